@@ -1,0 +1,314 @@
+//! Every value that crosses between the shell and the core.
+use crate::command::{ClusterConfig, Command, KeyPath};
+use crate::error::Error;
+use crate::raft::{Entry, Index, Lsn, Message, PeerId, Persist, SnapshotMeta, Term};
+use crate::store::{EtcdIndex, Event, ListItem, Store};
+
+/// A request that waits for its answer: chosen by the shell, unique among those open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// An outgoing HTTP call that waits for its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// What the core needs to know of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// This machine's name.
+    pub name: Box<str>,
+    /// The client URL it advertises, `http://host:port`.
+    pub client_url: Box<str>,
+    /// The peer URL it advertises.
+    pub peer_url: Box<str>,
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: u64,
+    /// The election timeout in milliseconds; each machine draws between this and twice this.
+    pub election_ms: u64,
+    /// A snapshot is due after this many entries.
+    pub snapshot_count: u64,
+    /// False: snapshots only when the disk must be spared.
+    pub snapshots: bool,
+    /// The cluster config that a new cluster starts with.
+    pub cluster: ClusterConfig,
+    /// How many events are kept for watchers that ask for the past.
+    pub history_events: usize,
+}
+
+/// What a client or an admin asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Read a node, or list a directory. Answer: `Page`s.
+    Get {
+        path: KeyPath,
+        recursive: bool,
+        sorted: bool,
+        linearizable: bool,
+    },
+    /// Wait for a change. Answer: `Watching`, then deliveries until the watcher is done.
+    Watch {
+        path: KeyPath,
+        recursive: bool,
+        stream: bool,
+        since: Option<u64>,
+    },
+    /// Put this into the log (only commands on the key space). Answer: `Event`.
+    Write(Command),
+    /// The leader's peer URL.
+    Leader,
+    /// The client URLs, the leader's first.
+    Machines,
+    StatsSelf,
+    StatsLeader,
+    StatsStore,
+    /// 10,000 sets of `/foo`.
+    SpeedTest,
+    /// The key space as one document, hidden nodes too. Answer: `Page`s, then the shell writes or sends it.
+    Migrate,
+    ConfigGet,
+    ConfigPut {
+        active_size: Option<f64>,
+        remove_delay_s: Option<f64>,
+        sync_interval_s: Option<f64>,
+    },
+    MachineList,
+    MachineGet {
+        name: Box<str>,
+    },
+    MachineRemove {
+        name: Box<str>,
+    },
+    Join(Join),
+    /// The last page or backlog has left the output buffer: send the next one.
+    More,
+    /// The client went away: free whatever this ticket holds. Has no answer.
+    Gone,
+}
+
+/// A request to join the cluster, as `/join` carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    pub min_version: u64,
+    pub max_version: u64,
+    pub name: Box<str>,
+    pub peer_url: Box<str>,
+    pub client_url: Box<str>,
+    /// The data directory's random number; 0 when the sender told none.
+    pub incarnation: u64,
+}
+
+/// The indexes that head an answer (`X-Etcd-Index`, `X-Raft-Index`, `X-Raft-Term`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Indexes {
+    pub etcd: EtcdIndex,
+    pub commit: Index,
+    pub term: Term,
+}
+
+/// An answer, or a part of one, for a ticket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub ticket: Ticket,
+    pub at: Indexes,
+    pub outcome: Outcome,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// A write was carried out.
+    Event(Box<Event>),
+    /// A part of a listing; `More` asks for the next unless it is the last.
+    Page {
+        items: Vec<ListItem>,
+        last: bool,
+    },
+    /// The watcher waits (head of the answer now); what it waits for comes as deliveries.
+    Watching,
+    /// Past events for a watcher that asked for them, oldest first; with `done` the answer ends here (a long poll),
+    /// without it `More` asks for the next ones until a batch is empty: from then on the watcher is live.
+    Backlog {
+        events: Vec<Event>,
+        done: bool,
+    },
+    /// The watcher's body ends here, with nothing more in it.
+    WatchEnd,
+    /// It failed.
+    Failed(Error),
+    /// Another machine must be asked.
+    Redirect {
+        client_url: Box<str>,
+        peer_url: Box<str>,
+    },
+    Leader {
+        peer_url: Box<str>,
+    },
+    Machines {
+        client_urls: Vec<Box<str>>,
+    },
+    StatsSelf(SelfStats),
+    StatsLeader(LeaderStats),
+    StatsStore(crate::store::Stats),
+    /// Not the leader, so no leader statistics (403).
+    NotLeader,
+    SpeedTest,
+    Config(ClusterConfig),
+    MachineList(Vec<MachineInfo>),
+    Machine(MachineInfo),
+    Removed,
+    Joined(Index),
+}
+
+/// One line of `/v2/admin/machines`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineInfo {
+    pub name: Box<str>,
+    pub state: Role,
+    pub client_url: Box<str>,
+    pub peer_url: Box<str>,
+}
+
+/// What a machine is in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Leader,
+    Follower,
+    Candidate,
+    Standby,
+}
+
+/// `/v2/stats/self`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelfStats {
+    pub name: Box<str>,
+    pub state: Role,
+    /// Nanoseconds since the Unix epoch.
+    pub start_ns: u64,
+    /// The leader's name, empty while there is none.
+    pub leader: Box<str>,
+    pub leader_start_ns: u64,
+    pub leader_uptime_ns: u64,
+    pub recv_append_count: u64,
+    pub recv_pkg_rate: Option<f64>,
+    pub recv_bandwidth_rate: Option<f64>,
+    pub send_append_count: u64,
+    pub send_pkg_rate: Option<f64>,
+    pub send_bandwidth_rate: Option<f64>,
+}
+
+/// `/v2/stats/leader`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaderStats {
+    pub leader: Box<str>,
+    pub followers: Vec<FollowerStats>,
+}
+
+/// The latency of append entries to one follower, in milliseconds, and how many succeeded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FollowerStats {
+    pub name: Box<str>,
+    pub current_ms: f64,
+    pub average_ms: f64,
+    pub deviation_ms: f64,
+    pub minimum_ms: f64,
+    pub maximum_ms: f64,
+    pub success: u64,
+    pub fail: u64,
+}
+
+/// An event for every ticket that waits for it: rendered once by the shell, its bytes shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    pub event: Event,
+    /// The etcd index at the event.
+    pub etcd: EtcdIndex,
+    /// Each with whether its answer ends with this event (a long poll).
+    pub tickets: Vec<(Ticket, bool)>,
+}
+
+/// What the disk found at start.
+pub struct Recovered {
+    pub term: Term,
+    pub vote: PeerId,
+    /// Who this machine is in its cluster; 0 before it has been let in.
+    pub id: PeerId,
+    /// The data directory's random number.
+    pub incarnation: u64,
+    /// The newest snapshot's head and the key space it holds; `None` in an empty directory.
+    pub snapshot: Option<(SnapshotMeta, Store)>,
+    /// The entries behind the snapshot.
+    pub entries: Vec<Entry>,
+    /// The highest commit index that the log has recorded.
+    pub commit: Index,
+}
+
+/// A link to a peer opened, or its process is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    Up,
+    Closed,
+}
+
+/// The disk's room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    Low,
+    Ok,
+}
+
+/// What the shell is to do about snapshots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotOut {
+    /// Start a new snapshot file with this head.
+    Begin(SnapshotMeta),
+    /// Append to it.
+    Chunk(Vec<u8>),
+    /// It is whole: sync, rename, sync the directory, then `SnapshotIn::Saved`.
+    Finish,
+    /// Forget the unfinished one.
+    Abandon,
+}
+
+/// What the shell tells about snapshots.
+pub enum SnapshotIn {
+    /// The snapshot up to this entry is durable; `bytes` is its size on disk; entries up to `older` are in the
+    /// older kept snapshot.
+    Saved {
+        index: Index,
+        bytes: u64,
+        older: Index,
+    },
+}
+
+/// Something worth a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    BecameLeader { term: Term },
+    BecameFollower { term: Term, leader: Box<str> },
+    BecameCandidate { term: Term },
+    SnapshotStarted { index: Index },
+    SnapshotSaved { index: Index, bytes: u64 },
+    DiskLow,
+    DiskOk,
+}
+
+/// One batch of outputs; owned by the shell, cleared and reused.
+#[derive(Default)]
+pub struct Effects {
+    /// For the disk, in this order.
+    pub persist: Vec<Persist>,
+    /// The number of the last of `persist`: `on_synced` with it says that all of them are durable.
+    pub lsn: Lsn,
+    /// For the links; may leave at once, whether `persist` is synced or not.
+    pub send: Vec<(PeerId, Message)>,
+    /// For the connections.
+    pub answers: Vec<Answer>,
+    /// For the watchers.
+    pub events: Vec<Delivery>,
+    /// For the snapshot files, in this order.
+    pub snapshot: Vec<SnapshotOut>,
+    /// For the log.
+    pub facts: Vec<Fact>,
+    /// The core has finished: after `on_stop` the process may end.
+    pub stopped: bool,
+}
