@@ -8,6 +8,7 @@
 // -- core
 pub mod command;
 pub mod error;
+pub mod escape;
 pub mod machine;
 pub mod raft;
 pub mod replica;
@@ -20,6 +21,7 @@ pub mod http;
 pub mod clock;
 pub mod config;
 pub mod disk;
+pub mod logger;
 pub mod reactor;
 
 /// tern's own version, as `-version` prints it and as the `Server` header carries it.

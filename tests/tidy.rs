@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CORE: [&str; 7] = [
-    "command", "error", "machine", "raft", "replica", "store", "timer",
+const CORE: [&str; 8] = [
+    "command", "error", "escape", "machine", "raft", "replica", "store", "timer",
 ];
 const CODECS: [&str; 2] = ["api", "http"];
 /// Longest file and longest function, in lines.

@@ -1,0 +1,82 @@
+//! Percent encoding, both ways; pure, for the key space's view of the cluster as well as for HTTP.
+//!
+//! Decoding is strict: a bad escape is an error, never a character. Bytes that are not UTF-8 become U+FFFD, one each.
+use std::borrow::Cow;
+
+/// A `%` that two hex digits do not follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadEscape;
+
+/// Decodes `%XX`; with `plus_is_space` a `+` too, as forms and queries have it (in a path it is an ordinary character).
+pub fn decode(text: &[u8], plus_is_space: bool) -> Result<Cow<'_, str>, BadEscape> {
+    let special = |b: &u8| *b == b'%' || (plus_is_space && *b == b'+');
+    if !text.iter().any(special) {
+        return Ok(to_text(text));
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match first {
+            b'%' => {
+                let [high, low, after @ ..] = rest else {
+                    return Err(BadEscape);
+                };
+                bytes.push(hex(*high)? << 4 | hex(*low)?);
+                rest = after;
+            }
+            b'+' if plus_is_space => bytes.push(b' '),
+            _ => bytes.push(*first),
+        }
+    }
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => Cow::Owned(text),
+        Err(bad) => Cow::Owned(to_text(bad.as_bytes()).into_owned()),
+    })
+}
+
+fn hex(digit: u8) -> Result<u8, BadEscape> {
+    let value = (digit as char).to_digit(16).ok_or(BadEscape)?;
+    Ok(value as u8)
+}
+
+/// Each byte that is not part of a character becomes one U+FFFD, as 0.4 shows it; the standard library makes one of
+/// several.
+fn to_text(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for part in bytes.utf8_chunks() {
+        text.push_str(part.valid());
+        text.extend(part.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    Cow::Owned(text)
+}
+
+/// Escapes a value for a form or a query: letters, digits and `-_.~` stay, a space becomes `+`, all else `%XX`.
+pub fn query(text: &str) -> String {
+    escape(text, b"-_.~", true)
+}
+
+/// Escapes a decoded path for a header or a request line; `/` stays.
+pub fn path(text: &str) -> String {
+    escape(text, b"-_.~$&+,/:;=@!*'()", false)
+}
+
+fn escape(text: &str, stays: &[u8], plus_for_space: bool) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || stays.contains(&byte) {
+            out.push(byte as char);
+        } else if plus_for_space && byte == b' ' {
+            out.push('+');
+        } else {
+            out.push('%');
+            out.push(DIGITS[usize::from(byte >> 4)] as char);
+            out.push(DIGITS[usize::from(byte & 15)] as char);
+        }
+    }
+    out
+}

@@ -1,0 +1,1 @@
+//! Chunked bodies: an incremental decoder with bounds.
