@@ -33,25 +33,36 @@ impl KeyPath {
     }
 }
 
-/// The cluster's own settings, as `/v2/admin/config` shows them; in seconds.
+/// The cluster's own settings, as `/v2/admin/config` shows them; there in seconds, which may have a fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// How many peers the cluster keeps; at least 3.
     pub active_size: u32,
-    /// After how many seconds of silence a peer is removed; at least 2.
-    pub remove_delay_s: u32,
-    /// How often a standby fetches the list of machines, in seconds; at least 1.
-    pub sync_interval_s: u32,
+    /// After how many milliseconds of silence a peer is removed; at least 2,000.
+    pub remove_delay_ms: u64,
+    /// How often a standby fetches the list of machines, in milliseconds; at least 1,000.
+    pub sync_interval_ms: u64,
 }
 
 impl Default for ClusterConfig {
     fn default() -> Self {
         ClusterConfig {
             active_size: 9,
-            remove_delay_s: 1800,
-            sync_interval_s: 5,
+            remove_delay_ms: 1_800_000,
+            sync_interval_ms: 5_000,
         }
     }
+}
+
+/// How a created node comes by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// It is the path's last segment.
+    Given,
+    /// The node is a child of the path, named by the new index.
+    InOrder,
+    /// The same, padded with zeros to 20 digits as 2.x does; in the command, so that all machines agree.
+    InOrderPadded,
 }
 
 /// One command of the log. Expirations are nanoseconds since the Unix epoch; `None` is permanent.
@@ -65,12 +76,12 @@ pub enum Command {
         value: Option<Box<str>>,
         expires_ns: Option<u64>,
     },
-    /// Create; with `in_order` a child of `path` named by the new index. `value: None` makes a directory.
+    /// Create; when named in order a child of `path`. `value: None` makes a directory.
     Create {
         path: KeyPath,
         value: Option<Box<str>>,
         expires_ns: Option<u64>,
-        in_order: bool,
+        naming: Naming,
     },
     /// Change in place; `value: None` keeps the value, `refresh` wakes no watcher.
     Update {
@@ -80,12 +91,14 @@ pub enum Command {
         refresh: bool,
     },
     /// Replace if the conditions hold; `prev_index: 0` is no condition. `value: None` (refresh only) keeps the value.
+    /// With `or_create` a missing node is created instead (action `set`), without it that is error 100.
     CompareAndSwap {
         path: KeyPath,
         value: Option<Box<str>>,
         expires_ns: Option<u64>,
         prev_value: Option<Box<str>>,
         prev_index: u64,
+        or_create: bool,
         refresh: bool,
     },
     /// Remove a file, or a directory with `dir` (empty) or `recursive`.

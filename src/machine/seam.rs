@@ -51,6 +51,8 @@ pub enum Op {
         recursive: bool,
         stream: bool,
         since: Option<u64>,
+        /// Only the leader may answer (`consistent=true`): elsewhere a redirect.
+        on_leader: bool,
     },
     /// Put this into the log (only commands on the key space). Answer: `Event`.
     Write(Command),
@@ -63,9 +65,12 @@ pub enum Op {
     StatsStore,
     /// 10,000 sets of `/foo`.
     SpeedTest,
-    /// The key space as one document, hidden nodes too. Answer: `Page`s, then the shell writes or sends it.
+    /// The key space from the root, hidden nodes too, and the history. Answer: `Page`s (`More` asks for the next),
+    /// then, when `More` is asked for after the last, `Migrated`.
     Migrate,
     ConfigGet,
+    /// Fields that are absent stay. The core drops the fraction of the size, rounds times to milliseconds and raises
+    /// what is below its least value to it. Answer: `Config` with what is in force then.
     ConfigPut {
         active_size: Option<f64>,
         remove_delay_s: Option<f64>,
@@ -131,6 +136,8 @@ pub enum Outcome {
         events: Vec<Event>,
         done: bool,
     },
+    /// What follows the key space in the migration document, as of the same moment.
+    Migrated(Box<Migrated>),
     /// The watcher's body ends here, with nothing more in it.
     WatchEnd,
     /// It failed.
@@ -166,6 +173,20 @@ pub struct MachineInfo {
     pub state: Role,
     pub client_url: Box<str>,
     pub peer_url: Box<str>,
+}
+
+/// The rest of the migration document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Migrated {
+    /// The etcd index of the key space in the pages.
+    pub etcd: EtcdIndex,
+    /// The raft index of the same moment; it names the file.
+    pub raft: Index,
+    /// The event history, oldest first.
+    pub events: Vec<Event>,
+    /// How many events the history may hold.
+    pub capacity: usize,
+    pub stats: crate::store::Stats,
 }
 
 /// What a machine is in its cluster.
