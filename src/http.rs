@@ -7,8 +7,10 @@ pub mod body;
 pub mod client;
 pub mod form;
 pub mod head;
+pub mod reject;
 pub mod request;
 pub mod response;
 
-pub use request::{Limits, Method, Parser, Progress, Reject, Request, Version};
+pub use reject::Reject;
+pub use request::{Limits, Method, Parser, Progress, Request, Stage, Version};
 pub use response::{Body, Date, Framing, Reply, Response};

@@ -1,0 +1,91 @@
+//! Every way in which a request is refused: status and text.
+//!
+//! The texts of 0.4 are kept where it has some (`400 Bad Request`, the missing Host). Faults of head and body turn
+//! into rejects here.
+use super::body::BodyFault;
+use super::head::Fault;
+
+/// Why a request is refused. The connection is always closed after the answer: what follows cannot be trusted to
+/// start a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reject {
+    pub status: u16,
+    /// The whole text of the answer's body.
+    pub text: &'static str,
+}
+
+impl Reject {
+    /// The head did not arrive in time.
+    pub const HEAD_TIMEOUT: Reject = Reject {
+        status: 408,
+        text: "408 Request Timeout: the head did not arrive in time",
+    };
+    /// The body did not arrive in time, or too slowly.
+    pub const BODY_TIMEOUT: Reject = Reject {
+        status: 408,
+        text: "408 Request Timeout: the body did not arrive in time",
+    };
+}
+
+macro_rules! rejects {
+    ($($name:ident = $status:literal $text:literal;)*) => {
+        $(pub(super) const $name: Reject = Reject { status: $status, text: concat!($status, " ", $text) };)*
+    };
+}
+
+rejects! {
+    BAD_REQUEST = 400 "Bad Request";
+    NO_HOST = 400 "Bad Request: missing required Host header";
+    TWO_HOSTS = 400 "Bad Request: more than one Host header";
+    BAD_HOST = 400 "Bad Request: malformed Host header";
+    CHUNKED_IN_1_0 = 400 "Bad Request: Transfer-Encoding in HTTP/1.0";
+    BARE_LF = 400 "Bad Request: bare line feed";
+    BARE_CR = 400 "Bad Request: bare carriage return";
+    CONTROL = 400 "Bad Request: control character";
+    FOLDED = 400 "Bad Request: folded header";
+    NAME = 400 "Bad Request: malformed header name";
+    CONTENT_LENGTH = 400 "Bad Request: malformed Content-Length";
+    BOTH_LENGTHS = 400 "Bad Request: both Content-Length and Transfer-Encoding";
+    TRANSFER_ENCODING = 400 "Bad Request: malformed Transfer-Encoding";
+    CHUNK_SIZE = 400 "Bad Request: malformed chunk size";
+    CHUNK_END = 400 "Bad Request: chunk does not end where its size says";
+    EXTENSIONS = 400 "Bad Request: malformed or too many chunk extensions";
+    TRAILER = 400 "Bad Request: malformed trailer";
+    TOO_LARGE = 413 "Request Entity Too Large";
+    EXPECTATION = 417 "Expectation Failed";
+    HEAD_TOO_LONG = 431 "Request Header Fields Too Large";
+    TOO_MANY_HEADERS = 431 "Request Header Fields Too Large: too many headers";
+    TRAILER_TOO_LONG = 431 "Request Header Fields Too Large: trailers";
+    CODING = 501 "Not Implemented: unknown Transfer-Encoding";
+    VERSION = 505 "HTTP Version Not Supported";
+}
+
+impl From<Fault> for Reject {
+    fn from(fault: Fault) -> Reject {
+        match fault {
+            Fault::BareLf => BARE_LF,
+            Fault::BareCr => BARE_CR,
+            Fault::Control => CONTROL,
+            Fault::Folded => FOLDED,
+            Fault::Name => NAME,
+            Fault::TooLong => HEAD_TOO_LONG,
+        }
+    }
+}
+
+impl From<BodyFault> for Reject {
+    fn from(fault: BodyFault) -> Reject {
+        match fault {
+            BodyFault::ContentLength => CONTENT_LENGTH,
+            BodyFault::Both => BOTH_LENGTHS,
+            BodyFault::TransferEncoding => TRANSFER_ENCODING,
+            BodyFault::UnknownCoding => CODING,
+            BodyFault::ChunkSize => CHUNK_SIZE,
+            BodyFault::ChunkEnd => CHUNK_END,
+            BodyFault::Extensions => EXTENSIONS,
+            BodyFault::Trailer => TRAILER,
+            BodyFault::TrailerTooLong => TRAILER_TOO_LONG,
+            BodyFault::TooLarge => TOO_LARGE,
+        }
+    }
+}
