@@ -84,86 +84,164 @@ impl Response {
     /// Appends the answer to `out`; the framing returned writes the pieces of a `Body::Stream` and says whether the
     /// connection goes on when the answer has left.
     pub fn encode(&self, reply: Reply, date: &Date, out: &mut Vec<u8>) -> Framing {
-        let bodiless = reply.head_only || matches!(self.status, 100..200 | 204 | 304);
-        let pieces = match self.body {
-            Body::Full(_) => Pieces::None,
-            Body::Stream if bodiless => Pieces::None,
-            Body::Stream if reply.version == Version::Http11 => Pieces::Chunked,
-            Body::Stream => Pieces::ToTheEnd,
-        };
-        let framing = Framing {
-            keep_alive: reply.keep_alive && pieces != Pieces::ToTheEnd,
-            pieces,
-        };
-        self.encode_head(reply, date, framing, out);
-        match &self.body {
-            Body::Full(body) if !bodiless => out.extend_from_slice(body),
-            Body::Full(_) | Body::Stream => {}
+        let mut head = Head::new(self.status, reply, date, out);
+        head.content_type(self.content_type);
+        for (name, value) in &self.headers {
+            head.header(name, value);
         }
-        framing
+        match &self.body {
+            Body::Full(body) => head.full(|out| out.extend_from_slice(body)),
+            Body::Stream => head.stream(),
+        }
     }
+}
 
-    fn encode_head(&self, reply: Reply, date: &Date, framing: Framing, out: &mut Vec<u8>) {
+/// A head that is being written straight into the output; for answers on the hot path, which need no `Response`.
+pub struct Head<'a> {
+    out: &'a mut Vec<u8>,
+    reply: Reply,
+    /// A status that has neither a body nor a length.
+    bodiless: bool,
+}
+
+/// Room for the digits of a length that is known only when the body has been written.
+const LENGTH_DIGITS: usize = 10;
+
+impl<'a> Head<'a> {
+    /// Writes the status line and the headers that every answer has.
+    pub fn new(status: u16, reply: Reply, date: &Date, out: &'a mut Vec<u8>) -> Head<'a> {
         out.extend_from_slice(match reply.version {
             Version::Http10 => b"HTTP/1.0 ",
             Version::Http11 => b"HTTP/1.1 ",
         });
-        push_number(u64::from(self.status), out);
+        push_number(u64::from(status), out);
         out.push(b' ');
-        out.extend_from_slice(reason(self.status).as_bytes());
+        out.extend_from_slice(reason(status).as_bytes());
         out.extend_from_slice(b"\r\nServer: tern/");
         out.extend_from_slice(VERSION.as_bytes());
+        out.extend_from_slice(b"\r\nDate: ");
+        out.extend_from_slice(date.as_str().as_bytes());
         out.extend_from_slice(b"\r\n");
-        push_header("Date", date.as_str(), out);
-        if !self.content_type.is_empty() {
-            push_header("Content-Type", self.content_type, out);
+        Head {
+            out,
+            reply,
+            bodiless: matches!(status, 100..200 | 204 | 304),
         }
-        for (name, value) in &self.headers {
-            push_header(name, value, out);
+    }
+
+    /// Adds `Content-Type`, unless it is empty.
+    pub fn content_type(&mut self, value: &str) {
+        if !value.is_empty() {
+            self.header("Content-Type", value);
         }
-        match (&self.body, framing.pieces) {
-            (Body::Full(body), _) if !matches!(self.status, 100..200 | 204 | 304) => {
-                out.extend_from_slice(b"Content-Length: ");
-                push_number(body.len() as u64, out);
-                out.extend_from_slice(b"\r\n");
-            }
-            (_, Pieces::Chunked) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            (_, Pieces::None | Pieces::ToTheEnd) => {}
+    }
+
+    /// Adds a header. Control characters in the value are sent as spaces: a line break in a value would begin a header
+    /// of the client's choice.
+    pub fn header(&mut self, name: &str, value: &str) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        let from = self.out.len();
+        self.out.extend_from_slice(value.as_bytes());
+        for byte in self.out[from..].iter_mut().filter(|b| b.is_ascii_control()) {
+            *byte = b' ';
         }
-        match (framing.keep_alive, reply.version) {
-            (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
-            (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Adds a header whose value is a number.
+    pub fn number(&mut self, name: &str, value: u64) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        push_number(value, self.out);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Ends the head; `write` appends the whole body, whose length is then put into the head.
+    pub fn full(self, write: impl FnOnce(&mut Vec<u8>)) -> Framing {
+        let framing = Framing {
+            keep_alive: self.reply.keep_alive,
+            pieces: Pieces::None,
+        };
+        if self.bodiless {
+            self.end(framing);
+            return framing;
+        }
+        self.out.extend_from_slice(b"Content-Length: ");
+        let place = self.out.len();
+        self.out.extend_from_slice(&[b'0'; LENGTH_DIGITS]);
+        self.out.extend_from_slice(b"\r\n");
+        let head_only = self.reply.head_only;
+        let out = self.end(framing);
+        let body = out.len();
+        write(out);
+        let mut room = [0; 20];
+        let length = digits((out.len() - body) as u64, &mut room);
+        assert!(length.len() <= LENGTH_DIGITS, "a body is below 10 GB");
+        if head_only {
+            out.truncate(body);
+        }
+        let end = out.len() - (LENGTH_DIGITS - length.len());
+        out[place..place + length.len()].copy_from_slice(length);
+        out.copy_within(place + LENGTH_DIGITS.., place + length.len());
+        out.truncate(end);
+        framing
+    }
+
+    /// Ends the head; the body follows in pieces. HTTP/1.0 knows no chunks: there the connection's end ends the body.
+    pub fn stream(self) -> Framing {
+        let pieces = match self.reply.version {
+            _ if self.bodiless || self.reply.head_only => Pieces::None,
+            Version::Http11 => Pieces::Chunked,
+            Version::Http10 => Pieces::ToTheEnd,
+        };
+        if pieces == Pieces::Chunked {
+            self.out
+                .extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        let framing = Framing {
+            keep_alive: self.reply.keep_alive && pieces != Pieces::ToTheEnd,
+            pieces,
+        };
+        self.end(framing);
+        framing
+    }
+
+    fn end(self, framing: Framing) -> &'a mut Vec<u8> {
+        match (framing.keep_alive, self.reply.version) {
+            (false, _) => self.out.extend_from_slice(b"Connection: close\r\n"),
+            (true, Version::Http10) => self.out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (true, Version::Http11) => {}
         }
-        out.extend_from_slice(b"\r\n");
+        self.out.extend_from_slice(b"\r\n");
+        self.out
     }
 }
 
-fn push_header(name: &str, value: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    // A line break in a value would begin a header of the client's choice.
-    out.extend(
-        value
-            .bytes()
-            .map(|b| if b.is_ascii_control() { b' ' } else { b }),
-    );
-    out.extend_from_slice(b"\r\n");
+/// Appends a number in decimal digits.
+pub fn push_number(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(digits(number, &mut [0; 20]));
 }
 
-fn push_number(number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = number;
+fn digits(mut number: u64, room: &mut [u8; 20]) -> &[u8] {
+    let mut at = room.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
+        room[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return &room[at..];
         }
     }
-    out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends a number in hexadecimal digits, as chunks have it.
+fn push_hexadecimal(number: usize, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let places = number.max(1).ilog2() / 4;
+    for place in (0..=places).rev() {
+        out.push(DIGITS[(number >> (4 * place)) & 15]);
+    }
 }
 
 /// How the pieces of a body are sent.
@@ -190,8 +268,8 @@ impl Framing {
         match self.pieces {
             // An empty chunk would end the body.
             Pieces::Chunked if !piece.is_empty() => {
-                let size = format!("{:x}\r\n", piece.len());
-                out.extend_from_slice(size.as_bytes());
+                push_hexadecimal(piece.len(), out);
+                out.extend_from_slice(b"\r\n");
                 out.extend_from_slice(piece);
                 out.extend_from_slice(b"\r\n");
             }
@@ -200,11 +278,21 @@ impl Framing {
         }
     }
 
+    /// Whether pieces are chunks: a chunk that was made once then serves many connections.
+    pub fn is_chunked(self) -> bool {
+        self.pieces == Pieces::Chunked
+    }
+
     /// Appends what follows the last piece.
     pub fn end(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.last());
+    }
+
+    /// What follows the last piece.
+    pub fn last(self) -> &'static [u8] {
         match self.pieces {
-            Pieces::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
-            Pieces::ToTheEnd | Pieces::None => {}
+            Pieces::Chunked => b"0\r\n\r\n",
+            Pieces::ToTheEnd | Pieces::None => b"",
         }
     }
 }
@@ -271,5 +359,82 @@ impl Date {
     /// As the header carries it.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLY: Reply = Reply {
+        version: Version::Http11,
+        keep_alive: true,
+        head_only: false,
+    };
+
+    fn text(response: &Response, reply: Reply, pieces: &[&[u8]]) -> (String, bool) {
+        let mut out = b"before".to_vec();
+        let framing = response.encode(reply, &Date::new(0), &mut out);
+        for piece in pieces {
+            framing.chunk(piece, &mut out);
+        }
+        if response.body == Body::Stream {
+            framing.end(&mut out);
+        }
+        let text = String::from_utf8(out).expect("ASCII");
+        let version = concat!("Server: tern/", env!("CARGO_PKG_VERSION"), "\r\n");
+        let text = text
+            .replace(version, "")
+            .replace("Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", "");
+        (text, framing.keep_alive)
+    }
+
+    #[test]
+    fn a_whole_body_has_its_length() {
+        let response = Response::new(200, TEXT, "hello").with("X-A", "b\r\nc");
+        let body = "Content-Type: text/plain; charset=utf-8\r\nX-A: b  c\r\nContent-Length: 5\r\n\r\nhello";
+        let whole = format!("beforeHTTP/1.1 200 OK\r\n{body}");
+        assert_eq!(text(&response, REPLY, &[]), (whole, true));
+        let long = Response::new(404, "", vec![b'x'; 100_000]);
+        let (long, _) = text(&long, REPLY, &[]);
+        let head = "beforeHTTP/1.1 404 Not Found\r\nContent-Length: 100000\r\n\r\n";
+        assert_eq!(long, format!("{head}{}", "x".repeat(100_000)));
+    }
+
+    #[test]
+    fn head_has_a_length_and_no_body() {
+        let reply = Reply {
+            head_only: true,
+            keep_alive: false,
+            ..REPLY
+        };
+        let (text, keep_alive) = text(&Response::new(200, "", "hello"), reply, &[]);
+        assert!(text.ends_with("OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"));
+        assert!(!keep_alive);
+    }
+
+    #[test]
+    fn pieces_are_chunks_or_end_with_the_connection() {
+        let response = Response::stream(200, "");
+        let (chunked, _) = text(&response, REPLY, &[b"hello, hello, hello", b"", b"x"]);
+        let body = "13\r\nhello, hello, hello\r\n1\r\nx\r\n0\r\n\r\n";
+        assert!(chunked.ends_with(&format!("Transfer-Encoding: chunked\r\n\r\n{body}")));
+        let old = Reply {
+            version: Version::Http10,
+            ..REPLY
+        };
+        let whole = "beforeHTTP/1.0 200 OK\r\nConnection: close\r\n\r\nab".to_string();
+        assert_eq!(text(&response, old, &[b"a", b"b"]), (whole, false));
+    }
+
+    #[test]
+    fn numbers() {
+        for number in [0, 1, 9, 10, 15, 16, 255, 256, 1_000_000, u64::MAX] {
+            let (mut ten, mut sixteen) = (Vec::new(), Vec::new());
+            push_number(number, &mut ten);
+            push_hexadecimal(number as usize, &mut sixteen);
+            assert_eq!(ten, number.to_string().as_bytes());
+            assert_eq!(sixteen, format!("{number:x}").as_bytes());
+        }
     }
 }
