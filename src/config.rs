@@ -1,9 +1,17 @@
 //! Flags, environment and files to one `Config`; pure: the caller hands in what it has read.
 //!
 //! Precedence: flags, then `ETCD_*` variables, then the files, then defaults. Nothing here reads a clock, the
-//! environment or a file. Start with `parse`.
+//! environment or a file. Start with `parse`; `flags` is the table of all settings, `sources` finds a setting's value,
+//! `checked` says what is wrong with it.
+mod checked;
+mod flags;
+mod sources;
+
+use crate::VERSION;
 use crate::command::ClusterConfig;
 use crate::machine::Settings;
+use checked::Checked;
+use sources::Sources;
 use std::path::PathBuf;
 
 /// What the process was started with.
@@ -27,7 +35,7 @@ pub enum Start {
     Print(String),
 }
 
-/// Print this to stderr and exit 1.
+/// What is wrong with the configuration: print it to stderr, point to `tern -h`, exit 1.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage(pub String);
 
@@ -142,6 +150,22 @@ fn url(tls: &Tls, addr: &str) -> String {
 
 /// Reads the configuration.
 pub fn parse(source: &Source) -> Result<Start, Usage> {
-    let _ = (source.args, source.env, source.read, source.host_name);
-    unimplemented!("lands next")
+    let given = flags::read(source.args)?;
+    let asks = |name: &str| {
+        given
+            .values
+            .get(name)
+            .is_some_and(|v| flags::to_bool(v) != Some(false))
+    };
+    if asks("h") || asks("help") {
+        return Ok(Start::Print(flags::help()));
+    }
+    if asks("version") {
+        return Ok(Start::Print(format!("tern {VERSION}\n")));
+    }
+    let mut warnings = Vec::new();
+    let sources = Sources::read(source, given, &mut warnings)?;
+    let mut settings = Checked { sources, warnings };
+    let config = settings.config(source)?;
+    Ok(Start::Run(Box::new(config)))
 }
