@@ -130,3 +130,22 @@ pub enum Command {
     /// The cluster config changes.
     SetConfig(ClusterConfig),
 }
+
+/// Bytes that are no command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// Appends a command's encoding to `out`: a tag byte, then its fields.
+pub fn encode(_command: &Command, _out: &mut Vec<u8>) {
+    todo!()
+}
+
+/// Reads a command that takes all of `data`.
+pub fn decode(_data: &[u8]) -> Result<Command, Malformed> {
+    todo!()
+}
+
+/// Whether encoded bytes are a Join, a Promote or a Remove; looks at the tag alone.
+pub fn is_membership(_data: &[u8]) -> bool {
+    todo!()
+}

@@ -1,4 +1,6 @@
 //! What raft says and stores: terms, indexes, entries, the configuration, and the messages between members.
+//!
+//! Plain data: the rules stand in the other files of this folder, the encoding in `wire`. Start reading at `Rpc`.
 
 /// A raft term. 2^64-1 is never a term: it is the notice "you have been removed".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,8 +89,185 @@ pub enum Persist {
     Installed { meta: SnapshotMeta, keep_tail: bool },
     /// Entries up to and including this one are in the older of the two kept snapshots and may go.
     Release { through: Index },
+    /// The body of a damaged entry, found on a peer, whose checksum is the one in the damaged record's header: it goes
+    /// back in its place. Nothing behind it is touched.
+    Repair(Entry),
 }
 
-/// What members say to each other.
+impl Term {
+    /// The notice "you have been removed"; never a term.
+    pub const REMOVED: Term = Term(u64::MAX);
+}
+
+impl PeerId {
+    /// Nobody: no leader, no vote.
+    pub const NONE: PeerId = PeerId(0);
+}
+
+impl Index {
+    /// The index behind this one.
+    pub fn next(self) -> Index {
+        Index(self.0 + 1)
+    }
+
+    /// The index before this one; 0 stays 0.
+    pub fn prev(self) -> Index {
+        Index(self.0.saturating_sub(1))
+    }
+}
+
+impl Configuration {
+    /// The member with this id.
+    pub fn get(&self, id: PeerId) -> Option<&Member> {
+        let at = self.members.binary_search_by_key(&id, |m| m.id).ok()?;
+        Some(&self.members[at])
+    }
+
+    /// The member of this name.
+    pub fn by_name(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|m| &*m.name == name)
+    }
+
+    /// Whether this id is a member that counts for majorities.
+    pub fn is_voter(&self, id: PeerId) -> bool {
+        self.get(id).is_some_and(|m| m.voter)
+    }
+
+    /// The ids that count for majorities.
+    pub fn voters(&self) -> impl Iterator<Item = PeerId> {
+        self.members.iter().filter(|m| m.voter).map(|m| m.id)
+    }
+
+    /// How many voters are a majority.
+    pub fn majority(&self) -> usize {
+        self.voters().count() / 2 + 1
+    }
+}
+
+/// What members say to each other: a term and a remote procedure call of the thesis, or its reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Message {}
+pub struct Message {
+    /// The sender's term. A pre-vote and its grant carry the term that the candidate would campaign in, a notice of
+    /// removal carries `Term::REMOVED`, a fetch and its answer are outside of terms.
+    pub term: Term,
+    /// What is said.
+    pub rpc: Rpc,
+}
+
+/// The calls and replies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rpc {
+    /// Thesis 3.4. `pre`: would you (9.6)? `hand_over`: the old leader wants it, leases do not count (4.2.3).
+    RequestVote {
+        pre: bool,
+        hand_over: bool,
+        last_index: Index,
+        last_term: Term,
+    },
+    Vote {
+        pre: bool,
+        granted: bool,
+    },
+    /// Thesis 3.5; without entries it is a heartbeat, whose `round` (not 0) confirms reads (6.4).
+    AppendEntries {
+        prev_index: Index,
+        prev_term: Term,
+        commit: Index,
+        /// What the leader believes that the receiver has made durable; a receiver with less has lost data.
+        acked: Index,
+        round: u64,
+        /// The sender's slowest recent sync, in microseconds.
+        sync_us: u32,
+        entries: Vec<Entry>,
+    },
+    AppendReply {
+        round: u64,
+        sync_us: u32,
+        answer: AppendAnswer,
+    },
+    /// Thesis 5.1: a piece of the leader's snapshot, whose bytes from `offset` on are `data`.
+    InstallSnapshot {
+        meta: SnapshotMeta,
+        offset: u64,
+        /// crc32 of `data`.
+        crc: u32,
+        done: bool,
+        data: Box<[u8]>,
+    },
+    /// The byte that the receiver of a snapshot wants next.
+    SnapshotReply {
+        index: Index,
+        offset: u64,
+    },
+    /// Thesis 3.10: campaign now.
+    TimeoutNow,
+    /// Asks for the body of an entry that is damaged here; answered outside of terms.
+    Fetch {
+        index: Index,
+        term: Term,
+    },
+    Fetched {
+        index: Index,
+        term: Term,
+        found: Found,
+    },
+    /// You have been removed; means something only to the member of that cluster with that id.
+    Removed {
+        cluster: u64,
+        id: PeerId,
+    },
+}
+
+impl Rpc {
+    /// Whether only the leader of its term sends it.
+    pub fn is_from_leader(&self) -> bool {
+        match self {
+            Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } | Rpc::TimeoutNow => true,
+            Rpc::RequestVote { .. }
+            | Rpc::Vote { .. }
+            | Rpc::AppendReply { .. }
+            | Rpc::SnapshotReply { .. }
+            | Rpc::Fetch { .. }
+            | Rpc::Fetched { .. }
+            | Rpc::Removed { .. } => false,
+        }
+    }
+
+    /// Whether it asks something of its receiver.
+    pub fn is_call(&self) -> bool {
+        matches!(self, Rpc::RequestVote { .. }) || self.is_from_leader()
+    }
+}
+
+/// What became of an AppendEntries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendAnswer {
+    /// The log matches the leader's up to `verified` and is durable up to `matched`.
+    Accepted {
+        verified: Index,
+        matched: Index,
+        /// A damaged entry of this member is behind the leader's snapshot.
+        want_snapshot: bool,
+    },
+    /// No such entry at `prev`; the last that can match is at or before `hint`, with at most this term.
+    Rejected {
+        prev: Index,
+        hint: Index,
+        hint_term: Term,
+    },
+    /// The sender leads an older term.
+    Stale,
+}
+
+/// What a member knows of an entry that a peer asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Its body.
+    Body(Box<[u8]>),
+    /// It is here, but damaged as well.
+    Damaged,
+    /// It was never here.
+    Never,
+    /// It is in the snapshot.
+    Behind,
+}

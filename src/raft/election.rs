@@ -1,0 +1,269 @@
+//! Leader election (thesis 3.4, 3.6.1), pre-vote and leases (9.6, 4.2.3), and hand-over (3.10).
+//!
+//! Who may campaign, who gets a vote, when a leader is missed. Terms themselves are followed in `admit`; becoming
+//! leader is in `raft`. Start reading at `on_election_timeout`.
+use super::fault::Fault;
+use super::{Index, PeerId, Raft, RaftRole, Refusal, Rpc, Term};
+use crate::timer::Now;
+
+/// A hand-over in progress: proposals wait until the target leads or the deadline has passed.
+pub struct Transfer {
+    target: PeerId,
+    deadline_us: u64,
+    told: bool,
+}
+
+impl Raft {
+    /// The election timeout (at least): the configured one, or three times the slowest sync that is known of.
+    pub(super) fn timeout_us(&self) -> u64 {
+        let own = self.slowest.worst_us();
+        let peers = self.peers.iter().map(|p| p.sync_us).max().unwrap_or(0);
+        let slowest = own.max(peers).max(self.leader_sync_us);
+        self.election_us.max(3 * u64::from(slowest))
+    }
+
+    /// Draws the next timeout between one and two election timeouts, so that votes seldom split (3.4).
+    pub(super) fn reset_election_timer(&mut self) {
+        let timeout_us = self.timeout_us();
+        self.election_due = self.now_us + timeout_us + self.draw() % timeout_us;
+    }
+
+    /// splitmix64 (Steele, Lea, Flood, 2014).
+    fn draw(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A leader was heard within an election timeout, or leads here: nobody needs a new one (4.2.3).
+    pub(super) fn is_lease_live(&self) -> bool {
+        match self.role {
+            RaftRole::Leader => true,
+            RaftRole::Follower => {
+                self.leader != PeerId::NONE && self.now_us < self.contact_us + self.timeout_us()
+            }
+            RaftRole::PreCandidate | RaftRole::Candidate => false,
+        }
+    }
+
+    /// A voter whose log is whole. One whose removal is merely appended still may (4.2.2); a learner never does.
+    pub(super) fn may_campaign(&self) -> bool {
+        let votes = self.configuration().is_voter(self.id)
+            || self.committed_configuration().is_voter(self.id);
+        let whole = self.log.first_unsound().is_none() || self.has(Fault::DamageIgnored);
+        let installing = self.incoming.as_ref().is_some_and(|i| i.is_done());
+        votes && whole && !installing && !self.amnesia
+    }
+
+    /// Nobody else's vote counts.
+    pub(super) fn is_lone_voter(&self) -> bool {
+        self.configuration().voters().eq([self.id])
+    }
+
+    pub(super) fn on_election_timeout(&mut self) {
+        if self.role == RaftRole::Candidate && self.synced < self.state_lsn {
+            // The disk is slower than the timeout: a new term would only start the same wait again.
+            self.reset_election_timer();
+        } else if self.may_campaign() {
+            self.become_pre_candidate();
+        } else {
+            self.become_follower(self.current_term, PeerId::NONE);
+            self.reset_election_timer();
+        }
+    }
+
+    pub(super) fn request_votes(&mut self, pre: bool, hand_over: bool) {
+        let term = Term(self.current_term.0 + u64::from(pre));
+        let (last_index, last_term) = (self.log.last_index(), self.log.last_term());
+        let voters = self.configuration().voters();
+        let others: Vec<PeerId> = voters.filter(|id| *id != self.id).collect();
+        for to in others {
+            let rpc = Rpc::RequestVote {
+                pre,
+                hand_over,
+                last_index,
+                last_term,
+            };
+            self.send_in(to, term, rpc);
+        }
+    }
+
+    pub(super) fn send_vote(&mut self, to: PeerId, pre: bool, granted: bool, term: Term) {
+        let rpc = Rpc::Vote { pre, granted };
+        if self.has(Fault::VoteBeforeSync) {
+            let message = super::Message { term, rpc };
+            return self.out.messages.push((to, message));
+        }
+        self.send_in(to, term, rpc);
+    }
+
+    /// The log of the candidate is at least as good as this one: the later last term wins, then the longer log (3.6.1).
+    /// The full log counts, damaged entries included, or a committed entry could be voted away.
+    fn is_up_to_date(&self, last: (Term, Index)) -> bool {
+        let own = (self.log.last_term(), self.log.last_index());
+        if self.has(Fault::CompareByLength) {
+            return last.1 >= own.1;
+        }
+        if self.has(Fault::CompareByTerm) {
+            return last.0 >= own.0;
+        }
+        last >= own
+    }
+
+    /// Leases and terms have been looked at. A candidate that is not in the configuration here gets its vote like any
+    /// other (4.2.2): the configuration may be what is missing here.
+    pub(super) fn on_request_vote(
+        &mut self,
+        from: PeerId,
+        term: Term,
+        pre: bool,
+        last: (Term, Index),
+    ) {
+        let good = self.is_up_to_date(last) && !self.amnesia;
+        if pre {
+            let granted = good && term > self.current_term;
+            return self.send_vote(
+                from,
+                true,
+                granted,
+                if granted { term } else { self.current_term },
+            );
+        }
+        let free = [PeerId::NONE, from].contains(&self.voted_for) || self.has(Fault::VoteTwice);
+        let granted = good && free;
+        if granted {
+            if self.voted_for != from {
+                self.set_term(self.current_term, from);
+            }
+            self.reset_election_timer();
+        }
+        self.send_vote(from, false, granted, self.current_term);
+    }
+
+    pub(super) fn on_vote(&mut self, from: PeerId, pre: bool, granted: bool) {
+        let asked = match self.role {
+            RaftRole::PreCandidate => pre,
+            RaftRole::Candidate => !pre,
+            RaftRole::Follower | RaftRole::Leader => false,
+        };
+        if asked && granted && !self.votes.contains(&from) {
+            self.votes.push(from);
+            self.maybe_win();
+        }
+    }
+
+    /// The own vote counts once it is durable, like any other.
+    pub(super) fn maybe_count_own_vote(&mut self) {
+        if self.synced >= self.state_lsn && !self.votes.contains(&self.id) {
+            self.votes.push(self.id);
+            self.maybe_win();
+        }
+    }
+
+    pub(super) fn maybe_win(&mut self) -> bool {
+        let configuration = self.configuration();
+        let votes = self.votes.iter().filter(|v| configuration.is_voter(**v));
+        if votes.count() < configuration.majority() {
+            return false;
+        }
+        match self.role {
+            RaftRole::PreCandidate => self.become_candidate(false),
+            RaftRole::Candidate => self.become_leader(),
+            RaftRole::Follower | RaftRole::Leader => unreachable!("only candidates count votes"),
+        }
+        true
+    }
+
+    /// A leader that has not heard a majority for an election timeout cannot commit, and its clients should look for
+    /// another one (6.2).
+    pub(super) fn maybe_step_down(&mut self) -> bool {
+        if self.has(Fault::NoCheckQuorum) || self.is_majority_heard(self.timeout_us()) {
+            return false;
+        }
+        self.become_follower(self.current_term, PeerId::NONE);
+        true
+    }
+
+    // -- hand-over (3.10)
+
+    /// Starts handing over to `to`, or to the most caught-up voter: proposals are refused until it leads, or until an
+    /// election timeout has passed. False when there is nobody to hand over to.
+    pub fn hand_over(&mut self, now: Now, to: Option<PeerId>) -> bool {
+        self.now_us = now.mono_us;
+        let target = match to {
+            Some(id) => self
+                .peers
+                .iter()
+                .find(|p| p.id == id && p.voter)
+                .map(|p| p.id),
+            None => self.best_successor(),
+        };
+        let Some(target) = target.filter(|_| self.role == RaftRole::Leader) else {
+            return false;
+        };
+        self.transfer = Some(Transfer {
+            target,
+            deadline_us: self.now_us + self.timeout_us(),
+            told: false,
+        });
+        self.maybe_hand_over();
+        self.check_invariants();
+        true
+    }
+
+    /// The voter with the longest log among those heard of late.
+    pub(super) fn best_successor(&self) -> Option<PeerId> {
+        let since_us = self.now_us.saturating_sub(self.timeout_us());
+        let voters = self.peers.iter().filter(|p| p.voter);
+        let best = voters.max_by_key(|p| (p.heard_us >= since_us && p.answered, p.matched));
+        best.map(|p| p.id)
+    }
+
+    /// Tells the target once it has everything; gives up at the deadline.
+    pub(super) fn maybe_hand_over(&mut self) {
+        let Some(transfer) = &self.transfer else {
+            return;
+        };
+        let (target, told) = (transfer.target, transfer.told);
+        if self.now_us >= transfer.deadline_us {
+            self.transfer = None;
+            return;
+        }
+        let last = self.log.last_index();
+        let ready = |p: &&super::Progress| p.id == target && p.voter && p.matched == last;
+        if !told && self.peers.iter().any(|p| ready(&p)) {
+            self.transfer.as_mut().expect("seen above").told = true;
+            self.send(target, Rpc::TimeoutNow);
+        }
+    }
+
+    pub(super) fn may_propose(&self) -> Result<(), Refusal> {
+        if self.role != RaftRole::Leader {
+            return Err(Refusal::NotLeader(self.leader));
+        }
+        if self.transfer.is_some() {
+            return Err(Refusal::NotLeader(self.id));
+        }
+        if self.uncommitted_bytes > super::replication::UNCOMMITTED_BYTES_MAX {
+            return Err(Refusal::Busy);
+        }
+        Ok(())
+    }
+
+    /// The leader wants this member to take over: no pre-vote, and its votes overrule leases.
+    pub(super) fn on_timeout_now(&mut self, from: PeerId) {
+        if self.role == RaftRole::Follower && self.leader == from && self.may_campaign() {
+            self.become_candidate(true);
+        }
+    }
+
+    /// Whether the peers that count have been heard within this many microseconds: a majority with this member.
+    pub(super) fn is_majority_heard(&self, within_us: u64) -> bool {
+        let heard = |p: &&super::Progress| self.now_us - p.heard_us.min(self.now_us) <= within_us;
+        let peers = self.peers.iter().filter(|p| p.voter).filter(heard).count();
+        let own = usize::from(self.configuration().is_voter(self.id));
+        peers + own >= self.configuration().majority()
+    }
+}

@@ -1,0 +1,170 @@
+//! What a leader knows of one member (thesis figure 3.1: `next_index`, `match_index`), and how it sends to it.
+//!
+//! `Probe` sends one message and waits until the logs are known to match; `Replicate` sends ahead of the replies, within
+//! bounds; `Snapshot` hands over the leader's snapshot piece by piece. Start reading at `Progress`.
+use std::collections::VecDeque;
+
+use super::message::{Index, PeerId};
+
+/// How many append entries may be on their way to one member.
+const FLIGHT_MESSAGES_MAX: usize = 64;
+/// How many bytes of entries may be on their way to one member: what a link and its receiver must be able to hold.
+const FLIGHT_BYTES_MAX: usize = 4 << 20;
+
+/// How entries reach a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// `next` is a guess; `sent`: the guess is out, wait for its reply or the next heartbeat.
+    Probe { sent: bool },
+    /// `next` is right; send ahead.
+    Replicate,
+    /// The snapshot up to `index` is sent; `offset` is the byte the member wants next, `asked_us` when its piece was
+    /// asked of the owner (0: not yet).
+    Snapshot {
+        index: Index,
+        offset: u64,
+        asked_us: u64,
+    },
+}
+
+/// An append on its way.
+struct Flight {
+    last: Index,
+    bytes: usize,
+    sent_us: u64,
+}
+
+/// One member, as the leader sees it.
+pub struct Progress {
+    pub id: PeerId,
+    /// Counts for majorities.
+    pub voter: bool,
+    /// The highest entry known to be durable there; only rises within a term.
+    pub matched: Index,
+    /// The next entry to send; always above `matched`.
+    pub next: Index,
+    pub flow: Flow,
+    /// The highest commit index that it was sent and could use.
+    pub commit_sent: Index,
+    /// The last round of heartbeats that it has answered (thesis 6.4).
+    pub round: u64,
+    /// When it was last heard, or when this leadership began.
+    pub heard_us: u64,
+    /// Whether it has answered this leader at all.
+    pub answered: bool,
+    /// Its slowest recent sync, in microseconds.
+    pub sync_us: u32,
+    /// The Remove that takes it out of the configuration, and until when it is still told of it.
+    pub leaving: Option<(Index, u64)>,
+    flights: VecDeque<Flight>,
+    flight_bytes: usize,
+}
+
+impl Progress {
+    pub fn new(id: PeerId, voter: bool, next: Index, now_us: u64) -> Progress {
+        Progress {
+            id,
+            voter,
+            matched: Index(0),
+            next,
+            flow: Flow::Probe { sent: false },
+            commit_sent: Index(0),
+            round: 0,
+            heard_us: now_us,
+            answered: false,
+            sync_us: 0,
+            leaving: None,
+            flights: VecDeque::new(),
+            flight_bytes: 0,
+        }
+    }
+
+    /// Whether nothing more may be sent before a reply.
+    pub fn is_full(&self) -> bool {
+        self.flights.len() >= FLIGHT_MESSAGES_MAX || self.flight_bytes >= FLIGHT_BYTES_MAX
+    }
+
+    pub fn become_probe(&mut self, next: Index) {
+        self.next = next.max(self.matched.next());
+        self.flow = Flow::Probe { sent: false };
+        self.land_all();
+    }
+
+    pub fn become_replicate(&mut self, next: Index) {
+        self.next = next.max(self.matched.next());
+        self.flow = Flow::Replicate;
+        self.land_all();
+    }
+
+    pub fn become_snapshot(&mut self, index: Index) {
+        let (offset, asked_us) = (0, 0);
+        self.flow = Flow::Snapshot {
+            index,
+            offset,
+            asked_us,
+        };
+        self.land_all();
+    }
+
+    /// Entries up to `last` have been sent.
+    pub fn on_sent(&mut self, last: Index, bytes: usize, now_us: u64) {
+        let sent_us = now_us;
+        self.next = last.next();
+        self.flight_bytes += bytes;
+        self.flights.push_back(Flight {
+            last,
+            bytes,
+            sent_us,
+        });
+        if let Flow::Probe { sent } = &mut self.flow {
+            *sent = true;
+        }
+    }
+
+    /// It is durable there up to `matched`: how long the newest append that this answers took, in microseconds.
+    pub fn on_matched(&mut self, matched: Index, now_us: u64) -> Option<u64> {
+        self.matched = self.matched.max(matched);
+        self.next = self.next.max(self.matched.next());
+        let mut took = None;
+        while let Some(flight) = self.flights.front().filter(|f| f.last <= matched) {
+            self.flight_bytes -= flight.bytes;
+            took = Some(now_us.saturating_sub(flight.sent_us));
+            self.flights.pop_front();
+        }
+        took
+    }
+
+    fn land_all(&mut self) {
+        self.flights.clear();
+        self.flight_bytes = 0;
+    }
+}
+
+/// The slowest sync of the last 10 to 20 seconds.
+#[derive(Default)]
+pub struct Slowest {
+    window_us: u64,
+    before: u64,
+    now: u64,
+}
+
+impl Slowest {
+    const WINDOW_US: u64 = 10_000_000;
+    /// A disk slower than this does not stretch timeouts any further.
+    const MAX_US: u64 = 10_000_000;
+
+    pub fn record(&mut self, now_us: u64, took_us: u64) {
+        if now_us >= self.window_us.saturating_add(Slowest::WINDOW_US) {
+            let stale = now_us >= self.window_us.saturating_add(2 * Slowest::WINDOW_US);
+            self.before = if stale { 0 } else { self.now };
+            self.now = 0;
+            self.window_us = now_us;
+        }
+        self.now = self.now.max(took_us.min(Slowest::MAX_US));
+    }
+
+    /// In microseconds.
+    pub fn worst_us(&self) -> u32 {
+        u32::try_from(self.before.max(self.now)).expect("capped above")
+    }
+}

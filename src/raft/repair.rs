@@ -1,0 +1,162 @@
+//! Entries that this machine's disk has damaged: got back from the peers by (index, term), outside of terms.
+//!
+//! Until they are back nothing past them is applied or acknowledged, and this member does not campaign; it still votes,
+//! by its full log. A damaged entry that cannot have been committed is cut. Start reading at `start_repair`.
+use super::fault::Fault;
+use super::{Body, Entry, Found, Index, PeerId, Persist, Raft, RaftRole, Rpc, Term};
+
+/// How many entries are asked for at a time.
+const ASKED_MAX: usize = 32;
+
+/// What is under way.
+pub struct Repair {
+    /// When to ask again; `u64::MAX` when nothing is damaged.
+    pub due_us: u64,
+    /// The term on the disk at start: no leader of a later one can count what this member acknowledged before.
+    term: Term,
+    /// Who says that it never had which entry, and whether a leader of `term` might still bring it there.
+    never: Vec<(Index, PeerId, bool)>,
+    /// The leader has a damaged entry only in its snapshot.
+    pub behind_leader: bool,
+}
+
+impl Default for Repair {
+    fn default() -> Self {
+        Repair {
+            due_us: u64::MAX,
+            term: Term(0),
+            never: Vec::new(),
+            behind_leader: false,
+        }
+    }
+}
+
+impl Raft {
+    pub(super) fn start_repair(&mut self) {
+        self.repair.term = self.current_term;
+        self.ask_for_missing();
+    }
+
+    /// Asks everyone for the first entries whose bodies are missing.
+    pub(super) fn ask_for_missing(&mut self) {
+        let missing: Vec<Index> = self.log.missing().take(ASKED_MAX).collect();
+        self.repair.due_us = match missing.is_empty() {
+            true => u64::MAX,
+            false => self.now_us + self.timeout_us(),
+        };
+        let members = self.configuration().members.iter().map(|m| m.id);
+        let others: Vec<PeerId> = members.filter(|id| *id != self.id).collect();
+        for index in missing {
+            let term = self.log.term_at(index).expect("a damaged entry is here");
+            for to in &others {
+                self.send(*to, Rpc::Fetch { index, term });
+            }
+        }
+    }
+
+    pub(super) fn maybe_ask_again(&mut self) {
+        if self.now_us >= self.repair.due_us {
+            self.ask_for_missing();
+        }
+    }
+
+    /// A peer asks: whatever the terms, the entry of an index and a term is one and the same everywhere.
+    pub(super) fn on_fetch(&mut self, from: PeerId, index: Index, term: Term) {
+        let found = match self.log.get(index) {
+            _ if index <= self.log.start() => Found::Behind,
+            Some(Entry {
+                term: own, body, ..
+            }) if *own == term => match body {
+                Body::Good(bytes) => Found::Body(bytes.clone()),
+                Body::Faulty { .. } => Found::Damaged,
+            },
+            Some(_) | None => Found::Never,
+        };
+        self.send(from, Rpc::Fetched { index, term, found });
+    }
+
+    pub(super) fn on_fetched(
+        &mut self,
+        from: PeerId,
+        term: Term,
+        entry: (Index, Term),
+        found: Found,
+    ) {
+        let (index, entry_term) = entry;
+        let here = self.log.get(index).filter(|e| e.term == entry_term);
+        let Some(Entry {
+            body: Body::Faulty { .. },
+            ..
+        }) = here
+        else {
+            return;
+        };
+        match found {
+            Found::Body(bytes) => self.maybe_repair(Entry {
+                term: entry_term,
+                index,
+                body: Body::Good(bytes),
+            }),
+            Found::Never => self.on_never(from, term, index),
+            Found::Behind => self.repair.behind_leader |= from == self.leader,
+            Found::Damaged => {}
+        }
+    }
+
+    /// Takes a body if the entry here is damaged and its checksum says that this was it.
+    pub(super) fn maybe_repair(&mut self, entry: Entry) {
+        let Some(Entry {
+            body: Body::Faulty { len, seed, crc },
+            ..
+        }) = self.log.get(entry.index)
+        else {
+            return;
+        };
+        let Body::Good(bytes) = entry.body else {
+            return;
+        };
+        let mut hasher = crc32fast::Hasher::new_with_initial(*seed);
+        hasher.update(&bytes);
+        let same = bytes.len() == *len as usize && hasher.finalize() == *crc;
+        if !same && !self.has(Fault::RepairUnchecked) {
+            return;
+        }
+        let lsn = super::Lsn(self.lsn.0 + 1);
+        let repaired = self.log.repair(entry.index, bytes, lsn);
+        self.persist(Persist::Repair(repaired));
+        self.rebuild_configurations(entry.index);
+        self.repair
+            .never
+            .retain(|(index, _, _)| *index != entry.index);
+        if self.log.missing().next().is_none() {
+            self.repair.due_us = u64::MAX;
+            self.repair.behind_leader = false;
+        }
+    }
+
+    /// A majority without this member never had the entry, so it was not committed, and is cut. That must stay so: a
+    /// leader that has it and counts what this member acknowledged before its restart could still bring it to those who
+    /// said no. So either all others say no, or those count whose term is already past every such leader's.
+    fn on_never(&mut self, from: PeerId, term: Term, index: Index) {
+        if !self.configuration().is_voter(from) || index <= self.commit_index {
+            return;
+        }
+        let never = &mut self.repair.never;
+        never.retain(|(at, id, _)| (*at, *id) != (index, from));
+        never.push((index, from, term > self.repair.term));
+        let said = never.iter().filter(|(at, _, _)| *at == index);
+        let (all, past) = (said.clone().count(), said.filter(|s| s.2).count());
+        let others = self
+            .configuration()
+            .voters()
+            .filter(|v| *v != self.id)
+            .count();
+        let majority = self.configuration().majority();
+        let gone = past >= majority || (all >= majority && all == others);
+        if (gone || self.has(Fault::CutByOne)) && self.role != RaftRole::Leader {
+            self.cut(index);
+            self.repair.never.clear();
+            self.ask_for_missing();
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Snapshots (thesis 5): releasing the log behind one, and handing one to a member whose entries are gone here.
+//!
+//! The bytes are the owner's: a leader asks it for a piece (`chunks_wanted`, `on_chunk`) and sends it with its checksum;
+//! the receiver passes checked pieces on in order (`chunks`) and starts from the log record that follows their
+//! installation (`on_installed`). One piece is under way at a time, so a broken transfer goes on where it stopped.
+use super::fault::Fault;
+use super::progress::Flow;
+use super::{Index, PeerId, Persist, Raft, Rpc, SnapshotMeta};
+use crate::timer::Now;
+
+/// A piece of this machine's snapshot that a member needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkWanted {
+    pub to: PeerId,
+    /// Which snapshot.
+    pub index: Index,
+    /// From which byte on; the owner chooses how much, at most 1 MiB.
+    pub offset: u64,
+}
+
+/// A checked piece of the snapshot that the leader sends; `offset` 0 begins a new file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    pub meta: SnapshotMeta,
+    pub offset: u64,
+    pub data: Box<[u8]>,
+    /// The last piece: verify the whole, put it in place durably, then `on_installed`.
+    pub done: bool,
+}
+
+/// A snapshot that is coming in.
+pub struct Incoming {
+    from: PeerId,
+    meta: SnapshotMeta,
+    offset: u64,
+    done: bool,
+}
+
+impl Incoming {
+    /// All of it is with the owner.
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+}
+
+// -- the own snapshots
+impl Raft {
+    /// A snapshot of the applied state at this index is durable; entries up to `release` may be forgotten (they are in
+    /// the older of the two kept snapshots). What a snapshot on its way needs behind it stays.
+    pub fn on_snapshot_saved(&mut self, index: Index, release: Index) {
+        assert!(release <= index, "the older snapshot is the older");
+        if index > self.snapshot.index {
+            self.snapshot = self.snapshot_meta(index);
+        }
+        let sending = self.peers.iter().filter_map(|p| match p.flow {
+            Flow::Snapshot { index, .. } => Some(index),
+            Flow::Probe { .. } | Flow::Replicate => None,
+        });
+        let through = sending.fold(release, Index::min).min(self.last_applied);
+        if through > self.log.start() {
+            self.log.release(through);
+            self.persist(Persist::Release { through });
+        }
+        self.trim_configurations();
+        self.check_invariants();
+    }
+
+    /// The newest durable snapshot.
+    pub fn snapshot(&self) -> &SnapshotMeta {
+        &self.snapshot
+    }
+}
+
+// -- the leader's side
+impl Raft {
+    /// Asks the owner for the next piece; there is never more than one message to send after it.
+    pub(super) fn want_chunk(&mut self, at: usize) -> bool {
+        let peer = &mut self.peers[at];
+        if let Flow::Snapshot {
+            index,
+            offset,
+            asked_us: asked_us @ 0,
+        } = &mut peer.flow
+        {
+            *asked_us = self.now_us.max(1);
+            self.out.chunks_wanted.push(ChunkWanted {
+                to: peer.id,
+                index: *index,
+                offset: *offset,
+            });
+        }
+        false
+    }
+
+    /// The owner has read a piece: the bytes and whether they are the last; `None` when that snapshot is gone.
+    pub fn on_chunk(&mut self, now: Now, wanted: ChunkWanted, data: Option<(Box<[u8]>, bool)>) {
+        self.now_us = now.mono_us;
+        let Some(peer) = self.peers.iter_mut().find(|p| p.id == wanted.to) else {
+            return;
+        };
+        let Flow::Snapshot { index, offset, .. } = peer.flow else {
+            return;
+        };
+        if (index, offset) != (wanted.index, wanted.offset) {
+            return;
+        }
+        match data {
+            Some((data, done)) if index == self.snapshot.index => {
+                let meta = self.snapshot.clone();
+                let crc = crc32fast::hash(&data);
+                let rpc = Rpc::InstallSnapshot {
+                    meta,
+                    offset,
+                    crc,
+                    done,
+                    data,
+                };
+                self.send(wanted.to, rpc);
+            }
+            Some(_) | None => peer.become_snapshot(self.snapshot.index),
+        }
+        self.check_invariants();
+    }
+
+    pub(super) fn on_snapshot_reply(&mut self, from: PeerId, of: Index, next: u64) {
+        let now_us = self.now_us;
+        let Some(peer) = self.peers.iter_mut().find(|p| p.id == from) else {
+            return;
+        };
+        peer.heard_us = now_us;
+        if let Flow::Snapshot {
+            index,
+            offset,
+            asked_us,
+        } = &mut peer.flow
+            && *index == of
+            && *offset != next
+        {
+            (*offset, *asked_us) = (next, 0);
+        }
+    }
+
+    /// A piece without an answer for an election timeout is sent again.
+    pub(super) fn retry_chunks(&mut self) {
+        let before_us = self.now_us.saturating_sub(self.timeout_us());
+        for peer in &mut self.peers {
+            if let Flow::Snapshot { asked_us, .. } = &mut peer.flow
+                && *asked_us < before_us
+            {
+                *asked_us = 0;
+            }
+        }
+    }
+}
+
+// -- the receiver's side
+impl Raft {
+    pub(super) fn on_install_snapshot(&mut self, from: PeerId, rpc: Rpc) {
+        let Rpc::InstallSnapshot {
+            meta,
+            offset,
+            crc,
+            done,
+            data,
+        } = rpc
+        else {
+            unreachable!("dispatched by kind");
+        };
+        self.on_contact(from);
+        let index = meta.index;
+        let whole = self.log.first_unsound().is_none_or(|first| first > index);
+        if self.amnesia || (index <= self.commit_index && whole) {
+            return self.acknowledge_again();
+        }
+        let known = self.incoming.as_ref();
+        if known.is_some_and(|i| i.done) {
+            return;
+        }
+        let fits = known.is_some_and(|i| i.from == from && i.meta == meta);
+        let expected = known.filter(|_| fits).map_or(0, |i| i.offset);
+        if offset != expected || crc32fast::hash(&data) != crc {
+            let offset = expected;
+            return self.send(from, Rpc::SnapshotReply { index, offset });
+        }
+        let next = offset + data.len() as u64;
+        self.incoming = Some(Incoming {
+            from,
+            meta: meta.clone(),
+            offset: next,
+            done,
+        });
+        self.out.chunks.push(Chunk {
+            meta,
+            offset,
+            data,
+            done,
+        });
+        if !done {
+            self.send(
+                from,
+                Rpc::SnapshotReply {
+                    index,
+                    offset: next,
+                },
+            );
+        }
+    }
+
+    /// The owner has put the snapshot in place durably and restored its state from it; or could not (`ok` false: it did
+    /// not verify), then it comes again. The acknowledgement follows the sync of the log record that is left here.
+    pub fn on_installed(&mut self, now: Now, ok: bool) {
+        self.now_us = now.mono_us;
+        let incoming = self.incoming.take().filter(|i| i.done);
+        let Incoming { from, meta, .. } = incoming.expect("only a whole snapshot is installed");
+        if ok {
+            self.install(meta);
+        } else {
+            let (index, offset) = (meta.index, 0);
+            self.send(from, Rpc::SnapshotReply { index, offset });
+        }
+        self.check_invariants();
+    }
+
+    /// The rest of the log survives only if its entry at the snapshot's end is the snapshot's last (5.1).
+    fn install(&mut self, meta: SnapshotMeta) {
+        let same = self.log.term_at(meta.index) == Some(meta.term);
+        let here = meta.index > self.log.start() && meta.index <= self.log.last_index();
+        let keep_tail = here && (same || self.has(Fault::TailAlwaysKept));
+        let (index, term) = (meta.index, meta.term);
+        self.persist(Persist::Installed {
+            meta: meta.clone(),
+            keep_tail,
+        });
+        self.log.install(index, term, keep_tail, self.lsn);
+        let configuration = match self.has(Fault::SnapshotWithoutConfiguration) {
+            true => self.configuration().clone(),
+            false => meta.configuration.clone(),
+        };
+        self.configurations
+            .retain(|(at, _)| keep_tail && *at > index);
+        self.configurations.insert(0, (index, configuration));
+        self.snapshot = meta;
+        self.commit_index = self.commit_index.max(index);
+        self.verified = self.verified.max(index);
+        self.repair.behind_leader = false;
+        self.ask_for_missing();
+        if self.has(Fault::InstallBeforeSync) {
+            self.log.on_synced(self.lsn);
+            self.acknowledge();
+        }
+    }
+}
