@@ -54,6 +54,19 @@ impl Default for ClusterConfig {
     }
 }
 
+impl ClusterConfig {
+    /// As the interface and the view `/_etcd/config` show it.
+    pub fn to_json(&self) -> String {
+        let seconds = |ms: u64| ms as f64 / 1_000.0;
+        format!(
+            "{{\"activeSize\":{},\"removeDelay\":{},\"syncInterval\":{}}}",
+            self.active_size,
+            seconds(self.remove_delay_ms),
+            seconds(self.sync_interval_ms)
+        )
+    }
+}
+
 /// How a created node comes by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {

@@ -236,7 +236,7 @@ fn digits(mut number: u64, room: &mut [u8; 20]) -> &[u8] {
 }
 
 /// Appends a number in hexadecimal digits, as chunks have it.
-fn push_hexadecimal(number: usize, out: &mut Vec<u8>) {
+pub fn push_hexadecimal(number: usize, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let places = number.max(1).ilog2() / 4;
     for place in (0..=places).rev() {
