@@ -422,7 +422,7 @@ impl<'a> Target<'a> {
                 if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
             {
                 let end = rest.find(['/', '?']).unwrap_or(rest.len());
-                if host(rest[..end].as_bytes())?.is_empty() {
+                if !host(rest[..end].as_bytes()).is_ok_and(|h| !h.is_empty()) {
                     return Err(reject::BAD_REQUEST);
                 }
                 &rest[end..]
@@ -438,11 +438,16 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Whether the first line ends in a version, be it one that is not spoken here.
+/// Whether the first line is a request line but for its version, which is one that is not spoken here.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|b| *b == b'\r').next().unwrap_or(b"");
-    let word = line.rsplit(|b| *b == b' ').next().unwrap_or(b"");
-    matches!(word, [b'H', b'T', b'T', b'P', b'/', a, b'.', b] if a.is_ascii_digit() && b.is_ascii_digit())
+    let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
+    match words[..] {
+        [_, _, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]] => {
+            major.is_ascii_digit() && minor.is_ascii_digit()
+        }
+        _ => false,
+    }
 }
 
 /// The value of `Host`, or the authority of an absolute target: may be empty.
