@@ -257,6 +257,8 @@ pub struct Recovered {
     pub incarnation: u64,
     /// The newest snapshot's head and the key space it holds; `None` in an empty directory.
     pub snapshot: Option<(SnapshotMeta, Store)>,
+    /// That snapshot's size on disk; 0 without one.
+    pub snapshot_bytes: u64,
     /// The entries behind the snapshot.
     pub entries: Vec<Entry>,
     /// The highest commit index that the log has recorded.
@@ -277,6 +279,19 @@ pub enum Space {
     Ok,
 }
 
+/// What a new cluster begins with: snapshot zero, which holds the founder's own Join. The shell makes `state` (this term,
+/// no vote) and then the snapshot durable before it calls `Machine::recover`; doing so twice is harmless.
+pub struct Founding {
+    /// The founder's id.
+    pub id: PeerId,
+    /// The term that goes into `state`.
+    pub term: Term,
+    /// The head of the snapshot.
+    pub meta: SnapshotMeta,
+    /// Its content, as `SnapshotOut::Chunk` brings it for later ones.
+    pub chunks: Vec<Vec<u8>>,
+}
+
 /// What the shell is to do about snapshots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SnapshotOut {
@@ -288,6 +303,22 @@ pub enum SnapshotOut {
     Finish,
     /// Forget the unfinished one.
     Abandon,
+    /// Read a piece of the kept snapshot at `index`, from byte `offset` of its file on, at most 1 MiB; then
+    /// `SnapshotIn::Read`.
+    Read {
+        to: PeerId,
+        index: Index,
+        offset: u64,
+    },
+    /// A piece of the leader's snapshot file, to be put at `offset` of a temporary file; 0 begins a new one. With `done`
+    /// verify the whole, sync, rename, sync the directory, restore the key space from it, then `SnapshotIn::Installed`
+    /// or `Refused`.
+    Receive {
+        meta: SnapshotMeta,
+        offset: u64,
+        data: Box<[u8]>,
+        done: bool,
+    },
 }
 
 /// What the shell tells about snapshots.
@@ -299,6 +330,23 @@ pub enum SnapshotIn {
         bytes: u64,
         older: Index,
     },
+    /// The own snapshot could not be written (no room, say): its file is gone, the older ones stay.
+    Failed,
+    /// What `SnapshotOut::Read` asked for: the bytes and whether they are the last; `None` when that snapshot is gone.
+    Read {
+        to: PeerId,
+        index: Index,
+        offset: u64,
+        data: Option<(Box<[u8]>, bool)>,
+    },
+    /// The leader's snapshot is in place and durable; this is the key space it holds, and its size on disk.
+    Installed {
+        meta: SnapshotMeta,
+        store: Box<Store>,
+        bytes: u64,
+    },
+    /// The leader's snapshot did not verify, or could not be written: it comes again.
+    Refused,
 }
 
 /// Something worth a log line.
@@ -309,6 +357,13 @@ pub enum Fact {
     BecameCandidate { term: Term },
     SnapshotStarted { index: Index },
     SnapshotSaved { index: Index, bytes: u64 },
+    SnapshotAbandoned { index: Index },
+    SnapshotInstalled { index: Index },
+    MemberJoined { name: Box<str>, id: PeerId },
+    MemberRemoved { name: Box<str>, id: PeerId },
+    ConfigChanged { config: ClusterConfig },
+    Removed,
+    Amnesia,
     DiskLow,
     DiskOk,
 }
@@ -330,6 +385,25 @@ pub struct Effects {
     pub snapshot: Vec<SnapshotOut>,
     /// For the log.
     pub facts: Vec<Fact>,
+    /// The members are others, or their addresses: `Machine::configuration` tells whom to link to.
+    pub members_changed: bool,
+    /// This machine is no longer a member of its cluster: its raft has stopped.
+    pub removed: bool,
     /// The core has finished: after `on_stop` the process may end.
     pub stopped: bool,
+}
+
+impl Effects {
+    /// Empties it for the next turn and keeps its memory.
+    pub fn clear(&mut self) {
+        self.persist.clear();
+        self.send.clear();
+        self.answers.clear();
+        self.events.clear();
+        self.snapshot.clear();
+        self.facts.clear();
+        self.members_changed = false;
+        self.removed = false;
+        self.stopped = false;
+    }
 }
