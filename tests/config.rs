@@ -1,20 +1,430 @@
-//! The configuration: flags, variables and files to settings, or what is wrong with them.
-use tern::config::{Source, Start, parse};
+//! The configuration: flags, variables and files to settings, or what is wrong with them, as traces.
+//!
+//! `tern ARGS…` prints what differs from the defaults, beneath, indented; `tern-in-full ARGS…` all of it; `env NAME=VALUE` and `file PATH TEXT` (with
+//! `\n` for a new line) hold for the commands that follow, until `fresh`.
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use tern::config::{Config, Source, Start, Usage, parse};
+
+/// What surrounds a command line.
+#[derive(Default)]
+struct World {
+    env: BTreeMap<String, String>,
+    files: BTreeMap<String, String>,
+}
+
+impl World {
+    fn start(&self, args: &[String]) -> Result<Start, Usage> {
+        let source = Source {
+            args,
+            env: &|name| self.env.get(name).cloned(),
+            read: &|path| match self.files.get(path) {
+                Some(text) if text == "unreadable" => Err("permission denied".to_string()),
+                found => Ok(found.cloned()),
+            },
+            host_name: "host",
+        };
+        parse(&source)
+    }
+
+    fn command(&mut self, line: &str) -> String {
+        let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match command {
+            "fresh" => *self = World::default(),
+            "env" => {
+                let (name, value) = rest.split_once('=').expect("NAME=VALUE");
+                self.env.insert(name.to_string(), value.to_string());
+            }
+            "file" => {
+                let (path, text) = rest.split_once(' ').expect("a path and a text");
+                let text = text.replace("\\n", "\n");
+                self.files.insert(path.to_string(), text);
+            }
+            "tern" | "tern-in-full" => {
+                let args: Vec<String> = rest.split_whitespace().map(str::to_string).collect();
+                return outcome(&self.start(&args), command == "tern-in-full");
+            }
+            other => panic!("no such command: {other}"),
+        }
+        String::new()
+    }
+}
+
+fn outcome(start: &Result<Start, Usage>, whole: bool) -> String {
+    let config = match start {
+        Ok(Start::Run(config)) => config,
+        Ok(Start::Print(text)) => {
+            let version = env!("CARGO_PKG_VERSION");
+            let line = text
+                .lines()
+                .next()
+                .expect("a line")
+                .replace(version, "VERSION");
+            return format!("prints: {line}\n");
+        }
+        Err(Usage(text)) => return format!("wrong: {text}\n"),
+    };
+    let Ok(Start::Run(default)) = World::default().start(&[]) else {
+        panic!("the defaults are right");
+    };
+    let mut told = String::new();
+    for ((name, value), (_, usual)) in fields(config).into_iter().zip(fields(&default)) {
+        if value != usual || (whole && name != "warnings") {
+            writeln!(told, "{name}: {value}").expect("a string takes all");
+        }
+    }
+    if told.is_empty() {
+        told.push_str("the defaults\n");
+    }
+    told
+}
+
+fn fields(config: &Config) -> Vec<(&'static str, String)> {
+    let Config {
+        name,
+        data_dir,
+        addr,
+        bind_addr,
+        peer_addr,
+        peer_bind_addr,
+        peers,
+        discovery,
+        force,
+        tls,
+        peer_tls,
+        cors,
+        read_timeout_ms,
+        write_timeout_ms,
+        max_retry_attempts,
+        retry_interval_ms,
+        heartbeat_ms,
+        election_ms,
+        snapshots,
+        snapshot_count,
+        cluster,
+        verbosity,
+        log_json,
+        trace,
+        forward,
+        compat_2,
+        watch_history,
+        request_bytes_max,
+        segment_bytes,
+        warnings,
+    } = config;
+    vec![
+        ("name", name.clone()),
+        ("data dir", data_dir.display().to_string()),
+        ("client url", config.client_url()),
+        ("peer url", config.peer_url()),
+        ("addr", addr.clone()),
+        ("bind addr", bind_addr.clone()),
+        ("peer addr", peer_addr.clone()),
+        ("peer bind addr", peer_bind_addr.clone()),
+        ("peers", format!("{peers:?}")),
+        ("discovery", format!("{discovery:?}")),
+        ("force", force.to_string()),
+        ("tls", format!("{tls:?}")),
+        ("peer tls", format!("{peer_tls:?}")),
+        ("cors", format!("{cors:?}")),
+        ("read timeout ms", read_timeout_ms.to_string()),
+        ("write timeout ms", write_timeout_ms.to_string()),
+        ("max retry attempts", max_retry_attempts.to_string()),
+        ("retry interval ms", format!("{retry_interval_ms:?}")),
+        ("heartbeat ms", heartbeat_ms.to_string()),
+        ("election ms", election_ms.to_string()),
+        ("snapshots", snapshots.to_string()),
+        ("snapshot count", snapshot_count.to_string()),
+        ("cluster", format!("{cluster:?}")),
+        ("verbosity", format!("{verbosity:?}")),
+        ("log json", log_json.to_string()),
+        ("trace", trace.to_string()),
+        ("forward", forward.to_string()),
+        ("compat 2", compat_2.to_string()),
+        ("watch history", watch_history.to_string()),
+        ("request bytes max", request_bytes_max.to_string()),
+        ("segment bytes", segment_bytes.to_string()),
+        ("warnings", warnings.join("; ")),
+    ]
+}
 
 #[test]
-fn help_fits_a_terminal() {
-    let args = ["-h".to_string()];
-    let source = Source {
-        args: &args,
-        env: &|_| None,
-        read: &|_| Ok(None),
-        host_name: "host",
-    };
-    let Ok(Start::Print(help)) = parse(&source) else {
+fn traces() {
+    for file in fs::read_dir("tests/testdata/config").expect("the traces") {
+        let path = file.expect("an entry").path();
+        let script = fs::read_to_string(&path).expect("text");
+        let mut told = String::new();
+        let mut world = World::default();
+        for line in script.lines().filter(|l| !l.starts_with(' ')) {
+            writeln!(told, "{line}").expect("a string takes all");
+            if !line.is_empty() && !line.starts_with('#') {
+                for outcome in world.command(line).lines() {
+                    writeln!(told, "  {outcome}").expect("a string takes all");
+                }
+            }
+        }
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, &told).expect("the traces can be written");
+        } else {
+            assert!(told == script, "{} differs:\n{told}", path.display());
+        }
+    }
+}
+
+#[test]
+fn help_fits_a_terminal_and_names_every_flag() {
+    let Ok(Start::Print(help)) = World::default().start(&["-h".to_string()]) else {
         panic!("-h prints");
     };
-    println!("{help}");
-    for line in help.lines() {
-        assert!(line.len() <= 120, "{line}");
+    assert!(help.lines().all(|line| line.len() <= 120), "{help}");
+    for flag in [
+        "-name ",
+        "-peers ",
+        "-snapshot ",
+        "-vvv ",
+        "-cluster-active-size ",
+        "-compat ",
+    ] {
+        assert!(help.contains(&format!("\n  {flag}")), "{flag}");
     }
+}
+
+/// A flag is a variable and a key too, and means the same there.
+#[test]
+fn flag_variable_and_key_are_one_setting() {
+    let settings = [
+        ("addr", "ETCD_ADDR", "addr", "h:1"),
+        ("bind-addr", "ETCD_BIND_ADDR", "bind_addr", "1.2.3.4"),
+        ("ca-file", "ETCD_CA_FILE", "ca_file", "x"),
+        (
+            "cluster-active-size",
+            "ETCD_CLUSTER_ACTIVE_SIZE",
+            "cluster.active_size",
+            "5",
+        ),
+        (
+            "cluster-remove-delay",
+            "ETCD_CLUSTER_REMOVE_DELAY",
+            "cluster.remove_delay",
+            "2.5",
+        ),
+        (
+            "cluster-sync-interval",
+            "ETCD_CLUSTER_SYNC_INTERVAL",
+            "cluster.sync_interval",
+            "2.5",
+        ),
+        ("compat", "ETCD_COMPAT", "compat", "2"),
+        ("cors", "ETCD_CORS", "cors", "http://a"),
+        ("cpuprofile", "ETCD_CPUPROFILE", "cpu_profile_file", "x"),
+        ("data-dir", "ETCD_DATA_DIR", "data_dir", "x"),
+        ("discovery", "ETCD_DISCOVERY", "discovery", "http://a/b"),
+        ("forward", "ETCD_FORWARD", "forward", "true"),
+        ("graphite-host", "ETCD_GRAPHITE_HOST", "graphite_host", "x"),
+        (
+            "http-read-timeout",
+            "ETCD_HTTP_READ_TIMEOUT",
+            "http_read_timeout",
+            "2.5",
+        ),
+        (
+            "http-write-timeout",
+            "ETCD_HTTP_WRITE_TIMEOUT",
+            "http_write_timeout",
+            "7",
+        ),
+        ("log-format", "ETCD_LOG_FORMAT", "log_format", "json"),
+        (
+            "max-request-bytes",
+            "ETCD_MAX_REQUEST_BYTES",
+            "max_request_bytes",
+            "4096",
+        ),
+        (
+            "max-result-buffer",
+            "ETCD_MAX_RESULT_BUFFER",
+            "max_result_buffer",
+            "9",
+        ),
+        (
+            "max-retry-attempts",
+            "ETCD_MAX_RETRY_ATTEMPTS",
+            "max_retry_attempts",
+            "9",
+        ),
+        ("name", "ETCD_NAME", "name", "x"),
+        ("peer-addr", "ETCD_PEER_ADDR", "peer.addr", "h:1"),
+        (
+            "peer-bind-addr",
+            "ETCD_PEER_BIND_ADDR",
+            "peer.bind_addr",
+            "1.2.3.4",
+        ),
+        (
+            "peer-election-timeout",
+            "ETCD_PEER_ELECTION_TIMEOUT",
+            "peer.election_timeout",
+            "900",
+        ),
+        (
+            "peer-heartbeat-interval",
+            "ETCD_PEER_HEARTBEAT_INTERVAL",
+            "peer.heartbeat_interval",
+            "20",
+        ),
+        ("peers", "ETCD_PEERS", "peers", "a:1,b:2"),
+        (
+            "retry-interval",
+            "ETCD_RETRY_INTERVAL",
+            "retry_interval",
+            "2.5",
+        ),
+        (
+            "segment-bytes",
+            "ETCD_SEGMENT_BYTES",
+            "segment_bytes",
+            "33554432",
+        ),
+        ("snapshot", "ETCD_SNAPSHOT", "snapshot", "false"),
+        (
+            "snapshot-count",
+            "ETCD_SNAPSHOT_COUNT",
+            "snapshot_count",
+            "9",
+        ),
+        (
+            "snapshot-count",
+            "ETCD_SNAPSHOTCOUNT",
+            "snapshot_count",
+            "9",
+        ),
+        ("trace", "ETCD_TRACE", "trace", "*"),
+        ("v", "ETCD_VERBOSE", "verbose", "true"),
+        ("vv", "ETCD_VERY_VERBOSE", "very_verbose", "true"),
+        ("vvv", "ETCD_VERY_VERY_VERBOSE", "very_very_verbose", "true"),
+        ("watch-history", "ETCD_WATCH_HISTORY", "watch_history", "9"),
+    ];
+    for (flag, variable, key, value) in settings {
+        let by_flag = outcome(
+            &World::default().start(&[format!("-{flag}={value}")]),
+            false,
+        );
+        let mut world = World::default();
+        world.env.insert(variable.to_string(), value.to_string());
+        let by_variable = outcome(&world.start(&[]), false);
+        let path = "/etc/etcd/etcd.conf".to_string();
+        let (table, bare) = match key.split_once('.') {
+            Some((table, bare)) => (format!("[{table}]\n"), bare),
+            None => (String::new(), key),
+        };
+        let mut by_key = Vec::new();
+        for literal in [format!("\"{value}\""), value.to_string()] {
+            let text = format!("{table}{bare} = {literal}\n");
+            let mut world = World::default();
+            world.files.insert(path.clone(), text);
+            let found = outcome(&world.start(&[]), false);
+            by_key.push(found.replace(&format!("{key} in {path}"), &format!("-{flag}")));
+        }
+        assert_ne!(by_flag, "the defaults\n", "{flag}");
+        assert_eq!(by_variable.replace(variable, &format!("-{flag}")), by_flag);
+        assert_eq!(by_key[0], by_flag, "{key}");
+        let is_literal = value.parse::<f64>().is_ok() || value == "true" || value == "false";
+        if is_literal {
+            assert_eq!(by_key[1], by_flag, "{key}");
+        }
+    }
+}
+
+/// Numbers that look random and are the same in every run (Marsaglia's xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound.max(1) as u64) as usize
+    }
+}
+
+#[test]
+fn words_and_files_of_any_kind_are_taken_or_refused() {
+    let words = [
+        "-name",
+        "--name=",
+        "-addr=",
+        "a:1",
+        "[::1]:1",
+        "[::1",
+        "]:1",
+        ":",
+        "-",
+        "--",
+        "=",
+        "-=",
+        "-v",
+        "-v=2",
+        "-snapshot",
+        "false",
+        "-peers",
+        "a:1,,b:2,",
+        "-peers-file",
+        "/f",
+        "-config",
+        "-bind-addr=",
+        "::",
+        "\u{0}",
+        "é",
+        "-retry-interval=",
+        "1e999",
+        "-1",
+        "0x1",
+        "18446744073709551616",
+        "-segment-bytes=",
+        "-C",
+        "-cl=",
+        "-vv",
+    ];
+    let file = "name = \"a\"\npeers = [\"a:1\"]\n[peer]\naddr = \"b:1\"\nheartbeat_interval = 5\n[cluster]\n\
+                active_size = 5\nremove_delay = 1.5\n";
+    let mut random = Random(0x0123_4567_89ab_cdef);
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..5_000 {
+        let mut args = Vec::new();
+        for _ in 0..random.below(5) {
+            let mut word = words[random.below(words.len())].to_string();
+            if word.ends_with('=') {
+                word.push_str(words[random.below(words.len())]);
+            }
+            args.push(word);
+        }
+        let mut text: Vec<char> = file.chars().collect();
+        for _ in 0..random.below(3) {
+            let at = random.below(text.len());
+            match random.below(3) {
+                0 => drop(text.remove(at)),
+                1 => text.insert(
+                    at,
+                    ['"', '[', ']', '=', '\n', '\\', '0', 'é'][random.below(8)],
+                ),
+                _ => text.truncate(at),
+            }
+        }
+        let mut world = World::default();
+        for path in ["/f", "/etc/etcd/etcd.conf"] {
+            world.files.insert(path.to_string(), text.iter().collect());
+        }
+        match world.start(&args) {
+            Ok(_) => taken += 1,
+            Err(Usage(text)) => {
+                assert!(!text.is_empty());
+                refused += 1;
+            }
+        }
+    }
+    assert!(
+        taken > 500 && refused > 500,
+        "{taken} taken, {refused} refused"
+    );
 }

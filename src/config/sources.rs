@@ -154,9 +154,13 @@ impl File {
                 warnings.push(format!("{path}: unknown key {name} is ignored"));
                 continue;
             };
-            let Some(text) = to_text(&value) else {
+            let Some(text) = to_text(&value, flag.kind) else {
+                let expected = match flag.kind {
+                    Kind::List => "a list of texts or one text with commas",
+                    Kind::Text | Kind::Bool | Kind::Ignored => "a text, a number, true or false",
+                };
                 return Err(Usage(format!(
-                    "{name} in {path}: {value} is neither a text, a number, true, false nor a list of texts"
+                    "{name} in {path}: {value} is wrong: expected {expected}"
                 )));
             };
             if !text.is_empty() {
@@ -184,14 +188,14 @@ fn flatten(tree: BTreeMap<String, Json>) -> Vec<(String, Json)> {
     flat
 }
 
-fn to_text(value: &Json) -> Option<String> {
+fn to_text(value: &Json, kind: Kind) -> Option<String> {
     match value {
         Json::String(text) => Some(text.clone()),
         Json::Bool(_) | Json::Number(_) => Some(value.to_string()),
-        Json::Array(items) => {
+        Json::Array(items) if kind == Kind::List => {
             let texts: Option<Vec<&str>> = items.iter().map(Json::as_str).collect();
             Some(texts?.join(","))
         }
-        Json::Null | Json::Object(_) => None,
+        Json::Null | Json::Array(_) | Json::Object(_) => None,
     }
 }

@@ -422,7 +422,7 @@ impl<'a> Target<'a> {
                 if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
             {
                 let end = rest.find(['/', '?']).unwrap_or(rest.len());
-                if !host(rest[..end].as_bytes()).is_ok_and(|h| !h.is_empty()) {
+                if !host(&rest.as_bytes()[..end]).is_ok_and(|h| !h.is_empty()) {
                     return Err(reject::BAD_REQUEST);
                 }
                 &rest[end..]
