@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 const CORE: [&str; 8] = [
     "command", "error", "escape", "machine", "raft", "replica", "store", "timer",
 ];
-const CODECS: [&str; 2] = ["api", "http"];
-/// Longest file and longest function, in lines.
+const CODECS: [&str; 3] = ["api", "escape", "http"];
+/// Longest file, in lines of code, and longest function.
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 /// Run-time crates of the root package and of `wal`; a new one needs its reason in `Cargo.toml` and a change here.
@@ -184,7 +184,7 @@ fn modules_know_only_whom_they_should() {
         .filter(|f| !f.is_in(&["disk", "main", "lib", "reactor"]));
     check(
         "only disk.rs knows the log's crate",
-        named(others, &["wal"]),
+        named(others, &["use wal"]),
     );
 }
 
@@ -290,7 +290,7 @@ fn files_and_functions_are_short() {
     all.extend(sources("wal/src"));
     let mut bad = Vec::new();
     for file in &all {
-        let lines = file.text.lines().count();
+        let lines = file.code().count();
         if lines > FILE_LINES_MAX {
             bad.push(format!(
                 "{}: {lines} lines, at most {FILE_LINES_MAX}",
