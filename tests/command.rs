@@ -1,0 +1,149 @@
+//! The commands' encoding: there and back, every cut, every flip.
+use proptest::prelude::*;
+use tern::command::{ClusterConfig, Command, KeyPath, Naming, decode, encode, is_membership};
+
+fn text() -> impl Strategy<Value = Box<str>> {
+    "\\PC{0,12}".prop_map(Box::from)
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let node = || {
+        (
+            "[a-c/_é]{0,12}".prop_map(|p| KeyPath::new(&p)),
+            proptest::option::of(text()),
+            proptest::option::of(any::<u64>()),
+        )
+    };
+    let naming = prop_oneof![
+        Just(Naming::Given),
+        Just(Naming::InOrder),
+        Just(Naming::InOrderPadded)
+    ];
+    let condition = || (proptest::option::of(text()), any::<u64>());
+    prop_oneof![
+        Just(Command::Nop),
+        node().prop_map(|(path, value, expires_ns)| Command::Set {
+            path,
+            value,
+            expires_ns
+        }),
+        (node(), naming).prop_map(|((path, value, expires_ns), naming)| Command::Create {
+            path,
+            value,
+            expires_ns,
+            naming
+        }),
+        (node(), any::<bool>()).prop_map(|((path, value, expires_ns), refresh)| Command::Update {
+            path,
+            value,
+            expires_ns,
+            refresh
+        }),
+        (node(), condition(), any::<(bool, bool)>()).prop_map(
+            |((path, value, expires_ns), (prev_value, prev_index), (or_create, refresh))| {
+                Command::CompareAndSwap {
+                    path,
+                    value,
+                    expires_ns,
+                    prev_value,
+                    prev_index,
+                    or_create,
+                    refresh,
+                }
+            }
+        ),
+        (node(), any::<(bool, bool)>()).prop_map(|((path, ..), (dir, recursive))| {
+            Command::Delete {
+                path,
+                dir,
+                recursive,
+            }
+        }),
+        (node(), condition()).prop_map(|((path, ..), (prev_value, prev_index))| {
+            Command::CompareAndDelete {
+                path,
+                prev_value,
+                prev_index,
+            }
+        }),
+        any::<u64>().prop_map(|now_ns| Command::Sync { now_ns }),
+        ([text(), text(), text()], any::<(u64, u64)>()).prop_map(
+            |([name, peer_url, client_url], (incarnation, replaces))| Command::Join {
+                name,
+                peer_url,
+                client_url,
+                incarnation,
+                replaces
+            }
+        ),
+        any::<u64>().prop_map(|id| Command::Promote { id }),
+        any::<u64>().prop_map(|id| Command::Remove { id }),
+        any::<(u32, u64, u64)>().prop_map(|(active_size, remove_delay_ms, sync_interval_ms)| {
+            Command::SetConfig(ClusterConfig {
+                active_size,
+                remove_delay_ms,
+                sync_interval_ms,
+            })
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn there_and_back(command in command()) {
+        let mut bytes = vec![0xaa];
+        encode(&command, &mut bytes);
+        let bytes = &bytes[1..];
+        let membership = matches!(
+            command,
+            Command::Join { .. } | Command::Promote { .. } | Command::Remove { .. }
+        );
+        prop_assert_eq!(is_membership(bytes), membership);
+        prop_assert_eq!(decode(bytes), Ok(command));
+        for cut in 0..bytes.len() {
+            prop_assert!(decode(&bytes[..cut]).is_err(), "cut at {}", cut);
+        }
+        let longer = [bytes, &[0]].concat();
+        prop_assert!(decode(&longer).is_err());
+    }
+
+    #[test]
+    fn what_decodes_has_no_second_encoding(command in command(), at in any::<prop::sample::Index>(), flip in 1..=255u8) {
+        let mut bytes = Vec::new();
+        encode(&command, &mut bytes);
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        if let Ok(other) = decode(&bytes) {
+            let mut again = Vec::new();
+            encode(&other, &mut again);
+            prop_assert_eq!(again, bytes);
+        }
+    }
+
+    #[test]
+    fn noise_is_no_command_or_one_in_its_one_form(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        if let Ok(command) = decode(&bytes) {
+            let mut again = Vec::new();
+            encode(&command, &mut again);
+            prop_assert_eq!(again, bytes);
+        }
+    }
+}
+
+/// The bytes on disk: a change here is a change of the log's format.
+#[test]
+fn the_format_stays() {
+    let set = Command::Set {
+        path: KeyPath::new("/a/b"),
+        value: Some("v".into()),
+        expires_ns: Some(1),
+    };
+    let mut bytes = Vec::new();
+    encode(&set, &mut bytes);
+    assert_eq!(bytes, b"\x02\x01\x01\0\0\0\0\0\0\0\x04/a/b\x02v");
+    let promote = Command::Promote { id: 300 };
+    bytes.clear();
+    encode(&promote, &mut bytes);
+    assert_eq!(bytes, b"\x0a\xac\x02");
+    assert!(!is_membership(b""));
+}
