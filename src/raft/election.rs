@@ -3,6 +3,7 @@
 //! Who may campaign, who gets a vote, when a leader is missed. Terms themselves are followed in `admit`; becoming
 //! leader is in `raft`. Start reading at `on_election_timeout`.
 use super::fault::Fault;
+use super::replication::UNCOMMITTED_BYTES_MAX;
 use super::{Index, PeerId, Raft, RaftRole, Refusal, Rpc, Term};
 use crate::timer::Now;
 
@@ -246,7 +247,7 @@ impl Raft {
         if self.transfer.is_some() {
             return Err(Refusal::NotLeader(self.id));
         }
-        if self.uncommitted_bytes > super::replication::UNCOMMITTED_BYTES_MAX {
+        if self.uncommitted_bytes > UNCOMMITTED_BYTES_MAX || self.is_held_up() {
             return Err(Refusal::Busy);
         }
         Ok(())

@@ -16,6 +16,8 @@ pub struct Log {
     start: Index,
     start_term: Term,
     entries: VecDeque<Entry>,
+    /// Bytes of their bodies.
+    bytes: usize,
     /// Entries up to here are durable, damaged ones included.
     stable: Index,
     /// What becomes durable with which sync, in order.
@@ -38,6 +40,7 @@ impl Log {
         Log {
             start,
             start_term,
+            bytes: entries.iter().map(Entry::size).sum(),
             entries: entries.into(),
             stable,
             pending: VecDeque::new(),
@@ -52,6 +55,11 @@ impl Log {
 
     pub fn last_index(&self) -> Index {
         Index(self.start.0 + self.entries.len() as u64)
+    }
+
+    /// The bytes of all bodies held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn last_term(&self) -> Term {
@@ -101,6 +109,7 @@ impl Log {
             Some((last, index)) if *last == lsn => *index = entry.index,
             _ => self.pending.push_back((lsn, entry.index)),
         }
+        self.bytes += entry.size();
         self.entries.push_back(entry);
     }
 
@@ -110,7 +119,8 @@ impl Log {
             from > self.start,
             "what is in a snapshot is never taken back"
         );
-        self.entries.truncate((from.0 - self.start.0 - 1) as usize);
+        let cut = self.entries.split_off((from.0 - self.start.0 - 1) as usize);
+        self.bytes -= cut.iter().map(Entry::size).sum::<usize>();
         self.stable = self.stable.min(from.prev());
         for (_, index) in &mut self.pending {
             *index = (*index).min(from.prev());
@@ -162,6 +172,7 @@ impl Log {
         assert!(through <= self.last_index(), "only what is there goes");
         while self.start < through {
             let entry = self.entries.pop_front().expect("counted above");
+            self.bytes -= entry.size();
             self.start = entry.index;
             self.start_term = entry.term;
         }
@@ -173,6 +184,7 @@ impl Log {
             self.release(index);
         } else {
             self.entries.clear();
+            self.bytes = 0;
             self.pending.clear();
             self.stable = Index(0);
             self.start = index;

@@ -237,11 +237,11 @@ impl Raft {
         id == self.id || self.peers.iter().any(|p| p.id == id && heard(p))
     }
 
-    /// Whether the voters that are heard would still be a majority without this member.
+    /// Whether the voters that this leader hears would still be a majority without this member.
     pub fn can_remove(&self, now: Now, id: PeerId) -> bool {
         let voters = || self.configuration().voters().filter(|v| *v != id);
         let heard = voters().filter(|v| self.is_heard(now, *v)).count();
-        heard > voters().count() / 2
+        self.role == RaftRole::Leader && heard > voters().count() / 2
     }
 }
 

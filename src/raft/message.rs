@@ -168,7 +168,8 @@ pub enum Rpc {
         pre: bool,
         granted: bool,
     },
-    /// Thesis 3.5; without entries it is a heartbeat, whose `round` (not 0) confirms reads (6.4).
+    /// Thesis 3.5. A heartbeat has a `round` (not 0), which confirms reads (6.4), and is always answered; one without
+    /// entries and round only passes the commit index on.
     AppendEntries {
         prev_index: Index,
         prev_term: Term,
@@ -233,9 +234,10 @@ impl Rpc {
         }
     }
 
-    /// Whether it asks something of its receiver.
+    /// Whether a removed member that sends it is told so. (A leader that removes itself says `TimeoutNow` last.)
     pub fn is_call(&self) -> bool {
-        matches!(self, Rpc::RequestVote { .. }) || self.is_from_leader()
+        let vote = matches!(self, Rpc::RequestVote { .. });
+        vote || (self.is_from_leader() && *self != Rpc::TimeoutNow)
     }
 }
 

@@ -4,7 +4,7 @@
 //! bounds; `Snapshot` hands over the leader's snapshot piece by piece. Start reading at `Progress`.
 use std::collections::VecDeque;
 
-use super::message::{Index, PeerId};
+use super::message::{Index, PeerId, SnapshotMeta};
 
 /// How many append entries may be on their way to one member.
 const FLIGHT_MESSAGES_MAX: usize = 64;
@@ -56,6 +56,8 @@ pub struct Progress {
     pub sync_us: u32,
     /// The Remove that takes it out of the configuration, and until when it is still told of it.
     pub leaving: Option<(Index, u64)>,
+    /// The snapshot that is sent, while `flow` says so: a newer one does not start the transfer over.
+    pub sending: SnapshotMeta,
     flights: VecDeque<Flight>,
     flight_bytes: usize,
 }
@@ -74,6 +76,7 @@ impl Progress {
             answered: false,
             sync_us: 0,
             leaving: None,
+            sending: SnapshotMeta::default(),
             flights: VecDeque::new(),
             flight_bytes: 0,
         }
@@ -96,8 +99,9 @@ impl Progress {
         self.land_all();
     }
 
-    pub fn become_snapshot(&mut self, index: Index) {
-        let (offset, asked_us) = (0, 0);
+    pub fn become_snapshot(&mut self, meta: &SnapshotMeta) {
+        let (index, offset, asked_us) = (meta.index, 0, 0);
+        self.sending = meta.clone();
         self.flow = Flow::Snapshot {
             index,
             offset,
@@ -108,6 +112,11 @@ impl Progress {
 
     /// Entries up to `last` have been sent.
     pub fn on_sent(&mut self, last: Index, bytes: usize, now_us: u64) {
+        if let Flow::Probe { sent } = &mut self.flow {
+            // `next` stays what the probe asks about: its reply names it.
+            *sent = true;
+            return;
+        }
         let sent_us = now_us;
         self.next = last.next();
         self.flight_bytes += bytes;
@@ -116,9 +125,6 @@ impl Progress {
             bytes,
             sent_us,
         });
-        if let Flow::Probe { sent } = &mut self.flow {
-            *sent = true;
-        }
     }
 
     /// It is durable there up to `matched`: how long the newest append that this answers took, in microseconds.

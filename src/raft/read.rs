@@ -6,7 +6,6 @@ use super::fault::Fault;
 use super::{Index, PeerId, Raft, ReadId};
 
 /// The reads of a leader that wait.
-#[derive(Default)]
 pub struct Reads {
     /// Not in a round yet.
     waiting: Vec<ReadId>,
@@ -14,6 +13,17 @@ pub struct Reads {
     asked: Vec<(ReadId, Index)>,
     /// The last round that was sent; rises for ever, so that no old answer fits a new one.
     round: u64,
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Reads {
+            waiting: Vec::new(),
+            asked: Vec::new(),
+            // Every heartbeat has a round; 0 marks what is none.
+            round: 1,
+        }
+    }
 }
 
 impl Reads {

@@ -82,15 +82,17 @@ impl Raft {
             return false;
         }
         if self.log.term_at(peer.next.prev()).is_none() {
-            self.peers[at].become_snapshot(self.snapshot.index);
+            self.peers[at].become_snapshot(&self.snapshot);
             return true;
         }
         let entries = match peer.is_full() {
             true => Vec::new(),
             false => self.log.slice(peer.next, end, APPEND_BYTES_MAX),
         };
-        self.send_append(at, entries, 0);
-        self.peers[at].flow == Flow::Replicate
+        let probes = self.peers[at].flow != Flow::Replicate;
+        let round = if probes { self.reads.round() } else { 0 };
+        self.send_append(at, entries, round);
+        !probes
     }
 
     /// One AppendEntries to a member, from its `next` on.
@@ -108,11 +110,10 @@ impl Raft {
         };
         let end = Index(prev_index.0 + entries.len() as u64);
         peer.commit_sent = peer.commit_sent.max(self.commit_index.min(end));
-        if !entries.is_empty() {
+        let probes = matches!(peer.flow, Flow::Probe { .. });
+        if probes || !entries.is_empty() {
             let bytes = entries.iter().map(Entry::size).sum();
             peer.on_sent(end, bytes, now_us);
-        } else if let Flow::Probe { sent } = &mut peer.flow {
-            *sent = true;
         }
         let (to, acked) = (peer.id, peer.matched);
         self.send(
@@ -197,7 +198,7 @@ impl Raft {
             Flow::Snapshot { index, .. } if peer.matched >= index => {
                 peer.become_replicate(verified.next());
             }
-            Flow::Replicate if want_snapshot => peer.become_snapshot(self.snapshot.index),
+            Flow::Replicate if want_snapshot => peer.become_snapshot(&self.snapshot),
             Flow::Replicate | Flow::Snapshot { .. } => {}
         }
         self.maybe_commit();
@@ -304,7 +305,6 @@ impl Raft {
             return self.reject(from, round, prev_index, prev_term);
         }
         let end = Index(prev_index.0 + entries.len() as u64);
-        let heartbeat = entries.is_empty();
         self.take_entries(prev_index, entries);
         self.verified = self.verified.max(end).max(self.commit_index);
         let known = match self.has(Fault::CommitUnverified) {
@@ -312,8 +312,10 @@ impl Raft {
             false => commit.min(self.verified),
         };
         self.commit_index = self.commit_index.max(known);
-        if heartbeat || self.log.durable() >= end || self.has(Fault::AckBeforeSync) {
+        if round != 0 || self.has(Fault::AckBeforeSync) {
             self.accept(from, round);
+        } else {
+            self.acknowledge();
         }
     }
 

@@ -8,6 +8,9 @@ use super::progress::Flow;
 use super::{Index, PeerId, Persist, Raft, Rpc, SnapshotMeta};
 use crate::timer::Now;
 
+/// While a snapshot is sent, the entries behind it stay; proposals wait (`Busy`) beyond this many bytes of log.
+const SENDING_LOG_BYTES_MAX: usize = 256 << 20;
+
 /// A piece of this machine's snapshot that a member needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkWanted {
@@ -105,8 +108,8 @@ impl Raft {
             return;
         }
         match data {
-            Some((data, done)) if index == self.snapshot.index => {
-                let meta = self.snapshot.clone();
+            Some((data, done)) => {
+                let meta = peer.sending.clone();
                 let crc = crc32fast::hash(&data);
                 let rpc = Rpc::InstallSnapshot {
                     meta,
@@ -117,7 +120,7 @@ impl Raft {
                 };
                 self.send(wanted.to, rpc);
             }
-            Some(_) | None => peer.become_snapshot(self.snapshot.index),
+            None => peer.become_snapshot(&self.snapshot),
         }
         self.check_invariants();
     }
@@ -138,6 +141,12 @@ impl Raft {
         {
             (*offset, *asked_us) = (next, 0);
         }
+    }
+
+    /// Whether a transfer holds more of the log than memory has room for: then clients wait, not the transfer.
+    pub(super) fn is_held_up(&self) -> bool {
+        let sending = |p: &super::Progress| matches!(p.flow, Flow::Snapshot { .. });
+        self.log.bytes() > SENDING_LOG_BYTES_MAX && self.peers.iter().any(sending)
     }
 
     /// A piece without an answer for an election timeout is sent again.
