@@ -63,9 +63,9 @@ struct JoinBody {
 pub fn join(ask: &Ask) -> Routed {
     let body = match serde_json::from_slice::<JoinBody>(ask.request.body) {
         Ok(body) if !body.name.is_empty() && !body.raft_url.is_empty() => body,
-        Ok(_) => return ask.fail_as(TEXT, 400, Error::new(Code::InvalidForm, "Join")),
-        Err(bad) => {
-            return ask.fail_as(TEXT, 400, Error::new(Code::InvalidForm, bad.to_string()));
+        Ok(_) | Err(_) => {
+            let cause = "the body is not a JSON object with name, raftURL and etcdURL";
+            return ask.fail_as(TEXT, 400, Error::new(Code::InvalidForm, cause));
         }
     };
     let join = Join {
@@ -105,7 +105,10 @@ pub fn config_put(ask: &Ask) -> Routed {
     type Fields = std::collections::BTreeMap<String, serde_json::Value>;
     let fields = match serde_json::from_slice::<Fields>(ask.request.body) {
         Ok(fields) => fields,
-        Err(bad) => return ask.fail(Error::new(Code::InvalidForm, bad.to_string())),
+        Err(_) => {
+            let cause = "the body is not a JSON object";
+            return ask.fail(Error::new(Code::InvalidForm, cause));
+        }
     };
     let number = |name: &str| fields.get(name).and_then(serde_json::Value::as_f64);
     let op = Op::ConfigPut {

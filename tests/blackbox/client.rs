@@ -1,0 +1,252 @@
+//! A small HTTP client that shows everything: heads as they came, chunks one by one.
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// How long anything may take; a test that needs it has failed.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Asks again until the condition holds.
+pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < DEADLINE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Status and headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+}
+
+impl Head {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(given, _)| given.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn etcd_index(&self) -> u64 {
+        let index = self.header("X-Etcd-Index").expect("X-Etcd-Index");
+        index.parse().expect("a number")
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.header("Transfer-Encoding") == Some("chunked")
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub head: Head,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("UTF-8")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        let text = self.text();
+        serde_json::from_str(text).unwrap_or_else(|bad| panic!("{bad}: {text}"))
+    }
+}
+
+/// A request's bytes.
+pub fn request(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: tern\r\n").into_bytes();
+    for (name, value) in headers {
+        bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    if headers.contains(&("Transfer-Encoding", "chunked")) {
+        bytes.extend_from_slice(format!("\r\n{:x}\r\n", body.len()).as_bytes());
+        bytes.extend_from_slice(body);
+        bytes.extend_from_slice(b"\r\n0\r\n\r\n");
+        return bytes;
+    }
+    if !body.is_empty() || matches!(method, "PUT" | "POST") {
+        bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// The bytes of a form.
+pub fn form(method: &str, target: &str, body: &str) -> Vec<u8> {
+    let headers = [("Content-Type", "application/x-www-form-urlencoded")];
+    request(method, target, &headers, body.as_bytes())
+}
+
+/// One connection.
+pub struct Conn {
+    stream: TcpStream,
+    /// What has come and has not been looked at.
+    input: Vec<u8>,
+}
+
+impl Conn {
+    pub fn open(port: u16) -> Conn {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
+        stream.set_nodelay(true).expect("a socket option");
+        Conn {
+            stream,
+            input: Vec::new(),
+        }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream
+            .write_all(bytes)
+            .expect("the server takes the request");
+    }
+
+    /// Reads more; false at the end.
+    fn fill(&mut self) -> bool {
+        self.stream
+            .set_read_timeout(Some(DEADLINE))
+            .expect("a socket option");
+        let mut chunk = [0; 16 * 1024];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.input.extend_from_slice(&chunk[..count]);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("no answer: {error}; so far: {:?}", self.so_far()),
+        }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.input).into_owned()
+    }
+
+    /// Whether nothing has come and the other side has not closed.
+    pub fn is_quiet(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket option");
+        let read = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("a socket option");
+        self.input.is_empty() && read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// True when the other side closes without sending more.
+    pub fn is_closed(&mut self) -> bool {
+        self.input.is_empty() && !self.fill()
+    }
+
+    fn line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.input.windows(2).position(|w| w == b"\r\n") {
+                let line = self.input.drain(..end + 2).take(end).collect();
+                return Some(String::from_utf8(line).expect("a head is ASCII here"));
+            }
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
+    /// The next head; `None` when the other side closes before it.
+    pub fn head(&mut self) -> Option<Head> {
+        let status = self.line()?;
+        let status = status.split(' ').nth(1).expect("a status line");
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line().expect("a head has an end");
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(": ").expect("a header");
+            headers.push((name.to_string(), value.to_string()));
+        }
+        Some(Head {
+            status: status.parse().expect("a number"),
+            headers,
+        })
+    }
+
+    fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.input.len() < count {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.input.drain(..count).collect())
+    }
+
+    /// The next chunk's content; empty for the last.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let size = usize::from_str_radix(&self.line()?, 16).expect("a chunk's size");
+        let content = self.take(size)?;
+        assert_eq!(self.take(2)?, b"\r\n");
+        Some(content)
+    }
+
+    /// The body that follows a head.
+    pub fn body(&mut self, head: &Head, head_only: bool) -> Vec<u8> {
+        if head_only {
+            return Vec::new();
+        }
+        if head.is_chunked() {
+            let mut body = Vec::new();
+            loop {
+                let chunk = self.chunk().expect("the body is whole");
+                if chunk.is_empty() {
+                    return body;
+                }
+                body.extend_from_slice(&chunk);
+            }
+        }
+        if let Some(length) = head.header("Content-Length") {
+            let length = length.parse().expect("a number");
+            return self.take(length).expect("the body is whole");
+        }
+        while self.fill() {}
+        std::mem::take(&mut self.input)
+    }
+
+    /// The next answer, if one comes.
+    pub fn try_answer(&mut self, head_only: bool) -> Option<Answer> {
+        let mut head = self.head()?;
+        while head.status == 100 {
+            head = self.head()?;
+        }
+        let body = self.body(&head, head_only);
+        Some(Answer { head, body })
+    }
+
+    /// The next answer.
+    pub fn answer(&mut self) -> Answer {
+        self.try_answer(false).expect("an answer")
+    }
+
+    /// Sends a request and reads its answer.
+    pub fn ask(&mut self, method: &str, target: &str, body: &str) -> Answer {
+        let bytes = if body.is_empty() {
+            request(method, target, &[], b"")
+        } else {
+            form(method, target, body)
+        };
+        self.send(&bytes);
+        self.try_answer(method == "HEAD").expect("an answer")
+    }
+}
