@@ -460,6 +460,10 @@ impl<'a> Ask<'a> {
             let cause = match bad {
                 FormError::BadEscape => "invalid percent escape",
                 FormError::TooMany => "too many parameters",
+                FormError::TooLarge => {
+                    let error = Error::new(Code::InvalidForm, "too many bytes that are no text");
+                    return self.fail_as(JSON, 413, error);
+                }
             };
             self.fail(Error::new(Code::InvalidForm, cause))
         })

@@ -60,8 +60,8 @@ pub fn flush() -> bool {
 
 impl Log for Shared {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        let target = metadata.target();
-        target.starts_with("tern") || target.starts_with("wal")
+        // Other crates have nothing to tell an operator.
+        metadata.target().starts_with("tern")
     }
 
     fn log(&self, record: &Record) {

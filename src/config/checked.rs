@@ -12,8 +12,13 @@ use std::path::PathBuf;
 const NAME_BYTES_MAX: usize = 255;
 /// The longest span a setting may have: 100 years, in seconds.
 const SECONDS_MAX: f64 = 100.0 * 365.25 * 86_400.0;
-/// A segment holds at least so many of the largest records.
+/// A record may fill so much of a segment: a quarter.
 const RECORDS_PER_SEGMENT_MIN: u64 = 4;
+/// What a record may be longer than the body of the request it comes from: the query, the key, what decoding adds to
+/// bytes that are no text, its own frame.
+const RECORD_EXTRA_BYTES: u64 = 32 * 1024;
+/// Segments are made of whole pages.
+const PAGE_BYTES: u64 = 4_096;
 
 /// The sources, read with checks.
 pub struct Checked<'a> {
@@ -171,11 +176,17 @@ impl Checked<'_> {
     fn sizes(&self) -> Result<(u64, u64), Usage> {
         let request = self.number("max-request-bytes", 2 << 20, 1_024..=64 << 20)?;
         let segment = self.number("segment-bytes", 16 << 20, 64 << 10..=1 << 30)?;
-        if segment < RECORDS_PER_SEGMENT_MIN * request {
+        let least = RECORDS_PER_SEGMENT_MIN * (request + RECORD_EXTRA_BYTES);
+        let least = least.next_multiple_of(PAGE_BYTES);
+        if segment < least {
             return Err(Usage(format!(
-                "-segment-bytes {segment} is too small for -max-request-bytes {request}: \
-                 expected at least {}, so that a segment holds four of the largest records",
-                RECORDS_PER_SEGMENT_MIN * request
+                "-segment-bytes {segment} is too small for -max-request-bytes {request}: expected at least {least}, \
+                 so that a segment holds four of the largest records"
+            )));
+        }
+        if !segment.is_multiple_of(PAGE_BYTES) {
+            return Err(Usage(format!(
+                "-segment-bytes {segment} is wrong: expected a multiple of {PAGE_BYTES}"
             )));
         }
         Ok((request, segment))

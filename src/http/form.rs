@@ -7,6 +7,9 @@ use std::borrow::Cow;
 
 /// Parameters in one request; more is an error, so that a body of ampersands costs no memory.
 pub const PARAMETERS_MAX: usize = 1_000;
+/// How much longer than they were sent parameters may become by decoding, in bytes: what is not text grows. It keeps
+/// what a request can put into the log within the request's own limit and a little.
+pub const GROWTH_BYTES_MAX: usize = 4 * 1024;
 /// A key's decoded length in bytes; beyond it 414.
 pub const KEY_BYTES_MAX: usize = 8 * 1024;
 /// A key's segments; beyond it 414.
@@ -19,6 +22,8 @@ pub enum FormError {
     BadEscape,
     /// More than `PARAMETERS_MAX` parameters.
     TooMany,
+    /// Decoded they are longer than sent by more than `GROWTH_BYTES_MAX`: they are not text. Answered with 413.
+    TooLarge,
 }
 
 impl From<BadEscape> for FormError {
@@ -31,6 +36,7 @@ impl From<BadEscape> for FormError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Form<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    growth: usize,
 }
 
 impl<'a> Form<'a> {
@@ -63,10 +69,19 @@ impl<'a> Form<'a> {
                 Some(at) => (&pair[..at], &pair[at + 1..]),
                 None => (pair, &pair[pair.len()..]),
             };
-            let pair = (escape::decode(key, true)?, escape::decode(value, true)?);
-            self.pairs.push(pair);
+            let decoded = (self.decode(key)?, self.decode(value)?);
+            self.pairs.push(decoded);
         }
         Ok(())
+    }
+
+    fn decode(&mut self, text: &'a [u8]) -> Result<Cow<'a, str>, FormError> {
+        let decoded = escape::decode(text, true)?;
+        self.growth += decoded.len().saturating_sub(text.len());
+        match self.growth {
+            0..=GROWTH_BYTES_MAX => Ok(decoded),
+            _ => Err(FormError::TooLarge),
+        }
     }
 }
 
