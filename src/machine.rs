@@ -1,111 +1,375 @@
 //! This machine: finding the cluster, peer mode, standby mode, switching between them.
 //!
 //! `Machine` is the core as one value. The shell gives it inputs (`on_…`), asks for one batch of outputs (`advance`)
-//! and carries them out; `seam` holds the types of both directions.
+//! and carries them out; `seam` holds the types of both directions. The replica does the work of a peer; here stands
+//! what goes round it: when it may begin to answer, the leader's duties (`caretaker`), removal and the end.
+mod caretaker;
 pub mod seam;
 
 pub use seam::*;
 
-use crate::raft::{Configuration, Lsn, Message, PeerId};
+use crate::error::{Code, Error};
+use crate::raft::{Configuration, Index, Lsn, Member, Message, PeerId, SnapshotMeta, Term};
+use crate::replica::{HISTORY_BYTES_MAX, Replica, Standing, registry};
+use crate::store::{Action, HistoryLimits, Step, Store};
 use crate::timer::Now;
+use caretaker::Caretaker;
+
+/// How many election timeouts a machine that has come up waits for a leader before it answers from what it has.
+const START_TIMEOUTS: u64 = 5;
+/// How long a machine that is to stop tries to hand over and to finish.
+const STOP_US_MAX: u64 = 1_000_000;
 
 /// The core of one machine.
-pub struct Machine {}
+pub struct Machine {
+    replica: Replica,
+    caretaker: Caretaker,
+    phase: Phase,
+    now: Now,
+}
+
+/// How far this machine is in its life.
+enum Phase {
+    /// It has come up, and may know less than it has told before: requests wait, until the time at the latest.
+    Starting {
+        until_us: u64,
+        waiting: Vec<(Ticket, Op)>,
+    },
+    Serving,
+    /// It hands over and finishes, until the time at the latest.
+    Stopping {
+        until_us: u64,
+        handing_over: bool,
+    },
+    /// It is no member any more, or has stopped: where its clients are sent.
+    Out {
+        leader: Option<Outcome>,
+    },
+}
 
 impl Machine {
-    /// The first state of a new cluster whose only member is this machine.
-    pub fn bootstrap(_settings: &Settings, _incarnation: u64, _seed: u64) -> Founding {
-        todo!()
+    /// The first state of a new cluster whose only member is this machine. `seed` must be as random as it can be: the
+    /// cluster's identity is drawn from it.
+    pub fn bootstrap(settings: &Settings, incarnation: u64, seed: u64) -> Founding {
+        let member = Member {
+            id: PeerId(1),
+            name: settings.name.clone(),
+            peer_url: settings.peer_url.clone(),
+            client_url: settings.client_url.clone(),
+            incarnation,
+            voter: true,
+        };
+        let mut store = Store::new(HistoryLimits {
+            events: settings.history_events,
+            bytes: HISTORY_BYTES_MAX,
+        });
+        let path = registry::machine_path(&settings.name);
+        let value = registry::machine_value(&member);
+        store.set_view(Action::Create, &path, Some(&value));
+        Founding {
+            id: member.id,
+            term: Term(1),
+            meta: SnapshotMeta {
+                cluster: scramble(seed).max(1),
+                index: Index(1),
+                term: Term(1),
+                configuration: Configuration {
+                    members: vec![member],
+                },
+            },
+            chunks: snapshot_of(&mut store),
+        }
     }
 
     /// Takes up what the disk holds. With an `id` and no snapshot this is a member that was just let in.
-    pub fn recover(_settings: Settings, _recovered: Recovered, _seed: u64, _now: Now) -> Machine {
-        todo!()
+    pub fn recover(settings: Settings, recovered: Recovered, seed: u64, now: Now) -> Machine {
+        assert!(recovered.id != PeerId::NONE, "only a member has a replica");
+        let until_us = now.mono_us + START_TIMEOUTS * settings.election_ms * 1000;
+        Machine {
+            replica: Replica::new(settings, recovered, seed, now),
+            caretaker: Caretaker::default(),
+            phase: Phase::Starting {
+                until_us,
+                waiting: Vec::new(),
+            },
+            now,
+        }
     }
 
     // -- inputs
 
     /// A client or an admin asks; or says `More` or `Gone` of an earlier ticket.
-    pub fn on_request(&mut self, _now: Now, _ticket: Ticket, _op: Op) {
-        todo!()
+    pub fn on_request(&mut self, now: Now, ticket: Ticket, op: Op) {
+        self.now = now;
+        match &mut self.phase {
+            Phase::Starting { waiting, .. } => {
+                if op == Op::Gone {
+                    waiting.retain(|(waits, _)| *waits != ticket);
+                } else {
+                    waiting.push((ticket, op));
+                }
+            }
+            Phase::Serving => self.replica.on_request(now, ticket, op),
+            Phase::Stopping { .. } => self.while_stopping(now, ticket, op),
+            Phase::Out { leader } => {
+                let none = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
+                let outcome = leader.clone().unwrap_or(none);
+                if !matches!(op, Op::Gone | Op::More) {
+                    self.replica.answer(ticket, outcome);
+                }
+            }
+        }
+        self.replica.check_invariants();
+    }
+
+    /// Reads go on to the end; nothing new goes into the log.
+    fn while_stopping(&mut self, now: Now, ticket: Ticket, op: Op) {
+        match op {
+            Op::Write(_)
+            | Op::SpeedTest
+            | Op::ConfigPut { .. }
+            | Op::MachineRemove { .. }
+            | Op::Join(_) => self.replica.redirect_to_leader(ticket),
+            op => self.replica.on_request(now, ticket, op),
+        }
     }
 
     /// A raft message came in over the link to `from`.
-    pub fn on_message(&mut self, _now: Now, _from: PeerId, _message: Message) {
-        todo!()
+    pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
+        self.now = now;
+        if !self.is_out() {
+            self.replica.on_message(now, from, message);
+            self.replica.check_invariants();
+        }
     }
 
     /// A link to a member opened, or its process is gone.
-    pub fn on_link(&mut self, _now: Now, _peer: PeerId, _state: LinkState) {
-        todo!()
+    pub fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
+        self.now = now;
+        if !self.is_out() {
+            self.replica.on_link(now, peer, state);
+        }
     }
 
     /// Everything up to this Lsn is durable.
-    pub fn on_synced(&mut self, _now: Now, _lsn: Lsn) {
-        todo!()
+    pub fn on_synced(&mut self, now: Now, lsn: Lsn) {
+        self.now = now;
+        if !self.is_out() {
+            self.replica.on_synced(now, lsn);
+            self.replica.check_invariants();
+        }
     }
 
     /// What became of something in `Effects::snapshot`.
-    pub fn on_snapshot(&mut self, _now: Now, _input: SnapshotIn) {
-        todo!()
+    pub fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
+        self.now = now;
+        if !self.is_out() {
+            self.replica.on_snapshot(now, input);
+            self.replica.check_invariants();
+        }
     }
 
     /// The disk is filling up, or has room again.
-    pub fn on_space(&mut self, _now: Now, _space: Space) {
-        todo!()
+    pub fn on_space(&mut self, now: Now, space: Space) {
+        self.now = now;
+        if !self.is_out() {
+            self.replica.on_space(now, space);
+        }
     }
 
     /// Time has passed: at `next_deadline` at the latest.
-    pub fn on_time(&mut self, _now: Now) {
-        todo!()
+    pub fn on_time(&mut self, now: Now) {
+        self.now = now;
+        if !self.is_out() {
+            self.replica.on_time(now);
+            self.replica.check_invariants();
+        }
     }
 
     /// Hand over and finish; `Effects::stopped` says when that is done.
-    pub fn on_stop(&mut self, _now: Now) {
-        todo!()
+    pub fn on_stop(&mut self, now: Now) {
+        self.now = now;
+        match self.phase {
+            Phase::Stopping { .. } => return,
+            Phase::Out { .. } => {
+                self.replica.effects_mut().stopped = true;
+                return;
+            }
+            Phase::Starting { .. } | Phase::Serving => {}
+        }
+        self.begin_serving(now);
+        self.phase = Phase::Stopping {
+            until_us: now.mono_us + STOP_US_MAX,
+            handing_over: self.replica.hand_over(now),
+        };
     }
 
     // -- outputs
 
     /// Applies what is committed, does a slice of what is long, and appends to `effects` what there is to do.
-    pub fn advance(&mut self, _now: Now, _effects: &mut Effects) {
-        todo!()
+    pub fn advance(&mut self, now: Now, effects: &mut Effects) {
+        self.now = now;
+        if !self.is_out() {
+            self.replica.advance(now);
+            self.replica.maybe_found(now);
+            self.caretaker.look_after(now, &mut self.replica);
+            self.maybe_serve(now);
+            self.maybe_leave();
+            self.maybe_stop(now);
+            self.replica.collect(now);
+        }
+        self.replica.effects_mut().move_to(effects);
+        self.replica.check_invariants();
+    }
+
+    /// Begins to answer once this machine knows what the cluster knows; or, without a leader, what it had shown itself.
+    fn maybe_serve(&mut self, now: Now) {
+        let Phase::Starting { until_us, .. } = self.phase else {
+            return;
+        };
+        let late = now.mono_us >= until_us && self.replica.has_recovered();
+        if late || self.replica.is_ready() {
+            self.begin_serving(now);
+        }
+    }
+
+    fn begin_serving(&mut self, now: Now) {
+        if let Phase::Starting { waiting, .. } = std::mem::replace(&mut self.phase, Phase::Serving)
+        {
+            for (ticket, op) in waiting {
+                self.replica.on_request(now, ticket, op);
+            }
+        }
+    }
+
+    /// A machine that was removed stops its raft and sends its clients to the cluster.
+    fn maybe_leave(&mut self) {
+        if self.replica.standing() != Standing::Removed || self.is_out() {
+            return;
+        }
+        let leader = self.replica.last_leader();
+        self.go_out(leader);
+        let effects = self.replica.effects_mut();
+        effects.removed = true;
+        effects.facts.push(Fact::Removed);
+    }
+
+    /// Everything that waits is answered, or time is up.
+    fn maybe_stop(&mut self, now: Now) {
+        let Phase::Stopping {
+            until_us,
+            handing_over,
+        } = self.phase
+        else {
+            return;
+        };
+        let handed = !handing_over || self.replica.follows();
+        if (handed && self.replica.is_idle()) || now.mono_us >= until_us {
+            let leader = self.replica.last_leader();
+            self.go_out(leader);
+            self.replica.effects_mut().stopped = true;
+        }
+    }
+
+    fn go_out(&mut self, leader: Option<Outcome>) {
+        let none = Outcome::Failed(Error::new(Code::RaftInternal, ""));
+        let outcome = leader.clone().unwrap_or(none);
+        if let Phase::Starting { waiting, .. } =
+            std::mem::replace(&mut self.phase, Phase::Out { leader })
+        {
+            for (ticket, _) in waiting {
+                self.replica.answer(ticket, outcome.clone());
+            }
+        }
+        self.replica.close();
+    }
+
+    fn is_out(&self) -> bool {
+        matches!(self.phase, Phase::Out { .. })
     }
 
     /// There is sliced work left: advance again without waiting.
     pub fn wants_turn(&self) -> bool {
-        todo!()
+        !self.is_out() && self.replica.wants_turn()
     }
 
     /// When `on_time` has something to do, in `mono_us`; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
-        todo!()
+        let phase_us = match self.phase {
+            Phase::Starting { until_us, .. } if self.replica.has_recovered() => until_us,
+            Phase::Stopping { until_us, .. } => until_us,
+            Phase::Starting { .. } | Phase::Serving => u64::MAX,
+            Phase::Out { .. } => return u64::MAX,
+        };
+        let duties_us = self.caretaker.next_deadline(self.now, &self.replica);
+        phase_us.min(duties_us).min(self.replica.next_deadline())
     }
 
     // -- what it is
 
     /// This machine's id in its cluster.
     pub fn id(&self) -> PeerId {
-        todo!()
+        self.replica.raft().id()
     }
 
     /// What it is in its cluster now.
     pub fn role(&self) -> Role {
-        todo!()
+        match self.is_out() {
+            true => Role::Standby,
+            false => self.replica.role(),
+        }
     }
 
     /// The present indexes.
     pub fn indexes(&self) -> Indexes {
-        todo!()
+        self.replica.indexes()
     }
 
     /// The cluster's random identity; 0 before it is known.
     pub fn cluster(&self) -> u64 {
-        todo!()
+        self.replica.raft().snapshot().cluster
     }
 
     /// The latest configuration in the log: whom to link to.
     pub fn configuration(&self) -> &Configuration {
-        todo!()
+        self.replica.raft().configuration()
     }
+
+    /// Whether it answers requests from what it has applied.
+    pub fn is_serving(&self) -> bool {
+        matches!(self.phase, Phase::Serving)
+    }
+
+    /// The last entry that the key space holds.
+    pub fn applied(&self) -> Index {
+        self.replica.applied()
+    }
+
+    /// The key space, to look at.
+    pub fn store(&self) -> &Store {
+        self.replica.store()
+    }
+
+    /// Plants a bug.
+    #[cfg(feature = "faults")]
+    pub fn plant(&mut self, fault: Option<crate::raft::fault::Fault>) {
+        self.replica.plant(fault);
+    }
+}
+
+/// One number of a splitmix64 sequence (Steele, Lea, Flood, 2014).
+fn scramble(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A key space as the content of a snapshot, all at once: of a new cluster's only.
+fn snapshot_of(store: &mut Store) -> Vec<Vec<u8>> {
+    let began = store.snapshot_begin();
+    assert!(began, "nothing else reads a new key space");
+    let mut content = Vec::new();
+    while store.snapshot_chunk(1 << 20, &mut content) == Step::More {}
+    vec![content]
 }

@@ -145,6 +145,8 @@ pub struct Raft {
     verified: Index,
     /// What this term's leader was told to be durable.
     acked: Index,
+    /// The commit index that this term's leader told last.
+    told_commit: Index,
     incoming: Option<snapshot::Incoming>,
     repair: repair::Repair,
 
@@ -204,6 +206,7 @@ impl Raft {
             amnesia: false,
             verified: Index(0),
             acked: Index(0),
+            told_commit: Index(0),
             incoming: None,
             repair: repair::Repair::default(),
             votes: Vec::new(),
@@ -491,6 +494,7 @@ impl Raft {
         if term > self.current_term {
             self.verified = self.commit_index;
             self.acked = Index(0);
+            self.told_commit = Index(0);
         }
         (self.current_term, self.voted_for) = (term, vote);
         let vote = if self.has(Fault::VoteNotStored) {
@@ -580,6 +584,17 @@ impl Raft {
             Some(first) if !self.has(Fault::DamageIgnored) => self.commit_index.min(first.prev()),
             _ => self.commit_index,
         }
+    }
+
+    /// The commit index of the present leader, once that has committed in its own term: nothing past it was ever
+    /// answered by anyone. `None` while there is no leader, or while this member does not know it.
+    pub fn known_commit(&self) -> Option<Index> {
+        let known = match self.role {
+            RaftRole::Leader => self.commit_index,
+            RaftRole::Follower | RaftRole::PreCandidate | RaftRole::Candidate => self.told_commit,
+        };
+        let led = self.leader != PeerId::NONE;
+        (led && self.log.term_at(known) == Some(self.current_term)).then_some(known)
     }
 
     /// The last entry in the log, durable or not.

@@ -379,7 +379,7 @@ pub struct Effects {
     pub send: Vec<(PeerId, Message)>,
     /// For the connections.
     pub answers: Vec<Answer>,
-    /// For the watchers.
+    /// For the watchers; after the answers, some of which are heads of theirs.
     pub events: Vec<Delivery>,
     /// For the snapshot files, in this order.
     pub snapshot: Vec<SnapshotOut>,
@@ -394,6 +394,20 @@ pub struct Effects {
 }
 
 impl Effects {
+    /// Moves everything to the end of `other`.
+    pub fn move_to(&mut self, other: &mut Effects) {
+        other.persist.append(&mut self.persist);
+        other.lsn = self.lsn;
+        other.send.append(&mut self.send);
+        other.answers.append(&mut self.answers);
+        other.events.append(&mut self.events);
+        other.snapshot.append(&mut self.snapshot);
+        other.facts.append(&mut self.facts);
+        other.members_changed |= std::mem::take(&mut self.members_changed);
+        other.removed |= std::mem::take(&mut self.removed);
+        other.stopped |= std::mem::take(&mut self.stopped);
+    }
+
     /// Empties it for the next turn and keeps its memory.
     pub fn clear(&mut self) {
         self.persist.clear();

@@ -293,6 +293,7 @@ impl Raft {
         };
         self.leader_sync_us = sync_us;
         self.on_contact(from);
+        self.told_commit = self.told_commit.max(commit);
         if acked > self.log.last_index() && !self.amnesia && !self.has(Fault::AmnesiaIgnored) {
             self.amnesia = true;
             self.out.notices.push(Notice::Amnesia);

@@ -1,0 +1,143 @@
+//! What machines and administrators ask about the cluster: leader, machines, statistics.
+use super::Replica;
+use super::asking::Wish;
+use crate::error::{Code, Error};
+use crate::machine::seam::{LeaderStats, MachineInfo, Op, Outcome, Role, SelfStats, Ticket};
+use crate::raft::{Configuration, Member, PeerId, RaftRole};
+use crate::timer::Now;
+
+impl Replica {
+    /// Answers what is asked; a change of the cluster goes into the log first.
+    pub fn on_request(&mut self, now: Now, ticket: Ticket, op: Op) {
+        let outcome = match op {
+            Op::Get {
+                path,
+                recursive,
+                sorted: _,
+                linearizable,
+            } => return self.get(now, ticket, path, recursive, linearizable),
+            Op::Watch {
+                path,
+                recursive,
+                stream,
+                since,
+                on_leader,
+            } => {
+                if on_leader && self.raft.role() != RaftRole::Leader {
+                    return self.refuse_watch(ticket);
+                }
+                return self.watch(ticket, &path, recursive, stream, since);
+            }
+            Op::Write(command) => return self.write(now, ticket, &command),
+            Op::SpeedTest => return self.speed_test(now, ticket),
+            Op::Migrate => return self.migrate(now, ticket),
+            Op::ConfigPut {
+                active_size,
+                remove_delay_s,
+                sync_interval_s,
+            } => {
+                return self.put_config(now, ticket, active_size, remove_delay_s, sync_interval_s);
+            }
+            Op::MachineRemove { name } => return self.change(now, ticket, Wish::Remove(name)),
+            Op::Join(join) => return self.change(now, ticket, Wish::Join(join)),
+            Op::More => return self.more(now, ticket),
+            Op::Gone => return self.forget(ticket),
+            Op::Leader => self.leader_url(),
+            Op::Machines => self.machine_urls(),
+            Op::StatsSelf => Outcome::StatsSelf(self.self_stats(now)),
+            Op::StatsLeader => self.leader_stats(),
+            Op::StatsStore => Outcome::StatsStore(self.store.stats()),
+            Op::ConfigGet => Outcome::Config(self.config()),
+            Op::MachineList => Outcome::MachineList(self.machine_list()),
+            Op::MachineGet { name } => self.machine(&name),
+        };
+        self.answer(ticket, outcome);
+    }
+
+    fn refuse_watch(&mut self, ticket: Ticket) {
+        let none = Outcome::Failed(Error::new(Code::LeaderElect, ""));
+        let outcome = self.redirect(self.raft.leader()).unwrap_or(none);
+        self.answer(ticket, outcome);
+    }
+
+    /// The members as of what is applied here.
+    fn members(&self) -> &Configuration {
+        self.raft.configuration_at(self.applied)
+    }
+
+    fn leader_url(&self) -> Outcome {
+        match self.members().get(self.raft.leader()) {
+            Some(member) => Outcome::Leader {
+                peer_url: member.peer_url.clone(),
+            },
+            None => Outcome::Failed(Error::new(Code::LeaderElect, "")),
+        }
+    }
+
+    fn machine_urls(&self) -> Outcome {
+        let leader = self.raft.leader();
+        let members = &self.members().members;
+        let first = members.iter().filter(|m| m.id == leader);
+        let others = members.iter().filter(|m| m.id != leader);
+        let client_urls = first.chain(others).map(|m| m.client_url.clone()).collect();
+        Outcome::Machines { client_urls }
+    }
+
+    fn machine_list(&self) -> Vec<MachineInfo> {
+        let members = self.members().members.iter();
+        let mut list: Vec<MachineInfo> = members.map(|m| self.machine_info(m)).collect();
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        list
+    }
+
+    fn machine(&self, name: &str) -> Outcome {
+        match self.members().by_name(name) {
+            Some(member) => Outcome::Machine(self.machine_info(member)),
+            None => Outcome::Failed(Error::new(Code::KeyNotFound, name)),
+        }
+    }
+
+    fn machine_info(&self, member: &Member) -> MachineInfo {
+        let leads = member.id == self.raft.leader();
+        MachineInfo {
+            name: member.name.clone(),
+            state: if leads { Role::Leader } else { Role::Follower },
+            client_url: member.client_url.clone(),
+            peer_url: member.peer_url.clone(),
+        }
+    }
+
+    fn self_stats(&self, now: Now) -> SelfStats {
+        let leader = self.raft.leader();
+        let (received, sent) = (&self.figures.received, &self.figures.sent);
+        let (receives, sends) = (received.rate(now), sent.rate(now));
+        let since_ns = match leader {
+            PeerId::NONE => now.wall_ns,
+            _ => self.seen.leader_ns,
+        };
+        SelfStats {
+            name: self.settings.name.clone(),
+            state: self.role(),
+            start_ns: self.start_ns,
+            leader: self.name_of(leader),
+            leader_start_ns: since_ns,
+            leader_uptime_ns: now.wall_ns.saturating_sub(since_ns),
+            recv_append_count: received.count,
+            recv_pkg_rate: receives.map(|r| r.packages),
+            recv_bandwidth_rate: receives.map(|r| r.bytes),
+            send_append_count: sent.count,
+            send_pkg_rate: sends.map(|r| r.packages),
+            send_bandwidth_rate: sends.map(|r| r.bytes),
+        }
+    }
+
+    fn leader_stats(&self) -> Outcome {
+        if self.raft.role() != RaftRole::Leader {
+            return Outcome::NotLeader;
+        }
+        Outcome::StatsLeader(LeaderStats {
+            leader: self.settings.name.clone(),
+            followers: self.figures.followers(self.members(), self.raft.id()),
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! Snapshots: when one is due, writing it in slices, pieces for other members, taking over the leader's.
+//!
+//! A snapshot freezes the key space and is written a slice a turn while writes go on. Start with `Replica::save_some`.
+use super::Replica;
+use crate::machine::seam::{Fact, SnapshotIn, SnapshotOut};
+use crate::raft::{ChunkWanted, Index, SnapshotMeta};
+use crate::store::{Step, Store};
+use crate::timer::Now;
+
+/// Bytes of a slice: what a turn has time for.
+const SLICE_BYTES: usize = 128 << 10;
+/// What an entry takes in the log beside its body, about.
+const RECORD_BYTES: u64 = 32;
+/// How long to wait after a snapshot that came to nothing.
+const RETRY_US: u64 = 60_000_000;
+
+/// How far the own snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    /// Due, but something else holds the key space frozen.
+    Wanted,
+    /// Being written; its index.
+    Writing(Index),
+    /// Handed to the disk whole.
+    Syncing(Index),
+}
+
+/// What snapshots need to know.
+pub struct Saving {
+    stage: Stage,
+    /// Entries and bytes of the log since the last snapshot.
+    entries: u64,
+    log_bytes: u64,
+    last_bytes: u64,
+    /// Not before this time.
+    retry_us: u64,
+}
+
+impl Saving {
+    pub fn new(last_bytes: u64) -> Saving {
+        Saving {
+            stage: Stage::Idle,
+            entries: 0,
+            log_bytes: 0,
+            last_bytes,
+            retry_us: 0,
+        }
+    }
+
+    /// An entry was applied.
+    pub fn count(&mut self, bytes: usize) {
+        self.entries += 1;
+        self.log_bytes += bytes as u64 + RECORD_BYTES;
+    }
+
+    /// Whether there is a slice to write now.
+    pub fn wants_turn(&self) -> bool {
+        matches!(self.stage, Stage::Writing(_))
+    }
+}
+
+impl Replica {
+    /// Begins a snapshot when one is due, and writes a slice of the one under way.
+    pub(super) fn save_some(&mut self, now: Now) {
+        if self.saving.stage == Stage::Idle && self.is_snapshot_due(now) {
+            self.saving.stage = Stage::Wanted;
+        }
+        if self.saving.stage == Stage::Wanted && self.store.snapshot_begin() {
+            let meta = self.raft.snapshot_meta(self.applied);
+            self.saving.stage = Stage::Writing(meta.index);
+            (self.saving.entries, self.saving.log_bytes) = (0, 0);
+            let index = meta.index;
+            self.effects.facts.push(Fact::SnapshotStarted { index });
+            self.effects.snapshot.push(SnapshotOut::Begin(meta));
+        }
+        if let Stage::Writing(index) = self.saving.stage {
+            self.write_slice(now, index);
+        }
+    }
+
+    /// So many entries have come, and the log is as long as the snapshot that would replace it; or the disk is full and
+    /// the log is what can be spared.
+    fn is_snapshot_due(&self, now: Now) -> bool {
+        let Saving {
+            entries,
+            log_bytes,
+            last_bytes,
+            retry_us,
+            ..
+        } = self.saving;
+        let settings = &self.settings;
+        let long = entries >= settings.snapshot_count && log_bytes >= last_bytes;
+        let spare = self.disk_low && entries > 0;
+        now.mono_us >= retry_us && ((long && settings.snapshots) || spare)
+    }
+
+    fn write_slice(&mut self, now: Now, index: Index) {
+        let mut slice = Vec::with_capacity(SLICE_BYTES + 4096);
+        let step = self.store.snapshot_chunk(SLICE_BYTES, &mut slice);
+        if step == Step::GivenUp {
+            self.effects.snapshot.push(SnapshotOut::Abandon);
+            return self.give_up_saving(now, index);
+        }
+        if !slice.is_empty() {
+            self.effects.snapshot.push(SnapshotOut::Chunk(slice));
+        }
+        if step == Step::Done {
+            self.saving.stage = Stage::Syncing(index);
+            self.effects.snapshot.push(SnapshotOut::Finish);
+        }
+    }
+
+    fn give_up_saving(&mut self, now: Now, index: Index) {
+        self.saving.stage = Stage::Idle;
+        self.saving.retry_us = now.mono_us + RETRY_US;
+        // It stays due: what it would have released is still there.
+        self.saving.entries += self.settings.snapshot_count;
+        self.saving.log_bytes += self.saving.last_bytes;
+        self.effects.facts.push(Fact::SnapshotAbandoned { index });
+    }
+
+    /// The disk tells of a snapshot, the own or the leader's.
+    pub fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
+        match input {
+            SnapshotIn::Saved {
+                index,
+                bytes,
+                older,
+            } => self.on_saved(index, bytes, older),
+            SnapshotIn::Failed => {
+                if let Stage::Writing(index) | Stage::Syncing(index) = self.saving.stage {
+                    self.store.snapshot_abandon();
+                    self.give_up_saving(now, index);
+                }
+            }
+            SnapshotIn::Read {
+                to,
+                index,
+                offset,
+                data,
+            } => {
+                let wanted = ChunkWanted { to, index, offset };
+                self.raft.on_chunk(now, wanted, data);
+            }
+            SnapshotIn::Installed { meta, store, bytes } => self.install(now, meta, *store, bytes),
+            SnapshotIn::Refused => self.raft.on_installed(now, false),
+        }
+    }
+
+    fn on_saved(&mut self, index: Index, bytes: u64, older: Index) {
+        self.effects
+            .facts
+            .push(Fact::SnapshotSaved { index, bytes });
+        // The leader's snapshot may have come in between.
+        if self.saving.stage == Stage::Syncing(index) {
+            self.saving.stage = Stage::Idle;
+            self.saving.last_bytes = bytes;
+            self.raft.on_snapshot_saved(index, older);
+        }
+    }
+
+    /// The leader's snapshot is in place: the key space is that of another moment, unless repaired entries have brought
+    /// this machine past it meanwhile.
+    fn install(&mut self, now: Now, meta: SnapshotMeta, store: Store, bytes: u64) {
+        self.raft.on_installed(now, true);
+        let index = meta.index;
+        if index <= self.applied {
+            return;
+        }
+        self.end_readers();
+        let mut lost = Vec::new();
+        self.parked.take_lost(0, index, &mut lost);
+        self.tell_lost(lost);
+        if let Stage::Writing(_) = self.saving.stage {
+            self.effects.snapshot.push(SnapshotOut::Abandon);
+        }
+        self.saving = Saving::new(bytes);
+        self.store = store;
+        self.applied = index;
+        self.raft.on_applied(index);
+        self.config = self.shown_config();
+        self.effects.facts.push(Fact::SnapshotInstalled { index });
+    }
+}
