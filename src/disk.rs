@@ -1,1 +1,233 @@
-//! (being written)
+//! Records to the log and back, snapshot files, recovery; the only user of the file system.
+//!
+//! A sync or a read error never reaches the core: it is logged here and ends the process, for after it nothing that
+//! was not synced can be trusted. A full disk is not an error of that kind: what does not fit waits here, unacknowledged,
+//! until there is room. Start with `Disk::open` (in `recovery`), then `append`, `start_sync`, `poll_sync`.
+mod dir;
+mod recovery;
+mod snapfile;
+mod snapshots;
+
+pub use dir::Export;
+
+use crate::logger;
+use crate::machine::{SnapshotIn, SnapshotOut, Space};
+use crate::raft::wire::encode_meta;
+use crate::raft::{Body, Configuration, Lsn, Persist, SnapshotMeta};
+use snapshots::Snapshots;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use wal::{Record, Wal};
+
+/// While the disk is full, room is looked for again after this time.
+const ROOM_RETRY_US: u64 = 500_000;
+
+/// The data directory of a running machine.
+pub struct Disk {
+    data_dir: PathBuf,
+    wal: Wal,
+    snapshots: Snapshots,
+    /// What did not fit, in order; everything that comes later waits behind it.
+    stuck: VecDeque<Persist>,
+    /// The highest number of what was taken, with the log's mark that covers it; oldest first.
+    marks: VecDeque<(u64, Lsn)>,
+    /// The log's mark for what was appended last, and up to which it is durable.
+    appended: u64,
+    durable: u64,
+    /// The number of the last thing handed in, stuck or not.
+    lsn: Lsn,
+    /// What the core was told last.
+    space: Space,
+    room_retry_us: u64,
+}
+
+impl Disk {
+    /// Takes what has to be durable, in order; `lsn` is the number of the last of it.
+    pub fn append(&mut self, persist: &mut Vec<Persist>, lsn: Lsn) {
+        if persist.is_empty() {
+            return;
+        }
+        assert!(lsn > self.lsn, "numbers rise");
+        self.lsn = lsn;
+        self.stuck.extend(persist.drain(..));
+        if self.room_retry_us == 0 {
+            self.append_stuck();
+        }
+    }
+
+    /// Appends what waits, until it does not fit.
+    fn append_stuck(&mut self) {
+        while let Some(first) = self.stuck.front() {
+            let taken = match first {
+                Persist::State { term, vote } => {
+                    or_die(self.wal.save_state(term.0, vote.0));
+                    Ok(1)
+                }
+                Persist::Release { through } => {
+                    or_die(self.wal.release(through.0));
+                    Ok(1)
+                }
+                Persist::Append { .. } | Persist::Repair(_) | Persist::Installed { .. } => {
+                    self.append_records()
+                }
+            };
+            match taken {
+                Ok(count) => drop(self.stuck.drain(..count)),
+                Err(wal::Error::Full) => return,
+                Err(e @ wal::Error::Io { .. }) => die(&e),
+            }
+        }
+        // Numbers are told in whole batches: the last one is covered when all before it is.
+        self.marks.push_back((self.appended, self.lsn));
+    }
+
+    /// Appends the records at the front in one call; gives how many things that were.
+    fn append_records(&mut self) -> Result<usize, wal::Error> {
+        let mut heads = Vec::new();
+        let mut records = Vec::new();
+        let (mut count, mut mark) = (0, 0);
+        for persist in &self.stuck {
+            if let Persist::Installed { meta, .. } = persist {
+                let mut head = Vec::new();
+                encode_meta(meta, &mut head);
+                heads.push(head);
+            }
+        }
+        let mut heads = heads.iter();
+        for persist in &self.stuck {
+            match persist {
+                Persist::Append { entries, commit } => {
+                    mark = commit.0.max(mark);
+                    records.extend(entries.iter().map(|entry| Record::Entry {
+                        term: entry.term.0,
+                        index: entry.index.0,
+                        body: whole(&entry.body),
+                    }));
+                }
+                Persist::Repair(entry) => records.push(Record::Repair {
+                    term: entry.term.0,
+                    index: entry.index.0,
+                    body: whole(&entry.body),
+                }),
+                Persist::Installed { meta, keep_tail } => records.push(Record::Installed {
+                    term: meta.term.0,
+                    index: meta.index.0,
+                    keep_tail: *keep_tail,
+                    head: heads.next().expect("one each"),
+                }),
+                Persist::State { .. } | Persist::Release { .. } => break,
+            }
+            count += 1;
+        }
+        self.appended = self.wal.append(&records, mark)?;
+        Ok(count)
+    }
+
+    /// Starts a sync of everything appended, unless one is running or nothing waits for one.
+    pub fn start_sync(&mut self) {
+        if self.wal.wants_sync() {
+            or_die(self.wal.start_sync());
+        }
+    }
+
+    /// Up to which number all is durable, when that has moved on.
+    pub fn poll_sync(&mut self) -> Option<Lsn> {
+        if let Some(mark) = or_die(self.wal.poll_sync()) {
+            self.durable = mark;
+        }
+        let mut synced = None;
+        while let Some((mark, lsn)) = self.marks.front()
+            && *mark <= self.durable
+        {
+            synced = Some(*lsn);
+            self.marks.pop_front();
+        }
+        synced
+    }
+
+    /// Whether the disk has run full or has room again since the last call.
+    pub fn poll_space(&mut self, now_us: u64) -> Option<Space> {
+        if self.room_retry_us > 0 && now_us >= self.room_retry_us {
+            or_die(self.wal.make_spare());
+            self.append_stuck();
+        }
+        let full = self.wal.space() == wal::Space::Low || !self.stuck.is_empty();
+        self.room_retry_us = match (full, now_us >= self.room_retry_us) {
+            (false, _) => 0,
+            (true, true) => now_us + ROOM_RETRY_US,
+            (true, false) => self.room_retry_us,
+        };
+        let space = if full { Space::Low } else { Space::Ok };
+        let changed = space != self.space;
+        self.space = space;
+        changed.then_some(space)
+    }
+
+    /// When `poll_space` has to look again; `u64::MAX`: never.
+    pub fn next_deadline(&self) -> u64 {
+        match self.room_retry_us {
+            0 => u64::MAX,
+            at => at,
+        }
+    }
+
+    /// Whether something was appended that no sync covers yet.
+    pub fn has_work(&self) -> bool {
+        self.wal.wants_sync() || self.marks.front().is_some_and(|m| m.0 <= self.durable)
+    }
+
+    /// The members are others: the log keeps the newest configuration with each of its files.
+    pub fn keep_configuration(&mut self, cluster: u64, configuration: &Configuration) {
+        let meta = SnapshotMeta {
+            cluster,
+            configuration: configuration.clone(),
+            ..SnapshotMeta::default()
+        };
+        let mut bytes = Vec::new();
+        encode_meta(&meta, &mut bytes);
+        self.wal.set_configuration(&bytes);
+    }
+
+    /// Carries out what the core wants of snapshot files; what it is to be told, if anything.
+    pub fn snapshot(&mut self, out: SnapshotOut) -> Option<SnapshotIn> {
+        self.snapshots.carry(out)
+    }
+
+    /// Starts a file of the key space in the data directory.
+    pub fn export(&self) -> Result<Export, String> {
+        Export::new(&self.data_dir)
+    }
+
+    /// Ends in order: the log says so.
+    pub fn close(self) {
+        or_die(self.wal.close());
+    }
+}
+
+/// A body to append. One that is damaged here is repaired before it is appended again.
+fn whole(body: &Body) -> &[u8] {
+    match body {
+        Body::Good(bytes) => bytes,
+        Body::Faulty { .. } => panic!("only whole entries are appended"),
+    }
+}
+
+/// The first failing sync or read is final: see the head of this file.
+fn die(error: &dyn fmt::Display) -> ! {
+    log::error!("{error}: nothing can be acknowledged any more, tern ends");
+    logger::flush();
+    std::process::exit(1);
+}
+
+fn or_die<T, E: fmt::Display>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|e| die(&e))
+}
+
+/// Random bits of the system.
+pub fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}

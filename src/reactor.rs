@@ -1,1 +1,317 @@
-//! (being written)
+//! The event loop: one thread, one poll, one turn after the other.
+//!
+//! Carries what comes from sockets, disk, clock and signals into the machine and what the machine leaves back out;
+//! decides nothing about keys or raft. Start with `Reactor::turn`: each of its lines is one phase, and their order is
+//! the design. Readiness is edge-triggered, so what is not drained is remembered (`Clients`' ready list).
+mod clients;
+mod conn;
+mod facts;
+mod gate;
+mod limits;
+mod listen;
+mod out;
+mod pool;
+mod slots;
+#[cfg(feature = "tls")]
+mod tls;
+mod transport;
+
+pub use limits::Timeouts;
+pub use listen::{Bound, connections_max};
+
+use crate::api::{Port, Site};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::http::Limits;
+use crate::logger;
+use crate::machine::{Effects, Machine};
+use crate::timer::Now;
+use clients::Clients;
+use gate::Gate;
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+use std::io;
+use std::time::Duration;
+
+/// Tokens that no slot has: a slot's generation has 31 bits.
+const SIGNALS: Token = Token(usize::MAX);
+const CLIENT_PORT: Token = Token(usize::MAX - 1);
+const PEER_PORT: Token = Token(usize::MAX - 2);
+/// Events taken from the poll at once; more stay with it for the next turn.
+const EVENTS_A_TURN: usize = 512;
+/// After a stop signal the process ends even if the core has not finished.
+const STOP_US_MAX: u64 = 1_000_000;
+/// Lines that stdout did not take are offered again after this time.
+const LOG_RETRY_US: u64 = 100_000;
+
+/// How the process came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Stopped as asked.
+    Stopped,
+    /// A second signal: at once.
+    Aborted,
+}
+
+/// The loop and all that it carries between.
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+    gates: [Gate; 2],
+    clock: Clock,
+    now: Now,
+    clients: Clients,
+    machine: Machine,
+    disk: Disk,
+    effects: Effects,
+    /// When a stop was asked for.
+    stop_us: Option<u64>,
+    /// A second signal came.
+    aborted: bool,
+    log_is_behind: bool,
+}
+
+impl Reactor {
+    /// Listens on both ports. The error is a sentence for the user.
+    pub fn new(
+        config: &Config,
+        ports: [Bound; 2],
+        clock: Clock,
+        disk: Disk,
+        machine: Machine,
+    ) -> Result<Reactor, String> {
+        let said = |e: io::Error| format!("cannot watch sockets: {e}");
+        let poll = Poll::new().map_err(said)?;
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(said)?;
+        let registry = poll.registry();
+        registry
+            .register(&mut signals, SIGNALS, Interest::READABLE)
+            .map_err(said)?;
+        let [client, peer] = ports;
+        let mut gates = [
+            Gate::new(Port::Client, CLIENT_PORT, client.listen()?, &config.tls)?,
+            Gate::new(Port::Peer, PEER_PORT, peer.listen()?, &config.peer_tls)?,
+        ];
+        for gate in &mut gates {
+            gate.register(registry).map_err(said)?;
+        }
+        let now = clock.now();
+        Ok(Reactor {
+            poll,
+            events: Events::with_capacity(EVENTS_A_TURN),
+            signals,
+            gates,
+            clock,
+            now,
+            clients: clients(config),
+            machine,
+            disk,
+            effects: Effects::default(),
+            stop_us: None,
+            aborted: false,
+            log_is_behind: false,
+        })
+    }
+
+    /// Where the clients' and the peers' port really are (port 0 lets the system choose).
+    pub fn addresses(&self) -> io::Result<[std::net::SocketAddr; 2]> {
+        let [client, peer] = &self.gates;
+        Ok([client.address()?, peer.address()?])
+    }
+
+    /// Turns until a signal ends it.
+    pub fn run(mut self) -> End {
+        while !self.is_done() {
+            self.turn();
+        }
+        if self.aborted {
+            return End::Aborted;
+        }
+        self.disk.close();
+        End::Stopped
+    }
+
+    /// One turn; the order of its phases is the design.
+    fn turn(&mut self) {
+        self.poll_events();
+        self.accept_and_fill();
+        self.decode_inputs();
+        self.poll_sync();
+        self.fire_timers();
+        self.replicate();
+        self.start_sync();
+        self.respond();
+        self.flush_and_reap();
+    }
+
+    /// 1. Waits for readiness or the next deadline; reads the clock once.
+    fn poll_events(&mut self) {
+        let timeout = self.timeout();
+        if let Err(e) = self.poll.poll(&mut self.events, timeout) {
+            assert!(e.kind() == io::ErrorKind::Interrupted, "epoll: {e}");
+        }
+        self.now = self.clock.now();
+        logger::set_time(self.now.wall_ns);
+        for event in &self.events {
+            match event.token() {
+                SIGNALS => {
+                    for signal in self.signals.pending() {
+                        log::info!("signal {signal}: stopping");
+                        self.aborted |= self.stop_us.is_some();
+                        self.stop_us.get_or_insert(self.now.mono_us);
+                        self.machine.on_stop(self.now);
+                    }
+                }
+                CLIENT_PORT | PEER_PORT => {
+                    let mut gates = self.gates.iter_mut();
+                    let gate = gates.find(|g| g.token == event.token());
+                    gate.expect("each port has its gate").ready = true;
+                }
+                _ => self.clients.on_event(event),
+            }
+        }
+    }
+
+    /// 2. Lets connections in and reads from those that have something to say. Links to peers come first here, and
+    ///    without a bound, so that votes and heartbeats never wait behind clients.
+    fn accept_and_fill(&mut self) {
+        for gate in &mut self.gates {
+            gate.accept(self.poll.registry(), &mut self.clients, self.now);
+        }
+        self.clients.fill();
+    }
+
+    /// 3. Bytes to inputs of the machine.
+    fn decode_inputs(&mut self) {
+        self.clients.decode(&mut self.machine, self.now);
+    }
+
+    /// 4. What the disk has made durable since.
+    fn poll_sync(&mut self) {
+        if let Some(lsn) = self.disk.poll_sync() {
+            self.machine.on_synced(self.now, lsn);
+        }
+        if let Some(space) = self.disk.poll_space(self.now.mono_us) {
+            self.machine.on_space(self.now, space);
+        }
+    }
+
+    /// 5. What is due. Here, after all that has come was read: a stall of our own never looks like a dead leader.
+    fn fire_timers(&mut self) {
+        if self.machine.next_deadline() <= self.now.mono_us {
+            self.machine.on_time(self.now);
+        }
+        self.clients.fire_timers(self.now);
+    }
+
+    /// 6. To the disk what has to be durable, to the peers what need not wait for that.
+    fn replicate(&mut self) {
+        self.machine.advance(self.now, &mut self.effects);
+        self.carry();
+    }
+
+    /// 7. One sync for everything appended so far. It may complete here or in a later turn.
+    fn start_sync(&mut self) {
+        self.disk.start_sync();
+        self.poll_sync();
+    }
+
+    /// 8. Answers and events to output buffers.
+    fn respond(&mut self) {
+        self.machine.advance(self.now, &mut self.effects);
+        self.carry();
+        let effects = &mut self.effects;
+        self.clients.answer(
+            &mut effects.answers,
+            &mut self.machine,
+            &self.disk,
+            self.now,
+        );
+        self.clients
+            .deliver(&mut effects.events, &mut self.machine, self.now);
+    }
+
+    /// 9. Output buffers to sockets; then closes, frees, and finds out whether there is work left.
+    fn flush_and_reap(&mut self) {
+        self.clients.flush();
+        self.clients
+            .reap(self.poll.registry(), &mut self.machine, self.now);
+        self.log_is_behind = !logger::flush();
+    }
+
+    /// Carries out what the machine has left for disk, peers and log.
+    fn carry(&mut self) {
+        let effects = &mut self.effects;
+        self.disk.append(&mut effects.persist, effects.lsn);
+        for out in effects.snapshot.drain(..) {
+            if let Some(saved) = self.disk.snapshot(out) {
+                self.machine.on_snapshot(self.now, saved);
+            }
+        }
+        if std::mem::take(&mut effects.members_changed) {
+            let cluster = self.machine.cluster();
+            self.disk
+                .keep_configuration(cluster, self.machine.configuration());
+        }
+        // Peers are reached from the day there are links; a cluster of one has nobody to send to.
+        effects.send.clear();
+        for fact in effects.facts.drain(..) {
+            facts::log(&fact);
+        }
+    }
+
+    /// How long the poll may wait; `None`: for an event.
+    fn timeout(&self) -> Option<Duration> {
+        if self.clients.has_work() || self.disk.has_work() || self.machine.wants_turn() {
+            return Some(Duration::ZERO);
+        }
+        let mut next_us = self.machine.next_deadline();
+        next_us = next_us.min(self.clients.next_deadline());
+        next_us = next_us.min(self.disk.next_deadline());
+        if let Some(stop_us) = self.stop_us {
+            next_us = next_us.min(stop_us + STOP_US_MAX);
+        }
+        for gate in &self.gates {
+            next_us = next_us.min(gate.next_us(&self.clients));
+        }
+        if self.log_is_behind {
+            next_us = next_us.min(self.now.mono_us + LOG_RETRY_US);
+        }
+        if next_us == u64::MAX {
+            return None;
+        }
+        Some(Duration::from_micros(
+            next_us.saturating_sub(self.now.mono_us),
+        ))
+    }
+
+    fn is_done(&mut self) -> bool {
+        let Some(stop_us) = self.stop_us else {
+            return false;
+        };
+        let late = self.now.mono_us >= stop_us + STOP_US_MAX;
+        self.aborted || late || (self.effects.stopped && self.clients.is_quiet())
+    }
+}
+
+fn clients(config: &Config) -> Clients {
+    let site = Site {
+        name: config.name.as_str().into(),
+        client_url: config.client_url().into(),
+        peer_url: config.peer_url().into(),
+        cors: config.cors.iter().map(|o| o.as_str().into()).collect(),
+        compat_2: config.compat_2,
+    };
+    let limits = Limits {
+        body_bytes_max: config.request_bytes_max,
+        ..Limits::default()
+    };
+    let timeouts = Timeouts {
+        read_us: config.read_timeout_ms.saturating_mul(1_000),
+        write_us: config.write_timeout_ms.saturating_mul(1_000),
+    };
+    Clients::new(site, limits, timeouts, connections_max())
+}

@@ -1,10 +1,11 @@
-//! The bytes of one connection, plain or encrypted: what `conn` reads from and writes to.
+//! The bytes of one accepted socket, plain or through TLS; what to do with them is the connection's affair.
 //!
-//! Both kinds behave like a non-blocking socket: `WouldBlock` says wait for the poll, 0 bytes read says the peer has
-//! closed. It knows nothing of HTTP. The handshake happens inside `read`; `wants_write` tells whether something still
-//! has to leave although nobody has written anything.
+//! It knows nothing of HTTP and remembers no readiness. The handshake happens inside `read`; `flush` tells whether
+//! something of the session itself still has to leave although nobody has written anything.
 use mio::net::TcpStream;
-use std::io::{self, Read, Write};
+use mio::{Interest, Registry, Token};
+use rustix::buffer::spare_capacity;
+use std::io::{self, IoSlice, Write};
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 
@@ -17,16 +18,21 @@ pub enum Transport {
     Tls(Box<Tls>),
 }
 
-/// A TLS session and the socket beneath it.
-#[cfg(feature = "tls")]
-pub struct Tls {
-    socket: TcpStream,
-    session: rustls::ServerConnection,
+/// What a read came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// So many bytes. `drained`: the socket was empty behind them, so that whatever comes later raises a new edge and
+    /// there is no need to read once more just to be told so.
+    Bytes { count: usize, drained: bool },
+    /// Nothing there.
+    Blocked,
+    /// The client sends nothing more.
+    End,
 }
 
 impl Transport {
-    /// The socket, to register it with the poll or to set its options.
-    pub fn socket(&mut self) -> &mut TcpStream {
+    /// The socket, to register it with the poll.
+    fn socket(&mut self) -> &mut TcpStream {
         match self {
             Transport::Plain(socket) => socket,
             #[cfg(feature = "tls")]
@@ -44,26 +50,71 @@ impl Transport {
         Ok(Transport::Tls(Box::new(Tls { socket, session })))
     }
 
-    /// Reads what has arrived. Errors: `WouldBlock`, or the connection has failed (a TLS alert has been sent then).
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads into the spare room of `into`, of which there is some. An error is final (a TLS alert has been sent).
+    pub fn read(&mut self, into: &mut Vec<u8>) -> io::Result<Read> {
+        let room = into.capacity() - into.len();
+        assert!(room > 0, "a read needs room");
         match self {
-            Transport::Plain(socket) => socket.read(buffer),
+            Transport::Plain(socket) => loop {
+                return match rustix::io::read(&*socket, spare_capacity(into)) {
+                    Ok(0) => Ok(Read::End),
+                    Ok(count) => Ok(Read::Bytes {
+                        count,
+                        drained: count < room,
+                    }),
+                    Err(rustix::io::Errno::INTR) => continue,
+                    Err(rustix::io::Errno::AGAIN) => Ok(Read::Blocked),
+                    Err(e) => Err(e.into()),
+                };
+            },
             #[cfg(feature = "tls")]
-            Transport::Tls(tls) => tls.read(buffer),
+            Transport::Tls(tls) => {
+                let from = into.len();
+                into.resize(into.capacity(), 0);
+                let result = tls.read(&mut into[from..]);
+                into.truncate(from + *result.as_ref().unwrap_or(&0));
+                match result {
+                    Ok(0) => Ok(Read::End),
+                    // The session may hold more, whatever the socket does.
+                    Ok(count) => Ok(Read::Bytes {
+                        count,
+                        drained: false,
+                    }),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Read::Blocked),
+                    Err(e) => Err(e),
+                }
+            }
         }
     }
 
-    /// Writes as much as the socket takes. Errors: `WouldBlock`, or the connection has failed.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Transport::Plain(socket) => socket.write(bytes),
+    /// Writes some of it: how much, and whether the socket takes no more now. An error is final.
+    pub fn write(&mut self, slices: &[IoSlice]) -> io::Result<(usize, bool)> {
+        let result = loop {
+            let result = match (&mut *self, slices) {
+                (Transport::Plain(socket), [one]) => socket.write(one),
+                (Transport::Plain(socket), many) => socket.write_vectored(many),
+                #[cfg(feature = "tls")]
+                (Transport::Tls(tls), many) => tls.write(many),
+            };
+            match result {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => break other,
+            }
+        };
+        match (result, self) {
+            (Err(e), _) if e.kind() == io::ErrorKind::WouldBlock => Ok((0, true)),
+            (Err(e), _) => Err(e),
+            (Ok(count), Transport::Plain(_)) => {
+                let offered: usize = slices.iter().map(|s| s.len()).sum();
+                Ok((count, count < offered))
+            }
             #[cfg(feature = "tls")]
-            Transport::Tls(tls) => tls.write(bytes),
+            (Ok(count), Transport::Tls(tls)) => Ok((count, tls.session.wants_write())),
         }
     }
 
-    /// Sends what the session itself has to say (handshake, alerts); true while more of it waits for the socket.
-    pub fn wants_write(&mut self) -> io::Result<bool> {
+    /// Sends what the session itself has to say (handshake, encrypted rest); true while some of it waits for the socket.
+    pub fn flush(&mut self) -> io::Result<bool> {
         match self {
             Transport::Plain(_) => Ok(false),
             #[cfg(feature = "tls")]
@@ -72,24 +123,52 @@ impl Transport {
     }
 
     /// Says goodbye (TLS close_notify) and ends the sending side.
-    pub fn shut_down(&mut self) {
+    pub fn end_writing(&mut self) {
+        self.say_goodbye();
+        // The client may be gone already; then there is nobody to tell.
+        let _ = self.socket().shutdown(std::net::Shutdown::Write);
+    }
+
+    /// TLS close_notify, so that the client can tell an end from a cut.
+    pub fn say_goodbye(&mut self) {
         #[cfg(feature = "tls")]
         if let Transport::Tls(tls) = self {
             tls.session.send_close_notify();
-            // A peer that has gone cannot be told; the socket is closed either way.
+            // A client that has gone cannot be told; the socket is closed either way.
             let _ = tls.send_pending();
         }
-        let _ = self.socket().shutdown(std::net::Shutdown::Write);
     }
+
+    /// Starts telling the poll's readiness under `token`.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(self.socket(), token, Interest::READABLE)
+    }
+
+    /// Asks for writability too, or no longer.
+    pub fn ask_writable(&mut self, registry: &Registry, token: Token, on: bool) -> io::Result<()> {
+        let interest = match on {
+            true => Interest::READABLE | Interest::WRITABLE,
+            false => Interest::READABLE,
+        };
+        registry.reregister(self.socket(), token, interest)
+    }
+}
+
+/// A TLS session and the socket beneath it.
+#[cfg(feature = "tls")]
+pub struct Tls {
+    socket: TcpStream,
+    session: rustls::ServerConnection,
 }
 
 #[cfg(feature = "tls")]
 impl Tls {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        use std::io::Read as _;
         loop {
             match self.session.reader().read(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // The peer left without close_notify: for HTTP, whose messages know their end, it has just closed.
+                // The client left without close_notify: for HTTP, whose messages know their end, it has just closed.
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 other => return other,
             }
@@ -104,11 +183,11 @@ impl Tls {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, slices: &[IoSlice]) -> io::Result<usize> {
         if self.send_pending()? {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let taken = self.session.writer().write(bytes)?;
+        let taken = self.session.writer().write_vectored(slices)?;
         self.send_pending()?;
         Ok(taken)
     }

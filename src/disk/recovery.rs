@@ -1,0 +1,211 @@
+//! What is in the data directory at start: the newest good snapshot, the entries behind it, term and vote.
+//!
+//! Refuses rather than guesses: every error is a sentence that says which file, what is wrong, and what to do.
+use super::snapshots::{self, KEPT, Snapshots};
+use super::{Disk, dir, random, snapfile};
+use crate::clock;
+use crate::config::Config;
+use crate::machine::{Founding, Machine, Recovered, Space};
+use crate::raft::wire::decode_meta;
+use crate::raft::{Body, Entry, Index, Lsn, PeerId, SnapshotMeta, Term};
+use crate::store::{HistoryLimits, Store};
+use std::collections::VecDeque;
+use std::fs;
+use std::path::Path;
+use wal::{OpenError, Options, Wal};
+
+/// How long a lock that is still held is tried again: a predecessor may be dying.
+const LOCK_MS_MAX: u64 = 2_000;
+const LOCK_PAUSE_MS: u64 = 20;
+/// All events kept for watchers that ask for the past, in bytes.
+const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The snapshot that recovery starts from.
+struct Base {
+    meta: SnapshotMeta,
+    store: Store,
+    bytes: u64,
+}
+
+impl Disk {
+    /// Opens the data directory and reads all of it; a new one becomes the first machine of a new cluster.
+    pub fn open(config: &Config) -> Result<(Disk, Recovered), String> {
+        let data_dir = config.data_dir.as_path();
+        dir::create(data_dir)?;
+        if config.force {
+            dir::wipe(data_dir)?;
+            dir::create(data_dir)?;
+        } else {
+            dir::refuse_foreign(data_dir)?;
+        }
+        let (mut wal, mut found) = open_log(config)?;
+        if found.torn_bytes > 0 {
+            log::info!(
+                "the log ended in {} unfinished bytes, dropped",
+                found.torn_bytes
+            );
+        }
+        let limits = HistoryLimits {
+            events: config.watch_history,
+            bytes: HISTORY_BYTES_MAX,
+        };
+        let io = |e: std::io::Error| format!("{}: {e}", snapfile::folder(data_dir).display());
+        let keep = if found.is_new { 0 } else { KEPT };
+        let mut kept = snapfile::prune(data_dir, keep).map_err(io)?;
+        if kept.is_empty() && found.entries.is_empty() && found.installed.is_none() {
+            let seed = random().map_err(io)?;
+            let founding = Machine::bootstrap(&config.settings(), found.identity, seed);
+            found.state = Some((founding.term.0, 0));
+            kept = vec![founding.meta.index];
+            found_cluster(&mut wal, data_dir, &founding).map_err(|e| {
+                format!(
+                    "{}: cannot write the first snapshot: {e}",
+                    data_dir.display()
+                )
+            })?;
+        }
+        let base = newest(data_dir, &mut kept, limits)?;
+        let recovered = recovered(data_dir, found, base)?;
+        let disk = Disk {
+            data_dir: data_dir.to_path_buf(),
+            wal,
+            snapshots: Snapshots::new(data_dir, limits, kept),
+            stuck: VecDeque::new(),
+            marks: VecDeque::new(),
+            appended: 0,
+            durable: 0,
+            lsn: Lsn(0),
+            space: Space::Ok,
+            room_retry_us: 0,
+        };
+        Ok((disk, recovered))
+    }
+}
+
+/// Opens the log; waits a while for one that another process has.
+fn open_log(config: &Config) -> Result<(Wal, wal::Recovered), String> {
+    let identity = random().map_err(|e| format!("the system gives no random numbers: {e}"))?;
+    let mut waited_ms = 0;
+    loop {
+        let options = Options {
+            dir: config.data_dir.clone(),
+            segment_bytes: config.segment_bytes,
+            identity,
+        };
+        match Wal::open(options) {
+            Err(OpenError::Locked { .. }) if waited_ms < LOCK_MS_MAX => {
+                clock::pause(LOCK_PAUSE_MS);
+                waited_ms += LOCK_PAUSE_MS;
+            }
+            Err(e) => return Err(e.to_string()),
+            Ok(opened) => return Ok(opened),
+        }
+    }
+}
+
+/// Makes the beginning of a new cluster durable, in this order; after a crash in between it is done again.
+fn found_cluster(wal: &mut Wal, data_dir: &Path, founding: &Founding) -> Result<(), String> {
+    wal.save_state(founding.term.0, 0)
+        .map_err(|e| e.to_string())?;
+    let write = || {
+        let mut writer = snapfile::Writer::new(data_dir, &founding.meta)?;
+        for chunk in &founding.chunks {
+            writer.append(chunk)?;
+        }
+        writer.finish()
+    };
+    write().map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// The newest snapshot that is whole. A damaged one is set aside with a line in the log: the older one and the log,
+/// which is kept from there on, hold the same.
+fn newest(data_dir: &Path, kept: &mut Vec<Index>, limits: HistoryLimits) -> Result<Base, String> {
+    let mut damage = Vec::new();
+    while let Some(index) = kept.first().copied() {
+        let path = snapfile::file_of(data_dir, index);
+        match snapshots::restore(&path, index, limits) {
+            Ok((meta, store)) => {
+                let bytes = fs::metadata(&path).map_or(0, |m| m.len());
+                return Ok(Base { meta, store, bytes });
+            }
+            Err(text) => {
+                log::error!("a snapshot is damaged: {text}");
+                damage.push(text);
+                kept.remove(0);
+            }
+        }
+    }
+    let what = match damage.is_empty() {
+        true => "there is no snapshot, although there is a log".to_string(),
+        false => damage.join("; "),
+    };
+    Err(format!(
+        "{}: {what}. Restore the directory from a backup, or, if other machines hold its data, start it with -f to \
+         join anew",
+        snapfile::folder(data_dir).display()
+    ))
+}
+
+/// Puts snapshot and log together.
+fn recovered(data_dir: &Path, found: wal::Recovered, base: Base) -> Result<Recovered, String> {
+    let at = base.meta.index;
+    let first = found.entries.first().map_or(at.0 + 1, |e| e.index);
+    let installed = found.installed.as_ref().map_or(0, |i| i.index);
+    if first > at.0 + 1 || installed > at.0 {
+        return Err(format!(
+            "{}: the newest good snapshot is that of index {}, but the log begins behind index {}: what is between \
+             them is lost. Restore the directory from a backup, or, if other machines hold its data, start it with -f \
+             to join anew",
+            data_dir.display(),
+            at.0,
+            installed.max(first - 1)
+        ));
+    }
+    let entries: Vec<Entry> = found.entries.into_iter().map(entry).collect();
+    let entries: Vec<Entry> = entries.into_iter().filter(|e| e.index > at).collect();
+    let newest = decode_meta(&found.configuration).map(|(meta, _)| meta.configuration);
+    let newest = newest.unwrap_or_else(|_| base.meta.configuration.clone());
+    let is_alone = newest.members.len() <= 1 && base.meta.configuration.members.len() <= 1;
+    let faulty = entries
+        .iter()
+        .any(|e| matches!(e.body, Body::Faulty { .. }));
+    if is_alone && faulty {
+        let fault = found
+            .faults
+            .first()
+            .map_or(String::new(), |f| f.to_string());
+        return Err(format!(
+            "{}: the log is damaged: {fault} ({} in all), and there is no other machine to repair it from. Restore the \
+             directory from a backup; -f throws the data away and starts anew",
+            data_dir.display(),
+            found.faults.len()
+        ));
+    }
+    let mut members = newest
+        .members
+        .iter()
+        .chain(&base.meta.configuration.members);
+    let own = members.find(|m| m.incarnation == found.identity);
+    let (term, vote) = found.state.unwrap_or_default();
+    Ok(Recovered {
+        term: Term(term),
+        vote: PeerId(vote),
+        id: own.map_or(PeerId::NONE, |m| m.id),
+        incarnation: found.identity,
+        snapshot: Some((base.meta, base.store)),
+        snapshot_bytes: base.bytes,
+        entries,
+        commit: Index(found.commit),
+    })
+}
+
+fn entry(found: wal::Entry) -> Entry {
+    Entry {
+        term: Term(found.term),
+        index: Index(found.index),
+        body: match found.body {
+            wal::Body::Good(bytes) => Body::Good(bytes),
+            wal::Body::Faulty { len, seed, crc } => Body::Faulty { len, seed, crc },
+        },
+    }
+}

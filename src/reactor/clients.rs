@@ -1,0 +1,443 @@
+//! All client and admin connections: who is ready, what they ask, what they are answered, what they may hold.
+//!
+//! The reactor's phases call the methods in their order: `accept`, `fill`, `decode`, `on_late`, `answer`, `deliver`,
+//! `flush`, `reap`. Whoever has something to do is on the ready list; a turn looks at nobody else, so that idle
+//! connections cost nothing.
+use super::conn::{Conn, Flight};
+use super::limits::Timeouts;
+use super::out::Shared;
+use super::pool::{Budget, Pool};
+use super::slots::{SlotId, Slots};
+use super::transport::Transport;
+use crate::api::{self, Context, Mode, Port, Rendition, Routed, Site};
+use crate::disk::Disk;
+use crate::http::{Date, Limits, Progress};
+use crate::machine::{Answer, Delivery, Indexes, Machine, Op, Ticket};
+use crate::timer::{Now, TimerWheel};
+use mio::Registry;
+use mio::event::Event;
+use std::ops::Range;
+
+/// A ticket is a slot's number and a serial number of so many bits.
+const SERIAL_BITS: u32 = 40;
+
+/// The connections and what they share.
+pub struct Clients {
+    conns: Slots<Conn>,
+    /// Each once; those who have something to do in this turn.
+    ready: Vec<SlotId>,
+    pool: Pool,
+    budget: Budget,
+    /// The budget was exceeded and has not been left well behind since: see `Budget`.
+    tight: bool,
+    timers: TimerWheel<SlotId>,
+    due: Vec<SlotId>,
+    serial: u64,
+    site: Site,
+    date: Date,
+    limits: Limits,
+    timeouts: Timeouts,
+    connections_max: usize,
+}
+
+impl Clients {
+    /// Nobody yet.
+    pub fn new(site: Site, limits: Limits, timeouts: Timeouts, connections_max: usize) -> Clients {
+        Clients {
+            conns: Slots::new(),
+            ready: Vec::new(),
+            pool: Pool::default(),
+            budget: Budget::default(),
+            tight: false,
+            timers: TimerWheel::new(),
+            due: Vec::new(),
+            serial: 0,
+            site,
+            date: Date::default(),
+            limits,
+            timeouts,
+            connections_max,
+        }
+    }
+
+    /// Whether one more may connect.
+    pub fn has_room(&self) -> bool {
+        self.conns.len() < self.connections_max
+    }
+
+    /// Takes a connection in.
+    pub fn accept(&mut self, registry: &Registry, transport: Transport, port: Port, now: Now) {
+        let id = self
+            .conns
+            .insert_with(|id| Conn::new(id, port, transport, now.mono_us));
+        let conn = self.conns.get_mut(id).expect("it was just put there");
+        if conn.transport().register(registry, id.token()).is_err() {
+            conn.kill();
+        }
+        touch(&mut self.ready, conn);
+    }
+
+    /// The poll has told of one of the connections.
+    pub fn on_event(&mut self, event: &Event) {
+        if let Some(conn) = self.conns.get_mut(SlotId::from_token(event.token())) {
+            conn.on_ready(event);
+            touch(&mut self.ready, conn);
+        }
+    }
+
+    /// Phase 2: reads from everybody who is ready.
+    pub fn fill(&mut self) {
+        for id in &self.ready {
+            if let Some(conn) = self.conns.get_mut(*id)
+                && conn.wants_input(self.tight)
+            {
+                conn.fill(&mut self.pool);
+            }
+        }
+    }
+
+    /// Phase 3: starts the requests that are whole.
+    pub fn decode(&mut self, machine: &mut Machine, now: Now) {
+        self.date.set(now.wall_ns);
+        let context = context(&self.site, &self.date, now, machine.indexes());
+        for id in &self.ready {
+            if let Some(conn) = self.conns.get_mut(*id) {
+                let mut desk = Desk {
+                    machine,
+                    context: &context,
+                    limits: &self.limits,
+                    pool: &mut self.pool,
+                    serial: &mut self.serial,
+                };
+                desk.serve(conn);
+            }
+        }
+    }
+
+    /// Phase 5: connections whose time is over.
+    pub fn fire_timers(&mut self, now: Now) {
+        self.timers.advance(now.mono_us, &mut self.due);
+        for id in self.due.drain(..) {
+            let Some(conn) = self.conns.get_mut(id) else {
+                continue;
+            };
+            conn.timer = None;
+            if conn.stamps.deadline_us.is_some_and(|at| at <= now.mono_us) {
+                conn.on_late(&self.date, &mut self.pool);
+            }
+            // One that was given more time meanwhile is re-armed at the end of the turn.
+            touch(&mut self.ready, conn);
+        }
+    }
+
+    /// Phase 8: writes what the machine has answered.
+    pub fn answer(
+        &mut self,
+        answers: &mut Vec<Answer>,
+        machine: &mut Machine,
+        disk: &Disk,
+        now: Now,
+    ) {
+        for answer in answers.drain(..) {
+            let Some(conn) = find(&mut self.conns, answer.ticket) else {
+                continue;
+            };
+            touch(&mut self.ready, conn);
+            let context = context(&self.site, &self.date, now, answer.at);
+            let next = if conn.exports() {
+                export(conn, disk, &answer, &context, &mut self.pool)
+            } else {
+                conn.render(&mut self.pool, |shape, out| {
+                    shape.render(&answer, &context, out)
+                })
+            };
+            follow(conn, next, answer.ticket, machine, now);
+        }
+    }
+
+    /// Phase 8: hands out events, each rendered once.
+    pub fn deliver(&mut self, events: &mut Vec<Delivery>, machine: &mut Machine, now: Now) {
+        for delivery in events.drain(..) {
+            let at = Indexes {
+                etcd: delivery.etcd,
+                ..machine.indexes()
+            };
+            let context = context(&self.site, &self.date, now, at);
+            let rendition = Rendition::new(&delivery, &context);
+            let mut shared: Vec<(Range<usize>, Shared)> = Vec::new();
+            for &(ticket, ends) in &delivery.tickets {
+                let Some(conn) = find(&mut self.conns, ticket) else {
+                    continue;
+                };
+                touch(&mut self.ready, conn);
+                let told = conn.render(&mut self.pool, |shape, out| {
+                    shape.deliver(&delivery, &rendition, ends, &context, out)
+                });
+                let bytes = &rendition.bytes[told.shared.clone()];
+                if delivery.tickets.len() == 1 {
+                    conn.append(&mut self.pool, bytes);
+                } else {
+                    let known = shared.iter().find(|(range, _)| *range == told.shared);
+                    let piece = match known {
+                        Some((_, piece)) => piece.clone(),
+                        None => {
+                            let piece = Shared::new(bytes, &self.budget.shared);
+                            shared.push((told.shared.clone(), piece.clone()));
+                            piece
+                        }
+                    };
+                    conn.push(piece);
+                }
+                conn.append(&mut self.pool, told.tail);
+                follow(conn, told.next, ticket, machine, now);
+            }
+        }
+    }
+
+    /// Phase 9: writes what waits, to whoever takes it.
+    pub fn flush(&mut self) {
+        for id in &self.ready {
+            if let Some(conn) = self.conns.get_mut(*id) {
+                conn.flush(&mut self.pool);
+            }
+        }
+    }
+
+    /// Phase 9: drops who is done, asks the poll and the wheel for what the others wait for, and keeps on the list
+    /// those who can go on without being told.
+    pub fn reap(&mut self, registry: &Registry, machine: &mut Machine, now: Now) {
+        let mut kept = 0;
+        for i in 0..self.ready.len() {
+            let id = self.ready[i];
+            let Some(conn) = self.conns.get_mut(id) else {
+                continue;
+            };
+            if conn.settle(now.mono_us, &self.timeouts, &mut self.pool)
+                || !ask_writable(conn, registry)
+            {
+                self.drop_conn(id, machine, now);
+                continue;
+            }
+            self.budget.change(conn.counted, conn.holds());
+            conn.counted = conn.holds();
+            arm(conn, &mut self.timers);
+            conn.queued = conn.has_work(self.tight);
+            if conn.queued {
+                self.ready[kept] = id;
+                kept += 1;
+            }
+        }
+        self.ready.truncate(kept);
+        self.keep_budget();
+    }
+
+    fn drop_conn(&mut self, id: SlotId, machine: &mut Machine, now: Now) {
+        let conn = self.conns.remove(id).expect("it was just looked at");
+        if let Some(flight) = conn.flight {
+            machine.on_request(now, flight.ticket, Op::Gone);
+        }
+        if let Some((timer, _)) = conn.timer {
+            self.timers.cancel(timer);
+        }
+        self.budget.change(conn.counted, 0);
+    }
+
+    /// Above the budget the largest watcher goes; those who were not read from are looked at again when there is room.
+    fn keep_budget(&mut self) {
+        if self.budget.is_over() {
+            self.tight = true;
+            let watchers = self.conns.iter_mut().filter(|(_, c)| c.is_watcher());
+            if let Some((_, conn)) = watchers.max_by_key(|(_, c)| c.out_bytes())
+                && conn.out_bytes() > 0
+            {
+                log::warn!("connections hold too much: the slowest watcher is closed");
+                conn.kill();
+                touch(&mut self.ready, conn);
+            }
+        } else if self.tight && self.budget.has_room() {
+            self.tight = false;
+            for (_, conn) in self.conns.iter_mut() {
+                if conn.has_work(false) {
+                    touch(&mut self.ready, conn);
+                }
+            }
+        }
+    }
+
+    /// Whether somebody can go on without being told by the poll.
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When the next connection may be late.
+    pub fn next_deadline(&self) -> u64 {
+        self.timers.next_deadline()
+    }
+
+    /// Whether nobody waits for an answer that is under way.
+    pub fn is_quiet(&mut self) -> bool {
+        let mut all = self.conns.iter_mut();
+        all.all(|(_, c)| c.out_bytes() == 0 && (c.flight.is_none() || c.is_watcher()))
+    }
+}
+
+fn touch(ready: &mut Vec<SlotId>, conn: &mut Conn) {
+    if !conn.queued {
+        conn.queued = true;
+        ready.push(conn.id);
+    }
+}
+
+/// The connection whose request in flight has this ticket.
+fn find(conns: &mut Slots<Conn>, ticket: Ticket) -> Option<&mut Conn> {
+    let id = conns.at((ticket.0 >> SERIAL_BITS) as usize)?;
+    let conn = conns.get_mut(id)?;
+    let flight = conn.flight.as_ref()?;
+    (flight.ticket == ticket).then_some(conn)
+}
+
+/// What surrounds an answer: it is the machine's, whatever its mode.
+fn context<'a>(site: &'a Site, date: &'a Date, now: Now, at: Indexes) -> Context<'a> {
+    Context {
+        site,
+        date,
+        now,
+        at,
+        mode: Mode::Peer,
+    }
+}
+
+/// What is needed to start requests.
+struct Desk<'a, 'c> {
+    machine: &'a mut Machine,
+    context: &'a Context<'c>,
+    limits: &'a Limits,
+    pool: &'a mut Pool,
+    serial: &'a mut u64,
+}
+
+impl Desk<'_, '_> {
+    /// Starts the next request of a connection; those that need nobody are answered on the spot.
+    fn serve(&mut self, conn: &mut Conn) {
+        if conn.wants_more() {
+            let flight = conn.flight.as_mut().expect("it wants more of something");
+            flight.more = false;
+            self.machine
+                .on_request(self.context.now, flight.ticket, Op::More);
+        }
+        loop {
+            let port = conn.port;
+            match conn.next(self.limits) {
+                None => return,
+                Some(Progress::NeedMore {
+                    consumed,
+                    continue_100,
+                }) => return conn.starve(consumed, continue_100),
+                Some(Progress::Reject(reject)) => {
+                    return conn.reject(reject, self.context.date, self.pool);
+                }
+                Some(Progress::Request { consumed, request }) => {
+                    let reply = request.reply();
+                    let routed = api::route(port, &request, self.context);
+                    conn.consume(consumed);
+                    match routed {
+                        Routed::Answer(response) => {
+                            conn.send(&response, reply, self.context.date, self.pool);
+                        }
+                        Routed::Ask { op, shape } => return self.ask(conn, op, shape),
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, conn: &mut Conn, op: Op, shape: Box<api::Shape>) {
+        *self.serial = (*self.serial + 1) & ((1 << SERIAL_BITS) - 1);
+        let ticket = Ticket((conn.id.index() as u64) << SERIAL_BITS | *self.serial);
+        conn.flight = Some(Flight {
+            ticket,
+            shape,
+            export: None,
+            watches: matches!(op, Op::Watch { .. }),
+            more: false,
+        });
+        self.machine.on_request(self.context.now, ticket, op);
+    }
+}
+
+/// Does what the interface says is next.
+fn follow(conn: &mut Conn, next: api::Next, ticket: Ticket, machine: &mut Machine, now: Now) {
+    match next {
+        api::Next::Wait => {}
+        api::Next::More => {
+            let flight = conn.flight.as_mut().expect("more of something");
+            flight.more = true;
+        }
+        api::Next::Done { keep_alive, gone } => {
+            conn.finish(keep_alive);
+            if gone {
+                machine.on_request(now, ticket, Op::Gone);
+            }
+        }
+        api::Next::Abort => conn.kill(),
+        api::Next::Save { .. } => unreachable!("`export` has seen to it"),
+    }
+}
+
+/// Writes what is rendered into a file in the data directory, and answers when it is whole.
+fn export(
+    conn: &mut Conn,
+    disk: &Disk,
+    answer: &Answer,
+    context: &Context,
+    pool: &mut Pool,
+) -> api::Next {
+    let flight = conn.flight.as_mut().expect("an answer is for a request");
+    let mut text = Vec::new();
+    let next = flight.shape.render(answer, context, &mut text);
+    let mut result = match flight.export.take() {
+        Some(export) => Ok(export),
+        None => disk.export(),
+    };
+    result = result.and_then(|export| export.append(&text));
+    match next {
+        api::Next::Save { raft } => {
+            let result = result.and_then(|export| export.finish(raft));
+            let said = result.as_ref().map(|()| ()).map_err(|e| e.as_str());
+            conn.render(pool, |shape, out| shape.saved(said, context, out))
+        }
+        other => match result {
+            Ok(export) => {
+                flight.export = Some(export);
+                other
+            }
+            Err(e) => conn.render(pool, |shape, out| shape.saved(Err(&e), context, out)),
+        },
+    }
+}
+
+/// Asks the poll for writability only while something waits to be written. False when the poll refuses.
+fn ask_writable(conn: &mut Conn, registry: &Registry) -> bool {
+    let (is, should, token) = (conn.asks_writable, conn.is_blocked(), conn.id.token());
+    if is == should {
+        return true;
+    }
+    conn.asks_writable = should;
+    let result = conn.transport().ask_writable(registry, token, should);
+    result.is_ok()
+}
+
+/// Keeps a timer at or before the connection's deadline. A deadline that moves away costs nothing: the timer fires
+/// early and is armed anew.
+fn arm(conn: &mut Conn, timers: &mut TimerWheel<SlotId>) {
+    let Some(deadline) = conn.stamps.deadline_us else {
+        return;
+    };
+    if let Some((timer, at)) = conn.timer {
+        if at <= deadline {
+            return;
+        }
+        timers.cancel(timer);
+    }
+    conn.timer = Some((timers.schedule(deadline, conn.id), deadline));
+}

@@ -1,0 +1,43 @@
+//! What the core reports, as log lines: one for each change of role, snapshot, removal.
+//!
+//! The core logs nothing itself; the level of each line is decided here.
+use crate::machine::Fact;
+
+/// Writes the line.
+pub fn log(fact: &Fact) {
+    match fact {
+        Fact::BecameLeader { term } => log::info!("leader of term {}", term.0),
+        Fact::BecameFollower { term, leader } if leader.is_empty() => {
+            log::info!("follower in term {}, no leader", term.0);
+        }
+        Fact::BecameFollower { term, leader } => {
+            log::info!("follower of {leader} in term {}", term.0);
+        }
+        Fact::BecameCandidate { term } => log::info!("candidate in term {}", term.0),
+        Fact::SnapshotStarted { index } => log::debug!("snapshot of index {} started", index.0),
+        Fact::SnapshotSaved { index, bytes } => {
+            log::info!("snapshot of index {} saved, {bytes} bytes", index.0);
+        }
+        Fact::SnapshotAbandoned { index } => {
+            log::warn!("snapshot of index {} abandoned", index.0);
+        }
+        Fact::SnapshotInstalled { index } => {
+            log::info!("snapshot of index {} of the leader installed", index.0);
+        }
+        Fact::MemberJoined { name, id } => log::info!("{name} joined as {:x}", id.0),
+        Fact::MemberRemoved { name, id } => log::info!("{name} ({:x}) was removed", id.0),
+        Fact::ConfigChanged { config } => log::info!(
+            "cluster config: active size {}, remove delay {} ms, sync interval {} ms",
+            config.active_size,
+            config.remove_delay_ms,
+            config.sync_interval_ms
+        ),
+        Fact::Removed => log::warn!("this machine was removed from its cluster"),
+        Fact::Amnesia => log::error!(
+            "the cluster remembers more of this machine than its data directory holds: it was replaced by an older \
+             copy. It no longer votes"
+        ),
+        Fact::DiskLow => log::warn!("the disk is full: writes are refused, reads go on"),
+        Fact::DiskOk => log::info!("the disk has room again"),
+    }
+}
