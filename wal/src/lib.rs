@@ -6,12 +6,18 @@
 //! `segment` and `map` (files of records), `os` (every system call), `log` (`Wal`: open, append, sync, rotate, release).
 #![deny(unsafe_code)]
 
+pub mod format;
 mod log;
+mod map;
+pub mod os;
+pub mod scan;
+pub mod segment;
+pub mod state;
 
 use std::fmt;
 use std::path::PathBuf;
 
-pub use log::{Wal, wipe};
+pub use log::{Wal, wipe, wipe_with};
 
 /// What a log is opened with.
 #[derive(Clone, Debug)]

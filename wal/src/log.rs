@@ -1,76 +1,686 @@
-//! (being written: the signatures that the shell codes against)
+//! `Wal`: one data directory's log, opened, appended to, synced in batches, rotated, released.
+//!
+//! It owns the order of the steps on the disk; the bytes are `format`'s, the verdict on what is found is `scan`'s. It
+//! must never put a batch into the map before the one before it is synced: that is what makes a batch's start a
+//! durable mark. Start reading at `Wal`, then `open_with`, `append`, `start_sync`.
+use std::collections::VecDeque;
+use std::fs::File;
 use std::path::Path;
 
-use crate::{Error, OpenError, Options, Record, Recovered, Space};
+use crate::format::{BODY_MAX, HEADER, Head, Header, Kind, PAGE, crc, record_bytes, seed};
+use crate::os::{Hook, Os};
+use crate::scan::{Extent, Scanner, follow};
+use crate::segment::{self, Active};
+use crate::state::{self, State};
+use crate::{
+    Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    STAGED_BYTES_MAX, Space,
+};
+
+/// As many released segments are kept as spares; more are removed.
+const SPARES_MAX: usize = 2;
 
 /// The log of one data directory, locked for this process.
-pub struct Wal {}
+pub struct Wal {
+    os: Os,
+    segment_bytes: u64,
+    identity: u64,
+    state: State,
+    active: Active,
+    /// Older segments that have not been released, oldest first.
+    old: VecDeque<Extent>,
+    /// Names of spares, all of `segment_bytes`.
+    spares: Vec<String>,
+    /// What the heads of new segments repeat.
+    configuration: Box<[u8]>,
+    /// Records that no batch holds yet, encoded but for what depends on their place. At most `STAGED_BYTES_MAX` and one
+    /// append stay here.
+    staged: Vec<u8>,
+    /// The records appended, and those of them that are in batches.
+    appended: u64,
+    placed: u64,
+    /// The index that the next entry may have at most, behind what is appended and behind what is in batches; 0: any.
+    next: u64,
+    next_placed: u64,
+    /// The number of the next batch and the checksum of the last.
+    batch: u64,
+    batch_crc: u32,
+    commit: u64,
+    /// A sync has ended and nobody has asked yet.
+    ended: Option<u64>,
+    /// The first error that was final.
+    failed: Option<Error>,
+}
+
+/// The segments of a directory, read one at a time into one buffer.
+struct Reader<'a> {
+    os: &'a mut Os,
+    scanner: Scanner,
+    buffer: Vec<u8>,
+}
 
 /// Removes a log from `dir`: first `state`, then segments and spares; nothing that is not this crate's. The directory
 /// must not be open.
-pub fn wipe(_dir: &Path) -> Result<(), OpenError> {
-    unimplemented!()
+pub fn wipe(dir: &Path) -> Result<(), OpenError> {
+    wipe_with(dir, None)
+}
+
+/// `wipe` with every system call shown to `hook`.
+pub fn wipe_with(dir: &Path, hook: Option<Hook>) -> Result<(), OpenError> {
+    let mut os = Os::open(dir, hook)?;
+    if !os.lock()? {
+        return Err(OpenError::Locked { dir: dir.into() });
+    }
+    let names = os.list()?;
+    if names.iter().any(|n| n == state::STATE) {
+        os.unlink(state::STATE)?;
+        // Without it the directory is new, whatever else a crash leaves in it.
+        os.sync_dir()?;
+    }
+    clear(&mut os, &names)
+}
+
+/// Removes the segments, spares and half-made files among `names`.
+fn clear(os: &mut Os, names: &[String]) -> Result<(), OpenError> {
+    let ours =
+        |n: &&String| segment::log_number(n).is_some() || segment::is_spare(n) || is_half_made(n);
+    let mut any = false;
+    for name in names.iter().filter(ours) {
+        os.unlink(name)?;
+        any = true;
+    }
+    if any {
+        os.sync_dir()?;
+    }
+    Ok(())
+}
+
+fn is_half_made(name: &str) -> bool {
+    name == segment::MAKING || name == state::MAKING
+}
+
+fn check(options: &Options) -> Result<(), OpenError> {
+    let bytes = options.segment_bytes;
+    let fits = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes);
+    if fits && bytes.is_multiple_of(PAGE as u64) {
+        return Ok(());
+    }
+    Err(OpenError::Option(format!(
+        "a log segment of {bytes} bytes: it must be a multiple of {PAGE} between {SEGMENT_BYTES_MIN} and \
+         {SEGMENT_BYTES_MAX}"
+    )))
+}
+
+// -- opening
+impl Wal {
+    /// Locks the directory, reads what is there, cuts a torn tail off; makes it if it is new.
+    pub fn open(options: Options) -> Result<(Wal, Recovered), OpenError> {
+        Wal::open_with(options, None)
+    }
+
+    /// `open` with every system call shown to `hook`, for tests that cut the power.
+    pub fn open_with(options: Options, hook: Option<Hook>) -> Result<(Wal, Recovered), OpenError> {
+        check(&options)?;
+        let mut os = Os::open(&options.dir, hook)?;
+        if !os.lock()? {
+            return Err(OpenError::Locked { dir: options.dir });
+        }
+        let names = os.list()?;
+        let (mut wal, recovered) = match names.iter().any(|n| n == state::STATE) {
+            true => Wal::recover(os, &options, &names)?,
+            false => Wal::create(os, &options, &names)?,
+        };
+        if wal.spares.is_empty() {
+            wal.make_one()?;
+        }
+        Ok((wal, recovered))
+    }
+
+    /// Makes a log in a directory without `state`; whatever else of ours is there was never used, or was wiped.
+    fn create(
+        mut os: Os,
+        options: &Options,
+        names: &[String],
+    ) -> Result<(Wal, Recovered), OpenError> {
+        clear(&mut os, names)?;
+        let head = Head {
+            records_at: PAGE as u32,
+            segment_bytes: options.segment_bytes,
+            identity: options.identity,
+            sequence: 1,
+            base: 0,
+            batch: 1,
+            previous_end: 0,
+            previous_crc: 0,
+            configuration: Box::default(),
+        };
+        let spare = segment::free_spare_name(&[]);
+        if !segment::make_spare(&mut os, &spare, head.segment_bytes)? {
+            return Err(OpenError::Io(Error::Full));
+        }
+        let active = segment::take(&mut os, &spare, &head)?;
+        let state = State::create(&mut os, options.identity)?;
+        let recovered = Recovered {
+            identity: options.identity,
+            is_new: true,
+            end: (1, active.end as u64),
+            ..Recovered::default()
+        };
+        let mut wal = Wal::new(os, options, state, active);
+        wal.batch = head.batch;
+        Ok((wal, recovered))
+    }
+
+    fn new(os: Os, options: &Options, state: State, active: Active) -> Wal {
+        Wal {
+            os,
+            segment_bytes: options.segment_bytes,
+            identity: state.slot().identity,
+            state,
+            active,
+            old: VecDeque::new(),
+            spares: Vec::new(),
+            configuration: Box::default(),
+            staged: Vec::new(),
+            appended: 0,
+            placed: 0,
+            next: 0,
+            next_placed: 0,
+            batch: 0,
+            batch_crc: 0,
+            commit: 0,
+            ended: None,
+            failed: None,
+        }
+    }
+
+    fn recover(
+        mut os: Os,
+        options: &Options,
+        names: &[String],
+    ) -> Result<(Wal, Recovered), OpenError> {
+        let dir = &options.dir;
+        for name in names.iter().filter(|n| is_half_made(n)) {
+            os.unlink(name)?;
+        }
+        let state = State::open(&mut os, dir)?;
+        let identity = state.slot().identity;
+        let mut scanner = Reader::read(&mut os, identity, names)?;
+        if let Some((name, found)) = scanner.version {
+            let file = dir.join(name).display().to_string();
+            return Err(OpenError::Version { file, found });
+        }
+        if !scanner.lost.is_empty() {
+            scanner.lost.extend(scanner.log.faults.into_values());
+            let (dir, faults) = (dir.clone(), scanner.lost);
+            return Err(OpenError::Damaged { dir, faults });
+        }
+        let torn_bytes = (scanner.tail.dirty - scanner.tail.end) as u64;
+        let last = scanner
+            .extents
+            .pop()
+            .expect("a log without damage has a file");
+        let active = cut(&mut os, &scanner, last)?;
+        let spares = usable_spares(&mut os, names, options.segment_bytes)?;
+        let mut wal = Wal::new(os, options, state, active);
+        wal.spares = spares;
+        wal.old = scanner.extents.into();
+        wal.configuration = scanner.configuration.clone();
+        (wal.next, wal.next_placed) = (scanner.log.next, scanner.log.next);
+        (wal.batch, wal.batch_crc) = (scanner.tail.batch, scanner.tail.crc);
+        wal.commit = scanner.log.commit;
+        let recovered = Recovered {
+            identity,
+            is_new: false,
+            state: Some((wal.state.slot().term, wal.state.slot().vote)),
+            entries: scanner.log.entries,
+            installed: scanner.log.installed,
+            commit: scanner.log.commit,
+            configuration: scanner.configuration,
+            end: (scanner.tail.sequence, scanner.tail.end as u64),
+            closed: scanner.tail.closed && torn_bytes == 0,
+            torn_bytes,
+            faults: scanner.log.faults.into_values().collect(),
+        };
+        Ok((wal, recovered))
+    }
+}
+
+impl Reader<'_> {
+    /// Reads all segments among `names`, each from the disk and not from the page cache.
+    fn read(os: &mut Os, identity: u64, names: &[String]) -> Result<Scanner, OpenError> {
+        let numbered = |n: &String| segment::log_number(n).map(|number| (n.clone(), number));
+        let segments: Vec<(String, u64)> = names.iter().filter_map(numbered).collect();
+        let mut reader = Reader {
+            os,
+            scanner: Scanner::new(identity),
+            buffer: Vec::new(),
+        };
+        if segments.is_empty() {
+            reader.scanner.lose_all(&segment::log_name(1));
+        }
+        let mut ahead = None;
+        for (i, (name, sequence)) in segments.iter().enumerate() {
+            let (file, length) = match ahead.take() {
+                Some(opened) => opened,
+                None => reader.open(name)?,
+            };
+            let mut head = None;
+            if let Some((next, _)) = segments.get(i + 1) {
+                let opened = reader.open(next)?;
+                head = reader.head(&opened.0, next, opened.1)?;
+                ahead = Some(opened);
+            }
+            reader.fill(&file, name, length as usize)?;
+            let bytes = std::mem::take(&mut reader.buffer);
+            reader
+                .scanner
+                .segment(name, *sequence, &bytes, head.as_ref());
+            reader.buffer = bytes;
+            // What was read sits in the cache in large folios: see Os::write.
+            reader.os.drop_cache(&file, name)?;
+        }
+        Ok(reader.scanner)
+    }
+
+    /// Opens a segment and takes it out of the page cache, where a page may differ from the disk after a failed sync.
+    fn open(&mut self, name: &str) -> Result<(File, u64), Error> {
+        let file = self.os.open_file(name)?;
+        self.os.sync(&file, name)?;
+        self.os.drop_cache(&file, name)?;
+        let length = self.os.length(&file, name)?;
+        Ok((file, length.min(SEGMENT_BYTES_MAX)))
+    }
+
+    fn fill(&mut self, file: &File, name: &str, bytes: usize) -> Result<(), Error> {
+        self.buffer.resize(bytes, 0);
+        let filled = self.os.read(file, name, &mut self.buffer)?;
+        self.buffer.truncate(filled);
+        Ok(())
+    }
+
+    /// The head of a segment, if it is readable.
+    fn head(&mut self, file: &File, name: &str, length: u64) -> Result<Option<Head>, Error> {
+        self.fill(file, name, length.min(PAGE as u64) as usize)?;
+        let claimed = Head::claimed_bytes(&self.buffer);
+        if claimed > PAGE && claimed as u64 <= length {
+            self.fill(file, name, claimed)?;
+        }
+        Ok(Head::decode(&self.buffer).ok())
+    }
+}
+
+/// Cuts the torn tail off the last segment, makes that durable, and maps the segment. Only valid headers need to be
+/// overwritten: nothing else can ever pass for a record.
+fn cut(os: &mut Os, scanner: &Scanner, last: Extent) -> Result<Active, OpenError> {
+    let tail = scanner.tail;
+    let name = segment::log_name(last.sequence);
+    let file = os.open_file(&name)?;
+    let mut changed = false;
+    if os.length(&file, &name)? < last.bytes {
+        if !os.allocate(&file, &name, last.bytes)? {
+            return Err(OpenError::Io(Error::Full));
+        }
+        changed = true;
+    }
+    if tail.dirty > tail.end {
+        let dirty = tail.dirty.min(last.bytes as usize);
+        let zeros = vec![0; dirty - tail.end];
+        os.write(&file, &name, &zeros, tail.end as u64)?;
+        changed = true;
+    }
+    if changed {
+        os.sync(&file, &name)?;
+        os.drop_cache(&file, &name)?;
+    }
+    let map = os.map(&file, &name, last.bytes)?;
+    Ok(Active {
+        file,
+        name,
+        map,
+        sequence: last.sequence,
+        bytes: last.bytes,
+        end: tail.end,
+        index_max: last.index_max,
+    })
+}
+
+/// The spares that are as long as segments are now; others, and more than are kept, are removed.
+fn usable_spares(os: &mut Os, names: &[String], bytes: u64) -> Result<Vec<String>, Error> {
+    let mut spares = Vec::new();
+    for name in names.iter().filter(|n| segment::is_spare(n)) {
+        let file = os.open_file(name)?;
+        if os.length(&file, name)? == bytes && spares.len() < SPARES_MAX {
+            spares.push(name.clone());
+        } else {
+            os.unlink(name)?;
+        }
+    }
+    Ok(spares)
+}
+
+// -- appending
+impl Record<'_> {
+    /// The header but for what depends on the place, and the body.
+    fn parts(&self) -> (Header, &[u8]) {
+        let (kind, term, index, body) = match *self {
+            Record::Entry { term, index, body } => (Kind::Entry, term, index, body),
+            Record::Repair { term, index, body } => (Kind::Repair, term, index, body),
+            Record::Installed {
+                term,
+                index,
+                keep_tail,
+                head,
+            } => {
+                let kinds = [Kind::Installed, Kind::InstalledTail];
+                (kinds[usize::from(keep_tail)], term, index, head)
+            }
+        };
+        let header = Header {
+            kind,
+            len: body.len() as u32,
+            durable: 0,
+            term,
+            index,
+            crc: 0,
+        };
+        (header, body)
+    }
 }
 
 impl Wal {
-    /// Locks the directory, reads what is there, cuts a torn tail off; makes it if it is new.
-    pub fn open(_options: Options) -> Result<(Wal, Recovered), OpenError> {
-        unimplemented!()
+    /// The longest body, in bytes: a quarter of a segment.
+    pub fn body_bytes_max(&self) -> usize {
+        BODY_MAX.min(self.segment_bytes as usize / 4 - HEADER)
     }
 
-    /// The longest body, in bytes.
-    pub fn body_bytes_max(&self) -> usize {
-        unimplemented!()
+    /// Whether records wait that no batch holds yet.
+    pub fn wants_sync(&self) -> bool {
+        !self.staged.is_empty()
     }
 
     /// Takes records for the next batch and returns their mark: the number of records appended so far. `commit` is the
-    /// commit index known now. On `Error::Full` nothing was taken.
-    pub fn append(&mut self, _records: &[Record], _commit: u64) -> Result<u64, Error> {
-        unimplemented!()
+    /// commit index known now; it is recorded with the next batch. On `Error::Full` nothing was taken. Panics on an
+    /// entry that leaves a gap and on a body that is too long.
+    pub fn append(&mut self, records: &[Record], commit: u64) -> Result<u64, Error> {
+        self.guard(|wal| {
+            wal.ensure_room(records)?;
+            for record in records {
+                wal.stage(record);
+            }
+            wal.commit = wal.commit.max(commit);
+            if wal.staged.len() > STAGED_BYTES_MAX {
+                wal.write_all()?;
+            }
+            Ok(wal.appended)
+        })
     }
 
-    /// Whether records wait that no running sync covers.
-    pub fn wants_sync(&self) -> bool {
-        unimplemented!()
+    fn stage(&mut self, record: &Record) {
+        let (header, body) = record.parts();
+        assert!(body.len() <= self.body_bytes_max(), "the body fits");
+        if header.kind == Kind::Entry {
+            let gap = self.next != 0 && header.index > self.next;
+            assert!(!gap, "entry {} behind {}", header.index, self.next);
+        }
+        self.next = follow(self.next, header.kind, header.index);
+        self.staged.extend_from_slice(&header.encode(0));
+        self.staged.extend_from_slice(body);
+        let padded = self.staged.len().next_multiple_of(8);
+        self.staged.resize(padded, 0);
+        self.appended += 1;
     }
 
-    /// Puts what waits into the file as one batch and starts to sync it; does nothing while a sync is running.
+    /// Sees to it that what waits and `records` can be written: makes spares if they need more segments than there are.
+    fn ensure_room(&mut self, records: &[Record]) -> Result<(), Error> {
+        let new = records.iter().map(|r| record_bytes(r.parts().1.len()));
+        let room = self.active.bytes as usize - self.active.end;
+        if self.staged.len() + new.clone().sum::<usize>() + HEADER <= room {
+            return Ok(());
+        }
+        let waiting = staged(&self.staged).map(|(at, end, _)| end - at);
+        let fresh = self.segment_bytes as usize - Head::bytes_for(self.configuration.len());
+        let (mut left, mut segments) = (room, 0);
+        for bytes in waiting.chain(new) {
+            if bytes + HEADER > left {
+                segments += 1;
+                left = fresh;
+            }
+            left -= bytes;
+        }
+        while self.spares.len() < segments {
+            if !self.make_one()? {
+                return Err(Error::Full);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts to make what waits durable; does nothing while a sync runs or has ended unasked. This one blocks until
+    /// it is done, and `poll_sync` tells the end at once; callers must assume neither.
     pub fn start_sync(&mut self) -> Result<(), Error> {
-        unimplemented!()
+        match self.ended {
+            Some(_) => Ok(()),
+            None => self.guard(Wal::write_all),
+        }
     }
 
-    /// The mark up to which all is durable, once when a sync has ended.
+    /// The mark up to which everything is durable, once when a sync has ended.
     pub fn poll_sync(&mut self) -> Result<Option<u64>, Error> {
-        unimplemented!()
+        self.guard(|wal| Ok(wal.ended.take()))
     }
 
-    /// Writes and syncs term and vote, to one slot and then to the other.
-    pub fn save_state(&mut self, _term: u64, _vote: u64) -> Result<(), Error> {
-        unimplemented!()
+    fn write_all(&mut self) -> Result<(), Error> {
+        while !self.staged.is_empty() {
+            self.place_batch()?;
+            self.os.sync(&self.active.file, &self.active.name)?;
+            self.finish_batch()?;
+        }
+        Ok(())
     }
 
-    /// Keeps the configuration that the heads of new segments repeat; at most a quarter of a segment.
-    pub fn set_configuration(&mut self, _bytes: &[u8]) {
-        unimplemented!()
+    /// Puts what waits, or as much of it as the segment holds, into the map as one batch. Everything before is synced.
+    fn place_batch(&mut self) -> Result<(), Error> {
+        let fits = |wal: &Wal| {
+            let room = wal.active.bytes as usize - wal.active.end;
+            let within = |(_, end, _): &(usize, usize, Header)| end + HEADER <= room;
+            let taken = staged(&wal.staged).take_while(within);
+            taken.last().map_or(0, |(_, end, _)| end)
+        };
+        let mut taken = fits(self);
+        if taken == 0 {
+            self.rotate()?;
+            taken = fits(self);
+        }
+        assert!(taken > 0, "a record fits a segment");
+        let rest = self.staged.split_off(taken);
+        let mut bytes = std::mem::replace(&mut self.staged, rest);
+        self.seal(&mut bytes);
+        self.active.map.write(self.active.end, &bytes);
+        self.active.end += bytes.len();
+        Ok(())
     }
 
-    /// Entries up to `through` are not needed any more: segments that hold nothing else become spares.
-    pub fn release(&mut self, _through: u64) -> Result<(), Error> {
-        unimplemented!()
+    /// Completes the records of a batch for the place where they go, and adds the record that ends it.
+    fn seal(&mut self, bytes: &mut Vec<u8>) {
+        let start = self.active.end;
+        let mut check = 0;
+        let mut at = 0;
+        while at < bytes.len() {
+            let mut header = Header::peek(&bytes[at..]).expect("this process put it there");
+            let seed = self.seed(start + at);
+            let body = at + HEADER..at + HEADER + header.len as usize;
+            header.durable = start as u32;
+            header.crc = crc(seed, &bytes[body]);
+            let encoded = header.encode(seed);
+            bytes[at..at + HEADER].copy_from_slice(&encoded);
+            check = crc(check, &encoded);
+            self.next_placed = follow(self.next_placed, header.kind, header.index);
+            self.active.index_max = self.active.index_max.max(header.index);
+            self.placed += 1;
+            at += record_bytes(header.len as usize);
+        }
+        let end = self.end_record(Kind::Commit, start as u32, start + at, check);
+        bytes.extend_from_slice(&end);
     }
 
-    /// Whether there is room for the next segment.
+    fn seed(&self, offset: usize) -> u32 {
+        seed(self.identity, self.active.sequence, offset as u32)
+    }
+
+    fn end_record(&mut self, kind: Kind, start: u32, at: usize, crc: u32) -> [u8; HEADER] {
+        let header = Header {
+            kind,
+            len: 0,
+            durable: start,
+            term: self.batch,
+            index: self.commit,
+            crc,
+        };
+        self.batch += 1;
+        self.batch_crc = crc;
+        header.encode(self.seed(at))
+    }
+
+    /// The sync of the batch has ended well.
+    fn finish_batch(&mut self) -> Result<(), Error> {
+        let Active { map, name, end, .. } = &mut self.active;
+        map.synced(*end).map_err(|error| Error::Io {
+            call: "madvise",
+            file: name.clone(),
+            text: error.to_string(),
+        })?;
+        self.ended = Some(self.placed);
+        Ok(())
+    }
+
+    /// Goes on in a spare. The present segment is synced to its end.
+    fn rotate(&mut self) -> Result<(), Error> {
+        if self.spares.is_empty() {
+            self.make_one()?;
+        }
+        let spare = self.spares.pop().ok_or(Error::Full)?;
+        let head = Head {
+            records_at: Head::bytes_for(self.configuration.len()) as u32,
+            segment_bytes: self.segment_bytes,
+            identity: self.identity,
+            sequence: self.active.sequence + 1,
+            base: self.next_placed,
+            batch: self.batch,
+            previous_end: self.active.end as u32,
+            previous_crc: self.batch_crc,
+            configuration: self.configuration.clone(),
+        };
+        let active = segment::take(&mut self.os, &spare, &head)?;
+        let full = std::mem::replace(&mut self.active, active);
+        self.old.push_back(Extent {
+            sequence: full.sequence,
+            bytes: full.bytes,
+            index_max: full.index_max,
+        });
+        drop(full.map);
+        self.os.drop_cache(&full.file, &full.name)?;
+        if self.spares.is_empty() {
+            self.make_one()?;
+        }
+        Ok(())
+    }
+}
+
+/// The records of `bytes` that wait: where each starts and ends, and its header.
+fn staged(bytes: &[u8]) -> impl Iterator<Item = (usize, usize, Header)> + '_ {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let header = Header::peek(bytes.get(at..at + HEADER)?).expect("this process put it there");
+        let start = at;
+        at += record_bytes(header.len as usize);
+        Some((start, at, header))
+    })
+}
+
+// -- the rest
+impl Wal {
+    /// Does something unless an error was final before, and remembers one that is.
+    fn guard<T>(&mut self, act: impl FnOnce(&mut Wal) -> Result<T, Error>) -> Result<T, Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let done = act(self);
+        if let Err(error @ Error::Io { .. }) = &done {
+            self.failed = Some(error.clone());
+        }
+        done
+    }
+
+    /// Writes and syncs term and vote, to one slot and then to the other. Panics if the term goes back.
+    pub fn save_state(&mut self, term: u64, vote: u64) -> Result<(), Error> {
+        self.guard(|wal| wal.state.save(&mut wal.os, term, vote))
+    }
+
+    /// Keeps the configuration that the heads of new segments repeat; at most `body_bytes_max` bytes.
+    pub fn set_configuration(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.body_bytes_max(), "a head fits");
+        self.configuration = bytes.into();
+    }
+
+    /// Entries up to `through` are not needed any more: the oldest segments that hold nothing else become spares.
+    pub fn release(&mut self, through: u64) -> Result<(), Error> {
+        self.guard(|wal| {
+            while let Some(oldest) = wal.old.front().copied()
+                && oldest.index_max <= through
+            {
+                if wal.spares.len() < SPARES_MAX && oldest.bytes == wal.segment_bytes {
+                    let spare = segment::free_spare_name(&wal.spares);
+                    segment::recycle(&mut wal.os, oldest.sequence, &spare)?;
+                    wal.spares.push(spare);
+                } else {
+                    segment::discard(&mut wal.os, oldest.sequence)?;
+                }
+                wal.old.pop_front();
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether there is a segment to go on in when the present one is full.
     pub fn space(&self) -> Space {
-        unimplemented!()
+        match self.spares.is_empty() {
+            true => Space::Low,
+            false => Space::Ok,
+        }
     }
 
-    /// Tries to make a spare segment if there is none.
+    /// Tries to make a spare segment if there is none; to be asked again and again while the space is low.
     pub fn make_spare(&mut self) -> Result<Space, Error> {
-        unimplemented!()
+        self.guard(|wal| {
+            if wal.spares.is_empty() {
+                wal.make_one()?;
+            }
+            Ok(wal.space())
+        })
     }
 
-    /// Syncs what waits and writes the closing mark.
-    pub fn close(self) -> Result<(), Error> {
-        unimplemented!()
+    /// Makes a spare; false: the disk has no room.
+    fn make_one(&mut self) -> Result<bool, Error> {
+        let name = segment::free_spare_name(&self.spares);
+        let made = segment::make_spare(&mut self.os, &name, self.segment_bytes)?;
+        if made {
+            self.spares.push(name);
+        }
+        Ok(made)
+    }
+
+    /// Syncs what waits and writes the closing mark, if the segment has room for it.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.guard(|wal| {
+            wal.write_all()?;
+            let at = wal.active.end;
+            if at + HEADER > wal.active.bytes as usize {
+                return Ok(());
+            }
+            let mark = wal.end_record(Kind::Close, at as u32, at, 0);
+            wal.active.map.write(at, &mark);
+            wal.os.sync(&wal.active.file, &wal.active.name)
+        })
     }
 }

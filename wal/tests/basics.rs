@@ -1,0 +1,277 @@
+//! What a caller sees: appended records come back, term and vote too, refusals are named.
+use std::path::Path;
+
+use wal::os::{Call, Hook, Op, Verdict};
+use wal::{Body, Error, OpenError, Options, Record, Recovered, Space, Wal};
+
+const SEGMENT: u64 = 64 << 10;
+const ENOSPC: i32 = 28;
+
+fn options(dir: &Path) -> Options {
+    Options {
+        dir: dir.into(),
+        segment_bytes: SEGMENT,
+        identity: 0x1234_5678_9abc_def0,
+    }
+}
+
+fn open(dir: &Path) -> (Wal, Recovered) {
+    Wal::open(options(dir)).expect("it opens")
+}
+
+fn entry(term: u64, index: u64, body: &[u8]) -> Record<'_> {
+    Record::Entry { term, index, body }
+}
+
+fn put(wal: &mut Wal, records: &[Record], commit: u64) {
+    let mark = wal.append(records, commit).expect("there is room");
+    wal.start_sync().expect("it syncs");
+    assert_eq!(wal.poll_sync(), Ok(Some(mark)));
+    assert!(!wal.wants_sync());
+}
+
+fn list(recovered: &Recovered) -> Vec<(u64, u64, &[u8])> {
+    let good = |b| match b {
+        &Body::Good(ref bytes) => &bytes[..],
+        Body::Faulty { .. } => panic!("a whole body"),
+    };
+    let entries = recovered.entries.iter();
+    entries.map(|e| (e.term, e.index, good(&e.body))).collect()
+}
+
+#[test]
+fn what_was_appended_comes_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, recovered) = open(dir.path());
+    assert!(recovered.is_new);
+    assert_eq!(recovered.state, None);
+    wal.save_state(3, 7).expect("it syncs");
+    put(&mut wal, &[entry(3, 1, b"one"), entry(3, 2, b"")], 0);
+    put(&mut wal, &[entry(3, 3, b"three")], 2);
+    drop(wal);
+    let (mut wal, recovered) = open(dir.path());
+    assert!(!recovered.is_new && !recovered.closed && recovered.faults.is_empty());
+    assert_eq!(recovered.state, Some((3, 7)));
+    assert_eq!(recovered.commit, 2);
+    let three: [(u64, u64, &[u8]); 3] = [(3, 1, b"one"), (3, 2, b""), (3, 3, b"three")];
+    assert_eq!(list(&recovered), three);
+    put(&mut wal, &[entry(4, 2, b"other")], 0);
+    wal.close().expect("it syncs");
+    let (_, recovered) = open(dir.path());
+    assert!(recovered.closed);
+    assert_eq!(recovered.commit, 2, "the highest that was recorded");
+    let two: [(u64, u64, &[u8]); 2] = [(3, 1, b"one"), (4, 2, b"other")];
+    assert_eq!(list(&recovered), two);
+}
+
+#[test]
+fn a_directory_has_one_user() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (wal, _) = open(dir.path());
+    let second = Wal::open(options(dir.path()));
+    assert!(matches!(second, Err(OpenError::Locked { .. })));
+    assert!(matches!(
+        wal::wipe(dir.path()),
+        Err(OpenError::Locked { .. })
+    ));
+    drop(wal);
+    open(dir.path());
+}
+
+#[test]
+fn segments_rotate_and_are_released_into_spares() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    wal.set_configuration(b"three machines");
+    let body = [7; 5000];
+    for index in 1..=100 {
+        put(&mut wal, &[entry(1, index, &body)], index - 1);
+    }
+    let count = |ending: &str| {
+        let files = std::fs::read_dir(dir.path()).expect("a directory");
+        let names = files.map(|f| f.expect("a file").file_name());
+        names
+            .filter(|n| n.to_string_lossy().ends_with(ending))
+            .count()
+    };
+    assert_eq!((count(".log"), count(".spare")), (9, 1));
+    wal.release(50).expect("it syncs");
+    assert_eq!((count(".log"), count(".spare")), (5, 2));
+    for index in 101..=200 {
+        put(&mut wal, &[entry(1, index, &body)], index - 1);
+        wal.release(index - 10).expect("it syncs");
+        assert!(count(".log") <= 5 && count(".spare") <= 2);
+    }
+    drop(wal);
+    let (_, recovered) = open(dir.path());
+    let entries = list(&recovered);
+    assert_eq!(&*recovered.configuration, b"three machines");
+    assert!(entries[0].1 <= 191 && entries[entries.len() - 1].1 == 200);
+    assert!(entries.iter().all(|e| e.2 == body));
+}
+
+#[test]
+fn an_installed_snapshot_replaces_what_was_before() {
+    for keep_tail in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut wal, _) = open(dir.path());
+        put(
+            &mut wal,
+            &[entry(1, 1, b"1"), entry(1, 2, b"2"), entry(1, 3, b"3")],
+            0,
+        );
+        let (term, index, head) = (1, 2, b"head".as_slice());
+        let installed = Record::Installed {
+            term,
+            index,
+            keep_tail,
+            head,
+        };
+        put(&mut wal, &[installed], 0);
+        let after = 3 + u64::from(keep_tail);
+        put(&mut wal, &[entry(2, after, b"after")], 0);
+        drop(wal);
+        let (_, recovered) = open(dir.path());
+        let installed = recovered.installed.clone().expect("it was recorded");
+        assert_eq!((installed.index, &*installed.head), (2, head));
+        let kept = list(&recovered).iter().map(|e| e.1).collect::<Vec<_>>();
+        assert_eq!(kept, if keep_tail { vec![3, 4] } else { vec![3] });
+    }
+}
+
+#[test]
+#[should_panic(expected = "entry 3 behind 2")]
+fn a_gap_is_a_bug_of_the_caller() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    let _ = wal.append(&[entry(1, 1, b""), entry(1, 3, b"")], 0);
+}
+
+/// Fails fallocate while `full` says so.
+fn full_disk(full: std::rc::Rc<std::cell::Cell<bool>>) -> Hook {
+    Box::new(move |call: Call| match call.op {
+        Op::Allocate if full.get() => Verdict::Fail(ENOSPC),
+        _ => Verdict::Make,
+    })
+}
+
+#[test]
+fn a_full_disk_is_told_before_anything_is_lost() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let full = std::rc::Rc::new(std::cell::Cell::new(false));
+    let opened = Wal::open_with(options(dir.path()), Some(full_disk(full.clone())));
+    let (mut wal, _) = opened.expect("it opens");
+    full.set(true);
+    let body = [1; 9000];
+    let mut index = 0;
+    let mut low_at = None;
+    let refused = loop {
+        index += 1;
+        match wal.append(&[entry(1, index, &body)], 0) {
+            Ok(mark) => {
+                wal.start_sync().expect("it syncs");
+                assert_eq!(wal.poll_sync(), Ok(Some(mark)));
+            }
+            Err(error) => break error,
+        }
+        if wal.space() == Space::Low {
+            low_at.get_or_insert(index);
+        }
+    };
+    assert_eq!(refused, Error::Full);
+    assert_eq!(low_at, Some(7), "low as soon as the last spare is in use");
+    assert_eq!(index, 13, "and then that spare is filled");
+    assert_eq!(wal.append(&[entry(1, 13, &body)], 0), Err(Error::Full));
+    wal.save_state(2, 1).expect("a vote needs no room");
+    put(&mut wal, &[entry(2, 13, b"small")], 0);
+    assert_eq!(wal.make_spare(), Ok(Space::Low));
+    let left = std::fs::read_dir(dir.path()).expect("a directory").count();
+    assert_eq!(left, 3, "no half-made file is left: state and two segments");
+    full.set(false);
+    assert_eq!(wal.make_spare(), Ok(Space::Ok));
+    put(&mut wal, &[entry(2, 14, &body)], 0);
+    drop(wal);
+    assert_eq!(open(dir.path()).1.entries.len(), 14);
+}
+
+#[test]
+fn wiping_leaves_what_is_not_the_logs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    put(&mut wal, &[entry(1, 1, b"one")], 0);
+    drop(wal);
+    std::fs::write(dir.path().join("1-1.snapshot"), "keep").expect("a file");
+    std::fs::write(dir.path().join("0001.log"), "keep").expect("a file");
+    wal::wipe(dir.path()).expect("it can");
+    assert_eq!(
+        std::fs::read_dir(dir.path()).expect("a directory").count(),
+        2
+    );
+    assert!(open(dir.path()).1.is_new);
+}
+
+#[test]
+fn refusals_say_what_and_where() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let odd = Options {
+        segment_bytes: 100_000,
+        ..options(dir.path())
+    };
+    assert!(matches!(Wal::open(odd), Err(OpenError::Option(_))));
+    drop(open(dir.path()));
+    let state = dir.path().join("state");
+    let good = std::fs::read(&state).expect("a file");
+    std::fs::write(&state, vec![0; good.len()]).expect("it can");
+    let refused = Wal::open(options(dir.path()))
+        .err()
+        .expect("no vote is made up");
+    assert!(
+        refused
+            .to_string()
+            .contains("state: both slots are unreadable")
+    );
+    std::fs::write(&state, good).expect("it can");
+    let log = dir.path().join("0000000000000001.log");
+    let mut bytes = std::fs::read(&log).expect("a file");
+    bytes[20] ^= 1;
+    std::fs::write(&log, bytes).expect("it can");
+    let refused = Wal::open(options(dir.path()))
+        .err()
+        .expect("no log is made up");
+    let text = refused.to_string();
+    assert!(
+        text.contains("0000000000000001.log at offset 0: the head"),
+        "{text}"
+    );
+    std::fs::remove_file(&log).expect("it can");
+    let refused = Wal::open(options(dir.path()))
+        .err()
+        .expect("no log is made up");
+    assert!(refused.to_string().contains("missing"), "{refused}");
+    let path = dir.path().join("state").join("below");
+    assert!(matches!(Wal::open(options(&path)), Err(OpenError::Io(_))));
+}
+
+#[test]
+fn the_size_of_segments_may_change() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    put(&mut wal, &[entry(1, 1, &[1; 9000])], 0);
+    drop(wal);
+    let larger = Options {
+        segment_bytes: 2 * SEGMENT,
+        ..options(dir.path())
+    };
+    let (mut wal, _) = Wal::open(larger).expect("it opens");
+    for index in 2..30 {
+        put(&mut wal, &[entry(1, index, &[1; 20_000])], 0);
+    }
+    drop(wal);
+    let (mut wal, recovered) = open(dir.path());
+    assert_eq!(recovered.entries.len(), 29);
+    for index in 30..60 {
+        put(&mut wal, &[entry(1, index, &[1; 9000])], 0);
+    }
+    drop(wal);
+    assert_eq!(open(dir.path()).1.entries.len(), 59);
+}
