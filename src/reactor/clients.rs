@@ -395,6 +395,12 @@ fn export(
     let flight = conn.flight.as_mut().expect("an answer is for a request");
     let mut text = Vec::new();
     let next = flight.shape.render(answer, context, &mut text);
+    if let api::Next::Done { .. } = next {
+        // It failed: that is for the client, and there will be no file.
+        flight.export = None;
+        conn.append(pool, &text);
+        return next;
+    }
     let mut result = match flight.export.take() {
         Some(export) => Ok(export),
         None => disk.export(),
