@@ -131,6 +131,10 @@ mod tests {
             fs::write(dir.path().join("notes.txt"), "mine").expect("made");
             let text = refuse_foreign(dir.path()).expect_err("etcd's");
             assert!(text.contains("To move it"), "{text}");
+            wipe(dir.path()).expect("wiped");
+            refuse_foreign(dir.path()).expect("clean");
+            assert!(dir.path().join("notes.txt").exists());
+            assert!(!path.exists());
         }
     }
 

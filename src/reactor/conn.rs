@@ -282,7 +282,7 @@ impl Conn {
                 self.life = Life::Dead;
             }
         }
-        if self.ended && self.is_pointless() {
+        if self.is_pointless() {
             self.life = Life::Dead;
         }
         if self.input.is_empty() && self.input.capacity() > 0 {
@@ -295,11 +295,12 @@ impl Conn {
         self.life == Life::Dead
     }
 
-    /// Whether a client that sends nothing more has nothing to wait for either. It may want the answer to what it has
+    /// Whether the client sends nothing more and has nothing to wait for either. It may want the answer to what it has
     /// sent, but a watcher would wait for ever on nobody's behalf.
     fn is_pointless(&self) -> bool {
         let answered = self.flight.is_none() && self.starved && self.out.is_empty();
-        answered || self.is_watcher() || self.life == Life::Lingering
+        let over = answered || self.life == Life::Lingering;
+        (self.ended && over) || (self.is_watcher() && (self.ended || self.hung_up))
     }
 
     /// Whether the request in flight waits for events.
