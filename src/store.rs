@@ -1,11 +1,40 @@
 //! The key space: a tree of nodes that changes only by applying commands, its watchers, its history.
-
+//!
+//! Deterministic: what it holds follows from the commands alone, and no clock is read; expirations and the present time
+//! come inside commands. Nothing recurses, and whatever may take long is done in parts: listings by `page`, snapshots by
+//! `snapshot_chunk`, expiring by `expire`, freeing by `free_some`.
+//! Read on in `node` (the tree), `write` (the commands), `watch` and `history`, then `freeze`, `walk` and `listing`
+//! (reading a key space that changes), `snapshot` and `restore`. Start with `Store::apply`.
 use crate::command::{Command, KeyPath};
-use crate::error::Error;
+use crate::error::{Code, Error};
 
 mod event;
+mod freeze;
+mod history;
+mod listing;
+mod node;
+mod restore;
+mod snapshot;
+mod stats;
+mod ttl;
+mod walk;
+mod watch;
+mod write;
 
 pub use event::{Action, EtcdIndex, Event, ListItem, View};
+use history::History;
+use node::{NodeId, Tree};
+pub use restore::{BadSnapshot, Restore};
+pub use stats::Stats;
+use ttl::Ttl;
+use walk::Walk;
+use watch::{Watcher, Watchers};
+
+/// At most this many nodes of removed directories are freed at once.
+const FREE_MAX: usize = 1000;
+/// A backlog holds at most this many events, and about this many bytes.
+const BACKLOG_EVENTS_MAX: usize = 64;
+const BACKLOG_BYTES_MAX: usize = 256 << 10;
 
 /// A watcher's number, chosen by who asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,155 +97,203 @@ pub enum Step {
 /// A listing in progress: a cursor over the key space as it was when the first page was listed. Must be given back with
 /// `end`, unless `page` said `Done`, `Failed` or `GivenUp`.
 #[derive(Debug)]
-pub struct Listing {}
+pub struct Listing {
+    path: KeyPath,
+    recursive: bool,
+    /// Hidden nodes too, and frozen until the end.
+    all: bool,
+    progress: Progress,
+}
+
+/// Where a listing stands.
+#[derive(Debug)]
+enum Progress {
+    /// The node was found when the index was this.
+    Found(NodeId, u64),
+    /// It waits for its turn to freeze the key space.
+    Queued(u64),
+    /// It has the freeze with this token.
+    Frozen(u64, Walk),
+}
 
 /// The key space.
-pub struct Store {}
+pub struct Store {
+    index: u64,
+    tree: Tree,
+    ttl: Ttl,
+    history: History,
+    watchers: Watchers,
+    notices: Vec<Notice>,
+    stats: Stats,
+    /// Nodes of removed directories that are still to be freed, with their depths; a node's children follow it.
+    freeing: Vec<(NodeId, u32)>,
+    freezer: listing::Freezer,
+    snapshot: Option<snapshot::Writer>,
+}
 
 impl Store {
     /// An empty key space at index 0.
-    pub fn new(_limits: HistoryLimits) -> Store {
-        todo!()
+    pub fn new(limits: HistoryLimits) -> Store {
+        Store {
+            index: 0,
+            tree: Tree::new(),
+            ttl: Ttl::default(),
+            history: History::new(limits),
+            watchers: Watchers::default(),
+            notices: Vec::new(),
+            stats: Stats::default(),
+            freeing: Vec::new(),
+            freezer: listing::Freezer::default(),
+            snapshot: None,
+        }
     }
+
     /// The etcd index.
     pub fn index(&self) -> EtcdIndex {
-        todo!()
+        EtcdIndex(self.index)
     }
+
+    /// How many nodes take up memory: the root, all that is in the tree, and what is still to be freed.
+    pub fn nodes(&self) -> usize {
+        self.tree.len()
+    }
+
+    /// A file's value, for the machine's own use: counts as nothing.
+    pub fn value(&self, path: &KeyPath) -> Option<&str> {
+        self.tree.node(self.tree.find(path).ok()?).value()
+    }
+
     /// Applies a command on the key space (`Set` to `CompareAndDelete`; any other panics); an error leaves the key space
     /// as it was.
-    pub fn apply(&mut self, _command: &Command) -> Result<Event, Error> {
-        todo!()
+    pub fn apply(&mut self, command: &Command) -> Result<Event, Error> {
+        let (counted, outcome) = self.carry_out(command);
+        self.stats.count(counted, outcome.is_ok());
+        outcome
     }
-    /// Applies `Sync`: lets at most 1,000 nodes expire, in order of expiration; true when more is due.
-    pub fn expire(&mut self, _now_ns: u64) -> bool {
-        todo!()
-    }
-    /// When the next node expires, in nanoseconds since the Unix epoch.
+
+    /// When the next node expires, in nanoseconds since the Unix epoch. `None` also while nodes of removed directories
+    /// still stand in the way (`free_some` clears it).
     pub fn next_expiry_ns(&self) -> Option<u64> {
-        todo!()
+        let (.., node) = self.first_due()?;
+        node.expires_ns
     }
-    /// Sets `path` as a view of the cluster (`/_etcd/…`), with its event; parents are made, and what a client has put in
-    /// the way gives way. `action` is `Create`, `Set` or `Update` with a value, or `Delete` without.
-    pub fn set_view(&mut self, _action: Action, _path: &KeyPath, _value: Option<&str>) -> Event {
-        todo!()
-    }
-    /// Starts reading: the node and what is below it, a part at a time. Counts as a get.
-    pub fn get(&mut self, _path: &KeyPath, _recursive: bool) -> Result<Listing, Error> {
-        todo!()
-    }
-    /// Starts reading everything from the root, hidden nodes too; the key space stays frozen until `end`, so that
-    /// `history` tells of the same moment. Counts as nothing.
-    pub fn get_all(&mut self) -> Listing {
-        todo!()
-    }
-    /// The next at most `max` items (and not many more than 256 KiB), appended to `items`. A listing that needs a second
-    /// page freezes the key space as of its first. `Done` of a `get_all` keeps it frozen until `end`.
-    pub fn page(
-        &mut self,
-        _listing: &mut Listing,
-        _max: usize,
-        _items: &mut Vec<ListItem>,
-    ) -> Page {
-        todo!()
-    }
-    /// The event history of the moment that a `get_all` shows, oldest first, its etcd index, and the counters.
-    pub fn history(&self, _listing: &Listing) -> (Vec<Event>, EtcdIndex, Stats) {
-        todo!()
-    }
-    /// Gives a listing up, or back.
-    pub fn end(&mut self, _listing: Listing) {
-        todo!()
-    }
-    /// Begins a snapshot of this very moment. False: something else has the key space frozen; ask again in a later turn
-    /// (the snapshot is next in line).
-    pub fn snapshot_begin(&mut self) -> bool {
-        todo!()
-    }
-    /// Appends about `bytes` more of the snapshot (at most one node or event more) to `out`.
-    pub fn snapshot_chunk(&mut self, _bytes: usize, _out: &mut Vec<u8>) -> Step {
-        todo!()
-    }
-    /// Gives the snapshot up; no effect when there is none.
-    pub fn snapshot_abandon(&mut self) {
-        todo!()
-    }
-    /// A number that is equal on all machines at equal applied index: the nodes, the history, the index, the counters of
-    /// writes. Walks over everything.
-    pub fn state_hash(&self) -> u64 {
-        todo!()
-    }
+
     /// Registers a watcher. `since` 0 is the next event. Error 401 when it is older than the history.
     pub fn watch(
         &mut self,
-        _id: WatcherId,
-        _path: &KeyPath,
-        _recursive: bool,
-        _stream: bool,
-        _since: Option<u64>,
+        id: WatcherId,
+        path: &KeyPath,
+        recursive: bool,
+        stream: bool,
+        since: Option<u64>,
     ) -> Result<Watched, Error> {
-        todo!()
+        let next = self.index + 1;
+        let since = since.filter(|since| *since > 0).unwrap_or(next);
+        let start = self.history.start();
+        if since < start {
+            let cause = format!("the requested history has been cleared [{start}/{since}]");
+            return Err(Error::new(Code::EventIndexCleared, cause));
+        }
+        let mut watcher = Watcher {
+            path: path.as_str().into(),
+            recursive,
+            stream,
+            behind: None,
+        };
+        let past = self.past(&watcher, since);
+        if past.is_empty() {
+            self.watchers.add(id, watcher, since.max(next));
+            return Ok(Watched::Waiting);
+        }
+        if stream {
+            watcher.behind = past.last().map(|last| last.index().0 + 1);
+            self.watchers.add(id, watcher, since);
+        }
+        Ok(Watched::Backlog(past))
     }
+
     /// The next events from the past for a stream that was given a backlog.
-    pub fn backlog(&mut self, _id: WatcherId) -> Watched {
-        todo!()
+    pub fn backlog(&mut self, id: WatcherId) -> Watched {
+        let Some(watcher) = self.watchers.get(id) else {
+            return Watched::Cleared;
+        };
+        let Some(behind) = watcher.behind else {
+            return Watched::Waiting;
+        };
+        if behind < self.history.start() {
+            self.watchers.remove(id);
+            return Watched::Cleared;
+        }
+        let past = self.past(watcher, behind);
+        match past.last() {
+            Some(last) => {
+                self.watchers.advance(id, last.index().0, false);
+                Watched::Backlog(past)
+            }
+            None => {
+                self.watchers.advance(id, self.index, true);
+                Watched::Waiting
+            }
+        }
     }
+
+    /// What the history has for a watcher from an index on: one event for a long poll, a batch for a stream.
+    fn past(&self, watcher: &Watcher, since: u64) -> Vec<Event> {
+        let max = if watcher.stream {
+            BACKLOG_EVENTS_MAX
+        } else {
+            1
+        };
+        let mut bytes = 0;
+        let told = self.history.since(since).filter(|e| watcher.is_told(e));
+        let fits = told.take(max).take_while(|event| {
+            let first = bytes == 0;
+            bytes += event.weight();
+            first || bytes <= BACKLOG_BYTES_MAX
+        });
+        fits.cloned().collect()
+    }
+
     /// Forgets a watcher; no effect when it is gone already.
-    pub fn unwatch(&mut self, _id: WatcherId) {
-        todo!()
+    pub fn unwatch(&mut self, id: WatcherId) {
+        self.watchers.remove(id);
     }
+
     /// Hands out the notices that have gathered, oldest first.
-    pub fn take_notices(&mut self, _out: &mut Vec<Notice>) {
-        todo!()
+    pub fn take_notices(&mut self, out: &mut Vec<Notice>) {
+        out.append(&mut self.notices);
     }
+
     /// The counters, and how many watchers there are.
     pub fn stats(&self) -> Stats {
-        todo!()
+        Stats {
+            watchers: self.watchers.len() as u64,
+            ..self.stats
+        }
     }
+
     /// Frees at most 1,000 nodes of deleted subtrees; true when more is left.
     pub fn free_some(&mut self) -> bool {
-        todo!()
+        for _ in 0..FREE_MAX {
+            let Some((id, depth)) = self.freeing.last().copied() else {
+                break;
+            };
+            let node = self.tree.node(id);
+            let due = (node.expires_ns, node.created, depth);
+            let child = match node.is_dir() {
+                true => self.tree.children_mut(id).pop_first(),
+                false => None,
+            };
+            match child {
+                Some((_, child)) => self.freeing.push((child, depth + 1)),
+                None => {
+                    self.ttl.remove(due);
+                    self.tree.release(id);
+                    self.freeing.pop();
+                }
+            }
+        }
+        let in_the_way = self.purge_ttl();
+        in_the_way || !self.freeing.is_empty()
     }
-}
-
-/// Bytes that are no snapshot, or a damaged one; the text says where and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadSnapshot(pub String);
-
-/// A key space that is being read back from a snapshot's bytes.
-pub struct Restore {}
-
-impl Restore {
-    /// Starts with nothing.
-    pub fn new(_limits: HistoryLimits) -> Restore {
-        todo!()
-    }
-    /// Takes the next bytes, however they are cut.
-    pub fn chunk(&mut self, _bytes: &[u8]) -> Result<(), BadSnapshot> {
-        todo!()
-    }
-    /// The key space, if the snapshot was whole.
-    pub fn finish(self) -> Result<Store, BadSnapshot> {
-        todo!()
-    }
-}
-
-/// The counters of `/v2/stats/store`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    pub gets_success: u64,
-    pub gets_fail: u64,
-    pub sets_success: u64,
-    pub sets_fail: u64,
-    pub delete_success: u64,
-    pub delete_fail: u64,
-    pub update_success: u64,
-    pub update_fail: u64,
-    pub create_success: u64,
-    pub create_fail: u64,
-    pub compare_and_swap_success: u64,
-    pub compare_and_swap_fail: u64,
-    pub compare_and_delete_success: u64,
-    pub compare_and_delete_fail: u64,
-    pub expire_count: u64,
-    pub watchers: u64,
 }

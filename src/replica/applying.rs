@@ -8,7 +8,7 @@ use crate::command::{self, ClusterConfig, Command};
 use crate::error::{Code, Error};
 use crate::machine::seam::{Fact, Outcome};
 use crate::raft::{Body, Index, Member, Term};
-use crate::store::{Action, Page};
+use crate::store::Action;
 use crate::timer::Now;
 
 /// What a turn has time for: entries, and bytes of them.
@@ -164,11 +164,7 @@ impl Replica {
 
     /// Reads the config back from the key space, after a restart or a snapshot.
     pub(super) fn shown_config(&mut self) -> Option<ClusterConfig> {
-        let mut listing = self.store.get(&registry::config_path(), false).ok()?;
-        let mut items = Vec::new();
-        let page = self.store.page(&mut listing, 1, &mut items);
-        assert_eq!(page, Page::Done, "a single node needs one page");
-        let value = items.first()?.view.value.as_ref()?;
+        let value = self.store.value(&registry::config_path())?;
         registry::parse_config(value)
     }
 }

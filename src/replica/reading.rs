@@ -160,8 +160,11 @@ impl Replica {
     }
 
     fn finish_migration(&mut self, ticket: Ticket, open: Open) {
-        let (events, etcd, stats) = self.store.history(&open.listing);
+        let history = self.store.history(&open.listing);
         self.store.end(open.listing);
+        let Some((events, etcd, stats)) = history else {
+            return self.answer(ticket, given_up());
+        };
         let capacity = self.settings.history_events;
         let rest = Migrated {
             etcd,
