@@ -19,6 +19,13 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// A pipe that can be written to at all takes so much without blocking (PIPE_BUF on Linux).
 const PIECE_BYTES_MAX: usize = 4_096;
 
+/// How often, and each time how long, the end of the process waits for its log's reader: at most 0.2 s in all.
+const LAST_CHANCES: usize = 20;
+const LAST_CHANCE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
+
 static SINK: OnceLock<Shared> = OnceLock::new();
 static WALL_NS: AtomicU64 = AtomicU64::new(0);
 
@@ -56,6 +63,19 @@ pub fn flush() -> bool {
     let mut sink = shared.sink.lock().unwrap_or_else(PoisonError::into_inner);
     sink.drain(|text| line(shared.json, Level::Warn, text));
     sink.waiting.is_empty()
+}
+
+/// Before the process ends: gives a reader that is slow, but alive, a last chance to take what waits.
+pub fn finish() {
+    for _ in 0..LAST_CHANCES {
+        if flush() {
+            return;
+        }
+        let stdout = std::io::stdout();
+        let mut asked = [PollFd::new(&stdout, PollFlags::OUT)];
+        // Whatever it says, the next attempt shows it.
+        let _ = poll(&mut asked, Some(&LAST_CHANCE));
+    }
 }
 
 impl Log for Shared {

@@ -24,14 +24,14 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(usage) => {
-            eprintln!("tern: {}", usage.0);
+            eprintln!("tern: {}\ntern -h lists the flags", usage.0);
             return ExitCode::FAILURE;
         }
     };
     let clock = Clock::new();
     logger::set_time(clock.now().wall_ns);
     logger::start(config.verbosity, config.log_json);
-    match serve(&config, clock) {
+    let code = match serve(&config, clock) {
         Ok(End::Stopped) => ExitCode::SUCCESS,
         Ok(End::Aborted) => ExitCode::FAILURE,
         Err(text) => {
@@ -39,7 +39,9 @@ fn main() -> ExitCode {
             eprintln!("tern: {text}");
             ExitCode::FAILURE
         }
-    }
+    };
+    logger::finish();
+    code
 }
 
 /// Runs until it is stopped. The error is a sentence for the user.
