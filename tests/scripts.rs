@@ -7,12 +7,19 @@ use std::path::{Path, PathBuf};
 
 #[path = "scripts/http.rs"]
 mod http;
+#[path = "scripts/raft.rs"]
+mod raft;
 #[path = "scripts/timer.rs"]
 mod timer;
 
 #[test]
 fn http_traces() {
     check("http", http::run);
+}
+
+#[test]
+fn raft_traces() {
+    check("raft", raft::run);
 }
 
 #[test]

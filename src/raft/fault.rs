@@ -56,7 +56,7 @@ pub enum Fault {
     AmnesiaIgnored,
     /// Damaged entries are passed by: applied past, campaigned with.
     DamageIgnored,
-    /// A body from a peer is taken without its checksum.
+    /// A peer answers with whatever it has at the index, and the body is taken without its checksum.
     RepairUnchecked,
     /// A damaged entry that one peer never had is cut.
     CutByOne,
@@ -66,4 +66,40 @@ pub enum Fault {
     NoCheckQuorum,
     /// A pre-vote raises the term.
     PreVoteRaisesTerm,
+}
+
+impl Fault {
+    /// All of them, for those who try each.
+    pub const ALL: [Fault; 30] = [
+        Fault::CountBeforeSync,
+        Fault::AckBeforeSync,
+        Fault::VoteBeforeSync,
+        Fault::VoteNotStored,
+        Fault::VoteTwice,
+        Fault::TruncateAlways,
+        Fault::CompareByLength,
+        Fault::CompareByTerm,
+        Fault::CommitOldTerm,
+        Fault::CommitUnverified,
+        Fault::ChangeBeforeNop,
+        Fault::TwoChanges,
+        Fault::ChangeNotUndone,
+        Fault::LearnerCounts,
+        Fault::RemovedCounts,
+        Fault::ReadWithoutRound,
+        Fault::ReadBeforeNop,
+        Fault::NoticeIsTerm,
+        Fault::UnknownIsRemoved,
+        Fault::RemovedIsHeard,
+        Fault::SnapshotWithoutConfiguration,
+        Fault::TailAlwaysKept,
+        Fault::InstallBeforeSync,
+        Fault::AmnesiaIgnored,
+        Fault::DamageIgnored,
+        Fault::RepairUnchecked,
+        Fault::CutByOne,
+        Fault::LeaseIgnored,
+        Fault::NoCheckQuorum,
+        Fault::PreVoteRaisesTerm,
+    ];
 }

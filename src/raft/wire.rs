@@ -102,20 +102,24 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         Rpc::Fetched { index, term, found } => {
             head(out, FETCHED, message.term);
             numbers(out, &[index.0, term.0]);
-            match found {
-                Found::Body(body) => {
-                    out.push(FOUND_BODY);
-                    bytes(out, body);
-                }
-                Found::Damaged => out.push(FOUND_DAMAGED),
-                Found::Never => out.push(FOUND_NEVER),
-                Found::Behind => out.push(FOUND_BEHIND),
-            }
+            put_found(out, found);
         }
         Rpc::Removed { cluster, id } => {
             head(out, REMOVED, message.term);
             numbers(out, &[*cluster, id.0]);
         }
+    }
+}
+
+fn put_found(out: &mut Vec<u8>, found: &Found) {
+    match found {
+        Found::Body(body) => {
+            out.push(FOUND_BODY);
+            bytes(out, body);
+        }
+        Found::Damaged => out.push(FOUND_DAMAGED),
+        Found::Never => out.push(FOUND_NEVER),
+        Found::Behind => out.push(FOUND_BEHIND),
     }
 }
 

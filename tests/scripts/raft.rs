@@ -70,8 +70,7 @@ impl Disk {
     }
 
     fn holds(&self, index: Index, term: Term) -> bool {
-        let there =
-            |e: &Entry| e.index == index && e.term == term && matches!(e.body, Body::Good(_));
+        let there = |e: &Entry| e.index == index && e.term == term;
         self.snapshot.index >= index || self.entries.iter().any(there)
     }
 }
@@ -756,6 +755,17 @@ impl World {
         if raft.role() == RaftRole::Leader {
             let first = self.leaders.entry(raft.term().0).or_insert(id);
             assert_eq!(*first, id, "two leaders in term {}", raft.term().0);
+            for (index, (term, _)) in self.committed.iter().rev().take(5) {
+                if *index > raft.snapshot().index.0 && *term < raft.term() {
+                    let own = raft.entry(Index(*index)).map(|e| e.term);
+                    assert_eq!(
+                        own,
+                        Some(*term),
+                        "leader {id} of term {} lacks {index}",
+                        raft.term().0
+                    );
+                }
+            }
         }
     }
 
