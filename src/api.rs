@@ -426,11 +426,14 @@ impl<'a> Ask<'a> {
 
     /// The key that the path names; 414 when it is beyond the limits.
     fn key(&self) -> Result<KeyPath, Routed> {
-        if !form::key_fits(self.rest) {
+        let path = &self.request.path;
+        // With the slash before it, which the key has too.
+        let key = &path[path.len() - self.rest.len() - 1..];
+        if !form::key_fits(key) {
             let text = "414 Request-URI Too Long: a key has at most 8 KiB and 1,024 segments";
             return Err(self.answer(Response::new(414, TEXT, text)));
         }
-        Ok(KeyPath::new(self.rest))
+        Ok(KeyPath::new(key))
     }
 
     /// The parameters of the query alone.

@@ -101,12 +101,22 @@ pub struct Conn {
 
 impl Conn {
     pub fn open(port: u16) -> Conn {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
+        Conn::try_open(port).expect("the server listens")
+    }
+
+    /// `None` when nobody listens.
+    pub fn try_open(port: u16) -> Option<Conn> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.set_nodelay(true).expect("a socket option");
-        Conn {
+        Some(Conn {
             stream,
             input: Vec::new(),
-        }
+        })
+    }
+
+    /// False when the other side is gone.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
     }
 
     pub fn stream(&self) -> &TcpStream {
@@ -119,7 +129,7 @@ impl Conn {
             .expect("the server takes the request");
     }
 
-    /// Reads more; false at the end.
+    /// Reads more; false at the end, or when the other side is gone.
     fn fill(&mut self) -> bool {
         self.stream
             .set_read_timeout(Some(DEADLINE))
@@ -148,11 +158,6 @@ impl Conn {
         self.input.is_empty() && read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// True when the other side closes without sending more.
-    pub fn is_closed(&mut self) -> bool {
-        self.input.is_empty() && !self.fill()
-    }
-
     fn line(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.input.windows(2).position(|w| w == b"\r\n") {
@@ -171,7 +176,7 @@ impl Conn {
         let status = status.split(' ').nth(1).expect("a status line");
         let mut headers = Vec::new();
         loop {
-            let line = self.line().expect("a head has an end");
+            let line = self.line()?;
             if line.is_empty() {
                 break;
             }
@@ -201,36 +206,35 @@ impl Conn {
         Some(content)
     }
 
-    /// The body that follows a head.
-    pub fn body(&mut self, head: &Head, head_only: bool) -> Vec<u8> {
+    /// The body that follows a head; `None` when it is cut short.
+    pub fn body(&mut self, head: &Head, head_only: bool) -> Option<Vec<u8>> {
         if head_only {
-            return Vec::new();
+            return Some(Vec::new());
         }
         if head.is_chunked() {
             let mut body = Vec::new();
             loop {
-                let chunk = self.chunk().expect("the body is whole");
+                let chunk = self.chunk()?;
                 if chunk.is_empty() {
-                    return body;
+                    return Some(body);
                 }
                 body.extend_from_slice(&chunk);
             }
         }
         if let Some(length) = head.header("Content-Length") {
-            let length = length.parse().expect("a number");
-            return self.take(length).expect("the body is whole");
+            return self.take(length.parse().expect("a number"));
         }
         while self.fill() {}
-        std::mem::take(&mut self.input)
+        Some(std::mem::take(&mut self.input))
     }
 
-    /// The next answer, if one comes.
+    /// The next answer; `None` when the other side closes before all of it has come.
     pub fn try_answer(&mut self, head_only: bool) -> Option<Answer> {
         let mut head = self.head()?;
         while head.status == 100 {
             head = self.head()?;
         }
-        let body = self.body(&head, head_only);
+        let body = self.body(&head, head_only)?;
         Some(Answer { head, body })
     }
 
@@ -239,14 +243,36 @@ impl Conn {
         self.try_answer(false).expect("an answer")
     }
 
-    /// Sends a request and reads its answer.
-    pub fn ask(&mut self, method: &str, target: &str, body: &str) -> Answer {
+    /// Sends a request and reads its answer; `None` when the other side is gone.
+    pub fn try_ask(&mut self, method: &str, target: &str, body: &str) -> Option<Answer> {
         let bytes = if body.is_empty() {
             request(method, target, &[], b"")
         } else {
             form(method, target, body)
         };
-        self.send(&bytes);
-        self.try_answer(method == "HEAD").expect("an answer")
+        if !self.try_send(&bytes) {
+            return None;
+        }
+        self.try_answer(method == "HEAD")
+    }
+
+    /// Sends a request and reads its answer.
+    pub fn ask(&mut self, method: &str, target: &str, body: &str) -> Answer {
+        self.try_ask(method, target, body).expect("an answer")
+    }
+
+    /// Starts a watch and reads its head.
+    pub fn watch(port: u16, target: &str) -> Conn {
+        let mut conn = Conn::open(port);
+        conn.send(&request("GET", target, &[], b""));
+        let head = conn.head().expect("a head");
+        assert_eq!(head.status, 200);
+        conn
+    }
+
+    /// The next event of a stream; `None` when it has ended.
+    pub fn event(&mut self) -> Option<serde_json::Value> {
+        let chunk = self.chunk()?;
+        (!chunk.is_empty()).then(|| serde_json::from_slice(&chunk).expect("JSON"))
     }
 }

@@ -1,0 +1,113 @@
+//! A disk that fills up: writes are refused, reads go on, writes resume when there is room.
+use crate::client::{Conn, until};
+use crate::server::Server;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A small file system of its own, mounted as long as this lives. Needs root.
+struct SmallDisk {
+    _home: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .expect("the program is there");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {text}");
+}
+
+impl SmallDisk {
+    fn mount(mib: u32) -> SmallDisk {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("disk");
+        std::fs::create_dir(&path).expect("a directory");
+        let size = format!("size={mib}m");
+        run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                &size,
+                "tmpfs",
+                &path.display().to_string(),
+            ],
+        );
+        SmallDisk { _home: home, path }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let output = Command::new("umount").arg(&self.path).output();
+        assert!(
+            output.is_ok_and(|output| output.status.success()) || std::thread::panicking(),
+            "{} stays mounted",
+            self.path.display()
+        );
+    }
+}
+
+/// Takes all the room that is left.
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).expect("a file");
+    let block = vec![1; 64 * 1024];
+    while file.write_all(&block).is_ok() {}
+}
+
+#[test]
+fn a_full_disk() {
+    let disk = SmallDisk::mount(64);
+    let data_dir = disk.path.join("data");
+    // `-snapshot false`: the log may grow, so that it is the disk that ends it.
+    let mut server = Server::prepare(&[
+        "-snapshot=false",
+        "-max-request-bytes=1048576",
+        "-segment-bytes=8388608",
+    ]);
+    server.run_on(&data_dir);
+    let mut conn = Conn::open(server.client_port);
+    let filler = disk.path.join("filler");
+    fill(&filler);
+    let value = format!("value={}", "v".repeat(64 * 1024));
+    let mut acked = Vec::new();
+    let refused = loop {
+        let key = format!("/v2/keys/full/{}", acked.len());
+        let answer = conn.ask("PUT", &key, &value);
+        if answer.status() != 201 {
+            break answer;
+        }
+        acked.push(key);
+        assert!(acked.len() < 1_000, "64 MB went onto a full disk");
+    };
+    assert_eq!(refused.status(), 500);
+    let error = refused.json();
+    assert_eq!(error["errorCode"], 300);
+    assert_eq!(error["cause"], "disk full");
+    assert!(!acked.is_empty());
+    let there = |conn: &mut Conn| {
+        acked
+            .iter()
+            .all(|key| conn.ask("GET", key, "").status() == 200)
+    };
+    assert!(there(&mut conn), "reads go on");
+    assert_eq!(
+        conn.ask("GET", "/v2/keys/full?quorum=true", "").status(),
+        200
+    );
+    std::fs::remove_file(&filler).expect("the filler");
+    until("writes resume", || {
+        (conn.ask("PUT", "/v2/keys/again", "value=v").status() < 300).then_some(())
+    });
+    assert!(there(&mut conn));
+    server.kill();
+    server.run_on(&data_dir);
+    let mut conn = Conn::open(server.client_port);
+    assert!(there(&mut conn), "nothing that was acknowledged is lost");
+    assert_eq!(conn.ask("GET", "/v2/keys/again", "").status(), 200);
+    drop(server);
+}

@@ -1,0 +1,16 @@
+//! The built binary over real sockets.
+//!
+//! `server` starts it on free ports with a directory of its own and ends it by its id; `client` speaks HTTP byte by
+//! byte, so that it can send what no library would. `conformance` replays the recorded answers of etcd 0.4.9; `keys`,
+//! `watch` and `framing` ask what no recording shows; `restart` kills it under load; `start` gives it bad flags and bad
+//! directories; `disk` fills its disk.
+mod client;
+mod conformance;
+mod disk;
+mod framing;
+mod keys;
+mod record;
+mod restart;
+mod server;
+mod start;
+mod watch;

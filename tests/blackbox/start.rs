@@ -1,0 +1,183 @@
+//! Starts that cannot succeed: each says what is wrong and exits 1, and touches nothing.
+use crate::client::DEADLINE;
+use crate::server::{Server, tern};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Runs to its end; a process that does not end by itself is a failure.
+fn output(mut command: Command) -> Output {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let pid = rustix::process::Pid::from_child(&child);
+    let (send, receive) = std::sync::mpsc::channel();
+    let waiter = std::thread::spawn(move || {
+        let output = child.wait_with_output().expect("a child");
+        send.send(()).ok();
+        output
+    });
+    if receive.recv_timeout(DEADLINE).is_err() {
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
+        panic!("it runs on: {:?}", waiter.join());
+    }
+    waiter.join().expect("the waiter")
+}
+
+fn text(output: &Output) -> String {
+    let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    String::from_utf8(both).expect("UTF-8")
+}
+
+/// It exits 1 and says all of these.
+fn refused(command: Command, says: &[&str]) {
+    let output = output(command);
+    let text = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for word in says {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+fn with(args: &[&str]) -> Command {
+    let mut command = tern();
+    command.args(args);
+    command
+}
+
+#[test]
+fn flags_that_are_wrong() {
+    refused(with(&["-none"]), &["none"]);
+    refused(with(&["-name"]), &["name"]);
+    refused(with(&["-snapshot-count", "many"]), &["snapshot-count"]);
+    refused(with(&["-addr", "127.0.0.1"]), &["addr"]);
+    refused(with(&["-addr", "http://127.0.0.1:4001"]), &["addr"]);
+    refused(with(&["-bind-addr", ":4001"]), &["bind-addr"]);
+    refused(with(&["stray"]), &["stray"]);
+    refused(with(&["-config", "/none/etcd.conf"]), &["/none/etcd.conf"]);
+}
+
+#[test]
+fn flags_that_only_print() {
+    for flag in ["-version", "--version", "-h", "-help"] {
+        let output = output(with(&[flag]));
+        assert_eq!(output.status.code(), Some(0), "{flag}");
+        assert!(!output.stdout.is_empty(), "{flag}");
+    }
+    let version = output(with(&["-version"]));
+    assert!(text(&version).contains(tern::VERSION));
+}
+
+/// A second machine on the same directory waits 2 s for the lock, then says so and leaves the first alone.
+#[test]
+fn a_directory_in_use() {
+    let server = Server::start(&[]);
+    server.client("PUT", "/v2/keys/k", "value=v");
+    let other = Server::prepare(&[]);
+    let command = other.command(&server.data_dir());
+    refused(command, &[&server.data_dir().display().to_string()]);
+    assert_eq!(server.client("PUT", "/v2/keys/k", "value=w").status(), 200);
+}
+
+#[test]
+fn a_port_in_use() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut server = Server::prepare(&[]);
+    server.client_port = taken.local_addr().expect("bound").port();
+    let port = server.client_port.to_string();
+    refused(server.command(&server.data_dir()), &[&port]);
+}
+
+/// A directory that cannot be made or written: below a file, and on a file system that is read only.
+#[test]
+fn a_directory_that_cannot_be_written() {
+    let server = Server::prepare(&[]);
+    let file = server.home.path().join("file");
+    std::fs::write(&file, "not a directory").expect("a file");
+    let below = file.join("data");
+    refused(server.command(&below), &[&below.display().to_string()]);
+    assert_eq!(std::fs::read(&file).expect("a file"), b"not a directory");
+    refused(server.command(Path::new("/proc/tern")), &["/proc/tern"]);
+}
+
+/// What etcd wrote is refused with how to move it, and stays as it is.
+#[test]
+fn a_directory_of_etcd() {
+    let server = Server::prepare(&[]);
+    let data_dir = server.data_dir();
+    std::fs::create_dir_all(data_dir.join("snapshot")).expect("a folder");
+    std::fs::write(data_dir.join("conf"), r#"{"commitIndex":0,"peers":[]}"#).expect("a file");
+    std::fs::write(data_dir.join("log"), "0000001a etcd's own").expect("a file");
+    refused(
+        server.command(&data_dir),
+        &[&data_dir.display().to_string(), "etcd"],
+    );
+    let log = std::fs::read_to_string(data_dir.join("log")).expect("a file");
+    assert_eq!(log, "0000001a etcd's own");
+}
+
+/// Every file below a directory.
+fn files(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut open = vec![directory.to_path_buf()];
+    let mut found = Vec::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(
+                std::fs::read_dir(path)
+                    .expect("a folder")
+                    .map(|entry| entry.expect("an entry").path()),
+            );
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Where in the log a value stands: file and offset.
+fn place_of(data_dir: &Path, value: &str) -> (std::path::PathBuf, usize) {
+    for path in files(data_dir) {
+        let bytes = std::fs::read(&path).expect("a file");
+        let found = bytes
+            .windows(value.len())
+            .position(|window| window == value.as_bytes());
+        if let Some(offset) = found {
+            return (path, offset);
+        }
+    }
+    panic!("{value} is nowhere below {}", data_dir.display());
+}
+
+/// One flipped bit in an acknowledged write: the machine does not start, and says where.
+#[test]
+fn a_damaged_log() {
+    let mut server = Server::start(&[]);
+    let mut conn = crate::client::Conn::open(server.client_port);
+    for number in 0..200 {
+        let body = format!("value=value-number-{number:03}-ends");
+        assert!(conn.ask("PUT", "/v2/keys/k", &body).status() < 300);
+    }
+    server.kill();
+    let (path, offset) = place_of(&server.data_dir(), "value-number-100-ends");
+    let mut bytes = std::fs::read(&path).expect("a file");
+    bytes[offset + 3] ^= 0x10;
+    std::fs::write(&path, &bytes).expect("a file");
+    let name = path
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
+    refused(
+        server.command(&server.data_dir()),
+        &[&name, "offset", "entry"],
+    );
+    bytes[offset + 3] ^= 0x10;
+    std::fs::write(&path, &bytes).expect("a file");
+    server.run();
+    let value = server.client("GET", "/v2/keys/k", "").json();
+    assert_eq!(value["node"]["value"], "value-number-199-ends");
+}
