@@ -3,9 +3,10 @@
 //! A port is taken (`bind`) before the log is read, so that a busy one is said at once, and listened on only when
 //! there is something to serve: until then a client is refused rather than left waiting.
 use crate::clock;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 
 /// How long a port that is still held is tried again: a predecessor may be dying.
@@ -74,7 +75,13 @@ fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
         SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    let socket = match rustix::net::socket_with(family, SocketType::STREAM, flags, None) {
+        // A kernel without IPv6: all interfaces are those of IPv4.
+        Err(Errno::AFNOSUPPORT) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            return bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())));
+        }
+        made => made?,
+    };
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, false)?;
