@@ -274,26 +274,36 @@ impl Store {
 
     /// Frees at most 1,000 nodes of deleted subtrees; true when more is left.
     pub fn free_some(&mut self) -> bool {
-        for _ in 0..FREE_MAX {
-            let Some((id, depth)) = self.freeing.last().copied() else {
-                break;
-            };
-            let node = self.tree.node(id);
-            let due = (node.expires_ns, node.created, depth);
-            let child = match node.is_dir() {
+        let mut left = FREE_MAX;
+        while left > 0
+            && let Some((id, depth)) = self.freeing.last().copied()
+        {
+            let child = match self.tree.node(id).is_dir() {
                 true => self.tree.children_mut(id).pop_first(),
                 false => None,
             };
             match child {
-                Some((_, child)) => self.freeing.push((child, depth + 1)),
+                Some((_, child)) if self.tree.node(child).is_dir() => {
+                    self.freeing.push((child, depth + 1));
+                }
+                Some((_, child)) => {
+                    self.free(child, depth + 1);
+                    left -= 1;
+                }
                 None => {
-                    self.ttl.remove(due);
-                    self.tree.release(id);
                     self.freeing.pop();
+                    self.free(id, depth);
+                    left -= 1;
                 }
             }
         }
         let in_the_way = self.purge_ttl();
         in_the_way || !self.freeing.is_empty()
+    }
+
+    fn free(&mut self, id: NodeId, depth: u32) {
+        let node = self.tree.node(id);
+        self.ttl.remove((node.expires_ns, node.created, depth));
+        self.tree.release(id);
     }
 }

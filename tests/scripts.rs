@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 mod http;
 #[path = "scripts/raft.rs"]
 mod raft;
+#[path = "scripts/store.rs"]
+mod store;
 #[path = "scripts/timer.rs"]
 mod timer;
 
@@ -20,6 +22,11 @@ fn http_traces() {
 #[test]
 fn raft_traces() {
     check("raft", raft::run);
+}
+
+#[test]
+fn store_traces() {
+    check("store", store::run);
 }
 
 #[test]
