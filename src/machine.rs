@@ -9,7 +9,7 @@ pub mod seam;
 pub use seam::*;
 
 use crate::error::{Code, Error};
-use crate::raft::{Configuration, Index, Lsn, Member, Message, PeerId, SnapshotMeta, Term};
+use crate::raft::{Configuration, Index, Lsn, Member, Message, PeerId, Raft, SnapshotMeta, Term};
 use crate::replica::{HISTORY_BYTES_MAX, Replica, Standing, registry};
 use crate::store::{Action, HistoryLimits, Step, Store};
 use crate::timer::Now;
@@ -343,6 +343,11 @@ impl Machine {
     /// The last entry that the key space holds.
     pub fn applied(&self) -> Index {
         self.replica.applied()
+    }
+
+    /// Its raft, to look at.
+    pub fn raft(&self) -> &Raft {
+        self.replica.raft()
     }
 
     /// The key space, to look at.

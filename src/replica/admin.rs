@@ -9,6 +9,10 @@ use crate::timer::Now;
 impl Replica {
     /// Answers what is asked; a change of the cluster goes into the log first.
     pub fn on_request(&mut self, now: Now, ticket: Ticket, op: Op) {
+        let reads = matches!(op, Op::Get { .. } | Op::Watch { .. } | Op::Migrate);
+        if reads && !self.has_joined() {
+            return self.redirect_to_leader(ticket);
+        }
         let outcome = match op {
             Op::Get {
                 path,
@@ -52,6 +56,11 @@ impl Replica {
             Op::MachineGet { name } => self.machine(&name),
         };
         self.answer(ticket, outcome);
+    }
+
+    /// A new member shows nothing before it has applied its own join.
+    fn has_joined(&self) -> bool {
+        self.applied.0 >= self.raft.id().0
     }
 
     fn refuse_watch(&mut self, ticket: Ticket) {

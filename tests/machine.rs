@@ -1,0 +1,10 @@
+//! The machine driven by hand through its seam: what it promises, and when.
+#[path = "machine/rig.rs"]
+mod rig;
+
+#[path = "machine/cluster.rs"]
+mod cluster;
+#[path = "machine/single.rs"]
+mod single;
+#[path = "machine/snapshots.rs"]
+mod snapshots;

@@ -1,0 +1,177 @@
+//! Several machines: joining, redirects, a snapshot for a newcomer, removal, handing over.
+use super::rig::*;
+use std::collections::BTreeMap;
+use tern::error::{Code, Error};
+use tern::machine::*;
+use tern::raft::PeerId;
+
+fn cluster(count: u16, settings: Settings) -> Cluster {
+    let founder = Rig::serving(settings);
+    let mut cluster = Cluster {
+        rigs: BTreeMap::from([(founder.machine.id(), founder)]),
+    };
+    for number in 2..=count {
+        cluster.join(number, u64::from(number));
+        cluster.pass(500_000);
+    }
+    cluster
+}
+
+fn assert_equal(cluster: &Cluster) {
+    let state = |rig: &Rig| (rig.machine.applied(), rig.machine.store().state_hash());
+    let mut states = cluster.rigs.values().map(state);
+    let first = states.next().expect("a machine");
+    assert!(states.all(|s| s == first));
+}
+
+#[test]
+fn three_machines_hold_the_same() {
+    let mut cluster = cluster(3, settings(1));
+    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let voters = cluster.at(ids[0]).machine.configuration().voters().count();
+    assert_eq!(voters, 3, "learners were promoted");
+    assert!(
+        matches!(cluster.done(ids[0], set("/foo", "bar")), Outcome::Event(e) if e.node.modified.0 == 5)
+    );
+    for id in &ids {
+        assert_eq!(cluster.at(*id).value("/foo").as_deref(), Some("bar"));
+        assert_eq!(cluster.at(*id).machine.indexes().etcd.0, 5);
+    }
+    assert_equal(&cluster);
+    let to_leader = Outcome::Redirect {
+        client_url: "http://127.0.0.1:4001".into(),
+        peer_url: "http://127.0.0.1:7001".into(),
+    };
+    assert_eq!(cluster.done(ids[1], set("/foo", "x")), to_leader);
+    assert_eq!(cluster.done(ids[2], read("/foo", false, true)), to_leader);
+    assert!(matches!(
+        cluster.done(ids[0], read("/foo", false, true)),
+        Outcome::Page { .. }
+    ));
+}
+
+#[test]
+fn a_newcomer_gets_the_snapshot_and_what_follows() {
+    let mut cluster = cluster(
+        1,
+        Settings {
+            snapshot_count: 20,
+            ..settings(1)
+        },
+    );
+    let founder = cluster.leader();
+    for n in 0..300 {
+        cluster.done(founder, set(&format!("/dir/{n}"), &"v".repeat(20)));
+    }
+    assert!(cluster.at(founder).disk.snapshots.len() == 2);
+    let id = cluster.join(2, 2);
+    cluster.pass(2_000_000);
+    cluster.done(founder, set("/foo", "bar"));
+    assert!(cluster.at(id).snapshot_log.contains(&"receive"));
+    assert_eq!(
+        cluster.at(id).value("/dir/299").as_deref(),
+        Some(&*"v".repeat(20))
+    );
+    assert_equal(&cluster);
+    // Watchers of the newcomer are told like others'.
+    let poll = cluster.at(id).ask(watch("/foo", false, None));
+    cluster.done(founder, set("/foo", "told"));
+    assert_eq!(cluster.at(id).delivered(poll).len(), 1);
+}
+
+#[test]
+fn a_removed_machine_stops_and_points_to_the_leader() {
+    let mut cluster = cluster(3, settings(1));
+    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let poll = cluster.at(ids[2]).ask(watch("/foo", false, None));
+    cluster.settle();
+    assert_eq!(cluster.at(ids[2]).answer(poll), Outcome::Watching);
+    let outcome = cluster.done(
+        ids[0],
+        Op::MachineRemove {
+            name: "node3".into(),
+        },
+    );
+    assert_eq!(outcome, Outcome::Removed);
+    cluster.pass(500_000);
+    let removed = cluster.at(ids[2]);
+    assert!(removed.removed);
+    assert_eq!(removed.machine.role(), Role::Standby);
+    assert_eq!(removed.machine.next_deadline(), u64::MAX);
+    assert_eq!(removed.answer(poll), Outcome::WatchEnd);
+    assert!(
+        matches!(removed.done(get("/foo")), Outcome::Redirect { client_url, .. } if &*client_url == "http://127.0.0.1:4001")
+    );
+    assert_eq!(cluster.at(ids[0]).value("/_etcd/machines/node3"), None);
+}
+
+#[test]
+fn a_leader_that_stops_hands_over_first() {
+    let mut cluster = cluster(3, settings(1));
+    let leader = cluster.leader();
+    let write = cluster.at(leader).ask(set("/foo", "bar"));
+    let rig = cluster.at(leader);
+    rig.machine.on_stop(rig.now);
+    cluster.settle();
+    let rig = cluster.at(leader);
+    assert!(rig.stopped);
+    assert!(matches!(rig.answer(write), Outcome::Event(_)));
+    cluster.rigs.remove(&leader);
+    let next = cluster.leader();
+    assert!(matches!(
+        cluster.done(next, set("/foo", "on")),
+        Outcome::Event(_)
+    ));
+}
+
+#[test]
+fn a_leader_alone_steps_down_and_its_writes_are_not_lost_silently() {
+    let mut cluster = cluster(3, settings(1));
+    let leader = cluster.leader();
+    let alone = cluster.rigs.remove(&leader).expect("the leader");
+    let mut island = Cluster {
+        rigs: BTreeMap::from([(leader, alone)]),
+    };
+    let open = island.at(leader).ask(set("/foo", "open"));
+    let open_read = island.at(leader).ask(read("/foo", false, true));
+    island.pass(1_000_000);
+    assert!(island.at(leader).told(open).is_empty());
+    let lost = Outcome::Failed(Error::new(Code::LeaderElect, ""));
+    assert_eq!(island.at(leader).answer(open_read), lost);
+    let none = Outcome::Failed(Error::new(Code::RaftInternal, ""));
+    assert_eq!(island.done(leader, set("/foo", "late")), none);
+    assert_eq!(island.done(leader, read("/foo", false, true)), lost);
+    // The others go on, and overwrite what was never committed.
+    cluster.pass(1_000_000);
+    let next = cluster.leader();
+    cluster.done(next, set("/foo", "theirs"));
+    let mut back = island.rigs.remove(&leader).expect("the former leader");
+    back.sent.clear();
+    cluster.rigs.insert(leader, back);
+    cluster.pass(1_000_000);
+    let told = cluster.at(leader).answer(open);
+    assert_eq!(
+        told,
+        Outcome::Failed(Error::new(Code::RaftInternal, "not committed"))
+    );
+    assert_equal(&cluster);
+}
+
+#[test]
+fn joins_at_once_are_all_taken() {
+    let mut cluster = cluster(1, settings(1));
+    let leader = cluster.leader();
+    let tickets: Vec<Ticket> = (2..=4)
+        .map(|n| cluster.at(leader).ask(join(&settings(n), u64::from(n))))
+        .collect();
+    cluster.settle();
+    for ticket in tickets {
+        assert!(matches!(
+            cluster.at(leader).answer(ticket),
+            Outcome::Joined(_)
+        ));
+    }
+    let leader = cluster.at(leader);
+    assert_eq!(leader.machine.configuration().members.len(), 4);
+    assert_eq!(leader.machine.indexes().etcd.0, 5);
+}

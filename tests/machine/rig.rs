@@ -1,0 +1,482 @@
+//! A shell of a few lines round `Machine`: a disk that syncs when the test says so, a clock that stands still, answers
+//! that are kept. It checks on the way that nothing leaves the core before the disk has what it rests on.
+use std::collections::BTreeMap;
+use tern::command::{Command, KeyPath};
+use tern::machine::*;
+use tern::raft::{Entry, Index, Lsn, Message, PeerId, Persist, SnapshotMeta, Term};
+use tern::store::{HistoryLimits, Restore, Store};
+use tern::timer::Now;
+
+pub const SECOND_US: u64 = 1_000_000;
+/// 2026-11-24 00:00 UTC.
+pub const EPOCH_NS: u64 = 1_795_478_400_000_000_000;
+
+/// What a machine's disk holds durably.
+#[derive(Default)]
+pub struct Disk {
+    pub term: Term,
+    pub vote: PeerId,
+    pub id: PeerId,
+    pub entries: Vec<Entry>,
+    pub commit: Index,
+    /// Oldest first, at most two.
+    pub snapshots: Vec<(SnapshotMeta, Vec<u8>)>,
+    writing: Option<(SnapshotMeta, Vec<u8>)>,
+    receiving: Vec<u8>,
+}
+
+impl Disk {
+    fn carry_out(&mut self, what: Persist) {
+        match what {
+            Persist::State { term, vote } => (self.term, self.vote) = (term, vote),
+            Persist::Append { entries, commit } => {
+                let first = entries[0].index;
+                self.entries.retain(|e| e.index < first);
+                self.entries.extend(entries);
+                self.commit = self.commit.max(commit);
+            }
+            Persist::Installed { meta, keep_tail } => {
+                self.entries.retain(|e| keep_tail && e.index > meta.index);
+                self.commit = self.commit.max(meta.index);
+            }
+            Persist::Release { through } => self.entries.retain(|e| e.index > through),
+            Persist::Repair(_) => panic!("nothing is damaged here"),
+        }
+    }
+}
+
+/// One machine, its disk, and what it has said.
+pub struct Rig {
+    pub machine: Machine,
+    pub settings: Settings,
+    pub disk: Disk,
+    pub now: Now,
+    pub effects: Effects,
+    /// Handed to the disk and not synced.
+    pub pending: Vec<Persist>,
+    lsn: Lsn,
+    pub answers: Vec<Answer>,
+    pub events: Vec<Delivery>,
+    pub facts: Vec<Fact>,
+    pub sent: Vec<(PeerId, Message)>,
+    /// Kinds of snapshot outputs, in order.
+    pub snapshot_log: Vec<&'static str>,
+    pub stopped: bool,
+    pub removed: bool,
+    last_ticket: u64,
+}
+
+pub fn limits() -> HistoryLimits {
+    HistoryLimits {
+        events: 1000,
+        bytes: 16 << 20,
+    }
+}
+
+pub fn settings(number: u16) -> Settings {
+    Settings {
+        name: format!("node{number}").into(),
+        client_url: format!("http://127.0.0.1:{}", 4000 + number).into(),
+        peer_url: format!("http://127.0.0.1:{}", 7000 + number).into(),
+        heartbeat_ms: 50,
+        election_ms: 200,
+        snapshot_count: 10_000,
+        snapshots: true,
+        cluster: Default::default(),
+        history_events: 1000,
+    }
+}
+
+pub fn restore(bytes: &[u8]) -> Store {
+    let mut restore = Restore::new(limits());
+    // Cut anyhow: the file's reader knows nothing of the content.
+    for piece in bytes.chunks(1000) {
+        restore.chunk(piece).expect("a good snapshot");
+    }
+    restore.finish().expect("a whole snapshot")
+}
+
+impl Rig {
+    /// A new cluster of one, not advanced yet.
+    pub fn found(settings: Settings) -> Rig {
+        let founding = Machine::bootstrap(&settings, 77, 5);
+        let content = founding.chunks.concat();
+        let disk = Disk {
+            term: founding.term,
+            id: founding.id,
+            snapshots: vec![(founding.meta, content)],
+            ..Disk::default()
+        };
+        Rig::start(
+            settings,
+            disk,
+            Now {
+                mono_us: 1_000_000,
+                wall_ns: EPOCH_NS,
+            },
+        )
+    }
+
+    /// A new cluster of one that serves.
+    pub fn serving(settings: Settings) -> Rig {
+        let mut rig = Rig::found(settings);
+        rig.settle();
+        assert!(rig.machine.is_serving());
+        rig
+    }
+
+    pub fn start(settings: Settings, mut disk: Disk, now: Now) -> Rig {
+        disk.writing = None;
+        let snapshot = disk.snapshots.last();
+        let recovered = Recovered {
+            term: disk.term,
+            vote: disk.vote,
+            id: disk.id,
+            incarnation: 77,
+            snapshot: snapshot.map(|(meta, bytes)| (meta.clone(), restore(bytes))),
+            snapshot_bytes: snapshot.map_or(0, |(_, bytes)| bytes.len() as u64),
+            entries: {
+                let from = snapshot.map_or(0, |(meta, _)| meta.index.0);
+                let behind = disk.entries.iter().filter(|e| e.index.0 > from);
+                behind.cloned().collect()
+            },
+            commit: disk.commit,
+        };
+        let seed = u64::from(settings.name.as_bytes()[4]);
+        Rig {
+            machine: Machine::recover(settings.clone(), recovered, seed, now),
+            settings,
+            disk,
+            now,
+            effects: Effects::default(),
+            pending: Vec::new(),
+            lsn: Lsn(0),
+            answers: Vec::new(),
+            events: Vec::new(),
+            facts: Vec::new(),
+            sent: Vec::new(),
+            snapshot_log: Vec::new(),
+            stopped: false,
+            removed: false,
+            last_ticket: 0,
+        }
+    }
+
+    /// Kills the machine and starts it again from what is durable.
+    pub fn restart(self) -> Rig {
+        Rig::start(self.settings, self.disk, self.now)
+    }
+
+    pub fn ask(&mut self, op: Op) -> Ticket {
+        self.last_ticket += 1;
+        let ticket = Ticket(self.last_ticket);
+        self.machine.on_request(self.now, ticket, op);
+        ticket
+    }
+
+    pub fn again(&mut self, ticket: Ticket, op: Op) {
+        self.machine.on_request(self.now, ticket, op);
+    }
+
+    /// One `advance`; the disk gets what is for it and syncs nothing.
+    pub fn turn(&mut self) {
+        self.effects.clear();
+        self.machine.advance(self.now, &mut self.effects);
+        self.pending.append(&mut self.effects.persist);
+        self.lsn = self.effects.lsn;
+        self.answers.append(&mut self.effects.answers);
+        self.events.append(&mut self.effects.events);
+        self.facts.append(&mut self.effects.facts);
+        self.sent.append(&mut self.effects.send);
+        self.stopped |= self.effects.stopped;
+        self.removed |= self.effects.removed;
+        for out in std::mem::take(&mut self.effects.snapshot) {
+            self.on_snapshot_out(out);
+        }
+    }
+
+    fn on_snapshot_out(&mut self, out: SnapshotOut) {
+        let disk = &mut self.disk;
+        let (kind, input) = match out {
+            SnapshotOut::Begin(meta) => {
+                disk.writing = Some((meta, Vec::new()));
+                ("begin", None)
+            }
+            SnapshotOut::Chunk(bytes) => {
+                disk.writing.as_mut().expect("begun").1.extend(bytes);
+                ("chunk", None)
+            }
+            SnapshotOut::Finish => {
+                let whole = disk.writing.take().expect("begun");
+                let (index, bytes) = (whole.0.index, whole.1.len() as u64);
+                disk.snapshots.push(whole);
+                if disk.snapshots.len() > 2 {
+                    disk.snapshots.remove(0);
+                }
+                let older = disk.snapshots[0].0.index;
+                let saved = SnapshotIn::Saved {
+                    index,
+                    bytes,
+                    older,
+                };
+                ("finish", Some(saved))
+            }
+            SnapshotOut::Abandon => {
+                disk.writing = None;
+                ("abandon", None)
+            }
+            SnapshotOut::Read { to, index, offset } => {
+                let found = disk.snapshots.iter().find(|(meta, _)| meta.index == index);
+                let data = found.map(|(_, bytes)| {
+                    let rest = &bytes[offset as usize..];
+                    let piece = &rest[..rest.len().min(500)];
+                    (piece.into(), piece.len() == rest.len())
+                });
+                let read = SnapshotIn::Read {
+                    to,
+                    index,
+                    offset,
+                    data,
+                };
+                ("read", Some(read))
+            }
+            SnapshotOut::Receive {
+                meta,
+                offset,
+                data,
+                done,
+            } => {
+                disk.receiving.truncate(offset as usize);
+                disk.receiving.extend(data);
+                let installed = done.then(|| {
+                    let bytes = std::mem::take(&mut disk.receiving);
+                    let store = Box::new(restore(&bytes));
+                    let size = bytes.len() as u64;
+                    disk.snapshots = vec![(meta.clone(), bytes)];
+                    SnapshotIn::Installed {
+                        meta,
+                        store,
+                        bytes: size,
+                    }
+                });
+                ("receive", installed)
+            }
+        };
+        self.snapshot_log.push(kind);
+        if let Some(input) = input {
+            self.machine.on_snapshot(self.now, input);
+        }
+    }
+
+    /// The disk has synced everything it was given.
+    pub fn sync(&mut self) {
+        for what in std::mem::take(&mut self.pending) {
+            self.disk.carry_out(what);
+        }
+        self.machine.on_synced(self.now, self.lsn);
+    }
+
+    /// Turns and syncs until nothing is left to do.
+    pub fn settle(&mut self) {
+        for _ in 0..100_000 {
+            self.turn();
+            if self.pending.is_empty() && !self.machine.wants_turn() {
+                return;
+            }
+            self.sync();
+        }
+        panic!("never at rest");
+    }
+
+    /// Time passes, with every deadline on the way.
+    pub fn pass(&mut self, us: u64) {
+        let end = self.now.mono_us + us;
+        loop {
+            let next = self.machine.next_deadline().clamp(self.now.mono_us, end);
+            self.now.wall_ns += (next - self.now.mono_us) * 1000;
+            self.now.mono_us = next;
+            self.machine.on_time(self.now);
+            self.settle();
+            if self.machine.next_deadline() > end || next == end {
+                break;
+            }
+        }
+        self.now.wall_ns += (end - self.now.mono_us) * 1000;
+        self.now.mono_us = end;
+    }
+
+    /// The only answer to a ticket.
+    pub fn answer(&mut self, ticket: Ticket) -> Outcome {
+        let mut told = self.told(ticket);
+        assert_eq!(told.len(), 1, "{told:?}");
+        told.remove(0)
+    }
+
+    /// All answers to a ticket so far, taken out.
+    pub fn told(&mut self, ticket: Ticket) -> Vec<Outcome> {
+        let (told, rest) = std::mem::take(&mut self.answers)
+            .into_iter()
+            .partition(|a: &Answer| a.ticket == ticket);
+        self.answers = rest;
+        told.into_iter().map(|a: Answer| a.outcome).collect()
+    }
+
+    /// Asks, lets everything happen, and gives the answer.
+    pub fn done(&mut self, op: Op) -> Outcome {
+        let ticket = self.ask(op);
+        self.settle();
+        self.answer(ticket)
+    }
+
+    pub fn put(&mut self, path: &str, value: &str) -> u64 {
+        match self.done(set(path, value)) {
+            Outcome::Event(event) => event.node.modified.0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A file's value.
+    pub fn value(&mut self, path: &str) -> Option<String> {
+        match self.done(get(path)) {
+            Outcome::Page { items, last: true } => {
+                Some(items[0].view.value.as_deref().unwrap_or("").to_string())
+            }
+            Outcome::Failed(_) => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a long poll or stream was told, by key and index.
+    pub fn delivered(&self, ticket: Ticket) -> Vec<(String, u64)> {
+        let mine = self
+            .events
+            .iter()
+            .filter(|d| d.tickets.iter().any(|t| t.0 == ticket));
+        mine.map(|d| (d.event.node.key.to_string(), d.etcd.0))
+            .collect()
+    }
+}
+
+/// Several machines and what is on its way between them.
+pub struct Cluster {
+    pub rigs: BTreeMap<PeerId, Rig>,
+}
+
+impl Cluster {
+    /// Carries messages until nobody has anything to say.
+    pub fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut on_the_way = Vec::new();
+            for (from, rig) in &mut self.rigs {
+                rig.settle();
+                let sent = rig.sent.drain(..);
+                on_the_way.extend(sent.map(|(to, message)| (*from, to, message)));
+            }
+            if on_the_way.is_empty() {
+                return;
+            }
+            for (from, to, message) in on_the_way {
+                if let Some(rig) = self.rigs.get_mut(&to) {
+                    rig.machine.on_message(rig.now, from, message);
+                }
+            }
+        }
+        panic!("never at rest");
+    }
+
+    /// Time passes for all, a heartbeat at a time.
+    pub fn pass(&mut self, us: u64) {
+        for _ in 0..us.div_ceil(50_000) {
+            for rig in self.rigs.values_mut() {
+                rig.now.mono_us += 50_000;
+                rig.now.wall_ns += 50_000_000;
+                rig.machine.on_time(rig.now);
+            }
+            self.settle();
+        }
+    }
+
+    pub fn leader(&self) -> PeerId {
+        let leads = |(_, rig): &(&PeerId, &Rig)| rig.machine.role() == Role::Leader;
+        let (id, _) = self.rigs.iter().find(leads).expect("a leader");
+        *id
+    }
+
+    pub fn at(&mut self, id: PeerId) -> &mut Rig {
+        self.rigs.get_mut(&id).expect("a machine")
+    }
+
+    /// Asks one of them and lets everything happen.
+    pub fn done(&mut self, id: PeerId, op: Op) -> Outcome {
+        let ticket = self.at(id).ask(op);
+        self.settle();
+        self.at(id).answer(ticket)
+    }
+
+    /// A machine asks the leader to join, and starts.
+    pub fn join(&mut self, number: u16, incarnation: u64) -> PeerId {
+        let (leader, settings) = (self.leader(), settings(number));
+        let id = match self.done(leader, join(&settings, incarnation)) {
+            Outcome::Joined(index) => PeerId(index.0),
+            other => panic!("{other:?}"),
+        };
+        let disk = Disk {
+            id,
+            ..Disk::default()
+        };
+        let now = self.at(leader).now;
+        self.rigs.insert(id, Rig::start(settings, disk, now));
+        self.settle();
+        id
+    }
+}
+
+pub fn join(settings: &Settings, incarnation: u64) -> Op {
+    Op::Join(Join {
+        min_version: 2,
+        max_version: 2,
+        name: settings.name.clone(),
+        peer_url: settings.peer_url.clone(),
+        client_url: settings.client_url.clone(),
+        incarnation,
+    })
+}
+
+pub fn set(path: &str, value: &str) -> Op {
+    Op::Write(Command::Set {
+        path: KeyPath::new(path),
+        value: Some(value.into()),
+        expires_ns: None,
+    })
+}
+
+pub fn set_until(path: &str, expires_ns: u64) -> Op {
+    Op::Write(Command::Set {
+        path: KeyPath::new(path),
+        value: Some("mortal".into()),
+        expires_ns: Some(expires_ns),
+    })
+}
+
+pub fn get(path: &str) -> Op {
+    read(path, false, false)
+}
+
+pub fn read(path: &str, recursive: bool, linearizable: bool) -> Op {
+    Op::Get {
+        path: KeyPath::new(path),
+        recursive,
+        sorted: true,
+        linearizable,
+    }
+}
+
+pub fn watch(path: &str, stream: bool, since: Option<u64>) -> Op {
+    Op::Watch {
+        path: KeyPath::new(path),
+        recursive: true,
+        stream,
+        since,
+        on_leader: false,
+    }
+}
