@@ -315,6 +315,7 @@ impl Replica {
 
     /// The key space is replaced, or served here no longer: every watcher's body ends, every listing breaks off.
     pub(super) fn end_readers(&mut self) {
+        self.deliver();
         let watchers = std::mem::take(&mut self.readers.watchers);
         for ticket in watchers.into_keys() {
             self.store.unwatch(WatcherId(ticket.0));

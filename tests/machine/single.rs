@@ -277,6 +277,7 @@ fn stopping_finishes_what_is_under_way() {
     let mut rig = Rig::serving(settings(1));
     let write = rig.ask(set("/foo", "bar"));
     let poll = rig.ask(watch("/foo", false, None));
+    let elsewhere = rig.ask(watch("/other", false, None));
     rig.turn();
     rig.machine.on_stop(rig.now);
     rig.turn();
@@ -287,7 +288,9 @@ fn stopping_finishes_what_is_under_way() {
     rig.settle();
     assert!(rig.stopped);
     assert!(matches!(rig.answer(write), Outcome::Event(_)));
-    assert_eq!(rig.told(poll), [Outcome::Watching, Outcome::WatchEnd]);
+    assert_eq!(rig.told(poll), [Outcome::Watching]);
+    assert_eq!(rig.delivered(poll), [("/foo".to_string(), 3)]);
+    assert_eq!(rig.told(elsewhere), [Outcome::Watching, Outcome::WatchEnd]);
 }
 
 #[test]
