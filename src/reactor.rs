@@ -72,6 +72,8 @@ pub struct Reactor {
     /// A second signal came.
     aborted: bool,
     log_is_behind: bool,
+    /// The machine was told something after it was last asked what follows: no waiting before it is asked again.
+    unheard: bool,
 }
 
 impl Reactor {
@@ -113,6 +115,7 @@ impl Reactor {
             stop_us: None,
             aborted: false,
             log_is_behind: false,
+            unheard: true,
         })
     }
 
@@ -237,7 +240,8 @@ impl Reactor {
     /// 9. Output buffers to sockets; then closes, frees, and finds out whether there is work left.
     fn flush_and_reap(&mut self) {
         self.clients.flush();
-        self.clients
+        self.unheard |= self
+            .clients
             .reap(self.poll.registry(), &mut self.machine, self.now);
         self.log_is_behind = !logger::flush();
     }
@@ -245,10 +249,12 @@ impl Reactor {
     /// Carries out what the machine has left for disk, peers and log.
     fn carry(&mut self) {
         let effects = &mut self.effects;
+        self.unheard = false;
         self.disk.append(&mut effects.persist, effects.lsn);
         for out in effects.snapshot.drain(..) {
             if let Some(saved) = self.disk.snapshot(out) {
                 self.machine.on_snapshot(self.now, saved);
+                self.unheard = true;
             }
         }
         if std::mem::take(&mut effects.members_changed) {
@@ -265,7 +271,8 @@ impl Reactor {
 
     /// How long the poll may wait; `None`: for an event.
     fn timeout(&self) -> Option<Duration> {
-        if self.clients.has_work() || self.disk.has_work() || self.machine.wants_turn() {
+        let wants = self.clients.has_work() || self.disk.has_work() || self.machine.wants_turn();
+        if wants || self.unheard {
             return Some(Duration::ZERO);
         }
         let mut next_us = self.machine.next_deadline();

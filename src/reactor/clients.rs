@@ -204,9 +204,9 @@ impl Clients {
     }
 
     /// Phase 9: drops who is done, asks the poll and the wheel for what the others wait for, and keeps on the list
-    /// those who can go on without being told.
-    pub fn reap(&mut self, registry: &Registry, machine: &mut Machine, now: Now) {
-        let mut kept = 0;
+    /// those who can go on without being told. Whether the machine was told of anybody who is gone.
+    pub fn reap(&mut self, registry: &Registry, machine: &mut Machine, now: Now) -> bool {
+        let (mut kept, mut told) = (0, false);
         for i in 0..self.ready.len() {
             let id = self.ready[i];
             let Some(conn) = self.conns.get_mut(id) else {
@@ -215,7 +215,7 @@ impl Clients {
             if conn.settle(now.mono_us, &self.timeouts, &mut self.pool)
                 || !ask_writable(conn, registry)
             {
-                self.drop_conn(id, machine, now);
+                told |= self.drop_conn(id, machine, now);
                 continue;
             }
             self.budget.change(conn.counted, conn.holds());
@@ -229,10 +229,12 @@ impl Clients {
         }
         self.ready.truncate(kept);
         self.keep_budget();
+        told
     }
 
-    fn drop_conn(&mut self, id: SlotId, machine: &mut Machine, now: Now) {
+    fn drop_conn(&mut self, id: SlotId, machine: &mut Machine, now: Now) -> bool {
         let conn = self.conns.remove(id).expect("it was just looked at");
+        let told = conn.flight.is_some();
         if let Some(flight) = conn.flight {
             machine.on_request(now, flight.ticket, Op::Gone);
         }
@@ -240,6 +242,7 @@ impl Clients {
             self.timers.cancel(timer);
         }
         self.budget.change(conn.counted, 0);
+        told
     }
 
     /// Above the budget the largest watcher goes; those who were not read from are looked at again when there is room.
