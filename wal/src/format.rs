@@ -14,7 +14,7 @@ pub const HEADER: usize = 32;
 /// The longest body that the header's 24 bits can tell.
 pub const BODY_MAX: usize = (1 << 24) - 1;
 /// The fixed part of a segment's head; the configuration follows.
-const HEAD_FIXED: usize = 72;
+const HEAD_FIXED: usize = 80;
 const HEAD_MAGIC: &[u8; 8] = b"tern log";
 
 /// What a record is. 0 is none, so that zeros are never a record.
@@ -65,6 +65,8 @@ pub struct Head {
     pub base: u64,
     /// The number of its first batch.
     pub batch: u64,
+    /// The highest commit index recorded before; the segments that hold it may be released before this one has any.
+    pub commit: u64,
     /// Where the last batch of the segment before ends; it was durable before this segment was used.
     pub previous_end: u32,
     /// The checksum of that batch.
@@ -192,7 +194,7 @@ impl Head {
     /// How long the head at the start of `bytes` says that it is; that may be wrong.
     pub fn claimed_bytes(bytes: &[u8]) -> usize {
         let fixed = bytes.get(..HEAD_FIXED);
-        fixed.map_or(0, |f| Head::bytes_for(get_u32(f, 64) as usize))
+        fixed.map_or(0, |f| Head::bytes_for(get_u32(f, 72) as usize))
     }
 
     /// The head's bytes, `records_at` of them.
@@ -209,6 +211,7 @@ impl Head {
             self.sequence,
             self.base,
             self.batch,
+            self.commit,
         ] {
             out.extend_from_slice(&word.to_le_bytes());
         }
@@ -230,12 +233,12 @@ impl Head {
     /// The head at the start of a segment.
     pub fn decode(bytes: &[u8]) -> Result<Head, BadHead> {
         let fixed = bytes.get(..HEAD_FIXED).ok_or(BadHead::Unreadable)?;
-        let configuration = get_u32(fixed, 64) as usize;
+        let configuration = get_u32(fixed, 72) as usize;
         let configuration = bytes[HEAD_FIXED..]
             .get(..configuration)
             .ok_or(BadHead::Unreadable)?;
-        let check = crc(crc(0, &fixed[..68]), configuration);
-        if &fixed[..8] != HEAD_MAGIC || check != get_u32(fixed, 68) {
+        let check = crc(crc(0, &fixed[..76]), configuration);
+        if &fixed[..8] != HEAD_MAGIC || check != get_u32(fixed, 76) {
             return Err(BadHead::Unreadable);
         }
         if get_u32(fixed, 8) != VERSION {
@@ -248,8 +251,9 @@ impl Head {
             sequence: get_u64(fixed, 32),
             base: get_u64(fixed, 40),
             batch: get_u64(fixed, 48),
-            previous_end: get_u32(fixed, 56),
-            previous_crc: get_u32(fixed, 60),
+            commit: get_u64(fixed, 56),
+            previous_end: get_u32(fixed, 64),
+            previous_crc: get_u32(fixed, 68),
             configuration: configuration.into(),
         };
         let records_at = Head::bytes_for(configuration.len());
@@ -296,6 +300,7 @@ mod tests {
             sequence: 1,
             base: 1,
             batch: 1,
+            commit: 0,
             previous_end: 0,
             previous_crc: 0,
             configuration: b"configuration".as_slice().into(),
@@ -309,8 +314,8 @@ mod tests {
         }
         let mut newer = whole;
         newer[8] = 2;
-        let check = crc(crc(0, &newer[..68]), b"configuration");
-        newer[68..72].copy_from_slice(&check.to_le_bytes());
+        let check = crc(crc(0, &newer[..76]), b"configuration");
+        newer[76..80].copy_from_slice(&check.to_le_bytes());
         assert_eq!(Head::decode(&newer), Err(BadHead::Version(2)));
     }
 }

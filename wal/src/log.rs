@@ -46,6 +46,7 @@ pub struct Wal {
     batch: u64,
     batch_crc: u32,
     commit: u64,
+    commit_placed: u64,
     /// A sync has ended and nobody has asked yet.
     ended: Option<u64>,
     /// The first error that was final.
@@ -150,6 +151,7 @@ impl Wal {
             sequence: 1,
             base: 0,
             batch: 1,
+            commit: 0,
             previous_end: 0,
             previous_crc: 0,
             configuration: Box::default(),
@@ -189,6 +191,7 @@ impl Wal {
             batch: 0,
             batch_crc: 0,
             commit: 0,
+            commit_placed: 0,
             ended: None,
             failed: None,
         }
@@ -228,7 +231,7 @@ impl Wal {
         wal.configuration = scanner.configuration.clone();
         (wal.next, wal.next_placed) = (scanner.log.next, scanner.log.next);
         (wal.batch, wal.batch_crc) = (scanner.tail.batch, scanner.tail.crc);
-        wal.commit = scanner.log.commit;
+        (wal.commit, wal.commit_placed) = (scanner.log.commit, scanner.log.commit);
         let recovered = Recovered {
             identity,
             is_new: false,
@@ -539,6 +542,7 @@ impl Wal {
         };
         self.batch += 1;
         self.batch_crc = crc;
+        self.commit_placed = self.commit;
         header.encode(self.seed(at))
     }
 
@@ -567,6 +571,7 @@ impl Wal {
             sequence: self.active.sequence + 1,
             base: self.next_placed,
             batch: self.batch,
+            commit: self.commit_placed,
             previous_end: self.active.end as u32,
             previous_crc: self.batch_crc,
             configuration: self.configuration.clone(),

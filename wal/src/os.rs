@@ -48,7 +48,7 @@ pub struct Call<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Make,
-    /// Only for `Sync` and `SyncDir`: report success without making it.
+    /// Only for `Sync`, `SyncDir` and `Advise`: report success without making it.
     Skip,
     /// Report this error without making it.
     Fail(i32),
@@ -260,7 +260,8 @@ impl Os {
     /// Gives the clean pages of a file back, so that a later read shows what the disk has and the next write meets
     /// small folios.
     pub fn drop_cache(&mut self, file: &File, name: &str) -> Result<(), Error> {
-        self.call(Op::Advise, name, |_| {
+        let (op, to) = (Op::Advise, "");
+        self.may_skip(Call { op, file: name, to }, |_| {
             rustix::fs::fadvise(file, 0, None, Advice::DontNeed).map_err(io::Error::from)
         })
     }
@@ -268,16 +269,16 @@ impl Os {
     /// Waits until all of a file is on the disk, what was written through a map included.
     pub fn sync(&mut self, file: &File, name: &str) -> Result<(), Error> {
         let (op, to) = (Op::Sync, "");
-        self.sync_any(Call { op, file: name, to }, |_| file.sync_data())
+        self.may_skip(Call { op, file: name, to }, |_| file.sync_data())
     }
 
     /// Waits until the names in the directory are on the disk.
     pub fn sync_dir(&mut self) -> Result<(), Error> {
         let (op, file, to) = (Op::SyncDir, "", "");
-        self.sync_any(Call { op, file, to }, |handle| handle.sync_all())
+        self.may_skip(Call { op, file, to }, |handle| handle.sync_all())
     }
 
-    fn sync_any(
+    fn may_skip(
         &mut self,
         call: Call,
         make: impl FnOnce(&File) -> io::Result<()>,

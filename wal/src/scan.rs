@@ -218,6 +218,7 @@ impl Scanner {
             Some(_) => {}
         }
         self.note(sequence, head.segment_bytes);
+        self.log.commit = self.log.commit.max(head.commit);
         let next = next.filter(|n| n.identity == head.identity && n.sequence == sequence + 1);
         self.configuration = head.configuration.clone();
         self.records(name, bytes, &head, next);

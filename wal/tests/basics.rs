@@ -30,11 +30,14 @@ fn put(wal: &mut Wal, records: &[Record], commit: u64) {
     assert!(!wal.wants_sync());
 }
 
-fn list(recovered: &Recovered) -> Vec<(u64, u64, &[u8])> {
-    let good = |b| match b {
-        &Body::Good(ref bytes) => &bytes[..],
+fn good(body: &Body) -> &[u8] {
+    match body {
+        Body::Good(bytes) => bytes,
         Body::Faulty { .. } => panic!("a whole body"),
-    };
+    }
+}
+
+fn list(recovered: &Recovered) -> Vec<(u64, u64, &[u8])> {
     let entries = recovered.entries.iter();
     entries.map(|e| (e.term, e.index, good(&e.body))).collect()
 }

@@ -1,0 +1,244 @@
+//! What the tests share: seeded numbers, and a disk that loses what was not synced.
+#![allow(dead_code)]
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use wal::os::{Call, Hook, Op, Verdict};
+
+/// The smallest segment; every test uses it.
+pub const SEGMENT: u64 = 64 << 10;
+/// What a disk writes whole or not at all; not even that, when it is being written as the power goes.
+const SECTOR: usize = 512;
+const EIO: i32 = 5;
+/// A seed for what needs no particular one.
+pub const IDENTITY: u64 = 0x1234_5678_9abc_def0;
+
+/// splitmix64.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        bytes.iter_mut().for_each(|b| *b = self.next() as u8);
+    }
+}
+
+/// Which syncs a disk that lies leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    Nothing,
+    Files,
+    Names,
+}
+
+/// What happens at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    Run,
+    /// The power goes before this call is made: it and all after it fail.
+    StopAt(usize),
+    /// This one call fails.
+    FailAt(usize, i32),
+}
+
+enum NameOp {
+    Link(String, usize),
+    Rename(String, String),
+    Unlink(String),
+}
+
+/// A directory of which only what was synced is sure to outlive a crash.
+pub struct Disk {
+    pub dir: tempfile::TempDir,
+    plan: Plan,
+    lie: Lie,
+    /// Calls seen so far.
+    pub calls: usize,
+    /// The names now and the names on the disk, each with its file's number.
+    live: BTreeMap<String, usize>,
+    durable: BTreeMap<String, usize>,
+    /// What happened to names since they were synced, in order.
+    pending: Vec<NameOp>,
+    /// By number: what is on the disk, and what a file held when its last name went.
+    synced: Vec<Vec<u8>>,
+    gone: BTreeMap<usize, Vec<u8>>,
+}
+
+impl Disk {
+    /// A disk with these files on it.
+    pub fn new(image: &BTreeMap<String, Vec<u8>>, plan: Plan, lie: Lie) -> Rc<RefCell<Disk>> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut live = BTreeMap::new();
+        let mut synced = Vec::new();
+        for (name, bytes) in image {
+            fs::write(dir.path().join(name), bytes).expect("it can");
+            live.insert(name.clone(), synced.len());
+            synced.push(bytes.clone());
+        }
+        let durable = live.clone();
+        Rc::new(RefCell::new(Disk {
+            dir,
+            plan,
+            lie,
+            calls: 0,
+            live,
+            durable,
+            pending: Vec::new(),
+            synced,
+            gone: BTreeMap::new(),
+        }))
+    }
+
+    /// What the log is to be opened with so that this disk sees its calls.
+    pub fn hook(disk: &Rc<RefCell<Disk>>) -> Option<Hook> {
+        let disk = disk.clone();
+        Some(Box::new(move |call| disk.borrow_mut().on_call(call)))
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().into()
+    }
+
+    pub fn plan(&mut self, plan: Plan) {
+        self.calls = 0;
+        self.plan = plan;
+    }
+
+    fn on_call(&mut self, call: Call) -> Verdict {
+        self.calls += 1;
+        match self.plan {
+            Plan::StopAt(at) if self.calls >= at => return Verdict::Fail(EIO),
+            Plan::FailAt(at, errno) if self.calls == at => return Verdict::Fail(errno),
+            Plan::Run | Plan::StopAt(_) | Plan::FailAt(..) => {}
+        }
+        let name = call.file.to_string();
+        match call.op {
+            Op::Create => {
+                self.bury(&name);
+                self.live.insert(name.clone(), self.synced.len());
+                self.pending.push(NameOp::Link(name, self.synced.len()));
+                self.synced.push(Vec::new());
+            }
+            Op::Rename => {
+                self.bury(call.to);
+                let number = self.live.remove(&name).expect("it is there");
+                self.live.insert(call.to.into(), number);
+                self.pending.push(NameOp::Rename(name, call.to.into()));
+            }
+            Op::Unlink => {
+                self.bury(&name);
+                self.live.remove(&name);
+                self.pending.push(NameOp::Unlink(name));
+            }
+            Op::Sync => {
+                if self.lie != Lie::Files {
+                    let number = self.live[&name];
+                    self.synced[number] = self.read(&name);
+                }
+                return Verdict::Skip;
+            }
+            Op::SyncDir => {
+                if self.lie != Lie::Names {
+                    self.durable = self.live.clone();
+                    self.pending.clear();
+                }
+                return Verdict::Skip;
+            }
+            // It would start to write what is in the page cache, and cost the tests their time.
+            Op::Advise => return Verdict::Skip,
+            _ => {}
+        }
+        Verdict::Make
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.dir.path().join(name)).expect("a file")
+    }
+
+    fn bury(&mut self, name: &str) {
+        if let Some(&number) = self.live.get(name) {
+            let bytes = self.read(name);
+            self.gone.insert(number, bytes);
+        }
+    }
+
+    /// What is on the disk after the power went now: of the changes to names the first few, of the changed sectors any.
+    pub fn crash(&self, rng: &mut Rng) -> BTreeMap<String, Vec<u8>> {
+        let mut names = self.durable.clone();
+        let kept = rng.below(self.pending.len() as u64 + 1) as usize;
+        for op in &self.pending[..kept] {
+            match op {
+                NameOp::Link(name, number) => {
+                    names.insert(name.clone(), *number);
+                }
+                NameOp::Rename(from, to) => {
+                    let number = names.remove(from).expect("it is there");
+                    names.insert(to.clone(), number);
+                }
+                NameOp::Unlink(name) => {
+                    names.remove(name);
+                }
+            }
+        }
+        let now: BTreeMap<usize, &String> = self.live.iter().map(|(n, i)| (*i, n)).collect();
+        let mut image = BTreeMap::new();
+        for (name, number) in names {
+            let written = match now.get(&number) {
+                Some(name) => self.read(name),
+                None => self.gone[&number].clone(),
+            };
+            image.insert(name, tear(&self.synced[number], &written, rng));
+        }
+        image
+    }
+}
+
+/// `old` with some of the sectors in which `new` differs from it.
+fn tear(old: &[u8], new: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let length = match rng.chance(50) {
+        true => new.len(),
+        false => old.len(),
+    };
+    // All of it, nothing of it, or a part.
+    let kept = [0, 20, 50, 80, 100][rng.below(5) as usize];
+    let mut out = old.to_vec();
+    out.resize(length, 0);
+    for (at, sector) in out.chunks_mut(SECTOR).enumerate() {
+        let from = at * SECTOR;
+        let Some(new) = new.get(from..from + sector.len()) else {
+            continue;
+        };
+        if sector == new || !rng.chance(kept) {
+            continue;
+        }
+        // What did not change stays, whatever becomes of the rest: see the assumptions in the crate's README.
+        let changed = |i: &usize| sector[*i] != new[*i];
+        let first = (0..sector.len()).find(changed).expect("it changed");
+        let last = (0..sector.len()).rfind(changed).expect("it changed");
+        match rng.below(40) {
+            0 => rng.fill(&mut sector[first..=last]),
+            1 => sector[..(first + last) / 2].copy_from_slice(&new[..(first + last) / 2]),
+            _ => sector.copy_from_slice(new),
+        }
+    }
+    out
+}
