@@ -243,7 +243,9 @@ impl Raft {
         self.may_propose()?;
         self.check_change(command)?;
         let index = self.append_command(command);
-        self.maybe_commit();
+        if self.has(Fault::CountBeforeSync) {
+            self.maybe_commit();
+        }
         self.check_invariants();
         Ok((index, self.current_term))
     }

@@ -231,17 +231,19 @@ impl Raft {
         self.role == RaftRole::Leader && self.is_majority_heard(self.timeout_us())
     }
 
-    /// Whether a member was heard within an election timeout by this leader.
+    /// Whether a member was heard within an election timeout by this leader, or may still be heard: a leadership that
+    /// is younger than that cannot tell.
     pub fn is_heard(&self, now: Now, id: PeerId) -> bool {
-        let heard = |p: &Progress| p.answered && now.mono_us <= p.heard_us + self.timeout_us();
-        id == self.id || self.peers.iter().any(|p| p.id == id && heard(p))
+        let heard = |p: &Progress| p.id == id && now.mono_us <= p.heard_us + self.timeout_us();
+        id == self.id || self.peers.iter().any(heard)
     }
 
     /// Whether the voters that this leader hears would still be a majority without this member.
     pub fn can_remove(&self, now: Now, id: PeerId) -> bool {
+        let answers = |v: PeerId| v == self.id || self.peer(v).is_some_and(|p| p.answered);
         let voters = || self.configuration().voters().filter(|v| *v != id);
-        let heard = voters().filter(|v| self.is_heard(now, *v)).count();
-        self.role == RaftRole::Leader && heard > voters().count() / 2
+        let heard = voters().filter(|v| answers(*v) && self.is_heard(now, *v));
+        self.role == RaftRole::Leader && heard.count() > voters().count() / 2
     }
 }
 

@@ -136,7 +136,9 @@ impl Raft {
     /// leader that has it and counts what this member acknowledged before its restart could still bring it to those who
     /// said no. So either all others say no, or those count whose term is already past every such leader's.
     fn on_never(&mut self, from: PeerId, term: Term, index: Index) {
-        if !self.configuration().is_voter(from) || index <= self.commit_index {
+        // Which voters there are is known as far as the first damaged entry.
+        let first = self.log.missing().next() == Some(index);
+        if !first || !self.configuration().is_voter(from) || index <= self.commit_index {
             return;
         }
         let never = &mut self.repair.never;

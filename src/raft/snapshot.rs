@@ -177,8 +177,7 @@ impl Raft {
         };
         self.on_contact(from);
         let index = meta.index;
-        let whole = self.log.first_unsound().is_none_or(|first| first > index);
-        if self.amnesia || (index <= self.commit_index && whole) {
+        if self.amnesia || !self.lacks(index) {
             return self.acknowledge_again();
         }
         let known = self.incoming.as_ref();
@@ -221,13 +220,19 @@ impl Raft {
         self.now_us = now.mono_us;
         let incoming = self.incoming.take().filter(|i| i.done);
         let Incoming { from, meta, .. } = incoming.expect("only a whole snapshot is installed");
-        if ok {
-            self.install(meta);
-        } else {
+        if !ok {
             let (index, offset) = (meta.index, 0);
             self.send(from, Rpc::SnapshotReply { index, offset });
+        } else if self.lacks(meta.index) {
+            self.install(meta);
         }
         self.check_invariants();
+    }
+
+    /// Whether a snapshot up to `index` would bring anything: entries of another leader may have come meanwhile.
+    fn lacks(&self, index: Index) -> bool {
+        let damaged = self.log.first_unsound().is_some_and(|first| first <= index);
+        index > self.commit_index || damaged
     }
 
     /// The rest of the log survives only if its entry at the snapshot's end is the snapshot's last (5.1).

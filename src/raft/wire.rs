@@ -1,27 +1,13 @@
 //! Messages between members as bytes, and back.
 //!
-//! A tag byte, then the fields in order: numbers as LEB128, lengths before bytes. Decoding trusts nothing: each length is
-//! checked against what is left before anything is allocated, and whatever is wrong is a value. The frame around a
-//! message (its length and checksum) is the link's. Start reading at `encode`.
+//! A tag byte, then the fields in order as `command::pack` writes them. Decoding trusts nothing: each length is checked
+//! against what is left before anything is allocated, terms and indexes leave room to count on, and whatever is wrong is
+//! a value. The frame around a message (its length and checksum) is the link's. Start reading at `encode`.
 use super::message::*;
+use crate::command::pack::{Malformed, Unpack, put_number, put_str};
 
-/// What is wrong with the bytes of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WireError {
-    /// It ends too early, or a length is larger than what is left.
-    Short,
-    /// A tag or a flag that means nothing.
-    Unknown,
-    /// A number that does not fit, or a term that cannot be.
-    Range,
-    /// A name or an address that is not UTF-8.
-    Text,
-    /// Bytes behind the end.
-    Long,
-}
-
-/// Terms above this are no terms; it leaves room below the notice of removal.
-const TERM_MAX: u64 = u64::MAX >> 1;
+/// Terms and indexes above this are none; it leaves room below the notice of removal.
+const VALUE_MAX: u64 = u64::MAX >> 1;
 
 const REQUEST_VOTE: u8 = 1;
 const VOTE: u8 = 2;
@@ -36,13 +22,14 @@ const FETCH: u8 = 10;
 const FETCHED: u8 = 11;
 const REMOVED: u8 = 12;
 
-const FOUND_BODY: u8 = 0;
-const FOUND_DAMAGED: u8 = 1;
-const FOUND_NEVER: u8 = 2;
-const FOUND_BEHIND: u8 = 3;
+const FOUND_BODY: u64 = 0;
+const FOUND_DAMAGED: u64 = 1;
+const FOUND_NEVER: u64 = 2;
+const FOUND_BEHIND: u64 = 3;
 
 /// Appends a message to `out`.
 pub fn encode(message: &Message, out: &mut Vec<u8>) {
+    let term = message.term;
     match &message.rpc {
         Rpc::RequestVote {
             pre,
@@ -50,14 +37,10 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
             last_index,
             last_term,
         } => {
-            head(out, REQUEST_VOTE, message.term);
-            out.push(u8::from(*pre) | u8::from(*hand_over) << 1);
-            numbers(out, &[last_index.0, last_term.0]);
+            let flags = flags(*pre, *hand_over);
+            put(out, REQUEST_VOTE, term, &[flags, last_index.0, last_term.0]);
         }
-        Rpc::Vote { pre, granted } => {
-            head(out, VOTE, message.term);
-            out.push(u8::from(*pre) | u8::from(*granted) << 1);
-        }
+        Rpc::Vote { pre, granted } => put(out, VOTE, term, &[flags(*pre, *granted)]),
         Rpc::AppendEntries {
             prev_index,
             prev_term,
@@ -67,16 +50,17 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
             sync_us,
             entries,
         } => {
-            head(out, APPEND_ENTRIES, message.term);
-            numbers(out, &[prev_index.0, prev_term.0, commit.0, acked.0, *round]);
-            numbers(out, &[u64::from(*sync_us), entries.len() as u64]);
-            entries.iter().for_each(|e| entry(out, e));
+            let prev = [prev_index.0, prev_term.0];
+            put(out, APPEND_ENTRIES, term, &prev);
+            put_numbers(out, &[commit.0, acked.0, *round, u64::from(*sync_us)]);
+            put_number(entries.len() as u64, out);
+            entries.iter().for_each(|e| put_entry(out, e));
         }
         Rpc::AppendReply {
             round,
             sync_us,
             answer,
-        } => append_reply(out, message.term, *round, *sync_us, answer),
+        } => put_answer(out, term, &[*round, u64::from(*sync_us)], answer),
         Rpc::InstallSnapshot {
             meta,
             offset,
@@ -84,346 +68,402 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
             done,
             data,
         } => {
-            head(out, INSTALL_SNAPSHOT, message.term);
+            let fields = [*offset, u64::from(*crc), u64::from(*done)];
+            put(out, INSTALL_SNAPSHOT, term, &fields);
             encode_meta(meta, out);
-            numbers(out, &[*offset, u64::from(*crc)]);
-            out.push(u8::from(*done));
-            bytes(out, data);
+            put_bytes(out, data);
         }
         Rpc::SnapshotReply { index, offset } => {
-            head(out, SNAPSHOT_REPLY, message.term);
-            numbers(out, &[index.0, *offset]);
+            put(out, SNAPSHOT_REPLY, term, &[index.0, *offset]);
         }
-        Rpc::TimeoutNow => head(out, TIMEOUT_NOW, message.term),
-        Rpc::Fetch { index, term } => {
-            head(out, FETCH, message.term);
-            numbers(out, &[index.0, term.0]);
-        }
-        Rpc::Fetched { index, term, found } => {
-            head(out, FETCHED, message.term);
-            numbers(out, &[index.0, term.0]);
+        Rpc::TimeoutNow => put(out, TIMEOUT_NOW, term, &[]),
+        Rpc::Fetch { index, term: at } => put(out, FETCH, term, &[index.0, at.0]),
+        Rpc::Fetched {
+            index,
+            term: at,
+            found,
+        } => {
+            put(out, FETCHED, term, &[index.0, at.0]);
             put_found(out, found);
         }
-        Rpc::Removed { cluster, id } => {
-            head(out, REMOVED, message.term);
-            numbers(out, &[*cluster, id.0]);
-        }
+        Rpc::Removed { cluster, id } => put(out, REMOVED, term, &[*cluster, id.0]),
     }
 }
 
-fn put_found(out: &mut Vec<u8>, found: &Found) {
-    match found {
-        Found::Body(body) => {
-            out.push(FOUND_BODY);
-            bytes(out, body);
-        }
-        Found::Damaged => out.push(FOUND_DAMAGED),
-        Found::Never => out.push(FOUND_NEVER),
-        Found::Behind => out.push(FOUND_BEHIND),
-    }
+fn put(out: &mut Vec<u8>, tag: u8, term: Term, fields: &[u64]) {
+    out.push(tag);
+    put_number(term.0, out);
+    put_numbers(out, fields);
 }
 
-fn append_reply(out: &mut Vec<u8>, term: Term, round: u64, sync_us: u32, answer: &AppendAnswer) {
-    let common = [round, u64::from(sync_us)];
+fn put_numbers(out: &mut Vec<u8>, fields: &[u64]) {
+    fields.iter().for_each(|field| put_number(*field, out));
+}
+
+fn flags(first: bool, second: bool) -> u64 {
+    u64::from(first) | u64::from(second) << 1
+}
+
+fn put_bytes(out: &mut Vec<u8>, data: &[u8]) {
+    put_number(data.len() as u64, out);
+    out.extend_from_slice(data);
+}
+
+fn put_answer(out: &mut Vec<u8>, term: Term, head: &[u64], answer: &AppendAnswer) {
     match answer {
         AppendAnswer::Accepted {
             verified,
             matched,
             want_snapshot,
         } => {
-            head(out, ACCEPTED, term);
-            numbers(out, &common);
-            numbers(out, &[verified.0, matched.0]);
-            out.push(u8::from(*want_snapshot));
+            put(out, ACCEPTED, term, head);
+            put_numbers(out, &[verified.0, matched.0, u64::from(*want_snapshot)]);
         }
         AppendAnswer::Rejected {
             prev,
             hint,
             hint_term,
         } => {
-            head(out, REJECTED, term);
-            numbers(out, &common);
-            numbers(out, &[prev.0, hint.0, hint_term.0]);
+            put(out, REJECTED, term, head);
+            put_numbers(out, &[prev.0, hint.0, hint_term.0]);
         }
-        AppendAnswer::Stale => {
-            head(out, STALE, term);
-            numbers(out, &common);
+        AppendAnswer::Stale => put(out, STALE, term, head),
+    }
+}
+
+fn put_found(out: &mut Vec<u8>, found: &Found) {
+    match found {
+        Found::Body(body) => {
+            put_number(FOUND_BODY, out);
+            put_bytes(out, body);
         }
+        Found::Damaged => put_number(FOUND_DAMAGED, out),
+        Found::Never => put_number(FOUND_NEVER, out),
+        Found::Behind => put_number(FOUND_BEHIND, out),
     }
 }
 
 /// Entries are consecutive, so that an index need not be told.
-fn entry(out: &mut Vec<u8>, entry: &Entry) {
+fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     let Body::Good(body) = &entry.body else {
         unreachable!("a leader has no damaged entries");
     };
-    number(out, entry.term.0);
-    bytes(out, body);
+    put_number(entry.term.0, out);
+    put_bytes(out, body);
 }
 
 /// Appends what heads a snapshot to `out`.
 pub fn encode_meta(meta: &SnapshotMeta, out: &mut Vec<u8>) {
     let members = &meta.configuration.members;
-    numbers(out, &[meta.cluster, meta.index.0, meta.term.0]);
-    number(out, members.len() as u64);
+    let count = members.len() as u64;
+    put_numbers(out, &[meta.cluster, meta.index.0, meta.term.0, count]);
     for member in members {
-        numbers(out, &[member.id.0, member.incarnation]);
-        out.push(u8::from(member.voter));
-        bytes(out, member.name.as_bytes());
-        bytes(out, member.peer_url.as_bytes());
-        bytes(out, member.client_url.as_bytes());
+        put_numbers(
+            out,
+            &[member.id.0, member.incarnation, u64::from(member.voter)],
+        );
+        for text in [&member.name, &member.peer_url, &member.client_url] {
+            put_str(text, out);
+        }
     }
-}
-
-fn head(out: &mut Vec<u8>, tag: u8, term: Term) {
-    out.push(tag);
-    number(out, term.0);
-}
-
-fn numbers(out: &mut Vec<u8>, values: &[u64]) {
-    values.iter().for_each(|v| number(out, *v));
-}
-
-fn number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn bytes(out: &mut Vec<u8>, data: &[u8]) {
-    number(out, data.len() as u64);
-    out.extend_from_slice(data);
 }
 
 /// Reads one message, which takes all of `data`.
-pub fn decode(data: &[u8]) -> Result<Message, WireError> {
-    let mut input = Input(data);
-    let tag = input.byte()?;
-    let term = match input.number()? {
+pub fn decode(data: &[u8]) -> Result<Message, Malformed> {
+    let mut from = Unpack::new(data);
+    let tag = from.byte()?;
+    let term = match from.number()? {
         u64::MAX if tag == REMOVED => Term::REMOVED,
-        term if term <= TERM_MAX => Term(term),
-        _ => return Err(WireError::Range),
+        term => Term(bounded(term)?),
     };
-    let rpc = input.rpc(tag)?;
-    match input.0.is_empty() {
-        true => Ok(Message { term, rpc }),
-        false => Err(WireError::Long),
+    let rpc = take_rpc(&mut from, tag, term)?;
+    match from.left() {
+        0 => Ok(Message { term, rpc }),
+        _ => Err(Malformed),
     }
 }
 
 /// Reads what heads a snapshot from the front of `data`; and what is behind it.
-pub fn decode_meta(data: &[u8]) -> Result<(SnapshotMeta, &[u8]), WireError> {
-    let mut input = Input(data);
-    let meta = input.meta()?;
-    Ok((meta, input.0))
+pub fn decode_meta(data: &[u8]) -> Result<(SnapshotMeta, &[u8]), Malformed> {
+    let mut from = Unpack::new(data);
+    let meta = take_meta(&mut from)?;
+    Ok((meta, &data[data.len() - from.left()..]))
 }
 
-/// What is left to read.
-struct Input<'a>(&'a [u8]);
+fn take_rpc(from: &mut Unpack, tag: u8, term: Term) -> Result<Rpc, Malformed> {
+    Ok(match tag {
+        REQUEST_VOTE => {
+            let (pre, hand_over) = take_flags(from)?;
+            Rpc::RequestVote {
+                pre,
+                hand_over,
+                last_index: take_index(from)?,
+                last_term: take_term(from)?,
+            }
+        }
+        VOTE => {
+            let (pre, granted) = take_flags(from)?;
+            Rpc::Vote { pre, granted }
+        }
+        APPEND_ENTRIES => take_append(from, term)?,
+        ACCEPTED | REJECTED | STALE => Rpc::AppendReply {
+            round: from.number()?,
+            sync_us: take_small(from)?,
+            answer: take_answer(from, tag)?,
+        },
+        INSTALL_SNAPSHOT => Rpc::InstallSnapshot {
+            offset: from.number()?,
+            crc: take_small(from)?,
+            done: from.flag()?,
+            meta: take_meta(from)?,
+            data: take_bytes(from)?,
+        },
+        SNAPSHOT_REPLY => Rpc::SnapshotReply {
+            index: take_index(from)?,
+            offset: from.number()?,
+        },
+        TIMEOUT_NOW => Rpc::TimeoutNow,
+        FETCH => Rpc::Fetch {
+            index: take_index(from)?,
+            term: take_term(from)?,
+        },
+        FETCHED => Rpc::Fetched {
+            index: take_index(from)?,
+            term: take_term(from)?,
+            found: take_found(from)?,
+        },
+        REMOVED => Rpc::Removed {
+            cluster: from.number()?,
+            id: PeerId(from.number()?),
+        },
+        _ => return Err(Malformed),
+    })
+}
 
-impl<'a> Input<'a> {
-    fn rpc(&mut self, tag: u8) -> Result<Rpc, WireError> {
-        Ok(match tag {
-            REQUEST_VOTE => {
-                let (pre, hand_over) = self.flags()?;
-                Rpc::RequestVote {
-                    pre,
-                    hand_over,
-                    last_index: self.index()?,
-                    last_term: self.term()?,
+/// Terms of entries never go back, and none is newer than its sender's.
+fn take_append(from: &mut Unpack, now: Term) -> Result<Rpc, Malformed> {
+    let (prev_index, prev_term) = (take_index(from)?, take_term(from)?);
+    let (commit, acked) = (take_index(from)?, take_index(from)?);
+    let (round, sync_us) = (from.number()?, take_small(from)?);
+    let mut entries = Vec::new();
+    let mut last = (prev_index, prev_term);
+    for _ in 0..from.number()? {
+        // Grown by what is there, never by what is claimed.
+        let term = take_term(from)?;
+        if term < last.1 || term > now {
+            return Err(Malformed);
+        }
+        last = (last.0.next(), term);
+        entries.push(Entry {
+            term,
+            index: last.0,
+            body: Body::Good(take_bytes(from)?),
+        });
+    }
+    Ok(Rpc::AppendEntries {
+        prev_index,
+        prev_term,
+        commit,
+        acked,
+        round,
+        sync_us,
+        entries,
+    })
+}
+
+fn take_answer(from: &mut Unpack, tag: u8) -> Result<AppendAnswer, Malformed> {
+    Ok(match tag {
+        ACCEPTED => AppendAnswer::Accepted {
+            verified: take_index(from)?,
+            matched: take_index(from)?,
+            want_snapshot: from.flag()?,
+        },
+        REJECTED => AppendAnswer::Rejected {
+            prev: take_index(from)?,
+            hint: take_index(from)?,
+            hint_term: take_term(from)?,
+        },
+        _ => AppendAnswer::Stale,
+    })
+}
+
+fn take_found(from: &mut Unpack) -> Result<Found, Malformed> {
+    Ok(match from.number()? {
+        FOUND_BODY => Found::Body(take_bytes(from)?),
+        FOUND_DAMAGED => Found::Damaged,
+        FOUND_NEVER => Found::Never,
+        FOUND_BEHIND => Found::Behind,
+        _ => return Err(Malformed),
+    })
+}
+
+fn take_meta(from: &mut Unpack) -> Result<SnapshotMeta, Malformed> {
+    let (cluster, index, term) = (from.number()?, take_index(from)?, take_term(from)?);
+    let mut members: Vec<Member> = Vec::new();
+    for _ in 0..from.number()? {
+        let (id, incarnation, voter) = (PeerId(from.number()?), from.number()?, from.flag()?);
+        if members.last().is_some_and(|m| m.id >= id) {
+            return Err(Malformed);
+        }
+        members.push(Member {
+            id,
+            incarnation,
+            voter,
+            name: from.str()?.into(),
+            peer_url: from.str()?.into(),
+            client_url: from.str()?.into(),
+        });
+    }
+    Ok(SnapshotMeta {
+        cluster,
+        index,
+        term,
+        configuration: Configuration { members },
+    })
+}
+
+fn take_flags(from: &mut Unpack) -> Result<(bool, bool), Malformed> {
+    match from.number()? {
+        flags @ 0..=3 => Ok((flags & 1 != 0, flags & 2 != 0)),
+        _ => Err(Malformed),
+    }
+}
+
+fn take_small(from: &mut Unpack) -> Result<u32, Malformed> {
+    u32::try_from(from.number()?).map_err(|_| Malformed)
+}
+
+fn bounded(value: u64) -> Result<u64, Malformed> {
+    (value <= VALUE_MAX).then_some(value).ok_or(Malformed)
+}
+
+fn take_index(from: &mut Unpack) -> Result<Index, Malformed> {
+    bounded(from.number()?).map(Index)
+}
+
+fn take_term(from: &mut Unpack) -> Result<Term, Malformed> {
+    bounded(from.number()?).map(Term)
+}
+
+fn take_bytes(from: &mut Unpack) -> Result<Box<[u8]>, Malformed> {
+    let length = usize::try_from(from.number()?).map_err(|_| Malformed)?;
+    Ok(from.bytes(length)?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Vec<Message> {
+        let member = |id| Member {
+            id: PeerId(id),
+            name: "n".into(),
+            peer_url: "http://p".into(),
+            client_url: "http://c".into(),
+            incarnation: u64::MAX,
+            voter: id == 1,
+        };
+        let (index, term) = (Index(300), Term(7));
+        let entry = |at, term| Entry {
+            term: Term(term),
+            index: Index(at),
+            body: Body::Good(vec![1, 2, 3].into()),
+        };
+        let rpcs = vec![
+            Rpc::RequestVote {
+                pre: true,
+                hand_over: false,
+                last_index: index,
+                last_term: term,
+            },
+            Rpc::AppendEntries {
+                prev_index: index,
+                prev_term: Term(5),
+                commit: index,
+                acked: Index(1),
+                round: 9,
+                sync_us: u32::MAX,
+                entries: vec![entry(301, 6), entry(302, 7)],
+            },
+            Rpc::AppendReply {
+                round: 1,
+                sync_us: 2,
+                answer: AppendAnswer::Rejected {
+                    prev: index,
+                    hint: Index(2),
+                    hint_term: Term(1),
+                },
+            },
+            Rpc::InstallSnapshot {
+                meta: SnapshotMeta {
+                    cluster: 77,
+                    index,
+                    term,
+                    configuration: Configuration {
+                        members: vec![member(1), member(200)],
+                    },
+                },
+                offset: 1 << 40,
+                crc: 5,
+                done: true,
+                data: vec![9; 40].into(),
+            },
+            Rpc::Fetched {
+                index,
+                term,
+                found: Found::Body(vec![4; 5].into()),
+            },
+        ];
+        rpcs.into_iter().map(|rpc| Message { term, rpc }).collect()
+    }
+
+    #[test]
+    fn there_and_back_and_never_from_a_part() {
+        for message in samples() {
+            let mut bytes = Vec::new();
+            encode(&message, &mut bytes);
+            assert_eq!(decode(&bytes), Ok(message));
+            for end in 0..bytes.len() {
+                assert_eq!(decode(&bytes[..end]), Err(Malformed), "{end} bytes of it");
+            }
+            bytes.push(0);
+            assert_eq!(decode(&bytes), Err(Malformed), "a byte too many");
+        }
+    }
+
+    #[test]
+    fn damage_is_a_value() {
+        for message in samples() {
+            let mut bytes = Vec::new();
+            encode(&message, &mut bytes);
+            for at in 0..bytes.len() {
+                for bit in 0..8 {
+                    bytes[at] ^= 1 << bit;
+                    if let Ok(other) = decode(&bytes) {
+                        let mut again = Vec::new();
+                        encode(&other, &mut again);
+                        assert_eq!(again, bytes, "one encoding for each message");
+                    }
+                    bytes[at] ^= 1 << bit;
                 }
             }
-            VOTE => {
-                let (pre, granted) = self.flags()?;
-                Rpc::Vote { pre, granted }
-            }
-            APPEND_ENTRIES => self.append_entries()?,
-            ACCEPTED | REJECTED | STALE => Rpc::AppendReply {
-                round: self.number()?,
-                sync_us: self.small()?,
-                answer: self.answer(tag)?,
-            },
-            INSTALL_SNAPSHOT => Rpc::InstallSnapshot {
-                meta: self.meta()?,
-                offset: self.number()?,
-                crc: self.small()?,
-                done: self.flag()?,
-                data: self.bytes()?.into(),
-            },
-            SNAPSHOT_REPLY => Rpc::SnapshotReply {
-                index: self.index()?,
-                offset: self.number()?,
-            },
-            TIMEOUT_NOW => Rpc::TimeoutNow,
-            FETCH => Rpc::Fetch {
-                index: self.index()?,
-                term: self.term()?,
-            },
-            FETCHED => Rpc::Fetched {
-                index: self.index()?,
-                term: self.term()?,
-                found: self.found()?,
-            },
-            REMOVED => Rpc::Removed {
-                cluster: self.number()?,
-                id: PeerId(self.number()?),
-            },
-            _ => return Err(WireError::Unknown),
-        })
-    }
-
-    fn append_entries(&mut self) -> Result<Rpc, WireError> {
-        let prev_index = self.index()?;
-        let (prev_term, commit) = (self.term()?, self.index()?);
-        let (acked, round, sync_us) = (self.index()?, self.number()?, self.small()?);
-        let count = self.number()?;
-        let mut entries = Vec::new();
-        for offset in 0..count {
-            // Grown by what is there, never by what is claimed.
-            let index = prev_index
-                .0
-                .checked_add(offset + 1)
-                .ok_or(WireError::Range)?;
-            entries.push(Entry {
-                term: self.term()?,
-                index: Index(index),
-                body: Body::Good(self.bytes()?.into()),
-            });
-        }
-        Ok(Rpc::AppendEntries {
-            prev_index,
-            prev_term,
-            commit,
-            acked,
-            round,
-            sync_us,
-            entries,
-        })
-    }
-
-    fn answer(&mut self, tag: u8) -> Result<AppendAnswer, WireError> {
-        Ok(match tag {
-            ACCEPTED => AppendAnswer::Accepted {
-                verified: self.index()?,
-                matched: self.index()?,
-                want_snapshot: self.flag()?,
-            },
-            REJECTED => AppendAnswer::Rejected {
-                prev: self.index()?,
-                hint: self.index()?,
-                hint_term: self.term()?,
-            },
-            _ => AppendAnswer::Stale,
-        })
-    }
-
-    fn found(&mut self) -> Result<Found, WireError> {
-        Ok(match self.byte()? {
-            FOUND_BODY => Found::Body(self.bytes()?.into()),
-            FOUND_DAMAGED => Found::Damaged,
-            FOUND_NEVER => Found::Never,
-            FOUND_BEHIND => Found::Behind,
-            _ => return Err(WireError::Unknown),
-        })
-    }
-
-    fn meta(&mut self) -> Result<SnapshotMeta, WireError> {
-        let (cluster, index, term) = (self.number()?, self.index()?, self.term()?);
-        let mut members: Vec<Member> = Vec::new();
-        for _ in 0..self.number()? {
-            let (id, incarnation) = (PeerId(self.number()?), self.number()?);
-            let voter = self.flag()?;
-            if members.last().is_some_and(|m| m.id >= id) {
-                return Err(WireError::Range);
-            }
-            members.push(Member {
-                id,
-                name: self.text()?,
-                peer_url: self.text()?,
-                client_url: self.text()?,
-                incarnation,
-                voter,
-            });
-        }
-        Ok(SnapshotMeta {
-            cluster,
-            index,
-            term,
-            configuration: Configuration { members },
-        })
-    }
-
-    fn byte(&mut self) -> Result<u8, WireError> {
-        let (first, rest) = self.0.split_first().ok_or(WireError::Short)?;
-        self.0 = rest;
-        Ok(*first)
-    }
-
-    fn flags(&mut self) -> Result<(bool, bool), WireError> {
-        match self.byte()? {
-            flags @ 0..=3 => Ok((flags & 1 != 0, flags & 2 != 0)),
-            _ => Err(WireError::Unknown),
         }
     }
 
-    fn flag(&mut self) -> Result<bool, WireError> {
-        match self.byte()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(WireError::Unknown),
-        }
-    }
-
-    fn number(&mut self) -> Result<u64, WireError> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && byte > 1 {
-                return Err(WireError::Range);
-            }
-            value |= bits << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(WireError::Range)
-    }
-
-    fn small(&mut self) -> Result<u32, WireError> {
-        u32::try_from(self.number()?).map_err(|_| WireError::Range)
-    }
-
-    /// Indexes and terms leave room to count on.
-    fn bounded(&mut self) -> Result<u64, WireError> {
-        match self.number()? {
-            value if value <= TERM_MAX => Ok(value),
-            _ => Err(WireError::Range),
-        }
-    }
-
-    fn index(&mut self) -> Result<Index, WireError> {
-        self.bounded().map(Index)
-    }
-
-    fn term(&mut self) -> Result<Term, WireError> {
-        self.bounded().map(Term)
-    }
-
-    fn bytes(&mut self) -> Result<&'a [u8], WireError> {
-        let length = usize::try_from(self.number()?).map_err(|_| WireError::Short)?;
-        if length > self.0.len() {
-            return Err(WireError::Short);
-        }
-        let (data, rest) = self.0.split_at(length);
-        self.0 = rest;
-        Ok(data)
-    }
-
-    fn text(&mut self) -> Result<Box<str>, WireError> {
-        let text = std::str::from_utf8(self.bytes()?).map_err(|_| WireError::Text)?;
-        Ok(text.into())
+    #[test]
+    fn lengths_and_terms_from_outside_are_checked() {
+        let huge = [255, 255, 255, 255, 255, 255, 255, 255, 127];
+        let mut claimed = vec![FETCHED, 1, 1, 1, FOUND_BODY as u8];
+        claimed.extend(huge);
+        assert_eq!(decode(&claimed), Err(Malformed));
+        let mut many = vec![APPEND_ENTRIES, 1, 0, 0, 0, 0, 0, 0];
+        many.extend(huge);
+        assert_eq!(decode(&many), Err(Malformed));
+        let (term, rpc) = (Term::REMOVED, Rpc::TimeoutNow);
+        let mut bytes = Vec::new();
+        encode(&Message { term, rpc }, &mut bytes);
+        assert_eq!(decode(&bytes), Err(Malformed), "the notice is no term");
+        let newer = [APPEND_ENTRIES, 3, 0, 0, 0, 0, 0, 0, 1, 4, 0];
+        assert_eq!(decode(&newer), Err(Malformed), "an entry of a later term");
     }
 }
