@@ -12,6 +12,34 @@ pub struct Ticket(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
+/// An outgoing HTTP call that the shell is to make; its `Reply` comes through `on_reply`, once, whatever happens.
+/// Redirects (307) are followed by the shell with method and body kept, at most 10 of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    pub id: CallId,
+    pub method: crate::http::Method,
+    /// `http://host:port/path?query`.
+    pub url: Box<str>,
+    /// Empty: no body is sent.
+    pub content_type: &'static str,
+    pub body: Box<[u8]>,
+    /// From now until the whole answer must be here, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Answered {
+        status: u16,
+        /// The `Server` header, empty without one: tells tern from others.
+        server: Box<str>,
+        body: Box<[u8]>,
+    },
+    /// Not reached, no answer in time, or no HTTP.
+    Failed { why: Box<str> },
+}
+
 /// What the core needs to know of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -383,6 +411,8 @@ pub struct Effects {
     pub events: Vec<Delivery>,
     /// For the snapshot files, in this order.
     pub snapshot: Vec<SnapshotOut>,
+    /// HTTP calls to make.
+    pub calls: Vec<Call>,
     /// For the log.
     pub facts: Vec<Fact>,
     /// The members are others, or their addresses: `Machine::configuration` tells whom to link to.
@@ -402,6 +432,7 @@ impl Effects {
         other.answers.append(&mut self.answers);
         other.events.append(&mut self.events);
         other.snapshot.append(&mut self.snapshot);
+        other.calls.append(&mut self.calls);
         other.facts.append(&mut self.facts);
         other.members_changed |= std::mem::take(&mut self.members_changed);
         other.removed |= std::mem::take(&mut self.removed);
@@ -415,6 +446,7 @@ impl Effects {
         self.answers.clear();
         self.events.clear();
         self.snapshot.clear();
+        self.calls.clear();
         self.facts.clear();
         self.members_changed = false;
         self.removed = false;
