@@ -119,8 +119,8 @@ fn a_directory_of_etcd() {
     assert_eq!(log, "0000001a etcd's own");
 }
 
-/// A directory of a later tern is refused, whichever of its files says so, and stays as it is. (With only the number
-/// changed the checksum of a log's head is wrong too: that may be told as damage.)
+/// A directory whose files have another format's number is refused, whichever of them it is, and stays as it is. (Only
+/// the number is changed, so that checksums are wrong too: that may be told as damage.)
 #[test]
 fn a_directory_of_another_version() {
     let mut server = Server::start(&[]);
@@ -129,28 +129,29 @@ fn a_directory_of_another_version() {
         assert!(conn.ask("PUT", "/v2/keys/k", "value=v").status() < 300);
     }
     assert!(server.terminate().success());
-    // The format's version is the number behind the eight bytes that say what a file is.
+    let mut changed = 0;
     for path in files(&server.data_dir()) {
         let whole = std::fs::read(&path).expect("a file");
         if !whole.starts_with(b"tern ") {
-            // A snapshot that cannot be read is no reason to refuse while the other one can.
+            // A snapshot that cannot be read is no reason to refuse while the log has all.
             continue;
         }
+        let name = path.file_name().expect("a name").to_string_lossy();
+        // The number stands behind the eight bytes that say what a file is; `state` has two such pages.
         let mut newer = whole.clone();
-        assert_eq!(newer[8..12], 1u32.to_le_bytes(), "{}", path.display());
-        newer[8] = 9;
+        for page in if name == "state" { 0..2 } else { 0..1 } {
+            let place = page * 4096 + 8;
+            assert_eq!(newer[place..place + 4], 1u32.to_le_bytes(), "{name}");
+            newer[place] = 9;
+        }
         std::fs::write(&path, &newer).expect("a file");
-        let name = path
-            .file_name()
-            .expect("a name")
-            .to_string_lossy()
-            .into_owned();
-        let says = if name == "state" { "format 9" } else { "" };
-        refused(server.command(&server.data_dir()), &[&name, says]);
+        refused(server.command(&server.data_dir()), &[&name]);
         let kept = std::fs::read(&path).expect("a file");
         assert!(kept == newer, "{name} was written to");
         std::fs::write(&path, &whole).expect("a file");
+        changed += 1;
     }
+    assert!(changed >= 2, "a log and a state");
     server.run();
     assert_eq!(server.client("GET", "/v2/keys/k", "").status(), 200);
 }
