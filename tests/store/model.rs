@@ -1,0 +1,372 @@
+//! The key space once more, as simply as can be: one flat map, everything else by looking at all of it.
+use std::collections::BTreeMap;
+use tern::command::{Command, KeyPath, Naming};
+use tern::error::Code;
+use tern::store::{Action, EtcdIndex, Event, ListItem, View};
+
+type Names = Vec<String>;
+
+#[derive(Clone)]
+struct Node {
+    /// None: a directory.
+    value: Option<String>,
+    expires_ns: Option<u64>,
+    modified: u64,
+    created: u64,
+}
+
+struct Waiting {
+    id: u64,
+    path: Names,
+    recursive: bool,
+    stream: bool,
+    since: u64,
+}
+
+/// The model.
+#[derive(Default)]
+pub struct Model {
+    pub index: u64,
+    nodes: BTreeMap<Names, Node>,
+    waiting: Vec<Waiting>,
+    /// All that ever happened, but for refreshes.
+    pub events: Vec<Event>,
+    /// Who was woken, by which event.
+    pub woken: Vec<(u64, Vec<u64>)>,
+}
+
+type Fails = (Code, String);
+
+impl Model {
+    pub fn apply(&mut self, command: &Command) -> Result<Event, Fails> {
+        match command.clone() {
+            Command::Set {
+                path,
+                value,
+                expires_ns,
+            } => self.put(Action::Set, names(&path), value, expires_ns),
+            Command::Create {
+                path,
+                value,
+                expires_ns,
+                naming,
+            } => {
+                let mut at = names(&path);
+                match naming {
+                    Naming::Given => {}
+                    Naming::InOrder => at.push((self.index + 1).to_string()),
+                    Naming::InOrderPadded => at.push(format!("{:020}", self.index + 1)),
+                }
+                self.put(Action::Create, at, value, expires_ns)
+            }
+            Command::Update {
+                path,
+                value,
+                expires_ns,
+                refresh,
+            } => {
+                let at = names(&path);
+                root_stays(&at)?;
+                let node = self.find(&at)?;
+                if node.value.is_none() && value.as_ref().is_some_and(|v| !v.is_empty()) {
+                    return Err((Code::NotAFile, text(&at)));
+                }
+                Ok(self.change(Action::Update, at, value, expires_ns, refresh))
+            }
+            Command::CompareAndSwap { .. } => self.compare_and_swap(command),
+            Command::Delete {
+                path,
+                dir,
+                recursive,
+            } => {
+                let at = names(&path);
+                root_stays(&at)?;
+                let node = self.find(&at)?;
+                let empty = self.below(&at).is_empty();
+                match node.value {
+                    None if !dir && !recursive => Err((Code::NotAFile, text(&at))),
+                    None if !recursive && !empty => Err((Code::DirectoryNotEmpty, text(&at))),
+                    _ => Ok(self.remove(Action::Delete, &at)),
+                }
+            }
+            Command::CompareAndDelete {
+                path,
+                prev_value,
+                prev_index,
+            } => {
+                let at = names(&path);
+                self.compare(&at, prev_value.as_deref(), prev_index)?;
+                Ok(self.remove(Action::CompareAndDelete, &at))
+            }
+            other => panic!("not for the key space: {other:?}"),
+        }
+    }
+
+    fn compare_and_swap(&mut self, command: &Command) -> Result<Event, Fails> {
+        let Command::CompareAndSwap {
+            path,
+            value,
+            expires_ns,
+            prev_value,
+            prev_index,
+            or_create,
+            refresh,
+        } = command.clone()
+        else {
+            unreachable!("chosen by its kind");
+        };
+        let at = names(&path);
+        root_stays(&at)?;
+        match self.compare(&at, prev_value.as_deref(), prev_index) {
+            Err((Code::KeyNotFound, _)) if or_create => {
+                self.put(Action::Set, at, value, expires_ns)
+            }
+            Err(fails) => Err(fails),
+            Ok(()) => Ok(self.change(Action::CompareAndSwap, at, value, expires_ns, refresh)),
+        }
+    }
+
+    fn compare(&self, at: &Names, value: Option<&str>, index: u64) -> Result<(), Fails> {
+        let node = match at.is_empty() {
+            true => return Err((Code::NotAFile, "/".into())),
+            false => self.find(at)?,
+        };
+        let Some(have) = &node.value else {
+            return Err((Code::NotAFile, text(at)));
+        };
+        let mut wrong = Vec::new();
+        if let Some(value) = value.filter(|v| v != have) {
+            wrong.push(format!("[{value} != {have}]"));
+        }
+        if index != 0 && index != node.modified {
+            wrong.push(format!("[{index} != {}]", node.modified));
+        }
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err((Code::CompareFailed, wrong.join(" "))),
+        }
+    }
+
+    fn find(&self, at: &Names) -> Result<Node, Fails> {
+        for end in 1..=at.len() {
+            match self.nodes.get(&at[..end]) {
+                None => return Err((Code::KeyNotFound, text(&at[..end]))),
+                Some(node) if end < at.len() && node.value.is_some() => {
+                    return Err((Code::NotADirectory, text(&at[..end])));
+                }
+                Some(node) if end == at.len() => return Ok(node.clone()),
+                Some(_) => {}
+            }
+        }
+        Ok(Node {
+            value: None,
+            expires_ns: None,
+            modified: 0,
+            created: 0,
+        })
+    }
+
+    fn put(
+        &mut self,
+        action: Action,
+        at: Names,
+        value: Option<Box<str>>,
+        expires_ns: Option<u64>,
+    ) -> Result<Event, Fails> {
+        let there = match self.find(&at) {
+            Err((Code::KeyNotFound, _)) => None,
+            found => Some(found?),
+        };
+        root_stays(&at)?;
+        match &there {
+            Some(_) if action == Action::Create => return Err((Code::KeyExists, text(&at))),
+            Some(node) if node.value.is_none() => return Err((Code::NotAFile, text(&at))),
+            _ => {}
+        }
+        let prev = there.map(|node| view(&at, &node));
+        self.index += 1;
+        let index = self.index;
+        let new = |value, expires_ns| Node {
+            value,
+            expires_ns,
+            modified: index,
+            created: index,
+        };
+        for end in 1..at.len() {
+            let parent = self.nodes.entry(at[..end].to_vec());
+            parent.or_insert_with(|| new(None, None));
+        }
+        let node = new(value.map(String::from), expires_ns);
+        let told = view(&at, &node);
+        self.nodes.insert(at, node);
+        Ok(self.tell(action, told, prev, true))
+    }
+
+    fn change(
+        &mut self,
+        action: Action,
+        at: Names,
+        value: Option<Box<str>>,
+        expires_ns: Option<u64>,
+        refresh: bool,
+    ) -> Event {
+        self.index += 1;
+        let node = self.nodes.get_mut(&at).expect("found before");
+        let prev = view(&at, node);
+        node.expires_ns = expires_ns;
+        if let Some(old) = &mut node.value {
+            node.modified = self.index;
+            *old = value.map_or(old.clone(), String::from);
+        }
+        let mut told = view(&at, node);
+        told.modified = EtcdIndex(self.index);
+        self.tell(action, told, Some(prev), !refresh)
+    }
+
+    fn remove(&mut self, action: Action, at: &Names) -> Event {
+        self.index += 1;
+        let prev = view(at, &self.nodes[at]);
+        self.nodes.retain(|names, _| !names.starts_with(at));
+        let told = View {
+            value: None,
+            dir: prev.dir && action != Action::Expire,
+            expires_ns: None,
+            modified: EtcdIndex(self.index),
+            ..prev.clone()
+        };
+        self.tell(action, told, Some(prev), true)
+    }
+
+    pub fn expire(&mut self, now_ns: u64) {
+        loop {
+            let due = self
+                .nodes
+                .iter()
+                .filter(|(_, n)| n.expires_ns.is_some_and(|e| e <= now_ns));
+            let first = due.min_by_key(|(names, n)| (n.expires_ns, n.created, names.len()));
+            match first.map(|(names, _)| names.clone()) {
+                Some(names) => _ = self.remove(Action::Expire, &names),
+                None => return,
+            }
+        }
+    }
+
+    pub fn next_expiry_ns(&self) -> Option<u64> {
+        self.nodes.values().filter_map(|n| n.expires_ns).min()
+    }
+
+    fn tell(&mut self, action: Action, node: View, prev: Option<View>, tell: bool) -> Event {
+        let event = Event { action, node, prev };
+        if tell {
+            let key = names(&KeyPath::new(&event.node.key));
+            let removes = event.removes_directory();
+            let reached = |w: &Waiting| {
+                let hidden = |rest: &[String]| rest.iter().any(|name| name.starts_with('_'));
+                let from_above =
+                    w.recursive && key.starts_with(&w.path) && !hidden(&key[w.path.len()..]);
+                let from_below = removes && w.path.starts_with(&key);
+                self.index >= w.since && (w.path == key || from_above || from_below)
+            };
+            let mut ids: Vec<u64> = self
+                .waiting
+                .iter()
+                .filter(|w| reached(w))
+                .map(|w| w.id)
+                .collect();
+            ids.sort();
+            self.waiting.retain(|w| w.stream || !ids.contains(&w.id));
+            if !ids.is_empty() {
+                self.woken.push((self.index, ids));
+            }
+            self.events.push(event.clone());
+        }
+        event
+    }
+
+    /// The events of the past from `since` on that concern a watcher; if there is none, it waits.
+    pub fn watch(
+        &mut self,
+        id: u64,
+        path: &KeyPath,
+        recursive: bool,
+        stream: bool,
+        since: u64,
+    ) -> Vec<Event> {
+        let path = names(path);
+        let past = self.events.iter().filter(|e| {
+            let key = names(&KeyPath::new(&e.node.key));
+            e.index().0 >= since
+                && (key == path
+                    || recursive && key.starts_with(&path)
+                    || e.removes_directory() && path.starts_with(&key))
+        });
+        let past: Vec<Event> = past.cloned().collect();
+        if past.is_empty() || stream {
+            self.waiting.push(Waiting {
+                id,
+                path,
+                recursive,
+                stream,
+                since: since.max(self.index + 1),
+            });
+        }
+        past
+    }
+
+    pub fn unwatch(&mut self, id: u64) {
+        self.waiting.retain(|w| w.id != id);
+    }
+
+    fn below(&self, at: &Names) -> Vec<(&Names, &Node)> {
+        let all = self.nodes.iter();
+        all.filter(|(names, _)| names.len() > at.len() && names.starts_with(at))
+            .collect()
+    }
+
+    /// A node and what is below it, in the order in which listings give it.
+    pub fn list(&self, path: &KeyPath, recursive: bool, all: bool) -> Result<Vec<ListItem>, Fails> {
+        let at = names(path);
+        let top = self.find(&at)?;
+        let mut items = vec![ListItem {
+            depth: 0,
+            view: view(&at, &top),
+        }];
+        for (names, node) in self.below(&at) {
+            let below = &names[at.len()..];
+            let hidden = below.iter().any(|name| name.starts_with('_'));
+            if (all || !hidden) && (recursive || below.len() == 1) {
+                items.push(ListItem {
+                    depth: below.len() as u32,
+                    view: view(names, node),
+                });
+            }
+        }
+        Ok(items)
+    }
+}
+
+fn root_stays(at: &Names) -> Result<(), Fails> {
+    match at.is_empty() {
+        true => Err((Code::RootReadOnly, "/".into())),
+        false => Ok(()),
+    }
+}
+
+fn names(path: &KeyPath) -> Names {
+    path.segments().map(String::from).collect()
+}
+
+fn text(names: &[String]) -> String {
+    format!("/{}", names.join("/"))
+}
+
+fn view(names: &[String], node: &Node) -> View {
+    View {
+        key: text(names).into(),
+        value: node.value.as_deref().map(Box::from),
+        dir: node.value.is_none(),
+        expires_ns: node.expires_ns,
+        modified: EtcdIndex(node.modified),
+        created: EtcdIndex(node.created),
+    }
+}
