@@ -84,9 +84,8 @@ pub struct Scanner {
 struct Batch {
     start: usize,
     crc: u32,
-    records: Vec<(usize, Header)>,
-    /// All bodies match.
-    sound: bool,
+    /// Each with whether its body matches.
+    records: Vec<(usize, Header, bool)>,
     /// Its first records are lost, so its checksum proves nothing.
     partial: bool,
 }
@@ -176,7 +175,6 @@ impl Batch {
             start,
             crc: 0,
             records: Vec::new(),
-            sound: true,
             partial: false,
         }
     }
@@ -310,20 +308,21 @@ impl Scanner {
             batch.partial = true;
         }
         if !header.kind.ends_batch() {
-            batch.sound &= source.body(at, &header).is_some();
+            let good = source.is_good(at, &header);
             batch.crc = crc(batch.crc, &source.bytes[at..at + HEADER]);
-            batch.records.push((at, header));
+            batch.records.push((at, header, good));
             return true;
         }
         let ends = header.crc == batch.crc && header.term == self.tail.batch;
-        if torn && !(ends && batch.sound) {
+        if torn && !(ends && batch.records.iter().all(|r| r.2)) {
             return false;
         }
         if !ends && !batch.partial {
             self.lose(source.name, at, None, What::Batch);
         }
-        for (at, header) in std::mem::take(&mut batch.records) {
-            self.apply(source, at, &header);
+        for (at, header, good) in std::mem::take(&mut batch.records) {
+            let body = good.then(|| &source.bytes[at + HEADER..][..header.len as usize]);
+            self.apply(source, at, &header, body);
         }
         self.log.commit = self.log.commit.max(header.index);
         self.tail.end = at + HEADER;
@@ -334,32 +333,32 @@ impl Scanner {
         true
     }
 
-    fn apply(&mut self, source: &Source, at: usize, header: &Header) {
+    fn apply(&mut self, source: &Source, at: usize, header: &Header, body: Option<&[u8]>) {
         let last = self.extents.last_mut().expect("the segment was noted");
         last.index_max = last.index_max.max(header.index);
-        if let Err(what) = self.log.apply(source, at, header) {
+        if let Err(what) = self.log.apply(source, at, header, body) {
             self.lose(source.name, at, Some(header.index), what);
         }
     }
 }
 
 impl Source<'_> {
-    fn body(&self, at: usize, header: &Header) -> Option<&[u8]> {
-        body(
-            self.bytes,
-            self.head.identity,
-            self.head.sequence,
-            at,
-            header,
-        )
+    fn is_good(&self, at: usize, header: &Header) -> bool {
+        let (identity, sequence) = (self.head.identity, self.head.sequence);
+        body(self.bytes, identity, sequence, at, header).is_some()
     }
 }
 
 impl Resolved {
-    /// Applies one record of a whole batch.
-    fn apply(&mut self, source: &Source, at: usize, header: &Header) -> Result<(), What> {
+    /// Applies one record of a whole batch; `body` is `None` if it is damaged.
+    fn apply(
+        &mut self,
+        source: &Source,
+        at: usize,
+        header: &Header,
+        body: Option<&[u8]>,
+    ) -> Result<(), What> {
         let (term, index) = (header.term, header.index);
-        let body = source.body(at, header);
         match header.kind {
             Kind::Entry => {
                 if self.next != 0 && index > self.next {

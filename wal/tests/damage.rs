@@ -1,0 +1,480 @@
+//! Damage of every kind on a log of 64 KiB: what is read is a prefix that includes everything known to be durable, or
+//! the damage is named; never an invention, a panic or a large allocation.
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ops::Range;
+
+use common::{IDENTITY, Rng, SEGMENT};
+use wal::format::{HEADER, Header, PAGE, crc, record_bytes, seed};
+use wal::scan::{Scanner, scan};
+use wal::{Body, OpenError, Options, Record, Wal, What};
+
+/// A head without a configuration; the rest of its page means nothing.
+const HEAD: usize = 80;
+
+/// Notes the largest piece that a thread asks for.
+struct Counting;
+
+thread_local! {
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: it hands everything on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.with(|l| l.set(l.get().max(layout.size())));
+        // SAFETY: as above.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+struct Batch {
+    /// Where its records lie, and the record that ends it.
+    records: Vec<Range<usize>>,
+    entries: usize,
+}
+
+/// A log in one segment, and what is known of it without reading it.
+struct Log {
+    bytes: Vec<u8>,
+    batches: Vec<Batch>,
+    entries: Vec<(u64, u64, Vec<u8>)>,
+    end: usize,
+}
+
+fn options(dir: &std::path::Path) -> Options {
+    Options {
+        dir: dir.into(),
+        segment_bytes: SEGMENT,
+        identity: IDENTITY,
+    }
+}
+
+fn build(seed: u64, close: bool) -> Log {
+    build_for(IDENTITY, seed, close)
+}
+
+/// Fills one segment: batches of one to six entries from empty to longer than a page.
+fn build_for(identity: u64, seed: u64, close: bool) -> Log {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = Options {
+        identity,
+        ..options(dir.path())
+    };
+    let (mut wal, _) = Wal::open(options).expect("it opens");
+    let mut rng = Rng(seed);
+    let mut log = Log {
+        bytes: Vec::new(),
+        batches: Vec::new(),
+        entries: Vec::new(),
+        end: PAGE,
+    };
+    loop {
+        let mut batch = Batch {
+            records: Vec::new(),
+            entries: 0,
+        };
+        let first = log.entries.len();
+        let mut at = log.end;
+        for index in (first + 1..).take(1 + rng.below(6) as usize) {
+            let mut body = vec![0; [0, 5, 60, 400, 1500, 6000][rng.below(6) as usize]];
+            rng.fill(&mut body);
+            let end = at + record_bytes(body.len());
+            if end + 2 * HEADER > SEGMENT as usize {
+                break;
+            }
+            batch.records.push(at..at + HEADER + body.len());
+            at = end;
+            log.entries
+                .push((1 + index as u64 / 20, index as u64, body));
+        }
+        if batch.records.is_empty() {
+            break;
+        }
+        batch.records.push(at..at + HEADER);
+        batch.entries = log.entries.len();
+        log.end = at + HEADER;
+        log.batches.push(batch);
+        let entries = log.entries[first..].iter();
+        let records = entries.map(|(term, index, body)| Record::Entry {
+            term: *term,
+            index: *index,
+            body,
+        });
+        wal.append(&records.collect::<Vec<_>>(), first as u64)
+            .expect("there is room");
+        wal.start_sync().expect("it syncs");
+        wal.poll_sync().expect("it synced");
+    }
+    if close {
+        wal.close().expect("it syncs");
+        let records = std::iter::once(log.end..log.end + HEADER).collect();
+        let entries = log.entries.len();
+        log.batches.push(Batch { records, entries });
+        log.end += HEADER;
+    }
+    log.bytes = std::fs::read(dir.path().join("0000000000000001.log")).expect("a file");
+    log
+}
+
+impl Log {
+    fn scan(&self, bytes: &[u8]) -> Scanner {
+        LARGEST.set(0);
+        let found = scan(IDENTITY, &[("1.log", 1, bytes)]);
+        let largest = LARGEST.get();
+        assert!(largest <= bytes.len() + PAGE, "asked for {largest} bytes");
+        found
+    }
+
+    /// As many entries as `bytes` still prove to have been durable: those of all batches before the last of which a
+    /// whole header is left.
+    fn durable(&self, bytes: &[u8]) -> usize {
+        let left = |r: &Range<usize>| {
+            let header = r.start..r.start + HEADER;
+            bytes.get(header.clone()) == Some(&self.bytes[header])
+        };
+        let last = self
+            .batches
+            .iter()
+            .rposition(|b| b.records.iter().any(left));
+        let before = last.and_then(|last| last.checked_sub(1));
+        before.map_or(0, |before| self.batches[before].entries)
+    }
+
+    /// Reads a damaged copy and checks the verdict; whether the damage was named.
+    fn check(&self, bytes: &[u8], what: &dyn std::fmt::Debug) -> bool {
+        let found = self.scan(bytes);
+        let lost = !found.lost.is_empty();
+        assert_eq!(found.version, None, "{what:?}");
+        for entry in &found.log.entries {
+            let want = self.entries.get(entry.index as usize - 1);
+            let want = want.unwrap_or_else(|| panic!("{what:?}: entry {} is made up", entry.index));
+            assert_eq!((entry.term, entry.index), (want.0, want.1), "{what:?}");
+            match &entry.body {
+                Body::Good(body) => assert_eq!(**body, want.2, "{what:?}: entry {}", want.1),
+                Body::Faulty { len, seed, crc } => {
+                    assert!(wal::body_matches(&want.2, *len, *seed, *crc), "{what:?}");
+                    assert!(found.log.faults.contains_key(&entry.index), "{what:?}");
+                }
+            }
+        }
+        if lost {
+            return true;
+        }
+        let count = found.log.entries.len();
+        assert!(
+            count >= self.durable(bytes),
+            "{what:?}: only {count} entries"
+        );
+        let whole = self.batches.iter().any(|b| b.entries == count) || count == 0;
+        assert!(whole, "{what:?}: {count} entries are a part of a batch");
+        let in_order = found.log.entries.iter().zip(1..).all(|(e, i)| e.index == i);
+        assert!(in_order, "{what:?}");
+        !found.log.faults.is_empty()
+    }
+}
+
+#[test]
+fn an_undamaged_log_is_read_whole() {
+    for close in [false, true] {
+        let log = build(1, close);
+        assert!(log.end > SEGMENT as usize - 9000 && log.entries.len() > 30);
+        assert!(!log.check(&log.bytes, &"nothing"));
+        let found = log.scan(&log.bytes);
+        assert_eq!(found.log.entries.len(), log.entries.len());
+        assert_eq!(found.tail.closed, close);
+        assert_eq!((found.tail.end, found.tail.dirty), (log.end, log.end));
+    }
+}
+
+#[test]
+fn truncated_at_every_byte() {
+    for close in [false, true] {
+        let log = build(2, close);
+        for length in 0..log.bytes.len() {
+            let named = log.check(&log.bytes[..length], &length);
+            // Damage and nothing behind it is a torn tail; but the head was synced before the file had its name.
+            assert_eq!(named, length < HEAD, "{length}");
+        }
+    }
+}
+
+/// Flips the bits of some bytes, one at a time; how many were named.
+fn flip(log: &Log, range: Range<usize>) -> usize {
+    let mut bytes = log.bytes.clone();
+    let last = log.batches.last().expect("there are batches").records[0].start;
+    let records = || log.batches.iter().flat_map(|b| &b.records);
+    let mut named = 0;
+    for at in range {
+        // Only the last batch has no witness; padding and the rest of the head's page mean nothing.
+        let matters = records().any(|r| r.contains(&at));
+        let want = if matters { at < last } else { at < HEAD };
+        for bit in 0..8 {
+            bytes[at] ^= 1 << bit;
+            assert_eq!(log.check(&bytes, &(at, bit)), want, "byte {at}, bit {bit}");
+            bytes[at] ^= 1 << bit;
+            named += usize::from(want);
+        }
+    }
+    named
+}
+
+#[test]
+fn every_bit_flipped() {
+    let log = build(3, true);
+    let middle = log.end / 2;
+    let named = std::thread::scope(|scope| {
+        let half = scope.spawn(|| flip(&log, 0..middle));
+        flip(&log, middle..log.end) + half.join().expect("no flip passed")
+    });
+    assert!(named > 400_000, "only {named} flips were named");
+    let open = build(4, false);
+    flip(&open, open.end - 8000..open.end);
+}
+
+#[test]
+fn every_sector_zeroed_old_or_garbage() {
+    let log = build(5, false);
+    // What the disk held before it was this log's.
+    let earlier = build_for(IDENTITY + 1, 6, false).bytes;
+    let mut rng = Rng(7);
+    let mut named = 0;
+    for size in [512, PAGE] {
+        for first in 0..log.bytes.len() / size {
+            for kind in 0..40 {
+                let mut bytes = log.bytes.clone();
+                // One sector, and then pairs of them.
+                let second = rng.below((log.bytes.len() / size) as u64) as usize;
+                let pair = [first, if kind < 10 { first } else { second }];
+                for at in pair.map(|sector| sector * size..(sector + 1) * size) {
+                    match kind % 10 {
+                        0 => bytes[at].fill(0),
+                        1 => bytes[at].fill(0xff),
+                        2 => bytes[at.clone()].copy_from_slice(&earlier[at]),
+                        3 => {
+                            let from = rng.below(log.bytes.len() as u64 - size as u64) as usize;
+                            bytes.copy_within(from..from + size, at.start);
+                        }
+                        _ => rng.fill(&mut bytes[at]),
+                    }
+                }
+                named += usize::from(log.check(&bytes, &(size, pair, kind)));
+            }
+        }
+    }
+    assert!(named > 3000, "only {named} were named");
+}
+
+#[test]
+fn damage_before_another_segment_is_never_a_torn_tail() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = Wal::open(options(dir.path())).expect("it opens");
+    for index in 1..=60 {
+        let record = Record::Entry {
+            term: 1,
+            index,
+            body: &[index as u8; 1500],
+        };
+        wal.append(&[record], 0).expect("there is room");
+        wal.start_sync().expect("it syncs");
+        wal.poll_sync().expect("it synced");
+    }
+    drop(wal);
+    let read = |name| std::fs::read(dir.path().join(name)).expect("a file");
+    let (first, second) = (read("0000000000000001.log"), read("0000000000000002.log"));
+    let both = |first: &[u8]| scan(IDENTITY, &[("1", 1, first), ("2", 2, &second)]);
+    let whole = both(&first);
+    assert_eq!((whole.log.entries.len(), whole.lost.len()), (60, 0));
+    let end = scan(IDENTITY, &[("1", 1, &first)]).tail.end;
+    for at in PAGE..end {
+        let mut bytes = first.clone();
+        bytes[at] ^= 1 << (at % 8);
+        let found = both(&bytes);
+        let padding = found.log == whole.log;
+        assert!(
+            padding || !found.lost.is_empty() || !found.log.faults.is_empty(),
+            "{at}"
+        );
+    }
+    for length in (0..end).step_by(7) {
+        assert!(!both(&first[..length]).lost.is_empty(), "{length}");
+    }
+    let missing = scan(IDENTITY, &[("1", 1, &first), ("3", 3, &second)]);
+    assert_eq!(
+        missing.lost[0].what,
+        What::Head,
+        "a file under another's name"
+    );
+    let gap = scan(IDENTITY, &[("0", 0, &first), ("2", 2, &second)]);
+    assert!(gap.lost.iter().any(|f| f.what == What::Missing) || gap.lost[0].what == What::Head);
+}
+
+/// Puts a checksum over a header that is nonsense.
+fn reseal(bytes: &mut [u8], at: usize) {
+    let check = crc(seed(IDENTITY, 1, at as u32), &bytes[at..at + 28]);
+    bytes[at + 28..at + 32].copy_from_slice(&check.to_le_bytes());
+}
+
+#[test]
+fn nonsense_with_good_checksums_does_not_get_far() {
+    let log = build(8, false);
+    let mut rng = Rng(9);
+    let starts: Vec<usize> = log
+        .batches
+        .iter()
+        .flat_map(|b| &b.records)
+        .map(|r| r.start)
+        .collect();
+    for _ in 0..20_000 {
+        let mut bytes = log.bytes.clone();
+        for _ in 0..1 + rng.below(4) {
+            let at = starts[rng.below(starts.len() as u64) as usize];
+            match rng.below(3) {
+                0 => rng.fill(&mut bytes[at..at + 28]),
+                1 => bytes[at + rng.below(28) as usize] = rng.next() as u8,
+                _ => {
+                    let other = starts[rng.below(starts.len() as u64) as usize];
+                    bytes.copy_within(other..other + 28, at);
+                }
+            }
+            reseal(&mut bytes, at);
+        }
+        log.scan(&bytes);
+    }
+    for _ in 0..2000 {
+        let mut bytes = vec![0; rng.below(3 * PAGE as u64) as usize];
+        rng.fill(&mut bytes);
+        log.scan(&bytes);
+        wal::state::decide(&bytes);
+    }
+}
+
+#[test]
+fn a_header_is_found_only_where_it_was_put() {
+    let log = build(10, false);
+    let at = log.batches[0].records[0].start;
+    let limit = SEGMENT as usize;
+    assert!(Header::decode(&log.bytes, IDENTITY, 1, at, limit).is_some());
+    assert!(Header::decode(&log.bytes, IDENTITY, 2, at, limit).is_none());
+    assert!(Header::decode(&log.bytes, IDENTITY + 1, 1, at, limit).is_none());
+}
+
+/// Opens a damaged copy as a log, goes on writing, and reads it again.
+fn go_on(log: &Log, bytes: &[u8], what: &dyn std::fmt::Debug) {
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(Wal::open(options(dir.path())).expect("it opens"));
+    std::fs::write(dir.path().join("0000000000000001.log"), bytes).expect("it can");
+    let (mut wal, found) = match Wal::open(options(dir.path())) {
+        Ok(opened) => opened,
+        Err(OpenError::Damaged { faults, .. }) => {
+            assert!(!faults.is_empty(), "{what:?}");
+            return;
+        }
+        Err(other) => panic!("{what:?}: {other}"),
+    };
+    assert!(found.entries.len() >= log.durable(bytes), "{what:?}");
+    let next = found.entries.len() as u64 + 1;
+    for index in next..next + 3 {
+        let record = Record::Entry {
+            term: 9,
+            index,
+            body: b"new",
+        };
+        wal.append(&[record], 0).expect("there is room");
+        wal.start_sync().expect("it syncs");
+        wal.poll_sync().expect("it synced");
+    }
+    drop(wal);
+    let (_, again) = Wal::open(options(dir.path())).expect("it opens");
+    let (old, new) = again.entries.split_at(found.entries.len());
+    assert_eq!(old, found.entries, "{what:?}");
+    assert!(
+        new.len() == 3 && new.iter().all(|e| e.term == 9),
+        "{what:?}"
+    );
+    assert_eq!(
+        (again.torn_bytes, again.faults),
+        (0, found.faults),
+        "{what:?}"
+    );
+}
+
+#[test]
+fn a_log_goes_on_behind_its_damage() {
+    let log = build(11, false);
+    for length in (0..log.bytes.len()).step_by(997) {
+        go_on(&log, &log.bytes[..length], &length);
+    }
+    let mut rng = Rng(12);
+    let last = log.batches.last().expect("there are batches").records[0].start;
+    for round in 0..60 {
+        let mut bytes = log.bytes.clone();
+        // Half of them in the last batch, where damage is a torn tail.
+        let from = [PAGE, last][round % 2] as u64;
+        let at = from + rng.below(log.end as u64 - from);
+        bytes[at as usize] ^= 0x40;
+        go_on(&log, &bytes, &at);
+    }
+}
+
+#[test]
+fn a_damaged_body_is_repaired_by_its_copy() {
+    let log = build(13, false);
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(Wal::open(options(dir.path())).expect("it opens"));
+    let mut bytes = log.bytes.clone();
+    let long = log
+        .entries
+        .iter()
+        .position(|e| e.2.len() > 1000)
+        .expect("one is long");
+    let body = &log.entries[long].2;
+    let at = bytes
+        .windows(body.len())
+        .position(|w| w == body)
+        .expect("it is there");
+    bytes[at + 500] ^= 1;
+    let path = dir.path().join("0000000000000001.log");
+    std::fs::write(&path, bytes).expect("it can");
+    let (mut wal, found) = Wal::open(options(dir.path())).expect("it opens");
+    let index = long as u64 + 1;
+    assert_eq!(found.faults.len(), 1);
+    assert_eq!(
+        (found.faults[0].index, found.faults[0].offset),
+        (Some(index), (at - HEADER) as u64)
+    );
+    let text = format!(
+        "0000000000000001.log at offset {} (entry {index}): the body",
+        at - HEADER
+    );
+    assert!(found.faults[0].to_string().starts_with(&text));
+    let term = log.entries[long].0;
+    for wrong in [&body[1..], body] {
+        let body = wrong;
+        wal.append(&[Record::Repair { term, index, body }], 0)
+            .expect("there is room");
+        wal.start_sync().expect("it syncs");
+        wal.poll_sync().expect("it synced");
+        if wrong.len() < log.entries[long].2.len() {
+            drop(wal);
+            let (again, found) = Wal::open(options(dir.path())).expect("it opens");
+            assert_eq!(found.faults.len(), 1, "another body does not repair it");
+            wal = again;
+        }
+    }
+    drop(wal);
+    let (_, found) = Wal::open(options(dir.path())).expect("it opens");
+    assert!(found.faults.is_empty());
+    assert_eq!(found.entries.len(), log.entries.len());
+    assert_eq!(found.entries[long].body, Body::Good(body.as_slice().into()));
+}
