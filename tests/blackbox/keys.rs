@@ -40,20 +40,26 @@ fn a_thousand_levels() {
 /// A big directory is listed in pages while other requests are answered, and deleted in slices.
 #[test]
 fn a_directory_of_many_nodes() {
-    const NODES: usize = 20_000;
+    const NODES: usize = 6_000;
+    const WRITERS: usize = 30;
     let server = Server::start(&[]);
-    let mut conn = Conn::open(server.client_port);
-    for start in (0..NODES).step_by(500) {
+    // One request a connection is in flight: many connections share a sync.
+    let mut writers: Vec<Conn> = (0..WRITERS)
+        .map(|_| Conn::open(server.client_port))
+        .collect();
+    for (writer, conn) in writers.iter_mut().enumerate() {
         let mut batch = Vec::new();
-        for number in start..start + 500 {
-            let target = format!("/v2/keys/big/{number:05}");
-            batch.extend(form("PUT", &target, "value=v"));
+        for number in (writer..NODES).step_by(WRITERS) {
+            batch.extend(form("PUT", &format!("/v2/keys/big/{number:05}"), "value=v"));
         }
         conn.send(&batch);
-        for _ in 0..500 {
+    }
+    for conn in &mut writers {
+        for _ in 0..NODES / WRITERS {
             assert_eq!(conn.answer().status(), 201);
         }
     }
+    let mut conn = Conn::open(server.client_port);
     let listed = conn.ask("GET", "/v2/keys/big?sorted=true", "").json();
     let nodes = listed["node"]["nodes"].as_array().expect("children");
     assert_eq!(nodes.len(), NODES);
@@ -68,12 +74,12 @@ fn a_directory_of_many_nodes() {
         conn.ask("PUT", "/v2/keys/big/99999", "value=late").status(),
         201
     );
-    assert_eq!(conn.ask("DELETE", "/v2/keys/big/19999", "").status(), 200);
+    assert_eq!(conn.ask("DELETE", "/v2/keys/big/05999", "").status(), 200);
     let body = reader.body(&head, false).expect("it is whole");
     let listed: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
     let nodes = listed["node"]["nodes"].as_array().expect("children");
     assert_eq!(nodes.len(), NODES);
-    assert_eq!(nodes[NODES - 1]["key"], "/big/19999");
+    assert_eq!(nodes[NODES - 1]["key"], "/big/05999");
     assert_eq!(
         conn.ask("DELETE", "/v2/keys/big?recursive=true", "")
             .status(),
