@@ -148,6 +148,8 @@ pub struct Raft {
     /// The commit index that this term's leader told last.
     told_commit: Index,
     incoming: Option<snapshot::Incoming>,
+    /// A peer that is handed the snapshot though this member does not lead (see `repair`).
+    aid: Option<Progress>,
     repair: repair::Repair,
 
     // -- candidates
@@ -208,6 +210,7 @@ impl Raft {
             acked: Index(0),
             told_commit: Index(0),
             incoming: None,
+            aid: None,
             repair: repair::Repair::default(),
             votes: Vec::new(),
             peers: Vec::new(),
@@ -343,7 +346,7 @@ impl Raft {
             self.on_removed(message.term, cluster, id);
             return false;
         }
-        if matches!(message.rpc, Rpc::Fetch { .. } | Rpc::Fetched { .. }) {
+        if message.is_outside_terms() {
             return true;
         }
         if message.term == Term::REMOVED {
@@ -412,7 +415,7 @@ impl Raft {
                 sync_us,
                 answer,
             } => self.on_append_reply(from, round, sync_us, answer),
-            Rpc::InstallSnapshot { .. } => self.on_install_snapshot(from, message.rpc),
+            Rpc::InstallSnapshot { .. } => self.on_install_snapshot(from, term, message.rpc),
             Rpc::SnapshotReply { index, offset } => self.on_snapshot_reply(from, index, offset),
             Rpc::TimeoutNow => self.on_timeout_now(from),
             Rpc::Fetch { index, term } => self.on_fetch(from, index, term),
@@ -478,7 +481,7 @@ impl Raft {
         self.votes.clear();
         self.election_due = u64::MAX;
         self.heartbeat_due = self.now_us + self.heartbeat_us;
-        self.incoming = None;
+        (self.incoming, self.aid) = (None, None);
         self.voter_change = Index(0);
         self.nop = self.log.last_index().next();
         self.uncommitted_bytes = 0;

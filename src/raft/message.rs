@@ -219,6 +219,18 @@ pub enum Rpc {
     },
 }
 
+impl Message {
+    /// Whether the rules of terms do not touch it: what repairs a damaged log, where a snapshot that is not sent by a
+    /// leader has term 0, and how far a snapshot has come.
+    pub fn is_outside_terms(&self) -> bool {
+        match self.rpc {
+            Rpc::Fetch { .. } | Rpc::Fetched { .. } | Rpc::SnapshotReply { .. } => true,
+            Rpc::InstallSnapshot { .. } => self.term == Term(0),
+            _ => false,
+        }
+    }
+}
+
 impl Rpc {
     /// Whether only the leader of its term sends it.
     pub fn is_from_leader(&self) -> bool {

@@ -3,6 +3,7 @@
 //! Until they are back nothing past them is applied or acknowledged, and this member does not campaign; it still votes,
 //! by its full log. A damaged entry that cannot have been committed is cut. Start reading at `start_repair`.
 use super::fault::Fault;
+use super::progress::Progress;
 use super::{Body, Entry, Found, Index, PeerId, Persist, Raft, RaftRole, Rpc, Term};
 
 /// How many entries are asked for at a time.
@@ -70,7 +71,27 @@ impl Raft {
             },
             Some(_) | None => Found::Never,
         };
+        if found == Found::Behind {
+            self.maybe_aid(from);
+        }
         self.send(from, Rpc::Fetched { index, term, found });
+    }
+
+    /// The damaged entry of a peer is behind the snapshot here, and there may be no leader to hand that over, since the
+    /// peer's log may be the best one: so anyone does, one peer at a time, outside of terms (what is in a snapshot is
+    /// committed, whoever sends it).
+    fn maybe_aid(&mut self, to: PeerId) {
+        let busy_us = self.now_us.saturating_sub(self.timeout_us());
+        match &self.aid {
+            _ if self.role == RaftRole::Leader => {}
+            Some(aid) if aid.id == to => self.retry_chunks(),
+            Some(aid) if aid.heard_us > busy_us => {}
+            Some(_) | None => {
+                let mut aid = Progress::new(to, false, Index(1), self.now_us);
+                aid.become_snapshot(&self.snapshot);
+                self.aid = Some(aid);
+            }
+        }
     }
 
     pub(super) fn on_fetched(

@@ -55,6 +55,9 @@ impl Raft {
 
     /// Sends each member what it lacks, as far as its bounds allow.
     pub(super) fn replicate(&mut self) {
+        for peer in self.peers.iter_mut().chain(&mut self.aid) {
+            Raft::want_chunk(peer, self.now_us, &mut self.out.chunks_wanted);
+        }
         if self.role != RaftRole::Leader {
             return;
         }
@@ -74,7 +77,7 @@ impl Raft {
         };
         let news = peer.commit_sent < self.commit_index.min(peer.next.prev());
         let due = match peer.flow {
-            Flow::Snapshot { .. } => return self.want_chunk(at),
+            Flow::Snapshot { .. } => false,
             Flow::Probe { sent } => !sent,
             Flow::Replicate => news || (peer.next <= end && !peer.is_full()),
         };
@@ -82,8 +85,10 @@ impl Raft {
             return false;
         }
         if self.log.term_at(peer.next.prev()).is_none() {
-            self.peers[at].become_snapshot(&self.snapshot);
-            return true;
+            let peer = &mut self.peers[at];
+            peer.become_snapshot(&self.snapshot);
+            Raft::want_chunk(peer, self.now_us, &mut self.out.chunks_wanted);
+            return false;
         }
         let entries = match peer.is_full() {
             true => Vec::new(),
@@ -392,7 +397,7 @@ impl Raft {
 
     /// A snapshot that is not needed: the leader is told what is here.
     pub(super) fn acknowledge_again(&mut self) {
-        if !self.amnesia {
+        if !self.amnesia && ![PeerId::NONE, self.id].contains(&self.leader) {
             self.verified = self.verified.max(self.commit_index);
             self.accept(self.leader, 0);
         }

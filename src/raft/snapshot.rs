@@ -4,8 +4,8 @@
 //! the receiver passes checked pieces on in order (`chunks`) and starts from the log record that follows their
 //! installation (`on_installed`). One piece is under way at a time, so a broken transfer goes on where it stopped.
 use super::fault::Fault;
-use super::progress::Flow;
-use super::{Index, PeerId, Persist, Raft, Rpc, SnapshotMeta};
+use super::progress::{Flow, Progress};
+use super::{Index, PeerId, Persist, Raft, RaftRole, Rpc, SnapshotMeta, Term};
 use crate::timer::Now;
 
 /// While a snapshot is sent, the entries behind it stay; proposals wait (`Busy`) beyond this many bytes of log.
@@ -37,6 +37,7 @@ pub struct Incoming {
     meta: SnapshotMeta,
     offset: u64,
     done: bool,
+    heard_us: u64,
 }
 
 impl Incoming {
@@ -74,31 +75,29 @@ impl Raft {
     }
 }
 
-// -- the leader's side
+// -- the sender's side: the leader, or whoever was asked for a damaged entry that is behind its snapshot (`repair`)
 impl Raft {
-    /// Asks the owner for the next piece; there is never more than one message to send after it.
-    pub(super) fn want_chunk(&mut self, at: usize) -> bool {
-        let peer = &mut self.peers[at];
+    /// Asks the owner for the next piece.
+    pub(super) fn want_chunk(peer: &mut Progress, now_us: u64, wanted: &mut Vec<ChunkWanted>) {
         if let Flow::Snapshot {
             index,
             offset,
             asked_us: asked_us @ 0,
         } = &mut peer.flow
         {
-            *asked_us = self.now_us.max(1);
-            self.out.chunks_wanted.push(ChunkWanted {
-                to: peer.id,
-                index: *index,
-                offset: *offset,
-            });
+            *asked_us = now_us.max(1);
+            let (to, index, offset) = (peer.id, *index, *offset);
+            wanted.push(ChunkWanted { to, index, offset });
         }
-        false
     }
 
     /// The owner has read a piece: the bytes and whether they are the last; `None` when that snapshot is gone.
     pub fn on_chunk(&mut self, now: Now, wanted: ChunkWanted, data: Option<(Box<[u8]>, bool)>) {
         self.now_us = now.mono_us;
-        let Some(peer) = self.peers.iter_mut().find(|p| p.id == wanted.to) else {
+        let leads = self.role == RaftRole::Leader;
+        let term = if leads { self.current_term } else { Term(0) };
+        let mut receivers = self.peers.iter_mut().chain(&mut self.aid);
+        let Some(peer) = receivers.find(|p| p.id == wanted.to) else {
             return;
         };
         let Flow::Snapshot { index, offset, .. } = peer.flow else {
@@ -107,30 +106,26 @@ impl Raft {
         if (index, offset) != (wanted.index, wanted.offset) {
             return;
         }
-        match data {
-            Some((data, done)) => {
-                let meta = peer.sending.clone();
-                let crc = crc32fast::hash(&data);
-                let rpc = Rpc::InstallSnapshot {
-                    meta,
-                    offset,
-                    crc,
-                    done,
-                    data,
-                };
-                self.send(wanted.to, rpc);
-            }
-            None => peer.become_snapshot(&self.snapshot),
-        }
+        let Some((data, done)) = data else {
+            return peer.become_snapshot(&self.snapshot);
+        };
+        let rpc = Rpc::InstallSnapshot {
+            meta: peer.sending.clone(),
+            offset,
+            crc: crc32fast::hash(&data),
+            done,
+            data,
+        };
+        self.send_in(wanted.to, term, rpc);
         self.check_invariants();
     }
 
     pub(super) fn on_snapshot_reply(&mut self, from: PeerId, of: Index, next: u64) {
-        let now_us = self.now_us;
-        let Some(peer) = self.peers.iter_mut().find(|p| p.id == from) else {
+        let mut receivers = self.peers.iter_mut().chain(&mut self.aid);
+        let Some(peer) = receivers.find(|p| p.id == from) else {
             return;
         };
-        peer.heard_us = now_us;
+        peer.heard_us = self.now_us;
         if let Flow::Snapshot {
             index,
             offset,
@@ -145,14 +140,14 @@ impl Raft {
 
     /// Whether a transfer holds more of the log than memory has room for: then clients wait, not the transfer.
     pub(super) fn is_held_up(&self) -> bool {
-        let sending = |p: &super::Progress| matches!(p.flow, Flow::Snapshot { .. });
+        let sending = |p: &Progress| matches!(p.flow, Flow::Snapshot { .. });
         self.log.bytes() > SENDING_LOG_BYTES_MAX && self.peers.iter().any(sending)
     }
 
     /// A piece without an answer for an election timeout is sent again.
     pub(super) fn retry_chunks(&mut self) {
         let before_us = self.now_us.saturating_sub(self.timeout_us());
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut().chain(&mut self.aid) {
             if let Flow::Snapshot { asked_us, .. } = &mut peer.flow
                 && *asked_us < before_us
             {
@@ -164,7 +159,7 @@ impl Raft {
 
 // -- the receiver's side
 impl Raft {
-    pub(super) fn on_install_snapshot(&mut self, from: PeerId, rpc: Rpc) {
+    pub(super) fn on_install_snapshot(&mut self, from: PeerId, term: Term, rpc: Rpc) {
         let Rpc::InstallSnapshot {
             meta,
             offset,
@@ -175,13 +170,18 @@ impl Raft {
         else {
             unreachable!("dispatched by kind");
         };
-        self.on_contact(from);
         let index = meta.index;
+        let leads = term != Term(0);
+        if leads {
+            self.on_contact(from);
+        }
         if self.amnesia || !self.lacks(index) {
             return self.acknowledge_again();
         }
         let known = self.incoming.as_ref();
-        if known.is_some_and(|i| i.done) {
+        let fresh = |i: &Incoming| self.now_us <= i.heard_us + self.timeout_us();
+        let other = known.is_some_and(|i| i.from != from && fresh(i));
+        if known.is_some_and(|i| i.done) || (other && !leads) {
             return;
         }
         let fits = known.is_some_and(|i| i.from == from && i.meta == meta);
@@ -196,6 +196,7 @@ impl Raft {
             meta: meta.clone(),
             offset: next,
             done,
+            heard_us: self.now_us,
         });
         self.out.chunks.push(Chunk {
             meta,
@@ -204,13 +205,8 @@ impl Raft {
             done,
         });
         if !done {
-            self.send(
-                from,
-                Rpc::SnapshotReply {
-                    index,
-                    offset: next,
-                },
-            );
+            let offset = next;
+            self.send(from, Rpc::SnapshotReply { index, offset });
         }
     }
 
