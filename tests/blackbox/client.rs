@@ -142,6 +142,7 @@ impl Conn {
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            Err(error) if error.kind() == ErrorKind::Interrupted => true,
             Err(error) => panic!("no answer: {error}; so far: {:?}", self.so_far()),
         }
     }
