@@ -181,9 +181,9 @@ pub enum Outcome {
     Machines {
         client_urls: Vec<Box<str>>,
     },
-    StatsSelf(SelfStats),
+    StatsSelf(Box<SelfStats>),
     StatsLeader(LeaderStats),
-    StatsStore(crate::store::Stats),
+    StatsStore(Box<crate::store::Stats>),
     /// Not the leader, so no leader statistics (403).
     NotLeader,
     SpeedTest,

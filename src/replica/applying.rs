@@ -163,8 +163,7 @@ impl Replica {
     }
 
     /// Reads the config back from the key space, after a restart or a snapshot.
-    pub(super) fn shown_config(&mut self) -> Option<ClusterConfig> {
-        let value = self.store.value(&registry::config_path())?;
-        registry::parse_config(value)
+    pub(super) fn shown_config(&self) -> Option<ClusterConfig> {
+        registry::parse_config(self.store.value(&registry::config_path())?)
     }
 }

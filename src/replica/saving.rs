@@ -160,12 +160,12 @@ impl Replica {
         }
     }
 
-    /// The leader's snapshot is in place: the key space is that of another moment, unless repaired entries have brought
-    /// this machine past it meanwhile.
+    /// The leader's snapshot is in place: the key space is that of another moment, unless entries have brought this
+    /// machine past it meanwhile.
     fn install(&mut self, now: Now, meta: SnapshotMeta, store: Store, bytes: u64) {
         self.raft.on_installed(now, true);
         let index = meta.index;
-        if index <= self.applied {
+        if index <= self.applied || self.raft.snapshot().index != index {
             return;
         }
         self.end_readers();

@@ -194,8 +194,8 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
         },
         Op::StatsLeader if expect.status == Some(403) => Outcome::NotLeader,
         Op::StatsLeader => Outcome::StatsLeader(leader_stats(&json)),
-        Op::StatsSelf => Outcome::StatsSelf(self_stats(&json, &expect.body)),
-        Op::StatsStore => Outcome::StatsStore(store_stats(&json)),
+        Op::StatsSelf => Outcome::StatsSelf(Box::new(self_stats(&json, &expect.body))),
+        Op::StatsStore => Outcome::StatsStore(Box::new(store_stats(&json))),
         Op::SpeedTest => Outcome::SpeedTest,
         Op::ConfigGet | Op::ConfigPut { .. } => Outcome::Config(config(&json)),
         Op::MachineList => {
