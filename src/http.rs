@@ -2,6 +2,7 @@
 //!
 //! Start with `request`: the incremental parser and the rules it enforces. `head` and `body` are the framing both
 //! directions share, `response` writes answers, `client` is the other side for the few calls tern makes itself,
+//! `upgrade` turns a connection into a link between peers, `url` takes URLs apart,
 //! `form` decodes paths, queries and form bodies.
 pub mod body;
 pub mod client;
@@ -10,6 +11,8 @@ pub mod head;
 pub mod reject;
 pub mod request;
 pub mod response;
+pub mod upgrade;
+pub mod url;
 
 pub use reject::Reject;
 pub use request::{Limits, Method, Parser, Progress, Request, Stage, Version};

@@ -6,6 +6,8 @@
 //! rules. Start reading at `Raft`, then `on_message`.
 mod election;
 pub mod fault;
+pub mod frame;
+pub mod hello;
 mod log;
 mod membership;
 pub mod message;

@@ -65,6 +65,10 @@ pub struct Request<'a> {
     pub host: Option<&'a str>,
     pub content_type: Option<&'a str>,
     pub origin: Option<&'a str>,
+    /// The protocol that the connection is to go on with (`Connection: upgrade` and `Upgrade`).
+    pub upgrade: Option<&'a str>,
+    /// `Tern-Hello`: who opens a link between peers.
+    pub hello: Option<&'a str>,
     /// The decoded body, empty when there was none.
     pub body: &'a [u8],
 }
@@ -337,6 +341,8 @@ impl<'a> Head<'a> {
                 host: None,
                 content_type: None,
                 origin: None,
+                upgrade: None,
+                hello: None,
                 body: b"",
             },
             length,
@@ -348,7 +354,7 @@ impl<'a> Head<'a> {
 
     fn read_headers(&mut self, headers: &[httparse::Header<'a>]) -> Result<(), Reject> {
         let request = &mut self.request;
-        let (mut close, mut keep_alive) = (false, false);
+        let (mut close, mut keep_alive, mut upgrade) = (false, false, false);
         for header in headers {
             let name = header.name;
             let is = |other: &str| name.eq_ignore_ascii_case(other);
@@ -364,7 +370,12 @@ impl<'a> Head<'a> {
                 for token in header.value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
                     close |= token.eq_ignore_ascii_case(b"close");
                     keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                    upgrade |= token.eq_ignore_ascii_case(b"upgrade");
                 }
+            } else if is("upgrade") {
+                request.upgrade = request.upgrade.or(Some(text(header.value)));
+            } else if is("tern-hello") {
+                request.hello = request.hello.or(Some(text(header.value)));
             } else if is("expect") && request.version == Version::Http11 {
                 if !header.value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(reject::EXPECTATION);
@@ -372,6 +383,7 @@ impl<'a> Head<'a> {
                 self.expects_continue = true;
             }
         }
+        request.upgrade = request.upgrade.filter(|_| upgrade);
         match request.version {
             Version::Http11 if request.host.is_none() => return Err(reject::NO_HOST),
             Version::Http11 => request.keep_alive = !close,
