@@ -35,8 +35,11 @@ fn main() -> ExitCode {
         Ok(End::Stopped) => ExitCode::SUCCESS,
         Ok(End::Aborted) => ExitCode::FAILURE,
         Err(text) => {
-            log::error!("{text}");
-            eprintln!("tern: {text}");
+            // Once: stdout and stderr often end in the same place.
+            match config.log_json {
+                true => log::error!("{text}"),
+                false => eprintln!("tern: {text}"),
+            }
             ExitCode::FAILURE
         }
     };
@@ -58,10 +61,8 @@ fn serve(config: &Config, clock: Clock) -> Result<End, String> {
     let machine = Machine::recover(config.settings(), recovered, random()?, clock.now());
     let reactor = Reactor::new(config, ports, clock, disk, machine)?;
     let [client, peer] = reactor.addresses().map_err(|e| e.to_string())?;
-    log::info!(
-        "tern {}: ready, clients on {client}, peers on {peer}",
-        tern::VERSION
-    );
+    let version = tern::VERSION;
+    log::info!("tern: ready, version {version}, clients on {client}, peers on {peer}");
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     Ok(reactor.run())

@@ -248,12 +248,18 @@ impl Clients {
     /// Above the budget the largest watcher goes; those who were not read from are looked at again when there is room.
     fn keep_budget(&mut self) {
         if self.budget.is_over() {
+            if !self.tight {
+                log::warn!(
+                    "connections hold {} bytes: reading pauses, slow watchers are closed",
+                    self.budget.bytes()
+                );
+            }
             self.tight = true;
             let watchers = self.conns.iter_mut().filter(|(_, c)| c.is_watcher());
             if let Some((_, conn)) = watchers.max_by_key(|(_, c)| c.out_bytes())
                 && conn.out_bytes() > 0
             {
-                log::warn!("connections hold too much: the slowest watcher is closed");
+                log::debug!("a watcher that holds {} bytes is closed", conn.out_bytes());
                 conn.kill();
                 touch(&mut self.ready, conn);
             }
