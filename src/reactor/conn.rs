@@ -15,7 +15,7 @@ use crate::http::response::CONTINUE;
 use crate::http::{Date, Limits, Parser, Progress, Reject, Reply, Response};
 use crate::machine::Ticket;
 use crate::timer::TimerHandle;
-use std::io::IoSlice;
+use std::io::{ErrorKind, IoSlice};
 
 /// A request that waits for its answer, or for the rest of it.
 pub struct Flight {
@@ -148,6 +148,10 @@ impl Conn {
                 }
                 Ok(Read::Blocked) => self.readable = false,
                 Ok(Read::End) => self.ended = true,
+                // The client is to read the alert.
+                Err(e) if e.kind() == ErrorKind::InvalidData && self.life == Life::Open => {
+                    self.life = Life::Closing { linger: true };
+                }
                 Err(_) => self.life = Life::Dead,
             }
             if self.life != Life::Open {

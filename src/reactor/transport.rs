@@ -47,10 +47,15 @@ impl Transport {
         config: &Arc<rustls::ServerConfig>,
     ) -> io::Result<Transport> {
         let session = rustls::ServerConnection::new(config.clone()).map_err(io::Error::other)?;
-        Ok(Transport::Tls(Box::new(Tls { socket, session })))
+        Ok(Transport::Tls(Box::new(Tls {
+            socket,
+            session,
+            failed: false,
+        })))
     }
 
-    /// Reads into the spare room of `into`, of which there is some. An error is final (a TLS alert has been sent).
+    /// Reads into the spare room of `into`, of which there is some. An error is final; with `InvalidData` a TLS alert has
+    /// been sent, and what comes is read without a session.
     pub fn read(&mut self, into: &mut Vec<u8>) -> io::Result<Read> {
         let room = into.capacity() - into.len();
         assert!(room > 0, "a read needs room");
@@ -159,12 +164,17 @@ impl Transport {
 pub struct Tls {
     socket: TcpStream,
     session: rustls::ServerConnection,
+    /// The session is over, the alert has been sent: what still comes is of no use but to be taken off the socket.
+    failed: bool,
 }
 
 #[cfg(feature = "tls")]
 impl Tls {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         use std::io::Read as _;
+        if self.failed {
+            return self.socket.read(buffer);
+        }
         loop {
             match self.session.reader().read(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
@@ -178,6 +188,7 @@ impl Tls {
             let taken = self.session.process_new_packets();
             // The answer to a handshake message, or the alert that says what was wrong with it.
             let sent = self.send_pending();
+            self.failed = taken.is_err();
             taken.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
             sent?;
         }
