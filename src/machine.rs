@@ -197,11 +197,11 @@ impl Machine {
             }
             Phase::Starting { .. } | Phase::Serving => {}
         }
-        self.begin_serving(now);
-        self.phase = Phase::Stopping {
+        let stopping = Phase::Stopping {
             until_us: now.mono_us + STOP_US_MAX,
             handing_over: self.replica.hand_over(now),
         };
+        self.change_phase(stopping);
     }
 
     // -- outputs
@@ -242,16 +242,20 @@ impl Machine {
         }
     }
 
-    /// A machine that was removed stops its raft and sends its clients to the cluster.
+    /// A machine that was removed, or that has forgotten what it acknowledged, stops its raft and sends its clients to
+    /// the cluster; it can only come back as a new member.
     fn maybe_leave(&mut self) {
-        if self.replica.standing() != Standing::Removed || self.is_out() {
-            return;
+        let fact = match self.replica.standing() {
+            Standing::Member => return,
+            Standing::Removed => Fact::Removed,
+            Standing::Amnesiac => Fact::Amnesia,
+        };
+        if !self.is_out() {
+            self.go_out();
+            let effects = self.replica.effects_mut();
+            effects.removed = true;
+            effects.facts.push(fact);
         }
-        let leader = self.replica.last_leader();
-        self.go_out(leader);
-        let effects = self.replica.effects_mut();
-        effects.removed = true;
-        effects.facts.push(Fact::Removed);
     }
 
     /// Everything that waits is answered, or time is up.
@@ -265,23 +269,24 @@ impl Machine {
         };
         let handed = !handing_over || self.replica.follows();
         if (handed && self.replica.is_idle()) || now.mono_us >= until_us {
-            let leader = self.replica.last_leader();
-            self.go_out(leader);
+            self.go_out();
             self.replica.effects_mut().stopped = true;
         }
     }
 
-    fn go_out(&mut self, leader: Option<Outcome>) {
-        let none = Outcome::Failed(Error::new(Code::RaftInternal, ""));
-        let outcome = leader.clone().unwrap_or(none);
-        if let Phase::Starting { waiting, .. } =
-            std::mem::replace(&mut self.phase, Phase::Out { leader })
-        {
+    fn go_out(&mut self) {
+        let leader = self.replica.last_leader();
+        self.change_phase(Phase::Out { leader });
+        self.replica.close();
+    }
+
+    /// Refuses what has waited for the former phase: it may not be answered from what this machine has.
+    fn change_phase(&mut self, phase: Phase) {
+        if let Phase::Starting { waiting, .. } = std::mem::replace(&mut self.phase, phase) {
             for (ticket, _) in waiting {
-                self.replica.answer(ticket, outcome.clone());
+                self.replica.redirect_to_leader(ticket);
             }
         }
-        self.replica.close();
     }
 
     fn is_out(&self) -> bool {
@@ -290,7 +295,8 @@ impl Machine {
 
     /// There is sliced work left: advance again without waiting.
     pub fn wants_turn(&self) -> bool {
-        !self.is_out() && self.replica.wants_turn()
+        let leaving = self.replica.standing() != Standing::Member;
+        !self.is_out() && (leaving || self.replica.wants_turn())
     }
 
     /// When `on_time` has something to do, in `mono_us`; `u64::MAX`: never.

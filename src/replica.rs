@@ -257,11 +257,7 @@ impl Replica {
         for notice in self.out.notices.drain(..) {
             match notice {
                 Notice::Removed => self.standing = Standing::Removed,
-                Notice::Amnesia if self.standing == Standing::Member => {
-                    self.standing = Standing::Amnesiac;
-                    self.effects.facts.push(Fact::Amnesia);
-                }
-                Notice::Amnesia => {}
+                Notice::Amnesia => self.standing = Standing::Amnesiac,
             }
         }
     }

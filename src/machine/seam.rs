@@ -417,7 +417,7 @@ pub struct Effects {
     pub facts: Vec<Fact>,
     /// The members are others, or their addresses: `Machine::configuration` tells whom to link to.
     pub members_changed: bool,
-    /// This machine is no longer a member of its cluster: its raft has stopped.
+    /// This machine is no longer a member of its cluster, or must come back as a new one: its raft has stopped.
     pub removed: bool,
     /// The core has finished: after `on_stop` the process may end.
     pub stopped: bool,

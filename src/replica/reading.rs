@@ -176,14 +176,18 @@ impl Replica {
         self.answer(ticket, Outcome::Migrated(Box::new(rest)));
     }
 
-    /// Goes on with listings that waited for the key space, and gives up those that took too long.
+    /// Goes on with listings that waited for the key space, and gives up those that took too long. What one of them lets
+    /// go of another may have been waiting for.
     pub(super) fn serve_listings(&mut self, now: Now) {
-        if self.readers.open.is_empty() {
-            return;
-        }
+        while !self.readers.open.is_empty() && self.serve_waiting(now) {}
+    }
+
+    /// Whether any got on.
+    fn serve_waiting(&mut self, now: Now) -> bool {
         let open = self.readers.open.iter();
         let due = open.filter(|(_, o)| o.wanted || o.due_us <= now.mono_us);
         let due: Vec<Ticket> = due.map(|(ticket, _)| *ticket).collect();
+        let mut served = false;
         for ticket in due {
             let open = self.readers.open.remove(&ticket).expect("listed above");
             if open.due_us <= now.mono_us {
@@ -192,7 +196,10 @@ impl Replica {
             } else {
                 self.next_page(now, ticket, open);
             }
+            let waits = self.readers.open.get(&ticket).is_some_and(|o| o.wanted);
+            served |= !waits;
         }
+        served
     }
 }
 

@@ -175,3 +175,41 @@ fn joins_at_once_are_all_taken() {
     assert_eq!(leader.machine.configuration().members.len(), 4);
     assert_eq!(leader.machine.indexes().etcd.0, 5);
 }
+
+#[test]
+fn an_old_copy_of_the_data_comes_back_as_a_new_member() {
+    let mut cluster = cluster(3, settings(1));
+    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let old = cluster.at(ids[2]).disk.clone();
+    for n in 0..10 {
+        cluster.done(ids[0], set("/foo", &n.to_string()));
+    }
+    let rig = cluster.rigs.remove(&ids[2]).expect("the third");
+    let rig = Rig::start(rig.settings.clone(), old, rig.now);
+    cluster.rigs.insert(ids[2], rig);
+    let early = cluster.at(ids[2]).ask(get("/foo"));
+    cluster.pass(1_000_000);
+    let rig = cluster.at(ids[2]);
+    assert!(rig.removed);
+    assert!(rig.facts.contains(&Fact::Amnesia));
+    assert!(matches!(rig.answer(early), Outcome::Redirect { .. }));
+    // Nobody hears it any more: its name goes to the new member.
+    cluster.rigs.remove(&ids[2]);
+    cluster.pass(1_000_000);
+    let new = cluster.join(3, 33);
+    cluster.pass(1_000_000);
+    assert!(new > ids[2]);
+    assert_eq!(cluster.at(new).value("/foo").as_deref(), Some("9"));
+    let members = cluster.at(new).machine.configuration();
+    assert_eq!(members.voters().count(), 3);
+    assert!(members.get(ids[2]).is_none());
+    assert_equal(&cluster);
+}
+
+#[test]
+fn a_name_is_not_given_away_while_its_machine_lives() {
+    let mut cluster = cluster(3, settings(1));
+    let leader = cluster.leader();
+    let outcome = cluster.done(leader, join(&settings(3), 33));
+    assert!(matches!(outcome, Outcome::Failed(e) if e.code == Code::PeerAddressExists));
+}

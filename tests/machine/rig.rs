@@ -12,7 +12,7 @@ pub const SECOND_US: u64 = 1_000_000;
 pub const EPOCH_NS: u64 = 1_795_478_400_000_000_000;
 
 /// What a machine's disk holds durably.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Disk {
     pub term: Term,
     pub vote: PeerId,

@@ -541,9 +541,14 @@ fn a_listing_comes_in_pages_of_one_moment() {
     assert!(rig.told(second).is_empty());
     rig.pass(60 * SECOND_US - 1);
     assert!(rig.told(second).is_empty());
+    let third = rig.ask(read("/dir", true, false));
     rig.pass(1);
     assert!(matches!(rig.answer(first), Outcome::Failed(_)));
-    assert!(!rig.told(second).is_empty());
+    assert!(matches!(rig.answer(second), Outcome::Failed(_)));
+    assert!(matches!(
+        rig.answer(third),
+        Outcome::Page { last: false, .. }
+    ));
 }
 
 #[test]
@@ -585,4 +590,16 @@ fn who_goes_away_leaves_nothing_behind() {
     rig.settle();
     assert!(rig.answers.is_empty());
     assert_eq!(rig.value("/foo").as_deref(), Some("bar"));
+}
+
+#[test]
+fn stopping_before_it_serves_answers_nothing_from_what_it_has() {
+    let mut rig = Rig::serving(settings(1));
+    rig.put("/foo", "bar");
+    let mut rig = rig.restart();
+    let ticket = rig.ask(get("/foo"));
+    rig.machine.on_stop(rig.now);
+    rig.settle();
+    assert!(rig.stopped);
+    assert_eq!(rig.answer(ticket), failed(Code::RaftInternal, ""));
 }
