@@ -4,21 +4,17 @@
 //! must never put a batch into the map before the one before it is synced: that is what makes a batch's start a
 //! durable mark. Start reading at `Wal`, then `open_with`, `append`, `start_sync`.
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::Path;
 
 use crate::format::{BODY_MAX, HEADER, Head, Header, Kind, PAGE, crc, record_bytes, seed};
 use crate::os::{Hook, Os};
 use crate::scan::{Extent, Scanner, follow};
-use crate::segment::{self, Active};
+use crate::segment::{self, Active, SPARES_MAX};
 use crate::state::{self, State};
 use crate::{
     Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
     STAGED_BYTES_MAX, Space,
 };
-
-/// As many released segments are kept as spares; more are removed.
-const SPARES_MAX: usize = 2;
 
 /// The log of one data directory, locked for this process.
 pub struct Wal {
@@ -53,13 +49,6 @@ pub struct Wal {
     failed: Option<Error>,
 }
 
-/// The segments of a directory, read one at a time into one buffer.
-struct Reader<'a> {
-    os: &'a mut Os,
-    scanner: Scanner,
-    buffer: Vec<u8>,
-}
-
 /// Removes a log from `dir`: first `state`, then segments and spares; nothing that is not this crate's. The directory
 /// must not be open.
 pub fn wipe(dir: &Path) -> Result<(), OpenError> {
@@ -68,11 +57,7 @@ pub fn wipe(dir: &Path) -> Result<(), OpenError> {
 
 /// `wipe` with every system call shown to `hook`.
 pub fn wipe_with(dir: &Path, hook: Option<Hook>) -> Result<(), OpenError> {
-    let mut os = Os::open(dir, hook)?;
-    if !os.lock()? {
-        return Err(OpenError::Locked { dir: dir.into() });
-    }
-    let names = os.list()?;
+    let (mut os, names) = enter(dir, hook)?;
     if names.iter().any(|n| n == state::STATE) {
         os.unlink(state::STATE)?;
         // Without it the directory is new, whatever else a crash leaves in it.
@@ -81,35 +66,61 @@ pub fn wipe_with(dir: &Path, hook: Option<Hook>) -> Result<(), OpenError> {
     clear(&mut os, &names)
 }
 
+/// The locked directory and what is in it.
+fn enter(dir: &Path, hook: Option<Hook>) -> Result<(Os, Vec<String>), OpenError> {
+    let mut os = Os::new(dir, hook);
+    if !os.enter()? {
+        return Err(OpenError::Locked { dir: dir.into() });
+    }
+    let names = os.list()?;
+    Ok((os, names))
+}
+
 /// Removes the segments, spares and half-made files among `names`.
 fn clear(os: &mut Os, names: &[String]) -> Result<(), OpenError> {
-    let ours =
-        |n: &&String| segment::log_number(n).is_some() || segment::is_spare(n) || is_half_made(n);
-    let mut any = false;
-    for name in names.iter().filter(ours) {
+    let log = |n: &str| segment::log_number(n).is_some() || segment::is_spare(n);
+    for name in names.iter().filter(|n| log(n) || is_half_made(n)) {
         os.unlink(name)?;
-        any = true;
     }
-    if any {
-        os.sync_dir()?;
-    }
-    Ok(())
+    Ok(os.sync_dir()?)
 }
 
 fn is_half_made(name: &str) -> bool {
     name == segment::MAKING || name == state::MAKING
 }
 
-fn check(options: &Options) -> Result<(), OpenError> {
-    let bytes = options.segment_bytes;
+fn check(bytes: u64) -> Result<(), OpenError> {
     let fits = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes);
-    if fits && bytes.is_multiple_of(PAGE as u64) {
-        return Ok(());
+    match fits && bytes.is_multiple_of(PAGE as u64) {
+        true => Ok(()),
+        false => Err(OpenError::Option(format!(
+            "a log segment of {bytes} bytes: it must be a multiple of {PAGE} between {SEGMENT_BYTES_MIN} and \
+             {SEGMENT_BYTES_MAX}"
+        ))),
     }
-    Err(OpenError::Option(format!(
-        "a log segment of {bytes} bytes: it must be a multiple of {PAGE} between {SEGMENT_BYTES_MIN} and \
-         {SEGMENT_BYTES_MAX}"
-    )))
+}
+
+/// Makes an empty log in a directory without `state`; whatever else of ours is there was never used, or was wiped.
+fn create(os: &mut Os, options: &Options, names: &[String]) -> Result<(), OpenError> {
+    clear(os, names)?;
+    let head = Head {
+        records_at: PAGE as u32,
+        segment_bytes: options.segment_bytes,
+        identity: options.identity,
+        sequence: 1,
+        base: 0,
+        batch: 1,
+        commit: 0,
+        previous_end: 0,
+        previous_crc: 0,
+        configuration: Box::default(),
+    };
+    let spare = segment::free_spare_name(&[]);
+    if !segment::make_spare(os, &spare, head.segment_bytes)? {
+        return Err(OpenError::Io(Error::Full));
+    }
+    segment::take(os, &spare, &head)?;
+    State::create(os, options.identity)
 }
 
 // -- opening
@@ -121,245 +132,90 @@ impl Wal {
 
     /// `open` with every system call shown to `hook`, for tests that cut the power.
     pub fn open_with(options: Options, hook: Option<Hook>) -> Result<(Wal, Recovered), OpenError> {
-        check(&options)?;
-        let mut os = Os::open(&options.dir, hook)?;
-        if !os.lock()? {
-            return Err(OpenError::Locked { dir: options.dir });
+        check(options.segment_bytes)?;
+        let (mut os, mut names) = enter(&options.dir, hook)?;
+        let is_new = !names.iter().any(|n| n == state::STATE);
+        if is_new {
+            create(&mut os, &options, &names)?;
+            names = os.list()?;
         }
-        let names = os.list()?;
-        let (mut wal, recovered) = match names.iter().any(|n| n == state::STATE) {
-            true => Wal::recover(os, &options, &names)?,
-            false => Wal::create(os, &options, &names)?,
-        };
-        if wal.spares.is_empty() {
-            wal.make_one()?;
-        }
-        Ok((wal, recovered))
-    }
-
-    /// Makes a log in a directory without `state`; whatever else of ours is there was never used, or was wiped.
-    fn create(
-        mut os: Os,
-        options: &Options,
-        names: &[String],
-    ) -> Result<(Wal, Recovered), OpenError> {
-        clear(&mut os, names)?;
-        let head = Head {
-            records_at: PAGE as u32,
-            segment_bytes: options.segment_bytes,
-            identity: options.identity,
-            sequence: 1,
-            base: 0,
-            batch: 1,
-            commit: 0,
-            previous_end: 0,
-            previous_crc: 0,
-            configuration: Box::default(),
-        };
-        let spare = segment::free_spare_name(&[]);
-        if !segment::make_spare(&mut os, &spare, head.segment_bytes)? {
-            return Err(OpenError::Io(Error::Full));
-        }
-        let active = segment::take(&mut os, &spare, &head)?;
-        let state = State::create(&mut os, options.identity)?;
-        let recovered = Recovered {
-            identity: options.identity,
-            is_new: true,
-            end: (1, active.end as u64),
-            ..Recovered::default()
-        };
-        let mut wal = Wal::new(os, options, state, active);
-        wal.batch = head.batch;
-        Ok((wal, recovered))
-    }
-
-    fn new(os: Os, options: &Options, state: State, active: Active) -> Wal {
-        Wal {
-            os,
-            segment_bytes: options.segment_bytes,
-            identity: state.slot().identity,
-            state,
-            active,
-            old: VecDeque::new(),
-            spares: Vec::new(),
-            configuration: Box::default(),
-            staged: Vec::new(),
-            appended: 0,
-            placed: 0,
-            next: 0,
-            next_placed: 0,
-            batch: 0,
-            batch_crc: 0,
-            commit: 0,
-            commit_placed: 0,
-            ended: None,
-            failed: None,
-        }
-    }
-
-    fn recover(
-        mut os: Os,
-        options: &Options,
-        names: &[String],
-    ) -> Result<(Wal, Recovered), OpenError> {
-        let dir = &options.dir;
         for name in names.iter().filter(|n| is_half_made(n)) {
             os.unlink(name)?;
         }
-        let state = State::open(&mut os, dir)?;
-        let identity = state.slot().identity;
-        let mut scanner = Reader::read(&mut os, identity, names)?;
-        if let Some((name, found)) = scanner.version {
-            let file = dir.join(name).display().to_string();
-            return Err(OpenError::Version { file, found });
-        }
-        if !scanner.lost.is_empty() {
-            scanner.lost.extend(scanner.log.faults.into_values());
-            let (dir, faults) = (dir.clone(), scanner.lost);
-            return Err(OpenError::Damaged { dir, faults });
-        }
-        let torn_bytes = (scanner.tail.dirty - scanner.tail.end) as u64;
-        let last = scanner
-            .extents
-            .pop()
-            .expect("a log without damage has a file");
-        let active = cut(&mut os, &scanner, last)?;
-        let spares = usable_spares(&mut os, names, options.segment_bytes)?;
-        let mut wal = Wal::new(os, options, state, active);
+        let state = State::open(&mut os, &options.dir)?;
+        let scanner = segment::read(&mut os, state.slot().identity, &names)?;
+        let scanner = refuse_damage(scanner, &options.dir)?;
+        let spares = segment::usable_spares(&mut os, &names, options.segment_bytes)?;
+        let (mut wal, mut recovered) = Wal::resume(os, state, scanner, options.segment_bytes)?;
         wal.spares = spares;
-        wal.old = scanner.extents.into();
-        wal.configuration = scanner.configuration.clone();
-        (wal.next, wal.next_placed) = (scanner.log.next, scanner.log.next);
-        (wal.batch, wal.batch_crc) = (scanner.tail.batch, scanner.tail.crc);
-        (wal.commit, wal.commit_placed) = (scanner.log.commit, scanner.log.commit);
+        wal.keep_spare()?;
+        recovered.is_new = is_new;
+        recovered.state = (!is_new).then(|| (wal.state.slot().term, wal.state.slot().vote));
+        Ok((wal, recovered))
+    }
+
+    /// Goes on where the scan has found the end.
+    fn resume(
+        mut os: Os,
+        state: State,
+        scanner: Scanner,
+        segment_bytes: u64,
+    ) -> Result<(Wal, Recovered), OpenError> {
+        let Scanner { log, tail, .. } = scanner;
+        let mut old = VecDeque::from(scanner.extents);
+        let last = old.pop_back().expect("a log without damage has a file");
+        let active = segment::cut(&mut os, &tail, last)?;
+        let identity = state.slot().identity;
+        let wal = Wal {
+            os,
+            segment_bytes,
+            identity,
+            state,
+            active,
+            old,
+            spares: Vec::new(),
+            configuration: scanner.configuration.clone(),
+            staged: Vec::new(),
+            appended: 0,
+            placed: 0,
+            next: log.next,
+            next_placed: log.next,
+            batch: tail.batch,
+            batch_crc: tail.crc,
+            commit: log.commit,
+            commit_placed: log.commit,
+            ended: None,
+            failed: None,
+        };
+        let torn_bytes = (tail.dirty - tail.end) as u64;
         let recovered = Recovered {
             identity,
-            is_new: false,
-            state: Some((wal.state.slot().term, wal.state.slot().vote)),
-            entries: scanner.log.entries,
-            installed: scanner.log.installed,
-            commit: scanner.log.commit,
+            entries: log.entries,
+            installed: log.installed,
+            commit: log.commit,
             configuration: scanner.configuration,
-            end: (scanner.tail.sequence, scanner.tail.end as u64),
-            closed: scanner.tail.closed && torn_bytes == 0,
+            end: (tail.sequence, tail.end as u64),
+            closed: tail.closed && torn_bytes == 0,
             torn_bytes,
-            faults: scanner.log.faults.into_values().collect(),
+            faults: log.faults.into_values().collect(),
+            ..Recovered::default()
         };
         Ok((wal, recovered))
     }
 }
 
-impl Reader<'_> {
-    /// Reads all segments among `names`, each from the disk and not from the page cache.
-    fn read(os: &mut Os, identity: u64, names: &[String]) -> Result<Scanner, OpenError> {
-        let numbered = |n: &String| segment::log_number(n).map(|number| (n.clone(), number));
-        let segments: Vec<(String, u64)> = names.iter().filter_map(numbered).collect();
-        let mut reader = Reader {
-            os,
-            scanner: Scanner::new(identity),
-            buffer: Vec::new(),
-        };
-        if segments.is_empty() {
-            reader.scanner.lose_all(&segment::log_name(1));
-        }
-        let mut ahead = None;
-        for (i, (name, sequence)) in segments.iter().enumerate() {
-            let (file, length) = match ahead.take() {
-                Some(opened) => opened,
-                None => reader.open(name)?,
-            };
-            let mut head = None;
-            if let Some((next, _)) = segments.get(i + 1) {
-                let opened = reader.open(next)?;
-                head = reader.head(&opened.0, next, opened.1)?;
-                ahead = Some(opened);
-            }
-            reader.fill(&file, name, length as usize)?;
-            let bytes = std::mem::take(&mut reader.buffer);
-            reader
-                .scanner
-                .segment(name, *sequence, &bytes, head.as_ref());
-            reader.buffer = bytes;
-            // What was read sits in the cache in large folios: see Os::write.
-            reader.os.drop_cache(&file, name)?;
-        }
-        Ok(reader.scanner)
+/// Damaged bodies are the caller's to judge; with less than headers nobody can go on.
+fn refuse_damage(mut scanner: Scanner, dir: &Path) -> Result<Scanner, OpenError> {
+    if let Some((name, found)) = scanner.version {
+        let file = dir.join(name).display().to_string();
+        return Err(OpenError::Version { file, found });
     }
-
-    /// Opens a segment and takes it out of the page cache, where a page may differ from the disk after a failed sync.
-    fn open(&mut self, name: &str) -> Result<(File, u64), Error> {
-        let file = self.os.open_file(name)?;
-        self.os.sync(&file, name)?;
-        self.os.drop_cache(&file, name)?;
-        let length = self.os.length(&file, name)?;
-        Ok((file, length.min(SEGMENT_BYTES_MAX)))
+    if scanner.lost.is_empty() {
+        return Ok(scanner);
     }
-
-    fn fill(&mut self, file: &File, name: &str, bytes: usize) -> Result<(), Error> {
-        self.buffer.resize(bytes, 0);
-        let filled = self.os.read(file, name, &mut self.buffer)?;
-        self.buffer.truncate(filled);
-        Ok(())
-    }
-
-    /// The head of a segment, if it is readable.
-    fn head(&mut self, file: &File, name: &str, length: u64) -> Result<Option<Head>, Error> {
-        self.fill(file, name, length.min(PAGE as u64) as usize)?;
-        let claimed = Head::claimed_bytes(&self.buffer);
-        if claimed > PAGE && claimed as u64 <= length {
-            self.fill(file, name, claimed)?;
-        }
-        Ok(Head::decode(&self.buffer).ok())
-    }
-}
-
-/// Cuts the torn tail off the last segment, makes that durable, and maps the segment. Only valid headers need to be
-/// overwritten: nothing else can ever pass for a record.
-fn cut(os: &mut Os, scanner: &Scanner, last: Extent) -> Result<Active, OpenError> {
-    let tail = scanner.tail;
-    let name = segment::log_name(last.sequence);
-    let file = os.open_file(&name)?;
-    let mut changed = false;
-    if os.length(&file, &name)? < last.bytes {
-        if !os.allocate(&file, &name, last.bytes)? {
-            return Err(OpenError::Io(Error::Full));
-        }
-        changed = true;
-    }
-    if tail.dirty > tail.end {
-        let dirty = tail.dirty.min(last.bytes as usize);
-        let zeros = vec![0; dirty - tail.end];
-        os.write(&file, &name, &zeros, tail.end as u64)?;
-        changed = true;
-    }
-    if changed {
-        os.sync(&file, &name)?;
-        os.drop_cache(&file, &name)?;
-    }
-    let map = os.map(&file, &name, last.bytes)?;
-    Ok(Active {
-        file,
-        name,
-        map,
-        sequence: last.sequence,
-        bytes: last.bytes,
-        end: tail.end,
-        index_max: last.index_max,
-    })
-}
-
-/// The spares that are as long as segments are now; others, and more than are kept, are removed.
-fn usable_spares(os: &mut Os, names: &[String], bytes: u64) -> Result<Vec<String>, Error> {
-    let mut spares = Vec::new();
-    for name in names.iter().filter(|n| segment::is_spare(n)) {
-        let file = os.open_file(name)?;
-        if os.length(&file, name)? == bytes && spares.len() < SPARES_MAX {
-            spares.push(name.clone());
-        } else {
-            os.unlink(name)?;
-        }
-    }
-    Ok(spares)
+    scanner.lost.extend(scanner.log.faults.into_values());
+    let (dir, faults) = (dir.into(), scanner.lost);
+    Err(OpenError::Damaged { dir, faults })
 }
 
 // -- appending
@@ -560,9 +416,7 @@ impl Wal {
 
     /// Goes on in a spare. The present segment is synced to its end.
     fn rotate(&mut self) -> Result<(), Error> {
-        if self.spares.is_empty() {
-            self.make_one()?;
-        }
+        self.keep_spare()?;
         let spare = self.spares.pop().ok_or(Error::Full)?;
         let head = Head {
             records_at: Head::bytes_for(self.configuration.len()) as u32,
@@ -585,10 +439,7 @@ impl Wal {
         });
         drop(full.map);
         self.os.drop_cache(&full.file, &full.name)?;
-        if self.spares.is_empty() {
-            self.make_one()?;
-        }
-        Ok(())
+        self.keep_spare()
     }
 }
 
@@ -658,11 +509,16 @@ impl Wal {
     /// Tries to make a spare segment if there is none; to be asked again and again while the space is low.
     pub fn make_spare(&mut self) -> Result<Space, Error> {
         self.guard(|wal| {
-            if wal.spares.is_empty() {
-                wal.make_one()?;
-            }
+            wal.keep_spare()?;
             Ok(wal.space())
         })
+    }
+
+    fn keep_spare(&mut self) -> Result<(), Error> {
+        if self.spares.is_empty() {
+            self.make_one()?;
+        }
+        Ok(())
     }
 
     /// Makes a spare; false: the disk has no room.

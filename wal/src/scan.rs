@@ -278,7 +278,10 @@ impl Scanner {
 
     fn batches(&mut self, source: &Source) {
         let mut batch = Batch::new(source.head.records_at as usize);
-        for item in Walk::new(source.bytes, source.head) {
+        // No header stands behind that, so nothing is to be searched for there again.
+        let end = self.tail.dirty.max(source.mark);
+        let some = &source.bytes[..source.bytes.len().min(end)];
+        for item in Walk::new(some, source.head) {
             match item {
                 Item::Junk { at, .. } if at >= source.mark => return,
                 Item::Junk { at, .. } => {

@@ -5,11 +5,14 @@
 //! `README.md` lists. Start reading at `take`.
 use std::fs::File;
 
-use crate::Error;
 use crate::format::{Head, PAGE};
 use crate::map::Map;
 use crate::os::Os;
+use crate::scan::{Extent, Scanner, Tail};
+use crate::{Error, SEGMENT_BYTES_MAX};
 
+/// As many released segments are kept as spares; more are removed.
+pub const SPARES_MAX: usize = 2;
 /// A spare's name until it is whole.
 pub const MAKING: &str = "spare.making";
 const LOG: &str = ".log";
@@ -76,7 +79,7 @@ pub fn make_spare(os: &mut Os, name: &str, bytes: u64) -> Result<bool, Error> {
 /// Takes a spare into use: its head is on the disk before it gets the name of a segment, and the name before any
 /// record goes into it.
 pub fn take(os: &mut Os, spare: &str, head: &Head) -> Result<Active, Error> {
-    let file = os.open_file(spare)?;
+    let file = os.open(spare)?;
     os.write(&file, spare, &head.encode(), 0)?;
     os.sync(&file, spare)?;
     let name = log_name(head.sequence);
@@ -99,7 +102,7 @@ pub fn take(os: &mut Os, spare: &str, head: &Head) -> Result<Active, Error> {
 pub fn recycle(os: &mut Os, sequence: u64, spare: &str) -> Result<(), Error> {
     os.rename(&log_name(sequence), spare)?;
     os.sync_dir()?;
-    let file = os.open_file(spare)?;
+    let file = os.open(spare)?;
     os.write(&file, spare, &[0; PAGE], 0)?;
     os.sync(&file, spare)?;
     os.drop_cache(&file, spare)
@@ -109,4 +112,101 @@ pub fn recycle(os: &mut Os, sequence: u64, spare: &str) -> Result<(), Error> {
 pub fn discard(os: &mut Os, sequence: u64) -> Result<(), Error> {
     os.unlink(&log_name(sequence))?;
     os.sync_dir()
+}
+
+/// The segments of a directory, read one at a time into one buffer.
+struct Reader<'a> {
+    os: &'a mut Os,
+    buffer: Vec<u8>,
+}
+
+/// Reads all segments among `names`, each from the disk and not from the page cache.
+pub fn read(os: &mut Os, identity: u64, names: &[String]) -> Result<Scanner, Error> {
+    let numbered = |n: &String| log_number(n).map(|number| (n.clone(), number));
+    let segments: Vec<(String, u64)> = names.iter().filter_map(numbered).collect();
+    let mut scanner = Scanner::new(identity);
+    if segments.is_empty() {
+        scanner.lose_all(&log_name(1));
+    }
+    let buffer = Vec::new();
+    let mut reader = Reader { os, buffer };
+    for (i, (name, sequence)) in segments.iter().enumerate() {
+        let head = match segments.get(i + 1) {
+            Some((next, _)) => reader.head(next)?,
+            None => None,
+        };
+        let file = reader.open(name, SEGMENT_BYTES_MAX)?;
+        scanner.segment(name, *sequence, &reader.buffer, head.as_ref());
+        // What was read sits in the cache in large folios: see Os::write.
+        reader.os.drop_cache(&file, name)?;
+    }
+    Ok(scanner)
+}
+
+impl Reader<'_> {
+    /// Fills the buffer from a segment, which is first taken out of the page cache: a page there may differ from the disk
+    /// after a failed sync.
+    fn open(&mut self, name: &str, bytes_max: u64) -> Result<File, Error> {
+        let file = self.os.open(name)?;
+        self.os.sync(&file, name)?;
+        self.os.drop_cache(&file, name)?;
+        let length = self.os.length(&file, name)?.min(bytes_max);
+        self.buffer.resize(length as usize, 0);
+        let filled = self.os.read(&file, name, &mut self.buffer)?;
+        self.buffer.truncate(filled);
+        Ok(file)
+    }
+
+    /// The head of a segment, if it is readable.
+    fn head(&mut self, name: &str) -> Result<Option<Head>, Error> {
+        self.open(name, PAGE as u64)?;
+        let claimed = Head::claimed_bytes(&self.buffer);
+        if claimed > PAGE {
+            self.open(name, claimed as u64)?;
+        }
+        Ok(Head::decode(&self.buffer).ok())
+    }
+}
+
+/// Cuts the torn tail off the last segment, makes that durable, and maps the segment. Only valid headers need to be
+/// overwritten: nothing else can ever pass for a record.
+pub fn cut(os: &mut Os, tail: &Tail, last: Extent) -> Result<Active, Error> {
+    let name = log_name(last.sequence);
+    let file = os.open(&name)?;
+    let short = os.length(&file, &name)? < last.bytes;
+    if short && !os.allocate(&file, &name, last.bytes)? {
+        return Err(Error::Full);
+    }
+    let zeros = vec![0; tail.dirty - tail.end];
+    if !zeros.is_empty() {
+        os.write(&file, &name, &zeros, tail.end as u64)?;
+    }
+    if short || !zeros.is_empty() {
+        os.sync(&file, &name)?;
+        os.drop_cache(&file, &name)?;
+    }
+    let map = os.map(&file, &name, last.bytes)?;
+    Ok(Active {
+        file,
+        name,
+        map,
+        sequence: last.sequence,
+        bytes: last.bytes,
+        end: tail.end,
+        index_max: last.index_max,
+    })
+}
+
+/// The spares that are as long as segments are now; others, and more than are kept, are removed.
+pub fn usable_spares(os: &mut Os, names: &[String], bytes: u64) -> Result<Vec<String>, Error> {
+    let mut spares = Vec::new();
+    for name in names.iter().filter(|n| is_spare(n)) {
+        let file = os.open(name)?;
+        if os.length(&file, name)? == bytes && spares.len() < SPARES_MAX {
+            spares.push(name.clone());
+        } else {
+            os.unlink(name)?;
+        }
+    }
+    Ok(spares)
 }

@@ -93,7 +93,7 @@ pub fn decide(bytes: &[u8]) -> Read {
 
 impl State {
     /// Makes the file of a new directory; with it the directory is no longer new, so it comes last.
-    pub fn create(os: &mut Os, identity: u64) -> Result<State, OpenError> {
+    pub fn create(os: &mut Os, identity: u64) -> Result<(), OpenError> {
         let slot = Slot {
             identity,
             change: 0,
@@ -105,14 +105,13 @@ impl State {
         os.write(&file, MAKING, &slot.encode().repeat(2), 0)?;
         os.sync(&file, MAKING)?;
         os.rename(MAKING, STATE)?;
-        os.sync_dir()?;
-        Ok(State { file, slot })
+        Ok(os.sync_dir()?)
     }
 
     /// Reads the file from the disk. If the slots are not the same, the one that counts is put into both: a crash
     /// between the two writes of a change must not leave an old vote for the day on which the newer slot is damaged.
     pub fn open(os: &mut Os, dir: &std::path::Path) -> Result<State, OpenError> {
-        let file = os.open_file(STATE)?;
+        let file = os.open(STATE)?;
         os.sync(&file, STATE)?;
         os.drop_cache(&file, STATE)?;
         let mut bytes = [0; 2 * PAGE];

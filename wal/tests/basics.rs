@@ -1,7 +1,7 @@
 //! What a caller sees: appended records come back, term and vote too, refusals are named.
 use std::path::Path;
 
-use wal::os::{Call, Hook, Op, Verdict};
+use wal::os::{Call, Hook, Verdict};
 use wal::{Body, Error, OpenError, Options, Record, Recovered, Space, Wal};
 
 const SEGMENT: u64 = 64 << 10;
@@ -152,8 +152,8 @@ fn a_gap_is_a_bug_of_the_caller() {
 
 /// Fails fallocate while `full` says so.
 fn full_disk(full: std::rc::Rc<std::cell::Cell<bool>>) -> Hook {
-    Box::new(move |call: Call| match call.op {
-        Op::Allocate if full.get() => Verdict::Fail(ENOSPC),
+    Box::new(move |call: Call| match call.name {
+        "fallocate" if full.get() => Verdict::Fail(ENOSPC),
         _ => Verdict::Make,
     })
 }

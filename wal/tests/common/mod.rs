@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use wal::os::{Call, Hook, Op, Verdict};
+use wal::os::{Call, Hook, Verdict};
 
 /// The smallest segment; every test uses it.
 pub const SEGMENT: u64 = 64 << 10;
@@ -131,32 +131,32 @@ impl Disk {
             Plan::Run | Plan::StopAt(_) | Plan::FailAt(..) => {}
         }
         let name = call.file.to_string();
-        match call.op {
-            Op::Create => {
+        match call.name {
+            "creat" => {
                 self.bury(&name);
                 self.live.insert(name.clone(), self.synced.len());
                 self.pending.push(NameOp::Link(name, self.synced.len()));
                 self.synced.push(Vec::new());
             }
-            Op::Rename => {
+            "rename" => {
                 self.bury(call.to);
                 let number = self.live.remove(&name).expect("it is there");
                 self.live.insert(call.to.into(), number);
                 self.pending.push(NameOp::Rename(name, call.to.into()));
             }
-            Op::Unlink => {
+            "unlink" => {
                 self.bury(&name);
                 self.live.remove(&name);
                 self.pending.push(NameOp::Unlink(name));
             }
-            Op::Sync => {
+            "fdatasync" => {
                 if self.lie != Lie::Files {
                     let number = self.live[&name];
                     self.synced[number] = self.read(&name);
                 }
                 return Verdict::Skip;
             }
-            Op::SyncDir => {
+            "fsync" => {
                 if self.lie != Lie::Names {
                     self.durable = self.live.clone();
                     self.pending.clear();
@@ -164,7 +164,7 @@ impl Disk {
                 return Verdict::Skip;
             }
             // It would start to write what is in the page cache, and cost the tests their time.
-            Op::Advise => return Verdict::Skip,
+            "fadvise" => return Verdict::Skip,
             _ => {}
         }
         Verdict::Make
