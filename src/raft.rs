@@ -354,11 +354,12 @@ impl Raft {
         if message.term == Term::REMOVED {
             return false;
         }
-        if message.rpc.is_call() && self.standing(from) == Standing::Removed {
-            if !self.has(Fault::RemovedIsHeard) {
-                self.send_removed(from);
-                return false;
-            }
+        if message.rpc.is_call()
+            && self.standing(from) == Standing::Removed
+            && !self.has(Fault::RemovedIsHeard)
+        {
+            self.send_removed(from);
+            return false;
         }
         if let Rpc::RequestVote { pre, hand_over, .. } = message.rpc
             && !hand_over

@@ -178,6 +178,9 @@ impl Raft {
         if self.amnesia || !self.lacks(index) {
             return self.acknowledge_again();
         }
+        if !leads && !self.is_damaged(index) {
+            return;
+        }
         let known = self.incoming.as_ref();
         let fresh = |i: &Incoming| self.now_us <= i.heard_us + self.timeout_us();
         let other = known.is_some_and(|i| i.from != from && fresh(i));
@@ -227,8 +230,12 @@ impl Raft {
 
     /// Whether a snapshot up to `index` would bring anything: entries of another leader may have come meanwhile.
     fn lacks(&self, index: Index) -> bool {
-        let damaged = self.log.first_unsound().is_some_and(|first| first <= index);
-        index > self.commit_index || damaged
+        index > self.commit_index || self.is_damaged(index)
+    }
+
+    fn is_damaged(&self, index: Index) -> bool {
+        let first = self.log.first_unsound();
+        first.is_some_and(|first| first <= index)
     }
 
     /// The rest of the log survives only if its entry at the snapshot's end is the snapshot's last (5.1).
@@ -237,6 +244,10 @@ impl Raft {
         let here = meta.index > self.log.start() && meta.index <= self.log.last_index();
         let keep_tail = here && (same || self.has(Fault::TailAlwaysKept));
         let (index, term) = (meta.index, meta.term);
+        if term > self.current_term {
+            // It came from a member that does not lead.
+            self.become_follower(term, PeerId::NONE);
+        }
         self.persist(Persist::Installed {
             meta: meta.clone(),
             keep_tail,
