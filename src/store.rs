@@ -174,8 +174,8 @@ impl Store {
     /// When the next node expires, in nanoseconds since the Unix epoch. `None` also while nodes of removed directories
     /// still stand in the way (`free_some` clears it).
     pub fn next_expiry_ns(&self) -> Option<u64> {
-        let (.., node) = self.first_due()?;
-        node.expires_ns
+        let (_, id) = self.first_due()?;
+        Some(self.tree.node(id).expires_ns)
     }
 
     /// Registers a watcher. `since` 0 is the next event. Error 401 when it is older than the history.

@@ -4,7 +4,7 @@
 //! first (`saved`), one that is taken out of its directory is kept with all below it (`removed`): only what the reader
 //! has yet to see, and given up when it weighs too much. One freeze at a time; others queue.
 use super::event::Event;
-use super::history::is_below;
+use super::history::{is_below, is_within};
 use super::node::{Children, Node, NodeId};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -148,10 +148,6 @@ pub fn depth_of(path: &str) -> u32 {
         return 0;
     }
     path.bytes().filter(|b| *b == b'/').count() as u32
-}
-
-fn is_within(path: &str, top: &str) -> bool {
-    path == top || is_below(path, top)
 }
 
 /// Compares paths name by name, so that what is below a directory follows it before its next sibling does.

@@ -81,6 +81,11 @@ pub fn is_below(path: &str, top: &str) -> bool {
     path.len() > top.len() + 1 && path.as_bytes()[top.len()] == b'/' && path.starts_with(top)
 }
 
+/// Whether `path` is `top` or below it.
+pub fn is_within(path: &str, top: &str) -> bool {
+    path == top || is_below(path, top)
+}
+
 #[cfg(test)]
 mod tests {
     use super::is_below;

@@ -110,6 +110,9 @@ impl Store {
         let path = listing.path.as_str();
         let view = self.tree.node(id).view(path);
         items.push(ListItem { depth: 0, view });
+        if !self.tree.node(id).is_dir() {
+            return Page::Done;
+        }
         let mut walk = Walk::below(id, path, &self.tree, listing.recursive, listing.all);
         let events_from = listing.all.then_some(self.history.start());
         let token = self.freezer.token();

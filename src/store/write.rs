@@ -3,7 +3,8 @@
 //! Nothing is changed before all checks have passed, so an error leaves the key space, and its index, as they were. Each
 //! change makes one event. Start with `Store::carry_out`.
 use super::event::{Action, EtcdIndex, Event, View};
-use super::freeze::depth_of;
+use super::freeze::{Freeze, depth_of};
+use super::history::is_within;
 use super::node::{Body, Node, NodeId, PERMANENT, Place};
 use super::stats::Counted;
 use super::{Notice, Store};
@@ -178,13 +179,18 @@ impl Store {
         assert_eq!(taken, Some(id), "it stood there");
         let node = self.tree.node(id);
         self.ttl.remove((node.expires_ns, node.created, depth));
-        let keep = |freeze: &mut super::freeze::Freeze| freeze.keep(parent, id, node, path);
-        if self.freezer.freeze.as_mut().is_some_and(keep) {
-            return;
-        }
-        match node.children().is_none_or(|c| c.is_empty()) {
+        let childless = node.children().is_none_or(|c| c.is_empty());
+        let keep = |freeze: &mut Freeze| freeze.keep(parent, id, node, path);
+        let kept = self.freezer.freeze.as_mut().is_some_and(keep);
+        match childless {
+            true if kept => {}
             true => self.tree.release(id),
-            false => self.freeing.push((id, depth)),
+            false => {
+                if !kept {
+                    self.freeing.push((id, depth));
+                }
+                self.purge_ttl();
+            }
         }
     }
 
@@ -313,23 +319,32 @@ impl Store {
             modified: EtcdIndex(self.index),
             created: prev.created,
         };
-        self.purge_ttl();
         self.tell(action, node, Some(prev))
     }
 
     /// Applies `Sync`: lets at most 1,000 nodes expire, in order of expiration; true when more is due.
     pub fn expire(&mut self, now_ns: u64) -> bool {
         let mut expired = 0;
-        while let Some(((expires_ns, ..), _)) = self.ttl.first()
+        // Where the last removed node was missing from: its neighbours went with the same directory.
+        let mut gone: Option<String> = None;
+        while let Some(((expires_ns, ..), path)) = self.ttl.first()
             && expires_ns <= now_ns
         {
-            let Some((parent, id, prev)) = self.first_due() else {
+            if gone.as_ref().is_some_and(|gone| is_within(path, gone)) {
+                self.ttl.drop_first();
+                continue;
+            }
+            let Some((parent, id)) = self.first_due() else {
+                if let Place::Missing { end, .. } = self.tree.look_up(&KeyPath::new(path)) {
+                    gone = Some(path[..end].into());
+                }
                 self.ttl.drop_first();
                 continue;
             };
             if expired == EXPIRE_MAX {
                 return true;
             }
+            let prev = self.tree.node(id).view(path);
             self.remove(Action::Expire, parent, id, prev);
             self.stats.expire_count += 1;
             expired += 1;
@@ -337,15 +352,16 @@ impl Store {
         false
     }
 
-    /// The node that the ttl index names first; `None` when it has been removed with a directory above it.
-    pub(super) fn first_due(&self) -> Option<(NodeId, NodeId, View)> {
+    /// The node that the ttl index names first, and its directory; `None` when it has been removed with a directory above
+    /// it.
+    pub(super) fn first_due(&self) -> Option<(NodeId, NodeId)> {
         let ((expires_ns, created, _), path) = self.ttl.first()?;
         let Place::Node { parent, id } = self.tree.look_up(&KeyPath::new(path)) else {
             return None;
         };
         let node = self.tree.node(id);
         let is_it = (node.expires_ns, node.created) == (expires_ns, created);
-        is_it.then(|| (parent, id, node.view(path)))
+        is_it.then_some((parent, id))
     }
 
     /// Drops entries of removed nodes that stand first in the ttl index; true when one is left.
