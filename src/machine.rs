@@ -148,6 +148,7 @@ impl Machine {
         self.now = now;
         if !self.is_out() {
             self.replica.on_link(now, peer, state);
+            self.replica.check_invariants();
         }
     }
 
@@ -174,6 +175,7 @@ impl Machine {
         self.now = now;
         if !self.is_out() {
             self.replica.on_space(now, space);
+            self.replica.check_invariants();
         }
     }
 
@@ -202,6 +204,7 @@ impl Machine {
             handing_over: self.replica.hand_over(now),
         };
         self.change_phase(stopping);
+        self.replica.check_invariants();
     }
 
     // -- outputs

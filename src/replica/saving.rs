@@ -3,7 +3,7 @@
 //! A snapshot freezes the key space and is written a slice a turn while writes go on. Start with `Replica::save_some`.
 use super::Replica;
 use crate::machine::seam::{Fact, SnapshotIn, SnapshotOut};
-use crate::raft::{ChunkWanted, Index, SnapshotMeta};
+use crate::raft::{ChunkWanted, Index, Member, SnapshotMeta};
 use crate::store::{Step, Store};
 use crate::timer::Now;
 
@@ -11,6 +11,9 @@ use crate::timer::Now;
 const SLICE_BYTES: usize = 128 << 10;
 /// What an entry takes in the log beside its body, about.
 const RECORD_BYTES: u64 = 32;
+/// A snapshot waits while an older one is being sent to a member, so that the transfer need not start over; not longer
+/// than until the log has so many bytes, since memory holds them.
+const LOG_BYTES_MAX: u64 = 256 << 20;
 /// How long to wait after a snapshot that came to nothing.
 const RETRY_US: u64 = 60_000_000;
 
@@ -92,7 +95,17 @@ impl Replica {
         let settings = &self.settings;
         let long = entries >= settings.snapshot_count && log_bytes >= last_bytes;
         let spare = self.disk_low && entries > 0;
-        now.mono_us >= retry_us && ((long && settings.snapshots) || spare)
+        let due = (long && settings.snapshots) || spare;
+        due && now.mono_us >= retry_us && (log_bytes > LOG_BYTES_MAX || !self.is_sending(now))
+    }
+
+    /// Whether a member that is heard is being sent the newest snapshot.
+    fn is_sending(&self, now: Now) -> bool {
+        let members = self.raft.configuration().members.iter();
+        let sent = |m: &Member| self.raft.peer(m.id).is_some_and(|p| p.in_snapshot);
+        members
+            .filter(|m| sent(m))
+            .any(|m| self.raft.is_heard(now, m.id))
     }
 
     fn write_slice(&mut self, now: Now, index: Index) {

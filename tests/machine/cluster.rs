@@ -80,6 +80,42 @@ fn a_newcomer_gets_the_snapshot_and_what_follows() {
 }
 
 #[test]
+fn a_snapshot_on_its_way_is_not_overtaken() {
+    let often = Settings {
+        snapshot_count: 20,
+        ..settings(1)
+    };
+    let mut cluster = cluster(1, often);
+    let founder = cluster.leader();
+    for n in 0..300 {
+        cluster.done(founder, set(&format!("/dir/{n}"), &"v".repeat(20)));
+    }
+    let leader = cluster.at(founder);
+    let first = leader.disk.snapshots[1].0.index;
+    let Outcome::Joined(id) = leader.done(join(&settings(2), 2)) else {
+        panic!("it is let in");
+    };
+    let id = PeerId(id.0);
+    let newcomer = Rig::let_in(settings(2), id, leader.now);
+    cluster.rigs.insert(id, newcomer);
+    // A round at a time, with writes that make a snapshot due in between.
+    let mut rounds = 0;
+    while cluster.at(id).disk.snapshots.is_empty() {
+        for n in 0..10 {
+            cluster.at(founder).ask(set("/foo", &n.to_string()));
+        }
+        cluster.round();
+        rounds += 1;
+        assert!(rounds < 1_000, "it never ends");
+    }
+    assert!(rounds > 20);
+    assert_eq!(cluster.at(id).disk.snapshots[0].0.index, first);
+    cluster.pass(500_000);
+    assert_equal(&cluster);
+    assert!(cluster.at(founder).disk.snapshots[1].0.index > first);
+}
+
+#[test]
 fn a_removed_machine_stops_and_points_to_the_leader() {
     let mut cluster = cluster(3, settings(1));
     let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();

@@ -125,6 +125,15 @@ impl Rig {
         rig
     }
 
+    /// A new member, with nothing but its id.
+    pub fn let_in(settings: Settings, id: PeerId, now: Now) -> Rig {
+        let disk = Disk {
+            id,
+            ..Disk::default()
+        };
+        Rig::start(settings, disk, now)
+    }
+
     pub fn start(settings: Settings, mut disk: Disk, now: Now) -> Rig {
         disk.writing = None;
         let snapshot = disk.snapshots.last();
@@ -366,22 +375,28 @@ impl Cluster {
     /// Carries messages until nobody has anything to say.
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
-            let mut on_the_way = Vec::new();
-            for (from, rig) in &mut self.rigs {
-                rig.settle();
-                let sent = rig.sent.drain(..);
-                on_the_way.extend(sent.map(|(to, message)| (*from, to, message)));
-            }
-            if on_the_way.is_empty() {
+            if !self.round() {
                 return;
-            }
-            for (from, to, message) in on_the_way {
-                if let Some(rig) = self.rigs.get_mut(&to) {
-                    rig.machine.on_message(rig.now, from, message);
-                }
             }
         }
         panic!("never at rest");
+    }
+
+    /// Everyone does what it can, and what it says arrives; false when nobody said anything.
+    pub fn round(&mut self) -> bool {
+        let mut on_the_way = Vec::new();
+        for (from, rig) in &mut self.rigs {
+            rig.settle();
+            let sent = rig.sent.drain(..);
+            on_the_way.extend(sent.map(|(to, message)| (*from, to, message)));
+        }
+        let any = !on_the_way.is_empty();
+        for (from, to, message) in on_the_way {
+            if let Some(rig) = self.rigs.get_mut(&to) {
+                rig.machine.on_message(rig.now, from, message);
+            }
+        }
+        any
     }
 
     /// Time passes for all, a heartbeat at a time.
@@ -420,12 +435,8 @@ impl Cluster {
             Outcome::Joined(index) => PeerId(index.0),
             other => panic!("{other:?}"),
         };
-        let disk = Disk {
-            id,
-            ..Disk::default()
-        };
         let now = self.at(leader).now;
-        self.rigs.insert(id, Rig::start(settings, disk, now));
+        self.rigs.insert(id, Rig::let_in(settings, id, now));
         self.settle();
         id
     }
