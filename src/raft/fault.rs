@@ -3,9 +3,22 @@
 //! They exist only with the cargo feature `faults`, which no released binary has: without it `Raft::has` is false at
 //! compile time and nothing of this is left.
 
-/// One bug.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Fault {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Fault {
+            /// All of them, for those who try each.
+            pub const ALL: &[Fault] = &[$(Fault::$name,)*];
+        }
+    };
+}
+
+faults! {
     /// The leader counts its own entries before its disk has them.
     CountBeforeSync,
     /// A follower acknowledges entries before its disk has them.
@@ -66,40 +79,4 @@ pub enum Fault {
     NoCheckQuorum,
     /// A pre-vote raises the term.
     PreVoteRaisesTerm,
-}
-
-impl Fault {
-    /// All of them, for those who try each.
-    pub const ALL: [Fault; 30] = [
-        Fault::CountBeforeSync,
-        Fault::AckBeforeSync,
-        Fault::VoteBeforeSync,
-        Fault::VoteNotStored,
-        Fault::VoteTwice,
-        Fault::TruncateAlways,
-        Fault::CompareByLength,
-        Fault::CompareByTerm,
-        Fault::CommitOldTerm,
-        Fault::CommitUnverified,
-        Fault::ChangeBeforeNop,
-        Fault::TwoChanges,
-        Fault::ChangeNotUndone,
-        Fault::LearnerCounts,
-        Fault::RemovedCounts,
-        Fault::ReadWithoutRound,
-        Fault::ReadBeforeNop,
-        Fault::NoticeIsTerm,
-        Fault::UnknownIsRemoved,
-        Fault::RemovedIsHeard,
-        Fault::SnapshotWithoutConfiguration,
-        Fault::TailAlwaysKept,
-        Fault::InstallBeforeSync,
-        Fault::AmnesiaIgnored,
-        Fault::DamageIgnored,
-        Fault::RepairUnchecked,
-        Fault::CutByOne,
-        Fault::LeaseIgnored,
-        Fault::NoCheckQuorum,
-        Fault::PreVoteRaisesTerm,
-    ];
 }

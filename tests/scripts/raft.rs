@@ -21,7 +21,10 @@ const CLUSTER: u64 = 7;
 
 /// Runs a script: its text with what each command leads to beneath it.
 pub fn run(script: &str) -> String {
-    let mut world = World::default();
+    play(World::default(), script)
+}
+
+fn play(mut world: World, script: &str) -> String {
     let mut out = String::new();
     for line in script.lines().filter(|l| !l.starts_with("    ")) {
         writeln!(out, "{line}").expect("a string takes it");
@@ -102,6 +105,8 @@ struct World {
     leaders: BTreeMap<u64, u64>,
     committed: BTreeMap<u64, (Term, Body)>,
     trace: Vec<String>,
+    #[cfg(feature = "faults")]
+    fault: Option<tern::raft::fault::Fault>,
 }
 
 /// `key=value` of a command line.
@@ -314,7 +319,10 @@ impl World {
                 .collect(),
             commit: disk.commit,
         };
-        let raft = Raft::new(config, state, self.now());
+        #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
+        let mut raft = Raft::new(config, state, self.now());
+        #[cfg(feature = "faults")]
+        raft.plant(self.fault);
         let saved = self.nodes.remove(&id).and_then(|n| n.saved);
         self.nodes.insert(
             id,
@@ -1009,4 +1017,34 @@ fn every_pattern_of_damage() {
         if lost { refused += 1 } else { recovered += 1 }
     }
     assert_eq!((recovered, refused), (2401, 1695));
+}
+
+/// Each planted bug shows in some script: its trace differs, or a check of it fails.
+#[cfg(feature = "faults")]
+#[test]
+fn every_planted_fault_shows() {
+    use tern::raft::fault::Fault;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/raft");
+    let files = std::fs::read_dir(folder).expect("there are scripts");
+    let mut scripts: Vec<_> = files.map(|f| f.expect("a file").path()).collect();
+    scripts.sort();
+    let mut unseen = Vec::new();
+    for fault in Fault::ALL.iter().copied() {
+        let shows = |path: &std::path::PathBuf| {
+            let script = std::fs::read_to_string(path).expect("a script is text");
+            let world = World {
+                fault: Some(fault),
+                ..World::default()
+            };
+            let told = std::panic::catch_unwind(move || play(world, &script) == script);
+            !told.unwrap_or(false)
+        };
+        let by: Vec<_> = scripts.iter().filter(|path| shows(path)).collect();
+        let first = by.first().and_then(|path| path.file_stem());
+        println!("{fault:?}: {} scripts, first {first:?}", by.len());
+        if by.is_empty() {
+            unseen.push(fault);
+        }
+    }
+    assert!(unseen.is_empty(), "no script shows {unseen:?}");
 }
