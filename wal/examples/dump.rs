@@ -1,0 +1,214 @@
+//! Prints a log for people: `cargo run -p wal --example dump -- DIRECTORY`. It reads and never writes, takes no lock,
+//! and goes on behind damage as far as there is anything to read. The last lines are the verdict that a start would
+//! come to.
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use wal::format::{BadHead, Head, Header, Kind, PAGE};
+use wal::scan::{self, Item, Walk};
+use wal::segment::{is_spare, log_number};
+use wal::state::{Read, STATE, Slot};
+
+/// As much of a body is shown, in bytes.
+const SHOWN_MAX: usize = 60;
+
+fn main() -> ExitCode {
+    let Some(dir) = std::env::args_os().nth(1) else {
+        eprintln!("usage: dump DIRECTORY");
+        return ExitCode::from(2);
+    };
+    match dump(Path::new(&dir), &mut io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error}", dir.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+pub fn dump(dir: &Path, out: &mut impl Write) -> io::Result<()> {
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    let mut identity = None;
+    if names.iter().any(|n| n == STATE) {
+        identity = dump_state(&fs::read(dir.join(STATE))?, out)?;
+    } else {
+        writeln!(out, "{STATE}: missing, the directory counts as new")?;
+    }
+    let mut segments = Vec::new();
+    for name in &names {
+        if let Some(sequence) = log_number(name) {
+            let bytes = fs::read(dir.join(name))?;
+            identity = identity.or(Head::decode(&bytes).ok().map(|h| h.identity));
+            segments.push((name.as_str(), sequence, bytes));
+        } else if is_spare(name) {
+            writeln!(out, "{name}: spare")?;
+        }
+    }
+    for (name, sequence, bytes) in &segments {
+        dump_segment(name, *sequence, identity.unwrap_or(0), bytes, out)?;
+    }
+    let borrowed = segments.iter().map(|(n, s, b)| (*n, *s, &b[..]));
+    let borrowed = borrowed.collect::<Vec<_>>();
+    verdict(&scan::scan(identity.unwrap_or(0), &borrowed), out)
+}
+
+fn dump_state(bytes: &[u8], out: &mut impl Write) -> io::Result<Option<u64>> {
+    let mut identity = None;
+    for (number, at) in [0, PAGE].into_iter().enumerate() {
+        write!(out, "{STATE} slot {number}: ")?;
+        match Slot::decode(bytes.get(at..).unwrap_or(&[])) {
+            Read::Good(slot) => {
+                identity = Some(slot.identity);
+                let Slot {
+                    identity,
+                    change,
+                    term,
+                    vote,
+                } = slot;
+                writeln!(
+                    out,
+                    "change {change}, term {term}, vote {vote}, identity {identity:016x}"
+                )?;
+            }
+            Read::Version(found) => writeln!(out, "format {found}")?,
+            Read::Bad => writeln!(out, "UNREADABLE")?,
+        }
+    }
+    Ok(identity)
+}
+
+fn dump_segment(
+    name: &str,
+    sequence: u64,
+    identity: u64,
+    bytes: &[u8],
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let head = match Head::decode(bytes) {
+        Ok(head) => head,
+        Err(bad) => {
+            match bad {
+                BadHead::Version(found) => return writeln!(out, "{name}: format {found}"),
+                BadHead::Unreadable => writeln!(out, "{name}: HEAD UNREADABLE; what is found:")?,
+            }
+            // Records can be found all the same: their seed needs no head.
+            Head {
+                records_at: PAGE as u32,
+                segment_bytes: bytes.len() as u64,
+                identity,
+                sequence,
+                base: 0,
+                batch: 0,
+                commit: 0,
+                previous_end: 0,
+                previous_crc: 0,
+                configuration: Box::default(),
+            }
+        }
+    };
+    writeln!(
+        out,
+        "{name}: segment {}, {} bytes, identity {:016x}, next index {}, next batch {}, commit {}, the one before ends at \
+         {}, configuration {}",
+        head.sequence,
+        head.segment_bytes,
+        head.identity,
+        head.base,
+        head.batch,
+        head.commit,
+        head.previous_end,
+        shown(&head.configuration),
+    )?;
+    for item in Walk::new(bytes, &head) {
+        match item {
+            Item::Record { at, header } => {
+                let body = scan::body(bytes, head.identity, head.sequence, at, &header);
+                dump_record(at, &header, body, out)?;
+            }
+            Item::Junk { at, bytes: length } => {
+                let zero = bytes[at..at + length].iter().all(|b| *b == 0);
+                let what = if zero { "zeros" } else { "no record" };
+                writeln!(out, "{at:>10} {what}, {length} bytes")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn dump_record(
+    at: usize,
+    header: &Header,
+    body: Option<&[u8]>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let Header {
+        kind,
+        len,
+        durable,
+        term,
+        index,
+        ..
+    } = *header;
+    write!(out, "{at:>10} ")?;
+    match kind {
+        Kind::Commit => return writeln!(out, "commit batch {term} from {durable}, commit {index}"),
+        Kind::Close => return writeln!(out, "close batch {term}, commit {index}"),
+        Kind::Entry => write!(out, "entry")?,
+        Kind::Repair => write!(out, "repair")?,
+        Kind::Installed => write!(out, "installed")?,
+        Kind::InstalledTail => write!(out, "installed, tail kept")?,
+    }
+    let body = body.map_or("BODY DAMAGED".into(), shown);
+    writeln!(out, " {index} term {term}, {len} bytes: {body}")
+}
+
+fn shown(bytes: &[u8]) -> String {
+    let more = if bytes.len() > SHOWN_MAX { "..." } else { "" };
+    format!(
+        "\"{}\"{more}",
+        bytes[..bytes.len().min(SHOWN_MAX)].escape_ascii()
+    )
+}
+
+fn verdict(scanner: &scan::Scanner, out: &mut impl Write) -> io::Result<()> {
+    let log = &scanner.log;
+    let first = log.entries.first().map_or(0, |e| e.index);
+    let last = log.entries.last().map_or(0, |e| e.index);
+    writeln!(
+        out,
+        "entries {first} to {last}, commit {}, ends in segment {} at {}{}",
+        log.commit,
+        scanner.tail.sequence,
+        scanner.tail.end,
+        if scanner.tail.closed {
+            ", closed in order"
+        } else {
+            ""
+        },
+    )?;
+    if let Some(installed) = &log.installed {
+        writeln!(
+            out,
+            "snapshot installed at index {} term {}",
+            installed.index, installed.term
+        )?;
+    }
+    let torn = scanner.tail.dirty - scanner.tail.end;
+    if torn > 0 {
+        writeln!(
+            out,
+            "torn tail of {torn} bytes: was never durable, a start cuts it off"
+        )?;
+    }
+    for fault in scanner.lost.iter().chain(log.faults.values()) {
+        writeln!(out, "DAMAGE {fault}")?;
+    }
+    Ok(())
+}
