@@ -80,6 +80,7 @@ fn remove(path: &Path) -> io::Result<()> {
 /// A file that is written under a temporary name and then put in place, durably.
 pub struct Export {
     file: File,
+    unsynced: usize,
     folder: PathBuf,
     temporary: PathBuf,
 }
@@ -93,6 +94,7 @@ impl Export {
         let file = options.open(&temporary).map_err(|e| e.to_string())?;
         Ok(Export {
             file,
+            unsynced: 0,
             folder: folder.to_path_buf(),
             temporary,
         })
@@ -101,6 +103,11 @@ impl Export {
     /// Appends to it.
     pub fn append(mut self, bytes: &[u8]) -> Result<Export, String> {
         self.file.write_all(bytes).map_err(|e| e.to_string())?;
+        self.unsynced += bytes.len();
+        if self.unsynced >= snapfile::SYNC_BYTES {
+            self.file.sync_data().map_err(|e| e.to_string())?;
+            self.unsynced = 0;
+        }
         Ok(self)
     }
 

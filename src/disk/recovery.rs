@@ -1,6 +1,7 @@
 //! What is in the data directory at start: the newest good snapshot, the entries behind it, term and vote.
 //!
 //! Refuses rather than guesses: every error is a sentence that says which file, what is wrong, and what to do.
+use super::snapfile::Unusable;
 use super::snapshots::{self, KEPT, Snapshots};
 use super::{Disk, dir, random, snapfile};
 use crate::clock;
@@ -120,18 +121,22 @@ fn found_cluster(wal: &mut Wal, data_dir: &Path, founding: &Founding) -> Result<
 /// The newest snapshot that is whole. A damaged one is set aside with a line in the log: the older one and the log,
 /// which is kept from there on, hold the same.
 fn newest(data_dir: &Path, kept: &mut Vec<Index>, limits: HistoryLimits) -> Result<Base, String> {
-    let mut damage = Vec::new();
+    let (mut damage, mut damaged) = (Vec::new(), Vec::new());
     while let Some(index) = kept.first().copied() {
         let path = snapfile::file_of(data_dir, index);
         match snapshots::restore(&path, index, limits) {
             Ok((meta, store)) => {
+                for index in damaged {
+                    set_aside(data_dir, index)?;
+                }
                 let bytes = fs::metadata(&path).map_or(0, |m| m.len());
                 return Ok(Base { meta, store, bytes });
             }
-            Err(text) => {
+            Err(Unusable::Version(text)) => return Err(text),
+            Err(Unusable::Damaged(text)) => {
                 log::error!("a snapshot is damaged: {text}");
                 damage.push(text);
-                kept.remove(0);
+                damaged.push(kept.remove(0));
             }
         }
     }
@@ -144,6 +149,13 @@ fn newest(data_dir: &Path, kept: &mut Vec<Index>, limits: HistoryLimits) -> Resu
          join anew",
         snapfile::folder(data_dir).display()
     ))
+}
+
+/// Renames a damaged snapshot, so that it is not counted among the two that are kept but can be looked at.
+fn set_aside(data_dir: &Path, index: Index) -> Result<(), String> {
+    let path = snapfile::file_of(data_dir, index);
+    let aside = path.with_extension("damaged");
+    fs::rename(&path, aside).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Puts snapshot and log together.
@@ -186,11 +198,18 @@ fn recovered(data_dir: &Path, found: wal::Recovered, base: Base) -> Result<Recov
         .iter()
         .chain(&base.meta.configuration.members);
     let own = members.find(|m| m.incarnation == found.identity);
+    let Some(id) = own.map(|m| m.id) else {
+        return Err(format!(
+            "{}: no member of the cluster has this data directory (number {:x}). Start with -f to join anew",
+            data_dir.display(),
+            found.identity
+        ));
+    };
     let (term, vote) = found.state.unwrap_or_default();
     Ok(Recovered {
         term: Term(term),
         vote: PeerId(vote),
-        id: own.map_or(PeerId::NONE, |m| m.id),
+        id,
         incarnation: found.identity,
         snapshot: Some((base.meta, base.store)),
         snapshot_bytes: base.bytes,

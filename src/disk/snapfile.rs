@@ -14,7 +14,7 @@ const MAGIC: &[u8; 8] = b"TERNSNAP";
 const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 32;
 /// Dirty pages of a snapshot never pile up before a log sync that would have to wait for them.
-const SYNC_BYTES: u64 = 256 * 1024;
+pub const SYNC_BYTES: usize = 256 * 1024;
 /// No writer makes a longer chunk: the core cuts at a fraction of it.
 const CHUNK_BYTES_MAX: u32 = 64 * 1024 * 1024;
 
@@ -80,7 +80,7 @@ pub struct Writer {
     pub index: Index,
     chunks: u64,
     bytes: u64,
-    unsynced: u64,
+    unsynced: usize,
 }
 
 impl Writer {
@@ -101,7 +101,7 @@ impl Writer {
             index: meta.index,
             chunks: 0,
             bytes: 0,
-            unsynced: HEAD_BYTES as u64,
+            unsynced: HEAD_BYTES,
         };
         let mut bytes = Vec::new();
         encode_meta(meta, &mut bytes);
@@ -122,7 +122,7 @@ impl Writer {
         self.file.write_all(chunk)?;
         self.chunks += 1;
         self.bytes += chunk.len() as u64;
-        self.unsynced += (head.len() + chunk.len()) as u64;
+        self.unsynced += head.len() + chunk.len();
         if self.unsynced >= SYNC_BYTES {
             self.file.sync_data()?;
             self.unsynced = 0;
@@ -155,8 +155,23 @@ impl Writer {
     }
 }
 
-/// Why a snapshot cannot be used, as a sentence.
-pub type Damage = String;
+/// Why a snapshot cannot be used; each with a sentence that names the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is not whole, or not what it was.
+    Damaged(String),
+    /// Another version of tern has written it: nothing is wrong with it, so nothing may be put in its place.
+    Version(String),
+}
+
+impl Unusable {
+    /// The sentence.
+    pub fn text(self) -> String {
+        match self {
+            Unusable::Damaged(text) | Unusable::Version(text) => text,
+        }
+    }
+}
 
 /// A snapshot that is being read.
 pub struct Reader {
@@ -172,8 +187,8 @@ pub struct Reader {
 
 impl Reader {
     /// Opens a file that is to hold the snapshot of this index.
-    pub fn open(path: &Path, index: Index) -> Result<Reader, Damage> {
-        let said = |e: io::Error| format!("{}: {e}", path.display());
+    pub fn open(path: &Path, index: Index) -> Result<Reader, Unusable> {
+        let said = |e: io::Error| Unusable::Damaged(format!("{}: {e}", path.display()));
         let file = File::open(path).map_err(said)?;
         let left = file.metadata().map_err(said)?.len();
         let mut reader = Reader {
@@ -192,7 +207,11 @@ impl Reader {
             return Err(reader.damage("its head is damaged"));
         }
         if head[8..12] != VERSION.to_le_bytes() {
-            return Err(reader.damage("it has another format version; this tern cannot read it"));
+            return Err(Unusable::Version(format!(
+                "{}: the snapshot is written in another format, this version reads format {VERSION}: use the version \
+                 that wrote it",
+                path.display()
+            )));
         }
         let first = reader.next()?.ok_or_else(|| reader.damage("it is empty"))?;
         match decode_meta(&first) {
@@ -205,7 +224,7 @@ impl Reader {
     }
 
     /// The next chunk; `None` behind the last one of a whole file.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, Damage> {
+    pub fn next(&mut self) -> Result<Option<Vec<u8>>, Unusable> {
         let mut head = [0; 8];
         self.read(&mut head)?;
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
@@ -226,7 +245,7 @@ impl Reader {
         Ok(Some(chunk))
     }
 
-    fn end(&mut self, check: u32) -> Result<(), Damage> {
+    fn end(&mut self, check: u32) -> Result<(), Unusable> {
         let mut end = [0; 16];
         self.read(&mut end)?;
         let counts = [self.chunks.to_le_bytes(), self.bytes.to_le_bytes()].concat();
@@ -236,7 +255,7 @@ impl Reader {
         Ok(())
     }
 
-    fn read(&mut self, into: &mut [u8]) -> Result<(), Damage> {
+    fn read(&mut self, into: &mut [u8]) -> Result<(), Unusable> {
         if (into.len() as u64) > self.left {
             return Err(self.damage("it is cut short"));
         }
@@ -245,8 +264,9 @@ impl Reader {
         result.map_err(|e| self.damage(&e.to_string()))
     }
 
-    fn damage(&self, what: &str) -> Damage {
-        format!("{}: {what} (chunk {})", self.path.display(), self.chunks)
+    fn damage(&self, what: &str) -> Unusable {
+        let path = self.path.display();
+        Unusable::Damaged(format!("{path}: {what} (chunk {})", self.chunks))
     }
 }
 
@@ -267,7 +287,7 @@ mod tests {
         writer.finish().expect("room")
     }
 
-    fn read(dir: &Path, index: u64) -> Result<Vec<Vec<u8>>, Damage> {
+    fn read(dir: &Path, index: u64) -> Result<Vec<Vec<u8>>, Unusable> {
         let mut reader = Reader::open(&file_of(dir, Index(index)), Index(index))?;
         let mut chunks = Vec::new();
         while let Some(chunk) = reader.next()? {
@@ -305,6 +325,20 @@ mod tests {
                 read(dir.path(), 4).expect_err("a flipped bit");
             }
         }
+    }
+
+    #[test]
+    fn another_version_is_no_damage() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        write(dir.path(), 4, &[b"one"]);
+        let path = file_of(dir.path(), Index(4));
+        let mut bytes = fs::read(&path).expect("a file");
+        bytes[8] = VERSION as u8 + 1;
+        let check = crc32fast::hash(&bytes[..24]).to_le_bytes();
+        bytes[24..28].copy_from_slice(&check);
+        fs::write(&path, &bytes).expect("room");
+        let unusable = read(dir.path(), 4).expect_err("it cannot be read");
+        assert!(matches!(unusable, Unusable::Version(_)), "{unusable:?}");
     }
 
     #[test]

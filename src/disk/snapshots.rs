@@ -1,7 +1,7 @@
 //! The snapshots of a running machine: its own in the making, one coming from the leader, and the two kept.
 //!
 //! A disk without room is reported to the core, which begins anew later; any other failure ends the process.
-use super::snapfile::{self, Reader, Writer};
+use super::snapfile::{self, Reader, Unusable, Writer};
 use super::{die, or_die};
 use crate::machine::{SnapshotIn, SnapshotOut};
 use crate::raft::{Index, SnapshotMeta};
@@ -162,7 +162,7 @@ impl Snapshots {
         match restore(&path, meta.index, self.limits) {
             Ok((found, _)) if found != meta => self.refuse(&path, "its head is another one"),
             Ok((_, store)) => Some(self.install(&path, meta, store)),
-            Err(damage) => self.refuse(&path, &damage),
+            Err(unusable) => self.refuse(&path, &unusable.text()),
         }
     }
 
@@ -194,10 +194,11 @@ pub fn restore(
     path: &Path,
     index: Index,
     limits: HistoryLimits,
-) -> Result<(SnapshotMeta, Store), String> {
+) -> Result<(SnapshotMeta, Store), Unusable> {
     let mut reader = Reader::open(path, index)?;
     let mut restore = Restore::new(limits);
-    let said = |e: crate::store::BadSnapshot| format!("{}: {}", path.display(), e.0);
+    let said =
+        |e: crate::store::BadSnapshot| Unusable::Damaged(format!("{}: {}", path.display(), e.0));
     while let Some(chunk) = reader.next()? {
         restore.chunk(&chunk).map_err(said)?;
     }
