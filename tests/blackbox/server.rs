@@ -13,8 +13,8 @@ pub struct Server {
     pub peer_port: u16,
     /// Further arguments; each run takes them.
     pub args: Vec<String>,
-    /// The limit of its stack, if not the usual one.
-    pub stack_kib: Option<u32>,
+    /// What the shell's `ulimit` is to set before it starts.
+    pub ulimit: Option<&'static str>,
     child: Option<Child>,
 }
 
@@ -52,7 +52,7 @@ impl Server {
             client_port,
             peer_port,
             args: args.iter().map(|arg| arg.to_string()).collect(),
-            stack_kib: None,
+            ulimit: None,
             child: None,
         }
     }
@@ -74,11 +74,11 @@ impl Server {
             .append(true)
             .open(self.home.path().join("log"))
             .expect("a log file");
-        let mut command = match self.stack_kib {
+        let mut command = match self.ulimit {
             None => tern(),
-            Some(kib) => {
+            Some(limit) => {
                 let mut shell = Command::new("sh");
-                let script = format!("ulimit -s {kib} && exec \"$0\" \"$@\"");
+                let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
                 shell.args(["-c", &script, env!("CARGO_BIN_EXE_tern")]);
                 shell
             }

@@ -1,0 +1,58 @@
+//! What one client may cost the others: slow requests, many connections, requests without an end.
+use crate::client::{Conn, until};
+use crate::server::Server;
+
+/// A server whose slow clients need not be waited for.
+fn impatient() -> Server {
+    Server::start(&["-http-read-timeout", "0.2"])
+}
+
+#[test]
+fn a_head_that_does_not_end() {
+    let server = impatient();
+    let mut conn = Conn::open(server.client_port);
+    conn.send(b"GET /version HTTP/1.1\r\nHost:");
+    let answer = conn.answer();
+    assert_eq!(answer.status(), 408);
+    assert!(conn.try_answer(false).is_none(), "it is closed");
+}
+
+#[test]
+fn a_body_that_does_not_end() {
+    let server = impatient();
+    for start in [
+        "Content-Length: 10\r\n\r\nvalue",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nval",
+    ] {
+        let mut conn = Conn::open(server.client_port);
+        let head = "PUT /v2/keys/k HTTP/1.1\r\nHost: a\r\n";
+        let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+        conn.send(format!("{head}{form}{start}").as_bytes());
+        assert_eq!(conn.answer().status(), 408);
+        assert!(conn.try_answer(false).is_none(), "it is closed");
+    }
+    assert_eq!(server.client("GET", "/v2/keys/k", "").status(), 404);
+}
+
+/// Those who find no room wait, cost nothing, and come in when others leave.
+#[test]
+fn more_connections_than_descriptors() {
+    let mut server = Server::prepare(&[]);
+    server.ulimit = Some("-n 80");
+    server.run();
+    let mut conns: Vec<Conn> = (0..200).map(|_| Conn::open(server.client_port)).collect();
+    // 80 less a reserve of a quarter, which files, poll and listeners need.
+    for conn in &mut conns[..60] {
+        assert_eq!(conn.ask("GET", "/version", "").status(), 200);
+    }
+    assert!(conns[61].is_quiet());
+    conns.drain(..60);
+    for conn in &mut conns[..60] {
+        assert_eq!(conn.ask("GET", "/version", "").status(), 200);
+    }
+    conns.clear();
+    until("it serves as before", || {
+        let answer = server.client("PUT", "/v2/keys/k", "value=v");
+        matches!(answer.status(), 200 | 201).then_some(())
+    });
+}
