@@ -138,6 +138,8 @@ impl Replica {
         };
         replica.config = replica.shown_config();
         while replica.apply_some(now) {}
+        // They were told when they happened.
+        replica.effects.facts.clear();
         replica
     }
 

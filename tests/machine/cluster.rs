@@ -248,3 +248,27 @@ fn a_name_is_not_given_away_while_its_machine_lives() {
     let outcome = cluster.done(leader, join(&settings(3), 33));
     assert!(matches!(outcome, Outcome::Failed(e) if e.code == Code::PeerAddressExists));
 }
+
+#[test]
+fn a_leader_that_removes_itself_answers_and_leaves() {
+    let mut cluster = cluster(3, settings(1));
+    let leader = cluster.leader();
+    let remove = Op::MachineRemove {
+        name: "node1".into(),
+    };
+    assert_eq!(cluster.done(leader, remove), Outcome::Removed);
+    assert!(cluster.at(leader).removed);
+    let left = cluster.rigs.remove(&leader).expect("the former leader");
+    cluster.pass(500_000);
+    let next = cluster.leader();
+    let outcome = cluster.done(next, set("/foo", "on"));
+    assert!(matches!(outcome, Outcome::Event(_)));
+    assert_eq!(cluster.at(next).value("/_etcd/machines/node1"), None);
+    // Started again from its disk it finds out by itself or is told, and disturbs nobody.
+    let term = cluster.at(next).machine.indexes().term;
+    cluster.rigs.insert(leader, left.restart());
+    cluster.pass(2_000_000);
+    assert!(cluster.at(leader).removed);
+    assert_eq!(cluster.leader(), next);
+    assert_eq!(cluster.at(next).machine.indexes().term, term);
+}
