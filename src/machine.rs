@@ -369,6 +369,12 @@ impl Machine {
     pub fn plant(&mut self, fault: Option<crate::raft::fault::Fault>) {
         self.replica.plant(fault);
     }
+
+    /// Plants a bug in the key space.
+    #[cfg(feature = "faults")]
+    pub fn plant_in_store(&mut self, fault: Option<crate::store::fault::Fault>) {
+        self.replica.plant_in_store(fault);
+    }
 }
 
 /// One number of a splitmix64 sequence (Steele, Lea, Flood, 2014).

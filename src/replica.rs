@@ -419,6 +419,12 @@ impl Replica {
         self.raft.plant(fault);
     }
 
+    /// Plants a bug in the key space.
+    #[cfg(feature = "faults")]
+    pub fn plant_in_store(&mut self, fault: Option<crate::store::fault::Fault>) {
+        self.store.plant(fault);
+    }
+
     /// Closes each input.
     pub fn check_invariants(&self) {
         assert!(

@@ -9,6 +9,7 @@ use crate::command::{Command, KeyPath};
 use crate::error::{Code, Error};
 
 mod event;
+pub mod fault;
 mod freeze;
 mod history;
 mod listing;
@@ -22,6 +23,7 @@ mod watch;
 mod write;
 
 pub use event::{Action, EtcdIndex, Event, ListItem, View};
+use fault::Fault;
 use history::History;
 use node::{NodeId, Tree};
 pub use restore::{BadSnapshot, Restore};
@@ -129,6 +131,8 @@ pub struct Store {
     freeing: Vec<(NodeId, u32)>,
     freezer: listing::Freezer,
     snapshot: Option<snapshot::Writer>,
+    #[cfg(feature = "faults")]
+    fault: Option<Fault>,
 }
 
 impl Store {
@@ -145,6 +149,8 @@ impl Store {
             freeing: Vec::new(),
             freezer: listing::Freezer::default(),
             snapshot: None,
+            #[cfg(feature = "faults")]
+            fault: None,
         }
     }
 
@@ -168,6 +174,9 @@ impl Store {
     pub fn apply(&mut self, command: &Command) -> Result<Event, Error> {
         let (counted, outcome) = self.carry_out(command);
         self.stats.count(counted, outcome.is_ok());
+        if outcome.is_err() && self.has(Fault::FailureCounts) {
+            self.index += 1;
+        }
         outcome
     }
 
@@ -231,7 +240,8 @@ impl Store {
                 Watched::Backlog(past)
             }
             None => {
-                self.watchers.advance(id, self.index, true);
+                let gap = u64::from(self.has(Fault::StreamGap));
+                self.watchers.advance(id, self.index + gap, true);
                 Watched::Waiting
             }
         }

@@ -189,7 +189,10 @@ impl Replica {
             self.effects.snapshot.push(SnapshotOut::Abandon);
         }
         self.saving = Saving::new(bytes);
-        self.store = store;
+        let old = std::mem::replace(&mut self.store, store);
+        #[cfg(feature = "faults")]
+        self.store.plant(old.planted());
+        drop(old);
         self.applied = index;
         self.raft.on_applied(index);
         self.config = self.shown_config();

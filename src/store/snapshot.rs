@@ -9,6 +9,7 @@
 //!
 //! Flat, so that depth costs no stack. `state_hash` runs over the same records. Start with `snapshot_chunk`.
 use super::event::{Action, Event, View};
+use super::fault::Fault;
 use super::freeze::Freeze;
 use super::node::{PERMANENT, ROOT};
 use super::walk::{Found, Walk};
@@ -64,6 +65,7 @@ impl Store {
 
     /// Appends about `bytes` more of the snapshot (at most one node or event more) to `out`.
     pub fn snapshot_chunk(&mut self, bytes: usize, out: &mut Vec<u8>) -> Step {
+        let events_wanted = !self.has(Fault::HistoryForgotten);
         let writer = self.snapshot.as_mut().expect("a snapshot was begun");
         let freeze = self.freezer.freeze.as_mut();
         let Some(freeze) = freeze.filter(|freeze| freeze.token == writer.token) else {
@@ -82,7 +84,7 @@ impl Store {
                     let at = freeze.at;
                     let kept = self.history.since(*next).take_while(|e| e.index().0 <= at);
                     let mut ended = true;
-                    for event in freeze.events().chain(kept) {
+                    for event in freeze.events().chain(kept).filter(|_| events_wanted) {
                         if records.len() >= bytes {
                             ended = false;
                             break;

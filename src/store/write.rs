@@ -3,6 +3,7 @@
 //! Nothing is changed before all checks have passed, so an error leaves the key space, and its index, as they were. Each
 //! change makes one event. Start with `Store::carry_out`.
 use super::event::{Action, EtcdIndex, Event, View};
+use super::fault::Fault;
 use super::freeze::{Freeze, depth_of};
 use super::history::is_within;
 use super::node::{Body, Node, NodeId, PERMANENT, Place};
@@ -109,6 +110,7 @@ impl Store {
         if let Place::Node { id, .. } = place {
             let there = self.tree.node(id);
             match action {
+                Action::Create if self.has(Fault::CreateReplaces) && !there.is_dir() => {}
                 Action::Set if !there.is_dir() => prev = Some(there.view(path.as_str())),
                 Action::Set => return Err(Error::new(Code::NotAFile, path.as_str())),
                 _ => return Err(Error::new(Code::KeyExists, path.as_str())),
@@ -196,7 +198,10 @@ impl Store {
 
     /// Changes a node in place: a file's value and expiration, of a directory only the expiration.
     fn change(&mut self, id: NodeId, path: &str, content: Content) -> View {
-        if let Some(freeze) = &mut self.freezer.freeze {
+        let unsaved = self.has(Fault::SnapshotOfLater);
+        if let Some(freeze) = &mut self.freezer.freeze
+            && !unsaved
+        {
             freeze.save(id, self.tree.node(id), path);
         }
         let (index, depth) = (self.index, depth_of(path));
@@ -279,7 +284,7 @@ impl Store {
         if condition.index != 0 && condition.index != node.modified {
             causes.push(format!("[{} != {}]", condition.index, node.modified));
         }
-        if !causes.is_empty() {
+        if !causes.is_empty() && !self.has(Fault::CompareIgnored) {
             return Err(Error::new(Code::CompareFailed, causes.join(" ")));
         }
         Ok((parent, id, node.view(path.as_str())))
@@ -470,10 +475,16 @@ impl Store {
         );
         let event = Event { action, node, prev };
         if tell {
-            let watchers = self.watchers.reached(&event);
+            let mut watchers = self.watchers.reached(&event);
+            if self.has(Fault::EventLost) {
+                watchers.pop();
+            }
             if !watchers.is_empty() {
                 let event = event.clone();
                 self.notices.push(Notice { event, watchers });
+            }
+            if self.has(Fault::EventTwice) {
+                self.notices.extend(self.notices.last().cloned());
             }
             let freeze = &mut self.freezer.freeze;
             self.history.push(event.clone(), |evicted| {
