@@ -143,6 +143,19 @@ impl Machine {
         }
     }
 
+    /// A piece of a longer message came in over the link to `from`: it is there.
+    pub fn on_contact(&mut self, now: Now, from: PeerId) {
+        self.now = now;
+        if !self.is_out() {
+            self.replica.on_contact(now, from);
+        }
+    }
+
+    /// An outgoing call has ended.
+    pub fn on_reply(&mut self, now: Now, _id: CallId, _reply: Reply) {
+        self.now = now;
+    }
+
     /// A link to a member opened, or its process is gone.
     pub fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
         self.now = now;

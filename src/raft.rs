@@ -275,6 +275,16 @@ impl Raft {
         self.check_invariants();
     }
 
+    /// A piece of a longer message of `from` came: its process is there. On a slow line an append may take longer than
+    /// an election timeout, and what would say so is queued behind it.
+    pub fn on_piece(&mut self, now: Now, from: PeerId) {
+        self.now_us = now.mono_us;
+        if self.role == RaftRole::Follower && from == self.leader {
+            self.on_contact(from);
+        }
+        self.check_invariants();
+    }
+
     /// The link to a member opened or broke: what was on its way may be lost.
     pub fn on_link(&mut self, now: Now, id: PeerId) {
         self.now_us = now.mono_us;

@@ -8,7 +8,10 @@ mod conn;
 mod facts;
 mod gate;
 mod limits;
+mod link;
+mod links;
 mod listen;
+mod names;
 mod out;
 mod pool;
 mod slots;
@@ -23,15 +26,20 @@ use crate::api::{Port, Site};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::disk::Disk;
-use crate::http::Limits;
+use crate::http::response::TEXT;
+use crate::http::{Limits, Response};
 use crate::logger;
 use crate::machine::{Effects, Machine};
+use crate::raft::hello::{REFUSED, Refusal};
 use crate::timer::Now;
 use clients::Clients;
 use gate::Gate;
-use mio::{Events, Interest, Poll, Token};
+use links::Links;
+use mio::{Events, Interest, Poll, Token, Waker};
+use names::Names;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
+use slots::Kind;
 use std::io;
 use std::time::Duration;
 
@@ -39,10 +47,13 @@ use std::time::Duration;
 const SIGNALS: Token = Token(usize::MAX);
 const CLIENT_PORT: Token = Token(usize::MAX - 1);
 const PEER_PORT: Token = Token(usize::MAX - 2);
+const NAMES: Token = Token(usize::MAX - 3);
 /// Events taken from the poll at once; more stay with it for the next turn.
 const EVENTS_A_TURN: usize = 512;
 /// After a stop signal the process ends even if the core has not finished.
 const STOP_US_MAX: u64 = 1_000_000;
+/// So many turns in a row may pass without the machine's timers because peers have more to say.
+const DEAF_TURNS_MAX: u32 = 8;
 /// Lines that stdout did not take are offered again after this time.
 const LOG_RETRY_US: u64 = 100_000;
 
@@ -64,6 +75,10 @@ pub struct Reactor {
     clock: Clock,
     now: Now,
     clients: Clients,
+    links: Links,
+    names: Names,
+    /// Turns in a row that have left something of the peers unread.
+    deaf_turns: u32,
     machine: Machine,
     disk: Disk,
     effects: Effects,
@@ -92,6 +107,8 @@ impl Reactor {
         registry
             .register(&mut signals, SIGNALS, Interest::READABLE)
             .map_err(said)?;
+        let waker = Waker::new(registry, NAMES).map_err(said)?;
+        let process = crate::disk::random().map_err(said)?;
         let [client, peer] = ports;
         let mut gates = [
             Gate::new(Port::Client, CLIENT_PORT, client.listen()?, &config.tls)?,
@@ -109,6 +126,9 @@ impl Reactor {
             clock,
             now,
             clients: clients(config),
+            links: Links::new(&config.name, process),
+            names: Names::new(waker),
+            deaf_turns: 0,
             machine,
             disk,
             effects: Effects::default(),
@@ -173,14 +193,24 @@ impl Reactor {
                     let gate = gates.find(|g| g.token == event.token());
                     gate.expect("each port has its gate").ready = true;
                 }
-                _ => self.clients.on_event(event),
+                NAMES => {
+                    if self.names.collect(self.now.mono_us) {
+                        self.links.on_names(self.now);
+                    }
+                }
+                token => match Kind::of(token) {
+                    Kind::Client => self.clients.on_event(event),
+                    Kind::Link => self.links.on_event(event),
+                    Kind::Call => {}
+                },
             }
         }
     }
 
-    /// 2. Lets connections in and reads from those that have something to say. Links to peers come first here, and
-    ///    without a bound, so that votes and heartbeats never wait behind clients.
+    /// 2. Lets connections in and reads from those that have something to say. Links to peers come first, and all that
+    ///    they bring goes to the machine at once, so that votes and heartbeats never wait behind clients.
     fn accept_and_fill(&mut self) {
+        self.links.fill(&mut self.machine, self.now);
         for gate in &mut self.gates {
             gate.accept(self.poll.registry(), &mut self.clients, self.now);
         }
@@ -190,6 +220,18 @@ impl Reactor {
     /// 3. Bytes to inputs of the machine.
     fn decode_inputs(&mut self) {
         self.clients.decode(&mut self.machine, self.now);
+        for visit in self.clients.take_visits() {
+            match self.links.welcome(&visit, self.now) {
+                Ok(hellos) => {
+                    let parts = self.clients.detach(visit.conn);
+                    let parts = parts.expect("it has just been served");
+                    let registry = self.poll.registry();
+                    self.links
+                        .accept(registry, parts, hellos, &mut self.machine, self.now);
+                }
+                Err(refusal) => self.clients.refuse(visit.conn, &refused(refusal)),
+            }
+        }
     }
 
     /// 4. What the disk has made durable since.
@@ -204,16 +246,23 @@ impl Reactor {
 
     /// 5. What is due. Here, after all that has come was read: a stall of our own never looks like a dead leader.
     fn fire_timers(&mut self) {
-        if self.machine.next_deadline() <= self.now.mono_us {
+        let unread = self.links.has_unread() || self.events.iter().count() == EVENTS_A_TURN;
+        self.deaf_turns = if unread { self.deaf_turns + 1 } else { 0 };
+        let may_fire = !unread || self.deaf_turns > DEAF_TURNS_MAX;
+        if may_fire && self.machine.next_deadline() <= self.now.mono_us {
             self.machine.on_time(self.now);
         }
+        let registry = self.poll.registry();
+        self.links.fire_timers(registry, &mut self.names, self.now);
         self.clients.fire_timers(self.now);
     }
 
-    /// 6. To the disk what has to be durable, to the peers what need not wait for that.
+    /// 6. To the disk what has to be durable, to the peers what need not wait for that: it leaves before the own sync,
+    ///    so that the disks work at the same time.
     fn replicate(&mut self) {
         self.machine.advance(self.now, &mut self.effects);
         self.carry();
+        self.links.flush();
     }
 
     /// 7. One sync for everything appended so far. It may complete here or in a later turn.
@@ -239,6 +288,8 @@ impl Reactor {
 
     /// 9. Output buffers to sockets; then closes, frees, and finds out whether there is work left.
     fn flush_and_reap(&mut self) {
+        self.links.flush();
+        self.unheard |= self.links.reap(&mut self.machine, self.now);
         self.clients.flush();
         self.unheard |= self
             .clients
@@ -259,11 +310,15 @@ impl Reactor {
         }
         if std::mem::take(&mut effects.members_changed) {
             let cluster = self.machine.cluster();
-            self.disk
-                .keep_configuration(cluster, self.machine.configuration());
+            let members = self.machine.configuration();
+            self.disk.keep_configuration(cluster, members);
+            self.links
+                .on_members(cluster, self.machine.id(), members, self.now);
         }
-        // Peers are reached from the day there are links; a cluster of one has nobody to send to.
-        effects.send.clear();
+        self.links.send(&mut effects.send);
+        if std::mem::take(&mut effects.removed) {
+            self.links.drop_all("this machine was removed");
+        }
         for fact in effects.facts.drain(..) {
             facts::log(&fact);
         }
@@ -271,12 +326,16 @@ impl Reactor {
 
     /// How long the poll may wait; `None`: for an event.
     fn timeout(&self) -> Option<Duration> {
-        let wants = self.clients.has_work() || self.disk.has_work() || self.machine.wants_turn();
+        let wants = self.clients.has_work()
+            || self.links.has_work()
+            || self.disk.has_work()
+            || self.machine.wants_turn();
         if wants || self.unheard {
             return Some(Duration::ZERO);
         }
         let mut next_us = self.machine.next_deadline();
         next_us = next_us.min(self.clients.next_deadline());
+        next_us = next_us.min(self.links.next_deadline());
         next_us = next_us.min(self.disk.next_deadline());
         if let Some(stop_us) = self.stop_us {
             next_us = next_us.min(stop_us + STOP_US_MAX);
@@ -302,6 +361,24 @@ impl Reactor {
         let late = self.now.mono_us >= stop_us + STOP_US_MAX;
         self.aborted || late || (self.effects.stopped && self.clients.is_quiet())
     }
+}
+
+/// The answer to a hello that is not welcome; the reason is for the other side's log.
+fn refused(refusal: Refusal) -> Response {
+    let status = match refusal {
+        Refusal::Malformed => 400,
+        Refusal::Version => 426,
+        Refusal::NoMember => 503,
+        Refusal::OtherCluster
+        | Refusal::NotMe
+        | Refusal::MySelf
+        | Refusal::OtherData
+        | Refusal::Twice
+        | Refusal::TooMany => 409,
+    };
+    let why = refusal.to_string();
+    let response = Response::new(status, TEXT, format!("{why}\n"));
+    response.with(REFUSED, why)
 }
 
 fn clients(config: &Config) -> Clients {

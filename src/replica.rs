@@ -150,6 +150,10 @@ impl Replica {
         self.raft.on_message(now, from, message);
     }
 
+    pub fn on_contact(&mut self, now: Now, from: PeerId) {
+        self.raft.on_piece(now, from);
+    }
+
     /// A link opened or closed; one from a removed member is told so.
     pub fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
         self.raft.on_link(now, peer);

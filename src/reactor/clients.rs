@@ -7,16 +7,26 @@ use super::conn::{Conn, Flight};
 use super::limits::Timeouts;
 use super::out::Shared;
 use super::pool::{Budget, Pool};
-use super::slots::{SlotId, Slots};
+use super::slots::{Kind, SlotId, Slots};
 use super::transport::Transport;
 use crate::api::{self, Context, Mode, Port, Rendition, Routed, Site};
 use crate::disk::Disk;
-use crate::http::{Date, Limits, Progress};
+use crate::http::{Date, Limits, Progress, Reply, Request, Response};
 use crate::machine::{Answer, Delivery, Indexes, Machine, Op, Ticket};
+use crate::raft::hello::PATH;
 use crate::timer::{Now, TimerWheel};
 use mio::Registry;
 use mio::event::Event;
 use std::ops::Range;
+
+/// Somebody asks on the peer port for the connection to become a link.
+pub struct Visit {
+    pub conn: SlotId,
+    /// Header `Upgrade`.
+    pub protocol: Box<str>,
+    /// Header `Tern-Hello`.
+    pub hello: Box<str>,
+}
 
 /// A ticket is a slot's number and a serial number of so many bits.
 const SERIAL_BITS: u32 = 40;
@@ -33,6 +43,7 @@ pub struct Clients {
     timers: TimerWheel<SlotId>,
     due: Vec<SlotId>,
     serial: u64,
+    visits: Vec<Visit>,
     site: Site,
     date: Date,
     limits: Limits,
@@ -52,6 +63,7 @@ impl Clients {
             timers: TimerWheel::new(),
             due: Vec::new(),
             serial: 0,
+            visits: Vec::new(),
             site,
             date: Date::default(),
             limits,
@@ -71,7 +83,11 @@ impl Clients {
             .conns
             .insert_with(|id| Conn::new(id, port, transport, now.mono_us));
         let conn = self.conns.get_mut(id).expect("it was just put there");
-        if conn.transport().register(registry, id.token()).is_err() {
+        if conn
+            .transport()
+            .register(registry, id.token(Kind::Client))
+            .is_err()
+        {
             conn.kill();
         }
         touch(&mut self.ready, conn);
@@ -108,9 +124,32 @@ impl Clients {
                     limits: &self.limits,
                     pool: &mut self.pool,
                     serial: &mut self.serial,
+                    visits: &mut self.visits,
                 };
                 desk.serve(conn);
             }
+        }
+    }
+
+    /// Phase 3: who wants a link. Each is answered by `detach` or `refuse` before anything else happens.
+    pub fn take_visits(&mut self) -> Vec<Visit> {
+        std::mem::take(&mut self.visits)
+    }
+
+    /// Lets go of a connection: its socket and what was read from it beyond the request.
+    pub fn detach(&mut self, id: SlotId) -> Option<(Transport, Vec<u8>)> {
+        let conn = self.conns.remove(id)?;
+        if let Some((timer, _)) = conn.timer {
+            self.timers.cancel(timer);
+        }
+        self.budget.change(conn.counted, 0);
+        Some(conn.into_parts())
+    }
+
+    /// Answers who wants a link, and closes.
+    pub fn refuse(&mut self, id: SlotId, response: &Response) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.send(response, Reply::CLOSE, &self.date, &mut self.pool);
         }
     }
 
@@ -323,6 +362,7 @@ struct Desk<'a, 'c> {
     limits: &'a Limits,
     pool: &'a mut Pool,
     serial: &'a mut u64,
+    visits: &'a mut Vec<Visit>,
 }
 
 impl Desk<'_, '_> {
@@ -335,7 +375,7 @@ impl Desk<'_, '_> {
                 .on_request(self.context.now, flight.ticket, Op::More);
         }
         loop {
-            let port = conn.port;
+            let (id, port) = (conn.id, conn.port);
             match conn.next(self.limits) {
                 None => return,
                 Some(Progress::NeedMore {
@@ -344,6 +384,15 @@ impl Desk<'_, '_> {
                 }) => return conn.starve(consumed, continue_100),
                 Some(Progress::Reject(reject)) => {
                     return conn.reject(reject, self.context.date, self.pool);
+                }
+                Some(Progress::Request { consumed, request }) if asks_for_link(port, &request) => {
+                    let visit = Visit {
+                        conn: id,
+                        protocol: request.upgrade.unwrap_or("").into(),
+                        hello: request.hello.unwrap_or("").into(),
+                    };
+                    self.visits.push(visit);
+                    return conn.consume(consumed);
                 }
                 Some(Progress::Request { consumed, request }) => {
                     let reply = request.reply();
@@ -372,6 +421,11 @@ impl Desk<'_, '_> {
         });
         self.machine.on_request(self.context.now, ticket, op);
     }
+}
+
+fn asks_for_link(port: Port, request: &Request) -> bool {
+    let raft = request.upgrade.is_some_and(|u| u.starts_with("tern-raft/"));
+    port == Port::Peer && raft && request.path == PATH
 }
 
 /// Does what the interface says is next.
@@ -433,7 +487,11 @@ fn export(
 
 /// Asks the poll for writability only while something waits to be written. False when the poll refuses.
 fn ask_writable(conn: &mut Conn, registry: &Registry) -> bool {
-    let (is, should, token) = (conn.asks_writable, conn.is_blocked(), conn.id.token());
+    let (is, should, token) = (
+        conn.asks_writable,
+        conn.is_blocked(),
+        conn.id.token(Kind::Client),
+    );
     if is == should {
         return true;
     }

@@ -333,6 +333,11 @@ impl Conn {
         }
     }
 
+    /// The socket, and what was read from it and not consumed.
+    pub fn into_parts(self) -> (Transport, Vec<u8>) {
+        (self.transport, self.input)
+    }
+
     /// Close it, whatever it is doing.
     pub fn kill(&mut self) {
         self.life = Life::Dead;

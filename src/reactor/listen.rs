@@ -40,6 +40,12 @@ impl Bound {
         })
     }
 
+    /// Where that is.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        let address = rustix::net::getsockname(&self.socket)?;
+        SocketAddr::try_from(address).map_err(|e| io::Error::from_raw_os_error(e.raw_os_error()))
+    }
+
     /// Lets clients connect.
     pub fn listen(self) -> Result<mio::net::TcpListener, String> {
         retry(|| Ok(rustix::net::listen(&self.socket, BACKLOG)?))

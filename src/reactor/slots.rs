@@ -11,16 +11,39 @@ pub struct SlotId {
     generation: u32,
 }
 
+/// Whose slots an id belongs to; two bits of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Client,
+    Link,
+    Call,
+}
+
+/// Where a token has its kind; no slot has so high a number.
+const KIND_SHIFT: u32 = 30;
+
+impl Kind {
+    /// Of an event.
+    pub fn of(token: Token) -> Kind {
+        match (token.0 as u32) >> KIND_SHIFT {
+            0 => Kind::Client,
+            1 => Kind::Link,
+            _ => Kind::Call,
+        }
+    }
+}
+
 impl SlotId {
     /// The token to register a socket with.
-    pub fn token(self) -> Token {
-        Token((self.generation as usize) << 32 | self.index as usize)
+    pub fn token(self, kind: Kind) -> Token {
+        let low = (kind as usize) << KIND_SHIFT | self.index as usize;
+        Token((self.generation as usize) << 32 | low)
     }
 
     /// Of an event.
     pub fn from_token(token: Token) -> SlotId {
         SlotId {
-            index: token.0 as u32,
+            index: token.0 as u32 & ((1 << KIND_SHIFT) - 1),
             generation: (token.0 >> 32) as u32,
         }
     }
@@ -144,7 +167,10 @@ mod tests {
         for round in 0..3 {
             let ids: Vec<SlotId> = (0..5).map(|n| slots.insert_with(|_| n)).collect();
             for (n, id) in ids.iter().enumerate() {
-                assert_eq!(SlotId::from_token(id.token()), *id, "round {round}");
+                for kind in [Kind::Client, Kind::Link, Kind::Call] {
+                    assert_eq!(SlotId::from_token(id.token(kind)), *id, "round {round}");
+                    assert_eq!(Kind::of(id.token(kind)), kind);
+                }
                 assert_eq!(slots.at(id.index()), Some(*id));
                 assert_eq!(slots.get_mut(*id), Some(&mut n.clone()));
             }

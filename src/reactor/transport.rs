@@ -8,6 +8,16 @@ use rustix::buffer::spare_capacity;
 use std::io::{self, IoSlice, Write};
 #[cfg(feature = "tls")]
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A connection that lasts is asked after this time without a word …
+const KEEP_IDLE: Duration = Duration::from_secs(5);
+/// … and then so often …
+const KEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// … before it is given up.
+const KEEP_COUNT: u32 = 3;
+/// So is one whose bytes have not been acknowledged for this time.
+const UNACKED_MS_MAX: u32 = 10_000;
 
 /// One connection's bytes.
 pub enum Transport {
@@ -147,6 +157,42 @@ impl Transport {
     /// Starts telling the poll's readiness under `token`.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(self.socket(), token, Interest::READABLE)
+    }
+
+    /// Starts telling what `interest` says under `token`; for a connection that is being made.
+    pub fn register_for(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        registry.register(self.socket(), token, interest)
+    }
+
+    /// Whether the connection that was begun has been made; an error is why it cannot be.
+    pub fn is_connected(&mut self) -> io::Result<bool> {
+        let socket = self.socket();
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        match socket.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// For connections that last: small writes leave at once, and an end that the other side could not tell is noticed.
+    pub fn keep_alive(&mut self) {
+        use rustix::net::sockopt;
+        let socket = self.socket();
+        // What the system does not offer is not missed before a cable is cut.
+        let _ = sockopt::set_tcp_nodelay(&*socket, true);
+        let _ = sockopt::set_socket_keepalive(&*socket, true);
+        let _ = sockopt::set_tcp_keepidle(&*socket, KEEP_IDLE);
+        let _ = sockopt::set_tcp_keepintvl(&*socket, KEEP_INTERVAL);
+        let _ = sockopt::set_tcp_keepcnt(&*socket, KEEP_COUNT);
+        let _ = sockopt::set_tcp_user_timeout(&*socket, UNACKED_MS_MAX);
     }
 
     /// Asks for writability too, or no longer.
