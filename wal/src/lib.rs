@@ -127,7 +127,7 @@ pub struct Fault {
 pub struct Recovered {
     /// The data directory's random number.
     pub identity: u64,
-    /// The directory was empty (or had no `state`, which is the same).
+    /// The directory held no log.
     pub is_new: bool,
     /// Term and vote; `None` in a new directory.
     pub state: Option<(u64, u64)>,
@@ -160,7 +160,8 @@ pub enum OpenError {
     Version { file: String, found: u32 },
     /// An option is out of bounds.
     Option(String),
-    /// Neither slot of `state` is readable: term and vote are lost, and must not be guessed.
+    /// Neither slot of `state` is readable, or the file is gone and the log is not: term and vote are lost, and must not
+    /// be guessed.
     State { dir: PathBuf },
     /// Records are lost of which not even the headers are readable.
     Damaged { dir: PathBuf, faults: Vec<Fault> },
@@ -242,7 +243,7 @@ impl fmt::Display for OpenError {
             OpenError::Option(text) => f.write_str(text),
             OpenError::State { dir } => write!(
                 f,
-                "{}/state: both slots are unreadable, so term and vote are unknown and this machine must not vote: \
+                "{}/state: it is missing or both slots are unreadable, so term and vote are unknown and this machine must not vote: \
                  restore the directory from a backup, or remove the machine from the cluster and start it with -f",
                 dir.display()
             ),

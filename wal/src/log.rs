@@ -57,11 +57,12 @@ pub fn wipe(dir: &Path) -> Result<(), OpenError> {
 
 /// `wipe` with every system call shown to `hook`.
 pub fn wipe_with(dir: &Path, hook: Option<Hook>) -> Result<(), OpenError> {
-    let (mut os, names) = enter(dir, hook)?;
+    let (mut os, mut names) = enter(dir, hook)?;
     if names.iter().any(|n| n == state::STATE) {
-        os.unlink(state::STATE)?;
-        // Without it the directory is new, whatever else a crash leaves in it.
+        // From here on the directory is new, whatever else a crash leaves in it.
+        os.rename(state::STATE, state::WIPING)?;
         os.sync_dir()?;
+        names.push(state::WIPING.into());
     }
     clear(&mut os, &names)
 }
@@ -76,13 +77,18 @@ fn enter(dir: &Path, hook: Option<Hook>) -> Result<(Os, Vec<String>), OpenError>
     Ok((os, names))
 }
 
-/// Removes the segments, spares and half-made files among `names`.
+/// Removes the segments, spares and half-made files among `names`, and then the mark that says that they may go.
 fn clear(os: &mut Os, names: &[String]) -> Result<(), OpenError> {
     let log = |n: &str| segment::log_number(n).is_some() || segment::is_spare(n);
     for name in names.iter().filter(|n| log(n) || is_half_made(n)) {
         os.unlink(name)?;
     }
-    Ok(os.sync_dir()?)
+    os.sync_dir()?;
+    if names.iter().any(|n| n == state::WIPING) {
+        os.unlink(state::WIPING)?;
+        os.sync_dir()?;
+    }
+    Ok(())
 }
 
 fn is_half_made(name: &str) -> bool {
@@ -100,8 +106,13 @@ fn check(bytes: u64) -> Result<(), OpenError> {
     }
 }
 
-/// Makes an empty log in a directory without `state`; whatever else of ours is there was never used, or was wiped.
+/// Makes an empty log in a directory without `state`. Whatever else of ours is there must never have been used, or be
+/// about to be wiped; otherwise it is `state` that was lost.
 fn create(os: &mut Os, options: &Options, names: &[String]) -> Result<(), OpenError> {
+    if !names.iter().any(|n| n == state::WIPING) && segment::any_used(os, names)? {
+        let dir = options.dir.clone();
+        return Err(OpenError::State { dir });
+    }
     clear(os, names)?;
     let head = Head {
         records_at: PAGE as u32,

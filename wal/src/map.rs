@@ -20,6 +20,36 @@ pub struct Map {
     given_back: usize,
 }
 
+/// Memory for a segment that is read at start. A map of its own, because a piece of that size from the allocator makes it
+/// keep as much for the life of the process.
+#[derive(Default)]
+pub struct Buffer {
+    map: Option<MmapMut>,
+    filled: usize,
+}
+
+impl Buffer {
+    /// Room for `bytes` bytes; what was in the buffer is gone.
+    pub fn room(&mut self, bytes: usize) -> &mut [u8] {
+        self.filled = 0;
+        if self.map.as_ref().is_none_or(|m| m.len() < bytes) {
+            let map = MmapMut::map_anon(bytes.max(PAGE)).expect("there is memory for a segment");
+            self.map = Some(map);
+        }
+        &mut self.map.as_mut().expect("it was just made")[..bytes]
+    }
+
+    /// As many bytes of the room hold something.
+    pub fn fill(&mut self, bytes: usize) {
+        self.filled = bytes;
+    }
+
+    /// What it holds.
+    pub fn bytes(&self) -> &[u8] {
+        self.map.as_ref().map_or(&[], |m| &m[..self.filled])
+    }
+}
+
 impl Map {
     /// Maps the first `bytes` bytes of `file`.
     pub fn new(file: &File, bytes: usize) -> io::Result<Map> {

@@ -2,9 +2,9 @@
 //!
 //! It must not decide anything: what a failure means is for its callers, which treat all but a full disk as final.
 //! A hook sees each call before it is made; without one the calls are just made. Start reading at `Os`.
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags};
@@ -87,11 +87,22 @@ impl Os {
     /// Makes the directory if it is not there (durably) and locks it for as long as this value lives; false: another
     /// process has it.
     pub fn enter(&mut self) -> Result<bool, Error> {
-        if !self.dir.is_dir() {
+        let missing = self
+            .dir
+            .ancestors()
+            .take_while(|d| !d.exists() && !d.as_os_str().is_empty());
+        let missing = missing.count();
+        if missing > 0 {
             self.call("mkdir", "", |dir, _| {
-                fs::create_dir_all(dir)?;
-                let parent = dir.parent().filter(|p| p.parent().is_some());
-                File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+                let mut made = DirBuilder::new();
+                made.recursive(true).mode(0o700).create(dir)?;
+                dir.ancestors()
+                    .skip(1)
+                    .take(missing)
+                    .try_for_each(|parent| match parent.as_os_str().is_empty() {
+                        true => File::open(".")?.sync_all(),
+                        false => File::open(parent)?.sync_all(),
+                    })
             })?;
         }
         let handle = self.call("open", "", |dir, _| File::open(dir))?;
@@ -125,7 +136,12 @@ impl Os {
     /// A new file of `bytes` bytes, all of them allocated; `None` if the disk has no room for it, and then no file.
     pub fn create(&mut self, name: &str, bytes: u64) -> Result<Option<File>, Error> {
         let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true).truncate(true);
+        let options = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600);
         let file = self.call("creat", name, |path, _| options.open(path))?;
         if self.allocate(&file, name, bytes)? {
             return Ok(Some(file));

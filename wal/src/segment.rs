@@ -6,7 +6,7 @@
 use std::fs::File;
 
 use crate::format::{Head, PAGE};
-use crate::map::Map;
+use crate::map::{Buffer, Map};
 use crate::os::Os;
 use crate::scan::{Extent, Scanner, Tail};
 use crate::{Error, SEGMENT_BYTES_MAX};
@@ -117,7 +117,21 @@ pub fn discard(os: &mut Os, sequence: u64) -> Result<(), Error> {
 /// The segments of a directory, read one at a time into one buffer.
 struct Reader<'a> {
     os: &'a mut Os,
-    buffer: Vec<u8>,
+    buffer: Buffer,
+}
+
+/// Whether any of the segments among `names` holds more than a head. A new directory has its `state` before its first
+/// record.
+pub fn any_used(os: &mut Os, names: &[String]) -> Result<bool, Error> {
+    for name in names.iter().filter(|n| log_number(n).is_some()) {
+        let file = os.open(name)?;
+        let mut bytes = [0; 2 * PAGE];
+        let length = os.read(&file, name, &mut bytes)?;
+        if bytes[PAGE.min(length)..].iter().any(|b| *b != 0) || log_number(name) != Some(1) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Reads all segments among `names`, each from the disk and not from the page cache.
@@ -128,7 +142,7 @@ pub fn read(os: &mut Os, identity: u64, names: &[String]) -> Result<Scanner, Err
     if segments.is_empty() {
         scanner.lose_all(&log_name(1));
     }
-    let buffer = Vec::new();
+    let buffer = Buffer::default();
     let mut reader = Reader { os, buffer };
     for (i, (name, sequence)) in segments.iter().enumerate() {
         let head = match segments.get(i + 1) {
@@ -136,7 +150,7 @@ pub fn read(os: &mut Os, identity: u64, names: &[String]) -> Result<Scanner, Err
             None => None,
         };
         let file = reader.open(name, SEGMENT_BYTES_MAX)?;
-        scanner.segment(name, *sequence, &reader.buffer, head.as_ref());
+        scanner.segment(name, *sequence, reader.buffer.bytes(), head.as_ref());
         // What was read sits in the cache in large folios: see Os::write.
         reader.os.drop_cache(&file, name)?;
     }
@@ -151,20 +165,20 @@ impl Reader<'_> {
         self.os.sync(&file, name)?;
         self.os.drop_cache(&file, name)?;
         let length = self.os.length(&file, name)?.min(bytes_max);
-        self.buffer.resize(length as usize, 0);
-        let filled = self.os.read(&file, name, &mut self.buffer)?;
-        self.buffer.truncate(filled);
+        let room = self.buffer.room(length as usize);
+        let filled = self.os.read(&file, name, room)?;
+        self.buffer.fill(filled);
         Ok(file)
     }
 
     /// The head of a segment, if it is readable.
     fn head(&mut self, name: &str) -> Result<Option<Head>, Error> {
         self.open(name, PAGE as u64)?;
-        let claimed = Head::claimed_bytes(&self.buffer);
+        let claimed = Head::claimed_bytes(self.buffer.bytes());
         if claimed > PAGE {
             self.open(name, claimed as u64)?;
         }
-        Ok(Head::decode(&self.buffer).ok())
+        Ok(Head::decode(self.buffer.bytes()).ok())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A change goes to one slot, is synced, goes to the other, is synced; only then may a message rest on it. So one good
 //! slot suffices, whichever it is. With none the machine must not start: it might vote twice in a term. A directory
-//! without this file is new. Start reading at `Slot`, then `State::save`.
+//! without this file and without records is new. Start reading at `Slot`, then `State::save`.
 use std::fs::File;
 
 use crate::format::{PAGE, VERSION, crc, get_u32, get_u64};
@@ -13,6 +13,8 @@ use crate::{Error, OpenError};
 pub const STATE: &str = "state";
 /// Its name until it is whole.
 pub const MAKING: &str = "state.making";
+/// The name of a file that was `state` while the directory is being wiped.
+pub const WIPING: &str = "state.wiping";
 const MAGIC: &[u8; 8] = b"tern vot";
 /// The part of a slot that the checksum covers.
 const FIXED: usize = 48;

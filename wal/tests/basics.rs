@@ -231,7 +231,7 @@ fn refusals_say_what_and_where() {
     assert!(
         refused
             .to_string()
-            .contains("state: both slots are unreadable")
+            .contains("state: it is missing or both slots are unreadable")
     );
     std::fs::write(&state, good).expect("it can");
     let log = dir.path().join("0000000000000001.log");
@@ -253,6 +253,31 @@ fn refusals_say_what_and_where() {
     assert!(refused.to_string().contains("missing"), "{refused}");
     let path = dir.path().join("state").join("below");
     assert!(matches!(Wal::open(options(&path)), Err(OpenError::Io(_))));
+}
+
+#[test]
+fn a_log_without_its_state_is_not_new() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    drop(open(dir.path()));
+    std::fs::remove_file(&state).expect("it can");
+    assert!(open(dir.path()).1.is_new, "nothing was written yet");
+    let (mut wal, _) = open(dir.path());
+    put(&mut wal, &[entry(1, 1, b"one")], 0);
+    drop(wal);
+    std::fs::remove_file(&state).expect("it can");
+    let refused = Wal::open(options(dir.path()));
+    assert!(matches!(refused, Err(OpenError::State { .. })));
+    wal::wipe(dir.path()).expect("it can");
+    assert!(open(dir.path()).1.is_new);
+}
+
+#[test]
+fn directories_are_made_down_to_the_last() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let below = dir.path().join("a/b/c");
+    assert!(open(&below).1.is_new);
+    assert!(!open(&below).1.is_new);
 }
 
 #[test]
