@@ -1,0 +1,404 @@
+//! The simulated disk of one machine: what is durable, what is under way, and what a crash leaves of it.
+//!
+//! `Image` is what a restart would find if the power failed between two syncs; `Disk` adds what was handed over since.
+//! A crash keeps the image and a random beginning of what was being synced, cut anywhere between two entries (that the
+//! log recovers exactly such a beginning from torn sectors is shown by the tests of the crate `wal`). A sync never ends
+//! in the turn that started it. Damage to single entries becomes `Body::Faulty`, as recovery would report it. Start at
+//! `Disk::append`.
+use super::rng::{Hash, Rng, hash_bytes};
+use std::collections::VecDeque;
+use tern::raft::{Body, Entry, Index, Lsn, PeerId, Persist, SnapshotMeta, Term};
+
+/// A durable entry and the hash of its body as it was before any damage.
+#[derive(Clone, Debug)]
+pub struct Rec {
+    pub entry: Entry,
+    pub hash: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub meta: SnapshotMeta,
+    pub bytes: Vec<u8>,
+    /// The log has gone on from it: it was made here, or the record of its installation is durable.
+    pub in_use: bool,
+}
+
+/// What of an entry an image holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    Never,
+    /// It is in the snapshot.
+    Behind,
+    Entry { term: u64, hash: u64, good: bool },
+}
+
+/// What is durable.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    pub term: Term,
+    pub vote: PeerId,
+    pub id: PeerId,
+    pub incarnation: u64,
+    /// At most two, the newest last, and one that is not yet in use.
+    pub snapshots: Vec<Snapshot>,
+    /// The index of the first record.
+    pub first: u64,
+    pub recs: VecDeque<Rec>,
+    /// The highest commit index that was written.
+    pub commit: u64,
+    /// How many records are damaged.
+    pub faulty: usize,
+}
+
+/// The hash of an entry's body; a damaged one has none that could be compared.
+pub fn body_hash(body: &Body) -> Option<u64> {
+    match body {
+        Body::Good(bytes) => Some(hash_bytes(bytes)),
+        Body::Faulty { .. } => None,
+    }
+}
+
+impl Image {
+    pub fn newest(&self) -> Option<&Snapshot> {
+        self.snapshots.iter().rev().find(|s| s.in_use)
+    }
+
+    /// The last index that is held in any form.
+    pub fn last(&self) -> u64 {
+        let behind = self.newest().map_or(0, |s| s.meta.index.0);
+        behind.max((self.first + self.recs.len() as u64).saturating_sub(1))
+    }
+
+    pub fn held(&self, index: u64) -> Held {
+        if index >= self.first && index - self.first < self.recs.len() as u64 {
+            let rec = &self.recs[(index - self.first) as usize];
+            return Held::Entry {
+                term: rec.entry.term.0,
+                hash: rec.hash,
+                good: matches!(rec.entry.body, Body::Good(_)),
+            };
+        }
+        match self.newest() {
+            Some(s) if index <= s.meta.index.0 => Held::Behind,
+            _ => Held::Never,
+        }
+    }
+
+    fn apply(&mut self, op: Persist) {
+        match op {
+            Persist::State { term, vote } => (self.term, self.vote) = (term, vote),
+            Persist::Append { entries, commit } => {
+                self.append(entries);
+                self.commit = self.commit.max(commit.0);
+            }
+            Persist::Installed { meta, keep_tail } => self.install(&meta, keep_tail),
+            Persist::Release { through } => self.release(through.0),
+            Persist::Repair(entry) => self.repair(entry),
+        }
+    }
+
+    fn append(&mut self, entries: Vec<Entry>) {
+        let Some(from) = entries.first().map(|e| e.index.0) else {
+            return;
+        };
+        if self.recs.is_empty() {
+            let behind = self.newest().map_or(0, |s| s.meta.index.0);
+            assert!(from == behind + 1, "entry {from} leaves a gap behind {behind}");
+            self.first = from;
+        }
+        let end = self.first + self.recs.len() as u64;
+        assert!(from >= self.first && from <= end, "entry {from} is not in {}..={end}", self.first);
+        while self.first + self.recs.len() as u64 > from {
+            let gone = self.recs.pop_back().expect("it is longer");
+            self.faulty -= usize::from(matches!(gone.entry.body, Body::Faulty { .. }));
+        }
+        for (i, entry) in entries.into_iter().enumerate() {
+            assert!(entry.index.0 == from + i as u64, "entries stand at consecutive indexes");
+            let hash = body_hash(&entry.body).unwrap_or(0);
+            self.faulty += usize::from(matches!(entry.body, Body::Faulty { .. }));
+            self.recs.push_back(Rec { entry, hash });
+        }
+    }
+
+    fn install(&mut self, meta: &SnapshotMeta, keep_tail: bool) {
+        let at = self.snapshots.iter().position(|s| s.meta.index == meta.index && s.meta.term == meta.term);
+        let at = at.expect("a snapshot is on the disk before the record that names it");
+        let mut snapshot = self.snapshots.remove(at);
+        snapshot.in_use = true;
+        self.snapshots.clear();
+        self.snapshots.push(snapshot);
+        if keep_tail {
+            self.release(meta.index.0);
+        } else {
+            self.recs.clear();
+            self.faulty = 0;
+        }
+        if self.recs.is_empty() {
+            self.first = meta.index.0 + 1;
+        }
+        self.commit = self.commit.max(meta.index.0);
+    }
+
+    fn release(&mut self, through: u64) {
+        while self.first <= through && !self.recs.is_empty() {
+            let gone = self.recs.pop_front().expect("it is not empty");
+            self.faulty -= usize::from(matches!(gone.entry.body, Body::Faulty { .. }));
+            self.first += 1;
+        }
+    }
+
+    fn repair(&mut self, entry: Entry) {
+        let index = entry.index.0;
+        let inside = index >= self.first && index - self.first < self.recs.len() as u64;
+        if !inside {
+            return;
+        }
+        let rec = &mut self.recs[(index - self.first) as usize];
+        if rec.entry.term == entry.term && matches!(rec.entry.body, Body::Faulty { .. }) {
+            rec.entry = entry;
+            self.faulty -= 1;
+        }
+    }
+
+    /// Damages the body of one entry.
+    pub fn damage(&mut self, rng: &mut Rng, index: u64) {
+        let rec = &mut self.recs[(index - self.first) as usize];
+        if let Body::Good(bytes) = &rec.entry.body {
+            rec.entry.body = faulty(bytes, rng.next() as u32);
+            self.faulty += 1;
+        }
+    }
+
+    /// Keeps a snapshot that was made here; the older of the two kept ones.
+    fn keep(&mut self, snapshot: Snapshot) -> u64 {
+        self.snapshots.retain(|s| s.in_use);
+        self.snapshots.push(snapshot);
+        while self.snapshots.iter().filter(|s| s.in_use).count() > 2 {
+            self.snapshots.remove(0);
+        }
+        self.snapshots[0].meta.index.0
+    }
+
+    /// The newest snapshot turns out to be damaged: go back to the one before if the log still reaches it.
+    pub fn lose_newest_snapshot(&mut self) -> bool {
+        self.snapshots.retain(|s| s.in_use);
+        let able = self.snapshots.len() == 2 && !self.recs.is_empty() && self.first <= self.snapshots[0].meta.index.0 + 1;
+        if able {
+            self.snapshots.pop();
+        }
+        able
+    }
+}
+
+/// What recovery reports of a body that is damaged.
+pub fn faulty(body: &[u8], seed: u32) -> Body {
+    let mut hasher = crc32fast::Hasher::new_with_initial(seed);
+    hasher.update(body);
+    Body::Faulty {
+        len: body.len() as u32,
+        seed,
+        crc: hasher.finalize(),
+    }
+}
+
+/// Lies that the disk can be told to tell: planted faults of the shell.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lies {
+    /// A sync is reported that has not been made.
+    pub no_sync: bool,
+    /// Term and vote are not written.
+    pub no_state: bool,
+    /// A snapshot's directory entry is not synced: the file is gone after a crash.
+    pub no_directory: bool,
+    /// Only the first entry of each batch is written.
+    pub short_batch: bool,
+    /// A truncation is forgotten: old entries come back behind a shorter new end.
+    pub stale_tail: bool,
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+struct Writing {
+    meta: SnapshotMeta,
+    bytes: Vec<u8>,
+    own: bool,
+}
+
+pub struct Disk {
+    pub image: Image,
+    pub lies: Lies,
+    /// Handed over, not yet durable.
+    waiting: VecDeque<Persist>,
+    /// The number of the last operation that is durable, and of the last that was handed over.
+    durable: u64,
+    last: u64,
+    /// A running sync covers up to here.
+    syncing: Option<u64>,
+    writing: Option<Writing>,
+    /// Whole, its sync under way.
+    finishing: Option<Writing>,
+}
+
+impl Disk {
+    pub fn new(image: Image, lies: Lies) -> Disk {
+        Disk {
+            image,
+            lies,
+            waiting: VecDeque::new(),
+            durable: 0,
+            last: 0,
+            syncing: None,
+            writing: None,
+            finishing: None,
+        }
+    }
+
+    /// Takes a batch over; `lsn` is the number of its last operation.
+    pub fn append(&mut self, ops: &mut Vec<Persist>, lsn: Lsn) {
+        self.last += ops.len() as u64;
+        assert!(self.last == lsn.0, "operations are numbered without a gap");
+        self.waiting.extend(ops.drain(..));
+    }
+
+    /// Starts a sync if there is something to sync and none is running.
+    pub fn start_sync(&mut self) -> bool {
+        let start = self.syncing.is_none() && self.durable < self.last;
+        if start {
+            self.syncing = Some(self.last);
+        }
+        start
+    }
+
+    /// The running sync is over: what the core may be told.
+    pub fn end_sync(&mut self) -> Lsn {
+        let through = self.syncing.take().expect("a sync was running");
+        if self.lies.no_sync {
+            // Reported, but only half of it is there; the rest follows with a later sync.
+            let late = (through - self.durable) / 2;
+            self.write(through - late);
+            return Lsn(through);
+        }
+        self.write(through);
+        Lsn(through)
+    }
+
+    fn write(&mut self, through: u64) {
+        while self.durable < through {
+            let op = self.waiting.pop_front().expect("what is not durable waits");
+            self.durable += 1;
+            if matches!(op, Persist::Installed { .. }) {
+                self.settle();
+            }
+            self.write_one(op);
+        }
+    }
+
+    fn write_one(&mut self, op: Persist) {
+        match op {
+            Persist::State { .. } if self.lies.no_state => {}
+            Persist::Append { mut entries, commit } if self.lies.short_batch && entries.len() > 1 => {
+                entries.truncate(1);
+                self.image.apply(Persist::Append { entries, commit });
+            }
+            Persist::Append { entries, commit } if self.lies.stale_tail => {
+                let from = entries.first().map_or(u64::MAX, |e| e.index.0);
+                let end = from.saturating_add(entries.len() as u64);
+                let old: Vec<Rec> = (end..=self.image.last())
+                    .filter_map(|i| self.image.recs.get((i - self.image.first) as usize).cloned())
+                    .collect();
+                self.image.apply(Persist::Append { entries, commit });
+                self.image.recs.extend(old);
+            }
+            op => self.image.apply(op),
+        }
+    }
+
+    /// A received snapshot must be whole on the disk before the record that names it is.
+    fn settle(&mut self) {
+        if let Some(file) = self.finishing.take() {
+            assert!(!file.own, "the record of an installation follows the snapshot it names");
+            self.image.snapshots.push(Snapshot {
+                meta: file.meta,
+                bytes: file.bytes,
+                in_use: false,
+            });
+        }
+    }
+
+    pub fn begin_snapshot(&mut self, meta: SnapshotMeta, own: bool) {
+        self.writing = Some(Writing {
+            meta,
+            bytes: Vec::new(),
+            own,
+        });
+    }
+
+    pub fn snapshot_chunk(&mut self, bytes: &[u8]) {
+        let file = self.writing.as_mut().expect("a chunk follows a beginning");
+        file.bytes.extend_from_slice(bytes);
+    }
+
+    /// The file is whole: its sync begins. True when `end_snapshot` is to follow.
+    pub fn finish_snapshot(&mut self) {
+        self.finishing = self.writing.take();
+        assert!(self.finishing.is_some(), "an end follows a beginning");
+    }
+
+    pub fn abandon_snapshot(&mut self) {
+        self.writing = None;
+    }
+
+    /// The sync of the finished file is over. For one that was made here: index, size and the older one's index.
+    pub fn end_snapshot(&mut self) -> Option<(Index, u64, Index)> {
+        let file = self.finishing.take()?;
+        if !file.own {
+            self.image.snapshots.push(Snapshot {
+                meta: file.meta,
+                bytes: file.bytes,
+                in_use: false,
+            });
+            return None;
+        }
+        let (index, size) = (file.meta.index, file.bytes.len() as u64);
+        let older = self.image.keep(Snapshot {
+            meta: file.meta,
+            bytes: file.bytes,
+            in_use: true,
+        });
+        Some((index, size, Index(older)))
+    }
+
+    /// The process or the machine is gone: what the next start finds.
+    pub fn crash(mut self, rng: &mut Rng) -> Image {
+        if let Some(through) = self.syncing {
+            let whole = self.durable + rng.below(through - self.durable + 1);
+            if self.finishing.as_ref().is_some_and(|f| f.own) {
+                self.finishing = None;
+            }
+            self.write(whole);
+            if whole < through
+                && let Some(Persist::Append { mut entries, .. }) = self.waiting.pop_front()
+            {
+                entries.truncate(rng.index(entries.len() + 1));
+                let commit = Index(0);
+                self.write_one(Persist::Append { entries, commit });
+            }
+        }
+        self.image.snapshots.retain(|s| s.in_use);
+        if self.lies.no_directory && self.image.snapshots.len() == 1 && self.image.recs.is_empty() {
+            self.image.snapshots.clear();
+            self.image.first = 1;
+        }
+        self.image
+    }
+
+    /// A hash of what is durable, for the trace.
+    pub fn hash(&self) -> u64 {
+        let mut hash = Hash::new();
+        for word in [self.image.term.0, self.image.vote.0, self.image.first, self.image.last(), self.image.commit] {
+            hash.add(word);
+        }
+        hash.0
+    }
+}

@@ -1,0 +1,326 @@
+//! The small sequential model of the key space: what each committed command means, written for clearness alone.
+//!
+//! Nodes stand in one sorted map by path. Every change is an event with its etcd index; the list of all events is what
+//! answers and watchers are checked against. Nothing is shared with `tern::store` but the types of events and errors.
+//! Start at `Model::apply`.
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use tern::command::{Command, KeyPath};
+use tern::error::Code;
+use tern::store::{Action, EtcdIndex, Event, View};
+
+#[derive(Clone, Debug)]
+struct Node {
+    /// A directory has none.
+    value: Option<Box<str>>,
+    expires_ns: Option<u64>,
+    modified: u64,
+    created: u64,
+}
+
+/// An event and whether watchers are spared it.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub event: Event,
+    pub silent: bool,
+}
+
+#[derive(Default)]
+pub struct Model {
+    nodes: BTreeMap<String, Node>,
+    /// The event at etcd index `i` stands at `i - 1`.
+    pub events: Vec<Told>,
+}
+
+type Answer = Result<Event, Code>;
+
+fn parent(path: &str) -> &str {
+    &path[..path.rfind('/').expect("a path starts with /")]
+}
+
+impl Model {
+    pub fn index(&self) -> u64 {
+        self.events.len() as u64
+    }
+
+    /// The event with this etcd index.
+    pub fn event(&self, index: u64) -> Option<&Told> {
+        self.events.get(index.checked_sub(1)? as usize)
+    }
+
+    fn view(&self, path: &str, node: &Node) -> View {
+        View {
+            key: path.into(),
+            value: node.value.clone(),
+            dir: node.value.is_none(),
+            expires_ns: node.expires_ns,
+            modified: EtcdIndex(node.modified),
+            created: EtcdIndex(node.created),
+        }
+    }
+
+    fn tell(&mut self, action: Action, node: View, prev: Option<View>, silent: bool) -> Event {
+        let event = Event { action, node, prev };
+        self.events.push(Told {
+            event: event.clone(),
+            silent,
+        });
+        event
+    }
+
+    /// The directories above `path` that have to be made; an error when a file stands in the way.
+    fn missing_parents(&self, path: &str) -> Result<Vec<String>, Code> {
+        let mut missing = Vec::new();
+        let mut at = parent(path);
+        while !at.is_empty() {
+            match self.nodes.get(at) {
+                Some(n) if n.value.is_some() => return Err(Code::NotADirectory),
+                Some(_) => break,
+                None => missing.push(at.to_string()),
+            }
+            at = parent(at);
+        }
+        Ok(missing)
+    }
+
+    /// Puts a new node in place, and the directories above it.
+    fn put(&mut self, action: Action, path: &str, value: Option<Box<str>>, expires_ns: Option<u64>) -> Answer {
+        let next = self.index() + 1;
+        let fresh = |value, expires_ns| Node {
+            value,
+            expires_ns,
+            modified: next,
+            created: next,
+        };
+        for dir in self.missing_parents(path)? {
+            self.nodes.insert(dir, fresh(None, None));
+        }
+        let prev = self.nodes.get(path).map(|n| self.view(path, n));
+        let node = fresh(value, expires_ns);
+        let view = self.view(path, &node);
+        self.nodes.insert(path.to_string(), node);
+        Ok(self.tell(action, view, prev, false))
+    }
+
+    fn set(&mut self, path: &str, value: Option<Box<str>>, expires_ns: Option<u64>) -> Answer {
+        if path == "/" {
+            return Err(Code::RootReadOnly);
+        }
+        if self.nodes.get(path).is_some_and(|n| n.value.is_none()) {
+            return Err(Code::NotAFile);
+        }
+        self.put(Action::Set, path, value, expires_ns)
+    }
+
+    fn create(&mut self, path: &str, value: Option<Box<str>>, expires_ns: Option<u64>, in_order: bool) -> Answer {
+        let mut full = path.to_string();
+        if in_order {
+            let base = if path == "/" { "" } else { path };
+            full = format!("{base}/{}", self.index() + 1);
+        }
+        if full == "/" {
+            return Err(Code::RootReadOnly);
+        }
+        if self.nodes.contains_key(&full) {
+            return Err(Code::KeyExists);
+        }
+        self.put(Action::Create, &full, value, expires_ns)
+    }
+
+    /// An existing node that may be changed.
+    fn find(&self, path: &str) -> Result<Node, Code> {
+        if path == "/" {
+            return Err(Code::RootReadOnly);
+        }
+        if let Some(node) = self.nodes.get(path) {
+            return Ok(node.clone());
+        }
+        // The deepest thing there is may be a file.
+        let mut at = parent(path);
+        while !at.is_empty() {
+            match self.nodes.get(at) {
+                Some(n) if n.value.is_some() => return Err(Code::NotADirectory),
+                Some(_) => break,
+                None => at = parent(at),
+            }
+        }
+        Err(Code::KeyNotFound)
+    }
+
+    fn update(&mut self, path: &str, value: Option<Box<str>>, expires_ns: Option<u64>, refresh: bool) -> Answer {
+        let old = self.find(path)?;
+        let dir = old.value.is_none();
+        if dir && value.is_some() {
+            return Err(Code::NotAFile);
+        }
+        let next = self.index() + 1;
+        let prev = self.view(path, &old);
+        let node = Node {
+            value: if dir { None } else { value.or(old.value) },
+            expires_ns,
+            modified: if dir { old.modified } else { next },
+            created: old.created,
+        };
+        let mut view = self.view(path, &node);
+        view.modified = EtcdIndex(next);
+        self.nodes.insert(path.to_string(), node);
+        Ok(self.tell(Action::Update, view, Some(prev), refresh))
+    }
+
+    fn compare(node: &Node, value: &Option<Box<str>>, index: u64) -> Result<(), Code> {
+        let wrong_value = value.as_ref().is_some_and(|v| Some(v) != node.value.as_ref());
+        let wrong_index = index != 0 && index != node.modified;
+        if wrong_value || wrong_index {
+            return Err(Code::CompareFailed);
+        }
+        Ok(())
+    }
+
+    fn swap(&mut self, path: &str, new: (Option<Box<str>>, Option<u64>, bool), want: (&Option<Box<str>>, u64)) -> Answer {
+        let old = self.find(path)?;
+        if old.value.is_none() {
+            return Err(Code::NotAFile);
+        }
+        Model::compare(&old, want.0, want.1)?;
+        let prev = self.view(path, &old);
+        let (value, expires_ns, refresh) = new;
+        let node = Node {
+            value: value.or(old.value),
+            expires_ns,
+            modified: self.index() + 1,
+            created: old.created,
+        };
+        let view = self.view(path, &node);
+        self.nodes.insert(path.to_string(), node);
+        Ok(self.tell(Action::CompareAndSwap, view, Some(prev), refresh))
+    }
+
+    fn below(&self, path: &str) -> Vec<String> {
+        let prefix = format!("{path}/");
+        let from = Bound::Included(prefix.clone());
+        let range = self.nodes.range((from, Bound::Unbounded));
+        range.map(|(p, _)| p.clone()).take_while(|p| p.starts_with(&prefix)).collect()
+    }
+
+    fn remove(&mut self, action: Action, path: &str) -> Event {
+        let old = self.nodes.remove(path).expect("what is removed exists");
+        for child in self.below(path) {
+            self.nodes.remove(&child);
+        }
+        let prev = self.view(path, &old);
+        let view = View {
+            value: None,
+            expires_ns: None,
+            modified: EtcdIndex(self.index() + 1),
+            ..prev.clone()
+        };
+        self.tell(action, view, Some(prev), false)
+    }
+
+    fn delete(&mut self, path: &str, dir: bool, recursive: bool) -> Answer {
+        let node = self.find(path)?;
+        if node.value.is_none() {
+            if !dir && !recursive {
+                return Err(Code::NotAFile);
+            }
+            if !recursive && !self.below(path).is_empty() {
+                return Err(Code::DirectoryNotEmpty);
+            }
+        }
+        Ok(self.remove(Action::Delete, path))
+    }
+
+    fn compare_delete(&mut self, path: &str, value: &Option<Box<str>>, index: u64) -> Answer {
+        let node = self.find(path)?;
+        if node.value.is_none() {
+            return Err(Code::NotAFile);
+        }
+        Model::compare(&node, value, index)?;
+        Ok(self.remove(Action::CompareAndDelete, path))
+    }
+
+    fn expire(&mut self, now_ns: u64) {
+        for _ in 0..1_000 {
+            let due = self.nodes.iter().filter_map(|(p, n)| Some((n.expires_ns?, p)));
+            let Some((_, path)) = due.filter(|(e, _)| *e <= now_ns).min() else {
+                return;
+            };
+            let path = path.clone();
+            self.remove(Action::Expire, &path);
+        }
+    }
+
+    /// What a command on the key space answers; `None` for one that answers nothing.
+    pub fn apply(&mut self, command: &Command) -> Option<Answer> {
+        Some(match command {
+            Command::Set { path, value, expires_ns } => self.set(path.as_str(), value.clone(), *expires_ns),
+            Command::Create { path, value, expires_ns, in_order } => {
+                self.create(path.as_str(), value.clone(), *expires_ns, *in_order)
+            }
+            Command::Update { path, value, expires_ns, refresh } => {
+                self.update(path.as_str(), value.clone(), *expires_ns, *refresh)
+            }
+            Command::CompareAndSwap { path, value, expires_ns, prev_value, prev_index, refresh } => {
+                let new = (value.clone(), *expires_ns, *refresh);
+                self.swap(path.as_str(), new, (prev_value, *prev_index))
+            }
+            Command::Delete { path, dir, recursive } => self.delete(path.as_str(), *dir, *recursive),
+            Command::CompareAndDelete { path, prev_value, prev_index } => {
+                self.compare_delete(path.as_str(), prev_value, *prev_index)
+            }
+            Command::Sync { now_ns } => {
+                self.expire(*now_ns);
+                return None;
+            }
+            Command::Nop
+            | Command::Join { .. }
+            | Command::Promote { .. }
+            | Command::Remove { .. }
+            | Command::SetConfig(_) => return None,
+        })
+    }
+
+    /// A view of the cluster below `/_etcd` is written, or removed when there is no value.
+    pub fn set_view(&mut self, action: Action, path: &str, value: Option<&str>) {
+        match value {
+            Some(value) if action == Action::Update => {
+                let _ = self.update(path, Some(value.into()), None, false);
+            }
+            Some(value) => {
+                let _ = self.put(action, path, Some(value.into()), None);
+            }
+            None => {
+                if self.nodes.contains_key(path) {
+                    self.remove(action, path);
+                }
+            }
+        }
+    }
+
+    /// The value of a file.
+    pub fn value(&self, path: &str) -> Option<&str> {
+        self.nodes.get(path)?.value.as_deref()
+    }
+}
+
+/// Whether a watcher of `path` is told of `event`.
+pub fn reaches(told: &Told, path: &KeyPath, recursive: bool) -> bool {
+    let (at, watched) = (&*told.event.node.key, path.as_str());
+    if told.silent {
+        return false;
+    }
+    if at == watched {
+        return true;
+    }
+    let below = |outer: &str, inner: &str| -> Option<usize> {
+        let outer = if outer == "/" { "" } else { outer };
+        let rest = inner.strip_prefix(outer)?;
+        rest.starts_with('/').then_some(outer.len())
+    };
+    if recursive && let Some(cut) = below(watched, at) {
+        return !at[cut..].contains("/_");
+    }
+    // The end of a directory wakes those who wait below it.
+    let ends = matches!(told.event.action, Action::Delete | Action::Expire | Action::CompareAndDelete);
+    ends && told.event.node.dir && below(at, watched).is_some()
+}
