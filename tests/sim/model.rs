@@ -5,7 +5,7 @@
 //! Start at `Model::apply`.
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use tern::command::{Command, KeyPath};
+use tern::command::{Command, KeyPath, Naming};
 use tern::error::Code;
 use tern::store::{Action, EtcdIndex, Event, View};
 
@@ -112,12 +112,14 @@ impl Model {
         self.put(Action::Set, path, value, expires_ns)
     }
 
-    fn create(&mut self, path: &str, value: Option<Box<str>>, expires_ns: Option<u64>, in_order: bool) -> Answer {
-        let mut full = path.to_string();
-        if in_order {
-            let base = if path == "/" { "" } else { path };
-            full = format!("{base}/{}", self.index() + 1);
-        }
+    fn create(&mut self, path: &str, value: Option<Box<str>>, expires_ns: Option<u64>, naming: Naming) -> Answer {
+        let base = if path == "/" { "" } else { path };
+        let next = self.index() + 1;
+        let full = match naming {
+            Naming::Given => path.to_string(),
+            Naming::InOrder => format!("{base}/{next}"),
+            Naming::InOrderPadded => format!("{base}/{next:020}"),
+        };
         if full == "/" {
             return Err(Code::RootReadOnly);
         }
@@ -254,13 +256,18 @@ impl Model {
     pub fn apply(&mut self, command: &Command) -> Option<Answer> {
         Some(match command {
             Command::Set { path, value, expires_ns } => self.set(path.as_str(), value.clone(), *expires_ns),
-            Command::Create { path, value, expires_ns, in_order } => {
-                self.create(path.as_str(), value.clone(), *expires_ns, *in_order)
+            Command::Create { path, value, expires_ns, naming } => {
+                self.create(path.as_str(), value.clone(), *expires_ns, *naming)
             }
             Command::Update { path, value, expires_ns, refresh } => {
                 self.update(path.as_str(), value.clone(), *expires_ns, *refresh)
             }
-            Command::CompareAndSwap { path, value, expires_ns, prev_value, prev_index, refresh } => {
+            Command::CompareAndSwap { path, value, expires_ns, or_create, .. }
+                if *or_create && matches!(self.find(path.as_str()), Err(Code::KeyNotFound)) =>
+            {
+                self.set(path.as_str(), value.clone(), *expires_ns)
+            }
+            Command::CompareAndSwap { path, value, expires_ns, prev_value, prev_index, refresh, .. } => {
                 let new = (value.clone(), *expires_ns, *refresh);
                 self.swap(path.as_str(), new, (prev_value, *prev_index))
             }
