@@ -304,6 +304,11 @@ impl Model {
         }
     }
 
+    /// A node as a client sees it.
+    pub fn view_of(&self, path: &str) -> Option<View> {
+        self.nodes.get(path).map(|n| self.view(path, n))
+    }
+
     /// The value of a file.
     pub fn value(&self, path: &str) -> Option<&str> {
         self.nodes.get(path)?.value.as_deref()
