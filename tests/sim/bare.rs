@@ -27,7 +27,6 @@ pub struct Bare {
     applied: u64,
     snap_at: u64,
     snapping: bool,
-    receiving: bool,
     pub installed: Option<u64>,
     parked: BTreeMap<u64, (u64, Ticket)>,
     reads: Vec<(u64, Ticket, Op)>,
@@ -71,7 +70,6 @@ impl Bare {
             applied,
             snap_at: applied,
             snapping: false,
-            receiving: false,
             installed: None,
             parked: BTreeMap::new(),
             reads: Vec::new(),
@@ -220,14 +218,24 @@ impl Bare {
         self.raft.hand_over(now, None);
     }
 
-    pub fn on_saved(&mut self, index: Index, older: Index) {
-        self.snapping = false;
-        self.raft.on_snapshot_saved(index, older);
+    pub fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
+        match input {
+            SnapshotIn::Saved { index, older, .. } => {
+                self.snapping = false;
+                self.raft.on_snapshot_saved(index, older);
+            }
+            SnapshotIn::Failed | SnapshotIn::Refused => unreachable!("not here"),
+            SnapshotIn::Read { to, index, offset, data } => {
+                self.raft.on_chunk(now, ChunkWanted { to, index, offset }, data);
+            }
+            SnapshotIn::Installed { meta, .. } => {
+                self.raft.on_installed(now, true);
+                self.installed = Some(meta.index.0);
+            }
+        }
     }
 
-    pub fn on_installed(&mut self, now: Now, index: u64, model: (Model, Views)) {
-        self.receiving = false;
-        self.raft.on_installed(now, true);
+    pub fn restore(&mut self, index: u64, model: (Model, Views)) {
         (self.model, self.views) = model;
         self.applied = index;
         self.snap_at = index;
@@ -258,7 +266,7 @@ impl Bare {
             self.answer(ticket, outcome);
         }
         self.raft.on_applied(Index(self.applied));
-        if self.applied >= self.snap_at + self.settings.snapshot_count && !self.snapping && !self.receiving {
+        if self.applied >= self.snap_at + self.settings.snapshot_count && !self.snapping {
             let meta = self.raft.snapshot_meta(Index(self.applied));
             (self.snapping, self.snap_at) = (true, self.applied);
             self.snapshot.push(SnapshotOut::Begin(meta));
@@ -267,28 +275,15 @@ impl Bare {
         }
     }
 
-    pub fn advance(&mut self, now: Now, fx: &mut Effects) {
+    pub fn advance(&mut self, _now: Now, fx: &mut Effects) {
         self.raft.take_output(&mut self.out);
         for wanted in std::mem::take(&mut self.out.chunks_wanted) {
-            let bytes = snap_bytes(wanted.index.0);
-            let from = (wanted.offset as usize).min(bytes.len());
-            let to = (from + 1_100).min(bytes.len());
-            let piece = (bytes[from..to].into(), to == bytes.len());
-            self.raft.on_chunk(now, wanted, Some(piece));
+            let ChunkWanted { to, index, offset } = wanted;
+            self.snapshot.push(SnapshotOut::Read { to, index, offset });
         }
         for chunk in std::mem::take(&mut self.out.chunks) {
-            if chunk.offset == 0 {
-                if self.receiving || self.snapping {
-                    self.snapshot.push(SnapshotOut::Abandon);
-                }
-                self.snapshot.push(SnapshotOut::Begin(chunk.meta.clone()));
-                self.receiving = true;
-                self.snapping = false;
-            }
-            self.snapshot.push(SnapshotOut::Chunk(chunk.data.to_vec()));
-            if chunk.done {
-                self.snapshot.push(SnapshotOut::Finish);
-            }
+            let Chunk { meta, offset, data, done } = chunk;
+            self.snapshot.push(SnapshotOut::Receive { meta, offset, data, done });
         }
         self.apply();
         for (id, index) in std::mem::take(&mut self.out.reads) {
@@ -322,6 +317,7 @@ impl Bare {
         fx.send.append(&mut self.out.messages);
         fx.answers.append(&mut self.answers);
         fx.snapshot.append(&mut self.snapshot);
+        fx.removed |= self.removed;
         fx.stopped = self.stopping && self.raft.role() != RaftRole::Leader;
     }
 
@@ -332,3 +328,57 @@ impl Bare {
 
 /// Kept so that the type of a view is at hand.
 pub type Seen = View;
+
+impl Bare {
+    pub fn seen(&self) -> super::checks::Seen {
+        let p = self.probe();
+        super::checks::Seen {
+            id: p.id,
+            term: p.term,
+            commit: p.commit,
+            applied: p.applied,
+            etcd: p.etcd,
+            leader: p.leader,
+            leads: p.leads,
+        }
+    }
+
+    pub fn is_amnesiac(&self) -> bool {
+        self.amnesia
+    }
+
+    pub fn configuration(&self) -> &Configuration {
+        self.raft.configuration()
+    }
+
+    pub fn state_hash(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A cluster of one: its Join is the first entry, in snapshot zero.
+pub fn bootstrap(settings: &Settings, incarnation: u64, seed: u64) -> Founding {
+    let member = Member {
+        id: PeerId(1),
+        name: settings.name.clone(),
+        peer_url: settings.peer_url.clone(),
+        client_url: settings.client_url.clone(),
+        incarnation,
+        voter: true,
+    };
+    Founding {
+        id: PeerId(1),
+        term: Term(1),
+        meta: SnapshotMeta {
+            cluster: seed,
+            index: Index(1),
+            term: Term(1),
+            configuration: Configuration { members: vec![member] },
+        },
+        chunks: vec![snap_bytes(1)],
+    }
+}
+
+impl Bare {
+    pub fn on_space(&mut self, _now: Now, _space: Space) {}
+}

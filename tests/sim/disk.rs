@@ -170,10 +170,10 @@ impl Image {
         }
     }
 
-    /// Keeps a snapshot that was made here; the older of the two kept ones.
+    /// Keeps a snapshot that was made here; the index of the older of the two kept ones.
     fn keep(&mut self, snapshot: Snapshot) -> u64 {
-        self.snapshots.retain(|s| s.in_use);
-        self.snapshots.push(snapshot);
+        let at = self.snapshots.iter().position(|s| !s.in_use || s.meta.index > snapshot.meta.index);
+        self.snapshots.insert(at.unwrap_or(self.snapshots.len()), snapshot);
         while self.snapshots.iter().filter(|s| s.in_use).count() > 2 {
             self.snapshots.remove(0);
         }
@@ -189,6 +189,31 @@ impl Image {
         }
         able
     }
+}
+
+fn put_piece(file: &mut Vec<u8>, piece: &[u8]) {
+    file.extend_from_slice(&(piece.len() as u32).to_le_bytes());
+    file.extend_from_slice(piece);
+}
+
+/// The pieces that a snapshot file consists of.
+pub fn pieces(mut file: &[u8]) -> Vec<&[u8]> {
+    let mut pieces = Vec::new();
+    while let Some((len, rest)) = file.split_first_chunk::<4>() {
+        let (piece, rest) = rest.split_at(u32::from_le_bytes(*len) as usize);
+        pieces.push(piece);
+        file = rest;
+    }
+    pieces
+}
+
+/// The file of snapshot zero.
+pub fn file_of(chunks: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = Vec::new();
+    for chunk in chunks {
+        put_piece(&mut file, chunk);
+    }
+    file
 }
 
 /// What recovery reports of a body that is damaged.
@@ -217,12 +242,12 @@ pub struct Lies {
     pub stale_tail: bool,
 }
 
-/// A file that is being written.
+/// A snapshot file that is being written: pieces of this machine's own, each behind its length, or the bytes of the
+/// leader's file.
 #[derive(Debug)]
 struct Writing {
     meta: SnapshotMeta,
     bytes: Vec<u8>,
-    own: bool,
 }
 
 pub struct Disk {
@@ -238,6 +263,8 @@ pub struct Disk {
     writing: Option<Writing>,
     /// Whole, its sync under way.
     finishing: Option<Writing>,
+    /// The leader's, coming in; the flag says that it is whole and its sync under way.
+    receiving: Option<(Writing, bool)>,
 }
 
 impl Disk {
@@ -251,6 +278,7 @@ impl Disk {
             syncing: None,
             writing: None,
             finishing: None,
+            receiving: None,
         }
     }
 
@@ -287,9 +315,6 @@ impl Disk {
         while self.durable < through {
             let op = self.waiting.pop_front().expect("what is not durable waits");
             self.durable += 1;
-            if matches!(op, Persist::Installed { .. }) {
-                self.settle();
-            }
             self.write_one(op);
         }
     }
@@ -314,33 +339,19 @@ impl Disk {
         }
     }
 
-    /// A received snapshot must be whole on the disk before the record that names it is.
-    fn settle(&mut self) {
-        if let Some(file) = self.finishing.take() {
-            assert!(!file.own, "the record of an installation follows the snapshot it names");
-            self.image.snapshots.push(Snapshot {
-                meta: file.meta,
-                bytes: file.bytes,
-                in_use: false,
-            });
-        }
+    pub fn begin_snapshot(&mut self, meta: SnapshotMeta) {
+        let bytes = Vec::new();
+        self.writing = Some(Writing { meta, bytes });
     }
 
-    pub fn begin_snapshot(&mut self, meta: SnapshotMeta, own: bool) {
-        self.writing = Some(Writing {
-            meta,
-            bytes: Vec::new(),
-            own,
-        });
-    }
-
-    pub fn snapshot_chunk(&mut self, bytes: &[u8]) {
+    pub fn snapshot_chunk(&mut self, piece: &[u8]) {
         let file = self.writing.as_mut().expect("a chunk follows a beginning");
-        file.bytes.extend_from_slice(bytes);
+        put_piece(&mut file.bytes, piece);
     }
 
-    /// The file is whole: its sync begins. True when `end_snapshot` is to follow.
+    /// The file is whole: its sync begins, and ends with `end_snapshot`.
     pub fn finish_snapshot(&mut self) {
+        assert!(self.finishing.is_none(), "one snapshot is made at a time");
         self.finishing = self.writing.take();
         assert!(self.finishing.is_some(), "an end follows a beginning");
     }
@@ -349,33 +360,54 @@ impl Disk {
         self.writing = None;
     }
 
-    /// The sync of the finished file is over. For one that was made here: index, size and the older one's index.
-    pub fn end_snapshot(&mut self) -> Option<(Index, u64, Index)> {
-        let file = self.finishing.take()?;
-        if !file.own {
-            self.image.snapshots.push(Snapshot {
-                meta: file.meta,
-                bytes: file.bytes,
-                in_use: false,
-            });
-            return None;
-        }
+    /// The sync of the finished file is over: its index and size, and the older one's index.
+    pub fn end_snapshot(&mut self) -> (Index, u64, Index) {
+        let file = self.finishing.take().expect("a file was being synced");
         let (index, size) = (file.meta.index, file.bytes.len() as u64);
         let older = self.image.keep(Snapshot {
             meta: file.meta,
             bytes: file.bytes,
             in_use: true,
         });
-        Some((index, size, Index(older)))
+        (index, size, Index(older))
+    }
+
+    /// A piece of a kept snapshot, and whether it is the last.
+    pub fn read_snapshot(&self, index: Index, offset: u64, bytes_max: usize) -> Option<(Box<[u8]>, bool)> {
+        let file = self.image.snapshots.iter().find(|s| s.in_use && s.meta.index == index)?;
+        let from = (offset as usize).min(file.bytes.len());
+        let to = (from + bytes_max).min(file.bytes.len());
+        Some((file.bytes[from..to].into(), to == file.bytes.len()))
+    }
+
+    /// A piece of the leader's snapshot; true when it is whole and its sync begins, which `end_receive` ends.
+    pub fn receive(&mut self, meta: SnapshotMeta, offset: u64, data: &[u8], done: bool) -> bool {
+        if offset == 0 {
+            let bytes = Vec::new();
+            self.receiving = Some((Writing { meta, bytes }, false));
+        }
+        let (file, whole) = self.receiving.as_mut().expect("the first piece is at 0");
+        assert!(file.bytes.len() as u64 == offset && !*whole, "pieces come in order");
+        file.bytes.extend_from_slice(data);
+        *whole = done;
+        done
+    }
+
+    /// The leader's snapshot is in place, durable; not yet in use.
+    pub fn end_receive(&mut self) -> Option<&Snapshot> {
+        let (file, _) = self.receiving.take_if(|r| r.1)?;
+        self.image.snapshots.push(Snapshot {
+            meta: file.meta,
+            bytes: file.bytes,
+            in_use: false,
+        });
+        self.image.snapshots.last()
     }
 
     /// The process or the machine is gone: what the next start finds.
     pub fn crash(mut self, rng: &mut Rng) -> Image {
         if let Some(through) = self.syncing {
             let whole = self.durable + rng.below(through - self.durable + 1);
-            if self.finishing.as_ref().is_some_and(|f| f.own) {
-                self.finishing = None;
-            }
             self.write(whole);
             if whole < through
                 && let Some(Persist::Append { mut entries, .. }) = self.waiting.pop_front()

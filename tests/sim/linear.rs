@@ -234,3 +234,29 @@ pub fn hash(calls: &[Call]) -> u64 {
     }
     hash.0
 }
+
+/// The shortest beginning of a history that is already a violation, as text.
+pub fn smallest(calls: &[Call]) -> String {
+    let mut sorted = calls.to_vec();
+    sorted.sort_by_key(|c| c.returned.min(c.called.saturating_add(1 << 40)));
+    let until = |n: usize| {
+        let end = sorted[..n].iter().map(|c| c.returned).filter(|r| *r != u64::MAX).max().unwrap_or(0);
+        let cut = calls.iter().filter(|c| c.called <= end).map(|c| match c.returned <= end {
+            true => *c,
+            false => Call { res: Res::Unknown, returned: u64::MAX, ..*c },
+        });
+        cut.collect::<Vec<Call>>()
+    };
+    let (mut low, mut high) = (0, sorted.len());
+    while low + 1 < high {
+        let middle = (low + high) / 2;
+        if check(&until(middle), 300_000) == Verdict::Violation {
+            high = middle;
+        } else {
+            low = middle;
+        }
+    }
+    let shown = until(high);
+    let from = shown.len().saturating_sub(12);
+    shown[from..].iter().map(|c| format!("\n  {:?} -> {:?} [{}, {}] hint {}", c.act, c.res, c.called, c.returned, c.hint)).collect()
+}

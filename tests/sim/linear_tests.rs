@@ -1,7 +1,7 @@
 //! The linearizability checker is itself checked: against histories whose verdict is known, and against the crate
 //! `todc-utils` on random small histories.
-use super::linear::{Act, Call, Res, Value, Verdict, apply, check};
-use super::rng::Rng;
+use super::sim::linear::{Act, Call, Res, Value, Verdict, apply, check};
+use super::sim::rng::Rng;
 use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History};
 use todc_utils::specifications::Specification;

@@ -30,6 +30,8 @@ pub struct Model {
     nodes: BTreeMap<String, Node>,
     /// The event at etcd index `i` stands at `i - 1`.
     pub events: Vec<Told>,
+    /// By path: the etcd index of each change and the node from then on.
+    past: BTreeMap<String, Vec<(u64, Option<View>)>>,
 }
 
 type Answer = Result<Event, Code>;
@@ -61,6 +63,9 @@ impl Model {
 
     fn tell(&mut self, action: Action, node: View, prev: Option<View>, silent: bool) -> Event {
         let event = Event { action, node, prev };
+        let ends = matches!(action, Action::Delete | Action::Expire | Action::CompareAndDelete);
+        let after = (!ends).then(|| event.node.clone());
+        self.past.entry(event.node.key.to_string()).or_default().push((event.node.modified.0, after));
         self.events.push(Told {
             event: event.clone(),
             silent,
@@ -307,6 +312,13 @@ impl Model {
     /// A node as a client sees it.
     pub fn view_of(&self, path: &str) -> Option<View> {
         self.nodes.get(path).map(|n| self.view(path, n))
+    }
+
+    /// A file as it was at an etcd index; it must not be below a directory that was removed.
+    pub fn view_at(&self, path: &str, etcd: u64) -> Option<View> {
+        let past = self.past.get(path)?;
+        let behind = past.partition_point(|(at, _)| *at <= etcd);
+        past[behind.checked_sub(1)?].1.clone()
     }
 
     /// The value of a file.

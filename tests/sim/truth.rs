@@ -9,7 +9,7 @@ use super::rng::hash_bytes;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use tern::command::Command;
-use tern::raft::{Body, Entry};
+use tern::raft::{Body, Entry, SnapshotMeta};
 
 /// A check that failed.
 #[derive(Clone, Debug)]
@@ -96,6 +96,7 @@ impl MemLog {
 pub struct Member {
     pub id: u64,
     pub name: Box<str>,
+    pub voter: bool,
 }
 
 #[derive(Default)]
@@ -115,9 +116,40 @@ pub struct Truth {
     pub model: Model,
     pub views: super::views::Views,
     pub membership_changes: u64,
+    /// As last committed.
+    pub active_size: Option<u32>,
+    commands: Vec<Command>,
 }
 
 impl Truth {
+    /// A new cluster: its founder's Join is the first entry, known from snapshot zero alone.
+    pub fn found(&mut self, meta: &SnapshotMeta) {
+        assert!(meta.index.0 == 1 && meta.configuration.members.len() == 1, "a cluster of one");
+        let founder = &meta.configuration.members[0];
+        let command = Command::Join {
+            name: founder.name.clone(),
+            peer_url: founder.peer_url.clone(),
+            client_url: founder.client_url.clone(),
+            incarnation: founder.incarnation,
+            replaces: 0,
+        };
+        self.committed.push((meta.term.0, 0));
+        self.apply(1, &command);
+        self.members[0].voter = true;
+        self.commands.push(command);
+        self.etcd_at.push(self.model.index());
+    }
+
+    /// The key space after the first `index` commands.
+    pub fn replay(&self, index: u64) -> (Model, super::views::Views) {
+        let (mut model, mut views) = (Model::default(), super::views::Views::default());
+        for (i, command) in self.commands[..index as usize].iter().enumerate() {
+            views.apply(&mut model, i as u64 + 1, command);
+            model.apply(command);
+        }
+        (model, views)
+    }
+
     pub fn committed(&self) -> u64 {
         self.committed.len() as u64
     }
@@ -280,11 +312,12 @@ impl Truth {
             return violation("commit-invents", format!("nobody appended entry {index} of term {term}"));
         };
         let hash = known.hash;
-        let Some(command) = Command::decode(&known.command) else {
+        let Ok(command) = tern::command::decode(&known.command) else {
             return violation("entry-codec", format!("entry {index} does not decode"));
         };
         self.committed.push((term, hash));
         self.apply(index, &command);
+        self.commands.push(command);
         self.etcd_at.push(self.model.index());
         Ok(())
     }
@@ -301,6 +334,7 @@ impl Truth {
                     self.members.push(Member {
                         id: index,
                         name: name.clone(),
+                        voter: false,
                     });
                     self.membership_changes += 1;
                 }
@@ -310,7 +344,13 @@ impl Truth {
                 self.removed.insert(*id, index);
                 self.membership_changes += 1;
             }
-            Command::Promote { .. } => self.membership_changes += 1,
+            Command::Promote { id } => {
+                self.membership_changes += 1;
+                for member in self.members.iter_mut().filter(|m| m.id == *id) {
+                    member.voter = true;
+                }
+            }
+            Command::SetConfig(config) => self.active_size = Some(config.active_size),
             _ => {}
         }
         self.views.apply(&mut self.model, index, command);

@@ -346,3 +346,11 @@ fn failed(act: Act, error: &Error) -> Told {
         _ => Told::Open,
     }
 }
+
+/// Whether an answer means that this machine cannot help.
+pub fn failed_for_good(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Failed(e) => matches!(e.code, Code::RaftInternal | Code::LeaderElect | Code::StandbyInternal),
+        _ => false,
+    }
+}

@@ -1,0 +1,767 @@
+//! The simulated world: hosts with a machine and a disk each, the queue of what is to happen, and the turn that carries
+//! one machine's outputs out and looks at them.
+//!
+//! Everything that a seed does happens in `World::step`, one input at a time; `finish_turn` is the simulator's version
+//! of the reactor's turn, with every check of one machine at its end. Clients stand in `clients.rs`, faults in
+//! `nemesis.rs`.
+use super::bare::Bare;
+use super::checks::{Seen, check_send, describe};
+use super::clients::Client;
+use super::disk::{Disk, Held, Image, Lies, Snapshot, file_of};
+use super::linear::Call;
+use super::net::Net;
+use super::params::Params;
+use super::queue::Queue;
+use super::rng::Rng;
+use super::trace::Trace;
+use super::truth::{Checked, MemLog, Truth, Violation, violation};
+use super::watch::Watcher;
+use super::workload::Want;
+use std::collections::BTreeMap;
+use tern::machine::*;
+use tern::raft::{self, Index, Message, PeerId, Persist};
+use tern::timer::Now;
+
+pub type Core = Bare;
+
+/// Time zero of every wall clock, in nanoseconds since the Unix epoch.
+const WALL_NS: u64 = 1_700_000_000_000_000_000;
+
+/// A process that runs.
+pub struct Running {
+    pub core: Core,
+    pub disk: Disk,
+    /// The machine's log as it sees it.
+    pub log: MemLog,
+    pub seen: Seen,
+    /// The voters of the configuration that held before the last turn.
+    voters: Vec<u64>,
+    mono_off_us: u64,
+    wake_us: u64,
+    snapshot_started: bool,
+}
+
+/// What stands in a slot.
+pub enum Place {
+    /// No machine yet.
+    Empty,
+    /// A machine without data that asks to join.
+    Joining { incarnation: u64 },
+    Up(Box<Running>),
+    Down(Image),
+}
+
+pub struct Host {
+    pub place: Place,
+    /// Rises with each process.
+    pub epoch: u64,
+    pub paused_until_us: u64,
+    pub wall_off_ns: i64,
+    pub slow_until_us: u64,
+    pub full: bool,
+    /// An old copy of the data directory.
+    pub copy: Option<Image>,
+    pub lies: Lies,
+    /// Whom to ask to join, as the last one asked has told.
+    pub ask_next: Option<usize>,
+}
+
+/// What may happen.
+pub enum Ev {
+    Deliver { slot: usize, to: u64, from: u64, bytes: Box<[u8]> },
+    Synced { slot: usize, epoch: u64 },
+    Saved { slot: usize, epoch: u64 },
+    Received { slot: usize, epoch: u64 },
+    Piece { slot: usize, epoch: u64, to: u64, index: u64, offset: u64 },
+    Wake { slot: usize, epoch: u64 },
+    Link { slot: usize, epoch: u64, peer: u64, up: bool },
+    Think { client: usize },
+    Timeout { client: usize, seq: u64 },
+    Again { client: usize, seq: u64 },
+    Ask { slot: usize, epoch: u64, ticket: Ticket, op: Box<Op> },
+    Join { slot: usize },
+    Start { slot: usize },
+    Blow,
+    Look,
+}
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub enum Asker {
+    Client(usize),
+    Join(usize),
+    Admin,
+}
+
+/// What one seed came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub events: u64,
+    pub elections: u64,
+    pub installs: u64,
+    pub snapshots: u64,
+    pub changes: u64,
+    pub crashes: u64,
+    pub commits: u64,
+    pub answers: u64,
+    pub reads: u64,
+    pub repairs: u64,
+    pub losses: u64,
+    pub watched: u64,
+    /// From the healing until all were equal, in thousandths of an election timeout.
+    pub converged_milli: u64,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The first members come together.
+    Setup,
+    Faults,
+    Healing,
+    Done,
+}
+
+/// What is planted, if anything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plant {
+    #[cfg(feature = "faults")]
+    pub raft: Option<raft::fault::Fault>,
+    pub lies: Lies,
+}
+
+pub struct World {
+    pub p: Params,
+    pub rng: Rng,
+    pub now_us: u64,
+    pub queue: Queue<Ev>,
+    pub net: Net,
+    pub hosts: Vec<Host>,
+    /// The slot of each id that was ever given.
+    pub ids: BTreeMap<u64, usize>,
+    pub truth: Truth,
+    pub clients: Vec<Client>,
+    pub watchers: BTreeMap<u64, Watcher>,
+    pub tickets: BTreeMap<u64, (Asker, usize)>,
+    pub ticket: u64,
+    /// By register: the history.
+    pub calls: Vec<Vec<Call>>,
+    /// Calls and returns are numbered by it.
+    pub clock: u64,
+    /// The highest etcd index that a completed write has told.
+    pub told_etcd: u64,
+    pub fresh: u32,
+    pub trace: Trace,
+    pub counts: Counts,
+    pub phase: Phase,
+    pub phase_since_us: u64,
+    pub violation: Option<Violation>,
+    pub plant: Plant,
+    scratch: Vec<u8>,
+    fx: Effects,
+}
+
+pub fn name_of(slot: usize) -> Box<str> {
+    format!("m{slot}").into()
+}
+
+/// The slot that a URL points to.
+pub fn slot_of(url: &str) -> Option<usize> {
+    url.strip_prefix("http://m")?.split(':').next()?.parse().ok()
+}
+
+impl World {
+    pub fn new(seed: u64, plant: Plant, loud: bool) -> World {
+        let mut rng = Rng::new(seed);
+        let p = Params::draw(&mut rng);
+        let slots = p.machines + p.spare;
+        let hosts = (0..slots).map(|_| Host {
+            place: Place::Empty,
+            epoch: 0,
+            paused_until_us: 0,
+            wall_off_ns: rng.below(2_000_000_000) as i64 - 1_000_000_000,
+            slow_until_us: 0,
+            full: false,
+            copy: None,
+            lies: plant.lies,
+            ask_next: None,
+        });
+        let hosts = hosts.collect();
+        let mut world = World {
+            net: Net::new(p.net.healed(), slots),
+            clients: (0..p.clients).map(|_| Client::new(&p)).collect(),
+            calls: vec![Vec::new(); p.keys],
+            p,
+            rng,
+            now_us: 0,
+            queue: Queue::new(),
+            hosts,
+            ids: BTreeMap::new(),
+            truth: Truth::default(),
+            watchers: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            ticket: 0,
+            clock: 0,
+            told_etcd: 0,
+            fresh: 0,
+            trace: Trace::new(loud),
+            counts: Counts::default(),
+            phase: Phase::Setup,
+            phase_since_us: 0,
+            violation: None,
+            plant,
+            scratch: Vec::new(),
+            fx: Effects::default(),
+        };
+        world.found();
+        for slot in 1..world.p.machines {
+            world.begin_join(slot, 1_000 * slot as u64);
+        }
+        for client in 0..world.clients.len() {
+            world.queue.push(10_000, Ev::Think { client });
+        }
+        world.queue.push(1_000, Ev::Look);
+        world
+    }
+
+    pub fn settings(&self, slot: usize) -> Settings {
+        Settings {
+            name: name_of(slot),
+            client_url: format!("http://m{slot}:4001").into(),
+            peer_url: format!("http://m{slot}:7001").into(),
+            heartbeat_ms: self.p.heartbeat_ms,
+            election_ms: self.p.election_ms,
+            snapshot_count: self.p.snapshot_count,
+            snapshots: true,
+            cluster: tern::command::ClusterConfig {
+                active_size: self.p.active_size,
+                remove_delay_ms: self.p.remove_delay_ms,
+                sync_interval_ms: 5_000,
+            },
+            history_events: self.p.history_events,
+        }
+    }
+
+    /// The first machine makes the cluster.
+    fn found(&mut self) {
+        let incarnation = self.rng.next() | 1;
+        let founding = super::bare::bootstrap(&self.settings(0), incarnation, self.rng.next());
+        let meta = founding.meta;
+        self.truth.found(&meta);
+        self.ids.insert(founding.id.0, 0);
+        let mut image = Image {
+            term: founding.term,
+            id: founding.id,
+            incarnation,
+            first: meta.index.0 + 1,
+            ..Image::default()
+        };
+        image.snapshots.push(Snapshot {
+            meta,
+            bytes: file_of(&founding.chunks),
+            in_use: true,
+        });
+        self.hosts[0].place = Place::Down(image);
+        self.start(0);
+    }
+
+    pub fn begin_join(&mut self, slot: usize, after_us: u64) {
+        let incarnation = self.rng.next() | 1;
+        self.hosts[slot].place = Place::Joining { incarnation };
+        self.hosts[slot].copy = None;
+        self.queue.push(self.now_us + after_us, Ev::Join { slot });
+    }
+
+    pub fn up(&self, slot: usize) -> Option<&Running> {
+        match &self.hosts[slot].place {
+            Place::Up(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    pub fn is_up(&self, slot: usize) -> bool {
+        self.up(slot).is_some()
+    }
+
+    /// The leader of the highest term among those that run.
+    pub fn leader(&self) -> Option<usize> {
+        let leaders = (0..self.hosts.len()).filter(|s| self.up(*s).is_some_and(|r| r.seen.leads));
+        leaders.max_by_key(|s| self.up(*s).map(|r| r.seen.term))
+    }
+
+    fn now_of(&self, slot: usize, mono_off_us: u64) -> Now {
+        let wall = WALL_NS as i64 + self.now_us as i64 * 1_000 + self.hosts[slot].wall_off_ns;
+        Now {
+            mono_us: self.now_us + mono_off_us,
+            wall_ns: wall as u64,
+        }
+    }
+
+    pub fn fail(&mut self, what: Checked) {
+        if let Err(found) = what
+            && self.violation.is_none()
+        {
+            self.violation = Some(found);
+        }
+    }
+
+    // -- processes
+
+    /// A machine starts from what its disk holds.
+    pub fn start(&mut self, slot: usize) {
+        let place = std::mem::replace(&mut self.hosts[slot].place, Place::Empty);
+        let Place::Down(image) = place else {
+            self.hosts[slot].place = place;
+            return;
+        };
+        self.hosts[slot].epoch += 1;
+        let mono_off_us = self.rng.below(1_000_000_000);
+        let now = self.now_of(slot, mono_off_us);
+        let seed = self.rng.next();
+        let log = MemLog::of(&image);
+        self.trace.note(slot, "start", image.id.0, image.last(), image.commit);
+        let disk = Disk::new(image, self.hosts[slot].lies);
+        let core = self.recover(slot, &disk.image, seed, now);
+        let mut run = Box::new(Running {
+            core,
+            disk,
+            log,
+            seen: Seen::default(),
+            voters: Vec::new(),
+            mono_off_us,
+            wake_us: u64::MAX,
+            snapshot_started: false,
+        });
+        run.seen = run.core.seen();
+        let (from, to) = (run.log.base + 1, run.seen.commit);
+        let started = self.check_commit(slot, &run, "durable-commit", (from, to));
+        self.fail(started);
+        let (commit, last) = (run.disk.image.commit, run.disk.image.last());
+        if run.disk.image.faulty == 0 && run.seen.applied < commit.min(last) {
+            let text = format!("machine m{slot} starts at {} though its log says {commit}", run.seen.applied);
+            self.fail(violation("starts-behind", text));
+        }
+        let id = run.seen.id;
+        self.hosts[slot].place = Place::Up(run);
+        self.finish_turn(slot);
+        self.tell_links(slot, id, true);
+    }
+
+    fn recover(&mut self, slot: usize, image: &Image, seed: u64, now: Now) -> Core {
+        let newest = image.newest();
+        let behind = newest.map_or(0, |s| s.meta.index.0);
+        let entries = image.recs.iter().filter(|r| r.entry.index.0 > behind);
+        let recovered = Recovered {
+            term: image.term,
+            vote: image.vote,
+            id: image.id,
+            incarnation: image.incarnation,
+            snapshot: newest.map(|s| (s.meta.clone(), tern::store::Store {})),
+            snapshot_bytes: newest.map_or(0, |s| s.bytes.len() as u64),
+            entries: entries.map(|r| r.entry.clone()).collect(),
+            commit: Index(image.commit),
+        };
+        let model = self.truth.replay(behind);
+        #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
+        let mut core = Bare::new(self.settings(slot), recovered, model, seed, now);
+        #[cfg(feature = "faults")]
+        core.raft.plant(self.plant.raft);
+        core
+    }
+
+    /// Every other machine sees its link to this one open or break.
+    fn tell_links(&mut self, slot: usize, id: u64, up: bool) {
+        for other in (0..self.hosts.len()).filter(|o| *o != slot) {
+            let Some(peer) = self.up(other).map(|r| r.seen.id) else {
+                continue;
+            };
+            if self.rng.chance(300_000) {
+                continue;
+            }
+            let at = self.now_us + self.rng.range(50, 2_000);
+            let epoch = self.hosts[other].epoch;
+            self.queue.push(at, Ev::Link { slot: other, epoch, peer: id, up });
+            if up {
+                let epoch = self.hosts[slot].epoch;
+                self.queue.push(at, Ev::Link { slot, epoch, peer, up });
+            }
+        }
+    }
+
+    /// The process is gone; its disk keeps what a crash leaves.
+    pub fn crash(&mut self, slot: usize) {
+        let place = std::mem::replace(&mut self.hosts[slot].place, Place::Empty);
+        let Place::Up(run) = place else {
+            self.hosts[slot].place = place;
+            return;
+        };
+        self.counts.crashes += 1;
+        let id = run.seen.id;
+        let image = run.disk.crash(&mut self.rng);
+        self.trace.note(slot, "crash", id, image.last(), image.commit);
+        self.hosts[slot].place = Place::Down(image);
+        self.hosts[slot].epoch += 1;
+        self.hosts[slot].paused_until_us = 0;
+        self.lose_tickets(slot);
+        self.tell_links(slot, id, false);
+    }
+
+    // -- what happens
+
+    /// The next thing happens. False when nothing is left to happen.
+    pub fn step(&mut self) -> bool {
+        let Some((time_us, ev)) = self.queue.pop() else {
+            return false;
+        };
+        self.now_us = self.now_us.max(time_us);
+        self.trace.time_us = self.now_us;
+        self.counts.events += 1;
+        if let Some(slot) = self.held_up(&ev) {
+            let late = u64::from(matches!(ev, Ev::Wake { .. }));
+            let until = self.hosts[slot].paused_until_us + late;
+            self.queue.push(until, ev);
+            return true;
+        }
+        match ev {
+            Ev::Deliver { slot, to, from, bytes } => self.on_deliver(slot, to, from, &bytes),
+            Ev::Synced { slot, epoch } => self.input(slot, epoch, |_, run, now| {
+                let lsn = run.disk.end_sync();
+                run.core.on_synced(now, lsn);
+            }),
+            Ev::Saved { slot, epoch } => self.input(slot, epoch, |world, run, now| {
+                let (index, bytes, older) = run.disk.end_snapshot();
+                world.counts.snapshots += 1;
+                world.trace.note(slot, "snapshot saved", index.0, bytes, older.0);
+                run.core.on_snapshot(now, SnapshotIn::Saved { index, bytes, older });
+            }),
+            Ev::Received { slot, epoch } => self.input(slot, epoch, World::on_received),
+            Ev::Piece { slot, epoch, to, index, offset } => self.input(slot, epoch, |world, run, now| {
+                let bytes_max = 400 + world.rng.index(4_000);
+                let data = run.disk.read_snapshot(Index(index), offset, bytes_max);
+                let (to, index) = (PeerId(to), Index(index));
+                run.core.on_snapshot(now, SnapshotIn::Read { to, index, offset, data });
+            }),
+            Ev::Wake { slot, epoch } => self.input(slot, epoch, |world, run, now| {
+                if run.wake_us <= world.now_us {
+                    run.wake_us = u64::MAX;
+                    run.core.on_time(now);
+                }
+            }),
+            Ev::Link { slot, epoch, peer, up } => self.input(slot, epoch, |_, run, now| {
+                let state = if up { LinkState::Up } else { LinkState::Closed };
+                run.core.on_link(now, PeerId(peer), state);
+            }),
+            Ev::Think { client } => self.on_think(client),
+            Ev::Timeout { client, seq } => self.on_timeout(client, seq),
+            Ev::Again { client, seq } => self.on_again(client, seq),
+            Ev::Ask { slot, epoch, ticket, op } => {
+                self.input(slot, epoch, |_, run, now| run.core.on_request(now, ticket, *op));
+            }
+            Ev::Join { slot } => self.on_join(slot),
+            Ev::Start { slot } => self.start(slot),
+            Ev::Blow => self.on_blow(),
+            Ev::Look => self.on_look(),
+        }
+        true
+    }
+
+    /// The slot whose pause holds this up.
+    fn held_up(&self, ev: &Ev) -> Option<usize> {
+        let (Ev::Deliver { slot, .. }
+        | Ev::Synced { slot, .. }
+        | Ev::Saved { slot, .. }
+        | Ev::Received { slot, .. }
+        | Ev::Piece { slot, .. }
+        | Ev::Wake { slot, .. }
+        | Ev::Link { slot, .. }) = ev
+        else {
+            return None;
+        };
+        (self.hosts[*slot].paused_until_us > self.now_us).then_some(*slot)
+    }
+
+    /// The request as a value: half of them by way of bytes.
+    pub fn op_of(&mut self, want: &Want, now: Now) -> Op {
+        want.op(now.wall_ns)
+    }
+
+    /// One input to a process, if it is still the same one, and its turn.
+    pub fn input(&mut self, slot: usize, epoch: u64, give: impl FnOnce(&mut World, &mut Running, Now)) {
+        if self.hosts[slot].epoch != epoch {
+            return;
+        }
+        let place = std::mem::replace(&mut self.hosts[slot].place, Place::Empty);
+        let Place::Up(mut run) = place else {
+            self.hosts[slot].place = place;
+            return;
+        };
+        let now = self.now_of(slot, run.mono_off_us);
+        give(self, &mut run, now);
+        self.hosts[slot].place = Place::Up(run);
+        self.finish_turn(slot);
+    }
+
+    fn on_received(&mut self, run: &mut Running, now: Now) {
+        let Some(snapshot) = run.disk.end_receive() else {
+            return;
+        };
+        let (meta, bytes) = (snapshot.meta.clone(), snapshot.bytes.len() as u64);
+        self.counts.installs += 1;
+        let index = meta.index.0;
+        let store = Box::new(tern::store::Store {});
+        run.core.on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
+        run.core.restore(index, self.truth.replay(index));
+    }
+
+    fn on_deliver(&mut self, slot: usize, to: u64, from: u64, bytes: &[u8]) {
+        let Some(before) = self.up(slot).map(|r| r.seen).filter(|s| s.id == to) else {
+            return;
+        };
+        let message = raft::wire::decode(bytes).expect("it was encoded by a machine");
+        let (what, a, b) = describe(&message);
+        self.trace.note(slot, what, from, a, b);
+        let epoch = self.hosts[slot].epoch;
+        self.input(slot, epoch, |world, run, now| {
+            run.core.on_message(now, PeerId(from), message);
+            // Messages that are there already are taken in the same turn.
+            while let Some((_, Ev::Deliver { slot: next, .. })) =
+                world.queue.peek().filter(|(time, _)| *time <= world.now_us)
+            {
+                if *next != slot {
+                    break;
+                }
+                world.take_along(run, now);
+            }
+        });
+        let removed = self.truth.removed.get(&from).copied();
+        if let Some(after) = self.up(slot).map(|r| r.seen)
+            && removed.is_some_and(|at| at <= before.applied)
+            && after.term > before.term
+            && !after.leads
+            && message_alone(bytes, after.term)
+        {
+            let text = format!("removed {from} raises the term of m{slot} from {} to {}", before.term, after.term);
+            self.fail(violation("removed-raises-term", text));
+        }
+    }
+
+    fn take_along(&mut self, run: &mut Running, now: Now) {
+        let Some((_, Ev::Deliver { slot, to, from, bytes })) = self.queue.pop() else {
+            unreachable!("it was looked at");
+        };
+        self.counts.events += 1;
+        if to != run.seen.id {
+            return;
+        }
+        let message = raft::wire::decode(&bytes).expect("it was encoded by a machine");
+        let (what, a, b) = describe(&message);
+        self.trace.note(slot, what, from, a, b);
+        run.core.on_message(now, PeerId(from), message);
+    }
+
+    // -- the turn
+
+    /// Carries out what the machine left, starts a sync, looks at everything.
+    pub fn finish_turn(&mut self, slot: usize) {
+        let place = std::mem::replace(&mut self.hosts[slot].place, Place::Empty);
+        let Place::Up(mut run) = place else {
+            unreachable!("only a running machine has turns");
+        };
+        let now = self.now_of(slot, run.mono_off_us);
+        let mut fx = std::mem::take(&mut self.fx);
+        let (mut removed, mut stopped) = (false, false);
+        for _ in 0..2 {
+            fx.clear();
+            run.core.advance(now, &mut fx);
+            let done = self.carry_out(slot, &mut run, &mut fx);
+            self.fail(done);
+            removed |= fx.removed;
+            stopped |= fx.stopped;
+            self.maybe_sync(slot, &mut run);
+        }
+        self.fx = fx;
+        let due = run.core.next_deadline();
+        if due != u64::MAX {
+            let at = due.saturating_sub(run.mono_off_us).max(self.now_us);
+            if at < run.wake_us {
+                run.wake_us = at;
+                let epoch = self.hosts[slot].epoch;
+                self.queue.push(at, Ev::Wake { slot, epoch });
+            }
+        }
+        let lost = run.core.is_amnesiac();
+        self.hosts[slot].place = Place::Up(run);
+        if removed || lost {
+            self.trace.note(slot, "leaves", u64::from(removed), u64::from(lost), 0);
+            self.leave(slot, removed);
+        } else if stopped {
+            self.crash(slot);
+            let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);
+            self.queue.push(at, Ev::Start { slot });
+        }
+    }
+
+    fn maybe_sync(&mut self, slot: usize, run: &mut Running) {
+        if !run.disk.start_sync() {
+            return;
+        }
+        let p = &self.p;
+        let mut took = self.rng.range(p.sync_us_min, p.sync_us_max);
+        if self.phase == Phase::Faults {
+            if self.rng.chance(p.slow_ppm) {
+                took += self.rng.below(p.slow_us_max);
+            }
+            if self.hosts[slot].slow_until_us > self.now_us {
+                took += self.rng.below(p.election_ms * 500);
+            }
+        }
+        let epoch = self.hosts[slot].epoch;
+        self.queue.push(self.now_us + took, Ev::Synced { slot, epoch });
+    }
+
+    fn carry_out(&mut self, slot: usize, run: &mut Running, fx: &mut Effects) -> Checked {
+        for out in fx.snapshot.drain(..) {
+            self.carry_snapshot(slot, run, out);
+        }
+        let who = run.seen.id;
+        for op in &fx.persist {
+            match op {
+                Persist::State { .. } => {}
+                Persist::Append { entries, .. } => {
+                    self.truth.on_appended(who, &mut run.log, run.seen.commit, entries)?;
+                }
+                Persist::Installed { meta, keep_tail } => {
+                    run.log.install(meta.index.0, meta.term.0, *keep_tail);
+                }
+                Persist::Release { through } => {
+                    let term = run.log.term(through.0).unwrap_or(run.log.base_term);
+                    run.log.rebase(through.0, term);
+                }
+                Persist::Repair(entry) => {
+                    self.counts.repairs += 1;
+                    self.truth.on_repaired(who, entry)?;
+                }
+            }
+        }
+        run.disk.append(&mut fx.persist, fx.lsn);
+        let before = run.seen;
+        run.seen = run.core.seen();
+        self.look(slot, run, &before, fx)?;
+        for (to, message) in fx.send.drain(..) {
+            check_send(&run.disk.image, &self.truth, who, to, &message)?;
+            self.send(slot, who, to, &message);
+        }
+        for answer in fx.answers.drain(..) {
+            self.on_answer(slot, answer)?;
+        }
+        for delivery in fx.events.drain(..) {
+            self.on_delivery(slot, &delivery)?;
+        }
+        Ok(())
+    }
+
+    fn carry_snapshot(&mut self, slot: usize, run: &mut Running, out: SnapshotOut) {
+        let epoch = self.hosts[slot].epoch;
+        let soon = self.now_us + self.rng.range(self.p.sync_us_min, self.p.sync_us_max * 3);
+        match out {
+            SnapshotOut::Begin(meta) => run.disk.begin_snapshot(meta),
+            SnapshotOut::Chunk(piece) => run.disk.snapshot_chunk(&piece),
+            SnapshotOut::Finish => {
+                run.disk.finish_snapshot();
+                self.queue.push(soon, Ev::Saved { slot, epoch });
+            }
+            SnapshotOut::Abandon => run.disk.abandon_snapshot(),
+            SnapshotOut::Read { to, index, offset } => {
+                let (to, index) = (to.0, index.0);
+                self.queue.push(soon, Ev::Piece { slot, epoch, to, index, offset });
+            }
+            SnapshotOut::Receive { meta, offset, data, done } => {
+                if run.disk.receive(meta, offset, &data, done) {
+                    self.queue.push(soon, Ev::Received { slot, epoch });
+                }
+            }
+        }
+    }
+
+    /// Looks at what the machine shows of itself now; only at what changed.
+    fn look(&mut self, slot: usize, run: &mut Running, before: &Seen, fx: &Effects) -> Checked {
+        let seen = run.seen;
+        if seen == *before {
+            return Ok(());
+        }
+        seen.check_after(before)?;
+        if seen.commit > before.commit {
+            let promised = fx.answers.iter().any(|a| is_promise(&a.outcome));
+            let check = if promised { "durable-answer" } else { "durable-commit" };
+            self.check_commit(slot, run, check, (before.commit + 1, seen.commit))?;
+        }
+        run.voters.clear();
+        run.voters.extend(run.core.configuration().voters().map(|v| v.0));
+        if seen.leads && (!before.leads || seen.term != before.term) {
+            self.trace.note(slot, "leads", seen.term, run.log.last(), seen.commit);
+            self.truth.on_leader(seen.id, seen.term, &run.log)?;
+        }
+        if seen.applied > before.applied {
+            let state = run.core.state_hash();
+            self.truth.on_applied(seen.id, seen.applied, seen.etcd, state)?;
+        }
+        Ok(())
+    }
+
+    fn check_commit(&mut self, slot: usize, run: &Running, check: &'static str, range: (u64, u64)) -> Checked {
+        let now: Vec<u64> = run.core.configuration().voters().map(|v| v.0).collect();
+        let World { truth, hosts, ids, .. } = self;
+        let held = |voter: u64, index: u64| {
+            let at = *ids.get(&voter).unwrap_or(&usize::MAX);
+            let image = match hosts.get(at).map(|h| &h.place) {
+                _ if at == slot => &run.disk.image,
+                Some(Place::Up(other)) => &other.disk.image,
+                Some(Place::Down(image)) => image,
+                Some(Place::Empty | Place::Joining { .. }) | None => return Held::Never,
+            };
+            if image.id.0 == voter { image.held(index) } else { Held::Never }
+        };
+        let committed = truth.committed();
+        truth.on_commit(check, run.seen.id, &run.log, range, &[now, run.voters.clone()], held)?;
+        self.counts.commits = self.truth.committed();
+        if self.truth.committed() > committed {
+            for other in (0..self.hosts.len()).filter(|o| *o != slot) {
+                if let Some(leader) = self.up(other).filter(|r| r.seen.leads) {
+                    self.truth.check_complete(leader.seen.id, leader.seen.term, &leader.log)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, slot: usize, from: u64, to: PeerId, message: &Message) {
+        let Some(target) = self.ids.get(&to.0).copied() else {
+            return;
+        };
+        self.scratch.clear();
+        raft::wire::encode(message, &mut self.scratch);
+        self.trace.hash.add_bytes(&self.scratch);
+        let times = self.net.route(&mut self.rng, self.now_us, slot, target);
+        for time in times.into_iter().flatten() {
+            let time = match self.p.batch_us {
+                0 => time,
+                batch => time.next_multiple_of(batch),
+            };
+            let bytes = self.scratch.as_slice().into();
+            self.queue.push(time, Ev::Deliver { slot: target, to: to.0, from, bytes });
+        }
+    }
+}
+
+/// Whether a message carries a term by itself.
+fn message_alone(bytes: &[u8], term: u64) -> bool {
+    raft::wire::decode(bytes).is_ok_and(|m| m.term.0 >= term)
+}
+
+/// Whether an answer promises that something was done.
+pub fn is_promise(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Event(_) | Outcome::Joined(_) | Outcome::Removed | Outcome::Config(_)
+    )
+}

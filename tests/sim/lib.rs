@@ -1,0 +1,22 @@
+//! The simulator of tern's core: see README.md beside it. `main.rs` runs ranges of seeds, `smoke.rs` a few in
+//! `cargo test`. Start reading at `run::run`, then `cluster`.
+mod bare;
+mod checks;
+mod clients;
+mod cluster;
+mod disk;
+pub mod linear;
+mod model;
+mod nemesis;
+mod net;
+mod params;
+mod queue;
+pub mod rng;
+pub mod run;
+mod trace;
+mod truth;
+mod views;
+mod watch;
+mod workload;
+
+pub use cluster::Plant;

@@ -1,0 +1,411 @@
+//! Faults, membership, and the phases of a run: the first members come together, faults strike, everything heals, all
+//! machines must become equal. Start at `World::on_look` and `World::on_blow`.
+use super::cluster::{Asker, Ev, Phase, Place, World, name_of, slot_of};
+use super::disk::{Held, Image};
+use super::params::Blow;
+use super::truth::violation;
+use tern::machine::{Answer, Join, Op, Outcome, Space};
+use tern::raft::PeerId;
+
+/// Within how many election timeouts all must be equal after the healing.
+const CONVERGE_MAX: u64 = 50;
+/// And how long the first members may take to come together.
+const SETUP_MAX: u64 = 200;
+
+impl World {
+    fn election_us(&self) -> u64 {
+        self.p.election_ms * 1_000
+    }
+
+    /// Looks at where the run stands.
+    pub fn on_look(&mut self) {
+        let since = self.now_us - self.phase_since_us;
+        match self.phase {
+            Phase::Setup => {
+                let together = self.members_equal() == Some(self.p.machines);
+                if together {
+                    self.net.params = self.p.net.clone();
+                    self.become(Phase::Faults);
+                    self.queue.push(self.now_us + self.p.blow_us_mean, Ev::Blow);
+                } else if since > SETUP_MAX * self.election_us() {
+                    self.fail(violation("setup", "the first members do not come together".into()));
+                }
+            }
+            Phase::Healing => {
+                if self.all_equal() {
+                    self.counts.converged_milli = since * 1_000 / self.election_us();
+                    self.become(Phase::Done);
+                } else if since > CONVERGE_MAX * self.election_us() {
+                    let text = self.why_not_equal();
+                    self.fail(violation("liveness", text));
+                }
+            }
+            Phase::Faults | Phase::Done => {}
+        }
+        if self.phase != Phase::Done {
+            self.queue.push(self.now_us + self.p.heartbeat_ms * 250, Ev::Look);
+        }
+    }
+
+    fn become(&mut self, phase: Phase) {
+        self.trace.note(0, "phase", phase as u64, 0, 0);
+        self.phase = phase;
+        self.phase_since_us = self.now_us;
+    }
+
+    /// No faults any more: everyone starts, the network is whole.
+    pub fn heal(&mut self) {
+        self.become(Phase::Healing);
+        self.net.heal();
+        for slot in 0..self.hosts.len() {
+            let host = &mut self.hosts[slot];
+            host.slow_until_us = 0;
+            host.paused_until_us = host.paused_until_us.min(self.now_us);
+            if matches!(host.place, Place::Down(_)) {
+                self.start(slot);
+            }
+            self.set_full(slot, false);
+        }
+    }
+
+    /// The leader's slot, if it leads alone, all its members run, are voters and hold the same as it.
+    fn equal_leader(&self) -> Option<usize> {
+        let leader = self.leader()?;
+        let run = self.up(leader)?;
+        let equal = run.core.configuration().members.iter().all(|m| {
+            let slot = self.ids.get(&m.id.0).copied();
+            let other = slot.and_then(|s| self.up(s)).filter(|r| r.seen.id == m.id.0);
+            m.voter
+                && other.is_some_and(|r| {
+                    r.seen.term == run.seen.term
+                        && r.seen.applied == run.log.last()
+                        && r.log.last() == run.log.last()
+                        && r.seen.leader == run.seen.id
+                })
+        });
+        equal.then_some(leader)
+    }
+
+    fn members_equal(&self) -> Option<usize> {
+        let leader = self.equal_leader()?;
+        Some(self.up(leader)?.core.configuration().members.len())
+    }
+
+    fn all_equal(&self) -> bool {
+        let Some(members) = self.members_equal() else {
+            return false;
+        };
+        let wanting = self.hosts.iter().filter(|h| !matches!(h.place, Place::Empty)).count();
+        members == wanting || members >= self.active_size()
+    }
+
+    fn active_size(&self) -> usize {
+        self.truth.active_size.unwrap_or(self.p.active_size) as usize
+    }
+
+    fn why_not_equal(&self) -> String {
+        let mut text = String::from("not equal:");
+        for (slot, host) in self.hosts.iter().enumerate() {
+            let how = match &host.place {
+                Place::Empty => continue,
+                Place::Joining { .. } => "joining".to_string(),
+                Place::Down(_) => "down".to_string(),
+                Place::Up(r) => format!("{:?} last {}", r.seen, r.log.last()),
+            };
+            text += &format!(" m{slot} {how};");
+        }
+        if let Some(run) = self.leader().and_then(|l| self.up(l)) {
+            text += &format!(" members {:?}", run.core.configuration().members.iter().map(|m| (m.id.0, m.voter)).collect::<Vec<_>>());
+        }
+        text
+    }
+
+    // -- joining and leaving
+
+    /// A machine without data asks someone to let it in.
+    pub fn on_join(&mut self, slot: usize) {
+        let Place::Joining { incarnation } = self.hosts[slot].place else {
+            return;
+        };
+        let up: Vec<usize> = (0..self.hosts.len()).filter(|s| self.is_up(*s)).collect();
+        self.queue.push(self.now_us + self.election_us(), Ev::Join { slot });
+        let asked = self.hosts[slot].ask_next.take().filter(|s| self.is_up(*s));
+        let Some(asked) = asked.or_else(|| (!up.is_empty()).then(|| *self.rng.pick(&up))) else {
+            return;
+        };
+        let ticket = self.new_ticket(Asker::Join(slot), asked);
+        let settings = self.settings(slot);
+        let join = Join {
+            min_version: 2,
+            max_version: 2,
+            name: name_of(slot),
+            peer_url: settings.peer_url,
+            client_url: settings.client_url,
+            incarnation,
+        };
+        self.trace.note(slot, "asks to join", asked as u64, incarnation, 0);
+        let epoch = self.hosts[asked].epoch;
+        self.input(asked, epoch, |_, run, now| run.core.on_request(now, ticket, Op::Join(join)));
+    }
+
+    pub fn on_join_answer(&mut self, slot: usize, answer: &Answer) {
+        let Place::Joining { incarnation } = self.hosts[slot].place else {
+            return;
+        };
+        match &answer.outcome {
+            Outcome::Joined(index) => {
+                self.trace.note(slot, "joined", index.0, 0, 0);
+                self.ids.insert(index.0, slot);
+                let id = PeerId(index.0);
+                self.hosts[slot].place = Place::Down(Image {
+                    id,
+                    incarnation,
+                    first: 1,
+                    ..Image::default()
+                });
+                self.queue.push(self.now_us + self.rng.range(100, 5_000), Ev::Start { slot });
+            }
+            Outcome::Redirect { client_url, .. } => {
+                self.hosts[slot].ask_next = slot_of(client_url);
+                self.queue.push(self.now_us + self.rng.range(100, 2_000), Ev::Join { slot });
+            }
+            _ => {}
+        }
+    }
+
+    /// A machine was removed, or has lost data it had acknowledged: it wipes its disk and asks to join anew.
+    pub fn leave(&mut self, slot: usize, removed: bool) {
+        self.crash(slot);
+        self.counts.crashes -= 1;
+        let wait = if self.phase == Phase::Faults && removed { self.p.down_us_max } else { self.election_us() };
+        let after = self.rng.range(1_000, wait);
+        self.begin_join(slot, after);
+    }
+
+    // -- faults
+
+    /// A fault strikes, and the next one is planned.
+    pub fn on_blow(&mut self) {
+        if self.phase != Phase::Faults {
+            return;
+        }
+        let mean = self.p.blow_us_mean;
+        self.queue.push(self.now_us + self.rng.range(mean / 4, mean * 2), Ev::Blow);
+        let Some(blow) = self.p.pick_blow(&mut self.rng) else {
+            return;
+        };
+        let slots: Vec<usize> = (0..self.hosts.len()).filter(|s| self.is_up(*s)).collect();
+        if slots.is_empty() {
+            return;
+        }
+        let mut slot = *self.rng.pick(&slots);
+        // Half of the blows look for the leader.
+        if self.rng.chance(400_000)
+            && let Some(leader) = self.leader()
+        {
+            slot = leader;
+        }
+        self.trace.note(slot, "blow", blow as u64, 0, 0);
+        self.strike(blow, slot);
+    }
+
+    fn strike(&mut self, blow: Blow, slot: usize) {
+        let soon = |world: &mut World| world.now_us + world.rng.range(1_000, world.p.down_us_max);
+        match blow {
+            Blow::Crash => self.crash_for_a_while(slot),
+            Blow::CrashAll => {
+                for each in 0..self.hosts.len() {
+                    self.crash_for_a_while(each);
+                }
+            }
+            Blow::Stop => {
+                let epoch = self.hosts[slot].epoch;
+                self.input(slot, epoch, |_, run, now| run.core.on_stop(now));
+            }
+            Blow::Pause => self.hosts[slot].paused_until_us = soon(self),
+            Blow::Cut => {
+                let leader = self.leader();
+                self.net.cut(&mut self.rng, leader);
+            }
+            Blow::Mend => self.net.mend(),
+            Blow::Clog => {
+                let to = self.rng.index(self.hosts.len());
+                let until = soon(self);
+                self.net.clog(slot, to, until);
+            }
+            Blow::SlowDisk => self.hosts[slot].slow_until_us = soon(self),
+            Blow::FullDisk => {
+                let full = !self.hosts[slot].full;
+                self.set_full(slot, full);
+            }
+            Blow::ClockStep => {
+                let step = self.rng.below(20_000_000_000) as i64 - 10_000_000_000;
+                self.hosts[slot].wall_off_ns += step;
+            }
+            Blow::Damage => self.damage(slot),
+            Blow::LoseData => self.lose_data(slot),
+            Blow::OldCopy => self.old_copy(slot),
+            Blow::Join => {
+                let free = self.hosts.iter().position(|h| matches!(h.place, Place::Empty));
+                if let Some(free) = free {
+                    self.begin_join(free, 1_000);
+                }
+            }
+            Blow::Remove => self.ask_removal(slot),
+            Blow::SetConfig => self.ask_config(slot),
+        }
+    }
+
+    fn crash_for_a_while(&mut self, slot: usize) {
+        if self.is_up(slot) {
+            self.crash(slot);
+            let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);
+            self.queue.push(at, Ev::Start { slot });
+        }
+    }
+
+    fn set_full(&mut self, slot: usize, full: bool) {
+        if self.hosts[slot].full != full && self.is_up(slot) {
+            self.hosts[slot].full = full;
+            let space = if full { Space::Low } else { Space::Ok };
+            let epoch = self.hosts[slot].epoch;
+            self.input(slot, epoch, |_, run, now| run.core.on_space(now, space));
+        }
+    }
+
+    fn ask_removal(&mut self, slot: usize) {
+        let Some(leader) = self.leader() else {
+            return;
+        };
+        let name = name_of(slot);
+        let ticket = self.new_ticket(Asker::Admin, leader);
+        let epoch = self.hosts[leader].epoch;
+        self.input(leader, epoch, |_, run, now| run.core.on_request(now, ticket, Op::MachineRemove { name }));
+    }
+
+    fn ask_config(&mut self, slot: usize) {
+        let active_size = Some(self.rng.range(3, 9) as f64);
+        let ticket = self.new_ticket(Asker::Admin, slot);
+        let epoch = self.hosts[slot].epoch;
+        self.input(slot, epoch, |_, run, now| {
+            let op = Op::ConfigPut {
+                active_size,
+                remove_delay_s: None,
+                sync_interval_s: None,
+            };
+            run.core.on_request(now, ticket, op);
+        });
+    }
+
+    // -- faults of the disk, within what can be survived
+
+    fn image(&self, slot: usize) -> Option<&Image> {
+        match &self.hosts[slot].place {
+            Place::Up(run) => Some(&run.disk.image),
+            Place::Down(image) => Some(image),
+            Place::Empty | Place::Joining { .. } => None,
+        }
+    }
+
+    /// The voters of the newest configuration that any running machine knows.
+    fn voters(&self) -> Vec<u64> {
+        let runs = (0..self.hosts.len()).filter_map(|s| self.up(s));
+        let newest = runs.max_by_key(|r| (r.log.last_term(), r.log.last()));
+        newest.map_or(Vec::new(), |r| r.core.configuration().voters().map(|v| v.0).collect())
+    }
+
+    /// Whether nobody's disk has lost anything that is not made good.
+    fn disks_are_whole(&self) -> bool {
+        (0..self.hosts.len()).all(|s| match &self.hosts[s].place {
+            Place::Joining { .. } => false,
+            Place::Empty => true,
+            Place::Up(_) | Place::Down(_) => self.image(s).is_some_and(|i| i.faulty == 0 && i.id.0 != 0),
+        }) && self.voters().iter().all(|v| {
+            let slot = self.ids.get(v).copied();
+            slot.and_then(|s| self.image(s)).is_some_and(|i| i.id.0 == *v)
+        })
+    }
+
+    /// How many voters beside this one hold everything up to `index` undamaged.
+    fn holders(&self, slot: usize, index: u64) -> usize {
+        let voters = self.voters();
+        let others = voters.iter().filter(|v| self.ids.get(*v) != Some(&slot));
+        let holds = |v: &&u64| {
+            let image = self.ids.get(*v).and_then(|s| self.image(*s));
+            image.is_some_and(|i| i.id.0 == **v && i.faulty == 0 && i.held(index) != Held::Never)
+        };
+        others.filter(holds).count()
+    }
+
+    /// A crash, and some entries turn out to be damaged: such as others hold.
+    fn damage(&mut self, slot: usize) {
+        if !self.disks_are_whole() {
+            return;
+        }
+        self.crash_for_a_while(slot);
+        let Some(image) = self.image(slot) else {
+            return;
+        };
+        let (first, last) = (image.first, image.last());
+        let count = self.rng.range(1, 4);
+        for _ in 0..count {
+            if last < first {
+                return;
+            }
+            let index = self.rng.range(first, last);
+            let safe = self.holders(slot, index) > self.voters().len() / 2 - 1 || index > self.truth.committed();
+            if safe && let Place::Down(image) = &mut self.hosts[slot].place {
+                let held = matches!(image.held(index), Held::Entry { good: true, .. });
+                if held {
+                    image.damage(&mut self.rng, index);
+                    self.counts.losses += 1;
+                }
+            }
+        }
+    }
+
+    /// The data directory is gone; the machine comes back as a new member. Only while a majority of the voters has all.
+    fn lose_data(&mut self, slot: usize) {
+        if !self.may_lose(slot) {
+            return;
+        }
+        self.crash(slot);
+        self.counts.losses += 1;
+        let after = self.rng.range(1_000, self.p.down_us_max);
+        self.begin_join(slot, after);
+    }
+
+    /// Whether what this machine holds and has promised is held by a majority of the voters without it.
+    fn may_lose(&self, slot: usize) -> bool {
+        let Some(run) = self.up(slot) else {
+            return false;
+        };
+        let last = run.log.last().max(self.truth.committed());
+        self.disks_are_whole() && self.holders(slot, last) > self.voters().len() / 2
+    }
+
+    /// The machine comes back with an old copy of its data. The leader must be able to tell, and no vote may be open.
+    fn old_copy(&mut self, slot: usize) {
+        let calm = self.leader().is_some_and(|leader| {
+            let term = self.up(leader).map(|r| r.seen.term);
+            let all = (0..self.hosts.len()).filter_map(|s| self.up(s));
+            leader != slot && all.into_iter().all(|r| Some(r.seen.term) == term && r.seen.leader != 0)
+        });
+        let all_up = self.hosts.iter().all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
+        match self.hosts[slot].copy.take() {
+            Some(copy) if calm && all_up && self.may_lose(slot) => {
+                let id = self.up(slot).map(|r| r.seen.id);
+                if id != Some(copy.id.0) {
+                    return;
+                }
+                self.crash(slot);
+                self.trace.note(slot, "old copy", copy.last(), copy.term.0, 0);
+                self.counts.losses += 1;
+                self.hosts[slot].place = Place::Down(copy);
+                let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);
+                self.queue.push(at, Ev::Start { slot });
+            }
+            _ => self.hosts[slot].copy = self.up(slot).map(|r| r.disk.image.clone()),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Watchers: each is told every event that reaches it, once and in order, or that it has ended. Start at
+//! `World::on_delivery`.
+use super::cluster::World;
+use super::model::reaches;
+use super::truth::{Checked, violation};
+use tern::command::KeyPath;
+use tern::error::Code;
+use tern::machine::{Answer, Delivery, Op, Outcome, Ticket};
+use tern::store::Event;
+
+pub struct Watcher {
+    pub slot: usize,
+    path: KeyPath,
+    recursive: bool,
+    stream: bool,
+    /// Everything that reaches it and comes before this etcd index has been told.
+    next: u64,
+    ended: bool,
+}
+
+impl World {
+    /// The first answer to a request to watch.
+    pub fn begin_watch(
+        &mut self,
+        slot: usize,
+        answer: &Answer,
+        asked: (&'static str, bool, bool, Option<u64>),
+    ) -> Checked {
+        let (path, recursive, stream, since) = asked;
+        let etcd = answer.at.etcd.0;
+        match &answer.outcome {
+            Outcome::Watching | Outcome::Backlog { .. } => {}
+            Outcome::Failed(e) if e.code == Code::EventIndexCleared => {
+                let oldest = (etcd + 1).saturating_sub(self.p.history_events as u64);
+                if since.is_none_or(|s| s >= oldest.max(1)) {
+                    let text = format!("m{slot} has cleared {since:?} at {etcd}");
+                    return violation("watch-cleared-early", text);
+                }
+                return Ok(());
+            }
+            _ => return Ok(()),
+        }
+        let watcher = Watcher {
+            slot,
+            path: KeyPath::new(path),
+            recursive,
+            stream,
+            next: since.unwrap_or(etcd + 1),
+            ended: false,
+        };
+        self.watchers.insert(answer.ticket.0, watcher);
+        self.counts.watched += 1;
+        if matches!(answer.outcome, Outcome::Watching) {
+            return Ok(());
+        }
+        self.on_watch_answer(slot, answer)
+    }
+
+    /// A further answer to a watcher: past events, or the end.
+    pub fn on_watch_answer(&mut self, slot: usize, answer: &Answer) -> Checked {
+        let ticket = answer.ticket;
+        match &answer.outcome {
+            Outcome::Backlog { events, done } => {
+                for event in events {
+                    self.tell_watcher(slot, ticket, event, *done)?;
+                }
+                if !*done {
+                    let epoch = self.hosts[slot].epoch;
+                    self.later(slot, epoch, ticket, Op::More);
+                }
+                Ok(())
+            }
+            Outcome::WatchEnd | Outcome::Failed(_) => {
+                self.watchers.remove(&ticket.0);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An event for some watchers.
+    pub fn on_delivery(&mut self, slot: usize, delivery: &Delivery) -> Checked {
+        for (ticket, ends) in &delivery.tickets {
+            self.tell_watcher(slot, *ticket, &delivery.event, *ends)?;
+        }
+        Ok(())
+    }
+
+    fn tell_watcher(&mut self, slot: usize, ticket: Ticket, event: &Event, ends: bool) -> Checked {
+        let Some(watcher) = self.watchers.get_mut(&ticket.0) else {
+            return Ok(());
+        };
+        let index = event.node.modified.0;
+        if watcher.ended || index < watcher.next {
+            let text = format!("m{slot} tells {} of {index} again, or late: {} is next", watcher.path.as_str(), watcher.next);
+            return violation("watch-order", text);
+        }
+        let model = &self.truth.model;
+        let missed = |i: &u64| model.event(*i).is_some_and(|t| reaches(t, &watcher.path, watcher.recursive));
+        if let Some(missed) = (watcher.next..index).find(missed) {
+            let text = format!("m{slot} does not tell {} of {missed} but of {index}", watcher.path.as_str());
+            return violation("watch-lost", text);
+        }
+        if !model.event(index).is_some_and(|t| t.event == *event) {
+            let text = format!("m{slot} tells {event:?}, the model {:?}", model.event(index));
+            return violation("watch-event", text);
+        }
+        if !missed(&index) {
+            let text = format!("m{slot} tells {} of {event:?}", watcher.path.as_str());
+            return violation("watch-reach", text);
+        }
+        watcher.next = index + 1;
+        self.trace.note(slot, "told", ticket.0, index, 0);
+        if !watcher.stream || ends {
+            watcher.ended = true;
+        }
+        Ok(())
+    }
+
+    /// At the end every watcher that still waits has been told everything.
+    pub fn check_watchers(&self) -> Checked {
+        for watcher in self.watchers.values().filter(|w| !w.ended) {
+            let Some(etcd) = self.up(watcher.slot).map(|r| r.seen.etcd) else {
+                continue;
+            };
+            let model = &self.truth.model;
+            let missed = |i: &u64| model.event(*i).is_some_and(|t| reaches(t, &watcher.path, watcher.recursive));
+            if let Some(missed) = (watcher.next..=etcd).find(missed) {
+                let text = format!("m{} never tells {} of {missed}", watcher.slot, watcher.path.as_str());
+                return violation("watch-lost", text);
+            }
+        }
+        Ok(())
+    }
+}
