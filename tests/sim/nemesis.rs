@@ -25,7 +25,7 @@ impl World {
                 let together = self.members_equal() == Some(self.p.machines);
                 if together {
                     self.net.params = self.p.net.clone();
-                    self.become(Phase::Faults);
+                    self.enter(Phase::Faults);
                     self.queue.push(self.now_us + self.p.blow_us_mean, Ev::Blow);
                 } else if since > SETUP_MAX * self.election_us() {
                     self.fail(violation("setup", "the first members do not come together".into()));
@@ -34,7 +34,7 @@ impl World {
             Phase::Healing => {
                 if self.all_equal() {
                     self.counts.converged_milli = since * 1_000 / self.election_us();
-                    self.become(Phase::Done);
+                    self.enter(Phase::Done);
                 } else if since > CONVERGE_MAX * self.election_us() {
                     let text = self.why_not_equal();
                     self.fail(violation("liveness", text));
@@ -47,7 +47,7 @@ impl World {
         }
     }
 
-    fn become(&mut self, phase: Phase) {
+    fn enter(&mut self, phase: Phase) {
         self.trace.note(0, "phase", phase as u64, 0, 0);
         self.phase = phase;
         self.phase_since_us = self.now_us;
@@ -55,7 +55,7 @@ impl World {
 
     /// No faults any more: everyone starts, the network is whole.
     pub fn heal(&mut self) {
-        self.become(Phase::Healing);
+        self.enter(Phase::Healing);
         self.net.heal();
         for slot in 0..self.hosts.len() {
             let host = &mut self.hosts[slot];

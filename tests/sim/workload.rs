@@ -87,7 +87,7 @@ impl Want {
             61..64 => act(Act::Delete, 0),
             64..67 => act(Act::CompareDelete { from }, index),
             67..73 => Want::Plain { key },
-            73..75 => Want::List { path: rng.pick(&["/", "/q", "/d"]), recursive: rng.chance(500_000) },
+            73..75 => Want::List { path: *rng.pick(&["/", "/q", "/d"]), recursive: rng.chance(500_000) },
             75..80 => Want::InOrder { value: fresh },
             80..84 => Want::Ttl { key: small, seconds: rng.range(1, 4) },
             84..86 => Want::Refresh { key: small, seconds: rng.range(1, 4) },
@@ -96,7 +96,7 @@ impl Want {
             90..91 => Want::Hidden { key: small },
             91..93 => Want::RemoveDir { key: small, recursive: rng.chance(700_000) },
             93..98 => Want::Watch {
-                path: rng.pick(&WATCHED),
+                path: *rng.pick(&WATCHED),
                 recursive: rng.chance(600_000),
                 stream: rng.chance(500_000),
                 since: rng.chance(400_000).then(|| (etcd + 3).saturating_sub(rng.below(30)).max(1)),
