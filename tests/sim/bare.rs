@@ -163,10 +163,7 @@ impl Bare {
     fn join(&mut self, now: Now, ticket: Ticket, join: Join) {
         let old = self.raft.configuration().by_name(&join.name);
         let replaces = match old {
-            Some(m) if m.incarnation == join.incarnation => {
-                let id = m.id;
-                return self.answer(ticket, Outcome::Joined(Index(id.0)));
-            }
+            Some(m) if m.incarnation == join.incarnation => 0,
             Some(m) if self.raft.is_heard(now, m.id) => {
                 return self.refuse(ticket, Refusal::Busy);
             }
@@ -253,6 +250,11 @@ impl Bare {
             let term = entry.term.0;
             self.views.apply(&mut self.model, self.applied, &command);
             let result = self.model.apply(&command);
+            if matches!(&command, Command::Remove { id } if *id == self.raft.id().0)
+                || matches!(&command, Command::Join { replaces, .. } if *replaces == self.raft.id().0)
+            {
+                self.removed = true;
+            }
             let Some((at, ticket)) = self.parked.remove(&self.applied) else {
                 continue;
             };
@@ -260,7 +262,10 @@ impl Bare {
                 _ if at != term => Outcome::Failed(Error::new(Code::RaftInternal, "not committed")),
                 (Some(Ok(event)), _) => Outcome::Event(Box::new(event)),
                 (Some(Err(code)), _) => Outcome::Failed(Error::new(code, "")),
-                (None, Command::Join { .. }) => Outcome::Joined(Index(self.applied)),
+                (None, Command::Join { name, .. }) => {
+                    let now = self.raft.configuration_at(Index(self.applied));
+                    Outcome::Joined(Index(now.by_name(name).expect("it was let in").id.0))
+                }
                 (None, _) => Outcome::Removed,
             };
             self.answer(ticket, outcome);

@@ -55,7 +55,10 @@ impl World {
     }
 
     fn think(&mut self, client: usize) {
-        let after = self.rng.range(50, self.p.think_us_max);
+        let mut after = self.rng.range(50, self.p.think_us_max);
+        if self.clients[client].target.is_none() {
+            after += self.rng.below(self.p.election_ms * 300);
+        }
         self.queue.push(self.now_us + after, Ev::Think { client });
     }
 
@@ -139,7 +142,7 @@ impl World {
                     let at = self.now_us + self.rng.range(100, 3_000);
                     self.queue.push(at, Ev::Timeout { client, seq });
                 }
-                Asker::Join(slot) => self.queue.push(self.now_us + 5_000, Ev::Join { slot }),
+                Asker::Join(slot) => self.plan_join(slot, 5_000),
                 Asker::Admin => {}
             }
         }

@@ -64,6 +64,7 @@ pub struct Host {
     pub lies: Lies,
     /// Whom to ask to join, as the last one asked has told.
     pub ask_next: Option<usize>,
+    pub join_at_us: u64,
 }
 
 /// What may happen.
@@ -185,6 +186,7 @@ impl World {
             copy: None,
             lies: plant.lies,
             ask_next: None,
+            join_at_us: 0,
         });
         let hosts = hosts.collect();
         let mut world = World {
@@ -269,7 +271,7 @@ impl World {
         let incarnation = self.rng.next() | 1;
         self.hosts[slot].place = Place::Joining { incarnation };
         self.hosts[slot].copy = None;
-        self.queue.push(self.now_us + after_us, Ev::Join { slot });
+        self.plan_join(slot, after_us);
     }
 
     pub fn up(&self, slot: usize) -> Option<&Running> {

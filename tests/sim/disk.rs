@@ -102,11 +102,6 @@ impl Image {
         let Some(from) = entries.first().map(|e| e.index.0) else {
             return;
         };
-        if self.recs.is_empty() {
-            let behind = self.newest().map_or(0, |s| s.meta.index.0);
-            assert!(from == behind + 1, "entry {from} leaves a gap behind {behind}");
-            self.first = from;
-        }
         let end = self.first + self.recs.len() as u64;
         assert!(from >= self.first && from <= end, "entry {from} is not in {}..={end}", self.first);
         while self.first + self.recs.len() as u64 > from {
@@ -158,6 +153,16 @@ impl Image {
         if rec.entry.term == entry.term && matches!(rec.entry.body, Body::Faulty { .. }) {
             rec.entry = entry;
             self.faulty -= 1;
+        }
+    }
+
+    /// A snapshot may be durable before the entries that it holds: then the log goes on behind it.
+    fn start_behind_snapshot(&mut self) {
+        let behind = self.newest().map_or(0, |s| s.meta.index.0);
+        if self.first + self.recs.len() as u64 <= behind {
+            self.recs.clear();
+            self.faulty = 0;
+            self.first = behind + 1;
         }
     }
 
@@ -418,6 +423,7 @@ impl Disk {
             }
         }
         self.image.snapshots.retain(|s| s.in_use);
+        self.image.start_behind_snapshot();
         if self.lies.no_directory && self.image.snapshots.len() == 1 && self.image.recs.is_empty() {
             self.image.snapshots.clear();
             self.image.first = 1;

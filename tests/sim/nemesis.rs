@@ -22,8 +22,9 @@ impl World {
         let since = self.now_us - self.phase_since_us;
         match self.phase {
             Phase::Setup => {
-                let together = self.members_equal() == Some(self.p.machines);
-                if together {
+                let leader = self.leader().and_then(|l| self.up(l));
+                let voters = leader.map_or(0, |r| r.core.configuration().voters().count());
+                if voters == self.p.machines {
                     self.net.params = self.p.net.clone();
                     self.enter(Phase::Faults);
                     self.queue.push(self.now_us + self.p.blow_us_mean, Ev::Blow);
@@ -127,8 +128,11 @@ impl World {
         let Place::Joining { incarnation } = self.hosts[slot].place else {
             return;
         };
+        if self.hosts[slot].join_at_us != self.now_us {
+            return;
+        }
+        self.plan_join(slot, self.election_us());
         let up: Vec<usize> = (0..self.hosts.len()).filter(|s| self.is_up(*s)).collect();
-        self.queue.push(self.now_us + self.election_us(), Ev::Join { slot });
         let asked = self.hosts[slot].ask_next.take().filter(|s| self.is_up(*s));
         let Some(asked) = asked.or_else(|| (!up.is_empty()).then(|| *self.rng.pick(&up))) else {
             return;
@@ -146,6 +150,13 @@ impl World {
         self.trace.note(slot, "asks to join", asked as u64, incarnation, 0);
         let epoch = self.hosts[asked].epoch;
         self.input(asked, epoch, |_, run, now| run.core.on_request(now, ticket, Op::Join(join)));
+    }
+
+    /// The next attempt to join; it takes the place of one that was planned.
+    pub fn plan_join(&mut self, slot: usize, after_us: u64) {
+        let at = self.now_us + after_us;
+        self.hosts[slot].join_at_us = at;
+        self.queue.push(at, Ev::Join { slot });
     }
 
     pub fn on_join_answer(&mut self, slot: usize, answer: &Answer) {
@@ -167,7 +178,8 @@ impl World {
             }
             Outcome::Redirect { client_url, .. } => {
                 self.hosts[slot].ask_next = slot_of(client_url);
-                self.queue.push(self.now_us + self.rng.range(100, 2_000), Ev::Join { slot });
+                let after_us = self.rng.range(100, 2_000);
+                self.plan_join(slot, after_us);
             }
             _ => {}
         }
@@ -353,7 +365,7 @@ impl World {
                 return;
             }
             let index = self.rng.range(first, last);
-            let safe = self.holders(slot, index) > self.voters().len() / 2 - 1 || index > self.truth.committed();
+            let safe = self.holders(slot, index) > (self.voters().len() / 2).saturating_sub(1) || index > self.truth.committed();
             if safe && let Place::Down(image) = &mut self.hosts[slot].place {
                 let held = matches!(image.held(index), Held::Entry { good: true, .. });
                 if held {

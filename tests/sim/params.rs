@@ -101,8 +101,8 @@ impl Params {
             keys: rng.range(2, 6) as usize,
             raw_ppm: 500_000,
             batch_us: *rng.pick(&[0, 0, 200, 1_000]),
-            blow_us_mean: election_ms * 1_000 * rng.range(1, 8),
-            down_us_max: election_ms * 1_000 * rng.range(2, 12),
+            blow_us_mean: election_ms * rng.range(500, 4_000),
+            down_us_max: election_ms * 1_000 * rng.range(1, 8),
             blows,
         }
     }
