@@ -4,10 +4,9 @@
 //! Everything that a seed does happens in `World::step`, one input at a time; `finish_turn` is the simulator's version
 //! of the reactor's turn, with every check of one machine at its end. Clients stand in `clients.rs`, faults in
 //! `nemesis.rs`.
-use super::bare::Bare;
 use super::checks::{Seen, check_send, describe};
 use super::clients::Client;
-use super::disk::{Disk, Held, Image, Lies, Snapshot, file_of};
+use super::disk::{Disk, Held, Image, Lies, Snapshot, file_of, pieces};
 use super::linear::Call;
 use super::net::Net;
 use super::params::Params;
@@ -19,17 +18,17 @@ use super::watch::Watcher;
 use super::workload::Want;
 use std::collections::BTreeMap;
 use tern::machine::*;
-use tern::raft::{self, Index, Message, PeerId, Persist};
+use tern::raft::{self, Index, Message, PeerId, Persist, RaftRole};
+use tern::replica::HISTORY_BYTES_MAX;
+use tern::store::{HistoryLimits, Restore, Store};
 use tern::timer::Now;
-
-pub type Core = Bare;
 
 /// Time zero of every wall clock, in nanoseconds since the Unix epoch.
 const WALL_NS: u64 = 1_700_000_000_000_000_000;
 
 /// A process that runs.
 pub struct Running {
-    pub core: Core,
+    pub core: Machine,
     pub disk: Disk,
     /// The machine's log as it sees it.
     pub log: MemLog,
@@ -75,6 +74,7 @@ pub enum Ev {
     Received { slot: usize, epoch: u64 },
     Piece { slot: usize, epoch: u64, to: u64, index: u64, offset: u64 },
     Wake { slot: usize, epoch: u64 },
+    Turn { slot: usize, epoch: u64 },
     Link { slot: usize, epoch: u64, peer: u64, up: bool },
     Think { client: usize },
     Timeout { client: usize, seq: u64 },
@@ -247,7 +247,7 @@ impl World {
     /// The first machine makes the cluster.
     fn found(&mut self) {
         let incarnation = self.rng.next() | 1;
-        let founding = super::bare::bootstrap(&self.settings(0), incarnation, self.rng.next());
+        let founding = Machine::bootstrap(&self.settings(0), incarnation, self.rng.next());
         let meta = founding.meta;
         self.truth.found(&meta);
         self.ids.insert(founding.id.0, 0);
@@ -334,7 +334,7 @@ impl World {
             wake_us: u64::MAX,
             snapshot_started: false,
         });
-        run.seen = run.core.seen();
+        run.seen = seen_of(&run.core);
         let (from, to) = (run.log.base + 1, run.seen.commit);
         let started = self.check_commit(slot, &run, "durable-commit", (from, to));
         self.fail(started);
@@ -349,7 +349,7 @@ impl World {
         self.tell_links(slot, id, true);
     }
 
-    fn recover(&mut self, slot: usize, image: &Image, seed: u64, now: Now) -> Core {
+    fn recover(&self, slot: usize, image: &Image, seed: u64, now: Now) -> Machine {
         let newest = image.newest();
         let behind = newest.map_or(0, |s| s.meta.index.0);
         let entries = image.recs.iter().filter(|r| r.entry.index.0 > behind);
@@ -358,17 +358,29 @@ impl World {
             vote: image.vote,
             id: image.id,
             incarnation: image.incarnation,
-            snapshot: newest.map(|s| (s.meta.clone(), tern::store::Store {})),
+            snapshot: newest.map(|s| (s.meta.clone(), self.restore(s))),
             snapshot_bytes: newest.map_or(0, |s| s.bytes.len() as u64),
             entries: entries.map(|r| r.entry.clone()).collect(),
             commit: Index(image.commit),
         };
-        let model = self.truth.replay(behind);
         #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
-        let mut core = Bare::new(self.settings(slot), recovered, model, seed, now);
+        let mut core = Machine::recover(self.settings(slot), recovered, seed, now);
         #[cfg(feature = "faults")]
-        core.raft.plant(self.plant.raft);
+        core.plant(self.plant.raft);
         core
+    }
+
+    /// The key space that a snapshot file holds.
+    fn restore(&self, snapshot: &Snapshot) -> Store {
+        let limits = HistoryLimits {
+            events: self.p.history_events,
+            bytes: HISTORY_BYTES_MAX,
+        };
+        let mut restore = Restore::new(limits);
+        for piece in pieces(&snapshot.bytes) {
+            restore.chunk(piece).expect("the disk keeps snapshots as they are");
+        }
+        restore.finish().expect("the disk keeps snapshots whole")
     }
 
     /// Every other machine sees its link to this one open or break.
@@ -440,6 +452,8 @@ impl World {
             Ev::Piece { slot, epoch, to, index, offset } => self.input(slot, epoch, |world, run, now| {
                 let bytes_max = 400 + world.rng.index(4_000);
                 let data = run.disk.read_snapshot(Index(index), offset, bytes_max);
+                let read = data.as_ref().map_or(0, |d| d.0.len() as u64);
+                world.trace.note(slot, "read snapshot", index, offset, read);
                 let (to, index) = (PeerId(to), Index(index));
                 run.core.on_snapshot(now, SnapshotIn::Read { to, index, offset, data });
             }),
@@ -449,6 +463,7 @@ impl World {
                     run.core.on_time(now);
                 }
             }),
+            Ev::Turn { slot, epoch } => self.input(slot, epoch, |_, _, _| {}),
             Ev::Link { slot, epoch, peer, up } => self.input(slot, epoch, |_, run, now| {
                 let state = if up { LinkState::Up } else { LinkState::Closed };
                 run.core.on_link(now, PeerId(peer), state);
@@ -475,6 +490,7 @@ impl World {
         | Ev::Received { slot, .. }
         | Ev::Piece { slot, .. }
         | Ev::Wake { slot, .. }
+        | Ev::Turn { slot, .. }
         | Ev::Link { slot, .. }) = ev
         else {
             return None;
@@ -508,11 +524,9 @@ impl World {
             return;
         };
         let (meta, bytes) = (snapshot.meta.clone(), snapshot.bytes.len() as u64);
+        let store = Box::new(self.restore(snapshot));
         self.counts.installs += 1;
-        let index = meta.index.0;
-        let store = Box::new(tern::store::Store {});
         run.core.on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
-        run.core.restore(index, self.truth.replay(index));
     }
 
     fn on_deliver(&mut self, slot: usize, to: u64, from: u64, bytes: &[u8]) {
@@ -571,13 +585,14 @@ impl World {
         };
         let now = self.now_of(slot, run.mono_off_us);
         let mut fx = std::mem::take(&mut self.fx);
-        let (mut removed, mut stopped) = (false, false);
+        let (mut removed, mut stopped, mut lost) = (false, false, false);
         for _ in 0..2 {
             fx.clear();
             run.core.advance(now, &mut fx);
             let done = self.carry_out(slot, &mut run, &mut fx);
             self.fail(done);
             removed |= fx.removed;
+            lost |= fx.facts.iter().any(|f| matches!(f, Fact::Amnesia));
             stopped |= fx.stopped;
             self.maybe_sync(slot, &mut run);
         }
@@ -591,7 +606,10 @@ impl World {
                 self.queue.push(at, Ev::Wake { slot, epoch });
             }
         }
-        let lost = run.core.is_amnesiac();
+        if run.core.wants_turn() {
+            let epoch = self.hosts[slot].epoch;
+            self.queue.push(self.now_us + 1, Ev::Turn { slot, epoch });
+        }
         self.hosts[slot].place = Place::Up(run);
         if removed || lost {
             self.trace.note(slot, "leaves", u64::from(removed), u64::from(lost), 0);
@@ -647,7 +665,7 @@ impl World {
         }
         run.disk.append(&mut fx.persist, fx.lsn);
         let before = run.seen;
-        run.seen = run.core.seen();
+        run.seen = seen_of(&run.core);
         self.look(slot, run, &before, fx)?;
         for (to, message) in fx.send.drain(..) {
             check_send(&run.disk.image, &self.truth, who, to, &message)?;
@@ -704,7 +722,7 @@ impl World {
             self.truth.on_leader(seen.id, seen.term, &run.log)?;
         }
         if seen.applied > before.applied {
-            let state = run.core.state_hash();
+            let state = (seen.applied % 16 == 0).then(|| run.core.store().state_hash());
             self.truth.on_applied(seen.id, seen.applied, seen.etcd, state)?;
         }
         Ok(())
@@ -758,6 +776,20 @@ impl World {
 /// Whether a message carries a term by itself.
 fn message_alone(bytes: &[u8], term: u64) -> bool {
     raft::wire::decode(bytes).is_ok_and(|m| m.term.0 >= term)
+}
+
+/// What a machine shows of itself.
+fn seen_of(core: &Machine) -> Seen {
+    let raft = core.raft();
+    Seen {
+        id: core.id().0,
+        term: raft.term().0,
+        commit: raft.committed().0,
+        applied: core.applied().0,
+        etcd: core.store().index().0,
+        leader: raft.leader().0,
+        leads: raft.role() == RaftRole::Leader,
+    }
 }
 
 /// Whether an answer promises that something was done.

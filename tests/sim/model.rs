@@ -327,8 +327,8 @@ impl Model {
     }
 }
 
-/// Whether a watcher of `path` is told of `event`.
-pub fn reaches(told: &Told, path: &KeyPath, recursive: bool) -> bool {
+/// Whether a watcher of `path` is told of an event; the past tells hidden nodes too.
+pub fn reaches(told: &Told, path: &KeyPath, recursive: bool, past: bool) -> bool {
     let (at, watched) = (&*told.event.node.key, path.as_str());
     if told.silent {
         return false;
@@ -342,7 +342,7 @@ pub fn reaches(told: &Told, path: &KeyPath, recursive: bool) -> bool {
         rest.starts_with('/').then_some(outer.len())
     };
     if recursive && let Some(cut) = below(watched, at) {
-        return !at[cut..].contains("/_");
+        return past || !at[cut..].contains("/_");
     }
     // The end of a directory wakes those who wait below it.
     let ends = matches!(told.event.action, Action::Delete | Action::Expire | Action::CompareAndDelete);

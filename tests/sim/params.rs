@@ -88,7 +88,7 @@ impl Params {
             election_ms,
             snapshot_count: rng.range(50, 100),
             history_events: *rng.pick(&[10, 100, 1_000]),
-            active_size: *rng.pick(&[3, 5, 9]),
+            active_size: (machines as u32).max(*rng.pick(&[3, 5, 9])),
             remove_delay_ms: *rng.pick(&[2_000, 5_000, 1_800_000]),
             net: NetParams::draw(rng),
             sync_us_min,

@@ -118,7 +118,6 @@ pub struct Truth {
     pub membership_changes: u64,
     /// As last committed.
     pub active_size: Option<u32>,
-    commands: Vec<Command>,
 }
 
 impl Truth {
@@ -136,18 +135,7 @@ impl Truth {
         self.committed.push((meta.term.0, 0));
         self.apply(1, &command);
         self.members[0].voter = true;
-        self.commands.push(command);
         self.etcd_at.push(self.model.index());
-    }
-
-    /// The key space after the first `index` commands.
-    pub fn replay(&self, index: u64) -> (Model, super::views::Views) {
-        let (mut model, mut views) = (Model::default(), super::views::Views::default());
-        for (i, command) in self.commands[..index as usize].iter().enumerate() {
-            views.apply(&mut model, i as u64 + 1, command);
-            model.apply(command);
-        }
-        (model, views)
     }
 
     pub fn committed(&self) -> u64 {
@@ -317,7 +305,6 @@ impl Truth {
         };
         self.committed.push((term, hash));
         self.apply(index, &command);
-        self.commands.push(command);
         self.etcd_at.push(self.model.index());
         Ok(())
     }

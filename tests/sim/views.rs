@@ -18,15 +18,17 @@ impl Views {
                 name,
                 peer_url,
                 client_url,
+                replaces,
                 ..
             } => {
                 let known = self.members.get(name);
                 let same = known.is_some_and(|k| k.1 == *peer_url && k.2 == *client_url);
-                let id = known.map_or(index, |k| k.0);
+                let id = known.filter(|k| k.0 != *replaces).map_or(index, |k| k.0);
                 let action = if known.is_some() { Action::Update } else { Action::Create };
+                self.members.insert(name.clone(), (id, peer_url.clone(), client_url.clone()));
                 if !same {
-                    self.members.insert(name.clone(), (id, peer_url.clone(), client_url.clone()));
-                    model.set_view(action, &path(name), Some("x"));
+                    let value = format!("etcd={}&raft={}", escaped(client_url), escaped(peer_url));
+                    model.set_view(action, &path(name), Some(&value));
                 }
             }
             Command::Remove { id } => {
@@ -36,7 +38,16 @@ impl Views {
                     model.set_view(Action::Delete, &path(&name), None);
                 }
             }
-            Command::SetConfig(_) => model.set_view(Action::Set, "/_etcd/config", Some("x")),
+            Command::SetConfig(config) => {
+                let seconds = |ms: u64| ms as f64 / 1_000.0;
+                let value = format!(
+                    "{{\"activeSize\":{},\"removeDelay\":{},\"syncInterval\":{}}}",
+                    config.active_size,
+                    seconds(config.remove_delay_ms),
+                    seconds(config.sync_interval_ms)
+                );
+                model.set_view(Action::Set, "/_etcd/config", Some(&value));
+            }
             _ => {}
         }
     }
@@ -44,4 +55,9 @@ impl Views {
 
 fn path(name: &str) -> String {
     format!("/_etcd/machines/{name}")
+}
+
+/// The simulator's URLs hold only two characters that are escaped.
+fn escaped(url: &str) -> String {
+    url.replace(':', "%3A").replace('/', "%2F")
 }

@@ -62,9 +62,9 @@ impl World {
         match &answer.outcome {
             Outcome::Backlog { events, done } => {
                 for event in events {
-                    self.tell_watcher(slot, ticket, event, *done)?;
+                    self.tell_watcher(slot, ticket, event, *done, true)?;
                 }
-                if !*done {
+                if !*done && !events.is_empty() {
                     let epoch = self.hosts[slot].epoch;
                     self.later(slot, epoch, ticket, Op::More);
                 }
@@ -81,12 +81,12 @@ impl World {
     /// An event for some watchers.
     pub fn on_delivery(&mut self, slot: usize, delivery: &Delivery) -> Checked {
         for (ticket, ends) in &delivery.tickets {
-            self.tell_watcher(slot, *ticket, &delivery.event, *ends)?;
+            self.tell_watcher(slot, *ticket, &delivery.event, *ends, false)?;
         }
         Ok(())
     }
 
-    fn tell_watcher(&mut self, slot: usize, ticket: Ticket, event: &Event, ends: bool) -> Checked {
+    fn tell_watcher(&mut self, slot: usize, ticket: Ticket, event: &Event, ends: bool, past: bool) -> Checked {
         let Some(watcher) = self.watchers.get_mut(&ticket.0) else {
             return Ok(());
         };
@@ -96,7 +96,7 @@ impl World {
             return violation("watch-order", text);
         }
         let model = &self.truth.model;
-        let missed = |i: &u64| model.event(*i).is_some_and(|t| reaches(t, &watcher.path, watcher.recursive));
+        let missed = |i: &u64| model.event(*i).is_some_and(|t| reaches(t, &watcher.path, watcher.recursive, past));
         if let Some(missed) = (watcher.next..index).find(missed) {
             let text = format!("m{slot} does not tell {} of {missed} but of {index}", watcher.path.as_str());
             return violation("watch-lost", text);
@@ -124,7 +124,7 @@ impl World {
                 continue;
             };
             let model = &self.truth.model;
-            let missed = |i: &u64| model.event(*i).is_some_and(|t| reaches(t, &watcher.path, watcher.recursive));
+            let missed = |i: &u64| model.event(*i).is_some_and(|t| reaches(t, &watcher.path, watcher.recursive, false));
             if let Some(missed) = (watcher.next..=etcd).find(missed) {
                 let text = format!("m{} never tells {} of {missed}", watcher.slot, watcher.path.as_str());
                 return violation("watch-lost", text);
