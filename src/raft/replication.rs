@@ -77,17 +77,19 @@ impl Raft {
         };
         let news = peer.commit_sent < self.commit_index.min(peer.next.prev());
         let due = match peer.flow {
-            Flow::Snapshot { .. } => false,
+            Flow::Snapshot { .. } => return false,
             Flow::Probe { sent } => !sent,
             Flow::Replicate => news || (peer.next <= end && !peer.is_full()),
         };
-        if !due {
-            return false;
-        }
+        // Even while nothing may be sent: a window full of lost messages is only found out by a heartbeat that can be
+        // compared, and behind a released log there is none.
         if self.log.term_at(peer.next.prev()).is_none() {
             let peer = &mut self.peers[at];
             peer.become_snapshot(&self.snapshot);
             Raft::want_chunk(peer, self.now_us, &mut self.out.chunks_wanted);
+            return false;
+        }
+        if !due {
             return false;
         }
         let entries = match peer.is_full() {
