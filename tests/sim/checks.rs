@@ -26,7 +26,10 @@ impl Seen {
         ];
         for (check, was, is) in pairs {
             if is < was {
-                return violation(check, format!("machine {} went from {was} to {is}", self.id));
+                return violation(
+                    check,
+                    format!("machine {} went from {was} to {is}", self.id),
+                );
             }
         }
         Ok(())
@@ -34,17 +37,29 @@ impl Seen {
 }
 
 /// A vote, an acknowledgement or a campaign must be durable before it leaves; a notice of removal must be true.
-pub fn check_send(image: &Image, truth: &Truth, from: u64, to: PeerId, message: &Message) -> Checked {
+pub fn check_send(
+    image: &Image,
+    truth: &Truth,
+    from: u64,
+    to: PeerId,
+    message: &Message,
+) -> Checked {
     let term = message.term;
     let durable = |check, good: bool| {
         if good {
             return Ok(());
         }
-        let text = format!("machine {from} says {message:?} to {to:?}, its disk has {:?} {:?}", image.term, image.vote);
+        let text = format!(
+            "machine {from} says {message:?} to {to:?}, its disk has {:?} {:?}",
+            image.term, image.vote
+        );
         violation(check, text)
     };
     match &message.rpc {
-        Rpc::Vote { pre: false, granted: true } => {
+        Rpc::Vote {
+            pre: false,
+            granted: true,
+        } => {
             let stored = image.term > term || (image.term == term && image.vote == to);
             durable("durable-vote", stored)
         }
@@ -52,17 +67,28 @@ pub fn check_send(image: &Image, truth: &Truth, from: u64, to: PeerId, message: 
             let stored = image.term > term || (image.term == term && image.vote.0 == from);
             durable("durable-candidacy", stored)
         }
-        Rpc::AppendReply { answer: AppendAnswer::Accepted { matched, .. }, .. } => {
+        Rpc::AppendReply {
+            answer: AppendAnswer::Accepted { matched, .. },
+            ..
+        } => {
             // A log that a later term's leader has cut since may be shorter.
             let held = image.held(matched.0) != Held::Never || matched.0 == 0;
-            durable("durable-ack", image.term > term || (image.term == term && held))
+            durable(
+                "durable-ack",
+                image.term > term || (image.term == term && held),
+            )
         }
-        Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } => durable("durable-term", image.term >= term),
+        Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } => {
+            durable("durable-term", image.term >= term)
+        }
         Rpc::Removed { id, .. } => {
             if term != Term::REMOVED || truth.removed.contains_key(&id.0) {
                 return Ok(());
             }
-            violation("false-removal", format!("machine {from} tells {} that it was removed", id.0))
+            violation(
+                "false-removal",
+                format!("machine {from} tells {} that it was removed", id.0),
+            )
         }
         _ => Ok(()),
     }
@@ -71,13 +97,31 @@ pub fn check_send(image: &Image, truth: &Truth, from: u64, to: PeerId, message: 
 /// A short name of a message and three numbers of it, for the trace.
 pub fn describe(message: &Message) -> (&'static str, u64, u64) {
     match &message.rpc {
-        Rpc::RequestVote { pre: true, last_index, .. } => ("pre-vote?", last_index.0, 0),
-        Rpc::RequestVote { pre: false, hand_over, last_index, .. } => ("vote?", last_index.0, u64::from(*hand_over)),
+        Rpc::RequestVote {
+            pre: true,
+            last_index,
+            ..
+        } => ("pre-vote?", last_index.0, 0),
+        Rpc::RequestVote {
+            pre: false,
+            hand_over,
+            last_index,
+            ..
+        } => ("vote?", last_index.0, u64::from(*hand_over)),
         Rpc::Vote { pre: true, granted } => ("pre-vote", u64::from(*granted), 0),
-        Rpc::Vote { pre: false, granted } => ("vote", u64::from(*granted), 0),
-        Rpc::AppendEntries { prev_index, entries, .. } => ("append", prev_index.0, entries.len() as u64),
+        Rpc::Vote {
+            pre: false,
+            granted,
+        } => ("vote", u64::from(*granted), 0),
+        Rpc::AppendEntries {
+            prev_index,
+            entries,
+            ..
+        } => ("append", prev_index.0, entries.len() as u64),
         Rpc::AppendReply { answer, .. } => match answer {
-            AppendAnswer::Accepted { verified, matched, .. } => ("accepted", verified.0, matched.0),
+            AppendAnswer::Accepted {
+                verified, matched, ..
+            } => ("accepted", verified.0, matched.0),
             AppendAnswer::Rejected { prev, hint, .. } => ("rejected", prev.0, hint.0),
             AppendAnswer::Stale => ("stale", 0, 0),
         },

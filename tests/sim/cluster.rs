@@ -45,7 +45,9 @@ pub enum Place {
     /// No machine yet.
     Empty,
     /// A machine without data that asks to join.
-    Joining { incarnation: u64 },
+    Joining {
+        incarnation: u64,
+    },
     Up(Box<Running>),
     Down(Image),
 }
@@ -64,24 +66,73 @@ pub struct Host {
     /// Whom to ask to join, as the last one asked has told.
     pub ask_next: Option<usize>,
     pub join_at_us: u64,
+    pub started_us: u64,
 }
 
 /// What may happen.
 pub enum Ev {
-    Deliver { slot: usize, to: u64, from: u64, bytes: Box<[u8]> },
-    Synced { slot: usize, epoch: u64 },
-    Saved { slot: usize, epoch: u64 },
-    Received { slot: usize, epoch: u64 },
-    Piece { slot: usize, epoch: u64, to: u64, index: u64, offset: u64 },
-    Wake { slot: usize, epoch: u64 },
-    Turn { slot: usize, epoch: u64 },
-    Link { slot: usize, epoch: u64, peer: u64, up: bool },
-    Think { client: usize },
-    Timeout { client: usize, seq: u64 },
-    Again { client: usize, seq: u64 },
-    Ask { slot: usize, epoch: u64, ticket: Ticket, op: Box<Op> },
-    Join { slot: usize },
-    Start { slot: usize },
+    Deliver {
+        slot: usize,
+        to: u64,
+        from: u64,
+        bytes: Box<[u8]>,
+    },
+    Synced {
+        slot: usize,
+        epoch: u64,
+    },
+    Saved {
+        slot: usize,
+        epoch: u64,
+    },
+    Received {
+        slot: usize,
+        epoch: u64,
+    },
+    Piece {
+        slot: usize,
+        epoch: u64,
+        to: u64,
+        index: u64,
+        offset: u64,
+    },
+    Wake {
+        slot: usize,
+        epoch: u64,
+    },
+    Turn {
+        slot: usize,
+        epoch: u64,
+    },
+    Link {
+        slot: usize,
+        epoch: u64,
+        peer: u64,
+        up: bool,
+    },
+    Think {
+        client: usize,
+    },
+    Timeout {
+        client: usize,
+        seq: u64,
+    },
+    Again {
+        client: usize,
+        seq: u64,
+    },
+    Ask {
+        slot: usize,
+        epoch: u64,
+        ticket: Ticket,
+        op: Box<Op>,
+    },
+    Join {
+        slot: usize,
+    },
+    Start {
+        slot: usize,
+    },
     Blow,
     Look,
 }
@@ -156,6 +207,7 @@ pub struct World {
     pub counts: Counts,
     pub phase: Phase,
     pub phase_since_us: u64,
+    pub redial_us: u64,
     pub violation: Option<Violation>,
     pub plant: Plant,
     scratch: Vec<u8>,
@@ -168,7 +220,11 @@ pub fn name_of(slot: usize) -> Box<str> {
 
 /// The slot that a URL points to.
 pub fn slot_of(url: &str) -> Option<usize> {
-    url.strip_prefix("http://m")?.split(':').next()?.parse().ok()
+    url.strip_prefix("http://m")?
+        .split(':')
+        .next()?
+        .parse()
+        .ok()
 }
 
 impl World {
@@ -187,6 +243,7 @@ impl World {
             lies: plant.lies,
             ask_next: None,
             join_at_us: 0,
+            started_us: 0,
         });
         let hosts = hosts.collect();
         let mut world = World {
@@ -210,6 +267,7 @@ impl World {
             counts: Counts::default(),
             phase: Phase::Setup,
             phase_since_us: 0,
+            redial_us: 0,
             violation: None,
             plant,
             scratch: Vec::new(),
@@ -317,11 +375,13 @@ impl World {
             return;
         };
         self.hosts[slot].epoch += 1;
+        self.hosts[slot].started_us = self.now_us;
         let mono_off_us = self.rng.below(1_000_000_000);
         let now = self.now_of(slot, mono_off_us);
         let seed = self.rng.next();
         let log = MemLog::of(&image);
-        self.trace.note(slot, "start", image.id.0, image.last(), image.commit);
+        self.trace
+            .note(slot, "start", image.id.0, image.last(), image.commit);
         let disk = Disk::new(image, self.hosts[slot].lies);
         let core = self.recover(slot, &disk.image, seed, now);
         let mut run = Box::new(Running {
@@ -340,7 +400,10 @@ impl World {
         self.fail(started);
         let (commit, last) = (run.disk.image.commit, run.disk.image.last());
         if run.disk.image.faulty == 0 && run.seen.applied < commit.min(last) {
-            let text = format!("machine m{slot} starts at {} though its log says {commit}", run.seen.applied);
+            let text = format!(
+                "machine m{slot} starts at {} though its log says {commit}",
+                run.seen.applied
+            );
             self.fail(violation("starts-behind", text));
         }
         let id = run.seen.id;
@@ -378,7 +441,9 @@ impl World {
         };
         let mut restore = Restore::new(limits);
         for piece in pieces(&snapshot.bytes) {
-            restore.chunk(piece).expect("the disk keeps snapshots as they are");
+            restore
+                .chunk(piece)
+                .expect("the disk keeps snapshots as they are");
         }
         restore.finish().expect("the disk keeps snapshots whole")
     }
@@ -394,10 +459,26 @@ impl World {
             }
             let at = self.now_us + self.rng.range(50, 2_000);
             let epoch = self.hosts[other].epoch;
-            self.queue.push(at, Ev::Link { slot: other, epoch, peer: id, up });
+            self.queue.push(
+                at,
+                Ev::Link {
+                    slot: other,
+                    epoch,
+                    peer: id,
+                    up,
+                },
+            );
             if up {
                 let epoch = self.hosts[slot].epoch;
-                self.queue.push(at, Ev::Link { slot, epoch, peer, up });
+                self.queue.push(
+                    at,
+                    Ev::Link {
+                        slot,
+                        epoch,
+                        peer,
+                        up,
+                    },
+                );
             }
         }
     }
@@ -412,7 +493,8 @@ impl World {
         self.counts.crashes += 1;
         let id = run.seen.id;
         let image = run.disk.crash(&mut self.rng);
-        self.trace.note(slot, "crash", id, image.last(), image.commit);
+        self.trace
+            .note(slot, "crash", id, image.last(), image.commit);
         self.hosts[slot].place = Place::Down(image);
         self.hosts[slot].epoch += 1;
         self.hosts[slot].paused_until_us = 0;
@@ -437,7 +519,12 @@ impl World {
             return true;
         }
         match ev {
-            Ev::Deliver { slot, to, from, bytes } => self.on_deliver(slot, to, from, &bytes),
+            Ev::Deliver {
+                slot,
+                to,
+                from,
+                bytes,
+            } => self.on_deliver(slot, to, from, &bytes),
             Ev::Synced { slot, epoch } => self.input(slot, epoch, |_, run, now| {
                 let lsn = run.disk.end_sync();
                 run.core.on_synced(now, lsn);
@@ -445,17 +532,40 @@ impl World {
             Ev::Saved { slot, epoch } => self.input(slot, epoch, |world, run, now| {
                 let (index, bytes, older) = run.disk.end_snapshot();
                 world.counts.snapshots += 1;
-                world.trace.note(slot, "snapshot saved", index.0, bytes, older.0);
-                run.core.on_snapshot(now, SnapshotIn::Saved { index, bytes, older });
+                world
+                    .trace
+                    .note(slot, "snapshot saved", index.0, bytes, older.0);
+                run.core.on_snapshot(
+                    now,
+                    SnapshotIn::Saved {
+                        index,
+                        bytes,
+                        older,
+                    },
+                );
             }),
             Ev::Received { slot, epoch } => self.input(slot, epoch, World::on_received),
-            Ev::Piece { slot, epoch, to, index, offset } => self.input(slot, epoch, |world, run, now| {
+            Ev::Piece {
+                slot,
+                epoch,
+                to,
+                index,
+                offset,
+            } => self.input(slot, epoch, |world, run, now| {
                 let bytes_max = 400 + world.rng.index(4_000);
                 let data = run.disk.read_snapshot(Index(index), offset, bytes_max);
                 let read = data.as_ref().map_or(0, |d| d.0.len() as u64);
                 world.trace.note(slot, "read snapshot", index, offset, read);
                 let (to, index) = (PeerId(to), Index(index));
-                run.core.on_snapshot(now, SnapshotIn::Read { to, index, offset, data });
+                run.core.on_snapshot(
+                    now,
+                    SnapshotIn::Read {
+                        to,
+                        index,
+                        offset,
+                        data,
+                    },
+                );
             }),
             Ev::Wake { slot, epoch } => self.input(slot, epoch, |world, run, now| {
                 if run.wake_us <= world.now_us {
@@ -464,15 +574,27 @@ impl World {
                 }
             }),
             Ev::Turn { slot, epoch } => self.input(slot, epoch, |_, _, _| {}),
-            Ev::Link { slot, epoch, peer, up } => self.input(slot, epoch, |_, run, now| {
+            Ev::Link {
+                slot,
+                epoch,
+                peer,
+                up,
+            } => self.input(slot, epoch, |_, run, now| {
                 let state = if up { LinkState::Up } else { LinkState::Closed };
                 run.core.on_link(now, PeerId(peer), state);
             }),
             Ev::Think { client } => self.on_think(client),
             Ev::Timeout { client, seq } => self.on_timeout(client, seq),
             Ev::Again { client, seq } => self.on_again(client, seq),
-            Ev::Ask { slot, epoch, ticket, op } => {
-                self.input(slot, epoch, |_, run, now| run.core.on_request(now, ticket, *op));
+            Ev::Ask {
+                slot,
+                epoch,
+                ticket,
+                op,
+            } => {
+                self.input(slot, epoch, |_, run, now| {
+                    run.core.on_request(now, ticket, *op)
+                });
             }
             Ev::Join { slot } => self.on_join(slot),
             Ev::Start { slot } => self.start(slot),
@@ -504,7 +626,12 @@ impl World {
     }
 
     /// One input to a process, if it is still the same one, and its turn.
-    pub fn input(&mut self, slot: usize, epoch: u64, give: impl FnOnce(&mut World, &mut Running, Now)) {
+    pub fn input(
+        &mut self,
+        slot: usize,
+        epoch: u64,
+        give: impl FnOnce(&mut World, &mut Running, Now),
+    ) {
         if self.hosts[slot].epoch != epoch {
             return;
         }
@@ -526,7 +653,8 @@ impl World {
         let (meta, bytes) = (snapshot.meta.clone(), snapshot.bytes.len() as u64);
         let store = Box::new(self.restore(snapshot));
         self.counts.installs += 1;
-        run.core.on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
+        run.core
+            .on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
     }
 
     fn on_deliver(&mut self, slot: usize, to: u64, from: u64, bytes: &[u8]) {
@@ -556,13 +684,25 @@ impl World {
             && !after.leads
             && message_alone(bytes, after.term)
         {
-            let text = format!("removed {from} raises the term of m{slot} from {} to {}", before.term, after.term);
+            let text = format!(
+                "removed {from} raises the term of m{slot} from {} to {}",
+                before.term, after.term
+            );
             self.fail(violation("removed-raises-term", text));
         }
     }
 
     fn take_along(&mut self, run: &mut Running, now: Now) {
-        let Some((_, Ev::Deliver { slot, to, from, bytes })) = self.queue.pop() else {
+        let Some((
+            _,
+            Ev::Deliver {
+                slot,
+                to,
+                from,
+                bytes,
+            },
+        )) = self.queue.pop()
+        else {
             unreachable!("it was looked at");
         };
         self.counts.events += 1;
@@ -612,7 +752,8 @@ impl World {
         }
         self.hosts[slot].place = Place::Up(run);
         if removed || lost {
-            self.trace.note(slot, "leaves", u64::from(removed), u64::from(lost), 0);
+            self.trace
+                .note(slot, "leaves", u64::from(removed), u64::from(lost), 0);
             self.leave(slot, removed);
         } else if stopped {
             self.crash(slot);
@@ -636,7 +777,8 @@ impl World {
             }
         }
         let epoch = self.hosts[slot].epoch;
-        self.queue.push(self.now_us + took, Ev::Synced { slot, epoch });
+        self.queue
+            .push(self.now_us + took, Ev::Synced { slot, epoch });
     }
 
     fn carry_out(&mut self, slot: usize, run: &mut Running, fx: &mut Effects) -> Checked {
@@ -648,7 +790,8 @@ impl World {
             match op {
                 Persist::State { .. } => {}
                 Persist::Append { entries, .. } => {
-                    self.truth.on_appended(who, &mut run.log, run.seen.commit, entries)?;
+                    self.truth
+                        .on_appended(who, &mut run.log, run.seen.commit, entries)?;
                 }
                 Persist::Installed { meta, keep_tail } => {
                     run.log.install(meta.index.0, meta.term.0, *keep_tail);
@@ -693,9 +836,23 @@ impl World {
             SnapshotOut::Abandon => run.disk.abandon_snapshot(),
             SnapshotOut::Read { to, index, offset } => {
                 let (to, index) = (to.0, index.0);
-                self.queue.push(soon, Ev::Piece { slot, epoch, to, index, offset });
+                self.queue.push(
+                    soon,
+                    Ev::Piece {
+                        slot,
+                        epoch,
+                        to,
+                        index,
+                        offset,
+                    },
+                );
             }
-            SnapshotOut::Receive { meta, offset, data, done } => {
+            SnapshotOut::Receive {
+                meta,
+                offset,
+                data,
+                done,
+            } => {
                 if run.disk.receive(meta, offset, &data, done) {
                     self.queue.push(soon, Ev::Received { slot, epoch });
                 }
@@ -712,25 +869,40 @@ impl World {
         seen.check_after(before)?;
         if seen.commit > before.commit {
             let promised = fx.answers.iter().any(|a| is_promise(&a.outcome));
-            let check = if promised { "durable-answer" } else { "durable-commit" };
+            let check = if promised {
+                "durable-answer"
+            } else {
+                "durable-commit"
+            };
             self.check_commit(slot, run, check, (before.commit + 1, seen.commit))?;
         }
         run.voters.clear();
-        run.voters.extend(run.core.configuration().voters().map(|v| v.0));
+        run.voters
+            .extend(run.core.configuration().voters().map(|v| v.0));
         if seen.leads && (!before.leads || seen.term != before.term) {
-            self.trace.note(slot, "leads", seen.term, run.log.last(), seen.commit);
+            self.trace
+                .note(slot, "leads", seen.term, run.log.last(), seen.commit);
             self.truth.on_leader(seen.id, seen.term, &run.log)?;
         }
         if seen.applied > before.applied {
             let state = (seen.applied % 16 == 0).then(|| run.core.store().state_hash());
-            self.truth.on_applied(seen.id, seen.applied, seen.etcd, state)?;
+            self.truth
+                .on_applied(seen.id, seen.applied, seen.etcd, state)?;
         }
         Ok(())
     }
 
-    fn check_commit(&mut self, slot: usize, run: &Running, check: &'static str, range: (u64, u64)) -> Checked {
+    fn check_commit(
+        &mut self,
+        slot: usize,
+        run: &Running,
+        check: &'static str,
+        range: (u64, u64),
+    ) -> Checked {
         let now: Vec<u64> = run.core.configuration().voters().map(|v| v.0).collect();
-        let World { truth, hosts, ids, .. } = self;
+        let World {
+            truth, hosts, ids, ..
+        } = self;
         let held = |voter: u64, index: u64| {
             let at = *ids.get(&voter).unwrap_or(&usize::MAX);
             let image = match hosts.get(at).map(|h| &h.place) {
@@ -739,15 +911,27 @@ impl World {
                 Some(Place::Down(image)) => image,
                 Some(Place::Empty | Place::Joining { .. }) | None => return Held::Never,
             };
-            if image.id.0 == voter { image.held(index) } else { Held::Never }
+            if image.id.0 == voter {
+                image.held(index)
+            } else {
+                Held::Never
+            }
         };
         let committed = truth.committed();
-        truth.on_commit(check, run.seen.id, &run.log, range, &[now, run.voters.clone()], held)?;
+        truth.on_commit(
+            check,
+            run.seen.id,
+            &run.log,
+            range,
+            &[now, run.voters.clone()],
+            held,
+        )?;
         self.counts.commits = self.truth.committed();
         if self.truth.committed() > committed {
             for other in (0..self.hosts.len()).filter(|o| *o != slot) {
                 if let Some(leader) = self.up(other).filter(|r| r.seen.leads) {
-                    self.truth.check_complete(leader.seen.id, leader.seen.term, &leader.log)?;
+                    self.truth
+                        .check_complete(leader.seen.id, leader.seen.term, &leader.log)?;
                 }
             }
         }
@@ -768,7 +952,15 @@ impl World {
                 batch => time.next_multiple_of(batch),
             };
             let bytes = self.scratch.as_slice().into();
-            self.queue.push(time, Ev::Deliver { slot: target, to: to.0, from, bytes });
+            self.queue.push(
+                time,
+                Ev::Deliver {
+                    slot: target,
+                    to: to.0,
+                    from,
+                    bytes,
+                },
+            );
         }
     }
 }

@@ -30,7 +30,11 @@ pub enum Held {
     Never,
     /// It is in the snapshot.
     Behind,
-    Entry { term: u64, hash: u64, good: bool },
+    Entry {
+        term: u64,
+        hash: u64,
+        good: bool,
+    },
 }
 
 /// What is durable.
@@ -103,13 +107,20 @@ impl Image {
             return;
         };
         let end = self.first + self.recs.len() as u64;
-        assert!(from >= self.first && from <= end, "entry {from} is not in {}..={end}", self.first);
+        assert!(
+            from >= self.first && from <= end,
+            "entry {from} is not in {}..={end}",
+            self.first
+        );
         while self.first + self.recs.len() as u64 > from {
             let gone = self.recs.pop_back().expect("it is longer");
             self.faulty -= usize::from(matches!(gone.entry.body, Body::Faulty { .. }));
         }
         for (i, entry) in entries.into_iter().enumerate() {
-            assert!(entry.index.0 == from + i as u64, "entries stand at consecutive indexes");
+            assert!(
+                entry.index.0 == from + i as u64,
+                "entries stand at consecutive indexes"
+            );
             let hash = body_hash(&entry.body).unwrap_or(0);
             self.faulty += usize::from(matches!(entry.body, Body::Faulty { .. }));
             self.recs.push_back(Rec { entry, hash });
@@ -117,7 +128,10 @@ impl Image {
     }
 
     fn install(&mut self, meta: &SnapshotMeta, keep_tail: bool) {
-        let at = self.snapshots.iter().position(|s| s.meta.index == meta.index && s.meta.term == meta.term);
+        let at = self
+            .snapshots
+            .iter()
+            .position(|s| s.meta.index == meta.index && s.meta.term == meta.term);
         let at = at.expect("a snapshot is on the disk before the record that names it");
         let mut snapshot = self.snapshots.remove(at);
         snapshot.in_use = true;
@@ -177,8 +191,12 @@ impl Image {
 
     /// Keeps a snapshot that was made here; the index of the older of the two kept ones.
     fn keep(&mut self, snapshot: Snapshot) -> u64 {
-        let at = self.snapshots.iter().position(|s| !s.in_use || s.meta.index > snapshot.meta.index);
-        self.snapshots.insert(at.unwrap_or(self.snapshots.len()), snapshot);
+        let at = self
+            .snapshots
+            .iter()
+            .position(|s| !s.in_use || s.meta.index > snapshot.meta.index);
+        self.snapshots
+            .insert(at.unwrap_or(self.snapshots.len()), snapshot);
         while self.snapshots.iter().filter(|s| s.in_use).count() > 2 {
             self.snapshots.remove(0);
         }
@@ -188,7 +206,9 @@ impl Image {
     /// The newest snapshot turns out to be damaged: go back to the one before if the log still reaches it.
     pub fn lose_newest_snapshot(&mut self) -> bool {
         self.snapshots.retain(|s| s.in_use);
-        let able = self.snapshots.len() == 2 && !self.recs.is_empty() && self.first <= self.snapshots[0].meta.index.0 + 1;
+        let able = self.snapshots.len() == 2
+            && !self.recs.is_empty()
+            && self.first <= self.snapshots[0].meta.index.0 + 1;
         if able {
             self.snapshots.pop();
         }
@@ -327,7 +347,10 @@ impl Disk {
     fn write_one(&mut self, op: Persist) {
         match op {
             Persist::State { .. } if self.lies.no_state => {}
-            Persist::Append { mut entries, commit } if self.lies.short_batch && entries.len() > 1 => {
+            Persist::Append {
+                mut entries,
+                commit,
+            } if self.lies.short_batch && entries.len() > 1 => {
                 entries.truncate(1);
                 self.image.apply(Persist::Append { entries, commit });
             }
@@ -335,7 +358,12 @@ impl Disk {
                 let from = entries.first().map_or(u64::MAX, |e| e.index.0);
                 let end = from.saturating_add(entries.len() as u64);
                 let old: Vec<Rec> = (end..=self.image.last())
-                    .filter_map(|i| self.image.recs.get((i - self.image.first) as usize).cloned())
+                    .filter_map(|i| {
+                        self.image
+                            .recs
+                            .get((i - self.image.first) as usize)
+                            .cloned()
+                    })
                     .collect();
                 self.image.apply(Persist::Append { entries, commit });
                 self.image.recs.extend(old);
@@ -378,8 +406,17 @@ impl Disk {
     }
 
     /// A piece of a kept snapshot, and whether it is the last.
-    pub fn read_snapshot(&self, index: Index, offset: u64, bytes_max: usize) -> Option<(Box<[u8]>, bool)> {
-        let file = self.image.snapshots.iter().find(|s| s.in_use && s.meta.index == index)?;
+    pub fn read_snapshot(
+        &self,
+        index: Index,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Option<(Box<[u8]>, bool)> {
+        let file = self
+            .image
+            .snapshots
+            .iter()
+            .find(|s| s.in_use && s.meta.index == index)?;
         let from = (offset as usize).min(file.bytes.len());
         let to = (from + bytes_max).min(file.bytes.len());
         Some((file.bytes[from..to].into(), to == file.bytes.len()))
@@ -392,7 +429,10 @@ impl Disk {
             self.receiving = Some((Writing { meta, bytes }, false));
         }
         let (file, whole) = self.receiving.as_mut().expect("the first piece is at 0");
-        assert!(file.bytes.len() as u64 == offset && !*whole, "pieces come in order");
+        assert!(
+            file.bytes.len() as u64 == offset && !*whole,
+            "pieces come in order"
+        );
         file.bytes.extend_from_slice(data);
         *whole = done;
         done
@@ -434,7 +474,13 @@ impl Disk {
     /// A hash of what is durable, for the trace.
     pub fn hash(&self) -> u64 {
         let mut hash = Hash::new();
-        for word in [self.image.term.0, self.image.vote.0, self.image.first, self.image.last(), self.image.commit] {
+        for word in [
+            self.image.term.0,
+            self.image.vote.0,
+            self.image.first,
+            self.image.last(),
+            self.image.commit,
+        ] {
             hash.add(word);
         }
         hash.0

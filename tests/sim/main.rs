@@ -33,16 +33,25 @@ fn main() {
         let report = run(seed, &options);
         events += report.counts.events;
         if let Some(failure) = report.failure {
-            println!("seed {seed}: {}: {}", failure.violation.check, failure.violation.text);
+            println!(
+                "seed {seed}: {}: {}",
+                failure.violation.check, failure.violation.text
+            );
             println!("{}", failure.params);
             for line in failure.last {
                 println!("{line}");
             }
-            println!("cargo run --release --example sim -- --seeds {seed}..{}", seed + 1);
+            println!(
+                "cargo run --release --example sim -- --seeds {seed}..{}",
+                seed + 1
+            );
             std::process::exit(1);
         }
         println!("{seed} {:016x} {:?}", report.hash, report.counts);
     }
     let s = start.elapsed().as_secs_f64();
-    println!("{events} events in {s:.1} s, {:.0} a second", events as f64 / s);
+    println!(
+        "{events} events in {s:.1} s, {:.0} a second",
+        events as f64 / s
+    );
 }

@@ -9,6 +9,8 @@ use tern::raft::PeerId;
 
 /// Within how many election timeouts all must be equal after the healing.
 const CONVERGE_MAX: u64 = 50;
+/// After how many election timeouts without any contact a new member asks to join anew.
+const FORGOTTEN: u64 = 10;
 /// And how long the first members may take to come together.
 const SETUP_MAX: u64 = 200;
 
@@ -29,7 +31,10 @@ impl World {
                     self.enter(Phase::Faults);
                     self.queue.push(self.now_us + self.p.blow_us_mean, Ev::Blow);
                 } else if since > SETUP_MAX * self.election_us() {
-                    self.fail(violation("setup", "the first members do not come together".into()));
+                    self.fail(violation(
+                        "setup",
+                        "the first members do not come together".into(),
+                    ));
                 }
             }
             Phase::Healing => {
@@ -43,8 +48,52 @@ impl World {
             }
             Phase::Faults | Phase::Done => {}
         }
+        if self.now_us >= self.redial_us {
+            self.redial_us = self.now_us + 2 * self.election_us();
+            self.redial();
+        }
         if self.phase != Phase::Done {
-            self.queue.push(self.now_us + self.p.heartbeat_ms * 250, Ev::Look);
+            self.queue
+                .push(self.now_us + self.p.heartbeat_ms * 250, Ev::Look);
+        }
+    }
+
+    /// What the shell and the finder do for a machine that hears no leader: its links are dialled again, and whoever is
+    /// reached sees its hello; one that was let in and has heard nothing at all asks to join anew.
+    fn redial(&mut self) {
+        for slot in 0..self.hosts.len() {
+            let Some(run) = self.up(slot).filter(|r| r.seen.leader == 0) else {
+                continue;
+            };
+            let (id, empty) = (run.seen.id, run.log.last() == 0);
+            let alone_us = self.now_us - self.hosts[slot].started_us;
+            if empty && alone_us > FORGOTTEN * self.election_us() {
+                self.trace.note(slot, "forgotten", id, 0, 0);
+                self.leave(slot, true);
+                continue;
+            }
+            let members = run.core.configuration().members.iter().map(|m| m.id.0);
+            for peer in members.filter(|m| *m != id).collect::<Vec<u64>>() {
+                let Some(other) = self
+                    .ids
+                    .get(&peer)
+                    .copied()
+                    .filter(|o| !self.net.is_cut(slot, *o))
+                else {
+                    continue;
+                };
+                let epoch = self.hosts[other].epoch;
+                let at = self.now_us + self.rng.range(100, 2_000);
+                self.queue.push(
+                    at,
+                    Ev::Link {
+                        slot: other,
+                        epoch,
+                        peer: id,
+                        up: true,
+                    },
+                );
+            }
         }
     }
 
@@ -75,7 +124,9 @@ impl World {
         let run = self.up(leader)?;
         let equal = run.core.configuration().members.iter().all(|m| {
             let slot = self.ids.get(&m.id.0).copied();
-            let other = slot.and_then(|s| self.up(s)).filter(|r| r.seen.id == m.id.0);
+            let other = slot
+                .and_then(|s| self.up(s))
+                .filter(|r| r.seen.id == m.id.0);
             m.voter
                 && other.is_some_and(|r| {
                     r.seen.term == run.seen.term
@@ -96,7 +147,11 @@ impl World {
         let Some(members) = self.members_equal() else {
             return false;
         };
-        let wanting = self.hosts.iter().filter(|h| !matches!(h.place, Place::Empty)).count();
+        let wanting = self
+            .hosts
+            .iter()
+            .filter(|h| !matches!(h.place, Place::Empty))
+            .count();
         members == wanting || members >= self.active_size()
     }
 
@@ -116,7 +171,15 @@ impl World {
             text += &format!(" m{slot} {how};");
         }
         if let Some(run) = self.leader().and_then(|l| self.up(l)) {
-            text += &format!(" members {:?}", run.core.configuration().members.iter().map(|m| (m.id.0, m.voter)).collect::<Vec<_>>());
+            text += &format!(
+                " members {:?}",
+                run.core
+                    .configuration()
+                    .members
+                    .iter()
+                    .map(|m| (m.id.0, m.voter))
+                    .collect::<Vec<_>>()
+            );
         }
         text
     }
@@ -147,9 +210,12 @@ impl World {
             client_url: settings.client_url,
             incarnation,
         };
-        self.trace.note(slot, "asks to join", asked as u64, incarnation, 0);
+        self.trace
+            .note(slot, "asks to join", asked as u64, incarnation, 0);
         let epoch = self.hosts[asked].epoch;
-        self.input(asked, epoch, |_, run, now| run.core.on_request(now, ticket, Op::Join(join)));
+        self.input(asked, epoch, |_, run, now| {
+            run.core.on_request(now, ticket, Op::Join(join))
+        });
     }
 
     /// The next attempt to join; it takes the place of one that was planned.
@@ -174,7 +240,8 @@ impl World {
                     first: 1,
                     ..Image::default()
                 });
-                self.queue.push(self.now_us + self.rng.range(100, 5_000), Ev::Start { slot });
+                self.queue
+                    .push(self.now_us + self.rng.range(100, 5_000), Ev::Start { slot });
             }
             Outcome::Redirect { client_url, .. } => {
                 self.hosts[slot].ask_next = slot_of(client_url);
@@ -189,7 +256,11 @@ impl World {
     pub fn leave(&mut self, slot: usize, removed: bool) {
         self.crash(slot);
         self.counts.crashes -= 1;
-        let wait = if self.phase == Phase::Faults && removed { self.p.down_us_max } else { self.election_us() };
+        let wait = if self.phase == Phase::Faults && removed {
+            self.p.down_us_max
+        } else {
+            self.election_us()
+        };
         let after = self.rng.range(1_000, wait);
         self.begin_join(slot, after);
     }
@@ -202,7 +273,8 @@ impl World {
             return;
         }
         let mean = self.p.blow_us_mean;
-        self.queue.push(self.now_us + self.rng.range(mean / 4, mean * 2), Ev::Blow);
+        self.queue
+            .push(self.now_us + self.rng.range(mean / 4, mean * 2), Ev::Blow);
         let Some(blow) = self.p.pick_blow(&mut self.rng) else {
             return;
         };
@@ -258,7 +330,10 @@ impl World {
             Blow::LoseData => self.lose_data(slot),
             Blow::OldCopy => self.old_copy(slot),
             Blow::Join => {
-                let free = self.hosts.iter().position(|h| matches!(h.place, Place::Empty));
+                let free = self
+                    .hosts
+                    .iter()
+                    .position(|h| matches!(h.place, Place::Empty));
                 if let Some(free) = free {
                     self.begin_join(free, 1_000);
                 }
@@ -293,7 +368,9 @@ impl World {
         let name = name_of(slot);
         let ticket = self.new_ticket(Asker::Admin, leader);
         let epoch = self.hosts[leader].epoch;
-        self.input(leader, epoch, |_, run, now| run.core.on_request(now, ticket, Op::MachineRemove { name }));
+        self.input(leader, epoch, |_, run, now| {
+            run.core.on_request(now, ticket, Op::MachineRemove { name })
+        });
     }
 
     fn ask_config(&mut self, slot: usize) {
@@ -324,7 +401,9 @@ impl World {
     fn voters(&self) -> Vec<u64> {
         let runs = (0..self.hosts.len()).filter_map(|s| self.up(s));
         let newest = runs.max_by_key(|r| (r.log.last_term(), r.log.last()));
-        newest.map_or(Vec::new(), |r| r.core.configuration().voters().map(|v| v.0).collect())
+        newest.map_or(Vec::new(), |r| {
+            r.core.configuration().voters().map(|v| v.0).collect()
+        })
     }
 
     /// Whether nobody's disk has lost anything that is not made good.
@@ -332,10 +411,13 @@ impl World {
         (0..self.hosts.len()).all(|s| match &self.hosts[s].place {
             Place::Joining { .. } => false,
             Place::Empty => true,
-            Place::Up(_) | Place::Down(_) => self.image(s).is_some_and(|i| i.faulty == 0 && i.id.0 != 0),
+            Place::Up(_) | Place::Down(_) => {
+                self.image(s).is_some_and(|i| i.faulty == 0 && i.id.0 != 0)
+            }
         }) && self.voters().iter().all(|v| {
             let slot = self.ids.get(v).copied();
-            slot.and_then(|s| self.image(s)).is_some_and(|i| i.id.0 == *v)
+            slot.and_then(|s| self.image(s))
+                .is_some_and(|i| i.id.0 == *v)
         })
     }
 
@@ -366,7 +448,8 @@ impl World {
                 return;
             }
             let index = self.rng.range(first, last);
-            let safe = self.holders(slot, index) > (self.voters().len() / 2).saturating_sub(1) || index > self.truth.committed();
+            let safe = self.holders(slot, index) > (self.voters().len() / 2).saturating_sub(1)
+                || index > self.truth.committed();
             if safe && let Place::Down(image) = &mut self.hosts[slot].place {
                 let held = matches!(image.held(index), Held::Entry { good: true, .. });
                 if held {
@@ -402,9 +485,15 @@ impl World {
         let calm = self.leader().is_some_and(|leader| {
             let term = self.up(leader).map(|r| r.seen.term);
             let all = (0..self.hosts.len()).filter_map(|s| self.up(s));
-            leader != slot && all.into_iter().all(|r| Some(r.seen.term) == term && r.seen.leader != 0)
+            leader != slot
+                && all
+                    .into_iter()
+                    .all(|r| Some(r.seen.term) == term && r.seen.leader != 0)
         });
-        let all_up = self.hosts.iter().all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
+        let all_up = self
+            .hosts
+            .iter()
+            .all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
         match self.hosts[slot].copy.take() {
             Some(copy) if calm && all_up && self.may_lose(slot) => {
                 let id = self.up(slot).map(|r| r.seen.id);
@@ -412,7 +501,8 @@ impl World {
                     return;
                 }
                 self.crash(slot);
-                self.trace.note(slot, "old copy", copy.last(), copy.term.0, 0);
+                self.trace
+                    .note(slot, "old copy", copy.last(), copy.term.0, 0);
                 self.counts.losses += 1;
                 self.hosts[slot].place = Place::Down(copy);
                 let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);

@@ -81,7 +81,13 @@ impl Net {
     }
 
     /// When a message that leaves now arrives; no time: it is lost; two: it arrives twice.
-    pub fn route(&mut self, rng: &mut Rng, now_us: u64, from: usize, to: usize) -> [Option<u64>; 2] {
+    pub fn route(
+        &mut self,
+        rng: &mut Rng,
+        now_us: u64,
+        from: usize,
+        to: usize,
+    ) -> [Option<u64>; 2] {
         if self.is_cut(from, to) || rng.chance(self.params.drop_ppm) {
             return [None, None];
         }
@@ -126,7 +132,14 @@ impl Net {
                 self.way(from, to).cut = cut && from != to;
             }
         }
-        ["halves", "one-way halves", "leader alone", "leader mute", "leader deaf", "ring"][kind as usize]
+        [
+            "halves",
+            "one-way halves",
+            "leader alone",
+            "leader mute",
+            "leader deaf",
+            "ring",
+        ][kind as usize]
     }
 
     /// Holds up everything on one way until then.

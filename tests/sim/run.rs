@@ -90,10 +90,19 @@ fn check_histories(world: &mut World) -> Checked {
         match linear::check(&calls, STEPS_MAX) {
             Verdict::Linearizable => {}
             Verdict::Violation => {
-                let text = format!("the {} operations on r{key} have no order: {}", calls.len(), linear::smallest(&calls));
+                let text = format!(
+                    "the {} operations on r{key} have no order: {}",
+                    calls.len(),
+                    linear::smallest(&calls)
+                );
                 return violation("linearizability", text);
             }
-            Verdict::Open => return violation("linearizability-open", format!("r{key}: {} operations", calls.len())),
+            Verdict::Open => {
+                return violation(
+                    "linearizability-open",
+                    format!("r{key}: {} operations", calls.len()),
+                );
+            }
         }
     }
     Ok(())
@@ -113,5 +122,8 @@ fn settle(call: &Call, written: &BTreeMap<u32, u64>) -> Option<Call> {
         Act::Set(v) | Act::Create(v) | Act::Update(v) | Act::Swap { to: v, .. } => v,
         Act::Delete | Act::CompareDelete { .. } => return Some(*call),
     };
-    written.get(&value).map(|etcd| Call { hint: etcd * 2, ..*call })
+    written.get(&value).map(|etcd| Call {
+        hint: etcd * 2,
+        ..*call
+    })
 }

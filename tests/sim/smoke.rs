@@ -3,4 +3,3 @@
 mod linear_tests;
 #[path = "lib.rs"]
 mod sim;
-

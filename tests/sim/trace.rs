@@ -26,7 +26,14 @@ pub struct Trace {
 
 impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Line { time_us, slot, what, a, b, c } = self;
+        let Line {
+            time_us,
+            slot,
+            what,
+            a,
+            b,
+            c,
+        } = self;
         let ms = *time_us as f64 / 1_000.0;
         write!(f, "{ms:>12.3} m{slot} {what:<18} {a} {b} {c}")
     }
@@ -46,7 +53,14 @@ impl Trace {
         for word in [self.time_us, slot as u64, what.len() as u64, a, b, c] {
             self.hash.add(word);
         }
-        let line = Line { time_us: self.time_us, slot, what, a, b, c };
+        let line = Line {
+            time_us: self.time_us,
+            slot,
+            what,
+            a,
+            b,
+            c,
+        };
         if self.loud {
             println!("{line}");
         }

@@ -43,7 +43,9 @@ pub struct MemLog {
 
 impl MemLog {
     pub fn of(image: &Image) -> MemLog {
-        let (base, base_term) = image.newest().map_or((0, 0), |s| (s.meta.index.0, s.meta.term.0));
+        let (base, base_term) = image
+            .newest()
+            .map_or((0, 0), |s| (s.meta.index.0, s.meta.term.0));
         let terms = (base + 1..=image.last()).map(|i| match image.held(i) {
             Held::Entry { term, .. } => term,
             Held::Behind | Held::Never => unreachable!("entries follow the snapshot"),
@@ -123,7 +125,10 @@ pub struct Truth {
 impl Truth {
     /// A new cluster: its founder's Join is the first entry, known from snapshot zero alone.
     pub fn found(&mut self, meta: &SnapshotMeta) {
-        assert!(meta.index.0 == 1 && meta.configuration.members.len() == 1, "a cluster of one");
+        assert!(
+            meta.index.0 == 1 && meta.configuration.members.len() == 1,
+            "a cluster of one"
+        );
         let founder = &meta.configuration.members[0];
         let command = Command::Join {
             name: founder.name.clone(),
@@ -143,22 +148,40 @@ impl Truth {
     }
 
     pub fn committed_term(&self, index: u64) -> Option<u64> {
-        self.committed.get(index.checked_sub(1)? as usize).map(|c| c.0)
+        self.committed
+            .get(index.checked_sub(1)? as usize)
+            .map(|c| c.0)
     }
 
     fn find(&self, index: u64, term: u64) -> Option<&Known> {
-        self.known.get(index.checked_sub(1)? as usize)?.iter().find(|k| k.term == term)
+        self.known
+            .get(index.checked_sub(1)? as usize)?
+            .iter()
+            .find(|k| k.term == term)
     }
 
     /// A machine has appended entries to its log: they are the same wherever index and term are the same, and so is
     /// all that stands before them (by induction over the term of the entry before).
-    pub fn on_appended(&mut self, who: u64, log: &mut MemLog, commit: u64, entries: &[Entry]) -> Checked {
+    pub fn on_appended(
+        &mut self,
+        who: u64,
+        log: &mut MemLog,
+        commit: u64,
+        entries: &[Entry],
+    ) -> Checked {
         let Some(first) = entries.first() else {
             return Ok(());
         };
         let from = first.index.0;
         if from <= log.base || from > log.last() + 1 {
-            return violation("log-gap", format!("machine {who} appends {from} to a log of {}..={}", log.base, log.last()));
+            return violation(
+                "log-gap",
+                format!(
+                    "machine {who} appends {from} to a log of {}..={}",
+                    log.base,
+                    log.last()
+                ),
+            );
         }
         if from <= commit {
             let cut = format!("machine {who} appends {from} though {commit} is committed");
@@ -169,7 +192,10 @@ impl Truth {
             let (index, term) = (entry.index.0, entry.term.0);
             let prev_term = log.last_term();
             if term < prev_term {
-                return violation("log-terms-fall", format!("machine {who}: {term} behind {prev_term} at {index}"));
+                return violation(
+                    "log-terms-fall",
+                    format!("machine {who}: {term} behind {prev_term} at {index}"),
+                );
             }
             self.learn(who, entry, prev_term)?;
             log.terms.push_back(term);
@@ -207,7 +233,13 @@ impl Truth {
         let prev_term = self.find(entry.index.0, entry.term.0).map(|k| k.prev_term);
         match prev_term {
             Some(prev_term) => self.learn(who, entry, prev_term),
-            None => violation("repair-invents", format!("machine {who} repairs {} with an unknown entry", entry.index.0)),
+            None => violation(
+                "repair-invents",
+                format!(
+                    "machine {who} repairs {} with an unknown entry",
+                    entry.index.0
+                ),
+            ),
         }
     }
 
@@ -215,7 +247,10 @@ impl Truth {
     pub fn on_leader(&mut self, who: u64, term: u64, log: &MemLog) -> Checked {
         match self.leaders.get(&term) {
             Some(other) if *other != who => {
-                return violation("one-leader-a-term", format!("machines {other} and {who} lead term {term}"));
+                return violation(
+                    "one-leader-a-term",
+                    format!("machines {other} and {who} lead term {term}"),
+                );
             }
             Some(_) => return Ok(()),
             None => {
@@ -261,7 +296,13 @@ impl Truth {
         let (from, to) = range;
         for index in from.max(log.base + 1)..=to {
             let Some(term) = log.term(index) else {
-                return violation("commit-beyond-log", format!("machine {who} commits {index}, its log ends at {}", log.last()));
+                return violation(
+                    "commit-beyond-log",
+                    format!(
+                        "machine {who} commits {index}, its log ends at {}",
+                        log.last()
+                    ),
+                );
             };
             if index <= self.committed() {
                 if self.committed_term(index) != Some(term) {
@@ -282,13 +323,16 @@ impl Truth {
                 count.count() > set.len() / 2
             });
             if !on_majority {
-                let text = format!("machine {who}: entry {index} of term {term} is on too few synced disks of {voters:?}");
+                let text = format!(
+                    "machine {who}: entry {index} of term {term} is on too few synced disks of {voters:?}"
+                );
                 return violation(check, text);
             }
             self.commit(index, term)?;
         }
         if to > self.committed() {
-            let text = format!("machine {who} commits up to {to}, which no majority was seen to hold");
+            let text =
+                format!("machine {who} commits up to {to}, which no majority was seen to hold");
             return violation(check, text);
         }
         Ok(())
@@ -297,7 +341,10 @@ impl Truth {
     fn commit(&mut self, index: u64, term: u64) -> Checked {
         assert!(index == self.committed() + 1, "entries commit in order");
         let Some(known) = self.find(index, term) else {
-            return violation("commit-invents", format!("nobody appended entry {index} of term {term}"));
+            return violation(
+                "commit-invents",
+                format!("nobody appended entry {index} of term {term}"),
+            );
         };
         let hash = known.hash;
         let Ok(command) = tern::command::decode(&known.command) else {
@@ -312,7 +359,10 @@ impl Truth {
     fn apply(&mut self, index: u64, command: &Command) {
         match command {
             Command::Join { name, replaces, .. } => {
-                let known = self.members.iter().any(|m| m.name == *name && m.id != *replaces);
+                let known = self
+                    .members
+                    .iter()
+                    .any(|m| m.name == *name && m.id != *replaces);
                 if *replaces != 0 {
                     self.members.retain(|m| m.id != *replaces);
                     self.removed.insert(*replaces, index);
@@ -351,19 +401,28 @@ impl Truth {
             return Ok(());
         }
         if applied > self.committed() {
-            return violation("applied-uncommitted", format!("machine {who} applied {applied} of {}", self.committed()));
+            return violation(
+                "applied-uncommitted",
+                format!("machine {who} applied {applied} of {}", self.committed()),
+            );
         }
         let want = self.etcd_at[applied as usize - 1];
         if etcd != want {
-            return violation("etcd-index", format!("machine {who} is at etcd index {etcd} after {applied}, the model at {want}"));
+            return violation(
+                "etcd-index",
+                format!(
+                    "machine {who} is at etcd index {etcd} after {applied}, the model at {want}"
+                ),
+            );
         }
         let Some(state) = state else {
             return Ok(());
         };
         match self.state_at.get(&applied) {
-            Some(other) if *other != state => {
-                violation("state-hash", format!("machine {who} differs from another after {applied}"))
-            }
+            Some(other) if *other != state => violation(
+                "state-hash",
+                format!("machine {who} differs from another after {applied}"),
+            ),
             Some(_) => Ok(()),
             None => {
                 self.state_at.insert(applied, state);
@@ -374,6 +433,10 @@ impl Truth {
 
     /// The etcd index after a committed entry.
     pub fn etcd_after(&self, index: u64) -> u64 {
-        index.checked_sub(1).and_then(|i| self.etcd_at.get(i as usize)).copied().unwrap_or(0)
+        index
+            .checked_sub(1)
+            .and_then(|i| self.etcd_at.get(i as usize))
+            .copied()
+            .unwrap_or(0)
     }
 }

@@ -12,18 +12,49 @@ use tern::store::Event;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Want {
     /// An operation on a register; a swap or conditional delete names the old node by its index unless that is 0.
-    Key { key: usize, act: Act, index: u64 },
+    Key {
+        key: usize,
+        act: Act,
+        index: u64,
+    },
     /// A plain read of a register, from whichever machine.
-    Plain { key: usize },
-    List { path: &'static str, recursive: bool },
-    InOrder { value: u32 },
-    Ttl { key: u64, seconds: u64 },
-    Refresh { key: u64, seconds: u64 },
-    MakeDir { key: u64 },
-    SetBelow { key: u64 },
-    Hidden { key: u64 },
-    RemoveDir { key: u64, recursive: bool },
-    Watch { path: &'static str, recursive: bool, stream: bool, since: Option<u64> },
+    Plain {
+        key: usize,
+    },
+    List {
+        path: &'static str,
+        recursive: bool,
+    },
+    InOrder {
+        value: u32,
+    },
+    Ttl {
+        key: u64,
+        seconds: u64,
+    },
+    Refresh {
+        key: u64,
+        seconds: u64,
+    },
+    MakeDir {
+        key: u64,
+    },
+    SetBelow {
+        key: u64,
+    },
+    Hidden {
+        key: u64,
+    },
+    RemoveDir {
+        key: u64,
+        recursive: bool,
+    },
+    Watch {
+        path: &'static str,
+        recursive: bool,
+        stream: bool,
+        since: Option<u64>,
+    },
     Ask(Ask),
 }
 
@@ -87,19 +118,33 @@ impl Want {
             61..64 => act(Act::Delete, 0),
             64..67 => act(Act::CompareDelete { from }, index),
             67..73 => Want::Plain { key },
-            73..75 => Want::List { path: *rng.pick(&["/", "/q", "/d"]), recursive: rng.chance(500_000) },
+            73..75 => Want::List {
+                path: *rng.pick(&["/", "/q", "/d"]),
+                recursive: rng.chance(500_000),
+            },
             75..80 => Want::InOrder { value: fresh },
-            80..84 => Want::Ttl { key: small, seconds: rng.range(1, 4) },
-            84..86 => Want::Refresh { key: small, seconds: rng.range(1, 4) },
+            80..84 => Want::Ttl {
+                key: small,
+                seconds: rng.range(1, 4),
+            },
+            84..86 => Want::Refresh {
+                key: small,
+                seconds: rng.range(1, 4),
+            },
             86..87 => Want::MakeDir { key: small },
             87..90 => Want::SetBelow { key: small },
             90..91 => Want::Hidden { key: small },
-            91..93 => Want::RemoveDir { key: small, recursive: rng.chance(700_000) },
+            91..93 => Want::RemoveDir {
+                key: small,
+                recursive: rng.chance(700_000),
+            },
             93..98 => Want::Watch {
                 path: *rng.pick(&WATCHED),
                 recursive: rng.chance(600_000),
                 stream: rng.chance(500_000),
-                since: rng.chance(400_000).then(|| (etcd + 3).saturating_sub(rng.below(30)).max(1)),
+                since: rng
+                    .chance(400_000)
+                    .then(|| (etcd + 3).saturating_sub(rng.below(30)).max(1)),
             },
             _ => Want::Ask(*rng.pick(&ASKS)),
         }
@@ -140,7 +185,9 @@ impl Want {
                 expires_ns: None,
                 naming: Naming::InOrder,
             }),
-            Want::Ttl { key, seconds } => set(format!("/t/{key}"), Some("x".into()), expires(seconds)),
+            Want::Ttl { key, seconds } => {
+                set(format!("/t/{key}"), Some("x".into()), expires(seconds))
+            }
             Want::Refresh { key, seconds } => Op::Write(Command::Update {
                 path: path(&format!("/t/{key}")),
                 value: None,
@@ -155,7 +202,12 @@ impl Want {
                 dir: !recursive,
                 recursive: *recursive,
             }),
-            Want::Watch { path: p, recursive, stream, since } => Op::Watch {
+            Want::Watch {
+                path: p,
+                recursive,
+                stream,
+                since,
+            } => Op::Watch {
                 path: path(p),
                 recursive: *recursive,
                 stream: *stream,
@@ -184,26 +236,53 @@ impl Want {
         let (method, target, form): (&str, String, Option<String>) = match self {
             Want::Key { key, act, index } => key_request(*key, *act, *index),
             Want::Plain { key } => ("GET", format!("/v2/keys/r{key}"), None),
-            Want::List { path, recursive } => ("GET", format!("/v2/keys{path}?recursive={recursive}"), None),
-            Want::InOrder { value } => ("POST", "/v2/keys/q".into(), Some(format!("value=v{value}"))),
-            Want::Ttl { key, seconds } => ("PUT", format!("/v2/keys/t/{key}?ttl={seconds}"), Some("value=x".into())),
+            Want::List { path, recursive } => {
+                ("GET", format!("/v2/keys{path}?recursive={recursive}"), None)
+            }
+            Want::InOrder { value } => {
+                ("POST", "/v2/keys/q".into(), Some(format!("value=v{value}")))
+            }
+            Want::Ttl { key, seconds } => (
+                "PUT",
+                format!("/v2/keys/t/{key}?ttl={seconds}"),
+                Some("value=x".into()),
+            ),
             Want::Refresh { key, seconds } => (
                 "PUT",
                 format!("/v2/keys/t/{key}"),
                 Some(format!("ttl={seconds}&refresh=true&prevExist=true")),
             ),
             Want::MakeDir { key } => ("PUT", format!("/v2/keys/d/{key}?dir=true"), None),
-            Want::SetBelow { key } => ("PUT", format!("/v2/keys/d/{key}/x/y"), Some("value=%64eep".into())),
-            Want::Hidden { key } => ("PUT", format!("/v2/keys/d/_h/{key}"), Some("value=dark".into())),
+            Want::SetBelow { key } => (
+                "PUT",
+                format!("/v2/keys/d/{key}/x/y"),
+                Some("value=%64eep".into()),
+            ),
+            Want::Hidden { key } => (
+                "PUT",
+                format!("/v2/keys/d/_h/{key}"),
+                Some("value=dark".into()),
+            ),
             Want::RemoveDir { key, recursive } => {
-                let how = if *recursive { "recursive=true" } else { "dir=true" };
+                let how = if *recursive {
+                    "recursive=true"
+                } else {
+                    "dir=true"
+                };
                 ("DELETE", format!("/v2/keys/d/{key}?{how}"), None)
             }
-            Want::Watch { path, recursive, stream, since } => {
+            Want::Watch {
+                path,
+                recursive,
+                stream,
+                since,
+            } => {
                 let since = since.map_or(String::new(), |s| format!("&waitIndex={s}"));
                 (
                     "GET",
-                    format!("/v2/keys{path}?wait=true&recursive={recursive}&stream={stream}{since}"),
+                    format!(
+                        "/v2/keys{path}?wait=true&recursive={recursive}&stream={stream}{since}"
+                    ),
                     None,
                 )
             }
@@ -234,7 +313,13 @@ impl Want {
 }
 
 fn key_op(path: KeyPath, act: Act, index: u64) -> Op {
-    let prev = |from: Value| if index == 0 { (Some(value_text(from)), 0) } else { (None, index) };
+    let prev = |from: Value| {
+        if index == 0 {
+            (Some(value_text(from)), 0)
+        } else {
+            (None, index)
+        }
+    };
     let value = |v: Value| Some(value_text(v));
     Op::Write(match act {
         Act::Get => {
@@ -245,7 +330,11 @@ fn key_op(path: KeyPath, act: Act, index: u64) -> Op {
                 linearizable: true,
             };
         }
-        Act::Set(v) => Command::Set { path, value: value(v), expires_ns: None },
+        Act::Set(v) => Command::Set {
+            path,
+            value: value(v),
+            expires_ns: None,
+        },
         Act::Create(v) => Command::Create {
             path,
             value: value(v),
@@ -289,16 +378,22 @@ fn key_op(path: KeyPath, act: Act, index: u64) -> Op {
 fn key_request(key: usize, act: Act, index: u64) -> (&'static str, String, Option<String>) {
     let target = format!("/v2/keys/r{key}");
     let prev = |from: Value| {
-        if index == 0 { format!("prevValue=v{from}") } else { format!("prevIndex={index}") }
+        if index == 0 {
+            format!("prevValue=v{from}")
+        } else {
+            format!("prevIndex={index}")
+        }
     };
     match act {
         Act::Get => ("GET", format!("{target}?quorum=true"), None),
         Act::Set(v) => ("PUT", target, Some(format!("value=v{v}"))),
         Act::Create(v) => ("PUT", target, Some(format!("value=v{v}&prevExist=false"))),
         Act::Update(v) => ("PUT", target, Some(format!("value=v{v}&prevExist=true"))),
-        Act::Swap { from, to } => {
-            ("PUT", target, Some(format!("value=v{to}&prevExist=true&{}", prev(from))))
-        }
+        Act::Swap { from, to } => (
+            "PUT",
+            target,
+            Some(format!("value=v{to}&prevExist=true&{}", prev(from))),
+        ),
         Act::Delete => ("DELETE", target, None),
         Act::CompareDelete { from } => ("DELETE", format!("{target}?{}", prev(from)), None),
     }
@@ -326,7 +421,9 @@ pub fn told(act: Act, outcome: &Outcome) -> Told {
     match outcome {
         Outcome::Event(event) => Told::Result(Res::Done(old_value(event))),
         Outcome::Page { items, .. } => {
-            let value = items.first().and_then(|i| value_of(i.view.value.as_deref()?));
+            let value = items
+                .first()
+                .and_then(|i| value_of(i.view.value.as_deref()?));
             Told::Result(Res::Value(value))
         }
         Outcome::Redirect { .. } => Told::Elsewhere,
@@ -350,7 +447,10 @@ fn failed(act: Act, error: &Error) -> Told {
 /// Whether an answer means that this machine cannot help.
 pub fn failed_for_good(outcome: &Outcome) -> bool {
     match outcome {
-        Outcome::Failed(e) => matches!(e.code, Code::RaftInternal | Code::LeaderElect | Code::StandbyInternal),
+        Outcome::Failed(e) => matches!(
+            e.code,
+            Code::RaftInternal | Code::LeaderElect | Code::StandbyInternal
+        ),
         _ => false,
     }
 }
