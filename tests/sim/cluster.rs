@@ -37,7 +37,6 @@ pub struct Running {
     voters: Vec<u64>,
     mono_off_us: u64,
     wake_us: u64,
-    snapshot_started: bool,
 }
 
 /// What stands in a slot.
@@ -209,6 +208,7 @@ pub struct World {
     pub phase_since_us: u64,
     pub redial_us: u64,
     pub violation: Option<Violation>,
+    #[cfg_attr(not(feature = "faults"), allow(dead_code))]
     pub plant: Plant,
     scratch: Vec<u8>,
     fx: Effects,
@@ -392,7 +392,6 @@ impl World {
             voters: Vec::new(),
             mono_off_us,
             wake_us: u64::MAX,
-            snapshot_started: false,
         });
         run.seen = seen_of(&run.core);
         let (from, to) = (run.log.base + 1, run.seen.commit);

@@ -5,7 +5,7 @@
 //! log recovers exactly such a beginning from torn sectors is shown by the tests of the crate `wal`). A sync never ends
 //! in the turn that started it. Damage to single entries becomes `Body::Faulty`, as recovery would report it. Start at
 //! `Disk::append`.
-use super::rng::{Hash, Rng, hash_bytes};
+use super::rng::{Rng, hash_bytes};
 use std::collections::VecDeque;
 use tern::raft::{Body, Entry, Index, Lsn, PeerId, Persist, SnapshotMeta, Term};
 
@@ -469,20 +469,5 @@ impl Disk {
             self.image.first = 1;
         }
         self.image
-    }
-
-    /// A hash of what is durable, for the trace.
-    pub fn hash(&self) -> u64 {
-        let mut hash = Hash::new();
-        for word in [
-            self.image.term.0,
-            self.image.vote.0,
-            self.image.first,
-            self.image.last(),
-            self.image.commit,
-        ] {
-            hash.add(word);
-        }
-        hash.0
     }
 }

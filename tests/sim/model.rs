@@ -374,21 +374,11 @@ impl Model {
         }
     }
 
-    /// A node as a client sees it.
-    pub fn view_of(&self, path: &str) -> Option<View> {
-        self.nodes.get(path).map(|n| self.view(path, n))
-    }
-
     /// A file as it was at an etcd index; it must not be below a directory that was removed.
     pub fn view_at(&self, path: &str, etcd: u64) -> Option<View> {
         let past = self.past.get(path)?;
         let behind = past.partition_point(|(at, _)| *at <= etcd);
         past[behind.checked_sub(1)?].1.clone()
-    }
-
-    /// The value of a file.
-    pub fn value(&self, path: &str) -> Option<&str> {
-        self.nodes.get(path)?.value.as_deref()
     }
 }
 

@@ -31,6 +31,19 @@ pub struct Failure {
     pub last: Vec<String>,
 }
 
+impl Failure {
+    /// What is printed: the check, the parameters, the last happenings, and the line that does it again.
+    pub fn tell(&self, seed: u64) -> String {
+        let Violation { check, text } = &self.violation;
+        let last = self.last.join("\n");
+        format!(
+            "{last}\n{}\nseed {seed}: {check}: {text}\ncargo run --release --example sim -- --seeds {seed}..{}",
+            self.params,
+            seed + 1
+        )
+    }
+}
+
 /// Runs one seed.
 pub fn run(seed: u64, options: &Options) -> Report {
     let mut world = World::new(seed, options.plant, options.loud);

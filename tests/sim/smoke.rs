@@ -1,5 +1,59 @@
-//! The simulator's part in `cargo test`.
+//! The simulator's part in `cargo test`: a few seeds, those that once found a fault, and the checker's own tests.
+//! Whole ranges are run by the example (`main.rs`).
 #[path = "linear_tests.rs"]
 mod linear_tests;
 #[path = "lib.rs"]
 mod sim;
+
+use sim::Plant;
+use sim::run::{Options, Report, run};
+
+/// A test build is slow; the example runs 20,000 events a seed.
+const EVENTS: u64 = 4_000;
+const SEEDS: std::ops::Range<u64> = 0..12;
+
+fn options() -> Options {
+    Options {
+        events: EVENTS,
+        plant: Plant::default(),
+        loud: false,
+    }
+}
+
+fn good(seed: u64) -> Report {
+    let report = run(seed, &options());
+    if let Some(failure) = &report.failure {
+        panic!("{}", failure.tell(seed));
+    }
+    report
+}
+
+#[test]
+fn a_few_seeds_run_without_a_violation() {
+    let mut commits = 0;
+    for seed in SEEDS {
+        commits += good(seed).counts.commits;
+    }
+    assert!(
+        commits > 1_000,
+        "{commits} commits are too few to mean anything"
+    );
+}
+
+#[test]
+fn seeds_that_once_found_a_fault_find_none() {
+    for line in include_str!("seeds.txt")
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+    {
+        let seed = line.split(' ').next().expect("split gives one");
+        good(seed.parse().expect("a seed"));
+    }
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for seed in 100..103 {
+        assert_eq!(good(seed).hash, good(seed).hash, "seed {seed}");
+    }
+}
