@@ -163,6 +163,23 @@ pub struct Counts {
     pub converged_milli: u64,
 }
 
+impl Counts {
+    pub fn add(&mut self, other: &Counts) {
+        self.events += other.events;
+        self.elections += other.elections;
+        self.installs += other.installs;
+        self.snapshots += other.snapshots;
+        self.changes += other.changes;
+        self.crashes += other.crashes;
+        self.commits += other.commits;
+        self.answers += other.answers;
+        self.reads += other.reads;
+        self.repairs += other.repairs;
+        self.losses += other.losses;
+        self.watched += other.watched;
+    }
+}
+
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {

@@ -4,6 +4,7 @@ mod checks;
 mod clients;
 mod cluster;
 mod disk;
+pub mod ledger;
 pub mod linear;
 mod model;
 mod nemesis;

@@ -1,16 +1,37 @@
-//! Runs seeds: `cargo run --release --example sim -- --seeds A..B`.
+//! Runs ranges of seeds and prints what they came to:
+//!
+//! `cargo run --release --example sim -- --seeds A..B [--events N] [--trace] [--each] [--hashes]`
+//!
+//! One line a seed with `--each`; one line of the ledger at the end. A violation prints the trace of the last
+//! happenings, the check and the line that does it again, and ends the run with exit code 1.
 #[path = "lib.rs"]
+#[allow(dead_code)]
 mod sim;
 
 use sim::Plant;
+use sim::ledger::Ledger;
 use sim::run::{Options, run};
+use std::time::Instant;
 
-fn main() {
-    let mut seeds = 0..100;
-    let mut options = Options {
-        events: 20_000,
-        plant: Plant::default(),
-        loud: false,
+struct Args {
+    seeds: std::ops::Range<u64>,
+    options: Options,
+    /// Print a line for each seed.
+    each: bool,
+    /// Print only seeds and trace hashes, to be compared between processes.
+    hashes: bool,
+}
+
+fn parse() -> Args {
+    let mut parsed = Args {
+        seeds: 0..100,
+        options: Options {
+            events: 20_000,
+            plant: Plant::default(),
+            loud: false,
+        },
+        each: false,
+        hashes: false,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -18,40 +39,43 @@ fn main() {
         match &*arg {
             "--seeds" => {
                 let text = value();
-                let (a, b) = text.split_once("..").expect("A..B");
-                seeds = a.parse().expect("a number")..b.parse().expect("a number");
+                let (from, to) = text.split_once("..").expect("--seeds A..B");
+                parsed.seeds = from.parse().expect("a number")..to.parse().expect("a number");
             }
-            "--events" => options.events = value().parse().expect("a number"),
-            "--trace" => options.loud = true,
-            other => panic!("unknown argument {other}"),
+            "--events" => parsed.options.events = value().parse().expect("a number"),
+            "--trace" => parsed.options.loud = true,
+            "--each" => parsed.each = true,
+            "--hashes" => parsed.hashes = true,
+            other => panic!("{other} is not known; see the head of tests/sim/main.rs"),
         }
     }
-    std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
-    let start = std::time::Instant::now();
-    let mut events = 0;
-    for seed in seeds {
-        let report = run(seed, &options);
-        events += report.counts.events;
+    parsed
+}
+
+fn main() {
+    let args = parse();
+    let start = Instant::now();
+    let mut ledger = Ledger::new(args.seeds.start);
+    for seed in args.seeds.clone() {
+        let report = run(seed, &args.options);
         if let Some(failure) = report.failure {
-            println!(
-                "seed {seed}: {}: {}",
-                failure.violation.check, failure.violation.text
-            );
-            println!("{}", failure.params);
-            for line in failure.last {
-                println!("{line}");
-            }
-            println!(
-                "cargo run --release --example sim -- --seeds {seed}..{}",
-                seed + 1
-            );
+            println!("{}", failure.tell(seed));
             std::process::exit(1);
         }
-        println!("{seed} {:016x} {:?}", report.hash, report.counts);
+        if args.hashes {
+            println!("{seed} {:016x}", report.hash);
+        } else if args.each {
+            println!("{seed} {:?}", report.counts);
+        }
+        ledger.add(&report.counts);
     }
-    let s = start.elapsed().as_secs_f64();
-    println!(
-        "{events} events in {s:.1} s, {:.0} a second",
-        events as f64 / s
-    );
+    if !args.hashes {
+        let seconds = start.elapsed().as_secs_f64();
+        println!("{ledger}");
+        eprintln!(
+            "{:.1} s, {:.0} events a second",
+            seconds,
+            ledger.total.events as f64 / seconds
+        );
+    }
 }

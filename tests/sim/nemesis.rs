@@ -421,15 +421,18 @@ impl World {
         })
     }
 
-    /// How many voters beside this one hold everything up to `index` undamaged.
-    fn holders(&self, slot: usize, index: u64) -> usize {
-        let voters = self.voters();
+    /// How many of these voters, beside this one, hold everything up to `index` undamaged.
+    fn holders_of(&self, voters: &[u64], slot: usize, index: u64) -> usize {
         let others = voters.iter().filter(|v| self.ids.get(*v) != Some(&slot));
         let holds = |v: &&u64| {
             let image = self.ids.get(*v).and_then(|s| self.image(*s));
             image.is_some_and(|i| i.id.0 == **v && i.faulty == 0 && i.held(index) != Held::Never)
         };
         others.filter(holds).count()
+    }
+
+    fn holders(&self, slot: usize, index: u64) -> usize {
+        self.holders_of(&self.voters(), slot, index)
     }
 
     /// A crash, and some entries turn out to be damaged: such as others hold.
@@ -471,13 +474,25 @@ impl World {
         self.begin_join(slot, after);
     }
 
-    /// Whether what this machine holds and has promised is held by a majority of the voters without it.
+    /// Whether what this machine holds and has promised is held by a majority of the voters without it, whichever of the
+    /// configurations that are in any log comes to count. All must run, so that all logs can be looked at.
     fn may_lose(&self, slot: usize) -> bool {
         let Some(run) = self.up(slot) else {
             return false;
         };
+        let all_up = self
+            .hosts
+            .iter()
+            .all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
         let last = run.log.last().max(self.truth.committed());
-        self.disks_are_whole() && self.holders(slot, last) > self.voters().len() / 2
+        let configurations = (0..self.hosts.len()).filter_map(|s| self.up(s));
+        let mut sets = configurations.map(|r| {
+            let voters = r.core.configuration().voters();
+            voters.map(|v| v.0).collect::<Vec<u64>>()
+        });
+        all_up
+            && self.disks_are_whole()
+            && sets.all(|set| self.holders_of(&set, slot, last) > set.len() / 2)
     }
 
     /// The machine comes back with an old copy of its data. The leader must be able to tell, and no vote may be open.

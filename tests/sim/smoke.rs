@@ -3,6 +3,7 @@
 #[path = "linear_tests.rs"]
 mod linear_tests;
 #[path = "lib.rs"]
+#[allow(dead_code)]
 mod sim;
 
 use sim::Plant;

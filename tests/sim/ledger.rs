@@ -1,0 +1,64 @@
+//! What a range of seeds came to, on one line that is kept.
+use super::cluster::Counts;
+use std::fmt;
+
+pub struct Ledger {
+    from: u64,
+    seeds: u64,
+    pub total: Counts,
+    /// Of each seed, in thousandths of an election timeout.
+    converged: Vec<u64>,
+}
+
+impl Ledger {
+    pub fn new(from: u64) -> Ledger {
+        Ledger {
+            from,
+            seeds: 0,
+            total: Counts::default(),
+            converged: Vec::new(),
+        }
+    }
+
+    pub fn add(&mut self, counts: &Counts) {
+        self.seeds += 1;
+        self.total.add(counts);
+        self.converged.push(counts.converged_milli);
+    }
+
+    /// The time to convergence that so many thousandths of the seeds stay below, in election timeouts.
+    fn converged_at(&self, thousandths: usize) -> f64 {
+        let mut all = self.converged.clone();
+        all.sort_unstable();
+        let at = (all.len() * thousandths / 1_000).min(all.len().saturating_sub(1));
+        all.get(at).map_or(0.0, |milli| *milli as f64 / 1_000.0)
+    }
+}
+
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let t = &self.total;
+        write!(
+            f,
+            "seeds {}..{} events {} elections {} installs {} snapshots {} changes {} crashes {} losses {} repairs {} \
+             commits {} answers {} reads {} watchers {} converged p50 {:.1} p99.9 {:.1} max {:.1}",
+            self.from,
+            self.from + self.seeds,
+            t.events,
+            t.elections,
+            t.installs,
+            t.snapshots,
+            t.changes,
+            t.crashes,
+            t.losses,
+            t.repairs,
+            t.commits,
+            t.answers,
+            t.reads,
+            t.watched,
+            self.converged_at(500),
+            self.converged_at(999),
+            self.converged_at(1_000),
+        )
+    }
+}
