@@ -185,7 +185,8 @@ impl Raft {
     /// Takes up what the disk holds. A lone voter campaigns at once.
     pub fn new(config: RaftConfig, state: RaftState, now: Now) -> Raft {
         let log = Log::new(state.snapshot.index, state.snapshot.term, state.entries);
-        assert!(state.term >= log.last_term(), "the term is durable first");
+        let at_least = state.term.max(state.snapshot.term);
+        assert!(at_least >= log.last_term(), "the term is durable first");
         let mut raft = Raft {
             id: config.id,
             heartbeat_us: config.heartbeat_ms.max(1) * 1000,
@@ -229,6 +230,10 @@ impl Raft {
             syncing: None,
             out: Output::default(),
         };
+        if state.term < at_least {
+            // A crash came between the leader's snapshot and the term in which it was sent. No vote had left in that.
+            raft.set_term(at_least, PeerId::NONE);
+        }
         raft.verified = raft.commit_index;
         raft.rebuild_configurations(raft.log.start().next());
         raft.reset_election_timer();
@@ -618,6 +623,12 @@ impl Raft {
     /// The last entry in the log, durable or not.
     pub fn last_index(&self) -> Index {
         self.log.last_index()
+    }
+
+    /// The log is durable and whole up to here on this member. Only a snapshot of no more than that may be put in place:
+    /// behind another, a crash could leave the rest of a log that is not the same up to the snapshot.
+    pub fn durable(&self) -> Index {
+        self.log.durable()
     }
 
     /// The last Lsn handed out.

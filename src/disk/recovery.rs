@@ -7,7 +7,7 @@ use super::{Disk, dir, random, snapfile};
 use crate::clock;
 use crate::config::Config;
 use crate::machine::{Founding, Machine, Recovered, Space};
-use crate::raft::wire::decode_meta;
+use crate::raft::wire::{decode_meta, encode_meta};
 use crate::raft::{Body, Entry, Index, Lsn, PeerId, SnapshotMeta, Term};
 use crate::store::{HistoryLimits, Store};
 use std::collections::VecDeque;
@@ -66,6 +66,7 @@ impl Disk {
             })?;
         }
         let base = newest(data_dir, &mut kept, limits)?;
+        let appended = follow_snapshot(&mut wal, &mut found, &base.meta)?;
         let recovered = recovered(data_dir, found, base)?;
         let disk = Disk {
             data_dir: data_dir.to_path_buf(),
@@ -73,7 +74,7 @@ impl Disk {
             snapshots: Snapshots::new(data_dir, limits, kept),
             stuck: VecDeque::new(),
             marks: VecDeque::new(),
-            appended: 0,
+            appended,
             durable: 0,
             lsn: Lsn(0),
             space: Space::Ok,
@@ -156,6 +157,37 @@ fn set_aside(data_dir: &Path, index: Index) -> Result<(), String> {
     let path = snapfile::file_of(data_dir, index);
     let aside = path.with_extension("damaged");
     fs::rename(&path, aside).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// A crash may have come between the snapshot of the leader and the record that says so: when the log here is not the
+/// one that leads up to the snapshot, it goes, as that record would have had it. Gives how many records were appended.
+fn follow_snapshot(
+    wal: &mut Wal,
+    found: &mut wal::Recovered,
+    meta: &SnapshotMeta,
+) -> Result<u64, String> {
+    let (term, index) = (meta.term.0, meta.index.0);
+    let follows = match (found.entries.first(), found.entries.last()) {
+        (Some(first), Some(last)) if first.index <= index => {
+            let at = found.entries.iter().find(|e| e.index == index);
+            last.index >= index && at.is_some_and(|e| e.term == term)
+        }
+        _ => true,
+    };
+    if follows {
+        return Ok(0);
+    }
+    found.entries.clear();
+    found.faults.clear();
+    let mut head = Vec::new();
+    encode_meta(meta, &mut head);
+    let record = wal::Record::Installed {
+        term,
+        index,
+        keep_tail: false,
+        head: &head,
+    };
+    wal.append(&[record], index).map_err(|e| e.to_string())
 }
 
 /// Puts snapshot and log together.

@@ -53,6 +53,8 @@ impl Raft {
     /// the older of the two kept snapshots). What a snapshot on its way needs behind it stays.
     pub fn on_snapshot_saved(&mut self, index: Index, release: Index) {
         assert!(release <= index, "the older snapshot is the older");
+        let whole = self.snapshot.index.max(self.log.durable());
+        assert!(index <= whole, "a snapshot holds what is durable");
         if index > self.snapshot.index {
             self.snapshot = self.snapshot_meta(index);
         }

@@ -25,6 +25,9 @@ enum Stage {
     Wanted,
     /// Being written; its index.
     Writing(Index),
+    /// Written, while the log itself is not durable so far: a crash would leave a snapshot with the rest of another
+    /// leader's log behind it.
+    Written(Index),
     /// Handed to the disk whole.
     Syncing(Index),
 }
@@ -80,6 +83,12 @@ impl Replica {
         if let Stage::Writing(index) = self.saving.stage {
             self.write_slice(now, index);
         }
+        if let Stage::Written(index) = self.saving.stage
+            && self.raft.durable() >= index
+        {
+            self.saving.stage = Stage::Syncing(index);
+            self.effects.snapshot.push(SnapshotOut::Finish);
+        }
     }
 
     /// So many entries have come, and the log is as long as the snapshot that would replace it; or the disk is full and
@@ -119,8 +128,7 @@ impl Replica {
             self.effects.snapshot.push(SnapshotOut::Chunk(slice));
         }
         if step == Step::Done {
-            self.saving.stage = Stage::Syncing(index);
-            self.effects.snapshot.push(SnapshotOut::Finish);
+            self.saving.stage = Stage::Written(index);
         }
     }
 
@@ -142,7 +150,9 @@ impl Replica {
                 older,
             } => self.on_saved(index, bytes, older),
             SnapshotIn::Failed => {
-                if let Stage::Writing(index) | Stage::Syncing(index) = self.saving.stage {
+                if let Stage::Writing(index) | Stage::Written(index) | Stage::Syncing(index) =
+                    self.saving.stage
+                {
                     self.store.snapshot_abandon();
                     self.give_up_saving(now, index);
                 }
@@ -185,7 +195,7 @@ impl Replica {
         let mut lost = Vec::new();
         self.parked.take_lost(0, index, &mut lost);
         self.tell_lost(lost);
-        if let Stage::Writing(_) = self.saving.stage {
+        if let Stage::Writing(_) | Stage::Written(_) = self.saving.stage {
             self.effects.snapshot.push(SnapshotOut::Abandon);
         }
         self.saving = Saving::new(bytes);

@@ -550,8 +550,12 @@ impl World {
         let id = number(words, 1);
         let keep = option(words, "keep").map_or(0, |v| v.parse().expect("a number"));
         let node = self.nodes.get_mut(&id).expect("a node");
-        let index = node.applied;
         let raft = node.raft.as_mut().expect("runs");
+        let index = node.applied;
+        if raft.durable() < index {
+            let waits = format!("{id} has not synced what the snapshot holds");
+            return self.trace.push(waits);
+        }
         node.older
             .insert(node.disk.snapshot.index, node.disk.bytes.clone());
         node.disk.snapshot = raft.snapshot_meta(index);
