@@ -47,8 +47,6 @@ pub struct Replica {
     speed_tests: Vec<speed::SpeedTest>,
     saving: saving::Saving,
     disk_low: bool,
-    /// There are nodes of deleted subtrees to free.
-    freeing: bool,
     figures: figures::Figures,
     seen: Seen,
     /// When this machine started, in nanoseconds since the Unix epoch.
@@ -128,7 +126,6 @@ impl Replica {
             speed_tests: Vec::new(),
             saving: saving::Saving::new(recovered.snapshot_bytes),
             disk_low: false,
-            freeing: false,
             figures: Default::default(),
             start_ns: now.wall_ns,
             standing: Standing::Member,
@@ -212,7 +209,9 @@ impl Replica {
         self.expire_proposals(now);
         self.save_some(now);
         self.serve_listings(now);
-        self.freeing = self.freeing && self.store.free_some();
+        if self.store.wants_free() {
+            self.store.free_some();
+        }
     }
 
     /// Gathers what raft and the key space leave, for `effects_mut`.
@@ -319,7 +318,7 @@ impl Replica {
     pub fn wants_turn(&self) -> bool {
         self.applied < self.raft.committed()
             || self.saving.wants_turn()
-            || self.freeing
+            || self.store.wants_free()
             || self.speed_tests.iter().any(|t| t.has_room())
     }
 

@@ -129,6 +129,10 @@ pub struct Store {
     stats: Stats,
     /// Nodes of removed directories that are still to be freed, with their depths; a node's children follow it.
     freeing: Vec<(NodeId, u32)>,
+    /// The ttl index may name nodes that are gone with a directory above them.
+    ttl_is_stale: bool,
+    /// Such a node comes first in it.
+    ttl_is_blocked: bool,
     freezer: listing::Freezer,
     snapshot: Option<snapshot::Writer>,
     #[cfg(feature = "faults")]
@@ -147,6 +151,8 @@ impl Store {
             notices: Vec::new(),
             stats: Stats::default(),
             freeing: Vec::new(),
+            ttl_is_stale: false,
+            ttl_is_blocked: false,
             freezer: listing::Freezer::default(),
             snapshot: None,
             #[cfg(feature = "faults")]
@@ -307,8 +313,15 @@ impl Store {
                 }
             }
         }
-        let in_the_way = self.purge_ttl();
-        in_the_way || !self.freeing.is_empty()
+        // What a freeze keeps will be freed after it, and may be in the index until then.
+        self.ttl_is_stale &= !self.freeing.is_empty() || self.freezer.freeze.is_some();
+        self.purge_ttl();
+        self.wants_free()
+    }
+
+    /// Whether `free_some` has something to do.
+    pub fn wants_free(&self) -> bool {
+        !self.freeing.is_empty() || self.ttl_is_blocked
     }
 
     fn free(&mut self, id: NodeId, depth: u32) {

@@ -329,6 +329,7 @@ impl Pair {
 
     fn compare(&mut self) {
         assert_eq!(self.store.index().0, self.model.index);
+        assert_eq!(self.store.next_expiry_ns(), self.model.next_expiry_ns());
         let mut notices = Vec::new();
         self.store.take_notices(&mut notices);
         let mut woken = std::mem::take(&mut self.model.woken);

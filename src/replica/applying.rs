@@ -64,14 +64,10 @@ impl Replica {
             | Command::Create { .. }
             | Command::Update { .. }
             | Command::CompareAndSwap { .. }
-            | Command::CompareAndDelete { .. } => Some(self.on_key_space(command)),
-            Command::Delete { .. } => {
-                self.freeing = true;
-                Some(self.on_key_space(command))
-            }
+            | Command::CompareAndDelete { .. }
+            | Command::Delete { .. } => Some(self.on_key_space(command)),
             Command::Sync { now_ns } => {
                 self.store.expire(*now_ns);
-                self.freeing = true;
                 None
             }
             Command::Join { name, .. } => {

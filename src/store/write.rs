@@ -191,7 +191,7 @@ impl Store {
                 if !kept {
                     self.freeing.push((id, depth));
                 }
-                self.purge_ttl();
+                self.ttl_is_stale = true;
             }
         }
     }
@@ -354,6 +354,7 @@ impl Store {
             self.stats.expire_count += 1;
             expired += 1;
         }
+        self.purge_ttl();
         false
     }
 
@@ -369,15 +370,19 @@ impl Store {
         is_it.then_some((parent, id))
     }
 
-    /// Drops entries of removed nodes that stand first in the ttl index; true when one is left.
-    pub(super) fn purge_ttl(&mut self) -> bool {
+    /// Drops entries of removed nodes that stand first in the ttl index, but not too many at once.
+    pub(super) fn purge_ttl(&mut self) {
+        self.ttl_is_blocked = false;
+        if !self.ttl_is_stale {
+            return;
+        }
         for _ in 0..PURGE_MAX {
             if self.ttl.first().is_none() || self.first_due().is_some() {
-                return false;
+                return;
             }
             self.ttl.drop_first();
         }
-        true
+        self.ttl_is_blocked = true;
     }
 
     /// Sets `path` as a view of the cluster (`/_etcd/…`), with its event; parents are made, and what a client has put in
@@ -501,6 +506,7 @@ impl Store {
         {
             self.thaw();
         }
+        self.purge_ttl();
         event
     }
 }
