@@ -292,7 +292,11 @@ impl Conn {
         if self.input.is_empty() && self.input.capacity() > 0 {
             pool.give(std::mem::take(&mut self.input));
         }
-        if self.out.len() > limits::WATCH_BYTES_MAX && self.is_watcher() {
+        // A watcher's client that sends on and on would have to be left unread, and then nobody would learn that it has
+        // gone.
+        let (out, ahead) = (self.out.len(), self.input.len());
+        let much = out > limits::WATCH_BYTES_MAX || ahead >= limits::AHEAD_BYTES_MAX;
+        if much && self.is_watcher() {
             self.life = Life::Dead;
         }
         self.stamps.update(self.waits(), now_us, timeouts);

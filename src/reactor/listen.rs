@@ -8,12 +8,17 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// How long a port that is still held is tried again: a predecessor may be dying.
 const BUSY_MS_MAX: u64 = 2_000;
 const BUSY_PAUSE_MS: u64 = 50;
 /// Connections that the kernel may finish ahead of `accept`.
 const BACKLOG: i32 = 1_024;
+/// A watcher may wait for ever, but not for a client whose machine has vanished: the kernel asks after so long, so often.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(75);
+const KEEPALIVE_PAUSE: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 5;
 /// Descriptors that clients are never given: links to peers, calls, log, snapshots, the poll, the standard streams.
 const RESERVE: u64 = 64;
 /// With a small limit the reserve is a quarter of it.
@@ -92,8 +97,12 @@ fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
-    // Accepted sockets inherit it, which spares a system call each.
+    // Accepted sockets inherit these, which spares system calls for each.
     sockopt::set_tcp_nodelay(&socket, true)?;
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_PAUSE)?;
+    sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
     rustix::net::bind(&socket, &address)?;
     Ok(socket)
 }

@@ -14,6 +14,9 @@ const RECORD_BYTES: u64 = 32;
 /// A snapshot waits while an older one is being sent to a member, so that the transfer need not start over; not longer
 /// than until the log has so many bytes, since memory holds them.
 const LOG_BYTES_MAX: u64 = 256 << 20;
+/// So many bytes count like `snapshot_count` entries: memory holds the log, and ten thousand of the largest values would
+/// be 20 GB of it.
+const LOG_BYTES_DUE: u64 = 64 << 20;
 /// How long to wait after a snapshot that came to nothing.
 const RETRY_US: u64 = 60_000_000;
 
@@ -91,7 +94,7 @@ impl Replica {
         }
     }
 
-    /// So many entries have come, and the log is as long as the snapshot that would replace it; or the disk is full and
+    /// So many entries or bytes have come, and the log is as long as the snapshot that would replace it; or the disk is full and
     /// the log is what can be spared.
     fn is_snapshot_due(&self, now: Now) -> bool {
         let Saving {
@@ -102,7 +105,8 @@ impl Replica {
             ..
         } = self.saving;
         let settings = &self.settings;
-        let long = entries >= settings.snapshot_count && log_bytes >= last_bytes;
+        let many = entries >= settings.snapshot_count || log_bytes >= LOG_BYTES_DUE;
+        let long = many && log_bytes >= last_bytes;
         let spare = self.disk_low && entries > 0;
         let due = (long && settings.snapshots) || spare;
         due && now.mono_us >= retry_us && (log_bytes > LOG_BYTES_MAX || !self.is_sending(now))

@@ -56,3 +56,31 @@ fn more_connections_than_descriptors() {
         matches!(answer.status(), 200 | 201).then_some(())
     });
 }
+
+/// Behind a watch that waits, a client may send some requests ahead, but not without end.
+#[test]
+fn more_and_more_behind_a_watch() {
+    let server = Server::start(&[]);
+    let mut conn = Conn::watch(server.client_port, "/v2/keys/k?wait=true");
+    let request = b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n";
+    for _ in 0..10 {
+        conn.send(request);
+    }
+    server.client("PUT", "/v2/keys/k", "value=v");
+    assert!(conn.event().is_some());
+    let end = conn.chunk();
+    assert!(end.is_none_or(|chunk| chunk.is_empty()), "a long poll ends");
+    for _ in 0..10 {
+        assert_eq!(conn.answer().status(), 200);
+    }
+    let mut conn = Conn::watch(server.client_port, "/v2/keys/k?wait=true");
+    let mut sent = 0;
+    while conn.try_send(request) {
+        sent += request.len();
+        assert!(sent < 64 << 20, "it was never cut off");
+    }
+    until("its watcher is freed", || {
+        let stats = server.client("GET", "/v2/stats/store", "").json();
+        (stats["watchers"] == 0).then_some(())
+    });
+}
