@@ -5,6 +5,7 @@
 //! the design. Readiness is edge-triggered, so what is not drained is remembered (`Clients`' ready list).
 mod clients;
 mod conn;
+mod dial;
 mod facts;
 mod gate;
 mod limits;
@@ -33,6 +34,7 @@ use crate::machine::{Effects, Machine};
 use crate::raft::hello::{REFUSED, Refusal};
 use crate::timer::Now;
 use clients::Clients;
+use dial::Calls;
 use gate::Gate;
 use links::Links;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -76,6 +78,7 @@ pub struct Reactor {
     now: Now,
     clients: Clients,
     links: Links,
+    calls: Calls,
     names: Names,
     /// Turns in a row that have left something of the peers unread.
     deaf_turns: u32,
@@ -127,6 +130,7 @@ impl Reactor {
             now,
             clients: clients(config),
             links: Links::new(&config.name, process),
+            calls: Calls::new(),
             names: Names::new(waker),
             deaf_turns: 0,
             machine,
@@ -196,12 +200,13 @@ impl Reactor {
                 NAMES => {
                     if self.names.collect(self.now.mono_us) {
                         self.links.on_names(self.now);
+                        self.calls.on_names();
                     }
                 }
                 token => match Kind::of(token) {
                     Kind::Client => self.clients.on_event(event),
                     Kind::Link => self.links.on_event(event),
-                    Kind::Call => {}
+                    Kind::Call => self.calls.on_event(event),
                 },
             }
         }
@@ -219,6 +224,10 @@ impl Reactor {
 
     /// 3. Bytes to inputs of the machine.
     fn decode_inputs(&mut self) {
+        let registry = self.poll.registry();
+        for (id, reply) in self.calls.work(registry, &mut self.names, self.now) {
+            self.machine.on_reply(self.now, id, reply);
+        }
         self.clients.decode(&mut self.machine, self.now);
         for visit in self.clients.take_visits() {
             match self.links.welcome(&visit, self.now) {
@@ -316,6 +325,9 @@ impl Reactor {
                 .on_members(cluster, self.machine.id(), members, self.now);
         }
         self.links.send(&mut effects.send);
+        for call in effects.calls.drain(..) {
+            self.calls.start(call, self.now);
+        }
         if std::mem::take(&mut effects.removed) {
             self.links.drop_all("this machine was removed");
         }
@@ -328,6 +340,7 @@ impl Reactor {
     fn timeout(&self) -> Option<Duration> {
         let wants = self.clients.has_work()
             || self.links.has_work()
+            || self.calls.has_work()
             || self.disk.has_work()
             || self.machine.wants_turn();
         if wants || self.unheard {
@@ -336,6 +349,7 @@ impl Reactor {
         let mut next_us = self.machine.next_deadline();
         next_us = next_us.min(self.clients.next_deadline());
         next_us = next_us.min(self.links.next_deadline());
+        next_us = next_us.min(self.calls.next_deadline());
         next_us = next_us.min(self.disk.next_deadline());
         if let Some(stop_us) = self.stop_us {
             next_us = next_us.min(stop_us + STOP_US_MAX);
