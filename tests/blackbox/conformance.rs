@@ -18,7 +18,8 @@ struct Pending {
 
 /// A scenario under way.
 struct Replay {
-    server: Server,
+    /// Machine 1, 2, 3 … of the recording.
+    servers: Vec<Server>,
     own: BTreeMap<String, Own>,
     pending: Vec<Pending>,
     /// Connections of steps that were given up: they stay open, as a client's would that does not read on.
@@ -42,7 +43,7 @@ fn is_sorted(step: &Step) -> bool {
 impl Replay {
     fn new(args: &[&str]) -> Replay {
         Replay {
-            server: Server::start(args),
+            servers: vec![Server::start(args)],
             own: own(),
             pending: Vec::new(),
             given_up: Vec::new(),
@@ -56,13 +57,11 @@ impl Replay {
     /// The recording's addresses as this server's.
     fn here(&self, text: &str) -> String {
         let mut text = text.to_string();
-        for (there, here) in [
-            (4001, self.server.client_port),
-            (7001, self.server.peer_port),
-        ] {
+        for (there, server) in (1..).zip(&self.servers) {
             for colon in [":", "%3A"] {
                 let address = |port: u16| format!("127.0.0.1{colon}{port}");
-                text = text.replace(&address(there), &address(here));
+                text = text.replace(&address(4000 + there), &address(server.client_port));
+                text = text.replace(&address(7000 + there), &address(server.peer_port));
             }
         }
         text
@@ -99,10 +98,11 @@ impl Replay {
     }
 
     fn send(&self, step: &Step) -> Conn {
-        let port = match step.port {
-            4001 => self.server.client_port,
-            7001 => self.server.peer_port,
-            other => panic!("{}: no machine has port {other}", step.id),
+        let server = &self.servers[usize::from(step.port % 10) - 1];
+        let port = if step.port < 7000 {
+            server.client_port
+        } else {
+            server.peer_port
         };
         let mut conn = Conn::open(port);
         conn.send(&self.bytes(step));
@@ -127,20 +127,24 @@ impl Replay {
                 filled = true;
             }
             self.longest_gap = self.longest_gap.max(last.elapsed());
-            if step.background && !is_wait(&step) {
-                self.late.push(step);
-            } else if step.background || step.unfinished {
-                self.start(step);
-            } else {
-                self.whole(&step);
-            }
+            self.step(step);
             last = Instant::now();
         }
         self.settle();
     }
 
+    fn step(&mut self, step: Step) {
+        if step.background && !is_wait(&step) {
+            self.late.push(step);
+        } else if step.background || step.unfinished {
+            self.start(step);
+        } else {
+            self.whole(&step);
+        }
+    }
+
     fn fill(&self) {
-        let mut conn = Conn::open(self.server.client_port);
+        let mut conn = Conn::open(self.servers[0].client_port);
         for value in 0..1_100 {
             let answer = conn.ask("PUT", "/v2/keys/fill", &format!("value={value}"));
             assert!(matches!(answer.status(), 200 | 201), "{}", answer.text());
@@ -167,7 +171,7 @@ impl Replay {
         self.compare(step, &answer);
         let after = self.own.get(&step.id).map(|own| own.then.clone());
         for (method, target, body) in after.unwrap_or_default() {
-            let mut conn = Conn::open(self.server.client_port);
+            let mut conn = Conn::open(self.servers[0].client_port);
             conn.send(&form(&method, &target, &body));
             let answer = conn.answer();
             assert!(matches!(answer.status(), 200 | 201), "{}", answer.text());
@@ -202,10 +206,12 @@ impl Replay {
         let watchers = |server: &Server| {
             server.client("GET", "/v2/stats/store", "").json()["watchers"].as_u64()
         };
-        let before = watchers(&self.server);
+        let before = watchers(&self.servers[0]);
         let mut conn = self.send(&step);
         let head = if step.target.starts_with("/v1/watch/") {
-            until(&step.id, || (watchers(&self.server) > before).then_some(()));
+            until(&step.id, || {
+                (watchers(&self.servers[0]) > before).then_some(())
+            });
             None
         } else {
             Some(conn.head().expect("a head"))
@@ -257,7 +263,7 @@ impl Replay {
             expected_chunks = rest.strip_prefix("\r\n").expect("a chunk's end");
         }
         // One thread serves all: what it had for this connection has left before it answers another.
-        self.server.client("GET", "/version", "");
+        self.servers[0].client("GET", "/version", "");
         if !pending.conn.is_quiet() {
             found.push("more came than recorded".to_string());
         }

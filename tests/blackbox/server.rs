@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// A machine that may run, with what it needs to run again.
 pub struct Server {
+    pub name: String,
     /// Its directory; the data directory is below it.
     pub home: tempfile::TempDir,
     pub client_port: u16,
@@ -15,6 +16,8 @@ pub struct Server {
     pub args: Vec<String>,
     /// What the shell's `ulimit` is to set before it starts.
     pub ulimit: Option<&'static str>,
+    /// Its syncs are left out: `strace` answers them with success.
+    pub without_syncs: bool,
     child: Option<Child>,
 }
 
@@ -45,14 +48,21 @@ impl Server {
 
     /// A machine that does not run yet.
     pub fn prepare(args: &[&str]) -> Server {
+        Server::prepare_as("node1", args)
+    }
+
+    /// The same with another name.
+    pub fn prepare_as(name: &str, args: &[&str]) -> Server {
         let home = tempfile::tempdir().expect("a directory");
         let (client_port, peer_port) = free_ports();
         Server {
+            name: name.to_string(),
             home,
             client_port,
             peer_port,
             args: args.iter().map(|arg| arg.to_string()).collect(),
             ulimit: None,
+            without_syncs: false,
             child: None,
         }
     }
@@ -75,6 +85,16 @@ impl Server {
             .open(self.home.path().join("log"))
             .expect("a log file");
         let mut command = match self.ulimit {
+            None if self.without_syncs => {
+                let mut strace = Command::new("strace");
+                // -D: the server stays this process's child.
+                let syncs = "fsync,fdatasync,msync,sync_file_range";
+                strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
+                strace.args(["-e", &format!("trace={syncs}")]);
+                strace.args(["-e", &format!("inject={syncs}:retval=0")]);
+                strace.arg(env!("CARGO_BIN_EXE_tern"));
+                strace
+            }
             None => tern(),
             Some(limit) => {
                 let mut shell = Command::new("sh");
@@ -84,7 +104,7 @@ impl Server {
             }
         };
         command
-            .args(["-name", "node1"])
+            .args(["-name", &self.name])
             .args(["-addr", &format!("127.0.0.1:{}", self.client_port)])
             .args(["-peer-addr", &format!("127.0.0.1:{}", self.peer_port)])
             .arg("-data-dir")
@@ -104,26 +124,40 @@ impl Server {
 
     /// The same with another data directory.
     pub fn run_on(&mut self, data_dir: &Path) {
-        assert!(self.child.is_none(), "it runs already");
-        let child = self.command(data_dir).spawn().expect("the binary starts");
-        self.child = Some(child);
-        until("the server is ready", || {
-            let child = self.child.as_mut().expect("it was started");
-            if let Some(status) = child.try_wait().expect("a child") {
-                self.child = None;
-                panic!("it ended with {status}: {}", self.log());
-            }
-            self.is_ready().then_some(())
+        self.run_until(data_dir, |answer| {
+            answer.status() == 200 && answer.head.etcd_index() >= 2
         });
     }
 
-    fn is_ready(&self) -> bool {
-        let listens = |port| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-        if !listens(self.client_port) || !listens(self.peer_port) {
-            return false;
-        }
-        let answer = self.client("HEAD", "/v2/keys/", "");
-        answer.status() == 200 && answer.head.etcd_index() >= 2
+    /// Starts it; false when it ends instead of serving.
+    pub fn try_run_on(&mut self, data_dir: &Path) -> bool {
+        self.try_run_until(data_dir, |answer| answer.status() == 200)
+    }
+
+    fn run_until(&mut self, data_dir: &Path, is_ready: impl Fn(&Answer) -> bool) {
+        let serves = self.try_run_until(data_dir, is_ready);
+        assert!(serves, "it ended: {}", self.log());
+    }
+
+    fn try_run_until(&mut self, data_dir: &Path, is_ready: impl Fn(&Answer) -> bool) -> bool {
+        assert!(self.child.is_none(), "it runs already");
+        let child = self.command(data_dir).spawn().expect("the binary starts");
+        self.child = Some(child);
+        until("the server is ready or has ended", || {
+            let child = self.child.as_mut().expect("it was started");
+            if child.try_wait().expect("a child").is_some() {
+                self.child = None;
+                return Some(false);
+            }
+            let answer = self.probe()?;
+            is_ready(&answer).then_some(true)
+        })
+    }
+
+    /// What it says to a client once both ports listen.
+    fn probe(&self) -> Option<Answer> {
+        Conn::try_open(self.peer_port)?;
+        Conn::try_open(self.client_port)?.try_ask("HEAD", "/v2/keys/", "")
     }
 
     /// One request to the client port on a connection of its own.

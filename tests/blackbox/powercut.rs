@@ -1,0 +1,206 @@
+//! Power cuts: the server runs on a file system in an image; the image is copied while it is stopped in the middle of
+//! writes, and the copy is mounted as a disk is after the power went. What the server had not synced is not in it.
+//!
+//! The same run with the server's syncs left out must lose writes, or this test is blind. Needs root, for the mounts.
+//! `TERN_CUTS` sets the number of cuts, `TERN_CUT_FS` the file system: ext4, xfs or btrfs.
+use crate::client::{Conn, until};
+use crate::server::Server;
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|bad| panic!("{program}: {bad}"));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {text}");
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A file system in a file, mounted as long as this lives.
+struct Image {
+    file: PathBuf,
+    mounted: PathBuf,
+}
+
+impl Image {
+    /// A new one below `home`.
+    fn create(home: &Path) -> Image {
+        let kind = std::env::var("TERN_CUT_FS").unwrap_or("ext4".to_string());
+        let (mib, quiet) = match kind.as_str() {
+            "ext4" => (48, "-q"),
+            "xfs" => (320, "-q"),
+            "btrfs" => (160, "-q"),
+            other => panic!("TERN_CUT_FS={other}: ext4, xfs or btrfs"),
+        };
+        let file = home.join("image");
+        let made = std::fs::File::create(&file).expect("a file");
+        made.set_len(mib << 20).expect("room");
+        run(&format!("mkfs.{kind}"), &[quiet, &text(&file)]);
+        Image::mount(file)
+    }
+
+    fn mount(file: PathBuf) -> Image {
+        let mounted = file.with_extension("mounted");
+        std::fs::create_dir_all(&mounted).expect("a directory");
+        run("mount", &["-o", "loop", &text(&file), &text(&mounted)]);
+        Image { file, mounted }
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.mounted.join("data")
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let output = Command::new("umount").arg(&self.mounted).output();
+        let is_done = output.is_ok_and(|output| output.status.success());
+        let what = self.mounted.display();
+        assert!(is_done || std::thread::panicking(), "{what} stays mounted");
+    }
+}
+
+/// The last number acknowledged for each key.
+type Acked = BTreeMap<String, u64>;
+
+const WRITERS: usize = 4;
+const KEYS_A_WRITER: u64 = 40;
+
+/// Writes rising numbers to a few keys until told to stop.
+fn write(port: u16, writer: usize, acked: &Mutex<Acked>, stop: &AtomicBool) {
+    let mut conn = Conn::open(port);
+    for number in 1.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let key = format!("/w{writer}/k{}", number % KEYS_A_WRITER);
+        let body = format!("value={number:0200}");
+        let answer = conn.ask("PUT", &format!("/v2/keys{key}"), &body);
+        assert!(answer.status() < 300, "{}", answer.text());
+        acked.lock().expect("nobody panics").insert(key, number);
+    }
+}
+
+/// Ends the writers, also when a test fails in their midst.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A disk as it was when the power went, and what had been acknowledged by then.
+struct Cut {
+    copy: PathBuf,
+    acked: Acked,
+}
+
+/// Stops the server in the middle of whatever it does, and copies its disk.
+fn cut(server: &Server, image: &Image, acked: &Mutex<Acked>, number: usize) -> Cut {
+    server.signal(Signal::STOP);
+    until("it is stopped", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid()));
+        let stat = stat.expect("it was started");
+        let (_, state) = stat.rsplit_once(") ").expect("a state");
+        (state.starts_with('T') || state.starts_with('t')).then_some(())
+    });
+    let acked = acked.lock().expect("nobody panics").clone();
+    let copy = image.file.with_file_name(format!("copy{number}"));
+    let args = ["--sparse=always", &text(&image.file), &text(&copy)];
+    run("cp", &args);
+    server.signal(Signal::CONT);
+    Cut { copy, acked }
+}
+
+// Small segments and many snapshots: the cuts fall between the steps of both.
+const ARGS: [&str; 3] = [
+    "-max-request-bytes=65536",
+    "-segment-bytes=524288",
+    "-snapshot-count=300",
+];
+
+impl Cut {
+    /// How many acknowledged writes the disk does not have; all when the server does not start on it.
+    fn lost(self) -> usize {
+        let disk = Image::mount(self.copy);
+        let mut server = Server::prepare(&ARGS);
+        if !server.try_run_on(&disk.data_dir()) {
+            return self.acked.len();
+        }
+        let mut conn = Conn::open(server.client_port);
+        let mut has = |key: &str, number: u64| {
+            let answer = conn.ask("GET", &format!("/v2/keys{key}"), "");
+            let value = answer.json()["node"]["value"].as_str().map(str::to_string);
+            value.is_some_and(|value| value.parse::<u64>().expect("a number") >= number)
+        };
+        let missing = self
+            .acked
+            .iter()
+            .filter(|(key, number)| !has(key, **number));
+        let missing = missing.count();
+        drop(server);
+        std::fs::remove_file(&disk.file).expect("the copy");
+        missing
+    }
+}
+
+/// Runs a loaded server and cuts its power so many times.
+fn batch(home: &Path, count: usize, without_syncs: bool) -> Vec<Cut> {
+    let image = Image::create(home);
+    let mut server = Server::prepare(&ARGS);
+    server.without_syncs = without_syncs;
+    server.run_on(&image.data_dir());
+    let (acked, stop) = (Mutex::new(Acked::new()), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let (port, acked, stop) = (server.client_port, &acked, &stop);
+        let _stop = Stop(stop);
+        for writer in 0..WRITERS {
+            scope.spawn(move || write(port, writer, acked, stop));
+        }
+        let sum = || acked.lock().expect("nobody panics").values().sum::<u64>();
+        let next = |number: usize| {
+            // A different number of writes each time.
+            let enough = sum() + 1_000 + 7_919 * number as u64 % 5_000;
+            until("more is written", || (sum() >= enough).then_some(()));
+            cut(&server, &image, acked, number)
+        };
+        (1..=count).map(next).collect()
+    })
+}
+
+/// Cuts the power so many times; hands back what was lost each time. The disk that was copied is unmounted before its
+/// copies are mounted: some file systems confuse the two.
+fn cuts(count: usize, without_syncs: bool) -> Vec<usize> {
+    let mut losses = Vec::new();
+    while losses.len() < count {
+        let home = tempfile::tempdir().expect("a directory");
+        let number = (count - losses.len()).min(10);
+        let batch = batch(home.path(), number, without_syncs);
+        losses.extend(batch.into_iter().map(Cut::lost));
+    }
+    losses
+}
+
+#[test]
+fn nothing_acknowledged_is_lost() {
+    let count = std::env::var("TERN_CUTS").map_or(20, |n| n.parse().expect("a number"));
+    let losses = cuts(count, false);
+    assert!(losses.iter().all(|lost| *lost == 0), "lost: {losses:?}");
+}
+
+#[test]
+fn without_syncs_writes_are_lost() {
+    let losses = cuts(3, true);
+    let some = losses.iter().any(|lost| *lost > 0);
+    assert!(some, "nothing was lost: the test above is blind");
+}
