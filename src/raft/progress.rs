@@ -110,6 +110,13 @@ impl Progress {
         self.land_all();
     }
 
+    /// A piece of the snapshot was asked of the owner.
+    pub fn asked(&mut self, now_us: u64) {
+        if let Flow::Snapshot { asked_us, .. } = &mut self.flow {
+            *asked_us = now_us.max(1);
+        }
+    }
+
     /// Entries up to `last` have been sent.
     pub fn on_sent(&mut self, last: Index, bytes: usize, now_us: u64) {
         if let Flow::Probe { sent } = &mut self.flow {

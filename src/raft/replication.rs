@@ -139,7 +139,6 @@ impl Raft {
 
     /// A heartbeat to every member, with the present round of reads.
     pub(super) fn send_heartbeats(&mut self) {
-        self.heartbeat_due = self.now_us + self.heartbeat_us;
         let round = self.reads.round();
         for at in 0..self.peers.len() {
             self.send_append(at, Vec::new(), round);
@@ -154,6 +153,7 @@ impl Raft {
         if self.maybe_step_down() {
             return;
         }
+        self.heartbeat_due = self.now_us + self.heartbeat_us;
         self.maybe_hand_over();
         self.drop_left();
         self.retry_chunks();

@@ -84,11 +84,11 @@ impl Raft {
         if let Flow::Snapshot {
             index,
             offset,
-            asked_us: asked_us @ 0,
-        } = &mut peer.flow
+            asked_us: 0,
+        } = peer.flow
         {
-            *asked_us = now_us.max(1);
-            let (to, index, offset) = (peer.id, *index, *offset);
+            peer.asked(now_us);
+            let to = peer.id;
             wanted.push(ChunkWanted { to, index, offset });
         }
     }
@@ -109,7 +109,9 @@ impl Raft {
             return;
         }
         let Some((data, done)) = data else {
-            return peer.become_snapshot(&self.snapshot);
+            // Not at once: it may be the newest that cannot be read.
+            peer.become_snapshot(&self.snapshot);
+            return peer.asked(self.now_us);
         };
         let rpc = Rpc::InstallSnapshot {
             meta: peer.sending.clone(),
