@@ -3,6 +3,7 @@
 //! Carries what comes from sockets, disk, clock and signals into the machine and what the machine leaves back out;
 //! decides nothing about keys or raft. Start with `Reactor::turn`: each of its lines is one phase, and their order is
 //! the design. Readiness is edge-triggered, so what is not drained is remembered (`Clients`' ready list).
+mod caller;
 mod clients;
 mod conn;
 mod dial;
@@ -25,16 +26,18 @@ pub use listen::{Bound, connections_max};
 
 use crate::api::{Port, Site};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::disk::Disk;
 use crate::http::response::TEXT;
+use crate::http::url::Url;
 use crate::http::{Limits, Response};
 use crate::logger;
 use crate::machine::{Effects, Machine};
 use crate::raft::hello::{REFUSED, Refusal};
 use crate::timer::Now;
+use caller::Caller;
 use clients::Clients;
-use dial::Calls;
+use dial::{Callers, Calls};
 use gate::Gate;
 use links::Links;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -129,8 +132,8 @@ impl Reactor {
             clock,
             now,
             clients: clients(config),
-            links: Links::new(&config.name, process),
-            calls: Calls::new(),
+            links: Links::new(&config.name, process, Caller::new(&config.peer_tls)),
+            calls: Calls::new(callers(config)),
             names: Names::new(waker),
             deaf_turns: 0,
             machine,
@@ -393,6 +396,15 @@ fn refused(refusal: Refusal) -> Response {
     let why = refusal.to_string();
     let response = Response::new(status, TEXT, format!("{why}\n"));
     response.with(REFUSED, why)
+}
+
+fn callers(config: &Config) -> Callers {
+    let discovery = config.discovery.as_deref().and_then(Url::parse);
+    Callers {
+        peers: Caller::new(&config.peer_tls),
+        world: Caller::new(&Tls::default()),
+        discovery: discovery.map_or("", |url| url.authority).to_string(),
+    }
 }
 
 fn clients(config: &Config) -> Clients {

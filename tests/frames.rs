@@ -176,7 +176,8 @@ fn hellos_there_and_back() {
 #[test]
 fn who_is_welcome() {
     let mine = hello(1, 0);
-    let table: &[(&str, fn(&mut Hello), Result<(), Refusal>)] = &[
+    type Change = fn(&mut Hello);
+    let table: &[(&str, Change, Result<(), Refusal>)] = &[
         ("a member", |_| (), Ok(())),
         (
             "new, without data",

@@ -28,10 +28,12 @@ const CLUSTER: u64 = 0xc1;
 struct Ports {
     client: u16,
     peer: u16,
+    /// Peers speak TLS to each other.
+    tls: bool,
 }
 
 fn config(number: usize, ports: Ports, dir: &std::path::Path) -> Config {
-    let args: Vec<String> = [
+    let mut args: Vec<String> = [
         "-name".into(),
         format!("m{number}"),
         "-addr".into(),
@@ -44,6 +46,16 @@ fn config(number: usize, ports: Ports, dir: &std::path::Path) -> Config {
         "1000".into(),
     ]
     .into();
+    for (flag, name) in [
+        ("-peer-ca-file", "authority.pem"),
+        ("-peer-cert-file", "machine.pem"),
+        ("-peer-key-file", "machine.key"),
+    ] {
+        if ports.tls {
+            let root = env!("CARGO_MANIFEST_DIR");
+            args.extend([flag.into(), format!("{root}/tests/testdata/tls/{name}")]);
+        }
+    }
     let source = Source {
         args: &args,
         env: &|_| None,
@@ -56,11 +68,17 @@ fn config(number: usize, ports: Ports, dir: &std::path::Path) -> Config {
     }
 }
 
+impl Ports {
+    fn scheme(self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+}
+
 fn member(number: u64, ports: Ports) -> Member {
     Member {
         id: PeerId(number),
         name: format!("m{number}").into(),
-        peer_url: format!("http://127.0.0.1:{}", ports.peer).into(),
+        peer_url: format!("{}://127.0.0.1:{}", ports.scheme(), ports.peer).into(),
         client_url: format!("http://127.0.0.1:{}", ports.client).into(),
         incarnation: number * 1000,
         voter: true,
@@ -104,13 +122,16 @@ fn run(number: u64, bounds: [Bound; 2], all: Vec<Ports>) {
 }
 
 /// The machines of this process, once for all tests: they run beside each other.
-static MACHINES: LazyLock<Vec<Ports>> = LazyLock::new(|| {
+static MACHINES: LazyLock<Vec<Ports>> = LazyLock::new(|| start(false));
+
+fn start(tls: bool) -> Vec<Ports> {
     let bind = || Bound::new("127.0.0.1:0").expect("a free port");
     let bounds: Vec<[Bound; 2]> = (0..3).map(|_| [bind(), bind()]).collect();
     let port = |bound: &Bound| bound.address().expect("bound").port();
     let ports = |[client, peer]: &[Bound; 2]| Ports {
         client: port(client),
         peer: port(peer),
+        tls,
     };
     let all: Vec<Ports> = bounds.iter().map(ports).collect();
     for (bounds, number) in bounds.into_iter().zip(1..) {
@@ -118,7 +139,7 @@ static MACHINES: LazyLock<Vec<Ports>> = LazyLock::new(|| {
         std::thread::spawn(move || run(number, bounds, all));
     }
     all
-});
+}
 
 fn ask(port: u16, bytes: &[u8]) -> Option<client::Answer> {
     let mut conn = Conn::try_open(port)?;
@@ -128,8 +149,12 @@ fn ask(port: u16, bytes: &[u8]) -> Option<client::Answer> {
 
 /// The number of the leader, from 1, as all of them see it.
 fn leader() -> usize {
+    leader_of(&MACHINES)
+}
+
+fn leader_of(machines: &[Ports]) -> usize {
     until("all know the same leader", || {
-        let told: Option<Vec<String>> = MACHINES
+        let told: Option<Vec<String>> = machines
             .iter()
             .map(|m| {
                 let answer = ask(m.client, &request("GET", "/v2/leader", &[], b""))?;
@@ -138,7 +163,7 @@ fn leader() -> usize {
             .collect();
         let told = told?;
         let place = |url: &str| {
-            let mut all = MACHINES.iter();
+            let mut all = machines.iter();
             all.position(|m| url.ends_with(&format!(":{}", m.peer)))
         };
         let same = told.windows(2).all(|pair| pair[0] == pair[1]);
@@ -274,6 +299,22 @@ fn request_vote(term: u64) -> Message {
             last_index: Index(1 << 40),
             last_term: Term(1 << 30),
         },
+    }
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn links_over_tls() {
+    let machines = start(true);
+    let leader = leader_of(&machines);
+    let value = "v".repeat(1_000_000);
+    let answer = put(machines[leader - 1].client, "large", &value);
+    assert_eq!(answer.status(), 201, "{}", answer.text());
+    for machine in &machines {
+        until("it has it", || {
+            let answer = get(machine.client, "large");
+            (answer.status() == 200 && answer.text().contains(&value)).then_some(())
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The machine leaves them as data and is told what became of each, once, whatever happens. One connection a call and a
 //! hop; several calls at once. What a call means is none of this file's business. Start with `work`.
+use super::caller::Caller;
 use super::names::{Found, Names};
 use super::slots::{Kind, SlotId, Slots};
 use super::transport::{Read, Transport};
@@ -11,7 +12,6 @@ use crate::http::url::Url;
 use crate::machine::{Call, CallId, Reply};
 use crate::timer::{Now, TimerHandle, TimerWheel};
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Interest, Registry};
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -75,6 +75,34 @@ enum Step {
     Done(Reply),
 }
 
+/// Who calls.
+pub struct Callers {
+    /// For peers: with this machine's certificate, and trusting the peers' authority.
+    pub peers: Caller,
+    /// For the discovery service, which has one that the world trusts.
+    pub world: Caller,
+    /// `host:port` of the discovery service; empty without one.
+    pub discovery: String,
+}
+
+impl Callers {
+    fn of(&mut self, url: &Url) -> &mut Caller {
+        match url.authority == self.discovery {
+            true => &mut self.world,
+            false => &mut self.peers,
+        }
+    }
+}
+
+/// What a call needs of others to go on.
+struct Tools<'a> {
+    registry: &'a Registry,
+    names: &'a mut Names,
+    timers: &'a mut TimerWheel<Timer>,
+    callers: &'a mut Callers,
+    now: Now,
+}
+
 /// All calls.
 pub struct Calls {
     calls: Slots<Calling>,
@@ -82,17 +110,19 @@ pub struct Calls {
     ready: Vec<SlotId>,
     timers: TimerWheel<Timer>,
     due: Vec<Timer>,
+    callers: Callers,
 }
 
 impl Calls {
     /// None.
-    pub fn new() -> Calls {
+    pub fn new(callers: Callers) -> Calls {
         Calls {
             calls: Slots::new(),
             waiting: VecDeque::new(),
             ready: Vec::new(),
             timers: TimerWheel::new(),
             due: Vec::new(),
+            callers,
         }
     }
 
@@ -150,8 +180,15 @@ impl Calls {
                 continue;
             };
             calling.queued = false;
+            let mut tools = Tools {
+                registry,
+                names,
+                timers: &mut self.timers,
+                callers: &mut self.callers,
+                now,
+            };
             let reply = loop {
-                match calling.step(registry, names, &mut self.timers, now) {
+                match calling.step(&mut tools) {
                     Step::Again => {}
                     Step::Wait => break None,
                     Step::Done(reply) => break Some(reply),
@@ -235,35 +272,20 @@ impl Calling {
         Step::Done(Reply::Failed { why })
     }
 
-    fn step(
-        &mut self,
-        registry: &Registry,
-        names: &mut Names,
-        timers: &mut TimerWheel<Timer>,
-        now: Now,
-    ) -> Step {
+    fn step(&mut self, tools: &mut Tools) -> Step {
         match self.stage {
-            Stage::Name => self.resolve(names, registry, timers, now),
-            Stage::Connecting { since_us } => self.connecting(since_us, registry, timers, now),
+            Stage::Name => self.resolve(tools),
+            Stage::Connecting { since_us } => self.connecting(since_us, tools),
             Stage::Talking => self.talk(),
         }
     }
 
     /// Finds the addresses and the bytes to send.
-    fn resolve(
-        &mut self,
-        names: &mut Names,
-        registry: &Registry,
-        timers: &mut TimerWheel<Timer>,
-        now: Now,
-    ) -> Step {
+    fn resolve(&mut self, tools: &mut Tools) -> Step {
         let Some(url) = Url::parse(&self.url) else {
             return self.fail("not a URL");
         };
-        if url.secure {
-            return self.fail("https is not spoken to others");
-        }
-        let found = match names.find(url.host, now.mono_us) {
+        let found = match tools.names.find(url.host, tools.now.mono_us) {
             Found::Wait => return Step::Wait,
             Found::Failed(why) => return self.fail(why),
             Found::Addresses(found) => found,
@@ -278,35 +300,32 @@ impl Calling {
             body: &self.call.body,
         };
         self.out = request.encode();
-        self.connect_next(registry, timers, now)
+        self.connect_next(tools)
     }
 
     /// Tries the next address.
-    fn connect_next(
-        &mut self,
-        registry: &Registry,
-        timers: &mut TimerWheel<Timer>,
-        now: Now,
-    ) -> Step {
+    fn connect_next(&mut self, tools: &mut Tools) -> Step {
         let Some(address) = self.addresses.pop() else {
             return self.fail(&self.trouble);
         };
         (self.sent, self.readable, self.blocked) = (0, false, true);
         self.stage = Stage::Connecting {
-            since_us: now.mono_us,
+            since_us: tools.now.mono_us,
         };
         let token = self.slot.token(Kind::Call);
         let both = Interest::READABLE | Interest::WRITABLE;
-        let connected = TcpStream::connect(address).map(Transport::Plain);
-        let registered = connected.and_then(|mut transport| {
-            transport.register_for(registry, token, both)?;
+        let url = Url::parse(&self.url).expect("it was resolved");
+        let caller = tools.callers.of(&url);
+        let registered = caller.connect(&url, address).and_then(|mut transport| {
+            transport.register_for(tools.registry, token, both)?;
             Ok(transport)
         });
         match registered {
             Ok(transport) => {
                 self.transport = Some(transport);
                 if !self.addresses.is_empty() {
-                    timers.schedule(now.mono_us + ADDRESS_US, Timer::Next(self.slot));
+                    let next = Timer::Next(self.slot);
+                    tools.timers.schedule(tools.now.mono_us + ADDRESS_US, next);
                 }
                 Step::Wait
             }
@@ -317,17 +336,11 @@ impl Calling {
         }
     }
 
-    fn connecting(
-        &mut self,
-        since_us: u64,
-        registry: &Registry,
-        timers: &mut TimerWheel<Timer>,
-        now: Now,
-    ) -> Step {
+    fn connecting(&mut self, since_us: u64, tools: &mut Tools) -> Step {
         let Some(transport) = &mut self.transport else {
-            return self.connect_next(registry, timers, now);
+            return self.connect_next(tools);
         };
-        let over = now.mono_us >= since_us + ADDRESS_US && !self.addresses.is_empty();
+        let over = tools.now.mono_us >= since_us + ADDRESS_US && !self.addresses.is_empty();
         if self.blocked && !self.readable && !over {
             return Step::Wait;
         }
@@ -372,6 +385,10 @@ impl Calling {
                 Ok(Read::End) => end = Some(String::new()),
                 Err(e) => end = Some(e.to_string()),
             }
+        }
+        match transport.flush() {
+            Ok(waits) => self.blocked |= waits,
+            Err(e) => end = end.or(Some(e.to_string())),
         }
         match (self.parser.parse(&self.input, end.is_some()), end) {
             (Ok(Some(response)), _) => self.on_response(response),
@@ -474,7 +491,13 @@ mod tests {
         let mut poll = Poll::new().expect("a poll");
         let mut events = Events::with_capacity(64);
         let mut names = Names::new(Waker::new(poll.registry(), NAMES).expect("a waker"));
-        let (mut calls, mut replies) = (Calls::new(), Vec::new());
+        let none = Caller::new(&Default::default());
+        let callers = Callers {
+            peers: Caller::new(&Default::default()),
+            world: none,
+            discovery: String::new(),
+        };
+        let (mut calls, mut replies) = (Calls::new(callers), Vec::new());
         let mut now = Now {
             mono_us: 1,
             wall_ns: 0,

@@ -245,6 +245,12 @@ impl Link {
                 Err(e) => self.fail(e),
             }
         }
+        if !matches!(self.state, State::Connecting | State::Dead) {
+            match self.transport.flush() {
+                Ok(waits) => self.blocked |= waits,
+                Err(e) => self.fail(e),
+            }
+        }
         if self.state == State::Closing && self.out.is_empty() {
             self.transport.end_writing();
             self.state = State::Dead;

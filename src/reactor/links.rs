@@ -4,6 +4,7 @@
 //! on the one that the peer has dialled, which is also how a removed or unknown peer is answered. The reactor's phases
 //! call `fill`, `fire_timers`, `send`, `flush`, `reap` in this order. Decides nothing about raft: the machine is told
 //! what came and who is there. Start with `on_members` and `visit`.
+use super::caller::Caller;
 use super::clients::Visit;
 use super::link::{Came, Link, State};
 use super::names::{Found, Names};
@@ -15,7 +16,6 @@ use crate::raft::hello::{Hello, PROTOCOL, Refusal, judge};
 use crate::raft::{Configuration, Message, PeerId, Rpc};
 use crate::timer::{Now, TimerHandle, TimerWheel};
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Interest, Registry};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -71,13 +71,14 @@ pub struct Links {
     /// How this machine introduces itself, but for `to`.
     me: Hello,
     random: u64,
+    caller: Caller,
     /// The last `fill` has left bytes behind.
     unread: bool,
 }
 
 impl Links {
     /// Nobody yet. `process` is a random number.
-    pub fn new(name: &str, process: u64) -> Links {
+    pub fn new(name: &str, process: u64, caller: Caller) -> Links {
         Links {
             links: Slots::new(),
             peers: BTreeMap::new(),
@@ -90,6 +91,7 @@ impl Links {
                 ..Hello::default()
             },
             random: process | 1,
+            caller,
             unread: false,
         }
     }
@@ -185,7 +187,9 @@ impl Links {
             Found::Failed(why) => Err(format!("{}: {why}", url.host)),
             Found::Addresses(all) => {
                 let address = SocketAddr::new(all[attempt % all.len()], url.port);
-                connect(address).map_err(|e| e.to_string())
+                self.caller
+                    .connect(&url, address)
+                    .map_err(|e| e.to_string())
             }
         };
         let registered = result.and_then(|transport| {
@@ -193,6 +197,7 @@ impl Links {
                 .links
                 .insert_with(|slot| Link::dial(slot, id, transport, now.mono_us));
             let link = self.links.get_mut(slot).expect("just put there");
+            link.transport().keep_alive();
             let token = slot.token(Kind::Link);
             let both = Interest::READABLE | Interest::WRITABLE;
             let result = link.transport().register_for(registry, token, both);
@@ -552,11 +557,4 @@ fn log_refusal(peer: Option<&mut Peer>, theirs: &Hello, text: &str, now: Now) {
     if let Some(said) = known {
         *said = (text.to_string(), now.mono_us);
     }
-}
-
-fn connect(address: SocketAddr) -> std::io::Result<Transport> {
-    let socket = TcpStream::connect(address)?;
-    let mut transport = Transport::Plain(socket);
-    transport.keep_alive();
-    Ok(transport)
 }

@@ -1,15 +1,24 @@
 //! What TLS is configured with: certificate, key and authority from PEM files.
 //!
 //! A client certificate that does not verify is refused with the alert `bad_certificate`, whatever was wrong with it.
+use crate::config::Tls;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 use std::path::Path;
 use std::sync::Arc;
+
+/// Where systems keep the authorities they trust (Debian, Alpine; Fedora; OpenSUSE; others).
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
 
 /// A server's configuration. With `ca`, each client must show a certificate that it signed.
 ///
@@ -41,6 +50,45 @@ pub fn server_config(
         .with_single_cert(certificates(cert)?, private)
         .map(Arc::new)
         .map_err(|e| format!("{} and {}: {e}", cert.display(), key.display()))
+}
+
+/// What a caller shows and trusts: the certificate and the authority of `files`, or, without an authority, those that
+/// the system trusts.
+///
+/// # Errors
+/// A text that names the file and what is wrong with it.
+pub fn client_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
+    let roots = match &files.ca_file {
+        Some(ca) => roots(ca)?,
+        None => system_roots()?,
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| format!("TLS: {e}"))?
+        .with_root_certificates(roots);
+    let config = match (&files.cert_file, &files.key_file) {
+        (Some(cert), Some(key)) => {
+            let private =
+                PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
+            builder
+                .with_client_auth_cert(certificates(cert)?, private)
+                .map_err(|e| format!("{} and {}: {e}", cert.display(), key.display()))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+/// The first of the usual files that is there; what of it is no certificate is passed over.
+fn system_roots() -> Result<RootCertStore, String> {
+    let path = SYSTEM_ROOTS.iter().map(Path::new).find(|p| p.exists());
+    let path = path.ok_or("the system has no file of authorities to trust")?;
+    let all =
+        CertificateDer::pem_file_iter(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(all.flatten());
+    Ok(roots)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

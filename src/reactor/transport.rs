@@ -23,7 +23,7 @@ const UNACKED_MS_MAX: u32 = 10_000;
 pub enum Transport {
     /// As they are.
     Plain(TcpStream),
-    /// Through TLS, as its server.
+    /// Through TLS, as its server or its client.
     #[cfg(feature = "tls")]
     Tls(Box<Tls>),
 }
@@ -57,9 +57,25 @@ impl Transport {
         config: &Arc<rustls::ServerConfig>,
     ) -> io::Result<Transport> {
         let session = rustls::ServerConnection::new(config.clone()).map_err(io::Error::other)?;
+        let session = session.into();
         Ok(Transport::Tls(Box::new(Tls {
             socket,
             session,
+            failed: false,
+        })))
+    }
+
+    /// Wraps a socket that is being connected as the client of a TLS session with `name`.
+    #[cfg(feature = "tls")]
+    pub fn connect_tls(
+        socket: TcpStream,
+        config: Arc<rustls::ClientConfig>,
+        name: rustls::pki_types::ServerName<'static>,
+    ) -> io::Result<Transport> {
+        let session = rustls::ClientConnection::new(config, name).map_err(io::Error::other)?;
+        Ok(Transport::Tls(Box::new(Tls {
+            socket,
+            session: session.into(),
             failed: false,
         })))
     }
@@ -209,7 +225,7 @@ impl Transport {
 #[cfg(feature = "tls")]
 pub struct Tls {
     socket: TcpStream,
-    session: rustls::ServerConnection,
+    session: rustls::Connection,
     /// The session is over, the alert has been sent: what still comes is of no use but to be taken off the socket.
     failed: bool,
 }
