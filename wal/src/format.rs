@@ -114,7 +114,8 @@ pub fn record_bytes(body: usize) -> usize {
 }
 
 impl Kind {
-    fn decode(byte: u8) -> Option<Kind> {
+    /// The kind that a header starts with.
+    pub fn decode(byte: u8) -> Option<Kind> {
         Some(match byte {
             1 => Kind::Entry,
             2 => Kind::Commit,

@@ -80,10 +80,14 @@ fn enter(dir: &Path, hook: Option<Hook>) -> Result<(Os, Vec<String>), OpenError>
 /// Removes the segments, spares and half-made files among `names`, and then the mark that says that they may go.
 fn clear(os: &mut Os, names: &[String]) -> Result<(), OpenError> {
     let log = |n: &str| segment::log_number(n).is_some() || segment::is_spare(n);
+    let mut any = false;
     for name in names.iter().filter(|n| log(n) || is_half_made(n)) {
         os.unlink(name)?;
+        any = true;
     }
-    os.sync_dir()?;
+    if any {
+        os.sync_dir()?;
+    }
     if names.iter().any(|n| n == state::WIPING) {
         os.unlink(state::WIPING)?;
         os.sync_dir()?;
@@ -126,11 +130,10 @@ fn create(os: &mut Os, options: &Options, names: &[String]) -> Result<(), OpenEr
         previous_crc: 0,
         configuration: Box::default(),
     };
-    let spare = segment::free_spare_name(&[]);
-    if !segment::make_spare(os, &spare, head.segment_bytes)? {
+    if os.create(segment::MAKING, head.segment_bytes)?.is_none() {
         return Err(OpenError::Io(Error::Full));
     }
-    segment::take(os, &spare, &head)?;
+    segment::take(os, segment::MAKING, &head)?;
     State::create(os, options.identity)
 }
 
@@ -154,7 +157,13 @@ impl Wal {
             os.unlink(name)?;
         }
         let state = State::open(&mut os, &options.dir)?;
-        let scanner = segment::read(&mut os, state.slot().identity, &names)?;
+        // The segment of a new directory has no records; its bytes need not be read to know that.
+        let bytes_max = if is_new {
+            PAGE as u64
+        } else {
+            SEGMENT_BYTES_MAX
+        };
+        let scanner = segment::read(&mut os, state.slot().identity, &names, bytes_max)?;
         let scanner = refuse_damage(scanner, &options.dir)?;
         let spares = segment::usable_spares(&mut os, &names, options.segment_bytes)?;
         let (mut wal, mut recovered) = Wal::resume(os, state, scanner, options.segment_bytes)?;

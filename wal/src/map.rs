@@ -34,6 +34,8 @@ impl Buffer {
         self.filled = 0;
         if self.map.as_ref().is_none_or(|m| m.len() < bytes) {
             let map = MmapMut::map_anon(bytes.max(PAGE)).expect("there is memory for a segment");
+            // Only spares page faults, so a refusal does not matter.
+            let _ = map.advise(Advice::HugePage);
             self.map = Some(map);
         }
         &mut self.map.as_mut().expect("it was just made")[..bytes]

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, FallocateFlags};
+use rustix::fs::{Advice, FallocateFlags, IFlags};
 use rustix::io::Errno;
 
 use crate::Error;
@@ -143,6 +143,11 @@ impl Os {
             .truncate(true)
             .mode(0o600);
         let file = self.call("creat", name, |path, _| options.open(path))?;
+        // On a file system that copies what is rewritten, allocated space promises nothing, unless it is told not to;
+        // the others do not know the flag, and need none.
+        if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
+            let _ = rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW);
+        }
         if self.allocate(&file, name, bytes)? {
             return Ok(Some(file));
         }

@@ -136,7 +136,16 @@ impl Iterator for Walk<'_> {
 
     fn next(&mut self) -> Option<Item> {
         let from = self.at;
-        while self.at + HEADER <= self.bytes.len() {
+        loop {
+            // Most of what is searched is zeros: nothing is decoded for them.
+            let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+            let skip = rest
+                .chunks_exact(8)
+                .position(|word| Kind::decode(word[0]).is_some());
+            self.at += skip.unwrap_or(rest.len() / 8) * 8;
+            if self.at + HEADER > self.bytes.len() {
+                break;
+            }
             let (at, limit) = (self.at, self.limit);
             match Header::decode(self.bytes, self.identity, self.sequence, at, limit) {
                 None => self.at += 8,

@@ -5,11 +5,11 @@
 //! `README.md` lists. Start reading at `take`.
 use std::fs::File;
 
+use crate::Error;
 use crate::format::{Head, PAGE};
 use crate::map::{Buffer, Map};
 use crate::os::Os;
 use crate::scan::{Extent, Scanner, Tail};
-use crate::{Error, SEGMENT_BYTES_MAX};
 
 /// As many released segments are kept as spares; more are removed.
 pub const SPARES_MAX: usize = 2;
@@ -76,7 +76,7 @@ pub fn make_spare(os: &mut Os, name: &str, bytes: u64) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Takes a spare into use: its head is on the disk before it gets the name of a segment, and the name before any
+/// Takes a spare (or a first file that is half made) into use: its head is on the disk before it gets the name of a segment, and the name before any
 /// record goes into it.
 pub fn take(os: &mut Os, spare: &str, head: &Head) -> Result<Active, Error> {
     let file = os.open(spare)?;
@@ -134,8 +134,13 @@ pub fn any_used(os: &mut Os, names: &[String]) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Reads all segments among `names`, each from the disk and not from the page cache.
-pub fn read(os: &mut Os, identity: u64, names: &[String]) -> Result<Scanner, Error> {
+/// Reads all segments among `names`, or the first `bytes_max` of each, from the disk and not from the page cache.
+pub fn read(
+    os: &mut Os,
+    identity: u64,
+    names: &[String],
+    bytes_max: u64,
+) -> Result<Scanner, Error> {
     let numbered = |n: &String| log_number(n).map(|number| (n.clone(), number));
     let segments: Vec<(String, u64)> = names.iter().filter_map(numbered).collect();
     let mut scanner = Scanner::new(identity);
@@ -149,7 +154,7 @@ pub fn read(os: &mut Os, identity: u64, names: &[String]) -> Result<Scanner, Err
             Some((next, _)) => reader.head(next)?,
             None => None,
         };
-        let file = reader.open(name, SEGMENT_BYTES_MAX)?;
+        let file = reader.open(name, bytes_max)?;
         scanner.segment(name, *sequence, reader.buffer.bytes(), head.as_ref());
         // What was read sits in the cache in large folios: see Os::write.
         reader.os.drop_cache(&file, name)?;

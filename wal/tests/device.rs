@@ -1,9 +1,9 @@
-//! How much reaches the device for each sync of a small batch. It counts the sectors of a whole device, so it is run by
-//! hand on a quiet one, such as a file system in a loop device mounted at `$WAL_DIR`:
-//! `WAL_DEVICE=loop0 WAL_DIR=/mnt cargo test -p wal --test device -- --ignored --nocapture`.
+//! How much reaches the device for each sync of a small batch, and what happens on a disk that is full. The first counts
+//! the sectors of a whole device, so both are run by hand on a quiet one, such as a file system in a loop device mounted
+//! at `$WAL_DIR`: `WAL_DEVICE=loop0 WAL_DIR=/mnt cargo test -p wal --test device -- --ignored --nocapture`.
 use std::path::Path;
 
-use wal::{Options, Record, Wal};
+use wal::{Error, Options, Record, Space, Wal};
 
 /// Sectors of 512 bytes written to the device so far.
 fn sectors(device: &str) -> u64 {
@@ -72,4 +72,54 @@ fn bytes_to_the_device_for_each_sync() {
         3000,
         256,
     );
+}
+
+/// Room on the file system of `dir`, in bytes.
+fn room(dir: &Path) -> u64 {
+    let stat = rustix::fs::statvfs(dir).expect("its numbers");
+    stat.f_bavail * stat.f_frsize
+}
+
+#[test]
+#[ignore = "fills a file system; see the top of the file"]
+fn a_disk_that_is_really_full() {
+    let mount = std::env::var("WAL_DIR").expect("WAL_DIR is on it");
+    let dir = tempfile::tempdir_in(mount).expect("a directory");
+    let (mut wal, _) = Wal::open(options(dir.path())).expect("it opens");
+    let ballast = dir.path().join("ballast");
+    let file = std::fs::File::create(&ballast).expect("a file");
+    let flags = rustix::fs::FallocateFlags::empty();
+    while let bytes @ 1_000_000.. = room(dir.path()) {
+        let from = file.metadata().expect("its length").len();
+        if rustix::fs::fallocate(&file, flags, from, bytes / 2).is_err() {
+            break;
+        }
+    }
+    let body = vec![7; 200_000];
+    let mut index = 0;
+    let mut low = false;
+    let refused = loop {
+        index += 1;
+        let record = Record::Entry {
+            term: 1,
+            index,
+            body: &body,
+        };
+        match wal.append(&[record], 0) {
+            Ok(_) => wal.start_sync().expect("it syncs"),
+            Err(error) => break error,
+        }
+        wal.poll_sync().expect("it synced");
+        low |= wal.space() == Space::Low;
+    };
+    assert!(low && refused == Error::Full, "{refused}");
+    println!("full at entry {index}");
+    wal.save_state(2, 1).expect("a vote needs no room");
+    assert_eq!(wal.make_spare(), Ok(Space::Low));
+    std::fs::remove_file(&ballast).expect("it can");
+    drop(file);
+    assert_eq!(wal.make_spare(), Ok(Space::Ok));
+    wal.close().expect("it syncs");
+    let (_, found) = Wal::open(options(dir.path())).expect("it opens");
+    assert_eq!(found.entries.len() as u64, index - 1);
 }
