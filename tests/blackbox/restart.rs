@@ -62,20 +62,20 @@ fn follow(port: u16, first: u64, last: &AtomicU64) -> Vec<u64> {
 }
 
 const WRITERS: usize = 4;
-const ROUNDS: usize = 6;
 const WRITES_A_ROUND: usize = 300;
 
 /// A server killed again and again in the middle of writes loses none that it acknowledged, never counts an index
-/// twice, and watchers that go on from their index see every event once.
+/// twice, and watchers that go on from their index see every event once. `TERN_KILLS` sets how often.
 #[test]
 fn killed_under_load() {
+    let rounds = std::env::var("TERN_KILLS").map_or(6, |n| n.parse().expect("a number"));
     let mut server = Server::start(&["-snapshot-count", "500"]);
     let port = server.client_port;
     let last = AtomicU64::new(u64::MAX);
     let mut acked = Acked::new();
     std::thread::scope(|scope| {
         let follower = scope.spawn(|| follow(port, 3, &last));
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
             let count = AtomicUsize::new(0);
             let names: Vec<String> = (0..WRITERS).map(|w| format!("r{round}w{w}")).collect();
             std::thread::scope(|scope| {
@@ -106,7 +106,7 @@ fn killed_under_load() {
         let all: Vec<u64> = (3..=end).collect();
         assert_eq!(seen, all);
     });
-    assert!(acked.len() >= ROUNDS * WRITES_A_ROUND);
+    assert!(acked.len() >= rounds * WRITES_A_ROUND);
 }
 
 fn all_there(server: &Server, acked: &Acked) {

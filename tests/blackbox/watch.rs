@@ -202,3 +202,41 @@ fn pipelined_behind_a_watch() {
     assert_eq!(conn.answer().status(), 201);
     assert_eq!(server.client("GET", "/v2/keys/q", "").status(), 200);
 }
+
+/// Hundreds of clients that do not read, and big events: what they share is held once, who falls behind is cut off, and
+/// a client that reads is served all the while.
+#[test]
+fn many_slow_readers() {
+    let server = Server::start(&[]);
+    let slow: Vec<Conn> = (0..600)
+        .map(|_| {
+            let conn = Conn::watch(
+                server.client_port,
+                "/v2/keys/s?wait=true&recursive=true&stream=true",
+            );
+            rustix::net::sockopt::set_socket_recv_buffer_size(conn.stream(), 4 * 1024)
+                .expect("a socket option");
+            conn
+        })
+        .collect();
+    let mut reader = Conn::watch(
+        server.client_port,
+        "/v2/keys/s?wait=true&recursive=true&stream=true",
+    );
+    let mut conn = Conn::open(server.client_port);
+    let value = "v".repeat(64 * 1024);
+    let mut most = 0;
+    for number in 0..150 {
+        let at = set(&mut conn, &format!("s/{}", number % 10), &value);
+        let event = reader.event().expect("it reads");
+        assert_eq!(index(&event), at);
+        most = most.max(resident_kib(&server));
+    }
+    assert!(most < 256 << 10, "{most} KiB");
+    until("the slow ones are cut off", || {
+        set(&mut conn, "s/more", &value);
+        reader.event().expect("it reads");
+        (watchers(&server) == 1).then_some(())
+    });
+    drop(slow);
+}
