@@ -286,6 +286,8 @@ impl Raft {
         self.now_us = now.mono_us;
         if self.role == RaftRole::Follower && from == self.leader {
             self.on_contact(from);
+        } else if let Some(peer) = self.peers.iter_mut().find(|p| p.id == from) {
+            peer.heard_us = self.now_us;
         }
         self.check_invariants();
     }

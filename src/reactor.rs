@@ -320,19 +320,16 @@ impl Reactor {
                 self.unheard = true;
             }
         }
-        if std::mem::take(&mut effects.members_changed) {
+        let changed = std::mem::take(&mut effects.members_changed);
+        if changed {
             let cluster = self.machine.cluster();
-            let members = self.machine.configuration();
-            self.disk.keep_configuration(cluster, members);
-            self.links
-                .on_members(cluster, self.machine.id(), members, self.now);
+            self.disk
+                .keep_configuration(cluster, self.machine.configuration());
         }
         self.links.send(&mut effects.send);
+        self.links.follow(&self.machine, changed, self.now);
         for call in effects.calls.drain(..) {
             self.calls.start(call, self.now);
-        }
-        if std::mem::take(&mut effects.removed) {
-            self.links.drop_all("this machine was removed");
         }
         for fact in effects.facts.drain(..) {
             facts::log(&fact);

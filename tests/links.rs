@@ -421,3 +421,50 @@ fn rubbish_ends_the_link_and_nothing_else() {
     assert_eq!(wire.next(), None);
     assert_eq!(put(MACHINES[leader - 1].client, "after", "x").status(), 201);
 }
+
+/// A stranger that sends without end and reads nothing gets no further than its bound, and delays nobody.
+#[test]
+fn who_does_not_read_delays_nobody() {
+    let leader = leader();
+    let (mut wire, _) = Wire::say_hello(leader, &hello((1 << 40) + 3, leader));
+    let limit = std::time::Duration::from_millis(200);
+    wire.stream
+        .set_write_timeout(Some(limit))
+        .expect("a socket option");
+    let mut asks = Vec::new();
+    let ask = Message {
+        term: Term(1),
+        rpc: Rpc::Fetch {
+            index: Index(1),
+            term: Term(1),
+        },
+    };
+    for _ in 0..10_000 {
+        frame::put_urgent(&ask, &mut asks).expect("short");
+    }
+    // Each question has an answer of its size: far more than sockets and queue hold.
+    for _ in 0..50 {
+        if wire.stream.write_all(&asks).is_err() {
+            break;
+        }
+    }
+    let answer = put(MACHINES[leader - 1].client, "meanwhile", "x");
+    assert_eq!(answer.status(), 201);
+    let mut frames = 0;
+    wire.stream
+        .set_read_timeout(Some(limit))
+        .expect("a socket option");
+    let mut chunk = [0; 65536];
+    while let Ok(count @ 1..) = wire.stream.read(&mut chunk) {
+        wire.input.extend_from_slice(&chunk[..count]);
+        let mut at = 0;
+        while let Some((used, _)) = wire.frames.take(&wire.input[at..]).expect("frames") {
+            (at, frames) = (at + used, frames + 1);
+        }
+        wire.input.drain(..at);
+    }
+    assert!(
+        (1..500_000).contains(&frames),
+        "{frames}: some were dropped"
+    );
+}

@@ -16,8 +16,11 @@ use std::io::IoSlice;
 
 /// What is read at once.
 const READ_BYTES: usize = 32 * 1024;
-/// What one link may bring in one turn. Raft's windows are far below: it is a stop for a peer gone mad.
-const READ_BYTES_A_TURN: usize = 32 << 20;
+/// What one link may bring in one turn: the window of appends. The rest comes in the next one, before any timer.
+const READ_BYTES_A_TURN: usize = 4 << 20;
+
+/// While a long message comes in, its sender is told so often that it does.
+const PONG_US: u64 = 20_000;
 
 /// How far a link is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +41,8 @@ pub enum Came {
     Hello(Hello),
     /// A message.
     Message(Message),
-    /// A piece of a longer one.
-    Piece,
+    /// A piece of a longer one, or a word that somebody is there.
+    Contact,
 }
 
 /// One connection.
@@ -59,6 +62,7 @@ pub struct Link {
     /// When something came last, and when we asked whether somebody is there.
     pub heard_us: u64,
     pub pinged_us: u64,
+    ponged_us: u64,
     readable: bool,
     /// The poll has said that the other side is closed: there is an end to be read.
     hung_up: bool,
@@ -84,6 +88,7 @@ impl Link {
             process: 0,
             heard_us: now_us,
             pinged_us: 0,
+            ponged_us: 0,
             readable: false,
             hung_up: false,
             blocked: true,
@@ -183,9 +188,12 @@ impl Link {
                     at += used;
                     match taken {
                         Taken::Message(message) => each(self, Came::Message(message)),
-                        Taken::Piece => each(self, Came::Piece),
+                        Taken::Piece => {
+                            self.maybe_pong();
+                            each(self, Came::Contact);
+                        }
                         Taken::Ping => self.out.push_pong(),
-                        Taken::Pong => {}
+                        Taken::Pong => each(self, Came::Contact),
                     }
                 }
                 Err(fault) => self.fail(fault.0),
@@ -222,6 +230,15 @@ impl Link {
     /// Queues a message; false when it is dropped.
     pub fn push(&mut self, message: &Message) -> bool {
         self.state == State::Open && self.out.push(message)
+    }
+
+    /// Says that somebody is here while a long message comes in, which may take longer on a slow line than its sender
+    /// waits for an answer.
+    fn maybe_pong(&mut self) {
+        if self.heard_us >= self.ponged_us + PONG_US {
+            self.ponged_us = self.heard_us;
+            self.out.push_pong();
+        }
     }
 
     /// Asks whether somebody is there.

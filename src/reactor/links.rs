@@ -3,7 +3,7 @@
 //! Each machine dials the members of the configuration and sends on the link it has dialled; while it has none it sends
 //! on the one that the peer has dialled, which is also how a removed or unknown peer is answered. The reactor's phases
 //! call `fill`, `fire_timers`, `send`, `flush`, `reap` in this order. Decides nothing about raft: the machine is told
-//! what came and who is there. Start with `on_members` and `visit`.
+//! what came and who is there. Start with `follow` and `welcome`.
 use super::caller::Caller;
 use super::clients::Visit;
 use super::link::{Came, Link, State};
@@ -11,7 +11,7 @@ use super::names::{Found, Names};
 use super::slots::{Kind, SlotId, Slots};
 use super::transport::Transport;
 use crate::http::url::Url;
-use crate::machine::{LinkState, Machine};
+use crate::machine::{LinkState, Machine, Role};
 use crate::raft::hello::{Hello, PROTOCOL, Refusal, judge};
 use crate::raft::{Configuration, Message, PeerId, Rpc};
 use crate::timer::{Now, TimerHandle, TimerWheel};
@@ -98,8 +98,25 @@ impl Links {
 
     // -- who there is
 
+    /// Looks at what the machine has become; `changed`: its configuration is another one.
+    pub fn follow(&mut self, machine: &Machine, changed: bool, now: Now) {
+        let (cluster, id) = match machine.role() {
+            Role::Standby => (0, PeerId::NONE),
+            Role::Leader | Role::Follower | Role::Candidate => (machine.cluster(), machine.id()),
+        };
+        let same = (cluster, id) == (self.me.cluster, self.me.from);
+        match id {
+            PeerId::NONE if !same => self.drop_all("this machine is no member of a cluster now"),
+            PeerId::NONE => {}
+            id if changed || !same => {
+                self.on_members(cluster, id, machine.configuration(), now);
+            }
+            _ => {}
+        }
+    }
+
     /// The members are others, or this machine is another: closes what is over and dials who is new.
-    pub fn on_members(&mut self, cluster: u64, id: PeerId, members: &Configuration, now: Now) {
+    fn on_members(&mut self, cluster: u64, id: PeerId, members: &Configuration, now: Now) {
         let other_cluster = self.me.cluster != 0 && self.me.cluster != cluster;
         if id != self.me.from || other_cluster {
             self.drop_all("this machine's place in its cluster is another one now");
@@ -132,8 +149,10 @@ impl Links {
     }
 
     /// Ends every link: this machine is in no cluster.
-    pub fn drop_all(&mut self, why: &str) {
+    fn drop_all(&mut self, why: &str) {
         for (_, link) in self.links.iter_mut() {
+            // A leader that leaves has named its successor with its last words.
+            link.flush();
             link.fail(why);
             touch(&mut self.ready, link);
         }
@@ -367,7 +386,7 @@ impl Links {
             let mut answered = None;
             link.fill(now.mono_us, |link, came| match came {
                 Came::Message(message) => machine.on_message(now, to, message),
-                Came::Piece => machine.on_contact(now, to),
+                Came::Contact => machine.on_contact(now, to),
                 Came::Hello(theirs) => match on_answer(&theirs, me, to, peer.incarnation) {
                     Ok(()) => {
                         link.process = theirs.process;
