@@ -32,6 +32,11 @@ pub fn file_of(data_dir: &Path, index: Index) -> PathBuf {
     folder(data_dir).join(name(index, "snap"))
 }
 
+/// The file of one that is being written.
+pub fn unfinished(data_dir: &Path, index: Index) -> PathBuf {
+    folder(data_dir).join(name(index, "tmp"))
+}
+
 /// The snapshots in the folder, newest first.
 pub fn list(data_dir: &Path) -> io::Result<Vec<Index>> {
     let mut found = Vec::new();
@@ -86,7 +91,7 @@ pub struct Writer {
 impl Writer {
     /// Starts a file under a temporary name.
     pub fn new(data_dir: &Path, meta: &SnapshotMeta) -> io::Result<Writer> {
-        let path = folder(data_dir).join(name(meta.index, "tmp"));
+        let path = unfinished(data_dir, meta.index);
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(MAGIC);
         head[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -142,7 +147,7 @@ impl Writer {
         let size = self.file.metadata()?.len();
         let folder = folder(&self.data_dir);
         fs::rename(
-            folder.join(name(self.index, "tmp")),
+            unfinished(&self.data_dir, self.index),
             file_of(&self.data_dir, self.index),
         )?;
         sync_folder(&folder)?;
@@ -151,7 +156,7 @@ impl Writer {
 
     /// Gives up: the file goes.
     pub fn abandon(self) -> io::Result<()> {
-        fs::remove_file(folder(&self.data_dir).join(name(self.index, "tmp")))
+        fs::remove_file(unfinished(&self.data_dir, self.index))
     }
 }
 

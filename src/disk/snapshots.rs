@@ -64,15 +64,16 @@ impl Snapshots {
         assert!(self.writing.is_none(), "one snapshot at a time");
         match Writer::new(&self.data_dir, meta) {
             Ok(writer) => self.writing = Some(writer),
-            Err(e) => return self.failed(e),
+            Err(e) => return self.failed(meta.index, &e),
         }
         None
     }
 
     fn chunk(&mut self, bytes: &[u8]) -> Option<SnapshotIn> {
         // Without a writer it has failed and the core has been told; what it had in hand still comes.
-        let result = self.writing.as_mut()?.append(bytes);
-        result.err().and_then(|e| self.failed(e))
+        let writer = self.writing.as_mut()?;
+        let (index, result) = (writer.index, writer.append(bytes));
+        result.err().and_then(|e| self.failed(index, &e))
     }
 
     fn finish(&mut self) -> Option<SnapshotIn> {
@@ -80,7 +81,7 @@ impl Snapshots {
         let index = writer.index;
         let bytes = match writer.finish() {
             Ok(bytes) => bytes,
-            Err(e) => return self.failed(e),
+            Err(e) => return self.failed(index, &e),
         };
         self.keep(index);
         let older = self.kept.get(1).copied().unwrap_or_default();
@@ -99,23 +100,23 @@ impl Snapshots {
     }
 
     /// Nothing of it stays. A disk without room will have some again; nothing else heals.
-    fn failed(&mut self, error: io::Error) -> Option<SnapshotIn> {
+    fn failed(&mut self, index: Index, error: &io::Error) -> Option<SnapshotIn> {
         self.writing = None;
-        if !is_full(&error) {
+        if !is_full(error) {
             die(&format_args!("writing a snapshot: {error}"));
         }
         log::warn!("no room for a snapshot: {error}");
-        or_die(snapfile::prune(&self.data_dir, KEPT));
+        or_die(remove(&snapfile::unfinished(&self.data_dir, index)));
         Some(SnapshotIn::Failed)
     }
 
-    /// Counts a new file as the newest and drops the one that is not needed any more.
+    /// Counts a new file among the kept and drops the one that is not needed any more.
     fn keep(&mut self, index: Index) {
         self.kept.retain(|i| *i != index);
-        self.kept.insert(0, index);
+        self.kept.push(index);
+        self.kept.sort_by(|a, b| b.cmp(a));
         for old in self.kept.drain(KEPT.min(self.kept.len())..) {
-            let removed = fs::remove_file(snapfile::file_of(&self.data_dir, old));
-            if let Err(e) = removed {
+            if let Err(e) = remove(&snapfile::file_of(&self.data_dir, old)) {
                 log::warn!("the old snapshot of index {} stays: {e}", old.0);
             }
         }
@@ -142,17 +143,18 @@ impl Snapshots {
         done: bool,
     ) -> Option<SnapshotIn> {
         let path = snapfile::folder(&self.data_dir).join("receive.tmp");
-        if offset == 0 {
-            self.receiving = Some(or_die(File::create(&path)));
-        }
-        let Some(file) = &self.receiving else {
-            return Some(SnapshotIn::Refused);
+        let opened = match (offset, self.receiving.take()) {
+            (0, _) => File::create(&path),
+            (_, Some(file)) => Ok(file),
+            (_, None) => return Some(SnapshotIn::Refused),
         };
-        match file
-            .write_all_at(data, offset)
-            .and_then(|()| file.sync_data())
-        {
-            Ok(()) => {}
+        let written = opened.and_then(|file| {
+            file.write_all_at(data, offset)?;
+            file.sync_data()?;
+            Ok(file)
+        });
+        match written {
+            Ok(file) => self.receiving = Some(file),
             Err(e) if is_full(&e) => return self.refuse(&path, &e.to_string()),
             Err(e) => die(&format_args!("{}: {e}", path.display())),
         }
@@ -169,7 +171,7 @@ impl Snapshots {
     fn refuse(&mut self, path: &Path, why: &str) -> Option<SnapshotIn> {
         log::warn!("the leader's snapshot is refused: {why}");
         self.receiving = None;
-        or_die(fs::remove_file(path));
+        or_die(remove(path));
         Some(SnapshotIn::Refused)
     }
 
@@ -206,9 +208,152 @@ pub fn restore(
     Ok((reader.meta, store))
 }
 
+/// Removes a file that may be gone already.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::{Founding, Machine, Settings};
+    use crate::raft::{PeerId, Term};
+
+    const LIMITS: HistoryLimits = HistoryLimits {
+        events: 10,
+        bytes: 1 << 20,
+    };
+
+    fn founding() -> Founding {
+        let settings = Settings {
+            name: "a".into(),
+            client_url: "http://a:4001".into(),
+            peer_url: "http://a:7001".into(),
+            heartbeat_ms: 50,
+            election_ms: 200,
+            snapshot_count: 100,
+            snapshots: true,
+            cluster: Default::default(),
+            history_events: 10,
+        };
+        Machine::bootstrap(&settings, 7, 8)
+    }
+
+    fn meta(index: u64) -> SnapshotMeta {
+        SnapshotMeta {
+            index: Index(index),
+            term: Term(index),
+            ..founding().meta
+        }
+    }
+
+    fn folder() -> (tempfile::TempDir, Snapshots) {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir(snapfile::folder(dir.path())).expect("made");
+        let snapshots = Snapshots::new(dir.path(), LIMITS, Vec::new());
+        (dir, snapshots)
+    }
+
+    fn write(snapshots: &mut Snapshots, index: u64) -> (u64, Index) {
+        let begun = snapshots.carry(SnapshotOut::Begin(meta(index)));
+        assert!(begun.is_none());
+        for chunk in founding().chunks {
+            assert!(snapshots.carry(SnapshotOut::Chunk(chunk)).is_none());
+        }
+        match snapshots.carry(SnapshotOut::Finish) {
+            Some(SnapshotIn::Saved { bytes, older, .. }) => (bytes, older),
+            _ => panic!("it is saved"),
+        }
+    }
+
+    fn piece(from: &mut Snapshots, index: u64, offset: u64) -> Option<(Box<[u8]>, bool)> {
+        let (to, index) = (PeerId(2), Index(index));
+        match from.carry(SnapshotOut::Read { to, index, offset }) {
+            Some(SnapshotIn::Read { data, .. }) => data,
+            _ => panic!("a read is answered"),
+        }
+    }
+
+    #[test]
+    fn two_are_kept_and_the_older_is_told() {
+        let (dir, mut snapshots) = folder();
+        assert_eq!(write(&mut snapshots, 5).1, Index(0));
+        assert_eq!(write(&mut snapshots, 9).1, Index(5));
+        assert_eq!(write(&mut snapshots, 12).1, Index(9));
+        assert_eq!(
+            snapfile::list(dir.path()).expect("a folder"),
+            [Index(12), Index(9)]
+        );
+        assert!(piece(&mut snapshots, 5, 0).is_none(), "it is gone");
+    }
+
+    #[test]
+    fn one_goes_to_another_machine_in_pieces() {
+        let (_dir, mut from) = folder();
+        let (size, _) = write(&mut from, 9);
+        let (dir, mut to) = folder();
+        let (whole, last) = piece(&mut from, 9, 0).expect("it is there");
+        assert_eq!((whole.len() as u64, last), (size, true));
+        let mut offset = 0;
+        for part in whole.chunks(100) {
+            let done = offset + part.len() == whole.len();
+            let told = to.carry(SnapshotOut::Receive {
+                meta: meta(9),
+                offset: offset as u64,
+                data: part.into(),
+                done,
+            });
+            offset += part.len();
+            match told {
+                None => assert!(!done),
+                Some(SnapshotIn::Installed {
+                    meta: found, bytes, ..
+                }) => {
+                    assert_eq!((found, bytes), (meta(9), size));
+                }
+                Some(_) => panic!("it is whole"),
+            }
+        }
+        assert_eq!(snapfile::list(dir.path()).expect("a folder"), [Index(9)]);
+        // An own one that was begun before and ends after it is the older of the two.
+        assert_eq!(write(&mut to, 7).1, Index(7));
+        assert_eq!(to.kept, [Index(9), Index(7)]);
+    }
+
+    #[test]
+    fn a_damaged_one_is_refused_and_comes_again() {
+        let (_dir, mut from) = folder();
+        write(&mut from, 9);
+        let (whole, _) = piece(&mut from, 9, 0).expect("it is there");
+        let (dir, mut to) = folder();
+        let mut receive = |data: &[u8], offset| {
+            to.carry(SnapshotOut::Receive {
+                meta: meta(9),
+                offset,
+                data: data.into(),
+                done: true,
+            })
+        };
+        let mut bad = whole.clone();
+        bad[whole.len() / 2] ^= 1;
+        assert!(matches!(receive(&bad, 0), Some(SnapshotIn::Refused)));
+        // The rest of what was refused means nothing.
+        assert!(matches!(receive(&whole[5..], 5), Some(SnapshotIn::Refused)));
+        let entries = fs::read_dir(snapfile::folder(dir.path())).expect("a folder");
+        assert_eq!(entries.count(), 0);
+        assert!(matches!(
+            receive(&whole, 0),
+            Some(SnapshotIn::Installed { .. })
+        ));
+    }
 }
