@@ -472,7 +472,10 @@ fn export(
     match next {
         api::Next::Save { raft } => {
             let result = result.and_then(|export| export.finish(raft));
-            let said = result.as_ref().map(|()| ()).map_err(|e| e.as_str());
+            let said = match &result {
+                Ok(()) => Ok(()),
+                Err(e) => Err(e.as_str()),
+            };
             conn.render(pool, |shape, out| shape.saved(said, context, out))
         }
         other => match result {
