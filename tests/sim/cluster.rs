@@ -901,7 +901,10 @@ impl World {
             self.truth.on_leader(seen.id, seen.term, &run.log)?;
         }
         if seen.applied > before.applied {
-            let state = (seen.applied % 16 == 0).then(|| run.core.store().state_hash());
+            let state = seen
+                .applied
+                .is_multiple_of(16)
+                .then(|| run.core.store().state_hash());
             self.truth
                 .on_applied(seen.id, seen.applied, seen.etcd, state)?;
         }

@@ -119,7 +119,7 @@ impl List {
         };
         for position in 1..n {
             let event = list.event[position];
-            if event % 2 == 0 {
+            if event.is_multiple_of(2) {
                 list.call_at[event / 2] = position;
             } else {
                 list.return_at[event / 2] = position;

@@ -119,7 +119,7 @@ impl Want {
             64..67 => act(Act::CompareDelete { from }, index),
             67..73 => Want::Plain { key },
             73..75 => Want::List {
-                path: *rng.pick(&["/", "/q", "/d"]),
+                path: rng.pick::<&str>(&["/", "/q", "/d"]),
                 recursive: rng.chance(500_000),
             },
             75..80 => Want::InOrder { value: fresh },
@@ -139,7 +139,7 @@ impl Want {
                 recursive: rng.chance(700_000),
             },
             93..98 => Want::Watch {
-                path: *rng.pick(&WATCHED),
+                path: rng.pick::<&str>(&WATCHED),
                 recursive: rng.chance(600_000),
                 stream: rng.chance(500_000),
                 since: rng
