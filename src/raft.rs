@@ -691,7 +691,7 @@ impl Raft {
         let leads = self.role == RaftRole::Leader;
         assert_eq!(
             leads,
-            self.leader == self.id,
+            self.leader == self.id && self.id != PeerId::NONE,
             "a leader knows that it leads"
         );
         assert!(leads || self.peers.is_empty(), "progress is a leader's");
