@@ -169,6 +169,7 @@ pub struct Raft {
     transfer: Option<election::Transfer>,
     reads: read::Reads,
     uncommitted_bytes: usize,
+    scratch: Vec<u8>,
 
     // -- the gate
     lsn: Lsn,
@@ -223,6 +224,7 @@ impl Raft {
             transfer: None,
             reads: read::Reads::default(),
             uncommitted_bytes: 0,
+            scratch: Vec::new(),
             lsn: Lsn(0),
             synced: Lsn(0),
             state_lsn: Lsn(0),
@@ -371,10 +373,9 @@ impl Raft {
         if message.term == Term::REMOVED {
             return false;
         }
-        if message.rpc.is_call()
-            && self.standing(from) == Standing::Removed
-            && !self.has(Fault::RemovedIsHeard)
-        {
+        // What it answers is heard while it is told of its removal, but never raises a term.
+        let asks = message.rpc.is_call() || message.term > self.current_term;
+        if asks && self.standing(from) == Standing::Removed && !self.has(Fault::RemovedIsHeard) {
             self.send_removed(from);
             return false;
         }

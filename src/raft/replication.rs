@@ -18,14 +18,15 @@ impl Raft {
     /// Appends a command of this term to the own log.
     pub(super) fn append_command(&mut self, command: &Command) -> Index {
         assert_eq!(self.role, RaftRole::Leader, "only a leader makes entries");
-        let mut body = Vec::new();
-        command::encode(command, &mut body);
+        // Encoded beside, so that the entry takes just what it needs.
+        self.scratch.clear();
+        command::encode(command, &mut self.scratch);
         let index = self.log.last_index().next();
-        self.uncommitted_bytes += body.len();
+        self.uncommitted_bytes += self.scratch.len();
         self.append(Entry {
             term: self.current_term,
             index,
-            body: Body::Good(body.into()),
+            body: Body::Good(self.scratch.as_slice().into()),
         });
         index
     }
