@@ -9,7 +9,7 @@ mod sources;
 
 use crate::VERSION;
 use crate::command::ClusterConfig;
-use crate::machine::Settings;
+use crate::machine::{Search, Settings};
 use checked::Checked;
 use sources::Sources;
 use std::path::PathBuf;
@@ -139,6 +139,16 @@ impl Config {
             snapshots: self.snapshots,
             cluster: self.cluster,
             history_events: self.watch_history,
+        }
+    }
+
+    /// Where to look for the cluster.
+    pub fn search(&self) -> Search {
+        let peers = self.peers.iter();
+        Search {
+            peers: peers.map(|p| url(&self.peer_tls, p).into()).collect(),
+            attempts_max: self.max_retry_attempts,
+            pause_ms: self.retry_interval_ms,
         }
     }
 }

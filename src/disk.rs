@@ -4,16 +4,18 @@
 //! was not synced can be trusted. A full disk is not an error of that kind: what does not fit waits here, unacknowledged,
 //! until there is room. Start with `Disk::open` (in `recovery`), then `append`, `start_sync`, `poll_sync`.
 mod dir;
+mod membership;
 mod recovery;
 mod snapfile;
 mod snapshots;
 
 pub use dir::Export;
+use membership::Membership;
 
 use crate::logger;
 use crate::machine::{SnapshotIn, SnapshotOut, Space};
 use crate::raft::wire::encode_meta;
-use crate::raft::{Body, Configuration, Lsn, Persist, SnapshotMeta};
+use crate::raft::{Body, Configuration, Lsn, PeerId, Persist, SnapshotMeta};
 use snapshots::Snapshots;
 use std::collections::VecDeque;
 use std::fmt;
@@ -28,6 +30,10 @@ const ROOM_RETRY_US: u64 = 500_000;
 pub struct Disk {
     data_dir: PathBuf,
     wal: Wal,
+    /// The log's random number.
+    incarnation: u64,
+    /// Whom to ask to be let in anew, as the directory says.
+    rejoin: Vec<String>,
     snapshots: Snapshots,
     /// What did not fit, in order; everything that comes later waits behind it.
     stuck: VecDeque<Persist>,
@@ -198,6 +204,30 @@ impl Disk {
     /// Starts a file of the key space in the data directory.
     pub fn export(&self) -> Result<Export, String> {
         Export::new(&self.data_dir)
+    }
+
+    /// Makes durable that this machine is this member of its cluster.
+    pub fn keep_id(&mut self, id: PeerId) {
+        let member = Membership::Member {
+            id: id.0,
+            incarnation: self.incarnation,
+        };
+        or_die(membership::write(&self.data_dir, &member));
+    }
+
+    /// Makes durable that what is here is of no use any more: the next `open` wipes it, and the machine asks these
+    /// peers (URLs) to be let in anew.
+    pub fn give_up(&mut self, peers: &[Box<str>]) {
+        let peers = peers.iter().map(|p| p.to_string()).collect();
+        or_die(membership::write(
+            &self.data_dir,
+            &Membership::Rejoin { peers },
+        ));
+    }
+
+    /// Whom to ask to be let in anew (URLs), as `give_up` left it.
+    pub fn rejoin_peers(&self) -> &[String] {
+        &self.rejoin
     }
 
     /// Ends in order: the log says so.

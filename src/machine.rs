@@ -4,8 +4,10 @@
 //! and carries them out; `seam` holds the types of both directions. The replica does the work of a peer; here stands
 //! what goes round it: when it may begin to answer, the leader's duties (`caretaker`), removal and the end.
 mod caretaker;
+mod finder;
 pub mod seam;
 
+pub use finder::Search;
 pub use seam::*;
 
 use crate::error::{Code, Error};
@@ -14,22 +16,32 @@ use crate::replica::{HISTORY_BYTES_MAX, Replica, Standing, registry};
 use crate::store::{Action, HistoryLimits, Step, Store};
 use crate::timer::Now;
 use caretaker::Caretaker;
+use finder::{Finder, Found, Goal, Myself};
 
 /// How many election timeouts a machine that has come up waits for a leader before it answers from what it has.
 const START_TIMEOUTS: u64 = 5;
 /// How long a machine that is to stop tries to hand over and to finish.
 const STOP_US_MAX: u64 = 1_000_000;
 
+/// The id in a replica that stands still because its machine has none yet: 0 is no leader.
+const NOBODY: PeerId = PeerId(u64::MAX);
+
 /// The core of one machine.
 pub struct Machine {
     replica: Replica,
     caretaker: Caretaker,
+    /// Looks for the cluster, as long as there is somebody to ask.
+    finder: Option<Finder>,
+    /// It was started with other addresses than the cluster knows.
+    moved: bool,
     phase: Phase,
     now: Now,
 }
 
 /// How far this machine is in its life.
 enum Phase {
+    /// It is no member yet, and its replica stands still.
+    Finding(Box<Candidacy>),
     /// It has come up, and may know less than it has told before: requests wait, until the time at the latest.
     Starting {
         until_us: u64,
@@ -45,6 +57,15 @@ enum Phase {
     Out {
         leader: Option<Outcome>,
     },
+}
+
+/// What a machine that is let in becomes a member with.
+struct Candidacy {
+    settings: Settings,
+    term: Term,
+    vote: PeerId,
+    incarnation: u64,
+    seed: u64,
 }
 
 impl Machine {
@@ -88,12 +109,78 @@ impl Machine {
         Machine {
             replica: Replica::new(settings, recovered, seed, now),
             caretaker: Caretaker::default(),
+            finder: None,
+            moved: false,
             phase: Phase::Starting {
                 until_us,
                 waiting: Vec::new(),
             },
             now,
         }
+    }
+
+    /// A machine without a log that is to join a cluster. It serves nothing and needs no port before it is let in.
+    pub fn find(
+        settings: Settings,
+        recovered: Recovered,
+        search: Search,
+        seed: u64,
+        now: Now,
+    ) -> Machine {
+        assert!(recovered.id == PeerId::NONE, "a member has its place");
+        let candidacy = Candidacy {
+            settings: settings.clone(),
+            term: recovered.term,
+            vote: recovered.vote,
+            incarnation: recovered.incarnation,
+            seed,
+        };
+        let myself = Myself {
+            name: settings.name.clone(),
+            client_url: settings.client_url.clone(),
+            peer_url: settings.peer_url.clone(),
+            incarnation: recovered.incarnation,
+        };
+        let nobody = Recovered {
+            id: NOBODY,
+            ..recovered
+        };
+        Machine {
+            replica: Replica::new(settings, nobody, seed, now),
+            caretaker: Caretaker::default(),
+            finder: Some(Finder::new(myself, search, Goal::Join, seed)),
+            moved: false,
+            phase: Phase::Finding(Box::new(candidacy)),
+            now,
+        }
+    }
+
+    /// A machine with a log also asks round whether its place in the cluster is still its own: first the members that
+    /// its log knows, then `search`. Call it at most once, before anything else.
+    pub fn look_around(&mut self, search: Search, seed: u64) {
+        let Some(own) = self.configuration().get(self.id()) else {
+            return;
+        };
+        let settings = self.replica.settings();
+        let moved = (&own.client_url, &own.peer_url) != (&settings.client_url, &settings.peer_url);
+        let myself = Myself {
+            name: own.name.clone(),
+            client_url: settings.client_url.clone(),
+            peer_url: settings.peer_url.clone(),
+            incarnation: own.incarnation,
+        };
+        let others = self
+            .configuration()
+            .members
+            .iter()
+            .filter(|m| m.id != own.id);
+        let known = others.map(|m| m.peer_url.clone());
+        let search = Search {
+            peers: known.chain(search.peers).collect(),
+            ..search
+        };
+        self.finder = Some(Finder::new(myself, search, Goal::Look { moved }, seed));
+        self.moved = moved;
     }
 
     // -- inputs
@@ -111,6 +198,12 @@ impl Machine {
             }
             Phase::Serving => self.replica.on_request(now, ticket, op),
             Phase::Stopping { .. } => self.while_stopping(now, ticket, op),
+            Phase::Finding(_) => {
+                if !matches!(op, Op::Gone | Op::More) {
+                    let none = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
+                    self.replica.answer(ticket, none);
+                }
+            }
             Phase::Out { leader } => {
                 let none = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
                 let outcome = leader.clone().unwrap_or(none);
@@ -152,8 +245,60 @@ impl Machine {
     }
 
     /// An outgoing call has ended.
-    pub fn on_reply(&mut self, now: Now, _id: CallId, _reply: Reply) {
+    pub fn on_reply(&mut self, now: Now, id: CallId, reply: Reply) {
         self.now = now;
+        let found = self
+            .finder
+            .as_mut()
+            .and_then(|f| f.on_reply(now, id, reply));
+        self.on_found(now, found);
+    }
+
+    /// What the finder has come to.
+    fn on_found(&mut self, now: Now, found: Option<Found>) {
+        let Some(found) = found else {
+            return;
+        };
+        if !matches!(found, Found::Again { .. }) {
+            self.finder = None;
+        }
+        let effects = self.replica.effects_mut();
+        match found {
+            Found::LetIn(id) => self.become_member(now, id),
+            Found::Failed(text) => effects.failed = Some(text),
+            Found::Again { why, pause_ms } => effects.facts.push(Fact::NotFound { why, pause_ms }),
+            Found::Unlisted => effects.facts.push(Fact::Unlisted),
+            Found::Done => {}
+        }
+    }
+
+    /// Begins as a member that holds nothing: the leader brings it what the cluster has.
+    fn become_member(&mut self, now: Now, id: PeerId) {
+        let candidacy = match std::mem::replace(&mut self.phase, Phase::Out { leader: None }) {
+            Phase::Finding(candidacy) => candidacy,
+            // It has been stopped since.
+            phase @ (Phase::Starting { .. }
+            | Phase::Serving
+            | Phase::Stopping { .. }
+            | Phase::Out { .. }) => {
+                self.phase = phase;
+                return;
+            }
+        };
+        let recovered = Recovered {
+            term: candidacy.term,
+            vote: candidacy.vote,
+            id,
+            incarnation: candidacy.incarnation,
+            snapshot: None,
+            snapshot_bytes: 0,
+            entries: Vec::new(),
+            commit: Index(0),
+        };
+        *self = Machine::recover(candidacy.settings, recovered, candidacy.seed, now);
+        let effects = self.replica.effects_mut();
+        effects.let_in = Some(id);
+        effects.facts.push(Fact::LetIn { id });
     }
 
     /// A link to a member opened, or its process is gone.
@@ -195,6 +340,8 @@ impl Machine {
     /// Time has passed: at `next_deadline` at the latest.
     pub fn on_time(&mut self, now: Now) {
         self.now = now;
+        let found = self.finder.as_mut().and_then(|f| f.on_time(now));
+        self.on_found(now, found);
         if !self.is_out() {
             self.replica.on_time(now);
             self.replica.check_invariants();
@@ -206,7 +353,9 @@ impl Machine {
         self.now = now;
         match self.phase {
             Phase::Stopping { .. } => return,
-            Phase::Out { .. } => {
+            Phase::Finding(_) | Phase::Out { .. } => {
+                self.finder = None;
+                self.phase = Phase::Out { leader: None };
                 self.replica.effects_mut().stopped = true;
                 return;
             }
@@ -228,11 +377,15 @@ impl Machine {
         if !self.is_out() {
             self.replica.advance(now);
             self.replica.maybe_found(now);
+            self.moved = self.moved && !self.replica.maybe_move(now);
             self.caretaker.look_after(now, &mut self.replica);
             self.maybe_serve(now);
             self.maybe_leave();
             self.maybe_stop(now);
             self.replica.collect(now);
+        }
+        if let Some(finder) = &mut self.finder {
+            finder.take_calls(&mut self.replica.effects_mut().calls);
         }
         self.replica.effects_mut().move_to(effects);
         self.replica.check_invariants();
@@ -267,9 +420,12 @@ impl Machine {
             Standing::Amnesiac => Fact::Amnesia,
         };
         if !self.is_out() {
+            // Who learns of it in the middle of its work waits for room elsewhere; who comes up asks at once.
+            let rejoins = fact == Fact::Amnesia || !self.replica.had_leader();
             self.go_out();
             let effects = self.replica.effects_mut();
             effects.removed = true;
+            effects.rejoin = rejoins;
             effects.facts.push(fact);
         }
     }
@@ -291,6 +447,7 @@ impl Machine {
     }
 
     fn go_out(&mut self) {
+        self.finder = None;
         let leader = self.replica.last_leader();
         self.change_phase(Phase::Out { leader });
         self.replica.close();
@@ -305,8 +462,9 @@ impl Machine {
         }
     }
 
+    /// Whether its raft stands still.
     fn is_out(&self) -> bool {
-        matches!(self.phase, Phase::Out { .. })
+        matches!(self.phase, Phase::Finding(_) | Phase::Out { .. })
     }
 
     /// There is sliced work left: advance again without waiting.
@@ -317,21 +475,41 @@ impl Machine {
 
     /// When `on_time` has something to do, in `mono_us`; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
+        let finder_us = self.finder.as_ref().map_or(u64::MAX, |f| f.next_deadline());
         let phase_us = match self.phase {
             Phase::Starting { until_us, .. } if self.replica.has_recovered() => until_us,
             Phase::Stopping { until_us, .. } => until_us,
             Phase::Starting { .. } | Phase::Serving => u64::MAX,
-            Phase::Out { .. } => return u64::MAX,
+            Phase::Finding(_) | Phase::Out { .. } => return finder_us,
         };
         let duties_us = self.caretaker.next_deadline(self.now, &self.replica);
+        let phase_us = phase_us.min(finder_us);
         phase_us.min(duties_us).min(self.replica.next_deadline())
     }
 
     // -- what it is
 
-    /// This machine's id in its cluster.
+    /// Whether there is anything to be asked for here: a machine that is no member yet is not listened for.
+    pub fn listens(&self) -> bool {
+        !matches!(self.phase, Phase::Finding(_))
+    }
+
+    /// The peer URLs of the other members, as far as it knows them.
+    pub fn known_peers(&self) -> Vec<Box<str>> {
+        let members = self.configuration().members.iter();
+        let others = members.filter(|m| m.id != self.id());
+        others.map(|m| m.peer_url.clone()).collect()
+    }
+
+    /// This machine's id in its cluster; 0 before it is let in.
     pub fn id(&self) -> PeerId {
-        self.replica.raft().id()
+        match self.phase {
+            Phase::Finding(_) => PeerId::NONE,
+            Phase::Starting { .. }
+            | Phase::Serving
+            | Phase::Stopping { .. }
+            | Phase::Out { .. } => self.replica.raft().id(),
+        }
     }
 
     /// What it is in its cluster now.

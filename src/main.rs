@@ -7,6 +7,7 @@ use tern::config::{self, Config, Source, Start};
 use tern::disk::Disk;
 use tern::logger;
 use tern::machine::Machine;
+use tern::raft::PeerId;
 use tern::reactor::{Bound, End, Reactor};
 
 fn main() -> ExitCode {
@@ -28,43 +29,90 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let clock = Clock::new();
-    logger::set_time(clock.now().wall_ns);
+    logger::set_time(Clock::new().now().wall_ns);
     logger::start(config.verbosity, config.log_json);
-    let code = match serve(&config, clock) {
+    let code = match serve(&config) {
         Ok(End::Stopped) => ExitCode::SUCCESS,
         Ok(End::Aborted) => ExitCode::FAILURE,
-        Err(text) => {
-            // Once: stdout and stderr often end in the same place.
-            match config.log_json {
-                true => log::error!("{text}"),
-                false => eprintln!("tern: {text}"),
-            }
-            ExitCode::FAILURE
-        }
+        Ok(End::Rejoin) => unreachable!("`serve` starts again"),
+        Ok(End::Failed(text)) => say(&config, &text),
+        Err(text) => say(&config, &text),
     };
     logger::finish();
     code
 }
 
+/// Says why it ends; once, for stdout and stderr often end in the same place.
+fn say(config: &Config, text: &str) -> ExitCode {
+    match config.log_json {
+        true => log::error!("{text}"),
+        false => eprintln!("tern: {text}"),
+    }
+    ExitCode::FAILURE
+}
+
 /// Runs until it is stopped. The error is a sentence for the user.
-fn serve(config: &Config, clock: Clock) -> Result<End, String> {
+fn serve(config: &Config) -> Result<End, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    refuse_unserved(config)?;
+    let mut config = config.clone();
+    loop {
+        let end = run(&config)?;
+        if end != End::Rejoin {
+            return Ok(end);
+        }
+        log::info!("the data directory is wiped, to join the cluster as a new member");
+        // It was wiped once, at the first start.
+        config.force = false;
+    }
+}
+
+/// What is not there yet is not passed over in silence.
+fn refuse_unserved(config: &Config) -> Result<(), String> {
+    let unserved = [
+        (
+            config.discovery.is_some(),
+            "-discovery",
+            "-peers names the machines of a cluster",
+        ),
+        (
+            config.forward && !config.compat_2,
+            "-forward",
+            "clients must follow redirects",
+        ),
+    ];
+    if config.forward && config.compat_2 {
+        log::warn!("-compat 2: clients must follow redirects, -forward is not in this version yet");
+    }
+    match unserved.iter().find(|(is_given, ..)| *is_given) {
+        Some((_, flag, instead)) => Err(format!("{flag} is not in this version yet: {instead}")),
+        None => Ok(()),
+    }
+}
+
+/// Runs until it is stopped, or has to start anew.
+fn run(config: &Config) -> Result<End, String> {
     // A busy port is said before the log is read, which may take a while.
     let ports = [
         Bound::new(&config.bind_addr)?,
         Bound::new(&config.peer_bind_addr)?,
     ];
     let (disk, recovered) = Disk::open(config)?;
-    let machine = Machine::recover(config.settings(), recovered, random()?, clock.now());
+    let clock = Clock::new();
+    let (settings, seed, now) = (config.settings(), random()?, clock.now());
+    let mut search = config.search();
+    let machine = if recovered.id == PeerId::NONE {
+        let known = disk.rejoin_peers().iter().map(|url| url.as_str().into());
+        search.peers.splice(0..0, known);
+        Machine::find(settings, recovered, search, seed, now)
+    } else {
+        let mut machine = Machine::recover(settings, recovered, seed, now);
+        machine.look_around(search, seed);
+        machine
+    };
     let reactor = Reactor::new(config, ports, clock, disk, machine)?;
-    let [client, peer] = reactor.addresses().map_err(|e| e.to_string())?;
-    let version = tern::VERSION;
-    log::info!("tern: ready, version {version}, clients on {client}, peers on {peer}");
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     Ok(reactor.run())
 }
 

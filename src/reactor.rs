@@ -63,12 +63,16 @@ const DEAF_TURNS_MAX: u32 = 8;
 const LOG_RETRY_US: u64 = 100_000;
 
 /// How the process came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// Stopped as asked.
     Stopped,
     /// A second signal: at once.
     Aborted,
+    /// It cannot go on: a sentence for the user.
+    Failed(Box<str>),
+    /// The data directory is given up; the machine starts again and asks to be let in anew.
+    Rejoin,
 }
 
 /// The loop and all that it carries between.
@@ -76,7 +80,10 @@ pub struct Reactor {
     poll: Poll,
     events: Events,
     signals: Signals,
-    gates: [Gate; 2],
+    /// Taken, and not listened on before the machine has something to say.
+    ports: Option<([Bound; 2], [Tls; 2])>,
+    /// The clients' and the peers'; none before that.
+    gates: Vec<Gate>,
     clock: Clock,
     now: Now,
     clients: Clients,
@@ -92,6 +99,8 @@ pub struct Reactor {
     stop_us: Option<u64>,
     /// A second signal came.
     aborted: bool,
+    /// The machine cannot go on as it is.
+    end: Option<End>,
     log_is_behind: bool,
     /// The machine was told something after it was last asked what follows: no waiting before it is asked again.
     unheard: bool,
@@ -115,20 +124,14 @@ impl Reactor {
             .map_err(said)?;
         let waker = Waker::new(registry, NAMES).map_err(said)?;
         let process = crate::disk::random().map_err(said)?;
-        let [client, peer] = ports;
-        let mut gates = [
-            Gate::new(Port::Client, CLIENT_PORT, client.listen()?, &config.tls)?,
-            Gate::new(Port::Peer, PEER_PORT, peer.listen()?, &config.peer_tls)?,
-        ];
-        for gate in &mut gates {
-            gate.register(registry).map_err(said)?;
-        }
         let now = clock.now();
-        Ok(Reactor {
+        let tls = [config.tls.clone(), config.peer_tls.clone()];
+        let mut reactor = Reactor {
             poll,
             events: Events::with_capacity(EVENTS_A_TURN),
             signals,
-            gates,
+            ports: Some((ports, tls)),
+            gates: Vec::new(),
             clock,
             now,
             clients: clients(config),
@@ -141,15 +144,45 @@ impl Reactor {
             effects: Effects::default(),
             stop_us: None,
             aborted: false,
+            end: None,
             log_is_behind: false,
             unheard: true,
-        })
+        };
+        reactor.maybe_listen()?;
+        Ok(reactor)
+    }
+
+    /// Opens the ports once the machine has something to say there.
+    fn maybe_listen(&mut self) -> Result<(), String> {
+        if !self.machine.listens() {
+            return Ok(());
+        }
+        let Some(([client, peer], [tls, peer_tls])) = self.ports.take() else {
+            return Ok(());
+        };
+        self.gates = vec![
+            Gate::new(Port::Client, CLIENT_PORT, client.listen()?, &tls)?,
+            Gate::new(Port::Peer, PEER_PORT, peer.listen()?, &peer_tls)?,
+        ];
+        for gate in &mut self.gates {
+            gate.register(self.poll.registry())
+                .map_err(|e| format!("cannot watch sockets: {e}"))?;
+        }
+        let [client, peer] = self.addresses().map_err(|e| e.to_string())?;
+        let version = crate::VERSION;
+        log::info!("tern: ready, version {version}, clients on {client}, peers on {peer}");
+        // Without systemd there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        Ok(())
     }
 
     /// Where the clients' and the peers' port really are (port 0 lets the system choose).
     pub fn addresses(&self) -> io::Result<[std::net::SocketAddr; 2]> {
-        let [client, peer] = &self.gates;
-        Ok([client.address()?, peer.address()?])
+        let address = |gate: Option<&Gate>| match gate {
+            Some(gate) => gate.address(),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        Ok([address(self.gates.first())?, address(self.gates.get(1))?])
     }
 
     /// Turns until a signal ends it.
@@ -161,7 +194,7 @@ impl Reactor {
             return End::Aborted;
         }
         self.disk.close();
-        End::Stopped
+        self.end.unwrap_or(End::Stopped)
     }
 
     /// One turn; the order of its phases is the design.
@@ -313,6 +346,10 @@ impl Reactor {
     fn carry(&mut self) {
         let effects = &mut self.effects;
         self.unheard = false;
+        // First: all the rest of a new member rests on it.
+        if let Some(id) = effects.let_in.take() {
+            self.disk.keep_id(id);
+        }
         self.disk.append(&mut effects.persist, effects.lsn);
         for out in effects.snapshot.drain(..) {
             if let Some(saved) = self.disk.snapshot(out) {
@@ -323,8 +360,10 @@ impl Reactor {
         let changed = std::mem::take(&mut effects.members_changed);
         if changed {
             let cluster = self.machine.cluster();
-            self.disk
-                .keep_configuration(cluster, self.machine.configuration());
+            let members = self.machine.configuration();
+            if !members.members.is_empty() {
+                self.disk.keep_configuration(cluster, members);
+            }
         }
         self.links.send(&mut effects.send);
         self.links.follow(&self.machine, changed, self.now);
@@ -333,6 +372,15 @@ impl Reactor {
         }
         for fact in effects.facts.drain(..) {
             facts::log(&fact);
+        }
+        let failed = effects.failed.take();
+        if std::mem::take(&mut effects.rejoin) {
+            self.disk.give_up(&self.machine.known_peers());
+            self.end = Some(End::Rejoin);
+        }
+        let failed = failed.or_else(|| self.maybe_listen().err().map(Into::into));
+        if let Some(text) = failed {
+            self.end = Some(End::Failed(text));
         }
     }
 
@@ -369,6 +417,9 @@ impl Reactor {
     }
 
     fn is_done(&mut self) -> bool {
+        if self.end.is_some() {
+            return true;
+        }
         let Some(stop_us) = self.stop_us else {
             return false;
         };

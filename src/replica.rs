@@ -137,6 +137,7 @@ impl Replica {
         while replica.apply_some(now) {}
         // They were told when they happened.
         replica.effects.facts.clear();
+        replica.effects.members_changed = true;
         replica
     }
 
@@ -363,6 +364,16 @@ impl Replica {
             commit: self.raft.committed(),
             term: self.raft.term(),
         }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether it has led or followed since it came up.
+    pub fn had_leader(&self) -> bool {
+        let seen = &self.seen;
+        seen.leader != PeerId::NONE || seen.last_leader != PeerId::NONE
     }
 
     pub fn standing(&self) -> Standing {

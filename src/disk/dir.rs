@@ -1,7 +1,7 @@
 //! The data directory: making it, telling tern's own from others, wiping it, and files that are put in place whole.
 //!
 //! Must not read the log or snapshots. Errors are sentences for the user: what is wrong, where, and what to do.
-use super::snapfile;
+use super::{membership, snapfile};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -43,7 +43,7 @@ pub fn refuse_foreign(data_dir: &Path) -> Result<(), String> {
 /// behind by a crash in between is a new directory with stale files, never a machine that forgot its vote.
 pub fn wipe(data_dir: &Path) -> Result<(), String> {
     let said = |path: &Path, e: io::Error| format!("-f: cannot remove {}: {e}", path.display());
-    wal::wipe(data_dir).map_err(|e| format!("-f: {e}"))?;
+    wipe_data(data_dir)?;
     let entries = fs::read_dir(data_dir).map_err(|e| said(data_dir, e))?;
     for entry in entries {
         let path = entry.map_err(|e| said(data_dir, e))?.path();
@@ -55,9 +55,17 @@ pub fn wipe(data_dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Removes the log and then the snapshots: what a machine throws away that is to join anew.
+pub fn wipe_data(data_dir: &Path) -> Result<(), String> {
+    wal::wipe(data_dir).map_err(|e| format!("cannot remove the log: {e}"))?;
+    let snapshots = snapfile::folder(data_dir);
+    remove(&snapshots).map_err(|e| format!("cannot remove {}: {e}", snapshots.display()))?;
+    create(data_dir)
+}
+
 /// Whether `-f` takes it away: nothing else in the directory is touched.
 fn is_ours(name: &str) -> bool {
-    let known = ["snapshot", STANDBY_INFO];
+    let known = ["snapshot", STANDBY_INFO, membership::FILE];
     known.contains(&name)
         || ETCD_FILES.contains(&name)
         || ETCD_FOLDERS.contains(&name)

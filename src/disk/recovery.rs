@@ -1,6 +1,7 @@
 //! What is in the data directory at start: the newest good snapshot, the entries behind it, term and vote.
 //!
 //! Refuses rather than guesses: every error is a sentence that says which file, what is wrong, and what to do.
+use super::membership::{self, Membership};
 use super::snapfile::Unusable;
 use super::snapshots::{self, KEPT, Snapshots};
 use super::{Disk, dir, random, snapfile};
@@ -29,7 +30,8 @@ struct Base {
 }
 
 impl Disk {
-    /// Opens the data directory and reads all of it; a new one becomes the first machine of a new cluster.
+    /// Opens the data directory and reads all of it. A new one becomes the first machine of a new cluster, unless the
+    /// configuration or the directory itself names machines to join: then the recovered id is 0.
     pub fn open(config: &Config) -> Result<(Disk, Recovered), String> {
         let data_dir = config.data_dir.as_path();
         dir::create(data_dir)?;
@@ -38,6 +40,14 @@ impl Disk {
             dir::create(data_dir)?;
         } else {
             dir::refuse_foreign(data_dir)?;
+        }
+        let membership = membership::read(data_dir)?;
+        let rejoin = match &membership {
+            Some(Membership::Rejoin { peers }) => Some(peers.clone()),
+            Some(Membership::Member { .. }) | None => None,
+        };
+        if rejoin.is_some() {
+            dir::wipe_data(data_dir)?;
         }
         let (mut wal, mut found) = open_log(config)?;
         if found.torn_bytes > 0 {
@@ -53,24 +63,31 @@ impl Disk {
         let io = |e: std::io::Error| format!("{}: {e}", snapfile::folder(data_dir).display());
         let keep = if found.is_new { 0 } else { KEPT };
         let mut kept = snapfile::prune(data_dir, keep).map_err(io)?;
-        if kept.is_empty() && found.entries.is_empty() && found.installed.is_none() {
-            let seed = random().map_err(io)?;
-            let founding = Machine::bootstrap(&config.settings(), found.identity, seed);
-            found.state = Some((founding.term.0, 0));
-            kept = vec![founding.meta.index];
-            found_cluster(&mut wal, data_dir, &founding).map_err(|e| {
-                format!(
-                    "{}: cannot write the first snapshot: {e}",
-                    data_dir.display()
-                )
-            })?;
-        }
-        let base = newest(data_dir, &mut kept, limits)?;
-        let appended = follow_snapshot(&mut wal, &mut found, &base.meta)?;
-        let recovered = recovered(data_dir, found, base)?;
+        let known = match membership {
+            Some(Membership::Member { id, incarnation }) if incarnation == found.identity => {
+                Some(PeerId(id))
+            }
+            Some(Membership::Member { .. } | Membership::Rejoin { .. }) | None => None,
+        };
+        let is_empty = kept.is_empty() && found.entries.is_empty() && found.installed.is_none();
+        let joins = known.is_some() || rejoin.is_some() || !config.peers.is_empty();
+        let incarnation = found.identity;
+        let (recovered, appended) = if is_empty && joins {
+            (nothing_but(known, &found), 0)
+        } else {
+            if is_empty {
+                let founding = found_cluster(config, &mut wal, &mut found)?;
+                kept = vec![founding.meta.index];
+            }
+            let base = newest(data_dir, &mut kept, limits)?;
+            let appended = follow_snapshot(&mut wal, &mut found, &base.meta)?;
+            (recovered(data_dir, found, base, known)?, appended)
+        };
         let disk = Disk {
             data_dir: data_dir.to_path_buf(),
             wal,
+            incarnation,
+            rejoin: rejoin.unwrap_or_default(),
             snapshots: Snapshots::new(data_dir, limits, kept),
             stuck: VecDeque::new(),
             marks: VecDeque::new(),
@@ -81,6 +98,21 @@ impl Disk {
             room_retry_us: 0,
         };
         Ok((disk, recovered))
+    }
+}
+
+/// What a machine starts with that holds nothing of its cluster yet, but for its id if it has been let in.
+fn nothing_but(id: Option<PeerId>, found: &wal::Recovered) -> Recovered {
+    let (term, vote) = found.state.unwrap_or_default();
+    Recovered {
+        term: Term(term),
+        vote: PeerId(vote),
+        id: id.unwrap_or(PeerId::NONE),
+        incarnation: found.identity,
+        snapshot: None,
+        snapshot_bytes: 0,
+        entries: Vec::new(),
+        commit: Index(0),
     }
 }
 
@@ -106,7 +138,15 @@ fn open_log(config: &Config) -> Result<(Wal, wal::Recovered), String> {
 }
 
 /// Makes the beginning of a new cluster durable, in this order; after a crash in between it is done again.
-fn found_cluster(wal: &mut Wal, data_dir: &Path, founding: &Founding) -> Result<(), String> {
+fn found_cluster(
+    config: &Config,
+    wal: &mut Wal,
+    found: &mut wal::Recovered,
+) -> Result<Founding, String> {
+    let data_dir = config.data_dir.as_path();
+    let seed = random().map_err(|e| format!("the system gives no random numbers: {e}"))?;
+    let founding = Machine::bootstrap(&config.settings(), found.identity, seed);
+    found.state = Some((founding.term.0, 0));
     wal.save_state(founding.term.0, 0)
         .map_err(|e| e.to_string())?;
     let write = || {
@@ -116,7 +156,13 @@ fn found_cluster(wal: &mut Wal, data_dir: &Path, founding: &Founding) -> Result<
         }
         writer.finish()
     };
-    write().map(|_| ()).map_err(|e| e.to_string())
+    match write() {
+        Ok(_) => Ok(founding),
+        Err(e) => Err(format!(
+            "{}: cannot write the first snapshot: {e}",
+            data_dir.display()
+        )),
+    }
 }
 
 /// The newest snapshot that is whole. A damaged one is set aside with a line in the log: the older one and the log,
@@ -191,7 +237,12 @@ fn follow_snapshot(
 }
 
 /// Puts snapshot and log together.
-fn recovered(data_dir: &Path, found: wal::Recovered, base: Base) -> Result<Recovered, String> {
+fn recovered(
+    data_dir: &Path,
+    found: wal::Recovered,
+    base: Base,
+    known: Option<PeerId>,
+) -> Result<Recovered, String> {
     let at = base.meta.index;
     let first = found.entries.first().map_or(at.0 + 1, |e| e.index);
     let installed = found.installed.as_ref().map_or(0, |i| i.index);
@@ -209,7 +260,8 @@ fn recovered(data_dir: &Path, found: wal::Recovered, base: Base) -> Result<Recov
     let entries: Vec<Entry> = entries.into_iter().filter(|e| e.index > at).collect();
     let newest = decode_meta(&found.configuration).map(|(meta, _)| meta.configuration);
     let newest = newest.unwrap_or_else(|_| base.meta.configuration.clone());
-    let is_alone = newest.members.len() <= 1 && base.meta.configuration.members.len() <= 1;
+    let is_alone =
+        known.is_none() && newest.members.len() <= 1 && base.meta.configuration.members.len() <= 1;
     let faulty = entries
         .iter()
         .any(|e| matches!(e.body, Body::Faulty { .. }));
@@ -230,7 +282,7 @@ fn recovered(data_dir: &Path, found: wal::Recovered, base: Base) -> Result<Recov
         .iter()
         .chain(&base.meta.configuration.members);
     let own = members.find(|m| m.incarnation == found.identity);
-    let Some(id) = own.map(|m| m.id) else {
+    let Some(id) = known.or(own.map(|m| m.id)) else {
         return Err(format!(
             "{}: no member of the cluster has this data directory (number {:x}). Start with -f to join anew",
             data_dir.display(),

@@ -279,7 +279,7 @@ pub struct Delivery {
 pub struct Recovered {
     pub term: Term,
     pub vote: PeerId,
-    /// Who this machine is in its cluster; 0 before it has been let in.
+    /// Who this machine is in its cluster; 0 before it has been let in (`Machine::find`).
     pub id: PeerId,
     /// The data directory's random number.
     pub incarnation: u64,
@@ -380,18 +380,53 @@ pub enum SnapshotIn {
 /// Something worth a log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
-    BecameLeader { term: Term },
-    BecameFollower { term: Term, leader: Box<str> },
-    BecameCandidate { term: Term },
-    SnapshotStarted { index: Index },
-    SnapshotSaved { index: Index, bytes: u64 },
-    SnapshotAbandoned { index: Index },
-    SnapshotInstalled { index: Index },
-    MemberJoined { name: Box<str>, id: PeerId },
-    MemberRemoved { name: Box<str>, id: PeerId },
-    ConfigChanged { config: ClusterConfig },
+    BecameLeader {
+        term: Term,
+    },
+    BecameFollower {
+        term: Term,
+        leader: Box<str>,
+    },
+    BecameCandidate {
+        term: Term,
+    },
+    SnapshotStarted {
+        index: Index,
+    },
+    SnapshotSaved {
+        index: Index,
+        bytes: u64,
+    },
+    SnapshotAbandoned {
+        index: Index,
+    },
+    SnapshotInstalled {
+        index: Index,
+    },
+    MemberJoined {
+        name: Box<str>,
+        id: PeerId,
+    },
+    MemberRemoved {
+        name: Box<str>,
+        id: PeerId,
+    },
+    ConfigChanged {
+        config: ClusterConfig,
+    },
     Removed,
     Amnesia,
+    /// An attempt to find the cluster came to nothing; the next one follows after this time.
+    NotFound {
+        why: Box<str>,
+        pause_ms: u64,
+    },
+    /// The cluster has let this machine in.
+    LetIn {
+        id: PeerId,
+    },
+    /// A machine that was asked does not list this one.
+    Unlisted,
     DiskLow,
     DiskOk,
 }
@@ -421,6 +456,13 @@ pub struct Effects {
     pub removed: bool,
     /// The core has finished: after `on_stop` the process may end.
     pub stopped: bool,
+    /// The cluster has given this machine its id: durable before anything else of this batch is carried out.
+    pub let_in: Option<PeerId>,
+    /// What this machine holds is of no use any more: it must be wiped, and the machine must ask to be let in anew
+    /// (`Machine::find` with `Machine::known_peers`).
+    pub rejoin: bool,
+    /// The process must end with exit code 1, and say this.
+    pub failed: Option<Box<str>>,
 }
 
 impl Effects {
@@ -437,6 +479,9 @@ impl Effects {
         other.members_changed |= std::mem::take(&mut self.members_changed);
         other.removed |= std::mem::take(&mut self.removed);
         other.stopped |= std::mem::take(&mut self.stopped);
+        other.let_in = self.let_in.take().or(other.let_in);
+        other.rejoin |= std::mem::take(&mut self.rejoin);
+        other.failed = self.failed.take().or(other.failed.take());
     }
 
     /// Empties it for the next turn and keeps its memory.
@@ -451,5 +496,8 @@ impl Effects {
         self.members_changed = false;
         self.removed = false;
         self.stopped = false;
+        self.let_in = None;
+        self.rejoin = false;
+        self.failed = None;
     }
 }

@@ -37,6 +37,11 @@ pub fn log(fact: &Fact) {
             "the cluster remembers more of this machine than its data directory holds: it was replaced by an older \
              copy. It no longer votes"
         ),
+        Fact::NotFound { why, pause_ms } => {
+            log::warn!("no cluster found: {why}. The next attempt follows in {pause_ms} ms");
+        }
+        Fact::LetIn { id } => log::info!("the cluster has let this machine in as {:x}", id.0),
+        Fact::Unlisted => log::warn!("a peer does not list this machine as one of its cluster"),
         Fact::DiskLow => log::warn!("the disk is full: writes are refused, reads go on"),
         Fact::DiskOk => log::info!("the disk has room again"),
     }

@@ -197,6 +197,36 @@ impl Replica {
 
 // -- membership
 impl Replica {
+    /// A leader that was started with other addresses tells the cluster itself; who follows asks it to. False as long
+    /// as it has not come to that.
+    pub fn maybe_move(&mut self, now: Now) -> bool {
+        if !self.leads() {
+            return false;
+        }
+        let Some(own) = self.raft.configuration().get(self.raft.id()) else {
+            return true;
+        };
+        let (client_url, peer_url) = (&self.settings.client_url, &self.settings.peer_url);
+        let others = self
+            .raft
+            .configuration()
+            .members
+            .iter()
+            .filter(|m| m.id != own.id);
+        let taken = others.clone().any(|m| m.peer_url == *peer_url);
+        if taken || (&own.client_url, &own.peer_url) == (client_url, peer_url) {
+            return true;
+        }
+        let command = Command::Join {
+            name: own.name.clone(),
+            peer_url: peer_url.clone(),
+            client_url: client_url.clone(),
+            incarnation: own.incarnation,
+            replaces: 0,
+        };
+        self.propose_own(now, &command).is_some()
+    }
+
     /// A machine joins or leaves. While raft is busy with another change this one waits its turn.
     pub fn change(&mut self, now: Now, ticket: Ticket, wish: Wish) {
         let due_us = now.mono_us + PROPOSAL_US_MAX;
