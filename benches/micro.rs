@@ -1,8 +1,11 @@
 //! Micro benches of the hot paths: `cargo bench --bench micro`, or with a filter behind `--`.
 //! Each figure is per item; the log's benches stand in `wal/benches`.
 use divan::{Bencher, black_box, counter::ItemsCount};
-use tern::http::{Limits, Parser, Progress};
-use tern::timer::TimerWheel;
+use tern::api::{Context, Mode, Port, Rendition, Routed, Site, route};
+use tern::http::{Date, Limits, Parser, Progress};
+use tern::machine::seam::{Answer, Delivery, Indexes, Outcome, Ticket};
+use tern::store::{Action, EtcdIndex, Event, ListItem, View};
+use tern::timer::{Now, TimerWheel};
 
 fn main() {
     divan::main();
@@ -56,4 +59,92 @@ fn timer_fire(bencher: Bencher) {
         wheel.advance(now, &mut due);
         assert_eq!(due.len(), 10_000);
     });
+}
+
+fn view() -> View {
+    View {
+        key: "/load/0000001".into(),
+        value: Some("0123456789abcdef".into()),
+        dir: false,
+        expires_ns: None,
+        modified: EtcdIndex(1_234_567),
+        created: EtcdIndex(1_234_567),
+    }
+}
+
+fn event() -> Event {
+    Event {
+        action: Action::Set,
+        node: view(),
+        prev: Some(view()),
+    }
+}
+
+fn site() -> Site {
+    Site {
+        name: "node0".into(),
+        client_url: "http://127.0.0.1:4001".into(),
+        peer_url: "http://127.0.0.1:7001".into(),
+        cors: Vec::new(),
+        compat_2: false,
+    }
+}
+
+fn context<'a>(site: &'a Site, date: &'a Date) -> Context<'a> {
+    Context {
+        site,
+        date,
+        now: Now::default(),
+        at: Indexes::default(),
+        mode: Mode::Peer,
+    }
+}
+
+/// From a parsed request to what the machine is asked, and from its answer to bytes.
+#[divan::bench(args = ["put", "get"])]
+fn api_route_and_render(bencher: Bencher, which: &str) {
+    let (site, date) = (site(), Date::new(1_800_000_000_000_000_000));
+    let (request, outcome) = if which == "put" {
+        (PUT, Outcome::Event(Box::new(event())))
+    } else {
+        let item = ListItem {
+            depth: 0,
+            view: view(),
+        };
+        let items = vec![item];
+        (GET, Outcome::Page { items, last: true })
+    };
+    let answer = Answer {
+        ticket: Ticket(1),
+        at: Indexes::default(),
+        outcome,
+    };
+    let mut parser = Parser::new();
+    let Progress::Request { request, .. } = parser.parse(request, &Limits::default()) else {
+        panic!("the request is whole");
+    };
+    let context = context(&site, &date);
+    let mut out = Vec::new();
+    bencher.bench_local(|| {
+        let Routed::Ask { op, mut shape } = route(Port::Client, black_box(&request), &context)
+        else {
+            panic!("it asks the machine");
+        };
+        out.clear();
+        shape.render(black_box(&answer), &context, &mut out);
+        op
+    });
+}
+
+/// An event's body, made once for all who wait.
+#[divan::bench]
+fn api_rendition(bencher: Bencher) {
+    let (site, date) = (site(), Date::new(1_800_000_000_000_000_000));
+    let context = context(&site, &date);
+    let delivery = Delivery {
+        event: event(),
+        etcd: EtcdIndex(1_234_567),
+        tickets: Vec::new(),
+    };
+    bencher.bench_local(|| Rendition::new(black_box(&delivery), &context).bytes.len());
 }
