@@ -256,6 +256,22 @@ fn refusals_say_what_and_where() {
 }
 
 #[test]
+fn one_slot_of_term_and_vote_may_be_lost() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let state = dir.path().join("state");
+    for term in 1..6 {
+        let (mut wal, _) = open(dir.path());
+        wal.save_state(term, 1).expect("it syncs");
+        wal.save_state(term, 2).expect("it syncs");
+        drop(wal);
+        let mut bytes = std::fs::read(&state).expect("a file");
+        bytes[(term as usize % 2) * 4096 + 30] ^= 1;
+        std::fs::write(&state, bytes).expect("it can");
+        assert_eq!(open(dir.path()).1.state, Some((term, 2)));
+    }
+}
+
+#[test]
 fn a_log_without_its_state_is_not_new() {
     let dir = tempfile::tempdir().expect("a directory");
     let state = dir.path().join("state");

@@ -428,6 +428,72 @@ fn a_log_goes_on_behind_its_damage() {
 }
 
 #[test]
+fn a_batch_is_whole_or_it_is_not_there() {
+    let log = build(14, false);
+    let ends = |batch: &Batch| batch.records.last().expect("its end").start;
+    let last = log.batches.len() - 1;
+    for (batch, place) in [(3, 24), (3, 8), (last, 24), (last, 8)] {
+        // Another checksum of the batch, or another number.
+        let mut bytes = log.bytes.clone();
+        let at = ends(&log.batches[batch]);
+        bytes[at + place] ^= 1;
+        reseal(&mut bytes, at);
+        let found = log.scan(&bytes);
+        let named = found
+            .lost
+            .iter()
+            .any(|f| f.what == What::Batch && f.offset == at as u64);
+        assert_eq!(named, batch != last);
+        assert_eq!(found.log.entries.len() < log.entries.len(), batch == last);
+    }
+}
+
+#[test]
+fn what_was_cut_off_does_not_come_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("0000000000000001.log");
+    let read = || std::fs::read(&path).expect("a file");
+    let open = || Wal::open(options(dir.path())).expect("it opens");
+    let put = |wal: &mut Wal, bodies: &[(u64, u8)]| {
+        let bodies = bodies
+            .iter()
+            .map(|(index, fill)| (*index, vec![*fill; 1000]));
+        let bodies = bodies.collect::<Vec<_>>();
+        let records = bodies.iter().map(|(index, body)| Record::Entry {
+            term: 1,
+            index: *index,
+            body,
+        });
+        wal.append(&records.collect::<Vec<_>>(), 0)
+            .expect("there is room");
+        wal.start_sync().expect("it syncs");
+        wal.poll_sync().expect("it synced");
+    };
+    let (mut wal, _) = open();
+    put(&mut wal, &[(1, 1)]);
+    put(&mut wal, &[(2, 2), (3, 3)]);
+    drop(wal);
+    // The power goes before the first record of the second batch is there, and the batch is cut off.
+    let first = PAGE + record_bytes(1000) + HEADER;
+    let first = first..first + record_bytes(1000);
+    let mut torn = read();
+    torn[first.clone()].fill(0);
+    std::fs::write(&path, torn).expect("it can");
+    let (mut wal, found) = open();
+    assert_eq!(found.entries.len(), 1);
+    assert!(found.torn_bytes > 0);
+    let cut = read();
+    // The same entry comes again with another one behind it, and of that batch only the first record gets there: what
+    // was behind it before must not complete it.
+    put(&mut wal, &[(2, 2), (3, 4)]);
+    drop(wal);
+    let mut torn = cut;
+    torn[first.clone()].copy_from_slice(&read()[first]);
+    std::fs::write(&path, torn).expect("it can");
+    assert_eq!(open().1.entries.len(), 1);
+}
+
+#[test]
 fn a_damaged_body_is_repaired_by_its_copy() {
     let log = build(13, false);
     let dir = tempfile::tempdir().expect("a directory");

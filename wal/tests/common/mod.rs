@@ -234,7 +234,7 @@ fn tear(old: &[u8], new: &[u8], rng: &mut Rng) -> Vec<u8> {
         let changed = |i: &usize| sector[*i] != new[*i];
         let first = (0..sector.len()).find(changed).expect("it changed");
         let last = (0..sector.len()).rfind(changed).expect("it changed");
-        match rng.below(40) {
+        match rng.below(10) {
             0 => rng.fill(&mut sector[first..=last]),
             1 => sector[..(first + last) / 2].copy_from_slice(&new[..(first + last) / 2]),
             _ => sector.copy_from_slice(new),
