@@ -33,8 +33,8 @@ pub struct Running {
     /// The machine's log as it sees it.
     pub log: MemLog,
     pub seen: Seen,
-    /// The voters of the configuration that held before the last turn.
-    voters: Vec<u64>,
+    /// Where the log ended after the last turn.
+    ended: u64,
     mono_off_us: u64,
     wake_us: u64,
 }
@@ -401,12 +401,13 @@ impl World {
             .note(slot, "start", image.id.0, image.last(), image.commit);
         let disk = Disk::new(image, self.hosts[slot].lies);
         let core = self.recover(slot, &disk.image, seed, now);
+        let log_end = log.last();
         let mut run = Box::new(Running {
             core,
             disk,
             log,
             seen: Seen::default(),
-            voters: Vec::new(),
+            ended: log_end,
             mono_off_us,
             wake_us: u64::MAX,
         });
@@ -753,6 +754,7 @@ impl World {
             self.maybe_sync(slot, &mut run);
         }
         self.fx = fx;
+        run.ended = run.log.last();
         let due = run.core.next_deadline();
         if due != u64::MAX {
             let at = due.saturating_sub(run.mono_off_us).max(self.now_us);
@@ -892,9 +894,6 @@ impl World {
             };
             self.check_commit(slot, run, check, (before.commit + 1, seen.commit))?;
         }
-        run.voters.clear();
-        run.voters
-            .extend(run.core.configuration().voters().map(|v| v.0));
         if seen.leads && (!before.leads || seen.term != before.term) {
             self.trace
                 .note(slot, "leads", seen.term, run.log.last(), seen.commit);
@@ -918,7 +917,18 @@ impl World {
         check: &'static str,
         range: (u64, u64),
     ) -> Checked {
-        let now: Vec<u64> = run.core.configuration().voters().map(|v| v.0).collect();
+        // Every configuration that was in force in this turn: it may have changed between two commits.
+        let mut sets: Vec<Vec<u64>> = Vec::new();
+        for index in run.ended.min(run.log.last())..=run.log.last() {
+            let voters = run.core.raft().configuration_at(Index(index)).voters();
+            if !sets
+                .last()
+                .is_some_and(|s| voters.map(|v| v.0).eq(s.iter().copied()))
+            {
+                let voters = run.core.raft().configuration_at(Index(index)).voters();
+                sets.push(voters.map(|v| v.0).collect());
+            }
+        }
         let World {
             truth, hosts, ids, ..
         } = self;
@@ -937,14 +947,7 @@ impl World {
             }
         };
         let committed = truth.committed();
-        truth.on_commit(
-            check,
-            run.seen.id,
-            &run.log,
-            range,
-            &[now, run.voters.clone()],
-            held,
-        )?;
+        truth.on_commit(check, run.seen.id, &run.log, range, &sets, held)?;
         self.counts.commits = self.truth.committed();
         if self.truth.committed() > committed {
             for other in (0..self.hosts.len()).filter(|o| *o != slot) {

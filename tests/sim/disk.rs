@@ -132,7 +132,17 @@ impl Image {
             .snapshots
             .iter()
             .position(|s| s.meta.index == meta.index && s.meta.term == meta.term);
-        let at = at.expect("a snapshot is on the disk before the record that names it");
+        let at = at.unwrap_or_else(|| {
+            let here: Vec<_> = self
+                .snapshots
+                .iter()
+                .map(|s| (s.meta.index.0, s.in_use))
+                .collect();
+            panic!(
+                "a snapshot is on the disk before the record that names it: {} in {here:?}",
+                meta.index.0
+            )
+        });
         let mut snapshot = self.snapshots.remove(at);
         snapshot.in_use = true;
         self.snapshots.clear();
@@ -286,8 +296,8 @@ pub struct Disk {
     /// A running sync covers up to here.
     syncing: Option<u64>,
     writing: Option<Writing>,
-    /// Whole, its sync under way.
-    finishing: Option<Writing>,
+    /// Whole, their syncs under way, in order.
+    finishing: VecDeque<Writing>,
     /// The leader's, coming in; the flag says that it is whole and its sync under way.
     receiving: Option<(Writing, bool)>,
 }
@@ -302,7 +312,7 @@ impl Disk {
             last: 0,
             syncing: None,
             writing: None,
-            finishing: None,
+            finishing: VecDeque::new(),
             receiving: None,
         }
     }
@@ -384,9 +394,8 @@ impl Disk {
 
     /// The file is whole: its sync begins, and ends with `end_snapshot`.
     pub fn finish_snapshot(&mut self) {
-        assert!(self.finishing.is_none(), "one snapshot is made at a time");
-        self.finishing = self.writing.take();
-        assert!(self.finishing.is_some(), "an end follows a beginning");
+        let file = self.writing.take().expect("an end follows a beginning");
+        self.finishing.push_back(file);
     }
 
     pub fn abandon_snapshot(&mut self) {
@@ -395,7 +404,7 @@ impl Disk {
 
     /// The sync of the finished file is over: its index and size, and the older one's index.
     pub fn end_snapshot(&mut self) -> (Index, u64, Index) {
-        let file = self.finishing.take().expect("a file was being synced");
+        let file = self.finishing.pop_front().expect("a file was being synced");
         let (index, size) = (file.meta.index, file.bytes.len() as u64);
         let older = self.image.keep(Snapshot {
             meta: file.meta,
