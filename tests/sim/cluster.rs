@@ -17,6 +17,7 @@ use super::truth::{Checked, MemLog, Truth, Violation, violation};
 use super::watch::Watcher;
 use super::workload::Want;
 use std::collections::BTreeMap;
+use tern::command::{self, Command};
 use tern::machine::*;
 use tern::raft::{self, Index, Message, PeerId, Persist, RaftRole};
 use tern::replica::HISTORY_BYTES_MAX;
@@ -65,6 +66,8 @@ pub struct Host {
     /// Whom to ask to join, as the last one asked has told.
     pub ask_next: Option<usize>,
     pub join_at_us: u64,
+    /// It has lost data: under which id, and how far the log was committed then.
+    pub wound: Option<(u64, u64)>,
     pub started_us: u64,
 }
 
@@ -260,6 +263,7 @@ impl World {
             lies: plant.lies,
             ask_next: None,
             join_at_us: 0,
+            wound: None,
             started_us: 0,
         });
         let hosts = hosts.collect();
@@ -808,6 +812,9 @@ impl World {
             match op {
                 Persist::State { .. } => {}
                 Persist::Append { entries, .. } => {
+                    for entry in entries {
+                        self.note_change(slot, entry);
+                    }
                     self.truth
                         .on_appended(who, &mut run.log, run.seen.commit, entries)?;
                 }
@@ -839,6 +846,23 @@ impl World {
             self.on_delivery(slot, &delivery)?;
         }
         Ok(())
+    }
+
+    /// Changes of membership are worth a line of the trace.
+    fn note_change(&mut self, slot: usize, entry: &raft::Entry) {
+        let raft::Body::Good(bytes) = &entry.body else {
+            return;
+        };
+        if !command::is_membership(bytes) {
+            return;
+        }
+        let (what, id) = match command::decode(bytes) {
+            Ok(Command::Join { replaces, .. }) => ("appends join", replaces),
+            Ok(Command::Promote { id }) => ("appends promote", id),
+            Ok(Command::Remove { id }) => ("appends remove", id),
+            _ => return,
+        };
+        self.trace.note(slot, what, entry.index.0, entry.term.0, id);
     }
 
     fn carry_snapshot(&mut self, slot: usize, run: &mut Running, out: SnapshotOut) {

@@ -180,6 +180,36 @@ impl Image {
         }
     }
 
+    /// The leader's snapshot is in place and the record that says so is not: recovery uses it, and drops a log that does
+    /// not lead up to it.
+    fn follow_snapshot(&mut self) {
+        let behind = self.newest().map_or(0, |s| s.meta.index.0);
+        let received = self
+            .snapshots
+            .iter()
+            .filter(|s| !s.in_use && s.meta.index.0 > behind);
+        let newest = received
+            .max_by_key(|s| s.meta.index)
+            .map(|s| s.meta.clone());
+        for snapshot in &mut self.snapshots {
+            snapshot.in_use |= newest.as_ref() == Some(&snapshot.meta);
+        }
+        self.snapshots.retain(|s| s.in_use);
+        self.snapshots.sort_by_key(|s| s.meta.index);
+        let Some(meta) = newest else {
+            return;
+        };
+        let follows = match self.held(meta.index.0) {
+            Held::Entry { term, .. } => term == meta.term.0,
+            Held::Behind | Held::Never => self.recs.is_empty() || self.first > meta.index.0,
+        };
+        if !follows {
+            self.recs.clear();
+            self.faulty = 0;
+            self.first = meta.index.0 + 1;
+        }
+    }
+
     /// A snapshot may be durable before the entries that it holds: then the log goes on behind it.
     fn start_behind_snapshot(&mut self) {
         let behind = self.newest().map_or(0, |s| s.meta.index.0);
@@ -471,7 +501,7 @@ impl Disk {
                 self.write_one(Persist::Append { entries, commit });
             }
         }
-        self.image.snapshots.retain(|s| s.in_use);
+        self.image.follow_snapshot();
         self.image.start_behind_snapshot();
         if self.lies.no_directory && self.image.snapshots.len() == 1 && self.image.recs.is_empty() {
             self.image.snapshots.clear();

@@ -166,7 +166,11 @@ impl World {
                 Place::Empty => continue,
                 Place::Joining { .. } => "joining".to_string(),
                 Place::Down(_) => "down".to_string(),
-                Place::Up(r) => format!("{:?} last {}", r.seen, r.log.last()),
+                Place::Up(r) => {
+                    let members = r.core.configuration().members.iter();
+                    let members: Vec<_> = members.map(|m| (m.id.0, m.voter)).collect();
+                    format!("{:?} last {} of {members:?}", r.seen, r.log.last())
+                }
             };
             text += &format!(" m{slot} {how};");
         }
@@ -362,7 +366,8 @@ impl World {
 
     fn ask_removal(&mut self, slot: usize) {
         // With a voter's data gone for good a removal can leave a configuration that never commits.
-        let Some(leader) = self.leader().filter(|_| self.disks_are_whole()) else {
+        let whole = self.disks_are_whole();
+        let Some(leader) = self.leader().filter(|_| whole) else {
             return;
         };
         let name = name_of(slot);
@@ -407,14 +412,30 @@ impl World {
     }
 
     /// Whether nobody's disk has lost anything that is not made good.
-    fn disks_are_whole(&self) -> bool {
+    fn disks_are_whole(&mut self) -> bool {
+        let voters = self.voters();
+        for slot in 0..self.hosts.len() {
+            let healed = self.hosts[slot].wound.is_none_or(|(id, committed)| {
+                self.up(slot).is_some_and(|r| match r.seen.id == id {
+                    true => r.seen.applied >= committed && r.seen.leader != 0,
+                    false => voters.contains(&r.seen.id),
+                })
+            });
+            if healed {
+                self.hosts[slot].wound = None;
+            }
+        }
+        self.hosts.iter().all(|h| h.wound.is_none()) && self.images_are_whole(&voters)
+    }
+
+    fn images_are_whole(&self, voters: &[u64]) -> bool {
         (0..self.hosts.len()).all(|s| match &self.hosts[s].place {
             Place::Joining { .. } => false,
             Place::Empty => true,
             Place::Up(_) | Place::Down(_) => {
                 self.image(s).is_some_and(|i| i.faulty == 0 && i.id.0 != 0)
             }
-        }) && self.voters().iter().all(|v| {
+        }) && voters.iter().all(|v| {
             let slot = self.ids.get(v).copied();
             slot.and_then(|s| self.image(s))
                 .is_some_and(|i| i.id.0 == *v)
@@ -468,15 +489,24 @@ impl World {
         if !self.may_lose(slot) {
             return;
         }
+        self.wound(slot);
         self.crash(slot);
         self.counts.losses += 1;
         let after = self.rng.range(1_000, self.p.down_us_max);
         self.begin_join(slot, after);
     }
 
+    fn wound(&mut self, slot: usize) {
+        let id = self.up(slot).map_or(0, |r| r.seen.id);
+        self.hosts[slot].wound = Some((id, self.truth.committed()));
+    }
+
     /// Whether what this machine holds and has promised is held by a majority of the voters without it, whichever of the
     /// configurations that are in any log comes to count. All must run, so that all logs can be looked at.
-    fn may_lose(&self, slot: usize) -> bool {
+    fn may_lose(&mut self, slot: usize) -> bool {
+        // A removal that was asked for may still wait its turn at the leader.
+        let asked = self.tickets.values().any(|t| matches!(t.0, Asker::Admin));
+        let whole = !asked && self.disks_are_whole();
         let Some(run) = self.up(slot) else {
             return false;
         };
@@ -490,9 +520,7 @@ impl World {
             let voters = r.core.configuration().voters();
             voters.map(|v| v.0).collect::<Vec<u64>>()
         });
-        all_up
-            && self.disks_are_whole()
-            && sets.all(|set| self.holders_of(&set, slot, last) > set.len() / 2)
+        all_up && whole && sets.all(|set| self.holders_of(&set, slot, last) > set.len() / 2)
     }
 
     /// The machine comes back with an old copy of its data. The leader must be able to tell, and no vote may be open.
@@ -515,6 +543,7 @@ impl World {
                 if id != Some(copy.id.0) {
                     return;
                 }
+                self.wound(slot);
                 self.crash(slot);
                 self.trace
                     .note(slot, "old copy", copy.last(), copy.term.0, 0);
