@@ -153,7 +153,7 @@ impl Raft {
         }
     }
 
-    /// A majority without this member never had the entry, so it was not committed, and is cut. That must stay so: a
+    /// So many never had the entry that it is on no majority: it was not committed, and is cut. That must stay so: a
     /// leader that has it and counts what this member acknowledged before its restart could still bring it to those who
     /// said no. So either all others say no, or those count whose term is already past every such leader's.
     fn on_never(&mut self, from: PeerId, term: Term, index: Index) {
@@ -167,13 +167,11 @@ impl Raft {
         never.push((index, from, term > self.repair.term));
         let said = never.iter().filter(|(at, _, _)| *at == index);
         let (all, past) = (said.clone().count(), said.filter(|s| s.2).count());
-        let others = self
-            .configuration()
-            .voters()
-            .filter(|v| *v != self.id)
-            .count();
+        let voters = self.configuration().voters().count();
+        let others = voters - usize::from(self.configuration().is_voter(self.id));
         let majority = self.configuration().majority();
-        let gone = past >= majority || (all >= majority && all == others);
+        // Those left are no majority; of an even number of voters fewer than a majority can be in the way of one.
+        let gone = past + majority > voters || all == others;
         if (gone || self.has(Fault::CutByOne)) && self.role != RaftRole::Leader {
             self.cut(index);
             self.repair.never.clear();
