@@ -112,11 +112,14 @@ impl Disk {
                         body: whole(&entry.body),
                     }));
                 }
-                Persist::Repair(entry) => records.push(Record::Repair {
-                    term: entry.term.0,
-                    index: entry.index.0,
-                    body: whole(&entry.body),
-                }),
+                Persist::Repair(entry) => {
+                    log::info!("entry {} is back from another machine", entry.index.0);
+                    records.push(Record::Repair {
+                        term: entry.term.0,
+                        index: entry.index.0,
+                        body: whole(&entry.body),
+                    });
+                }
                 Persist::Installed { meta, keep_tail } => records.push(Record::Installed {
                     term: meta.term.0,
                     index: meta.index.0,

@@ -297,6 +297,9 @@ impl Raft {
     /// The link to a member opened or broke: what was on its way may be lost.
     pub fn on_link(&mut self, now: Now, id: PeerId) {
         self.now_us = now.mono_us;
+        if self.repair.due_us != u64::MAX {
+            self.repair.due_us = self.now_us;
+        }
         if let Some(peer) = self.peers.iter_mut().find(|p| p.id == id) {
             match peer.flow {
                 progress::Flow::Probe { .. } | progress::Flow::Replicate => {

@@ -277,6 +277,9 @@ fn recovered(
             found.faults.len()
         ));
     }
+    for fault in &found.faults {
+        log::warn!("the log is damaged: {fault}; the other machines are asked for it");
+    }
     let mut members = newest
         .members
         .iter()
