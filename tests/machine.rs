@@ -4,6 +4,8 @@ mod rig;
 
 #[path = "machine/cluster.rs"]
 mod cluster;
+#[path = "machine/finder.rs"]
+mod finder;
 #[path = "machine/single.rs"]
 mod single;
 #[path = "machine/snapshots.rs"]

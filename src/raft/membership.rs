@@ -208,7 +208,8 @@ impl Raft {
         if self.has(Fault::NoticeIsTerm) {
             return self.become_follower(term, PeerId::NONE);
         }
-        let mine = cluster == self.snapshot.cluster && id == self.id;
+        // One that was just let in knows nothing of its cluster but its id, and has nothing to lose.
+        let mine = [0, cluster].contains(&self.snapshot.cluster) && id == self.id;
         if mine && term == Term::REMOVED && !self.out.notices.contains(&Notice::Removed) {
             self.out.notices.push(Notice::Removed);
         }

@@ -3,8 +3,9 @@
 //! `server` starts it on free ports with a directory of its own and ends it by its id; `client` speaks HTTP byte by
 //! byte, so that it can send what no library would. `conformance` replays the recorded answers of etcd 0.4.9; `keys`,
 //! `watch` and `framing` ask what no recording shows; `restart` kills it under load; `start` gives it bad flags and bad
-//! directories; `disk` fills its disk, `powercut` takes the power away.
+//! directories; `disk` fills its disk, `powercut` takes the power away; `cluster` starts three of them.
 mod client;
+mod cluster;
 mod conformance;
 mod disk;
 mod framing;

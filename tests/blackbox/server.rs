@@ -140,9 +140,28 @@ impl Server {
     }
 
     fn try_run_until(&mut self, data_dir: &Path, is_ready: impl Fn(&Answer) -> bool) -> bool {
+        self.spawn_on(data_dir);
+        self.wait_until(is_ready)
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(&mut self) {
+        self.spawn_on(&self.data_dir());
+    }
+
+    fn spawn_on(&mut self, data_dir: &Path) {
         assert!(self.child.is_none(), "it runs already");
         let child = self.command(data_dir).spawn().expect("the binary starts");
         self.child = Some(child);
+    }
+
+    /// Waits until it serves.
+    pub fn wait(&mut self) {
+        let serves = self.wait_until(|answer| answer.status() == 200);
+        assert!(serves, "it ended: {}", self.log());
+    }
+
+    fn wait_until(&mut self, is_ready: impl Fn(&Answer) -> bool) -> bool {
         until("the server is ready or has ended", || {
             let child = self.child.as_mut().expect("it was started");
             if child.try_wait().expect("a child").is_some() {

@@ -32,7 +32,7 @@ fn text(output: &Output) -> String {
 }
 
 /// It exits 1 and says all of these.
-fn refused(command: Command, says: &[&str]) {
+pub fn refused(command: Command, says: &[&str]) {
     let output = output(command);
     let text = text(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");

@@ -1,0 +1,455 @@
+//! Three built binaries on loopback: joining, redirects, leaders that die or stop, restarts, removal, moving.
+use crate::client::{Answer, Conn, form, request, until};
+use crate::server::Server;
+use crate::start::refused;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+
+/// A machine by its number that is to join those of `peers`; not started.
+fn prepare(number: usize, peers: &[u16], args: &[&str]) -> Server {
+    let mut server = Server::prepare(args);
+    server.args.push(format!("-name=node{number}"));
+    server.args.push("-retry-interval=0.2".to_string());
+    if !peers.is_empty() {
+        let peers: Vec<String> = peers.iter().map(|p| format!("127.0.0.1:{p}")).collect();
+        server.args.push(format!("-peers={}", peers.join(",")));
+    }
+    server
+}
+
+/// A cluster of that many machines, the later ones through the last before them, which follows.
+fn cluster(count: usize, args: &[&str]) -> Vec<Server> {
+    let mut servers: Vec<Server> = Vec::new();
+    for number in 1..=count {
+        let peers: Vec<u16> = servers.last().map(|s| s.peer_port).into_iter().collect();
+        let mut server = prepare(number, &peers, args);
+        server.run();
+        servers.push(server);
+    }
+    servers
+}
+
+fn port_of(url: &str) -> u16 {
+    let rest = url.split("://").nth(1).expect("a scheme");
+    let host = rest.split('/').next().expect("a host");
+    let port = host.rsplit(':').next().expect("a port");
+    port.parse().expect("a number")
+}
+
+/// One request, sent on to wherever it is redirected; `None` when nobody there answers.
+fn follow(mut port: u16, method: &str, target: &str, body: &str) -> Option<Answer> {
+    for _ in 0..5 {
+        let answer = Conn::try_open(port)?.try_ask(method, target, body)?;
+        if answer.status() != 307 {
+            return Some(answer);
+        }
+        port = port_of(answer.head.header("Location").expect("a location"));
+    }
+    None
+}
+
+/// Writes somewhere, as often as it takes.
+fn put(servers: &[Server], key: &str, value: &str) {
+    let (target, body) = (format!("/v2/keys/{key}"), format!("value={value}"));
+    until("a write is acknowledged", || {
+        let ports = servers.iter().map(|s| s.client_port);
+        let mut answers = ports.filter_map(|port| follow(port, "PUT", &target, &body));
+        answers.find(|a| a.status() < 300).map(drop)
+    });
+}
+
+/// Waits until the machine itself shows that value.
+fn shows(server: &Server, key: &str, value: &str) {
+    until("the machine shows the value", || {
+        let mut conn = Conn::try_open(server.client_port)?;
+        let answer = conn.try_ask("GET", &format!("/v2/keys/{key}"), "")?;
+        (answer.status() == 200 && answer.json()["node"]["value"] == value).then_some(())
+    });
+}
+
+/// The machines that one of them lists, by name: their state and both URLs.
+fn listed(server: &Server) -> BTreeMap<String, (String, String, String)> {
+    let list = server.peer("GET", "/v2/admin/machines", "").json();
+    let machines = list.as_array().expect("a list").iter();
+    let text = |machine: &serde_json::Value, name: &str| {
+        machine[name].as_str().expect("a text").to_string()
+    };
+    let line = |m: &serde_json::Value| {
+        let urls = (text(m, "state"), text(m, "clientURL"), text(m, "peerURL"));
+        (text(m, "name"), urls)
+    };
+    machines.map(line).collect()
+}
+
+/// The place of the leader, once all of them agree on one.
+fn leader(servers: &[&Server]) -> usize {
+    until("all agree on a leader", || {
+        let mut urls = servers.iter().map(|s| {
+            let answer = Conn::try_open(s.client_port)?.try_ask("GET", "/v2/leader", "")?;
+            (answer.status() == 200).then(|| answer.text().to_string())
+        });
+        let first = urls.next()??;
+        let agree = urls.all(|url| url.as_ref() == Some(&first));
+        let place = servers.iter().position(|s| s.peer_port == port_of(&first));
+        place.filter(|_| agree)
+    })
+}
+
+fn leader_of(servers: &[Server]) -> usize {
+    leader(&servers.iter().collect::<Vec<_>>())
+}
+
+#[test]
+fn three_machines_hold_the_same_and_followers_redirect() {
+    let servers = cluster(3, &[]);
+    put(&servers[..1], "a", "one");
+    for server in &servers {
+        shows(server, "a", "one");
+    }
+    let leads = leader_of(&servers);
+    assert_eq!(leads, 0, "nobody had a reason to campaign");
+    let follower = &servers[1];
+    let to = |port: u16, path: &str| format!("http://127.0.0.1:{port}{path}");
+    for (method, path, body) in [
+        ("PUT", "/v2/keys/a?prevExist=true", "value=two"),
+        ("POST", "/v2/keys/dir", "value=two"),
+        ("DELETE", "/v2/keys/a", ""),
+        ("GET", "/v2/keys/a?consistent=true", ""),
+    ] {
+        let answer = follower.client(method, path, body);
+        assert_eq!(answer.status(), 307, "{method} {path}");
+        let location = answer.head.header("Location");
+        let leader = to(servers[0].client_port, path);
+        assert_eq!(location, Some(leader.as_str()), "{method} {path}");
+    }
+    for (method, path, body) in [
+        ("DELETE", "/remove/nobody", ""),
+        ("DELETE", "/v2/admin/machines/nobody", ""),
+        ("PUT", "/v2/admin/config", "{}"),
+        (
+            "PUT",
+            "/join",
+            "{\"minVersion\":2,\"maxVersion\":2,\"name\":\"x\",\"raftURL\":\"http://x:1\",\"etcdURL\":\"http://x:2\"}",
+        ),
+    ] {
+        let answer = follower.peer(method, path, body);
+        assert_eq!(answer.status(), 307, "{method} {path}: {}", answer.text());
+        let location = answer.head.header("Location");
+        let leader = to(servers[0].peer_port, path);
+        assert_eq!(location, Some(leader.as_str()), "{method} {path}");
+    }
+    let first = listed(&servers[0]);
+    let names: Vec<&str> = first.keys().map(String::as_str).collect();
+    assert_eq!(names, ["node1", "node2", "node3"]);
+    for server in &servers {
+        assert_eq!(listed(server), first);
+        let machines = server.client("GET", "/v2/machines", "");
+        let urls: Vec<&str> = machines.text().split(", ").collect();
+        assert_eq!(urls.len(), 3);
+        assert_eq!(urls[0], to(servers[0].client_port, ""));
+        let keys = server.client("GET", "/v2/keys/_etcd/machines", "").json();
+        assert_eq!(keys["node"]["nodes"].as_array().expect("a list").len(), 3);
+    }
+    let stats = servers[0].client("GET", "/v2/stats/leader", "").json();
+    assert_eq!(stats["leader"], "node1");
+    assert!(stats["followers"]["node2"]["counts"]["success"].as_u64() > Some(0));
+    assert_eq!(follower.client("GET", "/v2/stats/leader", "").status(), 403);
+}
+
+/// Whoever leads is killed, three times: what was acknowledged is there, on all, and the killed come back.
+#[test]
+fn a_leader_that_dies() {
+    let mut servers = cluster(3, &[]);
+    let mut written = 0;
+    for _ in 0..3 {
+        for _ in 0..20 {
+            written += 1;
+            put(&servers, &format!("key{written}"), &format!("v{written}"));
+        }
+        let dies = leader_of(&servers);
+        servers[dies].kill();
+        let rest: Vec<&Server> = (0..3).filter(|i| *i != dies).map(|i| &servers[i]).collect();
+        leader(&rest);
+        written += 1;
+        put(&servers, &format!("key{written}"), &format!("v{written}"));
+        servers[dies].run();
+    }
+    for server in &servers {
+        for number in 1..=written {
+            shows(server, &format!("key{number}"), &format!("v{number}"));
+        }
+    }
+}
+
+/// All are killed at once and come back with their first command lines, in another order.
+#[test]
+fn all_machines_die() {
+    let mut servers = cluster(3, &[]);
+    for number in 0..50 {
+        put(&servers, &format!("key{number}"), &format!("v{number}"));
+    }
+    let before = listed(&servers[0]);
+    for server in &mut servers {
+        server.kill();
+    }
+    // Each alone is not enough to be ready: they are started before anybody waits.
+    for server in servers.iter_mut().rev() {
+        server.spawn();
+    }
+    for server in &mut servers {
+        server.wait();
+    }
+    leader_of(&servers);
+    put(&servers, "after", "all");
+    for server in &servers {
+        for number in 0..50 {
+            shows(server, &format!("key{number}"), &format!("v{number}"));
+        }
+        shows(server, "after", "all");
+        let places = |of: &BTreeMap<String, (String, String, String)>| -> Vec<(String, String)> {
+            of.values().map(|m| (m.1.clone(), m.2.clone())).collect()
+        };
+        assert_eq!(places(&listed(server)), places(&before));
+    }
+}
+
+/// One that comes when the beginning of the log is gone gets the snapshot, and comes back from what it holds.
+#[test]
+fn a_late_joiner() {
+    let mut servers = cluster(1, &["-snapshot-count=20"]);
+    let mut conn = Conn::open(servers[0].client_port);
+    let big = "x".repeat(2_000);
+    for number in 0..400 {
+        let key = format!("/v2/keys/key{}", number % 100);
+        let body = format!("value=v{number}-{big}");
+        assert!(conn.ask("PUT", &key, &body).status() < 300);
+    }
+    until("the log has let go of its beginning", || {
+        servers[0].log().contains("saved").then_some(())
+    });
+    let mut late = prepare(2, &[servers[0].peer_port], &["-snapshot-count=20"]);
+    late.run();
+    shows(&late, "key99", &format!("v399-{big}"));
+    shows(&late, "key0", &format!("v300-{big}"));
+    late.kill();
+    late.run();
+    servers.push(late);
+    put(&servers, "after", "x");
+    shows(&servers[1], "after", "x");
+    shows(&servers[1], "key99", &format!("v399-{big}"));
+}
+
+/// The leader hands over when it is asked to stop, and exits 0.
+#[test]
+fn a_leader_that_is_stopped() {
+    let mut servers = cluster(3, &[]);
+    put(&servers, "a", "one");
+    let first = leader_of(&servers);
+    let status = servers[first].terminate();
+    assert!(status.success(), "{status}");
+    let rest: Vec<&Server> = (0..3)
+        .filter(|i| *i != first)
+        .map(|i| &servers[i])
+        .collect();
+    leader(&rest);
+    put(&servers, "a", "two");
+    for server in rest {
+        shows(server, "a", "two");
+    }
+    servers[first].run();
+    shows(&servers[first], "a", "two");
+}
+
+/// A removed machine sends its clients to the others; started again, it is let in as a new member.
+#[test]
+fn a_removed_machine_comes_back() {
+    let mut servers = cluster(3, &[]);
+    put(&servers, "a", "one");
+    let removed = follow(servers[1].peer_port, "DELETE", "/remove/node3", "");
+    assert_eq!(removed.expect("an answer").status(), 200);
+    until("two are left", || {
+        (listed(&servers[0]).len() == 2).then_some(())
+    });
+    until("the removed machine redirects", || {
+        let answer = servers[2].client("GET", "/v2/keys/a", "");
+        (answer.status() == 307).then_some(())
+    });
+    let again = follow(servers[1].peer_port, "DELETE", "/remove/node3", "");
+    assert_eq!(again.expect("an answer").status(), 404);
+    servers[2].kill();
+    put(&servers[..2], "a", "two");
+    servers[2].run();
+    shows(&servers[2], "a", "two");
+    assert_eq!(listed(&servers[0]).len(), 3);
+    assert!(servers[2].log().contains("as a new member"), "it was wiped");
+    // It is no less a member than the others: the cluster goes on with it and one of them.
+    until("it follows like any other", || {
+        put(&servers[..2], "a", "more");
+        let stats = servers[0].client("GET", "/v2/stats/leader", "");
+        let json = stats.json();
+        (json["followers"]["node3"]["counts"]["success"].as_u64() > Some(20)).then_some(())
+    });
+    servers[1].kill();
+    put(&servers, "a", "three");
+    shows(&servers[2], "a", "three");
+}
+
+/// A machine whose data is gone is let in again in place of its former self, once that is silent.
+#[test]
+fn a_machine_that_lost_its_data() {
+    let mut servers = cluster(3, &[]);
+    put(&servers, "a", "one");
+    servers[2].kill();
+    std::fs::remove_dir_all(servers[2].data_dir()).expect("a directory");
+    servers[2].run();
+    shows(&servers[2], "a", "one");
+    assert_eq!(listed(&servers[0]).len(), 3);
+}
+
+/// Machines that are started with other addresses tell the cluster: one that follows, and the one that leads.
+#[test]
+fn machines_that_move() {
+    let mut servers = cluster(3, &[]);
+    put(&servers, "a", "one");
+    for moves in [2, leader_of(&servers)] {
+        servers[moves].kill();
+        let spare = Server::prepare(&[]);
+        servers[moves].client_port = spare.client_port;
+        servers[moves].peer_port = spare.peer_port;
+        servers[moves].run();
+        let name = format!("node{}", moves + 1);
+        let place = (
+            format!("http://127.0.0.1:{}", spare.client_port),
+            format!("http://127.0.0.1:{}", spare.peer_port),
+        );
+        for server in &servers {
+            until("the new addresses are listed", || {
+                let found = listed(server).remove(&name)?;
+                ((found.1, found.2) == place).then_some(())
+            });
+        }
+        leader_of(&servers);
+        put(&servers, "a", &name);
+        for server in &servers {
+            shows(server, "a", &name);
+        }
+    }
+}
+
+/// Who is started with the peer address of another member does not run.
+#[test]
+fn an_address_of_another() {
+    let mut servers = cluster(3, &[]);
+    servers[2].kill();
+    let mut taken = servers[2].command(&servers[2].data_dir());
+    taken.args(["-peer-addr", &format!("127.0.0.1:{}", servers[1].peer_port)]);
+    let bind = format!("127.0.0.1:{}", servers[2].peer_port);
+    taken.args(["-peer-bind-addr", &bind]);
+    refused(taken, &["node2", "peer address", "-peer-addr"]);
+    servers[2].run();
+    put(&servers, "a", "one");
+    shows(&servers[2], "a", "one");
+}
+
+#[test]
+fn those_that_are_not_let_in() {
+    let mut servers = cluster(3, &["-cluster-active-size=3"]);
+    let peers = [servers[1].peer_port];
+    let fourth = prepare(4, &peers, &[]);
+    refused(fourth.command(&fourth.data_dir()), &["full", "activeSize"]);
+    // Started once more it asks again, and finds room.
+    let config = follow(
+        servers[1].peer_port,
+        "PUT",
+        "/v2/admin/config",
+        "{\"activeSize\":4}",
+    );
+    assert_eq!(config.expect("an answer").status(), 200);
+    // A name that lives belongs to who has it.
+    let twin = prepare(2, &peers, &[]);
+    refused(twin.command(&twin.data_dir()), &["attempts", "109"]);
+    let mut fourth = fourth;
+    until("a follower knows the new size", || {
+        let config = servers[1].peer("GET", "/v2/admin/config", "").json();
+        (config["activeSize"] == 4).then_some(())
+    });
+    fourth.run();
+    servers.push(fourth);
+    assert_eq!(listed(&servers[0]).len(), 4);
+}
+
+/// A list that names only this machine still means to join; so does one of machines that are not there.
+#[test]
+fn nobody_to_join() {
+    let alone = Server::prepare(&["-retry-interval=0.05"]);
+    let mut command = alone.command(&alone.data_dir());
+    command.arg(format!("-peers=127.0.0.1:{}", alone.peer_port));
+    refused(command, &["names no other machine"]);
+    let other = Server::prepare(&[]);
+    let mut command = alone.command(&alone.data_dir());
+    command.arg(format!("-peers=127.0.0.1:{}", other.peer_port));
+    refused(command, &["after 3 attempts", &other.peer_port.to_string()]);
+    // Nothing was begun in the directory.
+    let mut command = alone.command(&alone.data_dir());
+    command.arg(format!("-peers=127.0.0.1:{}", other.peer_port));
+    command.arg("-max-retry-attempts=1");
+    refused(command, &["after 1 attempts"]);
+}
+
+/// A cluster of etcd (no `Server: tern`) is asked for its version and never for more; and nobody can connect to a
+/// machine that has not been let in.
+#[test]
+fn a_peer_that_is_not_tern() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let joins = prepare(2, &[port], &[]);
+    let ports = [joins.client_port, joins.peer_port];
+    let etcd = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a visitor");
+        for port in ports {
+            assert!(Conn::try_open(port).is_none(), "it listens");
+        }
+        let mut head = [0; 1024];
+        let count = stream.read(&mut head).expect("a request");
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n2";
+        stream.write_all(answer).expect("a reader");
+        drop(stream);
+        listener.set_nonblocking(true).expect("a socket option");
+        let text = String::from_utf8_lossy(&head[..count]).into_owned();
+        (text, listener)
+    });
+    refused(joins.command(&joins.data_dir()), &["not tern"]);
+    let (asked, listener) = etcd.join().expect("the answering thread");
+    assert!(asked.starts_with("GET /version "), "{asked}");
+    assert!(listener.accept().is_err(), "it is asked for no more");
+}
+
+#[test]
+fn what_is_not_there_is_refused() {
+    let server = Server::prepare(&[]);
+    let mut command = server.command(&server.data_dir());
+    command.arg("-discovery=http://127.0.0.1:1/v2/keys/x");
+    refused(command, &["-discovery"]);
+    let mut command = server.command(&server.data_dir());
+    command.arg("-forward");
+    refused(command, &["-forward"]);
+    assert!(!server.data_dir().exists(), "nothing was touched");
+}
+
+/// A watch on a follower tells of what the leader was asked for.
+#[test]
+fn a_watch_on_a_follower() {
+    let servers = cluster(3, &[]);
+    let mut watch = Conn::watch(servers[2].client_port, "/v2/keys/w?wait=true&stream=true");
+    for number in 0..10 {
+        put(&servers[1..2], "w", &number.to_string());
+        let event = watch.event().expect("an event");
+        assert_eq!(event["node"]["value"], number.to_string());
+    }
+    let bytes = form("PUT", "/v2/keys/w", "value=x");
+    let mut conn = Conn::open(servers[2].client_port);
+    conn.send(&bytes);
+    assert_eq!(conn.answer().status(), 307);
+    conn.send(&request("GET", "/v2/keys/w", &[], b""));
+    assert_eq!(conn.answer().json()["node"]["value"], "9");
+}

@@ -1,0 +1,362 @@
+//! Finding the cluster by hand: what is asked of whom, what each answer leads to, and what a member asks at start.
+use super::rig::*;
+use tern::http::Method;
+use tern::machine::*;
+use tern::raft::{Index, PeerId, Term};
+use tern::timer::Now;
+
+const PEERS: [&str; 2] = ["http://a:7001", "http://b:7001"];
+const LIST: &str =
+    r#"[{"name":"a","state":"leader","clientURL":"http://a:4001","peerURL":"http://a:7001"}]"#;
+const SIZE: &str = r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}"#;
+
+/// A machine that looks for its cluster, and the clock.
+struct Seeker {
+    machine: Machine,
+    effects: Effects,
+    now: Now,
+}
+
+fn search(peers: &[&str], attempts_max: u32) -> Search {
+    Search {
+        peers: peers.iter().map(|p| (*p).into()).collect(),
+        attempts_max,
+        pause_ms: Some(1_000),
+    }
+}
+
+impl Seeker {
+    fn new(peers: &[&str], attempts_max: u32) -> Seeker {
+        let now = Now {
+            mono_us: 1_000_000,
+            wall_ns: EPOCH_NS,
+        };
+        let nothing = Recovered {
+            term: Term(0),
+            vote: PeerId::NONE,
+            id: PeerId::NONE,
+            incarnation: 77,
+            snapshot: None,
+            snapshot_bytes: 0,
+            entries: Vec::new(),
+            commit: Index(0),
+        };
+        let search = search(peers, attempts_max);
+        let machine = Machine::find(settings(3), nothing, search, 5, now);
+        Seeker {
+            machine,
+            effects: Effects::default(),
+            now,
+        }
+    }
+
+    /// Lets everything that is due happen; the call that it makes then, if any.
+    fn call(&mut self) -> Option<Call> {
+        if self.machine.next_deadline() <= self.now.mono_us {
+            self.machine.on_time(self.now);
+        }
+        self.effects.clear();
+        self.machine.advance(self.now, &mut self.effects);
+        assert!(self.effects.calls.len() <= 1, "one at a time");
+        self.effects.calls.pop()
+    }
+
+    /// The call it makes is this one.
+    fn asks(&mut self, method: Method, url: &str) -> Call {
+        let call = self.call().expect("a call");
+        assert_eq!((call.method, &*call.url), (method, url));
+        call
+    }
+
+    fn gets(&mut self, url: &str) -> CallId {
+        let call = self.asks(Method::Get, url);
+        assert!(call.body.is_empty());
+        call.id
+    }
+
+    fn tell(&mut self, id: CallId, reply: Reply) {
+        self.machine.on_reply(self.now, id, reply);
+    }
+
+    fn answer(&mut self, id: CallId, status: u16, body: &str) {
+        self.tell(id, answered(status, "tern/0.1.0", body.as_bytes()));
+    }
+
+    fn fail(&mut self, id: CallId) {
+        let why = "nobody listens".into();
+        self.tell(id, Reply::Failed { why });
+    }
+
+    /// What it ends with.
+    fn failed(&mut self) -> String {
+        assert_eq!(self.call(), None);
+        let text = self.effects.failed.take();
+        assert_eq!(self.machine.next_deadline(), u64::MAX);
+        text.expect("it has ended").into()
+    }
+
+    /// Past version, machines and config of the first peer.
+    fn to_the_join(&mut self) -> CallId {
+        let id = self.gets("http://a:7001/version");
+        self.answer(id, 200, "2");
+        let id = self.gets("http://a:7001/v2/admin/machines");
+        self.answer(id, 200, LIST);
+        let id = self.gets("http://a:7001/v2/admin/config");
+        self.answer(id, 200, SIZE);
+        let call = self.asks(Method::Put, "http://a:7001/join");
+        let body: serde_json::Value = serde_json::from_slice(&call.body).expect("JSON");
+        let wanted = serde_json::json!({
+            "minVersion": 2, "maxVersion": 2, "name": "node3", "incarnation": 77,
+            "raftURL": "http://127.0.0.1:7003", "etcdURL": "http://127.0.0.1:4003",
+        });
+        assert_eq!(body, wanted);
+        assert_eq!(call.content_type, "application/json");
+        call.id
+    }
+}
+
+fn answered(status: u16, server: &str, body: &[u8]) -> Reply {
+    Reply::Answered {
+        status,
+        server: server.into(),
+        body: body.into(),
+    }
+}
+
+#[test]
+fn it_is_let_in_and_becomes_that_member() {
+    let mut seeker = Seeker::new(&PEERS, 3);
+    assert!(!seeker.machine.listens());
+    assert_eq!(seeker.machine.id(), PeerId::NONE);
+    let id = seeker.to_the_join();
+    // The index is written in groups of seven bits, in eight bytes.
+    let body = [0xac, 0x02, 0, 0, 0, 0, 0, 0];
+    seeker.tell(id, answered(200, "tern/0.1.0", &body));
+    assert_eq!(seeker.call(), None);
+    assert_eq!(seeker.effects.let_in, Some(PeerId(300)));
+    assert!(seeker.effects.members_changed, "the links hear of the id");
+    assert!(seeker.machine.listens());
+    assert_eq!(seeker.machine.id(), PeerId(300));
+    // A late word changes nothing.
+    seeker.tell(id, answered(200, "tern/0.1.0", &[7]));
+    seeker.call();
+    assert_eq!(seeker.effects.let_in, None);
+}
+
+#[test]
+fn peers_are_asked_in_turn_and_attempts_are_counted() {
+    let mut seeker = Seeker::new(&PEERS, 2);
+    for attempt in 1..=2 {
+        let id = seeker.gets("http://a:7001/version");
+        seeker.fail(id);
+        let id = seeker.gets("http://b:7001/version");
+        // Another call's answer is none of this one.
+        seeker.answer(CallId(9_999), 200, "2");
+        assert_eq!(seeker.call(), None);
+        seeker.answer(id, 500, "");
+        if attempt == 1 {
+            assert_eq!(seeker.call(), None, "it pauses");
+            assert_eq!(seeker.effects.failed, None);
+            let due_us = seeker.now.mono_us + SECOND_US;
+            assert_eq!(seeker.machine.next_deadline(), due_us);
+            seeker.now.mono_us = due_us;
+        }
+    }
+    let text = seeker.failed();
+    assert!(text.contains("after 2 attempts"), "{text}");
+    assert!(text.contains("http://a:7001: nobody listens"), "{text}");
+}
+
+#[test]
+fn a_list_that_names_only_this_machine_is_none() {
+    let mut seeker = Seeker::new(&["http://127.0.0.1:7003"], 0);
+    let text = seeker.failed();
+    assert!(text.contains("names no other machine"), "{text}");
+}
+
+#[test]
+fn attempts_without_end_pause_between_two_and_four_seconds() {
+    let mut seeker = Seeker::new(&PEERS[..1], 0);
+    for _ in 0..20 {
+        let id = seeker.gets("http://a:7001/version");
+        seeker.fail(id);
+        assert_eq!(seeker.call(), None);
+        assert_eq!(seeker.effects.failed, None);
+        seeker.now.mono_us = seeker.machine.next_deadline();
+    }
+}
+
+#[test]
+fn what_is_not_tern_is_never_asked_to_let_it_in() {
+    for server in ["", "nginx/1.2", "tern"] {
+        let mut seeker = Seeker::new(&PEERS, 3);
+        let id = seeker.gets("http://a:7001/version");
+        seeker.tell(id, answered(200, server, b"2"));
+        let text = seeker.failed();
+        assert!(text.contains("not tern"), "{text}");
+    }
+}
+
+#[test]
+fn another_version_and_a_full_cluster_end_it() {
+    let mut seeker = Seeker::new(&PEERS, 3);
+    let id = seeker.gets("http://a:7001/version");
+    seeker.answer(id, 200, "3");
+    assert!(seeker.failed().contains("store version 3"));
+
+    let mut seeker = Seeker::new(&PEERS, 3);
+    let id = seeker.gets("http://a:7001/version");
+    seeker.answer(id, 200, "2");
+    let id = seeker.gets("http://a:7001/v2/admin/machines");
+    seeker.answer(id, 200, LIST);
+    let id = seeker.gets("http://a:7001/v2/admin/config");
+    seeker.answer(id, 200, r#"{"activeSize":1}"#);
+    assert!(seeker.failed().contains("full"));
+
+    let mut seeker = Seeker::new(&PEERS, 3);
+    let id = seeker.to_the_join();
+    seeker.answer(id, 403, r#"{"errorCode":103,"message":"full","cause":""}"#);
+    assert!(seeker.failed().contains("full"));
+}
+
+#[test]
+fn full_counts_only_from_who_knows_a_leader() {
+    let mut seeker = Seeker::new(&PEERS, 3);
+    let id = seeker.gets("http://a:7001/version");
+    seeker.answer(id, 200, "2");
+    let id = seeker.gets("http://a:7001/v2/admin/machines");
+    seeker.answer(id, 200, &LIST.replace("leader", "follower"));
+    seeker.gets("http://b:7001/version");
+}
+
+#[test]
+fn a_taken_address_is_a_failed_attempt() {
+    let mut seeker = Seeker::new(&PEERS[..1], 1);
+    let id = seeker.to_the_join();
+    let body = r#"{"errorCode":109,"message":"Peer address has existed","cause":"x"}"#;
+    seeker.answer(id, 400, body);
+    let text = seeker.failed();
+    assert!(text.contains("error 109"), "{text}");
+}
+
+/// A listed name goes straight to the join: a full cluster has room for those it has.
+#[test]
+fn a_listed_machine_asks_for_no_room() {
+    let mut seeker = Seeker::new(&PEERS, 3);
+    let id = seeker.gets("http://a:7001/version");
+    seeker.answer(id, 200, "2");
+    let id = seeker.gets("http://a:7001/v2/admin/machines");
+    seeker.answer(id, 200, &LIST.replace("\"a\"", "\"node3\""));
+    seeker.asks(Method::Put, "http://a:7001/join");
+}
+
+#[test]
+fn stopping_while_it_looks() {
+    let mut seeker = Seeker::new(&PEERS, 3);
+    let id = seeker.to_the_join();
+    seeker.machine.on_stop(seeker.now);
+    assert_eq!(seeker.call(), None);
+    assert!(seeker.effects.stopped);
+    seeker.tell(id, answered(200, "tern/0.1.0", &[5]));
+    seeker.call();
+    assert_eq!(seeker.effects.let_in, None);
+}
+
+/// A member that has come up, with others in its log, and looks around.
+fn member(settings: Settings, peers: &[&str]) -> Rig {
+    let mut rig = Rig::found(settings);
+    rig.machine.look_around(search(peers, 3), 9);
+    rig
+}
+
+fn first_call(rig: &mut Rig) -> Call {
+    rig.machine.on_time(rig.now);
+    rig.turn();
+    rig.effects.calls.pop().expect("a call")
+}
+
+#[test]
+fn a_member_looks_around_once() {
+    let mut rig = member(settings(1), &["http://127.0.0.1:7001", "http://b:7001"]);
+    let call = first_call(&mut rig);
+    assert_eq!(&*call.url, "http://b:7001/v2/admin/machines");
+    let why = "nobody listens".into();
+    rig.machine
+        .on_reply(rig.now, call.id, Reply::Failed { why });
+    rig.settle();
+    assert!(rig.machine.is_serving(), "it goes on from its log");
+    assert!(rig.effects.calls.is_empty() && rig.effects.failed.is_none());
+}
+
+#[test]
+fn a_member_whose_address_another_has_does_not_run() {
+    let mut rig = member(settings(1), &["http://b:7001"]);
+    let call = first_call(&mut rig);
+    let list = LIST.replace("http://a:7001", "http://127.0.0.1:7001");
+    let reply = answered(200, "tern/0.1.0", list.as_bytes());
+    rig.machine.on_reply(rig.now, call.id, reply);
+    rig.turn();
+    let text = rig.effects.failed.take().expect("it has ended");
+    assert!(text.contains("belongs to a in the cluster"), "{text}");
+}
+
+/// A list may come from a machine that is behind: it wipes nothing.
+#[test]
+fn a_member_that_is_not_listed_goes_on() {
+    let mut rig = member(settings(1), &["http://b:7001"]);
+    let call = first_call(&mut rig);
+    let reply = answered(200, "tern/0.1.0", LIST.as_bytes());
+    rig.machine.on_reply(rig.now, call.id, reply);
+    rig.settle();
+    assert!(rig.facts.contains(&Fact::Unlisted));
+    assert!(rig.machine.is_serving() && !rig.removed);
+}
+
+/// Started with other addresses, a lone leader tells them itself, once, and the index rises by one.
+#[test]
+fn a_leader_that_has_moved() {
+    let mut rig = Rig::serving(settings(1));
+    let etcd = rig.machine.indexes().etcd.0;
+    rig.settings.client_url = "http://elsewhere:4001".into();
+    let mut rig = rig.restart();
+    rig.machine.look_around(search(&[], 3), 9);
+    rig.settle();
+    rig.pass(SECOND_US);
+    assert_eq!(rig.machine.indexes().etcd.0, etcd + 1);
+    let urls = vec!["http://elsewhere:4001".into()];
+    let machines = rig.done(Op::Machines);
+    assert_eq!(machines, Outcome::Machines { client_urls: urls });
+}
+
+/// One that is told at start that it was removed meanwhile gives up what it holds and asks anew.
+#[test]
+fn a_machine_that_was_removed_comes_up() {
+    let mut rig = Rig::serving(settings(1));
+    let other = settings(2);
+    assert!(matches!(rig.done(join(&other, 2)), Outcome::Joined(_)));
+    assert_eq!(rig.machine.known_peers(), [other.peer_url]);
+    let let_in = Recovered {
+        term: Term(0),
+        vote: PeerId::NONE,
+        id: PeerId(7),
+        incarnation: 3,
+        snapshot: None,
+        snapshot_bytes: 0,
+        entries: Vec::new(),
+        commit: Index(0),
+    };
+    let mut removed = Machine::recover(settings(4), let_in, 1, rig.now);
+    let notice = tern::raft::Message {
+        term: Term::REMOVED,
+        rpc: tern::raft::Rpc::Removed {
+            cluster: 5,
+            id: PeerId(7),
+        },
+    };
+    removed.on_message(rig.now, PeerId(1), notice);
+    let mut effects = Effects::default();
+    removed.advance(rig.now, &mut effects);
+    assert!(removed.wants_turn());
+    removed.advance(rig.now, &mut effects);
+    assert!(effects.removed && effects.rejoin);
+}
