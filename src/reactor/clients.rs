@@ -369,10 +369,8 @@ impl Desk<'_, '_> {
     /// Starts the next request of a connection; those that need nobody are answered on the spot.
     fn serve(&mut self, conn: &mut Conn) {
         if conn.wants_more() {
-            let flight = conn.flight.as_mut().expect("it wants more of something");
-            flight.more = false;
-            self.machine
-                .on_request(self.context.now, flight.ticket, Op::More);
+            let ticket = conn.take_more().expect("it wants more of something");
+            self.machine.on_request(self.context.now, ticket, Op::More);
         }
         loop {
             let (id, port) = (conn.id, conn.port);

@@ -323,6 +323,7 @@ impl Conn {
             (_, Some(flight)) if flight.watches => Waits::Watch {
                 out: self.out.len(),
             },
+            (_, Some(flight)) if flight.more => Waits::Page,
             _ if !self.out.is_empty() => Waits::Write,
             (_, Some(_)) => Waits::Core,
             (_, None) => Waits::Request(self.parser.stage()),
@@ -365,7 +366,20 @@ impl Conn {
     /// Whether the core is to be asked for the rest of the answer.
     pub fn wants_more(&self) -> bool {
         let more = self.flight.as_ref().is_some_and(|flight| flight.more);
-        more && self.out.is_empty() && self.life == Life::Open
+        // Of a watcher's past there is only so much as it takes: its output has a limit.
+        let ahead = match self.is_watcher() {
+            true => 0,
+            false => limits::PAGES_AHEAD_BYTES,
+        };
+        more && self.out.len() <= ahead && self.life == Life::Open
+    }
+
+    /// The core is asked for the rest of the answer.
+    pub fn take_more(&mut self) -> Option<Ticket> {
+        let flight = self.flight.as_mut()?;
+        flight.more = false;
+        self.stamps.on_answered();
+        Some(flight.ticket)
     }
 
     /// Bytes of memory that this connection alone holds.

@@ -22,6 +22,11 @@ const WATCH_SLOW_BYTES: usize = 1024 * 1024;
 const WATCH_SLOW_US: u64 = 10_000_000;
 /// A watcher that leaves so much unread is cut off at once.
 pub const WATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A client must take a page of a long listing in this time: a listing holds the key space as it was, and others wait
+/// for that.
+const PAGE_US: u64 = 20_000_000;
+/// While less than this waits to be written, the next page of a listing is asked for.
+pub const PAGES_AHEAD_BYTES: usize = 512 * 1024;
 /// While more than this waits to be written, no further request of the connection is read or started.
 pub const OUT_MARK_BYTES: usize = 64 * 1024;
 /// What is read ahead while a request is in flight.
@@ -47,6 +52,8 @@ pub enum Waits {
     Core,
     /// The client, to take an answer.
     Write,
+    /// The client, to take a page of an answer of which there is more.
+    Page,
     /// An event; so many bytes wait to be written.
     Watch { out: usize },
     /// The client, to close after a refusal.
@@ -56,14 +63,14 @@ pub enum Waits {
 impl Waits {
     /// Whether both are the same kind of waiting, so that the clock runs on.
     fn goes_on(self, other: Waits) -> bool {
-        use Waits::{Core, Linger, Request, Watch, Write};
+        use Waits::{Core, Linger, Page, Request, Watch, Write};
         match (self, other) {
             (Request(a), Request(b)) => std::mem::discriminant(&a) == std::mem::discriminant(&b),
             (Watch { out: a }, Watch { out: b }) => {
                 (a > WATCH_SLOW_BYTES) == (b > WATCH_SLOW_BYTES)
             }
-            (Core, Core) | (Write, Write) | (Linger, Linger) => true,
-            (Request(_) | Core | Write | Watch { .. } | Linger, _) => false,
+            (Core, Core) | (Write, Write) | (Page, Page) | (Linger, Linger) => true,
+            (Request(_) | Core | Write | Page | Watch { .. } | Linger, _) => false,
         }
     }
 }
@@ -90,7 +97,7 @@ impl Stamps {
         }
     }
 
-    /// A request has been answered.
+    /// A request has been answered, or a page of the answer taken.
     pub fn on_answered(&mut self) {
         self.renewed = true;
     }
@@ -111,6 +118,7 @@ impl Stamps {
             }
             Waits::Core => None,
             Waits::Write => Some(timeouts.write_us),
+            Waits::Page => Some(PAGE_US.min(timeouts.write_us)),
             Waits::Watch { out } => (out > WATCH_SLOW_BYTES).then_some(WATCH_SLOW_US),
             Waits::Linger => Some(LINGER_US),
         };
@@ -125,6 +133,7 @@ impl Stamps {
             Waits::Request(Stage::Idle)
             | Waits::Core
             | Waits::Write
+            | Waits::Page
             | Waits::Watch { .. }
             | Waits::Linger => None,
         }
@@ -173,6 +182,18 @@ mod tests {
         stamps.on_answered();
         stamps.update(idle, 20 * S, &T);
         assert_eq!(stamps.deadline_us, Some(95 * S));
+        assert_eq!(stamps.late_reject(), None);
+    }
+
+    #[test]
+    fn a_listing_is_taken_page_by_page() {
+        let mut stamps = Stamps::new(0);
+        stamps.update(Waits::Page, S, &T);
+        stamps.update(Waits::Page, 20 * S, &T);
+        assert_eq!(stamps.deadline_us, Some(21 * S));
+        stamps.on_answered();
+        stamps.update(Waits::Page, 20 * S, &T);
+        assert_eq!(stamps.deadline_us, Some(40 * S));
         assert_eq!(stamps.late_reject(), None);
     }
 
