@@ -16,6 +16,9 @@ use crate::{
     STAGED_BYTES_MAX, Space,
 };
 
+/// As much memory for what waits is kept from batch to batch, in bytes.
+const STAGED_BYTES_KEPT: usize = 256 << 10;
+
 /// The log of one data directory, locked for this process.
 pub struct Wal {
     os: Os,
@@ -360,24 +363,33 @@ impl Wal {
 
     /// Puts what waits, or as much of it as the segment holds, into the map as one batch. Everything before is synced.
     fn place_batch(&mut self) -> Result<(), Error> {
-        let fits = |wal: &Wal| {
-            let room = wal.active.bytes as usize - wal.active.end;
-            let within = |(_, end, _): &(usize, usize, Header)| end + HEADER <= room;
-            let taken = staged(&wal.staged).take_while(within);
-            taken.last().map_or(0, |(_, end, _)| end)
-        };
-        let mut taken = fits(self);
-        if taken == 0 {
+        if self.fitting() == 0 {
             self.rotate()?;
-            taken = fits(self);
         }
+        let taken = self.fitting();
         assert!(taken > 0, "a record fits a segment");
-        let rest = self.staged.split_off(taken);
-        let mut bytes = std::mem::replace(&mut self.staged, rest);
+        let mut bytes = std::mem::take(&mut self.staged);
+        let rest = bytes.split_off(taken);
         self.seal(&mut bytes);
         self.active.map.write(self.active.end, &bytes);
         self.active.end += bytes.len();
+        bytes.clear();
+        bytes.shrink_to(STAGED_BYTES_KEPT);
+        bytes.extend_from_slice(&rest);
+        self.staged = bytes;
         Ok(())
+    }
+
+    /// How many of the bytes that wait fit into the segment together with the record that ends a batch.
+    fn fitting(&self) -> usize {
+        let room = self.active.bytes as usize - self.active.end;
+        if self.staged.len() + HEADER <= room {
+            return self.staged.len();
+        }
+        let ends = staged(&self.staged).map(|(_, end, _)| end);
+        ends.take_while(|end| end + HEADER <= room)
+            .last()
+            .unwrap_or(0)
     }
 
     /// Completes the records of a batch for the place where they go, and adds the record that ends it.
