@@ -1,0 +1,147 @@
+//! Power cuts on real file systems: the image of a mounted file system is copied before a system call is made, and the
+//! copy is mounted and opened as a log. It needs root, loop devices and `mkfs`, so it is run by hand:
+//! `cargo test -p wal --test image -- --ignored --nocapture --test-threads=1`.
+mod common;
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+
+use common::{IDENTITY, Rng, SEGMENT};
+use wal::os::{Call, Hook, Verdict};
+use wal::{Body, Options, Record, Wal};
+
+/// Power cuts for each file system.
+const CUTS: u64 = 100;
+
+fn run(program: &str, arguments: &[&str]) {
+    let done = Command::new(program).args(arguments).output();
+    let done = done.unwrap_or_else(|e| panic!("{program}: {e}"));
+    let text = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{program} {arguments:?}: {text}");
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain name")
+}
+
+/// A mounted image, unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(image: &Path, at: PathBuf, kind: &str) -> Mount {
+        std::fs::create_dir_all(&at).expect("a folder");
+        let options = if kind == "xfs" { "loop,nouuid" } else { "loop" };
+        run(
+            "mount",
+            &["-t", kind, "-o", options, text(image), text(&at)],
+        );
+        Mount(at)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        run("umount", &[text(&self.0)]);
+    }
+}
+
+fn open(dir: PathBuf, hook: Option<Hook>) -> Result<(Wal, wal::Recovered), wal::OpenError> {
+    let options = Options {
+        dir,
+        segment_bytes: SEGMENT,
+        identity: IDENTITY,
+    };
+    Wal::open_with(options, hook)
+}
+
+fn body(index: u64) -> Vec<u8> {
+    let mut rng = Rng(index);
+    let mut body = vec![0; 50 + rng.below(9000) as usize];
+    rng.fill(&mut body);
+    body
+}
+
+/// Whether a copy of the image holds everything that was acknowledged.
+fn holds(copy: &Path, mount: PathBuf, kind: &str, released: u64, acked: u64) -> bool {
+    let mount = Mount::new(copy, mount, kind);
+    let Ok((wal, found)) = open(mount.0.join("log"), None) else {
+        return false;
+    };
+    drop(wal);
+    let good = |e: &wal::Entry| e.body == Body::Good(body(e.index).into());
+    assert!(found.entries.iter().all(good), "something is made up");
+    let last = found.entries.last().map_or(0, |e| e.index);
+    let first = found.entries.first().map_or(0, |e| e.index);
+    last >= acked && first <= released + 1
+}
+
+/// Works on a log and cuts the power now and then; how many of the cuts lost something.
+fn cuts(kind: &str, lie: bool) -> u64 {
+    let dir = tempfile::tempdir().expect("a directory");
+    let image = dir.path().join("image");
+    let bytes = if kind == "ext4" { "64M" } else { "320M" };
+    run("truncate", &["-s", bytes, text(&image)]);
+    run(&format!("mkfs.{kind}"), &["-q", text(&image)]);
+    let mount = Mount::new(&image, dir.path().join("mounted"), kind);
+    let acked = Rc::new(Cell::new((0, 0)));
+    let lost = Rc::new(Cell::new(0));
+    let done = Rc::new(Cell::new(0));
+    let hook: Hook = {
+        let (acked, lost, done) = (acked.clone(), lost.clone(), done.clone());
+        let (kind, copy) = (kind.to_string(), dir.path().join("copy"));
+        let (image, at) = (image.clone(), dir.path().join("after"));
+        let mut rng = Rng(1);
+        let cut = move || {
+            let (released, acked) = acked.get();
+            run("cp", &["--sparse=always", text(&image), text(&copy)]);
+            let whole = holds(&copy, at.clone(), &kind, released, acked);
+            lost.set(lost.get() + u64::from(!whole));
+            done.set(done.get() + 1);
+        };
+        let started = Rc::new(Cell::new(0));
+        Box::new(move |call: Call| {
+            started.set(started.get() + 1);
+            // Not before the directory is there.
+            if started.get() > 40 && rng.chance(10) {
+                cut();
+            }
+            match call.name {
+                "fdatasync" if lie => Verdict::Skip,
+                _ => Verdict::Make,
+            }
+        })
+    };
+    let (mut wal, _) = open(mount.0.join("log"), Some(hook)).expect("it opens");
+    for index in 1.. {
+        let body = body(index);
+        let record = Record::Entry {
+            term: 1,
+            index,
+            body: &body,
+        };
+        wal.append(&[record], 0).expect("there is room");
+        wal.start_sync().expect("it syncs");
+        wal.poll_sync().expect("it synced");
+        let released = index.saturating_sub(30);
+        acked.set((released, index));
+        wal.release(released).expect("it syncs");
+        if done.get() >= CUTS {
+            break;
+        }
+    }
+    lost.get()
+}
+
+#[test]
+#[ignore = "needs root and loop devices; see the top of the file"]
+fn power_cuts_lose_nothing_and_without_syncs_they_do() {
+    for kind in ["ext4", "xfs", "btrfs"] {
+        let honest = cuts(kind, false);
+        let lying = cuts(kind, true);
+        println!("{kind}: {honest} of {CUTS} cuts lost something, {lying} without syncs");
+        assert_eq!(honest, 0, "{kind}");
+        assert!(lying > 0, "{kind}: the test is blind");
+    }
+}
