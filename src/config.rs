@@ -146,6 +146,9 @@ impl Config {
     pub fn search(&self) -> Search {
         let peers = self.peers.iter();
         Search {
+            known: Vec::new(),
+            discovery: self.discovery.as_deref().map(Into::into),
+            may_start: true,
             peers: peers.map(|p| url(&self.peer_tls, p).into()).collect(),
             attempts_max: self.max_retry_attempts,
             pause_ms: self.retry_interval_ms,

@@ -33,7 +33,7 @@ pub struct Disk {
     /// The log's random number.
     incarnation: u64,
     /// Whom to ask to be let in anew, as the directory says.
-    rejoin: Vec<String>,
+    rejoin: Option<Vec<String>>,
     snapshots: Snapshots,
     /// What did not fit, in order; everything that comes later waits behind it.
     stuck: VecDeque<Persist>,
@@ -228,9 +228,14 @@ impl Disk {
         ));
     }
 
+    /// Whether it was given up: this machine had a place in a cluster.
+    pub fn is_given_up(&self) -> bool {
+        self.rejoin.is_some()
+    }
+
     /// Whom to ask to be let in anew (URLs), as `give_up` left it.
     pub fn rejoin_peers(&self) -> &[String] {
-        &self.rejoin
+        self.rejoin.as_deref().unwrap_or_default()
     }
 
     /// Ends in order: the log says so.

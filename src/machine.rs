@@ -4,6 +4,7 @@
 //! and carries them out; `seam` holds the types of both directions. The replica does the work of a peer; here stands
 //! what goes round it: when it may begin to answer, the leader's duties (`caretaker`), removal and the end.
 mod caretaker;
+mod discovery;
 mod finder;
 pub mod seam;
 
@@ -16,6 +17,7 @@ use crate::replica::{HISTORY_BYTES_MAX, Replica, Standing, registry};
 use crate::store::{Action, HistoryLimits, Step, Store};
 use crate::timer::Now;
 use caretaker::Caretaker;
+use discovery::Registrar;
 use finder::{Finder, Found, Goal, Myself};
 
 /// How many election timeouts a machine that has come up waits for a leader before it answers from what it has.
@@ -32,6 +34,8 @@ pub struct Machine {
     caretaker: Caretaker,
     /// Looks for the cluster, as long as there is somebody to ask.
     finder: Option<Finder>,
+    /// Keeps this member registered with a discovery service.
+    registrar: Option<Registrar>,
     /// It was started with other addresses than the cluster knows.
     moved: bool,
     phase: Phase,
@@ -65,6 +69,7 @@ struct Candidacy {
     term: Term,
     vote: PeerId,
     incarnation: u64,
+    discovery: Option<Box<str>>,
     seed: u64,
 }
 
@@ -110,6 +115,7 @@ impl Machine {
             replica: Replica::new(settings, recovered, seed, now),
             caretaker: Caretaker::default(),
             finder: None,
+            registrar: None,
             moved: false,
             phase: Phase::Starting {
                 until_us,
@@ -133,6 +139,7 @@ impl Machine {
             term: recovered.term,
             vote: recovered.vote,
             incarnation: recovered.incarnation,
+            discovery: search.discovery.clone(),
             seed,
         };
         let myself = Myself {
@@ -149,6 +156,7 @@ impl Machine {
             replica: Replica::new(settings, nobody, seed, now),
             caretaker: Caretaker::default(),
             finder: Some(Finder::new(myself, search, Goal::Join, seed)),
+            registrar: None,
             moved: false,
             phase: Phase::Finding(Box::new(candidacy)),
             now,
@@ -176,11 +184,19 @@ impl Machine {
             .filter(|m| m.id != own.id);
         let known = others.map(|m| m.peer_url.clone());
         let search = Search {
-            peers: known.chain(search.peers).collect(),
+            known: known.collect(),
             ..search
         };
+        let discovery = search.discovery.clone();
         self.finder = Some(Finder::new(myself, search, Goal::Look { moved }, seed));
         self.moved = moved;
+        self.register(discovery);
+    }
+
+    fn register(&mut self, discovery: Option<Box<str>>) {
+        let settings = self.replica.settings();
+        let (name, url) = (settings.name.clone(), settings.peer_url.clone());
+        self.registrar = discovery.map(|service| Registrar::new(service, name, url));
     }
 
     // -- inputs
@@ -247,6 +263,11 @@ impl Machine {
     /// An outgoing call has ended.
     pub fn on_reply(&mut self, now: Now, id: CallId, reply: Reply) {
         self.now = now;
+        let registrar = self.registrar.as_mut();
+        if let Some(why) = registrar.and_then(|r| r.on_reply(now, id, &reply)) {
+            let fact = Fact::NotRegistered { why: why.into() };
+            self.replica.effects_mut().facts.push(fact);
+        }
         let found = self
             .finder
             .as_mut()
@@ -267,6 +288,7 @@ impl Machine {
             Found::LetIn(id) => self.become_member(now, id),
             Found::Failed(text) => effects.failed = Some(text),
             Found::Again { why, pause_ms } => effects.facts.push(Fact::NotFound { why, pause_ms }),
+            Found::Start => effects.found = true,
             Found::Unlisted => effects.facts.push(Fact::Unlisted),
             Found::Done => {}
         }
@@ -296,6 +318,7 @@ impl Machine {
             commit: Index(0),
         };
         *self = Machine::recover(candidacy.settings, recovered, candidacy.seed, now);
+        self.register(candidacy.discovery);
         let effects = self.replica.effects_mut();
         effects.let_in = Some(id);
         effects.facts.push(Fact::LetIn { id });
@@ -340,6 +363,9 @@ impl Machine {
     /// Time has passed: at `next_deadline` at the latest.
     pub fn on_time(&mut self, now: Now) {
         self.now = now;
+        if let Some(registrar) = &mut self.registrar {
+            registrar.on_time(now);
+        }
         let found = self.finder.as_mut().and_then(|f| f.on_time(now));
         self.on_found(now, found);
         if !self.is_out() {
@@ -387,6 +413,8 @@ impl Machine {
         if let Some(finder) = &mut self.finder {
             finder.take_calls(&mut self.replica.effects_mut().calls);
         }
+        let register = self.registrar.as_mut().and_then(|r| r.take_call());
+        self.replica.effects_mut().calls.extend(register);
         self.replica.effects_mut().move_to(effects);
         self.replica.check_invariants();
     }
@@ -448,6 +476,7 @@ impl Machine {
 
     fn go_out(&mut self) {
         self.finder = None;
+        self.registrar = None;
         let leader = self.replica.last_leader();
         self.change_phase(Phase::Out { leader });
         self.replica.close();
@@ -476,6 +505,8 @@ impl Machine {
     /// When `on_time` has something to do, in `mono_us`; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
         let finder_us = self.finder.as_ref().map_or(u64::MAX, |f| f.next_deadline());
+        let registrar = self.registrar.as_ref();
+        let finder_us = finder_us.min(registrar.map_or(u64::MAX, |r| r.next_deadline()));
         let phase_us = match self.phase {
             Phase::Starting { until_us, .. } if self.replica.has_recovered() => until_us,
             Phase::Stopping { until_us, .. } => until_us,

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let code = match serve(&config) {
         Ok(End::Stopped) => ExitCode::SUCCESS,
         Ok(End::Aborted) => ExitCode::FAILURE,
-        Ok(End::Rejoin) => unreachable!("`serve` starts again"),
+        Ok(End::Rejoin | End::Found) => unreachable!("`serve` starts again"),
         Ok(End::Failed(text)) => say(&config, &text),
         Err(text) => say(&config, &text),
     };
@@ -58,12 +58,18 @@ fn serve(config: &Config) -> Result<End, String> {
     }
     refuse_unserved(config)?;
     let mut config = config.clone();
+    let mut joins = !config.peers.is_empty() || config.discovery.is_some();
     loop {
-        let end = run(&config)?;
-        if end != End::Rejoin {
-            return Ok(end);
+        match run(&config, joins)? {
+            End::Rejoin => {
+                log::info!("the data directory is wiped, to join the cluster as a new member");
+            }
+            End::Found => {
+                log::info!("this machine is the first of its cluster");
+                joins = false;
+            }
+            end => return Ok(end),
         }
-        log::info!("the data directory is wiped, to join the cluster as a new member");
         // It was wiped once, at the first start.
         config.force = false;
     }
@@ -71,41 +77,30 @@ fn serve(config: &Config) -> Result<End, String> {
 
 /// What is not there yet is not passed over in silence.
 fn refuse_unserved(config: &Config) -> Result<(), String> {
-    let unserved = [
-        (
-            config.discovery.is_some(),
-            "-discovery",
-            "-peers names the machines of a cluster",
-        ),
-        (
-            config.forward && !config.compat_2,
-            "-forward",
-            "clients must follow redirects",
-        ),
-    ];
-    if config.forward && config.compat_2 {
-        log::warn!("-compat 2: clients must follow redirects, -forward is not in this version yet");
+    let text = "-forward is not in this version yet: clients must follow redirects";
+    match (config.forward, config.compat_2) {
+        (true, false) => return Err(text.into()),
+        (true, true) => log::warn!("-compat 2: {text}"),
+        (false, _) => {}
     }
-    match unserved.iter().find(|(is_given, ..)| *is_given) {
-        Some((_, flag, instead)) => Err(format!("{flag} is not in this version yet: {instead}")),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Runs until it is stopped, or has to start anew.
-fn run(config: &Config) -> Result<End, String> {
+fn run(config: &Config, joins: bool) -> Result<End, String> {
     // A busy port is said before the log is read, which may take a while.
     let ports = [
         Bound::new(&config.bind_addr)?,
         Bound::new(&config.peer_bind_addr)?,
     ];
-    let (disk, recovered) = Disk::open(config)?;
+    let (disk, recovered) = Disk::open_to(config, joins)?;
     let clock = Clock::new();
     let (settings, seed, now) = (config.settings(), random()?, clock.now());
     let mut search = config.search();
     let machine = if recovered.id == PeerId::NONE {
-        let known = disk.rejoin_peers().iter().map(|url| url.as_str().into());
-        search.peers.splice(0..0, known);
+        let known = disk.rejoin_peers().iter();
+        search.known = known.map(|url| url.as_str().into()).collect();
+        search.may_start = !disk.is_given_up();
         Machine::find(settings, recovered, search, seed, now)
     } else {
         let mut machine = Machine::recover(settings, recovered, seed, now);

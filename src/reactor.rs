@@ -73,6 +73,8 @@ pub enum End {
     Failed(Box<str>),
     /// The data directory is given up; the machine starts again and asks to be let in anew.
     Rejoin,
+    /// The machine starts again, as the first of its cluster.
+    Found,
 }
 
 /// The loop and all that it carries between.
@@ -377,6 +379,9 @@ impl Reactor {
         if std::mem::take(&mut effects.rejoin) {
             self.disk.give_up(&self.machine.known_peers());
             self.end = Some(End::Rejoin);
+        }
+        if std::mem::take(&mut effects.found) {
+            self.end = Some(End::Found);
         }
         let failed = failed.or_else(|| self.maybe_listen().err().map(Into::into));
         if let Some(text) = failed {

@@ -33,6 +33,12 @@ impl Disk {
     /// Opens the data directory and reads all of it. A new one becomes the first machine of a new cluster, unless the
     /// configuration or the directory itself names machines to join: then the recovered id is 0.
     pub fn open(config: &Config) -> Result<(Disk, Recovered), String> {
+        let joins = !config.peers.is_empty() || config.discovery.is_some();
+        Disk::open_to(config, joins)
+    }
+
+    /// The same; `joins` tells whether a new directory waits to be let in or founds a cluster.
+    pub fn open_to(config: &Config, joins: bool) -> Result<(Disk, Recovered), String> {
         let data_dir = config.data_dir.as_path();
         dir::create(data_dir)?;
         if config.force {
@@ -70,7 +76,7 @@ impl Disk {
             Some(Membership::Member { .. } | Membership::Rejoin { .. }) | None => None,
         };
         let is_empty = kept.is_empty() && found.entries.is_empty() && found.installed.is_none();
-        let joins = known.is_some() || rejoin.is_some() || !config.peers.is_empty();
+        let joins = known.is_some() || rejoin.is_some() || joins;
         let incarnation = found.identity;
         let (recovered, appended) = if is_empty && joins {
             (nothing_but(known, &found), 0)
@@ -87,7 +93,7 @@ impl Disk {
             data_dir: data_dir.to_path_buf(),
             wal,
             incarnation,
-            rejoin: rejoin.unwrap_or_default(),
+            rejoin,
             snapshots: Snapshots::new(data_dir, limits, kept),
             stuck: VecDeque::new(),
             marks: VecDeque::new(),

@@ -2,7 +2,9 @@
 //!
 //! Pure: it leaves calls and takes their replies. `Goal::Join` is for a machine without a log, which goes round the
 //! peers until one lets it in or its attempts are used up; `Goal::Look` for one that has a log and only wants to know
-//! whether its place in the cluster is still its own. Start with `Finder::on_reply`.
+//! whether its place in the cluster is still its own. A discovery service is asked first, and may say that this machine
+//! is the one to start the cluster. Start with `Finder::on_reply`.
+use super::discovery;
 use super::seam::{Call, CallId, MachineInfo, Reply, Role};
 use crate::http::Method;
 use crate::raft::PeerId;
@@ -25,7 +27,13 @@ const NO_MORE_PEER: u64 = 103;
 /// Where and how often to look for the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
-    /// Peer URLs, `http://host:port`, in the order in which they are asked.
+    /// The peer URLs, `http://host:port`, of those that this machine knows from before; asked first.
+    pub known: Vec<Box<str>>,
+    /// The URL of the directory of a discovery service; those that it names are asked next.
+    pub discovery: Option<Box<str>>,
+    /// The discovery service may make this machine the one that starts the cluster.
+    pub may_start: bool,
+    /// Peer URLs that are asked last.
     pub peers: Vec<Box<str>>,
     /// 0: for ever.
     pub attempts_max: u32,
@@ -57,6 +65,8 @@ pub enum Goal {
 pub enum Found {
     /// The cluster has taken this machine as this member.
     LetIn(PeerId),
+    /// This machine is the first one: it starts the cluster.
+    Start,
     /// This machine cannot go on; why, and what to do.
     Failed(Box<str>),
     /// An attempt has come to nothing; the next one follows after this time.
@@ -69,6 +79,9 @@ pub enum Found {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Question {
+    Register,
+    Lead,
+    Discover,
     Version,
     Machines,
     Config { machines: usize },
@@ -88,7 +101,10 @@ pub struct Finder {
     search: Search,
     goal: Goal,
     state: State,
-    /// Which of the peers is asked.
+    /// The service knows this machine, and that the cluster has been started.
+    registered: bool,
+    /// The peers of this attempt, and which of them is asked.
+    peers: Vec<Box<str>>,
     peer: usize,
     attempts: u32,
     last_call: u64,
@@ -125,20 +141,14 @@ struct Failure {
 
 impl Finder {
     /// Begins at once; this machine itself is never asked.
-    pub fn new(myself: Myself, mut search: Search, goal: Goal, seed: u64) -> Finder {
-        search.peers.retain(|url| *url != myself.peer_url);
-        let mut peers: Vec<Box<str>> = Vec::new();
-        for url in search.peers.drain(..) {
-            if !peers.contains(&url) {
-                peers.push(url);
-            }
-        }
-        search.peers = peers;
+    pub fn new(myself: Myself, search: Search, goal: Goal, seed: u64) -> Finder {
         Finder {
             myself,
             search,
             goal,
             state: State::Pausing { until_us: 0 },
+            registered: false,
+            peers: Vec::new(),
             peer: 0,
             attempts: 0,
             last_call: 0,
@@ -169,9 +179,13 @@ impl Finder {
         if now.mono_us < until_us {
             return None;
         }
-        self.peer = 0;
         self.reasons.clear();
-        self.ask_peer(now)
+        match (&self.search.discovery, self.goal) {
+            (Some(_), Goal::Join) if !self.registered => self.ask_service(Question::Register),
+            (Some(_), Goal::Join | Goal::Look { .. }) => self.ask_service(Question::Discover),
+            (None, Goal::Join | Goal::Look { .. }) => return self.ask_peers(now, Vec::new()),
+        }
+        None
     }
 
     /// A call has ended.
@@ -183,17 +197,32 @@ impl Finder {
             return None;
         }
         match reply {
-            Reply::Failed { why } => self.next_peer(now, &why),
+            Reply::Failed { why } => match question {
+                Question::Register | Question::Lead | Question::Discover => {
+                    self.on_no_service(now, &why)
+                }
+                Question::Version
+                | Question::Machines
+                | Question::Config { .. }
+                | Question::Join => self.next_peer(now, &why),
+            },
             Reply::Answered {
                 status,
                 server,
                 body,
             } => {
+                if matches!(
+                    question,
+                    Question::Register | Question::Lead | Question::Discover
+                ) {
+                    return self.on_service(now, question, status, &body);
+                }
                 let is_tern = server.starts_with("tern/");
                 if !is_tern {
                     return self.on_foreign(now, &server);
                 }
                 match question {
+                    Question::Register | Question::Lead | Question::Discover => None,
                     Question::Version => self.on_version(now, status, &body),
                     Question::Machines => self.on_machines(now, status, &body),
                     Question::Config { machines } => self.on_config(now, status, &body, machines),
@@ -203,11 +232,90 @@ impl Finder {
         }
     }
 
+    // -- the discovery service
+
+    fn ask_service(&mut self, question: Question) {
+        let service = self.search.discovery.as_deref().unwrap_or_default();
+        self.last_call += 1;
+        let id = CallId(self.last_call);
+        let me = &self.myself;
+        self.calls.push(match question {
+            Question::Register => discovery::register(id, service, &me.name, &me.peer_url),
+            Question::Lead => discovery::take_lead(id, service),
+            _ => discovery::list(id, service),
+        });
+        self.state = State::Asking { question, call: id };
+    }
+
+    fn on_service(
+        &mut self,
+        now: Now,
+        question: Question,
+        status: u16,
+        body: &[u8],
+    ) -> Option<Found> {
+        let scheme = self.myself.peer_url.split("://").next().unwrap_or("http");
+        let next = match question {
+            Question::Register if self.search.may_start => {
+                discovery::registered(status, body).map(|()| Question::Lead)
+            }
+            Question::Register => discovery::registered(status, body).map(|()| Question::Discover),
+            Question::Lead => match discovery::leads(status, body) {
+                Ok(true) => return self.end(Found::Start),
+                Ok(false) => Ok(Question::Discover),
+                Err(why) => Err(why),
+            },
+            _ => match discovery::peers(status, body, scheme) {
+                Ok(peers) => return self.ask_peers(now, peers),
+                Err(why) => Err(why),
+            },
+        };
+        match next {
+            Ok(next) => {
+                self.registered = next == Question::Discover;
+                self.ask_service(next);
+                None
+            }
+            Err(why) => self.on_no_service(now, &why),
+        }
+    }
+
+    /// Who has others to ask can do without the service.
+    fn on_no_service(&mut self, now: Now, why: &str) -> Option<Found> {
+        let service = self.search.discovery.as_deref().unwrap_or_default();
+        let text = match why.starts_with(service) {
+            true => why.to_string(),
+            false => format!("{service}: {why}"),
+        };
+        let alone = self.search.known.is_empty() && self.search.peers.is_empty();
+        if alone && self.goal == Goal::Join {
+            return self.fail(format!(
+                "the discovery service is of no use: {text}. A new machine needs it, or -peers"
+            ));
+        }
+        self.reasons.push(text);
+        self.ask_peers(now, Vec::new())
+    }
+
     // -- asking
+
+    /// Asks all peers in turn: each once, and never this machine itself.
+    fn ask_peers(&mut self, now: Now, discovered: Vec<Box<str>>) -> Option<Found> {
+        self.peer = 0;
+        self.peers.clear();
+        let known = self.search.known.iter().cloned();
+        let given = self.search.peers.iter().cloned();
+        for url in known.chain(discovered).chain(given) {
+            if url != self.myself.peer_url && !self.peers.contains(&url) {
+                self.peers.push(url);
+            }
+        }
+        self.ask_peer(now)
+    }
 
     /// Asks the present peer its first question, or ends the attempt when all have been asked.
     fn ask_peer(&mut self, now: Now) -> Option<Found> {
-        if self.peer >= self.search.peers.len() {
+        if self.peer >= self.peers.len() {
             return self.end_attempt(now);
         }
         let first = match self.goal {
@@ -219,8 +327,11 @@ impl Finder {
     }
 
     fn ask(&mut self, question: Question) {
-        let peer = &self.search.peers[self.peer];
+        let peer = &self.peers[self.peer];
         let (method, path, timeout_ms) = match question {
+            Question::Register | Question::Lead | Question::Discover => {
+                unreachable!("the service is asked that")
+            }
             Question::Version => (Method::Get, "/version", ASK_MS),
             Question::Machines => (Method::Get, "/v2/admin/machines", ASK_MS),
             Question::Config { .. } => (Method::Get, "/v2/admin/config", ASK_MS),
@@ -258,7 +369,7 @@ impl Finder {
     }
 
     fn next_peer(&mut self, now: Now, why: &str) -> Option<Found> {
-        let peer = &self.search.peers[self.peer];
+        let peer = &self.peers[self.peer];
         // What a call says names the whole URL.
         self.reasons.push(match why.starts_with(&**peer) {
             true => why.to_string(),
@@ -271,16 +382,21 @@ impl Finder {
     /// Nobody has helped: another attempt later, or none.
     fn end_attempt(&mut self, now: Now) -> Option<Found> {
         self.attempts = self.attempts.saturating_add(1);
+        if self.peers.is_empty() {
+            self.reasons.push("no other machine is named".into());
+        }
         let mut why = self.reasons.join("; ");
-        if self.search.peers.is_empty() {
+        // The service may name others by and by.
+        let nobody = self.peers.is_empty() && self.search.discovery.is_none();
+        if nobody {
             why = "the list of peers names no other machine".into();
         }
         let over = match self.goal {
             Goal::Join => {
                 let most = self.search.attempts_max;
-                self.search.peers.is_empty() || (most != 0 && self.attempts >= most)
+                nobody || (most != 0 && self.attempts >= most)
             }
-            Goal::Look { moved } => !moved || self.search.peers.is_empty(),
+            Goal::Look { moved } => !moved || nobody,
         };
         if !over {
             let pause_ms = self.pause_ms();
@@ -320,7 +436,7 @@ impl Finder {
         if matches!(self.goal, Goal::Look { .. }) {
             return self.next_peer(now, &why);
         }
-        let peer = &self.search.peers[self.peer];
+        let peer = &self.peers[self.peer];
         self.fail(format!(
             "{peer}: {why}, and tern does not join a cluster of etcd. Start a cluster of tern beside it, copy the keys, \
              and move the clients"
@@ -335,7 +451,7 @@ impl Finder {
                 None
             }
             Ok(version) if status == 200 => {
-                let peer = &self.search.peers[self.peer];
+                let peer = &self.peers[self.peer];
                 self.fail(format!(
                     "{peer} has store version {version}, this tern has {STORE_VERSION}: they cannot be in one cluster"
                 ))
@@ -419,7 +535,7 @@ impl Finder {
             0 => String::new(),
             machines => format!(" ({machines} machines)"),
         };
-        let peer = &self.search.peers[self.peer];
+        let peer = &self.peers[self.peer];
         self.fail(format!(
             "{peer}: the cluster is full{count}. Raise its activeSize (PUT /v2/admin/config on a peer port) or remove a \
              machine, then start this one again; it does not wait as a standby"

@@ -421,6 +421,10 @@ pub enum Fact {
         why: Box<str>,
         pause_ms: u64,
     },
+    /// The discovery service did not take this machine's registration; it is tried again.
+    NotRegistered {
+        why: Box<str>,
+    },
     /// The cluster has let this machine in.
     LetIn {
         id: PeerId,
@@ -458,6 +462,9 @@ pub struct Effects {
     pub stopped: bool,
     /// The cluster has given this machine its id: durable before anything else of this batch is carried out.
     pub let_in: Option<PeerId>,
+    /// The discovery service has made this machine the one that starts the cluster: the shell bootstraps it, as without
+    /// peers.
+    pub found: bool,
     /// What this machine holds is of no use any more: it must be wiped, and the machine must ask to be let in anew
     /// (`Machine::find` with `Machine::known_peers`).
     pub rejoin: bool,
@@ -480,6 +487,7 @@ impl Effects {
         other.removed |= std::mem::take(&mut self.removed);
         other.stopped |= std::mem::take(&mut self.stopped);
         other.let_in = self.let_in.take().or(other.let_in);
+        other.found |= std::mem::take(&mut self.found);
         other.rejoin |= std::mem::take(&mut self.rejoin);
         other.failed = self.failed.take().or(other.failed.take());
     }
@@ -497,6 +505,7 @@ impl Effects {
         self.removed = false;
         self.stopped = false;
         self.let_in = None;
+        self.found = false;
         self.rejoin = false;
         self.failed = None;
     }

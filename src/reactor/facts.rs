@@ -40,6 +40,7 @@ pub fn log(fact: &Fact) {
         Fact::NotFound { why, pause_ms } => {
             log::warn!("no cluster found: {why}. The next attempt follows in {pause_ms} ms");
         }
+        Fact::NotRegistered { why } => log::warn!("not registered for discovery: {why}"),
         Fact::LetIn { id } => log::info!("the cluster has let this machine in as {:x}", id.0),
         Fact::Unlisted => log::warn!("a peer does not list this machine as one of its cluster"),
         Fact::DiskLow => log::warn!("the disk is full: writes are refused, reads go on"),

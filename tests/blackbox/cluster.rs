@@ -428,12 +428,74 @@ fn a_peer_that_is_not_tern() {
 fn what_is_not_there_is_refused() {
     let server = Server::prepare(&[]);
     let mut command = server.command(&server.data_dir());
-    command.arg("-discovery=http://127.0.0.1:1/v2/keys/x");
-    refused(command, &["-discovery"]);
-    let mut command = server.command(&server.data_dir());
     command.arg("-forward");
     refused(command, &["-forward"]);
     assert!(!server.data_dir().exists(), "nothing was touched");
+}
+
+/// tern as the discovery service of another cluster: the first that comes starts it, the others join.
+#[test]
+fn machines_that_find_each_other() {
+    let mut service = Server::start(&[]);
+    let url = format!("http://127.0.0.1:{}/v2/keys/found", service.client_port);
+    let flag = format!("-discovery={url}");
+    let mut servers: Vec<Server> = Vec::new();
+    for number in 1..=3 {
+        servers.push(prepare(number, &[], &[&flag]));
+    }
+    // All at once: one of them takes the lead.
+    for server in &mut servers {
+        server.spawn();
+    }
+    for server in &mut servers {
+        server.wait();
+    }
+    put(&servers, "a", "one");
+    for server in &servers {
+        shows(server, "a", "one");
+        assert_eq!(listed(server).len(), 3);
+    }
+    let list = service.client("GET", "/v2/keys/found", "").json();
+    let nodes = list["node"]["nodes"].as_array().expect("a list").clone();
+    for server in &servers {
+        let value = format!("http://127.0.0.1:{}", server.peer_port);
+        let node = nodes.iter().find(|n| n["value"] == value.as_str());
+        let ttl = node.expect("it is registered")["ttl"].as_i64();
+        assert!(ttl > Some(604_000), "{ttl:?}");
+    }
+    // Who has a log needs no service.
+    servers[2].kill();
+    service.kill();
+    servers[2].run();
+    put(&servers, "a", "two");
+    shows(&servers[2], "a", "two");
+    // Who has none, but peers, neither; who has nothing else cannot start.
+    let peers = [servers[0].peer_port];
+    let mut fourth = prepare(4, &peers, &[&flag]);
+    fourth.run();
+    shows(&fourth, "a", "two");
+    let fifth = prepare(5, &[], &[&flag]);
+    refused(
+        fifth.command(&fifth.data_dir()),
+        &["discovery service", &url],
+    );
+}
+
+/// A service that takes connections and says nothing, and one that answers no JSON.
+#[test]
+fn a_discovery_service_that_is_none() {
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = hangs.local_addr().expect("bound").port();
+    let flag = format!("-discovery=http://127.0.0.1:{port}/v2/keys/x");
+    let alone = prepare(1, &[], &[&flag]);
+    refused(alone.command(&alone.data_dir()), &["discovery service"]);
+    let server = Server::start(&[]);
+    let flag = format!("-discovery=http://127.0.0.1:{}/version", server.client_port);
+    let alone = prepare(1, &[], &[&flag]);
+    refused(
+        alone.command(&alone.data_dir()),
+        &["discovery service", "JSON"],
+    );
 }
 
 /// A watch on a follower tells of what the leader was asked for.

@@ -19,14 +19,32 @@ struct Seeker {
 
 fn search(peers: &[&str], attempts_max: u32) -> Search {
     Search {
+        known: Vec::new(),
+        discovery: None,
+        may_start: true,
         peers: peers.iter().map(|p| (*p).into()).collect(),
         attempts_max,
         pause_ms: Some(1_000),
     }
 }
 
+const SERVICE: &str = "http://d/v2/keys/c";
+
 impl Seeker {
     fn new(peers: &[&str], attempts_max: u32) -> Seeker {
+        Seeker::with(search(peers, attempts_max))
+    }
+
+    /// One with a discovery service.
+    fn discovering(peers: &[&str], may_start: bool) -> Seeker {
+        Seeker::with(Search {
+            discovery: Some(SERVICE.into()),
+            may_start,
+            ..search(peers, 2)
+        })
+    }
+
+    fn with(search: Search) -> Seeker {
         let now = Now {
             mono_us: 1_000_000,
             wall_ns: EPOCH_NS,
@@ -41,7 +59,6 @@ impl Seeker {
             entries: Vec::new(),
             commit: Index(0),
         };
-        let search = search(peers, attempts_max);
         let machine = Machine::find(settings(3), nothing, search, 5, now);
         Seeker {
             machine,
@@ -260,6 +277,135 @@ fn stopping_while_it_looks() {
     seeker.tell(id, answered(200, "tern/0.1.0", &[5]));
     seeker.call();
     assert_eq!(seeker.effects.let_in, None);
+}
+
+/// What an etcd answers to a registration.
+const NODE: &str = r#"{"action":"set","node":{"key":"/c/node3","value":"x","ttl":604800}}"#;
+const TAKEN: &str = r#"{"errorCode":105,"message":"Key already exists","cause":"/c/_state"}"#;
+
+fn registers(seeker: &mut Seeker) -> CallId {
+    let call = seeker.asks(Method::Put, "http://d/v2/keys/c/node3");
+    let body = "value=http%3A%2F%2F127.0.0.1%3A7003&ttl=604800";
+    assert_eq!(std::str::from_utf8(&call.body), Ok(body));
+    assert_eq!(call.content_type, "application/x-www-form-urlencoded");
+    call.id
+}
+
+#[test]
+fn the_first_that_is_discovered_starts_the_cluster() {
+    let mut seeker = Seeker::discovering(&[], true);
+    let id = registers(&mut seeker);
+    seeker.answer(id, 201, NODE);
+    let call = seeker.asks(Method::Put, "http://d/v2/keys/c/_state?prevExist=false");
+    assert_eq!(&*call.body, b"value=started");
+    // The service may be any etcd: its answers name no server.
+    let reply = answered(201, "", NODE.as_bytes());
+    seeker.tell(call.id, reply);
+    assert_eq!(seeker.call(), None);
+    assert!(seeker.effects.found && seeker.effects.let_in.is_none());
+}
+
+#[test]
+fn later_ones_join_those_that_are_registered() {
+    let mut seeker = Seeker::discovering(&["http://last:7001"], true);
+    let id = registers(&mut seeker);
+    seeker.answer(id, 200, NODE);
+    let call = seeker.asks(Method::Put, "http://d/v2/keys/c/_state?prevExist=false");
+    seeker.answer(call.id, 412, TAKEN);
+    let id = seeker.gets("http://d/v2/keys/c?recursive=true");
+    let list = r#"{"action":"get","node":{"key":"/c","dir":true,"nodes":[
+        {"key":"/c/_state","value":"started"},
+        {"key":"/c/node3","value":"http://127.0.0.1:7003"},
+        {"key":"/c/node1","value":"a:7001"},
+        {"key":"/c/node2","value":"http://b:7001/"}]}}"#;
+    seeker.answer(id, 200, list);
+    for peer in ["a", "b", "last"] {
+        let id = seeker.gets(&format!("http://{peer}:7001/version"));
+        seeker.fail(id);
+    }
+    assert_eq!(seeker.call(), None, "it pauses");
+    seeker.now.mono_us += SECOND_US;
+    // Registered it is; others may have come since.
+    seeker.gets("http://d/v2/keys/c?recursive=true");
+}
+
+/// A machine that had a place in the cluster never starts another one, whatever the service has forgotten.
+#[test]
+fn one_that_was_a_member_takes_no_lead() {
+    let mut seeker = Seeker::discovering(&["http://a:7001"], false);
+    let id = registers(&mut seeker);
+    seeker.answer(id, 201, NODE);
+    seeker.gets("http://d/v2/keys/c?recursive=true");
+}
+
+#[test]
+fn a_dead_discovery_service() {
+    for bad in [None, Some("<html>"), Some(r#"{"errorCode":300}"#)] {
+        let mut seeker = Seeker::discovering(&["http://a:7001"], true);
+        let id = registers(&mut seeker);
+        match bad {
+            Some(body) => seeker.answer(id, 200, body),
+            None => seeker.fail(id),
+        }
+        seeker.gets("http://a:7001/version");
+    }
+    let mut seeker = Seeker::discovering(&[], true);
+    let id = registers(&mut seeker);
+    seeker.fail(id);
+    let text = seeker.failed();
+    assert!(text.contains("discovery service"), "{text}");
+}
+
+/// A member registers at once, again after an eighth of the ttl, and a minute after a failure.
+#[test]
+fn a_member_stays_registered() {
+    let mut rig = Rig::found(settings(1));
+    let search = Search {
+        discovery: Some(SERVICE.into()),
+        ..search(&[], 3)
+    };
+    rig.machine.look_around(search, 9);
+    rig.machine.on_time(rig.now);
+    rig.turn();
+    let registers = |call: &Call| &*call.url == "http://d/v2/keys/c/node1";
+    let calls = std::mem::take(&mut rig.effects.calls);
+    let list = calls
+        .iter()
+        .find(|c| &*c.url == "http://d/v2/keys/c?recursive=true");
+    let (list, call) = (
+        list.expect("asked for others").id,
+        calls.iter().find(|c| registers(c)),
+    );
+    let id = call.expect("registered").id;
+    let gone = || Reply::Failed { why: "gone".into() };
+    rig.machine.on_reply(rig.now, list, gone());
+    rig.machine.on_reply(rig.now, id, gone());
+    rig.settle();
+    assert!(
+        rig.facts
+            .iter()
+            .any(|f| matches!(f, Fact::NotRegistered { .. }))
+    );
+    let mut waits = |us: u64, reply: Reply| {
+        rig.now.mono_us += us - 1;
+        rig.machine.on_time(rig.now);
+        rig.turn();
+        assert!(!rig.effects.calls.iter().any(registers), "too early");
+        rig.now.mono_us += 1;
+        rig.machine.on_time(rig.now);
+        rig.turn();
+        let id = rig
+            .effects
+            .calls
+            .iter()
+            .find(|c| registers(c))
+            .expect("due")
+            .id;
+        rig.machine.on_reply(rig.now, id, reply);
+    };
+    waits(60 * SECOND_US, answered(200, "", NODE.as_bytes()));
+    waits(75_600 * SECOND_US, gone());
+    waits(60 * SECOND_US, gone());
 }
 
 /// A member that has come up, with others in its log, and looks around.
