@@ -121,6 +121,8 @@ pub struct Raft {
     log: Log,
     /// The newest snapshot that is durable here.
     snapshot: SnapshotMeta,
+    /// What the disk was last told to let go.
+    released: Index,
     /// The configurations in the log and the one before them, each in force from its index on; never empty.
     configurations: Vec<(Index, Configuration)>,
 
@@ -201,6 +203,7 @@ impl Raft {
             last_applied: log.start(),
             configurations: vec![(log.start(), state.snapshot.configuration.clone())],
             snapshot: state.snapshot,
+            released: log.start(),
             log,
             role: RaftRole::Follower,
             leader: PeerId::NONE,

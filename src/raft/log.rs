@@ -176,6 +176,7 @@ impl Log {
             self.start = entry.index;
             self.start_term = entry.term;
         }
+        self.entries.shrink_to(2 * self.entries.len());
     }
 
     /// Begins again behind a snapshot that becomes durable with `lsn`.

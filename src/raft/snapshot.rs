@@ -63,8 +63,14 @@ impl Raft {
             Flow::Probe { .. } | Flow::Replicate => None,
         });
         let through = sending.fold(release, Index::min).min(self.last_applied);
-        if through > self.log.start() {
-            self.log.release(through);
+        // A lone member has no laggards: memory is not spent on entries for them.
+        let alone = self.configuration().members.len() == 1 && self.peers.is_empty();
+        let start = if alone { self.snapshot.index } else { through };
+        if start > self.log.start() {
+            self.log.release(start);
+        }
+        if through > self.released {
+            self.released = through;
             self.persist(Persist::Release { through });
         }
         self.trim_configurations();
