@@ -34,6 +34,8 @@ const LEAVE_US: u64 = 5_000_000;
 const SILENT_US: u64 = 300_000;
 /// Peers that are no members; each costs two sockets at most.
 const STRANGERS_MAX: usize = 32;
+/// So many dials may come to nothing before it is worth a line.
+const QUIET_FAILURES: u32 = 2;
 /// The same refusal of the same peer is logged so often.
 const LOG_EVERY_US: u64 = 60_000_000;
 
@@ -511,7 +513,10 @@ impl Links {
         };
         let is_member = !peer.url.is_empty();
         if link.dialled && is_member {
-            self.say(id, &link.trouble, now);
+            // A machine that comes up listens a moment later than it is known.
+            if was_up || peer.failures >= QUIET_FAILURES {
+                self.say(id, &link.trouble, now);
+            }
             let refused = link.trouble.starts_with("refused");
             self.dial_later(id, refused, now.mono_us);
         } else if !is_member && other.is_none() {
