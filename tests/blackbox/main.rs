@@ -3,7 +3,8 @@
 //! `server` starts it on free ports with a directory of its own and ends it by its id; `client` speaks HTTP byte by
 //! byte, so that it can send what no library would. `conformance` replays the recorded answers of etcd 0.4.9; `keys`,
 //! `watch` and `framing` ask what no recording shows; `restart` kills it under load; `start` gives it bad flags and bad
-//! directories; `disk` fills its disk, `powercut` takes the power away; `cluster` starts three of them.
+//! directories; `disk` fills its disk, `powercut` takes the power away; `cluster` starts three of
+//! them, `outage` kills them.
 mod client;
 mod cluster;
 mod conformance;
@@ -11,6 +12,7 @@ mod disk;
 mod framing;
 mod keys;
 mod limits;
+mod outage;
 mod powercut;
 mod record;
 mod restart;
