@@ -136,6 +136,14 @@ impl Kind {
 impl Header {
     /// The header's bytes, with its checksum started from `seed`.
     pub fn encode(&self, seed: u32) -> [u8; HEADER] {
+        let mut out = self.encode_unsealed();
+        let check = crc(seed, &out[..28]);
+        out[28..].copy_from_slice(&check.to_le_bytes());
+        out
+    }
+
+    /// The same without its checksum, for what `peek` reads.
+    pub fn encode_unsealed(&self) -> [u8; HEADER] {
         assert!(self.len as usize <= BODY_MAX, "the length fits 24 bits");
         let mut out = [0; HEADER];
         out[..4].copy_from_slice(&(self.len << 8 | self.kind as u32).to_le_bytes());
@@ -143,8 +151,6 @@ impl Header {
         out[8..16].copy_from_slice(&self.term.to_le_bytes());
         out[16..24].copy_from_slice(&self.index.to_le_bytes());
         out[24..28].copy_from_slice(&self.crc.to_le_bytes());
-        let check = crc(seed, &out[..28]);
-        out[28..].copy_from_slice(&check.to_le_bytes());
         out
     }
 

@@ -306,7 +306,7 @@ impl Wal {
             assert!(!gap, "entry {} behind {}", header.index, self.next);
         }
         self.next = follow(self.next, header.kind, header.index);
-        self.staged.extend_from_slice(&header.encode(0));
+        self.staged.extend_from_slice(&header.encode_unsealed());
         self.staged.extend_from_slice(body);
         let padded = self.staged.len().next_multiple_of(8);
         self.staged.resize(padded, 0);
