@@ -56,6 +56,8 @@ enum Phase {
     Stopping {
         until_us: u64,
         handing_over: bool,
+        /// What only a leader can do, until there is a new one.
+        waiting: Vec<(Ticket, Op)>,
     },
     /// It is no member any more, or has stopped: where its clients are sent.
     Out {
@@ -238,8 +240,22 @@ impl Machine {
             | Op::SpeedTest
             | Op::ConfigPut { .. }
             | Op::MachineRemove { .. }
-            | Op::Join(_) => self.replica.redirect_to_leader(ticket),
-            op => self.replica.on_request(now, ticket, op),
+            | Op::Join(_) => match &mut self.phase {
+                Phase::Stopping {
+                    handing_over: true,
+                    waiting,
+                    ..
+                } if !self.replica.follows() => waiting.push((ticket, op)),
+                _ => self.replica.redirect_to_leader(ticket),
+            },
+            op => {
+                if op == Op::Gone
+                    && let Phase::Stopping { waiting, .. } = &mut self.phase
+                {
+                    waiting.retain(|(waits, _)| *waits != ticket);
+                }
+                self.replica.on_request(now, ticket, op);
+            }
         }
     }
 
@@ -390,6 +406,7 @@ impl Machine {
         let stopping = Phase::Stopping {
             until_us: now.mono_us + STOP_US_MAX,
             handing_over: self.replica.hand_over(now),
+            waiting: Vec::new(),
         };
         self.change_phase(stopping);
         self.replica.check_invariants();
@@ -463,11 +480,17 @@ impl Machine {
         let Phase::Stopping {
             until_us,
             handing_over,
-        } = self.phase
+            waiting,
+        } = &mut self.phase
         else {
             return;
         };
-        let handed = !handing_over || self.replica.follows();
+        let (until_us, handed) = (*until_us, !*handing_over || self.replica.follows());
+        if handed {
+            for (ticket, _) in waiting.drain(..) {
+                self.replica.redirect_to_leader(ticket);
+            }
+        }
         if (handed && self.replica.is_idle()) || now.mono_us >= until_us {
             self.go_out();
             self.replica.effects_mut().stopped = true;
@@ -484,7 +507,8 @@ impl Machine {
 
     /// Refuses what has waited for the former phase: it may not be answered from what this machine has.
     fn change_phase(&mut self, phase: Phase) {
-        if let Phase::Starting { waiting, .. } = std::mem::replace(&mut self.phase, phase) {
+        let former = std::mem::replace(&mut self.phase, phase);
+        if let Phase::Starting { waiting, .. } | Phase::Stopping { waiting, .. } = former {
             for (ticket, _) in waiting {
                 self.replica.redirect_to_leader(ticket);
             }

@@ -239,25 +239,49 @@ fn a_late_joiner() {
     shows(&servers[1], "key99", &format!("v399-{big}"));
 }
 
-/// The leader hands over when it is asked to stop, and exits 0.
+/// The leader hands over when it is asked to stop, and exits 0; who writes meanwhile is sent to the next one. (A request
+/// that meets the very end of the process finds its connection closed: that is the one retry.)
 #[test]
 fn a_leader_that_is_stopped() {
     let mut servers = cluster(3, &[]);
     put(&servers, "a", "one");
     let first = leader_of(&servers);
-    let status = servers[first].terminate();
+    let others: Vec<usize> = (0..3).filter(|i| *i != first).collect();
+    let (mut port, spare) = (servers[first].client_port, servers[others[0]].client_port);
+    servers[first].signal(rustix::process::Signal::TERM);
+    let mut number = 0;
+    let mut retries = 0;
+    while port == servers[first].client_port || number < 200 {
+        let conn = Conn::try_open(port);
+        let body = format!("value={number}");
+        let answer = conn.and_then(|mut c| c.try_ask("PUT", "/v2/keys/a", &body));
+        match answer {
+            None => {
+                assert_eq!(port, servers[first].client_port, "only one machine ends");
+                retries += 1;
+                port = spare;
+            }
+            Some(answer) if answer.status() == 307 => {
+                port = port_of(answer.head.header("Location").expect("a location"));
+            }
+            // A machine that has not heard of the new leader yet; it was only asked because a connection was lost.
+            Some(answer) if retries > 0 && answer.status() == 500 => {
+                assert_eq!(answer.json()["errorCode"], 300);
+            }
+            Some(answer) => {
+                assert!(answer.status() < 300, "write {number}: {}", answer.text());
+                number += 1;
+            }
+        }
+    }
+    assert!(retries <= 1);
+    let status = servers[first].ended();
     assert!(status.success(), "{status}");
-    let rest: Vec<&Server> = (0..3)
-        .filter(|i| *i != first)
-        .map(|i| &servers[i])
-        .collect();
-    leader(&rest);
-    put(&servers, "a", "two");
-    for server in rest {
-        shows(server, "a", "two");
+    for place in others {
+        shows(&servers[place], "a", &(number - 1).to_string());
     }
     servers[first].run();
-    shows(&servers[first], "a", "two");
+    shows(&servers[first], "a", &(number - 1).to_string());
 }
 
 /// A removed machine sends its clients to the others; started again, it is let in as a new member.

@@ -147,12 +147,24 @@ fn a_leader_that_stops_hands_over_first() {
     let write = cluster.at(leader).ask(set("/foo", "bar"));
     let rig = cluster.at(leader);
     rig.machine.on_stop(rig.now);
+    let late = rig.ask(set("/foo", "late"));
+    let gone = rig.ask(set("/foo", "gone"));
+    rig.again(gone, Op::Gone);
     cluster.settle();
     let rig = cluster.at(leader);
     assert!(rig.stopped);
     assert!(matches!(rig.answer(write), Outcome::Event(_)));
+    // What came in between is not refused: it is sent to the successor.
+    let (late, gone) = (rig.answer(late), rig.told(gone));
+    assert!(gone.is_empty());
     cluster.rigs.remove(&leader);
     let next = cluster.leader();
+    let settings = &cluster.at(next).settings;
+    let to_next = Outcome::Redirect {
+        client_url: settings.client_url.clone(),
+        peer_url: settings.peer_url.clone(),
+    };
+    assert_eq!(late, to_next);
     assert!(matches!(
         cluster.done(next, set("/foo", "on")),
         Outcome::Event(_)

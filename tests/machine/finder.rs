@@ -113,7 +113,7 @@ impl Seeker {
     }
 
     /// Past version, machines and config of the first peer.
-    fn to_the_join(&mut self) -> CallId {
+    fn reach_the_join(&mut self) -> CallId {
         let id = self.gets("http://a:7001/version");
         self.answer(id, 200, "2");
         let id = self.gets("http://a:7001/v2/admin/machines");
@@ -145,7 +145,7 @@ fn it_is_let_in_and_becomes_that_member() {
     let mut seeker = Seeker::new(&PEERS, 3);
     assert!(!seeker.machine.listens());
     assert_eq!(seeker.machine.id(), PeerId::NONE);
-    let id = seeker.to_the_join();
+    let id = seeker.reach_the_join();
     // The index is written in groups of seven bits, in eight bytes.
     let body = [0xac, 0x02, 0, 0, 0, 0, 0, 0];
     seeker.tell(id, answered(200, "tern/0.1.0", &body));
@@ -231,7 +231,7 @@ fn another_version_and_a_full_cluster_end_it() {
     assert!(seeker.failed().contains("full"));
 
     let mut seeker = Seeker::new(&PEERS, 3);
-    let id = seeker.to_the_join();
+    let id = seeker.reach_the_join();
     seeker.answer(id, 403, r#"{"errorCode":103,"message":"full","cause":""}"#);
     assert!(seeker.failed().contains("full"));
 }
@@ -249,7 +249,7 @@ fn full_counts_only_from_who_knows_a_leader() {
 #[test]
 fn a_taken_address_is_a_failed_attempt() {
     let mut seeker = Seeker::new(&PEERS[..1], 1);
-    let id = seeker.to_the_join();
+    let id = seeker.reach_the_join();
     let body = r#"{"errorCode":109,"message":"Peer address has existed","cause":"x"}"#;
     seeker.answer(id, 400, body);
     let text = seeker.failed();
@@ -270,7 +270,7 @@ fn a_listed_machine_asks_for_no_room() {
 #[test]
 fn stopping_while_it_looks() {
     let mut seeker = Seeker::new(&PEERS, 3);
-    let id = seeker.to_the_join();
+    let id = seeker.reach_the_join();
     seeker.machine.on_stop(seeker.now);
     assert_eq!(seeker.call(), None);
     assert!(seeker.effects.stopped);
