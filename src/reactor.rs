@@ -137,7 +137,7 @@ impl Reactor {
             clock,
             now,
             clients: clients(config),
-            links: Links::new(&config.name, process, Caller::new(&config.peer_tls)),
+            links: links(config, process),
             calls: Calls::new(callers(config)),
             names: Names::new(waker),
             deaf_turns: 0,
@@ -449,6 +449,11 @@ fn refused(refusal: Refusal) -> Response {
     let why = refusal.to_string();
     let response = Response::new(status, TEXT, format!("{why}\n"));
     response.with(REFUSED, why)
+}
+
+fn links(config: &Config, process: u64) -> Links {
+    let caller = Caller::new(&config.peer_tls);
+    Links::new(&config.name, config.election_ms, process, caller)
 }
 
 fn callers(config: &Config) -> Callers {

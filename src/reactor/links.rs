@@ -20,8 +20,11 @@ use mio::{Interest, Registry};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// Dialled, and no hello after this time: given up.
-const HELLO_US: u64 = 3_000_000;
+/// A peer that has not answered a hello, or not acknowledged a byte, for so many election timeouts is dialled anew: when
+/// a network heals, an old connection may wait long before it tries again.
+const PATIENCE_TIMEOUTS: u64 = 10;
+const PATIENCE_MS_MIN: u64 = 2_000;
+const PATIENCE_MS_MAX: u64 = 30_000;
 /// The first pause before dialling again; doubled each time …
 const PAUSE_US_MIN: u64 = 50_000;
 /// … up to this.
@@ -73,6 +76,7 @@ pub struct Links {
     /// How this machine introduces itself, but for `to`.
     me: Hello,
     random: u64,
+    patience_ms: u64,
     caller: Caller,
     /// The last `fill` has left bytes behind.
     unread: bool,
@@ -80,7 +84,8 @@ pub struct Links {
 
 impl Links {
     /// Nobody yet. `process` is a random number.
-    pub fn new(name: &str, process: u64, caller: Caller) -> Links {
+    pub fn new(name: &str, election_ms: u64, process: u64, caller: Caller) -> Links {
+        let patience_ms = election_ms.saturating_mul(PATIENCE_TIMEOUTS);
         Links {
             links: Slots::new(),
             peers: BTreeMap::new(),
@@ -93,6 +98,7 @@ impl Links {
                 ..Hello::default()
             },
             random: process | 1,
+            patience_ms: patience_ms.clamp(PATIENCE_MS_MIN, PATIENCE_MS_MAX),
             caller,
             unread: false,
         }
@@ -218,7 +224,7 @@ impl Links {
                 .links
                 .insert_with(|slot| Link::dial(slot, id, transport, now.mono_us));
             let link = self.links.get_mut(slot).expect("just put there");
-            link.transport().keep_alive();
+            link.transport().keep_alive(self.patience_ms);
             let token = slot.token(Kind::Link);
             let both = Interest::READABLE | Interest::WRITABLE;
             let result = link.transport().register_for(registry, token, both);
@@ -232,7 +238,8 @@ impl Links {
                 let peer = self.peers.get_mut(&id).expect("looked at above");
                 peer.dialled = Some(slot);
                 let hello = Timer::Hello(slot);
-                self.timers.schedule(now.mono_us + HELLO_US, hello);
+                self.timers
+                    .schedule(now.mono_us + self.patience_ms * 1000, hello);
             }
             Err(why) => {
                 self.say(id, &why, now);
@@ -332,7 +339,7 @@ impl Links {
         if let Err(e) = link.transport().ask_writable(registry, token, true) {
             link.fail(e);
         }
-        link.transport().keep_alive();
+        link.transport().keep_alive(self.patience_ms);
         touch(&mut self.ready, link);
         let peer = self.peers.entry(id).or_default();
         if peer.url.is_empty() {

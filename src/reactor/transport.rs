@@ -10,14 +10,10 @@ use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A connection that lasts is asked after this time without a word …
+/// A connection that lasts is asked after this time without a word whether it is still there …
 const KEEP_IDLE: Duration = Duration::from_secs(5);
-/// … and then so often …
+/// … and then so often.
 const KEEP_INTERVAL: Duration = Duration::from_secs(2);
-/// … before it is given up.
-const KEEP_COUNT: u32 = 3;
-/// So is one whose bytes have not been acknowledged for this time.
-const UNACKED_MS_MAX: u32 = 10_000;
 
 /// One connection's bytes.
 pub enum Transport {
@@ -198,8 +194,9 @@ impl Transport {
         }
     }
 
-    /// For connections that last: small writes leave at once, and an end that the other side could not tell is noticed.
-    pub fn keep_alive(&mut self) {
+    /// For connections that last: small writes leave at once, and one on which nothing is acknowledged for `patience_ms`
+    /// ends with an error.
+    pub fn keep_alive(&mut self, patience_ms: u64) {
         use rustix::net::sockopt;
         let socket = self.socket();
         // What the system does not offer is not missed before a cable is cut.
@@ -207,8 +204,8 @@ impl Transport {
         let _ = sockopt::set_socket_keepalive(&*socket, true);
         let _ = sockopt::set_tcp_keepidle(&*socket, KEEP_IDLE);
         let _ = sockopt::set_tcp_keepintvl(&*socket, KEEP_INTERVAL);
-        let _ = sockopt::set_tcp_keepcnt(&*socket, KEEP_COUNT);
-        let _ = sockopt::set_tcp_user_timeout(&*socket, UNACKED_MS_MAX);
+        let patience_ms = u32::try_from(patience_ms).unwrap_or(u32::MAX);
+        let _ = sockopt::set_tcp_user_timeout(&*socket, patience_ms);
     }
 
     /// Asks for writability too, or no longer.
