@@ -15,7 +15,7 @@ pub struct Repair {
     pub due_us: u64,
     /// The term on the disk at start: no leader of a later one can count what this member acknowledged before.
     term: Term,
-    /// Who says that it never had which entry, and whether a leader of `term` might still bring it there.
+    /// Who says that it never had which entry, and whether it is past `term`, so that no leader of that brings it there.
     never: Vec<(Index, PeerId, bool)>,
     /// The leader has a damaged entry only in its snapshot.
     pub behind_leader: bool,
@@ -153,29 +153,37 @@ impl Raft {
         }
     }
 
-    /// So many never had the entry that it is on no majority: it was not committed, and is cut. That must stay so: a
-    /// leader that has it and counts what this member acknowledged before its restart could still bring it to those who
-    /// said no. So either all others say no, or those count whose term is already past every such leader's.
     fn on_never(&mut self, from: PeerId, term: Term, index: Index) {
         // Which voters there are is known as far as the first damaged entry.
         let first = self.log.missing().next() == Some(index);
-        if !first || !self.configuration().is_voter(from) || index <= self.commit_index {
+        if !first || index <= self.commit_index || self.leader != PeerId::NONE {
             return;
         }
         let never = &mut self.repair.never;
         never.retain(|(at, id, _)| (*at, *id) != (index, from));
         never.push((index, from, term > self.repair.term));
-        let said = never.iter().filter(|(at, _, _)| *at == index);
-        let (all, past) = (said.clone().count(), said.filter(|s| s.2).count());
-        let voters = self.configuration().voters().count();
-        let others = voters - usize::from(self.configuration().is_voter(self.id));
-        let majority = self.configuration().majority();
-        // Those left are no majority; of an even number of voters fewer than a majority can be in the way of one.
-        let gone = past + majority > voters || all == others;
-        if (gone || self.has(Fault::CutByOne)) && self.role != RaftRole::Leader {
+        if self.is_nowhere(index) || self.has(Fault::CutByOne) {
             self.cut(index);
             self.repair.never.clear();
             self.ask_for_missing();
         }
+    }
+
+    /// A majority without this member never had the entry, or nobody else did: it was not committed. That must stay so: a
+    /// leader that has it and counts what this member acknowledged before its restart could still bring it to those who
+    /// said no. So the majority must be of members whose term is past every such leader's; and nobody else means all who
+    /// were voters since the last commit known here, since one that is being removed may still lead.
+    fn is_nowhere(&self, index: Index) -> bool {
+        let never = self.repair.never.iter().filter(|n| n.0 == index);
+        let said = |id: PeerId, past| never.clone().any(|n| n.1 == id && n.2 >= past);
+        let latest = self.configuration();
+        let past = latest.voters().filter(|v| said(*v, true)).count();
+        // The damaged entry may have made the learner of two voters the third.
+        let few = latest.voters().count() <= 2;
+        let open = self.configurations.iter().rev();
+        let open = open.take_while(|(at, _)| *at > self.commit_index);
+        let known = open.map(|(_, c)| c).chain([self.committed_configuration()]);
+        let mut others = known.flat_map(|c| c.members.iter().filter(|m| m.voter || few));
+        past >= latest.majority() || others.all(|m| m.id == self.id || said(m.id, false))
     }
 }
