@@ -4,7 +4,7 @@
 //! `flush`, `reap`. Whoever has something to do is on the ready list; a turn looks at nobody else, so that idle
 //! connections cost nothing.
 use super::conn::{Conn, Flight};
-use super::limits::Timeouts;
+use super::limits::{ANSWERS_BYTES_A_TURN, OUT_MARK_BYTES, READS_A_TURN, Timeouts};
 use super::out::Shared;
 use super::pool::{Budget, Pool};
 use super::slots::{Kind, SlotId, Slots};
@@ -43,6 +43,8 @@ pub struct Clients {
     timers: TimerWheel<SlotId>,
     due: Vec<SlotId>,
     serial: u64,
+    /// Reads that may start in a turn; fewer while their answers are large.
+    reads_max: usize,
     visits: Vec<Visit>,
     site: Site,
     date: Date,
@@ -63,6 +65,7 @@ impl Clients {
             timers: TimerWheel::new(),
             due: Vec::new(),
             serial: 0,
+            reads_max: READS_A_TURN,
             visits: Vec::new(),
             site,
             date: Date::default(),
@@ -107,7 +110,7 @@ impl Clients {
             if let Some(conn) = self.conns.get_mut(*id)
                 && conn.wants_input(self.tight)
             {
-                conn.fill(&mut self.pool);
+                conn.fill(self.tight, &mut self.pool);
             }
         }
     }
@@ -116,16 +119,17 @@ impl Clients {
     pub fn decode(&mut self, machine: &mut Machine, now: Now) {
         self.date.set(now.wall_ns);
         let context = context(&self.site, &self.date, now, machine.indexes());
+        let mut desk = Desk {
+            machine,
+            context: &context,
+            limits: &self.limits,
+            pool: &mut self.pool,
+            serial: &mut self.serial,
+            visits: &mut self.visits,
+            reads: self.reads_max,
+        };
         for id in &self.ready {
             if let Some(conn) = self.conns.get_mut(*id) {
-                let mut desk = Desk {
-                    machine,
-                    context: &context,
-                    limits: &self.limits,
-                    pool: &mut self.pool,
-                    serial: &mut self.serial,
-                    visits: &mut self.visits,
-                };
                 desk.serve(conn);
             }
         }
@@ -177,6 +181,7 @@ impl Clients {
         disk: &Disk,
         now: Now,
     ) {
+        let mut rendered = 0;
         for answer in answers.drain(..) {
             let Some(conn) = find(&mut self.conns, answer.ticket) else {
                 continue;
@@ -191,7 +196,18 @@ impl Clients {
                 })
             };
             follow(conn, next, answer.ticket, machine, now);
+            rendered += conn.out_bytes();
+            if conn.out_bytes() > OUT_MARK_BYTES {
+                // At once, so that many large answers never stand here together.
+                conn.flush(&mut self.pool);
+                recount(conn, &mut self.budget);
+                self.keep_budget();
+            }
         }
+        self.reads_max = match rendered > ANSWERS_BYTES_A_TURN {
+            true => (self.reads_max / 2).max(1),
+            false => (self.reads_max * 2).min(READS_A_TURN),
+        };
     }
 
     /// Phase 8: hands out events, each rendered once.
@@ -257,8 +273,7 @@ impl Clients {
                 told |= self.drop_conn(id, machine, now);
                 continue;
             }
-            self.budget.change(conn.counted, conn.holds());
-            conn.counted = conn.holds();
+            recount(conn, &mut self.budget);
             arm(conn, &mut self.timers);
             conn.queued = conn.has_work(self.tight);
             if conn.queued {
@@ -284,24 +299,17 @@ impl Clients {
         told
     }
 
-    /// Above the budget the largest watcher goes; those who were not read from are looked at again when there is room.
+    /// Above the budget the slowest go; those who were not read from are looked at again when there is room.
     fn keep_budget(&mut self) {
         if self.budget.is_over() {
             if !self.tight {
                 log::warn!(
-                    "connections hold {} bytes: reading pauses, slow watchers are closed",
+                    "connections hold {} bytes: reading pauses, slow clients are closed",
                     self.budget.bytes()
                 );
             }
             self.tight = true;
-            let watchers = self.conns.iter_mut().filter(|(_, c)| c.is_watcher());
-            if let Some((_, conn)) = watchers.max_by_key(|(_, c)| c.out_bytes())
-                && conn.out_bytes() > 0
-            {
-                log::debug!("a watcher that holds {} bytes is closed", conn.out_bytes());
-                conn.kill();
-                touch(&mut self.ready, conn);
-            }
+            self.cut_off_slowest();
         } else if self.tight && self.budget.has_room() {
             self.tight = false;
             for (_, conn) in self.conns.iter_mut() {
@@ -309,6 +317,24 @@ impl Clients {
                     touch(&mut self.ready, conn);
                 }
             }
+        }
+    }
+
+    /// Closes those who leave most unread, watchers or not, until there is room again.
+    fn cut_off_slowest(&mut self) {
+        let slow = self.conns.iter_mut().filter(|(_, c)| c.is_blocked());
+        let mut slow: Vec<(usize, SlotId)> = slow.map(|(id, c)| (c.out_bytes(), id)).collect();
+        slow.sort_unstable_by(|a, b| b.cmp(a));
+        let mut excess = self.budget.excess();
+        for (bytes, id) in slow {
+            if excess == 0 {
+                return;
+            }
+            let conn = self.conns.get_mut(id).expect("it was just looked at");
+            log::debug!("a client that leaves {bytes} bytes unread is closed");
+            excess = excess.saturating_sub(conn.holds());
+            conn.kill();
+            touch(&mut self.ready, conn);
         }
     }
 
@@ -336,12 +362,19 @@ fn touch(ready: &mut Vec<SlotId>, conn: &mut Conn) {
     }
 }
 
+/// Counts anew what a connection holds.
+fn recount(conn: &mut Conn, budget: &mut Budget) {
+    let holds = conn.holds();
+    budget.change(conn.counted, holds);
+    conn.counted = holds;
+}
+
 /// The connection whose request in flight has this ticket.
 fn find(conns: &mut Slots<Conn>, ticket: Ticket) -> Option<&mut Conn> {
     let id = conns.at((ticket.0 >> SERIAL_BITS) as usize)?;
     let conn = conns.get_mut(id)?;
     let flight = conn.flight.as_ref()?;
-    (flight.ticket == ticket).then_some(conn)
+    (flight.ticket == ticket && !conn.is_dead()).then_some(conn)
 }
 
 /// What surrounds an answer: it is the machine's, whatever its mode.
@@ -363,12 +396,18 @@ struct Desk<'a, 'c> {
     pool: &'a mut Pool,
     serial: &'a mut u64,
     visits: &'a mut Vec<Visit>,
+    /// So many more reads may start in this turn.
+    reads: usize,
 }
 
 impl Desk<'_, '_> {
     /// Starts the next request of a connection; those that need nobody are answered on the spot.
     fn serve(&mut self, conn: &mut Conn) {
+        if self.reads == 0 && (conn.may_read() || conn.wants_more()) {
+            return;
+        }
         if conn.wants_more() {
+            self.reads -= 1;
             let ticket = conn.take_more().expect("it wants more of something");
             self.machine.on_request(self.context.now, ticket, Op::More);
         }
@@ -408,6 +447,9 @@ impl Desk<'_, '_> {
     }
 
     fn ask(&mut self, conn: &mut Conn, op: Op, shape: Box<api::Shape>) {
+        if matches!(op, Op::Get { .. }) {
+            self.reads = self.reads.saturating_sub(1);
+        }
         *self.serial = (*self.serial + 1) & ((1 << SERIAL_BITS) - 1);
         let ticket = Ticket((conn.id.index() as u64) << SERIAL_BITS | *self.serial);
         conn.flight = Some(Flight {

@@ -5,7 +5,7 @@
 //! order in which a turn calls them. An idle connection holds no buffer.
 use super::limits::{self, Stamps, Timeouts, Waits};
 use super::out::{Out, SLICES_MAX, Shared};
-use super::pool::Pool;
+use super::pool::{BUFFER_BYTES, Pool};
 use super::slots::SlotId;
 use super::transport::{Read, Transport};
 use crate::api::{Port, Shape};
@@ -132,9 +132,10 @@ impl Conn {
         self.readable && !self.ended && room && !(tight && self.holds() > 0)
     }
 
-    /// Reads what is there, to a bound.
-    pub fn fill(&mut self, pool: &mut Pool) {
+    /// Reads what is there, to a bound; `tight` as for `wants_input`.
+    pub fn fill(&mut self, tight: bool, pool: &mut Pool) {
         let mut budget = match self.flight {
+            _ if tight => BUFFER_BYTES,
             Some(_) => limits::AHEAD_BYTES_MAX,
             None => limits::READ_BYTES_A_TURN,
         };
@@ -174,6 +175,11 @@ impl Conn {
             return None;
         }
         Some(self.parser.parse(&self.input, limits))
+    }
+
+    /// Whether the next request is one that reads, by its first letter (GET, HEAD).
+    pub fn may_read(&self) -> bool {
+        matches!(self.input.first(), Some(b'G' | b'H')) && self.may_start()
     }
 
     /// Whether a request may start, if one has come.
@@ -343,9 +349,15 @@ impl Conn {
         (self.transport, self.input)
     }
 
-    /// Close it, whatever it is doing.
+    /// Close it, whatever it is doing; what waited to be written is given up at once.
     pub fn kill(&mut self) {
         self.life = Life::Dead;
+        self.out = Out::default();
+    }
+
+    /// Whether it is to be dropped in this turn.
+    pub fn is_dead(&self) -> bool {
+        self.life == Life::Dead
     }
 
     /// Whether what is rendered for the request in flight is a file's content, not for the client.

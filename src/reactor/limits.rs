@@ -31,6 +31,11 @@ pub const PAGES_AHEAD_BYTES: usize = 512 * 1024;
 pub const OUT_MARK_BYTES: usize = 64 * 1024;
 /// What is read ahead while a request is in flight.
 pub const AHEAD_BYTES_MAX: usize = 16 * 1024;
+/// Keys read in one turn, at most: answers are rendered before they are written, and the largest values must not stand
+/// there together. It costs a call of the poll for so many reads.
+pub const READS_A_TURN: usize = 64;
+/// What is rendered in one turn, about: when a turn exceeded it, the next one reads half as many keys.
+pub const ANSWERS_BYTES_A_TURN: usize = 4 * 1024 * 1024;
 /// What one connection may read in one turn.
 pub const READ_BYTES_A_TURN: usize = 64 * 1024;
 

@@ -9,8 +9,8 @@ pub const BUFFER_BYTES: usize = 8 * 1024;
 const KEPT_BYTES_MAX: usize = 32 * 1024;
 /// At most so many buffers are kept for the next one who needs one.
 const KEPT_MAX: usize = 64;
-/// All buffers of all connections together. Above it connections that already hold something are not read from;
-/// while it lasts, the largest watcher is closed.
+/// All buffers of all connections together. Above it connections that already hold something are not read from, and
+/// those who leave most unread are closed.
 pub const BUDGET_BYTES: usize = 64 * 1024 * 1024;
 
 /// Spare buffers.
@@ -56,9 +56,14 @@ impl Budget {
         self.bytes() > BUDGET_BYTES
     }
 
-    /// Whether there is room again: somewhat below the budget, so that it does not change with each turn.
+    /// Whether there is room again.
     pub fn has_room(&self) -> bool {
-        self.bytes() < BUDGET_BYTES / 4 * 3
+        self.excess() == 0
+    }
+
+    /// So many bytes too many to have room again: somewhat below the budget, so that it does not change with each turn.
+    pub fn excess(&self) -> usize {
+        self.bytes().saturating_sub(BUDGET_BYTES / 4 * 3)
     }
 
     /// What connections hold now.
