@@ -108,10 +108,15 @@ impl Conn {
     pub fn try_open(port: u16) -> Option<Conn> {
         let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.set_nodelay(true).expect("a socket option");
-        Some(Conn {
+        Some(Conn::over(stream))
+    }
+
+    /// One that somebody else has made.
+    pub fn over(stream: TcpStream) -> Conn {
+        Conn {
             stream,
             input: Vec::new(),
-        })
+        }
     }
 
     /// False when the other side is gone.
