@@ -71,10 +71,11 @@ fn dump_state(bytes: &[u8], out: &mut impl Write) -> io::Result<Option<u64>> {
                     change,
                     term,
                     vote,
+                    segment,
                 } = slot;
                 writeln!(
                     out,
-                    "change {change}, term {term}, vote {vote}, identity {identity:016x}"
+                    "change {change}, term {term}, vote {vote}, newest segment {segment}, identity {identity:016x}"
                 )?;
             }
             Read::Version(found) => writeln!(out, "format {found}")?,

@@ -104,7 +104,7 @@ pub enum What {
     Batch,
     /// The head of a segment.
     Head,
-    /// A segment is missing before this one (or altogether).
+    /// The segment is not there, although later ones are, or although it was in use.
     Missing,
     /// The records do not follow each other.
     Order,
@@ -210,7 +210,7 @@ impl fmt::Display for What {
             What::Header => "the header of a record is unreadable",
             What::Batch => "a batch of records does not match its checksum or number",
             What::Head => "the head of the file is unreadable or not this log's",
-            What::Missing => "the file before this one is missing",
+            What::Missing => "the file is missing",
             What::Order => "the records do not follow each other",
         })
     }

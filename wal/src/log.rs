@@ -166,10 +166,14 @@ impl Wal {
         } else {
             SEGMENT_BYTES_MAX
         };
-        let scanner = segment::read(&mut os, state.slot().identity, &names, bytes_max)?;
+        let mut scanner = segment::read(&mut os, state.slot().identity, &names, bytes_max)?;
+        scanner.expect_newest(state.slot().segment);
         let scanner = refuse_damage(scanner, &options.dir)?;
         let spares = segment::usable_spares(&mut os, &names, options.segment_bytes)?;
         let (mut wal, mut recovered) = Wal::resume(os, state, scanner, options.segment_bytes)?;
+        if wal.active.sequence > wal.state.slot().segment {
+            wal.state.save_segment(&mut wal.os, wal.active.sequence)?;
+        }
         wal.spares = spares;
         wal.keep_spare()?;
         recovered.is_new = is_new;
@@ -463,6 +467,7 @@ impl Wal {
             configuration: self.configuration.clone(),
         };
         let active = segment::take(&mut self.os, &spare, &head)?;
+        self.state.save_segment(&mut self.os, head.sequence)?;
         let full = std::mem::replace(&mut self.active, active);
         self.old.push_back(Extent {
             sequence: full.sequence,

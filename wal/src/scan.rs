@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::format::{BadHead, HEADER, Head, Header, Kind, crc, record_bytes, seed};
+use crate::segment::log_name;
 use crate::{Body, Entry, Fault, Installed, What};
 
 /// One piece of a segment behind its head.
@@ -219,7 +220,8 @@ impl Scanner {
                 (self.tail.batch, self.tail.crc) = (head.batch, head.previous_crc);
             }
             Some(last) if last.sequence + 1 != sequence => {
-                self.lose(name, 0, None, What::Missing);
+                let missing = log_name(last.sequence.wrapping_add(1));
+                self.lose(&missing, 0, None, What::Missing);
                 self.tail.batch = head.batch;
             }
             Some(_) => {}
@@ -231,9 +233,15 @@ impl Scanner {
         self.records(name, bytes, &head, next);
     }
 
-    /// Not one segment is there.
-    pub fn lose_all(&mut self, name: &str) {
-        self.lose(name, 0, None, What::Missing);
+    /// Tells the number of the newest segment that was ever in use, after all were read.
+    pub fn expect_newest(&mut self, sequence: u64) {
+        if self
+            .extents
+            .last()
+            .is_none_or(|last| last.sequence < sequence)
+        {
+            self.lose(&log_name(sequence), 0, None, What::Missing);
+        }
     }
 
     fn note(&mut self, sequence: u64, bytes: u64) {

@@ -144,9 +144,6 @@ pub fn read(
     let numbered = |n: &String| log_number(n).map(|number| (n.clone(), number));
     let segments: Vec<(String, u64)> = names.iter().filter_map(numbered).collect();
     let mut scanner = Scanner::new(identity);
-    if segments.is_empty() {
-        scanner.lose_all(&log_name(1));
-    }
     let buffer = Buffer::default();
     let mut reader = Reader { os, buffer };
     for (i, (name, sequence)) in segments.iter().enumerate() {

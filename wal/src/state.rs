@@ -17,7 +17,7 @@ pub const MAKING: &str = "state.making";
 pub const WIPING: &str = "state.wiping";
 const MAGIC: &[u8; 8] = b"tern vot";
 /// The part of a slot that the checksum covers.
-const FIXED: usize = 48;
+const FIXED: usize = 56;
 
 /// One slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Slot {
     pub change: u64,
     pub term: u64,
     pub vote: u64,
+    /// The number of the newest segment: if that file is not there, the end of the log is lost.
+    pub segment: u64,
 }
 
 /// The open file and what it says.
@@ -50,7 +52,13 @@ impl Slot {
         let mut out = Vec::with_capacity(PAGE);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&u64::from(VERSION).to_le_bytes());
-        for word in [self.identity, self.change, self.term, self.vote] {
+        for word in [
+            self.identity,
+            self.change,
+            self.term,
+            self.vote,
+            self.segment,
+        ] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         assert_eq!(out.len(), FIXED, "the fixed part is as long as it says");
@@ -75,6 +83,7 @@ impl Slot {
             change: get_u64(bytes, 24),
             term: get_u64(bytes, 32),
             vote: get_u64(bytes, 40),
+            segment: get_u64(bytes, 48),
         })
     }
 }
@@ -101,6 +110,7 @@ impl State {
             change: 0,
             term: 0,
             vote: 0,
+            segment: 1,
         };
         let made = os.create(MAKING, 2 * PAGE as u64)?;
         let file = made.ok_or(OpenError::Io(Error::Full))?;
@@ -141,15 +151,22 @@ impl State {
         self.slot
     }
 
-    /// Makes a change durable in both slots.
+    /// Makes a term and a vote durable in both slots.
     pub fn save(&mut self, os: &mut Os, term: u64, vote: u64) -> Result<(), Error> {
         assert!(term >= self.slot.term, "terms never go back");
-        self.slot = Slot {
-            change: self.slot.change + 1,
-            term,
-            vote,
-            ..self.slot
-        };
+        (self.slot.term, self.slot.vote) = (term, vote);
+        self.put_both(os)
+    }
+
+    /// Makes the number of the newest segment durable in both slots.
+    pub fn save_segment(&mut self, os: &mut Os, segment: u64) -> Result<(), Error> {
+        assert!(segment > self.slot.segment, "segments are numbered upwards");
+        self.slot.segment = segment;
+        self.put_both(os)
+    }
+
+    fn put_both(&mut self, os: &mut Os) -> Result<(), Error> {
+        self.slot.change += 1;
         self.put(os, 0)?;
         self.put(os, PAGE)
     }
@@ -170,6 +187,7 @@ mod tests {
             change,
             term,
             vote: term + 10,
+            segment: 1,
         }
     }
 

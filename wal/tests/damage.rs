@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::ops::Range;
 
-use common::{IDENTITY, Rng, SEGMENT};
+use common::{IDENTITY, Rng, SEGMENT, quick};
 use wal::format::{HEADER, Header, PAGE, crc, record_bytes, seed};
 use wal::scan::{Scanner, scan};
 use wal::{Body, OpenError, Options, Record, Wal, What};
@@ -71,7 +71,7 @@ fn build_for(identity: u64, seed: u64, close: bool) -> Log {
         identity,
         ..options(dir.path())
     };
-    let (mut wal, _) = Wal::open(options).expect("it opens");
+    let (mut wal, _) = Wal::open_with(options, quick()).expect("it opens");
     let mut rng = Rng(seed);
     let mut log = Log {
         bytes: Vec::new(),
@@ -278,7 +278,7 @@ fn every_sector_zeroed_old_or_garbage() {
 #[test]
 fn damage_before_another_segment_is_never_a_torn_tail() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (mut wal, _) = Wal::open(options(dir.path())).expect("it opens");
+    let (mut wal, _) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
     for index in 1..=60 {
         let record = Record::Entry {
             term: 1,
@@ -372,9 +372,9 @@ fn a_header_is_found_only_where_it_was_put() {
 /// Opens a damaged copy as a log, goes on writing, and reads it again.
 fn go_on(log: &Log, bytes: &[u8], what: &dyn std::fmt::Debug) {
     let dir = tempfile::tempdir().expect("a directory");
-    drop(Wal::open(options(dir.path())).expect("it opens"));
+    drop(Wal::open_with(options(dir.path()), quick()).expect("it opens"));
     std::fs::write(dir.path().join("0000000000000001.log"), bytes).expect("it can");
-    let (mut wal, found) = match Wal::open(options(dir.path())) {
+    let (mut wal, found) = match Wal::open_with(options(dir.path()), quick()) {
         Ok(opened) => opened,
         Err(OpenError::Damaged { faults, .. }) => {
             assert!(!faults.is_empty(), "{what:?}");
@@ -395,7 +395,7 @@ fn go_on(log: &Log, bytes: &[u8], what: &dyn std::fmt::Debug) {
         wal.poll_sync().expect("it synced");
     }
     drop(wal);
-    let (_, again) = Wal::open(options(dir.path())).expect("it opens");
+    let (_, again) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
     let (old, new) = again.entries.split_at(found.entries.len());
     assert_eq!(old, found.entries, "{what:?}");
     assert!(
@@ -453,7 +453,7 @@ fn what_was_cut_off_does_not_come_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("0000000000000001.log");
     let read = || std::fs::read(&path).expect("a file");
-    let open = || Wal::open(options(dir.path())).expect("it opens");
+    let open = || Wal::open_with(options(dir.path()), quick()).expect("it opens");
     let put = |wal: &mut Wal, bodies: &[(u64, u8)]| {
         let bodies = bodies
             .iter()
@@ -497,7 +497,7 @@ fn what_was_cut_off_does_not_come_back() {
 fn a_damaged_body_is_repaired_by_its_copy() {
     let log = build(13, false);
     let dir = tempfile::tempdir().expect("a directory");
-    drop(Wal::open(options(dir.path())).expect("it opens"));
+    drop(Wal::open_with(options(dir.path()), quick()).expect("it opens"));
     let mut bytes = log.bytes.clone();
     let long = log
         .entries
@@ -512,7 +512,7 @@ fn a_damaged_body_is_repaired_by_its_copy() {
     bytes[at + 500] ^= 1;
     let path = dir.path().join("0000000000000001.log");
     std::fs::write(&path, bytes).expect("it can");
-    let (mut wal, found) = Wal::open(options(dir.path())).expect("it opens");
+    let (mut wal, found) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
     let index = long as u64 + 1;
     assert_eq!(found.faults.len(), 1);
     assert_eq!(
@@ -533,14 +533,108 @@ fn a_damaged_body_is_repaired_by_its_copy() {
         wal.poll_sync().expect("it synced");
         if wrong.len() < log.entries[long].2.len() {
             drop(wal);
-            let (again, found) = Wal::open(options(dir.path())).expect("it opens");
+            let (again, found) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
             assert_eq!(found.faults.len(), 1, "another body does not repair it");
             wal = again;
         }
     }
     drop(wal);
-    let (_, found) = Wal::open(options(dir.path())).expect("it opens");
+    let (_, found) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
     assert!(found.faults.is_empty());
     assert_eq!(found.entries.len(), log.entries.len());
     assert_eq!(found.entries[long].body, Body::Good(body.as_slice().into()));
+}
+
+/// Damages one file of a directory at random; what it did.
+fn damage_one(dir: &std::path::Path, rng: &mut Rng) -> (String, &'static str) {
+    let files = std::fs::read_dir(dir).expect("a directory");
+    let names = files.map(|f| f.expect("a file").file_name().into_string().expect("text"));
+    let mut names = names.collect::<Vec<_>>();
+    names.sort();
+    let name = names.swap_remove(rng.below(names.len() as u64) as usize);
+    let path = dir.join(&name);
+    let mut bytes = std::fs::read(&path).expect("a file");
+    let at = rng.below(bytes.len() as u64) as usize;
+    let what = match rng.below(10) {
+        0 => {
+            std::fs::remove_file(&path).expect("it can");
+            return (name, "removed");
+        }
+        1 => {
+            bytes.truncate(at);
+            "cut short"
+        }
+        2..6 => {
+            let sector = at / 512 * 512;
+            rng.fill(&mut bytes[sector..sector + 512]);
+            "a sector of garbage"
+        }
+        _ => {
+            bytes[at] ^= 1 << rng.below(8);
+            "a bit"
+        }
+    };
+    std::fs::write(&path, bytes).expect("it can");
+    (name, what)
+}
+
+#[test]
+fn a_directory_with_any_one_damage_is_whole_or_refused() {
+    let whole = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = Wal::open_with(options(whole.path()), quick()).expect("it opens");
+    let body = |index: u64| vec![index as u8; 100 + index as usize * 7];
+    for index in 1..=130 {
+        let body = body(index);
+        let record = Record::Entry {
+            term: 1,
+            index,
+            body: &body,
+        };
+        wal.append(&[record], index).expect("there is room");
+        wal.start_sync().expect("it syncs");
+        wal.poll_sync().expect("it synced");
+        wal.save_state(index, 1).expect("it syncs");
+        wal.release(40).expect("it syncs");
+    }
+    wal.close().expect("it syncs");
+    let first = Wal::open_with(options(whole.path()), quick())
+        .expect("it opens")
+        .1
+        .entries[0]
+        .index;
+    let mut rng = Rng(15);
+    let mut refused = 0;
+    for round in 0..600 {
+        let dir = tempfile::tempdir().expect("a directory");
+        for file in std::fs::read_dir(whole.path()).expect("a directory") {
+            let file = file.expect("a file");
+            std::fs::copy(file.path(), dir.path().join(file.file_name())).expect("it can");
+        }
+        let what = damage_one(dir.path(), &mut rng);
+        let Ok((_, found)) = Wal::open_with(options(dir.path()), quick()) else {
+            refused += 1;
+            continue;
+        };
+        assert!(!found.is_new, "{round}, {what:?}");
+        assert_eq!(found.state, Some((130, 1)), "{round}, {what:?}");
+        let last = found.entries.last().expect("entries").index;
+        let from = found.entries[0].index;
+        // The oldest file may be missing, as if it had been released; the newest may be cut short, and end there.
+        let whole_from = from == first || what.1 == "removed";
+        let whole_to = last == 130 || what.1 == "cut short" && what.0.ends_with(".log");
+        assert!(
+            whole_from && whole_to,
+            "{round}, {what:?}: {from} to {last}"
+        );
+        for entry in &found.entries {
+            match &entry.body {
+                Body::Good(bytes) => assert_eq!(**bytes, body(entry.index), "{round}, {what:?}"),
+                Body::Faulty { .. } => {
+                    let named = found.faults.iter().any(|f| f.index == Some(entry.index));
+                    assert!(named, "{round}, {what:?}");
+                }
+            }
+        }
+    }
+    assert!(refused > 100, "only {refused} were refused");
 }

@@ -34,7 +34,7 @@ fn a_log_is_shown_with_its_damage() {
     let has = |text: &str, line: &str| assert!(text.contains(line), "{line} is not in\n{text}");
     has(
         &whole,
-        "state slot 1: change 1, term 3, vote 7, identity 000000000000abcd\n",
+        "state slot 1: change 1, term 3, vote 7, newest segment 1, identity 000000000000abcd\n",
     );
     has(&whole, "      4096 entry 1 term 3, 5 bytes: \"hello\"\n");
     has(&whole, "      4136 commit batch 1 from 4096, commit 0\n");
