@@ -154,12 +154,12 @@ impl Raft {
         self.log.bytes() > SENDING_LOG_BYTES_MAX && self.peers.iter().any(sending)
     }
 
-    /// A piece without an answer for an election timeout is sent again.
+    /// A piece without an answer for an election timeout (or three syncs of that member) is sent again.
     pub(super) fn retry_chunks(&mut self) {
-        let before_us = self.now_us.saturating_sub(self.timeout_us());
         for peer in self.peers.iter_mut().chain(&mut self.aid) {
+            let patience_us = self.election_us.max(3 * u64::from(peer.sync_us));
             if let Flow::Snapshot { asked_us, .. } = &mut peer.flow
-                && *asked_us < before_us
+                && *asked_us + patience_us < self.now_us
             {
                 *asked_us = 0;
             }
