@@ -378,7 +378,8 @@ impl Reactor {
         let failed = effects.failed.take();
         if std::mem::take(&mut effects.rejoin) {
             self.disk.give_up(&self.machine.known_peers());
-            self.end = Some(End::Rejoin);
+            // Who is being stopped does it at the next start.
+            self.end = self.stop_us.is_none().then_some(End::Rejoin);
         }
         if std::mem::take(&mut effects.found) {
             self.end = Some(End::Found);

@@ -321,3 +321,70 @@ fn entry(found: wal::Entry) -> Entry {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Source, Start};
+
+    fn config_of(data_dir: &Path) -> Config {
+        let args = [
+            "-name=a".to_string(),
+            format!("-data-dir={}", data_dir.display()),
+        ];
+        let source = Source {
+            args: &args,
+            env: &|_| None,
+            read: &|_| Ok(None),
+            host_name: "host",
+        };
+        match config::parse(&source) {
+            Ok(Start::Run(config)) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A directory that waits to be let in holds nothing; let in, it holds its id and founds nothing, whatever it is
+    /// started with; given up, it is new again and still founds nothing.
+    #[test]
+    fn who_a_machine_is_outlives_a_crash() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        let open = |joins| Disk::open_to(&config, joins).expect("a good directory");
+        let (disk, found) = open(true);
+        let incarnation = found.incarnation;
+        assert!(found.id == PeerId::NONE && found.snapshot.is_none());
+        drop(disk);
+        // It was not let in before the process died: the same machine asks again.
+        let (mut disk, found) = open(true);
+        assert_eq!((found.id, found.incarnation), (PeerId::NONE, incarnation));
+        disk.keep_id(PeerId(5));
+        drop(disk);
+        for joins in [true, false] {
+            let (disk, found) = open(joins);
+            assert_eq!((found.id, found.incarnation), (PeerId(5), incarnation));
+            assert!(found.snapshot.is_none() && found.entries.is_empty());
+            assert!(!disk.is_given_up());
+        }
+        let (mut disk, _) = open(false);
+        disk.give_up(&["http://a:7001".into()]);
+        drop(disk);
+        for joins in [true, false] {
+            let (disk, found) = open(joins);
+            assert_eq!(found.id, PeerId::NONE);
+            assert_ne!(found.incarnation, incarnation);
+            assert!(disk.is_given_up());
+            assert_eq!(disk.rejoin_peers(), ["http://a:7001"]);
+        }
+        let (mut disk, _) = open(false);
+        disk.keep_id(PeerId(9));
+        drop(disk);
+        let (disk, found) = open(true);
+        assert_eq!(found.id, PeerId(9));
+        drop(disk);
+        // Thrown away on demand, it founds a cluster.
+        dir::wipe(&config.data_dir).expect("wiped");
+        let (_disk, found) = open(false);
+        assert!(found.id == PeerId(1) && found.snapshot.is_some());
+    }
+}

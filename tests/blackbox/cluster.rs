@@ -318,6 +318,48 @@ fn a_removed_machine_comes_back() {
     shows(&servers[2], "a", "three");
 }
 
+/// One that was away when it was removed hears of it from its peers, and comes back as a new member as well.
+#[test]
+fn a_machine_that_is_removed_while_it_is_away() {
+    let mut servers = cluster(3, &[]);
+    put(&servers, "a", "one");
+    servers[2].kill();
+    let removed = follow(servers[1].peer_port, "DELETE", "/remove/node3", "");
+    assert_eq!(removed.expect("an answer").status(), 200);
+    put(&servers[..2], "a", "two");
+    servers[2].run();
+    shows(&servers[2], "a", "two");
+    assert!(servers[2].log().contains("as a new member"), "it was wiped");
+    assert_eq!(listed(&servers[0]).len(), 3);
+}
+
+/// Five machines go on without two of them, one of which led, whichever they are.
+#[test]
+fn two_of_five_die() {
+    let mut servers = cluster(5, &[]);
+    let mut written = 0;
+    for _ in 0..3 {
+        let first = leader_of(&servers);
+        let second = (first + 2) % 5;
+        servers[first].kill();
+        servers[second].kill();
+        for _ in 0..20 {
+            written += 1;
+            put(&servers, &format!("key{written}"), &format!("v{written}"));
+        }
+        servers[first].spawn();
+        servers[second].spawn();
+        servers[first].wait();
+        servers[second].wait();
+    }
+    for server in &servers {
+        for number in 1..=written {
+            shows(server, &format!("key{number}"), &format!("v{number}"));
+        }
+        assert_eq!(listed(server).len(), 5);
+    }
+}
+
 /// A machine whose data is gone is let in again in place of its former self, once that is silent.
 #[test]
 fn a_machine_that_lost_its_data() {
