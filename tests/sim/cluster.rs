@@ -228,7 +228,6 @@ pub struct World {
     pub phase_since_us: u64,
     pub redial_us: u64,
     pub violation: Option<Violation>,
-    #[cfg_attr(not(feature = "faults"), allow(dead_code))]
     pub plant: Plant,
     scratch: Vec<u8>,
     fx: Effects,
@@ -842,8 +841,19 @@ impl World {
         for answer in fx.answers.drain(..) {
             self.on_answer(slot, answer)?;
         }
+        let lies = self.plant.lies;
+        if lies.events_swapped {
+            fx.events.reverse();
+        }
         for delivery in fx.events.drain(..) {
+            let struck = (lies.event_lost || lies.event_twice) && self.rng.chance(20_000);
+            if struck && lies.event_lost {
+                continue;
+            }
             self.on_delivery(slot, &delivery)?;
+            if struck {
+                self.on_delivery(slot, &delivery)?;
+            }
         }
         Ok(())
     }

@@ -305,6 +305,14 @@ pub struct Lies {
     pub short_batch: bool,
     /// A truncation is forgotten: old entries come back behind a shorter new end.
     pub stale_tail: bool,
+    /// A repaired body is not written.
+    pub no_repair: bool,
+    /// A snapshot file keeps the content of the one before it.
+    pub old_snapshot: bool,
+    // -- not of the disk: what the shell does to events
+    pub event_lost: bool,
+    pub event_twice: bool,
+    pub events_swapped: bool,
 }
 
 /// A snapshot file that is being written: pieces of this machine's own, each behind its length, or the bytes of the
@@ -387,6 +395,7 @@ impl Disk {
     fn write_one(&mut self, op: Persist) {
         match op {
             Persist::State { .. } if self.lies.no_state => {}
+            Persist::Repair(_) if self.lies.no_repair => {}
             Persist::Append {
                 mut entries,
                 commit,
@@ -436,9 +445,11 @@ impl Disk {
     pub fn end_snapshot(&mut self) -> (Index, u64, Index) {
         let file = self.finishing.pop_front().expect("a file was being synced");
         let (index, size) = (file.meta.index, file.bytes.len() as u64);
+        let before = self.image.newest().filter(|_| self.lies.old_snapshot);
+        let bytes = before.map_or(file.bytes, |s| s.bytes.clone());
         let older = self.image.keep(Snapshot {
             meta: file.meta,
-            bytes: file.bytes,
+            bytes,
             in_use: true,
         });
         (index, size, Index(older))

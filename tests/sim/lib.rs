@@ -4,6 +4,7 @@ mod checks;
 mod clients;
 mod cluster;
 mod disk;
+pub mod faults;
 pub mod ledger;
 pub mod linear;
 mod model;

@@ -1,17 +1,20 @@
 //! Runs ranges of seeds and prints what they came to:
 //!
-//! `cargo run --release --example sim -- --seeds A..B [--events N] [--trace] [--each] [--hashes]`
+//! `cargo run --release --example sim -- --seeds A..B [--events N] [--trace] [--each] [--hashes] [--fault NAME]`
+//! `cargo run --profile sim --features faults --example sim -- --faults [--seeds A..B] [--limit SECONDS] [--least N]`
 //!
 //! One line a seed with `--each`; one line of the ledger at the end. A violation prints the trace of the last
-//! happenings, the check and the line that does it again, and ends the run with exit code 1.
+//! happenings, the check and the line that does it again, and ends the run with exit code 1. `--faults` plants each
+//! fault of the catalogue in turn and prints what caught it; exit code 1 if fewer than `--least` were caught.
 #[path = "lib.rs"]
 #[allow(dead_code)]
 mod sim;
 
 use sim::Plant;
+use sim::faults::{catalogue, hunt};
 use sim::ledger::Ledger;
 use sim::run::{Options, run};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 struct Args {
     seeds: std::ops::Range<u64>,
@@ -20,6 +23,10 @@ struct Args {
     each: bool,
     /// Print only seeds and trace hashes, to be compared between processes.
     hashes: bool,
+    /// Hunt the whole catalogue: the limit for each fault, and how many must be caught.
+    faults: bool,
+    limit: Duration,
+    least: usize,
 }
 
 fn parse() -> Args {
@@ -32,6 +39,9 @@ fn parse() -> Args {
         },
         each: false,
         hashes: false,
+        faults: false,
+        limit: Duration::from_secs(60),
+        least: 0,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -46,14 +56,45 @@ fn parse() -> Args {
             "--trace" => parsed.options.loud = true,
             "--each" => parsed.each = true,
             "--hashes" => parsed.hashes = true,
+            "--faults" => parsed.faults = true,
+            "--limit" => parsed.limit = Duration::from_secs(value().parse().expect("seconds")),
+            "--least" => parsed.least = value().parse().expect("a number"),
+            "--fault" => {
+                let name = value();
+                let found = catalogue().into_iter().find(|f| f.0 == name);
+                parsed.options.plant = found.expect("a fault of the catalogue").1;
+            }
             other => panic!("{other} is not known; see the head of tests/sim/main.rs"),
         }
     }
     parsed
 }
 
+fn hunt_all(args: &Args) {
+    assert!(
+        cfg!(panic = "unwind"),
+        "a caught panic must not end the hunt: use --profile sim"
+    );
+    std::panic::set_hook(Box::new(|_| {}));
+    println!("| fault | caught by | seed | events | took |\n|---|---|---|---|---|");
+    let (mut caught, mut all) = (0, 0);
+    for (name, plant) in catalogue() {
+        let found = hunt(&name, plant, &args.options, args.seeds.clone(), args.limit);
+        println!("{}", found.row());
+        all += 1;
+        caught += usize::from(found.by.is_some());
+    }
+    println!("\n{caught} of {all} caught");
+    if caught < args.least {
+        std::process::exit(1);
+    }
+}
+
 fn main() {
     let args = parse();
+    if args.faults {
+        return hunt_all(&args);
+    }
     let start = Instant::now();
     let mut ledger = Ledger::new(args.seeds.start);
     for seed in args.seeds.clone() {

@@ -1,0 +1,101 @@
+//! The catalogue of planted faults: each must be caught by one of the checks that run for every seed anyway.
+//!
+//! Those of raft are planted in raft itself (cargo feature `faults`); those of the disk and of the shell are told here
+//! by the simulated disk, or done to what leaves the core. Start at `catalogue`.
+use super::cluster::Plant;
+use super::disk::Lies;
+use super::run::{Options, run};
+use std::time::{Duration, Instant};
+
+/// Name and plant of every fault.
+pub fn catalogue() -> Vec<(String, Plant)> {
+    let lies = |set: fn(&mut Lies)| {
+        let mut lies = Lies::default();
+        set(&mut lies);
+        Plant {
+            lies,
+            ..Plant::default()
+        }
+    };
+    let mut all: Vec<(String, Plant)> = Vec::new();
+    #[cfg(feature = "faults")]
+    for fault in tern::raft::fault::Fault::ALL {
+        let plant = Plant {
+            raft: Some(*fault),
+            ..Plant::default()
+        };
+        all.push((format!("{fault:?}"), plant));
+    }
+    let told: [(&str, fn(&mut Lies)); 10] = [
+        ("DiskSyncNotDone", |l| l.no_sync = true),
+        ("DiskStateNotWritten", |l| l.no_state = true),
+        ("DiskDirectoryNotSynced", |l| l.no_directory = true),
+        ("DiskBatchCutShort", |l| l.short_batch = true),
+        ("DiskTailComesBack", |l| l.stale_tail = true),
+        ("DiskRepairForgotten", |l| l.no_repair = true),
+        ("DiskSnapshotOfAnother", |l| l.old_snapshot = true),
+        ("EventLost", |l| l.event_lost = true),
+        ("EventTwice", |l| l.event_twice = true),
+        ("EventsSwapped", |l| l.events_swapped = true),
+    ];
+    all.extend(told.map(|(name, set)| (name.to_string(), lies(set))));
+    all
+}
+
+/// What became of one fault.
+pub struct Caught {
+    pub name: String,
+    /// Check, seed, events of that seed; `None`: not caught.
+    pub by: Option<(&'static str, u64, u64)>,
+    pub seeds: u64,
+    pub took: Duration,
+}
+
+impl Caught {
+    pub fn row(&self) -> String {
+        let took = self.took.as_secs_f64();
+        match &self.by {
+            Some((check, seed, events)) => {
+                format!(
+                    "| {} | {check} | {seed} | {events} | {took:.1} s |",
+                    self.name
+                )
+            }
+            None => format!(
+                "| {} | not caught in {} seeds | | | {took:.1} s |",
+                self.name, self.seeds
+            ),
+        }
+    }
+}
+
+/// Runs seeds with a fault until a check fails, within a number of seeds and a time.
+pub fn hunt(
+    name: &str,
+    plant: Plant,
+    options: &Options,
+    seeds: std::ops::Range<u64>,
+    limit: Duration,
+) -> Caught {
+    let start = Instant::now();
+    let options = Options { plant, ..*options };
+    let mut caught = Caught {
+        name: name.to_string(),
+        by: None,
+        seeds: 0,
+        took: Duration::ZERO,
+    };
+    for seed in seeds {
+        caught.seeds += 1;
+        let report = run(seed, &options);
+        if let Some(failure) = report.failure {
+            caught.by = Some((failure.violation.check, seed, report.counts.events));
+            break;
+        }
+        if start.elapsed() > limit {
+            break;
+        }
+    }
+    caught.took = start.elapsed();
+    caught
+}
