@@ -1,7 +1,10 @@
 //! The checks on one machine's outputs: what it says must rest on what its disk holds at that moment.
+use super::cluster::Running;
 use super::disk::{Held, Image};
+use super::params::Params;
 use super::truth::{Checked, Truth, violation};
-use tern::raft::{AppendAnswer, Message, PeerId, Rpc, Term};
+use std::collections::BTreeMap;
+use tern::raft::{AppendAnswer, Index, Message, PeerId, Rpc, Term};
 
 /// What a machine shows of itself after a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,8 +53,10 @@ pub fn check_send(
             return Ok(());
         }
         let text = format!(
-            "machine {from} says {message:?} to {to:?}, its disk has {:?} {:?}",
-            image.term, image.vote
+            "machine {from} says {message:?} to {to:?}, its disk has {:?} {:?}, damaged {:?}",
+            image.term,
+            image.vote,
+            image.damaged()
         );
         violation(check, text)
     };
@@ -72,7 +77,8 @@ pub fn check_send(
             ..
         } => {
             // A log that a later term's leader has cut since may be shorter.
-            let held = image.held(matched.0) != Held::Never || matched.0 == 0;
+            let held = (image.held(matched.0) != Held::Never || matched.0 == 0)
+                && image.is_good_to(matched.0);
             durable(
                 "durable-ack",
                 image.term > term || (image.term == term && held),
@@ -131,5 +137,116 @@ pub fn describe(message: &Message) -> (&'static str, u64, u64) {
         Rpc::Fetch { index, term } => ("fetch", index.0, term.0),
         Rpc::Fetched { index, term, .. } => ("fetched", index.0, term.0),
         Rpc::Removed { id, .. } => ("removed", id.0, 0),
+    }
+}
+
+/// What a leader says of entries that its receiver has acknowledged: term and index.
+pub fn lost_entries(message: &Message) -> Option<(u64, u64)> {
+    match &message.rpc {
+        Rpc::AppendEntries { acked, .. } => Some((message.term.0, acked.0)),
+        _ => None,
+    }
+}
+
+/// A leader changes the membership only after an entry of its own term is committed, and one voter at a time.
+pub fn check_changes(run: &Running) -> Checked {
+    let seen = &run.seen;
+    if run.log.term(seen.commit) != Some(seen.term) {
+        let text = format!(
+            "machine {} changes members in term {} before it has committed in it",
+            seen.id, seen.term
+        );
+        return violation("change-before-own-commit", text);
+    }
+    let voters = |index| run.core.raft().configuration_at(Index(index)).voters();
+    let open = (seen.commit..run.log.last()).filter(|i| !voters(*i).eq(voters(*i + 1)));
+    if open.count() > 1 {
+        let text = format!("machine {} has two changes of voters under way", seen.id);
+        return violation("two-voter-changes", text);
+    }
+    Ok(())
+}
+
+/// When whom was heard by a machine.
+#[derive(Clone, Debug, Default)]
+pub struct Contact {
+    leader_us: Option<u64>,
+    /// The same with what came in this turn, whose order does not show outside.
+    leader_now_us: Option<u64>,
+    /// The candidate that an old leader has sent.
+    handed_over: Option<u64>,
+    peers: BTreeMap<u64, u64>,
+    leads_since_us: Option<u64>,
+}
+
+impl Contact {
+    pub fn on_message(&mut self, now_us: u64, from: u64, message: &Message, seen: &Seen) {
+        self.peers.insert(from, now_us);
+        match &message.rpc {
+            Rpc::AppendEntries { .. } if message.term.0 == seen.term && seen.leader == from => {
+                self.leader_now_us = Some(now_us);
+            }
+            Rpc::RequestVote {
+                hand_over: true, ..
+            } => self.handed_over = Some(from),
+            _ => {}
+        }
+    }
+
+    pub fn end_turn(&mut self) {
+        self.leader_us = self.leader_now_us;
+    }
+
+    /// Nobody is voted for while a leader was heard within an election timeout, unless that leader wants it (4.2.3).
+    pub fn check_lease(
+        &self,
+        p: &Params,
+        now_us: u64,
+        seen: &Seen,
+        to: u64,
+        message: &Message,
+    ) -> Checked {
+        let Rpc::Vote { granted: true, .. } = &message.rpc else {
+            return Ok(());
+        };
+        let live = self
+            .leader_us
+            .is_some_and(|at| now_us < at + p.election_ms * 1_000);
+        if live && self.handed_over != Some(to) && seen.leader != to && message.term.0 >= seen.term
+        {
+            let text = format!(
+                "machine {} votes for {to} though it has just heard its leader",
+                seen.id
+            );
+            return violation("vote-under-lease", text);
+        }
+        Ok(())
+    }
+
+    /// A leader that does not hear a majority for long is none any more.
+    pub fn check_quorum(
+        &mut self,
+        now_us: u64,
+        bound_us: u64,
+        seen: &Seen,
+        voters: &[u64],
+    ) -> Checked {
+        if !seen.leads {
+            self.leads_since_us = None;
+            return Ok(());
+        }
+        let since_us = *self.leads_since_us.get_or_insert(now_us);
+        let heard = |v: &&u64| {
+            **v == seen.id || self.peers.get(*v).is_some_and(|at| at + bound_us > now_us)
+        };
+        let count = voters.iter().filter(heard).count();
+        if now_us > since_us + bound_us && count <= voters.len() / 2 {
+            let text = format!(
+                "machine {} still leads term {}, heard by {count} of {voters:?}",
+                seen.id, seen.term
+            );
+            return violation("leads-without-majority", text);
+        }
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! Everything that a seed does happens in `World::step`, one input at a time; `finish_turn` is the simulator's version
 //! of the reactor's turn, with every check of one machine at its end. Clients stand in `clients.rs`, faults in
 //! `nemesis.rs`.
-use super::checks::{Seen, check_send, describe};
+use super::checks::{Contact, Seen, check_changes, check_send, describe, lost_entries};
 use super::clients::Client;
 use super::disk::{Disk, Held, Image, Lies, Snapshot, file_of, pieces};
 use super::linear::Call;
@@ -19,7 +19,7 @@ use super::workload::Want;
 use std::collections::BTreeMap;
 use tern::command::{self, Command};
 use tern::machine::*;
-use tern::raft::{self, Index, Message, PeerId, Persist, RaftRole};
+use tern::raft::{self, Index, Message, PeerId, Persist, RaftRole, Rpc};
 use tern::replica::HISTORY_BYTES_MAX;
 use tern::store::{HistoryLimits, Restore, Store};
 use tern::timer::Now;
@@ -36,6 +36,7 @@ pub struct Running {
     pub seen: Seen,
     /// Where the log ended after the last turn.
     ended: u64,
+    pub contact: Contact,
     mono_off_us: u64,
     wake_us: u64,
 }
@@ -229,6 +230,8 @@ pub struct World {
     pub redial_us: u64,
     pub violation: Option<Violation>,
     pub plant: Plant,
+    /// Whom a vote went to in this turn.
+    voted_for: Option<u64>,
     scratch: Vec<u8>,
     fx: Effects,
 }
@@ -290,6 +293,7 @@ impl World {
             redial_us: 0,
             violation: None,
             plant,
+            voted_for: None,
             scratch: Vec::new(),
             fx: Effects::default(),
         };
@@ -403,6 +407,12 @@ impl World {
         self.trace
             .note(slot, "start", image.id.0, image.last(), image.commit);
         let disk = Disk::new(image, self.hosts[slot].lies);
+        let wounded = self.hosts[slot].wound.is_some();
+        let found = self.truth.on_found(&disk.image, wounded);
+        self.fail(found);
+        if self.violation.is_some() {
+            return;
+        }
         let core = self.recover(slot, &disk.image, seed, now);
         let log_end = log.last();
         let mut run = Box::new(Running {
@@ -411,6 +421,7 @@ impl World {
             log,
             seen: Seen::default(),
             ended: log_end,
+            contact: Contact::default(),
             mono_off_us,
             wake_us: u64::MAX,
         });
@@ -685,7 +696,11 @@ impl World {
         let (what, a, b) = describe(&message);
         self.trace.note(slot, what, from, a, b);
         let epoch = self.hosts[slot].epoch;
+        let call = matches!(message.rpc, Rpc::RequestVote { .. });
+        let lost = lost_entries(&message);
         self.input(slot, epoch, |world, run, now| {
+            run.contact
+                .on_message(world.now_us, from, &message, &run.seen);
             run.core.on_message(now, PeerId(from), message);
             // Messages that are there already are taken in the same turn.
             while let Some((_, Ev::Deliver { slot: next, .. })) =
@@ -698,6 +713,20 @@ impl World {
             }
         });
         let removed = self.truth.removed.get(&from).copied();
+        if call && self.voted_for == Some(from) && removed.is_some_and(|at| at <= before.applied) {
+            let text = format!("m{slot} answers {from}, which it knows to be removed, with a vote");
+            self.fail(violation("removed-is-heard", text));
+        }
+        if let Some((term, acked)) = lost
+            && let Some(run) = self
+                .up(slot)
+                .filter(|r| r.seen.id == to && r.seen.term == term)
+            && acked > run.log.last()
+        {
+            let text =
+                format!("m{slot} goes on after it is told that it lost entries up to {acked}");
+            self.fail(violation("amnesia-unseen", text));
+        }
         if let Some(after) = self.up(slot).map(|r| r.seen)
             && removed.is_some_and(|at| at <= before.applied)
             && after.term > before.term
@@ -732,6 +761,8 @@ impl World {
         let message = raft::wire::decode(&bytes).expect("it was encoded by a machine");
         let (what, a, b) = describe(&message);
         self.trace.note(slot, what, from, a, b);
+        run.contact
+            .on_message(self.now_us, from, &message, &run.seen);
         run.core.on_message(now, PeerId(from), message);
     }
 
@@ -745,6 +776,7 @@ impl World {
         };
         let now = self.now_of(slot, run.mono_off_us);
         let mut fx = std::mem::take(&mut self.fx);
+        self.voted_for = None;
         let (mut removed, mut stopped, mut lost) = (false, false, false);
         for _ in 0..2 {
             fx.clear();
@@ -758,6 +790,7 @@ impl World {
         }
         self.fx = fx;
         run.ended = run.log.last();
+        run.contact.end_turn();
         let due = run.core.next_deadline();
         if due != u64::MAX {
             let at = due.saturating_sub(run.mono_off_us).max(self.now_us);
@@ -807,13 +840,14 @@ impl World {
             self.carry_snapshot(slot, run, out);
         }
         let who = run.seen.id;
+        let mut changed = false;
         for op in &fx.persist {
             match op {
                 Persist::State { .. } => {}
                 Persist::Append { entries, .. } => {
-                    for entry in entries {
-                        self.note_change(slot, entry);
-                    }
+                    let changes = entries.iter().filter(|e| self.note_change(slot, e));
+                    changed |= changes.count() > 0;
+                    self.truth.on_cut(who, entries);
                     self.truth
                         .on_appended(who, &mut run.log, run.seen.commit, entries)?;
                 }
@@ -833,9 +867,18 @@ impl World {
         run.disk.append(&mut fx.persist, fx.lsn);
         let before = run.seen;
         run.seen = seen_of(&run.core);
+        if changed && run.seen.leads {
+            check_changes(run)?;
+        }
         self.look(slot, run, &before, fx)?;
         for (to, message) in fx.send.drain(..) {
             check_send(&run.disk.image, &self.truth, who, to, &message)?;
+            run.contact
+                .check_lease(&self.p, self.now_us, &run.seen, to.0, &message)?;
+            self.truth.on_sent(who, &message);
+            if matches!(message.rpc, Rpc::Vote { .. }) {
+                self.voted_for = Some(to.0);
+            }
             self.send(slot, who, to, &message);
         }
         for answer in fx.answers.drain(..) {
@@ -859,20 +902,21 @@ impl World {
     }
 
     /// Changes of membership are worth a line of the trace.
-    fn note_change(&mut self, slot: usize, entry: &raft::Entry) {
+    fn note_change(&mut self, slot: usize, entry: &raft::Entry) -> bool {
         let raft::Body::Good(bytes) = &entry.body else {
-            return;
+            return false;
         };
         if !command::is_membership(bytes) {
-            return;
+            return false;
         }
         let (what, id) = match command::decode(bytes) {
             Ok(Command::Join { replaces, .. }) => ("appends join", replaces),
             Ok(Command::Promote { id }) => ("appends promote", id),
             Ok(Command::Remove { id }) => ("appends remove", id),
-            _ => return,
+            _ => return false,
         };
         self.trace.note(slot, what, entry.index.0, entry.term.0, id);
+        true
     }
 
     fn carry_snapshot(&mut self, slot: usize, run: &mut Running, out: SnapshotOut) {
@@ -927,6 +971,17 @@ impl World {
                 "durable-commit"
             };
             self.check_commit(slot, run, check, (before.commit + 1, seen.commit))?;
+        }
+        if seen.leads && before.leads && seen.term == before.term && seen.commit > before.commit {
+            // Thesis 3.6.2: a leader commits entries of its own term by counting, older ones only with them.
+            let term = run.log.term(seen.commit);
+            if term != Some(seen.term) {
+                let text = format!(
+                    "m{slot} commits {} of term {term:?} in term {}",
+                    seen.commit, seen.term
+                );
+                return violation("commit-of-own-term", text);
+            }
         }
         if seen.leads && (!before.leads || seen.term != before.term) {
             self.trace
@@ -1000,6 +1055,16 @@ impl World {
         };
         self.scratch.clear();
         raft::wire::encode(message, &mut self.scratch);
+        if let Rpc::Fetched {
+            found: raft::Found::Body(_),
+            ..
+        } = &message.rpc
+            && self.phase == Phase::Faults
+            && self.rng.chance(200_000)
+        {
+            // A peer's memory is no better than its disk: a body that does not match must not be taken.
+            *self.scratch.last_mut().expect("a message has bytes") ^= 0x55;
+        }
         self.trace.hash.add_bytes(&self.scratch);
         let times = self.net.route(&mut self.rng, self.now_us, slot, target);
         for time in times.into_iter().flatten() {

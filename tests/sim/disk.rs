@@ -68,6 +68,27 @@ impl Image {
         self.snapshots.iter().rev().find(|s| s.in_use)
     }
 
+    /// Whether no entry up to `index` is damaged; those that are in the snapshot do not matter.
+    pub fn is_good_to(&self, index: u64) -> bool {
+        let behind = self.newest().map_or(0, |s| s.meta.index.0);
+        let matters = |r: &&Rec| r.entry.index.0 > behind && r.entry.index.0 <= index;
+        self.faulty == 0
+            || self
+                .recs
+                .iter()
+                .filter(matters)
+                .all(|r| matches!(r.entry.body, Body::Good(_)))
+    }
+
+    /// The damaged entries.
+    pub fn damaged(&self) -> Vec<u64> {
+        let recs = self
+            .recs
+            .iter()
+            .filter(|r| !matches!(r.entry.body, Body::Good(_)));
+        recs.map(|r| r.entry.index.0).collect()
+    }
+
     /// The last index that is held in any form.
     pub fn last(&self) -> u64 {
         let behind = self.newest().map_or(0, |s| s.meta.index.0);

@@ -48,6 +48,7 @@ impl World {
             }
             Phase::Faults | Phase::Done => {}
         }
+        self.check_leaders();
         if self.now_us >= self.redial_us {
             self.redial_us = self.now_us + 2 * self.election_us();
             self.redial();
@@ -94,6 +95,26 @@ impl World {
                     },
                 );
             }
+        }
+    }
+
+    /// No leader goes on for long without a majority.
+    fn check_leaders(&mut self) {
+        let p = &self.p;
+        let sync_us = p.sync_us_max + p.slow_us_max + self.election_us();
+        let bound_us = 3 * self.election_us().max(3 * sync_us);
+        for slot in 0..self.hosts.len() {
+            if self.hosts[slot].paused_until_us + bound_us > self.now_us {
+                continue;
+            }
+            let now_us = self.now_us;
+            let Place::Up(run) = &mut self.hosts[slot].place else {
+                continue;
+            };
+            let voters: Vec<u64> = run.core.configuration().voters().map(|v| v.0).collect();
+            let seen = run.seen;
+            let checked = run.contact.check_quorum(now_us, bound_us, &seen, &voters);
+            self.fail(checked);
         }
     }
 
@@ -465,13 +486,21 @@ impl World {
         let Some(image) = self.image(slot) else {
             return;
         };
-        let (first, last) = (image.first, image.last());
+        let behind = image.newest().map_or(0, |s| s.meta.index.0);
+        let (first, last) = (image.first.max(behind + 1), image.last());
         let count = self.rng.range(1, 4);
         for _ in 0..count {
             if last < first {
                 return;
             }
-            let index = self.rng.range(first, last);
+            // Half of them near the end, where it is open what is committed.
+            let near = last.saturating_sub(8).max(first);
+            let from = if self.rng.chance(500_000) {
+                near
+            } else {
+                first
+            };
+            let index = self.rng.range(from, last);
             let safe = self.holders(slot, index) > (self.voters().len() / 2).saturating_sub(1)
                 || index > self.truth.committed();
             if safe && let Place::Down(image) = &mut self.hosts[slot].place {

@@ -9,7 +9,7 @@ use super::rng::hash_bytes;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use tern::command::Command;
-use tern::raft::{Body, Entry, SnapshotMeta};
+use tern::raft::{AppendAnswer, Body, Entry, Message, Rpc, SnapshotMeta};
 
 /// A check that failed.
 #[derive(Clone, Debug)]
@@ -118,6 +118,8 @@ pub struct Truth {
     pub model: Model,
     pub views: super::views::Views,
     pub membership_changes: u64,
+    /// By id: the term and the highest entry that it has acknowledged to its leader.
+    acked: BTreeMap<u64, (u64, u64)>,
     /// As last committed.
     pub active_size: Option<u32>,
 }
@@ -224,6 +226,57 @@ impl Truth {
                 return violation("log-matching", text);
             }
             Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A machine acknowledges entries.
+    pub fn on_sent(&mut self, who: u64, message: &Message) {
+        if let Rpc::AppendReply {
+            answer: AppendAnswer::Accepted { matched, .. },
+            ..
+        } = &message.rpc
+        {
+            let acked = self.acked.entry(who).or_default();
+            acked.0 = acked.0.max(message.term.0);
+            acked.1 = acked.1.max(matched.0);
+        }
+    }
+
+    /// A newer leader's log takes the place of acknowledged entries.
+    pub fn on_cut(&mut self, who: u64, entries: &[Entry]) {
+        if let (Some(acked), Some(first)) = (self.acked.get_mut(&who), entries.first()) {
+            acked.1 = acked.1.min(first.index.0 - 1);
+        }
+    }
+
+    /// What a start finds on a disk: what was acknowledged, and entries that were appended there.
+    pub fn on_found(&self, image: &Image, wounded: bool) -> Checked {
+        let (who, last) = (image.id.0, image.last());
+        let (term, acked) = self.acked.get(&who).copied().unwrap_or_default();
+        if !wounded && (last < acked || image.term.0 < term) {
+            let text = format!(
+                "machine {who} has acknowledged {acked} in term {term}, its disk ends at {last}"
+            );
+            return violation("acknowledged-entry-lost", text);
+        }
+        let mut prev_term = None;
+        for rec in &image.recs {
+            let (index, term) = (rec.entry.index.0, rec.entry.term.0);
+            let known = self.find(index, term);
+            let good = matches!(rec.entry.body, Body::Good(_));
+            let same = known.is_some_and(|k| {
+                (!good || k.hash == rec.hash) && prev_term.is_none_or(|p| p == k.prev_term)
+            });
+            if !same {
+                return violation(
+                    "found-entry",
+                    format!(
+                        "machine {who} finds an entry {index} of term {term} that it never had there"
+                    ),
+                );
+            }
+            prev_term = Some(term);
         }
         Ok(())
     }
