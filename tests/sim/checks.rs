@@ -173,8 +173,8 @@ pub struct Contact {
     leader_us: Option<u64>,
     /// The same with what came in this turn, whose order does not show outside.
     leader_now_us: Option<u64>,
-    /// The candidate that an old leader has sent.
-    handed_over: Option<u64>,
+    /// Who asked in this turn whether it would be voted for.
+    asked: Vec<u64>,
     peers: BTreeMap<u64, u64>,
     leads_since_us: Option<u64>,
 }
@@ -186,18 +186,18 @@ impl Contact {
             Rpc::AppendEntries { .. } if message.term.0 == seen.term && seen.leader == from => {
                 self.leader_now_us = Some(now_us);
             }
-            Rpc::RequestVote {
-                hand_over: true, ..
-            } => self.handed_over = Some(from),
+            Rpc::RequestVote { pre: true, .. } => self.asked.push(from),
             _ => {}
         }
     }
 
     pub fn end_turn(&mut self) {
         self.leader_us = self.leader_now_us;
+        self.asked.clear();
     }
 
-    /// Nobody is voted for while a leader was heard within an election timeout, unless that leader wants it (4.2.3).
+    /// Nobody who asks is promised a vote while a leader was heard within an election timeout (4.2.3). Only promises
+    /// given in the turn of the request are looked at: others may have waited for a sync.
     pub fn check_lease(
         &self,
         p: &Params,
@@ -206,16 +206,19 @@ impl Contact {
         to: u64,
         message: &Message,
     ) -> Checked {
-        let Rpc::Vote { granted: true, .. } = &message.rpc else {
-            return Ok(());
-        };
+        let promise = matches!(
+            &message.rpc,
+            Rpc::Vote {
+                granted: true,
+                pre: true
+            }
+        );
         let live = self
             .leader_us
             .is_some_and(|at| now_us < at + p.election_ms * 1_000);
-        if live && self.handed_over != Some(to) && seen.leader != to && message.term.0 >= seen.term
-        {
+        if promise && live && self.asked.contains(&to) && seen.leader != 0 {
             let text = format!(
-                "machine {} votes for {to} though it has just heard its leader",
+                "machine {} would vote for {to} though it has just heard its leader",
                 seen.id
             );
             return violation("vote-under-lease", text);

@@ -683,6 +683,7 @@ impl World {
         };
         let (meta, bytes) = (snapshot.meta.clone(), snapshot.bytes.len() as u64);
         let store = Box::new(self.restore(snapshot));
+        self.truth.on_replaced(run.seen.id, meta.index.0);
         self.counts.installs += 1;
         run.core
             .on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });

@@ -250,6 +250,13 @@ impl Truth {
         }
     }
 
+    /// A snapshot takes the place of a log that does not lead up to it.
+    pub fn on_replaced(&mut self, who: u64, index: u64) {
+        if let Some(acked) = self.acked.get_mut(&who) {
+            acked.1 = acked.1.min(index);
+        }
+    }
+
     /// What a start finds on a disk: what was acknowledged, and entries that were appended there.
     pub fn on_found(&self, image: &Image, wounded: bool) -> Checked {
         let (who, last) = (image.id.0, image.last());
