@@ -97,6 +97,8 @@ pub struct Conn {
     stream: TcpStream,
     /// What has come and has not been looked at.
     input: Vec<u8>,
+    /// How long it waits before it takes the other side for gone; without it, until the deadline, which fails the test.
+    patience: Option<Duration>,
 }
 
 impl Conn {
@@ -116,7 +118,15 @@ impl Conn {
         Conn {
             stream,
             input: Vec::new(),
+            patience: None,
         }
+    }
+
+    /// One that gives up after a while.
+    pub fn impatient(port: u16, patience: Duration) -> Option<Conn> {
+        let mut conn = Conn::try_open(port)?;
+        conn.patience = Some(patience);
+        Some(conn)
     }
 
     /// False when the other side is gone.
@@ -136,8 +146,9 @@ impl Conn {
 
     /// Reads more; false at the end, or when the other side is gone.
     fn fill(&mut self) -> bool {
+        let patience = self.patience.unwrap_or(DEADLINE);
         self.stream
-            .set_read_timeout(Some(DEADLINE))
+            .set_read_timeout(Some(patience))
             .expect("a socket option");
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
@@ -148,6 +159,7 @@ impl Conn {
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
             Err(error) if error.kind() == ErrorKind::Interrupted => true,
+            Err(error) if error.kind() == ErrorKind::WouldBlock && self.patience.is_some() => false,
             Err(error) => panic!("no answer: {error}; so far: {:?}", self.so_far()),
         }
     }

@@ -4,18 +4,26 @@
 //! byte, so that it can send what no library would. `conformance` replays the recorded answers of etcd 0.4.9; `keys`,
 //! `watch` and `framing` ask what no recording shows; `restart` kills it under load; `start` gives it bad flags and bad
 //! directories; `disk` fills its disk, `powercut` takes the power away; `cluster` starts three of
-//! them, `outage` kills them.
+//! them, `outage` kills them, `histories` has
+//! what clients were told meanwhile checked.
 mod client;
 mod cluster;
 mod conformance;
 mod disk;
 mod framing;
+mod histories;
 mod keys;
 mod limits;
+#[allow(dead_code)]
+#[path = "../sim/linear.rs"]
+mod linear;
 mod outage;
 mod powercut;
 mod record;
 mod restart;
+#[allow(dead_code)]
+#[path = "../sim/rng.rs"]
+mod rng;
 mod server;
 mod snapshots;
 mod start;

@@ -1,0 +1,273 @@
+//! Histories of real clusters: clients read and write a few keys through whoever leads while leaders are killed and
+//! stopped; what they were told must be explainable by one register a key (the simulator's checker).
+//!
+//! Only linearizable reads take part. What is refused as not carried out is left out, so a refusal that was carried out
+//! after all shows; what is left open may have happened or not. `TERN_HISTORY_S` sets the seconds.
+use crate::client::{Answer, Conn, form, request, until};
+use crate::linear::{Act, Call, Res, Value, Verdict, check, smallest};
+use crate::rng::Rng;
+use crate::server::Server;
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What all clients share.
+struct Shared {
+    ports: Vec<u16>,
+    /// Logical time: orders calls and returns as real time does, and never gives two the same.
+    clock: AtomicU64,
+    /// The next value; none is written twice.
+    value: AtomicU32,
+    operations: AtomicU64,
+    calls: Mutex<BTreeMap<u64, Vec<Call>>>,
+    stop: AtomicBool,
+}
+
+/// Operations on one key before the next key's turn: keeps the histories short.
+const OPERATIONS_A_KEY: u64 = 200;
+const CLIENTS: usize = 5;
+/// How long a client waits: longer than an election, shorter than a stopped leader stays stopped.
+const PATIENCE: Duration = Duration::from_millis(900);
+
+/// What became of a request.
+enum Asked {
+    Answered(Answer),
+    /// Sent, and no answer came.
+    Open,
+    /// Nobody listened.
+    NotSent,
+}
+
+/// What a client knows of an operation.
+enum Told {
+    Res(Res),
+    /// Not carried out, for certain.
+    Refused,
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// One request, sent on to wherever it is redirected.
+    fn ask(&self, machine: usize, bytes: &[u8]) -> Asked {
+        let mut port = self.ports[machine % self.ports.len()];
+        loop {
+            let Some(mut conn) = Conn::impatient(port, PATIENCE) else {
+                return Asked::NotSent;
+            };
+            let sent = conn.try_send(bytes);
+            let answer = if sent { conn.try_answer(false) } else { None };
+            let Some(answer) = answer else {
+                return Asked::Open;
+            };
+            if answer.status() != 307 {
+                return Asked::Answered(answer);
+            }
+            let location = answer.head.header("Location").expect("a location");
+            let host = location
+                .strip_prefix("http://127.0.0.1:")
+                .expect("an address");
+            port = host
+                .split('/')
+                .next()
+                .and_then(|port| port.parse().ok())
+                .expect("a port");
+        }
+    }
+}
+
+fn value_of(node: &serde_json::Value) -> Option<Value> {
+    node["value"]
+        .as_str()
+        .map(|value| value.parse().expect("a number"))
+}
+
+fn told(act: Act, asked: &Asked) -> Told {
+    let answer = match asked {
+        Asked::Answered(answer) => answer,
+        Asked::Open => return Told::Res(Res::Unknown),
+        Asked::NotSent => return Told::Refused,
+    };
+    let json = answer.json();
+    Told::Res(match (answer.status(), json["errorCode"].as_u64(), act) {
+        (200, None, Act::Get) => Res::Value(value_of(&json["node"])),
+        (404, Some(100), Act::Get) => Res::Value(None),
+        (200 | 201, None, _) => Res::Done(value_of(&json["prevNode"])),
+        (412, Some(105), _) => Res::Exists,
+        (412, Some(101), _) => Res::Differs,
+        (404, Some(100), _) => Res::Missing,
+        (500, Some(300), _) if json["cause"] == "outcome unknown" => Res::Unknown,
+        (500, Some(300 | 301), _) => return Told::Refused,
+        other => panic!("{other:?}: {}", answer.text()),
+    })
+}
+
+fn bytes(act: Act, target: &str) -> Vec<u8> {
+    match act {
+        Act::Get => request("GET", &format!("{target}?quorum=true"), &[], b""),
+        Act::Set(value) => form("PUT", target, &format!("value={value}")),
+        Act::Create(value) => form("PUT", target, &format!("value={value}&prevExist=false")),
+        Act::Update(value) => form("PUT", target, &format!("value={value}&prevExist=true")),
+        Act::Swap { from, to } => form("PUT", target, &format!("value={to}&prevValue={from}")),
+        Act::Delete => request("DELETE", target, &[], b""),
+        Act::CompareDelete { from } => {
+            request("DELETE", &format!("{target}?prevValue={from}"), &[], b"")
+        }
+    }
+}
+
+/// One client: one operation after another.
+fn client(shared: &Shared, seed: u64) {
+    let mut rng = Rng::new(seed);
+    // The value it saw last, and of which key.
+    let mut seen = (0, 0);
+    while !shared.stop.load(Ordering::Relaxed) {
+        let key = shared.operations.fetch_add(1, Ordering::Relaxed) / OPERATIONS_A_KEY;
+        let value = shared.value.fetch_add(1, Ordering::Relaxed);
+        let from = if seen.0 == key { seen.1 } else { 0 };
+        let act = match rng.next() % 10 {
+            0..4 => Act::Get,
+            4 | 5 => Act::Set(value),
+            6 => Act::Create(value),
+            7 => Act::Swap { from, to: value },
+            8 => Act::Update(value),
+            _ if rng.next().is_multiple_of(2) => Act::Delete,
+            _ => Act::CompareDelete { from },
+        };
+        let called = shared.now();
+        let bytes = bytes(act, &format!("/v2/keys/h/{key}"));
+        let asked = shared.ask(rng.next() as usize % 3, &bytes);
+        let returned = shared.now();
+        let Told::Res(res) = told(act, &asked) else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        match (act, res) {
+            (Act::Get, Res::Unknown) => continue,
+            (_, Res::Value(Some(value))) => seen = (key, value),
+            _ => {}
+        }
+        let index = match &asked {
+            Asked::Answered(answer) => answer.head.header("X-Etcd-Index"),
+            Asked::Open | Asked::NotSent => None,
+        };
+        let index = index.and_then(|index| index.parse().ok());
+        let call = Call {
+            act,
+            res,
+            called,
+            returned: if res == Res::Unknown {
+                u64::MAX
+            } else {
+                returned
+            },
+            hint: index.unwrap_or(u64::MAX),
+        };
+        let mut calls = shared.calls.lock().expect("nobody panics");
+        calls.entry(key).or_default().push(call);
+    }
+}
+
+/// Ends the clients, also when a test fails in their midst.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn leader(servers: &[Server]) -> usize {
+    until("there is a leader", || {
+        servers.iter().position(|server| {
+            let conn = Conn::impatient(server.client_port, PATIENCE);
+            let answer = conn.and_then(|mut conn| conn.try_ask("GET", "/v2/stats/self", ""));
+            answer.is_some_and(|answer| answer.json()["state"] == "leader")
+        })
+    })
+}
+
+/// One disturbance: a leader or a follower is killed and started, or stopped for longer than an election takes and
+/// continued: it wakes as a leader that does not know that it has been deposed.
+fn disturb(servers: &mut [Server], rng: &mut Rng) {
+    let leader = leader(servers);
+    let other = (leader + 1 + rng.next() as usize % 2) % 3;
+    let machine = if rng.next().is_multiple_of(3) {
+        other
+    } else {
+        leader
+    };
+    if rng.next().is_multiple_of(2) {
+        servers[machine].kill();
+        std::thread::sleep(Duration::from_millis(rng.next() % 600));
+        servers[machine].run();
+    } else {
+        servers[machine].signal(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(400 + rng.next() % 1_200));
+        servers[machine].signal(Signal::CONT);
+    }
+}
+
+#[test]
+fn histories_are_linearizable() {
+    let seconds = std::env::var("TERN_HISTORY_S").map_or(8, |n| n.parse().expect("a number"));
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let mut servers: Vec<Server> = Vec::new();
+    for machine in 1..=3 {
+        let peers: Vec<String> = servers
+            .iter()
+            .map(|s| format!("127.0.0.1:{}", s.peer_port))
+            .collect();
+        let peers = format!("-peers={}", peers.join(","));
+        let mut args = vec!["-snapshot-count=300"];
+        if machine > 1 {
+            args.push(&peers);
+        }
+        let mut server = Server::prepare_as(&format!("node{machine}"), &args);
+        server.run();
+        servers.push(server);
+    }
+    let shared = Shared {
+        ports: servers.iter().map(|server| server.client_port).collect(),
+        clock: AtomicU64::new(1),
+        value: AtomicU32::new(1),
+        operations: AtomicU64::new(0),
+        calls: Mutex::new(BTreeMap::new()),
+        stop: AtomicBool::new(false),
+    };
+    std::thread::scope(|scope| {
+        let _stop = Stop(&shared.stop);
+        for number in 0..CLIENTS as u64 {
+            let shared = &shared;
+            scope.spawn(move || client(shared, seed * 100 + number));
+        }
+        let mut rng = Rng::new(seed);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(seconds) {
+            std::thread::sleep(Duration::from_millis(rng.next() % 800));
+            disturb(&mut servers, &mut rng);
+        }
+    });
+    let calls = shared.calls.into_inner().expect("nobody panics");
+    let (mut known, mut open) = (0, 0);
+    for (key, calls) in &calls {
+        known += calls.iter().filter(|call| call.res != Res::Unknown).count();
+        match check(calls, 20_000_000) {
+            Verdict::Linearizable => {}
+            Verdict::Open => open += 1,
+            Verdict::Violation => panic!("seed {seed}: key {key}:{}", smallest(calls)),
+        }
+    }
+    println!("{} keys, {known} operations, {open} given up", calls.len());
+    assert!(known >= 300, "{known} operations are too few");
+    assert!(
+        open * 10 <= calls.len(),
+        "{open} of {} histories were too hard",
+        calls.len()
+    );
+}
