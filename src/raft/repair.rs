@@ -4,7 +4,8 @@
 //! by its full log. A damaged entry that cannot have been committed is cut. Start reading at `start_repair`.
 use super::fault::Fault;
 use super::progress::Progress;
-use super::{Body, Entry, Found, Index, PeerId, Persist, Raft, RaftRole, Rpc, Term};
+use super::{Body, Configuration, Entry, Found, Index, PeerId, Persist, Raft, RaftRole, Rpc, Term};
+use std::collections::BTreeSet;
 
 /// How many entries are asked for at a time.
 const ASKED_MAX: usize = 32;
@@ -45,8 +46,9 @@ impl Raft {
             true => u64::MAX,
             false => self.now_us + self.timeout_us(),
         };
-        let members = self.configuration().members.iter().map(|m| m.id);
-        let others: Vec<PeerId> = members.filter(|id| *id != self.id).collect();
+        // Those too whose removal may not be committed: they may have it, and `is_nowhere` must hear them.
+        let members = self.open_configurations().flat_map(|c| &c.members);
+        let others: BTreeSet<PeerId> = members.map(|m| m.id).filter(|m| *m != self.id).collect();
         for index in missing {
             let term = self.log.term_at(index).expect("a damaged entry is here");
             for to in &others {
@@ -169,6 +171,13 @@ impl Raft {
         }
     }
 
+    /// The configurations that may be in force: the last that is known to be committed, and those behind it.
+    fn open_configurations(&self) -> impl Iterator<Item = &Configuration> {
+        let open = self.configurations.iter().rev();
+        let open = open.take_while(|(at, _)| *at > self.commit_index);
+        open.map(|(_, c)| c).chain([self.committed_configuration()])
+    }
+
     /// A majority without this member never had the entry, or nobody else did: it was not committed. That must stay so: a
     /// leader that has it and counts what this member acknowledged before its restart could still bring it to those who
     /// said no. So the majority must be of members whose term is past every such leader's; and nobody else means all who
@@ -180,9 +189,7 @@ impl Raft {
         let past = latest.voters().filter(|v| said(*v, true)).count();
         // The damaged entry may have made the learner of two voters the third.
         let few = latest.voters().count() <= 2;
-        let open = self.configurations.iter().rev();
-        let open = open.take_while(|(at, _)| *at > self.commit_index);
-        let known = open.map(|(_, c)| c).chain([self.committed_configuration()]);
+        let known = self.open_configurations();
         let mut others = known.flat_map(|c| c.members.iter().filter(|m| m.voter || few));
         past >= latest.majority() || others.all(|m| m.id == self.id || said(m.id, false))
     }

@@ -70,7 +70,13 @@ impl Image {
 
     /// Whether no entry up to `index` is damaged; those that are in the snapshot do not matter.
     pub fn is_good_to(&self, index: u64) -> bool {
-        let behind = self.newest().map_or(0, |s| s.meta.index.0);
+        // Recovery uses the leader's snapshot as soon as it is in place.
+        let behind = self
+            .snapshots
+            .iter()
+            .map(|s| s.meta.index.0)
+            .max()
+            .unwrap_or(0);
         let matters = |r: &&Rec| r.entry.index.0 > behind && r.entry.index.0 <= index;
         self.faulty == 0
             || self
