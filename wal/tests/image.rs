@@ -66,8 +66,12 @@ fn body(index: u64) -> Vec<u8> {
 /// Whether a copy of the image holds everything that was acknowledged.
 fn holds(copy: &Path, mount: PathBuf, kind: &str, released: u64, acked: u64) -> bool {
     let mount = Mount::new(copy, mount, kind);
-    let Ok((wal, found)) = open(mount.0.join("log"), None) else {
-        return false;
+    let (wal, found) = match open(mount.0.join("log"), None) {
+        Ok(opened) => opened,
+        Err(refused) => {
+            println!("{refused}");
+            return false;
+        }
     };
     drop(wal);
     let good = |e: &wal::Entry| e.body == Body::Good(body(e.index).into());
@@ -90,13 +94,16 @@ fn cuts(kind: &str, lie: bool) -> u64 {
     let done = Rc::new(Cell::new(0));
     let hook: Hook = {
         let (acked, lost, done) = (acked.clone(), lost.clone(), done.clone());
-        let (kind, copy) = (kind.to_string(), dir.path().join("copy"));
+        let (kind, copies) = (kind.to_string(), dir.path().to_path_buf());
         let (image, at) = (image.clone(), dir.path().join("after"));
         let mut rng = Rng(1);
         let cut = move || {
             let (released, acked) = acked.get();
+            // A name for each: a loop device that still hangs on an older copy would be used again, with its cache.
+            let copy = copies.join(format!("copy-{}", done.get()));
             run("cp", &["--sparse=always", text(&image), text(&copy)]);
             let whole = holds(&copy, at.clone(), &kind, released, acked);
+            std::fs::remove_file(&copy).expect("it can");
             lost.set(lost.get() + u64::from(!whole));
             done.set(done.get() + 1);
         };
