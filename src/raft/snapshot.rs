@@ -267,9 +267,10 @@ impl Raft {
             true => self.configuration().clone(),
             false => meta.configuration.clone(),
         };
-        self.configurations
-            .retain(|(at, _)| keep_tail && *at > index);
-        self.configurations.insert(0, (index, configuration));
+        // Those behind were made from what damaged entries left of the ones before them.
+        self.configurations.clear();
+        self.configurations.push((index, configuration));
+        self.rebuild_configurations(index.next());
         self.snapshot = meta;
         self.commit_index = self.commit_index.max(index);
         self.verified = self.verified.max(index);

@@ -873,7 +873,17 @@ impl World {
         }
         self.look(slot, run, &before, fx)?;
         for (to, message) in fx.send.drain(..) {
-            check_send(&run.disk.image, &self.truth, who, to, &message)?;
+            let sent = check_send(&run.disk.image, &self.truth, who, to, &message);
+            sent.map_err(|mut found| {
+                let members = run.core.configuration().members.iter();
+                let members: Vec<_> = members.map(|m| (m.id.0, m.voter)).collect();
+                found.text += &format!(
+                    " ({:?}, log to {}, members {members:?})",
+                    run.seen,
+                    run.log.last()
+                );
+                found
+            })?;
             run.contact
                 .check_lease(&self.p, self.now_us, &run.seen, to.0, &message)?;
             self.truth.on_sent(who, &message);
