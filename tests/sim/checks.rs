@@ -180,10 +180,25 @@ pub struct Contact {
 }
 
 impl Contact {
-    pub fn on_message(&mut self, now_us: u64, from: u64, message: &Message, seen: &Seen) {
+    /// A removed sender is not heard.
+    pub fn on_message(
+        &mut self,
+        now_us: u64,
+        from: u64,
+        message: &Message,
+        run: &Seen,
+        truth: &Truth,
+    ) {
+        if truth
+            .removed
+            .get(&from)
+            .is_some_and(|at| *at <= run.applied)
+        {
+            return;
+        }
         self.peers.insert(from, now_us);
         match &message.rpc {
-            Rpc::AppendEntries { .. } if message.term.0 == seen.term && seen.leader == from => {
+            Rpc::AppendEntries { .. } if message.term.0 == run.term && run.leader == from => {
                 self.leader_now_us = Some(now_us);
             }
             Rpc::RequestVote { pre: true, .. } => self.asked.push(from),

@@ -701,7 +701,7 @@ impl World {
         let lost = lost_entries(&message);
         self.input(slot, epoch, |world, run, now| {
             run.contact
-                .on_message(world.now_us, from, &message, &run.seen);
+                .on_message(world.now_us, from, &message, &run.seen, &world.truth);
             run.core.on_message(now, PeerId(from), message);
             // Messages that are there already are taken in the same turn.
             while let Some((_, Ev::Deliver { slot: next, .. })) =
@@ -763,7 +763,7 @@ impl World {
         let (what, a, b) = describe(&message);
         self.trace.note(slot, what, from, a, b);
         run.contact
-            .on_message(self.now_us, from, &message, &run.seen);
+            .on_message(self.now_us, from, &message, &run.seen, &self.truth);
         run.core.on_message(now, PeerId(from), message);
     }
 

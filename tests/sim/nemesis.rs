@@ -68,7 +68,9 @@ impl World {
             };
             let (id, empty) = (run.seen.id, run.log.last() == 0);
             let alone_us = self.now_us - self.hosts[slot].started_us;
-            if empty && alone_us > FORGOTTEN * self.election_us() {
+            // A member with a damaged entry may have to hear from every other that it never had it.
+            let whole = (0..self.hosts.len()).all(|s| self.image(s).is_none_or(|i| i.faulty == 0));
+            if empty && whole && alone_us > FORGOTTEN * self.election_us() {
                 self.trace.note(slot, "forgotten", id, 0, 0);
                 self.leave(slot, true);
                 continue;
