@@ -7,15 +7,15 @@ use super::disk::Lies;
 use super::run::{Options, run};
 use std::time::{Duration, Instant};
 
+/// Plants one fault of the disk or the shell.
+type Lie = fn(&mut Lies);
+
 /// Name and plant of every fault.
 pub fn catalogue() -> Vec<(String, Plant)> {
-    let lies = |set: fn(&mut Lies)| {
-        let mut lies = Lies::default();
-        set(&mut lies);
-        Plant {
-            lies,
-            ..Plant::default()
-        }
+    let lies = |set: Lie| {
+        let mut plant = Plant::default();
+        set(&mut plant.lies);
+        plant
     };
     let mut all: Vec<(String, Plant)> = Vec::new();
     #[cfg(feature = "faults")]
@@ -26,7 +26,7 @@ pub fn catalogue() -> Vec<(String, Plant)> {
         };
         all.push((format!("{fault:?}"), plant));
     }
-    let told: [(&str, fn(&mut Lies)); 10] = [
+    let told: [(&str, Lie); 10] = [
         ("DiskSyncNotDone", |l| l.no_sync = true),
         ("DiskStateNotWritten", |l| l.no_state = true),
         ("DiskDirectoryNotSynced", |l| l.no_directory = true),
