@@ -177,6 +177,7 @@ pub struct Contact {
     asked: Vec<u64>,
     peers: BTreeMap<u64, u64>,
     leads_since_us: Option<u64>,
+    voters: Vec<u64>,
 }
 
 impl Contact {
@@ -252,6 +253,11 @@ impl Contact {
         if !seen.leads {
             self.leads_since_us = None;
             return Ok(());
+        }
+        if *voters != *self.voters {
+            // Whoever was not heard before may count now.
+            self.voters = voters.to_vec();
+            self.leads_since_us = None;
         }
         let since_us = *self.leads_since_us.get_or_insert(now_us);
         let heard = |v: &&u64| {

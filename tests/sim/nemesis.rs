@@ -103,8 +103,14 @@ impl World {
     /// No leader goes on for long without a majority.
     fn check_leaders(&mut self) {
         let p = &self.p;
-        let sync_us = p.sync_us_max + p.slow_us_max + self.election_us();
-        let bound_us = 3 * self.election_us().max(3 * sync_us);
+        // A leader waits for three of the slowest syncs, which a pause may have made slow.
+        let pause_us = if p.blows.iter().any(|b| b.0 == Blow::Pause) {
+            p.down_us_max
+        } else {
+            0
+        };
+        let sync_us = p.sync_us_max + p.slow_us_max + self.election_us() + pause_us;
+        let bound_us = 2 * self.election_us().max(3 * sync_us);
         for slot in 0..self.hosts.len() {
             if self.hosts[slot].paused_until_us + bound_us > self.now_us {
                 continue;
