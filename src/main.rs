@@ -77,6 +77,9 @@ fn serve(config: &Config) -> Result<End, String> {
 
 /// What is not there yet is not passed over in silence.
 fn refuse_unserved(config: &Config) -> Result<(), String> {
+    if config.trace {
+        return Err("-trace is not in this version yet: there is no /debug/metrics".into());
+    }
     let text = "-forward is not in this version yet: clients must follow redirects";
     match (config.forward, config.compat_2) {
         (true, false) => return Err(text.into()),

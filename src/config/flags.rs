@@ -71,8 +71,8 @@ pub const FLAGS: [(&str, &[Flag]); 8] = [
     ]),
     ("Clients", &[
         flag("cors", List, "ORIGIN,...", "origins that browsers may call from; * for all"),
-        flag("forward", Bool, "", "as a follower, pass writes on to the leader instead of redirecting"),
-        flag("compat", Text, "0.4|2", "2: answer as clients of etcd 2 expect, and -forward (default: 0.4)"),
+        flag("forward", Bool, "", "as a follower, pass writes on to the leader (not in this version yet)"),
+        flag("compat", Text, "0.4|2", "2: answer as clients of etcd 2 expect (default: 0.4)"),
         flag("watch-history", Text, "N", "events kept for watchers that ask for the past (default: 1000)"),
         flag("max-request-bytes", Text, "N", "longest body of a request (default: 2097152)"),
         flag("http-read-timeout", Text, "SECONDS", "longest that a request may take to arrive (default: 300)"),
@@ -91,7 +91,7 @@ pub const FLAGS: [(&str, &[Flag]); 8] = [
         flag("vv", Bool, "", "very verbose"),
         flag("vvv", Bool, "", "everything"),
         flag("log-format", Text, "text|json", "one line of text or one JSON object an event (default: text)"),
-        flag("trace", Text, "'*'", "serve /debug/metrics"),
+        flag("trace", Text, "'*'", "serve /debug/metrics (not in this version yet)"),
     ]),
     ("Help", &[
         flag("h", Bool, "", "the same as -help"),
