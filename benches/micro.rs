@@ -2,9 +2,10 @@
 //! Each figure is per item; the log's benches stand in `wal/benches`.
 use divan::{Bencher, black_box, counter::ItemsCount};
 use tern::api::{Context, Mode, Port, Rendition, Routed, Site, route};
+use tern::command::{Command, KeyPath};
 use tern::http::{Date, Limits, Parser, Progress};
 use tern::machine::seam::{Answer, Delivery, Indexes, Outcome, Ticket};
-use tern::store::{Action, EtcdIndex, Event, ListItem, View};
+use tern::store::{Action, EtcdIndex, Event, HistoryLimits, ListItem, Store, View, WatcherId};
 use tern::timer::{Now, TimerWheel};
 
 fn main() {
@@ -147,4 +148,56 @@ fn api_rendition(bencher: Bencher) {
         tickets: Vec::new(),
     };
     bencher.bench_local(|| Rendition::new(black_box(&delivery), &context).bytes.len());
+}
+
+fn store() -> Store {
+    Store::new(HistoryLimits {
+        events: 1_000,
+        bytes: 16 << 20,
+    })
+}
+
+fn set(key: u64) -> Command {
+    Command::Set {
+        path: KeyPath::new(&format!("/load/{key:07}")),
+        value: Some("x".repeat(64).into()),
+        expires_ns: None,
+    }
+}
+
+/// Sets existing keys, round and round, nobody watching.
+#[divan::bench(args = [1_000, 100_000])]
+fn store_apply(bencher: Bencher, keys: u64) {
+    let mut store = store();
+    let commands: Vec<Command> = (0..keys).map(set).collect();
+    for command in &commands {
+        store.apply(command).expect("a set of a file");
+    }
+    let mut at = 0;
+    bencher.bench_local(|| {
+        at = (at + 7919) % commands.len();
+        store
+            .apply(black_box(&commands[at]))
+            .expect("a set of a file")
+    });
+}
+
+/// One set that is told to all of so many streaming watchers of its key.
+#[divan::bench(args = [1, 1_000, 10_000])]
+fn watch_fan_out(bencher: Bencher, watchers: u64) {
+    let mut store = store();
+    let command = set(1);
+    store.apply(&command).expect("a set of a file");
+    let path = KeyPath::new("/load/0000001");
+    for id in 0..watchers {
+        let watched = store.watch(WatcherId(id), &path, false, true, None);
+        watched.expect("nothing of the past is asked for");
+    }
+    let mut notices = Vec::new();
+    bencher.bench_local(|| {
+        notices.clear();
+        store.apply(&command).expect("a set of a file");
+        store.take_notices(&mut notices);
+        assert_eq!(notices[0].watchers.len() as u64, watchers);
+    });
 }

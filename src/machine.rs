@@ -1,4 +1,4 @@
-//! This machine: finding the cluster, peer mode, standby mode, switching between them.
+//! This machine: finding its cluster, serving in it as a peer, leaving it.
 //!
 //! `Machine` is the core as one value. The shell gives it inputs (`on_…`), asks for one batch of outputs (`advance`)
 //! and carries them out; `seam` holds the types of both directions. The replica does the work of a peer; here stands
