@@ -144,12 +144,7 @@ const ROUTES: &[Route] = &[
     Route(Peer, PUT, Exact("/v2/admin/config"), admin::config_put),
     Route(Peer, GET, Exact("/v2/admin/machines"), admin::machines_get),
     Route(Peer, GET, Below("/v2/admin/machines/"), admin::machine_get),
-    Route(
-        Peer,
-        DELETE,
-        Below("/v2/admin/machines/"),
-        admin::machine_delete,
-    ),
+    Route(Peer, DELETE, Below("/v2/admin/machines/"), admin::machine_delete),
 ];
 
 impl Route {
@@ -174,12 +169,7 @@ pub fn route(port: Port, request: &Request, context: &Context) -> Routed {
         Mode::Standby { leader_url } => Some(leader_url),
         Mode::Peer => None,
     };
-    let mut ask = Ask {
-        request,
-        context,
-        cors: Cors::of(request, context.site),
-        rest: "",
-    };
+    let mut ask = Ask { request, context, cors: Cors::of(request, context.site), rest: "" };
     if request.method == Method::Options {
         return ask.empty(200);
     }
@@ -306,9 +296,7 @@ impl Cors {
         if site.cors.iter().any(|allowed| &**allowed == "*") {
             return Cors::All;
         }
-        let place = request
-            .origin
-            .and_then(|origin| site.cors.iter().position(|allowed| &**allowed == origin));
+        let place = request.origin.and_then(|origin| site.cors.iter().position(|allowed| &**allowed == origin));
         place.map_or(Cors::None, Cors::Origin)
     }
 
@@ -320,10 +308,7 @@ impl Cors {
         };
         origin.into_iter().flat_map(|origin| {
             [
-                (
-                    "Access-Control-Allow-Methods",
-                    "POST, GET, OPTIONS, PUT, DELETE",
-                ),
+                ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
                 ("Access-Control-Allow-Origin", origin),
                 ("Access-Control-Allow-Headers", "accept, content-type"),
             ]
@@ -332,9 +317,7 @@ impl Cors {
 
     fn add(self, response: Response, context: &Context) -> Response {
         let headers = self.headers(context);
-        headers.fold(response, |response, (name, value)| {
-            response.with(name, value)
-        })
+        headers.fold(response, |response, (name, value)| response.with(name, value))
     }
 }
 
@@ -348,8 +331,7 @@ impl Parameters<'_> {
 
     /// A boolean parameter: only `true`, in any case, is true.
     fn flag(&self, name: &str) -> bool {
-        self.get(name)
-            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        self.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 }
 
@@ -369,16 +351,9 @@ impl<'a> Ask<'a> {
             Op::Watch { on_leader, .. } => *on_leader,
             _ => true,
         };
-        let target = if may_redirect {
-            self.target()
-        } else {
-            String::new()
-        };
+        let target = if may_redirect { self.target() } else { String::new() };
         let shape = Shape::new(kind, self.request, target.into(), self.cors);
-        Routed::Ask {
-            op,
-            shape: Box::new(shape),
-        }
+        Routed::Ask { op, shape: Box::new(shape) }
     }
 
     fn answer(&self, response: Response) -> Routed {

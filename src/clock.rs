@@ -12,9 +12,7 @@ pub struct Clock {
 impl Clock {
     /// Starts counting.
     pub fn new() -> Clock {
-        Clock {
-            start: Instant::now(),
-        }
+        Clock { start: Instant::now() }
     }
 
     /// The time now. Never 0, so that 0 can stand for "never".

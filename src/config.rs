@@ -164,12 +164,7 @@ fn url(tls: &Tls, addr: &str) -> String {
 /// Reads the configuration.
 pub fn parse(source: &Source) -> Result<Start, Usage> {
     let given = flags::read(source.args)?;
-    let asks = |name: &str| {
-        given
-            .values
-            .get(name)
-            .is_some_and(|v| flags::to_bool(v) != Some(false))
-    };
+    let asks = |name: &str| given.values.get(name).is_some_and(|v| flags::to_bool(v) != Some(false));
     if asks("h") || asks("help") {
         return Ok(Start::Print(flags::help()));
     }

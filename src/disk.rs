@@ -75,9 +75,7 @@ impl Disk {
                     or_die(self.wal.release(through.0));
                     Ok(1)
                 }
-                Persist::Append { .. } | Persist::Repair(_) | Persist::Installed { .. } => {
-                    self.append_records()
-                }
+                Persist::Append { .. } | Persist::Repair(_) | Persist::Installed { .. } => self.append_records(),
             };
             match taken {
                 Ok(count) => drop(self.stuck.drain(..count)),
@@ -114,11 +112,7 @@ impl Disk {
                 }
                 Persist::Repair(entry) => {
                     log::info!("entry {} is back from another machine", entry.index.0);
-                    records.push(Record::Repair {
-                        term: entry.term.0,
-                        index: entry.index.0,
-                        body: whole(&entry.body),
-                    });
+                    records.push(Record::Repair { term: entry.term.0, index: entry.index.0, body: whole(&entry.body) });
                 }
                 Persist::Installed { meta, keep_tail } => records.push(Record::Installed {
                     term: meta.term.0,
@@ -189,11 +183,7 @@ impl Disk {
 
     /// The members are others: the log keeps the newest configuration with each of its files.
     pub fn keep_configuration(&mut self, cluster: u64, configuration: &Configuration) {
-        let meta = SnapshotMeta {
-            cluster,
-            configuration: configuration.clone(),
-            ..SnapshotMeta::default()
-        };
+        let meta = SnapshotMeta { cluster, configuration: configuration.clone(), ..SnapshotMeta::default() };
         let mut bytes = Vec::new();
         encode_meta(&meta, &mut bytes);
         self.wal.set_configuration(&bytes);
@@ -211,10 +201,7 @@ impl Disk {
 
     /// Makes durable that this machine is this member of its cluster.
     pub fn keep_id(&mut self, id: PeerId) {
-        let member = Membership::Member {
-            id: id.0,
-            incarnation: self.incarnation,
-        };
+        let member = Membership::Member { id: id.0, incarnation: self.incarnation };
         or_die(membership::write(&self.data_dir, &member));
     }
 
@@ -222,10 +209,7 @@ impl Disk {
     /// peers (URLs) to be let in anew.
     pub fn give_up(&mut self, peers: &[Box<str>]) {
         let peers = peers.iter().map(|p| p.to_string()).collect();
-        or_die(membership::write(
-            &self.data_dir,
-            &Membership::Rejoin { peers },
-        ));
+        or_die(membership::write(&self.data_dir, &Membership::Rejoin { peers }));
     }
 
     /// Whether it was given up: this machine had a place in a cluster.

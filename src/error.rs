@@ -12,10 +12,7 @@ pub struct Error {
 impl Error {
     /// An error with its cause.
     pub fn new(code: Code, cause: impl Into<Box<str>>) -> Error {
-        Error {
-            code,
-            cause: cause.into(),
-        }
+        Error { code, cause: cause.into() }
     }
 }
 

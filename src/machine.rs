@@ -87,10 +87,7 @@ impl Machine {
             incarnation,
             voter: true,
         };
-        let mut store = Store::new(HistoryLimits {
-            events: settings.history_events,
-            bytes: HISTORY_BYTES_MAX,
-        });
+        let mut store = Store::new(HistoryLimits { events: settings.history_events, bytes: HISTORY_BYTES_MAX });
         let path = registry::machine_path(&settings.name);
         let value = registry::machine_value(&member);
         store.set_view(Action::Create, &path, Some(&value));
@@ -101,9 +98,7 @@ impl Machine {
                 cluster: scramble(seed).max(1),
                 index: Index(1),
                 term: Term(1),
-                configuration: Configuration {
-                    members: vec![member],
-                },
+                configuration: Configuration { members: vec![member] },
             },
             chunks: snapshot_of(&mut store),
         }
@@ -119,22 +114,13 @@ impl Machine {
             finder: None,
             registrar: None,
             moved: false,
-            phase: Phase::Starting {
-                until_us,
-                waiting: Vec::new(),
-            },
+            phase: Phase::Starting { until_us, waiting: Vec::new() },
             now,
         }
     }
 
     /// A machine without a log that is to join a cluster. It serves nothing and needs no port before it is let in.
-    pub fn find(
-        settings: Settings,
-        recovered: Recovered,
-        search: Search,
-        seed: u64,
-        now: Now,
-    ) -> Machine {
+    pub fn find(settings: Settings, recovered: Recovered, search: Search, seed: u64, now: Now) -> Machine {
         assert!(recovered.id == PeerId::NONE, "a member has its place");
         let candidacy = Candidacy {
             settings: settings.clone(),
@@ -150,10 +136,7 @@ impl Machine {
             peer_url: settings.peer_url.clone(),
             incarnation: recovered.incarnation,
         };
-        let nobody = Recovered {
-            id: NOBODY,
-            ..recovered
-        };
+        let nobody = Recovered { id: NOBODY, ..recovered };
         Machine {
             replica: Replica::new(settings, nobody, seed, now),
             caretaker: Caretaker::default(),
@@ -179,16 +162,9 @@ impl Machine {
             peer_url: settings.peer_url.clone(),
             incarnation: own.incarnation,
         };
-        let others = self
-            .configuration()
-            .members
-            .iter()
-            .filter(|m| m.id != own.id);
+        let others = self.configuration().members.iter().filter(|m| m.id != own.id);
         let known = others.map(|m| m.peer_url.clone());
-        let search = Search {
-            known: known.collect(),
-            ..search
-        };
+        let search = Search { known: known.collect(), ..search };
         let discovery = search.discovery.clone();
         self.finder = Some(Finder::new(myself, search, Goal::Look { moved }, seed));
         self.moved = moved;
@@ -236,18 +212,14 @@ impl Machine {
     /// Reads go on to the end; nothing new goes into the log.
     fn while_stopping(&mut self, now: Now, ticket: Ticket, op: Op) {
         match op {
-            Op::Write(_)
-            | Op::SpeedTest
-            | Op::ConfigPut { .. }
-            | Op::MachineRemove { .. }
-            | Op::Join(_) => match &mut self.phase {
-                Phase::Stopping {
-                    handing_over: true,
-                    waiting,
-                    ..
-                } if !self.replica.follows() => waiting.push((ticket, op)),
-                _ => self.replica.redirect_to_leader(ticket),
-            },
+            Op::Write(_) | Op::SpeedTest | Op::ConfigPut { .. } | Op::MachineRemove { .. } | Op::Join(_) => {
+                match &mut self.phase {
+                    Phase::Stopping { handing_over: true, waiting, .. } if !self.replica.follows() => {
+                        waiting.push((ticket, op))
+                    }
+                    _ => self.replica.redirect_to_leader(ticket),
+                }
+            }
             op => {
                 if op == Op::Gone
                     && let Phase::Stopping { waiting, .. } = &mut self.phase
@@ -284,10 +256,7 @@ impl Machine {
             let fact = Fact::NotRegistered { why: why.into() };
             self.replica.effects_mut().facts.push(fact);
         }
-        let found = self
-            .finder
-            .as_mut()
-            .and_then(|f| f.on_reply(now, id, reply));
+        let found = self.finder.as_mut().and_then(|f| f.on_reply(now, id, reply));
         self.on_found(now, found);
     }
 
@@ -315,10 +284,7 @@ impl Machine {
         let candidacy = match std::mem::replace(&mut self.phase, Phase::Out { leader: None }) {
             Phase::Finding(candidacy) => candidacy,
             // It has been stopped since.
-            phase @ (Phase::Starting { .. }
-            | Phase::Serving
-            | Phase::Stopping { .. }
-            | Phase::Out { .. }) => {
+            phase @ (Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } | Phase::Out { .. }) => {
                 self.phase = phase;
                 return;
             }
@@ -448,8 +414,7 @@ impl Machine {
     }
 
     fn begin_serving(&mut self, now: Now) {
-        if let Phase::Starting { waiting, .. } = std::mem::replace(&mut self.phase, Phase::Serving)
-        {
+        if let Phase::Starting { waiting, .. } = std::mem::replace(&mut self.phase, Phase::Serving) {
             for (ticket, op) in waiting {
                 self.replica.on_request(now, ticket, op);
             }
@@ -477,12 +442,7 @@ impl Machine {
 
     /// Everything that waits is answered, or time is up.
     fn maybe_stop(&mut self, now: Now) {
-        let Phase::Stopping {
-            until_us,
-            handing_over,
-            waiting,
-        } = &mut self.phase
-        else {
+        let Phase::Stopping { until_us, handing_over, waiting } = &mut self.phase else {
             return;
         };
         let (until_us, handed) = (*until_us, !*handing_over || self.replica.follows());
@@ -560,10 +520,9 @@ impl Machine {
     pub fn id(&self) -> PeerId {
         match self.phase {
             Phase::Finding(_) => PeerId::NONE,
-            Phase::Starting { .. }
-            | Phase::Serving
-            | Phase::Stopping { .. }
-            | Phase::Out { .. } => self.replica.raft().id(),
+            Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } | Phase::Out { .. } => {
+                self.replica.raft().id()
+            }
         }
     }
 

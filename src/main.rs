@@ -12,12 +12,7 @@ use tern::reactor::{Bound, End, Reactor};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let source = Source {
-        args: &args,
-        env: &|name| std::env::var(name).ok(),
-        read: &read,
-        host_name: &host_name(),
-    };
+    let source = Source { args: &args, env: &|name| std::env::var(name).ok(), read: &read, host_name: &host_name() };
     let config = match config::parse(&source) {
         Ok(Start::Run(config)) => config,
         Ok(Start::Print(text)) => {
@@ -92,10 +87,7 @@ fn refuse_unserved(config: &Config) -> Result<(), String> {
 /// Runs until it is stopped, or has to start anew.
 fn run(config: &Config, joins: bool) -> Result<End, String> {
     // A busy port is said before the log is read, which may take a while.
-    let ports = [
-        Bound::new(&config.bind_addr)?,
-        Bound::new(&config.peer_bind_addr)?,
-    ];
+    let ports = [Bound::new(&config.bind_addr)?, Bound::new(&config.peer_bind_addr)?];
     let (disk, recovered) = Disk::open_to(config, joins)?;
     let clock = Clock::new();
     let (settings, seed, now) = (config.settings(), random()?, clock.now());

@@ -310,11 +310,7 @@ impl Raft {
                 }
                 progress::Flow::Snapshot { index, offset, .. } => {
                     let asked_us = 0;
-                    peer.flow = progress::Flow::Snapshot {
-                        index,
-                        offset,
-                        asked_us,
-                    };
+                    peer.flow = progress::Flow::Snapshot { index, offset, asked_us };
                 }
             }
         }
@@ -429,28 +425,17 @@ impl Raft {
     fn dispatch(&mut self, from: PeerId, message: Message) {
         let term = message.term;
         match message.rpc {
-            Rpc::RequestVote {
-                pre,
-                last_index,
-                last_term,
-                ..
-            } => self.on_request_vote(from, term, pre, (last_term, last_index)),
+            Rpc::RequestVote { pre, last_index, last_term, .. } => {
+                self.on_request_vote(from, term, pre, (last_term, last_index))
+            }
             Rpc::Vote { pre, granted } => self.on_vote(from, pre, granted),
             Rpc::AppendEntries { .. } => self.on_append_entries(from, message.rpc),
-            Rpc::AppendReply {
-                round,
-                sync_us,
-                answer,
-            } => self.on_append_reply(from, round, sync_us, answer),
+            Rpc::AppendReply { round, sync_us, answer } => self.on_append_reply(from, round, sync_us, answer),
             Rpc::InstallSnapshot { .. } => self.on_install_snapshot(from, term, message.rpc),
             Rpc::SnapshotReply { index, offset } => self.on_snapshot_reply(from, index, offset),
             Rpc::TimeoutNow => self.on_timeout_now(from),
             Rpc::Fetch { index, term } => self.on_fetch(from, index, term),
-            Rpc::Fetched {
-                index,
-                term: at,
-                found,
-            } => {
+            Rpc::Fetched { index, term: at, found } => {
                 self.on_fetched(from, term, (index, at), found);
             }
             Rpc::Removed { .. } => unreachable!("admit keeps notices"),
@@ -519,21 +504,14 @@ impl Raft {
 
     /// A new term, or a vote in this one: durable before any message rests on it.
     fn set_term(&mut self, term: Term, vote: PeerId) {
-        assert!(
-            term < Term::REMOVED || self.has(Fault::NoticeIsTerm),
-            "a notice is no term"
-        );
+        assert!(term < Term::REMOVED || self.has(Fault::NoticeIsTerm), "a notice is no term");
         if term > self.current_term {
             self.verified = self.commit_index;
             self.acked = Index(0);
             self.told_commit = Index(0);
         }
         (self.current_term, self.voted_for) = (term, vote);
-        let vote = if self.has(Fault::VoteNotStored) {
-            PeerId::NONE
-        } else {
-            vote
-        };
+        let vote = if self.has(Fault::VoteNotStored) { PeerId::NONE } else { vote };
         let state = Persist::State { term, vote };
         match self.out.persist.last_mut() {
             Some(last @ Persist::State { .. }) => *last = state,
@@ -675,42 +653,17 @@ impl Raft {
     fn check_invariants(&self) {
         self.log.check_invariants();
         let last = self.log.last_index();
-        assert!(
-            self.commit_index <= last || self.has(Fault::CommitUnverified),
-            "committed entries are here"
-        );
-        assert!(
-            self.commit_index >= self.log.start(),
-            "a snapshot is committed"
-        );
-        assert!(
-            self.last_applied <= self.commit_index,
-            "applied means committed"
-        );
-        assert!(
-            self.current_term >= self.log.last_term(),
-            "no entry is newer than the term"
-        );
-        assert!(
-            self.synced <= self.lsn && self.state_lsn <= self.lsn,
-            "syncs follow"
-        );
+        assert!(self.commit_index <= last || self.has(Fault::CommitUnverified), "committed entries are here");
+        assert!(self.commit_index >= self.log.start(), "a snapshot is committed");
+        assert!(self.last_applied <= self.commit_index, "applied means committed");
+        assert!(self.current_term >= self.log.last_term(), "no entry is newer than the term");
+        assert!(self.synced <= self.lsn && self.state_lsn <= self.lsn, "syncs follow");
         let leads = self.role == RaftRole::Leader;
-        assert_eq!(
-            leads,
-            self.leader == self.id && self.id != PeerId::NONE,
-            "a leader knows that it leads"
-        );
+        assert_eq!(leads, self.leader == self.id && self.id != PeerId::NONE, "a leader knows that it leads");
         assert!(leads || self.peers.is_empty(), "progress is a leader's");
         let (index, configuration) = self.configurations.last().expect("never empty");
-        assert!(
-            *index <= last || self.has(Fault::ChangeNotUndone),
-            "a configuration is in the log"
-        );
-        assert!(
-            configuration.members.is_sorted_by_key(|m| m.id),
-            "members are sorted"
-        );
+        assert!(*index <= last || self.has(Fault::ChangeNotUndone), "a configuration is in the log");
+        assert!(configuration.members.is_sorted_by_key(|m| m.id), "members are sorted");
         for peer in &self.peers {
             assert!(peer.matched < peer.next, "next is above what is there");
             assert!(peer.matched <= last, "a member has no more than its leader");

@@ -121,9 +121,7 @@ impl Reactor {
         let poll = Poll::new().map_err(said)?;
         let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(said)?;
         let registry = poll.registry();
-        registry
-            .register(&mut signals, SIGNALS, Interest::READABLE)
-            .map_err(said)?;
+        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(said)?;
         let waker = Waker::new(registry, NAMES).map_err(said)?;
         let process = crate::disk::random().map_err(said)?;
         let now = clock.now();
@@ -167,8 +165,7 @@ impl Reactor {
             Gate::new(Port::Peer, PEER_PORT, peer.listen()?, &peer_tls)?,
         ];
         for gate in &mut self.gates {
-            gate.register(self.poll.registry())
-                .map_err(|e| format!("cannot watch sockets: {e}"))?;
+            gate.register(self.poll.registry()).map_err(|e| format!("cannot watch sockets: {e}"))?;
         }
         let [client, peer] = self.addresses().map_err(|e| e.to_string())?;
         let version = crate::VERSION;
@@ -273,8 +270,7 @@ impl Reactor {
                     let parts = self.clients.detach(visit.conn);
                     let parts = parts.expect("it has just been served");
                     let registry = self.poll.registry();
-                    self.links
-                        .accept(registry, parts, hellos, &mut self.machine, self.now);
+                    self.links.accept(registry, parts, hellos, &mut self.machine, self.now);
                 }
                 Err(refusal) => self.clients.refuse(visit.conn, &refused(refusal)),
             }
@@ -323,14 +319,8 @@ impl Reactor {
         self.machine.advance(self.now, &mut self.effects);
         self.carry();
         let effects = &mut self.effects;
-        self.clients.answer(
-            &mut effects.answers,
-            &mut self.machine,
-            &self.disk,
-            self.now,
-        );
-        self.clients
-            .deliver(&mut effects.events, &mut self.machine, self.now);
+        self.clients.answer(&mut effects.answers, &mut self.machine, &self.disk, self.now);
+        self.clients.deliver(&mut effects.events, &mut self.machine, self.now);
     }
 
     /// 9. Output buffers to sockets; then closes, frees, and finds out whether there is work left.
@@ -338,9 +328,7 @@ impl Reactor {
         self.links.flush();
         self.unheard |= self.links.reap(&mut self.machine, self.now);
         self.clients.flush();
-        self.unheard |= self
-            .clients
-            .reap(self.poll.registry(), &mut self.machine, self.now);
+        self.unheard |= self.clients.reap(self.poll.registry(), &mut self.machine, self.now);
         self.log_is_behind = !logger::flush();
     }
 
@@ -417,9 +405,7 @@ impl Reactor {
         if next_us == u64::MAX {
             return None;
         }
-        Some(Duration::from_micros(
-            next_us.saturating_sub(self.now.mono_us),
-        ))
+        Some(Duration::from_micros(next_us.saturating_sub(self.now.mono_us)))
     }
 
     fn is_done(&mut self) -> bool {
@@ -474,10 +460,7 @@ fn clients(config: &Config) -> Clients {
         cors: config.cors.iter().map(|o| o.as_str().into()).collect(),
         compat_2: config.compat_2,
     };
-    let limits = Limits {
-        body_bytes_max: config.request_bytes_max,
-        ..Limits::default()
-    };
+    let limits = Limits { body_bytes_max: config.request_bytes_max, ..Limits::default() };
     let timeouts = Timeouts {
         read_us: config.read_timeout_ms.saturating_mul(1_000),
         write_us: config.write_timeout_ms.saturating_mul(1_000),

@@ -15,12 +15,10 @@ mod speed;
 
 use crate::command::ClusterConfig;
 use crate::machine::seam::{
-    Answer, Effects, Fact, Indexes, LinkState, Outcome, Recovered, Role, Settings, SnapshotOut,
-    Space, Ticket,
+    Answer, Effects, Fact, Indexes, LinkState, Outcome, Recovered, Role, Settings, SnapshotOut, Space, Ticket,
 };
 use crate::raft::{
-    Configuration, Index, Lsn, Message, Notice, Output, PeerId, Raft, RaftConfig, RaftRole,
-    RaftState, Term,
+    Configuration, Index, Lsn, Message, Notice, Output, PeerId, Raft, RaftConfig, RaftRole, RaftState, Term,
 };
 use crate::store::{self, HistoryLimits, Store};
 use crate::timer::Now;
@@ -83,10 +81,7 @@ struct Seen {
 impl Replica {
     /// Takes up what the disk holds, and applies what is known to be committed.
     pub fn new(settings: Settings, recovered: Recovered, seed: u64, now: Now) -> Replica {
-        let limits = HistoryLimits {
-            events: settings.history_events,
-            bytes: HISTORY_BYTES_MAX,
-        };
+        let limits = HistoryLimits { events: settings.history_events, bytes: HISTORY_BYTES_MAX };
         let empty = || (Default::default(), Store::new(limits));
         let (meta, store) = recovered.snapshot.unwrap_or_else(empty);
         let applied = meta.index;
@@ -240,11 +235,7 @@ impl Replica {
     /// Pieces of snapshots, and how appends went.
     fn take_chunks(&mut self) {
         for wanted in self.out.chunks_wanted.drain(..) {
-            self.effects.snapshot.push(SnapshotOut::Read {
-                to: wanted.to,
-                index: wanted.index,
-                offset: wanted.offset,
-            });
+            self.effects.snapshot.push(SnapshotOut::Read { to: wanted.to, index: wanted.index, offset: wanted.offset });
         }
         for chunk in self.out.chunks.drain(..) {
             self.effects.snapshot.push(SnapshotOut::Receive {
@@ -293,10 +284,7 @@ impl Replica {
         let fact = match role {
             RaftRole::Leader => Some(Fact::BecameLeader { term }),
             RaftRole::Candidate => Some(Fact::BecameCandidate { term }),
-            RaftRole::Follower if new_leader => Some(Fact::BecameFollower {
-                term,
-                leader: self.name_of(leader),
-            }),
+            RaftRole::Follower if new_leader => Some(Fact::BecameFollower { term, leader: self.name_of(leader) }),
             RaftRole::Follower | RaftRole::PreCandidate => None,
         };
         self.effects.facts.extend(fact);
@@ -359,11 +347,7 @@ impl Replica {
     }
 
     pub fn indexes(&self) -> Indexes {
-        Indexes {
-            etcd: self.store.index(),
-            commit: self.raft.committed(),
-            term: self.raft.term(),
-        }
+        Indexes { etcd: self.store.index(), commit: self.raft.committed(), term: self.raft.term() }
     }
 
     pub fn settings(&self) -> &Settings {
@@ -414,11 +398,7 @@ impl Replica {
     /// Answers a ticket as of now.
     pub fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
         let at = self.indexes();
-        self.effects.answers.push(Answer {
-            ticket,
-            at,
-            outcome,
-        });
+        self.effects.answers.push(Answer { ticket, at, outcome });
     }
 
     /// Whether another machine leads.
@@ -441,10 +421,7 @@ impl Replica {
 
     /// Closes each input.
     pub fn check_invariants(&self) {
-        assert!(
-            self.applied <= self.raft.committed(),
-            "only what is committed applies"
-        );
+        assert!(self.applied <= self.raft.committed(), "only what is committed applies");
         self.parked.check_invariants(self.applied);
         self.readers.check_invariants();
     }

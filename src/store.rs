@@ -209,12 +209,7 @@ impl Store {
             let cause = format!("the requested history has been cleared [{start}/{since}]");
             return Err(Error::new(Code::EventIndexCleared, cause));
         }
-        let mut watcher = Watcher {
-            path: path.as_str().into(),
-            recursive,
-            stream,
-            behind: None,
-        };
+        let mut watcher = Watcher { path: path.as_str().into(), recursive, stream, behind: None };
         let past = self.past(&watcher, since);
         if past.is_empty() {
             self.watchers.add(id, watcher, since.max(next));
@@ -255,11 +250,7 @@ impl Store {
 
     /// What the history has for a watcher from an index on: one event for a long poll, a batch for a stream.
     fn past(&self, watcher: &Watcher, since: u64) -> Vec<Event> {
-        let max = if watcher.stream {
-            BACKLOG_EVENTS_MAX
-        } else {
-            1
-        };
+        let max = if watcher.stream { BACKLOG_EVENTS_MAX } else { 1 };
         let mut bytes = 0;
         let told = self.history.since(since).filter(|e| watcher.is_told(e));
         let fits = told.take(max).take_while(|event| {
@@ -282,10 +273,7 @@ impl Store {
 
     /// The counters, and how many watchers there are.
     pub fn stats(&self) -> Stats {
-        Stats {
-            watchers: self.watchers.len() as u64,
-            ..self.stats
-        }
+        Stats { watchers: self.watchers.len() as u64, ..self.stats }
     }
 
     /// Frees at most 1,000 nodes of deleted subtrees; true when more is left.

@@ -76,10 +76,7 @@ impl<T> Default for TimerWheel<T> {
 impl<T> TimerWheel<T> {
     /// An empty wheel at time 0.
     pub fn new() -> TimerWheel<T> {
-        let empty = Slot {
-            head: NONE,
-            tail: NONE,
-        };
+        let empty = Slot { head: NONE, tail: NONE };
         TimerWheel {
             now_us: 0,
             occupied: [0; LEVELS],
@@ -109,10 +106,7 @@ impl<T> TimerWheel<T> {
         self.link(at);
         self.len += 1;
         self.earliest_us = self.earliest_us.min(deadline_us);
-        TimerHandle {
-            at,
-            generation: self.timers[at as usize].generation,
-        }
+        TimerHandle { at, generation: self.timers[at as usize].generation }
     }
 
     /// Takes a timer back; `None` when it has fired or was cancelled before. Takes the same time however many wait.
@@ -153,11 +147,7 @@ impl<T> TimerWheel<T> {
 
     /// The earliest deadline, or `u64::MAX` when no timer waits.
     pub fn next_deadline(&self) -> u64 {
-        if self.stale {
-            self.earliest()
-        } else {
-            self.earliest_us
-        }
+        if self.stale { self.earliest() } else { self.earliest_us }
     }
 
     fn take_place(&mut self, deadline_us: u64, payload: T) -> u32 {
@@ -176,10 +166,7 @@ impl<T> TimerWheel<T> {
         }
         let at = self.free;
         let timer = &mut self.timers[at as usize];
-        assert!(
-            timer.payload.is_none(),
-            "a place in use was on the free list"
-        );
+        assert!(timer.payload.is_none(), "a place in use was on the free list");
         self.free = timer.next;
         timer.deadline_us = deadline_us;
         timer.payload = Some(payload);
@@ -218,9 +205,7 @@ impl<T> TimerWheel<T> {
     }
 
     fn unlink(&mut self, at: u32) {
-        let Timer {
-            slot, prev, next, ..
-        } = self.timers[at as usize];
+        let Timer { slot, prev, next, .. } = self.timers[at as usize];
         let slot = slot as usize;
         match prev {
             NONE => self.slots[slot].head = next,

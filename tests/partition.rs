@@ -34,11 +34,7 @@ struct Net {
 impl Net {
     fn start() -> Net {
         let number = std::process::id() % 200;
-        let mut net = Net {
-            number,
-            machines: Vec::new(),
-            home: tempfile::tempdir().expect("a directory"),
-        };
+        let mut net = Net { number, machines: Vec::new(), home: tempfile::tempdir().expect("a directory") };
         let bridge = format!("tern{number}");
         ip(&format!("link add {bridge} type bridge"));
         ip(&format!("addr add 10.213.{number}.254/24 dev {bridge}"));
@@ -46,9 +42,7 @@ impl Net {
         for at in 0..3 {
             let (name, address) = (net.name(at), net.address(at));
             ip(&format!("netns add {name}"));
-            ip(&format!(
-                "link add {name} type veth peer name eth0 netns {name}"
-            ));
+            ip(&format!("link add {name} type veth peer name eth0 netns {name}"));
             ip(&format!("link set {name} master {bridge} up"));
             ip(&format!("-n {name} addr add {address}/24 dev eth0"));
             ip(&format!("-n {name} link set eth0 up"));
@@ -77,10 +71,7 @@ impl Net {
             command.arg(format!("-peers={}:7001", self.address(0)));
         }
         let log = std::fs::File::create(self.home.path().join(format!("log{at}")));
-        command
-            .current_dir(self.home.path())
-            .stdin(Stdio::null())
-            .stdout(log.expect("a log file"));
+        command.current_dir(self.home.path()).stdin(Stdio::null()).stdout(log.expect("a log file"));
         self.machines.push(command.spawn().expect("it starts"));
         until("it serves", || {
             let answer = self.ask(at, "GET", "/v2/keys/", "")?;
@@ -165,10 +156,7 @@ impl Drop for Net {
 fn a_leader_that_is_cut_off() {
     let net = Net::start();
     let mut acknowledged = Vec::new();
-    for (round, loss) in [Loss::All, Loss::Sent, Loss::Received]
-        .into_iter()
-        .enumerate()
-    {
+    for (round, loss) in [Loss::All, Loss::Sent, Loss::Received].into_iter().enumerate() {
         let old = net.leader(&[0, 1, 2]);
         let key = format!("before{round}");
         assert!(net.put(old, &key));
@@ -182,16 +170,12 @@ fn a_leader_that_is_cut_off() {
         let read = net.ask(old, "GET", &read, "").expect("an answer");
         assert_ne!(read.status(), 200, "{loss:?}");
         let key = format!("meanwhile{round}");
-        until("the others take a write", || {
-            net.put(net.leader(&rest), &key).then_some(())
-        });
+        until("the others take a write", || net.put(net.leader(&rest), &key).then_some(()));
         acknowledged.push(key);
         net.lose("del", old, loss);
         for at in 0..3 {
             for key in &acknowledged {
-                until("it has all that was acknowledged", || {
-                    net.shows(at, key).then_some(())
-                });
+                until("it has all that was acknowledged", || net.shows(at, key).then_some(()));
             }
             assert!(!net.shows(at, &format!("lost{round}")));
         }

@@ -19,9 +19,7 @@ struct Cluster {
 impl Cluster {
     /// So many machines; the first one founds the cluster, the others join it.
     fn start(count: usize, args: &[&str]) -> Cluster {
-        let mut cluster = Cluster {
-            servers: Vec::new(),
-        };
+        let mut cluster = Cluster { servers: Vec::new() };
         for _ in 0..count {
             cluster.join(args);
         }
@@ -34,9 +32,7 @@ impl Cluster {
         let mut server = Server::prepare_as(&name, args);
         if !self.servers.is_empty() {
             let peers = self.servers.iter();
-            let peers: Vec<String> = peers
-                .map(|s| format!("127.0.0.1:{}", s.peer_port))
-                .collect();
+            let peers: Vec<String> = peers.map(|s| format!("127.0.0.1:{}", s.peer_port)).collect();
             server.args.extend(["-peers".into(), peers.join(",")]);
         }
         server.run();

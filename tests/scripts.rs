@@ -59,9 +59,7 @@ fn check(area: &str, run: fn(&str) -> String) {
 }
 
 fn scripts(area: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/testdata")
-        .join(area);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata").join(area);
     let entries = fs::read_dir(&folder).expect("the area has scripts");
     let mut paths: Vec<PathBuf> = entries.map(|e| e.expect("an entry").path()).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));

@@ -87,12 +87,7 @@ pub fn remove(ask: &Ask) -> Routed {
     if ask.request.method != crate::http::Method::Delete {
         return ask.empty(405);
     }
-    ask.machine(
-        Op::MachineRemove {
-            name: ask.rest.into(),
-        },
-        Kind::Remove,
-    )
+    ask.machine(Op::MachineRemove { name: ask.rest.into() }, Kind::Remove)
 }
 
 /// `GET /v2/admin/config`

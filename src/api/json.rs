@@ -68,13 +68,9 @@ pub fn time(ns: u64, out: &mut Vec<u8>) {
     let (second, mut fraction) = (ns / NS, ns % NS);
     let (year, month, day) = civil(second / 86_400);
     padded(year, 4, out);
-    for (separator, part) in [
-        (b'-', month),
-        (b'-', day),
-        (b'T', second / 3_600 % 24),
-        (b':', second / 60 % 60),
-        (b':', second % 60),
-    ] {
+    for (separator, part) in
+        [(b'-', month), (b'-', day), (b'T', second / 3_600 % 24), (b':', second / 60 % 60), (b':', second % 60)]
+    {
         out.push(separator);
         padded(part, 2, out);
     }
@@ -99,11 +95,7 @@ fn civil(day: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     (400 * era + year + carry, month, day)
 }
 
@@ -249,14 +241,7 @@ mod tests {
     #[test]
     fn strings_are_escaped_and_read_back_the_same() {
         let all: String = (0..0x300).filter_map(char::from_u32).collect();
-        for sample in [
-            "",
-            "plain",
-            "a\"b\\c",
-            "\u{0}\u{1f}\n\r\t",
-            "h\u{e9}llo \u{2028}",
-            &all,
-        ] {
+        for sample in ["", "plain", "a\"b\\c", "\u{0}\u{1f}\n\r\t", "h\u{e9}llo \u{2028}", &all] {
             let json = text(|out| string(sample, out));
             assert_eq!(serde_json::from_str::<String>(&json).expect("JSON"), sample);
         }

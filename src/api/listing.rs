@@ -35,27 +35,18 @@ pub struct Tree {
 impl Tree {
     /// The answer to a GET.
     pub fn nodes() -> Tree {
-        Tree {
-            form: Form::Nodes,
-            open: Vec::new(),
-        }
+        Tree { form: Form::Nodes, open: Vec::new() }
     }
 
     /// The key space part of the migration document.
     pub fn migration() -> Tree {
-        Tree {
-            form: Form::Migration,
-            open: Vec::new(),
-        }
+        Tree { form: Form::Migration, open: Vec::new() }
     }
 
     /// Appends the next node of the list.
     pub fn item(&mut self, item: &ListItem, now_ns: u64, out: &mut Vec<u8>) {
         let depth = item.depth as usize;
-        assert!(
-            depth <= self.open.len(),
-            "a parent comes before its children"
-        );
+        assert!(depth <= self.open.len(), "a parent comes before its children");
         self.close(depth, out);
         match (self.open.last_mut(), self.form) {
             (None, Form::Nodes) => raw("{\"action\":\"get\",\"node\":", out),
@@ -74,12 +65,7 @@ impl Tree {
             Form::Nodes => node_head(view, false, now_ns, out),
             Form::Migration => self.migration_head(item, out),
         }
-        self.open.push(Open {
-            dir: view.dir,
-            modified: view.modified,
-            created: view.created,
-            has_children: false,
-        });
+        self.open.push(Open { dir: view.dir, modified: view.modified, created: view.created, has_children: false });
     }
 
     /// Appends the brackets of all that is open.
@@ -135,10 +121,7 @@ impl Tree {
 pub fn migration_rest(rest: &Migrated, now_ns: u64, out: &mut Vec<u8>) {
     let size = rest.events.len();
     let capacity = rest.capacity.max(size).max(1);
-    raw(
-        ",\"WatcherHub\":{\"EventHistory\":{\"Queue\":{\"Events\":[",
-        out,
-    );
+    raw(",\"WatcherHub\":{\"EventHistory\":{\"Queue\":{\"Events\":[", out);
     for place in 0..capacity {
         raw(if place > 0 { "," } else { "" }, out);
         match rest.events.get(place) {

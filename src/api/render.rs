@@ -71,10 +71,7 @@ pub enum Next {
 
 impl Next {
     fn done(framing: Framing) -> Next {
-        Next::Done {
-            keep_alive: framing.keep_alive,
-            gone: false,
-        }
+        Next::Done { keep_alive: framing.keep_alive, gone: false }
     }
 }
 
@@ -128,14 +125,7 @@ struct Plain {
 
 impl Shape {
     pub(super) fn new(kind: Kind, request: &Request, target: Box<str>, cors: Cors) -> Shape {
-        Shape {
-            kind,
-            reply: request.reply(),
-            method: request.method,
-            cors,
-            target,
-            framing: None,
-        }
+        Shape { kind, reply: request.reply(), method: request.method, cors, target, framing: None }
     }
 
     /// Appends what the machine answered, or a part of it.
@@ -149,10 +139,7 @@ impl Shape {
             Outcome::Migrated(rest) => self.migrated(rest, context, out),
             Outcome::WatchEnd => self.watch_end(context, out),
             Outcome::Failed(error) => self.failed(error, at, context, out),
-            Outcome::Redirect {
-                client_url,
-                peer_url,
-            } => self.redirect(client_url, peer_url, context, out),
+            Outcome::Redirect { client_url, peer_url } => self.redirect(client_url, peer_url, context, out),
             outcome => {
                 let plain = plain(outcome, at);
                 let head = self.head(plain.status, plain.content_type, context, out);
@@ -178,17 +165,9 @@ impl Shape {
             };
         };
         Delivered {
-            shared: if framing.is_chunked() {
-                0..rendition.bytes.len()
-            } else {
-                rendition.json.clone()
-            },
+            shared: if framing.is_chunked() { 0..rendition.bytes.len() } else { rendition.json.clone() },
             tail: if ends { framing.last() } else { b"" },
-            next: if ends {
-                Next::done(framing)
-            } else {
-                Next::Wait
-            },
+            next: if ends { Next::done(framing) } else { Next::Wait },
         }
     }
 
@@ -199,12 +178,7 @@ impl Shape {
     }
 
     /// Appends the answer after `Next::Save`; `Err` tells why the file could not be written.
-    pub fn saved(
-        &mut self,
-        result: Result<(), &str>,
-        context: &Context,
-        out: &mut Vec<u8>,
-    ) -> Next {
+    pub fn saved(&mut self, result: Result<(), &str>, context: &Context, out: &mut Vec<u8>) -> Next {
         let (status, content_type, text) = match result {
             Ok(()) => (200, "", ""),
             Err(why) => (500, TEXT, why),
@@ -213,13 +187,7 @@ impl Shape {
         Next::done(head.full(|out| json::raw(text, out)))
     }
 
-    fn head<'a>(
-        &self,
-        status: u16,
-        content_type: &str,
-        context: &Context,
-        out: &'a mut Vec<u8>,
-    ) -> Head<'a> {
+    fn head<'a>(&self, status: u16, content_type: &str, context: &Context, out: &'a mut Vec<u8>) -> Head<'a> {
         let mut head = Head::new(status, self.reply, context.date, out);
         for (name, value) in self.cors.headers(context) {
             head.header(name, value);
@@ -229,13 +197,7 @@ impl Shape {
     }
 
     /// The head of an answer of the key space.
-    fn key_head<'a>(
-        &self,
-        status: u16,
-        at: Indexes,
-        context: &Context,
-        out: &'a mut Vec<u8>,
-    ) -> Head<'a> {
+    fn key_head<'a>(&self, status: u16, at: Indexes, context: &Context, out: &'a mut Vec<u8>) -> Head<'a> {
         let mut head = self.head(status, JSON, context, out);
         head.number("X-Etcd-Index", at.etcd.0);
         head.number("X-Raft-Index", at.commit.0);
@@ -268,14 +230,7 @@ impl Shape {
 
     /// A listing in one page has its length in the head; a longer one goes out in pieces. HEAD has no length: it does
     /// not read what the length would be of.
-    fn page(
-        &mut self,
-        items: &[ListItem],
-        last: bool,
-        at: Indexes,
-        context: &Context,
-        out: &mut Vec<u8>,
-    ) -> Next {
+    fn page(&mut self, items: &[ListItem], last: bool, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
         if self.to_file() {
             self.items(items, last, at, context, out);
             return Next::More;
@@ -294,10 +249,7 @@ impl Shape {
                 }
                 let framing = head.stream();
                 if self.reply.head_only {
-                    return Next::Done {
-                        keep_alive: framing.keep_alive,
-                        gone: !is_whole,
-                    };
+                    return Next::Done { keep_alive: framing.keep_alive, gone: !is_whole };
                 }
                 framing
             }
@@ -313,14 +265,7 @@ impl Shape {
         Next::done(framing)
     }
 
-    fn items(
-        &mut self,
-        items: &[ListItem],
-        last: bool,
-        at: Indexes,
-        context: &Context,
-        out: &mut Vec<u8>,
-    ) {
+    fn items(&mut self, items: &[ListItem], last: bool, at: Indexes, context: &Context, out: &mut Vec<u8>) {
         let now_ns = context.now.wall_ns;
         match &mut self.kind {
             Kind::Node(tree) | Kind::Migration { tree, .. } => {
@@ -354,14 +299,7 @@ impl Shape {
         Next::Wait
     }
 
-    fn backlog(
-        &mut self,
-        events: &[Event],
-        done: bool,
-        at: Indexes,
-        context: &Context,
-        out: &mut Vec<u8>,
-    ) -> Next {
+    fn backlog(&mut self, events: &[Event], done: bool, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
         match (&self.kind, events) {
             (Kind::V1Watch { .. }, [event, ..]) => {
                 return self.v1_event(event, at.etcd.0, context, out);
@@ -386,11 +324,7 @@ impl Shape {
             framing.end(out);
             return Next::done(framing);
         }
-        if events.is_empty() {
-            Next::Wait
-        } else {
-            Next::More
-        }
+        if events.is_empty() { Next::Wait } else { Next::More }
     }
 
     /// The body ends with nothing more in it and the connection closes: the client asks again.
@@ -402,10 +336,7 @@ impl Shape {
                 self.head(200, TEXT, context, out).full(|_| {});
             }
         }
-        Next::Done {
-            keep_alive: false,
-            gone: false,
-        }
+        Next::Done { keep_alive: false, gone: false }
     }
 
     fn failed(&self, error: &Error, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
@@ -432,13 +363,7 @@ impl Shape {
         Next::done(head.full(|out| json::error(error, at.etcd, out)))
     }
 
-    fn redirect(
-        &self,
-        client_url: &str,
-        peer_url: &str,
-        context: &Context,
-        out: &mut Vec<u8>,
-    ) -> Next {
+    fn redirect(&self, client_url: &str, peer_url: &str, context: &Context, out: &mut Vec<u8>) -> Next {
         let url = match self.kind {
             Kind::Config | Kind::Machines | Kind::Machine | Kind::Remove | Kind::Join => peer_url,
             Kind::Node(_)
@@ -462,9 +387,7 @@ pub(super) fn redirect(method: Method, url: &str, target: &str) -> Response {
     let (content_type, body) = match method {
         Method::Get => ("text/html; charset=utf-8", link(&location)),
         Method::Head => ("text/html; charset=utf-8", Vec::new()),
-        Method::Put | Method::Post | Method::Delete | Method::Options | Method::Other => {
-            ("", Vec::new())
-        }
+        Method::Put | Method::Post | Method::Delete | Method::Options | Method::Other => ("", Vec::new()),
     };
     Response::new(307, content_type, body).with("Location", location)
 }
@@ -548,9 +471,5 @@ fn plain(outcome: &Outcome, at: Indexes) -> Plain {
         | Outcome::Failed(_)
         | Outcome::Redirect { .. } => unreachable!("rendered by the shape"),
     };
-    Plain {
-        status,
-        content_type,
-        body,
-    }
+    Plain { status, content_type, body }
 }

@@ -28,12 +28,7 @@ pub struct Flag {
 }
 
 const fn flag(name: &'static str, kind: Kind, hint: &'static str, help: &'static str) -> Flag {
-    Flag {
-        name,
-        kind,
-        hint,
-        help,
-    }
+    Flag { name, kind, hint, help }
 }
 
 use Kind::{Bool, Ignored, List, Text};
@@ -149,11 +144,7 @@ pub fn read(args: &[String]) -> Result<Given, Usage> {
     let old = OLD_NAMES.iter().map(|(old, name)| (*old, kind_of(name)));
     let names: Vec<(&str, Kind)> = all().map(|f| (f.name, f.kind)).chain(old).collect();
     for (name, kind) in &names {
-        let (short, long) = if name.len() == 1 {
-            (*name, "")
-        } else {
-            ("", *name)
-        };
+        let (short, long) = if name.len() == 1 { (*name, "") } else { ("", *name) };
         let argument = match kind {
             Bool => HasArg::Maybe,
             Text | List | Ignored => HasArg::Yes,
@@ -162,9 +153,7 @@ pub fn read(args: &[String]) -> Result<Given, Usage> {
     }
     let matches = options.parse(join_snapshot(args)).map_err(unreadable)?;
     if let Some(word) = matches.free.first() {
-        return Err(Usage(format!(
-            "unexpected word \"{word}\": flags are written -name value or -name=value"
-        )));
+        return Err(Usage(format!("unexpected word \"{word}\": flags are written -name value or -name=value")));
     }
     let mut given = Given::default();
     for flag in all() {
@@ -173,10 +162,7 @@ pub fn read(args: &[String]) -> Result<Given, Usage> {
         for name in old.map(|(old, _)| *old).chain([flag.name]) {
             let values = matches.opt_strs_pos(name);
             if name != flag.name && !values.is_empty() {
-                given.warnings.push(format!(
-                    "-{name} is an old name, use -{} instead",
-                    flag.name
-                ));
+                given.warnings.push(format!("-{name} is an old name, use -{} instead", flag.name));
             }
             let bare = matches.opt_positions(name).into_iter();
             let bare = bare.filter(|at| values.iter().all(|(valued, _)| valued != at));

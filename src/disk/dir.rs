@@ -17,10 +17,7 @@ pub const STANDBY_INFO: &str = "standby_info";
 pub fn create(data_dir: &Path) -> Result<(), String> {
     let snapshots = snapfile::folder(data_dir);
     fs::create_dir_all(&snapshots).map_err(|e| {
-        format!(
-            "cannot make the data directory {}: {e}. -data-dir names another place",
-            data_dir.display()
-        )
+        format!("cannot make the data directory {}: {e}. -data-dir names another place", data_dir.display())
     })
 }
 
@@ -100,12 +97,7 @@ impl Export {
         let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(&temporary).map_err(|e| e.to_string())?;
-        Ok(Export {
-            file,
-            unsynced: 0,
-            folder: folder.to_path_buf(),
-            temporary,
-        })
+        Ok(Export { file, unsynced: 0, folder: folder.to_path_buf(), temporary })
     }
 
     /// Appends to it.

@@ -60,13 +60,8 @@ mod tests {
     fn it_is_read_back_and_damage_is_said() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         assert_eq!(read(dir.path()), Ok(None));
-        let rejoin = Membership::Rejoin {
-            peers: vec!["http://a:7001".to_string()],
-        };
-        let member = Membership::Member {
-            id: 5,
-            incarnation: u64::MAX,
-        };
+        let rejoin = Membership::Rejoin { peers: vec!["http://a:7001".to_string()] };
+        let member = Membership::Member { id: 5, incarnation: u64::MAX };
         for membership in [rejoin, member] {
             write(dir.path(), &membership).expect("room");
             assert_eq!(read(dir.path()), Ok(Some(membership)));

@@ -57,22 +57,14 @@ impl Disk {
         }
         let (mut wal, mut found) = open_log(config)?;
         if found.torn_bytes > 0 {
-            log::info!(
-                "the log ended in {} unfinished bytes, dropped",
-                found.torn_bytes
-            );
+            log::info!("the log ended in {} unfinished bytes, dropped", found.torn_bytes);
         }
-        let limits = HistoryLimits {
-            events: config.watch_history,
-            bytes: HISTORY_BYTES_MAX,
-        };
+        let limits = HistoryLimits { events: config.watch_history, bytes: HISTORY_BYTES_MAX };
         let io = |e: std::io::Error| format!("{}: {e}", snapfile::folder(data_dir).display());
         let keep = if found.is_new { 0 } else { KEPT };
         let mut kept = snapfile::prune(data_dir, keep).map_err(io)?;
         let known = match membership {
-            Some(Membership::Member { id, incarnation }) if incarnation == found.identity => {
-                Some(PeerId(id))
-            }
+            Some(Membership::Member { id, incarnation }) if incarnation == found.identity => Some(PeerId(id)),
             Some(Membership::Member { .. } | Membership::Rejoin { .. }) | None => None,
         };
         let is_empty = kept.is_empty() && found.entries.is_empty() && found.installed.is_none();
@@ -127,11 +119,7 @@ fn open_log(config: &Config) -> Result<(Wal, wal::Recovered), String> {
     let identity = random().map_err(|e| format!("the system gives no random numbers: {e}"))?;
     let mut waited_ms = 0;
     loop {
-        let options = Options {
-            dir: config.data_dir.clone(),
-            segment_bytes: config.segment_bytes,
-            identity,
-        };
+        let options = Options { dir: config.data_dir.clone(), segment_bytes: config.segment_bytes, identity };
         match Wal::open(options) {
             Err(OpenError::Locked { .. }) if waited_ms < LOCK_MS_MAX => {
                 clock::pause(LOCK_PAUSE_MS);
@@ -144,17 +132,12 @@ fn open_log(config: &Config) -> Result<(Wal, wal::Recovered), String> {
 }
 
 /// Makes the beginning of a new cluster durable, in this order; after a crash in between it is done again.
-fn found_cluster(
-    config: &Config,
-    wal: &mut Wal,
-    found: &mut wal::Recovered,
-) -> Result<Founding, String> {
+fn found_cluster(config: &Config, wal: &mut Wal, found: &mut wal::Recovered) -> Result<Founding, String> {
     let data_dir = config.data_dir.as_path();
     let seed = random().map_err(|e| format!("the system gives no random numbers: {e}"))?;
     let founding = Machine::bootstrap(&config.settings(), found.identity, seed);
     found.state = Some((founding.term.0, 0));
-    wal.save_state(founding.term.0, 0)
-        .map_err(|e| e.to_string())?;
+    wal.save_state(founding.term.0, 0).map_err(|e| e.to_string())?;
     let write = || {
         let mut writer = snapfile::Writer::new(data_dir, &founding.meta)?;
         for chunk in &founding.chunks {
@@ -164,10 +147,7 @@ fn found_cluster(
     };
     match write() {
         Ok(_) => Ok(founding),
-        Err(e) => Err(format!(
-            "{}: cannot write the first snapshot: {e}",
-            data_dir.display()
-        )),
+        Err(e) => Err(format!("{}: cannot write the first snapshot: {e}", data_dir.display())),
     }
 }
 
@@ -213,11 +193,7 @@ fn set_aside(data_dir: &Path, index: Index) -> Result<(), String> {
 
 /// A crash may have come between the snapshot of the leader and the record that says so: when the log here is not the
 /// one that leads up to the snapshot, it goes, as that record would have had it. Gives how many records were appended.
-fn follow_snapshot(
-    wal: &mut Wal,
-    found: &mut wal::Recovered,
-    meta: &SnapshotMeta,
-) -> Result<u64, String> {
+fn follow_snapshot(wal: &mut Wal, found: &mut wal::Recovered, meta: &SnapshotMeta) -> Result<u64, String> {
     let (term, index) = (meta.term.0, meta.index.0);
     let follows = match (found.entries.first(), found.entries.last()) {
         (Some(first), Some(last)) if first.index <= index => {
@@ -233,22 +209,12 @@ fn follow_snapshot(
     found.faults.clear();
     let mut head = Vec::new();
     encode_meta(meta, &mut head);
-    let record = wal::Record::Installed {
-        term,
-        index,
-        keep_tail: false,
-        head: &head,
-    };
+    let record = wal::Record::Installed { term, index, keep_tail: false, head: &head };
     wal.append(&[record], index).map_err(|e| e.to_string())
 }
 
 /// Puts snapshot and log together.
-fn recovered(
-    data_dir: &Path,
-    found: wal::Recovered,
-    base: Base,
-    known: Option<PeerId>,
-) -> Result<Recovered, String> {
+fn recovered(data_dir: &Path, found: wal::Recovered, base: Base, known: Option<PeerId>) -> Result<Recovered, String> {
     let at = base.meta.index;
     let first = found.entries.first().map_or(at.0 + 1, |e| e.index);
     let installed = found.installed.as_ref().map_or(0, |i| i.index);
@@ -266,16 +232,10 @@ fn recovered(
     let entries: Vec<Entry> = entries.into_iter().filter(|e| e.index > at).collect();
     let newest = decode_meta(&found.configuration).map(|(meta, _)| meta.configuration);
     let newest = newest.unwrap_or_else(|_| base.meta.configuration.clone());
-    let is_alone =
-        known.is_none() && newest.members.len() <= 1 && base.meta.configuration.members.len() <= 1;
-    let faulty = entries
-        .iter()
-        .any(|e| matches!(e.body, Body::Faulty { .. }));
+    let is_alone = known.is_none() && newest.members.len() <= 1 && base.meta.configuration.members.len() <= 1;
+    let faulty = entries.iter().any(|e| matches!(e.body, Body::Faulty { .. }));
     if is_alone && faulty {
-        let fault = found
-            .faults
-            .first()
-            .map_or(String::new(), |f| f.to_string());
+        let fault = found.faults.first().map_or(String::new(), |f| f.to_string());
         return Err(format!(
             "{}: the log is damaged: {fault} ({} in all), and there is no other machine to repair it from. Restore the \
              directory from a backup; -f throws the data away and starts anew",
@@ -286,10 +246,7 @@ fn recovered(
     for fault in &found.faults {
         log::warn!("the log is damaged: {fault}; the other machines are asked for it");
     }
-    let mut members = newest
-        .members
-        .iter()
-        .chain(&base.meta.configuration.members);
+    let mut members = newest.members.iter().chain(&base.meta.configuration.members);
     let own = members.find(|m| m.incarnation == found.identity);
     let Some(id) = known.or(own.map(|m| m.id)) else {
         return Err(format!(
@@ -328,16 +285,8 @@ mod tests {
     use crate::config::{self, Source, Start};
 
     fn config_of(data_dir: &Path) -> Config {
-        let args = [
-            "-name=a".to_string(),
-            format!("-data-dir={}", data_dir.display()),
-        ];
-        let source = Source {
-            args: &args,
-            env: &|_| None,
-            read: &|_| Ok(None),
-            host_name: "host",
-        };
+        let args = ["-name=a".to_string(), format!("-data-dir={}", data_dir.display())];
+        let source = Source { args: &args, env: &|_| None, read: &|_| Ok(None), host_name: "host" };
         match config::parse(&source) {
             Ok(Start::Run(config)) => *config,
             other => panic!("{other:?}"),

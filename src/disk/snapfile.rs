@@ -146,10 +146,7 @@ impl Writer {
         self.file.sync_all()?;
         let size = self.file.metadata()?.len();
         let folder = folder(&self.data_dir);
-        fs::rename(
-            unfinished(&self.data_dir, self.index),
-            file_of(&self.data_dir, self.index),
-        )?;
+        fs::rename(unfinished(&self.data_dir, self.index), file_of(&self.data_dir, self.index))?;
         sync_folder(&folder)?;
         Ok(size)
     }
@@ -281,10 +278,7 @@ mod tests {
 
     fn write(dir: &Path, index: u64, chunks: &[&[u8]]) -> u64 {
         fs::create_dir_all(folder(dir)).expect("a temporary folder");
-        let meta = SnapshotMeta {
-            index: Index(index),
-            ..SnapshotMeta::default()
-        };
+        let meta = SnapshotMeta { index: Index(index), ..SnapshotMeta::default() };
         let mut writer = Writer::new(dir, &meta).expect("a file");
         for chunk in chunks {
             writer.append(chunk).expect("room");
@@ -306,10 +300,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let big = vec![7; 300_000];
         let size = write(dir.path(), 4, &[b"one", &big, b"", b"three"]);
-        assert_eq!(
-            read(dir.path(), 4),
-            Ok(vec![b"one".to_vec(), big, b"three".to_vec()])
-        );
+        assert_eq!(read(dir.path(), 4), Ok(vec![b"one".to_vec(), big, b"three".to_vec()]));
         let path = file_of(dir.path(), Index(4));
         assert_eq!(fs::metadata(path).expect("a file").len(), size);
     }

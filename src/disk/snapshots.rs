@@ -29,13 +29,7 @@ pub struct Snapshots {
 impl Snapshots {
     /// Those that recovery has found, newest first.
     pub fn new(data_dir: &Path, limits: HistoryLimits, kept: Vec<Index>) -> Snapshots {
-        Snapshots {
-            data_dir: data_dir.to_path_buf(),
-            limits,
-            kept,
-            writing: None,
-            receiving: None,
-        }
+        Snapshots { data_dir: data_dir.to_path_buf(), limits, kept, writing: None, receiving: None }
     }
 
     /// Carries out what the core wants; what it is told about it, if anything.
@@ -45,18 +39,10 @@ impl Snapshots {
             SnapshotOut::Chunk(bytes) => self.chunk(&bytes),
             SnapshotOut::Finish => self.finish(),
             SnapshotOut::Abandon => self.abandon(),
-            SnapshotOut::Read { to, index, offset } => Some(SnapshotIn::Read {
-                to,
-                index,
-                offset,
-                data: self.read(index, offset),
-            }),
-            SnapshotOut::Receive {
-                meta,
-                offset,
-                data,
-                done,
-            } => self.receive(meta, offset, &data, done),
+            SnapshotOut::Read { to, index, offset } => {
+                Some(SnapshotIn::Read { to, index, offset, data: self.read(index, offset) })
+            }
+            SnapshotOut::Receive { meta, offset, data, done } => self.receive(meta, offset, &data, done),
         }
     }
 
@@ -85,11 +71,7 @@ impl Snapshots {
         };
         self.keep(index);
         let older = self.kept.get(1).copied().unwrap_or_default();
-        Some(SnapshotIn::Saved {
-            index,
-            bytes,
-            older,
-        })
+        Some(SnapshotIn::Saved { index, bytes, older })
     }
 
     fn abandon(&mut self) -> Option<SnapshotIn> {
@@ -135,13 +117,7 @@ impl Snapshots {
         Some((piece.into(), offset + bytes == size))
     }
 
-    fn receive(
-        &mut self,
-        meta: SnapshotMeta,
-        offset: u64,
-        data: &[u8],
-        done: bool,
-    ) -> Option<SnapshotIn> {
+    fn receive(&mut self, meta: SnapshotMeta, offset: u64, data: &[u8], done: bool) -> Option<SnapshotIn> {
         let path = snapfile::folder(&self.data_dir).join("receive.tmp");
         let opened = match (offset, self.receiving.take()) {
             (0, _) => File::create(&path),
@@ -183,24 +159,15 @@ impl Snapshots {
         or_die(fs::rename(path, place));
         or_die(snapfile::sync_folder(&snapfile::folder(&self.data_dir)));
         self.keep(meta.index);
-        SnapshotIn::Installed {
-            meta,
-            store: Box::new(store),
-            bytes,
-        }
+        SnapshotIn::Installed { meta, store: Box::new(store), bytes }
     }
 }
 
 /// Reads a whole snapshot; the error says which file and what is wrong with it.
-pub fn restore(
-    path: &Path,
-    index: Index,
-    limits: HistoryLimits,
-) -> Result<(SnapshotMeta, Store), Unusable> {
+pub fn restore(path: &Path, index: Index, limits: HistoryLimits) -> Result<(SnapshotMeta, Store), Unusable> {
     let mut reader = Reader::open(path, index)?;
     let mut restore = Restore::new(limits);
-    let said =
-        |e: crate::store::BadSnapshot| Unusable::Damaged(format!("{}: {}", path.display(), e.0));
+    let said = |e: crate::store::BadSnapshot| Unusable::Damaged(format!("{}: {}", path.display(), e.0));
     while let Some(chunk) = reader.next()? {
         restore.chunk(&chunk).map_err(said)?;
     }
@@ -217,10 +184,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 #[cfg(test)]
@@ -229,10 +193,7 @@ mod tests {
     use crate::machine::{Founding, Machine, Settings};
     use crate::raft::{PeerId, Term};
 
-    const LIMITS: HistoryLimits = HistoryLimits {
-        events: 10,
-        bytes: 1 << 20,
-    };
+    const LIMITS: HistoryLimits = HistoryLimits { events: 10, bytes: 1 << 20 };
 
     fn founding() -> Founding {
         let settings = Settings {
@@ -250,11 +211,7 @@ mod tests {
     }
 
     fn meta(index: u64) -> SnapshotMeta {
-        SnapshotMeta {
-            index: Index(index),
-            term: Term(index),
-            ..founding().meta
-        }
+        SnapshotMeta { index: Index(index), term: Term(index), ..founding().meta }
     }
 
     fn folder() -> (tempfile::TempDir, Snapshots) {
@@ -290,10 +247,7 @@ mod tests {
         assert_eq!(write(&mut snapshots, 5).1, Index(0));
         assert_eq!(write(&mut snapshots, 9).1, Index(5));
         assert_eq!(write(&mut snapshots, 12).1, Index(9));
-        assert_eq!(
-            snapfile::list(dir.path()).expect("a folder"),
-            [Index(12), Index(9)]
-        );
+        assert_eq!(snapfile::list(dir.path()).expect("a folder"), [Index(12), Index(9)]);
         assert!(piece(&mut snapshots, 5, 0).is_none(), "it is gone");
     }
 
@@ -307,18 +261,11 @@ mod tests {
         let mut offset = 0;
         for part in whole.chunks(100) {
             let done = offset + part.len() == whole.len();
-            let told = to.carry(SnapshotOut::Receive {
-                meta: meta(9),
-                offset: offset as u64,
-                data: part.into(),
-                done,
-            });
+            let told = to.carry(SnapshotOut::Receive { meta: meta(9), offset: offset as u64, data: part.into(), done });
             offset += part.len();
             match told {
                 None => assert!(!done),
-                Some(SnapshotIn::Installed {
-                    meta: found, bytes, ..
-                }) => {
+                Some(SnapshotIn::Installed { meta: found, bytes, .. }) => {
                     assert_eq!((found, bytes), (meta(9), size));
                 }
                 Some(_) => panic!("it is whole"),
@@ -337,12 +284,7 @@ mod tests {
         let (whole, _) = piece(&mut from, 9, 0).expect("it is there");
         let (dir, mut to) = folder();
         let mut receive = |data: &[u8], offset| {
-            to.carry(SnapshotOut::Receive {
-                meta: meta(9),
-                offset,
-                data: data.into(),
-                done: true,
-            })
+            to.carry(SnapshotOut::Receive { meta: meta(9), offset, data: data.into(), done: true })
         };
         let mut bad = whole.clone();
         bad[whole.len() / 2] ^= 1;
@@ -351,9 +293,6 @@ mod tests {
         assert!(matches!(receive(&whole[5..], 5), Some(SnapshotIn::Refused)));
         let entries = fs::read_dir(snapfile::folder(dir.path())).expect("a folder");
         assert_eq!(entries.count(), 0);
-        assert!(matches!(
-            receive(&whole, 0),
-            Some(SnapshotIn::Installed { .. })
-        ));
+        assert!(matches!(receive(&whole, 0), Some(SnapshotIn::Installed { .. })));
     }
 }

@@ -44,9 +44,7 @@ impl Length {
     /// Reads the framing headers of a message.
     pub fn of(headers: &[httparse::Header]) -> Result<Length, BodyFault> {
         let values = |name: &'static str| {
-            let named = headers
-                .iter()
-                .filter(move |h| h.name.eq_ignore_ascii_case(name));
+            let named = headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name));
             named.map(|h| h.value)
         };
         let mut lengths = values("content-length");
@@ -81,9 +79,7 @@ fn content_length(value: &[u8]) -> Result<Length, BodyFault> {
         return Err(BodyFault::ContentLength);
     }
     // Digits beyond 64 bits are a length all the same, only none that anybody accepts.
-    let length = value.iter().try_fold(0u64, |sum, digit| {
-        sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    });
+    let length = value.iter().try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
     Ok(Length::Fixed(length.unwrap_or(u64::MAX)))
 }
 
@@ -113,13 +109,7 @@ pub struct Chunked {
 
 impl Default for Chunked {
     fn default() -> Chunked {
-        Chunked {
-            at: At::Size { digits: 0 },
-            left: 0,
-            extension_bytes: 0,
-            trailer_bytes: 0,
-            body: Vec::new(),
-        }
+        Chunked { at: At::Size { digits: 0 }, left: 0, extension_bytes: 0, trailer_bytes: 0, body: Vec::new() }
     }
 }
 
@@ -214,14 +204,9 @@ impl Chunked {
         match place.step(byte) {
             Ok(Place::End) => Ok(At::End),
             Ok(place) => Ok(At::Trailer(place)),
-            Err(
-                Fault::BareLf
-                | Fault::BareCr
-                | Fault::Control
-                | Fault::Folded
-                | Fault::Name
-                | Fault::TooLong,
-            ) => Err(BodyFault::Trailer),
+            Err(Fault::BareLf | Fault::BareCr | Fault::Control | Fault::Folded | Fault::Name | Fault::TooLong) => {
+                Err(BodyFault::Trailer)
+            }
         }
     }
 }

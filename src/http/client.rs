@@ -150,22 +150,12 @@ impl ResponseParser {
                 continue;
             }
             self.state = match length {
-                _ if matches!(head.status, 204 | 304) => State::Fixed {
-                    head,
-                    body: from..from,
-                },
+                _ if matches!(head.status, 204 | 304) => State::Fixed { head, body: from..from },
                 Length::Fixed(length) if length > BODY_BYTES_MAX => {
                     return Err(CallFault("over-long body"));
                 }
-                Length::Fixed(length) => State::Fixed {
-                    head,
-                    body: from..from + length as usize,
-                },
-                Length::Chunked => State::Chunked {
-                    head,
-                    at: from,
-                    body: Chunked::default(),
-                },
+                Length::Fixed(length) => State::Fixed { head, body: from..from + length as usize },
+                Length::Chunked => State::Chunked { head, at: from, body: Chunked::default() },
                 Length::Unsaid => State::ToTheEnd { head, from },
             };
             return Ok(());
@@ -183,10 +173,7 @@ fn parse_head(bytes: &[u8]) -> Result<(CallResponse, Length), CallFault> {
     let length = Length::of(parsed.headers);
     let length = length.map_err(|_| CallFault("doubtful length of the body"))?;
     let header = |name: &str| {
-        let found = parsed
-            .headers
-            .iter()
-            .find(|h| h.name.eq_ignore_ascii_case(name))?;
+        let found = parsed.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name))?;
         Some(String::from_utf8_lossy(found.value).into_owned())
     };
     let head = CallResponse {

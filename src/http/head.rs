@@ -78,23 +78,14 @@ pub struct Scan {
 
 impl Scan {
     /// The range of the head, with its empty line; `None`: not whole yet. The input is all of it each time.
-    pub fn head(
-        &mut self,
-        input: &[u8],
-        bytes_max: usize,
-    ) -> Result<Option<std::ops::Range<usize>>, Fault> {
+    pub fn head(&mut self, input: &[u8], bytes_max: usize) -> Result<Option<std::ops::Range<usize>>, Fault> {
         while self.at < input.len().min(bytes_max) {
             self.place = self.place.step(input[self.at])?;
             self.at += 1;
             match self.place {
                 Place::Before => self.first = self.at,
                 Place::End => return Ok(Some(self.first..self.at)),
-                Place::BeforeLf
-                | Place::Text
-                | Place::LineLf
-                | Place::Start
-                | Place::Name
-                | Place::EndLf => {}
+                Place::BeforeLf | Place::Text | Place::LineLf | Place::Start | Place::Name | Place::EndLf => {}
             }
         }
         if self.at >= bytes_max {

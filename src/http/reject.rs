@@ -16,15 +16,11 @@ pub struct Reject {
 
 impl Reject {
     /// The head did not arrive in time.
-    pub const HEAD_TIMEOUT: Reject = Reject {
-        status: 408,
-        text: "408 Request Timeout: the head did not arrive in time",
-    };
+    pub const HEAD_TIMEOUT: Reject =
+        Reject { status: 408, text: "408 Request Timeout: the head did not arrive in time" };
     /// The body did not arrive in time, or too slowly.
-    pub const BODY_TIMEOUT: Reject = Reject {
-        status: 408,
-        text: "408 Request Timeout: the body did not arrive in time",
-    };
+    pub const BODY_TIMEOUT: Reject =
+        Reject { status: 408, text: "408 Request Timeout: the body did not arrive in time" };
 }
 
 macro_rules! rejects {

@@ -23,10 +23,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            head_bytes_max: 16 * 1024,
-            body_bytes_max: 2 * 1024 * 1024,
-        }
+        Limits { head_bytes_max: 16 * 1024, body_bytes_max: 2 * 1024 * 1024 }
     }
 }
 
@@ -76,11 +73,7 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// What framing the answer needs to know; kept by the connection while the request is parked.
     pub fn reply(&self) -> Reply {
-        Reply {
-            version: self.version,
-            keep_alive: self.keep_alive,
-            head_only: self.method == Method::Head,
-        }
+        Reply { version: self.version, keep_alive: self.keep_alive, head_only: self.method == Method::Head }
     }
 
     /// The target for a redirect: path and query as they were sent.
@@ -102,10 +95,7 @@ pub enum Progress<'a> {
         continue_100: bool,
     },
     /// One request. When it has been dealt with, drop `consumed` bytes and call `reset`.
-    Request {
-        consumed: usize,
-        request: Request<'a>,
-    },
+    Request { consumed: usize, request: Request<'a> },
     /// Answer this and close.
     Reject(Reject),
 }
@@ -145,17 +135,9 @@ pub struct Parser {
 
 /// What one look at the input came to, before a request is made of it.
 enum Step<'a> {
-    More {
-        consumed: usize,
-    },
-    Fixed {
-        head: Head<'a>,
-        body: &'a [u8],
-        consumed: usize,
-    },
-    Chunked {
-        consumed: usize,
-    },
+    More { consumed: usize },
+    Fixed { head: Head<'a>, body: &'a [u8], consumed: usize },
+    Chunked { consumed: usize },
 }
 
 impl Parser {
@@ -173,27 +155,14 @@ impl Parser {
             Err(reject) => return Progress::Reject(reject),
         };
         match step {
-            Step::More { consumed } => Progress::NeedMore {
-                consumed,
-                continue_100,
-            },
-            Step::Fixed {
-                head,
-                body,
-                consumed,
-            } => Progress::Request {
-                consumed,
-                request: head.with_body(body),
-            },
+            Step::More { consumed } => Progress::NeedMore { consumed, continue_100 },
+            Step::Fixed { head, body, consumed } => Progress::Request { consumed, request: head.with_body(body) },
             Step::Chunked { consumed } => {
                 let Phase::Chunked(body) = &self.phase else {
                     unreachable!("the step said so");
                 };
                 let head = Head::parse(&self.head).expect("it was parsed when it came");
-                Progress::Request {
-                    consumed,
-                    request: head.with_body(body.bytes()),
-                }
+                Progress::Request { consumed, request: head.with_body(body.bytes()) }
             }
         }
     }
@@ -208,18 +177,11 @@ impl Parser {
         match self.phase {
             Phase::Head if self.scan.has_begun() => Stage::Head,
             Phase::Head => Stage::Idle,
-            Phase::Fixed { .. } | Phase::Chunked(_) => Stage::Body {
-                received: self.received,
-            },
+            Phase::Fixed { .. } | Phase::Chunked(_) => Stage::Body { received: self.received },
         }
     }
 
-    fn step<'a>(
-        &mut self,
-        input: &'a [u8],
-        limits: &Limits,
-        continue_100: &mut bool,
-    ) -> Result<Step<'a>, Reject> {
+    fn step<'a>(&mut self, input: &'a [u8], limits: &Limits, continue_100: &mut bool) -> Result<Step<'a>, Reject> {
         match &mut self.phase {
             Phase::Head => self.on_head(input, limits, continue_100),
             Phase::Fixed { head, end } => {
@@ -230,22 +192,13 @@ impl Parser {
                 let body = &input[head.end..*end];
                 let consumed = *end;
                 let head = Head::parse(&input[head.clone()]).expect("it was parsed when it came");
-                Ok(Step::Fixed {
-                    head,
-                    body,
-                    consumed,
-                })
+                Ok(Step::Fixed { head, body, consumed })
             }
             Phase::Chunked(_) => self.on_chunks(input, 0, limits),
         }
     }
 
-    fn on_head<'a>(
-        &mut self,
-        input: &'a [u8],
-        limits: &Limits,
-        continue_100: &mut bool,
-    ) -> Result<Step<'a>, Reject> {
+    fn on_head<'a>(&mut self, input: &'a [u8], limits: &Limits, continue_100: &mut bool) -> Result<Step<'a>, Reject> {
         let Some(range) = self.scan.head(input, limits.head_bytes_max)? else {
             return Ok(Step::More { consumed: 0 });
         };
@@ -259,23 +212,13 @@ impl Parser {
                 self.phase = Phase::Chunked(Chunked::default());
                 self.on_chunks(input, range.end, limits)
             }
-            Length::Unsaid | Length::Fixed(0) => Ok(Step::Fixed {
-                head,
-                body: b"",
-                consumed: range.end,
-            }),
-            Length::Fixed(length) if length > limits.body_bytes_max => {
-                Err(BodyFault::TooLarge.into())
-            }
+            Length::Unsaid | Length::Fixed(0) => Ok(Step::Fixed { head, body: b"", consumed: range.end }),
+            Length::Fixed(length) if length > limits.body_bytes_max => Err(BodyFault::TooLarge.into()),
             Length::Fixed(length) => {
                 let length = usize::try_from(length).map_err(|_| BodyFault::TooLarge)?;
                 let end = range.end + length;
                 if received >= length {
-                    return Ok(Step::Fixed {
-                        head,
-                        body: &input[range.end..end],
-                        consumed: end,
-                    });
+                    return Ok(Step::Fixed { head, body: &input[range.end..end], consumed: end });
                 }
                 self.phase = Phase::Fixed { head: range, end };
                 Ok(Step::More { consumed: 0 })
@@ -284,12 +227,7 @@ impl Parser {
     }
 
     /// Decodes chunks from `from` on.
-    fn on_chunks<'a>(
-        &mut self,
-        input: &'a [u8],
-        from: usize,
-        limits: &Limits,
-    ) -> Result<Step<'a>, Reject> {
+    fn on_chunks<'a>(&mut self, input: &'a [u8], from: usize, limits: &Limits) -> Result<Step<'a>, Reject> {
         let Phase::Chunked(chunked) = &mut self.phase else {
             unreachable!("only called in this phase");
         };
@@ -332,8 +270,7 @@ impl<'a> Head<'a> {
         let mut head = Head {
             request: Request {
                 method: Method::parse(parsed.method.ok_or(reject::BAD_REQUEST)?),
-                path: escape::decode(target.path.as_bytes(), false)
-                    .map_err(|_| reject::BAD_REQUEST)?,
+                path: escape::decode(target.path.as_bytes(), false).map_err(|_| reject::BAD_REQUEST)?,
                 raw_path: target.path,
                 query: target.query,
                 version,
@@ -393,10 +330,7 @@ impl<'a> Head<'a> {
     }
 
     fn with_body(self, body: &'a [u8]) -> Request<'a> {
-        Request {
-            body,
-            ..self.request
-        }
+        Request { body, ..self.request }
     }
 }
 
@@ -423,16 +357,11 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     fn parse(target: &'a str, method: Option<&str>) -> Result<Target<'a>, Reject> {
         if target == "*" && method == Some("OPTIONS") {
-            return Ok(Target {
-                path: target,
-                query: None,
-            });
+            return Ok(Target { path: target, query: None });
         }
         let local = match target.split_once("://") {
             _ if target.starts_with('/') => target,
-            Some((scheme, rest))
-                if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
-            {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {
                 let end = rest.find(['/', '?']).unwrap_or(rest.len());
                 if !host(&rest.as_bytes()[..end]).is_ok_and(|h| !h.is_empty()) {
                     return Err(reject::BAD_REQUEST);
@@ -455,9 +384,7 @@ fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|b| *b == b'\r').next().unwrap_or(b"");
     let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
     match words[..] {
-        [_, _, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]] => {
-            major.is_ascii_digit() && minor.is_ascii_digit()
-        }
+        [_, _, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]] => major.is_ascii_digit() && minor.is_ascii_digit(),
         _ => false,
     }
 }

@@ -39,13 +39,7 @@ impl<'a> Url<'a> {
             Some(port) => port.parse().ok()?,
         };
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~%:".contains(&b);
-        (!host.is_empty() && host.bytes().all(plain)).then_some(Url {
-            secure,
-            authority,
-            host,
-            port,
-            target,
-        })
+        (!host.is_empty() && host.bytes().all(plain)).then_some(Url { secure, authority, host, port, target })
     }
 
     /// The target of a request: never empty.

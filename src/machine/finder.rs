@@ -198,23 +198,13 @@ impl Finder {
         }
         match reply {
             Reply::Failed { why } => match question {
-                Question::Register | Question::Lead | Question::Discover => {
-                    self.on_no_service(now, &why)
+                Question::Register | Question::Lead | Question::Discover => self.on_no_service(now, &why),
+                Question::Version | Question::Machines | Question::Config { .. } | Question::Join => {
+                    self.next_peer(now, &why)
                 }
-                Question::Version
-                | Question::Machines
-                | Question::Config { .. }
-                | Question::Join => self.next_peer(now, &why),
             },
-            Reply::Answered {
-                status,
-                server,
-                body,
-            } => {
-                if matches!(
-                    question,
-                    Question::Register | Question::Lead | Question::Discover
-                ) {
+            Reply::Answered { status, server, body } => {
+                if matches!(question, Question::Register | Question::Lead | Question::Discover) {
                     return self.on_service(now, question, status, &body);
                 }
                 let is_tern = server.starts_with("tern/");
@@ -247,18 +237,10 @@ impl Finder {
         self.state = State::Asking { question, call: id };
     }
 
-    fn on_service(
-        &mut self,
-        now: Now,
-        question: Question,
-        status: u16,
-        body: &[u8],
-    ) -> Option<Found> {
+    fn on_service(&mut self, now: Now, question: Question, status: u16, body: &[u8]) -> Option<Found> {
         let scheme = self.myself.peer_url.split("://").next().unwrap_or("http");
         let next = match question {
-            Question::Register if self.search.may_start => {
-                discovery::registered(status, body).map(|()| Question::Lead)
-            }
+            Question::Register if self.search.may_start => discovery::registered(status, body).map(|()| Question::Lead),
             Question::Register => discovery::registered(status, body).map(|()| Question::Discover),
             Question::Lead => match discovery::leads(status, body) {
                 Ok(true) => return self.end(Found::Start),
@@ -289,9 +271,7 @@ impl Finder {
         };
         let alone = self.search.known.is_empty() && self.search.peers.is_empty();
         if alone && self.goal == Goal::Join {
-            return self.fail(format!(
-                "the discovery service is of no use: {text}. A new machine needs it, or -peers"
-            ));
+            return self.fail(format!("the discovery service is of no use: {text}. A new machine needs it, or -peers"));
         }
         self.reasons.push(text);
         self.ask_peers(now, Vec::new())
@@ -345,11 +325,7 @@ impl Finder {
             method,
             url: format!("{peer}{path}").into(),
             content_type: if joins { "application/json" } else { "" },
-            body: if joins {
-                self.join_body()
-            } else {
-                Box::default()
-            },
+            body: if joins { self.join_body() } else { Box::default() },
             timeout_ms,
         });
         self.state = State::Asking { question, call };
@@ -468,16 +444,12 @@ impl Finder {
         let listed: Vec<MachineInfo> = listed.into_iter().map(info).collect();
         let me = &self.myself;
         let mine = listed.iter().find(|m| m.name == me.name);
-        let others = listed
-            .iter()
-            .find(|m| m.name != me.name && m.peer_url == me.peer_url);
+        let others = listed.iter().find(|m| m.name != me.name && m.peer_url == me.peer_url);
         let led = listed.iter().any(|m| m.state == Role::Leader);
         match (self.goal, mine) {
             (Goal::Join, Some(_)) => self.ask(Question::Join),
             (Goal::Join, None) if !led => return self.next_peer(now, "it knows no leader now"),
-            (Goal::Join, None) => self.ask(Question::Config {
-                machines: listed.len(),
-            }),
+            (Goal::Join, None) => self.ask(Question::Config { machines: listed.len() }),
             (Goal::Look { .. }, _) if others.is_some() => {
                 let other = others.map_or("", |m| &m.name);
                 let text = format!(

@@ -333,46 +333,24 @@ pub enum SnapshotOut {
     Abandon,
     /// Read a piece of the kept snapshot at `index`, from byte `offset` of its file on, at most 1 MiB; then
     /// `SnapshotIn::Read`.
-    Read {
-        to: PeerId,
-        index: Index,
-        offset: u64,
-    },
+    Read { to: PeerId, index: Index, offset: u64 },
     /// A piece of the leader's snapshot file, to be put at `offset` of a temporary file; 0 begins a new one. With `done`
     /// verify the whole, sync, rename, sync the directory, restore the key space from it, then `SnapshotIn::Installed`
     /// or `Refused`.
-    Receive {
-        meta: SnapshotMeta,
-        offset: u64,
-        data: Box<[u8]>,
-        done: bool,
-    },
+    Receive { meta: SnapshotMeta, offset: u64, data: Box<[u8]>, done: bool },
 }
 
 /// What the shell tells about snapshots.
 pub enum SnapshotIn {
     /// The snapshot up to this entry is durable; `bytes` is its size on disk; entries up to `older` are in the
     /// older kept snapshot.
-    Saved {
-        index: Index,
-        bytes: u64,
-        older: Index,
-    },
+    Saved { index: Index, bytes: u64, older: Index },
     /// The own snapshot could not be written (no room, say): its file is gone, the older ones stay.
     Failed,
     /// What `SnapshotOut::Read` asked for: the bytes and whether they are the last; `None` when that snapshot is gone.
-    Read {
-        to: PeerId,
-        index: Index,
-        offset: u64,
-        data: Option<(Box<[u8]>, bool)>,
-    },
+    Read { to: PeerId, index: Index, offset: u64, data: Option<(Box<[u8]>, bool)> },
     /// The leader's snapshot is in place and durable; this is the key space it holds, and its size on disk.
-    Installed {
-        meta: SnapshotMeta,
-        store: Box<Store>,
-        bytes: u64,
-    },
+    Installed { meta: SnapshotMeta, store: Box<Store>, bytes: u64 },
     /// The leader's snapshot did not verify, or could not be written: it comes again.
     Refused,
 }

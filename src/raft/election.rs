@@ -42,17 +42,14 @@ impl Raft {
     pub(super) fn is_lease_live(&self) -> bool {
         match self.role {
             RaftRole::Leader => true,
-            RaftRole::Follower => {
-                self.leader != PeerId::NONE && self.now_us < self.contact_us + self.timeout_us()
-            }
+            RaftRole::Follower => self.leader != PeerId::NONE && self.now_us < self.contact_us + self.timeout_us(),
             RaftRole::PreCandidate | RaftRole::Candidate => false,
         }
     }
 
     /// A voter whose log is whole. One whose removal is merely appended still may (4.2.2); a learner never does.
     pub(super) fn may_campaign(&self) -> bool {
-        let votes = self.configuration().is_voter(self.id)
-            || self.committed_configuration().is_voter(self.id);
+        let votes = self.configuration().is_voter(self.id) || self.committed_configuration().is_voter(self.id);
         let whole = self.log.first_unsound().is_none() || self.has(Fault::DamageIgnored);
         let installing = self.incoming.as_ref().is_some_and(|i| i.is_done());
         votes && whole && !installing && !self.amnesia
@@ -81,12 +78,7 @@ impl Raft {
         let voters = self.configuration().voters();
         let others: Vec<PeerId> = voters.filter(|id| *id != self.id).collect();
         for to in others {
-            let rpc = Rpc::RequestVote {
-                pre,
-                hand_over,
-                last_index,
-                last_term,
-            };
+            let rpc = Rpc::RequestVote { pre, hand_over, last_index, last_term };
             self.send_in(to, term, rpc);
         }
     }
@@ -115,22 +107,11 @@ impl Raft {
 
     /// Leases and terms have been looked at. A candidate that is not in the configuration here gets its vote like any
     /// other (4.2.2): the configuration may be what is missing here.
-    pub(super) fn on_request_vote(
-        &mut self,
-        from: PeerId,
-        term: Term,
-        pre: bool,
-        last: (Term, Index),
-    ) {
+    pub(super) fn on_request_vote(&mut self, from: PeerId, term: Term, pre: bool, last: (Term, Index)) {
         let good = self.is_up_to_date(last) && !self.amnesia;
         if pre {
             let granted = good && term > self.current_term;
-            return self.send_vote(
-                from,
-                true,
-                granted,
-                if granted { term } else { self.current_term },
-            );
+            return self.send_vote(from, true, granted, if granted { term } else { self.current_term });
         }
         let free = [PeerId::NONE, from].contains(&self.voted_for) || self.has(Fault::VoteTwice);
         let granted = good && free;
@@ -194,21 +175,13 @@ impl Raft {
     pub fn hand_over(&mut self, now: Now, to: Option<PeerId>) -> bool {
         self.now_us = now.mono_us;
         let target = match to {
-            Some(id) => self
-                .peers
-                .iter()
-                .find(|p| p.id == id && p.voter)
-                .map(|p| p.id),
+            Some(id) => self.peers.iter().find(|p| p.id == id && p.voter).map(|p| p.id),
             None => self.best_successor(),
         };
         let Some(target) = target.filter(|_| self.role == RaftRole::Leader) else {
             return false;
         };
-        self.transfer = Some(Transfer {
-            target,
-            deadline_us: self.now_us + self.timeout_us(),
-            told: false,
-        });
+        self.transfer = Some(Transfer { target, deadline_us: self.now_us + self.timeout_us(), told: false });
         self.maybe_hand_over();
         self.check_invariants();
         true

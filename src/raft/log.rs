@@ -115,10 +115,7 @@ impl Log {
 
     /// Drops everything from `from` on: a leader's log says otherwise.
     pub fn truncate(&mut self, from: Index) {
-        assert!(
-            from > self.start,
-            "what is in a snapshot is never taken back"
-        );
+        assert!(from > self.start, "what is in a snapshot is never taken back");
         let cut = self.entries.split_off((from.0 - self.start.0 - 1) as usize);
         self.bytes -= cut.iter().map(Entry::size).sum::<usize>();
         self.stable = self.stable.min(from.prev());
@@ -212,10 +209,7 @@ impl Log {
     pub fn check_invariants(&self) {
         assert!(self.stable <= self.last_index(), "durable means it is here");
         let pending = self.pending.back();
-        assert!(
-            pending.is_none_or(|p| p.1 <= self.last_index()),
-            "nothing pends that is not here"
-        );
+        assert!(pending.is_none_or(|p| p.1 <= self.last_index()), "nothing pends that is not here");
         assert!(self.last_term() >= self.start_term, "terms never go back");
     }
 }

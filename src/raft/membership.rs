@@ -6,8 +6,8 @@
 use super::fault::Fault;
 use super::progress::{Flow, Progress};
 use super::{
-    Body, Configuration, Entry, Index, Member, Message, Notice, PeerId, Raft, RaftRole, Refusal,
-    Rpc, SnapshotMeta, Term,
+    Body, Configuration, Entry, Index, Member, Message, Notice, PeerId, Raft, RaftRole, Refusal, Rpc, SnapshotMeta,
+    Term,
 };
 use crate::command::{self, Command};
 use crate::timer::Now;
@@ -60,13 +60,7 @@ impl Configuration {
     pub fn after(&self, index: Index, command: &Command) -> Option<Configuration> {
         let mut members = self.members.clone();
         match command {
-            Command::Join {
-                name,
-                peer_url,
-                client_url,
-                incarnation,
-                replaces,
-            } => {
+            Command::Join { name, peer_url, client_url, incarnation, replaces } => {
                 members.retain(|m| m.id.0 != *replaces);
                 let known = members.iter().position(|m| m.name == *name);
                 let (id, voter, bound) = match known {
@@ -78,11 +72,7 @@ impl Configuration {
                     name: name.clone(),
                     peer_url: peer_url.clone(),
                     client_url: client_url.clone(),
-                    incarnation: if *incarnation == 0 {
-                        bound
-                    } else {
-                        *incarnation
-                    },
+                    incarnation: if *incarnation == 0 { bound } else { *incarnation },
                     voter,
                 };
                 match known {
@@ -153,10 +143,7 @@ impl Raft {
         if index == self.snapshot.index {
             return self.snapshot.clone();
         }
-        assert!(
-            index <= self.last_applied,
-            "a snapshot holds what is applied"
-        );
+        assert!(index <= self.last_applied, "a snapshot holds what is applied");
         SnapshotMeta {
             cluster: self.snapshot.cluster,
             index,
@@ -188,13 +175,8 @@ impl Raft {
 
     /// What to answer to a removed member that opens a link; `None` for all others.
     pub fn removal_notice(&self, id: PeerId) -> Option<Message> {
-        (self.standing(id) == Standing::Removed).then_some(Message {
-            term: Term::REMOVED,
-            rpc: Rpc::Removed {
-                cluster: self.snapshot.cluster,
-                id,
-            },
-        })
+        (self.standing(id) == Standing::Removed)
+            .then_some(Message { term: Term::REMOVED, rpc: Rpc::Removed { cluster: self.snapshot.cluster, id } })
     }
 
     /// Rests on what is committed, so it waits for no sync.
@@ -256,15 +238,9 @@ impl Raft {
         let now = self.configuration();
         let unfit = |why| Err(Refusal::Unfit(why));
         match command {
-            Command::Join {
-                name,
-                incarnation,
-                replaces,
-                ..
-            } => {
+            Command::Join { name, incarnation, replaces, .. } => {
                 let old = now.by_name(name);
-                let same =
-                    |m: &Member| [0, m.incarnation].contains(incarnation) || m.incarnation == 0;
+                let same = |m: &Member| [0, m.incarnation].contains(incarnation) || m.incarnation == 0;
                 let fits = match old {
                     None => *replaces == 0,
                     Some(m) if *replaces == 0 => same(m),
@@ -353,9 +329,7 @@ impl Raft {
     pub(super) fn drop_left(&mut self) {
         let (commit, now_us) = (self.commit_index, self.now_us);
         self.peers.retain(|p| match p.leaving {
-            Some((remove, until_us)) => {
-                commit < remove || (p.matched < remove && now_us < until_us)
-            }
+            Some((remove, until_us)) => commit < remove || (p.matched < remove && now_us < until_us),
             None => true,
         });
     }

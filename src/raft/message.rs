@@ -264,11 +264,7 @@ pub enum AppendAnswer {
         want_snapshot: bool,
     },
     /// No such entry at `prev`; the last that can match is at or before `hint`, with at most this term.
-    Rejected {
-        prev: Index,
-        hint: Index,
-        hint_term: Term,
-    },
+    Rejected { prev: Index, hint: Index, hint_term: Term },
     /// The sender leads an older term.
     Stale,
 }

@@ -20,11 +20,7 @@ pub enum Flow {
     Replicate,
     /// The snapshot up to `index` is sent; `offset` is the byte the member wants next, `asked_us` when its piece was
     /// asked of the owner (0: not yet).
-    Snapshot {
-        index: Index,
-        offset: u64,
-        asked_us: u64,
-    },
+    Snapshot { index: Index, offset: u64, asked_us: u64 },
 }
 
 /// An append on its way.
@@ -102,11 +98,7 @@ impl Progress {
     pub fn become_snapshot(&mut self, meta: &SnapshotMeta) {
         let (index, offset, asked_us) = (meta.index, 0, 0);
         self.sending = meta.clone();
-        self.flow = Flow::Snapshot {
-            index,
-            offset,
-            asked_us,
-        };
+        self.flow = Flow::Snapshot { index, offset, asked_us };
         self.land_all();
     }
 
@@ -127,11 +119,7 @@ impl Progress {
         let sent_us = now_us;
         self.next = last.next();
         self.flight_bytes += bytes;
-        self.flights.push_back(Flight {
-            last,
-            bytes,
-            sent_us,
-        });
+        self.flights.push_back(Flight { last, bytes, sent_us });
     }
 
     /// It is durable there up to `matched`: how long the newest append that this answers took, in microseconds.

@@ -68,9 +68,7 @@ impl Raft {
         let commit = self.commit_index;
         let reads = &mut self.reads;
         reads.round += 1;
-        reads
-            .asked
-            .extend(reads.waiting.drain(..).map(|id| (id, commit)));
+        reads.asked.extend(reads.waiting.drain(..).map(|id| (id, commit)));
         self.send_heartbeats();
         self.maybe_finish_reads();
     }

@@ -24,12 +24,7 @@ pub struct Repair {
 
 impl Default for Repair {
     fn default() -> Self {
-        Repair {
-            due_us: u64::MAX,
-            term: Term(0),
-            never: Vec::new(),
-            behind_leader: false,
-        }
+        Repair { due_us: u64::MAX, term: Term(0), never: Vec::new(), behind_leader: false }
     }
 }
 
@@ -96,28 +91,14 @@ impl Raft {
         }
     }
 
-    pub(super) fn on_fetched(
-        &mut self,
-        from: PeerId,
-        term: Term,
-        entry: (Index, Term),
-        found: Found,
-    ) {
+    pub(super) fn on_fetched(&mut self, from: PeerId, term: Term, entry: (Index, Term), found: Found) {
         let (index, entry_term) = entry;
         let here = self.log.get(index).filter(|e| e.term == entry_term);
-        let Some(Entry {
-            body: Body::Faulty { .. },
-            ..
-        }) = here
-        else {
+        let Some(Entry { body: Body::Faulty { .. }, .. }) = here else {
             return;
         };
         match found {
-            Found::Body(bytes) => self.maybe_repair(Entry {
-                term: entry_term,
-                index,
-                body: Body::Good(bytes),
-            }),
+            Found::Body(bytes) => self.maybe_repair(Entry { term: entry_term, index, body: Body::Good(bytes) }),
             Found::Never => self.on_never(from, term, index),
             Found::Behind => self.repair.behind_leader |= from == self.leader,
             Found::Damaged => {}
@@ -126,11 +107,7 @@ impl Raft {
 
     /// Takes a body if the entry here is damaged and its checksum says that this was it.
     pub(super) fn maybe_repair(&mut self, entry: Entry) {
-        let Some(Entry {
-            body: Body::Faulty { len, seed, crc },
-            ..
-        }) = self.log.get(entry.index)
-        else {
+        let Some(Entry { body: Body::Faulty { len, seed, crc }, .. }) = self.log.get(entry.index) else {
             return;
         };
         let Body::Good(bytes) = entry.body else {
@@ -146,9 +123,7 @@ impl Raft {
         let repaired = self.log.repair(entry.index, bytes, lsn);
         self.persist(Persist::Repair(repaired));
         self.rebuild_configurations(entry.index);
-        self.repair
-            .never
-            .retain(|(index, _, _)| *index != entry.index);
+        self.repair.never.retain(|(index, _, _)| *index != entry.index);
         if self.log.missing().next().is_none() {
             self.repair.due_us = u64::MAX;
             self.repair.behind_leader = false;

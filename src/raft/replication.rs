@@ -23,11 +23,7 @@ impl Raft {
         command::encode(command, &mut self.scratch);
         let index = self.log.last_index().next();
         self.uncommitted_bytes += self.scratch.len();
-        self.append(Entry {
-            term: self.current_term,
-            index,
-            body: Body::Good(self.scratch.as_slice().into()),
-        });
+        self.append(Entry { term: self.current_term, index, body: Body::Good(self.scratch.as_slice().into()) });
         index
     }
 
@@ -35,20 +31,13 @@ impl Raft {
     fn append(&mut self, entry: Entry) {
         let commit = self.commit_index;
         match self.out.persist.last_mut() {
-            Some(Persist::Append {
-                entries,
-                commit: known,
-            }) if entries
-                .last()
-                .is_some_and(|e| e.index.next() == entry.index) =>
+            Some(Persist::Append { entries, commit: known })
+                if entries.last().is_some_and(|e| e.index.next() == entry.index) =>
             {
                 entries.push(entry.clone());
                 *known = commit;
             }
-            _ => self.persist(Persist::Append {
-                entries: vec![entry.clone()],
-                commit,
-            }),
+            _ => self.persist(Persist::Append { entries: vec![entry.clone()], commit }),
         }
         self.configure(&entry);
         self.log.append(entry, self.lsn);
@@ -161,13 +150,7 @@ impl Raft {
         self.send_heartbeats();
     }
 
-    pub(super) fn on_append_reply(
-        &mut self,
-        from: PeerId,
-        round: u64,
-        sync_us: u32,
-        answer: AppendAnswer,
-    ) {
+    pub(super) fn on_append_reply(&mut self, from: PeerId, round: u64, sync_us: u32, answer: AppendAnswer) {
         let last = self.log.last_index();
         let now_us = self.now_us;
         let Some(at) = self.peers.iter().position(|p| p.id == from) else {
@@ -177,21 +160,13 @@ impl Raft {
         (peer.heard_us, peer.answered, peer.sync_us) = (now_us, true, sync_us);
         peer.round = peer.round.max(round);
         match answer {
-            AppendAnswer::Accepted {
-                verified,
-                matched,
-                want_snapshot,
-            } if matched <= last && verified <= last => {
+            AppendAnswer::Accepted { verified, matched, want_snapshot } if matched <= last && verified <= last => {
                 if let Some(took_us) = peer.on_matched(matched, now_us) {
                     self.out.round_trips.push((from, Some(took_us)));
                 }
                 self.on_accepted(at, verified, want_snapshot);
             }
-            AppendAnswer::Rejected {
-                prev,
-                hint,
-                hint_term,
-            } => self.on_rejected(at, prev, hint, hint_term),
+            AppendAnswer::Rejected { prev, hint, hint_term } => self.on_rejected(at, prev, hint, hint_term),
             // An answer beyond the own log can only come from a member that is out of its mind.
             AppendAnswer::Accepted { .. } | AppendAnswer::Stale => {}
         }
@@ -278,25 +253,13 @@ impl Raft {
     /// A leader of this term was heard.
     pub(super) fn on_contact(&mut self, leader: PeerId) {
         assert_ne!(self.role, RaftRole::Leader, "one leader a term");
-        assert!(
-            [PeerId::NONE, leader].contains(&self.leader),
-            "one leader a term"
-        );
+        assert!([PeerId::NONE, leader].contains(&self.leader), "one leader a term");
         self.contact_us = self.now_us;
         self.become_follower(self.current_term, leader);
     }
 
     pub(super) fn on_append_entries(&mut self, from: PeerId, rpc: Rpc) {
-        let Rpc::AppendEntries {
-            prev_index,
-            prev_term,
-            commit,
-            acked,
-            round,
-            sync_us,
-            entries,
-        } = rpc
-        else {
+        let Rpc::AppendEntries { prev_index, prev_term, commit, acked, round, sync_us, entries } = rpc else {
             unreachable!("dispatched by kind");
         };
         self.leader_sync_us = sync_us;
@@ -331,10 +294,7 @@ impl Raft {
     /// Adds what is not here yet; only an entry that conflicts cuts the log, or an old message would take back what a
     /// newer one brought.
     fn take_entries(&mut self, prev: Index, entries: Vec<Entry>) {
-        if self.has(Fault::TruncateAlways)
-            && prev >= self.commit_index
-            && prev < self.log.last_index()
-        {
+        if self.has(Fault::TruncateAlways) && prev >= self.commit_index && prev < self.log.last_index() {
             self.cut(prev.next());
         }
         for entry in entries {
@@ -352,10 +312,7 @@ impl Raft {
 
     /// Drops everything from `from` on. On the disk it goes when the next entry is appended in its place.
     pub(super) fn cut(&mut self, from: Index) {
-        assert!(
-            from > self.commit_index,
-            "what is committed is never taken back"
-        );
+        assert!(from > self.commit_index, "what is committed is never taken back");
         self.log.truncate(from);
         self.verified = self.verified.min(from.prev());
         if !self.has(Fault::ChangeNotUndone) {
@@ -365,11 +322,7 @@ impl Raft {
 
     fn reject(&mut self, to: PeerId, round: u64, prev: Index, prev_term: Term) {
         let (hint, hint_term) = self.log.find_conflict(prev, prev_term);
-        let answer = AppendAnswer::Rejected {
-            prev,
-            hint,
-            hint_term,
-        };
+        let answer = AppendAnswer::Rejected { prev, hint, hint_term };
         self.send_append_reply(to, round, answer);
     }
 
@@ -390,11 +343,7 @@ impl Raft {
 
     pub(super) fn send_append_reply(&mut self, to: PeerId, round: u64, answer: AppendAnswer) {
         let sync_us = self.slowest.worst_us();
-        let rpc = Rpc::AppendReply {
-            round,
-            sync_us,
-            answer,
-        };
+        let rpc = Rpc::AppendReply { round, sync_us, answer };
         self.send(to, rpc);
     }
 

@@ -87,12 +87,7 @@ impl Raft {
 impl Raft {
     /// Asks the owner for the next piece.
     pub(super) fn want_chunk(peer: &mut Progress, now_us: u64, wanted: &mut Vec<ChunkWanted>) {
-        if let Flow::Snapshot {
-            index,
-            offset,
-            asked_us: 0,
-        } = peer.flow
-        {
+        if let Flow::Snapshot { index, offset, asked_us: 0 } = peer.flow {
             peer.asked(now_us);
             let to = peer.id;
             wanted.push(ChunkWanted { to, index, offset });
@@ -119,13 +114,7 @@ impl Raft {
             peer.become_snapshot(&self.snapshot);
             return peer.asked(self.now_us);
         };
-        let rpc = Rpc::InstallSnapshot {
-            meta: peer.sending.clone(),
-            offset,
-            crc: crc32fast::hash(&data),
-            done,
-            data,
-        };
+        let rpc = Rpc::InstallSnapshot { meta: peer.sending.clone(), offset, crc: crc32fast::hash(&data), done, data };
         self.send_in(wanted.to, term, rpc);
         self.check_invariants();
     }
@@ -136,11 +125,7 @@ impl Raft {
             return;
         };
         peer.heard_us = self.now_us;
-        if let Flow::Snapshot {
-            index,
-            offset,
-            asked_us,
-        } = &mut peer.flow
+        if let Flow::Snapshot { index, offset, asked_us } = &mut peer.flow
             && *index == of
             && *offset != next
         {
@@ -170,14 +155,7 @@ impl Raft {
 // -- the receiver's side
 impl Raft {
     pub(super) fn on_install_snapshot(&mut self, from: PeerId, term: Term, rpc: Rpc) {
-        let Rpc::InstallSnapshot {
-            meta,
-            offset,
-            crc,
-            done,
-            data,
-        } = rpc
-        else {
+        let Rpc::InstallSnapshot { meta, offset, crc, done, data } = rpc else {
             unreachable!("dispatched by kind");
         };
         let index = meta.index;
@@ -204,19 +182,8 @@ impl Raft {
             return self.send(from, Rpc::SnapshotReply { index, offset });
         }
         let next = offset + data.len() as u64;
-        self.incoming = Some(Incoming {
-            from,
-            meta: meta.clone(),
-            offset: next,
-            done,
-            heard_us: self.now_us,
-        });
-        self.out.chunks.push(Chunk {
-            meta,
-            offset,
-            data,
-            done,
-        });
+        self.incoming = Some(Incoming { from, meta: meta.clone(), offset: next, done, heard_us: self.now_us });
+        self.out.chunks.push(Chunk { meta, offset, data, done });
         if !done {
             let offset = next;
             self.send(from, Rpc::SnapshotReply { index, offset });
@@ -258,10 +225,7 @@ impl Raft {
             // It came from a member that does not lead.
             self.become_follower(term, PeerId::NONE);
         }
-        self.persist(Persist::Installed {
-            meta: meta.clone(),
-            keep_tail,
-        });
+        self.persist(Persist::Installed { meta: meta.clone(), keep_tail });
         self.log.install(index, term, keep_tail, self.lsn);
         let configuration = match self.has(Fault::SnapshotWithoutConfiguration) {
             true => self.configuration().clone(),

@@ -31,43 +31,20 @@ const FOUND_BEHIND: u64 = 3;
 pub fn encode(message: &Message, out: &mut Vec<u8>) {
     let term = message.term;
     match &message.rpc {
-        Rpc::RequestVote {
-            pre,
-            hand_over,
-            last_index,
-            last_term,
-        } => {
+        Rpc::RequestVote { pre, hand_over, last_index, last_term } => {
             let flags = flags(*pre, *hand_over);
             put(out, REQUEST_VOTE, term, &[flags, last_index.0, last_term.0]);
         }
         Rpc::Vote { pre, granted } => put(out, VOTE, term, &[flags(*pre, *granted)]),
-        Rpc::AppendEntries {
-            prev_index,
-            prev_term,
-            commit,
-            acked,
-            round,
-            sync_us,
-            entries,
-        } => {
+        Rpc::AppendEntries { prev_index, prev_term, commit, acked, round, sync_us, entries } => {
             let prev = [prev_index.0, prev_term.0];
             put(out, APPEND_ENTRIES, term, &prev);
             put_numbers(out, &[commit.0, acked.0, *round, u64::from(*sync_us)]);
             put_number(entries.len() as u64, out);
             entries.iter().for_each(|e| put_entry(out, e));
         }
-        Rpc::AppendReply {
-            round,
-            sync_us,
-            answer,
-        } => put_answer(out, term, &[*round, u64::from(*sync_us)], answer),
-        Rpc::InstallSnapshot {
-            meta,
-            offset,
-            crc,
-            done,
-            data,
-        } => {
+        Rpc::AppendReply { round, sync_us, answer } => put_answer(out, term, &[*round, u64::from(*sync_us)], answer),
+        Rpc::InstallSnapshot { meta, offset, crc, done, data } => {
             let fields = [*offset, u64::from(*crc), u64::from(*done)];
             put(out, INSTALL_SNAPSHOT, term, &fields);
             encode_meta(meta, out);
@@ -78,11 +55,7 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         }
         Rpc::TimeoutNow => put(out, TIMEOUT_NOW, term, &[]),
         Rpc::Fetch { index, term: at } => put(out, FETCH, term, &[index.0, at.0]),
-        Rpc::Fetched {
-            index,
-            term: at,
-            found,
-        } => {
+        Rpc::Fetched { index, term: at, found } => {
             put(out, FETCHED, term, &[index.0, at.0]);
             put_found(out, found);
         }
@@ -111,19 +84,11 @@ fn put_bytes(out: &mut Vec<u8>, data: &[u8]) {
 
 fn put_answer(out: &mut Vec<u8>, term: Term, head: &[u64], answer: &AppendAnswer) {
     match answer {
-        AppendAnswer::Accepted {
-            verified,
-            matched,
-            want_snapshot,
-        } => {
+        AppendAnswer::Accepted { verified, matched, want_snapshot } => {
             put(out, ACCEPTED, term, head);
             put_numbers(out, &[verified.0, matched.0, u64::from(*want_snapshot)]);
         }
-        AppendAnswer::Rejected {
-            prev,
-            hint,
-            hint_term,
-        } => {
+        AppendAnswer::Rejected { prev, hint, hint_term } => {
             put(out, REJECTED, term, head);
             put_numbers(out, &[prev.0, hint.0, hint_term.0]);
         }
@@ -158,10 +123,7 @@ pub fn encode_meta(meta: &SnapshotMeta, out: &mut Vec<u8>) {
     let count = members.len() as u64;
     put_numbers(out, &[meta.cluster, meta.index.0, meta.term.0, count]);
     for member in members {
-        put_numbers(
-            out,
-            &[member.id.0, member.incarnation, u64::from(member.voter)],
-        );
+        put_numbers(out, &[member.id.0, member.incarnation, u64::from(member.voter)]);
         for text in [&member.name, &member.peer_url, &member.client_url] {
             put_str(text, out);
         }
@@ -194,23 +156,16 @@ fn take_rpc(from: &mut Unpack, tag: u8, term: Term) -> Result<Rpc, Malformed> {
     Ok(match tag {
         REQUEST_VOTE => {
             let (pre, hand_over) = take_flags(from)?;
-            Rpc::RequestVote {
-                pre,
-                hand_over,
-                last_index: take_index(from)?,
-                last_term: take_term(from)?,
-            }
+            Rpc::RequestVote { pre, hand_over, last_index: take_index(from)?, last_term: take_term(from)? }
         }
         VOTE => {
             let (pre, granted) = take_flags(from)?;
             Rpc::Vote { pre, granted }
         }
         APPEND_ENTRIES => take_append(from, term)?,
-        ACCEPTED | REJECTED | STALE => Rpc::AppendReply {
-            round: from.number()?,
-            sync_us: take_small(from)?,
-            answer: take_answer(from, tag)?,
-        },
+        ACCEPTED | REJECTED | STALE => {
+            Rpc::AppendReply { round: from.number()?, sync_us: take_small(from)?, answer: take_answer(from, tag)? }
+        }
         INSTALL_SNAPSHOT => Rpc::InstallSnapshot {
             offset: from.number()?,
             crc: take_small(from)?,
@@ -218,24 +173,11 @@ fn take_rpc(from: &mut Unpack, tag: u8, term: Term) -> Result<Rpc, Malformed> {
             meta: take_meta(from)?,
             data: take_bytes(from)?,
         },
-        SNAPSHOT_REPLY => Rpc::SnapshotReply {
-            index: take_index(from)?,
-            offset: from.number()?,
-        },
+        SNAPSHOT_REPLY => Rpc::SnapshotReply { index: take_index(from)?, offset: from.number()? },
         TIMEOUT_NOW => Rpc::TimeoutNow,
-        FETCH => Rpc::Fetch {
-            index: take_index(from)?,
-            term: take_term(from)?,
-        },
-        FETCHED => Rpc::Fetched {
-            index: take_index(from)?,
-            term: take_term(from)?,
-            found: take_found(from)?,
-        },
-        REMOVED => Rpc::Removed {
-            cluster: from.number()?,
-            id: PeerId(from.number()?),
-        },
+        FETCH => Rpc::Fetch { index: take_index(from)?, term: take_term(from)? },
+        FETCHED => Rpc::Fetched { index: take_index(from)?, term: take_term(from)?, found: take_found(from)? },
+        REMOVED => Rpc::Removed { cluster: from.number()?, id: PeerId(from.number()?) },
         _ => return Err(Malformed),
     })
 }
@@ -254,21 +196,9 @@ fn take_append(from: &mut Unpack, now: Term) -> Result<Rpc, Malformed> {
             return Err(Malformed);
         }
         last = (last.0.next(), term);
-        entries.push(Entry {
-            term,
-            index: last.0,
-            body: Body::Good(take_bytes(from)?),
-        });
+        entries.push(Entry { term, index: last.0, body: Body::Good(take_bytes(from)?) });
     }
-    Ok(Rpc::AppendEntries {
-        prev_index,
-        prev_term,
-        commit,
-        acked,
-        round,
-        sync_us,
-        entries,
-    })
+    Ok(Rpc::AppendEntries { prev_index, prev_term, commit, acked, round, sync_us, entries })
 }
 
 fn take_answer(from: &mut Unpack, tag: u8) -> Result<AppendAnswer, Malformed> {
@@ -278,11 +208,9 @@ fn take_answer(from: &mut Unpack, tag: u8) -> Result<AppendAnswer, Malformed> {
             matched: take_index(from)?,
             want_snapshot: from.flag()?,
         },
-        REJECTED => AppendAnswer::Rejected {
-            prev: take_index(from)?,
-            hint: take_index(from)?,
-            hint_term: take_term(from)?,
-        },
+        REJECTED => {
+            AppendAnswer::Rejected { prev: take_index(from)?, hint: take_index(from)?, hint_term: take_term(from)? }
+        }
         _ => AppendAnswer::Stale,
     })
 }
@@ -314,12 +242,7 @@ fn take_meta(from: &mut Unpack) -> Result<SnapshotMeta, Malformed> {
             client_url: from.str()?.into(),
         });
     }
-    Ok(SnapshotMeta {
-        cluster,
-        index,
-        term,
-        configuration: Configuration { members },
-    })
+    Ok(SnapshotMeta { cluster, index, term, configuration: Configuration { members } })
 }
 
 fn take_flags(from: &mut Unpack) -> Result<(bool, bool), Malformed> {
@@ -364,18 +287,9 @@ mod tests {
             voter: id == 1,
         };
         let (index, term) = (Index(300), Term(7));
-        let entry = |at, term| Entry {
-            term: Term(term),
-            index: Index(at),
-            body: Body::Good(vec![1, 2, 3].into()),
-        };
+        let entry = |at, term| Entry { term: Term(term), index: Index(at), body: Body::Good(vec![1, 2, 3].into()) };
         let rpcs = vec![
-            Rpc::RequestVote {
-                pre: true,
-                hand_over: false,
-                last_index: index,
-                last_term: term,
-            },
+            Rpc::RequestVote { pre: true, hand_over: false, last_index: index, last_term: term },
             Rpc::AppendEntries {
                 prev_index: index,
                 prev_term: Term(5),
@@ -388,31 +302,21 @@ mod tests {
             Rpc::AppendReply {
                 round: 1,
                 sync_us: 2,
-                answer: AppendAnswer::Rejected {
-                    prev: index,
-                    hint: Index(2),
-                    hint_term: Term(1),
-                },
+                answer: AppendAnswer::Rejected { prev: index, hint: Index(2), hint_term: Term(1) },
             },
             Rpc::InstallSnapshot {
                 meta: SnapshotMeta {
                     cluster: 77,
                     index,
                     term,
-                    configuration: Configuration {
-                        members: vec![member(1), member(200)],
-                    },
+                    configuration: Configuration { members: vec![member(1), member(200)] },
                 },
                 offset: 1 << 40,
                 crc: 5,
                 done: true,
                 data: vec![9; 40].into(),
             },
-            Rpc::Fetched {
-                index,
-                term,
-                found: Found::Body(vec![4; 5].into()),
-            },
+            Rpc::Fetched { index, term, found: Found::Body(vec![4; 5].into()) },
         ];
         rpcs.into_iter().map(|rpc| Message { term, rpc }).collect()
     }

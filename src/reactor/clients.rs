@@ -82,15 +82,9 @@ impl Clients {
 
     /// Takes a connection in.
     pub fn accept(&mut self, registry: &Registry, transport: Transport, port: Port, now: Now) {
-        let id = self
-            .conns
-            .insert_with(|id| Conn::new(id, port, transport, now.mono_us));
+        let id = self.conns.insert_with(|id| Conn::new(id, port, transport, now.mono_us));
         let conn = self.conns.get_mut(id).expect("it was just put there");
-        if conn
-            .transport()
-            .register(registry, id.token(Kind::Client))
-            .is_err()
-        {
+        if conn.transport().register(registry, id.token(Kind::Client)).is_err() {
             conn.kill();
         }
         touch(&mut self.ready, conn);
@@ -174,13 +168,7 @@ impl Clients {
     }
 
     /// Phase 8: writes what the machine has answered.
-    pub fn answer(
-        &mut self,
-        answers: &mut Vec<Answer>,
-        machine: &mut Machine,
-        disk: &Disk,
-        now: Now,
-    ) {
+    pub fn answer(&mut self, answers: &mut Vec<Answer>, machine: &mut Machine, disk: &Disk, now: Now) {
         let mut rendered = 0;
         for answer in answers.drain(..) {
             let Some(conn) = find(&mut self.conns, answer.ticket) else {
@@ -191,9 +179,7 @@ impl Clients {
             let next = if conn.exports() {
                 export(conn, disk, &answer, &context, &mut self.pool)
             } else {
-                conn.render(&mut self.pool, |shape, out| {
-                    shape.render(&answer, &context, out)
-                })
+                conn.render(&mut self.pool, |shape, out| shape.render(&answer, &context, out))
             };
             follow(conn, next, answer.ticket, machine, now);
             rendered += conn.out_bytes();
@@ -213,10 +199,7 @@ impl Clients {
     /// Phase 8: hands out events, each rendered once.
     pub fn deliver(&mut self, events: &mut Vec<Delivery>, machine: &mut Machine, now: Now) {
         for delivery in events.drain(..) {
-            let at = Indexes {
-                etcd: delivery.etcd,
-                ..machine.indexes()
-            };
+            let at = Indexes { etcd: delivery.etcd, ..machine.indexes() };
             let context = context(&self.site, &self.date, now, at);
             let rendition = Rendition::new(&delivery, &context);
             let mut shared: Vec<(Range<usize>, Shared)> = Vec::new();
@@ -225,9 +208,8 @@ impl Clients {
                     continue;
                 };
                 touch(&mut self.ready, conn);
-                let told = conn.render(&mut self.pool, |shape, out| {
-                    shape.deliver(&delivery, &rendition, ends, &context, out)
-                });
+                let told =
+                    conn.render(&mut self.pool, |shape, out| shape.deliver(&delivery, &rendition, ends, &context, out));
                 let bytes = &rendition.bytes[told.shared.clone()];
                 if delivery.tickets.len() == 1 {
                     conn.append(&mut self.pool, bytes);
@@ -267,9 +249,7 @@ impl Clients {
             let Some(conn) = self.conns.get_mut(id) else {
                 continue;
             };
-            if conn.settle(now.mono_us, &self.timeouts, &mut self.pool)
-                || !ask_writable(conn, registry)
-            {
+            if conn.settle(now.mono_us, &self.timeouts, &mut self.pool) || !ask_writable(conn, registry) {
                 told |= self.drop_conn(id, machine, now);
                 continue;
             }
@@ -303,10 +283,7 @@ impl Clients {
     fn keep_budget(&mut self) {
         if self.budget.is_over() {
             if !self.tight {
-                log::warn!(
-                    "connections hold {} bytes: reading pauses, slow clients are closed",
-                    self.budget.bytes()
-                );
+                log::warn!("connections hold {} bytes: reading pauses, slow clients are closed", self.budget.bytes());
             }
             self.tight = true;
             self.cut_off_slowest();
@@ -379,13 +356,7 @@ fn find(conns: &mut Slots<Conn>, ticket: Ticket) -> Option<&mut Conn> {
 
 /// What surrounds an answer: it is the machine's, whatever its mode.
 fn context<'a>(site: &'a Site, date: &'a Date, now: Now, at: Indexes) -> Context<'a> {
-    Context {
-        site,
-        date,
-        now,
-        at,
-        mode: Mode::Peer,
-    }
+    Context { site, date, now, at, mode: Mode::Peer }
 }
 
 /// What is needed to start requests.
@@ -415,10 +386,7 @@ impl Desk<'_, '_> {
             let (id, port) = (conn.id, conn.port);
             match conn.next(self.limits) {
                 None => return,
-                Some(Progress::NeedMore {
-                    consumed,
-                    continue_100,
-                }) => return conn.starve(consumed, continue_100),
+                Some(Progress::NeedMore { consumed, continue_100 }) => return conn.starve(consumed, continue_100),
                 Some(Progress::Reject(reject)) => {
                     return conn.reject(reject, self.context.date, self.pool);
                 }
@@ -452,13 +420,8 @@ impl Desk<'_, '_> {
         }
         *self.serial = (*self.serial + 1) & ((1 << SERIAL_BITS) - 1);
         let ticket = Ticket((conn.id.index() as u64) << SERIAL_BITS | *self.serial);
-        conn.flight = Some(Flight {
-            ticket,
-            shape,
-            export: None,
-            watches: matches!(op, Op::Watch { .. }),
-            more: false,
-        });
+        conn.flight =
+            Some(Flight { ticket, shape, export: None, watches: matches!(op, Op::Watch { .. }), more: false });
         self.machine.on_request(self.context.now, ticket, op);
     }
 }
@@ -488,13 +451,7 @@ fn follow(conn: &mut Conn, next: api::Next, ticket: Ticket, machine: &mut Machin
 }
 
 /// Writes what is rendered into a file in the data directory, and answers when it is whole.
-fn export(
-    conn: &mut Conn,
-    disk: &Disk,
-    answer: &Answer,
-    context: &Context,
-    pool: &mut Pool,
-) -> api::Next {
+fn export(conn: &mut Conn, disk: &Disk, answer: &Answer, context: &Context, pool: &mut Pool) -> api::Next {
     let flight = conn.flight.as_mut().expect("an answer is for a request");
     let mut text = Vec::new();
     let next = flight.shape.render(answer, context, &mut text);
@@ -530,11 +487,7 @@ fn export(
 
 /// Asks the poll for writability only while something waits to be written. False when the poll refuses.
 fn ask_writable(conn: &mut Conn, registry: &Registry) -> bool {
-    let (is, should, token) = (
-        conn.asks_writable,
-        conn.is_blocked(),
-        conn.id.token(Kind::Client),
-    );
+    let (is, should, token) = (conn.asks_writable, conn.is_blocked(), conn.id.token(Kind::Client));
     if is == should {
         return true;
     }

@@ -184,10 +184,7 @@ impl Conn {
 
     /// Whether a request may start, if one has come.
     fn may_start(&self) -> bool {
-        self.life == Life::Open
-            && self.flight.is_none()
-            && !self.starved
-            && self.out.len() < limits::OUT_MARK_BYTES
+        self.life == Life::Open && self.flight.is_none() && !self.starved && self.out.len() < limits::OUT_MARK_BYTES
     }
 
     /// The parser has found no whole request and wants more.
@@ -195,8 +192,7 @@ impl Conn {
         self.starved = true;
         self.input.drain(..consumed);
         if continue_100 {
-            self.out
-                .append(Vec::new, |out| out.extend_from_slice(CONTINUE));
+            self.out.append(Vec::new, |out| out.extend_from_slice(CONTINUE));
         }
     }
 
@@ -221,27 +217,19 @@ impl Conn {
 
     /// Queues a whole answer.
     pub fn send(&mut self, response: &Response, reply: Reply, date: &Date, pool: &mut Pool) {
-        let framing = self
-            .out
-            .append(|| pool.take(), |out| response.encode(reply, date, out));
+        let framing = self.out.append(|| pool.take(), |out| response.encode(reply, date, out));
         self.finish(framing.keep_alive);
     }
 
     /// Lets the interface write the answer in flight.
-    pub fn render<R>(
-        &mut self,
-        pool: &mut Pool,
-        write: impl FnOnce(&mut Shape, &mut Vec<u8>) -> R,
-    ) -> R {
+    pub fn render<R>(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Shape, &mut Vec<u8>) -> R) -> R {
         let flight = self.flight.as_mut().expect("an answer is for a request");
-        self.out
-            .append(|| pool.take(), |out| write(&mut flight.shape, out))
+        self.out.append(|| pool.take(), |out| write(&mut flight.shape, out))
     }
 
     /// Queues a part of the answer in flight.
     pub fn append(&mut self, pool: &mut Pool, bytes: &[u8]) {
-        self.out
-            .append(|| pool.take(), |out| out.extend_from_slice(bytes));
+        self.out.append(|| pool.take(), |out| out.extend_from_slice(bytes));
     }
 
     /// Queues bytes that others send too.
@@ -326,9 +314,7 @@ impl Conn {
     fn waits(&self) -> Waits {
         match (&self.life, &self.flight) {
             (Life::Lingering, _) => Waits::Linger,
-            (_, Some(flight)) if flight.watches => Waits::Watch {
-                out: self.out.len(),
-            },
+            (_, Some(flight)) if flight.watches => Waits::Watch { out: self.out.len() },
             (_, Some(flight)) if flight.more => Waits::Page,
             _ if !self.out.is_empty() => Waits::Write,
             (_, Some(_)) => Waits::Core,

@@ -129,8 +129,7 @@ impl Calls {
     /// Takes a call; its time runs from now.
     pub fn start(&mut self, call: Call, now: Now) {
         let limit_us = call.timeout_ms.saturating_mul(1000);
-        self.waiting
-            .push_back((call, now.mono_us.saturating_add(limit_us)));
+        self.waiting.push_back((call, now.mono_us.saturating_add(limit_us)));
     }
 
     /// The poll has told of one of them.
@@ -152,12 +151,7 @@ impl Calls {
     }
 
     /// Phase 3: everybody who can goes on; gives those that have ended.
-    pub fn work(
-        &mut self,
-        registry: &Registry,
-        names: &mut Names,
-        now: Now,
-    ) -> Vec<(CallId, Reply)> {
+    pub fn work(&mut self, registry: &Registry, names: &mut Names, now: Now) -> Vec<(CallId, Reply)> {
         let mut ended = Vec::new();
         self.admit(now, &mut ended);
         self.timers.advance(now.mono_us, &mut self.due);
@@ -180,13 +174,7 @@ impl Calls {
                 continue;
             };
             calling.queued = false;
-            let mut tools = Tools {
-                registry,
-                names,
-                timers: &mut self.timers,
-                callers: &mut self.callers,
-                now,
-            };
+            let mut tools = Tools { registry, names, timers: &mut self.timers, callers: &mut self.callers, now };
             let reply = loop {
                 match calling.step(&mut tools) {
                     Step::Again => {}
@@ -309,9 +297,7 @@ impl Calling {
             return self.fail(&self.trouble);
         };
         (self.sent, self.readable, self.blocked) = (0, false, true);
-        self.stage = Stage::Connecting {
-            since_us: tools.now.mono_us,
-        };
+        self.stage = Stage::Connecting { since_us: tools.now.mono_us };
         let token = self.slot.token(Kind::Call);
         let both = Interest::READABLE | Interest::WRITABLE;
         let url = Url::parse(&self.url).expect("it was resolved");
@@ -492,27 +478,15 @@ mod tests {
         let mut events = Events::with_capacity(64);
         let mut names = Names::new(Waker::new(poll.registry(), NAMES).expect("a waker"));
         let none = Caller::new(&Default::default());
-        let callers = Callers {
-            peers: Caller::new(&Default::default()),
-            world: none,
-            discovery: String::new(),
-        };
+        let callers = Callers { peers: Caller::new(&Default::default()), world: none, discovery: String::new() };
         let (mut calls, mut replies) = (Calls::new(callers), Vec::new());
-        let mut now = Now {
-            mono_us: 1,
-            wall_ns: 0,
-        };
+        let mut now = Now { mono_us: 1, wall_ns: 0 };
         let count = list.len();
         list.into_iter().for_each(|c| calls.start(c, now));
         while replies.len() < count {
             replies.extend(calls.work(poll.registry(), &mut names, now));
-            let wait_ms = if calls.has_work() || replies.len() == count {
-                0
-            } else {
-                20
-            };
-            poll.poll(&mut events, Some(Duration::from_millis(wait_ms)))
-                .expect("it polls");
+            let wait_ms = if calls.has_work() || replies.len() == count { 0 } else { 20 };
+            poll.poll(&mut events, Some(Duration::from_millis(wait_ms))).expect("it polls");
             for event in &events {
                 match event.token() {
                     NAMES if names.collect(now.mono_us) => calls.on_names(),
@@ -530,9 +504,7 @@ mod tests {
 
     fn answered(reply: &Reply) -> (u16, &str) {
         match reply {
-            Reply::Answered { status, body, .. } => {
-                (*status, std::str::from_utf8(body).expect("text"))
-            }
+            Reply::Answered { status, body, .. } => (*status, std::str::from_utf8(body).expect("text")),
             Reply::Failed { why } => panic!("{why}"),
         }
     }
@@ -564,23 +536,12 @@ mod tests {
             unreachable!("it was answered");
         };
         assert_eq!(&**server, "tern/9");
-        let asked = [
-            first.join().expect("served"),
-            second.join().expect("served"),
-        ]
-        .concat();
+        let asked = [first.join().expect("served"), second.join().expect("served")].concat();
         for (text, target) in asked.iter().zip(["/a", "/b?q", "/c"]) {
-            assert!(
-                text.starts_with(&format!("PUT {target} HTTP/1.1\r\n")),
-                "{text}"
-            );
+            assert!(text.starts_with(&format!("PUT {target} HTTP/1.1\r\n")), "{text}");
             assert!(text.ends_with("\r\n\r\nBODY"), "{text}");
         }
-        assert!(
-            asked[1].contains(&format!("Host: localhost:{there}\r\n")),
-            "{}",
-            asked[1]
-        );
+        assert!(asked[1].contains(&format!("Host: localhost:{there}\r\n")), "{}", asked[1]);
     }
 
     #[test]
@@ -623,11 +584,7 @@ mod tests {
         let (port, server) = serve(answers.into());
         let list = (0..count).map(|i| call(i, Method::Get, format!("http://127.0.0.1:{port}/")));
         let mut list: Vec<Call> = list.collect();
-        list.push(call(
-            90,
-            Method::Get,
-            format!("http://127.0.0.1:{refused}/"),
-        ));
+        list.push(call(90, Method::Get, format!("http://127.0.0.1:{refused}/")));
         list.push(call(91, Method::Get, "no url".into()));
         list.push(call(92, Method::Get, "http://name.invalid:1/".into()));
         for (id, reply) in carry_out(list, false) {

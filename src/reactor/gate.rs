@@ -35,17 +35,10 @@ pub struct Gate {
 
 impl Gate {
     /// A gate through which nobody has come yet. The error says what is wrong with the files of `files`.
-    pub fn new(
-        port: Port,
-        token: Token,
-        listener: TcpListener,
-        files: &Tls,
-    ) -> Result<Gate, String> {
+    pub fn new(port: Port, token: Token, listener: TcpListener, files: &Tls) -> Result<Gate, String> {
         #[cfg(feature = "tls")]
         let tls = match (&files.cert_file, &files.key_file) {
-            (Some(cert), Some(key)) => {
-                Some(tls::server_config(cert, key, files.ca_file.as_deref())?)
-            }
+            (Some(cert), Some(key)) => Some(tls::server_config(cert, key, files.ca_file.as_deref())?),
             _ => None,
         };
         #[cfg(not(feature = "tls"))]

@@ -71,9 +71,7 @@ impl Waits {
         use Waits::{Core, Linger, Page, Request, Watch, Write};
         match (self, other) {
             (Request(a), Request(b)) => std::mem::discriminant(&a) == std::mem::discriminant(&b),
-            (Watch { out: a }, Watch { out: b }) => {
-                (a > WATCH_SLOW_BYTES) == (b > WATCH_SLOW_BYTES)
-            }
+            (Watch { out: a }, Watch { out: b }) => (a > WATCH_SLOW_BYTES) == (b > WATCH_SLOW_BYTES),
             (Core, Core) | (Write, Write) | (Page, Page) | (Linger, Linger) => true,
             (Request(_) | Core | Write | Page | Watch { .. } | Linger, _) => false,
         }
@@ -149,10 +147,7 @@ impl Stamps {
 mod tests {
     use super::*;
 
-    const T: Timeouts = Timeouts {
-        read_us: 300_000_000,
-        write_us: 300_000_000,
-    };
+    const T: Timeouts = Timeouts { read_us: 300_000_000, write_us: 300_000_000 };
     const S: u64 = 1_000_000;
 
     #[test]

@@ -98,14 +98,7 @@ impl Link {
     }
 
     /// A connection on which a peer has said hello, and what came behind that; it is welcome.
-    pub fn accept(
-        id: SlotId,
-        transport: Transport,
-        input: Vec<u8>,
-        theirs: &Hello,
-        ours: &Hello,
-        now_us: u64,
-    ) -> Link {
+    pub fn accept(id: SlotId, transport: Transport, input: Vec<u8>, theirs: &Hello, ours: &Hello, now_us: u64) -> Link {
         let mut link = Link::dial(id, theirs.from, transport, now_us);
         link.dialled = false;
         link.state = State::Open;
@@ -138,8 +131,7 @@ impl Link {
             Ok(false) => {}
             Ok(true) => {
                 self.state = State::Asking;
-                self.out
-                    .push_raw(&upgrade::request(host, &hello.to_string()));
+                self.out.push_raw(&upgrade::request(host, &hello.to_string()));
             }
             Err(e) => self.fail(e),
         }
@@ -220,9 +212,7 @@ impl Link {
                 each(self, Came::Hello(hello));
             }
             (_, Some(why), _) => self.fail(format_args!("refused: {why}")),
-            (status, None, _) => self.fail(format_args!(
-                "status {status}, and no {REFUSED}: not a tern?"
-            )),
+            (status, None, _) => self.fail(format_args!("status {status}, and no {REFUSED}: not a tern?")),
         }
         used
     }

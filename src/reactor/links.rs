@@ -92,11 +92,7 @@ impl Links {
             ready: Vec::new(),
             timers: TimerWheel::new(),
             due: Vec::new(),
-            me: Hello {
-                process: process.max(1),
-                name: name.into(),
-                ..Hello::default()
-            },
+            me: Hello { process: process.max(1), name: name.into(), ..Hello::default() },
             random: process | 1,
             patience_ms: patience_ms.clamp(PATIENCE_MS_MIN, PATIENCE_MS_MAX),
             caller,
@@ -214,15 +210,11 @@ impl Links {
             Found::Failed(why) => Err(format!("{}: {why}", url.host)),
             Found::Addresses(all) => {
                 let address = SocketAddr::new(all[attempt % all.len()], url.port);
-                self.caller
-                    .connect(&url, address)
-                    .map_err(|e| e.to_string())
+                self.caller.connect(&url, address).map_err(|e| e.to_string())
             }
         };
         let registered = result.and_then(|transport| {
-            let slot = self
-                .links
-                .insert_with(|slot| Link::dial(slot, id, transport, now.mono_us));
+            let slot = self.links.insert_with(|slot| Link::dial(slot, id, transport, now.mono_us));
             let link = self.links.get_mut(slot).expect("just put there");
             link.transport().keep_alive(self.patience_ms);
             let token = slot.token(Kind::Link);
@@ -238,8 +230,7 @@ impl Links {
                 let peer = self.peers.get_mut(&id).expect("looked at above");
                 peer.dialled = Some(slot);
                 let hello = Timer::Hello(slot);
-                self.timers
-                    .schedule(now.mono_us + self.patience_ms * 1000, hello);
+                self.timers.schedule(now.mono_us + self.patience_ms * 1000, hello);
             }
             Err(why) => {
                 self.say(id, &why, now);
@@ -262,10 +253,7 @@ impl Links {
     /// Somebody says hello on a connection to the peer port. Welcome: gives how this machine introduces itself.
     pub fn welcome(&mut self, visit: &Visit, now: Now) -> Result<(Hello, Hello), Refusal> {
         let theirs = Hello::parse(&visit.hello).ok_or(Refusal::Malformed)?;
-        let ours = Hello {
-            to: theirs.from,
-            ..self.me.clone()
-        };
+        let ours = Hello { to: theirs.from, ..self.me.clone() };
         let result = if &*visit.protocol != PROTOCOL {
             Err(Refusal::Version)
         } else {
@@ -331,9 +319,7 @@ impl Links {
         now: Now,
     ) {
         let id = theirs.from;
-        let slot = self
-            .links
-            .insert_with(|slot| Link::accept(slot, transport, input, &theirs, &ours, now.mono_us));
+        let slot = self.links.insert_with(|slot| Link::accept(slot, transport, input, &theirs, &ours, now.mono_us));
         let link = self.links.get_mut(slot).expect("just put there");
         let token = slot.token(Kind::Link);
         if let Err(e) = link.transport().ask_writable(registry, token, true) {
@@ -385,10 +371,7 @@ impl Links {
             let to = link.peer;
             if link.state == State::Connecting {
                 let host = Url::parse(&peer.url).map_or("", |u| u.authority);
-                let hello = Hello {
-                    to,
-                    ..self.me.clone()
-                };
+                let hello = Hello { to, ..self.me.clone() };
                 link.maybe_connect(host, &hello);
             }
             let me = &self.me;
@@ -569,18 +552,13 @@ fn on_answer(theirs: &Hello, me: &Hello, wanted: PeerId, incarnation: u64) -> Re
     if theirs.from != wanted {
         return Err(format!("another member answers: {:x}", theirs.from.0));
     }
-    let mine = Hello {
-        to: wanted,
-        ..me.clone()
-    };
+    let mine = Hello { to: wanted, ..me.clone() };
     judge(theirs, &mine, Some(incarnation)).map_err(|why| format!("the other side: {why}"))
 }
 
 fn log_refusal(peer: Option<&mut Peer>, theirs: &Hello, text: &str, now: Now) {
     let known = peer.map(|p| &mut p.said);
-    let again = known
-        .as_ref()
-        .is_some_and(|(said, at)| said == text && now.mono_us < at + LOG_EVERY_US);
+    let again = known.as_ref().is_some_and(|(said, at)| said == text && now.mono_us < at + LOG_EVERY_US);
     if again {
         return;
     }

@@ -39,10 +39,7 @@ impl Bound {
             .next()
             .ok_or_else(|| format!("the address {addr} to listen on has no IP address"))?;
         let socket = retry(|| bind(address)).map_err(|e| busy(addr, &e))?;
-        Ok(Bound {
-            socket,
-            text: addr.to_string(),
-        })
+        Ok(Bound { socket, text: addr.to_string() })
     }
 
     /// Where that is.
@@ -53,8 +50,7 @@ impl Bound {
 
     /// Lets clients connect.
     pub fn listen(self) -> Result<mio::net::TcpListener, String> {
-        retry(|| Ok(rustix::net::listen(&self.socket, BACKLOG)?))
-            .map_err(|e| busy(&self.text, &e))?;
+        retry(|| Ok(rustix::net::listen(&self.socket, BACKLOG)?)).map_err(|e| busy(&self.text, &e))?;
         let listener = std::net::TcpListener::from(self.socket);
         Ok(mio::net::TcpListener::from_std(listener))
     }
@@ -111,10 +107,7 @@ fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
 pub fn connections_max() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let now = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
@@ -134,10 +127,7 @@ mod tests {
         let address = rustix::net::getsockname(&bound.socket).expect("bound");
         let address: SocketAddr = address.try_into().expect("an internet address");
         let early = std::net::TcpStream::connect(address);
-        assert_eq!(
-            early.expect_err("refused").kind(),
-            io::ErrorKind::ConnectionRefused
-        );
+        assert_eq!(early.expect_err("refused").kind(), io::ErrorKind::ConnectionRefused);
         let listener = bound.listen().expect("listens");
         assert_eq!(listener.local_addr().expect("bound"), address);
         std::net::TcpStream::connect(address).expect("accepted by the kernel");

@@ -53,13 +53,7 @@ impl Names {
     /// Nobody is asked yet; answers wake the poll of `waker`.
     pub fn new(waker: Waker) -> Names {
         let (sender, answers) = channel();
-        Names {
-            names: BTreeMap::new(),
-            asking: 0,
-            waker: Arc::new(waker),
-            sender,
-            answers,
-        }
+        Names { names: BTreeMap::new(), asking: 0, waker: Arc::new(waker), sender, answers }
     }
 
     /// The addresses of a host, as far as they are known now.
@@ -127,9 +121,7 @@ impl Names {
 }
 
 fn ask(host: Box<str>, sender: Sender<Answer>, waker: Arc<Waker>) -> std::io::Result<()> {
-    let builder = std::thread::Builder::new()
-        .name("resolver".into())
-        .stack_size(STACK_BYTES);
+    let builder = std::thread::Builder::new().name("resolver".into()).stack_size(STACK_BYTES);
     let thread = builder.spawn(move || {
         let answer = resolve(&host);
         // A reactor that has ended wants no answer.

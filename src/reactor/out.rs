@@ -42,10 +42,7 @@ impl Shared {
     /// Takes bytes that are whole; `total` counts them until the last holder lets go.
     pub fn new(bytes: &[u8], total: &SharedTotal) -> Shared {
         total.0.set(total.0.get() + bytes.len());
-        Shared(Rc::new(SharedBytes {
-            bytes: bytes.into(),
-            total: total.clone(),
-        }))
+        Shared(Rc::new(SharedBytes { bytes: bytes.into(), total: total.clone() }))
     }
 
     /// The bytes.
@@ -100,11 +97,7 @@ impl Out {
     }
 
     /// Lets `write` append to the buffer; `spare` gives a buffer when this connection has none.
-    pub fn append<R>(
-        &mut self,
-        spare: impl FnOnce() -> Vec<u8>,
-        write: impl FnOnce(&mut Vec<u8>) -> R,
-    ) -> R {
+    pub fn append<R>(&mut self, spare: impl FnOnce() -> Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         if self.tail.capacity() == 0 {
             self.tail = spare();
         }
@@ -122,8 +115,7 @@ impl Out {
             return;
         }
         if !self.tail.is_empty() {
-            self.pieces
-                .push_back(Piece::Own(std::mem::take(&mut self.tail)));
+            self.pieces.push_back(Piece::Own(std::mem::take(&mut self.tail)));
         }
         self.bytes += shared.as_slice().len();
         self.own += PIECE_OVERHEAD;

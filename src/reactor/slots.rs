@@ -42,10 +42,7 @@ impl SlotId {
 
     /// Of an event.
     pub fn from_token(token: Token) -> SlotId {
-        SlotId {
-            index: token.0 as u32 & ((1 << KIND_SHIFT) - 1),
-            generation: (token.0 >> 32) as u32,
-        }
+        SlotId { index: token.0 as u32 & ((1 << KIND_SHIFT) - 1), generation: (token.0 >> 32) as u32 }
     }
 
     /// The slot's number, below the highest number of values that ever lived at once.
@@ -68,10 +65,7 @@ pub struct Slots<T> {
 impl<T> Slots<T> {
     /// No slots.
     pub fn new() -> Slots<T> {
-        Slots {
-            slots: Vec::new(),
-            free: Vec::new(),
-        }
+        Slots { slots: Vec::new(), free: Vec::new() }
     }
 
     /// How many values there are.
@@ -84,18 +78,12 @@ impl<T> Slots<T> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.slots.push(Slot {
-                    generation: 0,
-                    value: None,
-                });
+                self.slots.push(Slot { generation: 0, value: None });
                 (self.slots.len() - 1) as u32
             }
         };
         let slot = &mut self.slots[index as usize];
-        let id = SlotId {
-            index,
-            generation: slot.generation,
-        };
+        let id = SlotId { index, generation: slot.generation };
         assert!(slot.value.is_none(), "a free slot is empty");
         slot.value = Some(make(id));
         id
@@ -113,10 +101,7 @@ impl<T> Slots<T> {
     /// Where the value in slot `index` lives, if there is one.
     pub fn at(&self, index: usize) -> Option<SlotId> {
         let slot = self.slots.get(index)?;
-        slot.value.as_ref().map(|_| SlotId {
-            index: index as u32,
-            generation: slot.generation,
-        })
+        slot.value.as_ref().map(|_| SlotId { index: index as u32, generation: slot.generation })
     }
 
     /// Takes the value out; from now on its id finds nobody.
@@ -135,10 +120,7 @@ impl<T> Slots<T> {
     /// Every value, by slot.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SlotId, &mut T)> {
         self.slots.iter_mut().enumerate().filter_map(|(i, slot)| {
-            let id = SlotId {
-                index: i as u32,
-                generation: slot.generation,
-            };
+            let id = SlotId { index: i as u32, generation: slot.generation };
             slot.value.as_mut().map(|value| (id, value))
         })
     }

@@ -6,8 +6,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -24,11 +24,7 @@ const SYSTEM_ROOTS: [&str; 4] = [
 ///
 /// # Errors
 /// A text that names the file and what is wrong with it.
-pub fn server_config(
-    cert: &Path,
-    key: &Path,
-    ca: Option<&Path>,
-) -> Result<Arc<ServerConfig>, String> {
+pub fn server_config(cert: &Path, key: &Path, ca: Option<&Path>) -> Result<Arc<ServerConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -37,15 +33,13 @@ pub fn server_config(
         None => builder.with_no_client_auth(),
         Some(ca) => {
             let roots = Arc::new(roots(ca)?);
-            let verifier =
-                rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider)
-                    .build()
-                    .map_err(|e| format!("{}: {e}", ca.display()))?;
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider)
+                .build()
+                .map_err(|e| format!("{}: {e}", ca.display()))?;
             builder.with_client_cert_verifier(Arc::new(Strict(verifier)))
         }
     };
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
     builder
         .with_single_cert(certificates(cert)?, private)
         .map(Arc::new)
@@ -69,8 +63,7 @@ pub fn client_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
         .with_root_certificates(roots);
     let config = match (&files.cert_file, &files.key_file) {
         (Some(cert), Some(key)) => {
-            let private =
-                PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
             builder
                 .with_client_auth_cert(certificates(cert)?, private)
                 .map_err(|e| format!("{} and {}: {e}", cert.display(), key.display()))?
@@ -84,17 +77,15 @@ pub fn client_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
 fn system_roots() -> Result<RootCertStore, String> {
     let path = SYSTEM_ROOTS.iter().map(Path::new).find(|p| p.exists());
     let path = path.ok_or("the system has no file of authorities to trust")?;
-    let all =
-        CertificateDer::pem_file_iter(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let all = CertificateDer::pem_file_iter(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(all.flatten());
     Ok(roots)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .map_err(|e| format!("{}: {e}", path.display()))?
-        .collect();
+    let all: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|e| format!("{}: {e}", path.display()))?.collect();
     match all {
         Ok(all) if all.is_empty() => Err(format!("{}: no certificate in it", path.display())),
         Ok(all) => Ok(all),
@@ -105,9 +96,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 fn roots(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
-        roots
-            .add(certificate)
-            .map_err(|e| format!("{}: {e}", path.display()))?;
+        roots.add(certificate).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(roots)
 }

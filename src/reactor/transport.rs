@@ -48,17 +48,10 @@ impl Transport {
 
     /// Wraps an accepted socket as the server of a TLS session.
     #[cfg(feature = "tls")]
-    pub fn accept_tls(
-        socket: TcpStream,
-        config: &Arc<rustls::ServerConfig>,
-    ) -> io::Result<Transport> {
+    pub fn accept_tls(socket: TcpStream, config: &Arc<rustls::ServerConfig>) -> io::Result<Transport> {
         let session = rustls::ServerConnection::new(config.clone()).map_err(io::Error::other)?;
         let session = session.into();
-        Ok(Transport::Tls(Box::new(Tls {
-            socket,
-            session,
-            failed: false,
-        })))
+        Ok(Transport::Tls(Box::new(Tls { socket, session, failed: false })))
     }
 
     /// Wraps a socket that is being connected as the client of a TLS session with `name`.
@@ -69,11 +62,7 @@ impl Transport {
         name: rustls::pki_types::ServerName<'static>,
     ) -> io::Result<Transport> {
         let session = rustls::ClientConnection::new(config, name).map_err(io::Error::other)?;
-        Ok(Transport::Tls(Box::new(Tls {
-            socket,
-            session: session.into(),
-            failed: false,
-        })))
+        Ok(Transport::Tls(Box::new(Tls { socket, session: session.into(), failed: false })))
     }
 
     /// Reads into the spare room of `into`, of which there is some. An error is final; with `InvalidData` a TLS alert has
@@ -85,10 +74,7 @@ impl Transport {
             Transport::Plain(socket) => loop {
                 return match rustix::io::read(&*socket, spare_capacity(into)) {
                     Ok(0) => Ok(Read::End),
-                    Ok(count) => Ok(Read::Bytes {
-                        count,
-                        drained: count < room,
-                    }),
+                    Ok(count) => Ok(Read::Bytes { count, drained: count < room }),
                     Err(rustix::io::Errno::INTR) => continue,
                     Err(rustix::io::Errno::AGAIN) => Ok(Read::Blocked),
                     Err(e) => Err(e.into()),
@@ -103,10 +89,7 @@ impl Transport {
                 match result {
                     Ok(0) => Ok(Read::End),
                     // The session may hold more, whatever the socket does.
-                    Ok(count) => Ok(Read::Bytes {
-                        count,
-                        drained: false,
-                    }),
+                    Ok(count) => Ok(Read::Bytes { count, drained: false }),
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Read::Blocked),
                     Err(e) => Err(e),
                 }
@@ -172,12 +155,7 @@ impl Transport {
     }
 
     /// Starts telling what `interest` says under `token`; for a connection that is being made.
-    pub fn register_for(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
+    pub fn register_for(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
         registry.register(self.socket(), token, interest)
     }
 

@@ -14,19 +14,10 @@ impl Replica {
             return self.redirect_to_leader(ticket);
         }
         let outcome = match op {
-            Op::Get {
-                path,
-                recursive,
-                sorted: _,
-                linearizable,
-            } => return self.get(now, ticket, path, recursive, linearizable),
-            Op::Watch {
-                path,
-                recursive,
-                stream,
-                since,
-                on_leader,
-            } => {
+            Op::Get { path, recursive, sorted: _, linearizable } => {
+                return self.get(now, ticket, path, recursive, linearizable);
+            }
+            Op::Watch { path, recursive, stream, since, on_leader } => {
                 if on_leader && self.raft.role() != RaftRole::Leader {
                     return self.refuse_watch(ticket);
                 }
@@ -35,11 +26,7 @@ impl Replica {
             Op::Write(command) => return self.write(now, ticket, &command),
             Op::SpeedTest => return self.speed_test(now, ticket),
             Op::Migrate => return self.migrate(now, ticket),
-            Op::ConfigPut {
-                active_size,
-                remove_delay_s,
-                sync_interval_s,
-            } => {
+            Op::ConfigPut { active_size, remove_delay_s, sync_interval_s } => {
                 return self.put_config(now, ticket, active_size, remove_delay_s, sync_interval_s);
             }
             Op::MachineRemove { name } => return self.change(now, ticket, Wish::Remove(name)),
@@ -76,9 +63,7 @@ impl Replica {
 
     fn leader_url(&self) -> Outcome {
         match self.members().get(self.raft.leader()) {
-            Some(member) => Outcome::Leader {
-                peer_url: member.peer_url.clone(),
-            },
+            Some(member) => Outcome::Leader { peer_url: member.peer_url.clone() },
             None => Outcome::Failed(Error::new(Code::LeaderElect, "")),
         }
     }

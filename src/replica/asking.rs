@@ -59,17 +59,11 @@ impl Replica {
     }
 
     /// A client's command, which a full disk has no room for.
-    pub(super) fn propose_write(
-        &mut self,
-        now: Now,
-        command: &Command,
-        asker: Asker,
-    ) -> Result<(), Outcome> {
+    pub(super) fn propose_write(&mut self, now: Now, command: &Command, asker: Asker) -> Result<(), Outcome> {
         if self.disk_low && self.raft.role() == RaftRole::Leader {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
         }
-        self.propose(now, command, asker)
-            .map_err(|refusal| self.refused(refusal))
+        self.propose(now, command, asker).map_err(|refusal| self.refused(refusal))
     }
 
     fn propose(&mut self, now: Now, command: &Command, asker: Asker) -> Result<(), Refusal> {
@@ -98,9 +92,7 @@ impl Replica {
             }
             Refusal::Busy => failed(Code::RaftInternal, ""),
             Refusal::Unfit(Unfit::NotAMember) => failed(Code::KeyNotFound, ""),
-            Refusal::Unfit(Unfit::LastVoter) => {
-                failed(Code::RaftInternal, "the last voter cannot be removed")
-            }
+            Refusal::Unfit(Unfit::LastVoter) => failed(Code::RaftInternal, "the last voter cannot be removed"),
             Refusal::Unfit(Unfit::NotALearner) => failed(Code::RaftInternal, "not a learner"),
             Refusal::Unfit(Unfit::NameTaken) => failed(Code::PeerAddressExists, ""),
         }
@@ -110,10 +102,7 @@ impl Replica {
     pub(super) fn redirect(&self, leader: PeerId) -> Option<Outcome> {
         let leader = Some(leader).filter(|id| *id != self.raft.id())?;
         let member = self.raft.configuration().get(leader)?;
-        Some(Outcome::Redirect {
-            client_url: member.client_url.clone(),
-            peer_url: member.peer_url.clone(),
-        })
+        Some(Outcome::Redirect { client_url: member.client_url.clone(), peer_url: member.peer_url.clone() })
     }
 
     /// To the present leader; error 300 while there is none.
@@ -141,10 +130,9 @@ impl Replica {
     pub(super) fn tell(&mut self, asker: Asker, outcome: Outcome) {
         match asker {
             Asker::SpeedTest(ticket) => self.on_speed_set(ticket, outcome),
-            Asker::Write(ticket)
-            | Asker::Config(ticket)
-            | Asker::Remove(ticket)
-            | Asker::Join(ticket) => self.answer(ticket, outcome),
+            Asker::Write(ticket) | Asker::Config(ticket) | Asker::Remove(ticket) | Asker::Join(ticket) => {
+                self.answer(ticket, outcome)
+            }
         }
     }
 }
@@ -177,8 +165,7 @@ impl Replica {
     /// The config in force, or the one that a new cluster will get.
     pub fn config(&self) -> ClusterConfig {
         let first = self.settings.cluster;
-        self.config
-            .unwrap_or_else(|| registry::config_with(first, None, None, None))
+        self.config.unwrap_or_else(|| registry::config_with(first, None, None, None))
     }
 
     /// A new cluster's leader gives it its first config.
@@ -207,12 +194,7 @@ impl Replica {
             return true;
         };
         let (client_url, peer_url) = (&self.settings.client_url, &self.settings.peer_url);
-        let others = self
-            .raft
-            .configuration()
-            .members
-            .iter()
-            .filter(|m| m.id != own.id);
+        let others = self.raft.configuration().members.iter().filter(|m| m.id != own.id);
         let taken = others.clone().any(|m| m.peer_url == *peer_url);
         if taken || (&own.client_url, &own.peer_url) == (client_url, peer_url) {
             return true;
@@ -230,14 +212,7 @@ impl Replica {
     /// A machine joins or leaves. While raft is busy with another change this one waits its turn.
     pub fn change(&mut self, now: Now, ticket: Ticket, wish: Wish) {
         let due_us = now.mono_us + PROPOSAL_US_MAX;
-        self.try_change(
-            now,
-            Waiting {
-                ticket,
-                wish,
-                due_us,
-            },
-        );
+        self.try_change(now, Waiting { ticket, wish, due_us });
     }
 
     fn try_change(&mut self, now: Now, waiting: Waiting) {

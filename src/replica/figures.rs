@@ -48,10 +48,7 @@ impl Flow {
             return None;
         }
         let seconds = (last_us - first_us) as f64 / 1e6;
-        Some(Rate {
-            packages: self.last.len() as f64 / seconds,
-            bytes: self.bytes as f64 / seconds,
-        })
+        Some(Rate { packages: self.last.len() as f64 / seconds, bytes: self.bytes as f64 / seconds })
     }
 }
 
@@ -153,10 +150,7 @@ mod tests {
     #[test]
     fn rates_cover_the_last_packages_and_end_when_idle() {
         let mut flow = Flow::default();
-        let at = |mono_us| Now {
-            mono_us,
-            wall_ns: 0,
-        };
+        let at = |mono_us| Now { mono_us, wall_ns: 0 };
         assert_eq!(flow.rate(at(0)), None);
         for package in 0..=PACKAGES as u64 {
             flow.add(at(package * 10_000), &[]);

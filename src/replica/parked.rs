@@ -57,12 +57,7 @@ impl Parked {
         if self.queue.back().is_some_and(|last| last.index >= index) {
             self.orphans.extend(self.queue.drain(..));
         }
-        self.queue.push_back(Proposal {
-            index,
-            term,
-            asker,
-            due_us: now_us + PROPOSAL_US_MAX,
-        });
+        self.queue.push_back(Proposal { index, term, asker, due_us: now_us + PROPOSAL_US_MAX });
     }
 
     /// Takes one proposal that was made for this index.
@@ -114,9 +109,6 @@ impl Parked {
 
     pub fn check_invariants(&self, applied: Index) {
         let first = self.queue.front();
-        assert!(
-            first.is_none_or(|p| p.index > applied),
-            "what is applied is answered"
-        );
+        assert!(first.is_none_or(|p| p.index > applied), "what is applied is answered");
     }
 }

@@ -59,24 +59,14 @@ impl Readers {
 
     pub fn check_invariants(&self) {
         let (watchers, open) = (&self.watchers, &self.open);
-        assert!(
-            !open.keys().any(|t| watchers.contains_key(t)),
-            "a ticket holds one thing"
-        );
+        assert!(!open.keys().any(|t| watchers.contains_key(t)), "a ticket holds one thing");
     }
 }
 
 // -- listings
 impl Replica {
     /// Answers a read from what is applied here, or, if it is linearizable, after the leader has proved that it leads.
-    pub fn get(
-        &mut self,
-        now: Now,
-        ticket: Ticket,
-        path: KeyPath,
-        recursive: bool,
-        linearizable: bool,
-    ) {
+    pub fn get(&mut self, now: Now, ticket: Ticket, path: KeyPath, recursive: bool, linearizable: bool) {
         if !linearizable {
             return self.list(now, ticket, &path, recursive);
         }
@@ -84,13 +74,7 @@ impl Replica {
         match self.raft.read(now, id) {
             Ok(()) => {
                 self.readers.last_read = id.0;
-                self.readers.reads.push_back(Read {
-                    id,
-                    ticket,
-                    path,
-                    recursive,
-                    at: None,
-                });
+                self.readers.reads.push_back(Read { id, ticket, path, recursive, at: None });
             }
             Err(refusal) => self.refuse_read(ticket, refusal),
         }
@@ -133,9 +117,7 @@ impl Replica {
             return self.finish_migration(ticket, open);
         }
         let mut items = Vec::new();
-        let page = self
-            .store
-            .page(&mut open.listing, PAGE_NODES_MAX, &mut items);
+        let page = self.store.page(&mut open.listing, PAGE_NODES_MAX, &mut items);
         match page {
             Page::Done if !open.migrate => {
                 self.answer(ticket, Outcome::Page { items, last: true });
@@ -166,13 +148,7 @@ impl Replica {
             return self.answer(ticket, given_up());
         };
         let capacity = self.settings.history_events;
-        let rest = Migrated {
-            etcd,
-            raft: open.raft,
-            events,
-            capacity,
-            stats,
-        };
+        let rest = Migrated { etcd, raft: open.raft, events, capacity, stats };
         self.answer(ticket, Outcome::Migrated(Box::new(rest)));
     }
 
@@ -205,14 +181,7 @@ impl Replica {
 
 impl Open {
     fn new(now: Now, listing: Listing, migrate: bool) -> Open {
-        Open {
-            listing,
-            due_us: now.mono_us + LISTING_US_MAX,
-            raft: Index(0),
-            wanted: false,
-            migrate,
-            done: false,
-        }
+        Open { listing, due_us: now.mono_us + LISTING_US_MAX, raft: Index(0), wanted: false, migrate, done: false }
     }
 }
 
@@ -260,14 +229,7 @@ impl Replica {
 // -- watchers
 impl Replica {
     /// Registers a watcher, or answers it from the history.
-    pub fn watch(
-        &mut self,
-        ticket: Ticket,
-        path: &KeyPath,
-        recursive: bool,
-        stream: bool,
-        since: Option<u64>,
-    ) {
+    pub fn watch(&mut self, ticket: Ticket, path: &KeyPath, recursive: bool, stream: bool, since: Option<u64>) {
         let id = WatcherId(ticket.0);
         match self.store.watch(id, path, recursive, stream, since) {
             Ok(Watched::Backlog(events)) if !stream => {
@@ -312,11 +274,7 @@ impl Replica {
                 }
                 tickets.push((ticket, !stream));
             }
-            self.effects.events.push(Delivery {
-                etcd: notice.event.node.modified,
-                event: notice.event,
-                tickets,
-            });
+            self.effects.events.push(Delivery { etcd: notice.event.node.modified, event: notice.event, tickets });
         }
     }
 

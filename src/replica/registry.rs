@@ -25,11 +25,7 @@ pub fn machine_path(name: &str) -> KeyPath {
 /// How a machine is shown there.
 pub fn machine_value(member: &Member) -> String {
     let (client, peer) = (&member.client_url, &member.peer_url);
-    format!(
-        "etcd={}&raft={}",
-        escape::query(client),
-        escape::query(peer)
-    )
+    format!("etcd={}&raft={}", escape::query(client), escape::query(peer))
 }
 
 /// Where the cluster config is shown.

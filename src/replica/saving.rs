@@ -48,13 +48,7 @@ pub struct Saving {
 
 impl Saving {
     pub fn new(last_bytes: u64) -> Saving {
-        Saving {
-            stage: Stage::Idle,
-            entries: 0,
-            log_bytes: 0,
-            last_bytes,
-            retry_us: 0,
-        }
+        Saving { stage: Stage::Idle, entries: 0, log_bytes: 0, last_bytes, retry_us: 0 }
     }
 
     /// An entry was applied.
@@ -97,13 +91,7 @@ impl Replica {
     /// So many entries or bytes have come, and the log is as long as the snapshot that would replace it; or the disk is full and
     /// the log is what can be spared.
     fn is_snapshot_due(&self, now: Now) -> bool {
-        let Saving {
-            entries,
-            log_bytes,
-            last_bytes,
-            retry_us,
-            ..
-        } = self.saving;
+        let Saving { entries, log_bytes, last_bytes, retry_us, .. } = self.saving;
         let settings = &self.settings;
         let many = entries >= settings.snapshot_count || log_bytes >= LOG_BYTES_DUE;
         let long = many && log_bytes >= last_bytes;
@@ -116,9 +104,7 @@ impl Replica {
     fn is_sending(&self, now: Now) -> bool {
         let members = self.raft.configuration().members.iter();
         let sent = |m: &Member| self.raft.peer(m.id).is_some_and(|p| p.in_snapshot);
-        members
-            .filter(|m| sent(m))
-            .any(|m| self.raft.is_heard(now, m.id))
+        members.filter(|m| sent(m)).any(|m| self.raft.is_heard(now, m.id))
     }
 
     fn write_slice(&mut self, now: Now, index: Index) {
@@ -148,25 +134,14 @@ impl Replica {
     /// The disk tells of a snapshot, the own or the leader's.
     pub fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
         match input {
-            SnapshotIn::Saved {
-                index,
-                bytes,
-                older,
-            } => self.on_saved(index, bytes, older),
+            SnapshotIn::Saved { index, bytes, older } => self.on_saved(index, bytes, older),
             SnapshotIn::Failed => {
-                if let Stage::Writing(index) | Stage::Written(index) | Stage::Syncing(index) =
-                    self.saving.stage
-                {
+                if let Stage::Writing(index) | Stage::Written(index) | Stage::Syncing(index) = self.saving.stage {
                     self.store.snapshot_abandon();
                     self.give_up_saving(now, index);
                 }
             }
-            SnapshotIn::Read {
-                to,
-                index,
-                offset,
-                data,
-            } => {
+            SnapshotIn::Read { to, index, offset, data } => {
                 let wanted = ChunkWanted { to, index, offset };
                 self.raft.on_chunk(now, wanted, data);
             }
@@ -176,9 +151,7 @@ impl Replica {
     }
 
     fn on_saved(&mut self, index: Index, bytes: u64, older: Index) {
-        self.effects
-            .facts
-            .push(Fact::SnapshotSaved { index, bytes });
+        self.effects.facts.push(Fact::SnapshotSaved { index, bytes });
         // The leader's snapshot may have come in between.
         if self.saving.stage == Stage::Syncing(index) {
             self.saving.stage = Stage::Idle;

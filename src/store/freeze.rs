@@ -95,11 +95,7 @@ impl Freeze {
         }
         let value = node.value().map(Box::from);
         self.bytes += FORM_BYTES + node.value().map_or(0, str::len);
-        let old = Old {
-            value,
-            expires_ns: node.expires_ns,
-            modified: node.modified,
-        };
+        let old = Old { value, expires_ns: node.expires_ns, modified: node.modified };
         self.saved.insert(id, old);
     }
 
@@ -113,10 +109,7 @@ impl Freeze {
         let (name, depth) = (path.rsplit('/').next().expect("a name"), depth_of(path));
         self.bytes += FORM_BYTES + node.value().map_or(0, str::len);
         let before = self.removed.entry(dir).or_default().insert(name.into(), id);
-        assert!(
-            before.is_none(),
-            "what follows under that name is newer than the freeze"
-        );
+        assert!(before.is_none(), "what follows under that name is newer than the freeze");
         self.depths.push((id, depth));
         true
     }

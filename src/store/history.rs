@@ -16,12 +16,7 @@ pub struct History {
 
 impl History {
     pub fn new(limits: HistoryLimits) -> History {
-        History {
-            limits,
-            events: VecDeque::new(),
-            bytes: 0,
-            start: 1,
-        }
+        History { limits, events: VecDeque::new(), bytes: 0, start: 1 }
     }
 
     /// Continues a history whose first event was, or would have been, of this index.
@@ -47,10 +42,7 @@ impl History {
         self.bytes += event.weight();
         self.events.push_back(event);
         while self.events.len() > self.limits.events || self.bytes > self.limits.bytes {
-            let oldest = self
-                .events
-                .pop_front()
-                .expect("limits are not exceeded by nothing");
+            let oldest = self.events.pop_front().expect("limits are not exceeded by nothing");
             self.bytes -= oldest.weight();
             self.start = oldest.index().0 + 1;
             evicted(oldest);
@@ -59,9 +51,7 @@ impl History {
 
     /// The events from an index on, oldest first.
     pub fn since(&self, index: u64) -> impl Iterator<Item = &Event> {
-        let skip = self
-            .events
-            .partition_point(|e| e.index() < EtcdIndex(index));
+        let skip = self.events.partition_point(|e| e.index() < EtcdIndex(index));
         self.events.range(skip..)
     }
 }
@@ -70,9 +60,7 @@ impl History {
 /// directory above `path`.
 pub fn concerns(event: &Event, path: &str, recursive: bool) -> bool {
     let key = &*event.node.key;
-    key == path
-        || recursive && is_below(key, path)
-        || event.removes_directory() && is_below(path, key)
+    key == path || recursive && is_below(key, path) || event.removes_directory() && is_below(path, key)
 }
 
 /// Whether `path` is somewhere below `top`.

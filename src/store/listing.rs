@@ -49,23 +49,13 @@ impl Store {
     pub fn get(&mut self, path: &KeyPath, recursive: bool) -> Result<Listing, Error> {
         let found = self.tree.find(path);
         self.stats.count(Counted::Get, found.is_ok());
-        Ok(Listing {
-            path: path.clone(),
-            recursive,
-            all: false,
-            progress: Progress::Found(found?, self.index),
-        })
+        Ok(Listing { path: path.clone(), recursive, all: false, progress: Progress::Found(found?, self.index) })
     }
 
     /// Starts reading everything from the root, hidden nodes too; the key space stays frozen until `end`, so that
     /// `history` tells of the same moment. Counts as nothing.
     pub fn get_all(&mut self) -> Listing {
-        Listing {
-            path: KeyPath::new("/"),
-            recursive: true,
-            all: true,
-            progress: self.queue(),
-        }
+        Listing { path: KeyPath::new("/"), recursive: true, all: true, progress: self.queue() }
     }
 
     /// The next at most `max` items (and about 256 KiB), appended to `items`. A listing that needs a second page freezes
@@ -99,13 +89,7 @@ impl Store {
     }
 
     /// Lists from the beginning, and freezes if that does not end it.
-    fn first_page(
-        &mut self,
-        listing: &mut Listing,
-        id: NodeId,
-        max: usize,
-        items: &mut Vec<ListItem>,
-    ) -> Page {
+    fn first_page(&mut self, listing: &mut Listing, id: NodeId, max: usize, items: &mut Vec<ListItem>) -> Page {
         let before = items.len();
         let path = listing.path.as_str();
         let view = self.tree.node(id).view(path);
@@ -117,13 +101,7 @@ impl Store {
         let events_from = listing.all.then_some(self.history.start());
         let token = self.freezer.token();
         let mut freeze = Freeze::new(token, self.index, path, events_from);
-        let done = fill(
-            &mut walk,
-            &self.tree,
-            &mut freeze,
-            max.saturating_sub(1),
-            items,
-        );
+        let done = fill(&mut walk, &self.tree, &mut freeze, max.saturating_sub(1), items);
         if done && !listing.all {
             return Page::Done;
         }
@@ -161,10 +139,7 @@ impl Store {
         if freeze.token != token {
             return None;
         }
-        let kept = self
-            .history
-            .since(0)
-            .take_while(|e| e.index().0 <= freeze.at);
+        let kept = self.history.since(0).take_while(|e| e.index().0 <= freeze.at);
         let events = freeze.events().chain(kept).cloned().collect();
         Some((events, EtcdIndex(freeze.at), self.stats()))
     }
@@ -175,12 +150,7 @@ impl Store {
             Progress::Found(..) => {}
             Progress::Queued(turn) => self.freezer.waiting.retain(|t| *t != turn),
             Progress::Frozen(token, _) => {
-                if self
-                    .freezer
-                    .freeze
-                    .as_ref()
-                    .is_some_and(|f| f.token == token)
-                {
+                if self.freezer.freeze.as_ref().is_some_and(|f| f.token == token) {
                     self.thaw();
                 }
             }
@@ -189,23 +159,13 @@ impl Store {
 
     /// Ends the freeze; what it kept is to be freed.
     pub(super) fn thaw(&mut self) {
-        let freeze = self
-            .freezer
-            .freeze
-            .take()
-            .expect("only what is frozen thaws");
+        let freeze = self.freezer.freeze.take().expect("only what is frozen thaws");
         self.freeing.extend(freeze.into_removed());
     }
 }
 
 /// Lists as much as a page takes; true when nothing is left.
-fn fill(
-    walk: &mut Walk,
-    tree: &Tree,
-    freeze: &mut Freeze,
-    max: usize,
-    items: &mut Vec<ListItem>,
-) -> bool {
+fn fill(walk: &mut Walk, tree: &Tree, freeze: &mut Freeze, max: usize, items: &mut Vec<ListItem>) -> bool {
     let (mut room, mut bytes) = (max, 0);
     if room == 0 {
         return walk.is_done();
@@ -214,10 +174,7 @@ fn fill(
         let view = found.view();
         bytes += ITEM_BYTES + view.key.len() + view.value.as_ref().map_or(0, |v| v.len());
         room -= 1;
-        items.push(ListItem {
-            depth: found.depth,
-            view,
-        });
+        items.push(ListItem { depth: found.depth, view });
         room > 0 && bytes < PAGE_BYTES_MAX
     });
     if let Some(last) = items.last() {

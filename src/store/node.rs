@@ -90,11 +90,7 @@ pub enum Place {
     /// To a node; `parent` is meaningless for the root.
     Node { parent: NodeId, id: NodeId },
     /// To nothing: `dir` is the deepest directory there is, the first missing name is `path[start..end]`.
-    Missing {
-        dir: NodeId,
-        start: usize,
-        end: usize,
-    },
+    Missing { dir: NodeId, start: usize, end: usize },
     /// Through the file `path[..end]`.
     File { parent: NodeId, end: usize },
 }
@@ -108,10 +104,7 @@ pub struct Tree {
 impl Tree {
     /// The root alone, created at index 0.
     pub fn new() -> Tree {
-        let mut tree = Tree {
-            blocks: Vec::new(),
-            free: Vec::new(),
-        };
+        let mut tree = Tree { blocks: Vec::new(), free: Vec::new() };
         let root = tree.add(Node::new(None, None, 0));
         assert_eq!(root, ROOT);
         tree
@@ -136,10 +129,7 @@ impl Tree {
     pub fn release(&mut self, id: NodeId) {
         assert!(id != ROOT, "the root stays");
         let node = self.node_mut(id);
-        assert!(
-            node.children().is_none_or(BTreeMap::is_empty),
-            "a childless node"
-        );
+        assert!(node.children().is_none_or(BTreeMap::is_empty), "a childless node");
         node.body = Body::File(Box::default());
         self.free.push(id);
     }
@@ -180,11 +170,7 @@ impl Tree {
             match children.get(name) {
                 Some(child) => (parent, id) = (id, *child),
                 None => {
-                    return Place::Missing {
-                        dir: id,
-                        start,
-                        end,
-                    };
+                    return Place::Missing { dir: id, start, end };
                 }
             }
         }
@@ -218,9 +204,7 @@ mod tests {
     #[test]
     fn freed_places_are_used_again() {
         let mut tree = Tree::new();
-        let ids: Vec<NodeId> = (0..3000)
-            .map(|i| tree.add(Node::new(Some("v"), None, i)))
-            .collect();
+        let ids: Vec<NodeId> = (0..3000).map(|i| tree.add(Node::new(Some("v"), None, i))).collect();
         assert_eq!(tree.len(), 3001);
         assert_eq!(tree.node(ids[2999]).created, 2999);
         tree.release(ids[7]);

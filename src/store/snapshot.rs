@@ -54,12 +54,7 @@ impl Store {
         self.freezer.freeze = Some(Freeze::new(token, self.index, "/", Some(from)));
         let mut head = Vec::new();
         self.put_head(&mut head);
-        self.snapshot = Some(Writer {
-            token,
-            stage: Stage::Head(head),
-            events: 0,
-            nodes: 0,
-        });
+        self.snapshot = Some(Writer { token, stage: Stage::Head(head), events: 0, nodes: 0 });
         true
     }
 
@@ -126,11 +121,7 @@ impl Store {
     pub fn snapshot_abandon(&mut self) {
         self.freezer.snapshot_waits = false;
         if let Some(writer) = self.snapshot.take()
-            && self
-                .freezer
-                .freeze
-                .as_ref()
-                .is_some_and(|f| f.token == writer.token)
+            && self.freezer.freeze.as_ref().is_some_and(|f| f.token == writer.token)
         {
             self.thaw();
         }

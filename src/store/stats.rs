@@ -31,14 +31,8 @@ impl Stats {
             Counted::Delete => (&mut self.delete_success, &mut self.delete_fail),
             Counted::Update => (&mut self.update_success, &mut self.update_fail),
             Counted::Create => (&mut self.create_success, &mut self.create_fail),
-            Counted::CompareAndSwap => (
-                &mut self.compare_and_swap_success,
-                &mut self.compare_and_swap_fail,
-            ),
-            Counted::CompareAndDelete => (
-                &mut self.compare_and_delete_success,
-                &mut self.compare_and_delete_fail,
-            ),
+            Counted::CompareAndSwap => (&mut self.compare_and_swap_success, &mut self.compare_and_swap_fail),
+            Counted::CompareAndDelete => (&mut self.compare_and_delete_success, &mut self.compare_and_delete_fail),
         };
         *(if success { good } else { bad }) += 1;
     }

@@ -20,10 +20,7 @@ impl Ttl {
     pub fn add(&mut self, due: Due, path: &str) {
         if due.0 != PERMANENT {
             let before = self.by_time.insert(due, path.into());
-            assert!(
-                before.is_none(),
-                "a level of a path is created once an index"
-            );
+            assert!(before.is_none(), "a level of a path is created once an index");
         }
     }
 

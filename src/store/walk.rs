@@ -81,12 +81,7 @@ impl Walk {
     }
 
     /// Visits nodes until `visit` says false or none is left; true: none is left.
-    pub fn run(
-        &mut self,
-        tree: &Tree,
-        freeze: Option<&Freeze>,
-        mut visit: impl FnMut(&Found) -> bool,
-    ) -> bool {
+    pub fn run(&mut self, tree: &Tree, freeze: Option<&Freeze>, mut visit: impl FnMut(&Found) -> bool) -> bool {
         while let Some((dir, last)) = self.open.last_mut() {
             let (dir, after) = (*dir, std::mem::take(last));
             let depth = self.open.len() as u32;
@@ -99,12 +94,7 @@ impl Walk {
                 self.path.push('/');
                 self.path.push_str(name);
                 let node = tree.node(id);
-                went_on = visit(&Found {
-                    depth,
-                    path: &self.path,
-                    node,
-                    old: freeze.and_then(|f| f.old(id)),
-                });
+                went_on = visit(&Found { depth, path: &self.path, node, old: freeze.and_then(|f| f.old(id)) });
                 if self.recursive && node.is_dir() {
                     below = Some(id);
                 } else {
@@ -144,19 +134,10 @@ fn children_after<'a>(
 ) -> impl Iterator<Item = (&'a str, NodeId)> {
     let at = freeze.map_or(u64::MAX, |f| f.at);
     let behind = (Excluded(after), Unbounded);
-    let children = tree
-        .node(dir)
-        .children()
-        .expect("only directories are open");
-    let mut live = children
-        .range::<str, _>(behind)
-        .filter(move |(_, id)| tree.node(**id).created <= at)
-        .peekable();
+    let children = tree.node(dir).children().expect("only directories are open");
+    let mut live = children.range::<str, _>(behind).filter(move |(_, id)| tree.node(**id).created <= at).peekable();
     let removed = freeze.and_then(|f| f.removed_from(dir));
-    let mut removed = removed
-        .into_iter()
-        .flat_map(move |children| children.range::<str, _>(behind))
-        .peekable();
+    let mut removed = removed.into_iter().flat_map(move |children| children.range::<str, _>(behind)).peekable();
     std::iter::from_fn(move || {
         let (name, id) = match (live.peek(), removed.peek()) {
             (Some((live_name, _)), Some((name, _))) if name < live_name => removed.next()?,

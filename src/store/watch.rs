@@ -67,10 +67,7 @@ impl Watchers {
         let watcher = self.all.get_mut(&id).expect("only who waits reads");
         watcher.behind = (!live).then_some(index + 1);
         if live {
-            let at_path = self
-                .by_path
-                .get_mut(&watcher.path)
-                .expect("it is registered");
+            let at_path = self.by_path.get_mut(&watcher.path).expect("it is registered");
             at_path.side(watcher.recursive).insert(id, index + 1);
         }
     }
@@ -80,10 +77,7 @@ impl Watchers {
         let Some(watcher) = self.all.remove(&id) else {
             return false;
         };
-        let at_path = self
-            .by_path
-            .get_mut(&watcher.path)
-            .expect("it was registered");
+        let at_path = self.by_path.get_mut(&watcher.path).expect("it was registered");
         at_path.side(watcher.recursive).remove(&id);
         if at_path.exact.is_empty() && at_path.recursive.is_empty() {
             self.by_path.remove(&watcher.path);
@@ -99,11 +93,7 @@ impl Watchers {
         }
         let index = event.index().0;
         let mut add = |side: &BTreeMap<WatcherId, u64>| {
-            reached.extend(
-                side.iter()
-                    .filter(|(_, from)| **from <= index)
-                    .map(|(id, _)| *id),
-            );
+            reached.extend(side.iter().filter(|(_, from)| **from <= index).map(|(id, _)| *id));
         };
         let key = &*event.node.key;
         if let Some(at_path) = self.by_path.get(key) {

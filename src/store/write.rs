@@ -35,48 +35,23 @@ impl Store {
     /// Dispatches a command and says as what it counts.
     pub(super) fn carry_out(&mut self, command: &Command) -> (Counted, Result<Event, Error>) {
         match command {
-            Command::Set {
-                path,
-                value,
-                expires_ns,
-            } => {
+            Command::Set { path, value, expires_ns } => {
                 let content = content(value, *expires_ns);
                 (Counted::Set, self.put(Action::Set, path, content))
             }
-            Command::Create {
-                path,
-                value,
-                expires_ns,
-                naming,
-            } => {
+            Command::Create { path, value, expires_ns, naming } => {
                 let path = self.named(path, *naming);
                 let content = content(value, *expires_ns);
                 (Counted::Create, self.put(Action::Create, &path, content))
             }
-            Command::Update {
-                path,
-                value,
-                expires_ns,
-                refresh,
-            } => {
+            Command::Update { path, value, expires_ns, refresh } => {
                 let content = content(value, *expires_ns);
                 (Counted::Update, self.update(path, content, *refresh))
             }
             Command::CompareAndSwap { .. } => self.compare_and_swap(command),
-            Command::Delete {
-                path,
-                dir,
-                recursive,
-            } => (Counted::Delete, self.delete(path, *dir, *recursive)),
-            Command::CompareAndDelete {
-                path,
-                prev_value,
-                prev_index,
-            } => {
-                let condition = Condition {
-                    value: prev_value.as_deref(),
-                    index: *prev_index,
-                };
+            Command::Delete { path, dir, recursive } => (Counted::Delete, self.delete(path, *dir, *recursive)),
+            Command::CompareAndDelete { path, prev_value, prev_index } => {
+                let condition = Condition { value: prev_value.as_deref(), index: *prev_index };
                 let outcome = self.compare_and_delete(path, condition);
                 (Counted::CompareAndDelete, outcome)
             }
@@ -156,8 +131,7 @@ impl Store {
             }
         }
         let node = Node::new(content.value, content.expires_ns, self.index);
-        self.ttl
-            .add((node.expires_ns, node.created, depth_of(text)), text);
+        self.ttl.add((node.expires_ns, node.created, depth_of(text)), text);
         let view = node.view(text);
         self.add(dir, &text[leaf..], node);
         view
@@ -174,10 +148,7 @@ impl Store {
     /// the key space is frozen.
     fn take_out(&mut self, parent: NodeId, id: NodeId, path: &str) {
         let depth = depth_of(path);
-        let taken = self
-            .tree
-            .children_mut(parent)
-            .remove(&path[name_start(path)..]);
+        let taken = self.tree.children_mut(parent).remove(&path[name_start(path)..]);
         assert_eq!(taken, Some(id), "it stood there");
         let node = self.tree.node(id);
         self.ttl.remove((node.expires_ns, node.created, depth));
@@ -236,15 +207,7 @@ impl Store {
     }
 
     fn compare_and_swap(&mut self, command: &Command) -> (Counted, Result<Event, Error>) {
-        let Command::CompareAndSwap {
-            path,
-            value,
-            expires_ns,
-            prev_value,
-            prev_index,
-            or_create,
-            refresh,
-        } = command
+        let Command::CompareAndSwap { path, value, expires_ns, prev_value, prev_index, or_create, refresh } = command
         else {
             unreachable!("chosen by its kind");
         };
@@ -252,26 +215,17 @@ impl Store {
         if *or_create && let Place::Missing { .. } = self.tree.look_up(path) {
             return (Counted::Set, self.put(Action::Set, path, content));
         }
-        let condition = Condition {
-            value: prev_value.as_deref(),
-            index: *prev_index,
-        };
-        let swapped = check_not_root(path)
-            .and_then(|()| self.compared_file(path, condition))
-            .map(|(_, id, prev)| {
-                self.index += 1;
-                let view = self.change(id, path.as_str(), content);
-                self.tell_or_not(Action::CompareAndSwap, view, Some(prev), !refresh)
-            });
+        let condition = Condition { value: prev_value.as_deref(), index: *prev_index };
+        let swapped = check_not_root(path).and_then(|()| self.compared_file(path, condition)).map(|(_, id, prev)| {
+            self.index += 1;
+            let view = self.change(id, path.as_str(), content);
+            self.tell_or_not(Action::CompareAndSwap, view, Some(prev), !refresh)
+        });
         (Counted::CompareAndSwap, swapped)
     }
 
     /// The file at a path if the condition holds: its directory, itself, its view.
-    fn compared_file(
-        &self,
-        path: &KeyPath,
-        condition: Condition,
-    ) -> Result<(NodeId, NodeId, View), Error> {
+    fn compared_file(&self, path: &KeyPath, condition: Condition) -> Result<(NodeId, NodeId, View), Error> {
         let (parent, id) = self.tree.locate(path)?;
         let node = self.tree.node(id);
         let Some(value) = node.value() else {
@@ -398,11 +352,7 @@ impl Store {
             }
         };
         assert!(path.as_str() != "/", "the root is no view");
-        assert_eq!(
-            value.is_none(),
-            action == Action::Delete,
-            "a value unless it goes"
-        );
+        assert_eq!(value.is_none(), action == Action::Delete, "a value unless it goes");
         self.stats.count(counted, true);
         self.clear_way(path);
         match self.tree.look_up(path) {
@@ -413,18 +363,8 @@ impl Store {
             place @ Place::Missing { .. } => {
                 self.index += 1;
                 let node = match value {
-                    Some(_) => self.place(
-                        place,
-                        path,
-                        Content {
-                            value,
-                            expires_ns: None,
-                        },
-                    ),
-                    None => View {
-                        value: None,
-                        ..Node::new(Some(""), None, self.index).view(path.as_str())
-                    },
+                    Some(_) => self.place(place, path, Content { value, expires_ns: None }),
+                    None => View { value: None, ..Node::new(Some(""), None, self.index).view(path.as_str()) },
                 };
                 self.tell(action, node, None)
             }
@@ -440,10 +380,7 @@ impl Store {
         prev: View,
         value: Option<&str>,
     ) -> Event {
-        let content = Content {
-            value,
-            expires_ns: None,
-        };
+        let content = Content { value, expires_ns: None };
         if action == Action::Delete {
             return self.remove(action, parent, id, prev);
         }
@@ -474,10 +411,7 @@ impl Store {
 
     /// Makes the event; unless it is a mere refresh, the history keeps it and the watchers it reaches are noted.
     fn tell_or_not(&mut self, action: Action, node: View, prev: Option<View>, tell: bool) -> Event {
-        assert_eq!(
-            node.modified.0, self.index,
-            "an event is of the present index"
-        );
+        assert_eq!(node.modified.0, self.index, "an event is of the present index");
         let event = Event { action, node, prev };
         if tell {
             let mut watchers = self.watchers.reached(&event);
@@ -498,12 +432,7 @@ impl Store {
                 }
             });
         }
-        if self
-            .freezer
-            .freeze
-            .as_ref()
-            .is_some_and(|f| f.is_too_much())
-        {
+        if self.freezer.freeze.as_ref().is_some_and(|f| f.is_too_much()) {
             self.thaw();
         }
         self.purge_ttl();
@@ -512,10 +441,7 @@ impl Store {
 }
 
 fn content(value: &Option<Box<str>>, expires_ns: Option<u64>) -> Content<'_> {
-    Content {
-        value: value.as_deref(),
-        expires_ns,
-    }
+    Content { value: value.as_deref(), expires_ns }
 }
 
 fn check_not_root(path: &KeyPath) -> Result<(), Error> {

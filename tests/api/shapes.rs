@@ -30,13 +30,7 @@ impl Asked {
             Routed::Ask { shape, .. } => shape,
             Routed::Answer(answer) => panic!("{answer:?}"),
         };
-        Asked {
-            site,
-            date,
-            at,
-            shape,
-            out: Vec::new(),
-        }
+        Asked { site, date, at, shape, out: Vec::new() }
     }
 
     fn with<T>(&mut self, act: impl FnOnce(&mut Shape, &Context, &mut Vec<u8>) -> T) -> T {
@@ -45,24 +39,15 @@ impl Asked {
     }
 
     fn answer(&mut self, outcome: Outcome) -> Next {
-        let answer = Answer {
-            ticket: Ticket(1),
-            at: self.at,
-            outcome,
-        };
+        let answer = Answer { ticket: Ticket(1), at: self.at, outcome };
         self.with(|shape, context, out| shape.render(&answer, context, out))
     }
 
     fn deliver(&mut self, event: Event, ends: bool) -> Next {
-        let delivery = Delivery {
-            etcd: event.node.modified,
-            event,
-            tickets: Vec::new(),
-        };
+        let delivery = Delivery { etcd: event.node.modified, event, tickets: Vec::new() };
         self.with(|shape, context, out| {
             let rendition = Rendition::new(&delivery, context);
-            let Delivered { shared, tail, next } =
-                shape.deliver(&delivery, &rendition, ends, context, out);
+            let Delivered { shared, tail, next } = shape.deliver(&delivery, &rendition, ends, context, out);
             out.extend_from_slice(&rendition.bytes[shared]);
             out.extend_from_slice(tail);
             next
@@ -80,23 +65,13 @@ impl Asked {
 }
 
 fn context<'a>(site: &'a Site, date: &'a Date, at: Indexes) -> Context<'a> {
-    Context {
-        site,
-        date,
-        now: Now::default(),
-        at,
-        mode: Mode::Peer,
-    }
+    Context { site, date, now: Now::default(), at, mode: Mode::Peer }
 }
 
 fn routed(input: &str, site: &Site, date: &Date) -> Routed {
     let mut parser = Parser::new();
     match parser.parse(input.as_bytes(), &Limits::default()) {
-        Progress::Request { request, .. } => route(
-            Port::Client,
-            &request,
-            &context(site, date, Indexes::default()),
-        ),
+        Progress::Request { request, .. } => route(Port::Client, &request, &context(site, date, Indexes::default())),
         other => panic!("{other:?}"),
     }
 }
@@ -114,14 +89,8 @@ fn set_json(value: &str, index: u64) -> String {
     )
 }
 
-const DONE: Next = Next::Done {
-    keep_alive: true,
-    gone: false,
-};
-const CLOSED: Next = Next::Done {
-    keep_alive: false,
-    gone: false,
-};
+const DONE: Next = Next::Done { keep_alive: true, gone: false };
+const CLOSED: Next = Next::Done { keep_alive: false, gone: false };
 const STREAM: &str = "GET /v2/keys/k?wait=true&stream=true HTTP/1.1\r\nHost: x\r\n\r\n";
 const POLL: &str = "GET /v2/keys/k?wait=true HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -146,10 +115,7 @@ fn a_stream_is_one_chunk_an_event() {
 #[test]
 fn a_stream_from_the_past_goes_on_with_the_present() {
     let mut stream = Asked::new(STREAM, false);
-    let backlog = |events: Vec<Event>| Outcome::Backlog {
-        events,
-        done: false,
-    };
+    let backlog = |events: Vec<Event>| Outcome::Backlog { events, done: false };
     let past = vec![set("a", 1), set("b", 2)];
     assert_eq!(stream.answer(backlog(past)), Next::More);
     let both = chunk(&set_json("a", 1)) + &chunk(&set_json("b", 2));
@@ -286,10 +252,7 @@ fn head_reads_one_page_and_lets_go() {
     let mut asked = Asked::new(&LIST.replace("GET", "HEAD"), false);
     let items = tree(10, false);
     let next = asked.answer(Outcome::Page { items, last: false });
-    let gone = Next::Done {
-        keep_alive: true,
-        gone: true,
-    };
+    let gone = Next::Done { keep_alive: true, gone: true };
     assert_eq!(next, gone);
     assert_eq!(asked.body(), "");
 }
@@ -341,10 +304,7 @@ fn the_migration_document() {
         }
         assert_eq!(next, Next::Save { raft: 4 });
         assert_eq!(asked.body(), plain);
-        assert_eq!(
-            asked.with(|shape, context, out| shape.saved(Ok(()), context, out)),
-            DONE
-        );
+        assert_eq!(asked.with(|shape, context, out| shape.saved(Ok(()), context, out)), DONE);
         assert!(asked.out.starts_with(b"HTTP/1.1 200 OK\r\n"));
         assert_eq!(asked.body(), "");
         asked.with(|shape, context, out| shape.saved(Err("no room"), context, out));
@@ -362,11 +322,7 @@ fn keys_beyond_the_limits_are_414() {
         (format!("/{}", "k".repeat(8_191)), true),
         (format!("/{}", "k".repeat(8_193)), false),
     ] {
-        for (method, path) in [
-            ("GET", "v2/keys"),
-            ("DELETE", "v2/keys"),
-            ("GET", "v1/watch"),
-        ] {
+        for (method, path) in [("GET", "v2/keys"), ("DELETE", "v2/keys"), ("GET", "v1/watch")] {
             let input = format!("{method} /{path}{key} HTTP/1.1\r\nHost: x\r\n\r\n");
             match routed(&input, &site, &date) {
                 Routed::Ask { .. } => assert!(fits),
@@ -383,10 +339,7 @@ fn parameters_of_a_put() {
         let bytes = client::form("PUT", "/v2/keys/k", body);
         let (site, date) = (site("", 4001), Date::new(DATE_NS));
         match routed(std::str::from_utf8(&bytes).expect("ASCII"), &site, &date) {
-            Routed::Ask {
-                op: Op::Write(command),
-                ..
-            } => Ok(command),
+            Routed::Ask { op: Op::Write(command), .. } => Ok(command),
             Routed::Answer(answer) => Err(answer.status),
             other => panic!("{other:?}"),
         }
@@ -409,51 +362,18 @@ fn parameters_of_a_put() {
             refresh: value.is_none(),
         })
     };
-    assert_eq!(
-        command("refresh=true&ttl=5&prevExist=true"),
-        Ok(update(None, Some(5), true))
-    );
-    assert_eq!(
-        command("refresh=TRUE&ttl=5"),
-        Ok(update(None, Some(5), true))
-    );
-    assert_eq!(
-        command("refresh=true&ttl=5&prevExist=true&value=x"),
-        Err(400)
-    );
+    assert_eq!(command("refresh=true&ttl=5&prevExist=true"), Ok(update(None, Some(5), true)));
+    assert_eq!(command("refresh=TRUE&ttl=5"), Ok(update(None, Some(5), true)));
+    assert_eq!(command("refresh=true&ttl=5&prevExist=true&value=x"), Err(400));
     assert_eq!(command("refresh=true&prevExist=true"), Err(400));
-    assert_eq!(
-        command("refresh=true&ttl=5&prevIndex=7"),
-        swap(None, None, 7, false)
-    );
-    assert_eq!(
-        command("refresh=true&ttl=5&prevValue=a"),
-        swap(None, Some("a"), 0, false)
-    );
-    assert_eq!(
-        command("prevExist=true&ttl=5"),
-        Ok(update(None, Some(5), false))
-    );
-    assert_eq!(
-        command("prevExist=true&ttl=5&value=x"),
-        Ok(update(Some("x"), Some(5), false))
-    );
-    assert_eq!(
-        command("value=x&prevIndex=0"),
-        swap(Some("x"), None, 0, true)
-    );
-    assert_eq!(
-        command("value=x&prevIndex=0&prevExist=true"),
-        swap(Some("x"), None, 0, false)
-    );
-    assert_eq!(
-        command("value=x&prevIndex=0&prevValue=a"),
-        swap(Some("x"), Some("a"), 0, false)
-    );
-    assert_eq!(
-        command("value=x&prevExist=maybe"),
-        swap(Some("x"), None, 0, false)
-    );
+    assert_eq!(command("refresh=true&ttl=5&prevIndex=7"), swap(None, None, 7, false));
+    assert_eq!(command("refresh=true&ttl=5&prevValue=a"), swap(None, Some("a"), 0, false));
+    assert_eq!(command("prevExist=true&ttl=5"), Ok(update(None, Some(5), false)));
+    assert_eq!(command("prevExist=true&ttl=5&value=x"), Ok(update(Some("x"), Some(5), false)));
+    assert_eq!(command("value=x&prevIndex=0"), swap(Some("x"), None, 0, true));
+    assert_eq!(command("value=x&prevIndex=0&prevExist=true"), swap(Some("x"), None, 0, false));
+    assert_eq!(command("value=x&prevIndex=0&prevValue=a"), swap(Some("x"), Some("a"), 0, false));
+    assert_eq!(command("value=x&prevExist=maybe"), swap(Some("x"), None, 0, false));
     assert_eq!(command("value=x&ttl=3155760001"), Err(400));
     assert_eq!(command("value=x&value=%"), Err(400));
 }

@@ -27,10 +27,7 @@ pub struct Head {
 
 impl Head {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self
-            .headers
-            .iter()
-            .find(|(given, _)| given.eq_ignore_ascii_case(name));
+        let found = self.headers.iter().find(|(given, _)| given.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -115,11 +112,7 @@ impl Conn {
 
     /// One that somebody else has made.
     pub fn over(stream: TcpStream) -> Conn {
-        Conn {
-            stream,
-            input: Vec::new(),
-            patience: None,
-        }
+        Conn { stream, input: Vec::new(), patience: None }
     }
 
     /// One that gives up after a while.
@@ -139,17 +132,13 @@ impl Conn {
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
-        self.stream
-            .write_all(bytes)
-            .expect("the server takes the request");
+        self.stream.write_all(bytes).expect("the server takes the request");
     }
 
     /// Reads more; false at the end, or when the other side is gone.
     fn fill(&mut self) -> bool {
         let patience = self.patience.unwrap_or(DEADLINE);
-        self.stream
-            .set_read_timeout(Some(patience))
-            .expect("a socket option");
+        self.stream.set_read_timeout(Some(patience)).expect("a socket option");
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
             Ok(0) => false,
@@ -201,10 +190,7 @@ impl Conn {
             let (name, value) = line.split_once(": ").expect("a header");
             headers.push((name.to_string(), value.to_string()));
         }
-        Some(Head {
-            status: status.parse().expect("a number"),
-            headers,
-        })
+        Some(Head { status: status.parse().expect("a number"), headers })
     }
 
     fn take(&mut self, count: usize) -> Option<Vec<u8>> {
@@ -263,11 +249,7 @@ impl Conn {
 
     /// Sends a request and reads its answer; `None` when the other side is gone.
     pub fn try_ask(&mut self, method: &str, target: &str, body: &str) -> Option<Answer> {
-        let bytes = if body.is_empty() {
-            request(method, target, &[], b"")
-        } else {
-            form(method, target, body)
-        };
+        let bytes = if body.is_empty() { request(method, target, &[], b"") } else { form(method, target, body) };
         if !self.try_send(&bytes) {
             return None;
         }

@@ -71,9 +71,7 @@ fn shows(server: &Server, key: &str, value: &str) {
 fn listed(server: &Server) -> BTreeMap<String, (String, String, String)> {
     let list = server.peer("GET", "/v2/admin/machines", "").json();
     let machines = list.as_array().expect("a list").iter();
-    let text = |machine: &serde_json::Value, name: &str| {
-        machine[name].as_str().expect("a text").to_string()
-    };
+    let text = |machine: &serde_json::Value, name: &str| machine[name].as_str().expect("a text").to_string();
     let line = |m: &serde_json::Value| {
         let urls = (text(m, "state"), text(m, "clientURL"), text(m, "peerURL"));
         (text(m, "name"), urls)
@@ -224,9 +222,7 @@ fn a_late_joiner() {
         let body = format!("value=v{number}-{big}");
         assert!(conn.ask("PUT", &key, &body).status() < 300);
     }
-    until("the log has let go of its beginning", || {
-        servers[0].log().contains("saved").then_some(())
-    });
+    until("the log has let go of its beginning", || servers[0].log().contains("saved").then_some(()));
     let mut late = prepare(2, &[servers[0].peer_port], &["-snapshot-count=20"]);
     late.run();
     shows(&late, "key99", &format!("v399-{big}"));
@@ -291,9 +287,7 @@ fn a_removed_machine_comes_back() {
     put(&servers, "a", "one");
     let removed = follow(servers[1].peer_port, "DELETE", "/remove/node3", "");
     assert_eq!(removed.expect("an answer").status(), 200);
-    until("two are left", || {
-        (listed(&servers[0]).len() == 2).then_some(())
-    });
+    until("two are left", || (listed(&servers[0]).len() == 2).then_some(()));
     until("the removed machine redirects", || {
         let answer = servers[2].client("GET", "/v2/keys/a", "");
         (answer.status() == 307).then_some(())
@@ -384,10 +378,8 @@ fn machines_that_move() {
         servers[moves].peer_port = spare.peer_port;
         servers[moves].run();
         let name = format!("node{}", moves + 1);
-        let place = (
-            format!("http://127.0.0.1:{}", spare.client_port),
-            format!("http://127.0.0.1:{}", spare.peer_port),
-        );
+        let place =
+            (format!("http://127.0.0.1:{}", spare.client_port), format!("http://127.0.0.1:{}", spare.peer_port));
         for server in &servers {
             until("the new addresses are listed", || {
                 let found = listed(server).remove(&name)?;
@@ -424,12 +416,7 @@ fn those_that_are_not_let_in() {
     let fourth = prepare(4, &peers, &[]);
     refused(fourth.command(&fourth.data_dir()), &["full", "activeSize"]);
     // Started once more it asks again, and finds room.
-    let config = follow(
-        servers[1].peer_port,
-        "PUT",
-        "/v2/admin/config",
-        "{\"activeSize\":4}",
-    );
+    let config = follow(servers[1].peer_port, "PUT", "/v2/admin/config", "{\"activeSize\":4}");
     assert_eq!(config.expect("an answer").status(), 200);
     // A name that lives belongs to who has it.
     let twin = prepare(2, &peers, &[]);
@@ -541,10 +528,7 @@ fn machines_that_find_each_other() {
     fourth.run();
     shows(&fourth, "a", "two");
     let fifth = prepare(5, &[], &[&flag]);
-    refused(
-        fifth.command(&fifth.data_dir()),
-        &["discovery service", &url],
-    );
+    refused(fifth.command(&fifth.data_dir()), &["discovery service", &url]);
 }
 
 /// A service that takes connections and says nothing, and one that answers no JSON.
@@ -558,10 +542,7 @@ fn a_discovery_service_that_is_none() {
     let server = Server::start(&[]);
     let flag = format!("-discovery=http://127.0.0.1:{}/version", server.client_port);
     let alone = prepare(1, &[], &[&flag]);
-    refused(
-        alone.command(&alone.data_dir()),
-        &["discovery service", "JSON"],
-    );
+    refused(alone.command(&alone.data_dir()), &["discovery service", "JSON"]);
 }
 
 /// A watch on a follower tells of what the leader was asked for.

@@ -82,9 +82,7 @@ impl Replay {
         let headers = expect.headers.iter();
         let here = Expected {
             status: expect.status,
-            headers: headers
-                .map(|(name, value)| (name.clone(), self.here(value)))
-                .collect(),
+            headers: headers.map(|(name, value)| (name.clone(), self.here(value))).collect(),
             body: self.here(&expect.body),
         };
         (here, own.is_none_or(|own| !own.any_body))
@@ -92,26 +90,17 @@ impl Replay {
 
     fn bytes(&self, step: &Step) -> Vec<u8> {
         if let Some(raw) = &step.raw {
-            return raw
-                .chars()
-                .map(|c| u8::try_from(c).expect("latin-1"))
-                .collect();
+            return raw.chars().map(|c| u8::try_from(c).expect("latin-1")).collect();
         }
         let headers = step.headers.iter();
-        let headers: Vec<(&str, &str)> = headers
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+        let headers: Vec<(&str, &str)> = headers.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let body = self.here(&step.body);
         request(&step.method, &step.target, &headers, body.as_bytes())
     }
 
     fn send(&self, step: &Step) -> Conn {
         let server = &self.servers[usize::from(step.port % 10) - 1];
-        let port = if step.port < 7000 {
-            server.client_port
-        } else {
-            server.peer_port
-        };
+        let port = if step.port < 7000 { server.client_port } else { server.peer_port };
         let mut conn = Conn::open(port);
         conn.send(&self.bytes(step));
         conn
@@ -170,8 +159,7 @@ impl Replay {
             })
         } else {
             let Some(answer) = self.ask(step) else {
-                self.differences
-                    .push(format!("{}: closed without an answer", step.id));
+                self.differences.push(format!("{}: closed without an answer", step.id));
                 return;
             };
             answer
@@ -192,9 +180,7 @@ impl Replay {
         let (expect, _) = self.expected(step);
         while start.elapsed() < Duration::from_secs(10) {
             let answer = self.ask(step);
-            if answer.is_some_and(|answer| {
-                differences(&expect, &answer, is_sorted(step), false).is_empty()
-            }) {
+            if answer.is_some_and(|answer| differences(&expect, &answer, is_sorted(step), false).is_empty()) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -213,28 +199,22 @@ impl Replay {
         }
         let found = differences(&expect, answer, is_sorted(step), step.background);
         for difference in found {
-            self.differences
-                .push(format!("{} ({}): {difference}", step.id, step.desc));
+            self.differences.push(format!("{} ({}): {difference}", step.id, step.desc));
         }
         let body = String::from_utf8_lossy(&answer.body);
         if body.contains("prevNode") && body.contains("\"expiration\":\"0001-") {
-            self.differences
-                .push(format!("{}: expiration of year 1: {body}", step.id));
+            self.differences.push(format!("{}: expiration of year 1: {body}", step.id));
         }
     }
 
     /// A step whose answer comes later: it counts as sent when its head has come, or, as a v1 watch has none before
     /// its event, when the server tells of one watcher more.
     fn start(&mut self, step: Step) {
-        let watchers = |server: &Server| {
-            server.client("GET", "/v2/stats/store", "").json()["watchers"].as_u64()
-        };
+        let watchers = |server: &Server| server.client("GET", "/v2/stats/store", "").json()["watchers"].as_u64();
         let before = watchers(&self.servers[0]);
         let mut conn = self.send(&step);
         let head = if step.target.starts_with("/v1/watch/") {
-            until(&step.id, || {
-                (watchers(&self.servers[0]) > before).then_some(())
-            });
+            until(&step.id, || (watchers(&self.servers[0]) > before).then_some(()));
             None
         } else {
             Some(conn.head().expect("a head"))
@@ -260,8 +240,7 @@ impl Replay {
     fn finish(&mut self, mut pending: Pending) {
         let head = pending.head.take().or_else(|| pending.conn.head());
         let Some(head) = head else {
-            self.differences
-                .push(format!("{}: closed without an answer", pending.step.id));
+            self.differences.push(format!("{}: closed without an answer", pending.step.id));
             return;
         };
         let body = pending.conn.body(&head, false).unwrap_or_default();
@@ -300,8 +279,7 @@ impl Replay {
         }
         self.compared += 1;
         let prefix = format!("{} ({})", step.id, step.desc);
-        self.differences
-            .extend(found.into_iter().map(|what| format!("{prefix}: {what}")));
+        self.differences.extend(found.into_iter().map(|what| format!("{prefix}: {what}")));
         self.given_up.push(pending.conn);
     }
 }
@@ -397,9 +375,7 @@ fn cluster_of_three() {
     let mut replay = Replay::new(&[]);
     for name in ["node2", "node3"] {
         let peers = replay.servers.iter();
-        let peers: Vec<String> = peers
-            .map(|s| format!("127.0.0.1:{}", s.peer_port))
-            .collect();
+        let peers: Vec<String> = peers.map(|s| format!("127.0.0.1:{}", s.peer_port)).collect();
         let mut server = Server::prepare_as(name, &["-peers", &peers.join(",")]);
         server.run();
         replay.servers.push(server);
@@ -407,10 +383,7 @@ fn cluster_of_three() {
     for step in steps("cluster-of-three") {
         let (_, number) = step.id.rsplit_once('/').expect("scenario/number");
         let number: u32 = number.parse().expect("a number");
-        if [OF_A_STANDBY, OF_FOUR, BY_CHANCE]
-            .iter()
-            .any(|range| range.contains(&number))
-        {
+        if [OF_A_STANDBY, OF_FOUR, BY_CHANCE].iter().any(|range| range.contains(&number)) {
             continue;
         }
         if step.settle {
@@ -429,10 +402,5 @@ fn cluster_of_three() {
     replay.settle();
     assert!(replay.compared > 70, "{} steps", replay.compared);
     let found = &replay.differences;
-    assert!(
-        found.is_empty(),
-        "{} answers differ:\n{}",
-        found.len(),
-        found.join("\n")
-    );
+    assert!(found.is_empty(), "{} answers differ:\n{}", found.len(), found.join("\n"));
 }

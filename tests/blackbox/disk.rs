@@ -11,10 +11,7 @@ struct SmallDisk {
 }
 
 fn run(program: &str, args: &[&str]) {
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .expect("the program is there");
+    let output = Command::new(program).args(args).output().expect("the program is there");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {text}");
 }
@@ -25,17 +22,7 @@ impl SmallDisk {
         let path = home.path().join("disk");
         std::fs::create_dir(&path).expect("a directory");
         let size = format!("size={mib}m");
-        run(
-            "mount",
-            &[
-                "-t",
-                "tmpfs",
-                "-o",
-                &size,
-                "tmpfs",
-                &path.display().to_string(),
-            ],
-        );
+        run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &path.display().to_string()]);
         SmallDisk { _home: home, path }
     }
 }
@@ -64,11 +51,7 @@ fn a_full_disk() {
     let disk = SmallDisk::mount(64);
     let data_dir = disk.path.join("data");
     // `-snapshot false`: the log may grow, so that it is the disk that ends it.
-    let mut server = Server::prepare(&[
-        "-snapshot=false",
-        "-max-request-bytes=1048576",
-        "-segment-bytes=8388608",
-    ]);
+    let mut server = Server::prepare(&["-snapshot=false", "-max-request-bytes=1048576", "-segment-bytes=8388608"]);
     server.run_on(&data_dir);
     let mut conn = Conn::open(server.client_port);
     let filler = disk.path.join("filler");
@@ -89,20 +72,11 @@ fn a_full_disk() {
     assert_eq!(error["errorCode"], 300);
     assert_eq!(error["cause"], "disk full");
     assert!(!acked.is_empty());
-    let there = |conn: &mut Conn| {
-        acked
-            .iter()
-            .all(|key| conn.ask("GET", key, "").status() == 200)
-    };
+    let there = |conn: &mut Conn| acked.iter().all(|key| conn.ask("GET", key, "").status() == 200);
     assert!(there(&mut conn), "reads go on");
-    assert_eq!(
-        conn.ask("GET", "/v2/keys/full?quorum=true", "").status(),
-        200
-    );
+    assert_eq!(conn.ask("GET", "/v2/keys/full?quorum=true", "").status(), 200);
     std::fs::remove_file(&filler).expect("the filler");
-    until("writes resume", || {
-        (conn.ask("PUT", "/v2/keys/again", "value=v").status() < 300).then_some(())
-    });
+    until("writes resume", || (conn.ask("PUT", "/v2/keys/again", "value=v").status() < 300).then_some(()));
     assert!(there(&mut conn));
     server.kill();
     server.run_on(&data_dir);

@@ -68,22 +68,14 @@ impl Shared {
                 return Asked::Answered(answer);
             }
             let location = answer.head.header("Location").expect("a location");
-            let host = location
-                .strip_prefix("http://127.0.0.1:")
-                .expect("an address");
-            port = host
-                .split('/')
-                .next()
-                .and_then(|port| port.parse().ok())
-                .expect("a port");
+            let host = location.strip_prefix("http://127.0.0.1:").expect("an address");
+            port = host.split('/').next().and_then(|port| port.parse().ok()).expect("a port");
         }
     }
 }
 
 fn value_of(node: &serde_json::Value) -> Option<Value> {
-    node["value"]
-        .as_str()
-        .map(|value| value.parse().expect("a number"))
+    node["value"].as_str().map(|value| value.parse().expect("a number"))
 }
 
 fn told(act: Act, asked: &Asked) -> Told {
@@ -114,9 +106,7 @@ fn bytes(act: Act, target: &str) -> Vec<u8> {
         Act::Update(value) => form("PUT", target, &format!("value={value}&prevExist=true")),
         Act::Swap { from, to } => form("PUT", target, &format!("value={to}&prevValue={from}")),
         Act::Delete => request("DELETE", target, &[], b""),
-        Act::CompareDelete { from } => {
-            request("DELETE", &format!("{target}?prevValue={from}"), &[], b"")
-        }
+        Act::CompareDelete { from } => request("DELETE", &format!("{target}?prevValue={from}"), &[], b""),
     }
 }
 
@@ -160,11 +150,7 @@ fn client(shared: &Shared, seed: u64) {
             act,
             res,
             called,
-            returned: if res == Res::Unknown {
-                u64::MAX
-            } else {
-                returned
-            },
+            returned: if res == Res::Unknown { u64::MAX } else { returned },
             hint: index.unwrap_or(u64::MAX),
         };
         let mut calls = shared.calls.lock().expect("nobody panics");
@@ -196,11 +182,7 @@ fn leader(servers: &[Server]) -> usize {
 fn disturb(servers: &mut [Server], rng: &mut Rng) {
     let leader = leader(servers);
     let other = (leader + 1 + rng.next() as usize % 2) % 3;
-    let machine = if rng.next().is_multiple_of(3) {
-        other
-    } else {
-        leader
-    };
+    let machine = if rng.next().is_multiple_of(3) { other } else { leader };
     if rng.next().is_multiple_of(2) {
         servers[machine].kill();
         std::thread::sleep(Duration::from_millis(rng.next() % 600));
@@ -219,10 +201,7 @@ fn histories_are_linearizable() {
     println!("seed {seed}");
     let mut servers: Vec<Server> = Vec::new();
     for machine in 1..=3 {
-        let peers: Vec<String> = servers
-            .iter()
-            .map(|s| format!("127.0.0.1:{}", s.peer_port))
-            .collect();
+        let peers: Vec<String> = servers.iter().map(|s| format!("127.0.0.1:{}", s.peer_port)).collect();
         let peers = format!("-peers={}", peers.join(","));
         let mut args = vec!["-snapshot-count=300"];
         if machine > 1 {
@@ -265,9 +244,5 @@ fn histories_are_linearizable() {
     }
     println!("{} keys, {known} operations, {open} given up", calls.len());
     assert!(known >= 300, "{known} operations are too few");
-    assert!(
-        open * 10 <= calls.len(),
-        "{open} of {} histories were too hard",
-        calls.len()
-    );
+    assert!(open * 10 <= calls.len(), "{open} of {} histories were too hard", calls.len());
 }

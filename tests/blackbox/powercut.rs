@@ -13,10 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn run(program: &str, args: &[&str]) {
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .unwrap_or_else(|bad| panic!("{program}: {bad}"));
+    let output = Command::new(program).args(args).output().unwrap_or_else(|bad| panic!("{program}: {bad}"));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {text}");
 }
@@ -123,11 +120,7 @@ fn cut(server: &Server, image: &Image, acked: &Mutex<Acked>, number: usize) -> C
 }
 
 // Small segments and many snapshots: the cuts fall between the steps of both.
-const ARGS: [&str; 3] = [
-    "-max-request-bytes=65536",
-    "-segment-bytes=524288",
-    "-snapshot-count=300",
-];
+const ARGS: [&str; 3] = ["-max-request-bytes=65536", "-segment-bytes=524288", "-snapshot-count=300"];
 
 impl Cut {
     /// How many acknowledged writes the disk does not have; all when the server does not start on it.
@@ -143,10 +136,7 @@ impl Cut {
             let value = answer.json()["node"]["value"].as_str().map(str::to_string);
             value.is_some_and(|value| value.parse::<u64>().expect("a number") >= number)
         };
-        let missing = self
-            .acked
-            .iter()
-            .filter(|(key, number)| !has(key, **number));
+        let missing = self.acked.iter().filter(|(key, number)| !has(key, **number));
         let missing = missing.count();
         drop(server);
         std::fs::remove_file(&disk.file).expect("the copy");

@@ -79,11 +79,7 @@ impl Server {
 
     /// The command that runs it on this data directory.
     pub fn command(&self, data_dir: &Path) -> Command {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.home.path().join("log"))
-            .expect("a log file");
+        let log = File::options().create(true).append(true).open(self.home.path().join("log")).expect("a log file");
         let mut command = match self.ulimit {
             None if self.without_syncs => {
                 let mut strace = Command::new("strace");
@@ -124,9 +120,7 @@ impl Server {
 
     /// The same with another data directory.
     pub fn run_on(&mut self, data_dir: &Path) {
-        self.run_until(data_dir, |answer| {
-            answer.status() == 200 && answer.head.etcd_index() >= 2
-        });
+        self.run_until(data_dir, |answer| answer.status() == 200 && answer.head.etcd_index() >= 2);
     }
 
     /// Starts it; false when it ends instead of serving.

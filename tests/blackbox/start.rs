@@ -6,12 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 /// Runs to its end; a process that does not end by itself is a failure.
 fn output(mut command: Command) -> Output {
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
     let pid = rustix::process::Pid::from_child(&child);
     let (send, receive) = std::sync::mpsc::channel();
     let waiter = std::thread::spawn(move || {
@@ -111,10 +107,7 @@ fn a_directory_of_etcd() {
     std::fs::create_dir_all(data_dir.join("snapshot")).expect("a folder");
     std::fs::write(data_dir.join("conf"), r#"{"commitIndex":0,"peers":[]}"#).expect("a file");
     std::fs::write(data_dir.join("log"), "0000001a etcd's own").expect("a file");
-    refused(
-        server.command(&data_dir),
-        &[&data_dir.display().to_string(), "etcd"],
-    );
+    refused(server.command(&data_dir), &[&data_dir.display().to_string(), "etcd"]);
     let log = std::fs::read_to_string(data_dir.join("log")).expect("a file");
     assert_eq!(log, "0000001a etcd's own");
 }
@@ -162,11 +155,7 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     while let Some(path) = open.pop() {
         if path.is_dir() {
-            open.extend(
-                std::fs::read_dir(path)
-                    .expect("a folder")
-                    .map(|entry| entry.expect("an entry").path()),
-            );
+            open.extend(std::fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path()));
         } else {
             found.push(path);
         }
@@ -179,9 +168,7 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
 fn place_of(data_dir: &Path, value: &str) -> (std::path::PathBuf, usize) {
     for path in files(data_dir) {
         let bytes = std::fs::read(&path).expect("a file");
-        let found = bytes
-            .windows(value.len())
-            .position(|window| window == value.as_bytes());
+        let found = bytes.windows(value.len()).position(|window| window == value.as_bytes());
         if let Some(offset) = found {
             return (path, offset);
         }
@@ -203,15 +190,8 @@ fn a_damaged_log() {
     let mut bytes = std::fs::read(&path).expect("a file");
     bytes[offset + 3] ^= 0x10;
     std::fs::write(&path, &bytes).expect("a file");
-    let name = path
-        .file_name()
-        .expect("a name")
-        .to_string_lossy()
-        .into_owned();
-    refused(
-        server.command(&server.data_dir()),
-        &[&name, "offset", "entry"],
-    );
+    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    refused(server.command(&server.data_dir()), &[&name, "offset", "entry"]);
     bytes[offset + 3] ^= 0x10;
     std::fs::write(&path, &bytes).expect("a file");
     server.run();

@@ -6,8 +6,7 @@ use tern::raft::{Index, PeerId, Term};
 use tern::timer::Now;
 
 const PEERS: [&str; 2] = ["http://a:7001", "http://b:7001"];
-const LIST: &str =
-    r#"[{"name":"a","state":"leader","clientURL":"http://a:4001","peerURL":"http://a:7001"}]"#;
+const LIST: &str = r#"[{"name":"a","state":"leader","clientURL":"http://a:4001","peerURL":"http://a:7001"}]"#;
 const SIZE: &str = r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}"#;
 
 /// A machine that looks for its cluster, and the clock.
@@ -37,18 +36,11 @@ impl Seeker {
 
     /// One with a discovery service.
     fn discovering(peers: &[&str], may_start: bool) -> Seeker {
-        Seeker::with(Search {
-            discovery: Some(SERVICE.into()),
-            may_start,
-            ..search(peers, 2)
-        })
+        Seeker::with(Search { discovery: Some(SERVICE.into()), may_start, ..search(peers, 2) })
     }
 
     fn with(search: Search) -> Seeker {
-        let now = Now {
-            mono_us: 1_000_000,
-            wall_ns: EPOCH_NS,
-        };
+        let now = Now { mono_us: 1_000_000, wall_ns: EPOCH_NS };
         let nothing = Recovered {
             term: Term(0),
             vote: PeerId::NONE,
@@ -60,11 +52,7 @@ impl Seeker {
             commit: Index(0),
         };
         let machine = Machine::find(settings(3), nothing, search, 5, now);
-        Seeker {
-            machine,
-            effects: Effects::default(),
-            now,
-        }
+        Seeker { machine, effects: Effects::default(), now }
     }
 
     /// Lets everything that is due happen; the call that it makes then, if any.
@@ -133,11 +121,7 @@ impl Seeker {
 }
 
 fn answered(status: u16, server: &str, body: &[u8]) -> Reply {
-    Reply::Answered {
-        status,
-        server: server.into(),
-        body: body.into(),
-    }
+    Reply::Answered { status, server: server.into(), body: body.into() }
 }
 
 #[test]
@@ -360,32 +344,20 @@ fn a_dead_discovery_service() {
 #[test]
 fn a_member_stays_registered() {
     let mut rig = Rig::found(settings(1));
-    let search = Search {
-        discovery: Some(SERVICE.into()),
-        ..search(&[], 3)
-    };
+    let search = Search { discovery: Some(SERVICE.into()), ..search(&[], 3) };
     rig.machine.look_around(search, 9);
     rig.machine.on_time(rig.now);
     rig.turn();
     let registers = |call: &Call| &*call.url == "http://d/v2/keys/c/node1";
     let calls = std::mem::take(&mut rig.effects.calls);
-    let list = calls
-        .iter()
-        .find(|c| &*c.url == "http://d/v2/keys/c?recursive=true");
-    let (list, call) = (
-        list.expect("asked for others").id,
-        calls.iter().find(|c| registers(c)),
-    );
+    let list = calls.iter().find(|c| &*c.url == "http://d/v2/keys/c?recursive=true");
+    let (list, call) = (list.expect("asked for others").id, calls.iter().find(|c| registers(c)));
     let id = call.expect("registered").id;
     let gone = || Reply::Failed { why: "gone".into() };
     rig.machine.on_reply(rig.now, list, gone());
     rig.machine.on_reply(rig.now, id, gone());
     rig.settle();
-    assert!(
-        rig.facts
-            .iter()
-            .any(|f| matches!(f, Fact::NotRegistered { .. }))
-    );
+    assert!(rig.facts.iter().any(|f| matches!(f, Fact::NotRegistered { .. })));
     let mut waits = |us: u64, reply: Reply| {
         rig.now.mono_us += us - 1;
         rig.machine.on_time(rig.now);
@@ -394,13 +366,7 @@ fn a_member_stays_registered() {
         rig.now.mono_us += 1;
         rig.machine.on_time(rig.now);
         rig.turn();
-        let id = rig
-            .effects
-            .calls
-            .iter()
-            .find(|c| registers(c))
-            .expect("due")
-            .id;
+        let id = rig.effects.calls.iter().find(|c| registers(c)).expect("due").id;
         rig.machine.on_reply(rig.now, id, reply);
     };
     waits(60 * SECOND_US, answered(200, "", NODE.as_bytes()));
@@ -427,8 +393,7 @@ fn a_member_looks_around_once() {
     let call = first_call(&mut rig);
     assert_eq!(&*call.url, "http://b:7001/v2/admin/machines");
     let why = "nobody listens".into();
-    rig.machine
-        .on_reply(rig.now, call.id, Reply::Failed { why });
+    rig.machine.on_reply(rig.now, call.id, Reply::Failed { why });
     rig.settle();
     assert!(rig.machine.is_serving(), "it goes on from its log");
     assert!(rig.effects.calls.is_empty() && rig.effects.failed.is_none());
@@ -492,13 +457,8 @@ fn a_machine_that_was_removed_comes_up() {
         commit: Index(0),
     };
     let mut removed = Machine::recover(settings(4), let_in, 1, rig.now);
-    let notice = tern::raft::Message {
-        term: Term::REMOVED,
-        rpc: tern::raft::Rpc::Removed {
-            cluster: 5,
-            id: PeerId(7),
-        },
-    };
+    let notice =
+        tern::raft::Message { term: Term::REMOVED, rpc: tern::raft::Rpc::Removed { cluster: 5, id: PeerId(7) } };
     removed.on_message(rig.now, PeerId(1), notice);
     let mut effects = Effects::default();
     removed.advance(rig.now, &mut effects);

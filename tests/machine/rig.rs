@@ -67,10 +67,7 @@ pub struct Rig {
 }
 
 pub fn limits() -> HistoryLimits {
-    HistoryLimits {
-        events: 1000,
-        bytes: 16 << 20,
-    }
+    HistoryLimits { events: 1000, bytes: 16 << 20 }
 }
 
 pub fn settings(number: u16) -> Settings {
@@ -101,20 +98,9 @@ impl Rig {
     pub fn found(settings: Settings) -> Rig {
         let founding = Machine::bootstrap(&settings, 77, 5);
         let content = founding.chunks.concat();
-        let disk = Disk {
-            term: founding.term,
-            id: founding.id,
-            snapshots: vec![(founding.meta, content)],
-            ..Disk::default()
-        };
-        Rig::start(
-            settings,
-            disk,
-            Now {
-                mono_us: 1_000_000,
-                wall_ns: EPOCH_NS,
-            },
-        )
+        let disk =
+            Disk { term: founding.term, id: founding.id, snapshots: vec![(founding.meta, content)], ..Disk::default() };
+        Rig::start(settings, disk, Now { mono_us: 1_000_000, wall_ns: EPOCH_NS })
     }
 
     /// A new cluster of one that serves.
@@ -127,10 +113,7 @@ impl Rig {
 
     /// A new member, with nothing but its id.
     pub fn let_in(settings: Settings, id: PeerId, now: Now) -> Rig {
-        let disk = Disk {
-            id,
-            ..Disk::default()
-        };
+        let disk = Disk { id, ..Disk::default() };
         Rig::start(settings, disk, now)
     }
 
@@ -223,11 +206,7 @@ impl Rig {
                     disk.snapshots.remove(0);
                 }
                 let older = disk.snapshots[0].0.index;
-                let saved = SnapshotIn::Saved {
-                    index,
-                    bytes,
-                    older,
-                };
+                let saved = SnapshotIn::Saved { index, bytes, older };
                 ("finish", Some(saved))
             }
             SnapshotOut::Abandon => {
@@ -241,20 +220,10 @@ impl Rig {
                     let piece = &rest[..rest.len().min(500)];
                     (piece.into(), piece.len() == rest.len())
                 });
-                let read = SnapshotIn::Read {
-                    to,
-                    index,
-                    offset,
-                    data,
-                };
+                let read = SnapshotIn::Read { to, index, offset, data };
                 ("read", Some(read))
             }
-            SnapshotOut::Receive {
-                meta,
-                offset,
-                data,
-                done,
-            } => {
+            SnapshotOut::Receive { meta, offset, data, done } => {
                 disk.receiving.truncate(offset as usize);
                 disk.receiving.extend(data);
                 let installed = done.then(|| {
@@ -262,11 +231,7 @@ impl Rig {
                     let store = Box::new(restore(&bytes));
                     let size = bytes.len() as u64;
                     disk.snapshots = vec![(meta.clone(), bytes)];
-                    SnapshotIn::Installed {
-                        meta,
-                        store,
-                        bytes: size,
-                    }
+                    SnapshotIn::Installed { meta, store, bytes: size }
                 });
                 ("receive", installed)
             }
@@ -323,9 +288,7 @@ impl Rig {
 
     /// All answers to a ticket so far, taken out.
     pub fn told(&mut self, ticket: Ticket) -> Vec<Outcome> {
-        let (told, rest) = std::mem::take(&mut self.answers)
-            .into_iter()
-            .partition(|a: &Answer| a.ticket == ticket);
+        let (told, rest) = std::mem::take(&mut self.answers).into_iter().partition(|a: &Answer| a.ticket == ticket);
         self.answers = rest;
         told.into_iter().map(|a: Answer| a.outcome).collect()
     }
@@ -347,9 +310,7 @@ impl Rig {
     /// A file's value.
     pub fn value(&mut self, path: &str) -> Option<String> {
         match self.done(get(path)) {
-            Outcome::Page { items, last: true } => {
-                Some(items[0].view.value.as_deref().unwrap_or("").to_string())
-            }
+            Outcome::Page { items, last: true } => Some(items[0].view.value.as_deref().unwrap_or("").to_string()),
             Outcome::Failed(_) => None,
             other => panic!("{other:?}"),
         }
@@ -357,12 +318,8 @@ impl Rig {
 
     /// What a long poll or stream was told, by key and index.
     pub fn delivered(&self, ticket: Ticket) -> Vec<(String, u64)> {
-        let mine = self
-            .events
-            .iter()
-            .filter(|d| d.tickets.iter().any(|t| t.0 == ticket));
-        mine.map(|d| (d.event.node.key.to_string(), d.etcd.0))
-            .collect()
+        let mine = self.events.iter().filter(|d| d.tickets.iter().any(|t| t.0 == ticket));
+        mine.map(|d| (d.event.node.key.to_string(), d.etcd.0)).collect()
     }
 }
 
@@ -454,19 +411,11 @@ pub fn join(settings: &Settings, incarnation: u64) -> Op {
 }
 
 pub fn set(path: &str, value: &str) -> Op {
-    Op::Write(Command::Set {
-        path: KeyPath::new(path),
-        value: Some(value.into()),
-        expires_ns: None,
-    })
+    Op::Write(Command::Set { path: KeyPath::new(path), value: Some(value.into()), expires_ns: None })
 }
 
 pub fn set_until(path: &str, expires_ns: u64) -> Op {
-    Op::Write(Command::Set {
-        path: KeyPath::new(path),
-        value: Some("mortal".into()),
-        expires_ns: Some(expires_ns),
-    })
+    Op::Write(Command::Set { path: KeyPath::new(path), value: Some("mortal".into()), expires_ns: Some(expires_ns) })
 }
 
 pub fn get(path: &str) -> Op {
@@ -474,20 +423,9 @@ pub fn get(path: &str) -> Op {
 }
 
 pub fn read(path: &str, recursive: bool, linearizable: bool) -> Op {
-    Op::Get {
-        path: KeyPath::new(path),
-        recursive,
-        sorted: true,
-        linearizable,
-    }
+    Op::Get { path: KeyPath::new(path), recursive, sorted: true, linearizable }
 }
 
 pub fn watch(path: &str, stream: bool, since: Option<u64>) -> Op {
-    Op::Watch {
-        path: KeyPath::new(path),
-        recursive: true,
-        stream,
-        since,
-        on_leader: false,
-    }
+    Op::Watch { path: KeyPath::new(path), recursive: true, stream, since, on_leader: false }
 }

@@ -10,8 +10,8 @@ use std::fmt::Write;
 use tern::command::{self, Command, KeyPath};
 use tern::raft::wire;
 use tern::raft::{
-    AppendAnswer, Body, Configuration, Entry, Found, Index, Lsn, Member, Message, Notice, Output,
-    PeerId, Persist, Raft, RaftConfig, RaftRole, RaftState, ReadId, Rpc, SnapshotMeta, Term,
+    AppendAnswer, Body, Configuration, Entry, Found, Index, Lsn, Member, Message, Notice, Output, PeerId, Persist,
+    Raft, RaftConfig, RaftRole, RaftState, ReadId, Rpc, SnapshotMeta, Term,
 };
 use tern::timer::Now;
 
@@ -111,9 +111,7 @@ struct World {
 
 /// `key=value` of a command line.
 fn option<'a>(words: &[&'a str], key: &str) -> Option<&'a str> {
-    words
-        .iter()
-        .find_map(|w| w.strip_prefix(key)?.strip_prefix('='))
+    words.iter().find_map(|w| w.strip_prefix(key)?.strip_prefix('='))
 }
 
 fn numbers(list: &str) -> Vec<u64> {
@@ -122,11 +120,8 @@ fn numbers(list: &str) -> Vec<u64> {
 }
 
 fn number(words: &[&str], at: usize) -> u64 {
-    let word = words
-        .get(at)
-        .unwrap_or_else(|| panic!("an argument is missing: {words:?}"));
-    word.parse()
-        .unwrap_or_else(|_| panic!("not a number: {word}"))
+    let word = words.get(at).unwrap_or_else(|| panic!("an argument is missing: {words:?}"));
+    word.parse().unwrap_or_else(|_| panic!("not a number: {word}"))
 }
 
 fn member(id: u64, voter: bool) -> Member {
@@ -147,11 +142,7 @@ fn encoded(command: &Command) -> Box<[u8]> {
 }
 
 fn set(key: &str) -> Command {
-    Command::Set {
-        path: KeyPath::new(key),
-        value: Some("v".into()),
-        expires_ns: None,
-    }
+    Command::Set { path: KeyPath::new(key), value: Some("v".into()), expires_ns: None }
 }
 
 fn join(name: &str, incarnation: u64, replaces: u64) -> Command {
@@ -186,9 +177,7 @@ impl World {
             "crash" => self.crash(number(&words, 1)),
             "restart" => self.restart(number(&words, 1)),
             "save" => self.with(number(&words, 1), |n| n.saved = Some(n.disk.clone())),
-            "restore" => self.with(number(&words, 1), |n| {
-                n.disk = n.saved.clone().expect("saved")
-            }),
+            "restore" => self.with(number(&words, 1), |n| n.disk = n.saved.clone().expect("saved")),
             "damage" => self.damage(&words),
             "install" => self.install(number(&words, 1), words.get(2) != Some(&"bad")),
             "snapshot" => self.snapshot(&words),
@@ -210,24 +199,12 @@ impl World {
                 said.join(", ")
             }
             "join" => {
-                let incarnation =
-                    option(words, "dir").map_or(500, |v| v.parse().expect("a number"));
-                let replaces =
-                    option(words, "replaces").map_or(0, |v| v.parse().expect("a number"));
+                let incarnation = option(words, "dir").map_or(500, |v| v.parse().expect("a number"));
+                let replaces = option(words, "replaces").map_or(0, |v| v.parse().expect("a number"));
                 shown(raft.propose(now, &join(words[2], incarnation, replaces)))
             }
-            "promote" => shown(raft.propose(
-                now,
-                &Command::Promote {
-                    id: number(words, 2),
-                },
-            )),
-            "remove" => shown(raft.propose(
-                now,
-                &Command::Remove {
-                    id: number(words, 2),
-                },
-            )),
+            "promote" => shown(raft.propose(now, &Command::Promote { id: number(words, 2) })),
+            "remove" => shown(raft.propose(now, &Command::Remove { id: number(words, 2) })),
             "read" => match raft.read(now, ReadId(number(words, 2))) {
                 Ok(()) => String::new(),
                 Err(why) => format!("refused: {why:?}"),
@@ -301,22 +278,12 @@ impl World {
 
     fn start(&mut self, id: u64, mut disk: Disk) {
         disk.snapshot.cluster = CLUSTER;
-        let config = RaftConfig {
-            id: PeerId(id),
-            heartbeat_ms: 50,
-            election_ms: 200,
-            seed: id,
-        };
+        let config = RaftConfig { id: PeerId(id), heartbeat_ms: 50, election_ms: 200, seed: id };
         let state = RaftState {
             term: disk.term,
             vote: disk.vote,
             snapshot: disk.snapshot.clone(),
-            entries: disk
-                .entries
-                .iter()
-                .filter(|e| e.index > disk.snapshot.index)
-                .cloned()
-                .collect(),
+            entries: disk.entries.iter().filter(|e| e.index > disk.snapshot.index).cloned().collect(),
             commit: disk.commit,
         };
         #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
@@ -343,10 +310,7 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        Now {
-            mono_us: self.now_us,
-            wall_ns: 0,
-        }
+        Now { mono_us: self.now_us, wall_ns: 0 }
     }
 
     fn with(&mut self, id: u64, change: impl FnOnce(&mut Node)) {
@@ -354,14 +318,8 @@ impl World {
     }
 
     fn raft<T>(&mut self, id: u64, act: impl FnOnce(&mut Raft) -> T) -> T {
-        let node = self
-            .nodes
-            .get_mut(&id)
-            .unwrap_or_else(|| panic!("no node {id}"));
-        act(node
-            .raft
-            .as_mut()
-            .unwrap_or_else(|| panic!("{id} does not run")))
+        let node = self.nodes.get_mut(&id).unwrap_or_else(|| panic!("no node {id}"));
+        act(node.raft.as_mut().unwrap_or_else(|| panic!("{id} does not run")))
     }
 
     fn runs(&self, id: u64) -> bool {
@@ -369,11 +327,7 @@ impl World {
     }
 
     fn ids(&self) -> Vec<u64> {
-        self.nodes
-            .keys()
-            .copied()
-            .filter(|id| self.runs(*id))
-            .collect()
+        self.nodes.keys().copied().filter(|id| self.runs(*id)).collect()
     }
 
     // -- time
@@ -440,8 +394,7 @@ impl World {
 
     fn hand(&mut self, from: u64, to: u64, said: Message) {
         if !self.runs(to) {
-            self.trace
-                .push(format!("{from}>{to} {} (lost)", message(&said)));
+            self.trace.push(format!("{from}>{to} {} (lost)", message(&said)));
             return;
         }
         self.trace.push(format!("{from}>{to} {}", message(&said)));
@@ -452,21 +405,13 @@ impl World {
 
     /// `notice TO CLUSTER ID`: someone says that member ID of a cluster was removed.
     fn notice(&mut self, words: &[&str]) {
-        let rpc = Rpc::Removed {
-            cluster: number(words, 2),
-            id: PeerId(number(words, 3)),
-        };
+        let rpc = Rpc::Removed { cluster: number(words, 2), id: PeerId(number(words, 3)) };
         let term = Term::REMOVED;
         self.hand(0, number(words, 1), Message { term, rpc });
     }
 
     fn twice(&mut self, words: &[&str]) {
-        let again: Vec<_> = self
-            .queue
-            .iter()
-            .filter(|m| selected(words, m))
-            .cloned()
-            .collect();
+        let again: Vec<_> = self.queue.iter().filter(|m| selected(words, m)).cloned().collect();
         self.queue.extend(again);
     }
 
@@ -485,10 +430,7 @@ impl World {
             None | Some(&"all") => all.clone(),
             Some(list) => numbers(list),
         };
-        for (a, b) in of(1)
-            .iter()
-            .flat_map(|a| of(2).into_iter().map(|b| (*a, b)))
-        {
+        for (a, b) in of(1).iter().flat_map(|a| of(2).into_iter().map(|b| (*a, b))) {
             let both = words.get(3) != Some(&"oneway");
             let pairs = [Some((a, b)), both.then_some((b, a))];
             for pair in pairs.into_iter().flatten().filter(|(a, b)| a != b) {
@@ -498,8 +440,7 @@ impl World {
                 };
             }
         }
-        self.queue
-            .retain(|(from, to, _)| !self.cut.contains(&(*from, *to)));
+        self.queue.retain(|(from, to, _)| !self.cut.contains(&(*from, *to)));
     }
 
     // -- disks
@@ -556,8 +497,7 @@ impl World {
             let waits = format!("{id} has not synced what the snapshot holds");
             return self.trace.push(waits);
         }
-        node.older
-            .insert(node.disk.snapshot.index, node.disk.bytes.clone());
+        node.older.insert(node.disk.snapshot.index, node.disk.bytes.clone());
         node.disk.snapshot = raft.snapshot_meta(index);
         node.disk.bytes = format!("snapshot of all up to {}", index.0).into();
         raft.on_snapshot_saved(index, Index(index.0.saturating_sub(keep)));
@@ -588,11 +528,7 @@ impl World {
             self.sync(&["sync"]);
             self.deliver(&["deliver"]);
             let installing = |n: &Node| n.raft.is_some() && n.installing.is_some();
-            let ready: Vec<u64> = self
-                .ids()
-                .into_iter()
-                .filter(|id| installing(&self.nodes[id]))
-                .collect();
+            let ready: Vec<u64> = self.ids().into_iter().filter(|id| installing(&self.nodes[id])).collect();
             ready.iter().for_each(|id| self.install(*id, true));
             let busy = |id: &u64| !self.nodes[id].unsynced.is_empty();
             if ready.is_empty() && self.queue.is_empty() && !self.ids().iter().any(busy) {
@@ -625,26 +561,17 @@ impl World {
             self.trace.push(format!("{id} disk: {}", persist(&what)));
             node.unsynced.push_back((Lsn(node.lsn), what));
         }
-        assert_eq!(
-            node.raft.as_ref().expect("runs").lsn().0,
-            node.lsn,
-            "one Lsn a Persist"
-        );
+        assert_eq!(node.raft.as_ref().expect("runs").lsn().0, node.lsn, "one Lsn a Persist");
         for (to, said) in out.messages.drain(..) {
             let mut bytes = Vec::new();
             wire::encode(&said, &mut bytes);
-            assert_eq!(
-                wire::decode(&bytes),
-                Ok(said.clone()),
-                "the wire keeps a message"
-            );
+            assert_eq!(wire::decode(&bytes), Ok(said.clone()), "the wire keeps a message");
             if !self.cut.contains(&(id, to.0)) {
                 self.queue.push_back((id, to.0, said));
             }
         }
         for (read, index) in out.reads.drain(..) {
-            self.trace
-                .push(format!("{id} read {} at {}", read.0, index.0));
+            self.trace.push(format!("{id} read {} at {}", read.0, index.0));
         }
         for read in out.failed_reads.drain(..) {
             self.trace.push(format!("{id} read {} failed", read.0));
@@ -689,10 +616,7 @@ impl World {
                 continue;
             };
             let kept = (entry.term, entry.body.clone());
-            assert!(
-                matches!(kept.1, Body::Good(_)),
-                "nothing damaged is applied"
-            );
+            assert!(matches!(kept.1, Body::Good(_)), "nothing damaged is applied");
             applied.push(kept.clone());
             if self.committed.entry(index).or_insert(kept.clone()) != &kept {
                 wrong.push(index);
@@ -716,16 +640,9 @@ impl World {
     fn check_majority(&self, id: u64, index: Index, term: Term) {
         let raft = self.nodes[&id].raft.as_ref().expect("runs");
         let configuration = raft.configuration();
-        let holds = |v: &PeerId| {
-            self.nodes
-                .get(&v.0)
-                .is_some_and(|n| n.disk.holds(index, term))
-        };
+        let holds = |v: &PeerId| self.nodes.get(&v.0).is_some_and(|n| n.disk.holds(index, term));
         let on = configuration.voters().filter(holds).count();
-        assert!(
-            on >= configuration.majority(),
-            "{index:?} is committed on {on} disks"
-        );
+        assert!(on >= configuration.majority(), "{index:?} is committed on {on} disks");
     }
 
     fn read_chunks(&mut self, id: u64, out: &Output) -> bool {
@@ -748,11 +665,7 @@ impl World {
             if chunk.offset == 0 {
                 node.incoming.clear();
             }
-            assert_eq!(
-                chunk.offset,
-                node.incoming.len() as u64,
-                "pieces come in order"
-            );
+            assert_eq!(chunk.offset, node.incoming.len() as u64, "pieces come in order");
             node.incoming.extend_from_slice(&chunk.data);
             if chunk.done {
                 let text = String::from_utf8_lossy(&node.incoming);
@@ -770,12 +683,7 @@ impl World {
             for (index, (term, _)) in self.committed.iter().rev().take(5) {
                 if *index > raft.snapshot().index.0 && *term < raft.term() {
                     let own = raft.entry(Index(*index)).map(|e| e.term);
-                    assert_eq!(
-                        own,
-                        Some(*term),
-                        "leader {id} of term {} lacks {index}",
-                        raft.term().0
-                    );
+                    assert_eq!(own, Some(*term), "leader {id} of term {} lacks {index}", raft.term().0);
                 }
             }
         }
@@ -793,11 +701,7 @@ impl World {
         let raft = node.raft.as_ref().expect("runs");
         let held = (1..=raft.last_index().0).filter_map(|i| raft.entry(Index(i)));
         let entries: Vec<String> = held.map(entry).collect();
-        let text = format!(
-            "{id} log behind {}: {}",
-            raft.snapshot().index.0,
-            entries.join(" ")
-        );
+        let text = format!("{id} log behind {}: {}", raft.snapshot().index.0, entries.join(" "));
         self.trace.push(text.trim_end().to_string());
     }
 
@@ -808,8 +712,7 @@ impl World {
                 continue;
             };
             let (commit, last) = (raft.committed().0, raft.last_index().0);
-            self.trace
-                .push(format!("{id} {}, commit {commit}, last {last}", node.shown));
+            self.trace.push(format!("{id} {}, commit {commit}, last {last}", node.shown));
         }
     }
 
@@ -826,20 +729,12 @@ impl World {
 }
 
 fn spoil(disk: &mut Disk, index: u64) {
-    let entry = disk
-        .entries
-        .iter_mut()
-        .find(|e| e.index.0 == index)
-        .expect("an entry");
+    let entry = disk.entries.iter_mut().find(|e| e.index.0 == index).expect("an entry");
     if let Body::Good(bytes) = &entry.body {
         let seed = 11;
         let mut hasher = crc32fast::Hasher::new_with_initial(seed);
         hasher.update(bytes);
-        entry.body = Body::Faulty {
-            len: bytes.len() as u32,
-            seed,
-            crc: hasher.finalize(),
-        };
+        entry.body = Body::Faulty { len: bytes.len() as u32, seed, crc: hasher.finalize() };
     }
 }
 
@@ -886,11 +781,7 @@ fn persist(what: &Persist) -> String {
             format!("append {}", list.join(" "))
         }
         Persist::Installed { meta, keep_tail } => {
-            let tail = if *keep_tail {
-                "keeps its tail"
-            } else {
-                "drops its tail"
-            };
+            let tail = if *keep_tail { "keeps its tail" } else { "drops its tail" };
             format!("snapshot {}/{}, {tail}", meta.index.0, meta.term.0)
         }
         Persist::Release { through } => format!("release {}", through.0),
@@ -900,12 +791,7 @@ fn persist(what: &Persist) -> String {
 
 fn message(message: &Message) -> String {
     let rpc = match &message.rpc {
-        Rpc::RequestVote {
-            pre,
-            hand_over,
-            last_index,
-            last_term,
-        } => {
+        Rpc::RequestVote { pre, hand_over, last_index, last_term } => {
             let kind = if *pre { "prevote?" } else { "vote?" };
             let flag = if *hand_over { " (hand-over)" } else { "" };
             format!("{kind} last {}/{}{flag}", last_index.0, last_term.0)
@@ -914,15 +800,7 @@ fn message(message: &Message) -> String {
             let kind = if *pre { "prevote" } else { "vote" };
             format!("{kind} {}", if *granted { "yes" } else { "no" })
         }
-        Rpc::AppendEntries {
-            prev_index,
-            prev_term,
-            commit,
-            acked,
-            round,
-            entries,
-            ..
-        } => {
+        Rpc::AppendEntries { prev_index, prev_term, commit, acked, round, entries, .. } => {
             let mut text = format!("append {}/{}", prev_index.0, prev_term.0);
             if !entries.is_empty() {
                 let list: Vec<String> = entries.iter().map(entry).collect();
@@ -936,23 +814,13 @@ fn message(message: &Message) -> String {
         }
         Rpc::AppendReply { round, answer, .. } => {
             let mut text = match answer {
-                AppendAnswer::Accepted {
-                    verified,
-                    matched,
-                    want_snapshot,
-                } => {
-                    let want = if *want_snapshot {
-                        ", wants a snapshot"
-                    } else {
-                        ""
-                    };
+                AppendAnswer::Accepted { verified, matched, want_snapshot } => {
+                    let want = if *want_snapshot { ", wants a snapshot" } else { "" };
                     format!("same to {} durable to {}{want}", verified.0, matched.0)
                 }
-                AppendAnswer::Rejected {
-                    prev,
-                    hint,
-                    hint_term,
-                } => format!("differs at {}, try {}/{}", prev.0, hint.0, hint_term.0),
+                AppendAnswer::Rejected { prev, hint, hint_term } => {
+                    format!("differs at {}, try {}/{}", prev.0, hint.0, hint_term.0)
+                }
                 AppendAnswer::Stale => "stale".to_string(),
             };
             if *round != 0 {
@@ -960,13 +828,7 @@ fn message(message: &Message) -> String {
             }
             text
         }
-        Rpc::InstallSnapshot {
-            meta,
-            offset,
-            done,
-            data,
-            ..
-        } => {
+        Rpc::InstallSnapshot { meta, offset, done, data, .. } => {
             let end = if *done { ", the last" } else { "" };
             let (index, term, length) = (meta.index.0, meta.term.0, data.len());
             format!("snapshot {index}/{term} from {offset}, {length} bytes{end}")
@@ -1001,10 +863,7 @@ fn every_pattern_of_damage() {
         for id in 1..=3_u32 {
             let bad = (0..4).filter(|i| pattern >> (4 * (id - 1) + i) & 1 == 1);
             let list: Vec<String> = bad.map(|i| (i + 4).to_string()).collect();
-            let line = format!(
-                "node {id} 3 log=2,2,2,2 commit=7 damaged={}",
-                list.join(",")
-            );
+            let line = format!("node {id} 3 log=2,2,2,2 commit=7 damaged={}", list.join(","));
             world.command(&line);
         }
         for _ in 0..20 {
@@ -1015,11 +874,7 @@ fn every_pattern_of_damage() {
             }
         }
         let lost = (0..4).any(|i| (0..3).all(|id| pattern >> (4 * id + i) & 1 == 1));
-        let leads = |n: &Node| {
-            n.raft
-                .as_ref()
-                .is_some_and(|r| r.role() == RaftRole::Leader)
-        };
+        let leads = |n: &Node| n.raft.as_ref().is_some_and(|r| r.role() == RaftRole::Leader);
         let led = world.nodes.values().any(leads);
         assert_eq!(led, !lost, "pattern {pattern:012b}");
         let whole = world.nodes.values().all(|n| n.applied >= Index(8));
@@ -1042,10 +897,7 @@ fn every_planted_fault_shows() {
     for fault in Fault::ALL.iter().copied() {
         let shows = |path: &std::path::PathBuf| {
             let script = std::fs::read_to_string(path).expect("a script is text");
-            let world = World {
-                fault: Some(fault),
-                ..World::default()
-            };
+            let world = World { fault: Some(fault), ..World::default() };
             let told = std::panic::catch_unwind(move || play(world, &script) == script);
             !told.unwrap_or(false)
         };

@@ -8,10 +8,7 @@ use tern::timer::{TimerHandle, TimerWheel};
 
 /// The script again, with the outcome of each command beneath it in place of whatever stood there.
 pub fn run(script: &str) -> String {
-    let mut bench = Bench {
-        wheel: TimerWheel::new(),
-        handles: BTreeMap::new(),
-    };
+    let mut bench = Bench { wheel: TimerWheel::new(), handles: BTreeMap::new() };
     let mut told = String::new();
     for line in script.lines().filter(|l| !l.starts_with(' ')) {
         told.push_str(line);

@@ -29,10 +29,7 @@ impl Seen {
         ];
         for (check, was, is) in pairs {
             if is < was {
-                return violation(
-                    check,
-                    format!("machine {} went from {was} to {is}", self.id),
-                );
+                return violation(check, format!("machine {} went from {was} to {is}", self.id));
             }
         }
         Ok(())
@@ -40,13 +37,7 @@ impl Seen {
 }
 
 /// A vote, an acknowledgement or a campaign must be durable before it leaves; a notice of removal must be true.
-pub fn check_send(
-    image: &Image,
-    truth: &Truth,
-    from: u64,
-    to: PeerId,
-    message: &Message,
-) -> Checked {
+pub fn check_send(image: &Image, truth: &Truth, from: u64, to: PeerId, message: &Message) -> Checked {
     let term = message.term;
     let durable = |check, good: bool| {
         if good {
@@ -61,10 +52,7 @@ pub fn check_send(
         violation(check, text)
     };
     match &message.rpc {
-        Rpc::Vote {
-            pre: false,
-            granted: true,
-        } => {
+        Rpc::Vote { pre: false, granted: true } => {
             let stored = image.term > term || (image.term == term && image.vote == to);
             durable("durable-vote", stored)
         }
@@ -72,29 +60,17 @@ pub fn check_send(
             let stored = image.term > term || (image.term == term && image.vote.0 == from);
             durable("durable-candidacy", stored)
         }
-        Rpc::AppendReply {
-            answer: AppendAnswer::Accepted { matched, .. },
-            ..
-        } => {
+        Rpc::AppendReply { answer: AppendAnswer::Accepted { matched, .. }, .. } => {
             // A log that a later term's leader has cut since may be shorter.
-            let held = (image.held(matched.0) != Held::Never || matched.0 == 0)
-                && image.is_good_to(matched.0);
-            durable(
-                "durable-ack",
-                image.term > term || (image.term == term && held),
-            )
+            let held = (image.held(matched.0) != Held::Never || matched.0 == 0) && image.is_good_to(matched.0);
+            durable("durable-ack", image.term > term || (image.term == term && held))
         }
-        Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } => {
-            durable("durable-term", image.term >= term)
-        }
+        Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } => durable("durable-term", image.term >= term),
         Rpc::Removed { id, .. } => {
             if term != Term::REMOVED || truth.removed.contains_key(&id.0) {
                 return Ok(());
             }
-            violation(
-                "false-removal",
-                format!("machine {from} tells {} that it was removed", id.0),
-            )
+            violation("false-removal", format!("machine {from} tells {} that it was removed", id.0))
         }
         _ => Ok(()),
     }
@@ -103,31 +79,13 @@ pub fn check_send(
 /// A short name of a message and three numbers of it, for the trace.
 pub fn describe(message: &Message) -> (&'static str, u64, u64) {
     match &message.rpc {
-        Rpc::RequestVote {
-            pre: true,
-            last_index,
-            ..
-        } => ("pre-vote?", last_index.0, 0),
-        Rpc::RequestVote {
-            pre: false,
-            hand_over,
-            last_index,
-            ..
-        } => ("vote?", last_index.0, u64::from(*hand_over)),
+        Rpc::RequestVote { pre: true, last_index, .. } => ("pre-vote?", last_index.0, 0),
+        Rpc::RequestVote { pre: false, hand_over, last_index, .. } => ("vote?", last_index.0, u64::from(*hand_over)),
         Rpc::Vote { pre: true, granted } => ("pre-vote", u64::from(*granted), 0),
-        Rpc::Vote {
-            pre: false,
-            granted,
-        } => ("vote", u64::from(*granted), 0),
-        Rpc::AppendEntries {
-            prev_index,
-            entries,
-            ..
-        } => ("append", prev_index.0, entries.len() as u64),
+        Rpc::Vote { pre: false, granted } => ("vote", u64::from(*granted), 0),
+        Rpc::AppendEntries { prev_index, entries, .. } => ("append", prev_index.0, entries.len() as u64),
         Rpc::AppendReply { answer, .. } => match answer {
-            AppendAnswer::Accepted {
-                verified, matched, ..
-            } => ("accepted", verified.0, matched.0),
+            AppendAnswer::Accepted { verified, matched, .. } => ("accepted", verified.0, matched.0),
             AppendAnswer::Rejected { prev, hint, .. } => ("rejected", prev.0, hint.0),
             AppendAnswer::Stale => ("stale", 0, 0),
         },
@@ -152,10 +110,7 @@ pub fn lost_entries(message: &Message) -> Option<(u64, u64)> {
 pub fn check_changes(run: &Running) -> Checked {
     let seen = &run.seen;
     if run.log.term(seen.commit) != Some(seen.term) {
-        let text = format!(
-            "machine {} changes members in term {} before it has committed in it",
-            seen.id, seen.term
-        );
+        let text = format!("machine {} changes members in term {} before it has committed in it", seen.id, seen.term);
         return violation("change-before-own-commit", text);
     }
     let voters = |index| run.core.raft().configuration_at(Index(index)).voters();
@@ -182,19 +137,8 @@ pub struct Contact {
 
 impl Contact {
     /// A removed sender is not heard.
-    pub fn on_message(
-        &mut self,
-        now_us: u64,
-        from: u64,
-        message: &Message,
-        run: &Seen,
-        truth: &Truth,
-    ) {
-        if truth
-            .removed
-            .get(&from)
-            .is_some_and(|at| *at <= run.applied)
-        {
+    pub fn on_message(&mut self, now_us: u64, from: u64, message: &Message, run: &Seen, truth: &Truth) {
+        if truth.removed.get(&from).is_some_and(|at| *at <= run.applied) {
             return;
         }
         self.peers.insert(from, now_us);
@@ -214,42 +158,18 @@ impl Contact {
 
     /// Nobody who asks is promised a vote while a leader was heard within an election timeout (4.2.3). Only promises
     /// given in the turn of the request are looked at: others may have waited for a sync.
-    pub fn check_lease(
-        &self,
-        p: &Params,
-        now_us: u64,
-        seen: &Seen,
-        to: u64,
-        message: &Message,
-    ) -> Checked {
-        let promise = matches!(
-            &message.rpc,
-            Rpc::Vote {
-                granted: true,
-                pre: true
-            }
-        );
-        let live = self
-            .leader_us
-            .is_some_and(|at| now_us < at + p.election_ms * 1_000);
+    pub fn check_lease(&self, p: &Params, now_us: u64, seen: &Seen, to: u64, message: &Message) -> Checked {
+        let promise = matches!(&message.rpc, Rpc::Vote { granted: true, pre: true });
+        let live = self.leader_us.is_some_and(|at| now_us < at + p.election_ms * 1_000);
         if promise && live && self.asked.contains(&to) && seen.leader != 0 {
-            let text = format!(
-                "machine {} would vote for {to} though it has just heard its leader",
-                seen.id
-            );
+            let text = format!("machine {} would vote for {to} though it has just heard its leader", seen.id);
             return violation("vote-under-lease", text);
         }
         Ok(())
     }
 
     /// A leader that does not hear a majority for long is none any more.
-    pub fn check_quorum(
-        &mut self,
-        now_us: u64,
-        bound_us: u64,
-        seen: &Seen,
-        voters: &[u64],
-    ) -> Checked {
+    pub fn check_quorum(&mut self, now_us: u64, bound_us: u64, seen: &Seen, voters: &[u64]) -> Checked {
         if !seen.leads {
             self.leads_since_us = None;
             return Ok(());
@@ -260,15 +180,10 @@ impl Contact {
             self.leads_since_us = None;
         }
         let since_us = *self.leads_since_us.get_or_insert(now_us);
-        let heard = |v: &&u64| {
-            **v == seen.id || self.peers.get(*v).is_some_and(|at| at + bound_us > now_us)
-        };
+        let heard = |v: &&u64| **v == seen.id || self.peers.get(*v).is_some_and(|at| at + bound_us > now_us);
         let count = voters.iter().filter(heard).count();
         if now_us > since_us + bound_us && count <= voters.len() / 2 {
-            let text = format!(
-                "machine {} still leads term {}, heard by {count} of {voters:?}",
-                seen.id, seen.term
-            );
+            let text = format!("machine {} still leads term {}, heard by {count} of {voters:?}", seen.id, seen.term);
             return violation("leads-without-majority", text);
         }
         Ok(())

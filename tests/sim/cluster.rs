@@ -74,68 +74,20 @@ pub struct Host {
 
 /// What may happen.
 pub enum Ev {
-    Deliver {
-        slot: usize,
-        to: u64,
-        from: u64,
-        bytes: Box<[u8]>,
-    },
-    Synced {
-        slot: usize,
-        epoch: u64,
-    },
-    Saved {
-        slot: usize,
-        epoch: u64,
-    },
-    Received {
-        slot: usize,
-        epoch: u64,
-    },
-    Piece {
-        slot: usize,
-        epoch: u64,
-        to: u64,
-        index: u64,
-        offset: u64,
-    },
-    Wake {
-        slot: usize,
-        epoch: u64,
-    },
-    Turn {
-        slot: usize,
-        epoch: u64,
-    },
-    Link {
-        slot: usize,
-        epoch: u64,
-        peer: u64,
-        up: bool,
-    },
-    Think {
-        client: usize,
-    },
-    Timeout {
-        client: usize,
-        seq: u64,
-    },
-    Again {
-        client: usize,
-        seq: u64,
-    },
-    Ask {
-        slot: usize,
-        epoch: u64,
-        ticket: Ticket,
-        op: Box<Op>,
-    },
-    Join {
-        slot: usize,
-    },
-    Start {
-        slot: usize,
-    },
+    Deliver { slot: usize, to: u64, from: u64, bytes: Box<[u8]> },
+    Synced { slot: usize, epoch: u64 },
+    Saved { slot: usize, epoch: u64 },
+    Received { slot: usize, epoch: u64 },
+    Piece { slot: usize, epoch: u64, to: u64, index: u64, offset: u64 },
+    Wake { slot: usize, epoch: u64 },
+    Turn { slot: usize, epoch: u64 },
+    Link { slot: usize, epoch: u64, peer: u64, up: bool },
+    Think { client: usize },
+    Timeout { client: usize, seq: u64 },
+    Again { client: usize, seq: u64 },
+    Ask { slot: usize, epoch: u64, ticket: Ticket, op: Box<Op> },
+    Join { slot: usize },
+    Start { slot: usize },
     Blow,
     Look,
 }
@@ -242,11 +194,7 @@ pub fn name_of(slot: usize) -> Box<str> {
 
 /// The slot that a URL points to.
 pub fn slot_of(url: &str) -> Option<usize> {
-    url.strip_prefix("http://m")?
-        .split(':')
-        .next()?
-        .parse()
-        .ok()
+    url.strip_prefix("http://m")?.split(':').next()?.parse().ok()
 }
 
 impl World {
@@ -333,18 +281,9 @@ impl World {
         let meta = founding.meta;
         self.truth.found(&meta);
         self.ids.insert(founding.id.0, 0);
-        let mut image = Image {
-            term: founding.term,
-            id: founding.id,
-            incarnation,
-            first: meta.index.0 + 1,
-            ..Image::default()
-        };
-        image.snapshots.push(Snapshot {
-            meta,
-            bytes: file_of(&founding.chunks),
-            in_use: true,
-        });
+        let mut image =
+            Image { term: founding.term, id: founding.id, incarnation, first: meta.index.0 + 1, ..Image::default() };
+        image.snapshots.push(Snapshot { meta, bytes: file_of(&founding.chunks), in_use: true });
         self.hosts[0].place = Place::Down(image);
         self.start(0);
     }
@@ -375,10 +314,7 @@ impl World {
 
     fn now_of(&self, slot: usize, mono_off_us: u64) -> Now {
         let wall = WALL_NS as i64 + self.now_us as i64 * 1_000 + self.hosts[slot].wall_off_ns;
-        Now {
-            mono_us: self.now_us + mono_off_us,
-            wall_ns: wall as u64,
-        }
+        Now { mono_us: self.now_us + mono_off_us, wall_ns: wall as u64 }
     }
 
     pub fn fail(&mut self, what: Checked) {
@@ -404,8 +340,7 @@ impl World {
         let now = self.now_of(slot, mono_off_us);
         let seed = self.rng.next();
         let log = MemLog::of(&image);
-        self.trace
-            .note(slot, "start", image.id.0, image.last(), image.commit);
+        self.trace.note(slot, "start", image.id.0, image.last(), image.commit);
         let disk = Disk::new(image, self.hosts[slot].lies);
         let wounded = self.hosts[slot].wound.is_some();
         let found = self.truth.on_found(&disk.image, wounded);
@@ -431,10 +366,7 @@ impl World {
         self.fail(started);
         let (commit, last) = (run.disk.image.commit, run.disk.image.last());
         if run.disk.image.faulty == 0 && run.seen.applied < commit.min(last) {
-            let text = format!(
-                "machine m{slot} starts at {} though its log says {commit}",
-                run.seen.applied
-            );
+            let text = format!("machine m{slot} starts at {} though its log says {commit}", run.seen.applied);
             self.fail(violation("starts-behind", text));
         }
         let id = run.seen.id;
@@ -466,15 +398,10 @@ impl World {
 
     /// The key space that a snapshot file holds.
     fn restore(&self, snapshot: &Snapshot) -> Store {
-        let limits = HistoryLimits {
-            events: self.p.history_events,
-            bytes: HISTORY_BYTES_MAX,
-        };
+        let limits = HistoryLimits { events: self.p.history_events, bytes: HISTORY_BYTES_MAX };
         let mut restore = Restore::new(limits);
         for piece in pieces(&snapshot.bytes) {
-            restore
-                .chunk(piece)
-                .expect("the disk keeps snapshots as they are");
+            restore.chunk(piece).expect("the disk keeps snapshots as they are");
         }
         restore.finish().expect("the disk keeps snapshots whole")
     }
@@ -490,26 +417,10 @@ impl World {
             }
             let at = self.now_us + self.rng.range(50, 2_000);
             let epoch = self.hosts[other].epoch;
-            self.queue.push(
-                at,
-                Ev::Link {
-                    slot: other,
-                    epoch,
-                    peer: id,
-                    up,
-                },
-            );
+            self.queue.push(at, Ev::Link { slot: other, epoch, peer: id, up });
             if up {
                 let epoch = self.hosts[slot].epoch;
-                self.queue.push(
-                    at,
-                    Ev::Link {
-                        slot,
-                        epoch,
-                        peer,
-                        up,
-                    },
-                );
+                self.queue.push(at, Ev::Link { slot, epoch, peer, up });
             }
         }
     }
@@ -524,8 +435,7 @@ impl World {
         self.counts.crashes += 1;
         let id = run.seen.id;
         let image = run.disk.crash(&mut self.rng);
-        self.trace
-            .note(slot, "crash", id, image.last(), image.commit);
+        self.trace.note(slot, "crash", id, image.last(), image.commit);
         self.hosts[slot].place = Place::Down(image);
         self.hosts[slot].epoch += 1;
         self.hosts[slot].paused_until_us = 0;
@@ -550,12 +460,7 @@ impl World {
             return true;
         }
         match ev {
-            Ev::Deliver {
-                slot,
-                to,
-                from,
-                bytes,
-            } => self.on_deliver(slot, to, from, &bytes),
+            Ev::Deliver { slot, to, from, bytes } => self.on_deliver(slot, to, from, &bytes),
             Ev::Synced { slot, epoch } => self.input(slot, epoch, |_, run, now| {
                 let lsn = run.disk.end_sync();
                 run.core.on_synced(now, lsn);
@@ -563,40 +468,17 @@ impl World {
             Ev::Saved { slot, epoch } => self.input(slot, epoch, |world, run, now| {
                 let (index, bytes, older) = run.disk.end_snapshot();
                 world.counts.snapshots += 1;
-                world
-                    .trace
-                    .note(slot, "snapshot saved", index.0, bytes, older.0);
-                run.core.on_snapshot(
-                    now,
-                    SnapshotIn::Saved {
-                        index,
-                        bytes,
-                        older,
-                    },
-                );
+                world.trace.note(slot, "snapshot saved", index.0, bytes, older.0);
+                run.core.on_snapshot(now, SnapshotIn::Saved { index, bytes, older });
             }),
             Ev::Received { slot, epoch } => self.input(slot, epoch, World::on_received),
-            Ev::Piece {
-                slot,
-                epoch,
-                to,
-                index,
-                offset,
-            } => self.input(slot, epoch, |world, run, now| {
+            Ev::Piece { slot, epoch, to, index, offset } => self.input(slot, epoch, |world, run, now| {
                 let bytes_max = 400 + world.rng.index(4_000);
                 let data = run.disk.read_snapshot(Index(index), offset, bytes_max);
                 let read = data.as_ref().map_or(0, |d| d.0.len() as u64);
                 world.trace.note(slot, "read snapshot", index, offset, read);
                 let (to, index) = (PeerId(to), Index(index));
-                run.core.on_snapshot(
-                    now,
-                    SnapshotIn::Read {
-                        to,
-                        index,
-                        offset,
-                        data,
-                    },
-                );
+                run.core.on_snapshot(now, SnapshotIn::Read { to, index, offset, data });
             }),
             Ev::Wake { slot, epoch } => self.input(slot, epoch, |world, run, now| {
                 if run.wake_us <= world.now_us {
@@ -605,27 +487,15 @@ impl World {
                 }
             }),
             Ev::Turn { slot, epoch } => self.input(slot, epoch, |_, _, _| {}),
-            Ev::Link {
-                slot,
-                epoch,
-                peer,
-                up,
-            } => self.input(slot, epoch, |_, run, now| {
+            Ev::Link { slot, epoch, peer, up } => self.input(slot, epoch, |_, run, now| {
                 let state = if up { LinkState::Up } else { LinkState::Closed };
                 run.core.on_link(now, PeerId(peer), state);
             }),
             Ev::Think { client } => self.on_think(client),
             Ev::Timeout { client, seq } => self.on_timeout(client, seq),
             Ev::Again { client, seq } => self.on_again(client, seq),
-            Ev::Ask {
-                slot,
-                epoch,
-                ticket,
-                op,
-            } => {
-                self.input(slot, epoch, |_, run, now| {
-                    run.core.on_request(now, ticket, *op)
-                });
+            Ev::Ask { slot, epoch, ticket, op } => {
+                self.input(slot, epoch, |_, run, now| run.core.on_request(now, ticket, *op));
             }
             Ev::Join { slot } => self.on_join(slot),
             Ev::Start { slot } => self.start(slot),
@@ -657,12 +527,7 @@ impl World {
     }
 
     /// One input to a process, if it is still the same one, and its turn.
-    pub fn input(
-        &mut self,
-        slot: usize,
-        epoch: u64,
-        give: impl FnOnce(&mut World, &mut Running, Now),
-    ) {
+    pub fn input(&mut self, slot: usize, epoch: u64, give: impl FnOnce(&mut World, &mut Running, Now)) {
         if self.hosts[slot].epoch != epoch {
             return;
         }
@@ -685,8 +550,7 @@ impl World {
         let store = Box::new(self.restore(snapshot));
         self.truth.on_replaced(run.seen.id, meta.index.0);
         self.counts.installs += 1;
-        run.core
-            .on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
+        run.core.on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
     }
 
     fn on_deliver(&mut self, slot: usize, to: u64, from: u64, bytes: &[u8]) {
@@ -700,8 +564,7 @@ impl World {
         let call = matches!(message.rpc, Rpc::RequestVote { .. });
         let lost = lost_entries(&message);
         self.input(slot, epoch, |world, run, now| {
-            run.contact
-                .on_message(world.now_us, from, &message, &run.seen, &world.truth);
+            run.contact.on_message(world.now_us, from, &message, &run.seen, &world.truth);
             run.core.on_message(now, PeerId(from), message);
             // Messages that are there already are taken in the same turn.
             while let Some((_, Ev::Deliver { slot: next, .. })) =
@@ -719,13 +582,10 @@ impl World {
             self.fail(violation("removed-is-heard", text));
         }
         if let Some((term, acked)) = lost
-            && let Some(run) = self
-                .up(slot)
-                .filter(|r| r.seen.id == to && r.seen.term == term)
+            && let Some(run) = self.up(slot).filter(|r| r.seen.id == to && r.seen.term == term)
             && acked > run.log.last()
         {
-            let text =
-                format!("m{slot} goes on after it is told that it lost entries up to {acked}");
+            let text = format!("m{slot} goes on after it is told that it lost entries up to {acked}");
             self.fail(violation("amnesia-unseen", text));
         }
         if let Some(after) = self.up(slot).map(|r| r.seen)
@@ -734,25 +594,13 @@ impl World {
             && !after.leads
             && message_alone(bytes, after.term)
         {
-            let text = format!(
-                "removed {from} raises the term of m{slot} from {} to {}",
-                before.term, after.term
-            );
+            let text = format!("removed {from} raises the term of m{slot} from {} to {}", before.term, after.term);
             self.fail(violation("removed-raises-term", text));
         }
     }
 
     fn take_along(&mut self, run: &mut Running, now: Now) {
-        let Some((
-            _,
-            Ev::Deliver {
-                slot,
-                to,
-                from,
-                bytes,
-            },
-        )) = self.queue.pop()
-        else {
+        let Some((_, Ev::Deliver { slot, to, from, bytes })) = self.queue.pop() else {
             unreachable!("it was looked at");
         };
         self.counts.events += 1;
@@ -762,8 +610,7 @@ impl World {
         let message = raft::wire::decode(&bytes).expect("it was encoded by a machine");
         let (what, a, b) = describe(&message);
         self.trace.note(slot, what, from, a, b);
-        run.contact
-            .on_message(self.now_us, from, &message, &run.seen, &self.truth);
+        run.contact.on_message(self.now_us, from, &message, &run.seen, &self.truth);
         run.core.on_message(now, PeerId(from), message);
     }
 
@@ -807,8 +654,7 @@ impl World {
         }
         self.hosts[slot].place = Place::Up(run);
         if removed || lost {
-            self.trace
-                .note(slot, "leaves", u64::from(removed), u64::from(lost), 0);
+            self.trace.note(slot, "leaves", u64::from(removed), u64::from(lost), 0);
             self.leave(slot, removed);
         } else if stopped {
             self.crash(slot);
@@ -832,8 +678,7 @@ impl World {
             }
         }
         let epoch = self.hosts[slot].epoch;
-        self.queue
-            .push(self.now_us + took, Ev::Synced { slot, epoch });
+        self.queue.push(self.now_us + took, Ev::Synced { slot, epoch });
     }
 
     fn carry_out(&mut self, slot: usize, run: &mut Running, fx: &mut Effects) -> Checked {
@@ -849,8 +694,7 @@ impl World {
                     let changes = entries.iter().filter(|e| self.note_change(slot, e));
                     changed |= changes.count() > 0;
                     self.truth.on_cut(who, entries);
-                    self.truth
-                        .on_appended(who, &mut run.log, run.seen.commit, entries)?;
+                    self.truth.on_appended(who, &mut run.log, run.seen.commit, entries)?;
                 }
                 Persist::Installed { meta, keep_tail } => {
                     run.log.install(meta.index.0, meta.term.0, *keep_tail);
@@ -877,15 +721,10 @@ impl World {
             sent.map_err(|mut found| {
                 let members = run.core.configuration().members.iter();
                 let members: Vec<_> = members.map(|m| (m.id.0, m.voter)).collect();
-                found.text += &format!(
-                    " ({:?}, log to {}, members {members:?})",
-                    run.seen,
-                    run.log.last()
-                );
+                found.text += &format!(" ({:?}, log to {}, members {members:?})", run.seen, run.log.last());
                 found
             })?;
-            run.contact
-                .check_lease(&self.p, self.now_us, &run.seen, to.0, &message)?;
+            run.contact.check_lease(&self.p, self.now_us, &run.seen, to.0, &message)?;
             self.truth.on_sent(who, &message);
             if matches!(message.rpc, Rpc::Vote { .. }) {
                 self.voted_for = Some(to.0);
@@ -943,23 +782,9 @@ impl World {
             SnapshotOut::Abandon => run.disk.abandon_snapshot(),
             SnapshotOut::Read { to, index, offset } => {
                 let (to, index) = (to.0, index.0);
-                self.queue.push(
-                    soon,
-                    Ev::Piece {
-                        slot,
-                        epoch,
-                        to,
-                        index,
-                        offset,
-                    },
-                );
+                self.queue.push(soon, Ev::Piece { slot, epoch, to, index, offset });
             }
-            SnapshotOut::Receive {
-                meta,
-                offset,
-                data,
-                done,
-            } => {
+            SnapshotOut::Receive { meta, offset, data, done } => {
                 if run.disk.receive(meta, offset, &data, done) {
                     self.queue.push(soon, Ev::Received { slot, epoch });
                 }
@@ -976,62 +801,39 @@ impl World {
         seen.check_after(before)?;
         if seen.commit > before.commit {
             let promised = fx.answers.iter().any(|a| is_promise(&a.outcome));
-            let check = if promised {
-                "durable-answer"
-            } else {
-                "durable-commit"
-            };
+            let check = if promised { "durable-answer" } else { "durable-commit" };
             self.check_commit(slot, run, check, (before.commit + 1, seen.commit))?;
         }
         if seen.leads && before.leads && seen.term == before.term && seen.commit > before.commit {
             // Thesis 3.6.2: a leader commits entries of its own term by counting, older ones only with them.
             let term = run.log.term(seen.commit);
             if term != Some(seen.term) {
-                let text = format!(
-                    "m{slot} commits {} of term {term:?} in term {}",
-                    seen.commit, seen.term
-                );
+                let text = format!("m{slot} commits {} of term {term:?} in term {}", seen.commit, seen.term);
                 return violation("commit-of-own-term", text);
             }
         }
         if seen.leads && (!before.leads || seen.term != before.term) {
-            self.trace
-                .note(slot, "leads", seen.term, run.log.last(), seen.commit);
+            self.trace.note(slot, "leads", seen.term, run.log.last(), seen.commit);
             self.truth.on_leader(seen.id, seen.term, &run.log)?;
         }
         if seen.applied > before.applied {
-            let state = seen
-                .applied
-                .is_multiple_of(16)
-                .then(|| run.core.store().state_hash());
-            self.truth
-                .on_applied(seen.id, seen.applied, seen.etcd, state)?;
+            let state = seen.applied.is_multiple_of(16).then(|| run.core.store().state_hash());
+            self.truth.on_applied(seen.id, seen.applied, seen.etcd, state)?;
         }
         Ok(())
     }
 
-    fn check_commit(
-        &mut self,
-        slot: usize,
-        run: &Running,
-        check: &'static str,
-        range: (u64, u64),
-    ) -> Checked {
+    fn check_commit(&mut self, slot: usize, run: &Running, check: &'static str, range: (u64, u64)) -> Checked {
         // Every configuration that was in force in this turn: it may have changed between two commits.
         let mut sets: Vec<Vec<u64>> = Vec::new();
         for index in run.ended.min(run.log.last())..=run.log.last() {
             let voters = run.core.raft().configuration_at(Index(index)).voters();
-            if !sets
-                .last()
-                .is_some_and(|s| voters.map(|v| v.0).eq(s.iter().copied()))
-            {
+            if !sets.last().is_some_and(|s| voters.map(|v| v.0).eq(s.iter().copied())) {
                 let voters = run.core.raft().configuration_at(Index(index)).voters();
                 sets.push(voters.map(|v| v.0).collect());
             }
         }
-        let World {
-            truth, hosts, ids, ..
-        } = self;
+        let World { truth, hosts, ids, .. } = self;
         let held = |voter: u64, index: u64| {
             let at = *ids.get(&voter).unwrap_or(&usize::MAX);
             let image = match hosts.get(at).map(|h| &h.place) {
@@ -1040,11 +842,7 @@ impl World {
                 Some(Place::Down(image)) => image,
                 Some(Place::Empty | Place::Joining { .. }) | None => return Held::Never,
             };
-            if image.id.0 == voter {
-                image.held(index)
-            } else {
-                Held::Never
-            }
+            if image.id.0 == voter { image.held(index) } else { Held::Never }
         };
         let committed = truth.committed();
         truth.on_commit(check, run.seen.id, &run.log, range, &sets, held)?;
@@ -1052,8 +850,7 @@ impl World {
         if self.truth.committed() > committed {
             for other in (0..self.hosts.len()).filter(|o| *o != slot) {
                 if let Some(leader) = self.up(other).filter(|r| r.seen.leads) {
-                    self.truth
-                        .check_complete(leader.seen.id, leader.seen.term, &leader.log)?;
+                    self.truth.check_complete(leader.seen.id, leader.seen.term, &leader.log)?;
                 }
             }
         }
@@ -1066,10 +863,7 @@ impl World {
         };
         self.scratch.clear();
         raft::wire::encode(message, &mut self.scratch);
-        if let Rpc::Fetched {
-            found: raft::Found::Body(_),
-            ..
-        } = &message.rpc
+        if let Rpc::Fetched { found: raft::Found::Body(_), .. } = &message.rpc
             && self.phase == Phase::Faults
             && self.rng.chance(200_000)
         {
@@ -1084,15 +878,7 @@ impl World {
                 batch => time.next_multiple_of(batch),
             };
             let bytes = self.scratch.as_slice().into();
-            self.queue.push(
-                time,
-                Ev::Deliver {
-                    slot: target,
-                    to: to.0,
-                    from,
-                    bytes,
-                },
-            );
+            self.queue.push(time, Ev::Deliver { slot: target, to: to.0, from, bytes });
         }
     }
 }
@@ -1118,8 +904,5 @@ fn seen_of(core: &Machine) -> Seen {
 
 /// Whether an answer promises that something was done.
 pub fn is_promise(outcome: &Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::Event(_) | Outcome::Joined(_) | Outcome::Removed | Outcome::Config(_)
-    )
+    matches!(outcome, Outcome::Event(_) | Outcome::Joined(_) | Outcome::Removed | Outcome::Config(_))
 }

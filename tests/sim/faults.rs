@@ -20,10 +20,7 @@ pub fn catalogue() -> Vec<(String, Plant)> {
     let mut all: Vec<(String, Plant)> = Vec::new();
     #[cfg(feature = "faults")]
     for fault in tern::raft::fault::Fault::ALL {
-        let plant = Plant {
-            raft: Some(*fault),
-            ..Plant::default()
-        };
+        let plant = Plant { raft: Some(*fault), ..Plant::default() };
         all.push((format!("{fault:?}"), plant));
     }
     let told: [(&str, Lie); 10] = [
@@ -56,35 +53,18 @@ impl Caught {
         let took = self.took.as_secs_f64();
         match &self.by {
             Some((check, seed, events)) => {
-                format!(
-                    "| {} | {check} | {seed} | {events} | {took:.1} s |",
-                    self.name
-                )
+                format!("| {} | {check} | {seed} | {events} | {took:.1} s |", self.name)
             }
-            None => format!(
-                "| {} | not caught in {} seeds | | | {took:.1} s |",
-                self.name, self.seeds
-            ),
+            None => format!("| {} | not caught in {} seeds | | | {took:.1} s |", self.name, self.seeds),
         }
     }
 }
 
 /// Runs seeds with a fault until a check fails, within a number of seeds and a time.
-pub fn hunt(
-    name: &str,
-    plant: Plant,
-    options: &Options,
-    seeds: std::ops::Range<u64>,
-    limit: Duration,
-) -> Caught {
+pub fn hunt(name: &str, plant: Plant, options: &Options, seeds: std::ops::Range<u64>, limit: Duration) -> Caught {
     let start = Instant::now();
     let options = Options { plant, ..*options };
-    let mut caught = Caught {
-        name: name.to_string(),
-        by: None,
-        seeds: 0,
-        took: Duration::ZERO,
-    };
+    let mut caught = Caught { name: name.to_string(), by: None, seeds: 0, took: Duration::ZERO };
     for seed in seeds {
         caught.seeds += 1;
         let report = run(seed, &options);

@@ -12,12 +12,7 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn new(from: u64) -> Ledger {
-        Ledger {
-            from,
-            seeds: 0,
-            total: Counts::default(),
-            converged: Vec::new(),
-        }
+        Ledger { from, seeds: 0, total: Counts::default(), converged: Vec::new() }
     }
 
     pub fn add(&mut self, counts: &Counts) {

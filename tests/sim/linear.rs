@@ -72,9 +72,7 @@ pub fn apply(state: Option<Value>, act: Act, res: Res) -> Option<Option<Value>> 
         (Act::Delete, Some(_)) => (Res::Done(state), None),
         (Act::CompareDelete { from }, Some(v)) if v == from => (Res::Done(state), None),
         (Act::Swap { .. } | Act::CompareDelete { .. }, Some(_)) => (Res::Differs, state),
-        (Act::Update(_) | Act::Swap { .. } | Act::Delete | Act::CompareDelete { .. }, None) => {
-            (Res::Missing, state)
-        }
+        (Act::Update(_) | Act::Swap { .. } | Act::Delete | Act::CompareDelete { .. }, None) => (Res::Missing, state),
     };
     (res == Res::Unknown || res == answer).then_some(after)
 }
@@ -96,10 +94,7 @@ impl List {
     fn new(calls: &[Call]) -> List {
         let mut events: Vec<(u64, usize)> = Vec::with_capacity(calls.len() * 2);
         for (i, call) in calls.iter().enumerate() {
-            assert!(
-                call.called < call.returned,
-                "a call comes before its return"
-            );
+            assert!(call.called < call.returned, "a call comes before its return");
             events.push((call.called, i * 2));
             if call.returned != u64::MAX && call.res != Res::Unknown {
                 events.push((call.returned, i * 2 + 1));
@@ -110,10 +105,7 @@ impl List {
         let mut list = List {
             next: (1..n).chain([END]).collect(),
             prev: [END].into_iter().chain(0..n - 1).collect(),
-            event: [END]
-                .into_iter()
-                .chain(events.iter().map(|e| e.1))
-                .collect(),
+            event: [END].into_iter().chain(events.iter().map(|e| e.1)).collect(),
             call_at: vec![END; calls.len()],
             return_at: vec![END; calls.len()],
         };
@@ -216,12 +208,7 @@ pub fn check(calls: &[Call], steps_max: u64) -> Verdict {
             continue;
         }
         list.lift(op);
-        stack.push(Frame {
-            op,
-            state,
-            candidates: std::mem::take(&mut candidates),
-            tried,
-        });
+        stack.push(Frame { op, state, candidates: std::mem::take(&mut candidates), tried });
         (done, state, tried) = (done_after, after, 0);
         if !list.candidates(&mut candidates) {
             return Verdict::Linearizable;
@@ -246,23 +233,11 @@ pub fn smallest(calls: &[Call]) -> String {
     let mut sorted = calls.to_vec();
     sorted.sort_by_key(|c| c.returned.min(c.called.saturating_add(1 << 40)));
     let until = |n: usize| {
-        let end = sorted[..n]
-            .iter()
-            .map(|c| c.returned)
-            .filter(|r| *r != u64::MAX)
-            .max()
-            .unwrap_or(0);
-        let cut = calls
-            .iter()
-            .filter(|c| c.called <= end)
-            .map(|c| match c.returned <= end {
-                true => *c,
-                false => Call {
-                    res: Res::Unknown,
-                    returned: u64::MAX,
-                    ..*c
-                },
-            });
+        let end = sorted[..n].iter().map(|c| c.returned).filter(|r| *r != u64::MAX).max().unwrap_or(0);
+        let cut = calls.iter().filter(|c| c.called <= end).map(|c| match c.returned <= end {
+            true => *c,
+            false => Call { res: Res::Unknown, returned: u64::MAX, ..*c },
+        });
         cut.collect::<Vec<Call>>()
     };
     let (mut low, mut high) = (0, sorted.len());
@@ -278,11 +253,6 @@ pub fn smallest(calls: &[Call]) -> String {
     let from = shown.len().saturating_sub(12);
     shown[from..]
         .iter()
-        .map(|c| {
-            format!(
-                "\n  {:?} -> {:?} [{}, {}] hint {}",
-                c.act, c.res, c.called, c.returned, c.hint
-            )
-        })
+        .map(|c| format!("\n  {:?} -> {:?} [{}, {}] hint {}", c.act, c.res, c.called, c.returned, c.hint))
         .collect()
 }

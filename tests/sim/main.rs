@@ -32,11 +32,7 @@ struct Args {
 fn parse() -> Args {
     let mut parsed = Args {
         seeds: 0..100,
-        options: Options {
-            events: 20_000,
-            plant: Plant::default(),
-            loud: false,
-        },
+        options: Options { events: 20_000, plant: Plant::default(), loud: false },
         each: false,
         hashes: false,
         faults: false,
@@ -112,10 +108,6 @@ fn main() {
     if !args.hashes {
         let seconds = start.elapsed().as_secs_f64();
         println!("{ledger}");
-        eprintln!(
-            "{:.1} s, {:.0} events a second",
-            seconds,
-            ledger.total.events as f64 / seconds
-        );
+        eprintln!("{:.1} s, {:.0} events a second", seconds, ledger.total.events as f64 / seconds);
     }
 }

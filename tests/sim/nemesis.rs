@@ -31,10 +31,7 @@ impl World {
                     self.enter(Phase::Faults);
                     self.queue.push(self.now_us + self.p.blow_us_mean, Ev::Blow);
                 } else if since > SETUP_MAX * self.election_us() {
-                    self.fail(violation(
-                        "setup",
-                        "the first members do not come together".into(),
-                    ));
+                    self.fail(violation("setup", "the first members do not come together".into()));
                 }
             }
             Phase::Healing => {
@@ -54,8 +51,7 @@ impl World {
             self.redial();
         }
         if self.phase != Phase::Done {
-            self.queue
-                .push(self.now_us + self.p.heartbeat_ms * 250, Ev::Look);
+            self.queue.push(self.now_us + self.p.heartbeat_ms * 250, Ev::Look);
         }
     }
 
@@ -77,25 +73,12 @@ impl World {
             }
             let members = run.core.configuration().members.iter().map(|m| m.id.0);
             for peer in members.filter(|m| *m != id).collect::<Vec<u64>>() {
-                let Some(other) = self
-                    .ids
-                    .get(&peer)
-                    .copied()
-                    .filter(|o| !self.net.is_cut(slot, *o))
-                else {
+                let Some(other) = self.ids.get(&peer).copied().filter(|o| !self.net.is_cut(slot, *o)) else {
                     continue;
                 };
                 let epoch = self.hosts[other].epoch;
                 let at = self.now_us + self.rng.range(100, 2_000);
-                self.queue.push(
-                    at,
-                    Ev::Link {
-                        slot: other,
-                        epoch,
-                        peer: id,
-                        up: true,
-                    },
-                );
+                self.queue.push(at, Ev::Link { slot: other, epoch, peer: id, up: true });
             }
         }
     }
@@ -104,11 +87,7 @@ impl World {
     fn check_leaders(&mut self) {
         let p = &self.p;
         // A leader waits for three of the slowest syncs, which a pause may have made slow.
-        let pause_us = if p.blows.iter().any(|b| b.0 == Blow::Pause) {
-            p.down_us_max
-        } else {
-            0
-        };
+        let pause_us = if p.blows.iter().any(|b| b.0 == Blow::Pause) { p.down_us_max } else { 0 };
         let sync_us = p.sync_us_max + p.slow_us_max + self.election_us() + pause_us;
         let bound_us = 2 * self.election_us().max(3 * sync_us);
         for slot in 0..self.hosts.len() {
@@ -153,9 +132,7 @@ impl World {
         let run = self.up(leader)?;
         let equal = run.core.configuration().members.iter().all(|m| {
             let slot = self.ids.get(&m.id.0).copied();
-            let other = slot
-                .and_then(|s| self.up(s))
-                .filter(|r| r.seen.id == m.id.0);
+            let other = slot.and_then(|s| self.up(s)).filter(|r| r.seen.id == m.id.0);
             m.voter
                 && other.is_some_and(|r| {
                     r.seen.term == run.seen.term
@@ -176,11 +153,7 @@ impl World {
         let Some(members) = self.members_equal() else {
             return false;
         };
-        let wanting = self
-            .hosts
-            .iter()
-            .filter(|h| !matches!(h.place, Place::Empty))
-            .count();
+        let wanting = self.hosts.iter().filter(|h| !matches!(h.place, Place::Empty)).count();
         members == wanting || members >= self.active_size()
     }
 
@@ -206,12 +179,7 @@ impl World {
         if let Some(run) = self.leader().and_then(|l| self.up(l)) {
             text += &format!(
                 " members {:?}",
-                run.core
-                    .configuration()
-                    .members
-                    .iter()
-                    .map(|m| (m.id.0, m.voter))
-                    .collect::<Vec<_>>()
+                run.core.configuration().members.iter().map(|m| (m.id.0, m.voter)).collect::<Vec<_>>()
             );
         }
         text
@@ -243,12 +211,9 @@ impl World {
             client_url: settings.client_url,
             incarnation,
         };
-        self.trace
-            .note(slot, "asks to join", asked as u64, incarnation, 0);
+        self.trace.note(slot, "asks to join", asked as u64, incarnation, 0);
         let epoch = self.hosts[asked].epoch;
-        self.input(asked, epoch, |_, run, now| {
-            run.core.on_request(now, ticket, Op::Join(join))
-        });
+        self.input(asked, epoch, |_, run, now| run.core.on_request(now, ticket, Op::Join(join)));
     }
 
     /// The next attempt to join; it takes the place of one that was planned.
@@ -267,14 +232,8 @@ impl World {
                 self.trace.note(slot, "joined", index.0, 0, 0);
                 self.ids.insert(index.0, slot);
                 let id = PeerId(index.0);
-                self.hosts[slot].place = Place::Down(Image {
-                    id,
-                    incarnation,
-                    first: 1,
-                    ..Image::default()
-                });
-                self.queue
-                    .push(self.now_us + self.rng.range(100, 5_000), Ev::Start { slot });
+                self.hosts[slot].place = Place::Down(Image { id, incarnation, first: 1, ..Image::default() });
+                self.queue.push(self.now_us + self.rng.range(100, 5_000), Ev::Start { slot });
             }
             Outcome::Redirect { client_url, .. } => {
                 self.hosts[slot].ask_next = slot_of(client_url);
@@ -289,11 +248,7 @@ impl World {
     pub fn leave(&mut self, slot: usize, removed: bool) {
         self.crash(slot);
         self.counts.crashes -= 1;
-        let wait = if self.phase == Phase::Faults && removed {
-            self.p.down_us_max
-        } else {
-            self.election_us()
-        };
+        let wait = if self.phase == Phase::Faults && removed { self.p.down_us_max } else { self.election_us() };
         let after = self.rng.range(1_000, wait);
         self.begin_join(slot, after);
     }
@@ -306,8 +261,7 @@ impl World {
             return;
         }
         let mean = self.p.blow_us_mean;
-        self.queue
-            .push(self.now_us + self.rng.range(mean / 4, mean * 2), Ev::Blow);
+        self.queue.push(self.now_us + self.rng.range(mean / 4, mean * 2), Ev::Blow);
         let Some(blow) = self.p.pick_blow(&mut self.rng) else {
             return;
         };
@@ -363,10 +317,7 @@ impl World {
             Blow::LoseData => self.lose_data(slot),
             Blow::OldCopy => self.old_copy(slot),
             Blow::Join => {
-                let free = self
-                    .hosts
-                    .iter()
-                    .position(|h| matches!(h.place, Place::Empty));
+                let free = self.hosts.iter().position(|h| matches!(h.place, Place::Empty));
                 if let Some(free) = free {
                     self.begin_join(free, 1_000);
                 }
@@ -402,9 +353,7 @@ impl World {
         let name = name_of(slot);
         let ticket = self.new_ticket(Asker::Admin, leader);
         let epoch = self.hosts[leader].epoch;
-        self.input(leader, epoch, |_, run, now| {
-            run.core.on_request(now, ticket, Op::MachineRemove { name })
-        });
+        self.input(leader, epoch, |_, run, now| run.core.on_request(now, ticket, Op::MachineRemove { name }));
     }
 
     fn ask_config(&mut self, slot: usize) {
@@ -412,11 +361,7 @@ impl World {
         let ticket = self.new_ticket(Asker::Admin, slot);
         let epoch = self.hosts[slot].epoch;
         self.input(slot, epoch, |_, run, now| {
-            let op = Op::ConfigPut {
-                active_size,
-                remove_delay_s: None,
-                sync_interval_s: None,
-            };
+            let op = Op::ConfigPut { active_size, remove_delay_s: None, sync_interval_s: None };
             run.core.on_request(now, ticket, op);
         });
     }
@@ -435,9 +380,7 @@ impl World {
     fn voters(&self) -> Vec<u64> {
         let runs = (0..self.hosts.len()).filter_map(|s| self.up(s));
         let newest = runs.max_by_key(|r| (r.log.last_term(), r.log.last()));
-        newest.map_or(Vec::new(), |r| {
-            r.core.configuration().voters().map(|v| v.0).collect()
-        })
+        newest.map_or(Vec::new(), |r| r.core.configuration().voters().map(|v| v.0).collect())
     }
 
     /// Whether nobody's disk has lost anything that is not made good.
@@ -461,13 +404,10 @@ impl World {
         (0..self.hosts.len()).all(|s| match &self.hosts[s].place {
             Place::Joining { .. } => false,
             Place::Empty => true,
-            Place::Up(_) | Place::Down(_) => {
-                self.image(s).is_some_and(|i| i.faulty == 0 && i.id.0 != 0)
-            }
+            Place::Up(_) | Place::Down(_) => self.image(s).is_some_and(|i| i.faulty == 0 && i.id.0 != 0),
         }) && voters.iter().all(|v| {
             let slot = self.ids.get(v).copied();
-            slot.and_then(|s| self.image(s))
-                .is_some_and(|i| i.id.0 == *v)
+            slot.and_then(|s| self.image(s)).is_some_and(|i| i.id.0 == *v)
         })
     }
 
@@ -503,11 +443,7 @@ impl World {
             }
             // Half of them near the end, where it is open what is committed.
             let near = last.saturating_sub(8).max(first);
-            let from = if self.rng.chance(500_000) {
-                near
-            } else {
-                first
-            };
+            let from = if self.rng.chance(500_000) { near } else { first };
             let index = self.rng.range(from, last);
             let safe = self.holders(slot, index) > (self.voters().len() / 2).saturating_sub(1)
                 || index > self.truth.committed();
@@ -547,10 +483,7 @@ impl World {
         let Some(run) = self.up(slot) else {
             return false;
         };
-        let all_up = self
-            .hosts
-            .iter()
-            .all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
+        let all_up = self.hosts.iter().all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
         let last = run.log.last().max(self.truth.committed());
         let configurations = (0..self.hosts.len()).filter_map(|s| self.up(s));
         let mut sets = configurations.map(|r| {
@@ -565,15 +498,9 @@ impl World {
         let calm = self.leader().is_some_and(|leader| {
             let term = self.up(leader).map(|r| r.seen.term);
             let all = (0..self.hosts.len()).filter_map(|s| self.up(s));
-            leader != slot
-                && all
-                    .into_iter()
-                    .all(|r| Some(r.seen.term) == term && r.seen.leader != 0)
+            leader != slot && all.into_iter().all(|r| Some(r.seen.term) == term && r.seen.leader != 0)
         });
-        let all_up = self
-            .hosts
-            .iter()
-            .all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
+        let all_up = self.hosts.iter().all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
         match self.hosts[slot].copy.take() {
             Some(copy) if calm && all_up && self.may_lose(slot) => {
                 let id = self.up(slot).map(|r| r.seen.id);
@@ -582,8 +509,7 @@ impl World {
                 }
                 self.wound(slot);
                 self.crash(slot);
-                self.trace
-                    .note(slot, "old copy", copy.last(), copy.term.0, 0);
+                self.trace.note(slot, "old copy", copy.last(), copy.term.0, 0);
                 self.counts.losses += 1;
                 self.hosts[slot].place = Place::Down(copy);
                 let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);

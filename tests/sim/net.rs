@@ -65,11 +65,7 @@ pub struct Net {
 
 impl Net {
     pub fn new(params: NetParams, slots: usize) -> Net {
-        Net {
-            params,
-            slots,
-            ways: vec![Way::default(); slots * slots],
-        }
+        Net { params, slots, ways: vec![Way::default(); slots * slots] }
     }
 
     fn way(&mut self, from: usize, to: usize) -> &mut Way {
@@ -81,13 +77,7 @@ impl Net {
     }
 
     /// When a message that leaves now arrives; no time: it is lost; two: it arrives twice.
-    pub fn route(
-        &mut self,
-        rng: &mut Rng,
-        now_us: u64,
-        from: usize,
-        to: usize,
-    ) -> [Option<u64>; 2] {
+    pub fn route(&mut self, rng: &mut Rng, now_us: u64, from: usize, to: usize) -> [Option<u64>; 2] {
         if self.is_cut(from, to) || rng.chance(self.params.drop_ppm) {
             return [None, None];
         }
@@ -132,14 +122,7 @@ impl Net {
                 self.way(from, to).cut = cut && from != to;
             }
         }
-        [
-            "halves",
-            "one-way halves",
-            "leader alone",
-            "leader mute",
-            "leader deaf",
-            "ring",
-        ][kind as usize]
+        ["halves", "one-way halves", "leader alone", "leader mute", "leader deaf", "ring"][kind as usize]
     }
 
     /// Holds up everything on one way until then.

@@ -60,12 +60,7 @@ pub fn run(seed: u64, options: &Options) -> Report {
         params: format!("{:?}", world.p),
         last: world.trace.last().map(|l| l.to_string()).collect(),
     });
-    Report {
-        seed,
-        counts: world.counts,
-        hash: world.trace.hash.0,
-        failure,
-    }
+    Report { seed, counts: world.counts, hash: world.trace.hash.0, failure }
 }
 
 fn drive(world: &mut World, events: u64) {
@@ -103,18 +98,12 @@ fn check_histories(world: &mut World) -> Checked {
         match linear::check(&calls, STEPS_MAX) {
             Verdict::Linearizable => {}
             Verdict::Violation => {
-                let text = format!(
-                    "the {} operations on r{key} have no order: {}",
-                    calls.len(),
-                    linear::smallest(&calls)
-                );
+                let text =
+                    format!("the {} operations on r{key} have no order: {}", calls.len(), linear::smallest(&calls));
                 return violation("linearizability", text);
             }
             Verdict::Open => {
-                return violation(
-                    "linearizability-open",
-                    format!("r{key}: {} operations", calls.len()),
-                );
+                return violation("linearizability-open", format!("r{key}: {} operations", calls.len()));
             }
         }
     }
@@ -135,8 +124,5 @@ fn settle(call: &Call, written: &BTreeMap<u32, u64>) -> Option<Call> {
         Act::Set(v) | Act::Create(v) | Act::Update(v) | Act::Swap { to: v, .. } => v,
         Act::Delete | Act::CompareDelete { .. } => return Some(*call),
     };
-    written.get(&value).map(|etcd| Call {
-        hint: etcd * 2,
-        ..*call
-    })
+    written.get(&value).map(|etcd| Call { hint: etcd * 2, ..*call })
 }

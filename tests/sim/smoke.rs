@@ -14,11 +14,7 @@ const EVENTS: u64 = 4_000;
 const SEEDS: std::ops::Range<u64> = 0..12;
 
 fn options() -> Options {
-    Options {
-        events: EVENTS,
-        plant: Plant::default(),
-        loud: false,
-    }
+    Options { events: EVENTS, plant: Plant::default(), loud: false }
 }
 
 fn good(seed: u64) -> Report {
@@ -35,18 +31,12 @@ fn a_few_seeds_run_without_a_violation() {
     for seed in SEEDS {
         commits += good(seed).counts.commits;
     }
-    assert!(
-        commits > 1_000,
-        "{commits} commits are too few to mean anything"
-    );
+    assert!(commits > 1_000, "{commits} commits are too few to mean anything");
 }
 
 #[test]
 fn seeds_that_once_found_a_fault_find_none() {
-    for line in include_str!("seeds.txt")
-        .lines()
-        .filter(|l| !l.starts_with('#'))
-    {
+    for line in include_str!("seeds.txt").lines().filter(|l| !l.starts_with('#')) {
         let seed = line.split(' ').next().expect("split gives one");
         good(seed.parse().expect("a seed"));
     }

@@ -26,14 +26,7 @@ pub struct Trace {
 
 impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Line {
-            time_us,
-            slot,
-            what,
-            a,
-            b,
-            c,
-        } = self;
+        let Line { time_us, slot, what, a, b, c } = self;
         let ms = *time_us as f64 / 1_000.0;
         write!(f, "{ms:>12.3} m{slot} {what:<18} {a} {b} {c}")
     }
@@ -41,26 +34,14 @@ impl std::fmt::Display for Line {
 
 impl Trace {
     pub fn new(loud: bool) -> Trace {
-        Trace {
-            hash: Hash::new(),
-            kept: VecDeque::with_capacity(KEPT_MAX),
-            loud,
-            time_us: 0,
-        }
+        Trace { hash: Hash::new(), kept: VecDeque::with_capacity(KEPT_MAX), loud, time_us: 0 }
     }
 
     pub fn note(&mut self, slot: usize, what: &'static str, a: u64, b: u64, c: u64) {
         for word in [self.time_us, slot as u64, what.len() as u64, a, b, c] {
             self.hash.add(word);
         }
-        let line = Line {
-            time_us: self.time_us,
-            slot,
-            what,
-            a,
-            b,
-            c,
-        };
+        let line = Line { time_us: self.time_us, slot, what, a, b, c };
         if self.loud {
             println!("{line}");
         }

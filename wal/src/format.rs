@@ -170,13 +170,7 @@ impl Header {
 
     /// The header at `offset`, if a whole one stands there whose record ends within `limit`. The cheap tests come
     /// first: a search for the next header asks this of every eighth byte.
-    pub fn decode(
-        bytes: &[u8],
-        identity: u64,
-        sequence: u64,
-        offset: usize,
-        limit: usize,
-    ) -> Option<Header> {
+    pub fn decode(bytes: &[u8], identity: u64, sequence: u64, offset: usize, limit: usize) -> Option<Header> {
         let here = bytes.get(offset..offset + HEADER)?;
         let header = Header::peek(here)?;
         let end = offset + record_bytes(header.len as usize);
@@ -212,14 +206,7 @@ impl Head {
         out.extend_from_slice(HEAD_MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.records_at.to_le_bytes());
-        for word in [
-            self.segment_bytes,
-            self.identity,
-            self.sequence,
-            self.base,
-            self.batch,
-            self.commit,
-        ] {
+        for word in [self.segment_bytes, self.identity, self.sequence, self.base, self.batch, self.commit] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&self.previous_end.to_le_bytes());
@@ -227,11 +214,7 @@ impl Head {
         out.extend_from_slice(&(self.configuration.len() as u32).to_le_bytes());
         let check = crc(crc(0, &out), &self.configuration);
         out.extend_from_slice(&check.to_le_bytes());
-        assert_eq!(
-            out.len(),
-            HEAD_FIXED,
-            "the fixed part is as long as it says"
-        );
+        assert_eq!(out.len(), HEAD_FIXED, "the fixed part is as long as it says");
         out.extend_from_slice(&self.configuration);
         out.resize(length, 0);
         out
@@ -241,9 +224,7 @@ impl Head {
     pub fn decode(bytes: &[u8]) -> Result<Head, BadHead> {
         let fixed = bytes.get(..HEAD_FIXED).ok_or(BadHead::Unreadable)?;
         let configuration = get_u32(fixed, 72) as usize;
-        let configuration = bytes[HEAD_FIXED..]
-            .get(..configuration)
-            .ok_or(BadHead::Unreadable)?;
+        let configuration = bytes[HEAD_FIXED..].get(..configuration).ok_or(BadHead::Unreadable)?;
         let check = crc(crc(0, &fixed[..76]), configuration);
         if &fixed[..8] != HEAD_MAGIC || check != get_u32(fixed, 76) {
             return Err(BadHead::Unreadable);
@@ -277,18 +258,10 @@ mod tests {
 
     #[test]
     fn a_header_passes_only_in_its_place() {
-        let header = Header {
-            kind: Kind::Entry,
-            len: 5,
-            durable: 4096,
-            term: 3,
-            index: 9,
-            crc: 77,
-        };
+        let header = Header { kind: Kind::Entry, len: 5, durable: 4096, term: 3, index: 9, crc: 77 };
         let mut bytes = vec![0; 8192];
         bytes[4104..4136].copy_from_slice(&header.encode(seed(1, 2, 4104)));
-        let decode =
-            |identity, sequence, limit| Header::decode(&bytes, identity, sequence, 4104, limit);
+        let decode = |identity, sequence, limit| Header::decode(&bytes, identity, sequence, 4104, limit);
         assert_eq!(decode(1, 2, 8192), Some(header));
         assert_eq!(decode(2, 2, 8192), None, "another directory");
         assert_eq!(decode(1, 1, 8192), None, "an earlier use of the file");

@@ -63,25 +63,12 @@ pub struct Entry {
 pub enum Record<'a> {
     /// An entry; whatever the log held at its index and behind it is gone. Indexes are consecutive, but for the first
     /// entry in an empty log.
-    Entry {
-        term: u64,
-        index: u64,
-        body: &'a [u8],
-    },
+    Entry { term: u64, index: u64, body: &'a [u8] },
     /// The body of an entry that was read back as `Body::Faulty`, found elsewhere. Nothing behind it is touched.
-    Repair {
-        term: u64,
-        index: u64,
-        body: &'a [u8],
-    },
+    Repair { term: u64, index: u64, body: &'a [u8] },
     /// A snapshot of the log up to `index` has been put in place: entries at and before it are gone, those behind it
     /// stay only if `keep_tail`. `head` is the caller's (its configuration).
-    Installed {
-        term: u64,
-        index: u64,
-        keep_tail: bool,
-        head: &'a [u8],
-    },
+    Installed { term: u64, index: u64, keep_tail: bool, head: &'a [u8] },
 }
 
 /// The last `Record::Installed` of a log.
@@ -230,11 +217,7 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             OpenError::Locked { dir } => {
-                write!(
-                    f,
-                    "{}: another process uses this data directory",
-                    dir.display()
-                )
+                write!(f, "{}: another process uses this data directory", dir.display())
             }
             OpenError::Version { file, found } => write!(
                 f,

@@ -12,8 +12,7 @@ use crate::scan::{Extent, Scanner, follow};
 use crate::segment::{self, Active, SPARES_MAX};
 use crate::state::{self, State};
 use crate::{
-    Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
-    STAGED_BYTES_MAX, Space,
+    Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, STAGED_BYTES_MAX, Space,
 };
 
 /// As much memory for what waits is kept from batch to batch, in bytes.
@@ -161,11 +160,7 @@ impl Wal {
         }
         let state = State::open(&mut os, &options.dir)?;
         // The segment of a new directory has no records; its bytes need not be read to know that.
-        let bytes_max = if is_new {
-            PAGE as u64
-        } else {
-            SEGMENT_BYTES_MAX
-        };
+        let bytes_max = if is_new { PAGE as u64 } else { SEGMENT_BYTES_MAX };
         let mut scanner = segment::read(&mut os, state.slot().identity, &names, bytes_max)?;
         scanner.expect_newest(state.slot().segment);
         let scanner = refuse_damage(scanner, &options.dir)?;
@@ -182,12 +177,7 @@ impl Wal {
     }
 
     /// Goes on where the scan has found the end.
-    fn resume(
-        mut os: Os,
-        state: State,
-        scanner: Scanner,
-        segment_bytes: u64,
-    ) -> Result<(Wal, Recovered), OpenError> {
+    fn resume(mut os: Os, state: State, scanner: Scanner, segment_bytes: u64) -> Result<(Wal, Recovered), OpenError> {
         let Scanner { log, tail, .. } = scanner;
         let mut old = VecDeque::from(scanner.extents);
         let last = old.pop_back().expect("a log without damage has a file");
@@ -252,24 +242,12 @@ impl Record<'_> {
         let (kind, term, index, body) = match *self {
             Record::Entry { term, index, body } => (Kind::Entry, term, index, body),
             Record::Repair { term, index, body } => (Kind::Repair, term, index, body),
-            Record::Installed {
-                term,
-                index,
-                keep_tail,
-                head,
-            } => {
+            Record::Installed { term, index, keep_tail, head } => {
                 let kinds = [Kind::Installed, Kind::InstalledTail];
                 (kinds[usize::from(keep_tail)], term, index, head)
             }
         };
-        let header = Header {
-            kind,
-            len: body.len() as u32,
-            durable: 0,
-            term,
-            index,
-            crc: 0,
-        };
+        let header = Header { kind, len: body.len() as u32, durable: 0, term, index, crc: 0 };
         (header, body)
     }
 }
@@ -391,9 +369,7 @@ impl Wal {
             return self.staged.len();
         }
         let ends = staged(&self.staged).map(|(_, end, _)| end);
-        ends.take_while(|end| end + HEADER <= room)
-            .last()
-            .unwrap_or(0)
+        ends.take_while(|end| end + HEADER <= room).last().unwrap_or(0)
     }
 
     /// Completes the records of a batch for the place where they go, and adds the record that ends it.
@@ -424,14 +400,7 @@ impl Wal {
     }
 
     fn end_record(&mut self, kind: Kind, start: u32, at: usize, crc: u32) -> [u8; HEADER] {
-        let header = Header {
-            kind,
-            len: 0,
-            durable: start,
-            term: self.batch,
-            index: self.commit,
-            crc,
-        };
+        let header = Header { kind, len: 0, durable: start, term: self.batch, index: self.commit, crc };
         self.batch += 1;
         self.batch_crc = crc;
         self.commit_placed = self.commit;
@@ -441,11 +410,7 @@ impl Wal {
     /// The sync of the batch has ended well.
     fn finish_batch(&mut self) -> Result<(), Error> {
         let Active { map, name, end, .. } = &mut self.active;
-        map.synced(*end).map_err(|error| Error::Io {
-            call: "madvise",
-            file: name.clone(),
-            text: error.to_string(),
-        })?;
+        map.synced(*end).map_err(|error| Error::Io { call: "madvise", file: name.clone(), text: error.to_string() })?;
         self.ended = Some(self.placed);
         Ok(())
     }
@@ -469,11 +434,7 @@ impl Wal {
         let active = segment::take(&mut self.os, &spare, &head)?;
         self.state.save_segment(&mut self.os, head.sequence)?;
         let full = std::mem::replace(&mut self.active, active);
-        self.old.push_back(Extent {
-            sequence: full.sequence,
-            bytes: full.bytes,
-            index_max: full.index_max,
-        });
+        self.old.push_back(Extent { sequence: full.sequence, bytes: full.bytes, index_max: full.index_max });
         drop(full.map);
         self.os.drop_cache(&full.file, &full.name)?;
         self.keep_spare()

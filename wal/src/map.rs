@@ -80,9 +80,6 @@ impl Map {
         self.given_back = to;
         // SAFETY: MADV_DONTNEED on a shared map of a file only drops this process' view; a later access reads the
         // page cache again, and nothing in `from..to` is written any more.
-        unsafe {
-            self.map
-                .unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from)
-        }
+        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from) }
     }
 }

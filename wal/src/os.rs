@@ -48,19 +48,11 @@ pub struct Os {
 impl Os {
     /// Makes no call yet: `enter` does.
     pub fn new(dir: &Path, hook: Option<Hook>) -> Os {
-        Os {
-            dir: dir.into(),
-            handle: None,
-            hook,
-        }
+        Os { dir: dir.into(), handle: None, hook }
     }
 
     /// Asks the hook, then makes the call; `make` is told to do nothing when it is to be skipped.
-    fn ask<T>(
-        &mut self,
-        call: Call,
-        make: impl FnOnce(&Path, bool) -> io::Result<T>,
-    ) -> io::Result<T> {
+    fn ask<T>(&mut self, call: Call, make: impl FnOnce(&Path, bool) -> io::Result<T>) -> io::Result<T> {
         let verdict = self.hook.as_mut().map_or(Verdict::Make, |hook| hook(call));
         match verdict {
             Verdict::Make => make(&self.dir.join(call.file), false),
@@ -87,22 +79,16 @@ impl Os {
     /// Makes the directory if it is not there (durably) and locks it for as long as this value lives; false: another
     /// process has it.
     pub fn enter(&mut self) -> Result<bool, Error> {
-        let missing = self
-            .dir
-            .ancestors()
-            .take_while(|d| !d.exists() && !d.as_os_str().is_empty());
+        let missing = self.dir.ancestors().take_while(|d| !d.exists() && !d.as_os_str().is_empty());
         let missing = missing.count();
         if missing > 0 {
             self.call("mkdir", "", |dir, _| {
                 let mut made = DirBuilder::new();
                 made.recursive(true).mode(0o700).create(dir)?;
-                dir.ancestors()
-                    .skip(1)
-                    .take(missing)
-                    .try_for_each(|parent| match parent.as_os_str().is_empty() {
-                        true => File::open(".")?.sync_all(),
-                        false => File::open(parent)?.sync_all(),
-                    })
+                dir.ancestors().skip(1).take(missing).try_for_each(|parent| match parent.as_os_str().is_empty() {
+                    true => File::open(".")?.sync_all(),
+                    false => File::open(parent)?.sync_all(),
+                })
             })?;
         }
         let handle = self.call("open", "", |dir, _| File::open(dir))?;
@@ -136,12 +122,7 @@ impl Os {
     /// A new file of `bytes` bytes, all of them allocated; `None` if the disk has no room for it, and then no file.
     pub fn create(&mut self, name: &str, bytes: u64) -> Result<Option<File>, Error> {
         let mut options = OpenOptions::new();
-        let options = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600);
+        let options = options.read(true).write(true).create(true).truncate(true).mode(0o600);
         let file = self.call("creat", name, |path, _| options.open(path))?;
         // On a file system that copies what is rewritten, allocated space promises nothing, unless it is told not to;
         // the others do not know the flag, and need none.
@@ -160,19 +141,14 @@ impl Os {
     /// disk is full.
     pub fn allocate(&mut self, file: &File, name: &str, bytes: u64) -> Result<bool, Error> {
         let (call, to) = ("fallocate", "");
-        let allocated = self.ask(
-            Call {
-                name: call,
-                file: name,
-                to,
-            },
-            |_, _| loop {
+        let allocated = self.ask(Call { name: call, file: name, to }, |_, _| {
+            loop {
                 match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
                     Err(Errno::INTR) => {}
                     other => return other.map_err(io::Error::from),
                 }
-            },
-        );
+            }
+        });
         use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         match allocated {
             Ok(()) => Ok(true),

@@ -140,9 +140,7 @@ impl Iterator for Walk<'_> {
         loop {
             // Most of what is searched is zeros: nothing is decoded for them.
             let rest = self.bytes.get(self.at..).unwrap_or(&[]);
-            let skip = rest
-                .chunks_exact(8)
-                .position(|word| Kind::decode(word[0]).is_some());
+            let skip = rest.chunks_exact(8).position(|word| Kind::decode(word[0]).is_some());
             self.at += skip.unwrap_or(rest.len() / 8) * 8;
             if self.at + HEADER > self.bytes.len() {
                 break;
@@ -167,13 +165,7 @@ impl Iterator for Walk<'_> {
 }
 
 /// The body of a record, if it is all there and matches its checksum.
-pub fn body<'a>(
-    bytes: &'a [u8],
-    identity: u64,
-    sequence: u64,
-    at: usize,
-    header: &Header,
-) -> Option<&'a [u8]> {
+pub fn body<'a>(bytes: &'a [u8], identity: u64, sequence: u64, at: usize, header: &Header) -> Option<&'a [u8]> {
     let start = at + HEADER;
     let body = bytes.get(start..start + header.len as usize)?;
     (crc(seed(identity, sequence, at as u32), body) == header.crc).then_some(body)
@@ -181,22 +173,14 @@ pub fn body<'a>(
 
 impl Batch {
     fn new(start: usize) -> Batch {
-        Batch {
-            start,
-            crc: 0,
-            records: Vec::new(),
-            partial: false,
-        }
+        Batch { start, crc: 0, records: Vec::new(), partial: false }
     }
 }
 
 impl Scanner {
     /// Nothing read yet, of the log of the directory with this random number.
     pub fn new(identity: u64) -> Scanner {
-        Scanner {
-            identity,
-            ..Scanner::default()
-        }
+        Scanner { identity, ..Scanner::default() }
     }
 
     /// Reads the next segment. `next` is the head of the one behind it: that one was taken into use only after all of
@@ -235,30 +219,17 @@ impl Scanner {
 
     /// Tells the number of the newest segment that was ever in use, after all were read.
     pub fn expect_newest(&mut self, sequence: u64) {
-        if self
-            .extents
-            .last()
-            .is_none_or(|last| last.sequence < sequence)
-        {
+        if self.extents.last().is_none_or(|last| last.sequence < sequence) {
             self.lose(&log_name(sequence), 0, None, What::Missing);
         }
     }
 
     fn note(&mut self, sequence: u64, bytes: u64) {
-        self.extents.push(Extent {
-            sequence,
-            bytes,
-            index_max: 0,
-        });
+        self.extents.push(Extent { sequence, bytes, index_max: 0 });
     }
 
     fn lose(&mut self, name: &str, at: usize, index: Option<u64>, what: What) {
-        self.lost.push(Fault {
-            file: name.into(),
-            offset: at as u64,
-            index,
-            what,
-        });
+        self.lost.push(Fault { file: name.into(), offset: at as u64, index, what });
     }
 
     fn records(&mut self, name: &str, bytes: &[u8], head: &Head, next: Option<&Head>) {
@@ -272,12 +243,7 @@ impl Scanner {
                 self.tail.dirty = at + record_bytes(header.len as usize);
             }
         }
-        let source = Source {
-            name,
-            bytes,
-            head,
-            mark,
-        };
+        let source = Source { name, bytes, head, mark };
         let lost = self.lost.len();
         self.batches(&source);
         if self.lost.len() == lost && self.tail.end < mark {
@@ -371,13 +337,7 @@ impl Source<'_> {
 
 impl Resolved {
     /// Applies one record of a whole batch; `body` is `None` if it is damaged.
-    fn apply(
-        &mut self,
-        source: &Source,
-        at: usize,
-        header: &Header,
-        body: Option<&[u8]>,
-    ) -> Result<(), What> {
+    fn apply(&mut self, source: &Source, at: usize, header: &Header, body: Option<&[u8]>) -> Result<(), What> {
         let (term, index) = (header.term, header.index);
         match header.kind {
             Kind::Entry => {
@@ -402,12 +362,7 @@ impl Resolved {
                 let keep = |i: u64| keep_tail && i > index;
                 self.entries.retain(|e| keep(e.index));
                 self.faults.retain(|i, _| keep(*i));
-                self.installed = Some(Installed {
-                    term,
-                    index,
-                    keep_tail,
-                    head,
-                });
+                self.installed = Some(Installed { term, index, keep_tail, head });
             }
             Kind::Commit | Kind::Close => unreachable!("they are not in a batch"),
         }
@@ -416,12 +371,7 @@ impl Resolved {
     }
 
     fn damaged(&mut self, source: &Source, at: usize, header: &Header) -> Body {
-        let fault = Fault {
-            file: source.name.into(),
-            offset: at as u64,
-            index: Some(header.index),
-            what: What::Body,
-        };
+        let fault = Fault { file: source.name.into(), offset: at as u64, index: Some(header.index), what: What::Body };
         self.faults.insert(header.index, fault);
         let seed = seed(source.head.identity, source.head.sequence, at as u32);
         let (len, crc) = (header.len, header.crc);

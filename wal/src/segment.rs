@@ -45,8 +45,7 @@ fn spare_name(number: u64) -> String {
 fn number(name: &str, ending: &str) -> Option<u64> {
     let digits = name.strip_suffix(ending)?;
     let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    (digits.len() == 16 && digits.bytes().all(lower))
-        .then(|| u64::from_str_radix(digits, 16).ok())?
+    (digits.len() == 16 && digits.bytes().all(lower)).then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
 /// The number of a segment, if `name` is one's.
@@ -135,12 +134,7 @@ pub fn any_used(os: &mut Os, names: &[String]) -> Result<bool, Error> {
 }
 
 /// Reads all segments among `names`, or the first `bytes_max` of each, from the disk and not from the page cache.
-pub fn read(
-    os: &mut Os,
-    identity: u64,
-    names: &[String],
-    bytes_max: u64,
-) -> Result<Scanner, Error> {
+pub fn read(os: &mut Os, identity: u64, names: &[String], bytes_max: u64) -> Result<Scanner, Error> {
     let numbered = |n: &String| log_number(n).map(|number| (n.clone(), number));
     let segments: Vec<(String, u64)> = names.iter().filter_map(numbered).collect();
     let mut scanner = Scanner::new(identity);
@@ -202,15 +196,7 @@ pub fn cut(os: &mut Os, tail: &Tail, last: Extent) -> Result<Active, Error> {
         os.drop_cache(&file, &name)?;
     }
     let map = os.map(&file, &name, last.bytes)?;
-    Ok(Active {
-        file,
-        name,
-        map,
-        sequence: last.sequence,
-        bytes: last.bytes,
-        end: tail.end,
-        index_max: last.index_max,
-    })
+    Ok(Active { file, name, map, sequence: last.sequence, bytes: last.bytes, end: tail.end, index_max: last.index_max })
 }
 
 /// The spares that are as long as segments are now; others, and more than are kept, are removed.

@@ -52,13 +52,7 @@ impl Slot {
         let mut out = Vec::with_capacity(PAGE);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&u64::from(VERSION).to_le_bytes());
-        for word in [
-            self.identity,
-            self.change,
-            self.term,
-            self.vote,
-            self.segment,
-        ] {
+        for word in [self.identity, self.change, self.term, self.vote, self.segment] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         assert_eq!(out.len(), FIXED, "the fixed part is as long as it says");
@@ -90,10 +84,7 @@ impl Slot {
 
 /// The slot that counts in a state file, or what is wrong with all of it.
 pub fn decide(bytes: &[u8]) -> Read {
-    let slots = [
-        Slot::decode(bytes),
-        Slot::decode(bytes.get(PAGE..).unwrap_or(&[])),
-    ];
+    let slots = [Slot::decode(bytes), Slot::decode(bytes.get(PAGE..).unwrap_or(&[]))];
     match slots {
         [Read::Good(a), Read::Good(b)] => Read::Good(if a.change >= b.change { a } else { b }),
         [Read::Version(found), _] | [_, Read::Version(found)] => Read::Version(found),
@@ -105,13 +96,7 @@ pub fn decide(bytes: &[u8]) -> Read {
 impl State {
     /// Makes the file of a new directory; with it the directory is no longer new, so it comes last.
     pub fn create(os: &mut Os, identity: u64) -> Result<(), OpenError> {
-        let slot = Slot {
-            identity,
-            change: 0,
-            term: 0,
-            vote: 0,
-            segment: 1,
-        };
+        let slot = Slot { identity, change: 0, term: 0, vote: 0, segment: 1 };
         let made = os.create(MAKING, 2 * PAGE as u64)?;
         let file = made.ok_or(OpenError::Io(Error::Full))?;
         os.write(&file, MAKING, &slot.encode().repeat(2), 0)?;
@@ -182,13 +167,7 @@ mod tests {
     use super::*;
 
     fn slot(change: u64, term: u64) -> Slot {
-        Slot {
-            identity: 9,
-            change,
-            term,
-            vote: term + 10,
-            segment: 1,
-        }
+        Slot { identity: 9, change, term, vote: term + 10, segment: 1 }
     }
 
     #[test]

@@ -34,10 +34,7 @@ impl Mount {
     fn new(image: &Path, at: PathBuf, kind: &str) -> Mount {
         std::fs::create_dir_all(&at).expect("a folder");
         let options = if kind == "xfs" { "loop,nouuid" } else { "loop" };
-        run(
-            "mount",
-            &["-t", kind, "-o", options, text(image), text(&at)],
-        );
+        run("mount", &["-t", kind, "-o", options, text(image), text(&at)]);
         Mount(at)
     }
 }
@@ -49,11 +46,7 @@ impl Drop for Mount {
 }
 
 fn open(dir: PathBuf, hook: Option<Hook>) -> Result<(Wal, wal::Recovered), wal::OpenError> {
-    let options = Options {
-        dir,
-        segment_bytes: SEGMENT,
-        identity: IDENTITY,
-    };
+    let options = Options { dir, segment_bytes: SEGMENT, identity: IDENTITY };
     Wal::open_with(options, hook)
 }
 
@@ -65,8 +58,7 @@ fn copy_image(image: &Path, copy: &Path) {
     file.set_len(bytes.len() as u64).expect("its length");
     for (number, piece) in bytes.chunks(PIECE).enumerate() {
         if piece.iter().any(|b| *b != 0) {
-            file.write_all_at(piece, (number * PIECE) as u64)
-                .expect("it can");
+            file.write_all_at(piece, (number * PIECE) as u64).expect("it can");
         }
     }
 }
@@ -95,10 +87,7 @@ fn holds(copy: &Path, mount: PathBuf, kind: &str, released: u64, acked: u64) -> 
     let first = found.entries.first().map_or(0, |e| e.index);
     let whole = last >= acked && first <= released + 1;
     if !whole {
-        println!(
-            "entries {first} to {last}, released {released}, acknowledged {acked}, end {:?}",
-            found.end
-        );
+        println!("entries {first} to {last}, released {released}, acknowledged {acked}, end {:?}", found.end);
     }
     whole
 }
@@ -145,11 +134,7 @@ fn cuts(kind: &str, lie: bool) -> u64 {
     let (mut wal, _) = open(mount.0.join("log"), Some(hook)).expect("it opens");
     for index in 1.. {
         let body = body(index);
-        let record = Record::Entry {
-            term: 1,
-            index,
-            body: &body,
-        };
+        let record = Record::Entry { term: 1, index, body: &body };
         wal.append(&[record], 0).expect("there is room");
         wal.start_sync().expect("it syncs");
         wal.poll_sync().expect("it synced");

@@ -104,17 +104,13 @@ impl Model {
             let want = resolve(&self.records[..count]);
             let first = entries.first().map_or(u64::MAX, |e| e.1);
             let from = want.partition_point(|e| e.1 < first);
-            want[from..].iter().copied().eq(&entries)
-                && want[..from].iter().all(|e| e.1 <= released)
+            want[from..].iter().copied().eq(&entries) && want[..from].iter().all(|e| e.1 <= released)
         };
         let counts = (self.acked..=self.records.len()).rev();
         let count = counts.into_iter().find(|count| fits(*count));
         let Some(count) = count else {
             let indexes = entries.iter().map(|e| e.1).collect::<Vec<_>>();
-            return Err(format!(
-                "entries {indexes:?} with {} acknowledged",
-                self.acked
-            ));
+            return Err(format!("entries {indexes:?} with {} acknowledged", self.acked));
         };
         self.records.truncate(count);
         (self.acked, self.before) = (count, count);
@@ -186,17 +182,10 @@ impl Model {
 
     fn append(&mut self, wal: &mut Wal, records: Vec<Appended>) -> Result<(), Error> {
         let borrowed = records.iter().map(|r| match r {
-            Appended::Entry((term, index, body)) => Record::Entry {
-                term: *term,
-                index: *index,
-                body,
-            },
-            Appended::Installed(index, keep_tail, serial) => Record::Installed {
-                term: *serial,
-                index: *index,
-                keep_tail: *keep_tail,
-                head: b"head",
-            },
+            Appended::Entry((term, index, body)) => Record::Entry { term: *term, index: *index, body },
+            Appended::Installed(index, keep_tail, serial) => {
+                Record::Installed { term: *serial, index: *index, keep_tail: *keep_tail, head: b"head" }
+            }
         });
         let borrowed = borrowed.collect::<Vec<_>>();
         // Noted first: a call that fails may have written them.
@@ -208,11 +197,7 @@ impl Model {
 }
 
 fn open(disk: &Rc<RefCell<Disk>>) -> Result<(Wal, Recovered), OpenError> {
-    let options = Options {
-        dir: disk.borrow().path(),
-        segment_bytes: SEGMENT,
-        identity: IDENTITY,
-    };
+    let options = Options { dir: disk.borrow().path(), segment_bytes: SEGMENT, identity: IDENTITY };
     Wal::open_with(options, Disk::hook(disk))
 }
 
@@ -231,12 +216,7 @@ fn honest(plan: Plan, steps: u64) -> How {
 }
 
 /// Opens, works a while and crashes. `Err`: something acknowledged was lost, or something invented.
-fn life(
-    image: &Image,
-    model: &mut Model,
-    rng: &mut Rng,
-    how: How,
-) -> Result<(Image, usize), String> {
+fn life(image: &Image, model: &mut Model, rng: &mut Rng, how: How) -> Result<(Image, usize), String> {
     let How { plan, lie, steps } = how;
     let disk = Disk::new(image, plan, lie);
     match open(&disk) {
@@ -281,11 +261,7 @@ fn lives(seed: u64, lie: Lie) -> Result<(), String> {
         let steps = 1 + rng.below(60);
         image = life(&image, &mut model, &mut rng, How { plan, lie, steps })?.0;
     }
-    let last = How {
-        plan: Plan::Run,
-        lie,
-        steps: 1,
-    };
+    let last = How { plan: Plan::Run, lie, steps: 1 };
     life(&image, &mut model, &mut rng, last).map(|_| ())
 }
 
@@ -368,11 +344,7 @@ fn an_error_of_any_call_is_told_and_loses_nothing() {
 fn after_an_error_nothing_is_promised_any_more() {
     let disk = Disk::new(&Image::new(), Plan::Run, Lie::Nothing);
     let (mut wal, _) = open(&disk).expect("it opens");
-    let record = |index| Record::Entry {
-        term: 1,
-        index,
-        body: b"body",
-    };
+    let record = |index| Record::Entry { term: 1, index, body: b"body" };
     wal.append(&[record(1)], 0).expect("it is staged");
     disk.borrow_mut().plan(Plan::FailAt(1, 5));
     let error = wal.start_sync().expect_err("the sync failed");

@@ -126,11 +126,7 @@ mod tests {
     use crate::raft::{Body, Entry, Index, Term};
 
     fn append(index: u64, bytes: usize) -> Message {
-        let entry = Entry {
-            term: Term(1),
-            index: Index(index),
-            body: Body::Good(vec![7; bytes].into()),
-        };
+        let entry = Entry { term: Term(1), index: Index(index), body: Body::Good(vec![7; bytes].into()) };
         let heartbeat = bytes == 0;
         Message {
             term: Term(1),
@@ -147,13 +143,7 @@ mod tests {
     }
 
     fn vote() -> Message {
-        Message {
-            term: Term(1),
-            rpc: Rpc::Vote {
-                pre: false,
-                granted: true,
-            },
-        }
+        Message { term: Term(1), rpc: Rpc::Vote { pre: false, granted: true } }
     }
 
     /// Everything that leaves, `at_most` bytes at once.
@@ -213,9 +203,6 @@ mod tests {
         let mut wire = Vec::new();
         drain(&mut queue, usize::MAX, &mut wire);
         assert_eq!(queue.bulk_bytes, 0);
-        assert!(
-            queue.push(&append(1, BULK_BYTES_MAX * 2)),
-            "nothing else waits"
-        );
+        assert!(queue.push(&append(1, BULK_BYTES_MAX * 2)), "nothing else waits");
     }
 }
