@@ -16,6 +16,8 @@ use std::collections::VecDeque;
 const UNKNOWN: &str = "outcome unknown";
 /// The cause when the log has another entry in the place of a proposal.
 pub const NOT_COMMITTED: &str = "not committed";
+/// The cause when a removal would stop the cluster.
+const NO_MAJORITY: &str = "too few of the other voters answer";
 /// The cause when there is no room for client writes.
 const DISK_FULL: &str = "disk full";
 
@@ -222,7 +224,7 @@ impl Replica {
         }
         let made = match &waiting.wish {
             Wish::Join(join) => self.joining(now, ticket, join),
-            Wish::Remove(name) => self.removing(ticket, name),
+            Wish::Remove(name) => self.removing(now, ticket, name),
         };
         let (command, asker) = match made {
             Ok(made) => made,
@@ -244,9 +246,15 @@ impl Replica {
         Ok((command, Asker::Join(ticket)))
     }
 
-    fn removing(&self, ticket: Ticket, name: &str) -> Result<(Command, Asker), Error> {
-        let member = self.raft.configuration().by_name(name);
+    /// A removal takes effect when it is appended: one that leaves no majority of voters that answer would never commit,
+    /// nor would anything after it.
+    fn removing(&self, now: Now, ticket: Ticket, name: &str) -> Result<(Command, Asker), Error> {
+        let configuration = self.raft.configuration();
+        let member = configuration.by_name(name);
         let member = member.ok_or_else(|| Error::new(Code::KeyNotFound, name))?;
+        if !self.raft.can_remove(now, member.id) && !configuration.voters().eq([member.id]) {
+            return Err(Error::new(Code::RaftInternal, NO_MAJORITY));
+        }
         let command = Command::Remove { id: member.id.0 };
         Ok((command, Asker::Remove(ticket)))
     }

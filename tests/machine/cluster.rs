@@ -220,6 +220,21 @@ fn a_name_is_not_given_away_while_its_machine_lives() {
 }
 
 #[test]
+fn a_removal_that_would_stop_the_cluster_is_refused() {
+    let mut cluster = cluster(3, settings(1));
+    let leader = cluster.leader();
+    let remove = |n: u16| Op::MachineRemove { name: settings(n).name.clone() };
+    let dead = *cluster.rigs.keys().next_back().expect("three machines");
+    cluster.rigs.remove(&dead).expect("the third machine");
+    cluster.pass(1_000_000);
+    let refused = Outcome::Failed(Error::new(Code::RaftInternal, "too few of the other voters answer"));
+    assert_eq!(cluster.done(leader, remove(2)), refused);
+    assert_eq!(cluster.done(leader, remove(1)), refused);
+    assert!(matches!(cluster.done(leader, set("/foo", "on")), Outcome::Event(_)));
+    assert_eq!(cluster.done(leader, remove(3)), Outcome::Removed);
+}
+
+#[test]
 fn a_leader_that_removes_itself_answers_and_leaves() {
     let mut cluster = cluster(3, settings(1));
     let leader = cluster.leader();
