@@ -1,20 +1,47 @@
 //! A small HTTP client that shows everything: heads as they came, chunks one by one.
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// How long anything may take; a test that needs it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Asks again until the condition holds.
-pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
+pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(DEADLINE, what, condition).0
+}
+
+/// The same with a deadline of its own, and how long it took. A gap in the clock (all of us were stopped) counts as
+/// one second.
+pub fn within<T>(deadline: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> (T, Duration) {
+    let mut waited = Duration::ZERO;
     loop {
-        if let Some(value) = condition() {
-            return value;
+        let round = Instant::now();
+        let found = condition();
+        if found.is_none() {
+            assert!(waited < deadline, "waited {waited:?} in vain until {what}");
+            std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(start.elapsed() < DEADLINE, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(5));
+        waited += round.elapsed().min(Duration::from_secs(1));
+        if let Some(value) = found {
+            return (value, waited);
+        }
+    }
+}
+
+/// Where a machine listens: a port of this host, or an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At(pub SocketAddr);
+
+impl From<u16> for At {
+    fn from(port: u16) -> At {
+        At(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+}
+
+impl From<SocketAddr> for At {
+    fn from(address: SocketAddr) -> At {
+        At(address)
     }
 }
 
@@ -99,13 +126,13 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn open(port: u16) -> Conn {
-        Conn::try_open(port).expect("the server listens")
+    pub fn open(at: impl Into<At>) -> Conn {
+        Conn::try_open(at).expect("the server listens")
     }
 
     /// `None` when nobody listens.
-    pub fn try_open(port: u16) -> Option<Conn> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    pub fn try_open(at: impl Into<At>) -> Option<Conn> {
+        let stream = TcpStream::connect_timeout(&at.into().0, DEADLINE).ok()?;
         stream.set_nodelay(true).expect("a socket option");
         Some(Conn::over(stream))
     }
@@ -116,8 +143,9 @@ impl Conn {
     }
 
     /// One that gives up after a while.
-    pub fn impatient(port: u16, patience: Duration) -> Option<Conn> {
-        let mut conn = Conn::try_open(port)?;
+    pub fn impatient(at: impl Into<At>, patience: Duration) -> Option<Conn> {
+        let mut conn = Conn::over(TcpStream::connect_timeout(&at.into().0, patience).ok()?);
+        conn.stream.set_nodelay(true).expect("a socket option");
         conn.patience = Some(patience);
         Some(conn)
     }
@@ -262,8 +290,8 @@ impl Conn {
     }
 
     /// Starts a watch and reads its head.
-    pub fn watch(port: u16, target: &str) -> Conn {
-        let mut conn = Conn::open(port);
+    pub fn watch(at: impl Into<At>, target: &str) -> Conn {
+        let mut conn = Conn::open(at);
         conn.send(&request("GET", target, &[], b""));
         let head = conn.head().expect("a head");
         assert_eq!(head.status, 200);

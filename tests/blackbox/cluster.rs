@@ -1,101 +1,10 @@
 //! Three built binaries on loopback: joining, redirects, leaders that die or stop, restarts, removal, moving.
-use crate::client::{Answer, Conn, form, request, until};
+use crate::client::{Conn, form, request, until};
+use crate::fleet::{cluster, follow, leader, leader_of, listed, port_of, prepare, put, settled, shows};
 use crate::server::Server;
 use crate::start::refused;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-
-/// A machine by its number that is to join those of `peers`; not started.
-fn prepare(number: usize, peers: &[u16], args: &[&str]) -> Server {
-    let mut server = Server::prepare(args);
-    server.args.push(format!("-name=node{number}"));
-    server.args.push("-retry-interval=0.2".to_string());
-    if !peers.is_empty() {
-        let peers: Vec<String> = peers.iter().map(|p| format!("127.0.0.1:{p}")).collect();
-        server.args.push(format!("-peers={}", peers.join(",")));
-    }
-    server
-}
-
-/// A cluster of that many machines, the later ones through the last before them, which follows.
-fn cluster(count: usize, args: &[&str]) -> Vec<Server> {
-    let mut servers: Vec<Server> = Vec::new();
-    for number in 1..=count {
-        let peers: Vec<u16> = servers.last().map(|s| s.peer_port).into_iter().collect();
-        let mut server = prepare(number, &peers, args);
-        server.run();
-        servers.push(server);
-    }
-    servers
-}
-
-fn port_of(url: &str) -> u16 {
-    let rest = url.split("://").nth(1).expect("a scheme");
-    let host = rest.split('/').next().expect("a host");
-    let port = host.rsplit(':').next().expect("a port");
-    port.parse().expect("a number")
-}
-
-/// One request, sent on to wherever it is redirected; `None` when nobody there answers.
-fn follow(mut port: u16, method: &str, target: &str, body: &str) -> Option<Answer> {
-    for _ in 0..5 {
-        let answer = Conn::try_open(port)?.try_ask(method, target, body)?;
-        if answer.status() != 307 {
-            return Some(answer);
-        }
-        port = port_of(answer.head.header("Location").expect("a location"));
-    }
-    None
-}
-
-/// Writes somewhere, as often as it takes.
-fn put(servers: &[Server], key: &str, value: &str) {
-    let (target, body) = (format!("/v2/keys/{key}"), format!("value={value}"));
-    until("a write is acknowledged", || {
-        let ports = servers.iter().map(|s| s.client_port);
-        let mut answers = ports.filter_map(|port| follow(port, "PUT", &target, &body));
-        answers.find(|a| a.status() < 300).map(drop)
-    });
-}
-
-/// Waits until the machine itself shows that value.
-fn shows(server: &Server, key: &str, value: &str) {
-    until("the machine shows the value", || {
-        let mut conn = Conn::try_open(server.client_port)?;
-        let answer = conn.try_ask("GET", &format!("/v2/keys/{key}"), "")?;
-        (answer.status() == 200 && answer.json()["node"]["value"] == value).then_some(())
-    });
-}
-
-/// The machines that one of them lists, by name: their state and both URLs.
-fn listed(server: &Server) -> BTreeMap<String, (String, String, String)> {
-    let list = server.peer("GET", "/v2/admin/machines", "").json();
-    let machines = list.as_array().expect("a list").iter();
-    let text = |machine: &serde_json::Value, name: &str| machine[name].as_str().expect("a text").to_string();
-    let line = |m: &serde_json::Value| {
-        let urls = (text(m, "state"), text(m, "clientURL"), text(m, "peerURL"));
-        (text(m, "name"), urls)
-    };
-    machines.map(line).collect()
-}
-
-/// The place of the leader, once all of them agree on one.
-fn leader(servers: &[&Server]) -> usize {
-    until("all agree on a leader", || {
-        let mut urls = servers.iter().map(|s| {
-            let answer = Conn::try_open(s.client_port)?.try_ask("GET", "/v2/leader", "")?;
-            (answer.status() == 200).then(|| answer.text().to_string())
-        });
-        let first = urls.next()??;
-        let agree = urls.all(|url| url.as_ref() == Some(&first));
-        let place = servers.iter().position(|s| s.peer_port == port_of(&first));
-        place.filter(|_| agree)
-    })
-}
-
-fn leader_of(servers: &[Server]) -> usize {
-    leader(&servers.iter().collect::<Vec<_>>())
-}
 
 #[test]
 fn three_machines_hold_the_same_and_followers_redirect() {
@@ -352,6 +261,8 @@ fn two_of_five_die() {
         }
         assert_eq!(listed(server).len(), 5);
     }
+    let all = until("they agree", || settled(&servers));
+    assert_eq!(all, (vec![0, 1, 2, 3, 4], vec![]));
 }
 
 /// A machine whose data is gone is let in again in place of its former self, once that is silent.

@@ -4,18 +4,20 @@
 //! Only linearizable reads take part. What is refused as not carried out is left out, so a refusal that was carried out
 //! after all shows; what is left open may have happened or not. `TERN_HISTORY_S` sets the seconds.
 use crate::client::{Answer, Conn, form, request, until};
+use crate::fleet::{at_of, cluster};
 use crate::linear::{Act, Call, Res, Value, Verdict, check, smallest};
 use crate::rng::Rng;
 use crate::server::Server;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What all clients share.
 struct Shared {
-    ports: Vec<u16>,
+    machines: Vec<SocketAddr>,
     /// Logical time: orders calls and returns as real time does, and never gives two the same.
     clock: AtomicU64,
     /// The next value; none is written twice.
@@ -54,9 +56,9 @@ impl Shared {
 
     /// One request, sent on to wherever it is redirected.
     fn ask(&self, machine: usize, bytes: &[u8]) -> Asked {
-        let mut port = self.ports[machine % self.ports.len()];
+        let mut at = self.machines[machine % self.machines.len()];
         loop {
-            let Some(mut conn) = Conn::impatient(port, PATIENCE) else {
+            let Some(mut conn) = Conn::impatient(at, PATIENCE) else {
                 return Asked::NotSent;
             };
             let sent = conn.try_send(bytes);
@@ -67,9 +69,7 @@ impl Shared {
             if answer.status() != 307 {
                 return Asked::Answered(answer);
             }
-            let location = answer.head.header("Location").expect("a location");
-            let host = location.strip_prefix("http://127.0.0.1:").expect("an address");
-            port = host.split('/').next().and_then(|port| port.parse().ok()).expect("a port");
+            at = at_of(answer.head.header("Location").expect("a location"));
         }
     }
 }
@@ -130,7 +130,7 @@ fn client(shared: &Shared, seed: u64) {
         };
         let called = shared.now();
         let bytes = bytes(act, &format!("/v2/keys/h/{key}"));
-        let asked = shared.ask(rng.next() as usize % 3, &bytes);
+        let asked = shared.ask(rng.next() as usize, &bytes);
         let returned = shared.now();
         let Told::Res(res) = told(act, &asked) else {
             std::thread::sleep(Duration::from_millis(5));
@@ -170,7 +170,7 @@ impl Drop for Stop<'_> {
 fn leader(servers: &[Server]) -> usize {
     until("there is a leader", || {
         servers.iter().position(|server| {
-            let conn = Conn::impatient(server.client_port, PATIENCE);
+            let conn = Conn::impatient(server.client_at(), PATIENCE);
             let answer = conn.and_then(|mut conn| conn.try_ask("GET", "/v2/stats/self", ""));
             answer.is_some_and(|answer| answer.json()["state"] == "leader")
         })
@@ -194,25 +194,14 @@ fn disturb(servers: &mut [Server], rng: &mut Rng) {
     }
 }
 
-#[test]
-fn histories_are_linearizable() {
+/// Runs clients against the machines while they are disturbed, and has what the clients were told checked. At least
+/// that many operations must have been answered.
+pub fn record(servers: &mut [Server], least: usize, mut disturb: impl FnMut(&mut [Server], &mut Rng)) {
     let seconds = std::env::var("TERN_HISTORY_S").map_or(8, |n| n.parse().expect("a number"));
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
-    let mut servers: Vec<Server> = Vec::new();
-    for machine in 1..=3 {
-        let peers: Vec<String> = servers.iter().map(|s| format!("127.0.0.1:{}", s.peer_port)).collect();
-        let peers = format!("-peers={}", peers.join(","));
-        let mut args = vec!["-snapshot-count=300"];
-        if machine > 1 {
-            args.push(&peers);
-        }
-        let mut server = Server::prepare_as(&format!("node{machine}"), &args);
-        server.run();
-        servers.push(server);
-    }
     let shared = Shared {
-        ports: servers.iter().map(|server| server.client_port).collect(),
+        machines: servers.iter().map(Server::client_at).collect(),
         clock: AtomicU64::new(1),
         value: AtomicU32::new(1),
         operations: AtomicU64::new(0),
@@ -229,7 +218,7 @@ fn histories_are_linearizable() {
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(seconds) {
             std::thread::sleep(Duration::from_millis(rng.next() % 800));
-            disturb(&mut servers, &mut rng);
+            disturb(servers, &mut rng);
         }
     });
     let calls = shared.calls.into_inner().expect("nobody panics");
@@ -243,6 +232,12 @@ fn histories_are_linearizable() {
         }
     }
     println!("{} keys, {known} operations, {open} given up", calls.len());
-    assert!(known >= 300, "{known} operations are too few");
+    assert!(known >= least, "{known} operations are too few");
     assert!(open * 10 <= calls.len(), "{open} of {} histories were too hard", calls.len());
+}
+
+#[test]
+fn histories_are_linearizable() {
+    let mut servers = cluster(3, &["-snapshot-count=300"]);
+    record(&mut servers, 300, disturb);
 }

@@ -1,15 +1,16 @@
 //! The built binary over real sockets.
 //!
 //! `server` starts it on free ports with a directory of its own and ends it by its id; `client` speaks HTTP byte by
-//! byte, so that it can send what no library would. `conformance` replays the recorded answers of etcd 0.4.9; `keys`,
-//! `watch` and `framing` ask what no recording shows; `restart` kills it under load; `start` gives it bad flags and bad
-//! directories; `disk` fills its disk, `powercut` takes the power away; `cluster` starts three of
-//! them, `outage` kills them, `histories` has
-//! what clients were told meanwhile checked.
+//! byte, so that it can send what no library would; `fleet` has what concerns many machines, `net` gives each a network
+//! namespace. `conformance` replays the recorded answers of etcd 0.4.9; `keys`, `watch` and `framing` ask what no
+//! recording shows; `restart` kills it under load; `start` gives it bad flags and bad directories; `disk` fills its
+//! disk, `powercut` takes the power away; `cluster` starts three of them, `outage` kills them, `partition` cuts the
+//! network between them, `histories` has what clients were told meanwhile checked.
 mod client;
 mod cluster;
 mod conformance;
 mod disk;
+mod fleet;
 mod framing;
 mod histories;
 mod keys;
@@ -17,7 +18,9 @@ mod limits;
 #[allow(dead_code)]
 #[path = "../sim/linear.rs"]
 mod linear;
+mod net;
 mod outage;
+mod partition;
 mod powercut;
 mod record;
 mod restart;

@@ -1,7 +1,7 @@
 //! A running tern: free ports, a directory of its own, ended by its id.
 use crate::client::{Answer, Conn, until};
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -10,8 +10,12 @@ pub struct Server {
     pub name: String,
     /// Its directory; the data directory is below it.
     pub home: tempfile::TempDir,
+    /// What both ports are bound to and advertised on.
+    pub host: Ipv4Addr,
     pub client_port: u16,
     pub peer_port: u16,
+    /// The network namespace that it runs in.
+    pub namespace: Option<String>,
     /// Further arguments; each run takes them.
     pub args: Vec<String>,
     /// What the shell's `ulimit` is to set before it starts.
@@ -58,13 +62,25 @@ impl Server {
         Server {
             name: name.to_string(),
             home,
+            host: Ipv4Addr::LOCALHOST,
             client_port,
             peer_port,
+            namespace: None,
             args: args.iter().map(|arg| arg.to_string()).collect(),
             ulimit: None,
             without_syncs: false,
             child: None,
         }
+    }
+
+    /// Where clients reach it.
+    pub fn client_at(&self) -> SocketAddr {
+        SocketAddr::from((self.host, self.client_port))
+    }
+
+    /// Where peers reach it.
+    pub fn peer_at(&self) -> SocketAddr {
+        SocketAddr::from((self.host, self.peer_port))
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -91,7 +107,14 @@ impl Server {
                 strace.arg(env!("CARGO_BIN_EXE_tern"));
                 strace
             }
-            None => tern(),
+            None => match &self.namespace {
+                None => tern(),
+                Some(namespace) => {
+                    let mut ip = Command::new("ip");
+                    ip.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_tern")]);
+                    ip
+                }
+            },
             Some(limit) => {
                 let mut shell = Command::new("sh");
                 let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
@@ -101,8 +124,8 @@ impl Server {
         };
         command
             .args(["-name", &self.name])
-            .args(["-addr", &format!("127.0.0.1:{}", self.client_port)])
-            .args(["-peer-addr", &format!("127.0.0.1:{}", self.peer_port)])
+            .args(["-addr", &self.client_at().to_string()])
+            .args(["-peer-addr", &self.peer_at().to_string()])
             .arg("-data-dir")
             .arg(data_dir)
             .args(&self.args)
@@ -169,18 +192,23 @@ impl Server {
 
     /// What it says to a client once both ports listen.
     fn probe(&self) -> Option<Answer> {
-        Conn::try_open(self.peer_port)?;
-        Conn::try_open(self.client_port)?.try_ask("HEAD", "/v2/keys/", "")
+        Conn::try_open(self.peer_at())?;
+        Conn::try_open(self.client_at())?.try_ask("HEAD", "/v2/keys/", "")
     }
 
     /// One request to the client port on a connection of its own.
     pub fn client(&self, method: &str, target: &str, body: &str) -> Answer {
-        Conn::open(self.client_port).ask(method, target, body)
+        Conn::open(self.client_at()).ask(method, target, body)
     }
 
     /// One request to the peer port on a connection of its own.
     pub fn peer(&self, method: &str, target: &str, body: &str) -> Answer {
-        Conn::open(self.peer_port).ask(method, target, body)
+        Conn::open(self.peer_at()).ask(method, target, body)
+    }
+
+    /// Whether it was started and not ended since.
+    pub fn is_started(&self) -> bool {
+        self.child.is_some()
     }
 
     pub fn pid(&self) -> u32 {
