@@ -3,6 +3,9 @@
 //!
 //! `cargo bench --bench versus` measures against Debian's etcd (3.4, with its v2 interface); `-- --pairs 7 --seconds 3`
 //! are the defaults, `--only tern` leaves the rival out. Prints the table that stands in the README.
+//! `--cluster` puts three machines against three: see `cluster`.
+mod ask;
+mod cluster;
 #[allow(dead_code)]
 mod driver;
 mod proc;
@@ -217,6 +220,9 @@ fn main() {
     let connections: Vec<usize> =
         value("--connections").unwrap_or("64".into()).split(',').map(|n| n.parse().expect("a number")).collect();
     let kinds = if value("--only").is_some() { vec![Kind::Tern] } else { vec![Kind::Tern, Kind::Etcd] };
+    if args.iter().any(|a| a == "--cluster") {
+        return cluster::report(&kinds, pairs, connections[0], duration, number("--rounds", 20.0) as usize);
+    }
     let mut results = [vec![], vec![]];
     for pair in 0..pairs {
         eprintln!("pair {} of {pairs}: 4 KiB and fdatasync take {:.0} us", pair + 1, probe_disk());
