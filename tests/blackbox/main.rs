@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod conformance;
 mod disk;
+mod endurance;
 mod fleet;
 mod framing;
 mod histories;
