@@ -117,6 +117,37 @@ pub enum Command {
     SetConfig(ClusterConfig),
 }
 
+impl Command {
+    /// When what it writes expires, to be changed.
+    pub fn expires_mut(&mut self) -> Option<&mut u64> {
+        match self {
+            Command::Set { expires_ns, .. }
+            | Command::Create { expires_ns, .. }
+            | Command::Update { expires_ns, .. }
+            | Command::CompareAndSwap { expires_ns, .. } => expires_ns.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a client's, on the key space.
+    pub fn is_write(&self) -> bool {
+        match self {
+            Command::Set { .. }
+            | Command::Create { .. }
+            | Command::Update { .. }
+            | Command::CompareAndSwap { .. }
+            | Command::Delete { .. }
+            | Command::CompareAndDelete { .. } => true,
+            Command::Nop
+            | Command::Sync { .. }
+            | Command::Join { .. }
+            | Command::Promote { .. }
+            | Command::Remove { .. }
+            | Command::SetConfig(_) => false,
+        }
+    }
+}
+
 const NOP: u8 = 1;
 const SET: u8 = 2;
 const CREATE: u8 = 3;

@@ -139,6 +139,7 @@ impl Config {
             snapshots: self.snapshots,
             cluster: self.cluster,
             history_events: self.watch_history,
+            forward: self.forward,
         }
     }
 

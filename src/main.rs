@@ -75,12 +75,6 @@ fn refuse_unserved(config: &Config) -> Result<(), String> {
     if config.trace {
         return Err("-trace is not in this version yet: there is no /debug/metrics".into());
     }
-    let text = "-forward is not in this version yet: clients must follow redirects";
-    match (config.forward, config.compat_2) {
-        (true, false) => return Err(text.into()),
-        (true, true) => log::warn!("-compat 2: {text}"),
-        (false, _) => {}
-    }
     Ok(())
 }
 

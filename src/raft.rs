@@ -439,6 +439,7 @@ impl Raft {
                 self.on_fetched(from, term, (index, at), found);
             }
             Rpc::Removed { .. } => unreachable!("admit keeps notices"),
+            Rpc::Forward { .. } | Rpc::Forwarded { .. } => unreachable!("the replica keeps what is passed on"),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! One member's replica: raft, the key space that its log makes, and the clients that wait for either.
 //!
 //! It alone knows both raft and the store: proposals go into the log (`asking`) and wait (`parked`) until their entries
-//! are committed and carried out (`applying`); reads and watchers (`reading`) look at what is applied; snapshots let the
-//! log go (`saving`). Answers and other outputs gather in `effects` until `advance` hands them out. Start there.
+//! are committed and carried out (`applying`); reads and watchers (`reading`) look at what is applied; what only the leader
+//! can do is passed on to it (`forwarding`); snapshots let the log go (`saving`). Answers and other outputs gather in `effects` until `advance` hands them out. Start there.
 mod admin;
 mod applying;
 mod asking;
 mod figures;
+mod forwarding;
 mod parked;
 mod reading;
 pub mod registry;
@@ -40,6 +41,7 @@ pub struct Replica {
     /// The newest config that this leadership has proposed.
     proposed: Option<(Term, ClusterConfig)>,
     parked: parked::Parked,
+    forwarding: forwarding::Forwarding,
     changes: asking::Changes,
     readers: reading::Readers,
     speed_tests: Vec<speed::SpeedTest>,
@@ -116,6 +118,7 @@ impl Replica {
             config: None,
             proposed: None,
             parked: Default::default(),
+            forwarding: forwarding::Forwarding::new(seed, recovered.term),
             changes: Default::default(),
             readers: Default::default(),
             speed_tests: Vec::new(),
@@ -140,7 +143,7 @@ impl Replica {
 
     pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
         self.figures.on_received(now, &message);
-        self.raft.on_message(now, from, message);
+        self.on_passed(now, from, message);
     }
 
     pub fn on_contact(&mut self, now: Now, from: PeerId) {
@@ -150,6 +153,9 @@ impl Replica {
     /// A link opened or closed; one from a removed member is told so.
     pub fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
         self.raft.on_link(now, peer);
+        if state == LinkState::Closed {
+            self.lose_passed(Some(peer));
+        }
         if state == LinkState::Up
             && let Some(notice) = self.raft.removal_notice(peer)
         {
@@ -185,6 +191,7 @@ impl Replica {
             return;
         }
         self.parked.forget(ticket);
+        self.forwarding.forget(ticket);
         self.changes.forget(ticket);
         self.speed_tests.retain(|t| t.ticket != ticket);
     }
@@ -203,6 +210,7 @@ impl Replica {
         self.retry_changes(now);
         self.pump_speed_tests(now);
         self.expire_proposals(now);
+        self.expire_passed(now);
         self.save_some(now);
         self.serve_listings(now);
         if self.store.wants_free() {
@@ -298,6 +306,7 @@ impl Replica {
         let mut lost = Vec::new();
         self.parked.take_all(&mut lost);
         self.tell_lost(lost);
+        self.lose_passed(None);
         self.fail_changes();
     }
 
@@ -314,7 +323,7 @@ impl Replica {
     pub fn next_deadline(&self) -> u64 {
         let own = self.parked.next_deadline();
         let own = own.min(self.readers.next_deadline());
-        let own = own.min(self.changes.next_deadline());
+        let own = own.min(self.changes.next_deadline()).min(self.forwarding.next_deadline());
         own.min(self.raft.next_deadline())
     }
 
@@ -380,9 +389,9 @@ impl Replica {
         self.disk_low
     }
 
-    /// Whether no proposal waits.
+    /// Whether no proposal waits, here or at the leader.
     pub fn is_idle(&self) -> bool {
-        self.parked.is_empty()
+        self.parked.is_empty() && self.forwarding.is_empty()
     }
 
     /// The last leader other than this machine, as far as it is still known.
@@ -424,5 +433,6 @@ impl Replica {
         assert!(self.applied <= self.raft.committed(), "only what is committed applies");
         self.parked.check_invariants(self.applied);
         self.readers.check_invariants();
+        self.forwarding.check_invariants();
     }
 }

@@ -6,6 +6,8 @@ mod rig;
 mod cluster;
 #[path = "machine/finder.rs"]
 mod finder;
+#[path = "machine/forward.rs"]
+mod forward;
 #[path = "machine/single.rs"]
 mod single;
 #[path = "machine/snapshots.rs"]

@@ -66,8 +66,8 @@ pub const FLAGS: [(&str, &[Flag]); 8] = [
     ]),
     ("Clients", &[
         flag("cors", List, "ORIGIN,...", "origins that browsers may call from; * for all"),
-        flag("forward", Bool, "", "as a follower, pass writes on to the leader (not in this version yet)"),
-        flag("compat", Text, "0.4|2", "2: answer as clients of etcd 2 expect (default: 0.4)"),
+        flag("forward", Bool, "", "as a follower, pass writes and quorum reads on to the leader"),
+        flag("compat", Text, "0.4|2", "2: answer as clients of etcd 2 expect, with -forward (default: 0.4)"),
         flag("watch-history", Text, "N", "events kept for watchers that ask for the past (default: 1000)"),
         flag("max-request-bytes", Text, "N", "longest body of a request (default: 2097152)"),
         flag("http-read-timeout", Text, "SECONDS", "longest that a request may take to arrive (default: 300)"),

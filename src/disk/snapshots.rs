@@ -205,6 +205,7 @@ mod tests {
             snapshot_count: 100,
             snapshots: true,
             cluster: Default::default(),
+            forward: false,
             history_events: 10,
         };
         Machine::bootstrap(&settings, 7, 8)

@@ -61,6 +61,8 @@ pub struct Settings {
     pub cluster: ClusterConfig,
     /// How many events are kept for watchers that ask for the past.
     pub history_events: usize,
+    /// Pass writes and linearizable reads on to the leader, instead of sending clients there.
+    pub forward: bool,
 }
 
 /// What a client or an admin asks for.

@@ -217,6 +217,21 @@ pub enum Rpc {
         cluster: u64,
         id: PeerId,
     },
+    /// A follower passes what a client asks for on to the leader of its term: a command, whose expiration counts from
+    /// now, or the proof that it leads, for a read. Not raft's: the replicas keep it among themselves.
+    Forward {
+        /// Of the sender: a random number of its process, and one that rises with each request.
+        process: u64,
+        number: u64,
+        command: Option<Box<[u8]>>,
+    },
+    /// What came of it: the index at which the command was appended in this term, or up to which a reader must have
+    /// applied; or why not, as the cause of an error.
+    Forwarded {
+        process: u64,
+        number: u64,
+        answer: Result<Index, Box<str>>,
+    },
 }
 
 impl Message {
@@ -225,6 +240,7 @@ impl Message {
     pub fn is_outside_terms(&self) -> bool {
         match self.rpc {
             Rpc::Fetch { .. } | Rpc::Fetched { .. } | Rpc::SnapshotReply { .. } => true,
+            Rpc::Forward { .. } | Rpc::Forwarded { .. } => true,
             Rpc::InstallSnapshot { .. } => self.term == Term(0),
             _ => false,
         }
@@ -242,6 +258,8 @@ impl Rpc {
             | Rpc::SnapshotReply { .. }
             | Rpc::Fetch { .. }
             | Rpc::Fetched { .. }
+            | Rpc::Forward { .. }
+            | Rpc::Forwarded { .. }
             | Rpc::Removed { .. } => false,
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A tag byte, then the fields in order as `command::pack` writes them. Decoding trusts nothing: each length is checked
 //! against what is left before anything is allocated, terms and indexes leave room to count on, and whatever is wrong is
-//! a value. The frame around a message (its length and checksum) is the link's. Start reading at `encode`.
+//! a value. The frame around a message (its length and checksum) is the link's. A tag that is not known ends the link:
+//! another message is another version of the protocol (`hello::PROTOCOL`). Start reading at `encode`.
 use super::message::*;
 use crate::command::pack::{Malformed, Unpack, put_number, put_str};
 
@@ -21,6 +22,9 @@ const TIMEOUT_NOW: u8 = 9;
 const FETCH: u8 = 10;
 const FETCHED: u8 = 11;
 const REMOVED: u8 = 12;
+const FORWARD_READ: u8 = 13;
+const FORWARD: u8 = 14;
+const FORWARDED: u8 = 15;
 
 const FOUND_BODY: u64 = 0;
 const FOUND_DAMAGED: u64 = 1;
@@ -60,6 +64,18 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
             put_found(out, found);
         }
         Rpc::Removed { cluster, id } => put(out, REMOVED, term, &[*cluster, id.0]),
+        Rpc::Forward { process, number, command: None } => put(out, FORWARD_READ, term, &[*process, *number]),
+        Rpc::Forward { process, number, command: Some(command) } => {
+            put(out, FORWARD, term, &[*process, *number]);
+            put_bytes(out, command);
+        }
+        Rpc::Forwarded { process, number, answer } => {
+            put(out, FORWARDED, term, &[*process, *number, u64::from(answer.is_ok())]);
+            match answer {
+                Ok(index) => put_number(index.0, out),
+                Err(cause) => put_str(cause, out),
+            }
+        }
     }
 }
 
@@ -178,6 +194,13 @@ fn take_rpc(from: &mut Unpack, tag: u8, term: Term) -> Result<Rpc, Malformed> {
         FETCH => Rpc::Fetch { index: take_index(from)?, term: take_term(from)? },
         FETCHED => Rpc::Fetched { index: take_index(from)?, term: take_term(from)?, found: take_found(from)? },
         REMOVED => Rpc::Removed { cluster: from.number()?, id: PeerId(from.number()?) },
+        FORWARD_READ => Rpc::Forward { process: from.number()?, number: from.number()?, command: None },
+        FORWARD => Rpc::Forward { process: from.number()?, number: from.number()?, command: Some(take_bytes(from)?) },
+        FORWARDED => Rpc::Forwarded {
+            process: from.number()?,
+            number: from.number()?,
+            answer: if from.flag()? { Ok(take_index(from)?) } else { Err(from.str()?.into()) },
+        },
         _ => return Err(Malformed),
     })
 }
@@ -317,6 +340,10 @@ mod tests {
                 data: vec![9; 40].into(),
             },
             Rpc::Fetched { index, term, found: Found::Body(vec![4; 5].into()) },
+            Rpc::Forward { process: u64::MAX, number: 300, command: None },
+            Rpc::Forward { process: 1, number: 2, command: Some(vec![8; 9].into()) },
+            Rpc::Forwarded { process: 1, number: 2, answer: Ok(index) },
+            Rpc::Forwarded { process: 1, number: 2, answer: Err("disk full".into()) },
         ];
         rpcs.into_iter().map(|rpc| Message { term, rpc }).collect()
     }

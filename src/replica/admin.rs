@@ -14,16 +14,19 @@ impl Replica {
             return self.redirect_to_leader(ticket);
         }
         let outcome = match op {
-            Op::Get { path, recursive, sorted: _, linearizable } => {
-                return self.get(now, ticket, path, recursive, linearizable);
+            Op::Get { path, recursive, sorted, linearizable: true } => {
+                let op = Op::Get { path, recursive, sorted, linearizable: false };
+                return self.read(now, ticket, op);
             }
+            Op::Get { path, recursive, .. } => return self.list(now, ticket, &path, recursive),
             Op::Watch { path, recursive, stream, since, on_leader } => {
                 if on_leader && self.raft.role() != RaftRole::Leader {
-                    return self.refuse_watch(ticket);
+                    let op = Op::Watch { path, recursive, stream, since, on_leader: false };
+                    return self.read(now, ticket, op);
                 }
                 return self.watch(ticket, &path, recursive, stream, since);
             }
-            Op::Write(command) => return self.write(now, ticket, &command),
+            Op::Write(command) => return self.write(now, ticket, command),
             Op::SpeedTest => return self.speed_test(now, ticket),
             Op::Migrate => return self.migrate(now, ticket),
             Op::ConfigPut { active_size, remove_delay_s, sync_interval_s } => {
@@ -46,14 +49,8 @@ impl Replica {
     }
 
     /// A new member shows nothing before it has applied its own join.
-    fn has_joined(&self) -> bool {
+    pub(super) fn has_joined(&self) -> bool {
         self.applied.0 >= self.raft.id().0
-    }
-
-    fn refuse_watch(&mut self, ticket: Ticket) {
-        let none = Outcome::Failed(Error::new(Code::LeaderElect, ""));
-        let outcome = self.redirect(self.raft.leader()).unwrap_or(none);
-        self.answer(ticket, outcome);
     }
 
     /// The members as of what is applied here.

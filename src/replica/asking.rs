@@ -8,12 +8,12 @@ use super::registry;
 use crate::command::{ClusterConfig, Command};
 use crate::error::{Code, Error};
 use crate::machine::seam::{Join, Outcome, Ticket};
-use crate::raft::{Index, PeerId, RaftRole, Refusal, Unfit};
+use crate::raft::{Index, PeerId, RaftRole, Refusal, Term, Unfit};
 use crate::timer::Now;
 use std::collections::VecDeque;
 
 /// The cause when nobody can tell what became of a proposal.
-const UNKNOWN: &str = "outcome unknown";
+pub const UNKNOWN: &str = "outcome unknown";
 /// The cause when the log has another entry in the place of a proposal.
 pub const NOT_COMMITTED: &str = "not committed";
 /// The cause when a removal would stop the cluster.
@@ -53,24 +53,33 @@ impl Changes {
 
 // -- writes
 impl Replica {
-    /// Puts a command on the key space into the log.
-    pub fn write(&mut self, now: Now, ticket: Ticket, command: &Command) {
-        if let Err(outcome) = self.propose_write(now, command, Asker::Write(ticket)) {
+    /// Puts a command on the key space into the log, here or through the leader.
+    pub fn write(&mut self, now: Now, ticket: Ticket, command: Command) {
+        if let Some(leader) = self.leader_to_ask() {
+            return self.pass_write(now, ticket, leader, command);
+        }
+        if let Err(outcome) = self.propose_write(now, &command, Asker::Write(ticket)) {
             self.answer(ticket, outcome);
         }
     }
 
-    /// A client's command, which a full disk has no room for.
     pub(super) fn propose_write(&mut self, now: Now, command: &Command, asker: Asker) -> Result<(), Outcome> {
+        let (index, term) = self.append_write(now, command)?;
+        self.parked.push(now.mono_us + PROPOSAL_US_MAX, index, term, asker);
+        Ok(())
+    }
+
+    /// A client's command, which a full disk has no room for.
+    pub(super) fn append_write(&mut self, now: Now, command: &Command) -> Result<(Index, Term), Outcome> {
         if self.disk_low && self.raft.role() == RaftRole::Leader {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
         }
-        self.propose(now, command, asker).map_err(|refusal| self.refused(refusal))
+        self.raft.propose(now, command).map_err(|refusal| self.refused(refusal))
     }
 
     fn propose(&mut self, now: Now, command: &Command, asker: Asker) -> Result<(), Refusal> {
         let (index, term) = self.raft.propose(now, command)?;
-        self.parked.push(now.mono_us, index, term, asker);
+        self.parked.push(now.mono_us + PROPOSAL_US_MAX, index, term, asker);
         Ok(())
     }
 

@@ -46,18 +46,18 @@ pub struct Proposal {
 /// All that wait. There is at most one a connection, and a bounded window for each speed test.
 #[derive(Default)]
 pub struct Parked {
-    /// Of the present leadership, or the last one: indexes and deadlines rise.
+    /// Of one leadership, mostly: indexes and deadlines rise.
     queue: VecDeque<Proposal>,
-    /// Of former leaderships.
+    /// Those from before that would not fit.
     orphans: Vec<Proposal>,
 }
 
 impl Parked {
-    pub fn push(&mut self, now_us: u64, index: Index, term: Term, asker: Asker) {
-        if self.queue.back().is_some_and(|last| last.index >= index) {
+    pub fn push(&mut self, due_us: u64, index: Index, term: Term, asker: Asker) {
+        if self.queue.back().is_some_and(|last| last.index >= index || last.due_us > due_us) {
             self.orphans.extend(self.queue.drain(..));
         }
-        self.queue.push_back(Proposal { index, term, asker, due_us: now_us + PROPOSAL_US_MAX });
+        self.queue.push_back(Proposal { index, term, asker, due_us });
     }
 
     /// Takes one proposal that was made for this index.

@@ -1,12 +1,12 @@
 //! Clients that read: listings a page at a time, linearizable reads, watchers.
 //!
 //! What a ticket holds (a watcher, a cursor over a frozen key space, a read that waits for its round) is kept here and
-//! freed by `forget`. Start with `Replica::get`, then `Replica::watch`.
+//! freed by `forget`. Start with `Replica::list`, then `Replica::read` and `Replica::watch`.
 use super::Replica;
 use crate::command::KeyPath;
 use crate::error::{Code, Error};
-use crate::machine::seam::{Delivery, Migrated, Outcome, Ticket};
-use crate::raft::{Index, ReadId, Refusal};
+use crate::machine::seam::{Delivery, Migrated, Op, Outcome, Ticket};
+use crate::raft::{Index, PeerId, ReadId, Refusal};
 use crate::store::{Listing, Page, Watched, WatcherId};
 use crate::timer::Now;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,14 +16,22 @@ const PAGE_NODES_MAX: usize = 1_000;
 /// How long a listing may hold the key space frozen, or wait for that.
 const LISTING_US_MAX: u64 = 60_000_000;
 
+/// Who waits for a proof that this machine leads, or led.
+pub enum Reader {
+    /// A client: what is done then.
+    Client(Ticket, Op),
+    /// A follower, which has passed a request with these numbers on.
+    Member(PeerId, (u64, u64)),
+}
+
 /// A linearizable read on its way.
 struct Read {
     id: ReadId,
-    ticket: Ticket,
-    path: KeyPath,
-    recursive: bool,
+    reader: Reader,
     /// Once the round is answered: the index that must be applied first.
     at: Option<Index>,
+    /// `u64::MAX` for one that ends with this machine's leadership.
+    due_us: u64,
 }
 
 /// A listing that is not done.
@@ -51,10 +59,11 @@ pub struct Readers {
 }
 
 impl Readers {
-    /// When the oldest listing is given up.
+    /// When the next listing or read is given up.
     pub fn next_deadline(&self) -> u64 {
         let open = self.open.values().map(|o| o.due_us);
-        open.min().unwrap_or(u64::MAX)
+        let reads = self.reads.iter().map(|r| r.due_us);
+        open.chain(reads).min().unwrap_or(u64::MAX)
     }
 
     pub fn check_invariants(&self) {
@@ -65,31 +74,8 @@ impl Readers {
 
 // -- listings
 impl Replica {
-    /// Answers a read from what is applied here, or, if it is linearizable, after the leader has proved that it leads.
-    pub fn get(&mut self, now: Now, ticket: Ticket, path: KeyPath, recursive: bool, linearizable: bool) {
-        if !linearizable {
-            return self.list(now, ticket, &path, recursive);
-        }
-        let id = ReadId(self.readers.last_read + 1);
-        match self.raft.read(now, id) {
-            Ok(()) => {
-                self.readers.last_read = id.0;
-                self.readers.reads.push_back(Read { id, ticket, path, recursive, at: None });
-            }
-            Err(refusal) => self.refuse_read(ticket, refusal),
-        }
-    }
-
-    fn refuse_read(&mut self, ticket: Ticket, refusal: Refusal) {
-        let outcome = match refusal {
-            Refusal::NotLeader(leader) => self.redirect(leader),
-            Refusal::Busy | Refusal::Unfit(_) => None,
-        };
-        let none = Outcome::Failed(Error::new(Code::LeaderElect, ""));
-        self.answer(ticket, outcome.unwrap_or(none));
-    }
-
-    fn list(&mut self, now: Now, ticket: Ticket, path: &KeyPath, recursive: bool) {
+    /// Reads from what is applied here.
+    pub fn list(&mut self, now: Now, ticket: Ticket, path: &KeyPath, recursive: bool) {
         match self.store.get(path, recursive) {
             Ok(listing) => self.next_page(now, ticket, Open::new(now, listing, false)),
             Err(error) => self.answer(ticket, Outcome::Failed(error)),
@@ -191,13 +177,53 @@ fn given_up() -> Outcome {
 
 // -- linearizable reads
 impl Replica {
+    /// Does this once the leader has proved that it leads, and everything up to then is applied here.
+    pub fn read(&mut self, now: Now, ticket: Ticket, then: Op) {
+        match self.leader_to_ask() {
+            Some(leader) => self.pass_on(now, ticket, leader, None, Some(then)),
+            None => self.prove(now, Reader::Client(ticket, then)),
+        }
+    }
+
+    /// Proves that this machine leads.
+    pub(super) fn prove(&mut self, now: Now, reader: Reader) {
+        let id = ReadId(self.readers.last_read + 1);
+        match (self.raft.read(now, id), reader) {
+            (Ok(()), reader) => self.wait_to_read(reader, None, u64::MAX),
+            (Err(refusal), Reader::Client(ticket, _)) => self.refuse_read(ticket, refusal),
+            (Err(_), reader) => self.fail_read(reader),
+        }
+    }
+
+    pub(super) fn wait_to_read(&mut self, reader: Reader, at: Option<Index>, due_us: u64) {
+        self.readers.last_read += 1;
+        let id = ReadId(self.readers.last_read);
+        self.readers.reads.push_back(Read { id, reader, at, due_us });
+    }
+
+    fn refuse_read(&mut self, ticket: Ticket, refusal: Refusal) {
+        let outcome = match refusal {
+            Refusal::NotLeader(leader) => self.redirect(leader),
+            Refusal::Busy | Refusal::Unfit(_) => None,
+        };
+        let none = Outcome::Failed(Error::new(Code::LeaderElect, ""));
+        self.answer(ticket, outcome.unwrap_or(none));
+    }
+
     /// Raft has answered for some reads, or lost the leadership they were asked of.
     pub(super) fn take_reads(&mut self) {
         let mut confirmed = std::mem::take(&mut self.out.reads);
         for (id, index) in confirmed.drain(..) {
             let found = self.readers.reads.binary_search_by_key(&id, |r| r.id);
-            if let Ok(at) = found {
-                self.readers.reads[at].at = Some(index);
+            let Ok(at) = found else {
+                continue;
+            };
+            match self.readers.reads[at].reader {
+                Reader::Client(..) => self.readers.reads[at].at = Some(index),
+                Reader::Member(to, id) => {
+                    self.readers.reads.remove(at);
+                    self.reply(to, id, Ok(index));
+                }
             }
         }
         self.out.reads = confirmed;
@@ -205,22 +231,25 @@ impl Replica {
         for id in failed.drain(..) {
             if let Ok(at) = self.readers.reads.binary_search_by_key(&id, |r| r.id) {
                 let read = self.readers.reads.remove(at).expect("found above");
-                let error = Error::new(Code::LeaderElect, "");
-                self.answer(read.ticket, Outcome::Failed(error));
+                self.fail_read(read.reader);
             }
         }
         self.out.failed_reads = failed;
     }
 
-    /// Answers the reads whose index is applied.
+    /// Carries out the reads whose index is applied, and gives up those that took too long.
     pub(super) fn serve_reads(&mut self, now: Now) {
         let mut at = 0;
         while let Some(read) = self.readers.reads.get(at) {
-            if read.at.is_some_and(|index| index <= self.applied) {
-                let read = self.readers.reads.remove(at).expect("looked at above");
-                self.list(now, read.ticket, &read.path, read.recursive);
-            } else {
+            let ready = read.at.is_some_and(|index| index <= self.applied);
+            if !ready && read.due_us > now.mono_us {
                 at += 1;
+                continue;
+            }
+            let read = self.readers.reads.remove(at).expect("looked at above");
+            match read.reader {
+                Reader::Client(ticket, op) if ready => self.on_request(now, ticket, op),
+                reader => self.fail_read(reader),
             }
         }
     }
@@ -295,8 +324,17 @@ impl Replica {
     /// Fails the reads that wait for a round: this machine serves no more.
     pub(super) fn fail_reads(&mut self) {
         for read in std::mem::take(&mut self.readers.reads) {
-            let error = Error::new(Code::LeaderElect, "");
-            self.answer(read.ticket, Outcome::Failed(error));
+            self.fail_read(read.reader);
+        }
+    }
+
+    fn fail_read(&mut self, reader: Reader) {
+        match reader {
+            Reader::Client(ticket, _) => {
+                let error = Error::new(Code::LeaderElect, "");
+                self.answer(ticket, Outcome::Failed(error));
+            }
+            Reader::Member(to, id) => self.reply(to, id, Err("".into())),
         }
     }
 
@@ -311,7 +349,7 @@ impl Replica {
             return true;
         }
         let before = self.readers.reads.len();
-        self.readers.reads.retain(|r| r.ticket != ticket);
+        self.readers.reads.retain(|r| !matches!(r.reader, Reader::Client(reads, _) if reads == ticket));
         self.readers.reads.len() < before
     }
 }

@@ -392,8 +392,8 @@ fn a_peer_that_is_not_tern() {
 fn what_is_not_there_is_refused() {
     let server = Server::prepare(&[]);
     let mut command = server.command(&server.data_dir());
-    command.arg("-forward");
-    refused(command, &["-forward"]);
+    command.arg("-trace=*");
+    refused(command, &["-trace"]);
     assert!(!server.data_dir().exists(), "nothing was touched");
 }
 

@@ -5,7 +5,7 @@ use tern::error::{Code, Error};
 use tern::machine::*;
 use tern::raft::PeerId;
 
-fn cluster(count: u16, settings: Settings) -> Cluster {
+pub fn cluster(count: u16, settings: Settings) -> Cluster {
     let founder = Rig::serving(settings);
     let mut cluster = Cluster { rigs: BTreeMap::from([(founder.machine.id(), founder)]) };
     for number in 2..=count {

@@ -81,6 +81,7 @@ pub fn settings(number: u16) -> Settings {
         snapshots: true,
         cluster: Default::default(),
         history_events: 1000,
+        forward: false,
     }
 }
 
@@ -387,7 +388,8 @@ impl Cluster {
 
     /// A machine asks the leader to join, and starts.
     pub fn join(&mut self, number: u16, incarnation: u64) -> PeerId {
-        let (leader, settings) = (self.leader(), settings(number));
+        let leader = self.leader();
+        let settings = Settings { forward: self.at(leader).settings.forward, ..settings(number) };
         let id = match self.done(leader, join(&settings, incarnation)) {
             Outcome::Joined(index) => PeerId(index.0),
             other => panic!("{other:?}"),

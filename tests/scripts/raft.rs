@@ -846,6 +846,7 @@ fn message(message: &Message) -> String {
             format!("fetched {}/{}: {what}", index.0, term.0)
         }
         Rpc::Removed { id, .. } => format!("{} was removed", id.0),
+        Rpc::Forward { .. } | Rpc::Forwarded { .. } => unreachable!("raft sends none"),
     };
     match message.term {
         Term::REMOVED => rpc,

@@ -95,6 +95,8 @@ pub fn describe(message: &Message) -> (&'static str, u64, u64) {
         Rpc::Fetch { index, term } => ("fetch", index.0, term.0),
         Rpc::Fetched { index, term, .. } => ("fetched", index.0, term.0),
         Rpc::Removed { id, .. } => ("removed", id.0, 0),
+        Rpc::Forward { number, command, .. } => ("forward", *number, u64::from(command.is_some())),
+        Rpc::Forwarded { number, answer, .. } => ("forwarded", *number, answer.as_ref().map_or(0, |index| index.0)),
     }
 }
 

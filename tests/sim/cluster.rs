@@ -271,6 +271,7 @@ impl World {
                 sync_interval_ms: 5_000,
             },
             history_events: self.p.history_events,
+            forward: false,
         }
     }
 

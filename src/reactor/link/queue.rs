@@ -57,7 +57,9 @@ impl Queue {
     /// heartbeat that overtook the entries it follows would be rejected, and the entries sent again.
     pub fn push(&mut self, message: &Message) -> bool {
         let appends = matches!(message.rpc, Rpc::AppendEntries { .. });
-        let encoded = if appends && self.appends > 0 {
+        // What clients send never crowds out votes.
+        let forwards = matches!(message.rpc, Rpc::Forward { .. });
+        let encoded = if forwards || (appends && self.appends > 0) {
             let mut encoded = Vec::new();
             crate::raft::wire::encode(message, &mut encoded);
             encoded

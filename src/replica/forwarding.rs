@@ -1,0 +1,276 @@
+//! `-forward`: a follower passes what its clients ask for on to the leader, and answers once it has applied it itself.
+//!
+//! The follower says which command (its expiration counts from now, so that the leader's clock decides), or that it
+//! wants to read. The leader appends the command, or proves that it leads, and tells the index; from there on the follower
+//! treats the request as its own: it is parked, or answered when that index is applied. One hop, and never sent twice;
+//! where links lose or repeat messages the leader still takes each request once. Start with `Replica::pass_on`.
+use super::Replica;
+use super::asking::UNKNOWN;
+use super::parked::{Asker, PROPOSAL_US_MAX};
+use super::reading::Reader;
+use crate::command::{self, Command};
+use crate::error::{Code, Error};
+use crate::machine::seam::{Op, Outcome, Ticket};
+use crate::raft::{Index, Message, PeerId, RaftRole, Rpc, Term};
+use crate::timer::Now;
+use std::collections::BTreeMap;
+
+/// Requests that may be on their way to the leader at a time, and bytes of their commands; one alone may be longer.
+/// Beyond that they are refused. The link's queue has room for twice as much.
+const REQUESTS_MAX: usize = 16_384;
+const BYTES_MAX: usize = 4 << 20;
+
+/// A client's request that the leader has not answered yet.
+struct Passed {
+    ticket: Ticket,
+    /// The leader it was sent to.
+    to: PeerId,
+    /// What is done once the leader has proved that it leads; `None` for a write.
+    then: Option<Op>,
+    bytes: usize,
+    due_us: u64,
+}
+
+/// The numbers taken from one process lately: the highest, and which of the 64 below and with it (as in RFC 4303, 3.4.3).
+#[derive(Default)]
+struct Taken {
+    process: u64,
+    highest: u64,
+    mask: u64,
+}
+
+impl Taken {
+    /// Takes a number; false when it was taken before, or is too old to tell.
+    fn take(&mut self, process: u64, number: u64) -> bool {
+        if process != self.process {
+            *self = Taken { process, ..Taken::default() };
+        }
+        if number > self.highest {
+            let up = number - self.highest;
+            self.mask = if up < 64 { self.mask << up } else { 0 };
+            self.highest = number;
+        }
+        let behind = self.highest - number;
+        let bit = if behind < 64 { 1 << behind } else { return false };
+        let fresh = self.mask & bit == 0;
+        self.mask |= bit;
+        fresh
+    }
+}
+
+/// What is passed on, and what was taken from others.
+pub struct Forwarding {
+    /// A random number of this process: the answers to a former one with the same id are not this one's.
+    process: u64,
+    /// Of the last request.
+    number: u64,
+    /// By number, which is also the order of deadlines.
+    passed: BTreeMap<u64, Passed>,
+    bytes: usize,
+    /// One for each member that has asked.
+    taken: BTreeMap<PeerId, Taken>,
+    /// What came in this term or an earlier one may have been taken by a former process.
+    born: Term,
+}
+
+impl Forwarding {
+    pub fn new(process: u64, born: Term) -> Forwarding {
+        Forwarding { process, number: 0, passed: BTreeMap::new(), bytes: 0, taken: BTreeMap::new(), born }
+    }
+
+    fn is_full(&self, bytes: usize) -> bool {
+        let longer = self.bytes + bytes > BYTES_MAX && self.bytes > 0;
+        longer || self.passed.len() >= REQUESTS_MAX
+    }
+
+    fn insert(&mut self, passed: Passed) -> u64 {
+        self.number += 1;
+        self.bytes += passed.bytes;
+        self.passed.insert(self.number, passed);
+        self.number
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Passed> {
+        let passed = self.passed.remove(&number)?;
+        self.bytes -= passed.bytes;
+        Some(passed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.passed.is_empty()
+    }
+
+    pub fn next_deadline(&self) -> u64 {
+        self.passed.first_key_value().map_or(u64::MAX, |(_, p)| p.due_us)
+    }
+
+    /// The client went away; what was sent is carried out without an answer.
+    pub fn forget(&mut self, ticket: Ticket) {
+        let found = self.passed.iter().find(|(_, p)| p.ticket == ticket);
+        if let Some(number) = found.map(|(number, _)| *number) {
+            self.remove(number);
+        }
+    }
+
+    pub fn check_invariants(&self) {
+        assert!(self.passed.len() <= REQUESTS_MAX, "what is on its way is bounded");
+        assert!(self.bytes <= BYTES_MAX || self.passed.values().filter(|p| p.bytes > 0).count() == 1);
+    }
+}
+
+// -- on the follower
+impl Replica {
+    /// The leader, if this machine passes on what only that can do.
+    pub(super) fn leader_to_ask(&self) -> Option<PeerId> {
+        let leader = self.raft.leader();
+        (self.settings.forward && self.follows() && self.has_joined()).then_some(leader)
+    }
+
+    /// Passes a write on.
+    pub(super) fn pass_write(&mut self, now: Now, ticket: Ticket, to: PeerId, mut command: Command) {
+        if let Some(expires_ns) = command.expires_mut() {
+            *expires_ns = expires_ns.saturating_sub(now.wall_ns);
+        }
+        let mut body = Vec::new();
+        command::encode(&command, &mut body);
+        self.pass_on(now, ticket, to, Some(body.into()), None);
+    }
+
+    /// Sends a command, or asks for a proof and does `then` once it is there.
+    pub(super) fn pass_on(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        to: PeerId,
+        command: Option<Box<[u8]>>,
+        then: Option<Op>,
+    ) {
+        let bytes = command.as_ref().map_or(0, |c| c.len());
+        let passed = Passed { ticket, to, then, bytes, due_us: now.mono_us + PROPOSAL_US_MAX };
+        if self.forwarding.is_full(bytes) {
+            return self.refuse_passed(passed, "");
+        }
+        let process = self.forwarding.process;
+        let number = self.forwarding.insert(passed);
+        let rpc = Rpc::Forward { process, number, command };
+        self.effects.send.push((to, Message { term: self.raft.term(), rpc }));
+    }
+
+    /// Tells a client that nothing comes of it: of a read nothing more can be said than that there is no leader.
+    fn refuse_passed(&mut self, passed: Passed, cause: &str) {
+        let error = match passed.then {
+            None => Error::new(Code::RaftInternal, cause),
+            Some(_) => Error::new(Code::LeaderElect, ""),
+        };
+        self.answer(passed.ticket, Outcome::Failed(error));
+    }
+
+    /// The leader has answered: in this term at this index, or not.
+    fn on_forwarded(&mut self, from: PeerId, term: Term, number: u64, answer: Result<Index, Box<str>>) {
+        if self.forwarding.passed.get(&number).is_none_or(|p| p.to != from) {
+            return;
+        }
+        let passed = self.forwarding.remove(number).expect("looked at above");
+        match (answer, passed.then) {
+            (Err(cause), then) => self.refuse_passed(Passed { then, ..passed }, &cause),
+            // It came after the entry: what that did is not known any more.
+            (Ok(index), None) if index <= self.applied => self.refuse_passed(Passed { then: None, ..passed }, UNKNOWN),
+            (Ok(index), None) => self.parked.push(passed.due_us, index, term, Asker::Write(passed.ticket)),
+            (Ok(index), Some(op)) => self.wait_to_read(Reader::Client(passed.ticket, op), Some(index), passed.due_us),
+        }
+    }
+
+    /// Nobody will answer what was sent to this machine, or to any.
+    pub(super) fn lose_passed(&mut self, to: Option<PeerId>) {
+        let lost = self.forwarding.passed.iter().filter(|(_, p)| to.is_none_or(|to| p.to == to));
+        let lost: Vec<u64> = lost.map(|(number, _)| *number).collect();
+        for number in lost {
+            let passed = self.forwarding.remove(number).expect("listed above");
+            self.refuse_passed(passed, UNKNOWN);
+        }
+    }
+
+    pub(super) fn expire_passed(&mut self, now: Now) {
+        while self.forwarding.next_deadline() <= now.mono_us {
+            let (number, _) = self.forwarding.passed.first_key_value().expect("it has a deadline");
+            let passed = self.forwarding.remove(*number).expect("looked at above");
+            self.refuse_passed(passed, UNKNOWN);
+        }
+    }
+}
+
+// -- on the leader
+impl Replica {
+    /// What replicas say to each other; everything else is raft's.
+    pub(super) fn on_passed(&mut self, now: Now, from: PeerId, message: Message) {
+        let term = message.term;
+        match message.rpc {
+            Rpc::Forward { process, number, command } => self.on_forward(now, from, term, (process, number), command),
+            Rpc::Forwarded { process, number, answer } if process == self.forwarding.process => {
+                self.on_forwarded(from, term, number, answer);
+            }
+            Rpc::Forwarded { .. } => {}
+            rpc => self.raft.on_message(now, from, Message { term, rpc }),
+        }
+    }
+
+    /// A follower asks. It may be refused only if no copy of its request can have been taken before.
+    fn on_forward(&mut self, now: Now, from: PeerId, term: Term, id: (u64, u64), command: Option<Box<[u8]>>) {
+        if self.raft.configuration().get(from).is_none() {
+            return;
+        }
+        if !self.forwarding.taken.entry(from).or_default().take(id.0, id.1) {
+            return;
+        }
+        if term <= self.forwarding.born || term > self.raft.term() {
+            return self.reply(from, id, Err(UNKNOWN.into()));
+        }
+        if term < self.raft.term() || self.raft.role() != RaftRole::Leader {
+            return self.reply(from, id, Err("".into()));
+        }
+        match command {
+            None => self.prove(now, Reader::Member(from, id)),
+            Some(body) => {
+                let answer = self.append_for(now, &body);
+                self.reply(from, id, answer);
+            }
+        }
+    }
+
+    /// Appends what a client of a follower wants to write.
+    fn append_for(&mut self, now: Now, body: &[u8]) -> Result<Index, Box<str>> {
+        let command = command::decode(body).ok().filter(Command::is_write);
+        let mut command = command.ok_or("not a write")?;
+        if let Some(expires_ns) = command.expires_mut() {
+            *expires_ns = expires_ns.saturating_add(now.wall_ns);
+        }
+        match self.append_write(now, &command) {
+            Ok((index, _)) => Ok(index),
+            Err(Outcome::Failed(error)) => Err(error.cause),
+            Err(_) => Err("".into()),
+        }
+    }
+
+    /// Answers who has passed a request on.
+    pub(super) fn reply(&mut self, to: PeerId, (process, number): (u64, u64), answer: Result<Index, Box<str>>) {
+        let rpc = Rpc::Forwarded { process, number, answer };
+        self.effects.send.push((to, Message { term: self.raft.term(), rpc }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_of_a_process_is_taken_once() {
+        let mut taken = Taken::default();
+        let mut take = |process, number| taken.take(process, number);
+        assert!(take(7, 1) && !take(7, 1));
+        assert!(take(7, 3) && take(7, 2) && !take(7, 2) && !take(7, 3));
+        assert!(take(7, 66) && !take(7, 3) && take(7, 4) && !take(7, 2), "2 is too old to tell");
+        assert!(take(7, 200) && take(7, 137) && !take(7, 136));
+        assert!(take(8, 1) && !take(8, 1), "another process counts anew");
+        assert!(take(8, u64::MAX) && !take(8, u64::MAX));
+    }
+}

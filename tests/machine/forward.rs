@@ -1,0 +1,311 @@
+//! `-forward`: followers that pass on what only the leader can do, with every message of it in the test's hands.
+use super::cluster::cluster;
+use super::rig::*;
+use tern::command::{self, Command, KeyPath, Naming};
+use tern::error::{Code, Error};
+use tern::machine::*;
+use tern::raft::{Index, Message, PeerId, Rpc, Term};
+
+/// Three machines that pass on; the leader and the others.
+fn three() -> (Cluster, PeerId, PeerId, PeerId) {
+    let cluster = cluster(3, Settings { forward: true, ..settings(1) });
+    let leader = cluster.leader();
+    let others: Vec<PeerId> = cluster.rigs.keys().copied().filter(|id| *id != leader).collect();
+    (cluster, leader, others[0], others[1])
+}
+
+/// What a machine has to say now, to whom.
+fn said(cluster: &mut Cluster, id: PeerId) -> Vec<(PeerId, Message)> {
+    let rig = cluster.at(id);
+    rig.settle();
+    std::mem::take(&mut rig.sent)
+}
+
+/// Asks a follower, and gives the ticket and the only message that comes of it.
+fn passed(cluster: &mut Cluster, follower: PeerId, op: Op) -> (Ticket, PeerId, Message) {
+    let ticket = cluster.at(follower).ask(op);
+    let mut said = said(cluster, follower);
+    assert_eq!(said.len(), 1, "{said:?}");
+    let (to, message) = said.remove(0);
+    assert!(matches!(message.rpc, Rpc::Forward { .. }), "{message:?}");
+    (ticket, to, message)
+}
+
+fn deliver(cluster: &mut Cluster, from: PeerId, to: PeerId, message: Message) {
+    let rig = cluster.at(to);
+    rig.machine.on_message(rig.now, from, message);
+}
+
+fn told(cluster: &mut Cluster, id: PeerId, ticket: Ticket) -> Vec<Outcome> {
+    let rig = cluster.at(id);
+    rig.settle();
+    rig.told(ticket)
+}
+
+fn failed(code: Code, cause: &str) -> Vec<Outcome> {
+    vec![Outcome::Failed(Error::new(code, cause))]
+}
+
+fn unknown() -> Vec<Outcome> {
+    failed(Code::RaftInternal, "outcome unknown")
+}
+
+fn forward(term: Term, process: u64, number: u64, command: Option<&Command>) -> Message {
+    let command = command.map(|command| {
+        let mut body = Vec::new();
+        command::encode(command, &mut body);
+        body.into()
+    });
+    Message { term, rpc: Rpc::Forward { process, number, command } }
+}
+
+fn put(value: &str) -> Command {
+    Command::Set { path: KeyPath::new("/a"), value: Some(value.into()), expires_ns: None }
+}
+
+/// The answers among what was said.
+fn answers(said: &[(PeerId, Message)]) -> Vec<Result<Index, Box<str>>> {
+    let answer = |(_, m): &(PeerId, Message)| match &m.rpc {
+        Rpc::Forwarded { answer, .. } => Some(answer.clone()),
+        _ => None,
+    };
+    said.iter().filter_map(answer).collect()
+}
+
+#[test]
+fn a_follower_answers_what_it_has_applied_itself() {
+    let (mut cluster, leader, follower, other) = three();
+    let event = |outcome| match outcome {
+        Outcome::Event(event) => event,
+        other => panic!("{other:?}"),
+    };
+    let set = event(cluster.done(follower, set("/a", "one")));
+    // No message in between: it is here.
+    assert_eq!(cluster.at(follower).value("/a").as_deref(), Some("one"));
+    let path = KeyPath::new("/q");
+    let naming = Naming::InOrder;
+    let post = Op::Write(Command::Create { path, value: Some("job".into()), expires_ns: None, naming });
+    let post = event(cluster.done(other, post));
+    assert_eq!(&*post.node.key, format!("/q/{}", set.node.modified.0 + 1));
+    let path = KeyPath::new("/a");
+    let swap = |prev: &str| Command::CompareAndSwap {
+        path: path.clone(),
+        value: Some("two".into()),
+        expires_ns: None,
+        prev_value: Some(prev.into()),
+        prev_index: 0,
+        or_create: false,
+        refresh: false,
+    };
+    let differs = cluster.done(follower, Op::Write(swap("none")));
+    assert!(matches!(differs, Outcome::Failed(e) if e.code == Code::CompareFailed));
+    let swapped = event(cluster.done(follower, Op::Write(swap("one"))));
+    assert_eq!(swapped.prev.expect("the old node").value.as_deref(), Some("one"));
+    let delete = Command::Delete { path, dir: false, recursive: false };
+    event(cluster.done(other, Op::Write(delete)));
+    assert_eq!(cluster.at(leader).value("/a"), None);
+    assert!(cluster.at(follower).machine.raft().role() != tern::raft::RaftRole::Leader);
+}
+
+#[test]
+fn the_leaders_clock_decides_when_something_expires() {
+    let (mut cluster, leader, follower, _) = three();
+    cluster.at(leader).now.wall_ns += 3_600_000_000_000;
+    let (ttl_ns, here_ns) = (10_000_000_000, cluster.at(follower).now.wall_ns);
+    let outcome = cluster.done(follower, set_until("/a", here_ns + ttl_ns));
+    let expires_ns = cluster.at(leader).now.wall_ns + ttl_ns;
+    assert!(matches!(outcome, Outcome::Event(e) if e.node.expires_ns == Some(expires_ns)));
+}
+
+#[test]
+fn reads_wait_for_the_proof_and_for_what_was_committed() {
+    let (mut cluster, leader, follower, other) = three();
+    // The follower has not heard of the last write.
+    cluster.at(leader).ask(set("/a", "new"));
+    for _ in 0..3 {
+        for (to, message) in said(&mut cluster, leader) {
+            if to == other {
+                deliver(&mut cluster, leader, to, message);
+            }
+        }
+        for (to, message) in said(&mut cluster, other) {
+            deliver(&mut cluster, other, to, message);
+        }
+    }
+    assert_eq!(cluster.at(leader).value("/a").as_deref(), Some("new"));
+    assert_eq!(cluster.at(follower).value("/a"), None);
+    let (ticket, to, message) = passed(&mut cluster, follower, read("/a", false, true));
+    assert_eq!(to, leader);
+    deliver(&mut cluster, follower, leader, message);
+    assert_eq!(answers(&said(&mut cluster, leader)), [], "no proof without a round");
+    // Lost; the next heartbeats are the proof.
+    cluster.pass(100_000);
+    match cluster.at(follower).answer(ticket) {
+        Outcome::Page { items, last: true } => assert_eq!(items[0].view.value.as_deref(), Some("new")),
+        other => panic!("{other:?}"),
+    }
+    // A watch that only the leader may answer waits here once it has proved itself.
+    let path = KeyPath::new("/a");
+    let watch = Op::Watch { path, recursive: false, stream: false, since: None, on_leader: true };
+    let ticket = cluster.at(follower).ask(watch);
+    cluster.pass(100_000);
+    assert_eq!(cluster.at(follower).answer(ticket), Outcome::Watching);
+    cluster.done(other, set("/a", "newer"));
+    assert_eq!(cluster.at(follower).delivered(ticket).len(), 1);
+}
+
+#[test]
+fn an_entry_that_another_leader_replaces_is_not_committed() {
+    let (mut cluster, leader, follower, other) = three();
+    let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "lost"));
+    deliver(&mut cluster, follower, leader, message);
+    let said = said(&mut cluster, leader);
+    assert!(matches!(said[0].1.rpc, Rpc::Forwarded { answer: Ok(_), .. }), "the index leaves first: {said:?}");
+    deliver(&mut cluster, leader, follower, said[0].1.clone());
+    // The entry itself never leaves the old leader.
+    let old = cluster.rigs.remove(&leader).expect("the old leader");
+    cluster.pass(2_000_000);
+    assert!([follower, other].contains(&cluster.leader()));
+    cluster.done(cluster.leader(), set("/a", "won"));
+    assert_eq!(told(&mut cluster, follower, ticket), failed(Code::RaftInternal, "not committed"));
+    cluster.rigs.insert(leader, old.restart());
+    cluster.pass(1_000_000);
+    assert_eq!(cluster.at(leader).value("/a").as_deref(), Some("won"));
+}
+
+#[test]
+fn an_entry_that_the_next_leader_keeps_is_answered() {
+    let (mut cluster, leader, follower, other) = three();
+    let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "kept"));
+    deliver(&mut cluster, follower, leader, message);
+    for (to, message) in said(&mut cluster, leader) {
+        deliver(&mut cluster, leader, to, message);
+    }
+    cluster.rigs.remove(&leader);
+    assert_eq!(told(&mut cluster, follower, ticket), []);
+    cluster.pass(2_000_000);
+    assert!([follower, other].contains(&cluster.leader()));
+    assert!(matches!(cluster.at(follower).answer(ticket), Outcome::Event(_)));
+}
+
+#[test]
+fn whoever_gets_no_answer_does_not_know() {
+    let (mut cluster, leader, follower, _) = three();
+    let (write, _, _) = passed(&mut cluster, follower, set("/a", "one"));
+    let (read, _, _) = passed(&mut cluster, follower, read("/a", false, true));
+    // The leader is well; these two messages are lost.
+    cluster.pass(4_900_000);
+    assert_eq!(told(&mut cluster, follower, write), []);
+    cluster.pass(100_000);
+    assert_eq!(told(&mut cluster, follower, write), unknown());
+    assert_eq!(told(&mut cluster, follower, read), failed(Code::LeaderElect, ""));
+    // A link that closes is no less; one to another machine says nothing.
+    let (write, _, _) = passed(&mut cluster, follower, set("/a", "two"));
+    let rig = cluster.at(follower);
+    rig.machine.on_link(rig.now, PeerId(99), LinkState::Closed);
+    assert_eq!(said(&mut cluster, follower), []);
+    assert_eq!(told(&mut cluster, follower, write), []);
+    let rig = cluster.at(follower);
+    rig.machine.on_link(rig.now, leader, LinkState::Closed);
+    assert_eq!(said(&mut cluster, follower), [], "it is not sent again");
+    assert_eq!(told(&mut cluster, follower, write), unknown());
+    // Nor is a machine's end.
+    let (write, _, _) = passed(&mut cluster, follower, set("/a", "three"));
+    let rig = cluster.at(follower);
+    rig.machine.on_stop(rig.now);
+    rig.settle();
+    assert!(!rig.stopped, "it waits for the answer");
+    rig.pass(1_100_000);
+    assert!(rig.stopped);
+    assert_eq!(rig.told(write), unknown());
+}
+
+#[test]
+fn there_is_one_hop() {
+    let (mut cluster, leader, follower, other) = three();
+    let term = cluster.at(leader).machine.indexes().term;
+    deliver(&mut cluster, other, follower, forward(term, 7, 1, Some(&put("x"))));
+    deliver(&mut cluster, other, follower, forward(term, 7, 2, None));
+    let said = said(&mut cluster, follower);
+    assert_eq!(answers(&said), [Err("".into()), Err("".into())]);
+    assert_eq!(said.len(), 2, "nothing else");
+    // The refusal comes out as one that nothing was appended for.
+    let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "y"));
+    let Rpc::Forward { process, number, .. } = message.rpc else { unreachable!("seen by `passed`") };
+    let rpc = Rpc::Forwarded { process: process + 1, number, answer: Err("".into()) };
+    deliver(&mut cluster, leader, follower, Message { term, rpc });
+    let rpc = Rpc::Forwarded { process, number, answer: Err("disk full".into()) };
+    deliver(&mut cluster, other, follower, Message { term, rpc: rpc.clone() });
+    assert_eq!(told(&mut cluster, follower, ticket), [], "of another process, or of another member");
+    deliver(&mut cluster, leader, follower, Message { term, rpc });
+    assert_eq!(told(&mut cluster, follower, ticket), failed(Code::RaftInternal, "disk full"));
+}
+
+#[test]
+fn each_request_is_taken_once_and_only_in_its_term() {
+    let (mut cluster, leader, follower, _) = three();
+    let term = cluster.at(leader).machine.indexes().term;
+    let last = cluster.at(leader).machine.raft().last_index();
+    for _ in 0..2 {
+        deliver(&mut cluster, follower, leader, forward(term, 7, 1, Some(&put("x"))));
+    }
+    assert_eq!(answers(&said(&mut cluster, leader)), [Ok(last.next())]);
+    for (number, message) in [
+        forward(Term(term.0 - 1), 7, 2, Some(&put("x"))),
+        forward(Term(term.0 + 1), 7, 3, Some(&put("x"))),
+        forward(term, 7, 4, Some(&Command::Remove { id: follower.0 })),
+        Message { term, rpc: Rpc::Forward { process: 7, number: 5, command: Some(vec![99].into()) } },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        deliver(&mut cluster, follower, leader, message);
+        let answers = answers(&said(&mut cluster, leader));
+        // Of a term that this process has not seen the whole of it cannot be said whether it was taken.
+        let cause = ["outcome unknown", "outcome unknown", "not a write", "not a write"][number];
+        assert_eq!(answers, [Err(cause.into())]);
+    }
+    deliver(&mut cluster, PeerId(99), leader, forward(term, 7, 9, None));
+    assert_eq!(answers(&said(&mut cluster, leader)), [], "who is no member is not answered");
+    assert_eq!(cluster.at(leader).machine.raft().last_index(), last.next());
+}
+
+#[test]
+fn what_is_on_its_way_is_bounded() {
+    let (mut cluster, _, follower, _) = three();
+    let rig = cluster.at(follower);
+    let mebibyte = "x".repeat(1 << 20);
+    let longest = rig.ask(set("/a", &"x".repeat(5 << 20)));
+    let second = rig.ask(set("/a", &mebibyte));
+    rig.settle();
+    assert_eq!((rig.told(longest), rig.told(second)), (vec![], failed(Code::RaftInternal, "")));
+    rig.again(longest, Op::Gone);
+    let tickets: Vec<Ticket> = (0..5).map(|_| rig.ask(set("/a", &mebibyte))).collect();
+    rig.settle();
+    let refused = tickets.iter().filter(|t| rig.told(**t) == failed(Code::RaftInternal, ""));
+    assert_eq!(refused.count(), 2, "4 MiB and what is round them");
+    let tickets: Vec<Ticket> = (0..20_000).map(|_| rig.ask(read("/a", false, true))).collect();
+    rig.settle();
+    rig.sent.clear();
+    let told: Vec<Vec<Outcome>> = tickets.iter().rev().take(10).map(|t| rig.told(*t)).collect();
+    assert!(told.iter().all(|told| *told == failed(Code::LeaderElect, "")));
+}
+
+#[test]
+fn what_is_not_the_leaders_alone_is_not_passed_on() {
+    let (mut cluster, leader, follower, _) = three();
+    cluster.done(follower, set("/a", "one"));
+    let plain = cluster.at(follower).done(get("/a"));
+    assert!(matches!(plain, Outcome::Page { .. }));
+    for op in [Op::SpeedTest, Op::MachineRemove { name: "node3".into() }, join(&settings(4), 4)] {
+        let outcome = cluster.done(follower, op);
+        assert!(matches!(outcome, Outcome::Redirect { .. }), "{outcome:?}");
+    }
+    // Without a leader there is nobody to pass anything to.
+    cluster.rigs.remove(&leader);
+    let rig = cluster.at(follower);
+    rig.pass(1_000_000);
+    rig.sent.clear();
+    assert_eq!(rig.done(set("/a", "two")), failed(Code::RaftInternal, "")[0]);
+    assert_eq!(rig.done(read("/a", false, true)), failed(Code::LeaderElect, "")[0]);
+}
