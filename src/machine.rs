@@ -110,7 +110,7 @@ impl Machine {
         let until_us = now.mono_us + START_TIMEOUTS * settings.election_ms * 1000;
         Machine {
             replica: Replica::new(settings, recovered, seed, now),
-            caretaker: Caretaker::default(),
+            caretaker: Caretaker::new(seed),
             finder: None,
             registrar: None,
             moved: false,
@@ -139,7 +139,7 @@ impl Machine {
         let nobody = Recovered { id: NOBODY, ..recovered };
         Machine {
             replica: Replica::new(settings, nobody, seed, now),
-            caretaker: Caretaker::default(),
+            caretaker: Caretaker::new(seed),
             finder: Some(Finder::new(myself, search, Goal::Join, seed)),
             registrar: None,
             moved: false,
@@ -460,6 +460,7 @@ impl Machine {
     fn go_out(&mut self) {
         self.finder = None;
         self.registrar = None;
+        self.caretaker.cancel_all();
         let leader = self.replica.last_leader();
         self.change_phase(Phase::Out { leader });
         self.replica.close();
@@ -497,12 +498,20 @@ impl Machine {
             Phase::Starting { .. } | Phase::Serving => u64::MAX,
             Phase::Finding(_) | Phase::Out { .. } => return finder_us,
         };
-        let duties_us = self.caretaker.next_deadline(self.now, &self.replica);
+        let duties_us = self.caretaker.next_deadline();
         let phase_us = phase_us.min(finder_us);
         phase_us.min(duties_us).min(self.replica.next_deadline())
     }
 
     // -- what it is
+
+    /// How many timers wait, of all that it does beside its raft: none of a mode that it has left.
+    pub fn timers(&self) -> usize {
+        let finder_us = self.finder.as_ref().map_or(u64::MAX, |f| f.next_deadline());
+        let registrar_us = self.registrar.as_ref().map_or(u64::MAX, |r| r.next_deadline());
+        let others = [finder_us, registrar_us].into_iter().filter(|us| *us != u64::MAX);
+        self.caretaker.timers() + others.count()
+    }
 
     /// Whether there is anything to be asked for here: a machine that is no member yet is not listened for.
     pub fn listens(&self) -> bool {
@@ -514,6 +523,11 @@ impl Machine {
         let members = self.configuration().members.iter();
         let others = members.filter(|m| m.id != self.id());
         others.map(|m| m.peer_url.clone()).collect()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.replica.settings().name
     }
 
     /// This machine's id in its cluster; 0 before it is let in.

@@ -20,6 +20,7 @@ pub mod wire;
 
 pub use membership::{PeerView, Standing, Unfit};
 pub use message::*;
+pub use progress::Beat;
 pub use snapshot::{Chunk, ChunkWanted};
 
 use std::collections::VecDeque;
@@ -172,6 +173,8 @@ pub struct Raft {
     reads: read::Reads,
     uncommitted_bytes: usize,
     scratch: Vec<u8>,
+    /// Bounded by what one turn can bring.
+    beats: Vec<Beat>,
 
     // -- the gate
     lsn: Lsn,
@@ -228,6 +231,7 @@ impl Raft {
             reads: read::Reads::default(),
             uncommitted_bytes: 0,
             scratch: Vec::new(),
+            beats: Vec::new(),
             lsn: Lsn(0),
             synced: Lsn(0),
             state_lsn: Lsn(0),
@@ -292,7 +296,7 @@ impl Raft {
         if self.role == RaftRole::Follower && from == self.leader {
             self.on_contact(from);
         } else if let Some(peer) = self.peers.iter_mut().find(|p| p.id == from) {
-            peer.heard_us = self.now_us;
+            peer.hear(self.now_us);
         }
         self.check_invariants();
     }
@@ -457,6 +461,7 @@ impl Raft {
         self.votes.clear();
         if was == RaftRole::Leader {
             self.peers.clear();
+            self.beats.clear();
             self.heartbeat_due = u64::MAX;
             self.transfer = None;
             self.uncommitted_bytes = 0;
@@ -557,6 +562,11 @@ impl Raft {
         out.chunks.append(&mut self.out.chunks);
         out.notices.append(&mut self.out.notices);
         out.round_trips.append(&mut self.out.round_trips);
+    }
+
+    /// Takes out what there is to tell of heartbeats.
+    pub fn take_beats(&mut self) -> Vec<Beat> {
+        std::mem::take(&mut self.beats)
     }
 
     /// The earliest time (`mono_us`) at which `on_time` has something to do; `u64::MAX`: never.

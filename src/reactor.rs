@@ -361,7 +361,7 @@ impl Reactor {
             self.calls.start(call, self.now);
         }
         for fact in effects.facts.drain(..) {
-            facts::log(&fact);
+            facts::log(self.machine.name(), &fact);
         }
         let failed = effects.failed.take();
         if std::mem::take(&mut effects.rejoin) {

@@ -19,7 +19,7 @@ use crate::machine::seam::{
     Answer, Effects, Fact, Indexes, LinkState, Outcome, Recovered, Role, Settings, SnapshotOut, Space, Ticket,
 };
 use crate::raft::{
-    Configuration, Index, Lsn, Message, Notice, Output, PeerId, Raft, RaftConfig, RaftRole, RaftState, Term,
+    Beat, Configuration, Index, Lsn, Message, Notice, Output, PeerId, Raft, RaftConfig, RaftRole, RaftState, Term,
 };
 use crate::store::{self, HistoryLimits, Store};
 use crate::timer::Now;
@@ -399,7 +399,13 @@ impl Replica {
         self.redirect(self.seen.last_leader)
     }
 
-    fn name_of(&self, id: PeerId) -> Box<str> {
+    /// What is there to tell of heartbeats, taken out.
+    pub fn take_beats(&mut self) -> Vec<Beat> {
+        self.raft.take_beats()
+    }
+
+    /// A member's name; empty when there is none.
+    pub fn name_of(&self, id: PeerId) -> Box<str> {
         let member = self.raft.configuration().get(id);
         member.map_or("", |m| &m.name).into()
     }

@@ -120,6 +120,17 @@ impl<T> TimerWheel<T> {
         self.release(handle.at)
     }
 
+    /// Cancels all timers.
+    pub fn cancel_all(&mut self) {
+        for at in 0..self.timers.len() {
+            if self.timers[at].payload.is_some() {
+                self.unlink(at as u32);
+                self.release(at as u32);
+            }
+        }
+        self.find_earliest();
+    }
+
     /// Moves the time on and appends what is due: in order of deadline, and as scheduled where deadlines are equal.
     /// Time does not go back: a smaller `now_us` than before moves nothing.
     pub fn advance(&mut self, now_us: u64, out: &mut Vec<T>) {

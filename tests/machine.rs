@@ -2,6 +2,8 @@
 #[path = "machine/rig.rs"]
 mod rig;
 
+#[path = "machine/caretaker.rs"]
+mod caretaker;
 #[path = "machine/cluster.rs"]
 mod cluster;
 #[path = "machine/finder.rs"]

@@ -411,6 +411,26 @@ pub enum Fact {
     },
     /// A machine that was asked does not list this one.
     Unlisted,
+    /// The leader removes a peer that was silent for so long, or that is one too many.
+    LetGo {
+        peer: Box<str>,
+        silent_ms: u64,
+        too_many: bool,
+    },
+    /// Peers have not answered so many heartbeats since they were heard; no more of it for as long as `backoff_s`.
+    HeartbeatsMissed {
+        peers: Vec<(Box<str>, u64)>,
+        backoff_s: u64,
+    },
+    /// The leader's heartbeat came so late that it was nearly given up.
+    HeartbeatLate {
+        peer: Box<str>,
+        after_ms: u64,
+    },
+    /// For long nobody has led.
+    Leaderless {
+        voters: usize,
+    },
     DiskLow,
     DiskOk,
 }

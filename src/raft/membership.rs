@@ -208,12 +208,6 @@ impl Raft {
         })
     }
 
-    /// Whether this leader has heard a majority of the voters within an election timeout.
-    pub fn majority_heard(&mut self, now: Now) -> bool {
-        self.now_us = now.mono_us;
-        self.role == RaftRole::Leader && self.is_majority_heard(self.timeout_us())
-    }
-
     /// Whether a member was heard within an election timeout by this leader, or may still be heard: a leadership that
     /// is younger than that cannot tell.
     pub fn is_heard(&self, now: Now, id: PeerId) -> bool {
@@ -221,12 +215,22 @@ impl Raft {
         id == self.id || self.peers.iter().any(heard)
     }
 
+    /// Whether this leader hears a majority of the voters.
+    pub fn majority_heard(&self, now: Now) -> bool {
+        self.can_remove(now, PeerId::NONE)
+    }
+
     /// Whether the voters that this leader hears would still be a majority without this member.
     pub fn can_remove(&self, now: Now, id: PeerId) -> bool {
-        let answers = |v: PeerId| v == self.id || self.peer(v).is_some_and(|p| p.answered);
         let voters = || self.configuration().voters().filter(|v| *v != id);
-        let heard = voters().filter(|v| answers(*v) && self.is_heard(now, *v));
+        let heard = voters().filter(|v| self.is_answering(now, *v));
         self.role == RaftRole::Leader && heard.count() > voters().count() / 2
+    }
+
+    /// Whether a member has answered this leader, and within an election timeout.
+    pub fn is_answering(&self, now: Now, id: PeerId) -> bool {
+        let answers = id == self.id || self.peer(id).is_some_and(|p| p.answered);
+        answers && self.is_heard(now, id)
     }
 }
 

@@ -23,6 +23,15 @@ pub enum Flow {
     Snapshot { index: Index, offset: u64, asked_us: u64 },
 }
 
+/// What there is to tell of a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beat {
+    /// One that this leader sent was not answered; so many since the member was heard.
+    Missed { id: PeerId, count: u64 },
+    /// This leader's came so long after the one before that it was nearly given up.
+    Late { id: PeerId, after_us: u64 },
+}
+
 /// An append on its way.
 struct Flight {
     last: Index,
@@ -48,6 +57,8 @@ pub struct Progress {
     pub heard_us: u64,
     /// Whether it has answered this leader at all.
     pub answered: bool,
+    /// Heartbeats that were sent since it was heard.
+    pub unanswered: u64,
     /// Its slowest recent sync, in microseconds.
     pub sync_us: u32,
     /// The Remove that takes it out of the configuration, and until when it is still told of it.
@@ -70,12 +81,25 @@ impl Progress {
             round: 0,
             heard_us: now_us,
             answered: false,
+            unanswered: 0,
             sync_us: 0,
             leaving: None,
             sending: SnapshotMeta::default(),
             flights: VecDeque::new(),
             flight_bytes: 0,
         }
+    }
+
+    /// It is there.
+    pub fn hear(&mut self, now_us: u64) {
+        (self.heard_us, self.unanswered) = (now_us, 0);
+    }
+
+    /// A heartbeat is sent: how many went unanswered before, since it was heard. Only what has had no answer two
+    /// heartbeats later counts, or one turn that came late would accuse everybody.
+    pub fn miss(&mut self) -> Option<u64> {
+        self.unanswered += 1;
+        self.unanswered.checked_sub(2).filter(|missed| *missed > 0)
     }
 
     /// Whether nothing more may be sent before a reply.

@@ -4,14 +4,18 @@
 //! all proposals of one turn share their messages. The follower's side answers what is durable at once and the rest
 //! when it is synced (`acknowledge`). Start reading at `replicate`, then `on_append_entries`.
 use super::fault::Fault;
-use super::progress::Flow;
+use super::progress::{Beat, Flow};
 use super::{AppendAnswer, Body, Entry, Index, Notice, PeerId, Persist, Raft, RaftRole, Rpc, Term};
 use crate::command::{self, Command};
+use std::ops::Range;
 
 /// Bytes of entries in one message, unless a single entry is larger: a receiver answers between two of them.
 const APPEND_BYTES_MAX: usize = 256 << 10;
 /// Proposals wait (`Busy`) while more than this is appended and not committed.
 pub(super) const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
+/// A leader that is heard again after so much of an election timeout was nearly too late: members wait for twice of one
+/// at most.
+const LATE_TENTHS: Range<u64> = 8..20;
 
 // -- the leader's side
 impl Raft {
@@ -147,6 +151,10 @@ impl Raft {
         self.maybe_hand_over();
         self.drop_left();
         self.retry_chunks();
+        for peer in self.peers.iter_mut().filter(|p| p.leaving.is_none()) {
+            let missed = peer.miss();
+            self.beats.extend(missed.map(|count| Beat::Missed { id: peer.id, count }));
+        }
         self.send_heartbeats();
     }
 
@@ -157,7 +165,8 @@ impl Raft {
             return;
         };
         let peer = &mut self.peers[at];
-        (peer.heard_us, peer.answered, peer.sync_us) = (now_us, true, sync_us);
+        peer.hear(now_us);
+        (peer.answered, peer.sync_us) = (true, sync_us);
         peer.round = peer.round.max(round);
         match answer {
             AppendAnswer::Accepted { verified, matched, want_snapshot } if matched <= last && verified <= last => {
@@ -254,6 +263,10 @@ impl Raft {
     pub(super) fn on_contact(&mut self, leader: PeerId) {
         assert_ne!(self.role, RaftRole::Leader, "one leader a term");
         assert!([PeerId::NONE, leader].contains(&self.leader), "one leader a term");
+        let after_us = self.now_us.saturating_sub(self.contact_us);
+        if self.leader == leader && LATE_TENTHS.contains(&(after_us * 10 / self.timeout_us())) {
+            self.beats.push(Beat::Late { id: leader, after_us });
+        }
         self.contact_us = self.now_us;
         self.become_follower(self.current_term, leader);
     }

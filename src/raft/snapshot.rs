@@ -124,7 +124,7 @@ impl Raft {
         let Some(peer) = receivers.find(|p| p.id == from) else {
             return;
         };
-        peer.heard_us = self.now_us;
+        peer.hear(self.now_us);
         if let Flow::Snapshot { index, offset, asked_us } = &mut peer.flow
             && *index == of
             && *offset != next

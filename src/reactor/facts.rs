@@ -3,8 +3,8 @@
 //! The core logs nothing itself; the level of each line is decided here.
 use crate::machine::Fact;
 
-/// Writes the line.
-pub fn log(fact: &Fact) {
+/// Writes the line; `name` is this machine's.
+pub fn log(name: &str, fact: &Fact) {
     match fact {
         Fact::BecameLeader { term } => log::info!("leader of term {}", term.0),
         Fact::BecameFollower { term, leader } if leader.is_empty() => {
@@ -43,6 +43,27 @@ pub fn log(fact: &Fact) {
         Fact::NotRegistered { why } => log::warn!("not registered for discovery: {why}"),
         Fact::LetIn { id } => log::info!("the cluster has let this machine in as {:x}", id.0),
         Fact::Unlisted => log::warn!("a peer does not list this machine as one of its cluster"),
+        Fact::LetGo { peer, silent_ms, too_many: true } => {
+            log::info!("{peer} is one peer too many, and is removed; last heard {silent_ms} ms ago");
+        }
+        Fact::LetGo { peer, silent_ms, too_many: false } => {
+            log::warn!("{peer} is removed: not heard for {silent_ms} ms");
+        }
+        Fact::HeartbeatsMissed { peers, backoff_s } => {
+            let list = |part: fn(&(Box<str>, u64)) -> String| peers.iter().map(part).collect::<Vec<_>>().join(",");
+            let (names, counts) = (list(|p| p.0.to_string()), list(|p| p.1.to_string()));
+            log::warn!("{name}: warning: heartbeat time out peer=\"{names}\" missed={counts} backoff=\"{backoff_s}s\"");
+        }
+        Fact::HeartbeatLate { peer, after_ms } => {
+            log::warn!("{name}: warning: heartbeat of {peer} near election timeout: {after_ms}ms");
+        }
+        Fact::Leaderless { voters: 2 } => log::warn!(
+            "no leader: one of two voters is not heard. Until it is back nothing can be written, and neither of the two \
+             can be removed"
+        ),
+        Fact::Leaderless { voters } => {
+            log::warn!("no leader: a majority of {voters} voters is not heard. Until it is nothing can be written");
+        }
         Fact::DiskLow => log::warn!("the disk is full: writes are refused, reads go on"),
         Fact::DiskOk => log::info!("the disk has room again"),
     }

@@ -1,13 +1,12 @@
 //! Several machines: joining, redirects, a snapshot for a newcomer, removal, handing over.
 use super::rig::*;
-use std::collections::BTreeMap;
 use tern::error::{Code, Error};
 use tern::machine::*;
 use tern::raft::PeerId;
 
 pub fn cluster(count: u16, settings: Settings) -> Cluster {
     let founder = Rig::serving(settings);
-    let mut cluster = Cluster { rigs: BTreeMap::from([(founder.machine.id(), founder)]) };
+    let mut cluster = Cluster::of(founder);
     for number in 2..=count {
         cluster.join(number, u64::from(number));
         cluster.pass(500_000);
@@ -144,7 +143,7 @@ fn a_leader_alone_steps_down_and_its_writes_are_not_lost_silently() {
     let mut cluster = cluster(3, settings(1));
     let leader = cluster.leader();
     let alone = cluster.rigs.remove(&leader).expect("the leader");
-    let mut island = Cluster { rigs: BTreeMap::from([(leader, alone)]) };
+    let mut island = Cluster::of(alone);
     let open = island.at(leader).ask(set("/foo", "open"));
     let open_read = island.at(leader).ask(read("/foo", false, true));
     island.pass(1_000_000);
