@@ -346,13 +346,8 @@ struct Ask<'a> {
 
 impl<'a> Ask<'a> {
     fn machine(&self, op: Op, kind: Kind) -> Routed {
-        let may_redirect = match &op {
-            Op::Get { linearizable, .. } => *linearizable,
-            Op::Watch { on_leader, .. } => *on_leader,
-            _ => true,
-        };
-        let target = if may_redirect { self.target() } else { String::new() };
-        let shape = Shape::new(kind, self.request, target.into(), self.cors);
+        // Whatever is asked for may be redirected: a new member and one that stops answer nothing themselves.
+        let shape = Shape::new(kind, self.request, self.target().into(), self.cors);
         Routed::Ask { op, shape: Box::new(shape) }
     }
 

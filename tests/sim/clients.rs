@@ -104,10 +104,22 @@ impl World {
         self.queue.push(self.now_us + self.p.client_timeout_us, Ev::Timeout { client, seq });
         self.trace.note(slot, "ask", client as u64, ticket.0, 0);
         let epoch = self.hosts[slot].epoch;
+        let raw = self.rng.chance(self.p.raw_ppm);
+        let mut at_once = None;
         self.input(slot, epoch, |world, run, now| {
-            let op = world.op_of(&want, now);
-            run.core.on_request(now, ticket, op);
+            let op = match raw {
+                true => world.send_raw(slot, ticket, &want, run.core.indexes(), now),
+                false => Ok(want.op(now.wall_ns)),
+            };
+            match op {
+                Ok(op) => run.core.on_request(now, ticket, op),
+                Err(answer) => at_once = Some(answer),
+            }
         });
+        if let Some(answer) = at_once {
+            let done = self.on_answer(slot, answer);
+            self.fail(done);
+        }
     }
 
     /// No answer for long, or the connection broke: nobody knows what became of it.
@@ -117,6 +129,7 @@ impl World {
         }
         let open = self.clients[client].open.take().expect("it waits");
         self.tickets.remove(&open.ticket);
+        self.conns.remove(&open.ticket);
         self.close(client, &open, Told::Open, 0);
         self.clients[client].target = None;
         let (slot, epoch) = (open.slot, self.hosts[open.slot].epoch);
@@ -142,6 +155,7 @@ impl World {
             }
         }
         self.watchers.retain(|_, w| w.slot != slot);
+        self.conns.retain(|_, c| c.slot != slot);
     }
 
     /// Writes the result of an operation on a register into its history.
@@ -170,6 +184,10 @@ impl World {
         let ticket = answer.ticket.0;
         self.counts.answers += 1;
         self.trace.note(slot, "answer", ticket, answer.at.etcd.0, answer.at.commit.0);
+        if is_promise(&answer.outcome) {
+            self.check_promise(slot, &answer)?;
+        }
+        let answer = self.hear(slot, answer)?;
         if is_promise(&answer.outcome) {
             self.check_promise(slot, &answer)?;
         }

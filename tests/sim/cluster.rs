@@ -7,6 +7,7 @@
 use super::checks::{Contact, Seen, check_changes, check_send, describe, lost_entries};
 use super::clients::Client;
 use super::disk::{Disk, Held, Image, Lies, Snapshot, file_of, pieces};
+use super::http::{Conn, Front};
 use super::linear::Call;
 use super::net::Net;
 use super::params::Params;
@@ -15,7 +16,6 @@ use super::rng::Rng;
 use super::trace::Trace;
 use super::truth::{Checked, MemLog, Truth, Violation, violation};
 use super::watch::Watcher;
-use super::workload::Want;
 use std::collections::BTreeMap;
 use tern::command::{self, Command};
 use tern::machine::*;
@@ -70,6 +70,7 @@ pub struct Host {
     /// It has lost data: under which id, and how far the log was committed then.
     pub wound: Option<(u64, u64)>,
     pub started_us: u64,
+    pub front: Front,
 }
 
 /// What may happen.
@@ -111,6 +112,8 @@ pub struct Counts {
     pub crashes: u64,
     pub commits: u64,
     pub answers: u64,
+    /// Of those, how many were rendered and read again.
+    pub raw: u64,
     pub reads: u64,
     pub repairs: u64,
     pub losses: u64,
@@ -129,6 +132,7 @@ impl Counts {
         self.crashes += other.crashes;
         self.commits += other.commits;
         self.answers += other.answers;
+        self.raw += other.raw;
         self.reads += other.reads;
         self.repairs += other.repairs;
         self.losses += other.losses;
@@ -168,6 +172,8 @@ pub struct World {
     pub watchers: BTreeMap<u64, Watcher>,
     pub tickets: BTreeMap<u64, (Asker, usize)>,
     pub ticket: u64,
+    /// By ticket: the requests that were sent as bytes.
+    pub conns: BTreeMap<u64, Conn>,
     /// By register: the history.
     pub calls: Vec<Vec<Call>>,
     /// Calls and returns are numbered by it.
@@ -192,6 +198,14 @@ pub fn name_of(slot: usize) -> Box<str> {
     format!("m{slot}").into()
 }
 
+fn client_url(slot: usize) -> Box<str> {
+    format!("http://m{slot}:4001").into()
+}
+
+fn peer_url(slot: usize) -> Box<str> {
+    format!("http://m{slot}:7001").into()
+}
+
 /// The slot that a URL points to.
 pub fn slot_of(url: &str) -> Option<usize> {
     url.strip_prefix("http://m")?.split(':').next()?.parse().ok()
@@ -202,7 +216,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let p = Params::draw(&mut rng);
         let slots = p.machines + p.spare;
-        let hosts = (0..slots).map(|_| Host {
+        let hosts = (0..slots).map(|slot| Host {
             place: Place::Empty,
             epoch: 0,
             paused_until_us: 0,
@@ -215,6 +229,7 @@ impl World {
             join_at_us: 0,
             wound: None,
             started_us: 0,
+            front: Front::new(name_of(slot), client_url(slot), peer_url(slot)),
         });
         let hosts = hosts.collect();
         let mut world = World {
@@ -231,6 +246,7 @@ impl World {
             watchers: BTreeMap::new(),
             tickets: BTreeMap::new(),
             ticket: 0,
+            conns: BTreeMap::new(),
             clock: 0,
             told_etcd: 0,
             fresh: 0,
@@ -259,8 +275,8 @@ impl World {
     pub fn settings(&self, slot: usize) -> Settings {
         Settings {
             name: name_of(slot),
-            client_url: format!("http://m{slot}:4001").into(),
-            peer_url: format!("http://m{slot}:7001").into(),
+            client_url: client_url(slot),
+            peer_url: peer_url(slot),
             heartbeat_ms: self.p.heartbeat_ms,
             election_ms: self.p.election_ms,
             snapshot_count: self.p.snapshot_count,
@@ -293,6 +309,8 @@ impl World {
         let incarnation = self.rng.next() | 1;
         self.hosts[slot].place = Place::Joining { incarnation };
         self.hosts[slot].copy = None;
+        // What was asked for by its former self is nobody's any more.
+        self.tickets.retain(|_, t| !matches!(t.0, Asker::Join(s) if s == slot));
         self.plan_join(slot, after_us);
     }
 
@@ -313,7 +331,7 @@ impl World {
         leaders.max_by_key(|s| self.up(*s).map(|r| r.seen.term))
     }
 
-    fn now_of(&self, slot: usize, mono_off_us: u64) -> Now {
+    pub fn now_of(&self, slot: usize, mono_off_us: u64) -> Now {
         let wall = WALL_NS as i64 + self.now_us as i64 * 1_000 + self.hosts[slot].wall_off_ns;
         Now { mono_us: self.now_us + mono_off_us, wall_ns: wall as u64 }
     }
@@ -520,11 +538,6 @@ impl World {
             return None;
         };
         (self.hosts[*slot].paused_until_us > self.now_us).then_some(*slot)
-    }
-
-    /// The request as a value: half of them by way of bytes.
-    pub fn op_of(&mut self, want: &Want, now: Now) -> Op {
-        want.op(now.wall_ns)
     }
 
     /// One input to a process, if it is still the same one, and its turn.

@@ -36,7 +36,7 @@ impl fmt::Display for Ledger {
         write!(
             f,
             "seeds {}..{} events {} elections {} installs {} snapshots {} changes {} crashes {} losses {} repairs {} \
-             commits {} answers {} reads {} watchers {} converged p50 {:.1} p99.9 {:.1} max {:.1}",
+             commits {} answers {} raw {} reads {} watchers {} converged p50 {:.1} p99.9 {:.1} max {:.1}",
             self.from,
             self.from + self.seeds,
             t.events,
@@ -49,6 +49,7 @@ impl fmt::Display for Ledger {
             t.repairs,
             t.commits,
             t.answers,
+            t.raw,
             t.reads,
             t.watched,
             self.converged_at(500),

@@ -80,8 +80,9 @@ impl World {
 
     /// An event for some watchers.
     pub fn on_delivery(&mut self, slot: usize, delivery: &Delivery) -> Checked {
-        for (ticket, ends) in &delivery.tickets {
-            self.tell_watcher(slot, *ticket, &delivery.event, *ends, false)?;
+        for (place, (ticket, ends)) in delivery.tickets.iter().enumerate() {
+            let event = self.hear_event(slot, delivery, place)?;
+            self.tell_watcher(slot, *ticket, &event, *ends, false)?;
         }
         Ok(())
     }
