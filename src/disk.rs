@@ -47,6 +47,34 @@ pub struct Disk {
     /// What the core was told last.
     space: Space,
     room_retry_us: u64,
+    slow: Slow,
+}
+
+/// A disk made slow for a test: what is durable is told so much later, as one whose syncs do not block would.
+#[derive(Default)]
+struct Slow {
+    delay_us: u64,
+    /// When the sync under way ends.
+    due_us: Option<u64>,
+}
+
+impl Slow {
+    /// Named in milliseconds by an environment variable, which nobody sets by accident.
+    fn from_env() -> Slow {
+        let given = std::env::var("TERN_SYNC_DELAY_MS").ok();
+        let ms: u64 = given.and_then(|ms| ms.parse().ok()).unwrap_or(0);
+        Slow { delay_us: ms * 1000, due_us: None }
+    }
+
+    fn start(&mut self, now_us: u64) {
+        self.due_us = (self.delay_us > 0).then_some(now_us + self.delay_us);
+    }
+
+    /// Whether a sync is under way.
+    fn runs(&mut self, now_us: u64) -> bool {
+        self.due_us.take_if(|due_us| *due_us <= now_us);
+        self.due_us.is_some()
+    }
 }
 
 impl Disk {
@@ -128,15 +156,22 @@ impl Disk {
         Ok(count)
     }
 
-    /// Starts a sync of everything appended, unless one is running or nothing waits for one.
-    pub fn start_sync(&mut self) {
-        if self.wal.wants_sync() {
-            or_die(self.wal.start_sync());
+    /// Starts a sync of everything appended, unless one is running or nothing waits for one. Whether it has taken its
+    /// time already.
+    pub fn start_sync(&mut self, now_us: u64) -> bool {
+        if self.slow.runs(now_us) || !self.wants_sync() {
+            return false;
         }
+        or_die(self.wal.start_sync());
+        self.slow.start(now_us);
+        true
     }
 
     /// Up to which number all is durable, when that has moved on.
-    pub fn poll_sync(&mut self) -> Option<Lsn> {
+    pub fn poll_sync(&mut self, now_us: u64) -> Option<Lsn> {
+        if self.slow.runs(now_us) {
+            return None;
+        }
         if let Some(mark) = or_die(self.wal.poll_sync()) {
             self.durable = mark;
         }
@@ -170,14 +205,16 @@ impl Disk {
 
     /// When `poll_space` has to look again; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
-        match self.room_retry_us {
-            0 => u64::MAX,
-            at => at,
-        }
+        let room_us = if self.room_retry_us == 0 { u64::MAX } else { self.room_retry_us };
+        room_us.min(self.slow.due_us.unwrap_or(u64::MAX))
     }
 
     /// Whether something was appended that no sync covers yet.
     pub fn has_work(&self) -> bool {
+        self.slow.due_us.is_none() && self.wants_sync()
+    }
+
+    fn wants_sync(&self) -> bool {
         self.wal.wants_sync() || self.marks.front().is_some_and(|m| m.0 <= self.durable)
     }
 

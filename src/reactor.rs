@@ -279,7 +279,7 @@ impl Reactor {
 
     /// 4. What the disk has made durable since.
     fn poll_sync(&mut self) {
-        if let Some(lsn) = self.disk.poll_sync() {
+        if let Some(lsn) = self.disk.poll_sync(self.now.mono_us) {
             self.machine.on_synced(self.now, lsn);
         }
         if let Some(space) = self.disk.poll_space(self.now.mono_us) {
@@ -308,9 +308,12 @@ impl Reactor {
         self.links.flush();
     }
 
-    /// 7. One sync for everything appended so far. It may complete here or in a later turn.
+    /// 7. One sync for everything appended so far. It may complete here or in a later turn. One that has blocked has taken
+    ///    time, and how much is what peers must know: it decides what silence means.
     fn start_sync(&mut self) {
-        self.disk.start_sync();
+        if self.disk.start_sync(self.now.mono_us) {
+            self.now = self.clock.now();
+        }
         self.poll_sync();
     }
 

@@ -4,7 +4,7 @@
 use super::membership::{self, Membership};
 use super::snapfile::Unusable;
 use super::snapshots::{self, KEPT, Snapshots};
-use super::{Disk, dir, random, snapfile};
+use super::{Disk, Slow, dir, random, snapfile};
 use crate::clock;
 use crate::config::Config;
 use crate::machine::{Founding, Machine, Recovered, Space};
@@ -94,6 +94,7 @@ impl Disk {
             lsn: Lsn(0),
             space: Space::Ok,
             room_retry_us: 0,
+            slow: Slow::from_env(),
         };
         Ok((disk, recovered))
     }

@@ -4,7 +4,7 @@
 //! byte, so that it can send what no library would; `fleet` has what concerns many machines, `net` gives each a network
 //! namespace. `conformance` replays the recorded answers of etcd 0.4.9; `keys`, `watch` and `framing` ask what no
 //! recording shows; `restart` kills it under load; `start` gives it bad flags and bad directories; `disk` fills its
-//! disk, `powercut` takes the power away; `cluster` starts three of them, `outage` kills them, `partition` cuts the
+//! disk, `powercut` takes the power away; `slow` has slow ones; `cluster` starts three of them, `outage` kills them, `partition` cuts the
 //! network between them, `histories` has what clients were told meanwhile checked.
 mod client;
 mod cluster;
@@ -29,6 +29,7 @@ mod restart;
 #[path = "../sim/rng.rs"]
 mod rng;
 mod server;
+mod slow;
 mod snapshots;
 mod start;
 mod watch;

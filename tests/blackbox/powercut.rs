@@ -4,7 +4,7 @@
 //! The same run with the server's syncs left out must lose writes, or this test is blind. Needs root, for the mounts.
 //! `TERN_CUTS` sets the number of cuts, `TERN_CUT_FS` the file system: ext4, xfs or btrfs.
 use crate::client::{Conn, until};
-use crate::server::Server;
+use crate::server::{Server, Syncs};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -145,10 +145,10 @@ impl Cut {
 }
 
 /// Runs a loaded server and cuts its power so many times.
-fn batch(home: &Path, count: usize, without_syncs: bool) -> Vec<Cut> {
+fn batch(home: &Path, count: usize, syncs: Syncs) -> Vec<Cut> {
     let image = Image::create(home);
     let mut server = Server::prepare(&ARGS);
-    server.without_syncs = without_syncs;
+    server.syncs = syncs;
     server.run_on(&image.data_dir());
     let (acked, stop) = (Mutex::new(Acked::new()), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -170,12 +170,12 @@ fn batch(home: &Path, count: usize, without_syncs: bool) -> Vec<Cut> {
 
 /// Cuts the power so many times; hands back what was lost each time. The disk that was copied is unmounted before its
 /// copies are mounted: some file systems confuse the two.
-fn cuts(count: usize, without_syncs: bool) -> Vec<usize> {
+fn cuts(count: usize, syncs: Syncs) -> Vec<usize> {
     let mut losses = Vec::new();
     while losses.len() < count {
         let home = tempfile::tempdir().expect("a directory");
         let number = (count - losses.len()).min(10);
-        let batch = batch(home.path(), number, without_syncs);
+        let batch = batch(home.path(), number, syncs);
         losses.extend(batch.into_iter().map(Cut::lost));
     }
     losses
@@ -184,13 +184,13 @@ fn cuts(count: usize, without_syncs: bool) -> Vec<usize> {
 #[test]
 fn nothing_acknowledged_is_lost() {
     let count = std::env::var("TERN_CUTS").map_or(20, |n| n.parse().expect("a number"));
-    let losses = cuts(count, false);
+    let losses = cuts(count, Syncs::Real);
     assert!(losses.iter().all(|lost| *lost == 0), "lost: {losses:?}");
 }
 
 #[test]
 fn without_syncs_writes_are_lost() {
-    let losses = cuts(3, true);
+    let losses = cuts(3, Syncs::LeftOut);
     let some = losses.iter().any(|lost| *lost > 0);
     assert!(some, "nothing was lost: the test above is blind");
 }

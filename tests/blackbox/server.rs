@@ -20,9 +20,20 @@ pub struct Server {
     pub args: Vec<String>,
     /// What the shell's `ulimit` is to set before it starts.
     pub ulimit: Option<&'static str>,
-    /// Its syncs are left out: `strace` answers them with success.
-    pub without_syncs: bool,
+    pub syncs: Syncs,
     child: Option<Child>,
+}
+
+/// What becomes of the syncs that it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncs {
+    Real,
+    /// `strace` answers them with success.
+    LeftOut,
+    /// `strace` holds each up for so many milliseconds, and the thread with it.
+    Blocking(u64),
+    /// Their end is told so many milliseconds later, and the thread goes on.
+    Late(u64),
 }
 
 /// Two ports that nobody listens on.
@@ -40,6 +51,29 @@ pub fn tern() -> Command {
         command.env_remove(name);
     }
     command
+}
+
+impl Syncs {
+    fn command(self) -> Command {
+        let injected = match self {
+            Syncs::Real => return tern(),
+            Syncs::Late(ms) => {
+                let mut command = tern();
+                command.env("TERN_SYNC_DELAY_MS", ms.to_string());
+                return command;
+            }
+            Syncs::LeftOut => "retval=0".to_string(),
+            Syncs::Blocking(ms) => format!("delay_enter={}", ms * 1000),
+        };
+        let mut strace = Command::new("strace");
+        // -D: the server stays this process's child.
+        let syncs = "fsync,fdatasync,msync,sync_file_range";
+        strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
+        strace.args(["-e", &format!("trace={syncs}")]);
+        strace.args(["-e", &format!("inject={syncs}:{injected}")]);
+        strace.arg(env!("CARGO_BIN_EXE_tern"));
+        strace
+    }
 }
 
 impl Server {
@@ -68,7 +102,7 @@ impl Server {
             namespace: None,
             args: args.iter().map(|arg| arg.to_string()).collect(),
             ulimit: None,
-            without_syncs: false,
+            syncs: Syncs::Real,
             child: None,
         }
     }
@@ -97,18 +131,8 @@ impl Server {
     pub fn command(&self, data_dir: &Path) -> Command {
         let log = File::options().create(true).append(true).open(self.home.path().join("log")).expect("a log file");
         let mut command = match self.ulimit {
-            None if self.without_syncs => {
-                let mut strace = Command::new("strace");
-                // -D: the server stays this process's child.
-                let syncs = "fsync,fdatasync,msync,sync_file_range";
-                strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
-                strace.args(["-e", &format!("trace={syncs}")]);
-                strace.args(["-e", &format!("inject={syncs}:retval=0")]);
-                strace.arg(env!("CARGO_BIN_EXE_tern"));
-                strace
-            }
             None => match &self.namespace {
-                None => tern(),
+                None => self.syncs.command(),
                 Some(namespace) => {
                     let mut ip = Command::new("ip");
                     ip.args(["netns", "exec", namespace, env!("CARGO_BIN_EXE_tern")]);
