@@ -2,8 +2,8 @@
 //!
 //! `TERN_ENDURANCE_S` sets the seconds: 20 without it, 600 for the figure that counts. What it found is one line
 //! (`ledger:`).
-use crate::client::{Conn, form, until};
-use crate::fleet::{at_of, cluster, follow, leader_of, term, try_leader};
+use crate::client::{Conn, form, within};
+use crate::fleet::{TOO_LONG, at_of, cluster, follow, leader_of, term, try_leader};
 use crate::server::Server;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -131,7 +131,7 @@ fn disturb(servers: &[Server], seconds: u64) -> (u64, u64, Vec<Vec<u64>>) {
 
 /// Waits until all hold the same, and hands it back.
 fn equal(servers: &[Server]) -> String {
-    until("all machines hold the same", || {
+    let same = || {
         let mut states = servers.iter().map(|server| {
             let answer =
                 Conn::try_open(server.client_at())?.try_ask("GET", "/v2/keys/?recursive=true&sorted=true", "")?;
@@ -139,7 +139,8 @@ fn equal(servers: &[Server]) -> String {
         });
         let first = states.next()??;
         states.all(|state| state.as_ref() == Some(&first)).then_some(first.1)
-    })
+    };
+    within(TOO_LONG, "all machines hold the same", same).0
 }
 
 fn check_acked(all: &str, acked: &BTreeMap<String, u64>) {

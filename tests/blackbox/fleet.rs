@@ -9,6 +9,9 @@ use std::time::Duration;
 /// How long an answer may take: a machine may be stopped, or its network gone.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
+/// Longer than anything may take; a failure, not a measure.
+pub const TOO_LONG: Duration = Duration::from_secs(90);
+
 /// A machine by its number that is to join those of `peers`; not started.
 pub fn prepare(number: usize, peers: &[u16], args: &[&str]) -> Server {
     let mut server = Server::prepare_as(&format!("node{number}"), args);

@@ -19,6 +19,7 @@ mod limits;
 #[allow(dead_code)]
 #[path = "../sim/linear.rs"]
 mod linear;
+mod members;
 mod net;
 mod outage;
 mod partition;

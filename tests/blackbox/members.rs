@@ -1,0 +1,134 @@
+//! Who belongs to the cluster, and who leads it: a leader that removes itself, peers that die in turn, addresses from a
+//! file or from a service that redirects, and what a change of leaders must not lose.
+use crate::client::{Conn, until};
+use crate::fleet::{cluster, follow, has, leader, leader_of, listed, prepare, put, settled, shows, term};
+use crate::rng::Rng;
+use crate::server::Server;
+
+/// The leader is asked on its own peer port to let go of itself: it answers first, and another leads at once.
+#[test]
+fn a_leader_removed_through_its_own_port() {
+    let mut servers = cluster(3, &["-cluster-sync-interval=3"]);
+    for (method, path) in [("DELETE", "/remove/"), ("DELETE", "/v2/admin/machines/")] {
+        put(&servers, "a", path);
+        let leads = leader_of(&servers);
+        let before = term(&servers[leads]).expect("a term");
+        let answer = servers[leads].peer(method, &format!("{path}{}", servers[leads].name), "");
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+        let mut removed = servers.remove(leads);
+        let new = leader_of(&servers);
+        put(&servers, "a", "again");
+        assert_eq!(listed(&servers[new]).len(), servers.len());
+        assert!(!listed(&servers[new]).contains_key(&removed.name));
+        let after = term(&servers[new]).expect("a term");
+        assert!((before + 1..=before + 2).contains(&after), "term {before} to {after}: it hands over");
+        removed.kill();
+    }
+    assert_eq!(servers.len(), 1);
+    let alone = follow(servers[0].peer_at(), "DELETE", &format!("/remove/{}", servers[0].name), "");
+    assert_ne!(alone.expect("an answer").status(), 200, "the last one cannot be removed");
+    put(&servers, "a", "last");
+}
+
+/// Each of five is killed in turn, in an order that differs from run to run, and comes back before the next one goes.
+#[test]
+fn peers_that_die_in_turn() {
+    let mut servers = cluster(5, &["-snapshot-count=50"]);
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let mut rng = Rng::new(seed);
+    let mut written = 0;
+    for _ in 0..8 {
+        let dies = rng.next() as usize % 5;
+        servers[dies].kill();
+        for _ in 0..20 {
+            written += 1;
+            put(&servers, &format!("key{written}"), &format!("v{written}"));
+        }
+        servers[dies].run();
+    }
+    for server in &servers {
+        for number in 1..=written {
+            shows(server, &format!("key{number}"), &format!("v{number}"));
+        }
+    }
+    let (peers, standbys) = until("they agree", || settled(&servers));
+    assert_eq!((peers.len(), standbys.len()), (5, 0));
+}
+
+/// All are killed when the beginning of their logs is gone, and come back from their snapshots.
+#[test]
+fn all_machines_die_with_snapshots() {
+    let mut servers = cluster(3, &["-snapshot-count=20"]);
+    for round in 0..3 {
+        for number in 0..100 {
+            put(&servers, &format!("key{number}"), &format!("v{round}-{number}"));
+        }
+        until("all have saved one", || servers.iter().all(|s| s.log().contains("saved")).then_some(()));
+        servers.iter_mut().for_each(Server::kill);
+        servers.iter_mut().for_each(Server::spawn);
+        servers.iter_mut().for_each(Server::wait);
+        leader_of(&servers);
+        for server in &servers {
+            for number in 0..100 {
+                shows(server, &format!("key{number}"), &format!("v{round}-{number}"));
+            }
+        }
+    }
+}
+
+/// Peers from a file, one a line or by commas, with a scheme or without.
+#[test]
+fn peers_from_a_file() {
+    let mut servers = cluster(1, &[]);
+    for (number, text) in [(2, "127.0.0.1:1\n127.0.0.1:PORT\n"), (3, "127.0.0.1:1,http://127.0.0.1:PORT")] {
+        let mut server = prepare(number, &[], &[]);
+        let path = server.home.path().join("peers");
+        std::fs::write(&path, text.replace("PORT", &servers[0].peer_port.to_string())).expect("room");
+        server.args.push(format!("-peers-file={}", path.display()));
+        server.run();
+        servers.push(server);
+    }
+    put(&servers, "a", "v");
+    servers.iter().for_each(|server| shows(server, "a", "v"));
+}
+
+/// A discovery service of three machines, asked at one that follows: what it redirects is sent on.
+#[test]
+fn a_discovery_service_that_redirects() {
+    let service = cluster(3, &[]);
+    let follower = (leader_of(&service) + 1) % 3;
+    let flag = format!("-discovery=http://{}/v2/keys/found", service[follower].client_at());
+    let mut servers: Vec<Server> = (1..=3).map(|number| prepare(number, &[], &[&flag])).collect();
+    servers.iter_mut().for_each(Server::spawn);
+    servers.iter_mut().for_each(Server::wait);
+    put(&servers, "a", "v");
+    servers.iter().for_each(|server| shows(server, "a", "v"));
+    assert_eq!(listed(&servers[0]).len(), 3);
+}
+
+/// A ttl runs out on all machines, whoever leads by then; one that was renewed through another leader does not.
+#[test]
+fn ttls_and_a_leader_that_dies() {
+    let mut servers = cluster(3, &[]);
+    put(&servers, "short", "v&ttl=2");
+    put(&servers, "renewed", "v&ttl=2");
+    put(&servers, "long", "v&ttl=1000");
+    let mut watch = Conn::watch(servers[2].client_at(), "/v2/keys/short?wait=true");
+    let dies = leader_of(&servers[..]);
+    assert_ne!(dies, 2, "nobody had a reason to campaign");
+    servers[dies].kill();
+    let rest: Vec<&Server> = (0..3).filter(|place| *place != dies).map(|place| &servers[place]).collect();
+    leader(&rest);
+    until("it is renewed", || {
+        let answer = follow(rest[0].client_at(), "PUT", "/v2/keys/renewed", "value=v&ttl=1000")?;
+        (answer.status() < 300).then_some(())
+    });
+    let event = watch.event().expect("an event");
+    assert_eq!(event["action"], "expire");
+    servers[dies].run();
+    for server in &servers {
+        until("it has run out", || (!has(server, "short", "v")).then_some(()));
+        assert!(has(server, "renewed", "v") && has(server, "long", "v"), "{}", server.name);
+    }
+}
