@@ -131,8 +131,8 @@ impl Replica {
             notices: Vec::new(),
             effects: Effects::default(),
         };
-        replica.config = replica.shown_config();
-        while replica.apply_some(now) {}
+        replica.config = replica.kept_config();
+        while replica.apply_some() {}
         // They were told when they happened.
         replica.effects.facts.clear();
         replica.effects.members_changed = true;
@@ -206,7 +206,7 @@ impl Replica {
     /// Carries out what is committed, then everything that follows from it.
     pub fn advance(&mut self, now: Now) {
         self.look_at_role(now);
-        self.apply_some(now);
+        self.apply_some();
         self.retry_changes(now);
         self.pump_speed_tests(now);
         self.expire_proposals(now);

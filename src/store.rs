@@ -135,6 +135,8 @@ pub struct Store {
     ttl_is_blocked: bool,
     freezer: listing::Freezer,
     snapshot: Option<snapshot::Writer>,
+    /// What the owner keeps with the key space, out of reach of clients.
+    note: Box<str>,
     #[cfg(feature = "faults")]
     fault: Option<Fault>,
 }
@@ -155,6 +157,7 @@ impl Store {
             ttl_is_blocked: false,
             freezer: listing::Freezer::default(),
             snapshot: None,
+            note: "".into(),
             #[cfg(feature = "faults")]
             fault: None,
         }
@@ -173,6 +176,17 @@ impl Store {
     /// A file's value, for the machine's own use: counts as nothing.
     pub fn value(&self, path: &KeyPath) -> Option<&str> {
         self.tree.node(self.tree.find(path).ok()?).value()
+    }
+
+    /// What the owner last kept with the key space; empty in a new one.
+    pub fn note(&self) -> &str {
+        &self.note
+    }
+
+    /// Keeps a text of the owner with the key space, in place of the one before: it follows from the log as nodes do,
+    /// goes with each snapshot, and no client can see or change it.
+    pub fn set_note(&mut self, note: &str) {
+        self.note = note.into();
     }
 
     /// Applies a command on the key space (`Set` to `CompareAndDelete`; any other panics); an error leaves the key space

@@ -9,7 +9,6 @@ use crate::error::{Code, Error};
 use crate::machine::seam::{Fact, Outcome};
 use crate::raft::{Body, Index, Member, Term};
 use crate::store::Action;
-use crate::timer::Now;
 
 /// What a turn has time for: entries, and bytes of them.
 const ENTRIES_MAX: usize = 2_000;
@@ -17,7 +16,7 @@ const BYTES_MAX: usize = 4 << 20;
 
 impl Replica {
     /// Carries out committed entries; true when there are more.
-    pub(super) fn apply_some(&mut self, now: Now) -> bool {
+    pub(super) fn apply_some(&mut self) -> bool {
         let committed = self.raft.committed();
         if self.applied == committed {
             return false;
@@ -35,14 +34,14 @@ impl Replica {
             self.saving.count(size);
             entries += 1;
             bytes += size;
-            self.apply(now, index, term, &command);
+            self.apply(index, term, &command);
         }
         self.raft.on_applied(self.applied);
         self.applied < committed
     }
 
-    fn apply(&mut self, now: Now, index: Index, term: Term, command: &Command) {
-        let outcome = self.carry_out(now, index, command);
+    fn apply(&mut self, index: Index, term: Term, command: &Command) {
+        let outcome = self.carry_out(index, command);
         self.applied = index;
         let mut outcome = Some(outcome);
         while let Some(proposal) = self.parked.take(index) {
@@ -57,7 +56,7 @@ impl Replica {
     }
 
     /// What a command does; its outcome if it is one on the key space.
-    fn carry_out(&mut self, now: Now, index: Index, command: &Command) -> Option<Outcome> {
+    fn carry_out(&mut self, index: Index, command: &Command) -> Option<Outcome> {
         match command {
             Command::Nop | Command::Promote { .. } => None,
             Command::Set { .. }
@@ -79,7 +78,7 @@ impl Replica {
                 None
             }
             Command::SetConfig(config) => {
-                self.show_config(now, *config);
+                self.show_config(*config);
                 None
             }
         }
@@ -150,16 +149,16 @@ impl Replica {
         }
     }
 
-    fn show_config(&mut self, _now: Now, config: ClusterConfig) {
-        let path = registry::config_path();
-        let value = registry::config_value(&config);
-        self.store.set_view(Action::Set, &path, Some(&value));
+    fn show_config(&mut self, config: ClusterConfig) {
+        let text = config.to_json();
+        self.store.set_view(Action::Set, &registry::config_path(), Some(&text));
+        self.store.set_note(&text);
         self.config = Some(config);
         self.effects.facts.push(Fact::ConfigChanged { config });
     }
 
-    /// Reads the config back from the key space, after a restart or a snapshot.
-    pub(super) fn shown_config(&self) -> Option<ClusterConfig> {
-        registry::parse_config(self.store.value(&registry::config_path())?)
+    /// Reads the config back after a restart or a snapshot: not from the view, which clients may write over.
+    pub(super) fn kept_config(&self) -> Option<ClusterConfig> {
+        registry::parse_config(self.store.note())
     }
 }

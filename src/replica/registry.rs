@@ -33,23 +33,7 @@ pub fn config_path() -> KeyPath {
     KeyPath::new("/_etcd/config")
 }
 
-/// How it is shown there.
-pub fn config_value(config: &ClusterConfig) -> String {
-    format!(
-        "{{\"activeSize\":{},\"removeDelay\":{},\"syncInterval\":{}}}",
-        config.active_size,
-        seconds(config.remove_delay_ms),
-        seconds(config.sync_interval_ms)
-    )
-}
-
-/// Milliseconds as seconds, with the shortest fraction.
-fn seconds(ms: u64) -> String {
-    let text = format!("{}.{:03}", ms / 1000, ms % 1000);
-    text.trim_end_matches('0').trim_end_matches('.').into()
-}
-
-/// Reads back what `config_value` wrote; `None` when a client has put something else there.
+/// Reads back what `ClusterConfig::to_json` wrote; `None` of anything else.
 pub fn parse_config(text: &str) -> Option<ClusterConfig> {
     let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
     let number = |name: &str| fields.get(name)?.as_f64();
@@ -127,11 +111,11 @@ mod tests {
     fn the_config_is_shown_and_read_back() {
         let mut config = ClusterConfig::default();
         let shown = r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}"#;
-        assert_eq!(config_value(&config), shown);
+        assert_eq!(config.to_json(), shown);
         assert_eq!(parse_config(shown), Some(config));
         config = config_with(config, Some(5.9), Some(5.5), Some(0.1));
         let shown = r#"{"activeSize":5,"removeDelay":5.5,"syncInterval":1}"#;
-        assert_eq!(config_value(&config), shown);
+        assert_eq!(config.to_json(), shown);
         assert_eq!(parse_config(shown), Some(config));
         assert_eq!(parse_config("junk"), None);
         config = config_with(config, Some(-1.0), Some(f64::NAN), Some(f64::INFINITY));

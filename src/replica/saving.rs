@@ -182,7 +182,7 @@ impl Replica {
         drop(old);
         self.applied = index;
         self.raft.on_applied(index);
-        self.config = self.shown_config();
+        self.config = self.kept_config();
         self.effects.facts.push(Fact::SnapshotInstalled { index });
     }
 }

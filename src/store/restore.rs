@@ -126,6 +126,7 @@ impl Restore {
         for counter in self.store.stats.replicated() {
             *counter = from.number()?;
         }
+        self.store.note = from.str()?.into();
         Ok(())
     }
 

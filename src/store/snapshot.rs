@@ -2,7 +2,7 @@
 //!
 //! The bytes are chunks: length (4 bytes, little endian), CRC-32 of what follows (4 bytes), then whole records. A record
 //! is a tag byte and fields as `command::pack` writes them:
-//! - head: format version, etcd index, start of the history, the counters of writes;
+//! - head: format version, etcd index, start of the history, the counters of writes, the owner's note;
 //! - event, oldest first: action, node, whether there is a previous node, that;
 //! - node, in path order without the root: depth, name, value (none: a directory), expiration, both indexes;
 //! - end: how many events and nodes came before.
@@ -16,7 +16,7 @@ use super::walk::{Found, Walk};
 use super::{EtcdIndex, Step, Store};
 use crate::command::pack::{Malformed, Unpack, put_number, put_optional, put_str, put_time};
 
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 pub(super) const HEAD: u8 = 1;
 pub(super) const EVENT: u8 = 2;
 pub(super) const NODE: u8 = 3;
@@ -135,10 +135,11 @@ impl Store {
         for counter in self.stats.clone().replicated() {
             put_number(*counter, out);
         }
+        put_str(&self.note, out);
     }
 
     /// A number that is equal on all machines at equal applied index: the nodes, the history, the index, the counters of
-    /// writes. Walks over everything.
+    /// writes, the note. Walks over everything.
     pub fn state_hash(&self) -> u64 {
         let mut hash = Hash::default();
         let mut record = Vec::new();

@@ -329,6 +329,28 @@ fn the_config_is_kept_within_its_bounds() {
 }
 
 #[test]
+fn a_client_that_writes_to_the_view_of_the_config_changes_the_view_only() {
+    let theirs = r#"{"activeSize":30,"removeDelay":7,"syncInterval":9}"#;
+    for text in [theirs, "junk"] {
+        let mut rig = Rig::serving(Settings { snapshot_count: 20, ..settings(1) });
+        rig.done(Op::ConfigPut { active_size: Some(4.0), remove_delay_s: None, sync_interval_s: None });
+        rig.put("/_etcd/config", text);
+        let config = ClusterConfig { active_size: 4, ..ClusterConfig::default() };
+        assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(config));
+        for n in 0..100 {
+            rig.put("/foo", &n.to_string());
+        }
+        assert!(rig.disk.snapshots.len() == 2, "the log does not tell it any more");
+        let etcd = rig.machine.indexes().etcd;
+        let mut rig = rig.restart();
+        rig.settle();
+        assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(config));
+        assert_eq!(rig.value("/_etcd/config").as_deref(), Some(text));
+        assert_eq!(rig.machine.indexes().etcd, etcd, "no second config is proposed");
+    }
+}
+
+#[test]
 fn the_cluster_is_told_as_it_is() {
     let mut rig = Rig::serving(settings(1));
     let info = MachineInfo {
