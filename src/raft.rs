@@ -651,12 +651,12 @@ impl Raft {
     }
 
     #[cfg(feature = "faults")]
-    fn has(&self, fault: Fault) -> bool {
+    pub(crate) fn has(&self, fault: Fault) -> bool {
         self.fault == Some(fault)
     }
 
     #[cfg(not(feature = "faults"))]
-    const fn has(&self, _fault: Fault) -> bool {
+    pub(crate) const fn has(&self, _fault: Fault) -> bool {
         false
     }
 

@@ -1,6 +1,6 @@
 //! Bugs to plant, so that the checks that should catch them can be shown to do so.
 //!
-//! They exist only with the cargo feature `faults`, which no released binary has: without it `Raft::has` is false at
+//! The last few are the replica's. They exist only with the cargo feature `faults`, which no released binary has: without it `Raft::has` is false at
 //! compile time and nothing of this is left.
 
 macro_rules! faults {
@@ -79,4 +79,10 @@ faults! {
     NoCheckQuorum,
     /// A pre-vote raises the term.
     PreVoteRaisesTerm,
+    /// A request that a follower has passed on is taken as often as it comes.
+    ForwardTwice,
+    /// A follower reads without the leader's proof.
+    ForwardUnproven,
+    /// A follower that gets no answer from the leader says that nothing was done.
+    ForwardDenied,
 }

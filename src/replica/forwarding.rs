@@ -11,6 +11,7 @@ use super::reading::Reader;
 use crate::command::{self, Command};
 use crate::error::{Code, Error};
 use crate::machine::seam::{Op, Outcome, Ticket};
+use crate::raft::fault::Fault;
 use crate::raft::{Index, Message, PeerId, RaftRole, Rpc, Term};
 use crate::timer::Now;
 use std::collections::BTreeMap;
@@ -159,6 +160,7 @@ impl Replica {
     /// Tells a client that nothing comes of it: of a read nothing more can be said than that there is no leader.
     fn refuse_passed(&mut self, passed: Passed, cause: &str) {
         let error = match passed.then {
+            None if self.raft.has(Fault::ForwardDenied) => Error::new(Code::RaftInternal, ""),
             None => Error::new(Code::RaftInternal, cause),
             Some(_) => Error::new(Code::LeaderElect, ""),
         };
@@ -219,7 +221,8 @@ impl Replica {
         if self.raft.configuration().get(from).is_none() {
             return;
         }
-        if !self.forwarding.taken.entry(from).or_default().take(id.0, id.1) {
+        let fresh = self.forwarding.taken.entry(from).or_default().take(id.0, id.1);
+        if !fresh && !self.raft.has(Fault::ForwardTwice) {
             return;
         }
         if term <= self.forwarding.born || term > self.raft.term() {
@@ -229,6 +232,7 @@ impl Replica {
             return self.reply(from, id, Err("".into()));
         }
         match command {
+            None if self.raft.has(Fault::ForwardUnproven) => self.reply(from, id, Ok(Index(0))),
             None => self.prove(now, Reader::Member(from, id)),
             Some(body) => {
                 let answer = self.append_for(now, &body);

@@ -241,3 +241,10 @@ fn histories_are_linearizable() {
     let mut servers = cluster(3, &["-snapshot-count=300"]);
     record(&mut servers, 300, disturb);
 }
+
+/// The same through whichever machine: followers do what only the leader can.
+#[test]
+fn histories_through_followers_are_linearizable() {
+    let mut servers = cluster(3, &["-snapshot-count=300", "-forward"]);
+    record(&mut servers, 300, disturb);
+}

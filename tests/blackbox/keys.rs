@@ -152,7 +152,7 @@ fn previous_index_zero() {
     assert_eq!(missing.status(), 404);
 }
 
-/// The 2.x flavour: names of 20 digits, `/version` as JSON.
+/// The 2.x flavour: names of 20 digits, `/version` as JSON, each event of a stream on a line of its own.
 #[test]
 fn compat_2() {
     let server = Server::start(&["-compat", "2"]);
@@ -161,6 +161,10 @@ fn compat_2() {
     let index = created["node"]["createdIndex"].as_u64().expect("an index");
     assert_eq!(key, format!("/q/{index:020}"));
     assert!(server.client("GET", "/version", "").json()["etcdserver"].is_string());
+    let mut watch = Conn::watch(server.client_port, "/v2/keys/q?wait=true&stream=true&recursive=true");
+    server.client("POST", "/v2/keys/q", "value=w");
+    let event = String::from_utf8(watch.chunk().expect("an event")).expect("text");
+    assert!(event.ends_with("}\n") && event.lines().count() == 1, "a line of its own: {event:?}");
 }
 
 /// An expired node is gone for every reader, and its expiry is an event like others.

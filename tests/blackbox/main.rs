@@ -12,6 +12,7 @@ mod conformance;
 mod disk;
 mod endurance;
 mod fleet;
+mod forward;
 mod framing;
 mod histories;
 mod keys;

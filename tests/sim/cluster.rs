@@ -287,7 +287,7 @@ impl World {
                 sync_interval_ms: 5_000,
             },
             history_events: self.p.history_events,
-            forward: false,
+            forward: self.p.forward,
         }
     }
 

@@ -70,6 +70,8 @@ pub struct Params {
     pub blow_us_mean: u64,
     pub down_us_max: u64,
     pub blows: Vec<(Blow, u64)>,
+    /// Followers pass on what only the leader can do.
+    pub forward: bool,
 }
 
 impl Params {
@@ -104,6 +106,7 @@ impl Params {
             blow_us_mean: election_ms * rng.range(500, 4_000),
             down_us_max: election_ms * 1_000 * rng.range(1, 8),
             blows,
+            forward: rng.chance(330_000),
         }
     }
 
