@@ -8,12 +8,13 @@ mod membership;
 mod recovery;
 mod snapfile;
 mod snapshots;
+mod standby;
 
 pub use dir::Export;
 use membership::Membership;
 
 use crate::logger;
-use crate::machine::{SnapshotIn, SnapshotOut, Space};
+use crate::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
 use crate::raft::wire::encode_meta;
 use crate::raft::{Body, Configuration, Lsn, PeerId, Persist, SnapshotMeta};
 use snapshots::Snapshots;
@@ -30,10 +31,11 @@ const ROOM_RETRY_US: u64 = 500_000;
 pub struct Disk {
     data_dir: PathBuf,
     wal: Wal,
+    segment_bytes: u64,
     /// The log's random number.
     incarnation: u64,
-    /// Whom to ask to be let in anew, as the directory says.
-    rejoin: Option<Vec<String>>,
+    /// What the directory says of standby mode, if this machine is a standby.
+    standby: Option<StandbyInfo>,
     snapshots: Snapshots,
     /// What did not fit, in order; everything that comes later waits behind it.
     stuck: VecDeque<Persist>,
@@ -242,21 +244,31 @@ impl Disk {
         or_die(membership::write(&self.data_dir, &member));
     }
 
-    /// Makes durable that what is here is of no use any more: the next `open` wipes it, and the machine asks these
-    /// peers (URLs) to be let in anew.
-    pub fn give_up(&mut self, peers: &[Box<str>]) {
-        let peers = peers.iter().map(|p| p.to_string()).collect();
-        or_die(membership::write(&self.data_dir, &Membership::Rejoin { peers }));
+    /// Makes durable what a standby knows; with `leaves_log`, that what the log holds is of no use any more.
+    pub fn keep_standby(&mut self, info: &StandbyInfo, leaves_log: bool) {
+        let given_up = if leaves_log { self.incarnation } else { 0 };
+        or_die(standby::write(&self.data_dir, info, given_up));
     }
 
-    /// Whether it was given up: this machine had a place in a cluster.
-    pub fn is_given_up(&self) -> bool {
-        self.rejoin.is_some()
+    /// What the directory has said of standby mode when it was opened, if this machine is a standby.
+    pub fn take_standby(&mut self) -> Option<StandbyInfo> {
+        self.standby.take()
     }
 
-    /// Whom to ask to be let in anew (URLs), as `give_up` left it.
-    pub fn rejoin_peers(&self) -> &[String] {
-        self.rejoin.as_deref().unwrap_or_default()
+    /// Throws log and snapshots away and begins anew, in place; gives the directory's new number. `keep_standby` has
+    /// made it harmless to die on the way.
+    pub fn start_over(&mut self) -> u64 {
+        let limits = self.snapshots.limits();
+        self.snapshots = Snapshots::new(&self.data_dir, limits, Vec::new());
+        let identity = or_die(random());
+        let options = wal::Options { dir: self.data_dir.clone(), segment_bytes: self.segment_bytes, identity };
+        self.incarnation = or_die(self.wal.start_over(&options)).identity;
+        or_die(dir::wipe_rest(&self.data_dir));
+        self.stuck.clear();
+        self.marks.clear();
+        (self.appended, self.durable, self.lsn) = (0, 0, Lsn(0));
+        (self.space, self.room_retry_us) = (Space::Ok, 0);
+        self.incarnation
     }
 
     /// Ends in order: the log says so.

@@ -2,11 +2,16 @@
 //!
 //! `Machine` is the core as one value. The shell gives it inputs (`on_…`), asks for one batch of outputs (`advance`)
 //! and carries them out; `seam` holds the types of both directions. The replica does the work of a peer; here stands
-//! what goes round it: when it may begin to answer, the leader's duties (`caretaker`), removal and the end.
+//! what goes round it: when it may begin to answer, the leader's duties (`caretaker`), removal and the end. A machine
+//! that is no member looks for its cluster (`finder`) or waits for room (`standby`); `switching` leads from one to the
+//! other, any number of times.
 mod caretaker;
 mod discovery;
 mod finder;
+mod questions;
 pub mod seam;
+mod standby;
+mod switching;
 
 pub use finder::Search;
 pub use seam::*;
@@ -18,7 +23,9 @@ use crate::store::{Action, HistoryLimits, Step, Store};
 use crate::timer::Now;
 use caretaker::Caretaker;
 use discovery::Registrar;
-use finder::{Finder, Found, Goal, Myself};
+use finder::{Finder, Found, Goal};
+use questions::Myself;
+use standby::Standby;
 
 /// How many election timeouts a machine that has come up waits for a leader before it answers from what it has.
 const START_TIMEOUTS: u64 = 5;
@@ -39,19 +46,22 @@ pub struct Machine {
     /// It was started with other addresses than the cluster knows.
     moved: bool,
     phase: Phase,
+    origin: Origin,
     now: Now,
 }
 
 /// How far this machine is in its life.
 enum Phase {
     /// It is no member yet, and its replica stands still.
-    Finding(Box<Candidacy>),
+    Finding,
     /// It has come up, and may know less than it has told before: requests wait, until the time at the latest.
     Starting {
         until_us: u64,
         waiting: Vec<(Ticket, Op)>,
     },
     Serving,
+    /// It is no member, and waits for room.
+    Standby(Box<Standby>),
     /// It hands over and finishes, until the time at the latest.
     Stopping {
         until_us: u64,
@@ -59,20 +69,29 @@ enum Phase {
         /// What only a leader can do, until there is a new one.
         waiting: Vec<(Ticket, Op)>,
     },
-    /// It is no member any more, or has stopped: where its clients are sent.
+    /// It has stopped: where its clients are sent.
     Out {
         leader: Option<Outcome>,
     },
 }
 
-/// What a machine that is let in becomes a member with.
-struct Candidacy {
-    settings: Settings,
+/// What stays the same from mode to mode.
+struct Origin {
+    search: Search,
+    seed: u64,
+    /// The data directory's number, and its term and vote as long as this machine is no member.
+    incarnation: u64,
     term: Term,
     vote: PeerId,
-    incarnation: u64,
-    discovery: Option<Box<str>>,
-    seed: u64,
+    /// How often it has changed its mode.
+    switches: u64,
+}
+
+impl Origin {
+    fn new(recovered: &Recovered, search: Search, seed: u64) -> Origin {
+        let Recovered { incarnation, term, vote, .. } = *recovered;
+        Origin { search, seed, incarnation, term, vote, switches: 0 }
+    }
 }
 
 impl Machine {
@@ -108,6 +127,7 @@ impl Machine {
     pub fn recover(settings: Settings, recovered: Recovered, seed: u64, now: Now) -> Machine {
         assert!(recovered.id != PeerId::NONE, "only a member has a replica");
         let until_us = now.mono_us + START_TIMEOUTS * settings.election_ms * 1000;
+        let origin = Origin::new(&recovered, Search::default(), seed);
         Machine {
             replica: Replica::new(settings, recovered, seed, now),
             caretaker: Caretaker::new(seed),
@@ -115,36 +135,44 @@ impl Machine {
             registrar: None,
             moved: false,
             phase: Phase::Starting { until_us, waiting: Vec::new() },
+            origin,
             now,
         }
     }
 
     /// A machine without a log that is to join a cluster. It serves nothing and needs no port before it is let in.
     pub fn find(settings: Settings, recovered: Recovered, search: Search, seed: u64, now: Now) -> Machine {
+        let mut machine = Machine::outside(settings, recovered, search, seed, now);
+        let finder = Finder::new(machine.myself(), machine.origin.search.clone(), Goal::Join, seed);
+        machine.finder = Some(finder);
+        machine
+    }
+
+    /// A machine that is no member, and does nothing.
+    fn outside(settings: Settings, recovered: Recovered, search: Search, seed: u64, now: Now) -> Machine {
         assert!(recovered.id == PeerId::NONE, "a member has its place");
-        let candidacy = Candidacy {
-            settings: settings.clone(),
-            term: recovered.term,
-            vote: recovered.vote,
-            incarnation: recovered.incarnation,
-            discovery: search.discovery.clone(),
-            seed,
-        };
-        let myself = Myself {
-            name: settings.name.clone(),
-            client_url: settings.client_url.clone(),
-            peer_url: settings.peer_url.clone(),
-            incarnation: recovered.incarnation,
-        };
+        let origin = Origin::new(&recovered, search, seed);
         let nobody = Recovered { id: NOBODY, ..recovered };
         Machine {
             replica: Replica::new(settings, nobody, seed, now),
             caretaker: Caretaker::new(seed),
-            finder: Some(Finder::new(myself, search, Goal::Join, seed)),
+            finder: None,
             registrar: None,
             moved: false,
-            phase: Phase::Finding(Box::new(candidacy)),
+            phase: Phase::Finding,
+            origin,
             now,
+        }
+    }
+
+    /// How it introduces itself.
+    fn myself(&self) -> Myself {
+        let settings = self.replica.settings();
+        Myself {
+            name: settings.name.clone(),
+            client_url: settings.client_url.clone(),
+            peer_url: settings.peer_url.clone(),
+            incarnation: self.origin.incarnation,
         }
     }
 
@@ -156,24 +184,19 @@ impl Machine {
         };
         let settings = self.replica.settings();
         let moved = (&own.client_url, &own.peer_url) != (&settings.client_url, &settings.peer_url);
-        let myself = Myself {
-            name: own.name.clone(),
-            client_url: settings.client_url.clone(),
-            peer_url: settings.peer_url.clone(),
-            incarnation: own.incarnation,
-        };
+        let myself = Myself { name: own.name.clone(), incarnation: own.incarnation, ..self.myself() };
         let others = self.configuration().members.iter().filter(|m| m.id != own.id);
         let known = others.map(|m| m.peer_url.clone());
-        let search = Search { known: known.collect(), ..search };
-        let discovery = search.discovery.clone();
-        self.finder = Some(Finder::new(myself, search, Goal::Look { moved }, seed));
+        self.origin.search = Search { known: known.collect(), ..search };
+        self.finder = Some(Finder::new(myself, self.origin.search.clone(), Goal::Look { moved }, seed));
         self.moved = moved;
-        self.register(discovery);
+        self.register();
     }
 
-    fn register(&mut self, discovery: Option<Box<str>>) {
+    fn register(&mut self) {
         let settings = self.replica.settings();
         let (name, url) = (settings.name.clone(), settings.peer_url.clone());
+        let discovery = self.origin.search.discovery.clone();
         self.registrar = discovery.map(|service| Registrar::new(service, name, url));
     }
 
@@ -192,18 +215,11 @@ impl Machine {
             }
             Phase::Serving => self.replica.on_request(now, ticket, op),
             Phase::Stopping { .. } => self.while_stopping(now, ticket, op),
-            Phase::Finding(_) => {
-                if !matches!(op, Op::Gone | Op::More) {
-                    let none = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
-                    self.replica.answer(ticket, none);
-                }
-            }
-            Phase::Out { leader } => {
+            Phase::Finding | Phase::Standby(_) | Phase::Out { .. } if matches!(op, Op::Gone | Op::More) => {}
+            Phase::Finding | Phase::Standby(_) | Phase::Out { .. } => {
                 let none = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
-                let outcome = leader.clone().unwrap_or(none);
-                if !matches!(op, Op::Gone | Op::More) {
-                    self.replica.answer(ticket, outcome);
-                }
+                let outcome = self.elsewhere().unwrap_or(none);
+                self.replica.answer(ticket, outcome);
             }
         }
         self.replica.check_invariants();
@@ -256,6 +272,10 @@ impl Machine {
             let fact = Fact::NotRegistered { why: why.into() };
             self.replica.effects_mut().facts.push(fact);
         }
+        if let Phase::Standby(standby) = &mut self.phase {
+            let let_in = standby.on_reply(now, id, reply);
+            return let_in.map_or((), |id| self.become_member(now, id));
+        }
         let found = self.finder.as_mut().and_then(|f| f.on_reply(now, id, reply));
         self.on_found(now, found);
     }
@@ -275,35 +295,9 @@ impl Machine {
             Found::Again { why, pause_ms } => effects.facts.push(Fact::NotFound { why, pause_ms }),
             Found::Start => effects.found = true,
             Found::Unlisted => effects.facts.push(Fact::Unlisted),
+            Found::Refused { why, info } => self.become_standby_refused(now, why, info),
             Found::Done => {}
         }
-    }
-
-    /// Begins as a member that holds nothing: the leader brings it what the cluster has.
-    fn become_member(&mut self, now: Now, id: PeerId) {
-        let candidacy = match std::mem::replace(&mut self.phase, Phase::Out { leader: None }) {
-            Phase::Finding(candidacy) => candidacy,
-            // It has been stopped since.
-            phase @ (Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } | Phase::Out { .. }) => {
-                self.phase = phase;
-                return;
-            }
-        };
-        let recovered = Recovered {
-            term: candidacy.term,
-            vote: candidacy.vote,
-            id,
-            incarnation: candidacy.incarnation,
-            snapshot: None,
-            snapshot_bytes: 0,
-            entries: Vec::new(),
-            commit: Index(0),
-        };
-        *self = Machine::recover(candidacy.settings, recovered, candidacy.seed, now);
-        self.register(candidacy.discovery);
-        let effects = self.replica.effects_mut();
-        effects.let_in = Some(id);
-        effects.facts.push(Fact::LetIn { id });
     }
 
     /// A link to a member opened, or its process is gone.
@@ -348,6 +342,9 @@ impl Machine {
         if let Some(registrar) = &mut self.registrar {
             registrar.on_time(now);
         }
+        if let Phase::Standby(standby) = &mut self.phase {
+            standby.on_time(now);
+        }
         let found = self.finder.as_mut().and_then(|f| f.on_time(now));
         self.on_found(now, found);
         if !self.is_out() {
@@ -361,9 +358,11 @@ impl Machine {
         self.now = now;
         match self.phase {
             Phase::Stopping { .. } => return,
-            Phase::Finding(_) | Phase::Out { .. } => {
+            Phase::Finding | Phase::Standby(_) | Phase::Out { .. } => {
                 self.finder = None;
-                self.phase = Phase::Out { leader: None };
+                self.keep_news();
+                let leader = self.elsewhere();
+                self.phase = Phase::Out { leader };
                 self.replica.effects_mut().stopped = true;
                 return;
             }
@@ -389,13 +388,14 @@ impl Machine {
             self.moved = self.moved && !self.replica.maybe_move(now);
             self.caretaker.look_after(now, &mut self.replica);
             self.maybe_serve(now);
-            self.maybe_leave();
+            self.maybe_leave(now);
             self.maybe_stop(now);
             self.replica.collect(now);
         }
         if let Some(finder) = &mut self.finder {
             finder.take_calls(&mut self.replica.effects_mut().calls);
         }
+        self.keep_news();
         let register = self.registrar.as_mut().and_then(|r| r.take_call());
         self.replica.effects_mut().calls.extend(register);
         self.replica.effects_mut().move_to(effects);
@@ -418,25 +418,6 @@ impl Machine {
             for (ticket, op) in waiting {
                 self.replica.on_request(now, ticket, op);
             }
-        }
-    }
-
-    /// A machine that was removed, or that has forgotten what it acknowledged, stops its raft and sends its clients to
-    /// the cluster; it can only come back as a new member.
-    fn maybe_leave(&mut self) {
-        let fact = match self.replica.standing() {
-            Standing::Member => return,
-            Standing::Removed => Fact::Removed,
-            Standing::Amnesiac => Fact::Amnesia,
-        };
-        if !self.is_out() {
-            // Who learns of it in the middle of its work waits for room elsewhere; who comes up asks at once.
-            let rejoins = fact == Fact::Amnesia || !self.replica.had_leader();
-            self.go_out();
-            let effects = self.replica.effects_mut();
-            effects.removed = true;
-            effects.rejoin = rejoins;
-            effects.facts.push(fact);
         }
     }
 
@@ -478,7 +459,7 @@ impl Machine {
 
     /// Whether its raft stands still.
     fn is_out(&self) -> bool {
-        matches!(self.phase, Phase::Finding(_) | Phase::Out { .. })
+        matches!(self.phase, Phase::Finding | Phase::Standby(_) | Phase::Out { .. })
     }
 
     /// There is sliced work left: advance again without waiting.
@@ -496,7 +477,8 @@ impl Machine {
             Phase::Starting { until_us, .. } if self.replica.has_recovered() => until_us,
             Phase::Stopping { until_us, .. } => until_us,
             Phase::Starting { .. } | Phase::Serving => u64::MAX,
-            Phase::Finding(_) | Phase::Out { .. } => return finder_us,
+            Phase::Standby(ref standby) => return finder_us.min(standby.next_deadline()),
+            Phase::Finding | Phase::Out { .. } => return finder_us,
         };
         let duties_us = self.caretaker.next_deadline();
         let phase_us = phase_us.min(finder_us);
@@ -509,20 +491,17 @@ impl Machine {
     pub fn timers(&self) -> usize {
         let finder_us = self.finder.as_ref().map_or(u64::MAX, |f| f.next_deadline());
         let registrar_us = self.registrar.as_ref().map_or(u64::MAX, |r| r.next_deadline());
-        let others = [finder_us, registrar_us].into_iter().filter(|us| *us != u64::MAX);
+        let standby_us = match &self.phase {
+            Phase::Standby(standby) => standby.next_deadline(),
+            _ => u64::MAX,
+        };
+        let others = [finder_us, registrar_us, standby_us].into_iter().filter(|us| *us != u64::MAX);
         self.caretaker.timers() + others.count()
     }
 
     /// Whether there is anything to be asked for here: a machine that is no member yet is not listened for.
     pub fn listens(&self) -> bool {
-        !matches!(self.phase, Phase::Finding(_))
-    }
-
-    /// The peer URLs of the other members, as far as it knows them.
-    pub fn known_peers(&self) -> Vec<Box<str>> {
-        let members = self.configuration().members.iter();
-        let others = members.filter(|m| m.id != self.id());
-        others.map(|m| m.peer_url.clone()).collect()
+        !matches!(self.phase, Phase::Finding)
     }
 
     /// Its name.
@@ -530,13 +509,11 @@ impl Machine {
         &self.replica.settings().name
     }
 
-    /// This machine's id in its cluster; 0 before it is let in.
+    /// This machine's id in its cluster; 0 while it has none.
     pub fn id(&self) -> PeerId {
-        match self.phase {
-            Phase::Finding(_) => PeerId::NONE,
-            Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } | Phase::Out { .. } => {
-                self.replica.raft().id()
-            }
+        match self.replica.raft().id() {
+            NOBODY => PeerId::NONE,
+            id => id,
         }
     }
 

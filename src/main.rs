@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     let code = match serve(&config) {
         Ok(End::Stopped) => ExitCode::SUCCESS,
         Ok(End::Aborted) => ExitCode::FAILURE,
-        Ok(End::Rejoin | End::Found) => unreachable!("`serve` starts again"),
+        Ok(End::Found) => unreachable!("`serve` starts again"),
         Ok(End::Failed(text)) => say(&config, &text),
         Err(text) => say(&config, &text),
     };
@@ -56,9 +56,6 @@ fn serve(config: &Config) -> Result<End, String> {
     let mut joins = !config.peers.is_empty() || config.discovery.is_some();
     loop {
         match run(&config, joins)? {
-            End::Rejoin => {
-                log::info!("the data directory is wiped, to join the cluster as a new member");
-            }
             End::Found => {
                 log::info!("this machine is the first of its cluster");
                 joins = false;
@@ -82,14 +79,13 @@ fn refuse_unserved(config: &Config) -> Result<(), String> {
 fn run(config: &Config, joins: bool) -> Result<End, String> {
     // A busy port is said before the log is read, which may take a while.
     let ports = [Bound::new(&config.bind_addr)?, Bound::new(&config.peer_bind_addr)?];
-    let (disk, recovered) = Disk::open_to(config, joins)?;
+    let (mut disk, recovered) = Disk::open_to(config, joins)?;
     let clock = Clock::new();
     let (settings, seed, now) = (config.settings(), random()?, clock.now());
-    let mut search = config.search();
-    let machine = if recovered.id == PeerId::NONE {
-        let known = disk.rejoin_peers().iter();
-        search.known = known.map(|url| url.as_str().into()).collect();
-        search.may_start = !disk.is_given_up();
+    let search = config.search();
+    let machine = if let Some(info) = disk.take_standby() {
+        Machine::stand_by(settings, recovered, info, search, seed, now)
+    } else if recovered.id == PeerId::NONE {
         Machine::find(settings, recovered, search, seed, now)
     } else {
         let mut machine = Machine::recover(settings, recovered, seed, now);

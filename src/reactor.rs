@@ -71,8 +71,6 @@ pub enum End {
     Aborted,
     /// It cannot go on: a sentence for the user.
     Failed(Box<str>),
-    /// The data directory is given up; the machine starts again and asks to be let in anew.
-    Rejoin,
     /// The machine starts again, as the first of its cluster.
     Found,
 }
@@ -343,6 +341,13 @@ impl Reactor {
         if let Some(id) = effects.let_in.take() {
             self.disk.keep_id(id);
         }
+        if let Some(info) = effects.standby.take() {
+            self.disk.keep_standby(&info, effects.wipe);
+        }
+        if effects.wipe {
+            effects.persist.clear();
+            effects.snapshot.clear();
+        }
         self.disk.append(&mut effects.persist, effects.lsn);
         for out in effects.snapshot.drain(..) {
             if let Some(saved) = self.disk.snapshot(out) {
@@ -366,12 +371,12 @@ impl Reactor {
         for fact in effects.facts.drain(..) {
             facts::log(self.machine.name(), &fact);
         }
-        let failed = effects.failed.take();
-        if std::mem::take(&mut effects.rejoin) {
-            self.disk.give_up(&self.machine.known_peers());
-            // Who is being stopped does it at the next start.
-            self.end = self.stop_us.is_none().then_some(End::Rejoin);
+        if std::mem::take(&mut effects.wipe) {
+            let incarnation = self.disk.start_over();
+            self.machine.on_wiped(self.now, incarnation);
+            self.unheard = true;
         }
+        let failed = effects.failed.take();
         if std::mem::take(&mut effects.found) {
             self.end = Some(End::Found);
         }

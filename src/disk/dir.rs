@@ -1,7 +1,7 @@
 //! The data directory: making it, telling tern's own from others, wiping it, and files that are put in place whole.
 //!
 //! Must not read the log or snapshots. Errors are sentences for the user: what is wrong, where, and what to do.
-use super::{membership, snapfile};
+use super::{membership, snapfile, standby};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,9 +10,6 @@ use std::path::{Path, PathBuf};
 /// Names in a data directory of etcd 0.4 (files) and of 2.x and later (folders).
 const ETCD_FILES: [&str; 2] = ["log", "conf"];
 const ETCD_FOLDERS: [&str; 2] = ["member", "proxy"];
-/// Where a machine in standby mode keeps what it knows of the cluster.
-pub const STANDBY_INFO: &str = "standby_info";
-
 /// Makes the directory with its parents and the folder for snapshots in it.
 pub fn create(data_dir: &Path) -> Result<(), String> {
     let snapshots = snapfile::folder(data_dir);
@@ -40,7 +37,7 @@ pub fn refuse_foreign(data_dir: &Path) -> Result<(), String> {
 /// behind by a crash in between is a new directory with stale files, never a machine that forgot its vote.
 pub fn wipe(data_dir: &Path) -> Result<(), String> {
     let said = |path: &Path, e: io::Error| format!("-f: cannot remove {}: {e}", path.display());
-    wipe_data(data_dir)?;
+    wal::wipe(data_dir).map_err(|e| format!("-f: cannot remove the log: {e}"))?;
     let entries = fs::read_dir(data_dir).map_err(|e| said(data_dir, e))?;
     for entry in entries {
         let path = entry.map_err(|e| said(data_dir, e))?.path();
@@ -52,9 +49,10 @@ pub fn wipe(data_dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes the log and then the snapshots: what a machine throws away that is to join anew.
-pub fn wipe_data(data_dir: &Path) -> Result<(), String> {
-    wal::wipe(data_dir).map_err(|e| format!("cannot remove the log: {e}"))?;
+/// What a machine throws away behind its log that is to join anew: who it was, and its snapshots.
+pub fn wipe_rest(data_dir: &Path) -> Result<(), String> {
+    let membership = data_dir.join(membership::FILE);
+    remove(&membership).map_err(|e| format!("cannot remove {}: {e}", membership.display()))?;
     let snapshots = snapfile::folder(data_dir);
     remove(&snapshots).map_err(|e| format!("cannot remove {}: {e}", snapshots.display()))?;
     create(data_dir)
@@ -62,7 +60,7 @@ pub fn wipe_data(data_dir: &Path) -> Result<(), String> {
 
 /// Whether `-f` takes it away: nothing else in the directory is touched.
 fn is_ours(name: &str) -> bool {
-    let known = ["snapshot", STANDBY_INFO, membership::FILE];
+    let known = ["snapshot", standby::FILE, membership::FILE];
     known.contains(&name)
         || ETCD_FILES.contains(&name)
         || ETCD_FOLDERS.contains(&name)
@@ -80,6 +78,17 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// Puts a small file in place, durably.
+pub fn replace(data_dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = data_dir.join(format!("{name}.tmp"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    fs::rename(&temporary, data_dir.join(name))?;
+    snapfile::sync_folder(data_dir)
 }
 
 /// A file that is written under a temporary name and then put in place, durably.

@@ -1,17 +1,15 @@
 //! The file that tells who this machine is in its cluster: written whole, renamed into place, synced.
 //!
-//! A machine that was let in has nothing but its id until the leader's first snapshot has come; one that is to join
-//! again must not begin a cluster of its own when it is stopped on the way. A founder has no such file: its snapshot
-//! names it. Start with `read`.
-use super::snapfile;
+//! A machine that was let in has nothing but its id until the leader's first snapshot has come. A founder has no such
+//! file: its snapshot names it. Start with `read`.
+use super::dir;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Its name in the data directory.
 pub const FILE: &str = "membership";
-const TEMPORARY: &str = "membership.tmp";
 
 /// What it says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +17,6 @@ const TEMPORARY: &str = "membership.tmp";
 pub enum Membership {
     /// The cluster has let the data directory of this number in as this member.
     Member { id: u64, incarnation: u64 },
-    /// What else is here is of no use; the machine asks these peers (URLs) to be let in anew.
-    Rejoin { peers: Vec<String> },
 }
 
 /// What the data directory says; `None`: nothing. The error is a sentence for the user.
@@ -42,14 +38,7 @@ pub fn read(data_dir: &Path) -> Result<Option<Membership>, String> {
 
 /// Puts it in place, durably.
 pub fn write(data_dir: &Path, membership: &Membership) -> io::Result<()> {
-    let temporary = data_dir.join(TEMPORARY);
-    let mut file = File::create(&temporary)?;
-    let bytes = serde_json::to_vec(membership)?;
-    file.write_all(&bytes)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&temporary, data_dir.join(FILE))?;
-    snapfile::sync_folder(data_dir)
+    dir::replace(data_dir, FILE, &serde_json::to_vec(membership)?)
 }
 
 #[cfg(test)]
@@ -60,12 +49,9 @@ mod tests {
     fn it_is_read_back_and_damage_is_said() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         assert_eq!(read(dir.path()), Ok(None));
-        let rejoin = Membership::Rejoin { peers: vec!["http://a:7001".to_string()] };
         let member = Membership::Member { id: 5, incarnation: u64::MAX };
-        for membership in [rejoin, member] {
-            write(dir.path(), &membership).expect("room");
-            assert_eq!(read(dir.path()), Ok(Some(membership)));
-        }
+        write(dir.path(), &member).expect("room");
+        assert_eq!(read(dir.path()), Ok(Some(member)));
         fs::write(dir.path().join(FILE), "{\"member\":{\"id\":5").expect("room");
         let text = read(dir.path()).expect_err("cut short");
         assert!(text.contains("damaged"), "{text}");

@@ -4,7 +4,7 @@
 use super::membership::{self, Membership};
 use super::snapfile::Unusable;
 use super::snapshots::{self, KEPT, Snapshots};
-use super::{Disk, Slow, dir, random, snapfile};
+use super::{Disk, Slow, dir, random, snapfile, standby};
 use crate::clock;
 use crate::config::Config;
 use crate::machine::{Founding, Machine, Recovered, Space};
@@ -47,15 +47,14 @@ impl Disk {
         } else {
             dir::refuse_foreign(data_dir)?;
         }
-        let membership = membership::read(data_dir)?;
-        let rejoin = match &membership {
-            Some(Membership::Rejoin { peers }) => Some(peers.clone()),
-            Some(Membership::Member { .. }) | None => None,
-        };
-        if rejoin.is_some() {
-            dir::wipe_data(data_dir)?;
-        }
         let (mut wal, mut found) = open_log(config)?;
+        let membership = membership::read(data_dir)?;
+        let standby = standby::read(data_dir)?.filter(|s| s.lasts(membership.as_ref(), found.identity));
+        match &standby {
+            Some(standby) if standby.given_up == found.identity => found = start_over(config, &mut wal)?,
+            Some(standby) if standby.given_up != 0 => dir::wipe_rest(data_dir)?,
+            Some(_) | None => {}
+        }
         if found.torn_bytes > 0 {
             log::info!("the log ended in {} unfinished bytes, dropped", found.torn_bytes);
         }
@@ -65,10 +64,10 @@ impl Disk {
         let mut kept = snapfile::prune(data_dir, keep).map_err(io)?;
         let known = match membership {
             Some(Membership::Member { id, incarnation }) if incarnation == found.identity => Some(PeerId(id)),
-            Some(Membership::Member { .. } | Membership::Rejoin { .. }) | None => None,
+            Some(Membership::Member { .. }) | None => None,
         };
         let is_empty = kept.is_empty() && found.entries.is_empty() && found.installed.is_none();
-        let joins = known.is_some() || rejoin.is_some() || joins;
+        let joins = known.is_some() || standby.is_some() || joins;
         let incarnation = found.identity;
         let (recovered, appended) = if is_empty && joins {
             (nothing_but(known, &found), 0)
@@ -84,8 +83,9 @@ impl Disk {
         let disk = Disk {
             data_dir: data_dir.to_path_buf(),
             wal,
+            segment_bytes: config.segment_bytes,
             incarnation,
-            rejoin,
+            standby: standby.map(|s| s.info).filter(|_| recovered.id == PeerId::NONE),
             snapshots: Snapshots::new(data_dir, limits, kept),
             stuck: VecDeque::new(),
             marks: VecDeque::new(),
@@ -130,6 +130,15 @@ fn open_log(config: &Config) -> Result<(Wal, wal::Recovered), String> {
             Ok(opened) => return Ok(opened),
         }
     }
+}
+
+/// The log here is that of a life that is over: the machine died before it was wiped.
+fn start_over(config: &Config, wal: &mut Wal) -> Result<wal::Recovered, String> {
+    let identity = random().map_err(|e| format!("the system gives no random numbers: {e}"))?;
+    let options = Options { dir: config.data_dir.clone(), segment_bytes: config.segment_bytes, identity };
+    let found = wal.start_over(&options).map_err(|e| e.to_string())?;
+    dir::wipe_rest(&config.data_dir)?;
+    Ok(found)
 }
 
 /// Makes the beginning of a new cluster durable, in this order; after a crash in between it is done again.
@@ -284,6 +293,7 @@ fn entry(found: wal::Entry) -> Entry {
 mod tests {
     use super::*;
     use crate::config::{self, Source, Start};
+    use crate::machine::StandbyInfo;
 
     fn config_of(data_dir: &Path) -> Config {
         let args = ["-name=a".to_string(), format!("-data-dir={}", data_dir.display())];
@@ -314,23 +324,33 @@ mod tests {
             let (disk, found) = open(joins);
             assert_eq!((found.id, found.incarnation), (PeerId(5), incarnation));
             assert!(found.snapshot.is_none() && found.entries.is_empty());
-            assert!(!disk.is_given_up());
+            assert!(disk.standby.is_none());
         }
+        // Removed, it is a standby whatever it is started with; its log goes, before or after the process dies.
+        let info = StandbyInfo { running: true, sync_interval_ms: 1_000, ..StandbyInfo::default() };
         let (mut disk, _) = open(false);
-        disk.give_up(&["http://a:7001".into()]);
+        disk.keep_standby(&info, true);
         drop(disk);
+        let mut numbers = vec![incarnation];
         for joins in [true, false] {
-            let (disk, found) = open(joins);
-            assert_eq!(found.id, PeerId::NONE);
-            assert_ne!(found.incarnation, incarnation);
-            assert!(disk.is_given_up());
-            assert_eq!(disk.rejoin_peers(), ["http://a:7001"]);
+            let (mut disk, found) = open(joins);
+            assert_eq!((found.id, disk.take_standby()), (PeerId::NONE, Some(info.clone())));
+            numbers.push(found.incarnation);
         }
+        assert!(numbers[0] != numbers[1] && numbers[1] == numbers[2], "{numbers:?}");
         let (mut disk, _) = open(false);
         disk.keep_id(PeerId(9));
         drop(disk);
+        let (mut disk, found) = open(true);
+        assert_eq!(found.id, PeerId(9), "let in, whatever standby_info says still");
+        // It is removed again.
+        disk.keep_standby(&info, true);
+        let number = disk.start_over();
+        disk.keep_standby(&info, false);
+        drop(disk);
         let (disk, found) = open(true);
-        assert_eq!(found.id, PeerId(9));
+        assert_eq!((found.id, found.incarnation), (PeerId::NONE, number));
+        assert_eq!(disk.standby, Some(info));
         drop(disk);
         // Thrown away on demand, it founds a cluster.
         dir::wipe(&config.data_dir).expect("wiped");

@@ -32,6 +32,10 @@ impl Snapshots {
         Snapshots { data_dir: data_dir.to_path_buf(), limits, kept, writing: None, receiving: None }
     }
 
+    pub fn limits(&self) -> HistoryLimits {
+        self.limits
+    }
+
     /// Carries out what the core wants; what it is told about it, if anything.
     pub fn carry(&mut self, out: SnapshotOut) -> Option<SnapshotIn> {
         match out {

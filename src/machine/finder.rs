@@ -5,24 +5,15 @@
 //! whether its place in the cluster is still its own. A discovery service is asked first, and may say that this machine
 //! is the one to start the cluster. Start with `Finder::on_reply`.
 use super::discovery;
-use super::seam::{Call, CallId, MachineInfo, Reply, Role};
-use crate::http::Method;
+use super::questions::{self, Myself, NO_MORE_PEER, Refused, Room, STORE_VERSION};
+use super::seam::{Call, CallId, MachineInfo, Reply, Role, StandbyInfo};
 use crate::raft::PeerId;
 use crate::timer::Now;
-use serde::Deserialize;
 
-/// How long a question may take.
-const ASK_MS: u64 = 3_000;
-/// How long a join may take: a leader keeps it for 5 s.
-const JOIN_MS: u64 = 8_000;
 /// The pause between two attempts, unless one is given: random, from this …
 const PAUSE_MS_MIN: u64 = 2_000;
 /// … to this.
 const PAUSE_MS_MAX: u64 = 4_000;
-/// The store version that peers must share.
-const STORE_VERSION: u64 = 2;
-/// Error codes of 0.4 (BEHAVIOUR: errors).
-const NO_MORE_PEER: u64 = 103;
 
 /// Where and how often to look for the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,15 +30,6 @@ pub struct Search {
     pub attempts_max: u32,
     /// Between two attempts; `None`: random between 2 and 4 s.
     pub pause_ms: Option<u64>,
-}
-
-/// How this machine introduces itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Myself {
-    pub name: Box<str>,
-    pub client_url: Box<str>,
-    pub peer_url: Box<str>,
-    pub incarnation: u64,
 }
 
 /// What the finder is for.
@@ -73,6 +55,8 @@ pub enum Found {
     Again { why: Box<str>, pause_ms: u64 },
     /// The cluster does not list this machine.
     Unlisted,
+    /// The cluster has no place for this machine, which knows it now: it waits as a standby.
+    Refused { why: Box<str>, info: StandbyInfo },
     /// There is no more to ask.
     Done,
 }
@@ -84,7 +68,7 @@ enum Question {
     Discover,
     Version,
     Machines,
-    Config { machines: usize },
+    Config,
     Join,
 }
 
@@ -107,36 +91,15 @@ pub struct Finder {
     peers: Vec<Box<str>>,
     peer: usize,
     attempts: u32,
+    /// Why the present peer's cluster is none to be in.
+    unfit: Option<String>,
+    /// The members that the present peer has listed, and its sync interval.
+    known: StandbyInfo,
     last_call: u64,
     random: u64,
     /// Why the peers of this attempt were of no use.
     reasons: Vec<String>,
     calls: Vec<Call>,
-}
-
-#[derive(Deserialize)]
-struct Listed {
-    name: Box<str>,
-    #[serde(default, rename = "state")]
-    state: Box<str>,
-    #[serde(default, rename = "clientURL")]
-    client_url: Box<str>,
-    #[serde(rename = "peerURL")]
-    peer_url: Box<str>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Size {
-    active_size: f64,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Failure {
-    error_code: u64,
-    message: String,
-    cause: String,
 }
 
 impl Finder {
@@ -151,6 +114,8 @@ impl Finder {
             peers: Vec::new(),
             peer: 0,
             attempts: 0,
+            unfit: None,
+            known: StandbyInfo::default(),
             last_call: 0,
             random: seed | 1,
             reasons: Vec::new(),
@@ -199,24 +164,21 @@ impl Finder {
         match reply {
             Reply::Failed { why } => match question {
                 Question::Register | Question::Lead | Question::Discover => self.on_no_service(now, &why),
-                Question::Version | Question::Machines | Question::Config { .. } | Question::Join => {
-                    self.next_peer(now, &why)
-                }
+                Question::Version | Question::Machines | Question::Config | Question::Join => self.next_peer(now, &why),
             },
             Reply::Answered { status, server, body } => {
                 if matches!(question, Question::Register | Question::Lead | Question::Discover) {
                     return self.on_service(now, question, status, &body);
                 }
-                let is_tern = server.starts_with("tern/");
-                if !is_tern {
-                    return self.on_foreign(now, &server);
+                if !questions::is_tern(&server) && self.unfit.is_none() {
+                    return self.on_foreign(now, question, &server);
                 }
                 match question {
                     Question::Register | Question::Lead | Question::Discover => None,
-                    Question::Version => self.on_version(now, status, &body),
-                    Question::Machines => self.on_machines(now, status, &body),
-                    Question::Config { machines } => self.on_config(now, status, &body, machines),
-                    Question::Join => self.on_joined(now, status, &body),
+                    Question::Version => self.on_version(now, questions::parse_version(status, &body)),
+                    Question::Machines => self.on_machines(now, questions::parse_machines(status, &body)),
+                    Question::Config => self.on_config(now, questions::parse_config(status, &body)),
+                    Question::Join => self.on_joined(now, questions::parse_joined(status, &body)),
                 }
             }
         }
@@ -298,6 +260,7 @@ impl Finder {
         if self.peer >= self.peers.len() {
             return self.end_attempt(now);
         }
+        self.unfit = None;
         let first = match self.goal {
             Goal::Join => Question::Version,
             Goal::Look { .. } => Question::Machines,
@@ -308,40 +271,16 @@ impl Finder {
 
     fn ask(&mut self, question: Question) {
         let peer = &self.peers[self.peer];
-        let (method, path, timeout_ms) = match question {
-            Question::Register | Question::Lead | Question::Discover => {
-                unreachable!("the service is asked that")
-            }
-            Question::Version => (Method::Get, "/version", ASK_MS),
-            Question::Machines => (Method::Get, "/v2/admin/machines", ASK_MS),
-            Question::Config { .. } => (Method::Get, "/v2/admin/config", ASK_MS),
-            Question::Join => (Method::Put, "/join", JOIN_MS),
-        };
-        let joins = question == Question::Join;
         self.last_call += 1;
         let call = CallId(self.last_call);
-        self.calls.push(Call {
-            id: call,
-            method,
-            url: format!("{peer}{path}").into(),
-            content_type: if joins { "application/json" } else { "" },
-            body: if joins { self.join_body() } else { Box::default() },
-            timeout_ms,
+        self.calls.push(match question {
+            Question::Register | Question::Lead | Question::Discover => unreachable!("the service is asked that"),
+            Question::Version => questions::version(call, peer),
+            Question::Machines => questions::machines(call, peer),
+            Question::Config => questions::config(call, peer),
+            Question::Join => questions::join(call, peer, &self.myself),
         });
         self.state = State::Asking { question, call };
-    }
-
-    fn join_body(&self) -> Box<[u8]> {
-        let me = &self.myself;
-        let body = serde_json::json!({
-            "minVersion": STORE_VERSION,
-            "maxVersion": STORE_VERSION,
-            "name": me.name,
-            "raftURL": me.peer_url,
-            "etcdURL": me.client_url,
-            "incarnation": me.incarnation,
-        });
-        body.to_string().into_bytes().into()
     }
 
     fn next_peer(&mut self, now: Now, why: &str) -> Option<Found> {
@@ -405,51 +344,52 @@ impl Finder {
 
     // -- being answered
 
-    /// What is no tern is never asked to let tern in. A machine with a log asks on: it knows its cluster.
-    fn on_foreign(&mut self, now: Now, server: &str) -> Option<Found> {
+    /// What is no tern is never asked to let tern in: this machine becomes a standby of it, if it tells its members. A
+    /// machine with a log asks on: it knows its cluster.
+    fn on_foreign(&mut self, now: Now, question: Question, server: &str) -> Option<Found> {
         let named = if server.is_empty() { "nothing" } else { server };
         let why = format!("it is not tern (its answer names {named} as server)");
-        if matches!(self.goal, Goal::Look { .. }) {
+        if matches!(self.goal, Goal::Look { .. }) || question != Question::Version {
             return self.next_peer(now, &why);
         }
         let peer = &self.peers[self.peer];
-        self.fail(format!(
-            "{peer}: {why}, and tern does not join a cluster of etcd. Start a cluster of tern beside it, copy the keys, \
-             and move the clients"
-        ))
+        self.unfit = Some(format!("{peer}: {why}, and tern does not join a cluster of etcd"));
+        self.ask(Question::Machines);
+        None
     }
 
-    fn on_version(&mut self, now: Now, status: u16, body: &[u8]) -> Option<Found> {
-        let text = String::from_utf8_lossy(body);
-        match text.trim().parse::<u64>() {
-            Ok(STORE_VERSION) if status == 200 => {
-                self.ask(Question::Machines);
-                None
-            }
-            Ok(version) if status == 200 => {
+    fn on_version(&mut self, now: Now, version: Result<u64, String>) -> Option<Found> {
+        match version {
+            Err(why) => return self.next_peer(now, &why),
+            Ok(STORE_VERSION) => {}
+            Ok(version) => {
                 let peer = &self.peers[self.peer];
-                self.fail(format!(
-                    "{peer} has store version {version}, this tern has {STORE_VERSION}: they cannot be in one cluster"
-                ))
+                self.unfit = Some(format!("{peer} has store version {version}, this tern has {STORE_VERSION}"));
             }
-            Ok(_) | Err(_) => self.next_peer(now, &told("/version", status, body)),
         }
+        self.ask(Question::Machines);
+        None
     }
 
-    fn on_machines(&mut self, now: Now, status: u16, body: &[u8]) -> Option<Found> {
-        let listed = serde_json::from_slice::<Vec<Listed>>(body);
-        let (200, Ok(listed)) = (status, listed) else {
-            return self.next_peer(now, &told("/v2/admin/machines", status, body));
+    fn on_machines(&mut self, now: Now, listed: Result<Vec<MachineInfo>, String>) -> Option<Found> {
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(why) => return self.next_peer(now, &why),
         };
-        let listed: Vec<MachineInfo> = listed.into_iter().map(info).collect();
         let me = &self.myself;
         let mine = listed.iter().find(|m| m.name == me.name);
         let others = listed.iter().find(|m| m.name != me.name && m.peer_url == me.peer_url);
         let led = listed.iter().any(|m| m.state == Role::Leader);
         match (self.goal, mine) {
-            (Goal::Join, Some(_)) => self.ask(Question::Join),
-            (Goal::Join, None) if !led => return self.next_peer(now, "it knows no leader now"),
-            (Goal::Join, None) => self.ask(Question::Config { machines: listed.len() }),
+            (Goal::Join, _) if !led => return self.next_peer(now, "it knows no leader now"),
+            (Goal::Join, mine) => {
+                let question = if mine.is_some() { Question::Join } else { Question::Config };
+                self.known.cluster = listed;
+                match self.unfit.take() {
+                    Some(why) => return self.refused(why),
+                    None => self.ask(question),
+                }
+            }
             (Goal::Look { .. }, _) if others.is_some() => {
                 let other = others.map_or("", |m| &m.name);
                 let text = format!(
@@ -471,47 +411,38 @@ impl Finder {
         None
     }
 
-    fn on_config(&mut self, now: Now, status: u16, body: &[u8], machines: usize) -> Option<Found> {
-        match serde_json::from_slice::<Size>(body) {
-            Ok(size) if status == 200 => {
-                if machines as f64 >= size.active_size {
-                    return self.full(machines);
-                }
-                self.ask(Question::Join);
-                None
-            }
-            Ok(_) | Err(_) => self.next_peer(now, &told("/v2/admin/config", status, body)),
-        }
-    }
-
-    fn on_joined(&mut self, now: Now, status: u16, body: &[u8]) -> Option<Found> {
-        if status == 200 {
-            let Some(id) = uvarint(body).filter(|id| *id != 0) else {
-                return self.next_peer(now, "/join is answered with no index");
-            };
-            return self.end(match self.goal {
-                Goal::Join => Found::LetIn(PeerId(id)),
-                Goal::Look { .. } => Found::Done,
-            });
-        }
-        let failure = serde_json::from_slice::<Failure>(body).unwrap_or_default();
-        if failure.error_code == NO_MORE_PEER && self.goal == Goal::Join {
-            return self.full(0);
-        }
-        self.next_peer(now, &told("/join", status, body))
-    }
-
-    /// There is no room; a machine that waits for room is not there yet.
-    fn full(&mut self, machines: usize) -> Option<Found> {
-        let count = match machines {
-            0 => String::new(),
-            machines => format!(" ({machines} machines)"),
+    fn on_config(&mut self, now: Now, room: Result<Room, String>) -> Option<Found> {
+        let room = match room {
+            Ok(room) => room,
+            Err(why) => return self.next_peer(now, &why),
         };
-        let peer = &self.peers[self.peer];
-        self.fail(format!(
-            "{peer}: the cluster is full{count}. Raise its activeSize (PUT /v2/admin/config on a peer port) or remove a \
-             machine, then start this one again; it does not wait as a standby"
-        ))
+        self.known.sync_interval_ms = room.sync_interval_ms;
+        let machines = self.known.cluster.len();
+        if machines as f64 >= room.active_size {
+            let peer = &self.peers[self.peer];
+            let why = format!("{peer}: the cluster is full ({machines} machines)");
+            return self.refused(why);
+        }
+        self.ask(Question::Join);
+        None
+    }
+
+    fn on_joined(&mut self, now: Now, joined: Result<PeerId, Refused>) -> Option<Found> {
+        match (joined, self.goal) {
+            (Ok(id), Goal::Join) => self.end(Found::LetIn(id)),
+            (Ok(_), Goal::Look { .. }) => self.end(Found::Done),
+            (Err(refused), Goal::Join) if refused.code == NO_MORE_PEER => {
+                let peer = &self.peers[self.peer];
+                self.refused(format!("{peer}: {}", refused.why))
+            }
+            (Err(refused), _) => self.next_peer(now, &refused.why),
+        }
+    }
+
+    /// It waits for room, or for another cluster behind these addresses.
+    fn refused(&mut self, why: String) -> Option<Found> {
+        let info = std::mem::take(&mut self.known);
+        self.end(Found::Refused { why: why.into(), info })
     }
 
     fn fail(&mut self, text: String) -> Option<Found> {
@@ -522,38 +453,4 @@ impl Finder {
         self.state = State::Ended;
         Some(found)
     }
-}
-
-fn info(listed: Listed) -> MachineInfo {
-    let leads = &*listed.state == "leader";
-    MachineInfo {
-        name: listed.name,
-        state: if leads { Role::Leader } else { Role::Follower },
-        client_url: listed.client_url,
-        peer_url: listed.peer_url,
-    }
-}
-
-/// What an answer that does not help says.
-fn told(path: &str, status: u16, body: &[u8]) -> String {
-    let failure = serde_json::from_slice::<Failure>(body).unwrap_or_default();
-    match failure.error_code {
-        0 => format!("{path} is answered with status {status}"),
-        code => {
-            let Failure { message, cause, .. } = failure;
-            format!("{path}: error {code}: {message} ({cause})")
-        }
-    }
-}
-
-/// The number at the beginning, in groups of seven bits, the lowest first.
-fn uvarint(bytes: &[u8]) -> Option<u64> {
-    let mut number = 0u64;
-    for (place, byte) in bytes.iter().take(9).enumerate() {
-        number |= u64::from(byte & 0x7f) << (7 * place);
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }

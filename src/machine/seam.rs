@@ -295,6 +295,17 @@ pub struct Recovered {
     pub commit: Index,
 }
 
+/// What a machine keeps on disk of the cluster that it is a standby of: the file `standby_info`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StandbyInfo {
+    /// It is a standby; false once it has been let in.
+    pub running: bool,
+    /// The members as it last heard of them, the leader marked.
+    pub cluster: Vec<MachineInfo>,
+    /// Between two fetches of them, in milliseconds.
+    pub sync_interval_ms: u64,
+}
+
 /// A link to a peer opened, or its process is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
@@ -409,6 +420,16 @@ pub enum Fact {
     LetIn {
         id: PeerId,
     },
+    /// The cluster has no place for this machine: it becomes a standby.
+    Refused {
+        why: Box<str>,
+    },
+    /// It was a standby when it was stopped, and is one again.
+    StandsByAgain,
+    /// A standby has asked for the members, or to be let in, and this came of it; told when it is something else.
+    NotLetIn {
+        why: Box<str>,
+    },
     /// A machine that was asked does not list this one.
     Unlisted,
     /// The leader removes a peer that was silent for so long, or that is one too many.
@@ -458,6 +479,13 @@ pub struct Effects {
     pub members_changed: bool,
     /// This machine is no longer a member of its cluster, or must come back as a new one: its raft has stopped.
     pub removed: bool,
+    /// For the file `standby_info`: durable before anything else of this batch is carried out, but behind `let_in`.
+    pub standby: Option<StandbyInfo>,
+    /// What this machine holds is of no use any more: log and snapshots are to be wiped when `standby` is durable and
+    /// `send` has left, and with them `persist`, `snapshot` and whatever they were still to be answered. The data
+    /// directory gets a new number, for `Machine::on_wiped`. After a crash in between the wiping is made up for at the
+    /// next start.
+    pub wipe: bool,
     /// The core has finished: after `on_stop` the process may end.
     pub stopped: bool,
     /// The cluster has given this machine its id: durable before anything else of this batch is carried out.
@@ -465,9 +493,6 @@ pub struct Effects {
     /// The discovery service has made this machine the one that starts the cluster: the shell bootstraps it, as without
     /// peers.
     pub found: bool,
-    /// What this machine holds is of no use any more: it must be wiped, and the machine must ask to be let in anew
-    /// (`Machine::find` with `Machine::known_peers`).
-    pub rejoin: bool,
     /// The process must end with exit code 1, and say this.
     pub failed: Option<Box<str>>,
 }
@@ -485,10 +510,11 @@ impl Effects {
         other.facts.append(&mut self.facts);
         other.members_changed |= std::mem::take(&mut self.members_changed);
         other.removed |= std::mem::take(&mut self.removed);
+        other.standby = self.standby.take().or(other.standby.take());
+        other.wipe |= std::mem::take(&mut self.wipe);
         other.stopped |= std::mem::take(&mut self.stopped);
         other.let_in = self.let_in.take().or(other.let_in);
         other.found |= std::mem::take(&mut self.found);
-        other.rejoin |= std::mem::take(&mut self.rejoin);
         other.failed = self.failed.take().or(other.failed.take());
     }
 
@@ -503,10 +529,11 @@ impl Effects {
         self.facts.clear();
         self.members_changed = false;
         self.removed = false;
+        self.standby = None;
+        self.wipe = false;
         self.stopped = false;
         self.let_in = None;
         self.found = false;
-        self.rejoin = false;
         self.failed = None;
     }
 }

@@ -112,7 +112,12 @@ impl Clients {
     /// Phase 3: starts the requests that are whole.
     pub fn decode(&mut self, machine: &mut Machine, now: Now) {
         self.date.set(now.wall_ns);
-        let context = context(&self.site, &self.date, now, machine.indexes());
+        let standby = machine.standby().map(|url| url.map(Box::<str>::from));
+        let mode = match &standby {
+            Some(url) => Mode::Standby { leader_url: url.as_deref() },
+            None => Mode::Peer,
+        };
+        let context = Context { mode, ..context(&self.site, &self.date, now, machine.indexes()) };
         let mut desk = Desk {
             machine,
             context: &context,
@@ -390,7 +395,9 @@ impl Desk<'_, '_> {
                 Some(Progress::Reject(reject)) => {
                     return conn.reject(reject, self.context.date, self.pool);
                 }
-                Some(Progress::Request { consumed, request }) if asks_for_link(port, &request) => {
+                Some(Progress::Request { consumed, request })
+                    if asks_for_link(port, &request) && self.context.mode == Mode::Peer =>
+                {
                     let visit = Visit {
                         conn: id,
                         protocol: request.upgrade.unwrap_or("").into(),

@@ -32,16 +32,19 @@ pub fn log(name: &str, fact: &Fact) {
             config.remove_delay_ms,
             config.sync_interval_ms
         ),
-        Fact::Removed => log::warn!("this machine was removed from its cluster"),
+        Fact::Removed => log::warn!("this machine was removed from its cluster: standby"),
         Fact::Amnesia => log::error!(
             "the cluster remembers more of this machine than its data directory holds: it was replaced by an older \
-             copy. It no longer votes"
+             copy. It no longer votes: standby, until it is let in as a new member"
         ),
         Fact::NotFound { why, pause_ms } => {
             log::warn!("no cluster found: {why}. The next attempt follows in {pause_ms} ms");
         }
         Fact::NotRegistered { why } => log::warn!("not registered for discovery: {why}"),
         Fact::LetIn { id } => log::info!("the cluster has let this machine in as {:x}", id.0),
+        Fact::Refused { why } => log::info!("{why}: standby"),
+        Fact::StandsByAgain => log::info!("standby, as before"),
+        Fact::NotLetIn { why } => log::warn!("standby: {why}"),
         Fact::Unlisted => log::warn!("a peer does not list this machine as one of its cluster"),
         Fact::LetGo { peer, silent_ms, too_many: true } => {
             log::info!("{peer} is one peer too many, and is removed; last heard {silent_ms} ms ago");

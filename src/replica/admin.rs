@@ -2,7 +2,7 @@
 use super::Replica;
 use super::asking::Wish;
 use crate::error::{Code, Error};
-use crate::machine::seam::{LeaderStats, MachineInfo, Op, Outcome, Role, SelfStats, Ticket};
+use crate::machine::seam::{LeaderStats, MachineInfo, Op, Outcome, Role, SelfStats, StandbyInfo, Ticket};
 use crate::raft::{Configuration, Member, PeerId, RaftRole};
 use crate::timer::Now;
 
@@ -79,6 +79,19 @@ impl Replica {
         let mut list: Vec<MachineInfo> = members.map(|m| self.machine_info(m)).collect();
         list.sort_by(|a, b| a.name.cmp(&b.name));
         list
+    }
+
+    /// The cluster without this machine, as it last knew it.
+    pub fn last_cluster(&self) -> StandbyInfo {
+        let own = self.raft.id();
+        let leader =
+            [self.raft.leader(), self.seen.last_leader].into_iter().find(|id| ![PeerId::NONE, own].contains(id));
+        let others = self.raft.configuration().members.iter().filter(|m| m.id != own);
+        let infos = others.map(|m| MachineInfo {
+            state: if Some(m.id) == leader { Role::Leader } else { Role::Follower },
+            ..self.machine_info(m)
+        });
+        StandbyInfo { running: true, cluster: infos.collect(), sync_interval_ms: self.config().sync_interval_ms }
     }
 
     fn machine(&self, name: &str) -> Outcome {

@@ -208,7 +208,7 @@ fn a_removed_machine_comes_back() {
     servers[2].run();
     shows(&servers[2], "a", "two");
     assert_eq!(listed(&servers[0]).len(), 3);
-    assert!(servers[2].log().contains("as a new member"), "it was wiped");
+    assert!(servers[2].log().contains("removed from its cluster: standby"), "{}", servers[2].log());
     // It is no less a member than the others: the cluster goes on with it and one of them.
     until("it follows like any other", || {
         put(&servers[..2], "a", "more");
@@ -232,7 +232,7 @@ fn a_machine_that_is_removed_while_it_is_away() {
     put(&servers[..2], "a", "two");
     servers[2].run();
     shows(&servers[2], "a", "two");
-    assert!(servers[2].log().contains("as a new member"), "it was wiped");
+    assert!(servers[2].log().contains("removed from its cluster: standby"), "{}", servers[2].log());
     assert_eq!(listed(&servers[0]).len(), 3);
 }
 
@@ -322,24 +322,25 @@ fn an_address_of_another() {
 
 #[test]
 fn those_that_are_not_let_in() {
-    let mut servers = cluster(3, &["-cluster-active-size=3"]);
+    let servers = cluster(3, &["-cluster-active-size=3"]);
     let peers = [servers[1].peer_port];
-    let fourth = prepare(4, &peers, &[]);
-    refused(fourth.command(&fourth.data_dir()), &["full", "activeSize"]);
-    // Started once more it asks again, and finds room.
+    let mut fourth = prepare(4, &peers, &[]);
+    fourth.spawn();
+    let waits = || fourth.log().contains("full (3 machines): standby").then_some(());
+    until("it waits for room", waits);
+    until("it listens", || Conn::try_open(fourth.peer_port));
+    assert_eq!(fourth.peer("GET", "/v2/admin/machines", "").status(), 404);
+    assert_eq!(fourth.client("GET", "/v2/keys/a", "").status(), 307);
+    // It asks again, and finds room.
     let config = follow(servers[1].peer_port, "PUT", "/v2/admin/config", "{\"activeSize\":4}");
     assert_eq!(config.expect("an answer").status(), 200);
     // A name that lives belongs to who has it.
     let twin = prepare(2, &peers, &[]);
     refused(twin.command(&twin.data_dir()), &["attempts", "109"]);
-    let mut fourth = fourth;
-    until("a follower knows the new size", || {
-        let config = servers[1].peer("GET", "/v2/admin/config", "").json();
-        (config["activeSize"] == 4).then_some(())
-    });
-    fourth.run();
-    servers.push(fourth);
+    until("it is let in", || fourth.log().contains("has let this machine in").then_some(()));
     assert_eq!(listed(&servers[0]).len(), 4);
+    put(&servers, "a", "one");
+    shows(&fourth, "a", "one");
 }
 
 /// A list that names only this machine still means to join; so does one of machines that are not there.
@@ -360,8 +361,8 @@ fn nobody_to_join() {
     refused(command, &["after 1 attempts"]);
 }
 
-/// A cluster of etcd (no `Server: tern`) is asked for its version and never for more; and nobody can connect to a
-/// machine that has not been let in.
+/// A cluster of etcd (no `Server: tern`) is asked for its version and its machines and never to let tern in; and nobody
+/// can connect to a machine that has not been let in.
 #[test]
 fn a_peer_that_is_not_tern() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -369,22 +370,27 @@ fn a_peer_that_is_not_tern() {
     let joins = prepare(2, &[port], &[]);
     let ports = [joins.client_port, joins.peer_port];
     let etcd = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a visitor");
-        for port in ports {
-            assert!(Conn::try_open(port).is_none(), "it listens");
+        let mut asked = String::new();
+        for body in ["2", "[]"] {
+            let (mut stream, _) = listener.accept().expect("a visitor");
+            for port in ports {
+                assert!(Conn::try_open(port).is_none(), "it listens");
+            }
+            let mut head = [0; 1024];
+            let count = stream.read(&mut head).expect("a request");
+            let length = body.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            stream.write_all(answer.as_bytes()).expect("a reader");
+            asked += &String::from_utf8_lossy(&head[..count]);
         }
-        let mut head = [0; 1024];
-        let count = stream.read(&mut head).expect("a request");
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n2";
-        stream.write_all(answer).expect("a reader");
-        drop(stream);
         listener.set_nonblocking(true).expect("a socket option");
-        let text = String::from_utf8_lossy(&head[..count]).into_owned();
-        (text, listener)
+        (asked, listener)
     });
-    refused(joins.command(&joins.data_dir()), &["not tern"]);
+    let mut command = joins.command(&joins.data_dir());
+    command.arg("-max-retry-attempts=1");
+    refused(command, &["knows no leader"]);
     let (asked, listener) = etcd.join().expect("the answering thread");
-    assert!(asked.starts_with("GET /version "), "{asked}");
+    assert!(asked.starts_with("GET /version ") && asked.contains("GET /v2/admin/machines "), "{asked}");
     assert!(listener.accept().is_err(), "it is asked for no more");
 }
 

@@ -59,14 +59,18 @@ pub fn wipe(dir: &Path) -> Result<(), OpenError> {
 
 /// `wipe` with every system call shown to `hook`.
 pub fn wipe_with(dir: &Path, hook: Option<Hook>) -> Result<(), OpenError> {
-    let (mut os, mut names) = enter(dir, hook)?;
+    let (mut os, names) = enter(dir, hook)?;
+    wipe_in(&mut os, names)
+}
+
+fn wipe_in(os: &mut Os, mut names: Vec<String>) -> Result<(), OpenError> {
     if names.iter().any(|n| n == state::STATE) {
         // From here on the directory is new, whatever else a crash leaves in it.
         os.rename(state::STATE, state::WIPING)?;
         os.sync_dir()?;
         names.push(state::WIPING.into());
     }
-    clear(&mut os, &names)
+    clear(os, &names)
 }
 
 /// The locked directory and what is in it.
@@ -149,10 +153,28 @@ impl Wal {
     /// `open` with every system call shown to `hook`, for tests that cut the power.
     pub fn open_with(options: Options, hook: Option<Hook>) -> Result<(Wal, Recovered), OpenError> {
         check(options.segment_bytes)?;
-        let (mut os, mut names) = enter(&options.dir, hook)?;
+        let (os, names) = enter(&options.dir, hook)?;
+        Wal::open_in(os, names, &options)
+    }
+
+    /// Wipes the log that is open and begins a new one, with a number of its own; the lock is kept. After an error this
+    /// log is of no use any more.
+    pub fn start_over(&mut self, options: &Options) -> Result<Recovered, OpenError> {
+        check(options.segment_bytes)?;
+        let unlocked = Os::new(&options.dir, None);
+        let mut os = std::mem::replace(&mut self.os, unlocked);
+        let names = os.list()?;
+        wipe_in(&mut os, names)?;
+        let names = os.list()?;
+        let (wal, recovered) = Wal::open_in(os, names, options)?;
+        *self = wal;
+        Ok(recovered)
+    }
+
+    fn open_in(mut os: Os, mut names: Vec<String>, options: &Options) -> Result<(Wal, Recovered), OpenError> {
         let is_new = !names.iter().any(|n| n == state::STATE);
         if is_new {
-            create(&mut os, &options, &names)?;
+            create(&mut os, options, &names)?;
             names = os.list()?;
         }
         for name in names.iter().filter(|n| is_half_made(n)) {

@@ -1,0 +1,162 @@
+//! From member to standby and back, in place and any number of times.
+//!
+//! A life as a member ends with its raft: what its log and snapshots hold is wiped and the data directory gets a new
+//! number, before this machine asks to be let in again as another member. Whatever waits is answered or redirected,
+//! watchers' bodies end empty, and calls of the former mode are not listened to any more: the numbers of a mode's calls
+//! are its own. Start with `maybe_leave`, then `become_member`.
+use super::standby::{Eager, Standby};
+use super::*;
+
+/// The calls of each mode have so many bits of their numbers to themselves.
+const CALL_BITS: u32 = 32;
+
+impl Machine {
+    /// A machine that was a standby when it was stopped: it goes on as one.
+    pub fn stand_by(
+        settings: Settings,
+        recovered: Recovered,
+        info: StandbyInfo,
+        search: Search,
+        seed: u64,
+        now: Now,
+    ) -> Machine {
+        let mut machine = Machine::outside(settings, recovered, search, seed, now);
+        machine.become_standby(now, info, Eager::No, true, Fact::StandsByAgain);
+        machine.register();
+        machine
+    }
+
+    /// A machine that was removed, or that has forgotten what it acknowledged, is no member any more; it can only come
+    /// back as a new one.
+    pub(super) fn maybe_leave(&mut self, now: Now) {
+        let fact = match self.replica.standing() {
+            Standing::Member => return,
+            Standing::Removed => Fact::Removed,
+            Standing::Amnesiac => Fact::Amnesia,
+        };
+        if self.is_out() {
+            return;
+        }
+        // Who learns of it in the middle of its work waits for room; who comes up asks at once.
+        let eager = match fact == Fact::Amnesia || !self.replica.had_leader() {
+            true => Eager::Yes,
+            false => Eager::No,
+        };
+        let stops = matches!(self.phase, Phase::Stopping { .. });
+        let info = self.replica.last_cluster();
+        self.become_standby(now, info, eager, false, fact);
+        self.replica.close();
+        let effects = self.replica.effects_mut();
+        effects.removed = true;
+        effects.wipe = true;
+        if stops {
+            let leader = self.elsewhere();
+            self.keep_news();
+            self.phase = Phase::Out { leader };
+            self.replica.effects_mut().stopped = true;
+        }
+    }
+
+    /// The cluster that was found has no place for this machine, which holds nothing yet.
+    pub(super) fn become_standby_refused(&mut self, now: Now, why: Box<str>, info: StandbyInfo) {
+        self.become_standby(now, info, Eager::No, true, Fact::Refused { why });
+        self.register();
+    }
+
+    /// The replica stands still from here on, and is exchanged when the data directory is `wiped`.
+    fn become_standby(&mut self, now: Now, info: StandbyInfo, eager: Eager, wiped: bool, fact: Fact) {
+        self.finder = None;
+        self.caretaker.cancel_all();
+        self.moved = false;
+        self.origin.switches += 1;
+        let calls = self.origin.switches << CALL_BITS;
+        let search = &self.origin.search;
+        let others = search.known.iter().chain(&search.peers).cloned().collect();
+        let standby = Standby::new(now, self.myself(), info, others, eager, wiped, calls);
+        self.change_phase(Phase::Standby(Box::new(standby)));
+        self.replica.effects_mut().facts.push(fact);
+    }
+
+    /// What `Effects::wipe` asked for is done: the data directory is empty and has this number.
+    pub fn on_wiped(&mut self, now: Now, incarnation: u64) {
+        self.now = now;
+        (self.origin.incarnation, self.origin.term, self.origin.vote) = (incarnation, Term(0), PeerId::NONE);
+        self.exchange_replica(now, NOBODY);
+        if let Phase::Standby(standby) = &mut self.phase {
+            standby.on_wiped(incarnation);
+        }
+    }
+
+    /// Begins as a member that holds nothing: the leader brings it what the cluster has.
+    pub(super) fn become_member(&mut self, now: Now, id: PeerId) {
+        let left = match &self.phase {
+            Phase::Finding => None,
+            Phase::Standby(standby) => Some(StandbyInfo { running: false, ..standby.info().clone() }),
+            // It has been stopped since.
+            Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } | Phase::Out { .. } => return,
+        };
+        self.keep_news();
+        self.exchange_replica(now, id);
+        let until_us = now.mono_us + START_TIMEOUTS * self.replica.settings().election_ms * 1000;
+        self.phase = Phase::Starting { until_us, waiting: Vec::new() };
+        if self.registrar.is_none() {
+            self.register();
+        }
+        let effects = self.replica.effects_mut();
+        effects.let_in = Some(id);
+        effects.standby = left.or(effects.standby.take());
+        effects.facts.push(Fact::LetIn { id });
+    }
+
+    /// The replica of a member that holds nothing; the former one's last words are kept.
+    fn exchange_replica(&mut self, now: Now, id: PeerId) {
+        let origin = &self.origin;
+        let recovered = Recovered {
+            term: origin.term,
+            vote: origin.vote,
+            id,
+            incarnation: origin.incarnation,
+            snapshot: None,
+            snapshot_bytes: 0,
+            entries: Vec::new(),
+            commit: Index(0),
+        };
+        let settings = self.replica.settings().clone();
+        let seed = scramble(origin.seed.wrapping_add(origin.switches));
+        let mut former = std::mem::replace(&mut self.replica, Replica::new(settings, recovered, seed, now));
+        let last = former.effects_mut();
+        assert!(last.persist.is_empty() && last.snapshot.is_empty(), "a life's records go with it");
+        last.move_to(self.replica.effects_mut());
+        self.replica.effects_mut().lsn = Lsn(0);
+    }
+
+    /// What the standby has to say and has not said.
+    pub(super) fn keep_news(&mut self) {
+        if let Phase::Standby(standby) = &mut self.phase {
+            let effects = self.replica.effects_mut();
+            effects.standby = standby.take_news(&mut effects.calls, &mut effects.facts).or(effects.standby.take());
+        }
+    }
+
+    /// Where clients are sent that this machine cannot serve.
+    pub(super) fn elsewhere(&self) -> Option<Outcome> {
+        match &self.phase {
+            Phase::Standby(standby) => standby.leader().map(|leader| Outcome::Redirect {
+                client_url: leader.client_url.clone(),
+                peer_url: leader.peer_url.clone(),
+            }),
+            Phase::Out { leader } => leader.clone(),
+            Phase::Finding | Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } => None,
+        }
+    }
+
+    /// Whether it is a standby, and then where it sends clients (a client URL), if it knows.
+    pub fn standby(&self) -> Option<Option<&str>> {
+        match &self.phase {
+            Phase::Standby(standby) => Some(standby.leader().map(|l| &*l.client_url)),
+            Phase::Finding | Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } | Phase::Out { .. } => {
+                None
+            }
+        }
+    }
+}
