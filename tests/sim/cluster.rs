@@ -186,6 +186,8 @@ pub struct World {
     pub phase: Phase,
     pub phase_since_us: u64,
     pub redial_us: u64,
+    /// What was waited for since the healing, each until when (thousandths of an election timeout).
+    pub waits: Vec<(String, u64)>,
     pub violation: Option<Violation>,
     pub plant: Plant,
     /// Whom a vote went to in this turn.
@@ -255,6 +257,7 @@ impl World {
             phase: Phase::Setup,
             phase_since_us: 0,
             redial_us: 0,
+            waits: Vec::new(),
             violation: None,
             plant,
             voted_for: None,

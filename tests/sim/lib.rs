@@ -5,6 +5,7 @@ mod clients;
 mod cluster;
 mod disk;
 pub mod faults;
+mod healing;
 mod http;
 pub mod ledger;
 pub mod linear;

@@ -1,9 +1,9 @@
 //! Runs ranges of seeds and prints what they came to:
 //!
-//! `cargo run --release --example sim -- --seeds A..B [--events N] [--trace] [--each] [--hashes] [--fault NAME]`
+//! `cargo run --release --example sim -- --seeds A..B [--events N] [--trace] [--each] [--hashes] [--slow TIMEOUTS] [--fault NAME]`
 //! `cargo run --profile sim --features faults --example sim -- --faults [--seeds A..B] [--limit SECONDS] [--least N]`
 //!
-//! One line a seed with `--each`; one line of the ledger at the end. A violation prints the trace of the last
+//! One line a seed with `--each`; with `--slow` those that took longer to become equal, and what they waited for; one line of the ledger at the end. A violation prints the trace of the last
 //! happenings, the check and the line that does it again, and ends the run with exit code 1. `--faults` plants each
 //! fault of the catalogue in turn and prints what caught it; exit code 1 if fewer than `--least` were caught.
 #[path = "lib.rs"]
@@ -23,6 +23,8 @@ struct Args {
     each: bool,
     /// Print only seeds and trace hashes, to be compared between processes.
     hashes: bool,
+    /// Print what seeds waited for that took more election timeouts than this to become equal.
+    slow: u64,
     /// Hunt the whole catalogue: the limit for each fault, and how many must be caught.
     faults: bool,
     limit: Duration,
@@ -35,6 +37,7 @@ fn parse() -> Args {
         options: Options { events: 20_000, plant: Plant::default(), loud: false },
         each: false,
         hashes: false,
+        slow: u64::MAX,
         faults: false,
         limit: Duration::from_secs(60),
         least: 0,
@@ -52,6 +55,7 @@ fn parse() -> Args {
             "--trace" => parsed.options.loud = true,
             "--each" => parsed.each = true,
             "--hashes" => parsed.hashes = true,
+            "--slow" => parsed.slow = value().parse().expect("a number"),
             "--faults" => parsed.faults = true,
             "--limit" => parsed.limit = Duration::from_secs(value().parse().expect("seconds")),
             "--least" => parsed.least = value().parse().expect("a number"),
@@ -102,6 +106,9 @@ fn main() {
             println!("{seed} {:016x}", report.hash);
         } else if args.each {
             println!("{seed} {:?}", report.counts);
+        }
+        if report.counts.converged_milli / 1_000 >= args.slow {
+            println!("{seed} converged {} after {:?}", report.counts.converged_milli, report.waits);
         }
         ledger.add(&report.counts);
     }

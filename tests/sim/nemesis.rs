@@ -15,7 +15,7 @@ const FORGOTTEN: u64 = 10;
 const SETUP_MAX: u64 = 200;
 
 impl World {
-    fn election_us(&self) -> u64 {
+    pub fn election_us(&self) -> u64 {
         self.p.election_ms * 1_000
     }
 
@@ -35,6 +35,7 @@ impl World {
                 }
             }
             Phase::Healing => {
+                self.note_wait(since);
                 if self.all_equal() {
                     self.counts.converged_milli = since * 1_000 / self.election_us();
                     self.enter(Phase::Done);
@@ -124,65 +125,6 @@ impl World {
             }
             self.set_full(slot, false);
         }
-    }
-
-    /// The leader's slot, if it leads alone, all its members run, are voters and hold the same as it.
-    fn equal_leader(&self) -> Option<usize> {
-        let leader = self.leader()?;
-        let run = self.up(leader)?;
-        let equal = run.core.configuration().members.iter().all(|m| {
-            let slot = self.ids.get(&m.id.0).copied();
-            let other = slot.and_then(|s| self.up(s)).filter(|r| r.seen.id == m.id.0);
-            m.voter
-                && other.is_some_and(|r| {
-                    r.seen.term == run.seen.term
-                        && r.seen.applied == run.log.last()
-                        && r.log.last() == run.log.last()
-                        && r.seen.leader == run.seen.id
-                })
-        });
-        equal.then_some(leader)
-    }
-
-    fn members_equal(&self) -> Option<usize> {
-        let leader = self.equal_leader()?;
-        Some(self.up(leader)?.core.configuration().members.len())
-    }
-
-    fn all_equal(&self) -> bool {
-        let Some(members) = self.members_equal() else {
-            return false;
-        };
-        let wanting = self.hosts.iter().filter(|h| !matches!(h.place, Place::Empty)).count();
-        members == wanting || members >= self.active_size()
-    }
-
-    fn active_size(&self) -> usize {
-        self.truth.active_size.unwrap_or(self.p.active_size) as usize
-    }
-
-    fn why_not_equal(&self) -> String {
-        let mut text = String::from("not equal:");
-        for (slot, host) in self.hosts.iter().enumerate() {
-            let how = match &host.place {
-                Place::Empty => continue,
-                Place::Joining { .. } => "joining".to_string(),
-                Place::Down(_) => "down".to_string(),
-                Place::Up(r) => {
-                    let members = r.core.configuration().members.iter();
-                    let members: Vec<_> = members.map(|m| (m.id.0, m.voter)).collect();
-                    format!("{:?} last {} of {members:?}", r.seen, r.log.last())
-                }
-            };
-            text += &format!(" m{slot} {how};");
-        }
-        if let Some(run) = self.leader().and_then(|l| self.up(l)) {
-            text += &format!(
-                " members {:?}",
-                run.core.configuration().members.iter().map(|m| (m.id.0, m.voter)).collect::<Vec<_>>()
-            );
-        }
-        text
     }
 
     // -- joining and leaving
@@ -368,7 +310,7 @@ impl World {
 
     // -- faults of the disk, within what can be survived
 
-    fn image(&self, slot: usize) -> Option<&Image> {
+    pub fn image(&self, slot: usize) -> Option<&Image> {
         match &self.hosts[slot].place {
             Place::Up(run) => Some(&run.disk.image),
             Place::Down(image) => Some(image),

@@ -22,6 +22,8 @@ pub struct Report {
     pub seed: u64,
     pub counts: Counts,
     pub hash: u64,
+    /// What the healing waited for, and until when, in thousandths of an election timeout.
+    pub waits: Vec<(String, u64)>,
     pub failure: Option<Failure>,
 }
 
@@ -60,7 +62,7 @@ pub fn run(seed: u64, options: &Options) -> Report {
         params: format!("{:?}", world.p),
         last: world.trace.last().map(|l| l.to_string()).collect(),
     });
-    Report { seed, counts: world.counts, hash: world.trace.hash.0, failure }
+    Report { seed, counts: world.counts, hash: world.trace.hash.0, waits: world.waits, failure }
 }
 
 fn drive(world: &mut World, events: u64) {
