@@ -309,11 +309,11 @@ impl Machine {
         }
     }
 
-    /// Everything up to this Lsn is durable.
-    pub fn on_synced(&mut self, now: Now, lsn: Lsn) {
+    /// Everything up to this Lsn is durable, by a sync that took so long.
+    pub fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
         self.now = now;
         if !self.is_out() {
-            self.replica.on_synced(now, lsn);
+            self.replica.on_synced(now, lsn, took_us);
             self.replica.check_invariants();
         }
     }

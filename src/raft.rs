@@ -182,8 +182,6 @@ pub struct Raft {
     /// The Lsn of the last term and vote: no message leaves in a term that is not durable.
     state_lsn: Lsn,
     gated: VecDeque<(Lsn, PeerId, Message)>,
-    /// The oldest Lsn handed out and not synced, and when.
-    syncing: Option<(Lsn, u64)>,
     out: Output,
 }
 
@@ -236,7 +234,6 @@ impl Raft {
             synced: Lsn(0),
             state_lsn: Lsn(0),
             gated: VecDeque::new(),
-            syncing: None,
             out: Output::default(),
         };
         if state.term < at_least {
@@ -301,13 +298,22 @@ impl Raft {
         self.check_invariants();
     }
 
-    /// The link to a member opened or broke: what was on its way may be lost.
-    pub fn on_link(&mut self, now: Now, id: PeerId) {
+    /// The link to a member opened, or broke (`up` false), its process being gone: what was on its way may be lost.
+    /// Whoever is gone is missed without the patience for its disk.
+    pub fn on_link(&mut self, now: Now, id: PeerId, up: bool) {
         self.now_us = now.mono_us;
         if self.repair.due_us != u64::MAX {
             self.repair.due_us = self.now_us;
         }
+        if !up && self.leader == id {
+            self.leader_sync_us = 0;
+            self.election_due = self.election_due.min(self.draw_due(self.election_us));
+        }
         if let Some(peer) = self.peers.iter_mut().find(|p| p.id == id) {
+            if !up {
+                peer.sync_us = 0;
+                peer.on_asked(self.now_us);
+            }
             match peer.flow {
                 progress::Flow::Probe { .. } | progress::Flow::Replicate => {
                     peer.become_probe(peer.next.min(peer.matched.next()));
@@ -320,17 +326,11 @@ impl Raft {
         }
     }
 
-    /// Everything up to this Lsn is durable.
-    pub fn on_synced(&mut self, now: Now, lsn: Lsn) {
+    /// Everything up to this Lsn is durable, by a sync that took so long.
+    pub fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
         assert!(lsn <= self.lsn, "only what was handed out can be durable");
         self.now_us = now.mono_us;
-        if let Some((first, since_us)) = self.syncing
-            && lsn >= first
-        {
-            let took_us = self.now_us.saturating_sub(since_us);
-            self.slowest.record(self.now_us, took_us);
-            self.syncing = (lsn < self.lsn).then_some((self.lsn, self.now_us));
-        }
+        self.slowest.record(self.now_us, took_us);
         self.synced = self.synced.max(lsn);
         self.log.on_synced(lsn);
         while self.gated.front().is_some_and(|g| g.0 <= lsn) {
@@ -551,9 +551,6 @@ impl Raft {
     /// Moves what has gathered into `out`.
     pub fn take_output(&mut self, out: &mut Output) {
         self.replicate();
-        if !self.out.persist.is_empty() && self.syncing.is_none() {
-            self.syncing = Some((self.lsn, self.now_us));
-        }
         out.persist.append(&mut self.out.persist);
         out.messages.append(&mut self.out.messages);
         out.reads.append(&mut self.out.reads);

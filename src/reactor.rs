@@ -85,6 +85,8 @@ pub struct Reactor {
     /// The clients' and the peers'; none before that.
     gates: Vec<Gate>,
     clock: Clock,
+    /// When the last sync began.
+    sync_since_us: u64,
     now: Now,
     clients: Clients,
     links: Links,
@@ -131,6 +133,7 @@ impl Reactor {
             ports: Some((ports, tls)),
             gates: Vec::new(),
             clock,
+            sync_since_us: 0,
             now,
             clients: clients(config),
             links: links(config, process),
@@ -278,7 +281,8 @@ impl Reactor {
     /// 4. What the disk has made durable since.
     fn poll_sync(&mut self) {
         if let Some(lsn) = self.disk.poll_sync(self.now.mono_us) {
-            self.machine.on_synced(self.now, lsn);
+            let took_us = self.now.mono_us - self.sync_since_us;
+            self.machine.on_synced(self.now, lsn, took_us);
         }
         if let Some(space) = self.disk.poll_space(self.now.mono_us) {
             self.machine.on_space(self.now, space);
@@ -309,7 +313,9 @@ impl Reactor {
     /// 7. One sync for everything appended so far. It may complete here or in a later turn. One that has blocked has taken
     ///    time, and how much is what peers must know: it decides what silence means.
     fn start_sync(&mut self) {
-        if self.disk.start_sync(self.now.mono_us) {
+        let since_us = self.now.mono_us;
+        if self.disk.start_sync(since_us) {
+            self.sync_since_us = since_us;
             self.now = self.clock.now();
         }
         self.poll_sync();

@@ -152,7 +152,7 @@ impl Replica {
 
     /// A link opened or closed; one from a removed member is told so.
     pub fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
-        self.raft.on_link(now, peer);
+        self.raft.on_link(now, peer, state == LinkState::Up);
         if state == LinkState::Closed {
             self.lose_passed(Some(peer));
         }
@@ -163,8 +163,8 @@ impl Replica {
         }
     }
 
-    pub fn on_synced(&mut self, now: Now, lsn: Lsn) {
-        self.raft.on_synced(now, lsn);
+    pub fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
+        self.raft.on_synced(now, lsn, took_us);
     }
 
     pub fn on_time(&mut self, now: Now) {

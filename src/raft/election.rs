@@ -15,18 +15,32 @@ pub struct Transfer {
 }
 
 impl Raft {
-    /// The election timeout (at least): the configured one, or three times the slowest sync that is known of.
-    pub(super) fn timeout_us(&self) -> u64 {
-        let own = self.slowest.worst_us();
-        let peers = self.peers.iter().map(|p| p.sync_us).max().unwrap_or(0);
-        let slowest = own.max(peers).max(self.leader_sync_us);
-        self.election_us.max(3 * u64::from(slowest))
+    /// How long somebody may be silent whose slowest sync took `sync_us`, since it may hear and say nothing meanwhile:
+    /// the election timeout, or twice that sync.
+    pub(super) fn patience_us(&self, sync_us: u32) -> u64 {
+        self.election_us.max(2 * u64::from(sync_us))
     }
 
-    /// Draws the next timeout between one and two election timeouts, so that votes seldom split (3.4).
+    /// How long an answer may take that waits for the disks of any who are known here.
+    pub(super) fn timeout_us(&self) -> u64 {
+        let peers = self.peers.iter().map(|p| p.sync_us).max().unwrap_or(0);
+        self.patience_us(self.slowest.worst_us().max(peers).max(self.leader_sync_us))
+    }
+
+    /// Draws the next timeout, up to twice as long as the least, so that votes seldom split (3.4). Votes wait for disks;
+    /// a leader is missed as soon as its own disk allows; a pre-vote waits for none.
     pub(super) fn reset_election_timer(&mut self) {
-        let timeout_us = self.timeout_us();
-        self.election_due = self.now_us + timeout_us + self.draw() % timeout_us;
+        let voted = self.leader == PeerId::NONE && ![PeerId::NONE, self.id].contains(&self.voted_for);
+        let least_us = match self.role {
+            RaftRole::PreCandidate => self.election_us,
+            RaftRole::Follower if !voted => self.patience_us(self.leader_sync_us),
+            RaftRole::Follower | RaftRole::Candidate | RaftRole::Leader => self.timeout_us(),
+        };
+        self.election_due = self.draw_due(least_us);
+    }
+
+    pub(super) fn draw_due(&mut self, least_us: u64) -> u64 {
+        self.now_us + least_us + self.draw() % self.election_us.max(least_us / 2)
     }
 
     /// splitmix64 (Steele, Lea, Flood, 2014).
@@ -42,7 +56,9 @@ impl Raft {
     pub(super) fn is_lease_live(&self) -> bool {
         match self.role {
             RaftRole::Leader => true,
-            RaftRole::Follower => self.leader != PeerId::NONE && self.now_us < self.contact_us + self.timeout_us(),
+            RaftRole::Follower => {
+                self.leader != PeerId::NONE && self.now_us < self.contact_us + self.patience_us(self.leader_sync_us)
+            }
             RaftRole::PreCandidate | RaftRole::Candidate => false,
         }
     }
@@ -111,6 +127,10 @@ impl Raft {
         let good = self.is_up_to_date(last) && !self.amnesia;
         if pre {
             let granted = good && term > self.current_term;
+            if !good && self.role != RaftRole::Candidate && self.may_campaign() {
+                // Somebody misses a leader and cannot be it: one with a better log should not wait for long.
+                self.election_due = self.election_due.min(self.now_us + self.draw() % self.election_us);
+            }
             return self.send_vote(from, true, granted, if granted { term } else { self.current_term });
         }
         let free = [PeerId::NONE, from].contains(&self.voted_for) || self.has(Fault::VoteTwice);
@@ -161,7 +181,7 @@ impl Raft {
     /// A leader that has not heard a majority for an election timeout cannot commit, and its clients should look for
     /// another one (6.2).
     pub(super) fn maybe_step_down(&mut self) -> bool {
-        if self.has(Fault::NoCheckQuorum) || self.is_majority_heard(self.timeout_us()) {
+        if self.has(Fault::NoCheckQuorum) || self.is_majority_heard() {
             return false;
         }
         self.become_follower(self.current_term, PeerId::NONE);
@@ -187,11 +207,10 @@ impl Raft {
         true
     }
 
-    /// The voter with the longest log among those heard of late.
+    /// The voter with the longest log among those that answer.
     pub(super) fn best_successor(&self) -> Option<PeerId> {
-        let since_us = self.now_us.saturating_sub(self.timeout_us());
         let voters = self.peers.iter().filter(|p| p.voter);
-        let best = voters.max_by_key(|p| (p.heard_us >= since_us && p.answered, p.matched));
+        let best = voters.max_by_key(|p| (!self.is_silent(p, self.now_us) && p.answered, p.matched));
         best.map(|p| p.id)
     }
 
@@ -233,10 +252,15 @@ impl Raft {
         }
     }
 
-    /// Whether the peers that count have been heard within this many microseconds: a majority with this member.
-    pub(super) fn is_majority_heard(&self, within_us: u64) -> bool {
-        let heard = |p: &&super::Progress| self.now_us - p.heard_us.min(self.now_us) <= within_us;
-        let peers = self.peers.iter().filter(|p| p.voter).filter(heard).count();
+    /// Nothing has come from it since something was sent to it, for longer than its disk may take. What stalls this
+    /// machine counts for nothing: then nothing was sent, or the answer was read before the timers are looked at.
+    pub(super) fn is_silent(&self, peer: &super::Progress, now_us: u64) -> bool {
+        now_us > peer.asked_us.saturating_add(self.patience_us(peer.sync_us))
+    }
+
+    /// Whether the voters that answer are a majority with this member.
+    pub(super) fn is_majority_heard(&self) -> bool {
+        let peers = self.peers.iter().filter(|p| p.voter && !self.is_silent(p, self.now_us)).count();
         let own = usize::from(self.configuration().is_voter(self.id));
         peers + own >= self.configuration().majority()
     }

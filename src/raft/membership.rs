@@ -208,11 +208,10 @@ impl Raft {
         })
     }
 
-    /// Whether a member was heard within an election timeout by this leader, or may still be heard: a leadership that
-    /// is younger than that cannot tell.
+    /// Whether a member answers this leader, or may still answer: a leadership that is younger than an election timeout
+    /// cannot tell.
     pub fn is_heard(&self, now: Now, id: PeerId) -> bool {
-        let heard = |p: &Progress| p.id == id && now.mono_us <= p.heard_us + self.timeout_us();
-        id == self.id || self.peers.iter().any(heard)
+        id == self.id || self.peers.iter().any(|p| p.id == id && !self.is_silent(p, now.mono_us))
     }
 
     /// Whether this leader hears a majority of the voters.

@@ -55,6 +55,8 @@ pub struct Progress {
     pub round: u64,
     /// When it was last heard, or when this leadership began.
     pub heard_us: u64,
+    /// Since when something that was sent to it has no answer; `u64::MAX`: never.
+    pub asked_us: u64,
     /// Whether it has answered this leader at all.
     pub answered: bool,
     /// Heartbeats that were sent since it was heard.
@@ -80,6 +82,7 @@ impl Progress {
             commit_sent: Index(0),
             round: 0,
             heard_us: now_us,
+            asked_us: now_us,
             answered: false,
             unanswered: 0,
             sync_us: 0,
@@ -92,7 +95,7 @@ impl Progress {
 
     /// It is there.
     pub fn hear(&mut self, now_us: u64) {
-        (self.heard_us, self.unanswered) = (now_us, 0);
+        (self.heard_us, self.asked_us, self.unanswered) = (now_us, u64::MAX, 0);
     }
 
     /// A heartbeat is sent: how many went unanswered before, since it was heard. Only what has had no answer two
@@ -105,6 +108,11 @@ impl Progress {
     /// Whether nothing more may be sent before a reply.
     pub fn is_full(&self) -> bool {
         self.flights.len() >= FLIGHT_MESSAGES_MAX || self.flight_bytes >= FLIGHT_BYTES_MAX
+    }
+
+    /// Something was sent that it answers at once.
+    pub fn on_asked(&mut self, now_us: u64) {
+        self.asked_us = self.asked_us.min(now_us);
     }
 
     pub fn become_probe(&mut self, next: Index) {

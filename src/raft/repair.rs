@@ -39,7 +39,7 @@ impl Raft {
         let missing: Vec<Index> = self.log.missing().take(ASKED_MAX).collect();
         self.repair.due_us = match missing.is_empty() {
             true => u64::MAX,
-            false => self.now_us + self.timeout_us(),
+            false => self.now_us + self.election_us,
         };
         // Those too whose removal may not be committed: they may have it, and `is_nowhere` must hear them.
         let members = self.open_configurations().flat_map(|c| &c.members);

@@ -116,6 +116,7 @@ impl Raft {
             let bytes = entries.iter().map(Entry::size).sum();
             peer.on_sent(end, bytes, now_us);
         }
+        peer.on_asked(now_us);
         let (to, acked) = (peer.id, peer.matched);
         self.send(
             to,
@@ -264,7 +265,7 @@ impl Raft {
         assert_ne!(self.role, RaftRole::Leader, "one leader a term");
         assert!([PeerId::NONE, leader].contains(&self.leader), "one leader a term");
         let after_us = self.now_us.saturating_sub(self.contact_us);
-        if self.leader == leader && LATE_TENTHS.contains(&(after_us * 10 / self.timeout_us())) {
+        if self.leader == leader && LATE_TENTHS.contains(&(after_us * 10 / self.patience_us(self.leader_sync_us))) {
             self.beats.push(Beat::Late { id: leader, after_us });
         }
         self.contact_us = self.now_us;

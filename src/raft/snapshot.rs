@@ -139,10 +139,10 @@ impl Raft {
         self.log.bytes() > SENDING_LOG_BYTES_MAX && self.peers.iter().any(sending)
     }
 
-    /// A piece without an answer for an election timeout (or three syncs of that member) is sent again.
+    /// A piece without an answer for an election timeout (or two syncs of that member) is sent again.
     pub(super) fn retry_chunks(&mut self) {
         for peer in self.peers.iter_mut().chain(&mut self.aid) {
-            let patience_us = self.election_us.max(3 * u64::from(peer.sync_us));
+            let patience_us = self.election_us.max(2 * u64::from(peer.sync_us));
             if let Flow::Snapshot { asked_us, .. } = &mut peer.flow
                 && *asked_us + patience_us < self.now_us
             {

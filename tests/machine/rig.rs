@@ -248,7 +248,7 @@ impl Rig {
         for what in std::mem::take(&mut self.pending) {
             self.disk.carry_out(what);
         }
-        self.machine.on_synced(self.now, self.lsn);
+        self.machine.on_synced(self.now, self.lsn, 0);
     }
 
     /// Turns and syncs until nothing is left to do.

@@ -84,6 +84,8 @@ struct Node {
     disk: Disk,
     /// Written, not synced: lost in a crash.
     unsynced: VecDeque<(Lsn, Persist)>,
+    /// When the first of them came.
+    unsynced_us: u64,
     lsn: u64,
     applied: Index,
     /// The snapshot that is coming in.
@@ -298,6 +300,7 @@ impl World {
                 applied: disk.snapshot.index,
                 disk,
                 unsynced: VecDeque::new(),
+                unsynced_us: 0,
                 lsn: 0,
                 incoming: Vec::new(),
                 installing: None,
@@ -455,11 +458,11 @@ impl World {
             let Some((lsn, _)) = node.unsynced.back() else {
                 continue;
             };
-            let lsn = *lsn;
+            let (lsn, took_us) = (*lsn, now.mono_us - node.unsynced_us);
             for (_, what) in node.unsynced.drain(..) {
                 node.disk.write(&what);
             }
-            self.raft(id, |r| r.on_synced(now, lsn));
+            self.raft(id, |r| r.on_synced(now, lsn, took_us));
             self.collect(id);
         }
     }
@@ -559,6 +562,9 @@ impl World {
         for what in out.persist.drain(..) {
             node.lsn += 1;
             self.trace.push(format!("{id} disk: {}", persist(&what)));
+            if node.unsynced.is_empty() {
+                node.unsynced_us = self.now_us;
+            }
             node.unsynced.push_back((Lsn(node.lsn), what));
         }
         assert_eq!(node.raft.as_ref().expect("runs").lsn().0, node.lsn, "one Lsn a Persist");

@@ -76,7 +76,7 @@ pub struct Host {
 /// What may happen.
 pub enum Ev {
     Deliver { slot: usize, to: u64, from: u64, bytes: Box<[u8]> },
-    Synced { slot: usize, epoch: u64 },
+    Synced { slot: usize, epoch: u64, took_us: u64 },
     Saved { slot: usize, epoch: u64 },
     Received { slot: usize, epoch: u64 },
     Piece { slot: usize, epoch: u64, to: u64, index: u64, offset: u64 },
@@ -483,9 +483,9 @@ impl World {
         }
         match ev {
             Ev::Deliver { slot, to, from, bytes } => self.on_deliver(slot, to, from, &bytes),
-            Ev::Synced { slot, epoch } => self.input(slot, epoch, |_, run, now| {
+            Ev::Synced { slot, epoch, took_us } => self.input(slot, epoch, |_, run, now| {
                 let lsn = run.disk.end_sync();
-                run.core.on_synced(now, lsn);
+                run.core.on_synced(now, lsn, took_us);
             }),
             Ev::Saved { slot, epoch } => self.input(slot, epoch, |world, run, now| {
                 let (index, bytes, older) = run.disk.end_snapshot();
@@ -695,7 +695,7 @@ impl World {
             }
         }
         let epoch = self.hosts[slot].epoch;
-        self.queue.push(self.now_us + took, Ev::Synced { slot, epoch });
+        self.queue.push(self.now_us + took, Ev::Synced { slot, epoch, took_us: took });
     }
 
     fn carry_out(&mut self, slot: usize, run: &mut Running, fx: &mut Effects) -> Checked {
