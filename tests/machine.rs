@@ -14,3 +14,5 @@ mod forward;
 mod single;
 #[path = "machine/snapshots.rs"]
 mod snapshots;
+#[path = "machine/standby.rs"]
+mod standby;

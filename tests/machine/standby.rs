@@ -1,0 +1,396 @@
+//! Standby mode by hand: what it asks when, where it sends clients, how it comes to it and how it ends.
+use super::rig::*;
+use tern::http::Method;
+use tern::machine::*;
+use tern::raft::{Index, Message, PeerId, Rpc, Term};
+use tern::timer::Now;
+
+const SIZE_5S: &str = r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}"#;
+const FULL: &str = r#"{"activeSize":3,"removeDelay":1800,"syncInterval":5}"#;
+const INTERVAL_US: u64 = 5 * SECOND_US;
+
+/// The members `names`, the first of which leads.
+fn members(names: &[&str]) -> Vec<MachineInfo> {
+    let info = |(place, name): (usize, &&str)| MachineInfo {
+        name: (*name).into(),
+        state: if place == 0 { Role::Leader } else { Role::Follower },
+        client_url: format!("http://{name}:4001").into(),
+        peer_url: format!("http://{name}:7001").into(),
+    };
+    names.iter().enumerate().map(info).collect()
+}
+
+/// The same as they are listed.
+fn list(names: &[&str]) -> String {
+    let machine = |m: &MachineInfo| {
+        let state = if m.state == Role::Leader { "leader" } else { "follower" };
+        serde_json::json!({"name": m.name, "state": state, "clientURL": m.client_url, "peerURL": m.peer_url})
+    };
+    let all: Vec<_> = members(names).iter().map(machine).collect();
+    serde_json::Value::from(all).to_string()
+}
+
+fn nothing(id: u64, incarnation: u64) -> Recovered {
+    Recovered {
+        term: Term(0),
+        vote: PeerId::NONE,
+        id: PeerId(id),
+        incarnation,
+        snapshot: None,
+        snapshot_bytes: 0,
+        entries: Vec::new(),
+        commit: Index(0),
+    }
+}
+
+/// A standby, and the clock.
+struct Stand {
+    machine: Machine,
+    effects: Effects,
+    now: Now,
+    began_us: u64,
+    facts: Vec<Fact>,
+    saved: Vec<StandbyInfo>,
+}
+
+impl Stand {
+    /// One that was a standby when it was stopped.
+    fn again(names: &[&str]) -> Stand {
+        let now = Now { mono_us: 1_000_000, wall_ns: EPOCH_NS };
+        let info = StandbyInfo { running: true, cluster: members(names), sync_interval_ms: 5_000 };
+        let search = Search { peers: vec!["http://spare:7001".into()], ..Search::default() };
+        Stand::of(Machine::stand_by(settings(3), nothing(0, 77), info, search, 5, now), now)
+    }
+
+    /// A member that is told in its life, or when it comes up, that it was removed.
+    fn removed(serves: bool) -> Stand {
+        let mut rig = Rig::serving(settings(1));
+        let id = match rig.done(join(&settings(3), 77)) {
+            Outcome::Joined(index) => PeerId(index.0),
+            other => panic!("{other:?}"),
+        };
+        // The leader brings it what the cluster has.
+        let mut cluster = Cluster { rigs: [(PeerId(1), rig)].into(), cut: Default::default() };
+        let now = cluster.at(PeerId(1)).now;
+        cluster.rigs.insert(id, Rig::let_in(settings(3), id, now));
+        cluster.pass(SECOND_US);
+        let mut rig = cluster.rigs.remove(&id).expect("just put there");
+        assert!(rig.machine.is_serving());
+        if !serves {
+            rig = rig.restart();
+        }
+        let mut stand = Stand::of(rig.machine, rig.now);
+        let cluster = stand.machine.cluster();
+        let notice = Message { term: Term::REMOVED, rpc: Rpc::Removed { cluster, id } };
+        stand.machine.on_message(stand.now, PeerId(1), notice);
+        stand.turn();
+        stand.turn();
+        stand
+    }
+
+    fn of(machine: Machine, now: Now) -> Stand {
+        let began_us = now.mono_us;
+        Stand { machine, effects: Effects::default(), now, began_us, facts: Vec::new(), saved: Vec::new() }
+    }
+
+    fn turn(&mut self) -> Vec<Call> {
+        self.effects.clear();
+        self.machine.advance(self.now, &mut self.effects);
+        self.facts.append(&mut self.effects.facts);
+        self.saved.extend(self.effects.standby.take());
+        if self.effects.wipe {
+            assert!(self.saved.last().is_some_and(|info| info.running), "saved before anything is wiped");
+            self.machine.on_wiped(self.now, 78);
+        }
+        std::mem::take(&mut self.effects.calls)
+    }
+
+    /// Time goes on to the next deadline; then it calls this.
+    fn next(&mut self, method: Method, url: &str) -> Call {
+        let due_us = self.machine.next_deadline();
+        self.now.mono_us = self.now.mono_us.max(due_us);
+        self.machine.on_time(self.now);
+        self.calls(method, url)
+    }
+
+    fn calls(&mut self, method: Method, url: &str) -> Call {
+        let mut calls = self.turn();
+        assert_eq!(calls.len(), 1, "{calls:?}");
+        let call = calls.remove(0);
+        assert_eq!((call.method, &*call.url), (method, url));
+        call
+    }
+
+    fn tell(&mut self, call: &Call, status: u16, server: &str, body: &[u8]) {
+        let reply = Reply::Answered { status, server: server.into(), body: body.into() };
+        self.machine.on_reply(self.now, call.id, reply);
+    }
+
+    fn answer(&mut self, call: &Call, body: &str) {
+        self.tell(call, 200, "tern/0.1.0", body.as_bytes());
+    }
+
+    fn fail(&mut self, call: &Call) {
+        self.machine.on_reply(self.now, call.id, Reply::Failed { why: "nobody listens".into() });
+    }
+
+    /// A whole fetch from `peer`, which begins when the next deadline comes; when that was, since the beginning.
+    fn fetch(&mut self, peer: &str, list: &str, config: &str) -> u64 {
+        let call = self.next(Method::Get, &format!("http://{peer}:7001/v2/admin/machines"));
+        self.answer(&call, list);
+        let call = self.calls(Method::Get, &format!("http://{peer}:7001/v2/admin/config"));
+        self.answer(&call, config);
+        self.now.mono_us - self.began_us
+    }
+
+    /// It asks `peer` to be let in.
+    fn asks(&mut self, peer: &str) -> Call {
+        let call = self.calls(Method::Get, &format!("http://{peer}:7001/version"));
+        self.answer(&call, "2");
+        self.calls(Method::Put, &format!("http://{peer}:7001/join"))
+    }
+
+    fn rests(&mut self) {
+        assert_eq!(self.turn(), []);
+    }
+
+    fn redirect(&mut self) -> Outcome {
+        self.machine.on_request(self.now, Ticket(1), get("/a"));
+        self.effects.clear();
+        self.machine.advance(self.now, &mut self.effects);
+        self.effects.answers.remove(0).outcome
+    }
+}
+
+/// The machines at once and every interval; to join exactly one interval after the beginning, then with every fetch.
+#[test]
+fn the_first_request_to_join_comes_after_one_interval() {
+    let mut stand = Stand::again(&["a", "b"]);
+    assert_eq!(stand.machine.role(), Role::Standby);
+    assert!(stand.machine.listens());
+    assert_eq!(stand.fetch("a", &list(&["a", "b"]), SIZE_5S), 0);
+    stand.rests();
+    for round in 1..=3 {
+        assert_eq!(stand.fetch("a", &list(&["a", "b"]), SIZE_5S), round * INTERVAL_US);
+        let call = stand.asks("a");
+        assert_eq!(stand.now.mono_us, stand.began_us + round * INTERVAL_US, "in the same moment");
+        let body: serde_json::Value = serde_json::from_slice(&call.body).expect("JSON");
+        assert_eq!((&body["name"], &body["incarnation"]), (&"node3".into(), &77.into()));
+        stand.tell(&call, 500, "tern/0.1.0", br#"{"errorCode":300,"message":"x","cause":""}"#);
+        stand.rests();
+    }
+    assert_eq!(stand.facts.len(), 2, "the same trouble is told once: {:?}", stand.facts);
+}
+
+#[test]
+fn a_changed_interval_counts_from_the_next_fetch() {
+    let mut stand = Stand::again(&["a"]);
+    let two = SIZE_5S.replace("\"syncInterval\":5", "\"syncInterval\":2");
+    assert_eq!(stand.fetch("a", &list(&["a"]), FULL), 0);
+    assert_eq!(stand.fetch("a", &list(&["a", "b", "c"]), &FULL.replace(":5}", ":2}")), INTERVAL_US);
+    assert_eq!(stand.fetch("a", &list(&["a", "b"]), &two), INTERVAL_US + 2 * SECOND_US);
+    stand.asks("a");
+    let told: Vec<u64> = stand.saved.iter().map(|i| i.sync_interval_ms).collect();
+    assert_eq!(told, [5_000, 5_000, 2_000, 2_000], "saved when something is new, and only then");
+}
+
+#[test]
+fn no_room_no_request_unless_the_list_names_it() {
+    let mut stand = Stand::again(&["a"]);
+    for round in 0..3 {
+        assert_eq!(stand.fetch("a", &list(&["a", "b", "c"]), FULL), round * INTERVAL_US);
+        stand.rests();
+    }
+    stand.fetch("a", &list(&["a", "b", "c", "node3"]), FULL);
+    let call = stand.asks("a");
+    // 12 in groups of seven bits.
+    stand.tell(&call, 200, "tern/0.1.0", &[12]);
+    stand.turn();
+    assert_eq!(stand.effects.let_in, Some(PeerId(12)));
+    let last = stand.saved.last().expect("saved");
+    assert!(!last.running && last.cluster.len() == 4);
+    assert_eq!((stand.machine.id(), stand.machine.standby()), (PeerId(12), None));
+    assert!(stand.facts.ends_with(&[Fact::LetIn { id: PeerId(12) }]), "{:?}", stand.facts);
+}
+
+/// The leader first, then the others, then those of the command line; each once, and never itself.
+#[test]
+fn whom_it_asks() {
+    let mut stand = Stand::again(&["a", "node3", "b"]);
+    // Its own peer URL under another name.
+    let info = StandbyInfo {
+        running: true,
+        cluster: vec![MachineInfo { peer_url: settings(3).peer_url, ..members(&["x"]).remove(0) }],
+        sync_interval_ms: 5_000,
+    };
+    let now = stand.now;
+    let mut alone = Stand::of(Machine::stand_by(settings(3), nothing(0, 77), info, Search::default(), 5, now), now);
+    alone.machine.on_time(alone.now);
+    assert_eq!(alone.turn(), []);
+    assert!(matches!(&alone.facts[1], Fact::NotLetIn { why } if why.contains("no other machine")));
+
+    for peer in ["a", "node3", "b", "spare"] {
+        let call = match peer {
+            "a" => stand.next(Method::Get, "http://a:7001/v2/admin/machines"),
+            peer => stand.calls(Method::Get, &format!("http://{peer}:7001/v2/admin/machines")),
+        };
+        match peer {
+            "a" => stand.fail(&call),
+            // A standby, one that knows no leader, and one that makes no sense.
+            "node3" => stand.tell(&call, 404, "tern/0.1.0", b""),
+            "b" => stand.answer(&call, &list(&["b"]).replace("leader", "follower")),
+            _ => stand.answer(&call, "junk"),
+        }
+    }
+    stand.rests();
+    assert_eq!(
+        stand.redirect(),
+        Outcome::Redirect { client_url: "http://a:4001".into(), peer_url: "http://a:7001".into() }
+    );
+    // Nobody has answered: the next try is at the interval.
+    assert_eq!(stand.machine.next_deadline(), stand.began_us + INTERVAL_US);
+}
+
+/// 402 while it knows no leader, or only itself; then it asks soon again, and still joins not before its time.
+#[test]
+fn where_clients_are_sent() {
+    for itself in [false, true] {
+        let mut stand = Stand::again(&["a", "b"]);
+        let mut cluster = members(&["node3", "b"]);
+        cluster[0].client_url = settings(3).client_url;
+        if !itself {
+            cluster[0] = MachineInfo { state: Role::Follower, ..cluster[1].clone() };
+        }
+        let info = StandbyInfo { running: true, cluster, sync_interval_ms: 5_000 };
+        stand.machine = Machine::stand_by(settings(3), nothing(0, 77), info, Search::default(), 5, stand.now);
+        assert!(matches!(stand.redirect(), Outcome::Failed(e) if e.code == tern::error::Code::StandbyInternal));
+        assert_eq!(stand.machine.standby(), Some(None));
+        let first = if itself { "node3" } else { "b" };
+        let call = stand.next(Method::Get, &format!("http://{first}:7001/v2/admin/machines"));
+        stand.fail(&call);
+        if itself {
+            let call = stand.calls(Method::Get, "http://b:7001/v2/admin/machines");
+            stand.fail(&call);
+        }
+        stand.rests();
+        assert_eq!(stand.fetch(first, &list(&["c", "b"]), SIZE_5S), 500_000);
+        stand.rests();
+        assert_eq!(stand.machine.standby(), Some(Some("http://c:4001")));
+        assert_eq!(stand.fetch("c", &list(&["c", "b"]), SIZE_5S), INTERVAL_US);
+        stand.asks("c");
+    }
+}
+
+#[test]
+fn what_is_not_tern_is_never_asked() {
+    let mut stand = Stand::again(&["a"]);
+    for _ in 0..3 {
+        let call = stand.next(Method::Get, "http://a:7001/v2/admin/machines");
+        stand.tell(&call, 200, "", list(&["a", "node3"]).as_bytes());
+        let call = stand.calls(Method::Get, "http://a:7001/v2/admin/config");
+        stand.tell(&call, 200, "", SIZE_5S.as_bytes());
+        stand.rests();
+        assert_eq!(stand.machine.standby(), Some(Some("http://a:4001")));
+    }
+}
+
+#[test]
+fn another_store_version_is_not_asked_either() {
+    let mut stand = Stand::again(&["a"]);
+    stand.fetch("a", &list(&["a"]), SIZE_5S);
+    stand.fetch("a", &list(&["a"]), SIZE_5S);
+    let call = stand.calls(Method::Get, "http://a:7001/version");
+    stand.answer(&call, "3");
+    stand.rests();
+    assert!(matches!(stand.facts.last(), Some(Fact::NotLetIn { why }) if why.contains("version 3")));
+}
+
+/// Removed in the middle of its life: it is saved first, then all is wiped, and a new number asks one interval later.
+#[test]
+fn a_removed_member() {
+    let mut stand = Stand::removed(true);
+    assert!(stand.facts.contains(&Fact::Removed) && stand.saved.len() == 1);
+    assert_eq!(stand.saved[0].cluster.len(), 1);
+    assert_eq!((stand.machine.id(), stand.machine.cluster()), (PeerId::NONE, 0));
+    assert_eq!(stand.machine.indexes(), Indexes::default(), "nothing of the former life");
+    assert_eq!(stand.machine.timers(), 1);
+    assert_eq!(stand.machine.standby(), Some(Some("http://127.0.0.1:4001")));
+    stand.began_us = stand.now.mono_us;
+    let url = "http://127.0.0.1:7001";
+    for round in 0..2 {
+        let call = stand.next(Method::Get, &format!("{url}/v2/admin/machines"));
+        let listed = list(&["a"]).replace("http://a:7001", url);
+        stand.answer(&call, &listed);
+        let call = stand.calls(Method::Get, &format!("{url}/v2/admin/config"));
+        stand.answer(&call, SIZE_5S);
+        assert_eq!(stand.now.mono_us - stand.began_us, round * INTERVAL_US);
+    }
+    let call = stand.calls(Method::Get, &format!("{url}/version"));
+    stand.answer(&call, "2");
+    let call = stand.calls(Method::Put, &format!("{url}/join"));
+    let body: serde_json::Value = serde_json::from_slice(&call.body).expect("JSON");
+    assert_eq!(body["incarnation"], 78);
+    stand.tell(&call, 200, "tern/0.1.0", &[20]);
+    stand.turn();
+    assert_eq!((stand.effects.let_in, stand.machine.id()), (Some(PeerId(20)), PeerId(20)));
+    assert_eq!(stand.machine.raft().term(), Term(0));
+}
+
+/// Told so when it comes up, it asks at once; refused, it waits like any other.
+#[test]
+fn a_member_that_was_removed_while_it_was_away() {
+    let asked = |stand: &mut Stand, config: &str| {
+        let url = "http://127.0.0.1:7001";
+        let call = stand.next(Method::Get, &format!("{url}/v2/admin/machines"));
+        stand.answer(&call, &list(&["a"]).replace("http://a:7001", url));
+        let call = stand.calls(Method::Get, &format!("{url}/v2/admin/config"));
+        stand.answer(&call, config);
+        stand.now.mono_us - stand.began_us
+    };
+    let mut stand = Stand::removed(false);
+    assert!(stand.facts.contains(&Fact::Removed));
+    assert_eq!(stand.machine.standby(), Some(None), "it has heard of no leader");
+    assert_eq!(asked(&mut stand, SIZE_5S), 0);
+    let call = stand.calls(Method::Get, "http://127.0.0.1:7001/version");
+    stand.answer(&call, "2");
+    stand.calls(Method::Put, "http://127.0.0.1:7001/join");
+    // The same, and there is no room.
+    let mut stand = Stand::removed(false);
+    assert_eq!(asked(&mut stand, &FULL.replace(":3,", ":1,")), 0);
+    stand.rests();
+    assert_eq!(asked(&mut stand, SIZE_5S), INTERVAL_US);
+    stand.calls(Method::Get, "http://127.0.0.1:7001/version");
+}
+
+/// A reply to a call of a former mode is none to one of this mode.
+#[test]
+fn late_replies_mean_nothing() {
+    let mut stand = Stand::again(&["a"]);
+    let first = stand.next(Method::Get, "http://a:7001/v2/admin/machines");
+    assert!(first.id > CallId(1 << 32), "{:?}", first.id);
+    stand.machine.on_reply(stand.now, CallId(1), Reply::Failed { why: "late".into() });
+    stand.rests();
+    stand.answer(&first, &list(&["a"]));
+    let second = stand.calls(Method::Get, "http://a:7001/v2/admin/config");
+    stand.answer(&first, &list(&["b"]));
+    stand.rests();
+    stand.answer(&second, SIZE_5S);
+    assert_eq!(stand.machine.standby(), Some(Some("http://a:4001")));
+}
+
+/// Stopped, it stays a standby for the next start; and what comes later changes nothing.
+#[test]
+fn stopping_a_standby() {
+    let mut stand = Stand::again(&["a"]);
+    stand.fetch("a", &list(&["a"]), SIZE_5S);
+    stand.fetch("a", &list(&["a"]), SIZE_5S);
+    let call = stand.asks("a");
+    stand.machine.on_stop(stand.now);
+    stand.turn();
+    assert!(stand.effects.stopped);
+    stand.tell(&call, 200, "tern/0.1.0", &[12]);
+    stand.turn();
+    assert_eq!(stand.effects.let_in, None);
+    assert!(stand.saved.iter().all(|i| i.running));
+    assert!(matches!(stand.redirect(), Outcome::Redirect { .. }));
+}
