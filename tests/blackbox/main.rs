@@ -34,4 +34,5 @@ mod server;
 mod slow;
 mod snapshots;
 mod start;
+mod switches;
 mod watch;
