@@ -16,6 +16,11 @@ pub fn put_number(mut number: u64, out: &mut Vec<u8>) {
     out.push(number as u8);
 }
 
+/// The bytes that `put_number` appends.
+pub fn number_bytes(number: u64) -> usize {
+    (70 - (number | 1).leading_zeros() as usize) / 7
+}
+
 /// Appends a string.
 pub fn put_str(text: &str, out: &mut Vec<u8>) {
     put_number(text.len() as u64, out);

@@ -61,6 +61,8 @@ pub struct Progress {
     pub answered: bool,
     /// Heartbeats that were sent since it was heard.
     pub unanswered: u64,
+    /// When the heartbeat was sent that it has not answered yet; 0: there is none.
+    pub beat_us: u64,
     /// Its slowest recent sync, in microseconds.
     pub sync_us: u32,
     /// The Remove that takes it out of the configuration, and until when it is still told of it.
@@ -85,6 +87,7 @@ impl Progress {
             asked_us: now_us,
             answered: false,
             unanswered: 0,
+            beat_us: 0,
             sync_us: 0,
             leaving: None,
             sending: SnapshotMeta::default(),
@@ -168,6 +171,7 @@ impl Progress {
     }
 
     fn land_all(&mut self) {
+        self.beat_us = 0;
         self.flights.clear();
         self.flight_bytes = 0;
     }

@@ -136,6 +136,8 @@ impl Raft {
     pub(super) fn send_heartbeats(&mut self) {
         let round = self.reads.round();
         for at in 0..self.peers.len() {
+            let peer = &mut self.peers[at];
+            peer.beat_us = if peer.beat_us == 0 { self.now_us } else { peer.beat_us };
             self.send_append(at, Vec::new(), round);
         }
     }
@@ -171,9 +173,10 @@ impl Raft {
         peer.round = peer.round.max(round);
         match answer {
             AppendAnswer::Accepted { verified, matched, want_snapshot } if matched <= last && verified <= last => {
-                if let Some(took_us) = peer.on_matched(matched, now_us) {
-                    self.out.round_trips.push((from, Some(took_us)));
-                }
+                let beat_us = if round == 0 { 0 } else { std::mem::take(&mut peer.beat_us) };
+                let beat = (beat_us != 0).then(|| now_us.saturating_sub(beat_us));
+                let took_us = peer.on_matched(matched, now_us).into_iter().chain(beat);
+                self.out.round_trips.extend(took_us.map(|us| (from, Some(us))));
                 self.on_accepted(at, verified, want_snapshot);
             }
             AppendAnswer::Rejected { prev, hint, hint_term } => self.on_rejected(at, prev, hint, hint_term),

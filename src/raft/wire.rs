@@ -4,8 +4,9 @@
 //! against what is left before anything is allocated, terms and indexes leave room to count on, and whatever is wrong is
 //! a value. The frame around a message (its length and checksum) is the link's. A tag that is not known ends the link:
 //! another message is another version of the protocol (`hello::PROTOCOL`). Start reading at `encode`.
+use super::frame;
 use super::message::*;
-use crate::command::pack::{Malformed, Unpack, put_number, put_str};
+use crate::command::pack::{Malformed, Unpack, number_bytes, put_number, put_str};
 
 /// Terms and indexes above this are none; it leaves room below the notice of removal.
 const VALUE_MAX: u64 = u64::MAX >> 1;
@@ -77,6 +78,18 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
             }
         }
     }
+}
+
+/// The bytes that an append takes on a link, frames included; `None` for another message.
+pub fn append_bytes(message: &Message) -> Option<usize> {
+    let Rpc::AppendEntries { prev_index, prev_term, commit, acked, round, sync_us, entries } = &message.rpc else {
+        return None;
+    };
+    let numbers = [message.term.0, prev_index.0, prev_term.0, commit.0, acked.0, *round, u64::from(*sync_us)];
+    let head: usize = numbers.into_iter().chain([entries.len() as u64]).map(number_bytes).sum();
+    let each = |e: &Entry| number_bytes(e.term.0) + number_bytes(e.size() as u64) + e.size();
+    let bytes = 1 + head + entries.iter().map(each).sum::<usize>();
+    Some(bytes + bytes.div_ceil(frame::PIECE_BYTES_MAX) * frame::HEAD_BYTES)
 }
 
 fn put(out: &mut Vec<u8>, tag: u8, term: Term, fields: &[u64]) {
@@ -299,6 +312,31 @@ fn take_bytes(from: &mut Unpack) -> Result<Box<[u8]>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_length_of_an_append_is_known_beforehand() {
+        for bytes in [0, 127, 128, 16_380, 40_000] {
+            let entry = |index| Entry { term: Term(200), index: Index(index), body: Body::Good(vec![7; bytes].into()) };
+            let rpc = Rpc::AppendEntries {
+                prev_index: Index(299),
+                prev_term: Term(200),
+                commit: Index(127),
+                acked: Index(0),
+                round: 1 << 40,
+                sync_us: 4_000,
+                entries: vec![entry(300), entry(301)],
+            };
+            let message = Message { term: Term(200), rpc };
+            let mut framed = Vec::new();
+            if let Err(encoded) = frame::put_urgent(&message, &mut framed) {
+                let mut at = 0;
+                while at < encoded.len() {
+                    at = frame::put_piece(&encoded, at, &mut framed);
+                }
+            }
+            assert_eq!(append_bytes(&message), Some(framed.len()), "two of {bytes} bytes");
+        }
+    }
 
     fn samples() -> Vec<Message> {
         let member = |id| Member {

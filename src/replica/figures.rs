@@ -2,7 +2,8 @@
 //!
 //! Start with `Figures`.
 use crate::machine::seam::FollowerStats;
-use crate::raft::{Configuration, Entry, Message, PeerId, Rpc};
+use crate::raft::wire::append_bytes;
+use crate::raft::{Configuration, Message, PeerId};
 use crate::timer::Now;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,8 +11,6 @@ use std::collections::{BTreeMap, VecDeque};
 const PACKAGES: usize = 200;
 /// A rate whose last package is older than this is not told.
 const IDLE_US: u64 = 1_000_000;
-/// What an append carries besides its entries, about: terms, indexes, the frame.
-const HEAD_BYTES: usize = 64;
 
 /// Packages of one direction.
 #[derive(Default)]
@@ -30,13 +29,12 @@ pub struct Rate {
 }
 
 impl Flow {
-    fn add(&mut self, now: Now, entries: &[Entry]) {
+    fn add(&mut self, now: Now, bytes: usize) {
         self.count += 1;
         if self.last.len() == PACKAGES {
             let (_, bytes) = self.last.pop_front().expect("it is full");
             self.bytes -= bytes;
         }
-        let bytes = HEAD_BYTES + entries.iter().map(Entry::size).sum::<usize>();
         self.bytes += bytes;
         self.last.push_back((now.mono_us, bytes));
     }
@@ -108,14 +106,14 @@ pub struct Figures {
 
 impl Figures {
     pub fn on_received(&mut self, now: Now, message: &Message) {
-        if let Rpc::AppendEntries { entries, .. } = &message.rpc {
-            self.received.add(now, entries);
+        if let Some(bytes) = append_bytes(message) {
+            self.received.add(now, bytes);
         }
     }
 
     pub fn on_sent(&mut self, now: Now, message: &Message) {
-        if let Rpc::AppendEntries { entries, .. } = &message.rpc {
-            self.sent.add(now, entries);
+        if let Some(bytes) = append_bytes(message) {
+            self.sent.add(now, bytes);
         }
     }
 
@@ -153,11 +151,11 @@ mod tests {
         let at = |mono_us| Now { mono_us, wall_ns: 0 };
         assert_eq!(flow.rate(at(0)), None);
         for package in 0..=PACKAGES as u64 {
-            flow.add(at(package * 10_000), &[]);
+            flow.add(at(package * 10_000), 30);
         }
         let rate = flow.rate(at(2_000_000)).expect("not idle");
         assert!((rate.packages - 200.0 / 1.99).abs() < 1e-9);
-        assert!((rate.bytes - rate.packages * HEAD_BYTES as f64).abs() < 1e-6);
+        assert!((rate.bytes - rate.packages * 30.0).abs() < 1e-6);
         assert_eq!(flow.rate(at(3_000_001)), None);
         assert_eq!(flow.count, PACKAGES as u64 + 1);
     }
