@@ -330,10 +330,9 @@ impl Machine {
     /// The disk is filling up, or has room again.
     pub fn on_space(&mut self, now: Now, space: Space) {
         self.now = now;
-        if !self.is_out() {
-            self.replica.on_space(now, space);
-            self.replica.check_invariants();
-        }
+        // Outside too: the next life begins with it.
+        self.replica.on_space(now, space);
+        self.replica.check_invariants();
     }
 
     /// Time has passed: at `next_deadline` at the latest.

@@ -55,7 +55,9 @@ pub fn wipe_rest(data_dir: &Path) -> Result<(), String> {
     remove(&membership).map_err(|e| format!("cannot remove {}: {e}", membership.display()))?;
     let snapshots = snapfile::folder(data_dir);
     remove(&snapshots).map_err(|e| format!("cannot remove {}: {e}", snapshots.display()))?;
-    create(data_dir)
+    create(data_dir)?;
+    // What came back after a crash would not go with the new log.
+    snapfile::sync_folder(data_dir).map_err(|e| format!("{}: {e}", data_dir.display()))
 }
 
 /// Whether `-f` takes it away: nothing else in the directory is touched.

@@ -96,7 +96,11 @@ impl Machine {
             Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } | Phase::Out { .. } => return,
         };
         self.keep_news();
+        let is_low = self.replica.is_disk_low();
         self.exchange_replica(now, id);
+        if is_low {
+            self.replica.on_space(now, Space::Low);
+        }
         let until_us = now.mono_us + START_TIMEOUTS * self.replica.settings().election_ms * 1000;
         self.phase = Phase::Starting { until_us, waiting: Vec::new() };
         if self.registrar.is_none() {

@@ -160,8 +160,12 @@ impl Links {
             link.fail(why);
             touch(&mut self.ready, link);
         }
+        // With the links all that their timers wait for is over.
+        self.timers.cancel_all();
+        self.peers.retain(|_, peer| peer.dialled.is_some() || peer.incoming.is_some());
         for peer in self.peers.values_mut() {
             peer.url = "".into();
+            (peer.redial, peer.waits_for_name) = (None, false);
         }
         (self.me.cluster, self.me.from) = (0, PeerId::NONE);
     }

@@ -394,3 +394,34 @@ fn stopping_a_standby() {
     assert!(stand.saved.iter().all(|i| i.running));
     assert!(matches!(stand.redirect(), Outcome::Redirect { .. }));
 }
+
+/// A hundred times there and back: each mode has as many timers as the first time, and each life a number of its own.
+#[test]
+fn no_timer_of_a_former_mode_is_left() {
+    let mut stand = Stand::again(&["a"]);
+    let mut peer = "a";
+    for round in 0..100u8 {
+        assert_eq!(stand.machine.timers(), 1, "the next fetch");
+        stand.began_us = stand.now.mono_us;
+        // One that comes up removed asks at once, if there is room, and knows but whom it was started with.
+        assert_eq!(stand.fetch(peer, &list(&["a", "b", "c"]), FULL), 0);
+        stand.rests();
+        assert_eq!(stand.fetch("a", &list(&["a", "b"]), SIZE_5S), INTERVAL_US);
+        let call = stand.asks("a");
+        let id = PeerId(u64::from(round) + 10);
+        stand.tell(&call, 200, "tern/0.1.0", &[round + 10]);
+        stand.turn();
+        assert_eq!((stand.machine.id(), stand.machine.role()), (id, Role::Follower));
+        assert_eq!(stand.machine.timers(), 1, "to be told that there is no leader");
+        let before = stand.saved.len();
+        let notice = Message { term: Term::REMOVED, rpc: Rpc::Removed { cluster: 5, id } };
+        stand.machine.on_message(stand.now, PeerId(1), notice);
+        // An old notice is none for the next life.
+        let late = Message { term: Term::REMOVED, rpc: Rpc::Removed { cluster: 5, id: PeerId(9) } };
+        stand.machine.on_message(stand.now, PeerId(1), late);
+        stand.turn();
+        stand.turn();
+        assert_eq!((stand.saved.len(), stand.machine.role()), (before + 1, Role::Standby));
+        peer = "spare";
+    }
+}
