@@ -84,6 +84,7 @@ fn site() -> Site {
         peer_url: "http://127.0.0.1:7001".into(),
         cors: Vec::new(),
         compat_2: false,
+        forward: false,
     }
 }
 

@@ -7,11 +7,12 @@ mod admin;
 mod json;
 mod keys;
 mod listing;
+mod passing;
 pub mod render;
 mod stats;
 mod v1;
 
-pub use render::{Delivered, Next, Rendition, Shape};
+pub use render::{Delivered, Next, Passed, Rendition, Shape};
 
 use crate::command::KeyPath;
 use crate::error::{Code, Error};
@@ -19,7 +20,7 @@ use crate::escape;
 use crate::http::form::{self, Form, FormError};
 use crate::http::response::{JSON, TEXT};
 use crate::http::{Date, Method, Request, Response};
-use crate::machine::seam::{Indexes, Op};
+use crate::machine::seam::{Call, Indexes, Op};
 use crate::timer::Now;
 use render::Kind;
 
@@ -44,6 +45,8 @@ pub struct Site {
     pub cors: Vec<Box<str>>,
     /// The 2.x flavour: `/version` as JSON, in-order names of 20 digits, a newline after each event of a watch.
     pub compat_2: bool,
+    /// As a standby: pass short requests on to the leader.
+    pub forward: bool,
 }
 
 /// Whether this machine serves or points to those who do.
@@ -74,6 +77,8 @@ pub enum Routed {
     Answer(Response),
     /// Ask the machine, and keep the shape for what it says.
     Ask { op: Op, shape: Box<Shape> },
+    /// Make this call, whatever its id, and keep the shape for what becomes of it (`Shape::passed`).
+    Pass { call: Box<Call>, shape: Box<Shape> },
 }
 
 /// The body of every 404 that is not about a key.
@@ -174,6 +179,10 @@ pub fn route(port: Port, request: &Request, context: &Context) -> Routed {
         return ask.empty(200);
     }
     if let Some(leader_url) = standby {
+        let passed = leader_url.filter(|_| context.site.forward).and_then(|url| passing::pass(&ask, url));
+        if let Some(passed) = passed {
+            return passed;
+        }
         return match leader_url {
             Some(url) => ask.answer(render::redirect(request.method, url, &ask.target())),
             None => ask.fail(Error::new(Code::StandbyInternal, "")),
@@ -411,15 +420,18 @@ impl<'a> Ask<'a> {
         self.parameters(b"")
     }
 
+    /// Whether the body is said to be a form.
+    fn is_form(&self) -> bool {
+        self.request.content_type.is_some_and(|given| {
+            let media_type = given.split(';').next().unwrap_or_default();
+            media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        })
+    }
+
     /// The parameters of body and query. A body that is no form is refused: taking it for an empty one would store an
     /// empty value.
     fn form(&self) -> Result<Parameters<'a>, Routed> {
-        let is_form = self.request.content_type.is_some_and(|given| {
-            let media_type = given.split(';').next().unwrap_or_default();
-            let media_type = media_type.trim();
-            media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        });
-        if !is_form && !self.request.body.is_empty() {
+        if !self.is_form() && !self.request.body.is_empty() {
             let cause = "the body is not application/x-www-form-urlencoded";
             let error = Error::new(Code::InvalidForm, cause);
             return Err(self.fail_as(JSON, 415, error));

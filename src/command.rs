@@ -131,20 +131,9 @@ impl Command {
 
     /// Whether it is a client's, on the key space.
     pub fn is_write(&self) -> bool {
-        match self {
-            Command::Set { .. }
-            | Command::Create { .. }
-            | Command::Update { .. }
-            | Command::CompareAndSwap { .. }
-            | Command::Delete { .. }
-            | Command::CompareAndDelete { .. } => true,
-            Command::Nop
-            | Command::Sync { .. }
-            | Command::Join { .. }
-            | Command::Promote { .. }
-            | Command::Remove { .. }
-            | Command::SetConfig(_) => false,
-        }
+        use Command::{CompareAndDelete, CompareAndSwap, Create, Delete, Set, Update};
+        let changes = matches!(self, Set { .. } | Create { .. } | Update { .. } | CompareAndSwap { .. });
+        changes || matches!(self, Delete { .. } | CompareAndDelete { .. })
     }
 }
 

@@ -9,6 +9,9 @@ pub struct Error {
     pub cause: Box<str>,
 }
 
+/// The cause of an error 300 when nobody can tell what became of a write.
+pub const OUTCOME_UNKNOWN: &str = "outcome unknown";
+
 impl Error {
     /// An error with its cause.
     pub fn new(code: Code, cause: impl Into<Box<str>>) -> Error {

@@ -261,10 +261,16 @@ impl Reactor {
     /// 3. Bytes to inputs of the machine.
     fn decode_inputs(&mut self) {
         let registry = self.poll.registry();
-        for (id, reply) in self.calls.work(registry, &mut self.names, self.now) {
-            self.machine.on_reply(self.now, id, reply);
+        for ended in self.calls.work(registry, &mut self.names, self.now) {
+            match Clients::passed_by(ended.id) {
+                Some(ticket) => self.clients.on_passed(ticket, ended, &mut self.machine, self.now),
+                None => self.machine.on_reply(self.now, ended.id, ended.reply),
+            }
         }
         self.clients.decode(&mut self.machine, self.now);
+        for call in self.clients.take_passed() {
+            self.calls.start(call, true, self.now);
+        }
         for visit in self.clients.take_visits() {
             match self.links.welcome(&visit, self.now) {
                 Ok(hellos) => {
@@ -372,7 +378,7 @@ impl Reactor {
         self.links.send(&mut effects.send);
         self.links.follow(&self.machine, changed, self.now);
         for call in effects.calls.drain(..) {
-            self.calls.start(call, self.now);
+            self.calls.start(call, false, self.now);
         }
         for fact in effects.facts.drain(..) {
             facts::log(self.machine.name(), &fact);
@@ -461,6 +467,7 @@ fn callers(config: &Config) -> Callers {
     let discovery = config.discovery.as_deref().and_then(Url::parse);
     Callers {
         peers: Caller::new(&config.peer_tls),
+        clients: Caller::new(&config.tls),
         world: Caller::new(&Tls::default()),
         discovery: discovery.map_or("", |url| url.authority).to_string(),
     }
@@ -473,6 +480,7 @@ fn clients(config: &Config) -> Clients {
         peer_url: config.peer_url().into(),
         cors: config.cors.iter().map(|o| o.as_str().into()).collect(),
         compat_2: config.compat_2,
+        forward: config.forward,
     };
     let limits = Limits { body_bytes_max: config.request_bytes_max, ..Limits::default() };
     let timeouts = Timeouts {

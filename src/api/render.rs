@@ -4,7 +4,7 @@
 //! kind, chosen when the request was routed. A shape never looks at the key space: it has only what the machine told.
 use super::listing::{Tree, migration_rest};
 use super::{Context, Cors, admin, json, stats, v1};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, OUTCOME_UNKNOWN};
 use crate::http::response::{Head, JSON, TEXT};
 use crate::http::{Framing, Method, Reply, Request, Response};
 use crate::machine::seam::{Answer, Delivery, Indexes, Migrated, Outcome};
@@ -37,6 +37,24 @@ pub(super) enum Kind {
     Machine,
     Remove,
     Join,
+    /// The leader is asked in place of this machine.
+    Passed {
+        leader_url: Box<str>,
+    },
+}
+
+/// What became of a request that was passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Passed {
+    Answered {
+        status: u16,
+        headers: Vec<(&'static str, String)>,
+        body: Box<[u8]>,
+    },
+    /// No answer came; `sent`: all of the request had left.
+    Failed {
+        sent: bool,
+    },
 }
 
 /// How the answer to one request is to be written, and how far it has come; kept by the connection while its request is
@@ -373,9 +391,37 @@ impl Shape {
             | Kind::V1Event
             | Kind::V1Watch { .. }
             | Kind::Plain
-            | Kind::Migration { .. } => client_url,
+            | Kind::Migration { .. }
+            | Kind::Passed { .. } => client_url,
         };
         let response = redirect(self.method, url, &self.target);
+        let response = self.cors.add(response, context);
+        Next::done(response.encode(self.reply, context.date, out))
+    }
+}
+
+impl Shape {
+    /// Writes what became of a request that was passed on. Who was not reached can still be asked by the client itself,
+    /// and read from as often as one likes.
+    pub fn passed(&self, passed: Passed, context: &Context, out: &mut Vec<u8>) -> Next {
+        let Kind::Passed { leader_url } = &self.kind else {
+            unreachable!("it was passed on");
+        };
+        let reads = matches!(self.method, Method::Get | Method::Head);
+        let response = match passed {
+            Passed::Answered { status, headers, body } => {
+                let response = Response::new(status, "", body);
+                headers.into_iter().fold(response, |response, (name, value)| response.with(name, value))
+            }
+            Passed::Failed { sent } if !sent || reads => redirect(self.method, leader_url, &self.target),
+            Passed::Failed { .. } => {
+                let mut body = Vec::new();
+                let error = Error::new(Code::RaftInternal, OUTCOME_UNKNOWN);
+                json::error(&error, context.at.etcd, &mut body);
+                let index = context.at.etcd.0.to_string();
+                Response::new(error.code.status(), JSON, body).with("X-Etcd-Index", index)
+            }
+        };
         let response = self.cors.add(response, context);
         Next::done(response.encode(self.reply, context.date, out))
     }

@@ -13,6 +13,9 @@ const BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Heads with a 1xx status before the real one.
 const INTERIM_MAX: usize = 8;
 
+/// The headers of an answer that a standby passes on.
+const HEADERS: [&str; 5] = ["Content-Type", "Location", "X-Etcd-Index", "X-Raft-Index", "X-Raft-Term"];
+
 /// A request that tern sends itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call<'a> {
@@ -58,6 +61,8 @@ pub struct CallResponse {
     pub location: Option<String>,
     /// Header `Server`.
     pub server: Option<String>,
+    /// Those that a standby passes on, as they are.
+    pub passed: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
 }
 
@@ -180,6 +185,7 @@ fn parse_head(bytes: &[u8]) -> Result<(CallResponse, Length), CallFault> {
         status: parsed.code.ok_or(CallFault("malformed head"))?,
         location: header("location"),
         server: header("server"),
+        passed: HEADERS.iter().filter_map(|name| Some((*name, header(name)?))).collect(),
         body: Vec::new(),
     };
     Ok((head, length))

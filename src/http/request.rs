@@ -66,6 +66,8 @@ pub struct Request<'a> {
     pub upgrade: Option<&'a str>,
     /// `Tern-Hello`: who opens a link between peers.
     pub hello: Option<&'a str>,
+    /// Another tern asks (`User-Agent`).
+    pub from_tern: bool,
     /// The decoded body, empty when there was none.
     pub body: &'a [u8],
 }
@@ -280,6 +282,7 @@ impl<'a> Head<'a> {
                 origin: None,
                 upgrade: None,
                 hello: None,
+                from_tern: false,
                 body: b"",
             },
             length,
@@ -318,6 +321,8 @@ impl<'a> Head<'a> {
                     return Err(reject::EXPECTATION);
                 }
                 self.expects_continue = true;
+            } else if is("user-agent") {
+                request.from_tern = header.value.starts_with(b"tern/");
             }
         }
         request.upgrade = request.upgrade.filter(|_| upgrade);

@@ -4,15 +4,16 @@
 //! `flush`, `reap`. Whoever has something to do is on the ready list; a turn looks at nobody else, so that idle
 //! connections cost nothing.
 use super::conn::{Conn, Flight};
+use super::dial::Ended;
 use super::limits::{ANSWERS_BYTES_A_TURN, OUT_MARK_BYTES, READS_A_TURN, Timeouts};
 use super::out::Shared;
 use super::pool::{Budget, Pool};
 use super::slots::{Kind, SlotId, Slots};
 use super::transport::Transport;
-use crate::api::{self, Context, Mode, Port, Rendition, Routed, Site};
+use crate::api::{self, Context, Mode, Passed, Port, Rendition, Routed, Site};
 use crate::disk::Disk;
 use crate::http::{Date, Limits, Progress, Reply, Request, Response};
-use crate::machine::{Answer, Delivery, Indexes, Machine, Op, Ticket};
+use crate::machine::{Answer, Call, CallId, Delivery, Indexes, Machine, Op, Ticket};
 use crate::raft::hello::PATH;
 use crate::timer::{Now, TimerWheel};
 use mio::Registry;
@@ -28,8 +29,23 @@ pub struct Visit {
     pub hello: Box<str>,
 }
 
+/// Requests that a standby may have passed on at a time, and bytes of their bodies; one alone may be longer. Further ones
+/// are redirected.
+const PASSED_MAX: usize = 256;
+const PASSED_BYTES_MAX: usize = 4 << 20;
+/// Marks the calls that are a client's; the rest of such a number is the ticket.
+const PASSED: u64 = 1 << 63;
+
 /// A ticket is a slot's number and a serial number of so many bits.
 const SERIAL_BITS: u32 = 40;
+
+/// What is passed on to the leader, in place of a standby.
+#[derive(Default)]
+struct Passing {
+    count: usize,
+    bytes: usize,
+    calls: Vec<Call>,
+}
 
 /// The connections and what they share.
 pub struct Clients {
@@ -46,6 +62,7 @@ pub struct Clients {
     /// Reads that may start in a turn; fewer while their answers are large.
     reads_max: usize,
     visits: Vec<Visit>,
+    passing: Passing,
     site: Site,
     date: Date,
     limits: Limits,
@@ -67,6 +84,7 @@ impl Clients {
             serial: 0,
             reads_max: READS_A_TURN,
             visits: Vec::new(),
+            passing: Passing::default(),
             site,
             date: Date::default(),
             limits,
@@ -125,6 +143,7 @@ impl Clients {
             pool: &mut self.pool,
             serial: &mut self.serial,
             visits: &mut self.visits,
+            passing: &mut self.passing,
             reads: self.reads_max,
         };
         for id in &self.ready {
@@ -137,6 +156,31 @@ impl Clients {
     /// Phase 3: who wants a link. Each is answered by `detach` or `refuse` before anything else happens.
     pub fn take_visits(&mut self) -> Vec<Visit> {
         std::mem::take(&mut self.visits)
+    }
+
+    /// Phase 3: what is to be asked of the leader in place of this machine.
+    pub fn take_passed(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.passing.calls)
+    }
+
+    /// Whose request a call passes on, if it does.
+    pub fn passed_by(id: CallId) -> Option<Ticket> {
+        (id.0 & PASSED != 0).then_some(Ticket(id.0 & !PASSED))
+    }
+
+    /// Phase 3: such a call has ended.
+    pub fn on_passed(&mut self, ticket: Ticket, ended: Ended, machine: &mut Machine, now: Now) {
+        self.passing.count -= 1;
+        self.passing.bytes -= ended.body_bytes;
+        let Some(conn) = find(&mut self.conns, ticket) else {
+            return;
+        };
+        touch(&mut self.ready, conn);
+        self.date.set(now.wall_ns);
+        let context = context(&self.site, &self.date, now, machine.indexes());
+        let passed = ended.into_passed();
+        let next = conn.render(&mut self.pool, |shape, out| shape.passed(passed, &context, out));
+        follow(conn, next, ticket, machine, now);
     }
 
     /// Lets go of a connection: its socket and what was read from it beyond the request.
@@ -372,6 +416,7 @@ struct Desk<'a, 'c> {
     pool: &'a mut Pool,
     serial: &'a mut u64,
     visits: &'a mut Vec<Visit>,
+    passing: &'a mut Passing,
     /// So many more reads may start in this turn.
     reads: usize,
 }
@@ -415,6 +460,7 @@ impl Desk<'_, '_> {
                             conn.send(&response, reply, self.context.date, self.pool);
                         }
                         Routed::Ask { op, shape } => return self.ask(conn, op, shape),
+                        Routed::Pass { call, shape } => return self.pass(conn, *call, shape),
                     }
                 }
             }
@@ -425,11 +471,30 @@ impl Desk<'_, '_> {
         if matches!(op, Op::Get { .. }) {
             self.reads = self.reads.saturating_sub(1);
         }
+        let ticket = self.take_off(conn, shape, matches!(op, Op::Watch { .. }));
+        self.machine.on_request(self.context.now, ticket, op);
+    }
+
+    /// The request in flight from now on.
+    fn take_off(&mut self, conn: &mut Conn, shape: Box<api::Shape>, watches: bool) -> Ticket {
         *self.serial = (*self.serial + 1) & ((1 << SERIAL_BITS) - 1);
         let ticket = Ticket((conn.id.index() as u64) << SERIAL_BITS | *self.serial);
-        conn.flight =
-            Some(Flight { ticket, shape, export: None, watches: matches!(op, Op::Watch { .. }), more: false });
-        self.machine.on_request(self.context.now, ticket, op);
+        conn.flight = Some(Flight { ticket, shape, export: None, watches, more: false });
+        ticket
+    }
+
+    /// Asks the leader in place of this machine, or sends the client there when that is too much.
+    fn pass(&mut self, conn: &mut Conn, call: Call, shape: Box<api::Shape>) {
+        let ticket = self.take_off(conn, shape, false);
+        let passing = &mut self.passing;
+        let bytes = passing.bytes + call.body.len();
+        if passing.count == PASSED_MAX || (passing.bytes > 0 && bytes > PASSED_BYTES_MAX) {
+            let (context, sent) = (self.context, false);
+            let next = conn.render(self.pool, |shape, out| shape.passed(Passed::Failed { sent }, context, out));
+            return follow(conn, next, ticket, self.machine, context.now);
+        }
+        (passing.count, passing.bytes) = (passing.count + 1, bytes);
+        passing.calls.push(Call { id: CallId(PASSED | ticket.0), ..call });
     }
 }
 

@@ -1,11 +1,12 @@
-//! Outgoing HTTP calls: join, machine list, versions, discovery.
+//! Outgoing HTTP calls: join, machine list, versions, discovery, and what a standby passes on for its clients.
 //!
 //! The machine leaves them as data and is told what became of each, once, whatever happens. One connection a call and a
-//! hop; several calls at once. What a call means is none of this file's business. Start with `work`.
+//! hop; several calls at once, and the clients' never stand in the way of the machine's own. What a call means is none of this file's business. Start with `work`.
 use super::caller::Caller;
 use super::names::{Found, Names};
 use super::slots::{Kind, SlotId, Slots};
 use super::transport::{Read, Transport};
+use crate::api::Passed;
 use crate::http::Method;
 use crate::http::client::{self, CallResponse, ResponseParser};
 use crate::http::url::Url;
@@ -17,7 +18,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 
-/// Calls under way at once; others wait, while their time runs.
+/// Calls of the machine, and of clients, under way at once; others wait, while their time runs.
 const OPEN_MAX: usize = 16;
 /// Redirects followed in one call.
 const REDIRECTS_MAX: usize = 10;
@@ -58,6 +59,36 @@ struct Calling {
     readable: bool,
     blocked: bool,
     queued: bool,
+    /// A client's.
+    passed: bool,
+    /// Headers of the answer that a client gets.
+    headers: Vec<(&'static str, String)>,
+}
+
+/// A call that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub id: CallId,
+    pub reply: Reply,
+    headers: Vec<(&'static str, String)>,
+    /// All of the request had left.
+    sent: bool,
+    /// Of the request.
+    pub body_bytes: usize,
+}
+
+impl Ended {
+    fn of(call: &Call, reply: Reply) -> Ended {
+        Ended { id: call.id, reply, headers: Vec::new(), sent: false, body_bytes: call.body.len() }
+    }
+
+    /// For the client whose request it was.
+    pub fn into_passed(self) -> Passed {
+        match self.reply {
+            Reply::Answered { status, body, .. } => Passed::Answered { status, headers: self.headers, body },
+            Reply::Failed { .. } => Passed::Failed { sent: self.sent },
+        }
+    }
 }
 
 enum Timer {
@@ -79,6 +110,8 @@ enum Step {
 pub struct Callers {
     /// For peers: with this machine's certificate, and trusting the peers' authority.
     pub peers: Caller,
+    /// For what is passed on to the leader's client port.
+    pub clients: Caller,
     /// For the discovery service, which has one that the world trusts.
     pub world: Caller,
     /// `host:port` of the discovery service; empty without one.
@@ -86,8 +119,9 @@ pub struct Callers {
 }
 
 impl Callers {
-    fn of(&mut self, url: &Url) -> &mut Caller {
+    fn of(&mut self, url: &Url, passed: bool) -> &mut Caller {
         match url.authority == self.discovery {
+            _ if passed => &mut self.clients,
             true => &mut self.world,
             false => &mut self.peers,
         }
@@ -106,7 +140,9 @@ struct Tools<'a> {
 /// All calls.
 pub struct Calls {
     calls: Slots<Calling>,
-    waiting: VecDeque<(Call, u64)>,
+    /// The machine's own, and those of clients.
+    waiting: [VecDeque<(Call, u64)>; 2],
+    open: [usize; 2],
     ready: Vec<SlotId>,
     timers: TimerWheel<Timer>,
     due: Vec<Timer>,
@@ -118,7 +154,8 @@ impl Calls {
     pub fn new(callers: Callers) -> Calls {
         Calls {
             calls: Slots::new(),
-            waiting: VecDeque::new(),
+            waiting: Default::default(),
+            open: [0; 2],
             ready: Vec::new(),
             timers: TimerWheel::new(),
             due: Vec::new(),
@@ -126,10 +163,10 @@ impl Calls {
         }
     }
 
-    /// Takes a call; its time runs from now.
-    pub fn start(&mut self, call: Call, now: Now) {
+    /// Takes a call, which `passes` a client's request on or is the machine's own; its time runs from now.
+    pub fn start(&mut self, call: Call, passes: bool, now: Now) {
         let limit_us = call.timeout_ms.saturating_mul(1000);
-        self.waiting.push_back((call, now.mono_us.saturating_add(limit_us)));
+        self.waiting[usize::from(passes)].push_back((call, now.mono_us.saturating_add(limit_us)));
     }
 
     /// The poll has told of one of them.
@@ -151,7 +188,7 @@ impl Calls {
     }
 
     /// Phase 3: everybody who can goes on; gives those that have ended.
-    pub fn work(&mut self, registry: &Registry, names: &mut Names, now: Now) -> Vec<(CallId, Reply)> {
+    pub fn work(&mut self, registry: &Registry, names: &mut Names, now: Now) -> Vec<Ended> {
         let mut ended = Vec::new();
         self.admit(now, &mut ended);
         self.timers.advance(now.mono_us, &mut self.due);
@@ -190,34 +227,41 @@ impl Calls {
     }
 
     /// Starts those that wait, while there is room.
-    fn admit(&mut self, now: Now, ended: &mut Vec<(CallId, Reply)>) {
-        while self.calls.len() < OPEN_MAX
-            && let Some((call, until_us)) = self.waiting.pop_front()
-        {
-            if until_us <= now.mono_us {
-                let why = format!("{}: no time left", call.url).into();
-                ended.push((call.id, Reply::Failed { why }));
-                continue;
+    fn admit(&mut self, now: Now, ended: &mut Vec<Ended>) {
+        for passed in [false, true] {
+            let whose = usize::from(passed);
+            while self.open[whose] < OPEN_MAX
+                && let Some((call, until_us)) = self.waiting[whose].pop_front()
+            {
+                if until_us <= now.mono_us {
+                    let why = format!("{}: no time left", call.url).into();
+                    ended.push(Ended::of(&call, Reply::Failed { why }));
+                    continue;
+                }
+                self.open[whose] += 1;
+                let timers = &mut self.timers;
+                let slot = self.calls.insert_with(|slot| {
+                    let timer = timers.schedule(until_us, Timer::Over(slot));
+                    Calling::new(slot, call, passed, timer)
+                });
+                let calling = self.calls.get_mut(slot).expect("just put there");
+                touch(&mut self.ready, calling);
             }
-            let timers = &mut self.timers;
-            let slot = self.calls.insert_with(|slot| {
-                let timer = timers.schedule(until_us, Timer::Over(slot));
-                Calling::new(slot, call, timer)
-            });
-            let calling = self.calls.get_mut(slot).expect("just put there");
-            touch(&mut self.ready, calling);
         }
     }
 
-    fn end(&mut self, slot: SlotId, reply: Reply, ended: &mut Vec<(CallId, Reply)>) {
+    fn end(&mut self, slot: SlotId, reply: Reply, ended: &mut Vec<Ended>) {
         let calling = self.calls.remove(slot).expect("it was just looked at");
         self.timers.cancel(calling.timer);
-        ended.push((calling.call.id, reply));
+        self.open[usize::from(calling.passed)] -= 1;
+        let sent = !calling.out.is_empty() && calling.sent == calling.out.len();
+        ended.push(Ended { sent, headers: calling.headers, ..Ended::of(&calling.call, reply) });
     }
 
     /// Whether somebody can go on without being told by the poll.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty() || (!self.waiting.is_empty() && self.calls.len() < OPEN_MAX)
+        let mut queues = self.waiting.iter().zip(self.open);
+        !self.ready.is_empty() || queues.any(|(waiting, open)| !waiting.is_empty() && open < OPEN_MAX)
     }
 
     /// When something is to be done; `u64::MAX`: never.
@@ -234,7 +278,7 @@ fn touch(ready: &mut Vec<SlotId>, calling: &mut Calling) {
 }
 
 impl Calling {
-    fn new(slot: SlotId, call: Call, timer: TimerHandle) -> Calling {
+    fn new(slot: SlotId, call: Call, passed: bool, timer: TimerHandle) -> Calling {
         Calling {
             slot,
             url: call.url.to_string(),
@@ -252,6 +296,8 @@ impl Calling {
             readable: false,
             blocked: true,
             queued: false,
+            passed,
+            headers: Vec::new(),
         }
     }
 
@@ -301,7 +347,7 @@ impl Calling {
         let token = self.slot.token(Kind::Call);
         let both = Interest::READABLE | Interest::WRITABLE;
         let url = Url::parse(&self.url).expect("it was resolved");
-        let caller = tools.callers.of(&url);
+        let caller = tools.callers.of(&url, self.passed);
         let registered = caller.connect(&url, address).and_then(|mut transport| {
             transport.register_for(tools.registry, token, both)?;
             Ok(transport)
@@ -392,6 +438,7 @@ impl Calling {
             _ => false,
         };
         if !follows {
+            self.headers = response.passed;
             return Step::Done(Reply::Answered {
                 status: response.status,
                 server: response.server.unwrap_or_default().into(),
@@ -410,6 +457,7 @@ impl Calling {
         self.url = there;
         self.stage = Stage::Name;
         self.transport = None;
+        self.sent = 0;
         self.input.clear();
         self.parser = ResponseParser::default();
         Step::Again
@@ -477,12 +525,12 @@ mod tests {
         let mut poll = Poll::new().expect("a poll");
         let mut events = Events::with_capacity(64);
         let mut names = Names::new(Waker::new(poll.registry(), NAMES).expect("a waker"));
-        let none = Caller::new(&Default::default());
-        let callers = Callers { peers: Caller::new(&Default::default()), world: none, discovery: String::new() };
+        let caller = || Caller::new(&Default::default());
+        let callers = Callers { peers: caller(), clients: caller(), world: caller(), discovery: String::new() };
         let (mut calls, mut replies) = (Calls::new(callers), Vec::new());
         let mut now = Now { mono_us: 1, wall_ns: 0 };
         let count = list.len();
-        list.into_iter().for_each(|c| calls.start(c, now));
+        list.into_iter().for_each(|c| calls.start(c, false, now));
         while replies.len() < count {
             replies.extend(calls.work(poll.registry(), &mut names, now));
             let wait_ms = if calls.has_work() || replies.len() == count { 0 } else { 20 };
@@ -497,7 +545,7 @@ mod tests {
             now.mono_us += if late { 1_000_000 } else { 1 };
         }
         assert!(calls.next_deadline() == u64::MAX || calls.calls.len() == 0);
-        let mut replies: Vec<(u64, Reply)> = replies.into_iter().map(|(i, r)| (i.0, r)).collect();
+        let mut replies: Vec<(u64, Reply)> = replies.into_iter().map(|e: Ended| (e.id.0, e.reply)).collect();
         replies.sort_by_key(|r| r.0);
         replies
     }

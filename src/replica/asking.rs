@@ -6,14 +6,12 @@ use super::Replica;
 use super::parked::{Asker, PROPOSAL_US_MAX, Proposal};
 use super::registry;
 use crate::command::{ClusterConfig, Command};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, OUTCOME_UNKNOWN};
 use crate::machine::seam::{Join, Outcome, Ticket};
 use crate::raft::{Index, PeerId, RaftRole, Refusal, Term, Unfit};
 use crate::timer::Now;
 use std::collections::VecDeque;
 
-/// The cause when nobody can tell what became of a proposal.
-pub const UNKNOWN: &str = "outcome unknown";
 /// The cause when the log has another entry in the place of a proposal.
 pub const NOT_COMMITTED: &str = "not committed";
 /// The cause when a removal would stop the cluster.
@@ -132,7 +130,7 @@ impl Replica {
 
     pub(super) fn tell_lost(&mut self, lost: Vec<Proposal>) {
         for proposal in lost {
-            let error = Error::new(Code::RaftInternal, UNKNOWN);
+            let error = Error::new(Code::RaftInternal, OUTCOME_UNKNOWN);
             self.tell(proposal.asker, Outcome::Failed(error));
         }
     }

@@ -5,11 +5,10 @@
 //! treats the request as its own: it is parked, or answered when that index is applied. One hop, and never sent twice;
 //! where links lose or repeat messages the leader still takes each request once. Start with `Replica::pass_on`.
 use super::Replica;
-use super::asking::UNKNOWN;
 use super::parked::{Asker, PROPOSAL_US_MAX};
 use super::reading::Reader;
 use crate::command::{self, Command};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, OUTCOME_UNKNOWN};
 use crate::machine::seam::{Op, Outcome, Ticket};
 use crate::raft::fault::Fault;
 use crate::raft::{Index, Message, PeerId, RaftRole, Rpc, Term};
@@ -108,9 +107,7 @@ impl Forwarding {
     /// The client went away; what was sent is carried out without an answer.
     pub fn forget(&mut self, ticket: Ticket) {
         let found = self.passed.iter().find(|(_, p)| p.ticket == ticket);
-        if let Some(number) = found.map(|(number, _)| *number) {
-            self.remove(number);
-        }
+        found.map(|(number, _)| *number).and_then(|number| self.remove(number));
     }
 
     pub fn check_invariants(&self) {
@@ -176,7 +173,9 @@ impl Replica {
         match (answer, passed.then) {
             (Err(cause), then) => self.refuse_passed(Passed { then, ..passed }, &cause),
             // It came after the entry: what that did is not known any more.
-            (Ok(index), None) if index <= self.applied => self.refuse_passed(Passed { then: None, ..passed }, UNKNOWN),
+            (Ok(index), None) if index <= self.applied => {
+                self.refuse_passed(Passed { then: None, ..passed }, OUTCOME_UNKNOWN)
+            }
             (Ok(index), None) => self.parked.push(passed.due_us, index, term, Asker::Write(passed.ticket)),
             (Ok(index), Some(op)) => self.wait_to_read(Reader::Client(passed.ticket, op), Some(index), passed.due_us),
         }
@@ -188,7 +187,7 @@ impl Replica {
         let lost: Vec<u64> = lost.map(|(number, _)| *number).collect();
         for number in lost {
             let passed = self.forwarding.remove(number).expect("listed above");
-            self.refuse_passed(passed, UNKNOWN);
+            self.refuse_passed(passed, OUTCOME_UNKNOWN);
         }
     }
 
@@ -196,7 +195,7 @@ impl Replica {
         while self.forwarding.next_deadline() <= now.mono_us {
             let (number, _) = self.forwarding.passed.first_key_value().expect("it has a deadline");
             let passed = self.forwarding.remove(*number).expect("looked at above");
-            self.refuse_passed(passed, UNKNOWN);
+            self.refuse_passed(passed, OUTCOME_UNKNOWN);
         }
     }
 }
@@ -226,7 +225,7 @@ impl Replica {
             return;
         }
         if term <= self.forwarding.born || term > self.raft.term() {
-            return self.reply(from, id, Err(UNKNOWN.into()));
+            return self.reply(from, id, Err(OUTCOME_UNKNOWN.into()));
         }
         if term < self.raft.term() || self.raft.role() != RaftRole::Leader {
             return self.reply(from, id, Err("".into()));

@@ -42,6 +42,7 @@ pub fn site(scenario: &str, port: u16) -> Site {
             _ => Vec::new(),
         },
         compat_2: false,
+        forward: false,
     }
 }
 
@@ -378,6 +379,7 @@ fn check(scenario: &str, step: &Step, counts: &mut Counts) {
             counts.answered += 1;
             response.encode(request.reply(), &date, &mut out);
         }
+        Routed::Pass { call, .. } => panic!("nothing is passed on here: {call:?}"),
         Routed::Ask { op, mut shape } => {
             let Some(outcome) = outcome(&op, step) else {
                 counts.unknown.push(step.id.clone());

@@ -3,7 +3,7 @@ use crate::client;
 use crate::record::steps;
 use crate::recorded::{DATE_NS, event, page, site, store_stats, text};
 use serde_json::Value;
-use tern::api::{Context, Delivered, Mode, Next, Port, Rendition, Routed, Shape, Site, route};
+use tern::api::{Context, Delivered, Mode, Next, Passed, Port, Rendition, Routed, Shape, Site, route};
 use tern::command::{Command, KeyPath, Naming};
 use tern::error::{Code, Error};
 use tern::http::{Date, Limits, Parser, Progress};
@@ -28,7 +28,7 @@ impl Asked {
         let (date, at) = (Date::new(DATE_NS), Indexes::default());
         let shape = match routed(input, &site, &date) {
             Routed::Ask { shape, .. } => shape,
-            Routed::Answer(answer) => panic!("{answer:?}"),
+            other => panic!("{other:?}"),
         };
         Asked { site, date, at, shape, out: Vec::new() }
     }
@@ -327,6 +327,7 @@ fn keys_beyond_the_limits_are_414() {
             match routed(&input, &site, &date) {
                 Routed::Ask { .. } => assert!(fits),
                 Routed::Answer(answer) => assert_eq!((answer.status, fits), (414, false)),
+                Routed::Pass { call, .. } => panic!("{call:?}"),
             }
         }
     }
@@ -376,4 +377,87 @@ fn parameters_of_a_put() {
     assert_eq!(command("value=x&prevExist=maybe"), swap(Some("x"), None, 0, false));
     assert_eq!(command("value=x&ttl=3155760001"), Err(400));
     assert_eq!(command("value=x&value=%"), Err(400));
+}
+
+/// What a standby with `-forward` makes of a request: the call, as a line and its body, or the answer's status.
+fn as_standby(input: &str) -> Result<(String, Box<Shape>), u16> {
+    let mut site = site("", 4001);
+    site.forward = true;
+    let (date, mut parser) = (Date::new(DATE_NS), Parser::new());
+    let Progress::Request { request, .. } = parser.parse(input.as_bytes(), &Limits::default()) else {
+        panic!("not a request: {input}");
+    };
+    let mode = Mode::Standby { leader_url: Some("http://leader:1") };
+    let context = Context { mode, ..context(&site, &date, Indexes::default()) };
+    match route(Port::Client, &request, &context) {
+        Routed::Pass { call, shape } => {
+            let body = String::from_utf8(call.body.into()).expect("text");
+            Ok((format!("{:?} {} {} {body}", call.method, call.url, call.content_type), shape))
+        }
+        Routed::Answer(answer) => Err(answer.status),
+        Routed::Ask { op, .. } => panic!("{op:?}"),
+    }
+}
+
+/// A standby passes on what is short; everything else it sends to the leader.
+#[test]
+fn what_a_standby_passes_on() {
+    let form = "Content-Type: application/x-www-form-urlencoded; charset=utf-8\r\nContent-Length: 7";
+    for (request, call) in [
+        (
+            "GET /v2/keys/a%20b?quorum=true HTTP/1.1\r\nHost: x\r\n\r\n",
+            "Get http://leader:1/v2/keys/a%20b?quorum=true  ",
+        ),
+        ("HEAD /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n", "Get http://leader:1/v2/keys/a  "),
+        ("DELETE /v2/keys/a?dir=true HTTP/1.1\r\nHost: x\r\n\r\n", "Delete http://leader:1/v2/keys/a?dir=true  "),
+        (
+            &format!("PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\n{form}\r\n\r\nvalue=1"),
+            "Put http://leader:1/v2/keys/a application/x-www-form-urlencoded value=1",
+        ),
+        ("GET /v1/keys/a HTTP/1.1\r\nHost: x\r\n\r\n", "Get http://leader:1/v1/keys/a  "),
+    ] {
+        assert_eq!(as_standby(request).map(|(call, _)| call), Ok(call.to_string()));
+    }
+    for line in [
+        "GET /v2/keys/a?wait=true HTTP/1.1",
+        "GET /v1/watch/a HTTP/1.1",
+        "GET /v2/speedTest HTTP/1.1",
+        "GET /v2/migration/snapshot HTTP/1.1",
+        "PATCH /v2/keys/a HTTP/1.1",
+        "GET /v2/keys/a HTTP/1.1\r\nUser-Agent: tern/9",
+        "PUT /v2/keys/a HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 0\r\nUser-Agent: tern/",
+    ] {
+        let input = format!("{line}\r\nHost: x\r\n\r\n");
+        assert_eq!(as_standby(&input).map(|(call, _)| call), Err(307), "{line}");
+    }
+    let text = "PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nab";
+    assert_eq!(as_standby(text).map(|(call, _)| call), Err(307));
+    assert_eq!(as_standby("OPTIONS /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n").map(|(call, _)| call), Err(200));
+}
+
+/// The leader's answer is given back as it is; without one a read is sent there, and of a write nothing is known.
+#[test]
+fn what_a_standby_gives_back() {
+    let (site, date) = (site("", 4001), Date::new(DATE_NS));
+    let context = context(&site, &date, Indexes::default());
+    let give = |method: &str, passed: Passed| {
+        let (_, shape) = as_standby(&format!("{method} /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n")).expect("passed on");
+        let mut out = Vec::new();
+        assert!(matches!(shape.passed(passed, &context, &mut out), Next::Done { keep_alive: true, gone: false }));
+        String::from_utf8(out).expect("text")
+    };
+    let headers = vec![("Content-Type", "application/json".to_string()), ("X-Etcd-Index", "7".to_string())];
+    let answered = |status| Passed::Answered { status, headers: headers.clone(), body: b"{}".as_slice().into() };
+    let text = give("DELETE", answered(404));
+    assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n") && text.ends_with("\r\n\r\n{}"), "{text}");
+    assert!(text.contains("\r\nX-Etcd-Index: 7\r\n") && text.contains("\r\nContent-Type: application/json\r\n"));
+    let text = give("HEAD", answered(200));
+    assert!(text.contains("\r\nContent-Length: 2\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+    for (method, sent, redirects) in
+        [("GET", true, true), ("GET", false, true), ("PUT", false, true), ("PUT", true, false), ("DELETE", true, false)]
+    {
+        let text = give(method, Passed::Failed { sent });
+        assert_eq!(text.contains("\r\nLocation: http://leader:1/v2/keys/a\r\n"), redirects, "{text}");
+        assert_eq!(text.contains(r#""errorCode":300"#) && text.contains("outcome unknown"), !redirects, "{text}");
+    }
 }

@@ -1,6 +1,6 @@
-//! Three machines with `-forward`: whichever is asked does it, and shows it itself from then on.
-use crate::client::{Answer, Conn, until};
-use crate::fleet::{cluster, has, leader_of, shows};
+//! Machines with `-forward`: whichever is asked does it, and shows it itself from then on; a standby passes it on.
+use crate::client::{Answer, Conn, form, request, until};
+use crate::fleet::{at_of, cluster, has, leader_of, prepare, shows};
 use crate::server::Server;
 use rustix::process::Signal;
 
@@ -71,7 +71,7 @@ fn many_clients_of_one_follower() {
     for round in 0..20 {
         for (number, conn) in conns.iter_mut().enumerate() {
             let body = format!("value={round}");
-            conn.send(&crate::client::form("PUT", &format!("/v2/keys/c{number}"), &body));
+            conn.send(&form("PUT", &format!("/v2/keys/c{number}"), &body));
         }
         for conn in &mut conns {
             let answer = conn.answer();
@@ -94,8 +94,8 @@ fn a_leader_that_stands_still() {
     write(&mut Conn::open(follower.client_at()), "PUT", "/v2/keys/a", "value=one");
     servers[leads].signal(Signal::STOP);
     let (mut writes, mut reads) = (Conn::open(follower.client_at()), Conn::open(follower.client_at()));
-    writes.send(&crate::client::form("PUT", "/v2/keys/a", "value=two"));
-    reads.send(&crate::client::request("GET", "/v2/keys/a?quorum=true", &[], b""));
+    writes.send(&form("PUT", "/v2/keys/a", "value=two"));
+    reads.send(&request("GET", "/v2/keys/a?quorum=true", &[], b""));
     let unknown = writes.answer();
     assert_eq!(unknown.status(), 500);
     assert_eq!((&unknown.json()["errorCode"], &unknown.json()["cause"]), (&300.into(), &"outcome unknown".into()));
@@ -111,4 +111,89 @@ fn a_leader_that_stands_still() {
         shows(server, "b", "three");
         shows(server, "a", value.as_str().expect("a value"));
     }
+}
+
+/// Three machines and a standby, all with `-forward`.
+fn with_standby() -> (Vec<Server>, Server) {
+    let mut args = vec!["-forward", "-cluster-active-size=3", "-cluster-sync-interval=1"];
+    args.extend(["-peer-heartbeat-interval=200", "-peer-election-timeout=2000"]);
+    let servers = cluster(3, &args);
+    let mut standby = prepare(4, &[servers[0].peer_port], &["-forward"]);
+    standby.run();
+    assert_eq!(standby.peer("GET", "/name", "").status(), 404, "it is a standby");
+    (servers, standby)
+}
+
+#[test]
+fn a_standby_passes_short_requests_on() {
+    let (servers, standby) = with_standby();
+    check_through(&standby);
+    let leads = leader_of(&servers);
+    let mut conn = Conn::open(standby.client_at());
+    for target in ["/v2/keys/a?wait=true", "/v1/watch/a", "/v2/speedTest"] {
+        let answer = conn.ask("GET", target, "");
+        assert_eq!(answer.status(), 307, "{target}");
+        assert_eq!(at_of(answer.head.header("Location").expect("a location")), servers[leads].client_at());
+    }
+    // Another tern follows redirects itself.
+    conn.send(&request("GET", "/v2/keys/", &[("User-Agent", "tern/0")], b""));
+    assert_eq!(conn.answer().status(), 307);
+    // What is too long to be passed through can be had from the leader itself.
+    let large = "x".repeat(1 << 20);
+    for number in 0..3 {
+        write(&mut conn, "PUT", &format!("/v2/keys/large/{number}"), &format!("value={large}"));
+    }
+    assert_eq!(conn.ask("GET", "/v2/keys/large", "").status(), 307);
+    // More at once than it passes on: the others are sent to the leader.
+    let mut conns: Vec<Conn> = (0..400).map(|_| Conn::open(standby.client_at())).collect();
+    for (number, conn) in conns.iter_mut().enumerate() {
+        conn.send(&form("PUT", &format!("/v2/keys/many/{number}"), "value=x"));
+    }
+    let status = conns.iter_mut().map(|conn| conn.answer().status());
+    let (done, sent_on): (Vec<u16>, Vec<u16>) = status.partition(|status| [200, 201].contains(status));
+    assert!(done.len() >= 256 && sent_on.iter().all(|status| *status == 307), "{sent_on:?}");
+    assert_eq!(standby.peer("GET", "/name", "").status(), 404, "it is a standby still");
+}
+
+fn check_through(standby: &Server) {
+    let mut conn = Conn::open(standby.client_at());
+    let set = write(&mut conn, "PUT", "/v2/keys/a", "value=one");
+    let index = set.json()["node"]["modifiedIndex"].as_u64().expect("an index");
+    assert_eq!(set.head.etcd_index(), index);
+    assert!(set.head.header("X-Raft-Term").is_some());
+    assert_eq!(set.head.header("Content-Type"), Some("application/json"));
+    for target in ["/v2/keys/a", "/v2/keys/a?quorum=true", "/v2/keys/?recursive=true&sorted=true"] {
+        let answer = conn.ask("GET", target, "");
+        assert!(answer.status() == 200 && answer.text().contains("one"), "{target}: {}", answer.text());
+    }
+    let missing = conn.ask("GET", "/v2/keys/missing", "");
+    assert_eq!((missing.status(), &missing.json()["errorCode"]), (404, &100.into()));
+    let differs = conn.ask("PUT", "/v2/keys/a", "value=x&prevValue=none");
+    assert_eq!((differs.status(), &differs.json()["cause"]), (412, &"[none != one]".into()));
+    conn.send(&request("HEAD", "/v2/keys/a", &[], b""));
+    let head = conn.head().expect("a head");
+    assert_eq!((head.status, head.header("Content-Length").is_some()), (200, true));
+    write(&mut conn, "POST", "/v2/keys/queue", "value=job");
+    write(&mut conn, "DELETE", "/v2/keys/a", "");
+    assert_eq!(conn.ask("GET", "/v2/machines", "").text().split(", ").count(), 3);
+}
+
+/// The leader takes the request and stands still; and one that is gone is followed by another.
+#[test]
+fn a_standby_whose_leader_stands_still() {
+    let (mut servers, standby) = with_standby();
+    let leads = leader_of(&servers);
+    servers[leads].signal(Signal::STOP);
+    let (mut writes, mut reads) = (Conn::open(standby.client_at()), Conn::open(standby.client_at()));
+    writes.send(&form("PUT", "/v2/keys/a", "value=two"));
+    reads.send(&request("GET", "/v2/keys/a?quorum=true", &[], b""));
+    assert_eq!(reads.answer().status(), 307);
+    let unknown = writes.answer();
+    assert_eq!((unknown.status(), &unknown.json()["cause"]), (500, &"outcome unknown".into()));
+    until("the standby asks another leader", || {
+        let answer = standby.client("PUT", "/v2/keys/b", "value=three");
+        (answer.status() < 300).then_some(())
+    });
+    servers[leads].kill();
+    check_through(&standby);
 }

@@ -23,7 +23,7 @@ pub struct Front {
 
 impl Front {
     pub fn new(name: Box<str>, client_url: Box<str>, peer_url: Box<str>) -> Front {
-        let site = api::Site { name, client_url, peer_url, cors: Vec::new(), compat_2: false };
+        let site = api::Site { name, client_url, peer_url, cors: Vec::new(), compat_2: false, forward: false };
         Front { site, date: Date::default() }
     }
 
@@ -349,6 +349,7 @@ impl World {
                 self.conns.insert(ticket.0, conn);
                 Ok(op)
             }
+            Routed::Pass { .. } => unreachable!("no machine of the simulator passes on over HTTP"),
             Routed::Answer(response) => {
                 let outcome = conn.answered(&response, reply, context.date);
                 let outcome = outcome.and_then(|()| heard(&conn, now.wall_ns));
