@@ -394,6 +394,56 @@ fn a_peer_that_is_not_tern() {
     assert!(listener.accept().is_err(), "it is asked for no more");
 }
 
+/// A cluster of etcd that tells its members: tern is its standby, before and after a restart, and never asks to join.
+#[test]
+fn a_standby_of_what_is_not_tern() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let list =
+        format!(r#"[{{"name":"x","state":"leader","clientURL":"http://x:4001","peerURL":"http://127.0.0.1:{port}"}}]"#);
+    let etcd = std::thread::spawn(move || {
+        let mut asked = Vec::new();
+        // Five fetches of a machine that starts three times: the last ones would come with a request to join.
+        while asked.iter().filter(|a: &&String| a.starts_with("GET /v2/admin/config ")).count() < 5 {
+            let (mut stream, _) = listener.accept().expect("a visitor");
+            let mut head = [0; 1024];
+            let count = stream.read(&mut head).expect("a request");
+            let request = String::from_utf8_lossy(&head[..count]).into_owned();
+            let body = match request.split(' ').nth(1) {
+                Some("/v2/admin/machines") => list.as_str(),
+                Some("/v2/admin/config") => r#"{"activeSize":9,"removeDelay":1800,"syncInterval":1}"#,
+                _ => "2",
+            };
+            let length = body.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            stream.write_all(answer.as_bytes()).expect("a reader");
+            asked.push(request);
+        }
+        asked
+    });
+    let mut tern = prepare(2, &[port], &[]);
+    for _ in 0..2 {
+        tern.spawn();
+        until("it listens", || Conn::try_open(tern.client_port));
+        until("it redirects", || {
+            let answer = tern.client("PUT", "/v2/keys/a?prevExist=true", "value=x");
+            let to = answer.head.header("Location");
+            (to == Some("http://x:4001/v2/keys/a?prevExist=true")).then_some(())
+        });
+        assert_eq!(tern.peer("OPTIONS", "/", "").status(), 404);
+        let said = ["not tern", "standby, as before"].iter().any(|text| tern.log().contains(text));
+        assert!(said, "{}", tern.log());
+        assert!(tern.terminate().success());
+    }
+    tern.spawn();
+    let asked = etcd.join().expect("the answering thread");
+    assert!(asked.iter().all(|a| a.starts_with("GET ")), "{asked:?}");
+    tern.kill();
+    // What a standby knows is not thrown away in silence, and it is no new machine either.
+    std::fs::write(tern.data_dir().join("standby_info"), "{\"running\":tr").expect("a directory");
+    refused(tern.command(&tern.data_dir()), &["standby_info is damaged", "-f"]);
+}
+
 #[test]
 fn what_is_not_there_is_refused() {
     let server = Server::prepare(&[]);
