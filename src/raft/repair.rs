@@ -5,6 +5,7 @@
 use super::fault::Fault;
 use super::progress::Progress;
 use super::{Body, Configuration, Entry, Found, Index, PeerId, Persist, Raft, RaftRole, Rpc, Term};
+use crate::command::{self, Command};
 use std::collections::BTreeSet;
 
 /// How many entries are asked for at a time.
@@ -31,7 +32,27 @@ impl Default for Repair {
 impl Raft {
     pub(super) fn start_repair(&mut self) {
         self.repair.term = self.current_term;
+        self.guess_changes();
         self.ask_for_missing();
+    }
+
+    /// A change of voters is little more than an id, so that the checksum tells whether a damaged entry is one: without
+    /// that nobody could say who is needed to know of the entry.
+    fn guess_changes(&mut self) {
+        let missing: Vec<Index> = self.log.missing().collect();
+        let known = self.configurations.iter().flat_map(|(_, c)| &c.members).map(|m| m.id.0);
+        // A damaged join makes a member too.
+        let ids: BTreeSet<u64> = known.chain(missing.iter().map(|m| m.0)).collect();
+        for index in missing {
+            let term = self.log.term_at(index).expect("a damaged entry is here");
+            for id in &ids {
+                for command in [Command::Promote { id: *id }, Command::Remove { id: *id }] {
+                    let mut bytes = Vec::new();
+                    command::encode(&command, &mut bytes);
+                    self.maybe_repair(Entry { term, index, body: Body::Good(bytes.into()) });
+                }
+            }
+        }
     }
 
     /// Asks everyone for the first entries whose bodies are missing.
@@ -157,15 +178,15 @@ impl Raft {
     /// leader that has it and counts what this member acknowledged before its restart could still bring it to those who
     /// said no. So the majority must be of members whose term is past every such leader's; and nobody else means all who
     /// were voters since the last commit known here, since one that is being removed may still lead.
+    ///
+    /// Learners need not be asked, who may be gone for good: one that helped to commit this entry was promoted behind it,
+    /// by this member, whose disk had that promotion first (`maybe_commit`) and knows it even if it is damaged.
     fn is_nowhere(&self, index: Index) -> bool {
         let never = self.repair.never.iter().filter(|n| n.0 == index);
         let said = |id: PeerId, past| never.clone().any(|n| n.1 == id && n.2 >= past);
         let latest = self.configuration();
         let past = latest.voters().filter(|v| said(*v, true)).count();
-        // The damaged entry may have made the learner of two voters the third.
-        let few = latest.voters().count() <= 2;
-        let known = self.open_configurations();
-        let mut others = known.flat_map(|c| c.members.iter().filter(|m| m.voter || few));
-        past >= latest.majority() || others.all(|m| m.id == self.id || said(m.id, false))
+        let mut others = self.open_configurations().flat_map(Configuration::voters);
+        past >= latest.majority() || others.all(|id| id == self.id || said(id, false))
     }
 }

@@ -220,9 +220,12 @@ impl Raft {
     }
 
     /// Commits what is durable on a majority, if it is of this term (3.6.2): an entry of an older term is committed only
-    /// by one of this term behind it. A leader under removal is not among those that count (4.2.2).
+    /// by one of this term behind it. A leader under removal is not among those that count (4.2.2). Voters count once
+    /// the change that made them such is durable here: `repair` relies on it.
     pub(super) fn maybe_commit(&mut self) {
-        if self.role != RaftRole::Leader {
+        let (changed, _) = self.configurations.last().expect("never empty");
+        let known = self.log.durable() >= *changed || self.has(Fault::CountBeforeSync);
+        if self.role != RaftRole::Leader || !known {
             return;
         }
         let mut durable: Vec<Index> = Vec::with_capacity(self.peers.len() + 1);

@@ -176,6 +176,7 @@ impl World {
             "sync" => self.sync(&words),
             "settle" => self.settle(),
             "cut" | "mend" => self.links(&words),
+            "link" => self.link(&words),
             "crash" => self.crash(number(&words, 1)),
             "restart" => self.restart(number(&words, 1)),
             "save" => self.with(number(&words, 1), |n| n.saved = Some(n.disk.clone())),
@@ -444,6 +445,14 @@ impl World {
             }
         }
         self.queue.retain(|(from, to, _)| !self.cut.contains(&(*from, *to)));
+    }
+
+    /// `link 2 1 closed`: member 2's link to member 1.
+    fn link(&mut self, words: &[&str]) {
+        let (id, to, up) = (number(words, 1), PeerId(number(words, 2)), words[3] == "up");
+        let now = self.now();
+        self.raft(id, |r| r.on_link(now, to, up));
+        self.collect(id);
     }
 
     // -- disks

@@ -37,7 +37,7 @@ pub struct Running {
     /// Where the log ended after the last turn.
     ended: u64,
     pub contact: Contact,
-    mono_off_us: u64,
+    pub mono_off_us: u64,
     wake_us: u64,
 }
 
@@ -834,7 +834,7 @@ impl World {
             self.truth.on_leader(seen.id, seen.term, &run.log)?;
         }
         if seen.applied > before.applied {
-            let state = seen.applied.is_multiple_of(16).then(|| run.core.store().state_hash());
+            let state = seen.applied.is_multiple_of(4).then(|| run.core.store().state_hash());
             self.truth.on_applied(seen.id, seen.applied, seen.etcd, state)?;
         }
         Ok(())

@@ -65,9 +65,7 @@ impl World {
             };
             let (id, empty) = (run.seen.id, run.log.last() == 0);
             let alone_us = self.now_us - self.hosts[slot].started_us;
-            // A member with a damaged entry may have to hear from every other that it never had it.
-            let whole = (0..self.hosts.len()).all(|s| self.image(s).is_none_or(|i| i.faulty == 0));
-            if empty && whole && alone_us > FORGOTTEN * self.election_us() {
+            if empty && alone_us > FORGOTTEN * self.election_us() {
                 self.trace.note(slot, "forgotten", id, 0, 0);
                 self.leave(slot, true);
                 continue;
@@ -87,10 +85,9 @@ impl World {
     /// No leader goes on for long without a majority.
     fn check_leaders(&mut self) {
         let p = &self.p;
-        // A leader waits for three of the slowest syncs, which a pause may have made slow.
-        let pause_us = if p.blows.iter().any(|b| b.0 == Blow::Pause) { p.down_us_max } else { 0 };
-        let sync_us = p.sync_us_max + p.slow_us_max + self.election_us() + pause_us;
-        let bound_us = 2 * self.election_us().max(3 * sync_us);
+        // A leader waits for two of a member's slowest syncs, from a heartbeat on, and looks at the next ones.
+        let sync_us = p.sync_us_max + p.slow_us_max + self.election_us() / 2;
+        let bound_us = self.election_us().max(2 * sync_us) + 4_000 * p.heartbeat_ms;
         for slot in 0..self.hosts.len() {
             if self.hosts[slot].paused_until_us + bound_us > self.now_us {
                 continue;
@@ -287,11 +284,18 @@ impl World {
     }
 
     fn ask_removal(&mut self, slot: usize) {
-        // With a voter's data gone for good a removal can leave a configuration that never commits.
-        let whole = self.disks_are_whole();
-        let Some(leader) = self.leader().filter(|_| whole) else {
+        let Some(leader) = self.leader() else {
             return;
         };
+        // With a voter's data gone for good a removal can leave a configuration that never commits, if the leader does
+        // not know of it yet. One that it knows to be silent it must not let the cluster rest on.
+        self.disks_are_whole();
+        let now = self.up(leader).map(|r| self.now_of(leader, r.mono_off_us)).expect("a leader runs");
+        let raft = self.up(leader).map(|r| r.core.raft()).expect("a leader runs");
+        let lost = self.hosts.iter().filter_map(|h| h.wound).any(|(id, _)| raft.is_heard(now, PeerId(id)));
+        if lost {
+            return;
+        }
         let name = name_of(slot);
         let ticket = self.new_ticket(Asker::Admin, leader);
         let epoch = self.hosts[leader].epoch;
