@@ -675,7 +675,8 @@ impl World {
             self.leave(slot, removed);
         } else if stopped {
             self.crash(slot);
-            let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);
+            let down_us = if self.phase == Phase::Faults { self.p.down_us_max } else { 5_000 };
+            let at = self.now_us + self.rng.range(1_000, down_us);
             self.queue.push(at, Ev::Start { slot });
         }
     }
