@@ -14,6 +14,8 @@ pub struct Answer {
     pub status: u16,
     /// Where to ask instead, if it said so.
     pub location: Option<SocketAddr>,
+    /// The term of raft that the machine is in.
+    pub term: Option<u64>,
     pub body: String,
 }
 
@@ -62,6 +64,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Answer>> {
     Ok(whole.then(|| Answer {
         status: head.code.expect("it is complete"),
         location: field("location").and_then(host),
+        term: field("x-raft-term").and_then(|t| t.parse().ok()),
         body: String::from_utf8_lossy(body).into_owned(),
     }))
 }

@@ -3,12 +3,13 @@
 //!
 //! `cargo bench --bench versus` measures against Debian's etcd (3.4, with its v2 interface); `-- --pairs 7 --seconds 3`
 //! are the defaults, `--only tern` leaves the rival out. Prints the table that stands in the README.
-//! `--cluster` puts three machines against three: see `cluster`.
+//! `--cluster` puts three machines against three: see `cluster`. `--soak MINUTES` disturbs five of tern: see `soak`.
 mod ask;
 mod cluster;
 #[allow(dead_code)]
 mod driver;
 mod proc;
+mod soak;
 
 use driver::{Load, Mode, fill, run};
 use std::io::Write;
@@ -220,6 +221,9 @@ fn main() {
     let connections: Vec<usize> =
         value("--connections").unwrap_or("64".into()).split(',').map(|n| n.parse().expect("a number")).collect();
     let kinds = if value("--only").is_some() { vec![Kind::Tern] } else { vec![Kind::Tern, Kind::Etcd] };
+    if let Some(minutes) = value("--soak") {
+        return soak::report(minutes.parse().expect("a number"));
+    }
     if args.iter().any(|a| a == "--cluster") {
         return cluster::report(&kinds, pairs, connections[0], duration, number("--rounds", 20.0) as usize);
     }
