@@ -377,3 +377,33 @@ fn wiping_can_stop_anywhere() {
         }
     }
 }
+
+/// A log that is thrown away while it is open: afterwards it is the old one or a new one, never a part of either.
+#[test]
+fn starting_over_can_stop_anywhere() {
+    for at in 1.. {
+        let (mut model, mut rng) = (Model::default(), Rng(at));
+        let first = life(&Image::new(), &mut model, &mut rng, honest(Plan::Run, 40));
+        let disk = Disk::new(&first.expect("nothing failed").0, Plan::Run, Lie::Nothing);
+        let (mut wal, _) = open(&disk).expect("it opens");
+        disk.borrow_mut().plan(Plan::StopAt(at as usize));
+        let path = disk.borrow().path();
+        let options = Options { dir: path, segment_bytes: SEGMENT, identity: IDENTITY + 1 };
+        let started = wal.start_over(&options);
+        if let Ok(found) = &started {
+            assert_eq!((found.identity, found.entries.len(), found.state), (IDENTITY + 1, 0, None));
+            assert!(matches!(Wal::open(options), Err(OpenError::Locked { .. })), "it is still ours");
+            wal.append(&[Record::Entry { term: 1, index: 7, body: b"body" }], 0).expect("it goes on");
+        }
+        drop(wal);
+        let image = disk.borrow().crash(&mut rng);
+        let disk = Disk::new(&image, Plan::Run, Lie::Nothing);
+        let (_, found) = open(&disk).expect("it is old and whole, or new");
+        match (started.is_ok(), found.identity == IDENTITY && !found.is_new) {
+            (true, true) => panic!("thrown away and still there"),
+            (true, false) => return,
+            (false, true) => model.check(&found).expect("nothing is lost"),
+            (false, false) => assert!(found.entries.is_empty() && found.commit == 0),
+        }
+    }
+}
