@@ -399,6 +399,10 @@ impl Raft {
         }
         if message.term > self.current_term && !self.is_only_thought_of(&message.rpc) {
             let leads = message.rpc.is_from_leader();
+            if leads {
+                // Its silence counts from here, not from what another leader said.
+                self.contact_us = self.now_us;
+            }
             self.become_follower(message.term, if leads { from } else { PeerId::NONE });
         }
         true

@@ -78,6 +78,8 @@ struct Seen {
     leader_ns: u64,
     /// The last leader other than this machine.
     last_leader: PeerId,
+    /// There was a leader, be it this machine.
+    had_leader: bool,
 }
 
 impl Replica {
@@ -110,6 +112,7 @@ impl Replica {
                 leader: PeerId::NONE,
                 leader_ns: now.wall_ns,
                 last_leader: PeerId::NONE,
+                had_leader: false,
             },
             raft,
             store,
@@ -288,6 +291,7 @@ impl Replica {
         if leader != PeerId::NONE && leader != self.raft.id() {
             seen.last_leader = leader;
         }
+        seen.had_leader |= leader != PeerId::NONE;
         (seen.role, seen.term, seen.leader) = (role, term, leader);
         let fact = match role {
             RaftRole::Leader => Some(Fact::BecameLeader { term }),
@@ -365,8 +369,7 @@ impl Replica {
 
     /// Whether it has led or followed since it came up.
     pub fn had_leader(&self) -> bool {
-        let seen = &self.seen;
-        seen.leader != PeerId::NONE || seen.last_leader != PeerId::NONE
+        self.seen.had_leader
     }
 
     pub fn standing(&self) -> Standing {

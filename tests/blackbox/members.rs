@@ -1,7 +1,7 @@
 //! Who belongs to the cluster, and who leads it: a leader that removes itself, peers that die in turn, addresses from a
 //! file or from a service that redirects, and what a change of leaders must not lose.
 use crate::client::{Conn, until};
-use crate::fleet::{cluster, follow, has, leader, leader_of, listed, prepare, put, settled, shows, term};
+use crate::fleet::{ask, cluster, follow, has, leader, leader_of, listed, prepare, put, settled, shows, term};
 use crate::rng::Rng;
 use crate::server::Server;
 
@@ -22,6 +22,10 @@ fn a_leader_removed_through_its_own_port() {
         assert!(!listed(&servers[new]).contains_key(&removed.name));
         let after = term(&servers[new]).expect("a term");
         assert!((before + 1..=before + 2).contains(&after), "term {before} to {after}: it hands over");
+        until("the removed machine redirects", || {
+            let answer = ask(removed.client_at(), "GET", "/v2/keys/a", "")?;
+            (answer.status() == 307).then_some(())
+        });
         removed.kill();
     }
     assert_eq!(servers.len(), 1);
