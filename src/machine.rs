@@ -45,6 +45,8 @@ pub struct Machine {
     registrar: Option<Registrar>,
     /// It was started with other addresses than the cluster knows.
     moved: bool,
+    /// A machine that knows a leader does not list it.
+    is_unlisted: bool,
     phase: Phase,
     origin: Origin,
     now: Now,
@@ -134,6 +136,7 @@ impl Machine {
             finder: None,
             registrar: None,
             moved: false,
+            is_unlisted: false,
             phase: Phase::Starting { until_us, waiting: Vec::new() },
             origin,
             now,
@@ -159,6 +162,7 @@ impl Machine {
             finder: None,
             registrar: None,
             moved: false,
+            is_unlisted: false,
             phase: Phase::Finding,
             origin,
             now,
@@ -294,7 +298,7 @@ impl Machine {
             Found::Failed(text) => effects.failed = Some(text),
             Found::Again { why, pause_ms } => effects.facts.push(Fact::NotFound { why, pause_ms }),
             Found::Start => effects.found = true,
-            Found::Unlisted => effects.facts.push(Fact::Unlisted),
+            Found::Unlisted => self.on_unlisted(now),
             Found::Refused { why, info } => self.become_standby_refused(now, why, info),
             Found::Done => {}
         }

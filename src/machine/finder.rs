@@ -53,7 +53,7 @@ pub enum Found {
     Failed(Box<str>),
     /// An attempt has come to nothing; the next one follows after this time.
     Again { why: Box<str>, pause_ms: u64 },
-    /// The cluster does not list this machine.
+    /// A machine that knows a leader does not list this one.
     Unlisted,
     /// The cluster has no place for this machine, which knows it now: it waits as a standby.
     Refused { why: Box<str>, info: StandbyInfo },
@@ -121,6 +121,11 @@ impl Finder {
             reasons: Vec::new(),
             calls: Vec::new(),
         }
+    }
+
+    /// The first attempt is made at this time; the numbers of calls up to this one are used up.
+    pub fn later(self, until_us: u64, calls: u64) -> Finder {
+        Finder { state: State::Pausing { until_us }, last_call: calls, ..self }
     }
 
     /// The calls to make now.
@@ -405,7 +410,7 @@ impl Finder {
                 }
                 self.ask(Question::Join);
             }
-            // Only the notice of a member that has applied the removal proves it: who answers may be behind.
+            (Goal::Look { .. }, None) if !led => return self.next_peer(now, "it knows no leader now"),
             (Goal::Look { .. }, None) => return self.end(Found::Unlisted),
         }
         None

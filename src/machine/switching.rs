@@ -9,6 +9,8 @@ use super::*;
 
 /// The calls of each mode have so many bits of their numbers to themselves.
 const CALL_BITS: u32 = 32;
+/// How many election timeouts a machine that somebody does not list waits for its leader to be heard.
+const UNLISTED_TIMEOUTS: u64 = 20;
 
 impl Machine {
     /// A machine that was a standby when it was stopped: it goes on as one.
@@ -42,6 +44,10 @@ impl Machine {
             true => Eager::Yes,
             false => Eager::No,
         };
+        self.leave(now, eager, fact);
+    }
+
+    fn leave(&mut self, now: Now, eager: Eager, fact: Fact) {
         let stops = matches!(self.phase, Phase::Stopping { .. });
         let info = self.replica.last_cluster();
         self.become_standby(now, info, eager, false, fact);
@@ -57,6 +63,26 @@ impl Machine {
         }
     }
 
+    /// A machine that knows a leader does not list this one. It may be behind, and if not, the notice of the removal may be
+    /// on its way: so all are asked once more, and only who has heard of no leader in all that time believes it. Its log
+    /// may name none but machines that are gone themselves, and then nobody is left to send it a notice.
+    pub(super) fn on_unlisted(&mut self, now: Now) {
+        let again = std::mem::replace(&mut self.is_unlisted, true);
+        if !again {
+            self.replica.effects_mut().facts.push(Fact::Unlisted);
+        }
+        if self.is_out() || self.replica.had_leader() {
+            return;
+        }
+        if again {
+            return self.leave(now, Eager::Yes, Fact::Removed);
+        }
+        let wait_us = UNLISTED_TIMEOUTS * self.replica.settings().election_ms * 1000;
+        let goal = Goal::Look { moved: self.moved };
+        let finder = Finder::new(self.myself(), self.origin.search.clone(), goal, self.origin.seed);
+        self.finder = Some(finder.later(now.mono_us + wait_us, 1 << (CALL_BITS - 1)));
+    }
+
     /// The cluster that was found has no place for this machine, which holds nothing yet.
     pub(super) fn become_standby_refused(&mut self, now: Now, why: Box<str>, info: StandbyInfo) {
         self.become_standby(now, info, Eager::No, true, Fact::Refused { why });
@@ -67,7 +93,7 @@ impl Machine {
     fn become_standby(&mut self, now: Now, info: StandbyInfo, eager: Eager, wiped: bool, fact: Fact) {
         self.finder = None;
         self.caretaker.cancel_all();
-        self.moved = false;
+        (self.moved, self.is_unlisted) = (false, false);
         self.origin.switches += 1;
         let calls = self.origin.switches << CALL_BITS;
         let search = &self.origin.search;

@@ -447,6 +447,38 @@ fn a_member_that_is_not_listed_goes_on() {
     rig.settle();
     assert!(rig.facts.contains(&Fact::Unlisted));
     assert!(rig.machine.is_serving() && !rig.removed);
+    rig.pass(10 * SECOND_US);
+    assert!(rig.machine.is_serving() && !rig.removed, "a leader has no reason to ask again");
+}
+
+/// All whom its log knows may be gone themselves: who hears of no leader and is told twice that it is not listed, by
+/// who knows one, takes that for its removal. Being told once, or by who knows none, is not enough.
+#[test]
+fn a_member_that_hears_of_nobody_and_is_not_listed() {
+    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let id = cluster.join(2, 77);
+    cluster.pass(2 * SECOND_US);
+    // With two voters neither leads alone.
+    let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
+    rig.machine.look_around(search(&["http://b:7001"], 3), 9);
+    let ask = |rig: &mut Rig, peer: &str, list: &str| {
+        let call = first_call(rig);
+        assert_eq!(*call.url, *format!("{peer}/v2/admin/machines"));
+        rig.machine.on_reply(rig.now, call.id, answered(200, "tern/0.1.0", list.as_bytes()));
+    };
+    let known = settings(1).peer_url;
+    ask(&mut rig, &known, &LIST.replace("leader", "follower"));
+    ask(&mut rig, "http://b:7001", LIST);
+    rig.turn();
+    assert!(rig.facts.contains(&Fact::Unlisted) && !rig.removed);
+    rig.machine.on_time(rig.now);
+    rig.turn();
+    assert!(rig.effects.calls.is_empty(), "it gives its leader time");
+    rig.now.mono_us += 4 * SECOND_US;
+    ask(&mut rig, &known, LIST);
+    rig.turn();
+    assert!(rig.removed && rig.effects.wipe && rig.facts.contains(&Fact::Removed));
+    assert_eq!(rig.machine.role(), Role::Standby);
 }
 
 /// Started with other addresses, a lone leader tells them itself, once, and the index rises by one.
