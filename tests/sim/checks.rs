@@ -163,7 +163,7 @@ impl Contact {
     pub fn check_lease(&self, p: &Params, now_us: u64, seen: &Seen, to: u64, message: &Message) -> Checked {
         let promise = matches!(&message.rpc, Rpc::Vote { granted: true, pre: true });
         let live = self.leader_us.is_some_and(|at| now_us < at + p.election_ms * 1_000);
-        if promise && live && self.asked.contains(&to) && seen.leader != 0 {
+        if promise && live && self.asked.contains(&to) && ![0, to].contains(&seen.leader) {
             let text = format!("machine {} would vote for {to} though it has just heard its leader", seen.id);
             return violation("vote-under-lease", text);
         }

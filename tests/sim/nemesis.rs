@@ -117,8 +117,10 @@ impl World {
             let host = &mut self.hosts[slot];
             host.slow_until_us = 0;
             host.paused_until_us = host.paused_until_us.min(self.now_us);
-            if matches!(host.place, Place::Down(_)) {
-                self.start(slot);
+            match host.place {
+                Place::Down(_) => self.start(slot),
+                Place::Joining { .. } => self.plan_join(slot, 1_000 * slot as u64),
+                Place::Empty | Place::Up(_) => {}
             }
             self.set_full(slot, false);
         }
