@@ -7,6 +7,7 @@
 //! other, any number of times.
 mod caretaker;
 mod discovery;
+pub mod fault;
 mod finder;
 mod questions;
 pub mod seam;
@@ -567,6 +568,12 @@ impl Machine {
     #[cfg(feature = "faults")]
     pub fn plant(&mut self, fault: Option<crate::raft::fault::Fault>) {
         self.replica.plant(fault);
+    }
+
+    /// Plants a bug in the leader's duties.
+    #[cfg(feature = "faults")]
+    pub fn plant_in_duties(&mut self, fault: Option<fault::Fault>) {
+        self.caretaker.plant(fault);
     }
 
     /// Plants a bug in the key space.

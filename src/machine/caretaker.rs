@@ -5,6 +5,7 @@
 //! majority. Heartbeats that miss are told, less and less often. All of it waits on one timer wheel, which is empty when
 //! the machine is no peer. It must not look at a clock or at another machine's claims: silence is what this leader did
 //! not hear itself. Start with `look_after`.
+use super::fault::Fault;
 use crate::command::Command;
 use crate::machine::seam::Fact;
 use crate::raft::{Beat, Index, PeerId, RaftRole, Term};
@@ -77,6 +78,8 @@ pub struct Caretaker {
     sync_ns: u64,
     /// Not before this time the next one.
     sync_due_us: u64,
+    #[cfg(feature = "faults")]
+    fault: Option<Fault>,
 }
 
 impl Caretaker {
@@ -97,6 +100,8 @@ impl Caretaker {
             sync: None,
             sync_ns: 0,
             sync_due_us: 0,
+            #[cfg(feature = "faults")]
+            fault: None,
         }
     }
 
@@ -142,7 +147,7 @@ impl Caretaker {
         if term != self.term {
             self.cancel_all();
             self.term = term;
-            self.since_us = 0;
+            self.since_us = now.mono_us;
         } else if term.is_some() && gap_us > GAP_US_MIN.max(replica.settings().election_ms * 1000) {
             self.since_us = now.mono_us;
             // All are set anew.
@@ -172,7 +177,8 @@ impl Caretaker {
         if members.len() <= replica.config().active_size as usize {
             self.cancel_size();
         } else if self.size.is_none() {
-            self.size = Some(self.wheel.schedule(now.mono_us + REMOVE_US, Duty::Size));
+            let wait_us = if self.has(Fault::SizeInHaste) { 0 } else { REMOVE_US };
+            self.size = Some(self.wheel.schedule(now.mono_us + wait_us, Duty::Size));
         }
     }
 
@@ -201,8 +207,8 @@ impl Caretaker {
 
     /// When a peer that says nothing from now on has been silent for the removal delay.
     fn silence_due(&self, id: PeerId, replica: &Replica) -> u64 {
-        let heard_us = replica.raft().peer(id).map_or(0, |p| p.heard_us);
-        heard_us.max(self.since_us) + self.delay_us
+        let heard = replica.raft().peer(id).filter(|_| !self.has(Fault::ContactIgnored));
+        heard.map_or(0, |p| p.heard_us).max(self.since_us) + self.delay_us
     }
 
     fn on_due(&mut self, now: Now, duty: Duty, replica: &mut Replica) {
@@ -284,12 +290,13 @@ impl Caretaker {
     /// A learner first, then who has been silent for longest, then whom it hits.
     fn choose(&mut self, now: Now, replica: &Replica) -> Option<PeerId> {
         let raft = replica.raft();
-        let others = raft.configuration().members.iter().filter(|m| m.id != raft.id());
+        let all = self.has(Fault::LeaderGoes);
+        let others = raft.configuration().members.iter().filter(|m| m.id != raft.id() || all);
         let ranked = others.map(|m| {
-            let answers = raft.is_answering(now, m.id);
+            let answers = raft.is_answering(now, m.id) || self.has(Fault::AnyoneGoes);
             let heard_us = raft.peer(m.id).map_or(0, |p| p.heard_us);
             let order = if answers { self.draw() } else { heard_us };
-            ((m.voter, answers, order), m.id)
+            ((m.voter != self.has(Fault::VotersFirst), answers, order), m.id)
         });
         ranked.min().map(|(_, id)| id)
     }
@@ -310,13 +317,30 @@ impl Caretaker {
     /// Removes a peer unless that would cost the majority that is heard.
     fn maybe_remove(&self, now: Now, id: PeerId, replica: &mut Replica, too_many: bool) {
         let raft = replica.raft();
-        let may = replica.leads() && !replica.is_disk_low() && raft.majority_heard(now) && raft.can_remove(now, id);
+        let safe = (raft.majority_heard(now) && raft.can_remove(now, id)) || self.has(Fault::AnyoneGoes);
+        let may = replica.leads() && !replica.is_disk_low() && safe;
         let heard_us = raft.peer(id).map_or(0, |p| p.heard_us);
         let silent_ms = now.mono_us.saturating_sub(heard_us.max(self.since_us)) / 1000;
         let peer = replica.name_of(id);
         if may && replica.propose_own(now, &Command::Remove { id: id.0 }).is_some() {
             replica.effects_mut().facts.push(Fact::LetGo { peer, silent_ms, too_many });
         }
+    }
+
+    /// Plants a bug.
+    #[cfg(feature = "faults")]
+    pub fn plant(&mut self, fault: Option<Fault>) {
+        self.fault = fault;
+    }
+
+    #[cfg(feature = "faults")]
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    #[cfg(not(feature = "faults"))]
+    const fn has(&self, _fault: Fault) -> bool {
+        false
     }
 
     /// One number of a splitmix64 sequence (Steele, Lea, Flood, 2014).

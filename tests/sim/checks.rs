@@ -133,6 +133,8 @@ pub struct Contact {
     /// Who asked in this turn whether it would be voted for.
     asked: Vec<u64>,
     peers: BTreeMap<u64, u64>,
+    /// When each last answered in the present term.
+    pub answers: BTreeMap<u64, u64>,
     leads_since_us: Option<u64>,
     voters: Vec<u64>,
 }
@@ -149,6 +151,9 @@ impl Contact {
                 self.leader_now_us = Some(now_us);
             }
             Rpc::RequestVote { pre: true, .. } => self.asked.push(from),
+            Rpc::AppendReply { .. } | Rpc::SnapshotReply { .. } if message.term.0 == run.term => {
+                self.answers.insert(from, now_us);
+            }
             _ => {}
         }
     }

@@ -7,6 +7,7 @@
 use super::checks::{Contact, Seen, check_changes, check_send, describe, lost_entries};
 use super::clients::Client;
 use super::disk::{Disk, Held, Image, Lies, Snapshot, file_of, pieces};
+use super::duties::Duties;
 use super::http::{Conn, Front};
 use super::linear::Call;
 use super::net::Net;
@@ -37,6 +38,7 @@ pub struct Running {
     /// Where the log ended after the last turn.
     ended: u64,
     pub contact: Contact,
+    duties: Duties,
     pub mono_off_us: u64,
     wake_us: u64,
 }
@@ -155,6 +157,8 @@ pub enum Phase {
 pub struct Plant {
     #[cfg(feature = "faults")]
     pub raft: Option<raft::fault::Fault>,
+    #[cfg(feature = "faults")]
+    pub duties: Option<tern::machine::fault::Fault>,
     pub lies: Lies,
 }
 
@@ -379,6 +383,7 @@ impl World {
             seen: Seen::default(),
             ended: log_end,
             contact: Contact::default(),
+            duties: Duties::default(),
             mono_off_us,
             wake_us: u64::MAX,
         });
@@ -414,7 +419,10 @@ impl World {
         #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
         let mut core = Machine::recover(self.settings(slot), recovered, seed, now);
         #[cfg(feature = "faults")]
-        core.plant(self.plant.raft);
+        {
+            core.plant(self.plant.raft);
+            core.plant_in_duties(self.plant.duties);
+        }
         core
     }
 
@@ -734,6 +742,8 @@ impl World {
             check_changes(run)?;
         }
         self.look(slot, run, &before, fx)?;
+        let times = (&self.p, self.now_us, self.heard_us_max() + self.p.down_us_max);
+        run.duties.check(times, &run.contact.answers, &run.core, &fx.facts)?;
         for (to, message) in fx.send.drain(..) {
             let sent = check_send(&run.disk.image, &self.truth, who, to, &message);
             sent.map_err(|mut found| {

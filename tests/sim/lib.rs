@@ -4,6 +4,7 @@ mod checks;
 mod clients;
 mod cluster;
 mod disk;
+mod duties;
 pub mod faults;
 mod healing;
 mod http;

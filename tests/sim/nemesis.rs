@@ -82,12 +82,17 @@ impl World {
         }
     }
 
-    /// No leader goes on for long without a majority.
-    fn check_leaders(&mut self) {
+    /// For how long a leader may take a peer for heard.
+    pub fn heard_us_max(&self) -> u64 {
         let p = &self.p;
         // A leader waits for two of a member's slowest syncs, from a heartbeat on, and looks at the next ones.
         let sync_us = p.sync_us_max + p.slow_us_max + self.election_us() / 2;
-        let bound_us = self.election_us().max(2 * sync_us) + 4_000 * p.heartbeat_ms;
+        self.election_us().max(2 * sync_us) + 4_000 * p.heartbeat_ms
+    }
+
+    /// No leader goes on for long without a majority.
+    fn check_leaders(&mut self) {
+        let bound_us = self.heard_us_max();
         for slot in 0..self.hosts.len() {
             if self.hosts[slot].paused_until_us + bound_us > self.now_us {
                 continue;
@@ -305,7 +310,8 @@ impl World {
     }
 
     fn ask_config(&mut self, slot: usize) {
-        let active_size = Some(self.rng.range(3, 9) as f64);
+        // Mostly fewer than there are, so that somebody has to go.
+        let active_size = Some(*self.rng.pick(&[3.0, 3.0, 3.0, 4.0, 5.0, 9.0]));
         let ticket = self.new_ticket(Asker::Admin, slot);
         let epoch = self.hosts[slot].epoch;
         self.input(slot, epoch, |_, run, now| {

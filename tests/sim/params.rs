@@ -40,7 +40,7 @@ const BLOWS: [(Blow, u64); 16] = [
     (Blow::OldCopy, 2),
     (Blow::Join, 4),
     (Blow::Remove, 4),
-    (Blow::SetConfig, 2),
+    (Blow::SetConfig, 5),
 ];
 
 #[derive(Clone, Debug)]
