@@ -112,7 +112,6 @@ pub struct Raft {
     heartbeat_us: u64,
     election_us: u64,
     random: u64,
-    #[cfg(feature = "faults")]
     fault: Option<Fault>,
 
     // -- durable on every member (figure 3.1)
@@ -196,7 +195,6 @@ impl Raft {
             heartbeat_us: config.heartbeat_ms.max(1) * 1000,
             election_us: config.election_ms.max(1) * 1000,
             random: config.seed ^ config.id.0.rotate_left(32),
-            #[cfg(feature = "faults")]
             fault: None,
             current_term: state.term,
             voted_for: state.vote,
@@ -653,14 +651,8 @@ impl Raft {
         self.fault = fault;
     }
 
-    #[cfg(feature = "faults")]
     pub(crate) fn has(&self, fault: Fault) -> bool {
-        self.fault == Some(fault)
-    }
-
-    #[cfg(not(feature = "faults"))]
-    pub(crate) const fn has(&self, _fault: Fault) -> bool {
-        false
+        cfg!(feature = "faults") && self.fault == Some(fault)
     }
 
     /// Closes each input.

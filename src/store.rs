@@ -137,7 +137,6 @@ pub struct Store {
     snapshot: Option<snapshot::Writer>,
     /// What the owner keeps with the key space, out of reach of clients.
     note: Box<str>,
-    #[cfg(feature = "faults")]
     fault: Option<Fault>,
 }
 
@@ -158,7 +157,6 @@ impl Store {
             freezer: listing::Freezer::default(),
             snapshot: None,
             note: "".into(),
-            #[cfg(feature = "faults")]
             fault: None,
         }
     }

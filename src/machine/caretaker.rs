@@ -56,6 +56,7 @@ struct Watched {
 }
 
 /// What the duties remember.
+#[derive(Default)]
 pub struct Caretaker {
     wheel: TimerWheel<Duty>,
     random: u64,
@@ -78,31 +79,13 @@ pub struct Caretaker {
     sync_ns: u64,
     /// Not before this time the next one.
     sync_due_us: u64,
-    #[cfg(feature = "faults")]
     fault: Option<Fault>,
 }
 
 impl Caretaker {
     /// `seed` decides who has to go where nothing else does.
     pub fn new(seed: u64) -> Caretaker {
-        Caretaker {
-            wheel: TimerWheel::new(),
-            random: seed,
-            term: None,
-            looked_us: 0,
-            since_us: 0,
-            delay_us: 0,
-            others: BTreeMap::new(),
-            size: None,
-            late: None,
-            leaderless: None,
-            expire: None,
-            sync: None,
-            sync_ns: 0,
-            sync_due_us: 0,
-            #[cfg(feature = "faults")]
-            fault: None,
-        }
+        Caretaker { random: seed, ..Caretaker::default() }
     }
 
     /// Does what is due.
@@ -333,14 +316,8 @@ impl Caretaker {
         self.fault = fault;
     }
 
-    #[cfg(feature = "faults")]
     fn has(&self, fault: Fault) -> bool {
-        self.fault == Some(fault)
-    }
-
-    #[cfg(not(feature = "faults"))]
-    const fn has(&self, _fault: Fault) -> bool {
-        false
+        cfg!(feature = "faults") && self.fault == Some(fault)
     }
 
     /// One number of a splitmix64 sequence (Steele, Lea, Flood, 2014).

@@ -3,9 +3,7 @@
 //! They exist only with the cargo feature `faults`, which no released binary has: without it `Caretaker::has` is false
 //! at compile time and nothing of this is left.
 
-/// One bug.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+crate::raft::fault::faults! {
     /// Who goes when there are too many peers is drawn, and whether a majority is left is not asked.
     AnyoneGoes,
     /// Voters go before learners.
@@ -16,10 +14,4 @@ pub enum Fault {
     SizeInHaste,
     /// Contact does not put the removal off.
     ContactIgnored,
-}
-
-impl Fault {
-    /// All of them, for those who try each.
-    pub const ALL: [Fault; 5] =
-        [Fault::AnyoneGoes, Fault::VotersFirst, Fault::LeaderGoes, Fault::SizeInHaste, Fault::ContactIgnored];
 }

@@ -17,6 +17,7 @@ macro_rules! faults {
         }
     };
 }
+pub(crate) use faults;
 
 faults! {
     /// The leader counts its own entries before its disk has them.

@@ -58,13 +58,7 @@ impl Store {
         self.fault
     }
 
-    #[cfg(feature = "faults")]
     pub(super) fn has(&self, fault: Fault) -> bool {
-        self.fault == Some(fault)
-    }
-
-    #[cfg(not(feature = "faults"))]
-    pub(super) const fn has(&self, _fault: Fault) -> bool {
-        false
+        cfg!(feature = "faults") && self.fault == Some(fault)
     }
 }

@@ -25,7 +25,7 @@ pub fn catalogue() -> Vec<(String, Plant)> {
     }
     #[cfg(feature = "faults")]
     for fault in tern::machine::fault::Fault::ALL {
-        let plant = Plant { duties: Some(fault), ..Plant::default() };
+        let plant = Plant { duties: Some(*fault), ..Plant::default() };
         all.push((format!("{fault:?}"), plant));
     }
     let told: [(&str, Lie); 10] = [
