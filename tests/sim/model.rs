@@ -235,8 +235,9 @@ impl Model {
 
     fn expire(&mut self, now_ns: u64) {
         for _ in 0..1_000 {
-            let due = self.nodes.iter().filter_map(|(p, n)| Some((n.expires_ns?, p)));
-            let Some((_, path)) = due.filter(|(e, _)| *e <= now_ns).min() else {
+            let due =
+                self.nodes.iter().filter_map(|(p, n)| Some((n.expires_ns?, n.created, p.matches('/').count(), p)));
+            let Some((.., path)) = due.filter(|(e, ..)| *e <= now_ns).min() else {
                 return;
             };
             let path = path.clone();

@@ -195,6 +195,20 @@ mod tests {
     }
 
     #[test]
+    fn what_clients_send_does_not_crowd_out_votes() {
+        let (mut queue, mut wire) = (Queue::default(), Vec::new());
+        let rpc = Rpc::Forward { process: 1, number: 2, command: Some(vec![7; 1000].into()) };
+        let forward = Message { term: Term(1), rpc };
+        while queue.push(&forward) {}
+        assert!(queue.urgent.is_empty() && queue.bulk_bytes <= BULK_BYTES_MAX);
+        assert!(queue.push(&vote()));
+        drain(&mut queue, 1 << 20, &mut wire);
+        let came = messages(&wire);
+        assert_eq!(came[0], vote());
+        assert!(came.len() > 8_000 && came[1..].iter().all(|m| *m == forward));
+    }
+
+    #[test]
     fn a_peer_that_does_not_read_costs_no_more_than_the_bounds() {
         let mut queue = Queue::default();
         let long = append(1, 1 << 20);
