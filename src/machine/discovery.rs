@@ -16,8 +16,8 @@ const TTL_S: u64 = 604_800;
 const REFRESH_US: u64 = TTL_S / 8 * 1_000_000;
 /// A registration that failed is tried again after this time.
 const RETRY_US: u64 = 60_000_000;
-/// Apart from the numbers of the finder's calls.
-const CALL: CallId = CallId(1 << 63);
+/// Apart from the numbers of the finder's calls, and from those of the shell.
+const CALL: CallId = CallId(1 << 62);
 /// Error codes of 0.4 (BEHAVIOUR: errors).
 const NODE_EXISTS: u64 = 105;
 

@@ -8,7 +8,8 @@ use crate::store::{EtcdIndex, Event, ListItem, Store};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// An outgoing HTTP call that waits for its reply.
+/// An outgoing HTTP call that waits for its reply. Bit 63 marks the shell's own calls, bit 62 those to the discovery
+/// service; the others are the finder's and the standby's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 

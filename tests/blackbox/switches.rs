@@ -6,7 +6,7 @@
 use crate::client::{Conn, until};
 use crate::fleet::{cluster, follow, has, leader_of, listed, put, term};
 use crate::server::Server;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Memory may grow by so much after the first switches have made their one-time allocations.
 const GROWTH_KIB_MAX: u64 = 512;
@@ -15,6 +15,18 @@ const WARM_SWITCHES: usize = 20;
 fn descriptors(server: &Server) -> usize {
     let folder = format!("/proc/{}/fd", server.pid());
     std::fs::read_dir(folder).expect("a process").count()
+}
+
+/// The same, once it has not changed for a second: all links are open and all that was closed is gone.
+fn steady_descriptors(server: &Server) -> usize {
+    let (mut last, mut times) = (descriptors(server), 0);
+    until("the number of descriptors stays the same", || {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = descriptors(server);
+        times = if now == last { times + 1 } else { 0 };
+        last = now;
+        (times >= 20).then_some(now)
+    })
 }
 
 /// Anonymous resident memory.
@@ -67,7 +79,7 @@ fn a_machine_that_changes_its_mode_many_times() {
     put(&servers, "w", "first");
     assert_eq!(leader_of(&servers), 0);
     until("it follows", || has(&servers[2], "w", "first").then_some(()));
-    let (first_term, before) = (term(&servers[0]), descriptors(&servers[2]));
+    let (first_term, before) = (term(&servers[0]), steady_descriptors(&servers[2]));
     let (mut warm_kib, start, mut switches) = (0, Instant::now(), 0);
     while switches < wanted {
         switch_twice(&servers, switches);
@@ -76,7 +88,7 @@ fn a_machine_that_changes_its_mode_many_times() {
             warm_kib = anonymous_kib(&servers[2]);
         }
     }
-    until("it holds as many descriptors as before", || (descriptors(&servers[2]) == before).then_some(()));
+    assert_eq!(steady_descriptors(&servers[2]), before);
     let grown_kib = anonymous_kib(&servers[2]).saturating_sub(warm_kib);
     let seconds = start.elapsed().as_secs_f64();
     println!(
