@@ -11,6 +11,8 @@ pub struct Error {
 
 /// The cause of an error 300 when nobody can tell what became of a write.
 pub const OUTCOME_UNKNOWN: &str = "outcome unknown";
+/// The cause of an error 300 when the asker's cluster is not this machine's.
+pub const OTHER_CLUSTER: &str = "another cluster";
 
 impl Error {
     /// An error with its cause.

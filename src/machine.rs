@@ -193,7 +193,8 @@ impl Machine {
         let others = self.configuration().members.iter().filter(|m| m.id != own.id);
         let known = others.map(|m| m.peer_url.clone());
         self.origin.search = Search { known: known.collect(), ..search };
-        self.finder = Some(Finder::new(myself, self.origin.search.clone(), Goal::Look { moved }, seed));
+        self.finder =
+            Some(Finder::new(myself, self.origin.search.clone(), Goal::Look { moved, cluster: self.cluster() }, seed));
         self.moved = moved;
         self.register();
     }
@@ -282,6 +283,9 @@ impl Machine {
             return let_in.map_or((), |id| self.become_member(now, id));
         }
         let found = self.finder.as_mut().and_then(|f| f.on_reply(now, id, reply));
+        if let Some(why) = self.finder.as_mut().and_then(Finder::take_stranger) {
+            self.replica.effects_mut().facts.push(Fact::OtherCluster { why });
+        }
         self.on_found(now, found);
     }
 

@@ -116,7 +116,13 @@ pub fn config_put(ask: &Ask) -> Routed {
 
 /// `GET /v2/admin/machines`
 pub fn machines_get(ask: &Ask) -> Routed {
-    ask.machine(Op::MachineList, Kind::Machines)
+    // A tern names the cluster that it takes the other for; no cluster has the number 0.
+    let cluster = match ask.query() {
+        Ok(query) => query.get("cluster").map(|text| u64::from_str_radix(text, 16).unwrap_or(0)),
+        Err(answer) => return answer,
+    };
+    let op = cluster.map_or(Op::MachineList, |cluster| Op::MachinesOf { cluster });
+    ask.machine(op, Kind::Machines)
 }
 
 fn with_name(ask: &Ask, op: fn(Box<str>) -> Op, kind: Kind) -> Routed {

@@ -7,6 +7,7 @@
 use super::discovery;
 use super::questions::{self, Myself, NO_MORE_PEER, Refused, Room, STORE_VERSION};
 use super::seam::{Call, CallId, MachineInfo, Reply, Role, StandbyInfo};
+use crate::error::OTHER_CLUSTER;
 use crate::raft::PeerId;
 use crate::timer::Now;
 
@@ -37,9 +38,19 @@ pub struct Search {
 pub enum Goal {
     /// To become a member.
     Join,
-    /// To see whether a member's place is still its own, and to tell new addresses; `moved`: they have to be told,
-    /// however long it takes.
-    Look { moved: bool },
+    /// To see whether a member's place in this cluster is still its own, and to tell new addresses; `moved`: they have to
+    /// be told, however long it takes.
+    Look { moved: bool, cluster: u64 },
+}
+
+impl Goal {
+    /// The only cluster whose word counts. An address may be another cluster's by now: what that lists means nothing.
+    fn cluster(self) -> Option<u64> {
+        match self {
+            Goal::Join => None,
+            Goal::Look { cluster, .. } => Some(cluster),
+        }
+    }
 }
 
 /// What has come of it.
@@ -95,6 +106,9 @@ pub struct Finder {
     unfit: Option<String>,
     /// The members that the present peer has listed, and its sync interval.
     known: StandbyInfo,
+    /// Who is of another cluster.
+    stranger: Option<Box<str>>,
+    told_stranger: bool,
     last_call: u64,
     random: u64,
     /// Why the peers of this attempt were of no use.
@@ -116,6 +130,8 @@ impl Finder {
             attempts: 0,
             unfit: None,
             known: StandbyInfo::default(),
+            stranger: None,
+            told_stranger: false,
             last_call: 0,
             random: seed | 1,
             reasons: Vec::new(),
@@ -131,6 +147,12 @@ impl Finder {
     /// The calls to make now.
     pub fn take_calls(&mut self, out: &mut Vec<Call>) {
         out.append(&mut self.calls);
+    }
+
+    /// Who was passed over because it is of another cluster: the first one, once.
+    pub fn take_stranger(&mut self) -> Option<Box<str>> {
+        let is_new = !std::mem::replace(&mut self.told_stranger, self.stranger.is_some());
+        self.stranger.clone().filter(|_| is_new)
     }
 
     /// When `on_time` has something to do; `u64::MAX`: never.
@@ -281,7 +303,7 @@ impl Finder {
         self.calls.push(match question {
             Question::Register | Question::Lead | Question::Discover => unreachable!("the service is asked that"),
             Question::Version => questions::version(call, peer),
-            Question::Machines => questions::machines(call, peer),
+            Question::Machines => questions::machines(call, peer, self.goal.cluster()),
             Question::Config => questions::config(call, peer),
             Question::Join => questions::join(call, peer, &self.myself),
         });
@@ -316,7 +338,7 @@ impl Finder {
                 let most = self.search.attempts_max;
                 nobody || (most != 0 && self.attempts >= most)
             }
-            Goal::Look { moved } => !moved || nobody,
+            Goal::Look { moved, .. } => !moved || nobody,
         };
         if !over {
             let pause_ms = self.pause_ms();
@@ -379,7 +401,13 @@ impl Finder {
     fn on_machines(&mut self, now: Now, listed: Result<Vec<MachineInfo>, String>) -> Option<Found> {
         let listed = match listed {
             Ok(listed) => listed,
-            Err(why) => return self.next_peer(now, &why),
+            Err(why) => {
+                if why.contains(OTHER_CLUSTER) {
+                    let peer = &self.peers[self.peer];
+                    self.stranger.get_or_insert_with(|| format!("{peer} is of another cluster").into());
+                }
+                return self.next_peer(now, &why);
+            }
         };
         let me = &self.myself;
         let mine = listed.iter().find(|m| m.name == me.name);

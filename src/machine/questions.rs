@@ -91,9 +91,12 @@ pub fn version(id: CallId, peer: &str) -> Call {
     get(id, peer, "/version")
 }
 
-/// Asks for the members.
-pub fn machines(id: CallId, peer: &str) -> Call {
-    get(id, peer, "/v2/admin/machines")
+/// Asks for the members; of this cluster and no other, if it is known.
+pub fn machines(id: CallId, peer: &str, of: Option<u64>) -> Call {
+    match of {
+        Some(cluster) => get(id, peer, &format!("/v2/admin/machines?cluster={cluster:x}")),
+        None => get(id, peer, "/v2/admin/machines"),
+    }
 }
 
 /// Asks for the cluster config.

@@ -108,6 +108,10 @@ pub enum Op {
         sync_interval_s: Option<f64>,
     },
     MachineList,
+    /// The same, if this is the cluster with this identity; otherwise error 300.
+    MachinesOf {
+        cluster: u64,
+    },
     MachineGet {
         name: Box<str>,
     },
@@ -433,6 +437,10 @@ pub enum Fact {
     },
     /// A machine that was asked does not list this one.
     Unlisted,
+    /// Where a machine of its cluster should be there is one of another.
+    OtherCluster {
+        why: Box<str>,
+    },
     /// The leader removes a peer that was silent for so long, or that is one too many.
     LetGo {
         peer: Box<str>,

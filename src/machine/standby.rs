@@ -168,7 +168,7 @@ impl Standby {
         self.last_call += 1;
         let id = CallId(self.last_call);
         self.calls.push(match question {
-            Question::Machines => questions::machines(id, peer),
+            Question::Machines => questions::machines(id, peer, None),
             Question::Config => questions::config(id, peer),
             Question::Version => questions::version(id, peer),
             Question::Join => questions::join(id, peer, &self.myself),

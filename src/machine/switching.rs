@@ -63,7 +63,7 @@ impl Machine {
         }
     }
 
-    /// A machine that knows a leader does not list this one. It may be behind, and if not, the notice of the removal may be
+    /// A machine of this cluster that knows a leader does not list this one. It may be behind, and if not, the notice of the removal may be
     /// on its way: so all are asked once more, and only who has heard of no leader in all that time believes it. Its log
     /// may name none but machines that are gone themselves, and then nobody is left to send it a notice.
     pub(super) fn on_unlisted(&mut self, now: Now) {
@@ -78,7 +78,7 @@ impl Machine {
             return self.leave(now, Eager::Yes, Fact::Removed);
         }
         let wait_us = UNLISTED_TIMEOUTS * self.replica.settings().election_ms * 1000;
-        let goal = Goal::Look { moved: self.moved };
+        let goal = Goal::Look { moved: self.moved, cluster: self.cluster() };
         let finder = Finder::new(self.myself(), self.origin.search.clone(), goal, self.origin.seed);
         self.finder = Some(finder.later(now.mono_us + wait_us, 1 << (CALL_BITS - 1)));
     }

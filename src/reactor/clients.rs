@@ -33,7 +33,7 @@ pub struct Visit {
 /// are redirected.
 const PASSED_MAX: usize = 256;
 const PASSED_BYTES_MAX: usize = 4 << 20;
-/// Marks the calls that are a client's; the rest of such a number is the ticket.
+/// Marks the calls that are a client's, which no call of the machine is; the rest of such a number is the ticket.
 const PASSED: u64 = 1 << 63;
 
 /// A ticket is a slot's number and a serial number of so many bits.

@@ -67,6 +67,7 @@ pub fn log(name: &str, fact: &Fact) {
         Fact::Leaderless { voters } => {
             log::warn!("no leader: a majority of {voters} voters is not heard. Until it is nothing can be written");
         }
+        Fact::OtherCluster { why } => log::warn!("passed over: {why}"),
         Fact::DiskLow => log::warn!("the disk is full: writes are refused, reads go on"),
         Fact::DiskOk => log::info!("the disk has room again"),
     }

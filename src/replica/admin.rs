@@ -1,7 +1,7 @@
 //! What machines and administrators ask about the cluster: leader, machines, statistics.
 use super::Replica;
 use super::asking::Wish;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, OTHER_CLUSTER};
 use crate::machine::seam::{LeaderStats, MachineInfo, Op, Outcome, Role, SelfStats, StandbyInfo, Ticket};
 use crate::raft::{Configuration, Member, PeerId, RaftRole};
 use crate::timer::Now;
@@ -42,7 +42,12 @@ impl Replica {
             Op::StatsLeader => self.leader_stats(),
             Op::StatsStore => Outcome::StatsStore(Box::new(self.store.stats())),
             Op::ConfigGet => Outcome::Config(self.config()),
-            Op::MachineList => Outcome::MachineList(self.machine_list()),
+            Op::MachinesOf { cluster } if cluster != self.raft.snapshot().cluster => {
+                // A new member does not know yet where it is.
+                let cause = if self.raft.snapshot().cluster == 0 { "" } else { OTHER_CLUSTER };
+                Outcome::Failed(Error::new(Code::RaftInternal, cause))
+            }
+            Op::MachineList | Op::MachinesOf { .. } => Outcome::MachineList(self.machine_list()),
             Op::MachineGet { name } => self.machine(&name),
         };
         self.answer(ticket, outcome);

@@ -183,7 +183,7 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
         Op::StatsStore => Outcome::StatsStore(Box::new(store_stats(&json))),
         Op::SpeedTest => Outcome::SpeedTest,
         Op::ConfigGet | Op::ConfigPut { .. } => Outcome::Config(config(&json)),
-        Op::MachineList => {
+        Op::MachineList | Op::MachinesOf { .. } => {
             let machines = json.as_array().expect("a list").iter();
             Outcome::MachineList(machines.map(machine).collect())
         }

@@ -394,6 +394,32 @@ fn a_peer_that_is_not_tern() {
     assert!(listener.accept().is_err(), "it is asked for no more");
 }
 
+/// While all of a cluster are down one of its addresses passes to another cluster: whoever comes up believes nothing that
+/// is listed there, and keeps what it holds.
+#[test]
+fn an_address_that_is_another_clusters() {
+    let quick = ["-peer-heartbeat-interval=20", "-peer-election-timeout=100"];
+    let mut servers = cluster(2, &quick);
+    put(&servers, "a", "one");
+    shows(&servers[1], "a", "one");
+    servers.iter_mut().for_each(Server::kill);
+    let mut other = Server::prepare_as("other", &[]);
+    other.peer_port = servers[0].peer_port;
+    other.run();
+    servers[1].spawn();
+    let log = |text: &str| servers[1].log().contains(text).then_some(());
+    until("it is passed over", || log("is of another cluster"));
+    // Long enough for a second question, had the first one counted.
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert!(log("standby").is_none() && log("not list").is_none(), "{}", servers[1].log());
+    other.kill();
+    servers[0].run();
+    shows(&servers[0], "a", "one");
+    shows(&servers[1], "a", "one");
+    put(&servers, "a", "two");
+    assert_eq!(listed(&servers[0]).len(), 2);
+}
+
 /// A cluster of etcd that tells its members: tern is its standby, before and after a restart, and never asks to join.
 #[test]
 fn a_standby_of_what_is_not_tern() {

@@ -417,7 +417,8 @@ fn first_call(rig: &mut Rig) -> Call {
 fn a_member_looks_around_once() {
     let mut rig = member(settings(1), &["http://127.0.0.1:7001", "http://b:7001"]);
     let call = first_call(&mut rig);
-    assert_eq!(&*call.url, "http://b:7001/v2/admin/machines");
+    let cluster = rig.machine.cluster();
+    assert_eq!(*call.url, *format!("http://b:7001/v2/admin/machines?cluster={cluster:x}"));
     let why = "nobody listens".into();
     rig.machine.on_reply(rig.now, call.id, Reply::Failed { why });
     rig.settle();
@@ -463,7 +464,8 @@ fn a_member_that_hears_of_nobody_and_is_not_listed() {
     rig.machine.look_around(search(&["http://b:7001"], 3), 9);
     let ask = |rig: &mut Rig, peer: &str, list: &str| {
         let call = first_call(rig);
-        assert_eq!(*call.url, *format!("{peer}/v2/admin/machines"));
+        let cluster = rig.machine.cluster();
+        assert_eq!(*call.url, *format!("{peer}/v2/admin/machines?cluster={cluster:x}"));
         rig.machine.on_reply(rig.now, call.id, answered(200, "tern/0.1.0", list.as_bytes()));
     };
     let known = settings(1).peer_url;
@@ -479,6 +481,47 @@ fn a_member_that_hears_of_nobody_and_is_not_listed() {
     rig.turn();
     assert!(rig.removed && rig.effects.wipe && rig.facts.contains(&Fact::Removed));
     assert_eq!(rig.machine.role(), Role::Standby);
+}
+
+/// What another cluster lists, or one that is not tern, says nothing about a place in this one, however often it is
+/// asked: an address may have passed to it while all of this cluster are down.
+#[test]
+fn another_clusters_word_counts_for_nothing() {
+    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let id = cluster.join(2, 77);
+    cluster.pass(2 * SECOND_US);
+    let mut other = cluster.rigs.remove(&PeerId(1)).expect("it was founded");
+    let mine = other.machine.cluster();
+    let asked = |rig: &mut Rig, cluster: u64| rig.done(Op::MachinesOf { cluster });
+    assert!(matches!(asked(&mut other, mine), Outcome::MachineList(list) if list.len() == 2));
+    let refused = asked(&mut other, mine + 1);
+    assert!(matches!(&refused, Outcome::Failed(e) if &*e.cause == tern::error::OTHER_CLUSTER));
+
+    let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
+    // It has moved: it goes on asking.
+    rig.settings.peer_url = "http://moved:7002".into();
+    let mut rig = rig.restart();
+    rig.machine.look_around(search(&["http://b:7001"], 3), 9);
+    for _ in 0..20 {
+        for peer in [settings(1).peer_url, "http://b:7001".into()] {
+            let call = first_call(&mut rig);
+            assert!(call.url.starts_with(&*peer), "{}", call.url);
+            let reply = match &*peer {
+                "http://b:7001" => answered(200, "etcd", LIST.as_bytes()),
+                _ => answered(
+                    500,
+                    "tern/0.1.0",
+                    br#"{"errorCode":300,"message":"x","cause":"another cluster","index":5}"#,
+                ),
+            };
+            rig.machine.on_reply(rig.now, call.id, reply);
+        }
+        rig.turn();
+        rig.now.mono_us += 10 * SECOND_US;
+    }
+    assert!(!rig.removed && !rig.facts.contains(&Fact::Unlisted));
+    let said = rig.facts.iter().filter(|f| matches!(f, Fact::OtherCluster { why } if why.contains("127.0.0.1:7001")));
+    assert_eq!(said.count(), 1, "{:?}", rig.facts);
 }
 
 /// Started with other addresses, a lone leader tells them itself, once, and the index rises by one.
