@@ -149,7 +149,6 @@ impl Config {
         Search {
             known: Vec::new(),
             discovery: self.discovery.as_deref().map(Into::into),
-            may_start: true,
             peers: peers.map(|p| url(&self.peer_tls, p).into()).collect(),
             attempts_max: self.max_retry_attempts,
             pause_ms: self.retry_interval_ms,

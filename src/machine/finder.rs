@@ -23,8 +23,6 @@ pub struct Search {
     pub known: Vec<Box<str>>,
     /// The URL of the directory of a discovery service; those that it names are asked next.
     pub discovery: Option<Box<str>>,
-    /// The discovery service may make this machine the one that starts the cluster.
-    pub may_start: bool,
     /// Peer URLs that are asked last.
     pub peers: Vec<Box<str>>,
     /// 0: for ever.
@@ -229,8 +227,7 @@ impl Finder {
     fn on_service(&mut self, now: Now, question: Question, status: u16, body: &[u8]) -> Option<Found> {
         let scheme = self.myself.peer_url.split("://").next().unwrap_or("http");
         let next = match question {
-            Question::Register if self.search.may_start => discovery::registered(status, body).map(|()| Question::Lead),
-            Question::Register => discovery::registered(status, body).map(|()| Question::Discover),
+            Question::Register => discovery::registered(status, body).map(|()| Question::Lead),
             Question::Lead => match discovery::leads(status, body) {
                 Ok(true) => return self.end(Found::Start),
                 Ok(false) => Ok(Question::Discover),

@@ -20,7 +20,6 @@ fn search(peers: &[&str], attempts_max: u32) -> Search {
     Search {
         known: Vec::new(),
         discovery: None,
-        may_start: true,
         peers: peers.iter().map(|p| (*p).into()).collect(),
         attempts_max,
         pause_ms: Some(1_000),
@@ -35,8 +34,8 @@ impl Seeker {
     }
 
     /// One with a discovery service.
-    fn discovering(peers: &[&str], may_start: bool) -> Seeker {
-        Seeker::with(Search { discovery: Some(SERVICE.into()), may_start, ..search(peers, 2) })
+    fn discovering(peers: &[&str]) -> Seeker {
+        Seeker::with(Search { discovery: Some(SERVICE.into()), ..search(peers, 2) })
     }
 
     fn with(search: Search) -> Seeker {
@@ -303,7 +302,7 @@ fn registers(seeker: &mut Seeker) -> CallId {
 
 #[test]
 fn the_first_that_is_discovered_starts_the_cluster() {
-    let mut seeker = Seeker::discovering(&[], true);
+    let mut seeker = Seeker::discovering(&[]);
     let id = registers(&mut seeker);
     seeker.answer(id, 201, NODE);
     let call = seeker.asks(Method::Put, "http://d/v2/keys/c/_state?prevExist=false");
@@ -317,7 +316,7 @@ fn the_first_that_is_discovered_starts_the_cluster() {
 
 #[test]
 fn later_ones_join_those_that_are_registered() {
-    let mut seeker = Seeker::discovering(&["http://last:7001"], true);
+    let mut seeker = Seeker::discovering(&["http://last:7001"]);
     let id = registers(&mut seeker);
     seeker.answer(id, 200, NODE);
     let call = seeker.asks(Method::Put, "http://d/v2/keys/c/_state?prevExist=false");
@@ -339,19 +338,10 @@ fn later_ones_join_those_that_are_registered() {
     seeker.gets("http://d/v2/keys/c?recursive=true");
 }
 
-/// A machine that had a place in the cluster never starts another one, whatever the service has forgotten.
-#[test]
-fn one_that_was_a_member_takes_no_lead() {
-    let mut seeker = Seeker::discovering(&["http://a:7001"], false);
-    let id = registers(&mut seeker);
-    seeker.answer(id, 201, NODE);
-    seeker.gets("http://d/v2/keys/c?recursive=true");
-}
-
 #[test]
 fn a_dead_discovery_service() {
     for bad in [None, Some("<html>"), Some(r#"{"errorCode":300}"#)] {
-        let mut seeker = Seeker::discovering(&["http://a:7001"], true);
+        let mut seeker = Seeker::discovering(&["http://a:7001"]);
         let id = registers(&mut seeker);
         match bad {
             Some(body) => seeker.answer(id, 200, body),
@@ -359,7 +349,7 @@ fn a_dead_discovery_service() {
         }
         seeker.gets("http://a:7001/version");
     }
-    let mut seeker = Seeker::discovering(&[], true);
+    let mut seeker = Seeker::discovering(&[]);
     let id = registers(&mut seeker);
     seeker.fail(id);
     let text = seeker.failed();
