@@ -309,3 +309,15 @@ fn what_is_not_the_leaders_alone_is_not_passed_on() {
     assert_eq!(rig.done(set("/a", "two")), failed(Code::RaftInternal, "")[0]);
     assert_eq!(rig.done(read("/a", false, true)), failed(Code::LeaderElect, "")[0]);
 }
+
+#[test]
+fn who_is_removed_does_not_know_what_became_of_it() {
+    let (mut cluster, leader, follower, _) = three();
+    let name = cluster.at(follower).settings.name.clone();
+    let (lost, _, _) = passed(&mut cluster, follower, set("/a", "one"));
+    let (read, _, _) = passed(&mut cluster, follower, read("/a", false, true));
+    assert_eq!(cluster.done(leader, Op::MachineRemove { name }), Outcome::Removed);
+    assert!(cluster.at(follower).removed);
+    assert_eq!(told(&mut cluster, follower, lost), unknown());
+    assert_eq!(told(&mut cluster, follower, read), failed(Code::LeaderElect, ""));
+}
