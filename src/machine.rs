@@ -185,6 +185,10 @@ impl Machine {
     /// its log knows, then `search`. Call it at most once, before anything else.
     pub fn look_around(&mut self, search: Search, seed: u64) {
         let Some(own) = self.configuration().get(self.id()) else {
+            self.origin.search = search;
+            if self.is_silent() {
+                self.mind_silence(self.now);
+            }
             return;
         };
         let settings = self.replica.settings();
@@ -294,8 +298,12 @@ impl Machine {
         let Some(found) = found else {
             return;
         };
+        let joins = self.finder.as_ref().is_some_and(Finder::joins);
         if !matches!(found, Found::Again { .. }) {
             self.finder = None;
+        }
+        if joins && !matches!(self.phase, Phase::Finding) {
+            return self.on_silence(now, found);
         }
         let effects = self.replica.effects_mut();
         match found {
@@ -397,6 +405,7 @@ impl Machine {
             self.caretaker.look_after(now, &mut self.replica);
             self.maybe_serve(now);
             self.maybe_leave(now);
+            self.end_silence();
             self.maybe_stop(now);
             self.replica.collect(now);
         }

@@ -142,6 +142,11 @@ impl Finder {
         Finder { state: State::Pausing { until_us }, last_call: calls, ..self }
     }
 
+    /// Whether it asks to be let in.
+    pub fn joins(&self) -> bool {
+        self.goal == Goal::Join
+    }
+
     /// The calls to make now.
     pub fn take_calls(&mut self, out: &mut Vec<Call>) {
         out.append(&mut self.calls);

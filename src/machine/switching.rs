@@ -11,6 +11,8 @@ use super::*;
 const CALL_BITS: u32 = 32;
 /// How many election timeouts a machine that somebody does not list waits for its leader to be heard.
 const UNLISTED_TIMEOUTS: u64 = 20;
+/// After how many election timeouts a new member that has heard nothing asks to be let in again.
+const SILENT_TIMEOUTS: u64 = 10;
 
 impl Machine {
     /// A machine that was a standby when it was stopped: it goes on as one.
@@ -117,7 +119,11 @@ impl Machine {
     pub(super) fn become_member(&mut self, now: Now, id: PeerId) {
         let left = match &self.phase {
             Phase::Finding => None,
-            Phase::Standby(standby) => Some(StandbyInfo { running: false, ..standby.info().clone() }),
+            Phase::Standby(standby) => {
+                let known = standby.info().cluster.iter().map(|m| m.peer_url.clone());
+                self.origin.search.known = known.collect();
+                Some(StandbyInfo { running: false, ..standby.info().clone() })
+            }
             // It has been stopped since.
             Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } | Phase::Out { .. } => return,
         };
@@ -132,10 +138,47 @@ impl Machine {
         if self.registrar.is_none() {
             self.register();
         }
+        self.mind_silence(now);
         let effects = self.replica.effects_mut();
         effects.let_in = Some(id);
         effects.standby = left.or(effects.standby.take());
         effects.facts.push(Fact::LetIn { id });
+    }
+
+    /// Whether nothing of the cluster has come here: this member knows nobody, and only who lists it links to it.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.is_out() && self.configuration().members.is_empty()
+    }
+
+    /// Who is removed before it has heard anything is told by nobody. So it asks after a while to be let in again: a
+    /// leader answers the number of a data directory that it lists with the same id.
+    pub(super) fn mind_silence(&mut self, now: Now) {
+        let settings = self.replica.settings();
+        let until_us = now.mono_us + SILENT_TIMEOUTS * settings.election_ms * 1000;
+        self.origin.switches += 1;
+        let calls = self.origin.switches << CALL_BITS;
+        let search = Search { attempts_max: 1, discovery: None, ..self.origin.search.clone() };
+        let finder = Finder::new(self.myself(), search, Goal::Join, self.origin.seed);
+        self.finder = Some(finder.later(until_us, calls));
+    }
+
+    /// The leader has brought something: there is nothing more to ask.
+    pub(super) fn end_silence(&mut self) {
+        if self.finder.as_ref().is_some_and(Finder::joins) && !self.is_silent() {
+            self.finder = None;
+        }
+    }
+
+    /// What a member that has heard nothing is told about its place.
+    pub(super) fn on_silence(&mut self, now: Now, found: Found) {
+        self.finder = None;
+        match found {
+            Found::LetIn(id) if id != self.id() => self.leave(now, Eager::Yes, Fact::Removed),
+            Found::Refused { .. } => self.leave(now, Eager::No, Fact::Removed),
+            Found::LetIn(_) | Found::Failed(_) | Found::Again { .. } | Found::Start | Found::Unlisted | Found::Done => {
+                self.mind_silence(now)
+            }
+        }
     }
 
     /// The replica of a member that holds nothing; the former one's last words are kept.

@@ -66,11 +66,11 @@ impl World {
         let fresh = self.fresh;
         let etcd = self.told_etcd;
         let want = Want::draw(&mut self.rng, &self.p, &self.clients[client].seen, fresh, etcd);
-        let up: Vec<usize> = (0..self.hosts.len()).filter(|s| self.is_up(*s)).collect();
+        let up: Vec<usize> = (0..self.hosts.len()).filter(|s| self.listens(*s)).collect();
         if up.is_empty() {
             return self.think(client);
         }
-        let target = self.clients[client].target.filter(|t| self.is_up(*t));
+        let target = self.clients[client].target.filter(|t| self.listens(*t));
         let anywhere = matches!(want, Want::Plain { .. } | Want::List { .. } | Want::Watch { .. });
         let slot = match target {
             Some(slot) if !anywhere => slot,
@@ -108,7 +108,7 @@ impl World {
         let mut at_once = None;
         self.input(slot, epoch, |world, run, now| {
             let op = match raw {
-                true => world.send_raw(slot, ticket, &want, run.core.indexes(), now),
+                true => world.send_raw(slot, ticket, &want, &run.core, now),
                 false => Ok(want.op(now.wall_ns)),
             };
             match op {
@@ -150,7 +150,7 @@ impl World {
                     let at = self.now_us + self.rng.range(100, 3_000);
                     self.queue.push(at, Ev::Timeout { client, seq });
                 }
-                Asker::Join(slot) => self.plan_join(slot, 5_000),
+                Asker::Call(key) => self.break_call(key),
                 Asker::Admin => {}
             }
         }
@@ -200,9 +200,9 @@ impl World {
                 self.tickets.remove(&ticket);
                 Ok(())
             }
-            Some((Asker::Join(joiner), _)) => {
+            Some((Asker::Call(key), _)) => {
                 self.tickets.remove(&ticket);
-                self.on_join_answer(joiner, &answer);
+                self.on_call_answer(slot, key, &answer);
                 Ok(())
             }
             Some((Asker::Client(client), _)) => self.on_client_answer(slot, client, &answer),
@@ -250,7 +250,7 @@ impl World {
         self.check_read(slot, &open, answer)?;
         if let Outcome::Redirect { client_url, .. } = &answer.outcome {
             open.hops += 1;
-            let next = slot_of(client_url).filter(|s| self.is_up(*s) && *s != slot);
+            let next = slot_of(client_url).filter(|s| self.listens(*s) && *s != slot);
             self.clients[client].target = next;
             if let Some(next) = next
                 && open.hops < 4
@@ -357,7 +357,7 @@ impl World {
         let Some(open) = self.clients[client].open.take() else {
             return;
         };
-        if self.is_up(open.slot) {
+        if self.listens(open.slot) {
             self.ask(client, open);
         } else {
             self.close(client, &open, Told::Never, 0);

@@ -4,6 +4,7 @@
 //! Everything that a seed does happens in `World::step`, one input at a time; `finish_turn` is the simulator's version
 //! of the reactor's turn, with every check of one machine at its end. Clients stand in `clients.rs`, faults in
 //! `nemesis.rs`.
+use super::calls::{Calling, Leg};
 use super::checks::{Contact, Seen, check_changes, check_send, describe, lost_entries};
 use super::clients::Client;
 use super::disk::{Disk, Held, Image, Lies, Snapshot, file_of, pieces};
@@ -20,7 +21,7 @@ use super::watch::Watcher;
 use std::collections::BTreeMap;
 use tern::command::{self, Command};
 use tern::machine::*;
-use tern::raft::{self, Index, Message, PeerId, Persist, RaftRole, Rpc};
+use tern::raft::{self, Index, Message, PeerId, Persist, Rpc};
 use tern::replica::HISTORY_BYTES_MAX;
 use tern::store::{HistoryLimits, Restore, Store};
 use tern::timer::Now;
@@ -47,10 +48,6 @@ pub struct Running {
 pub enum Place {
     /// No machine yet.
     Empty,
-    /// A machine without data that asks to join.
-    Joining {
-        incarnation: u64,
-    },
     Up(Box<Running>),
     Down(Image),
 }
@@ -66,9 +63,8 @@ pub struct Host {
     /// An old copy of the data directory.
     pub copy: Option<Image>,
     pub lies: Lies,
-    /// Whom to ask to join, as the last one asked has told.
-    pub ask_next: Option<usize>,
-    pub join_at_us: u64,
+    /// How often it has been given another address.
+    pub moves: u64,
     /// It has lost data: under which id, and how far the log was committed then.
     pub wound: Option<(u64, u64)>,
     pub started_us: u64,
@@ -89,7 +85,7 @@ pub enum Ev {
     Timeout { client: usize, seq: u64 },
     Again { client: usize, seq: u64 },
     Ask { slot: usize, epoch: u64, ticket: Ticket, op: Box<Op> },
-    Join { slot: usize },
+    Call { key: u64, leg: Leg },
     Start { slot: usize },
     Blow,
     Look,
@@ -99,7 +95,8 @@ pub enum Ev {
 #[derive(Clone, Copy, Debug)]
 pub enum Asker {
     Client(usize),
-    Join(usize),
+    /// Another machine, by the number of its call.
+    Call(u64),
     Admin,
 }
 
@@ -120,8 +117,13 @@ pub struct Counts {
     pub repairs: u64,
     pub losses: u64,
     pub watched: u64,
+    pub calls: u64,
+    /// How often a machine became a standby, or a standby a member.
+    pub switches: u64,
     /// From the healing until all were equal, in thousandths of an election timeout.
     pub converged_milli: u64,
+    /// From the healing until the cluster had its size and all others were standbys, in milliseconds.
+    pub settled_ms: u64,
 }
 
 impl Counts {
@@ -139,6 +141,8 @@ impl Counts {
         self.repairs += other.repairs;
         self.losses += other.losses;
         self.watched += other.watched;
+        self.calls += other.calls;
+        self.switches += other.switches;
     }
 }
 
@@ -159,6 +163,8 @@ pub struct Plant {
     pub raft: Option<raft::fault::Fault>,
     #[cfg(feature = "faults")]
     pub duties: Option<tern::machine::fault::Fault>,
+    #[cfg(feature = "faults")]
+    pub store: Option<tern::store::fault::Fault>,
     pub lies: Lies,
 }
 
@@ -178,6 +184,9 @@ pub struct World {
     pub ticket: u64,
     /// By ticket: the requests that were sent as bytes.
     pub conns: BTreeMap<u64, Conn>,
+    /// The calls that machines have under way.
+    pub callings: BTreeMap<u64, Calling>,
+    pub last_call: u64,
     /// By register: the history.
     pub calls: Vec<Vec<Call>>,
     /// Calls and returns are numbered by it.
@@ -189,6 +198,9 @@ pub struct World {
     pub counts: Counts,
     pub phase: Phase,
     pub phase_since_us: u64,
+    /// While healing: since when the members should become equal, and whether they have.
+    pub equal_since_us: u64,
+    pub was_equal: bool,
     pub redial_us: u64,
     /// What was waited for since the healing, each until when (thousandths of an election timeout).
     pub waits: Vec<(String, u64)>,
@@ -204,12 +216,12 @@ pub fn name_of(slot: usize) -> Box<str> {
     format!("m{slot}").into()
 }
 
-fn client_url(slot: usize) -> Box<str> {
+pub fn client_url(slot: usize) -> Box<str> {
     format!("http://m{slot}:4001").into()
 }
 
-fn peer_url(slot: usize) -> Box<str> {
-    format!("http://m{slot}:7001").into()
+pub fn peer_url(slot: usize, moves: u64) -> Box<str> {
+    format!("http://m{slot}:{}", 7_001 + moves).into()
 }
 
 /// The slot that a URL points to.
@@ -231,11 +243,10 @@ impl World {
             full: false,
             copy: None,
             lies: plant.lies,
-            ask_next: None,
-            join_at_us: 0,
+            moves: 0,
             wound: None,
             started_us: 0,
-            front: Front::new(name_of(slot), client_url(slot), peer_url(slot)),
+            front: Front::new(name_of(slot), client_url(slot), peer_url(slot, 0)),
         });
         let hosts = hosts.collect();
         let mut world = World {
@@ -253,6 +264,8 @@ impl World {
             tickets: BTreeMap::new(),
             ticket: 0,
             conns: BTreeMap::new(),
+            callings: BTreeMap::new(),
+            last_call: 0,
             clock: 0,
             told_etcd: 0,
             fresh: 0,
@@ -260,6 +273,8 @@ impl World {
             counts: Counts::default(),
             phase: Phase::Setup,
             phase_since_us: 0,
+            equal_since_us: 0,
+            was_equal: false,
             redial_us: 0,
             waits: Vec::new(),
             violation: None,
@@ -283,7 +298,7 @@ impl World {
         Settings {
             name: name_of(slot),
             client_url: client_url(slot),
-            peer_url: peer_url(slot),
+            peer_url: peer_url(slot, self.hosts[slot].moves),
             heartbeat_ms: self.p.heartbeat_ms,
             election_ms: self.p.election_ms,
             snapshot_count: self.p.snapshot_count,
@@ -291,7 +306,7 @@ impl World {
             cluster: tern::command::ClusterConfig {
                 active_size: self.p.active_size,
                 remove_delay_ms: self.p.remove_delay_ms,
-                sync_interval_ms: 5_000,
+                sync_interval_ms: self.p.sync_interval_ms,
             },
             history_events: self.p.history_events,
             forward: self.p.forward,
@@ -313,12 +328,25 @@ impl World {
     }
 
     pub fn begin_join(&mut self, slot: usize, after_us: u64) {
-        let incarnation = self.rng.next() | 1;
-        self.hosts[slot].place = Place::Joining { incarnation };
+        self.hosts[slot].place = Place::Down(self.blank());
         self.hosts[slot].copy = None;
-        // What was asked for by its former self is nobody's any more.
-        self.tickets.retain(|_, t| !matches!(t.0, Asker::Join(s) if s == slot));
-        self.plan_join(slot, after_us);
+        self.queue.push(self.now_us + after_us, Ev::Start { slot });
+    }
+
+    /// A data directory that holds nothing but its number.
+    fn blank(&mut self) -> Image {
+        Image { incarnation: self.rng.next() | 1, first: 1, ..Image::default() }
+    }
+
+    /// Where and how a machine looks for the cluster: what its command line says.
+    fn search(&self) -> Search {
+        let peers = (0..self.p.machines).map(|s| peer_url(s, self.hosts[s].moves));
+        Search {
+            peers: peers.collect(),
+            attempts_max: self.p.attempts_max,
+            pause_ms: Some(self.p.pause_ms),
+            ..Search::default()
+        }
     }
 
     pub fn up(&self, slot: usize) -> Option<&Running> {
@@ -326,6 +354,11 @@ impl World {
             Place::Up(run) => Some(run),
             _ => None,
         }
+    }
+
+    /// Whether there is anybody to be asked at its ports.
+    pub fn listens(&self, slot: usize) -> bool {
+        self.up(slot).is_some_and(|r| r.core.listens())
     }
 
     pub fn is_up(&self, slot: usize) -> bool {
@@ -399,7 +432,9 @@ impl World {
         let id = run.seen.id;
         self.hosts[slot].place = Place::Up(run);
         self.finish_turn(slot);
-        self.tell_links(slot, id, true);
+        if id != 0 {
+            self.tell_links(slot, id, true);
+        }
     }
 
     fn recover(&self, slot: usize, image: &Image, seed: u64, now: Now) -> Machine {
@@ -416,12 +451,23 @@ impl World {
             entries: entries.map(|r| r.entry.clone()).collect(),
             commit: Index(image.commit),
         };
+        let (settings, search) = (self.settings(slot), self.search());
+        let standby = image.standby.clone().filter(|info| info.running);
         #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
-        let mut core = Machine::recover(self.settings(slot), recovered, seed, now);
+        let mut core = match standby {
+            Some(info) if image.id.0 == 0 => Machine::stand_by(settings, recovered, info, search, seed, now),
+            _ if image.id.0 == 0 => Machine::find(settings, recovered, search, seed, now),
+            _ => {
+                let mut core = Machine::recover(settings, recovered, seed, now);
+                core.look_around(search, seed);
+                core
+            }
+        };
         #[cfg(feature = "faults")]
         {
             core.plant(self.plant.raft);
             core.plant_in_duties(self.plant.duties);
+            core.plant_in_store(self.plant.store);
         }
         core
     }
@@ -439,7 +485,7 @@ impl World {
     /// Every other machine sees its link to this one open or break.
     fn tell_links(&mut self, slot: usize, id: u64, up: bool) {
         for other in (0..self.hosts.len()).filter(|o| *o != slot) {
-            let Some(peer) = self.up(other).map(|r| r.seen.id) else {
+            let Some(peer) = self.up(other).map(|r| r.seen.id).filter(|p| *p != 0) else {
                 continue;
             };
             if self.rng.chance(300_000) {
@@ -470,7 +516,10 @@ impl World {
         self.hosts[slot].epoch += 1;
         self.hosts[slot].paused_until_us = 0;
         self.lose_tickets(slot);
-        self.tell_links(slot, id, false);
+        self.lose_calls(slot);
+        if id != 0 {
+            self.tell_links(slot, id, false);
+        }
     }
 
     // -- what happens
@@ -527,7 +576,7 @@ impl World {
             Ev::Ask { slot, epoch, ticket, op } => {
                 self.input(slot, epoch, |_, run, now| run.core.on_request(now, ticket, *op));
             }
-            Ev::Join { slot } => self.on_join(slot),
+            Ev::Call { key, leg } => self.on_call(key, leg),
             Ev::Start { slot } => self.start(slot),
             Ev::Blow => self.on_blow(),
             Ev::Look => self.on_look(),
@@ -650,15 +699,14 @@ impl World {
         let now = self.now_of(slot, run.mono_off_us);
         let mut fx = std::mem::take(&mut self.fx);
         self.voted_for = None;
-        let (mut removed, mut stopped, mut lost) = (false, false, false);
+        let (mut stopped, mut let_in, before) = (false, None, run.seen.id);
         for _ in 0..2 {
             fx.clear();
             run.core.advance(now, &mut fx);
+            let_in = fx.let_in.or(let_in);
             let done = self.carry_out(slot, &mut run, &mut fx);
             self.fail(done);
-            removed |= fx.removed;
-            lost |= fx.facts.iter().any(|f| matches!(f, Fact::Amnesia));
-            stopped |= fx.stopped;
+            stopped |= fx.stopped || fx.failed.is_some();
             self.maybe_sync(slot, &mut run);
         }
         self.fx = fx;
@@ -678,10 +726,13 @@ impl World {
             self.queue.push(self.now_us + 1, Ev::Turn { slot, epoch });
         }
         self.hosts[slot].place = Place::Up(run);
-        if removed || lost {
-            self.trace.note(slot, "leaves", u64::from(removed), u64::from(lost), 0);
-            self.leave(slot, removed);
-        } else if stopped {
+        if before != 0 && self.up(slot).is_some_and(|r| r.seen.id != before) {
+            self.tell_links(slot, before, false);
+        }
+        if let Some(id) = let_in {
+            self.tell_links(slot, id.0, true);
+        }
+        if stopped {
             self.crash(slot);
             let down_us = if self.phase == Phase::Faults { self.p.down_us_max } else { 5_000 };
             let at = self.now_us + self.rng.range(1_000, down_us);
@@ -708,6 +759,7 @@ impl World {
     }
 
     fn carry_out(&mut self, slot: usize, run: &mut Running, fx: &mut Effects) -> Checked {
+        self.change_mode(slot, run, fx);
         for out in fx.snapshot.drain(..) {
             self.carry_snapshot(slot, run, out);
         }
@@ -735,7 +787,9 @@ impl World {
                 }
             }
         }
-        run.disk.append(&mut fx.persist, fx.lsn);
+        if !fx.wipe {
+            run.disk.append(&mut fx.persist, fx.lsn);
+        }
         let before = run.seen;
         run.seen = seen_of(&run.core);
         if changed && run.seen.leads {
@@ -759,6 +813,9 @@ impl World {
             }
             self.send(slot, who, to, &message);
         }
+        for call in fx.calls.drain(..) {
+            self.start_call(slot, call);
+        }
         for answer in fx.answers.drain(..) {
             self.on_answer(slot, answer)?;
         }
@@ -775,6 +832,55 @@ impl World {
             if struck {
                 self.on_delivery(slot, &delivery)?;
             }
+        }
+        if fx.wipe {
+            return self.start_over(slot, run);
+        }
+        Ok(())
+    }
+
+    /// What must be durable before all else: as whom this machine was let in, that it is a standby or none any more.
+    fn change_mode(&mut self, slot: usize, run: &mut Running, fx: &mut Effects) {
+        if let Some(id) = fx.let_in {
+            self.counts.switches += u64::from(run.disk.image.standby.take().is_some());
+            self.trace.note(slot, "let in", id.0, 0, 0);
+            run.disk.image.id = id;
+            self.ids.insert(id.0, slot);
+        }
+        if let Some(info) = fx.standby.take() {
+            let began = info.running && run.disk.image.standby.is_none();
+            if began {
+                self.counts.switches += 1;
+                self.trace.note(slot, "stands by", run.seen.id, u64::from(fx.removed), info.cluster.len() as u64);
+            }
+            run.disk.image.standby = Some(info);
+        }
+        if fx.wipe {
+            fx.snapshot.clear();
+        }
+        if let Some(why) = &fx.failed {
+            self.trace.note(slot, "gives up", why.len() as u64, 0, 0);
+        }
+    }
+
+    /// What this machine holds is of no use any more: its log is wiped, and its directory gets a new number.
+    fn start_over(&mut self, slot: usize, run: &mut Running) -> Checked {
+        let blank = Image { standby: run.disk.image.standby.take(), ..self.blank() };
+        let incarnation = blank.incarnation;
+        let now = self.now_of(slot, run.mono_off_us);
+        run.disk = Disk::new(blank, self.hosts[slot].lies);
+        run.log = MemLog::default();
+        run.core.on_wiped(now, incarnation);
+        run.seen = seen_of(&run.core);
+        run.wake_us = u64::MAX;
+        // Whatever is under way is that of the former life.
+        self.hosts[slot].epoch += 1;
+        self.hosts[slot].copy = None;
+        let open = self.tickets.values().filter(|t| t.1 == slot).count();
+        let watch = self.watchers.values().filter(|w| w.slot == slot && !w.has_ended()).count();
+        if open + watch > 0 {
+            let text = format!("m{slot} becomes a standby and leaves {open} requests and {watch} watchers unanswered");
+            return violation("switch-leaves-request", text);
         }
         Ok(())
     }
@@ -868,7 +974,7 @@ impl World {
                 _ if at == slot => &run.disk.image,
                 Some(Place::Up(other)) => &other.disk.image,
                 Some(Place::Down(image)) => image,
-                Some(Place::Empty | Place::Joining { .. }) | None => return Held::Never,
+                Some(Place::Empty) | None => return Held::Never,
             };
             if image.id.0 == voter { image.held(index) } else { Held::Never }
         };
@@ -926,7 +1032,7 @@ fn seen_of(core: &Machine) -> Seen {
         applied: core.applied().0,
         etcd: core.store().index().0,
         leader: raft.leader().0,
-        leads: raft.role() == RaftRole::Leader,
+        leads: core.role() == Role::Leader,
     }
 }
 

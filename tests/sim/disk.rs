@@ -7,6 +7,7 @@
 //! `Disk::append`.
 use super::rng::{Rng, hash_bytes};
 use std::collections::VecDeque;
+use tern::machine::StandbyInfo;
 use tern::raft::{Body, Entry, Index, Lsn, PeerId, Persist, SnapshotMeta, Term};
 
 /// A durable entry and the hash of its body as it was before any damage.
@@ -53,6 +54,8 @@ pub struct Image {
     pub commit: u64,
     /// How many records are damaged.
     pub faulty: usize,
+    /// What the directory says of standby mode.
+    pub standby: Option<StandbyInfo>,
 }
 
 /// The hash of an entry's body; a damaged one has none that could be compared.

@@ -1,7 +1,7 @@
 //! The catalogue of planted faults: each must be caught by one of the checks that run for every seed anyway.
 //!
-//! Those of raft and of the leader's duties are planted there (cargo feature `faults`); those of the disk and of the
-//! shell are told here by the simulated disk, or done to what leaves the core. Start at `catalogue`.
+//! Those of raft, of the leader's duties and of the key space are planted there (cargo feature `faults`); those of the
+//! disk and of the shell are told here by the simulated disk, or done to what leaves the core. Start at `catalogue`.
 use super::cluster::Plant;
 use super::disk::Lies;
 use super::run::{Options, run};
@@ -27,6 +27,11 @@ pub fn catalogue() -> Vec<(String, Plant)> {
     for fault in tern::machine::fault::Fault::ALL {
         let plant = Plant { duties: Some(*fault), ..Plant::default() };
         all.push((format!("{fault:?}"), plant));
+    }
+    #[cfg(feature = "faults")]
+    for fault in tern::store::fault::Fault::ALL {
+        let plant = Plant { store: Some(fault), ..Plant::default() };
+        all.push((format!("Store{fault:?}"), plant));
     }
     let told: [(&str, Lie); 10] = [
         ("DiskSyncNotDone", |l| l.no_sync = true),

@@ -1,10 +1,82 @@
 //! After the faults: whether all are equal, and what is still waited for.
 //!
-//! Equal means: one leader, every machine a member (or as many as the active size allows), every member a voter whose
-//! log, term and leader are the same. `World::all_equal` says whether; `World::note_wait` keeps what was waited for.
-use super::cluster::{Place, World};
+//! Equal means: one leader, every member a voter whose log, term and leader are the same. Settled means that the cluster
+//! has its size, too, and everybody else is a standby that knows the leader. `World::look_at_healing` says whether;
+//! `World::note_wait` keeps what was waited for.
+use super::cluster::{Phase, Place, World, client_url, peer_url};
+use super::truth::violation;
+
+/// Within how many election timeouts all must be equal after the healing.
+const CONVERGE_MAX: u64 = 50;
+/// How many sync intervals more, and how much longer, until the cluster has its size.
+const SETTLE_INTERVALS: u64 = 6;
+const SETTLE_US: u64 = 20_000_000;
 
 impl World {
+    /// First the members become equal; then the cluster gets its size.
+    pub fn look_at_healing(&mut self, since_us: u64) {
+        self.note_wait(since_us);
+        let election_us = self.election_us();
+        if !self.was_equal {
+            // Of a member that waits as a standby to come back the sync interval decides.
+            if self.has_absent_member() {
+                self.equal_since_us = self.now_us;
+            }
+            let late_us = self.now_us - self.equal_since_us;
+            if self.equal_leader().is_some() {
+                self.counts.converged_milli = late_us * 1_000 / election_us;
+                self.was_equal = true;
+            } else if late_us > CONVERGE_MAX * election_us {
+                let text = self.why_not_equal();
+                return self.fail(violation("liveness", text));
+            }
+        }
+        let interval_us = self.p.sync_interval_ms * 1_000;
+        let bound_us = CONVERGE_MAX * election_us + SETTLE_INTERVALS * interval_us + SETTLE_US;
+        if self.is_settled() {
+            self.counts.settled_ms = since_us / 1_000;
+            self.enter(Phase::Done);
+        } else if since_us > bound_us {
+            let text = self.why_not_equal();
+            self.fail(violation("settling", text));
+        }
+    }
+
+    /// Whether a member's machine is a standby.
+    fn has_absent_member(&self) -> bool {
+        let Some(run) = self.leader().and_then(|l| self.up(l)) else {
+            return false;
+        };
+        run.core.configuration().members.iter().any(|m| {
+            let slot = self.ids.get(&m.id.0).copied();
+            slot.is_some_and(|s| self.is_standby(s))
+        })
+    }
+
+    pub fn is_standby(&self, slot: usize) -> bool {
+        self.up(slot).is_some_and(|r| r.core.standby().is_some())
+    }
+
+    /// Whether there are as many members as the cluster wants or can have, all equal and known under their addresses,
+    /// and all others are standbys that know the leader.
+    fn is_settled(&self) -> bool {
+        let Some(leader) = self.equal_leader() else {
+            return false;
+        };
+        let members = &self.up(leader).expect("it leads").core.configuration().members;
+        let wanting = self.hosts.iter().filter(|h| !matches!(h.place, Place::Empty)).count();
+        let known = members.iter().all(|m| {
+            let slot = self.ids[&m.id.0];
+            m.peer_url == peer_url(slot, self.hosts[slot].moves)
+        });
+        let leader_url = client_url(leader);
+        let others =
+            (0..self.hosts.len()).filter_map(|s| self.up(s)).filter(|r| members.iter().all(|m| m.id.0 != r.seen.id));
+        members.len() == wanting.min(self.active_size())
+            && known
+            && others.into_iter().all(|r| r.core.standby() == Some(Some(&leader_url)))
+    }
+
     /// The leader's slot, if it leads alone, all its members run, are voters and hold the same as it.
     fn equal_leader(&self) -> Option<usize> {
         let leader = self.leader()?;
@@ -23,19 +95,6 @@ impl World {
         equal.then_some(leader)
     }
 
-    fn members_equal(&self) -> Option<usize> {
-        let leader = self.equal_leader()?;
-        Some(self.up(leader)?.core.configuration().members.len())
-    }
-
-    pub fn all_equal(&self) -> bool {
-        let Some(members) = self.members_equal() else {
-            return false;
-        };
-        let wanting = self.hosts.iter().filter(|h| !matches!(h.place, Place::Empty)).count();
-        members == wanting || members >= self.active_size()
-    }
-
     pub fn active_size(&self) -> usize {
         self.truth.active_size.unwrap_or(self.p.active_size) as usize
     }
@@ -52,7 +111,8 @@ impl World {
 
     fn waits_for(&self) -> String {
         let damaged = (0..self.hosts.len()).any(|s| self.image(s).is_some_and(|i| i.faulty != 0));
-        let joining = self.hosts.iter().filter(|h| matches!(h.place, Place::Joining { .. })).count();
+        let joining = (0..self.hosts.len()).filter(|s| self.up(*s).is_some_and(|r| !r.core.listens())).count();
+        let standbys = (0..self.hosts.len()).filter(|s| self.is_standby(*s)).count();
         let down = self.hosts.iter().filter(|h| matches!(h.place, Place::Down(_))).count();
         let Some(run) = self.leader().and_then(|l| self.up(l)) else {
             return format!("leader{}", if damaged { " (damaged)" } else { "" });
@@ -70,6 +130,7 @@ impl World {
         let parts = [
             ("damaged", usize::from(damaged)),
             ("joining", joining),
+            ("standby", standbys),
             ("down", down),
             ("gone", gone.count()),
             ("learners", learners),
@@ -87,8 +148,10 @@ impl World {
         for (slot, host) in self.hosts.iter().enumerate() {
             let how = match &host.place {
                 Place::Empty => continue,
-                Place::Joining { .. } => "joining".to_string(),
                 Place::Down(_) => "down".to_string(),
+                Place::Up(r) if r.seen.id == 0 => {
+                    format!("{}, listens {}, {:?}", r.core.name(), r.core.listens(), r.core.standby())
+                }
                 Place::Up(r) => {
                     let members = r.core.configuration().members.iter();
                     let members: Vec<_> = members.map(|m| (m.id.0, m.voter)).collect();

@@ -11,13 +11,13 @@ use serde_json::Value;
 use tern::api::{self, Context, Delivered, Mode, Next, Port, Rendition, Routed, Shape};
 use tern::error::{Code, Error};
 use tern::http::{Date, Limits, Parser, Progress};
-use tern::machine::{Answer, Delivery, Indexes, Op, Outcome, Ticket};
+use tern::machine::{Answer, Delivery, Indexes, Machine, Op, Outcome, Ticket};
 use tern::store::{Action, EtcdIndex, Event, ListItem, View};
 use tern::timer::Now;
 
 /// What one machine shows of itself to the interface.
 pub struct Front {
-    pub site: api::Site,
+    site: api::Site,
     date: Date,
 }
 
@@ -27,9 +27,11 @@ impl Front {
         Front { site, date: Date::default() }
     }
 
-    pub fn context(&mut self, now: Now, at: Indexes) -> Context<'_> {
+    /// What surrounds a request or an answer; `standby` as `Machine::standby` tells it, for requests.
+    pub fn context<'a>(&'a mut self, now: Now, at: Indexes, standby: Option<Option<&'a str>>) -> Context<'a> {
         self.date.set(now.wall_ns);
-        Context { site: &self.site, date: &self.date, now, at, mode: Mode::Peer }
+        let mode = standby.map_or(Mode::Peer, |leader_url| Mode::Standby { leader_url });
+        Context { site: &self.site, date: &self.date, now, at, mode }
     }
 }
 
@@ -267,6 +269,10 @@ fn code_of(number: u64) -> Heard<Code> {
 /// What a whole response of the key space says.
 fn heard(conn: &Conn, now_ns: u64) -> Heard<Outcome> {
     let head = conn.head.as_ref().ok_or("no head")?;
+    if conn.asks && head.status == 404 {
+        // A standby says so on its peer port.
+        return Ok(Outcome::NotLeader);
+    }
     if head.status == 307 {
         let location = head.location.as_deref().ok_or("307 to nowhere")?;
         let url = location.strip_suffix(&*conn.target).ok_or_else(|| format!("{} is sent to {location}", conn.target));
@@ -329,11 +335,19 @@ impl World {
     }
 
     /// A wish as bytes: what the machine is to be asked for, or at once an answer.
-    pub fn send_raw(&mut self, slot: usize, ticket: Ticket, want: &Want, at: Indexes, now: Now) -> Result<Op, Answer> {
+    pub fn send_raw(
+        &mut self,
+        slot: usize,
+        ticket: Ticket,
+        want: &Want,
+        core: &Machine,
+        now: Now,
+    ) -> Result<Op, Answer> {
+        let at = core.indexes();
         let port = if want.on_peer_port() { Port::Peer } else { Port::Client };
         let bytes = want.raw();
         let World { hosts, rng, .. } = self;
-        let context = hosts[slot].front.context(now, at);
+        let context = hosts[slot].front.context(now, at, core.standby());
         let (routed, reply) = routed(rng, &bytes, port, &context);
         let mut conn = Conn::new(slot, &bytes, None);
         conn.watches = matches!(want, Want::Watch { .. });
@@ -370,7 +384,7 @@ impl World {
         self.counts.raw += 1;
         let now = self.wall_now(slot);
         let said = |why| misread(slot, why);
-        let context = self.hosts[slot].front.context(now, answer.at);
+        let context = self.hosts[slot].front.context(now, answer.at, None);
         let next = conn.render(&answer, &context).map_err(said)?;
         let ticket = answer.ticket;
         let outcome = match (&answer.outcome, next) {
@@ -411,7 +425,7 @@ impl World {
             return Ok(delivery.event.clone());
         };
         let said = |why| misread(slot, why);
-        let context = hosts[slot].front.context(now, Indexes { etcd: delivery.etcd, ..Indexes::default() });
+        let context = hosts[slot].front.context(now, Indexes { etcd: delivery.etcd, ..Indexes::default() }, None);
         let rendition = Rendition::new(delivery, &context);
         conn.deliver(delivery, &rendition, ends, &context).map_err(said)?;
         let mut events = conn.events(now.wall_ns).map_err(said)?;

@@ -1,16 +1,13 @@
 //! Faults, membership, and the phases of a run: the first members come together, faults strike, everything heals, all
 //! machines must become equal. Start at `World::on_look` and `World::on_blow`.
-use super::cluster::{Asker, Ev, Phase, Place, World, name_of, slot_of};
+use super::cluster::{Asker, Ev, Phase, Place, World, client_url, name_of, peer_url};
 use super::disk::{Held, Image};
+use super::http::Front;
 use super::params::Blow;
 use super::truth::violation;
-use tern::machine::{Answer, Join, Op, Outcome, Space};
+use tern::machine::{Op, Space};
 use tern::raft::PeerId;
 
-/// Within how many election timeouts all must be equal after the healing.
-const CONVERGE_MAX: u64 = 50;
-/// After how many election timeouts without any contact a new member asks to join anew.
-const FORGOTTEN: u64 = 10;
 /// And how long the first members may take to come together.
 const SETUP_MAX: u64 = 200;
 
@@ -34,16 +31,7 @@ impl World {
                     self.fail(violation("setup", "the first members do not come together".into()));
                 }
             }
-            Phase::Healing => {
-                self.note_wait(since);
-                if self.all_equal() {
-                    self.counts.converged_milli = since * 1_000 / self.election_us();
-                    self.enter(Phase::Done);
-                } else if since > CONVERGE_MAX * self.election_us() {
-                    let text = self.why_not_equal();
-                    self.fail(violation("liveness", text));
-                }
-            }
+            Phase::Healing => self.look_at_healing(since),
             Phase::Faults | Phase::Done => {}
         }
         self.check_leaders();
@@ -56,20 +44,14 @@ impl World {
         }
     }
 
-    /// What the shell and the finder do for a machine that hears no leader: its links are dialled again, and whoever is
-    /// reached sees its hello; one that was let in and has heard nothing at all asks to join anew.
+    /// What the shell does for a machine that hears no leader: its links are dialled again, and whoever is reached sees
+    /// its hello.
     fn redial(&mut self) {
         for slot in 0..self.hosts.len() {
             let Some(run) = self.up(slot).filter(|r| r.seen.leader == 0) else {
                 continue;
             };
-            let (id, empty) = (run.seen.id, run.log.last() == 0);
-            let alone_us = self.now_us - self.hosts[slot].started_us;
-            if empty && alone_us > FORGOTTEN * self.election_us() {
-                self.trace.note(slot, "forgotten", id, 0, 0);
-                self.leave(slot, true);
-                continue;
-            }
+            let id = run.seen.id;
             let members = run.core.configuration().members.iter().map(|m| m.id.0);
             for peer in members.filter(|m| *m != id).collect::<Vec<u64>>() {
                 let Some(other) = self.ids.get(&peer).copied().filter(|o| !self.net.is_cut(slot, *o)) else {
@@ -108,7 +90,7 @@ impl World {
         }
     }
 
-    fn enter(&mut self, phase: Phase) {
+    pub fn enter(&mut self, phase: Phase) {
         self.trace.note(0, "phase", phase as u64, 0, 0);
         self.phase = phase;
         self.phase_since_us = self.now_us;
@@ -117,6 +99,7 @@ impl World {
     /// No faults any more: everyone starts, the network is whole.
     pub fn heal(&mut self) {
         self.enter(Phase::Healing);
+        self.equal_since_us = self.now_us;
         self.net.heal();
         for slot in 0..self.hosts.len() {
             let host = &mut self.hosts[slot];
@@ -124,79 +107,10 @@ impl World {
             host.paused_until_us = host.paused_until_us.min(self.now_us);
             match host.place {
                 Place::Down(_) => self.start(slot),
-                Place::Joining { .. } => self.plan_join(slot, 1_000 * slot as u64),
                 Place::Empty | Place::Up(_) => {}
             }
             self.set_full(slot, false);
         }
-    }
-
-    // -- joining and leaving
-
-    /// A machine without data asks someone to let it in.
-    pub fn on_join(&mut self, slot: usize) {
-        let Place::Joining { incarnation } = self.hosts[slot].place else {
-            return;
-        };
-        if self.hosts[slot].join_at_us != self.now_us {
-            return;
-        }
-        self.plan_join(slot, self.election_us());
-        let up: Vec<usize> = (0..self.hosts.len()).filter(|s| self.is_up(*s)).collect();
-        let asked = self.hosts[slot].ask_next.take().filter(|s| self.is_up(*s));
-        let Some(asked) = asked.or_else(|| (!up.is_empty()).then(|| *self.rng.pick(&up))) else {
-            return;
-        };
-        let ticket = self.new_ticket(Asker::Join(slot), asked);
-        let settings = self.settings(slot);
-        let join = Join {
-            min_version: 2,
-            max_version: 2,
-            name: name_of(slot),
-            peer_url: settings.peer_url,
-            client_url: settings.client_url,
-            incarnation,
-        };
-        self.trace.note(slot, "asks to join", asked as u64, incarnation, 0);
-        let epoch = self.hosts[asked].epoch;
-        self.input(asked, epoch, |_, run, now| run.core.on_request(now, ticket, Op::Join(join)));
-    }
-
-    /// The next attempt to join; it takes the place of one that was planned.
-    pub fn plan_join(&mut self, slot: usize, after_us: u64) {
-        let at = self.now_us + after_us;
-        self.hosts[slot].join_at_us = at;
-        self.queue.push(at, Ev::Join { slot });
-    }
-
-    pub fn on_join_answer(&mut self, slot: usize, answer: &Answer) {
-        let Place::Joining { incarnation } = self.hosts[slot].place else {
-            return;
-        };
-        match &answer.outcome {
-            Outcome::Joined(index) => {
-                self.trace.note(slot, "joined", index.0, 0, 0);
-                self.ids.insert(index.0, slot);
-                let id = PeerId(index.0);
-                self.hosts[slot].place = Place::Down(Image { id, incarnation, first: 1, ..Image::default() });
-                self.queue.push(self.now_us + self.rng.range(100, 5_000), Ev::Start { slot });
-            }
-            Outcome::Redirect { client_url, .. } => {
-                self.hosts[slot].ask_next = slot_of(client_url);
-                let after_us = self.rng.range(100, 2_000);
-                self.plan_join(slot, after_us);
-            }
-            _ => {}
-        }
-    }
-
-    /// A machine was removed, or has lost data it had acknowledged: it wipes its disk and asks to join anew.
-    pub fn leave(&mut self, slot: usize, removed: bool) {
-        self.crash(slot);
-        self.counts.crashes -= 1;
-        let wait = if self.phase == Phase::Faults && removed { self.p.down_us_max } else { self.election_us() };
-        let after = self.rng.range(1_000, wait);
-        self.begin_join(slot, after);
     }
 
     // -- faults
@@ -270,6 +184,21 @@ impl World {
             }
             Blow::Remove => self.ask_removal(slot),
             Blow::SetConfig => self.ask_config(slot),
+            Blow::Move => {
+                self.crash_for_a_while(slot);
+                self.move_host(slot);
+            }
+        }
+    }
+
+    /// Its command line says another peer address from the next start on.
+    fn move_host(&mut self, slot: usize) {
+        // A standby that knows nobody's present address could never find the cluster: only one machine moves.
+        let moved = self.hosts.iter().any(|h| h.moves != 0);
+        if !moved && matches!(self.hosts[slot].place, Place::Down(_)) {
+            self.hosts[slot].moves += 1;
+            self.hosts[slot].front =
+                Front::new(name_of(slot), client_url(slot), peer_url(slot, self.hosts[slot].moves));
         }
     }
 
@@ -326,7 +255,7 @@ impl World {
         match &self.hosts[slot].place {
             Place::Up(run) => Some(&run.disk.image),
             Place::Down(image) => Some(image),
-            Place::Empty | Place::Joining { .. } => None,
+            Place::Empty => None,
         }
     }
 
@@ -356,8 +285,8 @@ impl World {
 
     fn images_are_whole(&self, voters: &[u64]) -> bool {
         (0..self.hosts.len()).all(|s| match &self.hosts[s].place {
-            Place::Joining { .. } => false,
             Place::Empty => true,
+            Place::Up(run) if run.core.standby().is_some() => true,
             Place::Up(_) | Place::Down(_) => self.image(s).is_some_and(|i| i.faulty == 0 && i.id.0 != 0),
         }) && voters.iter().all(|v| {
             let slot = self.ids.get(v).copied();
@@ -381,10 +310,18 @@ impl World {
 
     /// A crash, and some entries turn out to be damaged: such as others hold.
     fn damage(&mut self, slot: usize) {
-        if !self.disks_are_whole() {
+        // A lone voter with a damaged entry refuses to start.
+        if !self.disks_are_whole() || self.voters().len() < 2 {
             return;
         }
         self.crash_for_a_while(slot);
+        if self.rng.chance(250_000)
+            && let Place::Down(image) = &mut self.hosts[slot].place
+            && image.lose_newest_snapshot()
+        {
+            self.counts.losses += 1;
+            self.trace.note(slot, "snapshot lost", 0, 0, 0);
+        }
         let Some(image) = self.image(slot) else {
             return;
         };

@@ -22,9 +22,11 @@ pub enum Blow {
     Join,
     Remove,
     SetConfig,
+    /// Started with another peer address.
+    Move,
 }
 
-const BLOWS: [(Blow, u64); 16] = [
+const BLOWS: [(Blow, u64); 17] = [
     (Blow::Crash, 10),
     (Blow::CrashAll, 1),
     (Blow::Stop, 3),
@@ -41,6 +43,7 @@ const BLOWS: [(Blow, u64); 16] = [
     (Blow::Join, 4),
     (Blow::Remove, 4),
     (Blow::SetConfig, 5),
+    (Blow::Move, 2),
 ];
 
 #[derive(Clone, Debug)]
@@ -54,6 +57,12 @@ pub struct Params {
     pub history_events: usize,
     pub active_size: u32,
     pub remove_delay_ms: u64,
+    pub sync_interval_ms: u64,
+    /// How often a machine without a log looks for the cluster (0: for ever), and how long it pauses in between.
+    pub attempts_max: u32,
+    pub pause_ms: u64,
+    /// Calls between machines are given up after this time at the latest.
+    pub call_ms: u64,
     pub net: NetParams,
     pub sync_us_min: u64,
     pub sync_us_max: u64,
@@ -83,6 +92,10 @@ impl Params {
         let mut blows = BLOWS.to_vec();
         // Each kind of fault is left out in a third of the seeds, so that the others get room.
         blows.retain(|_| !rng.chance(330_000));
+        // One that moves can be lost to those who know nobody else: not where the cluster may shrink to it.
+        let remove_delay_ms = *rng.pick(&[2_000, 5_000, 1_800_000]);
+        let shrinks = remove_delay_ms < 1_000_000 || blows.iter().any(|b| b.0 == Blow::Remove);
+        blows.retain(|b| b.0 != Blow::Move || !shrinks);
         Params {
             machines,
             spare: 3,
@@ -91,7 +104,11 @@ impl Params {
             snapshot_count: rng.range(50, 100),
             history_events: *rng.pick(&[10, 100, 1_000]),
             active_size: (machines as u32).max(*rng.pick(&[3, 5, 9])),
-            remove_delay_ms: *rng.pick(&[2_000, 5_000, 1_800_000]),
+            remove_delay_ms,
+            sync_interval_ms: *rng.pick(&[1_000, 1_000, 2_000]),
+            attempts_max: *rng.pick(&[0, 3]),
+            pause_ms: election_ms * rng.range(1, 2),
+            call_ms: election_ms * rng.range(2, 5),
             net: NetParams::draw(rng),
             sync_us_min,
             sync_us_max: sync_us_min + *rng.pick(&[100, 2_000, 10_000]),

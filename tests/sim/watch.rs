@@ -18,6 +18,12 @@ pub struct Watcher {
     ended: bool,
 }
 
+impl Watcher {
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+}
+
 impl World {
     /// The first answer to a request to watch.
     pub fn begin_watch(
