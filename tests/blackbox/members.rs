@@ -136,3 +136,26 @@ fn ttls_and_a_leader_that_dies() {
         assert!(has(server, "renewed", "v") && has(server, "long", "v"), "{}", server.name);
     }
 }
+
+/// A peer that dies is spoken of at once and then ever less often, let go after the removal delay, and when the next of
+/// two dies, that is said to be the end of removals.
+#[test]
+fn what_the_log_says_of_silent_peers() {
+    let mut servers = cluster(3, &["-cluster-remove-delay=4"]);
+    let leads = leader_of(&servers);
+    let said = |servers: &[Server], text: &str| {
+        until(text, || servers.iter().any(|s| s.log().contains(text)).then_some(()));
+    };
+    let mut dead = servers.remove((leads + 1) % 3);
+    dead.kill();
+    let timed_out = format!(": warning: heartbeat time out peer=\"{}\" missed=", dead.name);
+    said(&servers, &format!("{timed_out}1 backoff=\"2s\""));
+    said(&servers, &format!("{} is removed: not heard for 4", dead.name));
+    until("it is listed no more", || (!listed(&servers[0]).contains_key(&dead.name)).then_some(()));
+    let lines = |s: &Server| s.log().lines().filter(|l| l.contains(&timed_out)).count();
+    let count: usize = servers.iter().map(lines).sum();
+    assert!((2..20).contains(&count), "{count} lines of 80 heartbeats");
+    let mut last = servers.remove(0);
+    last.kill();
+    said(&servers, "no leader: one of two voters is not heard");
+}
