@@ -247,7 +247,13 @@ impl Disk {
     /// Makes durable what a standby knows; with `leaves_log`, that what the log holds is of no use any more.
     pub fn keep_standby(&mut self, info: &StandbyInfo, leaves_log: bool) {
         let given_up = if leaves_log { self.incarnation } else { 0 };
-        or_die(standby::write(&self.data_dir, info, given_up));
+        match standby::write(&self.data_dir, info, given_up) {
+            // What is there says the same, of an earlier moment.
+            Err(e) if snapshots::is_full(&e) && info.running && !leaves_log => {
+                log::warn!("no room for what a standby knows of its cluster: {e}");
+            }
+            result => or_die(result),
+        }
     }
 
     /// What the directory has said of standby mode when it was opened, if this machine is a standby.

@@ -187,7 +187,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
