@@ -48,6 +48,8 @@ faults! {
     ChangeNotUndone,
     /// Learners count for majorities.
     LearnerCounts,
+    /// A voter is removed though the others that answer are no majority of those left.
+    RemovalUnchecked,
     /// A leader under removal goes on counting itself.
     RemovedCounts,
     /// A linearizable read without its round of heartbeats.

@@ -132,6 +132,8 @@ pub struct Contact {
     leader_now_us: Option<u64>,
     /// Who asked in this turn whether it would be voted for.
     asked: Vec<u64>,
+    /// The last leader that was heard.
+    led: Option<u64>,
     peers: BTreeMap<u64, u64>,
     /// When each last answered in the present term.
     pub answers: BTreeMap<u64, u64>,
@@ -146,11 +148,15 @@ impl Contact {
             return;
         }
         self.peers.insert(from, now_us);
+        if message.rpc.is_from_leader() {
+            self.led = Some(from);
+        }
         match &message.rpc {
             Rpc::AppendEntries { .. } if message.term.0 == run.term && run.leader == from => {
                 self.leader_now_us = Some(now_us);
             }
-            Rpc::RequestVote { pre: true, .. } => self.asked.push(from),
+            // A leader that asks leads no more.
+            Rpc::RequestVote { pre: true, .. } if self.led != Some(from) => self.asked.push(from),
             Rpc::AppendReply { .. } | Rpc::SnapshotReply { .. } if message.term.0 == run.term => {
                 self.answers.insert(from, now_us);
             }
@@ -168,7 +174,7 @@ impl Contact {
     pub fn check_lease(&self, p: &Params, now_us: u64, seen: &Seen, to: u64, message: &Message) -> Checked {
         let promise = matches!(&message.rpc, Rpc::Vote { granted: true, pre: true });
         let live = self.leader_us.is_some_and(|at| now_us < at + p.election_ms * 1_000);
-        if promise && live && self.asked.contains(&to) && ![0, to].contains(&seen.leader) {
+        if promise && live && self.asked.contains(&to) && seen.leader != 0 {
             let text = format!("machine {} would vote for {to} though it has just heard its leader", seen.id);
             return violation("vote-under-lease", text);
         }
