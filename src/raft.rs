@@ -386,8 +386,8 @@ impl Raft {
         if let Rpc::RequestVote { pre, hand_over, .. } = message.rpc
             && !hand_over
             && self.is_lease_live()
-            // A leader that asks leads no more, whatever was heard from it.
-            && from != self.leader
+            // A leader that asks for a later term leads no more, whatever was heard from it.
+            && !(from == self.leader && message.term > self.current_term)
             && !self.has(Fault::LeaseIgnored)
         {
             self.send_vote(from, pre, false, self.current_term);

@@ -126,8 +126,9 @@ impl Raft {
     pub(super) fn on_request_vote(&mut self, from: PeerId, term: Term, pre: bool, last: (Term, Index)) {
         let good = self.is_up_to_date(last) && !self.amnesia;
         if pre {
-            let granted = good && term > self.current_term;
-            if !good && self.role != RaftRole::Candidate && self.may_campaign() {
+            let later = term > self.current_term;
+            let granted = good && later;
+            if later && !good && self.role != RaftRole::Candidate && self.may_campaign() {
                 // Somebody misses a leader and cannot be it: one with a better log should not wait for long.
                 self.election_due = self.election_due.min(self.now_us + self.draw() % self.election_us);
             }

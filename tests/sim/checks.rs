@@ -156,7 +156,9 @@ impl Contact {
                 self.leader_now_us = Some(now_us);
             }
             // A leader that asks leads no more.
-            Rpc::RequestVote { pre: true, .. } if self.led != Some(from) => self.asked.push(from),
+            Rpc::RequestVote { pre: true, .. } if ![Some(run.leader), self.led].contains(&Some(from)) => {
+                self.asked.push(from)
+            }
             Rpc::AppendReply { .. } | Rpc::SnapshotReply { .. } if message.term.0 == run.term => {
                 self.answers.insert(from, now_us);
             }
