@@ -233,6 +233,11 @@ impl World {
     pub fn new(seed: u64, plant: Plant, loud: bool) -> World {
         let mut rng = Rng::new(seed);
         let p = Params::draw(&mut rng);
+        World::with(p, rng, plant, loud)
+    }
+
+    /// A world with these parameters.
+    pub fn with(p: Params, mut rng: Rng, plant: Plant, loud: bool) -> World {
         let slots = p.machines + p.spare;
         let hosts = (0..slots).map(|slot| Host {
             place: Place::Empty,
@@ -848,12 +853,17 @@ impl World {
             self.ids.insert(id.0, slot);
         }
         if let Some(info) = fx.standby.take() {
-            let began = info.running && run.disk.image.standby.is_none();
+            let began = info.running && !run.disk.image.standby.as_ref().is_some_and(|s| s.running);
             if began {
                 self.counts.switches += 1;
                 self.trace.note(slot, "stands by", run.seen.id, u64::from(fx.removed), info.cluster.len() as u64);
             }
             run.disk.image.standby = Some(info);
+        }
+        let told = fx.facts.iter().any(|f| matches!(f, Fact::Removed)) && run.log.last() != 0;
+        if fx.wipe && told && !self.truth.removed.contains_key(&run.seen.id) {
+            let text = format!("m{slot} takes itself for removed, and {} is a member", run.seen.id);
+            self.fail(violation("false-removal", text));
         }
         if fx.wipe {
             fx.snapshot.clear();

@@ -59,7 +59,7 @@ impl World {
 
     /// Whether there are as many members as the cluster wants or can have, all equal and known under their addresses,
     /// and all others are standbys that know the leader.
-    fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         let Some(leader) = self.equal_leader() else {
             return false;
         };

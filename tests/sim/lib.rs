@@ -4,6 +4,7 @@ mod calls;
 mod checks;
 mod clients;
 mod cluster;
+mod cycles;
 mod disk;
 mod duties;
 pub mod faults;

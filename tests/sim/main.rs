@@ -1,6 +1,7 @@
 //! Runs ranges of seeds and prints what they came to:
 //!
 //! `cargo run --release --example sim -- --seeds A..B [--events N] [--trace] [--each] [--hashes] [--slow TIMEOUTS] [--fault NAME]`
+//! `cargo run --profile sim --example sim -- --seeds 0..1 --cycles 1000`
 //! `cargo run --profile sim --features faults --example sim -- --faults [--seeds A..B] [--limit SECONDS] [--least N]`
 //!
 //! One line a seed with `--each`; with `--slow` those that took longer to become equal, and what they waited for; one line of the ledger at the end. A violation prints the trace of the last
@@ -13,7 +14,7 @@ mod sim;
 use sim::Plant;
 use sim::faults::{catalogue, hunt};
 use sim::ledger::Ledger;
-use sim::run::{Options, run};
+use sim::run::{Options, run, run_cycles};
 use std::time::{Duration, Instant};
 
 struct Args {
@@ -25,6 +26,8 @@ struct Args {
     hashes: bool,
     /// Print what seeds waited for that took more election timeouts than this to become equal.
     slow: u64,
+    /// Cycles of removal and return in place of faults.
+    cycles: Option<u64>,
     /// Hunt the whole catalogue: the limit for each fault, and how many must be caught.
     faults: bool,
     limit: Duration,
@@ -38,6 +41,7 @@ fn parse() -> Args {
         each: false,
         hashes: false,
         slow: u64::MAX,
+        cycles: None,
         faults: false,
         limit: Duration::from_secs(60),
         least: 0,
@@ -56,6 +60,7 @@ fn parse() -> Args {
             "--each" => parsed.each = true,
             "--hashes" => parsed.hashes = true,
             "--slow" => parsed.slow = value().parse().expect("a number"),
+            "--cycles" => parsed.cycles = Some(value().parse().expect("a number")),
             "--faults" => parsed.faults = true,
             "--limit" => parsed.limit = Duration::from_secs(value().parse().expect("seconds")),
             "--least" => parsed.least = value().parse().expect("a number"),
@@ -97,7 +102,10 @@ fn main() {
     let start = Instant::now();
     let mut ledger = Ledger::new(args.seeds.start);
     for seed in args.seeds.clone() {
-        let report = run(seed, &args.options);
+        let report = match args.cycles {
+            Some(cycles) => run_cycles(seed, &args.options, cycles),
+            None => run(seed, &args.options),
+        };
         if let Some(failure) = report.failure {
             println!("{}", failure.tell(seed));
             std::process::exit(1);

@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    fn crash_for_a_while(&mut self, slot: usize) {
+    pub fn crash_for_a_while(&mut self, slot: usize) {
         if self.is_up(slot) {
             self.crash(slot);
             let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);

@@ -125,6 +125,14 @@ impl Net {
         ["halves", "one-way halves", "leader alone", "leader mute", "leader deaf", "ring"][kind as usize]
     }
 
+    /// Cuts one machine off from all others.
+    pub fn cut_off(&mut self, slot: usize) {
+        for other in (0..self.slots).filter(|o| *o != slot) {
+            self.way(slot, other).cut = true;
+            self.way(other, slot).cut = true;
+        }
+    }
+
     /// Holds up everything on one way until then.
     pub fn clog(&mut self, from: usize, to: usize, until_us: u64) {
         self.way(from, to).clogged_until_us = until_us;

@@ -1,6 +1,9 @@
 //! One seed from beginning to end, and what is said of it.
 use super::cluster::{Counts, Phase, Plant, World};
+use super::cycles;
 use super::linear::{self, Act, Call, Res, Verdict};
+use super::params::Params;
+use super::rng::Rng;
 use super::truth::{Checked, Violation, violation};
 use super::workload::{register_of, value_of};
 use std::collections::BTreeMap;
@@ -48,8 +51,23 @@ impl Failure {
 
 /// Runs one seed.
 pub fn run(seed: u64, options: &Options) -> Report {
-    let mut world = World::new(seed, options.plant, options.loud);
-    let ran = catch_unwind(AssertUnwindSafe(|| drive(&mut world, options.events)));
+    let world = World::new(seed, options.plant, options.loud);
+    watched(seed, world, |world| drive(world, options.events))
+}
+
+/// Runs cycles of removal and return.
+pub fn run_cycles(seed: u64, options: &Options, cycles: u64) -> Report {
+    let mut rng = Rng::new(seed);
+    let p = cycles::calm(Params::draw(&mut rng));
+    let world = World::with(p, rng, options.plant, options.loud);
+    watched(seed, world, |world| {
+        cycles::drive(world, cycles);
+        check_the_whole(world);
+    })
+}
+
+fn watched(seed: u64, mut world: World, drive: impl FnOnce(&mut World)) -> Report {
+    let ran = catch_unwind(AssertUnwindSafe(|| drive(&mut world)));
     if let Err(panic) = ran {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
@@ -75,6 +93,10 @@ fn drive(world: &mut World, events: u64) {
             world.fail(violation("liveness", "nothing is left to happen".into()));
         }
     }
+    check_the_whole(world);
+}
+
+fn check_the_whole(world: &mut World) {
     if world.violation.is_none() {
         let last = world.check_watchers();
         world.fail(last);

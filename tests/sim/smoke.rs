@@ -7,7 +7,7 @@ mod linear_tests;
 mod sim;
 
 use sim::Plant;
-use sim::run::{Options, Report, run};
+use sim::run::{Options, Report, run, run_cycles};
 
 /// A test build is slow; the example runs 20,000 events a seed, and so do those that found a fault.
 const EVENTS: u64 = 4_000;
@@ -52,4 +52,14 @@ fn one_seed_is_one_run() {
     for seed in 100..103 {
         assert_eq!(good(seed).hash, good(seed).hash, "seed {seed}");
     }
+}
+
+/// A thousand of them are run by the example: `--seeds 0..1 --cycles 1000`.
+#[test]
+fn members_are_removed_cut_off_and_come_back() {
+    let report = run_cycles(0, &options(), 12);
+    if let Some(failure) = &report.failure {
+        panic!("{}", failure.tell(0));
+    }
+    assert_eq!(report.counts.switches, 24, "each becomes a standby and a member again");
 }
