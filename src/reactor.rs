@@ -85,8 +85,8 @@ pub struct Reactor {
     /// The clients' and the peers'; none before that.
     gates: Vec<Gate>,
     clock: Clock,
-    /// When the last sync began.
-    sync_since_us: u64,
+    /// When the sync under way began.
+    sync_since_us: Option<u64>,
     now: Now,
     clients: Clients,
     links: Links,
@@ -133,7 +133,7 @@ impl Reactor {
             ports: Some((ports, tls)),
             gates: Vec::new(),
             clock,
-            sync_since_us: 0,
+            sync_since_us: None,
             now,
             clients: clients(config),
             links: links(config, process),
@@ -287,7 +287,9 @@ impl Reactor {
     /// 4. What the disk has made durable since.
     fn poll_sync(&mut self) {
         if let Some(lsn) = self.disk.poll_sync(self.now.mono_us) {
-            let took_us = self.now.mono_us - self.sync_since_us;
+            // Not everything that becomes durable needs a sync.
+            let since_us = self.sync_since_us.take().unwrap_or(self.now.mono_us);
+            let took_us = self.now.mono_us - since_us;
             self.machine.on_synced(self.now, lsn, took_us);
         }
         if let Some(space) = self.disk.poll_space(self.now.mono_us) {
@@ -321,7 +323,7 @@ impl Reactor {
     fn start_sync(&mut self) {
         let since_us = self.now.mono_us;
         if self.disk.start_sync(since_us) {
-            self.sync_since_us = since_us;
+            self.sync_since_us = Some(since_us);
             self.now = self.clock.now();
         }
         self.poll_sync();
