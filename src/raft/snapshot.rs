@@ -50,7 +50,8 @@ impl Incoming {
 // -- the own snapshots
 impl Raft {
     /// A snapshot of the applied state at this index is durable; entries up to `release` may be forgotten (they are in
-    /// the older of the two kept snapshots). What a snapshot on its way needs behind it stays.
+    /// the older of the two kept snapshots). What a snapshot on its way needs behind it stays, unless its receiver is
+    /// silent: who was away for long begins anew.
     pub fn on_snapshot_saved(&mut self, index: Index, release: Index) {
         assert!(release <= index, "the older snapshot is the older");
         let whole = self.snapshot.index.max(self.log.durable());
@@ -59,7 +60,7 @@ impl Raft {
             self.snapshot = self.snapshot_meta(index);
         }
         let sending = self.peers.iter().filter_map(|p| match p.flow {
-            Flow::Snapshot { index, .. } => Some(index),
+            Flow::Snapshot { index, .. } => (!self.is_silent(p, self.now_us)).then_some(index),
             Flow::Probe { .. } | Flow::Replicate => None,
         });
         let through = sending.fold(release, Index::min).min(self.last_applied);
@@ -110,9 +111,13 @@ impl Raft {
             return;
         }
         let Some((data, done)) = data else {
-            // Not at once: it may be the newest that cannot be read.
+            let newest = index == self.snapshot.index;
             peer.become_snapshot(&self.snapshot);
-            return peer.asked(self.now_us);
+            if newest {
+                // Not at once: it may never be read.
+                peer.asked(self.now_us);
+            }
+            return;
         };
         let rpc = Rpc::InstallSnapshot { meta: peer.sending.clone(), offset, crc: crc32fast::hash(&data), done, data };
         self.send_in(wanted.to, term, rpc);
@@ -125,6 +130,10 @@ impl Raft {
             return;
         };
         peer.hear(self.now_us);
+        if matches!(peer.flow, Flow::Snapshot { index, .. } if index < self.log.start()) {
+            // It was silent meanwhile, and what would have to follow is not here any more.
+            return peer.become_snapshot(&self.snapshot);
+        }
         if let Flow::Snapshot { index, offset, asked_us } = &mut peer.flow
             && *index == of
             && *offset != next
