@@ -728,7 +728,9 @@ impl World {
         }
         if run.core.wants_turn() {
             let epoch = self.hosts[slot].epoch;
-            self.queue.push(self.now_us + 1, Ev::Turn { slot, epoch });
+            // A slice of work takes its time, and others go on meanwhile.
+            let at = self.now_us + self.rng.range(1, 400);
+            self.queue.push(at, Ev::Turn { slot, epoch });
         }
         self.hosts[slot].place = Place::Up(run);
         if before != 0 && self.up(slot).is_some_and(|r| r.seen.id != before) {
@@ -839,6 +841,11 @@ impl World {
             }
         }
         if fx.wipe {
+            let told = fx.facts.iter().any(|f| matches!(f, Fact::Removed)) && run.log.last() != 0;
+            if told && !self.truth.removed.contains_key(&who) {
+                let text = format!("m{slot} takes itself for removed, and {who} is a member");
+                return violation("false-removal", text);
+            }
             return self.start_over(slot, run);
         }
         Ok(())
@@ -859,11 +866,6 @@ impl World {
                 self.trace.note(slot, "stands by", run.seen.id, u64::from(fx.removed), info.cluster.len() as u64);
             }
             run.disk.image.standby = Some(info);
-        }
-        let told = fx.facts.iter().any(|f| matches!(f, Fact::Removed)) && run.log.last() != 0;
-        if fx.wipe && told && !self.truth.removed.contains_key(&run.seen.id) {
-            let text = format!("m{slot} takes itself for removed, and {} is a member", run.seen.id);
-            self.fail(violation("false-removal", text));
         }
         if fx.wipe {
             fx.snapshot.clear();

@@ -74,6 +74,8 @@ pub struct Params {
     pub client_timeout_us: u64,
     pub keys: usize,
     pub raw_ppm: u64,
+    /// Some values are so large that a snapshot takes several slices.
+    pub big_bytes: usize,
     /// Messages that arrive within this time are taken in one turn.
     pub batch_us: u64,
     pub blow_us_mean: u64,
@@ -119,6 +121,7 @@ impl Params {
             client_timeout_us: election_ms * 1_000 * rng.range(3, 20),
             keys: rng.range(2, 6) as usize,
             raw_ppm: 500_000,
+            big_bytes: *rng.pick(&[0, 0, 0, 0, 0, 0, 0, 30_000]),
             batch_us: *rng.pick(&[0, 0, 200, 1_000]),
             blow_us_mean: election_ms * rng.range(500, 4_000),
             down_us_max: election_ms * 1_000 * rng.range(1, 8),

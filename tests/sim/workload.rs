@@ -39,8 +39,10 @@ pub enum Want {
     MakeDir {
         key: u64,
     },
+    /// A value of some size, deep down.
     SetBelow {
         key: u64,
+        bytes: usize,
     },
     Hidden {
         key: u64,
@@ -116,7 +118,7 @@ impl Want {
             80..84 => Want::Ttl { key: small, seconds: rng.range(1, 4) },
             84..86 => Want::Refresh { key: small, seconds: rng.range(1, 4) },
             86..87 => Want::MakeDir { key: small },
-            87..90 => Want::SetBelow { key: small },
+            87..90 => Want::SetBelow { key: small, bytes: p.big_bytes },
             90..91 => Want::Hidden { key: small },
             91..93 => Want::RemoveDir { key: small, recursive: rng.chance(700_000) },
             93..98 => Want::Watch {
@@ -163,7 +165,9 @@ impl Want {
                 refresh: true,
             }),
             Want::MakeDir { key } => set(format!("/d/{key}"), None, None),
-            Want::SetBelow { key } => set(format!("/d/{key}/x/y"), Some("deep".into()), None),
+            Want::SetBelow { key, bytes } => {
+                set(format!("/d/{key}/x/y"), Some(format!("deep{}", "x".repeat(*bytes)).into()), None)
+            }
             Want::Hidden { key } => set(format!("/d/_h/{key}"), Some("dark".into()), None),
             Want::RemoveDir { key, recursive } => {
                 Op::Write(Command::Delete { path: path(&format!("/d/{key}")), dir: !recursive, recursive: *recursive })
@@ -200,7 +204,9 @@ impl Want {
                 ("PUT", format!("/v2/keys/t/{key}"), Some(format!("ttl={seconds}&refresh=true&prevExist=true")))
             }
             Want::MakeDir { key } => ("PUT", format!("/v2/keys/d/{key}?dir=true"), None),
-            Want::SetBelow { key } => ("PUT", format!("/v2/keys/d/{key}/x/y"), Some("value=%64eep".into())),
+            Want::SetBelow { key, bytes } => {
+                ("PUT", format!("/v2/keys/d/{key}/x/y"), Some(format!("value=%64eep{}", "x".repeat(*bytes))))
+            }
             Want::Hidden { key } => ("PUT", format!("/v2/keys/d/_h/{key}"), Some("value=dark".into())),
             Want::RemoveDir { key, recursive } => {
                 let how = if *recursive { "recursive=true" } else { "dir=true" };
