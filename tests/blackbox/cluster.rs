@@ -57,10 +57,35 @@ fn three_machines_hold_the_same_and_followers_redirect() {
         let keys = server.client("GET", "/v2/keys/_etcd/machines", "").json();
         assert_eq!(keys["node"]["nodes"].as_array().expect("a list").len(), 3);
     }
-    let stats = servers[0].client("GET", "/v2/stats/leader", "").json();
-    assert_eq!(stats["leader"], "node1");
-    assert!(stats["followers"]["node2"]["counts"]["success"].as_u64() > Some(0));
     assert_eq!(follower.client("GET", "/v2/stats/leader", "").status(), 403);
+    statistics(&servers);
+}
+
+/// The first leads. Heartbeats count, so that the figures move while nobody writes.
+fn statistics(servers: &[Server]) {
+    let stats = |server: &Server, whose: &str| server.client("GET", &format!("/v2/stats/{whose}"), "").json();
+    let number = |json: &serde_json::Value| json.as_f64().unwrap_or(0.0);
+    let before = stats(&servers[0], "leader");
+    assert_eq!(before["leader"], "node1");
+    until("more appends are acknowledged, and their latencies told", || {
+        let now = stats(&servers[0], "leader");
+        let moves = |name: &str| {
+            let (old, new) = (&before["followers"][name], &now["followers"][name]);
+            let more = number(&new["counts"]["success"]) > number(&old["counts"]["success"]);
+            let latency = ["current", "average", "minimum", "maximum"].map(|what| number(&new["latency"][what]));
+            more && latency.iter().all(|ms| *ms > 0.0) && latency[2] <= latency[1] && latency[1] <= latency[3]
+        };
+        (moves("node2") && moves("node3")).then_some(())
+    });
+    for (server, way) in servers.iter().zip(["send", "recv", "recv"]) {
+        until("rates are told", || {
+            let json = stats(server, "self");
+            let rate = |what: &str| number(&json[format!("{way}{what}")]);
+            let (packages, bytes) = (rate("PkgRate"), rate("BandwidthRate"));
+            // The shortest append has 17 bytes.
+            (packages > 0.0 && bytes >= 17.0 * packages).then_some(())
+        });
+    }
 }
 
 /// Whoever leads is killed, three times: what was acknowledged is there, on all, and the killed come back.
