@@ -131,14 +131,19 @@ impl Machine {
         assert!(recovered.id != PeerId::NONE, "only a member has a replica");
         let until_us = now.mono_us + START_TIMEOUTS * settings.election_ms * 1000;
         let origin = Origin::new(&recovered, Search::default(), seed);
+        let phase = Phase::Starting { until_us, waiting: Vec::new() };
+        Machine::new(Replica::new(settings, recovered, seed, now), phase, origin, now)
+    }
+
+    fn new(replica: Replica, phase: Phase, origin: Origin, now: Now) -> Machine {
         Machine {
-            replica: Replica::new(settings, recovered, seed, now),
-            caretaker: Caretaker::new(seed),
+            replica,
+            caretaker: Caretaker::new(origin.seed),
             finder: None,
             registrar: None,
             moved: false,
             is_unlisted: false,
-            phase: Phase::Starting { until_us, waiting: Vec::new() },
+            phase,
             origin,
             now,
         }
@@ -157,17 +162,7 @@ impl Machine {
         assert!(recovered.id == PeerId::NONE, "a member has its place");
         let origin = Origin::new(&recovered, search, seed);
         let nobody = Recovered { id: NOBODY, ..recovered };
-        Machine {
-            replica: Replica::new(settings, nobody, seed, now),
-            caretaker: Caretaker::new(seed),
-            finder: None,
-            registrar: None,
-            moved: false,
-            is_unlisted: false,
-            phase: Phase::Finding,
-            origin,
-            now,
-        }
+        Machine::new(Replica::new(settings, nobody, seed, now), Phase::Finding, origin, now)
     }
 
     /// How it introduces itself.
@@ -184,8 +179,9 @@ impl Machine {
     /// A machine with a log also asks round whether its place in the cluster is still its own: first the members that
     /// its log knows, then `search`. Call it at most once, before anything else.
     pub fn look_around(&mut self, search: Search, seed: u64) {
+        self.origin.search = search;
+        self.register();
         let Some(own) = self.configuration().get(self.id()) else {
-            self.origin.search = search;
             if self.is_silent() {
                 self.mind_silence(self.now);
             }
@@ -196,11 +192,9 @@ impl Machine {
         let myself = Myself { name: own.name.clone(), incarnation: own.incarnation, ..self.myself() };
         let others = self.configuration().members.iter().filter(|m| m.id != own.id);
         let known = others.map(|m| m.peer_url.clone());
-        self.origin.search = Search { known: known.collect(), ..search };
-        self.finder =
-            Some(Finder::new(myself, self.origin.search.clone(), Goal::Look { moved, cluster: self.cluster() }, seed));
+        self.origin.search.known = known.collect();
         self.moved = moved;
-        self.register();
+        self.finder = Some(Finder::new(myself, self.origin.search.clone(), self.look(), seed));
     }
 
     fn register(&mut self) {
@@ -313,7 +307,7 @@ impl Machine {
             Found::Start => effects.found = true,
             Found::Unlisted => self.on_unlisted(now),
             Found::Refused { why, info } => self.become_standby_refused(now, why, info),
-            Found::Done => {}
+            Found::Done => self.on_looked(now),
         }
     }
 

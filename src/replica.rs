@@ -1,8 +1,9 @@
 //! One member's replica: raft, the key space that its log makes, and the clients that wait for either.
 //!
 //! It alone knows both raft and the store: proposals go into the log (`asking`) and wait (`parked`) until their entries
-//! are committed and carried out (`applying`); reads and watchers (`reading`) look at what is applied; what only the leader
-//! can do is passed on to it (`forwarding`); snapshots let the log go (`saving`). Answers and other outputs gather in `effects` until `advance` hands them out. Start there.
+//! are committed and carried out (`applying`); reads and watchers (`reading`) look at what is applied; what only the
+//! leader can do is passed on to it (`forwarding`); snapshots let the log go (`saving`). Answers and other outputs gather
+//! in `effects` until `advance` hands them out. Start there.
 mod admin;
 mod applying;
 mod asking;

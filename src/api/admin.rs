@@ -116,12 +116,14 @@ pub fn config_put(ask: &Ask) -> Routed {
 
 /// `GET /v2/admin/machines`
 pub fn machines_get(ask: &Ask) -> Routed {
-    // A tern names the cluster that it takes the other for; no cluster has the number 0.
-    let cluster = match ask.query() {
-        Ok(query) => query.get("cluster").map(|text| u64::from_str_radix(text, 16).unwrap_or(0)),
+    let query = match ask.query() {
+        Ok(query) => query,
         Err(answer) => return answer,
     };
-    let op = cluster.map_or(Op::MachineList, |cluster| Op::MachinesOf { cluster });
+    // A tern names the cluster that it takes the other for, and its own id; no cluster has the number 0.
+    let number = |name| query.get(name).map(|text| u64::from_str_radix(text, 16).unwrap_or(0));
+    let id = number("id").unwrap_or(0);
+    let op = number("cluster").map_or(Op::MachineList, |cluster| Op::MachinesOf { cluster, id });
     ask.machine(op, Kind::Machines)
 }
 

@@ -38,15 +38,16 @@ pub enum Goal {
     Join,
     /// To see whether a member's place in this cluster is still its own, and to tell new addresses; `moved`: they have to
     /// be told, however long it takes.
-    Look { moved: bool, cluster: u64 },
+    Look { moved: bool, cluster: u64, id: PeerId },
 }
 
 impl Goal {
-    /// The only cluster whose word counts. An address may be another cluster's by now: what that lists means nothing.
-    fn cluster(self) -> Option<u64> {
+    /// The only cluster whose word counts, and this member. An address may be another cluster's by now, and who is behind
+    /// may never have heard of this member: what they list means nothing.
+    fn place(self) -> Option<(u64, PeerId)> {
         match self {
             Goal::Join => None,
-            Goal::Look { cluster, .. } => Some(cluster),
+            Goal::Look { cluster, id, .. } => Some((cluster, id)),
         }
     }
 }
@@ -305,7 +306,7 @@ impl Finder {
         self.calls.push(match question {
             Question::Register | Question::Lead | Question::Discover => unreachable!("the service is asked that"),
             Question::Version => questions::version(call, peer),
-            Question::Machines => questions::machines(call, peer, self.goal.cluster()),
+            Question::Machines => questions::machines(call, peer, self.goal.place()),
             Question::Config => questions::config(call, peer),
             Question::Join => questions::join(call, peer, &self.myself),
         });

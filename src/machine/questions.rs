@@ -91,10 +91,10 @@ pub fn version(id: CallId, peer: &str) -> Call {
     get(id, peer, "/version")
 }
 
-/// Asks for the members; of this cluster and no other, if it is known.
-pub fn machines(id: CallId, peer: &str, of: Option<u64>) -> Call {
+/// Asks for the members; with a cluster and a member of it, only who can tell of that one answers.
+pub fn machines(id: CallId, peer: &str, of: Option<(u64, PeerId)>) -> Call {
     match of {
-        Some(cluster) => get(id, peer, &format!("/v2/admin/machines?cluster={cluster:x}")),
+        Some((cluster, member)) => get(id, peer, &format!("/v2/admin/machines?cluster={cluster:x}&id={:x}", member.0)),
         None => get(id, peer, "/v2/admin/machines"),
     }
 }

@@ -108,9 +108,11 @@ pub enum Op {
         sync_interval_s: Option<f64>,
     },
     MachineList,
-    /// The same, if this is the cluster with this identity; otherwise error 300.
+    /// The same, if this is the cluster with this identity and this machine has applied the join of the member with this
+    /// id, so that it can tell whether that is one still; otherwise error 300.
     MachinesOf {
         cluster: u64,
+        id: u64,
     },
     MachineGet {
         name: Box<str>,

@@ -254,7 +254,7 @@ impl Standby {
             true => join_from_us,
             false => self.started_us + self.interval_us(),
         };
-        if self.leader_url().is_none() {
+        if self.leader().is_none() {
             until_us = until_us.min(now.mono_us + LEADERLESS_US);
         }
         self.state = State::Waiting { until_us };
@@ -298,9 +298,5 @@ impl Standby {
         let leader = self.info.cluster.iter().find(|m| m.state == Role::Leader)?;
         let is_other = leader.client_url != self.myself.client_url && leader.name != self.myself.name;
         (is_other && !leader.client_url.is_empty()).then_some(leader)
-    }
-
-    fn leader_url(&self) -> Option<&str> {
-        self.leader().map(|l| &*l.client_url)
     }
 }

@@ -11,6 +11,8 @@ use super::*;
 const CALL_BITS: u32 = 32;
 /// How many election timeouts a machine that somebody does not list waits for its leader to be heard.
 const UNLISTED_TIMEOUTS: u64 = 20;
+/// After how many election timeouts without a leader a machine asks round again.
+const LOOK_TIMEOUTS: u64 = 150;
 /// After how many election timeouts a new member that has heard nothing asks to be let in again.
 const SILENT_TIMEOUTS: u64 = 10;
 
@@ -65,9 +67,9 @@ impl Machine {
         }
     }
 
-    /// A machine of this cluster that knows a leader does not list this one. It may be behind, and if not, the notice of the removal may be
-    /// on its way: so all are asked once more, and only who has heard of no leader in all that time believes it. Its log
-    /// may name none but machines that are gone themselves, and then nobody is left to send it a notice.
+    /// A machine of this cluster that knows a leader and this machine's join does not list this machine. The notice of the
+    /// removal may be on its way: so all are asked once more, and only who has heard of no leader in all that time believes
+    /// it. Its log may name none but machines that are gone themselves, and then nobody is left to send it a notice.
     pub(super) fn on_unlisted(&mut self, now: Now) {
         let again = std::mem::replace(&mut self.is_unlisted, true);
         if !again {
@@ -79,10 +81,27 @@ impl Machine {
         if again {
             return self.leave(now, Eager::Yes, Fact::Removed);
         }
-        let wait_us = UNLISTED_TIMEOUTS * self.replica.settings().election_ms * 1000;
-        let goal = Goal::Look { moved: self.moved, cluster: self.cluster() };
-        let finder = Finder::new(self.myself(), self.origin.search.clone(), goal, self.origin.seed);
-        self.finder = Some(finder.later(now.mono_us + wait_us, 1 << (CALL_BITS - 1)));
+        self.ask_later(now, UNLISTED_TIMEOUTS, self.origin.search.clone(), self.look());
+    }
+
+    /// All have been asked. Who could have told of a removal may not have been there.
+    pub(super) fn on_looked(&mut self, now: Now) {
+        if !self.is_out() && !self.replica.had_leader() {
+            self.ask_later(now, LOOK_TIMEOUTS, self.origin.search.clone(), self.look());
+        }
+    }
+
+    /// What a member with a log asks round for.
+    pub(super) fn look(&self) -> Goal {
+        Goal::Look { moved: self.moved, cluster: self.cluster(), id: self.id() }
+    }
+
+    fn ask_later(&mut self, now: Now, timeouts: u64, search: Search, goal: Goal) {
+        let until_us = now.mono_us + timeouts * self.replica.settings().election_ms * 1000;
+        self.origin.switches += 1;
+        let calls = self.origin.switches << CALL_BITS;
+        let finder = Finder::new(self.myself(), search, goal, self.origin.seed);
+        self.finder = Some(finder.later(until_us, calls));
     }
 
     /// The cluster that was found has no place for this machine, which holds nothing yet.
@@ -153,13 +172,8 @@ impl Machine {
     /// Who is removed before it has heard anything is told by nobody. So it asks after a while to be let in again: a
     /// leader answers the number of a data directory that it lists with the same id.
     pub(super) fn mind_silence(&mut self, now: Now) {
-        let settings = self.replica.settings();
-        let until_us = now.mono_us + SILENT_TIMEOUTS * settings.election_ms * 1000;
-        self.origin.switches += 1;
-        let calls = self.origin.switches << CALL_BITS;
         let search = Search { attempts_max: 1, discovery: None, ..self.origin.search.clone() };
-        let finder = Finder::new(self.myself(), search, Goal::Join, self.origin.seed);
-        self.finder = Some(finder.later(until_us, calls));
+        self.ask_later(now, SILENT_TIMEOUTS, search, Goal::Join);
     }
 
     /// The leader has brought something: there is nothing more to ask.

@@ -1,7 +1,8 @@
 //! Outgoing HTTP calls: join, machine list, versions, discovery, and what a standby passes on for its clients.
 //!
 //! The machine leaves them as data and is told what became of each, once, whatever happens. One connection a call and a
-//! hop; several calls at once, and the clients' never stand in the way of the machine's own. What a call means is none of this file's business. Start with `work`.
+//! hop; several calls at once, and the clients' never stand in the way of the machine's own. What a call means is none
+//! of this file's business. Start with `work`.
 use super::caller::Caller;
 use super::names::{Found, Names};
 use super::slots::{Kind, SlotId, Slots};

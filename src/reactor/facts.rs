@@ -60,6 +60,9 @@ pub fn log(name: &str, fact: &Fact) {
         Fact::HeartbeatLate { peer, after_ms } => {
             log::warn!("{name}: warning: heartbeat of {peer} near election timeout: {after_ms}ms");
         }
+        Fact::Leaderless { voters: 0 } => {
+            log::warn!("no leader: nothing has come of the cluster that let this machine in")
+        }
         Fact::Leaderless { voters: 2 } => log::warn!(
             "no leader: one of two voters is not heard. Until it is back nothing can be written, and neither of the two \
              can be removed"

@@ -42,9 +42,13 @@ impl Replica {
             Op::StatsLeader => self.leader_stats(),
             Op::StatsStore => Outcome::StatsStore(Box::new(self.store.stats())),
             Op::ConfigGet => Outcome::Config(self.config()),
-            Op::MachinesOf { cluster } if cluster != self.raft.snapshot().cluster => {
+            Op::MachinesOf { cluster, .. } if cluster != self.raft.snapshot().cluster => {
                 // A new member does not know yet where it is.
                 let cause = if self.raft.snapshot().cluster == 0 { "" } else { OTHER_CLUSTER };
+                Outcome::Failed(Error::new(Code::RaftInternal, cause))
+            }
+            Op::MachinesOf { id, .. } if id > self.applied.0 => {
+                let cause = "that member's join is not known here yet";
                 Outcome::Failed(Error::new(Code::RaftInternal, cause))
             }
             Op::MachineList | Op::MachinesOf { .. } => Outcome::MachineList(self.machine_list()),

@@ -390,6 +390,28 @@ fn a_member_stays_registered() {
     waits(60 * SECOND_US, gone());
 }
 
+/// One that was let in and has heard nothing yet registers too.
+#[test]
+fn a_new_member_that_comes_up_registers() {
+    let nothing = Recovered {
+        term: Term(0),
+        vote: PeerId::NONE,
+        id: PeerId(7),
+        incarnation: 3,
+        snapshot: None,
+        snapshot_bytes: 0,
+        entries: Vec::new(),
+        commit: Index(0),
+    };
+    let now = Now { mono_us: 1, wall_ns: 0 };
+    let mut machine = Machine::recover(settings(1), nothing, 1, now);
+    machine.look_around(Search { discovery: Some(SERVICE.into()), ..search(&[], 3) }, 9);
+    machine.on_time(now);
+    let mut effects = Effects::default();
+    machine.advance(now, &mut effects);
+    assert!(effects.calls.iter().any(|c| &*c.url == "http://d/v2/keys/c/node1" && c.method == Method::Put));
+}
+
 /// A member that has come up, with others in its log, and looks around.
 fn member(settings: Settings, peers: &[&str]) -> Rig {
     let mut rig = Rig::found(settings);
@@ -408,7 +430,7 @@ fn a_member_looks_around_once() {
     let mut rig = member(settings(1), &["http://127.0.0.1:7001", "http://b:7001"]);
     let call = first_call(&mut rig);
     let cluster = rig.machine.cluster();
-    assert_eq!(*call.url, *format!("http://b:7001/v2/admin/machines?cluster={cluster:x}"));
+    assert_eq!(*call.url, *format!("http://b:7001/v2/admin/machines?cluster={cluster:x}&id=1"));
     let why = "nobody listens".into();
     rig.machine.on_reply(rig.now, call.id, Reply::Failed { why });
     rig.settle();
@@ -455,7 +477,8 @@ fn a_member_that_hears_of_nobody_and_is_not_listed() {
     let ask = |rig: &mut Rig, peer: &str, list: &str| {
         let call = first_call(rig);
         let cluster = rig.machine.cluster();
-        assert_eq!(*call.url, *format!("{peer}/v2/admin/machines?cluster={cluster:x}"));
+        let id = rig.machine.id().0;
+        assert_eq!(*call.url, *format!("{peer}/v2/admin/machines?cluster={cluster:x}&id={id:x}"));
         rig.machine.on_reply(rig.now, call.id, answered(200, "tern/0.1.0", list.as_bytes()));
     };
     let known = settings(1).peer_url;
@@ -473,6 +496,32 @@ fn a_member_that_hears_of_nobody_and_is_not_listed() {
     assert_eq!(rig.machine.role(), Role::Standby);
 }
 
+/// Nobody answers at first, and its log may name none who ever will: it asks again as long as it hears of no leader.
+#[test]
+fn a_member_that_hears_of_nobody_asks_again() {
+    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let id = cluster.join(2, 77);
+    cluster.pass(2 * SECOND_US);
+    let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
+    rig.machine.look_around(search(&[], 3), 9);
+    let mut numbers = Vec::new();
+    for _ in 0..3 {
+        let call = first_call(&mut rig);
+        assert!(call.url.starts_with(&*settings(1).peer_url), "{}", call.url);
+        numbers.push(call.id);
+        let why = "nobody listens".into();
+        rig.machine.on_reply(rig.now, call.id, Reply::Failed { why });
+        rig.turn();
+        rig.now.mono_us += 29 * SECOND_US;
+        rig.machine.on_time(rig.now);
+        rig.turn();
+        assert!(rig.effects.calls.is_empty() && !rig.removed);
+        rig.now.mono_us += SECOND_US;
+    }
+    numbers.dedup();
+    assert_eq!(numbers.len(), 3, "late answers to the one are none to the next");
+}
+
 /// What another cluster lists, or one that is not tern, says nothing about a place in this one, however often it is
 /// asked: an address may have passed to it while all of this cluster are down.
 #[test]
@@ -482,10 +531,14 @@ fn another_clusters_word_counts_for_nothing() {
     cluster.pass(2 * SECOND_US);
     let mut other = cluster.rigs.remove(&PeerId(1)).expect("it was founded");
     let mine = other.machine.cluster();
-    let asked = |rig: &mut Rig, cluster: u64| rig.done(Op::MachinesOf { cluster });
-    assert!(matches!(asked(&mut other, mine), Outcome::MachineList(list) if list.len() == 2));
-    let refused = asked(&mut other, mine + 1);
+    let asked = |rig: &mut Rig, cluster: u64, id: u64| rig.done(Op::MachinesOf { cluster, id });
+    assert!(matches!(asked(&mut other, mine, id.0), Outcome::MachineList(list) if list.len() == 2));
+    let refused = asked(&mut other, mine + 1, id.0);
     assert!(matches!(&refused, Outcome::Failed(e) if &*e.cause == tern::error::OTHER_CLUSTER));
+    // Who is behind a member's join cannot say that it is none.
+    let applied = other.machine.applied().0;
+    assert!(matches!(asked(&mut other, mine, applied), Outcome::MachineList(_)));
+    assert!(matches!(asked(&mut other, mine, applied + 1), Outcome::Failed(e) if e.cause.contains("join")));
 
     let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
     // It has moved: it goes on asking.
