@@ -4,8 +4,9 @@
 //! Only linearizable reads take part. What is refused as not carried out is left out, so a refusal that was carried out
 //! after all shows; what is left open may have happened or not. `TERN_HISTORY_S` sets the seconds.
 use crate::client::{Answer, Conn, form, request, until};
-use crate::fleet::{at_of, cluster};
+use crate::fleet::{at_of, cluster, follow};
 use crate::linear::{Act, Call, Res, Value, Verdict, check, smallest};
+use crate::observers;
 use crate::rng::Rng;
 use crate::server::Server;
 use rustix::process::Signal;
@@ -93,7 +94,8 @@ fn told(act: Act, asked: &Asked) -> Told {
         (412, Some(101), _) => Res::Differs,
         (404, Some(100), _) => Res::Missing,
         (500, Some(300), _) if json["cause"] == "outcome unknown" => Res::Unknown,
-        (500, Some(300 | 301), _) => return Told::Refused,
+        // Also of a standby that knows no leader.
+        (500, Some(300 | 301), _) | (400, Some(402), _) => return Told::Refused,
         other => panic!("{other:?}: {}", answer.text()),
     })
 }
@@ -172,7 +174,7 @@ fn leader(servers: &[Server]) -> usize {
         servers.iter().position(|server| {
             let conn = Conn::impatient(server.client_at(), PATIENCE);
             let answer = conn.and_then(|mut conn| conn.try_ask("GET", "/v2/stats/self", ""));
-            answer.is_some_and(|answer| answer.json()["state"] == "leader")
+            answer.is_some_and(|answer| answer.status() == 200 && answer.json()["state"] == "leader")
         })
     })
 }
@@ -194,6 +196,25 @@ fn disturb(servers: &mut [Server], rng: &mut Rng) {
     }
 }
 
+/// Ends the observers when a test fails in their midst.
+struct End<'a>(&'a AtomicU64);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The index of a last write, when the clients have stopped.
+fn end(servers: &[Server]) -> u64 {
+    until("the last write is acknowledged", || {
+        let mut answers = servers.iter().filter_map(|s| follow(s.client_at(), "PUT", "/v2/keys/h/end", "value=0"));
+        answers.find(|a| a.status() < 300).map(|a| a.head.etcd_index())
+    })
+}
+
 /// Runs clients against the machines while they are disturbed, and has what the clients were told checked. At least
 /// that many operations must have been answered.
 pub fn record(servers: &mut [Server], least: usize, mut disturb: impl FnMut(&mut [Server], &mut Rng)) {
@@ -208,8 +229,15 @@ pub fn record(servers: &mut [Server], least: usize, mut disturb: impl FnMut(&mut
         calls: Mutex::new(BTreeMap::new()),
         stop: AtomicBool::new(false),
     };
-    std::thread::scope(|scope| {
+    let (first, last) = (observers::index(shared.machines[0]) + 1, AtomicU64::new(u64::MAX));
+    let told = std::thread::scope(|scope| {
         let _stop = Stop(&shared.stop);
+        let _end = End(&last);
+        let watch = |at: &SocketAddr| {
+            let (at, last) = (*at, &last);
+            scope.spawn(move || observers::observe(at, first, last))
+        };
+        let watchers: Vec<_> = shared.machines.iter().map(watch).collect();
         for number in 0..CLIENTS as u64 {
             let shared = &shared;
             scope.spawn(move || client(shared, seed * 100 + number));
@@ -220,7 +248,12 @@ pub fn record(servers: &mut [Server], least: usize, mut disturb: impl FnMut(&mut
             std::thread::sleep(Duration::from_millis(rng.next() % 800));
             disturb(servers, &mut rng);
         }
+        shared.stop.store(true, Ordering::Relaxed);
+        last.store(end(servers), Ordering::Relaxed);
+        let told = watchers.into_iter().map(|watcher| watcher.join().expect("a watcher"));
+        told.collect::<Vec<_>>()
     });
+    let events = observers::check(&told);
     let calls = shared.calls.into_inner().expect("nobody panics");
     let (mut known, mut open) = (0, 0);
     for (key, calls) in &calls {
@@ -231,7 +264,7 @@ pub fn record(servers: &mut [Server], least: usize, mut disturb: impl FnMut(&mut
             Verdict::Violation => panic!("seed {seed}: key {key}:{}", smallest(calls)),
         }
     }
-    println!("{} keys, {known} operations, {open} given up", calls.len());
+    println!("{} keys, {known} operations, {open} given up; {events} events", calls.len());
     assert!(known >= least, "{known} operations are too few");
     assert!(open * 10 <= calls.len(), "{open} of {} histories were too hard", calls.len());
 }

@@ -25,6 +25,7 @@ mod limits;
 mod linear;
 mod members;
 mod net;
+mod observers;
 mod outage;
 mod partition;
 mod powercut;

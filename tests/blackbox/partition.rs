@@ -1,8 +1,8 @@
 //! Machines in networks of their own: cut off, halved, heard one way only, healed. The side with a majority goes on, the
 //! other acknowledges nothing and answers no linearizable read; when it heals, all have what was acknowledged, and
 //! nobody what was refused. `TERN_HISTORY_S` sets the seconds of the recorded history.
-use crate::client::until;
-use crate::fleet::{ask, has, leader, leader_of, shows, term};
+use crate::client::{until, within};
+use crate::fleet::{TOO_LONG, ask, follow, has, leader, leader_of, settled, shows, term};
 use crate::histories;
 use crate::net::{Loss, Net};
 use crate::rng::Rng;
@@ -173,12 +173,12 @@ fn disturb(net: &mut Net, servers: &mut [Server], rng: &mut Rng) {
     let count = servers.len();
     let leads = servers.iter().position(|s| {
         let answer = ask(s.client_at(), "GET", "/v2/stats/self", "");
-        answer.is_some_and(|a| a.json()["state"] == "leader")
+        answer.is_some_and(|a| a.status() == 200 && a.json()["state"] == "leader")
     });
     let any = rng.next() as usize % count;
     let at = if rng.next().is_multiple_of(2) { leads.unwrap_or(any) } else { any };
     let loss = [Loss::All, Loss::Sent, Loss::Received][rng.next() as usize % 3];
-    match rng.next() % 8 {
+    match rng.next() % 9 {
         0..3 => net.cut_off(at, loss),
         3 => net.split(&[at, (at + 1 + any) % count]),
         4 => (0..count).for_each(|from| net.lose(from, (from + 1) % count)),
@@ -192,6 +192,11 @@ fn disturb(net: &mut Net, servers: &mut [Server], rng: &mut Rng) {
             std::thread::sleep(std::time::Duration::from_millis(400 + rng.next() % 1_200));
             servers[at].signal(Signal::CONT);
         }
+        7 => {
+            // It comes back by itself.
+            let target = format!("/remove/{}", servers[at].name);
+            follow(servers[any].peer_at(), "DELETE", &target, "");
+        }
         _ => {}
     }
     std::thread::sleep(std::time::Duration::from_millis(200 + rng.next() % 1_000));
@@ -201,8 +206,9 @@ fn disturb(net: &mut Net, servers: &mut [Server], rng: &mut Rng) {
 #[test]
 fn histories_are_linearizable() {
     let mut net = Net::start(5);
-    let mut servers = net.cluster(&["-snapshot-count=50"]);
+    let mut servers = net.cluster(&["-snapshot-count=50", "-cluster-sync-interval=1"]);
     histories::record(&mut servers, 200, |servers, rng| disturb(&mut net, servers, rng));
-    net.heal();
-    leader_of(&servers);
+    let (peers, _) =
+        within(TOO_LONG, "all are peers again", || settled(&servers).filter(|(peers, _)| peers.len() == 5)).0;
+    assert_eq!(peers.len(), 5);
 }
