@@ -557,7 +557,7 @@ impl World {
             }),
             Ev::Received { slot, epoch } => self.input(slot, epoch, World::on_received),
             Ev::Piece { slot, epoch, to, index, offset } => self.input(slot, epoch, |world, run, now| {
-                let bytes_max = 400 + world.rng.index(4_000);
+                let bytes_max = 400 + world.rng.index(4_000) + 4 * world.p.big_bytes;
                 let data = run.disk.read_snapshot(Index(index), offset, bytes_max);
                 let read = data.as_ref().map_or(0, |d| d.0.len() as u64);
                 world.trace.note(slot, "read snapshot", index, offset, read);

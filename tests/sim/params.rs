@@ -121,7 +121,7 @@ impl Params {
             client_timeout_us: election_ms * 1_000 * rng.range(3, 20),
             keys: rng.range(2, 6) as usize,
             raw_ppm: 500_000,
-            big_bytes: *rng.pick(&[0, 0, 0, 0, 0, 0, 0, 30_000]),
+            big_bytes: *rng.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 20_000]),
             batch_us: *rng.pick(&[0, 0, 200, 1_000]),
             blow_us_mean: election_ms * rng.range(500, 4_000),
             down_us_max: election_ms * 1_000 * rng.range(1, 8),
