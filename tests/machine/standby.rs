@@ -423,3 +423,16 @@ fn no_timer_of_a_former_mode_is_left() {
         assert_eq!((stand.saved.len(), stand.machine.role()), (before + 1, Role::Standby));
     }
 }
+
+/// A discovery service learns of a standby at every start, as of a member.
+#[test]
+fn a_standby_registers() {
+    let now = Now { mono_us: 1_000_000, wall_ns: EPOCH_NS };
+    let info = StandbyInfo { running: true, cluster: members(&["a"]), sync_interval_ms: 5_000 };
+    let search = Search { discovery: Some("http://d/v2/keys/c".into()), ..Search::default() };
+    let mut stand = Stand::of(Machine::stand_by(settings(3), nothing(0, 77), info, search, 5, now), now);
+    stand.machine.on_time(now);
+    let calls = stand.turn();
+    assert!(calls.iter().any(|c| c.method == Method::Put && &*c.url == "http://d/v2/keys/c/node3"), "{calls:?}");
+    assert!(calls.iter().any(|c| &*c.url == "http://a:7001/v2/admin/machines"), "{calls:?}");
+}
