@@ -65,7 +65,8 @@ pub fn read(data_dir: &Path) -> Result<Option<Found>, String> {
     };
     let file: File = serde_json::from_slice(&bytes).map_err(|e| {
         format!(
-            "{} is damaged: {e}. Remove it to go on with what the directory holds else, or start with -f to join anew",
+            "{} is damaged: {e}. Remove it, or start with -f to throw all away; in both cases with -peers, which name \
+             machines of its cluster: without them an empty directory begins a cluster of its own",
             path.display()
         )
     })?;
