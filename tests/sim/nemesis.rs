@@ -362,7 +362,8 @@ impl World {
 
     fn wound(&mut self, slot: usize) {
         let id = self.up(slot).map_or(0, |r| r.seen.id);
-        self.hosts[slot].wound = Some((id, self.truth.committed()));
+        // A standby has nothing that anybody rests on.
+        self.hosts[slot].wound = (id != 0).then(|| (id, self.truth.committed()));
     }
 
     /// Whether what this machine holds and has promised is held by a majority of the voters without it, whichever of the
