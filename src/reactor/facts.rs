@@ -10,9 +10,7 @@ pub fn log(name: &str, fact: &Fact) {
         Fact::BecameFollower { term, leader } if leader.is_empty() => {
             log::info!("follower in term {}, no leader", term.0);
         }
-        Fact::BecameFollower { term, leader } => {
-            log::info!("follower of {leader} in term {}", term.0);
-        }
+        Fact::BecameFollower { term, leader } => log::info!("follower of {leader} in term {}", term.0),
         Fact::BecameCandidate { term } => log::info!("candidate in term {}", term.0),
         Fact::SnapshotStarted { index } => log::debug!("snapshot of index {} started", index.0),
         Fact::SnapshotSaved { index, bytes } => {
