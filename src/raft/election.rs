@@ -16,9 +16,9 @@ pub struct Transfer {
 
 impl Raft {
     /// How long somebody may be silent whose slowest sync took `sync_us`, since it may hear and say nothing meanwhile:
-    /// the election timeout, or twice that sync.
+    /// the election timeout, or three times that sync.
     pub(super) fn patience_us(&self, sync_us: u32) -> u64 {
-        self.election_us.max(2 * u64::from(sync_us))
+        self.election_us.max(3 * u64::from(sync_us))
     }
 
     /// How long an answer may take that waits for the disks of any who are known here.
