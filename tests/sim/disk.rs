@@ -145,8 +145,9 @@ impl Image {
         });
         let mut snapshot = self.snapshots.remove(at);
         snapshot.in_use = true;
-        self.snapshots.clear();
-        self.snapshots.push(snapshot);
+        // Another may have been put in place meanwhile, whose record follows.
+        self.snapshots.retain(|s| !s.in_use && s.meta.index > meta.index);
+        self.snapshots.insert(0, snapshot);
         if keep_tail {
             self.release(meta.index.0);
         } else {
