@@ -130,10 +130,8 @@ pub struct Contact {
     leader_us: Option<u64>,
     /// The same with what came in this turn, whose order does not show outside.
     leader_now_us: Option<u64>,
-    /// Who asked in this turn whether it would be voted for.
-    asked: Vec<u64>,
-    /// The last leader that was heard.
-    led: Option<u64>,
+    /// Who asked in this turn whether it would be voted for, and the leader and term before the turn.
+    asked: Vec<(u64, u64, u64)>,
     peers: BTreeMap<u64, u64>,
     /// When each last answered in the present term.
     pub answers: BTreeMap<u64, u64>,
@@ -148,16 +146,13 @@ impl Contact {
             return;
         }
         self.peers.insert(from, now_us);
-        if message.rpc.is_from_leader() {
-            self.led = Some(from);
-        }
         match &message.rpc {
             Rpc::AppendEntries { .. } if message.term.0 == run.term && run.leader == from => {
                 self.leader_now_us = Some(now_us);
             }
             // A leader that asks leads no more.
-            Rpc::RequestVote { pre: true, .. } if ![Some(run.leader), self.led].contains(&Some(from)) => {
-                self.asked.push(from)
+            Rpc::RequestVote { pre: true, .. } if run.leader != from => {
+                self.asked.push((from, run.leader, run.term));
             }
             Rpc::AppendReply { .. } | Rpc::SnapshotReply { .. } if message.term.0 == run.term => {
                 self.answers.insert(from, now_us);
@@ -172,11 +167,12 @@ impl Contact {
     }
 
     /// Nobody who asks is promised a vote while a leader was heard within an election timeout (4.2.3). Only promises
-    /// given in the turn of the request are looked at: others may have waited for a sync.
+    /// given in the turn of the request are looked at, others may have waited for a sync; and only in turns that begin
+    /// and end under the same leader, since another may have been voted for in between.
     pub fn check_lease(&self, p: &Params, now_us: u64, seen: &Seen, to: u64, message: &Message) -> Checked {
         let promise = matches!(&message.rpc, Rpc::Vote { granted: true, pre: true });
         let live = self.leader_us.is_some_and(|at| now_us < at + p.election_ms * 1_000);
-        if promise && live && self.asked.contains(&to) && seen.leader != 0 {
+        if promise && live && self.asked.contains(&(to, seen.leader, seen.term)) && seen.leader != 0 {
             let text = format!("machine {} would vote for {to} though it has just heard its leader", seen.id);
             return violation("vote-under-lease", text);
         }
