@@ -80,11 +80,11 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Resident memory of each machine, in KiB: all of it.
-fn resident(servers: &[Server]) -> Vec<u64> {
+/// Resident memory of each machine, in KiB: all of it, or its anonymous part (the rest is the mapped log).
+fn resident(servers: &[Server], kind: &str) -> Vec<u64> {
     let of = |server: &Server| {
         let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        let line = status.lines().find_map(|line| line.strip_prefix(kind)).expect("a line");
         line.trim().trim_end_matches("kB").trim().parse().expect("a number")
     };
     servers.iter().map(of).collect()
@@ -103,7 +103,10 @@ fn disturb(servers: &[Server], seconds: u64) -> (u64, u64, Vec<Vec<u64>>) {
     let period = Duration::from_secs(20.min(seconds / 2));
     let (mut stops, mut leader_stops, mut samples, mut stopped) = (0, 0, Vec::new(), None);
     while start.elapsed() < total {
-        samples.push(resident(servers));
+        samples.push(resident(servers, "VmRSS:"));
+        if std::env::var_os("TERN_SAMPLES").is_some() {
+            println!("{:?} of {:?}", resident(servers, "RssAnon:"), samples.last());
+        }
         std::thread::sleep(Duration::from_millis(500));
         let into = Duration::from_millis((start.elapsed().as_millis() % period.as_millis()) as u64);
         match stopped {
@@ -190,9 +193,6 @@ fn machines_that_stop_and_go_on() {
     let tenth = samples.len() / 10;
     let early = if seconds < 600 { 4 } else { 2 } * tenth;
     let (early, late) = (mean(&samples[early..early + tenth]), mean(&samples[samples.len() - tenth..]));
-    if std::env::var_os("TERN_SAMPLES").is_some() {
-        samples.iter().step_by(tenth / 4 + 1).for_each(|sample| println!("{sample:?}"));
-    }
     let sum = |of: &[f64]| of.iter().sum::<f64>();
     let grew = sum(&late) / sum(&early);
     let worst = early.iter().zip(&late).map(|(early, late)| late / early).fold(0.0, f64::max);

@@ -311,3 +311,56 @@ fn removed_in_the_midst() {
         shows(server, "a", "v");
     }
 }
+
+/// After a full outage the standbys come first and find nobody; then the peers; and the size is the one that was set
+/// last, not that of the flags.
+#[test]
+fn standbys_come_first() {
+    let mut servers = start(6, 3, &[]);
+    settles(&servers, 3, "6 started at once", promised(0));
+    configure(&servers, "{\"activeSize\":4}");
+    let (peers, standbys) = settles(&servers, 4, "active size 3 to 4", promised(0));
+    put(&servers, "a", "v");
+    peers.iter().for_each(|place| shows(&servers[*place], "a", "v"));
+    // What they know of the cluster is on disk after their next fetch.
+    std::thread::sleep(2 * INTERVAL);
+    servers.iter_mut().for_each(Server::kill);
+    standbys.iter().for_each(|place| servers[*place].spawn());
+    for place in &standbys {
+        let waits = || matches!(mode(&servers[*place]), Some(Mode::Standby { .. })).then_some(());
+        until("it stands by", waits);
+    }
+    std::thread::sleep(2 * INTERVAL);
+    peers.iter().for_each(|place| servers[*place].spawn());
+    let (now, _) = settles(&servers, 4, "the peers are back", promised(0));
+    assert_eq!(now, peers);
+    through_everyone(&servers, &now, "after");
+    now.iter().for_each(|place| shows(&servers[*place], "a", "v"));
+}
+
+/// Machines that find each other by a discovery service: the one too many stands by, and is registered like the others,
+/// again at its next start.
+#[test]
+fn one_too_many_by_discovery() {
+    let service = Server::start(&[]);
+    let url = format!("http://{}/v2/keys/found", service.client_at());
+    let flag = format!("-discovery={url}");
+    let args = [&QUICK[..], &["-cluster-active-size=3", &flag]].concat();
+    let mut servers: Vec<Server> = (1..=4).map(|number| prepare(number, &[], &args)).collect();
+    servers.iter_mut().for_each(Server::spawn);
+    let (peers, standbys) = settles(&servers, 3, "4 by discovery", promised(0));
+    through_everyone(&servers, &peers, "first");
+    let registered = |server: &Server| {
+        let answer = service.client("GET", &format!("/v2/keys/found/{}", server.name), "");
+        (answer.status() == 200).then(|| answer.json()["node"]["modifiedIndex"].as_u64().expect("an index"))
+    };
+    for server in &servers {
+        until("it is registered", || registered(server).map(drop));
+    }
+    let standby = standbys[0];
+    let before = registered(&servers[standby]);
+    servers[standby].kill();
+    servers[standby].spawn();
+    until("it is registered anew", || (registered(&servers[standby]) > before).then_some(()));
+    settles(&servers, 3, "it stands by again", promised(0));
+}
