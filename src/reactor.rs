@@ -59,6 +59,11 @@ const EVENTS_A_TURN: usize = 512;
 const STOP_US_MAX: u64 = 1_000_000;
 /// So many turns in a row may pass without the machine's timers because peers have more to say.
 const DEAF_TURNS_MAX: u32 = 8;
+/// From this duration of a sync on it pays to wait for those who were just answered: they come back with the next
+/// request, and would else find the next sync begun and wait for two.
+const SLOW_SYNC_US: u64 = 1_000;
+/// They are waited for this part of the last sync at most.
+const GATHERING_PART: u64 = 8;
 /// Lines that stdout did not take are offered again after this time.
 const LOG_RETRY_US: u64 = 100_000;
 
@@ -87,6 +92,10 @@ pub struct Reactor {
     clock: Clock,
     /// When the sync under way began.
     sync_since_us: Option<u64>,
+    /// How long the last sync took, until those are answered whose requests it held.
+    slow_us: u64,
+    /// How many of them are expected back at once.
+    expected: u64,
     now: Now,
     clients: Clients,
     links: Links,
@@ -134,6 +143,8 @@ impl Reactor {
             gates: Vec::new(),
             clock,
             sync_since_us: None,
+            slow_us: 0,
+            expected: 0,
             now,
             clients: clients(config),
             links: links(config, process),
@@ -202,6 +213,7 @@ impl Reactor {
         self.poll_events();
         self.accept_and_fill();
         self.decode_inputs();
+        self.gather();
         self.poll_sync();
         self.fire_timers();
         self.replicate();
@@ -213,6 +225,10 @@ impl Reactor {
     /// 1. Waits for readiness or the next deadline; reads the clock once.
     fn poll_events(&mut self) {
         let timeout = self.timeout();
+        self.poll_for(timeout);
+    }
+
+    fn poll_for(&mut self, timeout: Option<Duration>) {
         if let Err(e) = self.poll.poll(&mut self.events, timeout) {
             assert!(e.kind() == io::ErrorKind::Interrupted, "epoll: {e}");
         }
@@ -284,6 +300,22 @@ impl Reactor {
         }
     }
 
+    /// Behind a slow sync: waits a moment for those who were just answered, so that one sync serves all. Who has come in
+    /// the meantime is here already.
+    fn gather(&mut self) {
+        let expected = std::mem::take(&mut self.expected);
+        if expected == 0 {
+            return;
+        }
+        let enough = self.clients.requests() + expected;
+        let until_us = self.now.mono_us + std::mem::take(&mut self.slow_us) / GATHERING_PART;
+        while self.clients.requests() < enough && self.now.mono_us < until_us {
+            self.poll_for(Some(Duration::from_micros(until_us - self.now.mono_us)));
+            self.accept_and_fill();
+            self.decode_inputs();
+        }
+    }
+
     /// 4. What the disk has made durable since.
     fn poll_sync(&mut self) {
         if let Some(lsn) = self.disk.poll_sync(self.now.mono_us) {
@@ -325,6 +357,8 @@ impl Reactor {
         if self.disk.start_sync(since_us) {
             self.sync_since_us = Some(since_us);
             self.now = self.clock.now();
+            let took_us = self.now.mono_us - since_us;
+            self.slow_us = if took_us >= SLOW_SYNC_US { took_us } else { 0 };
         }
         self.poll_sync();
     }
@@ -334,6 +368,7 @@ impl Reactor {
         self.machine.advance(self.now, &mut self.effects);
         self.carry();
         let effects = &mut self.effects;
+        self.expected = if self.slow_us > 0 { effects.answers.len() as u64 } else { 0 };
         self.clients.answer(&mut effects.answers, &mut self.machine, &self.disk, self.now);
         self.clients.deliver(&mut effects.events, &mut self.machine, self.now);
     }
@@ -407,7 +442,7 @@ impl Reactor {
             || self.calls.has_work()
             || self.disk.has_work()
             || self.machine.wants_turn();
-        if wants || self.unheard {
+        if wants || self.unheard || self.expected > 0 {
             return Some(Duration::ZERO);
         }
         let mut next_us = self.machine.next_deadline();

@@ -153,6 +153,11 @@ impl Clients {
         }
     }
 
+    /// How many requests have come so far that the machine was asked.
+    pub fn requests(&self) -> u64 {
+        self.serial
+    }
+
     /// Phase 3: who wants a link. Each is answered by `detach` or `refuse` before anything else happens.
     pub fn take_visits(&mut self) -> Vec<Visit> {
         std::mem::take(&mut self.visits)
