@@ -729,7 +729,7 @@ impl World {
         if run.core.wants_turn() {
             let epoch = self.hosts[slot].epoch;
             // A slice of work takes its time, and others go on meanwhile.
-            let at = self.now_us + self.rng.range(1, 400);
+            let at = self.now_us + self.rng.range(1, 400 + self.p.big_bytes as u64 / 4);
             self.queue.push(at, Ev::Turn { slot, epoch });
         }
         self.hosts[slot].place = Place::Up(run);
