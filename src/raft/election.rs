@@ -27,7 +27,8 @@ impl Raft {
         self.patience_us(self.slowest.worst_us().max(peers).max(self.leader_sync_us))
     }
 
-    /// Draws the next timeout, up to twice as long as the least, so that votes seldom split (3.4). Votes wait for disks;
+    /// Draws the next timeout, by up to an election timeout longer than the least, or half of that, so that votes seldom
+    /// split (3.4). Votes wait for disks;
     /// a leader is missed as soon as its own disk allows; a pre-vote waits for none.
     pub(super) fn reset_election_timer(&mut self) {
         let voted = self.leader == PeerId::NONE && ![PeerId::NONE, self.id].contains(&self.voted_for);

@@ -11,6 +11,9 @@ use std::collections::BTreeSet;
 /// How many entries are asked for at a time.
 const ASKED_MAX: usize = 32;
 
+/// How long a Promote or a Remove is at most: a byte and an id.
+const CHANGE_BYTES_MAX: usize = 11;
+
 /// What is under way.
 pub struct Repair {
     /// When to ask again; `u64::MAX` when nothing is damaged.
@@ -39,10 +42,12 @@ impl Raft {
     /// A change of voters is little more than an id, so that the checksum tells whether a damaged entry is one: without
     /// that nobody could say who is needed to know of the entry.
     fn guess_changes(&mut self) {
-        let missing: Vec<Index> = self.log.missing().collect();
+        let short = |i: &Index| self.log.get(*i).is_some_and(|e| e.size() <= CHANGE_BYTES_MAX);
+        let missing: Vec<Index> = self.log.missing().filter(short).collect();
+        let joins: Vec<u64> = self.log.missing().map(|i| i.0).collect();
         let known = self.configurations.iter().flat_map(|(_, c)| &c.members).map(|m| m.id.0);
         // A damaged join makes a member too.
-        let ids: BTreeSet<u64> = known.chain(missing.iter().map(|m| m.0)).collect();
+        let ids: BTreeSet<u64> = known.chain(joins).collect();
         for index in missing {
             let term = self.log.term_at(index).expect("a damaged entry is here");
             for id in &ids {
@@ -62,9 +67,11 @@ impl Raft {
             true => u64::MAX,
             false => self.now_us + self.election_us,
         };
-        // Those too whose removal may not be committed: they may have it, and `is_nowhere` must hear them.
-        let members = self.open_configurations().flat_map(|c| &c.members);
-        let others: BTreeSet<PeerId> = members.map(|m| m.id).filter(|m| *m != self.id).collect();
+        // Those too whose removal may not be committed: they may have it, and `is_nowhere` must hear them. And the leader,
+        // whose join may be what is damaged.
+        let members = self.open_configurations().flat_map(|c| &c.members).map(|m| m.id);
+        let mut others: BTreeSet<PeerId> = members.chain([self.leader]).collect();
+        others.retain(|id| ![PeerId::NONE, self.id].contains(id));
         for index in missing {
             let term = self.log.term_at(index).expect("a damaged entry is here");
             for to in &others {
@@ -164,6 +171,9 @@ impl Raft {
             self.cut(index);
             self.repair.never.clear();
             self.ask_for_missing();
+        } else if self.is_refused(index, false) && self.current_term <= self.repair.term {
+            // Said by enough, but not past every term in which it was acknowledged here: the next answers will be.
+            self.become_follower(Term(self.current_term.0 + 1), PeerId::NONE);
         }
     }
 
@@ -174,19 +184,32 @@ impl Raft {
         open.map(|(_, c)| c).chain([self.committed_configuration()])
     }
 
-    /// A majority without this member never had the entry, or nobody else did: it was not committed. That must stay so: a
-    /// leader that has it and counts what this member acknowledged before its restart could still bring it to those who
-    /// said no. So the majority must be of members whose term is past every such leader's; and nobody else means all who
-    /// were voters since the last commit known here, since one that is being removed may still lead.
-    ///
-    /// Learners need not be asked, who may be gone for good: one that helped to commit this entry was promoted behind it,
-    /// by this member, whose disk had that promotion first (`maybe_commit`) and knows it even if it is damaged.
+    /// Enough voters without this member never had the entry, or nobody else did: it was not committed. That must stay
+    /// so: a leader that has it and counts what this member acknowledged before its restart could still bring it to those
+    /// who said no. So these must be past every such leader's term; and nobody else means all who were voters since the
+    /// last commit known here, since one that is being removed may still lead.
     fn is_nowhere(&self, index: Index) -> bool {
-        let never = self.repair.never.iter().filter(|n| n.0 == index);
-        let said = |id: PeerId, past| never.clone().any(|n| n.1 == id && n.2 >= past);
-        let latest = self.configuration();
-        let past = latest.voters().filter(|v| said(*v, true)).count();
         let mut others = self.open_configurations().flat_map(Configuration::voters);
-        past >= latest.majority() || others.all(|id| id == self.id || said(id, false))
+        let nobody = others.all(|id| id == self.id || self.has_said_never(index, id, false));
+        self.is_refused(index, true) || (nobody && self.is_refused(index, false))
+    }
+
+    fn has_said_never(&self, index: Index, id: PeerId, past: bool) -> bool {
+        self.repair.never.iter().any(|n| (n.0, n.1) == (index, id) && n.2 >= past)
+    }
+
+    /// Whether those who never had the entry keep it from a majority in each configuration under which it could be
+    /// committed: whoever has the entry has all before it, so none that was over by then counts. A majority of them does,
+    /// also when a change that is not known here adds a voter. Of two voters the other does: another voter could only be
+    /// added by this member, whose disk has that first (`maybe_commit`) and knows it even if it is damaged; learners, who
+    /// may be gone for good, need not be asked.
+    fn is_refused(&self, index: Index, past: bool) -> bool {
+        let later = self.configurations.iter().filter(|(at, _)| *at >= index).map(|(_, c)| c);
+        let mut all = later.chain([self.configuration_at(index.prev())]);
+        all.all(|c| {
+            let pair = c.voters().count() == 2 && c.is_voter(self.id);
+            let said = c.voters().filter(|v| self.has_said_never(index, *v, past)).count();
+            said >= if pair { 1 } else { c.majority() }
+        })
     }
 }

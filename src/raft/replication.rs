@@ -191,7 +191,7 @@ impl Raft {
         let id = peer.id;
         match peer.flow {
             Flow::Probe { .. } => peer.become_replicate(verified.next()),
-            Flow::Snapshot { index, .. } if peer.matched >= index => {
+            Flow::Snapshot { index, .. } if peer.matched >= index && !want_snapshot => {
                 peer.become_replicate(verified.next());
             }
             Flow::Replicate if want_snapshot => peer.become_snapshot(&self.snapshot),

@@ -311,7 +311,8 @@ impl World {
     /// A crash, and some entries turn out to be damaged: such as others hold.
     fn damage(&mut self, slot: usize) {
         // A lone voter with a damaged entry refuses to start.
-        if !self.disks_are_whole() || self.voters().len() < 2 {
+        let own = self.up(slot).map_or(0, |r| r.core.configuration().voters().count());
+        if !self.disks_are_whole() || self.voters().len() < 2 || own < 2 {
             return;
         }
         self.crash_for_a_while(slot);
