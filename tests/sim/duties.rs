@@ -43,9 +43,8 @@ impl Duties {
         let term = core.indexes().term.0;
         let gap = now_us > self.turn_us + GAP_US.max(p.election_ms * 1_000);
         self.turn_us = now_us;
-        if core.role() != Role::Leader {
-            self.leads = None;
-        } else if gap || self.leads.is_none_or(|(of, _)| of != term) {
+        let leads = core.role() == Role::Leader;
+        if leads && (gap || self.leads.is_none_or(|(of, _)| of != term)) {
             self.leads = Some((term, now_us));
             self.paced_us = None;
         }
@@ -53,6 +52,10 @@ impl Duties {
             if let Fact::LetGo { peer, too_many, .. } = fact {
                 self.check_removal((p, now_us, bound_us), heard, core, peer, *too_many)?;
             }
+        }
+        if !leads {
+            // Not before: who stops or steps down in this turn may have led at its beginning.
+            self.leads = None;
         }
         Ok(())
     }
