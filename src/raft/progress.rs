@@ -177,12 +177,14 @@ impl Progress {
     }
 }
 
-/// The slowest sync of the last 10 to 20 seconds.
+/// The slowest sync but one of the last 10 to 20 seconds: a process that was stopped in the midst of a sync, or a disk that
+/// stalled once, says nothing of the next one, and would have a dead leader waited for three times as long.
 #[derive(Default)]
 pub struct Slowest {
     window_us: u64,
-    before: u64,
-    now: u64,
+    before_us: u64,
+    /// The slowest of the present window, and the next.
+    now_us: [u64; 2],
 }
 
 impl Slowest {
@@ -193,15 +195,17 @@ impl Slowest {
     pub fn record(&mut self, now_us: u64, took_us: u64) {
         if now_us >= self.window_us.saturating_add(Slowest::WINDOW_US) {
             let stale = now_us >= self.window_us.saturating_add(2 * Slowest::WINDOW_US);
-            self.before = if stale { 0 } else { self.now };
-            self.now = 0;
+            self.before_us = if stale { 0 } else { self.now_us[1] };
+            self.now_us = [0; 2];
             self.window_us = now_us;
         }
-        self.now = self.now.max(took_us.min(Slowest::MAX_US));
+        let took_us = took_us.min(Slowest::MAX_US);
+        let [worst_us, next_us] = self.now_us;
+        self.now_us = [worst_us.max(took_us), next_us.max(took_us.min(worst_us))];
     }
 
     /// In microseconds.
     pub fn worst_us(&self) -> u32 {
-        u32::try_from(self.before.max(self.now)).expect("capped above")
+        u32::try_from(self.before_us.max(self.now_us[1])).expect("capped above")
     }
 }
