@@ -227,9 +227,8 @@ impl Caretaker {
         }
         let now_ns = now.wall_ns;
         self.sync = replica.propose_own(now, &Command::Sync { now_ns });
-        if self.sync.is_some() {
-            self.sync_ns = now_ns;
-        }
+        // While nothing can be proposed (it hands over), what is left over waits as well: it would be due again at once.
+        self.sync_ns = if self.sync.is_some() { now_ns } else { 0 };
         self.sync_due_us = now.mono_us + SYNC_US_MIN;
     }
 
