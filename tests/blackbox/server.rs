@@ -1,9 +1,11 @@
 //! A running tern: free ports, a directory of its own, ended by its id.
 use crate::client::{Answer, Conn, until};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 
 /// A machine that may run, with what it needs to run again.
 pub struct Server {
@@ -36,12 +38,19 @@ pub enum Syncs {
     Late(u64),
 }
 
-/// Two ports that nobody listens on.
+/// Two ports that nobody listens on, and that were not handed out before: the server that was given them may not have
+/// come up yet.
 fn free_ports() -> (u16, u16) {
-    let bind = || TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    let (one, two) = (bind(), bind());
-    let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
-    (port(&one), port(&two))
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("nobody panics with it");
+    let mut free = || loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        if given.insert(port) {
+            return port;
+        }
+    };
+    (free(), free())
 }
 
 /// The binary under test.

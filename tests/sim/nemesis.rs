@@ -1,12 +1,12 @@
 //! Faults, membership, and the phases of a run: the first members come together, faults strike, everything heals, all
 //! machines must become equal. Start at `World::on_look` and `World::on_blow`.
-use super::cluster::{Asker, Ev, Phase, Place, World, client_url, name_of, peer_url};
+use super::cluster::{Asker, Ev, Phase, Place, Running, World, client_url, name_of, peer_url};
 use super::disk::{Held, Image};
 use super::http::Front;
 use super::params::Blow;
 use super::truth::violation;
 use tern::machine::{Op, Space};
-use tern::raft::PeerId;
+use tern::raft::{Index, PeerId};
 
 /// And how long the first members may take to come together.
 const SETUP_MAX: u64 = 200;
@@ -408,7 +408,12 @@ impl World {
                 let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);
                 self.queue.push(at, Ev::Start { slot });
             }
-            _ => self.hosts[slot].copy = self.up(slot).map(|r| r.disk.image.clone()),
+            // An old copy of a lone voter leads at once, and nobody can tell it what it has forgotten.
+            _ => {
+                let lone =
+                    |r: &Running| r.core.raft().configuration_at(Index(r.disk.image.last())).voters().count() < 2;
+                self.hosts[slot].copy = self.up(slot).filter(|r| !lone(r)).map(|r| r.disk.image.clone());
+            }
         }
     }
 }
