@@ -30,6 +30,9 @@ macro_rules! codes {
         }
 
         impl Code {
+            /// Every row.
+            pub const ALL: &[Code] = &[$(Code::$name,)*];
+
             /// The `message` field.
             pub fn message(self) -> &'static str {
                 match self { $(Code::$name => $message,)* }

@@ -139,7 +139,7 @@ pub struct Raft {
     /// When the leader was last heard: a lease until an election timeout later.
     contact_us: u64,
     slowest: Slowest,
-    /// The leader's slowest recent sync, as it tells.
+    /// The leader's slowest recent sync but one, as it tells.
     leader_sync_us: u32,
     /// Acknowledged entries are not here: never vote again.
     amnesia: bool,

@@ -62,8 +62,9 @@ const DEAF_TURNS_MAX: u32 = 8;
 /// From this duration of a sync on it pays to wait for those who were just answered: they come back with the next
 /// request, and would else find the next sync begun and wait for two.
 const SLOW_SYNC_US: u64 = 1_000;
-/// They are waited for this part of the last sync at most.
+/// They are waited for this part of the last sync at most, and never so long that it counts as silence among peers.
 const GATHERING_PART: u64 = 8;
+const GATHERING_US_MAX: u64 = 5_000;
 /// Lines that stdout did not take are offered again after this time.
 const LOG_RETRY_US: u64 = 100_000;
 
@@ -308,7 +309,7 @@ impl Reactor {
             return;
         }
         let enough = self.clients.requests() + expected;
-        let until_us = self.now.mono_us + std::mem::take(&mut self.slow_us) / GATHERING_PART;
+        let until_us = self.now.mono_us + (std::mem::take(&mut self.slow_us) / GATHERING_PART).min(GATHERING_US_MAX);
         while self.clients.requests() < enough && self.now.mono_us < until_us {
             self.poll_for(Some(Duration::from_micros(until_us - self.now.mono_us)));
             self.accept_and_fill();

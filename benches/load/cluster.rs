@@ -4,7 +4,7 @@
 //! program. Start reading at `report`; what a cluster is stands in `Cluster`.
 use crate::ask::{Answer, Client};
 use crate::driver::{Load, Mode, get_request, put_request, run};
-use crate::{Kind, free_port, median, probe_disk, proc};
+use crate::{Kind, alternate, free_port, median, probe_disk, proc};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -314,30 +314,13 @@ fn spread(values: &[f64]) -> String {
 }
 
 fn print_load(kinds: &[Kind], pairs: usize, connections: usize, duration: Duration) {
-    let mut results = [vec![], vec![]];
-    for pair in 0..pairs {
-        eprintln!("pair {} of {pairs}: 4 KiB and fdatasync take {:.0} us", pair + 1, probe_disk());
-        let mut order: Vec<usize> = (0..kinds.len()).collect();
-        if pair % 2 == 1 {
-            order.reverse();
-        }
-        for i in order {
-            results[i].push(measure(kinds[i], connections, duration));
-            eprintln!("  {:?}: {:.1?}", kinds[i], results[i].last().expect("just measured"));
-        }
-    }
     let rows = [
         format!("PUT to the leader, {connections} connections: CPU of all three, us a request"),
         format!("PUT to the leader, {connections} connections: requests a second"),
         format!("PUT to the leader, {connections} connections: p99, us"),
         "resident after that load, all three, MB".into(),
     ];
-    println!("| median of {pairs} alternating pairs | tern | etcd | tern / etcd |\n|---|---|---|---|");
-    for (row, name) in rows.iter().enumerate() {
-        let column = |runs: &[Vec<f64>]| median(runs.iter().map(|r| r[row]).collect());
-        let ratios = results[0].iter().zip(&results[1]).map(|(a, b)| a[row] / b[row]).collect();
-        println!("| {name} | {:.1} | {:.1} | {:.2} |", column(&results[0]), column(&results[1]), median(ratios));
-    }
+    alternate(kinds, pairs, &rows, |kind| measure(kind, connections, duration));
 }
 
 fn print_rounds(kinds: &[Kind], rounds: usize) {

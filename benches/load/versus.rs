@@ -227,6 +227,12 @@ fn main() {
     if args.iter().any(|a| a == "--cluster") {
         return cluster::report(&kinds, pairs, connections[0], duration, number("--rounds", 20.0) as usize);
     }
+    alternate(&kinds, pairs, &rows(&connections), |kind| measure(kind, &connections, duration));
+    flash(Duration::from_secs_f64(number("--idle", 30.0)));
+}
+
+/// Measures these alternately, each pair the other way round, and prints the medians of the rows.
+fn alternate(kinds: &[Kind], pairs: usize, rows: &[String], measure: impl Fn(Kind) -> Vec<f64>) {
     let mut results = [vec![], vec![]];
     for pair in 0..pairs {
         eprintln!("pair {} of {pairs}: 4 KiB and fdatasync take {:.0} us", pair + 1, probe_disk());
@@ -235,14 +241,14 @@ fn main() {
             order.reverse();
         }
         for i in order {
-            results[i].push(measure(kinds[i], &connections, duration));
+            results[i].push(measure(kinds[i]));
+            eprintln!("  {:?}: {:.1?}", kinds[i], results[i].last().expect("just measured"));
         }
     }
     println!("| median of {pairs} alternating pairs | tern | etcd | tern / etcd |\n|---|---|---|---|");
-    for (row, name) in rows(&connections).iter().enumerate() {
+    for (row, name) in rows.iter().enumerate() {
         let column = |runs: &[Vec<f64>]| median(runs.iter().map(|r| r[row]).collect());
         let ratios = results[0].iter().zip(&results[1]).map(|(a, b)| a[row] / b[row]).collect();
         println!("| {name} | {:.1} | {:.1} | {:.2} |", column(&results[0]), column(&results[1]), median(ratios));
     }
-    flash(Duration::from_secs_f64(number("--idle", 30.0)));
 }

@@ -103,16 +103,8 @@ impl Disk {
 /// What a machine starts with that holds nothing of its cluster yet, but for its id if it has been let in.
 fn nothing_but(id: Option<PeerId>, found: &wal::Recovered) -> Recovered {
     let (term, vote) = found.state.unwrap_or_default();
-    Recovered {
-        term: Term(term),
-        vote: PeerId(vote),
-        id: id.unwrap_or(PeerId::NONE),
-        incarnation: found.identity,
-        snapshot: None,
-        snapshot_bytes: 0,
-        entries: Vec::new(),
-        commit: Index(0),
-    }
+    let nothing = Recovered::nothing(id.unwrap_or(PeerId::NONE), found.identity);
+    Recovered { term: Term(term), vote: PeerId(vote), ..nothing }
 }
 
 /// Opens the log; waits a while for one that another process has.

@@ -302,6 +302,22 @@ pub struct Recovered {
     pub commit: Index,
 }
 
+impl Recovered {
+    /// Of a directory that holds nothing of its cluster yet, but for the id if it has been let in.
+    pub fn nothing(id: PeerId, incarnation: u64) -> Recovered {
+        Recovered {
+            term: Term(0),
+            vote: PeerId::NONE,
+            id,
+            incarnation,
+            snapshot: None,
+            snapshot_bytes: 0,
+            entries: Vec::new(),
+            commit: Index(0),
+        }
+    }
+}
+
 /// What a machine keeps on disk of the cluster that it is a standby of: the file `standby_info`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StandbyInfo {

@@ -198,16 +198,8 @@ impl Machine {
     /// The replica of a member that holds nothing; the former one's last words are kept.
     fn exchange_replica(&mut self, now: Now, id: PeerId) {
         let origin = &self.origin;
-        let recovered = Recovered {
-            term: origin.term,
-            vote: origin.vote,
-            id,
-            incarnation: origin.incarnation,
-            snapshot: None,
-            snapshot_bytes: 0,
-            entries: Vec::new(),
-            commit: Index(0),
-        };
+        let nothing = Recovered::nothing(id, origin.incarnation);
+        let recovered = Recovered { term: origin.term, vote: origin.vote, ..nothing };
         let settings = self.replica.settings().clone();
         let seed = scramble(origin.seed.wrapping_add(origin.switches));
         let mut former = std::mem::replace(&mut self.replica, Replica::new(settings, recovered, seed, now));

@@ -28,8 +28,7 @@ impl Raft {
     }
 
     /// Draws the next timeout, by up to an election timeout longer than the least, or half of that, so that votes seldom
-    /// split (3.4). Votes wait for disks;
-    /// a leader is missed as soon as its own disk allows; a pre-vote waits for none.
+    /// split (3.4). Votes wait for disks; a leader is missed as soon as its own disk allows; a pre-vote waits for none.
     pub(super) fn reset_election_timer(&mut self) {
         let voted = self.leader == PeerId::NONE && ![PeerId::NONE, self.id].contains(&self.voted_for);
         let least_us = match self.role {

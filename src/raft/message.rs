@@ -177,7 +177,7 @@ pub enum Rpc {
         /// What the leader believes that the receiver has made durable; a receiver with less has lost data.
         acked: Index,
         round: u64,
-        /// The sender's slowest recent sync, in microseconds.
+        /// The sender's slowest recent sync but one (`progress::Slowest`), in microseconds.
         sync_us: u32,
         entries: Vec<Entry>,
     },

@@ -63,7 +63,7 @@ pub struct Progress {
     pub unanswered: u64,
     /// When the heartbeat was sent that it has not answered yet; 0: there is none.
     pub beat_us: u64,
-    /// Its slowest recent sync, in microseconds.
+    /// Its slowest recent sync but one, as it tells, in microseconds.
     pub sync_us: u32,
     /// The Remove that takes it out of the configuration, and until when it is still told of it.
     pub leaving: Option<(Index, u64)>,

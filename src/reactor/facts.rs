@@ -22,7 +22,7 @@ pub fn log(name: &str, fact: &Fact) {
         Fact::SnapshotInstalled { index } => {
             log::info!("snapshot of index {} of the leader installed", index.0);
         }
-        Fact::MemberJoined { name, id } => log::info!("{name} joined as {:x}", id.0),
+        Fact::MemberJoined { name, id } => log::info!("{name} joined with id {:x}", id.0),
         Fact::MemberRemoved { name, id } => log::info!("{name} ({:x}) was removed", id.0),
         Fact::ConfigChanged { config } => log::info!(
             "cluster config: active size {}, remove delay {} ms, sync interval {} ms",
@@ -39,7 +39,7 @@ pub fn log(name: &str, fact: &Fact) {
             log::warn!("no cluster found: {why}. The next attempt follows in {pause_ms} ms");
         }
         Fact::NotRegistered { why } => log::warn!("not registered for discovery: {why}"),
-        Fact::LetIn { id } => log::info!("the cluster has let this machine in as {:x}", id.0),
+        Fact::LetIn { id } => log::info!("the cluster has let this machine in with id {:x}", id.0),
         Fact::Refused { why } => log::info!("{why}: standby"),
         Fact::StandsByAgain => log::info!("standby, as before"),
         Fact::NotLetIn { why } => log::warn!("standby: {why}"),

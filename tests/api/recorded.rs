@@ -58,23 +58,8 @@ fn bytes(step: &Step) -> Vec<u8> {
 }
 
 fn code(number: u64) -> Code {
-    let all = [
-        Code::KeyNotFound,
-        Code::CompareFailed,
-        Code::NotAFile,
-        Code::NoMorePeer,
-        Code::NotADirectory,
-        Code::KeyExists,
-        Code::RootReadOnly,
-        Code::DirectoryNotEmpty,
-        Code::PeerAddressExists,
-        Code::RaftInternal,
-        Code::LeaderElect,
-        Code::EventIndexCleared,
-        Code::ClientInternal,
-    ];
-    let found = all.into_iter().find(|code| *code as u64 == number);
-    found.unwrap_or_else(|| panic!("no such code: {number}"))
+    let found = Code::ALL.iter().find(|code| **code as u64 == number);
+    *found.unwrap_or_else(|| panic!("no such code: {number}"))
 }
 
 fn action(name: &str) -> Action {

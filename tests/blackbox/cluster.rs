@@ -1,6 +1,6 @@
 //! Three built binaries on loopback: joining, redirects, leaders that die or stop, restarts, removal, moving.
 use crate::client::{Conn, form, request, until};
-use crate::fleet::{cluster, follow, leader, leader_of, listed, port_of, prepare, put, settled, shows};
+use crate::fleet::{cluster, follow, leader, leader_of, listed, port_of, prepare, put, settled, shows, shows_all};
 use crate::server::Server;
 use crate::start::refused;
 use std::collections::BTreeMap;
@@ -106,11 +106,7 @@ fn a_leader_that_dies() {
         put(&servers, &format!("key{written}"), &format!("v{written}"));
         servers[dies].run();
     }
-    for server in &servers {
-        for number in 1..=written {
-            shows(server, &format!("key{number}"), &format!("v{number}"));
-        }
-    }
+    shows_all(&servers, written);
 }
 
 /// All are killed at once and come back with their first command lines, in another order.

@@ -92,6 +92,13 @@ pub fn shows(server: &Server, key: &str, value: &str) {
     until("the machine shows the value", || has(server, key, value).then_some(()));
 }
 
+/// Waits until each of them shows `key1` to `keyN` with `v1` to `vN`.
+pub fn shows_all(servers: &[Server], written: usize) {
+    for server in servers {
+        (1..=written).for_each(|n| shows(server, &format!("key{n}"), &format!("v{n}")));
+    }
+}
+
 /// The machines that one of them lists, by name: their state and both URLs.
 pub fn listed(server: &Server) -> BTreeMap<String, (String, String, String)> {
     let list = server.peer("GET", "/v2/admin/machines", "").json();

@@ -1,7 +1,9 @@
 //! Who belongs to the cluster, and who leads it: a leader that removes itself, peers that die in turn, addresses from a
 //! file or from a service that redirects, and what a change of leaders must not lose.
 use crate::client::{Conn, until};
-use crate::fleet::{ask, cluster, follow, has, leader, leader_of, listed, prepare, put, settled, shows, term};
+use crate::fleet::{
+    ask, cluster, follow, has, leader, leader_of, listed, prepare, put, settled, shows, shows_all, term,
+};
 use crate::rng::Rng;
 use crate::server::Server;
 
@@ -51,11 +53,7 @@ fn peers_that_die_in_turn() {
         }
         servers[dies].run();
     }
-    for server in &servers {
-        for number in 1..=written {
-            shows(server, &format!("key{number}"), &format!("v{number}"));
-        }
-    }
+    shows_all(&servers, written);
     let (peers, standbys) = until("they agree", || settled(&servers));
     assert_eq!((peers.len(), standbys.len()), (5, 0));
 }

@@ -2,7 +2,7 @@
 use super::rig::*;
 use tern::http::Method;
 use tern::machine::*;
-use tern::raft::{Index, PeerId, Term};
+use tern::raft::{PeerId, Term};
 use tern::timer::Now;
 
 const PEERS: [&str; 2] = ["http://a:7001", "http://b:7001"];
@@ -40,16 +40,7 @@ impl Seeker {
 
     fn with(search: Search) -> Seeker {
         let now = Now { mono_us: 1_000_000, wall_ns: EPOCH_NS };
-        let nothing = Recovered {
-            term: Term(0),
-            vote: PeerId::NONE,
-            id: PeerId::NONE,
-            incarnation: 77,
-            snapshot: None,
-            snapshot_bytes: 0,
-            entries: Vec::new(),
-            commit: Index(0),
-        };
+        let nothing = Recovered::nothing(PeerId::NONE, 77);
         let machine = Machine::find(settings(3), nothing, search, 5, now);
         Seeker { machine, effects: Effects::default(), now }
     }
@@ -393,16 +384,7 @@ fn a_member_stays_registered() {
 /// One that was let in and has heard nothing yet registers too.
 #[test]
 fn a_new_member_that_comes_up_registers() {
-    let nothing = Recovered {
-        term: Term(0),
-        vote: PeerId::NONE,
-        id: PeerId(7),
-        incarnation: 3,
-        snapshot: None,
-        snapshot_bytes: 0,
-        entries: Vec::new(),
-        commit: Index(0),
-    };
+    let nothing = Recovered::nothing(PeerId(7), 3);
     let now = Now { mono_us: 1, wall_ns: 0 };
     let mut machine = Machine::recover(settings(1), nothing, 1, now);
     machine.look_around(Search { discovery: Some(SERVICE.into()), ..search(&[], 3) }, 9);
@@ -589,16 +571,7 @@ fn a_machine_that_was_removed_comes_up() {
     let mut rig = Rig::serving(settings(1));
     let other = settings(2);
     assert!(matches!(rig.done(join(&other, 2)), Outcome::Joined(_)));
-    let let_in = Recovered {
-        term: Term(0),
-        vote: PeerId::NONE,
-        id: PeerId(7),
-        incarnation: 3,
-        snapshot: None,
-        snapshot_bytes: 0,
-        entries: Vec::new(),
-        commit: Index(0),
-    };
+    let let_in = Recovered::nothing(PeerId(7), 3);
     let mut removed = Machine::recover(settings(4), let_in, 1, rig.now);
     let notice =
         tern::raft::Message { term: Term::REMOVED, rpc: tern::raft::Rpc::Removed { cluster: 5, id: PeerId(7) } };

@@ -2,7 +2,7 @@
 use super::rig::*;
 use tern::http::Method;
 use tern::machine::*;
-use tern::raft::{Index, Message, PeerId, Rpc, Term};
+use tern::raft::{Message, PeerId, Rpc, Term};
 use tern::timer::Now;
 
 const SIZE_5S: &str = r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}"#;
@@ -30,19 +30,6 @@ fn list(names: &[&str]) -> String {
     serde_json::Value::from(all).to_string()
 }
 
-fn nothing(id: u64, incarnation: u64) -> Recovered {
-    Recovered {
-        term: Term(0),
-        vote: PeerId::NONE,
-        id: PeerId(id),
-        incarnation,
-        snapshot: None,
-        snapshot_bytes: 0,
-        entries: Vec::new(),
-        commit: Index(0),
-    }
-}
-
 /// A standby, and the clock.
 struct Stand {
     machine: Machine,
@@ -59,7 +46,7 @@ impl Stand {
         let now = Now { mono_us: 1_000_000, wall_ns: EPOCH_NS };
         let info = StandbyInfo { running: true, cluster: members(names), sync_interval_ms: 5_000 };
         let search = Search { peers: vec!["http://spare:7001".into()], ..Search::default() };
-        Stand::of(Machine::stand_by(settings(3), nothing(0, 77), info, search, 5, now), now)
+        Stand::of(Machine::stand_by(settings(3), Recovered::nothing(PeerId::NONE, 77), info, search, 5, now), now)
     }
 
     /// A member that is told in its life, or when it comes up, that it was removed.
@@ -224,7 +211,10 @@ fn whom_it_asks() {
         sync_interval_ms: 5_000,
     };
     let now = stand.now;
-    let mut alone = Stand::of(Machine::stand_by(settings(3), nothing(0, 77), info, Search::default(), 5, now), now);
+    let mut alone = Stand::of(
+        Machine::stand_by(settings(3), Recovered::nothing(PeerId::NONE, 77), info, Search::default(), 5, now),
+        now,
+    );
     alone.machine.on_time(alone.now);
     assert_eq!(alone.turn(), []);
     assert!(matches!(&alone.facts[1], Fact::NotLetIn { why } if why.contains("no other machine")));
@@ -262,7 +252,8 @@ fn where_clients_are_sent() {
             cluster[0] = MachineInfo { state: Role::Follower, ..cluster[1].clone() };
         }
         let info = StandbyInfo { running: true, cluster, sync_interval_ms: 5_000 };
-        stand.machine = Machine::stand_by(settings(3), nothing(0, 77), info, Search::default(), 5, stand.now);
+        stand.machine =
+            Machine::stand_by(settings(3), Recovered::nothing(PeerId::NONE, 77), info, Search::default(), 5, stand.now);
         assert!(matches!(stand.redirect(), Outcome::Failed(e) if e.code == tern::error::Code::StandbyInternal));
         assert_eq!(stand.machine.standby(), Some(None));
         let first = if itself { "node3" } else { "b" };
@@ -430,7 +421,8 @@ fn a_standby_registers() {
     let now = Now { mono_us: 1_000_000, wall_ns: EPOCH_NS };
     let info = StandbyInfo { running: true, cluster: members(&["a"]), sync_interval_ms: 5_000 };
     let search = Search { discovery: Some("http://d/v2/keys/c".into()), ..Search::default() };
-    let mut stand = Stand::of(Machine::stand_by(settings(3), nothing(0, 77), info, search, 5, now), now);
+    let mut stand =
+        Stand::of(Machine::stand_by(settings(3), Recovered::nothing(PeerId::NONE, 77), info, search, 5, now), now);
     stand.machine.on_time(now);
     let calls = stand.turn();
     assert!(calls.iter().any(|c| c.method == Method::Put && &*c.url == "http://d/v2/keys/c/node3"), "{calls:?}");

@@ -243,27 +243,8 @@ fn items_of(root: &Value, now_ns: u64) -> Heard<Vec<ListItem>> {
 }
 
 fn code_of(number: u64) -> Heard<Code> {
-    const KNOWN: [Code; 18] = [
-        Code::KeyNotFound,
-        Code::CompareFailed,
-        Code::NotAFile,
-        Code::NoMorePeer,
-        Code::NotADirectory,
-        Code::KeyExists,
-        Code::RootReadOnly,
-        Code::DirectoryNotEmpty,
-        Code::PeerAddressExists,
-        Code::InvalidForm,
-        Code::RaftInternal,
-        Code::LeaderElect,
-        Code::WatcherCleared,
-        Code::EventIndexCleared,
-        Code::StandbyInternal,
-        Code::InvalidActiveSize,
-        Code::InvalidRemoveDelay,
-        Code::ClientInternal,
-    ];
-    KNOWN.into_iter().find(|c| *c as u64 == number).ok_or_else(|| format!("an error {number}"))
+    let found = Code::ALL.iter().find(|c| **c as u64 == number);
+    found.copied().ok_or_else(|| format!("an error {number}"))
 }
 
 /// What a whole response of the key space says.
