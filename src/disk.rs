@@ -21,7 +21,7 @@ use snapshots::Snapshots;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use wal::{Record, Wal};
 
 /// While the disk is full, room is looked for again after this time.
@@ -241,16 +241,33 @@ impl Disk {
     /// Makes durable that this machine is this member of its cluster.
     pub fn keep_id(&mut self, id: PeerId) {
         let member = Membership::Member { id: id.0, incarnation: self.incarnation };
-        or_die(membership::write(&self.data_dir, &member));
+        self.put(|data_dir| membership::write(data_dir, &member));
     }
 
     /// Makes durable what a standby knows; with `leaves_log`, that what the log holds is of no use any more.
     pub fn keep_standby(&mut self, info: &StandbyInfo, leaves_log: bool) {
-        let given_up = if leaves_log { self.incarnation } else { 0 };
-        match standby::write(&self.data_dir, info, given_up) {
-            // What is there says the same, of an earlier moment.
-            Err(e) if snapshots::is_full(&e) && info.running && !leaves_log => {
+        if leaves_log {
+            let given_up = self.incarnation;
+            return self.put(|data_dir| standby::write(data_dir, info, given_up));
+        }
+        match standby::write(&self.data_dir, info, 0) {
+            // What is there says the same, of an earlier moment; who was let in has a membership, which is newer.
+            Err(e) if snapshots::is_full(&e) => {
                 log::warn!("no room for what a standby knows of its cluster: {e}");
+            }
+            result => or_die(result),
+        }
+    }
+
+    /// Writes what a life begins or ends with. A full disk gets room for it from what can be spared: the log and the newest
+    /// snapshot stay, for this machine must come up with its vote if it dies before that is written.
+    fn put(&mut self, write: impl Fn(&Path) -> io::Result<()>) {
+        match write(&self.data_dir) {
+            Err(e) if snapshots::is_full(&e) => {
+                log::warn!("{e}: older snapshots and spare segments go");
+                or_die(self.snapshots.give_up());
+                or_die(self.wal.give_up_spares());
+                or_die(write(&self.data_dir));
             }
             result => or_die(result),
         }

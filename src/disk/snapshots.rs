@@ -108,6 +108,23 @@ impl Snapshots {
         }
     }
 
+    /// All but the newest go, and what is unfinished: a life that ends needs room for its last words.
+    pub fn give_up(&mut self) -> io::Result<()> {
+        if let Some(writer) = self.writing.take() {
+            writer.abandon()?;
+        }
+        if self.receiving.take().is_some() {
+            remove(&self.incoming())?;
+        }
+        let mut older = self.kept.drain(1.min(self.kept.len())..);
+        older.try_for_each(|index| remove(&snapfile::file_of(&self.data_dir, index)))
+    }
+
+    /// Where the leader's snapshot is put until it is whole.
+    fn incoming(&self) -> PathBuf {
+        snapfile::folder(&self.data_dir).join("receive.tmp")
+    }
+
     /// A piece of a kept snapshot's file, and whether it is the last.
     fn read(&self, index: Index, offset: u64) -> Option<(Box<[u8]>, bool)> {
         if !self.kept.contains(&index) {
@@ -122,7 +139,7 @@ impl Snapshots {
     }
 
     fn receive(&mut self, meta: SnapshotMeta, offset: u64, data: &[u8], done: bool) -> Option<SnapshotIn> {
-        let path = snapfile::folder(&self.data_dir).join("receive.tmp");
+        let path = self.incoming();
         let opened = match (offset, self.receiving.take()) {
             (0, _) => File::create(&path),
             (_, Some(file)) => Ok(file),
@@ -254,6 +271,10 @@ mod tests {
         assert_eq!(write(&mut snapshots, 12).1, Index(9));
         assert_eq!(snapfile::list(dir.path()).expect("a folder"), [Index(12), Index(9)]);
         assert!(piece(&mut snapshots, 5, 0).is_none(), "it is gone");
+        assert!(snapshots.carry(SnapshotOut::Begin(meta(20))).is_none());
+        snapshots.give_up().expect("files can be removed");
+        let files = fs::read_dir(snapfile::folder(dir.path())).expect("a folder");
+        assert_eq!((snapfile::list(dir.path()).expect("a folder"), files.count()), (vec![Index(12)], 1));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A disk that fills up: writes are refused, reads go on, writes resume when there is room.
 use crate::client::{Conn, until};
+use crate::fleet::{Mode, follow, mode, prepare, put};
 use crate::server::Server;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -84,4 +85,37 @@ fn a_full_disk() {
     assert!(there(&mut conn), "nothing that was acknowledged is lost");
     assert_eq!(conn.ask("GET", "/v2/keys/again", "").status(), 200);
     drop(server);
+}
+
+fn stands_by(server: &Server) {
+    until("it stands by", || matches!(mode(server), Some(Mode::Standby { to: Some(_) })).then_some(()));
+}
+
+/// A full disk has no room for the file that says that a machine is a standby from now on: it is made. With a second
+/// snapshot or a spare segment there is something to make it of.
+#[test]
+fn a_member_is_removed_on_a_full_disk() {
+    let disk = SmallDisk::mount(80);
+    let mut servers = Vec::new();
+    for number in 1..=3 {
+        let peers: Vec<u16> = servers.iter().map(|s: &Server| s.peer_port).collect();
+        let mut server = prepare(number, &peers, &["-cluster-sync-interval=3600"]);
+        if number == 3 {
+            std::os::unix::fs::symlink(&disk.path, server.data_dir()).expect("nothing is there");
+        }
+        server.run();
+        servers.push(server);
+    }
+    put(&servers, "a", "v");
+    fill(&disk.path.join("filler"));
+    let removes = || follow(servers[0].peer_at(), "DELETE", "/v2/admin/machines/node3", "");
+    until("it is removed", || removes().filter(|answer| answer.status() == 200));
+    stands_by(&servers[2]);
+    assert!(servers[2].log().contains("older snapshots and spare segments go"), "{}", servers[2].log());
+    // What it has written holds: it comes up as a standby, not as the member that it was.
+    servers[2].kill();
+    servers[2].spawn();
+    stands_by(&servers[2]);
+    assert!(servers[2].log().contains("standby, as before"), "{}", servers[2].log());
+    put(&servers[..2], "a", "again");
 }

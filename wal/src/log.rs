@@ -165,6 +165,7 @@ impl Wal {
         let mut os = std::mem::replace(&mut self.os, unlocked);
         let names = os.list()?;
         wipe_in(&mut os, names)?;
+        self.active.empty(&mut os)?;
         let names = os.list()?;
         let (wal, recovered) = Wal::open_in(os, names, options)?;
         *self = wal;
@@ -531,6 +532,14 @@ impl Wal {
         self.guard(|wal| {
             wal.keep_spare()?;
             Ok(wal.space())
+        })
+    }
+
+    /// Gives the room of the spares back, to what has to be written beside the log on a full disk.
+    pub fn give_up_spares(&mut self) -> Result<(), Error> {
+        self.guard(|wal| {
+            let mut spares = wal.spares.drain(..);
+            spares.try_for_each(|name| wal.os.unlink(&name))
         })
     }
 

@@ -64,6 +64,12 @@ impl Map {
         Ok(Map { map, given_back: 0 })
     }
 
+    /// A map of no file.
+    pub fn nothing() -> Map {
+        let map = MmapMut::map_anon(PAGE).expect("there is memory for a page");
+        Map { map, given_back: 0 }
+    }
+
     /// Puts bytes into the file; they are durable after a sync of it.
     pub fn write(&mut self, at: usize, bytes: &[u8]) {
         self.map[at..at + bytes.len()].copy_from_slice(bytes);

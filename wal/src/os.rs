@@ -157,6 +157,11 @@ impl Os {
         }
     }
 
+    /// Takes all bytes from a file, which must not be mapped.
+    pub fn truncate(&mut self, file: &File, name: &str) -> Result<(), Error> {
+        self.call("ftruncate", name, |_, _| file.set_len(0))
+    }
+
     /// A file's length in bytes.
     pub fn length(&mut self, file: &File, name: &str) -> Result<u64, Error> {
         self.call("fstat", name, |_, _| Ok(file.metadata()?.len()))

@@ -32,6 +32,15 @@ pub struct Active {
     pub index_max: u64,
 }
 
+impl Active {
+    /// Gives back the room of a segment that has been unlinked, and would keep it as long as it is open.
+    pub fn empty(&mut self, os: &mut Os) -> Result<(), Error> {
+        // A map must never be longer than its file.
+        self.map = Map::nothing();
+        os.truncate(&self.file, &self.name)
+    }
+}
+
 /// The name of a segment.
 pub fn log_name(sequence: u64) -> String {
     format!("{sequence:016x}{LOG}")
