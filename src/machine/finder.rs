@@ -61,7 +61,7 @@ pub enum Found {
     Start,
     /// This machine cannot go on; why, and what to do.
     Failed(Box<str>),
-    /// An attempt has come to nothing; the next one follows after this time.
+    /// An attempt has come to nothing, for another reason than the one before; the next one follows after this time.
     Again { why: Box<str>, pause_ms: u64 },
     /// A machine that knows a leader does not list this one.
     Unlisted,
@@ -112,6 +112,8 @@ pub struct Finder {
     random: u64,
     /// Why the peers of this attempt were of no use.
     reasons: Vec<String>,
+    /// What was told last of them.
+    trouble: String,
     calls: Vec<Call>,
 }
 
@@ -134,6 +136,7 @@ impl Finder {
             last_call: 0,
             random: seed | 1,
             reasons: Vec::new(),
+            trouble: String::new(),
             calls: Vec::new(),
         }
     }
@@ -347,8 +350,9 @@ impl Finder {
             let pause_ms = self.pause_ms();
             let until_us = now.mono_us + pause_ms * 1000;
             self.state = State::Pausing { until_us };
-            let why = why.into();
-            return Some(Found::Again { why, pause_ms });
+            let is_new = self.trouble != why;
+            self.trouble.clone_from(&why);
+            return is_new.then(|| Found::Again { why: why.into(), pause_ms });
         }
         self.state = State::Ended;
         match self.goal {

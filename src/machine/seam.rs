@@ -430,7 +430,8 @@ pub enum Fact {
     },
     Removed,
     Amnesia,
-    /// An attempt to find the cluster came to nothing; the next one follows after this time.
+    /// An attempt to find the cluster came to nothing; the next one follows after this time. Told when it is for another
+    /// reason than the one before.
     NotFound {
         why: Box<str>,
         pause_ms: u64,

@@ -549,6 +549,27 @@ fn another_clusters_word_counts_for_nothing() {
     assert_eq!(said.count(), 1, "{:?}", rig.facts);
 }
 
+/// A member whose new address is refused asks on without end; why nothing comes of it is said when it is another reason.
+#[test]
+fn why_a_move_is_refused_is_said_once() {
+    let mut rig = Rig::serving(settings(1));
+    rig.settings.peer_url = "http://moved:7001".into();
+    let mut rig = rig.restart();
+    rig.machine.look_around(search(&["http://b:7001"], 3), 9);
+    let list = LIST.replace("\"a\"", "\"node1\"");
+    for cause in ["one", "one", "one", "other", "other"] {
+        let call = first_call(&mut rig);
+        rig.machine.on_reply(rig.now, call.id, answered(200, "tern/0.1.0", list.as_bytes()));
+        let call = first_call(&mut rig);
+        let body = format!(r#"{{"errorCode":109,"message":"x","cause":"{cause}"}}"#);
+        rig.machine.on_reply(rig.now, call.id, answered(400, "tern/0.1.0", body.as_bytes()));
+        rig.turn();
+        rig.now.mono_us += SECOND_US;
+    }
+    let said = rig.facts.iter().filter(|f| matches!(f, Fact::NotFound { .. }));
+    assert_eq!(said.count(), 2, "{:?}", rig.facts);
+}
+
 /// Started with other addresses, a lone leader tells them itself, once, and the index rises by one.
 #[test]
 fn a_leader_that_has_moved() {
