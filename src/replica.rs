@@ -302,6 +302,7 @@ impl Replica {
         };
         self.effects.facts.extend(fact);
         self.figures.on_new_leader();
+        self.pass_held(now);
     }
 
     /// Ends everything that waits here: this machine serves no more.

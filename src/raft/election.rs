@@ -233,6 +233,11 @@ impl Raft {
         }
     }
 
+    /// Whether proposals are refused until another member leads.
+    pub fn is_handing_over(&self) -> bool {
+        self.transfer.is_some()
+    }
+
     pub(super) fn may_propose(&self) -> Result<(), Refusal> {
         if self.role != RaftRole::Leader {
             return Err(Refusal::NotLeader(self.leader));

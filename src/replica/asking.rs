@@ -7,7 +7,7 @@ use super::parked::{Asker, PROPOSAL_US_MAX, Proposal};
 use super::registry;
 use crate::command::{ClusterConfig, Command};
 use crate::error::{Code, Error, OUTCOME_UNKNOWN};
-use crate::machine::seam::{Join, Outcome, Ticket};
+use crate::machine::seam::{Join, Op, Outcome, Ticket};
 use crate::raft::{Index, PeerId, RaftRole, Refusal, Term, Unfit};
 use crate::timer::Now;
 use std::collections::VecDeque;
@@ -54,7 +54,7 @@ impl Replica {
     /// Puts a command on the key space into the log, here or through the leader.
     pub fn write(&mut self, now: Now, ticket: Ticket, command: Command) {
         if let Some(leader) = self.leader_to_ask() {
-            return self.pass_write(now, ticket, leader, command);
+            return self.pass_on(now, ticket, leader, Op::Write(command));
         }
         if let Err(outcome) = self.propose_write(now, &command, Asker::Write(ticket)) {
             self.answer(ticket, outcome);

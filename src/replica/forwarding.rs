@@ -2,8 +2,9 @@
 //!
 //! The follower says which command (its expiration counts from now, so that the leader's clock decides), or that it
 //! wants to read. The leader appends the command, or proves that it leads, and tells the index; from there on the follower
-//! treats the request as its own: it is parked, or answered when that index is applied. One hop, and never sent twice;
-//! where links lose or repeat messages the leader still takes each request once. Start with `Replica::pass_on`.
+//! treats the request as its own: it is parked, or answered when that index is applied. One hop, and never sent again
+//! but when it was refused; where links lose or repeat messages the leader still takes each request once. While nobody
+//! leads, or who does is handing over, requests are held for the next leader. Start with `Replica::pass_on`.
 use super::Replica;
 use super::parked::{Asker, PROPOSAL_US_MAX};
 use super::reading::Reader;
@@ -20,13 +21,16 @@ use std::collections::BTreeMap;
 const REQUESTS_MAX: usize = 16_384;
 const BYTES_MAX: usize = 4 << 20;
 
+/// The cause for a follower whose request another leader may take.
+pub const NOT_LEADING: &str = "not leading";
+
 /// A client's request that the leader has not answered yet.
 struct Passed {
     ticket: Ticket,
-    /// The leader it was sent to.
+    /// The leader it was sent to; `NONE`: it is held until there is one.
     to: PeerId,
-    /// What is done once the leader has proved that it leads; `None` for a write.
-    then: Option<Op>,
+    /// A write, or what is done once the leader has proved that it leads.
+    op: Op,
     bytes: usize,
     due_us: u64,
 }
@@ -64,7 +68,7 @@ pub struct Forwarding {
     process: u64,
     /// Of the last request.
     number: u64,
-    /// By number, which is also the order of deadlines.
+    /// By number, which is nearly the order of deadlines: what was held before it was sent comes a little late.
     passed: BTreeMap<u64, Passed>,
     bytes: usize,
     /// One for each member that has asked.
@@ -118,66 +122,82 @@ impl Forwarding {
 
 // -- on the follower
 impl Replica {
-    /// The leader, if this machine passes on what only that can do.
+    /// The leader, if this machine passes on what only that can do; `NONE` while nobody leads.
     pub(super) fn leader_to_ask(&self) -> Option<PeerId> {
         let leader = self.raft.leader();
-        (self.settings.forward && self.follows() && self.has_joined()).then_some(leader)
+        (self.settings.forward && leader != self.raft.id() && self.has_joined()).then_some(leader)
     }
 
-    /// Passes a write on.
-    pub(super) fn pass_write(&mut self, now: Now, ticket: Ticket, to: PeerId, mut command: Command) {
-        if let Some(expires_ns) = command.expires_mut() {
-            *expires_ns = expires_ns.saturating_sub(now.wall_ns);
-        }
-        let mut body = Vec::new();
-        command::encode(&command, &mut body);
-        self.pass_on(now, ticket, to, Some(body.into()), None);
+    /// Sends a write to the leader, or asks for a proof and does `op` once it is there. What finds no leader is held.
+    pub(super) fn pass_on(&mut self, now: Now, ticket: Ticket, to: PeerId, op: Op) {
+        self.pass(now, Passed { ticket, to, op, bytes: 0, due_us: now.mono_us + PROPOSAL_US_MAX });
     }
 
-    /// Sends a command, or asks for a proof and does `then` once it is there.
-    pub(super) fn pass_on(
-        &mut self,
-        now: Now,
-        ticket: Ticket,
-        to: PeerId,
-        command: Option<Box<[u8]>>,
-        then: Option<Op>,
-    ) {
-        let bytes = command.as_ref().map_or(0, |c| c.len());
-        let passed = Passed { ticket, to, then, bytes, due_us: now.mono_us + PROPOSAL_US_MAX };
-        if self.forwarding.is_full(bytes) {
+    fn pass(&mut self, now: Now, mut passed: Passed) {
+        let command = match &passed.op {
+            Op::Write(command) => Some(encoded(now, command.clone())),
+            _ => None,
+        };
+        passed.bytes = command.as_ref().map_or(0, |c| c.len());
+        if self.forwarding.is_full(passed.bytes) {
             return self.refuse_passed(passed, "");
         }
-        let process = self.forwarding.process;
+        let (to, process) = (passed.to, self.forwarding.process);
         let number = self.forwarding.insert(passed);
-        let rpc = Rpc::Forward { process, number, command };
-        self.effects.send.push((to, Message { term: self.raft.term(), rpc }));
+        if to != PeerId::NONE {
+            let rpc = Rpc::Forward { process, number, command };
+            self.effects.send.push((to, Message { term: self.raft.term(), rpc }));
+        }
+    }
+
+    /// There is another leader: it gets what was held.
+    pub(super) fn pass_held(&mut self, now: Now) {
+        if self.raft.leader() == PeerId::NONE {
+            return;
+        }
+        let held = self.forwarding.passed.iter().filter(|(_, p)| p.to == PeerId::NONE);
+        let held: Vec<u64> = held.map(|(number, _)| *number).collect();
+        for number in held {
+            let passed = self.forwarding.remove(number).expect("listed above");
+            match (self.leader_to_ask(), passed.op) {
+                (Some(to), op) => self.pass(now, Passed { to, op, ..passed }),
+                (None, Op::Write(command)) => self.write(now, passed.ticket, command),
+                (None, op) => self.read(now, passed.ticket, op),
+            }
+        }
     }
 
     /// Tells a client that nothing comes of it: of a read nothing more can be said than that there is no leader.
     fn refuse_passed(&mut self, passed: Passed, cause: &str) {
-        let error = match passed.then {
-            None if self.raft.has(Fault::ForwardDenied) => Error::new(Code::RaftInternal, ""),
-            None => Error::new(Code::RaftInternal, cause),
-            Some(_) => Error::new(Code::LeaderElect, ""),
+        let error = match passed.op {
+            Op::Write(_) if self.raft.has(Fault::ForwardDenied) => Error::new(Code::RaftInternal, ""),
+            // It is not under way anywhere.
+            Op::Write(_) if passed.to == PeerId::NONE => Error::new(Code::RaftInternal, ""),
+            Op::Write(_) => Error::new(Code::RaftInternal, cause),
+            _ => Error::new(Code::LeaderElect, ""),
         };
         self.answer(passed.ticket, Outcome::Failed(error));
     }
 
     /// The leader has answered: in this term at this index, or not.
-    fn on_forwarded(&mut self, from: PeerId, term: Term, number: u64, answer: Result<Index, Box<str>>) {
+    fn on_forwarded(&mut self, now: Now, from: PeerId, term: Term, number: u64, answer: Result<Index, Box<str>>) {
         if self.forwarding.passed.get(&number).is_none_or(|p| p.to != from) {
             return;
         }
         let passed = self.forwarding.remove(number).expect("looked at above");
-        match (answer, passed.then) {
-            (Err(cause), then) => self.refuse_passed(Passed { then, ..passed }, &cause),
-            // It came after the entry: what that did is not known any more.
-            (Ok(index), None) if index <= self.applied => {
-                self.refuse_passed(Passed { then: None, ..passed }, OUTCOME_UNKNOWN)
+        match (answer, passed.op) {
+            // Whom it was sent to has not taken it, and never will.
+            (Err(cause), op) if *cause == *NOT_LEADING => {
+                let to = self.leader_to_ask().filter(|to| *to != from).unwrap_or(PeerId::NONE);
+                self.pass(now, Passed { op, to, ..passed });
             }
-            (Ok(index), None) => self.parked.push(passed.due_us, index, term, Asker::Write(passed.ticket)),
-            (Ok(index), Some(op)) => self.wait_to_read(Reader::Client(passed.ticket, op), Some(index), passed.due_us),
+            (Err(cause), op) => self.refuse_passed(Passed { op, ..passed }, &cause),
+            // It came after the entry: what that did is not known any more.
+            (Ok(index), op @ Op::Write(_)) if index <= self.applied => {
+                self.refuse_passed(Passed { op, ..passed }, OUTCOME_UNKNOWN)
+            }
+            (Ok(index), Op::Write(_)) => self.parked.push(passed.due_us, index, term, Asker::Write(passed.ticket)),
+            (Ok(index), op) => self.wait_to_read(Reader::Client(passed.ticket, op), Some(index), passed.due_us),
         }
     }
 
@@ -200,6 +220,16 @@ impl Replica {
     }
 }
 
+/// A command for the leader: its expiration counts from now.
+fn encoded(now: Now, mut command: Command) -> Box<[u8]> {
+    if let Some(expires_ns) = command.expires_mut() {
+        *expires_ns = expires_ns.saturating_sub(now.wall_ns);
+    }
+    let mut body = Vec::new();
+    command::encode(&command, &mut body);
+    body.into()
+}
+
 // -- on the leader
 impl Replica {
     /// What replicas say to each other; everything else is raft's.
@@ -208,7 +238,7 @@ impl Replica {
         match message.rpc {
             Rpc::Forward { process, number, command } => self.on_forward(now, from, term, (process, number), command),
             Rpc::Forwarded { process, number, answer } if process == self.forwarding.process => {
-                self.on_forwarded(from, term, number, answer);
+                self.on_forwarded(now, from, term, number, answer);
             }
             Rpc::Forwarded { .. } => {}
             rpc => self.raft.on_message(now, from, Message { term, rpc }),
@@ -228,9 +258,10 @@ impl Replica {
             return self.reply(from, id, Err(OUTCOME_UNKNOWN.into()));
         }
         if term < self.raft.term() || self.raft.role() != RaftRole::Leader {
-            return self.reply(from, id, Err("".into()));
+            return self.reply(from, id, Err(NOT_LEADING.into()));
         }
         match command {
+            Some(_) if self.raft.is_handing_over() => self.reply(from, id, Err(NOT_LEADING.into())),
             None if self.raft.has(Fault::ForwardUnproven) => self.reply(from, id, Ok(Index(0))),
             None => self.prove(now, Reader::Member(from, id)),
             Some(body) => {

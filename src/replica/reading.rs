@@ -3,6 +3,7 @@
 //! What a ticket holds (a watcher, a cursor over a frozen key space, a read that waits for its round) is kept here and
 //! freed by `forget`. Start with `Replica::list`, then `Replica::read` and `Replica::watch`.
 use super::Replica;
+use super::forwarding::NOT_LEADING;
 use crate::command::KeyPath;
 use crate::error::{Code, Error};
 use crate::machine::seam::{Delivery, Migrated, Op, Outcome, Ticket};
@@ -180,7 +181,7 @@ impl Replica {
     /// Does this once the leader has proved that it leads, and everything up to then is applied here.
     pub fn read(&mut self, now: Now, ticket: Ticket, then: Op) {
         match self.leader_to_ask() {
-            Some(leader) => self.pass_on(now, ticket, leader, None, Some(then)),
+            Some(leader) => self.pass_on(now, ticket, leader, then),
             None => self.prove(now, Reader::Client(ticket, then)),
         }
     }
@@ -334,7 +335,7 @@ impl Replica {
                 let error = Error::new(Code::LeaderElect, "");
                 self.answer(ticket, Outcome::Failed(error));
             }
-            Reader::Member(to, id) => self.reply(to, id, Err("".into())),
+            Reader::Member(to, id) => self.reply(to, id, Err(NOT_LEADING.into())),
         }
     }
 

@@ -227,7 +227,7 @@ fn there_is_one_hop() {
     deliver(&mut cluster, other, follower, forward(term, 7, 1, Some(&put("x"))));
     deliver(&mut cluster, other, follower, forward(term, 7, 2, None));
     let said = said(&mut cluster, follower);
-    assert_eq!(answers(&said), [Err("".into()), Err("".into())]);
+    assert_eq!(answers(&said), [Err("not leading".into()), Err("not leading".into())]);
     assert_eq!(said.len(), 2, "nothing else");
     // The refusal comes out as one that nothing was appended for.
     let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "y"));
@@ -301,13 +301,70 @@ fn what_is_not_the_leaders_alone_is_not_passed_on() {
         let outcome = cluster.done(follower, op);
         assert!(matches!(outcome, Outcome::Redirect { .. }), "{outcome:?}");
     }
-    // Without a leader there is nobody to pass anything to.
+    // Without a leader there is nobody to pass anything to: nothing has happened when the time is over.
     cluster.rigs.remove(&leader);
     let rig = cluster.at(follower);
     rig.pass(1_000_000);
     rig.sent.clear();
-    assert_eq!(rig.done(set("/a", "two")), failed(Code::RaftInternal, "")[0]);
-    assert_eq!(rig.done(read("/a", false, true)), failed(Code::LeaderElect, "")[0]);
+    let (write, read) = (rig.ask(set("/a", "two")), rig.ask(read("/a", false, true)));
+    rig.pass(4_900_000);
+    assert_eq!((rig.told(write), rig.told(read)), (vec![], vec![]));
+    rig.pass(100_000);
+    assert_eq!(rig.told(write), failed(Code::RaftInternal, ""));
+    assert_eq!(rig.told(read), failed(Code::LeaderElect, ""));
+    assert!(!rig.sent.iter().any(|(_, m)| matches!(m.rpc, Rpc::Forward { .. })));
+}
+
+/// What comes while nobody leads is done by whoever leads next, be it the machine that was asked.
+#[test]
+fn what_finds_no_leader_waits_for_the_next() {
+    let (mut cluster, leader, follower, other) = three();
+    cluster.rigs.remove(&leader);
+    cluster.at(follower).pass(1_000_000);
+    cluster.at(other).pass(1_000_000);
+    let asked = [follower, other].map(|id| {
+        let rig = cluster.at(id);
+        let gone = rig.ask(set("/gone", "x"));
+        rig.again(gone, Op::Gone);
+        let write = rig.ask(set(&format!("/{}", id.0), "kept"));
+        let watch =
+            Op::Watch { path: KeyPath::new("/a"), recursive: false, stream: false, since: None, on_leader: true };
+        (id, write, rig.ask(read("/a", false, true)), rig.ask(watch))
+    });
+    cluster.pass(2_000_000);
+    for (id, write, read, watch) in asked {
+        let rig = cluster.at(id);
+        assert!(matches!(rig.answer(write), Outcome::Event(_)));
+        assert!(matches!(rig.answer(read), Outcome::Failed(e) if e.code == Code::KeyNotFound));
+        assert_eq!(rig.answer(watch), Outcome::Watching);
+        assert_eq!(rig.value(&format!("/{}", id.0)).as_deref(), Some("kept"));
+        assert_eq!(rig.value("/gone"), None);
+    }
+}
+
+/// A leader that hands over takes nothing any more: the next one gets what it has refused.
+#[test]
+fn what_a_leader_refuses_that_hands_over_goes_to_the_next() {
+    let (mut cluster, leader, follower, other) = three();
+    let last = cluster.at(leader).machine.raft().last_index();
+    let rig = cluster.at(leader);
+    rig.machine.on_stop(rig.now);
+    let handed = said(&mut cluster, leader);
+    assert!(handed.iter().any(|(_, m)| m.rpc == Rpc::TimeoutNow), "{handed:?}");
+    let (ticket, to, message) = passed(&mut cluster, follower, set("/a", "kept"));
+    deliver(&mut cluster, follower, to, message);
+    for (to, message) in said(&mut cluster, leader) {
+        deliver(&mut cluster, leader, to, message);
+    }
+    assert_eq!(cluster.at(leader).machine.raft().last_index(), last);
+    assert_eq!(told(&mut cluster, follower, ticket), []);
+    for (to, message) in handed {
+        deliver(&mut cluster, leader, to, message);
+    }
+    cluster.pass(500_000);
+    assert!([follower, other].contains(&cluster.leader()));
+    assert!(matches!(cluster.at(follower).answer(ticket), Outcome::Event(_)));
+    assert_eq!(cluster.at(other).value("/a").as_deref(), Some("kept"));
 }
 
 #[test]
