@@ -14,12 +14,15 @@ use crate::machine::seam::{Op, Outcome, Ticket};
 use crate::raft::fault::Fault;
 use crate::raft::{Index, Message, PeerId, RaftRole, Rpc, Term};
 use crate::timer::Now;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Requests that may be on their way to the leader at a time, and bytes of their commands; one alone may be longer.
 /// Beyond that they are refused. The link's queue has room for twice as much.
 const REQUESTS_MAX: usize = 16_384;
 const BYTES_MAX: usize = 4 << 20;
+
+/// So many processes of one member are remembered.
+const PROCESSES_MAX: usize = 4;
 
 /// The cause for a follower whose request another leader may take.
 pub const NOT_LEADING: &str = "not leading";
@@ -43,12 +46,29 @@ struct Taken {
     mask: u64,
 }
 
-impl Taken {
-    /// Takes a number; false when it was taken before, or is too old to tell.
+/// The last processes of one member, the newest last. Their numbers are random, so that one that comes late cannot be told
+/// from one that has just begun: what is known of the others must not go with it.
+#[derive(Default)]
+struct Processes(VecDeque<Taken>);
+
+impl Processes {
+    /// Takes a number of a process; false when it was taken before, or is too old to tell.
     fn take(&mut self, process: u64, number: u64) -> bool {
-        if process != self.process {
-            *self = Taken { process, ..Taken::default() };
+        if let Some(taken) = self.0.iter_mut().find(|t| t.process == process) {
+            return taken.take(number);
         }
+        if self.0.len() == PROCESSES_MAX {
+            self.0.pop_front();
+        }
+        let mut taken = Taken { process, ..Taken::default() };
+        let fresh = taken.take(number);
+        self.0.push_back(taken);
+        fresh
+    }
+}
+
+impl Taken {
+    fn take(&mut self, number: u64) -> bool {
         if number > self.highest {
             let up = number - self.highest;
             self.mask = if up < 64 { self.mask << up } else { 0 };
@@ -72,7 +92,7 @@ pub struct Forwarding {
     passed: BTreeMap<u64, Passed>,
     bytes: usize,
     /// One for each member that has asked.
-    taken: BTreeMap<PeerId, Taken>,
+    taken: BTreeMap<PeerId, Processes>,
     /// What came in this term or an earlier one may have been taken by a former process.
     born: Term,
 }
@@ -298,13 +318,17 @@ mod tests {
 
     #[test]
     fn each_number_of_a_process_is_taken_once() {
-        let mut taken = Taken::default();
-        let mut take = |process, number| taken.take(process, number);
+        let mut processes = Processes::default();
+        let mut take = |process, number| processes.take(process, number);
         assert!(take(7, 1) && !take(7, 1));
         assert!(take(7, 3) && take(7, 2) && !take(7, 2) && !take(7, 3));
         assert!(take(7, 66) && !take(7, 3) && take(7, 4) && !take(7, 2), "2 is too old to tell");
         assert!(take(7, 200) && take(7, 137) && !take(7, 136));
         assert!(take(8, 1) && !take(8, 1), "another process counts anew");
         assert!(take(8, u64::MAX) && !take(8, u64::MAX));
+        assert!(!take(7, 200) && take(7, 199), "a late message of the former one");
+        assert!(!take(8, u64::MAX), "which makes nothing forgotten of this one");
+        assert!((9..100).all(|process| take(process, 1) && !take(process, 1)));
+        assert_eq!(processes.0.len(), PROCESSES_MAX);
     }
 }
