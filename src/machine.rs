@@ -48,6 +48,8 @@ pub struct Machine {
     moved: bool,
     /// A machine that knows a leader does not list it.
     is_unlisted: bool,
+    /// When it began to ask round last.
+    look_us: u64,
     phase: Phase,
     origin: Origin,
     now: Now,
@@ -143,6 +145,7 @@ impl Machine {
             registrar: None,
             moved: false,
             is_unlisted: false,
+            look_us: now.mono_us,
             phase,
             origin,
             now,
@@ -181,20 +184,15 @@ impl Machine {
     pub fn look_around(&mut self, search: Search, seed: u64) {
         self.origin.search = search;
         self.register();
-        let Some(own) = self.configuration().get(self.id()) else {
-            if self.is_silent() {
-                self.mind_silence(self.now);
-            }
-            return;
-        };
+        if self.is_silent() {
+            return self.mind_silence(self.now);
+        }
         let settings = self.replica.settings();
-        let moved = (&own.client_url, &own.peer_url) != (&settings.client_url, &settings.peer_url);
-        let myself = Myself { name: own.name.clone(), incarnation: own.incarnation, ..self.myself() };
-        let others = self.configuration().members.iter().filter(|m| m.id != own.id);
-        let known = others.map(|m| m.peer_url.clone());
-        self.origin.search.known = known.collect();
-        self.moved = moved;
-        self.finder = Some(Finder::new(myself, self.origin.search.clone(), self.look(), seed));
+        let own = self.configuration().get(self.id());
+        self.moved =
+            own.is_some_and(|own| (&own.client_url, &own.peer_url) != (&settings.client_url, &settings.peer_url));
+        let finder = self.looking(seed);
+        self.finder = Some(finder);
     }
 
     fn register(&mut self) {
@@ -307,7 +305,7 @@ impl Machine {
             Found::Start => effects.found = true,
             Found::Unlisted => self.on_unlisted(now),
             Found::Refused { why, info } => self.become_standby_refused(now, why, info),
-            Found::Done => self.on_looked(now),
+            Found::Done => {}
         }
     }
 
@@ -355,6 +353,7 @@ impl Machine {
         if let Phase::Standby(standby) = &mut self.phase {
             standby.on_time(now);
         }
+        self.maybe_look(now);
         let found = self.finder.as_mut().and_then(|f| f.on_time(now));
         self.on_found(now, found);
         if !self.is_out() {
@@ -481,7 +480,7 @@ impl Machine {
 
     /// When `on_time` has something to do, in `mono_us`; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
-        let finder_us = self.finder.as_ref().map_or(u64::MAX, |f| f.next_deadline());
+        let finder_us = self.finder.as_ref().map_or_else(|| self.look_due_us(), |f| f.next_deadline());
         let registrar = self.registrar.as_ref();
         let finder_us = finder_us.min(registrar.map_or(u64::MAX, |r| r.next_deadline()));
         let phase_us = match self.phase {

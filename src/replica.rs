@@ -81,6 +81,8 @@ struct Seen {
     last_leader: PeerId,
     /// There was a leader, be it this machine.
     had_leader: bool,
+    /// When there was one last; before the first, the start.
+    led_us: u64,
 }
 
 impl Replica {
@@ -114,6 +116,7 @@ impl Replica {
                 leader_ns: now.wall_ns,
                 last_leader: PeerId::NONE,
                 had_leader: false,
+                led_us: now.mono_us,
             },
             raft,
             store,
@@ -292,7 +295,9 @@ impl Replica {
         if leader != PeerId::NONE && leader != self.raft.id() {
             seen.last_leader = leader;
         }
-        seen.had_leader |= leader != PeerId::NONE;
+        if leader != PeerId::NONE || seen.leader != PeerId::NONE {
+            (seen.had_leader, seen.led_us) = (true, now.mono_us);
+        }
         (seen.role, seen.term, seen.leader) = (role, term, leader);
         let fact = match role {
             RaftRole::Leader => Some(Fact::BecameLeader { term }),
@@ -372,6 +377,13 @@ impl Replica {
     /// Whether it has led or followed since it came up.
     pub fn had_leader(&self) -> bool {
         self.seen.had_leader
+    }
+
+    /// Since when no leader is known: this machine's start, or when the last one was given up. `None`: there is one.
+    pub fn leaderless_us(&self) -> Option<u64> {
+        // One that is gone since the last `advance` is known there still.
+        let leaderless = self.raft.leader() == PeerId::NONE && self.seen.leader == PeerId::NONE;
+        leaderless.then_some(self.seen.led_us)
     }
 
     pub fn standing(&self) -> Standing {

@@ -11,7 +11,7 @@ use super::*;
 const CALL_BITS: u32 = 32;
 /// How many election timeouts a machine that somebody does not list waits for its leader to be heard.
 const UNLISTED_TIMEOUTS: u64 = 20;
-/// After how many election timeouts without a leader a machine asks round again.
+/// After how many election timeouts without a leader a member asks round, and again.
 const LOOK_TIMEOUTS: u64 = 150;
 /// After how many election timeouts a new member that has heard nothing asks to be let in again.
 const SILENT_TIMEOUTS: u64 = 10;
@@ -75,33 +75,58 @@ impl Machine {
         if !again {
             self.replica.effects_mut().facts.push(Fact::Unlisted);
         }
-        if self.is_out() || self.replica.had_leader() {
+        if self.is_out() || self.has_been_led() {
             return;
         }
         if again {
             return self.leave(now, Eager::Yes, Fact::Removed);
         }
-        self.ask_later(now, UNLISTED_TIMEOUTS, self.origin.search.clone(), self.look());
+        let finder = self.looking(self.origin.seed);
+        self.find_later(now, UNLISTED_TIMEOUTS, finder);
     }
 
-    /// All have been asked. Who could have told of a removal may not have been there.
-    pub(super) fn on_looked(&mut self, now: Now) {
-        if !self.is_out() && !self.replica.had_leader() {
-            self.ask_later(now, LOOK_TIMEOUTS, self.origin.search.clone(), self.look());
+    /// Whether a leader has been heard since it began to ask round.
+    fn has_been_led(&self) -> bool {
+        self.replica.leaderless_us().is_none_or(|us| us > self.look_us)
+    }
+
+    /// When a member asks round that has heard no leader for long, or that has asked so long ago: who could have told of a
+    /// removal may not have been there.
+    pub(super) fn look_due_us(&self) -> u64 {
+        let serves = matches!(self.phase, Phase::Starting { .. } | Phase::Serving) && !self.is_silent();
+        match self.replica.leaderless_us() {
+            Some(us) if serves => us.max(self.look_us) + LOOK_TIMEOUTS * self.replica.settings().election_ms * 1000,
+            Some(_) | None => u64::MAX,
         }
     }
 
-    /// What a member with a log asks round for.
-    pub(super) fn look(&self) -> Goal {
-        Goal::Look { moved: self.moved, cluster: self.cluster(), id: self.id() }
+    pub(super) fn maybe_look(&mut self, now: Now) {
+        if self.finder.is_some() || now.mono_us < self.look_due_us() {
+            return;
+        }
+        self.is_unlisted &= !self.has_been_led();
+        self.look_us = now.mono_us;
+        let finder = self.looking(self.origin.seed);
+        self.find_later(now, 0, finder);
     }
 
-    fn ask_later(&mut self, now: Now, timeouts: u64, search: Search, goal: Goal) {
+    /// Asks round for what a member's place is: first those that its log knows, and under the name that stands there.
+    pub(super) fn looking(&mut self, seed: u64) -> Finder {
+        let goal = Goal::Look { moved: self.moved, cluster: self.cluster(), id: self.id() };
+        let (members, id) = (&self.configuration().members, self.id());
+        let known = members.iter().filter(|m| m.id != id).map(|m| m.peer_url.clone()).collect();
+        let mut myself = self.myself();
+        if let Some(own) = self.configuration().get(id) {
+            (myself.name, myself.incarnation) = (own.name.clone(), own.incarnation);
+        }
+        self.origin.search.known = known;
+        Finder::new(myself, self.origin.search.clone(), goal, seed)
+    }
+
+    fn find_later(&mut self, now: Now, timeouts: u64, finder: Finder) {
         let until_us = now.mono_us + timeouts * self.replica.settings().election_ms * 1000;
         self.origin.switches += 1;
-        let calls = self.origin.switches << CALL_BITS;
-        let finder = Finder::new(self.myself(), search, goal, self.origin.seed);
-        self.finder = Some(finder.later(until_us, calls));
+        self.finder = Some(finder.later(until_us, self.origin.switches << CALL_BITS));
     }
 
     /// The cluster that was found has no place for this machine, which holds nothing yet.
@@ -173,7 +198,8 @@ impl Machine {
     /// leader answers the number of a data directory that it lists with the same id.
     pub(super) fn mind_silence(&mut self, now: Now) {
         let search = Search { attempts_max: 1, discovery: None, ..self.origin.search.clone() };
-        self.ask_later(now, SILENT_TIMEOUTS, search, Goal::Join);
+        let finder = Finder::new(self.myself(), search, Goal::Join, self.origin.seed);
+        self.find_later(now, SILENT_TIMEOUTS, finder);
     }
 
     /// The leader has brought something: there is nothing more to ask.

@@ -504,6 +504,76 @@ fn a_member_that_hears_of_nobody_asks_again() {
     assert_eq!(numbers.len(), 3, "late answers to the one are none to the next");
 }
 
+/// It need not have come up for that: who ran on while its peers were replaced finds out as well. A leader that is heard
+/// meanwhile makes it begin anew.
+#[test]
+fn a_running_member_that_hears_of_nobody_for_long() {
+    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let id = cluster.join(2, 77);
+    cluster.pass(2 * SECOND_US);
+    let mut rig = cluster.rigs.remove(&id).expect("it was let in");
+    cluster.at(PeerId(1)).pass(50_000);
+    let (_, beat) = cluster.at(PeerId(1)).sent.pop().expect("a heartbeat");
+    let is_unlisted = |rig: &mut Rig| {
+        let call = first_call(rig);
+        let (peer, cluster) = (settings(1).peer_url, rig.machine.cluster());
+        assert_eq!(*call.url, *format!("{peer}/v2/admin/machines?cluster={cluster:x}&id={:x}", id.0));
+        rig.machine.on_reply(rig.now, call.id, answered(200, "tern/0.1.0", LIST.as_bytes()));
+        rig.turn();
+    };
+    let asks_nobody_for = |rig: &mut Rig, us: u64| {
+        rig.now.mono_us += us;
+        rig.machine.on_time(rig.now);
+        rig.turn();
+        assert!(rig.effects.calls.is_empty() && !rig.removed);
+    };
+    rig.pass(SECOND_US);
+    assert!(rig.machine.is_serving(), "it gives its leader up");
+    // From when the leader was heard last it is thirty seconds.
+    for (seconds, last) in [(28, false), (24, true)] {
+        asks_nobody_for(&mut rig, seconds * SECOND_US);
+        rig.now.mono_us += 2 * SECOND_US;
+        is_unlisted(&mut rig);
+        assert!(rig.facts.contains(&Fact::Unlisted) && !rig.removed);
+        if !last {
+            rig.machine.on_message(rig.now, PeerId(1), beat.clone());
+            rig.turn();
+            assert_eq!(rig.machine.raft().leader(), PeerId(1));
+            rig.pass(SECOND_US);
+            assert_eq!(rig.machine.raft().leader(), PeerId::NONE);
+        }
+        asks_nobody_for(&mut rig, 2 * SECOND_US);
+        rig.now.mono_us += 2 * SECOND_US;
+        is_unlisted(&mut rig);
+        assert_eq!(rig.removed, last);
+    }
+    assert!(rig.effects.wipe && rig.facts.contains(&Fact::Removed));
+    assert_eq!(rig.machine.role(), Role::Standby);
+}
+
+/// Under whatever name it is started: the list has the one that its log has.
+#[test]
+fn a_member_with_another_name_asks_again() {
+    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let id = cluster.join(2, 77);
+    cluster.pass(2 * SECOND_US);
+    let mut rig = cluster.rigs.remove(&id).expect("it was let in");
+    rig.settings.name = "another".into();
+    let mut rig = rig.restart();
+    rig.machine.look_around(search(&[], 3), 9);
+    let mine = settings(2);
+    let list = LIST.replace('}', r#"},{"name":"node2","clientURL":"CLIENT","peerURL":"PEER"}"#);
+    let list = list.replace("CLIENT", &mine.client_url).replace("PEER", &mine.peer_url);
+    for _ in 0..3 {
+        let call = first_call(&mut rig);
+        rig.machine.on_reply(rig.now, call.id, answered(200, "tern/0.1.0", list.as_bytes()));
+        rig.turn();
+        assert!(rig.effects.calls.is_empty() && !rig.facts.contains(&Fact::Unlisted));
+        assert_eq!(rig.effects.failed, None);
+        rig.now.mono_us += 30 * SECOND_US;
+    }
+}
+
 /// What another cluster lists, or one that is not tern, says nothing about a place in this one, however often it is
 /// asked: an address may have passed to it while all of this cluster are down.
 #[test]
