@@ -8,12 +8,24 @@ use crate::store::{EtcdIndex, Event, ListItem, Store};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// An outgoing HTTP call that waits for its reply. Bit 63 marks the shell's own calls, bit 62 those to the discovery
-/// service; the others are the finder's and the standby's.
+/// An outgoing HTTP call that waits for its reply. Bit 63 marks the shell's own calls, bit 62 those that register with the
+/// discovery service; the others are the finder's and the standby's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
-/// An outgoing HTTP call that the shell is to make; its `Reply` comes through `on_reply`, once, whatever happens.
+impl CallId {
+    /// The calls of one search have so many bits of their numbers to themselves; those above count the searches.
+    pub const SEARCH_BITS: u32 = 32;
+
+    /// Whether nobody waits for its reply any more once that call is made, which is of a later search.
+    pub fn is_void_after(self, later: CallId) -> bool {
+        let search = |id: CallId| id.0 >> CallId::SEARCH_BITS;
+        later.0 >> 62 == 0 && search(self) < search(later)
+    }
+}
+
+/// An outgoing HTTP call that the shell is to make; its `Reply` comes through `on_reply`, once, whatever happens, unless a
+/// later call makes it void.
 /// Redirects (307) are followed by the shell with method and body kept, at most 10 of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {

@@ -7,8 +7,6 @@
 use super::standby::{Eager, Standby};
 use super::*;
 
-/// The calls of each mode have so many bits of their numbers to themselves.
-const CALL_BITS: u32 = 32;
 /// How many election timeouts a machine that somebody does not list waits for its leader to be heard.
 const UNLISTED_TIMEOUTS: u64 = 20;
 /// After how many election timeouts without a leader a member asks round, and again.
@@ -126,7 +124,7 @@ impl Machine {
     fn find_later(&mut self, now: Now, timeouts: u64, finder: Finder) {
         let until_us = now.mono_us + timeouts * self.replica.settings().election_ms * 1000;
         self.origin.switches += 1;
-        self.finder = Some(finder.later(until_us, self.origin.switches << CALL_BITS));
+        self.finder = Some(finder.later(until_us, self.origin.switches << CallId::SEARCH_BITS));
     }
 
     /// The cluster that was found has no place for this machine, which holds nothing yet.
@@ -141,7 +139,7 @@ impl Machine {
         self.caretaker.cancel_all();
         (self.moved, self.is_unlisted) = (false, false);
         self.origin.switches += 1;
-        let calls = self.origin.switches << CALL_BITS;
+        let calls = self.origin.switches << CallId::SEARCH_BITS;
         let search = &self.origin.search;
         let others = search.known.iter().chain(&search.peers).cloned().collect();
         let standby = Standby::new(now, self.myself(), info, others, eager, wiped, calls);

@@ -166,8 +166,21 @@ impl Calls {
 
     /// Takes a call, which `passes` a client's request on or is the machine's own; its time runs from now.
     pub fn start(&mut self, call: Call, passes: bool, now: Now) {
+        if !passes {
+            self.drop_void(call.id);
+        }
         let limit_us = call.timeout_ms.saturating_mul(1000);
         self.waiting[usize::from(passes)].push_back((call, now.mono_us.saturating_add(limit_us)));
+    }
+
+    /// Closes what nobody listens to any more once this call is made.
+    fn drop_void(&mut self, later: CallId) {
+        self.waiting[0].retain(|(call, _)| !call.id.is_void_after(later));
+        let own = self.calls.iter_mut().filter(|(_, c)| !c.passed);
+        let void: Vec<SlotId> = own.filter(|(_, c)| c.call.id.is_void_after(later)).map(|(_, c)| c.slot).collect();
+        for slot in void {
+            self.end(slot, Reply::Failed { why: "".into() }, &mut Vec::new());
+        }
     }
 
     /// The poll has told of one of them.
@@ -618,6 +631,27 @@ mod tests {
             let why = failed(&reply);
             assert!(why.contains("in time") || why.contains("no time"), "{why}");
         }
+    }
+
+    /// The machine has begun another search: what it asked before is closed, and told to nobody.
+    #[test]
+    fn calls_of_a_former_search_are_closed() {
+        let poll = Poll::new().expect("a poll");
+        let mut names = Names::new(Waker::new(poll.registry(), NAMES).expect("a waker"));
+        let caller = || Caller::new(&Default::default());
+        let callers = Callers { peers: caller(), clients: caller(), world: caller(), discovery: String::new() };
+        let mut calls = Calls::new(callers);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        let now = Now { mono_us: 1, wall_ns: 0 };
+        let [search, registrar, next] = [7, 1 << 62, 1 << 32];
+        for id in [search, registrar, next, next + 1] {
+            calls.start(call(id, Method::Get, url.clone()), false, now);
+            assert!(calls.work(poll.registry(), &mut names, now).is_empty());
+        }
+        calls.start(call(search, Method::Get, url), true, now);
+        let open: std::collections::BTreeSet<u64> = calls.calls.iter_mut().map(|(_, c)| c.call.id.0).collect();
+        assert_eq!((open, calls.open), ([registrar, next, next + 1].into(), [3, 0]));
     }
 
     #[test]
