@@ -84,6 +84,7 @@ impl Raft {
             self.become_pre_candidate();
         } else {
             self.become_follower(self.current_term, PeerId::NONE);
+            self.maybe_go_past();
             self.reset_election_timer();
         }
     }

@@ -314,8 +314,8 @@ impl Raft {
                 *until_us = self.now_us + FAREWELL_US;
             }
         }
-        let (changed, configuration) = self.configurations.last().expect("never empty");
-        if *changed <= self.commit_index && configuration.get(self.id).is_none() {
+        // Not the latest: a join may stand behind the removal.
+        if self.committed_configuration().get(self.id).is_none() {
             self.leave();
         }
     }

@@ -1,12 +1,13 @@
 //! Entries that this machine's disk has damaged: got back from the peers by (index, term), outside of terms.
 //!
 //! Until they are back nothing past them is applied or acknowledged, and this member does not campaign; it still votes,
-//! by its full log. A damaged entry that cannot have been committed is cut. Start reading at `start_repair`.
+//! by its full log. A damaged entry that cannot have been committed is cut; to know that, this member may raise the term
+//! once. Start reading at `start_repair`.
 use super::fault::Fault;
 use super::progress::Progress;
-use super::{Body, Configuration, Entry, Found, Index, PeerId, Persist, Raft, RaftRole, Rpc, Term};
+use super::{Body, Entry, Found, Index, PeerId, Persist, Raft, RaftRole, Rpc, Term};
 use crate::command::{self, Command};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many entries are asked for at a time.
 const ASKED_MAX: usize = 32;
@@ -20,15 +21,16 @@ pub struct Repair {
     pub due_us: u64,
     /// The term on the disk at start: no leader of a later one can count what this member acknowledged before.
     term: Term,
-    /// Who says that it never had which entry, and whether it is past `term`, so that no leader of that brings it there.
-    never: Vec<(Index, PeerId, bool)>,
-    /// The leader has a damaged entry only in its snapshot.
-    pub behind_leader: bool,
+    /// Who never had the first damaged entry, and so none behind it; true once said in a term past `term`, to which no
+    /// leader of that can bring it any more.
+    never: BTreeMap<PeerId, bool>,
+    /// The leader has damaged entries up to here only in its snapshot.
+    behind: Index,
 }
 
 impl Default for Repair {
     fn default() -> Self {
-        Repair { due_us: u64::MAX, term: Term(0), never: Vec::new(), behind_leader: false }
+        Repair { due_us: u64::MAX, term: Term(0), never: BTreeMap::new(), behind: Index(0) }
     }
 }
 
@@ -39,8 +41,8 @@ impl Raft {
         self.ask_for_missing();
     }
 
-    /// A change of voters is little more than an id, so that the checksum tells whether a damaged entry is one: without
-    /// that nobody could say who is needed to know of the entry.
+    /// A change of voters is little more than an id (unless a join replaces one), so that the checksum tells whether a
+    /// damaged entry is one: without that nobody could say who is needed to know of the entry.
     fn guess_changes(&mut self) {
         let short = |i: &Index| self.log.get(*i).is_some_and(|e| e.size() <= CHANGE_BYTES_MAX);
         let missing: Vec<Index> = self.log.missing().filter(short).collect();
@@ -67,9 +69,8 @@ impl Raft {
             true => u64::MAX,
             false => self.now_us + self.election_us,
         };
-        // Those too whose removal may not be committed: they may have it, and `is_nowhere` must hear them. And the leader,
-        // whose join may be what is damaged.
-        let members = self.open_configurations().flat_map(|c| &c.members).map(|m| m.id);
+        // Those too who are being removed: they may have it. And the leader, whose join may be what is damaged.
+        let members = self.configurations.iter().flat_map(|(_, c)| &c.members).map(|m| m.id);
         let mut others: BTreeSet<PeerId> = members.chain([self.leader]).collect();
         others.retain(|id| ![PeerId::NONE, self.id].contains(id));
         for index in missing {
@@ -128,8 +129,8 @@ impl Raft {
         match found {
             Found::Body(bytes) => self.maybe_repair(Entry { term: entry_term, index, body: Body::Good(bytes) }),
             Found::Never => self.on_never(from, term, index),
-            Found::Behind => self.repair.behind_leader |= from == self.leader,
-            Found::Damaged => {}
+            Found::Behind if from == self.leader => self.repair.behind = self.repair.behind.max(index),
+            Found::Behind | Found::Damaged => {}
         }
     }
 
@@ -151,11 +152,14 @@ impl Raft {
         let repaired = self.log.repair(entry.index, bytes, lsn);
         self.persist(Persist::Repair(repaired));
         self.rebuild_configurations(entry.index);
-        self.repair.never.retain(|(index, _, _)| *index != entry.index);
         if self.log.missing().next().is_none() {
             self.repair.due_us = u64::MAX;
-            self.repair.behind_leader = false;
         }
+    }
+
+    /// Only the leader's snapshot has what is damaged here.
+    pub(super) fn wants_snapshot(&self) -> bool {
+        self.log.missing().next().is_some_and(|first| first <= self.repair.behind)
     }
 
     fn on_never(&mut self, from: PeerId, term: Term, index: Index) {
@@ -164,51 +168,48 @@ impl Raft {
         if !first || index <= self.commit_index || self.leader != PeerId::NONE {
             return;
         }
-        let never = &mut self.repair.never;
-        never.retain(|(at, id, _)| (*at, *id) != (index, from));
-        never.push((index, from, term > self.repair.term));
-        if self.is_nowhere(index) || self.has(Fault::CutByOne) {
+        *self.repair.never.entry(from).or_default() |= term > self.repair.term;
+        if self.is_refused(index, true) || self.has(Fault::CutByOne) {
+            // A leader that counts what was acknowledged here before would take what is cut for lost.
+            self.become_follower(self.past_term(), PeerId::NONE);
             self.cut(index);
-            self.repair.never.clear();
             self.ask_for_missing();
-        } else if self.is_refused(index, false) && self.current_term <= self.repair.term {
-            // Said by enough, but not past every term in which it was acknowledged here: the next answers will be.
-            self.become_follower(Term(self.current_term.0 + 1), PeerId::NONE);
         }
     }
 
-    /// The configurations that may be in force: the last that is known to be committed, and those behind it.
-    fn open_configurations(&self) -> impl Iterator<Item = &Configuration> {
-        let open = self.configurations.iter().rev();
-        let open = open.take_while(|(at, _)| *at > self.commit_index);
-        open.map(|(_, c)| c).chain([self.committed_configuration()])
+    fn past_term(&self) -> Term {
+        self.current_term.max(Term(self.repair.term.0 + 1))
     }
 
-    /// Enough voters without this member never had the entry, or nobody else did: it was not committed. That must stay
-    /// so: a leader that has it and counts what this member acknowledged before its restart could still bring it to those
-    /// who said no. So these must be past every such leader's term; and nobody else means all who were voters since the
-    /// last commit known here, since one that is being removed may still lead.
-    fn is_nowhere(&self, index: Index) -> bool {
-        let mut others = self.open_configurations().flat_map(Configuration::voters);
-        let nobody = others.all(|id| id == self.id || self.has_said_never(index, id, false));
-        self.is_refused(index, true) || (nobody && self.is_refused(index, false))
-    }
-
-    fn has_said_never(&self, index: Index, id: PeerId, past: bool) -> bool {
-        self.repair.never.iter().any(|n| (n.0, n.1) == (index, id) && n.2 >= past)
+    /// No leader is in sight. When enough voters never had the first damaged entry, but said so in a term in which it may
+    /// have been acknowledged here, this member goes on to a later one and takes them along by a denial that nobody asked
+    /// for (a learner would hear of no other): their next answers count.
+    pub(super) fn maybe_go_past(&mut self) {
+        let refused = self.log.missing().next().is_some_and(|first| self.is_refused(first, false));
+        if !refused || !self.configuration().is_voter(self.id) {
+            return;
+        }
+        self.become_follower(self.past_term(), PeerId::NONE);
+        let early = self.repair.never.iter().filter(|(_, past)| !**past);
+        for to in early.map(|(id, _)| *id).collect::<Vec<PeerId>>() {
+            self.send_vote(to, true, false, self.current_term);
+        }
     }
 
     /// Whether those who never had the entry keep it from a majority in each configuration under which it could be
-    /// committed: whoever has the entry has all before it, so none that was over by then counts. A majority of them does,
-    /// also when a change that is not known here adds a voter. Of two voters the other does: another voter could only be
-    /// added by this member, whose disk has that first (`maybe_commit`) and knows it even if it is damaged; learners, who
-    /// may be gone for good, need not be asked.
+    /// committed; for ever, if they are past every term in which it was acknowledged here: a leader that counts that could
+    /// still bring it to the others. Whoever has the entry has all before it, so no configuration that was over by then
+    /// counts. A majority of them does: one change of voters that is not known here (behind the end of this log, or a
+    /// damaged join that replaces a voter) alters nothing, and the next one waits for the commit of that. Of two voters the
+    /// other does: only this member could add a voter, and its disk has that first (`maybe_commit`) and knows it even if it
+    /// is damaged. Learners, who may be gone for good, need not be asked. Not covered: this member alone has replaced the
+    /// other voter, and that very join is damaged, in the last batch.
     fn is_refused(&self, index: Index, past: bool) -> bool {
         let later = self.configurations.iter().filter(|(at, _)| *at >= index).map(|(_, c)| c);
         let mut all = later.chain([self.configuration_at(index.prev())]);
         all.all(|c| {
             let pair = c.voters().count() == 2 && c.is_voter(self.id);
-            let said = c.voters().filter(|v| self.has_said_never(index, *v, past)).count();
+            let said = c.voters().filter(|v| self.repair.never.get(v).is_some_and(|n| *n >= past)).count();
             said >= if pair { 1 } else { c.majority() }
         })
     }

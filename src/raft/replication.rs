@@ -356,7 +356,7 @@ impl Raft {
         let answer = AppendAnswer::Accepted {
             verified: self.verified,
             matched: self.verified.min(durable),
-            want_snapshot: self.repair.behind_leader,
+            want_snapshot: self.wants_snapshot(),
         };
         self.send_append_reply(to, round, answer);
     }

@@ -247,7 +247,6 @@ impl Raft {
         self.snapshot = meta;
         self.commit_index = self.commit_index.max(index);
         self.verified = self.verified.max(index);
-        self.repair.behind_leader = false;
         self.ask_for_missing();
         if self.has(Fault::InstallBeforeSync) {
             self.log.on_synced(self.lsn);
