@@ -1,8 +1,9 @@
-//! What one machine asks another over its peer port, and what the answers mean: version, machines, config, join.
+//! What one machine asks another, and what the answers mean: version, machines, config and join over its peer port, the
+//! leader over its client port.
 //!
 //! Pure functions; who asks whom and when is the finder's and the standby's. Start with `join`.
 use super::seam::{Call, CallId, MachineInfo, Role};
-use crate::http::Method;
+use crate::http::{Method, url::Url};
 use crate::raft::PeerId;
 use serde::Deserialize;
 
@@ -104,6 +105,11 @@ pub fn config(id: CallId, peer: &str) -> Call {
     get(id, peer, "/v2/admin/config")
 }
 
+/// Asks over the client port where the leader is: who is no member points to who is.
+pub fn leader(id: CallId, client_url: &str) -> Call {
+    get(id, client_url, "/v2/leader")
+}
+
 /// Asks to be let in.
 pub fn join(id: CallId, peer: &str, me: &Myself) -> Call {
     let body = serde_json::json!({
@@ -149,6 +155,12 @@ pub fn parse_config(status: u16, body: &[u8]) -> Result<Room, String> {
         }),
         Ok(_) | Err(_) => Err(refused("/v2/admin/config", status, body).why),
     }
+}
+
+/// The leader's peer URL.
+pub fn parse_leader(status: u16, body: &[u8]) -> Result<Box<str>, String> {
+    let url = std::str::from_utf8(body).ok().filter(|url| status == 200 && Url::parse(url).is_some());
+    url.map(Into::into).ok_or_else(|| refused("/v2/leader", status, body).why)
 }
 
 /// As which member this machine was let in.

@@ -2,8 +2,9 @@
 //!
 //! It asks the machines it knows for the list of members and the cluster config, at once and then every sync interval,
 //! and asks to be let in when there is room or when the list names it; for the first time one interval after it became
-//! a standby. Pure: it leaves calls and takes their replies. How a machine becomes one, and a member again, is
-//! `switching`'s. Start with `Standby::on_reply`.
+//! a standby. When none of them is a member any more, it asks where their client ports lead: a standby points to its
+//! leader. Pure: it leaves calls and takes their replies. How a machine becomes one, and a member again, is `switching`'s.
+//! Start with `Standby::on_reply`.
 use super::questions::{self, MS_MAX, Myself, Room, STORE_VERSION, SYNC_INTERVAL_MS_MIN};
 use super::seam::{Call, CallId, Fact, MachineInfo, Reply, Role, StandbyInfo};
 use crate::raft::PeerId;
@@ -18,6 +19,8 @@ enum Question {
     Config,
     Version,
     Join,
+    /// Over a client port.
+    Leader,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +49,11 @@ pub struct Standby {
     /// What the former life left on disk is gone.
     wiped: bool,
     state: State,
-    /// Whom this fetch asks, and who is asked now.
-    peers: Vec<Box<str>>,
-    peer: usize,
+    /// Whom this fetch asks and what first, and who is asked now.
+    targets: Vec<(Question, Box<str>)>,
+    target: usize,
+    /// Why the last peer was of no use.
+    reason: String,
     started_us: u64,
     /// Who was asked last is no tern: it is never asked to let this machine in.
     foreign: bool,
@@ -80,8 +85,9 @@ impl Standby {
             eager,
             wiped,
             state: State::Waiting { until_us: now.mono_us },
-            peers: Vec::new(),
-            peer: 0,
+            targets: Vec::new(),
+            target: 0,
+            reason: String::new(),
             started_us: 0,
             foreign: false,
             last_call: calls,
@@ -109,16 +115,17 @@ impl Standby {
             return;
         }
         self.started_us = now.mono_us;
-        self.peers.clear();
-        self.peer = 0;
+        self.targets.clear();
+        self.target = 0;
+        self.reason = "it knows no other machine".into();
         let (leaders, rest): (Vec<_>, Vec<_>) = self.info.cluster.iter().partition(|m| m.state == Role::Leader);
-        let known = leaders.iter().chain(&rest).map(|m| &m.peer_url);
-        for url in known.chain(&self.others) {
-            if *url != self.myself.peer_url && !self.peers.contains(url) {
-                self.peers.push(url.clone());
-            }
+        let known = || leaders.iter().chain(&rest);
+        let peers = known().map(|m| &m.peer_url).chain(&self.others).map(|url| (Question::Machines, url.clone()));
+        let clients = known().map(|m| (Question::Leader, m.client_url.clone()));
+        for (question, url) in peers.chain(clients).collect::<Vec<_>>() {
+            self.add_target(self.targets.len(), question, url);
         }
-        self.ask_peer(now);
+        self.ask_target(now);
     }
 
     /// A call has ended: as which member it was let in, if that has come of it.
@@ -132,7 +139,7 @@ impl Standby {
         let (status, server, body) = match reply {
             Reply::Answered { status, server, body } => (status, server, body),
             Reply::Failed { why } => {
-                self.next_peer(now, &why);
+                self.next_target(now, &why);
                 return None;
             }
         };
@@ -144,34 +151,45 @@ impl Standby {
                 Ok(version) => {
                     self.give_up(now, &format!("the cluster has store version {version}, not {STORE_VERSION}"));
                 }
-                Err(why) => self.next_peer(now, &why),
+                Err(why) => self.next_target(now, &why),
             },
             Question::Join => match questions::parse_joined(status, &body) {
                 Ok(id) => return Some(id),
                 Err(refused) => self.give_up(now, &refused.why),
             },
+            Question::Leader => self.on_leader(now, questions::parse_leader(status, &body)),
         }
         None
     }
 
     // -- a fetch
 
-    fn ask_peer(&mut self, now: Now) {
-        match self.peers.is_empty() {
-            true => self.complain(now, "it knows no other machine"),
-            false => self.ask(Question::Machines),
+    /// Nobody is asked twice in a fetch, and never this machine itself.
+    fn add_target(&mut self, place: usize, question: Question, url: Box<str>) {
+        let is_mine = url == self.myself.peer_url || url == self.myself.client_url;
+        let is_known = self.targets.iter().any(|(_, known)| *known == url);
+        if !is_mine && !is_known && !url.is_empty() {
+            self.targets.insert(place, (question, url));
+        }
+    }
+
+    fn ask_target(&mut self, now: Now) {
+        match self.targets.get(self.target) {
+            Some((question, _)) => self.ask(*question),
+            None => self.complain(now, &self.reason.clone()),
         }
     }
 
     fn ask(&mut self, question: Question) {
-        let peer = &self.peers[self.peer];
+        let (_, url) = &self.targets[self.target];
         self.last_call += 1;
         let id = CallId(self.last_call);
         self.calls.push(match question {
-            Question::Machines => questions::machines(id, peer, None),
-            Question::Config => questions::config(id, peer),
-            Question::Version => questions::version(id, peer),
-            Question::Join => questions::join(id, peer, &self.myself),
+            Question::Machines => questions::machines(id, url, None),
+            Question::Config => questions::config(id, url),
+            Question::Version => questions::version(id, url),
+            Question::Join => questions::join(id, url, &self.myself),
+            Question::Leader => questions::leader(id, url),
         });
         self.state = State::Asking { question, call: id };
     }
@@ -179,11 +197,11 @@ impl Standby {
     fn on_machines(&mut self, now: Now, listed: Result<Vec<MachineInfo>, String>, server: &str) {
         let listed = match listed {
             Ok(listed) => listed,
-            Err(why) => return self.next_peer(now, &why),
+            Err(why) => return self.next_target(now, &why),
         };
         // Who knows no leader may be cut off: its list is not the newest, and nothing it says of room counts.
         if !listed.iter().any(|m| m.state == Role::Leader) {
-            return self.next_peer(now, "it knows no leader now");
+            return self.next_target(now, "it knows no leader now");
         }
         self.foreign = !questions::is_tern(server);
         self.unsaved |= self.info.cluster != listed;
@@ -194,7 +212,7 @@ impl Standby {
     fn on_config(&mut self, now: Now, room: Result<Room, String>) {
         let room = match room {
             Ok(room) => room,
-            Err(why) => return self.next_peer(now, &why),
+            Err(why) => return self.next_target(now, &why),
         };
         self.unsaved |= self.info.sync_interval_ms != room.sync_interval_ms;
         self.info.sync_interval_ms = room.sync_interval_ms;
@@ -218,18 +236,26 @@ impl Standby {
         self.info.cluster.iter().any(|m| m.name == self.myself.name)
     }
 
-    fn next_peer(&mut self, now: Now, why: &str) {
-        let peer = self.peers[self.peer].clone();
-        // What a call says names the whole URL.
-        let text = match why.starts_with(&*peer) {
-            true => why.to_string(),
-            false => format!("{peer}: {why}"),
-        };
-        self.peer += 1;
-        match self.peer < self.peers.len() {
-            true => self.ask_peer(now),
-            false => self.complain(now, &text),
+    /// Where a client port leads; the one behind it is asked next.
+    fn on_leader(&mut self, now: Now, leader: Result<Box<str>, String>) {
+        if let Ok(peer_url) = leader {
+            self.add_target(self.target + 1, Question::Machines, peer_url);
         }
+        self.target += 1;
+        self.ask_target(now);
+    }
+
+    fn next_target(&mut self, now: Now, why: &str) {
+        let (first, url) = &self.targets[self.target];
+        if *first == Question::Machines {
+            // What a call says names the whole URL.
+            self.reason = match why.starts_with(&**url) {
+                true => why.to_string(),
+                false => format!("{url}: {why}"),
+            };
+        }
+        self.target += 1;
+        self.ask_target(now);
     }
 
     /// It is refused by who speaks for the cluster: no use in asking others.

@@ -204,10 +204,14 @@ fn no_room_no_request_unless_the_list_names_it() {
 #[test]
 fn whom_it_asks() {
     let mut stand = Stand::again(&["a", "node3", "b"]);
-    // Its own peer URL under another name.
+    // Its own URLs under another name.
     let info = StandbyInfo {
         running: true,
-        cluster: vec![MachineInfo { peer_url: settings(3).peer_url, ..members(&["x"]).remove(0) }],
+        cluster: vec![MachineInfo {
+            peer_url: settings(3).peer_url,
+            client_url: settings(3).client_url,
+            ..members(&["x"]).remove(0)
+        }],
         sync_interval_ms: 5_000,
     };
     let now = stand.now;
@@ -232,13 +236,45 @@ fn whom_it_asks() {
             _ => stand.answer(&call, "junk"),
         }
     }
+    // Then over the client ports where they lead, and that one, once.
+    let call = stand.calls(Method::Get, "http://a:4001/v2/leader");
+    stand.fail(&call);
+    let call = stand.calls(Method::Get, "http://node3:4001/v2/leader");
+    stand.answer(&call, "http://spare:7001");
+    let call = stand.calls(Method::Get, "http://b:4001/v2/leader");
+    stand.answer(&call, "not a URL");
     stand.rests();
+    let told = stand.facts.last();
+    assert!(matches!(told, Some(Fact::NotLetIn { why }) if why.starts_with("http://spare:7001: ")), "{told:?}");
     assert_eq!(
         stand.redirect(),
         Outcome::Redirect { client_url: "http://a:4001".into(), peer_url: "http://a:7001".into() }
     );
     // Nobody has answered: the next try is at the interval.
     assert_eq!(stand.machine.next_deadline(), stand.began_us + INTERVAL_US);
+}
+
+/// All whom it knows are standbys themselves: they point to their leader, which this machine has never heard of.
+#[test]
+fn standbys_show_the_way() {
+    let mut stand = Stand::again(&["a", "b"]);
+    stand.machine.on_time(stand.now);
+    for peer in ["a", "b", "spare"] {
+        let call = stand.calls(Method::Get, &format!("http://{peer}:7001/v2/admin/machines"));
+        stand.tell(&call, 404, "tern/0.1.0", b"");
+    }
+    let call = stand.calls(Method::Get, "http://a:4001/v2/leader");
+    stand.tell(&call, 400, "tern/0.1.0", br#"{"errorCode":402,"message":"x","cause":""}"#);
+    let call = stand.calls(Method::Get, "http://b:4001/v2/leader");
+    stand.answer(&call, "http://c:7001");
+    let call = stand.calls(Method::Get, "http://c:7001/v2/admin/machines");
+    stand.answer(&call, &list(&["c", "d"]));
+    let call = stand.calls(Method::Get, "http://c:7001/v2/admin/config");
+    stand.answer(&call, SIZE_5S);
+    stand.rests();
+    assert_eq!(stand.machine.standby(), Some(Some("http://c:4001")));
+    stand.fetch("c", &list(&["c", "d"]), SIZE_5S);
+    stand.asks("c");
 }
 
 /// 402 while it knows no leader, or only itself; then it asks soon again, and still joins not before its time.
@@ -263,6 +299,8 @@ fn where_clients_are_sent() {
             let call = stand.calls(Method::Get, "http://b:7001/v2/admin/machines");
             stand.fail(&call);
         }
+        let call = stand.calls(Method::Get, "http://b:4001/v2/leader");
+        stand.fail(&call);
         stand.rests();
         assert_eq!(stand.fetch(first, &list(&["c", "b"]), SIZE_5S), 500_000);
         stand.rests();

@@ -1,8 +1,8 @@
-//! HTTP calls that machines make to each other: the request travels to the peer port that its URL names, through the
+//! HTTP calls that machines make to each other: the request travels to the port that its URL names, through the
 //! parser and the router to that machine, and the rendered answer travels back. Redirects are followed as the shell
 //! follows them. What the network loses is sent again, as TCP does, until the caller's time is over. Start at
 //! `World::start_call`.
-use super::cluster::{Asker, Ev, Place, World, peer_url, slot_of};
+use super::cluster::{Asker, Ev, Place, World, client_url, peer_url, slot_of};
 use super::http::routed;
 use super::rng::Rng;
 use tern::api::{Next, Port, Routed, Shape};
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// A call has come to a machine's peer port, if there is one.
+    /// A call has come to a machine's port, if there is one.
     fn on_called(&mut self, key: u64, slot: usize) {
         let calling = self.callings.get_mut(&key).expect("seen above");
         let url = Url::parse(&calling.url).expect("machines call URLs");
@@ -124,7 +124,12 @@ impl World {
             Place::Up(run) => run.core.listens(),
             Place::Down(_) | Place::Empty => false,
         };
-        if !listens || peer_url(slot, self.hosts[slot].moves) != format!("http://{}", url.authority).into() {
+        let base = format!("http://{}", url.authority).into_boxed_str();
+        let port = match base == client_url(slot) {
+            true => Port::Client,
+            false => Port::Peer,
+        };
+        if !listens || (port == Port::Peer && base != peer_url(slot, self.hosts[slot].moves)) {
             calling.broken = true;
             return self.on_call(key, Leg::Answer);
         }
@@ -143,7 +148,7 @@ impl World {
             let mode = run.core.standby();
             let context = hosts[slot].front.context(now, run.core.indexes(), mode);
             let calling = callings.get_mut(&key).expect("seen above");
-            match routed(rng, &request, Port::Peer, &context) {
+            match routed(rng, &request, port, &context) {
                 (Routed::Ask { op, shape }, _) => {
                     (calling.asked, calling.shape) = (Some((slot, ticket.0)), Some(shape));
                     run.core.on_request(now, ticket, op);
