@@ -46,6 +46,8 @@ pub struct Machine {
     registrar: Option<Registrar>,
     /// It was started with other addresses than the cluster knows.
     moved: bool,
+    /// It was started with a log that does not tell its place.
+    is_unplaced: bool,
     /// A machine that knows a leader does not list it.
     is_unlisted: bool,
     /// When it began to ask round last.
@@ -144,6 +146,7 @@ impl Machine {
             finder: None,
             registrar: None,
             moved: false,
+            is_unplaced: false,
             is_unlisted: false,
             look_us: now.mono_us,
             phase,
@@ -181,18 +184,22 @@ impl Machine {
 
     /// A machine with a log also asks round whether its place in the cluster is still its own: first the members that
     /// its log knows, then `search`. Call it at most once, before anything else.
-    pub fn look_around(&mut self, search: Search, seed: u64) {
+    pub fn look_around(&mut self, search: Search) {
         self.origin.search = search;
         self.register();
-        if self.is_silent() {
-            return self.mind_silence(self.now);
+        let moved = self.has_moved();
+        (self.is_unplaced, self.moved) = (moved.is_none(), moved.unwrap_or(false));
+        match self.is_silent() {
+            true => self.mind_silence(self.now),
+            false => self.finder = Some(self.looking()),
         }
+    }
+
+    /// Whether its log tells another address of this machine, if it tells any.
+    fn has_moved(&self) -> Option<bool> {
         let settings = self.replica.settings();
-        let own = self.configuration().get(self.id());
-        self.moved =
-            own.is_some_and(|own| (&own.client_url, &own.peer_url) != (&settings.client_url, &settings.peer_url));
-        let finder = self.looking(seed);
-        self.finder = Some(finder);
+        let own = self.configuration().get(self.id())?;
+        Some((&own.client_url, &own.peer_url) != (&settings.client_url, &settings.peer_url))
     }
 
     fn register(&mut self) {
@@ -399,6 +406,7 @@ impl Machine {
             self.maybe_serve(now);
             self.maybe_leave(now);
             self.end_silence();
+            self.maybe_tell_place(now);
             self.maybe_stop(now);
             self.replica.collect(now);
         }

@@ -89,7 +89,7 @@ fn run(config: &Config, joins: bool) -> Result<End, String> {
         Machine::find(settings, recovered, search, seed, now)
     } else {
         let mut machine = Machine::recover(settings, recovered, seed, now);
-        machine.look_around(search, seed);
+        machine.look_around(search);
         machine
     };
     let reactor = Reactor::new(config, ports, clock, disk, machine)?;

@@ -79,7 +79,7 @@ impl Machine {
         if again {
             return self.leave(now, Eager::Yes, Fact::Removed);
         }
-        let finder = self.looking(self.origin.seed);
+        let finder = self.looking();
         self.find_later(now, UNLISTED_TIMEOUTS, finder);
     }
 
@@ -104,12 +104,23 @@ impl Machine {
         }
         self.is_unlisted &= !self.has_been_led();
         self.look_us = now.mono_us;
-        let finder = self.looking(self.origin.seed);
+        let finder = self.looking();
         self.find_later(now, 0, finder);
     }
 
+    /// A machine that came up with a log that did not tell its place has learnt it: it tells its address if that is another.
+    pub(super) fn maybe_tell_place(&mut self, now: Now) {
+        let moved = self.has_moved().filter(|_| self.is_unplaced);
+        self.is_unplaced &= moved.is_none();
+        if moved == Some(true) {
+            self.moved = true;
+            let finder = self.looking();
+            self.find_later(now, 0, finder);
+        }
+    }
+
     /// Asks round for what a member's place is: first those that its log knows, and under the name that stands there.
-    pub(super) fn looking(&mut self, seed: u64) -> Finder {
+    pub(super) fn looking(&mut self) -> Finder {
         let goal = Goal::Look { moved: self.moved, cluster: self.cluster(), id: self.id() };
         let (members, id) = (&self.configuration().members, self.id());
         let known = members.iter().filter(|m| m.id != id).map(|m| m.peer_url.clone()).collect();
@@ -118,7 +129,7 @@ impl Machine {
             (myself.name, myself.incarnation) = (own.name.clone(), own.incarnation);
         }
         self.origin.search.known = known;
-        Finder::new(myself, self.origin.search.clone(), goal, seed)
+        Finder::new(myself, self.origin.search.clone(), goal, self.origin.seed)
     }
 
     fn find_later(&mut self, now: Now, timeouts: u64, finder: Finder) {
@@ -137,7 +148,7 @@ impl Machine {
     fn become_standby(&mut self, now: Now, info: StandbyInfo, eager: Eager, wiped: bool, fact: Fact) {
         self.finder = None;
         self.caretaker.cancel_all();
-        (self.moved, self.is_unlisted) = (false, false);
+        (self.moved, self.is_unplaced, self.is_unlisted) = (false, false, false);
         self.origin.switches += 1;
         let calls = self.origin.switches << CallId::SEARCH_BITS;
         let search = &self.origin.search;

@@ -2,7 +2,7 @@
 use super::rig::*;
 use tern::http::Method;
 use tern::machine::*;
-use tern::raft::{PeerId, Term};
+use tern::raft::{Index, PeerId, Term};
 use tern::timer::Now;
 
 const PEERS: [&str; 2] = ["http://a:7001", "http://b:7001"];
@@ -352,7 +352,7 @@ fn a_dead_discovery_service() {
 fn a_member_stays_registered() {
     let mut rig = Rig::found(settings(1));
     let search = Search { discovery: Some(SERVICE.into()), ..search(&[], 3) };
-    rig.machine.look_around(search, 9);
+    rig.machine.look_around(search);
     rig.machine.on_time(rig.now);
     rig.turn();
     let registers = |call: &Call| &*call.url == "http://d/v2/keys/c/node1";
@@ -387,7 +387,7 @@ fn a_new_member_that_comes_up_registers() {
     let nothing = Recovered::nothing(PeerId(7), 3);
     let now = Now { mono_us: 1, wall_ns: 0 };
     let mut machine = Machine::recover(settings(1), nothing, 1, now);
-    machine.look_around(Search { discovery: Some(SERVICE.into()), ..search(&[], 3) }, 9);
+    machine.look_around(Search { discovery: Some(SERVICE.into()), ..search(&[], 3) });
     machine.on_time(now);
     let mut effects = Effects::default();
     machine.advance(now, &mut effects);
@@ -397,7 +397,7 @@ fn a_new_member_that_comes_up_registers() {
 /// A member that has come up, with others in its log, and looks around.
 fn member(settings: Settings, peers: &[&str]) -> Rig {
     let mut rig = Rig::found(settings);
-    rig.machine.look_around(search(peers, 3), 9);
+    rig.machine.look_around(search(peers, 3));
     rig
 }
 
@@ -455,7 +455,7 @@ fn a_member_that_hears_of_nobody_and_is_not_listed() {
     cluster.pass(2 * SECOND_US);
     // With two voters neither leads alone.
     let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
-    rig.machine.look_around(search(&["http://b:7001"], 3), 9);
+    rig.machine.look_around(search(&["http://b:7001"], 3));
     let ask = |rig: &mut Rig, peer: &str, list: &str| {
         let call = first_call(rig);
         let cluster = rig.machine.cluster();
@@ -485,7 +485,7 @@ fn a_member_that_hears_of_nobody_asks_again() {
     let id = cluster.join(2, 77);
     cluster.pass(2 * SECOND_US);
     let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
-    rig.machine.look_around(search(&[], 3), 9);
+    rig.machine.look_around(search(&[], 3));
     let mut numbers = Vec::new();
     for _ in 0..3 {
         let call = first_call(&mut rig);
@@ -560,7 +560,7 @@ fn a_member_with_another_name_asks_again() {
     let mut rig = cluster.rigs.remove(&id).expect("it was let in");
     rig.settings.name = "another".into();
     let mut rig = rig.restart();
-    rig.machine.look_around(search(&[], 3), 9);
+    rig.machine.look_around(search(&[], 3));
     let mine = settings(2);
     let list = LIST.replace('}', r#"},{"name":"node2","clientURL":"CLIENT","peerURL":"PEER"}"#);
     let list = list.replace("CLIENT", &mine.client_url).replace("PEER", &mine.peer_url);
@@ -596,7 +596,7 @@ fn another_clusters_word_counts_for_nothing() {
     // It has moved: it goes on asking.
     rig.settings.peer_url = "http://moved:7002".into();
     let mut rig = rig.restart();
-    rig.machine.look_around(search(&["http://b:7001"], 3), 9);
+    rig.machine.look_around(search(&["http://b:7001"], 3));
     for _ in 0..20 {
         for peer in [settings(1).peer_url, "http://b:7001".into()] {
             let call = first_call(&mut rig);
@@ -625,7 +625,7 @@ fn why_a_move_is_refused_is_said_once() {
     let mut rig = Rig::serving(settings(1));
     rig.settings.peer_url = "http://moved:7001".into();
     let mut rig = rig.restart();
-    rig.machine.look_around(search(&["http://b:7001"], 3), 9);
+    rig.machine.look_around(search(&["http://b:7001"], 3));
     let list = LIST.replace("\"a\"", "\"node1\"");
     for cause in ["one", "one", "one", "other", "other"] {
         let call = first_call(&mut rig);
@@ -647,13 +647,36 @@ fn a_leader_that_has_moved() {
     let etcd = rig.machine.indexes().etcd.0;
     rig.settings.client_url = "http://elsewhere:4001".into();
     let mut rig = rig.restart();
-    rig.machine.look_around(search(&[], 3), 9);
+    rig.machine.look_around(search(&[], 3));
     rig.settle();
     rig.pass(SECOND_US);
     assert_eq!(rig.machine.indexes().etcd.0, etcd + 1);
     let urls = vec!["http://elsewhere:4001".into()];
     let machines = rig.done(Op::Machines);
     assert_eq!(machines, Outcome::Machines { client_urls: urls });
+}
+
+/// Let in, stopped before it has heard anything, and started with another address: it tells that as soon as it sees which
+/// one the cluster knows.
+#[test]
+fn a_member_that_has_moved_before_it_knew_its_place() {
+    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let Outcome::Joined(Index(id)) = cluster.done(PeerId(1), join(&settings(2), 77)) else {
+        panic!("not let in");
+    };
+    let now = cluster.at(PeerId(1)).now;
+    let moved = Settings { peer_url: "http://moved:7002".into(), ..settings(2) };
+    let mut rig = Rig::let_in(moved, PeerId(id), now);
+    rig.machine.look_around(search(&[], 3));
+    rig.turn();
+    assert!(rig.effects.calls.is_empty());
+    cluster.rigs.insert(PeerId(id), rig);
+    cluster.pass(SECOND_US);
+    let rig = cluster.at(PeerId(id));
+    let known = rig.machine.configuration().get(PeerId(id)).map(|m| m.peer_url.clone());
+    assert_eq!(known, Some(settings(2).peer_url));
+    let url = format!("{}/v2/admin/machines?cluster={:x}&id={id:x}", settings(1).peer_url, rig.machine.cluster());
+    assert_eq!(rig.called, [url.into()]);
 }
 
 /// One that is told at start that it was removed meanwhile gives up what it holds and asks anew.

@@ -59,6 +59,8 @@ pub struct Rig {
     pub events: Vec<Delivery>,
     pub facts: Vec<Fact>,
     pub sent: Vec<(PeerId, Message)>,
+    /// The URLs it has called.
+    pub called: Vec<Box<str>>,
     /// Kinds of snapshot outputs, in order.
     pub snapshot_log: Vec<&'static str>,
     pub stopped: bool,
@@ -148,6 +150,7 @@ impl Rig {
             events: Vec::new(),
             facts: Vec::new(),
             sent: Vec::new(),
+            called: Vec::new(),
             snapshot_log: Vec::new(),
             stopped: false,
             removed: false,
@@ -181,6 +184,7 @@ impl Rig {
         self.events.append(&mut self.effects.events);
         self.facts.append(&mut self.effects.facts);
         self.sent.append(&mut self.effects.send);
+        self.called.extend(self.effects.calls.iter().map(|call| call.url.clone()));
         self.stopped |= self.effects.stopped;
         self.removed |= self.effects.removed;
         for out in std::mem::take(&mut self.effects.snapshot) {

@@ -464,7 +464,7 @@ impl World {
             _ if image.id.0 == 0 => Machine::find(settings, recovered, search, seed, now),
             _ => {
                 let mut core = Machine::recover(settings, recovered, seed, now);
-                core.look_around(search, seed);
+                core.look_around(search);
                 core
             }
         };
