@@ -642,6 +642,7 @@ impl World {
         let epoch = self.hosts[slot].epoch;
         let call = matches!(message.rpc, Rpc::RequestVote { .. });
         let lost = lost_entries(&message);
+        let (own_term, mut other_term) = (message.term.0, 0);
         self.input(slot, epoch, |world, run, now| {
             run.contact.on_message(world.now_us, from, &message, &run.seen, &world.truth);
             run.core.on_message(now, PeerId(from), message);
@@ -652,7 +653,7 @@ impl World {
                 if *next != slot {
                     break;
                 }
-                world.take_along(run, now);
+                other_term = world.take_along(run, now).max(other_term);
             }
         });
         let removed = self.truth.removed.get(&from).copied();
@@ -671,26 +672,30 @@ impl World {
             && removed.is_some_and(|at| at <= before.applied)
             && after.term > before.term
             && !after.leads
-            && message_alone(bytes, after.term)
+            && own_term >= after.term
+            && other_term < after.term
         {
             let text = format!("removed {from} raises the term of m{slot} from {} to {}", before.term, after.term);
             self.fail(violation("removed-raises-term", text));
         }
     }
 
-    fn take_along(&mut self, run: &mut Running, now: Now) {
+    /// Gives the message's term.
+    fn take_along(&mut self, run: &mut Running, now: Now) -> u64 {
         let Some((_, Ev::Deliver { slot, to, from, bytes })) = self.queue.pop() else {
             unreachable!("it was looked at");
         };
         self.counts.events += 1;
         if to != run.seen.id {
-            return;
+            return 0;
         }
         let message = raft::wire::decode(&bytes).expect("it was encoded by a machine");
         let (what, a, b) = describe(&message);
         self.trace.note(slot, what, from, a, b);
         run.contact.on_message(self.now_us, from, &message, &run.seen, &self.truth);
+        let term = message.term.0;
         run.core.on_message(now, PeerId(from), message);
+        term
     }
 
     // -- the turn
@@ -1027,11 +1032,6 @@ impl World {
             self.queue.push(time, Ev::Deliver { slot: target, to: to.0, from, bytes });
         }
     }
-}
-
-/// Whether a message carries a term by itself.
-fn message_alone(bytes: &[u8], term: u64) -> bool {
-    raft::wire::decode(bytes).is_ok_and(|m| m.term.0 >= term)
 }
 
 /// What a machine shows of itself.

@@ -294,18 +294,19 @@ impl World {
         })
     }
 
-    /// How many of these voters, beside this one, hold everything up to `index` undamaged.
-    fn holders_of(&self, voters: &[u64], slot: usize, index: u64) -> usize {
+    /// How many of these voters, beside this one, hold everything up to this entry undamaged.
+    fn holders(&self, voters: &[u64], slot: usize, (index, term): (u64, u64)) -> usize {
         let others = voters.iter().filter(|v| self.ids.get(*v) != Some(&slot));
         let holds = |v: &&u64| {
             let image = self.ids.get(*v).and_then(|s| self.image(*s));
-            image.is_some_and(|i| i.id.0 == **v && i.faulty == 0 && i.held(index) != Held::Never)
+            let held = image.filter(|i| i.id.0 == **v && i.faulty == 0).map(|i| i.held(index));
+            match held {
+                Some(Held::Entry { term: t, .. }) => t == term,
+                Some(Held::Behind) => true,
+                Some(Held::Never) | None => false,
+            }
         };
         others.filter(holds).count()
-    }
-
-    fn holders(&self, slot: usize, index: u64) -> usize {
-        self.holders_of(&self.voters(), slot, index)
     }
 
     /// A crash, and some entries turn out to be damaged: such as others hold.
@@ -337,14 +338,15 @@ impl World {
             let near = last.saturating_sub(8).max(first);
             let from = if self.rng.chance(500_000) { near } else { first };
             let index = self.rng.range(from, last);
-            let safe = self.holders(slot, index) > (self.voters().len() / 2).saturating_sub(1)
+            let Some(Held::Entry { term, good: true, .. }) = self.image(slot).map(|i| i.held(index)) else {
+                continue;
+            };
+            let voters = self.voters();
+            let safe = self.holders(&voters, slot, (index, term)) > (voters.len() / 2).saturating_sub(1)
                 || index > self.truth.committed();
             if safe && let Place::Down(image) = &mut self.hosts[slot].place {
-                let held = matches!(image.held(index), Held::Entry { good: true, .. });
-                if held {
-                    image.damage(&mut self.rng, index);
-                    self.counts.losses += 1;
-                }
+                image.damage(&mut self.rng, index);
+                self.counts.losses += 1;
             }
         }
     }
@@ -377,13 +379,17 @@ impl World {
             return false;
         };
         let all_up = self.hosts.iter().all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
-        let last = run.log.last().max(self.truth.committed());
+        let committed = self.truth.committed();
+        let last = match run.log.last() >= committed {
+            true => (run.log.last(), run.log.last_term()),
+            false => (committed, self.truth.committed_term(committed).unwrap_or(0)),
+        };
         let configurations = (0..self.hosts.len()).filter_map(|s| self.up(s));
         let mut sets = configurations.map(|r| {
             let voters = r.core.configuration().voters();
             voters.map(|v| v.0).collect::<Vec<u64>>()
         });
-        all_up && whole && sets.all(|set| self.holders_of(&set, slot, last) > set.len() / 2)
+        all_up && whole && sets.all(|set| self.holders(&set, slot, last) > set.len() / 2)
     }
 
     /// The machine comes back with an old copy of its data. The leader must be able to tell, and no vote may be open.
