@@ -3,6 +3,7 @@ use crate::client::{Answer, Conn, form, request, until};
 use crate::fleet::{at_of, cluster, has, leader_of, prepare, shows};
 use crate::server::Server;
 use rustix::process::Signal;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// A write that is carried out where it is asked for.
 fn write(conn: &mut Conn, method: &str, target: &str, body: &str) -> Answer {
@@ -110,6 +111,36 @@ fn a_leader_that_stands_still() {
     for server in &servers {
         shows(server, "b", "three");
         shows(server, "a", value.as_str().expect("a value"));
+    }
+}
+
+/// A leader is stopped as it should be while clients of a follower write: each write is taken, by the one or the other.
+/// What is on its way when the link breaks may be unknown; nothing is refused.
+#[test]
+fn a_leader_that_hands_over() {
+    let mut servers = cluster(3, &["-forward"]);
+    for round in 0..4 {
+        let leads = leader_of(&servers);
+        let follower = servers[(leads + 1) % 3].client_at();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let (key, stop) = (format!("/v2/keys/{round}-{writer}"), &stop);
+                scope.spawn(move || {
+                    let mut conn = Conn::open(follower);
+                    for _ in (0..20_000).take_while(|_| !stop.load(Relaxed)) {
+                        let answer = conn.ask("PUT", &key, "value=v");
+                        let unknown = || answer.json()["cause"] == "outcome unknown";
+                        assert!(answer.status() < 300 || unknown(), "{}", answer.text());
+                    }
+                });
+            }
+            (0..4).for_each(|writer| shows(&servers[leads], &format!("{round}-{writer}"), "v"));
+            let ended = servers[leads].terminate();
+            servers[leads].run();
+            stop.store(true, Relaxed);
+            assert!(ended.success());
+        });
     }
 }
 
