@@ -55,6 +55,8 @@ const PEER_PORT: Token = Token(usize::MAX - 2);
 const NAMES: Token = Token(usize::MAX - 3);
 /// Events taken from the poll at once; more stay with it for the next turn.
 const EVENTS_A_TURN: usize = 512;
+/// Portions that a link may bring in one turn, which syncs once for all of them.
+const PORTIONS_A_TURN: usize = 4;
 /// After a stop signal the process ends even if the core has not finished.
 const STOP_US_MAX: u64 = 1_000_000;
 /// So many turns in a row may pass without the machine's timers because peers have more to say.
@@ -266,9 +268,17 @@ impl Reactor {
     }
 
     /// 2. Lets connections in and reads from those that have something to say. Links to peers come first, and all that
-    ///    they bring goes to the machine at once, so that votes and heartbeats never wait behind clients.
+    ///    they bring goes to the machine at once, so that votes and heartbeats never wait behind clients. Who catches up
+    ///    takes portion after portion through phase 6.
     fn accept_and_fill(&mut self) {
         self.links.fill(&mut self.machine, self.now);
+        for _ in 1..PORTIONS_A_TURN {
+            if !self.links.has_unread() {
+                break;
+            }
+            self.replicate();
+            self.links.fill(&mut self.machine, self.now);
+        }
         for gate in &mut self.gates {
             gate.accept(self.poll.registry(), &mut self.clients, self.now);
         }

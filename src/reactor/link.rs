@@ -16,8 +16,9 @@ use std::io::IoSlice;
 
 /// What is read at once.
 const READ_BYTES: usize = 32 * 1024;
-/// What one link may bring in one turn: the window of appends. The rest comes in the next one, before any timer.
-const READ_BYTES_A_TURN: usize = 4 << 20;
+/// What one link may bring at once. The rest comes when that is on its way to the disk, before any timer: until then memory
+/// holds its entries twice.
+const PORTION_BYTES: usize = 256 << 10;
 
 /// While a long message comes in, its sender is told so often that it does.
 const PONG_US: u64 = 20_000;
@@ -144,7 +145,7 @@ impl Link {
 
     /// Reads all that is there, and hands over what it means.
     pub fn fill(&mut self, now_us: u64, mut each: impl FnMut(&mut Link, Came)) {
-        let mut budget = READ_BYTES_A_TURN;
+        let mut budget = PORTION_BYTES;
         if !self.input.is_empty() {
             self.take_all(&mut each);
         }

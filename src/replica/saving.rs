@@ -7,8 +7,13 @@ use crate::raft::{ChunkWanted, Index, Member, SnapshotMeta};
 use crate::store::{Step, Store};
 use crate::timer::Now;
 
-/// Bytes of a slice: what a turn has time for.
+/// Bytes of a slice.
 const SLICE_BYTES: usize = 128 << 10;
+/// So many bytes of a snapshot are written for each byte that the log grows by meanwhile, or a follower that catches up
+/// takes in thousands of entries before it can forget as many …
+const PACE: u64 = 4;
+/// … but at once no more than this, nor less than a slice: what a turn has time for.
+const BYTES_AT_ONCE: u64 = 1 << 20;
 /// What an entry takes in the log beside its body, about.
 const RECORD_BYTES: u64 = 32;
 /// A snapshot waits while an older one is being sent to a member, so that the transfer need not start over; not longer
@@ -42,13 +47,15 @@ pub struct Saving {
     entries: u64,
     log_bytes: u64,
     last_bytes: u64,
+    /// Bytes of the one being written.
+    written_bytes: u64,
     /// Not before this time.
     retry_us: u64,
 }
 
 impl Saving {
     pub fn new(last_bytes: u64) -> Saving {
-        Saving { stage: Stage::Idle, entries: 0, log_bytes: 0, last_bytes, retry_us: 0 }
+        Saving { stage: Stage::Idle, entries: 0, log_bytes: 0, last_bytes, written_bytes: 0, retry_us: 0 }
     }
 
     /// An entry was applied.
@@ -64,7 +71,7 @@ impl Saving {
 }
 
 impl Replica {
-    /// Begins a snapshot when one is due, and writes a slice of the one under way.
+    /// Begins a snapshot when one is due, and writes some of the one under way.
     pub(super) fn save_some(&mut self, now: Now) {
         if self.saving.stage == Stage::Idle && self.is_snapshot_due(now) {
             self.saving.stage = Stage::Wanted;
@@ -72,13 +79,18 @@ impl Replica {
         if self.saving.stage == Stage::Wanted && self.store.snapshot_begin() {
             let meta = self.raft.snapshot_meta(self.applied);
             self.saving.stage = Stage::Writing(meta.index);
-            (self.saving.entries, self.saving.log_bytes) = (0, 0);
+            (self.saving.entries, self.saving.log_bytes, self.saving.written_bytes) = (0, 0, 0);
             let index = meta.index;
             self.effects.facts.push(Fact::SnapshotStarted { index });
             self.effects.snapshot.push(SnapshotOut::Begin(meta));
         }
-        if let Stage::Writing(index) = self.saving.stage {
+        let Saving { log_bytes, written_bytes, .. } = self.saving;
+        let until = (PACE * log_bytes).min(written_bytes + BYTES_AT_ONCE);
+        while let Stage::Writing(index) = self.saving.stage {
             self.write_slice(now, index);
+            if self.saving.written_bytes >= until {
+                break;
+            }
         }
         if let Stage::Written(index) = self.saving.stage
             && self.raft.durable() >= index
@@ -114,6 +126,7 @@ impl Replica {
             self.effects.snapshot.push(SnapshotOut::Abandon);
             return self.give_up_saving(now, index);
         }
+        self.saving.written_bytes += slice.len() as u64;
         if !slice.is_empty() {
             self.effects.snapshot.push(SnapshotOut::Chunk(slice));
         }
