@@ -35,64 +35,36 @@ pub struct Hello {
 
 impl fmt::Display for Hello {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            f,
-            "cluster={:x}; from={:x}; to={:x}; process={:x}; incarnation={:x}; name={}",
-            self.cluster,
-            self.from.0,
-            self.to.0,
-            self.process,
-            self.incarnation,
-            escape::query(&self.name)
-        )
+        let Hello { cluster, from: PeerId(from), to: PeerId(to), process, incarnation, name } = self;
+        write!(f, "cluster={cluster:x}; from={from:x}; to={to:x}; process={process:x}; ")?;
+        write!(f, "incarnation={incarnation:x}; name={}", escape::query(name))
     }
 }
 
 impl Hello {
     /// Reads the header's value; `None`: it is none.
     pub fn parse(value: &str) -> Option<Hello> {
-        let mut hello = Hello::default();
-        let mut seen = 0;
+        const NAMES: [&str; 6] = ["cluster", "from", "to", "process", "incarnation", "name"];
+        let mut texts = [None; NAMES.len()];
         for field in value.split(';') {
-            let (name, value) = field.trim_ascii().split_once('=')?;
-            let number = || match value.starts_with('+') {
-                true => None,
-                false => u64::from_str_radix(value, 16).ok(),
-            };
-            let bit = match name {
-                "cluster" => {
-                    hello.cluster = number()?;
-                    1
-                }
-                "from" => {
-                    hello.from = PeerId(number()?);
-                    2
-                }
-                "to" => {
-                    hello.to = PeerId(number()?);
-                    4
-                }
-                "process" => {
-                    hello.process = number()?;
-                    8
-                }
-                "incarnation" => {
-                    hello.incarnation = number()?;
-                    16
-                }
-                "name" => {
-                    let text = escape::decode(value.as_bytes(), true).ok()?;
-                    hello.name = text.into_owned().into();
-                    32
-                }
-                _ => 0,
-            };
-            if seen & bit != 0 {
+            let (name, text) = field.trim_ascii().split_once('=')?;
+            if let Some(at) = NAMES.iter().position(|n| *n == name)
+                && texts[at].replace(text).is_some()
+            {
                 return None;
             }
-            seen |= bit;
         }
-        (seen == 63 && hello.from != PeerId::NONE).then_some(hello)
+        let [cluster, from, to, process, incarnation, name] = texts;
+        let number = |text: Option<&str>| u64::from_str_radix(text.filter(|t| !t.starts_with('+'))?, 16).ok();
+        let hello = Hello {
+            cluster: number(cluster)?,
+            from: PeerId(number(from)?),
+            to: PeerId(number(to)?),
+            process: number(process)?,
+            incarnation: number(incarnation)?,
+            name: escape::decode(name?.as_bytes(), true).ok()?.into_owned().into(),
+        };
+        (hello.from != PeerId::NONE).then_some(hello)
     }
 }
 

@@ -40,7 +40,7 @@ pub enum Body {
 }
 
 /// One member of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
     /// The index of its Join.
     pub id: PeerId,
@@ -250,18 +250,7 @@ impl Message {
 impl Rpc {
     /// Whether only the leader of its term sends it.
     pub fn is_from_leader(&self) -> bool {
-        match self {
-            Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } | Rpc::TimeoutNow => true,
-            Rpc::RequestVote { .. }
-            | Rpc::Vote { .. }
-            | Rpc::AppendReply { .. }
-            | Rpc::SnapshotReply { .. }
-            | Rpc::Fetch { .. }
-            | Rpc::Fetched { .. }
-            | Rpc::Forward { .. }
-            | Rpc::Forwarded { .. }
-            | Rpc::Removed { .. } => false,
-        }
+        matches!(self, Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } | Rpc::TimeoutNow)
     }
 
     /// Whether a removed member that sends it is told so. (A leader that removes itself says `TimeoutNow` last.)

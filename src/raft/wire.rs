@@ -168,10 +168,7 @@ pub fn decode(data: &[u8]) -> Result<Message, Malformed> {
         term => Term(bounded(term)?),
     };
     let rpc = take_rpc(&mut from, tag, term)?;
-    match from.left() {
-        0 => Ok(Message { term, rpc }),
-        _ => Err(Malformed),
-    }
+    if from.left() == 0 { Ok(Message { term, rpc }) } else { Err(Malformed) }
 }
 
 /// Reads what heads a snapshot from the front of `data`; and what is behind it.
