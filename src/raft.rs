@@ -18,9 +18,9 @@ mod replication;
 mod snapshot;
 pub mod wire;
 
-pub use membership::{PeerView, Standing, Unfit};
+pub use membership::{Standing, Unfit};
 pub use message::*;
-pub use progress::Beat;
+pub use progress::{Beat, Progress};
 pub use snapshot::{Chunk, ChunkWanted};
 
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ use crate::command::Command;
 use crate::timer::Now;
 use fault::Fault;
 use log::Log;
-use progress::{Progress, Slowest};
+use progress::Slowest;
 
 /// How many messages may wait for the sync that their term or vote needs; raft outlives the loss of the others.
 const GATED_MAX: usize = 4096;
@@ -312,14 +312,10 @@ impl Raft {
                 peer.sync_us = 0;
                 peer.on_asked(self.now_us);
             }
-            match peer.flow {
-                progress::Flow::Probe { .. } | progress::Flow::Replicate => {
-                    peer.become_probe(peer.next.min(peer.matched.next()));
-                }
-                progress::Flow::Snapshot { index, offset, .. } => {
-                    let asked_us = 0;
-                    peer.flow = progress::Flow::Snapshot { index, offset, asked_us };
-                }
+            if let progress::Flow::Snapshot { asked_us, .. } = &mut peer.flow {
+                *asked_us = 0;
+            } else {
+                peer.become_probe(peer.next.min(peer.matched.next()));
             }
         }
     }
@@ -420,9 +416,7 @@ impl Raft {
     /// Tells the sender of an older term that there is a newer one.
     fn refuse_stale(&mut self, from: PeerId, rpc: &Rpc) {
         match rpc {
-            Rpc::RequestVote { pre, .. } => {
-                self.send_vote(from, *pre, false, self.current_term);
-            }
+            Rpc::RequestVote { pre, .. } => self.send_vote(from, *pre, false, self.current_term),
             Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } => {
                 self.send_append_reply(from, 0, AppendAnswer::Stale);
             }
@@ -443,9 +437,7 @@ impl Raft {
             Rpc::SnapshotReply { index, offset } => self.on_snapshot_reply(from, index, offset),
             Rpc::TimeoutNow => self.on_timeout_now(from),
             Rpc::Fetch { index, term } => self.on_fetch(from, index, term),
-            Rpc::Fetched { index, term: at, found } => {
-                self.on_fetched(from, term, (index, at), found);
-            }
+            Rpc::Fetched { index, term: at, found } => self.on_fetched(from, term, (index, at), found),
             Rpc::Removed { .. } => unreachable!("admit keeps notices"),
             Rpc::Forward { .. } | Rpc::Forwarded { .. } => unreachable!("the replica keeps what is passed on"),
         }
@@ -552,17 +544,10 @@ impl Raft {
         }
     }
 
-    /// Moves what has gathered into `out`.
+    /// Moves what has gathered into `out`, which is empty.
     pub fn take_output(&mut self, out: &mut Output) {
         self.replicate();
-        out.persist.append(&mut self.out.persist);
-        out.messages.append(&mut self.out.messages);
-        out.reads.append(&mut self.out.reads);
-        out.failed_reads.append(&mut self.out.failed_reads);
-        out.chunks_wanted.append(&mut self.out.chunks_wanted);
-        out.chunks.append(&mut self.out.chunks);
-        out.notices.append(&mut self.out.notices);
-        out.round_trips.append(&mut self.out.round_trips);
+        std::mem::swap(out, &mut self.out);
     }
 
     /// Takes out what there is to tell of heartbeats.
@@ -602,19 +587,14 @@ impl Raft {
 
     /// The commit index, as far as entries may be applied: never past one that is damaged here.
     pub fn committed(&self) -> Index {
-        match self.log.first_unsound() {
-            Some(first) if !self.has(Fault::DamageIgnored) => self.commit_index.min(first.prev()),
-            _ => self.commit_index,
-        }
+        let damaged = self.log.first_unsound().filter(|_| !self.has(Fault::DamageIgnored));
+        damaged.map_or(self.commit_index, |first| self.commit_index.min(first.prev()))
     }
 
     /// The commit index of the present leader, once that has committed in its own term: nothing past it was ever
     /// answered by anyone. `None` while there is no leader, or while this member does not know it.
     pub fn known_commit(&self) -> Option<Index> {
-        let known = match self.role {
-            RaftRole::Leader => self.commit_index,
-            RaftRole::Follower | RaftRole::PreCandidate | RaftRole::Candidate => self.told_commit,
-        };
+        let known = if self.role == RaftRole::Leader { self.commit_index } else { self.told_commit };
         let led = self.leader != PeerId::NONE;
         (led && self.log.term_at(known) == Some(self.current_term)).then_some(known)
     }

@@ -4,7 +4,7 @@
 //! leader is in `raft`. Start reading at `on_election_timeout`.
 use super::fault::Fault;
 use super::replication::UNCOMMITTED_BYTES_MAX;
-use super::{Index, PeerId, Raft, RaftRole, Refusal, Rpc, Term};
+use super::{Index, PeerId, Progress, Raft, RaftRole, Refusal, Rpc, Term};
 use crate::timer::Now;
 
 /// A hand-over in progress: proposals wait until the target leads or the deadline has passed.
@@ -52,22 +52,18 @@ impl Raft {
         z ^ (z >> 31)
     }
 
-    /// A leader was heard within an election timeout, or leads here: nobody needs a new one (4.2.3).
+    /// A leader was heard within an election timeout, or leads here: nobody needs a new one (4.2.3). A candidate knows
+    /// of no leader.
     pub(super) fn is_lease_live(&self) -> bool {
-        match self.role {
-            RaftRole::Leader => true,
-            RaftRole::Follower => {
-                self.leader != PeerId::NONE && self.now_us < self.contact_us + self.patience_us(self.leader_sync_us)
-            }
-            RaftRole::PreCandidate | RaftRole::Candidate => false,
-        }
+        let fresh = self.now_us < self.contact_us + self.patience_us(self.leader_sync_us);
+        self.role == RaftRole::Leader || (self.leader != PeerId::NONE && fresh)
     }
 
     /// A voter whose log is whole. One whose removal is merely appended still may (4.2.2); a learner never does.
     pub(super) fn may_campaign(&self) -> bool {
         let votes = self.configuration().is_voter(self.id) || self.committed_configuration().is_voter(self.id);
         let whole = self.log.first_unsound().is_none() || self.has(Fault::DamageIgnored);
-        let installing = self.incoming.as_ref().is_some_and(|i| i.is_done());
+        let installing = self.incoming.as_ref().is_some_and(|i| i.done);
         votes && whole && !installing && !self.amnesia
     }
 
@@ -147,11 +143,7 @@ impl Raft {
     }
 
     pub(super) fn on_vote(&mut self, from: PeerId, pre: bool, granted: bool) {
-        let asked = match self.role {
-            RaftRole::PreCandidate => pre,
-            RaftRole::Candidate => !pre,
-            RaftRole::Follower | RaftRole::Leader => false,
-        };
+        let asked = self.role == if pre { RaftRole::PreCandidate } else { RaftRole::Candidate };
         if asked && granted && !self.votes.contains(&from) {
             self.votes.push(from);
             self.maybe_win();
@@ -183,7 +175,7 @@ impl Raft {
     /// A leader that has not heard a majority for an election timeout cannot commit, and its clients should look for
     /// another one (6.2).
     pub(super) fn maybe_step_down(&mut self) -> bool {
-        if self.has(Fault::NoCheckQuorum) || self.is_majority_heard() {
+        if self.has(Fault::NoCheckQuorum) || self.is_majority(|p| !self.is_silent(p, self.now_us)) {
             return false;
         }
         self.become_follower(self.current_term, PeerId::NONE);
@@ -218,18 +210,16 @@ impl Raft {
 
     /// Tells the target once it has everything; gives up at the deadline.
     pub(super) fn maybe_hand_over(&mut self) {
-        let Some(transfer) = &self.transfer else {
+        let Some(Transfer { target, deadline_us, told }) = self.transfer else {
             return;
         };
-        let (target, told) = (transfer.target, transfer.told);
-        if self.now_us >= transfer.deadline_us {
+        if self.now_us >= deadline_us {
             self.transfer = None;
             return;
         }
         let last = self.log.last_index();
-        let ready = |p: &&super::Progress| p.id == target && p.voter && p.matched == last;
-        if !told && self.peers.iter().any(|p| ready(&p)) {
-            self.transfer.as_mut().expect("seen above").told = true;
+        if !told && self.peers.iter().any(|p| p.id == target && p.voter && p.matched == last) {
+            self.transfer = Some(Transfer { target, deadline_us, told: true });
             self.send(target, Rpc::TimeoutNow);
         }
     }
@@ -261,13 +251,13 @@ impl Raft {
 
     /// Nothing has come from it since something was sent to it, for longer than its disk may take. What stalls this
     /// machine counts for nothing: then nothing was sent, or the answer was read before the timers are looked at.
-    pub(super) fn is_silent(&self, peer: &super::Progress, now_us: u64) -> bool {
+    pub(super) fn is_silent(&self, peer: &Progress, now_us: u64) -> bool {
         now_us > peer.asked_us.saturating_add(self.patience_us(peer.sync_us))
     }
 
-    /// Whether the voters that answer are a majority with this member.
-    pub(super) fn is_majority_heard(&self) -> bool {
-        let peers = self.peers.iter().filter(|p| p.voter && !self.is_silent(p, self.now_us)).count();
+    /// Whether the voters of whom `holds` is true are a majority with this member.
+    pub(super) fn is_majority(&self, holds: impl Fn(&Progress) -> bool) -> bool {
+        let peers = self.peers.iter().filter(|p| p.voter && holds(p)).count();
         let own = usize::from(self.configuration().is_voter(self.id));
         peers + own >= self.configuration().majority()
     }

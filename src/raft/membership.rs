@@ -41,19 +41,6 @@ pub enum Unfit {
     NameTaken,
 }
 
-/// How the leader sees another member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PeerView {
-    /// The highest entry known to be durable there.
-    pub matched: Index,
-    /// When it was last heard (`mono_us`), or when this leadership began.
-    pub heard_us: u64,
-    /// Whether it has answered this leader at all.
-    pub answered: bool,
-    /// Whether it is being sent a snapshot.
-    pub in_snapshot: bool,
-}
-
 impl Configuration {
     /// The configuration behind the entry at `index`, if that changes it. A Join of a known name from the same data
     /// directory (0 matches any) only takes over the addresses; `replaces` puts a learner in the place of a member.
@@ -62,23 +49,13 @@ impl Configuration {
         match command {
             Command::Join { name, peer_url, client_url, incarnation, replaces } => {
                 members.retain(|m| m.id.0 != *replaces);
-                let known = members.iter().position(|m| m.name == *name);
-                let (id, voter, bound) = match known {
-                    Some(at) => (members[at].id, members[at].voter, members[at].incarnation),
-                    None => (PeerId(index.0), false, 0),
-                };
-                let member = Member {
-                    id,
-                    name: name.clone(),
-                    peer_url: peer_url.clone(),
-                    client_url: client_url.clone(),
-                    incarnation: if *incarnation == 0 { bound } else { *incarnation },
-                    voter,
-                };
-                match known {
-                    Some(at) => members[at] = member,
-                    None => members.push(member),
+                let at = members.iter().position(|m| m.name == *name).unwrap_or(members.len());
+                if at == members.len() {
+                    members.push(Member { id: PeerId(index.0), name: name.clone(), ..Member::default() });
                 }
+                let member = &mut members[at];
+                (member.peer_url, member.client_url) = (peer_url.clone(), client_url.clone());
+                member.incarnation = if *incarnation == 0 { member.incarnation } else { *incarnation };
             }
             Command::Promote { id } => members.iter_mut().find(|m| m.id.0 == *id)?.voter = true,
             Command::Remove { id } => members.retain(|m| m.id.0 != *id),
@@ -198,20 +175,14 @@ impl Raft {
     }
 
     /// How the leader sees a member; `None` elsewhere.
-    pub fn peer(&self, id: PeerId) -> Option<PeerView> {
-        let peer = self.peers.iter().find(|p| p.id == id)?;
-        Some(PeerView {
-            matched: peer.matched,
-            heard_us: peer.heard_us,
-            answered: peer.answered,
-            in_snapshot: matches!(peer.flow, Flow::Snapshot { .. }),
-        })
+    pub fn peer(&self, id: PeerId) -> Option<&Progress> {
+        self.peers.iter().find(|p| p.id == id)
     }
 
     /// Whether a member answers this leader, or may still answer: a leadership that is younger than an election timeout
     /// cannot tell.
     pub fn is_heard(&self, now: Now, id: PeerId) -> bool {
-        id == self.id || self.peers.iter().any(|p| p.id == id && !self.is_silent(p, now.mono_us))
+        id == self.id || self.peer(id).is_some_and(|p| !self.is_silent(p, now.mono_us))
     }
 
     /// Whether this leader hears a majority of the voters.
@@ -229,8 +200,7 @@ impl Raft {
 
     /// Whether a member has answered this leader, and within an election timeout.
     pub fn is_answering(&self, now: Now, id: PeerId) -> bool {
-        let answers = id == self.id || self.peer(id).is_some_and(|p| p.answered);
-        answers && self.is_heard(now, id)
+        id == self.id || self.peer(id).is_some_and(|p| p.answered && !self.is_silent(p, now.mono_us))
     }
 }
 
@@ -240,32 +210,24 @@ impl Raft {
     /// it is applied.
     pub(super) fn check_change(&self, command: &Command) -> Result<(), Refusal> {
         let now = self.configuration();
-        let unfit = |why| Err(Refusal::Unfit(why));
-        match command {
+        let unfit = match command {
             Command::Join { name, incarnation, replaces, .. } => {
-                let old = now.by_name(name);
                 let same = |m: &Member| [0, m.incarnation].contains(incarnation) || m.incarnation == 0;
-                let fits = match old {
+                let fits = match now.by_name(name) {
                     None => *replaces == 0,
                     Some(m) if *replaces == 0 => same(m),
                     Some(m) => m.id.0 == *replaces && m.id != self.id,
                 };
-                if !fits {
-                    return unfit(Unfit::NameTaken);
-                }
+                (!fits).then_some(Unfit::NameTaken)
             }
             Command::Promote { id } => match now.get(PeerId(*id)) {
-                None => return unfit(Unfit::NotAMember),
-                Some(m) if m.voter => return unfit(Unfit::NotALearner),
-                Some(_) => {}
+                None => Some(Unfit::NotAMember),
+                Some(m) => m.voter.then_some(Unfit::NotALearner),
             },
-            Command::Remove { id } if now.get(PeerId(*id)).is_none() => {
-                return unfit(Unfit::NotAMember);
-            }
-            Command::Remove { .. } => {}
+            Command::Remove { id } => now.get(PeerId(*id)).is_none().then_some(Unfit::NotAMember),
             _ => return Ok(()),
-        }
-        self.check_order(command)
+        };
+        unfit.map_or_else(|| self.check_order(command), |why| Err(Refusal::Unfit(why)))
     }
 
     /// One change of voters at a time, so that majorities overlap (4.1); and never before this leader's no-op has
@@ -279,16 +241,12 @@ impl Raft {
         }
         let early = self.commit_index < self.nop && !self.has(Fault::ChangeBeforeNop);
         let second = self.voter_change > self.commit_index && !next.voters().eq(now.voters());
-        match early || (second && !self.has(Fault::TwoChanges)) {
-            true => Err(Refusal::Busy),
-            false => Ok(()),
-        }
+        if early || (second && !self.has(Fault::TwoChanges)) { Err(Refusal::Busy) } else { Ok(()) }
     }
 
     /// Makes the leader's view of the others that of the latest configuration. Who is not in it any more is leaving.
     pub(super) fn refresh_peers(&mut self) {
-        let (_, configuration) = self.configurations.last().expect("never empty");
-        let (index, _) = self.configurations.last().expect("never empty");
+        let (index, configuration) = self.configurations.last().expect("never empty");
         for peer in &mut self.peers {
             let member = configuration.get(peer.id);
             peer.voter = member.is_some_and(|m| m.voter);

@@ -137,6 +137,11 @@ impl Progress {
         self.land_all();
     }
 
+    /// Whether it is being sent a snapshot.
+    pub fn is_in_snapshot(&self) -> bool {
+        matches!(self.flow, Flow::Snapshot { .. })
+    }
+
     /// A piece of the snapshot was asked of the owner.
     pub fn asked(&mut self, now_us: u64) {
         if let Flow::Snapshot { asked_us, .. } = &mut self.flow {

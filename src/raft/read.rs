@@ -3,32 +3,23 @@
 //! A read waits until this leader has committed in its own term, then for a round of heartbeats that was sent after it
 //! came and that a majority of voters has answered. One round at a time, shared by all that wait.
 use super::fault::Fault;
-use super::{Index, PeerId, Raft, ReadId};
+use super::{Index, Raft, ReadId};
 
 /// The reads of a leader that wait.
+#[derive(Default)]
 pub struct Reads {
     /// Not in a round yet.
     waiting: Vec<ReadId>,
     /// In the round that is under way, with the commit index when it began.
     asked: Vec<(ReadId, Index)>,
-    /// The last round that was sent; rises for ever, so that no old answer fits a new one.
-    round: u64,
-}
-
-impl Default for Reads {
-    fn default() -> Self {
-        Reads {
-            waiting: Vec::new(),
-            asked: Vec::new(),
-            // Every heartbeat has a round; 0 marks what is none.
-            round: 1,
-        }
-    }
+    /// How many rounds have begun; rises for ever, so that no old answer fits a new one.
+    rounds: u64,
 }
 
 impl Reads {
+    /// The present round; every heartbeat has one, and 0 marks what is none.
     pub fn round(&self) -> u64 {
-        self.round
+        self.rounds + 1
     }
 }
 
@@ -58,16 +49,12 @@ impl Raft {
 
     /// Starts a round for the reads that have gathered, unless one is under way.
     pub(super) fn maybe_start_round(&mut self) {
-        let reads = &mut self.reads;
-        if reads.waiting.is_empty() || !reads.asked.is_empty() {
-            return;
-        }
-        if !self.may_read() {
+        if self.reads.waiting.is_empty() || !self.reads.asked.is_empty() || !self.may_read() {
             return;
         }
         let commit = self.commit_index;
         let reads = &mut self.reads;
-        reads.round += 1;
+        reads.rounds += 1;
         reads.asked.extend(reads.waiting.drain(..).map(|id| (id, commit)));
         self.send_heartbeats();
         self.maybe_finish_reads();
@@ -75,14 +62,8 @@ impl Raft {
 
     /// The round is answered by a majority: this was the leader when it was sent.
     pub(super) fn maybe_finish_reads(&mut self) {
-        if self.reads.asked.is_empty() {
-            return;
-        }
-        let round = self.reads.round;
-        let voter = |id: PeerId| self.configuration().is_voter(id);
-        let answered = self.peers.iter().filter(|p| p.voter && p.round >= round);
-        let count = answered.count() + usize::from(voter(self.id));
-        if count >= self.configuration().majority() {
+        let round = self.reads.round();
+        if !self.reads.asked.is_empty() && self.is_majority(|p| p.round >= round) {
             self.out.reads.append(&mut self.reads.asked);
         }
     }

@@ -65,10 +65,7 @@ impl Raft {
     fn replicate_to(&mut self, at: usize) -> bool {
         let peer = &self.peers[at];
         // A member under removal is told nothing that is not committed.
-        let end = match peer.leaving {
-            Some((remove, _)) => self.commit_index.min(remove),
-            None => self.log.last_index(),
-        };
+        let end = peer.leaving.map_or(self.log.last_index(), |(remove, _)| self.commit_index.min(remove));
         let news = peer.commit_sent < self.commit_index.min(peer.next.prev());
         let due = match peer.flow {
             Flow::Snapshot { .. } => return false,
@@ -86,10 +83,7 @@ impl Raft {
         if !due {
             return false;
         }
-        let entries = match peer.is_full() {
-            true => Vec::new(),
-            false => self.log.slice(peer.next, end, APPEND_BYTES_MAX),
-        };
+        let entries = if peer.is_full() { Vec::new() } else { self.log.slice(peer.next, end, APPEND_BYTES_MAX) };
         let probes = self.peers[at].flow != Flow::Replicate;
         let round = if probes { self.reads.round() } else { 0 };
         self.send_append(at, entries, round);
@@ -100,15 +94,10 @@ impl Raft {
     fn send_append(&mut self, at: usize, entries: Vec<Entry>, round: u64) {
         let now_us = self.now_us;
         let peer = &mut self.peers[at];
-        let prev = match peer.flow {
-            Flow::Snapshot { .. } => Index(0),
-            Flow::Probe { .. } | Flow::Replicate => peer.next.prev(),
-        };
         // Index 0 matches on every member: a heartbeat for one whose log cannot be compared now.
-        let (prev_index, prev_term) = match self.log.term_at(prev) {
-            Some(term) => (prev, term),
-            None => (Index(0), Term(0)),
-        };
+        let prev = peer.next.prev();
+        let known = self.log.term_at(prev).filter(|_| !peer.is_in_snapshot());
+        let (prev_index, prev_term) = known.map_or((Index(0), Term(0)), |term| (prev, term));
         let end = Index(prev_index.0 + entries.len() as u64);
         peer.commit_sent = peer.commit_sent.max(self.commit_index.min(end));
         let probes = matches!(peer.flow, Flow::Probe { .. });
@@ -229,10 +218,7 @@ impl Raft {
             return;
         }
         let mut durable: Vec<Index> = Vec::with_capacity(self.peers.len() + 1);
-        let own = match self.has(Fault::CountBeforeSync) {
-            true => self.log.last_index(),
-            false => self.log.durable(),
-        };
+        let own = if self.has(Fault::CountBeforeSync) { self.log.last_index() } else { self.log.durable() };
         let configuration = self.configuration();
         if configuration.is_voter(self.id) || self.has(Fault::RemovedCounts) {
             durable.push(own);
@@ -299,11 +285,8 @@ impl Raft {
         let end = Index(prev_index.0 + entries.len() as u64);
         self.take_entries(prev_index, entries);
         self.verified = self.verified.max(end).max(self.commit_index);
-        let known = match self.has(Fault::CommitUnverified) {
-            true => commit.min(self.log.last_index()),
-            false => commit.min(self.verified),
-        };
-        self.commit_index = self.commit_index.max(known);
+        let known = if self.has(Fault::CommitUnverified) { self.log.last_index() } else { self.verified };
+        self.commit_index = self.commit_index.max(commit.min(known));
         if round != 0 || self.has(Fault::AckBeforeSync) {
             self.accept(from, round);
         } else {
@@ -342,29 +325,21 @@ impl Raft {
 
     fn reject(&mut self, to: PeerId, round: u64, prev: Index, prev_term: Term) {
         let (hint, hint_term) = self.log.find_conflict(prev, prev_term);
-        let answer = AppendAnswer::Rejected { prev, hint, hint_term };
-        self.send_append_reply(to, round, answer);
+        self.send_append_reply(to, round, AppendAnswer::Rejected { prev, hint, hint_term });
     }
 
     /// Tells the leader how far the log is the same and durable.
     fn accept(&mut self, to: PeerId, round: u64) {
-        let durable = match self.has(Fault::AckBeforeSync) {
-            true => self.log.last_index(),
-            false => self.log.durable(),
-        };
-        self.acked = self.acked.max(self.verified.min(durable));
-        let answer = AppendAnswer::Accepted {
-            verified: self.verified,
-            matched: self.verified.min(durable),
-            want_snapshot: self.wants_snapshot(),
-        };
-        self.send_append_reply(to, round, answer);
+        let durable = if self.has(Fault::AckBeforeSync) { self.log.last_index() } else { self.log.durable() };
+        let (verified, matched) = (self.verified, self.verified.min(durable));
+        self.acked = self.acked.max(matched);
+        let want_snapshot = self.wants_snapshot();
+        self.send_append_reply(to, round, AppendAnswer::Accepted { verified, matched, want_snapshot });
     }
 
     pub(super) fn send_append_reply(&mut self, to: PeerId, round: u64, answer: AppendAnswer) {
         let sync_us = self.slowest.worst_us();
-        let rpc = Rpc::AppendReply { round, sync_us, answer };
-        self.send(to, rpc);
+        self.send(to, Rpc::AppendReply { round, sync_us, answer });
     }
 
     /// A snapshot that is not needed: the leader is told what is here.

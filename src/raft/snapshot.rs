@@ -36,15 +36,9 @@ pub struct Incoming {
     from: PeerId,
     meta: SnapshotMeta,
     offset: u64,
-    done: bool,
-    heard_us: u64,
-}
-
-impl Incoming {
     /// All of it is with the owner.
-    pub fn is_done(&self) -> bool {
-        self.done
-    }
+    pub(super) done: bool,
+    heard_us: u64,
 }
 
 // -- the own snapshots
@@ -90,8 +84,7 @@ impl Raft {
     pub(super) fn want_chunk(peer: &mut Progress, now_us: u64, wanted: &mut Vec<ChunkWanted>) {
         if let Flow::Snapshot { index, offset, asked_us: 0 } = peer.flow {
             peer.asked(now_us);
-            let to = peer.id;
-            wanted.push(ChunkWanted { to, index, offset });
+            wanted.push(ChunkWanted { to: peer.id, index, offset });
         }
     }
 
@@ -100,16 +93,12 @@ impl Raft {
         self.now_us = now.mono_us;
         let leads = self.role == RaftRole::Leader;
         let term = if leads { self.current_term } else { Term(0) };
+        let ChunkWanted { to, index, offset } = wanted;
+        let at = |flow| matches!(flow, Flow::Snapshot { index: i, offset: o, .. } if (i, o) == (index, offset));
         let mut receivers = self.peers.iter_mut().chain(&mut self.aid);
-        let Some(peer) = receivers.find(|p| p.id == wanted.to) else {
+        let Some(peer) = receivers.find(|p| p.id == to && at(p.flow)) else {
             return;
         };
-        let Flow::Snapshot { index, offset, .. } = peer.flow else {
-            return;
-        };
-        if (index, offset) != (wanted.index, wanted.offset) {
-            return;
-        }
         let Some((data, done)) = data else {
             let newest = index == self.snapshot.index;
             peer.become_snapshot(&self.snapshot);
@@ -120,7 +109,7 @@ impl Raft {
             return;
         };
         let rpc = Rpc::InstallSnapshot { meta: peer.sending.clone(), offset, crc: crc32fast::hash(&data), done, data };
-        self.send_in(wanted.to, term, rpc);
+        self.send_in(to, term, rpc);
         self.check_invariants();
     }
 
@@ -144,8 +133,7 @@ impl Raft {
 
     /// Whether a transfer holds more of the log than memory has room for: then clients wait, not the transfer.
     pub(super) fn is_held_up(&self) -> bool {
-        let sending = |p: &Progress| matches!(p.flow, Flow::Snapshot { .. });
-        self.log.bytes() > SENDING_LOG_BYTES_MAX && self.peers.iter().any(sending)
+        self.log.bytes() > SENDING_LOG_BYTES_MAX && self.peers.iter().any(Progress::is_in_snapshot)
     }
 
     /// A piece without an answer for an election timeout (or two syncs of that member) is sent again.
@@ -187,15 +175,13 @@ impl Raft {
         let fits = known.is_some_and(|i| i.from == from && i.meta == meta);
         let expected = known.filter(|_| fits).map_or(0, |i| i.offset);
         if offset != expected || crc32fast::hash(&data) != crc {
-            let offset = expected;
-            return self.send(from, Rpc::SnapshotReply { index, offset });
+            return self.send(from, Rpc::SnapshotReply { index, offset: expected });
         }
         let next = offset + data.len() as u64;
         self.incoming = Some(Incoming { from, meta: meta.clone(), offset: next, done, heard_us: self.now_us });
         self.out.chunks.push(Chunk { meta, offset, data, done });
         if !done {
-            let offset = next;
-            self.send(from, Rpc::SnapshotReply { index, offset });
+            self.send(from, Rpc::SnapshotReply { index, offset: next });
         }
     }
 
@@ -206,8 +192,7 @@ impl Raft {
         let incoming = self.incoming.take().filter(|i| i.done);
         let Incoming { from, meta, .. } = incoming.expect("only a whole snapshot is installed");
         if !ok {
-            let (index, offset) = (meta.index, 0);
-            self.send(from, Rpc::SnapshotReply { index, offset });
+            self.send(from, Rpc::SnapshotReply { index: meta.index, offset: 0 });
         } else if self.lacks(meta.index) {
             self.install(meta);
         }
@@ -220,8 +205,7 @@ impl Raft {
     }
 
     fn is_damaged(&self, index: Index) -> bool {
-        let first = self.log.first_unsound();
-        first.is_some_and(|first| first <= index)
+        self.log.first_unsound().is_some_and(|first| first <= index)
     }
 
     /// The rest of the log survives only if its entry at the snapshot's end is the snapshot's last (5.1).
@@ -236,13 +220,10 @@ impl Raft {
         }
         self.persist(Persist::Installed { meta: meta.clone(), keep_tail });
         self.log.install(index, term, keep_tail, self.lsn);
-        let configuration = match self.has(Fault::SnapshotWithoutConfiguration) {
-            true => self.configuration().clone(),
-            false => meta.configuration.clone(),
-        };
+        let kept = self.has(Fault::SnapshotWithoutConfiguration);
+        let configuration = if kept { self.configuration() } else { &meta.configuration }.clone();
         // Those behind were made from what damaged entries left of the ones before them.
-        self.configurations.clear();
-        self.configurations.push((index, configuration));
+        self.configurations = vec![(index, configuration)];
         self.rebuild_configurations(index.next());
         self.snapshot = meta;
         self.commit_index = self.commit_index.max(index);

@@ -115,7 +115,7 @@ impl Replica {
     /// Whether a member that is heard is being sent the newest snapshot.
     fn is_sending(&self, now: Now) -> bool {
         let members = self.raft.configuration().members.iter();
-        let sent = |m: &Member| self.raft.peer(m.id).is_some_and(|p| p.in_snapshot);
+        let sent = |m: &Member| self.raft.peer(m.id).is_some_and(|p| p.is_in_snapshot());
         members.filter(|m| sent(m)).any(|m| self.raft.is_heard(now, m.id))
     }
 
