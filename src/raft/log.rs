@@ -131,17 +131,12 @@ impl Log {
             self.stable = self.stable.max(*index);
             self.pending.pop_front();
         }
-        if !self.unsound.is_empty() {
-            self.unsound.retain(|_, repaired| *repaired > lsn);
-        }
+        self.unsound.retain(|_, repaired| *repaired > lsn);
     }
 
     /// Entries up to here are durable and whole: what this member may acknowledge.
     pub fn durable(&self) -> Index {
-        match self.unsound.keys().next() {
-            Some(first) => self.stable.min(first.prev()),
-            None => self.stable,
-        }
+        self.first_unsound().map_or(self.stable, |first| self.stable.min(first.prev()))
     }
 
     /// The first entry that is damaged, or whose repair is not durable yet.

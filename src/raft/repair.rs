@@ -65,10 +65,7 @@ impl Raft {
     /// Asks everyone for the first entries whose bodies are missing.
     pub(super) fn ask_for_missing(&mut self) {
         let missing: Vec<Index> = self.log.missing().take(ASKED_MAX).collect();
-        self.repair.due_us = match missing.is_empty() {
-            true => u64::MAX,
-            false => self.now_us + self.election_us,
-        };
+        self.repair.due_us = if missing.is_empty() { u64::MAX } else { self.now_us + self.election_us };
         // Those too who are being removed: they may have it. And the leader, whose join may be what is damaged.
         let members = self.configurations.iter().flat_map(|(_, c)| &c.members).map(|m| m.id);
         let mut others: BTreeSet<PeerId> = members.chain([self.leader]).collect();
