@@ -122,6 +122,7 @@ impl Raft {
     /// other (4.2.2): the configuration may be what is missing here.
     pub(super) fn on_request_vote(&mut self, from: PeerId, term: Term, pre: bool, last: (Term, Index)) {
         let good = self.is_up_to_date(last) && !self.amnesia;
+        self.repair.candidate = from;
         if pre {
             let later = term > self.current_term;
             let granted = good && later;

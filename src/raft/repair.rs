@@ -26,11 +26,14 @@ pub struct Repair {
     never: BTreeMap<PeerId, bool>,
     /// The leader has damaged entries up to here only in its snapshot.
     behind: Index,
+    /// Who asked for a vote last: the join of a voter may be what is damaged, so that this member does not know it.
+    pub candidate: PeerId,
 }
 
 impl Default for Repair {
     fn default() -> Self {
-        Repair { due_us: u64::MAX, term: Term(0), never: BTreeMap::new(), behind: Index(0) }
+        let (term, behind, candidate) = (Term(0), Index(0), PeerId::NONE);
+        Repair { due_us: u64::MAX, term, never: BTreeMap::new(), behind, candidate }
     }
 }
 
@@ -66,9 +69,9 @@ impl Raft {
     pub(super) fn ask_for_missing(&mut self) {
         let missing: Vec<Index> = self.log.missing().take(ASKED_MAX).collect();
         self.repair.due_us = if missing.is_empty() { u64::MAX } else { self.now_us + self.election_us };
-        // Those too who are being removed: they may have it. And the leader, whose join may be what is damaged.
+        // Those too who are being removed: they may have it. And who leads or wants to: its join may be what is damaged.
         let members = self.configurations.iter().flat_map(|(_, c)| &c.members).map(|m| m.id);
-        let mut others: BTreeSet<PeerId> = members.chain([self.leader]).collect();
+        let mut others: BTreeSet<PeerId> = members.chain([self.leader, self.repair.candidate]).collect();
         others.retain(|id| ![PeerId::NONE, self.id].contains(id));
         for index in missing {
             let term = self.log.term_at(index).expect("a damaged entry is here");
