@@ -36,6 +36,8 @@ pub struct Disk {
     incarnation: u64,
     /// What the directory says of standby mode, if this machine is a standby.
     standby: Option<StandbyInfo>,
+    /// The peer URLs that this machine knew as a standby.
+    peers: Vec<Box<str>>,
     snapshots: Snapshots,
     /// What did not fit, in order; everything that comes later waits behind it.
     stuck: VecDeque<Persist>,
@@ -276,6 +278,12 @@ impl Disk {
     /// What the directory has said of standby mode when it was opened, if this machine is a standby.
     pub fn take_standby(&mut self) -> Option<StandbyInfo> {
         self.standby.take()
+    }
+
+    /// The peer URLs that this machine knew when it was a standby last: one that was let in and has heard nothing since
+    /// knows no other.
+    pub fn take_peers(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.peers)
     }
 
     /// Throws log and snapshots away and begins anew, in place; gives the directory's new number. `keep_standby` has

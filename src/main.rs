@@ -6,7 +6,7 @@ use tern::clock::Clock;
 use tern::config::{self, Config, Source, Start};
 use tern::disk::Disk;
 use tern::logger;
-use tern::machine::Machine;
+use tern::machine::{Machine, Search};
 use tern::raft::PeerId;
 use tern::reactor::{Bound, End, Reactor};
 
@@ -82,7 +82,7 @@ fn run(config: &Config, joins: bool) -> Result<End, String> {
     let (mut disk, recovered) = Disk::open_to(config, joins)?;
     let clock = Clock::new();
     let (settings, seed, now) = (config.settings(), random()?, clock.now());
-    let search = config.search();
+    let search = Search { known: disk.take_peers(), ..config.search() };
     let machine = if let Some(info) = disk.take_standby() {
         Machine::stand_by(settings, recovered, info, search, seed, now)
     } else if recovered.id == PeerId::NONE {

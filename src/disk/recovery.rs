@@ -49,7 +49,9 @@ impl Disk {
         }
         let (mut wal, mut found) = open_log(config)?;
         let membership = membership::read(data_dir)?;
-        let standby = standby::read(data_dir)?.filter(|s| s.lasts(membership.as_ref(), found.identity));
+        let standby = standby::read(data_dir)?;
+        let peers = standby.iter().flat_map(|s| &s.info.cluster).map(|m| m.peer_url.clone()).collect();
+        let standby = standby.filter(|s| s.lasts(membership.as_ref(), found.identity));
         match &standby {
             Some(standby) if standby.given_up == found.identity => found = start_over(config, &mut wal)?,
             Some(standby) if standby.given_up != 0 => dir::wipe_rest(data_dir)?,
@@ -86,6 +88,7 @@ impl Disk {
             segment_bytes: config.segment_bytes,
             incarnation,
             standby: standby.map(|s| s.info).filter(|_| recovered.id == PeerId::NONE),
+            peers,
             snapshots: Snapshots::new(data_dir, limits, kept),
             stuck: VecDeque::new(),
             marks: VecDeque::new(),

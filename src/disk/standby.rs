@@ -27,7 +27,7 @@ impl Found {
     /// Whether the standby has not been let in since, as far as membership and the log's number tell.
     pub fn lasts(&self, membership: Option<&Membership>, identity: u64) -> bool {
         let let_in = membership.is_some_and(|Membership::Member { incarnation, .. }| *incarnation == identity);
-        self.given_up == identity || !let_in
+        self.info.running && (self.given_up == identity || !let_in)
     }
 }
 
@@ -54,7 +54,7 @@ struct Machine {
 
 const LEADER: &str = "leader";
 
-/// What the data directory says; `None` when it is not a standby's. The error is a sentence for the user: a standby must
+/// What the data directory says, also of a standby that has been let in since; `None`: it never was one. The error is a sentence for the user: a standby must
 /// not take itself for a new machine, which might begin a cluster of its own.
 pub fn read(data_dir: &Path) -> Result<Option<Found>, String> {
     let path = data_dir.join(FILE);
@@ -70,9 +70,9 @@ pub fn read(data_dir: &Path) -> Result<Option<Found>, String> {
             path.display()
         )
     })?;
-    Ok(file.running.then(|| Found {
+    Ok(Some(Found {
         info: StandbyInfo {
-            running: true,
+            running: file.running,
             cluster: file.cluster.into_iter().map(known).collect(),
             // A cast from floating point saturates.
             sync_interval_ms: (file.sync_interval * 1000.0).round() as u64,
@@ -134,8 +134,9 @@ mod tests {
         assert!(found.lasts(Some(&member), 4), "the membership is that of the life that is over");
         let let_in = Membership::Member { id: 5, incarnation: 4 };
         assert!(!found.lasts(Some(&let_in), 4));
-        write(dir.path(), &info(false), 0).expect("room");
-        assert_eq!(read(dir.path()), Ok(None));
+        write(dir.path(), &info(false), 4).expect("room");
+        let found = read(dir.path()).expect("good").expect("it ran");
+        assert!(found.info == info(false) && !found.lasts(None, 4));
     }
 
     #[test]

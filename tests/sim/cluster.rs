@@ -456,7 +456,8 @@ impl World {
             entries: entries.map(|r| r.entry.clone()).collect(),
             commit: Index(image.commit),
         };
-        let (settings, search) = (self.settings(slot), self.search());
+        let known = image.standby.iter().flat_map(|info| &info.cluster).map(|m| m.peer_url.clone());
+        let (settings, search) = (self.settings(slot), Search { known: known.collect(), ..self.search() });
         let standby = image.standby.clone().filter(|info| info.running);
         #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
         let mut core = match standby {
@@ -859,7 +860,7 @@ impl World {
     /// What must be durable before all else: as whom this machine was let in, that it is a standby or none any more.
     fn change_mode(&mut self, slot: usize, run: &mut Running, fx: &mut Effects) {
         if let Some(id) = fx.let_in {
-            self.counts.switches += u64::from(run.disk.image.standby.take().is_some());
+            self.counts.switches += u64::from(run.disk.image.standby.as_ref().is_some_and(|s| s.running));
             self.trace.note(slot, "let in", id.0, 0, 0);
             run.disk.image.id = id;
             self.ids.insert(id.0, slot);

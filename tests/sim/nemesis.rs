@@ -153,7 +153,8 @@ impl World {
                 let epoch = self.hosts[slot].epoch;
                 self.input(slot, epoch, |_, run, now| run.core.on_stop(now));
             }
-            Blow::Pause => self.hosts[slot].paused_until_us = soon(self),
+            // What was put off to the end of an earlier pause still waits for that.
+            Blow::Pause => self.hosts[slot].paused_until_us = soon(self).max(self.hosts[slot].paused_until_us),
             Blow::Cut => {
                 let leader = self.leader();
                 self.net.cut(&mut self.rng, leader);
@@ -316,6 +317,12 @@ impl World {
         if !self.disks_are_whole() || self.voters().len() < 2 || own < 2 {
             return;
         }
+        // What it has appended as the lone voter may be committed for all that it knows after a crash.
+        let lone = self.up(slot).and_then(|r| {
+            let voters = |at: &u64| r.core.raft().configuration_at(Index(*at)).voters().count();
+            (r.log.base..=r.log.last()).rev().find(|at| voters(at) < 2)
+        });
+        let open = lone.map_or(0, |at| at + 2).max(self.truth.committed() + 1);
         self.crash_for_a_while(slot);
         if self.rng.chance(250_000)
             && let Place::Down(image) = &mut self.hosts[slot].place
@@ -342,8 +349,8 @@ impl World {
                 continue;
             };
             let voters = self.voters();
-            let safe = self.holders(&voters, slot, (index, term)) > (voters.len() / 2).saturating_sub(1)
-                || index > self.truth.committed();
+            let safe =
+                self.holders(&voters, slot, (index, term)) > (voters.len() / 2).saturating_sub(1) || index >= open;
             if safe && let Place::Down(image) = &mut self.hosts[slot].place {
                 image.damage(&mut self.rng, index);
                 self.counts.losses += 1;
