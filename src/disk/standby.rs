@@ -54,8 +54,8 @@ struct Machine {
 
 const LEADER: &str = "leader";
 
-/// What the data directory says, also of a standby that has been let in since; `None`: it never was one. The error is a sentence for the user: a standby must
-/// not take itself for a new machine, which might begin a cluster of its own.
+/// What the data directory says, also of a standby that has been let in since; `None`: it never was one. The error is a
+/// sentence for the user: a standby must not take itself for a new machine, which might begin a cluster of its own.
 pub fn read(data_dir: &Path) -> Result<Option<Found>, String> {
     let path = data_dir.join(FILE);
     let bytes = match fs::read(&path) {
