@@ -375,7 +375,11 @@ impl Wal {
         assert!(taken > 0, "a record fits a segment");
         let mut bytes = std::mem::take(&mut self.staged);
         let rest = bytes.split_off(taken);
-        self.seal(&mut bytes);
+        // The commit index was told with the last append. If that is not in this batch as a whole, entries it speaks of
+        // may still wait, and older ones at the same indexes, which they replace, may be in this batch: recovery would
+        // take those for committed.
+        let commit = if rest.is_empty() { self.commit } else { self.commit_placed };
+        self.seal(&mut bytes, commit);
         self.active.map.write(self.active.end, &bytes);
         self.active.end += bytes.len();
         bytes.clear();
@@ -396,7 +400,7 @@ impl Wal {
     }
 
     /// Completes the records of a batch for the place where they go, and adds the record that ends it.
-    fn seal(&mut self, bytes: &mut Vec<u8>) {
+    fn seal(&mut self, bytes: &mut Vec<u8>, commit: u64) {
         let start = self.active.end;
         let mut check = 0;
         let mut at = 0;
@@ -414,7 +418,7 @@ impl Wal {
             self.placed += 1;
             at += record_bytes(header.len as usize);
         }
-        let end = self.end_record(Kind::Commit, start as u32, start + at, check);
+        let end = self.end_record(Kind::Commit, start as u32, start + at, commit, check);
         bytes.extend_from_slice(&end);
     }
 
@@ -422,11 +426,11 @@ impl Wal {
         seed(self.identity, self.active.sequence, offset as u32)
     }
 
-    fn end_record(&mut self, kind: Kind, start: u32, at: usize, crc: u32) -> [u8; HEADER] {
-        let header = Header { kind, len: 0, durable: start, term: self.batch, index: self.commit, crc };
+    fn end_record(&mut self, kind: Kind, start: u32, at: usize, commit: u64, crc: u32) -> [u8; HEADER] {
+        let header = Header { kind, len: 0, durable: start, term: self.batch, index: commit, crc };
         self.batch += 1;
         self.batch_crc = crc;
-        self.commit_placed = self.commit;
+        self.commit_placed = commit;
         header.encode(self.seed(at))
     }
 
@@ -568,7 +572,7 @@ impl Wal {
             if at + HEADER > wal.active.bytes as usize {
                 return Ok(());
             }
-            let mark = wal.end_record(Kind::Close, at as u32, at, 0);
+            let mark = wal.end_record(Kind::Close, at as u32, at, wal.commit, 0);
             wal.active.map.write(at, &mark);
             wal.os.sync(&wal.active.file, &wal.active.name)
         })
