@@ -74,7 +74,11 @@ fn view() -> View {
 }
 
 fn event() -> Event {
-    Event { action: Action::Set, node: view(), prev: Some(view()) }
+    Event {
+        action: Action::Set,
+        node: view(),
+        prev: Some(view()),
+    }
 }
 
 fn site() -> Site {
@@ -89,7 +93,13 @@ fn site() -> Site {
 }
 
 fn context<'a>(site: &'a Site, date: &'a Date) -> Context<'a> {
-    Context { site, date, now: Now::default(), at: Indexes::default(), mode: Mode::Peer }
+    Context {
+        site,
+        date,
+        now: Now::default(),
+        at: Indexes::default(),
+        mode: Mode::Peer,
+    }
 }
 
 /// From a parsed request to what the machine is asked, and from its answer to bytes.
@@ -99,11 +109,18 @@ fn api_route_and_render(bencher: Bencher, which: &str) {
     let (request, outcome) = if which == "put" {
         (PUT, Outcome::Event(Box::new(event())))
     } else {
-        let item = ListItem { depth: 0, view: view() };
+        let item = ListItem {
+            depth: 0,
+            view: view(),
+        };
         let items = vec![item];
         (GET, Outcome::Page { items, last: true })
     };
-    let answer = Answer { ticket: Ticket(1), at: Indexes::default(), outcome };
+    let answer = Answer {
+        ticket: Ticket(1),
+        at: Indexes::default(),
+        outcome,
+    };
     let mut parser = Parser::new();
     let Progress::Request { request, .. } = parser.parse(request, &Limits::default()) else {
         panic!("the request is whole");
@@ -111,7 +128,8 @@ fn api_route_and_render(bencher: Bencher, which: &str) {
     let context = context(&site, &date);
     let mut out = Vec::new();
     bencher.bench_local(|| {
-        let Routed::Ask { op, mut shape } = route(Port::Client, black_box(&request), &context) else {
+        let Routed::Ask { op, mut shape } = route(Port::Client, black_box(&request), &context)
+        else {
             panic!("it asks the machine");
         };
         out.clear();
@@ -125,12 +143,19 @@ fn api_route_and_render(bencher: Bencher, which: &str) {
 fn api_rendition(bencher: Bencher) {
     let (site, date) = (site(), Date::new(1_800_000_000_000_000_000));
     let context = context(&site, &date);
-    let delivery = Delivery { event: event(), etcd: EtcdIndex(1_234_567), tickets: Vec::new() };
+    let delivery = Delivery {
+        event: event(),
+        etcd: EtcdIndex(1_234_567),
+        tickets: Vec::new(),
+    };
     bencher.bench_local(|| Rendition::new(black_box(&delivery), &context).bytes.len());
 }
 
 fn store() -> Store {
-    Store::new(HistoryLimits { events: 1_000, bytes: 16 << 20 })
+    Store::new(HistoryLimits {
+        events: 1_000,
+        bytes: 16 << 20,
+    })
 }
 
 fn set(key: u64) -> Command {
@@ -152,7 +177,9 @@ fn store_apply(bencher: Bencher, keys: u64) {
     let mut at = 0;
     bencher.bench_local(|| {
         at = (at + 7919) % commands.len();
-        store.apply(black_box(&commands[at])).expect("a set of a file")
+        store
+            .apply(black_box(&commands[at]))
+            .expect("a set of a file")
     });
 }
 

@@ -1,8 +1,9 @@
 //! The interface: requests to what the machine is asked for, and its answers to bytes.
 //!
-//! `route` turns a request into an answer that needs nobody else, or into an `Op` for the machine and a `Shape`, which
-//! the connection keeps while the request is parked. What the machine says to it is written by `Shape::render`
-//! (answers) and `Shape::deliver` (events). Nothing here does I/O, keeps time or knows raft. Start with `ROUTES`.
+//! `route` turns a request into an answer that needs nobody else, or into an `Op` for the machine
+//! and a `Shape`, which the connection keeps while the request is parked. What the machine says to
+//! it is written by `Shape::render` (answers) and `Shape::deliver` (events). Nothing here does I/O,
+//! keeps time or knows raft. Start with `ROUTES`.
 mod admin;
 mod json;
 mod keys;
@@ -24,7 +25,8 @@ use crate::machine::seam::{Call, Indexes, Op};
 use crate::timer::Now;
 use render::Kind;
 
-/// The longest ttl, in seconds: 100 years. Beyond it the time would not fit what clients of 0.4 can read.
+/// The longest ttl, in seconds: 100 years. Beyond it the time would not fit what clients of 0.4 can
+/// read.
 const TTL_S_MAX: i64 = 36_525 * 86_400;
 
 /// Which port a request came in by.
@@ -43,7 +45,8 @@ pub struct Site {
     pub peer_url: Box<str>,
     /// Origins that `-cors` allows; `*` allows all.
     pub cors: Vec<Box<str>>,
-    /// The 2.x flavour: `/version` as JSON, in-order names of 20 digits, a newline after each event of a watch.
+    /// The 2.x flavour: `/version` as JSON, in-order names of 20 digits, a newline after each
+    /// event of a watch.
     pub compat_2: bool,
     /// As a standby: pass short requests on to the leader.
     pub forward: bool,
@@ -77,7 +80,8 @@ pub enum Routed {
     Answer(Response),
     /// Ask the machine, and keep the shape for what it says.
     Ask { op: Op, shape: Box<Shape> },
-    /// Make this call, whatever its id, and keep the shape for what becomes of it (`Shape::passed`).
+    /// Make this call, whatever its id, and keep the shape for what becomes of it
+    /// (`Shape::passed`).
     Pass { call: Box<Call>, shape: Box<Shape> },
 }
 
@@ -149,7 +153,12 @@ const ROUTES: &[Route] = &[
     Route(Peer, PUT, Exact("/v2/admin/config"), admin::config_put),
     Route(Peer, GET, Exact("/v2/admin/machines"), admin::machines_get),
     Route(Peer, GET, Below("/v2/admin/machines/"), admin::machine_get),
-    Route(Peer, DELETE, Below("/v2/admin/machines/"), admin::machine_delete),
+    Route(
+        Peer,
+        DELETE,
+        Below("/v2/admin/machines/"),
+        admin::machine_delete,
+    ),
 ];
 
 impl Route {
@@ -174,12 +183,19 @@ pub fn route(port: Port, request: &Request, context: &Context) -> Routed {
         Mode::Standby { leader_url } => Some(leader_url),
         Mode::Peer => None,
     };
-    let mut ask = Ask { request, context, cors: Cors::of(request, context.site), rest: "" };
+    let mut ask = Ask {
+        request,
+        context,
+        cors: Cors::of(request, context.site),
+        rest: "",
+    };
     if request.method == Method::Options {
         return ask.empty(200);
     }
     if let Some(leader_url) = standby {
-        let passed = leader_url.filter(|_| context.site.forward).and_then(|url| passing::pass(&ask, url));
+        let passed = leader_url
+            .filter(|_| context.site.forward)
+            .and_then(|url| passing::pass(&ask, url));
         if let Some(passed) = passed {
             return passed;
         }
@@ -251,7 +267,8 @@ fn migration(ask: &Ask) -> Routed {
     ask.machine(Op::Migrate, Kind::Migration { tree, to_file })
 }
 
-/// The clean form of a path that is not clean: no empty, `.` or `..` segment; a trailing slash stays.
+/// The clean form of a path that is not clean: no empty, `.` or `..` segment; a trailing slash
+/// stays.
 fn cleaned(path: &str) -> Option<String> {
     let odd = |pair: &[u8]| pair[0] == b'/' && (pair[1] == b'/' || pair[1] == b'.');
     if !path.as_bytes().windows(2).any(odd) {
@@ -305,7 +322,9 @@ impl Cors {
         if site.cors.iter().any(|allowed| &**allowed == "*") {
             return Cors::All;
         }
-        let place = request.origin.and_then(|origin| site.cors.iter().position(|allowed| &**allowed == origin));
+        let place = request
+            .origin
+            .and_then(|origin| site.cors.iter().position(|allowed| &**allowed == origin));
         place.map_or(Cors::None, Cors::Origin)
     }
 
@@ -317,7 +336,10 @@ impl Cors {
         };
         origin.into_iter().flat_map(|origin| {
             [
-                ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
+                (
+                    "Access-Control-Allow-Methods",
+                    "POST, GET, OPTIONS, PUT, DELETE",
+                ),
                 ("Access-Control-Allow-Origin", origin),
                 ("Access-Control-Allow-Headers", "accept, content-type"),
             ]
@@ -326,7 +348,9 @@ impl Cors {
 
     fn add(self, response: Response, context: &Context) -> Response {
         let headers = self.headers(context);
-        headers.fold(response, |response, (name, value)| response.with(name, value))
+        headers.fold(response, |response, (name, value)| {
+            response.with(name, value)
+        })
     }
 }
 
@@ -340,7 +364,8 @@ impl Parameters<'_> {
 
     /// A boolean parameter: only `true`, in any case, is true.
     fn flag(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        self.get(name)
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 }
 
@@ -355,9 +380,13 @@ struct Ask<'a> {
 
 impl<'a> Ask<'a> {
     fn machine(&self, op: Op, kind: Kind) -> Routed {
-        // Whatever is asked for may be redirected: a new member and one that stops answer nothing themselves.
+        // Whatever is asked for may be redirected: a new member and one that stops answer nothing
+        // themselves.
         let shape = Shape::new(kind, self.request, self.target().into(), self.cors);
-        Routed::Ask { op, shape: Box::new(shape) }
+        Routed::Ask {
+            op,
+            shape: Box::new(shape),
+        }
     }
 
     fn answer(&self, response: Response) -> Routed {
@@ -424,12 +453,14 @@ impl<'a> Ask<'a> {
     fn is_form(&self) -> bool {
         self.request.content_type.is_some_and(|given| {
             let media_type = given.split(';').next().unwrap_or_default();
-            media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+            media_type
+                .trim()
+                .eq_ignore_ascii_case("application/x-www-form-urlencoded")
         })
     }
 
-    /// The parameters of body and query. A body that is no form is refused: taking it for an empty one would store an
-    /// empty value.
+    /// The parameters of body and query. A body that is no form is refused: taking it for an empty
+    /// one would store an empty value.
     fn form(&self) -> Result<Parameters<'a>, Routed> {
         if !self.is_form() && !self.request.body.is_empty() {
             let cause = "the body is not application/x-www-form-urlencoded";
@@ -462,7 +493,8 @@ impl<'a> Ask<'a> {
         number.ok_or_else(|| self.fail(Error::new(Code::IndexNaN, cause)))
     }
 
-    /// When a node with the given ttl expires; `None` without one. A ttl may be negative: the time has passed then.
+    /// When a node with the given ttl expires; `None` without one. A ttl may be negative: the time
+    /// has passed then.
     fn expires(&self, form: &Parameters, cause: &str) -> Result<Option<u64>, Routed> {
         let Some(text) = form.get("ttl").filter(|text| !text.is_empty()) else {
             return Ok(None);

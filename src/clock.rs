@@ -1,4 +1,5 @@
-//! The only reader of clocks. The reactor reads it once a turn and hands the result down as a value.
+//! The only reader of clocks. The reactor reads it once a turn and hands the result down as a
+//! value.
 //!
 //! Must not keep a reading for others: whoever wants the time is given `Now`.
 use crate::timer::Now;
@@ -12,7 +13,9 @@ pub struct Clock {
 impl Clock {
     /// Starts counting.
     pub fn new() -> Clock {
-        Clock { start: Instant::now() }
+        Clock {
+            start: Instant::now(),
+        }
     }
 
     /// The time now. Never 0, so that 0 can stand for "never".
@@ -21,7 +24,8 @@ impl Clock {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
         Now {
             mono_us: mono,
-            // A clock before 1970 is broken; ttls then count from the epoch, and nothing else looks at it.
+            // A clock before 1970 is broken; ttls then count from the epoch, and nothing else looks
+            // at it.
             wall_ns: wall.unwrap_or(Duration::ZERO).as_nanos() as u64,
         }
     }

@@ -1,15 +1,17 @@
 //! What is in the log: commands on the key space and on the cluster, and their encoding.
 //!
-//! A command is decided once, by the machine that proposes it (a ttl is already an absolute expiration), and then means
-//! the same on every machine that applies it. The encoding is the log's and the wire's: it is versioned by its tag
-//! byte, and a tag once given is never given another meaning.
+//! A command is decided once, by the machine that proposes it (a ttl is already an absolute
+//! expiration), and then means the same on every machine that applies it. The encoding is the log's
+//! and the wire's: it is versioned by its tag byte, and a tag once given is never given another
+//! meaning.
 
 pub mod pack;
 
 pub use pack::Malformed;
 use pack::{Unpack, put_number, put_optional, put_str, put_time};
 
-/// A clean path in the key space: starts with `/`, no empty segment, no trailing slash; the root is `/`.
+/// A clean path in the key space: starts with `/`, no empty segment, no trailing slash; the root is
+/// `/`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyPath(Box<str>);
 
@@ -38,7 +40,8 @@ impl KeyPath {
     }
 }
 
-/// The cluster's own settings, as `/v2/admin/config` shows them; there in seconds, which may have a fraction.
+/// The cluster's own settings, as `/v2/admin/config` shows them; there in seconds, which may have a
+/// fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// How many peers the cluster keeps; at least 3.
@@ -51,7 +54,11 @@ pub struct ClusterConfig {
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        ClusterConfig { active_size: 9, remove_delay_ms: 1_800_000, sync_interval_ms: 5_000 }
+        ClusterConfig {
+            active_size: 9,
+            remove_delay_ms: 1_800_000,
+            sync_interval_ms: 5_000,
+        }
     }
 }
 
@@ -75,7 +82,8 @@ pub enum Naming {
     Given = 0,
     /// The node is a child of the path, named by the new index.
     InOrder = 1,
-    /// The same, padded with zeros to 20 digits as 2.x does; in the command, so that all machines agree.
+    /// The same, padded with zeros to 20 digits as 2.x does; in the command, so that all machines
+    /// agree.
     InOrderPadded = 2,
 }
 
@@ -85,13 +93,28 @@ pub enum Command {
     /// A new leader's first entry; changes nothing.
     Nop,
     /// Create or replace. `value: None` makes a directory.
-    Set { path: KeyPath, value: Option<Box<str>>, expires_ns: Option<u64> },
+    Set {
+        path: KeyPath,
+        value: Option<Box<str>>,
+        expires_ns: Option<u64>,
+    },
     /// Create; when named in order a child of `path`. `value: None` makes a directory.
-    Create { path: KeyPath, value: Option<Box<str>>, expires_ns: Option<u64>, naming: Naming },
+    Create {
+        path: KeyPath,
+        value: Option<Box<str>>,
+        expires_ns: Option<u64>,
+        naming: Naming,
+    },
     /// Change in place; `value: None` keeps the value, `refresh` wakes no watcher.
-    Update { path: KeyPath, value: Option<Box<str>>, expires_ns: Option<u64>, refresh: bool },
-    /// Replace if the conditions hold; `prev_index: 0` is no condition. `value: None` (refresh only) keeps the value.
-    /// With `or_create` a missing node is created instead (action `set`), without it that is error 100.
+    Update {
+        path: KeyPath,
+        value: Option<Box<str>>,
+        expires_ns: Option<u64>,
+        refresh: bool,
+    },
+    /// Replace if the conditions hold; `prev_index: 0` is no condition. `value: None` (refresh
+    /// only) keeps the value. With `or_create` a missing node is created instead (action
+    /// `set`), without it that is error 100.
     CompareAndSwap {
         path: KeyPath,
         value: Option<Box<str>>,
@@ -102,13 +125,29 @@ pub enum Command {
         refresh: bool,
     },
     /// Remove a file, or a directory with `dir` (empty) or `recursive`.
-    Delete { path: KeyPath, dir: bool, recursive: bool },
+    Delete {
+        path: KeyPath,
+        dir: bool,
+        recursive: bool,
+    },
     /// Remove a file if the conditions hold; `prev_index: 0` is no condition.
-    CompareAndDelete { path: KeyPath, prev_value: Option<Box<str>>, prev_index: u64 },
-    /// Let everything expire that is due at `now_ns` (bounded: the store tells whether more is left).
+    CompareAndDelete {
+        path: KeyPath,
+        prev_value: Option<Box<str>>,
+        prev_index: u64,
+    },
+    /// Let everything expire that is due at `now_ns` (bounded: the store tells whether more is
+    /// left).
     Sync { now_ns: u64 },
-    /// A machine joins, or changes its addresses. `replaces` names the member (0: none) whose place it takes.
-    Join { name: Box<str>, peer_url: Box<str>, client_url: Box<str>, incarnation: u64, replaces: u64 },
+    /// A machine joins, or changes its addresses. `replaces` names the member (0: none) whose place
+    /// it takes.
+    Join {
+        name: Box<str>,
+        peer_url: Box<str>,
+        client_url: Box<str>,
+        incarnation: u64,
+        replaces: u64,
+    },
     /// A learner becomes a voter.
     Promote { id: u64 },
     /// A member leaves.
@@ -132,7 +171,10 @@ impl Command {
     /// Whether it is a client's, on the key space.
     pub fn is_write(&self) -> bool {
         use Command::{CompareAndDelete, CompareAndSwap, Create, Delete, Set, Update};
-        let changes = matches!(self, Set { .. } | Create { .. } | Update { .. } | CompareAndSwap { .. });
+        let changes = matches!(
+            self,
+            Set { .. } | Create { .. } | Update { .. } | CompareAndSwap { .. }
+        );
         changes || matches!(self, Delete { .. } | CompareAndDelete { .. })
     }
 }
@@ -150,35 +192,64 @@ const PROMOTE: u8 = 10;
 const REMOVE: u8 = 11;
 const SET_CONFIG: u8 = 12;
 
-/// Appends a command's encoding to `out`: a tag byte, then its fields as `pack` writes them, flags first, values last.
+/// Appends a command's encoding to `out`: a tag byte, then its fields as `pack` writes them, flags
+/// first, values last.
 pub fn encode(command: &Command, out: &mut Vec<u8>) {
     match command {
         Command::Nop => out.push(NOP),
-        Command::Set { path, value, expires_ns } => {
+        Command::Set {
+            path,
+            value,
+            expires_ns,
+        } => {
             out.push(SET);
             put_node(path, value, *expires_ns, out);
         }
-        Command::Create { path, value, expires_ns, naming } => {
+        Command::Create {
+            path,
+            value,
+            expires_ns,
+            naming,
+        } => {
             out.extend_from_slice(&[CREATE, *naming as u8]);
             put_node(path, value, *expires_ns, out);
         }
-        Command::Update { path, value, expires_ns, refresh } => {
+        Command::Update {
+            path,
+            value,
+            expires_ns,
+            refresh,
+        } => {
             out.extend_from_slice(&[UPDATE, u8::from(*refresh)]);
             put_node(path, value, *expires_ns, out);
         }
         Command::CompareAndSwap { .. } => put_compare_and_swap(command, out),
-        Command::Delete { path, dir, recursive } => {
+        Command::Delete {
+            path,
+            dir,
+            recursive,
+        } => {
             out.extend_from_slice(&[DELETE, u8::from(*dir), u8::from(*recursive)]);
             put_str(path.as_str(), out);
         }
-        Command::CompareAndDelete { path, prev_value, prev_index } => {
+        Command::CompareAndDelete {
+            path,
+            prev_value,
+            prev_index,
+        } => {
             out.push(COMPARE_AND_DELETE);
             put_number(*prev_index, out);
             put_optional(prev_value.as_deref(), out);
             put_str(path.as_str(), out);
         }
         Command::Sync { now_ns } => put_numbers(SYNC, &[*now_ns], out),
-        Command::Join { name, peer_url, client_url, incarnation, replaces } => {
+        Command::Join {
+            name,
+            peer_url,
+            client_url,
+            incarnation,
+            replaces,
+        } => {
             put_numbers(JOIN, &[*incarnation, *replaces], out);
             put_str(name, out);
             put_str(peer_url, out);
@@ -195,7 +266,15 @@ pub fn encode(command: &Command, out: &mut Vec<u8>) {
 }
 
 fn put_compare_and_swap(command: &Command, out: &mut Vec<u8>) {
-    let Command::CompareAndSwap { path, value, expires_ns, prev_value, prev_index, or_create, refresh } = command
+    let Command::CompareAndSwap {
+        path,
+        value,
+        expires_ns,
+        prev_value,
+        prev_index,
+        or_create,
+        refresh,
+    } = command
     else {
         unreachable!("chosen by its tag");
     };
@@ -226,28 +305,52 @@ pub fn decode(data: &[u8]) -> Result<Command, Malformed> {
         NOP => Command::Nop,
         SET => {
             let (path, value, expires_ns) = take_node(&mut from)?;
-            Command::Set { path, value, expires_ns }
+            Command::Set {
+                path,
+                value,
+                expires_ns,
+            }
         }
         CREATE => {
             let naming = take_naming(&mut from)?;
             let (path, value, expires_ns) = take_node(&mut from)?;
-            Command::Create { path, value, expires_ns, naming }
+            Command::Create {
+                path,
+                value,
+                expires_ns,
+                naming,
+            }
         }
         UPDATE => {
             let refresh = from.flag()?;
             let (path, value, expires_ns) = take_node(&mut from)?;
-            Command::Update { path, value, expires_ns, refresh }
+            Command::Update {
+                path,
+                value,
+                expires_ns,
+                refresh,
+            }
         }
         COMPARE_AND_SWAP => take_compare_and_swap(&mut from)?,
         DELETE => {
             let (dir, recursive) = (from.flag()?, from.flag()?);
-            Command::Delete { path: take_path(&mut from)?, dir, recursive }
+            Command::Delete {
+                path: take_path(&mut from)?,
+                dir,
+                recursive,
+            }
         }
         COMPARE_AND_DELETE => {
             let (prev_index, prev_value) = (from.number()?, from.optional()?.map(Box::from));
-            Command::CompareAndDelete { path: take_path(&mut from)?, prev_value, prev_index }
+            Command::CompareAndDelete {
+                path: take_path(&mut from)?,
+                prev_value,
+                prev_index,
+            }
         }
-        SYNC => Command::Sync { now_ns: from.number()? },
+        SYNC => Command::Sync {
+            now_ns: from.number()?,
+        },
         JOIN => take_join(&mut from)?,
         PROMOTE => Command::Promote { id: from.number()? },
         REMOVE => Command::Remove { id: from.number()? },
@@ -294,7 +397,15 @@ fn take_compare_and_swap(from: &mut Unpack) -> Result<Command, Malformed> {
     let (or_create, refresh) = (from.flag()?, from.flag()?);
     let (prev_index, prev_value) = (from.number()?, from.optional()?.map(Box::from));
     let (path, value, expires_ns) = take_node(from)?;
-    Ok(Command::CompareAndSwap { path, value, expires_ns, prev_value, prev_index, or_create, refresh })
+    Ok(Command::CompareAndSwap {
+        path,
+        value,
+        expires_ns,
+        prev_value,
+        prev_index,
+        or_create,
+        refresh,
+    })
 }
 
 fn take_join(from: &mut Unpack) -> Result<Command, Malformed> {

@@ -1,8 +1,8 @@
 //! Flags, environment and files to one `Config`; pure: the caller hands in what it has read.
 //!
-//! Precedence: flags, then `ETCD_*` variables, then the files, then defaults. Nothing here reads a clock, the
-//! environment or a file. Start with `parse`; `flags` is the table of all settings, `sources` finds a setting's value,
-//! `checked` says what is wrong with it.
+//! Precedence: flags, then `ETCD_*` variables, then the files, then defaults. Nothing here reads a
+//! clock, the environment or a file. Start with `parse`; `flags` is the table of all settings,
+//! `sources` finds a setting's value, `checked` says what is wrong with it.
 mod checked;
 mod flags;
 mod sources;
@@ -75,8 +75,8 @@ pub struct Config {
     /// Advertised `host:port` for peers.
     pub peer_addr: String,
     pub peer_bind_addr: String,
-    /// `host:port` of machines to ask for the cluster, without a scheme; a list that names only this machine still
-    /// means "join".
+    /// `host:port` of machines to ask for the cluster, without a scheme; a list that names only
+    /// this machine still means "join".
     pub peers: Vec<String>,
     pub discovery: Option<String>,
     /// Wipe the data directory first.
@@ -164,7 +164,12 @@ fn url(tls: &Tls, addr: &str) -> String {
 /// Reads the configuration.
 pub fn parse(source: &Source) -> Result<Start, Usage> {
     let given = flags::read(source.args)?;
-    let asks = |name: &str| given.values.get(name).is_some_and(|v| flags::to_bool(v) != Some(false));
+    let asks = |name: &str| {
+        given
+            .values
+            .get(name)
+            .is_some_and(|v| flags::to_bool(v) != Some(false))
+    };
     if asks("h") || asks("help") {
         return Ok(Start::Print(flags::help()));
     }

@@ -1,8 +1,9 @@
 //! Records to the log and back, snapshot files, recovery; the only user of the file system.
 //!
-//! A sync or a read error never reaches the core: it is logged here and ends the process, for after it nothing that
-//! was not synced can be trusted. A full disk is not an error of that kind: what does not fit waits here, unacknowledged,
-//! until there is room. Start with `Disk::open` (in `recovery`), then `append`, `start_sync`, `poll_sync`.
+//! A sync or a read error never reaches the core: it is logged here and ends the process, for after
+//! it nothing that was not synced can be trusted. A full disk is not an error of that kind: what
+//! does not fit waits here, unacknowledged, until there is room. Start with `Disk::open` (in
+//! `recovery`), then `append`, `start_sync`, `poll_sync`.
 mod dir;
 mod membership;
 mod recovery;
@@ -54,7 +55,8 @@ pub struct Disk {
     slow: Slow,
 }
 
-/// A disk made slow for a test: what is durable is told so much later, as one whose syncs do not block would.
+/// A disk made slow for a test: what is durable is told so much later, as one whose syncs do not
+/// block would.
 #[derive(Default)]
 struct Slow {
     delay_us: u64,
@@ -67,7 +69,10 @@ impl Slow {
     fn from_env() -> Slow {
         let given = std::env::var("TERN_SYNC_DELAY_MS").ok();
         let ms: u64 = given.and_then(|ms| ms.parse().ok()).unwrap_or(0);
-        Slow { delay_us: ms * 1000, due_us: None }
+        Slow {
+            delay_us: ms * 1000,
+            due_us: None,
+        }
     }
 
     fn start(&mut self, now_us: u64) {
@@ -107,7 +112,9 @@ impl Disk {
                     or_die(self.wal.release(through.0));
                     Ok(1)
                 }
-                Persist::Append { .. } | Persist::Repair(_) | Persist::Installed { .. } => self.append_records(),
+                Persist::Append { .. } | Persist::Repair(_) | Persist::Installed { .. } => {
+                    self.append_records()
+                }
             };
             match taken {
                 Ok(count) => drop(self.stuck.drain(..count)),
@@ -144,7 +151,11 @@ impl Disk {
                 }
                 Persist::Repair(entry) => {
                     log::info!("entry {} is back from another machine", entry.index.0);
-                    records.push(Record::Repair { term: entry.term.0, index: entry.index.0, body: whole(&entry.body) });
+                    records.push(Record::Repair {
+                        term: entry.term.0,
+                        index: entry.index.0,
+                        body: whole(&entry.body),
+                    });
                 }
                 Persist::Installed { meta, keep_tail } => records.push(Record::Installed {
                     term: meta.term.0,
@@ -160,8 +171,8 @@ impl Disk {
         Ok(count)
     }
 
-    /// Starts a sync of everything appended, unless one is running or nothing waits for one. Whether it has taken its
-    /// time already.
+    /// Starts a sync of everything appended, unless one is running or nothing waits for one.
+    /// Whether it has taken its time already.
     pub fn start_sync(&mut self, now_us: u64) -> bool {
         if self.slow.runs(now_us) || !self.wants_sync() {
             return false;
@@ -209,7 +220,11 @@ impl Disk {
 
     /// When `poll_space` has to look again; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
-        let room_us = if self.room_retry_us == 0 { u64::MAX } else { self.room_retry_us };
+        let room_us = if self.room_retry_us == 0 {
+            u64::MAX
+        } else {
+            self.room_retry_us
+        };
         room_us.min(self.slow.due_us.unwrap_or(u64::MAX))
     }
 
@@ -224,7 +239,11 @@ impl Disk {
 
     /// The members are others: the log keeps the newest configuration with each of its files.
     pub fn keep_configuration(&mut self, cluster: u64, configuration: &Configuration) {
-        let meta = SnapshotMeta { cluster, configuration: configuration.clone(), ..SnapshotMeta::default() };
+        let meta = SnapshotMeta {
+            cluster,
+            configuration: configuration.clone(),
+            ..SnapshotMeta::default()
+        };
         let mut bytes = Vec::new();
         encode_meta(&meta, &mut bytes);
         self.wal.set_configuration(&bytes);
@@ -242,18 +261,23 @@ impl Disk {
 
     /// Makes durable that this machine is this member of its cluster.
     pub fn keep_id(&mut self, id: PeerId) {
-        let member = Membership::Member { id: id.0, incarnation: self.incarnation };
+        let member = Membership::Member {
+            id: id.0,
+            incarnation: self.incarnation,
+        };
         self.put(|data_dir| membership::write(data_dir, &member));
     }
 
-    /// Makes durable what a standby knows; with `leaves_log`, that what the log holds is of no use any more.
+    /// Makes durable what a standby knows; with `leaves_log`, that what the log holds is of no use
+    /// any more.
     pub fn keep_standby(&mut self, info: &StandbyInfo, leaves_log: bool) {
         if leaves_log {
             let given_up = self.incarnation;
             return self.put(|data_dir| standby::write(data_dir, info, given_up));
         }
         match standby::write(&self.data_dir, info, 0) {
-            // What is there says the same, of an earlier moment; who was let in has a membership, which is newer.
+            // What is there says the same, of an earlier moment; who was let in has a membership,
+            // which is newer.
             Err(e) if snapshots::is_full(&e) => {
                 log::warn!("no room for what a standby knows of its cluster: {e}");
             }
@@ -261,8 +285,9 @@ impl Disk {
         }
     }
 
-    /// Writes what a life begins or ends with. A full disk gets room for it from what can be spared: the log and the newest
-    /// snapshot stay, for this machine must come up with its vote if it dies before that is written.
+    /// Writes what a life begins or ends with. A full disk gets room for it from what can be
+    /// spared: the log and the newest snapshot stay, for this machine must come up with its
+    /// vote if it dies before that is written.
     fn put(&mut self, write: impl Fn(&Path) -> io::Result<()>) {
         match write(&self.data_dir) {
             Err(e) if snapshots::is_full(&e) => {
@@ -275,24 +300,29 @@ impl Disk {
         }
     }
 
-    /// What the directory has said of standby mode when it was opened, if this machine is a standby.
+    /// What the directory has said of standby mode when it was opened, if this machine is a
+    /// standby.
     pub fn take_standby(&mut self) -> Option<StandbyInfo> {
         self.standby.take()
     }
 
-    /// The peer URLs that this machine knew when it was a standby last: one that was let in and has heard nothing since
-    /// knows no other.
+    /// The peer URLs that this machine knew when it was a standby last: one that was let in and has
+    /// heard nothing since knows no other.
     pub fn take_peers(&mut self) -> Vec<Box<str>> {
         std::mem::take(&mut self.peers)
     }
 
-    /// Throws log and snapshots away and begins anew, in place; gives the directory's new number. `keep_standby` has
-    /// made it harmless to die on the way.
+    /// Throws log and snapshots away and begins anew, in place; gives the directory's new number.
+    /// `keep_standby` has made it harmless to die on the way.
     pub fn start_over(&mut self) -> u64 {
         let limits = self.snapshots.limits();
         self.snapshots = Snapshots::new(&self.data_dir, limits, Vec::new());
         let identity = or_die(random());
-        let options = wal::Options { dir: self.data_dir.clone(), segment_bytes: self.segment_bytes, identity };
+        let options = wal::Options {
+            dir: self.data_dir.clone(),
+            segment_bytes: self.segment_bytes,
+            identity,
+        };
         self.incarnation = or_die(self.wal.start_over(&options)).identity;
         or_die(dir::wipe_rest(&self.data_dir));
         self.stuck.clear();

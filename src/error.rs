@@ -17,7 +17,10 @@ pub const OTHER_CLUSTER: &str = "another cluster";
 impl Error {
     /// An error with its cause.
     pub fn new(code: Code, cause: impl Into<Box<str>>) -> Error {
-        Error { code, cause: cause.into() }
+        Error {
+            code,
+            cause: cause.into(),
+        }
     }
 }
 

@@ -1,13 +1,15 @@
 //! Percent encoding, both ways; pure, for the key space's view of the cluster as well as for HTTP.
 //!
-//! Decoding is strict: a bad escape is an error, never a character. Bytes that are not UTF-8 become U+FFFD, one each.
+//! Decoding is strict: a bad escape is an error, never a character. Bytes that are not UTF-8 become
+//! U+FFFD, one each.
 use std::borrow::Cow;
 
 /// A `%` that two hex digits do not follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadEscape;
 
-/// Decodes `%XX`; with `plus_is_space` a `+` too, as forms and queries have it (in a path it is an ordinary character).
+/// Decodes `%XX`; with `plus_is_space` a `+` too, as forms and queries have it (in a path it is an
+/// ordinary character).
 pub fn decode(text: &[u8], plus_is_space: bool) -> Result<Cow<'_, str>, BadEscape> {
     let special = |b: &u8| *b == b'%' || (plus_is_space && *b == b'+');
     if !text.iter().any(special) {
@@ -40,8 +42,8 @@ fn hex(digit: u8) -> Result<u8, BadEscape> {
     Ok(value as u8)
 }
 
-/// Each byte that is not part of a character becomes one U+FFFD, as 0.4 shows it; the standard library makes one of
-/// several.
+/// Each byte that is not part of a character becomes one U+FFFD, as 0.4 shows it; the standard
+/// library makes one of several.
 fn to_text(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Cow::Borrowed(text);
@@ -54,7 +56,8 @@ fn to_text(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// Escapes a value for a form or a query: letters, digits and `-_.~` stay, a space becomes `+`, all else `%XX`.
+/// Escapes a value for a form or a query: letters, digits and `-_.~` stay, a space becomes `+`, all
+/// else `%XX`.
 pub fn query(text: &str) -> String {
     escape(text, b"-_.~", true)
 }

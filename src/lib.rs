@@ -1,8 +1,9 @@
 //! tern: a replicated key-value store for the edge.
 //!
-//! Three rings: the shell sees the OS, the codecs turn bytes into values and back, the core is deterministic and
-//! does no I/O. The modules stand in reading order; `machine::seam` holds every value that crosses from the shell
-//! into the core and out again. The rules that hold everywhere are tested in `tests/tidy.rs`.
+//! Three rings: the shell sees the OS, the codecs turn bytes into values and back, the core is
+//! deterministic and does no I/O. The modules stand in reading order; `machine::seam` holds every
+//! value that crosses from the shell into the core and out again. The rules that hold everywhere
+//! are tested in `tests/tidy.rs`.
 #![forbid(unsafe_code)]
 
 // -- core

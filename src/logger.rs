@@ -1,8 +1,9 @@
 //! The sink of the `log` facade: one line a record to stdout, never waiting for whoever reads it.
 //!
-//! Lines go through a bounded buffer. When stdout takes no more they wait there, and when the buffer is full they are
-//! dropped and counted; the count is told once there is room again. stdout may be shared with a terminal or another
-//! process, so it is never made non-blocking itself. Start with `Sink::put`.
+//! Lines go through a bounded buffer. When stdout takes no more they wait there, and when the
+//! buffer is full they are dropped and counted; the count is told once there is room again. stdout
+//! may be shared with a terminal or another process, so it is never made non-blocking itself. Start
+//! with `Sink::put`.
 use crate::config::Verbosity;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,9 +20,13 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// A pipe that can be written to at all takes so much without blocking (PIPE_BUF on Linux).
 const PIECE_BYTES_MAX: usize = 4_096;
 
-/// How often, and each time how long, the end of the process waits for its log's reader: at most 0.2 s in all.
+/// How often, and each time how long, the end of the process waits for its log's reader: at most
+/// 0.2 s in all.
 const LAST_CHANCES: usize = 20;
-const LAST_CHANCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+const LAST_CHANCE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
 
 static SINK: OnceLock<Shared> = OnceLock::new();
 static WALL_NS: AtomicU64 = AtomicU64::new(0);
@@ -38,14 +43,17 @@ pub fn start(verbosity: Verbosity, json: bool) {
         Verbosity::Verbose => LevelFilter::Debug,
         Verbosity::VeryVerbose | Verbosity::VeryVeryVerbose => LevelFilter::Trace,
     };
-    let shared =
-        SINK.get_or_init(|| Shared { json, sink: Mutex::new(Sink::new(Output::of(std::io::stdout().as_fd()))) });
+    let shared = SINK.get_or_init(|| Shared {
+        json,
+        sink: Mutex::new(Sink::new(Output::of(std::io::stdout().as_fd()))),
+    });
     if log::set_logger(shared).is_ok() {
         log::set_max_level(level);
     }
 }
 
-/// The wall-clock time of the lines that follow, in nanoseconds since the Unix epoch; set once a turn.
+/// The wall-clock time of the lines that follow, in nanoseconds since the Unix epoch; set once a
+/// turn.
 pub fn set_time(wall_ns: u64) {
     WALL_NS.store(wall_ns, Ordering::Relaxed);
 }
@@ -60,7 +68,8 @@ pub fn flush() -> bool {
     sink.waiting.is_empty()
 }
 
-/// Before the process ends: gives a reader that is slow, but alive, a last chance to take what waits.
+/// Before the process ends: gives a reader that is slow, but alive, a last chance to take what
+/// waits.
 pub fn finish() {
     for _ in 0..LAST_CHANCES {
         if flush() {
@@ -93,10 +102,12 @@ impl Log for Shared {
     }
 }
 
-/// `[tern] Nov 24 06:55:18.526 INFO      | text`, in UTC, or the same as JSON. Control characters become spaces: a
-/// client's bytes must not make lines of their own.
+/// `[tern] Nov 24 06:55:18.526 INFO      | text`, in UTC, or the same as JSON. Control characters
+/// become spaces: a client's bytes must not make lines of their own.
 fn line(json: bool, level: Level, text: &str) -> String {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let time = std::time::UNIX_EPOCH + Duration::from_nanos(WALL_NS.load(Ordering::Relaxed));
     let time = humantime::format_rfc3339_millis(time).to_string();
     let text = text.replace(char::is_control, " ");
@@ -126,7 +137,11 @@ struct Sink {
 
 impl Sink {
     fn new(output: Output) -> Sink {
-        Sink { output, waiting: Vec::new(), dropped: 0 }
+        Sink {
+            output,
+            waiting: Vec::new(),
+            dropped: 0,
+        }
     }
 
     fn put(&mut self, line: &[u8]) {
@@ -140,7 +155,10 @@ impl Sink {
     fn drain(&mut self, line: impl Fn(&str) -> String) {
         self.write();
         if self.dropped > 0 && self.waiting.is_empty() {
-            let text = format!("{} lines of this log were dropped, its reader was too slow", self.dropped);
+            let text = format!(
+                "{} lines of this log were dropped, its reader was too slow",
+                self.dropped
+            );
             self.dropped = 0;
             self.waiting.extend_from_slice(line(&text).as_bytes());
             self.write();
@@ -242,7 +260,10 @@ mod tests {
         let whole = text.lines().filter(|l| *l == long).count() as u64;
         assert_eq!(whole + dropped, 200);
         let last = text.lines().last().expect("lines");
-        assert_eq!(last, format!("{dropped} lines of this log were dropped, its reader was too slow"));
+        assert_eq!(
+            last,
+            format!("{dropped} lines of this log were dropped, its reader was too slow")
+        );
     }
 
     #[test]
@@ -272,7 +293,10 @@ mod tests {
     #[test]
     fn lines_look_as_in_0_4() {
         set_time(1_795_503_318_526_000_000);
-        assert_eq!(line(false, Level::Info, "a\nb"), "[tern] Nov 24 06:55:18.526 INFO      | a b\n");
+        assert_eq!(
+            line(false, Level::Info, "a\nb"),
+            "[tern] Nov 24 06:55:18.526 INFO      | a b\n"
+        );
         assert_eq!(
             line(true, Level::Warn, "a \"b\""),
             "{\"time\":\"2026-11-24T06:55:18.526Z\",\"level\":\"WARNING\",\"text\":\"a \\\"b\\\"\"}\n"

@@ -1,10 +1,11 @@
 //! This machine: finding its cluster, serving in it as a peer, leaving it.
 //!
-//! `Machine` is the core as one value. The shell gives it inputs (`on_…`), asks for one batch of outputs (`advance`)
-//! and carries them out; `seam` holds the types of both directions. The replica does the work of a peer; here stands
-//! what goes round it: when it may begin to answer, the leader's duties (`caretaker`), removal and the end. A machine
-//! that is no member looks for its cluster (`finder`) or waits for room (`standby`); `switching` leads from one to the
-//! other, any number of times.
+//! `Machine` is the core as one value. The shell gives it inputs (`on_…`), asks for one batch of
+//! outputs (`advance`) and carries them out; `seam` holds the types of both directions. The replica
+//! does the work of a peer; here stands what goes round it: when it may begin to answer, the
+//! leader's duties (`caretaker`), removal and the end. A machine that is no member looks for its
+//! cluster (`finder`) or waits for room (`standby`); `switching` leads from one to the other, any
+//! number of times.
 mod caretaker;
 mod discovery;
 pub mod fault;
@@ -28,7 +29,8 @@ use finder::{Finder, Found, Goal};
 use questions::Myself;
 use standby::Standby;
 
-/// How many election timeouts a machine that has come up waits for a leader before it answers from what it has.
+/// How many election timeouts a machine that has come up waits for a leader before it answers from
+/// what it has.
 const START_TIMEOUTS: u64 = 5;
 /// How long a machine that is to stop tries to hand over and to finish.
 const STOP_US_MAX: u64 = 1_000_000;
@@ -61,7 +63,8 @@ pub struct Machine {
 enum Phase {
     /// It is no member yet, and its replica stands still.
     Finding,
-    /// It has come up, and may know less than it has told before: requests wait, until the time at the latest.
+    /// It has come up, and may know less than it has told before: requests wait, until the time at
+    /// the latest.
     Starting {
         until_us: u64,
         waiting: Vec<(Ticket, Op)>,
@@ -96,14 +99,26 @@ struct Origin {
 
 impl Origin {
     fn new(recovered: &Recovered, search: Search, seed: u64) -> Origin {
-        let Recovered { incarnation, term, vote, .. } = *recovered;
-        Origin { search, seed, incarnation, term, vote, switches: 0 }
+        let Recovered {
+            incarnation,
+            term,
+            vote,
+            ..
+        } = *recovered;
+        Origin {
+            search,
+            seed,
+            incarnation,
+            term,
+            vote,
+            switches: 0,
+        }
     }
 }
 
 impl Machine {
-    /// The first state of a new cluster whose only member is this machine. `seed` must be as random as it can be: the
-    /// cluster's identity is drawn from it.
+    /// The first state of a new cluster whose only member is this machine. `seed` must be as random
+    /// as it can be: the cluster's identity is drawn from it.
     pub fn bootstrap(settings: &Settings, incarnation: u64, seed: u64) -> Founding {
         let member = Member {
             id: PeerId(1),
@@ -113,7 +128,10 @@ impl Machine {
             incarnation,
             voter: true,
         };
-        let mut store = Store::new(HistoryLimits { events: settings.history_events, bytes: HISTORY_BYTES_MAX });
+        let mut store = Store::new(HistoryLimits {
+            events: settings.history_events,
+            bytes: HISTORY_BYTES_MAX,
+        });
         let path = registry::machine_path(&settings.name);
         let value = registry::machine_value(&member);
         store.set_view(Action::Create, &path, Some(&value));
@@ -124,19 +142,30 @@ impl Machine {
                 cluster: scramble(seed).max(1),
                 index: Index(1),
                 term: Term(1),
-                configuration: Configuration { members: vec![member] },
+                configuration: Configuration {
+                    members: vec![member],
+                },
             },
             chunks: snapshot_of(&mut store),
         }
     }
 
-    /// Takes up what the disk holds. With an `id` and no snapshot this is a member that was just let in.
+    /// Takes up what the disk holds. With an `id` and no snapshot this is a member that was just
+    /// let in.
     pub fn recover(settings: Settings, recovered: Recovered, seed: u64, now: Now) -> Machine {
         assert!(recovered.id != PeerId::NONE, "only a member has a replica");
         let until_us = now.mono_us + START_TIMEOUTS * settings.election_ms * 1000;
         let origin = Origin::new(&recovered, Search::default(), seed);
-        let phase = Phase::Starting { until_us, waiting: Vec::new() };
-        Machine::new(Replica::new(settings, recovered, seed, now), phase, origin, now)
+        let phase = Phase::Starting {
+            until_us,
+            waiting: Vec::new(),
+        };
+        Machine::new(
+            Replica::new(settings, recovered, seed, now),
+            phase,
+            origin,
+            now,
+        )
     }
 
     fn new(replica: Replica, phase: Phase, origin: Origin, now: Now) -> Machine {
@@ -155,20 +184,46 @@ impl Machine {
         }
     }
 
-    /// A machine without a log that is to join a cluster. It serves nothing and needs no port before it is let in.
-    pub fn find(settings: Settings, recovered: Recovered, search: Search, seed: u64, now: Now) -> Machine {
+    /// A machine without a log that is to join a cluster. It serves nothing and needs no port
+    /// before it is let in.
+    pub fn find(
+        settings: Settings,
+        recovered: Recovered,
+        search: Search,
+        seed: u64,
+        now: Now,
+    ) -> Machine {
         let mut machine = Machine::outside(settings, recovered, search, seed, now);
-        let finder = Finder::new(machine.myself(), machine.origin.search.clone(), Goal::Join, seed);
+        let finder = Finder::new(
+            machine.myself(),
+            machine.origin.search.clone(),
+            Goal::Join,
+            seed,
+        );
         machine.finder = Some(finder);
         machine
     }
 
     /// A machine that is no member, and does nothing.
-    fn outside(settings: Settings, recovered: Recovered, search: Search, seed: u64, now: Now) -> Machine {
+    fn outside(
+        settings: Settings,
+        recovered: Recovered,
+        search: Search,
+        seed: u64,
+        now: Now,
+    ) -> Machine {
         assert!(recovered.id == PeerId::NONE, "a member has its place");
         let origin = Origin::new(&recovered, search, seed);
-        let nobody = Recovered { id: NOBODY, ..recovered };
-        Machine::new(Replica::new(settings, nobody, seed, now), Phase::Finding, origin, now)
+        let nobody = Recovered {
+            id: NOBODY,
+            ..recovered
+        };
+        Machine::new(
+            Replica::new(settings, nobody, seed, now),
+            Phase::Finding,
+            origin,
+            now,
+        )
     }
 
     /// How it introduces itself.
@@ -182,8 +237,9 @@ impl Machine {
         }
     }
 
-    /// A machine with a log also asks round whether its place in the cluster is still its own: first the members that
-    /// its log knows, then `search`. Call it at most once, before anything else.
+    /// A machine with a log also asks round whether its place in the cluster is still its own:
+    /// first the members that its log knows, then `search`. Call it at most once, before
+    /// anything else.
     pub fn look_around(&mut self, search: Search) {
         self.origin.search = search;
         self.register();
@@ -224,7 +280,8 @@ impl Machine {
             }
             Phase::Serving => self.replica.on_request(now, ticket, op),
             Phase::Stopping { .. } => self.while_stopping(now, ticket, op),
-            Phase::Finding | Phase::Standby(_) | Phase::Out { .. } if matches!(op, Op::Gone | Op::More) => {}
+            Phase::Finding | Phase::Standby(_) | Phase::Out { .. }
+                if matches!(op, Op::Gone | Op::More) => {}
             Phase::Finding | Phase::Standby(_) | Phase::Out { .. } => {
                 let none = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
                 let outcome = self.elsewhere().unwrap_or(none);
@@ -237,14 +294,18 @@ impl Machine {
     /// Reads go on to the end; nothing new goes into the log.
     fn while_stopping(&mut self, now: Now, ticket: Ticket, op: Op) {
         match op {
-            Op::Write(_) | Op::SpeedTest | Op::ConfigPut { .. } | Op::MachineRemove { .. } | Op::Join(_) => {
-                match &mut self.phase {
-                    Phase::Stopping { handing_over: true, waiting, .. } if !self.replica.follows() => {
-                        waiting.push((ticket, op))
-                    }
-                    _ => self.replica.redirect_to_leader(ticket),
-                }
-            }
+            Op::Write(_)
+            | Op::SpeedTest
+            | Op::ConfigPut { .. }
+            | Op::MachineRemove { .. }
+            | Op::Join(_) => match &mut self.phase {
+                Phase::Stopping {
+                    handing_over: true,
+                    waiting,
+                    ..
+                } if !self.replica.follows() => waiting.push((ticket, op)),
+                _ => self.replica.redirect_to_leader(ticket),
+            },
             op => {
                 if op == Op::Gone
                     && let Phase::Stopping { waiting, .. } = &mut self.phase
@@ -285,9 +346,15 @@ impl Machine {
             let let_in = standby.on_reply(now, id, reply);
             return let_in.map_or((), |id| self.become_member(now, id));
         }
-        let found = self.finder.as_mut().and_then(|f| f.on_reply(now, id, reply));
+        let found = self
+            .finder
+            .as_mut()
+            .and_then(|f| f.on_reply(now, id, reply));
         if let Some(why) = self.finder.as_mut().and_then(Finder::take_stranger) {
-            self.replica.effects_mut().facts.push(Fact::OtherCluster { why });
+            self.replica
+                .effects_mut()
+                .facts
+                .push(Fact::OtherCluster { why });
         }
         self.on_found(now, found);
     }
@@ -395,7 +462,8 @@ impl Machine {
 
     // -- outputs
 
-    /// Applies what is committed, does a slice of what is long, and appends to `effects` what there is to do.
+    /// Applies what is committed, does a slice of what is long, and appends to `effects` what there
+    /// is to do.
     pub fn advance(&mut self, now: Now, effects: &mut Effects) {
         self.now = now;
         if !self.is_out() {
@@ -420,7 +488,8 @@ impl Machine {
         self.replica.check_invariants();
     }
 
-    /// Begins to answer once this machine knows what the cluster knows; or, without a leader, what it had shown itself.
+    /// Begins to answer once this machine knows what the cluster knows; or, without a leader, what
+    /// it had shown itself.
     fn maybe_serve(&mut self, now: Now) {
         let Phase::Starting { until_us, .. } = self.phase else {
             return;
@@ -432,7 +501,8 @@ impl Machine {
     }
 
     fn begin_serving(&mut self, now: Now) {
-        if let Phase::Starting { waiting, .. } = std::mem::replace(&mut self.phase, Phase::Serving) {
+        if let Phase::Starting { waiting, .. } = std::mem::replace(&mut self.phase, Phase::Serving)
+        {
             for (ticket, op) in waiting {
                 self.replica.on_request(now, ticket, op);
             }
@@ -441,7 +511,12 @@ impl Machine {
 
     /// Everything that waits is answered, or time is up.
     fn maybe_stop(&mut self, now: Now) {
-        let Phase::Stopping { until_us, handing_over, waiting } = &mut self.phase else {
+        let Phase::Stopping {
+            until_us,
+            handing_over,
+            waiting,
+        } = &mut self.phase
+        else {
             return;
         };
         let (until_us, handed) = (*until_us, !*handing_over || self.replica.follows());
@@ -465,7 +540,8 @@ impl Machine {
         self.replica.close();
     }
 
-    /// Refuses what has waited for the former phase: it may not be answered from what this machine has.
+    /// Refuses what has waited for the former phase: it may not be answered from what this machine
+    /// has.
     fn change_phase(&mut self, phase: Phase) {
         let former = std::mem::replace(&mut self.phase, phase);
         if let Phase::Starting { waiting, .. } | Phase::Stopping { waiting, .. } = former {
@@ -477,7 +553,10 @@ impl Machine {
 
     /// Whether its raft stands still.
     fn is_out(&self) -> bool {
-        matches!(self.phase, Phase::Finding | Phase::Standby(_) | Phase::Out { .. })
+        matches!(
+            self.phase,
+            Phase::Finding | Phase::Standby(_) | Phase::Out { .. }
+        )
     }
 
     /// There is sliced work left: advance again without waiting.
@@ -488,7 +567,10 @@ impl Machine {
 
     /// When `on_time` has something to do, in `mono_us`; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
-        let finder_us = self.finder.as_ref().map_or_else(|| self.look_due_us(), |f| f.next_deadline());
+        let finder_us = self
+            .finder
+            .as_ref()
+            .map_or_else(|| self.look_due_us(), |f| f.next_deadline());
         let registrar = self.registrar.as_ref();
         let finder_us = finder_us.min(registrar.map_or(u64::MAX, |r| r.next_deadline()));
         let phase_us = match self.phase {
@@ -508,16 +590,22 @@ impl Machine {
     /// How many timers wait, of all that it does beside its raft: none of a mode that it has left.
     pub fn timers(&self) -> usize {
         let finder_us = self.finder.as_ref().map_or(u64::MAX, |f| f.next_deadline());
-        let registrar_us = self.registrar.as_ref().map_or(u64::MAX, |r| r.next_deadline());
+        let registrar_us = self
+            .registrar
+            .as_ref()
+            .map_or(u64::MAX, |r| r.next_deadline());
         let standby_us = match &self.phase {
             Phase::Standby(standby) => standby.next_deadline(),
             _ => u64::MAX,
         };
-        let others = [finder_us, registrar_us, standby_us].into_iter().filter(|us| *us != u64::MAX);
+        let others = [finder_us, registrar_us, standby_us]
+            .into_iter()
+            .filter(|us| *us != u64::MAX);
         self.caretaker.timers() + others.count()
     }
 
-    /// Whether there is anything to be asked for here: a machine that is no member yet is not listened for.
+    /// Whether there is anything to be asked for here: a machine that is no member yet is not
+    /// listened for.
     pub fn listens(&self) -> bool {
         !matches!(self.phase, Phase::Finding)
     }

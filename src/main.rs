@@ -1,6 +1,8 @@
-//! The tern binary: parse the configuration, take the ports, open the data directory, run the reactor, exit code.
+//! The tern binary: parse the configuration, take the ports, open the data directory, run the
+//! reactor, exit code.
 //!
-//! Everything else is in the library. Exit codes: 0 stopped as asked (or `-h`, `-version`), 1 could not start or go on.
+//! Everything else is in the library. Exit codes: 0 stopped as asked (or `-h`, `-version`), 1 could
+//! not start or go on.
 use std::process::ExitCode;
 use tern::clock::Clock;
 use tern::config::{self, Config, Source, Start};
@@ -12,7 +14,12 @@ use tern::reactor::{Bound, End, Reactor};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let source = Source { args: &args, env: &|name| std::env::var(name).ok(), read: &read, host_name: &host_name() };
+    let source = Source {
+        args: &args,
+        env: &|name| std::env::var(name).ok(),
+        read: &read,
+        host_name: &host_name(),
+    };
     let config = match config::parse(&source) {
         Ok(Start::Run(config)) => config,
         Ok(Start::Print(text)) => {
@@ -78,11 +85,17 @@ fn refuse_unserved(config: &Config) -> Result<(), String> {
 /// Runs until it is stopped, or has to start anew.
 fn run(config: &Config, joins: bool) -> Result<End, String> {
     // A busy port is said before the log is read, which may take a while.
-    let ports = [Bound::new(&config.bind_addr)?, Bound::new(&config.peer_bind_addr)?];
+    let ports = [
+        Bound::new(&config.bind_addr)?,
+        Bound::new(&config.peer_bind_addr)?,
+    ];
     let (mut disk, recovered) = Disk::open_to(config, joins)?;
     let clock = Clock::new();
     let (settings, seed, now) = (config.settings(), random()?, clock.now());
-    let search = Search { known: disk.take_peers(), ..config.search() };
+    let search = Search {
+        known: disk.take_peers(),
+        ..config.search()
+    };
     let machine = if let Some(info) = disk.take_standby() {
         Machine::stand_by(settings, recovered, info, search, seed, now)
     } else if recovered.id == PeerId::NONE {

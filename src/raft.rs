@@ -1,9 +1,10 @@
 //! Raft as in Ongaro's thesis: elections, replication, membership, reads, snapshots.
 //!
-//! A value that takes inputs and leaves outputs; it knows neither the key space nor the network nor the disk. All that
-//! rests on a synced log (votes, append replies, the leader's own count) is withheld here until `on_synced`; nothing
-//! assumes when that comes. Terms are followed in one place (`admit`), then each call goes to the file that owns its
-//! rules. Start reading at `Raft`, then `on_message`.
+//! A value that takes inputs and leaves outputs; it knows neither the key space nor the network nor
+//! the disk. All that rests on a synced log (votes, append replies, the leader's own count) is
+//! withheld here until `on_synced`; nothing assumes when that comes. Terms are followed in one
+//! place (`admit`), then each call goes to the file that owns its rules. Start reading at `Raft`,
+//! then `on_message`.
 mod election;
 pub mod fault;
 pub mod frame;
@@ -31,7 +32,8 @@ use fault::Fault;
 use log::Log;
 use progress::Slowest;
 
-/// How many messages may wait for the sync that their term or vote needs; raft outlives the loss of the others.
+/// How many messages may wait for the sync that their term or vote needs; raft outlives the loss of
+/// the others.
 const GATED_MAX: usize = 4096;
 
 /// What raft is started with.
@@ -71,8 +73,8 @@ pub struct ReadId(pub u64);
 pub enum Notice {
     /// A peer says that this member was removed from the cluster (its own log need not know).
     Removed,
-    /// The leader has an acknowledgement of entries that are not here: this is an old copy of its data. It no longer
-    /// votes and must come back as a new member.
+    /// The leader has an acknowledgement of entries that are not here: this is an old copy of its
+    /// data. It no longer votes and must come back as a new member.
     Amnesia,
 }
 
@@ -89,7 +91,8 @@ pub struct Output {
     pub failed_reads: Vec<ReadId>,
     /// Pieces of this machine's snapshot to read, answered by `on_chunk`.
     pub chunks_wanted: Vec<ChunkWanted>,
-    /// Pieces of a snapshot that the leader sends, in order and checked, answered by `on_installed` after the last.
+    /// Pieces of a snapshot that the leader sends, in order and checked, answered by
+    /// `on_installed` after the last.
     pub chunks: Vec<Chunk>,
     /// What this member learnt of itself; each is told once.
     pub notices: Vec<Notice>,
@@ -123,7 +126,8 @@ pub struct Raft {
     snapshot: SnapshotMeta,
     /// What the disk was last told to let go.
     released: Index,
-    /// The configurations in the log and the one before them, each in force from its index on; never empty.
+    /// The configurations in the log and the one before them, each in force from its index on;
+    /// never empty.
     configurations: Vec<(Index, Configuration)>,
 
     // -- volatile on every member
@@ -164,7 +168,8 @@ pub struct Raft {
     /// The other members, in order of id, and those that are leaving.
     peers: Vec<Progress>,
     heartbeat_due: u64,
-    /// The first entry of this leadership: before it commits no read is answered and no membership changed.
+    /// The first entry of this leadership: before it commits no read is answered and no membership
+    /// changed.
     nop: Index,
     /// The last change of voters that was appended in this leadership; one at a time.
     voter_change: Index,
@@ -235,7 +240,8 @@ impl Raft {
             out: Output::default(),
         };
         if state.term < at_least {
-            // A crash came between the leader's snapshot and the term in which it was sent. No vote had left in that.
+            // A crash came between the leader's snapshot and the term in which it was sent. No vote
+            // had left in that.
             raft.set_term(at_least, PeerId::NONE);
         }
         raft.verified = raft.commit_index;
@@ -251,7 +257,8 @@ impl Raft {
 
     // -- inputs
 
-    /// Append a command as the leader; it is committed once `committed()` reaches its index in the same term.
+    /// Append a command as the leader; it is committed once `committed()` reaches its index in the
+    /// same term.
     pub fn propose(&mut self, now: Now, command: &Command) -> Result<(Index, Term), Refusal> {
         self.now_us = now.mono_us;
         self.may_propose()?;
@@ -284,8 +291,8 @@ impl Raft {
         self.check_invariants();
     }
 
-    /// A piece of a longer message of `from` came: its process is there. On a slow line an append may take longer than
-    /// an election timeout, and what would say so is queued behind it.
+    /// A piece of a longer message of `from` came: its process is there. On a slow line an append
+    /// may take longer than an election timeout, and what would say so is queued behind it.
     pub fn on_piece(&mut self, now: Now, from: PeerId) {
         self.now_us = now.mono_us;
         if self.role == RaftRole::Follower && from == self.leader {
@@ -296,8 +303,8 @@ impl Raft {
         self.check_invariants();
     }
 
-    /// The link to a member opened, or broke (`up` false), its process being gone: what was on its way may be lost.
-    /// Whoever is gone is missed without the patience for its disk.
+    /// The link to a member opened, or broke (`up` false), its process being gone: what was on its
+    /// way may be lost. Whoever is gone is missed without the patience for its disk.
     pub fn on_link(&mut self, now: Now, id: PeerId, up: bool) {
         self.now_us = now.mono_us;
         if self.repair.due_us != u64::MAX {
@@ -427,19 +434,32 @@ impl Raft {
     fn dispatch(&mut self, from: PeerId, message: Message) {
         let term = message.term;
         match message.rpc {
-            Rpc::RequestVote { pre, last_index, last_term, .. } => {
-                self.on_request_vote(from, term, pre, (last_term, last_index))
-            }
+            Rpc::RequestVote {
+                pre,
+                last_index,
+                last_term,
+                ..
+            } => self.on_request_vote(from, term, pre, (last_term, last_index)),
             Rpc::Vote { pre, granted } => self.on_vote(from, pre, granted),
             Rpc::AppendEntries { .. } => self.on_append_entries(from, message.rpc),
-            Rpc::AppendReply { round, sync_us, answer } => self.on_append_reply(from, round, sync_us, answer),
+            Rpc::AppendReply {
+                round,
+                sync_us,
+                answer,
+            } => self.on_append_reply(from, round, sync_us, answer),
             Rpc::InstallSnapshot { .. } => self.on_install_snapshot(from, term, message.rpc),
             Rpc::SnapshotReply { index, offset } => self.on_snapshot_reply(from, index, offset),
             Rpc::TimeoutNow => self.on_timeout_now(from),
             Rpc::Fetch { index, term } => self.on_fetch(from, index, term),
-            Rpc::Fetched { index, term: at, found } => self.on_fetched(from, term, (index, at), found),
+            Rpc::Fetched {
+                index,
+                term: at,
+                found,
+            } => self.on_fetched(from, term, (index, at), found),
             Rpc::Removed { .. } => unreachable!("admit keeps notices"),
-            Rpc::Forward { .. } | Rpc::Forwarded { .. } => unreachable!("the replica keeps what is passed on"),
+            Rpc::Forward { .. } | Rpc::Forwarded { .. } => {
+                unreachable!("the replica keeps what is passed on")
+            }
         }
     }
 }
@@ -506,14 +526,21 @@ impl Raft {
 
     /// A new term, or a vote in this one: durable before any message rests on it.
     fn set_term(&mut self, term: Term, vote: PeerId) {
-        assert!(term < Term::REMOVED || self.has(Fault::NoticeIsTerm), "a notice is no term");
+        assert!(
+            term < Term::REMOVED || self.has(Fault::NoticeIsTerm),
+            "a notice is no term"
+        );
         if term > self.current_term {
             self.verified = self.commit_index;
             self.acked = Index(0);
             self.told_commit = Index(0);
         }
         (self.current_term, self.voted_for) = (term, vote);
-        let vote = if self.has(Fault::VoteNotStored) { PeerId::NONE } else { vote };
+        let vote = if self.has(Fault::VoteNotStored) {
+            PeerId::NONE
+        } else {
+            vote
+        };
         let state = Persist::State { term, vote };
         match self.out.persist.last_mut() {
             Some(last @ Persist::State { .. }) => *last = state,
@@ -587,14 +614,24 @@ impl Raft {
 
     /// The commit index, as far as entries may be applied: never past one that is damaged here.
     pub fn committed(&self) -> Index {
-        let damaged = self.log.first_unsound().filter(|_| !self.has(Fault::DamageIgnored));
-        damaged.map_or(self.commit_index, |first| self.commit_index.min(first.prev()))
+        let damaged = self
+            .log
+            .first_unsound()
+            .filter(|_| !self.has(Fault::DamageIgnored));
+        damaged.map_or(self.commit_index, |first| {
+            self.commit_index.min(first.prev())
+        })
     }
 
-    /// The commit index of the present leader, once that has committed in its own term: nothing past it was ever
-    /// answered by anyone. `None` while there is no leader, or while this member does not know it.
+    /// The commit index of the present leader, once that has committed in its own term: nothing
+    /// past it was ever answered by anyone. `None` while there is no leader, or while this
+    /// member does not know it.
     pub fn known_commit(&self) -> Option<Index> {
-        let known = if self.role == RaftRole::Leader { self.commit_index } else { self.told_commit };
+        let known = if self.role == RaftRole::Leader {
+            self.commit_index
+        } else {
+            self.told_commit
+        };
         let led = self.leader != PeerId::NONE;
         (led && self.log.term_at(known) == Some(self.current_term)).then_some(known)
     }
@@ -604,8 +641,9 @@ impl Raft {
         self.log.last_index()
     }
 
-    /// The log is durable and whole up to here on this member. Only a snapshot of no more than that may be put in place:
-    /// behind another, a crash could leave the rest of a log that is not the same up to the snapshot.
+    /// The log is durable and whole up to here on this member. Only a snapshot of no more than that
+    /// may be put in place: behind another, a crash could leave the rest of a log that is not
+    /// the same up to the snapshot.
     pub fn durable(&self) -> Index {
         self.log.durable()
     }
@@ -639,17 +677,42 @@ impl Raft {
     fn check_invariants(&self) {
         self.log.check_invariants();
         let last = self.log.last_index();
-        assert!(self.commit_index <= last || self.has(Fault::CommitUnverified), "committed entries are here");
-        assert!(self.commit_index >= self.log.start(), "a snapshot is committed");
-        assert!(self.last_applied <= self.commit_index, "applied means committed");
-        assert!(self.current_term >= self.log.last_term(), "no entry is newer than the term");
-        assert!(self.synced <= self.lsn && self.state_lsn <= self.lsn, "syncs follow");
+        assert!(
+            self.commit_index <= last || self.has(Fault::CommitUnverified),
+            "committed entries are here"
+        );
+        assert!(
+            self.commit_index >= self.log.start(),
+            "a snapshot is committed"
+        );
+        assert!(
+            self.last_applied <= self.commit_index,
+            "applied means committed"
+        );
+        assert!(
+            self.current_term >= self.log.last_term(),
+            "no entry is newer than the term"
+        );
+        assert!(
+            self.synced <= self.lsn && self.state_lsn <= self.lsn,
+            "syncs follow"
+        );
         let leads = self.role == RaftRole::Leader;
-        assert_eq!(leads, self.leader == self.id && self.id != PeerId::NONE, "a leader knows that it leads");
+        assert_eq!(
+            leads,
+            self.leader == self.id && self.id != PeerId::NONE,
+            "a leader knows that it leads"
+        );
         assert!(leads || self.peers.is_empty(), "progress is a leader's");
         let (index, configuration) = self.configurations.last().expect("never empty");
-        assert!(*index <= last || self.has(Fault::ChangeNotUndone), "a configuration is in the log");
-        assert!(configuration.members.is_sorted_by_key(|m| m.id), "members are sorted");
+        assert!(
+            *index <= last || self.has(Fault::ChangeNotUndone),
+            "a configuration is in the log"
+        );
+        assert!(
+            configuration.members.is_sorted_by_key(|m| m.id),
+            "members are sorted"
+        );
         for peer in &self.peers {
             assert!(peer.matched < peer.next, "next is above what is there");
             assert!(peer.matched <= last, "a member has no more than its leader");

@@ -1,8 +1,9 @@
 //! The event loop: one thread, one poll, one turn after the other.
 //!
-//! Carries what comes from sockets, disk, clock and signals into the machine and what the machine leaves back out;
-//! decides nothing about keys or raft. Start with `Reactor::turn`: each of its lines is one phase, and their order is
-//! the design. Readiness is edge-triggered, so what is not drained is remembered (`Clients`' ready list).
+//! Carries what comes from sockets, disk, clock and signals into the machine and what the machine
+//! leaves back out; decides nothing about keys or raft. Start with `Reactor::turn`: each of its
+//! lines is one phase, and their order is the design. Readiness is edge-triggered, so what is not
+//! drained is remembered (`Clients`' ready list).
 mod caller;
 mod clients;
 mod conn;
@@ -61,10 +62,11 @@ const PORTIONS_A_TURN: usize = 4;
 const STOP_US_MAX: u64 = 1_000_000;
 /// So many turns in a row may pass without the machine's timers because peers have more to say.
 const DEAF_TURNS_MAX: u32 = 8;
-/// From this duration of a sync on it pays to wait for those who were just answered: they come back with the next
-/// request, and would else find the next sync begun and wait for two.
+/// From this duration of a sync on it pays to wait for those who were just answered: they come back
+/// with the next request, and would else find the next sync begun and wait for two.
 const SLOW_SYNC_US: u64 = 1_000;
-/// They are waited for this part of the last sync at most, and never so long that it counts as silence among peers.
+/// They are waited for this part of the last sync at most, and never so long that it counts as
+/// silence among peers.
 const GATHERING_PART: u64 = 8;
 const GATHERING_US_MAX: u64 = 5_000;
 /// Lines that stdout did not take are offered again after this time.
@@ -116,7 +118,8 @@ pub struct Reactor {
     /// The machine cannot go on as it is.
     end: Option<End>,
     log_is_behind: bool,
-    /// The machine was told something after it was last asked what follows: no waiting before it is asked again.
+    /// The machine was told something after it was last asked what follows: no waiting before it
+    /// is asked again.
     unheard: bool,
 }
 
@@ -133,7 +136,9 @@ impl Reactor {
         let poll = Poll::new().map_err(said)?;
         let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(said)?;
         let registry = poll.registry();
-        registry.register(&mut signals, SIGNALS, Interest::READABLE).map_err(said)?;
+        registry
+            .register(&mut signals, SIGNALS, Interest::READABLE)
+            .map_err(said)?;
         let waker = Waker::new(registry, NAMES).map_err(said)?;
         let process = crate::disk::random().map_err(said)?;
         let now = clock.now();
@@ -180,7 +185,8 @@ impl Reactor {
             Gate::new(Port::Peer, PEER_PORT, peer.listen()?, &peer_tls)?,
         ];
         for gate in &mut self.gates {
-            gate.register(self.poll.registry()).map_err(|e| format!("cannot watch sockets: {e}"))?;
+            gate.register(self.poll.registry())
+                .map_err(|e| format!("cannot watch sockets: {e}"))?;
         }
         let [client, peer] = self.addresses().map_err(|e| e.to_string())?;
         let version = crate::VERSION;
@@ -267,9 +273,9 @@ impl Reactor {
         }
     }
 
-    /// 2. Lets connections in and reads from those that have something to say. Links to peers come first, and all that
-    ///    they bring goes to the machine at once, so that votes and heartbeats never wait behind clients. Who catches up
-    ///    takes portion after portion through phase 6.
+    /// 2. Lets connections in and reads from those that have something to say. Links to peers come
+    ///    first, and all that they bring goes to the machine at once, so that votes and heartbeats
+    ///    never wait behind clients. Who catches up takes portion after portion through phase 6.
     fn accept_and_fill(&mut self) {
         self.links.fill(&mut self.machine, self.now);
         for _ in 1..PORTIONS_A_TURN {
@@ -290,7 +296,9 @@ impl Reactor {
         let registry = self.poll.registry();
         for ended in self.calls.work(registry, &mut self.names, self.now) {
             match Clients::passed_by(ended.id) {
-                Some(ticket) => self.clients.on_passed(ticket, ended, &mut self.machine, self.now),
+                Some(ticket) => self
+                    .clients
+                    .on_passed(ticket, ended, &mut self.machine, self.now),
                 None => self.machine.on_reply(self.now, ended.id, ended.reply),
             }
         }
@@ -304,22 +312,24 @@ impl Reactor {
                     let parts = self.clients.detach(visit.conn);
                     let parts = parts.expect("it has just been served");
                     let registry = self.poll.registry();
-                    self.links.accept(registry, parts, hellos, &mut self.machine, self.now);
+                    self.links
+                        .accept(registry, parts, hellos, &mut self.machine, self.now);
                 }
                 Err(refusal) => self.clients.refuse(visit.conn, &refused(refusal)),
             }
         }
     }
 
-    /// Behind a slow sync: waits a moment for those who were just answered, so that one sync serves all. Who has come in
-    /// the meantime is here already.
+    /// Behind a slow sync: waits a moment for those who were just answered, so that one sync serves
+    /// all. Who has come in the meantime is here already.
     fn gather(&mut self) {
         let expected = std::mem::take(&mut self.expected);
         if expected == 0 {
             return;
         }
         let enough = self.clients.requests() + expected;
-        let until_us = self.now.mono_us + (std::mem::take(&mut self.slow_us) / GATHERING_PART).min(GATHERING_US_MAX);
+        let until_us = self.now.mono_us
+            + (std::mem::take(&mut self.slow_us) / GATHERING_PART).min(GATHERING_US_MAX);
         while self.clients.requests() < enough && self.now.mono_us < until_us {
             self.poll_for(Some(Duration::from_micros(until_us - self.now.mono_us)));
             self.accept_and_fill();
@@ -340,7 +350,8 @@ impl Reactor {
         }
     }
 
-    /// 5. What is due. Here, after all that has come was read: a stall of our own never looks like a dead leader.
+    /// 5. What is due. Here, after all that has come was read: a stall of our own never looks like
+    ///    a dead leader.
     fn fire_timers(&mut self) {
         let unread = self.links.has_unread() || self.events.iter().count() == EVENTS_A_TURN;
         self.deaf_turns = if unread { self.deaf_turns + 1 } else { 0 };
@@ -353,16 +364,17 @@ impl Reactor {
         self.clients.fire_timers(self.now);
     }
 
-    /// 6. To the disk what has to be durable, to the peers what need not wait for that: it leaves before the own sync,
-    ///    so that the disks work at the same time.
+    /// 6. To the disk what has to be durable, to the peers what need not wait for that: it leaves
+    ///    before the own sync, so that the disks work at the same time.
     fn replicate(&mut self) {
         self.machine.advance(self.now, &mut self.effects);
         self.carry();
         self.links.flush();
     }
 
-    /// 7. One sync for everything appended so far. It may complete here or in a later turn. One that has blocked has taken
-    ///    time, and how much is what peers must know: it decides what silence means.
+    /// 7. One sync for everything appended so far. It may complete here or in a later turn. One
+    ///    that has blocked has taken time, and how much is what peers must know: it decides what
+    ///    silence means.
     fn start_sync(&mut self) {
         let since_us = self.now.mono_us;
         if self.disk.start_sync(since_us) {
@@ -379,9 +391,19 @@ impl Reactor {
         self.machine.advance(self.now, &mut self.effects);
         self.carry();
         let effects = &mut self.effects;
-        self.expected = if self.slow_us > 0 { effects.answers.len() as u64 } else { 0 };
-        self.clients.answer(&mut effects.answers, &mut self.machine, &self.disk, self.now);
-        self.clients.deliver(&mut effects.events, &mut self.machine, self.now);
+        self.expected = if self.slow_us > 0 {
+            effects.answers.len() as u64
+        } else {
+            0
+        };
+        self.clients.answer(
+            &mut effects.answers,
+            &mut self.machine,
+            &self.disk,
+            self.now,
+        );
+        self.clients
+            .deliver(&mut effects.events, &mut self.machine, self.now);
     }
 
     /// 9. Output buffers to sockets; then closes, frees, and finds out whether there is work left.
@@ -389,7 +411,9 @@ impl Reactor {
         self.links.flush();
         self.unheard |= self.links.reap(&mut self.machine, self.now);
         self.clients.flush();
-        self.unheard |= self.clients.reap(self.poll.registry(), &mut self.machine, self.now);
+        self.unheard |= self
+            .clients
+            .reap(self.poll.registry(), &mut self.machine, self.now);
         self.log_is_behind = !logger::flush();
     }
 
@@ -473,7 +497,9 @@ impl Reactor {
         if next_us == u64::MAX {
             return None;
         }
-        Some(Duration::from_micros(next_us.saturating_sub(self.now.mono_us)))
+        Some(Duration::from_micros(
+            next_us.saturating_sub(self.now.mono_us),
+        ))
     }
 
     fn is_done(&mut self) -> bool {
@@ -530,7 +556,10 @@ fn clients(config: &Config) -> Clients {
         compat_2: config.compat_2,
         forward: config.forward,
     };
-    let limits = Limits { body_bytes_max: config.request_bytes_max, ..Limits::default() };
+    let limits = Limits {
+        body_bytes_max: config.request_bytes_max,
+        ..Limits::default()
+    };
     let timeouts = Timeouts {
         read_us: config.read_timeout_ms.saturating_mul(1_000),
         write_us: config.write_timeout_ms.saturating_mul(1_000),

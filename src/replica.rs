@@ -1,9 +1,11 @@
-//! One member's replica: raft, the key space that its log makes, and the clients that wait for either.
+//! One member's replica: raft, the key space that its log makes, and the clients that wait for
+//! either.
 //!
-//! It alone knows both raft and the store: proposals go into the log (`asking`) and wait (`parked`) until their entries
-//! are committed and carried out (`applying`); reads and watchers (`reading`) look at what is applied; what only the
-//! leader can do is passed on to it (`forwarding`); snapshots let the log go (`saving`). Answers and other outputs gather
-//! in `effects` until `advance` hands them out. Start there.
+//! It alone knows both raft and the store: proposals go into the log (`asking`) and wait (`parked`)
+//! until their entries are committed and carried out (`applying`); reads and watchers (`reading`)
+//! look at what is applied; what only the leader can do is passed on to it (`forwarding`);
+//! snapshots let the log go (`saving`). Answers and other outputs gather in `effects` until
+//! `advance` hands them out. Start there.
 mod admin;
 mod applying;
 mod asking;
@@ -17,10 +19,12 @@ mod speed;
 
 use crate::command::ClusterConfig;
 use crate::machine::seam::{
-    Answer, Effects, Fact, Indexes, LinkState, Outcome, Recovered, Role, Settings, SnapshotOut, Space, Ticket,
+    Answer, Effects, Fact, Indexes, LinkState, Outcome, Recovered, Role, Settings, SnapshotOut,
+    Space, Ticket,
 };
 use crate::raft::{
-    Beat, Configuration, Index, Lsn, Message, Notice, Output, PeerId, Raft, RaftConfig, RaftRole, RaftState, Term,
+    Beat, Configuration, Index, Lsn, Message, Notice, Output, PeerId, Raft, RaftConfig, RaftRole,
+    RaftState, Term,
 };
 use crate::store::{self, HistoryLimits, Store};
 use crate::timer::Now;
@@ -35,7 +39,8 @@ pub struct Replica {
     store: Store,
     /// The last entry that the key space holds.
     applied: Index,
-    /// Entries up to here were committed before the start: nothing is answered before they are applied.
+    /// Entries up to here were committed before the start: nothing is answered before they are
+    /// applied.
     recovered: Index,
     /// The cluster config in force; `None` in a new cluster until its first one is applied.
     config: Option<ClusterConfig>,
@@ -88,7 +93,10 @@ struct Seen {
 impl Replica {
     /// Takes up what the disk holds, and applies what is known to be committed.
     pub fn new(settings: Settings, recovered: Recovered, seed: u64, now: Now) -> Replica {
-        let limits = HistoryLimits { events: settings.history_events, bytes: HISTORY_BYTES_MAX };
+        let limits = HistoryLimits {
+            events: settings.history_events,
+            bytes: HISTORY_BYTES_MAX,
+        };
         let empty = || (Default::default(), Store::new(limits));
         let (meta, store) = recovered.snapshot.unwrap_or_else(empty);
         let applied = meta.index;
@@ -250,7 +258,11 @@ impl Replica {
     /// Pieces of snapshots, and how appends went.
     fn take_chunks(&mut self) {
         for wanted in self.out.chunks_wanted.drain(..) {
-            self.effects.snapshot.push(SnapshotOut::Read { to: wanted.to, index: wanted.index, offset: wanted.offset });
+            self.effects.snapshot.push(SnapshotOut::Read {
+                to: wanted.to,
+                index: wanted.index,
+                offset: wanted.offset,
+            });
         }
         for chunk in self.out.chunks.drain(..) {
             self.effects.snapshot.push(SnapshotOut::Receive {
@@ -302,7 +314,10 @@ impl Replica {
         let fact = match role {
             RaftRole::Leader => Some(Fact::BecameLeader { term }),
             RaftRole::Candidate => Some(Fact::BecameCandidate { term }),
-            RaftRole::Follower if new_leader => Some(Fact::BecameFollower { term, leader: self.name_of(leader) }),
+            RaftRole::Follower if new_leader => Some(Fact::BecameFollower {
+                term,
+                leader: self.name_of(leader),
+            }),
             RaftRole::Follower | RaftRole::PreCandidate => None,
         };
         self.effects.facts.extend(fact);
@@ -334,12 +349,14 @@ impl Replica {
     pub fn next_deadline(&self) -> u64 {
         let own = self.parked.next_deadline();
         let own = own.min(self.readers.next_deadline());
-        let own = own.min(self.changes.next_deadline()).min(self.forwarding.next_deadline());
+        let own = own
+            .min(self.changes.next_deadline())
+            .min(self.forwarding.next_deadline());
         own.min(self.raft.next_deadline())
     }
 
-    /// Whether what is applied here is what the cluster had committed when this machine came up: an older state than
-    /// it had shown before is never shown.
+    /// Whether what is applied here is what the cluster had committed when this machine came up: an
+    /// older state than it had shown before is never shown.
     pub fn is_ready(&self) -> bool {
         let known = self.raft.known_commit();
         self.applied >= self.recovered
@@ -367,7 +384,11 @@ impl Replica {
     }
 
     pub fn indexes(&self) -> Indexes {
-        Indexes { etcd: self.store.index(), commit: self.raft.committed(), term: self.raft.term() }
+        Indexes {
+            etcd: self.store.index(),
+            commit: self.raft.committed(),
+            term: self.raft.term(),
+        }
     }
 
     pub fn settings(&self) -> &Settings {
@@ -379,7 +400,8 @@ impl Replica {
         self.seen.had_leader
     }
 
-    /// Since when no leader is known: this machine's start, or when the last one was given up. `None`: there is one.
+    /// Since when no leader is known: this machine's start, or when the last one was given up.
+    /// `None`: there is one.
     pub fn leaderless_us(&self) -> Option<u64> {
         // One that is gone since the last `advance` is known there still.
         let leaderless = self.raft.leader() == PeerId::NONE && self.seen.leader == PeerId::NONE;
@@ -430,7 +452,11 @@ impl Replica {
     /// Answers a ticket as of now.
     pub fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
         let at = self.indexes();
-        self.effects.answers.push(Answer { ticket, at, outcome });
+        self.effects.answers.push(Answer {
+            ticket,
+            at,
+            outcome,
+        });
     }
 
     /// Whether another machine leads.
@@ -453,7 +479,10 @@ impl Replica {
 
     /// Closes each input.
     pub fn check_invariants(&self) {
-        assert!(self.applied <= self.raft.committed(), "only what is committed applies");
+        assert!(
+            self.applied <= self.raft.committed(),
+            "only what is committed applies"
+        );
         self.parked.check_invariants(self.applied);
         self.readers.check_invariants();
         self.forwarding.check_invariants();

@@ -1,10 +1,12 @@
-//! The key space: a tree of nodes that changes only by applying commands, its watchers, its history.
+//! The key space: a tree of nodes that changes only by applying commands, its watchers, its
+//! history.
 //!
-//! Deterministic: what it holds follows from the commands alone, and no clock is read; expirations and the present time
-//! come inside commands. Nothing recurses, and whatever may take long is done in parts: listings by `page`, snapshots by
-//! `snapshot_chunk`, expiring by `expire`, freeing by `free_some`.
-//! Read on in `node` (the tree), `write` (the commands), `watch` and `history`, then `freeze`, `walk` and `listing`
-//! (reading a key space that changes), `snapshot` and `restore`. Start with `Store::apply`.
+//! Deterministic: what it holds follows from the commands alone, and no clock is read; expirations
+//! and the present time come inside commands. Nothing recurses, and whatever may take long is done
+//! in parts: listings by `page`, snapshots by `snapshot_chunk`, expiring by `expire`, freeing by
+//! `free_some`. Read on in `node` (the tree), `write` (the commands), `watch` and `history`, then
+//! `freeze`, `walk` and `listing` (reading a key space that changes), `snapshot` and `restore`.
+//! Start with `Store::apply`.
 use crate::command::{Command, KeyPath};
 use crate::error::{Code, Error};
 
@@ -47,7 +49,8 @@ pub struct WatcherId(pub u64);
 pub struct Notice {
     /// What happened.
     pub event: Event,
-    /// The watchers that it reaches, in ascending order. One that is not a stream is forgotten with it.
+    /// The watchers that it reaches, in ascending order. One that is not a stream is forgotten
+    /// with it.
     pub watchers: Vec<WatcherId>,
 }
 
@@ -63,10 +66,12 @@ pub struct HistoryLimits {
 pub enum Watched {
     /// It waits; it will be named in notices.
     Waiting,
-    /// Events from the past, never none. A long poll is answered by the one in it, and is not registered. A stream
-    /// asks again with `backlog` when it has told them, until it is `Waiting`; no notice names it before.
+    /// Events from the past, never none. A long poll is answered by the one in it, and is not
+    /// registered. A stream asks again with `backlog` when it has told them, until it is
+    /// `Waiting`; no notice names it before.
     Backlog(Vec<Event>),
-    /// A stream whose next events have left the history before it asked for them: it is forgotten; cut it off.
+    /// A stream whose next events have left the history before it asked for them: it is forgotten;
+    /// cut it off.
     Cleared,
 }
 
@@ -81,7 +86,8 @@ pub enum Page {
     Wait,
     /// Nothing was listed: the node went away while the listing waited.
     Failed(Error),
-    /// The key space changed too much while it was held frozen: what was listed so far is all there will be.
+    /// The key space changed too much while it was held frozen: what was listed so far is all there
+    /// will be.
     GivenUp,
 }
 
@@ -96,8 +102,8 @@ pub enum Step {
     GivenUp,
 }
 
-/// A listing in progress: a cursor over the key space as it was when the first page was listed. Must be given back with
-/// `end`, unless `page` said `Done`, `Failed` or `GivenUp`.
+/// A listing in progress: a cursor over the key space as it was when the first page was listed.
+/// Must be given back with `end`, unless `page` said `Done`, `Failed` or `GivenUp`.
 #[derive(Debug)]
 pub struct Listing {
     path: KeyPath,
@@ -127,7 +133,8 @@ pub struct Store {
     watchers: Watchers,
     notices: Vec<Notice>,
     stats: Stats,
-    /// Nodes of removed directories that are still to be freed, with their depths; a node's children follow it.
+    /// Nodes of removed directories that are still to be freed, with their depths; a node's
+    /// children follow it.
     freeing: Vec<(NodeId, u32)>,
     /// The ttl index may name nodes that are gone with a directory above them.
     ttl_is_stale: bool,
@@ -166,7 +173,8 @@ impl Store {
         EtcdIndex(self.index)
     }
 
-    /// How many nodes take up memory: the root, all that is in the tree, and what is still to be freed.
+    /// How many nodes take up memory: the root, all that is in the tree, and what is still to be
+    /// freed.
     pub fn nodes(&self) -> usize {
         self.tree.len()
     }
@@ -181,14 +189,14 @@ impl Store {
         &self.note
     }
 
-    /// Keeps a text of the owner with the key space, in place of the one before: it follows from the log as nodes do,
-    /// goes with each snapshot, and no client can see or change it.
+    /// Keeps a text of the owner with the key space, in place of the one before: it follows from
+    /// the log as nodes do, goes with each snapshot, and no client can see or change it.
     pub fn set_note(&mut self, note: &str) {
         self.note = note.into();
     }
 
-    /// Applies a command on the key space (`Set` to `CompareAndDelete`; any other panics); an error leaves the key space
-    /// as it was.
+    /// Applies a command on the key space (`Set` to `CompareAndDelete`; any other panics); an error
+    /// leaves the key space as it was.
     pub fn apply(&mut self, command: &Command) -> Result<Event, Error> {
         let (counted, outcome) = self.carry_out(command);
         self.stats.count(counted, outcome.is_ok());
@@ -198,14 +206,15 @@ impl Store {
         outcome
     }
 
-    /// When the next node expires, in nanoseconds since the Unix epoch. `None` also while nodes of removed directories
-    /// still stand in the way (`free_some` clears it).
+    /// When the next node expires, in nanoseconds since the Unix epoch. `None` also while nodes of
+    /// removed directories still stand in the way (`free_some` clears it).
     pub fn next_expiry_ns(&self) -> Option<u64> {
         let (_, id) = self.first_due()?;
         Some(self.tree.node(id).expires_ns)
     }
 
-    /// Registers a watcher. `since` 0 is the next event. Error 401 when it is older than the history.
+    /// Registers a watcher. `since` 0 is the next event. Error 401 when it is older than the
+    /// history.
     pub fn watch(
         &mut self,
         id: WatcherId,
@@ -221,7 +230,12 @@ impl Store {
             let cause = format!("the requested history has been cleared [{start}/{since}]");
             return Err(Error::new(Code::EventIndexCleared, cause));
         }
-        let mut watcher = Watcher { path: path.as_str().into(), recursive, stream, behind: None };
+        let mut watcher = Watcher {
+            path: path.as_str().into(),
+            recursive,
+            stream,
+            behind: None,
+        };
         let past = self.past(&watcher, since);
         if past.is_empty() {
             self.watchers.add(id, watcher, since.max(next));
@@ -260,9 +274,14 @@ impl Store {
         }
     }
 
-    /// What the history has for a watcher from an index on: one event for a long poll, a batch for a stream.
+    /// What the history has for a watcher from an index on: one event for a long poll, a batch for
+    /// a stream.
     fn past(&self, watcher: &Watcher, since: u64) -> Vec<Event> {
-        let max = if watcher.stream { BACKLOG_EVENTS_MAX } else { 1 };
+        let max = if watcher.stream {
+            BACKLOG_EVENTS_MAX
+        } else {
+            1
+        };
         let mut bytes = 0;
         let told = self.history.since(since).filter(|e| watcher.is_told(e));
         let fits = told.take(max).take_while(|event| {
@@ -285,7 +304,10 @@ impl Store {
 
     /// The counters, and how many watchers there are.
     pub fn stats(&self) -> Stats {
-        Stats { watchers: self.watchers.len() as u64, ..self.stats }
+        Stats {
+            watchers: self.watchers.len() as u64,
+            ..self.stats
+        }
     }
 
     /// Frees at most 1,000 nodes of deleted subtrees; true when more is left.

@@ -1,9 +1,11 @@
-//! The hierarchical timer wheel (Varghese and Lauck, 1987): schedule, cancel, advance, next_deadline; pure.
+//! The hierarchical timer wheel (Varghese and Lauck, 1987): schedule, cancel, advance,
+//! next_deadline; pure.
 //!
-//! A tick is a microsecond and a level has 64 slots, so eleven levels hold every deadline a `u64` can name: nothing is
-//! rounded and nothing is too far away. A timer stands at the level of the highest bit in which its deadline differs
-//! from the wheel's time; when time enters its slot it moves to a lower level, and fires from the lowest. One wheel
-//! stands in the machine, one in the reactor. Start with `TimerWheel`.
+//! A tick is a microsecond and a level has 64 slots, so eleven levels hold every deadline a `u64`
+//! can name: nothing is rounded and nothing is too far away. A timer stands at the level of the
+//! highest bit in which its deadline differs from the wheel's time; when time enters its slot it
+//! moves to a lower level, and fires from the lowest. One wheel stands in the machine, one in the
+//! reactor. Start with `TimerWheel`.
 
 /// The time of one turn, read once by the shell (or made up by the simulator).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,7 +78,10 @@ impl<T> Default for TimerWheel<T> {
 impl<T> TimerWheel<T> {
     /// An empty wheel at time 0.
     pub fn new() -> TimerWheel<T> {
-        let empty = Slot { head: NONE, tail: NONE };
+        let empty = Slot {
+            head: NONE,
+            tail: NONE,
+        };
         TimerWheel {
             now_us: 0,
             occupied: [0; LEVELS],
@@ -100,16 +105,21 @@ impl<T> TimerWheel<T> {
         self.len == 0
     }
 
-    /// Lets `payload` come out of the first `advance` to `deadline_us` or later. A deadline may be in the past.
+    /// Lets `payload` come out of the first `advance` to `deadline_us` or later. A deadline may be
+    /// in the past.
     pub fn schedule(&mut self, deadline_us: u64, payload: T) -> TimerHandle {
         let at = self.take_place(deadline_us, payload);
         self.link(at);
         self.len += 1;
         self.earliest_us = self.earliest_us.min(deadline_us);
-        TimerHandle { at, generation: self.timers[at as usize].generation }
+        TimerHandle {
+            at,
+            generation: self.timers[at as usize].generation,
+        }
     }
 
-    /// Takes a timer back; `None` when it has fired or was cancelled before. Takes the same time however many wait.
+    /// Takes a timer back; `None` when it has fired or was cancelled before. Takes the same time
+    /// however many wait.
     pub fn cancel(&mut self, handle: TimerHandle) -> Option<T> {
         let timer = self.timers.get(handle.at as usize)?;
         if timer.generation != handle.generation || timer.payload.is_none() {
@@ -131,8 +141,9 @@ impl<T> TimerWheel<T> {
         self.find_earliest();
     }
 
-    /// Moves the time on and appends what is due: in order of deadline, and as scheduled where deadlines are equal.
-    /// Time does not go back: a smaller `now_us` than before moves nothing.
+    /// Moves the time on and appends what is due: in order of deadline, and as scheduled where
+    /// deadlines are equal. Time does not go back: a smaller `now_us` than before moves
+    /// nothing.
     pub fn advance(&mut self, now_us: u64, out: &mut Vec<T>) {
         let now_us = now_us.max(self.now_us);
         if self.next_deadline() > now_us {
@@ -158,7 +169,11 @@ impl<T> TimerWheel<T> {
 
     /// The earliest deadline, or `u64::MAX` when no timer waits.
     pub fn next_deadline(&self) -> u64 {
-        if self.stale { self.earliest() } else { self.earliest_us }
+        if self.stale {
+            self.earliest()
+        } else {
+            self.earliest_us
+        }
     }
 
     fn take_place(&mut self, deadline_us: u64, payload: T) -> u32 {
@@ -177,7 +192,10 @@ impl<T> TimerWheel<T> {
         }
         let at = self.free;
         let timer = &mut self.timers[at as usize];
-        assert!(timer.payload.is_none(), "a place in use was on the free list");
+        assert!(
+            timer.payload.is_none(),
+            "a place in use was on the free list"
+        );
         self.free = timer.next;
         timer.deadline_us = deadline_us;
         timer.payload = Some(payload);
@@ -194,7 +212,8 @@ impl<T> TimerWheel<T> {
         timer.payload.take()
     }
 
-    /// Puts a timer at the end of the slot that its deadline belongs in as seen from the present time.
+    /// Puts a timer at the end of the slot that its deadline belongs in as seen from the present
+    /// time.
     fn link(&mut self, at: u32) {
         // What is overdue stands where what is due now stands.
         let deadline_us = self.timers[at as usize].deadline_us.max(self.now_us);
@@ -216,7 +235,9 @@ impl<T> TimerWheel<T> {
     }
 
     fn unlink(&mut self, at: u32) {
-        let Timer { slot, prev, next, .. } = self.timers[at as usize];
+        let Timer {
+            slot, prev, next, ..
+        } = self.timers[at as usize];
         let slot = slot as usize;
         match prev {
             NONE => self.slots[slot].head = next,
@@ -231,8 +252,8 @@ impl<T> TimerWheel<T> {
         }
     }
 
-    /// The slot that comes first: its level, its number, and when it starts. The lowest level that is not empty has it,
-    /// since what differs from the present time in a higher bit is later.
+    /// The slot that comes first: its level, its number, and when it starts. The lowest level that
+    /// is not empty has it, since what differs from the present time in a higher bit is later.
     fn first_slot(&self) -> Option<(usize, usize, u64)> {
         let level = self.occupied.iter().position(|mask| *mask != 0)?;
         let bit = self.occupied[level].trailing_zeros();
@@ -279,7 +300,8 @@ impl<T> TimerWheel<T> {
         }
     }
 
-    /// Hands out a slot of the lowest level; only where overdue timers joined it are there several deadlines.
+    /// Hands out a slot of the lowest level; only where overdue timers joined it are there several
+    /// deadlines.
     fn fire(&mut self, slot: usize, out: &mut Vec<T>) {
         let mut due = std::mem::take(&mut self.due);
         let mut at = self.take_list(slot);

@@ -14,11 +14,19 @@ fn command() -> impl Strategy<Value = Command> {
             proptest::option::of(any::<u64>()),
         )
     };
-    let naming = prop_oneof![Just(Naming::Given), Just(Naming::InOrder), Just(Naming::InOrderPadded)];
+    let naming = prop_oneof![
+        Just(Naming::Given),
+        Just(Naming::InOrder),
+        Just(Naming::InOrderPadded)
+    ];
     let condition = || (proptest::option::of(text()), any::<u64>());
     prop_oneof![
         Just(Command::Nop),
-        node().prop_map(|(path, value, expires_ns)| Command::Set { path, value, expires_ns }),
+        node().prop_map(|(path, value, expires_ns)| Command::Set {
+            path,
+            value,
+            expires_ns
+        }),
         (node(), naming).prop_map(|((path, value, expires_ns), naming)| Command::Create {
             path,
             value,
@@ -33,13 +41,30 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         (node(), condition(), any::<(bool, bool)>()).prop_map(
             |((path, value, expires_ns), (prev_value, prev_index), (or_create, refresh))| {
-                Command::CompareAndSwap { path, value, expires_ns, prev_value, prev_index, or_create, refresh }
+                Command::CompareAndSwap {
+                    path,
+                    value,
+                    expires_ns,
+                    prev_value,
+                    prev_index,
+                    or_create,
+                    refresh,
+                }
             }
         ),
-        (node(), any::<(bool, bool)>())
-            .prop_map(|((path, ..), (dir, recursive))| { Command::Delete { path, dir, recursive } }),
+        (node(), any::<(bool, bool)>()).prop_map(|((path, ..), (dir, recursive))| {
+            Command::Delete {
+                path,
+                dir,
+                recursive,
+            }
+        }),
         (node(), condition()).prop_map(|((path, ..), (prev_value, prev_index))| {
-            Command::CompareAndDelete { path, prev_value, prev_index }
+            Command::CompareAndDelete {
+                path,
+                prev_value,
+                prev_index,
+            }
         }),
         any::<u64>().prop_map(|now_ns| Command::Sync { now_ns }),
         ([text(), text(), text()], any::<(u64, u64)>()).prop_map(
@@ -54,7 +79,11 @@ fn command() -> impl Strategy<Value = Command> {
         any::<u64>().prop_map(|id| Command::Promote { id }),
         any::<u64>().prop_map(|id| Command::Remove { id }),
         any::<(u32, u64, u64)>().prop_map(|(active_size, remove_delay_ms, sync_interval_ms)| {
-            Command::SetConfig(ClusterConfig { active_size, remove_delay_ms, sync_interval_ms })
+            Command::SetConfig(ClusterConfig {
+                active_size,
+                remove_delay_ms,
+                sync_interval_ms,
+            })
         }),
     ]
 }
@@ -104,7 +133,11 @@ proptest! {
 /// The bytes on disk: a change here is a change of the log's format.
 #[test]
 fn the_format_stays() {
-    let set = Command::Set { path: KeyPath::new("/a/b"), value: Some("v".into()), expires_ns: Some(1) };
+    let set = Command::Set {
+        path: KeyPath::new("/a/b"),
+        value: Some("v".into()),
+        expires_ns: Some(1),
+    };
     let mut bytes = Vec::new();
     encode(&set, &mut bytes);
     assert_eq!(bytes, b"\x02\x01\x01\0\0\0\0\0\0\0\x04/a/b\x02v");

@@ -1,7 +1,9 @@
-//! The configuration: flags, variables and files to settings, or what is wrong with them, as traces.
+//! The configuration: flags, variables and files to settings, or what is wrong with them, as
+//! traces.
 //!
-//! `tern ARGS…` prints what differs from the defaults, beneath, indented; `tern-in-full ARGS…` all of it; `env NAME=VALUE` and `file PATH TEXT` (with
-//! `\n` for a new line) hold for the commands that follow, until `fresh`.
+//! `tern ARGS…` prints what differs from the defaults, beneath, indented; `tern-in-full ARGS…` all
+//! of it; `env NAME=VALUE` and `file PATH TEXT` (with `\n` for a new line) hold for the commands
+//! that follow, until `fresh`.
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
@@ -56,7 +58,11 @@ fn outcome(start: &Result<Start, Usage>, whole: bool) -> String {
         Ok(Start::Run(config)) => config,
         Ok(Start::Print(text)) => {
             let version = env!("CARGO_PKG_VERSION");
-            let line = text.lines().next().expect("a line").replace(version, "VERSION");
+            let line = text
+                .lines()
+                .next()
+                .expect("a line")
+                .replace(version, "VERSION");
             return format!("prints: {line}\n");
         }
         Err(Usage(text)) => return format!("wrong: {text}\n"),
@@ -174,7 +180,14 @@ fn help_fits_a_terminal_and_names_every_flag() {
         panic!("-h prints");
     };
     assert!(help.lines().all(|line| line.len() <= 120), "{help}");
-    for flag in ["-name ", "-peers ", "-snapshot ", "-vvv ", "-cluster-active-size ", "-compat "] {
+    for flag in [
+        "-name ",
+        "-peers ",
+        "-snapshot ",
+        "-vvv ",
+        "-cluster-active-size ",
+        "-compat ",
+    ] {
         assert!(help.contains(&format!("\n  {flag}")), "{flag}");
     }
 }
@@ -186,9 +199,24 @@ fn flag_variable_and_key_are_one_setting() {
         ("addr", "ETCD_ADDR", "addr", "h:1"),
         ("bind-addr", "ETCD_BIND_ADDR", "bind_addr", "1.2.3.4"),
         ("ca-file", "ETCD_CA_FILE", "ca_file", "x"),
-        ("cluster-active-size", "ETCD_CLUSTER_ACTIVE_SIZE", "cluster.active_size", "5"),
-        ("cluster-remove-delay", "ETCD_CLUSTER_REMOVE_DELAY", "cluster.remove_delay", "2.5"),
-        ("cluster-sync-interval", "ETCD_CLUSTER_SYNC_INTERVAL", "cluster.sync_interval", "2.5"),
+        (
+            "cluster-active-size",
+            "ETCD_CLUSTER_ACTIVE_SIZE",
+            "cluster.active_size",
+            "5",
+        ),
+        (
+            "cluster-remove-delay",
+            "ETCD_CLUSTER_REMOVE_DELAY",
+            "cluster.remove_delay",
+            "2.5",
+        ),
+        (
+            "cluster-sync-interval",
+            "ETCD_CLUSTER_SYNC_INTERVAL",
+            "cluster.sync_interval",
+            "2.5",
+        ),
         ("compat", "ETCD_COMPAT", "compat", "2"),
         ("cors", "ETCD_CORS", "cors", "http://a"),
         ("cpuprofile", "ETCD_CPUPROFILE", "cpu_profile_file", "x"),
@@ -196,23 +224,83 @@ fn flag_variable_and_key_are_one_setting() {
         ("discovery", "ETCD_DISCOVERY", "discovery", "http://a/b"),
         ("forward", "ETCD_FORWARD", "forward", "true"),
         ("graphite-host", "ETCD_GRAPHITE_HOST", "graphite_host", "x"),
-        ("http-read-timeout", "ETCD_HTTP_READ_TIMEOUT", "http_read_timeout", "2.5"),
-        ("http-write-timeout", "ETCD_HTTP_WRITE_TIMEOUT", "http_write_timeout", "7"),
+        (
+            "http-read-timeout",
+            "ETCD_HTTP_READ_TIMEOUT",
+            "http_read_timeout",
+            "2.5",
+        ),
+        (
+            "http-write-timeout",
+            "ETCD_HTTP_WRITE_TIMEOUT",
+            "http_write_timeout",
+            "7",
+        ),
         ("log-format", "ETCD_LOG_FORMAT", "log_format", "json"),
-        ("max-request-bytes", "ETCD_MAX_REQUEST_BYTES", "max_request_bytes", "4096"),
-        ("max-result-buffer", "ETCD_MAX_RESULT_BUFFER", "max_result_buffer", "9"),
-        ("max-retry-attempts", "ETCD_MAX_RETRY_ATTEMPTS", "max_retry_attempts", "9"),
+        (
+            "max-request-bytes",
+            "ETCD_MAX_REQUEST_BYTES",
+            "max_request_bytes",
+            "4096",
+        ),
+        (
+            "max-result-buffer",
+            "ETCD_MAX_RESULT_BUFFER",
+            "max_result_buffer",
+            "9",
+        ),
+        (
+            "max-retry-attempts",
+            "ETCD_MAX_RETRY_ATTEMPTS",
+            "max_retry_attempts",
+            "9",
+        ),
         ("name", "ETCD_NAME", "name", "x"),
         ("peer-addr", "ETCD_PEER_ADDR", "peer.addr", "h:1"),
-        ("peer-bind-addr", "ETCD_PEER_BIND_ADDR", "peer.bind_addr", "1.2.3.4"),
-        ("peer-election-timeout", "ETCD_PEER_ELECTION_TIMEOUT", "peer.election_timeout", "900"),
-        ("peer-heartbeat-interval", "ETCD_PEER_HEARTBEAT_INTERVAL", "peer.heartbeat_interval", "20"),
+        (
+            "peer-bind-addr",
+            "ETCD_PEER_BIND_ADDR",
+            "peer.bind_addr",
+            "1.2.3.4",
+        ),
+        (
+            "peer-election-timeout",
+            "ETCD_PEER_ELECTION_TIMEOUT",
+            "peer.election_timeout",
+            "900",
+        ),
+        (
+            "peer-heartbeat-interval",
+            "ETCD_PEER_HEARTBEAT_INTERVAL",
+            "peer.heartbeat_interval",
+            "20",
+        ),
         ("peers", "ETCD_PEERS", "peers", "a:1,b:2"),
-        ("retry-interval", "ETCD_RETRY_INTERVAL", "retry_interval", "2.5"),
-        ("segment-bytes", "ETCD_SEGMENT_BYTES", "segment_bytes", "33554432"),
+        (
+            "retry-interval",
+            "ETCD_RETRY_INTERVAL",
+            "retry_interval",
+            "2.5",
+        ),
+        (
+            "segment-bytes",
+            "ETCD_SEGMENT_BYTES",
+            "segment_bytes",
+            "33554432",
+        ),
         ("snapshot", "ETCD_SNAPSHOT", "snapshot", "false"),
-        ("snapshot-count", "ETCD_SNAPSHOT_COUNT", "snapshot_count", "9"),
-        ("snapshot-count", "ETCD_SNAPSHOTCOUNT", "snapshot_count", "9"),
+        (
+            "snapshot-count",
+            "ETCD_SNAPSHOT_COUNT",
+            "snapshot_count",
+            "9",
+        ),
+        (
+            "snapshot-count",
+            "ETCD_SNAPSHOTCOUNT",
+            "snapshot_count",
+            "9",
+        ),
         ("trace", "ETCD_TRACE", "trace", "*"),
         ("v", "ETCD_VERBOSE", "verbose", "true"),
         ("vv", "ETCD_VERY_VERBOSE", "very_verbose", "true"),
@@ -220,7 +308,10 @@ fn flag_variable_and_key_are_one_setting() {
         ("watch-history", "ETCD_WATCH_HISTORY", "watch_history", "9"),
     ];
     for (flag, variable, key, value) in settings {
-        let by_flag = outcome(&World::default().start(&[format!("-{flag}={value}")]), false);
+        let by_flag = outcome(
+            &World::default().start(&[format!("-{flag}={value}")]),
+            false,
+        );
         let mut world = World::default();
         world.env.insert(variable.to_string(), value.to_string());
         let by_variable = outcome(&world.start(&[]), false);
@@ -315,7 +406,10 @@ fn words_and_files_of_any_kind_are_taken_or_refused() {
             let at = random.below(text.len());
             match random.below(3) {
                 0 => drop(text.remove(at)),
-                1 => text.insert(at, ['"', '[', ']', '=', '\n', '\\', '0', 'é'][random.below(8)]),
+                1 => text.insert(
+                    at,
+                    ['"', '[', ']', '=', '\n', '\\', '0', 'é'][random.below(8)],
+                ),
                 _ => text.truncate(at),
             }
         }
@@ -331,5 +425,8 @@ fn words_and_files_of_any_kind_are_taken_or_refused() {
             }
         }
     }
-    assert!(taken > 500 && refused > 500, "{taken} taken, {refused} refused");
+    assert!(
+        taken > 500 && refused > 500,
+        "{taken} taken, {refused} refused"
+    );
 }

@@ -1,11 +1,18 @@
-//! The codecs of links by hand: frames that are cut, mixed and damaged; hellos that are welcome and those that are not.
+//! The codecs of links by hand: frames that are cut, mixed and damaged; hellos that are welcome and
+//! those that are not.
 use tern::http::upgrade;
 use tern::raft::frame::{self, Fault, Frames, PIECE_BYTES_MAX, Taken};
 use tern::raft::hello::{Hello, Refusal, judge};
 use tern::raft::{Index, Message, PeerId, Rpc, SnapshotMeta, Term, wire};
 
 fn vote(term: u64) -> Message {
-    Message { term: Term(term), rpc: Rpc::Vote { pre: false, granted: true } }
+    Message {
+        term: Term(term),
+        rpc: Rpc::Vote {
+            pre: false,
+            granted: true,
+        },
+    }
 }
 
 fn chunk(bytes: usize) -> Message {
@@ -13,7 +20,10 @@ fn chunk(bytes: usize) -> Message {
     Message {
         term: Term(3),
         rpc: Rpc::InstallSnapshot {
-            meta: SnapshotMeta { index: Index(9), ..SnapshotMeta::default() },
+            meta: SnapshotMeta {
+                index: Index(9),
+                ..SnapshotMeta::default()
+            },
             offset: 0,
             crc: crc32fast::hash(&data),
             done: false,
@@ -100,7 +110,8 @@ fn damage_is_noticed_before_a_message_comes_of_it() {
     }
 }
 
-/// Bytes with good checksums but without sense: a value, never a panic, and nothing is allocated for what is claimed.
+/// Bytes with good checksums but without sense: a value, never a panic, and nothing is allocated
+/// for what is claimed.
 #[test]
 fn rubbish_is_a_value() {
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
@@ -170,13 +181,29 @@ fn who_is_welcome() {
     type Change = fn(&mut Hello);
     let table: &[(&str, Change, Result<(), Refusal>)] = &[
         ("a member", |_| (), Ok(())),
-        ("new, without data", |h| (h.cluster, h.incarnation) = (0, 0), Ok(())),
-        ("another cluster", |h| h.cluster = 9, Err(Refusal::OtherCluster)),
-        ("for somebody else", |h| h.to = PeerId(3), Err(Refusal::NotMe)),
+        (
+            "new, without data",
+            |h| (h.cluster, h.incarnation) = (0, 0),
+            Ok(()),
+        ),
+        (
+            "another cluster",
+            |h| h.cluster = 9,
+            Err(Refusal::OtherCluster),
+        ),
+        (
+            "for somebody else",
+            |h| h.to = PeerId(3),
+            Err(Refusal::NotMe),
+        ),
         ("for nobody", |h| h.to = PeerId(0), Err(Refusal::NotMe)),
         ("as myself", |h| h.from = PeerId(1), Err(Refusal::MySelf)),
         ("myself", |h| h.process = 100, Err(Refusal::MySelf)),
-        ("another directory", |h| h.incarnation = 5, Err(Refusal::OtherData)),
+        (
+            "another directory",
+            |h| h.incarnation = 5,
+            Err(Refusal::OtherData),
+        ),
     ];
     for (what, change, expected) in table {
         let mut theirs = hello(2, 1);
@@ -205,7 +232,11 @@ fn upgrades_are_asked_for_and_granted() {
     let mut granted = upgrade::granted(&text);
     let head = granted.len();
     granted.extend_from_slice(b"frames");
-    let answer = upgrade::Answer { status: 101, hello: Some(text), refused: None };
+    let answer = upgrade::Answer {
+        status: 101,
+        hello: Some(text),
+        refused: None,
+    };
     assert_eq!(upgrade::parse(&granted), Ok(Some((head, answer))));
     for end in 0..head {
         assert_eq!(upgrade::parse(&granted[..end]), Ok(None));

@@ -1,4 +1,5 @@
-//! The HTTP codec under random mutations and cuts, and there and back. Its traces are run by `scripts.rs`.
+//! The HTTP codec under random mutations and cuts, and there and back. Its traces are run by
+//! `scripts.rs`.
 use proptest::prelude::*;
 #[allow(dead_code)] // Only some of it is needed here.
 #[path = "scripts/http.rs"]
@@ -102,7 +103,8 @@ fn seeds(command: &str) -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Feeds cuts of `input`; asserts that the parser never asks the connection to hold more than the limits say.
+/// Feeds cuts of `input`; asserts that the parser never asks the connection to hold more than the
+/// limits say.
 fn assert_bounds(reads: &[&[u8]], limits: &Limits) {
     let most = limits.head_bytes_max + limits.body_bytes_max as usize;
     let mut parser = Parser::new();
@@ -135,7 +137,10 @@ fn assert_bounds(reads: &[&[u8]], limits: &Limits) {
 
 #[test]
 fn mutated_requests_are_the_same_for_every_cut_and_keep_to_the_bounds() {
-    let limits = Limits { head_bytes_max: 600, body_bytes_max: 300 };
+    let limits = Limits {
+        head_bytes_max: 600,
+        body_bytes_max: 300,
+    };
     let seeds = seeds("request");
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut whole_ones = 0;
@@ -153,7 +158,10 @@ fn mutated_requests_are_the_same_for_every_cut_and_keep_to_the_bounds() {
         assert_bounds(&reads, &limits);
         whole_ones += usize::from(whole.contains(" keep\n"));
     }
-    assert!(whole_ones > 1_000, "only {whole_ones} mutations were requests");
+    assert!(
+        whole_ones > 1_000,
+        "only {whole_ones} mutations were requests"
+    );
 }
 
 #[test]
@@ -164,7 +172,12 @@ fn mutated_responses_are_the_same_for_every_cut() {
         let mut input = seeds[random.below(seeds.len())].clone();
         random.mutate(&mut input);
         let reads = random.cut(&input);
-        assert_eq!(responses(&[&input], true), responses(&reads, true), "{}", input.escape_ascii());
+        assert_eq!(
+            responses(&[&input], true),
+            responses(&reads, true),
+            "{}",
+            input.escape_ascii()
+        );
     }
 }
 
@@ -315,16 +328,25 @@ proptest! {
 fn reads_of_one_byte_are_not_quadratic() {
     let limits = Limits::default();
     let body = vec![b'x'; 2 << 20];
-    let fixed = format!("PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+    let fixed = format!(
+        "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     let mut input = fixed.into_bytes();
     let head = input.len();
     input.extend_from_slice(&body);
     let mut parser = Parser::new();
     // Were the head or the body looked at again for each byte, this would be 10^12 steps.
     for end in head..input.len() {
-        assert!(matches!(parser.parse(&input[..end], &limits), Progress::NeedMore { consumed: 0, .. }));
+        assert!(matches!(
+            parser.parse(&input[..end], &limits),
+            Progress::NeedMore { consumed: 0, .. }
+        ));
     }
-    assert!(matches!(parser.parse(&input, &limits), Progress::Request { .. }));
+    assert!(matches!(
+        parser.parse(&input, &limits),
+        Progress::Request { .. }
+    ));
 }
 
 /// Each recorded request is read as one, or refused with the recorded words.
@@ -346,7 +368,9 @@ fn recorded_requests_are_requests() {
             let mut parser = Parser::new();
             match parser.parse(&input, &Limits::default()) {
                 Progress::Request { request, .. } => {
-                    let is_form = request.content_type.is_some_and(|t| t.starts_with("application/x-www-form"));
+                    let is_form = request
+                        .content_type
+                        .is_some_and(|t| t.starts_with("application/x-www-form"));
                     let body = if is_form { request.body } else { b"" };
                     let form = Form::parse(request.query.unwrap_or(""), body);
                     assert!(form.is_ok() || step["deviates"] == true, "{line}");
@@ -361,7 +385,10 @@ fn recorded_requests_are_requests() {
             }
         }
     }
-    assert!(requests > 700 && refused >= 3, "{requests} requests, {refused} refused");
+    assert!(
+        requests > 700 && refused >= 3,
+        "{requests} requests, {refused} refused"
+    );
 }
 
 /// The bytes of a recorded request.
@@ -371,10 +398,17 @@ fn recorded(step: &serde_json::Value) -> Vec<u8> {
         return raw.chars().map(|c| c as u8).collect();
     }
     let field = |name: &str| step[name].as_str().unwrap_or_default();
-    let mut head = format!("{} {} HTTP/1.1\r\nHost: x\r\n", field("method"), field("target"));
+    let mut head = format!(
+        "{} {} HTTP/1.1\r\nHost: x\r\n",
+        field("method"),
+        field("target")
+    );
     let mut is_chunked = false;
     for header in step["headers"].as_array().into_iter().flatten() {
-        let (name, value) = (header[0].as_str().expect("a name"), header[1].as_str().expect("a value"));
+        let (name, value) = (
+            header[0].as_str().expect("a name"),
+            header[1].as_str().expect("a value"),
+        );
         is_chunked |= name == "Transfer-Encoding";
         head.push_str(&format!("{name}: {value}\r\n"));
     }

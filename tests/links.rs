@@ -1,7 +1,8 @@
-//! Three machines in one process that talk over real sockets, and raw sockets that say hello to them.
+//! Three machines in one process that talk over real sockets, and raw sockets that say hello to
+//! them.
 //!
-//! Each machine has its own reactor, directory and thread; they are given a common beginning with all three as members,
-//! so that nothing but the links is needed. They end with the process.
+//! Each machine has its own reactor, directory and thread; they are given a common beginning with
+//! all three as members, so that nothing but the links is needed. They end with the process.
 #[path = "blackbox/client.rs"]
 #[allow(dead_code)]
 mod client;
@@ -46,15 +47,22 @@ fn config(number: usize, ports: Ports, dir: &std::path::Path) -> Config {
         "1000".into(),
     ]
     .into();
-    for (flag, name) in
-        [("-peer-ca-file", "authority.pem"), ("-peer-cert-file", "machine.pem"), ("-peer-key-file", "machine.key")]
-    {
+    for (flag, name) in [
+        ("-peer-ca-file", "authority.pem"),
+        ("-peer-cert-file", "machine.pem"),
+        ("-peer-key-file", "machine.key"),
+    ] {
         if ports.tls {
             let root = env!("CARGO_MANIFEST_DIR");
             args.extend([flag.into(), format!("{root}/tests/testdata/tls/{name}")]);
         }
     }
-    let source = Source { args: &args, env: &|_| None, read: &|_| Ok(None), host_name: "here" };
+    let source = Source {
+        args: &args,
+        env: &|_| None,
+        read: &|_| Ok(None),
+        host_name: "here",
+    };
     match config::parse(&source).unwrap_or_else(|usage| panic!("{}", usage.0)) {
         Start::Run(config) => *config,
         Start::Print(text) => panic!("{text}"),
@@ -81,7 +89,10 @@ fn member(number: u64, ports: Ports) -> Member {
 /// The key space that all begin with.
 fn store(founder: &Config) -> Store {
     let founding = Machine::bootstrap(&founder.settings(), 1000, 5);
-    let mut restore = Restore::new(HistoryLimits { events: 1000, bytes: 16 << 20 });
+    let mut restore = Restore::new(HistoryLimits {
+        events: 1000,
+        bytes: 16 << 20,
+    });
     for chunk in &founding.chunks {
         restore.chunk(chunk).expect("a good snapshot");
     }
@@ -97,9 +108,15 @@ fn run(number: u64, bounds: [Bound; 2], all: Vec<Ports>) {
     let (mut meta, _) = found.snapshot.expect("it has founded a cluster");
     meta.cluster = CLUSTER;
     let members = all.iter().zip(1..).map(|(ports, n)| member(n, *ports));
-    meta.configuration = Configuration { members: members.collect() };
+    meta.configuration = Configuration {
+        members: members.collect(),
+    };
     let clock = Clock::new();
-    let recovered = Recovered { id: PeerId(number), snapshot: Some((meta, store(&founder))), ..found };
+    let recovered = Recovered {
+        id: PeerId(number),
+        snapshot: Some((meta, store(&founder))),
+        ..found
+    };
     let machine = Machine::recover(config.settings(), recovered, number, clock.now());
     let reactor = Reactor::new(&config, bounds, clock, disk, machine).expect("it listens");
     reactor.run();
@@ -112,7 +129,11 @@ fn start(tls: bool) -> Vec<Ports> {
     let bind = || Bound::new("127.0.0.1:0").expect("a free port");
     let bounds: Vec<[Bound; 2]> = (0..3).map(|_| [bind(), bind()]).collect();
     let port = |bound: &Bound| bound.address().expect("bound").port();
-    let ports = |[client, peer]: &[Bound; 2]| Ports { client: port(client), peer: port(peer), tls };
+    let ports = |[client, peer]: &[Bound; 2]| Ports {
+        client: port(client),
+        peer: port(peer),
+        tls,
+    };
     let all: Vec<Ports> = bounds.iter().map(ports).collect();
     for (bounds, number) in bounds.into_iter().zip(1..) {
         let all = all.clone();
@@ -181,7 +202,10 @@ fn a_write_reaches_all_and_followers_point_to_the_leader() {
     assert_eq!(answer.status(), 307);
     let there = format!("http://127.0.0.1:{}/v2/keys/elsewhere", at(leader).client);
     assert_eq!(answer.head.header("Location"), Some(there.as_str()));
-    let stats = ask(at(leader).client, &request("GET", "/v2/stats/leader", &[], b""));
+    let stats = ask(
+        at(leader).client,
+        &request("GET", "/v2/stats/leader", &[], b""),
+    );
     let stats = stats.expect("it listens").json();
     assert_eq!(stats["followers"].as_object().expect("followers").len(), 2);
 }
@@ -213,7 +237,11 @@ impl Wire {
         let limit = Some(client::DEADLINE);
         stream.set_read_timeout(limit).expect("a socket option");
         stream.write_all(asks).expect("it reads");
-        let mut wire = Wire { stream, input: Vec::new(), frames: Frames::default() };
+        let mut wire = Wire {
+            stream,
+            input: Vec::new(),
+            frames: Frames::default(),
+        };
         loop {
             if let Some((used, answer)) = upgrade::parse(&wire.input).expect("HTTP") {
                 wire.input.drain(..used);
@@ -266,7 +294,12 @@ impl Wire {
 fn request_vote(term: u64) -> Message {
     Message {
         term: Term(term),
-        rpc: Rpc::RequestVote { pre: false, hand_over: false, last_index: Index(1 << 40), last_term: Term(1 << 30) },
+        rpc: Rpc::RequestVote {
+            pre: false,
+            hand_over: false,
+            last_index: Index(1 << 40),
+            last_term: Term(1 << 30),
+        },
     }
 }
 
@@ -298,7 +331,10 @@ fn hellos_that_are_not_welcome_are_told_why() {
     let good = || hello(peer as u64, leader);
     let mut other = good();
     other.cluster = 9;
-    assert_eq!(refused(&other), (409, "it belongs to another cluster".into()));
+    assert_eq!(
+        refused(&other),
+        (409, "it belongs to another cluster".into())
+    );
     let mut other = good();
     other.to = PeerId(peer as u64);
     let text = "the address belongs to another member";
@@ -330,7 +366,13 @@ fn who_was_removed_is_told_and_who_is_unknown_is_denied() {
     // The index of an entry that is no join.
     let (mut wire, answer) = Wire::say_hello(leader, &hello(5, leader));
     assert_eq!(answer.status, 101);
-    let notice = Message { term: Term::REMOVED, rpc: Rpc::Removed { cluster: CLUSTER, id: PeerId(5) } };
+    let notice = Message {
+        term: Term::REMOVED,
+        rpc: Rpc::Removed {
+            cluster: CLUSTER,
+            id: PeerId(5),
+        },
+    };
     assert_eq!(wire.next(), Some(notice));
     assert_eq!(wire.next(), None, "then it is closed");
 
@@ -339,7 +381,10 @@ fn who_was_removed_is_told_and_who_is_unknown_is_denied() {
     assert_eq!(answer.status, 101);
     wire.send(&request_vote(1 << 20));
     let denied = wire.next().expect("an answer");
-    let no = Rpc::Vote { pre: false, granted: false };
+    let no = Rpc::Vote {
+        pre: false,
+        granted: false,
+    };
     assert_eq!(denied.rpc, no);
     let after = get(MACHINES[leader - 1].client, "more");
     let term = |a: &client::Answer| a.head.header("X-Raft-Term").map(str::to_string);
@@ -353,7 +398,11 @@ fn rubbish_ends_the_link_and_nothing_else() {
     wire.stream.write_all(&[0xff; 64]).expect("it reads");
     assert_eq!(wire.next(), None);
     let (mut wire, _) = Wire::say_hello(leader, &hello((1 << 40) + 2, leader));
-    let entry = Entry { term: Term(1), index: Index(9), body: Body::Good([0xff; 9].into()) };
+    let entry = Entry {
+        term: Term(1),
+        index: Index(9),
+        body: Body::Good([0xff; 9].into()),
+    };
     let mut bytes = Vec::new();
     let rpc = Rpc::AppendEntries {
         prev_index: Index(8),
@@ -374,7 +423,8 @@ fn rubbish_ends_the_link_and_nothing_else() {
     assert_eq!(put(MACHINES[leader - 1].client, "after", "x").status(), 201);
 }
 
-/// A stranger that asks for a hundred megabytes and reads nothing delays nobody, and a vote passes what waits for it.
+/// A stranger that asks for a hundred megabytes and reads nothing delays nobody, and a vote passes
+/// what waits for it.
 #[test]
 fn who_does_not_read_delays_nobody() {
     let leader = leader();
@@ -390,7 +440,10 @@ fn who_does_not_read_delays_nobody() {
     for index in &asked {
         wire.send(&Message {
             term: Term(1),
-            rpc: Rpc::Fetch { index: Index(*index), term: Term(number("X-Raft-Term")) },
+            rpc: Rpc::Fetch {
+                index: Index(*index),
+                term: Term(number("X-Raft-Term")),
+            },
         });
     }
     let answer = put(MACHINES[leader - 1].client, "meanwhile", "x");
@@ -398,7 +451,10 @@ fn who_does_not_read_delays_nobody() {
     let mut bodies = 0;
     wire.send(&request_vote(1));
     let granted = until("its last question is answered", || match wire.next()?.rpc {
-        Rpc::Fetched { found: Found::Body(body), .. } => {
+        Rpc::Fetched {
+            found: Found::Body(body),
+            ..
+        } => {
             bodies += usize::from(body.len() > 1_000_000);
             None
         }

@@ -1,5 +1,5 @@
-//! Three built binaries that find each other with `-peers`, and what befalls their links: killed, stopped, continued,
-//! joined late, taken out of the cluster.
+//! Three built binaries that find each other with `-peers`, and what befalls their links: killed,
+//! stopped, continued, joined late, taken out of the cluster.
 #[path = "blackbox/client.rs"]
 #[allow(dead_code)]
 mod client;
@@ -19,7 +19,9 @@ struct Cluster {
 impl Cluster {
     /// So many machines; the first one founds the cluster, the others join it.
     fn start(count: usize, args: &[&str]) -> Cluster {
-        let mut cluster = Cluster { servers: Vec::new() };
+        let mut cluster = Cluster {
+            servers: Vec::new(),
+        };
         for _ in 0..count {
             cluster.join(args);
         }
@@ -32,7 +34,9 @@ impl Cluster {
         let mut server = Server::prepare_as(&name, args);
         if !self.servers.is_empty() {
             let peers = self.servers.iter();
-            let peers: Vec<String> = peers.map(|s| format!("127.0.0.1:{}", s.peer_port)).collect();
+            let peers: Vec<String> = peers
+                .map(|s| format!("127.0.0.1:{}", s.peer_port))
+                .collect();
             server.args.extend(["-peers".into(), peers.join(",")]);
         }
         server.run();
@@ -139,7 +143,8 @@ fn all_killed_come_back_with_everything() {
     }
 }
 
-/// Twelve megabytes more than its queue holds go to a follower that reads nothing: the leader drops them and goes on.
+/// Twelve megabytes more than its queue holds go to a follower that reads nothing: the leader drops
+/// them and goes on.
 #[test]
 fn a_stopped_follower_costs_bounded_memory_and_catches_up() {
     let mut cluster = Cluster::start(3, &["-snapshot-count", "20"]);

@@ -1,7 +1,9 @@
-//! The runner of the traces: `testdata/AREA/*.txt`, one command a line, what comes of it beneath, indented.
+//! The runner of the traces: `testdata/AREA/*.txt`, one command a line, what comes of it beneath,
+//! indented.
 //!
-//! `UPDATE=1` rewrites the outcomes, `ONLY=text` runs the files that have it in their names. Each area has its own
-//! interpreter, `scripts/AREA.rs`, whose `run` returns the script with the present outcomes.
+//! `UPDATE=1` rewrites the outcomes, `ONLY=text` runs the files that have it in their names. Each
+//! area has its own interpreter, `scripts/AREA.rs`, whose `run` returns the script with the present
+//! outcomes.
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +61,9 @@ fn check(area: &str, run: fn(&str) -> String) {
 }
 
 fn scripts(area: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata").join(area);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/testdata")
+        .join(area);
     let entries = fs::read_dir(&folder).expect("the area has scripts");
     let mut paths: Vec<PathBuf> = entries.map(|e| e.expect("an entry").path()).collect();
     paths.retain(|p| p.extension().is_some_and(|e| e == "txt"));

@@ -1,5 +1,5 @@
-//! The key space against a simple model of it, under random commands, listings, snapshots and watchers; damaged
-//! snapshots; very deep trees on a small stack.
+//! The key space against a simple model of it, under random commands, listings, snapshots and
+//! watchers; damaged snapshots; very deep trees on a small stack.
 #[path = "store/model.rs"]
 mod model;
 
@@ -9,21 +9,44 @@ use std::collections::BTreeMap;
 use tern::command::{Command, KeyPath, Naming};
 use tern::store::*;
 
-const LIMITS: HistoryLimits = HistoryLimits { events: 10_000, bytes: 1 << 30 };
+const LIMITS: HistoryLimits = HistoryLimits {
+    events: 10_000,
+    bytes: 1 << 30,
+};
 
 #[derive(Clone, Debug)]
 enum Act {
     Write(Command),
     Sync(u64),
-    List { path: KeyPath, recursive: bool, all: bool },
-    Page { which: usize, max: usize },
-    End { which: usize },
+    List {
+        path: KeyPath,
+        recursive: bool,
+        all: bool,
+    },
+    Page {
+        which: usize,
+        max: usize,
+    },
+    End {
+        which: usize,
+    },
     Begin,
-    Chunk { bytes: usize },
+    Chunk {
+        bytes: usize,
+    },
     Abandon,
-    Watch { path: KeyPath, recursive: bool, stream: bool, since: u64 },
-    Backlog { which: u64 },
-    Unwatch { which: u64 },
+    Watch {
+        path: KeyPath,
+        recursive: bool,
+        stream: bool,
+        since: u64,
+    },
+    Backlog {
+        which: u64,
+    },
+    Unwatch {
+        which: u64,
+    },
     Free,
 }
 
@@ -148,7 +171,11 @@ impl Pair {
                 self.model.expire(now_ns);
                 assert!(!self.store.expire(now_ns));
             }
-            Act::List { path, recursive, all } => self.list(path, recursive, all),
+            Act::List {
+                path,
+                recursive,
+                all,
+            } => self.list(path, recursive, all),
             Act::Page { which, max } if which < self.open.len() => self.page(which, max),
             Act::End { which } if which < self.open.len() => {
                 self.store.end(self.open.remove(which).listing);
@@ -163,7 +190,12 @@ impl Pair {
                 self.store.snapshot_abandon();
                 self.snapshot = None;
             }
-            Act::Watch { path, recursive, stream, since } => {
+            Act::Watch {
+                path,
+                recursive,
+                stream,
+                since,
+            } => {
                 self.watch(&path, recursive, stream, since);
             }
             Act::Backlog { which } => self.backlog(which),
@@ -187,7 +219,14 @@ impl Pair {
         };
         let expected = self.model.list(&path, recursive, all);
         match listing {
-            Ok(listing) => self.open.push(Open { listing, path, recursive, all, given: Vec::new(), expected: None }),
+            Ok(listing) => self.open.push(Open {
+                listing,
+                path,
+                recursive,
+                all,
+                given: Vec::new(),
+                expected: None,
+            }),
             Err(error) => assert_eq!(Err((error.code, error.cause.into_string())), expected),
         }
     }
@@ -247,9 +286,15 @@ impl Pair {
     fn watch(&mut self, path: &KeyPath, recursive: bool, stream: bool, since: u64) {
         self.watchers += 1;
         let id = self.watchers;
-        let from = if since == 0 { self.model.index + 1 } else { since };
+        let from = if since == 0 {
+            self.model.index + 1
+        } else {
+            since
+        };
         let past = self.model.watch(id, path, recursive, stream, from);
-        let found = self.store.watch(WatcherId(id), path, recursive, stream, Some(since));
+        let found = self
+            .store
+            .watch(WatcherId(id), path, recursive, stream, Some(since));
         match found.expect("nothing was cleared") {
             Watched::Waiting => assert!(past.is_empty()),
             Watched::Backlog(events) if stream => {
@@ -315,7 +360,10 @@ impl Pair {
         self.store.snapshot_abandon();
         while self.store.free_some() {}
         assert_eq!(self.store.next_expiry_ns(), self.model.next_expiry_ns());
-        let items = self.model.list(&KeyPath::new("/"), true, true).expect("the root");
+        let items = self
+            .model
+            .list(&KeyPath::new("/"), true, true)
+            .expect("the root");
         assert_eq!(self.store.nodes(), items.len());
         let again = restore(&saved(&mut self.store)).expect("a sound snapshot");
         assert_eq!(again.state_hash(), self.store.state_hash());
@@ -352,14 +400,20 @@ proptest! {
 }
 
 fn set(path: &str, value: Option<&str>, expires_ns: Option<u64>) -> Command {
-    Command::Set { path: KeyPath::new(path), value: value.map(Box::from), expires_ns }
+    Command::Set {
+        path: KeyPath::new(path),
+        value: value.map(Box::from),
+        expires_ns,
+    }
 }
 
 fn filled() -> Store {
     let mut store = Store::new(LIMITS);
     for i in 0..20 {
         let path = format!("/d{}/_e/k{i}", i % 3);
-        store.apply(&set(&path, Some("value"), Some(1000 + i))).expect("a fresh file");
+        store
+            .apply(&set(&path, Some("value"), Some(1000 + i)))
+            .expect("a fresh file");
     }
     store
 }
@@ -422,7 +476,11 @@ fn depth_costs_no_stack() {
         assert_eq!(again.state_hash(), store.state_hash());
         drop(again);
         assert!(!store.expire(5));
-        let delete = Command::Delete { path: KeyPath::new("/d"), dir: true, recursive: true };
+        let delete = Command::Delete {
+            path: KeyPath::new("/d"),
+            dir: true,
+            recursive: true,
+        };
         store.apply(&delete).expect("it is there");
         while store.free_some() {}
         let mut notices = Vec::new();
@@ -431,8 +489,13 @@ fn depth_costs_no_stack() {
         assert_eq!(store.next_expiry_ns(), Some(6));
         drop(store);
     };
-    let thread = std::thread::Builder::new().stack_size(128 << 10).spawn(work);
-    thread.expect("a thread").join().expect("it did not overflow");
+    let thread = std::thread::Builder::new()
+        .stack_size(128 << 10)
+        .spawn(work);
+    thread
+        .expect("a thread")
+        .join()
+        .expect("it did not overflow");
 }
 
 /// The work for an event does not grow with watchers that it does not concern.

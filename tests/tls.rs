@@ -1,7 +1,8 @@
-//! Both ports over TLS: the built binary against clients with, without and with foreign certificates.
+//! Both ports over TLS: the built binary against clients with, without and with foreign
+//! certificates.
 //!
-//! The certificates in `testdata/tls` are valid for a hundred years: `authority` has signed `machine`; `guest` is signed by
-//! somebody nobody trusts.
+//! The certificates in `testdata/tls` are valid for a hundred years: `authority` has signed
+//! `machine`; `guest` is signed by somebody nobody trusts.
 #![cfg(feature = "tls")]
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -53,7 +54,12 @@ impl Server {
         let (client_port, peer_port) = (free_port(), free_port());
         let mut command = command(&home, args, (client_port, peer_port));
         let child = command.stdout(Stdio::null()).spawn().expect("it starts");
-        let server = Server { child, client_port, peer_port, _home: home };
+        let server = Server {
+            child,
+            client_port,
+            peer_port,
+            _home: home,
+        };
         for port in [client_port, peer_port] {
             while TcpStream::connect(("127.0.0.1", port)).is_err() {
                 std::thread::sleep(std::time::Duration::from_millis(5));
@@ -153,7 +159,13 @@ fn a_watcher_is_told_through_tls() {
     send(&mut watcher, "GET", "/v2/keys/w?wait=true&stream=true", "").expect("sent");
     read_to(&mut watcher, "\r\n\r\n").expect("a head");
     for value in 1..50 {
-        ask(&mut writer, "PUT", "/v2/keys/w", &format!("value={value}"), "}}");
+        ask(
+            &mut writer,
+            "PUT",
+            "/v2/keys/w",
+            &format!("value={value}"),
+            "}}",
+        );
         let event = read_to(&mut watcher, "}}\r\n").expect("an event");
         assert!(event.contains(&format!("\"value\":\"{value}\"")), "{event}");
     }
@@ -163,7 +175,9 @@ fn a_watcher_is_told_through_tls() {
 fn what_is_not_tls_is_closed_and_harms_nobody() {
     let server = Server::start(&CERTIFICATE);
     let mut plain = TcpStream::connect(("127.0.0.1", server.client_port)).expect("it listens");
-    plain.write_all(b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+    plain
+        .write_all(b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n")
+        .expect("sent");
     let mut rest = Vec::new();
     // A reset is as good an end as any.
     let _ = plain.read_to_end(&mut rest);
@@ -180,7 +194,10 @@ fn clients_must_show_a_certificate_of_the_authority() {
         let refused = send(&mut stream, "GET", "/version", "")
             .and_then(|()| read_to(&mut stream, "0.4.9"))
             .expect_err("it is refused");
-        match refused.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        match refused
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<rustls::Error>())
+        {
             Some(rustls::Error::AlertReceived(alert)) => *alert,
             _ => panic!("{refused}"),
         }
@@ -193,15 +210,24 @@ fn clients_must_show_a_certificate_of_the_authority() {
 
 #[test]
 fn the_peer_port_has_its_own_certificate() {
-    let peer = ["-peer-cert-file", "@machine.pem", "-peer-key-file", "@machine.key"];
+    let peer = [
+        "-peer-cert-file",
+        "@machine.pem",
+        "-peer-key-file",
+        "@machine.key",
+    ];
     let server = Server::start(&[&peer[..], &["-peer-ca-file", "@authority.pem"]].concat());
     let mut stream = connect(server.peer_port, Some("machine"));
     ask(&mut stream, "GET", "/name", "", "node1");
     let mut stream = connect(server.peer_port, Some("guest"));
-    send(&mut stream, "GET", "/name", "").and_then(|()| read_to(&mut stream, "node1")).expect_err("it is refused");
+    send(&mut stream, "GET", "/name", "")
+        .and_then(|()| read_to(&mut stream, "node1"))
+        .expect_err("it is refused");
     // The client port is plain.
     let mut plain = TcpStream::connect(("127.0.0.1", server.client_port)).expect("it listens");
-    plain.write_all(b"GET /version HTTP/1.0\r\n\r\n").expect("sent");
+    plain
+        .write_all(b"GET /version HTTP/1.0\r\n\r\n")
+        .expect("sent");
     let mut answer = String::new();
     plain.read_to_string(&mut answer).expect("text");
     assert!(answer.ends_with("0.4.9"), "{answer}");
@@ -211,7 +237,12 @@ fn the_peer_port_has_its_own_certificate() {
 fn a_file_that_is_no_certificate_is_named() {
     for bad in ["missing.pem", "machine.key"] {
         let home = tempfile::tempdir().expect("a directory");
-        let args = ["-cert-file", &format!("@{bad}"), "-key-file", "@machine.key"];
+        let args = [
+            "-cert-file",
+            &format!("@{bad}"),
+            "-key-file",
+            "@machine.key",
+        ];
         let mut command = command(&home, &args, (free_port(), free_port()));
         let Output { status, stderr, .. } = command.output().expect("it starts");
         let text = String::from_utf8_lossy(&stderr);

@@ -1,5 +1,5 @@
-//! A client that blocks: one connection, one request at a time, an answer or an error within a given time. Start with
-//! `Client::ask`.
+//! A client that blocks: one connection, one request at a time, an answer or an error within a
+//! given time. Start with `Client::ask`.
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -53,13 +53,22 @@ fn parse(bytes: &[u8]) -> Result<Option<Answer>> {
         return Ok(None);
     };
     let field = |name: &str| {
-        let found = head.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
+        let found = head
+            .headers
+            .iter()
+            .find(|h| h.name.eq_ignore_ascii_case(name));
         found.map(|h| String::from_utf8_lossy(h.value).into_owned())
     };
-    let length: usize = field("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
+    let length: usize = field("content-length")
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0);
     let body = &bytes[body_at..];
     let chunked = field("transfer-encoding").is_some();
-    let whole = if chunked { body.ends_with(b"0\r\n\r\n") } else { body.len() >= length };
+    let whole = if chunked {
+        body.ends_with(b"0\r\n\r\n")
+    } else {
+        body.len() >= length
+    };
     let host = |url: String| url.split("://").nth(1)?.split('/').next()?.parse().ok();
     Ok(whole.then(|| Answer {
         status: head.code.expect("it is complete"),

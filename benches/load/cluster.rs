@@ -1,7 +1,9 @@
-//! Three machines of either kind on this host: load on the leader, the leader killed, the leader asked to stop.
+//! Three machines of either kind on this host: load on the leader, the leader killed, the leader
+//! asked to stop.
 //!
-//! Every machine has a data directory of its own beside the build, so all share one disk and the host's cores with this
-//! program. Start reading at `report`; what a cluster is stands in `Cluster`.
+//! Every machine has a data directory of its own beside the build, so all share one disk and the
+//! host's cores with this program. Start reading at `report`; what a cluster is stands in
+//! `Cluster`.
 use crate::ask::{Answer, Client};
 use crate::driver::{Load, Mode, get_request, put_request, run};
 use crate::{Kind, alternate, free_port, median, probe_disk, proc};
@@ -14,7 +16,8 @@ use std::time::{Duration, Instant};
 const MACHINES: usize = 3;
 /// Longest wait for anything a healthy cluster does.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a client that can ask another machine waits for an answer: more than a write takes, less than an election.
+/// What a client that can ask another machine waits for an answer: more than a write takes, less
+/// than an election.
 const IMPATIENCE: Duration = Duration::from_millis(50);
 /// Writers that go on while the leader is asked to stop.
 const WRITERS: usize = 4;
@@ -55,7 +58,9 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 pub fn ask(address: SocketAddr, request: &[u8]) -> Option<Answer> {
-    Client::connect(address, Duration::from_secs(1)).and_then(|mut c| c.ask(request)).ok()
+    Client::connect(address, Duration::from_secs(1))
+        .and_then(|mut c| c.ask(request))
+        .ok()
 }
 
 impl Cluster {
@@ -64,18 +69,34 @@ impl Cluster {
     }
 
     pub fn start_with(kind: Kind, machines: usize, args: &[&str]) -> Cluster {
-        let target = std::env::current_dir().expect("a working directory").join("target");
+        let target = std::env::current_dir()
+            .expect("a working directory")
+            .join("target");
         let local = |_| SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let members = (0..machines).map(|i| Member { client: local(i), peer: local(i), child: None }).collect();
-        let directory = tempfile::tempdir_in(target).expect("a directory beside the build, on its disk");
+        let members = (0..machines)
+            .map(|i| Member {
+                client: local(i),
+                peer: local(i),
+                child: None,
+            })
+            .collect();
+        let directory =
+            tempfile::tempdir_in(target).expect("a directory beside the build, on its disk");
         let args = args.iter().map(|a| a.to_string()).collect();
-        let mut cluster = Cluster { kind, directory, members, args };
+        let mut cluster = Cluster {
+            kind,
+            directory,
+            members,
+            args,
+        };
         for i in 0..machines {
             cluster.run(i);
             if kind == Kind::Tern {
                 // Each joins through the first.
                 let client = cluster.members[0].client;
-                until("a machine serves", || ask(client, &get_request("/", "")).filter(|a| a.status == 200));
+                until("a machine serves", || {
+                    ask(client, &get_request("/", "")).filter(|a| a.status == 200)
+                });
             }
         }
         cluster.settle();
@@ -83,12 +104,27 @@ impl Cluster {
     }
 
     fn command(&self, i: usize) -> Command {
-        let (client, peer) = (self.members[i].client.to_string(), self.members[i].peer.to_string());
-        let (name, data) = (format!("node{i}"), self.directory.path().join(format!("node{i}")));
+        let (client, peer) = (
+            self.members[i].client.to_string(),
+            self.members[i].peer.to_string(),
+        );
+        let (name, data) = (
+            format!("node{i}"),
+            self.directory.path().join(format!("node{i}")),
+        );
         match self.kind {
             Kind::Tern => {
                 let mut c = Command::new(env!("CARGO_BIN_EXE_tern"));
-                c.args(["-name", &name, "-addr", &client, "-peer-addr", &peer, "-data-dir"]).arg(data);
+                c.args([
+                    "-name",
+                    &name,
+                    "-addr",
+                    &client,
+                    "-peer-addr",
+                    &peer,
+                    "-data-dir",
+                ])
+                .arg(data);
                 if i > 0 {
                     c.args(["-peers", &self.members[0].peer.to_string()]);
                 }
@@ -97,11 +133,33 @@ impl Cluster {
             }
             Kind::Etcd => {
                 let (url, peer_url) = (format!("http://{client}"), format!("http://{peer}"));
-                let all = self.members.iter().enumerate().map(|(i, m)| format!("node{i}=http://{}", m.peer));
+                let all = self
+                    .members
+                    .iter()
+                    .enumerate()
+                    .map(|(i, m)| format!("node{i}=http://{}", m.peer));
                 let mut c = Command::new(std::env::var("ETCD").unwrap_or("etcd".into()));
-                c.args(["--enable-v2", "--name", &name, "--listen-client-urls", &url, "--advertise-client-urls", &url]);
-                c.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
-                c.args(["--initial-cluster", &all.collect::<Vec<_>>().join(","), "--data-dir"]).arg(data);
+                c.args([
+                    "--enable-v2",
+                    "--name",
+                    &name,
+                    "--listen-client-urls",
+                    &url,
+                    "--advertise-client-urls",
+                    &url,
+                ]);
+                c.args([
+                    "--listen-peer-urls",
+                    &peer_url,
+                    "--initial-advertise-peer-urls",
+                    &peer_url,
+                ]);
+                c.args([
+                    "--initial-cluster",
+                    &all.collect::<Vec<_>>().join(","),
+                    "--data-dir",
+                ])
+                .arg(data);
                 c
             }
         }
@@ -109,19 +167,31 @@ impl Cluster {
 
     fn run(&mut self, i: usize) {
         let mut command = self.command(i);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         let kind = self.kind;
-        self.members[i].child = Some(child.unwrap_or_else(|e| panic!("{kind:?} does not start: {e}")));
+        self.members[i].child =
+            Some(child.unwrap_or_else(|e| panic!("{kind:?} does not start: {e}")));
     }
 
     pub fn pids(&self) -> Vec<u32> {
-        self.members.iter().filter_map(|m| m.child.as_ref()).map(Child::id).collect()
+        self.members
+            .iter()
+            .filter_map(|m| m.child.as_ref())
+            .map(Child::id)
+            .collect()
     }
 
     /// The machine that says that it leads.
     pub fn leader(&self) -> usize {
         let leads = |m: &Member| {
-            let answer = ask(m.client, b"GET /v2/stats/self HTTP/1.1\r\nHost: load\r\n\r\n")?;
+            let answer = ask(
+                m.client,
+                b"GET /v2/stats/self HTTP/1.1\r\nHost: load\r\n\r\n",
+            )?;
             let says = |state: &str| answer.body.contains(&format!("\"state\":\"{state}\""));
             (says("leader") || says("StateLeader")).then_some(())
         };
@@ -131,7 +201,8 @@ impl Cluster {
         })
     }
 
-    /// Waits until every machine shows what was just written to the leader, and a little longer: until all vote.
+    /// Waits until every machine shows what was just written to the leader, and a little longer:
+    /// until all vote.
     pub fn settle(&self) {
         // A length that no earlier call has written.
         static CALLS: AtomicUsize = AtomicUsize::new(1);
@@ -144,7 +215,8 @@ impl Cluster {
         let wanted = format!("\"value\":\"{}\"", "x".repeat(bytes));
         for member in &self.members {
             until("a machine has caught up", || {
-                ask(member.client, &get_request("/settled", "")).filter(|a| a.body.contains(&wanted))
+                ask(member.client, &get_request("/settled", ""))
+                    .filter(|a| a.body.contains(&wanted))
             });
         }
         std::thread::sleep(Duration::from_millis(500));
@@ -165,21 +237,44 @@ impl Cluster {
 
 // -- load
 
-/// CPU of all three a PUT in microseconds, PUTs a second, p99 in microseconds, resident memory of all three in MB.
+/// CPU of all three a PUT in microseconds, PUTs a second, p99 in microseconds, resident memory of
+/// all three in MB.
 fn measure(kind: Kind, connections: usize, duration: Duration) -> Vec<f64> {
     let cluster = Cluster::start(kind);
     let leader = cluster.leader();
     let address = cluster.members[leader].client;
-    let load =
-        Load { address, mode: Mode::Put, connections, duration, requests_max: u64::MAX, value_bytes: 64, keys: 10_000 };
-    let used = || -> f64 { cluster.pids().iter().map(|p| proc::cpu_time(*p).expect("it runs").as_secs_f64()).sum() };
+    let load = Load {
+        address,
+        mode: Mode::Put,
+        connections,
+        duration,
+        requests_max: u64::MAX,
+        value_bytes: 64,
+        keys: 10_000,
+    };
+    let used = || -> f64 {
+        cluster
+            .pids()
+            .iter()
+            .map(|p| proc::cpu_time(*p).expect("it runs").as_secs_f64())
+            .sum()
+    };
     let before = used();
     let report = run(&load).unwrap_or_else(|e| panic!("{kind:?}: {e}"));
     let cpu = used() - before;
     assert_eq!(cluster.leader(), leader, "the leader has stayed");
-    let resident: u64 = cluster.pids().iter().map(|p| proc::resident_bytes(*p).expect("it runs")).sum();
+    let resident: u64 = cluster
+        .pids()
+        .iter()
+        .map(|p| proc::resident_bytes(*p).expect("it runs"))
+        .sum();
     let p99 = report.latency.value_at_quantile(0.99) as f64;
-    vec![cpu * 1e6 / report.requests as f64, report.per_second(), p99, resident as f64 / 1e6]
+    vec![
+        cpu * 1e6 / report.requests as f64,
+        report.per_second(),
+        p99,
+        resident as f64 / 1e6,
+    ]
 }
 
 // -- failover
@@ -193,11 +288,16 @@ fn write_until_acknowledged(address: SocketAddr, done: &AtomicBool, said: &Sende
         for _ in 0..2 {
             let answer = Client::connect(target, IMPATIENCE).and_then(|mut c| c.ask(&request));
             match answer {
-                Ok(Answer { status: 200..=299, .. }) => {
+                Ok(Answer {
+                    status: 200..=299, ..
+                }) => {
                     let _ = said.send(Instant::now());
                     return;
                 }
-                Ok(Answer { location: Some(other), .. }) => target = other,
+                Ok(Answer {
+                    location: Some(other),
+                    ..
+                }) => target = other,
                 Ok(_) | Err(_) => break,
             }
         }
@@ -205,10 +305,15 @@ fn write_until_acknowledged(address: SocketAddr, done: &AtomicBool, said: &Sende
     }
 }
 
-/// Milliseconds from `kill -9` of the leader to the next acknowledged write, with one client at each of the others.
+/// Milliseconds from `kill -9` of the leader to the next acknowledged write, with one client at
+/// each of the others.
 fn failover(cluster: &mut Cluster) -> f64 {
     let leader = cluster.leader();
-    let others = cluster.members.iter().enumerate().filter(|(i, _)| *i != leader);
+    let others = cluster
+        .members
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| *i != leader);
     let others: Vec<SocketAddr> = others.map(|(_, m)| m.client).collect();
     let (sender, receiver) = channel();
     let done = AtomicBool::new(false);
@@ -219,7 +324,9 @@ fn failover(cluster: &mut Cluster) -> f64 {
             let (sender, done) = (sender.clone(), &done);
             scope.spawn(move || write_until_acknowledged(address, done, &sender));
         }
-        let acknowledged = receiver.recv_timeout(PATIENCE).expect("there is a new leader in time");
+        let acknowledged = receiver
+            .recv_timeout(PATIENCE)
+            .expect("there is a new leader in time");
         done.store(true, Ordering::Relaxed);
         acknowledged - killed
     });
@@ -238,8 +345,14 @@ pub struct Seen {
     pub retries_max: usize,
 }
 
-/// Writes one after the other, and goes where it is sent; without an answer it asks the next machine.
-pub fn write_on(all: &[SocketAddr], first: usize, requests: &[Box<[u8]>], done: &AtomicBool) -> Seen {
+/// Writes one after the other, and goes where it is sent; without an answer it asks the next
+/// machine.
+pub fn write_on(
+    all: &[SocketAddr],
+    first: usize,
+    requests: &[Box<[u8]>],
+    done: &AtomicBool,
+) -> Seen {
     let (mut at, mut seen) = (all[first], Seen::default());
     let mut client = None;
     for request in requests.iter().cycle() {
@@ -248,17 +361,27 @@ pub fn write_on(all: &[SocketAddr], first: usize, requests: &[Box<[u8]>], done: 
         }
         let mut retries = 0;
         loop {
-            let mut open = client.take().map_or_else(|| Client::connect(at, Duration::from_secs(2)), Ok);
-            let answer =
-                open.as_mut().map_err(|e| e.to_string()).and_then(|c| c.ask(request).map_err(|e| e.to_string()));
+            let mut open = client
+                .take()
+                .map_or_else(|| Client::connect(at, Duration::from_secs(2)), Ok);
+            let answer = open
+                .as_mut()
+                .map_err(|e| e.to_string())
+                .and_then(|c| c.ask(request).map_err(|e| e.to_string()));
             match answer {
-                Ok(Answer { status: 200..=299, .. }) => {
+                Ok(Answer {
+                    status: 200..=299, ..
+                }) => {
                     client = open.ok();
                     break;
                 }
-                Ok(Answer { location: Some(other), .. }) => at = other,
+                Ok(Answer {
+                    location: Some(other),
+                    ..
+                }) => at = other,
                 Ok(_) | Err(_) => {
-                    at = all[(all.iter().position(|a| *a == at).expect("one of them") + 1) % all.len()];
+                    at = all
+                        [(all.iter().position(|a| *a == at).expect("one of them") + 1) % all.len()];
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
@@ -271,8 +394,8 @@ pub fn write_on(all: &[SocketAddr], first: usize, requests: &[Box<[u8]>], done: 
     seen
 }
 
-/// SIGTERM to the leader under writes: the longest time in milliseconds without an acknowledged write, and the most
-/// further attempts that a write took.
+/// SIGTERM to the leader under writes: the longest time in milliseconds without an acknowledged
+/// write, and the most further attempts that a write took.
 fn hand_over(cluster: &mut Cluster) -> (f64, usize) {
     let leader = cluster.leader();
     let all: Vec<SocketAddr> = cluster.members.iter().map(|m| m.client).collect();
@@ -287,21 +410,40 @@ fn hand_over(cluster: &mut Cluster) -> (f64, usize) {
         std::thread::sleep(Duration::from_millis(300));
         let asked = Instant::now();
         cluster.signal(leader, rustix::process::Signal::TERM);
-        std::thread::sleep(Duration::from_millis(if cluster.kind == Kind::Tern { 700 } else { 3_000 }));
+        std::thread::sleep(Duration::from_millis(if cluster.kind == Kind::Tern {
+            700
+        } else {
+            3_000
+        }));
         done.store(true, Ordering::Relaxed);
-        let seen: Vec<Seen> = writers.into_iter().map(|w| w.join().expect("it writes")).collect();
+        let seen: Vec<Seen> = writers
+            .into_iter()
+            .map(|w| w.join().expect("it writes"))
+            .collect();
         (asked, seen)
     });
-    let mut times: Vec<Instant> = seen.iter().flat_map(|s| s.acknowledged.iter().copied()).collect();
+    let mut times: Vec<Instant> = seen
+        .iter()
+        .flat_map(|s| s.acknowledged.iter().copied())
+        .collect();
     times.sort_unstable();
     // What came long before is not the hand-over's.
     let from = asked - Duration::from_millis(50);
-    let gaps = times.windows(2).filter(|w| w[1] >= from).map(|w| w[1] - w[0]);
+    let gaps = times
+        .windows(2)
+        .filter(|w| w[1] >= from)
+        .map(|w| w[1] - w[0]);
     let gap = gaps.max().expect("writes go on").as_secs_f64() * 1e3;
     cluster.wait_for_end(leader);
     cluster.run(leader);
     cluster.settle();
-    (gap, seen.iter().map(|s| s.retries_max).max().expect("there are writers"))
+    (
+        gap,
+        seen.iter()
+            .map(|s| s.retries_max)
+            .max()
+            .expect("there are writers"),
+    )
 }
 
 // -- the report
@@ -320,7 +462,9 @@ fn print_load(kinds: &[Kind], pairs: usize, connections: usize, duration: Durati
         format!("PUT to the leader, {connections} connections: p99, us"),
         "resident after that load, all three, MB".into(),
     ];
-    alternate(kinds, pairs, &rows, |kind| measure(kind, connections, duration));
+    alternate(kinds, pairs, &rows, |kind| {
+        measure(kind, connections, duration)
+    });
 }
 
 fn print_rounds(kinds: &[Kind], rounds: usize) {

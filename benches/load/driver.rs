@@ -1,6 +1,7 @@
-//! Drives any server with the v2 interface in a closed loop: each connection sends one request, reads the whole
-//! answer, sends the next. One thread, one poll, requests made before the clock starts, answers scanned only for
-//! their end, so that the server and not this program is what is measured. Start reading at `run`.
+//! Drives any server with the v2 interface in a closed loop: each connection sends one request,
+//! reads the whole answer, sends the next. One thread, one poll, requests made before the clock
+//! starts, answers scanned only for their end, so that the server and not this program is what is
+//! measured. Start reading at `run`.
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
@@ -15,7 +16,8 @@ pub enum Mode {
     Put,
     /// Each connection reads keys of its own share, round and round; `fill` sets them first.
     Get,
-    /// Every connection streams one key; one more connection sets it and waits until all have been told.
+    /// Every connection streams one key; one more connection sets it and waits until all have been
+    /// told.
     Watch,
 }
 
@@ -33,7 +35,8 @@ pub struct Load {
     pub keys: usize,
 }
 
-/// What came of it. For `Watch` a request is one delivery, and its latency runs from the set's departure.
+/// What came of it. For `Watch` a request is one delivery, and its latency runs from the set's
+/// departure.
 pub struct Report {
     pub requests: u64,
     pub elapsed: Duration,
@@ -125,7 +128,10 @@ impl Conn {
     fn pull_once(&mut self, buffer: &mut [u8]) -> Result<Option<bool>> {
         let n = match self.stream.read(buffer) {
             Ok(0) => {
-                return Err(Error::new(ErrorKind::UnexpectedEof, "the server closed the connection"));
+                return Err(Error::new(
+                    ErrorKind::UnexpectedEof,
+                    "the server closed the connection",
+                ));
             }
             Ok(n) => n,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(None),
@@ -162,7 +168,10 @@ impl Conn {
     fn finish(&mut self) -> Result<()> {
         if !self.ok {
             let head = String::from_utf8_lossy(&self.head);
-            return Err(Error::other(format!("not a success: {}", head.lines().next().unwrap_or(""))));
+            return Err(Error::other(format!(
+                "not a success: {}",
+                head.lines().next().unwrap_or("")
+            )));
         }
         self.next = (self.next + 1) % self.requests.len();
         Ok(())
@@ -177,7 +186,11 @@ fn body_of(head: &[u8]) -> Result<Body> {
     for line in head.split(|&b| b == b'\n') {
         let line = String::from_utf8_lossy(line).to_ascii_lowercase();
         if let Some(value) = line.strip_prefix("content-length:") {
-            return value.trim().parse().map(Body::Length).map_err(|_| Error::other("bad Content-Length"));
+            return value
+                .trim()
+                .parse()
+                .map(Body::Length)
+                .map_err(|_| Error::other("bad Content-Length"));
         }
         if line.starts_with("transfer-encoding:") && line.contains("chunked") {
             return Ok(Body::Chunked);
@@ -200,12 +213,17 @@ pub fn put_request(key: &str, value_bytes: usize) -> Box<[u8]> {
 
 /// A GET of one key, with a query or none.
 pub fn get_request(key: &str, query: &str) -> Box<[u8]> {
-    format!("GET /v2/keys{key}{query} HTTP/1.1\r\nHost: load\r\n\r\n").into_bytes().into()
+    format!("GET /v2/keys{key}{query} HTTP/1.1\r\nHost: load\r\n\r\n")
+        .into_bytes()
+        .into()
 }
 
 /// The keys that one connection uses.
 fn share(load: &Load, connection: usize) -> Vec<String> {
-    (connection..load.keys.max(load.connections)).step_by(load.connections).map(|k| format!("/load/{k:07}")).collect()
+    (connection..load.keys.max(load.connections))
+        .step_by(load.connections)
+        .map(|k| format!("/load/{k:07}"))
+        .collect()
 }
 
 /// Runs one load and reports; an answer other than a success ends it with an error.
@@ -219,7 +237,11 @@ pub fn run(load: &Load) -> Result<Report> {
 
 /// Sets every key once, over the same number of connections: what `Get` reads must be there.
 pub fn fill(load: &Load) -> Result<Report> {
-    let once = Load { requests_max: load.keys as u64, duration: Duration::from_secs(600), ..*load };
+    let once = Load {
+        requests_max: load.keys as u64,
+        duration: Duration::from_secs(600),
+        ..*load
+    };
     closed_loop(&once, |key| put_request(key, load.value_bytes))
 }
 
@@ -227,8 +249,15 @@ fn closed_loop(load: &Load, request: impl Fn(&str) -> Box<[u8]>) -> Result<Repor
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(1024));
     let mut conns = Vec::with_capacity(load.connections);
     for i in 0..load.connections {
-        let mut conn = Conn::connect(load.address, share(load, i).iter().map(|k| request(k)).collect())?;
-        poll.registry().register(&mut conn.stream, Token(i), Interest::READABLE | Interest::WRITABLE)?;
+        let mut conn = Conn::connect(
+            load.address,
+            share(load, i).iter().map(|k| request(k)).collect(),
+        )?;
+        poll.registry().register(
+            &mut conn.stream,
+            Token(i),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         conns.push(conn);
     }
     let mut latency = new_histogram();
@@ -261,19 +290,35 @@ fn closed_loop(load: &Load, request: impl Fn(&str) -> Box<[u8]>) -> Result<Repor
             }
         }
     }
-    Ok(Report { requests, elapsed: start.elapsed(), latency })
+    Ok(Report {
+        requests,
+        elapsed: start.elapsed(),
+        latency,
+    })
 }
 
-/// One setter, `connections` streaming watchers of the same key: a round ends when the last of them was told.
+/// One setter, `connections` streaming watchers of the same key: a round ends when the last of them
+/// was told.
 fn fan_out(load: &Load) -> Result<Report> {
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(1024));
     let key = "/load/watched";
     let mut setter = Conn::connect(load.address, vec![put_request(key, load.value_bytes)])?;
-    poll.registry().register(&mut setter.stream, Token(load.connections), Interest::READABLE | Interest::WRITABLE)?;
+    poll.registry().register(
+        &mut setter.stream,
+        Token(load.connections),
+        Interest::READABLE | Interest::WRITABLE,
+    )?;
     let mut watchers = Vec::with_capacity(load.connections);
     for i in 0..load.connections {
-        let mut conn = Conn::connect(load.address, vec![get_request(key, "?wait=true&stream=true")])?;
-        poll.registry().register(&mut conn.stream, Token(i), Interest::READABLE | Interest::WRITABLE)?;
+        let mut conn = Conn::connect(
+            load.address,
+            vec![get_request(key, "?wait=true&stream=true")],
+        )?;
+        poll.registry().register(
+            &mut conn.stream,
+            Token(i),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
         conn.send(Instant::now())?;
         watchers.push(conn);
     }
@@ -281,7 +326,16 @@ fn fan_out(load: &Load) -> Result<Report> {
     let mut latency = new_histogram();
     // The server sends the head of a watch at once, so a head tells that the watcher is in place.
     let mut told = vec![false; load.connections];
-    await_all(&mut poll, &mut events, &mut watchers, &mut setter, &mut buffer, &mut told, b"\r\n\r\n", None)?;
+    await_all(
+        &mut poll,
+        &mut events,
+        &mut watchers,
+        &mut setter,
+        &mut buffer,
+        &mut told,
+        b"\r\n\r\n",
+        None,
+    )?;
     let (start, mut requests) = (Instant::now(), 0);
     while start.elapsed() < load.duration && requests < load.requests_max {
         told.iter_mut().for_each(|t| *t = false);
@@ -299,7 +353,11 @@ fn fan_out(load: &Load) -> Result<Report> {
         setter.finish()?;
         requests += load.connections as u64;
     }
-    Ok(Report { requests, elapsed: start.elapsed(), latency })
+    Ok(Report {
+        requests,
+        elapsed: start.elapsed(),
+        latency,
+    })
 }
 
 /// Reads until every watcher has received `mark` and, when a round is timed, the setter its answer.

@@ -1,5 +1,5 @@
-//! Load runner: drives any server with the v2 interface by its URL and tells throughput, latency and, given the
-//! server's process id, its CPU time per request.
+//! Load runner: drives any server with the v2 interface by its URL and tells throughput, latency
+//! and, given the server's process id, its CPU time per request.
 //!
 //! `cargo bench --bench load -- --url http://127.0.0.1:4001 --mode put --connections 64 --seconds 10 --pid 1234`
 mod driver;
@@ -23,7 +23,8 @@ struct Args {
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
     let mut url = String::new();
-    let (mut mode, mut seconds, mut requests_max, mut value_bytes, mut keys) = (Mode::Put, 5.0, u64::MAX, 64, 10_000);
+    let (mut mode, mut seconds, mut requests_max, mut value_bytes, mut keys) =
+        (Mode::Put, 5.0, u64::MAX, 64, 10_000);
     let (mut connections, mut pids) = (vec![1, 16, 64, 256], vec![]);
     while let Some(flag) = args.next() {
         if flag == "--bench" {
@@ -43,25 +44,46 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
             }
             "--connections" => connections = list(&value)?,
             "--pid" => pids = list(&value)?,
-            "--seconds" => seconds = value.parse().map_err(|_| format!("{flag}: not a number: {value}"))?,
+            "--seconds" => {
+                seconds = value
+                    .parse()
+                    .map_err(|_| format!("{flag}: not a number: {value}"))?
+            }
             "--requests" => requests_max = value.parse().map_err(bad)?,
             "--value-bytes" => value_bytes = value.parse().map_err(bad)?,
             "--keys" => keys = value.parse().map_err(bad)?,
             other => return Err(format!("unknown flag {other}")),
         }
     }
-    let host = url.strip_prefix("http://").ok_or("--url http://HOST:PORT is needed")?.trim_end_matches('/');
-    let address = host.to_socket_addrs().map_err(|e| format!("{host}: {e}"))?.next().ok_or("no such host")?;
+    let host = url
+        .strip_prefix("http://")
+        .ok_or("--url http://HOST:PORT is needed")?
+        .trim_end_matches('/');
+    let address = host
+        .to_socket_addrs()
+        .map_err(|e| format!("{host}: {e}"))?
+        .next()
+        .ok_or("no such host")?;
     let duration = Duration::from_secs_f64(seconds);
     Ok(Args {
-        load: Load { address, mode, connections: 0, duration, requests_max, value_bytes, keys },
+        load: Load {
+            address,
+            mode,
+            connections: 0,
+            duration,
+            requests_max,
+            value_bytes,
+            keys,
+        },
         connections,
         pids,
     })
 }
 
 fn list<T: std::str::FromStr>(text: &str) -> Result<Vec<T>, String> {
-    text.split(',').map(|t| t.parse().map_err(|_| format!("not a number: {t}"))).collect()
+    text.split(',')
+        .map(|t| t.parse().map_err(|_| format!("not a number: {t}")))
+        .collect()
 }
 
 fn main() {
@@ -74,8 +96,15 @@ fn main() {
         "mode", "conns", "per s", "p50 us", "p99 us", "p99.9 us", "cpu us/req"
     );
     for &connections in &args.connections {
-        let load = Load { connections, ..args.load };
-        let used = |pids: &[u32]| pids.iter().map(|&p| cpu_time(p).expect("--pid names a process")).sum::<Duration>();
+        let load = Load {
+            connections,
+            ..args.load
+        };
+        let used = |pids: &[u32]| {
+            pids.iter()
+                .map(|&p| cpu_time(p).expect("--pid names a process"))
+                .sum::<Duration>()
+        };
         let fail = |e| {
             eprintln!("load: {e}");
             std::process::exit(1);
@@ -95,7 +124,11 @@ fn main() {
             at(0.5),
             at(0.99),
             at(0.999),
-            if args.pids.is_empty() { "-".into() } else { format!("{cpu:.1}") }
+            if args.pids.is_empty() {
+                "-".into()
+            } else {
+                format!("{cpu:.1}")
+            }
         );
     }
 }

@@ -1,9 +1,11 @@
-//! tern beside another server on this machine: alternating runs, each on a fresh data directory and preceded by a
-//! short probe of the disk, told as medians and as the median of the ratios pair by pair.
+//! tern beside another server on this machine: alternating runs, each on a fresh data directory and
+//! preceded by a short probe of the disk, told as medians and as the median of the ratios pair by
+//! pair.
 //!
-//! `cargo bench --bench versus` measures against Debian's etcd (3.4, with its v2 interface); `-- --pairs 7 --seconds 3`
-//! are the defaults, `--only tern` leaves the rival out. Prints the table that stands in the README.
-//! `--cluster` puts three machines against three: see `cluster`. `--soak MINUTES` disturbs five of tern: see `soak`.
+//! `cargo bench --bench versus` measures against Debian's etcd (3.4, with its v2 interface); `--
+//! --pairs 7 --seconds 3` are the defaults, `--only tern` leaves the rival out. Prints the table
+//! that stands in the README. `--cluster` puts three machines against three: see `cluster`. `--soak
+//! MINUTES` disturbs five of tern: see `soak`.
 mod ask;
 mod cluster;
 #[allow(dead_code)]
@@ -40,7 +42,10 @@ enum Kind {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|l| l.local_addr())
+        .expect("a free port")
+        .port()
 }
 
 fn command(kind: Kind, directory: &Path, client: u16, peer: u16) -> Command {
@@ -49,15 +54,42 @@ fn command(kind: Kind, directory: &Path, client: u16, peer: u16) -> Command {
     match kind {
         Kind::Tern => {
             let mut c = Command::new(env!("CARGO_BIN_EXE_tern"));
-            c.args(["-name", "node0", "-addr", &at, "-peer-addr", &peer_at, "-data-dir"]).arg(data);
+            c.args([
+                "-name",
+                "node0",
+                "-addr",
+                &at,
+                "-peer-addr",
+                &peer_at,
+                "-data-dir",
+            ])
+            .arg(data);
             c
         }
         Kind::Etcd => {
             let (url, peer_url) = (format!("http://{at}"), format!("http://{peer_at}"));
             let mut c = Command::new(std::env::var("ETCD").unwrap_or("etcd".into()));
-            c.args(["--enable-v2", "--name", "node0", "--listen-client-urls", &url, "--advertise-client-urls", &url]);
-            c.args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url]);
-            c.args(["--initial-cluster", &format!("node0={peer_url}"), "--data-dir"]).arg(data);
+            c.args([
+                "--enable-v2",
+                "--name",
+                "node0",
+                "--listen-client-urls",
+                &url,
+                "--advertise-client-urls",
+                &url,
+            ]);
+            c.args([
+                "--listen-peer-urls",
+                &peer_url,
+                "--initial-advertise-peer-urls",
+                &peer_url,
+            ]);
+            c.args([
+                "--initial-cluster",
+                &format!("node0={peer_url}"),
+                "--data-dir",
+            ])
+            .arg(data);
             c
         }
     }
@@ -65,8 +97,12 @@ fn command(kind: Kind, directory: &Path, client: u16, peer: u16) -> Command {
 
 impl Server {
     fn start(kind: Kind) -> Server {
-        let directory = tempfile::tempdir_in(std::env::current_dir().expect("a working directory").join("target"))
-            .expect("a directory beside the build, on its disk");
+        let directory = tempfile::tempdir_in(
+            std::env::current_dir()
+                .expect("a working directory")
+                .join("target"),
+        )
+        .expect("a directory beside the build, on its disk");
         Server::start_in(kind, directory)
     }
 
@@ -79,10 +115,22 @@ impl Server {
             .spawn()
             .unwrap_or_else(|e| panic!("{kind:?} does not start: {e}"));
         let address = SocketAddr::from(([127, 0, 0, 1], client));
-        let mut server = Server { child, address, first_answer: Duration::ZERO, directory };
-        let probe = Load { keys: 1, requests_max: 1, ..load(&server, Mode::Put, 1, Duration::from_secs(1)) };
+        let mut server = Server {
+            child,
+            address,
+            first_answer: Duration::ZERO,
+            directory,
+        };
+        let probe = Load {
+            keys: 1,
+            requests_max: 1,
+            ..load(&server, Mode::Put, 1, Duration::from_secs(1))
+        };
         while run(&probe).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(60), "{kind:?} gives no answer");
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "{kind:?} gives no answer"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         server.first_answer = started.elapsed();
@@ -105,16 +153,28 @@ impl Server {
 
 fn load(server: &Server, mode: Mode, connections: usize, duration: Duration) -> Load {
     let address = server.address;
-    Load { address, mode, connections, duration, requests_max: u64::MAX, value_bytes: 64, keys: 10_000 }
+    Load {
+        address,
+        mode,
+        connections,
+        duration,
+        requests_max: u64::MAX,
+        value_bytes: 64,
+        keys: 10_000,
+    }
 }
 
 /// Microseconds that 4 KiB and an fdatasync take on this disk just now, median of 50.
 fn probe_disk() -> f64 {
-    let directory = std::env::current_dir().expect("a working directory").join("target");
+    let directory = std::env::current_dir()
+        .expect("a working directory")
+        .join("target");
     let mut file = tempfile::tempfile_in(directory).expect("a file beside the build");
     let took = (0..50).map(|_| {
         let start = Instant::now();
-        file.write_all(&[7; 4096]).and_then(|()| file.sync_data()).expect("the disk works");
+        file.write_all(&[7; 4096])
+            .and_then(|()| file.sync_data())
+            .expect("the disk works");
         start.elapsed().as_secs_f64() * 1e6
     });
     median(took.collect())
@@ -123,12 +183,19 @@ fn probe_disk() -> f64 {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let n = values.len();
-    if n == 0 { f64::NAN } else { (values[(n - 1) / 2] + values[n / 2]) / 2.0 }
+    if n == 0 {
+        f64::NAN
+    } else {
+        (values[(n - 1) / 2] + values[n / 2]) / 2.0
+    }
 }
 
 /// Writes 100,000 keys of 64 bytes; the resident memory right after, in MB.
 fn filled(server: &Server) -> f64 {
-    let load = Load { keys: 100_000, ..load(server, Mode::Put, 64, Duration::MAX) };
+    let load = Load {
+        keys: 100_000,
+        ..load(server, Mode::Put, 64, Duration::MAX)
+    };
     fill(&load).expect("100,000 keys are set");
     proc::resident_bytes(server.pid()).expect("it runs") as f64 / 1e6
 }
@@ -153,8 +220,8 @@ fn measure(kind: Kind, connections: &[usize], duration: Duration) -> Vec<f64> {
         }
     }
     for &n in connections {
-        let report =
-            run(&load(&server, Mode::Watch, n, duration)).unwrap_or_else(|e| panic!("{kind:?} watch {n}: {e}"));
+        let report = run(&load(&server, Mode::Watch, n, duration))
+            .unwrap_or_else(|e| panic!("{kind:?} watch {n}: {e}"));
         figures.push(report.per_second());
         figures.push(report.latency.value_at_quantile(0.99) as f64);
     }
@@ -165,7 +232,10 @@ fn measure(kind: Kind, connections: &[usize], duration: Duration) -> Vec<f64> {
 }
 
 fn rows(connections: &[usize]) -> Vec<String> {
-    let mut rows = vec!["first answer after start, ms".into(), "resident when idle, MB".into()];
+    let mut rows = vec![
+        "first answer after start, ms".into(),
+        "resident when idle, MB".into(),
+    ];
     for mode in ["PUT", "GET"] {
         for n in connections {
             rows.push(format!("{mode}, {n} connections: server CPU, us a request"));
@@ -185,19 +255,36 @@ fn rows(connections: &[usize]) -> Vec<String> {
 /// Bytes that reached the device under the build directory so far, from `/proc/diskstats`.
 fn device_bytes() -> u64 {
     use std::os::unix::fs::MetadataExt;
-    let device = std::fs::metadata("target").expect("the build directory").dev();
-    let (major, minor) = ((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xfff00));
+    let device = std::fs::metadata("target")
+        .expect("the build directory")
+        .dev();
+    let (major, minor) = (
+        (device >> 8) & 0xfff,
+        (device & 0xff) | ((device >> 12) & 0xfff00),
+    );
     let stats = std::fs::read_to_string("/proc/diskstats").expect("/proc");
-    let line = stats.lines().map(|l| l.split_whitespace().collect::<Vec<_>>());
-    let line = line.into_iter().find(|f| f[0] == major.to_string() && f[1] == minor.to_string());
-    line.expect("the device of the build directory is listed")[9].parse::<u64>().expect("a number") * 512
+    let line = stats
+        .lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>());
+    let line = line
+        .into_iter()
+        .find(|f| f[0] == major.to_string() && f[1] == minor.to_string());
+    line.expect("the device of the build directory is listed")[9]
+        .parse::<u64>()
+        .expect("a number")
+        * 512
 }
 
-/// What tern alone must show: device bytes per small sync, before and after a restart, and none while idle.
+/// What tern alone must show: device bytes per small sync, before and after a restart, and none
+/// while idle.
 fn flash(idle: Duration) {
     let mut server = Server::start(Kind::Tern);
     for when in ["", " after a restart"] {
-        let puts = Load { requests_max: 20_000, keys: 100, ..load(&server, Mode::Put, 1, Duration::from_secs(60)) };
+        let puts = Load {
+            requests_max: 20_000,
+            keys: 100,
+            ..load(&server, Mode::Put, 1, Duration::from_secs(60))
+        };
         // What others have left to be written is not this server's.
         rustix::fs::sync();
         let before = device_bytes();
@@ -209,25 +296,51 @@ fn flash(idle: Duration) {
     let before = proc::written_bytes(server.pid()).expect("it runs");
     std::thread::sleep(idle);
     let written = proc::written_bytes(server.pid()).expect("it runs") - before;
-    println!("bytes written in {} idle seconds: {written}", idle.as_secs());
+    println!(
+        "bytes written in {} idle seconds: {written}",
+        idle.as_secs()
+    );
 }
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let value = |flag: &str| args.iter().position(|a| a == flag).map(|i| args[i + 1].clone());
-    let number = |flag: &str, default: f64| value(flag).map_or(default, |v| v.parse().expect("a number"));
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let value = |flag: &str| {
+        args.iter()
+            .position(|a| a == flag)
+            .map(|i| args[i + 1].clone())
+    };
+    let number =
+        |flag: &str, default: f64| value(flag).map_or(default, |v| v.parse().expect("a number"));
     let pairs = number("--pairs", 7.0) as usize;
     let duration = Duration::from_secs_f64(number("--seconds", 3.0));
-    let connections: Vec<usize> =
-        value("--connections").unwrap_or("64".into()).split(',').map(|n| n.parse().expect("a number")).collect();
-    let kinds = if value("--only").is_some() { vec![Kind::Tern] } else { vec![Kind::Tern, Kind::Etcd] };
+    let connections: Vec<usize> = value("--connections")
+        .unwrap_or("64".into())
+        .split(',')
+        .map(|n| n.parse().expect("a number"))
+        .collect();
+    let kinds = if value("--only").is_some() {
+        vec![Kind::Tern]
+    } else {
+        vec![Kind::Tern, Kind::Etcd]
+    };
     if let Some(minutes) = value("--soak") {
         return soak::report(minutes.parse().expect("a number"));
     }
     if args.iter().any(|a| a == "--cluster") {
-        return cluster::report(&kinds, pairs, connections[0], duration, number("--rounds", 20.0) as usize);
+        return cluster::report(
+            &kinds,
+            pairs,
+            connections[0],
+            duration,
+            number("--rounds", 20.0) as usize,
+        );
     }
-    alternate(&kinds, pairs, &rows(&connections), |kind| measure(kind, &connections, duration));
+    alternate(&kinds, pairs, &rows(&connections), |kind| {
+        measure(kind, &connections, duration)
+    });
     flash(Duration::from_secs_f64(number("--idle", 30.0)));
 }
 
@@ -235,20 +348,39 @@ fn main() {
 fn alternate(kinds: &[Kind], pairs: usize, rows: &[String], measure: impl Fn(Kind) -> Vec<f64>) {
     let mut results = [vec![], vec![]];
     for pair in 0..pairs {
-        eprintln!("pair {} of {pairs}: 4 KiB and fdatasync take {:.0} us", pair + 1, probe_disk());
+        eprintln!(
+            "pair {} of {pairs}: 4 KiB and fdatasync take {:.0} us",
+            pair + 1,
+            probe_disk()
+        );
         let mut order: Vec<usize> = (0..kinds.len()).collect();
         if pair % 2 == 1 {
             order.reverse();
         }
         for i in order {
             results[i].push(measure(kinds[i]));
-            eprintln!("  {:?}: {:.1?}", kinds[i], results[i].last().expect("just measured"));
+            eprintln!(
+                "  {:?}: {:.1?}",
+                kinds[i],
+                results[i].last().expect("just measured")
+            );
         }
     }
-    println!("| median of {pairs} alternating pairs | tern | etcd | tern / etcd |\n|---|---|---|---|");
+    println!(
+        "| median of {pairs} alternating pairs | tern | etcd | tern / etcd |\n|---|---|---|---|"
+    );
     for (row, name) in rows.iter().enumerate() {
         let column = |runs: &[Vec<f64>]| median(runs.iter().map(|r| r[row]).collect());
-        let ratios = results[0].iter().zip(&results[1]).map(|(a, b)| a[row] / b[row]).collect();
-        println!("| {name} | {:.1} | {:.1} | {:.2} |", column(&results[0]), column(&results[1]), median(ratios));
+        let ratios = results[0]
+            .iter()
+            .zip(&results[1])
+            .map(|(a, b)| a[row] / b[row])
+            .collect();
+        println!(
+            "| {name} | {:.1} | {:.1} | {:.2} |",
+            column(&results[0]),
+            column(&results[1]),
+            median(ratios)
+        );
     }
 }

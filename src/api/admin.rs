@@ -1,4 +1,5 @@
-//! The peer port: who this machine is, joining and removing, the cluster config and the list of machines.
+//! The peer port: who this machine is, joining and removing, the cluster config and the list of
+//! machines.
 use super::json::{raw, string};
 use super::render::Kind;
 use super::{Ask, Routed, stats};
@@ -87,7 +88,12 @@ pub fn remove(ask: &Ask) -> Routed {
     if ask.request.method != crate::http::Method::Delete {
         return ask.empty(405);
     }
-    ask.machine(Op::MachineRemove { name: ask.rest.into() }, Kind::Remove)
+    ask.machine(
+        Op::MachineRemove {
+            name: ask.rest.into(),
+        },
+        Kind::Remove,
+    )
 }
 
 /// `GET /v2/admin/config`
@@ -95,7 +101,8 @@ pub fn config_get(ask: &Ask) -> Routed {
     ask.machine(Op::ConfigGet, Kind::Config)
 }
 
-/// `PUT /v2/admin/config`: a JSON object, whatever its content type says; fields that are no numbers are ignored.
+/// `PUT /v2/admin/config`: a JSON object, whatever its content type says; fields that are no
+/// numbers are ignored.
 pub fn config_put(ask: &Ask) -> Routed {
     type Fields = std::collections::BTreeMap<String, serde_json::Value>;
     let fields = match serde_json::from_slice::<Fields>(ask.request.body) {
@@ -120,8 +127,13 @@ pub fn machines_get(ask: &Ask) -> Routed {
         Ok(query) => query,
         Err(answer) => return answer,
     };
-    // A tern names the cluster that it takes the other for, and its own id; no cluster has the number 0.
-    let number = |name| query.get(name).map(|text| u64::from_str_radix(text, 16).unwrap_or(0));
+    // A tern names the cluster that it takes the other for, and its own id; no cluster has the
+    // number 0.
+    let number = |name| {
+        query
+            .get(name)
+            .map(|text| u64::from_str_radix(text, 16).unwrap_or(0))
+    };
     let id = number("id").unwrap_or(0);
     let op = number("cluster").map_or(Op::MachineList, |cluster| Op::MachinesOf { cluster, id });
     ask.machine(op, Kind::Machines)

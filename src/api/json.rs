@@ -1,5 +1,6 @@
-//! JSON straight into the output: strings, times, nodes, events, errors; never through a tree of values, which would
-//! cost an allocation a field and lose the order of fields that clients of 0.4 may lean on.
+//! JSON straight into the output: strings, times, nodes, events, errors; never through a tree of
+//! values, which would cost an allocation a field and lose the order of fields that clients of 0.4
+//! may lean on.
 //!
 //! Start with `event`. Times and durations are printed as 0.4 prints them.
 use crate::error::Error;
@@ -68,9 +69,13 @@ pub fn time(ns: u64, out: &mut Vec<u8>) {
     let (second, mut fraction) = (ns / NS, ns % NS);
     let (year, month, day) = civil(second / 86_400);
     padded(year, 4, out);
-    for (separator, part) in
-        [(b'-', month), (b'-', day), (b'T', second / 3_600 % 24), (b':', second / 60 % 60), (b':', second % 60)]
-    {
+    for (separator, part) in [
+        (b'-', month),
+        (b'-', day),
+        (b'T', second / 3_600 % 24),
+        (b':', second / 60 % 60),
+        (b':', second % 60),
+    ] {
         out.push(separator);
         padded(part, 2, out);
     }
@@ -86,8 +91,9 @@ pub fn time(ns: u64, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
-/// Year, month and day of a day since 1970-01-01, by the era method of H. Hinnant, "chrono-compatible low-level date
-/// algorithms": eras of 400 years that begin on 1 March, so that the leap day is the last.
+/// Year, month and day of a day since 1970-01-01, by the era method of H. Hinnant,
+/// "chrono-compatible low-level date algorithms": eras of 400 years that begin on 1 March, so that
+/// the leap day is the last.
 fn civil(day: u64) -> (u64, u64, u64) {
     let day = day + 719_468;
     let (era, of_era) = (day / 146_097, day % 146_097);
@@ -95,7 +101,11 @@ fn civil(day: u64) -> (u64, u64, u64) {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (month, carry) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
     (400 * era + year + carry, month, day)
 }
 
@@ -140,7 +150,8 @@ fn seconds_left(expires_ns: u64, now_ns: u64) -> i64 {
     whole as i64
 }
 
-/// Appends `,"expiration":…,"ttl":…` of a node that expires; a `ttl` of 0 is left out, and with `positive` one below it.
+/// Appends `,"expiration":…,"ttl":…` of a node that expires; a `ttl` of 0 is left out, and with
+/// `positive` one below it.
 pub fn expiry(expires_ns: Option<u64>, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
     let Some(expires_ns) = expires_ns else {
         return;
@@ -241,7 +252,14 @@ mod tests {
     #[test]
     fn strings_are_escaped_and_read_back_the_same() {
         let all: String = (0..0x300).filter_map(char::from_u32).collect();
-        for sample in ["", "plain", "a\"b\\c", "\u{0}\u{1f}\n\r\t", "h\u{e9}llo \u{2028}", &all] {
+        for sample in [
+            "",
+            "plain",
+            "a\"b\\c",
+            "\u{0}\u{1f}\n\r\t",
+            "h\u{e9}llo \u{2028}",
+            &all,
+        ] {
             let json = text(|out| string(sample, out));
             assert_eq!(serde_json::from_str::<String>(&json).expect("JSON"), sample);
         }

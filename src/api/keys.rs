@@ -1,7 +1,7 @@
 //! `/v2/keys/…`: which operation a request means.
 //!
-//! Parameters are checked in 0.4's order (ttl, refresh, conditions), so that a request with several faults is told the
-//! same one. A ttl becomes an absolute time here and nowhere else.
+//! Parameters are checked in 0.4's order (ttl, refresh, conditions), so that a request with several
+//! faults is told the same one. A ttl becomes an absolute time here and nowhere else.
 use super::listing::Tree;
 use super::render::Kind;
 use super::{Ask, Parameters, Routed};
@@ -76,17 +76,31 @@ fn put_command(ask: &Ask, path: KeyPath, form: &Parameters) -> Result<Command, R
     // A directory has no value, whatever the request says.
     let new_value = || (!form.flag("dir")).then(|| value.unwrap_or_default().into());
     if prev_exist.is_some_and(|v| v.eq_ignore_ascii_case("false")) {
-        return Ok(Command::Create { path, value: new_value(), expires_ns, naming: Naming::Given });
+        return Ok(Command::Create {
+            path,
+            value: new_value(),
+            expires_ns,
+            naming: Naming::Given,
+        });
     }
     if !has_condition && (must_exist || refresh) {
         if value.unwrap_or_default().is_empty() && expires_ns.is_none() {
             return Err(ask.fail(Error::new(Code::ValueOrTtlRequired, "Update")));
         }
         let keeps = refresh || form.flag("dir");
-        return Ok(Command::Update { path, value: value.filter(|_| !keeps).map(Into::into), expires_ns, refresh });
+        return Ok(Command::Update {
+            path,
+            value: value.filter(|_| !keeps).map(Into::into),
+            expires_ns,
+            refresh,
+        });
     }
     if !has_condition && prev_exist.is_none() {
-        return Ok(Command::Set { path, value: new_value(), expires_ns });
+        return Ok(Command::Set {
+            path,
+            value: new_value(),
+            expires_ns,
+        });
     }
     let number = match prev_index {
         None => 0,
@@ -117,7 +131,11 @@ pub fn post(ask: &Ask) -> Routed {
             path,
             value: (!form.flag("dir")).then(|| value.into()),
             expires_ns,
-            naming: if ask.context.site.compat_2 { Naming::InOrderPadded } else { Naming::InOrder },
+            naming: if ask.context.site.compat_2 {
+                Naming::InOrderPadded
+            } else {
+                Naming::InOrder
+            },
         };
         Ok(ask.machine(Op::Write(command), Kind::Event))
     };
@@ -131,7 +149,11 @@ pub fn delete(ask: &Ask) -> Routed {
         let query = ask.query()?;
         let (prev_value, prev_index) = (query.get("prevValue"), query.get("prevIndex"));
         let command = if prev_value.is_none() && prev_index.is_none() {
-            Command::Delete { path, dir: query.flag("dir"), recursive: query.flag("recursive") }
+            Command::Delete {
+                path,
+                dir: query.flag("dir"),
+                recursive: query.flag("recursive"),
+            }
         } else {
             let number = match prev_index {
                 None => 0,
@@ -141,7 +163,11 @@ pub fn delete(ask: &Ask) -> Routed {
                 let error = Error::new(Code::PrevValueRequired, "CompareAndDelete");
                 return Err(ask.fail(error));
             }
-            Command::CompareAndDelete { path, prev_value: prev_value.map(Into::into), prev_index: number }
+            Command::CompareAndDelete {
+                path,
+                prev_value: prev_value.map(Into::into),
+                prev_index: number,
+            }
         };
         Ok(ask.machine(Op::Write(command), Kind::Event))
     };

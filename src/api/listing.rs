@@ -1,5 +1,6 @@
-//! Trees from flat lists: the machine hands out nodes in path order with their depth, in pages; here they become nested
-//! JSON, with the open brackets kept in a stack, so that depth costs memory and never the call stack.
+//! Trees from flat lists: the machine hands out nodes in path order with their depth, in pages;
+//! here they become nested JSON, with the open brackets kept in a stack, so that depth costs memory
+//! and never the call stack.
 //!
 //! Start with `Tree::item`. `migration` writes the other document that holds the whole key space.
 use super::json::{event, node_head, node_tail, number, raw, string, time};
@@ -35,18 +36,27 @@ pub struct Tree {
 impl Tree {
     /// The answer to a GET.
     pub fn nodes() -> Tree {
-        Tree { form: Form::Nodes, open: Vec::new() }
+        Tree {
+            form: Form::Nodes,
+            open: Vec::new(),
+        }
     }
 
     /// The key space part of the migration document.
     pub fn migration() -> Tree {
-        Tree { form: Form::Migration, open: Vec::new() }
+        Tree {
+            form: Form::Migration,
+            open: Vec::new(),
+        }
     }
 
     /// Appends the next node of the list.
     pub fn item(&mut self, item: &ListItem, now_ns: u64, out: &mut Vec<u8>) {
         let depth = item.depth as usize;
-        assert!(depth <= self.open.len(), "a parent comes before its children");
+        assert!(
+            depth <= self.open.len(),
+            "a parent comes before its children"
+        );
         self.close(depth, out);
         match (self.open.last_mut(), self.form) {
             (None, Form::Nodes) => raw("{\"action\":\"get\",\"node\":", out),
@@ -65,7 +75,12 @@ impl Tree {
             Form::Nodes => node_head(view, false, now_ns, out),
             Form::Migration => self.migration_head(item, out),
         }
-        self.open.push(Open { dir: view.dir, modified: view.modified, created: view.created, has_children: false });
+        self.open.push(Open {
+            dir: view.dir,
+            modified: view.modified,
+            created: view.created,
+            has_children: false,
+        });
     }
 
     /// Appends the brackets of all that is open.
@@ -116,12 +131,15 @@ impl Tree {
     }
 }
 
-/// Appends what follows the key space in the migration document: the history as the ring that 0.4 keeps it in, its
-/// oldest event in front, unused places `null`.
+/// Appends what follows the key space in the migration document: the history as the ring that 0.4
+/// keeps it in, its oldest event in front, unused places `null`.
 pub fn migration_rest(rest: &Migrated, now_ns: u64, out: &mut Vec<u8>) {
     let size = rest.events.len();
     let capacity = rest.capacity.max(size).max(1);
-    raw(",\"WatcherHub\":{\"EventHistory\":{\"Queue\":{\"Events\":[", out);
+    raw(
+        ",\"WatcherHub\":{\"EventHistory\":{\"Queue\":{\"Events\":[",
+        out,
+    );
     for place in 0..capacity {
         raw(if place > 0 { "," } else { "" }, out);
         match rest.events.get(place) {

@@ -1,13 +1,15 @@
-//! `-forward` on a standby: short requests are passed on to the leader over HTTP, and its answers given back as they are.
+//! `-forward` on a standby: short requests are passed on to the leader over HTTP, and its answers
+//! given back as they are.
 //!
-//! Watchers, what takes long, and what another tern asks (it follows redirects, and two standbys must not pass a request
-//! to and fro) are sent there instead. Start with `pass`.
+//! Watchers, what takes long, and what another tern asks (it follows redirects, and two standbys
+//! must not pass a request to and fro) are sent there instead. Start with `pass`.
 use super::render::{Kind, Shape};
 use super::{Ask, Routed};
 use crate::http::Method;
 use crate::machine::seam::{Call, CallId};
 
-/// How long the leader may take, in milliseconds: it says itself after 5 s that an outcome is unknown.
+/// How long the leader may take, in milliseconds: it says itself after 5 s that an outcome is
+/// unknown.
 const TIMEOUT_MS: u64 = 7_000;
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -15,7 +17,8 @@ const FORM: &str = "application/x-www-form-urlencoded";
 pub(super) fn pass(ask: &Ask, leader_url: &str) -> Option<Routed> {
     let request = ask.request;
     let path = &*request.path;
-    let long = path.starts_with("/v1/watch/") || ["/v2/speedTest", "/v2/migration/snapshot"].contains(&path);
+    let long = path.starts_with("/v1/watch/")
+        || ["/v2/speedTest", "/v2/migration/snapshot"].contains(&path);
     let waits = path.starts_with("/v2/keys/") && ask.query().is_ok_and(|query| query.flag("wait"));
     if request.from_tern || long || waits {
         return None;
@@ -39,7 +42,12 @@ pub(super) fn pass(ask: &Ask, leader_url: &str) -> Option<Routed> {
         body: request.body.into(),
         timeout_ms: TIMEOUT_MS,
     };
-    let kind = Kind::Passed { leader_url: leader_url.into() };
+    let kind = Kind::Passed {
+        leader_url: leader_url.into(),
+    };
     let shape = Shape::new(kind, request, ask.target().into(), ask.cors);
-    Some(Routed::Pass { call: Box::new(call), shape: Box::new(shape) })
+    Some(Routed::Pass {
+        call: Box::new(call),
+        shape: Box::new(shape),
+    })
 }

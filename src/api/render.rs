@@ -1,7 +1,8 @@
 //! Answers and events to bytes, straight into a connection's output buffer.
 //!
-//! Each outcome is written once, by `Shape::render`; what differs between the interfaces (v2, v1, admin) is the shape's
-//! kind, chosen when the request was routed. A shape never looks at the key space: it has only what the machine told.
+//! Each outcome is written once, by `Shape::render`; what differs between the interfaces (v2, v1,
+//! admin) is the shape's kind, chosen when the request was routed. A shape never looks at the key
+//! space: it has only what the machine told.
 use super::listing::{Tree, migration_rest};
 use super::{Context, Cors, admin, json, stats, v1};
 use crate::error::{Code, Error, OUTCOME_UNKNOWN};
@@ -52,13 +53,11 @@ pub enum Passed {
         body: Box<[u8]>,
     },
     /// No answer came; `sent`: all of the request had left.
-    Failed {
-        sent: bool,
-    },
+    Failed { sent: bool },
 }
 
-/// How the answer to one request is to be written, and how far it has come; kept by the connection while its request is
-/// parked.
+/// How the answer to one request is to be written, and how far it has come; kept by the connection
+/// while its request is parked.
 #[derive(Debug)]
 pub struct Shape {
     kind: Kind,
@@ -78,18 +77,24 @@ pub enum Next {
     Wait,
     /// When the output has left, say `Op::More` with the same ticket.
     More,
-    /// The answer is whole. With `gone` say `Op::Gone` with the ticket: the machine may hold something for it still.
+    /// The answer is whole. With `gone` say `Op::Gone` with the ticket: the machine may hold
+    /// something for it still.
     Done { keep_alive: bool, gone: bool },
-    /// The answer cannot be finished: close without ending its body, so that the client sees that it is cut short.
+    /// The answer cannot be finished: close without ending its body, so that the client sees that
+    /// it is cut short.
     Abort,
-    /// Of a shape that is `to_file` only: what was rendered was the last of a file's content. Write the file,
-    /// `RAFT-migrate.snap` in the data directory with mode 0600, then answer with `saved`.
+    /// Of a shape that is `to_file` only: what was rendered was the last of a file's content. Write
+    /// the file, `RAFT-migrate.snap` in the data directory with mode 0600, then answer with
+    /// `saved`.
     Save { raft: u64 },
 }
 
 impl Next {
     fn done(framing: Framing) -> Next {
-        Next::Done { keep_alive: framing.keep_alive, gone: false }
+        Next::Done {
+            keep_alive: framing.keep_alive,
+            gone: false,
+        }
     }
 }
 
@@ -102,8 +107,8 @@ pub struct Rendition {
     json: Range<usize>,
 }
 
-/// What a watcher's connection queues for an event, in this order: what was appended to its output, the part of the
-/// rendition's bytes, the tail.
+/// What a watcher's connection queues for an event, in this order: what was appended to its output,
+/// the part of the rendition's bytes, the tail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
     pub shared: Range<usize>,
@@ -143,7 +148,14 @@ struct Plain {
 
 impl Shape {
     pub(super) fn new(kind: Kind, request: &Request, target: Box<str>, cors: Cors) -> Shape {
-        Shape { kind, reply: request.reply(), method: request.method, cors, target, framing: None }
+        Shape {
+            kind,
+            reply: request.reply(),
+            method: request.method,
+            cors,
+            target,
+            framing: None,
+        }
     }
 
     /// Appends what the machine answered, or a part of it.
@@ -157,7 +169,10 @@ impl Shape {
             Outcome::Migrated(rest) => self.migrated(rest, context, out),
             Outcome::WatchEnd => self.watch_end(context, out),
             Outcome::Failed(error) => self.failed(error, at, context, out),
-            Outcome::Redirect { client_url, peer_url } => self.redirect(client_url, peer_url, context, out),
+            Outcome::Redirect {
+                client_url,
+                peer_url,
+            } => self.redirect(client_url, peer_url, context, out),
             outcome => {
                 let plain = plain(outcome, at);
                 let head = self.head(plain.status, plain.content_type, context, out);
@@ -183,20 +198,33 @@ impl Shape {
             };
         };
         Delivered {
-            shared: if framing.is_chunked() { 0..rendition.bytes.len() } else { rendition.json.clone() },
+            shared: if framing.is_chunked() {
+                0..rendition.bytes.len()
+            } else {
+                rendition.json.clone()
+            },
             tail: if ends { framing.last() } else { b"" },
-            next: if ends { Next::done(framing) } else { Next::Wait },
+            next: if ends {
+                Next::done(framing)
+            } else {
+                Next::Wait
+            },
         }
     }
 
-    /// True: what is rendered is a file's content, not for the client; the connection gathers it elsewhere. (A failure
-    /// is for the client all the same: it comes before any content.)
+    /// True: what is rendered is a file's content, not for the client; the connection gathers it
+    /// elsewhere. (A failure is for the client all the same: it comes before any content.)
     pub fn to_file(&self) -> bool {
         matches!(self.kind, Kind::Migration { to_file: true, .. })
     }
 
     /// Appends the answer after `Next::Save`; `Err` tells why the file could not be written.
-    pub fn saved(&mut self, result: Result<(), &str>, context: &Context, out: &mut Vec<u8>) -> Next {
+    pub fn saved(
+        &mut self,
+        result: Result<(), &str>,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Next {
         let (status, content_type, text) = match result {
             Ok(()) => (200, "", ""),
             Err(why) => (500, TEXT, why),
@@ -205,7 +233,13 @@ impl Shape {
         Next::done(head.full(|out| json::raw(text, out)))
     }
 
-    fn head<'a>(&self, status: u16, content_type: &str, context: &Context, out: &'a mut Vec<u8>) -> Head<'a> {
+    fn head<'a>(
+        &self,
+        status: u16,
+        content_type: &str,
+        context: &Context,
+        out: &'a mut Vec<u8>,
+    ) -> Head<'a> {
         let mut head = Head::new(status, self.reply, context.date, out);
         for (name, value) in self.cors.headers(context) {
             head.header(name, value);
@@ -215,7 +249,13 @@ impl Shape {
     }
 
     /// The head of an answer of the key space.
-    fn key_head<'a>(&self, status: u16, at: Indexes, context: &Context, out: &'a mut Vec<u8>) -> Head<'a> {
+    fn key_head<'a>(
+        &self,
+        status: u16,
+        at: Indexes,
+        context: &Context,
+        out: &'a mut Vec<u8>,
+    ) -> Head<'a> {
         let mut head = self.head(status, JSON, context, out);
         head.number("X-Etcd-Index", at.etcd.0);
         head.number("X-Raft-Index", at.commit.0);
@@ -246,9 +286,16 @@ impl Shape {
         Next::done(head.full(|out| v1::event(event, index, context.now.wall_ns, out)))
     }
 
-    /// A listing in one page has its length in the head; a longer one goes out in pieces. HEAD has no length: it does
-    /// not read what the length would be of.
-    fn page(&mut self, items: &[ListItem], last: bool, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
+    /// A listing in one page has its length in the head; a longer one goes out in pieces. HEAD has
+    /// no length: it does not read what the length would be of.
+    fn page(
+        &mut self,
+        items: &[ListItem],
+        last: bool,
+        at: Indexes,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Next {
         if self.to_file() {
             self.items(items, last, at, context, out);
             return Next::More;
@@ -267,7 +314,10 @@ impl Shape {
                 }
                 let framing = head.stream();
                 if self.reply.head_only {
-                    return Next::Done { keep_alive: framing.keep_alive, gone: !is_whole };
+                    return Next::Done {
+                        keep_alive: framing.keep_alive,
+                        gone: !is_whole,
+                    };
                 }
                 framing
             }
@@ -283,7 +333,14 @@ impl Shape {
         Next::done(framing)
     }
 
-    fn items(&mut self, items: &[ListItem], last: bool, at: Indexes, context: &Context, out: &mut Vec<u8>) {
+    fn items(
+        &mut self,
+        items: &[ListItem],
+        last: bool,
+        at: Indexes,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) {
         let now_ns = context.now.wall_ns;
         match &mut self.kind {
             Kind::Node(tree) | Kind::Migration { tree, .. } => {
@@ -317,7 +374,14 @@ impl Shape {
         Next::Wait
     }
 
-    fn backlog(&mut self, events: &[Event], done: bool, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
+    fn backlog(
+        &mut self,
+        events: &[Event],
+        done: bool,
+        at: Indexes,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Next {
         match (&self.kind, events) {
             (Kind::V1Watch { .. }, [event, ..]) => {
                 return self.v1_event(event, at.etcd.0, context, out);
@@ -342,7 +406,11 @@ impl Shape {
             framing.end(out);
             return Next::done(framing);
         }
-        if events.is_empty() { Next::Wait } else { Next::More }
+        if events.is_empty() {
+            Next::Wait
+        } else {
+            Next::More
+        }
     }
 
     /// The body ends with nothing more in it and the connection closes: the client asks again.
@@ -354,7 +422,10 @@ impl Shape {
                 self.head(200, TEXT, context, out).full(|_| {});
             }
         }
-        Next::Done { keep_alive: false, gone: false }
+        Next::Done {
+            keep_alive: false,
+            gone: false,
+        }
     }
 
     fn failed(&self, error: &Error, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
@@ -381,7 +452,13 @@ impl Shape {
         Next::done(head.full(|out| json::error(error, at.etcd, out)))
     }
 
-    fn redirect(&self, client_url: &str, peer_url: &str, context: &Context, out: &mut Vec<u8>) -> Next {
+    fn redirect(
+        &self,
+        client_url: &str,
+        peer_url: &str,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Next {
         let url = match self.kind {
             Kind::Config | Kind::Machines | Kind::Machine | Kind::Remove | Kind::Join => peer_url,
             Kind::Node(_)
@@ -401,19 +478,29 @@ impl Shape {
 }
 
 impl Shape {
-    /// Writes what became of a request that was passed on. Who was not reached can still be asked by the client itself,
-    /// and read from as often as one likes.
+    /// Writes what became of a request that was passed on. Who was not reached can still be asked
+    /// by the client itself, and read from as often as one likes.
     pub fn passed(&self, passed: Passed, context: &Context, out: &mut Vec<u8>) -> Next {
         let Kind::Passed { leader_url } = &self.kind else {
             unreachable!("it was passed on");
         };
         let reads = matches!(self.method, Method::Get | Method::Head);
         let response = match passed {
-            Passed::Answered { status, headers, body } => {
+            Passed::Answered {
+                status,
+                headers,
+                body,
+            } => {
                 let response = Response::new(status, "", body);
-                headers.into_iter().fold(response, |response, (name, value)| response.with(name, value))
+                headers
+                    .into_iter()
+                    .fold(response, |response, (name, value)| {
+                        response.with(name, value)
+                    })
             }
-            Passed::Failed { sent } if !sent || reads => redirect(self.method, leader_url, &self.target),
+            Passed::Failed { sent } if !sent || reads => {
+                redirect(self.method, leader_url, &self.target)
+            }
             Passed::Failed { .. } => {
                 let mut body = Vec::new();
                 let error = Error::new(Code::RaftInternal, OUTCOME_UNKNOWN);
@@ -427,13 +514,16 @@ impl Shape {
     }
 }
 
-/// 307 to the same path and query elsewhere. Only GET gets the text that 0.4 gives it, HEAD its type.
+/// 307 to the same path and query elsewhere. Only GET gets the text that 0.4 gives it, HEAD its
+/// type.
 pub(super) fn redirect(method: Method, url: &str, target: &str) -> Response {
     let location = format!("{url}{target}");
     let (content_type, body) = match method {
         Method::Get => ("text/html; charset=utf-8", link(&location)),
         Method::Head => ("text/html; charset=utf-8", Vec::new()),
-        Method::Put | Method::Post | Method::Delete | Method::Options | Method::Other => ("", Vec::new()),
+        Method::Put | Method::Post | Method::Delete | Method::Options | Method::Other => {
+            ("", Vec::new())
+        }
     };
     Response::new(307, content_type, body).with("Location", location)
 }
@@ -517,5 +607,9 @@ fn plain(outcome: &Outcome, at: Indexes) -> Plain {
         | Outcome::Failed(_)
         | Outcome::Redirect { .. } => unreachable!("rendered by the shape"),
     };
-    Plain { status, content_type, body }
+    Plain {
+        status,
+        content_type,
+        body,
+    }
 }

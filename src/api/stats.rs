@@ -17,7 +17,11 @@ pub fn this(stats: &SelfStats, out: &mut Vec<u8>) {
     duration(stats.leader_uptime_ns, out);
     raw("\",\"startTime\":\"", out);
     time(stats.leader_start_ns, out);
-    number("\"},\"recvAppendRequestCnt\":", stats.recv_append_count, out);
+    number(
+        "\"},\"recvAppendRequestCnt\":",
+        stats.recv_append_count,
+        out,
+    );
     rate(",\"recvPkgRate\":", stats.recv_pkg_rate, out);
     rate(",\"recvBandwidthRate\":", stats.recv_bandwidth_rate, out);
     number(",\"sendAppendRequestCnt\":", stats.send_append_count, out);
@@ -75,9 +79,15 @@ pub fn store(stats: &Stats, out: &mut Vec<u8>) {
         (",\"updateFail\":", stats.update_fail),
         (",\"createSuccess\":", stats.create_success),
         (",\"createFail\":", stats.create_fail),
-        (",\"compareAndSwapSuccess\":", stats.compare_and_swap_success),
+        (
+            ",\"compareAndSwapSuccess\":",
+            stats.compare_and_swap_success,
+        ),
         (",\"compareAndSwapFail\":", stats.compare_and_swap_fail),
-        (",\"compareAndDeleteSuccess\":", stats.compare_and_delete_success),
+        (
+            ",\"compareAndDeleteSuccess\":",
+            stats.compare_and_delete_success,
+        ),
         (",\"compareAndDeleteFail\":", stats.compare_and_delete_fail),
         (",\"expireCount\":", stats.expire_count),
         (",\"watchers\":", stats.watchers),

@@ -1,7 +1,8 @@
 //! The v1 interface: requests on `/v1/keys/…` and `/v1/watch/…`, and their flat answers.
 //!
-//! It differs from v2 in that a value must not be empty, that a set with `prevValue` is called `testAndSet`, that an
-//! error of a watch tells only its key, and that no answer carries indexes in its head.
+//! It differs from v2 in that a value must not be empty, that a set with `prevValue` is called
+//! `testAndSet`, that an error of a watch tells only its key, and that no answer carries indexes in
+//! its head.
 use super::json::{self, expiry, number, raw, string};
 use super::render::Kind;
 use super::{Ask, Routed};
@@ -16,7 +17,12 @@ pub fn get(ask: &Ask) -> Routed {
     let read = || -> Result<Routed, Routed> {
         let path = ask.key()?;
         let linearizable = ask.query()?.flag("consistent");
-        let op = Op::Get { path, recursive: false, sorted: false, linearizable };
+        let op = Op::Get {
+            path,
+            recursive: false,
+            sorted: false,
+            linearizable,
+        };
         Ok(ask.machine(op, Kind::V1Get(Listing::default())))
     };
     read().unwrap_or_else(|answer| answer)
@@ -33,8 +39,17 @@ pub fn put(ask: &Ask) -> Routed {
         let value = Some(value.into());
         let expires_ns = ask.expires(&form, "Set")?;
         let command = match form.get("prevValue") {
-            None => Command::Set { path, value, expires_ns },
-            Some("") => Command::Create { path, value, expires_ns, naming: Naming::Given },
+            None => Command::Set {
+                path,
+                value,
+                expires_ns,
+            },
+            Some("") => Command::Create {
+                path,
+                value,
+                expires_ns,
+                naming: Naming::Given,
+            },
             Some(prev_value) => Command::CompareAndSwap {
                 path,
                 value,
@@ -52,7 +67,11 @@ pub fn put(ask: &Ask) -> Routed {
 
 /// DELETE: a file.
 pub fn delete(ask: &Ask) -> Routed {
-    let command = |path| Command::Delete { path, dir: false, recursive: false };
+    let command = |path| Command::Delete {
+        path,
+        dir: false,
+        recursive: false,
+    };
     match ask.key() {
         Ok(path) => ask.machine(Op::Write(command(path)), Kind::V1Event),
         Err(answer) => answer,
@@ -147,11 +166,22 @@ pub struct Listing {
 
 impl Listing {
     /// Appends the next page.
-    pub fn page(&mut self, items: &[ListItem], last: bool, index: u64, now_ns: u64, out: &mut Vec<u8>) {
+    pub fn page(
+        &mut self,
+        items: &[ListItem],
+        last: bool,
+        index: u64,
+        now_ns: u64,
+        out: &mut Vec<u8>,
+    ) {
         for item in items {
             let view = &item.view;
             if item.depth == 0 && !view.dir {
-                let fields = Fields { value: view.value.as_deref(), expires_ns: view.expires_ns, ..Fields::default() };
+                let fields = Fields {
+                    value: view.value.as_deref(),
+                    expires_ns: view.expires_ns,
+                    ..Fields::default()
+                };
                 return object("get", view, &fields, index, now_ns, out);
             }
             if item.depth == 0 {
@@ -161,7 +191,11 @@ impl Listing {
             }
             raw(if self.has_children { "," } else { "" }, out);
             self.has_children = true;
-            let fields = Fields { dir: view.dir, value: view.value.as_deref(), ..Fields::default() };
+            let fields = Fields {
+                dir: view.dir,
+                value: view.value.as_deref(),
+                ..Fields::default()
+            };
             let index = self.index.unwrap_or(index);
             object("get", view, &fields, index, now_ns, out);
         }

@@ -1,7 +1,8 @@
 //! Numbers and strings to bytes and back, for the log's commands and for snapshots.
 //!
-//! A number is a varint of 1 to 10 bytes, seven bits each, the lowest first; a string is its length and its UTF-8. What
-//! is read was written by someone else: nothing is allocated before its length has been held against what is there.
+//! A number is a varint of 1 to 10 bytes, seven bits each, the lowest first; a string is its length
+//! and its UTF-8. What is read was written by someone else: nothing is allocated before its length
+//! has been held against what is there.
 
 /// Bytes that do not say what they should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,8 @@ pub fn put_str(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Appends a string that may be missing: nothing is 0, a string one more than its length, then its bytes.
+/// Appends a string that may be missing: nothing is 0, a string one more than its length, then its
+/// bytes.
 pub fn put_optional(text: Option<&str>, out: &mut Vec<u8>) {
     match text {
         None => out.push(0),
@@ -38,7 +40,8 @@ pub fn put_optional(text: Option<&str>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a time that may be missing: a byte that says so, then eight of it (as a varint it would mostly take nine).
+/// Appends a time that may be missing: a byte that says so, then eight of it (as a varint it would
+/// mostly take nine).
 pub fn put_time(time: Option<u64>, out: &mut Vec<u8>) {
     out.push(u8::from(time.is_some()));
     if let Some(time) = time {
@@ -71,7 +74,8 @@ impl<'a> Unpack<'a> {
         Ok(taken)
     }
 
-    /// A number in its shortest form: every value has one encoding only, so that equal states have equal bytes.
+    /// A number in its shortest form: every value has one encoding only, so that equal states have
+    /// equal bytes.
     pub fn number(&mut self) -> Result<u64, Malformed> {
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {

@@ -14,8 +14,8 @@ const NAME_BYTES_MAX: usize = 255;
 const SECONDS_MAX: f64 = 100.0 * 365.25 * 86_400.0;
 /// A record may fill so much of a segment: a quarter.
 const RECORDS_PER_SEGMENT_MIN: u64 = 4;
-/// What a record may be longer than the body of the request it comes from: the query, the key, what decoding adds to
-/// bytes that are no text, its own frame.
+/// What a record may be longer than the body of the request it comes from: the query, the key, what
+/// decoding adds to bytes that are no text, its own frame.
 const RECORD_EXTRA_BYTES: u64 = 32 * 1024;
 /// Segments are made of whole pages.
 const PAGE_BYTES: u64 = 4_096;
@@ -97,12 +97,20 @@ impl Checked<'_> {
             || name == ".."
             || name.chars().any(|c| c == '/' || c.is_control());
         match bad {
-            true => Err(wrong(&value, "a name of at most 255 bytes without slashes, such as node0")),
+            true => Err(wrong(
+                &value,
+                "a name of at most 255 bytes without slashes, such as node0",
+            )),
             false => Ok(value.text),
         }
     }
 
-    fn number(&self, name: &'static str, default: u64, range: RangeInclusive<u64>) -> Result<u64, Usage> {
+    fn number(
+        &self,
+        name: &'static str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> Result<u64, Usage> {
         let Some(value) = self.sources.get(name) else {
             return Ok(default);
         };
@@ -121,8 +129,12 @@ impl Checked<'_> {
             return Ok(None);
         };
         match value.text.parse::<f64>() {
-            Ok(seconds) if (least_s..=SECONDS_MAX).contains(&seconds) => Ok(Some((seconds * 1_000.0).round() as u64)),
-            Ok(_) | Err(_) if least_s > 0.0 => Err(wrong(&value, "seconds, more than 0, such as 2.5")),
+            Ok(seconds) if (least_s..=SECONDS_MAX).contains(&seconds) => {
+                Ok(Some((seconds * 1_000.0).round() as u64))
+            }
+            Ok(_) | Err(_) if least_s > 0.0 => {
+                Err(wrong(&value, "seconds, more than 0, such as 2.5"))
+            }
             Ok(_) | Err(_) => Err(wrong(&value, "seconds, not below 0, such as 2.5")),
         }
     }
@@ -173,13 +185,19 @@ impl Checked<'_> {
             )));
         }
         if !segment.is_multiple_of(PAGE_BYTES) {
-            return Err(Usage(format!("-segment-bytes {segment} is wrong: expected a multiple of {PAGE_BYTES}")));
+            return Err(Usage(format!(
+                "-segment-bytes {segment} is wrong: expected a multiple of {PAGE_BYTES}"
+            )));
         }
         Ok((request, segment))
     }
 
     fn verbosity(&self) -> Result<Verbosity, Usage> {
-        let levels = [("vvv", Verbosity::VeryVeryVerbose), ("vv", Verbosity::VeryVerbose), ("v", Verbosity::Verbose)];
+        let levels = [
+            ("vvv", Verbosity::VeryVeryVerbose),
+            ("vv", Verbosity::VeryVerbose),
+            ("v", Verbosity::Verbose),
+        ];
         for (name, level) in levels {
             if self.switch(name, false)? {
                 return Ok(level);
@@ -191,7 +209,11 @@ impl Checked<'_> {
     /// 0.4 takes a value below the least for the least, so old command lines have some.
     fn cluster(&mut self) -> Result<ClusterConfig, Usage> {
         let default = ClusterConfig::default();
-        let size = self.number("cluster-active-size", u64::from(default.active_size), 0..=10_000)?;
+        let size = self.number(
+            "cluster-active-size",
+            u64::from(default.active_size),
+            0..=10_000,
+        )?;
         let delay = self.millis("cluster-remove-delay", 0.0)?;
         let interval = self.millis("cluster-sync-interval", 0.0)?;
         Ok(ClusterConfig {
@@ -215,7 +237,8 @@ impl Checked<'_> {
         if number < least {
             let origin = self.sources.get(name).map_or(String::new(), |v| v.origin);
             let least = least / unit;
-            self.warnings.push(format!("{origin} is below the least, {least} is used"));
+            self.warnings
+                .push(format!("{origin} is below the least, {least} is used"));
         }
         number.max(least)
     }
@@ -223,7 +246,8 @@ impl Checked<'_> {
     fn tell_ignored(&mut self) {
         for flag in flags::all().filter(|f| f.kind == flags::Kind::Ignored) {
             if let Some(value) = self.text(flag.name) {
-                self.warnings.push(format!("{} does nothing in tern", value.origin));
+                self.warnings
+                    .push(format!("{} does nothing in tern", value.origin));
             }
         }
     }
@@ -242,7 +266,11 @@ impl Checked<'_> {
             )));
         }
         let [ca_file, cert_file, key_file] = given.map(|v| v.map(|v| PathBuf::from(v.text)));
-        Ok(Tls { ca_file, cert_file, key_file })
+        Ok(Tls {
+            ca_file,
+            cert_file,
+            key_file,
+        })
     }
 
     fn cors(&self) -> Result<Vec<String>, Usage> {
@@ -252,7 +280,10 @@ impl Checked<'_> {
         let origins = list(&value.text);
         match origins.iter().all(|o| o == "*" || o.contains("://")) {
             true => Ok(origins),
-            false => Err(wrong(&value, "origins with their scheme, such as http://a.example, or *")),
+            false => Err(wrong(
+                &value,
+                "origins with their scheme, such as http://a.example, or *",
+            )),
         }
     }
 
@@ -260,22 +291,31 @@ impl Checked<'_> {
         let Some(value) = self.text("discovery") else {
             return Ok(None);
         };
-        let rest = ["http://", "https://"].iter().find_map(|scheme| value.text.strip_prefix(scheme));
+        let rest = ["http://", "https://"]
+            .iter()
+            .find_map(|scheme| value.text.strip_prefix(scheme));
         let host = rest.and_then(|r| r.split('/').next());
         match host.is_some_and(|h| !h.is_empty()) && !value.text.contains(char::is_whitespace) {
             true => Ok(Some(value.text.trim_end_matches('/').to_string())),
-            false => Err(wrong(&value, "a URL with its scheme, such as http://discovery.example/v2/keys/cluster")),
+            false => Err(wrong(
+                &value,
+                "a URL with its scheme, such as http://discovery.example/v2/keys/cluster",
+            )),
         }
     }
 
-    /// The list of `-peers`, or of `-peers-file` where that is as near or nearer to the command line.
+    /// The list of `-peers`, or of `-peers-file` where that is as near or nearer to the command
+    /// line.
     fn peers(&self, source: &Source) -> Result<Vec<String>, Usage> {
         let (direct, file) = (self.text("peers"), self.text("peers-file"));
         let rank = |v: &Option<Value>| v.as_ref().map_or(usize::MAX, |v| v.rank);
         let value = match file {
             Some(file) if file.rank <= rank(&direct) => {
-                let text = (source.read)(&file.text).and_then(|t| t.ok_or("there is no such file".into()));
-                let text = text.map_err(|why| Usage(format!("{}: cannot read {}: {why}", file.origin, file.text)))?;
+                let text =
+                    (source.read)(&file.text).and_then(|t| t.ok_or("there is no such file".into()));
+                let text = text.map_err(|why| {
+                    Usage(format!("{}: cannot read {}: {why}", file.origin, file.text))
+                })?;
                 Value { text, ..file }
             }
             Some(_) | None => match direct {
@@ -290,8 +330,12 @@ impl Checked<'_> {
                 .find_map(|scheme| peer.strip_prefix(scheme))
                 .unwrap_or(&peer)
                 .trim_end_matches('/');
-            let value = Value { text: bare.to_string(), ..value.clone() };
-            split_port(bare).ok_or_else(|| wrong(&value, "host:port of each peer, such as 10.0.0.1:7001"))?;
+            let value = Value {
+                text: bare.to_string(),
+                ..value.clone()
+            };
+            split_port(bare)
+                .ok_or_else(|| wrong(&value, "host:port of each peer, such as 10.0.0.1:7001"))?;
             peers.push(bare.to_string());
         }
         Ok(peers)
@@ -304,7 +348,10 @@ impl Checked<'_> {
         };
         match split_port(&value.text) {
             Some(_) => Ok(value.text),
-            None => Err(wrong(&value, &format!("host:port without a scheme, such as {default}"))),
+            None => Err(wrong(
+                &value,
+                &format!("host:port without a scheme, such as {default}"),
+            )),
         }
     }
 
@@ -322,8 +369,13 @@ impl Checked<'_> {
         let is_v6 = bare.parse::<std::net::Ipv6Addr>().is_ok();
         match is_v6 {
             true => Ok(format!("[{bare}]:{port}")),
-            false if is_host(text) && !text.bytes().all(|b| b.is_ascii_digit()) => Ok(format!("{text}:{port}")),
-            false => Err(wrong(&value, "host or host:port, such as 0.0.0.0; a port alone does not do")),
+            false if is_host(text) && !text.bytes().all(|b| b.is_ascii_digit()) => {
+                Ok(format!("{text}:{port}"))
+            }
+            false => Err(wrong(
+                &value,
+                "host or host:port, such as 0.0.0.0; a port alone does not do",
+            )),
         }
     }
 }
@@ -354,5 +406,8 @@ fn list(text: &str) -> Vec<String> {
 }
 
 fn wrong(value: &Value, expected: &str) -> Usage {
-    Usage(format!("{}: \"{}\" is wrong: expected {expected}", value.origin, value.text))
+    Usage(format!(
+        "{}: \"{}\" is wrong: expected {expected}",
+        value.origin, value.text
+    ))
 }

@@ -1,7 +1,7 @@
 //! The table of flags: names, kinds, help; and the command line read by it.
 //!
-//! Variables and file keys follow from a flag's name (`sources`). Flags are written as Go's are: one dash or two,
-//! `-name value` or `-name=value`, the last of several wins. Start with `FLAGS`.
+//! Variables and file keys follow from a flag's name (`sources`). Flags are written as Go's are:
+//! one dash or two, `-name value` or `-name=value`, the last of several wins. Start with `FLAGS`.
 use super::Usage;
 use getopts::{Fail, HasArg, Occur, Options};
 use std::collections::BTreeMap;
@@ -28,7 +28,12 @@ pub struct Flag {
 }
 
 const fn flag(name: &'static str, kind: Kind, hint: &'static str, help: &'static str) -> Flag {
-    Flag { name, kind, hint, help }
+    Flag {
+        name,
+        kind,
+        hint,
+        help,
+    }
 }
 
 use Kind::{Bool, Ignored, List, Text};
@@ -144,7 +149,11 @@ pub fn read(args: &[String]) -> Result<Given, Usage> {
     let old = OLD_NAMES.iter().map(|(old, name)| (*old, kind_of(name)));
     let names: Vec<(&str, Kind)> = all().map(|f| (f.name, f.kind)).chain(old).collect();
     for (name, kind) in &names {
-        let (short, long) = if name.len() == 1 { (*name, "") } else { ("", *name) };
+        let (short, long) = if name.len() == 1 {
+            (*name, "")
+        } else {
+            ("", *name)
+        };
         let argument = match kind {
             Bool => HasArg::Maybe,
             Text | List | Ignored => HasArg::Yes,
@@ -153,7 +162,9 @@ pub fn read(args: &[String]) -> Result<Given, Usage> {
     }
     let matches = options.parse(join_snapshot(args)).map_err(unreadable)?;
     if let Some(word) = matches.free.first() {
-        return Err(Usage(format!("unexpected word \"{word}\": flags are written -name value or -name=value")));
+        return Err(Usage(format!(
+            "unexpected word \"{word}\": flags are written -name value or -name=value"
+        )));
     }
     let mut given = Given::default();
     for flag in all() {
@@ -162,7 +173,10 @@ pub fn read(args: &[String]) -> Result<Given, Usage> {
         for name in old.map(|(old, _)| *old).chain([flag.name]) {
             let values = matches.opt_strs_pos(name);
             if name != flag.name && !values.is_empty() {
-                given.warnings.push(format!("-{name} is an old name, use -{} instead", flag.name));
+                given.warnings.push(format!(
+                    "-{name} is an old name, use -{} instead",
+                    flag.name
+                ));
             }
             let bare = matches.opt_positions(name).into_iter();
             let bare = bare.filter(|at| values.iter().all(|(valued, _)| valued != at));
@@ -181,7 +195,8 @@ fn kind_of(name: &str) -> Kind {
     found.expect("old names stand for present ones").kind
 }
 
-/// `-snapshot false` is one flag: 0.4's own documents write it so, though its booleans take a value only with `=`.
+/// `-snapshot false` is one flag: 0.4's own documents write it so, though its booleans take a value
+/// only with `=`.
 fn join_snapshot(args: &[String]) -> Vec<String> {
     let mut joined = Vec::with_capacity(args.len());
     let mut words = args.iter().peekable();

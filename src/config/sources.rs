@@ -1,8 +1,9 @@
-//! Where a setting's value comes from: flag, then variable, then file; the first that says something wins.
+//! Where a setting's value comes from: flag, then variable, then file; the first that says
+//! something wins.
 //!
-//! A variable is the flag's name in capitals with `_` and `ETCD_` before it; a file's key the name with `_`, in the
-//! tables `[peer]` and `[cluster]` without their prefix. An empty variable or key says nothing. Start with
-//! `Sources::get`.
+//! A variable is the flag's name in capitals with `_` and `ETCD_` before it; a file's key the name
+//! with `_`, in the tables `[peer]` and `[cluster]` without their prefix. An empty variable or key
+//! says nothing. Start with `Sources::get`.
 use super::flags::{self, Given, Kind};
 use super::{Source, Usage};
 use serde_json::Value as Json;
@@ -38,17 +39,27 @@ struct File {
 
 impl<'a> Sources<'a> {
     /// Reads the files; adds to the warnings.
-    pub fn read(source: &'a Source<'a>, given: Given, warnings: &mut Vec<String>) -> Result<Sources<'a>, Usage> {
+    pub fn read(
+        source: &'a Source<'a>,
+        given: Given,
+        warnings: &mut Vec<String>,
+    ) -> Result<Sources<'a>, Usage> {
         warnings.extend(given.warnings);
-        let mut sources = Sources { source, flags: given.values, files: Vec::new() };
+        let mut sources = Sources {
+            source,
+            flags: given.values,
+            files: Vec::new(),
+        };
         if let Some(config) = sources.get("config") {
-            let Some(text) = (source.read)(&config.text).map_err(|why| unread(&config, &why))? else {
+            let Some(text) = (source.read)(&config.text).map_err(|why| unread(&config, &why))?
+            else {
                 return Err(unread(&config, "there is no such file"));
             };
             let file = File::parse(&config.text, &text, warnings)?;
             sources.files.push(file);
         }
-        let system = (source.read)(SYSTEM_FILE).map_err(|why| Usage(format!("{SYSTEM_FILE} cannot be read: {why}")))?;
+        let system = (source.read)(SYSTEM_FILE)
+            .map_err(|why| Usage(format!("{SYSTEM_FILE} cannot be read: {why}")))?;
         if let Some(text) = system {
             let file = File::parse(SYSTEM_FILE, &text, warnings)?;
             sources.files.push(file);
@@ -61,28 +72,46 @@ impl<'a> Sources<'a> {
         let is_list = flags::all().any(|f| f.name == name && f.kind == Kind::List);
         let flag = self.flags.get(name).filter(|t| !(is_list && t.is_empty()));
         if let Some(text) = flag {
-            return Some(Value { text: text.clone(), origin: format!("-{name}"), rank: 0, from_env: false });
+            return Some(Value {
+                text: text.clone(),
+                origin: format!("-{name}"),
+                rank: 0,
+                from_env: false,
+            });
         }
         for variable in variables(name) {
             let text = (self.source.env)(&variable).filter(|t| !t.is_empty());
             if let Some(text) = text {
-                return Some(Value { text, origin: variable, rank: 1, from_env: true });
+                return Some(Value {
+                    text,
+                    origin: variable,
+                    rank: 1,
+                    from_env: true,
+                });
             }
         }
         let mut files = self.files.iter().enumerate();
         files.find_map(|(i, file)| {
             let text = file.values.get(name)?.clone();
-            Some(Value { text, origin: format!("{} in {}", key(name), file.path), rank: 2 + i, from_env: false })
+            Some(Value {
+                text,
+                origin: format!("{} in {}", key(name), file.path),
+                rank: 2 + i,
+                from_env: false,
+            })
         })
     }
 }
 
 fn unread(config: &Value, why: &str) -> Usage {
-    Usage(format!("{}: cannot read {}: {why}", config.origin, config.text))
+    Usage(format!(
+        "{}: cannot read {}: {why}",
+        config.origin, config.text
+    ))
 }
 
-/// Flags that only the command line has: one that wipes must not survive in a unit file, and containers set
-/// `ETCD_VERSION` for their own ends.
+/// Flags that only the command line has: one that wipes must not survive in a unit file, and
+/// containers set `ETCD_VERSION` for their own ends.
 fn only_a_flag(name: &str) -> bool {
     matches!(name, "f" | "force" | "h" | "help" | "version")
 }
@@ -94,7 +123,10 @@ fn variables(name: &str) -> Vec<String> {
         "vvv" => vec!["ETCD_VERY_VERY_VERBOSE".into()],
         "snapshot-count" => vec!["ETCD_SNAPSHOT_COUNT".into(), "ETCD_SNAPSHOTCOUNT".into()],
         _ if only_a_flag(name) => Vec::new(),
-        _ => vec![format!("ETCD_{}", name.to_ascii_uppercase().replace('-', "_"))],
+        _ => vec![format!(
+            "ETCD_{}",
+            name.to_ascii_uppercase().replace('-', "_")
+        )],
     }
 }
 
@@ -114,7 +146,8 @@ fn key(name: &str) -> String {
 
 impl File {
     fn parse(path: &str, text: &str, warnings: &mut Vec<String>) -> Result<File, Usage> {
-        let tree: BTreeMap<String, Json> = basic_toml::from_str(text).map_err(|why| Usage(format!("{path}: {why}")))?;
+        let tree: BTreeMap<String, Json> =
+            basic_toml::from_str(text).map_err(|why| Usage(format!("{path}: {why}")))?;
         let mut values = BTreeMap::new();
         for (name, value) in flatten(tree) {
             let flag = flags::all().find(|f| !only_a_flag(f.name) && key(f.name) == name);
@@ -127,13 +160,18 @@ impl File {
                     Kind::List => "a list of texts or one text with commas",
                     Kind::Text | Kind::Bool | Kind::Ignored => "a text, a number, true or false",
                 };
-                return Err(Usage(format!("{name} in {path}: {value} is wrong: expected {expected}")));
+                return Err(Usage(format!(
+                    "{name} in {path}: {value} is wrong: expected {expected}"
+                )));
             };
             if !text.is_empty() {
                 values.insert(flag.name, text);
             }
         }
-        Ok(File { path: path.to_string(), values })
+        Ok(File {
+            path: path.to_string(),
+            values,
+        })
     }
 }
 

@@ -1,6 +1,8 @@
-//! The data directory: making it, telling tern's own from others, wiping it, and files that are put in place whole.
+//! The data directory: making it, telling tern's own from others, wiping it, and files that are put
+//! in place whole.
 //!
-//! Must not read the log or snapshots. Errors are sentences for the user: what is wrong, where, and what to do.
+//! Must not read the log or snapshots. Errors are sentences for the user: what is wrong, where, and
+//! what to do.
 use super::{membership, snapfile, standby};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,7 +16,10 @@ const ETCD_FOLDERS: [&str; 2] = ["member", "proxy"];
 pub fn create(data_dir: &Path) -> Result<(), String> {
     let snapshots = snapfile::folder(data_dir);
     fs::create_dir_all(&snapshots).map_err(|e| {
-        format!("cannot make the data directory {}: {e}. -data-dir names another place", data_dir.display())
+        format!(
+            "cannot make the data directory {}: {e}. -data-dir names another place",
+            data_dir.display()
+        )
     })
 }
 
@@ -33,8 +38,9 @@ pub fn refuse_foreign(data_dir: &Path) -> Result<(), String> {
     ))
 }
 
-/// `-f`: removes log, snapshots and standby_info, and etcd's own files. The log with `state` goes first: what is left
-/// behind by a crash in between is a new directory with stale files, never a machine that forgot its vote.
+/// `-f`: removes log, snapshots and standby_info, and etcd's own files. The log with `state` goes
+/// first: what is left behind by a crash in between is a new directory with stale files, never a
+/// machine that forgot its vote.
 pub fn wipe(data_dir: &Path) -> Result<(), String> {
     let said = |path: &Path, e: io::Error| format!("-f: cannot remove {}: {e}", path.display());
     wal::wipe(data_dir).map_err(|e| format!("-f: cannot remove the log: {e}"))?;
@@ -108,7 +114,12 @@ impl Export {
         let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600);
         let file = options.open(&temporary).map_err(|e| e.to_string())?;
-        Ok(Export { file, unsynced: 0, folder: folder.to_path_buf(), temporary })
+        Ok(Export {
+            file,
+            unsynced: 0,
+            folder: folder.to_path_buf(),
+            temporary,
+        })
     }
 
     /// Appends to it.

@@ -1,7 +1,8 @@
-//! The file that tells who this machine is in its cluster: written whole, renamed into place, synced.
+//! The file that tells who this machine is in its cluster: written whole, renamed into place,
+//! synced.
 //!
-//! A machine that was let in has nothing but its id until the leader's first snapshot has come. A founder has no such
-//! file: its snapshot names it. Start with `read`.
+//! A machine that was let in has nothing but its id until the leader's first snapshot has come. A
+//! founder has no such file: its snapshot names it. Start with `read`.
 use super::dir;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -49,7 +50,10 @@ mod tests {
     fn it_is_read_back_and_damage_is_said() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         assert_eq!(read(dir.path()), Ok(None));
-        let member = Membership::Member { id: 5, incarnation: u64::MAX };
+        let member = Membership::Member {
+            id: 5,
+            incarnation: u64::MAX,
+        };
         write(dir.path(), &member).expect("room");
         assert_eq!(read(dir.path()), Ok(Some(member)));
         fs::write(dir.path().join(FILE), "{\"member\":{\"id\":5").expect("room");

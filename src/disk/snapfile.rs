@@ -1,9 +1,10 @@
 //! Snapshot files: `DATADIR/snapshot/INDEX.snap`, written in pieces, checked when read.
 //!
-//! A file is a head of 32 bytes (`TERNSNAP`, format version, index, checksum), then chunks (length, checksum, bytes), the
-//! first of which is the snapshot's `SnapshotMeta`, then an end (length 0, checksum, number of chunks, bytes in all).
-//! A chunk's checksum starts from its number and the index, so that no chunk can stand for another. A file under its
-//! final name is whole: it was synced before it was renamed. Start with `Writer` and `Reader`.
+//! A file is a head of 32 bytes (`TERNSNAP`, format version, index, checksum), then chunks (length,
+//! checksum, bytes), the first of which is the snapshot's `SnapshotMeta`, then an end (length 0,
+//! checksum, number of chunks, bytes in all). A chunk's checksum starts from its number and the
+//! index, so that no chunk can stand for another. A file under its final name is whole: it was
+//! synced before it was renamed. Start with `Writer` and `Reader`.
 use crate::raft::wire::{decode_meta, encode_meta};
 use crate::raft::{Index, SnapshotMeta};
 use std::fs::{self, File};
@@ -49,7 +50,8 @@ pub fn list(data_dir: &Path) -> io::Result<Vec<Index>> {
     Ok(found)
 }
 
-/// Drops all snapshots but the `keep` newest, and whatever was left unfinished. Gives those that stay, newest first.
+/// Drops all snapshots but the `keep` newest, and whatever was left unfinished. Gives those that
+/// stay, newest first.
 pub fn prune(data_dir: &Path, keep: usize) -> io::Result<Vec<Index>> {
     let mut all = list(data_dir)?;
     for index in all.drain(keep.min(all.len())..) {
@@ -146,7 +148,10 @@ impl Writer {
         self.file.sync_all()?;
         let size = self.file.metadata()?.len();
         let folder = folder(&self.data_dir);
-        fs::rename(unfinished(&self.data_dir, self.index), file_of(&self.data_dir, self.index))?;
+        fs::rename(
+            unfinished(&self.data_dir, self.index),
+            file_of(&self.data_dir, self.index),
+        )?;
         sync_folder(&folder)?;
         Ok(size)
     }
@@ -162,7 +167,8 @@ impl Writer {
 pub enum Unusable {
     /// It is not whole, or not what it was.
     Damaged(String),
-    /// Another version of tern has written it: nothing is wrong with it, so nothing may be put in its place.
+    /// Another version of tern has written it: nothing is wrong with it, so nothing may be put in
+    /// its place.
     Version(String),
 }
 
@@ -278,7 +284,10 @@ mod tests {
 
     fn write(dir: &Path, index: u64, chunks: &[&[u8]]) -> u64 {
         fs::create_dir_all(folder(dir)).expect("a temporary folder");
-        let meta = SnapshotMeta { index: Index(index), ..SnapshotMeta::default() };
+        let meta = SnapshotMeta {
+            index: Index(index),
+            ..SnapshotMeta::default()
+        };
         let mut writer = Writer::new(dir, &meta).expect("a file");
         for chunk in chunks {
             writer.append(chunk).expect("room");
@@ -300,7 +309,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let big = vec![7; 300_000];
         let size = write(dir.path(), 4, &[b"one", &big, b"", b"three"]);
-        assert_eq!(read(dir.path(), 4), Ok(vec![b"one".to_vec(), big, b"three".to_vec()]));
+        assert_eq!(
+            read(dir.path(), 4),
+            Ok(vec![b"one".to_vec(), big, b"three".to_vec()])
+        );
         let path = file_of(dir.path(), Index(4));
         assert_eq!(fs::metadata(path).expect("a file").len(), size);
     }

@@ -1,6 +1,8 @@
-//! The snapshots of a running machine: its own in the making, one coming from the leader, and the two kept.
+//! The snapshots of a running machine: its own in the making, one coming from the leader, and the
+//! two kept.
 //!
-//! A disk without room is reported to the core, which begins anew later; any other failure ends the process.
+//! A disk without room is reported to the core, which begins anew later; any other failure ends the
+//! process.
 use super::snapfile::{self, Reader, Unusable, Writer};
 use super::{die, or_die};
 use crate::machine::{SnapshotIn, SnapshotOut};
@@ -11,7 +13,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// How many snapshots are kept: the log is released up to the older one only, so that damage to the newer loses nothing.
+/// How many snapshots are kept: the log is released up to the older one only, so that damage to the
+/// newer loses nothing.
 pub const KEPT: usize = 2;
 /// The longest piece of a snapshot that is read for a peer at once.
 const PIECE_BYTES_MAX: u64 = 256 * 1024;
@@ -29,7 +32,13 @@ pub struct Snapshots {
 impl Snapshots {
     /// Those that recovery has found, newest first.
     pub fn new(data_dir: &Path, limits: HistoryLimits, kept: Vec<Index>) -> Snapshots {
-        Snapshots { data_dir: data_dir.to_path_buf(), limits, kept, writing: None, receiving: None }
+        Snapshots {
+            data_dir: data_dir.to_path_buf(),
+            limits,
+            kept,
+            writing: None,
+            receiving: None,
+        }
     }
 
     pub fn limits(&self) -> HistoryLimits {
@@ -43,10 +52,18 @@ impl Snapshots {
             SnapshotOut::Chunk(bytes) => self.chunk(&bytes),
             SnapshotOut::Finish => self.finish(),
             SnapshotOut::Abandon => self.abandon(),
-            SnapshotOut::Read { to, index, offset } => {
-                Some(SnapshotIn::Read { to, index, offset, data: self.read(index, offset) })
-            }
-            SnapshotOut::Receive { meta, offset, data, done } => self.receive(meta, offset, &data, done),
+            SnapshotOut::Read { to, index, offset } => Some(SnapshotIn::Read {
+                to,
+                index,
+                offset,
+                data: self.read(index, offset),
+            }),
+            SnapshotOut::Receive {
+                meta,
+                offset,
+                data,
+                done,
+            } => self.receive(meta, offset, &data, done),
         }
     }
 
@@ -60,7 +77,8 @@ impl Snapshots {
     }
 
     fn chunk(&mut self, bytes: &[u8]) -> Option<SnapshotIn> {
-        // Without a writer it has failed and the core has been told; what it had in hand still comes.
+        // Without a writer it has failed and the core has been told; what it had in hand still
+        // comes.
         let writer = self.writing.as_mut()?;
         let (index, result) = (writer.index, writer.append(bytes));
         result.err().and_then(|e| self.failed(index, &e))
@@ -75,7 +93,11 @@ impl Snapshots {
         };
         self.keep(index);
         let older = self.kept.get(1).copied().unwrap_or_default();
-        Some(SnapshotIn::Saved { index, bytes, older })
+        Some(SnapshotIn::Saved {
+            index,
+            bytes,
+            older,
+        })
     }
 
     fn abandon(&mut self) -> Option<SnapshotIn> {
@@ -108,7 +130,8 @@ impl Snapshots {
         }
     }
 
-    /// All but the newest go, and what is unfinished: a life that ends needs room for its last words.
+    /// All but the newest go, and what is unfinished: a life that ends needs room for its last
+    /// words.
     pub fn give_up(&mut self) -> io::Result<()> {
         if let Some(writer) = self.writing.take() {
             writer.abandon()?;
@@ -138,7 +161,13 @@ impl Snapshots {
         Some((piece.into(), offset + bytes == size))
     }
 
-    fn receive(&mut self, meta: SnapshotMeta, offset: u64, data: &[u8], done: bool) -> Option<SnapshotIn> {
+    fn receive(
+        &mut self,
+        meta: SnapshotMeta,
+        offset: u64,
+        data: &[u8],
+        done: bool,
+    ) -> Option<SnapshotIn> {
         let path = self.incoming();
         let opened = match (offset, self.receiving.take()) {
             (0, _) => File::create(&path),
@@ -180,15 +209,24 @@ impl Snapshots {
         or_die(fs::rename(path, place));
         or_die(snapfile::sync_folder(&snapfile::folder(&self.data_dir)));
         self.keep(meta.index);
-        SnapshotIn::Installed { meta, store: Box::new(store), bytes }
+        SnapshotIn::Installed {
+            meta,
+            store: Box::new(store),
+            bytes,
+        }
     }
 }
 
 /// Reads a whole snapshot; the error says which file and what is wrong with it.
-pub fn restore(path: &Path, index: Index, limits: HistoryLimits) -> Result<(SnapshotMeta, Store), Unusable> {
+pub fn restore(
+    path: &Path,
+    index: Index,
+    limits: HistoryLimits,
+) -> Result<(SnapshotMeta, Store), Unusable> {
     let mut reader = Reader::open(path, index)?;
     let mut restore = Restore::new(limits);
-    let said = |e: crate::store::BadSnapshot| Unusable::Damaged(format!("{}: {}", path.display(), e.0));
+    let said =
+        |e: crate::store::BadSnapshot| Unusable::Damaged(format!("{}: {}", path.display(), e.0));
     while let Some(chunk) = reader.next()? {
         restore.chunk(&chunk).map_err(said)?;
     }
@@ -205,7 +243,10 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
 }
 
 #[cfg(test)]
@@ -214,7 +255,10 @@ mod tests {
     use crate::machine::{Founding, Machine, Settings};
     use crate::raft::{PeerId, Term};
 
-    const LIMITS: HistoryLimits = HistoryLimits { events: 10, bytes: 1 << 20 };
+    const LIMITS: HistoryLimits = HistoryLimits {
+        events: 10,
+        bytes: 1 << 20,
+    };
 
     fn founding() -> Founding {
         let settings = Settings {
@@ -233,7 +277,11 @@ mod tests {
     }
 
     fn meta(index: u64) -> SnapshotMeta {
-        SnapshotMeta { index: Index(index), term: Term(index), ..founding().meta }
+        SnapshotMeta {
+            index: Index(index),
+            term: Term(index),
+            ..founding().meta
+        }
     }
 
     fn folder() -> (tempfile::TempDir, Snapshots) {
@@ -269,12 +317,18 @@ mod tests {
         assert_eq!(write(&mut snapshots, 5).1, Index(0));
         assert_eq!(write(&mut snapshots, 9).1, Index(5));
         assert_eq!(write(&mut snapshots, 12).1, Index(9));
-        assert_eq!(snapfile::list(dir.path()).expect("a folder"), [Index(12), Index(9)]);
+        assert_eq!(
+            snapfile::list(dir.path()).expect("a folder"),
+            [Index(12), Index(9)]
+        );
         assert!(piece(&mut snapshots, 5, 0).is_none(), "it is gone");
         assert!(snapshots.carry(SnapshotOut::Begin(meta(20))).is_none());
         snapshots.give_up().expect("files can be removed");
         let files = fs::read_dir(snapfile::folder(dir.path())).expect("a folder");
-        assert_eq!((snapfile::list(dir.path()).expect("a folder"), files.count()), (vec![Index(12)], 1));
+        assert_eq!(
+            (snapfile::list(dir.path()).expect("a folder"), files.count()),
+            (vec![Index(12)], 1)
+        );
     }
 
     #[test]
@@ -287,11 +341,18 @@ mod tests {
         let mut offset = 0;
         for part in whole.chunks(100) {
             let done = offset + part.len() == whole.len();
-            let told = to.carry(SnapshotOut::Receive { meta: meta(9), offset: offset as u64, data: part.into(), done });
+            let told = to.carry(SnapshotOut::Receive {
+                meta: meta(9),
+                offset: offset as u64,
+                data: part.into(),
+                done,
+            });
             offset += part.len();
             match told {
                 None => assert!(!done),
-                Some(SnapshotIn::Installed { meta: found, bytes, .. }) => {
+                Some(SnapshotIn::Installed {
+                    meta: found, bytes, ..
+                }) => {
                     assert_eq!((found, bytes), (meta(9), size));
                 }
                 Some(_) => panic!("it is whole"),
@@ -310,7 +371,12 @@ mod tests {
         let (whole, _) = piece(&mut from, 9, 0).expect("it is there");
         let (dir, mut to) = folder();
         let mut receive = |data: &[u8], offset| {
-            to.carry(SnapshotOut::Receive { meta: meta(9), offset, data: data.into(), done: true })
+            to.carry(SnapshotOut::Receive {
+                meta: meta(9),
+                offset,
+                data: data.into(),
+                done: true,
+            })
         };
         let mut bad = whole.clone();
         bad[whole.len() / 2] ^= 1;
@@ -319,6 +385,9 @@ mod tests {
         assert!(matches!(receive(&whole[5..], 5), Some(SnapshotIn::Refused)));
         let entries = fs::read_dir(snapfile::folder(dir.path())).expect("a folder");
         assert_eq!(entries.count(), 0);
-        assert!(matches!(receive(&whole, 0), Some(SnapshotIn::Installed { .. })));
+        assert!(matches!(
+            receive(&whole, 0),
+            Some(SnapshotIn::Installed { .. })
+        ));
     }
 }

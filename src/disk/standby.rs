@@ -1,9 +1,10 @@
-//! The file `standby_info`: what a machine in standby mode knows of its cluster; written whole, renamed into place,
-//! synced.
+//! The file `standby_info`: what a machine in standby mode knows of its cluster; written whole,
+//! renamed into place, synced.
 //!
-//! A machine whose life as a member has ended writes it before anything else; it names the log that is of no use any
-//! more, so that a crash before the wiping is made up for at the next start. One that is let in writes its membership
-//! first: between the two, the newer membership counts. Start with `read`.
+//! A machine whose life as a member has ended writes it before anything else; it names the log that
+//! is of no use any more, so that a crash before the wiping is made up for at the next start. One
+//! that is let in writes its membership first: between the two, the newer membership counts. Start
+//! with `read`.
 use super::dir;
 use super::membership::Membership;
 use crate::machine::{MachineInfo, Role, StandbyInfo};
@@ -24,9 +25,11 @@ pub struct Found {
 }
 
 impl Found {
-    /// Whether the standby has not been let in since, as far as membership and the log's number tell.
+    /// Whether the standby has not been let in since, as far as membership and the log's number
+    /// tell.
     pub fn lasts(&self, membership: Option<&Membership>, identity: u64) -> bool {
-        let let_in = membership.is_some_and(|Membership::Member { incarnation, .. }| *incarnation == identity);
+        let let_in = membership
+            .is_some_and(|Membership::Member { incarnation, .. }| *incarnation == identity);
         self.info.running && (self.given_up == identity || !let_in)
     }
 }
@@ -54,8 +57,9 @@ struct Machine {
 
 const LEADER: &str = "leader";
 
-/// What the data directory says, also of a standby that has been let in since; `None`: it never was one. The error is a
-/// sentence for the user: a standby must not take itself for a new machine, which might begin a cluster of its own.
+/// What the data directory says, also of a standby that has been let in since; `None`: it never was
+/// one. The error is a sentence for the user: a standby must not take itself for a new machine,
+/// which might begin a cluster of its own.
 pub fn read(data_dir: &Path) -> Result<Option<Found>, String> {
     let path = data_dir.join(FILE);
     let bytes = match fs::read(&path) {
@@ -84,7 +88,11 @@ pub fn read(data_dir: &Path) -> Result<Option<Found>, String> {
 fn known(machine: Machine) -> MachineInfo {
     MachineInfo {
         name: machine.name.into(),
-        state: if machine.state == LEADER { Role::Leader } else { Role::Follower },
+        state: if machine.state == LEADER {
+            Role::Leader
+        } else {
+            Role::Follower
+        },
         client_url: machine.client_url.into(),
         peer_url: machine.peer_url.into(),
     }
@@ -94,7 +102,12 @@ fn known(machine: Machine) -> MachineInfo {
 pub fn write(data_dir: &Path, info: &StandbyInfo, given_up: u64) -> io::Result<()> {
     let machine = |m: &MachineInfo| Machine {
         name: m.name.to_string(),
-        state: if m.state == Role::Leader { LEADER } else { "follower" }.to_string(),
+        state: if m.state == Role::Leader {
+            LEADER
+        } else {
+            "follower"
+        }
+        .to_string(),
         client_url: m.client_url.to_string(),
         peer_url: m.peer_url.to_string(),
     };
@@ -118,8 +131,16 @@ mod tests {
             client_url: "http://a:4001".into(),
             peer_url: "http://a:7001".into(),
         };
-        let other = MachineInfo { name: "b".into(), state: Role::Follower, ..leader.clone() };
-        StandbyInfo { running, cluster: vec![leader, other], sync_interval_ms: 1_500 }
+        let other = MachineInfo {
+            name: "b".into(),
+            state: Role::Follower,
+            ..leader.clone()
+        };
+        StandbyInfo {
+            running,
+            cluster: vec![leader, other],
+            sync_interval_ms: 1_500,
+        }
     }
 
     #[test]
@@ -129,10 +150,19 @@ mod tests {
         write(dir.path(), &info(true), u64::MAX).expect("room");
         let found = read(dir.path()).expect("good").expect("it runs");
         assert_eq!((&found.info, found.given_up), (&info(true), u64::MAX));
-        let member = Membership::Member { id: 3, incarnation: u64::MAX };
+        let member = Membership::Member {
+            id: 3,
+            incarnation: u64::MAX,
+        };
         assert!(found.lasts(None, 4) && found.lasts(Some(&member), u64::MAX));
-        assert!(found.lasts(Some(&member), 4), "the membership is that of the life that is over");
-        let let_in = Membership::Member { id: 5, incarnation: 4 };
+        assert!(
+            found.lasts(Some(&member), 4),
+            "the membership is that of the life that is over"
+        );
+        let let_in = Membership::Member {
+            id: 5,
+            incarnation: 4,
+        };
         assert!(!found.lasts(Some(&let_in), 4));
         write(dir.path(), &info(false), 4).expect("room");
         let found = read(dir.path()).expect("good").expect("it ran");
@@ -149,10 +179,15 @@ mod tests {
         for bytes in [torn, b"", b"\0\0\0\0", b"[]", br#"{"running":1}"#] {
             fs::write(dir.path().join(FILE), bytes).expect("room");
             let text = read(dir.path()).expect_err("damaged");
-            assert!(text.contains("standby_info is damaged") && text.contains("Remove it"), "{text}");
+            assert!(
+                text.contains("standby_info is damaged") && text.contains("Remove it"),
+                "{text}"
+            );
         }
         fs::write(dir.path().join(FILE), numbers).expect("room");
-        let found = read(dir.path()).expect("numbers are bounded").expect("it runs");
+        let found = read(dir.path())
+            .expect("numbers are bounded")
+            .expect("it runs");
         assert_eq!(found.info.sync_interval_ms, u64::MAX);
     }
 }

@@ -1,7 +1,7 @@
 //! Bodies: what the headers say of their length, and chunked ones decoded as they come.
 //!
-//! A length that is not beyond doubt is a fault: two of them, one beside `Transfer-Encoding`, signs, lists, a coding
-//! other than `chunked`. Start with `Length::of` and `Chunked::decode`.
+//! A length that is not beyond doubt is a fault: two of them, one beside `Transfer-Encoding`,
+//! signs, lists, a coding other than `chunked`. Start with `Length::of` and `Chunked::decode`.
 use super::head::{Fault, Place};
 
 /// Chunk extensions of one body, in bytes; nobody here reads them.
@@ -44,7 +44,9 @@ impl Length {
     /// Reads the framing headers of a message.
     pub fn of(headers: &[httparse::Header]) -> Result<Length, BodyFault> {
         let values = |name: &'static str| {
-            let named = headers.iter().filter(move |h| h.name.eq_ignore_ascii_case(name));
+            let named = headers
+                .iter()
+                .filter(move |h| h.name.eq_ignore_ascii_case(name));
             named.map(|h| h.value)
         };
         let mut lengths = values("content-length");
@@ -79,7 +81,9 @@ fn content_length(value: &[u8]) -> Result<Length, BodyFault> {
         return Err(BodyFault::ContentLength);
     }
     // Digits beyond 64 bits are a length all the same, only none that anybody accepts.
-    let length = value.iter().try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
+    let length = value.iter().try_fold(0u64, |sum, digit| {
+        sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    });
     Ok(Length::Fixed(length.unwrap_or(u64::MAX)))
 }
 
@@ -109,12 +113,19 @@ pub struct Chunked {
 
 impl Default for Chunked {
     fn default() -> Chunked {
-        Chunked { at: At::Size { digits: 0 }, left: 0, extension_bytes: 0, trailer_bytes: 0, body: Vec::new() }
+        Chunked {
+            at: At::Size { digits: 0 },
+            left: 0,
+            extension_bytes: 0,
+            trailer_bytes: 0,
+            body: Vec::new(),
+        }
     }
 }
 
 impl Chunked {
-    /// Takes the next piece of input; returns how much of it belongs to the body. `is_whole` tells whether it ended.
+    /// Takes the next piece of input; returns how much of it belongs to the body. `is_whole` tells
+    /// whether it ended.
     pub fn decode(&mut self, input: &[u8], bytes_max: u64) -> Result<usize, BodyFault> {
         let mut taken = 0;
         while taken < input.len() && self.at != At::End {
@@ -204,9 +215,14 @@ impl Chunked {
         match place.step(byte) {
             Ok(Place::End) => Ok(At::End),
             Ok(place) => Ok(At::Trailer(place)),
-            Err(Fault::BareLf | Fault::BareCr | Fault::Control | Fault::Folded | Fault::Name | Fault::TooLong) => {
-                Err(BodyFault::Trailer)
-            }
+            Err(
+                Fault::BareLf
+                | Fault::BareCr
+                | Fault::Control
+                | Fault::Folded
+                | Fault::Name
+                | Fault::TooLong,
+            ) => Err(BodyFault::Trailer),
         }
     }
 }

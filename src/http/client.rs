@@ -1,7 +1,7 @@
 //! The other side: requests that tern sends and the responses to them.
 //!
-//! One call a connection, which closes after it. Responses are read as strictly as requests: what is not beyond doubt
-//! is a fault, and the call has failed. Start with `ResponseParser::parse`.
+//! One call a connection, which closes after it. Responses are read as strictly as requests: what
+//! is not beyond doubt is a fault, and the call has failed. Start with `ResponseParser::parse`.
 use super::body::{Chunked, Length};
 use super::head::{HEADERS_MAX, Scan};
 use std::ops::Range;
@@ -14,7 +14,13 @@ const BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 const INTERIM_MAX: usize = 8;
 
 /// The headers of an answer that a standby passes on.
-const HEADERS: [&str; 5] = ["Content-Type", "Location", "X-Etcd-Index", "X-Raft-Index", "X-Raft-Term"];
+const HEADERS: [&str; 5] = [
+    "Content-Type",
+    "Location",
+    "X-Etcd-Index",
+    "X-Raft-Index",
+    "X-Raft-Term",
+];
 
 /// A request that tern sends itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +107,8 @@ enum State {
 }
 
 impl ResponseParser {
-    /// Takes all that has come so far since the call was sent; `end`: the other side has closed. `None`: not whole yet.
+    /// Takes all that has come so far since the call was sent; `end`: the other side has closed.
+    /// `None`: not whole yet.
     pub fn parse(&mut self, input: &[u8], end: bool) -> Result<Option<CallResponse>, CallFault> {
         if let State::Head = self.state {
             self.on_head(input)?;
@@ -155,12 +162,22 @@ impl ResponseParser {
                 continue;
             }
             self.state = match length {
-                _ if matches!(head.status, 204 | 304) => State::Fixed { head, body: from..from },
+                _ if matches!(head.status, 204 | 304) => State::Fixed {
+                    head,
+                    body: from..from,
+                },
                 Length::Fixed(length) if length > BODY_BYTES_MAX => {
                     return Err(CallFault("over-long body"));
                 }
-                Length::Fixed(length) => State::Fixed { head, body: from..from + length as usize },
-                Length::Chunked => State::Chunked { head, at: from, body: Chunked::default() },
+                Length::Fixed(length) => State::Fixed {
+                    head,
+                    body: from..from + length as usize,
+                },
+                Length::Chunked => State::Chunked {
+                    head,
+                    at: from,
+                    body: Chunked::default(),
+                },
                 Length::Unsaid => State::ToTheEnd { head, from },
             };
             return Ok(());
@@ -178,14 +195,20 @@ fn parse_head(bytes: &[u8]) -> Result<(CallResponse, Length), CallFault> {
     let length = Length::of(parsed.headers);
     let length = length.map_err(|_| CallFault("doubtful length of the body"))?;
     let header = |name: &str| {
-        let found = parsed.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name))?;
+        let found = parsed
+            .headers
+            .iter()
+            .find(|h| h.name.eq_ignore_ascii_case(name))?;
         Some(String::from_utf8_lossy(found.value).into_owned())
     };
     let head = CallResponse {
         status: parsed.code.ok_or(CallFault("malformed head"))?,
         location: header("location"),
         server: header("server"),
-        passed: HEADERS.iter().filter_map(|name| Some((*name, header(name)?))).collect(),
+        passed: HEADERS
+            .iter()
+            .filter_map(|name| Some((*name, header(name)?)))
+            .collect(),
         body: Vec::new(),
     };
     Ok((head, length))

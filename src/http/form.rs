@@ -1,14 +1,15 @@
 //! The parameters of a request, from its query and its form body, and the limits of a key.
 //!
-//! Strict: a bad escape is an error, never a character; `;` is an ordinary character; the first of several values
-//! wins. Start with `Form::parse`; percent encoding itself is in `crate::escape`.
+//! Strict: a bad escape is an error, never a character; `;` is an ordinary character; the first of
+//! several values wins. Start with `Form::parse`; percent encoding itself is in `crate::escape`.
 use crate::escape::{self, BadEscape};
 use std::borrow::Cow;
 
 /// Parameters in one request; more is an error, so that a body of ampersands costs no memory.
 pub const PARAMETERS_MAX: usize = 1_000;
-/// How much longer than they were sent parameters may become by decoding, in bytes: what is not text grows. It keeps
-/// what a request can put into the log within the request's own limit and a little.
+/// How much longer than they were sent parameters may become by decoding, in bytes: what is not
+/// text grows. It keeps what a request can put into the log within the request's own limit and a
+/// little.
 pub const GROWTH_BYTES_MAX: usize = 4 * 1024;
 /// A key's decoded length in bytes; beyond it 414.
 pub const KEY_BYTES_MAX: usize = 8 * 1024;
@@ -22,7 +23,8 @@ pub enum FormError {
     BadEscape,
     /// More than `PARAMETERS_MAX` parameters.
     TooMany,
-    /// Decoded they are longer than sent by more than `GROWTH_BYTES_MAX`: they are not text. Answered with 413.
+    /// Decoded they are longer than sent by more than `GROWTH_BYTES_MAX`: they are not text.
+    /// Answered with 413.
     TooLarge,
 }
 
@@ -40,7 +42,8 @@ pub struct Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    /// Decodes query and body (`b""` when it is not a form); the body's parameters come first, so they win.
+    /// Decodes query and body (`b""` when it is not a form); the body's parameters come first, so
+    /// they win.
     pub fn parse(query: &'a str, body: &'a [u8]) -> Result<Form<'a>, FormError> {
         let mut form = Form::default();
         form.add(body)?;

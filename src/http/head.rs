@@ -1,9 +1,11 @@
-//! Message heads: the scan that finds a head's end and refuses what no head may hold, before any parser sees it.
+//! Message heads: the scan that finds a head's end and refuses what no head may hold, before any
+//! parser sees it.
 //!
-//! httparse takes a bare line feed for the end of a line, and so do some programs but not others; whatever is read in
-//! two ways is refused here: bare CR and LF, control characters, folded lines, a name that is not a token or that a
-//! space follows. The scan goes byte by byte and remembers where it is, so no byte is looked at twice. Trailers of
-//! chunked bodies go through the same machine.
+//! httparse takes a bare line feed for the end of a line, and so do some programs but not others;
+//! whatever is read in two ways is refused here: bare CR and LF, control characters, folded lines,
+//! a name that is not a token or that a space follows. The scan goes byte by byte and remembers
+//! where it is, so no byte is looked at twice. Trailers of chunked bodies go through the same
+//! machine.
 
 /// Headers in one head.
 pub const HEADERS_MAX: usize = 100;
@@ -77,15 +79,25 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// The range of the head, with its empty line; `None`: not whole yet. The input is all of it each time.
-    pub fn head(&mut self, input: &[u8], bytes_max: usize) -> Result<Option<std::ops::Range<usize>>, Fault> {
+    /// The range of the head, with its empty line; `None`: not whole yet. The input is all of it
+    /// each time.
+    pub fn head(
+        &mut self,
+        input: &[u8],
+        bytes_max: usize,
+    ) -> Result<Option<std::ops::Range<usize>>, Fault> {
         while self.at < input.len().min(bytes_max) {
             self.place = self.place.step(input[self.at])?;
             self.at += 1;
             match self.place {
                 Place::Before => self.first = self.at,
                 Place::End => return Ok(Some(self.first..self.at)),
-                Place::BeforeLf | Place::Text | Place::LineLf | Place::Start | Place::Name | Place::EndLf => {}
+                Place::BeforeLf
+                | Place::Text
+                | Place::LineLf
+                | Place::Start
+                | Place::Name
+                | Place::EndLf => {}
             }
         }
         if self.at >= bytes_max {

@@ -1,12 +1,12 @@
 //! Every way in which a request is refused: status and text.
 //!
-//! The texts of 0.4 are kept where it has some (`400 Bad Request`, the missing Host). Faults of head and body turn
-//! into rejects here.
+//! The texts of 0.4 are kept where it has some (`400 Bad Request`, the missing Host). Faults of
+//! head and body turn into rejects here.
 use super::body::BodyFault;
 use super::head::Fault;
 
-/// Why a request is refused. The connection is always closed after the answer: what follows cannot be trusted to
-/// start a request.
+/// Why a request is refused. The connection is always closed after the answer: what follows cannot
+/// be trusted to start a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {
     pub status: u16,
@@ -16,11 +16,15 @@ pub struct Reject {
 
 impl Reject {
     /// The head did not arrive in time.
-    pub const HEAD_TIMEOUT: Reject =
-        Reject { status: 408, text: "408 Request Timeout: the head did not arrive in time" };
+    pub const HEAD_TIMEOUT: Reject = Reject {
+        status: 408,
+        text: "408 Request Timeout: the head did not arrive in time",
+    };
     /// The body did not arrive in time, or too slowly.
-    pub const BODY_TIMEOUT: Reject =
-        Reject { status: 408, text: "408 Request Timeout: the body did not arrive in time" };
+    pub const BODY_TIMEOUT: Reject = Reject {
+        status: 408,
+        text: "408 Request Timeout: the body did not arrive in time",
+    };
 }
 
 macro_rules! rejects {

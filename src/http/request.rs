@@ -1,9 +1,10 @@
 //! Requests from a connection's input buffer, under the strict framing rules.
 //!
-//! `Parser::parse` is called with all unconsumed input whenever more has come; it remembers how far it has looked, so
-//! that no byte is scanned twice, and its result does not depend on how the input was cut into reads. Whatever is
-//! not beyond doubt is refused and the connection closed: a request that two programs frame differently is how one
-//! user's bytes become another's request. Start with `Parser::parse`.
+//! `Parser::parse` is called with all unconsumed input whenever more has come; it remembers how far
+//! it has looked, so that no byte is scanned twice, and its result does not depend on how the input
+//! was cut into reads. Whatever is not beyond doubt is refused and the connection closed: a request
+//! that two programs frame differently is how one user's bytes become another's request. Start with
+//! `Parser::parse`.
 use super::body::{BodyFault, Chunked, Length};
 use super::head::{HEADERS_MAX, Scan};
 use super::reject::{self, Reject};
@@ -23,7 +24,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { head_bytes_max: 16 * 1024, body_bytes_max: 2 * 1024 * 1024 }
+        Limits {
+            head_bytes_max: 16 * 1024,
+            body_bytes_max: 2 * 1024 * 1024,
+        }
     }
 }
 
@@ -50,7 +54,8 @@ pub enum Version {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request<'a> {
     pub method: Method,
-    /// The decoded path; starts with `/` (or is `*` of `OPTIONS *`), not cleaned. Invalid UTF-8 has become U+FFFD.
+    /// The decoded path; starts with `/` (or is `*` of `OPTIONS *`), not cleaned. Invalid UTF-8
+    /// has become U+FFFD.
     pub path: Cow<'a, str>,
     /// The path as it was sent, for redirects.
     pub raw_path: &'a str,
@@ -75,7 +80,11 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// What framing the answer needs to know; kept by the connection while the request is parked.
     pub fn reply(&self) -> Reply {
-        Reply { version: self.version, keep_alive: self.keep_alive, head_only: self.method == Method::Head }
+        Reply {
+            version: self.version,
+            keep_alive: self.keep_alive,
+            head_only: self.method == Method::Head,
+        }
     }
 
     /// The target for a redirect: path and query as they were sent.
@@ -97,7 +106,10 @@ pub enum Progress<'a> {
         continue_100: bool,
     },
     /// One request. When it has been dealt with, drop `consumed` bytes and call `reset`.
-    Request { consumed: usize, request: Request<'a> },
+    Request {
+        consumed: usize,
+        request: Request<'a>,
+    },
     /// Answer this and close.
     Reject(Reject),
 }
@@ -137,9 +149,17 @@ pub struct Parser {
 
 /// What one look at the input came to, before a request is made of it.
 enum Step<'a> {
-    More { consumed: usize },
-    Fixed { head: Head<'a>, body: &'a [u8], consumed: usize },
-    Chunked { consumed: usize },
+    More {
+        consumed: usize,
+    },
+    Fixed {
+        head: Head<'a>,
+        body: &'a [u8],
+        consumed: usize,
+    },
+    Chunked {
+        consumed: usize,
+    },
 }
 
 impl Parser {
@@ -148,8 +168,8 @@ impl Parser {
         Parser::default()
     }
 
-    /// Looks at the input, which starts where the last `consumed` left off. Not to be called after a `Reject`, nor
-    /// after a `Request` before `reset`.
+    /// Looks at the input, which starts where the last `consumed` left off. Not to be called after
+    /// a `Reject`, nor after a `Request` before `reset`.
     pub fn parse<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Progress<'a> {
         let mut continue_100 = false;
         let step = match self.step(input, limits, &mut continue_100) {
@@ -157,14 +177,27 @@ impl Parser {
             Err(reject) => return Progress::Reject(reject),
         };
         match step {
-            Step::More { consumed } => Progress::NeedMore { consumed, continue_100 },
-            Step::Fixed { head, body, consumed } => Progress::Request { consumed, request: head.with_body(body) },
+            Step::More { consumed } => Progress::NeedMore {
+                consumed,
+                continue_100,
+            },
+            Step::Fixed {
+                head,
+                body,
+                consumed,
+            } => Progress::Request {
+                consumed,
+                request: head.with_body(body),
+            },
             Step::Chunked { consumed } => {
                 let Phase::Chunked(body) = &self.phase else {
                     unreachable!("the step said so");
                 };
                 let head = Head::parse(&self.head).expect("it was parsed when it came");
-                Progress::Request { consumed, request: head.with_body(body.bytes()) }
+                Progress::Request {
+                    consumed,
+                    request: head.with_body(body.bytes()),
+                }
             }
         }
     }
@@ -179,11 +212,18 @@ impl Parser {
         match self.phase {
             Phase::Head if self.scan.has_begun() => Stage::Head,
             Phase::Head => Stage::Idle,
-            Phase::Fixed { .. } | Phase::Chunked(_) => Stage::Body { received: self.received },
+            Phase::Fixed { .. } | Phase::Chunked(_) => Stage::Body {
+                received: self.received,
+            },
         }
     }
 
-    fn step<'a>(&mut self, input: &'a [u8], limits: &Limits, continue_100: &mut bool) -> Result<Step<'a>, Reject> {
+    fn step<'a>(
+        &mut self,
+        input: &'a [u8],
+        limits: &Limits,
+        continue_100: &mut bool,
+    ) -> Result<Step<'a>, Reject> {
         match &mut self.phase {
             Phase::Head => self.on_head(input, limits, continue_100),
             Phase::Fixed { head, end } => {
@@ -194,13 +234,22 @@ impl Parser {
                 let body = &input[head.end..*end];
                 let consumed = *end;
                 let head = Head::parse(&input[head.clone()]).expect("it was parsed when it came");
-                Ok(Step::Fixed { head, body, consumed })
+                Ok(Step::Fixed {
+                    head,
+                    body,
+                    consumed,
+                })
             }
             Phase::Chunked(_) => self.on_chunks(input, 0, limits),
         }
     }
 
-    fn on_head<'a>(&mut self, input: &'a [u8], limits: &Limits, continue_100: &mut bool) -> Result<Step<'a>, Reject> {
+    fn on_head<'a>(
+        &mut self,
+        input: &'a [u8],
+        limits: &Limits,
+        continue_100: &mut bool,
+    ) -> Result<Step<'a>, Reject> {
         let Some(range) = self.scan.head(input, limits.head_bytes_max)? else {
             return Ok(Step::More { consumed: 0 });
         };
@@ -214,13 +263,23 @@ impl Parser {
                 self.phase = Phase::Chunked(Chunked::default());
                 self.on_chunks(input, range.end, limits)
             }
-            Length::Unsaid | Length::Fixed(0) => Ok(Step::Fixed { head, body: b"", consumed: range.end }),
-            Length::Fixed(length) if length > limits.body_bytes_max => Err(BodyFault::TooLarge.into()),
+            Length::Unsaid | Length::Fixed(0) => Ok(Step::Fixed {
+                head,
+                body: b"",
+                consumed: range.end,
+            }),
+            Length::Fixed(length) if length > limits.body_bytes_max => {
+                Err(BodyFault::TooLarge.into())
+            }
             Length::Fixed(length) => {
                 let length = usize::try_from(length).map_err(|_| BodyFault::TooLarge)?;
                 let end = range.end + length;
                 if received >= length {
-                    return Ok(Step::Fixed { head, body: &input[range.end..end], consumed: end });
+                    return Ok(Step::Fixed {
+                        head,
+                        body: &input[range.end..end],
+                        consumed: end,
+                    });
                 }
                 self.phase = Phase::Fixed { head: range, end };
                 Ok(Step::More { consumed: 0 })
@@ -229,7 +288,12 @@ impl Parser {
     }
 
     /// Decodes chunks from `from` on.
-    fn on_chunks<'a>(&mut self, input: &'a [u8], from: usize, limits: &Limits) -> Result<Step<'a>, Reject> {
+    fn on_chunks<'a>(
+        &mut self,
+        input: &'a [u8],
+        from: usize,
+        limits: &Limits,
+    ) -> Result<Step<'a>, Reject> {
         let Phase::Chunked(chunked) = &mut self.phase else {
             unreachable!("only called in this phase");
         };
@@ -272,7 +336,8 @@ impl<'a> Head<'a> {
         let mut head = Head {
             request: Request {
                 method: Method::parse(parsed.method.ok_or(reject::BAD_REQUEST)?),
-                path: escape::decode(target.path.as_bytes(), false).map_err(|_| reject::BAD_REQUEST)?,
+                path: escape::decode(target.path.as_bytes(), false)
+                    .map_err(|_| reject::BAD_REQUEST)?,
                 raw_path: target.path,
                 query: target.query,
                 version,
@@ -335,7 +400,10 @@ impl<'a> Head<'a> {
     }
 
     fn with_body(self, body: &'a [u8]) -> Request<'a> {
-        Request { body, ..self.request }
+        Request {
+            body,
+            ..self.request
+        }
     }
 }
 
@@ -362,11 +430,16 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     fn parse(target: &'a str, method: Option<&str>) -> Result<Target<'a>, Reject> {
         if target == "*" && method == Some("OPTIONS") {
-            return Ok(Target { path: target, query: None });
+            return Ok(Target {
+                path: target,
+                query: None,
+            });
         }
         let local = match target.split_once("://") {
             _ if target.starts_with('/') => target,
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {
+            Some((scheme, rest))
+                if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
+            {
                 let end = rest.find(['/', '?']).unwrap_or(rest.len());
                 if !host(&rest.as_bytes()[..end]).is_ok_and(|h| !h.is_empty()) {
                     return Err(reject::BAD_REQUEST);
@@ -384,12 +457,15 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Whether the first line is a request line but for its version, which is one that is not spoken here.
+/// Whether the first line is a request line but for its version, which is one that is not spoken
+/// here.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|b| *b == b'\r').next().unwrap_or(b"");
     let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
     match words[..] {
-        [_, _, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]] => major.is_ascii_digit() && minor.is_ascii_digit(),
+        [_, _, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]] => {
+            major.is_ascii_digit() && minor.is_ascii_digit()
+        }
         _ => false,
     }
 }

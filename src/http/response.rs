@@ -1,6 +1,7 @@
 //! Answers to bytes: status line, headers, and a body of known length or in chunks.
 //!
-//! `Response` is what the interface renders and the connection writes. Start with `Response::encode`.
+//! `Response` is what the interface renders and the connection writes. Start with
+//! `Response::encode`.
 use super::reject::Reject;
 use super::request::Version;
 use crate::VERSION;
@@ -17,7 +18,11 @@ pub struct Reply {
 
 impl Reply {
     /// For an answer to what could not be read as a request.
-    pub const CLOSE: Reply = Reply { version: Version::Http11, keep_alive: false, head_only: false };
+    pub const CLOSE: Reply = Reply {
+        version: Version::Http11,
+        keep_alive: false,
+        head_only: false,
+    };
 }
 
 /// An answer's body.
@@ -48,12 +53,22 @@ pub const TEXT: &str = "text/plain; charset=utf-8";
 impl Response {
     /// An answer with a whole body.
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
-        Response { status, content_type, headers: Vec::new(), body: Body::Full(body.into()) }
+        Response {
+            status,
+            content_type,
+            headers: Vec::new(),
+            body: Body::Full(body.into()),
+        }
     }
 
     /// An answer whose body follows in pieces.
     pub fn stream(status: u16, content_type: &'static str) -> Response {
-        Response { status, content_type, headers: Vec::new(), body: Body::Stream }
+        Response {
+            status,
+            content_type,
+            headers: Vec::new(),
+            body: Body::Stream,
+        }
     }
 
     /// Adds a header. Control characters in a value are sent as spaces.
@@ -67,8 +82,8 @@ impl Response {
         Response::new(reject.status, TEXT, reject.text)
     }
 
-    /// Appends the answer to `out`; the framing returned writes the pieces of a `Body::Stream` and says whether the
-    /// connection goes on when the answer has left.
+    /// Appends the answer to `out`; the framing returned writes the pieces of a `Body::Stream` and
+    /// says whether the connection goes on when the answer has left.
     pub fn encode(&self, reply: Reply, date: &Date, out: &mut Vec<u8>) -> Framing {
         let mut head = Head::new(self.status, reply, date, out);
         head.content_type(self.content_type);
@@ -82,7 +97,8 @@ impl Response {
     }
 }
 
-/// A head that is being written straight into the output; for answers on the hot path, which need no `Response`.
+/// A head that is being written straight into the output; for answers on the hot path, which need
+/// no `Response`.
 pub struct Head<'a> {
     out: &'a mut Vec<u8>,
     reply: Reply,
@@ -108,7 +124,11 @@ impl<'a> Head<'a> {
         out.extend_from_slice(b"\r\nDate: ");
         out.extend_from_slice(date.as_str().as_bytes());
         out.extend_from_slice(b"\r\n");
-        Head { out, reply, bodiless: matches!(status, 100..200 | 204 | 304) }
+        Head {
+            out,
+            reply,
+            bodiless: matches!(status, 100..200 | 204 | 304),
+        }
     }
 
     /// Adds `Content-Type`, unless it is empty.
@@ -118,8 +138,8 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Adds a header. Control characters in the value are sent as spaces: a line break in a value would begin a header
-    /// of the client's choice.
+    /// Adds a header. Control characters in the value are sent as spaces: a line break in a value
+    /// would begin a header of the client's choice.
     pub fn header(&mut self, name: &str, value: &str) {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
@@ -141,7 +161,10 @@ impl<'a> Head<'a> {
 
     /// Ends the head; `write` appends the whole body, whose length is then put into the head.
     pub fn full(self, write: impl FnOnce(&mut Vec<u8>)) -> Framing {
-        let framing = Framing { keep_alive: self.reply.keep_alive, pieces: Pieces::None };
+        let framing = Framing {
+            keep_alive: self.reply.keep_alive,
+            pieces: Pieces::None,
+        };
         if self.bodiless {
             self.end(framing);
             return framing;
@@ -167,7 +190,8 @@ impl<'a> Head<'a> {
         framing
     }
 
-    /// Ends the head; the body follows in pieces. HTTP/1.0 knows no chunks: there the connection's end ends the body.
+    /// Ends the head; the body follows in pieces. HTTP/1.0 knows no chunks: there the connection's
+    /// end ends the body.
     pub fn stream(self) -> Framing {
         let pieces = match self.reply.version {
             _ if self.bodiless || self.reply.head_only => Pieces::None,
@@ -175,9 +199,13 @@ impl<'a> Head<'a> {
             Version::Http10 => Pieces::ToTheEnd,
         };
         if pieces == Pieces::Chunked {
-            self.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            self.out
+                .extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
-        let framing = Framing { keep_alive: self.reply.keep_alive && pieces != Pieces::ToTheEnd, pieces };
+        let framing = Framing {
+            keep_alive: self.reply.keep_alive && pieces != Pieces::ToTheEnd,
+            pieces,
+        };
         self.end(framing);
         framing
     }
@@ -345,7 +373,11 @@ impl Date {
 mod tests {
     use super::*;
 
-    const REPLY: Reply = Reply { version: Version::Http11, keep_alive: true, head_only: false };
+    const REPLY: Reply = Reply {
+        version: Version::Http11,
+        keep_alive: true,
+        head_only: false,
+    };
 
     fn text(response: &Response, reply: Reply, pieces: &[&[u8]]) -> (String, bool) {
         let mut out = b"before".to_vec();
@@ -358,7 +390,9 @@ mod tests {
         }
         let text = String::from_utf8(out).expect("ASCII");
         let version = concat!("Server: tern/", env!("CARGO_PKG_VERSION"), "\r\n");
-        let text = text.replace(version, "").replace("Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", "");
+        let text = text
+            .replace(version, "")
+            .replace("Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", "");
         (text, framing.keep_alive)
     }
 
@@ -376,7 +410,11 @@ mod tests {
 
     #[test]
     fn head_has_a_length_and_no_body() {
-        let reply = Reply { head_only: true, keep_alive: false, ..REPLY };
+        let reply = Reply {
+            head_only: true,
+            keep_alive: false,
+            ..REPLY
+        };
         let (text, keep_alive) = text(&Response::new(200, "", "hello"), reply, &[]);
         assert!(text.ends_with("OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"));
         assert!(!keep_alive);
@@ -388,7 +426,10 @@ mod tests {
         let (chunked, _) = text(&response, REPLY, &[b"hello, hello, hello", b"", b"x"]);
         let body = "13\r\nhello, hello, hello\r\n1\r\nx\r\n0\r\n\r\n";
         assert!(chunked.ends_with(&format!("Transfer-Encoding: chunked\r\n\r\n{body}")));
-        let old = Reply { version: Version::Http10, ..REPLY };
+        let old = Reply {
+            version: Version::Http10,
+            ..REPLY
+        };
         let whole = "beforeHTTP/1.0 200 OK\r\nConnection: close\r\n\r\nab".to_string();
         assert_eq!(text(&response, old, &[b"a", b"b"]), (whole, false));
     }

@@ -1,6 +1,7 @@
 //! The request that turns a connection into a link between peers, and its answers.
 //!
-//! Only the few bytes of HTTP that this takes; what a hello says is `raft::hello`'s affair. Start with `request`.
+//! Only the few bytes of HTTP that this takes; what a hello says is `raft::hello`'s affair. Start
+//! with `request`.
 use super::client::CallFault;
 use super::head::{HEADERS_MAX, Scan};
 use crate::VERSION;

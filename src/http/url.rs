@@ -17,7 +17,8 @@ pub struct Url<'a> {
 }
 
 impl<'a> Url<'a> {
-    /// Takes a URL apart; `None`: it is none, or has a user, or of another scheme. Without a scheme it is `http`.
+    /// Takes a URL apart; `None`: it is none, or has a user, or of another scheme. Without a scheme
+    /// it is `http`.
     pub fn parse(url: &'a str) -> Option<Url<'a>> {
         let fits = |b: u8| b.is_ascii_graphic();
         if !url.bytes().all(fits) {
@@ -39,7 +40,13 @@ impl<'a> Url<'a> {
             Some(port) => port.parse().ok()?,
         };
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~%:".contains(&b);
-        (!host.is_empty() && host.bytes().all(plain)).then_some(Url { secure, authority, host, port, target })
+        (!host.is_empty() && host.bytes().all(plain)).then_some(Url {
+            secure,
+            authority,
+            host,
+            port,
+            target,
+        })
     }
 
     /// The target of a request: never empty.

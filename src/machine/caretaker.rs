@@ -1,10 +1,11 @@
 //! The duties that a peer has of itself, when it is time; nearly all of them are the leader's.
 //!
-//! Expiry puts the present time into the log when a node is due. Active size and removal delay let go of peers that are
-//! too many or were silent for too long, one at a time, and never so that the voters that are heard fall below a
-//! majority. Heartbeats that miss are told, less and less often. All of it waits on one timer wheel, which is empty when
-//! the machine is no peer. It must not look at a clock or at another machine's claims: silence is what this leader did
-//! not hear itself. Start with `look_after`.
+//! Expiry puts the present time into the log when a node is due. Active size and removal delay let
+//! go of peers that are too many or were silent for too long, one at a time, and never so that the
+//! voters that are heard fall below a majority. Heartbeats that miss are told, less and less often.
+//! All of it waits on one timer wheel, which is empty when the machine is no peer. It must not look
+//! at a clock or at another machine's claims: silence is what this leader did not hear itself.
+//! Start with `look_after`.
 use super::fault::Fault;
 use crate::command::Command;
 use crate::machine::seam::Fact;
@@ -17,10 +18,11 @@ use std::collections::BTreeMap;
 const SYNC_US_MIN: u64 = 500_000;
 /// A deadline that follows the wall clock is set anew only when it is off by more than this.
 const SYNC_US_OFF: u64 = 1_000;
-/// Between two removals for the sake of the active size, and before a removal that was refused is tried again.
+/// Between two removals for the sake of the active size, and before a removal that was refused is
+/// tried again.
 const REMOVE_US: u64 = 1_000_000;
-/// A leader with peers has a turn at least with each heartbeat: where one comes later than this, this process stood
-/// still, and nothing can be said about whom it did not hear meanwhile.
+/// A leader with peers has a turn at least with each heartbeat: where one comes later than this,
+/// this process stood still, and nothing can be said about whom it did not hear meanwhile.
 const GAP_US_MIN: u64 = 1_000_000;
 /// The first pause between two lines about a silent peer, and the longest.
 const BACKOFF_S_MIN: u64 = 2;
@@ -85,7 +87,10 @@ pub struct Caretaker {
 impl Caretaker {
     /// `seed` decides who has to go where nothing else does.
     pub fn new(seed: u64) -> Caretaker {
-        Caretaker { random: seed, ..Caretaker::default() }
+        Caretaker {
+            random: seed,
+            ..Caretaker::default()
+        }
     }
 
     /// Does what is due.
@@ -160,7 +165,11 @@ impl Caretaker {
         if members.len() <= replica.config().active_size as usize {
             self.cancel_size();
         } else if self.size.is_none() {
-            let wait_us = if self.has(Fault::SizeInHaste) { 0 } else { REMOVE_US };
+            let wait_us = if self.has(Fault::SizeInHaste) {
+                0
+            } else {
+                REMOVE_US
+            };
             self.size = Some(self.wheel.schedule(now.mono_us + wait_us, Duty::Size));
         }
     }
@@ -174,8 +183,14 @@ impl Caretaker {
     fn arm_others(&mut self, ids: impl Iterator<Item = PeerId>, replica: &Replica) {
         let mut former = std::mem::take(&mut self.others);
         for id in ids {
-            let silence = self.wheel.schedule(self.silence_due(id, replica), Duty::Silence(id));
-            let mut watched = Watched { silence, backoff: None, backoff_s: 0 };
+            let silence = self
+                .wheel
+                .schedule(self.silence_due(id, replica), Duty::Silence(id));
+            let mut watched = Watched {
+                silence,
+                backoff: None,
+                backoff_s: 0,
+            };
             if let Some(known) = former.remove(&id) {
                 self.wheel.cancel(known.silence);
                 (watched.backoff, watched.backoff_s) = (known.backoff, known.backoff_s);
@@ -190,7 +205,10 @@ impl Caretaker {
 
     /// When a peer that says nothing from now on has been silent for the removal delay.
     fn silence_due(&self, id: PeerId, replica: &Replica) -> u64 {
-        let heard = replica.raft().peer(id).filter(|_| !self.has(Fault::ContactIgnored));
+        let heard = replica
+            .raft()
+            .peer(id)
+            .filter(|_| !self.has(Fault::ContactIgnored));
         heard.map_or(0, |p| p.heard_us).max(self.since_us) + self.delay_us
     }
 
@@ -213,7 +231,10 @@ impl Caretaker {
             Duty::Late => self.late = None,
             Duty::Leaderless => {
                 let voters = replica.raft().configuration().voters().count();
-                replica.effects_mut().facts.push(Fact::Leaderless { voters });
+                replica
+                    .effects_mut()
+                    .facts
+                    .push(Fact::Leaderless { voters });
             }
         }
     }
@@ -227,13 +248,14 @@ impl Caretaker {
         }
         let now_ns = now.wall_ns;
         self.sync = replica.propose_own(now, &Command::Sync { now_ns });
-        // While nothing can be proposed (it hands over), what is left over waits as well: it would be due again at once.
+        // While nothing can be proposed (it hands over), what is left over waits as well: it would
+        // be due again at once.
         self.sync_ns = if self.sync.is_some() { now_ns } else { 0 };
         self.sync_due_us = now.mono_us + SYNC_US_MIN;
     }
 
-    /// When the next node has to go, as far as `now` tells the wall clock; at most twice a second, unless what the last
-    /// `sync` should have dropped was too much for one.
+    /// When the next node has to go, as far as `now` tells the wall clock; at most twice a second,
+    /// unless what the last `sync` should have dropped was too much for one.
     fn expiry_due(&self, now: Now, replica: &Replica) -> u64 {
         if self.sync.is_some() || replica.is_disk_low() || !replica.leads() {
             return u64::MAX;
@@ -243,7 +265,11 @@ impl Caretaker {
         };
         let wait_us = next_ns.saturating_sub(now.wall_ns).div_ceil(1000);
         let due_us = now.mono_us.saturating_add(wait_us);
-        if next_ns <= self.sync_ns { due_us } else { due_us.max(self.sync_due_us) }
+        if next_ns <= self.sync_ns {
+            due_us
+        } else {
+            due_us.max(self.sync_due_us)
+        }
     }
 
     fn arm_expiry(&mut self, now: Now, replica: &Replica) {
@@ -273,12 +299,19 @@ impl Caretaker {
     fn choose(&mut self, now: Now, replica: &Replica) -> Option<PeerId> {
         let raft = replica.raft();
         let all = self.has(Fault::LeaderGoes);
-        let others = raft.configuration().members.iter().filter(|m| m.id != raft.id() || all);
+        let others = raft
+            .configuration()
+            .members
+            .iter()
+            .filter(|m| m.id != raft.id() || all);
         let ranked = others.map(|m| {
             let answers = raft.is_answering(now, m.id) || self.has(Fault::AnyoneGoes);
             let heard_us = raft.peer(m.id).map_or(0, |p| p.heard_us);
             let order = if answers { self.draw() } else { heard_us };
-            ((m.voter != self.has(Fault::VotersFirst), answers, order), m.id)
+            (
+                (m.voter != self.has(Fault::VotersFirst), answers, order),
+                m.id,
+            )
         });
         ranked.min().map(|(_, id)| id)
     }
@@ -299,13 +332,22 @@ impl Caretaker {
     /// Removes a peer unless that would cost the majority that is heard.
     fn maybe_remove(&self, now: Now, id: PeerId, replica: &mut Replica, too_many: bool) {
         let raft = replica.raft();
-        let safe = (raft.majority_heard(now) && raft.can_remove(now, id)) || self.has(Fault::AnyoneGoes);
+        let safe =
+            (raft.majority_heard(now) && raft.can_remove(now, id)) || self.has(Fault::AnyoneGoes);
         let may = replica.leads() && !replica.is_disk_low() && safe;
         let heard_us = raft.peer(id).map_or(0, |p| p.heard_us);
         let silent_ms = now.mono_us.saturating_sub(heard_us.max(self.since_us)) / 1000;
         let peer = replica.name_of(id);
-        if may && replica.propose_own(now, &Command::Remove { id: id.0 }).is_some() {
-            replica.effects_mut().facts.push(Fact::LetGo { peer, silent_ms, too_many });
+        if may
+            && replica
+                .propose_own(now, &Command::Remove { id: id.0 })
+                .is_some()
+        {
+            replica.effects_mut().facts.push(Fact::LetGo {
+                peer,
+                silent_ms,
+                too_many,
+            });
         }
     }
 
@@ -328,8 +370,8 @@ impl Caretaker {
 
 // -- what is told
 impl Caretaker {
-    /// Missed heartbeats: the first at once, then after longer and longer pauses; peers that are due together share a
-    /// line.
+    /// Missed heartbeats: the first at once, then after longer and longer pauses; peers that are
+    /// due together share a line.
     fn tell_beats(&mut self, now: Now, replica: &mut Replica) {
         let mut missed: BTreeMap<u64, Vec<(Box<str>, u64)>> = BTreeMap::new();
         for beat in replica.take_beats() {
@@ -343,12 +385,17 @@ impl Caretaker {
                 Beat::Late { id, after_us } if self.late.is_none() => {
                     self.late = Some(self.wheel.schedule(now.mono_us + LATE_US, Duty::Late));
                     let (peer, after_ms) = (replica.name_of(id), after_us / 1000);
-                    replica.effects_mut().facts.push(Fact::HeartbeatLate { peer, after_ms });
+                    replica
+                        .effects_mut()
+                        .facts
+                        .push(Fact::HeartbeatLate { peer, after_ms });
                 }
                 Beat::Late { .. } => {}
             }
         }
-        let facts = missed.into_iter().map(|(backoff_s, peers)| Fact::HeartbeatsMissed { peers, backoff_s });
+        let facts = missed
+            .into_iter()
+            .map(|(backoff_s, peers)| Fact::HeartbeatsMissed { peers, backoff_s });
         replica.effects_mut().facts.extend(facts);
     }
 
@@ -357,7 +404,10 @@ impl Caretaker {
         let watched = self.others.get_mut(&id)?;
         if count == 1 {
             // It was heard meanwhile.
-            watched.backoff.take().map(|backoff| self.wheel.cancel(backoff));
+            watched
+                .backoff
+                .take()
+                .map(|backoff| self.wheel.cancel(backoff));
             watched.backoff_s = 0;
         }
         if watched.backoff.is_some() {
@@ -379,7 +429,8 @@ impl Caretaker {
             }
             None if !led => {
                 let wait_us = LEADERLESS_TIMEOUTS * replica.settings().election_ms * 1000;
-                self.leaderless = Some(self.wheel.schedule(now.mono_us + wait_us, Duty::Leaderless));
+                self.leaderless =
+                    Some(self.wheel.schedule(now.mono_us + wait_us, Duty::Leaderless));
             }
             Some(_) | None => {}
         }

@@ -1,7 +1,8 @@
-//! The discovery service: a directory of any etcd's key space in which the machines of a new cluster find each other.
+//! The discovery service: a directory of any etcd's key space in which the machines of a new
+//! cluster find each other.
 //!
-//! What is asked of it and what its answers mean, as pure functions, and the registration that a member keeps alive. Who
-//! asks what when is the finder's. Start with `Registrar`.
+//! What is asked of it and what its answers mean, as pure functions, and the registration that a
+//! member keeps alive. Who asks what when is the finder's. Start with `Registrar`.
 use super::seam::{Call, CallId, Reply};
 use crate::escape;
 use crate::http::Method;
@@ -68,7 +69,12 @@ pub fn take_lead(id: CallId, service: &str) -> Call {
 
 /// Asks for all that are registered.
 pub fn list(id: CallId, service: &str) -> Call {
-    call(id, Method::Get, format!("{service}?recursive=true"), String::new())
+    call(
+        id,
+        Method::Get,
+        format!("{service}?recursive=true"),
+        String::new(),
+    )
 }
 
 fn parse(status: u16, body: &[u8]) -> Result<Answer, String> {
@@ -103,7 +109,10 @@ pub fn peers(status: u16, body: &[u8], scheme: &str) -> Result<Vec<Box<str>>, St
         return Err(failed(&answer));
     };
     let hidden = |n: &Node| n.key.rsplit('/').next().unwrap_or("").starts_with('_');
-    let machines = node.nodes.into_iter().filter(|n| !hidden(n) && !n.value.is_empty());
+    let machines = node
+        .nodes
+        .into_iter()
+        .filter(|n| !hidden(n) && !n.value.is_empty());
     let url = |n: Node| match n.value.contains("://") {
         true => n.value.trim_end_matches('/').into(),
         false => format!("{scheme}://{}", n.value).into(),
@@ -123,7 +132,13 @@ pub struct Registrar {
 impl Registrar {
     /// Registers at once.
     pub fn new(service: Box<str>, name: Box<str>, peer_url: Box<str>) -> Registrar {
-        Registrar { service, name, peer_url, due_us: 0, wanted: false }
+        Registrar {
+            service,
+            name,
+            peer_url,
+            due_us: 0,
+            wanted: false,
+        }
     }
 
     /// A refresh is due.

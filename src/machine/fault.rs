@@ -1,7 +1,8 @@
-//! Bugs to plant in the leader's duties, so that the checks that should catch them can be shown to do so.
+//! Bugs to plant in the leader's duties, so that the checks that should catch them can be shown to
+//! do so.
 //!
-//! They exist only with the cargo feature `faults`, which no released binary has: without it `Caretaker::has` is false
-//! at compile time and nothing of this is left.
+//! They exist only with the cargo feature `faults`, which no released binary has: without it
+//! `Caretaker::has` is false at compile time and nothing of this is left.
 
 crate::raft::fault::faults! {
     /// Who goes when there are too many peers is drawn, and whether a majority is left is not asked.

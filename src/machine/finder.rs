@@ -1,9 +1,11 @@
-//! Finding the cluster: asks the machines it is told of, one after the other, and asks to be let in.
+//! Finding the cluster: asks the machines it is told of, one after the other, and asks to be let
+//! in.
 //!
-//! Pure: it leaves calls and takes their replies. `Goal::Join` is for a machine without a log, which goes round the
-//! peers until one lets it in or its attempts are used up; `Goal::Look` for one that has a log and only wants to know
-//! whether its place in the cluster is still its own. A discovery service is asked first, and may say that this machine
-//! is the one to start the cluster. Start with `Finder::on_reply`.
+//! Pure: it leaves calls and takes their replies. `Goal::Join` is for a machine without a log,
+//! which goes round the peers until one lets it in or its attempts are used up; `Goal::Look` for
+//! one that has a log and only wants to know whether its place in the cluster is still its own. A
+//! discovery service is asked first, and may say that this machine is the one to start the cluster.
+//! Start with `Finder::on_reply`.
 use super::discovery;
 use super::questions::{self, Myself, NO_MORE_PEER, Refused, Room, STORE_VERSION};
 use super::seam::{Call, CallId, MachineInfo, Reply, Role, StandbyInfo};
@@ -36,14 +38,19 @@ pub struct Search {
 pub enum Goal {
     /// To become a member.
     Join,
-    /// To see whether a member's place in this cluster is still its own, and to tell new addresses; `moved`: they have to
-    /// be told, however long it takes.
-    Look { moved: bool, cluster: u64, id: PeerId },
+    /// To see whether a member's place in this cluster is still its own, and to tell new addresses;
+    /// `moved`: they have to be told, however long it takes.
+    Look {
+        moved: bool,
+        cluster: u64,
+        id: PeerId,
+    },
 }
 
 impl Goal {
-    /// The only cluster whose word counts, and this member. An address may be another cluster's by now, and who is behind
-    /// may never have heard of this member: what they list means nothing.
+    /// The only cluster whose word counts, and this member. An address may be another cluster's by
+    /// now, and who is behind may never have heard of this member: what they list means
+    /// nothing.
     fn place(self) -> Option<(u64, PeerId)> {
         match self {
             Goal::Join => None,
@@ -61,7 +68,8 @@ pub enum Found {
     Start,
     /// This machine cannot go on; why, and what to do.
     Failed(Box<str>),
-    /// An attempt has come to nothing, for another reason than the one before; the next one follows after this time.
+    /// An attempt has come to nothing, for another reason than the one before; the next one follows
+    /// after this time.
     Again { why: Box<str>, pause_ms: u64 },
     /// A machine that knows a leader does not list this one.
     Unlisted,
@@ -143,7 +151,11 @@ impl Finder {
 
     /// The first attempt is made at this time; the numbers of calls up to this one are used up.
     pub fn later(self, until_us: u64, calls: u64) -> Finder {
-        Finder { state: State::Pausing { until_us }, last_call: calls, ..self }
+        Finder {
+            state: State::Pausing { until_us },
+            last_call: calls,
+            ..self
+        }
     }
 
     /// Whether it asks to be let in.
@@ -197,11 +209,22 @@ impl Finder {
         }
         match reply {
             Reply::Failed { why } => match question {
-                Question::Register | Question::Lead | Question::Discover => self.on_no_service(now, &why),
-                Question::Version | Question::Machines | Question::Config | Question::Join => self.next_peer(now, &why),
+                Question::Register | Question::Lead | Question::Discover => {
+                    self.on_no_service(now, &why)
+                }
+                Question::Version | Question::Machines | Question::Config | Question::Join => {
+                    self.next_peer(now, &why)
+                }
             },
-            Reply::Answered { status, server, body } => {
-                if matches!(question, Question::Register | Question::Lead | Question::Discover) {
+            Reply::Answered {
+                status,
+                server,
+                body,
+            } => {
+                if matches!(
+                    question,
+                    Question::Register | Question::Lead | Question::Discover
+                ) {
                     return self.on_service(now, question, status, &body);
                 }
                 if !questions::is_tern(&server) && self.unfit.is_none() {
@@ -209,8 +232,12 @@ impl Finder {
                 }
                 match question {
                     Question::Register | Question::Lead | Question::Discover => None,
-                    Question::Version => self.on_version(now, questions::parse_version(status, &body)),
-                    Question::Machines => self.on_machines(now, questions::parse_machines(status, &body)),
+                    Question::Version => {
+                        self.on_version(now, questions::parse_version(status, &body))
+                    }
+                    Question::Machines => {
+                        self.on_machines(now, questions::parse_machines(status, &body))
+                    }
                     Question::Config => self.on_config(now, questions::parse_config(status, &body)),
                     Question::Join => self.on_joined(now, questions::parse_joined(status, &body)),
                 }
@@ -233,7 +260,13 @@ impl Finder {
         self.state = State::Asking { question, call: id };
     }
 
-    fn on_service(&mut self, now: Now, question: Question, status: u16, body: &[u8]) -> Option<Found> {
+    fn on_service(
+        &mut self,
+        now: Now,
+        question: Question,
+        status: u16,
+        body: &[u8],
+    ) -> Option<Found> {
         let scheme = self.myself.peer_url.split("://").next().unwrap_or("http");
         let next = match question {
             Question::Register => discovery::registered(status, body).map(|()| Question::Lead),
@@ -266,7 +299,9 @@ impl Finder {
         };
         let alone = self.search.known.is_empty() && self.search.peers.is_empty();
         if alone && self.goal == Goal::Join {
-            return self.fail(format!("the discovery service is of no use: {text}. A new machine needs it, or -peers"));
+            return self.fail(format!(
+                "the discovery service is of no use: {text}. A new machine needs it, or -peers"
+            ));
         }
         self.reasons.push(text);
         self.ask_peers(now, Vec::new())
@@ -307,7 +342,9 @@ impl Finder {
         self.last_call += 1;
         let call = CallId(self.last_call);
         self.calls.push(match question {
-            Question::Register | Question::Lead | Question::Discover => unreachable!("the service is asked that"),
+            Question::Register | Question::Lead | Question::Discover => {
+                unreachable!("the service is asked that")
+            }
             Question::Version => questions::version(call, peer),
             Question::Machines => questions::machines(call, peer, self.goal.place()),
             Question::Config => questions::config(call, peer),
@@ -352,7 +389,10 @@ impl Finder {
             self.state = State::Pausing { until_us };
             let is_new = self.trouble != why;
             self.trouble.clone_from(&why);
-            return is_new.then(|| Found::Again { why: why.into(), pause_ms });
+            return is_new.then(|| Found::Again {
+                why: why.into(),
+                pause_ms,
+            });
         }
         self.state = State::Ended;
         match self.goal {
@@ -378,8 +418,8 @@ impl Finder {
 
     // -- being answered
 
-    /// What is no tern is never asked to let tern in: this machine becomes a standby of it, if it tells its members. A
-    /// machine with a log asks on: it knows its cluster.
+    /// What is no tern is never asked to let tern in: this machine becomes a standby of it, if it
+    /// tells its members. A machine with a log asks on: it knows its cluster.
     fn on_foreign(&mut self, now: Now, question: Question, server: &str) -> Option<Found> {
         let named = if server.is_empty() { "nothing" } else { server };
         let why = format!("it is not tern (its answer names {named} as server)");
@@ -387,7 +427,9 @@ impl Finder {
             return self.next_peer(now, &why);
         }
         let peer = &self.peers[self.peer];
-        self.unfit = Some(format!("{peer}: {why}, and tern does not join a cluster of etcd"));
+        self.unfit = Some(format!(
+            "{peer}: {why}, and tern does not join a cluster of etcd"
+        ));
         self.ask(Question::Machines);
         None
     }
@@ -398,7 +440,9 @@ impl Finder {
             Ok(STORE_VERSION) => {}
             Ok(version) => {
                 let peer = &self.peers[self.peer];
-                self.unfit = Some(format!("{peer} has store version {version}, this tern has {STORE_VERSION}"));
+                self.unfit = Some(format!(
+                    "{peer} has store version {version}, this tern has {STORE_VERSION}"
+                ));
             }
         }
         self.ask(Question::Machines);
@@ -411,19 +455,26 @@ impl Finder {
             Err(why) => {
                 if why.contains(OTHER_CLUSTER) {
                     let peer = &self.peers[self.peer];
-                    self.stranger.get_or_insert_with(|| format!("{peer} is of another cluster").into());
+                    self.stranger
+                        .get_or_insert_with(|| format!("{peer} is of another cluster").into());
                 }
                 return self.next_peer(now, &why);
             }
         };
         let me = &self.myself;
         let mine = listed.iter().find(|m| m.name == me.name);
-        let others = listed.iter().find(|m| m.name != me.name && m.peer_url == me.peer_url);
+        let others = listed
+            .iter()
+            .find(|m| m.name != me.name && m.peer_url == me.peer_url);
         let led = listed.iter().any(|m| m.state == Role::Leader);
         match (self.goal, mine) {
             (Goal::Join, _) if !led => return self.next_peer(now, "it knows no leader now"),
             (Goal::Join, mine) => {
-                let question = if mine.is_some() { Question::Join } else { Question::Config };
+                let question = if mine.is_some() {
+                    Question::Join
+                } else {
+                    Question::Config
+                };
                 self.known.cluster = listed;
                 match self.unfit.take() {
                     Some(why) => return self.refused(why),
@@ -445,7 +496,9 @@ impl Finder {
                 }
                 self.ask(Question::Join);
             }
-            (Goal::Look { .. }, None) if !led => return self.next_peer(now, "it knows no leader now"),
+            (Goal::Look { .. }, None) if !led => {
+                return self.next_peer(now, "it knows no leader now");
+            }
             (Goal::Look { .. }, None) => return self.end(Found::Unlisted),
         }
         None
@@ -482,7 +535,10 @@ impl Finder {
     /// It waits for room, or for another cluster behind these addresses.
     fn refused(&mut self, why: String) -> Option<Found> {
         let info = std::mem::take(&mut self.known);
-        self.end(Found::Refused { why: why.into(), info })
+        self.end(Found::Refused {
+            why: why.into(),
+            info,
+        })
     }
 
     fn fail(&mut self, text: String) -> Option<Found> {

@@ -1,5 +1,5 @@
-//! What one machine asks another, and what the answers mean: version, machines, config and join over its peer port, the
-//! leader over its client port.
+//! What one machine asks another, and what the answers mean: version, machines, config and join
+//! over its peer port, the leader over its client port.
 //!
 //! Pure functions; who asks whom and when is the finder's and the standby's. Start with `join`.
 use super::seam::{Call, CallId, MachineInfo, Role};
@@ -95,7 +95,11 @@ pub fn version(id: CallId, peer: &str) -> Call {
 /// Asks for the members; with a cluster and a member of it, only who can tell of that one answers.
 pub fn machines(id: CallId, peer: &str, of: Option<(u64, PeerId)>) -> Call {
     match of {
-        Some((cluster, member)) => get(id, peer, &format!("/v2/admin/machines?cluster={cluster:x}&id={:x}", member.0)),
+        Some((cluster, member)) => get(
+            id,
+            peer,
+            &format!("/v2/admin/machines?cluster={cluster:x}&id={:x}", member.0),
+        ),
         None => get(id, peer, "/v2/admin/machines"),
     }
 }
@@ -151,7 +155,8 @@ pub fn parse_config(status: u16, body: &[u8]) -> Result<Room, String> {
         // The cast saturates, and what is not a number becomes 0.
         Ok(config) if status == 200 => Ok(Room {
             active_size: config.active_size,
-            sync_interval_ms: ((config.sync_interval * 1000.0).round() as u64).clamp(SYNC_INTERVAL_MS_MIN, MS_MAX),
+            sync_interval_ms: ((config.sync_interval * 1000.0).round() as u64)
+                .clamp(SYNC_INTERVAL_MS_MIN, MS_MAX),
         }),
         Ok(_) | Err(_) => Err(refused("/v2/admin/config", status, body).why),
     }
@@ -159,8 +164,11 @@ pub fn parse_config(status: u16, body: &[u8]) -> Result<Room, String> {
 
 /// The leader's peer URL.
 pub fn parse_leader(status: u16, body: &[u8]) -> Result<Box<str>, String> {
-    let url = std::str::from_utf8(body).ok().filter(|url| status == 200 && Url::parse(url).is_some());
-    url.map(Into::into).ok_or_else(|| refused("/v2/leader", status, body).why)
+    let url = std::str::from_utf8(body)
+        .ok()
+        .filter(|url| status == 200 && Url::parse(url).is_some());
+    url.map(Into::into)
+        .ok_or_else(|| refused("/v2/leader", status, body).why)
 }
 
 /// As which member this machine was let in.
@@ -169,7 +177,10 @@ pub fn parse_joined(status: u16, body: &[u8]) -> Result<PeerId, Refused> {
         return Err(refused("/join", status, body));
     }
     let id = uvarint(body).filter(|id| *id != 0).map(PeerId);
-    id.ok_or_else(|| Refused { code: 0, why: "/join is answered with no index".into() })
+    id.ok_or_else(|| Refused {
+        code: 0,
+        why: "/join is answered with no index".into(),
+    })
 }
 
 fn info(listed: Listed) -> MachineInfo {
@@ -184,7 +195,11 @@ fn info(listed: Listed) -> MachineInfo {
 
 /// What an answer that does not help says.
 fn refused(path: &str, status: u16, body: &[u8]) -> Refused {
-    let Failure { error_code: code, message, cause } = serde_json::from_slice(body).unwrap_or_default();
+    let Failure {
+        error_code: code,
+        message,
+        cause,
+    } = serde_json::from_slice(body).unwrap_or_default();
     let why = match code {
         0 => format!("{path} is answered with status {status}"),
         code => format!("{path}: error {code}: {message} ({cause})"),

@@ -8,24 +8,26 @@ use crate::store::{EtcdIndex, Event, ListItem, Store};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// An outgoing HTTP call that waits for its reply. Bit 63 marks the shell's own calls, bit 62 those that register with the
-/// discovery service; the others are the finder's and the standby's.
+/// An outgoing HTTP call that waits for its reply. Bit 63 marks the shell's own calls, bit 62 those
+/// that register with the discovery service; the others are the finder's and the standby's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
 impl CallId {
-    /// The calls of one search have so many bits of their numbers to themselves; those above count the searches.
+    /// The calls of one search have so many bits of their numbers to themselves; those above count
+    /// the searches.
     pub const SEARCH_BITS: u32 = 32;
 
-    /// Whether nobody waits for its reply any more once that call is made, which is of a later search.
+    /// Whether nobody waits for its reply any more once that call is made, which is of a later
+    /// search.
     pub fn is_void_after(self, later: CallId) -> bool {
         let search = |id: CallId| id.0 >> CallId::SEARCH_BITS;
         later.0 >> 62 == 0 && search(self) < search(later)
     }
 }
 
-/// An outgoing HTTP call that the shell is to make; its `Reply` comes through `on_reply`, once, whatever happens, unless a
-/// later call makes it void.
+/// An outgoing HTTP call that the shell is to make; its `Reply` comes through `on_reply`, once,
+/// whatever happens, unless a later call makes it void.
 /// Redirects (307) are followed by the shell with method and body kept, at most 10 of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -108,20 +110,22 @@ pub enum Op {
     StatsStore,
     /// 10,000 sets of `/foo`.
     SpeedTest,
-    /// The key space from the root, hidden nodes too, and the history. Answer: `Page`s (`More` asks for the next),
-    /// then, when `More` is asked for after the last, `Migrated`.
+    /// The key space from the root, hidden nodes too, and the history. Answer: `Page`s (`More` asks
+    /// for the next), then, when `More` is asked for after the last, `Migrated`.
     Migrate,
     ConfigGet,
-    /// Fields that are absent stay. The core drops the fraction of the size, rounds times to milliseconds and raises
-    /// what is below its least value to it. Answer: `Config` with what is in force then.
+    /// Fields that are absent stay. The core drops the fraction of the size, rounds times to
+    /// milliseconds and raises what is below its least value to it. Answer: `Config` with what
+    /// is in force then.
     ConfigPut {
         active_size: Option<f64>,
         remove_delay_s: Option<f64>,
         sync_interval_s: Option<f64>,
     },
     MachineList,
-    /// The same, if this is the cluster with this identity and this machine has applied the join of the member with this
-    /// id, so that it can tell whether that is one still; otherwise error 300.
+    /// The same, if this is the cluster with this identity and this machine has applied the join of
+    /// the member with this id, so that it can tell whether that is one still; otherwise error
+    /// 300.
     MachinesOf {
         cluster: u64,
         id: u64,
@@ -179,8 +183,9 @@ pub enum Outcome {
     },
     /// The watcher waits (head of the answer now); what it waits for comes as deliveries.
     Watching,
-    /// Past events for a watcher that asked for them, oldest first; with `done` the answer ends here (a long poll),
-    /// without it `More` asks for the next ones until a batch is empty: from then on the watcher is live.
+    /// Past events for a watcher that asked for them, oldest first; with `done` the answer ends
+    /// here (a long poll), without it `More` asks for the next ones until a batch is empty:
+    /// from then on the watcher is live.
     Backlog {
         events: Vec<Event>,
         done: bool,
@@ -355,8 +360,9 @@ pub enum Space {
     Ok,
 }
 
-/// What a new cluster begins with: snapshot zero, which holds the founder's own Join. The shell makes `state` (this term,
-/// no vote) and then the snapshot durable before it calls `Machine::recover`; doing so twice is harmless.
+/// What a new cluster begins with: snapshot zero, which holds the founder's own Join. The shell
+/// makes `state` (this term, no vote) and then the snapshot durable before it calls
+/// `Machine::recover`; doing so twice is harmless.
 pub struct Founding {
     /// The founder's id.
     pub id: PeerId,
@@ -379,26 +385,50 @@ pub enum SnapshotOut {
     Finish,
     /// Forget the unfinished one.
     Abandon,
-    /// Read a piece of the kept snapshot at `index`, from byte `offset` of its file on, at most 1 MiB; then
-    /// `SnapshotIn::Read`.
-    Read { to: PeerId, index: Index, offset: u64 },
-    /// A piece of the leader's snapshot file, to be put at `offset` of a temporary file; 0 begins a new one. With `done`
-    /// verify the whole, sync, rename, sync the directory, restore the key space from it, then `SnapshotIn::Installed`
-    /// or `Refused`.
-    Receive { meta: SnapshotMeta, offset: u64, data: Box<[u8]>, done: bool },
+    /// Read a piece of the kept snapshot at `index`, from byte `offset` of its file on, at most 1
+    /// MiB; then `SnapshotIn::Read`.
+    Read {
+        to: PeerId,
+        index: Index,
+        offset: u64,
+    },
+    /// A piece of the leader's snapshot file, to be put at `offset` of a temporary file; 0 begins a
+    /// new one. With `done` verify the whole, sync, rename, sync the directory, restore the key
+    /// space from it, then `SnapshotIn::Installed` or `Refused`.
+    Receive {
+        meta: SnapshotMeta,
+        offset: u64,
+        data: Box<[u8]>,
+        done: bool,
+    },
 }
 
 /// What the shell tells about snapshots.
 pub enum SnapshotIn {
-    /// The snapshot up to this entry is durable; `bytes` is its size on disk; entries up to `older` are in the
-    /// older kept snapshot.
-    Saved { index: Index, bytes: u64, older: Index },
+    /// The snapshot up to this entry is durable; `bytes` is its size on disk; entries up to `older`
+    /// are in the older kept snapshot.
+    Saved {
+        index: Index,
+        bytes: u64,
+        older: Index,
+    },
     /// The own snapshot could not be written (no room, say): its file is gone, the older ones stay.
     Failed,
-    /// What `SnapshotOut::Read` asked for: the bytes and whether they are the last; `None` when that snapshot is gone.
-    Read { to: PeerId, index: Index, offset: u64, data: Option<(Box<[u8]>, bool)> },
-    /// The leader's snapshot is in place and durable; this is the key space it holds, and its size on disk.
-    Installed { meta: SnapshotMeta, store: Box<Store>, bytes: u64 },
+    /// What `SnapshotOut::Read` asked for: the bytes and whether they are the last; `None` when
+    /// that snapshot is gone.
+    Read {
+        to: PeerId,
+        index: Index,
+        offset: u64,
+        data: Option<(Box<[u8]>, bool)>,
+    },
+    /// The leader's snapshot is in place and durable; this is the key space it holds, and its size
+    /// on disk.
+    Installed {
+        meta: SnapshotMeta,
+        store: Box<Store>,
+        bytes: u64,
+    },
     /// The leader's snapshot did not verify, or could not be written: it comes again.
     Refused,
 }
@@ -442,8 +472,8 @@ pub enum Fact {
     },
     Removed,
     Amnesia,
-    /// An attempt to find the cluster came to nothing; the next one follows after this time. Told when it is for another
-    /// reason than the one before.
+    /// An attempt to find the cluster came to nothing; the next one follows after this time. Told
+    /// when it is for another reason than the one before.
     NotFound {
         why: Box<str>,
         pause_ms: u64,
@@ -462,7 +492,8 @@ pub enum Fact {
     },
     /// It was a standby when it was stopped, and is one again.
     StandsByAgain,
-    /// A standby has asked for the members, or to be let in, and this came of it; told when it is something else.
+    /// A standby has asked for the members, or to be let in, and this came of it; told when it is
+    /// something else.
     NotLetIn {
         why: Box<str>,
     },
@@ -478,7 +509,8 @@ pub enum Fact {
         silent_ms: u64,
         too_many: bool,
     },
-    /// Peers have not answered so many heartbeats since they were heard; no more of it for as long as `backoff_s`.
+    /// Peers have not answered so many heartbeats since they were heard; no more of it for as long
+    /// as `backoff_s`.
     HeartbeatsMissed {
         peers: Vec<(Box<str>, u64)>,
         backoff_s: u64,
@@ -517,21 +549,25 @@ pub struct Effects {
     pub facts: Vec<Fact>,
     /// The members are others, or their addresses: `Machine::configuration` tells whom to link to.
     pub members_changed: bool,
-    /// This machine is no longer a member of its cluster, or must come back as a new one: its raft has stopped.
+    /// This machine is no longer a member of its cluster, or must come back as a new one: its raft
+    /// has stopped.
     pub removed: bool,
-    /// For the file `standby_info`: durable before anything else of this batch is carried out, but behind `let_in`.
+    /// For the file `standby_info`: durable before anything else of this batch is carried out, but
+    /// behind `let_in`.
     pub standby: Option<StandbyInfo>,
-    /// What this machine holds is of no use any more: log and snapshots are to be wiped when `standby` is durable and
-    /// `send` has left, and with them `persist`, `snapshot` and whatever they were still to be answered. The data
-    /// directory gets a new number, for `Machine::on_wiped`. After a crash in between the wiping is made up for at the
+    /// What this machine holds is of no use any more: log and snapshots are to be wiped when
+    /// `standby` is durable and `send` has left, and with them `persist`, `snapshot` and
+    /// whatever they were still to be answered. The data directory gets a new number, for
+    /// `Machine::on_wiped`. After a crash in between the wiping is made up for at the
     /// next start.
     pub wipe: bool,
     /// The core has finished: after `on_stop` the process may end.
     pub stopped: bool,
-    /// The cluster has given this machine its id: durable before anything else of this batch is carried out.
+    /// The cluster has given this machine its id: durable before anything else of this batch is
+    /// carried out.
     pub let_in: Option<PeerId>,
-    /// The discovery service has made this machine the one that starts the cluster: the shell bootstraps it, as without
-    /// peers.
+    /// The discovery service has made this machine the one that starts the cluster: the shell
+    /// bootstraps it, as without peers.
     pub found: bool,
     /// The process must end with exit code 1, and say this.
     pub failed: Option<Box<str>>,

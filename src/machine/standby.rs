@@ -1,16 +1,18 @@
 //! A standby: no member of its cluster, it points clients to the leader and waits for room.
 //!
-//! It asks the machines it knows for the list of members and the cluster config, at once and then every sync interval,
-//! and asks to be let in when there is room or when the list names it; for the first time one interval after it became
-//! a standby. When none of them is a member any more, it asks where their client ports lead: a standby points to its
-//! leader. Pure: it leaves calls and takes their replies. How a machine becomes one, and a member again, is `switching`'s.
-//! Start with `Standby::on_reply`.
+//! It asks the machines it knows for the list of members and the cluster config, at once and then
+//! every sync interval, and asks to be let in when there is room or when the list names it; for the
+//! first time one interval after it became a standby. When none of them is a member any more, it
+//! asks where their client ports lead: a standby points to its leader. Pure: it leaves calls and
+//! takes their replies. How a machine becomes one, and a member again, is `switching`'s. Start with
+//! `Standby::on_reply`.
 use super::questions::{self, MS_MAX, Myself, Room, STORE_VERSION, SYNC_INTERVAL_MS_MIN};
 use super::seam::{Call, CallId, Fact, MachineInfo, Reply, Role, StandbyInfo};
 use crate::raft::PeerId;
 use crate::timer::Now;
 
-/// A standby that knows no leader to point to asks again after this time, if that is less than the interval.
+/// A standby that knows no leader to point to asks again after this time, if that is less than the
+/// interval.
 const LEADERLESS_US: u64 = 500_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +36,8 @@ enum State {
 pub enum Eager {
     /// One interval after it became a standby.
     No,
-    /// At once: it had a place that it has lost without knowing. One refusal, and it waits like any other.
+    /// At once: it had a place that it has lost without knowing. One refusal, and it waits like any
+    /// other.
     Yes,
 }
 
@@ -66,8 +69,8 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Begins at once. `calls`: the numbers of calls up to this one are used up. `wiped`: the data directory holds
-    /// nothing but its number.
+    /// Begins at once. `calls`: the numbers of calls up to this one are used up. `wiped`: the data
+    /// directory holds nothing but its number.
     pub fn new(
         now: Now,
         myself: Myself,
@@ -79,12 +82,17 @@ impl Standby {
     ) -> Standby {
         Standby {
             myself,
-            info: StandbyInfo { running: true, ..info },
+            info: StandbyInfo {
+                running: true,
+                ..info
+            },
             others,
             began_us: now.mono_us,
             eager,
             wiped,
-            state: State::Waiting { until_us: now.mono_us },
+            state: State::Waiting {
+                until_us: now.mono_us,
+            },
             targets: Vec::new(),
             target: 0,
             reason: String::new(),
@@ -118,9 +126,16 @@ impl Standby {
         self.targets.clear();
         self.target = 0;
         self.reason = "it knows no other machine".into();
-        let (leaders, rest): (Vec<_>, Vec<_>) = self.info.cluster.iter().partition(|m| m.state == Role::Leader);
+        let (leaders, rest): (Vec<_>, Vec<_>) = self
+            .info
+            .cluster
+            .iter()
+            .partition(|m| m.state == Role::Leader);
         let known = || leaders.iter().chain(&rest);
-        let peers = known().map(|m| &m.peer_url).chain(&self.others).map(|url| (Question::Machines, url.clone()));
+        let peers = known()
+            .map(|m| &m.peer_url)
+            .chain(&self.others)
+            .map(|url| (Question::Machines, url.clone()));
         let clients = known().map(|m| (Question::Leader, m.client_url.clone()));
         for (question, url) in peers.chain(clients).collect::<Vec<_>>() {
             self.add_target(self.targets.len(), question, url);
@@ -137,19 +152,28 @@ impl Standby {
             return None;
         }
         let (status, server, body) = match reply {
-            Reply::Answered { status, server, body } => (status, server, body),
+            Reply::Answered {
+                status,
+                server,
+                body,
+            } => (status, server, body),
             Reply::Failed { why } => {
                 self.next_target(now, &why);
                 return None;
             }
         };
         match question {
-            Question::Machines => self.on_machines(now, questions::parse_machines(status, &body), &server),
+            Question::Machines => {
+                self.on_machines(now, questions::parse_machines(status, &body), &server)
+            }
             Question::Config => self.on_config(now, questions::parse_config(status, &body)),
             Question::Version => match questions::parse_version(status, &body) {
                 Ok(STORE_VERSION) => self.ask(Question::Join),
                 Ok(version) => {
-                    self.give_up(now, &format!("the cluster has store version {version}, not {STORE_VERSION}"));
+                    self.give_up(
+                        now,
+                        &format!("the cluster has store version {version}, not {STORE_VERSION}"),
+                    );
                 }
                 Err(why) => self.next_target(now, &why),
             },
@@ -199,7 +223,8 @@ impl Standby {
             Ok(listed) => listed,
             Err(why) => return self.next_target(now, &why),
         };
-        // Who knows no leader may be cut off: its list is not the newest, and nothing it says of room counts.
+        // Who knows no leader may be cut off: its list is not the newest, and nothing it says of
+        // room counts.
         if !listed.iter().any(|m| m.state == Role::Leader) {
             return self.next_target(now, "it knows no leader now");
         }
@@ -294,13 +319,21 @@ impl Standby {
     }
 
     fn interval_us(&self) -> u64 {
-        self.info.sync_interval_ms.clamp(SYNC_INTERVAL_MS_MIN, MS_MAX) * 1000
+        self.info
+            .sync_interval_ms
+            .clamp(SYNC_INTERVAL_MS_MIN, MS_MAX)
+            * 1000
     }
 
     // -- outputs
 
-    /// The calls to make now and what is worth a line; gives what is to be saved, if it has changed.
-    pub fn take_news(&mut self, calls: &mut Vec<Call>, facts: &mut Vec<Fact>) -> Option<StandbyInfo> {
+    /// The calls to make now and what is worth a line; gives what is to be saved, if it has
+    /// changed.
+    pub fn take_news(
+        &mut self,
+        calls: &mut Vec<Call>,
+        facts: &mut Vec<Fact>,
+    ) -> Option<StandbyInfo> {
         calls.append(&mut self.calls);
         facts.append(&mut self.facts);
         std::mem::take(&mut self.unsaved).then(|| self.info.clone())
@@ -322,7 +355,8 @@ impl Standby {
     /// The leader it last heard of: where clients go. Never this machine itself.
     pub fn leader(&self) -> Option<&MachineInfo> {
         let leader = self.info.cluster.iter().find(|m| m.state == Role::Leader)?;
-        let is_other = leader.client_url != self.myself.client_url && leader.name != self.myself.name;
+        let is_other =
+            leader.client_url != self.myself.client_url && leader.name != self.myself.name;
         (is_other && !leader.client_url.is_empty()).then_some(leader)
     }
 }

@@ -1,13 +1,15 @@
 //! From member to standby and back, in place and any number of times.
 //!
-//! A life as a member ends with its raft: what its log and snapshots hold is wiped and the data directory gets a new
-//! number, before this machine asks to be let in again as another member. Whatever waits is answered or redirected,
-//! watchers' bodies end empty, and calls of the former mode are not listened to any more: the numbers of a mode's calls
-//! are its own. Start with `maybe_leave`, then `become_member`.
+//! A life as a member ends with its raft: what its log and snapshots hold is wiped and the data
+//! directory gets a new number, before this machine asks to be let in again as another member.
+//! Whatever waits is answered or redirected, watchers' bodies end empty, and calls of the former
+//! mode are not listened to any more: the numbers of a mode's calls are its own. Start with
+//! `maybe_leave`, then `become_member`.
 use super::standby::{Eager, Standby};
 use super::*;
 
-/// How many election timeouts a machine that somebody does not list waits for its leader to be heard.
+/// How many election timeouts a machine that somebody does not list waits for its leader to be
+/// heard.
 const UNLISTED_TIMEOUTS: u64 = 20;
 /// After how many election timeouts without a leader a member asks round, and again.
 const LOOK_TIMEOUTS: u64 = 150;
@@ -30,8 +32,8 @@ impl Machine {
         machine
     }
 
-    /// A machine that was removed, or that has forgotten what it acknowledged, is no member any more; it can only come
-    /// back as a new one.
+    /// A machine that was removed, or that has forgotten what it acknowledged, is no member any
+    /// more; it can only come back as a new one.
     pub(super) fn maybe_leave(&mut self, now: Now) {
         let fact = match self.replica.standing() {
             Standing::Member => return,
@@ -65,9 +67,10 @@ impl Machine {
         }
     }
 
-    /// A machine of this cluster that knows a leader and this machine's join does not list this machine. The notice of the
-    /// removal may be on its way: so all are asked once more, and only who has heard of no leader in all that time believes
-    /// it. Its log may name none but machines that are gone themselves, and then nobody is left to send it a notice.
+    /// A machine of this cluster that knows a leader and this machine's join does not list this
+    /// machine. The notice of the removal may be on its way: so all are asked once more, and
+    /// only who has heard of no leader in all that time believes it. Its log may name none but
+    /// machines that are gone themselves, and then nobody is left to send it a notice.
     pub(super) fn on_unlisted(&mut self, now: Now) {
         let again = std::mem::replace(&mut self.is_unlisted, true);
         if !again {
@@ -85,15 +88,20 @@ impl Machine {
 
     /// Whether a leader has been heard since it began to ask round.
     fn has_been_led(&self) -> bool {
-        self.replica.leaderless_us().is_none_or(|us| us > self.look_us)
+        self.replica
+            .leaderless_us()
+            .is_none_or(|us| us > self.look_us)
     }
 
-    /// When a member asks round that has heard no leader for long, or that has asked so long ago: who could have told of a
-    /// removal may not have been there.
+    /// When a member asks round that has heard no leader for long, or that has asked so long ago:
+    /// who could have told of a removal may not have been there.
     pub(super) fn look_due_us(&self) -> u64 {
-        let serves = matches!(self.phase, Phase::Starting { .. } | Phase::Serving) && !self.is_silent();
+        let serves =
+            matches!(self.phase, Phase::Starting { .. } | Phase::Serving) && !self.is_silent();
         match self.replica.leaderless_us() {
-            Some(us) if serves => us.max(self.look_us) + LOOK_TIMEOUTS * self.replica.settings().election_ms * 1000,
+            Some(us) if serves => {
+                us.max(self.look_us) + LOOK_TIMEOUTS * self.replica.settings().election_ms * 1000
+            }
             Some(_) | None => u64::MAX,
         }
     }
@@ -108,7 +116,8 @@ impl Machine {
         self.find_later(now, 0, finder);
     }
 
-    /// A machine that came up with a log that did not tell its place has learnt it: it tells its address if that is another.
+    /// A machine that came up with a log that did not tell its place has learnt it: it tells its
+    /// address if that is another.
     pub(super) fn maybe_tell_place(&mut self, now: Now) {
         let moved = self.has_moved().filter(|_| self.is_unplaced);
         self.is_unplaced &= moved.is_none();
@@ -119,11 +128,20 @@ impl Machine {
         }
     }
 
-    /// Asks round for what a member's place is: first those that its log knows, and under the name that stands there.
+    /// Asks round for what a member's place is: first those that its log knows, and under the name
+    /// that stands there.
     pub(super) fn looking(&mut self) -> Finder {
-        let goal = Goal::Look { moved: self.moved, cluster: self.cluster(), id: self.id() };
+        let goal = Goal::Look {
+            moved: self.moved,
+            cluster: self.cluster(),
+            id: self.id(),
+        };
         let (members, id) = (&self.configuration().members, self.id());
-        let known = members.iter().filter(|m| m.id != id).map(|m| m.peer_url.clone()).collect();
+        let known = members
+            .iter()
+            .filter(|m| m.id != id)
+            .map(|m| m.peer_url.clone())
+            .collect();
         let mut myself = self.myself();
         if let Some(own) = self.configuration().get(id) {
             (myself.name, myself.incarnation) = (own.name.clone(), own.incarnation);
@@ -145,7 +163,14 @@ impl Machine {
     }
 
     /// The replica stands still from here on, and is exchanged when the data directory is `wiped`.
-    fn become_standby(&mut self, now: Now, info: StandbyInfo, eager: Eager, wiped: bool, fact: Fact) {
+    fn become_standby(
+        &mut self,
+        now: Now,
+        info: StandbyInfo,
+        eager: Eager,
+        wiped: bool,
+        fact: Fact,
+    ) {
         self.finder = None;
         self.caretaker.cancel_all();
         (self.moved, self.is_unplaced, self.is_unlisted) = (false, false, false);
@@ -161,7 +186,8 @@ impl Machine {
     /// What `Effects::wipe` asked for is done: the data directory is empty and has this number.
     pub fn on_wiped(&mut self, now: Now, incarnation: u64) {
         self.now = now;
-        (self.origin.incarnation, self.origin.term, self.origin.vote) = (incarnation, Term(0), PeerId::NONE);
+        (self.origin.incarnation, self.origin.term, self.origin.vote) =
+            (incarnation, Term(0), PeerId::NONE);
         self.exchange_replica(now, NOBODY);
         if let Phase::Standby(standby) = &mut self.phase {
             standby.on_wiped(incarnation);
@@ -175,10 +201,16 @@ impl Machine {
             Phase::Standby(standby) => {
                 let known = standby.info().cluster.iter().map(|m| m.peer_url.clone());
                 self.origin.search.known = known.collect();
-                Some(StandbyInfo { running: false, ..standby.info().clone() })
+                Some(StandbyInfo {
+                    running: false,
+                    ..standby.info().clone()
+                })
             }
             // It has been stopped since.
-            Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } | Phase::Out { .. } => return,
+            Phase::Starting { .. }
+            | Phase::Serving
+            | Phase::Stopping { .. }
+            | Phase::Out { .. } => return,
         };
         self.keep_news();
         let is_low = self.replica.is_disk_low();
@@ -187,7 +219,10 @@ impl Machine {
             self.replica.on_space(now, Space::Low);
         }
         let until_us = now.mono_us + START_TIMEOUTS * self.replica.settings().election_ms * 1000;
-        self.phase = Phase::Starting { until_us, waiting: Vec::new() };
+        self.phase = Phase::Starting {
+            until_us,
+            waiting: Vec::new(),
+        };
         if self.registrar.is_none() {
             self.register();
         }
@@ -198,15 +233,21 @@ impl Machine {
         effects.facts.push(Fact::LetIn { id });
     }
 
-    /// Whether nothing of the cluster has come here: this member knows nobody, and only who lists it links to it.
+    /// Whether nothing of the cluster has come here: this member knows nobody, and only who lists
+    /// it links to it.
     pub(super) fn is_silent(&self) -> bool {
         !self.is_out() && self.configuration().members.is_empty()
     }
 
-    /// Who is removed before it has heard anything is told by nobody. So it asks after a while to be let in again: a
-    /// leader answers the number of a data directory that it lists with the same id.
+    /// Who is removed before it has heard anything is told by nobody. So it asks after a while to
+    /// be let in again: a leader answers the number of a data directory that it lists with the
+    /// same id.
     pub(super) fn mind_silence(&mut self, now: Now) {
-        let search = Search { attempts_max: 1, discovery: None, ..self.origin.search.clone() };
+        let search = Search {
+            attempts_max: 1,
+            discovery: None,
+            ..self.origin.search.clone()
+        };
         let finder = Finder::new(self.myself(), search, Goal::Join, self.origin.seed);
         self.find_later(now, SILENT_TIMEOUTS, finder);
     }
@@ -224,9 +265,12 @@ impl Machine {
         match found {
             Found::LetIn(id) if id != self.id() => self.leave(now, Eager::Yes, Fact::Removed),
             Found::Refused { .. } => self.leave(now, Eager::No, Fact::Removed),
-            Found::LetIn(_) | Found::Failed(_) | Found::Again { .. } | Found::Start | Found::Unlisted | Found::Done => {
-                self.mind_silence(now)
-            }
+            Found::LetIn(_)
+            | Found::Failed(_)
+            | Found::Again { .. }
+            | Found::Start
+            | Found::Unlisted
+            | Found::Done => self.mind_silence(now),
         }
     }
 
@@ -234,12 +278,22 @@ impl Machine {
     fn exchange_replica(&mut self, now: Now, id: PeerId) {
         let origin = &self.origin;
         let nothing = Recovered::nothing(id, origin.incarnation);
-        let recovered = Recovered { term: origin.term, vote: origin.vote, ..nothing };
+        let recovered = Recovered {
+            term: origin.term,
+            vote: origin.vote,
+            ..nothing
+        };
         let settings = self.replica.settings().clone();
         let seed = scramble(origin.seed.wrapping_add(origin.switches));
-        let mut former = std::mem::replace(&mut self.replica, Replica::new(settings, recovered, seed, now));
+        let mut former = std::mem::replace(
+            &mut self.replica,
+            Replica::new(settings, recovered, seed, now),
+        );
         let last = former.effects_mut();
-        assert!(last.persist.is_empty() && last.snapshot.is_empty(), "a life's records go with it");
+        assert!(
+            last.persist.is_empty() && last.snapshot.is_empty(),
+            "a life's records go with it"
+        );
         last.move_to(self.replica.effects_mut());
         self.replica.effects_mut().lsn = Lsn(0);
     }
@@ -248,7 +302,9 @@ impl Machine {
     pub(super) fn keep_news(&mut self) {
         if let Phase::Standby(standby) = &mut self.phase {
             let effects = self.replica.effects_mut();
-            effects.standby = standby.take_news(&mut effects.calls, &mut effects.facts).or(effects.standby.take());
+            effects.standby = standby
+                .take_news(&mut effects.calls, &mut effects.facts)
+                .or(effects.standby.take());
         }
     }
 
@@ -260,7 +316,9 @@ impl Machine {
                 peer_url: leader.peer_url.clone(),
             }),
             Phase::Out { leader } => leader.clone(),
-            Phase::Finding | Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } => None,
+            Phase::Finding | Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } => {
+                None
+            }
         }
     }
 
@@ -268,9 +326,11 @@ impl Machine {
     pub fn standby(&self) -> Option<Option<&str>> {
         match &self.phase {
             Phase::Standby(standby) => Some(standby.leader().map(|l| &*l.client_url)),
-            Phase::Finding | Phase::Starting { .. } | Phase::Serving | Phase::Stopping { .. } | Phase::Out { .. } => {
-                None
-            }
+            Phase::Finding
+            | Phase::Starting { .. }
+            | Phase::Serving
+            | Phase::Stopping { .. }
+            | Phase::Out { .. } => None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Leader election (thesis 3.4, 3.6.1), pre-vote and leases (9.6, 4.2.3), and hand-over (3.10).
 //!
-//! Who may campaign, who gets a vote, when a leader is missed. Terms themselves are followed in `admit`; becoming
-//! leader is in `raft`. Start reading at `on_election_timeout`.
+//! Who may campaign, who gets a vote, when a leader is missed. Terms themselves are followed in
+//! `admit`; becoming leader is in `raft`. Start reading at `on_election_timeout`.
 use super::fault::Fault;
 use super::replication::UNCOMMITTED_BYTES_MAX;
 use super::{Index, PeerId, Progress, Raft, RaftRole, Refusal, Rpc, Term};
@@ -15,8 +15,8 @@ pub struct Transfer {
 }
 
 impl Raft {
-    /// How long somebody may be silent whose slowest sync took `sync_us`, since it may hear and say nothing meanwhile:
-    /// the election timeout, or three times that sync.
+    /// How long somebody may be silent whose slowest sync took `sync_us`, since it may hear and say
+    /// nothing meanwhile: the election timeout, or three times that sync.
     pub(super) fn patience_us(&self, sync_us: u32) -> u64 {
         self.election_us.max(3 * u64::from(sync_us))
     }
@@ -27,10 +27,12 @@ impl Raft {
         self.patience_us(self.slowest.worst_us().max(peers).max(self.leader_sync_us))
     }
 
-    /// Draws the next timeout, by up to an election timeout longer than the least, or half of that, so that votes seldom
-    /// split (3.4). Votes wait for disks; a leader is missed as soon as its own disk allows; a pre-vote waits for none.
+    /// Draws the next timeout, by up to an election timeout longer than the least, or half of that,
+    /// so that votes seldom split (3.4). Votes wait for disks; a leader is missed as soon as
+    /// its own disk allows; a pre-vote waits for none.
     pub(super) fn reset_election_timer(&mut self) {
-        let voted = self.leader == PeerId::NONE && ![PeerId::NONE, self.id].contains(&self.voted_for);
+        let voted =
+            self.leader == PeerId::NONE && ![PeerId::NONE, self.id].contains(&self.voted_for);
         let least_us = match self.role {
             RaftRole::PreCandidate => self.election_us,
             RaftRole::Follower if !voted => self.patience_us(self.leader_sync_us),
@@ -52,16 +54,18 @@ impl Raft {
         z ^ (z >> 31)
     }
 
-    /// A leader was heard within an election timeout, or leads here: nobody needs a new one (4.2.3). A candidate knows
-    /// of no leader.
+    /// A leader was heard within an election timeout, or leads here: nobody needs a new one
+    /// (4.2.3). A candidate knows of no leader.
     pub(super) fn is_lease_live(&self) -> bool {
         let fresh = self.now_us < self.contact_us + self.patience_us(self.leader_sync_us);
         self.role == RaftRole::Leader || (self.leader != PeerId::NONE && fresh)
     }
 
-    /// A voter whose log is whole. One whose removal is merely appended still may (4.2.2); a learner never does.
+    /// A voter whose log is whole. One whose removal is merely appended still may (4.2.2); a
+    /// learner never does.
     pub(super) fn may_campaign(&self) -> bool {
-        let votes = self.configuration().is_voter(self.id) || self.committed_configuration().is_voter(self.id);
+        let votes = self.configuration().is_voter(self.id)
+            || self.committed_configuration().is_voter(self.id);
         let whole = self.log.first_unsound().is_none() || self.has(Fault::DamageIgnored);
         let installing = self.incoming.as_ref().is_some_and(|i| i.done);
         votes && whole && !installing && !self.amnesia
@@ -91,7 +95,12 @@ impl Raft {
         let voters = self.configuration().voters();
         let others: Vec<PeerId> = voters.filter(|id| *id != self.id).collect();
         for to in others {
-            let rpc = Rpc::RequestVote { pre, hand_over, last_index, last_term };
+            let rpc = Rpc::RequestVote {
+                pre,
+                hand_over,
+                last_index,
+                last_term,
+            };
             self.send_in(to, term, rpc);
         }
     }
@@ -105,8 +114,9 @@ impl Raft {
         self.send_in(to, term, rpc);
     }
 
-    /// The log of the candidate is at least as good as this one: the later last term wins, then the longer log (3.6.1).
-    /// The full log counts, damaged entries included, or a committed entry could be voted away.
+    /// The log of the candidate is at least as good as this one: the later last term wins, then the
+    /// longer log (3.6.1). The full log counts, damaged entries included, or a committed entry
+    /// could be voted away.
     fn is_up_to_date(&self, last: (Term, Index)) -> bool {
         let own = (self.log.last_term(), self.log.last_index());
         if self.has(Fault::CompareByLength) {
@@ -118,19 +128,33 @@ impl Raft {
         last >= own
     }
 
-    /// Leases and terms have been looked at. A candidate that is not in the configuration here gets its vote like any
-    /// other (4.2.2): the configuration may be what is missing here.
-    pub(super) fn on_request_vote(&mut self, from: PeerId, term: Term, pre: bool, last: (Term, Index)) {
+    /// Leases and terms have been looked at. A candidate that is not in the configuration here gets
+    /// its vote like any other (4.2.2): the configuration may be what is missing here.
+    pub(super) fn on_request_vote(
+        &mut self,
+        from: PeerId,
+        term: Term,
+        pre: bool,
+        last: (Term, Index),
+    ) {
         let good = self.is_up_to_date(last) && !self.amnesia;
         self.repair.candidate = from;
         if pre {
             let later = term > self.current_term;
             let granted = good && later;
             if later && !good && self.role != RaftRole::Candidate && self.may_campaign() {
-                // Somebody misses a leader and cannot be it: one with a better log should not wait for long.
-                self.election_due = self.election_due.min(self.now_us + self.draw() % self.election_us);
+                // Somebody misses a leader and cannot be it: one with a better log should not wait
+                // for long.
+                self.election_due = self
+                    .election_due
+                    .min(self.now_us + self.draw() % self.election_us);
             }
-            return self.send_vote(from, true, granted, if granted { term } else { self.current_term });
+            return self.send_vote(
+                from,
+                true,
+                granted,
+                if granted { term } else { self.current_term },
+            );
         }
         let free = [PeerId::NONE, from].contains(&self.voted_for) || self.has(Fault::VoteTwice);
         let granted = good && free;
@@ -144,7 +168,12 @@ impl Raft {
     }
 
     pub(super) fn on_vote(&mut self, from: PeerId, pre: bool, granted: bool) {
-        let asked = self.role == if pre { RaftRole::PreCandidate } else { RaftRole::Candidate };
+        let asked = self.role
+            == if pre {
+                RaftRole::PreCandidate
+            } else {
+                RaftRole::Candidate
+            };
         if asked && granted && !self.votes.contains(&from) {
             self.votes.push(from);
             self.maybe_win();
@@ -173,8 +202,8 @@ impl Raft {
         true
     }
 
-    /// A leader that has not heard a majority for an election timeout cannot commit, and its clients should look for
-    /// another one (6.2).
+    /// A leader that has not heard a majority for an election timeout cannot commit, and its
+    /// clients should look for another one (6.2).
     pub(super) fn maybe_step_down(&mut self) -> bool {
         if self.has(Fault::NoCheckQuorum) || self.is_majority(|p| !self.is_silent(p, self.now_us)) {
             return false;
@@ -185,18 +214,27 @@ impl Raft {
 
     // -- hand-over (3.10)
 
-    /// Starts handing over to `to`, or to the most caught-up voter: proposals are refused until it leads, or until an
-    /// election timeout has passed. False when there is nobody to hand over to.
+    /// Starts handing over to `to`, or to the most caught-up voter: proposals are refused until it
+    /// leads, or until an election timeout has passed. False when there is nobody to hand over
+    /// to.
     pub fn hand_over(&mut self, now: Now, to: Option<PeerId>) -> bool {
         self.now_us = now.mono_us;
         let target = match to {
-            Some(id) => self.peers.iter().find(|p| p.id == id && p.voter).map(|p| p.id),
+            Some(id) => self
+                .peers
+                .iter()
+                .find(|p| p.id == id && p.voter)
+                .map(|p| p.id),
             None => self.best_successor(),
         };
         let Some(target) = target.filter(|_| self.role == RaftRole::Leader) else {
             return false;
         };
-        self.transfer = Some(Transfer { target, deadline_us: self.now_us + self.timeout_us(), told: false });
+        self.transfer = Some(Transfer {
+            target,
+            deadline_us: self.now_us + self.timeout_us(),
+            told: false,
+        });
         self.maybe_hand_over();
         self.check_invariants();
         true
@@ -205,13 +243,19 @@ impl Raft {
     /// The voter with the longest log among those that answer.
     pub(super) fn best_successor(&self) -> Option<PeerId> {
         let voters = self.peers.iter().filter(|p| p.voter);
-        let best = voters.max_by_key(|p| (!self.is_silent(p, self.now_us) && p.answered, p.matched));
+        let best =
+            voters.max_by_key(|p| (!self.is_silent(p, self.now_us) && p.answered, p.matched));
         best.map(|p| p.id)
     }
 
     /// Tells the target once it has everything; gives up at the deadline.
     pub(super) fn maybe_hand_over(&mut self) {
-        let Some(Transfer { target, deadline_us, told }) = self.transfer else {
+        let Some(Transfer {
+            target,
+            deadline_us,
+            told,
+        }) = self.transfer
+        else {
             return;
         };
         if self.now_us >= deadline_us {
@@ -219,8 +263,17 @@ impl Raft {
             return;
         }
         let last = self.log.last_index();
-        if !told && self.peers.iter().any(|p| p.id == target && p.voter && p.matched == last) {
-            self.transfer = Some(Transfer { target, deadline_us, told: true });
+        if !told
+            && self
+                .peers
+                .iter()
+                .any(|p| p.id == target && p.voter && p.matched == last)
+        {
+            self.transfer = Some(Transfer {
+                target,
+                deadline_us,
+                told: true,
+            });
             self.send(target, Rpc::TimeoutNow);
         }
     }
@@ -250,8 +303,9 @@ impl Raft {
         }
     }
 
-    /// Nothing has come from it since something was sent to it, for longer than its disk may take. What stalls this
-    /// machine counts for nothing: then nothing was sent, or the answer was read before the timers are looked at.
+    /// Nothing has come from it since something was sent to it, for longer than its disk may take.
+    /// What stalls this machine counts for nothing: then nothing was sent, or the answer was
+    /// read before the timers are looked at.
     pub(super) fn is_silent(&self, peer: &Progress, now_us: u64) -> bool {
         now_us > peer.asked_us.saturating_add(self.patience_us(peer.sync_us))
     }

@@ -1,7 +1,7 @@
 //! Bugs to plant, so that the checks that should catch them can be shown to do so.
 //!
-//! The last few are the replica's. They exist only with the cargo feature `faults`, which no released binary has:
-//! without it `Raft::has` is false at compile time.
+//! The last few are the replica's. They exist only with the cargo feature `faults`, which no
+//! released binary has: without it `Raft::has` is false at compile time.
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $name:ident,)*) => {

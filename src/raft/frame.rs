@@ -8,8 +8,9 @@
 //! 4  u32  crc32 of the four bytes before and of the piece
 //! 8       the piece
 //! ```
-//! A message of the urgent lane is one frame and may stand between the pieces of one of the bulk lane, so that votes and
-//! heartbeats never wait for a snapshot. Whatever is wrong ends the link: raft outlives that. Start with `Frames::take`.
+//! A message of the urgent lane is one frame and may stand between the pieces of one of the bulk
+//! lane, so that votes and heartbeats never wait for a snapshot. Whatever is wrong ends the link:
+//! raft outlives that. Start with `Frames::take`.
 use super::message::Message;
 use super::wire;
 use std::ops::Range;
@@ -106,8 +107,8 @@ fn checksum(head: &[u8], piece: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Appends a message as one frame of the urgent lane; if it is too long for that, `out` stays as it was and the encoded
-/// message comes back, for `put_piece`.
+/// Appends a message as one frame of the urgent lane; if it is too long for that, `out` stays as it
+/// was and the encoded message comes back, for `put_piece`.
 pub fn put_urgent(message: &Message, out: &mut Vec<u8>) -> Result<(), Vec<u8>> {
     let start = out.len();
     out.extend_from_slice(&[0; HEAD_BYTES]);
@@ -122,7 +123,8 @@ pub fn put_urgent(message: &Message, out: &mut Vec<u8>) -> Result<(), Vec<u8>> {
     Ok(())
 }
 
-/// Appends the piece of an encoded message that begins at `at`, as a frame of the bulk lane; gives where the next begins.
+/// Appends the piece of an encoded message that begins at `at`, as a frame of the bulk lane; gives
+/// where the next begins.
 pub fn put_piece(message: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
     assert!(at < message.len(), "there is a piece left");
     let end = message.len().min(at + PIECE_BYTES_MAX);

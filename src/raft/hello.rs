@@ -1,8 +1,9 @@
-//! What two machines say to each other before a link is a link: who they are, and whom they mean; pure.
+//! What two machines say to each other before a link is a link: who they are, and whom they mean;
+//! pure.
 //!
-//! It travels as one header of an HTTP upgrade, `Tern-Hello: cluster=1f; from=2; to=1; process=9c; incarnation=3; name=b`,
-//! numbers in hexadecimal. Fields that are not known are passed over, so that later versions may say more. Whether it is
-//! welcome is decided by `judge`.
+//! It travels as one header of an HTTP upgrade, `Tern-Hello: cluster=1f; from=2; to=1; process=9c;
+//! incarnation=3; name=b`, numbers in hexadecimal. Fields that are not known are passed over, so
+//! that later versions may say more. Whether it is welcome is decided by `judge`.
 use super::message::PeerId;
 use crate::escape;
 use std::fmt;
@@ -35,9 +36,23 @@ pub struct Hello {
 
 impl fmt::Display for Hello {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Hello { cluster, from: PeerId(from), to: PeerId(to), process, incarnation, name } = self;
-        write!(f, "cluster={cluster:x}; from={from:x}; to={to:x}; process={process:x}; ")?;
-        write!(f, "incarnation={incarnation:x}; name={}", escape::query(name))
+        let Hello {
+            cluster,
+            from: PeerId(from),
+            to: PeerId(to),
+            process,
+            incarnation,
+            name,
+        } = self;
+        write!(
+            f,
+            "cluster={cluster:x}; from={from:x}; to={to:x}; process={process:x}; "
+        )?;
+        write!(
+            f,
+            "incarnation={incarnation:x}; name={}",
+            escape::query(name)
+        )
     }
 }
 
@@ -55,14 +70,19 @@ impl Hello {
             }
         }
         let [cluster, from, to, process, incarnation, name] = texts;
-        let number = |text: Option<&str>| u64::from_str_radix(text.filter(|t| !t.starts_with('+'))?, 16).ok();
+        let number = |text: Option<&str>| {
+            u64::from_str_radix(text.filter(|t| !t.starts_with('+'))?, 16).ok()
+        };
         let hello = Hello {
             cluster: number(cluster)?,
             from: PeerId(number(from)?),
             to: PeerId(number(to)?),
             process: number(process)?,
             incarnation: number(incarnation)?,
-            name: escape::decode(name?.as_bytes(), true).ok()?.into_owned().into(),
+            name: escape::decode(name?.as_bytes(), true)
+                .ok()?
+                .into_owned()
+                .into(),
         };
         (hello.from != PeerId::NONE).then_some(hello)
     }
@@ -103,8 +123,9 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Whether two machines may talk: `mine` as this one would introduce itself to the other, `known` the incarnation that
-/// the configuration has for the other's id, if it is there. Removed and unknown members may: raft tells them.
+/// Whether two machines may talk: `mine` as this one would introduce itself to the other, `known`
+/// the incarnation that the configuration has for the other's id, if it is there. Removed and
+/// unknown members may: raft tells them.
 pub fn judge(theirs: &Hello, mine: &Hello, known: Option<u64>) -> Result<(), Refusal> {
     let differ = |a: u64, b: u64| a != 0 && b != 0 && a != b;
     if mine.from == PeerId::NONE {

@@ -1,8 +1,8 @@
 //! The part of the log that memory holds: everything behind the last snapshot that was released.
 //!
-//! It knows which of its entries are durable (`stable`, moved by `on_synced`) and which of them this machine's disk has
-//! damaged (`unsound`). It never decides anything: what to append, cut or forget is `replication`, `snapshot` and
-//! `repair`. Start reading at `Log`.
+//! It knows which of its entries are durable (`stable`, moved by `on_synced`) and which of them
+//! this machine's disk has damaged (`unsound`). It never decides anything: what to append, cut or
+//! forget is `replication`, `snapshot` and `repair`. Start reading at `Log`.
 use std::collections::{BTreeMap, VecDeque};
 
 use super::message::{Body, Entry, Index, Lsn, Term};
@@ -22,7 +22,8 @@ pub struct Log {
     stable: Index,
     /// What becomes durable with which sync, in order.
     pending: VecDeque<(Lsn, Index)>,
-    /// Entries that were found damaged: `MISSING` until the body is known, then the sync that puts it back.
+    /// Entries that were found damaged: `MISSING` until the body is known, then the sync that puts
+    /// it back.
     unsound: BTreeMap<Index, Lsn>,
 }
 
@@ -79,7 +80,8 @@ impl Log {
         self.entries.get(usize::try_from(offset).ok()?)
     }
 
-    /// The entries from `from` on, at least one if there is one, until their bodies exceed `bytes_max`; none past `to`.
+    /// The entries from `from` on, at least one if there is one, until their bodies exceed
+    /// `bytes_max`; none past `to`.
     pub fn slice(&self, from: Index, to: Index, bytes_max: usize) -> Vec<Entry> {
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -115,7 +117,10 @@ impl Log {
 
     /// Drops everything from `from` on: a leader's log says otherwise.
     pub fn truncate(&mut self, from: Index) {
-        assert!(from > self.start, "what is in a snapshot is never taken back");
+        assert!(
+            from > self.start,
+            "what is in a snapshot is never taken back"
+        );
         let cut = self.entries.split_off((from.0 - self.start.0 - 1) as usize);
         self.bytes -= cut.iter().map(Entry::size).sum::<usize>();
         self.stable = self.stable.min(from.prev());
@@ -136,7 +141,8 @@ impl Log {
 
     /// Entries up to here are durable and whole: what this member may acknowledge.
     pub fn durable(&self) -> Index {
-        self.first_unsound().map_or(self.stable, |first| self.stable.min(first.prev()))
+        self.first_unsound()
+            .map_or(self.stable, |first| self.stable.min(first.prev()))
     }
 
     /// The first entry that is damaged, or whose repair is not durable yet.
@@ -188,7 +194,8 @@ impl Log {
         self.pending.push_back((lsn, index));
     }
 
-    /// The last entry at or before `index` whose term is at most `term` (or whose term is not known here).
+    /// The last entry at or before `index` whose term is at most `term` (or whose term is not known
+    /// here).
     pub fn find_conflict(&self, index: Index, term: Term) -> (Index, Term) {
         let mut at = index.min(self.last_index());
         while let Some(found) = self.term_at(at) {
@@ -204,7 +211,10 @@ impl Log {
     pub fn check_invariants(&self) {
         assert!(self.stable <= self.last_index(), "durable means it is here");
         let pending = self.pending.back();
-        assert!(pending.is_none_or(|p| p.1 <= self.last_index()), "nothing pends that is not here");
+        assert!(
+            pending.is_none_or(|p| p.1 <= self.last_index()),
+            "nothing pends that is not here"
+        );
         assert!(self.last_term() >= self.start_term, "terms never go back");
     }
 }

@@ -1,13 +1,14 @@
-//! Membership (thesis 4): the configurations in the log, what a change does, who is a member, who was removed.
+//! Membership (thesis 4): the configurations in the log, what a change does, who is a member, who
+//! was removed.
 //!
-//! A configuration takes effect when its entry is appended and goes with its entry (4.1). A member's id is the index of
-//! its Join, so that "removed" needs no list: an id that could be known and is not was removed. Start reading at
-//! `Configuration::after`, then `check_change`.
+//! A configuration takes effect when its entry is appended and goes with its entry (4.1). A
+//! member's id is the index of its Join, so that "removed" needs no list: an id that could be known
+//! and is not was removed. Start reading at `Configuration::after`, then `check_change`.
 use super::fault::Fault;
 use super::progress::{Flow, Progress};
 use super::{
-    Body, Configuration, Entry, Index, Member, Message, Notice, PeerId, Raft, RaftRole, Refusal, Rpc, SnapshotMeta,
-    Term,
+    Body, Configuration, Entry, Index, Member, Message, Notice, PeerId, Raft, RaftRole, Refusal,
+    Rpc, SnapshotMeta, Term,
 };
 use crate::command::{self, Command};
 use crate::timer::Now;
@@ -42,20 +43,38 @@ pub enum Unfit {
 }
 
 impl Configuration {
-    /// The configuration behind the entry at `index`, if that changes it. A Join of a known name from the same data
-    /// directory (0 matches any) only takes over the addresses; `replaces` puts a learner in the place of a member.
+    /// The configuration behind the entry at `index`, if that changes it. A Join of a known name
+    /// from the same data directory (0 matches any) only takes over the addresses; `replaces`
+    /// puts a learner in the place of a member.
     pub fn after(&self, index: Index, command: &Command) -> Option<Configuration> {
         let mut members = self.members.clone();
         match command {
-            Command::Join { name, peer_url, client_url, incarnation, replaces } => {
+            Command::Join {
+                name,
+                peer_url,
+                client_url,
+                incarnation,
+                replaces,
+            } => {
                 members.retain(|m| m.id.0 != *replaces);
-                let at = members.iter().position(|m| m.name == *name).unwrap_or(members.len());
+                let at = members
+                    .iter()
+                    .position(|m| m.name == *name)
+                    .unwrap_or(members.len());
                 if at == members.len() {
-                    members.push(Member { id: PeerId(index.0), name: name.clone(), ..Member::default() });
+                    members.push(Member {
+                        id: PeerId(index.0),
+                        name: name.clone(),
+                        ..Member::default()
+                    });
                 }
                 let member = &mut members[at];
                 (member.peer_url, member.client_url) = (peer_url.clone(), client_url.clone());
-                member.incarnation = if *incarnation == 0 { member.incarnation } else { *incarnation };
+                member.incarnation = if *incarnation == 0 {
+                    member.incarnation
+                } else {
+                    *incarnation
+                };
             }
             Command::Promote { id } => members.iter_mut().find(|m| m.id.0 == *id)?.voter = true,
             Command::Remove { id } => members.retain(|m| m.id.0 != *id),
@@ -105,7 +124,8 @@ impl Raft {
         }
     }
 
-    /// The configuration that was in force at an index; the oldest one known, for an index before it.
+    /// The configuration that was in force at an index; the oldest one known, for an index before
+    /// it.
     pub fn configuration_at(&self, index: Index) -> &Configuration {
         let behind = self.configurations.partition_point(|(at, _)| *at <= index);
         &self.configurations[behind.saturating_sub(1)].1
@@ -120,7 +140,10 @@ impl Raft {
         if index == self.snapshot.index {
             return self.snapshot.clone();
         }
-        assert!(index <= self.last_applied, "a snapshot holds what is applied");
+        assert!(
+            index <= self.last_applied,
+            "a snapshot holds what is applied"
+        );
         SnapshotMeta {
             cluster: self.snapshot.cluster,
             index,
@@ -152,8 +175,13 @@ impl Raft {
 
     /// What to answer to a removed member that opens a link; `None` for all others.
     pub fn removal_notice(&self, id: PeerId) -> Option<Message> {
-        (self.standing(id) == Standing::Removed)
-            .then_some(Message { term: Term::REMOVED, rpc: Rpc::Removed { cluster: self.snapshot.cluster, id } })
+        (self.standing(id) == Standing::Removed).then_some(Message {
+            term: Term::REMOVED,
+            rpc: Rpc::Removed {
+                cluster: self.snapshot.cluster,
+                id,
+            },
+        })
     }
 
     /// Rests on what is committed, so it waits for no sync.
@@ -167,7 +195,8 @@ impl Raft {
         if self.has(Fault::NoticeIsTerm) {
             return self.become_follower(term, PeerId::NONE);
         }
-        // One that was just let in knows nothing of its cluster but its id, and has nothing to lose.
+        // One that was just let in knows nothing of its cluster but its id, and has nothing to
+        // lose.
         let mine = [0, cluster].contains(&self.snapshot.cluster) && id == self.id;
         if mine && term == Term::REMOVED && !self.out.notices.contains(&Notice::Removed) {
             self.out.notices.push(Notice::Removed);
@@ -179,10 +208,13 @@ impl Raft {
         self.peers.iter().find(|p| p.id == id)
     }
 
-    /// Whether a member answers this leader, or may still answer: a leadership that is younger than an election timeout
-    /// cannot tell.
+    /// Whether a member answers this leader, or may still answer: a leadership that is younger than
+    /// an election timeout cannot tell.
     pub fn is_heard(&self, now: Now, id: PeerId) -> bool {
-        id == self.id || self.peer(id).is_some_and(|p| !self.is_silent(p, now.mono_us))
+        id == self.id
+            || self
+                .peer(id)
+                .is_some_and(|p| !self.is_silent(p, now.mono_us))
     }
 
     /// Whether this leader hears a majority of the voters.
@@ -200,19 +232,28 @@ impl Raft {
 
     /// Whether a member has answered this leader, and within an election timeout.
     pub fn is_answering(&self, now: Now, id: PeerId) -> bool {
-        id == self.id || self.peer(id).is_some_and(|p| p.answered && !self.is_silent(p, now.mono_us))
+        id == self.id
+            || self
+                .peer(id)
+                .is_some_and(|p| p.answered && !self.is_silent(p, now.mono_us))
     }
 }
 
 // -- changes
 impl Raft {
-    /// Whether a change may be appended now. It is checked against the latest configuration, so that it never fails when
-    /// it is applied.
+    /// Whether a change may be appended now. It is checked against the latest configuration, so
+    /// that it never fails when it is applied.
     pub(super) fn check_change(&self, command: &Command) -> Result<(), Refusal> {
         let now = self.configuration();
         let unfit = match command {
-            Command::Join { name, incarnation, replaces, .. } => {
-                let same = |m: &Member| [0, m.incarnation].contains(incarnation) || m.incarnation == 0;
+            Command::Join {
+                name,
+                incarnation,
+                replaces,
+                ..
+            } => {
+                let same =
+                    |m: &Member| [0, m.incarnation].contains(incarnation) || m.incarnation == 0;
                 let fits = match now.by_name(name) {
                     None => *replaces == 0,
                     Some(m) if *replaces == 0 => same(m),
@@ -230,8 +271,9 @@ impl Raft {
         unfit.map_or_else(|| self.check_order(command), |why| Err(Refusal::Unfit(why)))
     }
 
-    /// One change of voters at a time, so that majorities overlap (4.1); and never before this leader's no-op has
-    /// committed, or two leaders' changes could be under way (the correction of 2015).
+    /// One change of voters at a time, so that majorities overlap (4.1); and never before this
+    /// leader's no-op has committed, or two leaders' changes could be under way (the correction
+    /// of 2015).
     fn check_order(&self, command: &Command) -> Result<(), Refusal> {
         let now = self.configuration();
         let next = now.after(self.log.last_index().next(), command);
@@ -241,10 +283,15 @@ impl Raft {
         }
         let early = self.commit_index < self.nop && !self.has(Fault::ChangeBeforeNop);
         let second = self.voter_change > self.commit_index && !next.voters().eq(now.voters());
-        if early || (second && !self.has(Fault::TwoChanges)) { Err(Refusal::Busy) } else { Ok(()) }
+        if early || (second && !self.has(Fault::TwoChanges)) {
+            Err(Refusal::Busy)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Makes the leader's view of the others that of the latest configuration. Who is not in it any more is leaving.
+    /// Makes the leader's view of the others that of the latest configuration. Who is not in it any
+    /// more is leaving.
     pub(super) fn refresh_peers(&mut self) {
         let (index, configuration) = self.configurations.last().expect("never empty");
         for peer in &mut self.peers {
@@ -278,7 +325,8 @@ impl Raft {
         }
     }
 
-    /// The leader's own removal has committed: it passes that on, names a successor and leads no more (4.2.2).
+    /// The leader's own removal has committed: it passes that on, names a successor and leads no
+    /// more (4.2.2).
     fn leave(&mut self) {
         self.replicate();
         if let Some(successor) = self.best_successor() {
@@ -291,7 +339,9 @@ impl Raft {
     pub(super) fn drop_left(&mut self) {
         let (commit, now_us) = (self.commit_index, self.now_us);
         self.peers.retain(|p| match p.leaving {
-            Some((remove, until_us)) => commit < remove || (p.matched < remove && now_us < until_us),
+            Some((remove, until_us)) => {
+                commit < remove || (p.matched < remove && now_us < until_us)
+            }
             None => true,
         });
     }

@@ -1,6 +1,8 @@
-//! What raft says and stores: terms, indexes, entries, the configuration, and the messages between members.
+//! What raft says and stores: terms, indexes, entries, the configuration, and the messages between
+//! members.
 //!
-//! Plain data: the rules stand in the other files of this folder, the encoding in `wire`. Start reading at `Rpc`.
+//! Plain data: the rules stand in the other files of this folder, the encoding in `wire`. Start
+//! reading at `Rpc`.
 
 /// A raft term. 2^64-1 is never a term: it is the notice "you have been removed".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,8 +36,8 @@ pub struct Entry {
 pub enum Body {
     /// An encoded `Command`.
     Good(Box<[u8]>),
-    /// Damaged on this machine's disk; a body whose crc32 (started from `seed`) is `crc` and whose length is `len`
-    /// repairs it.
+    /// Damaged on this machine's disk; a body whose crc32 (started from `seed`) is `crc` and whose
+    /// length is `len` repairs it.
     Faulty { len: u32, seed: u32, crc: u32 },
 }
 
@@ -81,16 +83,16 @@ pub struct SnapshotMeta {
 pub enum Persist {
     /// Term and vote; durable before anything after it.
     State { term: Term, vote: PeerId },
-    /// Entries at consecutive indexes; whatever the log held from the first of them on is gone. `commit` is the commit
-    /// index known now.
+    /// Entries at consecutive indexes; whatever the log held from the first of them on is gone.
+    /// `commit` is the commit index known now.
     Append { entries: Vec<Entry>, commit: Index },
-    /// A snapshot from the leader has been put in place on this disk: the log goes on from it; entries behind it stay
-    /// only if `keep_tail`.
+    /// A snapshot from the leader has been put in place on this disk: the log goes on from it;
+    /// entries behind it stay only if `keep_tail`.
     Installed { meta: SnapshotMeta, keep_tail: bool },
     /// Entries up to and including this one are in the older of the two kept snapshots and may go.
     Release { through: Index },
-    /// The body of a damaged entry, found on a peer, whose checksum is the one in the damaged record's header: it goes
-    /// back in its place. Nothing behind it is touched.
+    /// The body of a damaged entry, found on a peer, whose checksum is the one in the damaged
+    /// record's header: it goes back in its place. Nothing behind it is touched.
     Repair(Entry),
 }
 
@@ -147,8 +149,9 @@ impl Configuration {
 /// What members say to each other: a term and a remote procedure call of the thesis, or its reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The sender's term. A pre-vote and its grant carry the term that the candidate would campaign in, a notice of
-    /// removal carries `Term::REMOVED`, a fetch and its answer are outside of terms.
+    /// The sender's term. A pre-vote and its grant carry the term that the candidate would
+    /// campaign in, a notice of removal carries `Term::REMOVED`, a fetch and its answer are
+    /// outside of terms.
     pub term: Term,
     /// What is said.
     pub rpc: Rpc,
@@ -157,7 +160,8 @@ pub struct Message {
 /// The calls and replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rpc {
-    /// Thesis 3.4. `pre`: would you (9.6)? `hand_over`: the old leader wants it, leases do not count (4.2.3).
+    /// Thesis 3.4. `pre`: would you (9.6)? `hand_over`: the old leader wants it, leases do not
+    /// count (4.2.3).
     RequestVote {
         pre: bool,
         hand_over: bool,
@@ -168,13 +172,14 @@ pub enum Rpc {
         pre: bool,
         granted: bool,
     },
-    /// Thesis 3.5. A heartbeat has a `round` (not 0), which confirms reads (6.4), and is always answered; one without
-    /// entries and round only passes the commit index on.
+    /// Thesis 3.5. A heartbeat has a `round` (not 0), which confirms reads (6.4), and is always
+    /// answered; one without entries and round only passes the commit index on.
     AppendEntries {
         prev_index: Index,
         prev_term: Term,
         commit: Index,
-        /// What the leader believes that the receiver has made durable; a receiver with less has lost data.
+        /// What the leader believes that the receiver has made durable; a receiver with less has
+        /// lost data.
         acked: Index,
         round: u64,
         /// The sender's slowest recent sync but one (`progress::Slowest`), in microseconds.
@@ -217,16 +222,17 @@ pub enum Rpc {
         cluster: u64,
         id: PeerId,
     },
-    /// A follower passes what a client asks for on to the leader of its term: a command, whose expiration counts from
-    /// now, or the proof that it leads, for a read. Not raft's: the replicas keep it among themselves.
+    /// A follower passes what a client asks for on to the leader of its term: a command, whose
+    /// expiration counts from now, or the proof that it leads, for a read. Not raft's: the
+    /// replicas keep it among themselves.
     Forward {
         /// Of the sender: a random number of its process, and one that rises with each request.
         process: u64,
         number: u64,
         command: Option<Box<[u8]>>,
     },
-    /// What came of it: the index at which the command was appended in this term, or up to which a reader must have
-    /// applied; or why not, as the cause of an error.
+    /// What came of it: the index at which the command was appended in this term, or up to which a
+    /// reader must have applied; or why not, as the cause of an error.
     Forwarded {
         process: u64,
         number: u64,
@@ -235,8 +241,8 @@ pub enum Rpc {
 }
 
 impl Message {
-    /// Whether the rules of terms do not touch it: what repairs a damaged log, where a snapshot that is not sent by a
-    /// leader has term 0, and how far a snapshot has come.
+    /// Whether the rules of terms do not touch it: what repairs a damaged log, where a snapshot
+    /// that is not sent by a leader has term 0, and how far a snapshot has come.
     pub fn is_outside_terms(&self) -> bool {
         match self.rpc {
             Rpc::Fetch { .. } | Rpc::Fetched { .. } | Rpc::SnapshotReply { .. } => true,
@@ -250,10 +256,14 @@ impl Message {
 impl Rpc {
     /// Whether only the leader of its term sends it.
     pub fn is_from_leader(&self) -> bool {
-        matches!(self, Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } | Rpc::TimeoutNow)
+        matches!(
+            self,
+            Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } | Rpc::TimeoutNow
+        )
     }
 
-    /// Whether a removed member that sends it is told so. (A leader that removes itself says `TimeoutNow` last.)
+    /// Whether a removed member that sends it is told so. (A leader that removes itself says
+    /// `TimeoutNow` last.)
     pub fn is_call(&self) -> bool {
         let vote = matches!(self, Rpc::RequestVote { .. });
         vote || (self.is_from_leader() && *self != Rpc::TimeoutNow)
@@ -270,8 +280,13 @@ pub enum AppendAnswer {
         /// A damaged entry of this member is behind the leader's snapshot.
         want_snapshot: bool,
     },
-    /// No such entry at `prev`; the last that can match is at or before `hint`, with at most this term.
-    Rejected { prev: Index, hint: Index, hint_term: Term },
+    /// No such entry at `prev`; the last that can match is at or before `hint`, with at most this
+    /// term.
+    Rejected {
+        prev: Index,
+        hint: Index,
+        hint_term: Term,
+    },
     /// The sender leads an older term.
     Stale,
 }

@@ -1,14 +1,17 @@
-//! What a leader knows of one member (thesis figure 3.1: `next_index`, `match_index`), and how it sends to it.
+//! What a leader knows of one member (thesis figure 3.1: `next_index`, `match_index`), and how it
+//! sends to it.
 //!
-//! `Probe` sends one message and waits until the logs are known to match; `Replicate` sends ahead of the replies, within
-//! bounds; `Snapshot` hands over the leader's snapshot piece by piece. Start reading at `Progress`.
+//! `Probe` sends one message and waits until the logs are known to match; `Replicate` sends ahead
+//! of the replies, within bounds; `Snapshot` hands over the leader's snapshot piece by piece. Start
+//! reading at `Progress`.
 use std::collections::VecDeque;
 
 use super::message::{Index, PeerId, SnapshotMeta};
 
 /// How many append entries may be on their way to one member.
 const FLIGHT_MESSAGES_MAX: usize = 64;
-/// How many bytes of entries may be on their way to one member: what a link and its receiver must be able to hold.
+/// How many bytes of entries may be on their way to one member: what a link and its receiver must
+/// be able to hold.
 const FLIGHT_BYTES_MAX: usize = 4 << 20;
 
 /// How entries reach a member.
@@ -18,9 +21,13 @@ pub enum Flow {
     Probe { sent: bool },
     /// `next` is right; send ahead.
     Replicate,
-    /// The snapshot up to `index` is sent; `offset` is the byte the member wants next, `asked_us` when its piece was
-    /// asked of the owner (0: not yet).
-    Snapshot { index: Index, offset: u64, asked_us: u64 },
+    /// The snapshot up to `index` is sent; `offset` is the byte the member wants next, `asked_us`
+    /// when its piece was asked of the owner (0: not yet).
+    Snapshot {
+        index: Index,
+        offset: u64,
+        asked_us: u64,
+    },
 }
 
 /// What there is to tell of a heartbeat.
@@ -67,7 +74,8 @@ pub struct Progress {
     pub sync_us: u32,
     /// The Remove that takes it out of the configuration, and until when it is still told of it.
     pub leaving: Option<(Index, u64)>,
-    /// The snapshot that is sent, while `flow` says so: a newer one does not start the transfer over.
+    /// The snapshot that is sent, while `flow` says so: a newer one does not start the transfer
+    /// over.
     pub sending: SnapshotMeta,
     flights: VecDeque<Flight>,
     flight_bytes: usize,
@@ -101,8 +109,9 @@ impl Progress {
         (self.heard_us, self.asked_us, self.unanswered) = (now_us, u64::MAX, 0);
     }
 
-    /// A heartbeat is sent: how many went unanswered before, since it was heard. Only what has had no answer two
-    /// heartbeats later counts, or one turn that came late would accuse everybody.
+    /// A heartbeat is sent: how many went unanswered before, since it was heard. Only what has had
+    /// no answer two heartbeats later counts, or one turn that came late would accuse
+    /// everybody.
     pub fn miss(&mut self) -> Option<u64> {
         self.unanswered += 1;
         self.unanswered.checked_sub(2).filter(|missed| *missed > 0)
@@ -133,7 +142,11 @@ impl Progress {
     pub fn become_snapshot(&mut self, meta: &SnapshotMeta) {
         let (index, offset, asked_us) = (meta.index, 0, 0);
         self.sending = meta.clone();
-        self.flow = Flow::Snapshot { index, offset, asked_us };
+        self.flow = Flow::Snapshot {
+            index,
+            offset,
+            asked_us,
+        };
         self.land_all();
     }
 
@@ -159,10 +172,15 @@ impl Progress {
         let sent_us = now_us;
         self.next = last.next();
         self.flight_bytes += bytes;
-        self.flights.push_back(Flight { last, bytes, sent_us });
+        self.flights.push_back(Flight {
+            last,
+            bytes,
+            sent_us,
+        });
     }
 
-    /// It is durable there up to `matched`: how long the newest append that this answers took, in microseconds.
+    /// It is durable there up to `matched`: how long the newest append that this answers took, in
+    /// microseconds.
     pub fn on_matched(&mut self, matched: Index, now_us: u64) -> Option<u64> {
         self.matched = self.matched.max(matched);
         self.next = self.next.max(self.matched.next());
@@ -182,8 +200,9 @@ impl Progress {
     }
 }
 
-/// The slowest sync but one of the last 10 to 20 seconds: a process that was stopped in the midst of a sync, or a disk that
-/// stalled once, says nothing of the next one, and would have a dead leader waited for three times as long.
+/// The slowest sync but one of the last 10 to 20 seconds: a process that was stopped in the midst
+/// of a sync, or a disk that stalled once, says nothing of the next one, and would have a dead
+/// leader waited for three times as long.
 #[derive(Default)]
 pub struct Slowest {
     window_us: u64,

@@ -1,7 +1,8 @@
 //! Linearizable reads without log entries: ReadIndex (thesis 6.4). No clock is trusted.
 //!
-//! A read waits until this leader has committed in its own term, then for a round of heartbeats that was sent after it
-//! came and that a majority of voters has answered. One round at a time, shared by all that wait.
+//! A read waits until this leader has committed in its own term, then for a round of heartbeats
+//! that was sent after it came and that a majority of voters has answered. One round at a time,
+//! shared by all that wait.
 use super::fault::Fault;
 use super::{Index, Raft, ReadId};
 
@@ -42,7 +43,8 @@ impl Raft {
         }
     }
 
-    /// Before it has committed in its own term a leader may not know the commit index (6.4, step 1).
+    /// Before it has committed in its own term a leader may not know the commit index (6.4, step
+    /// 1).
     fn may_read(&self) -> bool {
         self.commit_index >= self.nop || self.has(Fault::ReadBeforeNop)
     }
@@ -55,7 +57,9 @@ impl Raft {
         let commit = self.commit_index;
         let reads = &mut self.reads;
         reads.rounds += 1;
-        reads.asked.extend(reads.waiting.drain(..).map(|id| (id, commit)));
+        reads
+            .asked
+            .extend(reads.waiting.drain(..).map(|id| (id, commit)));
         self.send_heartbeats();
         self.maybe_finish_reads();
     }

@@ -1,14 +1,17 @@
-//! Snapshots (thesis 5): releasing the log behind one, and handing one to a member whose entries are gone here.
+//! Snapshots (thesis 5): releasing the log behind one, and handing one to a member whose entries
+//! are gone here.
 //!
-//! The bytes are the owner's: a leader asks it for a piece (`chunks_wanted`, `on_chunk`) and sends it with its checksum;
-//! the receiver passes checked pieces on in order (`chunks`) and starts from the log record that follows their
-//! installation (`on_installed`). One piece is under way at a time, so a broken transfer goes on where it stopped.
+//! The bytes are the owner's: a leader asks it for a piece (`chunks_wanted`, `on_chunk`) and sends
+//! it with its checksum; the receiver passes checked pieces on in order (`chunks`) and starts from
+//! the log record that follows their installation (`on_installed`). One piece is under way at a
+//! time, so a broken transfer goes on where it stopped.
 use super::fault::Fault;
 use super::progress::{Flow, Progress};
 use super::{Index, PeerId, Persist, Raft, RaftRole, Rpc, SnapshotMeta, Term};
 use crate::timer::Now;
 
-/// While a snapshot is sent, the entries behind it stay; proposals wait (`Busy`) beyond this many bytes of log.
+/// While a snapshot is sent, the entries behind it stay; proposals wait (`Busy`) beyond this many
+/// bytes of log.
 const SENDING_LOG_BYTES_MAX: usize = 256 << 20;
 
 /// A piece of this machine's snapshot that a member needs.
@@ -43,9 +46,9 @@ pub struct Incoming {
 
 // -- the own snapshots
 impl Raft {
-    /// A snapshot of the applied state at this index is durable; entries up to `release` may be forgotten (they are in
-    /// the older of the two kept snapshots). What a snapshot on its way needs behind it stays, unless its receiver is
-    /// silent: who was away for long begins anew.
+    /// A snapshot of the applied state at this index is durable; entries up to `release` may be
+    /// forgotten (they are in the older of the two kept snapshots). What a snapshot on its way
+    /// needs behind it stays, unless its receiver is silent: who was away for long begins anew.
     pub fn on_snapshot_saved(&mut self, index: Index, release: Index) {
         assert!(release <= index, "the older snapshot is the older");
         let whole = self.snapshot.index.max(self.log.durable());
@@ -78,17 +81,28 @@ impl Raft {
     }
 }
 
-// -- the sender's side: the leader, or whoever was asked for a damaged entry that is behind its snapshot (`repair`)
+// -- the sender's side: the leader, or whoever was asked for a damaged entry that is behind its
+// snapshot (`repair`)
 impl Raft {
     /// Asks the owner for the next piece.
     pub(super) fn want_chunk(peer: &mut Progress, now_us: u64, wanted: &mut Vec<ChunkWanted>) {
-        if let Flow::Snapshot { index, offset, asked_us: 0 } = peer.flow {
+        if let Flow::Snapshot {
+            index,
+            offset,
+            asked_us: 0,
+        } = peer.flow
+        {
             peer.asked(now_us);
-            wanted.push(ChunkWanted { to: peer.id, index, offset });
+            wanted.push(ChunkWanted {
+                to: peer.id,
+                index,
+                offset,
+            });
         }
     }
 
-    /// The owner has read a piece: the bytes and whether they are the last; `None` when that snapshot is gone.
+    /// The owner has read a piece: the bytes and whether they are the last; `None` when that
+    /// snapshot is gone.
     pub fn on_chunk(&mut self, now: Now, wanted: ChunkWanted, data: Option<(Box<[u8]>, bool)>) {
         self.now_us = now.mono_us;
         let leads = self.role == RaftRole::Leader;
@@ -108,7 +122,13 @@ impl Raft {
             }
             return;
         };
-        let rpc = Rpc::InstallSnapshot { meta: peer.sending.clone(), offset, crc: crc32fast::hash(&data), done, data };
+        let rpc = Rpc::InstallSnapshot {
+            meta: peer.sending.clone(),
+            offset,
+            crc: crc32fast::hash(&data),
+            done,
+            data,
+        };
         self.send_in(to, term, rpc);
         self.check_invariants();
     }
@@ -123,7 +143,11 @@ impl Raft {
             // It was silent meanwhile, and what would have to follow is not here any more.
             return peer.become_snapshot(&self.snapshot);
         }
-        if let Flow::Snapshot { index, offset, asked_us } = &mut peer.flow
+        if let Flow::Snapshot {
+            index,
+            offset,
+            asked_us,
+        } = &mut peer.flow
             && *index == of
             && *offset != next
         {
@@ -131,12 +155,14 @@ impl Raft {
         }
     }
 
-    /// Whether a transfer holds more of the log than memory has room for: then clients wait, not the transfer.
+    /// Whether a transfer holds more of the log than memory has room for: then clients wait, not
+    /// the transfer.
     pub(super) fn is_held_up(&self) -> bool {
         self.log.bytes() > SENDING_LOG_BYTES_MAX && self.peers.iter().any(Progress::is_in_snapshot)
     }
 
-    /// A piece without an answer for an election timeout (or two syncs of that member) is sent again.
+    /// A piece without an answer for an election timeout (or two syncs of that member) is sent
+    /// again.
     pub(super) fn retry_chunks(&mut self) {
         for peer in self.peers.iter_mut().chain(&mut self.aid) {
             let patience_us = self.election_us.max(2 * u64::from(peer.sync_us));
@@ -152,7 +178,14 @@ impl Raft {
 // -- the receiver's side
 impl Raft {
     pub(super) fn on_install_snapshot(&mut self, from: PeerId, term: Term, rpc: Rpc) {
-        let Rpc::InstallSnapshot { meta, offset, crc, done, data } = rpc else {
+        let Rpc::InstallSnapshot {
+            meta,
+            offset,
+            crc,
+            done,
+            data,
+        } = rpc
+        else {
             unreachable!("dispatched by kind");
         };
         let index = meta.index;
@@ -175,31 +208,62 @@ impl Raft {
         let fits = known.is_some_and(|i| i.from == from && i.meta == meta);
         let expected = known.filter(|_| fits).map_or(0, |i| i.offset);
         if offset != expected || crc32fast::hash(&data) != crc {
-            return self.send(from, Rpc::SnapshotReply { index, offset: expected });
+            return self.send(
+                from,
+                Rpc::SnapshotReply {
+                    index,
+                    offset: expected,
+                },
+            );
         }
         let next = offset + data.len() as u64;
-        self.incoming = Some(Incoming { from, meta: meta.clone(), offset: next, done, heard_us: self.now_us });
-        self.out.chunks.push(Chunk { meta, offset, data, done });
+        self.incoming = Some(Incoming {
+            from,
+            meta: meta.clone(),
+            offset: next,
+            done,
+            heard_us: self.now_us,
+        });
+        self.out.chunks.push(Chunk {
+            meta,
+            offset,
+            data,
+            done,
+        });
         if !done {
-            self.send(from, Rpc::SnapshotReply { index, offset: next });
+            self.send(
+                from,
+                Rpc::SnapshotReply {
+                    index,
+                    offset: next,
+                },
+            );
         }
     }
 
-    /// The owner has put the snapshot in place durably and restored its state from it; or could not (`ok` false: it did
-    /// not verify), then it comes again. The acknowledgement follows the sync of the log record that is left here.
+    /// The owner has put the snapshot in place durably and restored its state from it; or could not
+    /// (`ok` false: it did not verify), then it comes again. The acknowledgement follows the
+    /// sync of the log record that is left here.
     pub fn on_installed(&mut self, now: Now, ok: bool) {
         self.now_us = now.mono_us;
         let incoming = self.incoming.take().filter(|i| i.done);
         let Incoming { from, meta, .. } = incoming.expect("only a whole snapshot is installed");
         if !ok {
-            self.send(from, Rpc::SnapshotReply { index: meta.index, offset: 0 });
+            self.send(
+                from,
+                Rpc::SnapshotReply {
+                    index: meta.index,
+                    offset: 0,
+                },
+            );
         } else if self.lacks(meta.index) {
             self.install(meta);
         }
         self.check_invariants();
     }
 
-    /// Whether a snapshot up to `index` would bring anything: entries of another leader may have come meanwhile.
+    /// Whether a snapshot up to `index` would bring anything: entries of another leader may have
+    /// come meanwhile.
     fn lacks(&self, index: Index) -> bool {
         index > self.commit_index || self.is_damaged(index)
     }
@@ -208,7 +272,8 @@ impl Raft {
         self.log.first_unsound().is_some_and(|first| first <= index)
     }
 
-    /// The rest of the log survives only if its entry at the snapshot's end is the snapshot's last (5.1).
+    /// The rest of the log survives only if its entry at the snapshot's end is the snapshot's last
+    /// (5.1).
     fn install(&mut self, meta: SnapshotMeta) {
         let same = self.log.term_at(meta.index) == Some(meta.term);
         let here = meta.index > self.log.start() && meta.index <= self.log.last_index();
@@ -218,10 +283,18 @@ impl Raft {
             // It came from a member that does not lead.
             self.become_follower(term, PeerId::NONE);
         }
-        self.persist(Persist::Installed { meta: meta.clone(), keep_tail });
+        self.persist(Persist::Installed {
+            meta: meta.clone(),
+            keep_tail,
+        });
         self.log.install(index, term, keep_tail, self.lsn);
         let kept = self.has(Fault::SnapshotWithoutConfiguration);
-        let configuration = if kept { self.configuration() } else { &meta.configuration }.clone();
+        let configuration = if kept {
+            self.configuration()
+        } else {
+            &meta.configuration
+        }
+        .clone();
         // Those behind were made from what damaged entries left of the ones before them.
         self.configurations = vec![(index, configuration)];
         self.rebuild_configurations(index.next());

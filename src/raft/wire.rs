@@ -1,9 +1,10 @@
 //! Messages between members as bytes, and back.
 //!
-//! A tag byte, then the fields in order as `command::pack` writes them. Decoding trusts nothing: each length is checked
-//! against what is left before anything is allocated, terms and indexes leave room to count on, and whatever is wrong is
-//! a value. The frame around a message (its length and checksum) is the link's. A tag that is not known ends the link:
-//! another message is another version of the protocol (`hello::PROTOCOL`). Start reading at `encode`.
+//! A tag byte, then the fields in order as `command::pack` writes them. Decoding trusts nothing:
+//! each length is checked against what is left before anything is allocated, terms and indexes
+//! leave room to count on, and whatever is wrong is a value. The frame around a message (its length
+//! and checksum) is the link's. A tag that is not known ends the link: another message is another
+//! version of the protocol (`hello::PROTOCOL`). Start reading at `encode`.
 use super::frame;
 use super::message::*;
 use crate::command::pack::{Malformed, Unpack, number_bytes, put_number, put_str};
@@ -36,20 +37,43 @@ const FOUND_BEHIND: u64 = 3;
 pub fn encode(message: &Message, out: &mut Vec<u8>) {
     let term = message.term;
     match &message.rpc {
-        Rpc::RequestVote { pre, hand_over, last_index, last_term } => {
+        Rpc::RequestVote {
+            pre,
+            hand_over,
+            last_index,
+            last_term,
+        } => {
             let flags = flags(*pre, *hand_over);
             put(out, REQUEST_VOTE, term, &[flags, last_index.0, last_term.0]);
         }
         Rpc::Vote { pre, granted } => put(out, VOTE, term, &[flags(*pre, *granted)]),
-        Rpc::AppendEntries { prev_index, prev_term, commit, acked, round, sync_us, entries } => {
+        Rpc::AppendEntries {
+            prev_index,
+            prev_term,
+            commit,
+            acked,
+            round,
+            sync_us,
+            entries,
+        } => {
             let prev = [prev_index.0, prev_term.0];
             put(out, APPEND_ENTRIES, term, &prev);
             put_numbers(out, &[commit.0, acked.0, *round, u64::from(*sync_us)]);
             put_number(entries.len() as u64, out);
             entries.iter().for_each(|e| put_entry(out, e));
         }
-        Rpc::AppendReply { round, sync_us, answer } => put_answer(out, term, &[*round, u64::from(*sync_us)], answer),
-        Rpc::InstallSnapshot { meta, offset, crc, done, data } => {
+        Rpc::AppendReply {
+            round,
+            sync_us,
+            answer,
+        } => put_answer(out, term, &[*round, u64::from(*sync_us)], answer),
+        Rpc::InstallSnapshot {
+            meta,
+            offset,
+            crc,
+            done,
+            data,
+        } => {
             let fields = [*offset, u64::from(*crc), u64::from(*done)];
             put(out, INSTALL_SNAPSHOT, term, &fields);
             encode_meta(meta, out);
@@ -60,18 +84,39 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         }
         Rpc::TimeoutNow => put(out, TIMEOUT_NOW, term, &[]),
         Rpc::Fetch { index, term: at } => put(out, FETCH, term, &[index.0, at.0]),
-        Rpc::Fetched { index, term: at, found } => {
+        Rpc::Fetched {
+            index,
+            term: at,
+            found,
+        } => {
             put(out, FETCHED, term, &[index.0, at.0]);
             put_found(out, found);
         }
         Rpc::Removed { cluster, id } => put(out, REMOVED, term, &[*cluster, id.0]),
-        Rpc::Forward { process, number, command: None } => put(out, FORWARD_READ, term, &[*process, *number]),
-        Rpc::Forward { process, number, command: Some(command) } => {
+        Rpc::Forward {
+            process,
+            number,
+            command: None,
+        } => put(out, FORWARD_READ, term, &[*process, *number]),
+        Rpc::Forward {
+            process,
+            number,
+            command: Some(command),
+        } => {
             put(out, FORWARD, term, &[*process, *number]);
             put_bytes(out, command);
         }
-        Rpc::Forwarded { process, number, answer } => {
-            put(out, FORWARDED, term, &[*process, *number, u64::from(answer.is_ok())]);
+        Rpc::Forwarded {
+            process,
+            number,
+            answer,
+        } => {
+            put(
+                out,
+                FORWARDED,
+                term,
+                &[*process, *number, u64::from(answer.is_ok())],
+            );
             match answer {
                 Ok(index) => put_number(index.0, out),
                 Err(cause) => put_str(cause, out),
@@ -82,11 +127,32 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
 
 /// The bytes that an append takes on a link, frames included; `None` for another message.
 pub fn append_bytes(message: &Message) -> Option<usize> {
-    let Rpc::AppendEntries { prev_index, prev_term, commit, acked, round, sync_us, entries } = &message.rpc else {
+    let Rpc::AppendEntries {
+        prev_index,
+        prev_term,
+        commit,
+        acked,
+        round,
+        sync_us,
+        entries,
+    } = &message.rpc
+    else {
         return None;
     };
-    let numbers = [message.term.0, prev_index.0, prev_term.0, commit.0, acked.0, *round, u64::from(*sync_us)];
-    let head: usize = numbers.into_iter().chain([entries.len() as u64]).map(number_bytes).sum();
+    let numbers = [
+        message.term.0,
+        prev_index.0,
+        prev_term.0,
+        commit.0,
+        acked.0,
+        *round,
+        u64::from(*sync_us),
+    ];
+    let head: usize = numbers
+        .into_iter()
+        .chain([entries.len() as u64])
+        .map(number_bytes)
+        .sum();
     let each = |e: &Entry| number_bytes(e.term.0) + number_bytes(e.size() as u64) + e.size();
     let bytes = 1 + head + entries.iter().map(each).sum::<usize>();
     Some(bytes + bytes.div_ceil(frame::PIECE_BYTES_MAX) * frame::HEAD_BYTES)
@@ -113,11 +179,19 @@ fn put_bytes(out: &mut Vec<u8>, data: &[u8]) {
 
 fn put_answer(out: &mut Vec<u8>, term: Term, head: &[u64], answer: &AppendAnswer) {
     match answer {
-        AppendAnswer::Accepted { verified, matched, want_snapshot } => {
+        AppendAnswer::Accepted {
+            verified,
+            matched,
+            want_snapshot,
+        } => {
             put(out, ACCEPTED, term, head);
             put_numbers(out, &[verified.0, matched.0, u64::from(*want_snapshot)]);
         }
-        AppendAnswer::Rejected { prev, hint, hint_term } => {
+        AppendAnswer::Rejected {
+            prev,
+            hint,
+            hint_term,
+        } => {
             put(out, REJECTED, term, head);
             put_numbers(out, &[prev.0, hint.0, hint_term.0]);
         }
@@ -152,7 +226,10 @@ pub fn encode_meta(meta: &SnapshotMeta, out: &mut Vec<u8>) {
     let count = members.len() as u64;
     put_numbers(out, &[meta.cluster, meta.index.0, meta.term.0, count]);
     for member in members {
-        put_numbers(out, &[member.id.0, member.incarnation, u64::from(member.voter)]);
+        put_numbers(
+            out,
+            &[member.id.0, member.incarnation, u64::from(member.voter)],
+        );
         for text in [&member.name, &member.peer_url, &member.client_url] {
             put_str(text, out);
         }
@@ -168,7 +245,11 @@ pub fn decode(data: &[u8]) -> Result<Message, Malformed> {
         term => Term(bounded(term)?),
     };
     let rpc = take_rpc(&mut from, tag, term)?;
-    if from.left() == 0 { Ok(Message { term, rpc }) } else { Err(Malformed) }
+    if from.left() == 0 {
+        Ok(Message { term, rpc })
+    } else {
+        Err(Malformed)
+    }
 }
 
 /// Reads what heads a snapshot from the front of `data`; and what is behind it.
@@ -182,16 +263,23 @@ fn take_rpc(from: &mut Unpack, tag: u8, term: Term) -> Result<Rpc, Malformed> {
     Ok(match tag {
         REQUEST_VOTE => {
             let (pre, hand_over) = take_flags(from)?;
-            Rpc::RequestVote { pre, hand_over, last_index: take_index(from)?, last_term: take_term(from)? }
+            Rpc::RequestVote {
+                pre,
+                hand_over,
+                last_index: take_index(from)?,
+                last_term: take_term(from)?,
+            }
         }
         VOTE => {
             let (pre, granted) = take_flags(from)?;
             Rpc::Vote { pre, granted }
         }
         APPEND_ENTRIES => take_append(from, term)?,
-        ACCEPTED | REJECTED | STALE => {
-            Rpc::AppendReply { round: from.number()?, sync_us: take_small(from)?, answer: take_answer(from, tag)? }
-        }
+        ACCEPTED | REJECTED | STALE => Rpc::AppendReply {
+            round: from.number()?,
+            sync_us: take_small(from)?,
+            answer: take_answer(from, tag)?,
+        },
         INSTALL_SNAPSHOT => Rpc::InstallSnapshot {
             offset: from.number()?,
             crc: take_small(from)?,
@@ -199,17 +287,42 @@ fn take_rpc(from: &mut Unpack, tag: u8, term: Term) -> Result<Rpc, Malformed> {
             meta: take_meta(from)?,
             data: take_bytes(from)?,
         },
-        SNAPSHOT_REPLY => Rpc::SnapshotReply { index: take_index(from)?, offset: from.number()? },
+        SNAPSHOT_REPLY => Rpc::SnapshotReply {
+            index: take_index(from)?,
+            offset: from.number()?,
+        },
         TIMEOUT_NOW => Rpc::TimeoutNow,
-        FETCH => Rpc::Fetch { index: take_index(from)?, term: take_term(from)? },
-        FETCHED => Rpc::Fetched { index: take_index(from)?, term: take_term(from)?, found: take_found(from)? },
-        REMOVED => Rpc::Removed { cluster: from.number()?, id: PeerId(from.number()?) },
-        FORWARD_READ => Rpc::Forward { process: from.number()?, number: from.number()?, command: None },
-        FORWARD => Rpc::Forward { process: from.number()?, number: from.number()?, command: Some(take_bytes(from)?) },
+        FETCH => Rpc::Fetch {
+            index: take_index(from)?,
+            term: take_term(from)?,
+        },
+        FETCHED => Rpc::Fetched {
+            index: take_index(from)?,
+            term: take_term(from)?,
+            found: take_found(from)?,
+        },
+        REMOVED => Rpc::Removed {
+            cluster: from.number()?,
+            id: PeerId(from.number()?),
+        },
+        FORWARD_READ => Rpc::Forward {
+            process: from.number()?,
+            number: from.number()?,
+            command: None,
+        },
+        FORWARD => Rpc::Forward {
+            process: from.number()?,
+            number: from.number()?,
+            command: Some(take_bytes(from)?),
+        },
         FORWARDED => Rpc::Forwarded {
             process: from.number()?,
             number: from.number()?,
-            answer: if from.flag()? { Ok(take_index(from)?) } else { Err(from.str()?.into()) },
+            answer: if from.flag()? {
+                Ok(take_index(from)?)
+            } else {
+                Err(from.str()?.into())
+            },
         },
         _ => return Err(Malformed),
     })
@@ -229,9 +342,21 @@ fn take_append(from: &mut Unpack, now: Term) -> Result<Rpc, Malformed> {
             return Err(Malformed);
         }
         last = (last.0.next(), term);
-        entries.push(Entry { term, index: last.0, body: Body::Good(take_bytes(from)?) });
+        entries.push(Entry {
+            term,
+            index: last.0,
+            body: Body::Good(take_bytes(from)?),
+        });
     }
-    Ok(Rpc::AppendEntries { prev_index, prev_term, commit, acked, round, sync_us, entries })
+    Ok(Rpc::AppendEntries {
+        prev_index,
+        prev_term,
+        commit,
+        acked,
+        round,
+        sync_us,
+        entries,
+    })
 }
 
 fn take_answer(from: &mut Unpack, tag: u8) -> Result<AppendAnswer, Malformed> {
@@ -241,9 +366,11 @@ fn take_answer(from: &mut Unpack, tag: u8) -> Result<AppendAnswer, Malformed> {
             matched: take_index(from)?,
             want_snapshot: from.flag()?,
         },
-        REJECTED => {
-            AppendAnswer::Rejected { prev: take_index(from)?, hint: take_index(from)?, hint_term: take_term(from)? }
-        }
+        REJECTED => AppendAnswer::Rejected {
+            prev: take_index(from)?,
+            hint: take_index(from)?,
+            hint_term: take_term(from)?,
+        },
         _ => AppendAnswer::Stale,
     })
 }
@@ -275,7 +402,12 @@ fn take_meta(from: &mut Unpack) -> Result<SnapshotMeta, Malformed> {
             client_url: from.str()?.into(),
         });
     }
-    Ok(SnapshotMeta { cluster, index, term, configuration: Configuration { members } })
+    Ok(SnapshotMeta {
+        cluster,
+        index,
+        term,
+        configuration: Configuration { members },
+    })
 }
 
 fn take_flags(from: &mut Unpack) -> Result<(bool, bool), Malformed> {
@@ -313,7 +445,11 @@ mod tests {
     #[test]
     fn the_length_of_an_append_is_known_beforehand() {
         for bytes in [0, 127, 128, 16_380, 40_000] {
-            let entry = |index| Entry { term: Term(200), index: Index(index), body: Body::Good(vec![7; bytes].into()) };
+            let entry = |index| Entry {
+                term: Term(200),
+                index: Index(index),
+                body: Body::Good(vec![7; bytes].into()),
+            };
             let rpc = Rpc::AppendEntries {
                 prev_index: Index(299),
                 prev_term: Term(200),
@@ -323,7 +459,10 @@ mod tests {
                 sync_us: 4_000,
                 entries: vec![entry(300), entry(301)],
             };
-            let message = Message { term: Term(200), rpc };
+            let message = Message {
+                term: Term(200),
+                rpc,
+            };
             let mut framed = Vec::new();
             if let Err(encoded) = frame::put_urgent(&message, &mut framed) {
                 let mut at = 0;
@@ -331,7 +470,11 @@ mod tests {
                     at = frame::put_piece(&encoded, at, &mut framed);
                 }
             }
-            assert_eq!(append_bytes(&message), Some(framed.len()), "two of {bytes} bytes");
+            assert_eq!(
+                append_bytes(&message),
+                Some(framed.len()),
+                "two of {bytes} bytes"
+            );
         }
     }
 
@@ -345,9 +488,18 @@ mod tests {
             voter: id == 1,
         };
         let (index, term) = (Index(300), Term(7));
-        let entry = |at, term| Entry { term: Term(term), index: Index(at), body: Body::Good(vec![1, 2, 3].into()) };
+        let entry = |at, term| Entry {
+            term: Term(term),
+            index: Index(at),
+            body: Body::Good(vec![1, 2, 3].into()),
+        };
         let rpcs = vec![
-            Rpc::RequestVote { pre: true, hand_over: false, last_index: index, last_term: term },
+            Rpc::RequestVote {
+                pre: true,
+                hand_over: false,
+                last_index: index,
+                last_term: term,
+            },
             Rpc::AppendEntries {
                 prev_index: index,
                 prev_term: Term(5),
@@ -360,25 +512,51 @@ mod tests {
             Rpc::AppendReply {
                 round: 1,
                 sync_us: 2,
-                answer: AppendAnswer::Rejected { prev: index, hint: Index(2), hint_term: Term(1) },
+                answer: AppendAnswer::Rejected {
+                    prev: index,
+                    hint: Index(2),
+                    hint_term: Term(1),
+                },
             },
             Rpc::InstallSnapshot {
                 meta: SnapshotMeta {
                     cluster: 77,
                     index,
                     term,
-                    configuration: Configuration { members: vec![member(1), member(200)] },
+                    configuration: Configuration {
+                        members: vec![member(1), member(200)],
+                    },
                 },
                 offset: 1 << 40,
                 crc: 5,
                 done: true,
                 data: vec![9; 40].into(),
             },
-            Rpc::Fetched { index, term, found: Found::Body(vec![4; 5].into()) },
-            Rpc::Forward { process: u64::MAX, number: 300, command: None },
-            Rpc::Forward { process: 1, number: 2, command: Some(vec![8; 9].into()) },
-            Rpc::Forwarded { process: 1, number: 2, answer: Ok(index) },
-            Rpc::Forwarded { process: 1, number: 2, answer: Err("disk full".into()) },
+            Rpc::Fetched {
+                index,
+                term,
+                found: Found::Body(vec![4; 5].into()),
+            },
+            Rpc::Forward {
+                process: u64::MAX,
+                number: 300,
+                command: None,
+            },
+            Rpc::Forward {
+                process: 1,
+                number: 2,
+                command: Some(vec![8; 9].into()),
+            },
+            Rpc::Forwarded {
+                process: 1,
+                number: 2,
+                answer: Ok(index),
+            },
+            Rpc::Forwarded {
+                process: 1,
+                number: 2,
+                answer: Err("disk full".into()),
+            },
         ];
         rpcs.into_iter().map(|rpc| Message { term, rpc }).collect()
     }

@@ -19,7 +19,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Shows the certificate of `files`, if there is one, and trusts its authority, or those of the system.
+    /// Shows the certificate of `files`, if there is one, and trusts its authority, or those of the
+    /// system.
     pub fn new(files: &Tls) -> Caller {
         #[cfg(not(feature = "tls"))]
         let _ = files;

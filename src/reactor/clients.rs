@@ -1,8 +1,9 @@
-//! All client and admin connections: who is ready, what they ask, what they are answered, what they may hold.
+//! All client and admin connections: who is ready, what they ask, what they are answered, what they
+//! may hold.
 //!
-//! The reactor's phases call the methods in their order: `accept`, `fill`, `decode`, `on_late`, `answer`, `deliver`,
-//! `flush`, `reap`. Whoever has something to do is on the ready list; a turn looks at nobody else, so that idle
-//! connections cost nothing.
+//! The reactor's phases call the methods in their order: `accept`, `fill`, `decode`, `on_late`,
+//! `answer`, `deliver`, `flush`, `reap`. Whoever has something to do is on the ready list; a turn
+//! looks at nobody else, so that idle connections cost nothing.
 use super::conn::{Conn, Flight};
 use super::dial::Ended;
 use super::limits::{ANSWERS_BYTES_A_TURN, OUT_MARK_BYTES, READS_A_TURN, Timeouts};
@@ -29,11 +30,12 @@ pub struct Visit {
     pub hello: Box<str>,
 }
 
-/// Requests that a standby may have passed on at a time, and bytes of their bodies; one alone may be longer. Further ones
-/// are redirected.
+/// Requests that a standby may have passed on at a time, and bytes of their bodies; one alone may
+/// be longer. Further ones are redirected.
 const PASSED_MAX: usize = 256;
 const PASSED_BYTES_MAX: usize = 4 << 20;
-/// Marks the calls that are a client's, which no call of the machine is; the rest of such a number is the ticket.
+/// Marks the calls that are a client's, which no call of the machine is; the rest of such a number
+/// is the ticket.
 const PASSED: u64 = 1 << 63;
 
 /// A ticket is a slot's number and a serial number of so many bits.
@@ -100,9 +102,15 @@ impl Clients {
 
     /// Takes a connection in.
     pub fn accept(&mut self, registry: &Registry, transport: Transport, port: Port, now: Now) {
-        let id = self.conns.insert_with(|id| Conn::new(id, port, transport, now.mono_us));
+        let id = self
+            .conns
+            .insert_with(|id| Conn::new(id, port, transport, now.mono_us));
         let conn = self.conns.get_mut(id).expect("it was just put there");
-        if conn.transport().register(registry, id.token(Kind::Client)).is_err() {
+        if conn
+            .transport()
+            .register(registry, id.token(Kind::Client))
+            .is_err()
+        {
             conn.kill();
         }
         touch(&mut self.ready, conn);
@@ -132,10 +140,15 @@ impl Clients {
         self.date.set(now.wall_ns);
         let standby = machine.standby().map(|url| url.map(Box::<str>::from));
         let mode = match &standby {
-            Some(url) => Mode::Standby { leader_url: url.as_deref() },
+            Some(url) => Mode::Standby {
+                leader_url: url.as_deref(),
+            },
             None => Mode::Peer,
         };
-        let context = Context { mode, ..context(&self.site, &self.date, now, machine.indexes()) };
+        let context = Context {
+            mode,
+            ..context(&self.site, &self.date, now, machine.indexes())
+        };
         let mut desk = Desk {
             machine,
             context: &context,
@@ -158,7 +171,8 @@ impl Clients {
         self.serial
     }
 
-    /// Phase 3: who wants a link. Each is answered by `detach` or `refuse` before anything else happens.
+    /// Phase 3: who wants a link. Each is answered by `detach` or `refuse` before anything else
+    /// happens.
     pub fn take_visits(&mut self) -> Vec<Visit> {
         std::mem::take(&mut self.visits)
     }
@@ -184,7 +198,9 @@ impl Clients {
         self.date.set(now.wall_ns);
         let context = context(&self.site, &self.date, now, machine.indexes());
         let passed = ended.into_passed();
-        let next = conn.render(&mut self.pool, |shape, out| shape.passed(passed, &context, out));
+        let next = conn.render(&mut self.pool, |shape, out| {
+            shape.passed(passed, &context, out)
+        });
         follow(conn, next, ticket, machine, now);
     }
 
@@ -222,7 +238,13 @@ impl Clients {
     }
 
     /// Phase 8: writes what the machine has answered.
-    pub fn answer(&mut self, answers: &mut Vec<Answer>, machine: &mut Machine, disk: &Disk, now: Now) {
+    pub fn answer(
+        &mut self,
+        answers: &mut Vec<Answer>,
+        machine: &mut Machine,
+        disk: &Disk,
+        now: Now,
+    ) {
         let mut rendered = 0;
         for answer in answers.drain(..) {
             let Some(conn) = find(&mut self.conns, answer.ticket) else {
@@ -233,7 +255,9 @@ impl Clients {
             let next = if conn.exports() {
                 export(conn, disk, &answer, &context, &mut self.pool)
             } else {
-                conn.render(&mut self.pool, |shape, out| shape.render(&answer, &context, out))
+                conn.render(&mut self.pool, |shape, out| {
+                    shape.render(&answer, &context, out)
+                })
             };
             follow(conn, next, answer.ticket, machine, now);
             rendered += conn.out_bytes();
@@ -253,7 +277,10 @@ impl Clients {
     /// Phase 8: hands out events, each rendered once.
     pub fn deliver(&mut self, events: &mut Vec<Delivery>, machine: &mut Machine, now: Now) {
         for delivery in events.drain(..) {
-            let at = Indexes { etcd: delivery.etcd, ..machine.indexes() };
+            let at = Indexes {
+                etcd: delivery.etcd,
+                ..machine.indexes()
+            };
             let context = context(&self.site, &self.date, now, at);
             let rendition = Rendition::new(&delivery, &context);
             let mut shared: Vec<(Range<usize>, Shared)> = Vec::new();
@@ -262,8 +289,9 @@ impl Clients {
                     continue;
                 };
                 touch(&mut self.ready, conn);
-                let told =
-                    conn.render(&mut self.pool, |shape, out| shape.deliver(&delivery, &rendition, ends, &context, out));
+                let told = conn.render(&mut self.pool, |shape, out| {
+                    shape.deliver(&delivery, &rendition, ends, &context, out)
+                });
                 let bytes = &rendition.bytes[told.shared.clone()];
                 if delivery.tickets.len() == 1 {
                     conn.append(&mut self.pool, bytes);
@@ -294,8 +322,9 @@ impl Clients {
         }
     }
 
-    /// Phase 9: drops who is done, asks the poll and the wheel for what the others wait for, and keeps on the list
-    /// those who can go on without being told. Whether the machine was told of anybody who is gone.
+    /// Phase 9: drops who is done, asks the poll and the wheel for what the others wait for, and
+    /// keeps on the list those who can go on without being told. Whether the machine was told
+    /// of anybody who is gone.
     pub fn reap(&mut self, registry: &Registry, machine: &mut Machine, now: Now) -> bool {
         let (mut kept, mut told) = (0, false);
         for i in 0..self.ready.len() {
@@ -303,7 +332,9 @@ impl Clients {
             let Some(conn) = self.conns.get_mut(id) else {
                 continue;
             };
-            if conn.settle(now.mono_us, &self.timeouts, &mut self.pool) || !ask_writable(conn, registry) {
+            if conn.settle(now.mono_us, &self.timeouts, &mut self.pool)
+                || !ask_writable(conn, registry)
+            {
                 told |= self.drop_conn(id, machine, now);
                 continue;
             }
@@ -333,11 +364,15 @@ impl Clients {
         told
     }
 
-    /// Above the budget the slowest go; those who were not read from are looked at again when there is room.
+    /// Above the budget the slowest go; those who were not read from are looked at again when there
+    /// is room.
     fn keep_budget(&mut self) {
         if self.budget.is_over() {
             if !self.tight {
-                log::warn!("connections hold {} bytes: reading pauses, slow clients are closed", self.budget.bytes());
+                log::warn!(
+                    "connections hold {} bytes: reading pauses, slow clients are closed",
+                    self.budget.bytes()
+                );
             }
             self.tight = true;
             self.cut_off_slowest();
@@ -410,7 +445,13 @@ fn find(conns: &mut Slots<Conn>, ticket: Ticket) -> Option<&mut Conn> {
 
 /// What surrounds an answer: it is the machine's, whatever its mode.
 fn context<'a>(site: &'a Site, date: &'a Date, now: Now, at: Indexes) -> Context<'a> {
-    Context { site, date, now, at, mode: Mode::Peer }
+    Context {
+        site,
+        date,
+        now,
+        at,
+        mode: Mode::Peer,
+    }
 }
 
 /// What is needed to start requests.
@@ -441,7 +482,10 @@ impl Desk<'_, '_> {
             let (id, port) = (conn.id, conn.port);
             match conn.next(self.limits) {
                 None => return,
-                Some(Progress::NeedMore { consumed, continue_100 }) => return conn.starve(consumed, continue_100),
+                Some(Progress::NeedMore {
+                    consumed,
+                    continue_100,
+                }) => return conn.starve(consumed, continue_100),
                 Some(Progress::Reject(reject)) => {
                     return conn.reject(reject, self.context.date, self.pool);
                 }
@@ -484,7 +528,13 @@ impl Desk<'_, '_> {
     fn take_off(&mut self, conn: &mut Conn, shape: Box<api::Shape>, watches: bool) -> Ticket {
         *self.serial = (*self.serial + 1) & ((1 << SERIAL_BITS) - 1);
         let ticket = Ticket((conn.id.index() as u64) << SERIAL_BITS | *self.serial);
-        conn.flight = Some(Flight { ticket, shape, export: None, watches, more: false });
+        conn.flight = Some(Flight {
+            ticket,
+            shape,
+            export: None,
+            watches,
+            more: false,
+        });
         ticket
     }
 
@@ -495,11 +545,16 @@ impl Desk<'_, '_> {
         let bytes = passing.bytes + call.body.len();
         if passing.count == PASSED_MAX || (passing.bytes > 0 && bytes > PASSED_BYTES_MAX) {
             let (context, sent) = (self.context, false);
-            let next = conn.render(self.pool, |shape, out| shape.passed(Passed::Failed { sent }, context, out));
+            let next = conn.render(self.pool, |shape, out| {
+                shape.passed(Passed::Failed { sent }, context, out)
+            });
             return follow(conn, next, ticket, self.machine, context.now);
         }
         (passing.count, passing.bytes) = (passing.count + 1, bytes);
-        passing.calls.push(Call { id: CallId(PASSED | ticket.0), ..call });
+        passing.calls.push(Call {
+            id: CallId(PASSED | ticket.0),
+            ..call
+        });
     }
 }
 
@@ -528,7 +583,13 @@ fn follow(conn: &mut Conn, next: api::Next, ticket: Ticket, machine: &mut Machin
 }
 
 /// Writes what is rendered into a file in the data directory, and answers when it is whole.
-fn export(conn: &mut Conn, disk: &Disk, answer: &Answer, context: &Context, pool: &mut Pool) -> api::Next {
+fn export(
+    conn: &mut Conn,
+    disk: &Disk,
+    answer: &Answer,
+    context: &Context,
+    pool: &mut Pool,
+) -> api::Next {
     let flight = conn.flight.as_mut().expect("an answer is for a request");
     let mut text = Vec::new();
     let next = flight.shape.render(answer, context, &mut text);
@@ -562,9 +623,14 @@ fn export(conn: &mut Conn, disk: &Disk, answer: &Answer, context: &Context, pool
     }
 }
 
-/// Asks the poll for writability only while something waits to be written. False when the poll refuses.
+/// Asks the poll for writability only while something waits to be written. False when the poll
+/// refuses.
 fn ask_writable(conn: &mut Conn, registry: &Registry) -> bool {
-    let (is, should, token) = (conn.asks_writable, conn.is_blocked(), conn.id.token(Kind::Client));
+    let (is, should, token) = (
+        conn.asks_writable,
+        conn.is_blocked(),
+        conn.id.token(Kind::Client),
+    );
     if is == should {
         return true;
     }
@@ -573,8 +639,8 @@ fn ask_writable(conn: &mut Conn, registry: &Registry) -> bool {
     result.is_ok()
 }
 
-/// Keeps a timer at or before the connection's deadline. A deadline that moves away costs nothing: the timer fires
-/// early and is armed anew.
+/// Keeps a timer at or before the connection's deadline. A deadline that moves away costs nothing:
+/// the timer fires early and is armed anew.
 fn arm(conn: &mut Conn, timers: &mut TimerWheel<SlotId>) {
     let Some(deadline) = conn.stamps.deadline_us else {
         return;

@@ -1,8 +1,9 @@
 //! One client or admin connection: input and output buffers, the request in flight, deadlines.
 //!
-//! Knows bytes, requests and readiness; not what a request means (that is `serve`), and not the poll. One request is
-//! in flight at a time, so that pipelined ones are answered in order. Start with `fill`, `next`, `flush`: that is the
-//! order in which a turn calls them. An idle connection holds no buffer.
+//! Knows bytes, requests and readiness; not what a request means (that is `serve`), and not the
+//! poll. One request is in flight at a time, so that pipelined ones are answered in order. Start
+//! with `fill`, `next`, `flush`: that is the order in which a turn calls them. An idle connection
+//! holds no buffer.
 use super::limits::{self, Stamps, Timeouts, Waits};
 use super::out::{Out, SLICES_MAX, Shared};
 use super::pool::{BUFFER_BYTES, Pool};
@@ -34,8 +35,8 @@ pub struct Flight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     Open,
-    /// To be closed when the output has left; with `linger` what the client still sends is read and dropped, because
-    /// closing over unread bytes would take the answer away from it.
+    /// To be closed when the output has left; with `linger` what the client still sends is read and
+    /// dropped, because closing over unread bytes would take the answer away from it.
     Closing {
         linger: bool,
     },
@@ -119,8 +120,8 @@ impl Conn {
         }
     }
 
-    /// Whether there is something to read and a reason to read it. `tight`: all buffers together are above their
-    /// budget, so only a connection that holds nothing yet is read from.
+    /// Whether there is something to read and a reason to read it. `tight`: all buffers together
+    /// are above their budget, so only a connection that holds nothing yet is read from.
     pub fn wants_input(&self, tight: bool) -> bool {
         let room = match (self.life, &self.flight) {
             (Life::Dead, _) => false,
@@ -184,7 +185,10 @@ impl Conn {
 
     /// Whether a request may start, if one has come.
     fn may_start(&self) -> bool {
-        self.life == Life::Open && self.flight.is_none() && !self.starved && self.out.len() < limits::OUT_MARK_BYTES
+        self.life == Life::Open
+            && self.flight.is_none()
+            && !self.starved
+            && self.out.len() < limits::OUT_MARK_BYTES
     }
 
     /// The parser has found no whole request and wants more.
@@ -192,7 +196,8 @@ impl Conn {
         self.starved = true;
         self.input.drain(..consumed);
         if continue_100 {
-            self.out.append(Vec::new, |out| out.extend_from_slice(CONTINUE));
+            self.out
+                .append(Vec::new, |out| out.extend_from_slice(CONTINUE));
         }
     }
 
@@ -217,19 +222,27 @@ impl Conn {
 
     /// Queues a whole answer.
     pub fn send(&mut self, response: &Response, reply: Reply, date: &Date, pool: &mut Pool) {
-        let framing = self.out.append(|| pool.take(), |out| response.encode(reply, date, out));
+        let framing = self
+            .out
+            .append(|| pool.take(), |out| response.encode(reply, date, out));
         self.finish(framing.keep_alive);
     }
 
     /// Lets the interface write the answer in flight.
-    pub fn render<R>(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Shape, &mut Vec<u8>) -> R) -> R {
+    pub fn render<R>(
+        &mut self,
+        pool: &mut Pool,
+        write: impl FnOnce(&mut Shape, &mut Vec<u8>) -> R,
+    ) -> R {
         let flight = self.flight.as_mut().expect("an answer is for a request");
-        self.out.append(|| pool.take(), |out| write(&mut flight.shape, out))
+        self.out
+            .append(|| pool.take(), |out| write(&mut flight.shape, out))
     }
 
     /// Queues a part of the answer in flight.
     pub fn append(&mut self, pool: &mut Pool, bytes: &[u8]) {
-        self.out.append(|| pool.take(), |out| out.extend_from_slice(bytes));
+        self.out
+            .append(|| pool.take(), |out| out.extend_from_slice(bytes));
     }
 
     /// Queues bytes that others send too.
@@ -269,7 +282,8 @@ impl Conn {
         }
     }
 
-    /// Ends the turn for this connection: what follows from what has happened to it. True when it is to be dropped.
+    /// Ends the turn for this connection: what follows from what has happened to it. True when it
+    /// is to be dropped.
     pub fn settle(&mut self, now_us: u64, timeouts: &Timeouts, pool: &mut Pool) -> bool {
         if let (Life::Closing { linger }, true) = (self.life, self.out.is_empty()) {
             if linger && !self.ended {
@@ -286,8 +300,8 @@ impl Conn {
         if self.input.is_empty() && self.input.capacity() > 0 {
             pool.give(std::mem::take(&mut self.input));
         }
-        // A watcher's client that sends on and on would have to be left unread, and then nobody would learn that it has
-        // gone.
+        // A watcher's client that sends on and on would have to be left unread, and then nobody
+        // would learn that it has gone.
         let (out, ahead) = (self.out.len(), self.input.len());
         let much = out > limits::WATCH_BYTES_MAX || ahead >= limits::AHEAD_BYTES_MAX;
         if much && self.is_watcher() {
@@ -297,8 +311,8 @@ impl Conn {
         self.life == Life::Dead
     }
 
-    /// Whether the client sends nothing more and has nothing to wait for either. It may want the answer to what it has
-    /// sent, but a watcher would wait for ever on nobody's behalf.
+    /// Whether the client sends nothing more and has nothing to wait for either. It may want the
+    /// answer to what it has sent, but a watcher would wait for ever on nobody's behalf.
     fn is_pointless(&self) -> bool {
         let answered = self.flight.is_none() && self.starved && self.out.is_empty();
         let over = answered || self.life == Life::Lingering;
@@ -314,7 +328,9 @@ impl Conn {
     fn waits(&self) -> Waits {
         match (&self.life, &self.flight) {
             (Life::Lingering, _) => Waits::Linger,
-            (_, Some(flight)) if flight.watches => Waits::Watch { out: self.out.len() },
+            (_, Some(flight)) if flight.watches => Waits::Watch {
+                out: self.out.len(),
+            },
             (_, Some(flight)) if flight.more => Waits::Page,
             _ if !self.out.is_empty() => Waits::Write,
             (_, Some(_)) => Waits::Core,

@@ -1,8 +1,9 @@
-//! Outgoing HTTP calls: join, machine list, versions, discovery, and what a standby passes on for its clients.
+//! Outgoing HTTP calls: join, machine list, versions, discovery, and what a standby passes on for
+//! its clients.
 //!
-//! The machine leaves them as data and is told what became of each, once, whatever happens. One connection a call and a
-//! hop; several calls at once, and the clients' never stand in the way of the machine's own. What a call means is none
-//! of this file's business. Start with `work`.
+//! The machine leaves them as data and is told what became of each, once, whatever happens. One
+//! connection a call and a hop; several calls at once, and the clients' never stand in the way of
+//! the machine's own. What a call means is none of this file's business. Start with `work`.
 use super::caller::Caller;
 use super::names::{Found, Names};
 use super::slots::{Kind, SlotId, Slots};
@@ -27,7 +28,8 @@ const REDIRECTS_MAX: usize = 10;
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What is read at once.
 const READ_BYTES: usize = 16 * 1024;
-/// Between the tries of two addresses of one host, at most: the first may be one that swallows everything.
+/// Between the tries of two addresses of one host, at most: the first may be one that swallows
+/// everything.
 const ADDRESS_US: u64 = 1_000_000;
 
 /// How far a call is.
@@ -80,13 +82,23 @@ pub struct Ended {
 
 impl Ended {
     fn of(call: &Call, reply: Reply) -> Ended {
-        Ended { id: call.id, reply, headers: Vec::new(), sent: false, body_bytes: call.body.len() }
+        Ended {
+            id: call.id,
+            reply,
+            headers: Vec::new(),
+            sent: false,
+            body_bytes: call.body.len(),
+        }
     }
 
     /// For the client whose request it was.
     pub fn into_passed(self) -> Passed {
         match self.reply {
-            Reply::Answered { status, body, .. } => Passed::Answered { status, headers: self.headers, body },
+            Reply::Answered { status, body, .. } => Passed::Answered {
+                status,
+                headers: self.headers,
+                body,
+            },
             Reply::Failed { .. } => Passed::Failed { sent: self.sent },
         }
     }
@@ -164,7 +176,8 @@ impl Calls {
         }
     }
 
-    /// Takes a call, which `passes` a client's request on or is the machine's own; its time runs from now.
+    /// Takes a call, which `passes` a client's request on or is the machine's own; its time runs
+    /// from now.
     pub fn start(&mut self, call: Call, passes: bool, now: Now) {
         if !passes {
             self.drop_void(call.id);
@@ -177,7 +190,10 @@ impl Calls {
     fn drop_void(&mut self, later: CallId) {
         self.waiting[0].retain(|(call, _)| !call.id.is_void_after(later));
         let own = self.calls.iter_mut().filter(|(_, c)| !c.passed);
-        let void: Vec<SlotId> = own.filter(|(_, c)| c.call.id.is_void_after(later)).map(|(_, c)| c.slot).collect();
+        let void: Vec<SlotId> = own
+            .filter(|(_, c)| c.call.id.is_void_after(later))
+            .map(|(_, c)| c.slot)
+            .collect();
         for slot in void {
             self.end(slot, Reply::Failed { why: "".into() }, &mut Vec::new());
         }
@@ -225,7 +241,13 @@ impl Calls {
                 continue;
             };
             calling.queued = false;
-            let mut tools = Tools { registry, names, timers: &mut self.timers, callers: &mut self.callers, now };
+            let mut tools = Tools {
+                registry,
+                names,
+                timers: &mut self.timers,
+                callers: &mut self.callers,
+                now,
+            };
             let reply = loop {
                 match calling.step(&mut tools) {
                     Step::Again => {}
@@ -269,13 +291,18 @@ impl Calls {
         self.timers.cancel(calling.timer);
         self.open[usize::from(calling.passed)] -= 1;
         let sent = !calling.out.is_empty() && calling.sent == calling.out.len();
-        ended.push(Ended { sent, headers: calling.headers, ..Ended::of(&calling.call, reply) });
+        ended.push(Ended {
+            sent,
+            headers: calling.headers,
+            ..Ended::of(&calling.call, reply)
+        });
     }
 
     /// Whether somebody can go on without being told by the poll.
     pub fn has_work(&self) -> bool {
         let mut queues = self.waiting.iter().zip(self.open);
-        !self.ready.is_empty() || queues.any(|(waiting, open)| !waiting.is_empty() && open < OPEN_MAX)
+        !self.ready.is_empty()
+            || queues.any(|(waiting, open)| !waiting.is_empty() && open < OPEN_MAX)
     }
 
     /// When something is to be done; `u64::MAX`: never.
@@ -357,7 +384,9 @@ impl Calling {
             return self.fail(&self.trouble);
         };
         (self.sent, self.readable, self.blocked) = (0, false, true);
-        self.stage = Stage::Connecting { since_us: tools.now.mono_us };
+        self.stage = Stage::Connecting {
+            since_us: tools.now.mono_us,
+        };
         let token = self.slot.token(Kind::Call);
         let both = Interest::READABLE | Interest::WRITABLE;
         let url = Url::parse(&self.url).expect("it was resolved");
@@ -500,7 +529,8 @@ mod tests {
 
     const NAMES: Token = Token(usize::MAX);
 
-    /// A server that answers its connections in order, each with the next text, and gives back what it was sent.
+    /// A server that answers its connections in order, each with the next text, and gives back what
+    /// it was sent.
     fn serve(answers: Vec<String>) -> (u16, std::thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
@@ -540,15 +570,28 @@ mod tests {
         let mut events = Events::with_capacity(64);
         let mut names = Names::new(Waker::new(poll.registry(), NAMES).expect("a waker"));
         let caller = || Caller::new(&Default::default());
-        let callers = Callers { peers: caller(), clients: caller(), world: caller(), discovery: String::new() };
+        let callers = Callers {
+            peers: caller(),
+            clients: caller(),
+            world: caller(),
+            discovery: String::new(),
+        };
         let (mut calls, mut replies) = (Calls::new(callers), Vec::new());
-        let mut now = Now { mono_us: 1, wall_ns: 0 };
+        let mut now = Now {
+            mono_us: 1,
+            wall_ns: 0,
+        };
         let count = list.len();
         list.into_iter().for_each(|c| calls.start(c, false, now));
         while replies.len() < count {
             replies.extend(calls.work(poll.registry(), &mut names, now));
-            let wait_ms = if calls.has_work() || replies.len() == count { 0 } else { 20 };
-            poll.poll(&mut events, Some(Duration::from_millis(wait_ms))).expect("it polls");
+            let wait_ms = if calls.has_work() || replies.len() == count {
+                0
+            } else {
+                20
+            };
+            poll.poll(&mut events, Some(Duration::from_millis(wait_ms)))
+                .expect("it polls");
             for event in &events {
                 match event.token() {
                     NAMES if names.collect(now.mono_us) => calls.on_names(),
@@ -559,14 +602,19 @@ mod tests {
             now.mono_us += if late { 1_000_000 } else { 1 };
         }
         assert!(calls.next_deadline() == u64::MAX || calls.calls.len() == 0);
-        let mut replies: Vec<(u64, Reply)> = replies.into_iter().map(|e: Ended| (e.id.0, e.reply)).collect();
+        let mut replies: Vec<(u64, Reply)> = replies
+            .into_iter()
+            .map(|e: Ended| (e.id.0, e.reply))
+            .collect();
         replies.sort_by_key(|r| r.0);
         replies
     }
 
     fn answered(reply: &Reply) -> (u16, &str) {
         match reply {
-            Reply::Answered { status, body, .. } => (*status, std::str::from_utf8(body).expect("text")),
+            Reply::Answered { status, body, .. } => {
+                (*status, std::str::from_utf8(body).expect("text"))
+            }
             Reply::Failed { why } => panic!("{why}"),
         }
     }
@@ -598,12 +646,23 @@ mod tests {
             unreachable!("it was answered");
         };
         assert_eq!(&**server, "tern/9");
-        let asked = [first.join().expect("served"), second.join().expect("served")].concat();
+        let asked = [
+            first.join().expect("served"),
+            second.join().expect("served"),
+        ]
+        .concat();
         for (text, target) in asked.iter().zip(["/a", "/b?q", "/c"]) {
-            assert!(text.starts_with(&format!("PUT {target} HTTP/1.1\r\n")), "{text}");
+            assert!(
+                text.starts_with(&format!("PUT {target} HTTP/1.1\r\n")),
+                "{text}"
+            );
             assert!(text.ends_with("\r\n\r\nBODY"), "{text}");
         }
-        assert!(asked[1].contains(&format!("Host: localhost:{there}\r\n")), "{}", asked[1]);
+        assert!(
+            asked[1].contains(&format!("Host: localhost:{there}\r\n")),
+            "{}",
+            asked[1]
+        );
     }
 
     #[test]
@@ -639,19 +698,31 @@ mod tests {
         let poll = Poll::new().expect("a poll");
         let mut names = Names::new(Waker::new(poll.registry(), NAMES).expect("a waker"));
         let caller = || Caller::new(&Default::default());
-        let callers = Callers { peers: caller(), clients: caller(), world: caller(), discovery: String::new() };
+        let callers = Callers {
+            peers: caller(),
+            clients: caller(),
+            world: caller(),
+            discovery: String::new(),
+        };
         let mut calls = Calls::new(callers);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}/", listener.local_addr().expect("bound"));
-        let now = Now { mono_us: 1, wall_ns: 0 };
+        let now = Now {
+            mono_us: 1,
+            wall_ns: 0,
+        };
         let [search, registrar, next] = [7, 1 << 62, 1 << 32];
         for id in [search, registrar, next, next + 1] {
             calls.start(call(id, Method::Get, url.clone()), false, now);
             assert!(calls.work(poll.registry(), &mut names, now).is_empty());
         }
         calls.start(call(search, Method::Get, url), true, now);
-        let open: std::collections::BTreeSet<u64> = calls.calls.iter_mut().map(|(_, c)| c.call.id.0).collect();
-        assert_eq!((open, calls.open), ([registrar, next, next + 1].into(), [3, 0]));
+        let open: std::collections::BTreeSet<u64> =
+            calls.calls.iter_mut().map(|(_, c)| c.call.id.0).collect();
+        assert_eq!(
+            (open, calls.open),
+            ([registrar, next, next + 1].into(), [3, 0])
+        );
     }
 
     #[test]
@@ -667,7 +738,11 @@ mod tests {
         let (port, server) = serve(answers.into());
         let list = (0..count).map(|i| call(i, Method::Get, format!("http://127.0.0.1:{port}/")));
         let mut list: Vec<Call> = list.collect();
-        list.push(call(90, Method::Get, format!("http://127.0.0.1:{refused}/")));
+        list.push(call(
+            90,
+            Method::Get,
+            format!("http://127.0.0.1:{refused}/"),
+        ));
         list.push(call(91, Method::Get, "no url".into()));
         list.push(call(92, Method::Get, "http://name.invalid:1/".into()));
         for (id, reply) in carry_out(list, false) {

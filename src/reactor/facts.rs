@@ -10,7 +10,9 @@ pub fn log(name: &str, fact: &Fact) {
         Fact::BecameFollower { term, leader } if leader.is_empty() => {
             log::info!("follower in term {}, no leader", term.0);
         }
-        Fact::BecameFollower { term, leader } => log::info!("follower of {leader} in term {}", term.0),
+        Fact::BecameFollower { term, leader } => {
+            log::info!("follower of {leader} in term {}", term.0)
+        }
         Fact::BecameCandidate { term } => log::info!("candidate in term {}", term.0),
         Fact::SnapshotStarted { index } => log::debug!("snapshot of index {} started", index.0),
         Fact::SnapshotSaved { index, bytes } => {
@@ -44,16 +46,30 @@ pub fn log(name: &str, fact: &Fact) {
         Fact::StandsByAgain => log::info!("standby, as before"),
         Fact::NotLetIn { why } => log::warn!("standby: {why}"),
         Fact::Unlisted => log::warn!("a peer does not list this machine as one of its cluster"),
-        Fact::LetGo { peer, silent_ms, too_many: true } => {
-            log::info!("{peer} is one peer too many, and is removed; last heard {silent_ms} ms ago");
+        Fact::LetGo {
+            peer,
+            silent_ms,
+            too_many: true,
+        } => {
+            log::info!(
+                "{peer} is one peer too many, and is removed; last heard {silent_ms} ms ago"
+            );
         }
-        Fact::LetGo { peer, silent_ms, too_many: false } => {
+        Fact::LetGo {
+            peer,
+            silent_ms,
+            too_many: false,
+        } => {
             log::warn!("{peer} is removed: not heard for {silent_ms} ms");
         }
         Fact::HeartbeatsMissed { peers, backoff_s } => {
-            let list = |part: fn(&(Box<str>, u64)) -> String| peers.iter().map(part).collect::<Vec<_>>().join(",");
+            let list = |part: fn(&(Box<str>, u64)) -> String| {
+                peers.iter().map(part).collect::<Vec<_>>().join(",")
+            };
             let (names, counts) = (list(|p| p.0.to_string()), list(|p| p.1.to_string()));
-            log::warn!("{name}: warning: heartbeat time out peer=\"{names}\" missed={counts} backoff=\"{backoff_s}s\"");
+            log::warn!(
+                "{name}: warning: heartbeat time out peer=\"{names}\" missed={counts} backoff=\"{backoff_s}s\""
+            );
         }
         Fact::HeartbeatLate { peer, after_ms } => {
             log::warn!("{name}: warning: heartbeat of {peer} near election timeout: {after_ms}ms");
@@ -66,7 +82,9 @@ pub fn log(name: &str, fact: &Fact) {
              can be removed"
         ),
         Fact::Leaderless { voters } => {
-            log::warn!("no leader: a majority of {voters} voters is not heard. Until it is nothing can be written");
+            log::warn!(
+                "no leader: a majority of {voters} voters is not heard. Until it is nothing can be written"
+            );
         }
         Fact::OtherCluster { why } => log::warn!("passed over: {why}"),
         Fact::DiskLow => log::warn!("the disk is full: writes are refused, reads go on"),

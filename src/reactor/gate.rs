@@ -15,7 +15,8 @@ use std::net::SocketAddr;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 
-/// Connections accepted in one turn and port, so that a flood of them does not hold up those who are in.
+/// Connections accepted in one turn and port, so that a flood of them does not hold up those who
+/// are in.
 const ACCEPTS_A_TURN: usize = 64;
 /// Out of descriptors or memory: how long nobody is accepted.
 const PAUSE_US: u64 = 100_000;
@@ -34,11 +35,19 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate through which nobody has come yet. The error says what is wrong with the files of `files`.
-    pub fn new(port: Port, token: Token, listener: TcpListener, files: &Tls) -> Result<Gate, String> {
+    /// A gate through which nobody has come yet. The error says what is wrong with the files of
+    /// `files`.
+    pub fn new(
+        port: Port,
+        token: Token,
+        listener: TcpListener,
+        files: &Tls,
+    ) -> Result<Gate, String> {
         #[cfg(feature = "tls")]
         let tls = match (&files.cert_file, &files.key_file) {
-            (Some(cert), Some(key)) => Some(tls::server_config(cert, key, files.ca_file.as_deref())?),
+            (Some(cert), Some(key)) => {
+                Some(tls::server_config(cert, key, files.ca_file.as_deref())?)
+            }
             _ => None,
         };
         #[cfg(not(feature = "tls"))]
@@ -66,7 +75,8 @@ impl Gate {
         self.listener.local_addr()
     }
 
-    /// Accepts who waits, to a bound and while there is room. The edge is told once: `ready` remembers the rest.
+    /// Accepts who waits, to a bound and while there is room. The edge is told once: `ready`
+    /// remembers the rest.
     pub fn accept(&mut self, registry: &Registry, clients: &mut Clients, now: Now) {
         for _ in 0..ACCEPTS_A_TURN {
             if !self.ready || !clients.has_room() || now.mono_us < self.paused_until_us {
@@ -99,7 +109,8 @@ impl Gate {
         Ok(Transport::Plain(stream))
     }
 
-    /// When it can accept again without being told by the poll; `u64::MAX`: it waits for the poll, or for room.
+    /// When it can accept again without being told by the poll; `u64::MAX`: it waits for the poll,
+    /// or for room.
     pub fn next_us(&self, clients: &Clients) -> u64 {
         match self.ready && clients.has_room() {
             true => self.paused_until_us,

@@ -1,7 +1,8 @@
 //! How long a connection may take for what it does, and how much may wait in it; pure.
 //!
-//! The bounds of what one client can cost the others stand here, in one place. Start with `Stamps::update`: once a
-//! turn it is told what the connection waits for, and keeps the time by which that has to be over.
+//! The bounds of what one client can cost the others stand here, in one place. Start with
+//! `Stamps::update`: once a turn it is told what the connection waits for, and keeps the time by
+//! which that has to be over.
 use crate::http::Reject;
 use crate::http::request::Stage;
 
@@ -22,19 +23,21 @@ const WATCH_SLOW_BYTES: usize = 1024 * 1024;
 const WATCH_SLOW_US: u64 = 10_000_000;
 /// A watcher that leaves so much unread is cut off at once.
 pub const WATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// A client must take a page of a long listing in this time: a listing holds the key space as it was, and others wait
-/// for that.
+/// A client must take a page of a long listing in this time: a listing holds the key space as it
+/// was, and others wait for that.
 const PAGE_US: u64 = 20_000_000;
 /// While less than this waits to be written, the next page of a listing is asked for.
 pub const PAGES_AHEAD_BYTES: usize = 512 * 1024;
-/// While more than this waits to be written, no further request of the connection is read or started.
+/// While more than this waits to be written, no further request of the connection is read or
+/// started.
 pub const OUT_MARK_BYTES: usize = 64 * 1024;
 /// What is read ahead while a request is in flight.
 pub const AHEAD_BYTES_MAX: usize = 16 * 1024;
-/// Keys read in one turn, at most: answers are rendered before they are written, and the largest values must not stand
-/// there together. It costs a call of the poll for so many reads.
+/// Keys read in one turn, at most: answers are rendered before they are written, and the largest
+/// values must not stand there together. It costs a call of the poll for so many reads.
 pub const READS_A_TURN: usize = 64;
-/// What is rendered in one turn, about: when a turn exceeded it, the next one reads half as many keys.
+/// What is rendered in one turn, about: when a turn exceeded it, the next one reads half as many
+/// keys.
 pub const ANSWERS_BYTES_A_TURN: usize = 4 * 1024 * 1024;
 /// What one connection may read in one turn.
 pub const READ_BYTES_A_TURN: usize = 64 * 1024;
@@ -71,7 +74,9 @@ impl Waits {
         use Waits::{Core, Linger, Page, Request, Watch, Write};
         match (self, other) {
             (Request(a), Request(b)) => std::mem::discriminant(&a) == std::mem::discriminant(&b),
-            (Watch { out: a }, Watch { out: b }) => (a > WATCH_SLOW_BYTES) == (b > WATCH_SLOW_BYTES),
+            (Watch { out: a }, Watch { out: b }) => {
+                (a > WATCH_SLOW_BYTES) == (b > WATCH_SLOW_BYTES)
+            }
             (Core, Core) | (Write, Write) | (Page, Page) | (Linger, Linger) => true,
             (Request(_) | Core | Write | Page | Watch { .. } | Linger, _) => false,
         }
@@ -83,7 +88,8 @@ impl Waits {
 pub struct Stamps {
     waits: Waits,
     since_us: u64,
-    /// A request has ended since the last update: the next wait is a new one, even if it is of the same kind.
+    /// A request has ended since the last update: the next wait is a new one, even if it is of the
+    /// same kind.
     renewed: bool,
     /// When the present wait is over; `None` when it may last.
     pub deadline_us: Option<u64>,
@@ -147,7 +153,10 @@ impl Stamps {
 mod tests {
     use super::*;
 
-    const T: Timeouts = Timeouts { read_us: 300_000_000, write_us: 300_000_000 };
+    const T: Timeouts = Timeouts {
+        read_us: 300_000_000,
+        write_us: 300_000_000,
+    };
     const S: u64 = 1_000_000;
 
     #[test]

@@ -1,8 +1,9 @@
 //! One raft connection to a peer: its hello, its frames, what waits to be written.
 //!
-//! Knows bytes, readiness and the state of one socket; which peer has which link, and when to dial again, is decided in
-//! `links`. A link that was dialled carries messages to the peer; the one the peer dialled brings its messages, and takes
-//! ours only while there is no other. Start with `fill`.
+//! Knows bytes, readiness and the state of one socket; which peer has which link, and when to dial
+//! again, is decided in `links`. A link that was dialled carries messages to the peer; the one the
+//! peer dialled brings its messages, and takes ours only while there is no other. Start with
+//! `fill`.
 mod queue;
 
 use super::slots::SlotId;
@@ -16,8 +17,8 @@ use std::io::IoSlice;
 
 /// What is read at once.
 const READ_BYTES: usize = 32 * 1024;
-/// What one link may bring at once. The rest comes when that is on its way to the disk, before any timer: until then memory
-/// holds its entries twice.
+/// What one link may bring at once. The rest comes when that is on its way to the disk, before any
+/// timer: until then memory holds its entries twice.
 const PORTION_BYTES: usize = 256 << 10;
 
 /// While a long message comes in, its sender is told so often that it does.
@@ -99,7 +100,14 @@ impl Link {
     }
 
     /// A connection on which a peer has said hello, and what came behind that; it is welcome.
-    pub fn accept(id: SlotId, transport: Transport, input: Vec<u8>, theirs: &Hello, ours: &Hello, now_us: u64) -> Link {
+    pub fn accept(
+        id: SlotId,
+        transport: Transport,
+        input: Vec<u8>,
+        theirs: &Hello,
+        ours: &Hello,
+        now_us: u64,
+    ) -> Link {
         let mut link = Link::dial(id, theirs.from, transport, now_us);
         link.dialled = false;
         link.state = State::Open;
@@ -132,7 +140,8 @@ impl Link {
             Ok(false) => {}
             Ok(true) => {
                 self.state = State::Asking;
-                self.out.push_raw(&upgrade::request(host, &hello.to_string()));
+                self.out
+                    .push_raw(&upgrade::request(host, &hello.to_string()));
             }
             Err(e) => self.fail(e),
         }
@@ -213,7 +222,9 @@ impl Link {
                 each(self, Came::Hello(hello));
             }
             (_, Some(why), _) => self.fail(format_args!("refused: {why}")),
-            (status, None, _) => self.fail(format_args!("status {status}, and no {REFUSED}: not a tern?")),
+            (status, None, _) => self.fail(format_args!(
+                "status {status}, and no {REFUSED}: not a tern?"
+            )),
         }
         used
     }
@@ -223,8 +234,8 @@ impl Link {
         self.state == State::Open && self.out.push(message)
     }
 
-    /// Says that somebody is here while a long message comes in, which may take longer on a slow line than its sender
-    /// waits for an answer.
+    /// Says that somebody is here while a long message comes in, which may take longer on a slow
+    /// line than its sender waits for an answer.
     fn maybe_pong(&mut self) {
         if self.heard_us >= self.ponged_us + PONG_US {
             self.ponged_us = self.heard_us;

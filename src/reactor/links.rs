@@ -1,9 +1,10 @@
 //! All links: who is to be reached where, which link carries what, when to dial again.
 //!
-//! Each machine dials the members of the configuration and sends on the link it has dialled; while it has none it sends
-//! on the one that the peer has dialled, which is also how a removed or unknown peer is answered. The reactor's phases
-//! call `fill`, `fire_timers`, `send`, `flush`, `reap` in this order. Decides nothing about raft: the machine is told
-//! what came and who is there. Start with `follow` and `welcome`.
+//! Each machine dials the members of the configuration and sends on the link it has dialled; while
+//! it has none it sends on the one that the peer has dialled, which is also how a removed or
+//! unknown peer is answered. The reactor's phases call `fill`, `fire_timers`, `send`, `flush`,
+//! `reap` in this order. Decides nothing about raft: the machine is told what came and who is
+//! there. Start with `follow` and `welcome`.
 use super::caller::Caller;
 use super::clients::Visit;
 use super::link::{Came, Link, State};
@@ -20,8 +21,8 @@ use mio::{Interest, Registry};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// A peer that has not answered a hello, or not acknowledged a byte, for so many election timeouts is dialled anew: when
-/// a network heals, an old connection may wait long before it tries again.
+/// A peer that has not answered a hello, or not acknowledged a byte, for so many election timeouts
+/// is dialled anew: when a network heals, an old connection may wait long before it tries again.
 const PATIENCE_TIMEOUTS: u64 = 10;
 const PATIENCE_MS_MIN: u64 = 2_000;
 const PATIENCE_MS_MAX: u64 = 30_000;
@@ -31,9 +32,11 @@ const PAUSE_US_MIN: u64 = 50_000;
 const PAUSE_US_MAX: u64 = 2_000_000;
 /// A refusal will be repeated: the first pause after one.
 const REFUSED_US: u64 = 500_000;
-/// How long a link to somebody who is no member any more is kept: what ends its membership may still be on its way.
+/// How long a link to somebody who is no member any more is kept: what ends its membership may
+/// still be on its way.
 const LEAVE_US: u64 = 5_000_000;
-/// Another process of a member that has a link is let in when that link has not answered for so long.
+/// Another process of a member that has a link is let in when that link has not answered for so
+/// long.
 const SILENT_US: u64 = 300_000;
 /// Peers that are no members; each costs two sockets at most.
 const STRANGERS_MAX: usize = 32;
@@ -92,7 +95,11 @@ impl Links {
             ready: Vec::new(),
             timers: TimerWheel::new(),
             due: Vec::new(),
-            me: Hello { process: process.max(1), name: name.into(), ..Hello::default() },
+            me: Hello {
+                process: process.max(1),
+                name: name.into(),
+                ..Hello::default()
+            },
             random: process | 1,
             patience_ms: patience_ms.clamp(PATIENCE_MS_MIN, PATIENCE_MS_MAX),
             caller,
@@ -119,7 +126,8 @@ impl Links {
         }
     }
 
-    /// The members are others, or this machine is another: closes what is over and dials who is new.
+    /// The members are others, or this machine is another: closes what is over and dials who is
+    /// new.
     fn on_members(&mut self, cluster: u64, id: PeerId, members: &Configuration, now: Now) {
         let other_cluster = self.me.cluster != 0 && self.me.cluster != cluster;
         if id != self.me.from || other_cluster {
@@ -162,7 +170,8 @@ impl Links {
         }
         // With the links all that their timers wait for is over.
         self.timers.cancel_all();
-        self.peers.retain(|_, peer| peer.dialled.is_some() || peer.incoming.is_some());
+        self.peers
+            .retain(|_, peer| peer.dialled.is_some() || peer.incoming.is_some());
         for peer in self.peers.values_mut() {
             peer.url = "".into();
             (peer.redial, peer.waits_for_name) = (None, false);
@@ -180,7 +189,8 @@ impl Links {
         peer.redial = Some(self.timers.schedule(at_us, Timer::Dial(id)));
     }
 
-    /// The next dial of a peer that could not be reached: later each time, and never all at the same moment.
+    /// The next dial of a peer that could not be reached: later each time, and never all at the
+    /// same moment.
     fn dial_later(&mut self, id: PeerId, refused: bool, now_us: u64) {
         let peer = self.peers.get_mut(&id).expect("dialled by its id");
         let least_us = if refused { REFUSED_US } else { PAUSE_US_MIN };
@@ -214,11 +224,15 @@ impl Links {
             Found::Failed(why) => Err(format!("{}: {why}", url.host)),
             Found::Addresses(all) => {
                 let address = SocketAddr::new(all[attempt % all.len()], url.port);
-                self.caller.connect(&url, address).map_err(|e| e.to_string())
+                self.caller
+                    .connect(&url, address)
+                    .map_err(|e| e.to_string())
             }
         };
         let registered = result.and_then(|transport| {
-            let slot = self.links.insert_with(|slot| Link::dial(slot, id, transport, now.mono_us));
+            let slot = self
+                .links
+                .insert_with(|slot| Link::dial(slot, id, transport, now.mono_us));
             let link = self.links.get_mut(slot).expect("just put there");
             link.transport().keep_alive(self.patience_ms);
             let token = slot.token(Kind::Link);
@@ -234,7 +248,8 @@ impl Links {
                 let peer = self.peers.get_mut(&id).expect("looked at above");
                 peer.dialled = Some(slot);
                 let hello = Timer::Hello(slot);
-                self.timers.schedule(now.mono_us + self.patience_ms * 1000, hello);
+                self.timers
+                    .schedule(now.mono_us + self.patience_ms * 1000, hello);
             }
             Err(why) => {
                 self.say(id, &why, now);
@@ -254,10 +269,14 @@ impl Links {
 
     // -- being visited
 
-    /// Somebody says hello on a connection to the peer port. Welcome: gives how this machine introduces itself.
+    /// Somebody says hello on a connection to the peer port. Welcome: gives how this machine
+    /// introduces itself.
     pub fn welcome(&mut self, visit: &Visit, now: Now) -> Result<(Hello, Hello), Refusal> {
         let theirs = Hello::parse(&visit.hello).ok_or(Refusal::Malformed)?;
-        let ours = Hello { to: theirs.from, ..self.me.clone() };
+        let ours = Hello {
+            to: theirs.from,
+            ..self.me.clone()
+        };
         let result = if &*visit.protocol != PROTOCOL {
             Err(Refusal::Version)
         } else {
@@ -323,7 +342,9 @@ impl Links {
         now: Now,
     ) {
         let id = theirs.from;
-        let slot = self.links.insert_with(|slot| Link::accept(slot, transport, input, &theirs, &ours, now.mono_us));
+        let slot = self
+            .links
+            .insert_with(|slot| Link::accept(slot, transport, input, &theirs, &ours, now.mono_us));
         let link = self.links.get_mut(slot).expect("just put there");
         let token = slot.token(Kind::Link);
         if let Err(e) = link.transport().ask_writable(registry, token, true) {
@@ -375,7 +396,10 @@ impl Links {
             let to = link.peer;
             if link.state == State::Connecting {
                 let host = Url::parse(&peer.url).map_or("", |u| u.authority);
-                let hello = Hello { to, ..self.me.clone() };
+                let hello = Hello {
+                    to,
+                    ..self.me.clone()
+                };
                 link.maybe_connect(host, &hello);
             }
             let me = &self.me;
@@ -401,7 +425,8 @@ impl Links {
         }
     }
 
-    /// Whether the last `fill` has left bytes behind: then no timer may say that somebody is silent.
+    /// Whether the last `fill` has left bytes behind: then no timer may say that somebody is
+    /// silent.
     pub fn has_unread(&self) -> bool {
         self.unread
     }
@@ -556,13 +581,18 @@ fn on_answer(theirs: &Hello, me: &Hello, wanted: PeerId, incarnation: u64) -> Re
     if theirs.from != wanted {
         return Err(format!("another member answers: {:x}", theirs.from.0));
     }
-    let mine = Hello { to: wanted, ..me.clone() };
+    let mine = Hello {
+        to: wanted,
+        ..me.clone()
+    };
     judge(theirs, &mine, Some(incarnation)).map_err(|why| format!("the other side: {why}"))
 }
 
 fn log_refusal(peer: Option<&mut Peer>, theirs: &Hello, text: &str, now: Now) {
     let known = peer.map(|p| &mut p.said);
-    let again = known.as_ref().is_some_and(|(said, at)| said == text && now.mono_us < at + LOG_EVERY_US);
+    let again = known
+        .as_ref()
+        .is_some_and(|(said, at)| said == text && now.mono_us < at + LOG_EVERY_US);
     if again {
         return;
     }

@@ -1,7 +1,8 @@
 //! Listening sockets and the number of descriptors this process may hold.
 //!
-//! A port is taken (`bind`) before the log is read, so that a busy one is said at once, and listened on only when
-//! there is something to serve: until then a client is refused rather than left waiting.
+//! A port is taken (`bind`) before the log is read, so that a busy one is said at once, and
+//! listened on only when there is something to serve: until then a client is refused rather than
+//! left waiting.
 use crate::clock;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -15,11 +16,13 @@ const BUSY_MS_MAX: u64 = 2_000;
 const BUSY_PAUSE_MS: u64 = 50;
 /// Connections that the kernel may finish ahead of `accept`.
 const BACKLOG: i32 = 1_024;
-/// A watcher may wait for ever, but not for a client whose machine has vanished: the kernel asks after so long, so often.
+/// A watcher may wait for ever, but not for a client whose machine has vanished: the kernel asks
+/// after so long, so often.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(75);
 const KEEPALIVE_PAUSE: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 5;
-/// Descriptors that clients are never given: links to peers, calls, log, snapshots, the poll, the standard streams.
+/// Descriptors that clients are never given: links to peers, calls, log, snapshots, the poll, the
+/// standard streams.
 const RESERVE: u64 = 64;
 /// With a small limit the reserve is a quarter of it.
 const RESERVE_SHARE: u64 = 4;
@@ -31,7 +34,8 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Takes `host:port`; tries again for 2 s while somebody else holds it. The error is a sentence for the user.
+    /// Takes `host:port`; tries again for 2 s while somebody else holds it. The error is a sentence
+    /// for the user.
     pub fn new(addr: &str) -> Result<Bound, String> {
         let resolved = addr.to_socket_addrs();
         let address = resolved
@@ -39,7 +43,10 @@ impl Bound {
             .next()
             .ok_or_else(|| format!("the address {addr} to listen on has no IP address"))?;
         let socket = retry(|| bind(address)).map_err(|e| busy(addr, &e))?;
-        Ok(Bound { socket, text: addr.to_string() })
+        Ok(Bound {
+            socket,
+            text: addr.to_string(),
+        })
     }
 
     /// Where that is.
@@ -50,7 +57,8 @@ impl Bound {
 
     /// Lets clients connect.
     pub fn listen(self) -> Result<mio::net::TcpListener, String> {
-        retry(|| Ok(rustix::net::listen(&self.socket, BACKLOG)?)).map_err(|e| busy(&self.text, &e))?;
+        retry(|| Ok(rustix::net::listen(&self.socket, BACKLOG)?))
+            .map_err(|e| busy(&self.text, &e))?;
         let listener = std::net::TcpListener::from(self.socket);
         Ok(mio::net::TcpListener::from_std(listener))
     }
@@ -103,11 +111,15 @@ fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Raises the soft limit of open files to the hard one and says how many connections clients may hold.
+/// Raises the soft limit of open files to the hard one and says how many connections clients may
+/// hold.
 pub fn connections_max() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     let now = match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
@@ -127,7 +139,10 @@ mod tests {
         let address = rustix::net::getsockname(&bound.socket).expect("bound");
         let address: SocketAddr = address.try_into().expect("an internet address");
         let early = std::net::TcpStream::connect(address);
-        assert_eq!(early.expect_err("refused").kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            early.expect_err("refused").kind(),
+            io::ErrorKind::ConnectionRefused
+        );
         let listener = bound.listen().expect("listens");
         assert_eq!(listener.local_addr().expect("bound"), address);
         std::net::TcpStream::connect(address).expect("accepted by the kernel");

@@ -1,8 +1,9 @@
 //! Host names to addresses, without holding up the loop.
 //!
-//! Numeric addresses need nobody. For a name a helper thread is started that owns nothing but the name, asks the system,
-//! and wakes the poll; this is the one exception to the one thread. The last good addresses stay in use when a later
-//! question fails or hangs. Start with `find`: who is told to wait asks again after `collect` has said that there is news.
+//! Numeric addresses need nobody. For a name a helper thread is started that owns nothing but the
+//! name, asks the system, and wakes the poll; this is the one exception to the one thread. The last
+//! good addresses stay in use when a later question fails or hangs. Start with `find`: who is told
+//! to wait asks again after `collect` has said that there is news.
 use mio::Waker;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -53,7 +54,13 @@ impl Names {
     /// Nobody is asked yet; answers wake the poll of `waker`.
     pub fn new(waker: Waker) -> Names {
         let (sender, answers) = channel();
-        Names { names: BTreeMap::new(), asking: 0, waker: Arc::new(waker), sender, answers }
+        Names {
+            names: BTreeMap::new(),
+            asking: 0,
+            waker: Arc::new(waker),
+            sender,
+            answers,
+        }
     }
 
     /// The addresses of a host, as far as they are known now.
@@ -121,7 +128,9 @@ impl Names {
 }
 
 fn ask(host: Box<str>, sender: Sender<Answer>, waker: Arc<Waker>) -> std::io::Result<()> {
-    let builder = std::thread::Builder::new().name("resolver".into()).stack_size(STACK_BYTES);
+    let builder = std::thread::Builder::new()
+        .name("resolver".into())
+        .stack_size(STACK_BYTES);
     let thread = builder.spawn(move || {
         let answer = resolve(&host);
         // A reactor that has ended wants no answer.

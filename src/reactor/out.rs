@@ -1,7 +1,8 @@
 //! What waits to be written to one connection, and the bytes that several connections share.
 //!
-//! Bytes of one connection are gathered in one buffer; an event for many watchers is rendered once and each queue holds
-//! a reference to it. Must not touch sockets: `Conn::flush` takes slices from here and says how much has left.
+//! Bytes of one connection are gathered in one buffer; an event for many watchers is rendered once
+//! and each queue holds a reference to it. Must not touch sockets: `Conn::flush` takes slices from
+//! here and says how much has left.
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -9,7 +10,8 @@ use std::rc::Rc;
 
 /// At most so many slices go into one write.
 pub const SLICES_MAX: usize = 32;
-/// Bytes that a queued reference counts for beyond what it refers to: a connection cannot hold thousands of empty ones.
+/// Bytes that a queued reference counts for beyond what it refers to: a connection cannot hold
+/// thousands of empty ones.
 const PIECE_OVERHEAD: usize = 64;
 
 /// How many bytes of shared events are alive, whoever holds them.
@@ -42,7 +44,10 @@ impl Shared {
     /// Takes bytes that are whole; `total` counts them until the last holder lets go.
     pub fn new(bytes: &[u8], total: &SharedTotal) -> Shared {
         total.0.set(total.0.get() + bytes.len());
-        Shared(Rc::new(SharedBytes { bytes: bytes.into(), total: total.clone() }))
+        Shared(Rc::new(SharedBytes {
+            bytes: bytes.into(),
+            total: total.clone(),
+        }))
     }
 
     /// The bytes.
@@ -97,7 +102,11 @@ impl Out {
     }
 
     /// Lets `write` append to the buffer; `spare` gives a buffer when this connection has none.
-    pub fn append<R>(&mut self, spare: impl FnOnce() -> Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    pub fn append<R>(
+        &mut self,
+        spare: impl FnOnce() -> Vec<u8>,
+        write: impl FnOnce(&mut Vec<u8>) -> R,
+    ) -> R {
         if self.tail.capacity() == 0 {
             self.tail = spare();
         }
@@ -115,7 +124,8 @@ impl Out {
             return;
         }
         if !self.tail.is_empty() {
-            self.pieces.push_back(Piece::Own(std::mem::take(&mut self.tail)));
+            self.pieces
+                .push_back(Piece::Own(std::mem::take(&mut self.tail)));
         }
         self.bytes += shared.as_slice().len();
         self.own += PIECE_OVERHEAD;

@@ -1,6 +1,7 @@
 //! Buffers that idle connections do not hold, and the one budget over those that busy ones do.
 //!
-//! Must not know what is in a buffer. `Budget` counts bytes; the reactor decides who has to wait or to go.
+//! Must not know what is in a buffer. `Budget` counts bytes; the reactor decides who has to wait or
+//! to go.
 use super::out::SharedTotal;
 
 /// The size of a buffer when it is first used; grows with a large request.
@@ -9,8 +10,8 @@ pub const BUFFER_BYTES: usize = 8 * 1024;
 const KEPT_BYTES_MAX: usize = 32 * 1024;
 /// At most so many buffers are kept for the next one who needs one.
 const KEPT_MAX: usize = 64;
-/// All buffers of all connections together. Above it connections that already hold something are not read from, and
-/// those who leave most unread are closed.
+/// All buffers of all connections together. Above it connections that already hold something are
+/// not read from, and those who leave most unread are closed.
 pub const BUDGET_BYTES: usize = 64 * 1024 * 1024;
 
 /// Spare buffers.
@@ -61,7 +62,8 @@ impl Budget {
         self.excess() == 0
     }
 
-    /// So many bytes too many to have room again: somewhat below the budget, so that it does not change with each turn.
+    /// So many bytes too many to have room again: somewhat below the budget, so that it does not
+    /// change with each turn.
     pub fn excess(&self) -> usize {
         self.bytes().saturating_sub(BUDGET_BYTES / 4 * 3)
     }

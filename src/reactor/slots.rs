@@ -1,7 +1,8 @@
 //! Numbered places for connections: token <-> (slot, generation).
 //!
-//! A socket that was dropped in this batch of events can still have an event in it, and its slot can already hold
-//! the next connection. A slot's generation rises when it is emptied, so that such an event finds nobody.
+//! A socket that was dropped in this batch of events can still have an event in it, and its slot
+//! can already hold the next connection. A slot's generation rises when it is emptied, so that such
+//! an event finds nobody.
 use mio::Token;
 
 /// Where a value lives, for as long as it lives.
@@ -42,7 +43,10 @@ impl SlotId {
 
     /// Of an event.
     pub fn from_token(token: Token) -> SlotId {
-        SlotId { index: token.0 as u32 & ((1 << KIND_SHIFT) - 1), generation: (token.0 >> 32) as u32 }
+        SlotId {
+            index: token.0 as u32 & ((1 << KIND_SHIFT) - 1),
+            generation: (token.0 >> 32) as u32,
+        }
     }
 
     /// The slot's number, below the highest number of values that ever lived at once.
@@ -65,7 +69,10 @@ pub struct Slots<T> {
 impl<T> Slots<T> {
     /// No slots.
     pub fn new() -> Slots<T> {
-        Slots { slots: Vec::new(), free: Vec::new() }
+        Slots {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
     }
 
     /// How many values there are.
@@ -78,12 +85,18 @@ impl<T> Slots<T> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.slots.push(Slot { generation: 0, value: None });
+                self.slots.push(Slot {
+                    generation: 0,
+                    value: None,
+                });
                 (self.slots.len() - 1) as u32
             }
         };
         let slot = &mut self.slots[index as usize];
-        let id = SlotId { index, generation: slot.generation };
+        let id = SlotId {
+            index,
+            generation: slot.generation,
+        };
         assert!(slot.value.is_none(), "a free slot is empty");
         slot.value = Some(make(id));
         id
@@ -101,7 +114,10 @@ impl<T> Slots<T> {
     /// Where the value in slot `index` lives, if there is one.
     pub fn at(&self, index: usize) -> Option<SlotId> {
         let slot = self.slots.get(index)?;
-        slot.value.as_ref().map(|_| SlotId { index: index as u32, generation: slot.generation })
+        slot.value.as_ref().map(|_| SlotId {
+            index: index as u32,
+            generation: slot.generation,
+        })
     }
 
     /// Takes the value out; from now on its id finds nobody.
@@ -120,7 +136,10 @@ impl<T> Slots<T> {
     /// Every value, by slot.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SlotId, &mut T)> {
         self.slots.iter_mut().enumerate().filter_map(|(i, slot)| {
-            let id = SlotId { index: i as u32, generation: slot.generation };
+            let id = SlotId {
+                index: i as u32,
+                generation: slot.generation,
+            };
             slot.value.as_mut().map(|value| (id, value))
         })
     }

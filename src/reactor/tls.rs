@@ -1,13 +1,14 @@
 //! What TLS is configured with: certificate, key and authority from PEM files.
 //!
-//! A client certificate that does not verify is refused with the alert `bad_certificate`, whatever was wrong with it.
+//! A client certificate that does not verify is refused with the alert `bad_certificate`, whatever
+//! was wrong with it.
 use crate::config::Tls;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +25,11 @@ const SYSTEM_ROOTS: [&str; 4] = [
 ///
 /// # Errors
 /// A text that names the file and what is wrong with it.
-pub fn server_config(cert: &Path, key: &Path, ca: Option<&Path>) -> Result<Arc<ServerConfig>, String> {
+pub fn server_config(
+    cert: &Path,
+    key: &Path,
+    ca: Option<&Path>,
+) -> Result<Arc<ServerConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -33,21 +38,23 @@ pub fn server_config(cert: &Path, key: &Path, ca: Option<&Path>) -> Result<Arc<S
         None => builder.with_no_client_auth(),
         Some(ca) => {
             let roots = Arc::new(roots(ca)?);
-            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider)
-                .build()
-                .map_err(|e| format!("{}: {e}", ca.display()))?;
+            let verifier =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider)
+                    .build()
+                    .map_err(|e| format!("{}: {e}", ca.display()))?;
             builder.with_client_cert_verifier(Arc::new(Strict(verifier)))
         }
     };
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
     builder
         .with_single_cert(certificates(cert)?, private)
         .map(Arc::new)
         .map_err(|e| format!("{} and {}: {e}", cert.display(), key.display()))
 }
 
-/// What a caller shows and trusts: the certificate and the authority of `files`, or, without an authority, those that
-/// the system trusts.
+/// What a caller shows and trusts: the certificate and the authority of `files`, or, without an
+/// authority, those that the system trusts.
 ///
 /// # Errors
 /// A text that names the file and what is wrong with it.
@@ -63,7 +70,8 @@ pub fn client_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
         .with_root_certificates(roots);
     let config = match (&files.cert_file, &files.key_file) {
         (Some(cert), Some(key)) => {
-            let private = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
+            let private =
+                PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
             builder
                 .with_client_auth_cert(certificates(cert)?, private)
                 .map_err(|e| format!("{} and {}: {e}", cert.display(), key.display()))?
@@ -77,15 +85,17 @@ pub fn client_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
 fn system_roots() -> Result<RootCertStore, String> {
     let path = SYSTEM_ROOTS.iter().map(Path::new).find(|p| p.exists());
     let path = path.ok_or("the system has no file of authorities to trust")?;
-    let all = CertificateDer::pem_file_iter(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let all =
+        CertificateDer::pem_file_iter(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(all.flatten());
     Ok(roots)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|e| format!("{}: {e}", path.display()))?.collect();
+    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
+        .map_err(|e| format!("{}: {e}", path.display()))?
+        .collect();
     match all {
         Ok(all) if all.is_empty() => Err(format!("{}: no certificate in it", path.display())),
         Ok(all) => Ok(all),
@@ -96,7 +106,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 fn roots(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|e| format!("{}: {e}", path.display()))?;
+        roots
+            .add(certificate)
+            .map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(roots)
 }

@@ -1,7 +1,9 @@
-//! The bytes of one accepted socket, plain or through TLS; what to do with them is the connection's affair.
+//! The bytes of one accepted socket, plain or through TLS; what to do with them is the connection's
+//! affair.
 //!
-//! It knows nothing of HTTP and remembers no readiness. The handshake happens inside `read`; `flush` tells whether
-//! something of the session itself still has to leave although nobody has written anything.
+//! It knows nothing of HTTP and remembers no readiness. The handshake happens inside `read`;
+//! `flush` tells whether something of the session itself still has to leave although nobody has
+//! written anything.
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::buffer::spare_capacity;
@@ -27,8 +29,8 @@ pub enum Transport {
 /// What a read came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// So many bytes. `drained`: the socket was empty behind them, so that whatever comes later raises a new edge and
-    /// there is no need to read once more just to be told so.
+    /// So many bytes. `drained`: the socket was empty behind them, so that whatever comes later
+    /// raises a new edge and there is no need to read once more just to be told so.
     Bytes { count: usize, drained: bool },
     /// Nothing there.
     Blocked,
@@ -48,10 +50,17 @@ impl Transport {
 
     /// Wraps an accepted socket as the server of a TLS session.
     #[cfg(feature = "tls")]
-    pub fn accept_tls(socket: TcpStream, config: &Arc<rustls::ServerConfig>) -> io::Result<Transport> {
+    pub fn accept_tls(
+        socket: TcpStream,
+        config: &Arc<rustls::ServerConfig>,
+    ) -> io::Result<Transport> {
         let session = rustls::ServerConnection::new(config.clone()).map_err(io::Error::other)?;
         let session = session.into();
-        Ok(Transport::Tls(Box::new(Tls { socket, session, failed: false })))
+        Ok(Transport::Tls(Box::new(Tls {
+            socket,
+            session,
+            failed: false,
+        })))
     }
 
     /// Wraps a socket that is being connected as the client of a TLS session with `name`.
@@ -62,11 +71,15 @@ impl Transport {
         name: rustls::pki_types::ServerName<'static>,
     ) -> io::Result<Transport> {
         let session = rustls::ClientConnection::new(config, name).map_err(io::Error::other)?;
-        Ok(Transport::Tls(Box::new(Tls { socket, session: session.into(), failed: false })))
+        Ok(Transport::Tls(Box::new(Tls {
+            socket,
+            session: session.into(),
+            failed: false,
+        })))
     }
 
-    /// Reads into the spare room of `into`, of which there is some. An error is final; with `InvalidData` a TLS alert has
-    /// been sent, and what comes is read without a session.
+    /// Reads into the spare room of `into`, of which there is some. An error is final; with
+    /// `InvalidData` a TLS alert has been sent, and what comes is read without a session.
     pub fn read(&mut self, into: &mut Vec<u8>) -> io::Result<Read> {
         let room = into.capacity() - into.len();
         assert!(room > 0, "a read needs room");
@@ -74,7 +87,10 @@ impl Transport {
             Transport::Plain(socket) => loop {
                 return match rustix::io::read(&*socket, spare_capacity(into)) {
                     Ok(0) => Ok(Read::End),
-                    Ok(count) => Ok(Read::Bytes { count, drained: count < room }),
+                    Ok(count) => Ok(Read::Bytes {
+                        count,
+                        drained: count < room,
+                    }),
                     Err(rustix::io::Errno::INTR) => continue,
                     Err(rustix::io::Errno::AGAIN) => Ok(Read::Blocked),
                     Err(e) => Err(e.into()),
@@ -89,7 +105,10 @@ impl Transport {
                 match result {
                     Ok(0) => Ok(Read::End),
                     // The session may hold more, whatever the socket does.
-                    Ok(count) => Ok(Read::Bytes { count, drained: false }),
+                    Ok(count) => Ok(Read::Bytes {
+                        count,
+                        drained: false,
+                    }),
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Read::Blocked),
                     Err(e) => Err(e),
                 }
@@ -123,7 +142,8 @@ impl Transport {
         }
     }
 
-    /// Sends what the session itself has to say (handshake, encrypted rest); true while some of it waits for the socket.
+    /// Sends what the session itself has to say (handshake, encrypted rest); true while some of it
+    /// waits for the socket.
     pub fn flush(&mut self) -> io::Result<bool> {
         match self {
             Transport::Plain(_) => Ok(false),
@@ -155,7 +175,12 @@ impl Transport {
     }
 
     /// Starts telling what `interest` says under `token`; for a connection that is being made.
-    pub fn register_for(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
+    pub fn register_for(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
         registry.register(self.socket(), token, interest)
     }
 
@@ -172,8 +197,8 @@ impl Transport {
         }
     }
 
-    /// For connections that last: small writes leave at once, and one on which nothing is acknowledged for `patience_ms`
-    /// ends with an error.
+    /// For connections that last: small writes leave at once, and one on which nothing is
+    /// acknowledged for `patience_ms` ends with an error.
     pub fn keep_alive(&mut self, patience_ms: u64) {
         use rustix::net::sockopt;
         let socket = self.socket();
@@ -201,7 +226,8 @@ impl Transport {
 pub struct Tls {
     socket: TcpStream,
     session: rustls::Connection,
-    /// The session is over, the alert has been sent: what still comes is of no use but to be taken off the socket.
+    /// The session is over, the alert has been sent: what still comes is of no use but to be taken
+    /// off the socket.
     failed: bool,
 }
 
@@ -215,7 +241,8 @@ impl Tls {
         loop {
             match self.session.reader().read(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // The client left without close_notify: for HTTP, whose messages know their end, it has just closed.
+                // The client left without close_notify: for HTTP, whose messages know their end, it
+                // has just closed.
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 other => return other,
             }

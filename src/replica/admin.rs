@@ -2,7 +2,9 @@
 use super::Replica;
 use super::asking::Wish;
 use crate::error::{Code, Error, OTHER_CLUSTER};
-use crate::machine::seam::{LeaderStats, MachineInfo, Op, Outcome, Role, SelfStats, StandbyInfo, Ticket};
+use crate::machine::seam::{
+    LeaderStats, MachineInfo, Op, Outcome, Role, SelfStats, StandbyInfo, Ticket,
+};
 use crate::raft::{Configuration, Member, PeerId, RaftRole};
 use crate::timer::Now;
 
@@ -14,14 +16,38 @@ impl Replica {
             return self.redirect_to_leader(ticket);
         }
         let outcome = match op {
-            Op::Get { path, recursive, sorted, linearizable: true } => {
-                let op = Op::Get { path, recursive, sorted, linearizable: false };
+            Op::Get {
+                path,
+                recursive,
+                sorted,
+                linearizable: true,
+            } => {
+                let op = Op::Get {
+                    path,
+                    recursive,
+                    sorted,
+                    linearizable: false,
+                };
                 return self.read(now, ticket, op);
             }
-            Op::Get { path, recursive, .. } => return self.list(now, ticket, &path, recursive),
-            Op::Watch { path, recursive, stream, since, on_leader } => {
+            Op::Get {
+                path, recursive, ..
+            } => return self.list(now, ticket, &path, recursive),
+            Op::Watch {
+                path,
+                recursive,
+                stream,
+                since,
+                on_leader,
+            } => {
                 if on_leader && self.raft.role() != RaftRole::Leader {
-                    let op = Op::Watch { path, recursive, stream, since, on_leader: false };
+                    let op = Op::Watch {
+                        path,
+                        recursive,
+                        stream,
+                        since,
+                        on_leader: false,
+                    };
                     return self.read(now, ticket, op);
                 }
                 return self.watch(ticket, &path, recursive, stream, since);
@@ -29,7 +55,11 @@ impl Replica {
             Op::Write(command) => return self.write(now, ticket, command),
             Op::SpeedTest => return self.speed_test(now, ticket),
             Op::Migrate => return self.migrate(now, ticket),
-            Op::ConfigPut { active_size, remove_delay_s, sync_interval_s } => {
+            Op::ConfigPut {
+                active_size,
+                remove_delay_s,
+                sync_interval_s,
+            } => {
                 return self.put_config(now, ticket, active_size, remove_delay_s, sync_interval_s);
             }
             Op::MachineRemove { name } => return self.change(now, ticket, Wish::Remove(name)),
@@ -44,7 +74,11 @@ impl Replica {
             Op::ConfigGet => Outcome::Config(self.config()),
             Op::MachinesOf { cluster, .. } if cluster != self.raft.snapshot().cluster => {
                 // A new member does not know yet where it is.
-                let cause = if self.raft.snapshot().cluster == 0 { "" } else { OTHER_CLUSTER };
+                let cause = if self.raft.snapshot().cluster == 0 {
+                    ""
+                } else {
+                    OTHER_CLUSTER
+                };
                 Outcome::Failed(Error::new(Code::RaftInternal, cause))
             }
             Op::MachinesOf { id, .. } if id > self.applied.0 => {
@@ -69,7 +103,9 @@ impl Replica {
 
     fn leader_url(&self) -> Outcome {
         match self.members().get(self.raft.leader()) {
-            Some(member) => Outcome::Leader { peer_url: member.peer_url.clone() },
+            Some(member) => Outcome::Leader {
+                peer_url: member.peer_url.clone(),
+            },
             None => Outcome::Failed(Error::new(Code::LeaderElect, "")),
         }
     }
@@ -93,14 +129,28 @@ impl Replica {
     /// The cluster without this machine, as it last knew it.
     pub fn last_cluster(&self) -> StandbyInfo {
         let own = self.raft.id();
-        let leader =
-            [self.raft.leader(), self.seen.last_leader].into_iter().find(|id| ![PeerId::NONE, own].contains(id));
-        let others = self.raft.configuration().members.iter().filter(|m| m.id != own);
+        let leader = [self.raft.leader(), self.seen.last_leader]
+            .into_iter()
+            .find(|id| ![PeerId::NONE, own].contains(id));
+        let others = self
+            .raft
+            .configuration()
+            .members
+            .iter()
+            .filter(|m| m.id != own);
         let infos = others.map(|m| MachineInfo {
-            state: if Some(m.id) == leader { Role::Leader } else { Role::Follower },
+            state: if Some(m.id) == leader {
+                Role::Leader
+            } else {
+                Role::Follower
+            },
             ..self.machine_info(m)
         });
-        StandbyInfo { running: true, cluster: infos.collect(), sync_interval_ms: self.config().sync_interval_ms }
+        StandbyInfo {
+            running: true,
+            cluster: infos.collect(),
+            sync_interval_ms: self.config().sync_interval_ms,
+        }
     }
 
     fn machine(&self, name: &str) -> Outcome {

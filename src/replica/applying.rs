@@ -1,6 +1,8 @@
-//! Committed entries are carried out: on the key space, on the views of the cluster, and for those who wait for them.
+//! Committed entries are carried out: on the key space, on the views of the cluster, and for those
+//! who wait for them.
 //!
-//! What an entry does depends on nothing but the entry and what is applied before it. Start with `apply_some`.
+//! What an entry does depends on nothing but the entry and what is applied before it. Start with
+//! `apply_some`.
 use super::asking::NOT_COMMITTED;
 use super::parked::Asker;
 use super::{Replica, Standing, registry};
@@ -151,13 +153,15 @@ impl Replica {
 
     fn show_config(&mut self, config: ClusterConfig) {
         let text = config.to_json();
-        self.store.set_view(Action::Set, &registry::config_path(), Some(&text));
+        self.store
+            .set_view(Action::Set, &registry::config_path(), Some(&text));
         self.store.set_note(&text);
         self.config = Some(config);
         self.effects.facts.push(Fact::ConfigChanged { config });
     }
 
-    /// Reads the config back after a restart or a snapshot: not from the view, which clients may write over.
+    /// Reads the config back after a restart or a snapshot: not from the view, which clients may
+    /// write over.
     pub(super) fn kept_config(&self) -> Option<ClusterConfig> {
         registry::parse_config(self.store.note())
     }

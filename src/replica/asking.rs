@@ -1,7 +1,7 @@
 //! Proposals: what clients want to change goes into the log, or is refused.
 //!
-//! A refusal before anything was appended is error 300 without a cause, or a redirect to the leader. Start with
-//! `Replica::write`, then `Replica::change` for membership.
+//! A refusal before anything was appended is error 300 without a cause, or a redirect to the
+//! leader. Start with `Replica::write`, then `Replica::change` for membership.
 use super::Replica;
 use super::parked::{Asker, PROPOSAL_US_MAX, Proposal};
 use super::registry;
@@ -33,7 +33,8 @@ struct Waiting {
     due_us: u64,
 }
 
-/// Changes of membership that wait until raft takes one again; bounded by the number of connections.
+/// Changes of membership that wait until raft takes one again; bounded by the number of
+/// connections.
 #[derive(Default)]
 pub struct Changes {
     queue: VecDeque<Waiting>,
@@ -61,23 +62,36 @@ impl Replica {
         }
     }
 
-    pub(super) fn propose_write(&mut self, now: Now, command: &Command, asker: Asker) -> Result<(), Outcome> {
+    pub(super) fn propose_write(
+        &mut self,
+        now: Now,
+        command: &Command,
+        asker: Asker,
+    ) -> Result<(), Outcome> {
         let (index, term) = self.append_write(now, command)?;
-        self.parked.push(now.mono_us + PROPOSAL_US_MAX, index, term, asker);
+        self.parked
+            .push(now.mono_us + PROPOSAL_US_MAX, index, term, asker);
         Ok(())
     }
 
     /// A client's command, which a full disk has no room for.
-    pub(super) fn append_write(&mut self, now: Now, command: &Command) -> Result<(Index, Term), Outcome> {
+    pub(super) fn append_write(
+        &mut self,
+        now: Now,
+        command: &Command,
+    ) -> Result<(Index, Term), Outcome> {
         if self.disk_low && self.raft.role() == RaftRole::Leader {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
         }
-        self.raft.propose(now, command).map_err(|refusal| self.refused(refusal))
+        self.raft
+            .propose(now, command)
+            .map_err(|refusal| self.refused(refusal))
     }
 
     fn propose(&mut self, now: Now, command: &Command, asker: Asker) -> Result<(), Refusal> {
         let (index, term) = self.raft.propose(now, command)?;
-        self.parked.push(now.mono_us + PROPOSAL_US_MAX, index, term, asker);
+        self.parked
+            .push(now.mono_us + PROPOSAL_US_MAX, index, term, asker);
         Ok(())
     }
 
@@ -101,7 +115,9 @@ impl Replica {
             }
             Refusal::Busy => failed(Code::RaftInternal, ""),
             Refusal::Unfit(Unfit::NotAMember) => failed(Code::KeyNotFound, ""),
-            Refusal::Unfit(Unfit::LastVoter) => failed(Code::RaftInternal, "the last voter cannot be removed"),
+            Refusal::Unfit(Unfit::LastVoter) => {
+                failed(Code::RaftInternal, "the last voter cannot be removed")
+            }
             Refusal::Unfit(Unfit::NotALearner) => failed(Code::RaftInternal, "not a learner"),
             Refusal::Unfit(Unfit::NameTaken) => failed(Code::PeerAddressExists, ""),
         }
@@ -111,7 +127,10 @@ impl Replica {
     pub(super) fn redirect(&self, leader: PeerId) -> Option<Outcome> {
         let leader = Some(leader).filter(|id| *id != self.raft.id())?;
         let member = self.raft.configuration().get(leader)?;
-        Some(Outcome::Redirect { client_url: member.client_url.clone(), peer_url: member.peer_url.clone() })
+        Some(Outcome::Redirect {
+            client_url: member.client_url.clone(),
+            peer_url: member.peer_url.clone(),
+        })
     }
 
     /// To the present leader; error 300 while there is none.
@@ -139,16 +158,18 @@ impl Replica {
     pub(super) fn tell(&mut self, asker: Asker, outcome: Outcome) {
         match asker {
             Asker::SpeedTest(ticket) => self.on_speed_set(ticket, outcome),
-            Asker::Write(ticket) | Asker::Config(ticket) | Asker::Remove(ticket) | Asker::Join(ticket) => {
-                self.answer(ticket, outcome)
-            }
+            Asker::Write(ticket)
+            | Asker::Config(ticket)
+            | Asker::Remove(ticket)
+            | Asker::Join(ticket) => self.answer(ticket, outcome),
         }
     }
 }
 
 // -- the cluster config
 impl Replica {
-    /// Changes the fields that are given; on top of what is proposed already, so that two changes at once both count.
+    /// Changes the fields that are given; on top of what is proposed already, so that two changes
+    /// at once both count.
     pub fn put_config(
         &mut self,
         now: Now,
@@ -174,7 +195,8 @@ impl Replica {
     /// The config in force, or the one that a new cluster will get.
     pub fn config(&self) -> ClusterConfig {
         let first = self.settings.cluster;
-        self.config.unwrap_or_else(|| registry::config_with(first, None, None, None))
+        self.config
+            .unwrap_or_else(|| registry::config_with(first, None, None, None))
     }
 
     /// A new cluster's leader gives it its first config.
@@ -193,8 +215,8 @@ impl Replica {
 
 // -- membership
 impl Replica {
-    /// A leader that was started with other addresses tells the cluster itself; who follows asks it to. False as long
-    /// as it has not come to that.
+    /// A leader that was started with other addresses tells the cluster itself; who follows asks it
+    /// to. False as long as it has not come to that.
     pub fn maybe_move(&mut self, now: Now) -> bool {
         if !self.leads() {
             return false;
@@ -203,7 +225,12 @@ impl Replica {
             return true;
         };
         let (client_url, peer_url) = (&self.settings.client_url, &self.settings.peer_url);
-        let others = self.raft.configuration().members.iter().filter(|m| m.id != own.id);
+        let others = self
+            .raft
+            .configuration()
+            .members
+            .iter()
+            .filter(|m| m.id != own.id);
         let taken = others.clone().any(|m| m.peer_url == *peer_url);
         if taken || (&own.client_url, &own.peer_url) == (client_url, peer_url) {
             return true;
@@ -221,7 +248,14 @@ impl Replica {
     /// A machine joins or leaves. While raft is busy with another change this one waits its turn.
     pub fn change(&mut self, now: Now, ticket: Ticket, wish: Wish) {
         let due_us = now.mono_us + PROPOSAL_US_MAX;
-        self.try_change(now, Waiting { ticket, wish, due_us });
+        self.try_change(
+            now,
+            Waiting {
+                ticket,
+                wish,
+                due_us,
+            },
+        );
     }
 
     fn try_change(&mut self, now: Now, waiting: Waiting) {
@@ -253,8 +287,8 @@ impl Replica {
         Ok((command, Asker::Join(ticket)))
     }
 
-    /// A removal takes effect when it is appended: one that leaves no majority of voters that answer would never commit,
-    /// nor would anything after it.
+    /// A removal takes effect when it is appended: one that leaves no majority of voters that
+    /// answer would never commit, nor would anything after it.
     fn removing(&self, now: Now, ticket: Ticket, name: &str) -> Result<(Command, Asker), Error> {
         let configuration = self.raft.configuration();
         let member = configuration.by_name(name);

@@ -1,4 +1,5 @@
-//! What `/v2/stats/self` and `/v2/stats/leader` count: append entries sent and received, and how long they took.
+//! What `/v2/stats/self` and `/v2/stats/leader` count: append entries sent and received, and how
+//! long they took.
 //!
 //! Start with `Figures`.
 use crate::machine::seam::FollowerStats;
@@ -46,7 +47,10 @@ impl Flow {
             return None;
         }
         let seconds = (last_us - first_us) as f64 / 1e6;
-        Some(Rate { packages: self.last.len() as f64 / seconds, bytes: self.bytes as f64 / seconds })
+        Some(Rate {
+            packages: self.last.len() as f64 / seconds,
+            bytes: self.bytes as f64 / seconds,
+        })
     }
 }
 
@@ -148,7 +152,10 @@ mod tests {
     #[test]
     fn rates_cover_the_last_packages_and_end_when_idle() {
         let mut flow = Flow::default();
-        let at = |mono_us| Now { mono_us, wall_ns: 0 };
+        let at = |mono_us| Now {
+            mono_us,
+            wall_ns: 0,
+        };
         assert_eq!(flow.rate(at(0)), None);
         for package in 0..=PACKAGES as u64 {
             flow.add(at(package * 10_000), 30);

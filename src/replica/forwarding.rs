@@ -1,10 +1,13 @@
-//! `-forward`: a follower passes what its clients ask for on to the leader, and answers once it has applied it itself.
+//! `-forward`: a follower passes what its clients ask for on to the leader, and answers once it has
+//! applied it itself.
 //!
-//! The follower says which command (its expiration counts from now, so that the leader's clock decides), or that it
-//! wants to read. The leader appends the command, or proves that it leads, and tells the index; from there on the follower
-//! treats the request as its own: it is parked, or answered when that index is applied. One hop, and never sent again
-//! but when it was refused; where links lose or repeat messages the leader still takes each request once. While nobody
-//! leads, or who does is handing over, requests are held for the next leader. Start with `Replica::pass_on`.
+//! The follower says which command (its expiration counts from now, so that the leader's clock
+//! decides), or that it wants to read. The leader appends the command, or proves that it leads, and
+//! tells the index; from there on the follower treats the request as its own: it is parked, or
+//! answered when that index is applied. One hop, and never sent again but when it was refused;
+//! where links lose or repeat messages the leader still takes each request once. While nobody
+//! leads, or who does is handing over, requests are held for the next leader. Start with
+//! `Replica::pass_on`.
 use super::Replica;
 use super::parked::{Asker, PROPOSAL_US_MAX};
 use super::reading::Reader;
@@ -16,8 +19,8 @@ use crate::raft::{Index, Message, PeerId, RaftRole, Rpc, Term};
 use crate::timer::Now;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Requests that may be on their way to the leader at a time, and bytes of their commands; one alone may be longer.
-/// Beyond that they are refused. The link's queue has room for twice as much.
+/// Requests that may be on their way to the leader at a time, and bytes of their commands; one
+/// alone may be longer. Beyond that they are refused. The link's queue has room for twice as much.
 const REQUESTS_MAX: usize = 16_384;
 const BYTES_MAX: usize = 4 << 20;
 
@@ -38,7 +41,8 @@ struct Passed {
     due_us: u64,
 }
 
-/// The numbers taken from one process lately: the highest, and which of the 64 below and with it (as in RFC 4303, 3.4.3).
+/// The numbers taken from one process lately: the highest, and which of the 64 below and with it
+/// (as in RFC 4303, 3.4.3).
 #[derive(Default)]
 struct Taken {
     process: u64,
@@ -46,8 +50,9 @@ struct Taken {
     mask: u64,
 }
 
-/// The last processes of one member, the newest last. Their numbers are random, so that one that comes late cannot be told
-/// from one that has just begun: what is known of the others must not go with it.
+/// The last processes of one member, the newest last. Their numbers are random, so that one that
+/// comes late cannot be told from one that has just begun: what is known of the others must not go
+/// with it.
 #[derive(Default)]
 struct Processes(VecDeque<Taken>);
 
@@ -60,7 +65,10 @@ impl Processes {
         if self.0.len() == PROCESSES_MAX {
             self.0.pop_front();
         }
-        let mut taken = Taken { process, ..Taken::default() };
+        let mut taken = Taken {
+            process,
+            ..Taken::default()
+        };
         let fresh = taken.take(number);
         self.0.push_back(taken);
         fresh
@@ -75,7 +83,11 @@ impl Taken {
             self.highest = number;
         }
         let behind = self.highest - number;
-        let bit = if behind < 64 { 1 << behind } else { return false };
+        let bit = if behind < 64 {
+            1 << behind
+        } else {
+            return false;
+        };
         let fresh = self.mask & bit == 0;
         self.mask |= bit;
         fresh
@@ -84,11 +96,13 @@ impl Taken {
 
 /// What is passed on, and what was taken from others.
 pub struct Forwarding {
-    /// A random number of this process: the answers to a former one with the same id are not this one's.
+    /// A random number of this process: the answers to a former one with the same id are not this
+    /// one's.
     process: u64,
     /// Of the last request.
     number: u64,
-    /// By number, which is nearly the order of deadlines: what was held before it was sent comes a little late.
+    /// By number, which is nearly the order of deadlines: what was held before it was sent comes a
+    /// little late.
     passed: BTreeMap<u64, Passed>,
     bytes: usize,
     /// One for each member that has asked.
@@ -99,7 +113,14 @@ pub struct Forwarding {
 
 impl Forwarding {
     pub fn new(process: u64, born: Term) -> Forwarding {
-        Forwarding { process, number: 0, passed: BTreeMap::new(), bytes: 0, taken: BTreeMap::new(), born }
+        Forwarding {
+            process,
+            number: 0,
+            passed: BTreeMap::new(),
+            bytes: 0,
+            taken: BTreeMap::new(),
+            born,
+        }
     }
 
     fn is_full(&self, bytes: usize) -> bool {
@@ -125,18 +146,27 @@ impl Forwarding {
     }
 
     pub fn next_deadline(&self) -> u64 {
-        self.passed.first_key_value().map_or(u64::MAX, |(_, p)| p.due_us)
+        self.passed
+            .first_key_value()
+            .map_or(u64::MAX, |(_, p)| p.due_us)
     }
 
     /// The client went away; what was sent is carried out without an answer.
     pub fn forget(&mut self, ticket: Ticket) {
         let found = self.passed.iter().find(|(_, p)| p.ticket == ticket);
-        found.map(|(number, _)| *number).and_then(|number| self.remove(number));
+        found
+            .map(|(number, _)| *number)
+            .and_then(|number| self.remove(number));
     }
 
     pub fn check_invariants(&self) {
-        assert!(self.passed.len() <= REQUESTS_MAX, "what is on its way is bounded");
-        assert!(self.bytes <= BYTES_MAX || self.passed.values().filter(|p| p.bytes > 0).count() == 1);
+        assert!(
+            self.passed.len() <= REQUESTS_MAX,
+            "what is on its way is bounded"
+        );
+        assert!(
+            self.bytes <= BYTES_MAX || self.passed.values().filter(|p| p.bytes > 0).count() == 1
+        );
     }
 }
 
@@ -148,9 +178,19 @@ impl Replica {
         (self.settings.forward && leader != self.raft.id() && self.has_joined()).then_some(leader)
     }
 
-    /// Sends a write to the leader, or asks for a proof and does `op` once it is there. What finds no leader is held.
+    /// Sends a write to the leader, or asks for a proof and does `op` once it is there. What finds
+    /// no leader is held.
     pub(super) fn pass_on(&mut self, now: Now, ticket: Ticket, to: PeerId, op: Op) {
-        self.pass(now, Passed { ticket, to, op, bytes: 0, due_us: now.mono_us + PROPOSAL_US_MAX });
+        self.pass(
+            now,
+            Passed {
+                ticket,
+                to,
+                op,
+                bytes: 0,
+                due_us: now.mono_us + PROPOSAL_US_MAX,
+            },
+        );
     }
 
     fn pass(&mut self, now: Now, mut passed: Passed) {
@@ -165,8 +205,18 @@ impl Replica {
         let (to, process) = (passed.to, self.forwarding.process);
         let number = self.forwarding.insert(passed);
         if to != PeerId::NONE {
-            let rpc = Rpc::Forward { process, number, command };
-            self.effects.send.push((to, Message { term: self.raft.term(), rpc }));
+            let rpc = Rpc::Forward {
+                process,
+                number,
+                command,
+            };
+            self.effects.send.push((
+                to,
+                Message {
+                    term: self.raft.term(),
+                    rpc,
+                },
+            ));
         }
     }
 
@@ -175,7 +225,11 @@ impl Replica {
         if self.raft.leader() == PeerId::NONE {
             return;
         }
-        let held = self.forwarding.passed.iter().filter(|(_, p)| p.to == PeerId::NONE);
+        let held = self
+            .forwarding
+            .passed
+            .iter()
+            .filter(|(_, p)| p.to == PeerId::NONE);
         let held: Vec<u64> = held.map(|(number, _)| *number).collect();
         for number in held {
             let passed = self.forwarding.remove(number).expect("listed above");
@@ -187,10 +241,13 @@ impl Replica {
         }
     }
 
-    /// Tells a client that nothing comes of it: of a read nothing more can be said than that there is no leader.
+    /// Tells a client that nothing comes of it: of a read nothing more can be said than that there
+    /// is no leader.
     fn refuse_passed(&mut self, passed: Passed, cause: &str) {
         let error = match passed.op {
-            Op::Write(_) if self.raft.has(Fault::ForwardDenied) => Error::new(Code::RaftInternal, ""),
+            Op::Write(_) if self.raft.has(Fault::ForwardDenied) => {
+                Error::new(Code::RaftInternal, "")
+            }
             // It is not under way anywhere.
             Op::Write(_) if passed.to == PeerId::NONE => Error::new(Code::RaftInternal, ""),
             Op::Write(_) => Error::new(Code::RaftInternal, cause),
@@ -200,15 +257,30 @@ impl Replica {
     }
 
     /// The leader has answered: in this term at this index, or not.
-    fn on_forwarded(&mut self, now: Now, from: PeerId, term: Term, number: u64, answer: Result<Index, Box<str>>) {
-        if self.forwarding.passed.get(&number).is_none_or(|p| p.to != from) {
+    fn on_forwarded(
+        &mut self,
+        now: Now,
+        from: PeerId,
+        term: Term,
+        number: u64,
+        answer: Result<Index, Box<str>>,
+    ) {
+        if self
+            .forwarding
+            .passed
+            .get(&number)
+            .is_none_or(|p| p.to != from)
+        {
             return;
         }
         let passed = self.forwarding.remove(number).expect("looked at above");
         match (answer, passed.op) {
             // Whom it was sent to has not taken it, and never will.
             (Err(cause), op) if *cause == *NOT_LEADING => {
-                let to = self.leader_to_ask().filter(|to| *to != from).unwrap_or(PeerId::NONE);
+                let to = self
+                    .leader_to_ask()
+                    .filter(|to| *to != from)
+                    .unwrap_or(PeerId::NONE);
                 self.pass(now, Passed { op, to, ..passed });
             }
             (Err(cause), op) => self.refuse_passed(Passed { op, ..passed }, &cause),
@@ -216,14 +288,25 @@ impl Replica {
             (Ok(index), op @ Op::Write(_)) if index <= self.applied => {
                 self.refuse_passed(Passed { op, ..passed }, OUTCOME_UNKNOWN)
             }
-            (Ok(index), Op::Write(_)) => self.parked.push(passed.due_us, index, term, Asker::Write(passed.ticket)),
-            (Ok(index), op) => self.wait_to_read(Reader::Client(passed.ticket, op), Some(index), passed.due_us),
+            (Ok(index), Op::Write(_)) => {
+                self.parked
+                    .push(passed.due_us, index, term, Asker::Write(passed.ticket))
+            }
+            (Ok(index), op) => self.wait_to_read(
+                Reader::Client(passed.ticket, op),
+                Some(index),
+                passed.due_us,
+            ),
         }
     }
 
     /// Nobody will answer what was sent to this machine, or to any.
     pub(super) fn lose_passed(&mut self, to: Option<PeerId>) {
-        let lost = self.forwarding.passed.iter().filter(|(_, p)| to.is_none_or(|to| p.to == to));
+        let lost = self
+            .forwarding
+            .passed
+            .iter()
+            .filter(|(_, p)| to.is_none_or(|to| p.to == to));
         let lost: Vec<u64> = lost.map(|(number, _)| *number).collect();
         for number in lost {
             let passed = self.forwarding.remove(number).expect("listed above");
@@ -233,7 +316,11 @@ impl Replica {
 
     pub(super) fn expire_passed(&mut self, now: Now) {
         while self.forwarding.next_deadline() <= now.mono_us {
-            let (number, _) = self.forwarding.passed.first_key_value().expect("it has a deadline");
+            let (number, _) = self
+                .forwarding
+                .passed
+                .first_key_value()
+                .expect("it has a deadline");
             let passed = self.forwarding.remove(*number).expect("looked at above");
             self.refuse_passed(passed, OUTCOME_UNKNOWN);
         }
@@ -256,8 +343,16 @@ impl Replica {
     pub(super) fn on_passed(&mut self, now: Now, from: PeerId, message: Message) {
         let term = message.term;
         match message.rpc {
-            Rpc::Forward { process, number, command } => self.on_forward(now, from, term, (process, number), command),
-            Rpc::Forwarded { process, number, answer } if process == self.forwarding.process => {
+            Rpc::Forward {
+                process,
+                number,
+                command,
+            } => self.on_forward(now, from, term, (process, number), command),
+            Rpc::Forwarded {
+                process,
+                number,
+                answer,
+            } if process == self.forwarding.process => {
                 self.on_forwarded(now, from, term, number, answer);
             }
             Rpc::Forwarded { .. } => {}
@@ -265,12 +360,25 @@ impl Replica {
         }
     }
 
-    /// A follower asks. It may be refused only if no copy of its request can have been taken before.
-    fn on_forward(&mut self, now: Now, from: PeerId, term: Term, id: (u64, u64), command: Option<Box<[u8]>>) {
+    /// A follower asks. It may be refused only if no copy of its request can have been taken
+    /// before.
+    fn on_forward(
+        &mut self,
+        now: Now,
+        from: PeerId,
+        term: Term,
+        id: (u64, u64),
+        command: Option<Box<[u8]>>,
+    ) {
         if self.raft.configuration().get(from).is_none() {
             return;
         }
-        let fresh = self.forwarding.taken.entry(from).or_default().take(id.0, id.1);
+        let fresh = self
+            .forwarding
+            .taken
+            .entry(from)
+            .or_default()
+            .take(id.0, id.1);
         if !fresh && !self.raft.has(Fault::ForwardTwice) {
             return;
         }
@@ -306,9 +414,24 @@ impl Replica {
     }
 
     /// Answers who has passed a request on.
-    pub(super) fn reply(&mut self, to: PeerId, (process, number): (u64, u64), answer: Result<Index, Box<str>>) {
-        let rpc = Rpc::Forwarded { process, number, answer };
-        self.effects.send.push((to, Message { term: self.raft.term(), rpc }));
+    pub(super) fn reply(
+        &mut self,
+        to: PeerId,
+        (process, number): (u64, u64),
+        answer: Result<Index, Box<str>>,
+    ) {
+        let rpc = Rpc::Forwarded {
+            process,
+            number,
+            answer,
+        };
+        self.effects.send.push((
+            to,
+            Message {
+                term: self.raft.term(),
+                rpc,
+            },
+        ));
     }
 }
 
@@ -322,12 +445,21 @@ mod tests {
         let mut take = |process, number| processes.take(process, number);
         assert!(take(7, 1) && !take(7, 1));
         assert!(take(7, 3) && take(7, 2) && !take(7, 2) && !take(7, 3));
-        assert!(take(7, 66) && !take(7, 3) && take(7, 4) && !take(7, 2), "2 is too old to tell");
+        assert!(
+            take(7, 66) && !take(7, 3) && take(7, 4) && !take(7, 2),
+            "2 is too old to tell"
+        );
         assert!(take(7, 200) && take(7, 137) && !take(7, 136));
         assert!(take(8, 1) && !take(8, 1), "another process counts anew");
         assert!(take(8, u64::MAX) && !take(8, u64::MAX));
-        assert!(!take(7, 200) && take(7, 199), "a late message of the former one");
-        assert!(!take(8, u64::MAX), "which makes nothing forgotten of this one");
+        assert!(
+            !take(7, 200) && take(7, 199),
+            "a late message of the former one"
+        );
+        assert!(
+            !take(8, u64::MAX),
+            "which makes nothing forgotten of this one"
+        );
         assert!((9..100).all(|process| take(process, 1) && !take(process, 1)));
         assert_eq!(processes.0.len(), PROCESSES_MAX);
     }

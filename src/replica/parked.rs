@@ -1,7 +1,8 @@
 //! Proposals that wait for their entries: who asked for what, and until when.
 //!
-//! An entry decides what becomes of a proposal when it is applied at the same index: the same term means that it is the
-//! one proposed, another that it is not. Who has waited 5 s is told that the outcome is unknown. Start with `Parked`.
+//! An entry decides what becomes of a proposal when it is applied at the same index: the same term
+//! means that it is the one proposed, another that it is not. Who has waited 5 s is told that the
+//! outcome is unknown. Start with `Parked`.
 use crate::machine::seam::Ticket;
 use crate::raft::{Index, Term};
 use std::collections::VecDeque;
@@ -54,10 +55,19 @@ pub struct Parked {
 
 impl Parked {
     pub fn push(&mut self, due_us: u64, index: Index, term: Term, asker: Asker) {
-        if self.queue.back().is_some_and(|last| last.index >= index || last.due_us > due_us) {
+        if self
+            .queue
+            .back()
+            .is_some_and(|last| last.index >= index || last.due_us > due_us)
+        {
             self.orphans.extend(self.queue.drain(..));
         }
-        self.queue.push_back(Proposal { index, term, asker, due_us });
+        self.queue.push_back(Proposal {
+            index,
+            term,
+            asker,
+            due_us,
+        });
     }
 
     /// Takes one proposal that was made for this index.
@@ -72,8 +82,8 @@ impl Parked {
         Some(self.orphans.swap_remove(at))
     }
 
-    /// Takes those whose fate cannot be told any more: overdue ones, and those up to `through`, whose entries are in a
-    /// snapshot that came from elsewhere.
+    /// Takes those whose fate cannot be told any more: overdue ones, and those up to `through`,
+    /// whose entries are in a snapshot that came from elsewhere.
     pub fn take_lost(&mut self, now_us: u64, through: Index, out: &mut Vec<Proposal>) {
         let lost = |p: &Proposal| p.due_us <= now_us || p.index <= through;
         while self.queue.front().is_some_and(lost) {
@@ -109,6 +119,9 @@ impl Parked {
 
     pub fn check_invariants(&self, applied: Index) {
         let first = self.queue.front();
-        assert!(first.is_none_or(|p| p.index > applied), "what is applied is answered");
+        assert!(
+            first.is_none_or(|p| p.index > applied),
+            "what is applied is answered"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Clients that read: listings a page at a time, linearizable reads, watchers.
 //!
-//! What a ticket holds (a watcher, a cursor over a frozen key space, a read that waits for its round) is kept here and
-//! freed by `forget`. Start with `Replica::list`, then `Replica::read` and `Replica::watch`.
+//! What a ticket holds (a watcher, a cursor over a frozen key space, a read that waits for its
+//! round) is kept here and freed by `forget`. Start with `Replica::list`, then `Replica::read` and
+//! `Replica::watch`.
 use super::Replica;
 use super::forwarding::NOT_LEADING;
 use crate::command::KeyPath;
@@ -69,7 +70,10 @@ impl Readers {
 
     pub fn check_invariants(&self) {
         let (watchers, open) = (&self.watchers, &self.open);
-        assert!(!open.keys().any(|t| watchers.contains_key(t)), "a ticket holds one thing");
+        assert!(
+            !open.keys().any(|t| watchers.contains_key(t)),
+            "a ticket holds one thing"
+        );
     }
 }
 
@@ -104,7 +108,9 @@ impl Replica {
             return self.finish_migration(ticket, open);
         }
         let mut items = Vec::new();
-        let page = self.store.page(&mut open.listing, PAGE_NODES_MAX, &mut items);
+        let page = self
+            .store
+            .page(&mut open.listing, PAGE_NODES_MAX, &mut items);
         match page {
             Page::Done if !open.migrate => {
                 self.answer(ticket, Outcome::Page { items, last: true });
@@ -135,12 +141,18 @@ impl Replica {
             return self.answer(ticket, given_up());
         };
         let capacity = self.settings.history_events;
-        let rest = Migrated { etcd, raft: open.raft, events, capacity, stats };
+        let rest = Migrated {
+            etcd,
+            raft: open.raft,
+            events,
+            capacity,
+            stats,
+        };
         self.answer(ticket, Outcome::Migrated(Box::new(rest)));
     }
 
-    /// Goes on with listings that waited for the key space, and gives up those that took too long. What one of them lets
-    /// go of another may have been waiting for.
+    /// Goes on with listings that waited for the key space, and gives up those that took too long.
+    /// What one of them lets go of another may have been waiting for.
     pub(super) fn serve_listings(&mut self, now: Now) {
         while !self.readers.open.is_empty() && self.serve_waiting(now) {}
     }
@@ -168,7 +180,14 @@ impl Replica {
 
 impl Open {
     fn new(now: Now, listing: Listing, migrate: bool) -> Open {
-        Open { listing, due_us: now.mono_us + LISTING_US_MAX, raft: Index(0), wanted: false, migrate, done: false }
+        Open {
+            listing,
+            due_us: now.mono_us + LISTING_US_MAX,
+            raft: Index(0),
+            wanted: false,
+            migrate,
+            done: false,
+        }
     }
 }
 
@@ -178,7 +197,8 @@ fn given_up() -> Outcome {
 
 // -- linearizable reads
 impl Replica {
-    /// Does this once the leader has proved that it leads, and everything up to then is applied here.
+    /// Does this once the leader has proved that it leads, and everything up to then is applied
+    /// here.
     pub fn read(&mut self, now: Now, ticket: Ticket, then: Op) {
         match self.leader_to_ask() {
             Some(leader) => self.pass_on(now, ticket, leader, then),
@@ -199,7 +219,12 @@ impl Replica {
     pub(super) fn wait_to_read(&mut self, reader: Reader, at: Option<Index>, due_us: u64) {
         self.readers.last_read += 1;
         let id = ReadId(self.readers.last_read);
-        self.readers.reads.push_back(Read { id, reader, at, due_us });
+        self.readers.reads.push_back(Read {
+            id,
+            reader,
+            at,
+            due_us,
+        });
     }
 
     fn refuse_read(&mut self, ticket: Ticket, refusal: Refusal) {
@@ -259,7 +284,14 @@ impl Replica {
 // -- watchers
 impl Replica {
     /// Registers a watcher, or answers it from the history.
-    pub fn watch(&mut self, ticket: Ticket, path: &KeyPath, recursive: bool, stream: bool, since: Option<u64>) {
+    pub fn watch(
+        &mut self,
+        ticket: Ticket,
+        path: &KeyPath,
+        recursive: bool,
+        stream: bool,
+        since: Option<u64>,
+    ) {
         let id = WatcherId(ticket.0);
         match self.store.watch(id, path, recursive, stream, since) {
             Ok(Watched::Backlog(events)) if !stream => {
@@ -304,11 +336,16 @@ impl Replica {
                 }
                 tickets.push((ticket, !stream));
             }
-            self.effects.events.push(Delivery { etcd: notice.event.node.modified, event: notice.event, tickets });
+            self.effects.events.push(Delivery {
+                etcd: notice.event.node.modified,
+                event: notice.event,
+                tickets,
+            });
         }
     }
 
-    /// The key space is replaced, or served here no longer: every watcher's body ends, every listing breaks off.
+    /// The key space is replaced, or served here no longer: every watcher's body ends, every
+    /// listing breaks off.
     pub(super) fn end_readers(&mut self) {
         self.deliver();
         let watchers = std::mem::take(&mut self.readers.watchers);
@@ -350,7 +387,9 @@ impl Replica {
             return true;
         }
         let before = self.readers.reads.len();
-        self.readers.reads.retain(|r| !matches!(r.reader, Reader::Client(reads, _) if reads == ticket));
+        self.readers
+            .reads
+            .retain(|r| !matches!(r.reader, Reader::Client(reads, _) if reads == ticket));
         self.readers.reads.len() < before
     }
 }

@@ -1,7 +1,8 @@
-//! The cluster as the key space shows it: `/_etcd/machines/NAME` and `/_etcd/config`, and what may change the two.
+//! The cluster as the key space shows it: `/_etcd/machines/NAME` and `/_etcd/config`, and what may
+//! change the two.
 //!
-//! They are views, written when membership and config commands are applied; a client that writes there changes nothing
-//! else. Pure: start with `join` and `config_with`.
+//! They are views, written when membership and config commands are applied; a client that writes
+//! there changes nothing else. Pure: start with `join` and `config_with`.
 use crate::command::{ClusterConfig, Command, KeyPath};
 use crate::error::{Code, Error};
 use crate::escape;
@@ -25,7 +26,11 @@ pub fn machine_path(name: &str) -> KeyPath {
 /// How a machine is shown there.
 pub fn machine_value(member: &Member) -> String {
     let (client, peer) = (&member.client_url, &member.peer_url);
-    format!("etcd={}&raft={}", escape::query(client), escape::query(peer))
+    format!(
+        "etcd={}&raft={}",
+        escape::query(client),
+        escape::query(peer)
+    )
 }
 
 /// Where the cluster config is shown.
@@ -43,7 +48,8 @@ pub fn parse_config(text: &str) -> Option<ClusterConfig> {
     Some(config_with(none, Some(size), Some(delay), Some(interval)))
 }
 
-/// A config with some fields changed: a size without its fraction, times in milliseconds, nothing below its least value.
+/// A config with some fields changed: a size without its fraction, times in milliseconds, nothing
+/// below its least value.
 pub fn config_with(
     config: ClusterConfig,
     active_size: Option<f64>,

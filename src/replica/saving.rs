@@ -1,6 +1,8 @@
-//! Snapshots: when one is due, writing it in slices, pieces for other members, taking over the leader's.
+//! Snapshots: when one is due, writing it in slices, pieces for other members, taking over the
+//! leader's.
 //!
-//! A snapshot freezes the key space and is written a slice a turn while writes go on. Start with `Replica::save_some`.
+//! A snapshot freezes the key space and is written a slice a turn while writes go on. Start with
+//! `Replica::save_some`.
 use super::Replica;
 use crate::machine::seam::{Fact, SnapshotIn, SnapshotOut};
 use crate::raft::{ChunkWanted, Index, Member, SnapshotMeta};
@@ -9,18 +11,18 @@ use crate::timer::Now;
 
 /// Bytes of a slice.
 const SLICE_BYTES: usize = 128 << 10;
-/// So many bytes of a snapshot are written for each byte that the log grows by meanwhile, or a follower that catches up
-/// takes in thousands of entries before it can forget as many …
+/// So many bytes of a snapshot are written for each byte that the log grows by meanwhile, or a
+/// follower that catches up takes in thousands of entries before it can forget as many …
 const PACE: u64 = 4;
 /// … but at once no more than this, nor less than a slice: what a turn has time for.
 const BYTES_AT_ONCE: u64 = 1 << 20;
 /// What an entry takes in the log beside its body, about.
 const RECORD_BYTES: u64 = 32;
-/// A snapshot waits while an older one is being sent to a member, so that the transfer need not start over; not longer
-/// than until the log has so many bytes, since memory holds them.
+/// A snapshot waits while an older one is being sent to a member, so that the transfer need not
+/// start over; not longer than until the log has so many bytes, since memory holds them.
 const LOG_BYTES_MAX: u64 = 256 << 20;
-/// So many bytes count like `snapshot_count` entries: memory holds the log, and ten thousand of the largest values would
-/// be 20 GB of it.
+/// So many bytes count like `snapshot_count` entries: memory holds the log, and ten thousand of the
+/// largest values would be 20 GB of it.
 const LOG_BYTES_DUE: u64 = 64 << 20;
 /// How long to wait after a snapshot that came to nothing.
 const RETRY_US: u64 = 60_000_000;
@@ -33,8 +35,8 @@ enum Stage {
     Wanted,
     /// Being written; its index.
     Writing(Index),
-    /// Written, while the log itself is not durable so far: a crash would leave a snapshot with the rest of another
-    /// leader's log behind it.
+    /// Written, while the log itself is not durable so far: a crash would leave a snapshot with the
+    /// rest of another leader's log behind it.
     Written(Index),
     /// Handed to the disk whole.
     Syncing(Index),
@@ -55,7 +57,14 @@ pub struct Saving {
 
 impl Saving {
     pub fn new(last_bytes: u64) -> Saving {
-        Saving { stage: Stage::Idle, entries: 0, log_bytes: 0, last_bytes, written_bytes: 0, retry_us: 0 }
+        Saving {
+            stage: Stage::Idle,
+            entries: 0,
+            log_bytes: 0,
+            last_bytes,
+            written_bytes: 0,
+            retry_us: 0,
+        }
     }
 
     /// An entry was applied.
@@ -79,12 +88,20 @@ impl Replica {
         if self.saving.stage == Stage::Wanted && self.store.snapshot_begin() {
             let meta = self.raft.snapshot_meta(self.applied);
             self.saving.stage = Stage::Writing(meta.index);
-            (self.saving.entries, self.saving.log_bytes, self.saving.written_bytes) = (0, 0, 0);
+            (
+                self.saving.entries,
+                self.saving.log_bytes,
+                self.saving.written_bytes,
+            ) = (0, 0, 0);
             let index = meta.index;
             self.effects.facts.push(Fact::SnapshotStarted { index });
             self.effects.snapshot.push(SnapshotOut::Begin(meta));
         }
-        let Saving { log_bytes, written_bytes, .. } = self.saving;
+        let Saving {
+            log_bytes,
+            written_bytes,
+            ..
+        } = self.saving;
         let until = (PACE * log_bytes).min(written_bytes + BYTES_AT_ONCE);
         while let Stage::Writing(index) = self.saving.stage {
             self.write_slice(now, index);
@@ -100,10 +117,16 @@ impl Replica {
         }
     }
 
-    /// So many entries or bytes have come, and the log is as long as the snapshot that would replace it; or the disk is full and
-    /// the log is what can be spared.
+    /// So many entries or bytes have come, and the log is as long as the snapshot that would
+    /// replace it; or the disk is full and the log is what can be spared.
     fn is_snapshot_due(&self, now: Now) -> bool {
-        let Saving { entries, log_bytes, last_bytes, retry_us, .. } = self.saving;
+        let Saving {
+            entries,
+            log_bytes,
+            last_bytes,
+            retry_us,
+            ..
+        } = self.saving;
         let settings = &self.settings;
         let many = entries >= settings.snapshot_count || log_bytes >= LOG_BYTES_DUE;
         let long = many && log_bytes >= last_bytes;
@@ -116,7 +139,9 @@ impl Replica {
     fn is_sending(&self, now: Now) -> bool {
         let members = self.raft.configuration().members.iter();
         let sent = |m: &Member| self.raft.peer(m.id).is_some_and(|p| p.is_in_snapshot());
-        members.filter(|m| sent(m)).any(|m| self.raft.is_heard(now, m.id))
+        members
+            .filter(|m| sent(m))
+            .any(|m| self.raft.is_heard(now, m.id))
     }
 
     fn write_slice(&mut self, now: Now, index: Index) {
@@ -147,14 +172,25 @@ impl Replica {
     /// The disk tells of a snapshot, the own or the leader's.
     pub fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
         match input {
-            SnapshotIn::Saved { index, bytes, older } => self.on_saved(index, bytes, older),
+            SnapshotIn::Saved {
+                index,
+                bytes,
+                older,
+            } => self.on_saved(index, bytes, older),
             SnapshotIn::Failed => {
-                if let Stage::Writing(index) | Stage::Written(index) | Stage::Syncing(index) = self.saving.stage {
+                if let Stage::Writing(index) | Stage::Written(index) | Stage::Syncing(index) =
+                    self.saving.stage
+                {
                     self.store.snapshot_abandon();
                     self.give_up_saving(now, index);
                 }
             }
-            SnapshotIn::Read { to, index, offset, data } => {
+            SnapshotIn::Read {
+                to,
+                index,
+                offset,
+                data,
+            } => {
                 let wanted = ChunkWanted { to, index, offset };
                 self.raft.on_chunk(now, wanted, data);
             }
@@ -164,7 +200,9 @@ impl Replica {
     }
 
     fn on_saved(&mut self, index: Index, bytes: u64, older: Index) {
-        self.effects.facts.push(Fact::SnapshotSaved { index, bytes });
+        self.effects
+            .facts
+            .push(Fact::SnapshotSaved { index, bytes });
         // The leader's snapshot may have come in between.
         if self.saving.stage == Stage::Syncing(index) {
             self.saving.stage = Stage::Idle;
@@ -173,8 +211,8 @@ impl Replica {
         }
     }
 
-    /// The leader's snapshot is in place: the key space is that of another moment, unless entries have brought this
-    /// machine past it meanwhile.
+    /// The leader's snapshot is in place: the key space is that of another moment, unless entries
+    /// have brought this machine past it meanwhile.
     fn install(&mut self, now: Now, meta: SnapshotMeta, store: Store, bytes: u64) {
         self.raft.on_installed(now, true);
         let index = meta.index;

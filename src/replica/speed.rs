@@ -30,7 +30,11 @@ impl Replica {
         if self.raft.role() != RaftRole::Leader {
             return self.refuse(ticket, Refusal::NotLeader(self.raft.leader()));
         }
-        self.speed_tests.push(SpeedTest { ticket, proposed: 0, done: 0 });
+        self.speed_tests.push(SpeedTest {
+            ticket,
+            proposed: 0,
+            done: 0,
+        });
         self.pump_speed_tests(now);
     }
 
@@ -38,7 +42,11 @@ impl Replica {
         if self.speed_tests.is_empty() {
             return;
         }
-        let command = Command::Set { path: KeyPath::new("/foo"), value: Some("bar".into()), expires_ns: None };
+        let command = Command::Set {
+            path: KeyPath::new("/foo"),
+            value: Some("bar".into()),
+            expires_ns: None,
+        };
         for mut test in std::mem::take(&mut self.speed_tests) {
             let mut refused = None;
             while test.has_room() && refused.is_none() {

@@ -66,7 +66,8 @@ impl Event {
         }
     }
 
-    /// About how many bytes of memory it takes; the same on every kind of machine, because the history is cut by it.
+    /// About how many bytes of memory it takes; the same on every kind of machine, because the
+    /// history is cut by it.
     pub fn weight(&self) -> usize {
         const EVENT_BYTES: usize = 160;
         let prev = self.prev.as_ref().map_or(0, View::heap_bytes);

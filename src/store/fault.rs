@@ -1,7 +1,7 @@
 //! Bugs to plant, so that the checks that should catch them can be shown to do so.
 //!
-//! They exist only with the cargo feature `faults`, which no released binary has: without it `Store::has` is false at
-//! compile time and nothing of this is left.
+//! They exist only with the cargo feature `faults`, which no released binary has: without it
+//! `Store::has` is false at compile time and nothing of this is left.
 use super::Store;
 
 /// One bug.

@@ -1,8 +1,9 @@
 //! The key space held as it was: what a long listing or a snapshot reads while writes go on.
 //!
-//! A node that was created after the freeze began is left out by its index. One that is changed in place is copied
-//! first (`saved`), one that is taken out of its directory is kept with all below it (`removed`): only what the reader
-//! has yet to see, and given up when it weighs too much. One freeze at a time; others queue.
+//! A node that was created after the freeze began is left out by its index. One that is changed in
+//! place is copied first (`saved`), one that is taken out of its directory is kept with all below
+//! it (`removed`): only what the reader has yet to see, and given up when it weighs too much. One
+//! freeze at a time; others queue.
 use super::event::Event;
 use super::history::{is_below, is_within};
 use super::node::{Children, Node, NodeId};
@@ -95,11 +96,16 @@ impl Freeze {
         }
         let value = node.value().map(Box::from);
         self.bytes += FORM_BYTES + node.value().map_or(0, str::len);
-        let old = Old { value, expires_ns: node.expires_ns, modified: node.modified };
+        let old = Old {
+            value,
+            expires_ns: node.expires_ns,
+            modified: node.modified,
+        };
         self.saved.insert(id, old);
     }
 
-    /// A node has been taken out of directory `dir`; true: it is kept here, with all below it, until the end.
+    /// A node has been taken out of directory `dir`; true: it is kept here, with all below it,
+    /// until the end.
     pub fn keep(&mut self, dir: NodeId, id: NodeId, node: &Node, path: &str) -> bool {
         let concerned = is_within(path, &self.scope) || is_below(&self.scope, path);
         let ahead = path_order(path, &self.cursor).is_gt() || is_within(&self.cursor, path);
@@ -109,7 +115,10 @@ impl Freeze {
         let (name, depth) = (path.rsplit('/').next().expect("a name"), depth_of(path));
         self.bytes += FORM_BYTES + node.value().map_or(0, str::len);
         let before = self.removed.entry(dir).or_default().insert(name.into(), id);
-        assert!(before.is_none(), "what follows under that name is newer than the freeze");
+        assert!(
+            before.is_none(),
+            "what follows under that name is newer than the freeze"
+        );
         self.depths.push((id, depth));
         true
     }
@@ -143,7 +152,8 @@ pub fn depth_of(path: &str) -> u32 {
     path.bytes().filter(|b| *b == b'/').count() as u32
 }
 
-/// Compares paths name by name, so that what is below a directory follows it before its next sibling does.
+/// Compares paths name by name, so that what is below a directory follows it before its next
+/// sibling does.
 fn path_order(a: &str, b: &str) -> Ordering {
     let rank = |byte: u8| if byte == b'/' { 0 } else { u16::from(byte) + 1 };
     a.bytes().map(rank).cmp(b.bytes().map(rank))

@@ -1,7 +1,8 @@
-//! The recent past, for watchers that ask for it: events in order, at most so many and so many bytes of them.
+//! The recent past, for watchers that ask for it: events in order, at most so many and so many
+//! bytes of them.
 //!
-//! `start` is the index from which on nothing is missing. A refresh raises the index and leaves no event, so indexes in
-//! here ascend but may skip.
+//! `start` is the index from which on nothing is missing. A refresh raises the index and leaves no
+//! event, so indexes in here ascend but may skip.
 use super::HistoryLimits;
 use super::event::{EtcdIndex, Event};
 use std::collections::VecDeque;
@@ -16,7 +17,12 @@ pub struct History {
 
 impl History {
     pub fn new(limits: HistoryLimits) -> History {
-        History { limits, events: VecDeque::new(), bytes: 0, start: 1 }
+        History {
+            limits,
+            events: VecDeque::new(),
+            bytes: 0,
+            start: 1,
+        }
     }
 
     /// Continues a history whose first event was, or would have been, of this index.
@@ -42,7 +48,10 @@ impl History {
         self.bytes += event.weight();
         self.events.push_back(event);
         while self.events.len() > self.limits.events || self.bytes > self.limits.bytes {
-            let oldest = self.events.pop_front().expect("limits are not exceeded by nothing");
+            let oldest = self
+                .events
+                .pop_front()
+                .expect("limits are not exceeded by nothing");
             self.bytes -= oldest.weight();
             self.start = oldest.index().0 + 1;
             evicted(oldest);
@@ -51,16 +60,20 @@ impl History {
 
     /// The events from an index on, oldest first.
     pub fn since(&self, index: u64) -> impl Iterator<Item = &Event> {
-        let skip = self.events.partition_point(|e| e.index() < EtcdIndex(index));
+        let skip = self
+            .events
+            .partition_point(|e| e.index() < EtcdIndex(index));
         self.events.range(skip..)
     }
 }
 
-/// Whether a watcher of `path` is told of an event from the past. Hidden nodes are told too; so is the removal of a
-/// directory above `path`.
+/// Whether a watcher of `path` is told of an event from the past. Hidden nodes are told too; so is
+/// the removal of a directory above `path`.
 pub fn concerns(event: &Event, path: &str, recursive: bool) -> bool {
     let key = &*event.node.key;
-    key == path || recursive && is_below(key, path) || event.removes_directory() && is_below(path, key)
+    key == path
+        || recursive && is_below(key, path)
+        || event.removes_directory() && is_below(path, key)
 }
 
 /// Whether `path` is somewhere below `top`.

@@ -1,7 +1,8 @@
 //! Listings: a node and what is below it, a page at a time, all of one moment.
 //!
-//! What fits into one page is read as it stands. What does not freezes the key space when its first page is read; if
-//! another has it frozen, the listing queues and begins when its turn comes. Start with `Store::page`.
+//! What fits into one page is read as it stands. What does not freezes the key space when its first
+//! page is read; if another has it frozen, the listing queues and begins when its turn comes. Start
+//! with `Store::page`.
 use super::event::{EtcdIndex, Event, ListItem};
 use super::freeze::Freeze;
 use super::node::{NodeId, Tree};
@@ -49,17 +50,28 @@ impl Store {
     pub fn get(&mut self, path: &KeyPath, recursive: bool) -> Result<Listing, Error> {
         let found = self.tree.find(path);
         self.stats.count(Counted::Get, found.is_ok());
-        Ok(Listing { path: path.clone(), recursive, all: false, progress: Progress::Found(found?, self.index) })
+        Ok(Listing {
+            path: path.clone(),
+            recursive,
+            all: false,
+            progress: Progress::Found(found?, self.index),
+        })
     }
 
-    /// Starts reading everything from the root, hidden nodes too; the key space stays frozen until `end`, so that
-    /// `history` tells of the same moment. Counts as nothing.
+    /// Starts reading everything from the root, hidden nodes too; the key space stays frozen until
+    /// `end`, so that `history` tells of the same moment. Counts as nothing.
     pub fn get_all(&mut self) -> Listing {
-        Listing { path: KeyPath::new("/"), recursive: true, all: true, progress: self.queue() }
+        Listing {
+            path: KeyPath::new("/"),
+            recursive: true,
+            all: true,
+            progress: self.queue(),
+        }
     }
 
-    /// The next at most `max` items (and about 256 KiB), appended to `items`. A listing that needs a second page freezes
-    /// the key space as of its first. `Done` of a `get_all` keeps it frozen until `end`.
+    /// The next at most `max` items (and about 256 KiB), appended to `items`. A listing that needs
+    /// a second page freezes the key space as of its first. `Done` of a `get_all` keeps it
+    /// frozen until `end`.
     pub fn page(&mut self, listing: &mut Listing, max: usize, items: &mut Vec<ListItem>) -> Page {
         match &mut listing.progress {
             Progress::Found(id, index) if *index == self.index => {
@@ -89,7 +101,13 @@ impl Store {
     }
 
     /// Lists from the beginning, and freezes if that does not end it.
-    fn first_page(&mut self, listing: &mut Listing, id: NodeId, max: usize, items: &mut Vec<ListItem>) -> Page {
+    fn first_page(
+        &mut self,
+        listing: &mut Listing,
+        id: NodeId,
+        max: usize,
+        items: &mut Vec<ListItem>,
+    ) -> Page {
         let before = items.len();
         let path = listing.path.as_str();
         let view = self.tree.node(id).view(path);
@@ -101,7 +119,13 @@ impl Store {
         let events_from = listing.all.then_some(self.history.start());
         let token = self.freezer.token();
         let mut freeze = Freeze::new(token, self.index, path, events_from);
-        let done = fill(&mut walk, &self.tree, &mut freeze, max.saturating_sub(1), items);
+        let done = fill(
+            &mut walk,
+            &self.tree,
+            &mut freeze,
+            max.saturating_sub(1),
+            items,
+        );
         if done && !listing.all {
             return Page::Done;
         }
@@ -129,8 +153,8 @@ impl Store {
         Progress::Queued(turn)
     }
 
-    /// The event history of the moment that a `get_all` shows, oldest first, its etcd index, and the counters. `None` when
-    /// the key space is not frozen for that listing any more.
+    /// The event history of the moment that a `get_all` shows, oldest first, its etcd index, and
+    /// the counters. `None` when the key space is not frozen for that listing any more.
     pub fn history(&self, listing: &Listing) -> Option<(Vec<Event>, EtcdIndex, Stats)> {
         let Progress::Frozen(token, _) = listing.progress else {
             return None;
@@ -139,7 +163,10 @@ impl Store {
         if freeze.token != token {
             return None;
         }
-        let kept = self.history.since(0).take_while(|e| e.index().0 <= freeze.at);
+        let kept = self
+            .history
+            .since(0)
+            .take_while(|e| e.index().0 <= freeze.at);
         let events = freeze.events().chain(kept).cloned().collect();
         Some((events, EtcdIndex(freeze.at), self.stats()))
     }
@@ -150,7 +177,12 @@ impl Store {
             Progress::Found(..) => {}
             Progress::Queued(turn) => self.freezer.waiting.retain(|t| *t != turn),
             Progress::Frozen(token, _) => {
-                if self.freezer.freeze.as_ref().is_some_and(|f| f.token == token) {
+                if self
+                    .freezer
+                    .freeze
+                    .as_ref()
+                    .is_some_and(|f| f.token == token)
+                {
                     self.thaw();
                 }
             }
@@ -159,13 +191,23 @@ impl Store {
 
     /// Ends the freeze; what it kept is to be freed.
     pub(super) fn thaw(&mut self) {
-        let freeze = self.freezer.freeze.take().expect("only what is frozen thaws");
+        let freeze = self
+            .freezer
+            .freeze
+            .take()
+            .expect("only what is frozen thaws");
         self.freeing.extend(freeze.into_removed());
     }
 }
 
 /// Lists as much as a page takes; true when nothing is left.
-fn fill(walk: &mut Walk, tree: &Tree, freeze: &mut Freeze, max: usize, items: &mut Vec<ListItem>) -> bool {
+fn fill(
+    walk: &mut Walk,
+    tree: &Tree,
+    freeze: &mut Freeze,
+    max: usize,
+    items: &mut Vec<ListItem>,
+) -> bool {
     let (mut room, mut bytes) = (max, 0);
     if room == 0 {
         return walk.is_done();
@@ -174,7 +216,10 @@ fn fill(walk: &mut Walk, tree: &Tree, freeze: &mut Freeze, max: usize, items: &m
         let view = found.view();
         bytes += ITEM_BYTES + view.key.len() + view.value.as_ref().map_or(0, |v| v.len());
         room -= 1;
-        items.push(ListItem { depth: found.depth, view });
+        items.push(ListItem {
+            depth: found.depth,
+            view,
+        });
         room > 0 && bytes < PAGE_BYTES_MAX
     });
     if let Some(last) = items.last() {

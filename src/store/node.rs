@@ -1,7 +1,9 @@
-//! The tree: an arena of nodes that name each other by number, each directory an ordered map of its children.
+//! The tree: an arena of nodes that name each other by number, each directory an ordered map of its
+//! children.
 //!
-//! It knows names and nodes, no events, watchers or expirations. A node does not know its own name or parent, which keeps
-//! it at 40 bytes. Nothing here recurses: a path is walked segment by segment. Start with `look_up`.
+//! It knows names and nodes, no events, watchers or expirations. A node does not know its own name
+//! or parent, which keeps it at 40 bytes. Nothing here recurses: a path is walked segment by
+//! segment. Start with `look_up`.
 use super::event::{EtcdIndex, View};
 use crate::command::KeyPath;
 use crate::error::{Code, Error};
@@ -13,7 +15,8 @@ pub type NodeId = u32;
 pub const ROOT: NodeId = 0;
 /// `Node::expires_ns` of a node that stays.
 pub const PERMANENT: u64 = u64::MAX;
-/// Nodes are kept in blocks of this many, so that growing moves none and leaves no half of the memory unused.
+/// Nodes are kept in blocks of this many, so that growing moves none and leaves no half of the
+/// memory unused.
 const BLOCK: usize = 1024;
 
 /// A directory's children in order of their names.
@@ -89,8 +92,13 @@ impl Node {
 pub enum Place {
     /// To a node; `parent` is meaningless for the root.
     Node { parent: NodeId, id: NodeId },
-    /// To nothing: `dir` is the deepest directory there is, the first missing name is `path[start..end]`.
-    Missing { dir: NodeId, start: usize, end: usize },
+    /// To nothing: `dir` is the deepest directory there is, the first missing name is
+    /// `path[start..end]`.
+    Missing {
+        dir: NodeId,
+        start: usize,
+        end: usize,
+    },
     /// Through the file `path[..end]`.
     File { parent: NodeId, end: usize },
 }
@@ -104,7 +112,10 @@ pub struct Tree {
 impl Tree {
     /// The root alone, created at index 0.
     pub fn new() -> Tree {
-        let mut tree = Tree { blocks: Vec::new(), free: Vec::new() };
+        let mut tree = Tree {
+            blocks: Vec::new(),
+            free: Vec::new(),
+        };
         let root = tree.add(Node::new(None, None, 0));
         assert_eq!(root, ROOT);
         tree
@@ -129,7 +140,10 @@ impl Tree {
     pub fn release(&mut self, id: NodeId) {
         assert!(id != ROOT, "the root stays");
         let node = self.node_mut(id);
-        assert!(node.children().is_none_or(BTreeMap::is_empty), "a childless node");
+        assert!(
+            node.children().is_none_or(BTreeMap::is_empty),
+            "a childless node"
+        );
         node.body = Body::File(Box::default());
         self.free.push(id);
     }
@@ -170,14 +184,19 @@ impl Tree {
             match children.get(name) {
                 Some(child) => (parent, id) = (id, *child),
                 None => {
-                    return Place::Missing { dir: id, start, end };
+                    return Place::Missing {
+                        dir: id,
+                        start,
+                        end,
+                    };
                 }
             }
         }
         Place::Node { parent, id }
     }
 
-    /// The node at a path: error 100 with the shallowest missing path, 104 with the file that is in the way.
+    /// The node at a path: error 100 with the shallowest missing path, 104 with the file that is in
+    /// the way.
     pub fn find(&self, path: &KeyPath) -> Result<NodeId, Error> {
         self.locate(path).map(|(_, id)| id)
     }
@@ -204,7 +223,9 @@ mod tests {
     #[test]
     fn freed_places_are_used_again() {
         let mut tree = Tree::new();
-        let ids: Vec<NodeId> = (0..3000).map(|i| tree.add(Node::new(Some("v"), None, i))).collect();
+        let ids: Vec<NodeId> = (0..3000)
+            .map(|i| tree.add(Node::new(Some("v"), None, i)))
+            .collect();
         assert_eq!(tree.len(), 3001);
         assert_eq!(tree.node(ids[2999]).created, 2999);
         tree.release(ids[7]);

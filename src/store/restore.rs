@@ -1,5 +1,6 @@
-//! A snapshot's bytes back to a key space. The bytes may be damaged or made up: all that is wrong with them is told, and
-//! nothing larger than they are is allocated for them. Start with `Restore::chunk`.
+//! A snapshot's bytes back to a key space. The bytes may be damaged or made up: all that is wrong
+//! with them is told, and nothing larger than they are is allocated for them. Start with
+//! `Restore::chunk`.
 use super::node::{Node, NodeId, PERMANENT, ROOT};
 use super::snapshot::{END, EVENT, FRAME_BYTES, HEAD, NODE, VERSION, take_event};
 use super::{HistoryLimits, Store};
@@ -57,7 +58,8 @@ impl Restore {
         partial.extend_from_slice(bytes);
         let mut rest = &partial[..];
         while let Some((head, behind)) = rest.split_at_checked(FRAME_BYTES) {
-            let word = |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
+            let word =
+                |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
             let (length, crc) = (word(0) as usize, word(4));
             if length > CHUNK_BYTES_MAX {
                 return Err(self.bad("a chunk is too long"));
@@ -92,7 +94,8 @@ impl Restore {
         let mut from = Unpack::new(records);
         while from.left() > 0 {
             let at = records.len() - from.left();
-            self.take_record(&mut from).map_err(|Malformed| self.bad(&format!("no record of its kind at {at}")))?;
+            self.take_record(&mut from)
+                .map_err(|Malformed| self.bad(&format!("no record of its kind at {at}")))?;
         }
         Ok(())
     }
@@ -151,7 +154,11 @@ impl Restore {
         check(!name.is_empty() && !name.contains('/'))?;
         check(node.created <= node.modified && node.modified <= self.store.index)?;
         let siblings = self.store.tree.children_mut(dir);
-        check(siblings.last_key_value().is_none_or(|(last, _)| **last < *name))?;
+        check(
+            siblings
+                .last_key_value()
+                .is_none_or(|(last, _)| **last < *name),
+        )?;
         self.path.truncate(path_len);
         self.path.push('/');
         self.path.push_str(name);

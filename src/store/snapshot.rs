@@ -1,13 +1,16 @@
 //! The key space as bytes, written a slice at a time from a frozen key space, and read back.
 //!
-//! The bytes are chunks: length (4 bytes, little endian), CRC-32 of what follows (4 bytes), then whole records. A record
-//! is a tag byte and fields as `command::pack` writes them:
-//! - head: format version, etcd index, start of the history, the counters of writes, the owner's note;
+//! The bytes are chunks: length (4 bytes, little endian), CRC-32 of what follows (4 bytes), then
+//! whole records. A record is a tag byte and fields as `command::pack` writes them:
+//! - head: format version, etcd index, start of the history, the counters of writes, the owner's
+//!   note;
 //! - event, oldest first: action, node, whether there is a previous node, that;
-//! - node, in path order without the root: depth, name, value (none: a directory), expiration, both indexes;
+//! - node, in path order without the root: depth, name, value (none: a directory), expiration, both
+//!   indexes;
 //! - end: how many events and nodes came before.
 //!
-//! Flat, so that depth costs no stack. `state_hash` runs over the same records. Start with `snapshot_chunk`.
+//! Flat, so that depth costs no stack. `state_hash` runs over the same records. Start with
+//! `snapshot_chunk`.
 use super::event::{Action, Event, View};
 use super::fault::Fault;
 use super::freeze::Freeze;
@@ -41,8 +44,8 @@ enum Stage {
 }
 
 impl Store {
-    /// Begins a snapshot of this very moment. False: something else has the key space frozen; ask again in a later turn
-    /// (the snapshot is next in line).
+    /// Begins a snapshot of this very moment. False: something else has the key space frozen; ask
+    /// again in a later turn (the snapshot is next in line).
     pub fn snapshot_begin(&mut self) -> bool {
         assert!(self.snapshot.is_none(), "one snapshot at a time");
         self.freezer.snapshot_waits = self.freezer.freeze.is_some();
@@ -54,7 +57,12 @@ impl Store {
         self.freezer.freeze = Some(Freeze::new(token, self.index, "/", Some(from)));
         let mut head = Vec::new();
         self.put_head(&mut head);
-        self.snapshot = Some(Writer { token, stage: Stage::Head(head), events: 0, nodes: 0 });
+        self.snapshot = Some(Writer {
+            token,
+            stage: Stage::Head(head),
+            events: 0,
+            nodes: 0,
+        });
         true
     }
 
@@ -121,7 +129,11 @@ impl Store {
     pub fn snapshot_abandon(&mut self) {
         self.freezer.snapshot_waits = false;
         if let Some(writer) = self.snapshot.take()
-            && self.freezer.freeze.as_ref().is_some_and(|f| f.token == writer.token)
+            && self
+                .freezer
+                .freeze
+                .as_ref()
+                .is_some_and(|f| f.token == writer.token)
         {
             self.thaw();
         }
@@ -138,8 +150,8 @@ impl Store {
         put_str(&self.note, out);
     }
 
-    /// A number that is equal on all machines at equal applied index: the nodes, the history, the index, the counters of
-    /// writes, the note. Walks over everything.
+    /// A number that is equal on all machines at equal applied index: the nodes, the history, the
+    /// index, the counters of writes, the note. Walks over everything.
     pub fn state_hash(&self) -> u64 {
         let mut hash = Hash::default();
         let mut record = Vec::new();
@@ -158,7 +170,8 @@ impl Store {
     }
 }
 
-/// A fast hash of good spread over words of eight bytes (multiply and rotate); not for hostile input.
+/// A fast hash of good spread over words of eight bytes (multiply and rotate); not for hostile
+/// input.
 #[derive(Default)]
 struct Hash(u64);
 

@@ -1,5 +1,5 @@
-//! The counters of the key space. Those of writes are the same on all machines and travel with a snapshot; those of
-//! reads and watchers are this machine's own.
+//! The counters of the key space. Those of writes are the same on all machines and travel with a
+//! snapshot; those of reads and watchers are this machine's own.
 
 /// The counters of `/v2/stats/store`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,8 +31,14 @@ impl Stats {
             Counted::Delete => (&mut self.delete_success, &mut self.delete_fail),
             Counted::Update => (&mut self.update_success, &mut self.update_fail),
             Counted::Create => (&mut self.create_success, &mut self.create_fail),
-            Counted::CompareAndSwap => (&mut self.compare_and_swap_success, &mut self.compare_and_swap_fail),
-            Counted::CompareAndDelete => (&mut self.compare_and_delete_success, &mut self.compare_and_delete_fail),
+            Counted::CompareAndSwap => (
+                &mut self.compare_and_swap_success,
+                &mut self.compare_and_swap_fail,
+            ),
+            Counted::CompareAndDelete => (
+                &mut self.compare_and_delete_success,
+                &mut self.compare_and_delete_fail,
+            ),
         };
         *(if success { good } else { bad }) += 1;
     }

@@ -1,8 +1,9 @@
 //! What expires when: an index over the live nodes that have an expiration.
 //!
-//! Nodes of a removed directory leave it late, a few a turn, when they are freed: who asks must hold what comes first
-//! against the tree. Ordered by expiration, then by creation, then by depth; the last two name a node wherever it stands
-//! in memory, because one command creates at most one node a level.
+//! Nodes of a removed directory leave it late, a few a turn, when they are freed: who asks must
+//! hold what comes first against the tree. Ordered by expiration, then by creation, then by depth;
+//! the last two name a node wherever it stands in memory, because one command creates at most one
+//! node a level.
 use super::node::PERMANENT;
 use std::collections::BTreeMap;
 
@@ -20,7 +21,10 @@ impl Ttl {
     pub fn add(&mut self, due: Due, path: &str) {
         if due.0 != PERMANENT {
             let before = self.by_time.insert(due, path.into());
-            assert!(before.is_none(), "a level of a path is created once an index");
+            assert!(
+                before.is_none(),
+                "a level of a path is created once an index"
+            );
         }
     }
 

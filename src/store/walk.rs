@@ -1,7 +1,7 @@
 //! Reading the tree in path order, a part at a time, as it is or as it was when a freeze began.
 //!
-//! A walk holds the numbers of the directories that it has open. Between two calls of `run` they stay good either
-//! because nothing was written or because a freeze keeps what is taken out.
+//! A walk holds the numbers of the directories that it has open. Between two calls of `run` they
+//! stay good either because nothing was written or because a freeze keeps what is taken out.
 use super::event::{EtcdIndex, View};
 use super::freeze::{Freeze, Old};
 use super::node::{Node, NodeId, PERMANENT, Tree};
@@ -63,8 +63,8 @@ impl Found<'_> {
 }
 
 impl Walk {
-    /// A walk over what is below the node at `path` (not that itself): its children, or with `recursive` all; names that
-    /// start with `_` only with `hidden`.
+    /// A walk over what is below the node at `path` (not that itself): its children, or with
+    /// `recursive` all; names that start with `_` only with `hidden`.
     pub fn below(id: NodeId, path: &str, tree: &Tree, recursive: bool, hidden: bool) -> Walk {
         let open = tree.node(id).is_dir().then(|| (id, Box::default()));
         Walk {
@@ -81,7 +81,12 @@ impl Walk {
     }
 
     /// Visits nodes until `visit` says false or none is left; true: none is left.
-    pub fn run(&mut self, tree: &Tree, freeze: Option<&Freeze>, mut visit: impl FnMut(&Found) -> bool) -> bool {
+    pub fn run(
+        &mut self,
+        tree: &Tree,
+        freeze: Option<&Freeze>,
+        mut visit: impl FnMut(&Found) -> bool,
+    ) -> bool {
         while let Some((dir, last)) = self.open.last_mut() {
             let (dir, after) = (*dir, std::mem::take(last));
             let depth = self.open.len() as u32;
@@ -94,7 +99,12 @@ impl Walk {
                 self.path.push('/');
                 self.path.push_str(name);
                 let node = tree.node(id);
-                went_on = visit(&Found { depth, path: &self.path, node, old: freeze.and_then(|f| f.old(id)) });
+                went_on = visit(&Found {
+                    depth,
+                    path: &self.path,
+                    node,
+                    old: freeze.and_then(|f| f.old(id)),
+                });
                 if self.recursive && node.is_dir() {
                     below = Some(id);
                 } else {
@@ -134,10 +144,19 @@ fn children_after<'a>(
 ) -> impl Iterator<Item = (&'a str, NodeId)> {
     let at = freeze.map_or(u64::MAX, |f| f.at);
     let behind = (Excluded(after), Unbounded);
-    let children = tree.node(dir).children().expect("only directories are open");
-    let mut live = children.range::<str, _>(behind).filter(move |(_, id)| tree.node(**id).created <= at).peekable();
+    let children = tree
+        .node(dir)
+        .children()
+        .expect("only directories are open");
+    let mut live = children
+        .range::<str, _>(behind)
+        .filter(move |(_, id)| tree.node(**id).created <= at)
+        .peekable();
     let removed = freeze.and_then(|f| f.removed_from(dir));
-    let mut removed = removed.into_iter().flat_map(move |children| children.range::<str, _>(behind)).peekable();
+    let mut removed = removed
+        .into_iter()
+        .flat_map(move |children| children.range::<str, _>(behind))
+        .peekable();
     std::iter::from_fn(move || {
         let (name, id) = match (live.peek(), removed.peek()) {
             (Some((live_name, _)), Some((name, _))) if name < live_name => removed.next()?,

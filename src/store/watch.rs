@@ -1,7 +1,8 @@
 //! Who waits for what: watchers by path, found for an event by walking its path upwards.
 //!
-//! An event reaches those who wait at its path; those who wait recursively above it, unless a hidden name (`_…`) lies
-//! between; and, when it removes a directory, everyone who waits below. Start with `reached`.
+//! An event reaches those who wait at its path; those who wait recursively above it, unless a
+//! hidden name (`_…`) lies between; and, when it removes a directory, everyone who waits below.
+//! Start with `reached`.
 use super::event::Event;
 use super::history::is_below;
 use super::{WatcherId, history};
@@ -62,12 +63,16 @@ impl Watchers {
         assert!(before.is_none(), "a watcher's number is its own");
     }
 
-    /// A stream has read the history up to `index`; with `live` it has caught up, and waits for what comes after.
+    /// A stream has read the history up to `index`; with `live` it has caught up, and waits for
+    /// what comes after.
     pub fn advance(&mut self, id: WatcherId, index: u64, live: bool) {
         let watcher = self.all.get_mut(&id).expect("only who waits reads");
         watcher.behind = (!live).then_some(index + 1);
         if live {
-            let at_path = self.by_path.get_mut(&watcher.path).expect("it is registered");
+            let at_path = self
+                .by_path
+                .get_mut(&watcher.path)
+                .expect("it is registered");
             at_path.side(watcher.recursive).insert(id, index + 1);
         }
     }
@@ -77,7 +82,10 @@ impl Watchers {
         let Some(watcher) = self.all.remove(&id) else {
             return false;
         };
-        let at_path = self.by_path.get_mut(&watcher.path).expect("it was registered");
+        let at_path = self
+            .by_path
+            .get_mut(&watcher.path)
+            .expect("it was registered");
         at_path.side(watcher.recursive).remove(&id);
         if at_path.exact.is_empty() && at_path.recursive.is_empty() {
             self.by_path.remove(&watcher.path);
@@ -85,7 +93,8 @@ impl Watchers {
         true
     }
 
-    /// Whom an event reaches, in ascending order; those who waited for one event only are forgotten.
+    /// Whom an event reaches, in ascending order; those who waited for one event only are
+    /// forgotten.
     pub fn reached(&mut self, event: &Event) -> Vec<WatcherId> {
         let mut reached = Vec::new();
         if self.all.is_empty() {
@@ -93,7 +102,11 @@ impl Watchers {
         }
         let index = event.index().0;
         let mut add = |side: &BTreeMap<WatcherId, u64>| {
-            reached.extend(side.iter().filter(|(_, from)| **from <= index).map(|(id, _)| *id));
+            reached.extend(
+                side.iter()
+                    .filter(|(_, from)| **from <= index)
+                    .map(|(id, _)| *id),
+            );
         };
         let key = &*event.node.key;
         if let Some(at_path) = self.by_path.get(key) {

@@ -1,7 +1,7 @@
 //! The commands on the key space, one function each: check, then change, then tell.
 //!
-//! Nothing is changed before all checks have passed, so an error leaves the key space, and its index, as they were. Each
-//! change makes one event. Start with `Store::carry_out`.
+//! Nothing is changed before all checks have passed, so an error leaves the key space, and its
+//! index, as they were. Each change makes one event. Start with `Store::carry_out`.
 use super::event::{Action, EtcdIndex, Event, View};
 use super::fault::Fault;
 use super::freeze::{Freeze, depth_of};
@@ -35,23 +35,48 @@ impl Store {
     /// Dispatches a command and says as what it counts.
     pub(super) fn carry_out(&mut self, command: &Command) -> (Counted, Result<Event, Error>) {
         match command {
-            Command::Set { path, value, expires_ns } => {
+            Command::Set {
+                path,
+                value,
+                expires_ns,
+            } => {
                 let content = content(value, *expires_ns);
                 (Counted::Set, self.put(Action::Set, path, content))
             }
-            Command::Create { path, value, expires_ns, naming } => {
+            Command::Create {
+                path,
+                value,
+                expires_ns,
+                naming,
+            } => {
                 let path = self.named(path, *naming);
                 let content = content(value, *expires_ns);
                 (Counted::Create, self.put(Action::Create, &path, content))
             }
-            Command::Update { path, value, expires_ns, refresh } => {
+            Command::Update {
+                path,
+                value,
+                expires_ns,
+                refresh,
+            } => {
                 let content = content(value, *expires_ns);
                 (Counted::Update, self.update(path, content, *refresh))
             }
             Command::CompareAndSwap { .. } => self.compare_and_swap(command),
-            Command::Delete { path, dir, recursive } => (Counted::Delete, self.delete(path, *dir, *recursive)),
-            Command::CompareAndDelete { path, prev_value, prev_index } => {
-                let condition = Condition { value: prev_value.as_deref(), index: *prev_index };
+            Command::Delete {
+                path,
+                dir,
+                recursive,
+            } => (Counted::Delete, self.delete(path, *dir, *recursive)),
+            Command::CompareAndDelete {
+                path,
+                prev_value,
+                prev_index,
+            } => {
+                let condition = Condition {
+                    value: prev_value.as_deref(),
+                    index: *prev_index,
+                };
                 let outcome = self.compare_and_delete(path, condition);
                 (Counted::CompareAndDelete, outcome)
             }
@@ -74,7 +99,8 @@ impl Store {
         }
     }
 
-    /// `Set` puts a new node in the place of a file; `Create` wants the place empty. Missing parents are made.
+    /// `Set` puts a new node in the place of a file; `Create` wants the place empty. Missing
+    /// parents are made.
     fn put(&mut self, action: Action, path: &KeyPath, content: Content) -> Result<Event, Error> {
         let place = self.tree.look_up(path);
         if let Place::File { end, .. } = place {
@@ -101,8 +127,8 @@ impl Store {
         Ok(self.tell(action, node, prev))
     }
 
-    /// A new file in the place of a file: the same as `place`, without touching the directory. Not while frozen: the
-    /// old one may be wanted.
+    /// A new file in the place of a file: the same as `place`, without touching the directory. Not
+    /// while frozen: the old one may be wanted.
     fn renew(&mut self, id: NodeId, path: &KeyPath, content: Content) -> View {
         let (text, depth) = (path.as_str(), depth_of(path.as_str()));
         let node = self.tree.node_mut(id);
@@ -113,7 +139,8 @@ impl Store {
         node.view(text)
     }
 
-    /// Puts a new node at a place, at the present index: missing directories are made, a node that is there goes.
+    /// Puts a new node at a place, at the present index: missing directories are made, a node that
+    /// is there goes.
     fn place(&mut self, place: Place, path: &KeyPath, content: Content) -> View {
         let text = path.as_str();
         let (mut dir, start) = match place {
@@ -131,7 +158,8 @@ impl Store {
             }
         }
         let node = Node::new(content.value, content.expires_ns, self.index);
-        self.ttl.add((node.expires_ns, node.created, depth_of(text)), text);
+        self.ttl
+            .add((node.expires_ns, node.created, depth_of(text)), text);
         let view = node.view(text);
         self.add(dir, &text[leaf..], node);
         view
@@ -144,11 +172,14 @@ impl Store {
         id
     }
 
-    /// Takes a node, with all below it, out of the tree: freed at once if it is a file, else bit by bit, or kept while
-    /// the key space is frozen.
+    /// Takes a node, with all below it, out of the tree: freed at once if it is a file, else bit by
+    /// bit, or kept while the key space is frozen.
     fn take_out(&mut self, parent: NodeId, id: NodeId, path: &str) {
         let depth = depth_of(path);
-        let taken = self.tree.children_mut(parent).remove(&path[name_start(path)..]);
+        let taken = self
+            .tree
+            .children_mut(parent)
+            .remove(&path[name_start(path)..]);
         assert_eq!(taken, Some(id), "it stood there");
         let node = self.tree.node(id);
         self.ttl.remove((node.expires_ns, node.created, depth));
@@ -207,7 +238,15 @@ impl Store {
     }
 
     fn compare_and_swap(&mut self, command: &Command) -> (Counted, Result<Event, Error>) {
-        let Command::CompareAndSwap { path, value, expires_ns, prev_value, prev_index, or_create, refresh } = command
+        let Command::CompareAndSwap {
+            path,
+            value,
+            expires_ns,
+            prev_value,
+            prev_index,
+            or_create,
+            refresh,
+        } = command
         else {
             unreachable!("chosen by its kind");
         };
@@ -215,17 +254,26 @@ impl Store {
         if *or_create && let Place::Missing { .. } = self.tree.look_up(path) {
             return (Counted::Set, self.put(Action::Set, path, content));
         }
-        let condition = Condition { value: prev_value.as_deref(), index: *prev_index };
-        let swapped = check_not_root(path).and_then(|()| self.compared_file(path, condition)).map(|(_, id, prev)| {
-            self.index += 1;
-            let view = self.change(id, path.as_str(), content);
-            self.tell_or_not(Action::CompareAndSwap, view, Some(prev), !refresh)
-        });
+        let condition = Condition {
+            value: prev_value.as_deref(),
+            index: *prev_index,
+        };
+        let swapped = check_not_root(path)
+            .and_then(|()| self.compared_file(path, condition))
+            .map(|(_, id, prev)| {
+                self.index += 1;
+                let view = self.change(id, path.as_str(), content);
+                self.tell_or_not(Action::CompareAndSwap, view, Some(prev), !refresh)
+            });
         (Counted::CompareAndSwap, swapped)
     }
 
     /// The file at a path if the condition holds: its directory, itself, its view.
-    fn compared_file(&self, path: &KeyPath, condition: Condition) -> Result<(NodeId, NodeId, View), Error> {
+    fn compared_file(
+        &self,
+        path: &KeyPath,
+        condition: Condition,
+    ) -> Result<(NodeId, NodeId, View), Error> {
         let (parent, id) = self.tree.locate(path)?;
         let node = self.tree.node(id);
         let Some(value) = node.value() else {
@@ -281,10 +329,12 @@ impl Store {
         self.tell(action, node, Some(prev))
     }
 
-    /// Applies `Sync`: lets at most 1,000 nodes expire, in order of expiration; true when more is due.
+    /// Applies `Sync`: lets at most 1,000 nodes expire, in order of expiration; true when more is
+    /// due.
     pub fn expire(&mut self, now_ns: u64) -> bool {
         let mut expired = 0;
-        // Where the last removed node was missing from: its neighbours went with the same directory.
+        // Where the last removed node was missing from: its neighbours went with the same
+        // directory.
         let mut gone: Option<String> = None;
         while let Some(((expires_ns, ..), path)) = self.ttl.first()
             && expires_ns <= now_ns
@@ -312,8 +362,8 @@ impl Store {
         false
     }
 
-    /// The node that the ttl index names first, and its directory; `None` when it has been removed with a directory above
-    /// it.
+    /// The node that the ttl index names first, and its directory; `None` when it has been removed
+    /// with a directory above it.
     pub(super) fn first_due(&self) -> Option<(NodeId, NodeId)> {
         let ((expires_ns, created, _), path) = self.ttl.first()?;
         let Place::Node { parent, id } = self.tree.look_up(&KeyPath::new(path)) else {
@@ -339,8 +389,9 @@ impl Store {
         self.ttl_is_blocked = true;
     }
 
-    /// Sets `path` as a view of the cluster (`/_etcd/…`), with its event; parents are made, and what a client has put in
-    /// the way gives way. `action` is `Create`, `Set` or `Update` with a value, or `Delete` without.
+    /// Sets `path` as a view of the cluster (`/_etcd/…`), with its event; parents are made, and
+    /// what a client has put in the way gives way. `action` is `Create`, `Set` or `Update` with
+    /// a value, or `Delete` without.
     pub fn set_view(&mut self, action: Action, path: &KeyPath, value: Option<&str>) -> Event {
         let counted = match action {
             Action::Create => Counted::Create,
@@ -352,7 +403,11 @@ impl Store {
             }
         };
         assert!(path.as_str() != "/", "the root is no view");
-        assert_eq!(value.is_none(), action == Action::Delete, "a value unless it goes");
+        assert_eq!(
+            value.is_none(),
+            action == Action::Delete,
+            "a value unless it goes"
+        );
         self.stats.count(counted, true);
         self.clear_way(path);
         match self.tree.look_up(path) {
@@ -363,8 +418,18 @@ impl Store {
             place @ Place::Missing { .. } => {
                 self.index += 1;
                 let node = match value {
-                    Some(_) => self.place(place, path, Content { value, expires_ns: None }),
-                    None => View { value: None, ..Node::new(Some(""), None, self.index).view(path.as_str()) },
+                    Some(_) => self.place(
+                        place,
+                        path,
+                        Content {
+                            value,
+                            expires_ns: None,
+                        },
+                    ),
+                    None => View {
+                        value: None,
+                        ..Node::new(Some(""), None, self.index).view(path.as_str())
+                    },
                 };
                 self.tell(action, node, None)
             }
@@ -380,7 +445,10 @@ impl Store {
         prev: View,
         value: Option<&str>,
     ) -> Event {
-        let content = Content { value, expires_ns: None };
+        let content = Content {
+            value,
+            expires_ns: None,
+        };
         if action == Action::Delete {
             return self.remove(action, parent, id, prev);
         }
@@ -394,7 +462,8 @@ impl Store {
         self.tell(action, node, Some(prev))
     }
 
-    /// Takes a file that stands where a directory is needed out, without an event: the view above all.
+    /// Takes a file that stands where a directory is needed out, without an event: the view above
+    /// all.
     fn clear_way(&mut self, path: &KeyPath) {
         if let Place::File { parent, end } = self.tree.look_up(path) {
             let file = &path.as_str()[..end];
@@ -409,9 +478,13 @@ impl Store {
         self.tell_or_not(action, node, prev, true)
     }
 
-    /// Makes the event; unless it is a mere refresh, the history keeps it and the watchers it reaches are noted.
+    /// Makes the event; unless it is a mere refresh, the history keeps it and the watchers it
+    /// reaches are noted.
     fn tell_or_not(&mut self, action: Action, node: View, prev: Option<View>, tell: bool) -> Event {
-        assert_eq!(node.modified.0, self.index, "an event is of the present index");
+        assert_eq!(
+            node.modified.0, self.index,
+            "an event is of the present index"
+        );
         let event = Event { action, node, prev };
         if tell {
             let mut watchers = self.watchers.reached(&event);
@@ -432,7 +505,12 @@ impl Store {
                 }
             });
         }
-        if self.freezer.freeze.as_ref().is_some_and(|f| f.is_too_much()) {
+        if self
+            .freezer
+            .freeze
+            .as_ref()
+            .is_some_and(|f| f.is_too_much())
+        {
             self.thaw();
         }
         self.purge_ttl();
@@ -441,7 +519,10 @@ impl Store {
 }
 
 fn content(value: &Option<Box<str>>, expires_ns: Option<u64>) -> Content<'_> {
-    Content { value: value.as_deref(), expires_ns }
+    Content {
+        value: value.as_deref(),
+        expires_ns,
+    }
 }
 
 fn check_not_root(path: &KeyPath) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! The interface without a machine: requests routed, answers rendered.
 //!
-//! `recorded` holds them against the recorded answers, `shapes` against what no recording shows: pages, streams,
-//! limits, parameters.
+//! `recorded` holds them against the recorded answers, `shapes` against what no recording shows:
+//! pages, streams, limits, parameters.
 #[allow(dead_code)]
 #[path = "../blackbox/client.rs"]
 mod client;

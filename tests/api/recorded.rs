@@ -1,6 +1,6 @@
-//! Each recorded request is parsed and routed; where the machine would be asked, what it would say is read from the
-//! recorded answer, rendered, and must be that answer again. Whether the machine says it is the black-box tests'
-//! business.
+//! Each recorded request is parsed and routed; where the machine would be asked, what it would say
+//! is read from the recorded answer, rendered, and must be that answer again. Whether the machine
+//! says it is the black-box tests' business.
 use crate::client::{self, Answer as Given};
 use crate::record::{Step, differences, own, steps};
 use serde_json::Value;
@@ -76,7 +76,8 @@ fn action(name: &str) -> Action {
     }
 }
 
-/// The recorded times are printed again as they were read: the whole text is compared elsewhere (`same_times`).
+/// The recorded times are printed again as they were read: the whole text is compared elsewhere
+/// (`same_times`).
 fn nanoseconds(text: &str) -> u64 {
     let time = humantime::parse_rfc3339(text).expect("a time");
     let since = time.duration_since(std::time::UNIX_EPOCH);
@@ -107,7 +108,10 @@ fn list(node: &Value) -> Vec<ListItem> {
     let mut items = Vec::new();
     let mut open = vec![(0, node)];
     while let Some((depth, node)) = open.pop() {
-        items.push(ListItem { depth, view: view(node) });
+        items.push(ListItem {
+            depth,
+            view: view(node),
+        });
         let children = node["nodes"].as_array().into_iter().flatten();
         open.extend(children.rev().map(|child| (depth + 1, child)));
     }
@@ -118,12 +122,17 @@ fn list(node: &Value) -> Vec<ListItem> {
 fn now_of(body: &str) -> u64 {
     let after = |name: &str| body.split_once(name).map(|(_, rest)| rest);
     let time = after("\"expiration\":\"").and_then(|rest| rest.split('"').next());
-    let Some(expires) = time.filter(|time| !time.starts_with("0001")).map(nanoseconds) else {
+    let Some(expires) = time
+        .filter(|time| !time.starts_with("0001"))
+        .map(nanoseconds)
+    else {
         return 1_800_000_000_000_000_000;
     };
     let ttl: i64 = after("\"ttl\":").map_or(0, |rest| {
         let end = rest.find(|c: char| c != '-' && !c.is_ascii_digit());
-        rest[..end.expect("more follows")].parse().expect("a number")
+        rest[..end.expect("more follows")]
+            .parse()
+            .expect("a number")
     });
     expires.saturating_add_signed(-ttl * 1_000_000_000)
 }
@@ -140,7 +149,10 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
         let (_, location) = expect.headers.iter().find(|(n, _)| n == "Location")?;
         let end = location[8..].find('/').expect("a path") + 8;
         let url: Box<str> = location[..end].into();
-        return Some(Outcome::Redirect { client_url: url.clone(), peer_url: url });
+        return Some(Outcome::Redirect {
+            client_url: url.clone(),
+            peer_url: url,
+        });
     }
     if step.method == "HEAD" && matches!(op, Op::Get { .. }) {
         return Some(if expect.status == Some(404) {
@@ -157,11 +169,16 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
         Op::Write(_) => Outcome::Event(Box::new(event(&json))),
         Op::Watch { .. } if expect.body.is_empty() => Outcome::Watching,
         Op::Watch { stream: true, .. } => return None,
-        Op::Watch { .. } => {
-            Outcome::Backlog { events: vec![if is_v1 { v1_event(&json) } else { event(&json) }], done: true }
-        }
-        Op::Leader => Outcome::Leader { peer_url: expect.body.as_str().into() },
-        Op::Machines => Outcome::Machines { client_urls: expect.body.split(", ").map(Into::into).collect() },
+        Op::Watch { .. } => Outcome::Backlog {
+            events: vec![if is_v1 { v1_event(&json) } else { event(&json) }],
+            done: true,
+        },
+        Op::Leader => Outcome::Leader {
+            peer_url: expect.body.as_str().into(),
+        },
+        Op::Machines => Outcome::Machines {
+            client_urls: expect.body.split(", ").map(Into::into).collect(),
+        },
         Op::StatsLeader if expect.status == Some(403) => Outcome::NotLeader,
         Op::StatsLeader => Outcome::StatsLeader(leader_stats(&json)),
         Op::StatsSelf => Outcome::StatsSelf(Box::new(self_stats(&json, &expect.body))),
@@ -172,7 +189,9 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
             let machines = json.as_array().expect("a list").iter();
             Outcome::MachineList(machines.map(machine).collect())
         }
-        Op::MachineGet { .. } if json.is_null() => Outcome::Failed(Error::new(Code::KeyNotFound, "")),
+        Op::MachineGet { .. } if json.is_null() => {
+            Outcome::Failed(Error::new(Code::KeyNotFound, ""))
+        }
         Op::MachineGet { .. } => Outcome::Machine(machine(&json)),
         Op::MachineRemove { .. } => Outcome::Removed,
         Op::Join(_) => Outcome::Joined(Index(u64::from(*expect.body.as_bytes().first()?))),
@@ -186,17 +205,26 @@ pub fn page(items: Vec<ListItem>) -> Outcome {
 
 fn v1_list(json: &Value) -> Vec<ListItem> {
     let Some(children) = json.as_array() else {
-        return vec![ListItem { depth: 0, view: view(json) }];
+        return vec![ListItem {
+            depth: 0,
+            view: view(json),
+        }];
     };
     let mut items = list(&serde_json::json!({"key": "/", "dir": true}));
-    items.extend(children.iter().map(|child| ListItem { depth: 1, view: view(child) }));
+    items.extend(children.iter().map(|child| ListItem {
+        depth: 1,
+        view: view(child),
+    }));
     items
 }
 
 fn v1_event(json: &Value) -> Event {
     let mut node = view(json);
     node.modified = EtcdIndex(json["index"].as_u64().expect("an index"));
-    let prev = json.get("prevValue").map(|value| View { value: value.as_str().map(Into::into), ..node.clone() });
+    let prev = json.get("prevValue").map(|value| View {
+        value: value.as_str().map(Into::into),
+        ..node.clone()
+    });
     let name = json["action"].as_str().expect("an action");
     Event {
         action: match (name, &prev) {
@@ -234,7 +262,8 @@ fn machine(json: &Value) -> MachineInfo {
     }
 }
 
-/// A fraction as it stands in the text: serde_json reads some of them one unit in the last place off.
+/// A fraction as it stands in the text: serde_json reads some of them one unit in the last place
+/// off.
 fn rate(body: &str, name: &str) -> Option<f64> {
     let (_, after) = body.split_once(&format!("\"{name}\":"))?;
     let end = after.find([',', '}']).expect("more follows");
@@ -280,7 +309,10 @@ fn leader_stats(json: &Value) -> LeaderStats {
             fail: json["counts"]["fail"].as_u64().expect("a count"),
         }
     };
-    LeaderStats { leader: text(&json["leader"]), followers: followers.into_iter().flatten().map(follower).collect() }
+    LeaderStats {
+        leader: text(&json["leader"]),
+        followers: followers.into_iter().flatten().map(follower).collect(),
+    }
 }
 
 pub fn store_stats(json: &Value) -> Stats {
@@ -336,7 +368,10 @@ fn surroundings(step: &Step) -> (Indexes, Now) {
         commit: Index(u64::from(step.expect.body.bytes().next().unwrap_or(0))),
         term: Term(1),
     };
-    let now = Now { mono_us: 0, wall_ns: now_of(&step.expect.body) };
+    let now = Now {
+        mono_us: 0,
+        wall_ns: now_of(&step.expect.body),
+    };
     (at, now)
 }
 
@@ -356,8 +391,18 @@ fn check(scenario: &str, step: &Step, counts: &mut Counts) {
     } else {
         Mode::Peer
     };
-    let context = Context { site: &site, date: &date, now, at, mode };
-    let port = if step.port < 7000 { Port::Client } else { Port::Peer };
+    let context = Context {
+        site: &site,
+        date: &date,
+        now,
+        at,
+        mode,
+    };
+    let port = if step.port < 7000 {
+        Port::Client
+    } else {
+        Port::Peer
+    };
     let mut out = Vec::new();
     match route(port, &request, &context) {
         Routed::Answer(response) => {
@@ -371,7 +416,11 @@ fn check(scenario: &str, step: &Step, counts: &mut Counts) {
                 return;
             };
             counts.rendered += 1;
-            let answer = Answer { ticket: Ticket(1), at, outcome };
+            let answer = Answer {
+                ticket: Ticket(1),
+                at,
+                outcome,
+            };
             let next = shape.render(&answer, &context, &mut out);
             if next == Next::Wait {
                 // A v1 watch has no head before its event; a v2 watch has one, and an open body.
@@ -391,13 +440,20 @@ fn check(scenario: &str, step: &Step, counts: &mut Counts) {
     same_text(step, &answer);
 }
 
-/// Bodies are the recorded ones byte by byte, escapes of `<>&` apart: order of fields, times, ttls, numbers.
+/// Bodies are the recorded ones byte by byte, escapes of `<>&` apart: order of fields, times, ttls,
+/// numbers.
 fn same_text(step: &Step, answer: &Given) {
     let mut expected = step.expect.body.clone();
-    for (escape, plain) in [("\\u0026", "&"), ("\\u003c", "<"), ("\\u003e", ">"), ("\\u2028", "\u{2028}")] {
+    for (escape, plain) in [
+        ("\\u0026", "&"),
+        ("\\u003c", "<"),
+        ("\\u003e", ">"),
+        ("\\u2028", "\u{2028}"),
+    ] {
         expected = expected.replace(escape, plain);
     }
-    // Rendered at one time, where the recording was rendered at several: the ttl of a previous node.
+    // Rendered at one time, where the recording was rendered at several: the ttl of a previous
+    // node.
     let cut = |text: &str| text.split("\"prevNode\"").next().map(str::to_string);
     if !expected.contains("0001-01-01") && answer.head.status < 400 {
         assert_eq!(cut(answer.text()), cut(&expected), "{}", step.id);
@@ -425,8 +481,8 @@ fn check_all(scenario: &str) -> Counts {
     counts
 }
 
-/// Steps that are not for the interface alone: refused by the HTTP parser, streams and the migration document (below),
-/// raft indexes.
+/// Steps that are not for the interface alone: refused by the HTTP parser, streams and the
+/// migration document (below), raft indexes.
 const LEFT_OUT: [&str; 10] = [
     "keys-basic/030",
     "keys-basic/089",

@@ -1,9 +1,12 @@
-//! What no recording shows: answers in pages and streams, limits, the 2.x flavour, parameters of a PUT.
+//! What no recording shows: answers in pages and streams, limits, the 2.x flavour, parameters of a
+//! PUT.
 use crate::client;
 use crate::record::steps;
 use crate::recorded::{DATE_NS, event, page, site, store_stats, text};
 use serde_json::Value;
-use tern::api::{Context, Delivered, Mode, Next, Passed, Port, Rendition, Routed, Shape, Site, route};
+use tern::api::{
+    Context, Delivered, Mode, Next, Passed, Port, Rendition, Routed, Shape, Site, route,
+};
 use tern::command::{Command, KeyPath, Naming};
 use tern::error::{Code, Error};
 use tern::http::{Date, Limits, Parser, Progress};
@@ -30,7 +33,13 @@ impl Asked {
             Routed::Ask { shape, .. } => shape,
             other => panic!("{other:?}"),
         };
-        Asked { site, date, at, shape, out: Vec::new() }
+        Asked {
+            site,
+            date,
+            at,
+            shape,
+            out: Vec::new(),
+        }
     }
 
     fn with<T>(&mut self, act: impl FnOnce(&mut Shape, &Context, &mut Vec<u8>) -> T) -> T {
@@ -39,15 +48,24 @@ impl Asked {
     }
 
     fn answer(&mut self, outcome: Outcome) -> Next {
-        let answer = Answer { ticket: Ticket(1), at: self.at, outcome };
+        let answer = Answer {
+            ticket: Ticket(1),
+            at: self.at,
+            outcome,
+        };
         self.with(|shape, context, out| shape.render(&answer, context, out))
     }
 
     fn deliver(&mut self, event: Event, ends: bool) -> Next {
-        let delivery = Delivery { etcd: event.node.modified, event, tickets: Vec::new() };
+        let delivery = Delivery {
+            etcd: event.node.modified,
+            event,
+            tickets: Vec::new(),
+        };
         self.with(|shape, context, out| {
             let rendition = Rendition::new(&delivery, context);
-            let Delivered { shared, tail, next } = shape.deliver(&delivery, &rendition, ends, context, out);
+            let Delivered { shared, tail, next } =
+                shape.deliver(&delivery, &rendition, ends, context, out);
             out.extend_from_slice(&rendition.bytes[shared]);
             out.extend_from_slice(tail);
             next
@@ -65,13 +83,23 @@ impl Asked {
 }
 
 fn context<'a>(site: &'a Site, date: &'a Date, at: Indexes) -> Context<'a> {
-    Context { site, date, now: Now::default(), at, mode: Mode::Peer }
+    Context {
+        site,
+        date,
+        now: Now::default(),
+        at,
+        mode: Mode::Peer,
+    }
 }
 
 fn routed(input: &str, site: &Site, date: &Date) -> Routed {
     let mut parser = Parser::new();
     match parser.parse(input.as_bytes(), &Limits::default()) {
-        Progress::Request { request, .. } => route(Port::Client, &request, &context(site, date, Indexes::default())),
+        Progress::Request { request, .. } => route(
+            Port::Client,
+            &request,
+            &context(site, date, Indexes::default()),
+        ),
         other => panic!("{other:?}"),
     }
 }
@@ -89,8 +117,14 @@ fn set_json(value: &str, index: u64) -> String {
     )
 }
 
-const DONE: Next = Next::Done { keep_alive: true, gone: false };
-const CLOSED: Next = Next::Done { keep_alive: false, gone: false };
+const DONE: Next = Next::Done {
+    keep_alive: true,
+    gone: false,
+};
+const CLOSED: Next = Next::Done {
+    keep_alive: false,
+    gone: false,
+};
 const STREAM: &str = "GET /v2/keys/k?wait=true&stream=true HTTP/1.1\r\nHost: x\r\n\r\n";
 const POLL: &str = "GET /v2/keys/k?wait=true HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -115,7 +149,10 @@ fn a_stream_is_one_chunk_an_event() {
 #[test]
 fn a_stream_from_the_past_goes_on_with_the_present() {
     let mut stream = Asked::new(STREAM, false);
-    let backlog = |events: Vec<Event>| Outcome::Backlog { events, done: false };
+    let backlog = |events: Vec<Event>| Outcome::Backlog {
+        events,
+        done: false,
+    };
     let past = vec![set("a", 1), set("b", 2)];
     assert_eq!(stream.answer(backlog(past)), Next::More);
     let both = chunk(&set_json("a", 1)) + &chunk(&set_json("b", 2));
@@ -252,7 +289,10 @@ fn head_reads_one_page_and_lets_go() {
     let mut asked = Asked::new(&LIST.replace("GET", "HEAD"), false);
     let items = tree(10, false);
     let next = asked.answer(Outcome::Page { items, last: false });
-    let gone = Next::Done { keep_alive: true, gone: true };
+    let gone = Next::Done {
+        keep_alive: true,
+        gone: true,
+    };
     assert_eq!(next, gone);
     assert_eq!(asked.body(), "");
 }
@@ -304,7 +344,10 @@ fn the_migration_document() {
         }
         assert_eq!(next, Next::Save { raft: 4 });
         assert_eq!(asked.body(), plain);
-        assert_eq!(asked.with(|shape, context, out| shape.saved(Ok(()), context, out)), DONE);
+        assert_eq!(
+            asked.with(|shape, context, out| shape.saved(Ok(()), context, out)),
+            DONE
+        );
         assert!(asked.out.starts_with(b"HTTP/1.1 200 OK\r\n"));
         assert_eq!(asked.body(), "");
         asked.with(|shape, context, out| shape.saved(Err("no room"), context, out));
@@ -322,7 +365,11 @@ fn keys_beyond_the_limits_are_414() {
         (format!("/{}", "k".repeat(8_191)), true),
         (format!("/{}", "k".repeat(8_193)), false),
     ] {
-        for (method, path) in [("GET", "v2/keys"), ("DELETE", "v2/keys"), ("GET", "v1/watch")] {
+        for (method, path) in [
+            ("GET", "v2/keys"),
+            ("DELETE", "v2/keys"),
+            ("GET", "v1/watch"),
+        ] {
             let input = format!("{method} /{path}{key} HTTP/1.1\r\nHost: x\r\n\r\n");
             match routed(&input, &site, &date) {
                 Routed::Ask { .. } => assert!(fits),
@@ -340,7 +387,10 @@ fn parameters_of_a_put() {
         let bytes = client::form("PUT", "/v2/keys/k", body);
         let (site, date) = (site("", 4001), Date::new(DATE_NS));
         match routed(std::str::from_utf8(&bytes).expect("ASCII"), &site, &date) {
-            Routed::Ask { op: Op::Write(command), .. } => Ok(command),
+            Routed::Ask {
+                op: Op::Write(command),
+                ..
+            } => Ok(command),
             Routed::Answer(answer) => Err(answer.status),
             other => panic!("{other:?}"),
         }
@@ -363,36 +413,82 @@ fn parameters_of_a_put() {
             refresh: value.is_none(),
         })
     };
-    assert_eq!(command("refresh=true&ttl=5&prevExist=true"), Ok(update(None, Some(5), true)));
-    assert_eq!(command("refresh=TRUE&ttl=5"), Ok(update(None, Some(5), true)));
-    assert_eq!(command("refresh=true&ttl=5&prevExist=true&value=x"), Err(400));
+    assert_eq!(
+        command("refresh=true&ttl=5&prevExist=true"),
+        Ok(update(None, Some(5), true))
+    );
+    assert_eq!(
+        command("refresh=TRUE&ttl=5"),
+        Ok(update(None, Some(5), true))
+    );
+    assert_eq!(
+        command("refresh=true&ttl=5&prevExist=true&value=x"),
+        Err(400)
+    );
     assert_eq!(command("refresh=true&prevExist=true"), Err(400));
-    assert_eq!(command("refresh=true&ttl=5&prevIndex=7"), swap(None, None, 7, false));
-    assert_eq!(command("refresh=true&ttl=5&prevValue=a"), swap(None, Some("a"), 0, false));
-    assert_eq!(command("prevExist=true&ttl=5"), Ok(update(None, Some(5), false)));
-    assert_eq!(command("prevExist=true&ttl=5&value=x"), Ok(update(Some("x"), Some(5), false)));
-    assert_eq!(command("value=x&prevIndex=0"), swap(Some("x"), None, 0, true));
-    assert_eq!(command("value=x&prevIndex=0&prevExist=true"), swap(Some("x"), None, 0, false));
-    assert_eq!(command("value=x&prevIndex=0&prevValue=a"), swap(Some("x"), Some("a"), 0, false));
-    assert_eq!(command("value=x&prevExist=maybe"), swap(Some("x"), None, 0, false));
+    assert_eq!(
+        command("refresh=true&ttl=5&prevIndex=7"),
+        swap(None, None, 7, false)
+    );
+    assert_eq!(
+        command("refresh=true&ttl=5&prevValue=a"),
+        swap(None, Some("a"), 0, false)
+    );
+    assert_eq!(
+        command("prevExist=true&ttl=5"),
+        Ok(update(None, Some(5), false))
+    );
+    assert_eq!(
+        command("prevExist=true&ttl=5&value=x"),
+        Ok(update(Some("x"), Some(5), false))
+    );
+    assert_eq!(
+        command("value=x&prevIndex=0"),
+        swap(Some("x"), None, 0, true)
+    );
+    assert_eq!(
+        command("value=x&prevIndex=0&prevExist=true"),
+        swap(Some("x"), None, 0, false)
+    );
+    assert_eq!(
+        command("value=x&prevIndex=0&prevValue=a"),
+        swap(Some("x"), Some("a"), 0, false)
+    );
+    assert_eq!(
+        command("value=x&prevExist=maybe"),
+        swap(Some("x"), None, 0, false)
+    );
     assert_eq!(command("value=x&ttl=3155760001"), Err(400));
     assert_eq!(command("value=x&value=%"), Err(400));
 }
 
-/// What a standby with `-forward` makes of a request: the call, as a line and its body, or the answer's status.
+/// What a standby with `-forward` makes of a request: the call, as a line and its body, or the
+/// answer's status.
 fn as_standby(input: &str) -> Result<(String, Box<Shape>), u16> {
     let mut site = site("", 4001);
     site.forward = true;
     let (date, mut parser) = (Date::new(DATE_NS), Parser::new());
-    let Progress::Request { request, .. } = parser.parse(input.as_bytes(), &Limits::default()) else {
+    let Progress::Request { request, .. } = parser.parse(input.as_bytes(), &Limits::default())
+    else {
         panic!("not a request: {input}");
     };
-    let mode = Mode::Standby { leader_url: Some("http://leader:1") };
-    let context = Context { mode, ..context(&site, &date, Indexes::default()) };
+    let mode = Mode::Standby {
+        leader_url: Some("http://leader:1"),
+    };
+    let context = Context {
+        mode,
+        ..context(&site, &date, Indexes::default())
+    };
     match route(Port::Client, &request, &context) {
         Routed::Pass { call, shape } => {
             let body = String::from_utf8(call.body.into()).expect("text");
-            Ok((format!("{:?} {} {} {body}", call.method, call.url, call.content_type), shape))
+            Ok((
+                format!(
+                    "{:?} {} {} {body}",
+                    call.method, call.url, call.content_type
+                ),
+                shape,
+            ))
         }
         Routed::Answer(answer) => Err(answer.status),
         Routed::Ask { op, .. } => panic!("{op:?}"),
@@ -402,21 +498,34 @@ fn as_standby(input: &str) -> Result<(String, Box<Shape>), u16> {
 /// A standby passes on what is short; everything else it sends to the leader.
 #[test]
 fn what_a_standby_passes_on() {
-    let form = "Content-Type: application/x-www-form-urlencoded; charset=utf-8\r\nContent-Length: 7";
+    let form =
+        "Content-Type: application/x-www-form-urlencoded; charset=utf-8\r\nContent-Length: 7";
     for (request, call) in [
         (
             "GET /v2/keys/a%20b?quorum=true HTTP/1.1\r\nHost: x\r\n\r\n",
             "Get http://leader:1/v2/keys/a%20b?quorum=true  ",
         ),
-        ("HEAD /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n", "Get http://leader:1/v2/keys/a  "),
-        ("DELETE /v2/keys/a?dir=true HTTP/1.1\r\nHost: x\r\n\r\n", "Delete http://leader:1/v2/keys/a?dir=true  "),
+        (
+            "HEAD /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n",
+            "Get http://leader:1/v2/keys/a  ",
+        ),
+        (
+            "DELETE /v2/keys/a?dir=true HTTP/1.1\r\nHost: x\r\n\r\n",
+            "Delete http://leader:1/v2/keys/a?dir=true  ",
+        ),
         (
             &format!("PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\n{form}\r\n\r\nvalue=1"),
             "Put http://leader:1/v2/keys/a application/x-www-form-urlencoded value=1",
         ),
-        ("GET /v1/keys/a HTTP/1.1\r\nHost: x\r\n\r\n", "Get http://leader:1/v1/keys/a  "),
+        (
+            "GET /v1/keys/a HTTP/1.1\r\nHost: x\r\n\r\n",
+            "Get http://leader:1/v1/keys/a  ",
+        ),
     ] {
-        assert_eq!(as_standby(request).map(|(call, _)| call), Ok(call.to_string()));
+        assert_eq!(
+            as_standby(request).map(|(call, _)| call),
+            Ok(call.to_string())
+        );
     }
     for line in [
         "GET /v2/keys/a?wait=true HTTP/1.1",
@@ -432,32 +541,71 @@ fn what_a_standby_passes_on() {
     }
     let text = "PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nab";
     assert_eq!(as_standby(text).map(|(call, _)| call), Err(307));
-    assert_eq!(as_standby("OPTIONS /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n").map(|(call, _)| call), Err(200));
+    assert_eq!(
+        as_standby("OPTIONS /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n").map(|(call, _)| call),
+        Err(200)
+    );
 }
 
-/// The leader's answer is given back as it is; without one a read is sent there, and of a write nothing is known.
+/// The leader's answer is given back as it is; without one a read is sent there, and of a write
+/// nothing is known.
 #[test]
 fn what_a_standby_gives_back() {
     let (site, date) = (site("", 4001), Date::new(DATE_NS));
     let context = context(&site, &date, Indexes::default());
     let give = |method: &str, passed: Passed| {
-        let (_, shape) = as_standby(&format!("{method} /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n")).expect("passed on");
+        let (_, shape) = as_standby(&format!("{method} /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n"))
+            .expect("passed on");
         let mut out = Vec::new();
-        assert!(matches!(shape.passed(passed, &context, &mut out), Next::Done { keep_alive: true, gone: false }));
+        assert!(matches!(
+            shape.passed(passed, &context, &mut out),
+            Next::Done {
+                keep_alive: true,
+                gone: false
+            }
+        ));
         String::from_utf8(out).expect("text")
     };
-    let headers = vec![("Content-Type", "application/json".to_string()), ("X-Etcd-Index", "7".to_string())];
-    let answered = |status| Passed::Answered { status, headers: headers.clone(), body: b"{}".as_slice().into() };
+    let headers = vec![
+        ("Content-Type", "application/json".to_string()),
+        ("X-Etcd-Index", "7".to_string()),
+    ];
+    let answered = |status| Passed::Answered {
+        status,
+        headers: headers.clone(),
+        body: b"{}".as_slice().into(),
+    };
     let text = give("DELETE", answered(404));
-    assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n") && text.ends_with("\r\n\r\n{}"), "{text}");
-    assert!(text.contains("\r\nX-Etcd-Index: 7\r\n") && text.contains("\r\nContent-Type: application/json\r\n"));
+    assert!(
+        text.starts_with("HTTP/1.1 404 Not Found\r\n") && text.ends_with("\r\n\r\n{}"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\r\nX-Etcd-Index: 7\r\n")
+            && text.contains("\r\nContent-Type: application/json\r\n")
+    );
     let text = give("HEAD", answered(200));
-    assert!(text.contains("\r\nContent-Length: 2\r\n") && text.ends_with("\r\n\r\n"), "{text}");
-    for (method, sent, redirects) in
-        [("GET", true, true), ("GET", false, true), ("PUT", false, true), ("PUT", true, false), ("DELETE", true, false)]
-    {
+    assert!(
+        text.contains("\r\nContent-Length: 2\r\n") && text.ends_with("\r\n\r\n"),
+        "{text}"
+    );
+    for (method, sent, redirects) in [
+        ("GET", true, true),
+        ("GET", false, true),
+        ("PUT", false, true),
+        ("PUT", true, false),
+        ("DELETE", true, false),
+    ] {
         let text = give(method, Passed::Failed { sent });
-        assert_eq!(text.contains("\r\nLocation: http://leader:1/v2/keys/a\r\n"), redirects, "{text}");
-        assert_eq!(text.contains(r#""errorCode":300"#) && text.contains("outcome unknown"), !redirects, "{text}");
+        assert_eq!(
+            text.contains("\r\nLocation: http://leader:1/v2/keys/a\r\n"),
+            redirects,
+            "{text}"
+        );
+        assert_eq!(
+            text.contains(r#""errorCode":300"#) && text.contains("outcome unknown"),
+            !redirects,
+            "{text}"
+        );
     }
 }

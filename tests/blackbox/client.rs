@@ -11,9 +11,13 @@ pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     within(DEADLINE, what, condition).0
 }
 
-/// The same with a deadline of its own, and how long it took. A gap in the clock (all of us were stopped) counts as
-/// one second.
-pub fn within<T>(deadline: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> (T, Duration) {
+/// The same with a deadline of its own, and how long it took. A gap in the clock (all of us were
+/// stopped) counts as one second.
+pub fn within<T>(
+    deadline: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Option<T>,
+) -> (T, Duration) {
     let mut waited = Duration::ZERO;
     loop {
         let round = Instant::now();
@@ -54,7 +58,10 @@ pub struct Head {
 
 impl Head {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(given, _)| given.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(given, _)| given.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
@@ -121,7 +128,8 @@ pub struct Conn {
     stream: TcpStream,
     /// What has come and has not been looked at.
     input: Vec<u8>,
-    /// How long it waits before it takes the other side for gone; without it, until the deadline, which fails the test.
+    /// How long it waits before it takes the other side for gone; without it, until the deadline,
+    /// which fails the test.
     patience: Option<Duration>,
 }
 
@@ -139,7 +147,11 @@ impl Conn {
 
     /// One that somebody else has made.
     pub fn over(stream: TcpStream) -> Conn {
-        Conn { stream, input: Vec::new(), patience: None }
+        Conn {
+            stream,
+            input: Vec::new(),
+            patience: None,
+        }
     }
 
     /// One that gives up after a while.
@@ -160,13 +172,17 @@ impl Conn {
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the server takes the request");
+        self.stream
+            .write_all(bytes)
+            .expect("the server takes the request");
     }
 
     /// Reads more; false at the end, or when the other side is gone.
     fn fill(&mut self) -> bool {
         let patience = self.patience.unwrap_or(DEADLINE);
-        self.stream.set_read_timeout(Some(patience)).expect("a socket option");
+        self.stream
+            .set_read_timeout(Some(patience))
+            .expect("a socket option");
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
             Ok(0) => false,
@@ -218,7 +234,10 @@ impl Conn {
             let (name, value) = line.split_once(": ").expect("a header");
             headers.push((name.to_string(), value.to_string()));
         }
-        Some(Head { status: status.parse().expect("a number"), headers })
+        Some(Head {
+            status: status.parse().expect("a number"),
+            headers,
+        })
     }
 
     fn take(&mut self, count: usize) -> Option<Vec<u8>> {
@@ -277,7 +296,11 @@ impl Conn {
 
     /// Sends a request and reads its answer; `None` when the other side is gone.
     pub fn try_ask(&mut self, method: &str, target: &str, body: &str) -> Option<Answer> {
-        let bytes = if body.is_empty() { request(method, target, &[], b"") } else { form(method, target, body) };
+        let bytes = if body.is_empty() {
+            request(method, target, &[], b"")
+        } else {
+            form(method, target, body)
+        };
         if !self.try_send(&bytes) {
             return None;
         }

@@ -1,6 +1,9 @@
-//! Three built binaries on loopback: joining, redirects, leaders that die or stop, restarts, removal, moving.
+//! Three built binaries on loopback: joining, redirects, leaders that die or stop, restarts,
+//! removal, moving.
 use crate::client::{Conn, form, request, until};
-use crate::fleet::{cluster, follow, leader, leader_of, listed, port_of, prepare, put, settled, shows, shows_all};
+use crate::fleet::{
+    cluster, follow, leader, leader_of, listed, port_of, prepare, put, settled, shows, shows_all,
+};
 use crate::server::Server;
 use crate::start::refused;
 use std::collections::BTreeMap;
@@ -63,20 +66,30 @@ fn three_machines_hold_the_same_and_followers_redirect() {
 
 /// The first leads. Heartbeats count, so that the figures move while nobody writes.
 fn statistics(servers: &[Server]) {
-    let stats = |server: &Server, whose: &str| server.client("GET", &format!("/v2/stats/{whose}"), "").json();
+    let stats = |server: &Server, whose: &str| {
+        server
+            .client("GET", &format!("/v2/stats/{whose}"), "")
+            .json()
+    };
     let number = |json: &serde_json::Value| json.as_f64().unwrap_or(0.0);
     let before = stats(&servers[0], "leader");
     assert_eq!(before["leader"], "node1");
-    until("more appends are acknowledged, and their latencies told", || {
-        let now = stats(&servers[0], "leader");
-        let moves = |name: &str| {
-            let (old, new) = (&before["followers"][name], &now["followers"][name]);
-            let more = number(&new["counts"]["success"]) > number(&old["counts"]["success"]);
-            let latency = ["current", "average", "minimum", "maximum"].map(|what| number(&new["latency"][what]));
-            more && latency.iter().all(|ms| *ms > 0.0) && latency[2] <= latency[1] && latency[1] <= latency[3]
-        };
-        (moves("node2") && moves("node3")).then_some(())
-    });
+    until(
+        "more appends are acknowledged, and their latencies told",
+        || {
+            let now = stats(&servers[0], "leader");
+            let moves = |name: &str| {
+                let (old, new) = (&before["followers"][name], &now["followers"][name]);
+                let more = number(&new["counts"]["success"]) > number(&old["counts"]["success"]);
+                let latency = ["current", "average", "minimum", "maximum"]
+                    .map(|what| number(&new["latency"][what]));
+                more && latency.iter().all(|ms| *ms > 0.0)
+                    && latency[2] <= latency[1]
+                    && latency[1] <= latency[3]
+            };
+            (moves("node2") && moves("node3")).then_some(())
+        },
+    );
     for (server, way) in servers.iter().zip(["send", "recv", "recv"]) {
         until("rates are told", || {
             let json = stats(server, "self");
@@ -88,7 +101,8 @@ fn statistics(servers: &[Server]) {
     }
 }
 
-/// Whoever leads is killed, three times: what was acknowledged is there, on all, and the killed come back.
+/// Whoever leads is killed, three times: what was acknowledged is there, on all, and the killed
+/// come back.
 #[test]
 fn a_leader_that_dies() {
     let mut servers = cluster(3, &[]);
@@ -141,7 +155,8 @@ fn all_machines_die() {
     }
 }
 
-/// One that comes when the beginning of the log is gone gets the snapshot, and comes back from what it holds.
+/// One that comes when the beginning of the log is gone gets the snapshot, and comes back from what
+/// it holds.
 #[test]
 fn a_late_joiner() {
     let mut servers = cluster(1, &["-snapshot-count=20"]);
@@ -152,7 +167,9 @@ fn a_late_joiner() {
         let body = format!("value=v{number}-{big}");
         assert!(conn.ask("PUT", &key, &body).status() < 300);
     }
-    until("the log has let go of its beginning", || servers[0].log().contains("saved").then_some(()));
+    until("the log has let go of its beginning", || {
+        servers[0].log().contains("saved").then_some(())
+    });
     let mut late = prepare(2, &[servers[0].peer_port], &["-snapshot-count=20"]);
     late.run();
     shows(&late, "key99", &format!("v399-{big}"));
@@ -165,8 +182,9 @@ fn a_late_joiner() {
     shows(&servers[1], "key99", &format!("v399-{big}"));
 }
 
-/// The leader hands over when it is asked to stop, and exits 0; who writes meanwhile is sent to the next one. (A request
-/// that meets the very end of the process finds its connection closed: that is the one retry.)
+/// The leader hands over when it is asked to stop, and exits 0; who writes meanwhile is sent to the
+/// next one. (A request that meets the very end of the process finds its connection closed: that is
+/// the one retry.)
 #[test]
 fn a_leader_that_is_stopped() {
     let mut servers = cluster(3, &[]);
@@ -190,7 +208,8 @@ fn a_leader_that_is_stopped() {
             Some(answer) if answer.status() == 307 => {
                 port = port_of(answer.head.header("Location").expect("a location"));
             }
-            // A machine that has not heard of the new leader yet; it was only asked because a connection was lost.
+            // A machine that has not heard of the new leader yet; it was only asked because a
+            // connection was lost.
             Some(answer) if retries > 0 && answer.status() == 500 => {
                 assert_eq!(answer.json()["errorCode"], 300);
             }
@@ -217,7 +236,9 @@ fn a_removed_machine_comes_back() {
     put(&servers, "a", "one");
     let removed = follow(servers[1].peer_port, "DELETE", "/remove/node3", "");
     assert_eq!(removed.expect("an answer").status(), 200);
-    until("two are left", || (listed(&servers[0]).len() == 2).then_some(()));
+    until("two are left", || {
+        (listed(&servers[0]).len() == 2).then_some(())
+    });
     until("the removed machine redirects", || {
         let answer = servers[2].client("GET", "/v2/keys/a", "");
         (answer.status() == 307).then_some(())
@@ -229,7 +250,13 @@ fn a_removed_machine_comes_back() {
     servers[2].run();
     shows(&servers[2], "a", "two");
     assert_eq!(listed(&servers[0]).len(), 3);
-    assert!(servers[2].log().contains("removed from its cluster: standby"), "{}", servers[2].log());
+    assert!(
+        servers[2]
+            .log()
+            .contains("removed from its cluster: standby"),
+        "{}",
+        servers[2].log()
+    );
     // It is no less a member than the others: the cluster goes on with it and one of them.
     until("it follows like any other", || {
         put(&servers[..2], "a", "more");
@@ -242,7 +269,8 @@ fn a_removed_machine_comes_back() {
     shows(&servers[2], "a", "three");
 }
 
-/// One that was away when it was removed hears of it from its peers, and comes back as a new member as well.
+/// One that was away when it was removed hears of it from its peers, and comes back as a new member
+/// as well.
 #[test]
 fn a_machine_that_is_removed_while_it_is_away() {
     let mut servers = cluster(3, &[]);
@@ -253,7 +281,13 @@ fn a_machine_that_is_removed_while_it_is_away() {
     put(&servers[..2], "a", "two");
     servers[2].run();
     shows(&servers[2], "a", "two");
-    assert!(servers[2].log().contains("removed from its cluster: standby"), "{}", servers[2].log());
+    assert!(
+        servers[2]
+            .log()
+            .contains("removed from its cluster: standby"),
+        "{}",
+        servers[2].log()
+    );
     assert_eq!(listed(&servers[0]).len(), 3);
 }
 
@@ -298,7 +332,8 @@ fn a_machine_that_lost_its_data() {
     assert_eq!(listed(&servers[0]).len(), 3);
 }
 
-/// Machines that are started with other addresses tell the cluster: one that follows, and the one that leads.
+/// Machines that are started with other addresses tell the cluster: one that follows, and the one
+/// that leads.
 #[test]
 fn machines_that_move() {
     let mut servers = cluster(3, &[]);
@@ -310,8 +345,10 @@ fn machines_that_move() {
         servers[moves].peer_port = spare.peer_port;
         servers[moves].run();
         let name = format!("node{}", moves + 1);
-        let place =
-            (format!("http://127.0.0.1:{}", spare.client_port), format!("http://127.0.0.1:{}", spare.peer_port));
+        let place = (
+            format!("http://127.0.0.1:{}", spare.client_port),
+            format!("http://127.0.0.1:{}", spare.peer_port),
+        );
         for server in &servers {
             until("the new addresses are listed", || {
                 let found = listed(server).remove(&name)?;
@@ -347,24 +384,40 @@ fn those_that_are_not_let_in() {
     let peers = [servers[1].peer_port];
     let mut fourth = prepare(4, &peers, &[]);
     fourth.spawn();
-    let waits = || fourth.log().contains("full (3 machines): standby").then_some(());
+    let waits = || {
+        fourth
+            .log()
+            .contains("full (3 machines): standby")
+            .then_some(())
+    };
     until("it waits for room", waits);
     until("it listens", || Conn::try_open(fourth.peer_port));
     assert_eq!(fourth.peer("GET", "/v2/admin/machines", "").status(), 404);
     assert_eq!(fourth.client("GET", "/v2/keys/a", "").status(), 307);
     // It asks again, and finds room.
-    let config = follow(servers[1].peer_port, "PUT", "/v2/admin/config", "{\"activeSize\":4}");
+    let config = follow(
+        servers[1].peer_port,
+        "PUT",
+        "/v2/admin/config",
+        "{\"activeSize\":4}",
+    );
     assert_eq!(config.expect("an answer").status(), 200);
     // A name that lives belongs to who has it.
     let twin = prepare(2, &peers, &[]);
     refused(twin.command(&twin.data_dir()), &["attempts", "109"]);
-    until("it is let in", || fourth.log().contains("has let this machine in").then_some(()));
+    until("it is let in", || {
+        fourth
+            .log()
+            .contains("has let this machine in")
+            .then_some(())
+    });
     assert_eq!(listed(&servers[0]).len(), 4);
     put(&servers, "a", "one");
     shows(&fourth, "a", "one");
 }
 
-/// A list that names only this machine still means to join; so does one of machines that are not there.
+/// A list that names only this machine still means to join; so does one of machines that are not
+/// there.
 #[test]
 fn nobody_to_join() {
     let alone = Server::prepare(&["-retry-interval=0.05"]);
@@ -382,8 +435,8 @@ fn nobody_to_join() {
     refused(command, &["after 1 attempts"]);
 }
 
-/// A cluster of etcd (no `Server: tern`) is asked for its version and its machines and never to let tern in; and nobody
-/// can connect to a machine that has not been let in.
+/// A cluster of etcd (no `Server: tern`) is asked for its version and its machines and never to let
+/// tern in; and nobody can connect to a machine that has not been let in.
 #[test]
 fn a_peer_that_is_not_tern() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -400,7 +453,9 @@ fn a_peer_that_is_not_tern() {
             let mut head = [0; 1024];
             let count = stream.read(&mut head).expect("a request");
             let length = body.len();
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
             stream.write_all(answer.as_bytes()).expect("a reader");
             asked += &String::from_utf8_lossy(&head[..count]);
         }
@@ -411,12 +466,15 @@ fn a_peer_that_is_not_tern() {
     command.arg("-max-retry-attempts=1");
     refused(command, &["knows no leader"]);
     let (asked, listener) = etcd.join().expect("the answering thread");
-    assert!(asked.starts_with("GET /version ") && asked.contains("GET /v2/admin/machines "), "{asked}");
+    assert!(
+        asked.starts_with("GET /version ") && asked.contains("GET /v2/admin/machines "),
+        "{asked}"
+    );
     assert!(listener.accept().is_err(), "it is asked for no more");
 }
 
-/// While all of a cluster are down one of its addresses passes to another cluster: whoever comes up believes nothing that
-/// is listed there, and keeps what it holds.
+/// While all of a cluster are down one of its addresses passes to another cluster: whoever comes up
+/// believes nothing that is listed there, and keeps what it holds.
 #[test]
 fn an_address_that_is_another_clusters() {
     let quick = ["-peer-heartbeat-interval=20", "-peer-election-timeout=100"];
@@ -432,7 +490,11 @@ fn an_address_that_is_another_clusters() {
     until("it is passed over", || log("is of another cluster"));
     // Long enough for a second question, had the first one counted.
     std::thread::sleep(std::time::Duration::from_secs(4));
-    assert!(log("standby").is_none() && log("not list").is_none(), "{}", servers[1].log());
+    assert!(
+        log("standby").is_none() && log("not list").is_none(),
+        "{}",
+        servers[1].log()
+    );
     other.kill();
     servers[0].run();
     shows(&servers[0], "a", "one");
@@ -441,17 +503,25 @@ fn an_address_that_is_another_clusters() {
     assert_eq!(listed(&servers[0]).len(), 2);
 }
 
-/// A cluster of etcd that tells its members: tern is its standby, before and after a restart, and never asks to join.
+/// A cluster of etcd that tells its members: tern is its standby, before and after a restart, and
+/// never asks to join.
 #[test]
 fn a_standby_of_what_is_not_tern() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("bound").port();
-    let list =
-        format!(r#"[{{"name":"x","state":"leader","clientURL":"http://x:4001","peerURL":"http://127.0.0.1:{port}"}}]"#);
+    let list = format!(
+        r#"[{{"name":"x","state":"leader","clientURL":"http://x:4001","peerURL":"http://127.0.0.1:{port}"}}]"#
+    );
     let etcd = std::thread::spawn(move || {
         let mut asked = Vec::new();
-        // Five fetches of a machine that starts three times: the last ones would come with a request to join.
-        while asked.iter().filter(|a: &&String| a.starts_with("GET /v2/admin/config ")).count() < 5 {
+        // Five fetches of a machine that starts three times: the last ones would come with a
+        // request to join.
+        while asked
+            .iter()
+            .filter(|a: &&String| a.starts_with("GET /v2/admin/config "))
+            .count()
+            < 5
+        {
             let (mut stream, _) = listener.accept().expect("a visitor");
             let mut head = [0; 1024];
             let count = stream.read(&mut head).expect("a request");
@@ -462,11 +532,15 @@ fn a_standby_of_what_is_not_tern() {
             let request = String::from_utf8_lossy(&head[..count]).into_owned();
             let body = match request.split(' ').nth(1) {
                 Some("/v2/admin/machines") => list.as_str(),
-                Some("/v2/admin/config") => r#"{"activeSize":9,"removeDelay":1800,"syncInterval":1}"#,
+                Some("/v2/admin/config") => {
+                    r#"{"activeSize":9,"removeDelay":1800,"syncInterval":1}"#
+                }
                 _ => "2",
             };
             let length = body.len();
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
             stream.write_all(answer.as_bytes()).expect("a reader");
             asked.push(request);
         }
@@ -482,7 +556,9 @@ fn a_standby_of_what_is_not_tern() {
             (to == Some("http://x:4001/v2/keys/a?prevExist=true")).then_some(())
         });
         assert_eq!(tern.peer("OPTIONS", "/", "").status(), 404);
-        let said = ["not tern", "standby, as before"].iter().any(|text| tern.log().contains(text));
+        let said = ["not tern", "standby, as before"]
+            .iter()
+            .any(|text| tern.log().contains(text));
         assert!(said, "{}", tern.log());
         assert!(tern.terminate().success());
     }
@@ -492,7 +568,10 @@ fn a_standby_of_what_is_not_tern() {
     tern.kill();
     // What a standby knows is not thrown away in silence, and it is no new machine either.
     std::fs::write(tern.data_dir().join("standby_info"), "{\"running\":tr").expect("a directory");
-    refused(tern.command(&tern.data_dir()), &["standby_info is damaged", "-f"]);
+    refused(
+        tern.command(&tern.data_dir()),
+        &["standby_info is damaged", "-f"],
+    );
 }
 
 #[test]
@@ -504,7 +583,8 @@ fn what_is_not_there_is_refused() {
     assert!(!server.data_dir().exists(), "nothing was touched");
 }
 
-/// tern as the discovery service of another cluster: the first that comes starts it, the others join.
+/// tern as the discovery service of another cluster: the first that comes starts it, the others
+/// join.
 #[test]
 fn machines_that_find_each_other() {
     let mut service = Server::start(&[]);
@@ -546,7 +626,10 @@ fn machines_that_find_each_other() {
     fourth.run();
     shows(&fourth, "a", "two");
     let fifth = prepare(5, &[], &[&flag]);
-    refused(fifth.command(&fifth.data_dir()), &["discovery service", &url]);
+    refused(
+        fifth.command(&fifth.data_dir()),
+        &["discovery service", &url],
+    );
 }
 
 /// A service that takes connections and says nothing, and one that answers no JSON.
@@ -560,7 +643,10 @@ fn a_discovery_service_that_is_none() {
     let server = Server::start(&[]);
     let flag = format!("-discovery=http://127.0.0.1:{}/version", server.client_port);
     let alone = prepare(1, &[], &[&flag]);
-    refused(alone.command(&alone.data_dir()), &["discovery service", "JSON"]);
+    refused(
+        alone.command(&alone.data_dir()),
+        &["discovery service", "JSON"],
+    );
 }
 
 /// A watch on a follower tells of what the leader was asked for.

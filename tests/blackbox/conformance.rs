@@ -1,8 +1,8 @@
 //! The recorded answers of etcd 0.4.9, replayed on a fresh server each scenario.
 //!
-//! Every step is sent, in order. An answer must be the recorded one (`record::differences`), or, for the steps named in
-//! `tern.jsonl`, tern's own, which that file holds with the reason. Pauses of the recording are replaced by asking
-//! until the condition holds that they waited for.
+//! Every step is sent, in order. An answer must be the recorded one (`record::differences`), or,
+//! for the steps named in `tern.jsonl`, tern's own, which that file holds with the reason. Pauses
+//! of the recording are replaced by asking until the condition holds that they waited for.
 use crate::client::{Answer, Conn, Head, form, request, until};
 use crate::record::{Expected, Own, Step, differences, own, same_body, steps};
 use crate::server::Server;
@@ -22,9 +22,11 @@ struct Replay {
     servers: Vec<Server>,
     own: BTreeMap<String, Own>,
     pending: Vec<Pending>,
-    /// Connections of steps that were given up: they stay open, as a client's would that does not read on.
+    /// Connections of steps that were given up: they stay open, as a client's would that does not
+    /// read on.
     given_up: Vec<Conn>,
-    /// Plain requests that the recording sent beside others: sent when the others have been answered.
+    /// Plain requests that the recording sent beside others: sent when the others have been
+    /// answered.
     late: Vec<Step>,
     differences: Vec<String>,
     /// The longest time between two steps, waits on purpose left out.
@@ -54,7 +56,8 @@ impl Replay {
         }
     }
 
-    /// The recording's addresses as these servers'. In two passes: a port put in may begin like a recorded one.
+    /// The recording's addresses as these servers'. In two passes: a port put in may begin like a
+    /// recorded one.
     fn here(&self, text: &str) -> String {
         let mut text = text.to_string();
         for pass in 0..2 {
@@ -82,7 +85,9 @@ impl Replay {
         let headers = expect.headers.iter();
         let here = Expected {
             status: expect.status,
-            headers: headers.map(|(name, value)| (name.clone(), self.here(value))).collect(),
+            headers: headers
+                .map(|(name, value)| (name.clone(), self.here(value)))
+                .collect(),
             body: self.here(&expect.body),
         };
         (here, own.is_none_or(|own| !own.any_body))
@@ -90,17 +95,26 @@ impl Replay {
 
     fn bytes(&self, step: &Step) -> Vec<u8> {
         if let Some(raw) = &step.raw {
-            return raw.chars().map(|c| u8::try_from(c).expect("latin-1")).collect();
+            return raw
+                .chars()
+                .map(|c| u8::try_from(c).expect("latin-1"))
+                .collect();
         }
         let headers = step.headers.iter();
-        let headers: Vec<(&str, &str)> = headers.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let headers: Vec<(&str, &str)> = headers
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         let body = self.here(&step.body);
         request(&step.method, &step.target, &headers, body.as_bytes())
     }
 
     fn send(&self, step: &Step) -> Conn {
         let server = &self.servers[usize::from(step.port % 10) - 1];
-        let port = if step.port < 7000 { server.client_port } else { server.peer_port };
+        let port = if step.port < 7000 {
+            server.client_port
+        } else {
+            server.peer_port
+        };
         let mut conn = Conn::open(port);
         conn.send(&self.bytes(step));
         conn
@@ -159,7 +173,8 @@ impl Replay {
             })
         } else {
             let Some(answer) = self.ask(step) else {
-                self.differences.push(format!("{}: closed without an answer", step.id));
+                self.differences
+                    .push(format!("{}: closed without an answer", step.id));
                 return;
             };
             answer
@@ -180,7 +195,9 @@ impl Replay {
         let (expect, _) = self.expected(step);
         while start.elapsed() < Duration::from_secs(10) {
             let answer = self.ask(step);
-            if answer.is_some_and(|answer| differences(&expect, &answer, is_sorted(step), false).is_empty()) {
+            if answer.is_some_and(|answer| {
+                differences(&expect, &answer, is_sorted(step), false).is_empty()
+            }) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -199,22 +216,28 @@ impl Replay {
         }
         let found = differences(&expect, answer, is_sorted(step), step.background);
         for difference in found {
-            self.differences.push(format!("{} ({}): {difference}", step.id, step.desc));
+            self.differences
+                .push(format!("{} ({}): {difference}", step.id, step.desc));
         }
         let body = String::from_utf8_lossy(&answer.body);
         if body.contains("prevNode") && body.contains("\"expiration\":\"0001-") {
-            self.differences.push(format!("{}: expiration of year 1: {body}", step.id));
+            self.differences
+                .push(format!("{}: expiration of year 1: {body}", step.id));
         }
     }
 
-    /// A step whose answer comes later: it counts as sent when its head has come, or, as a v1 watch has none before
-    /// its event, when the server tells of one watcher more.
+    /// A step whose answer comes later: it counts as sent when its head has come, or, as a v1 watch
+    /// has none before its event, when the server tells of one watcher more.
     fn start(&mut self, step: Step) {
-        let watchers = |server: &Server| server.client("GET", "/v2/stats/store", "").json()["watchers"].as_u64();
+        let watchers = |server: &Server| {
+            server.client("GET", "/v2/stats/store", "").json()["watchers"].as_u64()
+        };
         let before = watchers(&self.servers[0]);
         let mut conn = self.send(&step);
         let head = if step.target.starts_with("/v1/watch/") {
-            until(&step.id, || (watchers(&self.servers[0]) > before).then_some(()));
+            until(&step.id, || {
+                (watchers(&self.servers[0]) > before).then_some(())
+            });
             None
         } else {
             Some(conn.head().expect("a head"))
@@ -240,15 +263,16 @@ impl Replay {
     fn finish(&mut self, mut pending: Pending) {
         let head = pending.head.take().or_else(|| pending.conn.head());
         let Some(head) = head else {
-            self.differences.push(format!("{}: closed without an answer", pending.step.id));
+            self.differences
+                .push(format!("{}: closed without an answer", pending.step.id));
             return;
         };
         let body = pending.conn.body(&head, false).unwrap_or_default();
         self.compare(&pending.step, &Answer { head, body });
     }
 
-    /// An answer that the recording shows unfinished: its head and the chunks that had come must be the same, and
-    /// nothing more may come.
+    /// An answer that the recording shows unfinished: its head and the chunks that had come must be
+    /// the same, and nothing more may come.
     fn give_up(&mut self, mut pending: Pending) {
         let step = &pending.step;
         let (expect, _) = self.expected(step);
@@ -264,7 +288,8 @@ impl Replay {
             }
             expected_chunks = rest.strip_prefix("\r\n").expect("a chunk's end");
         }
-        // One thread serves all: what it had for this connection has left before it answers another.
+        // One thread serves all: what it had for this connection has left before it answers
+        // another.
         self.servers[0].client("GET", "/version", "");
         if !pending.conn.is_quiet() {
             found.push("more came than recorded".to_string());
@@ -279,13 +304,14 @@ impl Replay {
         }
         self.compared += 1;
         let prefix = format!("{} ({})", step.id, step.desc);
-        self.differences.extend(found.into_iter().map(|what| format!("{prefix}: {what}")));
+        self.differences
+            .extend(found.into_iter().map(|what| format!("{prefix}: {what}")));
         self.given_up.push(pending.conn);
     }
 }
 
-/// A node that lives one second expires in the middle of steps that were recorded within it: a run in which this
-/// process was held up between two steps proves nothing and is repeated.
+/// A node that lives one second expires in the middle of steps that were recorded within it: a run
+/// in which this process was held up between two steps proves nothing and is repeated.
 const GAP_MAX: Duration = Duration::from_millis(300);
 
 fn replay(scenario: &str, args: &[&str]) {
@@ -362,15 +388,20 @@ fn peer_port() {
     replay("peer-port", &[]);
 }
 
-/// From here on chance decides which machine is removed or elected, and machines are killed in between.
+/// From here on chance decides which machine is removed or elected, and machines are killed in
+/// between.
 const BY_CHANCE: std::ops::RangeInclusive<u32> = 103..=152;
 
 fn joiner(others: &[Server], name: &str) -> Server {
-    let peers: Vec<String> = others.iter().map(|s| format!("127.0.0.1:{}", s.peer_port)).collect();
+    let peers: Vec<String> = others
+        .iter()
+        .map(|s| format!("127.0.0.1:{}", s.peer_port))
+        .collect();
     Server::prepare_as(name, &["-peers", &peers.join(",")])
 }
 
-/// Three machines, and one more. What one does the others learn a moment later: a GET is repeated until it has the recorded answer.
+/// Three machines, and one more. What one does the others learn a moment later: a GET is repeated
+/// until it has the recorded answer.
 #[test]
 fn cluster_of_three() {
     let mut replay = Replay::new(&[]);
@@ -408,5 +439,10 @@ fn cluster_of_three() {
     replay.settle();
     assert!(replay.compared > 90, "{} steps", replay.compared);
     let found = &replay.differences;
-    assert!(found.is_empty(), "{} answers differ:\n{}", found.len(), found.join("\n"));
+    assert!(
+        found.is_empty(),
+        "{} answers differ:\n{}",
+        found.len(),
+        found.join("\n")
+    );
 }

@@ -1,5 +1,5 @@
-//! Cut off, removed, healed, let in again, over and over, in networks of their own: who returns never disturbs those that
-//! stayed, and is told of its removal once. `TERN_CYCLES` sets how often.
+//! Cut off, removed, healed, let in again, over and over, in networks of their own: who returns
+//! never disturbs those that stayed, and is told of its removal once. `TERN_CYCLES` sets how often.
 use crate::client::{until, within};
 use crate::fleet::{QUICK, TOO_LONG, follow, leader, listed, put, settled, shows, term};
 use crate::net::{Loss, Net};
@@ -27,7 +27,10 @@ fn remove(by: &Server, name: &str) {
 
 /// How often its log says that it was removed, or has been told so.
 fn removals(server: &Server) -> usize {
-    server.log().matches("this machine was removed from its cluster").count()
+    server
+        .log()
+        .matches("this machine was removed from its cluster")
+        .count()
 }
 
 /// The terms of those that agree on a leader, which are all the same.
@@ -50,7 +53,10 @@ fn removed_and_let_in_again() {
         let leads = leader(&servers.iter().collect::<Vec<_>>());
         // Every fourth time it is the leader.
         let goes = (leads + round % 4) % 4;
-        let rest: Vec<&Server> = (0..4).filter(|place| *place != goes).map(|place| &servers[place]).collect();
+        let rest: Vec<&Server> = (0..4)
+            .filter(|place| *place != goes)
+            .map(|place| &servers[place])
+            .collect();
         let name = &servers[goes].name;
         if let Begin::Removed = begin {
             remove(rest[0], name);
@@ -67,17 +73,27 @@ fn removed_and_let_in_again() {
         within(TOO_LONG, "the leader lets go of it", alone);
         put(&servers, "round", &round.to_string());
         let before = common_term(&rest);
-        assert_eq!(before, others, "{begin:?}: a removal is no reason for an election");
+        assert_eq!(
+            before, others,
+            "{begin:?}: a removal is no reason for an election"
+        );
         net.heal();
         let back = || settled(&servers).filter(|(peers, _)| peers.len() == 4);
         let (_, took) = within(TOO_LONG, "it is let in again", back);
         slowest = slowest.max(took);
         shows(&servers[goes], "round", &round.to_string());
-        assert_eq!(common_term(&servers.iter().collect::<Vec<_>>()), before, "{begin:?}: who returns disturbs nobody");
+        assert_eq!(
+            common_term(&servers.iter().collect::<Vec<_>>()),
+            before,
+            "{begin:?}: who returns disturbs nobody"
+        );
         told[goes] += 1;
         for (server, told) in servers.iter().zip(&told) {
             assert_eq!(removals(server), *told, "{}: {begin:?}", server.name);
         }
     }
-    println!("figure: {rounds} cycles: let in again after at most {:.1} s, promised 3.0 s", slowest.as_secs_f64());
+    println!(
+        "figure: {rounds} cycles: let in again after at most {:.1} s, promised 3.0 s",
+        slowest.as_secs_f64()
+    );
 }

@@ -12,7 +12,10 @@ struct SmallDisk {
 }
 
 fn run(program: &str, args: &[&str]) {
-    let output = Command::new(program).args(args).output().expect("the program is there");
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .expect("the program is there");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {text}");
 }
@@ -23,7 +26,17 @@ impl SmallDisk {
         let path = home.path().join("disk");
         std::fs::create_dir(&path).expect("a directory");
         let size = format!("size={mib}m");
-        run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &path.display().to_string()]);
+        run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                &size,
+                "tmpfs",
+                &path.display().to_string(),
+            ],
+        );
         SmallDisk { _home: home, path }
     }
 }
@@ -52,7 +65,11 @@ fn a_full_disk() {
     let disk = SmallDisk::mount(64);
     let data_dir = disk.path.join("data");
     // `-snapshot false`: the log may grow, so that it is the disk that ends it.
-    let mut server = Server::prepare(&["-snapshot=false", "-max-request-bytes=1048576", "-segment-bytes=8388608"]);
+    let mut server = Server::prepare(&[
+        "-snapshot=false",
+        "-max-request-bytes=1048576",
+        "-segment-bytes=8388608",
+    ]);
     server.run_on(&data_dir);
     let mut conn = Conn::open(server.client_port);
     let filler = disk.path.join("filler");
@@ -73,11 +90,20 @@ fn a_full_disk() {
     assert_eq!(error["errorCode"], 300);
     assert_eq!(error["cause"], "disk full");
     assert!(!acked.is_empty());
-    let there = |conn: &mut Conn| acked.iter().all(|key| conn.ask("GET", key, "").status() == 200);
+    let there = |conn: &mut Conn| {
+        acked
+            .iter()
+            .all(|key| conn.ask("GET", key, "").status() == 200)
+    };
     assert!(there(&mut conn), "reads go on");
-    assert_eq!(conn.ask("GET", "/v2/keys/full?quorum=true", "").status(), 200);
+    assert_eq!(
+        conn.ask("GET", "/v2/keys/full?quorum=true", "").status(),
+        200
+    );
     std::fs::remove_file(&filler).expect("the filler");
-    until("writes resume", || (conn.ask("PUT", "/v2/keys/again", "value=v").status() < 300).then_some(()));
+    until("writes resume", || {
+        (conn.ask("PUT", "/v2/keys/again", "value=v").status() < 300).then_some(())
+    });
     assert!(there(&mut conn));
     server.kill();
     server.run_on(&data_dir);
@@ -88,11 +114,13 @@ fn a_full_disk() {
 }
 
 fn stands_by(server: &Server) {
-    until("it stands by", || matches!(mode(server), Some(Mode::Standby { to: Some(_) })).then_some(()));
+    until("it stands by", || {
+        matches!(mode(server), Some(Mode::Standby { to: Some(_) })).then_some(())
+    });
 }
 
-/// A full disk has no room for the file that says that a machine is a standby from now on: it is made. With a second
-/// snapshot or a spare segment there is something to make it of.
+/// A full disk has no room for the file that says that a machine is a standby from now on: it is
+/// made. With a second snapshot or a spare segment there is something to make it of.
 #[test]
 fn a_member_is_removed_on_a_full_disk() {
     let disk = SmallDisk::mount(80);
@@ -108,14 +136,33 @@ fn a_member_is_removed_on_a_full_disk() {
     }
     put(&servers, "a", "v");
     fill(&disk.path.join("filler"));
-    let removes = || follow(servers[0].peer_at(), "DELETE", "/v2/admin/machines/node3", "");
-    until("it is removed", || removes().filter(|answer| answer.status() == 200));
+    let removes = || {
+        follow(
+            servers[0].peer_at(),
+            "DELETE",
+            "/v2/admin/machines/node3",
+            "",
+        )
+    };
+    until("it is removed", || {
+        removes().filter(|answer| answer.status() == 200)
+    });
     stands_by(&servers[2]);
-    assert!(servers[2].log().contains("older snapshots and spare segments go"), "{}", servers[2].log());
+    assert!(
+        servers[2]
+            .log()
+            .contains("older snapshots and spare segments go"),
+        "{}",
+        servers[2].log()
+    );
     // What it has written holds: it comes up as a standby, not as the member that it was.
     servers[2].kill();
     servers[2].spawn();
     stands_by(&servers[2]);
-    assert!(servers[2].log().contains("standby, as before"), "{}", servers[2].log());
+    assert!(
+        servers[2].log().contains("standby, as before"),
+        "{}",
+        servers[2].log()
+    );
     put(&servers[..2], "a", "again");
 }

@@ -1,7 +1,8 @@
-//! Five machines under full write load while one after another is stopped and continued: terms, memory, equality.
+//! Five machines under full write load while one after another is stopped and continued: terms,
+//! memory, equality.
 //!
-//! `TERN_ENDURANCE_S` sets the seconds: 20 without it, 600 for the figure that counts. What it found is one line
-//! (`ledger:`).
+//! `TERN_ENDURANCE_S` sets the seconds: 20 without it, 600 for the figure that counts. What it
+//! found is one line (`ledger:`).
 use crate::client::{Conn, form, within};
 use crate::fleet::{TOO_LONG, at_of, cluster, follow, leader_of, term, try_leader};
 use crate::server::Server;
@@ -23,7 +24,8 @@ struct Load {
     /// The number last acknowledged, by key.
     acked: Mutex<BTreeMap<String, u64>>,
     writes: AtomicU64,
-    /// The longest time without any acknowledged write, and when there was the last one, in milliseconds.
+    /// The longest time without any acknowledged write, and when there was the last one, in
+    /// milliseconds.
     gap: AtomicU64,
     last: AtomicU64,
     start: Instant,
@@ -32,11 +34,15 @@ struct Load {
 
 impl Load {
     fn acknowledged(&self, key: String, number: u64) {
-        self.acked.lock().expect("nobody panics").insert(key, number);
+        self.acked
+            .lock()
+            .expect("nobody panics")
+            .insert(key, number);
         self.writes.fetch_add(1, Ordering::Relaxed);
         let now = self.start.elapsed().as_millis() as u64;
         let last = self.last.swap(now, Ordering::Relaxed);
-        self.gap.fetch_max(now.saturating_sub(last), Ordering::Relaxed);
+        self.gap
+            .fetch_max(now.saturating_sub(last), Ordering::Relaxed);
     }
 
     /// One value after another to whoever leads.
@@ -52,7 +58,11 @@ impl Load {
                 }
                 conn = conn.or_else(|| Conn::impatient(at, PATIENCE));
                 let sent = conn.as_mut().is_some_and(|conn| conn.try_send(&bytes));
-                let answer = if sent { conn.as_mut().and_then(|conn| conn.try_answer(false)) } else { None };
+                let answer = if sent {
+                    conn.as_mut().and_then(|conn| conn.try_answer(false))
+                } else {
+                    None
+                };
                 match answer {
                     Some(answer) if answer.status() < 300 => break,
                     Some(answer) if answer.status() == 307 => {
@@ -80,24 +90,36 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Resident memory of each machine, in KiB: all of it, or its anonymous part (the rest is the mapped log).
+/// Resident memory of each machine, in KiB: all of it, or its anonymous part (the rest is the
+/// mapped log).
 fn resident(servers: &[Server], kind: &str) -> Vec<u64> {
     let of = |server: &Server| {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix(kind)).expect("a line");
-        line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(kind))
+            .expect("a line");
+        line.trim()
+            .trim_end_matches("kB")
+            .trim()
+            .parse()
+            .expect("a number")
     };
     servers.iter().map(of).collect()
 }
 
 /// The mean of each machine's samples.
 fn mean(samples: &[Vec<u64>]) -> Vec<f64> {
-    let of = |machine: usize| samples.iter().map(|s| s[machine] as f64).sum::<f64>() / samples.len() as f64;
+    let of = |machine: usize| {
+        samples.iter().map(|s| s[machine] as f64).sum::<f64>() / samples.len() as f64
+    };
     (0..samples[0].len()).map(of).collect()
 }
 
-/// Stops and continues one machine after another until the time is over; the leader's turn comes as often as any
-/// other's. Hands back how often one stopped, how often the leader, and the memory of every half second.
+/// Stops and continues one machine after another until the time is over; the leader's turn comes as
+/// often as any other's. Hands back how often one stopped, how often the leader, and the memory of
+/// every half second.
 fn disturb(servers: &[Server], seconds: u64) -> (u64, u64, Vec<Vec<u64>>) {
     let (start, total) = (Instant::now(), Duration::from_secs(seconds));
     let period = Duration::from_secs(20.min(seconds / 2));
@@ -105,7 +127,11 @@ fn disturb(servers: &[Server], seconds: u64) -> (u64, u64, Vec<Vec<u64>>) {
     while start.elapsed() < total {
         samples.push(resident(servers, "VmRSS:"));
         if std::env::var_os("TERN_SAMPLES").is_some() {
-            println!("{:?} of {:?}", resident(servers, "RssAnon:"), samples.last());
+            println!(
+                "{:?} of {:?}",
+                resident(servers, "RssAnon:"),
+                samples.last()
+            );
         }
         std::thread::sleep(Duration::from_millis(500));
         let into = Duration::from_millis((start.elapsed().as_millis() % period.as_millis()) as u64);
@@ -136,12 +162,17 @@ fn disturb(servers: &[Server], seconds: u64) -> (u64, u64, Vec<Vec<u64>>) {
 fn equal(servers: &[Server]) -> String {
     let same = || {
         let mut states = servers.iter().map(|server| {
-            let answer =
-                Conn::try_open(server.client_at())?.try_ask("GET", "/v2/keys/?recursive=true&sorted=true", "")?;
+            let answer = Conn::try_open(server.client_at())?.try_ask(
+                "GET",
+                "/v2/keys/?recursive=true&sorted=true",
+                "",
+            )?;
             (answer.status() == 200).then(|| (answer.head.etcd_index(), answer.text().to_string()))
         });
         let first = states.next()??;
-        states.all(|state| state.as_ref() == Some(&first)).then_some(first.1)
+        states
+            .all(|state| state.as_ref() == Some(&first))
+            .then_some(first.1)
     };
     within(TOO_LONG, "all machines hold the same", same).0
 }
@@ -149,21 +180,38 @@ fn equal(servers: &[Server]) -> String {
 fn check_acked(all: &str, acked: &BTreeMap<String, u64>) {
     let json: serde_json::Value = serde_json::from_str(all).expect("JSON");
     let top = json["node"]["nodes"].as_array().expect("a directory");
-    let directory = top.iter().find(|node| node["key"] == "/e").expect("it was written");
+    let directory = top
+        .iter()
+        .find(|node| node["key"] == "/e")
+        .expect("it was written");
     let nodes = directory["nodes"].as_array().expect("a directory").iter();
-    let value = |node: &serde_json::Value| node["value"].as_str().and_then(|v| v[..8].parse::<u64>().ok());
-    let held: BTreeMap<&str, u64> = nodes.filter_map(|node| Some((node["key"].as_str()?, value(node)?))).collect();
+    let value = |node: &serde_json::Value| {
+        node["value"]
+            .as_str()
+            .and_then(|v| v[..8].parse::<u64>().ok())
+    };
+    let held: BTreeMap<&str, u64> = nodes
+        .filter_map(|node| Some((node["key"].as_str()?, value(node)?)))
+        .collect();
     for (key, number) in acked {
         let key = key.strip_prefix("/v2/keys").expect("a key");
         // A later write whose fate was open may be there instead.
-        assert!(held.get(key) >= Some(number), "{key}: {number} was acknowledged, {:?} is held", held.get(key));
+        assert!(
+            held.get(key) >= Some(number),
+            "{key}: {number} was acknowledged, {:?} is held",
+            held.get(key)
+        );
     }
 }
 
 #[test]
 fn machines_that_stop_and_go_on() {
-    let seconds: u64 = std::env::var("TERN_ENDURANCE_S").map_or(20, |n| n.parse().expect("a number"));
-    let mut args = vec!["-peer-election-timeout=1000", "-peer-heartbeat-interval=200"];
+    let seconds: u64 =
+        std::env::var("TERN_ENDURANCE_S").map_or(20, |n| n.parse().expect("a number"));
+    let mut args = vec![
+        "-peer-election-timeout=1000",
+        "-peer-heartbeat-interval=200",
+    ];
     if seconds < 120 {
         args.push("-snapshot-count=500");
     }
@@ -189,13 +237,21 @@ fn machines_that_stop_and_go_on() {
     let all = equal(&servers);
     check_acked(&all, &load.acked.into_inner().expect("nobody panics"));
     let rise = servers.iter().filter_map(term).max().expect("terms") - before;
-    // Minute 3 and minute 10 of ten. In the short form logs and queues have not grown to their size by then.
+    // Minute 3 and minute 10 of ten. In the short form logs and queues have not grown to their size
+    // by then.
     let tenth = samples.len() / 10;
     let early = if seconds < 600 { 4 } else { 2 } * tenth;
-    let (early, late) = (mean(&samples[early..early + tenth]), mean(&samples[samples.len() - tenth..]));
+    let (early, late) = (
+        mean(&samples[early..early + tenth]),
+        mean(&samples[samples.len() - tenth..]),
+    );
     let sum = |of: &[f64]| of.iter().sum::<f64>();
     let grew = sum(&late) / sum(&early);
-    let worst = early.iter().zip(&late).map(|(early, late)| late / early).fold(0.0, f64::max);
+    let worst = early
+        .iter()
+        .zip(&late)
+        .map(|(early, late)| late / early)
+        .fold(0.0, f64::max);
     println!(
         "ledger: endurance of {seconds} s: {} writes, {stops} stops ({leader_stops} of a leader), term +{rise}, \
          resident memory {:.1} to {:.1} MiB (x{grew:.3}, worst machine x{worst:.3}), longest gap {} ms, all equal",
@@ -207,7 +263,15 @@ fn machines_that_stop_and_go_on() {
     let answer = follow(servers[0].client_at(), "PUT", "/v2/keys/end", "value=v");
     assert!(answer.is_some_and(|a| a.status() < 300));
     assert!(rise <= leader_stops + 2, "the term rose by {rise}");
-    // Whoever leads for the first time grows by its queues: in the short form not all have led when it is measured.
-    let (sum_max, each_max) = if seconds < 600 { (1.3, 1.6) } else { (1.1, 1.1) };
-    assert!(grew <= sum_max && worst <= each_max, "memory grew: {early:.0?} to {late:.0?} KiB");
+    // Whoever leads for the first time grows by its queues: in the short form not all have led when
+    // it is measured.
+    let (sum_max, each_max) = if seconds < 600 {
+        (1.3, 1.6)
+    } else {
+        (1.1, 1.1)
+    };
+    assert!(
+        grew <= sum_max && worst <= each_max,
+        "memory grew: {early:.0?} to {late:.0?} KiB"
+    );
 }

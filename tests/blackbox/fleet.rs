@@ -1,5 +1,5 @@
-//! Many machines: started together, asked where redirects lead, waited for until they agree. Owns no test; `server` is
-//! one machine, `net` gives each a network of its own.
+//! Many machines: started together, asked where redirects lead, waited for until they agree. Owns
+//! no test; `server` is one machine, `net` gives each a network of its own.
 use crate::client::{Answer, At, Conn, until};
 use crate::server::Server;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,8 @@ use std::time::Duration;
 /// How long an answer may take: a machine may be stopped, or its network gone.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Removal after two seconds, a look at the cluster once a second; and elections that do not come of busy processors.
+/// Removal after two seconds, a look at the cluster once a second; and elections that do not come
+/// of busy processors.
 pub const QUICK: [&str; 5] = [
     "-cluster-remove-delay=2",
     "-cluster-sync-interval=1",
@@ -76,7 +77,9 @@ pub fn follow(at: impl Into<At>, method: &str, target: &str, body: &str) -> Opti
 pub fn put(servers: &[Server], key: &str, value: &str) {
     let (target, body) = (format!("/v2/keys/{key}"), format!("value={value}"));
     until("a write is acknowledged", || {
-        let mut answers = servers.iter().filter_map(|s| follow(s.client_at(), "PUT", &target, &body));
+        let mut answers = servers
+            .iter()
+            .filter_map(|s| follow(s.client_at(), "PUT", &target, &body));
         answers.find(|a| a.status() < 300).map(drop)
     });
 }
@@ -89,7 +92,9 @@ pub fn has(server: &Server, key: &str, value: &str) -> bool {
 
 /// Waits until the machine itself shows that value.
 pub fn shows(server: &Server, key: &str, value: &str) {
-    until("the machine shows the value", || has(server, key, value).then_some(()));
+    until("the machine shows the value", || {
+        has(server, key, value).then_some(())
+    });
 }
 
 /// Waits until each of them shows `key1` to `keyN` with `v1` to `vN`.
@@ -103,7 +108,9 @@ pub fn shows_all(servers: &[Server], written: usize) {
 pub fn listed(server: &Server) -> BTreeMap<String, (String, String, String)> {
     let list = server.peer("GET", "/v2/admin/machines", "").json();
     let machines = list.as_array().expect("a list").iter();
-    let text = |machine: &serde_json::Value, name: &str| machine[name].as_str().expect("a text").to_string();
+    let text = |machine: &serde_json::Value, name: &str| {
+        machine[name].as_str().expect("a text").to_string()
+    };
     let line = |m: &serde_json::Value| {
         let urls = (text(m, "state"), text(m, "clientURL"), text(m, "peerURL"));
         (text(m, "name"), urls)
@@ -153,20 +160,26 @@ pub fn mode(server: &Server) -> Option<Mode> {
     if machines.status() == 200 {
         let json = machines.json();
         let names = json.as_array()?.iter().filter_map(|m| m["name"].as_str());
-        return Some(Mode::Peer { members: names.map(str::to_string).collect() });
+        return Some(Mode::Peer {
+            members: names.map(str::to_string).collect(),
+        });
     }
     let answer = ask(server.client_at(), "GET", "/v2/keys/", "")?;
     match (machines.status(), answer.status()) {
-        (404, 307) => Some(Mode::Standby { to: answer.head.header("Location").map(at_of) }),
+        (404, 307) => Some(Mode::Standby {
+            to: answer.head.header("Location").map(at_of),
+        }),
         (404, 400) if answer.json()["errorCode"] == 402 => Some(Mode::Standby { to: None }),
         _ => None,
     }
 }
 
-/// The places of peers and standbys, once every machine that was started is one of the two, the peers all list one
-/// another and nobody else, agree on a leader, and the standbys point to one of them.
+/// The places of peers and standbys, once every machine that was started is one of the two, the
+/// peers all list one another and nobody else, agree on a leader, and the standbys point to one of
+/// them.
 pub fn settled(servers: &[Server]) -> Option<(Vec<usize>, Vec<usize>)> {
-    let (mut peers, mut standbys, mut lists, mut targets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut peers, mut standbys, mut lists, mut targets) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (place, server) in servers.iter().enumerate().filter(|(_, s)| s.is_started()) {
         match mode(server)? {
             Mode::Peer { members } => {
@@ -179,7 +192,10 @@ pub fn settled(servers: &[Server]) -> Option<(Vec<usize>, Vec<usize>)> {
             }
         }
     }
-    let names: BTreeSet<String> = peers.iter().map(|place| servers[*place].name.clone()).collect();
+    let names: BTreeSet<String> = peers
+        .iter()
+        .map(|place| servers[*place].name.clone())
+        .collect();
     let among = |to: &SocketAddr| peers.iter().any(|place| servers[*place].client_at() == *to);
     let agree = lists.iter().all(|list| *list == names) && targets.iter().all(among);
     let all: Vec<&Server> = peers.iter().map(|place| &servers[*place]).collect();

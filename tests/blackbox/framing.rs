@@ -9,7 +9,11 @@ fn pipelining() {
     let mut conn = Conn::open(server.client_port);
     let mut batch = Vec::new();
     for number in 0..300 {
-        batch.extend(form("PUT", &format!("/v2/keys/p/{number}"), &format!("value={number}")));
+        batch.extend(form(
+            "PUT",
+            &format!("/v2/keys/p/{number}"),
+            &format!("value={number}"),
+        ));
         batch.extend(request("GET", &format!("/v2/keys/p/{number}"), &[], b""));
         batch.extend(request("GET", "/version", &[], b""));
         batch.extend(request("GET", "/none", &[], b""));
@@ -27,8 +31,14 @@ fn pipelining() {
 #[test]
 fn byte_by_byte() {
     let server = Server::start(&[]);
-    let headers = [("Content-Type", "application/x-www-form-urlencoded"), ("Transfer-Encoding", "chunked")];
-    for bytes in [form("PUT", "/v2/keys/b", "value=v"), request("PUT", "/v2/keys/b", &headers, b"value=v")] {
+    let headers = [
+        ("Content-Type", "application/x-www-form-urlencoded"),
+        ("Transfer-Encoding", "chunked"),
+    ];
+    for bytes in [
+        form("PUT", "/v2/keys/b", "value=v"),
+        request("PUT", "/v2/keys/b", &headers, b"value=v"),
+    ] {
         let mut conn = Conn::open(server.client_port);
         for byte in &bytes {
             conn.send(&[*byte]);
@@ -81,7 +91,8 @@ fn expect_100_continue() {
     assert_eq!(refused.head().expect("a head").status, 413);
 }
 
-/// What is not beyond doubt is refused, the connection is closed, and nothing of what followed is carried out.
+/// What is not beyond doubt is refused, the connection is closed, and nothing of what followed is
+/// carried out.
 #[test]
 fn refused() {
     let server = Server::start(&[]);
@@ -92,11 +103,26 @@ fn refused() {
         ("GET /version HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
         ("GET /version HTTP/1.1\nHost: x\n\n", 400),
         ("GET /v2/keys/%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        ("PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
-        ("PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\na", 400),
-        ("PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        ("PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
-        ("PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (
+            "PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+            400,
+        ),
+        (
+            "PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\na",
+            400,
+        ),
+        (
+            "PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            "PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+            501,
+        ),
+        (
+            "PUT /v2/keys/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            400,
+        ),
         ("GET /version HTTP/2.0\r\nHost: x\r\n\r\n", 505),
     ] {
         let (answer, went_on) = raw(&server, &format!("{request}{smuggled}"));

@@ -1,8 +1,10 @@
-//! Histories of real clusters: clients read and write a few keys through whoever leads while leaders are killed and
-//! stopped; what they were told must be explainable by one register a key (the simulator's checker).
+//! Histories of real clusters: clients read and write a few keys through whoever leads while
+//! leaders are killed and stopped; what they were told must be explainable by one register a key
+//! (the simulator's checker).
 //!
-//! Only linearizable reads take part. What is refused as not carried out is left out, so a refusal that was carried out
-//! after all shows; what is left open may have happened or not. `TERN_HISTORY_S` sets the seconds.
+//! Only linearizable reads take part. What is refused as not carried out is left out, so a refusal
+//! that was carried out after all shows; what is left open may have happened or not.
+//! `TERN_HISTORY_S` sets the seconds.
 use crate::client::{Answer, Conn, form, request, until};
 use crate::fleet::{at_of, cluster, follow};
 use crate::linear::{Act, Call, Res, Value, Verdict, check, smallest};
@@ -76,7 +78,9 @@ impl Shared {
 }
 
 fn value_of(node: &serde_json::Value) -> Option<Value> {
-    node["value"].as_str().map(|value| value.parse().expect("a number"))
+    node["value"]
+        .as_str()
+        .map(|value| value.parse().expect("a number"))
 }
 
 fn told(act: Act, asked: &Asked) -> Told {
@@ -108,7 +112,9 @@ fn bytes(act: Act, target: &str) -> Vec<u8> {
         Act::Update(value) => form("PUT", target, &format!("value={value}&prevExist=true")),
         Act::Swap { from, to } => form("PUT", target, &format!("value={to}&prevValue={from}")),
         Act::Delete => request("DELETE", target, &[], b""),
-        Act::CompareDelete { from } => request("DELETE", &format!("{target}?prevValue={from}"), &[], b""),
+        Act::CompareDelete { from } => {
+            request("DELETE", &format!("{target}?prevValue={from}"), &[], b"")
+        }
     }
 }
 
@@ -152,7 +158,11 @@ fn client(shared: &Shared, seed: u64) {
             act,
             res,
             called,
-            returned: if res == Res::Unknown { u64::MAX } else { returned },
+            returned: if res == Res::Unknown {
+                u64::MAX
+            } else {
+                returned
+            },
             hint: index.unwrap_or(u64::MAX),
         };
         let mut calls = shared.calls.lock().expect("nobody panics");
@@ -174,17 +184,22 @@ fn leader(servers: &[Server]) -> usize {
         servers.iter().position(|server| {
             let conn = Conn::impatient(server.client_at(), PATIENCE);
             let answer = conn.and_then(|mut conn| conn.try_ask("GET", "/v2/stats/self", ""));
-            answer.is_some_and(|answer| answer.status() == 200 && answer.json()["state"] == "leader")
+            answer
+                .is_some_and(|answer| answer.status() == 200 && answer.json()["state"] == "leader")
         })
     })
 }
 
-/// One disturbance: a leader or a follower is killed and started, or stopped for longer than an election takes and
-/// continued: it wakes as a leader that does not know that it has been deposed.
+/// One disturbance: a leader or a follower is killed and started, or stopped for longer than an
+/// election takes and continued: it wakes as a leader that does not know that it has been deposed.
 fn disturb(servers: &mut [Server], rng: &mut Rng) {
     let leader = leader(servers);
     let other = (leader + 1 + rng.next() as usize % 2) % 3;
-    let machine = if rng.next().is_multiple_of(3) { other } else { leader };
+    let machine = if rng.next().is_multiple_of(3) {
+        other
+    } else {
+        leader
+    };
     if rng.next().is_multiple_of(2) {
         servers[machine].kill();
         std::thread::sleep(Duration::from_millis(rng.next() % 600));
@@ -210,14 +225,22 @@ impl Drop for End<'_> {
 /// The index of a last write, when the clients have stopped.
 fn end(servers: &[Server]) -> u64 {
     until("the last write is acknowledged", || {
-        let mut answers = servers.iter().filter_map(|s| follow(s.client_at(), "PUT", "/v2/keys/h/end", "value=0"));
-        answers.find(|a| a.status() < 300).map(|a| a.head.etcd_index())
+        let mut answers = servers
+            .iter()
+            .filter_map(|s| follow(s.client_at(), "PUT", "/v2/keys/h/end", "value=0"));
+        answers
+            .find(|a| a.status() < 300)
+            .map(|a| a.head.etcd_index())
     })
 }
 
-/// Runs clients against the machines while they are disturbed, and has what the clients were told checked. At least
-/// that many operations must have been answered.
-pub fn record(servers: &mut [Server], least: usize, mut disturb: impl FnMut(&mut [Server], &mut Rng)) {
+/// Runs clients against the machines while they are disturbed, and has what the clients were told
+/// checked. At least that many operations must have been answered.
+pub fn record(
+    servers: &mut [Server],
+    least: usize,
+    mut disturb: impl FnMut(&mut [Server], &mut Rng),
+) {
     let seconds = std::env::var("TERN_HISTORY_S").map_or(8, |n| n.parse().expect("a number"));
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
@@ -229,7 +252,10 @@ pub fn record(servers: &mut [Server], least: usize, mut disturb: impl FnMut(&mut
         calls: Mutex::new(BTreeMap::new()),
         stop: AtomicBool::new(false),
     };
-    let (first, last) = (observers::index(shared.machines[0]) + 1, AtomicU64::new(u64::MAX));
+    let (first, last) = (
+        observers::index(shared.machines[0]) + 1,
+        AtomicU64::new(u64::MAX),
+    );
     let told = std::thread::scope(|scope| {
         let _stop = Stop(&shared.stop);
         let _end = End(&last);
@@ -250,7 +276,9 @@ pub fn record(servers: &mut [Server], least: usize, mut disturb: impl FnMut(&mut
         }
         shared.stop.store(true, Ordering::Relaxed);
         last.store(end(servers), Ordering::Relaxed);
-        let told = watchers.into_iter().map(|watcher| watcher.join().expect("a watcher"));
+        let told = watchers
+            .into_iter()
+            .map(|watcher| watcher.join().expect("a watcher"));
         told.collect::<Vec<_>>()
     });
     let events = observers::check(&told);
@@ -264,9 +292,16 @@ pub fn record(servers: &mut [Server], least: usize, mut disturb: impl FnMut(&mut
             Verdict::Violation => panic!("seed {seed}: key {key}:{}", smallest(calls)),
         }
     }
-    println!("{} keys, {known} operations, {open} given up; {events} events", calls.len());
+    println!(
+        "{} keys, {known} operations, {open} given up; {events} events",
+        calls.len()
+    );
     assert!(known >= least, "{known} operations are too few");
-    assert!(open * 10 <= calls.len(), "{open} of {} histories were too hard", calls.len());
+    assert!(
+        open * 10 <= calls.len(),
+        "{open} of {} histories were too hard",
+        calls.len()
+    );
 }
 
 #[test]

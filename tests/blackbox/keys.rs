@@ -16,7 +16,11 @@ fn a_thousand_levels() {
     let deepest = nested(1_024);
     assert_eq!(conn.ask("PUT", &deepest, "value=deep").status(), 201);
     assert_eq!(conn.ask("PUT", &nested(1_025), "value=deep").status(), 414);
-    assert!(conn.ask("GET", &deepest, "").text().contains("\"value\":\"deep\""));
+    assert!(
+        conn.ask("GET", &deepest, "")
+            .text()
+            .contains("\"value\":\"deep\"")
+    );
     let listed = conn.ask("GET", "/v2/keys/d?recursive=true&sorted=true", "");
     assert_eq!(listed.status(), 200);
     assert_eq!(listed.text().matches("\"key\":").count(), 1_024);
@@ -40,7 +44,9 @@ fn a_directory_of_many_nodes() {
     const WRITERS: usize = 30;
     let server = Server::start(&[]);
     // One request a connection is in flight: many connections share a sync.
-    let mut writers: Vec<Conn> = (0..WRITERS).map(|_| Conn::open(server.client_port)).collect();
+    let mut writers: Vec<Conn> = (0..WRITERS)
+        .map(|_| Conn::open(server.client_port))
+        .collect();
     for (writer, conn) in writers.iter_mut().enumerate() {
         let mut batch = Vec::new();
         for number in (writer..NODES).step_by(WRITERS) {
@@ -64,16 +70,26 @@ fn a_directory_of_many_nodes() {
     let mut reader = Conn::open(server.client_port);
     reader.send(&request("GET", "/v2/keys/big?sorted=true", &[], b""));
     let head = reader.head().expect("a head");
-    assert_eq!(conn.ask("PUT", "/v2/keys/big/99999", "value=late").status(), 201);
+    assert_eq!(
+        conn.ask("PUT", "/v2/keys/big/99999", "value=late").status(),
+        201
+    );
     assert_eq!(conn.ask("DELETE", "/v2/keys/big/05999", "").status(), 200);
     let body = reader.body(&head, false).expect("it is whole");
     let listed: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
     let nodes = listed["node"]["nodes"].as_array().expect("children");
     assert_eq!(nodes.len(), NODES);
     assert_eq!(nodes[NODES - 1]["key"], "/big/05999");
-    assert_eq!(conn.ask("DELETE", "/v2/keys/big?recursive=true", "").status(), 200);
+    assert_eq!(
+        conn.ask("DELETE", "/v2/keys/big?recursive=true", "")
+            .status(),
+        200
+    );
     assert_eq!(conn.ask("GET", "/v2/keys/big", "").status(), 404);
-    assert_eq!(conn.ask("PUT", "/v2/keys/big/again", "value=v").status(), 201);
+    assert_eq!(
+        conn.ask("PUT", "/v2/keys/big/again", "value=v").status(),
+        201
+    );
 }
 
 /// What is too long is refused, and nothing of it is stored.
@@ -91,7 +107,10 @@ fn beyond_the_limits() {
     assert_eq!(ask(&form("PUT", &long_key, "value=v")).status(), 414);
     let long_head = [("X-Long", "h".repeat(16 * 1024))];
     let long_head = [(long_head[0].0, long_head[0].1.as_str())];
-    assert_eq!(ask(&request("GET", "/v2/keys/k", &long_head, b"")).status(), 431);
+    assert_eq!(
+        ask(&request("GET", "/v2/keys/k", &long_head, b"")).status(),
+        431
+    );
     let many: Vec<(&str, &str)> = (0..101).map(|_| ("X-Many", "h")).collect();
     assert_eq!(ask(&request("GET", "/v2/keys/k", &many, b"")).status(), 431);
     let long_body = format!("value={}", "v".repeat(2 * 1024 * 1024));
@@ -122,8 +141,16 @@ fn refresh() {
     assert!(node["ttl"].as_i64().expect("a ttl") > 1_000);
     assert!(watch.is_quiet());
     let by_value = "refresh=true&prevExist=true&ttl=3000&prevValue=";
-    assert_eq!(conn.ask("PUT", "/v2/keys/r", &format!("{by_value}other")).status(), 412);
-    assert_eq!(conn.ask("PUT", "/v2/keys/r", &format!("{by_value}kept")).status(), 200);
+    assert_eq!(
+        conn.ask("PUT", "/v2/keys/r", &format!("{by_value}other"))
+            .status(),
+        412
+    );
+    assert_eq!(
+        conn.ask("PUT", "/v2/keys/r", &format!("{by_value}kept"))
+            .status(),
+        200
+    );
     let stored = conn.ask("GET", "/v2/keys/r", "").json();
     assert_eq!(stored["node"]["value"], "kept");
     assert!(stored["node"]["ttl"].as_i64().expect("a ttl") > 2_000);
@@ -133,7 +160,12 @@ fn refresh() {
     let error = |body: &str| server.client("PUT", "/v2/keys/r", body).json()["errorCode"].clone();
     assert_eq!(error("refresh=true&prevExist=true&ttl=5&value=x"), 211);
     assert_eq!(error("refresh=true&prevExist=true"), 212);
-    assert_eq!(server.client("PUT", "/v2/keys/none", "refresh=true&prevExist=true&ttl=5").status(), 404);
+    assert_eq!(
+        server
+            .client("PUT", "/v2/keys/none", "refresh=true&prevExist=true&ttl=5")
+            .status(),
+        404
+    );
 }
 
 /// `prevIndex=0` is no condition.
@@ -152,7 +184,8 @@ fn previous_index_zero() {
     assert_eq!(missing.status(), 404);
 }
 
-/// The 2.x flavour: names of 20 digits, `/version` as JSON, each event of a stream on a line of its own.
+/// The 2.x flavour: names of 20 digits, `/version` as JSON, each event of a stream on a line of its
+/// own.
 #[test]
 fn compat_2() {
     let server = Server::start(&["-compat", "2"]);
@@ -161,17 +194,26 @@ fn compat_2() {
     let index = created["node"]["createdIndex"].as_u64().expect("an index");
     assert_eq!(key, format!("/q/{index:020}"));
     assert!(server.client("GET", "/version", "").json()["etcdserver"].is_string());
-    let mut watch = Conn::watch(server.client_port, "/v2/keys/q?wait=true&stream=true&recursive=true");
+    let mut watch = Conn::watch(
+        server.client_port,
+        "/v2/keys/q?wait=true&stream=true&recursive=true",
+    );
     server.client("POST", "/v2/keys/q", "value=w");
     let event = String::from_utf8(watch.chunk().expect("an event")).expect("text");
-    assert!(event.ends_with("}\n") && event.lines().count() == 1, "a line of its own: {event:?}");
+    assert!(
+        event.ends_with("}\n") && event.lines().count() == 1,
+        "a line of its own: {event:?}"
+    );
 }
 
 /// An expired node is gone for every reader, and its expiry is an event like others.
 #[test]
 fn expiry() {
     let server = Server::start(&[]);
-    let mut watch = Conn::watch(server.client_port, "/v2/keys/?wait=true&recursive=true&stream=true");
+    let mut watch = Conn::watch(
+        server.client_port,
+        "/v2/keys/?wait=true&recursive=true&stream=true",
+    );
     for number in 0..100 {
         server.client("PUT", &format!("/v2/keys/e/{number:03}"), "value=v&ttl=1");
     }
@@ -182,7 +224,11 @@ fn expiry() {
     for number in 0..100 {
         let event = watch.event().expect("the expiry");
         assert_eq!(event["action"], "expire");
-        assert_eq!(event["node"]["key"], format!("/e/{number:03}"), "in order of expiration");
+        assert_eq!(
+            event["node"]["key"],
+            format!("/e/{number:03}"),
+            "in order of expiration"
+        );
         assert_eq!(event["prevNode"]["value"], "v");
     }
     let listed = server.client("GET", "/v2/keys/e", "").json();

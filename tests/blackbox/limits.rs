@@ -20,7 +20,10 @@ fn a_head_that_does_not_end() {
 #[test]
 fn a_body_that_does_not_end() {
     let server = impatient();
-    for start in ["Content-Length: 10\r\n\r\nvalue", "Transfer-Encoding: chunked\r\n\r\n5\r\nval"] {
+    for start in [
+        "Content-Length: 10\r\n\r\nvalue",
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nval",
+    ] {
         let mut conn = Conn::open(server.client_port);
         let head = "PUT /v2/keys/k HTTP/1.1\r\nHost: a\r\n";
         let form = "Content-Type: application/x-www-form-urlencoded\r\n";

@@ -1,13 +1,16 @@
-//! Who belongs to the cluster, and who leads it: a leader that removes itself, peers that die in turn, addresses from a
-//! file or from a service that redirects, and what a change of leaders must not lose.
+//! Who belongs to the cluster, and who leads it: a leader that removes itself, peers that die in
+//! turn, addresses from a file or from a service that redirects, and what a change of leaders must
+//! not lose.
 use crate::client::{Conn, until};
 use crate::fleet::{
-    ask, cluster, follow, has, leader, leader_of, listed, prepare, put, settled, shows, shows_all, term,
+    ask, cluster, follow, has, leader, leader_of, listed, prepare, put, settled, shows, shows_all,
+    term,
 };
 use crate::rng::Rng;
 use crate::server::Server;
 
-/// The leader is asked on its own peer port to let go of itself: it answers first, and another leads at once.
+/// The leader is asked on its own peer port to let go of itself: it answers first, and another
+/// leads at once.
 #[test]
 fn a_leader_removed_through_its_own_port() {
     let mut servers = cluster(3, &["-cluster-sync-interval=3"]);
@@ -23,7 +26,10 @@ fn a_leader_removed_through_its_own_port() {
         assert_eq!(listed(&servers[new]).len(), servers.len());
         assert!(!listed(&servers[new]).contains_key(&removed.name));
         let after = term(&servers[new]).expect("a term");
-        assert!((before + 1..=before + 2).contains(&after), "term {before} to {after}: it hands over");
+        assert!(
+            (before + 1..=before + 2).contains(&after),
+            "term {before} to {after}: it hands over"
+        );
         until("the removed machine redirects", || {
             let answer = ask(removed.client_at(), "GET", "/v2/keys/a", "")?;
             (answer.status() == 307).then_some(())
@@ -31,12 +37,22 @@ fn a_leader_removed_through_its_own_port() {
         removed.kill();
     }
     assert_eq!(servers.len(), 1);
-    let alone = follow(servers[0].peer_at(), "DELETE", &format!("/remove/{}", servers[0].name), "");
-    assert_ne!(alone.expect("an answer").status(), 200, "the last one cannot be removed");
+    let alone = follow(
+        servers[0].peer_at(),
+        "DELETE",
+        &format!("/remove/{}", servers[0].name),
+        "",
+    );
+    assert_ne!(
+        alone.expect("an answer").status(),
+        200,
+        "the last one cannot be removed"
+    );
     put(&servers, "a", "last");
 }
 
-/// Each of five is killed in turn, in an order that differs from run to run, and comes back before the next one goes.
+/// Each of five is killed in turn, in an order that differs from run to run, and comes back before
+/// the next one goes.
 #[test]
 fn peers_that_die_in_turn() {
     let mut servers = cluster(5, &["-snapshot-count=50"]);
@@ -64,16 +80,29 @@ fn all_machines_die_with_snapshots() {
     let mut servers = cluster(3, &["-snapshot-count=20"]);
     for round in 0..3 {
         for number in 0..100 {
-            put(&servers, &format!("key{number}"), &format!("v{round}-{number}"));
+            put(
+                &servers,
+                &format!("key{number}"),
+                &format!("v{round}-{number}"),
+            );
         }
-        until("all have saved one", || servers.iter().all(|s| s.log().contains("saved")).then_some(()));
+        until("all have saved one", || {
+            servers
+                .iter()
+                .all(|s| s.log().contains("saved"))
+                .then_some(())
+        });
         servers.iter_mut().for_each(Server::kill);
         servers.iter_mut().for_each(Server::spawn);
         servers.iter_mut().for_each(Server::wait);
         leader_of(&servers);
         for server in &servers {
             for number in 0..100 {
-                shows(server, &format!("key{number}"), &format!("v{round}-{number}"));
+                shows(
+                    server,
+                    &format!("key{number}"),
+                    &format!("v{round}-{number}"),
+                );
             }
         }
     }
@@ -83,10 +112,17 @@ fn all_machines_die_with_snapshots() {
 #[test]
 fn peers_from_a_file() {
     let mut servers = cluster(1, &[]);
-    for (number, text) in [(2, "127.0.0.1:1\n127.0.0.1:PORT\n"), (3, "127.0.0.1:1,http://127.0.0.1:PORT")] {
+    for (number, text) in [
+        (2, "127.0.0.1:1\n127.0.0.1:PORT\n"),
+        (3, "127.0.0.1:1,http://127.0.0.1:PORT"),
+    ] {
         let mut server = prepare(number, &[], &[]);
         let path = server.home.path().join("peers");
-        std::fs::write(&path, text.replace("PORT", &servers[0].peer_port.to_string())).expect("room");
+        std::fs::write(
+            &path,
+            text.replace("PORT", &servers[0].peer_port.to_string()),
+        )
+        .expect("room");
         server.args.push(format!("-peers-file={}", path.display()));
         server.run();
         servers.push(server);
@@ -100,8 +136,13 @@ fn peers_from_a_file() {
 fn a_discovery_service_that_redirects() {
     let service = cluster(3, &[]);
     let follower = (leader_of(&service) + 1) % 3;
-    let flag = format!("-discovery=http://{}/v2/keys/found", service[follower].client_at());
-    let mut servers: Vec<Server> = (1..=3).map(|number| prepare(number, &[], &[&flag])).collect();
+    let flag = format!(
+        "-discovery=http://{}/v2/keys/found",
+        service[follower].client_at()
+    );
+    let mut servers: Vec<Server> = (1..=3)
+        .map(|number| prepare(number, &[], &[&flag]))
+        .collect();
     servers.iter_mut().for_each(Server::spawn);
     servers.iter_mut().for_each(Server::wait);
     put(&servers, "a", "v");
@@ -109,7 +150,8 @@ fn a_discovery_service_that_redirects() {
     assert_eq!(listed(&servers[0]).len(), 3);
 }
 
-/// A ttl runs out on all machines, whoever leads by then; one that was renewed through another leader does not.
+/// A ttl runs out on all machines, whoever leads by then; one that was renewed through another
+/// leader does not.
 #[test]
 fn ttls_and_a_leader_that_dies() {
     let mut servers = cluster(3, &[]);
@@ -120,36 +162,60 @@ fn ttls_and_a_leader_that_dies() {
     let dies = leader_of(&servers[..]);
     assert_ne!(dies, 2, "nobody had a reason to campaign");
     servers[dies].kill();
-    let rest: Vec<&Server> = (0..3).filter(|place| *place != dies).map(|place| &servers[place]).collect();
+    let rest: Vec<&Server> = (0..3)
+        .filter(|place| *place != dies)
+        .map(|place| &servers[place])
+        .collect();
     leader(&rest);
     until("it is renewed", || {
-        let answer = follow(rest[0].client_at(), "PUT", "/v2/keys/renewed", "value=v&ttl=1000")?;
+        let answer = follow(
+            rest[0].client_at(),
+            "PUT",
+            "/v2/keys/renewed",
+            "value=v&ttl=1000",
+        )?;
         (answer.status() < 300).then_some(())
     });
     let event = watch.event().expect("an event");
     assert_eq!(event["action"], "expire");
     servers[dies].run();
     for server in &servers {
-        until("it has run out", || (!has(server, "short", "v")).then_some(()));
-        assert!(has(server, "renewed", "v") && has(server, "long", "v"), "{}", server.name);
+        until("it has run out", || {
+            (!has(server, "short", "v")).then_some(())
+        });
+        assert!(
+            has(server, "renewed", "v") && has(server, "long", "v"),
+            "{}",
+            server.name
+        );
     }
 }
 
-/// A peer that dies is spoken of at once and then ever less often, let go after the removal delay, and when the next of
-/// two dies, that is said to be the end of removals.
+/// A peer that dies is spoken of at once and then ever less often, let go after the removal delay,
+/// and when the next of two dies, that is said to be the end of removals.
 #[test]
 fn what_the_log_says_of_silent_peers() {
     let mut servers = cluster(3, &["-cluster-remove-delay=4"]);
     let leads = leader_of(&servers);
     let said = |servers: &[Server], text: &str| {
-        until(text, || servers.iter().any(|s| s.log().contains(text)).then_some(()));
+        until(text, || {
+            servers.iter().any(|s| s.log().contains(text)).then_some(())
+        });
     };
     let mut dead = servers.remove((leads + 1) % 3);
     dead.kill();
-    let timed_out = format!(": warning: heartbeat time out peer=\"{}\" missed=", dead.name);
+    let timed_out = format!(
+        ": warning: heartbeat time out peer=\"{}\" missed=",
+        dead.name
+    );
     said(&servers, &format!("{timed_out}1 backoff=\"2s\""));
-    said(&servers, &format!("{} is removed: not heard for 4", dead.name));
-    until("it is listed no more", || (!listed(&servers[0]).contains_key(&dead.name)).then_some(()));
+    said(
+        &servers,
+        &format!("{} is removed: not heard for 4", dead.name),
+    );
+    until("it is listed no more", || {
+        (!listed(&servers[0]).contains_key(&dead.name)).then_some(())
+    });
     let lines = |s: &Server| s.log().lines().filter(|l| l.contains(&timed_out)).count();
     let count: usize = servers.iter().map(lines).sum();
     assert!((2..20).contains(&count), "{count} lines of 80 heartbeats");

@@ -1,5 +1,6 @@
-//! Network namespaces: each machine has one of its own, on a bridge, and the network between them can lose what passes
-//! in either direction. Needs root and `ip`. The tests themselves reach every machine all the time.
+//! Network namespaces: each machine has one of its own, on a bridge, and the network between them
+//! can lose what passes in either direction. Needs root and `ip`. The tests themselves reach every
+//! machine all the time.
 use crate::client::until;
 use crate::server::Server;
 use std::net::Ipv4Addr;
@@ -9,7 +10,11 @@ fn try_ip(args: &str) -> Result<(), String> {
     let output = Command::new("ip").args(args.split(' ')).output();
     let output = output.expect("ip, of iproute2");
     let text = String::from_utf8_lossy(&output.stderr);
-    output.status.success().then_some(()).ok_or_else(|| format!("ip {args}: {text}"))
+    output
+        .status
+        .success()
+        .then_some(())
+        .ok_or_else(|| format!("ip {args}: {text}"))
 }
 
 fn ip(args: &str) {
@@ -42,13 +47,19 @@ impl Net {
             number = (number + 1) % 250;
             try_ip(&format!("link add tern{number} type bridge")).ok()
         });
-        let net = Net { number, count, lost: Vec::new() };
+        let net = Net {
+            number,
+            count,
+            lost: Vec::new(),
+        };
         ip(&format!("addr add 10.213.{number}.254/24 dev tern{number}"));
         ip(&format!("link set tern{number} up"));
         for at in 0..count {
             let (name, address) = (net.name(at), net.address(at));
             ip(&format!("netns add {name}"));
-            ip(&format!("link add {name} type veth peer name eth0 netns {name}"));
+            ip(&format!(
+                "link add {name} type veth peer name eth0 netns {name}"
+            ));
             ip(&format!("link set {name} master tern{number} up"));
             ip(&format!("-n {name} addr add {address}/24 dev eth0"));
             ip(&format!("-n {name} link set eth0 up"));
@@ -86,7 +97,11 @@ impl Net {
     /// Begins to lose what one sends another.
     pub fn lose(&mut self, from: usize, to: usize) {
         if from != to && !self.lost.contains(&(from, to)) {
-            ip(&format!("-n {} route add blackhole {}/32", self.name(from), self.address(to)));
+            ip(&format!(
+                "-n {} route add blackhole {}/32",
+                self.name(from),
+                self.address(to)
+            ));
             self.lost.push((from, to));
         }
     }
@@ -116,7 +131,11 @@ impl Net {
     /// Nothing is lost any more.
     pub fn heal(&mut self) {
         for (from, to) in std::mem::take(&mut self.lost) {
-            ip(&format!("-n {} route del blackhole {}/32", self.name(from), self.address(to)));
+            ip(&format!(
+                "-n {} route del blackhole {}/32",
+                self.name(from),
+                self.address(to)
+            ));
         }
     }
 }

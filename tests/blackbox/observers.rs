@@ -1,5 +1,5 @@
-//! Watchers of every machine while the cluster is disturbed: each sees all events once and in order, however often it
-//! has to come back, and no two are told different things of one index.
+//! Watchers of every machine while the cluster is disturbed: each sees all events once and in
+//! order, however often it has to come back, and no two are told different things of one index.
 use crate::client::{Conn, request};
 use crate::fleet::ask;
 use std::collections::BTreeMap;
@@ -19,9 +19,13 @@ pub struct Told {
     first: u64,
 }
 
-/// Follows all that happens below `/h` from `first` on until it has seen `last`, which is set when it is known.
+/// Follows all that happens below `/h` from `first` on until it has seen `last`, which is set when
+/// it is known.
 pub fn observe(at: SocketAddr, first: u64, last: &AtomicU64) -> Told {
-    let mut told = Told { first, ..Told::default() };
+    let mut told = Told {
+        first,
+        ..Told::default()
+    };
     let mut next = first;
     while next <= last.load(Ordering::Relaxed) {
         let target = format!("/v2/keys/h?wait=true&recursive=true&stream=true&waitIndex={next}");
@@ -37,7 +41,10 @@ pub fn observe(at: SocketAddr, first: u64, last: &AtomicU64) -> Told {
                         break;
                     };
                     let index = event["node"]["modifiedIndex"].as_u64().expect("an index");
-                    assert!(index >= next, "{at}: {index} was told after {next} was asked for");
+                    assert!(
+                        index >= next,
+                        "{at}: {index} was told after {next} was asked for"
+                    );
                     told.events.insert(index, event.to_string());
                     next = index + 1;
                 }
@@ -46,7 +53,9 @@ pub fn observe(at: SocketAddr, first: u64, last: &AtomicU64) -> Told {
                 let body = conn.body(&head, false).unwrap_or_default();
                 let json: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
                 // Forgotten; anything else is a standby that knows no leader.
-                if let (Some(401), Some(index)) = (json["errorCode"].as_u64(), json["index"].as_u64()) {
+                if let (Some(401), Some(index)) =
+                    (json["errorCode"].as_u64(), json["index"].as_u64())
+                {
                     told.gaps.push((next, index));
                     next = next.max(index + 1);
                 }
@@ -76,8 +85,14 @@ pub fn check(all: &[Told]) -> usize {
     for (number, told) in all.iter().enumerate() {
         let until = told.events.keys().next_back().copied().unwrap_or(0);
         for (index, event) in story.range(told.first..=until) {
-            let forgotten = told.gaps.iter().any(|(from, to)| (from..=to).contains(&index));
-            assert!(forgotten || told.events.contains_key(index), "watcher {number} has missed {event}");
+            let forgotten = told
+                .gaps
+                .iter()
+                .any(|(from, to)| (from..=to).contains(&index));
+            assert!(
+                forgotten || told.events.contains_key(index),
+                "watcher {number} has missed {event}"
+            );
         }
     }
     story.len()

@@ -1,4 +1,5 @@
-//! Three processes under load: leaders that die, a majority that is lost, a machine that lags behind snapshots.
+//! Three processes under load: leaders that die, a majority that is lost, a machine that lags
+//! behind snapshots.
 use crate::client::{Answer, Conn, until};
 use crate::server::Server;
 use std::collections::BTreeMap;
@@ -25,7 +26,10 @@ impl Cluster {
             server.run();
             servers.push(server);
         }
-        Cluster { servers, runs: vec![true; 3] }
+        Cluster {
+            servers,
+            runs: vec![true; 3],
+        }
     }
 
     fn kill(&mut self, machine: usize) {
@@ -57,7 +61,9 @@ impl Cluster {
 
     fn a_follower(&self) -> usize {
         let leader = self.leader();
-        self.running().find(|machine| *machine != leader).expect("there is one")
+        self.running()
+            .find(|machine| *machine != leader)
+            .expect("there is one")
     }
 
     /// Writes through whoever takes it.
@@ -79,7 +85,9 @@ impl Cluster {
         until("all machines hold the same", || {
             let mut states = self.running().map(state);
             let first = states.next()??;
-            states.all(|state| state.as_ref() == Some(&first)).then_some(first.1)
+            states
+                .all(|state| state.as_ref() == Some(&first))
+                .then_some(first.1)
         })
     }
 }
@@ -104,7 +112,9 @@ fn write(ports: &[u16], name: usize, acked: &Mutex<Acked>, count: &AtomicUsize, 
             }
             let port = ports[at % ports.len()];
             conn = conn.or_else(|| Conn::try_open(port));
-            let answer = conn.as_mut().and_then(|conn| conn.try_ask("PUT", &target, &format!("value={value}")));
+            let answer = conn
+                .as_mut()
+                .and_then(|conn| conn.try_ask("PUT", &target, &format!("value={value}")));
             match answer {
                 Some(answer) if answer.status() < 300 => break,
                 _ => {
@@ -129,12 +139,17 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Leaders are killed under load and come back: nothing acknowledged is lost, and all machines end up equal.
+/// Leaders are killed under load and come back: nothing acknowledged is lost, and all machines end
+/// up equal.
 #[test]
 fn leaders_that_die() {
     let mut cluster = Cluster::start(&["-snapshot-count", "200"]);
     let ports: Vec<u16> = cluster.servers.iter().map(|s| s.client_port).collect();
-    let (acked, count, stop) = (Mutex::new(Acked::new()), AtomicUsize::new(0), AtomicBool::new(false));
+    let (acked, count, stop) = (
+        Mutex::new(Acked::new()),
+        AtomicUsize::new(0),
+        AtomicBool::new(false),
+    );
     std::thread::scope(|scope| {
         let _stop = Stop(&stop);
         for name in 0..3 {
@@ -143,11 +158,15 @@ fn leaders_that_die() {
         }
         for _ in 0..4 {
             let enough = count.load(Ordering::Relaxed) + 150;
-            until("more is written", || (count.load(Ordering::Relaxed) >= enough).then_some(()));
+            until("more is written", || {
+                (count.load(Ordering::Relaxed) >= enough).then_some(())
+            });
             let leader = cluster.leader();
             cluster.kill(leader);
             let enough = count.load(Ordering::Relaxed) + 150;
-            until("writes go on", || (count.load(Ordering::Relaxed) >= enough).then_some(()));
+            until("writes go on", || {
+                (count.load(Ordering::Relaxed) >= enough).then_some(())
+            });
             cluster.run(leader);
         }
     });
@@ -160,7 +179,8 @@ fn leaders_that_die() {
     }
 }
 
-/// One of three is no majority: it steps down, refuses writes and linearizable reads, and still shows what it has.
+/// One of three is no majority: it steps down, refuses writes and linearizable reads, and still
+/// shows what it has.
 #[test]
 fn without_a_majority() {
     let mut cluster = Cluster::start(&[]);
@@ -177,12 +197,26 @@ fn without_a_majority() {
         (stats["state"] != "leader" && stats["leaderInfo"]["leader"] == "").then_some(())
     });
     let refused = alone.client("PUT", "/v2/keys/k", "value=two");
-    assert_eq!((refused.status(), refused.json()["errorCode"].as_u64()), (500, Some(300)));
-    for target in ["/v2/keys/k?quorum=true", "/v2/keys/k?consistent=true", "/v2/leader"] {
+    assert_eq!(
+        (refused.status(), refused.json()["errorCode"].as_u64()),
+        (500, Some(300))
+    );
+    for target in [
+        "/v2/keys/k?quorum=true",
+        "/v2/keys/k?consistent=true",
+        "/v2/leader",
+    ] {
         let refused = alone.client("GET", target, "");
-        assert_eq!((refused.status(), refused.json()["errorCode"].as_u64()), (500, Some(301)), "{target}");
+        assert_eq!(
+            (refused.status(), refused.json()["errorCode"].as_u64()),
+            (500, Some(301)),
+            "{target}"
+        );
     }
-    assert_eq!(alone.client("GET", "/v2/keys/k", "").json()["node"]["value"], "one");
+    assert_eq!(
+        alone.client("GET", "/v2/keys/k", "").json()["node"]["value"],
+        "one"
+    );
     cluster.run(others[0]);
     cluster.put("/v2/keys/k", "three");
     assert!(cluster.settled().contains("\"value\":\"three\""));
@@ -201,7 +235,10 @@ fn a_machine_that_lags() {
     }
     cluster.run(late);
     cluster.settled();
-    let target = format!("/v2/keys/l?wait=true&recursive=true&waitIndex={}", first + 1);
+    let target = format!(
+        "/v2/keys/l?wait=true&recursive=true&waitIndex={}",
+        first + 1
+    );
     let event = cluster.servers[late].client("GET", &target, "").json();
     assert_eq!(event["node"]["modifiedIndex"].as_u64(), Some(first + 1));
 }

@@ -1,6 +1,7 @@
-//! Machines in networks of their own: cut off, halved, heard one way only, healed. The side with a majority goes on, the
-//! other acknowledges nothing and answers no linearizable read; when it heals, all have what was acknowledged, and
-//! nobody what was refused. `TERN_HISTORY_S` sets the seconds of the recorded history.
+//! Machines in networks of their own: cut off, halved, heard one way only, healed. The side with a
+//! majority goes on, the other acknowledges nothing and answers no linearizable read; when it
+//! heals, all have what was acknowledged, and nobody what was refused. `TERN_HISTORY_S` sets the
+//! seconds of the recorded history.
 use crate::client::{until, within};
 use crate::fleet::{TOO_LONG, ask, follow, has, leader, leader_of, settled, shows, term};
 use crate::histories;
@@ -10,7 +11,10 @@ use crate::server::Server;
 use rustix::process::Signal;
 
 /// Elections that do not come of busy processors, for tests in which a term must not rise.
-const CALM: [&str; 2] = ["-peer-heartbeat-interval=100", "-peer-election-timeout=1000"];
+const CALM: [&str; 2] = [
+    "-peer-heartbeat-interval=100",
+    "-peer-election-timeout=1000",
+];
 
 /// What was acknowledged and what was refused so far: keys.
 #[derive(Default)]
@@ -21,22 +25,38 @@ struct Written {
 
 /// What one request to write came to, not sent on: acknowledged or not.
 fn try_put(server: &Server, key: &str) -> bool {
-    let answer = ask(server.client_at(), "PUT", &format!("/v2/keys/{key}"), "value=x");
+    let answer = ask(
+        server.client_at(),
+        "PUT",
+        &format!("/v2/keys/{key}"),
+        "value=x",
+    );
     answer.is_some_and(|a| matches!(a.status(), 200 | 201))
 }
 
 impl Written {
     /// A write through the leader that these agree on, as often as it takes.
     fn put(&mut self, among: &[&Server], key: String) {
-        until("a write is acknowledged", || try_put(among[leader(among)], &key).then_some(()));
+        until("a write is acknowledged", || {
+            try_put(among[leader(among)], &key).then_some(())
+        });
         self.acknowledged.push(key);
     }
 
     /// This machine acknowledges no write and answers no linearizable read.
     fn refused(&mut self, server: &Server, key: String) {
         assert!(!try_put(server, &key), "{} acknowledged {key}", server.name);
-        let read = ask(server.client_at(), "GET", "/v2/keys/before0?quorum=true", "");
-        assert!(read.is_none_or(|a| a.status() >= 300), "{} answered a linearizable read", server.name);
+        let read = ask(
+            server.client_at(),
+            "GET",
+            "/v2/keys/before0?quorum=true",
+            "",
+        );
+        assert!(
+            read.is_none_or(|a| a.status() >= 300),
+            "{} answered a linearizable read",
+            server.name
+        );
         self.refused.push(key);
     }
 
@@ -54,13 +74,18 @@ impl Written {
 
 /// All but these.
 fn without<'a>(servers: &'a [Server], places: &[usize]) -> Vec<&'a Server> {
-    let rest = servers.iter().enumerate().filter(|(place, _)| !places.contains(place));
+    let rest = servers
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| !places.contains(place));
     rest.map(|(_, server)| server).collect()
 }
 
 fn named(servers: &[&Server], place: usize, all: &[Server]) -> usize {
     let name = &servers[place].name;
-    all.iter().position(|s| s.name == *name).expect("it is one of them")
+    all.iter()
+        .position(|s| s.name == *name)
+        .expect("it is one of them")
 }
 
 #[test]
@@ -68,7 +93,10 @@ fn a_leader_that_is_cut_off() {
     let mut net = Net::start(3);
     let servers = net.cluster(&[]);
     let mut written = Written::default();
-    for (round, loss) in [Loss::All, Loss::Sent, Loss::Received].into_iter().enumerate() {
+    for (round, loss) in [Loss::All, Loss::Sent, Loss::Received]
+        .into_iter()
+        .enumerate()
+    {
         let old = leader_of(&servers);
         written.put(&[&servers[old]], format!("before{round}"));
         net.cut_off(old, loss);
@@ -81,8 +109,9 @@ fn a_leader_that_is_cut_off() {
     }
 }
 
-/// Two of five are cut off from three: first with the leader among them, then without. Those without a leader do not
-/// raise the term of the others while they are away, nor when they are back.
+/// Two of five are cut off from three: first with the leader among them, then without. Those
+/// without a leader do not raise the term of the others while they are away, nor when they are
+/// back.
 #[test]
 fn halves() {
     let mut net = Net::start(5);
@@ -114,10 +143,18 @@ fn halves() {
         let meanwhile = term(&servers[new]);
         net.heal();
         written.check(&servers);
-        assert_eq!(leader_of(&servers), new, "those that come back disturb nobody");
+        assert_eq!(
+            leader_of(&servers),
+            new,
+            "those that come back disturb nobody"
+        );
         assert_eq!(term(&servers[new]), meanwhile);
         if round % 2 == 1 {
-            assert_eq!((new, meanwhile), (old, before), "the larger side kept its leader");
+            assert_eq!(
+                (new, meanwhile),
+                (old, before),
+                "the larger side kept its leader"
+            );
         }
     }
 }
@@ -147,7 +184,8 @@ fn a_follower_heard_one_way() {
     }
 }
 
-/// Each of five is not heard by its neighbour: whoever leads reaches a majority, and the cluster goes on.
+/// Each of five is not heard by its neighbour: whoever leads reaches a majority, and the cluster
+/// goes on.
 #[test]
 fn a_ring_that_is_open() {
     let mut net = Net::start(5);
@@ -160,7 +198,9 @@ fn a_ring_that_is_open() {
     for number in 0..20 {
         let key = format!("meanwhile{number}");
         // They need not agree: two that do not hear each other may not both hear the leader.
-        until("somebody takes a write", || servers.iter().any(|s| try_put(s, &key)).then_some(()));
+        until("somebody takes a write", || {
+            servers.iter().any(|s| try_put(s, &key)).then_some(())
+        });
         written.acknowledged.push(key);
     }
     net.heal();
@@ -176,7 +216,11 @@ fn disturb(net: &mut Net, servers: &mut [Server], rng: &mut Rng) {
         answer.is_some_and(|a| a.status() == 200 && a.json()["state"] == "leader")
     });
     let any = rng.next() as usize % count;
-    let at = if rng.next().is_multiple_of(2) { leads.unwrap_or(any) } else { any };
+    let at = if rng.next().is_multiple_of(2) {
+        leads.unwrap_or(any)
+    } else {
+        any
+    };
     let loss = [Loss::All, Loss::Sent, Loss::Received][rng.next() as usize % 3];
     match rng.next() % 9 {
         0..3 => net.cut_off(at, loss),
@@ -207,8 +251,12 @@ fn disturb(net: &mut Net, servers: &mut [Server], rng: &mut Rng) {
 fn histories_are_linearizable() {
     let mut net = Net::start(5);
     let mut servers = net.cluster(&["-snapshot-count=50", "-cluster-sync-interval=1"]);
-    histories::record(&mut servers, 200, |servers, rng| disturb(&mut net, servers, rng));
-    let (peers, _) =
-        within(TOO_LONG, "all are peers again", || settled(&servers).filter(|(peers, _)| peers.len() == 5)).0;
+    histories::record(&mut servers, 200, |servers, rng| {
+        disturb(&mut net, servers, rng)
+    });
+    let (peers, _) = within(TOO_LONG, "all are peers again", || {
+        settled(&servers).filter(|(peers, _)| peers.len() == 5)
+    })
+    .0;
     assert_eq!(peers.len(), 5);
 }

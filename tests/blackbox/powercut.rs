@@ -1,8 +1,10 @@
-//! Power cuts: the server runs on a file system in an image; the image is copied while it is stopped in the middle of
-//! writes, and the copy is mounted as a disk is after the power went. What the server had not synced is not in it.
+//! Power cuts: the server runs on a file system in an image; the image is copied while it is
+//! stopped in the middle of writes, and the copy is mounted as a disk is after the power went. What
+//! the server had not synced is not in it.
 //!
-//! The same run with the server's syncs left out must lose writes, or this test is blind. Needs root, for the mounts.
-//! `TERN_CUTS` sets the number of cuts, `TERN_CUT_FS` the file system: ext4, xfs or btrfs.
+//! The same run with the server's syncs left out must lose writes, or this test is blind. Needs
+//! root, for the mounts. `TERN_CUTS` sets the number of cuts, `TERN_CUT_FS` the file system: ext4,
+//! xfs or btrfs.
 use crate::client::{Conn, until};
 use crate::server::{Server, Syncs};
 use rustix::process::Signal;
@@ -13,7 +15,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn run(program: &str, args: &[&str]) {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|bad| panic!("{program}: {bad}"));
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .unwrap_or_else(|bad| panic!("{program}: {bad}"));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {text}");
 }
@@ -120,10 +125,15 @@ fn cut(server: &Server, image: &Image, acked: &Mutex<Acked>, number: usize) -> C
 }
 
 // Small segments and many snapshots: the cuts fall between the steps of both.
-const ARGS: [&str; 3] = ["-max-request-bytes=65536", "-segment-bytes=524288", "-snapshot-count=300"];
+const ARGS: [&str; 3] = [
+    "-max-request-bytes=65536",
+    "-segment-bytes=524288",
+    "-snapshot-count=300",
+];
 
 impl Cut {
-    /// How many acknowledged writes the disk does not have; all when the server does not start on it.
+    /// How many acknowledged writes the disk does not have; all when the server does not start on
+    /// it.
     fn lost(self) -> usize {
         let disk = Image::mount(self.copy);
         let mut server = Server::prepare(&ARGS);
@@ -136,7 +146,10 @@ impl Cut {
             let value = answer.json()["node"]["value"].as_str().map(str::to_string);
             value.is_some_and(|value| value.parse::<u64>().expect("a number") >= number)
         };
-        let missing = self.acked.iter().filter(|(key, number)| !has(key, **number));
+        let missing = self
+            .acked
+            .iter()
+            .filter(|(key, number)| !has(key, **number));
         let missing = missing.count();
         drop(server);
         std::fs::remove_file(&disk.file).expect("the copy");
@@ -168,8 +181,8 @@ fn batch(home: &Path, count: usize, syncs: Syncs) -> Vec<Cut> {
     })
 }
 
-/// Cuts the power so many times; hands back what was lost each time. The disk that was copied is unmounted before its
-/// copies are mounted: some file systems confuse the two.
+/// Cuts the power so many times; hands back what was lost each time. The disk that was copied is
+/// unmounted before its copies are mounted: some file systems confuse the two.
 fn cuts(count: usize, syncs: Syncs) -> Vec<usize> {
     let mut losses = Vec::new();
     while losses.len() < count {

@@ -53,7 +53,8 @@ pub struct Own {
     pub any_body: bool,
     #[serde(flatten)]
     pub expect: Expected,
-    /// Sent afterwards, so that the key space is what the next steps were recorded on: method, target, body.
+    /// Sent afterwards, so that the key space is what the next steps were recorded on: method,
+    /// target, body.
     #[serde(default)]
     pub then: Vec<(String, String, String)>,
 }
@@ -61,8 +62,10 @@ pub struct Own {
 fn lines<T: for<'a> Deserialize<'a>>(name: &str) -> Vec<T> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/conformance");
     let path = folder.join(format!("{name}.jsonl"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|bad| panic!("{}: {bad}", path.display()));
-    let parse = |line| serde_json::from_str(line).unwrap_or_else(|bad| panic!("{name}: {bad}: {line}"));
+    let text =
+        std::fs::read_to_string(&path).unwrap_or_else(|bad| panic!("{}: {bad}", path.display()));
+    let parse =
+        |line| serde_json::from_str(line).unwrap_or_else(|bad| panic!("{name}: {bad}: {line}"));
     text.lines().map(parse).collect()
 }
 
@@ -95,7 +98,8 @@ const VAGUE: [&str; 14] = [
     "getsSuccess",
 ];
 
-/// Makes two answers' bodies comparable: vague values become equal, children that are not sorted are put in order.
+/// Makes two answers' bodies comparable: vague values become equal, children that are not sorted
+/// are put in order.
 pub fn comparable(value: &mut Value, sorted: bool) {
     let mut open = vec![value];
     while let Some(value) = open.pop() {
@@ -106,7 +110,9 @@ pub fn comparable(value: &mut Value, sorted: bool) {
                         *field = Value::from("left out");
                         continue;
                     }
-                    if let (false, "nodes", Value::Array(nodes)) = (sorted, name.as_str(), &mut *field) {
+                    if let (false, "nodes", Value::Array(nodes)) =
+                        (sorted, name.as_str(), &mut *field)
+                    {
                         nodes.sort_by_key(|node| node["key"].to_string());
                     }
                     open.push(field);
@@ -124,15 +130,29 @@ pub fn comparable(value: &mut Value, sorted: bool) {
 }
 
 /// Headers that are left out of the comparison.
-const LEFT_OUT: [&str; 6] =
-    ["Date", "Transfer-Encoding", "Content-Length", "X-Content-Type-Options", "X-Raft-Index", "X-Raft-Term"];
+const LEFT_OUT: [&str; 6] = [
+    "Date",
+    "Transfer-Encoding",
+    "Content-Length",
+    "X-Content-Type-Options",
+    "X-Raft-Index",
+    "X-Raft-Term",
+];
 
-/// What differs between the answer and what is expected; nothing when it is the same. `sorted` tells that the order of
-/// children counts, `any_index` that the etcd index does not.
-pub fn differences(expect: &Expected, answer: &Answer, sorted: bool, any_index: bool) -> Vec<String> {
+/// What differs between the answer and what is expected; nothing when it is the same. `sorted`
+/// tells that the order of children counts, `any_index` that the etcd index does not.
+pub fn differences(
+    expect: &Expected,
+    answer: &Answer,
+    sorted: bool,
+    any_index: bool,
+) -> Vec<String> {
     let mut found = Vec::new();
     if Some(answer.head.status) != expect.status {
-        found.push(format!("status {} is not {:?}", answer.head.status, expect.status));
+        found.push(format!(
+            "status {} is not {:?}",
+            answer.head.status, expect.status
+        ));
     }
     for (name, value) in &expect.headers {
         let left_out = LEFT_OUT.contains(&name.as_str()) || (any_index && name == "X-Etcd-Index");

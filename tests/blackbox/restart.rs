@@ -26,7 +26,8 @@ fn write(port: u16, name: &str, count: &AtomicUsize) -> Acked {
     acked
 }
 
-/// Follows all events from an index on, through restarts, until it is past the last index; hands back their indexes.
+/// Follows all events from an index on, through restarts, until it is past the last index; hands
+/// back their indexes.
 fn follow(port: u16, first: u64, last: &AtomicU64) -> Vec<u64> {
     let mut seen: Vec<u64> = Vec::new();
     loop {
@@ -39,14 +40,20 @@ fn follow(port: u16, first: u64, last: &AtomicU64) -> Vec<u64> {
             continue;
         };
         let target = format!("/v2/keys/load?wait=true&recursive=true&stream=true&waitIndex={next}");
-        let Some(head) = conn.try_send(&request("GET", &target, &[], b"")).then(|| conn.head()) else {
+        let Some(head) = conn
+            .try_send(&request("GET", &target, &[], b""))
+            .then(|| conn.head())
+        else {
             continue;
         };
         let Some(head) = head else {
             continue;
         };
         assert_eq!(head.status, 200);
-        while seen.last().is_none_or(|index| *index < last.load(Ordering::Relaxed)) {
+        while seen
+            .last()
+            .is_none_or(|index| *index < last.load(Ordering::Relaxed))
+        {
             let Some(event) = conn.event() else {
                 break;
             };
@@ -58,8 +65,9 @@ fn follow(port: u16, first: u64, last: &AtomicU64) -> Vec<u64> {
 const WRITERS: usize = 4;
 const WRITES_A_ROUND: usize = 300;
 
-/// A server killed again and again in the middle of writes loses none that it acknowledged, never counts an index
-/// twice, and watchers that go on from their index see every event once. `TERN_KILLS` sets how often.
+/// A server killed again and again in the middle of writes loses none that it acknowledged, never
+/// counts an index twice, and watchers that go on from their index see every event once.
+/// `TERN_KILLS` sets how often.
 #[test]
 fn killed_under_load() {
     let rounds = std::env::var("TERN_KILLS").map_or(6, |n| n.parse().expect("a number"));
@@ -79,7 +87,9 @@ fn killed_under_load() {
                     scope.spawn(move || write(port, &name, count))
                 };
                 let writers: Vec<_> = names.iter().map(start).collect();
-                until("enough is written", || (count.load(Ordering::Relaxed) >= WRITES_A_ROUND).then_some(()));
+                until("enough is written", || {
+                    (count.load(Ordering::Relaxed) >= WRITES_A_ROUND).then_some(())
+                });
                 server.kill();
                 for writer in writers {
                     acked.extend(writer.join().expect("a writer"));
@@ -112,7 +122,8 @@ fn all_there(server: &Server, acked: &Acked) {
     }
 }
 
-/// Everything that is told of a node survives: ttl, hidden nodes, directories, indexes, history, the cluster's config.
+/// Everything that is told of a node survives: ttl, hidden nodes, directories, indexes, history,
+/// the cluster's config.
 #[test]
 fn what_a_restart_keeps() {
     for snapshots in [false, true] {
@@ -126,7 +137,11 @@ fn what_a_restart_keeps() {
         conn.ask("PUT", "/v2/keys/dir", "dir=true");
         conn.ask("POST", "/v2/keys/queue", "value=q");
         conn.ask("DELETE", "/v2/keys/a/b", "");
-        server.peer("PUT", "/v2/admin/config", r#"{"activeSize":5,"removeDelay":2.5}"#);
+        server.peer(
+            "PUT",
+            "/v2/admin/config",
+            r#"{"activeSize":5,"removeDelay":2.5}"#,
+        );
         for number in 0..100 {
             conn.ask("PUT", "/v2/keys/n", &format!("value={number}"));
         }
@@ -141,9 +156,14 @@ fn what_a_restart_keeps() {
                 listed.head.etcd_index(),
                 expiration,
                 get("/v2/keys/a/_hidden").text().to_string(),
-                get("/v2/keys/_etcd?recursive=true&sorted=true").text().to_string(),
+                get("/v2/keys/_etcd?recursive=true&sorted=true")
+                    .text()
+                    .to_string(),
                 get("/v2/keys/a/b?wait=true&waitIndex=4").text().to_string(),
-                server.peer("GET", "/v2/admin/config", "").text().to_string(),
+                server
+                    .peer("GET", "/v2/admin/config", "")
+                    .text()
+                    .to_string(),
             )
         };
         let before = state(&server);
@@ -164,7 +184,9 @@ fn expired_while_down() {
     server.kill();
     std::thread::sleep(Duration::from_millis(1_100));
     server.run();
-    until("it has expired", || (server.client("GET", "/v2/keys/e", "").status() == 404).then_some(()));
+    until("it has expired", || {
+        (server.client("GET", "/v2/keys/e", "").status() == 404).then_some(())
+    });
 }
 
 /// SIGTERM and SIGINT end it with exit code 0; who waits is told.
@@ -193,7 +215,13 @@ fn force() {
     server.args.push("-f".into());
     server.run();
     assert_eq!(server.client("GET", "/v2/keys/k", "").status(), 404);
-    assert_eq!(server.client("PUT", "/v2/keys/k", "value=v").head.etcd_index(), 3);
+    assert_eq!(
+        server
+            .client("PUT", "/v2/keys/k", "value=v")
+            .head
+            .etcd_index(),
+        3
+    );
 }
 
 /// While nothing happens nothing is written, not even a byte.
@@ -204,7 +232,9 @@ fn idle() {
     let mut watch = Conn::watch(server.client_port, "/v2/keys/k?wait=true");
     let written = || {
         let io = std::fs::read_to_string(format!("/proc/{}/io", server.pid())).expect("it runs");
-        let lines = io.lines().filter(|line| line.contains("write_bytes") || line.contains("wchar"));
+        let lines = io
+            .lines()
+            .filter(|line| line.contains("write_bytes") || line.contains("wchar"));
         lines.map(str::to_string).collect::<Vec<_>>()
     };
     // The answer to the watch may still be on its way when its head is here.

@@ -38,8 +38,8 @@ pub enum Syncs {
     Late(u64),
 }
 
-/// Two ports that nobody listens on, and that were not handed out before: the server that was given them may not have
-/// come up yet.
+/// Two ports that nobody listens on, and that were not handed out before: the server that was given
+/// them may not have come up yet.
 fn free_ports() -> (u16, u16) {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock().expect("nobody panics with it");
@@ -138,7 +138,11 @@ impl Server {
 
     /// The command that runs it on this data directory.
     pub fn command(&self, data_dir: &Path) -> Command {
-        let log = File::options().create(true).append(true).open(self.home.path().join("log")).expect("a log file");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join("log"))
+            .expect("a log file");
         let mut command = match self.ulimit {
             None => match &self.namespace {
                 None => self.syncs.command(),
@@ -176,7 +180,9 @@ impl Server {
 
     /// The same with another data directory.
     pub fn run_on(&mut self, data_dir: &Path) {
-        self.run_until(data_dir, |answer| answer.status() == 200 && answer.head.etcd_index() >= 2);
+        self.run_until(data_dir, |answer| {
+            answer.status() == 200 && answer.head.etcd_index() >= 2
+        });
     }
 
     /// Starts it; false when it ends instead of serving.

@@ -1,5 +1,6 @@
-//! Three machines whose disks are slow: each sync takes longer than an election timeout. Nobody takes a leader that
-//! waits for its disk for dead, and what is acknowledged stays. Start with `survives`.
+//! Three machines whose disks are slow: each sync takes longer than an election timeout. Nobody
+//! takes a leader that waits for its disk for dead, and what is acknowledged stays. Start with
+//! `survives`.
 use crate::client::until;
 use crate::fleet::{ask, leader, leader_of, prepare, put, shows, term};
 use crate::server::{Server, Syncs};
@@ -21,7 +22,8 @@ fn slow_cluster(syncs: [Syncs; 3]) -> Vec<Server> {
     servers
 }
 
-/// Writes on, one after the other, with the same leader in the same term; then the leader dies, and the others go on.
+/// Writes on, one after the other, with the same leader in the same term; then the leader dies, and
+/// the others go on.
 fn survives(syncs: [Syncs; 3]) {
     let mut servers = slow_cluster(syncs);
     put(&servers, "first", "one");
@@ -44,7 +46,9 @@ fn survives(syncs: [Syncs; 3]) {
     let others: Vec<&Server> = servers.iter().filter(|s| s.is_started()).collect();
     leader(&others);
     until("the others take writes", || {
-        others.iter().find(|s| ask(s.client_at(), "PUT", "/v2/keys/last", "value=v").is_some_and(|a| a.status() < 300))
+        others.iter().find(|s| {
+            ask(s.client_at(), "PUT", "/v2/keys/last", "value=v").is_some_and(|a| a.status() < 300)
+        })
     });
     for server in others {
         shows(server, &last, "v");
@@ -64,7 +68,8 @@ fn blocking_syncs() {
     survives([Syncs::Blocking(SYNC_MS); 3]);
 }
 
-/// A leader that falls silent in each of its syncs: it has told for how long, and the others wait for longer.
+/// A leader that falls silent in each of its syncs: it has told for how long, and the others wait
+/// for longer.
 #[test]
 fn a_leader_with_blocking_syncs() {
     survives([Syncs::Blocking(SYNC_MS), Syncs::Real, Syncs::Real]);

@@ -1,4 +1,5 @@
-//! Snapshot files under the built binary: the two that are kept, and what damage to one or to both of them means.
+//! Snapshot files under the built binary: the two that are kept, and what damage to one or to both
+//! of them means.
 use crate::client::{Conn, until};
 use crate::server::Server;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,9 @@ use std::path::{Path, PathBuf};
 fn snapshots(data_dir: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(data_dir.join("snapshot")).expect("a folder");
     let paths = entries.map(|entry| entry.expect("an entry").path());
-    let mut paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|e| e == "snap")).collect();
+    let mut paths: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == "snap"))
+        .collect();
     paths.sort();
     paths
 }

@@ -1,10 +1,13 @@
-//! A cluster that keeps itself at a chosen size: up to fifteen built binaries, those that there is no room for stand by.
+//! A cluster that keeps itself at a chosen size: up to fifteen built binaries, those that there is
+//! no room for stand by.
 //!
-//! The intervals are the shortest that are allowed, so that a test takes seconds. How long the cluster took to settle is
-//! printed beside what is promised (`figure:`), and only a generous deadline fails a test: the machines share their
-//! processors with whatever else runs.
+//! The intervals are the shortest that are allowed, so that a test takes seconds. How long the
+//! cluster took to settle is printed beside what is promised (`figure:`), and only a generous
+//! deadline fails a test: the machines share their processors with whatever else runs.
 use crate::client::{Conn, request, until, within};
-use crate::fleet::{Mode, QUICK, TOO_LONG, follow, has, leader, listed, mode, prepare, put, settled, shows, term};
+use crate::fleet::{
+    Mode, QUICK, TOO_LONG, follow, has, leader, listed, mode, prepare, put, settled, shows, term,
+};
 use crate::server::Server;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
@@ -26,10 +29,23 @@ fn start(count: usize, active: usize, args: &[&str]) -> Vec<Server> {
 }
 
 /// Waits until there are that many peers and the others stand by; hands back the places of both.
-fn settles(servers: &[Server], peers: usize, what: &str, promised: Duration) -> (Vec<usize>, Vec<usize>) {
+fn settles(
+    servers: &[Server],
+    peers: usize,
+    what: &str,
+    promised: Duration,
+) -> (Vec<usize>, Vec<usize>) {
     let settled = || settled(servers).filter(|(found, _)| found.len() == peers);
-    let (places, took) = within(TOO_LONG, &format!("there are {peers} peers: {what}"), settled);
-    println!("figure: {what}: settled in {:.1} s, promised {:.1} s", took.as_secs_f64(), promised.as_secs_f64());
+    let (places, took) = within(
+        TOO_LONG,
+        &format!("there are {peers} peers: {what}"),
+        settled,
+    );
+    println!(
+        "figure: {what}: settled in {:.1} s, promised {:.1} s",
+        took.as_secs_f64(),
+        promised.as_secs_f64()
+    );
     places
 }
 
@@ -42,7 +58,8 @@ fn promised(removed: usize) -> Duration {
 fn configure(servers: &[Server], config: &str) {
     until("the config is changed", || {
         let running = servers.iter().filter(|s| s.is_started());
-        let mut answers = running.filter_map(|s| follow(s.peer_at(), "PUT", "/v2/admin/config", config));
+        let mut answers =
+            running.filter_map(|s| follow(s.peer_at(), "PUT", "/v2/admin/config", config));
         answers.find(|a| a.status() == 200).map(drop)
     });
 }
@@ -52,15 +69,25 @@ fn through_everyone(servers: &[Server], peers: &[usize], round: &str) {
     for server in servers.iter().filter(|s| s.is_started()) {
         let key = format!("{round}-{}", server.name);
         until("it leads to where a write is taken", || {
-            let answer = follow(server.client_at(), "PUT", &format!("/v2/keys/{key}"), "value=v")?;
+            let answer = follow(
+                server.client_at(),
+                "PUT",
+                &format!("/v2/keys/{key}"),
+                "value=v",
+            )?;
             (answer.status() < 300).then_some(())
         });
-        peers.iter().for_each(|place| shows(&servers[*place], &key, "v"));
+        peers
+            .iter()
+            .for_each(|place| shows(&servers[*place], &key, "v"));
     }
 }
 
 fn names(servers: &[Server], places: &[usize]) -> BTreeSet<String> {
-    places.iter().map(|place| servers[*place].name.clone()).collect()
+    places
+        .iter()
+        .map(|place| servers[*place].name.clone())
+        .collect()
 }
 
 /// The place of the leader among these.
@@ -84,12 +111,15 @@ fn fifteen_machines() {
     let (peers, standbys) = settles(&servers, 9, "15 killed and started", promised(0));
     assert_eq!(standbys.len(), 6);
     for server in &servers {
-        peers.iter().for_each(|place| shows(&servers[*place], &format!("first-{}", server.name), "v"));
+        peers
+            .iter()
+            .for_each(|place| shows(&servers[*place], &format!("first-{}", server.name), "v"));
     }
     through_everyone(&servers, &peers, "second");
 }
 
-/// The active size goes down and up, in leaps and by steps, and the cluster follows. What was written stays.
+/// The active size goes down and up, in leaps and by steps, and the cluster follows. What was
+/// written stays.
 #[test]
 fn sizes() {
     let servers = start(15, 9, &[]);
@@ -103,7 +133,9 @@ fn sizes() {
         let (peers, standbys) = settles(&servers, next, &what, promised(removed));
         assert_eq!(standbys.len(), 15 - next);
         put(&servers, &format!("at-{next}"), "v");
-        peers.iter().for_each(|place| shows(&servers[*place], "first-node1", "v"));
+        peers
+            .iter()
+            .for_each(|place| shows(&servers[*place], "first-node1", "v"));
         size = next;
     }
     let (peers, _) = settles(&servers, 9, "nothing was changed", Duration::ZERO);
@@ -117,11 +149,22 @@ fn a_peer_that_dies() {
     let (mut peers, _) = settles(&servers, 5, "7 started at once", promised(0));
     for round in 0..4 {
         let leads = leads(&servers, &peers);
-        let dies = if round % 2 == 0 { *peers.iter().find(|p| **p != leads).expect("five") } else { leads };
+        let dies = if round % 2 == 0 {
+            *peers.iter().find(|p| **p != leads).expect("five")
+        } else {
+            leads
+        };
         put(&servers, "round", &round.to_string());
         servers[dies].kill();
-        let (replaced, _) = settles(&servers, 5, "a dead peer is replaced", REMOVE_DELAY + promised(1));
-        replaced.iter().for_each(|place| shows(&servers[*place], "round", &round.to_string()));
+        let (replaced, _) = settles(
+            &servers,
+            5,
+            "a dead peer is replaced",
+            REMOVE_DELAY + promised(1),
+        );
+        replaced
+            .iter()
+            .for_each(|place| shows(&servers[*place], "round", &round.to_string()));
         servers[dies].spawn();
         let (now, standbys) = settles(&servers, 5, "it stands by when it is back", promised(0));
         assert_eq!((&now, standbys.contains(&dies)), (&replaced, true));
@@ -130,27 +173,46 @@ fn a_peer_that_dies() {
     }
 }
 
-/// A peer that is stopped is removed and replaced; continued it is told, stands by, and disturbs nobody.
+/// A peer that is stopped is removed and replaced; continued it is told, stands by, and disturbs
+/// nobody.
 #[test]
 fn a_peer_that_is_stopped() {
     let mut servers = start(7, 5, &[]);
     let (mut peers, _) = settles(&servers, 5, "7 started at once", promised(0));
     for round in 0..4 {
         let leads = leads(&servers, &peers);
-        let stops = if round % 2 == 0 { *peers.iter().find(|p| **p != leads).expect("five") } else { leads };
+        let stops = if round % 2 == 0 {
+            *peers.iter().find(|p| **p != leads).expect("five")
+        } else {
+            leads
+        };
         put(&servers, "round", &round.to_string());
         servers[stops].signal(Signal::STOP);
         // The others, without it.
         let stopped = servers.remove(stops);
-        let (replaced, _) = settles(&servers, 5, "a stopped peer is replaced", REMOVE_DELAY + promised(1));
+        let (replaced, _) = settles(
+            &servers,
+            5,
+            "a stopped peer is replaced",
+            REMOVE_DELAY + promised(1),
+        );
         let before = term(&servers[replaced[0]]);
         let replaced = names(&servers, &replaced);
         stopped.signal(Signal::CONT);
         servers.insert(stops, stopped);
-        let (now, standbys) = settles(&servers, 5, "it stands by when it is continued", promised(0));
+        let (now, standbys) = settles(
+            &servers,
+            5,
+            "it stands by when it is continued",
+            promised(0),
+        );
         assert!(standbys.contains(&stops));
         assert_eq!(names(&servers, &now), replaced);
-        assert_eq!(term(&servers[now[0]]), before, "who was removed disturbs nobody");
+        assert_eq!(
+            term(&servers[now[0]]),
+            before,
+            "who was removed disturbs nobody"
+        );
         peers = now;
         through_everyone(&servers, &peers, &format!("after{round}"));
     }
@@ -162,7 +224,10 @@ fn all_are_stopped() {
     let servers = start(3, 3, &[]);
     let (peers, _) = settles(&servers, 3, "3 started at once", promised(0));
     for _ in 0..2 {
-        let indexes: Vec<u64> = servers.iter().map(|s| s.client("GET", "/v2/keys/", "").head.etcd_index()).collect();
+        let indexes: Vec<u64> = servers
+            .iter()
+            .map(|s| s.client("GET", "/v2/keys/", "").head.etcd_index())
+            .collect();
         servers.iter().for_each(|s| s.signal(Signal::STOP));
         std::thread::sleep(2 * REMOVE_DELAY);
         servers.iter().for_each(|s| s.signal(Signal::CONT));
@@ -170,7 +235,11 @@ fn all_are_stopped() {
         std::thread::sleep(REMOVE_DELAY / 2);
         for (server, before) in servers.iter().zip(indexes) {
             assert_eq!(listed(server).len(), 3);
-            assert_eq!(server.client("GET", "/v2/keys/", "").head.etcd_index(), before, "nobody left or came");
+            assert_eq!(
+                server.client("GET", "/v2/keys/", "").head.etcd_index(),
+                before,
+                "nobody left or came"
+            );
         }
     }
 }
@@ -191,13 +260,19 @@ fn a_majority_that_is_away() {
         server.spawn();
     }
     settles(&servers, 5, "3 of 5 are back", promised(0));
-    let places = |server: &Server| listed(server).into_iter().map(|(name, m)| (name, m.2)).collect::<Vec<_>>();
+    let places = |server: &Server| {
+        listed(server)
+            .into_iter()
+            .map(|(name, m)| (name, m.2))
+            .collect::<Vec<_>>()
+    };
     let was: Vec<(String, String)> = before.into_iter().map(|(name, m)| (name, m.2)).collect();
     assert_eq!(places(&servers[0]), was);
     put(&servers, "a", "w");
 }
 
-/// Nine of which four are dead, and the size becomes seven: the dead go first, and the living keep their majority.
+/// Nine of which four are dead, and the size becomes seven: the dead go first, and the living keep
+/// their majority.
 #[test]
 fn four_of_nine_are_dead() {
     let mut servers = start(9, 9, &["-cluster-remove-delay=600"]);
@@ -212,41 +287,73 @@ fn four_of_nine_are_dead() {
     servers.extend(extra);
     settles(&servers, 9, "2 more stand by", promised(0));
     let leader = leads(&servers, &peers);
-    let dead: Vec<usize> = peers.iter().copied().filter(|p| *p != leader).take(4).collect();
+    let dead: Vec<usize> = peers
+        .iter()
+        .copied()
+        .filter(|p| *p != leader)
+        .take(4)
+        .collect();
     dead.iter().for_each(|place| servers[*place].kill());
-    let living: BTreeSet<String> =
-        peers.iter().filter(|p| !dead.contains(p)).map(|p| servers[*p].name.clone()).collect();
+    let living: BTreeSet<String> = peers
+        .iter()
+        .filter(|p| !dead.contains(p))
+        .map(|p| servers[*p].name.clone())
+        .collect();
     configure(&servers, "{\"activeSize\":7}");
     let members = || match mode(&servers[leader]) {
         Some(Mode::Peer { members }) => {
-            assert!(members.is_superset(&living), "{living:?} live, {members:?} are left");
+            assert!(
+                members.is_superset(&living),
+                "{living:?} live, {members:?} are left"
+            );
             Some(members)
         }
         _ => None,
     };
-    let (left, took) = within(TOO_LONG, "two of the dead are removed", || members().filter(|m| m.len() == 7));
-    println!("figure: 9 of which 4 are dead to 7: {:.1} s, promised 4.0 s", took.as_secs_f64());
+    let (left, took) = within(TOO_LONG, "two of the dead are removed", || {
+        members().filter(|m| m.len() == 7)
+    });
+    println!(
+        "figure: 9 of which 4 are dead to 7: {:.1} s, promised 4.0 s",
+        took.as_secs_f64()
+    );
     assert_eq!(left.difference(&living).count(), 2);
     put(&servers[leader..=leader], "a", "v");
     std::thread::sleep(2 * INTERVAL);
     assert_eq!(members(), Some(left), "no more are removed than must be");
     configure(&servers, "{\"removeDelay\":2}");
-    let (peers, standbys) = settles(&servers, 7, "the other dead are replaced", REMOVE_DELAY + promised(2));
+    let (peers, standbys) = settles(
+        &servers,
+        7,
+        "the other dead are replaced",
+        REMOVE_DELAY + promised(2),
+    );
     assert_eq!((peers.len(), standbys.len()), (7, 0));
-    peers.iter().for_each(|place| shows(&servers[*place], "a", "v"));
+    peers
+        .iter()
+        .for_each(|place| shows(&servers[*place], "a", "v"));
     dead.iter().for_each(|place| servers[*place].spawn());
-    settles(&servers, 7, "the dead stand by when they are back", promised(0));
+    settles(
+        &servers,
+        7,
+        "the dead stand by when they are back",
+        promised(0),
+    );
 }
 
-/// What a standby answers, and what it keeps: it points elsewhere, stands by after a restart, stops cleanly.
+/// What a standby answers, and what it keeps: it points elsewhere, stands by after a restart, stops
+/// cleanly.
 #[test]
 fn what_a_standby_answers() {
     let mut servers = start(4, 3, &[]);
     let (peers, standbys) = settles(&servers, 3, "4 started at once", promised(0));
     let (leader, standby) = (leads(&servers, &peers), standbys[0]);
-    for (method, path) in
-        [("GET", "/v2/keys/a?recursive=true"), ("PUT", "/v2/keys/a"), ("DELETE", "/v2/keys/a"), ("GET", "/v2/machines")]
-    {
+    for (method, path) in [
+        ("GET", "/v2/keys/a?recursive=true"),
+        ("PUT", "/v2/keys/a"),
+        ("DELETE", "/v2/keys/a"),
+        ("GET", "/v2/machines"),
+    ] {
         let body = if method == "PUT" { "value=v" } else { "" };
         let location = format!("http://{}{path}", servers[leader].client_at());
         until("it redirects to the leader", || {
@@ -255,8 +362,20 @@ fn what_a_standby_answers() {
             (answer.head.header("Location") == Some(&location)).then_some(())
         });
     }
-    for path in ["/", "/version", "/join", "/raft", "/v2/admin/machines", "/v2/admin/config", "/remove/node1"] {
-        assert_eq!(servers[standby].peer("GET", path, "").status(), 404, "{path}");
+    for path in [
+        "/",
+        "/version",
+        "/join",
+        "/raft",
+        "/v2/admin/machines",
+        "/v2/admin/config",
+        "/remove/node1",
+    ] {
+        assert_eq!(
+            servers[standby].peer("GET", path, "").status(),
+            404,
+            "{path}"
+        );
     }
     let info = servers[standby].data_dir().join("standby_info");
     assert!(info.exists());
@@ -275,11 +394,13 @@ fn what_a_standby_answers() {
     configure(&servers, "{\"activeSize\":4}");
     settles(&servers, 4, "there is room for it", promised(0));
     put(&servers, "a", "v");
-    until("it serves", || has(&servers[standby], "a", "v").then_some(()));
+    until("it serves", || {
+        has(&servers[standby], "a", "v").then_some(())
+    });
 }
 
-/// A machine that is removed with a watch and requests under way: each gets an answer, a redirect or a clean end; and
-/// it comes back by itself, at the earliest one interval later.
+/// A machine that is removed with a watch and requests under way: each gets an answer, a redirect
+/// or a clean end; and it comes back by itself, at the earliest one interval later.
 #[test]
 fn removed_in_the_midst() {
     let servers = start(3, 3, &[]);
@@ -293,11 +414,17 @@ fn removed_in_the_midst() {
         let mut poll = Conn::watch(server.client_at(), "/v2/keys/a?wait=true");
         let mut open = Conn::open(server.client_at());
         assert_eq!(open.ask("GET", "/v2/keys/a", "").status(), 200);
-        let removed = follow(server.peer_at(), "DELETE", &format!("/remove/{}", server.name), "");
+        let removed = follow(
+            server.peer_at(),
+            "DELETE",
+            &format!("/remove/{}", server.name),
+            "",
+        );
         assert_eq!(removed.expect("an answer").status(), 200);
         let since = Instant::now();
-        let (_, took) =
-            within(TOO_LONG, "it stands by", || matches!(mode(server), Some(Mode::Standby { .. })).then_some(()));
+        let (_, took) = within(TOO_LONG, "it stands by", || {
+            matches!(mode(server), Some(Mode::Standby { .. })).then_some(())
+        });
         assert!(stream.event().is_none(), "it ends");
         assert!(poll.chunk().is_none_or(|chunk| chunk.is_empty()), "it ends");
         open.try_send(&request("GET", "/v2/keys/a", &[], b""));
@@ -307,13 +434,16 @@ fn removed_in_the_midst() {
         settles(&servers, 3, "it is back", promised(0));
         let away = since.elapsed();
         println!("removed to back: {:.2} s", away.as_secs_f64());
-        assert!(away >= INTERVAL.mul_f64(0.9), "it asks to join one interval after it was removed, not before");
+        assert!(
+            away >= INTERVAL.mul_f64(0.9),
+            "it asks to join one interval after it was removed, not before"
+        );
         shows(server, "a", "v");
     }
 }
 
-/// After a full outage the standbys come first and find nobody; then the peers; and the size is the one that was set
-/// last, not that of the flags.
+/// After a full outage the standbys come first and find nobody; then the peers; and the size is the
+/// one that was set last, not that of the flags.
 #[test]
 fn standbys_come_first() {
     let mut servers = start(6, 3, &[]);
@@ -321,7 +451,9 @@ fn standbys_come_first() {
     configure(&servers, "{\"activeSize\":4}");
     let (peers, standbys) = settles(&servers, 4, "active size 3 to 4", promised(0));
     put(&servers, "a", "v");
-    peers.iter().for_each(|place| shows(&servers[*place], "a", "v"));
+    peers
+        .iter()
+        .for_each(|place| shows(&servers[*place], "a", "v"));
     // What they know of the cluster is on disk after their next fetch.
     std::thread::sleep(2 * INTERVAL);
     servers.iter_mut().for_each(Server::kill);
@@ -335,11 +467,12 @@ fn standbys_come_first() {
     let (now, _) = settles(&servers, 4, "the peers are back", promised(0));
     assert_eq!(now, peers);
     through_everyone(&servers, &now, "after");
-    now.iter().for_each(|place| shows(&servers[*place], "a", "v"));
+    now.iter()
+        .for_each(|place| shows(&servers[*place], "a", "v"));
 }
 
-/// Machines that find each other by a discovery service: the one too many stands by, and is registered like the others,
-/// again at its next start.
+/// Machines that find each other by a discovery service: the one too many stands by, and is
+/// registered like the others, again at its next start.
 #[test]
 fn one_too_many_by_discovery() {
     let service = Server::start(&[]);
@@ -352,7 +485,11 @@ fn one_too_many_by_discovery() {
     through_everyone(&servers, &peers, "first");
     let registered = |server: &Server| {
         let answer = service.client("GET", &format!("/v2/keys/found/{}", server.name), "");
-        (answer.status() == 200).then(|| answer.json()["node"]["modifiedIndex"].as_u64().expect("an index"))
+        (answer.status() == 200).then(|| {
+            answer.json()["node"]["modifiedIndex"]
+                .as_u64()
+                .expect("an index")
+        })
     };
     for server in &servers {
         until("it is registered", || registered(server).map(drop));
@@ -361,6 +498,8 @@ fn one_too_many_by_discovery() {
     let before = registered(&servers[standby]);
     servers[standby].kill();
     servers[standby].spawn();
-    until("it is registered anew", || (registered(&servers[standby]) > before).then_some(()));
+    until("it is registered anew", || {
+        (registered(&servers[standby]) > before).then_some(())
+    });
     settles(&servers, 3, "it stands by again", promised(0));
 }

@@ -6,8 +6,12 @@ use std::process::{Command, Output, Stdio};
 
 /// Runs to its end; a process that does not end by itself is a failure.
 fn output(mut command: Command) -> Output {
-    let child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
     let pid = rustix::process::Pid::from_child(&child);
     let (send, receive) = std::sync::mpsc::channel();
     let waiter = std::thread::spawn(move || {
@@ -67,7 +71,8 @@ fn flags_that_only_print() {
     assert!(text(&version).contains(tern::VERSION));
 }
 
-/// A second machine on the same directory waits 2 s for the lock, then says so and leaves the first alone.
+/// A second machine on the same directory waits 2 s for the lock, then says so and leaves the first
+/// alone.
 #[test]
 fn a_directory_in_use() {
     let server = Server::start(&[]);
@@ -87,7 +92,8 @@ fn a_port_in_use() {
     refused(server.command(&server.data_dir()), &[&port]);
 }
 
-/// A directory that cannot be made or written: below a file, and on a file system that is read only.
+/// A directory that cannot be made or written: below a file, and on a file system that is read
+/// only.
 #[test]
 fn a_directory_that_cannot_be_written() {
     let server = Server::prepare(&[]);
@@ -107,13 +113,17 @@ fn a_directory_of_etcd() {
     std::fs::create_dir_all(data_dir.join("snapshot")).expect("a folder");
     std::fs::write(data_dir.join("conf"), r#"{"commitIndex":0,"peers":[]}"#).expect("a file");
     std::fs::write(data_dir.join("log"), "0000001a etcd's own").expect("a file");
-    refused(server.command(&data_dir), &[&data_dir.display().to_string(), "etcd"]);
+    refused(
+        server.command(&data_dir),
+        &[&data_dir.display().to_string(), "etcd"],
+    );
     let log = std::fs::read_to_string(data_dir.join("log")).expect("a file");
     assert_eq!(log, "0000001a etcd's own");
 }
 
-/// A directory whose files have another format's number is refused, whichever of them it is, and stays as it is. (Only
-/// the number is changed, so that checksums are wrong too: that may be told as damage.)
+/// A directory whose files have another format's number is refused, whichever of them it is, and
+/// stays as it is. (Only the number is changed, so that checksums are wrong too: that may be told
+/// as damage.)
 #[test]
 fn a_directory_of_another_version() {
     let mut server = Server::start(&[]);
@@ -130,7 +140,8 @@ fn a_directory_of_another_version() {
             continue;
         }
         let name = path.file_name().expect("a name").to_string_lossy();
-        // The number stands behind the eight bytes that say what a file is; `state` has two such pages.
+        // The number stands behind the eight bytes that say what a file is; `state` has two such
+        // pages.
         let mut newer = whole.clone();
         for page in if name == "state" { 0..2 } else { 0..1 } {
             let place = page * 4096 + 8;
@@ -155,7 +166,11 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     while let Some(path) = open.pop() {
         if path.is_dir() {
-            open.extend(std::fs::read_dir(path).expect("a folder").map(|entry| entry.expect("an entry").path()));
+            open.extend(
+                std::fs::read_dir(path)
+                    .expect("a folder")
+                    .map(|entry| entry.expect("an entry").path()),
+            );
         } else {
             found.push(path);
         }
@@ -168,7 +183,9 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
 fn place_of(data_dir: &Path, value: &str) -> (std::path::PathBuf, usize) {
     for path in files(data_dir) {
         let bytes = std::fs::read(&path).expect("a file");
-        let found = bytes.windows(value.len()).position(|window| window == value.as_bytes());
+        let found = bytes
+            .windows(value.len())
+            .position(|window| window == value.as_bytes());
         if let Some(offset) = found {
             return (path, offset);
         }
@@ -190,8 +207,15 @@ fn a_damaged_log() {
     let mut bytes = std::fs::read(&path).expect("a file");
     bytes[offset + 3] ^= 0x10;
     std::fs::write(&path, &bytes).expect("a file");
-    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-    refused(server.command(&server.data_dir()), &[&name, "offset", "entry"]);
+    let name = path
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
+    refused(
+        server.command(&server.data_dir()),
+        &[&name, "offset", "entry"],
+    );
     bytes[offset + 3] ^= 0x10;
     std::fs::write(&path, &bytes).expect("a file");
     server.run();

@@ -1,8 +1,8 @@
-//! One process that is removed and let in again, many times, with clients of every kind: each is answered, redirected
-//! or ended cleanly, and nothing stays behind.
+//! One process that is removed and let in again, many times, with clients of every kind: each is
+//! answered, redirected or ended cleanly, and nothing stays behind.
 //!
-//! `TERN_SWITCHES` sets how often it changes its mode: 10 times without it, 200 for the figure that counts. What it
-//! found is one line (`ledger:`).
+//! `TERN_SWITCHES` sets how often it changes its mode: 10 times without it, 200 for the figure that
+//! counts. What it found is one line (`ledger:`).
 use crate::client::{Conn, until};
 use crate::fleet::{cluster, follow, has, leader_of, listed, put, term};
 use crate::server::Server;
@@ -17,7 +17,8 @@ fn descriptors(server: &Server) -> usize {
     std::fs::read_dir(folder).expect("a process").count()
 }
 
-/// The same, once it has not changed for a second: all links are open and all that was closed is gone.
+/// The same, once it has not changed for a second: all links are open and all that was closed is
+/// gone.
 fn steady_descriptors(server: &Server) -> usize {
     let (mut last, mut times) = (descriptors(server), 0);
     until("the number of descriptors stays the same", || {
@@ -31,8 +32,12 @@ fn steady_descriptors(server: &Server) -> usize {
 
 /// Anonymous resident memory.
 fn anonymous_kib(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
-    let line = status.lines().find(|l| l.starts_with("RssAnon:")).expect("a figure");
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("a process");
+    let line = status
+        .lines()
+        .find(|l| l.starts_with("RssAnon:"))
+        .expect("a figure");
     let number = line.split_whitespace().nth(1).expect("a figure");
     number.parse().expect("a number")
 }
@@ -50,11 +55,21 @@ fn switch_twice(servers: &[Server], round: usize) {
     assert_eq!(removed.status(), 200, "{}", removed.text());
     // Who waits is let go without an event, and may ask again.
     assert!(stream.event().is_none() && poll.event().is_none());
-    until("it is a standby", || (peer.ask("GET", "/name", "").status() == 404).then_some(()));
-    for (method, target, body) in [("GET", "/v2/keys/w", ""), ("PUT", "/v2/keys/w", "value=x"), ("GET", "/none", "")] {
+    until("it is a standby", || {
+        (peer.ask("GET", "/name", "").status() == 404).then_some(())
+    });
+    for (method, target, body) in [
+        ("GET", "/v2/keys/w", ""),
+        ("PUT", "/v2/keys/w", "value=x"),
+        ("GET", "/none", ""),
+    ] {
         let answer = kept.ask(method, target, body);
         // It may have been let in again meanwhile, or know no leader for a moment.
-        assert!(matches!(answer.status(), 307 | 200 | 404 | 500), "{method} {target}: {}", answer.text());
+        assert!(
+            matches!(answer.status(), 307 | 200 | 404 | 500),
+            "{method} {target}: {}",
+            answer.text()
+        );
     }
     let link = crate::client::request("GET", "/raft", &[("Upgrade", "tern-raft/1")], b"");
     let mut visitor = Conn::open(moves.peer_port);
@@ -67,18 +82,32 @@ fn switch_twice(servers: &[Server], round: usize) {
     });
     let value = round.to_string();
     put(&servers[..2], "w", &value);
-    until("it has what was written meanwhile", || has(moves, "w", &value).then_some(()));
+    until("it has what was written meanwhile", || {
+        has(moves, "w", &value).then_some(())
+    });
     assert_eq!(listed(leads).len(), 3);
 }
 
 #[test]
 fn a_machine_that_changes_its_mode_many_times() {
-    let wanted = std::env::var("TERN_SWITCHES").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let wanted = std::env::var("TERN_SWITCHES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(10);
     // What the cluster itself holds stays small: log and history would grow with the rounds.
-    let servers = cluster(3, &["-cluster-sync-interval=1", "-snapshot-count=20", "-watch-history=20"]);
+    let servers = cluster(
+        3,
+        &[
+            "-cluster-sync-interval=1",
+            "-snapshot-count=20",
+            "-watch-history=20",
+        ],
+    );
     put(&servers, "w", "first");
     assert_eq!(leader_of(&servers), 0);
-    until("it follows", || has(&servers[2], "w", "first").then_some(()));
+    until("it follows", || {
+        has(&servers[2], "w", "first").then_some(())
+    });
     let (first_term, before) = (term(&servers[0]), steady_descriptors(&servers[2]));
     let (mut warm_kib, start, mut switches) = (0, Instant::now(), 0);
     while switches < wanted {
@@ -94,7 +123,10 @@ fn a_machine_that_changes_its_mode_many_times() {
     println!(
         "ledger: {switches} switches in {seconds:.0} s, {before} descriptors, {warm_kib} KiB and {grown_kib} KiB more"
     );
-    assert!(grown_kib <= GROWTH_KIB_MAX, "{grown_kib} KiB more than after {WARM_SWITCHES} switches");
+    assert!(
+        grown_kib <= GROWTH_KIB_MAX,
+        "{grown_kib} KiB more than after {WARM_SWITCHES} switches"
+    );
     assert_eq!(term(&servers[0]), first_term, "nobody was disturbed");
     let answer = follow(servers[2].client_port, "PUT", "/v2/keys/w", "value=last");
     assert_eq!(answer.expect("an answer").status(), 200);

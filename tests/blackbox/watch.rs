@@ -42,7 +42,9 @@ fn from_the_past_into_the_present() {
 fn many_wait_for_one() {
     let server = Server::start(&[]);
     let target = "/v2/keys/m?wait=true";
-    let mut polls: Vec<Conn> = (0..200).map(|_| Conn::watch(server.client_port, target)).collect();
+    let mut polls: Vec<Conn> = (0..200)
+        .map(|_| Conn::watch(server.client_port, target))
+        .collect();
     assert_eq!(watchers(&server), 200);
     let at = set(&mut Conn::open(server.client_port), "m", "v");
     for poll in &mut polls {
@@ -82,13 +84,19 @@ fn http_1_0() {
 #[test]
 fn a_client_goes() {
     let server = Server::start(&[]);
-    let targets = ["/v2/keys/g?wait=true", "/v2/keys/g?wait=true&stream=true", "/v1/watch/g"];
+    let targets = [
+        "/v2/keys/g?wait=true",
+        "/v2/keys/g?wait=true&stream=true",
+        "/v1/watch/g",
+    ];
     let mut conns = Vec::new();
     for (number, target) in targets.iter().enumerate() {
         let mut conn = Conn::open(server.client_port);
         conn.send(&request("GET", target, &[], b""));
         conns.push(conn);
-        until("it waits", || (watchers(&server) == number as u64 + 1).then_some(()));
+        until("it waits", || {
+            (watchers(&server) == number as u64 + 1).then_some(())
+        });
     }
     drop(conns);
     until("all are freed", || (watchers(&server) == 0).then_some(()));
@@ -102,13 +110,15 @@ fn resident_kib(server: &Server) -> u64 {
     number.expect("VmRSS").parse().expect("a number")
 }
 
-/// A client that does not read is cut off; the memory it costs has a bound, and others are served meanwhile.
+/// A client that does not read is cut off; the memory it costs has a bound, and others are served
+/// meanwhile.
 #[test]
 fn a_slow_reader() {
     let server = Server::start(&[]);
     let mut conn = Conn::open(server.client_port);
     let slow = Conn::watch(server.client_port, "/v2/keys/s?wait=true&stream=true");
-    rustix::net::sockopt::set_socket_recv_buffer_size(slow.stream(), 16 * 1024).expect("a socket option");
+    rustix::net::sockopt::set_socket_recv_buffer_size(slow.stream(), 16 * 1024)
+        .expect("a socket option");
     assert_eq!(watchers(&server), 1);
     let value = "v".repeat(128 * 1024);
     let mut sent = 0;
@@ -118,7 +128,11 @@ fn a_slow_reader() {
         assert!(sent < 64 << 20, "the slow reader was never cut off");
     }
     assert!(sent > 1 << 20, "cut off too soon");
-    assert!(resident_kib(&server) < 128 << 10, "{} KiB", resident_kib(&server));
+    assert!(
+        resident_kib(&server) < 128 << 10,
+        "{} KiB",
+        resident_kib(&server)
+    );
     assert_eq!(conn.ask("GET", "/v2/keys/s", "").status(), 200);
 }
 
@@ -154,16 +168,28 @@ fn a_history_of_ten() {
     for _ in 0..20 {
         set(&mut conn, "k", "v");
     }
-    let old = conn.ask("GET", &format!("/v2/keys/k?wait=true&waitIndex={first}"), "");
+    let old = conn.ask(
+        "GET",
+        &format!("/v2/keys/k?wait=true&waitIndex={first}"),
+        "",
+    );
     assert_eq!(old.status(), 400);
     assert_eq!(old.json()["errorCode"], 401);
-    let cause = format!("the requested history has been cleared [{}/{first}]", first + 11);
+    let cause = format!(
+        "the requested history has been cleared [{}/{first}]",
+        first + 11
+    );
     assert_eq!(old.json()["cause"], cause);
-    let kept = conn.ask("GET", &format!("/v2/keys/k?wait=true&waitIndex={}", first + 11), "");
+    let kept = conn.ask(
+        "GET",
+        &format!("/v2/keys/k?wait=true&waitIndex={}", first + 11),
+        "",
+    );
     assert_eq!(index(&kept.json()), first + 11);
 }
 
-/// A watch does not hold up what is pipelined on other connections, and what is pipelined behind it is answered after.
+/// A watch does not hold up what is pipelined on other connections, and what is pipelined behind it
+/// is answered after.
 #[test]
 fn pipelined_behind_a_watch() {
     let server = Server::start(&[]);
@@ -179,19 +205,26 @@ fn pipelined_behind_a_watch() {
     assert_eq!(server.client("GET", "/v2/keys/q", "").status(), 200);
 }
 
-/// Hundreds of clients that do not read, and big events: what they share is held once, who falls behind is cut off, and
-/// a client that reads is served all the while.
+/// Hundreds of clients that do not read, and big events: what they share is held once, who falls
+/// behind is cut off, and a client that reads is served all the while.
 #[test]
 fn many_slow_readers() {
     let server = Server::start(&[]);
     let slow: Vec<Conn> = (0..600)
         .map(|_| {
-            let conn = Conn::watch(server.client_port, "/v2/keys/s?wait=true&recursive=true&stream=true");
-            rustix::net::sockopt::set_socket_recv_buffer_size(conn.stream(), 4 * 1024).expect("a socket option");
+            let conn = Conn::watch(
+                server.client_port,
+                "/v2/keys/s?wait=true&recursive=true&stream=true",
+            );
+            rustix::net::sockopt::set_socket_recv_buffer_size(conn.stream(), 4 * 1024)
+                .expect("a socket option");
             conn
         })
         .collect();
-    let mut reader = Conn::watch(server.client_port, "/v2/keys/s?wait=true&recursive=true&stream=true");
+    let mut reader = Conn::watch(
+        server.client_port,
+        "/v2/keys/s?wait=true&recursive=true&stream=true",
+    );
     let mut conn = Conn::open(server.client_port);
     let value = "v".repeat(64 * 1024);
     let mut most = 0;

@@ -1,4 +1,5 @@
-//! The leader's duties on the virtual clock: active size, removal delay, what is told of heartbeats.
+//! The leader's duties on the virtual clock: active size, removal delay, what is told of
+//! heartbeats.
 use super::rig::*;
 use tern::command::ClusterConfig;
 use tern::machine::*;
@@ -6,32 +7,56 @@ use tern::raft::PeerId;
 
 /// A cluster of voters whose leader has led for a while, and their ids in order of name.
 fn cluster(count: u16, config: ClusterConfig) -> (Cluster, Vec<PeerId>) {
-    let founder = Rig::serving(Settings { cluster: config, ..settings(1) });
+    let founder = Rig::serving(Settings {
+        cluster: config,
+        ..settings(1)
+    });
     let mut cluster = Cluster::of(founder);
     for number in 2..=count {
         cluster.join(number, u64::from(number));
         cluster.pass(500_000);
     }
     let leader = cluster.leader();
-    assert_eq!(cluster.at(leader).machine.configuration().voters().count(), usize::from(count));
+    assert_eq!(
+        cluster.at(leader).machine.configuration().voters().count(),
+        usize::from(count)
+    );
     let ids = cluster.rigs.keys().copied().collect();
     (cluster, ids)
 }
 
 fn config(active_size: u32, remove_delay_s: u64) -> ClusterConfig {
-    ClusterConfig { active_size, remove_delay_ms: remove_delay_s * 1000, ..ClusterConfig::default() }
+    ClusterConfig {
+        active_size,
+        remove_delay_ms: remove_delay_s * 1000,
+        ..ClusterConfig::default()
+    }
 }
 
 fn put(cluster: &mut Cluster, active_size: Option<f64>, remove_delay_s: Option<f64>) {
     let leader = cluster.leader();
-    let outcome = cluster.done(leader, Op::ConfigPut { active_size, remove_delay_s, sync_interval_s: None });
+    let outcome = cluster.done(
+        leader,
+        Op::ConfigPut {
+            active_size,
+            remove_delay_s,
+            sync_interval_s: None,
+        },
+    );
     assert!(matches!(outcome, Outcome::Config(_)), "{outcome:?}");
 }
 
 /// The members as the leader has them.
 fn members(cluster: &mut Cluster) -> Vec<PeerId> {
     let leader = cluster.leader();
-    cluster.at(leader).machine.configuration().members.iter().map(|m| m.id).collect()
+    cluster
+        .at(leader)
+        .machine
+        .configuration()
+        .members
+        .iter()
+        .map(|m| m.id)
+        .collect()
 }
 
 /// What the leader has reported of one kind, by `pick`.
@@ -41,9 +66,13 @@ fn told<T>(rig: &Rig, pick: impl Fn(&Fact) -> Option<T>) -> Vec<T> {
 
 fn missed(fact: &Fact) -> Option<(Vec<(String, u64)>, u64)> {
     match fact {
-        Fact::HeartbeatsMissed { peers, backoff_s } => {
-            Some((peers.iter().map(|(name, count)| (name.to_string(), *count)).collect(), *backoff_s))
-        }
+        Fact::HeartbeatsMissed { peers, backoff_s } => Some((
+            peers
+                .iter()
+                .map(|(name, count)| (name.to_string(), *count))
+                .collect(),
+            *backoff_s,
+        )),
         _ => None,
     }
 }
@@ -66,24 +95,43 @@ fn removed(fact: &Fact) -> Option<String> {
 fn half_an_hour_of_silence_is_told_in_about_120_lines_and_ends_with_one_removal() {
     let (mut cluster, ids) = cluster(3, config(9, 1800));
     let leader = cluster.leader();
-    assert_eq!(told(cluster.at(leader), missed), [], "nobody was silent yet");
+    assert_eq!(
+        told(cluster.at(leader), missed),
+        [],
+        "nobody was silent yet"
+    );
     let first = cluster.at(leader).now.mono_us;
     cluster.cut.push(ids[2]);
     cluster.pass(1_799 * SECOND_US);
     assert_eq!(members(&mut cluster).len(), 3);
     let lines = told(cluster.at(leader), missed);
     assert!((100..=130).contains(&lines.len()), "{} lines", lines.len());
-    assert_eq!(lines.iter().map(|l| l.1).take(6).collect::<Vec<_>>(), [2, 4, 8, 15, 15, 15]);
-    assert!(lines.iter().all(|(peers, _)| peers.len() == 1 && peers[0].0 == "node3"));
+    assert_eq!(
+        lines.iter().map(|l| l.1).take(6).collect::<Vec<_>>(),
+        [2, 4, 8, 15, 15, 15]
+    );
+    assert!(
+        lines
+            .iter()
+            .all(|(peers, _)| peers.len() == 1 && peers[0].0 == "node3")
+    );
     assert_eq!(lines[0].0[0].1, 1);
     // One line after each pause, and nothing is left out of the count: a heartbeat every 50 ms.
     let counts: Vec<u64> = lines.iter().map(|l| l.0[0].1).collect();
     assert!(counts[1] >= 40 && counts[1] <= 42, "{counts:?}");
     assert!(*counts.last().expect("lines") > 1_799 * 20 - 15 * 20 - 20);
-    assert!(counts.windows(2).skip(3).all(|w| (300..=302).contains(&(w[1] - w[0]))));
+    assert!(
+        counts
+            .windows(2)
+            .skip(3)
+            .all(|w| (300..=302).contains(&(w[1] - w[0])))
+    );
     cluster.pass(2 * SECOND_US);
     assert_eq!(members(&mut cluster), ids[..2]);
-    assert_eq!(told(cluster.at(leader), let_go), [("node3".to_string(), false)]);
+    assert_eq!(
+        told(cluster.at(leader), let_go),
+        [("node3".to_string(), false)]
+    );
     // Nothing more is told of it, and it is removed once.
     let lines = told(cluster.at(leader), missed).len();
     cluster.pass(60 * SECOND_US);
@@ -173,9 +221,18 @@ fn of_nine_with_four_dead_the_five_living_and_two_dead_are_kept() {
     // The other two are let go after the removal delay.
     cluster.pass(30 * SECOND_US);
     assert_eq!(members(&mut cluster), ids[..5]);
-    assert_eq!(told(cluster.at(leader), let_go).iter().filter(|l| l.1).count(), 2);
+    assert_eq!(
+        told(cluster.at(leader), let_go)
+            .iter()
+            .filter(|l| l.1)
+            .count(),
+        2
+    );
     assert_eq!(told(cluster.at(leader), removed).len(), 4);
-    assert!(matches!(cluster.done(leader, set("/foo", "on")), Outcome::Event(_)));
+    assert!(matches!(
+        cluster.done(leader, set("/foo", "on")),
+        Outcome::Event(_)
+    ));
 }
 
 #[test]
@@ -192,7 +249,11 @@ fn the_active_size_is_reached_step_by_step_learners_first() {
     put(&mut cluster, Some(3.0), None);
     for left in (3..9).rev() {
         cluster.pass(950_000);
-        assert_eq!(members(&mut cluster).len(), left + 1, "not sooner than a second after the one before");
+        assert_eq!(
+            members(&mut cluster).len(),
+            left + 1,
+            "not sooner than a second after the one before"
+        );
         cluster.pass(50_000);
         let members = members(&mut cluster);
         assert_eq!(members.len(), left);
@@ -233,7 +294,13 @@ fn nobody_is_removed_while_no_majority_is_heard() {
     assert_eq!(rig.machine.role(), Role::Candidate);
     assert_eq!(rig.machine.configuration().members.len(), 5);
     assert_eq!(told(rig, let_go), []);
-    assert_eq!(told(rig, |f| matches!(f, Fact::Leaderless { voters: 5 }).then_some(())).len(), 1, "said once");
+    assert_eq!(
+        told(rig, |f| matches!(f, Fact::Leaderless { voters: 5 })
+            .then_some(()))
+        .len(),
+        1,
+        "said once"
+    );
 }
 
 #[test]
@@ -244,28 +311,43 @@ fn of_two_voters_neither_can_be_removed_without_the_other() {
     cluster.pass(60 * SECOND_US);
     let rig = cluster.at(leader);
     assert_eq!(rig.machine.configuration().members.len(), 2);
-    assert_eq!(told(rig, |f| matches!(f, Fact::Leaderless { voters: 2 }).then_some(())).len(), 1, "said once");
+    assert_eq!(
+        told(rig, |f| matches!(f, Fact::Leaderless { voters: 2 })
+            .then_some(()))
+        .len(),
+        1,
+        "said once"
+    );
     // And once more when it happens again.
     cluster.cut.clear();
     cluster.pass(2 * SECOND_US);
     cluster.cut = vec![ids[1]];
     cluster.pass(60 * SECOND_US);
     let rig = cluster.at(leader);
-    assert_eq!(told(rig, |f| matches!(f, Fact::Leaderless { voters: 2 }).then_some(())).len(), 2);
+    assert_eq!(
+        told(rig, |f| matches!(f, Fact::Leaderless { voters: 2 })
+            .then_some(()))
+        .len(),
+        2
+    );
 }
 
 #[test]
 fn a_pause_of_the_leader_removes_nobody() {
     let (mut cluster, ids) = cluster(3, config(9, 10));
     let leader = cluster.leader();
-    // An answer of one of them arrives first when the leader goes on: it hears a majority, and the other not yet.
+    // An answer of one of them arrives first when the leader goes on: it hears a majority, and the
+    // other not yet.
     cluster.pass(50_000);
     let rig = cluster.at(leader);
     rig.now.mono_us += 50_000;
     rig.machine.on_time(rig.now);
     rig.settle();
     let beats: Vec<_> = rig.sent.drain(..).collect();
-    let (_, beat) = beats.into_iter().find(|(to, _)| *to == ids[1]).expect("a heartbeat");
+    let (_, beat) = beats
+        .into_iter()
+        .find(|(to, _)| *to == ids[1])
+        .expect("a heartbeat");
     let peer = cluster.at(ids[1]);
     peer.machine.on_message(peer.now, leader, beat);
     peer.settle();
@@ -299,23 +381,40 @@ fn a_pause_of_the_leader_removes_nobody() {
 fn timers_belong_to_the_leader_and_end_with_it() {
     let (mut cluster, ids) = cluster(3, config(9, 1800));
     let leader = cluster.leader();
-    assert_eq!(cluster.at(leader).machine.timers(), 2, "a removal delay for each of the others");
+    assert_eq!(
+        cluster.at(leader).machine.timers(),
+        2,
+        "a removal delay for each of the others"
+    );
     assert_eq!(cluster.at(ids[1]).machine.timers(), 0);
     let until = cluster.at(leader).now.wall_ns + 60_000_000_000;
     cluster.done(leader, set_until("/foo", until));
-    assert_eq!(cluster.at(leader).machine.timers(), 3, "and one for the node that is due");
+    assert_eq!(
+        cluster.at(leader).machine.timers(),
+        3,
+        "and one for the node that is due"
+    );
     cluster.cut = vec![ids[2]];
     cluster.pass(SECOND_US);
-    assert_eq!(cluster.at(leader).machine.timers(), 4, "and a pause between two lines");
+    assert_eq!(
+        cluster.at(leader).machine.timers(),
+        4,
+        "and a pause between two lines"
+    );
     cluster.cut.clear();
     cluster.pass(4 * SECOND_US);
     assert_eq!(cluster.at(leader).machine.timers(), 3);
     // Removed: nothing waits any more.
-    let remove = Op::MachineRemove { name: "node1".into() };
+    let remove = Op::MachineRemove {
+        name: "node1".into(),
+    };
     assert_eq!(cluster.done(leader, remove), Outcome::Removed);
     cluster.pass(SECOND_US);
     let former = cluster.at(leader);
-    assert_eq!((former.machine.timers(), former.machine.next_deadline()), (0, u64::MAX));
+    assert_eq!(
+        (former.machine.timers(), former.machine.next_deadline()),
+        (0, u64::MAX)
+    );
     cluster.rigs.remove(&leader);
     let next = cluster.leader();
     assert_eq!(cluster.at(next).machine.timers(), 2);
@@ -342,5 +441,8 @@ fn a_late_heartbeat_is_told_at_most_once_in_five_seconds() {
     }
     let told = told(cluster.at(ids[1]), late);
     assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told.iter().all(|(peer, ms)| peer == "node1" && *ms == 170), "{told:?}");
+    assert!(
+        told.iter().all(|(peer, ms)| peer == "node1" && *ms == 170),
+        "{told:?}"
+    );
 }

@@ -27,22 +27,35 @@ fn three_machines_hold_the_same() {
     let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
     let voters = cluster.at(ids[0]).machine.configuration().voters().count();
     assert_eq!(voters, 3, "learners were promoted");
-    assert!(matches!(cluster.done(ids[0], set("/foo", "bar")), Outcome::Event(e) if e.node.modified.0 == 5));
+    assert!(
+        matches!(cluster.done(ids[0], set("/foo", "bar")), Outcome::Event(e) if e.node.modified.0 == 5)
+    );
     for id in &ids {
         assert_eq!(cluster.at(*id).value("/foo").as_deref(), Some("bar"));
         assert_eq!(cluster.at(*id).machine.indexes().etcd.0, 5);
     }
     assert_equal(&cluster);
-    let to_leader =
-        Outcome::Redirect { client_url: "http://127.0.0.1:4001".into(), peer_url: "http://127.0.0.1:7001".into() };
+    let to_leader = Outcome::Redirect {
+        client_url: "http://127.0.0.1:4001".into(),
+        peer_url: "http://127.0.0.1:7001".into(),
+    };
     assert_eq!(cluster.done(ids[1], set("/foo", "x")), to_leader);
     assert_eq!(cluster.done(ids[2], read("/foo", false, true)), to_leader);
-    assert!(matches!(cluster.done(ids[0], read("/foo", false, true)), Outcome::Page { .. }));
+    assert!(matches!(
+        cluster.done(ids[0], read("/foo", false, true)),
+        Outcome::Page { .. }
+    ));
 }
 
 #[test]
 fn a_newcomer_gets_the_snapshot_and_what_follows() {
-    let mut cluster = cluster(1, Settings { snapshot_count: 20, ..settings(1) });
+    let mut cluster = cluster(
+        1,
+        Settings {
+            snapshot_count: 20,
+            ..settings(1)
+        },
+    );
     let founder = cluster.leader();
     for n in 0..300 {
         cluster.done(founder, set(&format!("/dir/{n}"), &"v".repeat(20)));
@@ -52,7 +65,10 @@ fn a_newcomer_gets_the_snapshot_and_what_follows() {
     cluster.pass(2_000_000);
     cluster.done(founder, set("/foo", "bar"));
     assert!(cluster.at(id).snapshot_log.contains(&"receive"));
-    assert_eq!(cluster.at(id).value("/dir/299").as_deref(), Some(&*"v".repeat(20)));
+    assert_eq!(
+        cluster.at(id).value("/dir/299").as_deref(),
+        Some(&*"v".repeat(20))
+    );
     assert_equal(&cluster);
     // Watchers of the newcomer are told like others'.
     let poll = cluster.at(id).ask(watch("/foo", false, None));
@@ -62,7 +78,10 @@ fn a_newcomer_gets_the_snapshot_and_what_follows() {
 
 #[test]
 fn a_snapshot_on_its_way_is_not_overtaken() {
-    let often = Settings { snapshot_count: 20, ..settings(1) };
+    let often = Settings {
+        snapshot_count: 20,
+        ..settings(1)
+    };
     let mut cluster = cluster(1, often);
     let founder = cluster.leader();
     for n in 0..300 {
@@ -99,7 +118,12 @@ fn a_removed_machine_stops_and_points_to_the_leader() {
     let poll = cluster.at(ids[2]).ask(watch("/foo", false, None));
     cluster.settle();
     assert_eq!(cluster.at(ids[2]).answer(poll), Outcome::Watching);
-    let outcome = cluster.done(ids[0], Op::MachineRemove { name: "node3".into() });
+    let outcome = cluster.done(
+        ids[0],
+        Op::MachineRemove {
+            name: "node3".into(),
+        },
+    );
     assert_eq!(outcome, Outcome::Removed);
     cluster.pass(500_000);
     let removed = cluster.at(ids[2]);
@@ -133,9 +157,15 @@ fn a_leader_that_stops_hands_over_first() {
     cluster.rigs.remove(&leader);
     let next = cluster.leader();
     let settings = &cluster.at(next).settings;
-    let to_next = Outcome::Redirect { client_url: settings.client_url.clone(), peer_url: settings.peer_url.clone() };
+    let to_next = Outcome::Redirect {
+        client_url: settings.client_url.clone(),
+        peer_url: settings.peer_url.clone(),
+    };
     assert_eq!(late, to_next);
-    assert!(matches!(cluster.done(next, set("/foo", "on")), Outcome::Event(_)));
+    assert!(matches!(
+        cluster.done(next, set("/foo", "on")),
+        Outcome::Event(_)
+    ));
 }
 
 #[test]
@@ -162,7 +192,10 @@ fn a_leader_alone_steps_down_and_its_writes_are_not_lost_silently() {
     cluster.rigs.insert(leader, back);
     cluster.pass(1_000_000);
     let told = cluster.at(leader).answer(open);
-    assert_eq!(told, Outcome::Failed(Error::new(Code::RaftInternal, "not committed")));
+    assert_eq!(
+        told,
+        Outcome::Failed(Error::new(Code::RaftInternal, "not committed"))
+    );
     assert_equal(&cluster);
 }
 
@@ -170,10 +203,15 @@ fn a_leader_alone_steps_down_and_its_writes_are_not_lost_silently() {
 fn joins_at_once_are_all_taken() {
     let mut cluster = cluster(1, settings(1));
     let leader = cluster.leader();
-    let tickets: Vec<Ticket> = (2..=4).map(|n| cluster.at(leader).ask(join(&settings(n), u64::from(n)))).collect();
+    let tickets: Vec<Ticket> = (2..=4)
+        .map(|n| cluster.at(leader).ask(join(&settings(n), u64::from(n))))
+        .collect();
     cluster.settle();
     for ticket in tickets {
-        assert!(matches!(cluster.at(leader).answer(ticket), Outcome::Joined(_)));
+        assert!(matches!(
+            cluster.at(leader).answer(ticket),
+            Outcome::Joined(_)
+        ));
     }
     let leader = cluster.at(leader);
     assert_eq!(leader.machine.configuration().members.len(), 4);
@@ -222,14 +260,22 @@ fn a_name_is_not_given_away_while_its_machine_lives() {
 fn a_removal_that_would_stop_the_cluster_is_refused() {
     let mut cluster = cluster(3, settings(1));
     let leader = cluster.leader();
-    let remove = |n: u16| Op::MachineRemove { name: settings(n).name.clone() };
+    let remove = |n: u16| Op::MachineRemove {
+        name: settings(n).name.clone(),
+    };
     let dead = *cluster.rigs.keys().next_back().expect("three machines");
     cluster.rigs.remove(&dead).expect("the third machine");
     cluster.pass(1_000_000);
-    let refused = Outcome::Failed(Error::new(Code::RaftInternal, "too few of the other voters answer"));
+    let refused = Outcome::Failed(Error::new(
+        Code::RaftInternal,
+        "too few of the other voters answer",
+    ));
     assert_eq!(cluster.done(leader, remove(2)), refused);
     assert_eq!(cluster.done(leader, remove(1)), refused);
-    assert!(matches!(cluster.done(leader, set("/foo", "on")), Outcome::Event(_)));
+    assert!(matches!(
+        cluster.done(leader, set("/foo", "on")),
+        Outcome::Event(_)
+    ));
     assert_eq!(cluster.done(leader, remove(3)), Outcome::Removed);
 }
 
@@ -237,7 +283,9 @@ fn a_removal_that_would_stop_the_cluster_is_refused() {
 fn a_leader_that_removes_itself_answers_and_leaves() {
     let mut cluster = cluster(3, settings(1));
     let leader = cluster.leader();
-    let remove = Op::MachineRemove { name: "node1".into() };
+    let remove = Op::MachineRemove {
+        name: "node1".into(),
+    };
     assert_eq!(cluster.done(leader, remove), Outcome::Removed);
     assert!(cluster.at(leader).removed);
     let left = cluster.rigs.remove(&leader).expect("the former leader");

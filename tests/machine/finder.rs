@@ -1,4 +1,5 @@
-//! Finding the cluster by hand: what is asked of whom, what each answer leads to, and what a member asks at start.
+//! Finding the cluster by hand: what is asked of whom, what each answer leads to, and what a member
+//! asks at start.
 use super::rig::*;
 use tern::http::Method;
 use tern::machine::*;
@@ -6,7 +7,8 @@ use tern::raft::{Index, PeerId, Term};
 use tern::timer::Now;
 
 const PEERS: [&str; 2] = ["http://a:7001", "http://b:7001"];
-const LIST: &str = r#"[{"name":"a","state":"leader","clientURL":"http://a:4001","peerURL":"http://a:7001"}]"#;
+const LIST: &str =
+    r#"[{"name":"a","state":"leader","clientURL":"http://a:4001","peerURL":"http://a:7001"}]"#;
 const SIZE: &str = r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}"#;
 
 /// A machine that looks for its cluster, and the clock.
@@ -35,14 +37,24 @@ impl Seeker {
 
     /// One with a discovery service.
     fn discovering(peers: &[&str]) -> Seeker {
-        Seeker::with(Search { discovery: Some(SERVICE.into()), ..search(peers, 2) })
+        Seeker::with(Search {
+            discovery: Some(SERVICE.into()),
+            ..search(peers, 2)
+        })
     }
 
     fn with(search: Search) -> Seeker {
-        let now = Now { mono_us: 1_000_000, wall_ns: EPOCH_NS };
+        let now = Now {
+            mono_us: 1_000_000,
+            wall_ns: EPOCH_NS,
+        };
         let nothing = Recovered::nothing(PeerId::NONE, 77);
         let machine = Machine::find(settings(3), nothing, search, 5, now);
-        Seeker { machine, effects: Effects::default(), now }
+        Seeker {
+            machine,
+            effects: Effects::default(),
+            now,
+        }
     }
 
     /// Lets everything that is due happen; the call that it makes then, if any.
@@ -111,7 +123,11 @@ impl Seeker {
 }
 
 fn answered(status: u16, server: &str, body: &[u8]) -> Reply {
-    Reply::Answered { status, server: server.into(), body: body.into() }
+    Reply::Answered {
+        status,
+        server: server.into(),
+        body: body.into(),
+    }
 }
 
 #[test]
@@ -232,7 +248,11 @@ fn another_version_and_a_full_cluster_make_a_standby() {
 
     let mut seeker = Seeker::new(&PEERS, 3);
     let id = seeker.reach_the_join();
-    seeker.answer(id, 400, r#"{"errorCode":103,"message":"Reached the max","cause":""}"#);
+    seeker.answer(
+        id,
+        400,
+        r#"{"errorCode":103,"message":"Reached the max","cause":""}"#,
+    );
     assert!(stands_by(&mut seeker).contains("error 103"));
 }
 
@@ -351,20 +371,32 @@ fn a_dead_discovery_service() {
 #[test]
 fn a_member_stays_registered() {
     let mut rig = Rig::found(settings(1));
-    let search = Search { discovery: Some(SERVICE.into()), ..search(&[], 3) };
+    let search = Search {
+        discovery: Some(SERVICE.into()),
+        ..search(&[], 3)
+    };
     rig.machine.look_around(search);
     rig.machine.on_time(rig.now);
     rig.turn();
     let registers = |call: &Call| &*call.url == "http://d/v2/keys/c/node1";
     let calls = std::mem::take(&mut rig.effects.calls);
-    let list = calls.iter().find(|c| &*c.url == "http://d/v2/keys/c?recursive=true");
-    let (list, call) = (list.expect("asked for others").id, calls.iter().find(|c| registers(c)));
+    let list = calls
+        .iter()
+        .find(|c| &*c.url == "http://d/v2/keys/c?recursive=true");
+    let (list, call) = (
+        list.expect("asked for others").id,
+        calls.iter().find(|c| registers(c)),
+    );
     let id = call.expect("registered").id;
     let gone = || Reply::Failed { why: "gone".into() };
     rig.machine.on_reply(rig.now, list, gone());
     rig.machine.on_reply(rig.now, id, gone());
     rig.settle();
-    assert!(rig.facts.iter().any(|f| matches!(f, Fact::NotRegistered { .. })));
+    assert!(
+        rig.facts
+            .iter()
+            .any(|f| matches!(f, Fact::NotRegistered { .. }))
+    );
     let mut waits = |us: u64, reply: Reply| {
         rig.now.mono_us += us - 1;
         rig.machine.on_time(rig.now);
@@ -373,7 +405,13 @@ fn a_member_stays_registered() {
         rig.now.mono_us += 1;
         rig.machine.on_time(rig.now);
         rig.turn();
-        let id = rig.effects.calls.iter().find(|c| registers(c)).expect("due").id;
+        let id = rig
+            .effects
+            .calls
+            .iter()
+            .find(|c| registers(c))
+            .expect("due")
+            .id;
         rig.machine.on_reply(rig.now, id, reply);
     };
     waits(60 * SECOND_US, answered(200, "", NODE.as_bytes()));
@@ -385,13 +423,24 @@ fn a_member_stays_registered() {
 #[test]
 fn a_new_member_that_comes_up_registers() {
     let nothing = Recovered::nothing(PeerId(7), 3);
-    let now = Now { mono_us: 1, wall_ns: 0 };
+    let now = Now {
+        mono_us: 1,
+        wall_ns: 0,
+    };
     let mut machine = Machine::recover(settings(1), nothing, 1, now);
-    machine.look_around(Search { discovery: Some(SERVICE.into()), ..search(&[], 3) });
+    machine.look_around(Search {
+        discovery: Some(SERVICE.into()),
+        ..search(&[], 3)
+    });
     machine.on_time(now);
     let mut effects = Effects::default();
     machine.advance(now, &mut effects);
-    assert!(effects.calls.iter().any(|c| &*c.url == "http://d/v2/keys/c/node1" && c.method == Method::Put));
+    assert!(
+        effects
+            .calls
+            .iter()
+            .any(|c| &*c.url == "http://d/v2/keys/c/node1" && c.method == Method::Put)
+    );
 }
 
 /// A member that has come up, with others in its log, and looks around.
@@ -412,9 +461,13 @@ fn a_member_looks_around_once() {
     let mut rig = member(settings(1), &["http://127.0.0.1:7001", "http://b:7001"]);
     let call = first_call(&mut rig);
     let cluster = rig.machine.cluster();
-    assert_eq!(*call.url, *format!("http://b:7001/v2/admin/machines?cluster={cluster:x}&id=1"));
+    assert_eq!(
+        *call.url,
+        *format!("http://b:7001/v2/admin/machines?cluster={cluster:x}&id=1")
+    );
     let why = "nobody listens".into();
-    rig.machine.on_reply(rig.now, call.id, Reply::Failed { why });
+    rig.machine
+        .on_reply(rig.now, call.id, Reply::Failed { why });
     rig.settle();
     assert!(rig.machine.is_serving(), "it goes on from its log");
     assert!(rig.effects.calls.is_empty() && rig.effects.failed.is_none());
@@ -443,14 +496,21 @@ fn a_member_that_is_not_listed_goes_on() {
     assert!(rig.facts.contains(&Fact::Unlisted));
     assert!(rig.machine.is_serving() && !rig.removed);
     rig.pass(10 * SECOND_US);
-    assert!(rig.machine.is_serving() && !rig.removed, "a leader has no reason to ask again");
+    assert!(
+        rig.machine.is_serving() && !rig.removed,
+        "a leader has no reason to ask again"
+    );
 }
 
-/// All whom its log knows may be gone themselves: who hears of no leader and is told twice that it is not listed, by
-/// who knows one, takes that for its removal. Being told once, or by who knows none, is not enough.
+/// All whom its log knows may be gone themselves: who hears of no leader and is told twice that it
+/// is not listed, by who knows one, takes that for its removal. Being told once, or by who knows
+/// none, is not enough.
 #[test]
 fn a_member_that_hears_of_nobody_and_is_not_listed() {
-    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
     let id = cluster.join(2, 77);
     cluster.pass(2 * SECOND_US);
     // With two voters neither leads alone.
@@ -460,8 +520,15 @@ fn a_member_that_hears_of_nobody_and_is_not_listed() {
         let call = first_call(rig);
         let cluster = rig.machine.cluster();
         let id = rig.machine.id().0;
-        assert_eq!(*call.url, *format!("{peer}/v2/admin/machines?cluster={cluster:x}&id={id:x}"));
-        rig.machine.on_reply(rig.now, call.id, answered(200, "tern/0.1.0", list.as_bytes()));
+        assert_eq!(
+            *call.url,
+            *format!("{peer}/v2/admin/machines?cluster={cluster:x}&id={id:x}")
+        );
+        rig.machine.on_reply(
+            rig.now,
+            call.id,
+            answered(200, "tern/0.1.0", list.as_bytes()),
+        );
     };
     let known = settings(1).peer_url;
     ask(&mut rig, &known, &LIST.replace("leader", "follower"));
@@ -478,10 +545,14 @@ fn a_member_that_hears_of_nobody_and_is_not_listed() {
     assert_eq!(rig.machine.role(), Role::Standby);
 }
 
-/// Nobody answers at first, and its log may name none who ever will: it asks again as long as it hears of no leader.
+/// Nobody answers at first, and its log may name none who ever will: it asks again as long as it
+/// hears of no leader.
 #[test]
 fn a_member_that_hears_of_nobody_asks_again() {
-    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
     let id = cluster.join(2, 77);
     cluster.pass(2 * SECOND_US);
     let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
@@ -492,7 +563,8 @@ fn a_member_that_hears_of_nobody_asks_again() {
         assert!(call.url.starts_with(&*settings(1).peer_url), "{}", call.url);
         numbers.push(call.id);
         let why = "nobody listens".into();
-        rig.machine.on_reply(rig.now, call.id, Reply::Failed { why });
+        rig.machine
+            .on_reply(rig.now, call.id, Reply::Failed { why });
         rig.turn();
         rig.now.mono_us += 29 * SECOND_US;
         rig.machine.on_time(rig.now);
@@ -501,14 +573,21 @@ fn a_member_that_hears_of_nobody_asks_again() {
         rig.now.mono_us += SECOND_US;
     }
     numbers.dedup();
-    assert_eq!(numbers.len(), 3, "late answers to the one are none to the next");
+    assert_eq!(
+        numbers.len(),
+        3,
+        "late answers to the one are none to the next"
+    );
 }
 
-/// It need not have come up for that: who ran on while its peers were replaced finds out as well. A leader that is heard
-/// meanwhile makes it begin anew.
+/// It need not have come up for that: who ran on while its peers were replaced finds out as well. A
+/// leader that is heard meanwhile makes it begin anew.
 #[test]
 fn a_running_member_that_hears_of_nobody_for_long() {
-    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
     let id = cluster.join(2, 77);
     cluster.pass(2 * SECOND_US);
     let mut rig = cluster.rigs.remove(&id).expect("it was let in");
@@ -517,8 +596,15 @@ fn a_running_member_that_hears_of_nobody_for_long() {
     let is_unlisted = |rig: &mut Rig| {
         let call = first_call(rig);
         let (peer, cluster) = (settings(1).peer_url, rig.machine.cluster());
-        assert_eq!(*call.url, *format!("{peer}/v2/admin/machines?cluster={cluster:x}&id={:x}", id.0));
-        rig.machine.on_reply(rig.now, call.id, answered(200, "tern/0.1.0", LIST.as_bytes()));
+        assert_eq!(
+            *call.url,
+            *format!("{peer}/v2/admin/machines?cluster={cluster:x}&id={:x}", id.0)
+        );
+        rig.machine.on_reply(
+            rig.now,
+            call.id,
+            answered(200, "tern/0.1.0", LIST.as_bytes()),
+        );
         rig.turn();
     };
     let asks_nobody_for = |rig: &mut Rig, us: u64| {
@@ -554,7 +640,10 @@ fn a_running_member_that_hears_of_nobody_for_long() {
 /// Under whatever name it is started: the list has the one that its log has.
 #[test]
 fn a_member_with_another_name_asks_again() {
-    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
     let id = cluster.join(2, 77);
     cluster.pass(2 * SECOND_US);
     let mut rig = cluster.rigs.remove(&id).expect("it was let in");
@@ -562,11 +651,20 @@ fn a_member_with_another_name_asks_again() {
     let mut rig = rig.restart();
     rig.machine.look_around(search(&[], 3));
     let mine = settings(2);
-    let list = LIST.replace('}', r#"},{"name":"node2","clientURL":"CLIENT","peerURL":"PEER"}"#);
-    let list = list.replace("CLIENT", &mine.client_url).replace("PEER", &mine.peer_url);
+    let list = LIST.replace(
+        '}',
+        r#"},{"name":"node2","clientURL":"CLIENT","peerURL":"PEER"}"#,
+    );
+    let list = list
+        .replace("CLIENT", &mine.client_url)
+        .replace("PEER", &mine.peer_url);
     for _ in 0..3 {
         let call = first_call(&mut rig);
-        rig.machine.on_reply(rig.now, call.id, answered(200, "tern/0.1.0", list.as_bytes()));
+        rig.machine.on_reply(
+            rig.now,
+            call.id,
+            answered(200, "tern/0.1.0", list.as_bytes()),
+        );
         rig.turn();
         assert!(rig.effects.calls.is_empty() && !rig.facts.contains(&Fact::Unlisted));
         assert_eq!(rig.effects.failed, None);
@@ -574,11 +672,14 @@ fn a_member_with_another_name_asks_again() {
     }
 }
 
-/// What another cluster lists, or one that is not tern, says nothing about a place in this one, however often it is
-/// asked: an address may have passed to it while all of this cluster are down.
+/// What another cluster lists, or one that is not tern, says nothing about a place in this one,
+/// however often it is asked: an address may have passed to it while all of this cluster are down.
 #[test]
 fn another_clusters_word_counts_for_nothing() {
-    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
     let id = cluster.join(2, 77);
     cluster.pass(2 * SECOND_US);
     let mut other = cluster.rigs.remove(&PeerId(1)).expect("it was founded");
@@ -589,8 +690,13 @@ fn another_clusters_word_counts_for_nothing() {
     assert!(matches!(&refused, Outcome::Failed(e) if &*e.cause == tern::error::OTHER_CLUSTER));
     // Who is behind a member's join cannot say that it is none.
     let applied = other.machine.applied().0;
-    assert!(matches!(asked(&mut other, mine, applied), Outcome::MachineList(_)));
-    assert!(matches!(asked(&mut other, mine, applied + 1), Outcome::Failed(e) if e.cause.contains("join")));
+    assert!(matches!(
+        asked(&mut other, mine, applied),
+        Outcome::MachineList(_)
+    ));
+    assert!(
+        matches!(asked(&mut other, mine, applied + 1), Outcome::Failed(e) if e.cause.contains("join"))
+    );
 
     let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
     // It has moved: it goes on asking.
@@ -615,11 +721,15 @@ fn another_clusters_word_counts_for_nothing() {
         rig.now.mono_us += 10 * SECOND_US;
     }
     assert!(!rig.removed && !rig.facts.contains(&Fact::Unlisted));
-    let said = rig.facts.iter().filter(|f| matches!(f, Fact::OtherCluster { why } if why.contains("127.0.0.1:7001")));
+    let said = rig
+        .facts
+        .iter()
+        .filter(|f| matches!(f, Fact::OtherCluster { why } if why.contains("127.0.0.1:7001")));
     assert_eq!(said.count(), 1, "{:?}", rig.facts);
 }
 
-/// A member whose new address is refused asks on without end; why nothing comes of it is said when it is another reason.
+/// A member whose new address is refused asks on without end; why nothing comes of it is said when
+/// it is another reason.
 #[test]
 fn why_a_move_is_refused_is_said_once() {
     let mut rig = Rig::serving(settings(1));
@@ -629,14 +739,25 @@ fn why_a_move_is_refused_is_said_once() {
     let list = LIST.replace("\"a\"", "\"node1\"");
     for cause in ["one", "one", "one", "other", "other"] {
         let call = first_call(&mut rig);
-        rig.machine.on_reply(rig.now, call.id, answered(200, "tern/0.1.0", list.as_bytes()));
+        rig.machine.on_reply(
+            rig.now,
+            call.id,
+            answered(200, "tern/0.1.0", list.as_bytes()),
+        );
         let call = first_call(&mut rig);
         let body = format!(r#"{{"errorCode":109,"message":"x","cause":"{cause}"}}"#);
-        rig.machine.on_reply(rig.now, call.id, answered(400, "tern/0.1.0", body.as_bytes()));
+        rig.machine.on_reply(
+            rig.now,
+            call.id,
+            answered(400, "tern/0.1.0", body.as_bytes()),
+        );
         rig.turn();
         rig.now.mono_us += SECOND_US;
     }
-    let said = rig.facts.iter().filter(|f| matches!(f, Fact::NotFound { .. }));
+    let said = rig
+        .facts
+        .iter()
+        .filter(|f| matches!(f, Fact::NotFound { .. }));
     assert_eq!(said.count(), 2, "{:?}", rig.facts);
 }
 
@@ -656,16 +777,22 @@ fn a_leader_that_has_moved() {
     assert_eq!(machines, Outcome::Machines { client_urls: urls });
 }
 
-/// Let in, stopped before it has heard anything, and started with another address: it tells that as soon as it sees which
-/// one the cluster knows.
+/// Let in, stopped before it has heard anything, and started with another address: it tells that as
+/// soon as it sees which one the cluster knows.
 #[test]
 fn a_member_that_has_moved_before_it_knew_its_place() {
-    let mut cluster = Cluster { rigs: [(PeerId(1), Rig::serving(settings(1)))].into(), cut: Vec::new() };
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
     let Outcome::Joined(Index(id)) = cluster.done(PeerId(1), join(&settings(2), 77)) else {
         panic!("not let in");
     };
     let now = cluster.at(PeerId(1)).now;
-    let moved = Settings { peer_url: "http://moved:7002".into(), ..settings(2) };
+    let moved = Settings {
+        peer_url: "http://moved:7002".into(),
+        ..settings(2)
+    };
     let mut rig = Rig::let_in(moved, PeerId(id), now);
     rig.machine.look_around(search(&[], 3));
     rig.turn();
@@ -673,9 +800,17 @@ fn a_member_that_has_moved_before_it_knew_its_place() {
     cluster.rigs.insert(PeerId(id), rig);
     cluster.pass(SECOND_US);
     let rig = cluster.at(PeerId(id));
-    let known = rig.machine.configuration().get(PeerId(id)).map(|m| m.peer_url.clone());
+    let known = rig
+        .machine
+        .configuration()
+        .get(PeerId(id))
+        .map(|m| m.peer_url.clone());
     assert_eq!(known, Some(settings(2).peer_url));
-    let url = format!("{}/v2/admin/machines?cluster={:x}&id={id:x}", settings(1).peer_url, rig.machine.cluster());
+    let url = format!(
+        "{}/v2/admin/machines?cluster={:x}&id={id:x}",
+        settings(1).peer_url,
+        rig.machine.cluster()
+    );
     assert_eq!(rig.called, [url.into()]);
 }
 
@@ -687,8 +822,13 @@ fn a_machine_that_was_removed_comes_up() {
     assert!(matches!(rig.done(join(&other, 2)), Outcome::Joined(_)));
     let let_in = Recovered::nothing(PeerId(7), 3);
     let mut removed = Machine::recover(settings(4), let_in, 1, rig.now);
-    let notice =
-        tern::raft::Message { term: Term::REMOVED, rpc: tern::raft::Rpc::Removed { cluster: 5, id: PeerId(7) } };
+    let notice = tern::raft::Message {
+        term: Term::REMOVED,
+        rpc: tern::raft::Rpc::Removed {
+            cluster: 5,
+            id: PeerId(7),
+        },
+    };
     removed.on_message(rig.now, PeerId(1), notice);
     let mut effects = Effects::default();
     removed.advance(rig.now, &mut effects);

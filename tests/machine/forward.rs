@@ -1,4 +1,5 @@
-//! `-forward`: followers that pass on what only the leader can do, with every message of it in the test's hands.
+//! `-forward`: followers that pass on what only the leader can do, with every message of it in the
+//! test's hands.
 use super::cluster::cluster;
 use super::rig::*;
 use tern::command::{self, Command, KeyPath, Naming};
@@ -8,9 +9,20 @@ use tern::raft::{Index, Message, PeerId, Rpc, Term};
 
 /// Three machines that pass on; the leader and the others.
 fn three() -> (Cluster, PeerId, PeerId, PeerId) {
-    let cluster = cluster(3, Settings { forward: true, ..settings(1) });
+    let cluster = cluster(
+        3,
+        Settings {
+            forward: true,
+            ..settings(1)
+        },
+    );
     let leader = cluster.leader();
-    let others: Vec<PeerId> = cluster.rigs.keys().copied().filter(|id| *id != leader).collect();
+    let others: Vec<PeerId> = cluster
+        .rigs
+        .keys()
+        .copied()
+        .filter(|id| *id != leader)
+        .collect();
     (cluster, leader, others[0], others[1])
 }
 
@@ -56,11 +68,22 @@ fn forward(term: Term, process: u64, number: u64, command: Option<&Command>) -> 
         command::encode(command, &mut body);
         body.into()
     });
-    Message { term, rpc: Rpc::Forward { process, number, command } }
+    Message {
+        term,
+        rpc: Rpc::Forward {
+            process,
+            number,
+            command,
+        },
+    }
 }
 
 fn put(value: &str) -> Command {
-    Command::Set { path: KeyPath::new("/a"), value: Some(value.into()), expires_ns: None }
+    Command::Set {
+        path: KeyPath::new("/a"),
+        value: Some(value.into()),
+        expires_ns: None,
+    }
 }
 
 /// The answers among what was said.
@@ -84,7 +107,12 @@ fn a_follower_answers_what_it_has_applied_itself() {
     assert_eq!(cluster.at(follower).value("/a").as_deref(), Some("one"));
     let path = KeyPath::new("/q");
     let naming = Naming::InOrder;
-    let post = Op::Write(Command::Create { path, value: Some("job".into()), expires_ns: None, naming });
+    let post = Op::Write(Command::Create {
+        path,
+        value: Some("job".into()),
+        expires_ns: None,
+        naming,
+    });
     let post = event(cluster.done(other, post));
     assert_eq!(&*post.node.key, format!("/q/{}", set.node.modified.0 + 1));
     let path = KeyPath::new("/a");
@@ -100,8 +128,15 @@ fn a_follower_answers_what_it_has_applied_itself() {
     let differs = cluster.done(follower, Op::Write(swap("none")));
     assert!(matches!(differs, Outcome::Failed(e) if e.code == Code::CompareFailed));
     let swapped = event(cluster.done(follower, Op::Write(swap("one"))));
-    assert_eq!(swapped.prev.expect("the old node").value.as_deref(), Some("one"));
-    let delete = Command::Delete { path, dir: false, recursive: false };
+    assert_eq!(
+        swapped.prev.expect("the old node").value.as_deref(),
+        Some("one")
+    );
+    let delete = Command::Delete {
+        path,
+        dir: false,
+        recursive: false,
+    };
     event(cluster.done(other, Op::Write(delete)));
     assert_eq!(cluster.at(leader).value("/a"), None);
     assert!(cluster.at(follower).machine.raft().role() != tern::raft::RaftRole::Leader);
@@ -137,16 +172,28 @@ fn reads_wait_for_the_proof_and_for_what_was_committed() {
     let (ticket, to, message) = passed(&mut cluster, follower, read("/a", false, true));
     assert_eq!(to, leader);
     deliver(&mut cluster, follower, leader, message);
-    assert_eq!(answers(&said(&mut cluster, leader)), [], "no proof without a round");
+    assert_eq!(
+        answers(&said(&mut cluster, leader)),
+        [],
+        "no proof without a round"
+    );
     // Lost; the next heartbeats are the proof.
     cluster.pass(100_000);
     match cluster.at(follower).answer(ticket) {
-        Outcome::Page { items, last: true } => assert_eq!(items[0].view.value.as_deref(), Some("new")),
+        Outcome::Page { items, last: true } => {
+            assert_eq!(items[0].view.value.as_deref(), Some("new"))
+        }
         other => panic!("{other:?}"),
     }
     // A watch that only the leader may answer waits here once it has proved itself.
     let path = KeyPath::new("/a");
-    let watch = Op::Watch { path, recursive: false, stream: false, since: None, on_leader: true };
+    let watch = Op::Watch {
+        path,
+        recursive: false,
+        stream: false,
+        since: None,
+        on_leader: true,
+    };
     let ticket = cluster.at(follower).ask(watch);
     cluster.pass(100_000);
     assert_eq!(cluster.at(follower).answer(ticket), Outcome::Watching);
@@ -160,14 +207,20 @@ fn an_entry_that_another_leader_replaces_is_not_committed() {
     let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "lost"));
     deliver(&mut cluster, follower, leader, message);
     let said = said(&mut cluster, leader);
-    assert!(matches!(said[0].1.rpc, Rpc::Forwarded { answer: Ok(_), .. }), "the index leaves first: {said:?}");
+    assert!(
+        matches!(said[0].1.rpc, Rpc::Forwarded { answer: Ok(_), .. }),
+        "the index leaves first: {said:?}"
+    );
     deliver(&mut cluster, leader, follower, said[0].1.clone());
     // The entry itself never leaves the old leader.
     let old = cluster.rigs.remove(&leader).expect("the old leader");
     cluster.pass(2_000_000);
     assert!([follower, other].contains(&cluster.leader()));
     cluster.done(cluster.leader(), set("/a", "won"));
-    assert_eq!(told(&mut cluster, follower, ticket), failed(Code::RaftInternal, "not committed"));
+    assert_eq!(
+        told(&mut cluster, follower, ticket),
+        failed(Code::RaftInternal, "not committed")
+    );
     cluster.rigs.insert(leader, old.restart());
     cluster.pass(1_000_000);
     assert_eq!(cluster.at(leader).value("/a").as_deref(), Some("won"));
@@ -185,7 +238,10 @@ fn an_entry_that_the_next_leader_keeps_is_answered() {
     assert_eq!(told(&mut cluster, follower, ticket), []);
     cluster.pass(2_000_000);
     assert!([follower, other].contains(&cluster.leader()));
-    assert!(matches!(cluster.at(follower).answer(ticket), Outcome::Event(_)));
+    assert!(matches!(
+        cluster.at(follower).answer(ticket),
+        Outcome::Event(_)
+    ));
 }
 
 #[test]
@@ -198,7 +254,10 @@ fn whoever_gets_no_answer_does_not_know() {
     assert_eq!(told(&mut cluster, follower, write), []);
     cluster.pass(100_000);
     assert_eq!(told(&mut cluster, follower, write), unknown());
-    assert_eq!(told(&mut cluster, follower, read), failed(Code::LeaderElect, ""));
+    assert_eq!(
+        told(&mut cluster, follower, read),
+        failed(Code::LeaderElect, "")
+    );
     // A link that closes is no less; one to another machine says nothing.
     let (write, _, _) = passed(&mut cluster, follower, set("/a", "two"));
     let rig = cluster.at(follower);
@@ -224,21 +283,57 @@ fn whoever_gets_no_answer_does_not_know() {
 fn there_is_one_hop() {
     let (mut cluster, leader, follower, other) = three();
     let term = cluster.at(leader).machine.indexes().term;
-    deliver(&mut cluster, other, follower, forward(term, 7, 1, Some(&put("x"))));
+    deliver(
+        &mut cluster,
+        other,
+        follower,
+        forward(term, 7, 1, Some(&put("x"))),
+    );
     deliver(&mut cluster, other, follower, forward(term, 7, 2, None));
     let said = said(&mut cluster, follower);
-    assert_eq!(answers(&said), [Err("not leading".into()), Err("not leading".into())]);
+    assert_eq!(
+        answers(&said),
+        [Err("not leading".into()), Err("not leading".into())]
+    );
     assert_eq!(said.len(), 2, "nothing else");
     // The refusal comes out as one that nothing was appended for.
     let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "y"));
-    let Rpc::Forward { process, number, .. } = message.rpc else { unreachable!("seen by `passed`") };
-    let rpc = Rpc::Forwarded { process: process + 1, number, answer: Err("".into()) };
+    let Rpc::Forward {
+        process, number, ..
+    } = message.rpc
+    else {
+        unreachable!("seen by `passed`")
+    };
+    let rpc = Rpc::Forwarded {
+        process: process + 1,
+        number,
+        answer: Err("".into()),
+    };
     deliver(&mut cluster, leader, follower, Message { term, rpc });
-    let rpc = Rpc::Forwarded { process, number, answer: Err("disk full".into()) };
-    deliver(&mut cluster, other, follower, Message { term, rpc: rpc.clone() });
-    assert_eq!(told(&mut cluster, follower, ticket), [], "of another process, or of another member");
+    let rpc = Rpc::Forwarded {
+        process,
+        number,
+        answer: Err("disk full".into()),
+    };
+    deliver(
+        &mut cluster,
+        other,
+        follower,
+        Message {
+            term,
+            rpc: rpc.clone(),
+        },
+    );
+    assert_eq!(
+        told(&mut cluster, follower, ticket),
+        [],
+        "of another process, or of another member"
+    );
     deliver(&mut cluster, leader, follower, Message { term, rpc });
-    assert_eq!(told(&mut cluster, follower, ticket), failed(Code::RaftInternal, "disk full"));
+    assert_eq!(
+        told(&mut cluster, follower, ticket),
+        failed(Code::RaftInternal, "disk full")
+    );
 }
 
 #[test]
@@ -247,26 +342,48 @@ fn each_request_is_taken_once_and_only_in_its_term() {
     let term = cluster.at(leader).machine.indexes().term;
     let last = cluster.at(leader).machine.raft().last_index();
     for _ in 0..2 {
-        deliver(&mut cluster, follower, leader, forward(term, 7, 1, Some(&put("x"))));
+        deliver(
+            &mut cluster,
+            follower,
+            leader,
+            forward(term, 7, 1, Some(&put("x"))),
+        );
     }
     assert_eq!(answers(&said(&mut cluster, leader)), [Ok(last.next())]);
     for (number, message) in [
         forward(Term(term.0 - 1), 7, 2, Some(&put("x"))),
         forward(Term(term.0 + 1), 7, 3, Some(&put("x"))),
         forward(term, 7, 4, Some(&Command::Remove { id: follower.0 })),
-        Message { term, rpc: Rpc::Forward { process: 7, number: 5, command: Some(vec![99].into()) } },
+        Message {
+            term,
+            rpc: Rpc::Forward {
+                process: 7,
+                number: 5,
+                command: Some(vec![99].into()),
+            },
+        },
     ]
     .into_iter()
     .enumerate()
     {
         deliver(&mut cluster, follower, leader, message);
         let answers = answers(&said(&mut cluster, leader));
-        // Of a term that this process has not seen the whole of it cannot be said whether it was taken.
-        let cause = ["outcome unknown", "outcome unknown", "not a write", "not a write"][number];
+        // Of a term that this process has not seen the whole of it cannot be said whether it was
+        // taken.
+        let cause = [
+            "outcome unknown",
+            "outcome unknown",
+            "not a write",
+            "not a write",
+        ][number];
         assert_eq!(answers, [Err(cause.into())]);
     }
     deliver(&mut cluster, PeerId(99), leader, forward(term, 7, 9, None));
-    assert_eq!(answers(&said(&mut cluster, leader)), [], "who is no member is not answered");
+    assert_eq!(
+        answers(&said(&mut cluster, leader)),
+        [],
+        "who is no member is not answered"
+    );
     assert_eq!(cluster.at(leader).machine.raft().last_index(), last.next());
 }
 
@@ -278,17 +395,32 @@ fn what_is_on_its_way_is_bounded() {
     let longest = rig.ask(set("/a", &"x".repeat(5 << 20)));
     let second = rig.ask(set("/a", &mebibyte));
     rig.settle();
-    assert_eq!((rig.told(longest), rig.told(second)), (vec![], failed(Code::RaftInternal, "")));
+    assert_eq!(
+        (rig.told(longest), rig.told(second)),
+        (vec![], failed(Code::RaftInternal, ""))
+    );
     rig.again(longest, Op::Gone);
     let tickets: Vec<Ticket> = (0..5).map(|_| rig.ask(set("/a", &mebibyte))).collect();
     rig.settle();
-    let refused = tickets.iter().filter(|t| rig.told(**t) == failed(Code::RaftInternal, ""));
+    let refused = tickets
+        .iter()
+        .filter(|t| rig.told(**t) == failed(Code::RaftInternal, ""));
     assert_eq!(refused.count(), 2, "4 MiB and what is round them");
-    let tickets: Vec<Ticket> = (0..20_000).map(|_| rig.ask(read("/a", false, true))).collect();
+    let tickets: Vec<Ticket> = (0..20_000)
+        .map(|_| rig.ask(read("/a", false, true)))
+        .collect();
     rig.settle();
     rig.sent.clear();
-    let told: Vec<Vec<Outcome>> = tickets.iter().rev().take(10).map(|t| rig.told(*t)).collect();
-    assert!(told.iter().all(|told| *told == failed(Code::LeaderElect, "")));
+    let told: Vec<Vec<Outcome>> = tickets
+        .iter()
+        .rev()
+        .take(10)
+        .map(|t| rig.told(*t))
+        .collect();
+    assert!(
+        told.iter()
+            .all(|told| *told == failed(Code::LeaderElect, ""))
+    );
 }
 
 #[test]
@@ -297,11 +429,18 @@ fn what_is_not_the_leaders_alone_is_not_passed_on() {
     cluster.done(follower, set("/a", "one"));
     let plain = cluster.at(follower).done(get("/a"));
     assert!(matches!(plain, Outcome::Page { .. }));
-    for op in [Op::SpeedTest, Op::MachineRemove { name: "node3".into() }, join(&settings(4), 4)] {
+    for op in [
+        Op::SpeedTest,
+        Op::MachineRemove {
+            name: "node3".into(),
+        },
+        join(&settings(4), 4),
+    ] {
         let outcome = cluster.done(follower, op);
         assert!(matches!(outcome, Outcome::Redirect { .. }), "{outcome:?}");
     }
-    // Without a leader there is nobody to pass anything to: nothing has happened when the time is over.
+    // Without a leader there is nobody to pass anything to: nothing has happened when the time is
+    // over.
     cluster.rigs.remove(&leader);
     let rig = cluster.at(follower);
     rig.pass(1_000_000);
@@ -312,7 +451,11 @@ fn what_is_not_the_leaders_alone_is_not_passed_on() {
     rig.pass(100_000);
     assert_eq!(rig.told(write), failed(Code::RaftInternal, ""));
     assert_eq!(rig.told(read), failed(Code::LeaderElect, ""));
-    assert!(!rig.sent.iter().any(|(_, m)| matches!(m.rpc, Rpc::Forward { .. })));
+    assert!(
+        !rig.sent
+            .iter()
+            .any(|(_, m)| matches!(m.rpc, Rpc::Forward { .. }))
+    );
 }
 
 /// What comes while nobody leads is done by whoever leads next, be it the machine that was asked.
@@ -327,8 +470,13 @@ fn what_finds_no_leader_waits_for_the_next() {
         let gone = rig.ask(set("/gone", "x"));
         rig.again(gone, Op::Gone);
         let write = rig.ask(set(&format!("/{}", id.0), "kept"));
-        let watch =
-            Op::Watch { path: KeyPath::new("/a"), recursive: false, stream: false, since: None, on_leader: true };
+        let watch = Op::Watch {
+            path: KeyPath::new("/a"),
+            recursive: false,
+            stream: false,
+            since: None,
+            on_leader: true,
+        };
         (id, write, rig.ask(read("/a", false, true)), rig.ask(watch))
     });
     cluster.pass(2_000_000);
@@ -350,7 +498,10 @@ fn what_a_leader_refuses_that_hands_over_goes_to_the_next() {
     let rig = cluster.at(leader);
     rig.machine.on_stop(rig.now);
     let handed = said(&mut cluster, leader);
-    assert!(handed.iter().any(|(_, m)| m.rpc == Rpc::TimeoutNow), "{handed:?}");
+    assert!(
+        handed.iter().any(|(_, m)| m.rpc == Rpc::TimeoutNow),
+        "{handed:?}"
+    );
     let (ticket, to, message) = passed(&mut cluster, follower, set("/a", "kept"));
     deliver(&mut cluster, follower, to, message);
     for (to, message) in said(&mut cluster, leader) {
@@ -363,7 +514,10 @@ fn what_a_leader_refuses_that_hands_over_goes_to_the_next() {
     }
     cluster.pass(500_000);
     assert!([follower, other].contains(&cluster.leader()));
-    assert!(matches!(cluster.at(follower).answer(ticket), Outcome::Event(_)));
+    assert!(matches!(
+        cluster.at(follower).answer(ticket),
+        Outcome::Event(_)
+    ));
     assert_eq!(cluster.at(other).value("/a").as_deref(), Some("kept"));
 }
 
@@ -373,8 +527,14 @@ fn who_is_removed_does_not_know_what_became_of_it() {
     let name = cluster.at(follower).settings.name.clone();
     let (lost, _, _) = passed(&mut cluster, follower, set("/a", "one"));
     let (read, _, _) = passed(&mut cluster, follower, read("/a", false, true));
-    assert_eq!(cluster.done(leader, Op::MachineRemove { name }), Outcome::Removed);
+    assert_eq!(
+        cluster.done(leader, Op::MachineRemove { name }),
+        Outcome::Removed
+    );
     assert!(cluster.at(follower).removed);
     assert_eq!(told(&mut cluster, follower, lost), unknown());
-    assert_eq!(told(&mut cluster, follower, read), failed(Code::LeaderElect, ""));
+    assert_eq!(
+        told(&mut cluster, follower, read),
+        failed(Code::LeaderElect, "")
+    );
 }

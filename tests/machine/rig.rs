@@ -1,5 +1,6 @@
-//! A shell of a few lines round `Machine`: a disk that syncs when the test says so, a clock that stands still, answers
-//! that are kept. It checks on the way that nothing leaves the core before the disk has what it rests on.
+//! A shell of a few lines round `Machine`: a disk that syncs when the test says so, a clock that
+//! stands still, answers that are kept. It checks on the way that nothing leaves the core before
+//! the disk has what it rests on.
 use std::collections::BTreeMap;
 use tern::command::{Command, KeyPath};
 use tern::machine::*;
@@ -69,7 +70,10 @@ pub struct Rig {
 }
 
 pub fn limits() -> HistoryLimits {
-    HistoryLimits { events: 1000, bytes: 16 << 20 }
+    HistoryLimits {
+        events: 1000,
+        bytes: 16 << 20,
+    }
 }
 
 pub fn settings(number: u16) -> Settings {
@@ -101,9 +105,20 @@ impl Rig {
     pub fn found(settings: Settings) -> Rig {
         let founding = Machine::bootstrap(&settings, 77, 5);
         let content = founding.chunks.concat();
-        let disk =
-            Disk { term: founding.term, id: founding.id, snapshots: vec![(founding.meta, content)], ..Disk::default() };
-        Rig::start(settings, disk, Now { mono_us: 1_000_000, wall_ns: EPOCH_NS })
+        let disk = Disk {
+            term: founding.term,
+            id: founding.id,
+            snapshots: vec![(founding.meta, content)],
+            ..Disk::default()
+        };
+        Rig::start(
+            settings,
+            disk,
+            Now {
+                mono_us: 1_000_000,
+                wall_ns: EPOCH_NS,
+            },
+        )
     }
 
     /// A new cluster of one that serves.
@@ -116,7 +131,10 @@ impl Rig {
 
     /// A new member, with nothing but its id.
     pub fn let_in(settings: Settings, id: PeerId, now: Now) -> Rig {
-        let disk = Disk { id, ..Disk::default() };
+        let disk = Disk {
+            id,
+            ..Disk::default()
+        };
         Rig::start(settings, disk, now)
     }
 
@@ -184,7 +202,8 @@ impl Rig {
         self.events.append(&mut self.effects.events);
         self.facts.append(&mut self.effects.facts);
         self.sent.append(&mut self.effects.send);
-        self.called.extend(self.effects.calls.iter().map(|call| call.url.clone()));
+        self.called
+            .extend(self.effects.calls.iter().map(|call| call.url.clone()));
         self.stopped |= self.effects.stopped;
         self.removed |= self.effects.removed;
         for out in std::mem::take(&mut self.effects.snapshot) {
@@ -211,7 +230,11 @@ impl Rig {
                     disk.snapshots.remove(0);
                 }
                 let older = disk.snapshots[0].0.index;
-                let saved = SnapshotIn::Saved { index, bytes, older };
+                let saved = SnapshotIn::Saved {
+                    index,
+                    bytes,
+                    older,
+                };
                 ("finish", Some(saved))
             }
             SnapshotOut::Abandon => {
@@ -225,10 +248,20 @@ impl Rig {
                     let piece = &rest[..rest.len().min(500)];
                     (piece.into(), piece.len() == rest.len())
                 });
-                let read = SnapshotIn::Read { to, index, offset, data };
+                let read = SnapshotIn::Read {
+                    to,
+                    index,
+                    offset,
+                    data,
+                };
                 ("read", Some(read))
             }
-            SnapshotOut::Receive { meta, offset, data, done } => {
+            SnapshotOut::Receive {
+                meta,
+                offset,
+                data,
+                done,
+            } => {
                 disk.receiving.truncate(offset as usize);
                 disk.receiving.extend(data);
                 let installed = done.then(|| {
@@ -236,7 +269,11 @@ impl Rig {
                     let store = Box::new(restore(&bytes));
                     let size = bytes.len() as u64;
                     disk.snapshots = vec![(meta.clone(), bytes)];
-                    SnapshotIn::Installed { meta, store, bytes: size }
+                    SnapshotIn::Installed {
+                        meta,
+                        store,
+                        bytes: size,
+                    }
                 });
                 ("receive", installed)
             }
@@ -293,7 +330,9 @@ impl Rig {
 
     /// All answers to a ticket so far, taken out.
     pub fn told(&mut self, ticket: Ticket) -> Vec<Outcome> {
-        let (told, rest) = std::mem::take(&mut self.answers).into_iter().partition(|a: &Answer| a.ticket == ticket);
+        let (told, rest) = std::mem::take(&mut self.answers)
+            .into_iter()
+            .partition(|a: &Answer| a.ticket == ticket);
         self.answers = rest;
         told.into_iter().map(|a: Answer| a.outcome).collect()
     }
@@ -315,7 +354,9 @@ impl Rig {
     /// A file's value.
     pub fn value(&mut self, path: &str) -> Option<String> {
         match self.done(get(path)) {
-            Outcome::Page { items, last: true } => Some(items[0].view.value.as_deref().unwrap_or("").to_string()),
+            Outcome::Page { items, last: true } => {
+                Some(items[0].view.value.as_deref().unwrap_or("").to_string())
+            }
             Outcome::Failed(_) => None,
             other => panic!("{other:?}"),
         }
@@ -323,8 +364,12 @@ impl Rig {
 
     /// What a long poll or stream was told, by key and index.
     pub fn delivered(&self, ticket: Ticket) -> Vec<(String, u64)> {
-        let mine = self.events.iter().filter(|d| d.tickets.iter().any(|t| t.0 == ticket));
-        mine.map(|d| (d.event.node.key.to_string(), d.etcd.0)).collect()
+        let mine = self
+            .events
+            .iter()
+            .filter(|d| d.tickets.iter().any(|t| t.0 == ticket));
+        mine.map(|d| (d.event.node.key.to_string(), d.etcd.0))
+            .collect()
     }
 }
 
@@ -338,7 +383,10 @@ pub struct Cluster {
 impl Cluster {
     /// The machine itself and nobody else.
     pub fn of(rig: Rig) -> Cluster {
-        Cluster { rigs: BTreeMap::from([(rig.machine.id(), rig)]), cut: Vec::new() }
+        Cluster {
+            rigs: BTreeMap::from([(rig.machine.id(), rig)]),
+            cut: Vec::new(),
+        }
     }
 
     /// Carries messages until nobody has anything to say.
@@ -403,7 +451,10 @@ impl Cluster {
     /// A machine asks the leader to join, and starts.
     pub fn join(&mut self, number: u16, incarnation: u64) -> PeerId {
         let leader = self.leader();
-        let settings = Settings { forward: self.at(leader).settings.forward, ..settings(number) };
+        let settings = Settings {
+            forward: self.at(leader).settings.forward,
+            ..settings(number)
+        };
         let id = match self.done(leader, join(&settings, incarnation)) {
             Outcome::Joined(index) => PeerId(index.0),
             other => panic!("{other:?}"),
@@ -427,11 +478,19 @@ pub fn join(settings: &Settings, incarnation: u64) -> Op {
 }
 
 pub fn set(path: &str, value: &str) -> Op {
-    Op::Write(Command::Set { path: KeyPath::new(path), value: Some(value.into()), expires_ns: None })
+    Op::Write(Command::Set {
+        path: KeyPath::new(path),
+        value: Some(value.into()),
+        expires_ns: None,
+    })
 }
 
 pub fn set_until(path: &str, expires_ns: u64) -> Op {
-    Op::Write(Command::Set { path: KeyPath::new(path), value: Some("mortal".into()), expires_ns: Some(expires_ns) })
+    Op::Write(Command::Set {
+        path: KeyPath::new(path),
+        value: Some("mortal".into()),
+        expires_ns: Some(expires_ns),
+    })
 }
 
 pub fn get(path: &str) -> Op {
@@ -439,9 +498,20 @@ pub fn get(path: &str) -> Op {
 }
 
 pub fn read(path: &str, recursive: bool, linearizable: bool) -> Op {
-    Op::Get { path: KeyPath::new(path), recursive, sorted: true, linearizable }
+    Op::Get {
+        path: KeyPath::new(path),
+        recursive,
+        sorted: true,
+        linearizable,
+    }
 }
 
 pub fn watch(path: &str, stream: bool, since: Option<u64>) -> Op {
-    Op::Watch { path: KeyPath::new(path), recursive: true, stream, since, on_leader: false }
+    Op::Watch {
+        path: KeyPath::new(path),
+        recursive: true,
+        stream,
+        since,
+        on_leader: false,
+    }
 }

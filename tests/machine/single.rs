@@ -17,7 +17,10 @@ fn a_new_cluster_begins_with_its_join_and_its_config() {
         rig.value("/_etcd/machines/node1").as_deref(),
         Some("etcd=http%3A%2F%2F127.0.0.1%3A4001&raft=http%3A%2F%2F127.0.0.1%3A7001")
     );
-    assert_eq!(rig.value("/_etcd/config").as_deref(), Some(r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}"#));
+    assert_eq!(
+        rig.value("/_etcd/config").as_deref(),
+        Some(r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}"#)
+    );
     assert_eq!(rig.put("/foo", "bar"), 3);
     let ticket = rig.ask(watch("/", false, Some(1)));
     rig.settle();
@@ -31,7 +34,10 @@ fn a_new_cluster_begins_with_its_join_and_its_config() {
 
 #[test]
 fn founding_is_a_pure_function_and_starting_twice_is_harmless() {
-    let (one, two) = (Machine::bootstrap(&settings(1), 77, 5), Machine::bootstrap(&settings(1), 77, 5));
+    let (one, two) = (
+        Machine::bootstrap(&settings(1), 77, 5),
+        Machine::bootstrap(&settings(1), 77, 5),
+    );
     assert_eq!((one.meta, one.chunks), (two.meta, two.chunks));
     let mut rig = Rig::found(settings(1));
     rig.turn();
@@ -46,7 +52,9 @@ fn founding_is_a_pure_function_and_starting_twice_is_harmless() {
 #[test]
 fn nothing_is_promised_before_the_sync_and_one_sync_serves_all() {
     let mut rig = Rig::serving(settings(1));
-    let tickets: Vec<Ticket> = (0..10).map(|n| rig.ask(set("/foo", &n.to_string()))).collect();
+    let tickets: Vec<Ticket> = (0..10)
+        .map(|n| rig.ask(set("/foo", &n.to_string())))
+        .collect();
     for _ in 0..3 {
         rig.turn();
         assert!(rig.answers.is_empty());
@@ -104,7 +112,10 @@ fn a_restart_brings_back_what_was_answered_and_no_older_state() {
     assert!(matches!(rig.answer(ticket), Outcome::Page { .. }));
     assert_eq!(rig.value("/foo").as_deref(), Some("19"));
     assert_eq!(rig.put("/foo", "on"), 23);
-    assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(ClusterConfig::default()));
+    assert_eq!(
+        rig.done(Op::ConfigGet),
+        Outcome::Config(ClusterConfig::default())
+    );
 }
 
 #[test]
@@ -197,7 +208,11 @@ fn expiry_goes_through_the_log_and_an_idle_machine_writes_nothing() {
     rig.pass(2 * SECOND_US - 1);
     assert_eq!(rig.disk.entries.len(), entries);
     rig.pass(1);
-    assert_eq!(rig.disk.entries.len(), entries + 1, "one sync for all that is due");
+    assert_eq!(
+        rig.disk.entries.len(),
+        entries + 1,
+        "one sync for all that is due"
+    );
     assert_eq!(rig.value("/a"), None);
     assert_eq!(rig.delivered(poll), [("/a".to_string(), 7)]);
     // Not before half a second has passed.
@@ -231,14 +246,30 @@ fn a_full_disk_refuses_client_writes_only() {
     let mut rig = Rig::serving(settings(1));
     rig.put("/foo", "bar");
     rig.machine.on_space(rig.now, Space::Low);
-    assert_eq!(rig.done(set("/foo", "x")), failed(Code::RaftInternal, "disk full"));
+    assert_eq!(
+        rig.done(set("/foo", "x")),
+        failed(Code::RaftInternal, "disk full")
+    );
     assert_eq!(rig.value("/foo").as_deref(), Some("bar"));
-    let config = rig.done(Op::ConfigPut { active_size: Some(5.0), remove_delay_s: None, sync_interval_s: None });
+    let config = rig.done(Op::ConfigPut {
+        active_size: Some(5.0),
+        remove_delay_s: None,
+        sync_interval_s: None,
+    });
     assert!(matches!(config, Outcome::Config(c) if c.active_size == 5));
-    assert!(rig.snapshot_log.contains(&"finish"), "the log is what can be spared");
+    assert!(
+        rig.snapshot_log.contains(&"finish"),
+        "the log is what can be spared"
+    );
     rig.machine.on_space(rig.now, Space::Ok);
     assert_eq!(rig.put("/foo", "again"), 5);
-    assert_eq!(rig.facts.iter().filter(|f| matches!(f, Fact::DiskLow | Fact::DiskOk)).count(), 2);
+    assert_eq!(
+        rig.facts
+            .iter()
+            .filter(|f| matches!(f, Fact::DiskLow | Fact::DiskOk))
+            .count(),
+        2
+    );
 }
 
 #[test]
@@ -274,7 +305,10 @@ fn stopping_does_not_wait_for_a_disk_for_ever() {
     rig.machine.on_time(rig.now);
     rig.turn();
     assert!(rig.stopped);
-    assert_eq!(rig.answer(write), failed(Code::RaftInternal, "outcome unknown"));
+    assert_eq!(
+        rig.answer(write),
+        failed(Code::RaftInternal, "outcome unknown")
+    );
 }
 
 #[test]
@@ -290,7 +324,10 @@ fn a_write_whose_fate_is_open_for_five_seconds_is_told_so() {
     rig.now.mono_us += 1;
     rig.machine.on_time(rig.now);
     rig.turn();
-    assert_eq!(rig.answer(write), failed(Code::RaftInternal, "outcome unknown"));
+    assert_eq!(
+        rig.answer(write),
+        failed(Code::RaftInternal, "outcome unknown")
+    );
     // It was carried out all the same.
     rig.sync();
     rig.settle();
@@ -302,7 +339,11 @@ fn a_write_whose_fate_is_open_for_five_seconds_is_told_so() {
 fn the_config_is_kept_within_its_bounds() {
     let mut rig = Rig::serving(settings(1));
     let mut put = |size, delay, interval| {
-        let op = Op::ConfigPut { active_size: size, remove_delay_s: delay, sync_interval_s: interval };
+        let op = Op::ConfigPut {
+            active_size: size,
+            remove_delay_s: delay,
+            sync_interval_s: interval,
+        };
         match rig.done(op) {
             Outcome::Config(c) => (c.active_size, c.remove_delay_ms, c.sync_interval_ms),
             other => panic!("{other:?}"),
@@ -319,12 +360,24 @@ fn the_config_is_kept_within_its_bounds() {
     let shown = r#"{"activeSize":5,"removeDelay":2,"syncInterval":1}"#;
     assert_eq!(rig.value("/_etcd/config").as_deref(), Some(shown));
     // Two at once both count.
-    rig.ask(Op::ConfigPut { active_size: Some(4.0), remove_delay_s: None, sync_interval_s: None });
-    rig.ask(Op::ConfigPut { active_size: None, remove_delay_s: Some(3.0), sync_interval_s: None });
+    rig.ask(Op::ConfigPut {
+        active_size: Some(4.0),
+        remove_delay_s: None,
+        sync_interval_s: None,
+    });
+    rig.ask(Op::ConfigPut {
+        active_size: None,
+        remove_delay_s: Some(3.0),
+        sync_interval_s: None,
+    });
     rig.settle();
     let mut rig = rig.restart();
     rig.settle();
-    let config = ClusterConfig { active_size: 4, remove_delay_ms: 3_000, sync_interval_ms: 1_000 };
+    let config = ClusterConfig {
+        active_size: 4,
+        remove_delay_ms: 3_000,
+        sync_interval_ms: 1_000,
+    };
     assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(config));
 }
 
@@ -332,21 +385,38 @@ fn the_config_is_kept_within_its_bounds() {
 fn a_client_that_writes_to_the_view_of_the_config_changes_the_view_only() {
     let theirs = r#"{"activeSize":30,"removeDelay":7,"syncInterval":9}"#;
     for text in [theirs, "junk"] {
-        let mut rig = Rig::serving(Settings { snapshot_count: 20, ..settings(1) });
-        rig.done(Op::ConfigPut { active_size: Some(4.0), remove_delay_s: None, sync_interval_s: None });
+        let mut rig = Rig::serving(Settings {
+            snapshot_count: 20,
+            ..settings(1)
+        });
+        rig.done(Op::ConfigPut {
+            active_size: Some(4.0),
+            remove_delay_s: None,
+            sync_interval_s: None,
+        });
         rig.put("/_etcd/config", text);
-        let config = ClusterConfig { active_size: 4, ..ClusterConfig::default() };
+        let config = ClusterConfig {
+            active_size: 4,
+            ..ClusterConfig::default()
+        };
         assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(config));
         for n in 0..100 {
             rig.put("/foo", &n.to_string());
         }
-        assert!(rig.disk.snapshots.len() == 2, "the log does not tell it any more");
+        assert!(
+            rig.disk.snapshots.len() == 2,
+            "the log does not tell it any more"
+        );
         let etcd = rig.machine.indexes().etcd;
         let mut rig = rig.restart();
         rig.settle();
         assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(config));
         assert_eq!(rig.value("/_etcd/config").as_deref(), Some(text));
-        assert_eq!(rig.machine.indexes().etcd, etcd, "no second config is proposed");
+        assert_eq!(
+            rig.machine.indexes().etcd,
+            etcd,
+            "no second config is proposed"
+        );
     }
 }
 
@@ -359,9 +429,19 @@ fn the_cluster_is_told_as_it_is() {
         client_url: "http://127.0.0.1:4001".into(),
         peer_url: "http://127.0.0.1:7001".into(),
     };
-    assert_eq!(rig.done(Op::MachineList), Outcome::MachineList(vec![info.clone()]));
-    assert_eq!(rig.done(Op::MachineGet { name: "node1".into() }), Outcome::Machine(info));
-    let none = rig.done(Op::MachineGet { name: "none".into() });
+    assert_eq!(
+        rig.done(Op::MachineList),
+        Outcome::MachineList(vec![info.clone()])
+    );
+    assert_eq!(
+        rig.done(Op::MachineGet {
+            name: "node1".into()
+        }),
+        Outcome::Machine(info)
+    );
+    let none = rig.done(Op::MachineGet {
+        name: "none".into(),
+    });
     assert_eq!(none, failed(Code::KeyNotFound, "none"));
     let client_urls = vec!["http://127.0.0.1:4001".into()];
     assert_eq!(rig.done(Op::Machines), Outcome::Machines { client_urls });
@@ -371,7 +451,10 @@ fn the_cluster_is_told_as_it_is() {
     assert_eq!(rig.done(remove("none")), failed(Code::KeyNotFound, "none"));
     let last = failed(Code::RaftInternal, "the last voter cannot be removed");
     assert_eq!(rig.done(remove("node1")), last);
-    let stats = LeaderStats { leader: "node1".into(), followers: Vec::new() };
+    let stats = LeaderStats {
+        leader: "node1".into(),
+        followers: Vec::new(),
+    };
     assert_eq!(rig.done(Op::StatsLeader), Outcome::StatsLeader(stats));
     match rig.done(Op::StatsSelf) {
         Outcome::StatsSelf(stats) => {
@@ -386,29 +469,59 @@ fn the_cluster_is_told_as_it_is() {
 fn joins_are_judged() {
     let mut rig = Rig::serving(settings(1));
     let other = settings(2);
-    let taken = Settings { peer_url: settings(1).peer_url, ..other.clone() };
+    let taken = Settings {
+        peer_url: settings(1).peer_url,
+        ..other.clone()
+    };
     let at = "http://127.0.0.1:4002";
-    assert_eq!(rig.done(join(&taken, 8)), failed(Code::PeerAddressExists, at));
-    let nameless = Settings { name: "".into(), ..other.clone() };
+    assert_eq!(
+        rig.done(join(&taken, 8)),
+        failed(Code::PeerAddressExists, at)
+    );
+    let nameless = Settings {
+        name: "".into(),
+        ..other.clone()
+    };
     let refused = rig.done(join(&nameless, 8));
     assert!(matches!(refused, Outcome::Failed(e) if e.code == Code::InvalidForm));
     // The living machine's name from another data directory.
     let at = "http://127.0.0.1:4001";
-    assert_eq!(rig.done(join(&settings(1), 8)), failed(Code::PeerAddressExists, at));
+    assert_eq!(
+        rig.done(join(&settings(1), 8)),
+        failed(Code::PeerAddressExists, at)
+    );
     // Its own again: nothing moves.
-    assert_eq!(rig.done(join(&settings(1), 77)), Outcome::Joined(tern::raft::Index(1)));
+    assert_eq!(
+        rig.done(join(&settings(1), 77)),
+        Outcome::Joined(tern::raft::Index(1))
+    );
     assert_eq!(rig.machine.indexes().etcd.0, 2);
-    let moved = Settings { client_url: "http://127.0.0.1:9".into(), ..settings(1) };
-    assert_eq!(rig.done(join(&moved, 77)), Outcome::Joined(tern::raft::Index(1)));
+    let moved = Settings {
+        client_url: "http://127.0.0.1:9".into(),
+        ..settings(1)
+    };
+    assert_eq!(
+        rig.done(join(&moved, 77)),
+        Outcome::Joined(tern::raft::Index(1))
+    );
     assert_eq!(rig.machine.indexes().etcd.0, 3);
     let shown = rig.value("/_etcd/machines/node1").expect("shown");
     assert!(shown.starts_with("etcd=http%3A%2F%2F127.0.0.1%3A9&"));
     // Members that were let in count, though they never came.
     for number in 2..=9 {
-        assert!(matches!(rig.done(join(&settings(number), 8)), Outcome::Joined(_)));
+        assert!(matches!(
+            rig.done(join(&settings(number), 8)),
+            Outcome::Joined(_)
+        ));
     }
-    assert_eq!(rig.done(join(&settings(10), 8)), failed(Code::NoMorePeer, ""));
-    assert!(matches!(rig.done(join(&settings(9), 8)), Outcome::Joined(_)));
+    assert_eq!(
+        rig.done(join(&settings(10), 8)),
+        failed(Code::NoMorePeer, "")
+    );
+    assert!(matches!(
+        rig.done(join(&settings(9), 8)),
+        Outcome::Joined(_)
+    ));
 }
 
 #[test]
@@ -451,12 +564,19 @@ fn a_listing_comes_in_pages_of_one_moment() {
         rig.turn();
     }
     assert_eq!((items.len(), pages), (2_501, 3));
-    assert!(items[1..].iter().all(|i| i.view.value.as_deref() == Some("old")));
+    assert!(
+        items[1..]
+            .iter()
+            .all(|i| i.view.value.as_deref() == Some("old"))
+    );
     // Two at once: the second waits for the first, which is given up when its client stalls.
     let first = rig.ask(read("/dir", true, false));
     let second = rig.ask(read("/dir", true, false));
     rig.settle();
-    assert!(matches!(rig.answer(first), Outcome::Page { last: false, .. }));
+    assert!(matches!(
+        rig.answer(first),
+        Outcome::Page { last: false, .. }
+    ));
     assert!(rig.told(second).is_empty());
     rig.pass(60 * SECOND_US - 1);
     assert!(rig.told(second).is_empty());
@@ -464,7 +584,10 @@ fn a_listing_comes_in_pages_of_one_moment() {
     rig.pass(1);
     assert!(matches!(rig.answer(first), Outcome::Failed(_)));
     assert!(matches!(rig.answer(second), Outcome::Failed(_)));
-    assert!(matches!(rig.answer(third), Outcome::Page { last: false, .. }));
+    assert!(matches!(
+        rig.answer(third),
+        Outcome::Page { last: false, .. }
+    ));
 }
 
 #[test]
@@ -477,7 +600,12 @@ fn the_migration_document_is_of_one_moment() {
         panic!("one page");
     };
     let keys: Vec<&str> = items.iter().map(|i| &*i.view.key).collect();
-    let machines = ["/_etcd", "/_etcd/config", "/_etcd/machines", "/_etcd/machines/node1"];
+    let machines = [
+        "/_etcd",
+        "/_etcd/config",
+        "/_etcd/machines",
+        "/_etcd/machines/node1",
+    ];
     assert_eq!(keys, [&["/"], &machines[..], &["/foo"]].concat());
     rig.put("/foo", "later");
     rig.again(ticket, Op::More);

@@ -1,14 +1,21 @@
-//! Snapshots: written in slices while writes go on, restored, released; given up when the disk has no room.
+//! Snapshots: written in slices while writes go on, restored, released; given up when the disk has
+//! no room.
 use super::rig::*;
 use tern::machine::*;
 
 fn often() -> Settings {
-    Settings { snapshot_count: 50, ..settings(1) }
+    Settings {
+        snapshot_count: 50,
+        ..settings(1)
+    }
 }
 
 #[test]
 fn writes_go_on_while_a_snapshot_is_written() {
-    let mut rig = Rig::serving(Settings { snapshot_count: 6_000, ..settings(1) });
+    let mut rig = Rig::serving(Settings {
+        snapshot_count: 6_000,
+        ..settings(1)
+    });
     let value = "x".repeat(200);
     for n in 0..5_995 {
         rig.ask(set(&format!("/dir/{n:05}"), &value));
@@ -52,7 +59,10 @@ fn the_log_behind_the_older_snapshot_is_released() {
     // History travels with the snapshot.
     let ticket = rig.ask(watch("/foo", false, Some(500)));
     rig.settle();
-    assert!(matches!(rig.answer(ticket), Outcome::Backlog { done: true, .. }));
+    assert!(matches!(
+        rig.answer(ticket),
+        Outcome::Backlog { done: true, .. }
+    ));
 }
 
 #[test]
@@ -81,7 +91,10 @@ fn a_snapshot_that_cannot_be_written_is_tried_again_later() {
 
 #[test]
 fn a_snapshot_of_nothing_new_is_not_taken() {
-    let mut rig = Rig::serving(Settings { snapshots: false, ..often() });
+    let mut rig = Rig::serving(Settings {
+        snapshots: false,
+        ..often()
+    });
     for n in 0..200 {
         rig.put("/foo", &n.to_string());
     }

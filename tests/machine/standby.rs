@@ -1,4 +1,5 @@
-//! Standby mode by hand: what it asks when, where it sends clients, how it comes to it and how it ends.
+//! Standby mode by hand: what it asks when, where it sends clients, how it comes to it and how it
+//! ends.
 use super::rig::*;
 use tern::http::Method;
 use tern::machine::*;
@@ -13,7 +14,11 @@ const INTERVAL_US: u64 = 5 * SECOND_US;
 fn members(names: &[&str]) -> Vec<MachineInfo> {
     let info = |(place, name): (usize, &&str)| MachineInfo {
         name: (*name).into(),
-        state: if place == 0 { Role::Leader } else { Role::Follower },
+        state: if place == 0 {
+            Role::Leader
+        } else {
+            Role::Follower
+        },
         client_url: format!("http://{name}:4001").into(),
         peer_url: format!("http://{name}:7001").into(),
     };
@@ -23,7 +28,11 @@ fn members(names: &[&str]) -> Vec<MachineInfo> {
 /// The same as they are listed.
 fn list(names: &[&str]) -> String {
     let machine = |m: &MachineInfo| {
-        let state = if m.state == Role::Leader { "leader" } else { "follower" };
+        let state = if m.state == Role::Leader {
+            "leader"
+        } else {
+            "follower"
+        };
         serde_json::json!({"name": m.name, "state": state, "clientURL": m.client_url, "peerURL": m.peer_url})
     };
     let all: Vec<_> = members(names).iter().map(machine).collect();
@@ -43,10 +52,30 @@ struct Stand {
 impl Stand {
     /// One that was a standby when it was stopped.
     fn again(names: &[&str]) -> Stand {
-        let now = Now { mono_us: 1_000_000, wall_ns: EPOCH_NS };
-        let info = StandbyInfo { running: true, cluster: members(names), sync_interval_ms: 5_000 };
-        let search = Search { peers: vec!["http://spare:7001".into()], ..Search::default() };
-        Stand::of(Machine::stand_by(settings(3), Recovered::nothing(PeerId::NONE, 77), info, search, 5, now), now)
+        let now = Now {
+            mono_us: 1_000_000,
+            wall_ns: EPOCH_NS,
+        };
+        let info = StandbyInfo {
+            running: true,
+            cluster: members(names),
+            sync_interval_ms: 5_000,
+        };
+        let search = Search {
+            peers: vec!["http://spare:7001".into()],
+            ..Search::default()
+        };
+        Stand::of(
+            Machine::stand_by(
+                settings(3),
+                Recovered::nothing(PeerId::NONE, 77),
+                info,
+                search,
+                5,
+                now,
+            ),
+            now,
+        )
     }
 
     /// A member that is told in its life, or when it comes up, that it was removed.
@@ -57,7 +86,10 @@ impl Stand {
             other => panic!("{other:?}"),
         };
         // The leader brings it what the cluster has.
-        let mut cluster = Cluster { rigs: [(PeerId(1), rig)].into(), cut: Default::default() };
+        let mut cluster = Cluster {
+            rigs: [(PeerId(1), rig)].into(),
+            cut: Default::default(),
+        };
         let now = cluster.at(PeerId(1)).now;
         cluster.rigs.insert(id, Rig::let_in(settings(3), id, now));
         cluster.pass(SECOND_US);
@@ -68,7 +100,10 @@ impl Stand {
         }
         let mut stand = Stand::of(rig.machine, rig.now);
         let cluster = stand.machine.cluster();
-        let notice = Message { term: Term::REMOVED, rpc: Rpc::Removed { cluster, id } };
+        let notice = Message {
+            term: Term::REMOVED,
+            rpc: Rpc::Removed { cluster, id },
+        };
         stand.machine.on_message(stand.now, PeerId(1), notice);
         stand.turn();
         stand.turn();
@@ -77,7 +112,14 @@ impl Stand {
 
     fn of(machine: Machine, now: Now) -> Stand {
         let began_us = now.mono_us;
-        Stand { machine, effects: Effects::default(), now, began_us, facts: Vec::new(), saved: Vec::new() }
+        Stand {
+            machine,
+            effects: Effects::default(),
+            now,
+            began_us,
+            facts: Vec::new(),
+            saved: Vec::new(),
+        }
     }
 
     fn turn(&mut self) -> Vec<Call> {
@@ -86,7 +128,10 @@ impl Stand {
         self.facts.append(&mut self.effects.facts);
         self.saved.extend(self.effects.standby.take());
         if self.effects.wipe {
-            assert!(self.saved.last().is_some_and(|info| info.running), "saved before anything is wiped");
+            assert!(
+                self.saved.last().is_some_and(|info| info.running),
+                "saved before anything is wiped"
+            );
             self.machine.on_wiped(self.now, 78);
         }
         std::mem::take(&mut self.effects.calls)
@@ -109,7 +154,11 @@ impl Stand {
     }
 
     fn tell(&mut self, call: &Call, status: u16, server: &str, body: &[u8]) {
-        let reply = Reply::Answered { status, server: server.into(), body: body.into() };
+        let reply = Reply::Answered {
+            status,
+            server: server.into(),
+            body: body.into(),
+        };
         self.machine.on_reply(self.now, call.id, reply);
     }
 
@@ -118,12 +167,22 @@ impl Stand {
     }
 
     fn fail(&mut self, call: &Call) {
-        self.machine.on_reply(self.now, call.id, Reply::Failed { why: "nobody listens".into() });
+        self.machine.on_reply(
+            self.now,
+            call.id,
+            Reply::Failed {
+                why: "nobody listens".into(),
+            },
+        );
     }
 
-    /// A whole fetch from `peer`, which begins when the next deadline comes; when that was, since the beginning.
+    /// A whole fetch from `peer`, which begins when the next deadline comes; when that was, since
+    /// the beginning.
     fn fetch(&mut self, peer: &str, list: &str, config: &str) -> u64 {
-        let call = self.next(Method::Get, &format!("http://{peer}:7001/v2/admin/machines"));
+        let call = self.next(
+            Method::Get,
+            &format!("http://{peer}:7001/v2/admin/machines"),
+        );
         self.answer(&call, list);
         let call = self.calls(Method::Get, &format!("http://{peer}:7001/v2/admin/config"));
         self.answer(&call, config);
@@ -149,7 +208,8 @@ impl Stand {
     }
 }
 
-/// The machines at once and every interval; to join exactly one interval after the beginning, then with every fetch.
+/// The machines at once and every interval; to join exactly one interval after the beginning, then
+/// with every fetch.
 #[test]
 fn the_first_request_to_join_comes_after_one_interval() {
     let mut stand = Stand::again(&["a", "b"]);
@@ -158,15 +218,35 @@ fn the_first_request_to_join_comes_after_one_interval() {
     assert_eq!(stand.fetch("a", &list(&["a", "b"]), SIZE_5S), 0);
     stand.rests();
     for round in 1..=3 {
-        assert_eq!(stand.fetch("a", &list(&["a", "b"]), SIZE_5S), round * INTERVAL_US);
+        assert_eq!(
+            stand.fetch("a", &list(&["a", "b"]), SIZE_5S),
+            round * INTERVAL_US
+        );
         let call = stand.asks("a");
-        assert_eq!(stand.now.mono_us, stand.began_us + round * INTERVAL_US, "in the same moment");
+        assert_eq!(
+            stand.now.mono_us,
+            stand.began_us + round * INTERVAL_US,
+            "in the same moment"
+        );
         let body: serde_json::Value = serde_json::from_slice(&call.body).expect("JSON");
-        assert_eq!((&body["name"], &body["incarnation"]), (&"node3".into(), &77.into()));
-        stand.tell(&call, 500, "tern/0.1.0", br#"{"errorCode":300,"message":"x","cause":""}"#);
+        assert_eq!(
+            (&body["name"], &body["incarnation"]),
+            (&"node3".into(), &77.into())
+        );
+        stand.tell(
+            &call,
+            500,
+            "tern/0.1.0",
+            br#"{"errorCode":300,"message":"x","cause":""}"#,
+        );
         stand.rests();
     }
-    assert_eq!(stand.facts.len(), 2, "the same trouble is told once: {:?}", stand.facts);
+    assert_eq!(
+        stand.facts.len(),
+        2,
+        "the same trouble is told once: {:?}",
+        stand.facts
+    );
 }
 
 #[test]
@@ -174,18 +254,31 @@ fn a_changed_interval_counts_from_the_next_fetch() {
     let mut stand = Stand::again(&["a"]);
     let two = SIZE_5S.replace("\"syncInterval\":5", "\"syncInterval\":2");
     assert_eq!(stand.fetch("a", &list(&["a"]), FULL), 0);
-    assert_eq!(stand.fetch("a", &list(&["a", "b", "c"]), &FULL.replace(":5}", ":2}")), INTERVAL_US);
-    assert_eq!(stand.fetch("a", &list(&["a", "b"]), &two), INTERVAL_US + 2 * SECOND_US);
+    assert_eq!(
+        stand.fetch("a", &list(&["a", "b", "c"]), &FULL.replace(":5}", ":2}")),
+        INTERVAL_US
+    );
+    assert_eq!(
+        stand.fetch("a", &list(&["a", "b"]), &two),
+        INTERVAL_US + 2 * SECOND_US
+    );
     stand.asks("a");
     let told: Vec<u64> = stand.saved.iter().map(|i| i.sync_interval_ms).collect();
-    assert_eq!(told, [5_000, 5_000, 2_000, 2_000], "saved when something is new, and only then");
+    assert_eq!(
+        told,
+        [5_000, 5_000, 2_000, 2_000],
+        "saved when something is new, and only then"
+    );
 }
 
 #[test]
 fn no_room_no_request_unless_the_list_names_it() {
     let mut stand = Stand::again(&["a"]);
     for round in 0..3 {
-        assert_eq!(stand.fetch("a", &list(&["a", "b", "c"]), FULL), round * INTERVAL_US);
+        assert_eq!(
+            stand.fetch("a", &list(&["a", "b", "c"]), FULL),
+            round * INTERVAL_US
+        );
         stand.rests();
     }
     stand.fetch("a", &list(&["a", "b", "c", "node3"]), FULL);
@@ -196,8 +289,15 @@ fn no_room_no_request_unless_the_list_names_it() {
     assert_eq!(stand.effects.let_in, Some(PeerId(12)));
     let last = stand.saved.last().expect("saved");
     assert!(!last.running && last.cluster.len() == 4);
-    assert_eq!((stand.machine.id(), stand.machine.standby()), (PeerId(12), None));
-    assert!(stand.facts.ends_with(&[Fact::LetIn { id: PeerId(12) }]), "{:?}", stand.facts);
+    assert_eq!(
+        (stand.machine.id(), stand.machine.standby()),
+        (PeerId(12), None)
+    );
+    assert!(
+        stand.facts.ends_with(&[Fact::LetIn { id: PeerId(12) }]),
+        "{:?}",
+        stand.facts
+    );
 }
 
 /// The leader first, then the others, then those of the command line; each once, and never itself.
@@ -216,7 +316,14 @@ fn whom_it_asks() {
     };
     let now = stand.now;
     let mut alone = Stand::of(
-        Machine::stand_by(settings(3), Recovered::nothing(PeerId::NONE, 77), info, Search::default(), 5, now),
+        Machine::stand_by(
+            settings(3),
+            Recovered::nothing(PeerId::NONE, 77),
+            info,
+            Search::default(),
+            5,
+            now,
+        ),
         now,
     );
     alone.machine.on_time(alone.now);
@@ -226,7 +333,10 @@ fn whom_it_asks() {
     for peer in ["a", "node3", "b", "spare"] {
         let call = match peer {
             "a" => stand.next(Method::Get, "http://a:7001/v2/admin/machines"),
-            peer => stand.calls(Method::Get, &format!("http://{peer}:7001/v2/admin/machines")),
+            peer => stand.calls(
+                Method::Get,
+                &format!("http://{peer}:7001/v2/admin/machines"),
+            ),
         };
         match peer {
             "a" => stand.fail(&call),
@@ -245,26 +355,41 @@ fn whom_it_asks() {
     stand.answer(&call, "not a URL");
     stand.rests();
     let told = stand.facts.last();
-    assert!(matches!(told, Some(Fact::NotLetIn { why }) if why.starts_with("http://spare:7001: ")), "{told:?}");
+    assert!(
+        matches!(told, Some(Fact::NotLetIn { why }) if why.starts_with("http://spare:7001: ")),
+        "{told:?}"
+    );
     assert_eq!(
         stand.redirect(),
-        Outcome::Redirect { client_url: "http://a:4001".into(), peer_url: "http://a:7001".into() }
+        Outcome::Redirect {
+            client_url: "http://a:4001".into(),
+            peer_url: "http://a:7001".into()
+        }
     );
     // Nobody has answered: the next try is at the interval.
     assert_eq!(stand.machine.next_deadline(), stand.began_us + INTERVAL_US);
 }
 
-/// All whom it knows are standbys themselves: they point to their leader, which this machine has never heard of.
+/// All whom it knows are standbys themselves: they point to their leader, which this machine has
+/// never heard of.
 #[test]
 fn standbys_show_the_way() {
     let mut stand = Stand::again(&["a", "b"]);
     stand.machine.on_time(stand.now);
     for peer in ["a", "b", "spare"] {
-        let call = stand.calls(Method::Get, &format!("http://{peer}:7001/v2/admin/machines"));
+        let call = stand.calls(
+            Method::Get,
+            &format!("http://{peer}:7001/v2/admin/machines"),
+        );
         stand.tell(&call, 404, "tern/0.1.0", b"");
     }
     let call = stand.calls(Method::Get, "http://a:4001/v2/leader");
-    stand.tell(&call, 400, "tern/0.1.0", br#"{"errorCode":402,"message":"x","cause":""}"#);
+    stand.tell(
+        &call,
+        400,
+        "tern/0.1.0",
+        br#"{"errorCode":402,"message":"x","cause":""}"#,
+    );
     let call = stand.calls(Method::Get, "http://b:4001/v2/leader");
     stand.answer(&call, "http://c:7001");
     let call = stand.calls(Method::Get, "http://c:7001/v2/admin/machines");
@@ -277,7 +402,8 @@ fn standbys_show_the_way() {
     stand.asks("c");
 }
 
-/// 402 while it knows no leader, or only itself; then it asks soon again, and still joins not before its time.
+/// 402 while it knows no leader, or only itself; then it asks soon again, and still joins not
+/// before its time.
 #[test]
 fn where_clients_are_sent() {
     for itself in [false, true] {
@@ -285,15 +411,33 @@ fn where_clients_are_sent() {
         let mut cluster = members(&["node3", "b"]);
         cluster[0].client_url = settings(3).client_url;
         if !itself {
-            cluster[0] = MachineInfo { state: Role::Follower, ..cluster[1].clone() };
+            cluster[0] = MachineInfo {
+                state: Role::Follower,
+                ..cluster[1].clone()
+            };
         }
-        let info = StandbyInfo { running: true, cluster, sync_interval_ms: 5_000 };
-        stand.machine =
-            Machine::stand_by(settings(3), Recovered::nothing(PeerId::NONE, 77), info, Search::default(), 5, stand.now);
-        assert!(matches!(stand.redirect(), Outcome::Failed(e) if e.code == tern::error::Code::StandbyInternal));
+        let info = StandbyInfo {
+            running: true,
+            cluster,
+            sync_interval_ms: 5_000,
+        };
+        stand.machine = Machine::stand_by(
+            settings(3),
+            Recovered::nothing(PeerId::NONE, 77),
+            info,
+            Search::default(),
+            5,
+            stand.now,
+        );
+        assert!(
+            matches!(stand.redirect(), Outcome::Failed(e) if e.code == tern::error::Code::StandbyInternal)
+        );
         assert_eq!(stand.machine.standby(), Some(None));
         let first = if itself { "node3" } else { "b" };
-        let call = stand.next(Method::Get, &format!("http://{first}:7001/v2/admin/machines"));
+        let call = stand.next(
+            Method::Get,
+            &format!("http://{first}:7001/v2/admin/machines"),
+        );
         stand.fail(&call);
         if itself {
             let call = stand.calls(Method::Get, "http://b:7001/v2/admin/machines");
@@ -331,17 +475,27 @@ fn another_store_version_is_not_asked_either() {
     let call = stand.calls(Method::Get, "http://a:7001/version");
     stand.answer(&call, "3");
     stand.rests();
-    assert!(matches!(stand.facts.last(), Some(Fact::NotLetIn { why }) if why.contains("version 3")));
+    assert!(
+        matches!(stand.facts.last(), Some(Fact::NotLetIn { why }) if why.contains("version 3"))
+    );
 }
 
-/// Removed in the middle of its life: it is saved first, then all is wiped, and a new number asks one interval later.
+/// Removed in the middle of its life: it is saved first, then all is wiped, and a new number asks
+/// one interval later.
 #[test]
 fn a_removed_member() {
     let mut stand = Stand::removed(true);
     assert!(stand.facts.contains(&Fact::Removed) && stand.saved.len() == 1);
     assert_eq!(stand.saved[0].cluster.len(), 1);
-    assert_eq!((stand.machine.id(), stand.machine.cluster()), (PeerId::NONE, 0));
-    assert_eq!(stand.machine.indexes(), Indexes::default(), "nothing of the former life");
+    assert_eq!(
+        (stand.machine.id(), stand.machine.cluster()),
+        (PeerId::NONE, 0)
+    );
+    assert_eq!(
+        stand.machine.indexes(),
+        Indexes::default(),
+        "nothing of the former life"
+    );
     assert_eq!(stand.machine.timers(), 1);
     assert_eq!(stand.machine.standby(), Some(Some("http://127.0.0.1:4001")));
     stand.began_us = stand.now.mono_us;
@@ -361,7 +515,10 @@ fn a_removed_member() {
     assert_eq!(body["incarnation"], 78);
     stand.tell(&call, 200, "tern/0.1.0", &[20]);
     stand.turn();
-    assert_eq!((stand.effects.let_in, stand.machine.id()), (Some(PeerId(20)), PeerId(20)));
+    assert_eq!(
+        (stand.effects.let_in, stand.machine.id()),
+        (Some(PeerId(20)), PeerId(20))
+    );
     assert_eq!(stand.machine.raft().term(), Term(0));
 }
 
@@ -378,7 +535,11 @@ fn a_member_that_was_removed_while_it_was_away() {
     };
     let mut stand = Stand::removed(false);
     assert!(stand.facts.contains(&Fact::Removed));
-    assert_eq!(stand.machine.standby(), Some(None), "it has heard of no leader");
+    assert_eq!(
+        stand.machine.standby(),
+        Some(None),
+        "it has heard of no leader"
+    );
     assert_eq!(asked(&mut stand, SIZE_5S), 0);
     let call = stand.calls(Method::Get, "http://127.0.0.1:7001/version");
     stand.answer(&call, "2");
@@ -397,7 +558,9 @@ fn late_replies_mean_nothing() {
     let mut stand = Stand::again(&["a"]);
     let first = stand.next(Method::Get, "http://a:7001/v2/admin/machines");
     assert!(first.id > CallId(1 << 32), "{:?}", first.id);
-    stand.machine.on_reply(stand.now, CallId(1), Reply::Failed { why: "late".into() });
+    stand
+        .machine
+        .on_reply(stand.now, CallId(1), Reply::Failed { why: "late".into() });
     stand.rests();
     stand.answer(&first, &list(&["a"]));
     let second = stand.calls(Method::Get, "http://a:7001/v2/admin/config");
@@ -424,7 +587,8 @@ fn stopping_a_standby() {
     assert!(matches!(stand.redirect(), Outcome::Redirect { .. }));
 }
 
-/// A hundred times there and back: each mode has as many timers as the first time, and each life a number of its own.
+/// A hundred times there and back: each mode has as many timers as the first time, and each life a
+/// number of its own.
 #[test]
 fn no_timer_of_a_former_mode_is_left() {
     let mut stand = Stand::again(&["a"]);
@@ -439,30 +603,78 @@ fn no_timer_of_a_former_mode_is_left() {
         let id = PeerId(u64::from(round) + 10);
         stand.tell(&call, 200, "tern/0.1.0", &[round + 10]);
         stand.turn();
-        assert_eq!((stand.machine.id(), stand.machine.role()), (id, Role::Follower));
-        assert_eq!(stand.machine.timers(), 2, "to be told that there is no leader, to ask because nothing comes");
+        assert_eq!(
+            (stand.machine.id(), stand.machine.role()),
+            (id, Role::Follower)
+        );
+        assert_eq!(
+            stand.machine.timers(),
+            2,
+            "to be told that there is no leader, to ask because nothing comes"
+        );
         let before = stand.saved.len();
-        let notice = Message { term: Term::REMOVED, rpc: Rpc::Removed { cluster: 5, id } };
+        let notice = Message {
+            term: Term::REMOVED,
+            rpc: Rpc::Removed { cluster: 5, id },
+        };
         stand.machine.on_message(stand.now, PeerId(1), notice);
         // An old notice is none for the next life.
-        let late = Message { term: Term::REMOVED, rpc: Rpc::Removed { cluster: 5, id: PeerId(9) } };
+        let late = Message {
+            term: Term::REMOVED,
+            rpc: Rpc::Removed {
+                cluster: 5,
+                id: PeerId(9),
+            },
+        };
         stand.machine.on_message(stand.now, PeerId(1), late);
         stand.turn();
         stand.turn();
-        assert_eq!((stand.saved.len(), stand.machine.role()), (before + 1, Role::Standby));
+        assert_eq!(
+            (stand.saved.len(), stand.machine.role()),
+            (before + 1, Role::Standby)
+        );
     }
 }
 
 /// A discovery service learns of a standby at every start, as of a member.
 #[test]
 fn a_standby_registers() {
-    let now = Now { mono_us: 1_000_000, wall_ns: EPOCH_NS };
-    let info = StandbyInfo { running: true, cluster: members(&["a"]), sync_interval_ms: 5_000 };
-    let search = Search { discovery: Some("http://d/v2/keys/c".into()), ..Search::default() };
-    let mut stand =
-        Stand::of(Machine::stand_by(settings(3), Recovered::nothing(PeerId::NONE, 77), info, search, 5, now), now);
+    let now = Now {
+        mono_us: 1_000_000,
+        wall_ns: EPOCH_NS,
+    };
+    let info = StandbyInfo {
+        running: true,
+        cluster: members(&["a"]),
+        sync_interval_ms: 5_000,
+    };
+    let search = Search {
+        discovery: Some("http://d/v2/keys/c".into()),
+        ..Search::default()
+    };
+    let mut stand = Stand::of(
+        Machine::stand_by(
+            settings(3),
+            Recovered::nothing(PeerId::NONE, 77),
+            info,
+            search,
+            5,
+            now,
+        ),
+        now,
+    );
     stand.machine.on_time(now);
     let calls = stand.turn();
-    assert!(calls.iter().any(|c| c.method == Method::Put && &*c.url == "http://d/v2/keys/c/node3"), "{calls:?}");
-    assert!(calls.iter().any(|c| &*c.url == "http://a:7001/v2/admin/machines"), "{calls:?}");
+    assert!(
+        calls
+            .iter()
+            .any(|c| c.method == Method::Put && &*c.url == "http://d/v2/keys/c/node3"),
+        "{calls:?}"
+    );
+    assert!(
+        calls
+            .iter()
+            .any(|c| &*c.url == "http://a:7001/v2/admin/machines"),
+        "{calls:?}"
+    );
 }

@@ -1,7 +1,8 @@
 //! Traces of the HTTP codec: one command with its bytes a line, what comes of it beneath, indented.
 //!
-//! Bytes are written as they are, with `\r \n \t \0 \\ \xNN` and `\(N*text)` for N times a text. Each input of
-//! `request` and `response` is fed whole, byte by byte and cut in two at every place; all must come to the same.
+//! Bytes are written as they are, with `\r \n \t \0 \\ \xNN` and `\(N*text)` for N times a text.
+//! Each input of `request` and `response` is fed whole, byte by byte and cut in two at every place;
+//! all must come to the same.
 use std::fmt::Write;
 use tern::escape;
 use tern::http::client::ResponseParser;
@@ -33,7 +34,10 @@ fn command(line: &str) -> String {
         "request" => request(&unescape(rest), &Limits::default()),
         "request-of-at-most" => {
             let (max, rest) = rest.split_once(' ').expect("a limit and bytes");
-            let limits = Limits { body_bytes_max: max.parse().expect("a number of bytes"), ..Limits::default() };
+            let limits = Limits {
+                body_bytes_max: max.parse().expect("a number of bytes"),
+                ..Limits::default()
+            };
             request(&unescape(rest), &limits)
         }
         "response" => response(&unescape(rest), false),
@@ -100,7 +104,11 @@ fn request(input: &[u8], limits: &Limits) -> String {
     let same = |cut: &[&[u8]]| {
         let other = requests(cut, limits);
         let places: Vec<usize> = cut.iter().map(|p| p.len()).take(2).collect();
-        assert_eq!(other.replace(told, ""), whole.replace(told, ""), "{places:?}");
+        assert_eq!(
+            other.replace(told, ""),
+            whole.replace(told, ""),
+            "{places:?}"
+        );
     };
     let bytes: Vec<&[u8]> = input.chunks(1).collect();
     same(&bytes);
@@ -124,7 +132,10 @@ pub fn requests(reads: &[&[u8]], limits: &Limits) -> String {
         input.extend_from_slice(read);
         loop {
             let consumed = match parser.parse(&input, limits) {
-                Progress::NeedMore { consumed, continue_100 } => {
+                Progress::NeedMore {
+                    consumed,
+                    continue_100,
+                } => {
                     if continue_100 {
                         out.push_str("100 continue\n");
                     }
@@ -132,11 +143,21 @@ pub fn requests(reads: &[&[u8]], limits: &Limits) -> String {
                     break;
                 }
                 Progress::Request { consumed, request } => {
-                    write!(out, "{:?} {}", request.method, show(request.path.as_bytes())).expect("text");
+                    write!(
+                        out,
+                        "{:?} {}",
+                        request.method,
+                        show(request.path.as_bytes())
+                    )
+                    .expect("text");
                     if let Some(query) = request.query {
                         write!(out, " query={}", show(query.as_bytes())).expect("text");
                     }
-                    let headers = [("host", request.host), ("type", request.content_type), ("origin", request.origin)];
+                    let headers = [
+                        ("host", request.host),
+                        ("type", request.content_type),
+                        ("origin", request.origin),
+                    ];
                     for (name, value) in headers {
                         if let Some(value) = value {
                             write!(out, " {name}={}", show(value.as_bytes())).expect("text");
@@ -177,7 +198,11 @@ fn response(input: &[u8], closed: bool) -> String {
     let bytes: Vec<&[u8]> = input.chunks(1).collect();
     assert_eq!(responses(&bytes, closed), whole);
     for at in cuts(input.len()) {
-        assert_eq!(responses(&[&input[..at], &input[at..]], closed), whole, "{at}");
+        assert_eq!(
+            responses(&[&input[..at], &input[at..]], closed),
+            whole,
+            "{at}"
+        );
     }
     whole
 }
@@ -194,7 +219,10 @@ pub fn responses(reads: &[&[u8]], closed: bool) -> String {
             Ok(None) => {}
             Ok(Some(response)) => {
                 let mut out = format!("{}", response.status);
-                for (name, value) in [("location", &response.location), ("server", &response.server)] {
+                for (name, value) in [
+                    ("location", &response.location),
+                    ("server", &response.server),
+                ] {
                     if let Some(value) = value {
                         write!(out, " {name}={}", show(value.as_bytes())).expect("text");
                     }
@@ -213,7 +241,9 @@ fn form(rest: &str) -> String {
     let (query, body) = (text(&unescape(query)), unescape(body));
     match Form::parse(&query, &body) {
         Ok(form) => {
-            let pairs = form.pairs().map(|(k, v)| format!("{}={}", show(k.as_bytes()), show(v.as_bytes())));
+            let pairs = form
+                .pairs()
+                .map(|(k, v)| format!("{}={}", show(k.as_bytes()), show(v.as_bytes())));
             let pairs: Vec<String> = pairs.collect();
             match pairs.len() {
                 0..=20 => format!("[{}]\n", pairs.join(" ")),
@@ -227,15 +257,19 @@ fn form(rest: &str) -> String {
 fn path(raw: &str) -> String {
     match escape::decode(raw.as_bytes(), false) {
         Ok(path) => {
-            let fits = if form::key_fits(&path) { "" } else { " too long for a key" };
+            let fits = if form::key_fits(&path) {
+                ""
+            } else {
+                " too long for a key"
+            };
             format!("{}{fits}\n", show(path.as_bytes()))
         }
         Err(error) => format!("{error:?}\n"),
     }
 }
 
-/// `answer STATUS 1.0|1.1 keep|close get|head full|stream NAME:VALUE PIECES…`: the answer's bytes, then whether the
-/// connection goes on.
+/// `answer STATUS 1.0|1.1 keep|close get|head full|stream NAME:VALUE PIECES…`: the answer's bytes,
+/// then whether the connection goes on.
 fn answer(rest: &str) -> String {
     let words: Vec<String> = rest.split(' ').map(|w| text(&unescape(w))).collect();
     let [status, version, after, method, kind, header, pieces @ ..] = &words[..] else {
@@ -269,5 +303,11 @@ fn answer(rest: &str) -> String {
     }
     let out = text(&out).replace(concat!("tern/", env!("CARGO_PKG_VERSION")), "tern/VERSION");
     let after = if framing.keep_alive { "keep" } else { "close" };
-    format!("{}\n{after}\n", out.escape_default().to_string().replace("\\r\\n", "\n").trim_end())
+    format!(
+        "{}\n{after}\n",
+        out.escape_default()
+            .to_string()
+            .replace("\\r\\n", "\n")
+            .trim_end()
+    )
 }

@@ -1,17 +1,19 @@
-//! Traces of raft: a handful of members, the messages between them, their disks and their clock, all moved by command.
+//! Traces of raft: a handful of members, the messages between them, their disks and their clock,
+//! all moved by command.
 //!
-//! A script has one command a line; what it leads to stands indented beneath. Nothing happens by itself: messages wait
-//! until `deliver`, writes until `sync`, timers until `time` or `timeout`. Whatever the script, each step is checked: one
-//! leader a term, the same entry at an index everywhere once it is committed, commits only on a majority of synced
-//! disks. Start reading at `World::command`.
+//! A script has one command a line; what it leads to stands indented beneath. Nothing happens by
+//! itself: messages wait until `deliver`, writes until `sync`, timers until `time` or `timeout`.
+//! Whatever the script, each step is checked: one leader a term, the same entry at an index
+//! everywhere once it is committed, commits only on a majority of synced disks. Start reading at
+//! `World::command`.
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 
 use tern::command::{self, Command, KeyPath};
 use tern::raft::wire;
 use tern::raft::{
-    AppendAnswer, Body, Configuration, Entry, Found, Index, Lsn, Member, Message, Notice, Output, PeerId, Persist,
-    Raft, RaftConfig, RaftRole, RaftState, ReadId, Rpc, SnapshotMeta, Term,
+    AppendAnswer, Body, Configuration, Entry, Found, Index, Lsn, Member, Message, Notice, Output,
+    PeerId, Persist, Raft, RaftConfig, RaftRole, RaftState, ReadId, Rpc, SnapshotMeta, Term,
 };
 use tern::timer::Now;
 
@@ -113,7 +115,9 @@ struct World {
 
 /// `key=value` of a command line.
 fn option<'a>(words: &[&'a str], key: &str) -> Option<&'a str> {
-    words.iter().find_map(|w| w.strip_prefix(key)?.strip_prefix('='))
+    words
+        .iter()
+        .find_map(|w| w.strip_prefix(key)?.strip_prefix('='))
 }
 
 fn numbers(list: &str) -> Vec<u64> {
@@ -122,8 +126,11 @@ fn numbers(list: &str) -> Vec<u64> {
 }
 
 fn number(words: &[&str], at: usize) -> u64 {
-    let word = words.get(at).unwrap_or_else(|| panic!("an argument is missing: {words:?}"));
-    word.parse().unwrap_or_else(|_| panic!("not a number: {word}"))
+    let word = words
+        .get(at)
+        .unwrap_or_else(|| panic!("an argument is missing: {words:?}"));
+    word.parse()
+        .unwrap_or_else(|_| panic!("not a number: {word}"))
 }
 
 fn member(id: u64, voter: bool) -> Member {
@@ -144,7 +151,11 @@ fn encoded(command: &Command) -> Box<[u8]> {
 }
 
 fn set(key: &str) -> Command {
-    Command::Set { path: KeyPath::new(key), value: Some("v".into()), expires_ns: None }
+    Command::Set {
+        path: KeyPath::new(key),
+        value: Some("v".into()),
+        expires_ns: None,
+    }
 }
 
 fn join(name: &str, incarnation: u64, replaces: u64) -> Command {
@@ -180,7 +191,9 @@ impl World {
             "crash" => self.crash(number(&words, 1)),
             "restart" => self.restart(number(&words, 1)),
             "save" => self.with(number(&words, 1), |n| n.saved = Some(n.disk.clone())),
-            "restore" => self.with(number(&words, 1), |n| n.disk = n.saved.clone().expect("saved")),
+            "restore" => self.with(number(&words, 1), |n| {
+                n.disk = n.saved.clone().expect("saved")
+            }),
             "damage" => self.damage(&words),
             "install" => self.install(number(&words, 1), words.get(2) != Some(&"bad")),
             "snapshot" => self.snapshot(&words),
@@ -202,12 +215,24 @@ impl World {
                 said.join(", ")
             }
             "join" => {
-                let incarnation = option(words, "dir").map_or(500, |v| v.parse().expect("a number"));
-                let replaces = option(words, "replaces").map_or(0, |v| v.parse().expect("a number"));
+                let incarnation =
+                    option(words, "dir").map_or(500, |v| v.parse().expect("a number"));
+                let replaces =
+                    option(words, "replaces").map_or(0, |v| v.parse().expect("a number"));
                 shown(raft.propose(now, &join(words[2], incarnation, replaces)))
             }
-            "promote" => shown(raft.propose(now, &Command::Promote { id: number(words, 2) })),
-            "remove" => shown(raft.propose(now, &Command::Remove { id: number(words, 2) })),
+            "promote" => shown(raft.propose(
+                now,
+                &Command::Promote {
+                    id: number(words, 2),
+                },
+            )),
+            "remove" => shown(raft.propose(
+                now,
+                &Command::Remove {
+                    id: number(words, 2),
+                },
+            )),
             "read" => match raft.read(now, ReadId(number(words, 2))) {
                 Ok(()) => String::new(),
                 Err(why) => format!("refused: {why:?}"),
@@ -233,8 +258,8 @@ impl World {
         self.collect(id);
     }
 
-    /// `nodes 3 [voters=1,2] [log=1,1,2] [term=2]`: members 1 to 3 of one cluster, all with the same log behind a
-    /// snapshot that ends with the last Join.
+    /// `nodes 3 [voters=1,2] [log=1,1,2] [term=2]`: members 1 to 3 of one cluster, all with the
+    /// same log behind a snapshot that ends with the last Join.
     fn nodes(&mut self, words: &[&str]) {
         for id in 1..=number(words, 1) {
             let id = id.to_string();
@@ -244,7 +269,8 @@ impl World {
         }
     }
 
-    /// `node ID COUNT …`: one of them, which may have a log of its own; `damaged=6,7` are entries the disk has spoilt.
+    /// `node ID COUNT …`: one of them, which may have a log of its own; `damaged=6,7` are entries
+    /// the disk has spoilt.
     fn node(&mut self, words: &[&str]) {
         let count = number(words, 2);
         let voters = option(words, "voters").map(numbers);
@@ -281,12 +307,22 @@ impl World {
 
     fn start(&mut self, id: u64, mut disk: Disk) {
         disk.snapshot.cluster = CLUSTER;
-        let config = RaftConfig { id: PeerId(id), heartbeat_ms: 50, election_ms: 200, seed: id };
+        let config = RaftConfig {
+            id: PeerId(id),
+            heartbeat_ms: 50,
+            election_ms: 200,
+            seed: id,
+        };
         let state = RaftState {
             term: disk.term,
             vote: disk.vote,
             snapshot: disk.snapshot.clone(),
-            entries: disk.entries.iter().filter(|e| e.index > disk.snapshot.index).cloned().collect(),
+            entries: disk
+                .entries
+                .iter()
+                .filter(|e| e.index > disk.snapshot.index)
+                .cloned()
+                .collect(),
             commit: disk.commit,
         };
         #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
@@ -314,7 +350,10 @@ impl World {
     }
 
     fn now(&self) -> Now {
-        Now { mono_us: self.now_us, wall_ns: 0 }
+        Now {
+            mono_us: self.now_us,
+            wall_ns: 0,
+        }
     }
 
     fn with(&mut self, id: u64, change: impl FnOnce(&mut Node)) {
@@ -322,8 +361,14 @@ impl World {
     }
 
     fn raft<T>(&mut self, id: u64, act: impl FnOnce(&mut Raft) -> T) -> T {
-        let node = self.nodes.get_mut(&id).unwrap_or_else(|| panic!("no node {id}"));
-        act(node.raft.as_mut().unwrap_or_else(|| panic!("{id} does not run")))
+        let node = self
+            .nodes
+            .get_mut(&id)
+            .unwrap_or_else(|| panic!("no node {id}"));
+        act(node
+            .raft
+            .as_mut()
+            .unwrap_or_else(|| panic!("{id} does not run")))
     }
 
     fn runs(&self, id: u64) -> bool {
@@ -331,7 +376,11 @@ impl World {
     }
 
     fn ids(&self) -> Vec<u64> {
-        self.nodes.keys().copied().filter(|id| self.runs(*id)).collect()
+        self.nodes
+            .keys()
+            .copied()
+            .filter(|id| self.runs(*id))
+            .collect()
     }
 
     // -- time
@@ -398,7 +447,8 @@ impl World {
 
     fn hand(&mut self, from: u64, to: u64, said: Message) {
         if !self.runs(to) {
-            self.trace.push(format!("{from}>{to} {} (lost)", message(&said)));
+            self.trace
+                .push(format!("{from}>{to} {} (lost)", message(&said)));
             return;
         }
         self.trace.push(format!("{from}>{to} {}", message(&said)));
@@ -409,13 +459,21 @@ impl World {
 
     /// `notice TO CLUSTER ID`: someone says that member ID of a cluster was removed.
     fn notice(&mut self, words: &[&str]) {
-        let rpc = Rpc::Removed { cluster: number(words, 2), id: PeerId(number(words, 3)) };
+        let rpc = Rpc::Removed {
+            cluster: number(words, 2),
+            id: PeerId(number(words, 3)),
+        };
         let term = Term::REMOVED;
         self.hand(0, number(words, 1), Message { term, rpc });
     }
 
     fn twice(&mut self, words: &[&str]) {
-        let again: Vec<_> = self.queue.iter().filter(|m| selected(words, m)).cloned().collect();
+        let again: Vec<_> = self
+            .queue
+            .iter()
+            .filter(|m| selected(words, m))
+            .cloned()
+            .collect();
         self.queue.extend(again);
     }
 
@@ -434,7 +492,10 @@ impl World {
             None | Some(&"all") => all.clone(),
             Some(list) => numbers(list),
         };
-        for (a, b) in of(1).iter().flat_map(|a| of(2).into_iter().map(|b| (*a, b))) {
+        for (a, b) in of(1)
+            .iter()
+            .flat_map(|a| of(2).into_iter().map(|b| (*a, b)))
+        {
             let both = words.get(3) != Some(&"oneway");
             let pairs = [Some((a, b)), both.then_some((b, a))];
             for pair in pairs.into_iter().flatten().filter(|(a, b)| a != b) {
@@ -444,7 +505,8 @@ impl World {
                 };
             }
         }
-        self.queue.retain(|(from, to, _)| !self.cut.contains(&(*from, *to)));
+        self.queue
+            .retain(|(from, to, _)| !self.cut.contains(&(*from, *to)));
     }
 
     /// `link 2 1 closed`: member 2's link to member 1.
@@ -509,7 +571,8 @@ impl World {
             let waits = format!("{id} has not synced what the snapshot holds");
             return self.trace.push(waits);
         }
-        node.older.insert(node.disk.snapshot.index, node.disk.bytes.clone());
+        node.older
+            .insert(node.disk.snapshot.index, node.disk.bytes.clone());
         node.disk.snapshot = raft.snapshot_meta(index);
         node.disk.bytes = format!("snapshot of all up to {}", index.0).into();
         raft.on_snapshot_saved(index, Index(index.0.saturating_sub(keep)));
@@ -540,7 +603,11 @@ impl World {
             self.sync(&["sync"]);
             self.deliver(&["deliver"]);
             let installing = |n: &Node| n.raft.is_some() && n.installing.is_some();
-            let ready: Vec<u64> = self.ids().into_iter().filter(|id| installing(&self.nodes[id])).collect();
+            let ready: Vec<u64> = self
+                .ids()
+                .into_iter()
+                .filter(|id| installing(&self.nodes[id]))
+                .collect();
             ready.iter().for_each(|id| self.install(*id, true));
             let busy = |id: &u64| !self.nodes[id].unsynced.is_empty();
             if ready.is_empty() && self.queue.is_empty() && !self.ids().iter().any(busy) {
@@ -576,17 +643,26 @@ impl World {
             }
             node.unsynced.push_back((Lsn(node.lsn), what));
         }
-        assert_eq!(node.raft.as_ref().expect("runs").lsn().0, node.lsn, "one Lsn a Persist");
+        assert_eq!(
+            node.raft.as_ref().expect("runs").lsn().0,
+            node.lsn,
+            "one Lsn a Persist"
+        );
         for (to, said) in out.messages.drain(..) {
             let mut bytes = Vec::new();
             wire::encode(&said, &mut bytes);
-            assert_eq!(wire::decode(&bytes), Ok(said.clone()), "the wire keeps a message");
+            assert_eq!(
+                wire::decode(&bytes),
+                Ok(said.clone()),
+                "the wire keeps a message"
+            );
             if !self.cut.contains(&(id, to.0)) {
                 self.queue.push_back((id, to.0, said));
             }
         }
         for (read, index) in out.reads.drain(..) {
-            self.trace.push(format!("{id} read {} at {}", read.0, index.0));
+            self.trace
+                .push(format!("{id} read {} at {}", read.0, index.0));
         }
         for read in out.failed_reads.drain(..) {
             self.trace.push(format!("{id} read {} failed", read.0));
@@ -631,7 +707,10 @@ impl World {
                 continue;
             };
             let kept = (entry.term, entry.body.clone());
-            assert!(matches!(kept.1, Body::Good(_)), "nothing damaged is applied");
+            assert!(
+                matches!(kept.1, Body::Good(_)),
+                "nothing damaged is applied"
+            );
             applied.push(kept.clone());
             if self.committed.entry(index).or_insert(kept.clone()) != &kept {
                 wrong.push(index);
@@ -655,9 +734,16 @@ impl World {
     fn check_majority(&self, id: u64, index: Index, term: Term) {
         let raft = self.nodes[&id].raft.as_ref().expect("runs");
         let configuration = raft.configuration();
-        let holds = |v: &PeerId| self.nodes.get(&v.0).is_some_and(|n| n.disk.holds(index, term));
+        let holds = |v: &PeerId| {
+            self.nodes
+                .get(&v.0)
+                .is_some_and(|n| n.disk.holds(index, term))
+        };
         let on = configuration.voters().filter(holds).count();
-        assert!(on >= configuration.majority(), "{index:?} is committed on {on} disks");
+        assert!(
+            on >= configuration.majority(),
+            "{index:?} is committed on {on} disks"
+        );
     }
 
     fn read_chunks(&mut self, id: u64, out: &Output) -> bool {
@@ -680,7 +766,11 @@ impl World {
             if chunk.offset == 0 {
                 node.incoming.clear();
             }
-            assert_eq!(chunk.offset, node.incoming.len() as u64, "pieces come in order");
+            assert_eq!(
+                chunk.offset,
+                node.incoming.len() as u64,
+                "pieces come in order"
+            );
             node.incoming.extend_from_slice(&chunk.data);
             if chunk.done {
                 let text = String::from_utf8_lossy(&node.incoming);
@@ -698,7 +788,12 @@ impl World {
             for (index, (term, _)) in self.committed.iter().rev().take(5) {
                 if *index > raft.snapshot().index.0 && *term < raft.term() {
                     let own = raft.entry(Index(*index)).map(|e| e.term);
-                    assert_eq!(own, Some(*term), "leader {id} of term {} lacks {index}", raft.term().0);
+                    assert_eq!(
+                        own,
+                        Some(*term),
+                        "leader {id} of term {} lacks {index}",
+                        raft.term().0
+                    );
                 }
             }
         }
@@ -716,7 +811,11 @@ impl World {
         let raft = node.raft.as_ref().expect("runs");
         let held = (1..=raft.last_index().0).filter_map(|i| raft.entry(Index(i)));
         let entries: Vec<String> = held.map(entry).collect();
-        let text = format!("{id} log behind {}: {}", raft.snapshot().index.0, entries.join(" "));
+        let text = format!(
+            "{id} log behind {}: {}",
+            raft.snapshot().index.0,
+            entries.join(" ")
+        );
         self.trace.push(text.trim_end().to_string());
     }
 
@@ -727,7 +826,8 @@ impl World {
                 continue;
             };
             let (commit, last) = (raft.committed().0, raft.last_index().0);
-            self.trace.push(format!("{id} {}, commit {commit}, last {last}", node.shown));
+            self.trace
+                .push(format!("{id} {}, commit {commit}, last {last}", node.shown));
         }
     }
 
@@ -744,12 +844,20 @@ impl World {
 }
 
 fn spoil(disk: &mut Disk, index: u64) {
-    let entry = disk.entries.iter_mut().find(|e| e.index.0 == index).expect("an entry");
+    let entry = disk
+        .entries
+        .iter_mut()
+        .find(|e| e.index.0 == index)
+        .expect("an entry");
     if let Body::Good(bytes) = &entry.body {
         let seed = 11;
         let mut hasher = crc32fast::Hasher::new_with_initial(seed);
         hasher.update(bytes);
-        entry.body = Body::Faulty { len: bytes.len() as u32, seed, crc: hasher.finalize() };
+        entry.body = Body::Faulty {
+            len: bytes.len() as u32,
+            seed,
+            crc: hasher.finalize(),
+        };
     }
 }
 
@@ -796,7 +904,11 @@ fn persist(what: &Persist) -> String {
             format!("append {}", list.join(" "))
         }
         Persist::Installed { meta, keep_tail } => {
-            let tail = if *keep_tail { "keeps its tail" } else { "drops its tail" };
+            let tail = if *keep_tail {
+                "keeps its tail"
+            } else {
+                "drops its tail"
+            };
             format!("snapshot {}/{}, {tail}", meta.index.0, meta.term.0)
         }
         Persist::Release { through } => format!("release {}", through.0),
@@ -806,7 +918,12 @@ fn persist(what: &Persist) -> String {
 
 fn message(message: &Message) -> String {
     let rpc = match &message.rpc {
-        Rpc::RequestVote { pre, hand_over, last_index, last_term } => {
+        Rpc::RequestVote {
+            pre,
+            hand_over,
+            last_index,
+            last_term,
+        } => {
             let kind = if *pre { "prevote?" } else { "vote?" };
             let flag = if *hand_over { " (hand-over)" } else { "" };
             format!("{kind} last {}/{}{flag}", last_index.0, last_term.0)
@@ -815,7 +932,15 @@ fn message(message: &Message) -> String {
             let kind = if *pre { "prevote" } else { "vote" };
             format!("{kind} {}", if *granted { "yes" } else { "no" })
         }
-        Rpc::AppendEntries { prev_index, prev_term, commit, acked, round, entries, .. } => {
+        Rpc::AppendEntries {
+            prev_index,
+            prev_term,
+            commit,
+            acked,
+            round,
+            entries,
+            ..
+        } => {
             let mut text = format!("append {}/{}", prev_index.0, prev_term.0);
             if !entries.is_empty() {
                 let list: Vec<String> = entries.iter().map(entry).collect();
@@ -829,11 +954,23 @@ fn message(message: &Message) -> String {
         }
         Rpc::AppendReply { round, answer, .. } => {
             let mut text = match answer {
-                AppendAnswer::Accepted { verified, matched, want_snapshot } => {
-                    let want = if *want_snapshot { ", wants a snapshot" } else { "" };
+                AppendAnswer::Accepted {
+                    verified,
+                    matched,
+                    want_snapshot,
+                } => {
+                    let want = if *want_snapshot {
+                        ", wants a snapshot"
+                    } else {
+                        ""
+                    };
                     format!("same to {} durable to {}{want}", verified.0, matched.0)
                 }
-                AppendAnswer::Rejected { prev, hint, hint_term } => {
+                AppendAnswer::Rejected {
+                    prev,
+                    hint,
+                    hint_term,
+                } => {
                     format!("differs at {}, try {}/{}", prev.0, hint.0, hint_term.0)
                 }
                 AppendAnswer::Stale => "stale".to_string(),
@@ -843,7 +980,13 @@ fn message(message: &Message) -> String {
             }
             text
         }
-        Rpc::InstallSnapshot { meta, offset, done, data, .. } => {
+        Rpc::InstallSnapshot {
+            meta,
+            offset,
+            done,
+            data,
+            ..
+        } => {
             let end = if *done { ", the last" } else { "" };
             let (index, term, length) = (meta.index.0, meta.term.0, data.len());
             format!("snapshot {index}/{term} from {offset}, {length} bytes{end}")
@@ -869,8 +1012,8 @@ fn message(message: &Message) -> String {
     }
 }
 
-/// Three members with four entries each, every pattern of good and damaged ones: where an intact copy of each is left,
-/// all come back; where one is lost, nobody leads and nothing is made up.
+/// Three members with four entries each, every pattern of good and damaged ones: where an intact
+/// copy of each is left, all come back; where one is lost, nobody leads and nothing is made up.
 #[test]
 fn every_pattern_of_damage() {
     let (mut recovered, mut refused) = (0, 0);
@@ -879,7 +1022,10 @@ fn every_pattern_of_damage() {
         for id in 1..=3_u32 {
             let bad = (0..4).filter(|i| pattern >> (4 * (id - 1) + i) & 1 == 1);
             let list: Vec<String> = bad.map(|i| (i + 4).to_string()).collect();
-            let line = format!("node {id} 3 log=2,2,2,2 commit=7 damaged={}", list.join(","));
+            let line = format!(
+                "node {id} 3 log=2,2,2,2 commit=7 damaged={}",
+                list.join(",")
+            );
             world.command(&line);
         }
         for _ in 0..20 {
@@ -890,7 +1036,11 @@ fn every_pattern_of_damage() {
             }
         }
         let lost = (0..4).any(|i| (0..3).all(|id| pattern >> (4 * id + i) & 1 == 1));
-        let leads = |n: &Node| n.raft.as_ref().is_some_and(|r| r.role() == RaftRole::Leader);
+        let leads = |n: &Node| {
+            n.raft
+                .as_ref()
+                .is_some_and(|r| r.role() == RaftRole::Leader)
+        };
         let led = world.nodes.values().any(leads);
         assert_eq!(led, !lost, "pattern {pattern:012b}");
         let whole = world.nodes.values().all(|n| n.applied >= Index(8));
@@ -911,11 +1061,18 @@ fn every_planted_fault_shows() {
     scripts.sort();
     let mut unseen = Vec::new();
     // Those of the replica need its clients: the simulator catches them.
-    let replicas = [Fault::ForwardTwice, Fault::ForwardUnproven, Fault::ForwardDenied];
+    let replicas = [
+        Fault::ForwardTwice,
+        Fault::ForwardUnproven,
+        Fault::ForwardDenied,
+    ];
     for fault in Fault::ALL.iter().copied().filter(|f| !replicas.contains(f)) {
         let shows = |path: &std::path::PathBuf| {
             let script = std::fs::read_to_string(path).expect("a script is text");
-            let world = World { fault: Some(fault), ..World::default() };
+            let world = World {
+                fault: Some(fault),
+                ..World::default()
+            };
             let told = std::panic::catch_unwind(move || play(world, &script) == script);
             !told.unwrap_or(false)
         };

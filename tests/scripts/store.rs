@@ -1,19 +1,23 @@
 //! The key space's script language: one command a line, what it leads to beneath it, indented.
 //!
-//! Writes: `set`, `create`, `post`, `post-padded`, `update`, `cas`, `delete`, `cad PATH [VALUE] [OPTION…]`, `view ACTION
-//! PATH [VALUE]`, `sync NOW`, `fill PREFIX COUNT [BYTES]`. No value makes a directory, or keeps what there is; `''` is an
-//! empty one. Options: `expires=N value=V index=N or-create refresh dir recursive`.
-//! Reads: `get PATH [recursive]`; `list NAME PATH [recursive|all]`, `page NAME MAX`, `past NAME`, `end NAME`.
-//! Watchers: `watch ID PATH [recursive] [stream] [since=N]`, `backlog ID`, `unwatch ID`.
-//! Snapshots: `begin`, `chunk BYTES`, `abandon`, `rebuild` (what the chunks so far make), `restart` (a snapshot of now, read
-//! back in small pieces, goes on). Others: `limits EVENTS BYTES`, `free`, `due`, `stats`, `nodes`.
-//! A node reads `PATH = VALUE` or `PATH/`, `[modified created]`, `until EXPIRATION`.
+//! Writes: `set`, `create`, `post`, `post-padded`, `update`, `cas`, `delete`, `cad PATH [VALUE]
+//! [OPTION…]`, `view ACTION PATH [VALUE]`, `sync NOW`, `fill PREFIX COUNT [BYTES]`. No value makes
+//! a directory, or keeps what there is; `''` is an empty one. Options: `expires=N value=V index=N
+//! or-create refresh dir recursive`. Reads: `get PATH [recursive]`; `list NAME PATH
+//! [recursive|all]`, `page NAME MAX`, `past NAME`, `end NAME`. Watchers: `watch ID PATH [recursive]
+//! [stream] [since=N]`, `backlog ID`, `unwatch ID`. Snapshots: `begin`, `chunk BYTES`, `abandon`,
+//! `rebuild` (what the chunks so far make), `restart` (a snapshot of now, read back in small
+//! pieces, goes on). Others: `limits EVENTS BYTES`, `free`, `due`, `stats`, `nodes`. A node reads
+//! `PATH = VALUE` or `PATH/`, `[modified created]`, `until EXPIRATION`.
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use tern::command::{Command, KeyPath, Naming};
 use tern::store::*;
 
-const LIMITS: HistoryLimits = HistoryLimits { events: 1000, bytes: 16 << 20 };
+const LIMITS: HistoryLimits = HistoryLimits {
+    events: 1000,
+    bytes: 16 << 20,
+};
 
 /// The script again, with the outcome of each command beneath it in place of whatever stood there.
 pub fn run(script: &str) -> String {
@@ -53,7 +57,10 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn new(line: &'a str) -> Words<'a> {
-        let mut words = Words { plain: Vec::new(), options: BTreeMap::new() };
+        let mut words = Words {
+            plain: Vec::new(),
+            options: BTreeMap::new(),
+        };
         let flags = ["or-create", "refresh", "dir", "recursive", "stream", "all"];
         for (at, word) in line.split_whitespace().enumerate() {
             match word.split_once('=') {
@@ -66,7 +73,9 @@ impl<'a> Words<'a> {
     }
 
     fn at(&self, at: usize) -> &'a str {
-        self.plain.get(at).unwrap_or_else(|| panic!("a word is missing: {:?}", self.plain))
+        self.plain
+            .get(at)
+            .unwrap_or_else(|| panic!("a word is missing: {:?}", self.plain))
     }
 
     fn path(&self) -> KeyPath {
@@ -119,7 +128,11 @@ impl Bench {
                     other => panic!("no such action: {other}"),
                 };
                 let path = KeyPath::new(words.at(2));
-                show_event(&self.store.set_view(action, &path, words.plain.get(3).copied()))
+                show_event(
+                    &self
+                        .store
+                        .set_view(action, &path, words.plain.get(3).copied()),
+                )
             }
             "get" | "list" | "page" | "past" | "end" => self.read(&words),
             "watch" | "backlog" | "unwatch" => self.wait(&words),
@@ -134,7 +147,11 @@ impl Bench {
         self.store.take_notices(&mut notices);
         notices.iter().fold(told, |told, notice| {
             let ids: Vec<String> = notice.watchers.iter().map(|w| w.0.to_string()).collect();
-            format!("{told}\nwakes {}: {}", ids.join(" "), show_event(&notice.event))
+            format!(
+                "{told}\nwakes {}: {}",
+                ids.join(" "),
+                show_event(&notice.event)
+            )
         })
     }
 
@@ -143,14 +160,21 @@ impl Bench {
             Ok(event) => show_event(&event),
             Err(error) => {
                 let (code, index) = (error.code as u32, self.store.index().0);
-                format!("error {code} {}: {}; index {index}", error.code.message(), error.cause)
+                format!(
+                    "error {code} {}: {}; index {index}",
+                    error.code.message(),
+                    error.cause
+                )
             }
         }
     }
 
     fn fill(&mut self, words: &Words) -> String {
         let count: usize = words.at(2).parse().expect("a number");
-        let bytes = words.plain.get(3).map_or(1, |b| b.parse().expect("a number"));
+        let bytes = words
+            .plain
+            .get(3)
+            .map_or(1, |b| b.parse().expect("a number"));
         for i in 0..count {
             let set = Command::Set {
                 path: KeyPath::new(&format!("{}{i:05}", words.at(1))),
@@ -182,7 +206,11 @@ impl Bench {
             }
             "page" => {
                 let listing = self.listings.get_mut(name).expect("an open listing");
-                show_page(&mut self.store, listing, words.at(2).parse().expect("a number"))
+                show_page(
+                    &mut self.store,
+                    listing,
+                    words.at(2).parse().expect("a number"),
+                )
             }
             "past" => match self.store.history(&self.listings[name]) {
                 None => "no longer frozen".into(),
@@ -275,9 +303,23 @@ fn parse_write(words: &Words) -> Command {
         _ => Naming::Given,
     };
     match words.at(0) {
-        "set" => Command::Set { path, value, expires_ns },
-        "create" | "post" | "post-padded" => Command::Create { path, value, expires_ns, naming },
-        "update" => Command::Update { path, value, expires_ns, refresh },
+        "set" => Command::Set {
+            path,
+            value,
+            expires_ns,
+        },
+        "create" | "post" | "post-padded" => Command::Create {
+            path,
+            value,
+            expires_ns,
+            naming,
+        },
+        "update" => Command::Update {
+            path,
+            value,
+            expires_ns,
+            refresh,
+        },
         "cas" => Command::CompareAndSwap {
             path,
             value,
@@ -287,7 +329,11 @@ fn parse_write(words: &Words) -> Command {
             or_create: words.has("or-create"),
             refresh,
         },
-        "delete" => Command::Delete { path, dir: words.has("dir"), recursive: words.has("recursive") },
+        "delete" => Command::Delete {
+            path,
+            dir: words.has("dir"),
+            recursive: words.has("recursive"),
+        },
         "cad" => Command::CompareAndDelete {
             path,
             prev_value: words.prev_value(),
@@ -321,7 +367,9 @@ fn show_page(store: &mut Store, listing: &mut Listing, max: usize) -> String {
     }
     match page {
         Page::Done => {}
-        Page::Failed(error) => told.push_str(&format!("error {} {}", error.code as u32, error.cause)),
+        Page::Failed(error) => {
+            told.push_str(&format!("error {} {}", error.code as u32, error.cause))
+        }
         other => told.push_str(&format!("{other:?}")),
     }
     told
@@ -333,19 +381,32 @@ fn show_view(view: &View) -> String {
         Some(value) => format!(" = {value}"),
         None => (if view.dir { "/" } else { "" }).into(),
     };
-    let until = view.expires_ns.map_or(String::new(), |ns| format!(" until {ns}"));
-    format!("{}{value} [{} {}]{until}", view.key, view.modified.0, view.created.0)
+    let until = view
+        .expires_ns
+        .map_or(String::new(), |ns| format!(" until {ns}"));
+    format!(
+        "{}{value} [{} {}]{until}",
+        view.key, view.modified.0, view.created.0
+    )
 }
 
 fn show_event(event: &Event) -> String {
-    let prev = event.prev.as_ref().map_or(String::new(), |p| format!("; was {}", show_view(p)));
+    let prev = event
+        .prev
+        .as_ref()
+        .map_or(String::new(), |p| format!("; was {}", show_view(p)));
     format!("{:?} {}{prev}", event.action, show_view(&event.node))
 }
 
 /// The counters that are not 0.
 fn show_stats(stats: &Stats) -> String {
     let text = format!("{stats:?}");
-    let fields = text.trim_start_matches("Stats {").trim_end_matches('}').split(',');
-    let counted = fields.map(str::trim).filter(|f| !f.is_empty() && !f.ends_with(": 0"));
+    let fields = text
+        .trim_start_matches("Stats {")
+        .trim_end_matches('}')
+        .split(',');
+    let counted = fields
+        .map(str::trim)
+        .filter(|f| !f.is_empty() && !f.ends_with(": 0"));
     counted.collect::<Vec<_>>().join(", ")
 }

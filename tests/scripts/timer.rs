@@ -1,14 +1,18 @@
 //! The timer wheel's script language: one command a line, what it leads to beneath it, indented.
 //!
-//! `at T` starts a wheel at that time; `schedule NAME T`, `cancel NAME`, `advance T`. Each answers with what fired or
-//! came back, and with the next deadline. Times are microseconds and may be written `1_000`.
+//! `at T` starts a wheel at that time; `schedule NAME T`, `cancel NAME`, `advance T`. Each answers
+//! with what fired or came back, and with the next deadline. Times are microseconds and may be
+//! written `1_000`.
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use tern::timer::{TimerHandle, TimerWheel};
 
 /// The script again, with the outcome of each command beneath it in place of whatever stood there.
 pub fn run(script: &str) -> String {
-    let mut bench = Bench { wheel: TimerWheel::new(), handles: BTreeMap::new() };
+    let mut bench = Bench {
+        wheel: TimerWheel::new(),
+        handles: BTreeMap::new(),
+    };
     let mut told = String::new();
     for line in script.lines().filter(|l| !l.starts_with(' ')) {
         told.push_str(line);

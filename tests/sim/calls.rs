@@ -1,7 +1,7 @@
-//! HTTP calls that machines make to each other: the request travels to the port that its URL names, through the
-//! parser and the router to that machine, and the rendered answer travels back. Redirects are followed as the shell
-//! follows them. What the network loses is sent again, as TCP does, until the caller's time is over. Start at
-//! `World::start_call`.
+//! HTTP calls that machines make to each other: the request travels to the port that its URL names,
+//! through the parser and the router to that machine, and the rendered answer travels back.
+//! Redirects are followed as the shell follows them. What the network loses is sent again, as TCP
+//! does, until the caller's time is over. Start at `World::start_call`.
 use super::cluster::{Asker, Ev, Place, World, client_url, peer_url, slot_of};
 use super::http::routed;
 use super::rng::Rng;
@@ -53,7 +53,11 @@ fn response_of(rng: &mut Rng, bytes: &[u8]) -> Result<CallResponse, CallFault> {
     let mut parser = ResponseParser::default();
     let mut to = 0;
     loop {
-        to = if rng.chance(300_000) { bytes.len() } else { to + rng.index(bytes.len() + 1 - to) };
+        to = if rng.chance(300_000) {
+            bytes.len()
+        } else {
+            to + rng.index(bytes.len() + 1 - to)
+        };
         let end = to == bytes.len();
         if let Some(response) = parser.parse(&bytes[..to], end)? {
             return Ok(response);
@@ -68,21 +72,50 @@ impl World {
         let key = self.last_call;
         let limit_us = call.timeout_ms.min(self.p.call_ms) * 1_000;
         self.counts.calls += 1;
-        self.trace.note(slot, "calls", key, slot_of(&call.url).map_or(99, |s| s as u64), call.body.len() as u64);
+        self.trace.note(
+            slot,
+            "calls",
+            key,
+            slot_of(&call.url).map_or(99, |s| s as u64),
+            call.body.len() as u64,
+        );
         self.trace.hash.add_bytes(call.url.as_bytes());
         let url = call.url.to_string();
-        let calling =
-            Calling { slot, call, url, redirects: 0, asked: None, shape: None, out: Vec::new(), broken: false };
+        let calling = Calling {
+            slot,
+            call,
+            url,
+            redirects: 0,
+            asked: None,
+            shape: None,
+            out: Vec::new(),
+            broken: false,
+        };
         self.callings.insert(key, calling);
-        self.queue.push(self.now_us, Ev::Call { key, leg: Leg::Send });
-        self.queue.push(self.now_us + limit_us, Ev::Call { key, leg: Leg::Over });
+        self.queue.push(
+            self.now_us,
+            Ev::Call {
+                key,
+                leg: Leg::Send,
+            },
+        );
+        self.queue.push(
+            self.now_us + limit_us,
+            Ev::Call {
+                key,
+                leg: Leg::Over,
+            },
+        );
     }
 
     pub fn on_call(&mut self, key: u64, leg: Leg) {
         let Some(calling) = self.callings.get(&key) else {
             return;
         };
-        let (caller, called) = (calling.slot, slot_of(&calling.url).filter(|s| *s < self.hosts.len()));
+        let (caller, called) = (
+            calling.slot,
+            slot_of(&calling.url).filter(|s| *s < self.hosts.len()),
+        );
         let called = called.expect("machines call machines");
         let here = match leg {
             Leg::Arrive => called,
@@ -110,7 +143,10 @@ impl World {
         match self.net.route(&mut self.rng, self.now_us, from, to)[0] {
             Some(at) => self.queue.push(at, Ev::Call { key, leg: then }),
             None => {
-                let at = self.now_us + self.rng.range(self.p.election_ms * 200, self.p.election_ms * 600);
+                let at = self.now_us
+                    + self
+                        .rng
+                        .range(self.p.election_ms * 200, self.p.election_ms * 600);
                 self.queue.push(at, Ev::Call { key, leg });
             }
         }
@@ -144,7 +180,12 @@ impl World {
         let epoch = self.hosts[slot].epoch;
         let ticket = self.new_ticket(Asker::Call(key), slot);
         self.input(slot, epoch, |world, run, now| {
-            let World { hosts, rng, callings, .. } = world;
+            let World {
+                hosts,
+                rng,
+                callings,
+                ..
+            } = world;
             let mode = run.core.standby();
             let context = hosts[slot].front.context(now, run.core.indexes(), mode);
             let calling = callings.get_mut(&key).expect("seen above");
@@ -157,7 +198,13 @@ impl World {
                 (Routed::Answer(response), reply) => {
                     response.encode(reply, context.date, &mut calling.out);
                     world.tickets.remove(&ticket.0);
-                    world.queue.push(world.now_us, Ev::Call { key, leg: Leg::Answer });
+                    world.queue.push(
+                        world.now_us,
+                        Ev::Call {
+                            key,
+                            leg: Leg::Answer,
+                        },
+                    );
                 }
             }
         });
@@ -166,53 +213,101 @@ impl World {
     /// The machine that was called answers.
     pub fn on_call_answer(&mut self, slot: usize, key: u64, answer: &Answer) {
         let now = self.wall_now(slot);
-        let World { hosts, callings, .. } = self;
+        let World {
+            hosts, callings, ..
+        } = self;
         let Some(calling) = callings.get_mut(&key) else {
             return;
         };
         let shape = calling.shape.as_mut().expect("it waits for the machine");
-        let next = shape.render(answer, &hosts[slot].front.context(now, answer.at, None), &mut calling.out);
-        assert!(matches!(next, Next::Done { .. }), "what peers ask has one answer: {next:?}");
+        let next = shape.render(
+            answer,
+            &hosts[slot].front.context(now, answer.at, None),
+            &mut calling.out,
+        );
+        assert!(
+            matches!(next, Next::Done { .. }),
+            "what peers ask has one answer: {next:?}"
+        );
         calling.asked = None;
-        self.queue.push(self.now_us, Ev::Call { key, leg: Leg::Answer });
+        self.queue.push(
+            self.now_us,
+            Ev::Call {
+                key,
+                leg: Leg::Answer,
+            },
+        );
     }
 
     /// The machine that was called is gone.
     pub fn break_call(&mut self, key: u64) {
         if let Some(calling) = self.callings.get_mut(&key) {
             (calling.asked, calling.broken) = (None, true);
-            self.queue.push(self.now_us, Ev::Call { key, leg: Leg::Answer });
+            self.queue.push(
+                self.now_us,
+                Ev::Call {
+                    key,
+                    leg: Leg::Answer,
+                },
+            );
         }
     }
 
     fn on_returned(&mut self, key: u64) {
         let mut calling = self.drop_call(key);
-        let failed = |calling: &Calling, why: &str| Reply::Failed { why: format!("{}: {why}", calling.url).into() };
+        let failed = |calling: &Calling, why: &str| Reply::Failed {
+            why: format!("{}: {why}", calling.url).into(),
+        };
         if calling.broken {
             let reply = failed(&calling, "connection refused");
             return self.end_call(calling, reply);
         }
         let response = match response_of(&mut self.rng, &calling.out) {
             Ok(response) => response,
-            Err(fault) => panic!("m{} reads {:?}: {}", calling.slot, String::from_utf8_lossy(&calling.out), fault.0),
+            Err(fault) => panic!(
+                "m{} reads {:?}: {}",
+                calling.slot,
+                String::from_utf8_lossy(&calling.out),
+                fault.0
+            ),
         };
         if response.status != 307 {
             let server = response.server.unwrap_or_default().into();
-            let reply = Reply::Answered { status: response.status, server, body: response.body.into() };
+            let reply = Reply::Answered {
+                status: response.status,
+                server,
+                body: response.body.into(),
+            };
             return self.end_call(calling, reply);
         }
         let here = Url::parse(&calling.url).expect("it was called");
-        let there = response.location.as_deref().and_then(|to| here.join(to)).expect("a redirect to somewhere");
+        let there = response
+            .location
+            .as_deref()
+            .and_then(|to| here.join(to))
+            .expect("a redirect to somewhere");
         if calling.redirects == REDIRECTS_MAX {
             let reply = failed(&calling, "too many redirects");
             return self.end_call(calling, reply);
         }
-        self.trace.note(calling.slot, "call redirected", key, slot_of(&there).map_or(99, |s| s as u64), 0);
+        self.trace.note(
+            calling.slot,
+            "call redirected",
+            key,
+            slot_of(&there).map_or(99, |s| s as u64),
+            0,
+        );
         calling.redirects += 1;
         calling.url = there;
         calling.out.clear();
         self.callings.insert(key, calling);
-        self.queue.push(self.now_us, Ev::Call { key, leg: Leg::Send });
+        self.queue.push(
+            self.now_us,
+            Ev::Call {
+                key,
+                leg: Leg::Send,
+            },
+        );
     }
 
     /// Forgets a call; whoever works on it sees the connection close.
@@ -237,12 +332,19 @@ impl World {
         };
         self.trace.note(slot, "reply", calling.call.id.0, status, 0);
         let epoch = self.hosts[slot].epoch;
-        self.input(slot, epoch, |_, run, now| run.core.on_reply(now, calling.call.id, reply));
+        self.input(slot, epoch, |_, run, now| {
+            run.core.on_reply(now, calling.call.id, reply)
+        });
     }
 
     /// The caller is gone.
     pub fn lose_calls(&mut self, slot: usize) {
-        let lost: Vec<u64> = self.callings.iter().filter(|(_, c)| c.slot == slot).map(|(key, _)| *key).collect();
+        let lost: Vec<u64> = self
+            .callings
+            .iter()
+            .filter(|(_, c)| c.slot == slot)
+            .map(|(key, _)| *key)
+            .collect();
         for key in lost {
             self.drop_call(key);
         }

@@ -1,6 +1,6 @@
-//! The clients of the simulated cluster: each has one request open at a time, follows redirects, gives up after a while,
-//! and remembers what it was told. Their operations on registers are the histories that `linear` judges. Start at
-//! `World::on_think`.
+//! The clients of the simulated cluster: each has one request open at a time, follows redirects,
+//! gives up after a while, and remembers what it was told. Their operations on registers are the
+//! histories that `linear` judges. Start at `World::on_think`.
 use super::cluster::{Asker, Ev, Phase, World, is_promise, slot_of};
 use super::linear::{Act, Call, Res, Value};
 use super::params::Params;
@@ -34,7 +34,12 @@ pub struct Client {
 
 impl Client {
     pub fn new(p: &Params) -> Client {
-        Client { seq: 0, open: None, target: None, seen: vec![(0, 0); p.keys] }
+        Client {
+            seq: 0,
+            open: None,
+            target: None,
+            seen: vec![(0, 0); p.keys],
+        }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -65,13 +70,22 @@ impl World {
         self.fresh += 1;
         let fresh = self.fresh;
         let etcd = self.told_etcd;
-        let want = Want::draw(&mut self.rng, &self.p, &self.clients[client].seen, fresh, etcd);
+        let want = Want::draw(
+            &mut self.rng,
+            &self.p,
+            &self.clients[client].seen,
+            fresh,
+            etcd,
+        );
         let up: Vec<usize> = (0..self.hosts.len()).filter(|s| self.listens(*s)).collect();
         if up.is_empty() {
             return self.think(client);
         }
         let target = self.clients[client].target.filter(|t| self.listens(*t));
-        let anywhere = matches!(want, Want::Plain { .. } | Want::List { .. } | Want::Watch { .. });
+        let anywhere = matches!(
+            want,
+            Want::Plain { .. } | Want::List { .. } | Want::Watch { .. }
+        );
         let slot = match target {
             Some(slot) if !anywhere => slot,
             _ => *self.rng.pick(&up),
@@ -88,7 +102,14 @@ impl World {
             (key, self.calls[key].len() - 1)
         });
         let told_etcd = self.told_etcd;
-        let open = Open { want, ticket: 0, slot, call, told_etcd, hops: 0 };
+        let open = Open {
+            want,
+            ticket: 0,
+            slot,
+            call,
+            told_etcd,
+            hops: 0,
+        };
         self.ask(client, open);
     }
 
@@ -101,7 +122,10 @@ impl World {
         state.seq += 1;
         let seq = state.seq;
         state.open = Some(open);
-        self.queue.push(self.now_us + self.p.client_timeout_us, Ev::Timeout { client, seq });
+        self.queue.push(
+            self.now_us + self.p.client_timeout_us,
+            Ev::Timeout { client, seq },
+        );
         self.trace.note(slot, "ask", client as u64, ticket.0, 0);
         let epoch = self.hosts[slot].epoch;
         let raw = self.rng.chance(self.p.raw_ppm);
@@ -134,14 +158,21 @@ impl World {
         self.clients[client].target = None;
         let (slot, epoch) = (open.slot, self.hosts[open.slot].epoch);
         if !self.watchers.contains_key(&open.ticket) {
-            self.input(slot, epoch, |_, run, now| run.core.on_request(now, Ticket(open.ticket), Op::Gone));
+            self.input(slot, epoch, |_, run, now| {
+                run.core.on_request(now, Ticket(open.ticket), Op::Gone)
+            });
         }
         self.think(client);
     }
 
     /// A process is gone, and all that waited for it knows nothing more.
     pub fn lose_tickets(&mut self, slot: usize) {
-        let lost: Vec<(u64, Asker)> = self.tickets.iter().filter(|t| t.1.1 == slot).map(|(t, a)| (*t, a.0)).collect();
+        let lost: Vec<(u64, Asker)> = self
+            .tickets
+            .iter()
+            .filter(|t| t.1.1 == slot)
+            .map(|(t, a)| (*t, a.0))
+            .collect();
         for (ticket, asker) in lost {
             self.tickets.remove(&ticket);
             match asker {
@@ -168,7 +199,10 @@ impl World {
         match told {
             Told::Result(res) => {
                 (call.res, call.returned) = (res, self.clock);
-                let reads = matches!(res, Res::Value(_) | Res::Exists | Res::Missing | Res::Differs);
+                let reads = matches!(
+                    res,
+                    Res::Value(_) | Res::Exists | Res::Missing | Res::Differs
+                );
                 call.hint = etcd * 2 + u64::from(reads);
             }
             // What never happened is taken out at the end; a mark is enough for now.
@@ -183,7 +217,8 @@ impl World {
     pub fn on_answer(&mut self, slot: usize, answer: Answer) -> Checked {
         let ticket = answer.ticket.0;
         self.counts.answers += 1;
-        self.trace.note(slot, "answer", ticket, answer.at.etcd.0, answer.at.commit.0);
+        self.trace
+            .note(slot, "answer", ticket, answer.at.etcd.0, answer.at.commit.0);
         if is_promise(&answer.outcome) {
             self.check_promise(slot, &answer)?;
         }
@@ -224,19 +259,27 @@ impl World {
         };
         let index = event.node.modified.0;
         let Some(told) = self.truth.model.event(index) else {
-            let text =
-                format!("m{slot} answers with an event at {index}, the committed log has {}", self.truth.model.index());
+            let text = format!(
+                "m{slot} answers with an event at {index}, the committed log has {}",
+                self.truth.model.index()
+            );
             return violation("durable-answer", text);
         };
         if told.event != **event {
-            return violation("answer-event", format!("m{slot} answers {event:?}, the model {:?}", told.event));
+            return violation(
+                "answer-event",
+                format!("m{slot} answers {event:?}, the model {:?}", told.event),
+            );
         }
         Ok(())
     }
 
     fn on_client_answer(&mut self, slot: usize, client: usize, answer: &Answer) -> Checked {
         let ticket = answer.ticket.0;
-        let is_open = self.clients[client].open.as_ref().is_some_and(|o| o.ticket == ticket);
+        let is_open = self.clients[client]
+            .open
+            .as_ref()
+            .is_some_and(|o| o.ticket == ticket);
         if !is_open {
             return Ok(());
         }
@@ -263,7 +306,13 @@ impl World {
             self.think(client);
             return Ok(());
         }
-        if let Want::Watch { path, recursive, stream, since } = open.want.clone() {
+        if let Want::Watch {
+            path,
+            recursive,
+            stream,
+            since,
+        } = open.want.clone()
+        {
             self.begin_watch(slot, answer, (path, recursive, stream, since))?;
             self.think(client);
             return Ok(());
@@ -299,7 +348,11 @@ impl World {
             _ => etcd,
         };
         // A read without an answer leaves no trace.
-        let told = if told == Told::Open && act == Act::Get { Told::Never } else { told };
+        let told = if told == Told::Open && act == Act::Get {
+            Told::Never
+        } else {
+            told
+        };
         self.close(client, open, told, at);
     }
 
@@ -312,11 +365,13 @@ impl World {
         }
     }
 
-    /// A read shows the register as it was at the index that heads the answer; a linearizable one no older than
-    /// anything that anyone was told before it was asked.
+    /// A read shows the register as it was at the index that heads the answer; a linearizable one
+    /// no older than anything that anyone was told before it was asked.
     fn check_read(&mut self, slot: usize, open: &Open, answer: &Answer) -> Checked {
         let (key, linearizable) = match open.want {
-            Want::Key { key, act: Act::Get, .. } => (key, true),
+            Want::Key {
+                key, act: Act::Get, ..
+            } => (key, true),
             Want::Plain { key } => (key, false),
             _ => return Ok(()),
         };
@@ -327,10 +382,16 @@ impl World {
         };
         let etcd = answer.at.etcd.0;
         if linearizable && etcd < open.told_etcd {
-            let text = format!("m{slot} reads at {etcd} what was at {} before it was asked", open.told_etcd);
+            let text = format!(
+                "m{slot} reads at {etcd} what was at {} before it was asked",
+                open.told_etcd
+            );
             return violation("stale-read", text);
         }
-        let want = self.truth.model.view_at(&super::workload::register(key), etcd);
+        let want = self
+            .truth
+            .model
+            .view_at(&super::workload::register(key), etcd);
         if shown != want {
             let text = format!("m{slot} shows {shown:?} of r{key} at {etcd}, the model {want:?}");
             return violation("read-at-index", text);
@@ -346,7 +407,13 @@ impl World {
         state.open = Some(open);
         let at = self.now_us + self.rng.range(50, 2_000);
         self.trace.note(told, "redirect", client as u64, 0, 0);
-        self.queue.push(at, Ev::Again { client, seq: self.clients[client].seq });
+        self.queue.push(
+            at,
+            Ev::Again {
+                client,
+                seq: self.clients[client].seq,
+            },
+        );
     }
 
     /// A redirected request goes out.
@@ -370,6 +437,14 @@ impl World {
     pub fn later(&mut self, slot: usize, epoch: u64, ticket: Ticket, op: Op) {
         let at = self.now_us + self.rng.range(20, 1_000);
         let op = Box::new(op);
-        self.queue.push(at, Ev::Ask { slot, epoch, ticket, op });
+        self.queue.push(
+            at,
+            Ev::Ask {
+                slot,
+                epoch,
+                ticket,
+                op,
+            },
+        );
     }
 }

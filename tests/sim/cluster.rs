@@ -1,9 +1,9 @@
-//! The simulated world: hosts with a machine and a disk each, the queue of what is to happen, and the turn that carries
-//! one machine's outputs out and looks at them.
+//! The simulated world: hosts with a machine and a disk each, the queue of what is to happen, and
+//! the turn that carries one machine's outputs out and looks at them.
 //!
-//! Everything that a seed does happens in `World::step`, one input at a time; `finish_turn` is the simulator's version
-//! of the reactor's turn, with every check of one machine at its end. Clients stand in `clients.rs`, faults in
-//! `nemesis.rs`.
+//! Everything that a seed does happens in `World::step`, one input at a time; `finish_turn` is the
+//! simulator's version of the reactor's turn, with every check of one machine at its end. Clients
+//! stand in `clients.rs`, faults in `nemesis.rs`.
 use super::calls::{Calling, Leg};
 use super::checks::{Contact, Seen, check_changes, check_send, describe, lost_entries};
 use super::clients::Client;
@@ -73,20 +73,70 @@ pub struct Host {
 
 /// What may happen.
 pub enum Ev {
-    Deliver { slot: usize, to: u64, from: u64, bytes: Box<[u8]> },
-    Synced { slot: usize, epoch: u64, took_us: u64 },
-    Saved { slot: usize, epoch: u64 },
-    Received { slot: usize, epoch: u64 },
-    Piece { slot: usize, epoch: u64, to: u64, index: u64, offset: u64 },
-    Wake { slot: usize, epoch: u64 },
-    Turn { slot: usize, epoch: u64 },
-    Link { slot: usize, epoch: u64, peer: u64, up: bool },
-    Think { client: usize },
-    Timeout { client: usize, seq: u64 },
-    Again { client: usize, seq: u64 },
-    Ask { slot: usize, epoch: u64, ticket: Ticket, op: Box<Op> },
-    Call { key: u64, leg: Leg },
-    Start { slot: usize },
+    Deliver {
+        slot: usize,
+        to: u64,
+        from: u64,
+        bytes: Box<[u8]>,
+    },
+    Synced {
+        slot: usize,
+        epoch: u64,
+        took_us: u64,
+    },
+    Saved {
+        slot: usize,
+        epoch: u64,
+    },
+    Received {
+        slot: usize,
+        epoch: u64,
+    },
+    Piece {
+        slot: usize,
+        epoch: u64,
+        to: u64,
+        index: u64,
+        offset: u64,
+    },
+    Wake {
+        slot: usize,
+        epoch: u64,
+    },
+    Turn {
+        slot: usize,
+        epoch: u64,
+    },
+    Link {
+        slot: usize,
+        epoch: u64,
+        peer: u64,
+        up: bool,
+    },
+    Think {
+        client: usize,
+    },
+    Timeout {
+        client: usize,
+        seq: u64,
+    },
+    Again {
+        client: usize,
+        seq: u64,
+    },
+    Ask {
+        slot: usize,
+        epoch: u64,
+        ticket: Ticket,
+        op: Box<Op>,
+    },
+    Call {
+        key: u64,
+        leg: Leg,
+    },
+    Start {
+        slot: usize,
+    },
     Blow,
     Look,
 }
@@ -122,7 +172,8 @@ pub struct Counts {
     pub switches: u64,
     /// From the healing until all were equal, in thousandths of an election timeout.
     pub converged_milli: u64,
-    /// From the healing until the cluster had its size and all others were standbys, in milliseconds.
+    /// From the healing until the cluster had its size and all others were standbys, in
+    /// milliseconds.
     pub settled_ms: u64,
 }
 
@@ -202,7 +253,8 @@ pub struct World {
     pub equal_since_us: u64,
     pub was_equal: bool,
     pub redial_us: u64,
-    /// What was waited for since the healing, each until when (thousandths of an election timeout).
+    /// What was waited for since the healing, each until when (thousandths of an election
+    /// timeout).
     pub waits: Vec<(String, u64)>,
     pub violation: Option<Violation>,
     pub plant: Plant,
@@ -226,7 +278,11 @@ pub fn peer_url(slot: usize, moves: u64) -> Box<str> {
 
 /// The slot that a URL points to.
 pub fn slot_of(url: &str) -> Option<usize> {
-    url.strip_prefix("http://m")?.split(':').next()?.parse().ok()
+    url.strip_prefix("http://m")?
+        .split(':')
+        .next()?
+        .parse()
+        .ok()
 }
 
 impl World {
@@ -325,9 +381,18 @@ impl World {
         let meta = founding.meta;
         self.truth.found(&meta);
         self.ids.insert(founding.id.0, 0);
-        let mut image =
-            Image { term: founding.term, id: founding.id, incarnation, first: meta.index.0 + 1, ..Image::default() };
-        image.snapshots.push(Snapshot { meta, bytes: file_of(&founding.chunks), in_use: true });
+        let mut image = Image {
+            term: founding.term,
+            id: founding.id,
+            incarnation,
+            first: meta.index.0 + 1,
+            ..Image::default()
+        };
+        image.snapshots.push(Snapshot {
+            meta,
+            bytes: file_of(&founding.chunks),
+            in_use: true,
+        });
         self.hosts[0].place = Place::Down(image);
         self.start(0);
     }
@@ -340,7 +405,11 @@ impl World {
 
     /// A data directory that holds nothing but its number.
     fn blank(&mut self) -> Image {
-        Image { incarnation: self.rng.next() | 1, first: 1, ..Image::default() }
+        Image {
+            incarnation: self.rng.next() | 1,
+            first: 1,
+            ..Image::default()
+        }
     }
 
     /// Where and how a machine looks for the cluster: what its command line says.
@@ -378,7 +447,10 @@ impl World {
 
     pub fn now_of(&self, slot: usize, mono_off_us: u64) -> Now {
         let wall = WALL_NS as i64 + self.now_us as i64 * 1_000 + self.hosts[slot].wall_off_ns;
-        Now { mono_us: self.now_us + mono_off_us, wall_ns: wall as u64 }
+        Now {
+            mono_us: self.now_us + mono_off_us,
+            wall_ns: wall as u64,
+        }
     }
 
     pub fn fail(&mut self, what: Checked) {
@@ -404,7 +476,8 @@ impl World {
         let now = self.now_of(slot, mono_off_us);
         let seed = self.rng.next();
         let log = MemLog::of(&image);
-        self.trace.note(slot, "start", image.id.0, image.last(), image.commit);
+        self.trace
+            .note(slot, "start", image.id.0, image.last(), image.commit);
         let disk = Disk::new(image, self.hosts[slot].lies);
         let wounded = self.hosts[slot].wound.is_some();
         let found = self.truth.on_found(&disk.image, wounded);
@@ -431,7 +504,10 @@ impl World {
         self.fail(started);
         let (commit, last) = (run.disk.image.commit, run.disk.image.last());
         if run.disk.image.faulty == 0 && run.seen.applied < commit.min(last) {
-            let text = format!("machine m{slot} starts at {} though its log says {commit}", run.seen.applied);
+            let text = format!(
+                "machine m{slot} starts at {} though its log says {commit}",
+                run.seen.applied
+            );
             self.fail(violation("starts-behind", text));
         }
         let id = run.seen.id;
@@ -456,12 +532,24 @@ impl World {
             entries: entries.map(|r| r.entry.clone()).collect(),
             commit: Index(image.commit),
         };
-        let known = image.standby.iter().flat_map(|info| &info.cluster).map(|m| m.peer_url.clone());
-        let (settings, search) = (self.settings(slot), Search { known: known.collect(), ..self.search() });
+        let known = image
+            .standby
+            .iter()
+            .flat_map(|info| &info.cluster)
+            .map(|m| m.peer_url.clone());
+        let (settings, search) = (
+            self.settings(slot),
+            Search {
+                known: known.collect(),
+                ..self.search()
+            },
+        );
         let standby = image.standby.clone().filter(|info| info.running);
         #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
         let mut core = match standby {
-            Some(info) if image.id.0 == 0 => Machine::stand_by(settings, recovered, info, search, seed, now),
+            Some(info) if image.id.0 == 0 => {
+                Machine::stand_by(settings, recovered, info, search, seed, now)
+            }
             _ if image.id.0 == 0 => Machine::find(settings, recovered, search, seed, now),
             _ => {
                 let mut core = Machine::recover(settings, recovered, seed, now);
@@ -480,10 +568,15 @@ impl World {
 
     /// The key space that a snapshot file holds.
     fn restore(&self, snapshot: &Snapshot) -> Store {
-        let limits = HistoryLimits { events: self.p.history_events, bytes: HISTORY_BYTES_MAX };
+        let limits = HistoryLimits {
+            events: self.p.history_events,
+            bytes: HISTORY_BYTES_MAX,
+        };
         let mut restore = Restore::new(limits);
         for piece in pieces(&snapshot.bytes) {
-            restore.chunk(piece).expect("the disk keeps snapshots as they are");
+            restore
+                .chunk(piece)
+                .expect("the disk keeps snapshots as they are");
         }
         restore.finish().expect("the disk keeps snapshots whole")
     }
@@ -499,10 +592,26 @@ impl World {
             }
             let at = self.now_us + self.rng.range(50, 2_000);
             let epoch = self.hosts[other].epoch;
-            self.queue.push(at, Ev::Link { slot: other, epoch, peer: id, up });
+            self.queue.push(
+                at,
+                Ev::Link {
+                    slot: other,
+                    epoch,
+                    peer: id,
+                    up,
+                },
+            );
             if up {
                 let epoch = self.hosts[slot].epoch;
-                self.queue.push(at, Ev::Link { slot, epoch, peer, up });
+                self.queue.push(
+                    at,
+                    Ev::Link {
+                        slot,
+                        epoch,
+                        peer,
+                        up,
+                    },
+                );
             }
         }
     }
@@ -517,7 +626,8 @@ impl World {
         self.counts.crashes += 1;
         let id = run.seen.id;
         let image = run.disk.crash(&mut self.rng);
-        self.trace.note(slot, "crash", id, image.last(), image.commit);
+        self.trace
+            .note(slot, "crash", id, image.last(), image.commit);
         self.hosts[slot].place = Place::Down(image);
         self.hosts[slot].epoch += 1;
         self.hosts[slot].paused_until_us = 0;
@@ -545,25 +655,57 @@ impl World {
             return true;
         }
         match ev {
-            Ev::Deliver { slot, to, from, bytes } => self.on_deliver(slot, to, from, &bytes),
-            Ev::Synced { slot, epoch, took_us } => self.input(slot, epoch, |_, run, now| {
+            Ev::Deliver {
+                slot,
+                to,
+                from,
+                bytes,
+            } => self.on_deliver(slot, to, from, &bytes),
+            Ev::Synced {
+                slot,
+                epoch,
+                took_us,
+            } => self.input(slot, epoch, |_, run, now| {
                 let lsn = run.disk.end_sync();
                 run.core.on_synced(now, lsn, took_us);
             }),
             Ev::Saved { slot, epoch } => self.input(slot, epoch, |world, run, now| {
                 let (index, bytes, older) = run.disk.end_snapshot();
                 world.counts.snapshots += 1;
-                world.trace.note(slot, "snapshot saved", index.0, bytes, older.0);
-                run.core.on_snapshot(now, SnapshotIn::Saved { index, bytes, older });
+                world
+                    .trace
+                    .note(slot, "snapshot saved", index.0, bytes, older.0);
+                run.core.on_snapshot(
+                    now,
+                    SnapshotIn::Saved {
+                        index,
+                        bytes,
+                        older,
+                    },
+                );
             }),
             Ev::Received { slot, epoch } => self.input(slot, epoch, World::on_received),
-            Ev::Piece { slot, epoch, to, index, offset } => self.input(slot, epoch, |world, run, now| {
+            Ev::Piece {
+                slot,
+                epoch,
+                to,
+                index,
+                offset,
+            } => self.input(slot, epoch, |world, run, now| {
                 let bytes_max = 400 + world.rng.index(4_000) + 4 * world.p.big_bytes;
                 let data = run.disk.read_snapshot(Index(index), offset, bytes_max);
                 let read = data.as_ref().map_or(0, |d| d.0.len() as u64);
                 world.trace.note(slot, "read snapshot", index, offset, read);
                 let (to, index) = (PeerId(to), Index(index));
-                run.core.on_snapshot(now, SnapshotIn::Read { to, index, offset, data });
+                run.core.on_snapshot(
+                    now,
+                    SnapshotIn::Read {
+                        to,
+                        index,
+                        offset,
+                        data,
+                    },
+                );
             }),
             Ev::Wake { slot, epoch } => self.input(slot, epoch, |world, run, now| {
                 if run.wake_us <= world.now_us {
@@ -572,15 +714,27 @@ impl World {
                 }
             }),
             Ev::Turn { slot, epoch } => self.input(slot, epoch, |_, _, _| {}),
-            Ev::Link { slot, epoch, peer, up } => self.input(slot, epoch, |_, run, now| {
+            Ev::Link {
+                slot,
+                epoch,
+                peer,
+                up,
+            } => self.input(slot, epoch, |_, run, now| {
                 let state = if up { LinkState::Up } else { LinkState::Closed };
                 run.core.on_link(now, PeerId(peer), state);
             }),
             Ev::Think { client } => self.on_think(client),
             Ev::Timeout { client, seq } => self.on_timeout(client, seq),
             Ev::Again { client, seq } => self.on_again(client, seq),
-            Ev::Ask { slot, epoch, ticket, op } => {
-                self.input(slot, epoch, |_, run, now| run.core.on_request(now, ticket, *op));
+            Ev::Ask {
+                slot,
+                epoch,
+                ticket,
+                op,
+            } => {
+                self.input(slot, epoch, |_, run, now| {
+                    run.core.on_request(now, ticket, *op)
+                });
             }
             Ev::Call { key, leg } => self.on_call(key, leg),
             Ev::Start { slot } => self.start(slot),
@@ -607,7 +761,12 @@ impl World {
     }
 
     /// One input to a process, if it is still the same one, and its turn.
-    pub fn input(&mut self, slot: usize, epoch: u64, give: impl FnOnce(&mut World, &mut Running, Now)) {
+    pub fn input(
+        &mut self,
+        slot: usize,
+        epoch: u64,
+        give: impl FnOnce(&mut World, &mut Running, Now),
+    ) {
         if self.hosts[slot].epoch != epoch {
             return;
         }
@@ -630,7 +789,8 @@ impl World {
         let store = Box::new(self.restore(snapshot));
         self.truth.on_replaced(run.seen.id, meta.index.0);
         self.counts.installs += 1;
-        run.core.on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
+        run.core
+            .on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
     }
 
     fn on_deliver(&mut self, slot: usize, to: u64, from: u64, bytes: &[u8]) {
@@ -645,7 +805,8 @@ impl World {
         let lost = lost_entries(&message);
         let (own_term, mut other_term) = (message.term.0, 0);
         self.input(slot, epoch, |world, run, now| {
-            run.contact.on_message(world.now_us, from, &message, &run.seen, &world.truth);
+            run.contact
+                .on_message(world.now_us, from, &message, &run.seen, &world.truth);
             run.core.on_message(now, PeerId(from), message);
             // Messages that are there already are taken in the same turn.
             while let Some((_, Ev::Deliver { slot: next, .. })) =
@@ -663,10 +824,13 @@ impl World {
             self.fail(violation("removed-is-heard", text));
         }
         if let Some((term, acked)) = lost
-            && let Some(run) = self.up(slot).filter(|r| r.seen.id == to && r.seen.term == term)
+            && let Some(run) = self
+                .up(slot)
+                .filter(|r| r.seen.id == to && r.seen.term == term)
             && acked > run.log.last()
         {
-            let text = format!("m{slot} goes on after it is told that it lost entries up to {acked}");
+            let text =
+                format!("m{slot} goes on after it is told that it lost entries up to {acked}");
             self.fail(violation("amnesia-unseen", text));
         }
         if let Some(after) = self.up(slot).map(|r| r.seen)
@@ -676,14 +840,26 @@ impl World {
             && own_term >= after.term
             && other_term < after.term
         {
-            let text = format!("removed {from} raises the term of m{slot} from {} to {}", before.term, after.term);
+            let text = format!(
+                "removed {from} raises the term of m{slot} from {} to {}",
+                before.term, after.term
+            );
             self.fail(violation("removed-raises-term", text));
         }
     }
 
     /// Gives the message's term.
     fn take_along(&mut self, run: &mut Running, now: Now) -> u64 {
-        let Some((_, Ev::Deliver { slot, to, from, bytes })) = self.queue.pop() else {
+        let Some((
+            _,
+            Ev::Deliver {
+                slot,
+                to,
+                from,
+                bytes,
+            },
+        )) = self.queue.pop()
+        else {
             unreachable!("it was looked at");
         };
         self.counts.events += 1;
@@ -693,7 +869,8 @@ impl World {
         let message = raft::wire::decode(&bytes).expect("it was encoded by a machine");
         let (what, a, b) = describe(&message);
         self.trace.note(slot, what, from, a, b);
-        run.contact.on_message(self.now_us, from, &message, &run.seen, &self.truth);
+        run.contact
+            .on_message(self.now_us, from, &message, &run.seen, &self.truth);
         let term = message.term.0;
         run.core.on_message(now, PeerId(from), message);
         term
@@ -747,7 +924,11 @@ impl World {
         }
         if stopped {
             self.crash(slot);
-            let down_us = if self.phase == Phase::Faults { self.p.down_us_max } else { 5_000 };
+            let down_us = if self.phase == Phase::Faults {
+                self.p.down_us_max
+            } else {
+                5_000
+            };
             let at = self.now_us + self.rng.range(1_000, down_us);
             self.queue.push(at, Ev::Start { slot });
         }
@@ -768,7 +949,14 @@ impl World {
             }
         }
         let epoch = self.hosts[slot].epoch;
-        self.queue.push(self.now_us + took, Ev::Synced { slot, epoch, took_us: took });
+        self.queue.push(
+            self.now_us + took,
+            Ev::Synced {
+                slot,
+                epoch,
+                took_us: took,
+            },
+        );
     }
 
     fn carry_out(&mut self, slot: usize, run: &mut Running, fx: &mut Effects) -> Checked {
@@ -785,7 +973,8 @@ impl World {
                     let changes = entries.iter().filter(|e| self.note_change(slot, e));
                     changed |= changes.count() > 0;
                     self.truth.on_cut(who, entries);
-                    self.truth.on_appended(who, &mut run.log, run.seen.commit, entries)?;
+                    self.truth
+                        .on_appended(who, &mut run.log, run.seen.commit, entries)?;
                 }
                 Persist::Installed { meta, keep_tail } => {
                     run.log.install(meta.index.0, meta.term.0, *keep_tail);
@@ -809,17 +998,27 @@ impl World {
             check_changes(run)?;
         }
         self.look(slot, run, &before, fx)?;
-        let times = (&self.p, self.now_us, self.heard_us_max() + self.p.down_us_max);
-        run.duties.check(times, &run.contact.answers, &run.core, &fx.facts)?;
+        let times = (
+            &self.p,
+            self.now_us,
+            self.heard_us_max() + self.p.down_us_max,
+        );
+        run.duties
+            .check(times, &run.contact.answers, &run.core, &fx.facts)?;
         for (to, message) in fx.send.drain(..) {
             let sent = check_send(&run.disk.image, &self.truth, who, to, &message);
             sent.map_err(|mut found| {
                 let members = run.core.configuration().members.iter();
                 let members: Vec<_> = members.map(|m| (m.id.0, m.voter)).collect();
-                found.text += &format!(" ({:?}, log to {}, members {members:?})", run.seen, run.log.last());
+                found.text += &format!(
+                    " ({:?}, log to {}, members {members:?})",
+                    run.seen,
+                    run.log.last()
+                );
                 found
             })?;
-            run.contact.check_lease(&self.p, self.now_us, &run.seen, to.0, &message)?;
+            run.contact
+                .check_lease(&self.p, self.now_us, &run.seen, to.0, &message)?;
             self.truth.on_sent(who, &message);
             if matches!(message.rpc, Rpc::Vote { .. }) {
                 self.voted_for = Some(to.0);
@@ -857,10 +1056,12 @@ impl World {
         Ok(())
     }
 
-    /// What must be durable before all else: as whom this machine was let in, that it is a standby or none any more.
+    /// What must be durable before all else: as whom this machine was let in, that it is a standby
+    /// or none any more.
     fn change_mode(&mut self, slot: usize, run: &mut Running, fx: &mut Effects) {
         if let Some(id) = fx.let_in {
-            self.counts.switches += u64::from(run.disk.image.standby.as_ref().is_some_and(|s| s.running));
+            self.counts.switches +=
+                u64::from(run.disk.image.standby.as_ref().is_some_and(|s| s.running));
             self.trace.note(slot, "let in", id.0, 0, 0);
             run.disk.image.id = id;
             self.ids.insert(id.0, slot);
@@ -869,7 +1070,13 @@ impl World {
             let began = info.running && !run.disk.image.standby.as_ref().is_some_and(|s| s.running);
             if began {
                 self.counts.switches += 1;
-                self.trace.note(slot, "stands by", run.seen.id, u64::from(fx.removed), info.cluster.len() as u64);
+                self.trace.note(
+                    slot,
+                    "stands by",
+                    run.seen.id,
+                    u64::from(fx.removed),
+                    info.cluster.len() as u64,
+                );
             }
             run.disk.image.standby = Some(info);
         }
@@ -881,9 +1088,13 @@ impl World {
         }
     }
 
-    /// What this machine holds is of no use any more: its log is wiped, and its directory gets a new number.
+    /// What this machine holds is of no use any more: its log is wiped, and its directory gets a
+    /// new number.
     fn start_over(&mut self, slot: usize, run: &mut Running) -> Checked {
-        let blank = Image { standby: run.disk.image.standby.take(), ..self.blank() };
+        let blank = Image {
+            standby: run.disk.image.standby.take(),
+            ..self.blank()
+        };
         let incarnation = blank.incarnation;
         let now = self.now_of(slot, run.mono_off_us);
         run.disk = Disk::new(blank, self.hosts[slot].lies);
@@ -895,9 +1106,15 @@ impl World {
         self.hosts[slot].epoch += 1;
         self.hosts[slot].copy = None;
         let open = self.tickets.values().filter(|t| t.1 == slot).count();
-        let watch = self.watchers.values().filter(|w| w.slot == slot && !w.has_ended()).count();
+        let watch = self
+            .watchers
+            .values()
+            .filter(|w| w.slot == slot && !w.has_ended())
+            .count();
         if open + watch > 0 {
-            let text = format!("m{slot} becomes a standby and leaves {open} requests and {watch} watchers unanswered");
+            let text = format!(
+                "m{slot} becomes a standby and leaves {open} requests and {watch} watchers unanswered"
+            );
             return violation("switch-leaves-request", text);
         }
         Ok(())
@@ -934,9 +1151,23 @@ impl World {
             SnapshotOut::Abandon => run.disk.abandon_snapshot(),
             SnapshotOut::Read { to, index, offset } => {
                 let (to, index) = (to.0, index.0);
-                self.queue.push(soon, Ev::Piece { slot, epoch, to, index, offset });
+                self.queue.push(
+                    soon,
+                    Ev::Piece {
+                        slot,
+                        epoch,
+                        to,
+                        index,
+                        offset,
+                    },
+                );
             }
-            SnapshotOut::Receive { meta, offset, data, done } => {
+            SnapshotOut::Receive {
+                meta,
+                offset,
+                data,
+                done,
+            } => {
                 if run.disk.receive(meta, offset, &data, done) {
                     self.queue.push(soon, Ev::Received { slot, epoch });
                 }
@@ -953,39 +1184,64 @@ impl World {
         seen.check_after(before)?;
         if seen.commit > before.commit {
             let promised = fx.answers.iter().any(|a| is_promise(&a.outcome));
-            let check = if promised { "durable-answer" } else { "durable-commit" };
+            let check = if promised {
+                "durable-answer"
+            } else {
+                "durable-commit"
+            };
             self.check_commit(slot, run, check, (before.commit + 1, seen.commit))?;
         }
         if seen.leads && before.leads && seen.term == before.term && seen.commit > before.commit {
-            // Thesis 3.6.2: a leader commits entries of its own term by counting, older ones only with them.
+            // Thesis 3.6.2: a leader commits entries of its own term by counting, older ones only
+            // with them.
             let term = run.log.term(seen.commit);
             if term != Some(seen.term) {
-                let text = format!("m{slot} commits {} of term {term:?} in term {}", seen.commit, seen.term);
+                let text = format!(
+                    "m{slot} commits {} of term {term:?} in term {}",
+                    seen.commit, seen.term
+                );
                 return violation("commit-of-own-term", text);
             }
         }
         if seen.leads && (!before.leads || seen.term != before.term) {
-            self.trace.note(slot, "leads", seen.term, run.log.last(), seen.commit);
+            self.trace
+                .note(slot, "leads", seen.term, run.log.last(), seen.commit);
             self.truth.on_leader(seen.id, seen.term, &run.log)?;
         }
         if seen.applied > before.applied {
-            let state = seen.applied.is_multiple_of(4).then(|| run.core.store().state_hash());
-            self.truth.on_applied(seen.id, seen.applied, seen.etcd, state)?;
+            let state = seen
+                .applied
+                .is_multiple_of(4)
+                .then(|| run.core.store().state_hash());
+            self.truth
+                .on_applied(seen.id, seen.applied, seen.etcd, state)?;
         }
         Ok(())
     }
 
-    fn check_commit(&mut self, slot: usize, run: &Running, check: &'static str, range: (u64, u64)) -> Checked {
-        // Every configuration that was in force in this turn: it may have changed between two commits.
+    fn check_commit(
+        &mut self,
+        slot: usize,
+        run: &Running,
+        check: &'static str,
+        range: (u64, u64),
+    ) -> Checked {
+        // Every configuration that was in force in this turn: it may have changed between two
+        // commits.
         let mut sets: Vec<Vec<u64>> = Vec::new();
         for index in run.ended.min(run.log.last())..=run.log.last() {
             let voters = run.core.raft().configuration_at(Index(index)).voters();
-            if !sets.last().is_some_and(|s| voters.map(|v| v.0).eq(s.iter().copied())) {
+            if !sets
+                .last()
+                .is_some_and(|s| voters.map(|v| v.0).eq(s.iter().copied()))
+            {
                 let voters = run.core.raft().configuration_at(Index(index)).voters();
                 sets.push(voters.map(|v| v.0).collect());
             }
         }
-        let World { truth, hosts, ids, .. } = self;
+        let World {
+            truth, hosts, ids, ..
+        } = self;
         let held = |voter: u64, index: u64| {
             let at = *ids.get(&voter).unwrap_or(&usize::MAX);
             let image = match hosts.get(at).map(|h| &h.place) {
@@ -994,7 +1250,11 @@ impl World {
                 Some(Place::Down(image)) => image,
                 Some(Place::Empty) | None => return Held::Never,
             };
-            if image.id.0 == voter { image.held(index) } else { Held::Never }
+            if image.id.0 == voter {
+                image.held(index)
+            } else {
+                Held::Never
+            }
         };
         let committed = truth.committed();
         truth.on_commit(check, run.seen.id, &run.log, range, &sets, held)?;
@@ -1002,7 +1262,8 @@ impl World {
         if self.truth.committed() > committed {
             for other in (0..self.hosts.len()).filter(|o| *o != slot) {
                 if let Some(leader) = self.up(other).filter(|r| r.seen.leads) {
-                    self.truth.check_complete(leader.seen.id, leader.seen.term, &leader.log)?;
+                    self.truth
+                        .check_complete(leader.seen.id, leader.seen.term, &leader.log)?;
                 }
             }
         }
@@ -1015,11 +1276,15 @@ impl World {
         };
         self.scratch.clear();
         raft::wire::encode(message, &mut self.scratch);
-        if let Rpc::Fetched { found: raft::Found::Body(_), .. } = &message.rpc
+        if let Rpc::Fetched {
+            found: raft::Found::Body(_),
+            ..
+        } = &message.rpc
             && self.phase == Phase::Faults
             && self.rng.chance(200_000)
         {
-            // A peer's memory is no better than its disk: a body that does not match must not be taken.
+            // A peer's memory is no better than its disk: a body that does not match must not be
+            // taken.
             *self.scratch.last_mut().expect("a message has bytes") ^= 0x55;
         }
         self.trace.hash.add_bytes(&self.scratch);
@@ -1030,7 +1295,15 @@ impl World {
                 batch => time.next_multiple_of(batch),
             };
             let bytes = self.scratch.as_slice().into();
-            self.queue.push(time, Ev::Deliver { slot: target, to: to.0, from, bytes });
+            self.queue.push(
+                time,
+                Ev::Deliver {
+                    slot: target,
+                    to: to.0,
+                    from,
+                    bytes,
+                },
+            );
         }
     }
 }
@@ -1051,5 +1324,8 @@ fn seen_of(core: &Machine) -> Seen {
 
 /// Whether an answer promises that something was done.
 pub fn is_promise(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Event(_) | Outcome::Joined(_) | Outcome::Removed | Outcome::Config(_))
+    matches!(
+        outcome,
+        Outcome::Event(_) | Outcome::Joined(_) | Outcome::Removed | Outcome::Config(_)
+    )
 }

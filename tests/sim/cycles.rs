@@ -1,6 +1,7 @@
-//! A directed run: a member is removed and cut off, in either order, stays away for a while, comes back, is told, waits as
-//! a standby and joins again; then the next one. All checks of the simulator run beside it; after each cycle the members
-//! that stayed are in the term in which they were before. Start at `drive`.
+//! A directed run: a member is removed and cut off, in either order, stays away for a while, comes
+//! back, is told, waits as a standby and joins again; then the next one. All checks of the
+//! simulator run beside it; after each cycle the members that stayed are in the term in which they
+//! were before. Start at `drive`.
 use super::cluster::{Asker, Phase, World, name_of};
 use super::net::NetParams;
 use super::params::Params;
@@ -22,7 +23,11 @@ pub fn calm(drawn: Params) -> Params {
         active_size: 5,
         remove_delay_ms: 1_800_000,
         sync_interval_ms: 1_000,
-        net: NetParams { delay_us_min, delay_us_max: delay_us_min + 1_000, ..drawn.net.healed() },
+        net: NetParams {
+            delay_us_min,
+            delay_us_max: delay_us_min + 1_000,
+            ..drawn.net.healed()
+        },
         sync_us_max: drawn.sync_us_min + 500,
         slow_ppm: 0,
         clients: 2,
@@ -34,7 +39,9 @@ pub fn calm(drawn: Params) -> Params {
 
 /// Runs so many cycles, until a check fails.
 pub fn drive(world: &mut World, cycles: u64) {
-    wait_for(world, "the cluster", |w| w.phase == Phase::Faults && w.is_settled());
+    wait_for(world, "the cluster", |w| {
+        w.phase == Phase::Faults && w.is_settled()
+    });
     for cycle in 0..cycles {
         if world.violation.is_some() {
             return;
@@ -47,7 +54,9 @@ pub fn drive(world: &mut World, cycles: u64) {
 /// Steps until something is so.
 fn wait_for(world: &mut World, what: &str, is_so: impl Fn(&World) -> bool) {
     let p = &world.p;
-    let until_us = world.now_us + CYCLE_TIMEOUTS * p.election_ms * 1_000 + CYCLE_INTERVALS * p.sync_interval_ms * 1_000;
+    let until_us = world.now_us
+        + CYCLE_TIMEOUTS * p.election_ms * 1_000
+        + CYCLE_INTERVALS * p.sync_interval_ms * 1_000;
     while world.violation.is_none() && !is_so(world) {
         if world.now_us > until_us || !world.step() {
             let text = format!("{what} does not come; {}", world.why_not_equal());
@@ -76,8 +85,12 @@ fn one_cycle(world: &mut World, cycle: u64) {
     }
     let ticket = world.new_ticket(Asker::Admin, leader);
     let epoch = world.hosts[leader].epoch;
-    let op = Op::MachineRemove { name: name_of(slot) };
-    world.input(leader, epoch, |_, run, now| run.core.on_request(now, ticket, op));
+    let op = Op::MachineRemove {
+        name: name_of(slot),
+    };
+    world.input(leader, epoch, |_, run, now| {
+        run.core.on_request(now, ticket, op)
+    });
     if !cut_first {
         // Somewhere between the request and the word of it.
         let us = world.rng.below(30);
@@ -93,12 +106,21 @@ fn one_cycle(world: &mut World, cycle: u64) {
     pass(world, away / 2);
     world.net.mend();
     wait_for(world, "the machine that was removed", |w| {
-        w.up(slot).is_some_and(|r| r.seen.id != id && r.seen.id != 0) && w.is_settled()
+        w.up(slot)
+            .is_some_and(|r| r.seen.id != id && r.seen.id != 0)
+            && w.is_settled()
     });
-    for other in others.iter().copied().chain([leader]).filter(|s| *s != slot) {
+    for other in others
+        .iter()
+        .copied()
+        .chain([leader])
+        .filter(|s| *s != slot)
+    {
         let now = world.up(other).map_or(0, |r| r.seen.term);
         if now != term {
-            let text = format!("m{other} was in term {term} before cycle {cycle}, and is in {now} after it");
+            let text = format!(
+                "m{other} was in term {term} before cycle {cycle}, and is in {now} after it"
+            );
             world.fail(violation("cycle-term", text));
         }
     }

@@ -1,10 +1,11 @@
-//! The simulated disk of one machine: what is durable, what is under way, and what a crash leaves of it.
+//! The simulated disk of one machine: what is durable, what is under way, and what a crash leaves
+//! of it.
 //!
-//! `Image` is what a restart would find if the power failed between two syncs; `Disk` adds what was handed over since.
-//! A crash keeps the image and a random beginning of what was being synced, cut anywhere between two entries (that the
-//! log recovers exactly such a beginning from torn sectors is shown by the tests of the crate `wal`). A sync never ends
-//! in the turn that started it. Damage to single entries becomes `Body::Faulty`, as recovery would report it. Start at
-//! `Disk::append`.
+//! `Image` is what a restart would find if the power failed between two syncs; `Disk` adds what was
+//! handed over since. A crash keeps the image and a random beginning of what was being synced, cut
+//! anywhere between two entries (that the log recovers exactly such a beginning from torn sectors
+//! is shown by the tests of the crate `wal`). A sync never ends in the turn that started it. Damage
+//! to single entries becomes `Body::Faulty`, as recovery would report it. Start at `Disk::append`.
 use super::rng::{Rng, hash_bytes};
 use std::collections::VecDeque;
 use tern::machine::StandbyInfo;
@@ -21,7 +22,8 @@ pub struct Rec {
 pub struct Snapshot {
     pub meta: SnapshotMeta,
     pub bytes: Vec<u8>,
-    /// The log has gone on from it: it was made here, or the record of its installation is durable.
+    /// The log has gone on from it: it was made here, or the record of its installation is
+    /// durable.
     pub in_use: bool,
 }
 
@@ -74,14 +76,27 @@ impl Image {
     /// Whether no entry up to `index` is damaged; those that are in the snapshot do not matter.
     pub fn is_good_to(&self, index: u64) -> bool {
         // Recovery uses the leader's snapshot as soon as it is in place.
-        let behind = self.snapshots.iter().map(|s| s.meta.index.0).max().unwrap_or(0);
+        let behind = self
+            .snapshots
+            .iter()
+            .map(|s| s.meta.index.0)
+            .max()
+            .unwrap_or(0);
         let matters = |r: &&Rec| r.entry.index.0 > behind && r.entry.index.0 <= index;
-        self.faulty == 0 || self.recs.iter().filter(matters).all(|r| matches!(r.entry.body, Body::Good(_)))
+        self.faulty == 0
+            || self
+                .recs
+                .iter()
+                .filter(matters)
+                .all(|r| matches!(r.entry.body, Body::Good(_)))
     }
 
     /// The damaged entries.
     pub fn damaged(&self) -> Vec<u64> {
-        let recs = self.recs.iter().filter(|r| !matches!(r.entry.body, Body::Good(_)));
+        let recs = self
+            .recs
+            .iter()
+            .filter(|r| !matches!(r.entry.body, Body::Good(_)));
         recs.map(|r| r.entry.index.0).collect()
     }
 
@@ -124,13 +139,20 @@ impl Image {
             return;
         };
         let end = self.first + self.recs.len() as u64;
-        assert!(from >= self.first && from <= end, "entry {from} is not in {}..={end}", self.first);
+        assert!(
+            from >= self.first && from <= end,
+            "entry {from} is not in {}..={end}",
+            self.first
+        );
         while self.first + self.recs.len() as u64 > from {
             let gone = self.recs.pop_back().expect("it is longer");
             self.faulty -= usize::from(matches!(gone.entry.body, Body::Faulty { .. }));
         }
         for (i, entry) in entries.into_iter().enumerate() {
-            assert!(entry.index.0 == from + i as u64, "entries stand at consecutive indexes");
+            assert!(
+                entry.index.0 == from + i as u64,
+                "entries stand at consecutive indexes"
+            );
             let hash = body_hash(&entry.body).unwrap_or(0);
             self.faulty += usize::from(matches!(entry.body, Body::Faulty { .. }));
             self.recs.push_back(Rec { entry, hash });
@@ -138,15 +160,26 @@ impl Image {
     }
 
     fn install(&mut self, meta: &SnapshotMeta, keep_tail: bool) {
-        let at = self.snapshots.iter().position(|s| s.meta.index == meta.index && s.meta.term == meta.term);
+        let at = self
+            .snapshots
+            .iter()
+            .position(|s| s.meta.index == meta.index && s.meta.term == meta.term);
         let at = at.unwrap_or_else(|| {
-            let here: Vec<_> = self.snapshots.iter().map(|s| (s.meta.index.0, s.in_use)).collect();
-            panic!("a snapshot is on the disk before the record that names it: {} in {here:?}", meta.index.0)
+            let here: Vec<_> = self
+                .snapshots
+                .iter()
+                .map(|s| (s.meta.index.0, s.in_use))
+                .collect();
+            panic!(
+                "a snapshot is on the disk before the record that names it: {} in {here:?}",
+                meta.index.0
+            )
         });
         let mut snapshot = self.snapshots.remove(at);
         snapshot.in_use = true;
         // Another may have been put in place meanwhile, whose record follows.
-        self.snapshots.retain(|s| !s.in_use && s.meta.index > meta.index);
+        self.snapshots
+            .retain(|s| !s.in_use && s.meta.index > meta.index);
         self.snapshots.insert(0, snapshot);
         if keep_tail {
             self.release(meta.index.0);
@@ -181,12 +214,17 @@ impl Image {
         }
     }
 
-    /// The leader's snapshot is in place and the record that says so is not: recovery uses it, and drops a log that does
-    /// not lead up to it.
+    /// The leader's snapshot is in place and the record that says so is not: recovery uses it, and
+    /// drops a log that does not lead up to it.
     fn follow_snapshot(&mut self) {
         let behind = self.newest().map_or(0, |s| s.meta.index.0);
-        let received = self.snapshots.iter().filter(|s| !s.in_use && s.meta.index.0 > behind);
-        let newest = received.max_by_key(|s| s.meta.index).map(|s| s.meta.clone());
+        let received = self
+            .snapshots
+            .iter()
+            .filter(|s| !s.in_use && s.meta.index.0 > behind);
+        let newest = received
+            .max_by_key(|s| s.meta.index)
+            .map(|s| s.meta.clone());
         for snapshot in &mut self.snapshots {
             snapshot.in_use |= newest.as_ref() == Some(&snapshot.meta);
         }
@@ -227,19 +265,25 @@ impl Image {
 
     /// Keeps a snapshot that was made here; the index of the older of the two kept ones.
     fn keep(&mut self, snapshot: Snapshot) -> u64 {
-        let at = self.snapshots.iter().position(|s| !s.in_use || s.meta.index > snapshot.meta.index);
-        self.snapshots.insert(at.unwrap_or(self.snapshots.len()), snapshot);
+        let at = self
+            .snapshots
+            .iter()
+            .position(|s| !s.in_use || s.meta.index > snapshot.meta.index);
+        self.snapshots
+            .insert(at.unwrap_or(self.snapshots.len()), snapshot);
         while self.snapshots.iter().filter(|s| s.in_use).count() > 2 {
             self.snapshots.remove(0);
         }
         self.snapshots[0].meta.index.0
     }
 
-    /// The newest snapshot turns out to be damaged: go back to the one before if the log still reaches it.
+    /// The newest snapshot turns out to be damaged: go back to the one before if the log still
+    /// reaches it.
     pub fn lose_newest_snapshot(&mut self) -> bool {
         self.snapshots.retain(|s| s.in_use);
-        let able =
-            self.snapshots.len() == 2 && !self.recs.is_empty() && self.first <= self.snapshots[0].meta.index.0 + 1;
+        let able = self.snapshots.len() == 2
+            && !self.recs.is_empty()
+            && self.first <= self.snapshots[0].meta.index.0 + 1;
         if able {
             self.snapshots.pop();
         }
@@ -276,7 +320,11 @@ pub fn file_of(chunks: &[Vec<u8>]) -> Vec<u8> {
 pub fn faulty(body: &[u8], seed: u32) -> Body {
     let mut hasher = crc32fast::Hasher::new_with_initial(seed);
     hasher.update(body);
-    Body::Faulty { len: body.len() as u32, seed, crc: hasher.finalize() }
+    Body::Faulty {
+        len: body.len() as u32,
+        seed,
+        crc: hasher.finalize(),
+    }
 }
 
 /// Lies that the disk can be told to tell: planted faults of the shell.
@@ -302,8 +350,8 @@ pub struct Lies {
     pub events_swapped: bool,
 }
 
-/// A snapshot file that is being written: pieces of this machine's own, each behind its length, or the bytes of the
-/// leader's file.
+/// A snapshot file that is being written: pieces of this machine's own, each behind its length, or
+/// the bytes of the leader's file.
 #[derive(Debug)]
 struct Writing {
     meta: SnapshotMeta,
@@ -383,7 +431,10 @@ impl Disk {
         match op {
             Persist::State { .. } if self.lies.no_state => {}
             Persist::Repair(_) if self.lies.no_repair => {}
-            Persist::Append { mut entries, commit } if self.lies.short_batch && entries.len() > 1 => {
+            Persist::Append {
+                mut entries,
+                commit,
+            } if self.lies.short_batch && entries.len() > 1 => {
                 entries.truncate(1);
                 self.image.apply(Persist::Append { entries, commit });
             }
@@ -391,7 +442,12 @@ impl Disk {
                 let from = entries.first().map_or(u64::MAX, |e| e.index.0);
                 let end = from.saturating_add(entries.len() as u64);
                 let old: Vec<Rec> = (end..=self.image.last())
-                    .filter_map(|i| self.image.recs.get((i - self.image.first) as usize).cloned())
+                    .filter_map(|i| {
+                        self.image
+                            .recs
+                            .get((i - self.image.first) as usize)
+                            .cloned()
+                    })
                     .collect();
                 self.image.apply(Persist::Append { entries, commit });
                 self.image.recs.extend(old);
@@ -426,26 +482,43 @@ impl Disk {
         let (index, size) = (file.meta.index, file.bytes.len() as u64);
         let before = self.image.newest().filter(|_| self.lies.old_snapshot);
         let bytes = before.map_or(file.bytes, |s| s.bytes.clone());
-        let older = self.image.keep(Snapshot { meta: file.meta, bytes, in_use: true });
+        let older = self.image.keep(Snapshot {
+            meta: file.meta,
+            bytes,
+            in_use: true,
+        });
         (index, size, Index(older))
     }
 
     /// A piece of a kept snapshot, and whether it is the last.
-    pub fn read_snapshot(&self, index: Index, offset: u64, bytes_max: usize) -> Option<(Box<[u8]>, bool)> {
-        let file = self.image.snapshots.iter().find(|s| s.in_use && s.meta.index == index)?;
+    pub fn read_snapshot(
+        &self,
+        index: Index,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Option<(Box<[u8]>, bool)> {
+        let file = self
+            .image
+            .snapshots
+            .iter()
+            .find(|s| s.in_use && s.meta.index == index)?;
         let from = (offset as usize).min(file.bytes.len());
         let to = (from + bytes_max).min(file.bytes.len());
         Some((file.bytes[from..to].into(), to == file.bytes.len()))
     }
 
-    /// A piece of the leader's snapshot; true when it is whole and its sync begins, which `end_receive` ends.
+    /// A piece of the leader's snapshot; true when it is whole and its sync begins, which
+    /// `end_receive` ends.
     pub fn receive(&mut self, meta: SnapshotMeta, offset: u64, data: &[u8], done: bool) -> bool {
         if offset == 0 {
             let bytes = Vec::new();
             self.receiving = Some((Writing { meta, bytes }, false));
         }
         let (file, whole) = self.receiving.as_mut().expect("the first piece is at 0");
-        assert!(file.bytes.len() as u64 == offset && !*whole, "pieces come in order");
+        assert!(
+            file.bytes.len() as u64 == offset && !*whole,
+            "pieces come in order"
+        );
         file.bytes.extend_from_slice(data);
         *whole = done;
         done
@@ -454,7 +527,11 @@ impl Disk {
     /// The leader's snapshot is in place, durable; not yet in use.
     pub fn end_receive(&mut self) -> Option<&Snapshot> {
         let (file, _) = self.receiving.take_if(|r| r.1)?;
-        self.image.snapshots.push(Snapshot { meta: file.meta, bytes: file.bytes, in_use: false });
+        self.image.snapshots.push(Snapshot {
+            meta: file.meta,
+            bytes: file.bytes,
+            in_use: false,
+        });
         self.image.snapshots.last()
     }
 

@@ -1,6 +1,8 @@
-//! The checks on what a leader does by itself: whom it lets go, judged by what truly came in from whom.
+//! The checks on what a leader does by itself: whom it lets go, judged by what truly came in from
+//! whom.
 //!
-//! Start with `Duties::check`; it looks at each turn of a machine, and at the facts that came out of it.
+//! Start with `Duties::check`; it looks at each turn of a machine, and at the facts that came out
+//! of it.
 use super::params::Params;
 use super::truth::{Checked, violation};
 use std::collections::BTreeMap;
@@ -8,7 +10,8 @@ use tern::command::{self, Command};
 use tern::machine::{Fact, Machine, Role};
 use tern::raft::{Body, Configuration, Index, PeerId};
 
-/// Two removals for the sake of the active size are at least so far apart, and the first from when leadership began.
+/// Two removals for the sake of the active size are at least so far apart, and the first from when
+/// leadership began.
 const PACE_US: u64 = 1_000_000;
 /// A leader that had no turn for so long stood still itself.
 const GAP_US: u64 = 1_000_000;
@@ -31,8 +34,8 @@ struct Removal<'a> {
 }
 
 impl Duties {
-    /// A turn is over. `heard` tells when each peer last answered, `bound_us` for how long a peer may
-    /// count as heard at most.
+    /// A turn is over. `heard` tells when each peer last answered, `bound_us` for how long a peer
+    /// may count as heard at most.
     pub fn check(
         &mut self,
         (p, now_us, bound_us): (&Params, u64, u64),
@@ -69,12 +72,18 @@ impl Duties {
         too_many: bool,
     ) -> Checked {
         let Some(removal) = find(core, peer) else {
-            return violation("duty-unknown", format!("{peer} is let go, and the log has no removal of it"));
+            return violation(
+                "duty-unknown",
+                format!("{peer} is let go, and the log has no removal of it"),
+            );
         };
         let Removal { id, before, after } = removal;
         let own = core.id();
         let Some((_, since_us)) = self.leads else {
-            return violation("duty-of-leader", format!("{own:?} lets {peer} go and does not lead"));
+            return violation(
+                "duty-of-leader",
+                format!("{own:?} lets {peer} go and does not lead"),
+            );
         };
         if id == own {
             return violation("duty-self", format!("{own:?} lets itself go"));
@@ -82,9 +91,14 @@ impl Duties {
         let last_us = |id: PeerId| heard.get(&id.0).copied().unwrap_or(0).max(since_us);
         let silent_us = |id: PeerId| now_us - last_us(id);
         let counts = |id: &PeerId| *id == own || silent_us(*id) < bound_us;
-        let (voters, count) = (after.voters().count(), after.voters().filter(counts).count());
+        let (voters, count) = (
+            after.voters().count(),
+            after.voters().filter(counts).count(),
+        );
         if count <= voters / 2 {
-            let text = format!("{own:?} lets {peer} go and hears {count} of the {voters} voters that are left");
+            let text = format!(
+                "{own:?} lets {peer} go and hears {count} of the {voters} voters that are left"
+            );
             return violation("duty-majority", text);
         }
         if !too_many {
@@ -105,11 +119,19 @@ impl Duties {
         let voter = before.is_voter(id);
         let others = || before.members.iter().filter(|m| m.id != own && m.id != id);
         if let Some(learner) = others().find(|m| voter && !m.voter) {
-            return violation("duty-learner", format!("{own:?} lets {peer} go before {}, a learner", learner.name));
+            return violation(
+                "duty-learner",
+                format!("{own:?} lets {peer} go before {}, a learner", learner.name),
+            );
         }
         let fresh = silent_us(id) < p.election_ms * 500;
-        if let Some(silent) = others().find(|m| m.voter == voter && fresh && silent_us(m.id) > bound_us) {
-            let text = format!("{own:?} lets {peer} go before {}, which it has not heard for long", silent.name);
+        if let Some(silent) =
+            others().find(|m| m.voter == voter && fresh && silent_us(m.id) > bound_us)
+        {
+            let text = format!(
+                "{own:?} lets {peer} go before {}, which it has not heard for long",
+                silent.name
+            );
             return violation("duty-longest", text);
         }
         Ok(())
@@ -129,6 +151,9 @@ fn find<'a>(core: &'a Machine, peer: &str) -> Option<Removal<'a>> {
         };
         let (before, id) = (raft.configuration_at(Index(at - 1)), PeerId(id));
         let after = raft.configuration_at(Index(at));
-        before.get(id).filter(|m| *m.name == *peer).map(|_| Removal { id, before, after })
+        before
+            .get(id)
+            .filter(|m| *m.name == *peer)
+            .map(|_| Removal { id, before, after })
     })
 }

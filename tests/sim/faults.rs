@@ -1,7 +1,9 @@
-//! The catalogue of planted faults: each must be caught by one of the checks that run for every seed anyway.
+//! The catalogue of planted faults: each must be caught by one of the checks that run for every
+//! seed anyway.
 //!
-//! Those of raft, of the leader's duties and of the key space are planted there (cargo feature `faults`); those of the
-//! disk and of the shell are told here by the simulated disk, or done to what leaves the core. Start at `catalogue`.
+//! Those of raft, of the leader's duties and of the key space are planted there (cargo feature
+//! `faults`); those of the disk and of the shell are told here by the simulated disk, or done to
+//! what leaves the core. Start at `catalogue`.
 use super::cluster::Plant;
 use super::disk::Lies;
 use super::run::{Options, run};
@@ -20,17 +22,26 @@ pub fn catalogue() -> Vec<(String, Plant)> {
     let mut all: Vec<(String, Plant)> = Vec::new();
     #[cfg(feature = "faults")]
     for fault in tern::raft::fault::Fault::ALL {
-        let plant = Plant { raft: Some(*fault), ..Plant::default() };
+        let plant = Plant {
+            raft: Some(*fault),
+            ..Plant::default()
+        };
         all.push((format!("{fault:?}"), plant));
     }
     #[cfg(feature = "faults")]
     for fault in tern::machine::fault::Fault::ALL {
-        let plant = Plant { duties: Some(*fault), ..Plant::default() };
+        let plant = Plant {
+            duties: Some(*fault),
+            ..Plant::default()
+        };
         all.push((format!("{fault:?}"), plant));
     }
     #[cfg(feature = "faults")]
     for fault in tern::store::fault::Fault::ALL {
-        let plant = Plant { store: Some(fault), ..Plant::default() };
+        let plant = Plant {
+            store: Some(fault),
+            ..Plant::default()
+        };
         all.push((format!("Store{fault:?}"), plant));
     }
     let told: [(&str, Lie); 10] = [
@@ -63,18 +74,35 @@ impl Caught {
         let took = self.took.as_secs_f64();
         match &self.by {
             Some((check, seed, events)) => {
-                format!("| {} | {check} | {seed} | {events} | {took:.1} s |", self.name)
+                format!(
+                    "| {} | {check} | {seed} | {events} | {took:.1} s |",
+                    self.name
+                )
             }
-            None => format!("| {} | not caught in {} seeds | | | {took:.1} s |", self.name, self.seeds),
+            None => format!(
+                "| {} | not caught in {} seeds | | | {took:.1} s |",
+                self.name, self.seeds
+            ),
         }
     }
 }
 
 /// Runs seeds with a fault until a check fails, within a number of seeds and a time.
-pub fn hunt(name: &str, plant: Plant, options: &Options, seeds: std::ops::Range<u64>, limit: Duration) -> Caught {
+pub fn hunt(
+    name: &str,
+    plant: Plant,
+    options: &Options,
+    seeds: std::ops::Range<u64>,
+    limit: Duration,
+) -> Caught {
     let start = cpu_time();
     let options = Options { plant, ..*options };
-    let mut caught = Caught { name: name.to_string(), by: None, seeds: 0, took: Duration::ZERO };
+    let mut caught = Caught {
+        name: name.to_string(),
+        by: None,
+        seeds: 0,
+        took: Duration::ZERO,
+    };
     for seed in seeds {
         caught.seeds += 1;
         let report = run(seed, &options);

@@ -1,8 +1,8 @@
 //! After the faults: whether all are equal, and what is still waited for.
 //!
-//! Equal means: one leader, every member a voter whose log, term and leader are the same. Settled means that the cluster
-//! has its size, too, and everybody else is a standby that knows the leader. `World::look_at_healing` says whether;
-//! `World::note_wait` keeps what was waited for.
+//! Equal means: one leader, every member a voter whose log, term and leader are the same. Settled
+//! means that the cluster has its size, too, and everybody else is a standby that knows the leader.
+//! `World::look_at_healing` says whether; `World::note_wait` keeps what was waited for.
 use super::cluster::{Phase, Place, World, client_url, name_of, peer_url};
 use super::truth::violation;
 
@@ -56,33 +56,48 @@ impl World {
         self.up(slot).is_some_and(|r| r.core.standby().is_some())
     }
 
-    /// Whether there are as many members as the cluster wants or can have, all equal and known under their addresses,
-    /// and all others are standbys that know the leader.
+    /// Whether there are as many members as the cluster wants or can have, all equal and known
+    /// under their addresses, and all others are standbys that know the leader.
     pub fn is_settled(&self) -> bool {
         let Some(leader) = self.equal_leader() else {
             return false;
         };
-        let members = &self.up(leader).expect("it leads").core.configuration().members;
-        let wanting = self.hosts.iter().filter(|h| !matches!(h.place, Place::Empty)).count();
+        let members = &self
+            .up(leader)
+            .expect("it leads")
+            .core
+            .configuration()
+            .members;
+        let wanting = self
+            .hosts
+            .iter()
+            .filter(|h| !matches!(h.place, Place::Empty))
+            .count();
         let known = members.iter().all(|m| {
             let slot = self.ids[&m.id.0];
             m.peer_url == peer_url(slot, self.hosts[slot].moves)
         });
         let leader_url = client_url(leader);
-        let others =
-            (0..self.hosts.len()).filter_map(|s| self.up(s)).filter(|r| members.iter().all(|m| m.id.0 != r.seen.id));
+        let others = (0..self.hosts.len())
+            .filter_map(|s| self.up(s))
+            .filter(|r| members.iter().all(|m| m.id.0 != r.seen.id));
         members.len() == wanting.min(self.active_size())
             && known
-            && others.into_iter().all(|r| r.core.standby() == Some(Some(&leader_url)))
+            && others
+                .into_iter()
+                .all(|r| r.core.standby() == Some(Some(&leader_url)))
     }
 
-    /// The leader's slot, if it leads alone, all its members run, are voters and hold the same as it.
+    /// The leader's slot, if it leads alone, all its members run, are voters and hold the same as
+    /// it.
     fn equal_leader(&self) -> Option<usize> {
         let leader = self.leader()?;
         let run = self.up(leader)?;
         let equal = run.core.configuration().members.iter().all(|m| {
             let slot = self.ids.get(&m.id.0).copied();
-            let other = slot.and_then(|s| self.up(s)).filter(|r| r.seen.id == m.id.0);
+            let other = slot
+                .and_then(|s| self.up(s))
+                .filter(|r| r.seen.id == m.id.0);
             m.voter
                 && other.is_some_and(|r| {
                     r.seen.term == run.seen.term
@@ -110,21 +125,34 @@ impl World {
 
     fn waits_for(&self) -> String {
         let damaged = (0..self.hosts.len()).any(|s| self.image(s).is_some_and(|i| i.faulty != 0));
-        let joining = (0..self.hosts.len()).filter(|s| self.up(*s).is_some_and(|r| !r.core.listens())).count();
-        let standbys = (0..self.hosts.len()).filter(|s| self.is_standby(*s)).count();
-        let down = self.hosts.iter().filter(|h| matches!(h.place, Place::Down(_))).count();
+        let joining = (0..self.hosts.len())
+            .filter(|s| self.up(*s).is_some_and(|r| !r.core.listens()))
+            .count();
+        let standbys = (0..self.hosts.len())
+            .filter(|s| self.is_standby(*s))
+            .count();
+        let down = self
+            .hosts
+            .iter()
+            .filter(|h| matches!(h.place, Place::Down(_)))
+            .count();
         let Some(run) = self.leader().and_then(|l| self.up(l)) else {
             return format!("leader{}", if damaged { " (damaged)" } else { "" });
         };
         let members = &run.core.configuration().members;
         let gone = members.iter().filter(|m| {
             let slot = self.ids.get(&m.id.0).copied();
-            slot.and_then(|s| self.up(s)).is_none_or(|r| r.seen.id != m.id.0)
+            slot.and_then(|s| self.up(s))
+                .is_none_or(|r| r.seen.id != m.id.0)
         });
         let learners = members.iter().filter(|m| !m.voter).count();
-        let strangers = (0..self.hosts.len()).filter_map(|s| self.up(s)).filter(|r| run_is_no_member(run, r));
+        let strangers = (0..self.hosts.len())
+            .filter_map(|s| self.up(s))
+            .filter(|r| run_is_no_member(run, r));
         let lag = (0..self.hosts.len()).filter_map(|s| self.up(s));
-        let lag = lag.filter(|r| r.seen.leader != run.seen.id || r.log.last() < run.log.last()).count();
+        let lag = lag
+            .filter(|r| r.seen.leader != run.seen.id || r.log.last() < run.log.last())
+            .count();
         let mut text = String::new();
         let parts = [
             ("damaged", usize::from(damaged)),
@@ -149,7 +177,12 @@ impl World {
                 Place::Empty => continue,
                 Place::Down(_) => "down".to_string(),
                 Place::Up(r) if r.seen.id == 0 => {
-                    format!("{}, listens {}, {:?}", r.core.name(), r.core.listens(), r.core.standby())
+                    format!(
+                        "{}, listens {}, {:?}",
+                        r.core.name(),
+                        r.core.listens(),
+                        r.core.standby()
+                    )
                 }
                 Place::Up(r) => {
                     let members = r.core.configuration().members.iter();
@@ -164,5 +197,9 @@ impl World {
 }
 
 fn run_is_no_member(leader: &super::cluster::Running, other: &super::cluster::Running) -> bool {
-    leader.core.configuration().get(tern::raft::PeerId(other.seen.id)).is_none()
+    leader
+        .core
+        .configuration()
+        .get(tern::raft::PeerId(other.seen.id))
+        .is_none()
 }

@@ -12,7 +12,12 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn new(from: u64) -> Ledger {
-        Ledger { from, seeds: 0, total: Counts::default(), converged: Vec::new() }
+        Ledger {
+            from,
+            seeds: 0,
+            total: Counts::default(),
+            converged: Vec::new(),
+        }
     }
 
     pub fn add(&mut self, counts: &Counts) {
@@ -21,7 +26,8 @@ impl Ledger {
         self.converged.push(counts.converged_milli);
     }
 
-    /// The time to convergence that so many thousandths of the seeds stay below, in election timeouts.
+    /// The time to convergence that so many thousandths of the seeds stay below, in election
+    /// timeouts.
     fn converged_at(&self, thousandths: usize) -> f64 {
         let mut all = self.converged.clone();
         all.sort_unstable();

@@ -1,5 +1,5 @@
-//! The simulator of tern's core: see README.md beside it. `main.rs` runs ranges of seeds, `smoke.rs` a few in
-//! `cargo test`. Start reading at `run::run`, then `cluster`.
+//! The simulator of tern's core: see README.md beside it. `main.rs` runs ranges of seeds,
+//! `smoke.rs` a few in `cargo test`. Start reading at `run::run`, then `cluster`.
 mod calls;
 mod checks;
 mod clients;

@@ -1,10 +1,11 @@
-//! Is a history of one key linearizable? Wing and Gong's search (1993) with Lowe's memory of states already seen (2017),
-//! on the linked list of calls and returns of Horn and Kroening (2015).
+//! Is a history of one key linearizable? Wing and Gong's search (1993) with Lowe's memory of states
+//! already seen (2017), on the linked list of calls and returns of Horn and Kroening (2015).
 //!
-//! A key is a register that holds a value or nothing; values are unique, so a result tells much. An operation without
-//! a known result may have taken place at any time after its call, or never. `hint` is where the service itself says
-//! the operation belongs: it only orders what is tried first, so that a good history is searched in one pass; the
-//! verdict does not rest on it. Start at `check`.
+//! A key is a register that holds a value or nothing; values are unique, so a result tells much. An
+//! operation without a known result may have taken place at any time after its call, or never.
+//! `hint` is where the service itself says the operation belongs: it only orders what is tried
+//! first, so that a good history is searched in one pass; the verdict does not rest on it. Start at
+//! `check`.
 use super::rng::{Hash, Rng};
 use std::collections::HashSet;
 
@@ -40,7 +41,8 @@ pub enum Res {
     Differs,
 }
 
-/// One operation of a history. Times are steps of the simulation: a call and a return never share one.
+/// One operation of a history. Times are steps of the simulation: a call and a return never share
+/// one.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     pub act: Act,
@@ -72,15 +74,17 @@ pub fn apply(state: Option<Value>, act: Act, res: Res) -> Option<Option<Value>> 
         (Act::Delete, Some(_)) => (Res::Done(state), None),
         (Act::CompareDelete { from }, Some(v)) if v == from => (Res::Done(state), None),
         (Act::Swap { .. } | Act::CompareDelete { .. }, Some(_)) => (Res::Differs, state),
-        (Act::Update(_) | Act::Swap { .. } | Act::Delete | Act::CompareDelete { .. }, None) => (Res::Missing, state),
+        (Act::Update(_) | Act::Swap { .. } | Act::Delete | Act::CompareDelete { .. }, None) => {
+            (Res::Missing, state)
+        }
     };
     (res == Res::Unknown || res == answer).then_some(after)
 }
 
 const END: usize = usize::MAX;
 
-/// Calls and returns in order of time, as a doubly linked list of positions; `op * 2` is a call, `op * 2 + 1` its
-/// return. Position 0 is the head.
+/// Calls and returns in order of time, as a doubly linked list of positions; `op * 2` is a call,
+/// `op * 2 + 1` its return. Position 0 is the head.
 struct List {
     next: Vec<usize>,
     prev: Vec<usize>,
@@ -94,7 +98,10 @@ impl List {
     fn new(calls: &[Call]) -> List {
         let mut events: Vec<(u64, usize)> = Vec::with_capacity(calls.len() * 2);
         for (i, call) in calls.iter().enumerate() {
-            assert!(call.called < call.returned, "a call comes before its return");
+            assert!(
+                call.called < call.returned,
+                "a call comes before its return"
+            );
             events.push((call.called, i * 2));
             if call.returned != u64::MAX && call.res != Res::Unknown {
                 events.push((call.returned, i * 2 + 1));
@@ -105,7 +112,10 @@ impl List {
         let mut list = List {
             next: (1..n).chain([END]).collect(),
             prev: [END].into_iter().chain(0..n - 1).collect(),
-            event: [END].into_iter().chain(events.iter().map(|e| e.1)).collect(),
+            event: [END]
+                .into_iter()
+                .chain(events.iter().map(|e| e.1))
+                .collect(),
             call_at: vec![END; calls.len()],
             return_at: vec![END; calls.len()],
         };
@@ -150,8 +160,8 @@ impl List {
         self.relink(self.call_at[op]);
     }
 
-    /// The operations that may come first: called before anything that is left has returned. False when no return is
-    /// left.
+    /// The operations that may come first: called before anything that is left has returned. False
+    /// when no return is left.
     fn candidates(&self, out: &mut Vec<usize>) -> bool {
         out.clear();
         let mut at = self.next[0];
@@ -174,10 +184,12 @@ struct Frame {
     tried: usize,
 }
 
-/// The verdict on the history of one key that starts empty, after at most `steps_max` steps of search.
+/// The verdict on the history of one key that starts empty, after at most `steps_max` steps of
+/// search.
 pub fn check(calls: &[Call], steps_max: u64) -> Verdict {
     let mut list = List::new(calls);
-    // The set of operations done, hashed: one random word each, xored, so that it is kept up in one step.
+    // The set of operations done, hashed: one random word each, xored, so that it is kept up in one
+    // step.
     let mut words = Rng::new(0x11ea);
     let words: Vec<(u64, u64)> = calls.iter().map(|_| (words.next(), words.next())).collect();
     let mut seen: HashSet<(u64, u64, Option<Value>)> = HashSet::new();
@@ -212,7 +224,12 @@ pub fn check(calls: &[Call], steps_max: u64) -> Verdict {
             continue;
         }
         list.lift(op);
-        stack.push(Frame { op, state, candidates: std::mem::take(&mut candidates), tried });
+        stack.push(Frame {
+            op,
+            state,
+            candidates: std::mem::take(&mut candidates),
+            tried,
+        });
         (done, state, tried) = (done_after, after, 0);
         if !list.candidates(&mut candidates) {
             return Verdict::Linearizable;
@@ -237,11 +254,23 @@ pub fn smallest(calls: &[Call]) -> String {
     let mut sorted = calls.to_vec();
     sorted.sort_by_key(|c| c.returned.min(c.called.saturating_add(1 << 40)));
     let until = |n: usize| {
-        let end = sorted[..n].iter().map(|c| c.returned).filter(|r| *r != u64::MAX).max().unwrap_or(0);
-        let cut = calls.iter().filter(|c| c.called <= end).map(|c| match c.returned <= end {
-            true => *c,
-            false => Call { res: Res::Unknown, returned: u64::MAX, ..*c },
-        });
+        let end = sorted[..n]
+            .iter()
+            .map(|c| c.returned)
+            .filter(|r| *r != u64::MAX)
+            .max()
+            .unwrap_or(0);
+        let cut = calls
+            .iter()
+            .filter(|c| c.called <= end)
+            .map(|c| match c.returned <= end {
+                true => *c,
+                false => Call {
+                    res: Res::Unknown,
+                    returned: u64::MAX,
+                    ..*c
+                },
+            });
         cut.collect::<Vec<Call>>()
     };
     let (mut low, mut high) = (0, sorted.len());
@@ -257,6 +286,11 @@ pub fn smallest(calls: &[Call]) -> String {
     let from = shown.len().saturating_sub(12);
     shown[from..]
         .iter()
-        .map(|c| format!("\n  {:?} -> {:?} [{}, {}] hint {}", c.act, c.res, c.called, c.returned, c.hint))
+        .map(|c| {
+            format!(
+                "\n  {:?} -> {:?} [{}, {}] hint {}",
+                c.act, c.res, c.called, c.returned, c.hint
+            )
+        })
         .collect()
 }

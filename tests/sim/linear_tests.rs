@@ -1,5 +1,5 @@
-//! The linearizability checker is itself checked: against histories whose verdict is known, and against the crate
-//! `todc-utils` on random small histories.
+//! The linearizability checker is itself checked: against histories whose verdict is known, and
+//! against the crate `todc-utils` on random small histories.
 use super::sim::linear::{Act, Call, Res, Value, Verdict, apply, check};
 use super::sim::rng::Rng;
 use todc_utils::linearizability::WGLChecker;
@@ -9,7 +9,13 @@ use todc_utils::specifications::Specification;
 const STEPS_MAX: u64 = 1_000_000;
 
 fn call(act: Act, res: Res, called: u64, returned: u64) -> Call {
-    Call { act, res, called, returned, hint: 0 }
+    Call {
+        act,
+        res,
+        called,
+        returned,
+        hint: 0,
+    }
 }
 
 fn verdict(calls: &[Call]) -> bool {
@@ -34,15 +40,30 @@ fn histories_with_a_known_verdict() {
         &[read(None, 1, 2)],
         &[set(1, None, 1, 2), read(Some(1), 3, 4)],
         // Overlapping writes may take effect in either order.
-        &[set(1, Some(2), 1, 6), set(2, None, 2, 5), read(Some(1), 7, 8)],
-        // A read beside a write may see it or not; a later one beside the same write too, forwards.
+        &[
+            set(1, Some(2), 1, 6),
+            set(2, None, 2, 5),
+            read(Some(1), 7, 8),
+        ],
+        // A read beside a write may see it or not; a later one beside the same write too,
+        // forwards.
         &[set(1, None, 1, 10), read(None, 2, 3), read(Some(1), 4, 5)],
         // A write without an answer is seen late.
-        &[lost(1, 1), read(None, 2, 3), read(None, 4, 5), read(Some(1), 6, 7)],
+        &[
+            lost(1, 1),
+            read(None, 2, 3),
+            read(None, 4, 5),
+            read(Some(1), 6, 7),
+        ],
         // Or never.
         &[lost(1, 1), read(None, 2, 3)],
         // Or between two others, as a previous value tells.
-        &[set(1, None, 1, 2), lost(2, 3), set(3, Some(2), 10, 11), read(Some(3), 12, 13)],
+        &[
+            set(1, None, 1, 2),
+            lost(2, 3),
+            set(3, Some(2), 10, 11),
+            read(Some(3), 12, 13),
+        ],
         &[
             call(Create(1), Done(None), 1, 2),
             call(Create(2), Exists, 3, 4),
@@ -54,7 +75,11 @@ fn histories_with_a_known_verdict() {
             call(Update(5), Missing, 15, 16),
         ],
         // A swap without an answer that found another value changes nothing.
-        &[set(1, None, 1, 2), call(Swap { from: 9, to: 3 }, Unknown, 3, NEVER), read(Some(1), 4, 5)],
+        &[
+            set(1, None, 1, 2),
+            call(Swap { from: 9, to: 3 }, Unknown, 3, NEVER),
+            read(Some(1), 4, 5),
+        ],
     ];
     for (i, history) in good.iter().enumerate() {
         assert!(verdict(history), "good history {i}");
@@ -63,7 +88,11 @@ fn histories_with_a_known_verdict() {
         // Out of thin air.
         &[read(Some(1), 1, 2)],
         // A stale read.
-        &[set(1, None, 1, 2), set(2, Some(1), 3, 4), read(Some(1), 5, 6)],
+        &[
+            set(1, None, 1, 2),
+            set(2, Some(1), 3, 4),
+            read(Some(1), 5, 6),
+        ],
         // A lost write.
         &[set(1, None, 1, 2), read(None, 3, 4)],
         // New then old, beside one write.
@@ -75,7 +104,10 @@ fn histories_with_a_known_verdict() {
             call(Swap { from: 1, to: 3 }, Done(Some(1)), 4, 9),
         ],
         // Two creations without a removal between.
-        &[call(Create(1), Done(None), 1, 5), call(Create(2), Done(None), 2, 6)],
+        &[
+            call(Create(1), Done(None), 1, 5),
+            call(Create(2), Done(None), 2, 6),
+        ],
         // A write without an answer cannot act before its call.
         &[read(Some(1), 1, 2), lost(1, 3)],
         // Nor twice.
@@ -96,7 +128,8 @@ fn histories_with_a_known_verdict() {
     }
 }
 
-/// Many writes without an answer do not make the search explode when the service's own order is right.
+/// Many writes without an answer do not make the search explode when the service's own order is
+/// right.
 #[test]
 fn a_long_good_history_is_searched_in_one_pass() {
     let mut calls = Vec::new();
@@ -107,7 +140,13 @@ fn a_long_good_history_is_searched_in_one_pass() {
         let open = i % 40 == 0;
         let res = if open { Res::Unknown } else { Res::Done(state) };
         let returned = if open { NEVER } else { time + 30 };
-        calls.push(Call { act: Act::Set(i), res, called: time, returned, hint: u64::from(i) });
+        calls.push(Call {
+            act: Act::Set(i),
+            res,
+            called: time,
+            returned,
+            hint: u64::from(i),
+        });
         state = Some(i);
     }
     assert_eq!(check(&calls, 10_000), Verdict::Linearizable);
@@ -132,9 +171,12 @@ impl Specification for Register {
     }
 }
 
-/// The other checker knows no open operations: each is left out, or returns at the end with any result.
+/// The other checker knows no open operations: each is left out, or returns at the end with any
+/// result.
 fn second_opinion(calls: &[Call]) -> bool {
-    let open: Vec<usize> = (0..calls.len()).filter(|i| calls[*i].returned == NEVER).collect();
+    let open: Vec<usize> = (0..calls.len())
+        .filter(|i| calls[*i].returned == NEVER)
+        .collect();
     (0..1u32 << open.len()).any(|chosen| {
         let mut events = Vec::new();
         for (i, call) in calls.iter().enumerate() {
@@ -149,7 +191,8 @@ fn second_opinion(calls: &[Call]) -> bool {
         }
         events.sort_by_key(|e| e.0);
         let actions: Vec<_> = events.into_iter().map(|(_, i, a)| (i, a)).collect();
-        actions.is_empty() || WGLChecker::<Register>::is_linearizable(History::from_actions(actions))
+        actions.is_empty()
+            || WGLChecker::<Register>::is_linearizable(History::from_actions(actions))
     })
 }
 
@@ -174,14 +217,22 @@ fn random_history(rng: &mut Rng) -> Vec<Call> {
         calls.push(call(act, Res::Unknown, a.min(b), a.max(b)));
     }
     // Results from a run in the order of some instant inside each; then some are spoilt.
-    let mut order: Vec<(u64, usize)> = (0..n).map(|i| (rng.range(calls[i].called, calls[i].returned), i)).collect();
+    let mut order: Vec<(u64, usize)> = (0..n)
+        .map(|i| (rng.range(calls[i].called, calls[i].returned), i))
+        .collect();
     order.sort_unstable();
     let mut state = None;
     for (_, i) in order {
         let all = (0..n as Value).map(Some).chain([None]);
-        let mut results: Vec<Res> = all.clone().map(Res::Value).chain(all.map(Res::Done)).collect();
+        let mut results: Vec<Res> = all
+            .clone()
+            .map(Res::Value)
+            .chain(all.map(Res::Done))
+            .collect();
         results.extend([Res::Exists, Res::Missing, Res::Differs]);
-        let right = results.iter().find(|r| apply(state, calls[i].act, **r).is_some());
+        let right = results
+            .iter()
+            .find(|r| apply(state, calls[i].act, **r).is_some());
         calls[i].res = *right.expect("each operation has a result");
         state = apply(state, calls[i].act, calls[i].res).expect("the result is right");
     }
@@ -210,5 +261,8 @@ fn both_checkers_agree_on_random_histories() {
         assert_eq!(ours, second_opinion(&calls), "{calls:#?}");
         if ours { good += 1 } else { bad += 1 }
     }
-    assert!(good > 500 && bad > 500, "both verdicts occur: {good} good, {bad} bad");
+    assert!(
+        good > 500 && bad > 500,
+        "both verdicts occur: {good} good, {bad} bad"
+    );
 }

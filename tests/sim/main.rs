@@ -1,12 +1,15 @@
 //! Runs ranges of seeds and prints what they came to:
 //!
-//! `cargo run --release --example sim -- --seeds A..B [--events N] [--trace] [--each] [--hashes] [--slow TIMEOUTS] [--fault NAME]`
-//! `cargo run --profile sim --example sim -- --seeds 0..1 --cycles 1000`
-//! `cargo run --profile sim --features faults --example sim -- --faults [--seeds A..B] [--limit SECONDS] [--least N]`
+//! `cargo run --release --example sim -- --seeds A..B [--events N] [--trace] [--each] [--hashes]
+//! [--slow TIMEOUTS] [--fault NAME]` `cargo run --profile sim --example sim -- --seeds 0..1
+//! --cycles 1000` `cargo run --profile sim --features faults --example sim -- --faults [--seeds
+//! A..B] [--limit SECONDS] [--least N]`
 //!
-//! One line a seed with `--each`; with `--slow` those that took longer to become equal, and what they waited for; one line of the ledger at the end. A violation prints the trace of the last
-//! happenings, the check and the line that does it again, and ends the run with exit code 1. `--faults` plants each
-//! fault of the catalogue in turn and prints what caught it; exit code 1 if fewer than `--least` were caught.
+//! One line a seed with `--each`; with `--slow` those that took longer to become equal, and what
+//! they waited for; one line of the ledger at the end. A violation prints the trace of the last
+//! happenings, the check and the line that does it again, and ends the run with exit code 1.
+//! `--faults` plants each fault of the catalogue in turn and prints what caught it; exit code 1 if
+//! fewer than `--least` were caught.
 #[path = "lib.rs"]
 #[allow(dead_code)]
 mod sim;
@@ -37,7 +40,11 @@ struct Args {
 fn parse() -> Args {
     let mut parsed = Args {
         seeds: 0..100,
-        options: Options { events: 20_000, plant: Plant::default(), loud: false },
+        options: Options {
+            events: 20_000,
+            plant: Plant::default(),
+            loud: false,
+        },
         each: false,
         hashes: false,
         slow: u64::MAX,
@@ -116,13 +123,20 @@ fn main() {
             println!("{seed} {:?}", report.counts);
         }
         if report.counts.converged_milli / 1_000 >= args.slow {
-            println!("{seed} converged {} after {:?}", report.counts.converged_milli, report.waits);
+            println!(
+                "{seed} converged {} after {:?}",
+                report.counts.converged_milli, report.waits
+            );
         }
         ledger.add(&report.counts);
     }
     if !args.hashes {
         let seconds = (cpu_time() - start).as_secs_f64();
         println!("{ledger}");
-        eprintln!("{:.1} s of one core, {:.0} events a second", seconds, ledger.total.events as f64 / seconds);
+        eprintln!(
+            "{:.1} s of one core, {:.0} events a second",
+            seconds,
+            ledger.total.events as f64 / seconds
+        );
     }
 }

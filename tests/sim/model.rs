@@ -1,8 +1,9 @@
-//! The small sequential model of the key space: what each committed command means, written for clearness alone.
+//! The small sequential model of the key space: what each committed command means, written for
+//! clearness alone.
 //!
-//! Nodes stand in one sorted map by path. Every change is an event with its etcd index; the list of all events is what
-//! answers and watchers are checked against. Nothing is shared with `tern::store` but the types of events and errors.
-//! Start at `Model::apply`.
+//! Nodes stand in one sorted map by path. Every change is an event with its etcd index; the list of
+//! all events is what answers and watchers are checked against. Nothing is shared with
+//! `tern::store` but the types of events and errors. Start at `Model::apply`.
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use tern::command::{Command, KeyPath, Naming};
@@ -63,10 +64,19 @@ impl Model {
 
     fn tell(&mut self, action: Action, node: View, prev: Option<View>, silent: bool) -> Event {
         let event = Event { action, node, prev };
-        let ends = matches!(action, Action::Delete | Action::Expire | Action::CompareAndDelete);
+        let ends = matches!(
+            action,
+            Action::Delete | Action::Expire | Action::CompareAndDelete
+        );
         let after = (!ends).then(|| event.node.clone());
-        self.past.entry(event.node.key.to_string()).or_default().push((event.node.modified.0, after));
-        self.events.push(Told { event: event.clone(), silent });
+        self.past
+            .entry(event.node.key.to_string())
+            .or_default()
+            .push((event.node.modified.0, after));
+        self.events.push(Told {
+            event: event.clone(),
+            silent,
+        });
         event
     }
 
@@ -86,9 +96,20 @@ impl Model {
     }
 
     /// Puts a new node in place, and the directories above it.
-    fn put(&mut self, action: Action, path: &str, value: Option<Box<str>>, expires_ns: Option<u64>) -> Answer {
+    fn put(
+        &mut self,
+        action: Action,
+        path: &str,
+        value: Option<Box<str>>,
+        expires_ns: Option<u64>,
+    ) -> Answer {
         let next = self.index() + 1;
-        let fresh = |value, expires_ns| Node { value, expires_ns, modified: next, created: next };
+        let fresh = |value, expires_ns| Node {
+            value,
+            expires_ns,
+            modified: next,
+            created: next,
+        };
         for dir in self.missing_parents(path)? {
             self.nodes.insert(dir, fresh(None, None));
         }
@@ -109,7 +130,13 @@ impl Model {
         self.put(Action::Set, path, value, expires_ns)
     }
 
-    fn create(&mut self, path: &str, value: Option<Box<str>>, expires_ns: Option<u64>, naming: Naming) -> Answer {
+    fn create(
+        &mut self,
+        path: &str,
+        value: Option<Box<str>>,
+        expires_ns: Option<u64>,
+        naming: Naming,
+    ) -> Answer {
         let base = if path == "/" { "" } else { path };
         let next = self.index() + 1;
         let full = match naming {
@@ -146,7 +173,13 @@ impl Model {
         Err(Code::KeyNotFound)
     }
 
-    fn update(&mut self, path: &str, value: Option<Box<str>>, expires_ns: Option<u64>, refresh: bool) -> Answer {
+    fn update(
+        &mut self,
+        path: &str,
+        value: Option<Box<str>>,
+        expires_ns: Option<u64>,
+        refresh: bool,
+    ) -> Answer {
         let old = self.find(path)?;
         let dir = old.value.is_none();
         if dir && value.is_some() {
@@ -167,7 +200,9 @@ impl Model {
     }
 
     fn compare(node: &Node, value: &Option<Box<str>>, index: u64) -> Result<(), Code> {
-        let wrong_value = value.as_ref().is_some_and(|v| Some(v) != node.value.as_ref());
+        let wrong_value = value
+            .as_ref()
+            .is_some_and(|v| Some(v) != node.value.as_ref());
         let wrong_index = index != 0 && index != node.modified;
         if wrong_value || wrong_index {
             return Err(Code::CompareFailed);
@@ -188,7 +223,12 @@ impl Model {
         Model::compare(&old, want.0, want.1)?;
         let prev = self.view(path, &old);
         let (value, expires_ns, refresh) = new;
-        let node = Node { value: value.or(old.value), expires_ns, modified: self.index() + 1, created: old.created };
+        let node = Node {
+            value: value.or(old.value),
+            expires_ns,
+            modified: self.index() + 1,
+            created: old.created,
+        };
         let view = self.view(path, &node);
         self.nodes.insert(path.to_string(), node);
         Ok(self.tell(Action::CompareAndSwap, view, Some(prev), refresh))
@@ -198,7 +238,10 @@ impl Model {
         let prefix = format!("{path}/");
         let from = Bound::Included(prefix.clone());
         let range = self.nodes.range((from, Bound::Unbounded));
-        range.map(|(p, _)| p.clone()).take_while(|p| p.starts_with(&prefix)).collect()
+        range
+            .map(|(p, _)| p.clone())
+            .take_while(|p| p.starts_with(&prefix))
+            .collect()
     }
 
     fn remove(&mut self, action: Action, path: &str) -> Event {
@@ -207,7 +250,12 @@ impl Model {
             self.nodes.remove(&child);
         }
         let prev = self.view(path, &old);
-        let view = View { value: None, expires_ns: None, modified: EtcdIndex(self.index() + 1), ..prev.clone() };
+        let view = View {
+            value: None,
+            expires_ns: None,
+            modified: EtcdIndex(self.index() + 1),
+            ..prev.clone()
+        };
         self.tell(action, view, Some(prev), false)
     }
 
@@ -235,8 +283,10 @@ impl Model {
 
     fn expire(&mut self, now_ns: u64) {
         for _ in 0..1_000 {
-            let due =
-                self.nodes.iter().filter_map(|(p, n)| Some((n.expires_ns?, n.created, p.matches('/').count(), p)));
+            let due = self
+                .nodes
+                .iter()
+                .filter_map(|(p, n)| Some((n.expires_ns?, n.created, p.matches('/').count(), p)));
             let Some((.., path)) = due.filter(|(e, ..)| *e <= now_ns).min() else {
                 return;
             };
@@ -248,26 +298,54 @@ impl Model {
     /// What a command on the key space answers; `None` for one that answers nothing.
     pub fn apply(&mut self, command: &Command) -> Option<Answer> {
         Some(match command {
-            Command::Set { path, value, expires_ns } => self.set(path.as_str(), value.clone(), *expires_ns),
-            Command::Create { path, value, expires_ns, naming } => {
-                self.create(path.as_str(), value.clone(), *expires_ns, *naming)
-            }
-            Command::Update { path, value, expires_ns, refresh } => {
-                self.update(path.as_str(), value.clone(), *expires_ns, *refresh)
-            }
-            Command::CompareAndSwap { path, value, expires_ns, or_create, .. }
-                if *or_create && matches!(self.find(path.as_str()), Err(Code::KeyNotFound)) =>
-            {
+            Command::Set {
+                path,
+                value,
+                expires_ns,
+            } => self.set(path.as_str(), value.clone(), *expires_ns),
+            Command::Create {
+                path,
+                value,
+                expires_ns,
+                naming,
+            } => self.create(path.as_str(), value.clone(), *expires_ns, *naming),
+            Command::Update {
+                path,
+                value,
+                expires_ns,
+                refresh,
+            } => self.update(path.as_str(), value.clone(), *expires_ns, *refresh),
+            Command::CompareAndSwap {
+                path,
+                value,
+                expires_ns,
+                or_create,
+                ..
+            } if *or_create && matches!(self.find(path.as_str()), Err(Code::KeyNotFound)) => {
                 self.set(path.as_str(), value.clone(), *expires_ns)
             }
-            Command::CompareAndSwap { path, value, expires_ns, prev_value, prev_index, refresh, .. } => {
+            Command::CompareAndSwap {
+                path,
+                value,
+                expires_ns,
+                prev_value,
+                prev_index,
+                refresh,
+                ..
+            } => {
                 let new = (value.clone(), *expires_ns, *refresh);
                 self.swap(path.as_str(), new, (prev_value, *prev_index))
             }
-            Command::Delete { path, dir, recursive } => self.delete(path.as_str(), *dir, *recursive),
-            Command::CompareAndDelete { path, prev_value, prev_index } => {
-                self.compare_delete(path.as_str(), prev_value, *prev_index)
-            }
+            Command::Delete {
+                path,
+                dir,
+                recursive,
+            } => self.delete(path.as_str(), *dir, *recursive),
+            Command::CompareAndDelete {
+                path,
+                prev_value,
+                prev_index,
+            } => self.compare_delete(path.as_str(), prev_value, *prev_index),
             Command::Sync { now_ns } => {
                 self.expire(*now_ns);
                 return None;
@@ -323,6 +401,9 @@ pub fn reaches(told: &Told, path: &KeyPath, recursive: bool, past: bool) -> bool
         return past || !at[cut..].contains("/_");
     }
     // The end of a directory wakes those who wait below it.
-    let ends = matches!(told.event.action, Action::Delete | Action::Expire | Action::CompareAndDelete);
+    let ends = matches!(
+        told.event.action,
+        Action::Delete | Action::Expire | Action::CompareAndDelete
+    );
     ends && told.event.node.dir && below(at, watched).is_some()
 }

@@ -1,5 +1,6 @@
-//! Faults, membership, and the phases of a run: the first members come together, faults strike, everything heals, all
-//! machines must become equal. Start at `World::on_look` and `World::on_blow`.
+//! Faults, membership, and the phases of a run: the first members come together, faults strike,
+//! everything heals, all machines must become equal. Start at `World::on_look` and
+//! `World::on_blow`.
 use super::cluster::{Asker, Ev, Phase, Place, Running, World, client_url, name_of, peer_url};
 use super::disk::{Held, Image};
 use super::http::Front;
@@ -28,7 +29,10 @@ impl World {
                     self.enter(Phase::Faults);
                     self.queue.push(self.now_us + self.p.blow_us_mean, Ev::Blow);
                 } else if since > SETUP_MAX * self.election_us() {
-                    self.fail(violation("setup", "the first members do not come together".into()));
+                    self.fail(violation(
+                        "setup",
+                        "the first members do not come together".into(),
+                    ));
                 }
             }
             Phase::Healing => self.look_at_healing(since),
@@ -40,12 +44,13 @@ impl World {
             self.redial();
         }
         if self.phase != Phase::Done {
-            self.queue.push(self.now_us + self.p.heartbeat_ms * 250, Ev::Look);
+            self.queue
+                .push(self.now_us + self.p.heartbeat_ms * 250, Ev::Look);
         }
     }
 
-    /// What the shell does for a machine that hears no leader: its links are dialled again, and whoever is reached sees
-    /// its hello.
+    /// What the shell does for a machine that hears no leader: its links are dialled again, and
+    /// whoever is reached sees its hello.
     fn redial(&mut self) {
         for slot in 0..self.hosts.len() {
             let Some(run) = self.up(slot).filter(|r| r.seen.leader == 0) else {
@@ -54,12 +59,25 @@ impl World {
             let id = run.seen.id;
             let members = run.core.configuration().members.iter().map(|m| m.id.0);
             for peer in members.filter(|m| *m != id).collect::<Vec<u64>>() {
-                let Some(other) = self.ids.get(&peer).copied().filter(|o| !self.net.is_cut(slot, *o)) else {
+                let Some(other) = self
+                    .ids
+                    .get(&peer)
+                    .copied()
+                    .filter(|o| !self.net.is_cut(slot, *o))
+                else {
                     continue;
                 };
                 let epoch = self.hosts[other].epoch;
                 let at = self.now_us + self.rng.range(100, 2_000);
-                self.queue.push(at, Ev::Link { slot: other, epoch, peer: id, up: true });
+                self.queue.push(
+                    at,
+                    Ev::Link {
+                        slot: other,
+                        epoch,
+                        peer: id,
+                        up: true,
+                    },
+                );
             }
         }
     }
@@ -67,7 +85,8 @@ impl World {
     /// For how long a leader may take a peer for heard.
     pub fn heard_us_max(&self) -> u64 {
         let p = &self.p;
-        // A leader waits for three of a member's slowest syncs, from a heartbeat on, and looks at the next ones.
+        // A leader waits for three of a member's slowest syncs, from a heartbeat on, and looks at
+        // the next ones.
         let sync_us = p.sync_us_max + p.slow_us_max + self.election_us() / 2;
         self.election_us().max(3 * sync_us) + 4_000 * p.heartbeat_ms
     }
@@ -121,7 +140,8 @@ impl World {
             return;
         }
         let mean = self.p.blow_us_mean;
-        self.queue.push(self.now_us + self.rng.range(mean / 4, mean * 2), Ev::Blow);
+        self.queue
+            .push(self.now_us + self.rng.range(mean / 4, mean * 2), Ev::Blow);
         let Some(blow) = self.p.pick_blow(&mut self.rng) else {
             return;
         };
@@ -154,7 +174,9 @@ impl World {
                 self.input(slot, epoch, |_, run, now| run.core.on_stop(now));
             }
             // What was put off to the end of an earlier pause still waits for that.
-            Blow::Pause => self.hosts[slot].paused_until_us = soon(self).max(self.hosts[slot].paused_until_us),
+            Blow::Pause => {
+                self.hosts[slot].paused_until_us = soon(self).max(self.hosts[slot].paused_until_us)
+            }
             Blow::Cut => {
                 let leader = self.leader();
                 self.net.cut(&mut self.rng, leader);
@@ -178,7 +200,10 @@ impl World {
             Blow::LoseData => self.lose_data(slot),
             Blow::OldCopy => self.old_copy(slot),
             Blow::Join => {
-                let free = self.hosts.iter().position(|h| matches!(h.place, Place::Empty));
+                let free = self
+                    .hosts
+                    .iter()
+                    .position(|h| matches!(h.place, Place::Empty));
                 if let Some(free) = free {
                     self.begin_join(free, 1_000);
                 }
@@ -194,12 +219,16 @@ impl World {
 
     /// Its command line says another peer address from the next start on.
     fn move_host(&mut self, slot: usize) {
-        // A standby that knows nobody's present address could never find the cluster: only one machine moves.
+        // A standby that knows nobody's present address could never find the cluster: only one
+        // machine moves.
         let moved = self.hosts.iter().any(|h| h.moves != 0);
         if !moved && matches!(self.hosts[slot].place, Place::Down(_)) {
             self.hosts[slot].moves += 1;
-            self.hosts[slot].front =
-                Front::new(name_of(slot), client_url(slot), peer_url(slot, self.hosts[slot].moves));
+            self.hosts[slot].front = Front::new(
+                name_of(slot),
+                client_url(slot),
+                peer_url(slot, self.hosts[slot].moves),
+            );
         }
     }
 
@@ -224,19 +253,32 @@ impl World {
         let Some(leader) = self.leader() else {
             return;
         };
-        // With a voter's data gone for good a removal can leave a configuration that never commits, if the leader does
-        // not know of it yet. One that it knows to be silent it must not let the cluster rest on.
+        // With a voter's data gone for good a removal can leave a configuration that never commits,
+        // if the leader does not know of it yet. One that it knows to be silent it must not
+        // let the cluster rest on.
         self.disks_are_whole();
-        let now = self.up(leader).map(|r| self.now_of(leader, r.mono_off_us)).expect("a leader runs");
-        let raft = self.up(leader).map(|r| r.core.raft()).expect("a leader runs");
-        let lost = self.hosts.iter().filter_map(|h| h.wound).any(|(id, _)| raft.is_heard(now, PeerId(id)));
+        let now = self
+            .up(leader)
+            .map(|r| self.now_of(leader, r.mono_off_us))
+            .expect("a leader runs");
+        let raft = self
+            .up(leader)
+            .map(|r| r.core.raft())
+            .expect("a leader runs");
+        let lost = self
+            .hosts
+            .iter()
+            .filter_map(|h| h.wound)
+            .any(|(id, _)| raft.is_heard(now, PeerId(id)));
         if lost {
             return;
         }
         let name = name_of(slot);
         let ticket = self.new_ticket(Asker::Admin, leader);
         let epoch = self.hosts[leader].epoch;
-        self.input(leader, epoch, |_, run, now| run.core.on_request(now, ticket, Op::MachineRemove { name }));
+        self.input(leader, epoch, |_, run, now| {
+            run.core.on_request(now, ticket, Op::MachineRemove { name })
+        });
     }
 
     fn ask_config(&mut self, slot: usize) {
@@ -245,7 +287,11 @@ impl World {
         let ticket = self.new_ticket(Asker::Admin, slot);
         let epoch = self.hosts[slot].epoch;
         self.input(slot, epoch, |_, run, now| {
-            let op = Op::ConfigPut { active_size, remove_delay_s: None, sync_interval_s: None };
+            let op = Op::ConfigPut {
+                active_size,
+                remove_delay_s: None,
+                sync_interval_s: None,
+            };
             run.core.on_request(now, ticket, op);
         });
     }
@@ -264,7 +310,9 @@ impl World {
     fn voters(&self) -> Vec<u64> {
         let runs = (0..self.hosts.len()).filter_map(|s| self.up(s));
         let newest = runs.max_by_key(|r| (r.log.last_term(), r.log.last()));
-        newest.map_or(Vec::new(), |r| r.core.configuration().voters().map(|v| v.0).collect())
+        newest.map_or(Vec::new(), |r| {
+            r.core.configuration().voters().map(|v| v.0).collect()
+        })
     }
 
     /// Whether nobody's disk has lost anything that is not made good.
@@ -288,10 +336,13 @@ impl World {
         (0..self.hosts.len()).all(|s| match &self.hosts[s].place {
             Place::Empty => true,
             Place::Up(run) if run.core.standby().is_some() => true,
-            Place::Up(_) | Place::Down(_) => self.image(s).is_some_and(|i| i.faulty == 0 && i.id.0 != 0),
+            Place::Up(_) | Place::Down(_) => {
+                self.image(s).is_some_and(|i| i.faulty == 0 && i.id.0 != 0)
+            }
         }) && voters.iter().all(|v| {
             let slot = self.ids.get(v).copied();
-            slot.and_then(|s| self.image(s)).is_some_and(|i| i.id.0 == *v)
+            slot.and_then(|s| self.image(s))
+                .is_some_and(|i| i.id.0 == *v)
         })
     }
 
@@ -300,7 +351,9 @@ impl World {
         let others = voters.iter().filter(|v| self.ids.get(*v) != Some(&slot));
         let holds = |v: &&u64| {
             let image = self.ids.get(*v).and_then(|s| self.image(*s));
-            let held = image.filter(|i| i.id.0 == **v && i.faulty == 0).map(|i| i.held(index));
+            let held = image
+                .filter(|i| i.id.0 == **v && i.faulty == 0)
+                .map(|i| i.held(index));
             match held {
                 Some(Held::Entry { term: t, .. }) => t == term,
                 Some(Held::Behind) => true,
@@ -313,11 +366,14 @@ impl World {
     /// A crash, and some entries turn out to be damaged: such as others hold.
     fn damage(&mut self, slot: usize) {
         // A lone voter with a damaged entry refuses to start.
-        let own = self.up(slot).map_or(0, |r| r.core.configuration().voters().count());
+        let own = self
+            .up(slot)
+            .map_or(0, |r| r.core.configuration().voters().count());
         if !self.disks_are_whole() || self.voters().len() < 2 || own < 2 {
             return;
         }
-        // What it has appended as the lone voter may be committed for all that it knows after a crash.
+        // What it has appended as the lone voter may be committed for all that it knows after a
+        // crash.
         let lone = self.up(slot).and_then(|r| {
             let voters = |at: &u64| r.core.raft().configuration_at(Index(*at)).voters().count();
             (r.log.base..=r.log.last()).rev().find(|at| voters(at) < 2)
@@ -343,14 +399,22 @@ impl World {
             }
             // Half of them near the end, where it is open what is committed.
             let near = last.saturating_sub(8).max(first);
-            let from = if self.rng.chance(500_000) { near } else { first };
+            let from = if self.rng.chance(500_000) {
+                near
+            } else {
+                first
+            };
             let index = self.rng.range(from, last);
-            let Some(Held::Entry { term, good: true, .. }) = self.image(slot).map(|i| i.held(index)) else {
+            let Some(Held::Entry {
+                term, good: true, ..
+            }) = self.image(slot).map(|i| i.held(index))
+            else {
                 continue;
             };
             let voters = self.voters();
-            let safe =
-                self.holders(&voters, slot, (index, term)) > (voters.len() / 2).saturating_sub(1) || index >= open;
+            let safe = self.holders(&voters, slot, (index, term))
+                > (voters.len() / 2).saturating_sub(1)
+                || index >= open;
             if safe && let Place::Down(image) = &mut self.hosts[slot].place {
                 image.damage(&mut self.rng, index);
                 self.counts.losses += 1;
@@ -358,7 +422,8 @@ impl World {
         }
     }
 
-    /// The data directory is gone; the machine comes back as a new member. Only while a majority of the voters has all.
+    /// The data directory is gone; the machine comes back as a new member. Only while a majority of
+    /// the voters has all.
     fn lose_data(&mut self, slot: usize) {
         if !self.may_lose(slot) {
             return;
@@ -376,8 +441,9 @@ impl World {
         self.hosts[slot].wound = (id != 0).then(|| (id, self.truth.committed()));
     }
 
-    /// Whether what this machine holds and has promised is held by a majority of the voters without it, whichever of the
-    /// configurations that are in any log comes to count. All must run, so that all logs can be looked at.
+    /// Whether what this machine holds and has promised is held by a majority of the voters without
+    /// it, whichever of the configurations that are in any log comes to count. All must run, so
+    /// that all logs can be looked at.
     fn may_lose(&mut self, slot: usize) -> bool {
         // A removal that was asked for may still wait its turn at the leader.
         let asked = self.tickets.values().any(|t| matches!(t.0, Asker::Admin));
@@ -385,7 +451,10 @@ impl World {
         let Some(run) = self.up(slot) else {
             return false;
         };
-        let all_up = self.hosts.iter().all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
+        let all_up = self
+            .hosts
+            .iter()
+            .all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
         let committed = self.truth.committed();
         let last = match run.log.last() >= committed {
             true => (run.log.last(), run.log.last_term()),
@@ -399,14 +468,21 @@ impl World {
         all_up && whole && sets.all(|set| self.holders(&set, slot, last) > set.len() / 2)
     }
 
-    /// The machine comes back with an old copy of its data. The leader must be able to tell, and no vote may be open.
+    /// The machine comes back with an old copy of its data. The leader must be able to tell, and no
+    /// vote may be open.
     fn old_copy(&mut self, slot: usize) {
         let calm = self.leader().is_some_and(|leader| {
             let term = self.up(leader).map(|r| r.seen.term);
             let all = (0..self.hosts.len()).filter_map(|s| self.up(s));
-            leader != slot && all.into_iter().all(|r| Some(r.seen.term) == term && r.seen.leader != 0)
+            leader != slot
+                && all
+                    .into_iter()
+                    .all(|r| Some(r.seen.term) == term && r.seen.leader != 0)
         });
-        let all_up = self.hosts.iter().all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
+        let all_up = self
+            .hosts
+            .iter()
+            .all(|h| matches!(h.place, Place::Up(_) | Place::Empty));
         match self.hosts[slot].copy.take() {
             Some(copy) if calm && all_up && self.may_lose(slot) => {
                 let id = self.up(slot).map(|r| r.seen.id);
@@ -415,17 +491,28 @@ impl World {
                 }
                 self.wound(slot);
                 self.crash(slot);
-                self.trace.note(slot, "old copy", copy.last(), copy.term.0, 0);
+                self.trace
+                    .note(slot, "old copy", copy.last(), copy.term.0, 0);
                 self.counts.losses += 1;
                 self.hosts[slot].place = Place::Down(copy);
                 let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);
                 self.queue.push(at, Ev::Start { slot });
             }
-            // An old copy of a lone voter leads at once, and nobody can tell it what it has forgotten.
+            // An old copy of a lone voter leads at once, and nobody can tell it what it has
+            // forgotten.
             _ => {
-                let lone =
-                    |r: &Running| r.core.raft().configuration_at(Index(r.disk.image.last())).voters().count() < 2;
-                self.hosts[slot].copy = self.up(slot).filter(|r| !lone(r)).map(|r| r.disk.image.clone());
+                let lone = |r: &Running| {
+                    r.core
+                        .raft()
+                        .configuration_at(Index(r.disk.image.last()))
+                        .voters()
+                        .count()
+                        < 2
+                };
+                self.hosts[slot].copy = self
+                    .up(slot)
+                    .filter(|r| !lone(r))
+                    .map(|r| r.disk.image.clone());
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The simulated network between machines: decides when a message arrives, twice, late, or never.
 //!
-//! Slots are places where a machine may stand; every ordered pair of slots is a way of its own, so that partitions can
-//! be one-way. Time is in microseconds. Start at `route`.
+//! Slots are places where a machine may stand; every ordered pair of slots is a way of its own, so
+//! that partitions can be one-way. Time is in microseconds. Start at `route`.
 use super::rng::Rng;
 
 /// How the network behaves in one seed.
@@ -65,7 +65,11 @@ pub struct Net {
 
 impl Net {
     pub fn new(params: NetParams, slots: usize) -> Net {
-        Net { params, slots, ways: vec![Way::default(); slots * slots] }
+        Net {
+            params,
+            slots,
+            ways: vec![Way::default(); slots * slots],
+        }
     }
 
     fn way(&mut self, from: usize, to: usize) -> &mut Way {
@@ -77,7 +81,13 @@ impl Net {
     }
 
     /// When a message that leaves now arrives; no time: it is lost; two: it arrives twice.
-    pub fn route(&mut self, rng: &mut Rng, now_us: u64, from: usize, to: usize) -> [Option<u64>; 2] {
+    pub fn route(
+        &mut self,
+        rng: &mut Rng,
+        now_us: u64,
+        from: usize,
+        to: usize,
+    ) -> [Option<u64>; 2] {
         if self.is_cut(from, to) || rng.chance(self.params.drop_ppm) {
             return [None, None];
         }
@@ -122,7 +132,14 @@ impl Net {
                 self.way(from, to).cut = cut && from != to;
             }
         }
-        ["halves", "one-way halves", "leader alone", "leader mute", "leader deaf", "ring"][kind as usize]
+        [
+            "halves",
+            "one-way halves",
+            "leader alone",
+            "leader mute",
+            "leader deaf",
+            "ring",
+        ][kind as usize]
     }
 
     /// Cuts one machine off from all others.

@@ -1,5 +1,6 @@
-//! Everything that one seed decides: sizes, times, rates, which faults occur. Printed with a violation, drawn in one
-//! place, so that a seed means the same run for ever as long as this file does not change.
+//! Everything that one seed decides: sizes, times, rates, which faults occur. Printed with a
+//! violation, drawn in one place, so that a seed means the same run for ever as long as this file
+//! does not change.
 use super::net::NetParams;
 use super::rng::Rng;
 
@@ -58,7 +59,8 @@ pub struct Params {
     pub active_size: u32,
     pub remove_delay_ms: u64,
     pub sync_interval_ms: u64,
-    /// How often a machine without a log looks for the cluster (0: for ever), and how long it pauses in between.
+    /// How often a machine without a log looks for the cluster (0: for ever), and how long it
+    /// pauses in between.
     pub attempts_max: u32,
     pub pause_ms: u64,
     /// Calls between machines are given up after this time at the latest.
@@ -94,7 +96,8 @@ impl Params {
         let mut blows = BLOWS.to_vec();
         // Each kind of fault is left out in a third of the seeds, so that the others get room.
         blows.retain(|_| !rng.chance(330_000));
-        // One that moves can be lost to those who know nobody else: not where the cluster may shrink to it.
+        // One that moves can be lost to those who know nobody else: not where the cluster may
+        // shrink to it.
         let remove_delay_ms = *rng.pick(&[2_000, 5_000, 1_800_000]);
         let shrinks = remove_delay_ms < 1_000_000 || blows.iter().any(|b| b.0 == Blow::Remove);
         blows.retain(|b| b.0 != Blow::Move || !shrinks);

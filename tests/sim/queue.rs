@@ -11,7 +11,12 @@ pub struct Queue<T> {
 
 impl<T> Queue<T> {
     pub fn new() -> Queue<T> {
-        Queue { heap: BinaryHeap::new(), items: Vec::new(), free: Vec::new(), entered: 0 }
+        Queue {
+            heap: BinaryHeap::new(),
+            items: Vec::new(),
+            free: Vec::new(),
+            entered: 0,
+        }
     }
 
     pub fn push(&mut self, time_us: u64, item: T) {

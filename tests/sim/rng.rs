@@ -1,5 +1,6 @@
-//! The one source of randomness: a seed in, numbers out (SplitMix64: Steele, Lea and Flood, 2014), and the hash that
-//! traces and logs are compared by. Nothing else in the simulator may draw numbers.
+//! The one source of randomness: a seed in, numbers out (SplitMix64: Steele, Lea and Flood, 2014),
+//! and the hash that traces and logs are compared by. Nothing else in the simulator may draw
+//! numbers.
 
 /// A stream of numbers that its seed decides.
 #[derive(Clone, Debug)]

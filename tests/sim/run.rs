@@ -37,7 +37,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// What is printed: the check, the parameters, the last happenings, and the line that does it again.
+    /// What is printed: the check, the parameters, the last happenings, and the line that does it
+    /// again.
     pub fn tell(&self, seed: u64) -> String {
         let Violation { check, text } = &self.violation;
         let last = self.last.join("\n");
@@ -80,7 +81,13 @@ fn watched(seed: u64, mut world: World, drive: impl FnOnce(&mut World)) -> Repor
         params: format!("{:?}", world.p),
         last: world.trace.last().map(|l| l.to_string()).collect(),
     });
-    Report { seed, counts: world.counts, hash: world.trace.hash.0, waits: world.waits, failure }
+    Report {
+        seed,
+        counts: world.counts,
+        hash: world.trace.hash.0,
+        waits: world.waits,
+        failure,
+    }
 }
 
 fn drive(world: &mut World, events: u64) {
@@ -122,20 +129,26 @@ fn check_histories(world: &mut World) -> Checked {
         match linear::check(&calls, STEPS_MAX) {
             Verdict::Linearizable => {}
             Verdict::Violation => {
-                let text =
-                    format!("the {} operations on r{key} have no order: {}", calls.len(), linear::smallest(&calls));
+                let text = format!(
+                    "the {} operations on r{key} have no order: {}",
+                    calls.len(),
+                    linear::smallest(&calls)
+                );
                 return violation("linearizability", text);
             }
             Verdict::Open => {
-                return violation("linearizability-open", format!("r{key}: {} operations", calls.len()));
+                return violation(
+                    "linearizability-open",
+                    format!("r{key}: {} operations", calls.len()),
+                );
             }
         }
     }
     Ok(())
 }
 
-/// A write without an answer whose value was never committed did not happen: all logs are equal now. One that was
-/// committed happened where its event says, which only guides the search.
+/// A write without an answer whose value was never committed did not happen: all logs are equal
+/// now. One that was committed happened where its event says, which only guides the search.
 fn settle(call: &Call, written: &BTreeMap<u32, u64>) -> Option<Call> {
     if call.called == u64::MAX {
         return None;
@@ -148,5 +161,8 @@ fn settle(call: &Call, written: &BTreeMap<u32, u64>) -> Option<Call> {
         Act::Set(v) | Act::Create(v) | Act::Update(v) | Act::Swap { to: v, .. } => v,
         Act::Delete | Act::CompareDelete { .. } => return Some(*call),
     };
-    written.get(&value).map(|etcd| Call { hint: etcd * 2, ..*call })
+    written.get(&value).map(|etcd| Call {
+        hint: etcd * 2,
+        ..*call
+    })
 }

@@ -1,5 +1,5 @@
-//! The simulator's part in `cargo test`: a few seeds, those that once found a fault, and the checker's own tests.
-//! Whole ranges are run by the example (`main.rs`).
+//! The simulator's part in `cargo test`: a few seeds, those that once found a fault, and the
+//! checker's own tests. Whole ranges are run by the example (`main.rs`).
 #[path = "linear_tests.rs"]
 mod linear_tests;
 #[path = "lib.rs"]
@@ -15,7 +15,11 @@ const EVENTS_FOUND: u64 = 20_000;
 const SEEDS: std::ops::Range<u64> = 0..12;
 
 fn options() -> Options {
-    Options { events: EVENTS, plant: Plant::default(), loud: false }
+    Options {
+        events: EVENTS,
+        plant: Plant::default(),
+        loud: false,
+    }
 }
 
 fn good(seed: u64) -> Report {
@@ -36,14 +40,26 @@ fn a_few_seeds_run_without_a_violation() {
     for seed in SEEDS {
         commits += good(seed).counts.commits;
     }
-    assert!(commits > 1_000, "{commits} commits are too few to mean anything");
+    assert!(
+        commits > 1_000,
+        "{commits} commits are too few to mean anything"
+    );
 }
 
 #[test]
 fn seeds_that_once_found_a_fault_find_none() {
-    for line in include_str!("seeds.txt").lines().filter(|l| !l.starts_with('#')) {
+    for line in include_str!("seeds.txt")
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+    {
         let seed = line.split(' ').next().expect("split gives one");
-        good_for(seed.parse().expect("a seed"), &Options { events: EVENTS_FOUND, ..options() });
+        good_for(
+            seed.parse().expect("a seed"),
+            &Options {
+                events: EVENTS_FOUND,
+                ..options()
+            },
+        );
     }
 }
 
@@ -61,5 +77,8 @@ fn members_are_removed_cut_off_and_come_back() {
     if let Some(failure) = &report.failure {
         panic!("{}", failure.tell(0));
     }
-    assert_eq!(report.counts.switches, 24, "each becomes a standby and a member again");
+    assert_eq!(
+        report.counts.switches, 24,
+        "each becomes a standby and a member again"
+    );
 }

@@ -1,4 +1,5 @@
-//! The trace of a run: a hash over all that happened, and the last happenings in full for whoever looks for a fault.
+//! The trace of a run: a hash over all that happened, and the last happenings in full for whoever
+//! looks for a fault.
 use super::rng::Hash;
 use std::collections::VecDeque;
 
@@ -26,7 +27,14 @@ pub struct Trace {
 
 impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Line { time_us, slot, what, a, b, c } = self;
+        let Line {
+            time_us,
+            slot,
+            what,
+            a,
+            b,
+            c,
+        } = self;
         let ms = *time_us as f64 / 1_000.0;
         write!(f, "{ms:>12.3} m{slot} {what:<18} {a} {b} {c}")
     }
@@ -34,14 +42,26 @@ impl std::fmt::Display for Line {
 
 impl Trace {
     pub fn new(loud: bool) -> Trace {
-        Trace { hash: Hash::new(), kept: VecDeque::with_capacity(KEPT_MAX), loud, time_us: 0 }
+        Trace {
+            hash: Hash::new(),
+            kept: VecDeque::with_capacity(KEPT_MAX),
+            loud,
+            time_us: 0,
+        }
     }
 
     pub fn note(&mut self, slot: usize, what: &'static str, a: u64, b: u64, c: u64) {
         for word in [self.time_us, slot as u64, what.len() as u64, a, b, c] {
             self.hash.add(word);
         }
-        let line = Line { time_us: self.time_us, slot, what, a, b, c };
+        let line = Line {
+            time_us: self.time_us,
+            slot,
+            what,
+            a,
+            b,
+            c,
+        };
         if self.loud {
             println!("{line}");
         }

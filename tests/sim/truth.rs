@@ -1,8 +1,9 @@
-//! What the observer of the whole cluster knows: every entry that ever was, what is committed, who led when, what the
-//! model says. Each check that compares machines with each other or with the past stands here and has a name.
+//! What the observer of the whole cluster knows: every entry that ever was, what is committed, who
+//! led when, what the model says. Each check that compares machines with each other or with the
+//! past stands here and has a name.
 //!
-//! All checks look only at what changed. A check that fails leaves a `Violation`; the first one ends the run. Start at
-//! `Truth::on_appended` and `Truth::on_commit`.
+//! All checks look only at what changed. A check that fails leaves a `Violation`; the first one
+//! ends the run. Start at `Truth::on_appended` and `Truth::on_commit`.
 use super::disk::{Held, Image};
 use super::model::Model;
 use super::rng::hash_bytes;
@@ -43,12 +44,18 @@ pub struct MemLog {
 
 impl MemLog {
     pub fn of(image: &Image) -> MemLog {
-        let (base, base_term) = image.newest().map_or((0, 0), |s| (s.meta.index.0, s.meta.term.0));
+        let (base, base_term) = image
+            .newest()
+            .map_or((0, 0), |s| (s.meta.index.0, s.meta.term.0));
         let terms = (base + 1..=image.last()).map(|i| match image.held(i) {
             Held::Entry { term, .. } => term,
             Held::Behind | Held::Never => unreachable!("entries follow the snapshot"),
         });
-        MemLog { base, base_term, terms: terms.collect() }
+        MemLog {
+            base,
+            base_term,
+            terms: terms.collect(),
+        }
     }
 
     pub fn last(&self) -> u64 {
@@ -121,7 +128,10 @@ pub struct Truth {
 impl Truth {
     /// A new cluster: its founder's Join is the first entry, known from snapshot zero alone.
     pub fn found(&mut self, meta: &SnapshotMeta) {
-        assert!(meta.index.0 == 1 && meta.configuration.members.len() == 1, "a cluster of one");
+        assert!(
+            meta.index.0 == 1 && meta.configuration.members.len() == 1,
+            "a cluster of one"
+        );
         let founder = &meta.configuration.members[0];
         let command = Command::Join {
             name: founder.name.clone(),
@@ -141,16 +151,28 @@ impl Truth {
     }
 
     pub fn committed_term(&self, index: u64) -> Option<u64> {
-        self.committed.get(index.checked_sub(1)? as usize).map(|c| c.0)
+        self.committed
+            .get(index.checked_sub(1)? as usize)
+            .map(|c| c.0)
     }
 
     fn find(&self, index: u64, term: u64) -> Option<&Known> {
-        self.known.get(index.checked_sub(1)? as usize)?.iter().find(|k| k.term == term)
+        self.known
+            .get(index.checked_sub(1)? as usize)?
+            .iter()
+            .find(|k| k.term == term)
     }
 
-    /// A machine has appended entries to its log: they are the same wherever index and term are the same, and so is
-    /// all that stands before them (by induction over the term of the entry before).
-    pub fn on_appended(&mut self, who: u64, log: &mut MemLog, commit: u64, entries: &[Entry]) -> Checked {
+    /// A machine has appended entries to its log: they are the same wherever index and term are the
+    /// same, and so is all that stands before them (by induction over the term of the entry
+    /// before).
+    pub fn on_appended(
+        &mut self,
+        who: u64,
+        log: &mut MemLog,
+        commit: u64,
+        entries: &[Entry],
+    ) -> Checked {
         let Some(first) = entries.first() else {
             return Ok(());
         };
@@ -158,7 +180,11 @@ impl Truth {
         if from <= log.base || from > log.last() + 1 {
             return violation(
                 "log-gap",
-                format!("machine {who} appends {from} to a log of {}..={}", log.base, log.last()),
+                format!(
+                    "machine {who} appends {from} to a log of {}..={}",
+                    log.base,
+                    log.last()
+                ),
             );
         }
         if from <= commit {
@@ -170,7 +196,10 @@ impl Truth {
             let (index, term) = (entry.index.0, entry.term.0);
             let prev_term = log.last_term();
             if term < prev_term {
-                return violation("log-terms-fall", format!("machine {who}: {term} behind {prev_term} at {index}"));
+                return violation(
+                    "log-terms-fall",
+                    format!("machine {who}: {term} behind {prev_term} at {index}"),
+                );
             }
             self.learn(who, entry, prev_term)?;
             log.terms.push_back(term);
@@ -188,7 +217,12 @@ impl Truth {
         }
         let known = &mut self.known[index as usize - 1];
         match known.iter().find(|k| k.term == term) {
-            None => known.push(Known { term, hash, prev_term, command: body.clone() }),
+            None => known.push(Known {
+                term,
+                hash,
+                prev_term,
+                command: body.clone(),
+            }),
             Some(k) if k.hash != hash || k.prev_term != prev_term => {
                 let text = format!("machine {who} holds another entry {index} of term {term}");
                 return violation("log-matching", text);
@@ -200,7 +234,11 @@ impl Truth {
 
     /// A machine acknowledges entries.
     pub fn on_sent(&mut self, who: u64, message: &Message) {
-        if let Rpc::AppendReply { answer: AppendAnswer::Accepted { matched, .. }, .. } = &message.rpc {
+        if let Rpc::AppendReply {
+            answer: AppendAnswer::Accepted { matched, .. },
+            ..
+        } = &message.rpc
+        {
             let acked = self.acked.entry(who).or_default();
             acked.0 = acked.0.max(message.term.0);
             acked.1 = acked.1.max(matched.0);
@@ -226,7 +264,9 @@ impl Truth {
         let (who, last) = (image.id.0, image.last());
         let (term, acked) = self.acked.get(&who).copied().unwrap_or_default();
         if !wounded && (last < acked || image.term.0 < term) {
-            let text = format!("machine {who} has acknowledged {acked} in term {term}, its disk ends at {last}");
+            let text = format!(
+                "machine {who} has acknowledged {acked} in term {term}, its disk ends at {last}"
+            );
             return violation("acknowledged-entry-lost", text);
         }
         let mut prev_term = None;
@@ -234,12 +274,15 @@ impl Truth {
             let (index, term) = (rec.entry.index.0, rec.entry.term.0);
             let known = self.find(index, term);
             let good = matches!(rec.entry.body, Body::Good(_));
-            let same =
-                known.is_some_and(|k| (!good || k.hash == rec.hash) && prev_term.is_none_or(|p| p == k.prev_term));
+            let same = known.is_some_and(|k| {
+                (!good || k.hash == rec.hash) && prev_term.is_none_or(|p| p == k.prev_term)
+            });
             if !same {
                 return violation(
                     "found-entry",
-                    format!("machine {who} finds an entry {index} of term {term} that it never had there"),
+                    format!(
+                        "machine {who} finds an entry {index} of term {term} that it never had there"
+                    ),
                 );
             }
             prev_term = Some(term);
@@ -252,9 +295,13 @@ impl Truth {
         let prev_term = self.find(entry.index.0, entry.term.0).map(|k| k.prev_term);
         match prev_term {
             Some(prev_term) => self.learn(who, entry, prev_term),
-            None => {
-                violation("repair-invents", format!("machine {who} repairs {} with an unknown entry", entry.index.0))
-            }
+            None => violation(
+                "repair-invents",
+                format!(
+                    "machine {who} repairs {} with an unknown entry",
+                    entry.index.0
+                ),
+            ),
         }
     }
 
@@ -262,7 +309,10 @@ impl Truth {
     pub fn on_leader(&mut self, who: u64, term: u64, log: &MemLog) -> Checked {
         match self.leaders.get(&term) {
             Some(other) if *other != who => {
-                return violation("one-leader-a-term", format!("machines {other} and {who} lead term {term}"));
+                return violation(
+                    "one-leader-a-term",
+                    format!("machines {other} and {who} lead term {term}"),
+                );
             }
             Some(_) => return Ok(()),
             None => {
@@ -293,9 +343,10 @@ impl Truth {
         violation("leader-completeness", text)
     }
 
-    /// A machine says that all up to `commit` is committed: the same entries as everywhere, and each on a majority of
-    /// synced disks when this is first said. `held` looks at the disk of a voter; `voters` are one or two sets, as the
-    /// configuration may have changed in this very turn: one majority suffices.
+    /// A machine says that all up to `commit` is committed: the same entries as everywhere, and
+    /// each on a majority of synced disks when this is first said. `held` looks at the disk of
+    /// a voter; `voters` are one or two sets, as the configuration may have changed in this
+    /// very turn: one majority suffices.
     pub fn on_commit(
         &mut self,
         check: &'static str,
@@ -310,7 +361,10 @@ impl Truth {
             let Some(term) = log.term(index) else {
                 return violation(
                     "commit-beyond-log",
-                    format!("machine {who} commits {index}, its log ends at {}", log.last()),
+                    format!(
+                        "machine {who} commits {index}, its log ends at {}",
+                        log.last()
+                    ),
                 );
             };
             if index <= self.committed() {
@@ -332,14 +386,16 @@ impl Truth {
                 count.count() > set.len() / 2
             });
             if !on_majority {
-                let text =
-                    format!("machine {who}: entry {index} of term {term} is on too few synced disks of {voters:?}");
+                let text = format!(
+                    "machine {who}: entry {index} of term {term} is on too few synced disks of {voters:?}"
+                );
                 return violation(check, text);
             }
             self.commit(index, term)?;
         }
         if to > self.committed() {
-            let text = format!("machine {who} commits up to {to}, which no majority was seen to hold");
+            let text =
+                format!("machine {who} commits up to {to}, which no majority was seen to hold");
             return violation(check, text);
         }
         Ok(())
@@ -348,7 +404,10 @@ impl Truth {
     fn commit(&mut self, index: u64, term: u64) -> Checked {
         assert!(index == self.committed() + 1, "entries commit in order");
         let Some(known) = self.find(index, term) else {
-            return violation("commit-invents", format!("nobody appended entry {index} of term {term}"));
+            return violation(
+                "commit-invents",
+                format!("nobody appended entry {index} of term {term}"),
+            );
         };
         let hash = known.hash;
         let Ok(command) = tern::command::decode(&known.command) else {
@@ -363,13 +422,20 @@ impl Truth {
     fn apply(&mut self, index: u64, command: &Command) {
         match command {
             Command::Join { name, replaces, .. } => {
-                let known = self.members.iter().any(|m| m.name == *name && m.id != *replaces);
+                let known = self
+                    .members
+                    .iter()
+                    .any(|m| m.name == *name && m.id != *replaces);
                 if *replaces != 0 {
                     self.members.retain(|m| m.id != *replaces);
                     self.removed.insert(*replaces, index);
                 }
                 if !known {
-                    self.members.push(Member { id: index, name: name.clone(), voter: false });
+                    self.members.push(Member {
+                        id: index,
+                        name: name.clone(),
+                        voter: false,
+                    });
                     self.membership_changes += 1;
                 }
             }
@@ -391,8 +457,8 @@ impl Truth {
         self.model.apply(command);
     }
 
-    /// A machine has applied everything up to `applied`: its key space is where the model's was, and the same as that
-    /// of every other machine that came by.
+    /// A machine has applied everything up to `applied`: its key space is where the model's was,
+    /// and the same as that of every other machine that came by.
     pub fn on_applied(&mut self, who: u64, applied: u64, etcd: u64, state: Option<u64>) -> Checked {
         if applied == 0 {
             return Ok(());
@@ -407,16 +473,19 @@ impl Truth {
         if etcd != want {
             return violation(
                 "etcd-index",
-                format!("machine {who} is at etcd index {etcd} after {applied}, the model at {want}"),
+                format!(
+                    "machine {who} is at etcd index {etcd} after {applied}, the model at {want}"
+                ),
             );
         }
         let Some(state) = state else {
             return Ok(());
         };
         match self.state_at.get(&applied) {
-            Some(other) if *other != state => {
-                violation("state-hash", format!("machine {who} differs from another after {applied}"))
-            }
+            Some(other) if *other != state => violation(
+                "state-hash",
+                format!("machine {who} differs from another after {applied}"),
+            ),
             Some(_) => Ok(()),
             None => {
                 self.state_at.insert(applied, state);
@@ -427,6 +496,10 @@ impl Truth {
 
     /// The etcd index after a committed entry.
     pub fn etcd_after(&self, index: u64) -> u64 {
-        index.checked_sub(1).and_then(|i| self.etcd_at.get(i as usize)).copied().unwrap_or(0)
+        index
+            .checked_sub(1)
+            .and_then(|i| self.etcd_at.get(i as usize))
+            .copied()
+            .unwrap_or(0)
     }
 }

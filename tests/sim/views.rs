@@ -14,19 +14,34 @@ impl Views {
     /// Applies a command of the cluster; the others do nothing here.
     pub fn apply(&mut self, model: &mut Model, index: u64, command: &Command) {
         match command {
-            Command::Join { name, peer_url, client_url, replaces, .. } => {
+            Command::Join {
+                name,
+                peer_url,
+                client_url,
+                replaces,
+                ..
+            } => {
                 let known = self.members.get(name);
                 let same = known.is_some_and(|k| k.1 == *peer_url && k.2 == *client_url);
                 let id = known.filter(|k| k.0 != *replaces).map_or(index, |k| k.0);
-                let action = if known.is_some() { Action::Update } else { Action::Create };
-                self.members.insert(name.clone(), (id, peer_url.clone(), client_url.clone()));
+                let action = if known.is_some() {
+                    Action::Update
+                } else {
+                    Action::Create
+                };
+                self.members
+                    .insert(name.clone(), (id, peer_url.clone(), client_url.clone()));
                 if !same {
                     let value = format!("etcd={}&raft={}", escaped(client_url), escaped(peer_url));
                     model.set_view(action, &path(name), Some(&value));
                 }
             }
             Command::Remove { id } => {
-                let name = self.members.iter().find(|(_, m)| m.0 == *id).map(|(n, _)| n.clone());
+                let name = self
+                    .members
+                    .iter()
+                    .find(|(_, m)| m.0 == *id)
+                    .map(|(n, _)| n.clone());
                 if let Some(name) = name {
                     self.members.remove(&name);
                     model.set_view(Action::Delete, &path(&name), None);

@@ -1,5 +1,5 @@
-//! Watchers: each is told every event that reaches it, once and in order, or that it has ended. Start at
-//! `World::on_delivery`.
+//! Watchers: each is told every event that reaches it, once and in order, or that it has ended.
+//! Start at `World::on_delivery`.
 use super::cluster::World;
 use super::model::reaches;
 use super::truth::{Checked, violation};
@@ -93,24 +93,44 @@ impl World {
         Ok(())
     }
 
-    fn tell_watcher(&mut self, slot: usize, ticket: Ticket, event: &Event, ends: bool, past: bool) -> Checked {
+    fn tell_watcher(
+        &mut self,
+        slot: usize,
+        ticket: Ticket,
+        event: &Event,
+        ends: bool,
+        past: bool,
+    ) -> Checked {
         let Some(watcher) = self.watchers.get_mut(&ticket.0) else {
             return Ok(());
         };
         let index = event.node.modified.0;
         if watcher.ended || index < watcher.next {
-            let text =
-                format!("m{slot} tells {} of {index} again, or late: {} is next", watcher.path.as_str(), watcher.next);
+            let text = format!(
+                "m{slot} tells {} of {index} again, or late: {} is next",
+                watcher.path.as_str(),
+                watcher.next
+            );
             return violation("watch-order", text);
         }
         let model = &self.truth.model;
-        let missed = |i: &u64| model.event(*i).is_some_and(|t| reaches(t, &watcher.path, watcher.recursive, past));
+        let missed = |i: &u64| {
+            model
+                .event(*i)
+                .is_some_and(|t| reaches(t, &watcher.path, watcher.recursive, past))
+        };
         if let Some(missed) = (watcher.next..index).find(missed) {
-            let text = format!("m{slot} does not tell {} of {missed} but of {index}", watcher.path.as_str());
+            let text = format!(
+                "m{slot} does not tell {} of {missed} but of {index}",
+                watcher.path.as_str()
+            );
             return violation("watch-lost", text);
         }
         if !model.event(index).is_some_and(|t| t.event == *event) {
-            let text = format!("m{slot} tells {event:?}, the model {:?}", model.event(index));
+            let text = format!(
+                "m{slot} tells {event:?}, the model {:?}",
+                model.event(index)
+            );
             return violation("watch-event", text);
         }
         if !missed(&index) {
@@ -132,9 +152,17 @@ impl World {
                 continue;
             };
             let model = &self.truth.model;
-            let missed = |i: &u64| model.event(*i).is_some_and(|t| reaches(t, &watcher.path, watcher.recursive, false));
+            let missed = |i: &u64| {
+                model
+                    .event(*i)
+                    .is_some_and(|t| reaches(t, &watcher.path, watcher.recursive, false))
+            };
             if let Some(missed) = (watcher.next..=etcd).find(missed) {
-                let text = format!("m{} never tells {} of {missed}", watcher.slot, watcher.path.as_str());
+                let text = format!(
+                    "m{} never tells {} of {missed}",
+                    watcher.slot,
+                    watcher.path.as_str()
+                );
                 return violation("watch-lost", text);
             }
         }

@@ -1,5 +1,5 @@
-//! What clients ask for: each wish both as a value for the core and as the bytes of an HTTP request, and what the answer
-//! tells about it. The two forms must mean the same. Start at `Want`.
+//! What clients ask for: each wish both as a value for the core and as the bytes of an HTTP
+//! request, and what the answer tells about it. The two forms must mean the same. Start at `Want`.
 use super::linear::{Act, Res, Value};
 use super::params::Params;
 use super::rng::Rng;
@@ -11,7 +11,8 @@ use tern::store::Event;
 /// One thing that a client may want.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Want {
-    /// An operation on a register; a swap or conditional delete names the old node by its index unless that is 0.
+    /// An operation on a register; a swap or conditional delete names the old node by its index
+    /// unless that is 0.
     Key {
         key: usize,
         act: Act,
@@ -72,8 +73,15 @@ pub enum Ask {
     MachineList,
 }
 
-const ASKS: [Ask; 7] =
-    [Ask::Leader, Ask::Machines, Ask::StatsSelf, Ask::StatsLeader, Ask::StatsStore, Ask::ConfigGet, Ask::MachineList];
+const ASKS: [Ask; 7] = [
+    Ask::Leader,
+    Ask::Machines,
+    Ask::StatsSelf,
+    Ask::StatsLeader,
+    Ask::StatsStore,
+    Ask::ConfigGet,
+    Ask::MachineList,
+];
 
 /// What watchers look at.
 pub const WATCHED: [&str; 6] = ["/", "/r0", "/r1", "/q", "/d", "/d/1"];
@@ -96,8 +104,8 @@ pub fn value_of(text: &str) -> Option<Value> {
 }
 
 impl Want {
-    /// Draws the next wish of a client that has last seen `seen` (value and index) of each register. `fresh` is a value
-    /// that was never written before.
+    /// Draws the next wish of a client that has last seen `seen` (value and index) of each
+    /// register. `fresh` is a value that was never written before.
     pub fn draw(rng: &mut Rng, p: &Params, seen: &[(Value, u64)], fresh: Value, etcd: u64) -> Want {
         let key = rng.index(p.keys);
         let (from, at) = seen[key];
@@ -113,19 +121,36 @@ impl Want {
             61..64 => act(Act::Delete, 0),
             64..67 => act(Act::CompareDelete { from }, index),
             67..73 => Want::Plain { key },
-            73..75 => Want::List { path: rng.pick::<&str>(&["/", "/q", "/d"]), recursive: rng.chance(500_000) },
+            73..75 => Want::List {
+                path: rng.pick::<&str>(&["/", "/q", "/d"]),
+                recursive: rng.chance(500_000),
+            },
             75..80 => Want::InOrder { value: fresh },
-            80..84 => Want::Ttl { key: small, seconds: rng.range(1, 4) },
-            84..86 => Want::Refresh { key: small, seconds: rng.range(1, 4) },
+            80..84 => Want::Ttl {
+                key: small,
+                seconds: rng.range(1, 4),
+            },
+            84..86 => Want::Refresh {
+                key: small,
+                seconds: rng.range(1, 4),
+            },
             86..87 => Want::MakeDir { key: small },
-            87..90 => Want::SetBelow { key: small, bytes: p.big_bytes },
+            87..90 => Want::SetBelow {
+                key: small,
+                bytes: p.big_bytes,
+            },
             90..91 => Want::Hidden { key: small },
-            91..93 => Want::RemoveDir { key: small, recursive: rng.chance(700_000) },
+            91..93 => Want::RemoveDir {
+                key: small,
+                recursive: rng.chance(700_000),
+            },
             93..98 => Want::Watch {
                 path: rng.pick::<&str>(&WATCHED),
                 recursive: rng.chance(600_000),
                 stream: rng.chance(500_000),
-                since: rng.chance(400_000).then(|| (etcd + 3).saturating_sub(rng.below(30)).max(1)),
+                since: rng
+                    .chance(400_000)
+                    .then(|| (etcd + 3).saturating_sub(rng.below(30)).max(1)),
             },
             _ => Want::Ask(*rng.pick(&ASKS)),
         }
@@ -143,9 +168,18 @@ impl Want {
     pub fn op(&self, wall_ns: u64) -> Op {
         let path = |s: &str| KeyPath::new(s);
         let expires = |seconds: &u64| Some(wall_ns + seconds * 1_000_000_000);
-        let get = |p: &str, recursive, linearizable| Op::Get { path: path(p), recursive, sorted: false, linearizable };
+        let get = |p: &str, recursive, linearizable| Op::Get {
+            path: path(p),
+            recursive,
+            sorted: false,
+            linearizable,
+        };
         let set = |p: String, value: Option<Box<str>>, expires_ns| {
-            Op::Write(Command::Set { path: path(&p), value, expires_ns })
+            Op::Write(Command::Set {
+                path: path(&p),
+                value,
+                expires_ns,
+            })
         };
         match self {
             Want::Key { key, act, index } => key_op(path(&register(*key)), *act, *index),
@@ -157,7 +191,9 @@ impl Want {
                 expires_ns: None,
                 naming: Naming::InOrder,
             }),
-            Want::Ttl { key, seconds } => set(format!("/t/{key}"), Some("x".into()), expires(seconds)),
+            Want::Ttl { key, seconds } => {
+                set(format!("/t/{key}"), Some("x".into()), expires(seconds))
+            }
             Want::Refresh { key, seconds } => Op::Write(Command::Update {
                 path: path(&format!("/t/{key}")),
                 value: None,
@@ -165,16 +201,29 @@ impl Want {
                 refresh: true,
             }),
             Want::MakeDir { key } => set(format!("/d/{key}"), None, None),
-            Want::SetBelow { key, bytes } => {
-                set(format!("/d/{key}/x/y"), Some(format!("deep{}", "x".repeat(*bytes)).into()), None)
-            }
+            Want::SetBelow { key, bytes } => set(
+                format!("/d/{key}/x/y"),
+                Some(format!("deep{}", "x".repeat(*bytes)).into()),
+                None,
+            ),
             Want::Hidden { key } => set(format!("/d/_h/{key}"), Some("dark".into()), None),
-            Want::RemoveDir { key, recursive } => {
-                Op::Write(Command::Delete { path: path(&format!("/d/{key}")), dir: !recursive, recursive: *recursive })
-            }
-            Want::Watch { path: p, recursive, stream, since } => {
-                Op::Watch { path: path(p), recursive: *recursive, stream: *stream, since: *since, on_leader: false }
-            }
+            Want::RemoveDir { key, recursive } => Op::Write(Command::Delete {
+                path: path(&format!("/d/{key}")),
+                dir: !recursive,
+                recursive: *recursive,
+            }),
+            Want::Watch {
+                path: p,
+                recursive,
+                stream,
+                since,
+            } => Op::Watch {
+                path: path(p),
+                recursive: *recursive,
+                stream: *stream,
+                since: *since,
+                on_leader: false,
+            },
             Want::Ask(ask) => match ask {
                 Ask::Leader => Op::Leader,
                 Ask::Machines => Op::Machines,
@@ -197,24 +246,55 @@ impl Want {
         let (method, target, form): (&str, String, Option<String>) = match self {
             Want::Key { key, act, index } => key_request(*key, *act, *index),
             Want::Plain { key } => ("GET", format!("/v2/keys/r{key}"), None),
-            Want::List { path, recursive } => ("GET", format!("/v2/keys{path}?recursive={recursive}"), None),
-            Want::InOrder { value } => ("POST", "/v2/keys/q".into(), Some(format!("value=v{value}"))),
-            Want::Ttl { key, seconds } => ("PUT", format!("/v2/keys/t/{key}?ttl={seconds}"), Some("value=x".into())),
-            Want::Refresh { key, seconds } => {
-                ("PUT", format!("/v2/keys/t/{key}"), Some(format!("ttl={seconds}&refresh=true&prevExist=true")))
+            Want::List { path, recursive } => {
+                ("GET", format!("/v2/keys{path}?recursive={recursive}"), None)
             }
+            Want::InOrder { value } => {
+                ("POST", "/v2/keys/q".into(), Some(format!("value=v{value}")))
+            }
+            Want::Ttl { key, seconds } => (
+                "PUT",
+                format!("/v2/keys/t/{key}?ttl={seconds}"),
+                Some("value=x".into()),
+            ),
+            Want::Refresh { key, seconds } => (
+                "PUT",
+                format!("/v2/keys/t/{key}"),
+                Some(format!("ttl={seconds}&refresh=true&prevExist=true")),
+            ),
             Want::MakeDir { key } => ("PUT", format!("/v2/keys/d/{key}?dir=true"), None),
-            Want::SetBelow { key, bytes } => {
-                ("PUT", format!("/v2/keys/d/{key}/x/y"), Some(format!("value=%64eep{}", "x".repeat(*bytes))))
-            }
-            Want::Hidden { key } => ("PUT", format!("/v2/keys/d/_h/{key}"), Some("value=dark".into())),
+            Want::SetBelow { key, bytes } => (
+                "PUT",
+                format!("/v2/keys/d/{key}/x/y"),
+                Some(format!("value=%64eep{}", "x".repeat(*bytes))),
+            ),
+            Want::Hidden { key } => (
+                "PUT",
+                format!("/v2/keys/d/_h/{key}"),
+                Some("value=dark".into()),
+            ),
             Want::RemoveDir { key, recursive } => {
-                let how = if *recursive { "recursive=true" } else { "dir=true" };
+                let how = if *recursive {
+                    "recursive=true"
+                } else {
+                    "dir=true"
+                };
                 ("DELETE", format!("/v2/keys/d/{key}?{how}"), None)
             }
-            Want::Watch { path, recursive, stream, since } => {
+            Want::Watch {
+                path,
+                recursive,
+                stream,
+                since,
+            } => {
                 let since = since.map_or(String::new(), |s| format!("&waitIndex={s}"));
-                ("GET", format!("/v2/keys{path}?wait=true&recursive={recursive}&stream={stream}{since}"), None)
+                (
+                    "GET",
+                    format!(
+                        "/v2/keys{path}?wait=true&recursive={recursive}&stream={stream}{since}"
+                    ),
+                    None,
+                )
             }
             Want::Ask(ask) => {
                 let target = match ask {
@@ -244,16 +324,39 @@ impl Want {
 
 fn key_op(path: KeyPath, act: Act, index: u64) -> Op {
     let prev = |from: Value| {
-        if index == 0 { (Some(value_text(from)), 0) } else { (None, index) }
+        if index == 0 {
+            (Some(value_text(from)), 0)
+        } else {
+            (None, index)
+        }
     };
     let value = |v: Value| Some(value_text(v));
     Op::Write(match act {
         Act::Get => {
-            return Op::Get { path, recursive: false, sorted: false, linearizable: true };
+            return Op::Get {
+                path,
+                recursive: false,
+                sorted: false,
+                linearizable: true,
+            };
         }
-        Act::Set(v) => Command::Set { path, value: value(v), expires_ns: None },
-        Act::Create(v) => Command::Create { path, value: value(v), expires_ns: None, naming: Naming::Given },
-        Act::Update(v) => Command::Update { path, value: value(v), expires_ns: None, refresh: false },
+        Act::Set(v) => Command::Set {
+            path,
+            value: value(v),
+            expires_ns: None,
+        },
+        Act::Create(v) => Command::Create {
+            path,
+            value: value(v),
+            expires_ns: None,
+            naming: Naming::Given,
+        },
+        Act::Update(v) => Command::Update {
+            path,
+            value: value(v),
+            expires_ns: None,
+            refresh: false,
+        },
         Act::Swap { from, to } => {
             let (prev_value, prev_index) = prev(from);
             Command::CompareAndSwap {
@@ -266,10 +369,18 @@ fn key_op(path: KeyPath, act: Act, index: u64) -> Op {
                 refresh: false,
             }
         }
-        Act::Delete => Command::Delete { path, dir: false, recursive: false },
+        Act::Delete => Command::Delete {
+            path,
+            dir: false,
+            recursive: false,
+        },
         Act::CompareDelete { from } => {
             let (prev_value, prev_index) = prev(from);
-            Command::CompareAndDelete { path, prev_value, prev_index }
+            Command::CompareAndDelete {
+                path,
+                prev_value,
+                prev_index,
+            }
         }
     })
 }
@@ -277,14 +388,22 @@ fn key_op(path: KeyPath, act: Act, index: u64) -> Op {
 fn key_request(key: usize, act: Act, index: u64) -> (&'static str, String, Option<String>) {
     let target = format!("/v2/keys/r{key}");
     let prev = |from: Value| {
-        if index == 0 { format!("prevValue=v{from}") } else { format!("prevIndex={index}") }
+        if index == 0 {
+            format!("prevValue=v{from}")
+        } else {
+            format!("prevIndex={index}")
+        }
     };
     match act {
         Act::Get => ("GET", format!("{target}?quorum=true"), None),
         Act::Set(v) => ("PUT", target, Some(format!("value=v{v}"))),
         Act::Create(v) => ("PUT", target, Some(format!("value=v{v}&prevExist=false"))),
         Act::Update(v) => ("PUT", target, Some(format!("value=v{v}&prevExist=true"))),
-        Act::Swap { from, to } => ("PUT", target, Some(format!("value=v{to}&prevExist=true&{}", prev(from)))),
+        Act::Swap { from, to } => (
+            "PUT",
+            target,
+            Some(format!("value=v{to}&prevExist=true&{}", prev(from))),
+        ),
         Act::Delete => ("DELETE", target, None),
         Act::CompareDelete { from } => ("DELETE", format!("{target}?{}", prev(from)), None),
     }
@@ -312,7 +431,9 @@ pub fn told(act: Act, outcome: &Outcome) -> Told {
     match outcome {
         Outcome::Event(event) => Told::Result(Res::Done(old_value(event))),
         Outcome::Page { items, .. } => {
-            let value = items.first().and_then(|i| value_of(i.view.value.as_deref()?));
+            let value = items
+                .first()
+                .and_then(|i| value_of(i.view.value.as_deref()?));
             Told::Result(Res::Value(value))
         }
         Outcome::Redirect { .. } => Told::Elsewhere,
@@ -336,7 +457,10 @@ fn failed(act: Act, error: &Error) -> Told {
 /// Whether an answer means that this machine cannot help.
 pub fn failed_for_good(outcome: &Outcome) -> bool {
     match outcome {
-        Outcome::Failed(e) => matches!(e.code, Code::RaftInternal | Code::LeaderElect | Code::StandbyInternal),
+        Outcome::Failed(e) => matches!(
+            e.code,
+            Code::RaftInternal | Code::LeaderElect | Code::StandbyInternal
+        ),
         _ => false,
     }
 }

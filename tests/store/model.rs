@@ -1,4 +1,5 @@
-//! The key space once more, as simply as can be: one flat map, everything else by looking at all of it.
+//! The key space once more, as simply as can be: one flat map, everything else by looking at all of
+//! it.
 use std::collections::BTreeMap;
 use tern::command::{Command, KeyPath, Naming};
 use tern::error::Code;
@@ -40,8 +41,17 @@ type Fails = (Code, String);
 impl Model {
     pub fn apply(&mut self, command: &Command) -> Result<Event, Fails> {
         match command.clone() {
-            Command::Set { path, value, expires_ns } => self.put(Action::Set, names(&path), value, expires_ns),
-            Command::Create { path, value, expires_ns, naming } => {
+            Command::Set {
+                path,
+                value,
+                expires_ns,
+            } => self.put(Action::Set, names(&path), value, expires_ns),
+            Command::Create {
+                path,
+                value,
+                expires_ns,
+                naming,
+            } => {
                 let mut at = names(&path);
                 match naming {
                     Naming::Given => {}
@@ -50,7 +60,12 @@ impl Model {
                 }
                 self.put(Action::Create, at, value, expires_ns)
             }
-            Command::Update { path, value, expires_ns, refresh } => {
+            Command::Update {
+                path,
+                value,
+                expires_ns,
+                refresh,
+            } => {
                 let at = names(&path);
                 root_stays(&at)?;
                 let node = self.find(&at)?;
@@ -60,7 +75,11 @@ impl Model {
                 Ok(self.change(Action::Update, at, value, expires_ns, refresh))
             }
             Command::CompareAndSwap { .. } => self.compare_and_swap(command),
-            Command::Delete { path, dir, recursive } => {
+            Command::Delete {
+                path,
+                dir,
+                recursive,
+            } => {
                 let at = names(&path);
                 root_stays(&at)?;
                 let node = self.find(&at)?;
@@ -71,7 +90,11 @@ impl Model {
                     _ => Ok(self.remove(Action::Delete, &at)),
                 }
             }
-            Command::CompareAndDelete { path, prev_value, prev_index } => {
+            Command::CompareAndDelete {
+                path,
+                prev_value,
+                prev_index,
+            } => {
                 let at = names(&path);
                 self.compare(&at, prev_value.as_deref(), prev_index)?;
                 Ok(self.remove(Action::CompareAndDelete, &at))
@@ -81,15 +104,24 @@ impl Model {
     }
 
     fn compare_and_swap(&mut self, command: &Command) -> Result<Event, Fails> {
-        let Command::CompareAndSwap { path, value, expires_ns, prev_value, prev_index, or_create, refresh } =
-            command.clone()
+        let Command::CompareAndSwap {
+            path,
+            value,
+            expires_ns,
+            prev_value,
+            prev_index,
+            or_create,
+            refresh,
+        } = command.clone()
         else {
             unreachable!("chosen by its kind");
         };
         let at = names(&path);
         root_stays(&at)?;
         match self.compare(&at, prev_value.as_deref(), prev_index) {
-            Err((Code::KeyNotFound, _)) if or_create => self.put(Action::Set, at, value, expires_ns),
+            Err((Code::KeyNotFound, _)) if or_create => {
+                self.put(Action::Set, at, value, expires_ns)
+            }
             Err(fails) => Err(fails),
             Ok(()) => Ok(self.change(Action::CompareAndSwap, at, value, expires_ns, refresh)),
         }
@@ -127,7 +159,12 @@ impl Model {
                 Some(_) => {}
             }
         }
-        Ok(Node { value: None, expires_ns: None, modified: 0, created: 0 })
+        Ok(Node {
+            value: None,
+            expires_ns: None,
+            modified: 0,
+            created: 0,
+        })
     }
 
     fn put(
@@ -150,7 +187,12 @@ impl Model {
         let prev = there.map(|node| view(&at, &node));
         self.index += 1;
         let index = self.index;
-        let new = |value, expires_ns| Node { value, expires_ns, modified: index, created: index };
+        let new = |value, expires_ns| Node {
+            value,
+            expires_ns,
+            modified: index,
+            created: index,
+        };
         for end in 1..at.len() {
             let parent = self.nodes.entry(at[..end].to_vec());
             parent.or_insert_with(|| new(None, None));
@@ -198,7 +240,10 @@ impl Model {
 
     pub fn expire(&mut self, now_ns: u64) {
         loop {
-            let due = self.nodes.iter().filter(|(_, n)| n.expires_ns.is_some_and(|e| e <= now_ns));
+            let due = self
+                .nodes
+                .iter()
+                .filter(|(_, n)| n.expires_ns.is_some_and(|e| e <= now_ns));
             let first = due.min_by_key(|(names, n)| (n.expires_ns, n.created, names.len()));
             match first.map(|(names, _)| names.clone()) {
                 Some(names) => _ = self.remove(Action::Expire, &names),
@@ -218,11 +263,17 @@ impl Model {
             let removes = event.removes_directory();
             let reached = |w: &Waiting| {
                 let hidden = |rest: &[String]| rest.iter().any(|name| name.starts_with('_'));
-                let from_above = w.recursive && key.starts_with(&w.path) && !hidden(&key[w.path.len()..]);
+                let from_above =
+                    w.recursive && key.starts_with(&w.path) && !hidden(&key[w.path.len()..]);
                 let from_below = removes && w.path.starts_with(&key);
                 self.index >= w.since && (w.path == key || from_above || from_below)
             };
-            let mut ids: Vec<u64> = self.waiting.iter().filter(|w| reached(w)).map(|w| w.id).collect();
+            let mut ids: Vec<u64> = self
+                .waiting
+                .iter()
+                .filter(|w| reached(w))
+                .map(|w| w.id)
+                .collect();
             ids.sort();
             self.waiting.retain(|w| w.stream || !ids.contains(&w.id));
             if !ids.is_empty() {
@@ -234,7 +285,14 @@ impl Model {
     }
 
     /// The events of the past from `since` on that concern a watcher; if there is none, it waits.
-    pub fn watch(&mut self, id: u64, path: &KeyPath, recursive: bool, stream: bool, since: u64) -> Vec<Event> {
+    pub fn watch(
+        &mut self,
+        id: u64,
+        path: &KeyPath,
+        recursive: bool,
+        stream: bool,
+        since: u64,
+    ) -> Vec<Event> {
         let path = names(path);
         let past = self.events.iter().filter(|e| {
             let key = names(&KeyPath::new(&e.node.key));
@@ -245,7 +303,13 @@ impl Model {
         });
         let past: Vec<Event> = past.cloned().collect();
         if past.is_empty() || stream {
-            self.waiting.push(Waiting { id, path, recursive, stream, since: since.max(self.index + 1) });
+            self.waiting.push(Waiting {
+                id,
+                path,
+                recursive,
+                stream,
+                since: since.max(self.index + 1),
+            });
         }
         past
     }
@@ -256,19 +320,26 @@ impl Model {
 
     fn below(&self, at: &Names) -> Vec<(&Names, &Node)> {
         let all = self.nodes.iter();
-        all.filter(|(names, _)| names.len() > at.len() && names.starts_with(at)).collect()
+        all.filter(|(names, _)| names.len() > at.len() && names.starts_with(at))
+            .collect()
     }
 
     /// A node and what is below it, in the order in which listings give it.
     pub fn list(&self, path: &KeyPath, recursive: bool, all: bool) -> Result<Vec<ListItem>, Fails> {
         let at = names(path);
         let top = self.find(&at)?;
-        let mut items = vec![ListItem { depth: 0, view: view(&at, &top) }];
+        let mut items = vec![ListItem {
+            depth: 0,
+            view: view(&at, &top),
+        }];
         for (names, node) in self.below(&at) {
             let below = &names[at.len()..];
             let hidden = below.iter().any(|name| name.starts_with('_'));
             if (all || !hidden) && (recursive || below.len() == 1) {
-                items.push(ListItem { depth: below.len() as u32, view: view(names, node) });
+                items.push(ListItem {
+                    depth: below.len() as u32,
+                    view: view(names, node),
+                });
             }
         }
         Ok(items)

@@ -1,4 +1,5 @@
-//! Micro benches of the log: `cargo bench -p wal`. Directories are made under `$TMPDIR`, so that says which disk.
+//! Micro benches of the log: `cargo bench -p wal`. Directories are made under `$TMPDIR`, so that
+//! says which disk.
 use divan::{Bencher, counter::ItemsCount};
 use wal::os::{Call, Hook, Verdict};
 use wal::{Options, Record, Wal};
@@ -17,7 +18,11 @@ struct Log {
 impl Log {
     fn new(hook: Option<Hook>) -> Log {
         let dir = tempfile::tempdir().expect("a directory");
-        let options = Options { dir: dir.path().into(), segment_bytes: wal::SEGMENT_BYTES, identity: 1 };
+        let options = Options {
+            dir: dir.path().into(),
+            segment_bytes: wal::SEGMENT_BYTES,
+            identity: 1,
+        };
         let (wal, _) = Wal::open_with(options, hook).expect("it opens");
         let index = 0;
         Log { wal, dir, index }
@@ -26,13 +31,21 @@ impl Log {
     /// One batch of entries as they come from clients, made durable.
     fn put(&mut self, count: u64) {
         let body = [7; 100];
-        let records = (1..=count).map(|i| Record::Entry { term: 1, index: self.index + i, body: &body });
+        let records = (1..=count).map(|i| Record::Entry {
+            term: 1,
+            index: self.index + i,
+            body: &body,
+        });
         let records = records.collect::<Vec<_>>();
         self.index += count;
-        self.wal.append(&records, self.index).expect("there is room");
+        self.wal
+            .append(&records, self.index)
+            .expect("there is room");
         self.wal.start_sync().expect("it syncs");
         self.wal.poll_sync().expect("it synced");
-        self.wal.release(self.index.saturating_sub(10_000)).expect("it syncs");
+        self.wal
+            .release(self.index.saturating_sub(10_000))
+            .expect("it syncs");
     }
 }
 

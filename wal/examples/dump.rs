@@ -1,6 +1,6 @@
-//! Prints a log for people: `cargo run -p wal --example dump -- DIRECTORY`. It reads and never writes, takes no lock,
-//! and goes on behind damage as far as there is anything to read. The last lines are the verdict that a start would
-//! come to.
+//! Prints a log for people: `cargo run -p wal --example dump -- DIRECTORY`. It reads and never
+//! writes, takes no lock, and goes on behind damage as far as there is anything to read. The last
+//! lines are the verdict that a start would come to.
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -66,7 +66,13 @@ fn dump_state(bytes: &[u8], out: &mut impl Write) -> io::Result<Option<u64>> {
         match Slot::decode(bytes.get(at..).unwrap_or(&[])) {
             Read::Good(slot) => {
                 identity = Some(slot.identity);
-                let Slot { identity, change, term, vote, segment } = slot;
+                let Slot {
+                    identity,
+                    change,
+                    term,
+                    vote,
+                    segment,
+                } = slot;
                 writeln!(
                     out,
                     "change {change}, term {term}, vote {vote}, newest segment {segment}, identity {identity:016x}"
@@ -79,7 +85,13 @@ fn dump_state(bytes: &[u8], out: &mut impl Write) -> io::Result<Option<u64>> {
     Ok(identity)
 }
 
-fn dump_segment(name: &str, sequence: u64, identity: u64, bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
+fn dump_segment(
+    name: &str,
+    sequence: u64,
+    identity: u64,
+    bytes: &[u8],
+    out: &mut impl Write,
+) -> io::Result<()> {
     let head = match Head::decode(bytes) {
         Ok(head) => head,
         Err(bad) => {
@@ -131,8 +143,20 @@ fn dump_segment(name: &str, sequence: u64, identity: u64, bytes: &[u8], out: &mu
     Ok(())
 }
 
-fn dump_record(at: usize, header: &Header, body: Option<&[u8]>, out: &mut impl Write) -> io::Result<()> {
-    let Header { kind, len, durable, term, index, .. } = *header;
+fn dump_record(
+    at: usize,
+    header: &Header,
+    body: Option<&[u8]>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let Header {
+        kind,
+        len,
+        durable,
+        term,
+        index,
+        ..
+    } = *header;
     write!(out, "{at:>10} ")?;
     match kind {
         Kind::Commit => return writeln!(out, "commit batch {term} from {durable}, commit {index}"),
@@ -148,7 +172,10 @@ fn dump_record(at: usize, header: &Header, body: Option<&[u8]>, out: &mut impl W
 
 fn shown(bytes: &[u8]) -> String {
     let more = if bytes.len() > SHOWN_MAX { "..." } else { "" };
-    format!("\"{}\"{more}", bytes[..bytes.len().min(SHOWN_MAX)].escape_ascii())
+    format!(
+        "\"{}\"{more}",
+        bytes[..bytes.len().min(SHOWN_MAX)].escape_ascii()
+    )
 }
 
 fn verdict(scanner: &scan::Scanner, out: &mut impl Write) -> io::Result<()> {
@@ -161,14 +188,25 @@ fn verdict(scanner: &scan::Scanner, out: &mut impl Write) -> io::Result<()> {
         log.commit,
         scanner.tail.sequence,
         scanner.tail.end,
-        if scanner.tail.closed { ", closed in order" } else { "" },
+        if scanner.tail.closed {
+            ", closed in order"
+        } else {
+            ""
+        },
     )?;
     if let Some(installed) = &log.installed {
-        writeln!(out, "snapshot installed at index {} term {}", installed.index, installed.term)?;
+        writeln!(
+            out,
+            "snapshot installed at index {} term {}",
+            installed.index, installed.term
+        )?;
     }
     let torn = scanner.tail.dirty - scanner.tail.end;
     if torn > 0 {
-        writeln!(out, "torn tail of {torn} bytes: was never durable, a start cuts it off")?;
+        writeln!(
+            out,
+            "torn tail of {torn} bytes: was never durable, a start cuts it off"
+        )?;
     }
     for fault in scanner.lost.iter().chain(log.faults.values()) {
         writeln!(out, "DAMAGE {fault}")?;

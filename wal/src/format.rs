@@ -1,13 +1,14 @@
 //! The bytes of a segment: its head, the headers of records, and their checksums.
 //!
-//! Pure encoding and decoding; what a sequence of records means is `scan`'s business, where they lie in files is
-//! `segment`'s. Everything is little-endian and records are aligned to 8 bytes. The diagrams stand in `README.md`.
-//! Start reading at `Header`.
+//! Pure encoding and decoding; what a sequence of records means is `scan`'s business, where they
+//! lie in files is `segment`'s. Everything is little-endian and records are aligned to 8 bytes. The
+//! diagrams stand in `README.md`. Start reading at `Header`.
 use crc32fast::Hasher;
 
 /// The format that this version reads and writes.
 pub const VERSION: u32 = 1;
-/// The unit of writing: heads and slots are as long as a page, so that none shares one with a record.
+/// The unit of writing: heads and slots are as long as a page, so that none shares one with a
+/// record.
 pub const PAGE: usize = 4096;
 /// The length of a record's header; a commit record has nothing else.
 pub const HEADER: usize = 32;
@@ -22,7 +23,8 @@ const HEAD_MAGIC: &[u8; 8] = b"tern log";
 pub enum Kind {
     /// An entry: term, index, body.
     Entry = 1,
-    /// The end of a batch: the batch's number in place of the term, the commit index, the batch's checksum.
+    /// The end of a batch: the batch's number in place of the term, the commit index, the batch's
+    /// checksum.
     Commit = 2,
     /// A batch of nothing: the closing mark.
     Close = 3,
@@ -40,7 +42,8 @@ pub struct Header {
     pub kind: Kind,
     /// The length of the body in bytes, without its padding.
     pub len: u32,
-    /// The durable mark: where the record's batch starts. Everything before it was synced when this was written.
+    /// The durable mark: where the record's batch starts. Everything before it was synced when
+    /// this was written.
     pub durable: u32,
     /// The entry's term; the batch's number in a commit record.
     pub term: u64,
@@ -65,9 +68,11 @@ pub struct Head {
     pub base: u64,
     /// The number of its first batch.
     pub batch: u64,
-    /// The highest commit index recorded before; the segments that hold it may be released before this one has any.
+    /// The highest commit index recorded before; the segments that hold it may be released before
+    /// this one has any.
     pub commit: u64,
-    /// Where the last batch of the segment before ends; it was durable before this segment was used.
+    /// Where the last batch of the segment before ends; it was durable before this segment was
+    /// used.
     pub previous_end: u32,
     /// The checksum of that batch.
     pub previous_crc: u32,
@@ -98,8 +103,8 @@ pub fn crc(seed: u32, bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The seed of the checksums of a record: bytes of another data directory, of an earlier use of the file or of another
-/// place in it do not pass.
+/// The seed of the checksums of a record: bytes of another data directory, of an earlier use of the
+/// file or of another place in it do not pass.
 pub fn seed(identity: u64, sequence: u64, offset: u32) -> u32 {
     let mut bytes = [0; 20];
     bytes[..8].copy_from_slice(&identity.to_le_bytes());
@@ -154,8 +159,8 @@ impl Header {
         out
     }
 
-    /// What `bytes` hold without their checksum being looked at; `None` if it cannot be a header. For records that
-    /// this process has put together itself.
+    /// What `bytes` hold without their checksum being looked at; `None` if it cannot be a header.
+    /// For records that this process has put together itself.
     pub fn peek(bytes: &[u8]) -> Option<Header> {
         let word = get_u32(bytes, 0);
         Some(Header {
@@ -168,9 +173,15 @@ impl Header {
         })
     }
 
-    /// The header at `offset`, if a whole one stands there whose record ends within `limit`. The cheap tests come
-    /// first: a search for the next header asks this of every eighth byte.
-    pub fn decode(bytes: &[u8], identity: u64, sequence: u64, offset: usize, limit: usize) -> Option<Header> {
+    /// The header at `offset`, if a whole one stands there whose record ends within `limit`. The
+    /// cheap tests come first: a search for the next header asks this of every eighth byte.
+    pub fn decode(
+        bytes: &[u8],
+        identity: u64,
+        sequence: u64,
+        offset: usize,
+        limit: usize,
+    ) -> Option<Header> {
         let here = bytes.get(offset..offset + HEADER)?;
         let header = Header::peek(here)?;
         let end = offset + record_bytes(header.len as usize);
@@ -206,7 +217,14 @@ impl Head {
         out.extend_from_slice(HEAD_MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.records_at.to_le_bytes());
-        for word in [self.segment_bytes, self.identity, self.sequence, self.base, self.batch, self.commit] {
+        for word in [
+            self.segment_bytes,
+            self.identity,
+            self.sequence,
+            self.base,
+            self.batch,
+            self.commit,
+        ] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&self.previous_end.to_le_bytes());
@@ -214,7 +232,11 @@ impl Head {
         out.extend_from_slice(&(self.configuration.len() as u32).to_le_bytes());
         let check = crc(crc(0, &out), &self.configuration);
         out.extend_from_slice(&check.to_le_bytes());
-        assert_eq!(out.len(), HEAD_FIXED, "the fixed part is as long as it says");
+        assert_eq!(
+            out.len(),
+            HEAD_FIXED,
+            "the fixed part is as long as it says"
+        );
         out.extend_from_slice(&self.configuration);
         out.resize(length, 0);
         out
@@ -224,7 +246,9 @@ impl Head {
     pub fn decode(bytes: &[u8]) -> Result<Head, BadHead> {
         let fixed = bytes.get(..HEAD_FIXED).ok_or(BadHead::Unreadable)?;
         let configuration = get_u32(fixed, 72) as usize;
-        let configuration = bytes[HEAD_FIXED..].get(..configuration).ok_or(BadHead::Unreadable)?;
+        let configuration = bytes[HEAD_FIXED..]
+            .get(..configuration)
+            .ok_or(BadHead::Unreadable)?;
         let check = crc(crc(0, &fixed[..76]), configuration);
         if &fixed[..8] != HEAD_MAGIC || check != get_u32(fixed, 76) {
             return Err(BadHead::Unreadable);
@@ -258,10 +282,18 @@ mod tests {
 
     #[test]
     fn a_header_passes_only_in_its_place() {
-        let header = Header { kind: Kind::Entry, len: 5, durable: 4096, term: 3, index: 9, crc: 77 };
+        let header = Header {
+            kind: Kind::Entry,
+            len: 5,
+            durable: 4096,
+            term: 3,
+            index: 9,
+            crc: 77,
+        };
         let mut bytes = vec![0; 8192];
         bytes[4104..4136].copy_from_slice(&header.encode(seed(1, 2, 4104)));
-        let decode = |identity, sequence, limit| Header::decode(&bytes, identity, sequence, 4104, limit);
+        let decode =
+            |identity, sequence, limit| Header::decode(&bytes, identity, sequence, 4104, limit);
         assert_eq!(decode(1, 2, 8192), Some(header));
         assert_eq!(decode(2, 2, 8192), None, "another directory");
         assert_eq!(decode(1, 1, 8192), None, "an earlier use of the file");

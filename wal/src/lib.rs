@@ -1,9 +1,11 @@
-//! The write-ahead log of one machine: term and vote, entries, batches that are durable once synced.
+//! The write-ahead log of one machine: term and vote, entries, batches that are durable once
+//! synced.
 //!
-//! It knows (term, index) in the headers of its records and nothing else of consensus; what a body or a configuration
-//! means is the caller's business. The format, every crash state and its recovery stand in `README.md` beside this
-//! crate. Reading order: `format` (bytes and checksums), `scan` (bytes to verdict, pure), `state` (the two slots),
-//! `segment` and `map` (files of records), `os` (every system call), `log` (`Wal`: open, append, sync, rotate, release).
+//! It knows (term, index) in the headers of its records and nothing else of consensus; what a body
+//! or a configuration means is the caller's business. The format, every crash state and its
+//! recovery stand in `README.md` beside this crate. Reading order: `format` (bytes and checksums),
+//! `scan` (bytes to verdict, pure), `state` (the two slots), `segment` and `map` (files of
+//! records), `os` (every system call), `log` (`Wal`: open, append, sync, rotate, release).
 #![deny(unsafe_code)]
 
 pub mod format;
@@ -24,8 +26,8 @@ pub use log::{Wal, wipe, wipe_with};
 pub struct Options {
     /// The data directory; made if it is not there.
     pub dir: PathBuf,
-    /// The size of the segments that are made from now on, in bytes: a multiple of 4096 between `SEGMENT_BYTES_MIN` and
-    /// `SEGMENT_BYTES_MAX`. A record may fill a quarter of one.
+    /// The size of the segments that are made from now on, in bytes: a multiple of 4096 between
+    /// `SEGMENT_BYTES_MIN` and `SEGMENT_BYTES_MAX`. A record may fill a quarter of one.
     pub segment_bytes: u64,
     /// The random number that a new directory gets; one that is not new keeps its own.
     pub identity: u64,
@@ -37,7 +39,8 @@ pub const SEGMENT_BYTES: u64 = 16 << 20;
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The largest segment, 1 GiB.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-/// What may wait in memory for the next batch, in bytes: an `append` that goes beyond it writes and syncs by itself.
+/// What may wait in memory for the next batch, in bytes: an `append` that goes beyond it writes and
+/// syncs by itself.
 pub const STAGED_BYTES_MAX: usize = 8 << 20;
 
 /// The body of an entry that was read back.
@@ -45,8 +48,8 @@ pub const STAGED_BYTES_MAX: usize = 8 << 20;
 pub enum Body {
     /// It is whole.
     Good(Box<[u8]>),
-    /// Its checksum does not match; a body of `len` bytes whose crc32, started from `seed`, is `crc` is the lost one
-    /// (see `body_matches`).
+    /// Its checksum does not match; a body of `len` bytes whose crc32, started from `seed`, is
+    /// `crc` is the lost one (see `body_matches`).
     Faulty { len: u32, seed: u32, crc: u32 },
 }
 
@@ -61,14 +64,29 @@ pub struct Entry {
 /// One thing to append. A body is at most `Wal::body_bytes_max()` bytes long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// An entry; whatever the log held at its index and behind it is gone. Indexes are consecutive, but for the first
-    /// entry in an empty log.
-    Entry { term: u64, index: u64, body: &'a [u8] },
-    /// The body of an entry that was read back as `Body::Faulty`, found elsewhere. Nothing behind it is touched.
-    Repair { term: u64, index: u64, body: &'a [u8] },
-    /// A snapshot of the log up to `index` has been put in place: entries at and before it are gone, those behind it
-    /// stay only if `keep_tail`. `head` is the caller's (its configuration).
-    Installed { term: u64, index: u64, keep_tail: bool, head: &'a [u8] },
+    /// An entry; whatever the log held at its index and behind it is gone. Indexes are consecutive,
+    /// but for the first entry in an empty log.
+    Entry {
+        term: u64,
+        index: u64,
+        body: &'a [u8],
+    },
+    /// The body of an entry that was read back as `Body::Faulty`, found elsewhere. Nothing behind
+    /// it is touched.
+    Repair {
+        term: u64,
+        index: u64,
+        body: &'a [u8],
+    },
+    /// A snapshot of the log up to `index` has been put in place: entries at and before it are
+    /// gone, those behind it stay only if `keep_tail`. `head` is the caller's (its
+    /// configuration).
+    Installed {
+        term: u64,
+        index: u64,
+        keep_tail: bool,
+        head: &'a [u8],
+    },
 }
 
 /// The last `Record::Installed` of a log.
@@ -118,8 +136,8 @@ pub struct Recovered {
     pub is_new: bool,
     /// Term and vote; `None` in a new directory.
     pub state: Option<(u64, u64)>,
-    /// The entries at consecutive indexes, each later record having replaced what it replaces. Some of the first may
-    /// be older than the caller's snapshot.
+    /// The entries at consecutive indexes, each later record having replaced what it replaces.
+    /// Some of the first may be older than the caller's snapshot.
     pub entries: Vec<Entry>,
     /// The last `Installed`, unless its segment has been released.
     pub installed: Option<Installed>,
@@ -127,14 +145,17 @@ pub struct Recovered {
     pub commit: u64,
     /// The configuration at the head of the newest segment.
     pub configuration: Box<[u8]>,
-    /// The newest segment's number and the offset up to which it holds whole batches, all of them durable.
+    /// The newest segment's number and the offset up to which it holds whole batches, all of them
+    /// durable.
     pub end: (u64, u64),
     /// The log ends with a closing mark: the last process stopped in order.
     pub closed: bool,
-    /// Bytes behind the last whole batch that were cut off as a torn tail (a batch that was never called durable).
+    /// Bytes behind the last whole batch that were cut off as a torn tail (a batch that was never
+    /// called durable).
     pub torn_bytes: u64,
-    /// Entries in `entries` that are `Body::Faulty`. A lone machine must refuse to start with any; in a cluster they
-    /// are repaired from peers. Damage that leaves less than the header of an entry is `OpenError::Damaged` instead.
+    /// Entries in `entries` that are `Body::Faulty`. A lone machine must refuse to start with any;
+    /// in a cluster they are repaired from peers. Damage that leaves less than the header of
+    /// an entry is `OpenError::Damaged` instead.
     pub faults: Vec<Fault>,
 }
 
@@ -147,8 +168,8 @@ pub enum OpenError {
     Version { file: String, found: u32 },
     /// An option is out of bounds.
     Option(String),
-    /// Neither slot of `state` is readable, or the file is gone and the log is not: term and vote are lost, and must not
-    /// be guessed.
+    /// Neither slot of `state` is readable, or the file is gone and the log is not: term and vote
+    /// are lost, and must not be guessed.
     State { dir: PathBuf },
     /// Records are lost of which not even the headers are readable.
     Damaged { dir: PathBuf, faults: Vec<Fault> },
@@ -159,10 +180,11 @@ pub enum OpenError {
 /// Why the log did not do something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The records do not fit and there is no room for another segment. Nothing was changed; they can be tried again.
+    /// The records do not fit and there is no room for another segment. Nothing was changed; they
+    /// can be tried again.
     Full,
-    /// A system call failed. This is final: what was not yet synced may be lost, nothing may be acknowledged any more,
-    /// and the process must end.
+    /// A system call failed. This is final: what was not yet synced may be lost, nothing may be
+    /// acknowledged any more, and the process must end.
     Io {
         /// The call, as in `fdatasync`.
         call: &'static str,
@@ -177,7 +199,8 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
     Ok,
-    /// Making a spare segment failed: what is left of the present one must serve what cannot be refused.
+    /// Making a spare segment failed: what is left of the present one must serve what cannot be
+    /// refused.
     Low,
 }
 
@@ -217,7 +240,11 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             OpenError::Locked { dir } => {
-                write!(f, "{}: another process uses this data directory", dir.display())
+                write!(
+                    f,
+                    "{}: another process uses this data directory",
+                    dir.display()
+                )
             }
             OpenError::Version { file, found } => write!(
                 f,

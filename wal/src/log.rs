@@ -1,8 +1,9 @@
 //! `Wal`: one data directory's log, opened, appended to, synced in batches, rotated, released.
 //!
-//! It owns the order of the steps on the disk; the bytes are `format`'s, the verdict on what is found is `scan`'s. It
-//! must never put a batch into the map before the one before it is synced: that is what makes a batch's start a
-//! durable mark. Start reading at `Wal`, then `open_with`, `append`, `start_sync`.
+//! It owns the order of the steps on the disk; the bytes are `format`'s, the verdict on what is
+//! found is `scan`'s. It must never put a batch into the map before the one before it is synced:
+//! that is what makes a batch's start a durable mark. Start reading at `Wal`, then `open_with`,
+//! `append`, `start_sync`.
 use std::collections::VecDeque;
 use std::path::Path;
 
@@ -12,7 +13,8 @@ use crate::scan::{Extent, Scanner, follow};
 use crate::segment::{self, Active, SPARES_MAX};
 use crate::state::{self, State};
 use crate::{
-    Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, STAGED_BYTES_MAX, Space,
+    Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    STAGED_BYTES_MAX, Space,
 };
 
 /// As much memory for what waits is kept from batch to batch, in bytes.
@@ -31,13 +33,14 @@ pub struct Wal {
     spares: Vec<String>,
     /// What the heads of new segments repeat.
     configuration: Box<[u8]>,
-    /// Records that no batch holds yet, encoded but for what depends on their place. At most `STAGED_BYTES_MAX` and one
-    /// append stay here.
+    /// Records that no batch holds yet, encoded but for what depends on their place. At most
+    /// `STAGED_BYTES_MAX` and one append stay here.
     staged: Vec<u8>,
     /// The records appended, and those of them that are in batches.
     appended: u64,
     placed: u64,
-    /// The index that the next entry may have at most, behind what is appended and behind what is in batches; 0: any.
+    /// The index that the next entry may have at most, behind what is appended and behind what is
+    /// in batches; 0: any.
     next: u64,
     next_placed: u64,
     /// The number of the next batch and the checksum of the last.
@@ -51,8 +54,8 @@ pub struct Wal {
     failed: Option<Error>,
 }
 
-/// Removes a log from `dir`: first `state`, then segments and spares; nothing that is not this crate's. The directory
-/// must not be open.
+/// Removes a log from `dir`: first `state`, then segments and spares; nothing that is not this
+/// crate's. The directory must not be open.
 pub fn wipe(dir: &Path) -> Result<(), OpenError> {
     wipe_with(dir, None)
 }
@@ -83,7 +86,8 @@ fn enter(dir: &Path, hook: Option<Hook>) -> Result<(Os, Vec<String>), OpenError>
     Ok((os, names))
 }
 
-/// Removes the segments, spares and half-made files among `names`, and then the mark that says that they may go.
+/// Removes the segments, spares and half-made files among `names`, and then the mark that says that
+/// they may go.
 fn clear(os: &mut Os, names: &[String]) -> Result<(), OpenError> {
     let log = |n: &str| segment::log_number(n).is_some() || segment::is_spare(n);
     let mut any = false;
@@ -116,8 +120,8 @@ fn check(bytes: u64) -> Result<(), OpenError> {
     }
 }
 
-/// Makes an empty log in a directory without `state`. Whatever else of ours is there must never have been used, or be
-/// about to be wiped; otherwise it is `state` that was lost.
+/// Makes an empty log in a directory without `state`. Whatever else of ours is there must never
+/// have been used, or be about to be wiped; otherwise it is `state` that was lost.
 fn create(os: &mut Os, options: &Options, names: &[String]) -> Result<(), OpenError> {
     if !names.iter().any(|n| n == state::WIPING) && segment::any_used(os, names)? {
         let dir = options.dir.clone();
@@ -157,8 +161,8 @@ impl Wal {
         Wal::open_in(os, names, &options)
     }
 
-    /// Wipes the log that is open and begins a new one, with a number of its own; the lock is kept. After an error this
-    /// log is of no use any more.
+    /// Wipes the log that is open and begins a new one, with a number of its own; the lock is kept.
+    /// After an error this log is of no use any more.
     pub fn start_over(&mut self, options: &Options) -> Result<Recovered, OpenError> {
         check(options.segment_bytes)?;
         let unlocked = Os::new(&options.dir, None);
@@ -172,7 +176,11 @@ impl Wal {
         Ok(recovered)
     }
 
-    fn open_in(mut os: Os, mut names: Vec<String>, options: &Options) -> Result<(Wal, Recovered), OpenError> {
+    fn open_in(
+        mut os: Os,
+        mut names: Vec<String>,
+        options: &Options,
+    ) -> Result<(Wal, Recovered), OpenError> {
         let is_new = !names.iter().any(|n| n == state::STATE);
         if is_new {
             create(&mut os, options, &names)?;
@@ -183,7 +191,11 @@ impl Wal {
         }
         let state = State::open(&mut os, &options.dir)?;
         // The segment of a new directory has no records; its bytes need not be read to know that.
-        let bytes_max = if is_new { PAGE as u64 } else { SEGMENT_BYTES_MAX };
+        let bytes_max = if is_new {
+            PAGE as u64
+        } else {
+            SEGMENT_BYTES_MAX
+        };
         let mut scanner = segment::read(&mut os, state.slot().identity, &names, bytes_max)?;
         scanner.expect_newest(state.slot().segment);
         let scanner = refuse_damage(scanner, &options.dir)?;
@@ -200,7 +212,12 @@ impl Wal {
     }
 
     /// Goes on where the scan has found the end.
-    fn resume(mut os: Os, state: State, scanner: Scanner, segment_bytes: u64) -> Result<(Wal, Recovered), OpenError> {
+    fn resume(
+        mut os: Os,
+        state: State,
+        scanner: Scanner,
+        segment_bytes: u64,
+    ) -> Result<(Wal, Recovered), OpenError> {
         let Scanner { log, tail, .. } = scanner;
         let mut old = VecDeque::from(scanner.extents);
         let last = old.pop_back().expect("a log without damage has a file");
@@ -265,12 +282,24 @@ impl Record<'_> {
         let (kind, term, index, body) = match *self {
             Record::Entry { term, index, body } => (Kind::Entry, term, index, body),
             Record::Repair { term, index, body } => (Kind::Repair, term, index, body),
-            Record::Installed { term, index, keep_tail, head } => {
+            Record::Installed {
+                term,
+                index,
+                keep_tail,
+                head,
+            } => {
                 let kinds = [Kind::Installed, Kind::InstalledTail];
                 (kinds[usize::from(keep_tail)], term, index, head)
             }
         };
-        let header = Header { kind, len: body.len() as u32, durable: 0, term, index, crc: 0 };
+        let header = Header {
+            kind,
+            len: body.len() as u32,
+            durable: 0,
+            term,
+            index,
+            crc: 0,
+        };
         (header, body)
     }
 }
@@ -286,9 +315,10 @@ impl Wal {
         !self.staged.is_empty()
     }
 
-    /// Takes records for the next batch and returns their mark: the number of records appended so far. `commit` is the
-    /// commit index known now; it is recorded with the next batch. On `Error::Full` nothing was taken. Panics on an
-    /// entry that leaves a gap and on a body that is too long.
+    /// Takes records for the next batch and returns their mark: the number of records appended so
+    /// far. `commit` is the commit index known now; it is recorded with the next batch. On
+    /// `Error::Full` nothing was taken. Panics on an entry that leaves a gap and on a body that
+    /// is too long.
     pub fn append(&mut self, records: &[Record], commit: u64) -> Result<u64, Error> {
         self.guard(|wal| {
             wal.ensure_room(records)?;
@@ -318,7 +348,8 @@ impl Wal {
         self.appended += 1;
     }
 
-    /// Sees to it that what waits and `records` can be written: makes spares if they need more segments than there are.
+    /// Sees to it that what waits and `records` can be written: makes spares if they need more
+    /// segments than there are.
     fn ensure_room(&mut self, records: &[Record]) -> Result<(), Error> {
         let new = records.iter().map(|r| record_bytes(r.parts().1.len()));
         let room = self.active.bytes as usize - self.active.end;
@@ -343,8 +374,9 @@ impl Wal {
         Ok(())
     }
 
-    /// Starts to make what waits durable; does nothing while a sync runs or has ended unasked. This one blocks until
-    /// it is done, and `poll_sync` tells the end at once; callers must assume neither.
+    /// Starts to make what waits durable; does nothing while a sync runs or has ended unasked. This
+    /// one blocks until it is done, and `poll_sync` tells the end at once; callers must assume
+    /// neither.
     pub fn start_sync(&mut self) -> Result<(), Error> {
         match self.ended {
             Some(_) => Ok(()),
@@ -366,7 +398,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Puts what waits, or as much of it as the segment holds, into the map as one batch. Everything before is synced.
+    /// Puts what waits, or as much of it as the segment holds, into the map as one batch.
+    /// Everything before is synced.
     fn place_batch(&mut self) -> Result<(), Error> {
         if self.fitting() == 0 {
             self.rotate()?;
@@ -375,10 +408,14 @@ impl Wal {
         assert!(taken > 0, "a record fits a segment");
         let mut bytes = std::mem::take(&mut self.staged);
         let rest = bytes.split_off(taken);
-        // The commit index was told with the last append. If that is not in this batch as a whole, entries it speaks of
-        // may still wait, and older ones at the same indexes, which they replace, may be in this batch: recovery would
-        // take those for committed.
-        let commit = if rest.is_empty() { self.commit } else { self.commit_placed };
+        // The commit index was told with the last append. If that is not in this batch as a whole,
+        // entries it speaks of may still wait, and older ones at the same indexes, which
+        // they replace, may be in this batch: recovery would take those for committed.
+        let commit = if rest.is_empty() {
+            self.commit
+        } else {
+            self.commit_placed
+        };
         self.seal(&mut bytes, commit);
         self.active.map.write(self.active.end, &bytes);
         self.active.end += bytes.len();
@@ -389,17 +426,21 @@ impl Wal {
         Ok(())
     }
 
-    /// How many of the bytes that wait fit into the segment together with the record that ends a batch.
+    /// How many of the bytes that wait fit into the segment together with the record that ends a
+    /// batch.
     fn fitting(&self) -> usize {
         let room = self.active.bytes as usize - self.active.end;
         if self.staged.len() + HEADER <= room {
             return self.staged.len();
         }
         let ends = staged(&self.staged).map(|(_, end, _)| end);
-        ends.take_while(|end| end + HEADER <= room).last().unwrap_or(0)
+        ends.take_while(|end| end + HEADER <= room)
+            .last()
+            .unwrap_or(0)
     }
 
-    /// Completes the records of a batch for the place where they go, and adds the record that ends it.
+    /// Completes the records of a batch for the place where they go, and adds the record that ends
+    /// it.
     fn seal(&mut self, bytes: &mut Vec<u8>, commit: u64) {
         let start = self.active.end;
         let mut check = 0;
@@ -426,8 +467,22 @@ impl Wal {
         seed(self.identity, self.active.sequence, offset as u32)
     }
 
-    fn end_record(&mut self, kind: Kind, start: u32, at: usize, commit: u64, crc: u32) -> [u8; HEADER] {
-        let header = Header { kind, len: 0, durable: start, term: self.batch, index: commit, crc };
+    fn end_record(
+        &mut self,
+        kind: Kind,
+        start: u32,
+        at: usize,
+        commit: u64,
+        crc: u32,
+    ) -> [u8; HEADER] {
+        let header = Header {
+            kind,
+            len: 0,
+            durable: start,
+            term: self.batch,
+            index: commit,
+            crc,
+        };
         self.batch += 1;
         self.batch_crc = crc;
         self.commit_placed = commit;
@@ -437,7 +492,11 @@ impl Wal {
     /// The sync of the batch has ended well.
     fn finish_batch(&mut self) -> Result<(), Error> {
         let Active { map, name, end, .. } = &mut self.active;
-        map.synced(*end).map_err(|error| Error::Io { call: "madvise", file: name.clone(), text: error.to_string() })?;
+        map.synced(*end).map_err(|error| Error::Io {
+            call: "madvise",
+            file: name.clone(),
+            text: error.to_string(),
+        })?;
         self.ended = Some(self.placed);
         Ok(())
     }
@@ -461,7 +520,11 @@ impl Wal {
         let active = segment::take(&mut self.os, &spare, &head)?;
         self.state.save_segment(&mut self.os, head.sequence)?;
         let full = std::mem::replace(&mut self.active, active);
-        self.old.push_back(Extent { sequence: full.sequence, bytes: full.bytes, index_max: full.index_max });
+        self.old.push_back(Extent {
+            sequence: full.sequence,
+            bytes: full.bytes,
+            index_max: full.index_max,
+        });
         drop(full.map);
         self.os.drop_cache(&full.file, &full.name)?;
         self.keep_spare()
@@ -493,18 +556,21 @@ impl Wal {
         done
     }
 
-    /// Writes and syncs term and vote, to one slot and then to the other. Panics if the term goes back.
+    /// Writes and syncs term and vote, to one slot and then to the other. Panics if the term goes
+    /// back.
     pub fn save_state(&mut self, term: u64, vote: u64) -> Result<(), Error> {
         self.guard(|wal| wal.state.save(&mut wal.os, term, vote))
     }
 
-    /// Keeps the configuration that the heads of new segments repeat; at most `body_bytes_max` bytes.
+    /// Keeps the configuration that the heads of new segments repeat; at most `body_bytes_max`
+    /// bytes.
     pub fn set_configuration(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= self.body_bytes_max(), "a head fits");
         self.configuration = bytes.into();
     }
 
-    /// Entries up to `through` are not needed any more: the oldest segments that hold nothing else become spares.
+    /// Entries up to `through` are not needed any more: the oldest segments that hold nothing else
+    /// become spares.
     pub fn release(&mut self, through: u64) -> Result<(), Error> {
         self.guard(|wal| {
             while let Some(oldest) = wal.old.front().copied()
@@ -531,7 +597,8 @@ impl Wal {
         }
     }
 
-    /// Tries to make a spare segment if there is none; to be asked again and again while the space is low.
+    /// Tries to make a spare segment if there is none; to be asked again and again while the space
+    /// is low.
     pub fn make_spare(&mut self) -> Result<Space, Error> {
         self.guard(|wal| {
             wal.keep_spare()?;

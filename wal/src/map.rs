@@ -1,7 +1,8 @@
 //! A segment in memory: the only place that writes through a map.
 //!
-//! It must not know what the bytes mean. The file behind a map is allocated from end to end, locked by this process
-//! and never shortened while it is mapped, which is what makes the map safe. Start reading at `Map`.
+//! It must not know what the bytes mean. The file behind a map is allocated from end to end, locked
+//! by this process and never shortened while it is mapped, which is what makes the map safe. Start
+//! reading at `Map`.
 #![allow(unsafe_code)]
 use std::fs::File;
 use std::io;
@@ -20,8 +21,8 @@ pub struct Map {
     given_back: usize,
 }
 
-/// Memory for a segment that is read at start. A map of its own, because a piece of that size from the allocator makes it
-/// keep as much for the life of the process.
+/// Memory for a segment that is read at start. A map of its own, because a piece of that size from
+/// the allocator makes it keep as much for the life of the process.
 #[derive(Default)]
 pub struct Buffer {
     map: Option<MmapMut>,
@@ -55,11 +56,13 @@ impl Buffer {
 impl Map {
     /// Maps the first `bytes` bytes of `file`.
     pub fn new(file: &File, bytes: usize) -> io::Result<Map> {
-        // SAFETY: nobody else writes to the file: the data directory is locked, and this process has one map of one
-        // segment at a time. It is allocated up to `bytes` and not truncated while mapped, so no access is a SIGBUS
-        // but for a failing disk, on which the process cannot go on anyway.
+        // SAFETY: nobody else writes to the file: the data directory is locked, and this process
+        // has one map of one segment at a time. It is allocated up to `bytes` and not
+        // truncated while mapped, so no access is a SIGBUS but for a failing disk, on which
+        // the process cannot go on anyway.
         let map = unsafe { MmapOptions::new().len(bytes).map_mut(file)? };
-        // Without this a fault reads the pages around it too, and those come as large folios (see Os::write).
+        // Without this a fault reads the pages around it too, and those come as large folios (see
+        // Os::write).
         map.advise(Advice::Random)?;
         Ok(Map { map, given_back: 0 })
     }
@@ -75,8 +78,8 @@ impl Map {
         self.map[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Tells that everything before `end` is synced. Whole pages of that leave the resident set in larger pieces; the
-    /// page with `end` in it stays, because the next batch goes there.
+    /// Tells that everything before `end` is synced. Whole pages of that leave the resident set in
+    /// larger pieces; the page with `end` in it stays, because the next batch goes there.
     pub fn synced(&mut self, end: usize) -> io::Result<()> {
         let from = self.given_back;
         let to = end / PAGE * PAGE;
@@ -84,8 +87,11 @@ impl Map {
             return Ok(());
         }
         self.given_back = to;
-        // SAFETY: MADV_DONTNEED on a shared map of a file only drops this process' view; a later access reads the
-        // page cache again, and nothing in `from..to` is written any more.
-        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from) }
+        // SAFETY: MADV_DONTNEED on a shared map of a file only drops this process' view; a later
+        // access reads the page cache again, and nothing in `from..to` is written any more.
+        unsafe {
+            self.map
+                .unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from)
+        }
     }
 }

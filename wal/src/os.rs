@@ -1,7 +1,9 @@
-//! Every system call of the log, each in one place, each of them a step that a test can fail or stop at.
+//! Every system call of the log, each in one place, each of them a step that a test can fail or
+//! stop at.
 //!
-//! It must not decide anything: what a failure means is for its callers, which treat all but a full disk as final.
-//! A hook sees each call before it is made; without one the calls are just made. Start reading at `Os`.
+//! It must not decide anything: what a failure means is for its callers, which treat all but a full
+//! disk as final. A hook sees each call before it is made; without one the calls are just made.
+//! Start reading at `Os`.
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -48,11 +50,19 @@ pub struct Os {
 impl Os {
     /// Makes no call yet: `enter` does.
     pub fn new(dir: &Path, hook: Option<Hook>) -> Os {
-        Os { dir: dir.into(), handle: None, hook }
+        Os {
+            dir: dir.into(),
+            handle: None,
+            hook,
+        }
     }
 
     /// Asks the hook, then makes the call; `make` is told to do nothing when it is to be skipped.
-    fn ask<T>(&mut self, call: Call, make: impl FnOnce(&Path, bool) -> io::Result<T>) -> io::Result<T> {
+    fn ask<T>(
+        &mut self,
+        call: Call,
+        make: impl FnOnce(&Path, bool) -> io::Result<T>,
+    ) -> io::Result<T> {
         let verdict = self.hook.as_mut().map_or(Verdict::Make, |hook| hook(call));
         match verdict {
             Verdict::Make => make(&self.dir.join(call.file), false),
@@ -76,19 +86,25 @@ impl Os {
         made.map_err(|e| self.error(name, file, e))
     }
 
-    /// Makes the directory if it is not there (durably) and locks it for as long as this value lives; false: another
-    /// process has it.
+    /// Makes the directory if it is not there (durably) and locks it for as long as this value
+    /// lives; false: another process has it.
     pub fn enter(&mut self) -> Result<bool, Error> {
-        let missing = self.dir.ancestors().take_while(|d| !d.exists() && !d.as_os_str().is_empty());
+        let missing = self
+            .dir
+            .ancestors()
+            .take_while(|d| !d.exists() && !d.as_os_str().is_empty());
         let missing = missing.count();
         if missing > 0 {
             self.call("mkdir", "", |dir, _| {
                 let mut made = DirBuilder::new();
                 made.recursive(true).mode(0o700).create(dir)?;
-                dir.ancestors().skip(1).take(missing).try_for_each(|parent| match parent.as_os_str().is_empty() {
-                    true => File::open(".")?.sync_all(),
-                    false => File::open(parent)?.sync_all(),
-                })
+                dir.ancestors()
+                    .skip(1)
+                    .take(missing)
+                    .try_for_each(|parent| match parent.as_os_str().is_empty() {
+                        true => File::open(".")?.sync_all(),
+                        false => File::open(parent)?.sync_all(),
+                    })
             })?;
         }
         let handle = self.call("open", "", |dir, _| File::open(dir))?;
@@ -119,13 +135,19 @@ impl Os {
         self.call("open", name, |p, _| options.read(true).write(true).open(p))
     }
 
-    /// A new file of `bytes` bytes, all of them allocated; `None` if the disk has no room for it, and then no file.
+    /// A new file of `bytes` bytes, all of them allocated; `None` if the disk has no room for it,
+    /// and then no file.
     pub fn create(&mut self, name: &str, bytes: u64) -> Result<Option<File>, Error> {
         let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let options = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600);
         let file = self.call("creat", name, |path, _| options.open(path))?;
-        // On a file system that copies what is rewritten, allocated space promises nothing, unless it is told not to;
-        // the others do not know the flag, and need none.
+        // On a file system that copies what is rewritten, allocated space promises nothing, unless
+        // it is told not to; the others do not know the flag, and need none.
         if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
             let _ = rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW);
         }
@@ -137,18 +159,25 @@ impl Os {
         Ok(None)
     }
 
-    /// Allocates a file up to `bytes`; false if the disk has no room. A sparse file instead would be a SIGBUS when the
-    /// disk is full.
+    /// Allocates a file up to `bytes`; false if the disk has no room. A sparse file instead would
+    /// be a SIGBUS when the disk is full.
     pub fn allocate(&mut self, file: &File, name: &str, bytes: u64) -> Result<bool, Error> {
         let (call, to) = ("fallocate", "");
-        let allocated = self.ask(Call { name: call, file: name, to }, |_, _| {
-            loop {
-                match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
-                    Err(Errno::INTR) => {}
-                    other => return other.map_err(io::Error::from),
+        let allocated = self.ask(
+            Call {
+                name: call,
+                file: name,
+                to,
+            },
+            |_, _| {
+                loop {
+                    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
+                        Err(Errno::INTR) => {}
+                        other => return other.map_err(io::Error::from),
+                    }
                 }
-            }
-        });
+            },
+        );
         use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
         match allocated {
             Ok(()) => Ok(true),
@@ -183,8 +212,9 @@ impl Os {
         })
     }
 
-    /// Writes in pieces of a page, each on a page's boundary: what is written in large pieces sits in the page cache in
-    /// large folios, and then every later sync of a byte in one writes all of it (2 MiB for a record of 256 bytes).
+    /// Writes in pieces of a page, each on a page's boundary: what is written in large pieces sits
+    /// in the page cache in large folios, and then every later sync of a byte in one writes all
+    /// of it (2 MiB for a record of 256 bytes).
     pub fn write(&mut self, file: &File, name: &str, bytes: &[u8], at: u64) -> Result<(), Error> {
         self.call("pwrite", name, |_, _| {
             let mut from = 0;
@@ -203,8 +233,8 @@ impl Os {
         self.call("mmap", name, |_, _| Map::new(file, bytes as usize))
     }
 
-    /// Gives the clean pages of a file back, so that a later read shows what the disk has and the next write meets
-    /// small folios.
+    /// Gives the clean pages of a file back, so that a later read shows what the disk has and the
+    /// next write meets small folios.
     pub fn drop_cache(&mut self, file: &File, name: &str) -> Result<(), Error> {
         self.call("fadvise", name, |_, skip| match skip {
             true => Ok(()),

@@ -1,8 +1,10 @@
-//! From the bytes of segments to what the log holds: one pure function, used by recovery, by tests and by the dump.
+//! From the bytes of segments to what the log holds: one pure function, used by recovery, by tests
+//! and by the dump.
 //!
-//! It touches no file and allocates no more than the bytes that it is given. The verdict on damage: below the highest
-//! durable mark that any valid record (or the head of the next segment) tells it is corruption, and is named; above it
-//! is a torn tail, and ends the log. Start reading at `Scanner::segment`, then `Resolved::apply`.
+//! It touches no file and allocates no more than the bytes that it is given. The verdict on damage:
+//! below the highest durable mark that any valid record (or the head of the next segment) tells it
+//! is corruption, and is named; above it is a torn tail, and ends the log. Start reading at
+//! `Scanner::segment`, then `Resolved::apply`.
 use std::collections::BTreeMap;
 
 use crate::format::{BadHead, HEADER, Head, Header, Kind, crc, record_bytes, seed};
@@ -72,7 +74,8 @@ pub struct Resolved {
 pub struct Scanner {
     identity: u64,
     pub log: Resolved,
-    /// Damage that leaves not even a header. With any of it the rest is only good for listing more.
+    /// Damage that leaves not even a header. With any of it the rest is only good for listing
+    /// more.
     pub lost: Vec<Fault>,
     /// A head is whole but of another format.
     pub version: Option<(String, u32)>,
@@ -100,7 +103,8 @@ struct Source<'a> {
     mark: usize,
 }
 
-/// The index that the entry behind a record may have at most, after one that could have at most `next`.
+/// The index that the entry behind a record may have at most, after one that could have at most
+/// `next`.
 pub fn follow(next: u64, kind: Kind, index: u64) -> u64 {
     match kind {
         Kind::Entry | Kind::Installed => index.saturating_add(1),
@@ -140,7 +144,9 @@ impl Iterator for Walk<'_> {
         loop {
             // Most of what is searched is zeros: nothing is decoded for them.
             let rest = self.bytes.get(self.at..).unwrap_or(&[]);
-            let skip = rest.chunks_exact(8).position(|word| Kind::decode(word[0]).is_some());
+            let skip = rest
+                .chunks_exact(8)
+                .position(|word| Kind::decode(word[0]).is_some());
             self.at += skip.unwrap_or(rest.len() / 8) * 8;
             if self.at + HEADER > self.bytes.len() {
                 break;
@@ -165,7 +171,13 @@ impl Iterator for Walk<'_> {
 }
 
 /// The body of a record, if it is all there and matches its checksum.
-pub fn body<'a>(bytes: &'a [u8], identity: u64, sequence: u64, at: usize, header: &Header) -> Option<&'a [u8]> {
+pub fn body<'a>(
+    bytes: &'a [u8],
+    identity: u64,
+    sequence: u64,
+    at: usize,
+    header: &Header,
+) -> Option<&'a [u8]> {
     let start = at + HEADER;
     let body = bytes.get(start..start + header.len as usize)?;
     (crc(seed(identity, sequence, at as u32), body) == header.crc).then_some(body)
@@ -173,18 +185,26 @@ pub fn body<'a>(bytes: &'a [u8], identity: u64, sequence: u64, at: usize, header
 
 impl Batch {
     fn new(start: usize) -> Batch {
-        Batch { start, crc: 0, records: Vec::new(), partial: false }
+        Batch {
+            start,
+            crc: 0,
+            records: Vec::new(),
+            partial: false,
+        }
     }
 }
 
 impl Scanner {
     /// Nothing read yet, of the log of the directory with this random number.
     pub fn new(identity: u64) -> Scanner {
-        Scanner { identity, ..Scanner::default() }
+        Scanner {
+            identity,
+            ..Scanner::default()
+        }
     }
 
-    /// Reads the next segment. `next` is the head of the one behind it: that one was taken into use only after all of
-    /// this one was synced.
+    /// Reads the next segment. `next` is the head of the one behind it: that one was taken into use
+    /// only after all of this one was synced.
     pub fn segment(&mut self, name: &str, sequence: u64, bytes: &[u8], next: Option<&Head>) {
         let head = match Head::decode(bytes) {
             Ok(head) if head.identity == self.identity && head.sequence == sequence => head,
@@ -219,17 +239,30 @@ impl Scanner {
 
     /// Tells the number of the newest segment that was ever in use, after all were read.
     pub fn expect_newest(&mut self, sequence: u64) {
-        if self.extents.last().is_none_or(|last| last.sequence < sequence) {
+        if self
+            .extents
+            .last()
+            .is_none_or(|last| last.sequence < sequence)
+        {
             self.lose(&log_name(sequence), 0, None, What::Missing);
         }
     }
 
     fn note(&mut self, sequence: u64, bytes: u64) {
-        self.extents.push(Extent { sequence, bytes, index_max: 0 });
+        self.extents.push(Extent {
+            sequence,
+            bytes,
+            index_max: 0,
+        });
     }
 
     fn lose(&mut self, name: &str, at: usize, index: Option<u64>, what: What) {
-        self.lost.push(Fault { file: name.into(), offset: at as u64, index, what });
+        self.lost.push(Fault {
+            file: name.into(),
+            offset: at as u64,
+            index,
+            what,
+        });
     }
 
     fn records(&mut self, name: &str, bytes: &[u8], head: &Head, next: Option<&Head>) {
@@ -243,7 +276,12 @@ impl Scanner {
                 self.tail.dirty = at + record_bytes(header.len as usize);
             }
         }
-        let source = Source { name, bytes, head, mark };
+        let source = Source {
+            name,
+            bytes,
+            head,
+            mark,
+        };
         let lost = self.lost.len();
         self.batches(&source);
         if self.lost.len() == lost && self.tail.end < mark {
@@ -280,7 +318,8 @@ impl Scanner {
         }
     }
 
-    /// Takes one record into its batch, and the batch into the log when it ends; false: the log ends before this batch.
+    /// Takes one record into its batch, and the batch into the log when it ends; false: the log
+    /// ends before this batch.
     fn record(&mut self, source: &Source, batch: &mut Batch, at: usize, header: Header) -> bool {
         let torn = batch.start >= source.mark;
         if header.durable as usize != batch.start {
@@ -337,7 +376,13 @@ impl Source<'_> {
 
 impl Resolved {
     /// Applies one record of a whole batch; `body` is `None` if it is damaged.
-    fn apply(&mut self, source: &Source, at: usize, header: &Header, body: Option<&[u8]>) -> Result<(), What> {
+    fn apply(
+        &mut self,
+        source: &Source,
+        at: usize,
+        header: &Header,
+        body: Option<&[u8]>,
+    ) -> Result<(), What> {
         let (term, index) = (header.term, header.index);
         match header.kind {
             Kind::Entry => {
@@ -362,7 +407,12 @@ impl Resolved {
                 let keep = |i: u64| keep_tail && i > index;
                 self.entries.retain(|e| keep(e.index));
                 self.faults.retain(|i, _| keep(*i));
-                self.installed = Some(Installed { term, index, keep_tail, head });
+                self.installed = Some(Installed {
+                    term,
+                    index,
+                    keep_tail,
+                    head,
+                });
             }
             Kind::Commit | Kind::Close => unreachable!("they are not in a batch"),
         }
@@ -371,7 +421,12 @@ impl Resolved {
     }
 
     fn damaged(&mut self, source: &Source, at: usize, header: &Header) -> Body {
-        let fault = Fault { file: source.name.into(), offset: at as u64, index: Some(header.index), what: What::Body };
+        let fault = Fault {
+            file: source.name.into(),
+            offset: at as u64,
+            index: Some(header.index),
+            what: What::Body,
+        };
         self.faults.insert(header.index, fault);
         let seed = seed(source.head.identity, source.head.sequence, at as u32);
         let (len, crc) = (header.len, header.crc);

@@ -1,8 +1,9 @@
-//! The files of the log: their names, how a spare is made, taken into use, and how a segment becomes a spare again.
+//! The files of the log: their names, how a spare is made, taken into use, and how a segment
+//! becomes a spare again.
 //!
-//! A file is `N.log` only while its head is whole and on the disk; anything else is a spare or half made, and its
-//! content means nothing. Each step is durable before the next one starts, so a crash leaves one of the states that
-//! `README.md` lists. Start reading at `take`.
+//! A file is `N.log` only while its head is whole and on the disk; anything else is a spare or half
+//! made, and its content means nothing. Each step is durable before the next one starts, so a crash
+//! leaves one of the states that `README.md` lists. Start reading at `take`.
 use std::fs::File;
 
 use crate::Error;
@@ -33,7 +34,8 @@ pub struct Active {
 }
 
 impl Active {
-    /// Gives back the room of a segment that has been unlinked, and would keep it as long as it is open.
+    /// Gives back the room of a segment that has been unlinked, and would keep it as long as it is
+    /// open.
     pub fn empty(&mut self, os: &mut Os) -> Result<(), Error> {
         // A map must never be longer than its file.
         self.map = Map::nothing();
@@ -54,7 +56,8 @@ fn spare_name(number: u64) -> String {
 fn number(name: &str, ending: &str) -> Option<u64> {
     let digits = name.strip_suffix(ending)?;
     let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    (digits.len() == 16 && digits.bytes().all(lower)).then(|| u64::from_str_radix(digits, 16).ok())?
+    (digits.len() == 16 && digits.bytes().all(lower))
+        .then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
 /// The number of a segment, if `name` is one's.
@@ -84,8 +87,8 @@ pub fn make_spare(os: &mut Os, name: &str, bytes: u64) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Takes a spare (or a first file that is half made) into use: its head is on the disk before it gets the name of a segment, and the name before any
-/// record goes into it.
+/// Takes a spare (or a first file that is half made) into use: its head is on the disk before it
+/// gets the name of a segment, and the name before any record goes into it.
 pub fn take(os: &mut Os, spare: &str, head: &Head) -> Result<Active, Error> {
     let file = os.open(spare)?;
     os.write(&file, spare, &head.encode(), 0)?;
@@ -106,7 +109,8 @@ pub fn take(os: &mut Os, spare: &str, head: &Head) -> Result<Active, Error> {
     })
 }
 
-/// Makes a spare of a segment that is not needed any more. The name goes first: from then on its content means nothing.
+/// Makes a spare of a segment that is not needed any more. The name goes first: from then on its
+/// content means nothing.
 pub fn recycle(os: &mut Os, sequence: u64, spare: &str) -> Result<(), Error> {
     os.rename(&log_name(sequence), spare)?;
     os.sync_dir()?;
@@ -128,8 +132,8 @@ struct Reader<'a> {
     buffer: Buffer,
 }
 
-/// Whether any of the segments among `names` holds more than a head. A new directory has its `state` before its first
-/// record.
+/// Whether any of the segments among `names` holds more than a head. A new directory has its
+/// `state` before its first record.
 pub fn any_used(os: &mut Os, names: &[String]) -> Result<bool, Error> {
     for name in names.iter().filter(|n| log_number(n).is_some()) {
         let file = os.open(name)?;
@@ -142,8 +146,14 @@ pub fn any_used(os: &mut Os, names: &[String]) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Reads all segments among `names`, or the first `bytes_max` of each, from the disk and not from the page cache.
-pub fn read(os: &mut Os, identity: u64, names: &[String], bytes_max: u64) -> Result<Scanner, Error> {
+/// Reads all segments among `names`, or the first `bytes_max` of each, from the disk and not from
+/// the page cache.
+pub fn read(
+    os: &mut Os,
+    identity: u64,
+    names: &[String],
+    bytes_max: u64,
+) -> Result<Scanner, Error> {
     let numbered = |n: &String| log_number(n).map(|number| (n.clone(), number));
     let segments: Vec<(String, u64)> = names.iter().filter_map(numbered).collect();
     let mut scanner = Scanner::new(identity);
@@ -163,8 +173,8 @@ pub fn read(os: &mut Os, identity: u64, names: &[String], bytes_max: u64) -> Res
 }
 
 impl Reader<'_> {
-    /// Fills the buffer from a segment, which is first taken out of the page cache: a page there may differ from the disk
-    /// after a failed sync.
+    /// Fills the buffer from a segment, which is first taken out of the page cache: a page there
+    /// may differ from the disk after a failed sync.
     fn open(&mut self, name: &str, bytes_max: u64) -> Result<File, Error> {
         let file = self.os.open(name)?;
         self.os.sync(&file, name)?;
@@ -187,8 +197,8 @@ impl Reader<'_> {
     }
 }
 
-/// Cuts the torn tail off the last segment, makes that durable, and maps the segment. Only valid headers need to be
-/// overwritten: nothing else can ever pass for a record.
+/// Cuts the torn tail off the last segment, makes that durable, and maps the segment. Only valid
+/// headers need to be overwritten: nothing else can ever pass for a record.
 pub fn cut(os: &mut Os, tail: &Tail, last: Extent) -> Result<Active, Error> {
     let name = log_name(last.sequence);
     let file = os.open(&name)?;
@@ -205,7 +215,15 @@ pub fn cut(os: &mut Os, tail: &Tail, last: Extent) -> Result<Active, Error> {
         os.drop_cache(&file, &name)?;
     }
     let map = os.map(&file, &name, last.bytes)?;
-    Ok(Active { file, name, map, sequence: last.sequence, bytes: last.bytes, end: tail.end, index_max: last.index_max })
+    Ok(Active {
+        file,
+        name,
+        map,
+        sequence: last.sequence,
+        bytes: last.bytes,
+        end: tail.end,
+        index_max: last.index_max,
+    })
 }
 
 /// The spares that are as long as segments are now; others, and more than are kept, are removed.

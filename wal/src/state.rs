@@ -1,8 +1,9 @@
 //! Term and vote: the file `state` of two slots, each with its own checksum.
 //!
-//! A change goes to one slot, is synced, goes to the other, is synced; only then may a message rest on it. So one good
-//! slot suffices, whichever it is. With none the machine must not start: it might vote twice in a term. A directory
-//! without this file and without records is new. Start reading at `Slot`, then `State::save`.
+//! A change goes to one slot, is synced, goes to the other, is synced; only then may a message rest
+//! on it. So one good slot suffices, whichever it is. With none the machine must not start: it
+//! might vote twice in a term. A directory without this file and without records is new. Start
+//! reading at `Slot`, then `State::save`.
 use std::fs::File;
 
 use crate::format::{PAGE, VERSION, crc, get_u32, get_u64};
@@ -52,7 +53,13 @@ impl Slot {
         let mut out = Vec::with_capacity(PAGE);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&u64::from(VERSION).to_le_bytes());
-        for word in [self.identity, self.change, self.term, self.vote, self.segment] {
+        for word in [
+            self.identity,
+            self.change,
+            self.term,
+            self.vote,
+            self.segment,
+        ] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         assert_eq!(out.len(), FIXED, "the fixed part is as long as it says");
@@ -84,7 +91,10 @@ impl Slot {
 
 /// The slot that counts in a state file, or what is wrong with all of it.
 pub fn decide(bytes: &[u8]) -> Read {
-    let slots = [Slot::decode(bytes), Slot::decode(bytes.get(PAGE..).unwrap_or(&[]))];
+    let slots = [
+        Slot::decode(bytes),
+        Slot::decode(bytes.get(PAGE..).unwrap_or(&[])),
+    ];
     match slots {
         [Read::Good(a), Read::Good(b)] => Read::Good(if a.change >= b.change { a } else { b }),
         [Read::Version(found), _] | [_, Read::Version(found)] => Read::Version(found),
@@ -96,7 +106,13 @@ pub fn decide(bytes: &[u8]) -> Read {
 impl State {
     /// Makes the file of a new directory; with it the directory is no longer new, so it comes last.
     pub fn create(os: &mut Os, identity: u64) -> Result<(), OpenError> {
-        let slot = Slot { identity, change: 0, term: 0, vote: 0, segment: 1 };
+        let slot = Slot {
+            identity,
+            change: 0,
+            term: 0,
+            vote: 0,
+            segment: 1,
+        };
         let made = os.create(MAKING, 2 * PAGE as u64)?;
         let file = made.ok_or(OpenError::Io(Error::Full))?;
         os.write(&file, MAKING, &slot.encode().repeat(2), 0)?;
@@ -105,8 +121,9 @@ impl State {
         Ok(os.sync_dir()?)
     }
 
-    /// Reads the file from the disk. If the slots are not the same, the one that counts is put into both: a crash
-    /// between the two writes of a change must not leave an old vote for the day on which the newer slot is damaged.
+    /// Reads the file from the disk. If the slots are not the same, the one that counts is put into
+    /// both: a crash between the two writes of a change must not leave an old vote for the day
+    /// on which the newer slot is damaged.
     pub fn open(os: &mut Os, dir: &std::path::Path) -> Result<State, OpenError> {
         let file = os.open(STATE)?;
         os.sync(&file, STATE)?;
@@ -167,7 +184,13 @@ mod tests {
     use super::*;
 
     fn slot(change: u64, term: u64) -> Slot {
-        Slot { identity: 9, change, term, vote: term + 10, segment: 1 }
+        Slot {
+            identity: 9,
+            change,
+            term,
+            vote: term + 10,
+            segment: 1,
+        }
     }
 
     #[test]

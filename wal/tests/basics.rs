@@ -8,7 +8,11 @@ const SEGMENT: u64 = 64 << 10;
 const ENOSPC: i32 = 28;
 
 fn options(dir: &Path) -> Options {
-    Options { dir: dir.into(), segment_bytes: SEGMENT, identity: 0x1234_5678_9abc_def0 }
+    Options {
+        dir: dir.into(),
+        segment_bytes: SEGMENT,
+        identity: 0x1234_5678_9abc_def0,
+    }
 }
 
 fn open(dir: &Path) -> (Wal, Recovered) {
@@ -69,7 +73,10 @@ fn a_directory_has_one_user() {
     let (wal, _) = open(dir.path());
     let second = Wal::open(options(dir.path()));
     assert!(matches!(second, Err(OpenError::Locked { .. })));
-    assert!(matches!(wal::wipe(dir.path()), Err(OpenError::Locked { .. })));
+    assert!(matches!(
+        wal::wipe(dir.path()),
+        Err(OpenError::Locked { .. })
+    ));
     drop(wal);
     open(dir.path());
 }
@@ -86,7 +93,9 @@ fn segments_rotate_and_are_released_into_spares() {
     let count = |ending: &str| {
         let files = std::fs::read_dir(dir.path()).expect("a directory");
         let names = files.map(|f| f.expect("a file").file_name());
-        names.filter(|n| n.to_string_lossy().ends_with(ending)).count()
+        names
+            .filter(|n| n.to_string_lossy().ends_with(ending))
+            .count()
     };
     assert_eq!((count(".log"), count(".spare")), (9, 1));
     wal.release(50).expect("it syncs");
@@ -109,9 +118,18 @@ fn an_installed_snapshot_replaces_what_was_before() {
     for keep_tail in [false, true] {
         let dir = tempfile::tempdir().expect("a directory");
         let (mut wal, _) = open(dir.path());
-        put(&mut wal, &[entry(1, 1, b"1"), entry(1, 2, b"2"), entry(1, 3, b"3")], 0);
+        put(
+            &mut wal,
+            &[entry(1, 1, b"1"), entry(1, 2, b"2"), entry(1, 3, b"3")],
+            0,
+        );
         let (term, index, head) = (1, 2, b"head".as_slice());
-        let installed = Record::Installed { term, index, keep_tail, head };
+        let installed = Record::Installed {
+            term,
+            index,
+            keep_tail,
+            head,
+        };
         put(&mut wal, &[installed], 0);
         let after = 3 + u64::from(keep_tail);
         put(&mut wal, &[entry(2, after, b"after")], 0);
@@ -188,31 +206,50 @@ fn wiping_leaves_what_is_not_the_logs() {
     std::fs::write(dir.path().join("1-1.snapshot"), "keep").expect("a file");
     std::fs::write(dir.path().join("0001.log"), "keep").expect("a file");
     wal::wipe(dir.path()).expect("it can");
-    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 2);
+    assert_eq!(
+        std::fs::read_dir(dir.path()).expect("a directory").count(),
+        2
+    );
     assert!(open(dir.path()).1.is_new);
 }
 
 #[test]
 fn refusals_say_what_and_where() {
     let dir = tempfile::tempdir().expect("a directory");
-    let odd = Options { segment_bytes: 100_000, ..options(dir.path()) };
+    let odd = Options {
+        segment_bytes: 100_000,
+        ..options(dir.path())
+    };
     assert!(matches!(Wal::open(odd), Err(OpenError::Option(_))));
     drop(open(dir.path()));
     let state = dir.path().join("state");
     let good = std::fs::read(&state).expect("a file");
     std::fs::write(&state, vec![0; good.len()]).expect("it can");
-    let refused = Wal::open(options(dir.path())).err().expect("no vote is made up");
-    assert!(refused.to_string().contains("state: it is missing or both slots are unreadable"));
+    let refused = Wal::open(options(dir.path()))
+        .err()
+        .expect("no vote is made up");
+    assert!(
+        refused
+            .to_string()
+            .contains("state: it is missing or both slots are unreadable")
+    );
     std::fs::write(&state, good).expect("it can");
     let log = dir.path().join("0000000000000001.log");
     let mut bytes = std::fs::read(&log).expect("a file");
     bytes[20] ^= 1;
     std::fs::write(&log, bytes).expect("it can");
-    let refused = Wal::open(options(dir.path())).err().expect("no log is made up");
+    let refused = Wal::open(options(dir.path()))
+        .err()
+        .expect("no log is made up");
     let text = refused.to_string();
-    assert!(text.contains("0000000000000001.log at offset 0: the head"), "{text}");
+    assert!(
+        text.contains("0000000000000001.log at offset 0: the head"),
+        "{text}"
+    );
     std::fs::remove_file(&log).expect("it can");
-    let refused = Wal::open(options(dir.path())).err().expect("no log is made up");
+    let refused = Wal::open(options(dir.path()))
+        .err()
+        .expect("no log is made up");
     assert!(refused.to_string().contains("missing"), "{refused}");
     let path = dir.path().join("state").join("below");
     assert!(matches!(Wal::open(options(&path)), Err(OpenError::Io(_))));
@@ -265,7 +302,10 @@ fn the_size_of_segments_may_change() {
     let (mut wal, _) = open(dir.path());
     put(&mut wal, &[entry(1, 1, &[1; 9000])], 0);
     drop(wal);
-    let larger = Options { segment_bytes: 2 * SEGMENT, ..options(dir.path()) };
+    let larger = Options {
+        segment_bytes: 2 * SEGMENT,
+        ..options(dir.path())
+    };
     let (mut wal, _) = Wal::open(larger).expect("it opens");
     for index in 2..30 {
         put(&mut wal, &[entry(1, index, &[1; 20_000])], 0);

@@ -1,5 +1,5 @@
-//! Damage of every kind on a log of 64 KiB: what is read is a prefix that includes everything known to be durable, or
-//! the damage is named; never an invention, a panic or a large allocation.
+//! Damage of every kind on a log of 64 KiB: what is read is a prefix that includes everything known
+//! to be durable, or the damage is named; never an invention, a panic or a large allocation.
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -53,7 +53,11 @@ struct Log {
 }
 
 fn options(dir: &std::path::Path) -> Options {
-    Options { dir: dir.into(), segment_bytes: SEGMENT, identity: IDENTITY }
+    Options {
+        dir: dir.into(),
+        segment_bytes: SEGMENT,
+        identity: IDENTITY,
+    }
 }
 
 fn build(seed: u64, close: bool) -> Log {
@@ -63,12 +67,23 @@ fn build(seed: u64, close: bool) -> Log {
 /// Fills one segment: batches of one to six entries from empty to longer than a page.
 fn build_for(identity: u64, seed: u64, close: bool) -> Log {
     let dir = tempfile::tempdir().expect("a directory");
-    let options = Options { identity, ..options(dir.path()) };
+    let options = Options {
+        identity,
+        ..options(dir.path())
+    };
     let (mut wal, _) = Wal::open_with(options, quick()).expect("it opens");
     let mut rng = Rng(seed);
-    let mut log = Log { bytes: Vec::new(), batches: Vec::new(), entries: Vec::new(), end: PAGE };
+    let mut log = Log {
+        bytes: Vec::new(),
+        batches: Vec::new(),
+        entries: Vec::new(),
+        end: PAGE,
+    };
     loop {
-        let mut batch = Batch { records: Vec::new(), entries: 0 };
+        let mut batch = Batch {
+            records: Vec::new(),
+            entries: 0,
+        };
         let first = log.entries.len();
         let mut at = log.end;
         for index in (first + 1..).take(1 + rng.below(6) as usize) {
@@ -80,7 +95,8 @@ fn build_for(identity: u64, seed: u64, close: bool) -> Log {
             }
             batch.records.push(at..at + HEADER + body.len());
             at = end;
-            log.entries.push((1 + index as u64 / 20, index as u64, body));
+            log.entries
+                .push((1 + index as u64 / 20, index as u64, body));
         }
         if batch.records.is_empty() {
             break;
@@ -90,8 +106,13 @@ fn build_for(identity: u64, seed: u64, close: bool) -> Log {
         log.end = at + HEADER;
         log.batches.push(batch);
         let entries = log.entries[first..].iter();
-        let records = entries.map(|(term, index, body)| Record::Entry { term: *term, index: *index, body });
-        wal.append(&records.collect::<Vec<_>>(), first as u64).expect("there is room");
+        let records = entries.map(|(term, index, body)| Record::Entry {
+            term: *term,
+            index: *index,
+            body,
+        });
+        wal.append(&records.collect::<Vec<_>>(), first as u64)
+            .expect("there is room");
         wal.start_sync().expect("it syncs");
         wal.poll_sync().expect("it synced");
     }
@@ -115,14 +136,17 @@ impl Log {
         found
     }
 
-    /// As many entries as `bytes` still prove to have been durable: those of all batches before the last of which a
-    /// whole header is left.
+    /// As many entries as `bytes` still prove to have been durable: those of all batches before the
+    /// last of which a whole header is left.
     fn durable(&self, bytes: &[u8]) -> usize {
         let left = |r: &Range<usize>| {
             let header = r.start..r.start + HEADER;
             bytes.get(header.clone()) == Some(&self.bytes[header])
         };
-        let last = self.batches.iter().rposition(|b| b.records.iter().any(left));
+        let last = self
+            .batches
+            .iter()
+            .rposition(|b| b.records.iter().any(left));
         let before = last.and_then(|last| last.checked_sub(1));
         before.map_or(0, |before| self.batches[before].entries)
     }
@@ -148,7 +172,10 @@ impl Log {
             return true;
         }
         let count = found.log.entries.len();
-        assert!(count >= self.durable(bytes), "{what:?}: only {count} entries");
+        assert!(
+            count >= self.durable(bytes),
+            "{what:?}: only {count} entries"
+        );
         let whole = self.batches.iter().any(|b| b.entries == count) || count == 0;
         assert!(whole, "{what:?}: {count} entries are a part of a batch");
         let in_order = found.log.entries.iter().zip(1..).all(|(e, i)| e.index == i);
@@ -176,7 +203,8 @@ fn truncated_at_every_byte() {
         let log = build(2, close);
         for length in 0..log.bytes.len() {
             let named = log.check(&log.bytes[..length], &length);
-            // Damage and nothing behind it is a torn tail; but the head was synced before the file had its name.
+            // Damage and nothing behind it is a torn tail; but the head was synced before the file
+            // had its name.
             assert_eq!(named, length < HEAD, "{length}");
         }
     }
@@ -253,7 +281,11 @@ fn damage_before_another_segment_is_never_a_torn_tail() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut wal, _) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
     for index in 1..=60 {
-        let record = Record::Entry { term: 1, index, body: &[index as u8; 1500] };
+        let record = Record::Entry {
+            term: 1,
+            index,
+            body: &[index as u8; 1500],
+        };
         wal.append(&[record], 0).expect("there is room");
         wal.start_sync().expect("it syncs");
         wal.poll_sync().expect("it synced");
@@ -270,13 +302,20 @@ fn damage_before_another_segment_is_never_a_torn_tail() {
         bytes[at] ^= 1 << (at % 8);
         let found = both(&bytes);
         let padding = found.log == whole.log;
-        assert!(padding || !found.lost.is_empty() || !found.log.faults.is_empty(), "{at}");
+        assert!(
+            padding || !found.lost.is_empty() || !found.log.faults.is_empty(),
+            "{at}"
+        );
     }
     for length in (0..end).step_by(7) {
         assert!(!both(&first[..length]).lost.is_empty(), "{length}");
     }
     let missing = scan(IDENTITY, &[("1", 1, &first), ("3", 3, &second)]);
-    assert_eq!(missing.lost[0].what, What::Head, "a file under another's name");
+    assert_eq!(
+        missing.lost[0].what,
+        What::Head,
+        "a file under another's name"
+    );
     let gap = scan(IDENTITY, &[("0", 0, &first), ("2", 2, &second)]);
     assert!(gap.lost.iter().any(|f| f.what == What::Missing) || gap.lost[0].what == What::Head);
 }
@@ -291,7 +330,12 @@ fn reseal(bytes: &mut [u8], at: usize) {
 fn nonsense_with_good_checksums_does_not_get_far() {
     let log = build(8, false);
     let mut rng = Rng(9);
-    let starts: Vec<usize> = log.batches.iter().flat_map(|b| &b.records).map(|r| r.start).collect();
+    let starts: Vec<usize> = log
+        .batches
+        .iter()
+        .flat_map(|b| &b.records)
+        .map(|r| r.start)
+        .collect();
     for _ in 0..20_000 {
         let mut bytes = log.bytes.clone();
         for _ in 0..1 + rng.below(4) {
@@ -342,7 +386,11 @@ fn go_on(log: &Log, bytes: &[u8], what: &dyn std::fmt::Debug) {
     assert!(found.entries.len() >= log.durable(bytes), "{what:?}");
     let next = found.entries.len() as u64 + 1;
     for index in next..next + 3 {
-        let record = Record::Entry { term: 9, index, body: b"new" };
+        let record = Record::Entry {
+            term: 9,
+            index,
+            body: b"new",
+        };
         wal.append(&[record], 0).expect("there is room");
         wal.start_sync().expect("it syncs");
         wal.poll_sync().expect("it synced");
@@ -351,8 +399,15 @@ fn go_on(log: &Log, bytes: &[u8], what: &dyn std::fmt::Debug) {
     let (_, again) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
     let (old, new) = again.entries.split_at(found.entries.len());
     assert_eq!(old, found.entries, "{what:?}");
-    assert!(new.len() == 3 && new.iter().all(|e| e.term == 9), "{what:?}");
-    assert_eq!((again.torn_bytes, again.faults), (0, found.faults), "{what:?}");
+    assert!(
+        new.len() == 3 && new.iter().all(|e| e.term == 9),
+        "{what:?}"
+    );
+    assert_eq!(
+        (again.torn_bytes, again.faults),
+        (0, found.faults),
+        "{what:?}"
+    );
 }
 
 #[test]
@@ -385,7 +440,10 @@ fn a_batch_is_whole_or_it_is_not_there() {
         bytes[at + place] ^= 1;
         reseal(&mut bytes, at);
         let found = log.scan(&bytes);
-        let named = found.lost.iter().any(|f| f.what == What::Batch && f.offset == at as u64);
+        let named = found
+            .lost
+            .iter()
+            .any(|f| f.what == What::Batch && f.offset == at as u64);
         assert_eq!(named, batch != last);
         assert_eq!(found.log.entries.len() < log.entries.len(), batch == last);
     }
@@ -398,10 +456,17 @@ fn what_was_cut_off_does_not_come_back() {
     let read = || std::fs::read(&path).expect("a file");
     let open = || Wal::open_with(options(dir.path()), quick()).expect("it opens");
     let put = |wal: &mut Wal, bodies: &[(u64, u8)]| {
-        let bodies = bodies.iter().map(|(index, fill)| (*index, vec![*fill; 1000]));
+        let bodies = bodies
+            .iter()
+            .map(|(index, fill)| (*index, vec![*fill; 1000]));
         let bodies = bodies.collect::<Vec<_>>();
-        let records = bodies.iter().map(|(index, body)| Record::Entry { term: 1, index: *index, body });
-        wal.append(&records.collect::<Vec<_>>(), 0).expect("there is room");
+        let records = bodies.iter().map(|(index, body)| Record::Entry {
+            term: 1,
+            index: *index,
+            body,
+        });
+        wal.append(&records.collect::<Vec<_>>(), 0)
+            .expect("there is room");
         wal.start_sync().expect("it syncs");
         wal.poll_sync().expect("it synced");
     };
@@ -409,7 +474,8 @@ fn what_was_cut_off_does_not_come_back() {
     put(&mut wal, &[(1, 1)]);
     put(&mut wal, &[(2, 2), (3, 3)]);
     drop(wal);
-    // The power goes before the first record of the second batch is there, and the batch is cut off.
+    // The power goes before the first record of the second batch is there, and the batch is cut
+    // off.
     let first = PAGE + record_bytes(1000) + HEADER;
     let first = first..first + record_bytes(1000);
     let mut torn = read();
@@ -419,8 +485,8 @@ fn what_was_cut_off_does_not_come_back() {
     assert_eq!(found.entries.len(), 1);
     assert!(found.torn_bytes > 0);
     let cut = read();
-    // The same entry comes again with another one behind it, and of that batch only the first record gets there: what
-    // was behind it before must not complete it.
+    // The same entry comes again with another one behind it, and of that batch only the first
+    // record gets there: what was behind it before must not complete it.
     put(&mut wal, &[(2, 2), (3, 4)]);
     drop(wal);
     let mut torn = cut;
@@ -435,22 +501,36 @@ fn a_damaged_body_is_repaired_by_its_copy() {
     let dir = tempfile::tempdir().expect("a directory");
     drop(Wal::open_with(options(dir.path()), quick()).expect("it opens"));
     let mut bytes = log.bytes.clone();
-    let long = log.entries.iter().position(|e| e.2.len() > 1000).expect("one is long");
+    let long = log
+        .entries
+        .iter()
+        .position(|e| e.2.len() > 1000)
+        .expect("one is long");
     let body = &log.entries[long].2;
-    let at = bytes.windows(body.len()).position(|w| w == body).expect("it is there");
+    let at = bytes
+        .windows(body.len())
+        .position(|w| w == body)
+        .expect("it is there");
     bytes[at + 500] ^= 1;
     let path = dir.path().join("0000000000000001.log");
     std::fs::write(&path, bytes).expect("it can");
     let (mut wal, found) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
     let index = long as u64 + 1;
     assert_eq!(found.faults.len(), 1);
-    assert_eq!((found.faults[0].index, found.faults[0].offset), (Some(index), (at - HEADER) as u64));
-    let text = format!("0000000000000001.log at offset {} (entry {index}): the body", at - HEADER);
+    assert_eq!(
+        (found.faults[0].index, found.faults[0].offset),
+        (Some(index), (at - HEADER) as u64)
+    );
+    let text = format!(
+        "0000000000000001.log at offset {} (entry {index}): the body",
+        at - HEADER
+    );
     assert!(found.faults[0].to_string().starts_with(&text));
     let term = log.entries[long].0;
     for wrong in [&body[1..], body] {
         let body = wrong;
-        wal.append(&[Record::Repair { term, index, body }], 0).expect("there is room");
+        wal.append(&[Record::Repair { term, index, body }], 0)
+            .expect("there is room");
         wal.start_sync().expect("it syncs");
         wal.poll_sync().expect("it synced");
         if wrong.len() < log.entries[long].2.len() {
@@ -507,7 +587,11 @@ fn a_directory_with_any_one_damage_is_whole_or_refused() {
     let body = |index: u64| vec![index as u8; 100 + index as usize * 7];
     for index in 1..=130 {
         let body = body(index);
-        let record = Record::Entry { term: 1, index, body: &body };
+        let record = Record::Entry {
+            term: 1,
+            index,
+            body: &body,
+        };
         wal.append(&[record], index).expect("there is room");
         wal.start_sync().expect("it syncs");
         wal.poll_sync().expect("it synced");
@@ -515,7 +599,11 @@ fn a_directory_with_any_one_damage_is_whole_or_refused() {
         wal.release(40).expect("it syncs");
     }
     wal.close().expect("it syncs");
-    let first = Wal::open_with(options(whole.path()), quick()).expect("it opens").1.entries[0].index;
+    let first = Wal::open_with(options(whole.path()), quick())
+        .expect("it opens")
+        .1
+        .entries[0]
+        .index;
     let mut rng = Rng(15);
     let mut refused = 0;
     for round in 0..600 {
@@ -533,10 +621,14 @@ fn a_directory_with_any_one_damage_is_whole_or_refused() {
         assert_eq!(found.state, Some((130, 1)), "{round}, {what:?}");
         let last = found.entries.last().expect("entries").index;
         let from = found.entries[0].index;
-        // The oldest file may be missing, as if it had been released; the newest may be cut short, and end there.
+        // The oldest file may be missing, as if it had been released; the newest may be cut short,
+        // and end there.
         let whole_from = from == first || what.1 == "removed";
         let whole_to = last == 130 || what.1 == "cut short" && what.0.ends_with(".log");
-        assert!(whole_from && whole_to, "{round}, {what:?}: {from} to {last}");
+        assert!(
+            whole_from && whole_to,
+            "{round}, {what:?}: {from} to {last}"
+        );
         for entry in &found.entries {
             match &entry.body {
                 Body::Good(bytes) => assert_eq!(**bytes, body(entry.index), "{round}, {what:?}"),

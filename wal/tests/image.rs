@@ -1,6 +1,7 @@
-//! Power cuts on real file systems: the image of a mounted file system is copied before a system call is made, and the
-//! copy is mounted and opened as a log. It needs root, loop devices and `mkfs`, so it is run by hand:
-//! `cargo test -p wal --test image -- --ignored --nocapture --test-threads=1`.
+//! Power cuts on real file systems: the image of a mounted file system is copied before a system
+//! call is made, and the copy is mounted and opened as a log. It needs root, loop devices and
+//! `mkfs`, so it is run by hand: `cargo test -p wal --test image -- --ignored --nocapture
+//! --test-threads=1`.
 mod common;
 
 use std::cell::Cell;
@@ -34,7 +35,10 @@ impl Mount {
     fn new(image: &Path, at: PathBuf, kind: &str) -> Mount {
         std::fs::create_dir_all(&at).expect("a folder");
         let options = if kind == "xfs" { "loop,nouuid" } else { "loop" };
-        run("mount", &["-t", kind, "-o", options, text(image), text(&at)]);
+        run(
+            "mount",
+            &["-t", kind, "-o", options, text(image), text(&at)],
+        );
         Mount(at)
     }
 }
@@ -46,11 +50,16 @@ impl Drop for Mount {
 }
 
 fn open(dir: PathBuf, hook: Option<Hook>) -> Result<(Wal, wal::Recovered), wal::OpenError> {
-    let options = Options { dir, segment_bytes: SEGMENT, identity: IDENTITY };
+    let options = Options {
+        dir,
+        segment_bytes: SEGMENT,
+        identity: IDENTITY,
+    };
     Wal::open_with(options, hook)
 }
 
-/// Every byte is read, and what is not zero is written: nothing rests on what the file system calls a hole.
+/// Every byte is read, and what is not zero is written: nothing rests on what the file system calls
+/// a hole.
 fn copy_image(image: &Path, copy: &Path) {
     const PIECE: usize = 64 << 10;
     let bytes = std::fs::read(image).expect("the image");
@@ -58,7 +67,8 @@ fn copy_image(image: &Path, copy: &Path) {
     file.set_len(bytes.len() as u64).expect("its length");
     for (number, piece) in bytes.chunks(PIECE).enumerate() {
         if piece.iter().any(|b| *b != 0) {
-            file.write_all_at(piece, (number * PIECE) as u64).expect("it can");
+            file.write_all_at(piece, (number * PIECE) as u64)
+                .expect("it can");
         }
     }
 }
@@ -87,7 +97,10 @@ fn holds(copy: &Path, mount: PathBuf, kind: &str, released: u64, acked: u64) -> 
     let first = found.entries.first().map_or(0, |e| e.index);
     let whole = last >= acked && first <= released + 1;
     if !whole {
-        println!("entries {first} to {last}, released {released}, acknowledged {acked}, end {:?}", found.end);
+        println!(
+            "entries {first} to {last}, released {released}, acknowledged {acked}, end {:?}",
+            found.end
+        );
     }
     whole
 }
@@ -110,7 +123,8 @@ fn cuts(kind: &str, lie: bool) -> u64 {
         let mut rng = Rng(1);
         let cut = move || {
             let (released, acked) = acked.get();
-            // A name for each: a loop device that still hangs on an older copy would be used again, with its cache.
+            // A name for each: a loop device that still hangs on an older copy would be used again,
+            // with its cache.
             let copy = copies.join(format!("copy-{}", done.get()));
             copy_image(&image, &copy);
             let whole = holds(&copy, at.clone(), &kind, released, acked);
@@ -134,7 +148,11 @@ fn cuts(kind: &str, lie: bool) -> u64 {
     let (mut wal, _) = open(mount.0.join("log"), Some(hook)).expect("it opens");
     for index in 1.. {
         let body = body(index);
-        let record = Record::Entry { term: 1, index, body: &body };
+        let record = Record::Entry {
+            term: 1,
+            index,
+            body: &body,
+        };
         wal.append(&[record], 0).expect("there is room");
         wal.start_sync().expect("it syncs");
         wal.poll_sync().expect("it synced");

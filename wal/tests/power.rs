@@ -1,5 +1,5 @@
-//! The power goes, between any two steps and again during recovery; a call fails; a disk lies. What was acknowledged
-//! must be there, what was not may be, and nothing else.
+//! The power goes, between any two steps and again during recovery; a call fails; a disk lies. What
+//! was acknowledged must be there, what was not may be, and nothing else.
 mod common;
 
 use std::cell::RefCell;
@@ -64,7 +64,8 @@ impl Model {
         })
     }
 
-    /// Compares what was found with what was asked for; then takes what was found for what there is.
+    /// Compares what was found with what was asked for; then takes what was found for what there
+    /// is.
     fn check(&mut self, found: &Recovered) -> Result<(), String> {
         if found.is_new {
             self.before = 0;
@@ -104,13 +105,17 @@ impl Model {
             let want = resolve(&self.records[..count]);
             let first = entries.first().map_or(u64::MAX, |e| e.1);
             let from = want.partition_point(|e| e.1 < first);
-            want[from..].iter().copied().eq(&entries) && want[..from].iter().all(|e| e.1 <= released)
+            want[from..].iter().copied().eq(&entries)
+                && want[..from].iter().all(|e| e.1 <= released)
         };
         let counts = (self.acked..=self.records.len()).rev();
         let count = counts.into_iter().find(|count| fits(*count));
         let Some(count) = count else {
             let indexes = entries.iter().map(|e| e.1).collect::<Vec<_>>();
-            return Err(format!("entries {indexes:?} with {} acknowledged", self.acked));
+            return Err(format!(
+                "entries {indexes:?} with {} acknowledged",
+                self.acked
+            ));
         };
         self.records.truncate(count);
         (self.acked, self.before) = (count, count);
@@ -182,10 +187,17 @@ impl Model {
 
     fn append(&mut self, wal: &mut Wal, records: Vec<Appended>) -> Result<(), Error> {
         let borrowed = records.iter().map(|r| match r {
-            Appended::Entry((term, index, body)) => Record::Entry { term: *term, index: *index, body },
-            Appended::Installed(index, keep_tail, serial) => {
-                Record::Installed { term: *serial, index: *index, keep_tail: *keep_tail, head: b"head" }
-            }
+            Appended::Entry((term, index, body)) => Record::Entry {
+                term: *term,
+                index: *index,
+                body,
+            },
+            Appended::Installed(index, keep_tail, serial) => Record::Installed {
+                term: *serial,
+                index: *index,
+                keep_tail: *keep_tail,
+                head: b"head",
+            },
         });
         let borrowed = borrowed.collect::<Vec<_>>();
         // Noted first: a call that fails may have written them.
@@ -197,7 +209,11 @@ impl Model {
 }
 
 fn open(disk: &Rc<RefCell<Disk>>) -> Result<(Wal, Recovered), OpenError> {
-    let options = Options { dir: disk.borrow().path(), segment_bytes: SEGMENT, identity: IDENTITY };
+    let options = Options {
+        dir: disk.borrow().path(),
+        segment_bytes: SEGMENT,
+        identity: IDENTITY,
+    };
     Wal::open_with(options, Disk::hook(disk))
 }
 
@@ -216,7 +232,12 @@ fn honest(plan: Plan, steps: u64) -> How {
 }
 
 /// Opens, works a while and crashes. `Err`: something acknowledged was lost, or something invented.
-fn life(image: &Image, model: &mut Model, rng: &mut Rng, how: How) -> Result<(Image, usize), String> {
+fn life(
+    image: &Image,
+    model: &mut Model,
+    rng: &mut Rng,
+    how: How,
+) -> Result<(Image, usize), String> {
     let How { plan, lie, steps } = how;
     let disk = Disk::new(image, plan, lie);
     match open(&disk) {
@@ -261,7 +282,11 @@ fn lives(seed: u64, lie: Lie) -> Result<(), String> {
         let steps = 1 + rng.below(60);
         image = life(&image, &mut model, &mut rng, How { plan, lie, steps })?.0;
     }
-    let last = How { plan: Plan::Run, lie, steps: 1 };
+    let last = How {
+        plan: Plan::Run,
+        lie,
+        steps: 1,
+    };
     life(&image, &mut model, &mut rng, last).map(|_| ())
 }
 
@@ -303,7 +328,8 @@ fn a_crash_before_every_call_and_before_every_call_of_the_recovery() {
     assert!(calls > 300, "only {calls} places to crash at");
 }
 
-/// Recovers from `image` with a crash at some of the calls of that, and then for good, and goes on writing.
+/// Recovers from `image` with a crash at some of the calls of that, and then for good, and goes on
+/// writing.
 fn again(image: &Image, model: &Model, seed: u64, at: usize) {
     for turn in 0..4 {
         let (mut model, mut rng) = (model.clone(), Rng(seed + turn * 1000 + at as u64));
@@ -344,7 +370,11 @@ fn an_error_of_any_call_is_told_and_loses_nothing() {
 fn after_an_error_nothing_is_promised_any_more() {
     let disk = Disk::new(&Image::new(), Plan::Run, Lie::Nothing);
     let (mut wal, _) = open(&disk).expect("it opens");
-    let record = |index| Record::Entry { term: 1, index, body: b"body" };
+    let record = |index| Record::Entry {
+        term: 1,
+        index,
+        body: b"body",
+    };
     wal.append(&[record(1)], 0).expect("it is staged");
     disk.borrow_mut().plan(Plan::FailAt(1, 5));
     let error = wal.start_sync().expect_err("the sync failed");
@@ -378,7 +408,8 @@ fn wiping_can_stop_anywhere() {
     }
 }
 
-/// A log that is thrown away while it is open: afterwards it is the old one or a new one, never a part of either.
+/// A log that is thrown away while it is open: afterwards it is the old one or a new one, never a
+/// part of either.
 #[test]
 fn starting_over_can_stop_anywhere() {
     for at in 1.. {
@@ -388,12 +419,30 @@ fn starting_over_can_stop_anywhere() {
         let (mut wal, _) = open(&disk).expect("it opens");
         disk.borrow_mut().plan(Plan::StopAt(at as usize));
         let path = disk.borrow().path();
-        let options = Options { dir: path, segment_bytes: SEGMENT, identity: IDENTITY + 1 };
+        let options = Options {
+            dir: path,
+            segment_bytes: SEGMENT,
+            identity: IDENTITY + 1,
+        };
         let started = wal.start_over(&options);
         if let Ok(found) = &started {
-            assert_eq!((found.identity, found.entries.len(), found.state), (IDENTITY + 1, 0, None));
-            assert!(matches!(Wal::open(options), Err(OpenError::Locked { .. })), "it is still ours");
-            wal.append(&[Record::Entry { term: 1, index: 7, body: b"body" }], 0).expect("it goes on");
+            assert_eq!(
+                (found.identity, found.entries.len(), found.state),
+                (IDENTITY + 1, 0, None)
+            );
+            assert!(
+                matches!(Wal::open(options), Err(OpenError::Locked { .. })),
+                "it is still ours"
+            );
+            wal.append(
+                &[Record::Entry {
+                    term: 1,
+                    index: 7,
+                    body: b"body",
+                }],
+                0,
+            )
+            .expect("it goes on");
         }
         drop(wal);
         let image = disk.borrow().crash(&mut rng);

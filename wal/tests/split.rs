@@ -1,5 +1,5 @@
-//! A batch that is split at the end of a segment: the commit index that came with its last records must not be written
-//! with the first part.
+//! A batch that is split at the end of a segment: the commit index that came with its last records
+//! must not be written with the first part.
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -9,7 +9,11 @@ use wal::{Options, Record, Recovered, Wal};
 const BODY: [u8; 1000] = [b'a'; 1000];
 
 fn entry(term: u64, index: u64) -> Record<'static> {
-    Record::Entry { term, index, body: &BODY }
+    Record::Entry {
+        term,
+        index,
+        body: &BODY,
+    }
 }
 
 fn entries(term: u64, indexes: std::ops::Range<u64>) -> Vec<Record<'static>> {
@@ -22,11 +26,16 @@ fn append_and_sync(wal: &mut Wal, records: &[Record], commit: u64) {
     wal.poll_sync().unwrap();
 }
 
-/// Entries `first` to `first + 5` of term 3 wait for a sync, then entries of term 5 replace them and `commit` comes with
-/// those; the power goes behind the first of the syncs that they need. `filled` entries stand in the segment before.
+/// Entries `first` to `first + 5` of term 3 wait for a sync, then entries of term 5 replace them
+/// and `commit` comes with those; the power goes behind the first of the syncs that they need.
+/// `filled` entries stand in the segment before.
 fn crash_in_the_split(filled: u64) -> (u64, Recovered) {
     let dir = tempfile::tempdir().unwrap();
-    let options = || Options { dir: dir.path().into(), segment_bytes: 64 << 10, identity: 7 };
+    let options = || Options {
+        dir: dir.path().into(),
+        segment_bytes: 64 << 10,
+        identity: 7,
+    };
     let syncs_left = Rc::new(Cell::new(u32::MAX));
     let counted = syncs_left.clone();
     let hook: Hook = Box::new(move |call: Call| match (call.name, counted.get()) {
@@ -46,7 +55,8 @@ fn crash_in_the_split(filled: u64) -> (u64, Recovered) {
     let first = filled + 1;
     wal.append(&entries(3, first..first + 6), filled).unwrap();
     wal.save_state(5, 0).unwrap();
-    wal.append(&entries(5, first..first + 8), first + 6).unwrap();
+    wal.append(&entries(5, first..first + 8), first + 6)
+        .unwrap();
     syncs_left.set(1);
     let _ = wal.start_sync();
     drop(wal);
@@ -62,9 +72,17 @@ fn a_commit_index_never_stands_before_the_entries_it_speaks_of() {
         was_split += u32::from(last != first + 7);
         let committed = found.entries.iter().take_while(|e| e.index <= found.commit);
         for entry in committed.filter(|e| e.index >= first) {
-            assert_eq!(entry.term, 5, "entry {} of term 3 was replaced, commit {}", entry.index, found.commit);
+            assert_eq!(
+                entry.term, 5,
+                "entry {} of term 3 was replaced, commit {}",
+                entry.index, found.commit
+            );
         }
-        assert!(found.commit >= first - 2, "the commit index of the batches before is kept: {}", found.commit);
+        assert!(
+            found.commit >= first - 2,
+            "the commit index of the batches before is kept: {}",
+            found.commit
+        );
     }
     assert!(was_split >= 8, "only {was_split} of the batches were split");
 }
@@ -72,7 +90,11 @@ fn a_commit_index_never_stands_before_the_entries_it_speaks_of() {
 #[test]
 fn the_last_part_of_a_split_batch_carries_the_commit_index() {
     let dir = tempfile::tempdir().unwrap();
-    let options = || Options { dir: dir.path().into(), segment_bytes: 64 << 10, identity: 7 };
+    let options = || Options {
+        dir: dir.path().into(),
+        segment_bytes: 64 << 10,
+        identity: 7,
+    };
     let (mut wal, _) = Wal::open(options()).unwrap();
     append_and_sync(&mut wal, &entries(3, 1..101), 99);
     drop(wal);

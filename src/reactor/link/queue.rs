@@ -1,15 +1,16 @@
 //! What waits to be written to one link: two lanes, each with its bound in bytes.
 //!
-//! Short messages are framed at once and leave first; long ones are cut into pieces only as the socket takes them, so
-//! that the next vote or heartbeat passes between two of them. What does not fit is dropped: raft outlives that, and a
-//! peer that does not read costs no more. Must not touch sockets. Start with `push`.
+//! Short messages are framed at once and leave first; long ones are cut into pieces only as the
+//! socket takes them, so that the next vote or heartbeat passes between two of them. What does not
+//! fit is dropped: raft outlives that, and a peer that does not read costs no more. Must not touch
+//! sockets. Start with `push`.
 use crate::raft::{Message, Rpc, frame};
 use std::collections::VecDeque;
 
 /// Framed short messages. Beyond it they are dropped.
 const URGENT_BYTES_MAX: usize = 1 << 20;
-/// Long messages: the window of appends (4 MiB) and a piece of a snapshot, twice. Beyond it they are dropped, unless
-/// nothing else waits: the longest entry is longer.
+/// Long messages: the window of appends (4 MiB) and a piece of a snapshot, twice. Beyond it they
+/// are dropped, unless nothing else waits: the longest entry is longer.
 const BULK_BYTES_MAX: usize = 8 << 20;
 /// What is cut at once.
 const STAGE_BYTES: usize = 64 * 1024;
@@ -53,8 +54,9 @@ impl Queue {
         }
     }
 
-    /// Queues a message; false when there is no room and it is dropped. Appends stay in order among each other: a
-    /// heartbeat that overtook the entries it follows would be rejected, and the entries sent again.
+    /// Queues a message; false when there is no room and it is dropped. Appends stay in order among
+    /// each other: a heartbeat that overtook the entries it follows would be rejected, and the
+    /// entries sent again.
     pub fn push(&mut self, message: &Message) -> bool {
         let appends = matches!(message.rpc, Rpc::AppendEntries { .. });
         // What clients send never crowds out votes.
@@ -128,7 +130,11 @@ mod tests {
     use crate::raft::{Body, Entry, Index, Term};
 
     fn append(index: u64, bytes: usize) -> Message {
-        let entry = Entry { term: Term(1), index: Index(index), body: Body::Good(vec![7; bytes].into()) };
+        let entry = Entry {
+            term: Term(1),
+            index: Index(index),
+            body: Body::Good(vec![7; bytes].into()),
+        };
         let heartbeat = bytes == 0;
         Message {
             term: Term(1),
@@ -145,7 +151,13 @@ mod tests {
     }
 
     fn vote() -> Message {
-        Message { term: Term(1), rpc: Rpc::Vote { pre: false, granted: true } }
+        Message {
+            term: Term(1),
+            rpc: Rpc::Vote {
+                pre: false,
+                granted: true,
+            },
+        }
     }
 
     /// Everything that leaves, `at_most` bytes at once.
@@ -197,7 +209,11 @@ mod tests {
     #[test]
     fn what_clients_send_does_not_crowd_out_votes() {
         let (mut queue, mut wire) = (Queue::default(), Vec::new());
-        let rpc = Rpc::Forward { process: 1, number: 2, command: Some(vec![7; 1000].into()) };
+        let rpc = Rpc::Forward {
+            process: 1,
+            number: 2,
+            command: Some(vec![7; 1000].into()),
+        };
         let forward = Message { term: Term(1), rpc };
         while queue.push(&forward) {}
         assert!(queue.urgent.is_empty() && queue.bulk_bytes <= BULK_BYTES_MAX);
@@ -219,6 +235,9 @@ mod tests {
         let mut wire = Vec::new();
         drain(&mut queue, usize::MAX, &mut wire);
         assert_eq!(queue.bulk_bytes, 0);
-        assert!(queue.push(&append(1, BULK_BYTES_MAX * 2)), "nothing else waits");
+        assert!(
+            queue.push(&append(1, BULK_BYTES_MAX * 2)),
+            "nothing else waits"
+        );
     }
 }

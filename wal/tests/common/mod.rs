@@ -10,7 +10,8 @@ use wal::os::{Call, Hook, Verdict};
 
 /// The smallest segment; every test uses it.
 pub const SEGMENT: u64 = 64 << 10;
-/// What a disk writes whole or not at all; not even that, when it is being written as the power goes.
+/// What a disk writes whole or not at all; not even that, when it is being written as the power
+/// goes.
 const SECTOR: usize = 512;
 const EIO: i32 = 5;
 /// A seed for what needs no particular one.
@@ -189,7 +190,8 @@ impl Disk {
         }
     }
 
-    /// What is on the disk after the power went now: of the changes to names the first few, of the changed sectors any.
+    /// What is on the disk after the power went now: of the changes to names the first few, of the
+    /// changed sectors any.
     pub fn crash(&self, rng: &mut Rng) -> BTreeMap<String, Vec<u8>> {
         let mut names = self.durable.clone();
         let kept = rng.below(self.pending.len() as u64 + 1) as usize;
@@ -238,7 +240,8 @@ fn tear(old: &[u8], new: &[u8], rng: &mut Rng) -> Vec<u8> {
         if sector == new || !rng.chance(kept) {
             continue;
         }
-        // What did not change stays, whatever becomes of the rest: see the assumptions in the crate's README.
+        // What did not change stays, whatever becomes of the rest: see the assumptions in the
+        // crate's README.
         let changed = |i: &usize| sector[*i] != new[*i];
         let first = (0..sector.len()).find(changed).expect("it changed");
         let last = (0..sector.len()).rfind(changed).expect("it changed");
