@@ -1,12 +1,14 @@
 //! Micro benches of the hot paths: `cargo bench --bench micro`, or with a filter behind `--`.
 //! Each figure is per item; the log's benches stand in `wal/benches`.
 use divan::{Bencher, black_box, counter::ItemsCount};
-use tern::api::{Context, Mode, Port, Rendition, Routed, Site, route};
-use tern::command::{Command, KeyPath};
-use tern::http::{Date, Limits, Parser, Progress};
-use tern::machine::seam::{Answer, Delivery, Indexes, Outcome, Ticket};
-use tern::store::{Action, EtcdIndex, Event, HistoryLimits, ListItem, Store, View, WatcherId};
-use tern::timer::{Now, TimerWheel};
+use tern::codec::api::{Context, Mode, Port, Rendition, Routed, Site, route};
+use tern::codec::http::{Date, Limits, Parser, Progress};
+use tern::core::command::{Command, KeyPath};
+use tern::core::seam::{Answer, Delivery, Indexes, Outcome, Ticket};
+use tern::core::store::{
+    Action, EtcdIndex, Event, HistoryLimits, ListItem, Store, View, WatcherId,
+};
+use tern::core::timer::{Now, TimerWheel};
 
 fn main() {
     divan::main();

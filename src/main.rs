@@ -4,13 +4,13 @@
 //! Everything else is in the library. Exit codes: 0 stopped as asked (or `-h`, `-version`), 1 could
 //! not start or go on.
 use std::process::ExitCode;
-use tern::clock::Clock;
-use tern::config::{self, Config, Source, Start};
-use tern::disk::Disk;
-use tern::logger;
-use tern::machine::{Machine, Search};
-use tern::raft::PeerId;
-use tern::reactor::{Bound, End, Reactor};
+use tern::core::machine::{Machine, Search};
+use tern::core::raft::PeerId;
+use tern::shell::clock::Clock;
+use tern::shell::config::{self, Config, Source, Start};
+use tern::shell::disk::Disk;
+use tern::shell::logger;
+use tern::shell::reactor::{Bound, End, Reactor};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -125,5 +125,5 @@ fn host_name() -> String {
 
 /// The seed of all that the machine draws.
 fn random() -> Result<u64, String> {
-    tern::disk::random().map_err(|e| format!("the system gives no random numbers: {e}"))
+    tern::shell::disk::random().map_err(|e| format!("the system gives no random numbers: {e}"))
 }

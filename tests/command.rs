@@ -1,6 +1,6 @@
 //! The commands' encoding: there and back, every cut, every flip.
 use proptest::prelude::*;
-use tern::command::{ClusterConfig, Command, KeyPath, Naming, decode, encode, is_membership};
+use tern::core::command::{ClusterConfig, Command, KeyPath, Naming, decode, encode, is_membership};
 
 fn text() -> impl Strategy<Value = Box<str>> {
     "\\PC{0,12}".prop_map(Box::from)

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use tern::config::{Config, Source, Start, Usage, parse};
+use tern::shell::config::{Config, Source, Start, Usage, parse};
 
 /// What surrounds a command line.
 #[derive(Default)]

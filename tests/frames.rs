@@ -1,9 +1,10 @@
 //! The codecs of links by hand: frames that are cut, mixed and damaged; hellos that are welcome and
 //! those that are not.
-use tern::http::upgrade;
-use tern::raft::frame::{self, Fault, Frames, PIECE_BYTES_MAX, Taken};
-use tern::raft::hello::{Hello, Refusal, judge};
-use tern::raft::{Index, Message, PeerId, Rpc, SnapshotMeta, Term, wire};
+use tern::codec::http::upgrade;
+use tern::codec::peer::frame::{self, Fault, Frames, PIECE_BYTES_MAX, Taken};
+use tern::codec::peer::hello::{Hello, Refusal, judge};
+use tern::codec::peer::wire;
+use tern::core::raft::{Index, Message, PeerId, Rpc, SnapshotMeta, Term};
 
 fn vote(term: u64) -> Message {
     Message {
@@ -220,9 +221,9 @@ fn who_is_welcome() {
 fn upgrades_are_asked_for_and_granted() {
     let text = hello(2, 1).to_string();
     let asked = upgrade::request("a:7001", &text);
-    let mut parser = tern::http::Parser::new();
-    match parser.parse(&asked, &tern::http::Limits::default()) {
-        tern::http::Progress::Request { consumed, request } => {
+    let mut parser = tern::codec::http::Parser::new();
+    match parser.parse(&asked, &tern::codec::http::Limits::default()) {
+        tern::codec::http::Progress::Request { consumed, request } => {
             assert_eq!(consumed, asked.len());
             assert_eq!(request.upgrade, Some("tern-raft/1"));
             assert_eq!(request.hello, Some(text.as_str()));

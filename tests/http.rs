@@ -6,11 +6,11 @@ use proptest::prelude::*;
 mod script;
 use script::{requests, responses, unescape};
 use std::fs;
-use tern::escape;
-use tern::http::client::{Call, ResponseParser};
-use tern::http::form::{Form, PARAMETERS_MAX};
-use tern::http::response::{Date, Reply, Response};
-use tern::http::{Limits, Parser, Progress, Version};
+use tern::codec::http::client::{Call, ResponseParser};
+use tern::codec::http::form::{Form, PARAMETERS_MAX};
+use tern::codec::http::response::{Date, Reply, Response};
+use tern::codec::http::{Limits, Parser, Progress, Version};
+use tern::core::escape;
 
 /// Numbers that look random and are the same in every run (Marsaglia's xorshift).
 struct Random(u64);

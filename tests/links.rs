@@ -11,16 +11,18 @@ use client::{Conn, form, request, until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::LazyLock;
-use tern::clock::Clock;
-use tern::config::{self, Config, Source, Start};
-use tern::disk::Disk;
-use tern::http::upgrade;
-use tern::machine::{Machine, Recovered};
-use tern::raft::frame::{self, Frames, Taken};
-use tern::raft::hello::Hello;
-use tern::raft::{Body, Configuration, Entry, Found, Index, Member, Message, PeerId, Rpc, Term};
-use tern::reactor::{Bound, Reactor};
-use tern::store::{HistoryLimits, Restore, Store};
+use tern::codec::http::upgrade;
+use tern::codec::peer::frame::{self, Frames, Taken};
+use tern::codec::peer::hello::Hello;
+use tern::core::machine::{Machine, Recovered};
+use tern::core::raft::{
+    Body, Configuration, Entry, Found, Index, Member, Message, PeerId, Rpc, Term,
+};
+use tern::core::store::{HistoryLimits, Restore, Store};
+use tern::shell::clock::Clock;
+use tern::shell::config::{self, Config, Source, Start};
+use tern::shell::disk::Disk;
+use tern::shell::reactor::{Bound, Reactor};
 
 const CLUSTER: u64 = 0xc1;
 

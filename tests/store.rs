@@ -6,8 +6,8 @@ mod model;
 use model::Model;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use tern::command::{Command, KeyPath, Naming};
-use tern::store::*;
+use tern::core::command::{Command, KeyPath, Naming};
+use tern::core::store::*;
 
 const LIMITS: HistoryLimits = HistoryLimits {
     events: 10_000,

@@ -4,16 +4,16 @@
 use crate::client::{self, Answer as Given};
 use crate::record::{Step, differences, own, steps};
 use serde_json::Value;
-use tern::api::{Context, Mode, Next, Port, Routed, Site, route};
-use tern::command::ClusterConfig;
-use tern::error::{Code, Error};
-use tern::http::{Date, Limits, Parser, Progress};
-use tern::machine::seam::{
+use tern::codec::api::{Context, Mode, Next, Port, Routed, Site, route};
+use tern::codec::http::{Date, Limits, Parser, Progress};
+use tern::core::command::ClusterConfig;
+use tern::core::error::{Code, Error};
+use tern::core::raft::{Index, Term};
+use tern::core::seam::{
     Answer, FollowerStats, Indexes, LeaderStats, MachineInfo, Op, Outcome, Role, SelfStats, Ticket,
 };
-use tern::raft::{Index, Term};
-use tern::store::{Action, EtcdIndex, Event, ListItem, Stats, View};
-use tern::timer::Now;
+use tern::core::store::{Action, EtcdIndex, Event, ListItem, Stats, View};
+use tern::core::timer::Now;
 
 const SCENARIOS: [&str; 12] = [
     "keys-basic",

@@ -4,16 +4,16 @@ use crate::client;
 use crate::record::steps;
 use crate::recorded::{DATE_NS, event, page, site, store_stats, text};
 use serde_json::Value;
-use tern::api::{
+use tern::codec::api::{
     Context, Delivered, Mode, Next, Passed, Port, Rendition, Routed, Shape, Site, route,
 };
-use tern::command::{Command, KeyPath, Naming};
-use tern::error::{Code, Error};
-use tern::http::{Date, Limits, Parser, Progress};
-use tern::machine::seam::{Answer, Delivery, Indexes, Migrated, Op, Outcome, Ticket};
-use tern::raft::Index;
-use tern::store::{EtcdIndex, Event, ListItem, View};
-use tern::timer::Now;
+use tern::codec::http::{Date, Limits, Parser, Progress};
+use tern::core::command::{Command, KeyPath, Naming};
+use tern::core::error::{Code, Error};
+use tern::core::raft::Index;
+use tern::core::seam::{Answer, Delivery, Indexes, Migrated, Op, Outcome, Ticket};
+use tern::core::store::{EtcdIndex, Event, ListItem, View};
+use tern::core::timer::Now;
 
 /// A request routed and its shape, with what surrounds it.
 struct Asked {
@@ -197,7 +197,7 @@ fn the_flavour_of_2_x() {
     let Routed::Answer(answer) = routed(version, &stream.site, &stream.date) else {
         panic!("/version asks nobody");
     };
-    let tern::http::Body::Full(body) = answer.body else {
+    let tern::codec::http::Body::Full(body) = answer.body else {
         panic!("it is short");
     };
     let json: Value = serde_json::from_slice(&body).expect("JSON");

@@ -1,9 +1,9 @@
 //! The leader's duties on the virtual clock: active size, removal delay, what is told of
 //! heartbeats.
 use super::rig::*;
-use tern::command::ClusterConfig;
-use tern::machine::*;
-use tern::raft::PeerId;
+use tern::core::command::ClusterConfig;
+use tern::core::machine::*;
+use tern::core::raft::PeerId;
 
 /// A cluster of voters whose leader has led for a while, and their ids in order of name.
 fn cluster(count: u16, config: ClusterConfig) -> (Cluster, Vec<PeerId>) {

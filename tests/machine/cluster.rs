@@ -1,8 +1,8 @@
 //! Several machines: joining, redirects, a snapshot for a newcomer, removal, handing over.
 use super::rig::*;
-use tern::error::{Code, Error};
-use tern::machine::*;
-use tern::raft::PeerId;
+use tern::core::error::{Code, Error};
+use tern::core::machine::*;
+use tern::core::raft::PeerId;
 
 pub fn cluster(count: u16, settings: Settings) -> Cluster {
     let founder = Rig::serving(settings);

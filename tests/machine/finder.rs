@@ -1,10 +1,10 @@
 //! Finding the cluster by hand: what is asked of whom, what each answer leads to, and what a member
 //! asks at start.
 use super::rig::*;
-use tern::http::Method;
-use tern::machine::*;
-use tern::raft::{Index, PeerId, Term};
-use tern::timer::Now;
+use tern::codec::http::Method;
+use tern::core::machine::*;
+use tern::core::raft::{Index, PeerId, Term};
+use tern::core::timer::Now;
 
 const PEERS: [&str; 2] = ["http://a:7001", "http://b:7001"];
 const LIST: &str =
@@ -687,7 +687,9 @@ fn another_clusters_word_counts_for_nothing() {
     let asked = |rig: &mut Rig, cluster: u64, id: u64| rig.done(Op::MachinesOf { cluster, id });
     assert!(matches!(asked(&mut other, mine, id.0), Outcome::MachineList(list) if list.len() == 2));
     let refused = asked(&mut other, mine + 1, id.0);
-    assert!(matches!(&refused, Outcome::Failed(e) if &*e.cause == tern::error::OTHER_CLUSTER));
+    assert!(
+        matches!(&refused, Outcome::Failed(e) if &*e.cause == tern::core::error::OTHER_CLUSTER)
+    );
     // Who is behind a member's join cannot say that it is none.
     let applied = other.machine.applied().0;
     assert!(matches!(
@@ -822,9 +824,9 @@ fn a_machine_that_was_removed_comes_up() {
     assert!(matches!(rig.done(join(&other, 2)), Outcome::Joined(_)));
     let let_in = Recovered::nothing(PeerId(7), 3);
     let mut removed = Machine::recover(settings(4), let_in, 1, rig.now);
-    let notice = tern::raft::Message {
+    let notice = tern::core::raft::Message {
         term: Term::REMOVED,
-        rpc: tern::raft::Rpc::Removed {
+        rpc: tern::core::raft::Rpc::Removed {
             cluster: 5,
             id: PeerId(7),
         },

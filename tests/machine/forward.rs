@@ -2,10 +2,10 @@
 //! test's hands.
 use super::cluster::cluster;
 use super::rig::*;
-use tern::command::{self, Command, KeyPath, Naming};
-use tern::error::{Code, Error};
-use tern::machine::*;
-use tern::raft::{Index, Message, PeerId, Rpc, Term};
+use tern::core::command::{self, Command, KeyPath, Naming};
+use tern::core::error::{Code, Error};
+use tern::core::machine::*;
+use tern::core::raft::{Index, Message, PeerId, Rpc, Term};
 
 /// Three machines that pass on; the leader and the others.
 fn three() -> (Cluster, PeerId, PeerId, PeerId) {
@@ -139,7 +139,7 @@ fn a_follower_answers_what_it_has_applied_itself() {
     };
     event(cluster.done(other, Op::Write(delete)));
     assert_eq!(cluster.at(leader).value("/a"), None);
-    assert!(cluster.at(follower).machine.raft().role() != tern::raft::RaftRole::Leader);
+    assert!(cluster.at(follower).machine.raft().role() != tern::core::raft::RaftRole::Leader);
 }
 
 #[test]

@@ -2,11 +2,11 @@
 //! stands still, answers that are kept. It checks on the way that nothing leaves the core before
 //! the disk has what it rests on.
 use std::collections::BTreeMap;
-use tern::command::{Command, KeyPath};
-use tern::machine::*;
-use tern::raft::{Entry, Index, Lsn, Message, PeerId, Persist, SnapshotMeta, Term};
-use tern::store::{HistoryLimits, Restore, Store};
-use tern::timer::Now;
+use tern::core::command::{Command, KeyPath};
+use tern::core::machine::*;
+use tern::core::raft::{Entry, Index, Lsn, Message, PeerId, Persist, SnapshotMeta, Term};
+use tern::core::store::{HistoryLimits, Restore, Store};
+use tern::core::timer::Now;
 
 pub const SECOND_US: u64 = 1_000_000;
 /// 2026-11-24 00:00 UTC.

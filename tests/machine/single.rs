@@ -1,9 +1,9 @@
 //! A cluster of one: writes, reads, watchers, expiry, restart, a full disk, the end.
 use super::rig::*;
-use tern::command::{ClusterConfig, Command, KeyPath};
-use tern::error::{Code, Error};
-use tern::machine::*;
-use tern::raft::Persist;
+use tern::core::command::{ClusterConfig, Command, KeyPath};
+use tern::core::error::{Code, Error};
+use tern::core::machine::*;
+use tern::core::raft::Persist;
 
 fn failed(code: Code, cause: &str) -> Outcome {
     Outcome::Failed(Error::new(code, cause))
@@ -493,7 +493,7 @@ fn joins_are_judged() {
     // Its own again: nothing moves.
     assert_eq!(
         rig.done(join(&settings(1), 77)),
-        Outcome::Joined(tern::raft::Index(1))
+        Outcome::Joined(tern::core::raft::Index(1))
     );
     assert_eq!(rig.machine.indexes().etcd.0, 2);
     let moved = Settings {
@@ -502,7 +502,7 @@ fn joins_are_judged() {
     };
     assert_eq!(
         rig.done(join(&moved, 77)),
-        Outcome::Joined(tern::raft::Index(1))
+        Outcome::Joined(tern::core::raft::Index(1))
     );
     assert_eq!(rig.machine.indexes().etcd.0, 3);
     let shown = rig.value("/_etcd/machines/node1").expect("shown");

@@ -1,7 +1,7 @@
 //! Snapshots: written in slices while writes go on, restored, released; given up when the disk has
 //! no room.
 use super::rig::*;
-use tern::machine::*;
+use tern::core::machine::*;
 
 fn often() -> Settings {
     Settings {

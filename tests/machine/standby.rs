@@ -1,10 +1,10 @@
 //! Standby mode by hand: what it asks when, where it sends clients, how it comes to it and how it
 //! ends.
 use super::rig::*;
-use tern::http::Method;
-use tern::machine::*;
-use tern::raft::{Message, PeerId, Rpc, Term};
-use tern::timer::Now;
+use tern::codec::http::Method;
+use tern::core::machine::*;
+use tern::core::raft::{Message, PeerId, Rpc, Term};
+use tern::core::timer::Now;
 
 const SIZE_5S: &str = r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}"#;
 const FULL: &str = r#"{"activeSize":3,"removeDelay":1800,"syncInterval":5}"#;
@@ -430,7 +430,7 @@ fn where_clients_are_sent() {
             stand.now,
         );
         assert!(
-            matches!(stand.redirect(), Outcome::Failed(e) if e.code == tern::error::Code::StandbyInternal)
+            matches!(stand.redirect(), Outcome::Failed(e) if e.code == tern::core::error::Code::StandbyInternal)
         );
         assert_eq!(stand.machine.standby(), Some(None));
         let first = if itself { "node3" } else { "b" };

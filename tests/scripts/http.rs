@@ -4,11 +4,11 @@
 //! Each input of `request` and `response` is fed whole, byte by byte and cut in two at every place;
 //! all must come to the same.
 use std::fmt::Write;
-use tern::escape;
-use tern::http::client::ResponseParser;
-use tern::http::form::{self, Form};
-use tern::http::response::{Body, Date, Reply, Response};
-use tern::http::{Limits, Parser, Progress, Version};
+use tern::codec::http::client::ResponseParser;
+use tern::codec::http::form::{self, Form};
+use tern::codec::http::response::{Body, Date, Reply, Response};
+use tern::codec::http::{Limits, Parser, Progress, Version};
+use tern::core::escape;
 
 /// Inputs up to this length are cut at every place, longer ones at so many places.
 const CUTS_MAX: usize = 400;

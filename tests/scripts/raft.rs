@@ -9,13 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 
-use tern::command::{self, Command, KeyPath};
-use tern::raft::wire;
-use tern::raft::{
+use tern::codec::peer::wire;
+use tern::core::command::{self, Command, KeyPath};
+use tern::core::raft::{
     AppendAnswer, Body, Configuration, Entry, Found, Index, Lsn, Member, Message, Notice, Output,
     PeerId, Persist, Raft, RaftConfig, RaftRole, RaftState, ReadId, Rpc, SnapshotMeta, Term,
 };
-use tern::timer::Now;
+use tern::core::timer::Now;
 
 /// Bytes of one piece of a snapshot.
 const CHUNK: usize = 8;
@@ -110,7 +110,7 @@ struct World {
     committed: BTreeMap<u64, (Term, Body)>,
     trace: Vec<String>,
     #[cfg(feature = "faults")]
-    fault: Option<tern::raft::fault::Fault>,
+    fault: Option<tern::core::raft::fault::Fault>,
 }
 
 /// `key=value` of a command line.
@@ -870,7 +870,7 @@ fn selected(words: &[&str], (from, to, _): &(u64, u64, Message)) -> bool {
     fits(1, from) && fits(2, to)
 }
 
-fn shown(result: Result<(Index, Term), tern::raft::Refusal>) -> String {
+fn shown(result: Result<(Index, Term), tern::core::raft::Refusal>) -> String {
     match result {
         Ok((index, term)) => format!("appends {}/{}", index.0, term.0),
         Err(why) => format!("refuses: {why:?}"),
@@ -1054,7 +1054,7 @@ fn every_pattern_of_damage() {
 #[cfg(feature = "faults")]
 #[test]
 fn every_planted_fault_shows() {
-    use tern::raft::fault::Fault;
+    use tern::core::raft::fault::Fault;
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/raft");
     let files = std::fs::read_dir(folder).expect("there are scripts");
     let mut scripts: Vec<_> = files.map(|f| f.expect("a file").path()).collect();

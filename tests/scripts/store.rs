@@ -11,8 +11,8 @@
 //! `PATH = VALUE` or `PATH/`, `[modified created]`, `until EXPIRATION`.
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use tern::command::{Command, KeyPath, Naming};
-use tern::store::*;
+use tern::core::command::{Command, KeyPath, Naming};
+use tern::core::store::*;
 
 const LIMITS: HistoryLimits = HistoryLimits {
     events: 1000,

@@ -5,7 +5,7 @@
 //! written `1_000`.
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use tern::timer::{TimerHandle, TimerWheel};
+use tern::core::timer::{TimerHandle, TimerWheel};
 
 /// The script again, with the outcome of each command beneath it in place of whatever stood there.
 pub fn run(script: &str) -> String {

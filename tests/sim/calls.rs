@@ -5,11 +5,11 @@
 use super::cluster::{Asker, Ev, Place, World, client_url, peer_url, slot_of};
 use super::http::routed;
 use super::rng::Rng;
-use tern::api::{Next, Port, Routed, Shape};
-use tern::http::Method;
-use tern::http::client::{self, CallFault, CallResponse, ResponseParser};
-use tern::http::url::Url;
-use tern::machine::{Answer, Call, Op, Reply, Ticket};
+use tern::codec::api::{Next, Port, Routed, Shape};
+use tern::codec::http::Method;
+use tern::codec::http::client::{self, CallFault, CallResponse, ResponseParser};
+use tern::codec::http::url::Url;
+use tern::core::machine::{Answer, Call, Op, Reply, Ticket};
 
 /// Redirects followed in one call.
 const REDIRECTS_MAX: usize = 10;

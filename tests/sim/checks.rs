@@ -5,7 +5,7 @@ use super::disk::{Held, Image};
 use super::params::Params;
 use super::truth::{Checked, Truth, violation};
 use std::collections::BTreeMap;
-use tern::raft::{AppendAnswer, Index, Message, PeerId, Rpc, Term};
+use tern::core::raft::{AppendAnswer, Index, Message, PeerId, Rpc, Term};
 
 /// What a machine shows of itself after a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

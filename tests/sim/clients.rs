@@ -6,8 +6,8 @@ use super::linear::{Act, Call, Res, Value};
 use super::params::Params;
 use super::truth::{Checked, violation};
 use super::workload::{Told, Want, failed_for_good, register_of, told, value_of};
-use tern::machine::{Answer, Op, Outcome, Ticket};
-use tern::store::Event;
+use tern::core::machine::{Answer, Op, Outcome, Ticket};
+use tern::core::store::Event;
 
 /// What a client waits for.
 struct Open {
@@ -377,7 +377,7 @@ impl World {
         };
         let shown = match &answer.outcome {
             Outcome::Page { items, .. } => items.first().map(|i| i.view.clone()),
-            Outcome::Failed(e) if e.code == tern::error::Code::KeyNotFound => None,
+            Outcome::Failed(e) if e.code == tern::core::error::Code::KeyNotFound => None,
             _ => return Ok(()),
         };
         let etcd = answer.at.etcd.0;

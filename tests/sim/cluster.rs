@@ -19,12 +19,12 @@ use super::trace::Trace;
 use super::truth::{Checked, MemLog, Truth, Violation, violation};
 use super::watch::Watcher;
 use std::collections::BTreeMap;
-use tern::command::{self, Command};
-use tern::machine::*;
-use tern::raft::{self, Index, Message, PeerId, Persist, Rpc};
-use tern::replica::HISTORY_BYTES_MAX;
-use tern::store::{HistoryLimits, Restore, Store};
-use tern::timer::Now;
+use tern::core::command::{self, Command};
+use tern::core::machine::*;
+use tern::core::raft::{self, Index, Message, PeerId, Persist, Rpc};
+use tern::core::replica::HISTORY_BYTES_MAX;
+use tern::core::store::{HistoryLimits, Restore, Store};
+use tern::core::timer::Now;
 
 /// Time zero of every wall clock, in nanoseconds since the Unix epoch.
 const WALL_NS: u64 = 1_700_000_000_000_000_000;
@@ -213,9 +213,9 @@ pub struct Plant {
     #[cfg(feature = "faults")]
     pub raft: Option<raft::fault::Fault>,
     #[cfg(feature = "faults")]
-    pub duties: Option<tern::machine::fault::Fault>,
+    pub duties: Option<tern::core::machine::fault::Fault>,
     #[cfg(feature = "faults")]
-    pub store: Option<tern::store::fault::Fault>,
+    pub store: Option<tern::core::store::fault::Fault>,
     pub lies: Lies,
 }
 
@@ -364,7 +364,7 @@ impl World {
             election_ms: self.p.election_ms,
             snapshot_count: self.p.snapshot_count,
             snapshots: true,
-            cluster: tern::command::ClusterConfig {
+            cluster: tern::core::command::ClusterConfig {
                 active_size: self.p.active_size,
                 remove_delay_ms: self.p.remove_delay_ms,
                 sync_interval_ms: self.p.sync_interval_ms,
@@ -797,7 +797,7 @@ impl World {
         let Some(before) = self.up(slot).map(|r| r.seen).filter(|s| s.id == to) else {
             return;
         };
-        let message = raft::wire::decode(bytes).expect("it was encoded by a machine");
+        let message = tern::codec::peer::wire::decode(bytes).expect("it was encoded by a machine");
         let (what, a, b) = describe(&message);
         self.trace.note(slot, what, from, a, b);
         let epoch = self.hosts[slot].epoch;
@@ -866,7 +866,7 @@ impl World {
         if to != run.seen.id {
             return 0;
         }
-        let message = raft::wire::decode(&bytes).expect("it was encoded by a machine");
+        let message = tern::codec::peer::wire::decode(&bytes).expect("it was encoded by a machine");
         let (what, a, b) = describe(&message);
         self.trace.note(slot, what, from, a, b);
         run.contact
@@ -1275,7 +1275,7 @@ impl World {
             return;
         };
         self.scratch.clear();
-        raft::wire::encode(message, &mut self.scratch);
+        tern::codec::peer::wire::encode(message, &mut self.scratch);
         if let Rpc::Fetched {
             found: raft::Found::Body(_),
             ..

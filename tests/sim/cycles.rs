@@ -6,7 +6,7 @@ use super::cluster::{Asker, Phase, World, name_of};
 use super::net::NetParams;
 use super::params::Params;
 use super::truth::violation;
-use tern::machine::Op;
+use tern::core::machine::Op;
 
 /// A cycle may take so many election timeouts and sync intervals.
 const CYCLE_TIMEOUTS: u64 = 200;

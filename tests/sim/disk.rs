@@ -8,8 +8,8 @@
 //! to single entries becomes `Body::Faulty`, as recovery would report it. Start at `Disk::append`.
 use super::rng::{Rng, hash_bytes};
 use std::collections::VecDeque;
-use tern::machine::StandbyInfo;
-use tern::raft::{Body, Entry, Index, Lsn, PeerId, Persist, SnapshotMeta, Term};
+use tern::core::machine::StandbyInfo;
+use tern::core::raft::{Body, Entry, Index, Lsn, PeerId, Persist, SnapshotMeta, Term};
 
 /// A durable entry and the hash of its body as it was before any damage.
 #[derive(Clone, Debug)]

@@ -6,9 +6,9 @@
 use super::params::Params;
 use super::truth::{Checked, violation};
 use std::collections::BTreeMap;
-use tern::command::{self, Command};
-use tern::machine::{Fact, Machine, Role};
-use tern::raft::{Body, Configuration, Index, PeerId};
+use tern::core::command::{self, Command};
+use tern::core::machine::{Fact, Machine, Role};
+use tern::core::raft::{Body, Configuration, Index, PeerId};
 
 /// Two removals for the sake of the active size are at least so far apart, and the first from when
 /// leadership began.

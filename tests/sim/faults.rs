@@ -21,7 +21,7 @@ pub fn catalogue() -> Vec<(String, Plant)> {
     };
     let mut all: Vec<(String, Plant)> = Vec::new();
     #[cfg(feature = "faults")]
-    for fault in tern::raft::fault::Fault::ALL {
+    for fault in tern::core::raft::fault::Fault::ALL {
         let plant = Plant {
             raft: Some(*fault),
             ..Plant::default()
@@ -29,7 +29,7 @@ pub fn catalogue() -> Vec<(String, Plant)> {
         all.push((format!("{fault:?}"), plant));
     }
     #[cfg(feature = "faults")]
-    for fault in tern::machine::fault::Fault::ALL {
+    for fault in tern::core::machine::fault::Fault::ALL {
         let plant = Plant {
             duties: Some(*fault),
             ..Plant::default()
@@ -37,7 +37,7 @@ pub fn catalogue() -> Vec<(String, Plant)> {
         all.push((format!("{fault:?}"), plant));
     }
     #[cfg(feature = "faults")]
-    for fault in tern::store::fault::Fault::ALL {
+    for fault in tern::core::store::fault::Fault::ALL {
         let plant = Plant {
             store: Some(fault),
             ..Plant::default()

@@ -200,6 +200,6 @@ fn run_is_no_member(leader: &super::cluster::Running, other: &super::cluster::Ru
     leader
         .core
         .configuration()
-        .get(tern::raft::PeerId(other.seen.id))
+        .get(tern::core::raft::PeerId(other.seen.id))
         .is_none()
 }

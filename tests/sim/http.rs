@@ -10,12 +10,12 @@ use super::rng::Rng;
 use super::truth::{Violation, violation};
 use super::workload::Want;
 use serde_json::Value;
-use tern::api::{self, Context, Delivered, Mode, Next, Port, Rendition, Routed, Shape};
-use tern::error::{Code, Error};
-use tern::http::{Date, Limits, Parser, Progress};
-use tern::machine::{Answer, Delivery, Indexes, Machine, Op, Outcome, Ticket};
-use tern::store::{Action, EtcdIndex, Event, ListItem, View};
-use tern::timer::Now;
+use tern::codec::api::{self, Context, Delivered, Mode, Next, Port, Rendition, Routed, Shape};
+use tern::codec::http::{Date, Limits, Parser, Progress};
+use tern::core::error::{Code, Error};
+use tern::core::machine::{Answer, Delivery, Indexes, Machine, Op, Outcome, Ticket};
+use tern::core::store::{Action, EtcdIndex, Event, ListItem, View};
+use tern::core::timer::Now;
 
 /// What one machine shows of itself to the interface.
 pub struct Front {
@@ -125,8 +125,8 @@ impl Conn {
     /// An answer that nobody was asked for.
     pub fn answered(
         &mut self,
-        response: &tern::http::Response,
-        reply: tern::http::Reply,
+        response: &tern::codec::http::Response,
+        reply: tern::codec::http::Reply,
         date: &Date,
     ) -> Heard<()> {
         response.encode(reply, date, &mut self.out);
@@ -391,7 +391,7 @@ pub fn routed(
     bytes: &[u8],
     port: Port,
     context: &Context,
-) -> (Routed, tern::http::Reply) {
+) -> (Routed, tern::codec::http::Reply) {
     let mut parser = Parser::new();
     let (mut from, mut to) = (0, 0);
     loop {
@@ -403,7 +403,10 @@ pub fn routed(
         match parser.parse(&bytes[from..to], &Limits::default()) {
             Progress::NeedMore { consumed, .. } => from += consumed,
             Progress::Reject(reject) => {
-                return (Routed::Answer(tern::http::Response::reject(reject)), CLOSE);
+                return (
+                    Routed::Answer(tern::codec::http::Response::reject(reject)),
+                    CLOSE,
+                );
             }
             Progress::Request { consumed, request } => {
                 assert!(
@@ -416,7 +419,7 @@ pub fn routed(
     }
 }
 
-const CLOSE: tern::http::Reply = tern::http::Reply::CLOSE;
+const CLOSE: tern::codec::http::Reply = tern::codec::http::Reply::CLOSE;
 
 fn misread(slot: usize, why: String) -> Violation {
     Violation {

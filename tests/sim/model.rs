@@ -3,12 +3,12 @@
 //!
 //! Nodes stand in one sorted map by path. Every change is an event with its etcd index; the list of
 //! all events is what answers and watchers are checked against. Nothing is shared with
-//! `tern::store` but the types of events and errors. Start at `Model::apply`.
+//! `tern::core::store` but the types of events and errors. Start at `Model::apply`.
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use tern::command::{Command, KeyPath, Naming};
-use tern::error::Code;
-use tern::store::{Action, EtcdIndex, Event, View};
+use tern::core::command::{Command, KeyPath, Naming};
+use tern::core::error::Code;
+use tern::core::store::{Action, EtcdIndex, Event, View};
 
 #[derive(Clone, Debug)]
 struct Node {

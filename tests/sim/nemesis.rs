@@ -6,8 +6,8 @@ use super::disk::{Held, Image};
 use super::http::Front;
 use super::params::Blow;
 use super::truth::violation;
-use tern::machine::{Op, Space};
-use tern::raft::{Index, PeerId};
+use tern::core::machine::{Op, Space};
+use tern::core::raft::{Index, PeerId};
 
 /// And how long the first members may take to come together.
 const SETUP_MAX: u64 = 200;

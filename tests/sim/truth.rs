@@ -9,8 +9,8 @@ use super::model::Model;
 use super::rng::hash_bytes;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
-use tern::command::Command;
-use tern::raft::{AppendAnswer, Body, Entry, Message, Rpc, SnapshotMeta};
+use tern::core::command::Command;
+use tern::core::raft::{AppendAnswer, Body, Entry, Message, Rpc, SnapshotMeta};
 
 /// A check that failed.
 #[derive(Clone, Debug)]
@@ -410,7 +410,7 @@ impl Truth {
             );
         };
         let hash = known.hash;
-        let Ok(command) = tern::command::decode(&known.command) else {
+        let Ok(command) = tern::core::command::decode(&known.command) else {
             return violation("entry-codec", format!("entry {index} does not decode"));
         };
         self.committed.push((term, hash));

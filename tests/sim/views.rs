@@ -1,8 +1,8 @@
 //! What membership commands do to the key space: the views below `/_etcd`.
 use super::model::Model;
 use std::collections::BTreeMap;
-use tern::command::Command;
-use tern::store::Action;
+use tern::core::command::Command;
+use tern::core::store::Action;
 
 /// Name, then id, peer URL and client URL of each member.
 #[derive(Clone, Debug, Default)]

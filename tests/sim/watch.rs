@@ -3,10 +3,10 @@
 use super::cluster::World;
 use super::model::reaches;
 use super::truth::{Checked, violation};
-use tern::command::KeyPath;
-use tern::error::Code;
-use tern::machine::{Answer, Delivery, Op, Outcome, Ticket};
-use tern::store::Event;
+use tern::core::command::KeyPath;
+use tern::core::error::Code;
+use tern::core::machine::{Answer, Delivery, Op, Outcome, Ticket};
+use tern::core::store::Event;
 
 pub struct Watcher {
     pub slot: usize,

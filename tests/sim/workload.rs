@@ -3,10 +3,10 @@
 use super::linear::{Act, Res, Value};
 use super::params::Params;
 use super::rng::Rng;
-use tern::command::{Command, KeyPath, Naming};
-use tern::error::{Code, Error};
-use tern::machine::{Op, Outcome};
-use tern::store::Event;
+use tern::core::command::{Command, KeyPath, Naming};
+use tern::core::error::{Code, Error};
+use tern::core::machine::{Op, Outcome};
+use tern::core::store::Event;
 
 /// One thing that a client may want.
 #[derive(Clone, Debug, PartialEq)]

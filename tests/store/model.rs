@@ -1,9 +1,9 @@
 //! The key space once more, as simply as can be: one flat map, everything else by looking at all of
 //! it.
 use std::collections::BTreeMap;
-use tern::command::{Command, KeyPath, Naming};
-use tern::error::Code;
-use tern::store::{Action, EtcdIndex, Event, ListItem, View};
+use tern::core::command::{Command, KeyPath, Naming};
+use tern::core::error::Code;
+use tern::core::store::{Action, EtcdIndex, Event, ListItem, View};
 
 type Names = Vec<String>;
 

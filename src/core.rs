@@ -1,0 +1,16 @@
+//! The deterministic ring: raft, the key space, and this machine's life around them.
+//!
+//! Inputs are calls, outputs are plain data; nothing here does I/O, reads a clock or starts a
+//! thread. The core owns the formats that are stored (commands, snapshots, the views under `/_etcd`)
+//! and imports neither `codec` nor `shell`. Start with `machine`; `seam` holds every value that
+//! crosses to the shell and back.
+pub mod command;
+pub mod error;
+pub mod escape;
+pub mod machine;
+pub mod raft;
+pub mod replica;
+pub mod seam;
+pub mod store;
+pub mod timer;
+pub mod varint;

@@ -1,0 +1,615 @@
+//! Every value that crosses between the shell and the core.
+use crate::core::command::{ClusterConfig, Command, KeyPath};
+use crate::core::error::Error;
+use crate::core::raft::{Entry, Index, Lsn, Message, PeerId, Persist, SnapshotMeta, Term};
+use crate::core::store::{EtcdIndex, Event, ListItem, Store};
+
+/// A request that waits for its answer: chosen by the shell, unique among those open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// An outgoing HTTP call that waits for its reply. Bit 63 marks the shell's own calls, bit 62 those
+/// that register with the discovery service; the others are the finder's and the standby's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+impl CallId {
+    /// The calls of one search have so many bits of their numbers to themselves; those above count
+    /// the searches.
+    pub const SEARCH_BITS: u32 = 32;
+
+    /// Whether nobody waits for its reply any more once that call is made, which is of a later
+    /// search.
+    pub fn is_void_after(self, later: CallId) -> bool {
+        let search = |id: CallId| id.0 >> CallId::SEARCH_BITS;
+        later.0 >> 62 == 0 && search(self) < search(later)
+    }
+}
+
+/// An outgoing HTTP call that the shell is to make; its `Reply` comes through `on_reply`, once,
+/// whatever happens, unless a later call makes it void.
+/// Redirects (307) are followed by the shell with method and body kept, at most 10 of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    pub id: CallId,
+    pub method: crate::codec::http::Method,
+    /// `http://host:port/path?query`.
+    pub url: Box<str>,
+    /// Empty: no body is sent.
+    pub content_type: &'static str,
+    pub body: Box<[u8]>,
+    /// From now until the whole answer must be here, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    Answered {
+        status: u16,
+        /// The `Server` header, empty without one: tells tern from others.
+        server: Box<str>,
+        body: Box<[u8]>,
+    },
+    /// Not reached, no answer in time, or no HTTP.
+    Failed { why: Box<str> },
+}
+
+/// What the core needs to know of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// This machine's name.
+    pub name: Box<str>,
+    /// The client URL it advertises, `http://host:port`.
+    pub client_url: Box<str>,
+    /// The peer URL it advertises.
+    pub peer_url: Box<str>,
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: u64,
+    /// The election timeout in milliseconds; each machine draws between this and twice this.
+    pub election_ms: u64,
+    /// A snapshot is due after this many entries.
+    pub snapshot_count: u64,
+    /// False: snapshots only when the disk must be spared.
+    pub snapshots: bool,
+    /// The cluster config that a new cluster starts with.
+    pub cluster: ClusterConfig,
+    /// How many events are kept for watchers that ask for the past.
+    pub history_events: usize,
+    /// Pass writes and linearizable reads on to the leader, instead of sending clients there.
+    pub forward: bool,
+}
+
+/// What a client or an admin asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Read a node, or list a directory. Answer: `Page`s.
+    Get {
+        path: KeyPath,
+        recursive: bool,
+        sorted: bool,
+        linearizable: bool,
+    },
+    /// Wait for a change. Answer: `Watching`, then deliveries until the watcher is done.
+    Watch {
+        path: KeyPath,
+        recursive: bool,
+        stream: bool,
+        since: Option<u64>,
+        /// Only the leader may answer (`consistent=true`): elsewhere a redirect.
+        on_leader: bool,
+    },
+    /// Put this into the log (only commands on the key space). Answer: `Event`.
+    Write(Command),
+    /// The leader's peer URL.
+    Leader,
+    /// The client URLs, the leader's first.
+    Machines,
+    StatsSelf,
+    StatsLeader,
+    StatsStore,
+    /// 10,000 sets of `/foo`.
+    SpeedTest,
+    /// The key space from the root, hidden nodes too, and the history. Answer: `Page`s (`More` asks
+    /// for the next), then, when `More` is asked for after the last, `Migrated`.
+    Migrate,
+    ConfigGet,
+    /// Fields that are absent stay. The core drops the fraction of the size, rounds times to
+    /// milliseconds and raises what is below its least value to it. Answer: `Config` with what
+    /// is in force then.
+    ConfigPut {
+        active_size: Option<f64>,
+        remove_delay_s: Option<f64>,
+        sync_interval_s: Option<f64>,
+    },
+    MachineList,
+    /// The same, if this is the cluster with this identity and this machine has applied the join of
+    /// the member with this id, so that it can tell whether that is one still; otherwise error
+    /// 300.
+    MachinesOf {
+        cluster: u64,
+        id: u64,
+    },
+    MachineGet {
+        name: Box<str>,
+    },
+    MachineRemove {
+        name: Box<str>,
+    },
+    Join(Join),
+    /// The last page or backlog has left the output buffer: send the next one.
+    More,
+    /// The client went away: free whatever this ticket holds. Has no answer.
+    Gone,
+}
+
+/// A request to join the cluster, as `/join` carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    pub min_version: u64,
+    pub max_version: u64,
+    pub name: Box<str>,
+    pub peer_url: Box<str>,
+    pub client_url: Box<str>,
+    /// The data directory's random number; 0 when the sender told none.
+    pub incarnation: u64,
+}
+
+/// The indexes that head an answer (`X-Etcd-Index`, `X-Raft-Index`, `X-Raft-Term`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Indexes {
+    pub etcd: EtcdIndex,
+    pub commit: Index,
+    pub term: Term,
+}
+
+/// An answer, or a part of one, for a ticket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub ticket: Ticket,
+    pub at: Indexes,
+    pub outcome: Outcome,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// A write was carried out.
+    Event(Box<Event>),
+    /// A part of a listing; `More` asks for the next unless it is the last.
+    Page {
+        items: Vec<ListItem>,
+        last: bool,
+    },
+    /// The watcher waits (head of the answer now); what it waits for comes as deliveries.
+    Watching,
+    /// Past events for a watcher that asked for them, oldest first; with `done` the answer ends
+    /// here (a long poll), without it `More` asks for the next ones until a batch is empty:
+    /// from then on the watcher is live.
+    Backlog {
+        events: Vec<Event>,
+        done: bool,
+    },
+    /// What follows the key space in the migration document, as of the same moment.
+    Migrated(Box<Migrated>),
+    /// The watcher's body ends here, with nothing more in it.
+    WatchEnd,
+    /// It failed.
+    Failed(Error),
+    /// Another machine must be asked.
+    Redirect {
+        client_url: Box<str>,
+        peer_url: Box<str>,
+    },
+    Leader {
+        peer_url: Box<str>,
+    },
+    Machines {
+        client_urls: Vec<Box<str>>,
+    },
+    StatsSelf(Box<SelfStats>),
+    StatsLeader(LeaderStats),
+    StatsStore(Box<crate::core::store::Stats>),
+    /// Not the leader, so no leader statistics (403).
+    NotLeader,
+    SpeedTest,
+    Config(ClusterConfig),
+    MachineList(Vec<MachineInfo>),
+    Machine(MachineInfo),
+    Removed,
+    Joined(Index),
+}
+
+/// One line of `/v2/admin/machines`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineInfo {
+    pub name: Box<str>,
+    pub state: Role,
+    pub client_url: Box<str>,
+    pub peer_url: Box<str>,
+}
+
+/// The rest of the migration document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Migrated {
+    /// The etcd index of the key space in the pages.
+    pub etcd: EtcdIndex,
+    /// The raft index of the same moment; it names the file.
+    pub raft: Index,
+    /// The event history, oldest first.
+    pub events: Vec<Event>,
+    /// How many events the history may hold.
+    pub capacity: usize,
+    pub stats: crate::core::store::Stats,
+}
+
+/// What a machine is in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Leader,
+    Follower,
+    Candidate,
+    Standby,
+}
+
+/// `/v2/stats/self`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelfStats {
+    pub name: Box<str>,
+    pub state: Role,
+    /// Nanoseconds since the Unix epoch.
+    pub start_ns: u64,
+    /// The leader's name, empty while there is none.
+    pub leader: Box<str>,
+    pub leader_start_ns: u64,
+    pub leader_uptime_ns: u64,
+    pub recv_append_count: u64,
+    pub recv_pkg_rate: Option<f64>,
+    pub recv_bandwidth_rate: Option<f64>,
+    pub send_append_count: u64,
+    pub send_pkg_rate: Option<f64>,
+    pub send_bandwidth_rate: Option<f64>,
+}
+
+/// `/v2/stats/leader`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LeaderStats {
+    pub leader: Box<str>,
+    pub followers: Vec<FollowerStats>,
+}
+
+/// The latency of append entries to one follower, in milliseconds, and how many succeeded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FollowerStats {
+    pub name: Box<str>,
+    pub current_ms: f64,
+    pub average_ms: f64,
+    pub deviation_ms: f64,
+    pub minimum_ms: f64,
+    pub maximum_ms: f64,
+    pub success: u64,
+    pub fail: u64,
+}
+
+/// An event for every ticket that waits for it: rendered once by the shell, its bytes shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    pub event: Event,
+    /// The etcd index at the event.
+    pub etcd: EtcdIndex,
+    /// Each with whether its answer ends with this event (a long poll).
+    pub tickets: Vec<(Ticket, bool)>,
+}
+
+/// What the disk found at start.
+pub struct Recovered {
+    pub term: Term,
+    pub vote: PeerId,
+    /// Who this machine is in its cluster; 0 before it has been let in (`Machine::find`).
+    pub id: PeerId,
+    /// The data directory's random number.
+    pub incarnation: u64,
+    /// The newest snapshot's head and the key space it holds; `None` in an empty directory.
+    pub snapshot: Option<(SnapshotMeta, Store)>,
+    /// That snapshot's size on disk; 0 without one.
+    pub snapshot_bytes: u64,
+    /// The entries behind the snapshot.
+    pub entries: Vec<Entry>,
+    /// The highest commit index that the log has recorded.
+    pub commit: Index,
+}
+
+impl Recovered {
+    /// Of a directory that holds nothing of its cluster yet, but for the id if it has been let in.
+    pub fn nothing(id: PeerId, incarnation: u64) -> Recovered {
+        Recovered {
+            term: Term(0),
+            vote: PeerId::NONE,
+            id,
+            incarnation,
+            snapshot: None,
+            snapshot_bytes: 0,
+            entries: Vec::new(),
+            commit: Index(0),
+        }
+    }
+}
+
+/// What a machine keeps on disk of the cluster that it is a standby of: the file `standby_info`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StandbyInfo {
+    /// It is a standby; false once it has been let in.
+    pub running: bool,
+    /// The members as it last heard of them, the leader marked.
+    pub cluster: Vec<MachineInfo>,
+    /// Between two fetches of them, in milliseconds.
+    pub sync_interval_ms: u64,
+}
+
+/// A link to a peer opened, or its process is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    Up,
+    Closed,
+}
+
+/// The disk's room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    Low,
+    Ok,
+}
+
+/// What a new cluster begins with: snapshot zero, which holds the founder's own Join. The shell
+/// makes `state` (this term, no vote) and then the snapshot durable before it calls
+/// `Machine::recover`; doing so twice is harmless.
+pub struct Founding {
+    /// The founder's id.
+    pub id: PeerId,
+    /// The term that goes into `state`.
+    pub term: Term,
+    /// The head of the snapshot.
+    pub meta: SnapshotMeta,
+    /// Its content, as `SnapshotOut::Chunk` brings it for later ones.
+    pub chunks: Vec<Vec<u8>>,
+}
+
+/// What the shell is to do about snapshots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotOut {
+    /// Start a new snapshot file with this head.
+    Begin(SnapshotMeta),
+    /// Append to it.
+    Chunk(Vec<u8>),
+    /// It is whole: sync, rename, sync the directory, then `SnapshotIn::Saved`.
+    Finish,
+    /// Forget the unfinished one.
+    Abandon,
+    /// Read a piece of the kept snapshot at `index`, from byte `offset` of its file on, at most 1
+    /// MiB; then `SnapshotIn::Read`.
+    Read {
+        to: PeerId,
+        index: Index,
+        offset: u64,
+    },
+    /// A piece of the leader's snapshot file, to be put at `offset` of a temporary file; 0 begins a
+    /// new one. With `done` verify the whole, sync, rename, sync the directory, restore the key
+    /// space from it, then `SnapshotIn::Installed` or `Refused`.
+    Receive {
+        meta: SnapshotMeta,
+        offset: u64,
+        data: Box<[u8]>,
+        done: bool,
+    },
+}
+
+/// What the shell tells about snapshots.
+pub enum SnapshotIn {
+    /// The snapshot up to this entry is durable; `bytes` is its size on disk; entries up to `older`
+    /// are in the older kept snapshot.
+    Saved {
+        index: Index,
+        bytes: u64,
+        older: Index,
+    },
+    /// The own snapshot could not be written (no room, say): its file is gone, the older ones stay.
+    Failed,
+    /// What `SnapshotOut::Read` asked for: the bytes and whether they are the last; `None` when
+    /// that snapshot is gone.
+    Read {
+        to: PeerId,
+        index: Index,
+        offset: u64,
+        data: Option<(Box<[u8]>, bool)>,
+    },
+    /// The leader's snapshot is in place and durable; this is the key space it holds, and its size
+    /// on disk.
+    Installed {
+        meta: SnapshotMeta,
+        store: Box<Store>,
+        bytes: u64,
+    },
+    /// The leader's snapshot did not verify, or could not be written: it comes again.
+    Refused,
+}
+
+/// Something worth a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    BecameLeader {
+        term: Term,
+    },
+    BecameFollower {
+        term: Term,
+        leader: Box<str>,
+    },
+    BecameCandidate {
+        term: Term,
+    },
+    SnapshotStarted {
+        index: Index,
+    },
+    SnapshotSaved {
+        index: Index,
+        bytes: u64,
+    },
+    SnapshotAbandoned {
+        index: Index,
+    },
+    SnapshotInstalled {
+        index: Index,
+    },
+    MemberJoined {
+        name: Box<str>,
+        id: PeerId,
+    },
+    MemberRemoved {
+        name: Box<str>,
+        id: PeerId,
+    },
+    ConfigChanged {
+        config: ClusterConfig,
+    },
+    Removed,
+    Amnesia,
+    /// An attempt to find the cluster came to nothing; the next one follows after this time. Told
+    /// when it is for another reason than the one before.
+    NotFound {
+        why: Box<str>,
+        pause_ms: u64,
+    },
+    /// The discovery service did not take this machine's registration; it is tried again.
+    NotRegistered {
+        why: Box<str>,
+    },
+    /// The cluster has let this machine in.
+    LetIn {
+        id: PeerId,
+    },
+    /// The cluster has no place for this machine: it becomes a standby.
+    Refused {
+        why: Box<str>,
+    },
+    /// It was a standby when it was stopped, and is one again.
+    StandsByAgain,
+    /// A standby has asked for the members, or to be let in, and this came of it; told when it is
+    /// something else.
+    NotLetIn {
+        why: Box<str>,
+    },
+    /// A machine that was asked does not list this one.
+    Unlisted,
+    /// Where a machine of its cluster should be there is one of another.
+    OtherCluster {
+        why: Box<str>,
+    },
+    /// The leader removes a peer that was silent for so long, or that is one too many.
+    LetGo {
+        peer: Box<str>,
+        silent_ms: u64,
+        too_many: bool,
+    },
+    /// Peers have not answered so many heartbeats since they were heard; no more of it for as long
+    /// as `backoff_s`.
+    HeartbeatsMissed {
+        peers: Vec<(Box<str>, u64)>,
+        backoff_s: u64,
+    },
+    /// The leader's heartbeat came so late that it was nearly given up.
+    HeartbeatLate {
+        peer: Box<str>,
+        after_ms: u64,
+    },
+    /// For long nobody has led.
+    Leaderless {
+        voters: usize,
+    },
+    DiskLow,
+    DiskOk,
+}
+
+/// One batch of outputs; owned by the shell, cleared and reused.
+#[derive(Default)]
+pub struct Effects {
+    /// For the disk, in this order.
+    pub persist: Vec<Persist>,
+    /// The number of the last of `persist`: `on_synced` with it says that all of them are durable.
+    pub lsn: Lsn,
+    /// For the links; may leave at once, whether `persist` is synced or not.
+    pub send: Vec<(PeerId, Message)>,
+    /// For the connections.
+    pub answers: Vec<Answer>,
+    /// For the watchers; after the answers, some of which are heads of theirs.
+    pub events: Vec<Delivery>,
+    /// For the snapshot files, in this order.
+    pub snapshot: Vec<SnapshotOut>,
+    /// HTTP calls to make.
+    pub calls: Vec<Call>,
+    /// For the log.
+    pub facts: Vec<Fact>,
+    /// The members are others, or their addresses: `Machine::configuration` tells whom to link to.
+    pub members_changed: bool,
+    /// This machine is no longer a member of its cluster, or must come back as a new one: its raft
+    /// has stopped.
+    pub removed: bool,
+    /// For the file `standby_info`: durable before anything else of this batch is carried out, but
+    /// behind `let_in`.
+    pub standby: Option<StandbyInfo>,
+    /// What this machine holds is of no use any more: log and snapshots are to be wiped when
+    /// `standby` is durable and `send` has left, and with them `persist`, `snapshot` and
+    /// whatever they were still to be answered. The data directory gets a new number, for
+    /// `Machine::on_wiped`. After a crash in between the wiping is made up for at the
+    /// next start.
+    pub wipe: bool,
+    /// The core has finished: after `on_stop` the process may end.
+    pub stopped: bool,
+    /// The cluster has given this machine its id: durable before anything else of this batch is
+    /// carried out.
+    pub let_in: Option<PeerId>,
+    /// The discovery service has made this machine the one that starts the cluster: the shell
+    /// bootstraps it, as without peers.
+    pub found: bool,
+    /// The process must end with exit code 1, and say this.
+    pub failed: Option<Box<str>>,
+}
+
+impl Effects {
+    /// Moves everything to the end of `other`.
+    pub fn move_to(&mut self, other: &mut Effects) {
+        other.persist.append(&mut self.persist);
+        other.lsn = self.lsn;
+        other.send.append(&mut self.send);
+        other.answers.append(&mut self.answers);
+        other.events.append(&mut self.events);
+        other.snapshot.append(&mut self.snapshot);
+        other.calls.append(&mut self.calls);
+        other.facts.append(&mut self.facts);
+        other.members_changed |= std::mem::take(&mut self.members_changed);
+        other.removed |= std::mem::take(&mut self.removed);
+        other.standby = self.standby.take().or(other.standby.take());
+        other.wipe |= std::mem::take(&mut self.wipe);
+        other.stopped |= std::mem::take(&mut self.stopped);
+        other.let_in = self.let_in.take().or(other.let_in);
+        other.found |= std::mem::take(&mut self.found);
+        other.failed = self.failed.take().or(other.failed.take());
+    }
+
+    /// Empties it for the next turn and keeps its memory.
+    pub fn clear(&mut self) {
+        self.persist.clear();
+        self.send.clear();
+        self.answers.clear();
+        self.events.clear();
+        self.snapshot.clear();
+        self.calls.clear();
+        self.facts.clear();
+        self.members_changed = false;
+        self.removed = false;
+        self.standby = None;
+        self.wipe = false;
+        self.stopped = false;
+        self.let_in = None;
+        self.found = false;
+        self.failed = None;
+    }
+}

@@ -1,0 +1,26 @@
+//! The ring that sees the operating system: sockets, files, clocks, signals, flags.
+//!
+//! It carries inputs into the core and outputs back out, and decides nothing about keys or raft.
+//! Start with `reactor`, whose `turn` is the event loop, and `disk`, the only user of files.
+pub mod clock;
+pub mod config;
+pub mod disk;
+pub mod logger;
+pub mod reactor;
+
+mod clients;
+mod conn;
+mod connect;
+mod deadlines;
+mod http_calls;
+mod link;
+mod links;
+mod listener;
+mod log_lines;
+mod out;
+mod pool;
+mod resolver;
+mod slots;
+#[cfg(feature = "tls")]
+mod tls;
+mod transport;

@@ -1,0 +1,373 @@
+//! Snapshot files: `DATADIR/snapshot/INDEX.snap`, written in pieces, checked when read.
+//!
+//! A file is a head of 32 bytes (`TERNSNAP`, format version, index, checksum), then chunks (length,
+//! checksum, bytes), the first of which is the snapshot's `SnapshotMeta`, then an end (length 0,
+//! checksum, number of chunks, bytes in all). A chunk's checksum starts from its number and the
+//! index, so that no chunk can stand for another. A file under its final name is whole: it was
+//! synced before it was renamed. Start with `Writer` and `Reader`.
+use crate::core::raft::meta::{decode_meta, encode_meta};
+use crate::core::raft::{Index, SnapshotMeta};
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+const MAGIC: &[u8; 8] = b"TERNSNAP";
+const VERSION: u32 = 1;
+const HEAD_BYTES: usize = 32;
+/// Dirty pages of a snapshot never pile up before a log sync that would have to wait for them.
+pub const SYNC_BYTES: usize = 256 * 1024;
+/// No writer makes a longer chunk: the core cuts at a fraction of it.
+const CHUNK_BYTES_MAX: u32 = 64 * 1024 * 1024;
+
+/// The folder of the snapshots.
+pub fn folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("snapshot")
+}
+
+fn name(index: Index, suffix: &str) -> String {
+    format!("{:020}.{suffix}", index.0)
+}
+
+/// The file of a whole snapshot.
+pub fn file_of(data_dir: &Path, index: Index) -> PathBuf {
+    folder(data_dir).join(name(index, "snap"))
+}
+
+/// The file of one that is being written.
+pub fn unfinished(data_dir: &Path, index: Index) -> PathBuf {
+    folder(data_dir).join(name(index, "tmp"))
+}
+
+/// The snapshots in the folder, newest first.
+pub fn list(data_dir: &Path) -> io::Result<Vec<Index>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder(data_dir))? {
+        let name = entry?.file_name();
+        let index = name.to_str().and_then(|n| n.strip_suffix(".snap"));
+        found.extend(index.and_then(|n| n.parse().ok()).map(Index));
+    }
+    found.sort_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+/// Drops all snapshots but the `keep` newest, and whatever was left unfinished. Gives those that
+/// stay, newest first.
+pub fn prune(data_dir: &Path, keep: usize) -> io::Result<Vec<Index>> {
+    let mut all = list(data_dir)?;
+    for index in all.drain(keep.min(all.len())..) {
+        fs::remove_file(file_of(data_dir, index))?;
+    }
+    for entry in fs::read_dir(folder(data_dir))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "tmp") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(all)
+}
+
+/// Makes a rename or a removal in this folder durable.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn checksum(index: Index, number: u64, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&index.0.to_le_bytes());
+    hasher.update(&number.to_le_bytes());
+    hasher.update(bytes);
+    hasher.finalize()
+}
+
+/// A snapshot that is being written.
+pub struct Writer {
+    file: File,
+    data_dir: PathBuf,
+    /// The last entry that is in it.
+    pub index: Index,
+    chunks: u64,
+    bytes: u64,
+    unsynced: usize,
+}
+
+impl Writer {
+    /// Starts a file under a temporary name.
+    pub fn new(data_dir: &Path, meta: &SnapshotMeta) -> io::Result<Writer> {
+        let path = unfinished(data_dir, meta.index);
+        let mut head = [0; HEAD_BYTES];
+        head[..8].copy_from_slice(MAGIC);
+        head[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        head[16..24].copy_from_slice(&meta.index.0.to_le_bytes());
+        let check = crc32fast::hash(&head[..24]);
+        head[24..28].copy_from_slice(&check.to_le_bytes());
+        let mut file = File::create(path)?;
+        file.write_all(&head)?;
+        let mut writer = Writer {
+            file,
+            data_dir: data_dir.to_path_buf(),
+            index: meta.index,
+            chunks: 0,
+            bytes: 0,
+            unsynced: HEAD_BYTES,
+        };
+        let mut bytes = Vec::new();
+        encode_meta(meta, &mut bytes);
+        writer.append(&bytes)?;
+        Ok(writer)
+    }
+
+    /// Appends a chunk; an empty one is left out.
+    pub fn append(&mut self, chunk: &[u8]) -> io::Result<()> {
+        assert!(chunk.len() <= CHUNK_BYTES_MAX as usize, "chunks are small");
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let mut head = [0; 8];
+        head[..4].copy_from_slice(&(chunk.len() as u32).to_le_bytes());
+        head[4..].copy_from_slice(&checksum(self.index, self.chunks, chunk).to_le_bytes());
+        self.file.write_all(&head)?;
+        self.file.write_all(chunk)?;
+        self.chunks += 1;
+        self.bytes += chunk.len() as u64;
+        self.unsynced += head.len() + chunk.len();
+        if self.unsynced >= SYNC_BYTES {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+
+    /// Writes the end and gives the file its name, durably. Gives its size in bytes.
+    pub fn finish(mut self) -> io::Result<u64> {
+        let mut end = [0; 24];
+        end[8..16].copy_from_slice(&self.chunks.to_le_bytes());
+        end[16..].copy_from_slice(&self.bytes.to_le_bytes());
+        let check = checksum(self.index, self.chunks, &end[8..]);
+        end[4..8].copy_from_slice(&check.to_le_bytes());
+        self.file.write_all(&end)?;
+        self.file.sync_all()?;
+        let size = self.file.metadata()?.len();
+        let folder = folder(&self.data_dir);
+        fs::rename(
+            unfinished(&self.data_dir, self.index),
+            file_of(&self.data_dir, self.index),
+        )?;
+        sync_folder(&folder)?;
+        Ok(size)
+    }
+
+    /// Gives up: the file goes.
+    pub fn abandon(self) -> io::Result<()> {
+        fs::remove_file(unfinished(&self.data_dir, self.index))
+    }
+}
+
+/// Why a snapshot cannot be used; each with a sentence that names the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is not whole, or not what it was.
+    Damaged(String),
+    /// Another version of tern has written it: nothing is wrong with it, so nothing may be put in
+    /// its place.
+    Version(String),
+}
+
+impl Unusable {
+    /// The sentence.
+    pub fn text(self) -> String {
+        match self {
+            Unusable::Damaged(text) | Unusable::Version(text) => text,
+        }
+    }
+}
+
+/// A snapshot that is being read.
+pub struct Reader {
+    file: BufReader<File>,
+    path: PathBuf,
+    index: Index,
+    chunks: u64,
+    bytes: u64,
+    left: u64,
+    /// The snapshot's head.
+    pub meta: SnapshotMeta,
+}
+
+impl Reader {
+    /// Opens a file that is to hold the snapshot of this index.
+    pub fn open(path: &Path, index: Index) -> Result<Reader, Unusable> {
+        let said = |e: io::Error| Unusable::Damaged(format!("{}: {e}", path.display()));
+        let file = File::open(path).map_err(said)?;
+        let left = file.metadata().map_err(said)?.len();
+        let mut reader = Reader {
+            file: BufReader::with_capacity(64 * 1024, file),
+            path: path.to_path_buf(),
+            index,
+            chunks: 0,
+            bytes: 0,
+            left,
+            meta: SnapshotMeta::default(),
+        };
+        let mut head = [0; HEAD_BYTES];
+        reader.read(&mut head)?;
+        let check = crc32fast::hash(&head[..24]).to_le_bytes();
+        if head[..8] != *MAGIC || check != head[24..28] || head[28..] != [0; 4] {
+            return Err(reader.damage("its head is damaged"));
+        }
+        if head[8..12] != VERSION.to_le_bytes() {
+            return Err(Unusable::Version(format!(
+                "{}: the snapshot is written in another format, this version reads format {VERSION}: use the version \
+                 that wrote it",
+                path.display()
+            )));
+        }
+        let first = reader.next()?.ok_or_else(|| reader.damage("it is empty"))?;
+        match decode_meta(&first) {
+            Ok((meta, [])) if meta.index == index && head[16..24] == index.0.to_le_bytes() => {
+                reader.meta = meta;
+                Ok(reader)
+            }
+            Ok(_) | Err(_) => Err(reader.damage("its head does not belong to it")),
+        }
+    }
+
+    /// The next chunk; `None` behind the last one of a whole file.
+    pub fn next(&mut self) -> Result<Option<Vec<u8>>, Unusable> {
+        let mut head = [0; 8];
+        self.read(&mut head)?;
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        let check = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        if length == 0 {
+            return self.end(check).map(|()| None);
+        }
+        if length > CHUNK_BYTES_MAX || u64::from(length) > self.left {
+            return Err(self.damage("a chunk's length is damaged"));
+        }
+        let mut chunk = vec![0; length as usize];
+        self.read(&mut chunk)?;
+        if checksum(self.index, self.chunks, &chunk) != check {
+            return Err(self.damage("a chunk is damaged"));
+        }
+        self.chunks += 1;
+        self.bytes += u64::from(length);
+        Ok(Some(chunk))
+    }
+
+    fn end(&mut self, check: u32) -> Result<(), Unusable> {
+        let mut end = [0; 16];
+        self.read(&mut end)?;
+        let counts = [self.chunks.to_le_bytes(), self.bytes.to_le_bytes()].concat();
+        if checksum(self.index, self.chunks, &end) != check || end[..] != counts || self.left > 0 {
+            return Err(self.damage("its end is damaged"));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> Result<(), Unusable> {
+        if (into.len() as u64) > self.left {
+            return Err(self.damage("it is cut short"));
+        }
+        self.left -= into.len() as u64;
+        let result = self.file.read_exact(into);
+        result.map_err(|e| self.damage(&e.to_string()))
+    }
+
+    fn damage(&self, what: &str) -> Unusable {
+        let path = self.path.display();
+        Unusable::Damaged(format!("{path}: {what} (chunk {})", self.chunks))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(dir: &Path, index: u64, chunks: &[&[u8]]) -> u64 {
+        fs::create_dir_all(folder(dir)).expect("a temporary folder");
+        let meta = SnapshotMeta {
+            index: Index(index),
+            ..SnapshotMeta::default()
+        };
+        let mut writer = Writer::new(dir, &meta).expect("a file");
+        for chunk in chunks {
+            writer.append(chunk).expect("room");
+        }
+        writer.finish().expect("room")
+    }
+
+    fn read(dir: &Path, index: u64) -> Result<Vec<Vec<u8>>, Unusable> {
+        let mut reader = Reader::open(&file_of(dir, Index(index)), Index(index))?;
+        let mut chunks = Vec::new();
+        while let Some(chunk) = reader.next()? {
+            chunks.push(chunk);
+        }
+        Ok(chunks)
+    }
+
+    #[test]
+    fn a_snapshot_comes_back_in_its_chunks() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let big = vec![7; 300_000];
+        let size = write(dir.path(), 4, &[b"one", &big, b"", b"three"]);
+        assert_eq!(
+            read(dir.path(), 4),
+            Ok(vec![b"one".to_vec(), big, b"three".to_vec()])
+        );
+        let path = file_of(dir.path(), Index(4));
+        assert_eq!(fs::metadata(path).expect("a file").len(), size);
+    }
+
+    #[test]
+    fn no_damage_passes() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        write(dir.path(), 4, &[b"one", b"two"]);
+        let path = file_of(dir.path(), Index(4));
+        let whole = fs::read(&path).expect("a file");
+        for at in 0..whole.len() {
+            fs::write(&path, &whole[..at]).expect("room");
+            read(dir.path(), 4).expect_err("cut short");
+            for bit in [1, 128] {
+                let mut bad = whole.clone();
+                bad[at] ^= bit;
+                fs::write(&path, &bad).expect("room");
+                read(dir.path(), 4).expect_err("a flipped bit");
+            }
+        }
+    }
+
+    #[test]
+    fn another_version_is_no_damage() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        write(dir.path(), 4, &[b"one"]);
+        let path = file_of(dir.path(), Index(4));
+        let mut bytes = fs::read(&path).expect("a file");
+        bytes[8] = VERSION as u8 + 1;
+        let check = crc32fast::hash(&bytes[..24]).to_le_bytes();
+        bytes[24..28].copy_from_slice(&check);
+        fs::write(&path, &bytes).expect("room");
+        let unusable = read(dir.path(), 4).expect_err("it cannot be read");
+        assert!(matches!(unusable, Unusable::Version(_)), "{unusable:?}");
+    }
+
+    #[test]
+    fn a_file_of_another_index_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        write(dir.path(), 4, &[b"one"]);
+        let at = |i| file_of(dir.path(), Index(i));
+        fs::rename(at(4), at(5)).expect("renamed");
+        read(dir.path(), 5).expect_err("not its name");
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_leftovers_go() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        for index in [3, 20, 100] {
+            write(dir.path(), index, &[b"x"]);
+        }
+        Writer::new(dir.path(), &SnapshotMeta::default()).expect("a file");
+        let kept = prune(dir.path(), 2).expect("pruned");
+        assert_eq!(kept, [Index(100), Index(20)]);
+        let names = fs::read_dir(folder(dir.path())).expect("a folder").count();
+        assert_eq!(names, 2);
+    }
+}
