@@ -281,7 +281,7 @@ impl World {
         let entries = terms.iter().zip(first..).map(|(term, index)| Entry {
             term: Term(*term),
             index: Index(index),
-            body: Body::Good(encoded(&set(&format!("/{index}.{term}")))),
+            body: Body::Good(encoded(&set(&format!("/{index}.{term}"))).into()),
         });
         let last = terms.last().copied().unwrap_or(1);
         let value = |key, or: u64| option(words, key).map_or(or, |v| v.parse().expect("a number"));

@@ -9,6 +9,7 @@ use super::model::Model;
 use super::rng::hash_bytes;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use tern::core::command::Command;
 use tern::core::raft::{AppendAnswer, Body, Entry, Message, Rpc, SnapshotMeta};
 
@@ -30,7 +31,7 @@ struct Known {
     term: u64,
     hash: u64,
     prev_term: u64,
-    command: Box<[u8]>,
+    command: Arc<[u8]>,
 }
 
 /// A machine's log as the machine itself sees it, durable or not: terms and hashes alone.

@@ -18,6 +18,7 @@ pub mod state;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use log::{Wal, wipe, wipe_with};
 
@@ -47,7 +48,7 @@ pub const STAGED_BYTES_MAX: usize = 8 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// It is whole.
-    Good(Box<[u8]>),
+    Good(Arc<[u8]>),
     /// Its checksum does not match; a body of `len` bytes whose crc32, started from `seed`, is
     /// `crc` is the lost one (see `body_matches`).
     Faulty { len: u32, seed: u32, crc: u32 },

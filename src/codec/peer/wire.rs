@@ -335,7 +335,7 @@ fn take_small(from: &mut Unpack) -> Result<u32, Malformed> {
     u32::try_from(from.number()?).map_err(|_| Malformed)
 }
 
-fn take_bytes(from: &mut Unpack) -> Result<Box<[u8]>, Malformed> {
+fn take_bytes<T: for<'a> From<&'a [u8]>>(from: &mut Unpack) -> Result<T, Malformed> {
     let length = usize::try_from(from.number()?).map_err(|_| Malformed)?;
     Ok(from.bytes(length)?.into())
 }

@@ -4,6 +4,7 @@
 //! this machine's disk has damaged (`unsound`). It never decides anything: what to append, cut or
 //! forget is `replication`, `snapshot` and `repair`. Start reading at `Log`.
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::message::{Body, Entry, Index, Lsn, Term};
 
@@ -157,7 +158,7 @@ impl Log {
     }
 
     /// Puts a body back, durable with `lsn`; the entry as it now is.
-    pub fn repair(&mut self, index: Index, body: Box<[u8]>, lsn: Lsn) -> Entry {
+    pub fn repair(&mut self, index: Index, body: Arc<[u8]>, lsn: Lsn) -> Entry {
         let offset = (index.0 - self.start.0 - 1) as usize;
         let mark = self.unsound.insert(index, lsn);
         assert_eq!(mark, Some(MISSING), "only a damaged entry is repaired");

@@ -4,6 +4,8 @@
 //! Plain data: the rules stand in the other files of this folder, the encoding in `wire`. Start
 //! reading at `Rpc`.
 
+use std::sync::Arc;
+
 /// A raft term. 2^64-1 is never a term: it is the notice "you have been removed".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
@@ -35,7 +37,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// An encoded `Command`.
-    Good(Box<[u8]>),
+    Good(Arc<[u8]>),
     /// Damaged on this machine's disk; a body whose crc32 (started from `seed`) is `crc` and whose
     /// length is `len` repairs it.
     Faulty { len: u32, seed: u32, crc: u32 },
@@ -295,7 +297,7 @@ pub enum AppendAnswer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Its body.
-    Body(Box<[u8]>),
+    Body(Arc<[u8]>),
     /// It is here, but damaged as well.
     Damaged,
     /// It was never here.
