@@ -268,12 +268,12 @@ impl Machine {
 
     // -- inputs
 
-    /// A client or an admin asks; or says `More` or `Gone` of an earlier ticket.
+    /// A client or an admin asks; or says `ContinueListing` or `ClientClosed` of an earlier ticket.
     pub fn on_request(&mut self, now: Now, ticket: Ticket, op: Op) {
         self.now = now;
         match &mut self.phase {
             Phase::Starting { waiting, .. } => {
-                if op == Op::Gone {
+                if op == Op::ClientClosed {
                     waiting.retain(|(waits, _)| *waits != ticket);
                 } else {
                     waiting.push((ticket, op));
@@ -282,7 +282,7 @@ impl Machine {
             Phase::Serving => self.replica.on_request(now, ticket, op),
             Phase::Stopping { .. } => self.while_stopping(now, ticket, op),
             Phase::Finding | Phase::Standby(_) | Phase::Out { .. }
-                if matches!(op, Op::Gone | Op::More) => {}
+                if matches!(op, Op::ClientClosed | Op::ContinueListing) => {}
             Phase::Finding | Phase::Standby(_) | Phase::Out { .. } => {
                 let none = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
                 let outcome = self.elsewhere().unwrap_or(none);
@@ -308,7 +308,7 @@ impl Machine {
                 _ => self.replica.redirect_to_leader(ticket),
             },
             op => {
-                if op == Op::Gone
+                if op == Op::ClientClosed
                     && let Phase::Stopping { waiting, .. } = &mut self.phase
                 {
                     waiting.retain(|(waits, _)| *waits != ticket);

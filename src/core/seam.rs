@@ -87,7 +87,6 @@ pub enum Op {
     Get {
         path: KeyPath,
         recursive: bool,
-        sorted: bool,
         linearizable: bool,
     },
     /// Wait for a change. Answer: `Watching`, then deliveries until the watcher is done.
@@ -110,8 +109,9 @@ pub enum Op {
     StatsStore,
     /// 10,000 sets of `/foo`.
     SpeedTest,
-    /// The key space from the root, hidden nodes too, and the history. Answer: `Page`s (`More` asks
-    /// for the next), then, when `More` is asked for after the last, `Migrated`.
+    /// The key space from the root, hidden nodes too, and the history. Answer: `Page`s
+    /// (`ContinueListing` asks for the next), then, when `ContinueListing` is asked for after the
+    /// last, `Migrated`.
     Migrate,
     ConfigGet,
     /// Fields that are absent stay. The core drops the fraction of the size, rounds times to
@@ -138,9 +138,9 @@ pub enum Op {
     },
     Join(Join),
     /// The last page or backlog has left the output buffer: send the next one.
-    More,
+    ContinueListing,
     /// The client went away: free whatever this ticket holds. Has no answer.
-    Gone,
+    ClientClosed,
 }
 
 /// A request to join the cluster, as `/join` carries it.
@@ -176,7 +176,7 @@ pub struct Answer {
 pub enum Outcome {
     /// A write was carried out.
     Event(Box<Event>),
-    /// A part of a listing; `More` asks for the next unless it is the last.
+    /// A part of a listing; `ContinueListing` asks for the next unless it is the last.
     Page {
         items: Vec<ListItem>,
         last: bool,
@@ -184,8 +184,8 @@ pub enum Outcome {
     /// The watcher waits (head of the answer now); what it waits for comes as deliveries.
     Watching,
     /// Past events for a watcher that asked for them, oldest first; with `done` the answer ends
-    /// here (a long poll), without it `More` asks for the next ones until a batch is empty:
-    /// from then on the watcher is live.
+    /// here (a long poll), without it `ContinueListing` asks for the next ones until a batch is
+    /// empty: from then on the watcher is live.
     Backlog {
         events: Vec<Event>,
         done: bool,

@@ -355,7 +355,7 @@ impl Clients {
         let conn = self.conns.remove(id).expect("it was just looked at");
         let told = conn.flight.is_some();
         if let Some(flight) = conn.flight {
-            machine.on_request(now, flight.ticket, Op::Gone);
+            machine.on_request(now, flight.ticket, Op::ClientClosed);
         }
         if let Some((timer, _)) = conn.timer {
             self.timers.cancel(timer);
@@ -476,7 +476,8 @@ impl Desk<'_, '_> {
         if conn.wants_more() {
             self.reads -= 1;
             let ticket = conn.take_more().expect("it wants more of something");
-            self.machine.on_request(self.context.now, ticket, Op::More);
+            self.machine
+                .on_request(self.context.now, ticket, Op::ContinueListing);
         }
         loop {
             let (id, port) = (conn.id, conn.port);
@@ -574,7 +575,7 @@ fn follow(conn: &mut Conn, next: api::Next, ticket: Ticket, machine: &mut Machin
         api::Next::Done { keep_alive, gone } => {
             conn.finish(keep_alive);
             if gone {
-                machine.on_request(now, ticket, Op::Gone);
+                machine.on_request(now, ticket, Op::ClientClosed);
             }
         }
         api::Next::Abort => conn.kill(),

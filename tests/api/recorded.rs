@@ -195,7 +195,7 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
         Op::MachineGet { .. } => Outcome::Machine(machine(&json)),
         Op::MachineRemove { .. } => Outcome::Removed,
         Op::Join(_) => Outcome::Joined(Index(u64::from(*expect.body.as_bytes().first()?))),
-        Op::Migrate | Op::More | Op::Gone => return None,
+        Op::Migrate | Op::ContinueListing | Op::ClientClosed => return None,
     })
 }
 

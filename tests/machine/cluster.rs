@@ -146,7 +146,7 @@ fn a_leader_that_stops_hands_over_first() {
     rig.machine.on_stop(rig.now);
     let late = rig.ask(set("/foo", "late"));
     let gone = rig.ask(set("/foo", "gone"));
-    rig.again(gone, Op::Gone);
+    rig.again(gone, Op::ClientClosed);
     cluster.settle();
     let rig = cluster.at(leader);
     assert!(rig.stopped);

@@ -399,7 +399,7 @@ fn what_is_on_its_way_is_bounded() {
         (rig.told(longest), rig.told(second)),
         (vec![], failed(Code::RaftInternal, ""))
     );
-    rig.again(longest, Op::Gone);
+    rig.again(longest, Op::ClientClosed);
     let tickets: Vec<Ticket> = (0..5).map(|_| rig.ask(set("/a", &mebibyte))).collect();
     rig.settle();
     let refused = tickets
@@ -468,7 +468,7 @@ fn what_finds_no_leader_waits_for_the_next() {
     let asked = [follower, other].map(|id| {
         let rig = cluster.at(id);
         let gone = rig.ask(set("/gone", "x"));
-        rig.again(gone, Op::Gone);
+        rig.again(gone, Op::ClientClosed);
         let write = rig.ask(set(&format!("/{}", id.0), "kept"));
         let watch = Op::Watch {
             path: KeyPath::new("/a"),

@@ -501,7 +501,6 @@ pub fn read(path: &str, recursive: bool, linearizable: bool) -> Op {
     Op::Get {
         path: KeyPath::new(path),
         recursive,
-        sorted: true,
         linearizable,
     }
 }

@@ -146,8 +146,8 @@ fn watchers_are_told_once_in_order_and_freed() {
     assert!(rig.delivered(elsewhere).is_empty());
     let ends = |t: &(Ticket, bool)| t.1 == (t.0 == poll);
     assert!(rig.events.iter().all(|d| d.tickets.iter().all(ends)));
-    rig.again(stream, Op::Gone);
-    rig.again(elsewhere, Op::Gone);
+    rig.again(stream, Op::ClientClosed);
+    rig.again(elsewhere, Op::ClientClosed);
     match rig.done(Op::StatsStore) {
         Outcome::StatsStore(stats) => assert_eq!(stats.watchers, 0),
         other => panic!("{other:?}"),
@@ -182,7 +182,7 @@ fn a_stream_catches_up_before_it_goes_live() {
             rig.put("/dir/b", "while catching up");
             assert!(rig.delivered(stream).is_empty());
         }
-        rig.again(stream, Op::More);
+        rig.again(stream, Op::ContinueListing);
     }
     assert_eq!(seen, [4, 5, 6, 7, 8]);
     rig.put("/dir/c", "live");
@@ -560,7 +560,7 @@ fn a_listing_comes_in_pages_of_one_moment() {
             rig.put(&format!("/dir/{n:04}"), "new");
         }
         rig.put("/dir/9999", "new");
-        rig.again(list, Op::More);
+        rig.again(list, Op::ContinueListing);
         rig.turn();
     }
     assert_eq!((items.len(), pages), (2_501, 3));
@@ -608,7 +608,7 @@ fn the_migration_document_is_of_one_moment() {
     ];
     assert_eq!(keys, [&["/"], &machines[..], &["/foo"]].concat());
     rig.put("/foo", "later");
-    rig.again(ticket, Op::More);
+    rig.again(ticket, Op::ContinueListing);
     rig.settle();
     match rig.answer(ticket) {
         Outcome::Migrated(rest) => {
@@ -624,8 +624,8 @@ fn who_goes_away_leaves_nothing_behind() {
     let mut rig = Rig::serving(settings(1));
     let write = rig.ask(set("/foo", "bar"));
     let read = rig.ask(read("/foo", false, true));
-    rig.again(write, Op::Gone);
-    rig.again(read, Op::Gone);
+    rig.again(write, Op::ClientClosed);
+    rig.again(read, Op::ClientClosed);
     rig.settle();
     assert!(rig.answers.is_empty());
     assert_eq!(rig.value("/foo").as_deref(), Some("bar"));

@@ -316,7 +316,7 @@ impl World {
         if let Some((slot, ticket)) = calling.asked {
             self.tickets.remove(&ticket);
             let epoch = self.hosts[slot].epoch;
-            self.later(slot, epoch, Ticket(ticket), Op::Gone);
+            self.later(slot, epoch, Ticket(ticket), Op::ClientClosed);
         }
         calling
     }

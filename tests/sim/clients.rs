@@ -159,7 +159,8 @@ impl World {
         let (slot, epoch) = (open.slot, self.hosts[open.slot].epoch);
         if !self.watchers.contains_key(&open.ticket) {
             self.input(slot, epoch, |_, run, now| {
-                run.core.on_request(now, Ticket(open.ticket), Op::Gone)
+                run.core
+                    .on_request(now, Ticket(open.ticket), Op::ClientClosed)
             });
         }
         self.think(client);
@@ -285,7 +286,7 @@ impl World {
         }
         if matches!(answer.outcome, Outcome::Page { last: false, .. }) {
             let epoch = self.hosts[slot].epoch;
-            self.later(slot, epoch, Ticket(ticket), Op::More);
+            self.later(slot, epoch, Ticket(ticket), Op::ContinueListing);
             return Ok(());
         }
         let mut open = self.clients[client].open.take().expect("seen above");

@@ -72,7 +72,7 @@ impl World {
                 }
                 if !*done && !events.is_empty() {
                     let epoch = self.hosts[slot].epoch;
-                    self.later(slot, epoch, ticket, Op::More);
+                    self.later(slot, epoch, ticket, Op::ContinueListing);
                 }
                 Ok(())
             }

@@ -171,7 +171,6 @@ impl Want {
         let get = |p: &str, recursive, linearizable| Op::Get {
             path: path(p),
             recursive,
-            sorted: false,
             linearizable,
         };
         let set = |p: String, value: Option<Box<str>>, expires_ns| {
@@ -336,7 +335,6 @@ fn key_op(path: KeyPath, act: Act, index: u64) -> Op {
             return Op::Get {
                 path,
                 recursive: false,
-                sorted: false,
                 linearizable: true,
             };
         }

@@ -41,7 +41,6 @@ fn read(ask: &Ask) -> Result<Routed, Routed> {
     let op = Op::Get {
         path,
         recursive: query.flag("recursive") && !head_only,
-        sorted: query.flag("sorted") && !head_only,
         linearizable: quorum || on_leader,
     };
     Ok(ask.machine(op, Kind::Node(Tree::nodes())))

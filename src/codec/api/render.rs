@@ -75,9 +75,9 @@ pub struct Shape {
 pub enum Next {
     /// The request stays parked: an answer or a delivery will come by itself.
     Wait,
-    /// When the output has left, say `Op::More` with the same ticket.
+    /// When the output has left, say `Op::ContinueListing` with the same ticket.
     More,
-    /// The answer is whole. With `gone` say `Op::Gone` with the ticket: the machine may hold
+    /// The answer is whole. With `gone` say `Op::ClientClosed` with the ticket: the machine may hold
     /// something for it still.
     Done { keep_alive: bool, gone: bool },
     /// The answer cannot be finished: close without ending its body, so that the client sees that

@@ -20,7 +20,6 @@ pub fn get(ask: &Ask) -> Routed {
         let op = Op::Get {
             path,
             recursive: false,
-            sorted: false,
             linearizable,
         };
         Ok(ask.machine(op, Kind::V1Get(Listing::default())))

@@ -19,13 +19,11 @@ impl Replica {
             Op::Get {
                 path,
                 recursive,
-                sorted,
                 linearizable: true,
             } => {
                 let op = Op::Get {
                     path,
                     recursive,
-                    sorted,
                     linearizable: false,
                 };
                 return self.read(now, ticket, op);
@@ -64,8 +62,8 @@ impl Replica {
             }
             Op::MachineRemove { name } => return self.change(now, ticket, Wish::Remove(name)),
             Op::Join(join) => return self.change(now, ticket, Wish::Join(join)),
-            Op::More => return self.more(now, ticket),
-            Op::Gone => return self.forget(ticket),
+            Op::ContinueListing => return self.more(now, ticket),
+            Op::ClientClosed => return self.forget(ticket),
             Op::Leader => self.leader_url(),
             Op::Machines => self.machine_urls(),
             Op::StatsSelf => Outcome::StatsSelf(Box::new(self.self_stats(now))),
