@@ -91,7 +91,7 @@ impl Cluster {
         };
         for i in 0..machines {
             cluster.run(i);
-            if kind == Kind::Tern {
+            if kind.is_tern() {
                 // Each joins through the first.
                 let client = cluster.members[0].client;
                 until("a machine serves", || {
@@ -113,8 +113,8 @@ impl Cluster {
             self.directory.path().join(format!("node{i}")),
         );
         match self.kind {
-            Kind::Tern => {
-                let mut c = Command::new(env!("CARGO_BIN_EXE_tern"));
+            Kind::Tern | Kind::Former => {
+                let mut c = Command::new(self.kind.program());
                 c.args([
                     "-name",
                     &name,
@@ -410,7 +410,7 @@ fn hand_over(cluster: &mut Cluster) -> (f64, usize) {
         std::thread::sleep(Duration::from_millis(300));
         let asked = Instant::now();
         cluster.signal(leader, rustix::process::Signal::TERM);
-        std::thread::sleep(Duration::from_millis(if cluster.kind == Kind::Tern {
+        std::thread::sleep(Duration::from_millis(if cluster.kind.is_tern() {
             700
         } else {
             3_000

@@ -4,7 +4,9 @@
 //!
 //! `cargo bench --bench versus` measures against Debian's etcd (3.4, with its v2 interface); `--
 //! --pairs 7 --seconds 3` are the defaults, `--only tern` leaves the rival out. Prints the table
-//! that stands in the README. `--cluster` puts three machines against three: see `cluster`. `--soak
+//! that stands in the README. `--former PATH` compares with another build of tern in place of etcd:
+//! `-- --former PATH --pairs 15 --seconds 1` is the check that a change made nothing slower. The
+//! bound is the upper end of the ratio's 95 % interval. `--cluster` puts three machines against three: see `cluster`. `--soak
 //! MINUTES` disturbs five of tern: see `soak`.
 mod ask;
 mod cluster;
@@ -16,8 +18,9 @@ mod soak;
 use driver::{Load, Mode, fill, run};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// A server under measurement; ended when dropped.
@@ -37,8 +40,28 @@ impl Drop for Server {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
+    /// The present build.
     Tern,
+    /// Another build of tern: `--former PATH`.
+    Former,
     Etcd,
+}
+
+/// The program of `Kind::Former`.
+static FORMER: OnceLock<PathBuf> = OnceLock::new();
+
+impl Kind {
+    fn is_tern(self) -> bool {
+        self != Kind::Etcd
+    }
+
+    /// The program of a tern.
+    fn program(self) -> PathBuf {
+        match self {
+            Kind::Former => FORMER.get().expect("--former PATH").clone(),
+            Kind::Tern | Kind::Etcd => env!("CARGO_BIN_EXE_tern").into(),
+        }
+    }
 }
 
 fn free_port() -> u16 {
@@ -52,8 +75,8 @@ fn command(kind: Kind, directory: &Path, client: u16, peer: u16) -> Command {
     let (at, peer_at) = (format!("127.0.0.1:{client}"), format!("127.0.0.1:{peer}"));
     let data = directory.join("data");
     match kind {
-        Kind::Tern => {
-            let mut c = Command::new(env!("CARGO_BIN_EXE_tern"));
+        Kind::Tern | Kind::Former => {
+            let mut c = Command::new(kind.program());
             c.args([
                 "-name",
                 "node0",
@@ -321,11 +344,18 @@ fn main() {
         .split(',')
         .map(|n| n.parse().expect("a number"))
         .collect();
-    let kinds = if value("--only").is_some() {
+    let former = value("--former");
+    let kinds = if former.is_some() {
+        vec![Kind::Tern, Kind::Former]
+    } else if value("--only").is_some() {
         vec![Kind::Tern]
     } else {
         vec![Kind::Tern, Kind::Etcd]
     };
+    if let Some(path) = former {
+        // Cargo runs benches in the package's folder; a relative path means that.
+        FORMER.set(path.into()).expect("set once");
+    }
     if let Some(minutes) = value("--soak") {
         return soak::report(minutes.parse().expect("a number"));
     }
@@ -341,7 +371,9 @@ fn main() {
     alternate(&kinds, pairs, &rows(&connections), |kind| {
         measure(kind, &connections, duration)
     });
-    flash(Duration::from_secs_f64(number("--idle", 30.0)));
+    if FORMER.get().is_none() {
+        flash(Duration::from_secs_f64(number("--idle", 30.0)));
+    }
 }
 
 /// Measures these alternately, each pair the other way round, and prints the medians of the rows.
@@ -366,21 +398,51 @@ fn alternate(kinds: &[Kind], pairs: usize, rows: &[String], measure: impl Fn(Kin
             );
         }
     }
+    let rival = if FORMER.get().is_some() {
+        "former"
+    } else {
+        "etcd"
+    };
     println!(
-        "| median of {pairs} alternating pairs | tern | etcd | tern / etcd |\n|---|---|---|---|"
+        "| median of {pairs} alternating pairs | tern | {rival} | tern / {rival} | 95 % interval |\n\
+         |---|---|---|---|---|"
     );
     for (row, name) in rows.iter().enumerate() {
         let column = |runs: &[Vec<f64>]| median(runs.iter().map(|r| r[row]).collect());
-        let ratios = results[0]
+        let ratios: Vec<f64> = results[0]
             .iter()
             .zip(&results[1])
             .map(|(a, b)| a[row] / b[row])
             .collect();
+        let (low, high) = median_interval(&ratios);
         println!(
-            "| {name} | {:.1} | {:.1} | {:.2} |",
+            "| {name} | {:.1} | {:.1} | {:.2} | {low:.2} to {high:.2} |",
             column(&results[0]),
             column(&results[1]),
             median(ratios)
         );
     }
+}
+
+/// The 95 % interval of a median: the narrowest pair of order statistics, symmetric about the
+/// middle, that holds it with that probability (binomial, p = 1/2). With fewer than six values no
+/// pair does: the interval is then the whole range.
+fn median_interval(values: &[f64]) -> (f64, f64) {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    if n == 0 {
+        return (f64::NAN, f64::NAN);
+    }
+    let mut tail = 0.0;
+    let mut chance = 0.5f64.powi(n as i32);
+    let mut dropped = 0;
+    // `tail`: the chance that the median lies below value `dropped`.
+    while 2.0 * (tail + chance) <= 0.05 {
+        tail += chance;
+        chance *= (n - dropped) as f64 / (dropped + 1) as f64;
+        dropped += 1;
+    }
+    let cut = dropped.saturating_sub(1).min((n - 1) / 2);
+    (sorted[cut], sorted[n - 1 - cut])
 }
