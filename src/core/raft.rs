@@ -154,8 +154,6 @@ pub struct Raft {
     /// The commit index that this term's leader told last.
     told_commit: Index,
     incoming: Option<snapshot::Incoming>,
-    /// A peer that is handed the snapshot though this member does not lead (see `repair`).
-    aid: Option<Progress>,
     repair: repair::Repair,
 
     // -- candidates
@@ -219,8 +217,7 @@ impl Raft {
             acked: Index(0),
             told_commit: Index(0),
             incoming: None,
-            aid: None,
-            repair: repair::Repair::default(),
+            repair: repair::Repair::new(at_least),
             votes: Vec::new(),
             peers: Vec::new(),
             heartbeat_due: u64::MAX,
@@ -305,9 +302,7 @@ impl Raft {
     /// way may be lost. Whoever is gone is missed without the patience for its disk.
     pub fn on_link(&mut self, now: Now, id: PeerId, up: bool) {
         self.now_us = now.mono_us;
-        if self.repair.due_us != u64::MAX {
-            self.repair.due_us = self.now_us;
-        }
+        self.repair.on_link(self.now_us);
         if !up && self.leader == id {
             self.leader_sync_us = 0;
             self.election_due = self.election_due.min(self.draw_due(self.election_us));
@@ -353,7 +348,7 @@ impl Raft {
         } else if self.now_us >= self.election_due {
             self.on_election_timeout();
         }
-        self.maybe_ask_again();
+        self.maybe_send_fetches();
         self.check_invariants();
     }
 
@@ -453,7 +448,7 @@ impl Raft {
                 index,
                 term: at,
                 found,
-            } => self.on_fetched(from, term, (index, at), found),
+            } => self.on_fetched(from, term, index, at, found),
             Rpc::Removed { .. } => unreachable!("admit keeps notices"),
             Rpc::Forward { .. } | Rpc::Forwarded { .. } => {
                 unreachable!("the replica keeps what is passed on")
@@ -513,7 +508,8 @@ impl Raft {
         self.votes.clear();
         self.election_due = u64::MAX;
         self.heartbeat_due = self.now_us + self.heartbeat_us;
-        (self.incoming, self.aid) = (None, None);
+        self.incoming = None;
+        self.repair.on_become_leader();
         self.voter_change = Index(0);
         self.nop = self.log.last_index().next();
         self.uncommitted_bytes = 0;
@@ -587,7 +583,7 @@ impl Raft {
             RaftRole::Leader => self.heartbeat_due,
             RaftRole::Follower | RaftRole::PreCandidate | RaftRole::Candidate => self.election_due,
         };
-        role.min(self.repair.due_us)
+        role.min(self.repair.next_deadline().unwrap_or(u64::MAX))
     }
 }
 
@@ -674,6 +670,7 @@ impl Raft {
     /// Closes each input.
     fn check_invariants(&self) {
         self.log.check_invariants();
+        self.repair.check_invariants(self.id, self.role, &self.log);
         let last = self.log.last_index();
         assert!(
             self.commit_index <= last || self.has(Fault::CommitUnverified),

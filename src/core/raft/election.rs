@@ -84,7 +84,7 @@ impl Raft {
             self.become_pre_candidate();
         } else {
             self.become_follower(self.current_term, PeerId::NONE);
-            self.maybe_go_past();
+            self.maybe_advance_term();
             self.reset_election_timer();
         }
     }
@@ -138,7 +138,7 @@ impl Raft {
         last: (Term, Index),
     ) {
         let good = self.is_up_to_date(last) && !self.amnesia;
-        self.repair.candidate = from;
+        self.repair.on_candidate(from);
         if pre {
             let later = term > self.current_term;
             let granted = good && later;

@@ -62,7 +62,7 @@ impl Raft {
 
     /// Sends each member what it lacks, as far as its bounds allow.
     pub(super) fn replicate(&mut self) {
-        for peer in self.peers.iter_mut().chain(&mut self.aid) {
+        for peer in self.peers.iter_mut().chain(self.repair.helping_mut()) {
             Raft::want_chunk(peer, self.now_us, &mut self.out.chunks_wanted);
         }
         if self.role != RaftRole::Leader {
@@ -377,7 +377,9 @@ impl Raft {
             match self.log.term_at(entry.index) {
                 None if entry.index <= self.log.start() => {}
                 None => self.append(entry),
-                Some(term) if term == entry.term => self.maybe_repair(entry),
+                Some(term) if term == entry.term => {
+                    self.maybe_repair(entry);
+                }
                 Some(_) => {
                     self.cut(entry.index);
                     self.append(entry);

@@ -109,7 +109,7 @@ impl Raft {
         let term = if leads { self.current_term } else { Term(0) };
         let ChunkWanted { to, index, offset } = wanted;
         let at = |flow| matches!(flow, Flow::Snapshot { index: i, offset: o, .. } if (i, o) == (index, offset));
-        let mut receivers = self.peers.iter_mut().chain(&mut self.aid);
+        let mut receivers = self.peers.iter_mut().chain(self.repair.helping_mut());
         let Some(peer) = receivers.find(|p| p.id == to && at(p.flow)) else {
             return;
         };
@@ -134,7 +134,7 @@ impl Raft {
     }
 
     pub(super) fn on_snapshot_reply(&mut self, from: PeerId, of: Index, next: u64) {
-        let mut receivers = self.peers.iter_mut().chain(&mut self.aid);
+        let mut receivers = self.peers.iter_mut().chain(self.repair.helping_mut());
         let Some(peer) = receivers.find(|p| p.id == from) else {
             return;
         };
@@ -164,7 +164,7 @@ impl Raft {
     /// A piece without an answer for an election timeout (or two syncs of that member) is sent
     /// again.
     pub(super) fn retry_chunks(&mut self) {
-        for peer in self.peers.iter_mut().chain(&mut self.aid) {
+        for peer in self.peers.iter_mut().chain(self.repair.helping_mut()) {
             let patience_us = self.election_us.max(2 * u64::from(peer.sync_us));
             if let Flow::Snapshot { asked_us, .. } = &mut peer.flow
                 && *asked_us + patience_us < self.now_us
@@ -301,7 +301,7 @@ impl Raft {
         self.snapshot = meta;
         self.commit_index = self.commit_index.max(index);
         self.verified = self.verified.max(index);
-        self.ask_for_missing();
+        self.send_fetches();
         if self.has(Fault::InstallBeforeSync) {
             self.log.on_synced(self.lsn);
             self.acknowledge();
