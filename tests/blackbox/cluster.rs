@@ -1,13 +1,13 @@
 //! Three built binaries on loopback: joining, redirects, leaders that die or stop, restarts,
 //! removal, moving.
-use crate::client::{Conn, form, request, until};
-use crate::fleet::{
-    cluster, follow, leader, leader_of, listed, port_of, prepare, put, settled, shows, shows_all,
-};
-use crate::server::Server;
 use crate::start::refused;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use tern_support::client::{Conn, form, request, until};
+use tern_support::fleet::{
+    cluster, follow, leader, leader_of, listed, port_of, prepare, put, settled, shows, shows_all,
+};
+use tern_support::server::Server;
 
 #[test]
 fn three_machines_hold_the_same_and_followers_redirect() {

@@ -3,11 +3,11 @@
 //! Every step is sent, in order. An answer must be the recorded one (`record::differences`), or,
 //! for the steps named in `tern.jsonl`, tern's own, which that file holds with the reason. Pauses
 //! of the recording are replaced by asking until the condition holds that they waited for.
-use crate::client::{Answer, Conn, Head, form, request, until};
-use crate::record::{Expected, Own, Step, differences, own, same_body, steps};
-use crate::server::Server;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use tern_support::client::{Answer, Conn, Head, form, request, until};
+use tern_support::recordings::{Expected, Own, Step, differences, own, same_body, steps};
+use tern_support::server::Server;
 
 /// A step that was sent and whose answer comes later.
 struct Pending {

@@ -1,11 +1,11 @@
 //! Cut off, removed, healed, let in again, over and over, in networks of their own: who returns
 //! never disturbs those that stayed, and is told of its removal once. `TERN_CYCLES` sets how often.
-use crate::client::{until, within};
-use crate::fleet::{QUICK, TOO_LONG, follow, leader, listed, put, settled, shows, term};
-use crate::net::{Loss, Net};
-use crate::server::Server;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tern_support::client::{until, within};
+use tern_support::fleet::{QUICK, TOO_LONG, follow, leader, listed, put, settled, shows, term};
+use tern_support::net::{Loss, Net};
+use tern_support::server::Server;
 
 /// How a cycle begins.
 #[derive(Clone, Copy, Debug)]

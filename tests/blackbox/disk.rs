@@ -1,9 +1,9 @@
 //! A disk that fills up: writes are refused, reads go on, writes resume when there is room.
-use crate::client::{Conn, until};
-use crate::fleet::{Mode, follow, mode, prepare, put};
-use crate::server::Server;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tern_support::client::{Conn, until};
+use tern_support::fleet::{Mode, follow, mode, prepare, put};
+use tern_support::server::Server;
 
 /// A small file system of its own, mounted as long as this lives. Needs root.
 struct SmallDisk {

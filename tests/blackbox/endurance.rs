@@ -3,15 +3,15 @@
 //!
 //! `TERN_ENDURANCE_S` sets the seconds: 20 without it, 600 for the figure that counts. What it
 //! found is one line (`ledger:`).
-use crate::client::{Conn, form, within};
-use crate::fleet::{TOO_LONG, at_of, cluster, follow, leader_of, term, try_leader};
-use crate::server::Server;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tern_support::client::{Conn, form, within};
+use tern_support::fleet::{TOO_LONG, at_of, cluster, follow, leader_of, term, try_leader};
+use tern_support::server::Server;
 
 const WRITERS: usize = 16;
 const KEYS_A_WRITER: u64 = 50;

@@ -1,10 +1,10 @@
 //! Machines with `-forward`: whichever is asked does it, and shows it itself from then on; a
 //! standby passes it on.
-use crate::client::{Answer, Conn, form, request, until};
-use crate::fleet::{at_of, cluster, has, leader_of, prepare, shows};
-use crate::server::Server;
 use rustix::process::Signal;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use tern_support::client::{Answer, Conn, form, request, until};
+use tern_support::fleet::{at_of, cluster, has, leader_of, prepare, shows};
+use tern_support::server::Server;
 
 /// A write that is carried out where it is asked for.
 fn write(conn: &mut Conn, method: &str, target: &str, body: &str) -> Answer {

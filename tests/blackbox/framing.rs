@@ -1,6 +1,6 @@
 //! HTTP over real sockets: pipelining, cuts, keep-alive, 100-continue, what is refused.
-use crate::client::{Answer, Conn, form, request};
-use crate::server::Server;
+use tern_support::client::{Answer, Conn, form, request};
+use tern_support::server::Server;
 
 /// Answers come in the order of the requests, whatever they ask.
 #[test]

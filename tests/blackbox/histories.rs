@@ -5,18 +5,18 @@
 //! Only linearizable reads take part. What is refused as not carried out is left out, so a refusal
 //! that was carried out after all shows; what is left open may have happened or not.
 //! `TERN_HISTORY_S` sets the seconds.
-use crate::client::{Answer, Conn, form, request, until};
-use crate::fleet::{at_of, cluster, follow};
-use crate::linear::{Act, Call, Res, Value, Verdict, check, smallest};
 use crate::observers;
-use crate::rng::Rng;
-use crate::server::Server;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tern_support::client::{Answer, Conn, form, request, until};
+use tern_support::fleet::{at_of, cluster, follow};
+use tern_support::linear::{Act, Call, Res, Value, Verdict, check, smallest};
+use tern_support::rng::Rng;
+use tern_support::server::Server;
 
 /// What all clients share.
 struct Shared {
@@ -127,18 +127,18 @@ fn client(shared: &Shared, seed: u64) {
         let key = shared.operations.fetch_add(1, Ordering::Relaxed) / OPERATIONS_A_KEY;
         let value = shared.value.fetch_add(1, Ordering::Relaxed);
         let from = if seen.0 == key { seen.1 } else { 0 };
-        let act = match rng.next() % 10 {
+        let act = match rng.next_u64() % 10 {
             0..4 => Act::Get,
             4 | 5 => Act::Set(value),
             6 => Act::Create(value),
             7 => Act::Swap { from, to: value },
             8 => Act::Update(value),
-            _ if rng.next().is_multiple_of(2) => Act::Delete,
+            _ if rng.next_u64().is_multiple_of(2) => Act::Delete,
             _ => Act::CompareDelete { from },
         };
         let called = shared.now();
         let bytes = bytes(act, &format!("/v2/keys/h/{key}"));
-        let asked = shared.ask(rng.next() as usize, &bytes);
+        let asked = shared.ask(rng.next_u64() as usize, &bytes);
         let returned = shared.now();
         let Told::Res(res) = told(act, &asked) else {
             std::thread::sleep(Duration::from_millis(5));
@@ -194,19 +194,19 @@ fn leader(servers: &[Server]) -> usize {
 /// election takes and continued: it wakes as a leader that does not know that it has been deposed.
 fn disturb(servers: &mut [Server], rng: &mut Rng) {
     let leader = leader(servers);
-    let other = (leader + 1 + rng.next() as usize % 2) % 3;
-    let machine = if rng.next().is_multiple_of(3) {
+    let other = (leader + 1 + rng.next_u64() as usize % 2) % 3;
+    let machine = if rng.next_u64().is_multiple_of(3) {
         other
     } else {
         leader
     };
-    if rng.next().is_multiple_of(2) {
+    if rng.next_u64().is_multiple_of(2) {
         servers[machine].kill();
-        std::thread::sleep(Duration::from_millis(rng.next() % 600));
+        std::thread::sleep(Duration::from_millis(rng.next_u64() % 600));
         servers[machine].run();
     } else {
         servers[machine].signal(Signal::STOP);
-        std::thread::sleep(Duration::from_millis(400 + rng.next() % 1_200));
+        std::thread::sleep(Duration::from_millis(400 + rng.next_u64() % 1_200));
         servers[machine].signal(Signal::CONT);
     }
 }
@@ -271,7 +271,7 @@ pub fn record(
         let mut rng = Rng::new(seed);
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(seconds) {
-            std::thread::sleep(Duration::from_millis(rng.next() % 800));
+            std::thread::sleep(Duration::from_millis(rng.next_u64() % 800));
             disturb(servers, &mut rng);
         }
         shared.stop.store(true, Ordering::Relaxed);

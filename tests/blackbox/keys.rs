@@ -1,6 +1,6 @@
 //! The key space: depth, size, refresh, conditions.
-use crate::client::{Conn, form, request, until};
-use crate::server::Server;
+use tern_support::client::{Conn, form, request, until};
+use tern_support::server::Server;
 
 fn nested(levels: usize) -> String {
     format!("/v2/keys{}", "/d".repeat(levels))

@@ -1,6 +1,6 @@
 //! What one client may cost the others: slow requests, many connections, requests without an end.
-use crate::client::{Conn, until};
-use crate::server::Server;
+use tern_support::client::{Conn, until};
+use tern_support::server::Server;
 
 /// A server whose slow clients need not be waited for.
 fn impatient() -> Server {

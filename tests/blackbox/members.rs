@@ -1,13 +1,13 @@
 //! Who belongs to the cluster, and who leads it: a leader that removes itself, peers that die in
 //! turn, addresses from a file or from a service that redirects, and what a change of leaders must
 //! not lose.
-use crate::client::{Conn, until};
-use crate::fleet::{
+use tern_support::client::{Conn, until};
+use tern_support::fleet::{
     ask, cluster, follow, has, leader, leader_of, listed, prepare, put, settled, shows, shows_all,
     term,
 };
-use crate::rng::Rng;
-use crate::server::Server;
+use tern_support::rng::Rng;
+use tern_support::server::Server;
 
 /// The leader is asked on its own peer port to let go of itself: it answers first, and another
 /// leads at once.
@@ -61,7 +61,7 @@ fn peers_that_die_in_turn() {
     let mut rng = Rng::new(seed);
     let mut written = 0;
     for _ in 0..8 {
-        let dies = rng.next() as usize % 5;
+        let dies = rng.next_u64() as usize % 5;
         servers[dies].kill();
         for _ in 0..20 {
             written += 1;

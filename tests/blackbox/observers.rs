@@ -1,11 +1,11 @@
 //! Watchers of every machine while the cluster is disturbed: each sees all events once and in
 //! order, however often it has to come back, and no two are told different things of one index.
-use crate::client::{Conn, request};
-use crate::fleet::ask;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tern_support::client::{Conn, request};
+use tern_support::fleet::ask;
 
 /// How long a stream may be silent before it is asked for anew.
 const PATIENCE: Duration = Duration::from_millis(900);

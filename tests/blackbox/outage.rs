@@ -1,10 +1,10 @@
 //! Three processes under load: leaders that die, a majority that is lost, a machine that lags
 //! behind snapshots.
-use crate::client::{Answer, Conn, until};
-use crate::server::Server;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tern_support::client::{Answer, Conn, until};
+use tern_support::server::Server;
 
 /// Machines of one cluster; the first started it, the others joined.
 struct Cluster {

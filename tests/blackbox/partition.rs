@@ -2,13 +2,13 @@
 //! majority goes on, the other acknowledges nothing and answers no linearizable read; when it
 //! heals, all have what was acknowledged, and nobody what was refused. `TERN_HISTORY_S` sets the
 //! seconds of the recorded history.
-use crate::client::{until, within};
-use crate::fleet::{TOO_LONG, ask, follow, has, leader, leader_of, settled, shows, term};
 use crate::histories;
-use crate::net::{Loss, Net};
-use crate::rng::Rng;
-use crate::server::Server;
 use rustix::process::Signal;
+use tern_support::client::{until, within};
+use tern_support::fleet::{TOO_LONG, ask, follow, has, leader, leader_of, settled, shows, term};
+use tern_support::net::{Loss, Net};
+use tern_support::rng::Rng;
+use tern_support::server::Server;
 
 /// Elections that do not come of busy processors, for tests in which a term must not rise.
 const CALM: [&str; 2] = [
@@ -215,25 +215,27 @@ fn disturb(net: &mut Net, servers: &mut [Server], rng: &mut Rng) {
         let answer = ask(s.client_at(), "GET", "/v2/stats/self", "");
         answer.is_some_and(|a| a.status() == 200 && a.json()["state"] == "leader")
     });
-    let any = rng.next() as usize % count;
-    let at = if rng.next().is_multiple_of(2) {
+    let any = rng.next_u64() as usize % count;
+    let at = if rng.next_u64().is_multiple_of(2) {
         leads.unwrap_or(any)
     } else {
         any
     };
-    let loss = [Loss::All, Loss::Sent, Loss::Received][rng.next() as usize % 3];
-    match rng.next() % 9 {
+    let loss = [Loss::All, Loss::Sent, Loss::Received][rng.next_u64() as usize % 3];
+    match rng.next_u64() % 9 {
         0..3 => net.cut_off(at, loss),
         3 => net.split(&[at, (at + 1 + any) % count]),
         4 => (0..count).for_each(|from| net.lose(from, (from + 1) % count)),
         5 => {
             servers[at].kill();
-            std::thread::sleep(std::time::Duration::from_millis(rng.next() % 400));
+            std::thread::sleep(std::time::Duration::from_millis(rng.next_u64() % 400));
             servers[at].spawn();
         }
         6 => {
             servers[at].signal(Signal::STOP);
-            std::thread::sleep(std::time::Duration::from_millis(400 + rng.next() % 1_200));
+            std::thread::sleep(std::time::Duration::from_millis(
+                400 + rng.next_u64() % 1_200,
+            ));
             servers[at].signal(Signal::CONT);
         }
         7 => {
@@ -243,7 +245,9 @@ fn disturb(net: &mut Net, servers: &mut [Server], rng: &mut Rng) {
         }
         _ => {}
     }
-    std::thread::sleep(std::time::Duration::from_millis(200 + rng.next() % 1_000));
+    std::thread::sleep(std::time::Duration::from_millis(
+        200 + rng.next_u64() % 1_000,
+    ));
     net.heal();
 }
 

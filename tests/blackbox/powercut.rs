@@ -5,14 +5,14 @@
 //! The same run with the server's syncs left out must lose writes, or this test is blind. Needs
 //! root, for the mounts. `TERN_CUTS` sets the number of cuts, `TERN_CUT_FS` the file system: ext4,
 //! xfs or btrfs.
-use crate::client::{Conn, until};
-use crate::server::{Server, Syncs};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tern_support::client::{Conn, until};
+use tern_support::server::{Server, Syncs};
 
 fn run(program: &str, args: &[&str]) {
     let output = Command::new(program)

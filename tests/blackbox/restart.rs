@@ -1,10 +1,10 @@
 //! kill -9 under load, and ends that are asked for: nothing that was acknowledged is lost.
-use crate::client::{Conn, request, until};
-use crate::server::Server;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use tern_support::client::{Conn, request, until};
+use tern_support::server::Server;
 
 /// An acknowledged write: value and index by key.
 type Acked = BTreeMap<String, (String, u64)>;
@@ -150,7 +150,7 @@ fn what_a_restart_keeps() {
             let listed = get("/v2/keys/?recursive=true&sorted=true");
             let expiration = get("/v2/keys/a/ttl").json()["node"]["expiration"].to_string();
             let mut tree = listed.json();
-            crate::record::comparable(&mut tree, true);
+            tern_support::recordings::comparable(&mut tree, true);
             (
                 tree,
                 listed.head.etcd_index(),

@@ -1,9 +1,9 @@
 //! Three machines whose disks are slow: each sync takes longer than an election timeout. Nobody
 //! takes a leader that waits for its disk for dead, and what is acknowledged stays. Start with
 //! `survives`.
-use crate::client::until;
-use crate::fleet::{ask, leader, leader_of, prepare, put, shows, term};
-use crate::server::{Server, Syncs};
+use tern_support::client::until;
+use tern_support::fleet::{ask, leader, leader_of, prepare, put, shows, term};
+use tern_support::server::{Server, Syncs};
 
 /// Milliseconds; the election timeout is 200.
 const SYNC_MS: u64 = 300;

@@ -1,8 +1,8 @@
 //! Snapshot files under the built binary: the two that are kept, and what damage to one or to both
 //! of them means.
-use crate::client::{Conn, until};
-use crate::server::Server;
 use std::path::{Path, PathBuf};
+use tern_support::client::{Conn, until};
+use tern_support::server::Server;
 
 /// The snapshot files of a data directory, oldest first.
 fn snapshots(data_dir: &Path) -> Vec<PathBuf> {

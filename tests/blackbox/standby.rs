@@ -4,14 +4,14 @@
 //! The intervals are the shortest that are allowed, so that a test takes seconds. How long the
 //! cluster took to settle is printed beside what is promised (`figure:`), and only a generous
 //! deadline fails a test: the machines share their processors with whatever else runs.
-use crate::client::{Conn, request, until, within};
-use crate::fleet::{
-    Mode, QUICK, TOO_LONG, follow, has, leader, listed, mode, prepare, put, settled, shows, term,
-};
-use crate::server::Server;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use tern_support::client::{Conn, request, until, within};
+use tern_support::fleet::{
+    Mode, QUICK, TOO_LONG, follow, has, leader, listed, mode, prepare, put, settled, shows, term,
+};
+use tern_support::server::Server;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const REMOVE_DELAY: Duration = Duration::from_secs(2);

@@ -1,8 +1,8 @@
 //! Starts that cannot succeed: each says what is wrong and exits 1, and touches nothing.
-use crate::client::DEADLINE;
-use crate::server::{Server, tern};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use tern_support::client::DEADLINE;
+use tern_support::server::{Server, tern};
 
 /// Runs to its end; a process that does not end by itself is a failure.
 fn output(mut command: Command) -> Output {
@@ -127,7 +127,7 @@ fn a_directory_of_etcd() {
 #[test]
 fn a_directory_of_another_version() {
     let mut server = Server::start(&[]);
-    let mut conn = crate::client::Conn::open(server.client_port);
+    let mut conn = tern_support::client::Conn::open(server.client_port);
     for _ in 0..50 {
         assert!(conn.ask("PUT", "/v2/keys/k", "value=v").status() < 300);
     }
@@ -197,7 +197,7 @@ fn place_of(data_dir: &Path, value: &str) -> (std::path::PathBuf, usize) {
 #[test]
 fn a_damaged_log() {
     let mut server = Server::start(&[]);
-    let mut conn = crate::client::Conn::open(server.client_port);
+    let mut conn = tern_support::client::Conn::open(server.client_port);
     for number in 0..200 {
         let body = format!("value=value-number-{number:03}-ends");
         assert!(conn.ask("PUT", "/v2/keys/k", &body).status() < 300);

@@ -3,10 +3,10 @@
 //!
 //! `TERN_SWITCHES` sets how often it changes its mode: 10 times without it, 200 for the figure that
 //! counts. What it found is one line (`ledger:`).
-use crate::client::{Conn, until};
-use crate::fleet::{cluster, follow, has, leader_of, listed, put, term};
-use crate::server::Server;
 use std::time::{Duration, Instant};
+use tern_support::client::{Conn, until};
+use tern_support::fleet::{cluster, follow, has, leader_of, listed, put, term};
+use tern_support::server::Server;
 
 /// Memory may grow by so much after the first switches have made their one-time allocations.
 const GROWTH_KIB_MAX: u64 = 512;
@@ -71,7 +71,7 @@ fn switch_twice(servers: &[Server], round: usize) {
             answer.text()
         );
     }
-    let link = crate::client::request("GET", "/raft", &[("Upgrade", "tern-raft/1")], b"");
+    let link = tern_support::client::request("GET", "/raft", &[("Upgrade", "tern-raft/1")], b"");
     let mut visitor = Conn::open(moves.peer_port);
     visitor.send(&link);
     let status = visitor.answer().status();

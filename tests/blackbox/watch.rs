@@ -1,6 +1,6 @@
 //! Watches: the past and the present without a gap, readers that are slow, clients that go.
-use crate::client::{Conn, form, request, until};
-use crate::server::Server;
+use tern_support::client::{Conn, form, request, until};
+use tern_support::server::Server;
 
 fn watchers(server: &Server) -> u64 {
     let stats = server.client("GET", "/v2/stats/store", "").json();

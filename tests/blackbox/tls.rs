@@ -1,0 +1,251 @@
+//! Both ports over TLS: the built binary against clients with, without and with foreign
+//! certificates.
+//!
+//! The certificates in `testdata/tls` are valid for a hundred years: `authority` has signed
+//! `machine`; `guest` is signed by somebody nobody trusts.
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+fn file(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/tls");
+    folder.join(name)
+}
+
+struct Server {
+    child: Child,
+    client_port: u16,
+    peer_port: u16,
+    _home: tempfile::TempDir,
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
+
+fn command(home: &tempfile::TempDir, args: &[&str], ports: (u16, u16)) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
+    command.current_dir(home.path()).stdin(Stdio::null());
+    command.args(["-name", "node1", "-data-dir", "data"]);
+    command.arg(format!("-addr=127.0.0.1:{}", ports.0));
+    command.arg(format!("-peer-addr=127.0.0.1:{}", ports.1));
+    for arg in args {
+        match arg.strip_prefix('@') {
+            Some(name) => command.arg(file(name)),
+            None => command.arg(arg),
+        };
+    }
+    command
+}
+
+impl Server {
+    /// Starts it and waits until both ports accept; `@name` is a file of the test data.
+    fn start(args: &[&str]) -> Server {
+        let home = tempfile::tempdir().expect("a directory");
+        let (client_port, peer_port) = (free_port(), free_port());
+        let mut command = command(&home, args, (client_port, peer_port));
+        let child = command.stdout(Stdio::null()).spawn().expect("it starts");
+        let server = Server {
+            child,
+            client_port,
+            peer_port,
+            _home: home,
+        };
+        for port in [client_port, peer_port] {
+            while TcpStream::connect(("127.0.0.1", port)).is_err() {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A connection that shows the certificate of this name, if any.
+fn connect(port: u16, certificate: Option<&str>) -> Tls {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(file("authority.pem")).expect("a certificate");
+    roots.add(authority).expect("an authority");
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots);
+    let config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(name) => {
+            let chain = CertificateDer::from_pem_file(file(&format!("{name}.pem")));
+            let key = PrivateKeyDer::from_pem_file(file(&format!("{name}.key")));
+            builder
+                .with_client_auth_cert(vec![chain.expect("a certificate")], key.expect("a key"))
+                .expect("they belong together")
+        }
+    };
+    let name = ServerName::try_from("localhost").expect("a name");
+    let session = ClientConnection::new(Arc::new(config), name).expect("a session");
+    let socket = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    StreamOwned::new(session, socket)
+}
+
+fn send(stream: &mut Tls, method: &str, target: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// Reads until `end` has come.
+fn read_to(stream: &mut Tls, end: &str) -> io::Result<String> {
+    let mut text = Vec::new();
+    let mut part = vec![0; 64 * 1024];
+    while !text.ends_with(end.as_bytes()) {
+        match stream.read(&mut part)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => text.extend_from_slice(&part[..count]),
+        }
+    }
+    Ok(String::from_utf8(text).expect("text"))
+}
+
+/// One request whose answer ends with `end`.
+fn ask(stream: &mut Tls, method: &str, target: &str, body: &str, end: &str) -> String {
+    send(stream, method, target, body).expect("sent");
+    read_to(stream, end).expect("answered")
+}
+
+const CERTIFICATE: [&str; 4] = ["-cert-file", "@machine.pem", "-key-file", "@machine.key"];
+const AUTHORITY: [&str; 2] = ["-ca-file", "@authority.pem"];
+
+#[test]
+fn the_client_port_speaks_tls() {
+    let server = Server::start(&CERTIFICATE);
+    let mut stream = connect(server.client_port, None);
+    let answer = ask(&mut stream, "PUT", "/v2/keys/foo", "value=bar", "}}");
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    // Larger than any buffer on the way.
+    let value = "x".repeat(1_500_000);
+    let body = format!("value={value}");
+    let answer = ask(&mut stream, "PUT", "/v2/keys/big", &body, "}}");
+    assert!(answer.contains(&value));
+    let answer = ask(&mut stream, "GET", "/v2/keys/big", "", "}}");
+    assert!(answer.contains(&value));
+    let url = format!("https://127.0.0.1:{}", server.client_port);
+    ask(&mut stream, "GET", "/v2/machines", "", &url);
+}
+
+#[test]
+fn a_watcher_is_told_through_tls() {
+    let server = Server::start(&CERTIFICATE);
+    let mut watcher = connect(server.client_port, None);
+    let mut writer = connect(server.client_port, None);
+    ask(&mut writer, "PUT", "/v2/keys/w", "value=0", "}}");
+    send(&mut watcher, "GET", "/v2/keys/w?wait=true&stream=true", "").expect("sent");
+    read_to(&mut watcher, "\r\n\r\n").expect("a head");
+    for value in 1..50 {
+        ask(
+            &mut writer,
+            "PUT",
+            "/v2/keys/w",
+            &format!("value={value}"),
+            "}}",
+        );
+        let event = read_to(&mut watcher, "}}\r\n").expect("an event");
+        assert!(event.contains(&format!("\"value\":\"{value}\"")), "{event}");
+    }
+}
+
+#[test]
+fn what_is_not_tls_is_closed_and_harms_nobody() {
+    let server = Server::start(&CERTIFICATE);
+    let mut plain = TcpStream::connect(("127.0.0.1", server.client_port)).expect("it listens");
+    plain
+        .write_all(b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n")
+        .expect("sent");
+    let mut rest = Vec::new();
+    // A reset is as good an end as any.
+    let _ = plain.read_to_end(&mut rest);
+    assert!(!rest.starts_with(b"HTTP"), "{rest:?}");
+    let mut stream = connect(server.client_port, None);
+    ask(&mut stream, "GET", "/version", "", "0.4.9");
+}
+
+#[test]
+fn clients_must_show_a_certificate_of_the_authority() {
+    let server = Server::start(&[&CERTIFICATE[..], &AUTHORITY].concat());
+    let alert = |certificate: Option<&str>| {
+        let mut stream = connect(server.client_port, certificate);
+        let refused = send(&mut stream, "GET", "/version", "")
+            .and_then(|()| read_to(&mut stream, "0.4.9"))
+            .expect_err("it is refused");
+        match refused
+            .get_ref()
+            .and_then(|e| e.downcast_ref::<rustls::Error>())
+        {
+            Some(rustls::Error::AlertReceived(alert)) => *alert,
+            _ => panic!("{refused}"),
+        }
+    };
+    assert_eq!(alert(Some("guest")), AlertDescription::BadCertificate);
+    assert_eq!(alert(None), AlertDescription::CertificateRequired);
+    let mut stream = connect(server.client_port, Some("machine"));
+    ask(&mut stream, "GET", "/version", "", "0.4.9");
+}
+
+#[test]
+fn the_peer_port_has_its_own_certificate() {
+    let peer = [
+        "-peer-cert-file",
+        "@machine.pem",
+        "-peer-key-file",
+        "@machine.key",
+    ];
+    let server = Server::start(&[&peer[..], &["-peer-ca-file", "@authority.pem"]].concat());
+    let mut stream = connect(server.peer_port, Some("machine"));
+    ask(&mut stream, "GET", "/name", "", "node1");
+    let mut stream = connect(server.peer_port, Some("guest"));
+    send(&mut stream, "GET", "/name", "")
+        .and_then(|()| read_to(&mut stream, "node1"))
+        .expect_err("it is refused");
+    // The client port is plain.
+    let mut plain = TcpStream::connect(("127.0.0.1", server.client_port)).expect("it listens");
+    plain
+        .write_all(b"GET /version HTTP/1.0\r\n\r\n")
+        .expect("sent");
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).expect("text");
+    assert!(answer.ends_with("0.4.9"), "{answer}");
+}
+
+#[test]
+fn a_file_that_is_no_certificate_is_named() {
+    for bad in ["missing.pem", "machine.key"] {
+        let home = tempfile::tempdir().expect("a directory");
+        let args = [
+            "-cert-file",
+            &format!("@{bad}"),
+            "-key-file",
+            "@machine.key",
+        ];
+        let mut command = command(&home, &args, (free_port(), free_port()));
+        let Output { status, stderr, .. } = command.output().expect("it starts");
+        let text = String::from_utf8_lossy(&stderr);
+        assert_eq!(status.code(), Some(1), "{text}");
+        assert!(text.contains(bad), "{text}");
+    }
+}

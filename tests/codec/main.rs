@@ -1,0 +1,7 @@
+//! The codecs without a machine: requests routed, answers rendered, frames cut and joined.
+//!
+//! `recorded` compares answers with the recorded ones, `shapes` checks what no recording shows:
+//! pages, streams, limits, parameters. `frames` is what travels between peers.
+mod frames;
+mod recorded;
+mod shapes;

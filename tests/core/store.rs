@@ -1,0 +1,522 @@
+//! The key space against a simple model of it, under random commands, listings, snapshots and
+//! watchers; damaged snapshots; very deep trees on a small stack.
+use crate::model::Model;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use tern::core::command::{Command, KeyPath, Naming};
+use tern::core::store::*;
+
+const LIMITS: HistoryLimits = HistoryLimits {
+    events: 10_000,
+    bytes: 1 << 30,
+};
+
+#[derive(Clone, Debug)]
+enum Act {
+    Write(Command),
+    Sync(u64),
+    List {
+        path: KeyPath,
+        recursive: bool,
+        all: bool,
+    },
+    Page {
+        which: usize,
+        max: usize,
+    },
+    End {
+        which: usize,
+    },
+    Begin,
+    Chunk {
+        bytes: usize,
+    },
+    Abandon,
+    Watch {
+        path: KeyPath,
+        recursive: bool,
+        stream: bool,
+        since: u64,
+    },
+    Backlog {
+        which: u64,
+    },
+    Unwatch {
+        which: u64,
+    },
+    Free,
+}
+
+fn path() -> impl Strategy<Value = KeyPath> {
+    let name = prop_oneof![
+        6 => Just("a"), 3 => Just("b"), 2 => Just("a-"), 1 => Just("_h"), 1 => Just("7")
+    ];
+    proptest::collection::vec(name, 0..4).prop_map(|names| KeyPath::new(&names.join("/")))
+}
+
+fn value() -> impl Strategy<Value = Option<Box<str>>> {
+    prop_oneof![1 => Just(None), 4 => "[xyz]{0,2}".prop_map(|v| Some(v.into()))]
+}
+
+fn expires() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![2 => Just(None), 1 => (1..30u64).prop_map(Some)]
+}
+
+fn write() -> impl Strategy<Value = Command> {
+    let naming = prop_oneof![
+        6 => Just(Naming::Given),
+        1 => Just(Naming::InOrder),
+        1 => Just(Naming::InOrderPadded)
+    ];
+    let condition = || (value(), prop_oneof![Just(0u64), 1..40u64]);
+    let node = || (path(), value(), expires());
+    prop_oneof![
+        6 => node().prop_map(|(path, value, expires_ns)| Command::Set { path, value, expires_ns }),
+        2 => (node(), naming).prop_map(|((path, value, expires_ns), naming)| Command::Create {
+            path,
+            value,
+            expires_ns,
+            naming
+        }),
+        2 => (node(), any::<bool>()).prop_map(|((path, value, expires_ns), refresh)| {
+            Command::Update { path, value, expires_ns, refresh }
+        }),
+        2 => (node(), condition(), any::<(bool, bool)>()).prop_map(
+            |((path, value, expires_ns), (prev_value, prev_index), (or_create, refresh))| {
+                Command::CompareAndSwap {
+                    path,
+                    value,
+                    expires_ns,
+                    prev_value,
+                    prev_index,
+                    or_create,
+                    refresh,
+                }
+            }
+        ),
+        3 => (path(), any::<(bool, bool)>()).prop_map(|(path, (dir, recursive))| {
+            Command::Delete { path, dir, recursive }
+        }),
+        1 => (path(), condition()).prop_map(|(path, (prev_value, prev_index))| {
+            Command::CompareAndDelete { path, prev_value, prev_index }
+        }),
+    ]
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        20 => write().prop_map(Act::Write),
+        1 => (0..30u64).prop_map(Act::Sync),
+        2 => (path(), any::<bool>(), proptest::bool::weighted(0.2)).prop_map(
+            |(path, recursive, all)| Act::List { path, recursive, all }
+        ),
+        6 => (0..4usize, 1..4usize).prop_map(|(which, max)| Act::Page { which, max }),
+        1 => (0..4usize).prop_map(|which| Act::End { which }),
+        1 => Just(Act::Begin),
+        4 => (1..100usize).prop_map(|bytes| Act::Chunk { bytes }),
+        5 => (0..20u8).prop_map(|n| if n == 0 { Act::Abandon } else { Act::Free }),
+        3 => (path(), any::<bool>(), any::<bool>(), 0..40u64).prop_map(
+            |(path, recursive, stream, since)| Act::Watch { path, recursive, stream, since }
+        ),
+        3 => (1..20u64).prop_map(|which| Act::Backlog { which }),
+        1 => (1..20u64).prop_map(|which| Act::Unwatch { which }),
+    ]
+}
+
+/// A listing, what it has given, and what it must give in the end: fixed by its first page.
+struct Open {
+    listing: Listing,
+    path: KeyPath,
+    recursive: bool,
+    all: bool,
+    given: Vec<ListItem>,
+    expected: Option<(Vec<ListItem>, Vec<Event>)>,
+}
+
+struct Pair {
+    store: Store,
+    model: Model,
+    open: Vec<Open>,
+    /// The snapshot that is being written, and the hash of what it must become.
+    snapshot: Option<(Vec<u8>, u64)>,
+    /// What streams that have not caught up are still to be told.
+    behind: BTreeMap<u64, Vec<Event>>,
+    watchers: u64,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        Pair {
+            store: Store::new(LIMITS),
+            model: Model::default(),
+            open: Vec::new(),
+            snapshot: None,
+            behind: BTreeMap::new(),
+            watchers: 0,
+        }
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Write(command) => {
+                let expected = self.model.apply(&command);
+                let found = self.store.apply(&command);
+                let found = found.map_err(|e| (e.code, e.cause.into_string()));
+                assert_eq!(found, expected, "{command:?}");
+            }
+            Act::Sync(now_ns) => {
+                self.model.expire(now_ns);
+                assert!(!self.store.expire(now_ns));
+            }
+            Act::List {
+                path,
+                recursive,
+                all,
+            } => self.list(path, recursive, all),
+            Act::Page { which, max } if which < self.open.len() => self.page(which, max),
+            Act::End { which } if which < self.open.len() => {
+                self.store.end(self.open.remove(which).listing);
+            }
+            Act::Begin if self.snapshot.is_none() => {
+                if self.store.snapshot_begin() {
+                    self.snapshot = Some((Vec::new(), self.store.state_hash()));
+                }
+            }
+            Act::Chunk { bytes } => self.chunk(bytes),
+            Act::Abandon => {
+                self.store.snapshot_abandon();
+                self.snapshot = None;
+            }
+            Act::Watch {
+                path,
+                recursive,
+                stream,
+                since,
+            } => {
+                self.watch(&path, recursive, stream, since);
+            }
+            Act::Backlog { which } => self.backlog(which),
+            Act::Unwatch { which } => {
+                self.store.unwatch(WatcherId(which));
+                self.model.unwatch(which);
+                self.behind.remove(&which);
+            }
+            Act::Free => _ = self.store.free_some(),
+            Act::Page { .. } | Act::End { .. } | Act::Begin => {}
+        }
+        self.compare();
+    }
+
+    fn list(&mut self, path: KeyPath, recursive: bool, all: bool) {
+        let path = if all { KeyPath::new("/") } else { path };
+        let recursive = recursive || all;
+        let listing = match all {
+            true => Ok(self.store.get_all()),
+            false => self.store.get(&path, recursive),
+        };
+        let expected = self.model.list(&path, recursive, all);
+        match listing {
+            Ok(listing) => self.open.push(Open {
+                listing,
+                path,
+                recursive,
+                all,
+                given: Vec::new(),
+                expected: None,
+            }),
+            Err(error) => assert_eq!(Err((error.code, error.cause.into_string())), expected),
+        }
+    }
+
+    fn page(&mut self, which: usize, max: usize) {
+        let open = &mut self.open[which];
+        let before = open.given.len();
+        let page = self.store.page(&mut open.listing, max, &mut open.given);
+        assert!(open.given.len() - before <= max);
+        if matches!(page, Page::More | Page::Done) && open.expected.is_none() {
+            let list = self.model.list(&open.path, open.recursive, open.all);
+            let list = list.expect("it was listed");
+            open.expected = Some((list, self.model.events.clone()));
+        }
+        match page {
+            Page::More => {
+                let (items, _) = open.expected.as_ref().expect("set above");
+                assert_eq!(open.given[..], items[..open.given.len()]);
+            }
+            Page::Wait => assert_eq!(open.given.len(), before),
+            Page::Done => {
+                let open = self.open.remove(which);
+                let (items, events) = open.expected.expect("set above");
+                assert_eq!(open.given, items);
+                if open.all {
+                    let (history, index, _) = self.store.history(&open.listing).expect("frozen");
+                    assert!(history.iter().all(|e| e.index() <= index));
+                    assert_eq!(history, events);
+                    self.store.end(open.listing);
+                }
+            }
+            Page::Failed(error) => {
+                let open = self.open.remove(which);
+                assert!(open.given.is_empty());
+                let expected = self.model.list(&open.path, open.recursive, open.all);
+                assert_eq!(expected, Err((error.code, error.cause.into_string())));
+            }
+            Page::GivenUp => panic!("nothing here weighs that much"),
+        }
+    }
+
+    fn chunk(&mut self, bytes: usize) {
+        let Some((written, hash)) = &mut self.snapshot else {
+            return;
+        };
+        match self.store.snapshot_chunk(bytes, written) {
+            Step::More => {}
+            Step::Done => {
+                let again = restore(written).expect("a sound snapshot");
+                assert_eq!(again.state_hash(), *hash);
+                self.snapshot = None;
+            }
+            Step::GivenUp => panic!("nothing here weighs that much"),
+        }
+    }
+
+    fn watch(&mut self, path: &KeyPath, recursive: bool, stream: bool, since: u64) {
+        self.watchers += 1;
+        let id = self.watchers;
+        let from = if since == 0 {
+            self.model.index + 1
+        } else {
+            since
+        };
+        let past = self.model.watch(id, path, recursive, stream, from);
+        let found = self
+            .store
+            .watch(WatcherId(id), path, recursive, stream, Some(since));
+        match found.expect("nothing was cleared") {
+            Watched::Waiting => assert!(past.is_empty()),
+            Watched::Backlog(events) if stream => {
+                assert_eq!(events[..], past[..events.len()]);
+                self.behind.insert(id, past[events.len()..].to_vec());
+            }
+            Watched::Backlog(events) => assert_eq!(events[..], past[..1]),
+            Watched::Cleared => panic!("not yet"),
+        }
+    }
+
+    /// A stream reads on; what the model woke it for meanwhile was put behind its backlog.
+    fn backlog(&mut self, id: u64) {
+        if let Some(mut due) = self.behind.remove(&id) {
+            match self.store.backlog(WatcherId(id)) {
+                Watched::Waiting => assert!(due.is_empty()),
+                Watched::Backlog(events) => {
+                    // The history tells hidden nodes, of which the model wakes nobody.
+                    for event in events {
+                        if due.first() == Some(&event) {
+                            due.remove(0);
+                        } else {
+                            assert!(event.node.key.contains("/_"));
+                        }
+                    }
+                    self.behind.insert(id, due);
+                }
+                Watched::Cleared => panic!("nothing was cleared"),
+            }
+        }
+    }
+
+    fn compare(&mut self) {
+        assert_eq!(self.store.index().0, self.model.index);
+        assert_eq!(self.store.next_expiry_ns(), self.model.next_expiry_ns());
+        let mut notices = Vec::new();
+        self.store.take_notices(&mut notices);
+        let mut woken = std::mem::take(&mut self.model.woken);
+        for (index, ids) in &mut woken {
+            let event = self.model.events.iter().find(|e| e.index().0 == *index);
+            let event = event.expect("it woke someone");
+            ids.retain(|id| match self.behind.get_mut(id) {
+                Some(due) => {
+                    due.push(event.clone());
+                    false
+                }
+                None => true,
+            });
+        }
+        woken.retain(|(_, ids)| !ids.is_empty());
+        let told = notices.iter().map(|n| {
+            let ids = n.watchers.iter().map(|w| w.0).collect();
+            (n.event.index().0, ids)
+        });
+        assert_eq!(told.collect::<Vec<(u64, Vec<u64>)>>(), woken);
+    }
+
+    /// All that is left open is ended: nothing may be kept then.
+    fn close(mut self) {
+        for open in self.open.drain(..) {
+            self.store.end(open.listing);
+        }
+        self.store.snapshot_abandon();
+        while self.store.free_some() {}
+        assert_eq!(self.store.next_expiry_ns(), self.model.next_expiry_ns());
+        let items = self
+            .model
+            .list(&KeyPath::new("/"), true, true)
+            .expect("the root");
+        assert_eq!(self.store.nodes(), items.len());
+        let again = restore(&saved(&mut self.store)).expect("a sound snapshot");
+        assert_eq!(again.state_hash(), self.store.state_hash());
+        assert_eq!(again.next_expiry_ns(), self.store.next_expiry_ns());
+    }
+}
+
+fn saved(store: &mut Store) -> Vec<u8> {
+    assert!(store.snapshot_begin());
+    let mut bytes = Vec::new();
+    while store.snapshot_chunk(100, &mut bytes) == Step::More {}
+    bytes
+}
+
+fn restore(bytes: &[u8]) -> Result<Store, BadSnapshot> {
+    let mut restore = Restore::new(LIMITS);
+    for piece in bytes.chunks(13) {
+        restore.chunk(piece)?;
+    }
+    restore.finish()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_is_as_the_model_says(acts in proptest::collection::vec(act(), 1..150)) {
+        let mut pair = Pair::new();
+        for act in acts {
+            pair.act(act);
+        }
+        pair.close();
+    }
+}
+
+fn set(path: &str, value: Option<&str>, expires_ns: Option<u64>) -> Command {
+    Command::Set {
+        path: KeyPath::new(path),
+        value: value.map(Box::from),
+        expires_ns,
+    }
+}
+
+fn filled() -> Store {
+    let mut store = Store::new(LIMITS);
+    for i in 0..20 {
+        let path = format!("/d{}/_e/k{i}", i % 3);
+        store
+            .apply(&set(&path, Some("value"), Some(1000 + i)))
+            .expect("a fresh file");
+    }
+    store
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused() {
+    let bytes = saved(&mut filled());
+    assert!(restore(&bytes).is_ok());
+    for cut in 0..bytes.len() {
+        assert!(restore(&bytes[..cut]).is_err(), "cut at {cut}");
+    }
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(restore(&flipped).is_err(), "bit {bit}");
+    }
+    assert!(restore(&[&bytes[..], b"x"].concat()).is_err());
+    assert!(restore(&[&bytes[..], &bytes[..]].concat()).is_err());
+}
+
+proptest! {
+    /// Records that a checksum vouches for, but no writer made.
+    #[test]
+    fn a_made_up_snapshot_is_no_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut store = filled();
+        assert!(store.snapshot_begin());
+        let mut bytes = Vec::new();
+        assert_eq!(store.snapshot_chunk(1 << 20, &mut bytes), Step::Done);
+        let at = 8 + at.index(bytes.len() - 8);
+        bytes[at] = byte;
+        let crc = crc32fast::hash(&bytes[8..]).to_le_bytes();
+        bytes[4..8].copy_from_slice(&crc);
+        if let Ok(mut store) = restore(&bytes) {
+            store.expire(u64::MAX - 1);
+            while store.free_some() {}
+        }
+    }
+}
+
+/// Everything that walks the tree, on a stack of 128 KiB: 1,024 levels, many times over.
+#[test]
+fn depth_costs_no_stack() {
+    let work = || {
+        let mut store = Store::new(LIMITS);
+        let deep = "/d".repeat(1023);
+        for i in 0..20 {
+            for path in [format!("{deep}/{i}"), format!("/{i}{deep}")] {
+                let write = set(&path, Some("v"), Some(i + 1));
+                store.apply(&write).expect("a fresh file");
+            }
+        }
+        let mut listing = store.get(&KeyPath::new("/"), true).expect("the root");
+        let mut items = Vec::new();
+        while store.page(&mut listing, 1000, &mut items) == Page::More {}
+        assert_eq!(items.len(), store.nodes());
+        assert_eq!(items.iter().map(|i| i.depth).max(), Some(1024));
+        let watched = store.watch(WatcherId(1), &KeyPath::new("/"), true, true, None);
+        assert_eq!(watched, Ok(Watched::Waiting));
+        let again = restore(&saved(&mut store)).expect("a sound snapshot");
+        assert_eq!(again.state_hash(), store.state_hash());
+        drop(again);
+        assert!(!store.expire(5));
+        let delete = Command::Delete {
+            path: KeyPath::new("/d"),
+            dir: true,
+            recursive: true,
+        };
+        store.apply(&delete).expect("it is there");
+        while store.free_some() {}
+        let mut notices = Vec::new();
+        store.take_notices(&mut notices);
+        assert_eq!(notices.len(), 11);
+        assert_eq!(store.next_expiry_ns(), Some(6));
+        drop(store);
+    };
+    let thread = std::thread::Builder::new()
+        .stack_size(128 << 10)
+        .spawn(work);
+    thread
+        .expect("a thread")
+        .join()
+        .expect("it did not overflow");
+}
+
+/// The work for an event does not grow with watchers that it does not concern.
+#[test]
+fn many_watchers_are_each_told_once() {
+    let mut store = Store::new(LIMITS);
+    let mut id = 0;
+    for i in 0..10_000 {
+        for path in ["/one".to_string(), format!("/many/{i}")] {
+            id += 1;
+            let watched = store.watch(WatcherId(id), &KeyPath::new(&path), false, i % 2 == 0, None);
+            assert_eq!(watched, Ok(Watched::Waiting));
+        }
+    }
+    assert_eq!(store.stats().watchers, 20_000);
+    for path in ["/one", "/one", "/many/17", "/none"] {
+        store.apply(&set(path, Some("v"), None)).expect("a file");
+    }
+    let mut notices = Vec::new();
+    store.take_notices(&mut notices);
+    let counts: Vec<usize> = notices.iter().map(|n| n.watchers.len()).collect();
+    assert_eq!(counts, [10_000, 5_000, 1]);
+    for id in 1..=id {
+        store.unwatch(WatcherId(id));
+    }
+    assert_eq!(store.stats().watchers, 0);
+}

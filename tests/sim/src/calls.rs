@@ -1,0 +1,352 @@
+//! HTTP calls that machines make to each other: the request travels to the port that its URL names,
+//! through the parser and the router to that machine, and the rendered answer travels back.
+//! Redirects are followed as the shell follows them. What the network loses is sent again, as TCP
+//! does, until the caller's time is over. Start at `World::start_call`.
+use super::cluster::{Asker, Ev, Place, World, client_url, peer_url, slot_of};
+use super::http::routed;
+use tern::codec::api::{Next, Port, Routed, Shape};
+use tern::codec::http::Method;
+use tern::codec::http::client::{self, CallFault, CallResponse, ResponseParser};
+use tern::codec::http::url::Url;
+use tern::core::machine::{Answer, Call, Op, Reply, Ticket};
+use tern_support::rng::Rng;
+
+/// Redirects followed in one call.
+const REDIRECTS_MAX: usize = 10;
+
+/// A call under way.
+pub struct Calling {
+    slot: usize,
+    call: Call,
+    url: String,
+    redirects: usize,
+    /// The machine that works on it, with the ticket and how the answer is to be written.
+    asked: Option<(usize, u64)>,
+    shape: Option<Box<Shape>>,
+    out: Vec<u8>,
+    /// There is nobody, or the connection broke.
+    broken: bool,
+}
+
+/// How far a call has come.
+#[derive(Clone, Copy, Debug)]
+pub enum Leg {
+    Send,
+    Arrive,
+    Answer,
+    Return,
+    Over,
+}
+
+fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Get => "GET",
+        Method::Put => "PUT",
+        Method::Post => "POST",
+        Method::Delete => "DELETE",
+        Method::Head | Method::Options | Method::Other => unreachable!("nobody calls with that"),
+    }
+}
+
+/// The response in these bytes, read in pieces.
+fn response_of(rng: &mut Rng, bytes: &[u8]) -> Result<CallResponse, CallFault> {
+    let mut parser = ResponseParser::default();
+    let mut to = 0;
+    loop {
+        to = if rng.chance(300_000) {
+            bytes.len()
+        } else {
+            to + rng.index(bytes.len() + 1 - to)
+        };
+        let end = to == bytes.len();
+        if let Some(response) = parser.parse(&bytes[..to], end)? {
+            return Ok(response);
+        }
+    }
+}
+
+impl World {
+    /// A machine calls another.
+    pub fn start_call(&mut self, slot: usize, call: Call) {
+        self.last_call += 1;
+        let key = self.last_call;
+        let limit_us = call.timeout_ms.min(self.p.call_ms) * 1_000;
+        self.counts.calls += 1;
+        self.trace.note(
+            slot,
+            "calls",
+            key,
+            slot_of(&call.url).map_or(99, |s| s as u64),
+            call.body.len() as u64,
+        );
+        self.trace.hash.add_bytes(call.url.as_bytes());
+        let url = call.url.to_string();
+        let calling = Calling {
+            slot,
+            call,
+            url,
+            redirects: 0,
+            asked: None,
+            shape: None,
+            out: Vec::new(),
+            broken: false,
+        };
+        self.callings.insert(key, calling);
+        self.queue.push(
+            self.now_us,
+            Ev::Call {
+                key,
+                leg: Leg::Send,
+            },
+        );
+        self.queue.push(
+            self.now_us + limit_us,
+            Ev::Call {
+                key,
+                leg: Leg::Over,
+            },
+        );
+    }
+
+    pub fn on_call(&mut self, key: u64, leg: Leg) {
+        let Some(calling) = self.callings.get(&key) else {
+            return;
+        };
+        let (caller, called) = (
+            calling.slot,
+            slot_of(&calling.url).filter(|s| *s < self.hosts.len()),
+        );
+        let called = called.expect("machines call machines");
+        let here = match leg {
+            Leg::Arrive => called,
+            Leg::Return | Leg::Over => caller,
+            Leg::Send => return self.travel(key, (caller, called), leg, Leg::Arrive),
+            Leg::Answer => return self.travel(key, (called, caller), leg, Leg::Return),
+        };
+        let paused_us = self.hosts[here].paused_until_us;
+        if paused_us > self.now_us {
+            return self.queue.push(paused_us, Ev::Call { key, leg });
+        }
+        match leg {
+            Leg::Arrive => self.on_called(key, called),
+            Leg::Return => self.on_returned(key),
+            Leg::Send | Leg::Answer => {}
+            Leg::Over => {
+                let calling = self.drop_call(key);
+                let why = format!("{}: no answer in time", calling.url).into();
+                self.end_call(calling, Reply::Failed { why });
+            }
+        }
+    }
+
+    fn travel(&mut self, key: u64, (from, to): (usize, usize), leg: Leg, then: Leg) {
+        match self.net.route(&mut self.rng, self.now_us, from, to)[0] {
+            Some(at) => self.queue.push(at, Ev::Call { key, leg: then }),
+            None => {
+                let at = self.now_us
+                    + self
+                        .rng
+                        .range(self.p.election_ms * 200, self.p.election_ms * 600);
+                self.queue.push(at, Ev::Call { key, leg });
+            }
+        }
+    }
+
+    /// A call has come to a machine's port, if there is one.
+    fn on_called(&mut self, key: u64, slot: usize) {
+        let calling = self.callings.get_mut(&key).expect("seen above");
+        let url = Url::parse(&calling.url).expect("machines call URLs");
+        let listens = match &self.hosts[slot].place {
+            Place::Up(run) => run.core.listens(),
+            Place::Down(_) | Place::Empty => false,
+        };
+        let base = format!("http://{}", url.authority).into_boxed_str();
+        let port = match base == client_url(slot) {
+            true => Port::Client,
+            false => Port::Peer,
+        };
+        if !listens || (port == Port::Peer && base != peer_url(slot, self.hosts[slot].moves)) {
+            calling.broken = true;
+            return self.on_call(key, Leg::Answer);
+        }
+        let request = client::Call {
+            method: method_name(calling.call.method),
+            host: url.authority,
+            target: &url.path(),
+            content_type: calling.call.content_type,
+            body: &calling.call.body,
+        };
+        let request = request.encode();
+        let epoch = self.hosts[slot].epoch;
+        let ticket = self.new_ticket(Asker::Call(key), slot);
+        self.input(slot, epoch, |world, run, now| {
+            let World {
+                hosts,
+                rng,
+                callings,
+                ..
+            } = world;
+            let mode = run.core.standby();
+            let context = hosts[slot].front.context(now, run.core.indexes(), mode);
+            let calling = callings.get_mut(&key).expect("seen above");
+            match routed(rng, &request, port, &context) {
+                (Routed::Ask { op, shape }, _) => {
+                    (calling.asked, calling.shape) = (Some((slot, ticket.0)), Some(shape));
+                    run.core.on_request(now, ticket, op);
+                }
+                (Routed::Pass { .. }, _) => unreachable!("what peers ask is never passed on"),
+                (Routed::Answer(response), reply) => {
+                    response.encode(reply, context.date, &mut calling.out);
+                    world.tickets.remove(&ticket.0);
+                    world.queue.push(
+                        world.now_us,
+                        Ev::Call {
+                            key,
+                            leg: Leg::Answer,
+                        },
+                    );
+                }
+            }
+        });
+    }
+
+    /// The machine that was called answers.
+    pub fn on_call_answer(&mut self, slot: usize, key: u64, answer: &Answer) {
+        let now = self.wall_now(slot);
+        let World {
+            hosts, callings, ..
+        } = self;
+        let Some(calling) = callings.get_mut(&key) else {
+            return;
+        };
+        let shape = calling.shape.as_mut().expect("it waits for the machine");
+        let next = shape.render(
+            answer,
+            &hosts[slot].front.context(now, answer.at, None),
+            &mut calling.out,
+        );
+        assert!(
+            matches!(next, Next::Done { .. }),
+            "what peers ask has one answer: {next:?}"
+        );
+        calling.asked = None;
+        self.queue.push(
+            self.now_us,
+            Ev::Call {
+                key,
+                leg: Leg::Answer,
+            },
+        );
+    }
+
+    /// The machine that was called is gone.
+    pub fn break_call(&mut self, key: u64) {
+        if let Some(calling) = self.callings.get_mut(&key) {
+            (calling.asked, calling.broken) = (None, true);
+            self.queue.push(
+                self.now_us,
+                Ev::Call {
+                    key,
+                    leg: Leg::Answer,
+                },
+            );
+        }
+    }
+
+    fn on_returned(&mut self, key: u64) {
+        let mut calling = self.drop_call(key);
+        let failed = |calling: &Calling, why: &str| Reply::Failed {
+            why: format!("{}: {why}", calling.url).into(),
+        };
+        if calling.broken {
+            let reply = failed(&calling, "connection refused");
+            return self.end_call(calling, reply);
+        }
+        let response = match response_of(&mut self.rng, &calling.out) {
+            Ok(response) => response,
+            Err(fault) => panic!(
+                "m{} reads {:?}: {}",
+                calling.slot,
+                String::from_utf8_lossy(&calling.out),
+                fault.0
+            ),
+        };
+        if response.status != 307 {
+            let server = response.server.unwrap_or_default().into();
+            let reply = Reply::Answered {
+                status: response.status,
+                server,
+                body: response.body.into(),
+            };
+            return self.end_call(calling, reply);
+        }
+        let here = Url::parse(&calling.url).expect("it was called");
+        let there = response
+            .location
+            .as_deref()
+            .and_then(|to| here.join(to))
+            .expect("a redirect to somewhere");
+        if calling.redirects == REDIRECTS_MAX {
+            let reply = failed(&calling, "too many redirects");
+            return self.end_call(calling, reply);
+        }
+        self.trace.note(
+            calling.slot,
+            "call redirected",
+            key,
+            slot_of(&there).map_or(99, |s| s as u64),
+            0,
+        );
+        calling.redirects += 1;
+        calling.url = there;
+        calling.out.clear();
+        self.callings.insert(key, calling);
+        self.queue.push(
+            self.now_us,
+            Ev::Call {
+                key,
+                leg: Leg::Send,
+            },
+        );
+    }
+
+    /// Forgets a call; whoever works on it sees the connection close.
+    fn drop_call(&mut self, key: u64) -> Calling {
+        let calling = self.callings.remove(&key).expect("it is under way");
+        if let Some((slot, ticket)) = calling.asked {
+            self.tickets.remove(&ticket);
+            let epoch = self.hosts[slot].epoch;
+            self.later(slot, epoch, Ticket(ticket), Op::ClientClosed);
+        }
+        calling
+    }
+
+    fn end_call(&mut self, calling: Calling, reply: Reply) {
+        let slot = calling.slot;
+        let status = match &reply {
+            Reply::Answered { status, body, .. } => {
+                self.trace.hash.add_bytes(body);
+                u64::from(*status)
+            }
+            Reply::Failed { .. } => 0,
+        };
+        self.trace.note(slot, "reply", calling.call.id.0, status, 0);
+        let epoch = self.hosts[slot].epoch;
+        self.input(slot, epoch, |_, run, now| {
+            run.core.on_reply(now, calling.call.id, reply)
+        });
+    }
+
+    /// The caller is gone.
+    pub fn lose_calls(&mut self, slot: usize) {
+        let lost: Vec<u64> = self
+            .callings
+            .iter()
+            .filter(|(_, c)| c.slot == slot)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in lost {
+            self.drop_call(key);
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The simulator of tern's core: see README.md beside it. `main.rs` runs ranges of seeds,
+//! `../tests/seeds.rs` a few in `cargo test`. Start reading at `run::run`, then `cluster`.
+mod calls;
+mod checks;
+mod clients;
+mod cluster;
+mod cycles;
+mod disk;
+mod duties;
+pub mod faults;
+mod healing;
+mod http;
+pub mod ledger;
+mod model;
+mod nemesis;
+mod net;
+mod params;
+mod queue;
+pub mod run;
+mod trace;
+mod truth;
+mod views;
+mod watch;
+mod workload;
+
+pub use cluster::Plant;

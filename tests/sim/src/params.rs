@@ -1,0 +1,151 @@
+//! Everything that one seed decides: sizes, times, rates, which faults occur. Printed with a
+//! violation, drawn in one place, so that a seed means the same run for ever as long as this file
+//! does not change.
+use super::net::NetParams;
+use tern_support::rng::Rng;
+
+/// What can be done to a cluster; each seed uses a part of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Blow {
+    Crash,
+    CrashAll,
+    Stop,
+    Pause,
+    Cut,
+    Mend,
+    Clog,
+    SlowDisk,
+    FullDisk,
+    ClockStep,
+    Damage,
+    LoseData,
+    OldCopy,
+    Join,
+    Remove,
+    SetConfig,
+    /// Started with another peer address.
+    Move,
+}
+
+const BLOWS: [(Blow, u64); 17] = [
+    (Blow::Crash, 10),
+    (Blow::CrashAll, 1),
+    (Blow::Stop, 3),
+    (Blow::Pause, 6),
+    (Blow::Cut, 8),
+    (Blow::Mend, 8),
+    (Blow::Clog, 4),
+    (Blow::SlowDisk, 3),
+    (Blow::FullDisk, 2),
+    (Blow::ClockStep, 2),
+    (Blow::Damage, 4),
+    (Blow::LoseData, 3),
+    (Blow::OldCopy, 2),
+    (Blow::Join, 4),
+    (Blow::Remove, 4),
+    (Blow::SetConfig, 5),
+    (Blow::Move, 2),
+];
+
+#[derive(Clone, Debug)]
+pub struct Params {
+    pub machines: usize,
+    /// Places for machines that join later.
+    pub spare: usize,
+    pub heartbeat_ms: u64,
+    pub election_ms: u64,
+    pub snapshot_count: u64,
+    pub history_events: usize,
+    pub active_size: u32,
+    pub remove_delay_ms: u64,
+    pub sync_interval_ms: u64,
+    /// How often a machine without a log looks for the cluster (0: for ever), and how long it
+    /// pauses in between.
+    pub attempts_max: u32,
+    pub pause_ms: u64,
+    /// Calls between machines are given up after this time at the latest.
+    pub call_ms: u64,
+    pub net: NetParams,
+    pub sync_us_min: u64,
+    pub sync_us_max: u64,
+    /// Syncs that take up to `slow_us_max`, in a million.
+    pub slow_ppm: u64,
+    pub slow_us_max: u64,
+    pub clients: usize,
+    pub think_us_max: u64,
+    pub client_timeout_us: u64,
+    pub keys: usize,
+    pub raw_ppm: u64,
+    /// Some values are so large that a snapshot takes several slices.
+    pub big_bytes: usize,
+    /// Messages that arrive within this time are taken in one turn.
+    pub batch_us: u64,
+    pub blow_us_mean: u64,
+    pub down_us_max: u64,
+    pub blows: Vec<(Blow, u64)>,
+    /// Followers pass on what only the leader can do.
+    pub forward: bool,
+}
+
+impl Params {
+    pub fn draw(rng: &mut Rng) -> Params {
+        let machines = *rng.pick(&[3, 3, 5]);
+        let heartbeat_ms = rng.range(10, 60);
+        let election_ms = heartbeat_ms * rng.range(4, 8);
+        let sync_us_min = rng.range(50, 500);
+        let mut blows = BLOWS.to_vec();
+        // Each kind of fault is left out in a third of the seeds, so that the others get room.
+        blows.retain(|_| !rng.chance(330_000));
+        // One that moves can be lost to those who know nobody else: not where the cluster may
+        // shrink to it.
+        let remove_delay_ms = *rng.pick(&[2_000, 5_000, 1_800_000]);
+        let shrinks = remove_delay_ms < 1_000_000 || blows.iter().any(|b| b.0 == Blow::Remove);
+        blows.retain(|b| b.0 != Blow::Move || !shrinks);
+        Params {
+            machines,
+            spare: 3,
+            heartbeat_ms,
+            election_ms,
+            snapshot_count: rng.range(50, 100),
+            history_events: *rng.pick(&[10, 100, 1_000]),
+            active_size: (machines as u32).max(*rng.pick(&[3, 5, 9])),
+            remove_delay_ms,
+            sync_interval_ms: *rng.pick(&[1_000, 1_000, 2_000]),
+            attempts_max: *rng.pick(&[0, 3]),
+            pause_ms: election_ms * rng.range(1, 2),
+            call_ms: election_ms * rng.range(2, 5),
+            net: NetParams::draw(rng),
+            sync_us_min,
+            sync_us_max: sync_us_min + *rng.pick(&[100, 2_000, 10_000]),
+            slow_ppm: *rng.pick(&[0, 1_000, 20_000]),
+            slow_us_max: election_ms * 1_000 * rng.range(1, 3),
+            clients: rng.range(3, 8) as usize,
+            think_us_max: *rng.pick(&[2_000, 10_000, 40_000]),
+            client_timeout_us: election_ms * 1_000 * rng.range(3, 20),
+            keys: rng.range(2, 6) as usize,
+            raw_ppm: 500_000,
+            big_bytes: *rng.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 20_000]),
+            batch_us: *rng.pick(&[0, 0, 200, 1_000]),
+            blow_us_mean: election_ms * rng.range(500, 4_000),
+            down_us_max: election_ms * 1_000 * rng.range(1, 8),
+            blows,
+            forward: rng.chance(330_000),
+        }
+    }
+
+    /// One of the faults of this seed, by weight.
+    pub fn pick_blow(&self, rng: &mut Rng) -> Option<Blow> {
+        let total: u64 = self.blows.iter().map(|b| b.1).sum();
+        if total == 0 {
+            return None;
+        }
+        let mut at = rng.below(total);
+        for (blow, weight) in &self.blows {
+            if at < *weight {
+                return Some(*blow);
+            }
+            at -= weight;
+        }
+        unreachable!("the weights add up")
+    }
+}

@@ -1,0 +1,497 @@
+//! What the observer of the whole cluster knows: every entry that ever was, what is committed, who
+//! led when, what the model says. Each check that compares machines with each other or with the
+//! past stands here and has a name.
+//!
+//! All checks look only at what changed. A check that fails leaves a `Violation`; the first one
+//! ends the run. Start at `Truth::on_appended` and `Truth::on_commit`.
+use super::disk::{Held, Image};
+use super::model::Model;
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tern::core::command::Command;
+use tern::core::raft::{AppendAnswer, Body, Entry, Message, Rpc, SnapshotMeta};
+use tern_support::rng::hash_bytes;
+
+/// A check that failed.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub check: &'static str,
+    pub text: String,
+}
+
+pub type Checked = Result<(), Violation>;
+
+pub fn violation(check: &'static str, text: String) -> Checked {
+    Err(Violation { check, text })
+}
+
+/// An entry that some machine has appended.
+struct Known {
+    term: u64,
+    hash: u64,
+    prev_term: u64,
+    command: Arc<[u8]>,
+}
+
+/// A machine's log as the machine itself sees it, durable or not: terms and hashes alone.
+#[derive(Clone, Debug, Default)]
+pub struct MemLog {
+    /// The entry before the first; its term is known.
+    pub base: u64,
+    pub base_term: u64,
+    pub terms: VecDeque<u64>,
+}
+
+impl MemLog {
+    pub fn of(image: &Image) -> MemLog {
+        let (base, base_term) = image
+            .newest()
+            .map_or((0, 0), |s| (s.meta.index.0, s.meta.term.0));
+        let terms = (base + 1..=image.last()).map(|i| match image.held(i) {
+            Held::Entry { term, .. } => term,
+            Held::Behind | Held::Never => unreachable!("entries follow the snapshot"),
+        });
+        MemLog {
+            base,
+            base_term,
+            terms: terms.collect(),
+        }
+    }
+
+    pub fn last(&self) -> u64 {
+        self.base + self.terms.len() as u64
+    }
+
+    /// The term at an index; `None` above the end and behind the base.
+    pub fn term(&self, index: u64) -> Option<u64> {
+        match index.checked_sub(self.base)? {
+            0 => Some(self.base_term),
+            n => self.terms.get(n as usize - 1).copied(),
+        }
+    }
+
+    pub fn last_term(&self) -> u64 {
+        *self.terms.back().unwrap_or(&self.base_term)
+    }
+
+    pub fn install(&mut self, index: u64, term: u64, keep_tail: bool) {
+        if keep_tail && index <= self.last() {
+            self.rebase(index, term);
+        } else {
+            self.terms.clear();
+            (self.base, self.base_term) = (index, term);
+        }
+    }
+
+    /// Forgets what is at or below `index`.
+    pub fn rebase(&mut self, index: u64, term: u64) {
+        while self.base < index && self.terms.pop_front().is_some() {
+            self.base += 1;
+        }
+        if self.base == index {
+            self.base_term = term;
+        }
+    }
+}
+
+/// A member as the committed log has it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub id: u64,
+    pub name: Box<str>,
+    pub voter: bool,
+}
+
+#[derive(Default)]
+pub struct Truth {
+    /// By index less one: the entries of every term.
+    known: Vec<Vec<Known>>,
+    /// By index less one: term and hash of what is committed, as shown by a majority of disks.
+    committed: Vec<(u64, u64)>,
+    /// The etcd index after each committed entry.
+    etcd_at: Vec<u64>,
+    /// The state hash after some applied entries.
+    state_at: BTreeMap<u64, u64>,
+    leaders: BTreeMap<u64, u64>,
+    pub members: Vec<Member>,
+    /// Ids whose removal is committed, and where.
+    pub removed: BTreeMap<u64, u64>,
+    pub model: Model,
+    pub views: super::views::Views,
+    pub membership_changes: u64,
+    /// By id: the term and the highest entry that it has acknowledged to its leader.
+    acked: BTreeMap<u64, (u64, u64)>,
+    /// As last committed.
+    pub active_size: Option<u32>,
+}
+
+impl Truth {
+    /// A new cluster: its founder's Join is the first entry, known from snapshot zero alone.
+    pub fn found(&mut self, meta: &SnapshotMeta) {
+        assert!(
+            meta.index.0 == 1 && meta.configuration.members.len() == 1,
+            "a cluster of one"
+        );
+        let founder = &meta.configuration.members[0];
+        let command = Command::Join {
+            name: founder.name.clone(),
+            peer_url: founder.peer_url.clone(),
+            client_url: founder.client_url.clone(),
+            incarnation: founder.incarnation,
+            replaces: 0,
+        };
+        self.committed.push((meta.term.0, 0));
+        self.apply(1, &command);
+        self.members[0].voter = true;
+        self.etcd_at.push(self.model.index());
+    }
+
+    pub fn committed(&self) -> u64 {
+        self.committed.len() as u64
+    }
+
+    pub fn committed_term(&self, index: u64) -> Option<u64> {
+        self.committed
+            .get(index.checked_sub(1)? as usize)
+            .map(|c| c.0)
+    }
+
+    fn find(&self, index: u64, term: u64) -> Option<&Known> {
+        self.known
+            .get(index.checked_sub(1)? as usize)?
+            .iter()
+            .find(|k| k.term == term)
+    }
+
+    /// A machine has appended entries to its log: they are the same wherever index and term are the
+    /// same, and so is all that stands before them (by induction over the term of the entry
+    /// before).
+    pub fn on_appended(
+        &mut self,
+        who: u64,
+        log: &mut MemLog,
+        commit: u64,
+        entries: &[Entry],
+    ) -> Checked {
+        let Some(first) = entries.first() else {
+            return Ok(());
+        };
+        let from = first.index.0;
+        if from <= log.base || from > log.last() + 1 {
+            return violation(
+                "log-gap",
+                format!(
+                    "machine {who} appends {from} to a log of {}..={}",
+                    log.base,
+                    log.last()
+                ),
+            );
+        }
+        if from <= commit {
+            let cut = format!("machine {who} appends {from} though {commit} is committed");
+            return violation("committed-entry-cut", cut);
+        }
+        log.terms.truncate((from - log.base - 1) as usize);
+        for entry in entries {
+            let (index, term) = (entry.index.0, entry.term.0);
+            let prev_term = log.last_term();
+            if term < prev_term {
+                return violation(
+                    "log-terms-fall",
+                    format!("machine {who}: {term} behind {prev_term} at {index}"),
+                );
+            }
+            self.learn(who, entry, prev_term)?;
+            log.terms.push_back(term);
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, who: u64, entry: &Entry, prev_term: u64) -> Checked {
+        let Body::Good(body) = &entry.body else {
+            return Ok(());
+        };
+        let (index, term, hash) = (entry.index.0, entry.term.0, hash_bytes(body));
+        while (self.known.len() as u64) < index {
+            self.known.push(Vec::new());
+        }
+        let known = &mut self.known[index as usize - 1];
+        match known.iter().find(|k| k.term == term) {
+            None => known.push(Known {
+                term,
+                hash,
+                prev_term,
+                command: body.clone(),
+            }),
+            Some(k) if k.hash != hash || k.prev_term != prev_term => {
+                let text = format!("machine {who} holds another entry {index} of term {term}");
+                return violation("log-matching", text);
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A machine acknowledges entries.
+    pub fn on_sent(&mut self, who: u64, message: &Message) {
+        if let Rpc::AppendReply {
+            answer: AppendAnswer::Accepted { matched, .. },
+            ..
+        } = &message.rpc
+        {
+            let acked = self.acked.entry(who).or_default();
+            acked.0 = acked.0.max(message.term.0);
+            acked.1 = acked.1.max(matched.0);
+        }
+    }
+
+    /// A newer leader's log takes the place of acknowledged entries.
+    pub fn on_cut(&mut self, who: u64, entries: &[Entry]) {
+        if let (Some(acked), Some(first)) = (self.acked.get_mut(&who), entries.first()) {
+            acked.1 = acked.1.min(first.index.0 - 1);
+        }
+    }
+
+    /// A snapshot takes the place of a log that does not lead up to it.
+    pub fn on_replaced(&mut self, who: u64, index: u64) {
+        if let Some(acked) = self.acked.get_mut(&who) {
+            acked.1 = acked.1.min(index);
+        }
+    }
+
+    /// What a start finds on a disk: what was acknowledged, and entries that were appended there.
+    pub fn on_found(&self, image: &Image, wounded: bool) -> Checked {
+        let (who, last) = (image.id.0, image.last());
+        let (term, acked) = self.acked.get(&who).copied().unwrap_or_default();
+        if !wounded && (last < acked || image.term.0 < term) {
+            let text = format!(
+                "machine {who} has acknowledged {acked} in term {term}, its disk ends at {last}"
+            );
+            return violation("acknowledged-entry-lost", text);
+        }
+        let mut prev_term = None;
+        for rec in &image.recs {
+            let (index, term) = (rec.entry.index.0, rec.entry.term.0);
+            let known = self.find(index, term);
+            let good = matches!(rec.entry.body, Body::Good(_));
+            let same = known.is_some_and(|k| {
+                (!good || k.hash == rec.hash) && prev_term.is_none_or(|p| p == k.prev_term)
+            });
+            if !same {
+                return violation(
+                    "found-entry",
+                    format!(
+                        "machine {who} finds an entry {index} of term {term} that it never had there"
+                    ),
+                );
+            }
+            prev_term = Some(term);
+        }
+        Ok(())
+    }
+
+    /// A repaired body is the one that was damaged.
+    pub fn on_repaired(&mut self, who: u64, entry: &Entry) -> Checked {
+        let prev_term = self.find(entry.index.0, entry.term.0).map(|k| k.prev_term);
+        match prev_term {
+            Some(prev_term) => self.learn(who, entry, prev_term),
+            None => violation(
+                "repair-invents",
+                format!(
+                    "machine {who} repairs {} with an unknown entry",
+                    entry.index.0
+                ),
+            ),
+        }
+    }
+
+    /// A machine leads a term: alone, and with all that is committed.
+    pub fn on_leader(&mut self, who: u64, term: u64, log: &MemLog) -> Checked {
+        match self.leaders.get(&term) {
+            Some(other) if *other != who => {
+                return violation(
+                    "one-leader-a-term",
+                    format!("machines {other} and {who} lead term {term}"),
+                );
+            }
+            Some(_) => return Ok(()),
+            None => {
+                self.leaders.insert(term, who);
+            }
+        }
+        self.check_complete(who, term, log)
+    }
+
+    pub fn elections(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
+    /// Leader completeness: what is committed in an older term is in the log of a leader.
+    pub fn check_complete(&self, who: u64, term: u64, log: &MemLog) -> Checked {
+        let Some((committed_term, _)) = self.committed.last().filter(|c| c.0 < term) else {
+            return Ok(());
+        };
+        let index = self.committed();
+        if log.base > index || log.term(index) == Some(*committed_term) {
+            return Ok(());
+        }
+        let text = format!(
+            "machine {who} leads term {term} without entry {index} of term {committed_term}: its log ends at {}, term {}",
+            log.last(),
+            log.last_term()
+        );
+        violation("leader-completeness", text)
+    }
+
+    /// A machine says that all up to `commit` is committed: the same entries as everywhere, and
+    /// each on a majority of synced disks when this is first said. `held` looks at the disk of
+    /// a voter; `voters` are one or two sets, as the configuration may have changed in this
+    /// very turn: one majority suffices.
+    pub fn on_commit(
+        &mut self,
+        check: &'static str,
+        who: u64,
+        log: &MemLog,
+        range: (u64, u64),
+        voters: &[Vec<u64>],
+        held: impl Fn(u64, u64) -> Held,
+    ) -> Checked {
+        let (from, to) = range;
+        for index in from.max(log.base + 1)..=to {
+            let Some(term) = log.term(index) else {
+                return violation(
+                    "commit-beyond-log",
+                    format!(
+                        "machine {who} commits {index}, its log ends at {}",
+                        log.last()
+                    ),
+                );
+            };
+            if index <= self.committed() {
+                if self.committed_term(index) != Some(term) {
+                    let text = format!(
+                        "machine {who} commits term {term} at {index}, others term {:?}",
+                        self.committed_term(index)
+                    );
+                    return violation("same-command", text);
+                }
+                continue;
+            }
+            let on_majority = voters.iter().any(|set| {
+                let count = set.iter().filter(|v| match held(**v, index) {
+                    Held::Entry { term: t, .. } => t == term,
+                    Held::Behind => true,
+                    Held::Never => false,
+                });
+                count.count() > set.len() / 2
+            });
+            if !on_majority {
+                let text = format!(
+                    "machine {who}: entry {index} of term {term} is on too few synced disks of {voters:?}"
+                );
+                return violation(check, text);
+            }
+            self.commit(index, term)?;
+        }
+        if to > self.committed() {
+            let text =
+                format!("machine {who} commits up to {to}, which no majority was seen to hold");
+            return violation(check, text);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, index: u64, term: u64) -> Checked {
+        assert!(index == self.committed() + 1, "entries commit in order");
+        let Some(known) = self.find(index, term) else {
+            return violation(
+                "commit-invents",
+                format!("nobody appended entry {index} of term {term}"),
+            );
+        };
+        let hash = known.hash;
+        let Ok(command) = tern::core::command::decode(&known.command) else {
+            return violation("entry-codec", format!("entry {index} does not decode"));
+        };
+        self.committed.push((term, hash));
+        self.apply(index, &command);
+        self.etcd_at.push(self.model.index());
+        Ok(())
+    }
+
+    fn apply(&mut self, index: u64, command: &Command) {
+        match command {
+            Command::Join { name, replaces, .. } => {
+                let known = self
+                    .members
+                    .iter()
+                    .any(|m| m.name == *name && m.id != *replaces);
+                if *replaces != 0 {
+                    self.members.retain(|m| m.id != *replaces);
+                    self.removed.insert(*replaces, index);
+                }
+                if !known {
+                    self.members.push(Member {
+                        id: index,
+                        name: name.clone(),
+                        voter: false,
+                    });
+                    self.membership_changes += 1;
+                }
+            }
+            Command::Remove { id } => {
+                self.members.retain(|m| m.id != *id);
+                self.removed.insert(*id, index);
+                self.membership_changes += 1;
+            }
+            Command::Promote { id } => {
+                self.membership_changes += 1;
+                for member in self.members.iter_mut().filter(|m| m.id == *id) {
+                    member.voter = true;
+                }
+            }
+            Command::SetConfig(config) => self.active_size = Some(config.active_size),
+            _ => {}
+        }
+        self.views.apply(&mut self.model, index, command);
+        self.model.apply(command);
+    }
+
+    /// A machine has applied everything up to `applied`: its key space is where the model's was,
+    /// and the same as that of every other machine that came by.
+    pub fn on_applied(&mut self, who: u64, applied: u64, etcd: u64, state: Option<u64>) -> Checked {
+        if applied == 0 {
+            return Ok(());
+        }
+        if applied > self.committed() {
+            return violation(
+                "applied-uncommitted",
+                format!("machine {who} applied {applied} of {}", self.committed()),
+            );
+        }
+        let want = self.etcd_at[applied as usize - 1];
+        if etcd != want {
+            return violation(
+                "etcd-index",
+                format!(
+                    "machine {who} is at etcd index {etcd} after {applied}, the model at {want}"
+                ),
+            );
+        }
+        let Some(state) = state else {
+            return Ok(());
+        };
+        match self.state_at.get(&applied) {
+            Some(other) if *other != state => violation(
+                "state-hash",
+                format!("machine {who} differs from another after {applied}"),
+            ),
+            Some(_) => Ok(()),
+            None => {
+                self.state_at.insert(applied, state);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! A running tern: free ports, a directory of its own, ended by its id.
+use crate::client::{Answer, Conn, until};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+
+/// A machine that may run, with what it needs to run again.
+pub struct Server {
+    pub name: String,
+    /// Its directory; the data directory is below it.
+    pub home: tempfile::TempDir,
+    /// What both ports are bound to and advertised on.
+    pub host: Ipv4Addr,
+    pub client_port: u16,
+    pub peer_port: u16,
+    /// The network namespace that it runs in.
+    pub namespace: Option<String>,
+    /// Further arguments; each run takes them.
+    pub args: Vec<String>,
+    /// What the shell's `ulimit` is to set before it starts.
+    pub ulimit: Option<&'static str>,
+    pub syncs: Syncs,
+    child: Option<Child>,
+}
+
+/// What becomes of the syncs that it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncs {
+    Real,
+    /// `strace` answers them with success.
+    LeftOut,
+    /// `strace` holds each up for so many milliseconds, and the thread with it.
+    Blocking(u64),
+    /// Their end is told so many milliseconds later, and the thread goes on.
+    Late(u64),
+}
+
+/// Two ports that nobody listens on, and that were not handed out before: the server that was given
+/// them may not have come up yet.
+fn free_ports() -> (u16, u16) {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("nobody panics with it");
+    let mut free = || loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        if given.insert(port) {
+            return port;
+        }
+    };
+    (free(), free())
+}
+
+/// The path of the binary under test. Cargo builds it before the tests and benchmarks of the package
+/// `tern`, and puts it one folder above theirs.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    let folder = test.parent().and_then(Path::parent).expect("target/debug");
+    let binary = folder.join("tern");
+    assert!(binary.exists(), "{} is not built", binary.display());
+    binary
+}
+
+/// The command that runs the binary under test, without settings from this environment.
+pub fn tern() -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Syncs {
+    fn command(self) -> Command {
+        let injected = match self {
+            Syncs::Real => return tern(),
+            Syncs::Late(ms) => {
+                let mut command = tern();
+                command.env("TERN_SYNC_DELAY_MS", ms.to_string());
+                return command;
+            }
+            Syncs::LeftOut => "retval=0".to_string(),
+            Syncs::Blocking(ms) => format!("delay_enter={}", ms * 1000),
+        };
+        let mut strace = Command::new("strace");
+        // -D: the server stays this process's child.
+        let syncs = "fsync,fdatasync,msync,sync_file_range";
+        strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
+        strace.args(["-e", &format!("trace={syncs}")]);
+        strace.args(["-e", &format!("inject={syncs}:{injected}")]);
+        strace.arg(binary());
+        strace
+    }
+}
+
+impl Server {
+    /// A machine of its own cluster, running and ready.
+    pub fn start(args: &[&str]) -> Server {
+        let mut server = Server::prepare(args);
+        server.run();
+        server
+    }
+
+    /// A machine that does not run yet.
+    pub fn prepare(args: &[&str]) -> Server {
+        Server::prepare_as("node1", args)
+    }
+
+    /// The same with another name.
+    pub fn prepare_as(name: &str, args: &[&str]) -> Server {
+        let home = tempfile::tempdir().expect("a directory");
+        let (client_port, peer_port) = free_ports();
+        Server {
+            name: name.to_string(),
+            home,
+            host: Ipv4Addr::LOCALHOST,
+            client_port,
+            peer_port,
+            namespace: None,
+            args: args.iter().map(|arg| arg.to_string()).collect(),
+            ulimit: None,
+            syncs: Syncs::Real,
+            child: None,
+        }
+    }
+
+    /// Where clients reach it.
+    pub fn client_at(&self) -> SocketAddr {
+        SocketAddr::from((self.host, self.client_port))
+    }
+
+    /// Where peers reach it.
+    pub fn peer_at(&self) -> SocketAddr {
+        SocketAddr::from((self.host, self.peer_port))
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// Where stdout and stderr of all runs go.
+    pub fn log(&self) -> String {
+        let read = |name: &str| std::fs::read_to_string(self.home.path().join(name));
+        read("log").unwrap_or_default()
+    }
+
+    /// The command that runs it on this data directory.
+    pub fn command(&self, data_dir: &Path) -> Command {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join("log"))
+            .expect("a log file");
+        let mut command = match self.ulimit {
+            None => match &self.namespace {
+                None => self.syncs.command(),
+                Some(namespace) => {
+                    let mut ip = Command::new("ip");
+                    ip.args(["netns", "exec", namespace]).arg(binary());
+                    ip
+                }
+            },
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &script]).arg(binary());
+                shell
+            }
+        };
+        command
+            .args(["-name", &self.name])
+            .args(["-addr", &self.client_at().to_string()])
+            .args(["-peer-addr", &self.peer_at().to_string()])
+            .arg("-data-dir")
+            .arg(data_dir)
+            .args(&self.args)
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a handle"))
+            .stderr(log);
+        command
+    }
+
+    /// Starts it and waits until it serves.
+    pub fn run(&mut self) {
+        self.run_on(&self.data_dir());
+    }
+
+    /// The same with another data directory.
+    pub fn run_on(&mut self, data_dir: &Path) {
+        self.run_until(data_dir, |answer| {
+            answer.status() == 200 && answer.head.etcd_index() >= 2
+        });
+    }
+
+    /// Starts it; false when it ends instead of serving.
+    pub fn try_run_on(&mut self, data_dir: &Path) -> bool {
+        self.try_run_until(data_dir, |answer| answer.status() == 200)
+    }
+
+    fn run_until(&mut self, data_dir: &Path, is_ready: impl Fn(&Answer) -> bool) {
+        let serves = self.try_run_until(data_dir, is_ready);
+        assert!(serves, "it ended: {}", self.log());
+    }
+
+    fn try_run_until(&mut self, data_dir: &Path, is_ready: impl Fn(&Answer) -> bool) -> bool {
+        self.spawn_on(data_dir);
+        self.wait_until(is_ready)
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn spawn(&mut self) {
+        self.spawn_on(&self.data_dir());
+    }
+
+    fn spawn_on(&mut self, data_dir: &Path) {
+        assert!(self.child.is_none(), "it runs already");
+        let child = self.command(data_dir).spawn().expect("the binary starts");
+        self.child = Some(child);
+    }
+
+    /// Waits until it serves.
+    pub fn wait(&mut self) {
+        let serves = self.wait_until(|answer| answer.status() == 200);
+        assert!(serves, "it ended: {}", self.log());
+    }
+
+    fn wait_until(&mut self, is_ready: impl Fn(&Answer) -> bool) -> bool {
+        until("the server is ready or has ended", || {
+            let child = self.child.as_mut().expect("it was started");
+            if child.try_wait().expect("a child").is_some() {
+                self.child = None;
+                return Some(false);
+            }
+            let answer = self.probe()?;
+            is_ready(&answer).then_some(true)
+        })
+    }
+
+    /// What it says to a client once both ports listen.
+    fn probe(&self) -> Option<Answer> {
+        Conn::try_open(self.peer_at())?;
+        Conn::try_open(self.client_at())?.try_ask("HEAD", "/v2/keys/", "")
+    }
+
+    /// One request to the client port on a connection of its own.
+    pub fn client(&self, method: &str, target: &str, body: &str) -> Answer {
+        Conn::open(self.client_at()).ask(method, target, body)
+    }
+
+    /// One request to the peer port on a connection of its own.
+    pub fn peer(&self, method: &str, target: &str, body: &str) -> Answer {
+        Conn::open(self.peer_at()).ask(method, target, body)
+    }
+
+    /// Whether it was started and not ended since.
+    pub fn is_started(&self) -> bool {
+        self.child.is_some()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("a child that runs");
+        child.wait().expect("a child");
+    }
+
+    /// A signal by its number.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("a process id");
+        rustix::process::kill_process(pid, signal).expect("a child that runs");
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        until("it has ended", || child.try_wait().expect("a child"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("log of the server:\n{}", self.log());
+        }
+    }
+}
