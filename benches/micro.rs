@@ -2,7 +2,7 @@
 //! Each figure is per item; the log's benches stand in `wal/benches`.
 use divan::{Bencher, black_box, counter::ItemsCount};
 use tern::codec::api::{Context, Mode, Port, Rendition, Routed, Site, route};
-use tern::codec::http::{Date, Limits, Parser, Progress};
+use tern::codec::http::{Date, Limits, Parsed, Parser};
 use tern::core::command::{Command, KeyPath};
 use tern::core::seam::{Answer, Delivery, Indexes, Outcome, Ticket};
 use tern::core::store::{
@@ -25,7 +25,7 @@ fn http_parse(bencher: Bencher, which: &str) {
     let limits = Limits::default();
     let mut parser = Parser::new();
     bencher.bench_local(|| {
-        let Progress::Request { consumed, .. } = parser.parse(black_box(request), &limits) else {
+        let Parsed::Request { consumed, .. } = parser.parse(black_box(request), &limits) else {
             panic!("the request is whole");
         };
         parser.reset();
@@ -124,7 +124,7 @@ fn api_route_and_render(bencher: Bencher, which: &str) {
         outcome,
     };
     let mut parser = Parser::new();
-    let Progress::Request { request, .. } = parser.parse(request, &Limits::default()) else {
+    let Parsed::Request { request, .. } = parser.parse(request, &Limits::default()) else {
         panic!("the request is whole");
     };
     let context = context(&site, &date);

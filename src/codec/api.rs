@@ -13,7 +13,7 @@ pub mod render;
 mod stats;
 mod v1;
 
-pub use render::{Delivered, Next, Passed, Rendition, Shape};
+pub use render::{Delivered, Next, ProxyOutcome, Rendition, Shape};
 
 use crate::codec::http::form::{self, Form, FormError};
 use crate::codec::http::response::{JSON, TEXT};
@@ -23,7 +23,7 @@ use crate::core::error::{Code, Error};
 use crate::core::escape;
 use crate::core::seam::{Call, Indexes, Op};
 use crate::core::timer::Now;
-use render::Kind;
+use render::AnswerKind;
 
 /// The longest ttl, in seconds: 100 years. Beyond it the time would not fit what clients of 0.4 can
 /// read.
@@ -218,27 +218,27 @@ pub fn route(port: Port, request: &Request, context: &Context) -> Routed {
 }
 
 fn leader(ask: &Ask) -> Routed {
-    ask.machine(Op::Leader, Kind::Plain)
+    ask.machine(Op::Leader, AnswerKind::Plain)
 }
 
 fn machines(ask: &Ask) -> Routed {
-    ask.machine(Op::Machines, Kind::Plain)
+    ask.machine(Op::Machines, AnswerKind::Plain)
 }
 
 fn stats_self(ask: &Ask) -> Routed {
-    ask.machine(Op::StatsSelf, Kind::Plain)
+    ask.machine(Op::StatsSelf, AnswerKind::Plain)
 }
 
 fn stats_leader(ask: &Ask) -> Routed {
-    ask.machine(Op::StatsLeader, Kind::Plain)
+    ask.machine(Op::StatsLeader, AnswerKind::Plain)
 }
 
 fn stats_store(ask: &Ask) -> Routed {
-    ask.machine(Op::StatsStore, Kind::Plain)
+    ask.machine(Op::StatsStore, AnswerKind::Plain)
 }
 
 fn speed_test(ask: &Ask) -> Routed {
-    ask.machine(Op::SpeedTest, Kind::Plain)
+    ask.machine(Op::SpeedTest, AnswerKind::Plain)
 }
 
 /// The interface's version, which clients test for; 2.x has it as JSON.
@@ -263,8 +263,8 @@ fn migration(ask: &Ask) -> Routed {
             return ask.answer(Response::new(400, TEXT, text));
         }
     };
-    let tree = listing::Tree::migration();
-    ask.machine(Op::Migrate, Kind::Migration { tree, to_file })
+    let tree = listing::NodeTree::migration();
+    ask.machine(Op::Migrate, AnswerKind::Migration { tree, to_file })
 }
 
 /// The clean form of a path that is not clean: no empty, `.` or `..` segment; a trailing slash
@@ -379,7 +379,7 @@ struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    fn machine(&self, op: Op, kind: Kind) -> Routed {
+    fn machine(&self, op: Op, kind: AnswerKind) -> Routed {
         // Whatever is asked for may be redirected: a new member and one that stops answer nothing
         // themselves.
         let shape = Shape::new(kind, self.request, self.target().into(), self.cors);

@@ -9,12 +9,14 @@ pub mod body;
 pub mod client;
 pub mod form;
 pub mod head;
+pub mod message;
 pub mod reject;
 pub mod request;
 pub mod response;
 pub mod upgrade;
 pub mod url;
 
+pub use message::{Method, ResponseMode, Version};
 pub use reject::Reject;
-pub use request::{Limits, Method, Parser, Progress, Request, Stage, Version};
-pub use response::{Body, Date, Framing, Reply, Response};
+pub use request::{Limits, Parsed, Parser, Request, RequestStage};
+pub use response::{Date, Framing, Response};

@@ -11,8 +11,8 @@ use super::out::Shared;
 use super::pool::{Budget, Pool};
 use super::slots::{Kind, SlotId, Slots};
 use super::transport::Transport;
-use crate::codec::api::{self, Context, Mode, Passed, Port, Rendition, Routed, Site};
-use crate::codec::http::{Date, Limits, Progress, Reply, Request, Response};
+use crate::codec::api::{self, Context, Mode, Port, ProxyOutcome, Rendition, Routed, Site};
+use crate::codec::http::{Date, Limits, Parsed, Request, Response, ResponseMode};
 use crate::codec::peer::hello::PATH;
 use crate::core::machine::{Answer, Call, CallId, Delivery, Indexes, Machine, Op, Ticket};
 use crate::core::timer::{Now, TimerWheel};
@@ -217,7 +217,7 @@ impl Clients {
     /// Answers who wants a link, and closes.
     pub fn refuse(&mut self, id: SlotId, response: &Response) {
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.send(response, Reply::CLOSE, &self.date, &mut self.pool);
+            conn.send(response, ResponseMode::CLOSE, &self.date, &mut self.pool);
         }
     }
 
@@ -483,14 +483,14 @@ impl Desk<'_, '_> {
             let (id, port) = (conn.id, conn.port);
             match conn.next(self.limits) {
                 None => return,
-                Some(Progress::NeedMore {
+                Some(Parsed::NeedMore {
                     consumed,
                     continue_100,
                 }) => return conn.starve(consumed, continue_100),
-                Some(Progress::Reject(reject)) => {
+                Some(Parsed::Reject(reject)) => {
                     return conn.reject(reject, self.context.date, self.pool);
                 }
-                Some(Progress::Request { consumed, request })
+                Some(Parsed::Request { consumed, request })
                     if asks_for_link(port, &request) && self.context.mode == Mode::Peer =>
                 {
                     let visit = Visit {
@@ -501,8 +501,8 @@ impl Desk<'_, '_> {
                     self.visits.push(visit);
                     return conn.consume(consumed);
                 }
-                Some(Progress::Request { consumed, request }) => {
-                    let reply = request.reply();
+                Some(Parsed::Request { consumed, request }) => {
+                    let reply = request.response_mode();
                     let routed = api::route(port, &request, self.context);
                     conn.consume(consumed);
                     match routed {
@@ -547,7 +547,7 @@ impl Desk<'_, '_> {
         if passing.count == PASSED_MAX || (passing.bytes > 0 && bytes > PASSED_BYTES_MAX) {
             let (context, sent) = (self.context, false);
             let next = conn.render(self.pool, |shape, out| {
-                shape.passed(Passed::Failed { sent }, context, out)
+                shape.passed(ProxyOutcome::Failed { sent }, context, out)
             });
             return follow(conn, next, ticket, self.machine, context.now);
         }

@@ -10,9 +10,9 @@ use super::pool::{BUFFER_BYTES, Pool};
 use super::slots::SlotId;
 use super::transport::{Read, Transport};
 use crate::codec::api::{Port, Shape};
-use crate::codec::http::request::Stage;
+use crate::codec::http::request::RequestStage;
 use crate::codec::http::response::CONTINUE;
-use crate::codec::http::{Date, Limits, Parser, Progress, Reject, Reply, Response};
+use crate::codec::http::{Date, Limits, Parsed, Parser, Reject, Response, ResponseMode};
 use crate::core::machine::Ticket;
 use crate::core::timer::TimerHandle;
 use crate::shell::disk::Export;
@@ -171,7 +171,7 @@ impl Conn {
     }
 
     /// Looks for the next request, if one may start. Followed by `starve`, `consume` or `reject`.
-    pub fn next(&mut self, limits: &Limits) -> Option<Progress<'_>> {
+    pub fn next(&mut self, limits: &Limits) -> Option<Parsed<'_>> {
         if !self.may_start() {
             return None;
         }
@@ -214,14 +214,14 @@ impl Conn {
 
     /// Refuses what came, or what did not come in time; then closes.
     pub fn reject(&mut self, reject: Reject, date: &Date, pool: &mut Pool) {
-        self.send(&Response::reject(reject), Reply::CLOSE, date, pool);
+        self.send(&Response::reject(reject), ResponseMode::CLOSE, date, pool);
         self.life = Life::Closing { linger: true };
         self.parser.reset();
         self.input.clear();
     }
 
     /// Queues a whole answer.
-    pub fn send(&mut self, response: &Response, reply: Reply, date: &Date, pool: &mut Pool) {
+    pub fn send(&mut self, response: &Response, reply: ResponseMode, date: &Date, pool: &mut Pool) {
         let framing = self
             .out
             .append(|| pool.take(), |out| response.encode(reply, date, out));
@@ -399,8 +399,8 @@ impl Conn {
     /// Bytes of memory that this connection alone holds.
     pub fn holds(&self) -> usize {
         let body = match self.parser.stage() {
-            Stage::Body { received } => received as usize,
-            Stage::Idle | Stage::Head => 0,
+            RequestStage::Body { received } => received as usize,
+            RequestStage::Idle | RequestStage::Head => 0,
         };
         self.input.capacity().max(body) + self.out.own()
     }

@@ -4,7 +4,7 @@
 //! `Stamps::update`: once a turn it is told what the connection waits for, and keeps the time by
 //! which that has to be over.
 use crate::codec::http::Reject;
-use crate::codec::http::request::Stage;
+use crate::codec::http::request::RequestStage;
 
 /// The whole head must have come in this time.
 const HEAD_US: u64 = 10_000_000;
@@ -55,7 +55,7 @@ pub struct Timeouts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
     /// A request, or the rest of one.
-    Request(Stage),
+    Request(RequestStage),
     /// An answer of the core, which has its own deadlines.
     Core,
     /// The client, to take an answer.
@@ -99,7 +99,7 @@ impl Stamps {
     /// Of a connection that was just accepted.
     pub fn new(now_us: u64) -> Stamps {
         Stamps {
-            waits: Waits::Request(Stage::Idle),
+            waits: Waits::Request(RequestStage::Idle),
             since_us: now_us,
             renewed: false,
             deadline_us: Some(now_us + IDLE_US),
@@ -119,9 +119,9 @@ impl Stamps {
         self.renewed = false;
         self.waits = waits;
         let allowed_us = match waits {
-            Waits::Request(Stage::Idle) => Some(IDLE_US),
-            Waits::Request(Stage::Head) => Some(HEAD_US.min(timeouts.read_us)),
-            Waits::Request(Stage::Body { received }) => {
+            Waits::Request(RequestStage::Idle) => Some(IDLE_US),
+            Waits::Request(RequestStage::Head) => Some(HEAD_US.min(timeouts.read_us)),
+            Waits::Request(RequestStage::Body { received }) => {
                 let paid_us = BODY_START_US + received.saturating_mul(1_000_000) / BODY_BYTES_PER_S;
                 Some(BODY_US.min(timeouts.read_us).min(paid_us))
             }
@@ -137,9 +137,9 @@ impl Stamps {
     /// How a client that is late is answered; `None`: by closing.
     pub fn late_reject(&self) -> Option<Reject> {
         match self.waits {
-            Waits::Request(Stage::Head) => Some(Reject::HEAD_TIMEOUT),
-            Waits::Request(Stage::Body { .. }) => Some(Reject::BODY_TIMEOUT),
-            Waits::Request(Stage::Idle)
+            Waits::Request(RequestStage::Head) => Some(Reject::HEAD_TIMEOUT),
+            Waits::Request(RequestStage::Body { .. }) => Some(Reject::BODY_TIMEOUT),
+            Waits::Request(RequestStage::Idle)
             | Waits::Core
             | Waits::Write
             | Waits::Page
@@ -163,7 +163,7 @@ mod tests {
     fn a_head_that_trickles_is_not_given_more_time() {
         let mut stamps = Stamps::new(0);
         for second in 1..10 {
-            stamps.update(Waits::Request(Stage::Head), second * S, &T);
+            stamps.update(Waits::Request(RequestStage::Head), second * S, &T);
             assert_eq!(stamps.deadline_us, Some(11 * S));
         }
         assert_eq!(stamps.late_reject(), Some(Reject::HEAD_TIMEOUT));
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn a_body_must_keep_its_rate_and_end() {
         let mut stamps = Stamps::new(0);
-        let body = |received| Waits::Request(Stage::Body { received });
+        let body = |received| Waits::Request(RequestStage::Body { received });
         stamps.update(body(0), 0, &T);
         assert_eq!(stamps.deadline_us, Some(5 * S));
         stamps.update(body(10 * 1024), 4 * S, &T);
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn each_request_starts_the_idle_time_anew() {
         let mut stamps = Stamps::new(0);
-        let idle = Waits::Request(Stage::Idle);
+        let idle = Waits::Request(RequestStage::Idle);
         stamps.update(idle, 10 * S, &T);
         assert_eq!(stamps.deadline_us, Some(75 * S));
         stamps.on_answered();

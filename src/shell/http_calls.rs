@@ -8,7 +8,7 @@ use super::connect::Caller;
 use super::resolver::{Found, Names};
 use super::slots::{Kind, SlotId, Slots};
 use super::transport::{Read, Transport};
-use crate::codec::api::Passed;
+use crate::codec::api::ProxyOutcome;
 use crate::codec::http::Method;
 use crate::codec::http::client::{self, CallResponse, ResponseParser};
 use crate::codec::http::url::Url;
@@ -92,14 +92,14 @@ impl Ended {
     }
 
     /// For the client whose request it was.
-    pub fn into_passed(self) -> Passed {
+    pub fn into_passed(self) -> ProxyOutcome {
         match self.reply {
-            Reply::Answered { status, body, .. } => Passed::Answered {
+            Reply::Answered { status, body, .. } => ProxyOutcome::Answered {
                 status,
                 headers: self.headers,
                 body,
             },
-            Reply::Failed { .. } => Passed::Failed { sent: self.sent },
+            Reply::Failed { .. } => ProxyOutcome::Failed { sent: self.sent },
         }
     }
 }
@@ -367,7 +367,7 @@ impl Calling {
         };
         let at = |ip| SocketAddr::new(ip, url.port);
         self.addresses = found.into_iter().rev().map(at).collect();
-        let request = client::Call {
+        let request = client::CallRequest {
             method: method_name(self.call.method),
             host: url.authority,
             target: &url.path(),

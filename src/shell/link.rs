@@ -9,7 +9,7 @@ mod queue;
 use super::slots::SlotId;
 use super::transport::{Read, Transport};
 use crate::codec::http::upgrade;
-use crate::codec::peer::frame::{Frames, Taken};
+use crate::codec::peer::frame::{FrameContent, Frames};
 use crate::codec::peer::hello::{Hello, REFUSED};
 use crate::core::raft::{Message, PeerId};
 use queue::Queue;
@@ -189,13 +189,13 @@ impl Link {
                 Ok(Some((used, taken))) => {
                     at += used;
                     match taken {
-                        Taken::Message(message) => each(self, Came::Message(message)),
-                        Taken::Piece => {
+                        FrameContent::Message(message) => each(self, Came::Message(message)),
+                        FrameContent::Piece => {
                             self.maybe_pong();
                             each(self, Came::Contact);
                         }
-                        Taken::Ping => self.out.push_pong(),
-                        Taken::Pong => each(self, Came::Contact),
+                        FrameContent::Ping => self.out.push_pong(),
+                        FrameContent::Pong => each(self, Came::Contact),
                     }
                 }
                 Err(fault) => self.fail(fault.0),

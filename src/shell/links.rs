@@ -12,7 +12,7 @@ use super::resolver::{Found, Names};
 use super::slots::{Kind, SlotId, Slots};
 use super::transport::Transport;
 use crate::codec::http::url::Url;
-use crate::codec::peer::hello::{Hello, PROTOCOL, Refusal, judge};
+use crate::codec::peer::hello::{Hello, HelloRefusal, PROTOCOL, judge};
 use crate::core::machine::{LinkState, Machine, Role};
 use crate::core::raft::{Configuration, Message, PeerId, Rpc};
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
@@ -271,14 +271,14 @@ impl Links {
 
     /// Somebody says hello on a connection to the peer port. Welcome: gives how this machine
     /// introduces itself.
-    pub fn welcome(&mut self, visit: &Visit, now: Now) -> Result<(Hello, Hello), Refusal> {
-        let theirs = Hello::parse(&visit.hello).ok_or(Refusal::Malformed)?;
+    pub fn welcome(&mut self, visit: &Visit, now: Now) -> Result<(Hello, Hello), HelloRefusal> {
+        let theirs = Hello::parse(&visit.hello).ok_or(HelloRefusal::Malformed)?;
         let ours = Hello {
             to: theirs.from,
             ..self.me.clone()
         };
         let result = if &*visit.protocol != PROTOCOL {
-            Err(Refusal::Version)
+            Err(HelloRefusal::Version)
         } else {
             let known = self.peers.get(&theirs.from).map(|p| p.incarnation);
             judge(&theirs, &ours, known)
@@ -297,7 +297,7 @@ impl Links {
     }
 
     /// Whether no other process of this member is there. One that does not answer does not count.
-    fn is_lone(&mut self, id: PeerId, process: u64, now: Now) -> Result<(), Refusal> {
+    fn is_lone(&mut self, id: PeerId, process: u64, now: Now) -> Result<(), HelloRefusal> {
         let Some(peer) = self.peers.get(&id) else {
             return Ok(());
         };
@@ -318,17 +318,17 @@ impl Links {
                 link.ping(now.mono_us);
                 touch(&mut self.ready, link);
             }
-            return Err(Refusal::Twice);
+            return Err(HelloRefusal::Twice);
         }
         Ok(())
     }
 
-    fn has_room_for(&self, id: PeerId) -> Result<(), Refusal> {
+    fn has_room_for(&self, id: PeerId) -> Result<(), HelloRefusal> {
         let strangers = || self.peers.values().filter(|p| p.url.is_empty());
         let known = self.peers.contains_key(&id);
         match known || strangers().count() < STRANGERS_MAX {
             true => Ok(()),
-            false => Err(Refusal::TooMany),
+            false => Err(HelloRefusal::TooMany),
         }
     }
 

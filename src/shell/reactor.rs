@@ -20,7 +20,7 @@ use crate::codec::api::{Port, Site};
 use crate::codec::http::response::TEXT;
 use crate::codec::http::url::Url;
 use crate::codec::http::{Limits, Response};
-use crate::codec::peer::hello::{REFUSED, Refusal};
+use crate::codec::peer::hello::{HelloRefusal, REFUSED};
 use crate::core::machine::{Effects, Machine};
 use crate::core::timer::Now;
 use crate::shell::clock::Clock;
@@ -503,17 +503,17 @@ impl Reactor {
 }
 
 /// The answer to a hello that is not welcome; the reason is for the other side's log.
-fn refused(refusal: Refusal) -> Response {
+fn refused(refusal: HelloRefusal) -> Response {
     let status = match refusal {
-        Refusal::Malformed => 400,
-        Refusal::Version => 426,
-        Refusal::NoMember => 503,
-        Refusal::OtherCluster
-        | Refusal::NotMe
-        | Refusal::MySelf
-        | Refusal::OtherData
-        | Refusal::Twice
-        | Refusal::TooMany => 409,
+        HelloRefusal::Malformed => 400,
+        HelloRefusal::Version => 426,
+        HelloRefusal::NoMember => 503,
+        HelloRefusal::OtherCluster
+        | HelloRefusal::NotMe
+        | HelloRefusal::MySelf
+        | HelloRefusal::OtherData
+        | HelloRefusal::Twice
+        | HelloRefusal::TooMany => 409,
     };
     let why = refusal.to_string();
     let response = Response::new(status, TEXT, format!("{why}\n"));

@@ -1,8 +1,8 @@
 //! The codecs of links by hand: frames that are cut, mixed and damaged; hellos that are welcome and
 //! those that are not.
 use tern::codec::http::upgrade;
-use tern::codec::peer::frame::{self, Fault, Frames, PIECE_BYTES_MAX, Taken};
-use tern::codec::peer::hello::{Hello, Refusal, judge};
+use tern::codec::peer::frame::{self, FrameContent, FrameFault, Frames, PIECE_BYTES_MAX};
+use tern::codec::peer::hello::{Hello, HelloRefusal, judge};
 use tern::codec::peer::wire;
 use tern::core::raft::{Index, Message, PeerId, Rpc, SnapshotMeta, Term};
 
@@ -51,15 +51,15 @@ fn mixed(bytes: usize) -> (Vec<u8>, Vec<Message>) {
 }
 
 /// Everything that comes out of `wire` when it arrives `step` bytes at a time.
-fn receive(wire: &[u8], step: usize) -> Result<Vec<Message>, Fault> {
+fn receive(wire: &[u8], step: usize) -> Result<Vec<Message>, FrameFault> {
     let (mut frames, mut input, mut out) = (Frames::default(), Vec::new(), Vec::new());
     for part in wire.chunks(step) {
         input.extend_from_slice(part);
         while let Some((used, taken)) = frames.take(&input)? {
             input.drain(..used);
             match taken {
-                Taken::Message(message) => out.push(message),
-                Taken::Piece | Taken::Ping | Taken::Pong => {}
+                FrameContent::Message(message) => out.push(message),
+                FrameContent::Piece | FrameContent::Ping | FrameContent::Pong => {}
             }
         }
     }
@@ -89,8 +89,8 @@ fn pings_are_no_messages() {
     let (mut wire, mut frames) = (Vec::new(), Frames::default());
     frame::put_ping(&mut wire);
     frame::put_pong(&mut wire);
-    assert_eq!(frames.take(&wire), Ok(Some((8, Taken::Ping))));
-    assert_eq!(frames.take(&wire[8..]), Ok(Some((8, Taken::Pong))));
+    assert_eq!(frames.take(&wire), Ok(Some((8, FrameContent::Ping))));
+    assert_eq!(frames.take(&wire[8..]), Ok(Some((8, FrameContent::Pong))));
     assert_eq!(frames.take(&wire[8..15]), Ok(None));
 }
 
@@ -129,7 +129,7 @@ fn rubbish_is_a_value() {
         frame::put_piece(&rubbish, 0, &mut wire);
         let mut frames = Frames::default();
         match frames.take(&wire) {
-            Ok(Some((_, Taken::Message(message)))) => {
+            Ok(Some((_, FrameContent::Message(message)))) => {
                 let mut again = Vec::new();
                 wire::encode(&message, &mut again);
                 assert_eq!(again, rubbish, "one encoding for each message");
@@ -180,7 +180,7 @@ fn hellos_there_and_back() {
 fn who_is_welcome() {
     let mine = hello(1, 0);
     type Change = fn(&mut Hello);
-    let table: &[(&str, Change, Result<(), Refusal>)] = &[
+    let table: &[(&str, Change, Result<(), HelloRefusal>)] = &[
         ("a member", |_| (), Ok(())),
         (
             "new, without data",
@@ -190,20 +190,24 @@ fn who_is_welcome() {
         (
             "another cluster",
             |h| h.cluster = 9,
-            Err(Refusal::OtherCluster),
+            Err(HelloRefusal::OtherCluster),
         ),
         (
             "for somebody else",
             |h| h.to = PeerId(3),
-            Err(Refusal::NotMe),
+            Err(HelloRefusal::NotMe),
         ),
-        ("for nobody", |h| h.to = PeerId(0), Err(Refusal::NotMe)),
-        ("as myself", |h| h.from = PeerId(1), Err(Refusal::MySelf)),
-        ("myself", |h| h.process = 100, Err(Refusal::MySelf)),
+        ("for nobody", |h| h.to = PeerId(0), Err(HelloRefusal::NotMe)),
+        (
+            "as myself",
+            |h| h.from = PeerId(1),
+            Err(HelloRefusal::MySelf),
+        ),
+        ("myself", |h| h.process = 100, Err(HelloRefusal::MySelf)),
         (
             "another directory",
             |h| h.incarnation = 5,
-            Err(Refusal::OtherData),
+            Err(HelloRefusal::OtherData),
         ),
     ];
     for (what, change, expected) in table {
@@ -214,7 +218,7 @@ fn who_is_welcome() {
     let unknown = hello(7, 1);
     assert_eq!(judge(&unknown, &mine, None), Ok(()), "raft will tell it");
     let nobody = Hello::default();
-    assert_eq!(judge(&unknown, &nobody, None), Err(Refusal::NoMember));
+    assert_eq!(judge(&unknown, &nobody, None), Err(HelloRefusal::NoMember));
 }
 
 #[test]
@@ -223,7 +227,7 @@ fn upgrades_are_asked_for_and_granted() {
     let asked = upgrade::request("a:7001", &text);
     let mut parser = tern::codec::http::Parser::new();
     match parser.parse(&asked, &tern::codec::http::Limits::default()) {
-        tern::codec::http::Progress::Request { consumed, request } => {
+        tern::codec::http::Parsed::Request { consumed, request } => {
             assert_eq!(consumed, asked.len());
             assert_eq!(request.upgrade, Some("tern-raft/1"));
             assert_eq!(request.hello, Some(text.as_str()));
@@ -233,7 +237,7 @@ fn upgrades_are_asked_for_and_granted() {
     let mut granted = upgrade::granted(&text);
     let head = granted.len();
     granted.extend_from_slice(b"frames");
-    let answer = upgrade::Answer {
+    let answer = upgrade::UpgradeAnswer {
         status: 101,
         hello: Some(text),
         refused: None,

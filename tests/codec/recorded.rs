@@ -3,7 +3,7 @@
 //! says it is the black-box tests' business.
 use serde_json::Value;
 use tern::codec::api::{Context, Mode, Next, Port, Routed, Site, route};
-use tern::codec::http::{Date, Limits, Parser, Progress};
+use tern::codec::http::{Date, Limits, Parsed, Parser};
 use tern::core::command::ClusterConfig;
 use tern::core::error::{Code, Error};
 use tern::core::raft::{Index, Term};
@@ -378,7 +378,7 @@ fn surroundings(step: &Step) -> (Indexes, Now) {
 fn check(scenario: &str, step: &Step, counts: &mut Counts) {
     let input = bytes(step);
     let mut parser = Parser::new();
-    let Progress::Request { request, .. } = parser.parse(&input, &Limits::default()) else {
+    let Parsed::Request { request, .. } = parser.parse(&input, &Limits::default()) else {
         counts.unknown.push(step.id.clone());
         return;
     };
@@ -407,7 +407,7 @@ fn check(scenario: &str, step: &Step, counts: &mut Counts) {
     match route(port, &request, &context) {
         Routed::Answer(response) => {
             counts.answered += 1;
-            response.encode(request.reply(), &date, &mut out);
+            response.encode(request.response_mode(), &date, &mut out);
         }
         Routed::Pass { call, .. } => panic!("nothing is passed on here: {call:?}"),
         Routed::Ask { op, mut shape } => {
@@ -434,7 +434,7 @@ fn check(scenario: &str, step: &Step, counts: &mut Counts) {
             }
         }
     }
-    let answer = given(&out, request.reply().head_only);
+    let answer = given(&out, request.response_mode().head_only);
     let found = differences(&step.expect, &answer, true, false);
     assert!(found.is_empty(), "{} ({}): {found:?}", step.id, step.desc);
     same_text(step, &answer);

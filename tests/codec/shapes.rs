@@ -3,9 +3,9 @@
 use crate::recorded::{DATE_NS, event, page, site, store_stats, text};
 use serde_json::Value;
 use tern::codec::api::{
-    Context, Delivered, Mode, Next, Passed, Port, Rendition, Routed, Shape, Site, route,
+    Context, Delivered, Mode, Next, Port, ProxyOutcome, Rendition, Routed, Shape, Site, route,
 };
-use tern::codec::http::{Date, Limits, Parser, Progress};
+use tern::codec::http::{Date, Limits, Parsed, Parser};
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::error::{Code, Error};
 use tern::core::raft::Index;
@@ -95,7 +95,7 @@ fn context<'a>(site: &'a Site, date: &'a Date, at: Indexes) -> Context<'a> {
 fn routed(input: &str, site: &Site, date: &Date) -> Routed {
     let mut parser = Parser::new();
     match parser.parse(input.as_bytes(), &Limits::default()) {
-        Progress::Request { request, .. } => route(
+        Parsed::Request { request, .. } => route(
             Port::Client,
             &request,
             &context(site, date, Indexes::default()),
@@ -197,10 +197,7 @@ fn the_flavour_of_2_x() {
     let Routed::Answer(answer) = routed(version, &stream.site, &stream.date) else {
         panic!("/version asks nobody");
     };
-    let tern::codec::http::Body::Full(body) = answer.body else {
-        panic!("it is short");
-    };
-    let json: Value = serde_json::from_slice(&body).expect("JSON");
+    let json: Value = serde_json::from_slice(&answer.body).expect("JSON");
     assert!(json["etcdserver"].is_string() && json["etcdcluster"].is_string());
     let post = "POST /v2/keys/q HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
     for (compat_2, naming) in [(false, Naming::InOrder), (true, Naming::InOrderPadded)] {
@@ -468,8 +465,7 @@ fn as_standby(input: &str) -> Result<(String, Box<Shape>), u16> {
     let mut site = site("", 4001);
     site.forward = true;
     let (date, mut parser) = (Date::new(DATE_NS), Parser::new());
-    let Progress::Request { request, .. } = parser.parse(input.as_bytes(), &Limits::default())
-    else {
+    let Parsed::Request { request, .. } = parser.parse(input.as_bytes(), &Limits::default()) else {
         panic!("not a request: {input}");
     };
     let mode = Mode::Standby {
@@ -553,7 +549,7 @@ fn what_a_standby_passes_on() {
 fn what_a_standby_gives_back() {
     let (site, date) = (site("", 4001), Date::new(DATE_NS));
     let context = context(&site, &date, Indexes::default());
-    let give = |method: &str, passed: Passed| {
+    let give = |method: &str, passed: ProxyOutcome| {
         let (_, shape) = as_standby(&format!("{method} /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n"))
             .expect("passed on");
         let mut out = Vec::new();
@@ -570,7 +566,7 @@ fn what_a_standby_gives_back() {
         ("Content-Type", "application/json".to_string()),
         ("X-Etcd-Index", "7".to_string()),
     ];
-    let answered = |status| Passed::Answered {
+    let answered = |status| ProxyOutcome::Answered {
         status,
         headers: headers.clone(),
         body: b"{}".as_slice().into(),
@@ -596,7 +592,7 @@ fn what_a_standby_gives_back() {
         ("PUT", true, false),
         ("DELETE", true, false),
     ] {
-        let text = give(method, Passed::Failed { sent });
+        let text = give(method, ProxyOutcome::Failed { sent });
         assert_eq!(
             text.contains("\r\nLocation: http://leader:1/v2/keys/a\r\n"),
             redirects,

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::LazyLock;
 use tern::codec::http::upgrade;
-use tern::codec::peer::frame::{self, Frames, Taken};
+use tern::codec::peer::frame::{self, FrameContent, Frames};
 use tern::codec::peer::hello::Hello;
 use tern::core::machine::{Machine, Recovered};
 use tern::core::raft::{
@@ -229,7 +229,7 @@ struct Wire {
 }
 
 impl Wire {
-    fn open(to: usize, asks: &[u8]) -> (Wire, upgrade::Answer) {
+    fn open(to: usize, asks: &[u8]) -> (Wire, upgrade::UpgradeAnswer) {
         let stream = TcpStream::connect(("127.0.0.1", MACHINES[to - 1].peer));
         let mut stream = stream.expect("it listens");
         let limit = Some(client::DEADLINE);
@@ -249,7 +249,7 @@ impl Wire {
         }
     }
 
-    fn say_hello(to: usize, hello: &Hello) -> (Wire, upgrade::Answer) {
+    fn say_hello(to: usize, hello: &Hello) -> (Wire, upgrade::UpgradeAnswer) {
         Wire::open(to, &upgrade::request("tern", &hello.to_string()))
     }
 
@@ -272,7 +272,7 @@ impl Wire {
         loop {
             while let Some((used, taken)) = self.frames.take(&self.input).expect("frames") {
                 self.input.drain(..used);
-                if let Taken::Message(message) = taken {
+                if let FrameContent::Message(message) = taken {
                     return Some(message);
                 }
             }

@@ -6,8 +6,8 @@
 use std::fmt::Write;
 use tern::codec::http::client::ResponseParser;
 use tern::codec::http::form::{self, Form};
-use tern::codec::http::response::{Body, Date, Reply, Response};
-use tern::codec::http::{Limits, Parser, Progress, Version};
+use tern::codec::http::response::ResponseHead;
+use tern::codec::http::{Date, Limits, Parsed, Parser, Response, ResponseMode, Version};
 use tern::core::escape;
 
 /// Inputs up to this length are cut at every place, longer ones at so many places.
@@ -132,7 +132,7 @@ pub fn requests(reads: &[&[u8]], limits: &Limits) -> String {
         input.extend_from_slice(read);
         loop {
             let consumed = match parser.parse(&input, limits) {
-                Progress::NeedMore {
+                Parsed::NeedMore {
                     consumed,
                     continue_100,
                 } => {
@@ -142,7 +142,7 @@ pub fn requests(reads: &[&[u8]], limits: &Limits) -> String {
                     input.drain(..consumed);
                     break;
                 }
-                Progress::Request { consumed, request } => {
+                Parsed::Request { consumed, request } => {
                     write!(
                         out,
                         "{:?} {}",
@@ -174,7 +174,7 @@ pub fn requests(reads: &[&[u8]], limits: &Limits) -> String {
                     writeln!(out, " {version} {after}").expect("text");
                     consumed
                 }
-                Progress::Reject(reject) => {
+                Parsed::Reject(reject) => {
                     writeln!(out, "{} \"{}\"", reject.status, reject.text).expect("text");
                     return out;
                 }
@@ -241,17 +241,36 @@ fn form(rest: &str) -> String {
     let (query, body) = (text(&unescape(query)), unescape(body));
     match Form::parse(&query, &body) {
         Ok(form) => {
-            let pairs = form
-                .pairs()
-                .map(|(k, v)| format!("{}={}", show(k.as_bytes()), show(v.as_bytes())));
-            let pairs: Vec<String> = pairs.collect();
-            match pairs.len() {
-                0..=20 => format!("[{}]\n", pairs.join(" ")),
-                len => format!("{len} pairs\n"),
+            let sent: Vec<String> = names(&body).chain(names(query.as_bytes())).collect();
+            if sent.len() > 20 {
+                return format!("{} pairs\n", sent.len());
             }
+            let mut pairs = Vec::new();
+            for (place, name) in sent.iter().enumerate() {
+                if sent[..place].contains(name) {
+                    continue;
+                }
+                let value = form.get(name).expect("a parameter that was sent");
+                pairs.push(format!(
+                    "{}={}",
+                    show(name.as_bytes()),
+                    show(value.as_bytes())
+                ));
+            }
+            format!("[{}]\n", pairs.join(" "))
         }
         Err(error) => format!("{error:?}\n"),
     }
+}
+
+/// The names of all parameters in a query or a body, decoded.
+fn names(text: &[u8]) -> impl Iterator<Item = String> {
+    let pairs = text.split(|b| *b == b'&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| {
+        let name = pair.split(|b| *b == b'=').next().expect("split gives one");
+        let name = escape::decode(name, true).expect("the form was decoded");
+        name.into_owned()
+    })
 }
 
 fn path(raw: &str) -> String {
@@ -275,7 +294,7 @@ fn answer(rest: &str) -> String {
     let [status, version, after, method, kind, header, pieces @ ..] = &words[..] else {
         panic!("too few words");
     };
-    let reply = Reply {
+    let mode = ResponseMode {
         version: match version.as_str() {
             "1.0" => Version::Http10,
             "1.1" => Version::Http11,
@@ -285,22 +304,28 @@ fn answer(rest: &str) -> String {
         head_only: method == "head",
     };
     let status = status.parse().expect("a status");
-    let response = match kind.as_str() {
-        "full" => Response::new(status, "text/plain", pieces.concat()),
-        "stream" => Response::stream(status, "text/plain"),
-        _ => panic!("full or stream"),
-    };
     let (name, value) = header.split_once(':').expect("a header");
     assert_eq!(name, "X-A", "the only header of these traces");
-    let response = response.with("X-A", value);
     let mut out = Vec::new();
-    let framing = response.encode(reply, &Date::new(0), &mut out);
-    if response.body == Body::Stream {
-        for piece in pieces {
-            framing.chunk(piece.as_bytes(), &mut out);
+    let date = Date::new(0);
+    let framing = match kind.as_str() {
+        "full" => {
+            let response = Response::new(status, "text/plain", pieces.concat());
+            response.with("X-A", value).encode(mode, &date, &mut out)
         }
-        framing.end(&mut out);
-    }
+        "stream" => {
+            let mut head = ResponseHead::new(status, mode, &date, &mut out);
+            head.content_type("text/plain");
+            head.header("X-A", value);
+            let framing = head.stream();
+            for piece in pieces {
+                framing.chunk(piece.as_bytes(), &mut out);
+            }
+            framing.end(&mut out);
+            framing
+        }
+        _ => panic!("full or stream"),
+    };
     let out = text(&out).replace(concat!("tern/", env!("CARGO_PKG_VERSION")), "tern/VERSION");
     let after = if framing.keep_alive { "keep" } else { "close" };
     format!(

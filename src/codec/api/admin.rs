@@ -1,7 +1,7 @@
 //! The peer port: who this machine is, joining and removing, the cluster config and the list of
 //! machines.
 use super::json::{raw, string};
-use super::render::Kind;
+use super::render::AnswerKind;
 use super::{Ask, Routed, stats};
 use crate::codec::http::Response;
 use crate::codec::http::response::TEXT;
@@ -77,7 +77,7 @@ pub fn join(ask: &Ask) -> Routed {
         client_url: body.etcd_url,
         incarnation: body.incarnation,
     };
-    ask.machine(Op::Join(join), Kind::Join)
+    ask.machine(Op::Join(join), AnswerKind::Join)
 }
 
 /// `/remove/{name}`: DELETE only; other methods are told so.
@@ -92,13 +92,13 @@ pub fn remove(ask: &Ask) -> Routed {
         Op::MachineRemove {
             name: ask.rest.into(),
         },
-        Kind::Remove,
+        AnswerKind::Remove,
     )
 }
 
 /// `GET /v2/admin/config`
 pub fn config_get(ask: &Ask) -> Routed {
-    ask.machine(Op::ConfigGet, Kind::Config)
+    ask.machine(Op::ConfigGet, AnswerKind::Config)
 }
 
 /// `PUT /v2/admin/config`: a JSON object, whatever its content type says; fields that are no
@@ -118,7 +118,7 @@ pub fn config_put(ask: &Ask) -> Routed {
         remove_delay_s: number("removeDelay"),
         sync_interval_s: number("syncInterval"),
     };
-    ask.machine(op, Kind::Config)
+    ask.machine(op, AnswerKind::Config)
 }
 
 /// `GET /v2/admin/machines`
@@ -136,10 +136,10 @@ pub fn machines_get(ask: &Ask) -> Routed {
     };
     let id = number("id").unwrap_or(0);
     let op = number("cluster").map_or(Op::MachineList, |cluster| Op::MachinesOf { cluster, id });
-    ask.machine(op, Kind::Machines)
+    ask.machine(op, AnswerKind::Machines)
 }
 
-fn with_name(ask: &Ask, op: fn(Box<str>) -> Op, kind: Kind) -> Routed {
+fn with_name(ask: &Ask, op: fn(Box<str>) -> Op, kind: AnswerKind) -> Routed {
     if ask.rest.is_empty() || ask.rest.contains('/') {
         return ask.not_found();
     }
@@ -148,12 +148,12 @@ fn with_name(ask: &Ask, op: fn(Box<str>) -> Op, kind: Kind) -> Routed {
 
 /// `GET /v2/admin/machines/{name}`
 pub fn machine_get(ask: &Ask) -> Routed {
-    with_name(ask, |name| Op::MachineGet { name }, Kind::Machine)
+    with_name(ask, |name| Op::MachineGet { name }, AnswerKind::Machine)
 }
 
 /// `DELETE /v2/admin/machines/{name}`
 pub fn machine_delete(ask: &Ask) -> Routed {
-    with_name(ask, |name| Op::MachineRemove { name }, Kind::Remove)
+    with_name(ask, |name| Op::MachineRemove { name }, AnswerKind::Remove)
 }
 
 /// The answer to all on a standby's peer port.

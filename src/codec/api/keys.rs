@@ -2,8 +2,8 @@
 //!
 //! Parameters are checked in 0.4's order (ttl, refresh, conditions), so that a request with several
 //! faults is told the same one. A ttl becomes an absolute time here and nowhere else.
-use super::listing::Tree;
-use super::render::Kind;
+use super::listing::NodeTree;
+use super::render::AnswerKind;
 use super::{Ask, Parameters, Routed};
 use crate::codec::http::Method;
 use crate::codec::http::response::JSON;
@@ -36,14 +36,14 @@ fn read(ask: &Ask) -> Result<Routed, Routed> {
             since: (since > 0).then_some(since),
             on_leader,
         };
-        return Ok(ask.machine(op, Kind::Watch));
+        return Ok(ask.machine(op, AnswerKind::Watch));
     }
     let op = Op::Get {
         path,
         recursive: query.flag("recursive") && !head_only,
         linearizable: quorum || on_leader,
     };
-    Ok(ask.machine(op, Kind::Node(Tree::nodes())))
+    Ok(ask.machine(op, AnswerKind::Node(NodeTree::nodes())))
 }
 
 /// PUT: set, create, update or compare and swap.
@@ -52,7 +52,7 @@ pub fn put(ask: &Ask) -> Routed {
         let path = ask.key()?;
         let form = ask.form()?;
         let command = put_command(ask, path, &form)?;
-        Ok(ask.machine(Op::Write(command), Kind::Event))
+        Ok(ask.machine(Op::Write(command), AnswerKind::Event))
     };
     write().unwrap_or_else(|answer| answer)
 }
@@ -136,7 +136,7 @@ pub fn post(ask: &Ask) -> Routed {
                 Naming::InOrder
             },
         };
-        Ok(ask.machine(Op::Write(command), Kind::Event))
+        Ok(ask.machine(Op::Write(command), AnswerKind::Event))
     };
     write().unwrap_or_else(|answer| answer)
 }
@@ -168,7 +168,7 @@ pub fn delete(ask: &Ask) -> Routed {
                 prev_index: number,
             }
         };
-        Ok(ask.machine(Op::Write(command), Kind::Event))
+        Ok(ask.machine(Op::Write(command), AnswerKind::Event))
     };
     write().unwrap_or_else(|answer| answer)
 }

@@ -2,7 +2,7 @@
 //! here they become nested JSON, with the open brackets kept in a stack, so that depth costs memory
 //! and never the call stack.
 //!
-//! Start with `Tree::item`. `migration` writes the other document that holds the whole key space.
+//! Start with `NodeTree::item`. `migration` writes the other document that holds the whole key space.
 use super::json::{event, node_head, node_tail, number, raw, string, time};
 use super::stats;
 use crate::core::seam::Migrated;
@@ -10,7 +10,7 @@ use crate::core::store::{EtcdIndex, ListItem};
 
 /// A node whose children may still come.
 #[derive(Clone, Copy, Debug)]
-struct Open {
+struct OpenNode {
     dir: bool,
     modified: EtcdIndex,
     created: EtcdIndex,
@@ -19,7 +19,7 @@ struct Open {
 
 /// In which of the two documents a tree stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+enum Document {
     /// `{"action":"get","node":{…}}`
     Nodes,
     /// The migration document: `{"Root":{…}, …}`, with children by name.
@@ -28,24 +28,24 @@ enum Form {
 
 /// A tree that is being written.
 #[derive(Debug)]
-pub struct Tree {
-    form: Form,
-    open: Vec<Open>,
+pub struct NodeTree {
+    form: Document,
+    open: Vec<OpenNode>,
 }
 
-impl Tree {
+impl NodeTree {
     /// The answer to a GET.
-    pub fn nodes() -> Tree {
-        Tree {
-            form: Form::Nodes,
+    pub fn nodes() -> NodeTree {
+        NodeTree {
+            form: Document::Nodes,
             open: Vec::new(),
         }
     }
 
     /// The key space part of the migration document.
-    pub fn migration() -> Tree {
-        Tree {
-            form: Form::Migration,
+    pub fn migration() -> NodeTree {
+        NodeTree {
+            form: Document::Migration,
             open: Vec::new(),
         }
     }
@@ -59,12 +59,12 @@ impl Tree {
         );
         self.close(depth, out);
         match (self.open.last_mut(), self.form) {
-            (None, Form::Nodes) => raw("{\"action\":\"get\",\"node\":", out),
-            (None, Form::Migration) => raw("{\"Root\":", out),
+            (None, Document::Nodes) => raw("{\"action\":\"get\",\"node\":", out),
+            (None, Document::Migration) => raw("{\"Root\":", out),
             (Some(parent), form) => {
                 let first = match form {
-                    Form::Nodes => ",\"nodes\":[",
-                    Form::Migration => "",
+                    Document::Nodes => ",\"nodes\":[",
+                    Document::Migration => "",
                 };
                 raw(if parent.has_children { "," } else { first }, out);
                 parent.has_children = true;
@@ -72,10 +72,10 @@ impl Tree {
         }
         let view = &item.view;
         match self.form {
-            Form::Nodes => node_head(view, false, now_ns, out),
-            Form::Migration => self.migration_head(item, out),
+            Document::Nodes => node_head(view, false, now_ns, out),
+            Document::Migration => self.migration_head(item, out),
         }
-        self.open.push(Open {
+        self.open.push(OpenNode {
             dir: view.dir,
             modified: view.modified,
             created: view.created,
@@ -86,7 +86,7 @@ impl Tree {
     /// Appends the brackets of all that is open.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         self.close(0, out);
-        if self.form == Form::Nodes {
+        if self.form == Document::Nodes {
             out.push(b'}');
         }
     }
@@ -94,14 +94,14 @@ impl Tree {
     fn close(&mut self, depth: usize, out: &mut Vec<u8>) {
         for node in self.open.drain(depth..).rev() {
             match (self.form, node.dir) {
-                (Form::Nodes, _) => {
+                (Document::Nodes, _) => {
                     if node.has_children {
                         out.push(b']');
                     }
                     node_tail(node.modified, node.created, out);
                 }
-                (Form::Migration, true) => raw("}}", out),
-                (Form::Migration, false) => raw("null}", out),
+                (Document::Migration, true) => raw("}}", out),
+                (Document::Migration, false) => raw("null}", out),
             }
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! Watchers, what takes long, and what another tern asks (it follows redirects, and two standbys
 //! must not pass a request to and fro) are sent there instead. Start with `pass`.
-use super::render::{Kind, Shape};
+use super::render::{AnswerKind, Shape};
 use super::{Ask, Routed};
 use crate::codec::http::Method;
 use crate::core::seam::{Call, CallId};
@@ -42,7 +42,7 @@ pub(super) fn pass(ask: &Ask, leader_url: &str) -> Option<Routed> {
         body: request.body.into(),
         timeout_ms: TIMEOUT_MS,
     };
-    let kind = Kind::Passed {
+    let kind = AnswerKind::Proxied {
         leader_url: leader_url.into(),
     };
     let shape = Shape::new(kind, request, ask.target().into(), ask.cors);

@@ -3,10 +3,10 @@
 //! Each outcome is written once, by `Shape::render`; what differs between the interfaces (v2, v1,
 //! admin) is the shape's kind, chosen when the request was routed. A shape never looks at the key
 //! space: it has only what the machine told.
-use super::listing::{Tree, migration_rest};
+use super::listing::{NodeTree, migration_rest};
 use super::{Context, Cors, admin, json, stats, v1};
-use crate::codec::http::response::{Head, JSON, TEXT};
-use crate::codec::http::{Framing, Method, Reply, Request, Response};
+use crate::codec::http::response::{JSON, ResponseHead, TEXT};
+use crate::codec::http::{Framing, Method, Request, Response, ResponseMode};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
 use crate::core::seam::{Answer, Delivery, Indexes, Migrated, Outcome};
 use crate::core::store::{Action, Event, ListItem};
@@ -17,11 +17,11 @@ const BYTES: &str = "application/octet-stream";
 
 /// What kind of answer is expected.
 #[derive(Debug)]
-pub(super) enum Kind {
-    Node(Tree),
+pub(super) enum AnswerKind {
+    Node(NodeTree),
     Event,
     Watch,
-    V1Get(v1::Listing),
+    V1Get(v1::V1Listing),
     V1Event,
     /// A v1 watch has no head before its event, and tells its key in an error.
     V1Watch {
@@ -30,7 +30,7 @@ pub(super) enum Kind {
     /// A line of text, or statistics.
     Plain,
     Migration {
-        tree: Tree,
+        tree: NodeTree,
         to_file: bool,
     },
     Config,
@@ -39,14 +39,14 @@ pub(super) enum Kind {
     Remove,
     Join,
     /// The leader is asked in place of this machine.
-    Passed {
+    Proxied {
         leader_url: Box<str>,
     },
 }
 
 /// What became of a request that was passed on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Passed {
+pub enum ProxyOutcome {
     Answered {
         status: u16,
         headers: Vec<(&'static str, String)>,
@@ -60,8 +60,8 @@ pub enum Passed {
 /// while its request is parked.
 #[derive(Debug)]
 pub struct Shape {
-    kind: Kind,
-    reply: Reply,
+    kind: AnswerKind,
+    reply: ResponseMode,
     method: Method,
     cors: Cors,
     /// Path and query for a redirect.
@@ -147,10 +147,10 @@ struct Plain {
 }
 
 impl Shape {
-    pub(super) fn new(kind: Kind, request: &Request, target: Box<str>, cors: Cors) -> Shape {
+    pub(super) fn new(kind: AnswerKind, request: &Request, target: Box<str>, cors: Cors) -> Shape {
         Shape {
             kind,
-            reply: request.reply(),
+            reply: request.response_mode(),
             method: request.method,
             cors,
             target,
@@ -215,7 +215,7 @@ impl Shape {
     /// True: what is rendered is a file's content, not for the client; the connection gathers it
     /// elsewhere. (A failure is for the client all the same: it comes before any content.)
     pub fn to_file(&self) -> bool {
-        matches!(self.kind, Kind::Migration { to_file: true, .. })
+        matches!(self.kind, AnswerKind::Migration { to_file: true, .. })
     }
 
     /// Appends the answer after `Next::Save`; `Err` tells why the file could not be written.
@@ -239,8 +239,8 @@ impl Shape {
         content_type: &str,
         context: &Context,
         out: &'a mut Vec<u8>,
-    ) -> Head<'a> {
-        let mut head = Head::new(status, self.reply, context.date, out);
+    ) -> ResponseHead<'a> {
+        let mut head = ResponseHead::new(status, self.reply, context.date, out);
         for (name, value) in self.cors.headers(context) {
             head.header(name, value);
         }
@@ -255,7 +255,7 @@ impl Shape {
         at: Indexes,
         context: &Context,
         out: &'a mut Vec<u8>,
-    ) -> Head<'a> {
+    ) -> ResponseHead<'a> {
         let mut head = self.head(status, JSON, context, out);
         head.number("X-Etcd-Index", at.etcd.0);
         head.number("X-Raft-Index", at.commit.0);
@@ -264,7 +264,7 @@ impl Shape {
     }
 
     fn event(&mut self, event: &Event, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
-        if matches!(self.kind, Kind::V1Event) {
+        if matches!(self.kind, AnswerKind::V1Event) {
             return self.v1_event(event, event.node.modified.0, context, out);
         }
         let is_new = match event.action {
@@ -300,12 +300,12 @@ impl Shape {
             self.items(items, last, at, context, out);
             return Next::More;
         }
-        let is_whole = last && !matches!(self.kind, Kind::Migration { .. });
+        let is_whole = last && !matches!(self.kind, AnswerKind::Migration { .. });
         let framing = match self.framing {
             Some(framing) => framing,
             None => {
                 let head = match self.kind {
-                    Kind::Node(_) => self.key_head(200, at, context, out),
+                    AnswerKind::Node(_) => self.key_head(200, at, context, out),
                     _ => self.head(200, TEXT, context, out),
                 };
                 if is_whole && !self.reply.head_only {
@@ -343,13 +343,13 @@ impl Shape {
     ) {
         let now_ns = context.now.wall_ns;
         match &mut self.kind {
-            Kind::Node(tree) | Kind::Migration { tree, .. } => {
+            AnswerKind::Node(tree) | AnswerKind::Migration { tree, .. } => {
                 items.iter().for_each(|item| tree.item(item, now_ns, out));
                 if last {
                     tree.end(out);
                 }
             }
-            Kind::V1Get(listing) => listing.page(items, last, at.etcd.0, now_ns, out),
+            AnswerKind::V1Get(listing) => listing.page(items, last, at.etcd.0, now_ns, out),
             _ => unreachable!("a page answers a read"),
         }
     }
@@ -368,7 +368,7 @@ impl Shape {
     }
 
     fn watching(&mut self, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
-        if matches!(self.kind, Kind::Watch) && self.framing.is_none() {
+        if matches!(self.kind, AnswerKind::Watch) && self.framing.is_none() {
             self.framing = Some(self.key_head(200, at, context, out).stream());
         }
         Next::Wait
@@ -383,10 +383,10 @@ impl Shape {
         out: &mut Vec<u8>,
     ) -> Next {
         match (&self.kind, events) {
-            (Kind::V1Watch { .. }, [event, ..]) => {
+            (AnswerKind::V1Watch { .. }, [event, ..]) => {
                 return self.v1_event(event, at.etcd.0, context, out);
             }
-            (Kind::Watch, [event]) if done && self.framing.is_none() => {
+            (AnswerKind::Watch, [event]) if done && self.framing.is_none() => {
                 let head = self.key_head(200, at, context, out);
                 return Next::done(head.full(|out| watch_event(event, context, out)));
             }
@@ -433,10 +433,10 @@ impl Shape {
             return Next::Abort;
         }
         let replaced = match &self.kind {
-            Kind::V1Watch { key } if error.code == Code::EventIndexCleared => {
+            AnswerKind::V1Watch { key } if error.code == Code::EventIndexCleared => {
                 Some(Error::new(Code::ClientInternal, key.clone()))
             }
-            Kind::Machine if error.code == Code::KeyNotFound => {
+            AnswerKind::Machine if error.code == Code::KeyNotFound => {
                 let head = self.head(200, JSON, context, out);
                 return Next::done(head.full(|out| json::raw("null\n", out)));
             }
@@ -444,7 +444,7 @@ impl Shape {
         };
         let error = replaced.as_ref().unwrap_or(error);
         let content_type = match self.kind {
-            Kind::Join => TEXT,
+            AnswerKind::Join => TEXT,
             _ => JSON,
         };
         let mut head = self.head(error.code.status(), content_type, context, out);
@@ -460,16 +460,20 @@ impl Shape {
         out: &mut Vec<u8>,
     ) -> Next {
         let url = match self.kind {
-            Kind::Config | Kind::Machines | Kind::Machine | Kind::Remove | Kind::Join => peer_url,
-            Kind::Node(_)
-            | Kind::Event
-            | Kind::Watch
-            | Kind::V1Get(_)
-            | Kind::V1Event
-            | Kind::V1Watch { .. }
-            | Kind::Plain
-            | Kind::Migration { .. }
-            | Kind::Passed { .. } => client_url,
+            AnswerKind::Config
+            | AnswerKind::Machines
+            | AnswerKind::Machine
+            | AnswerKind::Remove
+            | AnswerKind::Join => peer_url,
+            AnswerKind::Node(_)
+            | AnswerKind::Event
+            | AnswerKind::Watch
+            | AnswerKind::V1Get(_)
+            | AnswerKind::V1Event
+            | AnswerKind::V1Watch { .. }
+            | AnswerKind::Plain
+            | AnswerKind::Migration { .. }
+            | AnswerKind::Proxied { .. } => client_url,
         };
         let response = redirect(self.method, url, &self.target);
         let response = self.cors.add(response, context);
@@ -480,13 +484,13 @@ impl Shape {
 impl Shape {
     /// Writes what became of a request that was passed on. Who was not reached can still be asked
     /// by the client itself, and read from as often as one likes.
-    pub fn passed(&self, passed: Passed, context: &Context, out: &mut Vec<u8>) -> Next {
-        let Kind::Passed { leader_url } = &self.kind else {
+    pub fn passed(&self, passed: ProxyOutcome, context: &Context, out: &mut Vec<u8>) -> Next {
+        let AnswerKind::Proxied { leader_url } = &self.kind else {
             unreachable!("it was passed on");
         };
         let reads = matches!(self.method, Method::Get | Method::Head);
         let response = match passed {
-            Passed::Answered {
+            ProxyOutcome::Answered {
                 status,
                 headers,
                 body,
@@ -498,10 +502,10 @@ impl Shape {
                         response.with(name, value)
                     })
             }
-            Passed::Failed { sent } if !sent || reads => {
+            ProxyOutcome::Failed { sent } if !sent || reads => {
                 redirect(self.method, leader_url, &self.target)
             }
-            Passed::Failed { .. } => {
+            ProxyOutcome::Failed { .. } => {
                 let mut body = Vec::new();
                 let error = Error::new(Code::RaftInternal, OUTCOME_UNKNOWN);
                 json::error(&error, context.at.etcd, &mut body);

@@ -4,7 +4,7 @@
 //! `testAndSet`, that an error of a watch tells only its key, and that no answer carries indexes in
 //! its head.
 use super::json::{self, expiry, number, raw, string};
-use super::render::Kind;
+use super::render::AnswerKind;
 use super::{Ask, Routed};
 use crate::codec::http::Method;
 use crate::core::command::{Command, Naming};
@@ -22,7 +22,7 @@ pub fn get(ask: &Ask) -> Routed {
             recursive: false,
             linearizable,
         };
-        Ok(ask.machine(op, Kind::V1Get(Listing::default())))
+        Ok(ask.machine(op, AnswerKind::V1Get(V1Listing::default())))
     };
     read().unwrap_or_else(|answer| answer)
 }
@@ -59,7 +59,7 @@ pub fn put(ask: &Ask) -> Routed {
                 refresh: false,
             },
         };
-        Ok(ask.machine(Op::Write(command), Kind::V1Event))
+        Ok(ask.machine(Op::Write(command), AnswerKind::V1Event))
     };
     write().unwrap_or_else(|answer| answer)
 }
@@ -72,7 +72,7 @@ pub fn delete(ask: &Ask) -> Routed {
         recursive: false,
     };
     match ask.key() {
-        Ok(path) => ask.machine(Op::Write(command(path)), Kind::V1Event),
+        Ok(path) => ask.machine(Op::Write(command(path)), AnswerKind::V1Event),
         Err(answer) => answer,
     }
 }
@@ -96,7 +96,7 @@ pub fn watch(ask: &Ask) -> Routed {
             since: since.filter(|since| *since > 0),
             on_leader: false,
         };
-        Ok(ask.machine(op, Kind::V1Watch { key }))
+        Ok(ask.machine(op, AnswerKind::V1Watch { key }))
     };
     register().unwrap_or_else(|answer| answer)
 }
@@ -157,13 +157,13 @@ pub fn event(event: &Event, index: u64, now_ns: u64, out: &mut Vec<u8>) {
 
 /// The answer to a GET, page by page: a file as an object, a directory as the list of its children.
 #[derive(Debug, Default)]
-pub struct Listing {
+pub struct V1Listing {
     /// The index that all of it tells; set with the first page of a directory.
     index: Option<u64>,
     has_children: bool,
 }
 
-impl Listing {
+impl V1Listing {
     /// Appends the next page.
     pub fn page(
         &mut self,

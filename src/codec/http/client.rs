@@ -2,7 +2,7 @@
 //!
 //! One call a connection, which closes after it. Responses are read as strictly as requests: what
 //! is not beyond doubt is a fault, and the call has failed. Start with `ResponseParser::parse`.
-use super::body::{Chunked, Length};
+use super::body::{BodyLength, Chunked};
 use super::head::{HEADERS_MAX, Scan};
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ const HEADERS: [&str; 5] = [
 
 /// A request that tern sends itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call<'a> {
+pub struct CallRequest<'a> {
     /// `GET`, `PUT` …
     pub method: &'a str,
     /// `host:port`.
@@ -36,7 +36,7 @@ pub struct Call<'a> {
     pub body: &'a [u8],
 }
 
-impl Call<'_> {
+impl CallRequest<'_> {
     /// The request as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut head = format!(
@@ -83,11 +83,11 @@ pub struct ResponseParser {
     /// Where the present head starts: behind the interim ones.
     start: usize,
     interim: usize,
-    state: State,
+    state: ResponsePhase,
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum ResponsePhase {
     #[default]
     Head,
     Fixed {
@@ -110,21 +110,23 @@ impl ResponseParser {
     /// Takes all that has come so far since the call was sent; `end`: the other side has closed.
     /// `None`: not whole yet.
     pub fn parse(&mut self, input: &[u8], end: bool) -> Result<Option<CallResponse>, CallFault> {
-        if let State::Head = self.state {
+        if let ResponsePhase::Head = self.state {
             self.on_head(input)?;
         }
-        if let State::Chunked { at, body, .. } = &mut self.state {
+        if let ResponsePhase::Chunked { at, body, .. } = &mut self.state {
             let taken = body.decode(&input[*at..], BODY_BYTES_MAX);
             *at += taken.map_err(|_| CallFault("malformed or over-long chunked body"))?;
         }
         let whole = match &self.state {
-            State::Fixed { body, .. } => input.len() >= body.end,
-            State::Chunked { body, .. } => body.is_whole(),
-            State::ToTheEnd { from, .. } if (input.len() - from) as u64 > BODY_BYTES_MAX => {
+            ResponsePhase::Fixed { body, .. } => input.len() >= body.end,
+            ResponsePhase::Chunked { body, .. } => body.is_whole(),
+            ResponsePhase::ToTheEnd { from, .. }
+                if (input.len() - from) as u64 > BODY_BYTES_MAX =>
+            {
                 return Err(CallFault("over-long body"));
             }
-            State::ToTheEnd { .. } => end,
-            State::Head | State::Done => false,
+            ResponsePhase::ToTheEnd { .. } => end,
+            ResponsePhase::Head | ResponsePhase::Done => false,
         };
         match whole {
             true => Ok(self.take(input)),
@@ -134,11 +136,11 @@ impl ResponseParser {
     }
 
     fn take(&mut self, input: &[u8]) -> Option<CallResponse> {
-        let (head, body) = match std::mem::replace(&mut self.state, State::Done) {
-            State::Fixed { head, body } => (head, input[body].to_vec()),
-            State::Chunked { head, body, .. } => (head, body.into_bytes()),
-            State::ToTheEnd { head, from } => (head, input[from..].to_vec()),
-            State::Head | State::Done => return None,
+        let (head, body) = match std::mem::replace(&mut self.state, ResponsePhase::Done) {
+            ResponsePhase::Fixed { head, body } => (head, input[body].to_vec()),
+            ResponsePhase::Chunked { head, body, .. } => (head, body.into_bytes()),
+            ResponsePhase::ToTheEnd { head, from } => (head, input[from..].to_vec()),
+            ResponsePhase::Head | ResponsePhase::Done => return None,
         };
         Some(CallResponse { body, ..head })
     }
@@ -162,37 +164,37 @@ impl ResponseParser {
                 continue;
             }
             self.state = match length {
-                _ if matches!(head.status, 204 | 304) => State::Fixed {
+                _ if matches!(head.status, 204 | 304) => ResponsePhase::Fixed {
                     head,
                     body: from..from,
                 },
-                Length::Fixed(length) if length > BODY_BYTES_MAX => {
+                BodyLength::Fixed(length) if length > BODY_BYTES_MAX => {
                     return Err(CallFault("over-long body"));
                 }
-                Length::Fixed(length) => State::Fixed {
+                BodyLength::Fixed(length) => ResponsePhase::Fixed {
                     head,
                     body: from..from + length as usize,
                 },
-                Length::Chunked => State::Chunked {
+                BodyLength::Chunked => ResponsePhase::Chunked {
                     head,
                     at: from,
                     body: Chunked::default(),
                 },
-                Length::Unsaid => State::ToTheEnd { head, from },
+                BodyLength::Unsaid => ResponsePhase::ToTheEnd { head, from },
             };
             return Ok(());
         }
     }
 }
 
-fn parse_head(bytes: &[u8]) -> Result<(CallResponse, Length), CallFault> {
+fn parse_head(bytes: &[u8]) -> Result<(CallResponse, BodyLength), CallFault> {
     let mut space = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Response::new(&mut space);
     match parsed.parse(bytes) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) | Err(_) => return Err(CallFault("malformed head")),
     }
-    let length = Length::of(parsed.headers);
+    let length = BodyLength::of(parsed.headers);
     let length = length.map_err(|_| CallFault("doubtful length of the body"))?;
     let header = |name: &str| {
         let found = parsed

@@ -57,11 +57,6 @@ impl<'a> Form<'a> {
         found.map(|(_, value)| value.as_ref())
     }
 
-    /// All parameters, those of the body first.
-    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pairs.iter().map(|(k, v)| (k.as_ref(), v.as_ref()))
-    }
-
     fn add(&mut self, text: &'a [u8]) -> Result<(), FormError> {
         for pair in text.split(|b| *b == b'&').filter(|p| !p.is_empty()) {
             if self.pairs.len() == PARAMETERS_MAX {

@@ -12,7 +12,7 @@ pub const HEADERS_MAX: usize = 100;
 
 /// What no head may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum HeadFault {
     BareLf,
     BareCr,
     Control,
@@ -23,7 +23,7 @@ pub enum Fault {
 
 /// Where in a head the next byte stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum HeadPlace {
     /// Before the first line; empty lines may come, since clients of old send one after a body.
     #[default]
     Before,
@@ -40,25 +40,29 @@ pub enum Place {
     End,
 }
 
-impl Place {
+impl HeadPlace {
     /// One byte further.
-    pub fn step(self, byte: u8) -> Result<Place, Fault> {
+    pub fn step(self, byte: u8) -> Result<HeadPlace, HeadFault> {
         match (self, byte) {
-            (Place::BeforeLf, b'\n') => Ok(Place::Before),
-            (Place::LineLf, b'\n') => Ok(Place::Start),
-            (Place::EndLf, b'\n') => Ok(Place::End),
-            (Place::BeforeLf | Place::LineLf | Place::EndLf, _) => Err(Fault::BareCr),
-            (_, b'\n') => Err(Fault::BareLf),
-            (Place::Before, b'\r') => Ok(Place::BeforeLf),
-            (Place::Text, b'\r') => Ok(Place::LineLf),
-            (Place::Start, b'\r') => Ok(Place::EndLf),
-            (Place::Start, b' ' | b'\t') => Err(Fault::Folded),
-            (Place::Name, b':') => Ok(Place::Text),
-            (Place::Start | Place::Name, _) if is_token(byte) => Ok(Place::Name),
-            (Place::Start | Place::Name, _) => Err(Fault::Name),
-            (Place::Before | Place::Text, b'\t' | b' '..=b'~' | 0x80..) => Ok(Place::Text),
-            (Place::Before | Place::Text, _) => Err(Fault::Control),
-            (Place::End, _) => unreachable!("nobody steps on behind the end"),
+            (HeadPlace::BeforeLf, b'\n') => Ok(HeadPlace::Before),
+            (HeadPlace::LineLf, b'\n') => Ok(HeadPlace::Start),
+            (HeadPlace::EndLf, b'\n') => Ok(HeadPlace::End),
+            (HeadPlace::BeforeLf | HeadPlace::LineLf | HeadPlace::EndLf, _) => {
+                Err(HeadFault::BareCr)
+            }
+            (_, b'\n') => Err(HeadFault::BareLf),
+            (HeadPlace::Before, b'\r') => Ok(HeadPlace::BeforeLf),
+            (HeadPlace::Text, b'\r') => Ok(HeadPlace::LineLf),
+            (HeadPlace::Start, b'\r') => Ok(HeadPlace::EndLf),
+            (HeadPlace::Start, b' ' | b'\t') => Err(HeadFault::Folded),
+            (HeadPlace::Name, b':') => Ok(HeadPlace::Text),
+            (HeadPlace::Start | HeadPlace::Name, _) if is_token(byte) => Ok(HeadPlace::Name),
+            (HeadPlace::Start | HeadPlace::Name, _) => Err(HeadFault::Name),
+            (HeadPlace::Before | HeadPlace::Text, b'\t' | b' '..=b'~' | 0x80..) => {
+                Ok(HeadPlace::Text)
+            }
+            (HeadPlace::Before | HeadPlace::Text, _) => Err(HeadFault::Control),
+            (HeadPlace::End, _) => unreachable!("nobody steps on behind the end"),
         }
     }
 }
@@ -71,7 +75,7 @@ pub fn is_token(byte: u8) -> bool {
 /// A scan of the input for a whole head.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scan {
-    place: Place,
+    place: HeadPlace,
     /// How far the input has been looked at.
     at: usize,
     /// Where the first line starts.
@@ -85,23 +89,23 @@ impl Scan {
         &mut self,
         input: &[u8],
         bytes_max: usize,
-    ) -> Result<Option<std::ops::Range<usize>>, Fault> {
+    ) -> Result<Option<std::ops::Range<usize>>, HeadFault> {
         while self.at < input.len().min(bytes_max) {
             self.place = self.place.step(input[self.at])?;
             self.at += 1;
             match self.place {
-                Place::Before => self.first = self.at,
-                Place::End => return Ok(Some(self.first..self.at)),
-                Place::BeforeLf
-                | Place::Text
-                | Place::LineLf
-                | Place::Start
-                | Place::Name
-                | Place::EndLf => {}
+                HeadPlace::Before => self.first = self.at,
+                HeadPlace::End => return Ok(Some(self.first..self.at)),
+                HeadPlace::BeforeLf
+                | HeadPlace::Text
+                | HeadPlace::LineLf
+                | HeadPlace::Start
+                | HeadPlace::Name
+                | HeadPlace::EndLf => {}
             }
         }
         if self.at >= bytes_max {
-            return Err(Fault::TooLong);
+            return Err(HeadFault::TooLong);
         }
         Ok(None)
     }

@@ -3,7 +3,7 @@
 //! The texts of 0.4 are kept where it has some (`400 Bad Request`, the missing Host). Faults of
 //! head and body turn into rejects here.
 use super::body::BodyFault;
-use super::head::Fault;
+use super::head::HeadFault;
 
 /// Why a request is refused. The connection is always closed after the answer: what follows cannot
 /// be trusted to start a request.
@@ -60,15 +60,15 @@ rejects! {
     VERSION = 505 "HTTP Version Not Supported";
 }
 
-impl From<Fault> for Reject {
-    fn from(fault: Fault) -> Reject {
+impl From<HeadFault> for Reject {
+    fn from(fault: HeadFault) -> Reject {
         match fault {
-            Fault::BareLf => BARE_LF,
-            Fault::BareCr => BARE_CR,
-            Fault::Control => CONTROL,
-            Fault::Folded => FOLDED,
-            Fault::Name => NAME,
-            Fault::TooLong => HEAD_TOO_LONG,
+            HeadFault::BareLf => BARE_LF,
+            HeadFault::BareCr => BARE_CR,
+            HeadFault::Control => CONTROL,
+            HeadFault::Folded => FOLDED,
+            HeadFault::Name => NAME,
+            HeadFault::TooLong => HEAD_TOO_LONG,
         }
     }
 }

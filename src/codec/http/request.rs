@@ -5,10 +5,10 @@
 //! was cut into reads. Whatever is not beyond doubt is refused and the connection closed: a request
 //! that two programs frame differently is how one user's bytes become another's request. Start with
 //! `Parser::parse`.
-use super::body::{BodyFault, Chunked, Length};
+use super::body::{BodyFault, BodyLength, Chunked};
 use super::head::{HEADERS_MAX, Scan};
+use super::message::{Method, ResponseMode, Version};
 use super::reject::{self, Reject};
-use super::response::Reply;
 use crate::core::escape;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -31,25 +31,6 @@ impl Default for Limits {
     }
 }
 
-/// A request's method; one that tern has no route for is `Other`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    Get,
-    Head,
-    Put,
-    Post,
-    Delete,
-    Options,
-    Other,
-}
-
-/// The protocol version of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    Http10,
-    Http11,
-}
-
 /// One whole request; borrows from the connection's input or from the parser.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request<'a> {
@@ -57,8 +38,6 @@ pub struct Request<'a> {
     /// The decoded path; starts with `/` (or is `*` of `OPTIONS *`), not cleaned. Invalid UTF-8
     /// has become U+FFFD.
     pub path: Cow<'a, str>,
-    /// The path as it was sent, for redirects.
-    pub raw_path: &'a str,
     /// The query as it was sent, without its `?`; `None` when there was no `?`.
     pub query: Option<&'a str>,
     pub version: Version,
@@ -79,26 +58,18 @@ pub struct Request<'a> {
 
 impl Request<'_> {
     /// What framing the answer needs to know; kept by the connection while the request is parked.
-    pub fn reply(&self) -> Reply {
-        Reply {
+    pub fn response_mode(&self) -> ResponseMode {
+        ResponseMode {
             version: self.version,
             keep_alive: self.keep_alive,
             head_only: self.method == Method::Head,
-        }
-    }
-
-    /// The target for a redirect: path and query as they were sent.
-    pub fn target(&self) -> String {
-        match self.query {
-            Some(query) => format!("{}?{query}", self.raw_path),
-            None => self.raw_path.to_string(),
         }
     }
 }
 
 /// What a call of the parser came to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Progress<'a> {
+pub enum Parsed<'a> {
     /// Not whole yet. Drop `consumed` bytes from the front of the input, read more, call again.
     NeedMore {
         consumed: usize,
@@ -116,7 +87,7 @@ pub enum Progress<'a> {
 
 /// Where a connection stands within a request; deadlines depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum RequestStage {
     /// No byte of a request has come.
     Idle,
     /// The head has begun.
@@ -127,7 +98,7 @@ pub enum Stage {
 
 /// What the parser waits for.
 #[derive(Debug, Default)]
-enum Phase {
+enum ParsePhase {
     #[default]
     Head,
     /// A body of known length; the input holds the head too.
@@ -140,7 +111,7 @@ enum Phase {
 #[derive(Debug, Default)]
 pub struct Parser {
     scan: Scan,
-    phase: Phase,
+    phase: ParsePhase,
     /// The head of a chunked request.
     head: Vec<u8>,
     /// Bytes of the body that had come at the last call.
@@ -148,12 +119,12 @@ pub struct Parser {
 }
 
 /// What one look at the input came to, before a request is made of it.
-enum Step<'a> {
+enum ParseStep<'a> {
     More {
         consumed: usize,
     },
     Fixed {
-        head: Head<'a>,
+        head: RequestHead<'a>,
         body: &'a [u8],
         consumed: usize,
     },
@@ -170,31 +141,31 @@ impl Parser {
 
     /// Looks at the input, which starts where the last `consumed` left off. Not to be called after
     /// a `Reject`, nor after a `Request` before `reset`.
-    pub fn parse<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Progress<'a> {
+    pub fn parse<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Parsed<'a> {
         let mut continue_100 = false;
         let step = match self.step(input, limits, &mut continue_100) {
             Ok(step) => step,
-            Err(reject) => return Progress::Reject(reject),
+            Err(reject) => return Parsed::Reject(reject),
         };
         match step {
-            Step::More { consumed } => Progress::NeedMore {
+            ParseStep::More { consumed } => Parsed::NeedMore {
                 consumed,
                 continue_100,
             },
-            Step::Fixed {
+            ParseStep::Fixed {
                 head,
                 body,
                 consumed,
-            } => Progress::Request {
+            } => Parsed::Request {
                 consumed,
                 request: head.with_body(body),
             },
-            Step::Chunked { consumed } => {
-                let Phase::Chunked(body) = &self.phase else {
+            ParseStep::Chunked { consumed } => {
+                let ParsePhase::Chunked(body) = &self.phase else {
                     unreachable!("the step said so");
                 };
-                let head = Head::parse(&self.head).expect("it was parsed when it came");
-                Progress::Request {
+                let head = RequestHead::parse(&self.head).expect("it was parsed when it came");
+                Parsed::Request {
                     consumed,
                     request: head.with_body(body.bytes()),
                 }
@@ -208,11 +179,11 @@ impl Parser {
     }
 
     /// Where the connection stands; as of the last call of `parse`.
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> RequestStage {
         match self.phase {
-            Phase::Head if self.scan.has_begun() => Stage::Head,
-            Phase::Head => Stage::Idle,
-            Phase::Fixed { .. } | Phase::Chunked(_) => Stage::Body {
+            ParsePhase::Head if self.scan.has_begun() => RequestStage::Head,
+            ParsePhase::Head => RequestStage::Idle,
+            ParsePhase::Fixed { .. } | ParsePhase::Chunked(_) => RequestStage::Body {
                 received: self.received,
             },
         }
@@ -223,24 +194,25 @@ impl Parser {
         input: &'a [u8],
         limits: &Limits,
         continue_100: &mut bool,
-    ) -> Result<Step<'a>, Reject> {
+    ) -> Result<ParseStep<'a>, Reject> {
         match &mut self.phase {
-            Phase::Head => self.on_head(input, limits, continue_100),
-            Phase::Fixed { head, end } => {
+            ParsePhase::Head => self.on_head(input, limits, continue_100),
+            ParsePhase::Fixed { head, end } => {
                 self.received = (input.len() - head.end) as u64;
                 if input.len() < *end {
-                    return Ok(Step::More { consumed: 0 });
+                    return Ok(ParseStep::More { consumed: 0 });
                 }
                 let body = &input[head.end..*end];
                 let consumed = *end;
-                let head = Head::parse(&input[head.clone()]).expect("it was parsed when it came");
-                Ok(Step::Fixed {
+                let head =
+                    RequestHead::parse(&input[head.clone()]).expect("it was parsed when it came");
+                Ok(ParseStep::Fixed {
                     head,
                     body,
                     consumed,
                 })
             }
-            Phase::Chunked(_) => self.on_chunks(input, 0, limits),
+            ParsePhase::Chunked(_) => self.on_chunks(input, 0, limits),
         }
     }
 
@@ -249,40 +221,40 @@ impl Parser {
         input: &'a [u8],
         limits: &Limits,
         continue_100: &mut bool,
-    ) -> Result<Step<'a>, Reject> {
+    ) -> Result<ParseStep<'a>, Reject> {
         let Some(range) = self.scan.head(input, limits.head_bytes_max)? else {
-            return Ok(Step::More { consumed: 0 });
+            return Ok(ParseStep::More { consumed: 0 });
         };
-        let head = Head::parse(&input[range.clone()])?;
+        let head = RequestHead::parse(&input[range.clone()])?;
         let received = input.len() - range.end;
         self.received = received as u64;
         *continue_100 = head.expects_continue && received == 0;
         match head.length {
-            Length::Chunked => {
+            BodyLength::Chunked => {
                 self.head.extend_from_slice(&input[range.clone()]);
-                self.phase = Phase::Chunked(Chunked::default());
+                self.phase = ParsePhase::Chunked(Chunked::default());
                 self.on_chunks(input, range.end, limits)
             }
-            Length::Unsaid | Length::Fixed(0) => Ok(Step::Fixed {
+            BodyLength::Unsaid | BodyLength::Fixed(0) => Ok(ParseStep::Fixed {
                 head,
                 body: b"",
                 consumed: range.end,
             }),
-            Length::Fixed(length) if length > limits.body_bytes_max => {
+            BodyLength::Fixed(length) if length > limits.body_bytes_max => {
                 Err(BodyFault::TooLarge.into())
             }
-            Length::Fixed(length) => {
+            BodyLength::Fixed(length) => {
                 let length = usize::try_from(length).map_err(|_| BodyFault::TooLarge)?;
                 let end = range.end + length;
                 if received >= length {
-                    return Ok(Step::Fixed {
+                    return Ok(ParseStep::Fixed {
                         head,
                         body: &input[range.end..end],
                         consumed: end,
                     });
                 }
-                self.phase = Phase::Fixed { head: range, end };
-                Ok(Step::More { consumed: 0 })
+                self.phase = ParsePhase::Fixed { head: range, end };
+                Ok(ParseStep::More { consumed: 0 })
             }
         }
     }
@@ -293,28 +265,28 @@ impl Parser {
         input: &'a [u8],
         from: usize,
         limits: &Limits,
-    ) -> Result<Step<'a>, Reject> {
-        let Phase::Chunked(chunked) = &mut self.phase else {
+    ) -> Result<ParseStep<'a>, Reject> {
+        let ParsePhase::Chunked(chunked) = &mut self.phase else {
             unreachable!("only called in this phase");
         };
         let consumed = from + chunked.decode(&input[from..], limits.body_bytes_max)?;
         self.received = chunked.bytes().len() as u64;
         Ok(match chunked.is_whole() {
-            true => Step::Chunked { consumed },
-            false => Step::More { consumed },
+            true => ParseStep::Chunked { consumed },
+            false => ParseStep::More { consumed },
         })
     }
 }
 
 /// A parsed head.
-struct Head<'a> {
+struct RequestHead<'a> {
     request: Request<'a>,
-    length: Length,
+    length: BodyLength,
     expects_continue: bool,
 }
 
-impl<'a> Head<'a> {
-    fn parse(bytes: &'a [u8]) -> Result<Head<'a>, Reject> {
+impl<'a> RequestHead<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<RequestHead<'a>, Reject> {
         let mut space = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut space);
         match parsed.parse(bytes) {
@@ -328,17 +300,16 @@ impl<'a> Head<'a> {
             Some(0) => Version::Http10,
             _ => Version::Http11,
         };
-        let length = Length::of(parsed.headers)?;
-        if length == Length::Chunked && version == Version::Http10 {
+        let length = BodyLength::of(parsed.headers)?;
+        if length == BodyLength::Chunked && version == Version::Http10 {
             return Err(reject::CHUNKED_IN_1_0);
         }
         let target = Target::parse(parsed.path.ok_or(reject::BAD_REQUEST)?, parsed.method)?;
-        let mut head = Head {
+        let mut head = RequestHead {
             request: Request {
                 method: Method::parse(parsed.method.ok_or(reject::BAD_REQUEST)?),
                 path: escape::decode(target.path.as_bytes(), false)
                     .map_err(|_| reject::BAD_REQUEST)?,
-                raw_path: target.path,
                 query: target.query,
                 version,
                 keep_alive: false,
@@ -403,20 +374,6 @@ impl<'a> Head<'a> {
         Request {
             body,
             ..self.request
-        }
-    }
-}
-
-impl Method {
-    fn parse(name: &str) -> Method {
-        match name {
-            "GET" => Method::Get,
-            "HEAD" => Method::Head,
-            "PUT" => Method::Put,
-            "POST" => Method::Post,
-            "DELETE" => Method::Delete,
-            "OPTIONS" => Method::Options,
-            _ => Method::Other,
         }
     }
 }

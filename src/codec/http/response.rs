@@ -2,37 +2,9 @@
 //!
 //! `Response` is what the interface renders and the connection writes. Start with
 //! `Response::encode`.
+use super::message::{ResponseMode, Version};
 use super::reject::Reject;
-use super::request::Version;
 use crate::VERSION;
-
-/// What an answer's framing depends on, kept from its request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reply {
-    pub version: Version,
-    /// Whether the client lets the connection go on.
-    pub keep_alive: bool,
-    /// HEAD: the head as for GET, never a body.
-    pub head_only: bool,
-}
-
-impl Reply {
-    /// For an answer to what could not be read as a request.
-    pub const CLOSE: Reply = Reply {
-        version: Version::Http11,
-        keep_alive: false,
-        head_only: false,
-    };
-}
-
-/// An answer's body.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// All of it; `Content-Length` tells how much.
-    Full(Vec<u8>),
-    /// It follows piece by piece: `Framing::chunk` for each, `Framing::end` after the last.
-    Stream,
-}
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +14,7 @@ pub struct Response {
     pub content_type: &'static str,
     /// Further headers, in this order.
     pub headers: Vec<(&'static str, Box<str>)>,
-    pub body: Body,
+    pub body: Vec<u8>,
 }
 
 /// `Content-Type` of JSON answers.
@@ -57,17 +29,7 @@ impl Response {
             status,
             content_type,
             headers: Vec::new(),
-            body: Body::Full(body.into()),
-        }
-    }
-
-    /// An answer whose body follows in pieces.
-    pub fn stream(status: u16, content_type: &'static str) -> Response {
-        Response {
-            status,
-            content_type,
-            headers: Vec::new(),
-            body: Body::Stream,
+            body: body.into(),
         }
     }
 
@@ -82,26 +44,23 @@ impl Response {
         Response::new(reject.status, TEXT, reject.text)
     }
 
-    /// Appends the answer to `out`; the framing returned writes the pieces of a `Body::Stream` and
-    /// says whether the connection goes on when the answer has left.
-    pub fn encode(&self, reply: Reply, date: &Date, out: &mut Vec<u8>) -> Framing {
-        let mut head = Head::new(self.status, reply, date, out);
+    /// Appends the answer to `out`; the framing returned says whether the connection goes on when
+    /// the answer has left.
+    pub fn encode(&self, reply: ResponseMode, date: &Date, out: &mut Vec<u8>) -> Framing {
+        let mut head = ResponseHead::new(self.status, reply, date, out);
         head.content_type(self.content_type);
         for (name, value) in &self.headers {
             head.header(name, value);
         }
-        match &self.body {
-            Body::Full(body) => head.full(|out| out.extend_from_slice(body)),
-            Body::Stream => head.stream(),
-        }
+        head.full(|out| out.extend_from_slice(&self.body))
     }
 }
 
 /// A head that is being written straight into the output; for answers on the hot path, which need
 /// no `Response`.
-pub struct Head<'a> {
+pub struct ResponseHead<'a> {
     out: &'a mut Vec<u8>,
-    reply: Reply,
+    reply: ResponseMode,
     /// A status that has neither a body nor a length.
     bodiless: bool,
 }
@@ -109,9 +68,14 @@ pub struct Head<'a> {
 /// Room for the digits of a length that is known only when the body has been written.
 const LENGTH_DIGITS: usize = 10;
 
-impl<'a> Head<'a> {
+impl<'a> ResponseHead<'a> {
     /// Writes the status line and the headers that every answer has.
-    pub fn new(status: u16, reply: Reply, date: &Date, out: &'a mut Vec<u8>) -> Head<'a> {
+    pub fn new(
+        status: u16,
+        reply: ResponseMode,
+        date: &Date,
+        out: &'a mut Vec<u8>,
+    ) -> ResponseHead<'a> {
         out.extend_from_slice(match reply.version {
             Version::Http10 => b"HTTP/1.0 ",
             Version::Http11 => b"HTTP/1.1 ",
@@ -124,7 +88,7 @@ impl<'a> Head<'a> {
         out.extend_from_slice(b"\r\nDate: ");
         out.extend_from_slice(date.as_str().as_bytes());
         out.extend_from_slice(b"\r\n");
-        Head {
+        ResponseHead {
             out,
             reply,
             bodiless: matches!(status, 100..200 | 204 | 304),
@@ -373,21 +337,16 @@ impl Date {
 mod tests {
     use super::*;
 
-    const REPLY: Reply = Reply {
+    const KEEP_OPEN: ResponseMode = ResponseMode {
         version: Version::Http11,
         keep_alive: true,
         head_only: false,
     };
 
-    fn text(response: &Response, reply: Reply, pieces: &[&[u8]]) -> (String, bool) {
+    /// Bytes and whether the connection stays open, without the headers that vary.
+    fn text(write: impl FnOnce(&Date, &mut Vec<u8>) -> Framing) -> (String, bool) {
         let mut out = b"before".to_vec();
-        let framing = response.encode(reply, &Date::new(0), &mut out);
-        for piece in pieces {
-            framing.chunk(piece, &mut out);
-        }
-        if response.body == Body::Stream {
-            framing.end(&mut out);
-        }
+        let framing = write(&Date::new(0), &mut out);
         let text = String::from_utf8(out).expect("ASCII");
         let version = concat!("Server: tern/", env!("CARGO_PKG_VERSION"), "\r\n");
         let text = text
@@ -396,42 +355,56 @@ mod tests {
         (text, framing.keep_alive)
     }
 
+    fn whole(response: &Response, mode: ResponseMode) -> (String, bool) {
+        text(|date, out| response.encode(mode, date, out))
+    }
+
+    fn in_pieces(mode: ResponseMode, pieces: &[&[u8]]) -> (String, bool) {
+        text(|date, out| {
+            let framing = ResponseHead::new(200, mode, date, out).stream();
+            for piece in pieces {
+                framing.chunk(piece, out);
+            }
+            framing.end(out);
+            framing
+        })
+    }
+
     #[test]
     fn a_whole_body_has_its_length() {
         let response = Response::new(200, TEXT, "hello").with("X-A", "b\r\nc");
         let body = "Content-Type: text/plain; charset=utf-8\r\nX-A: b  c\r\nContent-Length: 5\r\n\r\nhello";
-        let whole = format!("beforeHTTP/1.1 200 OK\r\n{body}");
-        assert_eq!(text(&response, REPLY, &[]), (whole, true));
+        let expected = format!("beforeHTTP/1.1 200 OK\r\n{body}");
+        assert_eq!(whole(&response, KEEP_OPEN), (expected, true));
         let long = Response::new(404, "", vec![b'x'; 100_000]);
-        let (long, _) = text(&long, REPLY, &[]);
+        let (long, _) = whole(&long, KEEP_OPEN);
         let head = "beforeHTTP/1.1 404 Not Found\r\nContent-Length: 100000\r\n\r\n";
         assert_eq!(long, format!("{head}{}", "x".repeat(100_000)));
     }
 
     #[test]
     fn head_has_a_length_and_no_body() {
-        let reply = Reply {
+        let mode = ResponseMode {
             head_only: true,
             keep_alive: false,
-            ..REPLY
+            ..KEEP_OPEN
         };
-        let (text, keep_alive) = text(&Response::new(200, "", "hello"), reply, &[]);
+        let (text, keep_alive) = whole(&Response::new(200, "", "hello"), mode);
         assert!(text.ends_with("OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"));
         assert!(!keep_alive);
     }
 
     #[test]
     fn pieces_are_chunks_or_end_with_the_connection() {
-        let response = Response::stream(200, "");
-        let (chunked, _) = text(&response, REPLY, &[b"hello, hello, hello", b"", b"x"]);
+        let (chunked, _) = in_pieces(KEEP_OPEN, &[b"hello, hello, hello", b"", b"x"]);
         let body = "13\r\nhello, hello, hello\r\n1\r\nx\r\n0\r\n\r\n";
         assert!(chunked.ends_with(&format!("Transfer-Encoding: chunked\r\n\r\n{body}")));
-        let old = Reply {
+        let old = ResponseMode {
             version: Version::Http10,
-            ..REPLY
+            ..KEEP_OPEN
         };
-        let whole = "beforeHTTP/1.0 200 OK\r\nConnection: close\r\n\r\nab".to_string();
-        assert_eq!(text(&response, old, &[b"a", b"b"]), (whole, false));
+        let expected = "beforeHTTP/1.0 200 OK\r\nConnection: close\r\n\r\nab".to_string();
+        assert_eq!(in_pieces(old, &[b"a", b"b"]), (expected, false));
     }
 
     #[test]

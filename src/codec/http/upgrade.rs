@@ -30,7 +30,7 @@ pub fn granted(hello: &str) -> Vec<u8> {
 
 /// What the other side said to `request`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct UpgradeAnswer {
     pub status: u16,
     /// `Tern-Hello`.
     pub hello: Option<String>,
@@ -39,7 +39,7 @@ pub struct Answer {
 }
 
 /// Reads the answer's head and how many bytes it had; `None`: not whole yet.
-pub fn parse(input: &[u8]) -> Result<Option<(usize, Answer)>, CallFault> {
+pub fn parse(input: &[u8]) -> Result<Option<(usize, UpgradeAnswer)>, CallFault> {
     let found = Scan::default().head(input, HEAD_BYTES_MAX);
     let Some(range) = found.map_err(|_| CallFault("malformed or over-long head"))? else {
         return Ok(None);
@@ -55,7 +55,7 @@ pub fn parse(input: &[u8]) -> Result<Option<(usize, Answer)>, CallFault> {
         let found = all.find(|h| h.name.eq_ignore_ascii_case(name))?;
         Some(String::from_utf8_lossy(found.value).into_owned())
     };
-    let answer = Answer {
+    let answer = UpgradeAnswer {
         status: parsed.code.ok_or(CallFault("malformed head"))?,
         hello: header(HEADER),
         refused: header(REFUSED),

@@ -29,11 +29,11 @@ const PONG: u8 = 8;
 
 /// Why the other side's bytes are no frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault(pub &'static str);
+pub struct FrameFault(pub &'static str);
 
 /// What a frame came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum FrameContent {
     Message(Message),
     /// A piece of a longer message.
     Piece,
@@ -50,41 +50,41 @@ pub struct Frames {
 
 impl Frames {
     /// Takes the frame at the front of `input`, if it is whole, and how many bytes it had.
-    pub fn take(&mut self, input: &[u8]) -> Result<Option<(usize, Taken)>, Fault> {
+    pub fn take(&mut self, input: &[u8]) -> Result<Option<(usize, FrameContent)>, FrameFault> {
         let Some((head, rest)) = input.split_at_checked(HEAD_BYTES) else {
             return Ok(None);
         };
         let length = usize::from(u16::from_le_bytes([head[0], head[1]]));
         if length > PIECE_BYTES_MAX || head[3] != 0 {
-            return Err(Fault("a malformed frame"));
+            return Err(FrameFault("a malformed frame"));
         }
         let Some(piece) = rest.get(..length) else {
             return Ok(None);
         };
         if head[4..] != checksum(&head[..4], piece).to_le_bytes() {
-            return Err(Fault("a frame with a wrong checksum"));
+            return Err(FrameFault("a frame with a wrong checksum"));
         }
         let taken = match (head[2], length) {
-            (PING, 0) => Taken::Ping,
-            (PONG, 0) => Taken::Pong,
-            (LAST, 1..) => Taken::Message(decode(piece)?),
+            (PING, 0) => FrameContent::Ping,
+            (PONG, 0) => FrameContent::Pong,
+            (LAST, 1..) => FrameContent::Message(decode(piece)?),
             (BULK, 1..) => {
                 self.gather(piece)?;
-                Taken::Piece
+                FrameContent::Piece
             }
             (flags, 1..) if flags == BULK | LAST => {
                 self.gather(piece)?;
                 let whole = std::mem::take(&mut self.bulk);
-                Taken::Message(decode(&whole)?)
+                FrameContent::Message(decode(&whole)?)
             }
-            _ => return Err(Fault("a frame of no known kind")),
+            _ => return Err(FrameFault("a frame of no known kind")),
         };
         Ok(Some((HEAD_BYTES + length, taken)))
     }
 
-    fn gather(&mut self, piece: &[u8]) -> Result<(), Fault> {
+    fn gather(&mut self, piece: &[u8]) -> Result<(), FrameFault> {
         if self.bulk.len() + piece.len() > MESSAGE_BYTES_MAX {
-            return Err(Fault("an over-long message"));
+            return Err(FrameFault("an over-long message"));
         }
         self.bulk.extend_from_slice(piece);
         Ok(())
@@ -96,8 +96,8 @@ impl Frames {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Message, Fault> {
-    wire::decode(bytes).map_err(|_| Fault("a malformed message"))
+fn decode(bytes: &[u8]) -> Result<Message, FrameFault> {
+    wire::decode(bytes).map_err(|_| FrameFault("a malformed message"))
 }
 
 fn checksum(head: &[u8], piece: &[u8]) -> u32 {

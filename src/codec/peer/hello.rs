@@ -90,7 +90,7 @@ impl Hello {
 
 /// Why a hello is not welcome; the text is for both logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum HelloRefusal {
     Malformed,
     Version,
     /// This machine is in no cluster now.
@@ -107,18 +107,18 @@ pub enum Refusal {
     TooMany,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for HelloRefusal {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
-            Refusal::Malformed => "the hello is malformed",
-            Refusal::Version => "another version of the protocol between peers",
-            Refusal::NoMember => "this machine is not a member of a cluster now",
-            Refusal::OtherCluster => "it belongs to another cluster",
-            Refusal::NotMe => "the address belongs to another member",
-            Refusal::MySelf => "it claims to be this very member",
-            Refusal::OtherData => "the member of that id has another data directory",
-            Refusal::Twice => "another process of that member is connected",
-            Refusal::TooMany => "too many links",
+            HelloRefusal::Malformed => "the hello is malformed",
+            HelloRefusal::Version => "another version of the protocol between peers",
+            HelloRefusal::NoMember => "this machine is not a member of a cluster now",
+            HelloRefusal::OtherCluster => "it belongs to another cluster",
+            HelloRefusal::NotMe => "the address belongs to another member",
+            HelloRefusal::MySelf => "it claims to be this very member",
+            HelloRefusal::OtherData => "the member of that id has another data directory",
+            HelloRefusal::Twice => "another process of that member is connected",
+            HelloRefusal::TooMany => "too many links",
         })
     }
 }
@@ -126,18 +126,18 @@ impl fmt::Display for Refusal {
 /// Whether two machines may talk: `mine` as this one would introduce itself to the other, `known`
 /// the incarnation that the configuration has for the other's id, if it is there. Removed and
 /// unknown members may: raft tells them.
-pub fn judge(theirs: &Hello, mine: &Hello, known: Option<u64>) -> Result<(), Refusal> {
+pub fn judge(theirs: &Hello, mine: &Hello, known: Option<u64>) -> Result<(), HelloRefusal> {
     let differ = |a: u64, b: u64| a != 0 && b != 0 && a != b;
     if mine.from == PeerId::NONE {
-        Err(Refusal::NoMember)
+        Err(HelloRefusal::NoMember)
     } else if differ(theirs.cluster, mine.cluster) {
-        Err(Refusal::OtherCluster)
+        Err(HelloRefusal::OtherCluster)
     } else if theirs.to != mine.from {
-        Err(Refusal::NotMe)
+        Err(HelloRefusal::NotMe)
     } else if theirs.from == mine.from || theirs.process == mine.process {
-        Err(Refusal::MySelf)
+        Err(HelloRefusal::MySelf)
     } else if differ(theirs.incarnation, known.unwrap_or(0)) {
-        Err(Refusal::OtherData)
+        Err(HelloRefusal::OtherData)
     } else {
         Ok(())
     }

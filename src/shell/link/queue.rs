@@ -127,7 +127,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::peer::frame::{Frames, Taken};
+    use crate::codec::peer::frame::{FrameContent, Frames};
     use crate::core::raft::{Body, Entry, Index, Term};
 
     fn append(index: u64, bytes: usize) -> Message {
@@ -180,7 +180,7 @@ mod tests {
         let (mut frames, mut at, mut out) = (Frames::default(), 0, Vec::new());
         while let Some((used, taken)) = frames.take(&wire[at..]).expect("frames") {
             at += used;
-            if let Taken::Message(message) = taken {
+            if let FrameContent::Message(message) = taken {
                 out.push(message);
             }
         }

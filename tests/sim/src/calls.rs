@@ -169,7 +169,7 @@ impl World {
             calling.broken = true;
             return self.on_call(key, Leg::Answer);
         }
-        let request = client::Call {
+        let request = client::CallRequest {
             method: method_name(calling.call.method),
             host: url.authority,
             target: &url.path(),

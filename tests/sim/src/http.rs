@@ -10,7 +10,7 @@ use super::truth::{Violation, violation};
 use super::workload::Want;
 use serde_json::Value;
 use tern::codec::api::{self, Context, Delivered, Mode, Next, Port, Rendition, Routed, Shape};
-use tern::codec::http::{Date, Limits, Parser, Progress};
+use tern::codec::http::{Date, Limits, Parsed, Parser};
 use tern::core::error::{Code, Error};
 use tern::core::machine::{Answer, Delivery, Indexes, Machine, Op, Outcome, Ticket};
 use tern::core::store::{Action, EtcdIndex, Event, ListItem, View};
@@ -126,7 +126,7 @@ impl Conn {
     pub fn answered(
         &mut self,
         response: &tern::codec::http::Response,
-        reply: tern::codec::http::Reply,
+        reply: tern::codec::http::ResponseMode,
         date: &Date,
     ) -> Heard<()> {
         response.encode(reply, date, &mut self.out);
@@ -391,7 +391,7 @@ pub fn routed(
     bytes: &[u8],
     port: Port,
     context: &Context,
-) -> (Routed, tern::codec::http::Reply) {
+) -> (Routed, tern::codec::http::ResponseMode) {
     let mut parser = Parser::new();
     let (mut from, mut to) = (0, 0);
     loop {
@@ -401,25 +401,25 @@ pub fn routed(
             false => to + 1 + rng.index(bytes.len() - to),
         };
         match parser.parse(&bytes[from..to], &Limits::default()) {
-            Progress::NeedMore { consumed, .. } => from += consumed,
-            Progress::Reject(reject) => {
+            Parsed::NeedMore { consumed, .. } => from += consumed,
+            Parsed::Reject(reject) => {
                 return (
                     Routed::Answer(tern::codec::http::Response::reject(reject)),
                     CLOSE,
                 );
             }
-            Progress::Request { consumed, request } => {
+            Parsed::Request { consumed, request } => {
                 assert!(
                     from + consumed == bytes.len(),
                     "the request ends where it ends"
                 );
-                return (api::route(port, &request, context), request.reply());
+                return (api::route(port, &request, context), request.response_mode());
             }
         }
     }
 }
 
-const CLOSE: tern::codec::http::Reply = tern::codec::http::Reply::CLOSE;
+const CLOSE: tern::codec::http::ResponseMode = tern::codec::http::ResponseMode::CLOSE;
 
 fn misread(slot: usize, why: String) -> Violation {
     Violation {
