@@ -1,71 +1,81 @@
-//! The hierarchical timer wheel (Varghese and Lauck, 1987): schedule, cancel, advance,
-//! next_deadline; pure.
+//! The clock values of a turn, and the timer wheel.
 //!
-//! A tick is a microsecond and a level has 64 slots, so eleven levels hold every deadline a `u64`
-//! can name: nothing is rounded and nothing is too far away. A timer stands at the level of the
-//! highest bit in which its deadline differs from the wheel's time; when time enters its slot it
-//! moves to a lower level, and fires from the lowest. One wheel stands in the machine, one in the
-//! reactor. Start with `TimerWheel`.
+//! [`TimerWheel`] is a hierarchical timing wheel (Varghese and Lauck, 1987). A tick is one
+//! microsecond and a level has 64 slots, so eleven levels cover every `u64` deadline: no deadline
+//! is rounded, and none is out of range. A timer stands at the level of the highest bit in which
+//! its deadline differs from the wheel's time. When time enters a slot above the lowest level, its
+//! timers move to lower levels (`cascade`); a slot of the lowest level fires.
+//!
+//! The wheel reads no clock: its time moves only by [`TimerWheel::advance`].
 
-/// The time of one turn, read once by the shell (or made up by the simulator).
+/// The time of one turn. The shell reads the clocks once a turn; the simulator makes them up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Monotonic time in microseconds from an arbitrary start; timers run on it.
+    /// Monotonic time in microseconds from an arbitrary start; all deadlines are on this clock.
     pub mono_us: u64,
-    /// Wall-clock time in nanoseconds since the Unix epoch; only ttls and statistics look at it.
+    /// Wall-clock time in nanoseconds since the Unix epoch; used for ttls and statistics only.
     pub wall_ns: u64,
 }
 
-/// Slots of a level: one bit each in the level's mask.
+/// Slots of a level: one bit each in the level's masks.
 const SLOTS: usize = 64;
+/// Bits of a deadline that one level resolves.
 const SLOT_BITS: u32 = SLOTS.trailing_zeros();
 /// Levels that cover all 64 bits of a deadline.
-const LEVELS: usize = 11;
-/// No timer: the end of a list.
-const NONE: u32 = u32::MAX;
+const LEVELS: usize = 64_usize.div_ceil(SLOT_BITS as usize);
 
-/// Names a timer until it has fired or is cancelled; afterwards it names nothing.
+/// Names a timer until it fires or is cancelled. Afterwards the handle names nothing, even if the
+/// wheel reuses the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerHandle {
-    at: u32,
+    place: u32,
     generation: u32,
 }
 
-/// One timer, or a free place.
-struct Timer<T> {
+/// A place in `TimerWheel::entries`: a scheduled timer, or free.
+struct TimerEntry<T> {
     deadline_us: u64,
-    /// Raised when the place is freed, so that an old handle is told from a new one.
+    /// Raised when the place is freed, so that handles of former timers no longer match.
     generation: u32,
-    /// The slot it is linked in, counted over all levels.
+    /// The slot whose list contains the timer, counted over all levels.
     slot: u16,
-    prev: u32,
-    /// The next in the slot, or the next free place.
-    next: u32,
-    /// `None`: a free place.
+    /// The neighbour before it in the slot's list.
+    prev: Option<u32>,
+    /// The neighbour after it in the slot's list; for a free place, the next free place.
+    next: Option<u32>,
+    /// `None` for a free place.
     payload: Option<T>,
 }
 
-/// A doubly linked list of timers, in the order in which they were scheduled.
-#[derive(Clone, Copy)]
-struct Slot {
-    head: u32,
-    tail: u32,
+/// The timers of one slot in the order of scheduling, as a doubly linked list of places.
+#[derive(Clone, Copy, Default)]
+struct TimerList {
+    /// `None` if the list is empty; then `tail` is `None` too.
+    head: Option<u32>,
+    tail: Option<u32>,
 }
 
-/// The wheel. Its time moves only by `advance`.
+/// Timers with a payload each. `schedule` and `cancel` take constant time.
 pub struct TimerWheel<T> {
+    /// The wheel's time in microseconds; never moves back. Every timer is linked relative to it.
     now_us: u64,
-    /// One bit for each slot that is not empty.
+    /// A bit for each slot of a level whose list is not empty.
     occupied: [u64; LEVELS],
-    slots: Vec<Slot>,
-    timers: Vec<Timer<T>>,
-    free: u32,
+    /// A bit for each slot whose list is not known to be in order of deadlines. Deadlines that are
+    /// a constant span ahead keep the lists in order, and then the earliest one is found without a
+    /// search. Cleared when the list becomes empty.
+    unordered: [u64; LEVELS],
+    lists: Vec<TimerList>,
+    entries: Vec<TimerEntry<T>>,
+    /// The first free place.
+    free: Option<u32>,
+    /// How many timers are scheduled.
     len: usize,
-    /// The earliest deadline, unless `stale`; `u64::MAX` when there is none.
-    earliest_us: u64,
-    /// The timer that was the earliest is gone.
-    stale: bool,
-    /// Those that fire from one slot, kept for its memory.
+    /// The earliest deadline, unless `is_stale`.
+    earliest_us: Option<u64>,
+    /// The timer with the earliest deadline was cancelled.
+    is_stale: bool,
+    /// The deadlines and places of the slot that fires; empty between calls, kept for its memory.
     due: Vec<(u64, u32)>,
 }
 
@@ -78,78 +88,80 @@ impl<T> Default for TimerWheel<T> {
 impl<T> TimerWheel<T> {
     /// An empty wheel at time 0.
     pub fn new() -> TimerWheel<T> {
-        let empty = Slot {
-            head: NONE,
-            tail: NONE,
-        };
         TimerWheel {
             now_us: 0,
             occupied: [0; LEVELS],
-            slots: vec![empty; LEVELS * SLOTS],
-            timers: Vec::new(),
-            free: NONE,
+            unordered: [0; LEVELS],
+            lists: vec![TimerList::default(); LEVELS * SLOTS],
+            entries: Vec::new(),
+            free: None,
             len: 0,
-            earliest_us: u64::MAX,
-            stale: false,
+            earliest_us: None,
+            is_stale: false,
             due: Vec::new(),
         }
     }
 
-    /// How many timers wait.
+    /// How many timers are scheduled.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether none waits.
+    /// Whether no timer is scheduled.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Lets `payload` come out of the first `advance` to `deadline_us` or later. A deadline may be
-    /// in the past.
+    /// Schedules `payload` for the first `advance` to `deadline_us` or later. A deadline in the
+    /// past is allowed.
+    ///
+    /// # Panics
+    ///
+    /// With 2^32 timers.
     pub fn schedule(&mut self, deadline_us: u64, payload: T) -> TimerHandle {
-        let at = self.take_place(deadline_us, payload);
-        self.link(at);
+        let place = self.take_place(deadline_us, payload);
+        self.link(place);
         self.len += 1;
-        self.earliest_us = self.earliest_us.min(deadline_us);
+        if !self.is_stale && self.earliest_us.is_none_or(|at_us| deadline_us < at_us) {
+            self.earliest_us = Some(deadline_us);
+        }
         TimerHandle {
-            at,
-            generation: self.timers[at as usize].generation,
+            place,
+            generation: self.entries[place as usize].generation,
         }
     }
 
-    /// Takes a timer back; `None` when it has fired or was cancelled before. Takes the same time
-    /// however many wait.
+    /// Cancels a timer and returns its payload; `None` if it has fired or was cancelled before.
     pub fn cancel(&mut self, handle: TimerHandle) -> Option<T> {
-        let timer = self.timers.get(handle.at as usize)?;
-        if timer.generation != handle.generation || timer.payload.is_none() {
+        let entry = self.entries.get(handle.place as usize)?;
+        if entry.generation != handle.generation || entry.payload.is_none() {
             return None;
         }
-        self.stale |= timer.deadline_us == self.earliest_us;
-        self.unlink(handle.at);
-        self.release(handle.at)
+        self.is_stale |= self.earliest_us == Some(entry.deadline_us);
+        self.unlink(handle.place);
+        self.release(handle.place)
     }
 
     /// Cancels all timers.
     pub fn cancel_all(&mut self) {
-        for at in 0..self.timers.len() {
-            if self.timers[at].payload.is_some() {
-                self.unlink(at as u32);
-                self.release(at as u32);
+        for place in 0..self.entries.len() {
+            if self.entries[place].payload.is_some() {
+                self.unlink(place as u32);
+                self.release(place as u32);
             }
         }
-        self.find_earliest();
+        self.update_earliest();
     }
 
-    /// Moves the time on and appends what is due: in order of deadline, and as scheduled where
-    /// deadlines are equal. Time does not go back: a smaller `now_us` than before moves
-    /// nothing.
+    /// Moves the wheel's time to `now_us` and appends the payloads that are due to `out`: in order
+    /// of deadlines, and of equal deadlines in the order of scheduling. An earlier `now_us` than
+    /// before moves nothing.
     pub fn advance(&mut self, now_us: u64, out: &mut Vec<T>) {
         let now_us = now_us.max(self.now_us);
-        if self.next_deadline() > now_us {
-            if self.stale {
-                self.find_earliest();
-            }
+        if self.is_stale {
+            self.update_earliest();
+        }
+        if self.earliest_us.is_none_or(|at_us| at_us > now_us) {
             return;
         }
         while let Some((level, slot, start_us)) = self.first_slot() {
@@ -164,96 +176,108 @@ impl<T> TimerWheel<T> {
             }
         }
         self.now_us = now_us;
-        self.find_earliest();
+        self.update_earliest();
     }
 
-    /// The earliest deadline, or `u64::MAX` when no timer waits.
-    pub fn next_deadline(&self) -> u64 {
-        if self.stale {
-            self.earliest()
+    /// The earliest deadline; `None` if no timer is scheduled.
+    pub fn next_deadline(&self) -> Option<u64> {
+        if self.is_stale {
+            self.find_earliest()
         } else {
             self.earliest_us
         }
     }
 
+    /// Puts a timer into a free place, without linking it into a slot.
     fn take_place(&mut self, deadline_us: u64, payload: T) -> u32 {
-        if self.free == NONE {
-            let at = u32::try_from(self.timers.len()).expect("fewer timers than 2^32");
-            assert!(at != NONE, "too many timers");
-            self.timers.push(Timer {
+        let Some(place) = self.free else {
+            let place = u32::try_from(self.entries.len()).expect("fewer timers than 2^32");
+            self.entries.push(TimerEntry {
                 deadline_us,
                 generation: 0,
                 slot: 0,
-                prev: NONE,
-                next: NONE,
+                prev: None,
+                next: None,
                 payload: Some(payload),
             });
-            return at;
-        }
-        let at = self.free;
-        let timer = &mut self.timers[at as usize];
-        assert!(
-            timer.payload.is_none(),
-            "a place in use was on the free list"
-        );
-        self.free = timer.next;
-        timer.deadline_us = deadline_us;
-        timer.payload = Some(payload);
-        at
+            return place;
+        };
+        let entry = &mut self.entries[place as usize];
+        assert!(entry.payload.is_none(), "the free list holds free places");
+        self.free = entry.next;
+        entry.deadline_us = deadline_us;
+        entry.payload = Some(payload);
+        place
     }
 
-    fn release(&mut self, at: u32) -> Option<T> {
+    /// Frees the place of a timer that is linked in no slot.
+    fn release(&mut self, place: u32) -> Option<T> {
         let free = self.free;
-        let timer = &mut self.timers[at as usize];
-        timer.generation = timer.generation.wrapping_add(1);
-        timer.next = free;
-        self.free = at;
+        let entry = &mut self.entries[place as usize];
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.next = free;
+        self.free = Some(place);
         self.len -= 1;
-        timer.payload.take()
+        entry.payload.take()
     }
 
-    /// Puts a timer at the end of the slot that its deadline belongs in as seen from the present
-    /// time.
-    fn link(&mut self, at: u32) {
-        // What is overdue stands where what is due now stands.
-        let deadline_us = self.timers[at as usize].deadline_us.max(self.now_us);
+    /// Appends a timer to the slot of its deadline, as seen from the wheel's time. An overdue timer
+    /// goes to the slot of the present time.
+    fn link(&mut self, place: u32) {
+        let own_deadline_us = self.entries[place as usize].deadline_us;
+        let deadline_us = own_deadline_us.max(self.now_us);
         let differs = deadline_us ^ self.now_us;
         let level = (differs.max(1).ilog2() / SLOT_BITS) as usize;
         let bit = (deadline_us >> (level as u32 * SLOT_BITS)) as usize % SLOTS;
         let slot = level * SLOTS + bit;
         self.occupied[level] |= 1 << bit;
-        let tail = self.slots[slot].tail;
-        let timer = &mut self.timers[at as usize];
-        timer.slot = slot as u16;
-        timer.prev = tail;
-        timer.next = NONE;
+        let tail = self.lists[slot].tail;
         match tail {
-            NONE => self.slots[slot].head = at,
-            _ => self.timers[tail as usize].next = at,
+            None => self.lists[slot].head = Some(place),
+            Some(tail) => {
+                let tail = &mut self.entries[tail as usize];
+                tail.next = Some(place);
+                if tail.deadline_us > own_deadline_us {
+                    self.unordered[level] |= 1 << bit;
+                }
+            }
         }
-        self.slots[slot].tail = at;
+        self.lists[slot].tail = Some(place);
+        let entry = &mut self.entries[place as usize];
+        entry.slot = slot as u16;
+        entry.prev = tail;
+        entry.next = None;
     }
 
-    fn unlink(&mut self, at: u32) {
-        let Timer {
-            slot, prev, next, ..
-        } = self.timers[at as usize];
-        let slot = slot as usize;
+    /// Takes a timer out of its slot's list.
+    fn unlink(&mut self, place: u32) {
+        let entry = &self.entries[place as usize];
+        let slot = usize::from(entry.slot);
+        let prev = entry.prev;
+        let next = entry.next;
         match prev {
-            NONE => self.slots[slot].head = next,
-            _ => self.timers[prev as usize].next = next,
+            None => self.lists[slot].head = next,
+            Some(prev) => self.entries[prev as usize].next = next,
         }
         match next {
-            NONE => self.slots[slot].tail = prev,
-            _ => self.timers[next as usize].prev = prev,
+            None => self.lists[slot].tail = prev,
+            Some(next) => self.entries[next as usize].prev = prev,
         }
-        if self.slots[slot].head == NONE {
-            self.occupied[slot / SLOTS] &= !(1 << (slot % SLOTS));
+        if self.lists[slot].head.is_none() {
+            self.clear_bits(slot);
         }
     }
 
-    /// The slot that comes first: its level, its number, and when it starts. The lowest level that
-    /// is not empty has it, since what differs from the present time in a higher bit is later.
+    /// Marks a slot as empty.
+    fn clear_bits(&mut self, slot: usize) {
+        let mask = !(1 << (slot % SLOTS));
+        self.occupied[slot / SLOTS] &= mask;
+        self.unordered[slot / SLOTS] &= mask;
+    }
+
+    /// The first slot in time that is not empty: its level, its number and the time at which it
+    /// starts. It is at the lowest level that is not empty, because a deadline that differs from
+    /// the wheel's time in a higher bit is later.
     fn first_slot(&self) -> Option<(usize, usize, u64)> {
         let level = self.occupied.iter().position(|mask| *mask != 0)?;
         let bit = self.occupied[level].trailing_zeros();
@@ -263,56 +287,59 @@ impl<T> TimerWheel<T> {
         Some((level, level * SLOTS + bit as usize, start_us))
     }
 
-    fn earliest(&self) -> u64 {
-        let Some((_, slot, _)) = self.first_slot() else {
-            return u64::MAX;
-        };
-        let mut at = self.slots[slot].head;
-        let mut earliest_us = u64::MAX;
-        while at != NONE {
-            let timer = &self.timers[at as usize];
-            earliest_us = earliest_us.min(timer.deadline_us);
-            at = timer.next;
+    /// Searches the first slot for the earliest deadline.
+    fn find_earliest(&self) -> Option<u64> {
+        let (level, slot, _) = self.first_slot()?;
+        let head = self.lists[slot].head?;
+        let mut earliest_us = self.entries[head as usize].deadline_us;
+        let is_ordered = self.unordered[level] & (1 << (slot % SLOTS)) == 0;
+        if is_ordered {
+            return Some(earliest_us);
         }
-        earliest_us
+        let mut at = Some(head);
+        while let Some(place) = at {
+            let entry = &self.entries[place as usize];
+            earliest_us = earliest_us.min(entry.deadline_us);
+            at = entry.next;
+        }
+        Some(earliest_us)
     }
 
-    fn find_earliest(&mut self) {
-        self.earliest_us = self.earliest();
-        self.stale = false;
+    fn update_earliest(&mut self) {
+        self.earliest_us = self.find_earliest();
+        self.is_stale = false;
     }
 
-    fn take_list(&mut self, slot: usize) -> u32 {
-        let head = self.slots[slot].head;
-        self.slots[slot].head = NONE;
-        self.slots[slot].tail = NONE;
-        self.occupied[slot / SLOTS] &= !(1 << (slot % SLOTS));
-        head
+    /// Empties a slot and returns the head of its list.
+    fn take_list(&mut self, slot: usize) -> Option<u32> {
+        let list = std::mem::take(&mut self.lists[slot]);
+        self.clear_bits(slot);
+        list.head
     }
 
-    /// Time has entered the slot: its timers move to lower levels, in their order.
+    /// Time has entered a slot above the lowest level: moves its timers to lower levels, in their
+    /// order.
     fn cascade(&mut self, slot: usize) {
         let mut at = self.take_list(slot);
-        while at != NONE {
-            let next = self.timers[at as usize].next;
-            self.link(at);
-            at = next;
+        while let Some(place) = at {
+            at = self.entries[place as usize].next;
+            self.link(place);
         }
     }
 
-    /// Hands out a slot of the lowest level; only where overdue timers joined it are there several
-    /// deadlines.
+    /// Fires a slot of the lowest level. Its timers are sorted, because overdue timers that joined
+    /// the slot have earlier deadlines than the others.
     fn fire(&mut self, slot: usize, out: &mut Vec<T>) {
         let mut due = std::mem::take(&mut self.due);
         let mut at = self.take_list(slot);
-        while at != NONE {
-            let timer = &self.timers[at as usize];
-            due.push((timer.deadline_us, at));
-            at = timer.next;
+        while let Some(place) = at {
+            let entry = &self.entries[place as usize];
+            due.push((entry.deadline_us, place));
+            at = entry.next;
         }
         due.sort_by_key(|(deadline_us, _)| *deadline_us);
-        for (_, at) in due.drain(..) {
-            out.extend(self.release(at));
+        for (_, place) in due.drain(..) {
+            out.extend(self.release(place));
         }
         self.due = due;
     }
@@ -341,41 +368,64 @@ mod tests {
         ]
     }
 
+    /// A wheel beside a sorted map of (deadline, order of scheduling).
+    #[derive(Default)]
+    struct Model {
+        now_us: u64,
+        wheel: TimerWheel<usize>,
+        map: BTreeMap<(u64, usize), usize>,
+        handles: Vec<(u64, usize, TimerHandle)>,
+    }
+
+    impl Model {
+        fn schedule(&mut self, number: usize, after_us: u64) {
+            // A third of the deadlines is up to 100 us in the past.
+            let deadline_us = self.now_us.saturating_add(after_us);
+            let deadline_us = deadline_us.saturating_sub(after_us % 3 * 50);
+            let handle = self.wheel.schedule(deadline_us, number);
+            self.handles.push((deadline_us, number, handle));
+            self.map.insert((deadline_us, number), number);
+        }
+
+        fn cancel(&mut self, which: usize) -> Result<(), TestCaseError> {
+            if self.handles.is_empty() {
+                return Ok(());
+            }
+            let (deadline_us, number, handle) = self.handles[which % self.handles.len()];
+            let expected = self.map.remove(&(deadline_us, number));
+            prop_assert_eq!(self.wheel.cancel(handle), expected);
+            Ok(())
+        }
+
+        fn advance(&mut self, by_us: u64) -> Result<(), TestCaseError> {
+            self.now_us = self.now_us.saturating_add(by_us);
+            let mut fired = Vec::new();
+            self.wheel.advance(self.now_us, &mut fired);
+            let later = self.map.split_off(&(self.now_us, usize::MAX));
+            let due: Vec<usize> = self.map.values().copied().collect();
+            self.map = later;
+            prop_assert_eq!(fired, due);
+            Ok(())
+        }
+    }
+
     proptest! {
-        /// The wheel does what a sorted map of (deadline, order of scheduling) does.
         #[test]
-        fn agrees_with_a_sorted_map(start in prop_oneof![Just(0), any::<u64>()], steps in prop::collection::vec(step(), 1..200)) {
-            let mut wheel = TimerWheel::new();
-            let mut model = BTreeMap::new();
-            let mut handles = Vec::new();
-            let mut now = start;
-            wheel.advance(now, &mut Vec::new());
+        fn the_wheel_agrees_with_a_sorted_map(
+            start_us in prop_oneof![Just(0), any::<u64>()],
+            steps in prop::collection::vec(step(), 1..200),
+        ) {
+            let mut model = Model { now_us: start_us, ..Model::default() };
+            model.wheel.advance(start_us, &mut Vec::new());
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
-                    Step::Schedule(after) => {
-                        // Now and then in the past, too.
-                        let deadline = now.saturating_add(after).saturating_sub(after % 3 * 50);
-                        handles.push((deadline, number, wheel.schedule(deadline, number)));
-                        model.insert((deadline, number), number);
-                    }
-                    Step::Cancel(which) if !handles.is_empty() => {
-                        let (deadline, number, handle) = handles[which % handles.len()];
-                        prop_assert_eq!(wheel.cancel(handle), model.remove(&(deadline, number)));
-                    }
-                    Step::Cancel(_) => {}
-                    Step::Advance(by) => {
-                        now = now.saturating_add(by);
-                        let mut fired = Vec::new();
-                        wheel.advance(now, &mut fired);
-                        let later = model.split_off(&(now, usize::MAX));
-                        let due: Vec<usize> = model.into_values().collect();
-                        model = later;
-                        prop_assert_eq!(fired, due);
-                    }
+                    Step::Schedule(after_us) => model.schedule(number, after_us),
+                    Step::Cancel(which) => model.cancel(which)?,
+                    Step::Advance(by_us) => model.advance(by_us)?,
                 }
-                let first = model.keys().next().map_or(u64::MAX, |(deadline, _)| *deadline);
-                prop_assert_eq!(wheel.next_deadline(), first);
-                prop_assert_eq!(wheel.len(), model.len());
+                let first_us = model.map.keys().next().map(|(deadline_us, _)| *deadline_us);
+                prop_assert_eq!(model.wheel.next_deadline(), first_us);
+                prop_assert_eq!(model.wheel.len(), model.map.len());
             }
         }
     }

@@ -411,7 +411,7 @@ impl Clients {
 
     /// When the next connection may be late.
     pub fn next_deadline(&self) -> u64 {
-        self.timers.next_deadline()
+        self.timers.next_deadline().unwrap_or(u64::MAX)
     }
 
     /// Whether nobody waits for an answer that is under way.

@@ -307,7 +307,7 @@ impl Calls {
 
     /// When something is to be done; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
-        self.timers.next_deadline()
+        self.timers.next_deadline().unwrap_or(u64::MAX)
     }
 }
 

@@ -551,7 +551,7 @@ impl Links {
 
     /// When something is to be done; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
-        self.timers.next_deadline()
+        self.timers.next_deadline().unwrap_or(u64::MAX)
     }
 
     /// Whether somebody can go on without being told by the poll.

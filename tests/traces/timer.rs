@@ -56,8 +56,8 @@ impl Bench {
             _ => panic!("no such command: {line}"),
         };
         match self.wheel.next_deadline() {
-            u64::MAX if self.wheel.is_empty() => format!("{outcome}; nothing waits"),
-            next => format!("{outcome}; {} wait, next at {next}", self.wheel.len()),
+            None => format!("{outcome}; nothing waits"),
+            Some(next_us) => format!("{outcome}; {} wait, next at {next_us}", self.wheel.len()),
         }
     }
 }

@@ -110,7 +110,7 @@ impl Caretaker {
 
     /// When `look_after` has something to do, in `mono_us`.
     pub fn next_deadline(&self) -> u64 {
-        self.wheel.next_deadline()
+        self.wheel.next_deadline().unwrap_or(u64::MAX)
     }
 
     /// How many timers wait.
