@@ -669,7 +669,7 @@ impl Machine {
 
     /// Plants a bug.
     #[cfg(feature = "faults")]
-    pub fn plant(&mut self, fault: Option<crate::core::raft::fault::Fault>) {
+    pub fn plant(&mut self, fault: Option<crate::core::raft::fault::RaftFault>) {
         self.replica.plant(fault);
     }
 

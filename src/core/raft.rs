@@ -10,25 +10,25 @@ pub mod fault;
 mod log;
 mod membership;
 pub mod message;
-pub mod meta;
 mod progress;
 mod reads;
 mod repair;
 mod replication;
 mod snapshot;
+pub mod snapshot_head;
 
-pub use membership::{Standing, Unfit};
+pub use membership::{MemberStanding, UnfitChange};
 pub use message::*;
-pub use progress::{Beat, Progress};
+pub use progress::{HeartbeatReport, Progress};
 pub use snapshot::{Chunk, ChunkWanted};
 
 use std::collections::VecDeque;
 
 use crate::core::command::Command;
 use crate::core::timer::Now;
-use fault::Fault;
+use fault::RaftFault;
 use log::Log;
-use progress::Slowest;
+use progress::SlowestSync;
 
 /// How many messages may wait for the sync that their term or vote needs; raft outlives the loss of
 /// the others.
@@ -45,7 +45,7 @@ pub struct RaftConfig {
 /// What raft finds on the disk: see `machine::Recovered`.
 pub struct RaftState {
     pub term: Term,
-    pub vote: PeerId,
+    pub vote: Option<PeerId>,
     pub snapshot: SnapshotMeta,
     pub entries: Vec<Entry>,
     pub commit: Index,
@@ -53,13 +53,13 @@ pub struct RaftState {
 
 /// Why a proposal was not appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Not the leader, or a leader that is handing over; the leader's id, or 0.
-    NotLeader(PeerId),
+pub enum ProposalRefusal {
+    /// Not the leader, or a leader that is handing over; the leader, if one is known.
+    NotLeader(Option<PeerId>),
     /// Too much is in flight, or another change of membership is; try later.
     Busy,
     /// A change of membership that must not be made.
-    Unfit(Unfit),
+    Unfit(UnfitChange),
 }
 
 /// A linearizable read that waits, numbered by who asks.
@@ -68,7 +68,7 @@ pub struct ReadId(pub u64);
 
 /// What this member learns of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum RaftNotice {
     /// A peer says that this member was removed from the cluster (its own log need not know).
     Removed,
     /// The leader has an acknowledgement of entries that are not here: this is an old copy of its
@@ -78,7 +78,7 @@ pub enum Notice {
 
 /// What raft leaves for its owner, cleared by it.
 #[derive(Default)]
-pub struct Output {
+pub struct RaftOutput {
     /// For the disk; each takes the next Lsn, from 1 on.
     pub persist: Vec<Persist>,
     /// For the links, all of it free to leave now.
@@ -93,7 +93,7 @@ pub struct Output {
     /// `on_installed` after the last.
     pub chunks: Vec<Chunk>,
     /// What this member learnt of itself; each is told once.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<RaftNotice>,
     /// How long appends took to be acknowledged, in microseconds; `None`: refused.
     pub round_trips: Vec<(PeerId, Option<u64>)>,
 }
@@ -113,12 +113,12 @@ pub struct Raft {
     heartbeat_us: u64,
     election_us: u64,
     random: u64,
-    fault: Option<Fault>,
+    fault: Option<RaftFault>,
 
     // -- durable on every member (figure 3.1)
     current_term: Term,
-    /// 0: nobody yet in this term.
-    voted_for: PeerId,
+    /// The candidate that has this member's vote in this term.
+    voted_for: Option<PeerId>,
     log: Log,
     /// The newest snapshot that is durable here.
     snapshot: SnapshotMeta,
@@ -132,15 +132,15 @@ pub struct Raft {
     commit_index: Index,
     last_applied: Index,
     role: RaftRole,
-    /// The leader of this term as far as it is known and heard, or 0.
-    leader: PeerId,
+    /// The leader of this term as far as it is known and heard.
+    leader: Option<PeerId>,
     /// The time of the present input, in microseconds.
     now_us: u64,
     /// When to look for a new leader; `u64::MAX` on a leader.
     election_due: u64,
     /// When the leader was last heard: a lease until an election timeout later.
     contact_us: u64,
-    slowest: Slowest,
+    slowest: SlowestSync,
     /// The leader's slowest recent sync but one, as it tells.
     leader_sync_us: u32,
     /// Acknowledged entries are not here: never vote again.
@@ -174,7 +174,7 @@ pub struct Raft {
     uncommitted_bytes: usize,
     scratch: Vec<u8>,
     /// Bounded by what one turn can bring.
-    beats: Vec<Beat>,
+    beats: Vec<HeartbeatReport>,
 
     // -- the gate
     lsn: Lsn,
@@ -182,7 +182,7 @@ pub struct Raft {
     /// The Lsn of the last term and vote: no message leaves in a term that is not durable.
     state_lsn: Lsn,
     gated: VecDeque<(Lsn, PeerId, Message)>,
-    out: Output,
+    out: RaftOutput,
 }
 
 impl Raft {
@@ -206,11 +206,11 @@ impl Raft {
             released: log.start(),
             log,
             role: RaftRole::Follower,
-            leader: PeerId::NONE,
+            leader: None,
             now_us: now.mono_us,
             election_due: u64::MAX,
             contact_us: 0,
-            slowest: Slowest::default(),
+            slowest: SlowestSync::default(),
             leader_sync_us: 0,
             amnesia: false,
             verified: Index(0),
@@ -232,12 +232,12 @@ impl Raft {
             synced: Lsn(0),
             state_lsn: Lsn(0),
             gated: VecDeque::new(),
-            out: Output::default(),
+            out: RaftOutput::default(),
         };
         if state.term < at_least {
             // A crash came between the leader's snapshot and the term in which it was sent. No vote
             // had left in that.
-            raft.set_term(at_least, PeerId::NONE);
+            raft.set_term(at_least, None);
         }
         raft.verified = raft.commit_index;
         raft.rebuild_configurations(raft.log.start().next());
@@ -254,23 +254,27 @@ impl Raft {
 
     /// Append a command as the leader; it is committed once `committed()` reaches its index in the
     /// same term.
-    pub fn propose(&mut self, now: Now, command: &Command) -> Result<(Index, Term), Refusal> {
+    pub fn propose(
+        &mut self,
+        now: Now,
+        command: &Command,
+    ) -> Result<(Index, Term), ProposalRefusal> {
         self.now_us = now.mono_us;
         self.may_propose()?;
         self.check_change(command)?;
         let index = self.append_command(command);
-        if self.has(Fault::CountBeforeSync) {
+        if self.has(RaftFault::CountBeforeSync) {
             self.maybe_commit();
         }
         self.check_invariants();
         Ok((index, self.current_term))
     }
 
-    /// Ask for a linearizable read (thesis 6.4): comes back in `Output::reads` or `failed_reads`.
-    pub fn read(&mut self, now: Now, id: ReadId) -> Result<(), Refusal> {
+    /// Ask for a linearizable read (thesis 6.4): comes back in `RaftOutput::reads` or `failed_reads`.
+    pub fn read(&mut self, now: Now, id: ReadId) -> Result<(), ProposalRefusal> {
         self.now_us = now.mono_us;
         if self.role != RaftRole::Leader {
-            return Err(Refusal::NotLeader(self.leader));
+            return Err(ProposalRefusal::NotLeader(self.leader));
         }
         self.start_read(id);
         self.check_invariants();
@@ -290,7 +294,7 @@ impl Raft {
     /// may take longer than an election timeout, and what would say so is queued behind it.
     pub fn on_piece(&mut self, now: Now, from: PeerId) {
         self.now_us = now.mono_us;
-        if self.role == RaftRole::Follower && from == self.leader {
+        if self.role == RaftRole::Follower && Some(from) == self.leader {
             self.on_contact(from);
         } else if let Some(peer) = self.peers.iter_mut().find(|p| p.id == from) {
             peer.hear(self.now_us);
@@ -303,7 +307,7 @@ impl Raft {
     pub fn on_link(&mut self, now: Now, id: PeerId, up: bool) {
         self.now_us = now.mono_us;
         self.repair.on_link(self.now_us);
-        if !up && self.leader == id {
+        if !up && self.leader == Some(id) {
             self.leader_sync_us = 0;
             self.election_due = self.election_due.min(self.draw_due(self.election_us));
         }
@@ -312,7 +316,7 @@ impl Raft {
                 peer.sync_us = 0;
                 peer.on_asked(self.now_us);
             }
-            if let progress::Flow::Snapshot { asked_us, .. } = &mut peer.flow {
+            if let progress::ProgressState::Snapshot { asked_us, .. } = &mut peer.flow {
                 *asked_us = 0;
             } else {
                 peer.become_probe(peer.next.min(peer.matched.next()));
@@ -375,7 +379,10 @@ impl Raft {
         }
         // What it answers is heard while it is told of its removal, but never raises a term.
         let asks = message.rpc.is_call() || message.term > self.current_term;
-        if asks && self.standing(from) == Standing::Removed && !self.has(Fault::RemovedIsHeard) {
+        if asks
+            && self.standing(from) == MemberStanding::Removed
+            && !self.has(RaftFault::RemovedIsHeard)
+        {
             self.send_removed(from);
             return false;
         }
@@ -383,8 +390,8 @@ impl Raft {
             && !hand_over
             && self.is_lease_live()
             // A leader that asks for a later term leads no more, whatever was heard from it.
-            && !(from == self.leader && message.term > self.current_term)
-            && !self.has(Fault::LeaseIgnored)
+            && !(Some(from) == self.leader && message.term > self.current_term)
+            && !self.has(RaftFault::LeaseIgnored)
         {
             self.send_vote(from, pre, false, self.current_term);
             return false;
@@ -399,7 +406,7 @@ impl Raft {
                 // Its silence counts from here, not from what another leader said.
                 self.contact_us = self.now_us;
             }
-            self.become_follower(message.term, if leads { from } else { PeerId::NONE });
+            self.become_follower(message.term, leads.then_some(from));
         }
         true
     }
@@ -407,7 +414,7 @@ impl Raft {
     /// Pre-votes and their grants carry the term of a campaign that may never be (9.6).
     fn is_only_thought_of(&self, rpc: &Rpc) -> bool {
         match rpc {
-            Rpc::RequestVote { pre: true, .. } => !self.has(Fault::PreVoteRaisesTerm),
+            Rpc::RequestVote { pre: true, .. } => !self.has(RaftFault::PreVoteRaisesTerm),
             Rpc::Vote { pre, granted } => *pre && *granted,
             _ => false,
         }
@@ -418,7 +425,7 @@ impl Raft {
         match rpc {
             Rpc::RequestVote { pre, .. } => self.send_vote(from, *pre, false, self.current_term),
             Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } => {
-                self.send_append_reply(from, 0, AppendAnswer::Stale);
+                self.send_append_reply(from, None, AppendAnswer::Stale);
             }
             _ => {}
         }
@@ -459,10 +466,10 @@ impl Raft {
 
 // -- role changes
 impl Raft {
-    fn become_follower(&mut self, term: Term, leader: PeerId) {
+    fn become_follower(&mut self, term: Term, leader: Option<PeerId>) {
         assert!(term >= self.current_term, "terms never go back");
         if term > self.current_term {
-            self.set_term(term, PeerId::NONE);
+            self.set_term(term, None);
         }
         let was = self.role;
         self.role = RaftRole::Follower;
@@ -476,14 +483,14 @@ impl Raft {
             self.uncommitted_bytes = 0;
             self.fail_reads();
         }
-        if was != RaftRole::Follower || leader != PeerId::NONE {
+        if was != RaftRole::Follower || leader.is_some() {
             self.reset_election_timer();
         }
     }
 
     fn become_pre_candidate(&mut self) {
         self.role = RaftRole::PreCandidate;
-        self.leader = PeerId::NONE;
+        self.leader = None;
         self.votes = vec![self.id];
         self.reset_election_timer();
         if !self.maybe_win() {
@@ -493,9 +500,9 @@ impl Raft {
 
     fn become_candidate(&mut self, hand_over: bool) {
         self.role = RaftRole::Candidate;
-        self.leader = PeerId::NONE;
+        self.leader = None;
         self.votes.clear();
-        self.set_term(Term(self.current_term.0 + 1), self.id);
+        self.set_term(Term(self.current_term.0 + 1), Some(self.id));
         self.reset_election_timer();
         self.request_votes(false, hand_over);
         self.maybe_count_own_vote();
@@ -504,7 +511,7 @@ impl Raft {
     fn become_leader(&mut self) {
         assert_eq!(self.role, RaftRole::Candidate, "votes come first");
         self.role = RaftRole::Leader;
-        self.leader = self.id;
+        self.leader = Some(self.id);
         self.votes.clear();
         self.election_due = u64::MAX;
         self.heartbeat_due = self.now_us + self.heartbeat_us;
@@ -519,9 +526,9 @@ impl Raft {
     }
 
     /// A new term, or a vote in this one: durable before any message rests on it.
-    fn set_term(&mut self, term: Term, vote: PeerId) {
+    fn set_term(&mut self, term: Term, vote: Option<PeerId>) {
         assert!(
-            term < Term::REMOVED || self.has(Fault::NoticeIsTerm),
+            term < Term::REMOVED || self.has(RaftFault::NoticeIsTerm),
             "a notice is no term"
         );
         if term > self.current_term {
@@ -530,8 +537,8 @@ impl Raft {
             self.told_commit = Index(0);
         }
         (self.current_term, self.voted_for) = (term, vote);
-        let vote = if self.has(Fault::VoteNotStored) {
-            PeerId::NONE
+        let vote = if self.has(RaftFault::VoteNotStored) {
+            None
         } else {
             vote
         };
@@ -566,24 +573,25 @@ impl Raft {
     }
 
     /// Moves what has gathered into `out`, which is empty.
-    pub fn take_output(&mut self, out: &mut Output) {
+    pub fn take_output(&mut self, out: &mut RaftOutput) {
         self.replicate();
         std::mem::swap(out, &mut self.out);
     }
 
     /// Takes out what there is to tell of heartbeats.
-    pub fn take_beats(&mut self) -> Vec<Beat> {
+    pub fn take_heartbeat_reports(&mut self) -> Vec<HeartbeatReport> {
         std::mem::take(&mut self.beats)
     }
 
     /// The earliest time (`mono_us`) at which `on_time` has something to do; `u64::MAX`: never.
-    pub fn next_deadline(&self) -> u64 {
+    pub fn next_deadline(&self) -> Option<u64> {
         let role = match self.role {
             RaftRole::Leader if self.peers.is_empty() => u64::MAX,
             RaftRole::Leader => self.heartbeat_due,
             RaftRole::Follower | RaftRole::PreCandidate | RaftRole::Candidate => self.election_due,
         };
-        role.min(self.repair.next_deadline().unwrap_or(u64::MAX))
+        let due = role.min(self.repair.next_deadline().unwrap_or(u64::MAX));
+        (due != u64::MAX).then_some(due)
     }
 }
 
@@ -597,8 +605,8 @@ impl Raft {
         self.current_term
     }
 
-    /// The present leader, or 0.
-    pub fn leader(&self) -> PeerId {
+    /// The leader of the current term, while one is known.
+    pub fn leader(&self) -> Option<PeerId> {
         self.leader
     }
 
@@ -611,7 +619,7 @@ impl Raft {
         let damaged = self
             .log
             .first_unsound()
-            .filter(|_| !self.has(Fault::DamageIgnored));
+            .filter(|_| !self.has(RaftFault::DamageIgnored));
         damaged.map_or(self.commit_index, |first| {
             self.commit_index.min(first.prev())
         })
@@ -626,7 +634,7 @@ impl Raft {
         } else {
             self.told_commit
         };
-        let led = self.leader != PeerId::NONE;
+        let led = self.leader.is_some();
         (led && self.log.term_at(known) == Some(self.current_term)).then_some(known)
     }
 
@@ -659,11 +667,11 @@ impl Raft {
 
     /// Plants a bug.
     #[cfg(feature = "faults")]
-    pub fn plant(&mut self, fault: Option<Fault>) {
+    pub fn plant(&mut self, fault: Option<RaftFault>) {
         self.fault = fault;
     }
 
-    pub(crate) fn has(&self, fault: Fault) -> bool {
+    pub(crate) fn has(&self, fault: RaftFault) -> bool {
         cfg!(feature = "faults") && self.fault == Some(fault)
     }
 
@@ -673,7 +681,7 @@ impl Raft {
         self.repair.check_invariants(self.id, self.role, &self.log);
         let last = self.log.last_index();
         assert!(
-            self.commit_index <= last || self.has(Fault::CommitUnverified),
+            self.commit_index <= last || self.has(RaftFault::CommitUnverified),
             "committed entries are here"
         );
         assert!(
@@ -695,13 +703,13 @@ impl Raft {
         let leads = self.role == RaftRole::Leader;
         assert_eq!(
             leads,
-            self.leader == self.id && self.id != PeerId::NONE,
+            self.leader == Some(self.id),
             "a leader knows that it leads"
         );
         assert!(leads || self.peers.is_empty(), "progress is a leader's");
         let (index, configuration) = self.configurations.last().expect("never empty");
         assert!(
-            *index <= last || self.has(Fault::ChangeNotUndone),
+            *index <= last || self.has(RaftFault::ChangeNotUndone),
             "a configuration is in the log"
         );
         assert!(

@@ -19,8 +19,8 @@ mod stats;
 
 use crate::core::command::ClusterConfig;
 use crate::core::raft::{
-    Beat, Configuration, Index, Lsn, Message, Notice, Output, PeerId, Raft, RaftConfig, RaftRole,
-    RaftState, Term,
+    Configuration, HeartbeatReport, Index, Lsn, Message, PeerId, Raft, RaftConfig, RaftNotice,
+    RaftOutput, RaftRole, RaftState, Term,
 };
 use crate::core::seam::{
     Answer, Effects, Fact, Indexes, LinkState, Outcome, Recovered, Role, Settings, SnapshotOut,
@@ -61,7 +61,7 @@ pub struct Replica {
     told_members: Configuration,
     /// What raft told of this member.
     standing: Standing,
-    out: Output,
+    out: RaftOutput,
     notices: Vec<store::Notice>,
     effects: Effects,
 }
@@ -108,7 +108,7 @@ impl Replica {
         };
         let state = RaftState {
             term: recovered.term,
-            vote: recovered.vote,
+            vote: Some(recovered.vote).filter(|id| *id != PeerId::NONE),
             snapshot: meta,
             entries: recovered.entries,
             commit: recovered.commit,
@@ -142,7 +142,7 @@ impl Replica {
             figures: Default::default(),
             start_ns: now.wall_ns,
             standing: Standing::Member,
-            out: Output::default(),
+            out: RaftOutput::default(),
             notices: Vec::new(),
             effects: Effects::default(),
         };
@@ -280,8 +280,8 @@ impl Replica {
     fn take_notices(&mut self) {
         for notice in self.out.notices.drain(..) {
             match notice {
-                Notice::Removed => self.standing = Standing::Removed,
-                Notice::Amnesia => self.standing = Standing::Amnesiac,
+                RaftNotice::Removed => self.standing = Standing::Removed,
+                RaftNotice::Amnesia => self.standing = Standing::Amnesiac,
             }
         }
     }
@@ -295,7 +295,11 @@ impl Replica {
 
     /// Notes a change of role or leader, and drops what belonged to the former leadership.
     fn look_at_role(&mut self, now: Now) {
-        let (role, term, leader) = (self.raft.role(), self.raft.term(), self.raft.leader());
+        let (role, term, leader) = (
+            self.raft.role(),
+            self.raft.term(),
+            self.raft.leader().unwrap_or(PeerId::NONE),
+        );
         let seen = &mut self.seen;
         if (role, term, leader) == (seen.role, seen.term, seen.leader) {
             return;
@@ -352,7 +356,7 @@ impl Replica {
         let own = own
             .min(self.changes.next_deadline())
             .min(self.forwarding.next_deadline());
-        own.min(self.raft.next_deadline())
+        own.min(self.raft.next_deadline().unwrap_or(u64::MAX))
     }
 
     /// Whether what is applied here is what the cluster had committed when this machine came up: an
@@ -404,7 +408,7 @@ impl Replica {
     /// `None`: there is one.
     pub fn leaderless_us(&self) -> Option<u64> {
         // One that is gone since the last `advance` is known there still.
-        let leaderless = self.raft.leader() == PeerId::NONE && self.seen.leader == PeerId::NONE;
+        let leaderless = self.raft.leader().is_none() && self.seen.leader == PeerId::NONE;
         leaderless.then_some(self.seen.led_us)
     }
 
@@ -435,12 +439,12 @@ impl Replica {
 
     /// The last leader other than this machine, as far as it is still known.
     pub fn last_leader(&self) -> Option<Outcome> {
-        self.redirect(self.seen.last_leader)
+        self.redirect(Some(self.seen.last_leader))
     }
 
     /// What is there to tell of heartbeats, taken out.
-    pub fn take_beats(&mut self) -> Vec<Beat> {
-        self.raft.take_beats()
+    pub fn take_heartbeat_reports(&mut self) -> Vec<HeartbeatReport> {
+        self.raft.take_heartbeat_reports()
     }
 
     /// A member's name; empty when there is none.
@@ -461,13 +465,12 @@ impl Replica {
 
     /// Whether another machine leads.
     pub fn follows(&self) -> bool {
-        let leader = self.raft.leader();
-        leader != PeerId::NONE && leader != self.raft.id()
+        self.raft.leader().is_some_and(|id| id != self.raft.id())
     }
 
     /// Plants a bug.
     #[cfg(feature = "faults")]
-    pub fn plant(&mut self, fault: Option<crate::core::raft::fault::Fault>) {
+    pub fn plant(&mut self, fault: Option<crate::core::raft::fault::RaftFault>) {
         self.raft.plant(fault);
     }
 

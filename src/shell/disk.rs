@@ -15,8 +15,8 @@ pub use dir::Export;
 use membership::Membership;
 
 use crate::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
-use crate::core::raft::meta::encode_meta;
-use crate::core::raft::{Body, Configuration, Lsn, PeerId, Persist, SnapshotMeta};
+use crate::core::raft::snapshot_head::encode_meta;
+use crate::core::raft::{Configuration, EntryBody, Lsn, PeerId, Persist, SnapshotMeta};
 use crate::shell::logger;
 use snapshots::Snapshots;
 use std::collections::VecDeque;
@@ -105,7 +105,7 @@ impl Disk {
         while let Some(first) = self.stuck.front() {
             let taken = match first {
                 Persist::State { term, vote } => {
-                    or_die(self.wal.save_state(term.0, vote.0));
+                    or_die(self.wal.save_state(term.0, vote.map_or(0, |id| id.0)));
                     Ok(1)
                 }
                 Persist::Release { through } => {
@@ -339,10 +339,10 @@ impl Disk {
 }
 
 /// A body to append. One that is damaged here is repaired before it is appended again.
-fn whole(body: &Body) -> &[u8] {
+fn whole(body: &EntryBody) -> &[u8] {
     match body {
-        Body::Good(bytes) => bytes,
-        Body::Faulty { .. } => panic!("only whole entries are appended"),
+        EntryBody::Good(bytes) => bytes,
+        EntryBody::Faulty { .. } => panic!("only whole entries are appended"),
     }
 }
 

@@ -29,7 +29,9 @@ pub struct Disk {
 impl Disk {
     fn carry_out(&mut self, what: Persist) {
         match what {
-            Persist::State { term, vote } => (self.term, self.vote) = (term, vote),
+            Persist::State { term, vote } => {
+                (self.term, self.vote) = (term, vote.unwrap_or(PeerId::NONE))
+            }
             Persist::Append { entries, commit } => {
                 let first = entries[0].index;
                 self.entries.retain(|e| e.index < first);

@@ -11,7 +11,7 @@ use tern::codec::peer::frame::{self, FrameContent, Frames};
 use tern::codec::peer::hello::Hello;
 use tern::core::machine::{Machine, Recovered};
 use tern::core::raft::{
-    Body, Configuration, Entry, Found, Index, Member, Message, PeerId, Rpc, Term,
+    Configuration, Entry, EntryBody, FetchResult, Index, Member, Message, PeerId, Rpc, Term,
 };
 use tern::core::store::{HistoryLimits, Restore, Store};
 use tern::shell::clock::Clock;
@@ -399,7 +399,7 @@ fn rubbish_ends_the_link_and_nothing_else() {
     let entry = Entry {
         term: Term(1),
         index: Index(9),
-        body: Body::Good([0xff; 9].into()),
+        body: EntryBody::Good([0xff; 9].into()),
     };
     let mut bytes = Vec::new();
     let rpc = Rpc::AppendEntries {
@@ -407,7 +407,7 @@ fn rubbish_ends_the_link_and_nothing_else() {
         prev_term: Term(1),
         commit: Index(0),
         acked: Index(0),
-        round: 0,
+        round: None,
         sync_us: 0,
         entries: vec![entry],
     };
@@ -450,7 +450,7 @@ fn who_does_not_read_delays_nobody() {
     wire.send(&request_vote(1));
     let granted = until("its last question is answered", || match wire.next()?.rpc {
         Rpc::Fetched {
-            found: Found::Body(body),
+            found: FetchResult::Body(body),
             ..
         } => {
             bodies += usize::from(body.len() > 1_000_000);

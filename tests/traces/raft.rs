@@ -12,8 +12,9 @@ use std::fmt::Write;
 use tern::codec::peer::wire;
 use tern::core::command::{self, Command, KeyPath};
 use tern::core::raft::{
-    AppendAnswer, Body, Configuration, Entry, Found, Index, Lsn, Member, Message, Notice, Output,
-    PeerId, Persist, Raft, RaftConfig, RaftRole, RaftState, ReadId, Rpc, SnapshotMeta, Term,
+    AppendAnswer, Configuration, Entry, EntryBody, FetchResult, Index, Lsn, Member, Message,
+    PeerId, Persist, ProposalRefusal, Raft, RaftConfig, RaftNotice, RaftOutput, RaftRole,
+    RaftState, ReadId, Rpc, SnapshotMeta, Term,
 };
 use tern::core::timer::Now;
 
@@ -44,7 +45,7 @@ fn play(mut world: World, script: &str) -> String {
 #[derive(Clone, Default)]
 struct Disk {
     term: Term,
-    vote: PeerId,
+    vote: Option<PeerId>,
     snapshot: SnapshotMeta,
     bytes: Vec<u8>,
     entries: Vec<Entry>,
@@ -107,10 +108,10 @@ struct World {
     /// Pairs (from, to) whose messages are lost.
     cut: BTreeSet<(u64, u64)>,
     leaders: BTreeMap<u64, u64>,
-    committed: BTreeMap<u64, (Term, Body)>,
+    committed: BTreeMap<u64, (Term, EntryBody)>,
     trace: Vec<String>,
     #[cfg(feature = "faults")]
-    fault: Option<tern::core::raft::fault::Fault>,
+    fault: Option<tern::core::raft::fault::RaftFault>,
 }
 
 /// `key=value` of a command line.
@@ -235,7 +236,7 @@ impl World {
             )),
             "read" => match raft.read(now, ReadId(number(words, 2))) {
                 Ok(()) => String::new(),
-                Err(why) => format!("refused: {why:?}"),
+                Err(why) => format!("refused: {}", refusal(why)),
             },
             "handover" => {
                 let to = words.get(2).map(|_| PeerId(number(words, 2)));
@@ -247,8 +248,8 @@ impl World {
             },
             "can_remove" => format!("{}", raft.can_remove(now, PeerId(number(words, 2)))),
             "deadline" => match raft.next_deadline() {
-                u64::MAX => "never".to_string(),
-                _ => "some time".to_string(),
+                None => "never".to_string(),
+                Some(_) => "some time".to_string(),
             },
             word => panic!("no such command: {word}"),
         });
@@ -281,13 +282,13 @@ impl World {
         let entries = terms.iter().zip(first..).map(|(term, index)| Entry {
             term: Term(*term),
             index: Index(index),
-            body: Body::Good(encoded(&set(&format!("/{index}.{term}"))).into()),
+            body: EntryBody::Good(encoded(&set(&format!("/{index}.{term}"))).into()),
         });
         let last = terms.last().copied().unwrap_or(1);
         let value = |key, or: u64| option(words, key).map_or(or, |v| v.parse().expect("a number"));
         let disk = Disk {
             term: Term(value("term", last)),
-            vote: PeerId(value("vote", 0)),
+            vote: option(words, "vote").map(|v| PeerId(v.parse().expect("a number"))),
             snapshot: SnapshotMeta {
                 cluster: CLUSTER,
                 index: Index(count),
@@ -387,7 +388,10 @@ impl World {
     fn time(&mut self, ms: u64) {
         let end = self.now_us + ms * 1000;
         loop {
-            let due = |id: &u64| self.nodes[id].raft.as_ref().expect("runs").next_deadline();
+            let due = |id: &u64| {
+                let raft = self.nodes[id].raft.as_ref().expect("runs");
+                raft.next_deadline().unwrap_or(u64::MAX)
+            };
             let next = self.ids().into_iter().min_by_key(due);
             let Some(id) = next.filter(|id| due(id) <= end) else {
                 break;
@@ -412,7 +416,7 @@ impl World {
 
     fn timeout(&mut self, id: u64) {
         let due = self.raft(id, |r| r.next_deadline());
-        assert_ne!(due, u64::MAX, "{id} waits for nothing");
+        let due = due.unwrap_or_else(|| panic!("{id} waits for nothing"));
         self.now_us = self.now_us.max(due);
         self.fire(id);
     }
@@ -620,7 +624,7 @@ impl World {
     // -- what a member leaves
     fn collect(&mut self, id: u64) {
         loop {
-            let mut out = Output::default();
+            let mut out = RaftOutput::default();
             self.raft(id, |r| r.take_output(&mut out));
             self.carry(id, &mut out);
             self.change(id);
@@ -633,7 +637,7 @@ impl World {
         self.check(id);
     }
 
-    fn carry(&mut self, id: u64, out: &mut Output) {
+    fn carry(&mut self, id: u64, out: &mut RaftOutput) {
         let node = self.nodes.get_mut(&id).expect("a node");
         for what in out.persist.drain(..) {
             node.lsn += 1;
@@ -669,8 +673,8 @@ impl World {
         }
         for notice in out.notices.drain(..) {
             self.trace.push(match notice {
-                Notice::Removed => format!("{id} is told that it was removed"),
-                Notice::Amnesia => format!("{id} has lost what it acknowledged"),
+                RaftNotice::Removed => format!("{id} is told that it was removed"),
+                RaftNotice::Amnesia => format!("{id} has lost what it acknowledged"),
             });
         }
     }
@@ -680,8 +684,10 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("a node");
         let raft = node.raft.as_ref().expect("runs");
         let role = match raft.role() {
-            RaftRole::Follower if raft.leader() == PeerId::NONE => "follower of nobody".to_string(),
-            RaftRole::Follower => format!("follower of {}", raft.leader().0),
+            RaftRole::Follower => match raft.leader() {
+                None => "follower of nobody".to_string(),
+                Some(leader) => format!("follower of {}", leader.0),
+            },
             RaftRole::PreCandidate => "precandidate".to_string(),
             RaftRole::Candidate => "candidate".to_string(),
             RaftRole::Leader => "leader".to_string(),
@@ -708,7 +714,7 @@ impl World {
             };
             let kept = (entry.term, entry.body.clone());
             assert!(
-                matches!(kept.1, Body::Good(_)),
+                matches!(kept.1, EntryBody::Good(_)),
                 "nothing damaged is applied"
             );
             applied.push(kept.clone());
@@ -746,7 +752,7 @@ impl World {
         );
     }
 
-    fn read_chunks(&mut self, id: u64, out: &Output) -> bool {
+    fn read_chunks(&mut self, id: u64, out: &RaftOutput) -> bool {
         let now = self.now();
         for wanted in &out.chunks_wanted {
             let node = &self.nodes[&id];
@@ -760,7 +766,7 @@ impl World {
         !out.chunks_wanted.is_empty()
     }
 
-    fn receive_chunks(&mut self, id: u64, out: Output) {
+    fn receive_chunks(&mut self, id: u64, out: RaftOutput) {
         let node = self.nodes.get_mut(&id).expect("a node");
         for chunk in out.chunks {
             if chunk.offset == 0 {
@@ -849,11 +855,11 @@ fn spoil(disk: &mut Disk, index: u64) {
         .iter_mut()
         .find(|e| e.index.0 == index)
         .expect("an entry");
-    if let Body::Good(bytes) = &entry.body {
+    if let EntryBody::Good(bytes) = &entry.body {
         let seed = 11;
         let mut hasher = crc32fast::Hasher::new_with_initial(seed);
         hasher.update(bytes);
-        entry.body = Body::Faulty {
+        entry.body = EntryBody::Faulty {
             len: bytes.len() as u32,
             seed,
             crc: hasher.finalize(),
@@ -870,17 +876,27 @@ fn selected(words: &[&str], (from, to, _): &(u64, u64, Message)) -> bool {
     fits(1, from) && fits(2, to)
 }
 
-fn shown(result: Result<(Index, Term), tern::core::raft::Refusal>) -> String {
+fn shown(result: Result<(Index, Term), ProposalRefusal>) -> String {
     match result {
         Ok((index, term)) => format!("appends {}/{}", index.0, term.0),
-        Err(why) => format!("refuses: {why:?}"),
+        Err(why) => format!("refuses: {}", refusal(why)),
+    }
+}
+
+/// Why raft refused a proposal or a read; the leader that it names, or 0.
+fn refusal(why: ProposalRefusal) -> String {
+    match why {
+        ProposalRefusal::NotLeader(leader) => {
+            format!("NotLeader({:?})", leader.unwrap_or(PeerId::NONE))
+        }
+        _ => format!("{why:?}"),
     }
 }
 
 // -- values as text
 fn entry(entry: &Entry) -> String {
     let place = format!("{}/{}", entry.index.0, entry.term.0);
-    let Body::Good(bytes) = &entry.body else {
+    let EntryBody::Good(bytes) = &entry.body else {
         return format!("{place}(damaged)");
     };
     match command::decode(bytes).expect("encoded by a member") {
@@ -898,7 +914,9 @@ fn entry(entry: &Entry) -> String {
 
 fn persist(what: &Persist) -> String {
     match what {
-        Persist::State { term, vote } => format!("term {}, vote {}", term.0, vote.0),
+        Persist::State { term, vote } => {
+            format!("term {}, vote {}", term.0, vote.map_or(0, |id| id.0))
+        }
         Persist::Append { entries, .. } => {
             let list: Vec<String> = entries.iter().map(entry).collect();
             format!("append {}", list.join(" "))
@@ -947,7 +965,7 @@ fn message(message: &Message) -> String {
                 write!(text, " [{}]", list.join(" ")).expect("a string takes it");
             }
             write!(text, " commit {} acked {}", commit.0, acked.0).expect("a string takes it");
-            if *round != 0 {
+            if let Some(round) = round {
                 write!(text, " round {round}").expect("a string takes it");
             }
             text
@@ -975,7 +993,7 @@ fn message(message: &Message) -> String {
                 }
                 AppendAnswer::Stale => "stale".to_string(),
             };
-            if *round != 0 {
+            if let Some(round) = round {
                 write!(text, " round {round}").expect("a string takes it");
             }
             text
@@ -996,10 +1014,10 @@ fn message(message: &Message) -> String {
         Rpc::Fetch { index, term } => format!("fetch {}/{}", index.0, term.0),
         Rpc::Fetched { index, term, found } => {
             let what = match found {
-                Found::Body(_) => "here it is",
-                Found::Damaged => "damaged here too",
-                Found::Never => "never here",
-                Found::Behind => "behind the snapshot",
+                FetchResult::Body(_) => "here it is",
+                FetchResult::Damaged => "damaged here too",
+                FetchResult::NeverStored => "never here",
+                FetchResult::OnlyInSnapshot => "behind the snapshot",
             };
             format!("fetched {}/{}: {what}", index.0, term.0)
         }
@@ -1054,7 +1072,7 @@ fn every_pattern_of_damage() {
 #[cfg(feature = "faults")]
 #[test]
 fn every_planted_fault_shows() {
-    use tern::core::raft::fault::Fault;
+    use tern::core::raft::fault::RaftFault;
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces/raft");
     let files = std::fs::read_dir(folder).expect("there are scripts");
     let mut scripts: Vec<_> = files.map(|f| f.expect("a file").path()).collect();
@@ -1062,11 +1080,15 @@ fn every_planted_fault_shows() {
     let mut unseen = Vec::new();
     // Those of the replica need its clients: the simulator catches them.
     let replicas = [
-        Fault::ForwardTwice,
-        Fault::ForwardUnproven,
-        Fault::ForwardDenied,
+        RaftFault::ForwardTwice,
+        RaftFault::ForwardUnproven,
+        RaftFault::ForwardDenied,
     ];
-    for fault in Fault::ALL.iter().copied().filter(|f| !replicas.contains(f)) {
+    for fault in RaftFault::ALL
+        .iter()
+        .copied()
+        .filter(|f| !replicas.contains(f))
+    {
         let shows = |path: &std::path::PathBuf| {
             let script = std::fs::read_to_string(path).expect("a script is text");
             let world = World {

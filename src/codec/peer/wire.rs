@@ -5,7 +5,7 @@
 //! leave room to count on, and whatever is wrong is a value. The frame around a message (its length
 //! and checksum) is the link's. A tag that is not known ends the link: another message is another
 //! version of the protocol (`hello::PROTOCOL`). Start reading at `encode`.
-use crate::core::raft::meta::{
+use crate::core::raft::snapshot_head::{
     bounded, encode_meta, put_numbers, take_index, take_meta, take_term,
 };
 use crate::core::raft::*;
@@ -55,9 +55,9 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
             sync_us,
             entries,
         } => {
-            let prev = [prev_index.0, prev_term.0];
-            put(out, APPEND_ENTRIES, term, &prev);
-            put_numbers(out, &[commit.0, acked.0, *round, u64::from(*sync_us)]);
+            let indexes = [prev_index.0, prev_term.0, commit.0, acked.0];
+            put(out, APPEND_ENTRIES, term, &indexes);
+            put_numbers(out, &round_and_sync(*round, *sync_us));
             put_number(entries.len() as u64, out);
             entries.iter().for_each(|e| put_entry(out, e));
         }
@@ -65,7 +65,7 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
             round,
             sync_us,
             answer,
-        } => put_answer(out, term, &[*round, u64::from(*sync_us)], answer),
+        } => put_answer(out, term, &round_and_sync(*round, *sync_us), answer),
         Rpc::InstallSnapshot {
             meta,
             offset,
@@ -124,6 +124,11 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
     }
 }
 
+/// A heartbeat round, 0 for none, and the time of a sync.
+fn round_and_sync(round: Option<u64>, sync_us: u32) -> [u64; 2] {
+    [round.unwrap_or(0), u64::from(sync_us)]
+}
+
 fn put(out: &mut Vec<u8>, tag: u8, term: Term, fields: &[u64]) {
     out.push(tag);
     put_number(term.0, out);
@@ -161,21 +166,21 @@ fn put_answer(out: &mut Vec<u8>, term: Term, head: &[u64], answer: &AppendAnswer
     }
 }
 
-fn put_found(out: &mut Vec<u8>, found: &Found) {
+fn put_found(out: &mut Vec<u8>, found: &FetchResult) {
     match found {
-        Found::Body(body) => {
+        FetchResult::Body(body) => {
             put_number(FOUND_BODY, out);
             put_bytes(out, body);
         }
-        Found::Damaged => put_number(FOUND_DAMAGED, out),
-        Found::Never => put_number(FOUND_NEVER, out),
-        Found::Behind => put_number(FOUND_BEHIND, out),
+        FetchResult::Damaged => put_number(FOUND_DAMAGED, out),
+        FetchResult::NeverStored => put_number(FOUND_NEVER, out),
+        FetchResult::OnlyInSnapshot => put_number(FOUND_BEHIND, out),
     }
 }
 
 /// Entries are consecutive, so that an index need not be told.
 fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
-    let Body::Good(body) = &entry.body else {
+    let EntryBody::Good(body) = &entry.body else {
         unreachable!("a leader has no damaged entries");
     };
     put_number(entry.term.0, out);
@@ -215,7 +220,7 @@ fn take_rpc(from: &mut Unpack, tag: u8, term: Term) -> Result<Rpc, Malformed> {
         }
         APPEND_ENTRIES => take_append(from, term)?,
         ACCEPTED | REJECTED | STALE => Rpc::AppendReply {
-            round: from.number()?,
+            round: take_round(from)?,
             sync_us: take_small(from)?,
             answer: take_answer(from, tag)?,
         },
@@ -267,11 +272,17 @@ fn take_rpc(from: &mut Unpack, tag: u8, term: Term) -> Result<Rpc, Malformed> {
     })
 }
 
+/// Reads the number of a heartbeat round; 0 stands for none.
+fn take_round(from: &mut Unpack) -> Result<Option<u64>, Malformed> {
+    let round = from.number()?;
+    Ok((round != 0).then_some(round))
+}
+
 /// Terms of entries never go back, and none is newer than its sender's.
 fn take_append(from: &mut Unpack, now: Term) -> Result<Rpc, Malformed> {
     let (prev_index, prev_term) = (take_index(from)?, take_term(from)?);
     let (commit, acked) = (take_index(from)?, take_index(from)?);
-    let (round, sync_us) = (from.number()?, take_small(from)?);
+    let (round, sync_us) = (take_round(from)?, take_small(from)?);
     let mut entries = Vec::new();
     let mut last = (prev_index, prev_term);
     for _ in 0..from.number()? {
@@ -284,7 +295,7 @@ fn take_append(from: &mut Unpack, now: Term) -> Result<Rpc, Malformed> {
         entries.push(Entry {
             term,
             index: last.0,
-            body: Body::Good(take_bytes(from)?),
+            body: EntryBody::Good(take_bytes(from)?),
         });
     }
     Ok(Rpc::AppendEntries {
@@ -314,12 +325,12 @@ fn take_answer(from: &mut Unpack, tag: u8) -> Result<AppendAnswer, Malformed> {
     })
 }
 
-fn take_found(from: &mut Unpack) -> Result<Found, Malformed> {
+fn take_found(from: &mut Unpack) -> Result<FetchResult, Malformed> {
     Ok(match from.number()? {
-        FOUND_BODY => Found::Body(take_bytes(from)?),
-        FOUND_DAMAGED => Found::Damaged,
-        FOUND_NEVER => Found::Never,
-        FOUND_BEHIND => Found::Behind,
+        FOUND_BODY => FetchResult::Body(take_bytes(from)?),
+        FOUND_DAMAGED => FetchResult::Damaged,
+        FOUND_NEVER => FetchResult::NeverStored,
+        FOUND_BEHIND => FetchResult::OnlyInSnapshot,
         _ => return Err(Malformed),
     })
 }
@@ -357,7 +368,7 @@ mod tests {
         let entry = |at, term| Entry {
             term: Term(term),
             index: Index(at),
-            body: Body::Good(vec![1, 2, 3].into()),
+            body: EntryBody::Good(vec![1, 2, 3].into()),
         };
         let rpcs = vec![
             Rpc::RequestVote {
@@ -371,12 +382,12 @@ mod tests {
                 prev_term: Term(5),
                 commit: index,
                 acked: Index(1),
-                round: 9,
+                round: Some(9),
                 sync_us: u32::MAX,
                 entries: vec![entry(301, 6), entry(302, 7)],
             },
             Rpc::AppendReply {
-                round: 1,
+                round: Some(1),
                 sync_us: 2,
                 answer: AppendAnswer::Rejected {
                     prev: index,
@@ -401,7 +412,7 @@ mod tests {
             Rpc::Fetched {
                 index,
                 term,
-                found: Found::Body(vec![4; 5].into()),
+                found: FetchResult::Body(vec![4; 5].into()),
             },
             Rpc::Forward {
                 process: u64::MAX,

@@ -8,7 +8,7 @@
 //! Start with `look_after`.
 use super::fault::Fault;
 use crate::core::command::Command;
-use crate::core::raft::{Beat, Index, PeerId, RaftRole, Term};
+use crate::core::raft::{HeartbeatReport, Index, PeerId, RaftRole, Term};
 use crate::core::replica::Replica;
 use crate::core::seam::Fact;
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
@@ -374,15 +374,15 @@ impl Caretaker {
     /// due together share a line.
     fn tell_beats(&mut self, now: Now, replica: &mut Replica) {
         let mut missed: BTreeMap<u64, Vec<(Box<str>, u64)>> = BTreeMap::new();
-        for beat in replica.take_beats() {
+        for beat in replica.take_heartbeat_reports() {
             match beat {
-                Beat::Missed { id, count } => {
+                HeartbeatReport::Missed { id, count } => {
                     if let Some(backoff_s) = self.on_missed(now, id, count) {
                         let peer = (replica.name_of(id), count);
                         missed.entry(backoff_s).or_default().push(peer);
                     }
                 }
-                Beat::Late { id, after_us } if self.late.is_none() => {
+                HeartbeatReport::Late { id, after_us } if self.late.is_none() => {
                     self.late = Some(self.wheel.schedule(now.mono_us + LATE_US, Duty::Late));
                     let (peer, after_ms) = (replica.name_of(id), after_us / 1000);
                     replica
@@ -390,7 +390,7 @@ impl Caretaker {
                         .facts
                         .push(Fact::HeartbeatLate { peer, after_ms });
                 }
-                Beat::Late { .. } => {}
+                HeartbeatReport::Late { .. } => {}
             }
         }
         let facts = missed
@@ -421,7 +421,7 @@ impl Caretaker {
 
     /// Told once each time: without a leader nothing can be written, and nobody removed.
     fn arm_leaderless(&mut self, now: Now, replica: &Replica) {
-        let led = replica.raft().leader() != PeerId::NONE;
+        let led = replica.raft().leader().is_some();
         match self.leaderless {
             Some(handle) if led => {
                 self.wheel.cancel(handle);

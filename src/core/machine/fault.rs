@@ -5,6 +5,7 @@
 //! `Caretaker::has` is false at compile time and nothing of this is left.
 
 crate::core::raft::fault::faults! {
+    Fault:
     /// Who goes when there are too many peers is drawn, and whether a majority is left is not asked.
     AnyoneGoes,
     /// Voters go before learners.

@@ -2,9 +2,9 @@
 //!
 //! Who may campaign, who gets a vote, when a leader is missed. Terms themselves are followed in
 //! `admit`; becoming leader is in `raft`. Start reading at `on_election_timeout`.
-use super::fault::Fault;
+use super::fault::RaftFault;
 use super::replication::UNCOMMITTED_BYTES_MAX;
-use super::{Index, PeerId, Progress, Raft, RaftRole, Refusal, Rpc, Term};
+use super::{Index, PeerId, Progress, ProposalRefusal, Raft, RaftRole, Rpc, Term};
 use crate::core::timer::Now;
 
 /// A hand-over in progress: proposals wait until the target leads or the deadline has passed.
@@ -31,8 +31,7 @@ impl Raft {
     /// so that votes seldom split (3.4). Votes wait for disks; a leader is missed as soon as
     /// its own disk allows; a pre-vote waits for none.
     pub(super) fn reset_election_timer(&mut self) {
-        let voted =
-            self.leader == PeerId::NONE && ![PeerId::NONE, self.id].contains(&self.voted_for);
+        let voted = self.leader.is_none() && self.voted_for.is_some_and(|id| id != self.id);
         let least_us = match self.role {
             RaftRole::PreCandidate => self.election_us,
             RaftRole::Follower if !voted => self.patience_us(self.leader_sync_us),
@@ -58,7 +57,7 @@ impl Raft {
     /// (4.2.3). A candidate knows of no leader.
     pub(super) fn is_lease_live(&self) -> bool {
         let fresh = self.now_us < self.contact_us + self.patience_us(self.leader_sync_us);
-        self.role == RaftRole::Leader || (self.leader != PeerId::NONE && fresh)
+        self.role == RaftRole::Leader || (self.leader.is_some() && fresh)
     }
 
     /// A voter whose log is whole. One whose removal is merely appended still may (4.2.2); a
@@ -66,7 +65,7 @@ impl Raft {
     pub(super) fn may_campaign(&self) -> bool {
         let votes = self.configuration().is_voter(self.id)
             || self.committed_configuration().is_voter(self.id);
-        let whole = self.log.first_unsound().is_none() || self.has(Fault::DamageIgnored);
+        let whole = self.log.first_unsound().is_none() || self.has(RaftFault::DamageIgnored);
         let installing = self.incoming.as_ref().is_some_and(|i| i.done);
         votes && whole && !installing && !self.amnesia
     }
@@ -83,7 +82,7 @@ impl Raft {
         } else if self.may_campaign() {
             self.become_pre_candidate();
         } else {
-            self.become_follower(self.current_term, PeerId::NONE);
+            self.become_follower(self.current_term, None);
             self.maybe_advance_term();
             self.reset_election_timer();
         }
@@ -107,7 +106,7 @@ impl Raft {
 
     pub(super) fn send_vote(&mut self, to: PeerId, pre: bool, granted: bool, term: Term) {
         let rpc = Rpc::Vote { pre, granted };
-        if self.has(Fault::VoteBeforeSync) {
+        if self.has(RaftFault::VoteBeforeSync) {
             let message = super::Message { term, rpc };
             return self.out.messages.push((to, message));
         }
@@ -119,10 +118,10 @@ impl Raft {
     /// could be voted away.
     fn is_up_to_date(&self, last: (Term, Index)) -> bool {
         let own = (self.log.last_term(), self.log.last_index());
-        if self.has(Fault::CompareByLength) {
+        if self.has(RaftFault::CompareByLength) {
             return last.1 >= own.1;
         }
-        if self.has(Fault::CompareByTerm) {
+        if self.has(RaftFault::CompareByTerm) {
             return last.0 >= own.0;
         }
         last >= own
@@ -156,11 +155,11 @@ impl Raft {
                 if granted { term } else { self.current_term },
             );
         }
-        let free = [PeerId::NONE, from].contains(&self.voted_for) || self.has(Fault::VoteTwice);
+        let free = self.voted_for.is_none_or(|id| id == from) || self.has(RaftFault::VoteTwice);
         let granted = good && free;
         if granted {
-            if self.voted_for != from {
-                self.set_term(self.current_term, from);
+            if self.voted_for != Some(from) {
+                self.set_term(self.current_term, Some(from));
             }
             self.reset_election_timer();
         }
@@ -205,10 +204,12 @@ impl Raft {
     /// A leader that has not heard a majority for an election timeout cannot commit, and its
     /// clients should look for another one (6.2).
     pub(super) fn maybe_step_down(&mut self) -> bool {
-        if self.has(Fault::NoCheckQuorum) || self.is_majority(|p| !self.is_silent(p, self.now_us)) {
+        if self.has(RaftFault::NoCheckQuorum)
+            || self.is_majority(|p| !self.is_silent(p, self.now_us))
+        {
             return false;
         }
-        self.become_follower(self.current_term, PeerId::NONE);
+        self.become_follower(self.current_term, None);
         true
     }
 
@@ -283,22 +284,22 @@ impl Raft {
         self.transfer.is_some()
     }
 
-    pub(super) fn may_propose(&self) -> Result<(), Refusal> {
+    pub(super) fn may_propose(&self) -> Result<(), ProposalRefusal> {
         if self.role != RaftRole::Leader {
-            return Err(Refusal::NotLeader(self.leader));
+            return Err(ProposalRefusal::NotLeader(self.leader));
         }
         if self.transfer.is_some() {
-            return Err(Refusal::NotLeader(self.id));
+            return Err(ProposalRefusal::NotLeader(Some(self.id)));
         }
         if self.uncommitted_bytes > UNCOMMITTED_BYTES_MAX || self.is_held_up() {
-            return Err(Refusal::Busy);
+            return Err(ProposalRefusal::Busy);
         }
         Ok(())
     }
 
     /// The leader wants this member to take over: no pre-vote, and its votes overrule leases.
     pub(super) fn on_timeout_now(&mut self, from: PeerId) {
-        if self.role == RaftRole::Follower && self.leader == from && self.may_campaign() {
+        if self.role == RaftRole::Follower && self.leader == Some(from) && self.may_campaign() {
             self.become_candidate(true);
         }
     }

@@ -4,22 +4,23 @@
 //! released binary has: without it `Raft::has` is false at compile time.
 
 macro_rules! faults {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($fault:ident: $($(#[$doc:meta])* $name:ident,)*) => {
         /// One bug.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Fault {
+        pub enum $fault {
             $($(#[$doc])* $name,)*
         }
 
-        impl Fault {
+        impl $fault {
             /// All of them, for those who try each.
-            pub const ALL: &[Fault] = &[$(Fault::$name,)*];
+            pub const ALL: &[$fault] = &[$($fault::$name,)*];
         }
     };
 }
 pub(crate) use faults;
 
 faults! {
+    RaftFault:
     /// The leader counts its own entries before its disk has them.
     CountBeforeSync,
     /// A follower acknowledges entries before its disk has them.

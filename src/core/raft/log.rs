@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::message::{Body, Entry, Index, Lsn, Term};
+use super::message::{Entry, EntryBody, Index, Lsn, Term};
 
 /// The mark of an entry whose body has not come yet.
 const MISSING: Lsn = Lsn(u64::MAX);
@@ -34,7 +34,7 @@ impl Log {
         let mut unsound = BTreeMap::new();
         for (entry, at) in entries.iter().zip(start.0 + 1..) {
             assert_eq!(entry.index.0, at, "recovered entries are consecutive");
-            if matches!(entry.body, Body::Faulty { .. }) {
+            if matches!(entry.body, EntryBody::Faulty { .. }) {
                 unsound.insert(entry.index, MISSING);
             }
         }
@@ -162,7 +162,7 @@ impl Log {
         let offset = (index.0 - self.start.0 - 1) as usize;
         let mark = self.unsound.insert(index, lsn);
         assert_eq!(mark, Some(MISSING), "only a damaged entry is repaired");
-        self.entries[offset].body = Body::Good(body);
+        self.entries[offset].body = EntryBody::Good(body);
         self.entries[offset].clone()
     }
 
@@ -217,15 +217,5 @@ impl Log {
             "nothing pends that is not here"
         );
         assert!(self.last_term() >= self.start_term, "terms never go back");
-    }
-}
-
-impl Entry {
-    /// The bytes of its body.
-    pub fn size(&self) -> usize {
-        match &self.body {
-            Body::Good(bytes) => bytes.len(),
-            Body::Faulty { len, .. } => *len as usize,
-        }
     }
 }

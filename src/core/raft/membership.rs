@@ -4,11 +4,11 @@
 //! A configuration takes effect when its entry is appended and goes with its entry (4.1). A
 //! member's id is the index of its Join, so that "removed" needs no list: an id that could be known
 //! and is not was removed. Start reading at `Configuration::after`, then `check_change`.
-use super::fault::Fault;
-use super::progress::{Flow, Progress};
+use super::fault::RaftFault;
+use super::progress::{Progress, ProgressState};
 use super::{
-    Body, Configuration, Entry, Index, Member, Message, Notice, PeerId, Raft, RaftRole, Refusal,
-    Rpc, SnapshotMeta, Term,
+    Configuration, Entry, EntryBody, Index, Member, Message, PeerId, ProposalRefusal, Raft,
+    RaftNotice, RaftRole, Rpc, SnapshotMeta, Term,
 };
 use crate::core::command::{self, Command};
 use crate::core::timer::Now;
@@ -20,7 +20,7 @@ const PROMOTE_LAG_MAX: u64 = 64;
 
 /// What an id is, as far as this member has applied the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum MemberStanding {
     /// In the applied configuration.
     Member,
     /// Not in it, though its join would have been applied.
@@ -31,7 +31,7 @@ pub enum Standing {
 
 /// What is wrong with a change of membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum UnfitChange {
     /// There is no such member.
     NotAMember,
     /// The cluster would have no voter left.
@@ -102,7 +102,7 @@ impl Raft {
     }
 
     fn changed_by(&self, entry: &Entry) -> Option<Configuration> {
-        let Body::Good(bytes) = &entry.body else {
+        let EntryBody::Good(bytes) = &entry.body else {
             return None;
         };
         if !command::is_membership(bytes) {
@@ -163,19 +163,19 @@ impl Raft {
 // -- who is what
 impl Raft {
     /// What an id is to this member; never a guess: without the join applied it is `Unknown`.
-    pub fn standing(&self, id: PeerId) -> Standing {
+    pub fn standing(&self, id: PeerId) -> MemberStanding {
         if self.configuration_at(self.last_applied).get(id).is_some() {
-            Standing::Member
-        } else if id.0 <= self.last_applied.0 || self.has(Fault::UnknownIsRemoved) {
-            Standing::Removed
+            MemberStanding::Member
+        } else if id.0 <= self.last_applied.0 || self.has(RaftFault::UnknownIsRemoved) {
+            MemberStanding::Removed
         } else {
-            Standing::Unknown
+            MemberStanding::Unknown
         }
     }
 
     /// What to answer to a removed member that opens a link; `None` for all others.
     pub fn removal_notice(&self, id: PeerId) -> Option<Message> {
-        (self.standing(id) == Standing::Removed).then_some(Message {
+        (self.standing(id) == MemberStanding::Removed).then_some(Message {
             term: Term::REMOVED,
             rpc: Rpc::Removed {
                 cluster: self.snapshot.cluster,
@@ -192,14 +192,14 @@ impl Raft {
 
     /// A notice means something only if it is meant for this member of this cluster.
     pub(super) fn on_removed(&mut self, term: Term, cluster: u64, id: PeerId) {
-        if self.has(Fault::NoticeIsTerm) {
-            return self.become_follower(term, PeerId::NONE);
+        if self.has(RaftFault::NoticeIsTerm) {
+            return self.become_follower(term, None);
         }
         // One that was just let in knows nothing of its cluster but its id, and has nothing to
         // lose.
         let mine = [0, cluster].contains(&self.snapshot.cluster) && id == self.id;
-        if mine && term == Term::REMOVED && !self.out.notices.contains(&Notice::Removed) {
-            self.out.notices.push(Notice::Removed);
+        if mine && term == Term::REMOVED && !self.out.notices.contains(&RaftNotice::Removed) {
+            self.out.notices.push(RaftNotice::Removed);
         }
     }
 
@@ -226,7 +226,8 @@ impl Raft {
     pub fn can_remove(&self, now: Now, id: PeerId) -> bool {
         let voters = || self.configuration().voters().filter(|v| *v != id);
         let heard = voters().filter(|v| self.is_answering(now, *v));
-        let majority = heard.count() > voters().count() / 2 || self.has(Fault::RemovalUnchecked);
+        let majority =
+            heard.count() > voters().count() / 2 || self.has(RaftFault::RemovalUnchecked);
         self.role == RaftRole::Leader && majority
     }
 
@@ -243,7 +244,7 @@ impl Raft {
 impl Raft {
     /// Whether a change may be appended now. It is checked against the latest configuration, so
     /// that it never fails when it is applied.
-    pub(super) fn check_change(&self, command: &Command) -> Result<(), Refusal> {
+    pub(super) fn check_change(&self, command: &Command) -> Result<(), ProposalRefusal> {
         let now = self.configuration();
         let unfit = match command {
             Command::Join {
@@ -259,32 +260,38 @@ impl Raft {
                     Some(m) if *replaces == 0 => same(m),
                     Some(m) => m.id.0 == *replaces && m.id != self.id,
                 };
-                (!fits).then_some(Unfit::NameTaken)
+                (!fits).then_some(UnfitChange::NameTaken)
             }
             Command::Promote { id } => match now.get(PeerId(*id)) {
-                None => Some(Unfit::NotAMember),
-                Some(m) => m.voter.then_some(Unfit::NotALearner),
+                None => Some(UnfitChange::NotAMember),
+                Some(m) => m.voter.then_some(UnfitChange::NotALearner),
             },
-            Command::Remove { id } => now.get(PeerId(*id)).is_none().then_some(Unfit::NotAMember),
+            Command::Remove { id } => now
+                .get(PeerId(*id))
+                .is_none()
+                .then_some(UnfitChange::NotAMember),
             _ => return Ok(()),
         };
-        unfit.map_or_else(|| self.check_order(command), |why| Err(Refusal::Unfit(why)))
+        unfit.map_or_else(
+            || self.check_order(command),
+            |why| Err(ProposalRefusal::Unfit(why)),
+        )
     }
 
     /// One change of voters at a time, so that majorities overlap (4.1); and never before this
     /// leader's no-op has committed, or two leaders' changes could be under way (the correction
     /// of 2015).
-    fn check_order(&self, command: &Command) -> Result<(), Refusal> {
+    fn check_order(&self, command: &Command) -> Result<(), ProposalRefusal> {
         let now = self.configuration();
         let next = now.after(self.log.last_index().next(), command);
         let next = next.expect("a change of membership");
         if next.voters().next().is_none() {
-            return Err(Refusal::Unfit(Unfit::LastVoter));
+            return Err(ProposalRefusal::Unfit(UnfitChange::LastVoter));
         }
-        let early = self.commit_index < self.nop && !self.has(Fault::ChangeBeforeNop);
+        let early = self.commit_index < self.nop && !self.has(RaftFault::ChangeBeforeNop);
         let second = self.voter_change > self.commit_index && !next.voters().eq(now.voters());
-        if early || (second && !self.has(Fault::TwoChanges)) {
-            Err(Refusal::Busy)
+        if early || (second && !self.has(RaftFault::TwoChanges)) {
+            Err(ProposalRefusal::Busy)
         } else {
             Ok(())
         }
@@ -332,7 +339,7 @@ impl Raft {
         if let Some(successor) = self.best_successor() {
             self.send(successor, Rpc::TimeoutNow);
         }
-        self.become_follower(self.current_term, PeerId::NONE);
+        self.become_follower(self.current_term, None);
     }
 
     /// Lets go of removed members that know it, or that had their time.
@@ -351,7 +358,7 @@ impl Raft {
         let last = self.log.last_index();
         let ready = |p: &&Progress| {
             let caught_up = p.matched.0 + PROMOTE_LAG_MAX >= last.0 && p.matched >= Index(id.0);
-            !p.voter && p.leaving.is_none() && caught_up && p.flow == Flow::Replicate
+            !p.voter && p.leaving.is_none() && caught_up && p.flow == ProgressState::Replicate
         };
         if !self.peers.iter().any(|p| p.id == id && ready(&p)) {
             return;

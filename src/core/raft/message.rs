@@ -1,46 +1,56 @@
-//! What raft says and stores: terms, indexes, entries, the configuration, and the messages between
-//! members.
+//! The values of raft: terms, indexes, entries, configurations, records for the disk, and the
+//! messages between members.
 //!
-//! Plain data: the rules stand in the other files of this folder, the encoding in `wire`. Start
-//! reading at `Rpc`.
-
+//! Plain data without rules: the rules stand in the other files of this folder, the encoding of a
+//! message in `codec::peer::wire`, that of a snapshot's head in `snapshot_head`. Start reading at
+//! [`Message`] and [`Rpc`].
 use std::sync::Arc;
 
-/// A raft term. 2^64-1 is never a term: it is the notice "you have been removed".
+/// A raft term. The first leader's term is 1 or later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
 
-/// A position in the log; the first entry is 1, 0 is before the log.
+/// A position in the log. The first entry is at 1; 0 is the position before it, where all logs
+/// agree.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Index(pub u64);
 
-/// A member's id: the index of its committed Join; 0 is nobody.
+/// A member's id: the index of its committed Join. Never reused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u64);
 
-/// A number the core gives to what it hands to the disk, rising by one with each `Persist`.
+/// The number of a record for the disk. Rises by one with each [`Persist`], from 1 on in each
+/// process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
-/// One entry of the log.
+/// One entry of the log. Index and term name one entry in the whole cluster (Log Matching,
+/// thesis 3.5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The term in which a leader appended it.
+    /// The term of the leader that appended it.
     pub term: Term,
-    /// Its place.
+    /// Its position in the log.
     pub index: Index,
-    /// An encoded command, or what is known of one that the disk has damaged.
-    pub body: Body,
+    /// Its command.
+    pub body: EntryBody,
 }
 
 /// The body of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// An encoded `Command`.
+pub enum EntryBody {
+    /// An encoded `Command`, shared by log, links, disk and store.
     Good(Arc<[u8]>),
-    /// Damaged on this machine's disk; a body whose crc32 (started from `seed`) is `crc` and whose
-    /// length is `len` repairs it.
-    Faulty { len: u32, seed: u32, crc: u32 },
+    /// The bytes were damaged on this machine's disk. The intact record header still tells what
+    /// identifies them; see `repair`.
+    Faulty {
+        /// Length of the body in bytes.
+        len: u32,
+        /// The value that the crc32 starts from. It depends on the record's place on the disk.
+        seed: u32,
+        /// The crc32 of the body.
+        crc: u32,
+    },
 }
 
 /// One member of the cluster.
@@ -48,68 +58,89 @@ pub enum Body {
 pub struct Member {
     /// The index of its Join.
     pub id: PeerId,
-    /// Its name, unique in the cluster.
+    /// Unique in the cluster.
     pub name: Box<str>,
-    /// Where its peers reach it.
+    /// URL of its peer port.
     pub peer_url: Box<str>,
-    /// Where its clients reach it.
+    /// URL of its client port.
     pub client_url: Box<str>,
-    /// The random number of its data directory; 0 until it is known.
+    /// The random number of its data directory; 0 until a Join with a number has been applied.
     pub incarnation: u64,
-    /// Counts for majorities; a learner does not.
+    /// Whether it counts for majorities. A learner does not (thesis 4.2.1).
     pub voter: bool,
 }
 
-/// The members, in order of id.
+/// The members of the cluster as of one entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
     /// Sorted by id.
     pub members: Vec<Member>,
 }
 
-/// What names a snapshot: the last entry it holds and the configuration there.
+/// What identifies a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotMeta {
-    /// The cluster's random identity, drawn when it was created.
+    /// The cluster's random identity, drawn when the cluster was created; 0 on a new member until
+    /// its first snapshot.
     pub cluster: u64,
-    /// The last entry that is in the snapshot.
+    /// The last entry that the snapshot covers.
     pub index: Index,
-    /// That entry's term.
+    /// The term of that entry.
     pub term: Term,
     /// The configuration as of that entry.
     pub configuration: Configuration,
 }
 
-/// What the disk is to make durable, in this order; each takes the next `Lsn`.
+/// A record for the disk. The disk makes records durable in the order in which they are handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Persist {
-    /// Term and vote; durable before anything after it.
-    State { term: Term, vote: PeerId },
-    /// Entries at consecutive indexes; whatever the log held from the first of them on is gone.
-    /// `commit` is the commit index known now.
-    Append { entries: Vec<Entry>, commit: Index },
-    /// A snapshot from the leader has been put in place on this disk: the log goes on from it;
-    /// entries behind it stay only if `keep_tail`.
-    Installed { meta: SnapshotMeta, keep_tail: bool },
-    /// Entries up to and including this one are in the older of the two kept snapshots and may go.
-    Release { through: Index },
-    /// The body of a damaged entry, found on a peer, whose checksum is the one in the damaged
-    /// record's header: it goes back in its place. Nothing behind it is touched.
+    /// Term and vote.
+    State {
+        /// The current term.
+        term: Term,
+        /// The candidate that has this member's vote in this term.
+        vote: Option<PeerId>,
+    },
+    /// New entries. The first one replaces everything that the log on the disk holds from its index
+    /// on.
+    Append {
+        /// At consecutive indexes; never empty.
+        entries: Vec<Entry>,
+        /// The commit index when the last of them was appended; at most the index before it.
+        commit: Index,
+    },
+    /// A snapshot from a peer is in place on this disk. The log starts after it.
+    Installed {
+        /// The snapshot.
+        meta: SnapshotMeta,
+        /// Whether entries after the snapshot stay. If not, they conflict with it.
+        keep_tail: bool,
+    },
+    /// Entries up to `through` may be deleted: the older of the two kept snapshots covers them.
+    Release {
+        /// The last entry that may be deleted.
+        through: Index,
+    },
+    /// The lost body of a damaged entry, verified by the checksum in its record header. Replaces
+    /// that one record; the entries after it stay.
     Repair(Entry),
 }
 
 impl Term {
-    /// The notice "you have been removed"; never a term.
+    /// Marks a notice of removal; never the term of a leader.
     pub const REMOVED: Term = Term(u64::MAX);
+
+    /// Marks a snapshot from a member that does not lead; never the term of a leader.
+    pub const NONE: Term = Term(0);
 }
 
 impl PeerId {
-    /// Nobody: no leader, no vote.
+    /// No member: an id on the disk and on the wire that stands for none.
     pub const NONE: PeerId = PeerId(0);
 }
 
 impl Index {
-    /// The index behind this one.
+    /// The index after this one.
     pub fn next(self) -> Index {
         Index(self.0 + 1)
     }
@@ -120,6 +151,16 @@ impl Index {
     }
 }
 
+impl Entry {
+    /// Length of the body in bytes, also of a damaged one.
+    pub fn size(&self) -> usize {
+        match &self.body {
+            EntryBody::Good(bytes) => bytes.len(),
+            EntryBody::Faulty { len, .. } => *len as usize,
+        }
+    }
+}
+
 impl Configuration {
     /// The member with this id.
     pub fn get(&self, id: PeerId) -> Option<&Member> {
@@ -127,192 +168,174 @@ impl Configuration {
         Some(&self.members[at])
     }
 
-    /// The member of this name.
+    /// The member with this name.
     pub fn by_name(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|m| &*m.name == name)
     }
 
-    /// Whether this id is a member that counts for majorities.
+    /// Whether `id` is a voter.
     pub fn is_voter(&self, id: PeerId) -> bool {
         self.get(id).is_some_and(|m| m.voter)
     }
 
-    /// The ids that count for majorities.
+    /// The ids of the voters, in order.
     pub fn voters(&self) -> impl Iterator<Item = PeerId> {
         self.members.iter().filter(|m| m.voter).map(|m| m.id)
     }
 
-    /// How many voters are a majority.
+    /// The number of voters that make a majority.
     pub fn majority(&self) -> usize {
         self.voters().count() / 2 + 1
     }
 }
 
-/// What members say to each other: a term and a remote procedure call of the thesis, or its reply.
+/// A message from one member to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The sender's term. A pre-vote and its grant carry the term that the candidate would
-    /// campaign in, a notice of removal carries `Term::REMOVED`, a fetch and its answer are
-    /// outside of terms.
+    /// The sender's term, with these exceptions:
+    /// - a pre-vote and its grant carry the term in which the candidate would campaign (thesis 9.6);
+    /// - a notice of removal carries [`Term::REMOVED`];
+    /// - a snapshot from a member that does not lead carries [`Term::NONE`].
     pub term: Term,
-    /// What is said.
+    /// The call or reply.
     pub rpc: Rpc,
 }
 
-/// The calls and replies.
+/// The calls and replies between members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rpc {
-    /// Thesis 3.4. `pre`: would you (9.6)? `hand_over`: the old leader wants it, leases do not
-    /// count (4.2.3).
+    /// A candidate asks for a vote (thesis 3.4). Answered with `Vote`.
     RequestVote {
+        /// A pre-vote: would the receiver vote for the sender? Changes nothing at the receiver
+        /// (thesis 9.6).
         pre: bool,
+        /// The leader asked for this campaign, so leases do not deny the vote (thesis 4.2.3).
         hand_over: bool,
+        /// The last entry in the candidate's log.
         last_index: Index,
+        /// The term of that entry.
         last_term: Term,
     },
+    /// The reply to `RequestVote`.
     Vote {
+        /// The reply to a pre-vote.
         pre: bool,
+        /// Whether the vote is granted.
         granted: bool,
     },
-    /// Thesis 3.5. A heartbeat has a `round` (not 0), which confirms reads (6.4), and is always
-    /// answered; one without entries and round only passes the commit index on.
+    /// The leader replicates entries and passes its commit index on (thesis 3.5). Answered with
+    /// `AppendReply` when the entries are durable, or at once if it is a heartbeat.
     AppendEntries {
+        /// The entry before `entries`. The receiver rejects the message unless it has that entry.
         prev_index: Index,
+        /// The term of that entry.
         prev_term: Term,
+        /// The leader's commit index.
         commit: Index,
-        /// What the leader believes that the receiver has made durable; a receiver with less has
-        /// lost data.
+        /// The last entry that the receiver has acknowledged as durable, as far as the leader
+        /// knows. A receiver whose log ends before it has lost data.
         acked: Index,
-        round: u64,
-        /// The sender's slowest recent sync but one (`progress::Slowest`), in microseconds.
+        /// The number of the heartbeat round; the reply repeats it, which confirms reads
+        /// (thesis 6.4). At least 1. `None`: not a heartbeat.
+        round: Option<u64>,
+        /// The second slowest recent sync of the leader in microseconds (`sync_times`).
         sync_us: u32,
+        /// At consecutive indexes from `prev_index` on; may be empty.
         entries: Vec<Entry>,
     },
+    /// The reply to `AppendEntries`, and to an `InstallSnapshot` that was not needed.
     AppendReply {
-        round: u64,
+        /// The round of the heartbeat that this answers.
+        round: Option<u64>,
+        /// The second slowest recent sync of the follower in microseconds.
         sync_us: u32,
+        /// The result.
         answer: AppendAnswer,
     },
-    /// Thesis 5.1: a piece of the leader's snapshot, whose bytes from `offset` on are `data`.
+    /// One chunk of the sender's snapshot (thesis 5.1). Answered with `SnapshotReply`, and after
+    /// the last chunk with `AppendReply`, once the snapshot is installed durably.
     InstallSnapshot {
+        /// The snapshot.
         meta: SnapshotMeta,
+        /// The place of `data` in the snapshot, in bytes.
         offset: u64,
-        /// crc32 of `data`.
+        /// The crc32 of `data`.
         crc: u32,
+        /// Whether this is the last chunk.
         done: bool,
+        /// The bytes.
         data: Box<[u8]>,
     },
-    /// The byte that the receiver of a snapshot wants next.
+    /// The receiver of a snapshot asks for a chunk.
     SnapshotReply {
+        /// The last entry of the snapshot.
         index: Index,
+        /// The first byte that is wanted.
         offset: u64,
     },
-    /// Thesis 3.10: campaign now.
+    /// The leader tells the receiver to campaign at once (thesis 3.10). Not answered.
     TimeoutNow,
-    /// Asks for the body of an entry that is damaged here; answered outside of terms.
+    /// A member asks for the body of an entry that its disk has damaged. Answered with `Fetched` in
+    /// every role and term.
     Fetch {
+        /// The damaged entry.
         index: Index,
+        /// The term of that entry.
         term: Term,
     },
+    /// The reply to `Fetch`.
     Fetched {
+        /// The damaged entry.
         index: Index,
+        /// The term of that entry.
         term: Term,
-        found: Found,
+        /// What the sender has of it.
+        found: FetchResult,
     },
-    /// You have been removed; means something only to the member of that cluster with that id.
+    /// The notice that a member was removed. Valid only for the member `id` of the cluster
+    /// `cluster`. Not answered.
     Removed {
+        /// The cluster's random identity.
         cluster: u64,
+        /// The removed member.
         id: PeerId,
     },
-    /// A follower passes what a client asks for on to the leader of its term: a command, whose
-    /// expiration counts from now, or the proof that it leads, for a read. Not raft's: the
-    /// replicas keep it among themselves.
+    /// A follower forwards a client's request to the leader of its term. Not part of raft: the
+    /// replicas exchange it, see `replica::forwarding`. Answered with `Forwarded`.
     Forward {
-        /// Of the sender: a random number of its process, and one that rises with each request.
+        /// A random number of the sender's process.
         process: u64,
+        /// The number of the request, which rises with each request of that process.
         number: u64,
+        /// The command, whose time to live counts from its arrival. `None`: a read, for which the
+        /// receiver is to prove that it leads.
         command: Option<Box<[u8]>>,
     },
-    /// What came of it: the index at which the command was appended in this term, or up to which a
-    /// reader must have applied; or why not, as the cause of an error.
+    /// The reply to `Forward`.
     Forwarded {
+        /// As in `Forward`.
         process: u64,
+        /// As in `Forward`.
         number: u64,
+        /// For a command the index at which it was appended in this term. For a read the index that
+        /// the reader must have applied. Else the cause of the error for the client.
         answer: Result<Index, Box<str>>,
     },
 }
 
 impl Message {
-    /// Whether the rules of terms do not touch it: what repairs a damaged log, where a snapshot
-    /// that is not sent by a leader has term 0, and how far a snapshot has come.
+    /// Whether the rules of terms (thesis 3.3) do not apply: such a message neither raises the
+    /// receiver's term nor is refused for an old one.
     pub fn is_outside_terms(&self) -> bool {
         match self.rpc {
             Rpc::Fetch { .. } | Rpc::Fetched { .. } | Rpc::SnapshotReply { .. } => true,
             Rpc::Forward { .. } | Rpc::Forwarded { .. } => true,
-            Rpc::InstallSnapshot { .. } => self.term == Term(0),
+            Rpc::InstallSnapshot { .. } => self.term == Term::NONE,
             _ => false,
         }
     }
-}
 
-impl Rpc {
-    /// Whether only the leader of its term sends it.
-    pub fn is_from_leader(&self) -> bool {
-        matches!(
-            self,
-            Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } | Rpc::TimeoutNow
-        )
-    }
-
-    /// Whether a removed member that sends it is told so. (A leader that removes itself says
-    /// `TimeoutNow` last.)
-    pub fn is_call(&self) -> bool {
-        let vote = matches!(self, Rpc::RequestVote { .. });
-        vote || (self.is_from_leader() && *self != Rpc::TimeoutNow)
-    }
-}
-
-/// What became of an AppendEntries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AppendAnswer {
-    /// The log matches the leader's up to `verified` and is durable up to `matched`.
-    Accepted {
-        verified: Index,
-        matched: Index,
-        /// A damaged entry of this member is behind the leader's snapshot.
-        want_snapshot: bool,
-    },
-    /// No such entry at `prev`; the last that can match is at or before `hint`, with at most this
-    /// term.
-    Rejected {
-        prev: Index,
-        hint: Index,
-        hint_term: Term,
-    },
-    /// The sender leads an older term.
-    Stale,
-}
-
-/// What a member knows of an entry that a peer asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Its body.
-    Body(Arc<[u8]>),
-    /// It is here, but damaged as well.
-    Damaged,
-    /// It was never here.
-    Never,
-    /// It is in the snapshot.
-    Behind,
-}
-
-/// About what an append takes on a link beside its entries, in bytes.
-const APPEND_HEAD_BYTES: usize = 24;
-/// About what an entry takes on a link beside its body, in bytes.
-const ENTRY_HEAD_BYTES: usize = 4;
-
-impl Message {
-    /// About how many bytes an append takes on a link, for the statistics; `None` for another
+    /// The approximate size on a link in bytes, for the statistics of appends; `None` for any other
     /// message.
     pub fn append_bytes(&self) -> Option<usize> {
         let Rpc::AppendEntries { entries, .. } = &self.rpc else {
@@ -321,4 +344,68 @@ impl Message {
         let bodies: usize = entries.iter().map(Entry::size).sum();
         Some(APPEND_HEAD_BYTES + entries.len() * ENTRY_HEAD_BYTES + bodies)
     }
+}
+
+/// About the size of an append without its entries, in bytes.
+const APPEND_HEAD_BYTES: usize = 24;
+
+/// About the size of an entry without its body, in bytes.
+const ENTRY_HEAD_BYTES: usize = 4;
+
+impl Rpc {
+    /// Whether only the leader of the message's term sends it.
+    pub fn is_from_leader(&self) -> bool {
+        matches!(
+            self,
+            Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } | Rpc::TimeoutNow
+        )
+    }
+
+    /// Whether a removed member that sends it gets a notice of removal. A leader that removes
+    /// itself sends `TimeoutNow` last, which must still take effect.
+    pub fn is_call(&self) -> bool {
+        matches!(
+            self,
+            Rpc::RequestVote { .. } | Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. }
+        )
+    }
+}
+
+/// The result of an `AppendEntries`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendAnswer {
+    /// The log contained the entry before the message's entries.
+    Accepted {
+        /// Up to this entry the log is the same as the leader's.
+        verified: Index,
+        /// Up to this entry it is durable as well; at most `verified`.
+        matched: Index,
+        /// Whether the first damaged entry of this member is only in the leader's snapshot
+        /// (`repair`).
+        want_snapshot: bool,
+    },
+    /// The log does not contain the entry before the message's entries.
+    Rejected {
+        /// The `prev_index` of the rejected message.
+        prev: Index,
+        /// The logs can agree at this entry or before it.
+        hint: Index,
+        /// The term of the entry at `hint`.
+        hint_term: Term,
+    },
+    /// The message is from a leader of an older term.
+    Stale,
+}
+
+/// What a member has of an entry that a peer asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchResult {
+    /// The body of the entry.
+    Body(Arc<[u8]>),
+    /// The entry, but damaged as well.
+    Damaged,
+    /// The entry was never in this member's log, or was truncated.
+    NeverStored,
+    /// The entry is only in this member's snapshot.
+    OnlyInSnapshot,
 }

@@ -16,7 +16,7 @@ const FLIGHT_BYTES_MAX: usize = 4 << 20;
 
 /// How entries reach a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
+pub enum ProgressState {
     /// `next` is a guess; `sent`: the guess is out, wait for its reply or the next heartbeat.
     Probe { sent: bool },
     /// `next` is right; send ahead.
@@ -32,7 +32,7 @@ pub enum Flow {
 
 /// What there is to tell of a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beat {
+pub enum HeartbeatReport {
     /// One that this leader sent was not answered; so many since the member was heard.
     Missed { id: PeerId, count: u64 },
     /// This leader's came so long after the one before that it was nearly given up.
@@ -40,7 +40,7 @@ pub enum Beat {
 }
 
 /// An append on its way.
-struct Flight {
+struct InFlight {
     last: Index,
     bytes: usize,
     sent_us: u64,
@@ -55,7 +55,7 @@ pub struct Progress {
     pub matched: Index,
     /// The next entry to send; always above `matched`.
     pub next: Index,
-    pub flow: Flow,
+    pub flow: ProgressState,
     /// The highest commit index that it was sent and could use.
     pub commit_sent: Index,
     /// The last round of heartbeats that it has answered (thesis 6.4).
@@ -77,7 +77,7 @@ pub struct Progress {
     /// The snapshot that is sent, while `flow` says so: a newer one does not start the transfer
     /// over.
     pub sending: SnapshotMeta,
-    flights: VecDeque<Flight>,
+    flights: VecDeque<InFlight>,
     flight_bytes: usize,
 }
 
@@ -88,7 +88,7 @@ impl Progress {
             voter,
             matched: Index(0),
             next,
-            flow: Flow::Probe { sent: false },
+            flow: ProgressState::Probe { sent: false },
             commit_sent: Index(0),
             round: 0,
             heard_us: now_us,
@@ -129,20 +129,20 @@ impl Progress {
 
     pub fn become_probe(&mut self, next: Index) {
         self.next = next.max(self.matched.next());
-        self.flow = Flow::Probe { sent: false };
+        self.flow = ProgressState::Probe { sent: false };
         self.land_all();
     }
 
     pub fn become_replicate(&mut self, next: Index) {
         self.next = next.max(self.matched.next());
-        self.flow = Flow::Replicate;
+        self.flow = ProgressState::Replicate;
         self.land_all();
     }
 
     pub fn become_snapshot(&mut self, meta: &SnapshotMeta) {
         let (index, offset, asked_us) = (meta.index, 0, 0);
         self.sending = meta.clone();
-        self.flow = Flow::Snapshot {
+        self.flow = ProgressState::Snapshot {
             index,
             offset,
             asked_us,
@@ -152,19 +152,19 @@ impl Progress {
 
     /// Whether it is being sent a snapshot.
     pub fn is_in_snapshot(&self) -> bool {
-        matches!(self.flow, Flow::Snapshot { .. })
+        matches!(self.flow, ProgressState::Snapshot { .. })
     }
 
     /// A piece of the snapshot was asked of the owner.
     pub fn asked(&mut self, now_us: u64) {
-        if let Flow::Snapshot { asked_us, .. } = &mut self.flow {
+        if let ProgressState::Snapshot { asked_us, .. } = &mut self.flow {
             *asked_us = now_us.max(1);
         }
     }
 
     /// Entries up to `last` have been sent.
     pub fn on_sent(&mut self, last: Index, bytes: usize, now_us: u64) {
-        if let Flow::Probe { sent } = &mut self.flow {
+        if let ProgressState::Probe { sent } = &mut self.flow {
             // `next` stays what the probe asks about: its reply names it.
             *sent = true;
             return;
@@ -172,7 +172,7 @@ impl Progress {
         let sent_us = now_us;
         self.next = last.next();
         self.flight_bytes += bytes;
-        self.flights.push_back(Flight {
+        self.flights.push_back(InFlight {
             last,
             bytes,
             sent_us,
@@ -204,26 +204,26 @@ impl Progress {
 /// of a sync, or a disk that stalled once, says nothing of the next one, and would have a dead
 /// leader waited for three times as long.
 #[derive(Default)]
-pub struct Slowest {
+pub struct SlowestSync {
     window_us: u64,
     before_us: u64,
     /// The slowest of the present window, and the next.
     now_us: [u64; 2],
 }
 
-impl Slowest {
+impl SlowestSync {
     const WINDOW_US: u64 = 10_000_000;
     /// A disk slower than this does not stretch timeouts any further.
     const MAX_US: u64 = 10_000_000;
 
     pub fn record(&mut self, now_us: u64, took_us: u64) {
-        if now_us >= self.window_us.saturating_add(Slowest::WINDOW_US) {
-            let stale = now_us >= self.window_us.saturating_add(2 * Slowest::WINDOW_US);
+        if now_us >= self.window_us.saturating_add(SlowestSync::WINDOW_US) {
+            let stale = now_us >= self.window_us.saturating_add(2 * SlowestSync::WINDOW_US);
             self.before_us = if stale { 0 } else { self.now_us[1] };
             self.now_us = [0; 2];
             self.window_us = now_us;
         }
-        let took_us = took_us.min(Slowest::MAX_US);
+        let took_us = took_us.min(SlowestSync::MAX_US);
         let [worst_us, next_us] = self.now_us;
         self.now_us = [worst_us.max(took_us), next_us.max(took_us.min(worst_us))];
     }

@@ -3,7 +3,7 @@
 //! A read waits until this leader has committed in its own term, then for a round of heartbeats
 //! that was sent after it came and that a majority of voters has answered. One round at a time,
 //! shared by all that wait.
-use super::fault::Fault;
+use super::fault::RaftFault;
 use super::{Index, Raft, ReadId};
 
 /// The reads of a leader that wait.
@@ -26,7 +26,7 @@ impl Reads {
 
 impl Raft {
     pub(super) fn start_read(&mut self, id: ReadId) {
-        if self.has(Fault::ReadWithoutRound) {
+        if self.has(RaftFault::ReadWithoutRound) {
             return self.out.reads.push((id, self.commit_index));
         }
         self.reads.waiting.push(id);
@@ -46,7 +46,7 @@ impl Raft {
     /// Before it has committed in its own term a leader may not know the commit index (6.4, step
     /// 1).
     fn may_read(&self) -> bool {
-        self.commit_index >= self.nop || self.has(Fault::ReadBeforeNop)
+        self.commit_index >= self.nop || self.has(RaftFault::ReadBeforeNop)
     }
 
     /// Starts a round for the reads that have gathered, unless one is under way.

@@ -62,11 +62,12 @@
 //! Start reading at [`Repair`], then `Raft::send_fetches` and `Raft::on_fetched`.
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fault::Fault;
+use super::fault::RaftFault;
 use super::log::Log;
 use super::progress::Progress;
 use super::{
-    Body, Configuration, Entry, Found, Index, Lsn, PeerId, Persist, Raft, RaftRole, Rpc, Term,
+    Configuration, Entry, EntryBody, FetchResult, Index, Lsn, PeerId, Persist, Raft, RaftRole, Rpc,
+    Term,
 };
 use crate::core::command::{self, Command};
 
@@ -127,7 +128,7 @@ pub struct Repair {
     /// The peer that this member, which does not lead, sends its snapshot to (case 3). One at a
     /// time, to bound the work; replaced by the next one that asks once it falls silent.
     ///
-    /// Invariant: its flow is `Flow::Snapshot`; `None` on a leader, whose snapshots go to `peers`.
+    /// Invariant: its flow is `ProgressState::Snapshot`; `None` on a leader, whose snapshots go to `peers`.
     helping: Option<Progress>,
 }
 
@@ -280,7 +281,7 @@ impl Raft {
             for command in [Command::Promote { id: id.0 }, Command::Remove { id: id.0 }] {
                 let mut bytes = Vec::new();
                 command::encode(&command, &mut bytes);
-                let body = Body::Good(bytes.into());
+                let body = EntryBody::Good(bytes.into());
                 if self.maybe_repair(Entry { term, index, body }) {
                     return true;
                 }
@@ -334,9 +335,8 @@ impl Raft {
     /// candidate even if they are unknown, because the damaged entry may be their Join.
     fn fetch_targets(&self) -> BTreeSet<PeerId> {
         let mut targets = self.known_members();
-        targets.insert(self.leader);
+        targets.extend(self.leader);
         targets.extend(self.repair.last_candidate);
-        targets.remove(&PeerId::NONE);
         targets.remove(&self.id);
         targets
     }
@@ -362,27 +362,29 @@ impl Raft {
         peer_term: Term,
         index: Index,
         entry_term: Term,
-        found: Found,
+        found: FetchResult,
     ) {
         let Some(entry) = self.log.get(index) else {
             return;
         };
-        if entry.term != entry_term || !matches!(entry.body, Body::Faulty { .. }) {
+        if entry.term != entry_term || !matches!(entry.body, EntryBody::Faulty { .. }) {
             return;
         }
         match found {
-            Found::Body(bytes) => {
-                let body = Body::Good(bytes);
+            FetchResult::Body(bytes) => {
+                let body = EntryBody::Good(bytes);
                 self.maybe_repair(Entry {
                     term: entry_term,
                     index,
                     body,
                 });
             }
-            Found::Never => self.on_disclaimer(from, peer_term, index),
-            Found::Behind if from == self.leader => self.repair.on_leader_released(index),
+            FetchResult::NeverStored => self.on_disclaimer(from, peer_term, index),
+            FetchResult::OnlyInSnapshot if Some(from) == self.leader => {
+                self.repair.on_leader_released(index)
+            }
             // A peer that does not lead now sends its snapshot by itself (`maybe_help`).
-            Found::Behind | Found::Damaged => {}
+            FetchResult::OnlyInSnapshot | FetchResult::Damaged => {}
         }
     }
 
@@ -399,14 +401,14 @@ impl Raft {
         let Some(damaged) = self.log.get(entry.index) else {
             return false;
         };
-        let Body::Faulty { len, seed, crc } = damaged.body else {
+        let EntryBody::Faulty { len, seed, crc } = damaged.body else {
             return false;
         };
-        let Body::Good(bytes) = entry.body else {
+        let EntryBody::Good(bytes) = entry.body else {
             return false;
         };
         assert_eq!(damaged.term, entry.term, "index and term name an entry");
-        let is_same = body_matches(&bytes, len, seed, crc) || self.has(Fault::RepairUnchecked);
+        let is_same = body_matches(&bytes, len, seed, crc) || self.has(RaftFault::RepairUnchecked);
         if !is_same {
             return false;
         }
@@ -439,15 +441,15 @@ impl Raft {
     /// has the entry can send it, and one that lacks the entry truncates it (case 4).
     fn on_disclaimer(&mut self, from: PeerId, peer_term: Term, index: Index) {
         let is_first = self.log.missing().next() == Some(index);
-        if !is_first || index <= self.commit_index || self.leader != PeerId::NONE {
+        if !is_first || index <= self.commit_index || self.leader.is_some() {
             return;
         }
         self.repair.on_disclaimer(from, peer_term);
-        let can_cut = self.is_disclaimed(index, Disclaimer::Final) || self.has(Fault::CutByOne);
+        let can_cut = self.is_disclaimed(index, Disclaimer::Final) || self.has(RaftFault::CutByOne);
         if can_cut {
             // The term rises first: a leader of term `start_term` still counts the acknowledgement
-            // of the entry, and its next append would make this member report `Notice::Amnesia`.
-            self.become_follower(self.term_after_start(), PeerId::NONE);
+            // of the entry, and its next append would make this member report `RaftNotice::Amnesia`.
+            self.become_follower(self.term_after_start(), None);
             self.cut(index);
             self.send_fetches();
         }
@@ -468,7 +470,7 @@ impl Raft {
         if !is_voter || !self.is_disclaimed(first, Disclaimer::Provisional) {
             return false;
         }
-        self.become_follower(self.term_after_start(), PeerId::NONE);
+        self.become_follower(self.term_after_start(), None);
         let mut provisional = Vec::new();
         for (peer, disclaimer) in &self.repair.disclaimers {
             if *disclaimer == Disclaimer::Provisional {
@@ -521,27 +523,27 @@ impl Raft {
     /// `from` asks for the body of the entry (`index`, `term`). Answered in every role and term.
     pub(super) fn on_fetch(&mut self, from: PeerId, index: Index, term: Term) {
         let found = self.find_body(index, term);
-        if found == Found::Behind {
+        if found == FetchResult::OnlyInSnapshot {
             self.maybe_help(from);
         }
         self.send(from, Rpc::Fetched { index, term, found });
     }
 
     /// What this member can say of the entry (`index`, `term`).
-    fn find_body(&self, index: Index, term: Term) -> Found {
+    fn find_body(&self, index: Index, term: Term) -> FetchResult {
         if index <= self.log.start() {
-            return Found::Behind;
+            return FetchResult::OnlyInSnapshot;
         }
         let Some(entry) = self.log.get(index) else {
-            return Found::Never;
+            return FetchResult::NeverStored;
         };
-        let is_same = entry.term == term || self.has(Fault::RepairUnchecked);
+        let is_same = entry.term == term || self.has(RaftFault::RepairUnchecked);
         if !is_same {
-            return Found::Never;
+            return FetchResult::NeverStored;
         }
         match &entry.body {
-            Body::Good(bytes) => Found::Body(bytes.clone()),
-            Body::Faulty { .. } => Found::Damaged,
+            EntryBody::Good(bytes) => FetchResult::Body(bytes.clone()),
+            EntryBody::Faulty { .. } => FetchResult::Damaged,
         }
     }
 

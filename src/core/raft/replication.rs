@@ -4,9 +4,11 @@
 //! (`replicate`), so that all proposals of one turn share their messages. The follower's side
 //! answers what is durable at once and the rest when it is synced (`acknowledge`). Start reading at
 //! `replicate`, then `on_append_entries`.
-use super::fault::Fault;
-use super::progress::{Beat, Flow};
-use super::{AppendAnswer, Body, Entry, Index, Notice, PeerId, Persist, Raft, RaftRole, Rpc, Term};
+use super::fault::RaftFault;
+use super::progress::{HeartbeatReport, ProgressState};
+use super::{
+    AppendAnswer, Entry, EntryBody, Index, PeerId, Persist, Raft, RaftNotice, RaftRole, Rpc, Term,
+};
 use crate::core::command::{self, Command};
 use std::ops::Range;
 
@@ -32,7 +34,7 @@ impl Raft {
         self.append(Entry {
             term: self.current_term,
             index,
-            body: Body::Good(self.scratch.as_slice().into()),
+            body: EntryBody::Good(self.scratch.as_slice().into()),
         });
         index
     }
@@ -83,9 +85,9 @@ impl Raft {
         });
         let news = peer.commit_sent < self.commit_index.min(peer.next.prev());
         let due = match peer.flow {
-            Flow::Snapshot { .. } => return false,
-            Flow::Probe { sent } => !sent,
-            Flow::Replicate => news || (peer.next <= end && !peer.is_full()),
+            ProgressState::Snapshot { .. } => return false,
+            ProgressState::Probe { sent } => !sent,
+            ProgressState::Replicate => news || (peer.next <= end && !peer.is_full()),
         };
         // Even while nothing may be sent: a window full of lost messages is only found out by a
         // heartbeat that can be compared, and behind a released log there is none.
@@ -103,14 +105,14 @@ impl Raft {
         } else {
             self.log.slice(peer.next, end, APPEND_BYTES_MAX)
         };
-        let probes = self.peers[at].flow != Flow::Replicate;
-        let round = if probes { self.reads.round() } else { 0 };
+        let probes = self.peers[at].flow != ProgressState::Replicate;
+        let round = probes.then(|| self.reads.round());
         self.send_append(at, entries, round);
         !probes
     }
 
     /// One AppendEntries to a member, from its `next` on.
-    fn send_append(&mut self, at: usize, entries: Vec<Entry>, round: u64) {
+    fn send_append(&mut self, at: usize, entries: Vec<Entry>, round: Option<u64>) {
         let now_us = self.now_us;
         let peer = &mut self.peers[at];
         // Index 0 matches on every member: a heartbeat for one whose log cannot be compared now.
@@ -119,7 +121,7 @@ impl Raft {
         let (prev_index, prev_term) = known.map_or((Index(0), Term(0)), |term| (prev, term));
         let end = Index(prev_index.0 + entries.len() as u64);
         peer.commit_sent = peer.commit_sent.max(self.commit_index.min(end));
-        let probes = matches!(peer.flow, Flow::Probe { .. });
+        let probes = matches!(peer.flow, ProgressState::Probe { .. });
         if probes || !entries.is_empty() {
             let bytes = entries.iter().map(Entry::size).sum();
             peer.on_sent(end, bytes, now_us);
@@ -142,7 +144,7 @@ impl Raft {
 
     /// A heartbeat to every member, with the present round of reads.
     pub(super) fn send_heartbeats(&mut self) {
-        let round = self.reads.round();
+        let round = Some(self.reads.round());
         for at in 0..self.peers.len() {
             let peer = &mut self.peers[at];
             peer.beat_us = if peer.beat_us == 0 {
@@ -169,7 +171,7 @@ impl Raft {
         for peer in self.peers.iter_mut().filter(|p| p.leaving.is_none()) {
             let missed = peer.miss();
             self.beats
-                .extend(missed.map(|count| Beat::Missed { id: peer.id, count }));
+                .extend(missed.map(|count| HeartbeatReport::Missed { id: peer.id, count }));
         }
         self.send_heartbeats();
     }
@@ -177,7 +179,7 @@ impl Raft {
     pub(super) fn on_append_reply(
         &mut self,
         from: PeerId,
-        round: u64,
+        round: Option<u64>,
         sync_us: u32,
         answer: AppendAnswer,
     ) {
@@ -189,14 +191,14 @@ impl Raft {
         let peer = &mut self.peers[at];
         peer.hear(now_us);
         (peer.answered, peer.sync_us) = (true, sync_us);
-        peer.round = peer.round.max(round);
+        peer.round = peer.round.max(round.unwrap_or(0));
         match answer {
             AppendAnswer::Accepted {
                 verified,
                 matched,
                 want_snapshot,
             } if matched <= last && verified <= last => {
-                let beat_us = if round == 0 {
+                let beat_us = if round.is_none() {
                     0
                 } else {
                     std::mem::take(&mut peer.beat_us)
@@ -223,12 +225,12 @@ impl Raft {
         let peer = &mut self.peers[at];
         let id = peer.id;
         match peer.flow {
-            Flow::Probe { .. } => peer.become_replicate(verified.next()),
-            Flow::Snapshot { index, .. } if peer.matched >= index && !want_snapshot => {
+            ProgressState::Probe { .. } => peer.become_replicate(verified.next()),
+            ProgressState::Snapshot { index, .. } if peer.matched >= index && !want_snapshot => {
                 peer.become_replicate(verified.next());
             }
-            Flow::Replicate if want_snapshot => peer.become_snapshot(&self.snapshot),
-            Flow::Replicate | Flow::Snapshot { .. } => {}
+            ProgressState::Replicate if want_snapshot => peer.become_snapshot(&self.snapshot),
+            ProgressState::Replicate | ProgressState::Snapshot { .. } => {}
         }
         self.maybe_commit();
         self.drop_left();
@@ -240,9 +242,9 @@ impl Raft {
     fn on_rejected(&mut self, at: usize, prev: Index, hint: Index, hint_term: Term) {
         let peer = &mut self.peers[at];
         let stale = match peer.flow {
-            Flow::Probe { .. } => prev != peer.next.prev(),
-            Flow::Replicate => prev <= peer.matched,
-            Flow::Snapshot { .. } => true,
+            ProgressState::Probe { .. } => prev != peer.next.prev(),
+            ProgressState::Replicate => prev <= peer.matched,
+            ProgressState::Snapshot { .. } => true,
         };
         if stale {
             return;
@@ -258,21 +260,21 @@ impl Raft {
     /// durable here: `repair` relies on it.
     pub(super) fn maybe_commit(&mut self) {
         let (changed, _) = self.configurations.last().expect("never empty");
-        let known = self.log.durable() >= *changed || self.has(Fault::CountBeforeSync);
+        let known = self.log.durable() >= *changed || self.has(RaftFault::CountBeforeSync);
         if self.role != RaftRole::Leader || !known {
             return;
         }
         let mut durable: Vec<Index> = Vec::with_capacity(self.peers.len() + 1);
-        let own = if self.has(Fault::CountBeforeSync) {
+        let own = if self.has(RaftFault::CountBeforeSync) {
             self.log.last_index()
         } else {
             self.log.durable()
         };
         let configuration = self.configuration();
-        if configuration.is_voter(self.id) || self.has(Fault::RemovedCounts) {
+        if configuration.is_voter(self.id) || self.has(RaftFault::RemovedCounts) {
             durable.push(own);
         }
-        let learners = self.has(Fault::LearnerCounts);
+        let learners = self.has(RaftFault::LearnerCounts);
         let voters = self.peers.iter().filter(|p| p.voter || learners);
         durable.extend(voters.map(|p| p.matched));
         let majority = configuration.majority();
@@ -282,7 +284,7 @@ impl Raft {
         durable.sort_unstable_by(|a, b| b.cmp(a));
         let index = durable[majority - 1];
         let current = self.log.term_at(index) == Some(self.current_term);
-        if index > self.commit_index && (current || self.has(Fault::CommitOldTerm)) {
+        if index > self.commit_index && (current || self.has(RaftFault::CommitOldTerm)) {
             self.on_leader_commit(index);
         }
     }
@@ -305,20 +307,20 @@ impl Raft {
     pub(super) fn on_contact(&mut self, leader: PeerId) {
         assert_ne!(self.role, RaftRole::Leader, "one leader a term");
         assert!(
-            [PeerId::NONE, leader].contains(&self.leader),
+            self.leader.is_none_or(|known| known == leader),
             "one leader a term"
         );
         let after_us = self.now_us.saturating_sub(self.contact_us);
-        if self.leader == leader
+        if self.leader == Some(leader)
             && LATE_TENTHS.contains(&(after_us * 10 / self.patience_us(self.leader_sync_us)))
         {
-            self.beats.push(Beat::Late {
+            self.beats.push(HeartbeatReport::Late {
                 id: leader,
                 after_us,
             });
         }
         self.contact_us = self.now_us;
-        self.become_follower(self.current_term, leader);
+        self.become_follower(self.current_term, Some(leader));
     }
 
     pub(super) fn on_append_entries(&mut self, from: PeerId, rpc: Rpc) {
@@ -337,9 +339,9 @@ impl Raft {
         self.leader_sync_us = sync_us;
         self.on_contact(from);
         self.told_commit = self.told_commit.max(commit);
-        if acked > self.log.last_index() && !self.amnesia && !self.has(Fault::AmnesiaIgnored) {
+        if acked > self.log.last_index() && !self.amnesia && !self.has(RaftFault::AmnesiaIgnored) {
             self.amnesia = true;
-            self.out.notices.push(Notice::Amnesia);
+            self.out.notices.push(RaftNotice::Amnesia);
         }
         if self.amnesia {
             return;
@@ -351,13 +353,13 @@ impl Raft {
         let end = Index(prev_index.0 + entries.len() as u64);
         self.take_entries(prev_index, entries);
         self.verified = self.verified.max(end).max(self.commit_index);
-        let known = if self.has(Fault::CommitUnverified) {
+        let known = if self.has(RaftFault::CommitUnverified) {
             self.log.last_index()
         } else {
             self.verified
         };
         self.commit_index = self.commit_index.max(commit.min(known));
-        if round != 0 || self.has(Fault::AckBeforeSync) {
+        if round.is_some() || self.has(RaftFault::AckBeforeSync) {
             self.accept(from, round);
         } else {
             self.acknowledge();
@@ -367,7 +369,7 @@ impl Raft {
     /// Adds what is not here yet; only an entry that conflicts cuts the log, or an old message
     /// would take back what a newer one brought.
     fn take_entries(&mut self, prev: Index, entries: Vec<Entry>) {
-        if self.has(Fault::TruncateAlways)
+        if self.has(RaftFault::TruncateAlways)
             && prev >= self.commit_index
             && prev < self.log.last_index()
         {
@@ -397,12 +399,12 @@ impl Raft {
         );
         self.log.truncate(from);
         self.verified = self.verified.min(from.prev());
-        if !self.has(Fault::ChangeNotUndone) {
+        if !self.has(RaftFault::ChangeNotUndone) {
             self.configurations.retain(|(index, _)| *index < from);
         }
     }
 
-    fn reject(&mut self, to: PeerId, round: u64, prev: Index, prev_term: Term) {
+    fn reject(&mut self, to: PeerId, round: Option<u64>, prev: Index, prev_term: Term) {
         let (hint, hint_term) = self.log.find_conflict(prev, prev_term);
         self.send_append_reply(
             to,
@@ -416,8 +418,8 @@ impl Raft {
     }
 
     /// Tells the leader how far the log is the same and durable.
-    fn accept(&mut self, to: PeerId, round: u64) {
-        let durable = if self.has(Fault::AckBeforeSync) {
+    fn accept(&mut self, to: PeerId, round: Option<u64>) {
+        let durable = if self.has(RaftFault::AckBeforeSync) {
             self.log.last_index()
         } else {
             self.log.durable()
@@ -436,7 +438,12 @@ impl Raft {
         );
     }
 
-    pub(super) fn send_append_reply(&mut self, to: PeerId, round: u64, answer: AppendAnswer) {
+    pub(super) fn send_append_reply(
+        &mut self,
+        to: PeerId,
+        round: Option<u64>,
+        answer: AppendAnswer,
+    ) {
         let sync_us = self.slowest.worst_us();
         self.send(
             to,
@@ -450,17 +457,23 @@ impl Raft {
 
     /// A snapshot that is not needed: the leader is told what is here.
     pub(super) fn acknowledge_again(&mut self) {
-        if !self.amnesia && ![PeerId::NONE, self.id].contains(&self.leader) {
+        let leader = self.leader.filter(|id| *id != self.id);
+        if let Some(leader) = leader
+            && !self.amnesia
+        {
             self.verified = self.verified.max(self.commit_index);
-            self.accept(self.leader, 0);
+            self.accept(leader, None);
         }
     }
 
     /// A sync has ended: the leader is told of what it made durable.
     pub(super) fn acknowledge(&mut self) {
         let durable = self.verified.min(self.log.durable());
-        if self.leader != PeerId::NONE && durable > self.acked && !self.amnesia {
-            self.accept(self.leader, 0);
+        if let Some(leader) = self.leader
+            && durable > self.acked
+            && !self.amnesia
+        {
+            self.accept(leader, None);
         }
     }
 }

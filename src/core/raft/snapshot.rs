@@ -5,8 +5,8 @@
 //! it with its checksum; the receiver passes checked pieces on in order (`chunks`) and starts from
 //! the log record that follows their installation (`on_installed`). One piece is under way at a
 //! time, so a broken transfer goes on where it stopped.
-use super::fault::Fault;
-use super::progress::{Flow, Progress};
+use super::fault::RaftFault;
+use super::progress::{Progress, ProgressState};
 use super::{Index, PeerId, Persist, Raft, RaftRole, Rpc, SnapshotMeta, Term};
 use crate::core::timer::Now;
 
@@ -57,8 +57,10 @@ impl Raft {
             self.snapshot = self.snapshot_meta(index);
         }
         let sending = self.peers.iter().filter_map(|p| match p.flow {
-            Flow::Snapshot { index, .. } => (!self.is_silent(p, self.now_us)).then_some(index),
-            Flow::Probe { .. } | Flow::Replicate => None,
+            ProgressState::Snapshot { index, .. } => {
+                (!self.is_silent(p, self.now_us)).then_some(index)
+            }
+            ProgressState::Probe { .. } | ProgressState::Replicate => None,
         });
         let through = sending.fold(release, Index::min).min(self.last_applied);
         // A lone member has no laggards: memory is not spent on entries for them.
@@ -86,7 +88,7 @@ impl Raft {
 impl Raft {
     /// Asks the owner for the next piece.
     pub(super) fn want_chunk(peer: &mut Progress, now_us: u64, wanted: &mut Vec<ChunkWanted>) {
-        if let Flow::Snapshot {
+        if let ProgressState::Snapshot {
             index,
             offset,
             asked_us: 0,
@@ -106,9 +108,9 @@ impl Raft {
     pub fn on_chunk(&mut self, now: Now, wanted: ChunkWanted, data: Option<(Box<[u8]>, bool)>) {
         self.now_us = now.mono_us;
         let leads = self.role == RaftRole::Leader;
-        let term = if leads { self.current_term } else { Term(0) };
+        let term = if leads { self.current_term } else { Term::NONE };
         let ChunkWanted { to, index, offset } = wanted;
-        let at = |flow| matches!(flow, Flow::Snapshot { index: i, offset: o, .. } if (i, o) == (index, offset));
+        let at = |flow| matches!(flow, ProgressState::Snapshot { index: i, offset: o, .. } if (i, o) == (index, offset));
         let mut receivers = self.peers.iter_mut().chain(self.repair.helping_mut());
         let Some(peer) = receivers.find(|p| p.id == to && at(p.flow)) else {
             return;
@@ -139,11 +141,11 @@ impl Raft {
             return;
         };
         peer.hear(self.now_us);
-        if matches!(peer.flow, Flow::Snapshot { index, .. } if index < self.log.start()) {
+        if matches!(peer.flow, ProgressState::Snapshot { index, .. } if index < self.log.start()) {
             // It was silent meanwhile, and what would have to follow is not here any more.
             return peer.become_snapshot(&self.snapshot);
         }
-        if let Flow::Snapshot {
+        if let ProgressState::Snapshot {
             index,
             offset,
             asked_us,
@@ -166,7 +168,7 @@ impl Raft {
     pub(super) fn retry_chunks(&mut self) {
         for peer in self.peers.iter_mut().chain(self.repair.helping_mut()) {
             let patience_us = self.election_us.max(2 * u64::from(peer.sync_us));
-            if let Flow::Snapshot { asked_us, .. } = &mut peer.flow
+            if let ProgressState::Snapshot { asked_us, .. } = &mut peer.flow
                 && *asked_us + patience_us < self.now_us
             {
                 *asked_us = 0;
@@ -189,7 +191,7 @@ impl Raft {
             unreachable!("dispatched by kind");
         };
         let index = meta.index;
-        let leads = term != Term(0);
+        let leads = term != Term::NONE;
         if leads {
             self.on_contact(from);
         }
@@ -277,18 +279,18 @@ impl Raft {
     fn install(&mut self, meta: SnapshotMeta) {
         let same = self.log.term_at(meta.index) == Some(meta.term);
         let here = meta.index > self.log.start() && meta.index <= self.log.last_index();
-        let keep_tail = here && (same || self.has(Fault::TailAlwaysKept));
+        let keep_tail = here && (same || self.has(RaftFault::TailAlwaysKept));
         let (index, term) = (meta.index, meta.term);
         if term > self.current_term {
             // It came from a member that does not lead.
-            self.become_follower(term, PeerId::NONE);
+            self.become_follower(term, None);
         }
         self.persist(Persist::Installed {
             meta: meta.clone(),
             keep_tail,
         });
         self.log.install(index, term, keep_tail, self.lsn);
-        let kept = self.has(Fault::SnapshotWithoutConfiguration);
+        let kept = self.has(RaftFault::SnapshotWithoutConfiguration);
         let configuration = if kept {
             self.configuration()
         } else {
@@ -302,7 +304,7 @@ impl Raft {
         self.commit_index = self.commit_index.max(index);
         self.verified = self.verified.max(index);
         self.send_fetches();
-        if self.has(Fault::InstallBeforeSync) {
+        if self.has(RaftFault::InstallBeforeSync) {
             self.log.on_synced(self.lsn);
             self.acknowledge();
         }

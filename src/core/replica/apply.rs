@@ -8,7 +8,7 @@ use super::propose::NOT_COMMITTED;
 use super::{Replica, Standing, registry};
 use crate::core::command::{self, ClusterConfig, Command};
 use crate::core::error::{Code, Error};
-use crate::core::raft::{Body, Index, Member, Term};
+use crate::core::raft::{EntryBody, Index, Member, Term};
 use crate::core::seam::{Fact, Outcome};
 use crate::core::store::Action;
 
@@ -28,7 +28,7 @@ impl Replica {
             let index = self.applied.next();
             let entry = self.raft.entry(index);
             let entry = entry.expect("what is committed and not applied is in memory");
-            let Body::Good(body) = &entry.body else {
+            let EntryBody::Good(body) = &entry.body else {
                 unreachable!("raft commits nothing past a damaged entry");
             };
             let (term, size) = (entry.term, entry.size());

@@ -13,7 +13,7 @@ use super::pending::{Asker, PROPOSAL_US_MAX};
 use super::reads::Reader;
 use crate::core::command::{self, Command};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
-use crate::core::raft::fault::Fault;
+use crate::core::raft::fault::RaftFault;
 use crate::core::raft::{Index, Message, PeerId, RaftRole, Rpc, Term};
 use crate::core::seam::{Op, Outcome, Ticket};
 use crate::core::timer::Now;
@@ -174,7 +174,7 @@ impl Forwarding {
 impl Replica {
     /// The leader, if this machine passes on what only that can do; `NONE` while nobody leads.
     pub(super) fn leader_to_ask(&self) -> Option<PeerId> {
-        let leader = self.raft.leader();
+        let leader = self.raft.leader().unwrap_or(PeerId::NONE);
         (self.settings.forward && leader != self.raft.id() && self.has_joined()).then_some(leader)
     }
 
@@ -222,7 +222,7 @@ impl Replica {
 
     /// There is another leader: it gets what was held.
     pub(super) fn pass_held(&mut self, now: Now) {
-        if self.raft.leader() == PeerId::NONE {
+        if self.raft.leader().is_none() {
             return;
         }
         let held = self
@@ -245,7 +245,7 @@ impl Replica {
     /// is no leader.
     fn refuse_passed(&mut self, passed: Passed, cause: &str) {
         let error = match passed.op {
-            Op::Write(_) if self.raft.has(Fault::ForwardDenied) => {
+            Op::Write(_) if self.raft.has(RaftFault::ForwardDenied) => {
                 Error::new(Code::RaftInternal, "")
             }
             // It is not under way anywhere.
@@ -379,7 +379,7 @@ impl Replica {
             .entry(from)
             .or_default()
             .take(id.0, id.1);
-        if !fresh && !self.raft.has(Fault::ForwardTwice) {
+        if !fresh && !self.raft.has(RaftFault::ForwardTwice) {
             return;
         }
         if term <= self.forwarding.born || term > self.raft.term() {
@@ -390,7 +390,7 @@ impl Replica {
         }
         match command {
             Some(_) if self.raft.is_handing_over() => self.reply(from, id, Err(NOT_LEADING.into())),
-            None if self.raft.has(Fault::ForwardUnproven) => self.reply(from, id, Ok(Index(0))),
+            None if self.raft.has(RaftFault::ForwardUnproven) => self.reply(from, id, Ok(Index(0))),
             None => self.prove(now, Reader::Member(from, id)),
             Some(body) => {
                 let answer = self.append_for(now, &body);

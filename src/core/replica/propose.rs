@@ -7,7 +7,7 @@ use super::pending::{Asker, PROPOSAL_US_MAX, Proposal};
 use super::registry;
 use crate::core::command::{ClusterConfig, Command};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
-use crate::core::raft::{Index, PeerId, RaftRole, Refusal, Term, Unfit};
+use crate::core::raft::{Index, PeerId, ProposalRefusal, RaftRole, Term, UnfitChange};
 use crate::core::seam::{Join, Op, Outcome, Ticket};
 use crate::core::timer::Now;
 use std::collections::VecDeque;
@@ -88,7 +88,12 @@ impl Replica {
             .map_err(|refusal| self.refused(refusal))
     }
 
-    fn propose(&mut self, now: Now, command: &Command, asker: Asker) -> Result<(), Refusal> {
+    fn propose(
+        &mut self,
+        now: Now,
+        command: &Command,
+        asker: Asker,
+    ) -> Result<(), ProposalRefusal> {
         let (index, term) = self.raft.propose(now, command)?;
         self.parked
             .push(now.mono_us + PROPOSAL_US_MAX, index, term, asker);
@@ -100,32 +105,34 @@ impl Replica {
         self.raft.propose(now, command).ok().map(|(index, _)| index)
     }
 
-    pub(super) fn refuse(&mut self, ticket: Ticket, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, ticket: Ticket, refusal: ProposalRefusal) {
         let outcome = self.refused(refusal);
         self.answer(ticket, outcome);
     }
 
     /// What is told about a proposal that raft did not take.
-    fn refused(&self, refusal: Refusal) -> Outcome {
+    fn refused(&self, refusal: ProposalRefusal) -> Outcome {
         let failed = |code, cause: &str| Outcome::Failed(Error::new(code, cause));
         match refusal {
-            Refusal::NotLeader(leader) => {
+            ProposalRefusal::NotLeader(leader) => {
                 let none = failed(Code::RaftInternal, "");
                 self.redirect(leader).unwrap_or(none)
             }
-            Refusal::Busy => failed(Code::RaftInternal, ""),
-            Refusal::Unfit(Unfit::NotAMember) => failed(Code::KeyNotFound, ""),
-            Refusal::Unfit(Unfit::LastVoter) => {
+            ProposalRefusal::Busy => failed(Code::RaftInternal, ""),
+            ProposalRefusal::Unfit(UnfitChange::NotAMember) => failed(Code::KeyNotFound, ""),
+            ProposalRefusal::Unfit(UnfitChange::LastVoter) => {
                 failed(Code::RaftInternal, "the last voter cannot be removed")
             }
-            Refusal::Unfit(Unfit::NotALearner) => failed(Code::RaftInternal, "not a learner"),
-            Refusal::Unfit(Unfit::NameTaken) => failed(Code::PeerAddressExists, ""),
+            ProposalRefusal::Unfit(UnfitChange::NotALearner) => {
+                failed(Code::RaftInternal, "not a learner")
+            }
+            ProposalRefusal::Unfit(UnfitChange::NameTaken) => failed(Code::PeerAddressExists, ""),
         }
     }
 
     /// To the leader, if it is another machine and known.
-    pub(super) fn redirect(&self, leader: PeerId) -> Option<Outcome> {
-        let leader = Some(leader).filter(|id| *id != self.raft.id())?;
+    pub(super) fn redirect(&self, leader: Option<PeerId>) -> Option<Outcome> {
+        let leader = leader.filter(|id| *id != self.raft.id())?;
         let member = self.raft.configuration().get(leader)?;
         Some(Outcome::Redirect {
             client_url: member.client_url.clone(),
@@ -135,7 +142,7 @@ impl Replica {
 
     /// To the present leader; error 300 while there is none.
     pub fn redirect_to_leader(&mut self, ticket: Ticket) {
-        self.refuse(ticket, Refusal::NotLeader(self.raft.leader()));
+        self.refuse(ticket, ProposalRefusal::NotLeader(self.raft.leader()));
     }
 
     /// Tells those who have waited too long.
@@ -273,7 +280,7 @@ impl Replica {
         };
         match self.propose(now, &command, asker) {
             Ok(()) => {}
-            Err(Refusal::Busy) if now.mono_us < waiting.due_us => {
+            Err(ProposalRefusal::Busy) if now.mono_us < waiting.due_us => {
                 self.changes.queue.push_back(waiting);
             }
             Err(refusal) => self.refuse(ticket, refusal),

@@ -7,7 +7,7 @@ use super::Replica;
 use super::forwarding::NOT_LEADING;
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
-use crate::core::raft::{Index, PeerId, ReadId, Refusal};
+use crate::core::raft::{Index, PeerId, ProposalRefusal, ReadId};
 use crate::core::seam::{Delivery, Migrated, Op, Outcome, Ticket};
 use crate::core::store::{Listing, Page, Watched, WatcherId};
 use crate::core::timer::Now;
@@ -227,10 +227,10 @@ impl Replica {
         });
     }
 
-    fn refuse_read(&mut self, ticket: Ticket, refusal: Refusal) {
+    fn refuse_read(&mut self, ticket: Ticket, refusal: ProposalRefusal) {
         let outcome = match refusal {
-            Refusal::NotLeader(leader) => self.redirect(leader),
-            Refusal::Busy | Refusal::Unfit(_) => None,
+            ProposalRefusal::NotLeader(leader) => self.redirect(leader),
+            ProposalRefusal::Busy | ProposalRefusal::Unfit(_) => None,
         };
         let none = Outcome::Failed(Error::new(Code::LeaderElect, ""));
         self.answer(ticket, outcome.unwrap_or(none));

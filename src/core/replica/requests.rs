@@ -100,7 +100,8 @@ impl Replica {
     }
 
     fn leader_url(&self) -> Outcome {
-        match self.members().get(self.raft.leader()) {
+        let leader = self.raft.leader();
+        match leader.and_then(|id| self.members().get(id)) {
             Some(member) => Outcome::Leader {
                 peer_url: member.peer_url.clone(),
             },
@@ -111,8 +112,8 @@ impl Replica {
     fn machine_urls(&self) -> Outcome {
         let leader = self.raft.leader();
         let members = &self.members().members;
-        let first = members.iter().filter(|m| m.id == leader);
-        let others = members.iter().filter(|m| m.id != leader);
+        let first = members.iter().filter(|m| Some(m.id) == leader);
+        let others = members.iter().filter(|m| Some(m.id) != leader);
         let client_urls = first.chain(others).map(|m| m.client_url.clone()).collect();
         Outcome::Machines { client_urls }
     }
@@ -127,9 +128,12 @@ impl Replica {
     /// The cluster without this machine, as it last knew it.
     pub fn last_cluster(&self) -> StandbyInfo {
         let own = self.raft.id();
-        let leader = [self.raft.leader(), self.seen.last_leader]
-            .into_iter()
-            .find(|id| ![PeerId::NONE, own].contains(id));
+        let leader = [
+            self.raft.leader().unwrap_or(PeerId::NONE),
+            self.seen.last_leader,
+        ]
+        .into_iter()
+        .find(|id| ![PeerId::NONE, own].contains(id));
         let others = self
             .raft
             .configuration()
@@ -159,7 +163,7 @@ impl Replica {
     }
 
     fn machine_info(&self, member: &Member) -> MachineInfo {
-        let leads = member.id == self.raft.leader();
+        let leads = Some(member.id) == self.raft.leader();
         MachineInfo {
             name: member.name.clone(),
             state: if leads { Role::Leader } else { Role::Follower },
@@ -169,7 +173,7 @@ impl Replica {
     }
 
     fn self_stats(&self, now: Now) -> SelfStats {
-        let leader = self.raft.leader();
+        let leader = self.raft.leader().unwrap_or(PeerId::NONE);
         let (received, sent) = (&self.figures.received, &self.figures.sent);
         let (receives, sends) = (received.rate(now), sent.rate(now));
         let since_ns = match leader {

@@ -2,7 +2,7 @@
 use super::Replica;
 use super::pending::Asker;
 use crate::core::command::{Command, KeyPath};
-use crate::core::raft::{RaftRole, Refusal};
+use crate::core::raft::{ProposalRefusal, RaftRole};
 use crate::core::seam::{Outcome, Ticket};
 use crate::core::timer::Now;
 
@@ -28,7 +28,7 @@ impl Replica {
     /// Only the leader can; another redirects.
     pub fn speed_test(&mut self, now: Now, ticket: Ticket) {
         if self.raft.role() != RaftRole::Leader {
-            return self.refuse(ticket, Refusal::NotLeader(self.raft.leader()));
+            return self.refuse(ticket, ProposalRefusal::NotLeader(self.raft.leader()));
         }
         self.speed_tests.push(SpeedTest {
             ticket,

@@ -8,8 +8,8 @@ use super::snapfile::Unusable;
 use super::snapshots::{self, KEPT, Snapshots};
 use super::{Disk, Slow, dir, random, snapfile, standby};
 use crate::core::machine::{Founding, Machine, Recovered, Space};
-use crate::core::raft::meta::{decode_meta, encode_meta};
-use crate::core::raft::{Body, Entry, Index, Lsn, PeerId, SnapshotMeta, Term};
+use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
+use crate::core::raft::{Entry, EntryBody, Index, Lsn, PeerId, SnapshotMeta, Term};
 use crate::core::store::{HistoryLimits, Store};
 use crate::shell::clock;
 use crate::shell::config::Config;
@@ -298,7 +298,7 @@ fn recovered(
         known.is_none() && newest.members.len() <= 1 && base.meta.configuration.members.len() <= 1;
     let faulty = entries
         .iter()
-        .any(|e| matches!(e.body, Body::Faulty { .. }));
+        .any(|e| matches!(e.body, EntryBody::Faulty { .. }));
     if is_alone && faulty {
         let fault = found
             .faults
@@ -344,8 +344,8 @@ fn entry(found: wal::Entry) -> Entry {
         term: Term(found.term),
         index: Index(found.index),
         body: match found.body {
-            wal::Body::Good(bytes) => Body::Good(bytes),
-            wal::Body::Faulty { len, seed, crc } => Body::Faulty { len, seed, crc },
+            wal::Body::Good(bytes) => EntryBody::Good(bytes),
+            wal::Body::Faulty { len, seed, crc } => EntryBody::Faulty { len, seed, crc },
         },
     }
 }

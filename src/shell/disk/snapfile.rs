@@ -5,7 +5,7 @@
 //! checksum, number of chunks, bytes in all). A chunk's checksum starts from its number and the
 //! index, so that no chunk can stand for another. A file under its final name is whole: it was
 //! synced before it was renamed. Start with `Writer` and `Reader`.
-use crate::core::raft::meta::{decode_meta, encode_meta};
+use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{Index, SnapshotMeta};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};

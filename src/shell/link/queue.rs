@@ -128,13 +128,13 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::codec::peer::frame::{FrameContent, Frames};
-    use crate::core::raft::{Body, Entry, Index, Term};
+    use crate::core::raft::{Entry, EntryBody, Index, Term};
 
     fn append(index: u64, bytes: usize) -> Message {
         let entry = Entry {
             term: Term(1),
             index: Index(index),
-            body: Body::Good(vec![7; bytes].into()),
+            body: EntryBody::Good(vec![7; bytes].into()),
         };
         let heartbeat = bytes == 0;
         Message {
@@ -144,7 +144,7 @@ mod tests {
                 prev_term: Term(1),
                 commit: Index(0),
                 acked: Index(0),
-                round: 0,
+                round: None,
                 sync_us: 0,
                 entries: if heartbeat { vec![] } else { vec![entry] },
             },

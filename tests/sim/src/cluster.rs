@@ -211,7 +211,7 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plant {
     #[cfg(feature = "faults")]
-    pub raft: Option<raft::fault::Fault>,
+    pub raft: Option<raft::fault::RaftFault>,
     #[cfg(feature = "faults")]
     pub duties: Option<tern::core::machine::fault::Fault>,
     #[cfg(feature = "faults")]
@@ -1122,7 +1122,7 @@ impl World {
 
     /// Changes of membership are worth a line of the trace.
     fn note_change(&mut self, slot: usize, entry: &raft::Entry) -> bool {
-        let raft::Body::Good(bytes) = &entry.body else {
+        let raft::EntryBody::Good(bytes) = &entry.body else {
             return false;
         };
         if !command::is_membership(bytes) {
@@ -1277,7 +1277,7 @@ impl World {
         self.scratch.clear();
         tern::codec::peer::wire::encode(message, &mut self.scratch);
         if let Rpc::Fetched {
-            found: raft::Found::Body(_),
+            found: raft::FetchResult::Body(_),
             ..
         } = &message.rpc
             && self.phase == Phase::Faults
@@ -1317,7 +1317,7 @@ fn seen_of(core: &Machine) -> Seen {
         commit: raft.committed().0,
         applied: core.applied().0,
         etcd: core.store().index().0,
-        leader: raft.leader().0,
+        leader: raft.leader().map_or(0, |id| id.0),
         leads: core.role() == Role::Leader,
     }
 }

@@ -5,10 +5,10 @@
 //! handed over since. A crash keeps the image and a random beginning of what was being synced, cut
 //! anywhere between two entries (that the log recovers exactly such a beginning from torn sectors
 //! is shown by the tests of the crate `wal`). A sync never ends in the turn that started it. Damage
-//! to single entries becomes `Body::Faulty`, as recovery would report it. Start at `Disk::append`.
+//! to single entries becomes `EntryBody::Faulty`, as recovery would report it. Start at `Disk::append`.
 use std::collections::VecDeque;
 use tern::core::machine::StandbyInfo;
-use tern::core::raft::{Body, Entry, Index, Lsn, PeerId, Persist, SnapshotMeta, Term};
+use tern::core::raft::{Entry, EntryBody, Index, Lsn, PeerId, Persist, SnapshotMeta, Term};
 use tern_support::rng::{Rng, hash_bytes};
 
 /// A durable entry and the hash of its body as it was before any damage.
@@ -61,10 +61,10 @@ pub struct Image {
 }
 
 /// The hash of an entry's body; a damaged one has none that could be compared.
-pub fn body_hash(body: &Body) -> Option<u64> {
+pub fn body_hash(body: &EntryBody) -> Option<u64> {
     match body {
-        Body::Good(bytes) => Some(hash_bytes(bytes)),
-        Body::Faulty { .. } => None,
+        EntryBody::Good(bytes) => Some(hash_bytes(bytes)),
+        EntryBody::Faulty { .. } => None,
     }
 }
 
@@ -88,7 +88,7 @@ impl Image {
                 .recs
                 .iter()
                 .filter(matters)
-                .all(|r| matches!(r.entry.body, Body::Good(_)))
+                .all(|r| matches!(r.entry.body, EntryBody::Good(_)))
     }
 
     /// The damaged entries.
@@ -96,7 +96,7 @@ impl Image {
         let recs = self
             .recs
             .iter()
-            .filter(|r| !matches!(r.entry.body, Body::Good(_)));
+            .filter(|r| !matches!(r.entry.body, EntryBody::Good(_)));
         recs.map(|r| r.entry.index.0).collect()
     }
 
@@ -112,7 +112,7 @@ impl Image {
             return Held::Entry {
                 term: rec.entry.term.0,
                 hash: rec.hash,
-                good: matches!(rec.entry.body, Body::Good(_)),
+                good: matches!(rec.entry.body, EntryBody::Good(_)),
             };
         }
         match self.newest() {
@@ -123,7 +123,9 @@ impl Image {
 
     fn apply(&mut self, op: Persist) {
         match op {
-            Persist::State { term, vote } => (self.term, self.vote) = (term, vote),
+            Persist::State { term, vote } => {
+                (self.term, self.vote) = (term, vote.unwrap_or(PeerId::NONE))
+            }
             Persist::Append { entries, commit } => {
                 self.append(entries);
                 self.commit = self.commit.max(commit.0);
@@ -146,7 +148,7 @@ impl Image {
         );
         while self.first + self.recs.len() as u64 > from {
             let gone = self.recs.pop_back().expect("it is longer");
-            self.faulty -= usize::from(matches!(gone.entry.body, Body::Faulty { .. }));
+            self.faulty -= usize::from(matches!(gone.entry.body, EntryBody::Faulty { .. }));
         }
         for (i, entry) in entries.into_iter().enumerate() {
             assert!(
@@ -154,7 +156,7 @@ impl Image {
                 "entries stand at consecutive indexes"
             );
             let hash = body_hash(&entry.body).unwrap_or(0);
-            self.faulty += usize::from(matches!(entry.body, Body::Faulty { .. }));
+            self.faulty += usize::from(matches!(entry.body, EntryBody::Faulty { .. }));
             self.recs.push_back(Rec { entry, hash });
         }
     }
@@ -196,7 +198,7 @@ impl Image {
     fn release(&mut self, through: u64) {
         while self.first <= through && !self.recs.is_empty() {
             let gone = self.recs.pop_front().expect("it is not empty");
-            self.faulty -= usize::from(matches!(gone.entry.body, Body::Faulty { .. }));
+            self.faulty -= usize::from(matches!(gone.entry.body, EntryBody::Faulty { .. }));
             self.first += 1;
         }
     }
@@ -208,7 +210,7 @@ impl Image {
             return;
         }
         let rec = &mut self.recs[(index - self.first) as usize];
-        if rec.entry.term == entry.term && matches!(rec.entry.body, Body::Faulty { .. }) {
+        if rec.entry.term == entry.term && matches!(rec.entry.body, EntryBody::Faulty { .. }) {
             rec.entry = entry;
             self.faulty -= 1;
         }
@@ -257,7 +259,7 @@ impl Image {
     /// Damages the body of one entry.
     pub fn damage(&mut self, rng: &mut Rng, index: u64) {
         let rec = &mut self.recs[(index - self.first) as usize];
-        if let Body::Good(bytes) = &rec.entry.body {
+        if let EntryBody::Good(bytes) = &rec.entry.body {
             rec.entry.body = faulty(bytes, rng.next_u64() as u32);
             self.faulty += 1;
         }
@@ -317,10 +319,10 @@ pub fn file_of(chunks: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// What recovery reports of a body that is damaged.
-pub fn faulty(body: &[u8], seed: u32) -> Body {
+pub fn faulty(body: &[u8], seed: u32) -> EntryBody {
     let mut hasher = crc32fast::Hasher::new_with_initial(seed);
     hasher.update(body);
-    Body::Faulty {
+    EntryBody::Faulty {
         len: body.len() as u32,
         seed,
         crc: hasher.finalize(),

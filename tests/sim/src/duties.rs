@@ -8,7 +8,7 @@ use super::truth::{Checked, violation};
 use std::collections::BTreeMap;
 use tern::core::command::{self, Command};
 use tern::core::machine::{Fact, Machine, Role};
-use tern::core::raft::{Body, Configuration, Index, PeerId};
+use tern::core::raft::{Configuration, EntryBody, Index, PeerId};
 
 /// Two removals for the sake of the active size are at least so far apart, and the first from when
 /// leadership began.
@@ -143,7 +143,7 @@ fn find<'a>(core: &'a Machine, peer: &str) -> Option<Removal<'a>> {
     let raft = core.raft();
     let last = raft.last_index().0;
     (last.saturating_sub(8)..=last).rev().find_map(|at| {
-        let Body::Good(bytes) = &raft.entry(Index(at))?.body else {
+        let EntryBody::Good(bytes) = &raft.entry(Index(at))?.body else {
             return None;
         };
         let Ok(Command::Remove { id }) = command::decode(bytes) else {

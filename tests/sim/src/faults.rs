@@ -21,7 +21,7 @@ pub fn catalogue() -> Vec<(String, Plant)> {
     };
     let mut all: Vec<(String, Plant)> = Vec::new();
     #[cfg(feature = "faults")]
-    for fault in tern::core::raft::fault::Fault::ALL {
+    for fault in tern::core::raft::fault::RaftFault::ALL {
         let plant = Plant {
             raft: Some(*fault),
             ..Plant::default()

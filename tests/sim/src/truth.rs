@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tern::core::command::Command;
-use tern::core::raft::{AppendAnswer, Body, Entry, Message, Rpc, SnapshotMeta};
+use tern::core::raft::{AppendAnswer, Entry, EntryBody, Message, Rpc, SnapshotMeta};
 use tern_support::rng::hash_bytes;
 
 /// A check that failed.
@@ -209,7 +209,7 @@ impl Truth {
     }
 
     fn learn(&mut self, who: u64, entry: &Entry, prev_term: u64) -> Checked {
-        let Body::Good(body) = &entry.body else {
+        let EntryBody::Good(body) = &entry.body else {
             return Ok(());
         };
         let (index, term, hash) = (entry.index.0, entry.term.0, hash_bytes(body));
@@ -274,7 +274,7 @@ impl Truth {
         for rec in &image.recs {
             let (index, term) = (rec.entry.index.0, rec.entry.term.0);
             let known = self.find(index, term);
-            let good = matches!(rec.entry.body, Body::Good(_));
+            let good = matches!(rec.entry.body, EntryBody::Good(_));
             let same = known.is_some_and(|k| {
                 (!good || k.hash == rec.hash) && prev_term.is_none_or(|p| p == k.prev_term)
             });
