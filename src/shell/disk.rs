@@ -293,7 +293,7 @@ impl Disk {
             Err(e) if snapshots::is_full(&e) => {
                 log::warn!("{e}: older snapshots and spare segments go");
                 or_die(self.snapshots.give_up());
-                or_die(self.wal.give_up_spares());
+                or_die(self.wal.remove_spares());
                 or_die(write(&self.data_dir));
             }
             result => or_die(result),

@@ -1,7 +1,7 @@
 //! Micro benches of the log: `cargo bench -p wal`. Directories are made under `$TMPDIR`, so that
 //! says which disk.
 use divan::{Bencher, counter::ItemsCount};
-use wal::os::{Call, Hook, Verdict};
+use wal::os::{Hook, SystemCall, Verdict};
 use wal::{Options, Record, Wal};
 
 fn main() {
@@ -52,7 +52,7 @@ impl Log {
 /// What the thread itself does for a batch, the sync left out.
 #[divan::bench(args = [1, 16, 256])]
 fn append_unsynced(bencher: Bencher, count: u64) {
-    let hook: Hook = Box::new(|call: Call| match call.name {
+    let hook: Hook = Box::new(|call: SystemCall| match call.name {
         "fdatasync" | "fsync" => Verdict::Skip,
         _ => Verdict::Make,
     });
@@ -88,6 +88,6 @@ fn scan_a_full_segment(bencher: Bencher) {
     }
     let bytes = std::fs::read(log.dir.path().join("0000000000000001.log")).expect("a file");
     let found = wal::scan::scan(1, &[("1", 1, &bytes)]);
-    assert!(found.lost.is_empty() && found.log.entries.len() > 100_000);
+    assert!(found.fatal.is_empty() && found.log.entries.len() > 100_000);
     bencher.bench_local(|| wal::scan::scan(1, &[("1", 1, &bytes)]).log.entries.len());
 }

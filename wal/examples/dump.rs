@@ -1,17 +1,18 @@
-//! Prints a log for people: `cargo run -p wal --example dump -- DIRECTORY`. It reads and never
-//! writes, takes no lock, and goes on behind damage as far as there is anything to read. The last
-//! lines are the verdict that a start would come to.
+//! Prints a log for people: `cargo run -p wal --example dump -- DIRECTORY`.
+//!
+//! It only reads, and takes no lock. Behind damage it continues with whatever is readable. The last
+//! lines are the verdict that opening the log would come to.
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use wal::format::{BadHead, Head, Header, Kind, PAGE};
-use wal::scan::{self, Item, Walk};
+use wal::format::{BadSegmentHead, PAGE, RecordHeader, RecordKind, SegmentHead};
+use wal::scan::{self, RecordWalk, ScannedLog, SegmentPiece};
 use wal::segment::{is_spare, log_number};
-use wal::state::{Read, STATE, Slot};
+use wal::state::{STATE, SlotContent, StateSlot};
 
-/// As much of a body is shown, in bytes.
+/// Most bytes of a body that are printed.
 const SHOWN_MAX: usize = 60;
 
 fn main() -> ExitCode {
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
+/// Writes the text for the log in `dir`.
 pub fn dump(dir: &Path, out: &mut impl Write) -> io::Result<()> {
     let mut names: Vec<String> = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -39,13 +41,16 @@ pub fn dump(dir: &Path, out: &mut impl Write) -> io::Result<()> {
     if names.iter().any(|n| n == STATE) {
         identity = dump_state(&fs::read(dir.join(STATE))?, out)?;
     } else {
-        writeln!(out, "{STATE}: missing, the directory counts as new")?;
+        writeln!(
+            out,
+            "{STATE}: missing; the directory counts as new unless a segment holds records"
+        )?;
     }
     let mut segments = Vec::new();
     for name in &names {
         if let Some(sequence) = log_number(name) {
             let bytes = fs::read(dir.join(name))?;
-            identity = identity.or(Head::decode(&bytes).ok().map(|h| h.identity));
+            identity = identity.or(SegmentHead::decode(&bytes).ok().map(|h| h.identity));
             segments.push((name.as_str(), sequence, bytes));
         } else if is_spare(name) {
             writeln!(out, "{name}: spare")?;
@@ -54,19 +59,20 @@ pub fn dump(dir: &Path, out: &mut impl Write) -> io::Result<()> {
     for (name, sequence, bytes) in &segments {
         dump_segment(name, *sequence, identity.unwrap_or(0), bytes, out)?;
     }
-    let borrowed = segments.iter().map(|(n, s, b)| (*n, *s, &b[..]));
-    let borrowed = borrowed.collect::<Vec<_>>();
-    verdict(&scan::scan(identity.unwrap_or(0), &borrowed), out)
+    let borrowed: Vec<(&str, u64, &[u8])> =
+        segments.iter().map(|(n, s, b)| (*n, *s, &b[..])).collect();
+    dump_verdict(&scan::scan(identity.unwrap_or(0), &borrowed), out)
 }
 
+/// Returns the random number of the directory, if a slot is readable.
 fn dump_state(bytes: &[u8], out: &mut impl Write) -> io::Result<Option<u64>> {
     let mut identity = None;
     for (number, at) in [0, PAGE].into_iter().enumerate() {
         write!(out, "{STATE} slot {number}: ")?;
-        match Slot::decode(bytes.get(at..).unwrap_or(&[])) {
-            Read::Good(slot) => {
+        match StateSlot::decode(bytes.get(at..).unwrap_or(&[])) {
+            SlotContent::Good(slot) => {
                 identity = Some(slot.identity);
-                let Slot {
+                let StateSlot {
                     identity,
                     change,
                     term,
@@ -75,11 +81,12 @@ fn dump_state(bytes: &[u8], out: &mut impl Write) -> io::Result<Option<u64>> {
                 } = slot;
                 writeln!(
                     out,
-                    "change {change}, term {term}, vote {vote}, newest segment {segment}, identity {identity:016x}"
+                    "change {change}, term {term}, vote {vote}, newest segment {segment}, \
+                     identity {identity:016x}"
                 )?;
             }
-            Read::Version(found) => writeln!(out, "format {found}")?,
-            Read::Bad => writeln!(out, "UNREADABLE")?,
+            SlotContent::Version(found) => writeln!(out, "format {found}")?,
+            SlotContent::Bad => writeln!(out, "UNREADABLE")?,
         }
     }
     Ok(identity)
@@ -92,50 +99,36 @@ fn dump_segment(
     bytes: &[u8],
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let head = match Head::decode(bytes) {
+    let head = match SegmentHead::decode(bytes) {
         Ok(head) => head,
-        Err(bad) => {
-            match bad {
-                BadHead::Version(found) => return writeln!(out, "{name}: format {found}"),
-                BadHead::Unreadable => writeln!(out, "{name}: HEAD UNREADABLE; what is found:")?,
-            }
-            // Records can be found all the same: their seed needs no head.
-            Head {
-                records_at: PAGE as u32,
-                segment_bytes: bytes.len() as u64,
-                identity,
-                sequence,
-                base: 0,
-                batch: 0,
-                commit: 0,
-                previous_end: 0,
-                previous_crc: 0,
-                configuration: Box::default(),
-            }
+        Err(BadSegmentHead::Version(found)) => return writeln!(out, "{name}: format {found}"),
+        Err(BadSegmentHead::Unreadable) => {
+            writeln!(out, "{name}: HEAD UNREADABLE; what is found:")?;
+            head_of_unreadable(sequence, identity, bytes.len())
         }
     };
     writeln!(
         out,
-        "{name}: segment {}, {} bytes, identity {:016x}, next index {}, next batch {}, commit {}, the one before ends at \
-         {}, configuration {}",
+        "{name}: segment {}, {} bytes, identity {:016x}, next index {}, next batch {}, commit {}, \
+         the segment before ends at {}, configuration {}",
         head.sequence,
         head.segment_bytes,
         head.identity,
-        head.base,
-        head.batch,
+        head.next_index.map_or("any".to_string(), |i| i.to_string()),
+        head.next_batch,
         head.commit,
         head.previous_end,
         shown(&head.configuration),
     )?;
-    for item in Walk::new(bytes, &head) {
-        match item {
-            Item::Record { at, header } => {
+    for piece in RecordWalk::new(bytes, &head) {
+        match piece {
+            SegmentPiece::Record { at, header } => {
                 let body = scan::body(bytes, head.identity, head.sequence, at, &header);
                 dump_record(at, &header, body, out)?;
             }
-            Item::Junk { at, bytes: length } => {
-                let zero = bytes[at..at + length].iter().all(|b| *b == 0);
-                let what = if zero { "zeros" } else { "no record" };
+            SegmentPiece::NoRecord { at, bytes: length } => {
+                let is_zero = bytes[at..at + length].iter().all(|b| *b == 0);
+                let what = if is_zero { "zeros" } else { "no record" };
                 writeln!(out, "{at:>10} {what}, {length} bytes")?;
             }
         }
@@ -143,33 +136,56 @@ fn dump_segment(
     Ok(())
 }
 
+/// A head with which the records of a segment are found although its own head is unreadable: their
+/// checksums depend only on identity, number and offset.
+fn head_of_unreadable(sequence: u64, identity: u64, bytes: usize) -> SegmentHead {
+    SegmentHead {
+        records_at: PAGE as u32,
+        segment_bytes: bytes as u64,
+        identity,
+        sequence,
+        next_index: None,
+        next_batch: 0,
+        commit: 0,
+        previous_end: 0,
+        previous_crc: 0,
+        configuration: Box::default(),
+    }
+}
+
 fn dump_record(
     at: usize,
-    header: &Header,
+    header: &RecordHeader,
     body: Option<&[u8]>,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let Header {
+    let RecordHeader {
         kind,
         len,
-        durable,
+        durable_mark,
         term,
         index,
         ..
     } = *header;
     write!(out, "{at:>10} ")?;
     match kind {
-        Kind::Commit => return writeln!(out, "commit batch {term} from {durable}, commit {index}"),
-        Kind::Close => return writeln!(out, "close batch {term}, commit {index}"),
-        Kind::Entry => write!(out, "entry")?,
-        Kind::Repair => write!(out, "repair")?,
-        Kind::Installed => write!(out, "installed")?,
-        Kind::InstalledTail => write!(out, "installed, tail kept")?,
+        RecordKind::Commit => {
+            return writeln!(
+                out,
+                "commit batch {term} from {durable_mark}, commit {index}"
+            );
+        }
+        RecordKind::Close => return writeln!(out, "close batch {term}, commit {index}"),
+        RecordKind::Entry => write!(out, "entry")?,
+        RecordKind::Repair => write!(out, "repair")?,
+        RecordKind::Installed => write!(out, "installed")?,
+        RecordKind::InstalledTail => write!(out, "installed, tail kept")?,
     }
     let body = body.map_or("BODY DAMAGED".into(), shown);
     writeln!(out, " {index} term {term}, {len} bytes: {body}")
 }
 
+/// The start of `bytes`, printable.
 fn shown(bytes: &[u8]) -> String {
     let more = if bytes.len() > SHOWN_MAX { "..." } else { "" };
     format!(
@@ -178,21 +194,19 @@ fn shown(bytes: &[u8]) -> String {
     )
 }
 
-fn verdict(scanner: &scan::Scanner, out: &mut impl Write) -> io::Result<()> {
-    let log = &scanner.log;
+fn dump_verdict(found: &ScannedLog, out: &mut impl Write) -> io::Result<()> {
+    let log = &found.log;
     let first = log.entries.first().map_or(0, |e| e.index);
     let last = log.entries.last().map_or(0, |e| e.index);
+    let closed = if found.tail.closed {
+        ", closed in order"
+    } else {
+        ""
+    };
     writeln!(
         out,
-        "entries {first} to {last}, commit {}, ends in segment {} at {}{}",
-        log.commit,
-        scanner.tail.sequence,
-        scanner.tail.end,
-        if scanner.tail.closed {
-            ", closed in order"
-        } else {
-            ""
-        },
+        "entries {first} to {last}, commit {}, ends in segment {} at {}{closed}",
+        log.commit, found.tail.sequence, found.tail.end,
     )?;
     if let Some(installed) = &log.installed {
         writeln!(
@@ -201,15 +215,15 @@ fn verdict(scanner: &scan::Scanner, out: &mut impl Write) -> io::Result<()> {
             installed.index, installed.term
         )?;
     }
-    let torn = scanner.tail.dirty - scanner.tail.end;
-    if torn > 0 {
+    let torn_bytes = found.tail.dirty_end - found.tail.end;
+    if torn_bytes > 0 {
         writeln!(
             out,
-            "torn tail of {torn} bytes: was never durable, a start cuts it off"
+            "torn tail of {torn_bytes} bytes: never acknowledged, opening the log removes it"
         )?;
     }
-    for fault in scanner.lost.iter().chain(log.faults.values()) {
-        writeln!(out, "DAMAGE {fault}")?;
+    for damage in found.fatal.iter().chain(log.damaged_bodies.values()) {
+        writeln!(out, "DAMAGE {damage}")?;
     }
     Ok(())
 }

@@ -1,110 +1,125 @@
-//! The bytes of a segment: its head, the headers of records, and their checksums.
+//! The bytes of a segment: its head, the headers of its records, and their checksums.
 //!
-//! Pure encoding and decoding; what a sequence of records means is `scan`'s business, where they
-//! lie in files is `segment`'s. Everything is little-endian and records are aligned to 8 bytes. The
-//! diagrams stand in `README.md`. Start reading at `Header`.
+//! This file encodes and decodes; it does no I/O. What a sequence of records means is decided in
+//! `scan`, which files they stand in is decided in `segment`. Numbers are little-endian and records
+//! are aligned to 8 bytes. README.md shows the layouts. Start reading at [`RecordHeader`].
 use crc32fast::Hasher;
 
-/// The format that this version reads and writes.
+/// The number of the format that this version reads and writes.
 pub const VERSION: u32 = 1;
-/// The unit of writing: heads and slots are as long as a page, so that none shares one with a
-/// record.
+/// The unit of writing, in bytes. A segment head and a slot of `state` fill whole pages, so that a
+/// torn write of a record cannot damage them.
 pub const PAGE: usize = 4096;
-/// The length of a record's header; a commit record has nothing else.
+/// The length of a record header in bytes. The record that ends a batch consists of it alone.
 pub const HEADER: usize = 32;
-/// The longest body that the header's 24 bits can tell.
+/// The longest body in bytes: the header has 24 bits for the length.
 pub const BODY_MAX: usize = (1 << 24) - 1;
-/// The fixed part of a segment's head; the configuration follows.
+/// The length of a segment head without its configuration, in bytes.
 const HEAD_FIXED: usize = 80;
 const HEAD_MAGIC: &[u8; 8] = b"tern log";
 
-/// What a record is. 0 is none, so that zeros are never a record.
+/// What a record is. No kind is 0, so that zeros are never a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// An entry: term, index, body.
+pub enum RecordKind {
+    /// An entry with term, index and body.
     Entry = 1,
-    /// The end of a batch: the batch's number in place of the term, the commit index, the batch's
-    /// checksum.
+    /// The end of a batch. Instead of a term it has the number of the batch, instead of an index
+    /// the commit index, and instead of a body checksum the checksum of the batch.
     Commit = 2,
-    /// A batch of nothing: the closing mark.
+    /// The closing mark: the end of a batch without records.
     Close = 3,
     /// The body of an entry whose own record is damaged.
     Repair = 4,
-    /// A snapshot was put in place, and the entries behind it are gone.
+    /// A snapshot was installed and all entries were removed.
     Installed = 5,
-    /// A snapshot was put in place, and the entries behind it stay.
+    /// A snapshot was installed and the entries behind it stayed.
     InstalledTail = 6,
 }
 
-/// The head of a record.
+/// The header of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    pub kind: Kind,
-    /// The length of the body in bytes, without its padding.
+pub struct RecordHeader {
+    /// What the record is.
+    pub kind: RecordKind,
+    /// The length of the body in bytes, without padding; at most [`BODY_MAX`]. 0 in a record that
+    /// ends a batch.
     pub len: u32,
-    /// The durable mark: where the record's batch starts. Everything before it was synced when
-    /// this was written.
-    pub durable: u32,
-    /// The entry's term; the batch's number in a commit record.
+    /// The durable mark: the offset in the segment where the batch of this record starts. All
+    /// records before it had been synced when this header was written. A multiple of 8, at most the
+    /// offset of the header itself.
+    pub durable_mark: u32,
+    /// The term of the entry, or the number of the batch that the record ends.
     pub term: u64,
-    /// The entry's index; the commit index in a commit record.
+    /// The index of the entry, or the commit index in a record that ends a batch.
     pub index: u64,
-    /// The body's checksum; the batch's in a commit record.
+    /// The checksum of the body, or of the batch's headers in a record that ends a batch.
     pub crc: u32,
 }
 
-/// The head of a segment.
+/// The head of a segment. It is written once, before the segment holds any record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Where records start.
+pub struct SegmentHead {
+    /// The offset of the first record, in bytes: the length of the head in whole pages.
     pub records_at: u32,
-    /// The length of the file.
+    /// The length that the file was made with, in bytes; at most [`crate::SEGMENT_BYTES_MAX`].
     pub segment_bytes: u64,
-    /// The data directory's random number.
+    /// The random number of the data directory.
     pub identity: u64,
-    /// The segment's number; the next one has the next.
+    /// The number of the segment, one above that of the segment before.
     pub sequence: u64,
-    /// The index that the first entry had to have when the segment was taken into use; 0: any.
-    pub base: u64,
-    /// The number of its first batch.
-    pub batch: u64,
-    /// The highest commit index recorded before; the segments that hold it may be released before
-    /// this one has any.
+    /// The highest index that the first entry may have; `None` if any index may follow.
+    pub next_index: Option<u64>,
+    /// The number of the first batch.
+    pub next_batch: u64,
+    /// The highest commit index in the segments before. It is repeated because they may be released
+    /// before this segment holds one.
     pub commit: u64,
-    /// Where the last batch of the segment before ends; it was durable before this segment was
-    /// used.
+    /// The offset in the segment before where its last batch ends; 0 in the first segment. That
+    /// batch was durable before this segment was put into use, so this is a durable mark for it.
     pub previous_end: u32,
     /// The checksum of that batch.
     pub previous_crc: u32,
-    /// The newest configuration, the caller's bytes.
+    /// The caller's newest configuration.
     pub configuration: Box<[u8]>,
 }
 
-/// Why the first bytes of a file are not a head.
+/// Why bytes are not the head of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadHead {
-    /// A whole head of another format.
+pub enum BadSegmentHead {
+    /// The head is whole and has a format of this number.
     Version(u32),
+    /// The head is damaged or missing.
     Unreadable,
 }
 
+/// The number at `at`.
+///
+/// # Panics
+///
+/// If `bytes` ends before it.
 pub fn get_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
+/// The number at `at`.
+///
+/// # Panics
+///
+/// If `bytes` ends before it.
 pub fn get_u64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// crc32 started from `seed`. Two seeds give the same data two checksums, always.
+/// The CRC-32 (IEEE) of `bytes`, started from `seed`. Two seeds never give the same bytes the same
+/// checksum.
 pub fn crc(seed: u32, bytes: &[u8]) -> u32 {
     let mut hasher = Hasher::new_with_initial(seed);
     hasher.update(bytes);
     hasher.finalize()
 }
 
-/// The seed of the checksums of a record: bytes of another data directory, of an earlier use of the
-/// file or of another place in it do not pass.
+/// The seed for the checksums of the record at `offset`. With it, a record of another directory, of
+/// an earlier use of the same file or of another place in it does not pass as valid.
 pub fn seed(identity: u64, sequence: u64, offset: u32) -> u32 {
     let mut bytes = [0; 20];
     bytes[..8].copy_from_slice(&identity.to_le_bytes());
@@ -113,33 +128,37 @@ pub fn seed(identity: u64, sequence: u64, offset: u32) -> u32 {
     crc(0, &bytes)
 }
 
-/// The length of a record with its padding.
+/// The length of a record with a body of `body` bytes: header, body and padding.
 pub fn record_bytes(body: usize) -> usize {
     HEADER + body.next_multiple_of(8)
 }
 
-impl Kind {
-    /// The kind that a header starts with.
-    pub fn decode(byte: u8) -> Option<Kind> {
+impl RecordKind {
+    /// The kind that the first byte of a header encodes.
+    pub fn decode(byte: u8) -> Option<RecordKind> {
         Some(match byte {
-            1 => Kind::Entry,
-            2 => Kind::Commit,
-            3 => Kind::Close,
-            4 => Kind::Repair,
-            5 => Kind::Installed,
-            6 => Kind::InstalledTail,
+            1 => RecordKind::Entry,
+            2 => RecordKind::Commit,
+            3 => RecordKind::Close,
+            4 => RecordKind::Repair,
+            5 => RecordKind::Installed,
+            6 => RecordKind::InstalledTail,
             _ => return None,
         })
     }
 
-    /// Whether it ends a batch (and has no body).
+    /// Whether a record of this kind ends a batch. It has no body then.
     pub fn ends_batch(self) -> bool {
-        matches!(self, Kind::Commit | Kind::Close)
+        matches!(self, RecordKind::Commit | RecordKind::Close)
     }
 }
 
-impl Header {
-    /// The header's bytes, with its checksum started from `seed`.
+impl RecordHeader {
+    /// The bytes of the header, with its checksum started from `seed`.
+    ///
+    /// # Panics
+    ///
+    /// As [`RecordHeader::check_invariants`].
     pub fn encode(&self, seed: u32) -> [u8; HEADER] {
         let mut out = self.encode_unsealed();
         let check = crc(seed, &out[..28]);
@@ -147,72 +166,105 @@ impl Header {
         out
     }
 
-    /// The same without its checksum, for what `peek` reads.
+    /// The bytes of the header without its checksum. Only [`RecordHeader::decode_unsealed`] reads
+    /// them.
+    ///
+    /// # Panics
+    ///
+    /// As [`RecordHeader::check_invariants`].
     pub fn encode_unsealed(&self) -> [u8; HEADER] {
-        assert!(self.len as usize <= BODY_MAX, "the length fits 24 bits");
+        self.check_invariants();
         let mut out = [0; HEADER];
         out[..4].copy_from_slice(&(self.len << 8 | self.kind as u32).to_le_bytes());
-        out[4..8].copy_from_slice(&self.durable.to_le_bytes());
+        out[4..8].copy_from_slice(&self.durable_mark.to_le_bytes());
         out[8..16].copy_from_slice(&self.term.to_le_bytes());
         out[16..24].copy_from_slice(&self.index.to_le_bytes());
         out[24..28].copy_from_slice(&self.crc.to_le_bytes());
         out
     }
 
-    /// What `bytes` hold without their checksum being looked at; `None` if it cannot be a header.
-    /// For records that this process has put together itself.
-    pub fn peek(bytes: &[u8]) -> Option<Header> {
+    /// Decodes a header without verifying its checksum; `None` if no kind starts with its first
+    /// byte. For records that this process encoded itself.
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` is shorter than a header.
+    pub fn decode_unsealed(bytes: &[u8]) -> Option<RecordHeader> {
         let word = get_u32(bytes, 0);
-        Some(Header {
-            kind: Kind::decode(word as u8)?,
+        Some(RecordHeader {
+            kind: RecordKind::decode(word as u8)?,
             len: word >> 8,
-            durable: get_u32(bytes, 4),
+            durable_mark: get_u32(bytes, 4),
             term: get_u64(bytes, 8),
             index: get_u64(bytes, 16),
             crc: get_u32(bytes, 24),
         })
     }
 
-    /// The header at `offset`, if a whole one stands there whose record ends within `limit`. The
-    /// cheap tests come first: a search for the next header asks this of every eighth byte.
+    /// Decodes the header at `offset`; `None` if no valid header stands there or its record ends
+    /// behind `limit`. The cheap checks come first, because the search behind damage calls this for
+    /// every eighth byte.
     pub fn decode(
         bytes: &[u8],
         identity: u64,
         sequence: u64,
         offset: usize,
         limit: usize,
-    ) -> Option<Header> {
+    ) -> Option<RecordHeader> {
         let here = bytes.get(offset..offset + HEADER)?;
-        let header = Header::peek(here)?;
+        let header = RecordHeader::decode_unsealed(here)?;
         let end = offset + record_bytes(header.len as usize);
-        if header.durable as usize > offset
-            || !header.durable.is_multiple_of(8)
-            || end > limit
-            || header.kind.ends_batch() && header.len != 0
-        {
+        let is_mark_sound =
+            header.durable_mark as usize <= offset && header.durable_mark.is_multiple_of(8);
+        let is_body_allowed = header.len == 0 || !header.kind.ends_batch();
+        if !is_mark_sound || end > limit || !is_body_allowed {
             return None;
         }
         let seed = seed(identity, sequence, offset as u32);
         (crc(seed, &here[..28]) == get_u32(here, 28)).then_some(header)
     }
+
+    /// Checks a header that is to be written.
+    ///
+    /// # Panics
+    ///
+    /// If a field is out of bounds.
+    pub fn check_invariants(&self) {
+        assert!(self.len as usize <= BODY_MAX, "the length fits 24 bits");
+        assert!(
+            self.durable_mark.is_multiple_of(8),
+            "a batch starts at a multiple of 8"
+        );
+        assert!(
+            self.len == 0 || !self.kind.ends_batch(),
+            "the end of a batch has no body"
+        );
+    }
 }
 
-impl Head {
-    /// How long a head with this configuration is.
+impl SegmentHead {
+    /// The length of a head with a configuration of `configuration` bytes, in whole pages.
     pub fn bytes_for(configuration: usize) -> usize {
         (HEAD_FIXED + configuration).next_multiple_of(PAGE)
     }
 
-    /// How long the head at the start of `bytes` says that it is; that may be wrong.
+    /// The length that the head at the start of `bytes` claims; 0 if `bytes` is too short to say.
+    /// The value is not verified.
     pub fn claimed_bytes(bytes: &[u8]) -> usize {
-        let fixed = bytes.get(..HEAD_FIXED);
-        fixed.map_or(0, |f| Head::bytes_for(get_u32(f, 72) as usize))
+        match bytes.get(..HEAD_FIXED) {
+            Some(fixed) => SegmentHead::bytes_for(get_u32(fixed, 72) as usize),
+            None => 0,
+        }
     }
 
-    /// The head's bytes, `records_at` of them.
+    /// The bytes of the head, `records_at` of them.
+    ///
+    /// # Panics
+    ///
+    /// As [`SegmentHead::check_invariants`].
     pub fn encode(&self) -> Vec<u8> {
-        let length = Head::bytes_for(self.configuration.len());
-        assert_eq!(length, self.records_at as usize, "records follow the head");
+        self.check_invariants();
+        let length = self.records_at as usize;
         let mut out = Vec::with_capacity(length);
         out.extend_from_slice(HEAD_MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
@@ -221,8 +273,8 @@ impl Head {
             self.segment_bytes,
             self.identity,
             self.sequence,
-            self.base,
-            self.batch,
+            self.next_index.unwrap_or(0),
+            self.next_batch,
             self.commit,
         ] {
             out.extend_from_slice(&word.to_le_bytes());
@@ -232,47 +284,63 @@ impl Head {
         out.extend_from_slice(&(self.configuration.len() as u32).to_le_bytes());
         let check = crc(crc(0, &out), &self.configuration);
         out.extend_from_slice(&check.to_le_bytes());
-        assert_eq!(
-            out.len(),
-            HEAD_FIXED,
-            "the fixed part is as long as it says"
-        );
+        assert_eq!(out.len(), HEAD_FIXED, "the fixed part has its length");
         out.extend_from_slice(&self.configuration);
         out.resize(length, 0);
         out
     }
 
-    /// The head at the start of a segment.
-    pub fn decode(bytes: &[u8]) -> Result<Head, BadHead> {
-        let fixed = bytes.get(..HEAD_FIXED).ok_or(BadHead::Unreadable)?;
-        let configuration = get_u32(fixed, 72) as usize;
+    /// Decodes the head at the start of a segment.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no head, or a head of another format.
+    pub fn decode(bytes: &[u8]) -> Result<SegmentHead, BadSegmentHead> {
+        let fixed = bytes.get(..HEAD_FIXED).ok_or(BadSegmentHead::Unreadable)?;
+        let length = get_u32(fixed, 72) as usize;
         let configuration = bytes[HEAD_FIXED..]
-            .get(..configuration)
-            .ok_or(BadHead::Unreadable)?;
+            .get(..length)
+            .ok_or(BadSegmentHead::Unreadable)?;
         let check = crc(crc(0, &fixed[..76]), configuration);
         if &fixed[..8] != HEAD_MAGIC || check != get_u32(fixed, 76) {
-            return Err(BadHead::Unreadable);
+            return Err(BadSegmentHead::Unreadable);
         }
-        if get_u32(fixed, 8) != VERSION {
-            return Err(BadHead::Version(get_u32(fixed, 8)));
+        let version = get_u32(fixed, 8);
+        if version != VERSION {
+            return Err(BadSegmentHead::Version(version));
         }
-        let head = Head {
+        let next_index = get_u64(fixed, 40);
+        let head = SegmentHead {
             records_at: get_u32(fixed, 12),
             segment_bytes: get_u64(fixed, 16),
             identity: get_u64(fixed, 24),
             sequence: get_u64(fixed, 32),
-            base: get_u64(fixed, 40),
-            batch: get_u64(fixed, 48),
+            next_index: (next_index != 0).then_some(next_index),
+            next_batch: get_u64(fixed, 48),
             commit: get_u64(fixed, 56),
             previous_end: get_u32(fixed, 64),
             previous_crc: get_u32(fixed, 68),
             configuration: configuration.into(),
         };
-        let records_at = Head::bytes_for(configuration.len());
-        let sound = records_at == head.records_at as usize
-            && head.segment_bytes <= crate::SEGMENT_BYTES_MAX
-            && head.segment_bytes >= head.records_at as u64;
-        sound.then_some(head).ok_or(BadHead::Unreadable)
+        head.is_sound()
+            .then_some(head)
+            .ok_or(BadSegmentHead::Unreadable)
+    }
+
+    /// Whether the lengths in the head agree with each other.
+    fn is_sound(&self) -> bool {
+        self.records_at as usize == SegmentHead::bytes_for(self.configuration.len())
+            && self.segment_bytes <= crate::SEGMENT_BYTES_MAX
+            && self.segment_bytes >= u64::from(self.records_at)
+    }
+
+    /// Checks a head that is to be written.
+    ///
+    /// # Panics
+    ///
+    /// If its lengths do not agree with each other.
+    pub fn check_invariants(&self) {
+        assert!(self.is_sound(), "the lengths agree: {self:?}");
     }
 }
 
@@ -281,53 +349,66 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_passes_only_in_its_place() {
-        let header = Header {
-            kind: Kind::Entry,
+    fn a_header_is_valid_only_at_its_own_offset() {
+        let header = RecordHeader {
+            kind: RecordKind::Entry,
             len: 5,
-            durable: 4096,
+            durable_mark: 4096,
             term: 3,
             index: 9,
             crc: 77,
         };
         let mut bytes = vec![0; 8192];
         bytes[4104..4136].copy_from_slice(&header.encode(seed(1, 2, 4104)));
-        let decode =
-            |identity, sequence, limit| Header::decode(&bytes, identity, sequence, 4104, limit);
+        let decode = |identity, sequence, limit| {
+            RecordHeader::decode(&bytes, identity, sequence, 4104, limit)
+        };
         assert_eq!(decode(1, 2, 8192), Some(header));
         assert_eq!(decode(2, 2, 8192), None, "another directory");
         assert_eq!(decode(1, 1, 8192), None, "an earlier use of the file");
         assert_eq!(decode(1, 2, 4143), None, "longer than the segment");
         bytes.copy_within(4104..4136, 4112);
-        assert_eq!(Header::decode(&bytes, 1, 2, 4112, 8192), None, "elsewhere");
-        assert_eq!(Header::decode(&bytes, 1, 2, 8184, 8192), None, "no room");
+        assert_eq!(
+            RecordHeader::decode(&bytes, 1, 2, 4112, 8192),
+            None,
+            "elsewhere"
+        );
+        assert_eq!(
+            RecordHeader::decode(&bytes, 1, 2, 8184, 8192),
+            None,
+            "no room"
+        );
     }
 
     #[test]
-    fn every_flipped_bit_of_a_head_is_seen() {
-        let head = Head {
+    fn a_head_with_any_flipped_bit_is_unreadable() {
+        let head = SegmentHead {
             records_at: PAGE as u32,
             segment_bytes: 65536,
             identity: 7,
             sequence: 1,
-            base: 1,
-            batch: 1,
+            next_index: Some(1),
+            next_batch: 1,
             commit: 0,
             previous_end: 0,
             previous_crc: 0,
             configuration: b"configuration".as_slice().into(),
         };
         let whole = head.encode();
-        assert_eq!(Head::decode(&whole), Ok(head));
+        assert_eq!(SegmentHead::decode(&whole), Ok(head));
         for bit in 0..(HEAD_FIXED + 13) * 8 {
             let mut bytes = whole.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Head::decode(&bytes), Err(BadHead::Unreadable), "bit {bit}");
+            assert_eq!(
+                SegmentHead::decode(&bytes),
+                Err(BadSegmentHead::Unreadable),
+                "bit {bit}"
+            );
         }
         let mut newer = whole;
         newer[8] = 2;
         let check = crc(crc(0, &newer[..76]), b"configuration");
         newer[76..80].copy_from_slice(&check.to_le_bytes());
-        assert_eq!(Head::decode(&newer), Err(BadHead::Version(2)));
+        assert_eq!(SegmentHead::decode(&newer), Err(BadSegmentHead::Version(2)));
     }
 }

@@ -1,12 +1,23 @@
-//! The write-ahead log of one machine: term and vote, entries, batches that are durable once
-//! synced.
+//! The write-ahead log of one machine: its term and vote, its log entries, and the batches in which
+//! they become durable.
 //!
-//! It knows (term, index) in the headers of its records and nothing else of consensus; what a body
-//! or a configuration means is the caller's business. The format, every crash state and its
-//! recovery stand in `README.md` beside this crate. Reading order: `format` (bytes and checksums),
-//! `scan` (bytes to verdict, pure), `state` (the two slots), `segment` and `map` (files of
-//! records), `os` (every system call), `log` (`Wal`: open, append, sync, rotate, release).
+//! The crate must not know what a body, a snapshot head or a configuration means. All it knows of
+//! consensus are the numbers in its headers (term, index, vote, commit index).
+//!
+//! `README.md` beside this crate is the authority for the format and lists every crash state with
+//! its recovery. Read the modules in this order:
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`format`] | segment heads, record headers and checksums: bytes to values and back |
+//! | [`scan`] | the verdict on what a disk holds; pure |
+//! | [`state`] | the file of term and vote |
+//! | `staging` | records that wait for a batch; pure |
+//! | [`segment`], `map` | the files of records and the map that is written |
+//! | [`os`] | every system call |
+//! | `log` | [`Wal`]: open, append, sync, rotate, release |
 #![deny(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod format;
 mod log;
@@ -14,6 +25,7 @@ mod map;
 pub mod os;
 pub mod scan;
 pub mod segment;
+mod staging;
 pub mod state;
 
 use std::fmt;
@@ -22,252 +34,294 @@ use std::sync::Arc;
 
 pub use log::{Wal, wipe, wipe_with};
 
-/// What a log is opened with.
+/// The default size of a segment: 16 MiB.
+pub const SEGMENT_BYTES: u64 = 16 << 20;
+/// The smallest segment: 64 KiB. The tests use it, to rotate often.
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// The largest segment: 1 GiB. Offsets in record headers have 32 bits, and recovery needs memory
+/// for one segment.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// Most bytes that wait in memory for the next batch. An `append` that exceeds it writes and syncs
+/// before it returns.
+pub const STAGED_BYTES_MAX: usize = 8 << 20;
+
+/// How to open a log.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The data directory; made if it is not there.
+    /// The data directory. It is made, with its parents, if it does not exist.
     pub dir: PathBuf,
-    /// The size of the segments that are made from now on, in bytes: a multiple of 4096 between
-    /// `SEGMENT_BYTES_MIN` and `SEGMENT_BYTES_MAX`. A record may fill a quarter of one.
+    /// The size of segments that are made from now on, in bytes: a multiple of 4096 from
+    /// [`SEGMENT_BYTES_MIN`] to [`SEGMENT_BYTES_MAX`]. A record may fill a quarter of a segment.
+    /// Segments that exist keep their size.
     pub segment_bytes: u64,
-    /// The random number that a new directory gets; one that is not new keeps its own.
+    /// The random number for a new directory. An existing directory keeps the number it has.
     pub identity: u64,
 }
 
-/// The default size of a segment: 16 MiB.
-pub const SEGMENT_BYTES: u64 = 16 << 20;
-/// The smallest segment, 64 KiB.
-pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
-/// The largest segment, 1 GiB.
-pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-/// What may wait in memory for the next batch, in bytes: an `append` that goes beyond it writes and
-/// syncs by itself.
-pub const STAGED_BYTES_MAX: usize = 8 << 20;
-
-/// The body of an entry that was read back.
+/// The body of an entry, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// It is whole.
+    /// The body matches its checksum.
     Good(Arc<[u8]>),
-    /// Its checksum does not match; a body of `len` bytes whose crc32, started from `seed`, is
-    /// `crc` is the lost one (see `body_matches`).
-    Faulty { len: u32, seed: u32, crc: u32 },
+    /// The body does not match its checksum and is lost. [`body_matches`] tells whether bytes from
+    /// elsewhere, such as from a peer, are the lost body.
+    Faulty {
+        /// The length of the lost body in bytes.
+        len: u32,
+        /// The value that the checksum was started from.
+        seed: u32,
+        /// The CRC-32 of the lost body.
+        crc: u32,
+    },
 }
 
-/// One entry as it was read back.
+/// An entry, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// The term in which a leader made the entry.
     pub term: u64,
+    /// The position of the entry in the log.
     pub index: u64,
+    /// What the entry holds.
     pub body: Body,
 }
 
-/// One thing to append. A body is at most `Wal::body_bytes_max()` bytes long.
+/// A record to append. Its body has at most [`Wal::body_bytes_max`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
-    /// An entry; whatever the log held at its index and behind it is gone. Indexes are consecutive,
-    /// but for the first entry in an empty log.
+    /// An entry. It replaces the entry at its index and removes every later one. Its index is at
+    /// most one above the last; the first entry of an empty log may have any index.
     Entry {
+        /// The term in which a leader made the entry.
         term: u64,
+        /// The position of the entry in the log.
         index: u64,
+        /// What the entry holds.
         body: &'a [u8],
     },
-    /// The body of an entry that was read back as `Body::Faulty`, found elsewhere. Nothing behind
-    /// it is touched.
+    /// The body of an entry that was read as [`Body::Faulty`], obtained elsewhere. Later entries
+    /// stay.
     Repair {
+        /// The term of the damaged entry.
         term: u64,
+        /// The index of the damaged entry.
         index: u64,
+        /// The body. Recovery ignores a body that is not the lost one.
         body: &'a [u8],
     },
-    /// A snapshot of the log up to `index` has been put in place: entries at and before it are
-    /// gone, those behind it stay only if `keep_tail`. `head` is the caller's (its
-    /// configuration).
+    /// A snapshot was installed. Entries up to `index` are removed.
     Installed {
+        /// The term of the last entry that the snapshot covers.
         term: u64,
+        /// The index of the last entry that the snapshot covers.
         index: u64,
+        /// Whether entries behind `index` stay. If not, they are removed too.
         keep_tail: bool,
+        /// The caller's description of the snapshot.
         head: &'a [u8],
     },
 }
 
-/// The last `Record::Installed` of a log.
+/// The last [`Record::Installed`] of a log, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Installed {
+    /// The term of the last entry that the snapshot covers.
     pub term: u64,
+    /// The index of the last entry that the snapshot covers.
     pub index: u64,
+    /// Whether entries behind `index` stayed.
     pub keep_tail: bool,
+    /// The caller's description of the snapshot.
     pub head: Box<[u8]>,
 }
 
-/// What is damaged.
+/// Which part of the log is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    /// The body of an entry or of another record; the header is whole.
+pub enum DamageKind {
+    /// The body of a record. Its header is intact.
     Body,
-    /// The header of a record: what stood there is unknown.
-    Header,
-    /// The batch's own checksum or number.
+    /// The header of a record. What the record held is unknown.
+    RecordHeader,
+    /// The number of a batch, or the checksum over its headers.
     Batch,
     /// The head of a segment.
-    Head,
-    /// The segment is not there, although later ones are, or although it was in use.
-    Missing,
-    /// The records do not follow each other.
+    SegmentHead,
+    /// A segment does not exist, although a later one does or `state` names it.
+    MissingSegment,
+    /// A record does not continue the one before it.
     Order,
 }
 
-/// Damage below a durable mark: something that was synced is no longer readable.
+/// Damage below a durable mark: something that was synced cannot be read any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The file's name in the data directory.
+pub struct Damage {
+    /// The name of the file in the data directory.
     pub file: String,
-    /// Where in it, in bytes.
+    /// Where the damage is in the file, in bytes from its start.
     pub offset: u64,
-    /// The entry that it concerns, if that is known.
+    /// The entry that is damaged; `None` if that is unknown.
     pub index: Option<u64>,
-    pub what: What,
+    /// Which part of the log is damaged.
+    pub kind: DamageKind,
 }
 
 /// What a log held when it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// The data directory's random number.
+    /// The random number of the data directory.
     pub identity: u64,
-    /// The directory held no log.
+    /// Whether the directory held no log and a new one was made.
     pub is_new: bool,
     /// Term and vote; `None` in a new directory.
     pub state: Option<(u64, u64)>,
-    /// The entries at consecutive indexes, each later record having replaced what it replaces.
-    /// Some of the first may be older than the caller's snapshot.
+    /// The entries, at consecutive indexes; replaced ones are left out. The first may be older than
+    /// the caller's snapshot, because segments are released as a whole.
     pub entries: Vec<Entry>,
-    /// The last `Installed`, unless its segment has been released.
+    /// The last `Installed`; `None` if there was none or its segment has been released.
     pub installed: Option<Installed>,
-    /// The highest commit index recorded.
+    /// The highest commit index that was recorded.
     pub commit: u64,
-    /// The configuration at the head of the newest segment.
+    /// The configuration in the head of the newest segment.
     pub configuration: Box<[u8]>,
-    /// The newest segment's number and the offset up to which it holds whole batches, all of them
-    /// durable.
+    /// The number of the newest segment, and the offset where its last whole batch ends. Everything
+    /// before that offset is durable.
     pub end: (u64, u64),
-    /// The log ends with a closing mark: the last process stopped in order.
+    /// Whether the last process closed the log: it ends with a closing mark.
     pub closed: bool,
-    /// Bytes behind the last whole batch that were cut off as a torn tail (a batch that was never
-    /// called durable).
+    /// Bytes behind the last whole batch that were removed as a torn tail. They belonged to a batch
+    /// that was never acknowledged.
     pub torn_bytes: u64,
-    /// Entries in `entries` that are `Body::Faulty`. A lone machine must refuse to start with any;
-    /// in a cluster they are repaired from peers. Damage that leaves less than the header of
-    /// an entry is `OpenError::Damaged` instead.
-    pub faults: Vec<Fault>,
+    /// One item for each [`Body::Faulty`] in `entries`. A machine that is the only member must
+    /// refuse to start; in a cluster, peers supply the bodies. All other damage is
+    /// [`OpenError::Damaged`].
+    pub damage: Vec<Damage>,
 }
 
-/// Why a log was not opened. The text of each says which file and what to do.
+/// Why a log was not opened. The text names the file and the next step.
 #[derive(Debug)]
 pub enum OpenError {
-    /// Another process has it; it may end soon.
-    Locked { dir: PathBuf },
-    /// Written in a format that this version does not read.
-    Version { file: String, found: u32 },
-    /// An option is out of bounds.
+    /// Another process has locked the directory. It may be about to exit.
+    Locked {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// A file has a format that this version does not read.
+    Version {
+        /// The path of the file.
+        file: String,
+        /// The number of its format.
+        found: u32,
+    },
+    /// A value in [`Options`] is out of bounds; with the text for the user.
     Option(String),
-    /// Neither slot of `state` is readable, or the file is gone and the log is not: term and vote
-    /// are lost, and must not be guessed.
-    State { dir: PathBuf },
-    /// Records are lost of which not even the headers are readable.
-    Damaged { dir: PathBuf, faults: Vec<Fault> },
+    /// Term and vote are lost: both slots of `state` are unreadable, or the file does not exist and
+    /// the log has records.
+    State {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// The log is damaged and not even the headers of all records are known.
+    Damaged {
+        /// The data directory.
+        dir: PathBuf,
+        /// What is damaged; at least one item.
+        damage: Vec<Damage>,
+    },
     /// A system call failed.
     Io(Error),
 }
 
-/// Why the log did not do something.
+/// Why the log did not carry out a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The records do not fit and there is no room for another segment. Nothing was changed; they
-    /// can be tried again.
+    /// The disk has no room for the segment that is needed. Nothing was changed; the call may be
+    /// repeated later.
     Full,
-    /// A system call failed. This is final: what was not yet synced may be lost, nothing may be
-    /// acknowledged any more, and the process must end.
+    /// A system call failed. The error is final: every later call returns it, nothing more is
+    /// acknowledged, and the process must exit. See README, "Errors".
     Io {
-        /// The call, as in `fdatasync`.
+        /// The name of the system call, such as `fdatasync`.
         call: &'static str,
-        /// The file it was for.
+        /// The path of the file.
         file: String,
-        /// The system's text.
+        /// The error text of the operating system.
         text: String,
     },
 }
 
-/// Whether there is room for the segment after this one.
+/// Whether the log can go on when the current segment is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
+    /// A spare segment exists.
     Ok,
-    /// Making a spare segment failed: what is left of the present one must serve what cannot be
-    /// refused.
+    /// No spare segment exists and the disk had no room for one. The rest of the current segment
+    /// should serve what cannot be refused.
     Low,
 }
 
-/// Whether `body` is the one that a `Body::Faulty` was.
+/// Whether `body` is the body that was lost as [`Body::Faulty`] with these values.
 pub fn body_matches(body: &[u8], len: u32, seed: u32, crc: u32) -> bool {
-    body.len() == len as usize && {
-        let mut hasher = crc32fast::Hasher::new_with_initial(seed);
-        hasher.update(body);
-        hasher.finalize() == crc
-    }
+    body.len() == len as usize && format::crc(seed, body) == crc
 }
 
-impl fmt::Display for What {
+impl fmt::Display for DamageKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            What::Body => "the body of a record does not match its checksum",
-            What::Header => "the header of a record is unreadable",
-            What::Batch => "a batch of records does not match its checksum or number",
-            What::Head => "the head of the file is unreadable or not this log's",
-            What::Missing => "the file is missing",
-            What::Order => "the records do not follow each other",
+            DamageKind::Body => "the body of a record does not match its checksum",
+            DamageKind::RecordHeader => "the header of a record is unreadable",
+            DamageKind::Batch => "a batch of records does not match its checksum or number",
+            DamageKind::SegmentHead => "the head of the file is unreadable or not this log's",
+            DamageKind::MissingSegment => "the file is missing",
+            DamageKind::Order => "the records do not follow each other",
         })
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at offset {}", self.file, self.offset)?;
         if let Some(index) = self.index {
             write!(f, " (entry {index})")?;
         }
-        write!(f, ": {}", self.what)
+        write!(f, ": {}", self.kind)
     }
 }
+
+/// Most damaged places that the text of an error lists.
+const DAMAGE_LISTED_MAX: usize = 8;
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            OpenError::Locked { dir } => {
-                write!(
-                    f,
-                    "{}: another process uses this data directory",
-                    dir.display()
-                )
-            }
+            OpenError::Locked { dir } => write!(
+                f,
+                "{}: another process uses this data directory: stop it, or choose another directory",
+                dir.display()
+            ),
             OpenError::Version { file, found } => write!(
                 f,
-                "{file} is written in format {found}, this version reads format 1: use the version that wrote it"
+                "{file} has format {found}, this version reads format {}: use the version that \
+                 wrote it",
+                format::VERSION
             ),
             OpenError::Option(text) => f.write_str(text),
             OpenError::State { dir } => write!(
                 f,
-                "{}/state: it is missing or both slots are unreadable, so term and vote are unknown and this machine must not vote: \
-                 restore the directory from a backup, or remove the machine from the cluster and start it with -f",
+                "{}/state: the file is missing or both of its slots are unreadable. Term and vote \
+                 are unknown, so this machine must not vote: restore the directory from a backup, \
+                 or remove the machine from the cluster and start it with -f",
                 dir.display()
             ),
-            OpenError::Damaged { dir, faults } => {
+            OpenError::Damaged { dir, damage } => {
                 write!(f, "{}: the log is damaged", dir.display())?;
-                for fault in faults.iter().take(8) {
-                    write!(f, "; {fault}")?;
+                for place in damage.iter().take(DAMAGE_LISTED_MAX) {
+                    write!(f, "; {place}")?;
                 }
                 write!(
                     f,
-                    " ({} in all): restore the directory from a backup, or, if other machines hold its data, start it \
-                     with -f to join anew",
-                    faults.len()
+                    " ({} in all): restore the directory from a backup, or, if other machines hold \
+                     its data, start it with -f to join anew",
+                    damage.len()
                 )
             }
             OpenError::Io(error) => error.fmt(f),

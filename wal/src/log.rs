@@ -1,101 +1,112 @@
-//! `Wal`: one data directory's log, opened, appended to, synced in batches, rotated, released.
+//! [`Wal`]: the log of one data directory.
 //!
-//! It owns the order of the steps on the disk; the bytes are `format`'s, the verdict on what is
-//! found is `scan`'s. It must never put a batch into the map before the one before it is synced:
-//! that is what makes a batch's start a durable mark. Start reading at `Wal`, then `open_with`,
-//! `append`, `start_sync`.
+//! This file owns the order of the steps on the disk. `format` has the bytes, `scan` the verdict on
+//! what is found, `staging` the records that wait for a batch.
+//!
+//! The rule that everything rests on: a batch is written only after the batch before it was synced.
+//! That makes the start of a batch a durable mark.
+//!
+//! Start reading at [`Wal`], then [`Wal::open`], [`Wal::append`], [`Wal::start_sync`].
 use std::collections::VecDeque;
 use std::path::Path;
 
-use crate::format::{BODY_MAX, HEADER, Head, Header, Kind, PAGE, crc, record_bytes, seed};
+use crate::format::{BODY_MAX, HEADER, PAGE, SegmentHead, record_bytes};
 use crate::os::{Hook, Os};
-use crate::scan::{Extent, Scanner, follow};
-use crate::segment::{self, Active, SPARES_MAX};
-use crate::state::{self, State};
+use crate::scan::{ScannedLog, SegmentExtent};
+use crate::segment::{self, ActiveSegment, SPARES_MAX};
+use crate::staging::{self, Place, Staging};
+use crate::state::{self, StateFile};
 use crate::{
     Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
     STAGED_BYTES_MAX, Space,
 };
 
-/// As much memory for what waits is kept from batch to batch, in bytes.
-const STAGED_BYTES_KEPT: usize = 256 << 10;
+/// A record may fill this part of a segment: one divided by it. A batch is split between segments,
+/// but a record never is, so larger records would waste more at the end of each segment.
+const RECORDS_PER_SEGMENT_MIN: usize = 4;
 
 /// The log of one data directory, locked for this process.
 pub struct Wal {
+    /// The data directory and its lock.
     os: Os,
+    /// The size of the segments that are made, in bytes; never changes.
     segment_bytes: u64,
+    /// The random number of the data directory; never changes.
     identity: u64,
-    state: State,
-    active: Active,
-    /// Older segments that have not been released, oldest first.
-    old: VecDeque<Extent>,
-    /// Names of spares, all of `segment_bytes`.
+    /// Term, vote and the number of `active`.
+    state: StateFile,
+    /// The segment that batches are written to.
+    active: ActiveSegment,
+    /// The full segments that were not released, oldest first. Their numbers rise by one and end
+    /// below that of `active`.
+    full: VecDeque<SegmentExtent>,
+    /// The names of the spares, each of `segment_bytes` bytes. Empty if the disk had no room for
+    /// one, or after [`Wal::remove_spares`].
     spares: Vec<String>,
-    /// What the heads of new segments repeat.
+    /// The caller's newest configuration, for the heads of new segments.
     configuration: Box<[u8]>,
-    /// Records that no batch holds yet, encoded but for what depends on their place. At most
-    /// `STAGED_BYTES_MAX` and one append stay here.
-    staged: Vec<u8>,
-    /// The records appended, and those of them that are in batches.
-    appended: u64,
-    placed: u64,
-    /// The index that the next entry may have at most, behind what is appended and behind what is
-    /// in batches; 0: any.
-    next: u64,
-    next_placed: u64,
-    /// The number of the next batch and the checksum of the last.
-    batch: u64,
-    batch_crc: u32,
-    commit: u64,
-    commit_placed: u64,
-    /// A sync has ended and nobody has asked yet.
-    ended: Option<u64>,
-    /// The first error that was final.
+    /// The records that wait for a batch.
+    staging: Staging,
+    /// How many records were durable when a sync ended that `poll_sync` has not reported yet.
+    sync_ended: Option<u64>,
+    /// The first error that was final. Every later call returns it.
     failed: Option<Error>,
 }
 
-/// Removes a log from `dir`: first `state`, then segments and spares; nothing that is not this
-/// crate's. The directory must not be open.
+/// Removes the log from the directory `dir`: first `state`, then segments and spares. Files that
+/// are not the log's stay.
+///
+/// # Errors
+///
+/// Another process has locked the directory, or a system call failed. The log is then either whole
+/// or on its way out: the next `open` finds the old log or makes a new one.
 pub fn wipe(dir: &Path) -> Result<(), OpenError> {
     wipe_with(dir, None)
 }
 
-/// `wipe` with every system call shown to `hook`.
+/// [`wipe`], with every system call shown to `hook`.
+///
+/// # Errors
+///
+/// As [`wipe`].
 pub fn wipe_with(dir: &Path, hook: Option<Hook>) -> Result<(), OpenError> {
-    let (mut os, names) = enter(dir, hook)?;
-    wipe_in(&mut os, names)
+    let (mut os, names) = lock_and_list(dir, hook)?;
+    wipe_locked(&mut os, names)
 }
 
-fn wipe_in(os: &mut Os, mut names: Vec<String>) -> Result<(), OpenError> {
+/// Removes the log from a locked directory.
+fn wipe_locked(os: &mut Os, mut names: Vec<String>) -> Result<(), OpenError> {
     if names.iter().any(|n| n == state::STATE) {
-        // From here on the directory is new, whatever else a crash leaves in it.
+        // From here on the directory is new, whatever a crash leaves in it.
         os.rename(state::STATE, state::WIPING)?;
         os.sync_dir()?;
         names.push(state::WIPING.into());
     }
-    clear(os, &names)
+    remove_files(os, &names)
 }
 
-/// The locked directory and what is in it.
-fn enter(dir: &Path, hook: Option<Hook>) -> Result<(Os, Vec<String>), OpenError> {
+/// Locks the directory and lists its names.
+fn lock_and_list(dir: &Path, hook: Option<Hook>) -> Result<(Os, Vec<String>), OpenError> {
     let mut os = Os::new(dir, hook);
-    if !os.enter()? {
+    if !os.open_dir()? {
         return Err(OpenError::Locked { dir: dir.into() });
     }
     let names = os.list()?;
     Ok((os, names))
 }
 
-/// Removes the segments, spares and half-made files among `names`, and then the mark that says that
-/// they may go.
-fn clear(os: &mut Os, names: &[String]) -> Result<(), OpenError> {
-    let log = |n: &str| segment::log_number(n).is_some() || segment::is_spare(n);
-    let mut any = false;
-    for name in names.iter().filter(|n| log(n) || is_half_made(n)) {
-        os.unlink(name)?;
-        any = true;
+/// Removes the segments, spares and half-made files among `names`, and then the file that marks
+/// that they may be removed.
+fn remove_files(os: &mut Os, names: &[String]) -> Result<(), OpenError> {
+    let mut has_removed = false;
+    for name in names {
+        let is_segment = segment::log_number(name).is_some() || segment::is_spare(name);
+        if is_segment || is_half_made(name) {
+            os.unlink(name)?;
+            has_removed = true;
+        }
     }
-    if any {
+    if has_removed {
         os.sync_dir()?;
     }
     if names.iter().any(|n| n == state::WIPING) {
@@ -109,32 +120,34 @@ fn is_half_made(name: &str) -> bool {
     name == segment::MAKING || name == state::MAKING
 }
 
-fn check(bytes: u64) -> Result<(), OpenError> {
-    let fits = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes);
-    match fits && bytes.is_multiple_of(PAGE as u64) {
-        true => Ok(()),
-        false => Err(OpenError::Option(format!(
-            "a log segment of {bytes} bytes: it must be a multiple of {PAGE} between {SEGMENT_BYTES_MIN} and \
-             {SEGMENT_BYTES_MAX}"
-        ))),
+/// Refuses a size of segments that is out of bounds.
+fn check_segment_bytes(bytes: u64) -> Result<(), OpenError> {
+    let is_in_bounds = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes);
+    if is_in_bounds && bytes.is_multiple_of(PAGE as u64) {
+        return Ok(());
     }
+    Err(OpenError::Option(format!(
+        "a log segment of {bytes} bytes: it must be a multiple of {PAGE} between \
+         {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
+    )))
 }
 
-/// Makes an empty log in a directory without `state`. Whatever else of ours is there must never
-/// have been used, or be about to be wiped; otherwise it is `state` that was lost.
+/// Makes an empty log in a locked directory without `state`. If a segment there holds records,
+/// `state` was lost and the directory is not new.
 fn create(os: &mut Os, options: &Options, names: &[String]) -> Result<(), OpenError> {
-    if !names.iter().any(|n| n == state::WIPING) && segment::any_used(os, names)? {
+    let is_being_wiped = names.iter().any(|n| n == state::WIPING);
+    if !is_being_wiped && segment::has_records(os, names)? {
         let dir = options.dir.clone();
         return Err(OpenError::State { dir });
     }
-    clear(os, names)?;
-    let head = Head {
+    remove_files(os, names)?;
+    let head = SegmentHead {
         records_at: PAGE as u32,
         segment_bytes: options.segment_bytes,
         identity: options.identity,
         sequence: 1,
-        base: 0,
-        batch: 1,
+        next_index: None,
+        next_batch: 1,
         commit: 0,
         previous_end: 0,
         previous_crc: 0,
@@ -143,40 +156,53 @@ fn create(os: &mut Os, options: &Options, names: &[String]) -> Result<(), OpenEr
     if os.create(segment::MAKING, head.segment_bytes)?.is_none() {
         return Err(OpenError::Io(Error::Full));
     }
-    segment::take(os, segment::MAKING, &head)?;
-    State::create(os, options.identity)
+    segment::put_into_use(os, segment::MAKING, &head)?;
+    StateFile::create(os, options.identity)
 }
 
-// -- opening
+/// Opening.
 impl Wal {
-    /// Locks the directory, reads what is there, cuts a torn tail off; makes it if it is new.
+    /// Locks the directory, reads the log and removes a torn tail. Makes a new log if there is
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]. Nothing on the disk was changed if the log is damaged.
     pub fn open(options: Options) -> Result<(Wal, Recovered), OpenError> {
         Wal::open_with(options, None)
     }
 
-    /// `open` with every system call shown to `hook`, for tests that cut the power.
+    /// [`Wal::open`], with every system call shown to `hook`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wal::open`].
     pub fn open_with(options: Options, hook: Option<Hook>) -> Result<(Wal, Recovered), OpenError> {
-        check(options.segment_bytes)?;
-        let (os, names) = enter(&options.dir, hook)?;
-        Wal::open_in(os, names, &options)
+        check_segment_bytes(options.segment_bytes)?;
+        let (os, names) = lock_and_list(&options.dir, hook)?;
+        Wal::open_locked(os, names, &options)
     }
 
-    /// Wipes the log that is open and begins a new one, with a number of its own; the lock is kept.
-    /// After an error this log is of no use any more.
+    /// Wipes the log and makes a new one in its place, with the identity in `options`. The
+    /// directory stays locked meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wal::open`]. The log must not be used any more then.
     pub fn start_over(&mut self, options: &Options) -> Result<Recovered, OpenError> {
-        check(options.segment_bytes)?;
+        check_segment_bytes(options.segment_bytes)?;
         let unlocked = Os::new(&options.dir, None);
         let mut os = std::mem::replace(&mut self.os, unlocked);
         let names = os.list()?;
-        wipe_in(&mut os, names)?;
-        self.active.empty(&mut os)?;
+        wipe_locked(&mut os, names)?;
+        self.active.free(&mut os)?;
         let names = os.list()?;
-        let (wal, recovered) = Wal::open_in(os, names, options)?;
+        let (wal, recovered) = Wal::open_locked(os, names, options)?;
         *self = wal;
         Ok(recovered)
     }
 
-    fn open_in(
+    fn open_locked(
         mut os: Os,
         mut names: Vec<String>,
         options: &Options,
@@ -189,39 +215,52 @@ impl Wal {
         for name in names.iter().filter(|n| is_half_made(n)) {
             os.unlink(name)?;
         }
-        let state = State::open(&mut os, &options.dir)?;
-        // The segment of a new directory has no records; its bytes need not be read to know that.
+        let state = StateFile::open(&mut os, &options.dir)?;
+        // The segment of a new log has no records, so its head is all that must be read.
         let bytes_max = if is_new {
             PAGE as u64
         } else {
             SEGMENT_BYTES_MAX
         };
-        let mut scanner = segment::read(&mut os, state.slot().identity, &names, bytes_max)?;
-        scanner.expect_newest(state.slot().segment);
-        let scanner = refuse_damage(scanner, &options.dir)?;
-        let spares = segment::usable_spares(&mut os, &names, options.segment_bytes)?;
-        let (mut wal, mut recovered) = Wal::resume(os, state, scanner, options.segment_bytes)?;
-        if wal.active.sequence > wal.state.slot().segment {
-            wal.state.save_segment(&mut wal.os, wal.active.sequence)?;
+        let slot = state.slot();
+        let mut scanner = segment::scan_segments(&mut os, slot.identity, &names, bytes_max)?;
+        scanner.expect_newest(slot.segment);
+        let found = refuse_damage(scanner.into_found(), &options.dir)?;
+        let spares = segment::keep_spares(&mut os, &names, options.segment_bytes)?;
+        let (mut wal, mut recovered) = Wal::resume(os, state, found, options.segment_bytes)?;
+        let newest = wal.active.sequence();
+        if newest > wal.state.slot().segment {
+            wal.state.save_segment(&mut wal.os, newest)?;
         }
         wal.spares = spares;
         wal.keep_spare()?;
         recovered.is_new = is_new;
-        recovered.state = (!is_new).then(|| (wal.state.slot().term, wal.state.slot().vote));
+        if !is_new {
+            let slot = wal.state.slot();
+            recovered.state = Some((slot.term, slot.vote));
+        }
+        wal.check_invariants();
         Ok((wal, recovered))
     }
 
-    /// Goes on where the scan has found the end.
+    /// Goes on where the scan found the end of the log.
     fn resume(
         mut os: Os,
-        state: State,
-        scanner: Scanner,
+        state: StateFile,
+        found: ScannedLog,
         segment_bytes: u64,
     ) -> Result<(Wal, Recovered), OpenError> {
-        let Scanner { log, tail, .. } = scanner;
-        let mut old = VecDeque::from(scanner.extents);
-        let last = old.pop_back().expect("a log without damage has a file");
-        let active = segment::cut(&mut os, &tail, last)?;
+        let ScannedLog {
+            log,
+            extents,
+            tail,
+            configuration,
+            ..
+        } = found;
+        let mut full = VecDeque::from(extents);
+        let last = full.pop_back();
+        let last = last.expect("a log without fatal damage has a segment");
+        let active = segment::open_last(&mut os, &tail, last)?;
         let identity = state.slot().identity;
         let wal = Wal {
             os,
@@ -229,351 +268,238 @@ impl Wal {
             identity,
             state,
             active,
-            old,
+            full,
             spares: Vec::new(),
-            configuration: scanner.configuration.clone(),
-            staged: Vec::new(),
-            appended: 0,
-            placed: 0,
-            next: log.next,
-            next_placed: log.next,
-            batch: tail.batch,
-            batch_crc: tail.crc,
-            commit: log.commit,
-            commit_placed: log.commit,
-            ended: None,
+            configuration: configuration.clone(),
+            staging: Staging::new(&log, &tail),
+            sync_ended: None,
             failed: None,
         };
-        let torn_bytes = (tail.dirty - tail.end) as u64;
+        let torn_bytes = (tail.dirty_end - tail.end) as u64;
         let recovered = Recovered {
             identity,
             entries: log.entries,
             installed: log.installed,
             commit: log.commit,
-            configuration: scanner.configuration,
+            configuration,
             end: (tail.sequence, tail.end as u64),
             closed: tail.closed && torn_bytes == 0,
             torn_bytes,
-            faults: log.faults.into_values().collect(),
+            damage: log.damaged_bodies.into_values().collect(),
             ..Recovered::default()
         };
         Ok((wal, recovered))
     }
 }
 
-/// Damaged bodies are the caller's to judge; with less than headers nobody can go on.
-fn refuse_damage(mut scanner: Scanner, dir: &Path) -> Result<Scanner, OpenError> {
-    if let Some((name, found)) = scanner.version {
-        let file = dir.join(name).display().to_string();
-        return Err(OpenError::Version { file, found });
+/// Refuses a log with another format or fatal damage. Damaged bodies of entries are left to the
+/// caller, who may get them from a peer.
+fn refuse_damage(mut found: ScannedLog, dir: &Path) -> Result<ScannedLog, OpenError> {
+    if let Some((name, version)) = found.version {
+        return Err(OpenError::Version {
+            file: dir.join(name).display().to_string(),
+            found: version,
+        });
     }
-    if scanner.lost.is_empty() {
-        return Ok(scanner);
+    if found.fatal.is_empty() {
+        return Ok(found);
     }
-    scanner.lost.extend(scanner.log.faults.into_values());
-    let (dir, faults) = (dir.into(), scanner.lost);
-    Err(OpenError::Damaged { dir, faults })
+    found.fatal.extend(found.log.damaged_bodies.into_values());
+    Err(OpenError::Damaged {
+        dir: dir.into(),
+        damage: found.fatal,
+    })
 }
 
-// -- appending
-impl Record<'_> {
-    /// The header but for what depends on the place, and the body.
-    fn parts(&self) -> (Header, &[u8]) {
-        let (kind, term, index, body) = match *self {
-            Record::Entry { term, index, body } => (Kind::Entry, term, index, body),
-            Record::Repair { term, index, body } => (Kind::Repair, term, index, body),
-            Record::Installed {
-                term,
-                index,
-                keep_tail,
-                head,
-            } => {
-                let kinds = [Kind::Installed, Kind::InstalledTail];
-                (kinds[usize::from(keep_tail)], term, index, head)
-            }
-        };
-        let header = Header {
-            kind,
-            len: body.len() as u32,
-            durable: 0,
-            term,
-            index,
-            crc: 0,
-        };
-        (header, body)
-    }
-}
-
+/// Appending and syncing.
 impl Wal {
-    /// The longest body, in bytes: a quarter of a segment.
+    /// The longest body that [`Wal::append`] takes, in bytes.
     pub fn body_bytes_max(&self) -> usize {
-        BODY_MAX.min(self.segment_bytes as usize / 4 - HEADER)
+        BODY_MAX.min(self.segment_bytes as usize / RECORDS_PER_SEGMENT_MIN - HEADER)
     }
 
-    /// Whether records wait that no batch holds yet.
+    /// Whether records wait for a batch.
     pub fn wants_sync(&self) -> bool {
-        !self.staged.is_empty()
+        !self.staging.is_empty()
     }
 
-    /// Takes records for the next batch and returns their mark: the number of records appended so
-    /// far. `commit` is the commit index known now; it is recorded with the next batch. On
-    /// `Error::Full` nothing was taken. Panics on an entry that leaves a gap and on a body that
-    /// is too long.
+    /// Takes records for the next batch. Returns their mark: how many records were appended since
+    /// the log was opened. `commit` is the commit index that the caller knows now; the next batch
+    /// records it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`]: the disk has no room, and nothing was taken. [`Error::Io`]: final.
+    ///
+    /// # Panics
+    ///
+    /// If an entry leaves a gap, or a body is longer than [`Wal::body_bytes_max`].
     pub fn append(&mut self, records: &[Record], commit: u64) -> Result<u64, Error> {
-        self.guard(|wal| {
+        self.run(|wal| {
             wal.ensure_room(records)?;
             for record in records {
-                wal.stage(record);
+                wal.staging.push(record);
             }
-            wal.commit = wal.commit.max(commit);
-            if wal.staged.len() > STAGED_BYTES_MAX {
-                wal.write_all()?;
+            wal.staging.raise_commit(commit);
+            if wal.staging.bytes() > STAGED_BYTES_MAX {
+                wal.write_batches()?;
             }
-            Ok(wal.appended)
+            Ok(wal.staging.appended())
         })
     }
 
-    fn stage(&mut self, record: &Record) {
-        let (header, body) = record.parts();
-        assert!(body.len() <= self.body_bytes_max(), "the body fits");
-        if header.kind == Kind::Entry {
-            let gap = self.next != 0 && header.index > self.next;
-            assert!(!gap, "entry {} behind {}", header.index, self.next);
-        }
-        self.next = follow(self.next, header.kind, header.index);
-        self.staged.extend_from_slice(&header.encode_unsealed());
-        self.staged.extend_from_slice(body);
-        let padded = self.staged.len().next_multiple_of(8);
-        self.staged.resize(padded, 0);
-        self.appended += 1;
-    }
-
-    /// Sees to it that what waits and `records` can be written: makes spares if they need more
-    /// segments than there are.
+    /// Makes spares until there are enough segments for what waits and for `records`.
     fn ensure_room(&mut self, records: &[Record]) -> Result<(), Error> {
-        let new = records.iter().map(|r| record_bytes(r.parts().1.len()));
-        let room = self.active.bytes as usize - self.active.end;
-        if self.staged.len() + new.clone().sum::<usize>() + HEADER <= room {
+        let length_max = self.body_bytes_max();
+        let bodies = records.iter().map(|r| staging::body_of(r).len());
+        assert!(
+            bodies.clone().all(|length| length <= length_max),
+            "a body has at most {length_max} bytes"
+        );
+        let lengths = bodies.map(record_bytes);
+        let room = self.active.room();
+        if self.staging.bytes() + lengths.clone().sum::<usize>() + HEADER <= room {
             return Ok(());
         }
-        let waiting = staged(&self.staged).map(|(at, end, _)| end - at);
-        let fresh = self.segment_bytes as usize - Head::bytes_for(self.configuration.len());
-        let (mut left, mut segments) = (room, 0);
-        for bytes in waiting.chain(new) {
-            if bytes + HEADER > left {
-                segments += 1;
-                left = fresh;
-            }
-            left -= bytes;
-        }
-        while self.spares.len() < segments {
-            if !self.make_one()? {
+        let head = SegmentHead::bytes_for(self.configuration.len());
+        let fresh_room = self.segment_bytes as usize - head;
+        let needed = self.staging.segments_needed(lengths, room, fresh_room);
+        while self.spares.len() < needed {
+            if !self.make_one_spare()? {
                 return Err(Error::Full);
             }
         }
         Ok(())
     }
 
-    /// Starts to make what waits durable; does nothing while a sync runs or has ended unasked. This
-    /// one blocks until it is done, and `poll_sync` tells the end at once; callers must assume
-    /// neither.
+    /// Starts to make durable what waits. Does nothing while a sync is running or has ended and
+    /// was not reported by [`Wal::poll_sync`].
+    ///
+    /// This version returns only after the sync, and `poll_sync` reports its end at once. Callers
+    /// must not rely on either.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: final.
     pub fn start_sync(&mut self) -> Result<(), Error> {
-        match self.ended {
-            Some(_) => Ok(()),
-            None => self.guard(Wal::write_all),
+        if self.sync_ended.is_some() {
+            return Ok(());
         }
+        self.run(Wal::write_batches)
     }
 
-    /// The mark up to which everything is durable, once when a sync has ended.
+    /// The mark up to which all records are durable, once after each sync that ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: final.
     pub fn poll_sync(&mut self) -> Result<Option<u64>, Error> {
-        self.guard(|wal| Ok(wal.ended.take()))
+        self.run(|wal| Ok(wal.sync_ended.take()))
     }
 
-    fn write_all(&mut self) -> Result<(), Error> {
-        while !self.staged.is_empty() {
-            self.place_batch()?;
-            self.os.sync(&self.active.file, &self.active.name)?;
-            self.finish_batch()?;
+    /// Writes and syncs all that waits, in as many batches as the segments require.
+    fn write_batches(&mut self) -> Result<(), Error> {
+        while !self.staging.is_empty() {
+            if self.staging.fitting(self.active.room()) == 0 {
+                self.rotate()?;
+            }
+            let place = self.place();
+            let batch = self.staging.seal_batch(place);
+            self.active.write_batch(&batch.bytes, batch.index_max);
+            self.staging.reuse(batch.bytes);
+            self.active.sync(&mut self.os)?;
+            self.sync_ended = Some(self.staging.sealed());
         }
         Ok(())
     }
 
-    /// Puts what waits, or as much of it as the segment holds, into the map as one batch.
-    /// Everything before is synced.
-    fn place_batch(&mut self) -> Result<(), Error> {
-        if self.fitting() == 0 {
-            self.rotate()?;
+    /// Where the next batch goes.
+    fn place(&self) -> Place {
+        Place {
+            identity: self.identity,
+            sequence: self.active.sequence(),
+            offset: self.active.end(),
+            room: self.active.room(),
         }
-        let taken = self.fitting();
-        assert!(taken > 0, "a record fits a segment");
-        let mut bytes = std::mem::take(&mut self.staged);
-        let rest = bytes.split_off(taken);
-        // The commit index was told with the last append. If that is not in this batch as a whole,
-        // entries it speaks of may still wait, and older ones at the same indexes, which
-        // they replace, may be in this batch: recovery would take those for committed.
-        let commit = if rest.is_empty() {
-            self.commit
-        } else {
-            self.commit_placed
-        };
-        self.seal(&mut bytes, commit);
-        self.active.map.write(self.active.end, &bytes);
-        self.active.end += bytes.len();
-        bytes.clear();
-        bytes.shrink_to(STAGED_BYTES_KEPT);
-        bytes.extend_from_slice(&rest);
-        self.staged = bytes;
-        Ok(())
     }
 
-    /// How many of the bytes that wait fit into the segment together with the record that ends a
-    /// batch.
-    fn fitting(&self) -> usize {
-        let room = self.active.bytes as usize - self.active.end;
-        if self.staged.len() + HEADER <= room {
-            return self.staged.len();
-        }
-        let ends = staged(&self.staged).map(|(_, end, _)| end);
-        ends.take_while(|end| end + HEADER <= room)
-            .last()
-            .unwrap_or(0)
-    }
-
-    /// Completes the records of a batch for the place where they go, and adds the record that ends
-    /// it.
-    fn seal(&mut self, bytes: &mut Vec<u8>, commit: u64) {
-        let start = self.active.end;
-        let mut check = 0;
-        let mut at = 0;
-        while at < bytes.len() {
-            let mut header = Header::peek(&bytes[at..]).expect("this process put it there");
-            let seed = self.seed(start + at);
-            let body = at + HEADER..at + HEADER + header.len as usize;
-            header.durable = start as u32;
-            header.crc = crc(seed, &bytes[body]);
-            let encoded = header.encode(seed);
-            bytes[at..at + HEADER].copy_from_slice(&encoded);
-            check = crc(check, &encoded);
-            self.next_placed = follow(self.next_placed, header.kind, header.index);
-            self.active.index_max = self.active.index_max.max(header.index);
-            self.placed += 1;
-            at += record_bytes(header.len as usize);
-        }
-        let end = self.end_record(Kind::Commit, start as u32, start + at, commit, check);
-        bytes.extend_from_slice(&end);
-    }
-
-    fn seed(&self, offset: usize) -> u32 {
-        seed(self.identity, self.active.sequence, offset as u32)
-    }
-
-    fn end_record(
-        &mut self,
-        kind: Kind,
-        start: u32,
-        at: usize,
-        commit: u64,
-        crc: u32,
-    ) -> [u8; HEADER] {
-        let header = Header {
-            kind,
-            len: 0,
-            durable: start,
-            term: self.batch,
-            index: commit,
-            crc,
-        };
-        self.batch += 1;
-        self.batch_crc = crc;
-        self.commit_placed = commit;
-        header.encode(self.seed(at))
-    }
-
-    /// The sync of the batch has ended well.
-    fn finish_batch(&mut self) -> Result<(), Error> {
-        let Active { map, name, end, .. } = &mut self.active;
-        map.synced(*end).map_err(|error| Error::Io {
-            call: "madvise",
-            file: name.clone(),
-            text: error.to_string(),
-        })?;
-        self.ended = Some(self.placed);
-        Ok(())
-    }
-
-    /// Goes on in a spare. The present segment is synced to its end.
+    /// Goes on in a spare. The current segment must have been synced to its end.
     fn rotate(&mut self) -> Result<(), Error> {
         self.keep_spare()?;
         let spare = self.spares.pop().ok_or(Error::Full)?;
-        let head = Head {
-            records_at: Head::bytes_for(self.configuration.len()) as u32,
+        let head = SegmentHead {
+            records_at: SegmentHead::bytes_for(self.configuration.len()) as u32,
             segment_bytes: self.segment_bytes,
             identity: self.identity,
-            sequence: self.active.sequence + 1,
-            base: self.next_placed,
-            batch: self.batch,
-            commit: self.commit_placed,
-            previous_end: self.active.end as u32,
-            previous_crc: self.batch_crc,
+            sequence: self.active.sequence() + 1,
+            next_index: self.staging.sealed_next_index(),
+            next_batch: self.staging.next_batch(),
+            commit: self.staging.sealed_commit(),
+            previous_end: self.active.end() as u32,
+            previous_crc: self.staging.last_batch_crc(),
             configuration: self.configuration.clone(),
         };
-        let active = segment::take(&mut self.os, &spare, &head)?;
+        let fresh = segment::put_into_use(&mut self.os, &spare, &head)?;
         self.state.save_segment(&mut self.os, head.sequence)?;
-        let full = std::mem::replace(&mut self.active, active);
-        self.old.push_back(Extent {
-            sequence: full.sequence,
-            bytes: full.bytes,
-            index_max: full.index_max,
-        });
-        drop(full.map);
-        self.os.drop_cache(&full.file, &full.name)?;
+        let full = std::mem::replace(&mut self.active, fresh);
+        self.full.push_back(full.retire(&mut self.os)?);
         self.keep_spare()
     }
+
+    /// Syncs what waits and writes the closing mark. The mark is left out if the segment has no
+    /// room for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: the log may lack what waited.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.run(|wal| {
+            wal.write_batches()?;
+            if wal.active.room() < HEADER {
+                return Ok(());
+            }
+            let place = wal.place();
+            let mark = wal.staging.closing_mark(place);
+            wal.active.write_batch(&mark, 0);
+            wal.active.sync(&mut wal.os)
+        })
+    }
 }
 
-/// The records of `bytes` that wait: where each starts and ends, and its header.
-fn staged(bytes: &[u8]) -> impl Iterator<Item = (usize, usize, Header)> + '_ {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let header = Header::peek(bytes.get(at..at + HEADER)?).expect("this process put it there");
-        let start = at;
-        at += record_bytes(header.len as usize);
-        Some((start, at, header))
-    })
-}
-
-// -- the rest
+/// Term and vote, segments and spares.
 impl Wal {
-    /// Does something unless an error was final before, and remembers one that is.
-    fn guard<T>(&mut self, act: impl FnOnce(&mut Wal) -> Result<T, Error>) -> Result<T, Error> {
-        if let Some(error) = &self.failed {
-            return Err(error.clone());
-        }
-        let done = act(self);
-        if let Err(error @ Error::Io { .. }) = &done {
-            self.failed = Some(error.clone());
-        }
-        done
-    }
-
-    /// Writes and syncs term and vote, to one slot and then to the other. Panics if the term goes
-    /// back.
+    /// Makes term and vote durable before it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: final. Whether the old or the new value is durable is unknown.
+    ///
+    /// # Panics
+    ///
+    /// If the term falls.
     pub fn save_state(&mut self, term: u64, vote: u64) -> Result<(), Error> {
-        self.guard(|wal| wal.state.save(&mut wal.os, term, vote))
+        self.run(|wal| wal.state.save(&mut wal.os, term, vote))
     }
 
-    /// Keeps the configuration that the heads of new segments repeat; at most `body_bytes_max`
-    /// bytes.
+    /// Keeps the configuration that the heads of new segments repeat.
+    ///
+    /// # Panics
+    ///
+    /// If it is longer than [`Wal::body_bytes_max`].
     pub fn set_configuration(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= self.body_bytes_max(), "a head fits");
         self.configuration = bytes.into();
     }
 
-    /// Entries up to `through` are not needed any more: the oldest segments that hold nothing else
-    /// become spares.
+    /// Entries up to `through` are not needed any more. The oldest segments that hold nothing else
+    /// become spares or are removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: final.
     pub fn release(&mut self, through: u64) -> Result<(), Error> {
-        self.guard(|wal| {
-            while let Some(oldest) = wal.old.front().copied()
+        self.run(|wal| {
+            while let Some(oldest) = wal.full.front().copied()
                 && oldest.index_max <= through
             {
                 if wal.spares.len() < SPARES_MAX && oldest.bytes == wal.segment_bytes {
@@ -581,67 +507,100 @@ impl Wal {
                     segment::recycle(&mut wal.os, oldest.sequence, &spare)?;
                     wal.spares.push(spare);
                 } else {
-                    segment::discard(&mut wal.os, oldest.sequence)?;
+                    segment::remove(&mut wal.os, oldest.sequence)?;
                 }
-                wal.old.pop_front();
+                wal.full.pop_front();
             }
             Ok(())
         })
     }
 
-    /// Whether there is a segment to go on in when the present one is full.
+    /// Whether a spare exists for the time when the current segment is full.
     pub fn space(&self) -> Space {
-        match self.spares.is_empty() {
-            true => Space::Low,
-            false => Space::Ok,
+        if self.spares.is_empty() {
+            Space::Low
+        } else {
+            Space::Ok
         }
     }
 
-    /// Tries to make a spare segment if there is none; to be asked again and again while the space
-    /// is low.
+    /// Tries to make a spare if there is none. Call it repeatedly while the space is low.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: final. A full disk is no error here.
     pub fn make_spare(&mut self) -> Result<Space, Error> {
-        self.guard(|wal| {
+        self.run(|wal| {
             wal.keep_spare()?;
             Ok(wal.space())
         })
     }
 
-    /// Gives the room of the spares back, to what has to be written beside the log on a full disk.
-    pub fn give_up_spares(&mut self) -> Result<(), Error> {
-        self.guard(|wal| {
-            let mut spares = wal.spares.drain(..);
-            spares.try_for_each(|name| wal.os.unlink(&name))
+    /// Removes the spares, so that a full disk has room for files that are not the log's.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: final.
+    pub fn remove_spares(&mut self) -> Result<(), Error> {
+        self.run(|wal| {
+            for name in wal.spares.drain(..) {
+                wal.os.unlink(&name)?;
+            }
+            Ok(())
         })
     }
 
+    /// Tries to make a spare if there is none.
     fn keep_spare(&mut self) -> Result<(), Error> {
         if self.spares.is_empty() {
-            self.make_one()?;
+            self.make_one_spare()?;
         }
         Ok(())
     }
 
-    /// Makes a spare; false: the disk has no room.
-    fn make_one(&mut self) -> Result<bool, Error> {
+    /// Makes a spare. `false`: the disk has no room.
+    fn make_one_spare(&mut self) -> Result<bool, Error> {
         let name = segment::free_spare_name(&self.spares);
-        let made = segment::make_spare(&mut self.os, &name, self.segment_bytes)?;
-        if made {
+        let is_made = segment::make_spare(&mut self.os, &name, self.segment_bytes)?;
+        if is_made {
             self.spares.push(name);
         }
-        Ok(made)
+        Ok(is_made)
     }
 
-    /// Syncs what waits and writes the closing mark, if the segment has room for it.
-    pub fn close(mut self) -> Result<(), Error> {
-        self.guard(|wal| {
-            wal.write_all()?;
-            let at = wal.active.end;
-            if at + HEADER > wal.active.bytes as usize {
-                return Ok(());
-            }
-            let mark = wal.end_record(Kind::Close, at as u32, at, wal.commit, 0);
-            wal.active.map.write(at, &mark);
-            wal.os.sync(&wal.active.file, &wal.active.name)
-        })
+    /// Runs one call, unless an earlier error was final, and remembers an error that is.
+    fn run<T>(&mut self, call: impl FnOnce(&mut Wal) -> Result<T, Error>) -> Result<T, Error> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let result = call(self);
+        if let Err(error @ Error::Io { .. }) = &result {
+            self.failed = Some(error.clone());
+        } else {
+            self.check_invariants();
+        }
+        result
+    }
+
+    /// Checked after every call; takes constant time.
+    fn check_invariants(&self) {
+        self.active.check_invariants();
+        self.staging.check_invariants();
+        assert_eq!(
+            self.state.slot().segment,
+            self.active.sequence(),
+            "`state` names the newest segment"
+        );
+        assert!(
+            self.full
+                .back()
+                .is_none_or(|newest| newest.sequence + 1 == self.active.sequence()),
+            "full segments precede the active one"
+        );
+        assert!(
+            self.sync_ended
+                .is_none_or(|mark| mark <= self.staging.sealed()),
+            "only records in batches are durable"
+        );
     }
 }

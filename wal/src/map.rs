@@ -1,8 +1,8 @@
-//! A segment in memory: the only place that writes through a map.
+//! The memory map of the segment that is written, and the buffer that segments are read into.
 //!
-//! It must not know what the bytes mean. The file behind a map is allocated from end to end, locked
-//! by this process and never shortened while it is mapped, which is what makes the map safe. Start
-//! reading at `Map`.
+//! This file must not know what the bytes mean. It has the only writes through a map. Such a map is
+//! safe because the file behind it is allocated from end to end, locked by this process, and never
+//! shortened while it is mapped. Start reading at [`SegmentMap`].
 #![allow(unsafe_code)]
 use std::fs::File;
 use std::io;
@@ -11,84 +11,108 @@ use memmap2::{Advice, MmapMut, MmapOptions, UncheckedAdvice};
 
 use crate::format::PAGE;
 
-/// Pages are given back when this many bytes of them are behind the writer.
-const GIVE_BACK: usize = 256 << 10;
+/// Synced pages leave the resident set in pieces of this many bytes. A smaller piece would cost a
+/// system call more often, a larger one more memory.
+const RELEASE_BYTES: usize = 256 << 10;
 
 /// A shared, writable map of a segment.
-pub struct Map {
+pub struct SegmentMap {
     map: MmapMut,
-    /// Pages before this offset have been given back.
-    given_back: usize,
+    /// Pages before this offset have left the resident set. A multiple of the page size; only
+    /// rises.
+    released: usize,
 }
 
-/// Memory for a segment that is read at start. A map of its own, because a piece of that size from
-/// the allocator makes it keep as much for the life of the process.
+/// The memory that segments are read into at start. It is an anonymous map of its own: after an
+/// allocation of that size the allocator would keep the memory until the process ends.
 #[derive(Default)]
-pub struct Buffer {
+pub struct ReadBuffer {
+    /// `None` until the first use; grows to the largest segment.
     map: Option<MmapMut>,
+    /// How many bytes at the start of `map` were read.
     filled: usize,
 }
 
-impl Buffer {
-    /// Room for `bytes` bytes; what was in the buffer is gone.
-    pub fn room(&mut self, bytes: usize) -> &mut [u8] {
+impl ReadBuffer {
+    /// Empties the buffer and returns `bytes` bytes to read into.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no memory for them. The largest segment is 1 GiB.
+    pub fn clear(&mut self, bytes: usize) -> &mut [u8] {
         self.filled = 0;
         if self.map.as_ref().is_none_or(|m| m.len() < bytes) {
             let map = MmapMut::map_anon(bytes.max(PAGE)).expect("there is memory for a segment");
-            // Only spares page faults, so a refusal does not matter.
+            // The advice only saves page faults, so its failure is ignored.
             let _ = map.advise(Advice::HugePage);
             self.map = Some(map);
         }
         &mut self.map.as_mut().expect("it was just made")[..bytes]
     }
 
-    /// As many bytes of the room hold something.
-    pub fn fill(&mut self, bytes: usize) {
+    /// The first `bytes` bytes were read.
+    pub fn set_filled(&mut self, bytes: usize) {
         self.filled = bytes;
     }
 
-    /// What it holds.
+    /// What was read.
     pub fn bytes(&self) -> &[u8] {
-        self.map.as_ref().map_or(&[], |m| &m[..self.filled])
+        match &self.map {
+            Some(map) => &map[..self.filled],
+            None => &[],
+        }
     }
 }
 
-impl Map {
-    /// Maps the first `bytes` bytes of `file`.
-    pub fn new(file: &File, bytes: usize) -> io::Result<Map> {
-        // SAFETY: nobody else writes to the file: the data directory is locked, and this process
-        // has one map of one segment at a time. It is allocated up to `bytes` and not
-        // truncated while mapped, so no access is a SIGBUS but for a failing disk, on which
-        // the process cannot go on anyway.
+impl SegmentMap {
+    /// Maps the first `bytes` bytes of `file`, all of which must be allocated.
+    pub fn new(file: &File, bytes: usize) -> io::Result<SegmentMap> {
+        // SAFETY: no other process writes to the file, because the data directory is locked, and
+        // this process has one map of one segment at a time. The file is allocated up to `bytes`
+        // and not truncated while it is mapped, so an access is a SIGBUS only if the disk fails,
+        // and then the process must exit anyway.
         let map = unsafe { MmapOptions::new().len(bytes).map_mut(file)? };
-        // Without this a fault reads the pages around it too, and those come as large folios (see
-        // Os::write).
+        // Without this advice a page fault also reads the pages around it, as large folios (see
+        // `Os::write`).
         map.advise(Advice::Random)?;
-        Ok(Map { map, given_back: 0 })
+        Ok(SegmentMap { map, released: 0 })
     }
 
-    /// A map of no file.
-    pub fn nothing() -> Map {
+    /// A map without a file, in place of one whose file is about to be truncated.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no memory for one page.
+    pub fn without_file() -> SegmentMap {
         let map = MmapMut::map_anon(PAGE).expect("there is memory for a page");
-        Map { map, given_back: 0 }
+        SegmentMap { map, released: 0 }
     }
 
-    /// Puts bytes into the file; they are durable after a sync of it.
+    /// Writes `bytes` at the offset `at`. They are durable after the next sync of the file.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit into the map.
     pub fn write(&mut self, at: usize, bytes: &[u8]) {
         self.map[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Tells that everything before `end` is synced. Whole pages of that leave the resident set in
-    /// larger pieces; the page with `end` in it stays, because the next batch goes there.
-    pub fn synced(&mut self, end: usize) -> io::Result<()> {
-        let from = self.given_back;
+    /// Everything before `end` has been synced. Whole pages before it may leave the resident set;
+    /// the page that contains `end` stays, because the next batch is written to it.
+    ///
+    /// # Errors
+    ///
+    /// The advice to the kernel failed.
+    pub fn on_synced(&mut self, end: usize) -> io::Result<()> {
+        let from = self.released;
         let to = end / PAGE * PAGE;
-        if to < from + GIVE_BACK {
+        if to < from + RELEASE_BYTES {
             return Ok(());
         }
-        self.given_back = to;
-        // SAFETY: MADV_DONTNEED on a shared map of a file only drops this process' view; a later
-        // access reads the page cache again, and nothing in `from..to` is written any more.
+        self.released = to;
+        // SAFETY: MADV_DONTNEED on a shared map of a file only drops the pages from this process;
+        // a later access reads them from the page cache again, and `from..to` is not written any
+        // more.
         unsafe {
             self.map
                 .unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from)

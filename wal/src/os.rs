@@ -1,9 +1,8 @@
-//! Every system call of the log, each in one place, each of them a step that a test can fail or
-//! stop at.
+//! Every system call of the log, each in one function.
 //!
-//! It must not decide anything: what a failure means is for its callers, which treat all but a full
-//! disk as final. A hook sees each call before it is made; without one the calls are just made.
-//! Start reading at `Os`.
+//! This file decides nothing: what a failure means is up to its callers, which treat every failure
+//! except a full disk as final. A test may install a [`Hook`], which sees each call before it is
+//! made and may let it fail. Start reading at [`Os`].
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -14,41 +13,50 @@ use rustix::io::Errno;
 
 use crate::Error;
 use crate::format::PAGE;
-use crate::map::Map;
+use crate::map::SegmentMap;
+
+/// The mode of the data directory: bodies may be secret.
+const DIR_MODE: u32 = 0o700;
+/// The mode of each file.
+const FILE_MODE: u32 = 0o600;
 
 /// A system call that is about to be made.
 #[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
-    /// Its name, as in `fdatasync`; `creat` makes a file, `fsync` is the directory's sync.
+pub struct SystemCall<'a> {
+    /// The name of the call. `creat` makes a file, `fdatasync` syncs a file and `fsync` syncs the
+    /// directory.
     pub name: &'static str,
-    /// The file in the data directory; empty when it is the directory itself.
+    /// The name of the file in the data directory; empty for the directory itself.
     pub file: &'a str,
-    /// The new name, for `rename`.
+    /// The new name, in a `rename`; otherwise empty.
     pub to: &'a str,
 }
 
-/// What becomes of a system call.
+/// What a [`Hook`] wants to happen to a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// The call is made.
     Make,
-    /// Report success without making it; only for `fdatasync`, `fsync` and `fadvise`.
+    /// The call is not made and success is reported. For `fdatasync`, `fsync` and `fadvise` only.
     Skip,
-    /// Report this error without making it.
+    /// The call is not made and this error number is reported.
     Fail(i32),
 }
 
 /// Sees every system call before it is made.
-pub type Hook = Box<dyn FnMut(Call<'_>) -> Verdict>;
+pub type Hook = Box<dyn FnMut(SystemCall<'_>) -> Verdict>;
 
-/// The data directory and the calls on it.
+/// The data directory and the system calls on it.
 pub struct Os {
     dir: PathBuf,
+    /// The directory, which carries the lock; `None` before [`Os::open_dir`].
     handle: Option<File>,
+    /// `None` outside tests.
     hook: Option<Hook>,
 }
 
 impl Os {
-    /// Makes no call yet: `enter` does.
+    /// Makes no system call.
     pub fn new(dir: &Path, hook: Option<Hook>) -> Os {
         Os {
             dir: dir.into(),
@@ -57,13 +65,17 @@ impl Os {
         }
     }
 
-    /// Asks the hook, then makes the call; `make` is told to do nothing when it is to be skipped.
-    fn ask<T>(
+    /// Shows the call to the hook, then calls `make` with the path of its file. The flag tells
+    /// `make` to skip the call.
+    fn intercept<T>(
         &mut self,
-        call: Call,
+        call: SystemCall,
         make: impl FnOnce(&Path, bool) -> io::Result<T>,
     ) -> io::Result<T> {
-        let verdict = self.hook.as_mut().map_or(Verdict::Make, |hook| hook(call));
+        let verdict = match &mut self.hook {
+            Some(hook) => hook(call),
+            None => Verdict::Make,
+        };
         match verdict {
             Verdict::Make => make(&self.dir.join(call.file), false),
             Verdict::Skip => make(&self.dir.join(call.file), true),
@@ -72,40 +84,39 @@ impl Os {
     }
 
     fn error(&self, call: &'static str, file: &str, error: io::Error) -> Error {
-        let (file, text) = (self.dir.join(file).display().to_string(), error.to_string());
-        Error::Io { call, file, text }
+        Error::Io {
+            call,
+            file: self.dir.join(file).display().to_string(),
+            text: error.to_string(),
+        }
     }
 
+    /// A call on one file whose failure is final.
     fn call<T>(
         &mut self,
         name: &'static str,
         file: &str,
         make: impl FnOnce(&Path, bool) -> io::Result<T>,
     ) -> Result<T, Error> {
-        let made = self.ask(Call { name, file, to: "" }, make);
-        made.map_err(|e| self.error(name, file, e))
+        let call = SystemCall { name, file, to: "" };
+        self.intercept(call, make)
+            .map_err(|e| self.error(name, file, e))
     }
 
-    /// Makes the directory if it is not there (durably) and locks it for as long as this value
-    /// lives; false: another process has it.
-    pub fn enter(&mut self) -> Result<bool, Error> {
+    /// Makes the directory durable if it does not exist, then opens and locks it. The lock is held
+    /// until this value is dropped. `false`: another process holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
+    pub fn open_dir(&mut self) -> Result<bool, Error> {
         let missing = self
             .dir
             .ancestors()
-            .take_while(|d| !d.exists() && !d.as_os_str().is_empty());
-        let missing = missing.count();
+            .take_while(|d| !d.exists() && !d.as_os_str().is_empty())
+            .count();
         if missing > 0 {
-            self.call("mkdir", "", |dir, _| {
-                let mut made = DirBuilder::new();
-                made.recursive(true).mode(0o700).create(dir)?;
-                dir.ancestors()
-                    .skip(1)
-                    .take(missing)
-                    .try_for_each(|parent| match parent.as_os_str().is_empty() {
-                        true => File::open(".")?.sync_all(),
-                        false => File::open(parent)?.sync_all(),
-                    })
-            })?;
+            self.call("mkdir", "", |dir, _| make_dirs(dir, missing))?;
         }
         let handle = self.call("open", "", |dir, _| File::open(dir))?;
         let locked = self.call("flock", "", |_, _| match handle.try_lock() {
@@ -117,7 +128,12 @@ impl Os {
         locked
     }
 
-    /// The names in the directory, sorted.
+    /// The names in the directory, sorted. Names that are not UTF-8 are left out: none of them is
+    /// the log's.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn list(&mut self) -> Result<Vec<String>, Error> {
         self.call("readdir", "", |dir, _| {
             let mut names = Vec::new();
@@ -130,13 +146,23 @@ impl Os {
     }
 
     /// Opens a file for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn open(&mut self, name: &str) -> Result<File, Error> {
         let mut options = OpenOptions::new();
-        self.call("open", name, |p, _| options.read(true).write(true).open(p))
+        self.call("open", name, |path, _| {
+            options.read(true).write(true).open(path)
+        })
     }
 
-    /// A new file of `bytes` bytes, all of them allocated; `None` if the disk has no room for it,
-    /// and then no file.
+    /// Makes a file of `bytes` bytes, all of them allocated. `None`: the disk has no room, and the
+    /// file does not exist.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn create(&mut self, name: &str, bytes: u64) -> Result<Option<File>, Error> {
         let mut options = OpenOptions::new();
         let options = options
@@ -144,66 +170,80 @@ impl Os {
             .write(true)
             .create(true)
             .truncate(true)
-            .mode(0o600);
+            .mode(FILE_MODE);
         let file = self.call("creat", name, |path, _| options.open(path))?;
-        // On a file system that copies what is rewritten, allocated space promises nothing, unless
-        // it is told not to; the others do not know the flag, and need none.
+        // A copy-on-write file system needs new space for each rewrite, so allocating guarantees
+        // nothing there, unless this flag is set. Other file systems do not know the flag and do
+        // not need it, so its failure is ignored.
         if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
             let _ = rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW);
         }
         if self.allocate(&file, name, bytes)? {
             return Ok(Some(file));
         }
-        // A fallocate that failed leaves a part of the file behind on ext4.
+        // On ext4 a fallocate that fails leaves a part of the file behind.
         self.unlink(name)?;
         Ok(None)
     }
 
-    /// Allocates a file up to `bytes`; false if the disk has no room. A sparse file instead would
-    /// be a SIGBUS when the disk is full.
+    /// Allocates the first `bytes` bytes of a file. `false`: the disk has no room. A write through
+    /// the map of a sparse file would be a SIGBUS on a full disk.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed for another reason.
     pub fn allocate(&mut self, file: &File, name: &str, bytes: u64) -> Result<bool, Error> {
-        let (call, to) = ("fallocate", "");
-        let allocated = self.ask(
-            Call {
-                name: call,
-                file: name,
-                to,
-            },
-            |_, _| {
-                loop {
-                    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
-                        Err(Errno::INTR) => {}
-                        other => return other.map_err(io::Error::from),
-                    }
+        let call = SystemCall {
+            name: "fallocate",
+            file: name,
+            to: "",
+        };
+        let allocated = self.intercept(call, |_, _| {
+            loop {
+                match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
+                    Err(Errno::INTR) => {}
+                    other => return other.map_err(io::Error::from),
                 }
-            },
-        );
-        use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+            }
+        });
         match allocated {
             Ok(()) => Ok(true),
-            Err(e) if [StorageFull, QuotaExceeded, FileTooLarge].contains(&e.kind()) => Ok(false),
-            Err(e) => Err(self.error(call, name, e)),
+            Err(e) if is_out_of_room(&e) => Ok(false),
+            Err(e) => Err(self.error(call.name, name, e)),
         }
     }
 
-    /// Takes all bytes from a file, which must not be mapped.
+    /// Removes the content of a file, which must not be mapped.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn truncate(&mut self, file: &File, name: &str) -> Result<(), Error> {
         self.call("ftruncate", name, |_, _| file.set_len(0))
     }
 
-    /// A file's length in bytes.
+    /// The length of a file in bytes.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn length(&mut self, file: &File, name: &str) -> Result<u64, Error> {
         self.call("fstat", name, |_, _| Ok(file.metadata()?.len()))
     }
 
-    /// Fills `into` from the start of a file; the number of bytes that were there.
+    /// Reads from the start of a file until `into` is full or the file ends. Returns how many bytes
+    /// were read.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn read(&mut self, file: &File, name: &str, into: &mut [u8]) -> Result<usize, Error> {
         self.call("pread", name, |_, _| {
             let mut filled = 0;
             while filled < into.len() {
                 match file.read_at(&mut into[filled..], filled as u64) {
                     Ok(0) => break,
-                    Ok(more) => filled += more,
+                    Ok(count) => filled += count,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
                 }
@@ -212,9 +252,13 @@ impl Os {
         })
     }
 
-    /// Writes in pieces of a page, each on a page's boundary: what is written in large pieces sits
-    /// in the page cache in large folios, and then every later sync of a byte in one writes all
+    /// Writes `bytes` at the offset `at`, in pieces that do not cross a page. A larger write puts
+    /// large folios into the page cache, and then each later sync of one byte in a folio writes all
     /// of it (2 MiB for a record of 256 bytes).
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn write(&mut self, file: &File, name: &str, bytes: &[u8], at: u64) -> Result<(), Error> {
         self.call("pwrite", name, |_, _| {
             let mut from = 0;
@@ -228,48 +272,107 @@ impl Os {
         })
     }
 
-    /// Maps `bytes` bytes of a file, which must all be allocated.
-    pub fn map(&mut self, file: &File, name: &str, bytes: u64) -> Result<Map, Error> {
-        self.call("mmap", name, |_, _| Map::new(file, bytes as usize))
+    /// Maps the first `bytes` bytes of a file, all of which must be allocated.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
+    pub fn map(&mut self, file: &File, name: &str, bytes: u64) -> Result<SegmentMap, Error> {
+        self.call("mmap", name, |_, _| SegmentMap::new(file, bytes as usize))
     }
 
-    /// Gives the clean pages of a file back, so that a later read shows what the disk has and the
-    /// next write meets small folios.
+    /// Drops the clean pages of a file from the page cache. A later read gets what the disk has,
+    /// and a later write meets small folios (see [`Os::write`]).
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn drop_cache(&mut self, file: &File, name: &str) -> Result<(), Error> {
-        self.call("fadvise", name, |_, skip| match skip {
-            true => Ok(()),
-            false => Ok(rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?),
+        self.call("fadvise", name, |_, skip| {
+            if !skip {
+                rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
+            }
+            Ok(())
         })
     }
 
-    /// Waits until all of a file is on the disk, what was written through a map included.
+    /// Returns once everything that was written to a file is on the disk, also through a map.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed. What of it is on the disk is unknown then, and stays so: a second sync
+    /// reports success although data is lost.
     pub fn sync(&mut self, file: &File, name: &str) -> Result<(), Error> {
-        self.call("fdatasync", name, |_, skip| match skip {
-            true => Ok(()),
-            false => file.sync_data(),
+        self.call("fdatasync", name, |_, skip| {
+            if skip { Ok(()) } else { file.sync_data() }
         })
     }
 
-    /// Waits until the names in the directory are on the disk.
+    /// Returns once the names in the directory are on the disk.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
+    ///
+    /// # Panics
+    ///
+    /// If the directory was not opened.
     pub fn sync_dir(&mut self) -> Result<(), Error> {
-        let handle = self.handle.take().expect("the directory was entered");
-        let synced = self.call("fsync", "", |_, skip| match skip {
-            true => Ok(()),
-            false => handle.sync_all(),
-        });
+        let handle = self.handle.take().expect("the directory was opened");
+        let synced = self.call(
+            "fsync",
+            "",
+            |_, skip| {
+                if skip { Ok(()) } else { handle.sync_all() }
+            },
+        );
         self.handle = Some(handle);
         synced
     }
 
-    /// Gives a file another name, in place of whatever had that.
+    /// Renames a file. A file that had the new name is replaced.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn rename(&mut self, file: &str, to: &str) -> Result<(), Error> {
-        let (name, target) = ("rename", self.dir.join(to));
-        let made = self.ask(Call { name, file, to }, |path, _| fs::rename(path, target));
-        made.map_err(|e| self.error(name, file, e))
+        let call = SystemCall {
+            name: "rename",
+            file,
+            to,
+        };
+        let target = self.dir.join(to);
+        self.intercept(call, |path, _| fs::rename(path, target))
+            .map_err(|e| self.error(call.name, file, e))
     }
 
     /// Removes a file.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn unlink(&mut self, name: &str) -> Result<(), Error> {
         self.call("unlink", name, |path, _| fs::remove_file(path))
     }
+}
+
+/// Makes `dir` and those of its parents that do not exist, `missing` directories in all, and syncs
+/// the directory above each.
+fn make_dirs(dir: &Path, missing: usize) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(DIR_MODE).create(dir)?;
+    for parent in dir.ancestors().skip(1).take(missing) {
+        let is_current = parent.as_os_str().is_empty();
+        let parent = if is_current { Path::new(".") } else { parent };
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Whether the disk, the quota or the limit of the process for files has no room left.
+fn is_out_of_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+    )
 }

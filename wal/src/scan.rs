@@ -1,132 +1,185 @@
-//! From the bytes of segments to what the log holds: one pure function, used by recovery, by tests
-//! and by the dump.
+//! Recovery as a pure function: from the bytes of all segments to what the log holds.
 //!
-//! It touches no file and allocates no more than the bytes that it is given. The verdict on damage:
-//! below the highest durable mark that any valid record (or the head of the next segment) tells it
-//! is corruption, and is named; above it is a torn tail, and ends the log. Start reading at
-//! `Scanner::segment`, then `Resolved::apply`.
+//! This file does no I/O. It allocates no more than the bytes that it is given, whatever a damaged
+//! header claims. Recovery, the tests and the dump use it.
+//!
+//! # The verdict on damage
+//!
+//! The *mark* of a segment is the highest durable mark in any valid header in it, or the end that
+//! the head of the next segment states for it, whichever is higher.
+//!
+//! - A batch that starts at or behind the mark and is not whole is a *torn tail*: it was never
+//!   acknowledged. The log ends before it, even if valid records follow.
+//! - Damage below the mark was once durable. A damaged entry body is reported and the entry stays,
+//!   as [`Body::Faulty`]. Any other damage there is *fatal*: the log is not opened.
+//!
+//! Start reading at [`Scanner::segment`], then [`ResolvedLog`].
 use std::collections::BTreeMap;
 
-use crate::format::{BadHead, HEADER, Head, Header, Kind, crc, record_bytes, seed};
+use crate::format::{
+    BadSegmentHead, HEADER, RecordHeader, RecordKind, SegmentHead, crc, record_bytes, seed,
+};
 use crate::segment::log_name;
-use crate::{Body, Entry, Fault, Installed, What};
+use crate::{Body, Damage, DamageKind, Entry, Installed};
 
-/// One piece of a segment behind its head.
+/// A part of a segment behind its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Item {
-    /// A whole header stands at `at`; its body may be damaged.
-    Record { at: usize, header: Header },
-    /// No header stands at `at` or in the `bytes` behind it.
-    Junk { at: usize, bytes: usize },
+pub enum SegmentPiece {
+    /// A valid header. The body behind it may be damaged.
+    Record {
+        /// The offset of the header in the segment.
+        at: usize,
+        /// The header.
+        header: RecordHeader,
+    },
+    /// Bytes without a valid header: zeros, damage, or what the file held before.
+    NoRecord {
+        /// The offset of the first byte in the segment.
+        at: usize,
+        /// How many bytes there are.
+        bytes: usize,
+    },
 }
 
-/// The records of a segment in order, with a search for the next header behind damage.
-pub struct Walk<'a> {
+/// Iterates over the pieces of a segment. Behind bytes that are no record it searches for the next
+/// valid header, at each multiple of 8 bytes.
+pub struct RecordWalk<'a> {
+    /// The segment from its start.
     bytes: &'a [u8],
+    /// The random number of the data directory.
     identity: u64,
+    /// The number of the segment.
     sequence: u64,
+    /// Where the next piece starts; only rises.
     at: usize,
+    /// The length that the segment was made with. `bytes` may be shorter; no record ends behind it.
     limit: usize,
 }
 
-/// What one segment holds, for releasing it.
+/// One segment, as far as releasing it needs to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub struct SegmentExtent {
+    /// The number of the segment.
     pub sequence: u64,
-    /// The length of its file.
+    /// The length that its file was made with, in bytes.
     pub bytes: u64,
-    /// The highest index that a record in it concerns.
+    /// The highest index in the headers of its records; 0 if it has none. The segment may be
+    /// released once entries up to this index are not needed any more.
     pub index_max: u64,
 }
 
-/// Where the log ends and goes on.
+/// Where the log ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tail {
-    /// The last segment.
+pub struct LogTail {
+    /// The number of the last segment.
     pub sequence: u64,
-    /// Where its last whole batch ends.
+    /// The offset in it where its last whole batch ends. The next batch goes there.
     pub end: usize,
-    /// Where the last valid header's record behind that ends; what lies between is to be zeroed.
-    pub dirty: usize,
+    /// The offset where the last record with a valid header ends; at least `end`. Recovery fills
+    /// what lies between with zeros, so that it cannot complete a later batch.
+    pub dirty_end: usize,
     /// The number of the next batch.
-    pub batch: u64,
-    /// The checksum of the last one.
-    pub crc: u32,
-    /// The last batch is a closing mark.
+    pub next_batch: u64,
+    /// The checksum of the last batch.
+    pub last_batch_crc: u32,
+    /// Whether the last batch is a closing mark.
     pub closed: bool,
 }
 
-/// What the records, each applied in turn, leave.
+/// The log that is left after each record of each whole batch was applied in turn.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolved {
+pub struct ResolvedLog {
+    /// The entries, at consecutive indexes.
     pub entries: Vec<Entry>,
-    /// The index that the next entry may have at most; 0: any.
-    pub next: u64,
+    /// The highest index that the next entry may have; `None` if any index may follow.
+    pub next_index: Option<u64>,
+    /// The last installed snapshot.
     pub installed: Option<Installed>,
-    /// The highest commit index recorded.
+    /// The highest commit index that was recorded.
     pub commit: u64,
-    /// Those of `entries` that are damaged.
-    pub faults: BTreeMap<u64, Fault>,
+    /// The damaged entries in `entries`, by index.
+    pub damaged_bodies: BTreeMap<u64, Damage>,
 }
 
-/// What has been read of a log, a segment at a time, oldest first.
-#[derive(Clone, Debug, Default)]
-pub struct Scanner {
-    identity: u64,
-    pub log: Resolved,
-    /// Damage that leaves not even a header. With any of it the rest is only good for listing
-    /// more.
-    pub lost: Vec<Fault>,
-    /// A head is whole but of another format.
+/// What the segments of a log hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScannedLog {
+    /// The entries and what else the records left.
+    pub log: ResolvedLog,
+    /// Damage because of which the log cannot be opened. If there is any, the other fields only
+    /// serve to list more of it.
+    pub fatal: Vec<Damage>,
+    /// The first segment whose head has another format: its name and the number of the format.
     pub version: Option<(String, u32)>,
-    pub extents: Vec<Extent>,
-    pub tail: Tail,
+    /// The segments, oldest first.
+    pub extents: Vec<SegmentExtent>,
+    /// Where the log ends.
+    pub tail: LogTail,
+    /// The configuration in the head of the newest segment.
     pub configuration: Box<[u8]>,
 }
 
-/// The records of the batch that is being read.
-struct Batch {
-    start: usize,
-    crc: u32,
-    /// Each with whether its body matches.
-    records: Vec<(usize, Header, bool)>,
-    /// Its first records are lost, so its checksum proves nothing.
-    partial: bool,
+/// Reads a log one segment at a time, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Scanner {
+    /// The random number of the data directory.
+    identity: u64,
+    /// What the segments so far hold.
+    found: ScannedLog,
 }
 
-/// A segment that is being read.
-struct Source<'a> {
+/// The batch that is being read.
+struct OpenBatch {
+    /// The offset in the segment where the batch starts.
+    start: usize,
+    /// The checksum over the headers so far.
+    crc: u32,
+    /// The records so far: offset, header, and whether the body matches its checksum.
+    records: Vec<(usize, RecordHeader, bool)>,
+    /// Whether records at its start are unreadable. Its checksum proves nothing then.
+    is_partial: bool,
+}
+
+/// The segment that is being read.
+struct SegmentSource<'a> {
+    /// The name of its file.
     name: &'a str,
+    /// Its content.
     bytes: &'a [u8],
-    head: &'a Head,
-    /// The highest durable mark.
+    /// Its head.
+    head: &'a SegmentHead,
+    /// Its mark: see the head of this file.
     mark: usize,
 }
 
-/// The index that the entry behind a record may have at most, after one that could have at most
-/// `next`.
-pub fn follow(next: u64, kind: Kind, index: u64) -> u64 {
+/// The highest index that an entry may have behind a record of this kind and index. `next` is the
+/// highest index that was allowed before the record; `None`: any.
+pub fn next_index_after(next: Option<u64>, kind: RecordKind, index: u64) -> Option<u64> {
+    let behind = Some(index.saturating_add(1));
     match kind {
-        Kind::Entry | Kind::Installed => index.saturating_add(1),
-        Kind::InstalledTail => next.max(index.saturating_add(1)),
-        Kind::Repair | Kind::Commit | Kind::Close => next,
+        RecordKind::Entry | RecordKind::Installed => behind,
+        RecordKind::InstalledTail => next.max(behind),
+        RecordKind::Repair | RecordKind::Commit | RecordKind::Close => next,
     }
 }
 
-/// Reads a whole log: the name, the number and the bytes of each segment, oldest first.
-pub fn scan(identity: u64, segments: &[(&str, u64, &[u8])]) -> Scanner {
+/// Reads a whole log: name, number and content of each segment, oldest first.
+pub fn scan(identity: u64, segments: &[(&str, u64, &[u8])]) -> ScannedLog {
     let mut scanner = Scanner::new(identity);
     for (i, (name, sequence, bytes)) in segments.iter().enumerate() {
-        let next = segments.get(i + 1).and_then(|n| Head::decode(n.2).ok());
-        scanner.segment(name, *sequence, bytes, next.as_ref());
+        let next_head = match segments.get(i + 1) {
+            Some((_, _, next)) => SegmentHead::decode(next).ok(),
+            None => None,
+        };
+        scanner.segment(name, *sequence, bytes, next_head.as_ref());
     }
-    scanner
+    scanner.into_found()
 }
 
-impl<'a> Walk<'a> {
-    /// From the end of the head on.
-    pub fn new(bytes: &'a [u8], head: &Head) -> Walk<'a> {
-        Walk {
+impl<'a> RecordWalk<'a> {
+    /// Starts behind the head of the segment.
+    pub fn new(bytes: &'a [u8], head: &SegmentHead) -> RecordWalk<'a> {
+        RecordWalk {
             bytes,
             identity: head.identity,
             sequence: head.sequence,
@@ -134,68 +187,83 @@ impl<'a> Walk<'a> {
             limit: head.segment_bytes as usize,
         }
     }
+
+    /// Skips words that cannot start a header. Most of what is searched is zeros, and this check is
+    /// the cheapest.
+    fn skip_to_candidate(&mut self) {
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+        let skipped = rest
+            .chunks_exact(8)
+            .position(|word| RecordKind::decode(word[0]).is_some());
+        self.at += skipped.unwrap_or(rest.len() / 8) * 8;
+    }
 }
 
-impl Iterator for Walk<'_> {
-    type Item = Item;
+impl Iterator for RecordWalk<'_> {
+    type Item = SegmentPiece;
 
-    fn next(&mut self) -> Option<Item> {
+    fn next(&mut self) -> Option<SegmentPiece> {
         let from = self.at;
         loop {
-            // Most of what is searched is zeros: nothing is decoded for them.
-            let rest = self.bytes.get(self.at..).unwrap_or(&[]);
-            let skip = rest
-                .chunks_exact(8)
-                .position(|word| Kind::decode(word[0]).is_some());
-            self.at += skip.unwrap_or(rest.len() / 8) * 8;
+            self.skip_to_candidate();
             if self.at + HEADER > self.bytes.len() {
                 break;
             }
             let (at, limit) = (self.at, self.limit);
-            match Header::decode(self.bytes, self.identity, self.sequence, at, limit) {
+            match RecordHeader::decode(self.bytes, self.identity, self.sequence, at, limit) {
                 None => self.at += 8,
                 Some(header) if at == from => {
                     self.at += record_bytes(header.len as usize);
-                    return Some(Item::Record { at, header });
+                    return Some(SegmentPiece::Record { at, header });
                 }
                 Some(_) => {
                     let bytes = at - from;
-                    return Some(Item::Junk { at: from, bytes });
+                    return Some(SegmentPiece::NoRecord { at: from, bytes });
                 }
             }
         }
         self.at = self.bytes.len();
         let bytes = self.bytes.len().saturating_sub(from);
-        (bytes > 0).then_some(Item::Junk { at: from, bytes })
+        (bytes > 0).then_some(SegmentPiece::NoRecord { at: from, bytes })
     }
 }
 
-/// The body of a record, if it is all there and matches its checksum.
+/// The body of the record at `at`; `None` if it does not match its checksum or `bytes` ends before
+/// it.
 pub fn body<'a>(
     bytes: &'a [u8],
     identity: u64,
     sequence: u64,
     at: usize,
-    header: &Header,
+    header: &RecordHeader,
 ) -> Option<&'a [u8]> {
     let start = at + HEADER;
     let body = bytes.get(start..start + header.len as usize)?;
     (crc(seed(identity, sequence, at as u32), body) == header.crc).then_some(body)
 }
 
-impl Batch {
-    fn new(start: usize) -> Batch {
-        Batch {
+impl OpenBatch {
+    fn new(start: usize) -> OpenBatch {
+        OpenBatch {
             start,
             crc: 0,
             records: Vec::new(),
-            partial: false,
+            is_partial: false,
         }
+    }
+
+    /// Whether the record that ends the batch has its number and checksum.
+    fn is_ended_by(&self, header: &RecordHeader, number: u64) -> bool {
+        header.crc == self.crc && header.term == number
+    }
+
+    fn has_all_bodies(&self) -> bool {
+        self.records.iter().all(|(_, _, is_good)| *is_good)
     }
 }
 
 impl Scanner {
-    /// Nothing read yet, of the log of the directory with this random number.
+    /// Nothing is read yet. `identity` is the random number of the data directory.
     pub fn new(identity: u64) -> Scanner {
         Scanner {
             identity,
@@ -203,114 +271,148 @@ impl Scanner {
         }
     }
 
-    /// Reads the next segment. `next` is the head of the one behind it: that one was taken into use
-    /// only after all of this one was synced.
-    pub fn segment(&mut self, name: &str, sequence: u64, bytes: &[u8], next: Option<&Head>) {
-        let head = match Head::decode(bytes) {
+    /// Reads the next segment. `next_head` is the head of the segment behind it, which was put into
+    /// use only after all of this segment had been synced.
+    pub fn segment(
+        &mut self,
+        name: &str,
+        sequence: u64,
+        bytes: &[u8],
+        next_head: Option<&SegmentHead>,
+    ) {
+        let head = match SegmentHead::decode(bytes) {
             Ok(head) if head.identity == self.identity && head.sequence == sequence => head,
-            Err(BadHead::Version(found)) => {
-                self.version.get_or_insert((name.into(), found));
+            Err(BadSegmentHead::Version(found)) => {
+                self.found.version.get_or_insert((name.into(), found));
                 return;
             }
-            Ok(_) | Err(BadHead::Unreadable) => {
-                self.lose(name, 0, None, What::Head);
-                self.note(sequence, bytes.len() as u64);
+            Ok(_) | Err(BadSegmentHead::Unreadable) => {
+                self.add_fatal(name, 0, None, DamageKind::SegmentHead);
+                self.add_extent(sequence, bytes.len() as u64);
                 return;
             }
         };
-        match self.extents.last() {
-            None => {
-                self.log.next = head.base;
-                (self.tail.batch, self.tail.crc) = (head.batch, head.previous_crc);
-            }
-            Some(last) if last.sequence + 1 != sequence => {
-                let missing = log_name(last.sequence.wrapping_add(1));
-                self.lose(&missing, 0, None, What::Missing);
-                self.tail.batch = head.batch;
-            }
-            Some(_) => {}
-        }
-        self.note(sequence, head.segment_bytes);
-        self.log.commit = self.log.commit.max(head.commit);
-        let next = next.filter(|n| n.identity == head.identity && n.sequence == sequence + 1);
-        self.configuration = head.configuration.clone();
-        self.records(name, bytes, &head, next);
+        self.follow_previous(&head);
+        self.add_extent(sequence, head.segment_bytes);
+        self.found.log.commit = self.found.log.commit.max(head.commit);
+        self.found.configuration = head.configuration.clone();
+        let next_head =
+            next_head.filter(|n| n.identity == head.identity && n.sequence == sequence + 1);
+        self.read_records(name, bytes, &head, next_head);
+        self.check_invariants();
     }
 
-    /// Tells the number of the newest segment that was ever in use, after all were read.
+    /// The highest number of a segment that was ever put into use is `sequence`. Called after all
+    /// segments were read: if the newest of them has a lower number, the end of the log is lost.
     pub fn expect_newest(&mut self, sequence: u64) {
-        if self
-            .extents
-            .last()
-            .is_none_or(|last| last.sequence < sequence)
-        {
-            self.lose(&log_name(sequence), 0, None, What::Missing);
+        let newest = self.found.extents.last();
+        if newest.is_none_or(|newest| newest.sequence < sequence) {
+            self.add_fatal(&log_name(sequence), 0, None, DamageKind::MissingSegment);
         }
     }
 
-    fn note(&mut self, sequence: u64, bytes: u64) {
-        self.extents.push(Extent {
+    /// What the segments hold.
+    pub fn into_found(self) -> ScannedLog {
+        self.found
+    }
+
+    /// Compares the head of a segment with the segment before it. The first segment states where
+    /// the log begins.
+    fn follow_previous(&mut self, head: &SegmentHead) {
+        let Some(previous) = self.found.extents.last() else {
+            self.found.log.next_index = head.next_index;
+            self.found.tail.next_batch = head.next_batch;
+            self.found.tail.last_batch_crc = head.previous_crc;
+            return;
+        };
+        if previous.sequence + 1 != head.sequence {
+            let missing = log_name(previous.sequence.wrapping_add(1));
+            self.add_fatal(&missing, 0, None, DamageKind::MissingSegment);
+            self.found.tail.next_batch = head.next_batch;
+        }
+    }
+
+    fn add_extent(&mut self, sequence: u64, bytes: u64) {
+        self.found.extents.push(SegmentExtent {
             sequence,
             bytes,
             index_max: 0,
         });
     }
 
-    fn lose(&mut self, name: &str, at: usize, index: Option<u64>, what: What) {
-        self.lost.push(Fault {
+    fn add_fatal(&mut self, name: &str, at: usize, index: Option<u64>, kind: DamageKind) {
+        self.found.fatal.push(Damage {
             file: name.into(),
             offset: at as u64,
             index,
-            what,
+            kind,
         });
     }
 
-    fn records(&mut self, name: &str, bytes: &[u8], head: &Head, next: Option<&Head>) {
+    /// Reads the records of a segment twice: first to find its mark, then to apply its batches.
+    fn read_records(
+        &mut self,
+        name: &str,
+        bytes: &[u8],
+        head: &SegmentHead,
+        next_head: Option<&SegmentHead>,
+    ) {
         let start = head.records_at as usize;
-        self.tail.sequence = head.sequence;
-        (self.tail.end, self.tail.dirty) = (start, start);
-        let mut mark = next.map_or(0, |n| n.previous_end as usize);
-        for item in Walk::new(bytes, head) {
-            if let Item::Record { at, header } = item {
-                mark = mark.max(header.durable as usize);
-                self.tail.dirty = at + record_bytes(header.len as usize);
+        let mut mark = next_head.map_or(0, |n| n.previous_end as usize);
+        let mut dirty_end = start;
+        for piece in RecordWalk::new(bytes, head) {
+            if let SegmentPiece::Record { at, header } = piece {
+                mark = mark.max(header.durable_mark as usize);
+                dirty_end = at + record_bytes(header.len as usize);
             }
         }
-        let source = Source {
+        self.found.tail.sequence = head.sequence;
+        self.found.tail.end = start;
+        self.found.tail.dirty_end = dirty_end;
+        let source = SegmentSource {
             name,
             bytes,
             head,
             mark,
         };
-        let lost = self.lost.len();
-        self.batches(&source);
-        if self.lost.len() == lost && self.tail.end < mark {
-            self.lose(name, self.tail.end, None, What::Header);
+        let fatal_before = self.found.fatal.len();
+        self.read_batches(&source);
+        let tail = &mut self.found.tail;
+        tail.dirty_end = tail.dirty_end.max(tail.end);
+        // Damage that was found explains any difference below.
+        if self.found.fatal.len() > fatal_before {
+            return;
         }
-        if self.lost.len() == lost
-            && let Some(next) = next
-            && (next.previous_end as usize, next.previous_crc, next.batch)
-                != (self.tail.end, self.tail.crc, self.tail.batch)
-        {
-            self.lose(name, self.tail.end, None, What::Batch);
+        let tail = self.found.tail;
+        if tail.end < mark {
+            self.add_fatal(name, tail.end, None, DamageKind::RecordHeader);
+            return;
         }
-        self.tail.dirty = self.tail.dirty.max(self.tail.end);
+        if let Some(next) = next_head {
+            let is_end_as_stated = next.previous_end as usize == tail.end
+                && next.previous_crc == tail.last_batch_crc
+                && next.next_batch == tail.next_batch;
+            if !is_end_as_stated {
+                self.add_fatal(name, tail.end, None, DamageKind::Batch);
+            }
+        }
     }
 
-    fn batches(&mut self, source: &Source) {
-        let mut batch = Batch::new(source.head.records_at as usize);
-        // No header stands behind that, so nothing is to be searched for there again.
-        let end = self.tail.dirty.max(source.mark);
-        let some = &source.bytes[..source.bytes.len().min(end)];
-        for item in Walk::new(some, source.head) {
-            match item {
-                Item::Junk { at, .. } if at >= source.mark => return,
-                Item::Junk { at, .. } => {
-                    self.lose(source.name, at, None, What::Header);
-                    batch.partial = true;
+    /// Reads batches until the segment or the log ends.
+    fn read_batches(&mut self, source: &SegmentSource) {
+        let mut batch = OpenBatch::new(source.head.records_at as usize);
+        // No valid header stands behind `dirty_end`, so the search need not run there again.
+        let end = self.found.tail.dirty_end.max(source.mark);
+        let searched = &source.bytes[..source.bytes.len().min(end)];
+        for piece in RecordWalk::new(searched, source.head) {
+            match piece {
+                SegmentPiece::NoRecord { at, .. } if at >= source.mark => return,
+                SegmentPiece::NoRecord { at, .. } => {
+                    self.add_fatal(source.name, at, None, DamageKind::RecordHeader);
+                    batch.is_partial = true;
                 }
-                Item::Record { at, header } => {
-                    if !self.record(source, &mut batch, at, header) {
+                SegmentPiece::Record { at, header } => {
+                    if !self.read_record(source, &mut batch, at, header) {
                         return;
                     }
                 }
@@ -318,95 +420,133 @@ impl Scanner {
         }
     }
 
-    /// Takes one record into its batch, and the batch into the log when it ends; false: the log
-    /// ends before this batch.
-    fn record(&mut self, source: &Source, batch: &mut Batch, at: usize, header: Header) -> bool {
-        let torn = batch.start >= source.mark;
-        if header.durable as usize != batch.start {
-            if torn {
+    /// Adds a record to its batch, and the batch to the log once it ends. `false`: the batch is
+    /// torn and the log ends before it.
+    fn read_record(
+        &mut self,
+        source: &SegmentSource,
+        batch: &mut OpenBatch,
+        at: usize,
+        header: RecordHeader,
+    ) -> bool {
+        let may_be_torn = batch.start >= source.mark;
+        if header.durable_mark as usize != batch.start {
+            if may_be_torn {
                 return false;
             }
-            if !batch.partial {
-                self.lose(source.name, at, None, What::Order);
+            if !batch.is_partial {
+                self.add_fatal(source.name, at, None, DamageKind::Order);
             }
-            *batch = Batch::new(header.durable as usize);
-            batch.partial = true;
+            *batch = OpenBatch::new(header.durable_mark as usize);
+            batch.is_partial = true;
         }
         if !header.kind.ends_batch() {
-            let good = source.is_good(at, &header);
+            let is_good = source.has_good_body(at, &header);
             batch.crc = crc(batch.crc, &source.bytes[at..at + HEADER]);
-            batch.records.push((at, header, good));
+            batch.records.push((at, header, is_good));
             return true;
         }
-        let ends = header.crc == batch.crc && header.term == self.tail.batch;
-        if torn && !(ends && batch.records.iter().all(|r| r.2)) {
+        let is_ended = batch.is_ended_by(&header, self.found.tail.next_batch);
+        if may_be_torn && !(is_ended && batch.has_all_bodies()) {
             return false;
         }
-        if !ends && !batch.partial {
-            self.lose(source.name, at, None, What::Batch);
+        if !is_ended && !batch.is_partial {
+            self.add_fatal(source.name, at, None, DamageKind::Batch);
         }
-        for (at, header, good) in std::mem::take(&mut batch.records) {
-            let body = good.then(|| &source.bytes[at + HEADER..][..header.len as usize]);
+        for (at, header, is_good) in std::mem::take(&mut batch.records) {
+            let body = is_good.then(|| &source.bytes[at + HEADER..][..header.len as usize]);
             self.apply(source, at, &header, body);
         }
-        self.log.commit = self.log.commit.max(header.index);
-        self.tail.end = at + HEADER;
-        self.tail.batch = header.term.wrapping_add(1);
-        self.tail.crc = header.crc;
-        self.tail.closed = header.kind == Kind::Close;
-        *batch = Batch::new(self.tail.end);
+        self.found.log.commit = self.found.log.commit.max(header.index);
+        let tail = &mut self.found.tail;
+        tail.end = at + HEADER;
+        tail.next_batch = header.term.wrapping_add(1);
+        tail.last_batch_crc = header.crc;
+        tail.closed = header.kind == RecordKind::Close;
+        *batch = OpenBatch::new(tail.end);
         true
     }
 
-    fn apply(&mut self, source: &Source, at: usize, header: &Header, body: Option<&[u8]>) {
-        let last = self.extents.last_mut().expect("the segment was noted");
-        last.index_max = last.index_max.max(header.index);
-        if let Err(what) = self.log.apply(source, at, header, body) {
-            self.lose(source.name, at, Some(header.index), what);
+    fn apply(
+        &mut self,
+        source: &SegmentSource,
+        at: usize,
+        header: &RecordHeader,
+        body: Option<&[u8]>,
+    ) {
+        let extent = self.found.extents.last_mut();
+        let extent = extent.expect("the extent of the segment was added");
+        extent.index_max = extent.index_max.max(header.index);
+        if let Err(kind) = self.found.log.apply(source, at, header, body) {
+            self.add_fatal(source.name, at, Some(header.index), kind);
         }
+    }
+
+    /// Checks what follows from the code alone, whatever the bytes were.
+    ///
+    /// # Panics
+    ///
+    /// If a field contradicts another.
+    pub fn check_invariants(&self) {
+        let tail = &self.found.tail;
+        assert!(
+            tail.end <= tail.dirty_end,
+            "a whole batch has valid headers"
+        );
+        let newest = self.found.extents.last();
+        assert!(
+            newest.is_none_or(|newest| newest.sequence >= tail.sequence),
+            "the tail is in a segment that was read"
+        );
+        self.found.log.check_invariants();
     }
 }
 
-impl Source<'_> {
-    fn is_good(&self, at: usize, header: &Header) -> bool {
+impl SegmentSource<'_> {
+    fn has_good_body(&self, at: usize, header: &RecordHeader) -> bool {
         let (identity, sequence) = (self.head.identity, self.head.sequence);
         body(self.bytes, identity, sequence, at, header).is_some()
     }
 }
 
-impl Resolved {
-    /// Applies one record of a whole batch; `body` is `None` if it is damaged.
+impl ResolvedLog {
+    /// Applies a record of a whole batch. `body` is `None` if it is damaged.
+    ///
+    /// # Errors
+    ///
+    /// The record cannot be applied, which is fatal damage of this kind.
     fn apply(
         &mut self,
-        source: &Source,
+        source: &SegmentSource,
         at: usize,
-        header: &Header,
+        header: &RecordHeader,
         body: Option<&[u8]>,
-    ) -> Result<(), What> {
+    ) -> Result<(), DamageKind> {
         let (term, index) = (header.term, header.index);
         match header.kind {
-            Kind::Entry => {
-                if self.next != 0 && index > self.next {
-                    return Err(What::Order);
+            RecordKind::Entry => {
+                if self.next_index.is_some_and(|next| index > next) {
+                    return Err(DamageKind::Order);
                 }
-                self.cut(index);
+                self.truncate_from(index);
                 let body = match body {
                     Some(body) => Body::Good(body.into()),
-                    None => self.damaged(source, at, header),
+                    None => self.add_damaged_body(source, at, header),
                 };
                 self.entries.push(Entry { term, index, body });
             }
-            Kind::Repair => {
+            // The entry stays damaged if the body of its repair is damaged too.
+            RecordKind::Repair => {
                 if let Some(body) = body {
                     self.repair(term, index, body);
                 }
             }
-            Kind::Installed | Kind::InstalledTail => {
-                let keep_tail = header.kind == Kind::InstalledTail;
-                let head = body.ok_or(What::Body)?.into();
-                let keep = |i: u64| keep_tail && i > index;
-                self.entries.retain(|e| keep(e.index));
-                self.faults.retain(|i, _| keep(*i));
+            RecordKind::Installed | RecordKind::InstalledTail => {
+                let keep_tail = header.kind == RecordKind::InstalledTail;
+                let head = body.ok_or(DamageKind::Body)?.into();
+                let is_kept = |i: u64| keep_tail && i > index;
+                self.entries.retain(|e| is_kept(e.index));
+                self.damaged_bodies.retain(|i, _| is_kept(*i));
                 self.installed = Some(Installed {
                     term,
                     index,
@@ -414,33 +554,40 @@ impl Resolved {
                     head,
                 });
             }
-            Kind::Commit | Kind::Close => unreachable!("they are not in a batch"),
+            RecordKind::Commit | RecordKind::Close => unreachable!("these end a batch"),
         }
-        self.next = follow(self.next, header.kind, index);
+        self.next_index = next_index_after(self.next_index, header.kind, index);
         Ok(())
     }
 
-    fn damaged(&mut self, source: &Source, at: usize, header: &Header) -> Body {
-        let fault = Fault {
+    fn add_damaged_body(
+        &mut self,
+        source: &SegmentSource,
+        at: usize,
+        header: &RecordHeader,
+    ) -> Body {
+        let damage = Damage {
             file: source.name.into(),
             offset: at as u64,
             index: Some(header.index),
-            what: What::Body,
+            kind: DamageKind::Body,
         };
-        self.faults.insert(header.index, fault);
-        let seed = seed(source.head.identity, source.head.sequence, at as u32);
-        let (len, crc) = (header.len, header.crc);
-        Body::Faulty { len, seed, crc }
+        self.damaged_bodies.insert(header.index, damage);
+        Body::Faulty {
+            len: header.len,
+            seed: seed(source.head.identity, source.head.sequence, at as u32),
+            crc: header.crc,
+        }
     }
 
-    /// Drops the entries at and behind `index`; all of them if it lies before the first.
-    fn cut(&mut self, index: u64) {
+    /// Removes the entries from `index` on.
+    fn truncate_from(&mut self, index: u64) {
         let first = self.entries.first().map_or(index, |e| e.index);
         self.entries.truncate(index.saturating_sub(first) as usize);
-        self.faults.split_off(&index);
+        self.damaged_bodies.split_off(&index);
     }
 
-    /// Puts a body back if the entry there is that one and it is damaged.
+    /// Puts `body` in place of the damaged body of the entry, if it is the lost one.
     fn repair(&mut self, term: u64, index: u64, body: &[u8]) {
         let first = self.entries.first().map_or(0, |e| e.index);
         let at = index.checked_sub(first).map(|at| at as usize);
@@ -451,7 +598,26 @@ impl Resolved {
             && crate::body_matches(body, len, seed, crc)
         {
             entry.body = Body::Good(body.into());
-            self.faults.remove(&index);
+            self.damaged_bodies.remove(&index);
+        }
+    }
+
+    /// Part of [`Scanner::check_invariants`]; in debug builds it looks at each entry.
+    fn check_invariants(&self) {
+        assert!(
+            self.damaged_bodies.len() <= self.entries.len(),
+            "only an entry has a damaged body"
+        );
+        if cfg!(debug_assertions) {
+            let faulty = |e: &&Entry| matches!(e.body, Body::Faulty { .. });
+            assert!(
+                self.entries
+                    .iter()
+                    .filter(faulty)
+                    .map(|e| e.index)
+                    .eq(self.damaged_bodies.keys().copied()),
+                "each damaged body is reported"
+            );
         }
     }
 }

@@ -1,82 +1,169 @@
-//! The files of the log: their names, how a spare is made, taken into use, and how a segment
-//! becomes a spare again.
+//! The files of the log: their names, and how a file becomes a spare, a segment and a spare again.
 //!
-//! A file is `N.log` only while its head is whole and on the disk; anything else is a spare or half
-//! made, and its content means nothing. Each step is durable before the next one starts, so a crash
-//! leaves one of the states that `README.md` lists. Start reading at `take`.
+//! A file has the name of a segment only while its head is whole and on the disk. The content of
+//! any other file means nothing. Each step is durable before the next one starts, so a crash leaves
+//! one of the states that README.md lists. Start reading at [`ActiveSegment`], then
+//! [`put_into_use`].
 use std::fs::File;
 
 use crate::Error;
-use crate::format::{Head, PAGE};
-use crate::map::{Buffer, Map};
+use crate::format::{PAGE, SegmentHead};
+use crate::map::{ReadBuffer, SegmentMap};
 use crate::os::Os;
-use crate::scan::{Extent, Scanner, Tail};
+use crate::scan::{LogTail, Scanner, SegmentExtent};
 
-/// As many released segments are kept as spares; more are removed.
+/// How many released segments are kept as spares. One serves the next rotation, the other saves the
+/// allocation of the spare after it; each costs the disk a segment.
 pub const SPARES_MAX: usize = 2;
-/// A spare's name until it is whole.
+/// The name of a spare until it is made.
 pub const MAKING: &str = "spare.making";
-const LOG: &str = ".log";
-const SPARE: &str = ".spare";
+const LOG_SUFFIX: &str = ".log";
+const SPARE_SUFFIX: &str = ".spare";
 
-/// The segment that is written.
-pub struct Active {
-    pub file: File,
-    pub name: String,
-    pub map: Map,
-    pub sequence: u64,
-    /// The length of the file.
-    pub bytes: u64,
-    /// Where the next batch starts.
-    pub end: usize,
-    /// The highest index that a record in it concerns.
-    pub index_max: u64,
+/// The segment that batches are written to.
+pub struct ActiveSegment {
+    file: File,
+    name: String,
+    /// The whole file.
+    map: SegmentMap,
+    /// The number of the segment.
+    sequence: u64,
+    /// The length of the file in bytes; all of it is allocated.
+    bytes: u64,
+    /// The offset where the next batch goes; only rises. A multiple of 8, at most `bytes`.
+    end: usize,
+    /// The highest index in the headers of the records in the segment; 0 if it has none.
+    index_max: u64,
 }
 
-impl Active {
-    /// Gives back the room of a segment that has been unlinked, and would keep it as long as it is
-    /// open.
-    pub fn empty(&mut self, os: &mut Os) -> Result<(), Error> {
+impl ActiveSegment {
+    /// The number of the segment.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The offset where the next batch goes.
+    pub fn end(&self) -> usize {
+        self.end
+    }
+
+    /// How many bytes are free.
+    pub fn room(&self) -> usize {
+        self.bytes as usize - self.end
+    }
+
+    /// What releasing the segment needs to know.
+    pub fn extent(&self) -> SegmentExtent {
+        SegmentExtent {
+            sequence: self.sequence,
+            bytes: self.bytes,
+            index_max: self.index_max,
+        }
+    }
+
+    /// Writes a batch, or the closing mark, whose records have indexes up to `index_max`.
+    /// Everything written before must have been synced: the durable mark in the headers says so.
+    ///
+    /// # Panics
+    ///
+    /// If it does not fit.
+    pub fn write_batch(&mut self, bytes: &[u8], index_max: u64) {
+        self.map.write(self.end, bytes);
+        self.end += bytes.len();
+        self.index_max = self.index_max.max(index_max);
+    }
+
+    /// Makes durable what was written.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
+    pub fn sync(&mut self, os: &mut Os) -> Result<(), Error> {
+        os.sync(&self.file, &self.name)?;
+        self.map.on_synced(self.end).map_err(|error| Error::Io {
+            call: "madvise",
+            file: self.name.clone(),
+            text: error.to_string(),
+        })
+    }
+
+    /// Unmaps the segment, which is full, and drops it from the page cache: it is not read again
+    /// while this process runs.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
+    pub fn retire(self, os: &mut Os) -> Result<SegmentExtent, Error> {
+        let extent = self.extent();
+        drop(self.map);
+        os.drop_cache(&self.file, &self.name)?;
+        Ok(extent)
+    }
+
+    /// Frees the room of a segment whose file was unlinked. The file system would keep it until the
+    /// file is closed.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
+    pub fn free(&mut self, os: &mut Os) -> Result<(), Error> {
         // A map must never be longer than its file.
-        self.map = Map::nothing();
+        self.map = SegmentMap::without_file();
         os.truncate(&self.file, &self.name)
+    }
+
+    /// Part of `Wal::check_invariants`.
+    ///
+    /// # Panics
+    ///
+    /// If a field contradicts another.
+    pub fn check_invariants(&self) {
+        assert!(self.end as u64 <= self.bytes, "the segment has its length");
+        assert!(self.end >= PAGE, "records follow the head");
+        assert!(self.end.is_multiple_of(8), "records are padded");
     }
 }
 
-/// The name of a segment.
+/// The name of the segment with this number.
 pub fn log_name(sequence: u64) -> String {
-    format!("{sequence:016x}{LOG}")
+    format!("{sequence:016x}{LOG_SUFFIX}")
 }
 
-/// The name of a spare; the number only makes it unique.
+/// The name of a spare. Its number only makes the name unique.
 fn spare_name(number: u64) -> String {
-    format!("{number:016x}{SPARE}")
+    format!("{number:016x}{SPARE_SUFFIX}")
 }
 
-fn number(name: &str, ending: &str) -> Option<u64> {
-    let digits = name.strip_suffix(ending)?;
-    let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    (digits.len() == 16 && digits.bytes().all(lower))
-        .then(|| u64::from_str_radix(digits, 16).ok())?
+fn number(name: &str, suffix: &str) -> Option<u64> {
+    let digits = name.strip_suffix(suffix)?;
+    let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if digits.len() != 16 || !digits.bytes().all(is_digit) {
+        return None;
+    }
+    u64::from_str_radix(digits, 16).ok()
 }
 
-/// The number of a segment, if `name` is one's.
+/// The number of a segment; `None` if `name` is not a segment's.
 pub fn log_number(name: &str) -> Option<u64> {
-    number(name, LOG)
+    number(name, LOG_SUFFIX)
 }
 
 /// Whether `name` is a spare's.
 pub fn is_spare(name: &str) -> bool {
-    number(name, SPARE).is_some()
+    number(name, SPARE_SUFFIX).is_some()
 }
 
-/// A name that none of these spares has.
+/// A name for a spare that none of `spares` has.
 pub fn free_spare_name(spares: &[String]) -> String {
-    let numbers = spares.iter().filter_map(|name| number(name, SPARE));
+    let numbers = spares.iter().filter_map(|name| number(name, SPARE_SUFFIX));
     spare_name(numbers.max().map_or(1, |n| n.wrapping_add(1)))
 }
 
-/// Makes a spare of `bytes` bytes; false: the disk has no room, and nothing is left behind.
+/// Makes a spare of `bytes` bytes. `false`: the disk has no room, and no file is left.
+///
+/// # Errors
+///
+/// A system call failed.
 pub fn make_spare(os: &mut Os, name: &str, bytes: u64) -> Result<bool, Error> {
     let Some(file) = os.create(MAKING, bytes)? else {
         return Ok(false);
@@ -87,9 +174,13 @@ pub fn make_spare(os: &mut Os, name: &str, bytes: u64) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Takes a spare (or a first file that is half made) into use: its head is on the disk before it
-/// gets the name of a segment, and the name before any record goes into it.
-pub fn take(os: &mut Os, spare: &str, head: &Head) -> Result<Active, Error> {
+/// Makes a segment of a spare, or of the half-made first file of a new log. The head is on the disk
+/// before the file gets the name of a segment, and the name before a record is written.
+///
+/// # Errors
+///
+/// A system call failed.
+pub fn put_into_use(os: &mut Os, spare: &str, head: &SegmentHead) -> Result<ActiveSegment, Error> {
     let file = os.open(spare)?;
     os.write(&file, spare, &head.encode(), 0)?;
     os.sync(&file, spare)?;
@@ -98,7 +189,7 @@ pub fn take(os: &mut Os, spare: &str, head: &Head) -> Result<Active, Error> {
     os.sync_dir()?;
     os.drop_cache(&file, &name)?;
     let map = os.map(&file, &name, head.segment_bytes)?;
-    Ok(Active {
+    Ok(ActiveSegment {
         file,
         name,
         map,
@@ -109,8 +200,12 @@ pub fn take(os: &mut Os, spare: &str, head: &Head) -> Result<Active, Error> {
     })
 }
 
-/// Makes a spare of a segment that is not needed any more. The name goes first: from then on its
-/// content means nothing.
+/// Makes a spare of a segment that was released. It is renamed first: from then on its content
+/// means nothing.
+///
+/// # Errors
+///
+/// A system call failed.
 pub fn recycle(os: &mut Os, sequence: u64, spare: &str) -> Result<(), Error> {
     os.rename(&log_name(sequence), spare)?;
     os.sync_dir()?;
@@ -120,102 +215,125 @@ pub fn recycle(os: &mut Os, sequence: u64, spare: &str) -> Result<(), Error> {
     os.drop_cache(&file, spare)
 }
 
-/// Removes a segment that is not needed any more.
-pub fn discard(os: &mut Os, sequence: u64) -> Result<(), Error> {
+/// Removes a segment that was released.
+///
+/// # Errors
+///
+/// A system call failed.
+pub fn remove(os: &mut Os, sequence: u64) -> Result<(), Error> {
     os.unlink(&log_name(sequence))?;
     os.sync_dir()
 }
 
-/// The segments of a directory, read one at a time into one buffer.
-struct Reader<'a> {
-    os: &'a mut Os,
-    buffer: Buffer,
-}
-
-/// Whether any of the segments among `names` holds more than a head. A new directory has its
-/// `state` before its first record.
-pub fn any_used(os: &mut Os, names: &[String]) -> Result<bool, Error> {
-    for name in names.iter().filter(|n| log_number(n).is_some()) {
+/// Whether a segment among `names` holds, or held, more than a head. `state` is made before the
+/// first record, so such a segment shows that a missing `state` was lost.
+///
+/// # Errors
+///
+/// A system call failed.
+pub fn has_records(os: &mut Os, names: &[String]) -> Result<bool, Error> {
+    for name in names {
+        let Some(sequence) = log_number(name) else {
+            continue;
+        };
         let file = os.open(name)?;
         let mut bytes = [0; 2 * PAGE];
         let length = os.read(&file, name, &mut bytes)?;
-        if bytes[PAGE.min(length)..].iter().any(|b| *b != 0) || log_number(name) != Some(1) {
+        let has_content = bytes[PAGE.min(length)..].iter().any(|b| *b != 0);
+        if has_content || sequence != 1 {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Reads all segments among `names`, or the first `bytes_max` of each, from the disk and not from
-/// the page cache.
-pub fn read(
+/// Reads the segments of a directory one at a time into one buffer.
+struct SegmentReader<'a> {
+    os: &'a mut Os,
+    buffer: ReadBuffer,
+}
+
+/// Scans the first `bytes_max` bytes of each segment among `names`, which are sorted. The segments
+/// are read from the disk and not from the page cache.
+///
+/// # Errors
+///
+/// A system call failed.
+pub fn scan_segments(
     os: &mut Os,
     identity: u64,
     names: &[String],
     bytes_max: u64,
 ) -> Result<Scanner, Error> {
-    let numbered = |n: &String| log_number(n).map(|number| (n.clone(), number));
-    let segments: Vec<(String, u64)> = names.iter().filter_map(numbered).collect();
+    let mut segments = Vec::new();
+    for name in names {
+        segments.extend(log_number(name).map(|sequence| (name.as_str(), sequence)));
+    }
     let mut scanner = Scanner::new(identity);
-    let buffer = Buffer::default();
-    let mut reader = Reader { os, buffer };
+    let buffer = ReadBuffer::default();
+    let mut reader = SegmentReader { os, buffer };
     for (i, (name, sequence)) in segments.iter().enumerate() {
-        let head = match segments.get(i + 1) {
-            Some((next, _)) => reader.head(next)?,
+        let next_head = match segments.get(i + 1) {
+            Some((next, _)) => reader.read_head(next)?,
             None => None,
         };
-        let file = reader.open(name, bytes_max)?;
-        scanner.segment(name, *sequence, reader.buffer.bytes(), head.as_ref());
-        // What was read sits in the cache in large folios: see Os::write.
+        let file = reader.read(name, bytes_max)?;
+        scanner.segment(name, *sequence, reader.buffer.bytes(), next_head.as_ref());
+        // The read has put large folios into the page cache: see `Os::write`.
         reader.os.drop_cache(&file, name)?;
     }
     Ok(scanner)
 }
 
-impl Reader<'_> {
-    /// Fills the buffer from a segment, which is first taken out of the page cache: a page there
-    /// may differ from the disk after a failed sync.
-    fn open(&mut self, name: &str, bytes_max: u64) -> Result<File, Error> {
+impl SegmentReader<'_> {
+    /// Fills the buffer with the first `bytes_max` bytes of a segment. They are dropped from the
+    /// page cache first: after a failed sync a page there may differ from the disk.
+    fn read(&mut self, name: &str, bytes_max: u64) -> Result<File, Error> {
         let file = self.os.open(name)?;
         self.os.sync(&file, name)?;
         self.os.drop_cache(&file, name)?;
         let length = self.os.length(&file, name)?.min(bytes_max);
-        let room = self.buffer.room(length as usize);
+        let room = self.buffer.clear(length as usize);
         let filled = self.os.read(&file, name, room)?;
-        self.buffer.fill(filled);
+        self.buffer.set_filled(filled);
         Ok(file)
     }
 
-    /// The head of a segment, if it is readable.
-    fn head(&mut self, name: &str) -> Result<Option<Head>, Error> {
-        self.open(name, PAGE as u64)?;
-        let claimed = Head::claimed_bytes(self.buffer.bytes());
+    /// The head of a segment; `None` if it is unreadable.
+    fn read_head(&mut self, name: &str) -> Result<Option<SegmentHead>, Error> {
+        self.read(name, PAGE as u64)?;
+        let claimed = SegmentHead::claimed_bytes(self.buffer.bytes());
         if claimed > PAGE {
-            self.open(name, claimed as u64)?;
+            self.read(name, claimed as u64)?;
         }
-        Ok(Head::decode(self.buffer.bytes()).ok())
+        Ok(SegmentHead::decode(self.buffer.bytes()).ok())
     }
 }
 
-/// Cuts the torn tail off the last segment, makes that durable, and maps the segment. Only valid
-/// headers need to be overwritten: nothing else can ever pass for a record.
-pub fn cut(os: &mut Os, tail: &Tail, last: Extent) -> Result<Active, Error> {
+/// Removes the torn tail of the last segment durably, and maps the segment. It is enough to
+/// overwrite the valid headers: no other bytes can pass for a record later.
+///
+/// # Errors
+///
+/// The file is shorter than it was made and the disk has no room for the rest, or a system call
+/// failed.
+pub fn open_last(os: &mut Os, tail: &LogTail, last: SegmentExtent) -> Result<ActiveSegment, Error> {
     let name = log_name(last.sequence);
     let file = os.open(&name)?;
-    let short = os.length(&file, &name)? < last.bytes;
-    if short && !os.allocate(&file, &name, last.bytes)? {
+    let is_short = os.length(&file, &name)? < last.bytes;
+    if is_short && !os.allocate(&file, &name, last.bytes)? {
         return Err(Error::Full);
     }
-    let zeros = vec![0; tail.dirty - tail.end];
+    let zeros = vec![0; tail.dirty_end - tail.end];
     if !zeros.is_empty() {
         os.write(&file, &name, &zeros, tail.end as u64)?;
     }
-    if short || !zeros.is_empty() {
+    if is_short || !zeros.is_empty() {
         os.sync(&file, &name)?;
         os.drop_cache(&file, &name)?;
     }
     let map = os.map(&file, &name, last.bytes)?;
-    Ok(Active {
+    Ok(ActiveSegment {
         file,
         name,
         map,
@@ -226,8 +344,13 @@ pub fn cut(os: &mut Os, tail: &Tail, last: Extent) -> Result<Active, Error> {
     })
 }
 
-/// The spares that are as long as segments are now; others, and more than are kept, are removed.
-pub fn usable_spares(os: &mut Os, names: &[String], bytes: u64) -> Result<Vec<String>, Error> {
+/// The spares among `names` that have `bytes` bytes, at most [`SPARES_MAX`]. The others are
+/// removed.
+///
+/// # Errors
+///
+/// A system call failed.
+pub fn keep_spares(os: &mut Os, names: &[String], bytes: u64) -> Result<Vec<String>, Error> {
     let mut spares = Vec::new();
     for name in names.iter().filter(|n| is_spare(n)) {
         let file = os.open(name)?;

@@ -1,54 +1,70 @@
-//! Term and vote: the file `state` of two slots, each with its own checksum.
+//! The file `state`: term, vote and the number of the newest segment, in two slots.
 //!
-//! A change goes to one slot, is synced, goes to the other, is synced; only then may a message rest
-//! on it. So one good slot suffices, whichever it is. With none the machine must not start: it
-//! might vote twice in a term. A directory without this file and without records is new. Start
-//! reading at `Slot`, then `State::save`.
+//! # Rules
+//!
+//! - A change is written to the first slot, synced, written to the second slot and synced. A
+//!   message may rest on it only after that. So at any time one slot is whole, and it has the old
+//!   or the new value.
+//! - Of two readable slots the one with the higher change number is valid.
+//! - If no slot is readable, the log is not opened: the machine could vote twice in a term.
+//! - A directory without this file is new, unless a segment in it holds records.
+//!
+//! Start reading at [`StateSlot`], then [`StateFile::save`].
 use std::fs::File;
+use std::path::Path;
 
 use crate::format::{PAGE, VERSION, crc, get_u32, get_u64};
 use crate::os::Os;
 use crate::{Error, OpenError};
 
-/// The file's name.
+/// The name of the file.
 pub const STATE: &str = "state";
-/// Its name until it is whole.
+/// Its name until it is written whole.
 pub const MAKING: &str = "state.making";
-/// The name of a file that was `state` while the directory is being wiped.
+/// Its name while the directory is being wiped. It marks that everything else may be removed.
 pub const WIPING: &str = "state.wiping";
 const MAGIC: &[u8; 8] = b"tern vot";
-/// The part of a slot that the checksum covers.
+/// The length of the part of a slot that its checksum covers, in bytes.
 const FIXED: usize = 56;
+/// The offsets of the two slots.
+const SLOTS: [usize; 2] = [0, PAGE];
 
-/// One slot.
+/// What one slot says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot {
+pub struct StateSlot {
+    /// The random number of the data directory; never changes.
     pub identity: u64,
-    /// Rises with each change; the higher of two good slots counts.
+    /// Rises by one with each change.
     pub change: u64,
+    /// The current term; never falls.
     pub term: u64,
+    /// The candidate that got this machine's vote in `term`, as the caller numbers them.
     pub vote: u64,
-    /// The number of the newest segment: if that file is not there, the end of the log is lost.
+    /// The number of the newest segment that was put into use. If that file is missing, the end of
+    /// the log is lost.
     pub segment: u64,
 }
 
-/// The open file and what it says.
-pub struct State {
-    file: File,
-    slot: Slot,
-}
-
-/// What a slot's bytes are.
+/// The content of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Read {
-    Good(Slot),
-    /// Whole, but of another format.
+pub enum SlotContent {
+    /// The slot is whole.
+    Good(StateSlot),
+    /// The slot is whole and has a format of this number.
     Version(u32),
+    /// The slot is damaged or missing.
     Bad,
 }
 
-impl Slot {
-    /// A slot of one page.
+/// The open file.
+pub struct StateFile {
+    file: File,
+    /// The last change, which both slots hold.
+    slot: StateSlot,
+}
+
+impl StateSlot {
+    /// The bytes of the slot, one page.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(PAGE);
         out.extend_from_slice(MAGIC);
@@ -62,24 +78,24 @@ impl Slot {
         ] {
             out.extend_from_slice(&word.to_le_bytes());
         }
-        assert_eq!(out.len(), FIXED, "the fixed part is as long as it says");
+        assert_eq!(out.len(), FIXED, "the fixed part has its length");
         out.extend_from_slice(&crc(0, &out).to_le_bytes());
         out.resize(PAGE, 0);
         out
     }
 
-    /// What the slot at the start of `bytes` says.
-    pub fn decode(bytes: &[u8]) -> Read {
+    /// Decodes the slot at the start of `bytes`.
+    pub fn decode(bytes: &[u8]) -> SlotContent {
         let Some(bytes) = bytes.get(..FIXED + 4) else {
-            return Read::Bad;
+            return SlotContent::Bad;
         };
         if &bytes[..8] != MAGIC || crc(0, &bytes[..FIXED]) != get_u32(bytes, FIXED) {
-            return Read::Bad;
+            return SlotContent::Bad;
         }
         if get_u64(bytes, 8) != u64::from(VERSION) {
-            return Read::Version(get_u32(bytes, 8));
+            return SlotContent::Version(get_u32(bytes, 8));
         }
-        Read::Good(Slot {
+        SlotContent::Good(StateSlot {
             identity: get_u64(bytes, 16),
             change: get_u64(bytes, 24),
             term: get_u64(bytes, 32),
@@ -89,91 +105,121 @@ impl Slot {
     }
 }
 
-/// The slot that counts in a state file, or what is wrong with all of it.
-pub fn decide(bytes: &[u8]) -> Read {
-    let slots = [
-        Slot::decode(bytes),
-        Slot::decode(bytes.get(PAGE..).unwrap_or(&[])),
-    ];
+/// The valid slot of the file with this content. If one slot has another format, so has the file:
+/// the other slot may be the older one.
+pub fn valid_slot(bytes: &[u8]) -> SlotContent {
+    let slots = SLOTS.map(|at| StateSlot::decode(bytes.get(at..).unwrap_or(&[])));
     match slots {
-        [Read::Good(a), Read::Good(b)] => Read::Good(if a.change >= b.change { a } else { b }),
-        [Read::Version(found), _] | [_, Read::Version(found)] => Read::Version(found),
-        [Read::Good(slot), Read::Bad] | [Read::Bad, Read::Good(slot)] => Read::Good(slot),
-        [Read::Bad, Read::Bad] => Read::Bad,
+        [SlotContent::Good(a), SlotContent::Good(b)] => {
+            SlotContent::Good(if a.change >= b.change { a } else { b })
+        }
+        [SlotContent::Version(found), _] | [_, SlotContent::Version(found)] => {
+            SlotContent::Version(found)
+        }
+        [SlotContent::Good(slot), SlotContent::Bad]
+        | [SlotContent::Bad, SlotContent::Good(slot)] => SlotContent::Good(slot),
+        [SlotContent::Bad, SlotContent::Bad] => SlotContent::Bad,
     }
 }
 
-impl State {
-    /// Makes the file of a new directory; with it the directory is no longer new, so it comes last.
+impl StateFile {
+    /// Makes the file durable in a new directory. From then on the directory is not new any more,
+    /// so this is the last step of making one.
+    ///
+    /// # Errors
+    ///
+    /// The disk is full, or a system call failed.
     pub fn create(os: &mut Os, identity: u64) -> Result<(), OpenError> {
-        let slot = Slot {
+        let slot = StateSlot {
             identity,
             change: 0,
             term: 0,
             vote: 0,
             segment: 1,
         };
-        let made = os.create(MAKING, 2 * PAGE as u64)?;
+        let made = os.create(MAKING, (SLOTS.len() * PAGE) as u64)?;
         let file = made.ok_or(OpenError::Io(Error::Full))?;
-        os.write(&file, MAKING, &slot.encode().repeat(2), 0)?;
+        os.write(&file, MAKING, &slot.encode().repeat(SLOTS.len()), 0)?;
         os.sync(&file, MAKING)?;
         os.rename(MAKING, STATE)?;
         Ok(os.sync_dir()?)
     }
 
-    /// Reads the file from the disk. If the slots are not the same, the one that counts is put into
-    /// both: a crash between the two writes of a change must not leave an old vote for the day
-    /// on which the newer slot is damaged.
-    pub fn open(os: &mut Os, dir: &std::path::Path) -> Result<State, OpenError> {
+    /// Opens the file and reads it from the disk. If the slots differ, the valid one is written to
+    /// both: otherwise the old vote would become valid again once the newer slot is damaged.
+    ///
+    /// # Errors
+    ///
+    /// No slot is readable, the file has another format, or a system call failed.
+    pub fn open(os: &mut Os, dir: &Path) -> Result<StateFile, OpenError> {
         let file = os.open(STATE)?;
         os.sync(&file, STATE)?;
         os.drop_cache(&file, STATE)?;
-        let mut bytes = [0; 2 * PAGE];
+        let mut bytes = [0; SLOTS.len() * PAGE];
         let length = os.read(&file, STATE, &mut bytes)?;
-        let slot = match decide(&bytes[..length]) {
-            Read::Good(slot) => slot,
-            Read::Version(found) => {
+        let slot = match valid_slot(&bytes[..length]) {
+            SlotContent::Good(slot) => slot,
+            SlotContent::Version(found) => {
                 let file = dir.join(STATE).display().to_string();
                 return Err(OpenError::Version { file, found });
             }
-            Read::Bad => return Err(OpenError::State { dir: dir.into() }),
+            SlotContent::Bad => return Err(OpenError::State { dir: dir.into() }),
         };
-        let mut state = State { file, slot };
-        let good = slot.encode();
-        // The bad one first: it is the one that can be lost.
-        let bad = |at: usize| bytes[at..at + PAGE] != good;
-        for at in [0, PAGE].into_iter().filter(|at| bad(*at)) {
-            state.put(os, at)?;
+        let state = StateFile { file, slot };
+        let valid = slot.encode();
+        for at in SLOTS {
+            if bytes[at..at + PAGE] != valid {
+                state.write_slot(os, at)?;
+            }
         }
         Ok(state)
     }
 
-    /// What the file says.
-    pub fn slot(&self) -> Slot {
+    /// The last change.
+    pub fn slot(&self) -> StateSlot {
         self.slot
     }
 
-    /// Makes a term and a vote durable in both slots.
+    /// Makes term and vote durable.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed. Which value is durable is unknown then.
+    ///
+    /// # Panics
+    ///
+    /// If the term falls.
     pub fn save(&mut self, os: &mut Os, term: u64, vote: u64) -> Result<(), Error> {
-        assert!(term >= self.slot.term, "terms never go back");
-        (self.slot.term, self.slot.vote) = (term, vote);
-        self.put_both(os)
+        assert!(term >= self.slot.term, "a term never falls");
+        self.slot.term = term;
+        self.slot.vote = vote;
+        self.write_both(os)
     }
 
-    /// Makes the number of the newest segment durable in both slots.
+    /// Makes the number of the newest segment durable.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed. Which value is durable is unknown then.
+    ///
+    /// # Panics
+    ///
+    /// If the number does not rise.
     pub fn save_segment(&mut self, os: &mut Os, segment: u64) -> Result<(), Error> {
-        assert!(segment > self.slot.segment, "segments are numbered upwards");
+        assert!(segment > self.slot.segment, "segment numbers rise");
         self.slot.segment = segment;
-        self.put_both(os)
+        self.write_both(os)
     }
 
-    fn put_both(&mut self, os: &mut Os) -> Result<(), Error> {
+    fn write_both(&mut self, os: &mut Os) -> Result<(), Error> {
         self.slot.change += 1;
-        self.put(os, 0)?;
-        self.put(os, PAGE)
+        for at in SLOTS {
+            self.write_slot(os, at)?;
+        }
+        Ok(())
     }
 
-    fn put(&mut self, os: &mut Os, at: usize) -> Result<(), Error> {
+    fn write_slot(&self, os: &mut Os, at: usize) -> Result<(), Error> {
         os.write(&self.file, STATE, &self.slot.encode(), at as u64)?;
         os.sync(&self.file, STATE)
     }
@@ -183,8 +229,8 @@ impl State {
 mod tests {
     use super::*;
 
-    fn slot(change: u64, term: u64) -> Slot {
-        Slot {
+    fn slot(change: u64, term: u64) -> StateSlot {
+        StateSlot {
             identity: 9,
             change,
             term,
@@ -194,27 +240,27 @@ mod tests {
     }
 
     #[test]
-    fn one_good_slot_suffices_and_the_newer_counts() {
+    fn one_whole_slot_suffices_and_the_newer_is_valid() {
         let (old, new) = (slot(4, 1), slot(5, 2));
         for pair in [[old, new], [new, old]] {
             let file = [pair[0].encode(), pair[1].encode()].concat();
-            assert_eq!(decide(&file), Read::Good(new));
+            assert_eq!(valid_slot(&file), SlotContent::Good(new));
             for bit in 0..(FIXED + 4) * 8 {
                 for (damaged, other) in [(0, pair[1]), (PAGE, pair[0])] {
                     let mut bytes = file.clone();
                     bytes[damaged + bit / 8] ^= 1 << (bit % 8);
-                    assert_eq!(decide(&bytes), Read::Good(other), "bit {bit}");
+                    assert_eq!(valid_slot(&bytes), SlotContent::Good(other), "bit {bit}");
                 }
             }
         }
     }
 
     #[test]
-    fn with_no_good_slot_nothing_is_guessed() {
+    fn without_a_whole_slot_the_state_is_bad() {
         let file = [slot(4, 1).encode(), slot(5, 2).encode()].concat();
-        assert_eq!(decide(&[]), Read::Bad);
-        assert_eq!(decide(&file[..20]), Read::Bad);
-        assert_eq!(decide(&file[..PAGE]), Read::Good(slot(4, 1)));
-        assert_eq!(decide(&vec![0; 2 * PAGE]), Read::Bad);
+        assert_eq!(valid_slot(&[]), SlotContent::Bad);
+        assert_eq!(valid_slot(&file[..20]), SlotContent::Bad);
+        assert_eq!(valid_slot(&file[..PAGE]), SlotContent::Good(slot(4, 1)));
+        assert_eq!(valid_slot(&vec![0; 2 * PAGE]), SlotContent::Bad);
     }
 }

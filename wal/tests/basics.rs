@@ -1,8 +1,8 @@
 //! What a caller sees: appended records come back, term and vote too, refusals are named.
 use std::path::Path;
 
-use wal::os::{Call, Hook, Verdict};
-use wal::{Body, Error, OpenError, Options, Record, Recovered, Space, Wal};
+use wal::os::{Hook, SystemCall, Verdict};
+use wal::{Body, DamageKind, Error, OpenError, Options, Record, Recovered, Space, Wal};
 
 const SEGMENT: u64 = 64 << 10;
 const ENOSPC: i32 = 28;
@@ -53,7 +53,7 @@ fn what_was_appended_comes_back() {
     put(&mut wal, &[entry(3, 3, b"three")], 2);
     drop(wal);
     let (mut wal, recovered) = open(dir.path());
-    assert!(!recovered.is_new && !recovered.closed && recovered.faults.is_empty());
+    assert!(!recovered.is_new && !recovered.closed && recovered.damage.is_empty());
     assert_eq!(recovered.state, Some((3, 7)));
     assert_eq!(recovered.commit, 2);
     let three: [(u64, u64, &[u8]); 3] = [(3, 1, b"one"), (3, 2, b""), (3, 3, b"three")];
@@ -143,7 +143,7 @@ fn an_installed_snapshot_replaces_what_was_before() {
 }
 
 #[test]
-#[should_panic(expected = "entry 3 behind 2")]
+#[should_panic(expected = "entry 3 leaves a gap")]
 fn a_gap_is_a_bug_of_the_caller() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut wal, _) = open(dir.path());
@@ -152,7 +152,7 @@ fn a_gap_is_a_bug_of_the_caller() {
 
 /// Fails fallocate while `full` says so.
 fn full_disk(full: std::rc::Rc<std::cell::Cell<bool>>) -> Hook {
-    Box::new(move |call: Call| match call.name {
+    Box::new(move |call: SystemCall| match call.name {
         "fallocate" if full.get() => Verdict::Fail(ENOSPC),
         _ => Verdict::Make,
     })
@@ -213,8 +213,26 @@ fn wiping_leaves_what_is_not_the_logs() {
     assert!(open(dir.path()).1.is_new);
 }
 
+fn refused(dir: &Path) -> OpenError {
+    match Wal::open(options(dir)) {
+        Ok(_) => panic!("a damaged log was opened"),
+        Err(error) => error,
+    }
+}
+
+/// The file, offset and kind of the only damage.
+fn only_damage(error: OpenError) -> (String, u64, DamageKind) {
+    match error {
+        OpenError::Damaged { mut damage, .. } if damage.len() == 1 => {
+            let damage = damage.remove(0);
+            (damage.file, damage.offset, damage.kind)
+        }
+        other => panic!("one damaged place was expected: {other:?}"),
+    }
+}
+
 #[test]
-fn refusals_say_what_and_where() {
+fn a_log_that_cannot_be_read_is_refused_with_file_and_offset() {
     let dir = tempfile::tempdir().expect("a directory");
     let odd = Options {
         segment_bytes: 100_000,
@@ -222,37 +240,27 @@ fn refusals_say_what_and_where() {
     };
     assert!(matches!(Wal::open(odd), Err(OpenError::Option(_))));
     drop(open(dir.path()));
+
     let state = dir.path().join("state");
     let good = std::fs::read(&state).expect("a file");
     std::fs::write(&state, vec![0; good.len()]).expect("it can");
-    let refused = Wal::open(options(dir.path()))
-        .err()
-        .expect("no vote is made up");
-    assert!(
-        refused
-            .to_string()
-            .contains("state: it is missing or both slots are unreadable")
-    );
+    assert!(matches!(refused(dir.path()), OpenError::State { .. }));
     std::fs::write(&state, good).expect("it can");
-    let log = dir.path().join("0000000000000001.log");
+
+    let name = "0000000000000001.log".to_string();
+    let log = dir.path().join(&name);
     let mut bytes = std::fs::read(&log).expect("a file");
     bytes[20] ^= 1;
     std::fs::write(&log, bytes).expect("it can");
-    let refused = Wal::open(options(dir.path()))
-        .err()
-        .expect("no log is made up");
-    let text = refused.to_string();
-    assert!(
-        text.contains("0000000000000001.log at offset 0: the head"),
-        "{text}"
-    );
+    let damage = only_damage(refused(dir.path()));
+    assert_eq!(damage, (name.clone(), 0, DamageKind::SegmentHead));
+
     std::fs::remove_file(&log).expect("it can");
-    let refused = Wal::open(options(dir.path()))
-        .err()
-        .expect("no log is made up");
-    assert!(refused.to_string().contains("missing"), "{refused}");
-    let path = dir.path().join("state").join("below");
-    assert!(matches!(Wal::open(options(&path)), Err(OpenError::Io(_))));
+    let damage = only_damage(refused(dir.path()));
+    assert_eq!(damage, (name, 0, DamageKind::MissingSegment));
+
+    let below_a_file = dir.path().join("state").join("below");
+    assert!(matches!(refused(&below_a_file), OpenError::Io(_)));
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use common::{IDENTITY, Rng, SEGMENT, quick};
-use wal::format::{HEADER, Header, PAGE, crc, record_bytes, seed};
-use wal::scan::{Scanner, scan};
-use wal::{Body, OpenError, Options, Record, Wal, What};
+use wal::format::{HEADER, PAGE, RecordHeader, crc, record_bytes, seed};
+use wal::scan::{ScannedLog, scan};
+use wal::{Body, DamageKind, OpenError, Options, Record, Wal};
 
 /// A head without a configuration; the rest of its page means nothing.
 const HEAD: usize = 80;
@@ -128,7 +128,7 @@ fn build_for(identity: u64, seed: u64, close: bool) -> Log {
 }
 
 impl Log {
-    fn scan(&self, bytes: &[u8]) -> Scanner {
+    fn scan(&self, bytes: &[u8]) -> ScannedLog {
         LARGEST.set(0);
         let found = scan(IDENTITY, &[("1.log", 1, bytes)]);
         let largest = LARGEST.get();
@@ -154,7 +154,7 @@ impl Log {
     /// Reads a damaged copy and checks the verdict; whether the damage was named.
     fn check(&self, bytes: &[u8], what: &dyn std::fmt::Debug) -> bool {
         let found = self.scan(bytes);
-        let lost = !found.lost.is_empty();
+        let lost = !found.fatal.is_empty();
         assert_eq!(found.version, None, "{what:?}");
         for entry in &found.log.entries {
             let want = self.entries.get(entry.index as usize - 1);
@@ -164,7 +164,10 @@ impl Log {
                 Body::Good(body) => assert_eq!(**body, want.2, "{what:?}: entry {}", want.1),
                 Body::Faulty { len, seed, crc } => {
                     assert!(wal::body_matches(&want.2, *len, *seed, *crc), "{what:?}");
-                    assert!(found.log.faults.contains_key(&entry.index), "{what:?}");
+                    assert!(
+                        found.log.damaged_bodies.contains_key(&entry.index),
+                        "{what:?}"
+                    );
                 }
             }
         }
@@ -180,7 +183,7 @@ impl Log {
         assert!(whole, "{what:?}: {count} entries are a part of a batch");
         let in_order = found.log.entries.iter().zip(1..).all(|(e, i)| e.index == i);
         assert!(in_order, "{what:?}");
-        !found.log.faults.is_empty()
+        !found.log.damaged_bodies.is_empty()
     }
 }
 
@@ -193,7 +196,7 @@ fn an_undamaged_log_is_read_whole() {
         let found = log.scan(&log.bytes);
         assert_eq!(found.log.entries.len(), log.entries.len());
         assert_eq!(found.tail.closed, close);
-        assert_eq!((found.tail.end, found.tail.dirty), (log.end, log.end));
+        assert_eq!((found.tail.end, found.tail.dirty_end), (log.end, log.end));
     }
 }
 
@@ -295,7 +298,7 @@ fn damage_before_another_segment_is_never_a_torn_tail() {
     let (first, second) = (read("0000000000000001.log"), read("0000000000000002.log"));
     let both = |first: &[u8]| scan(IDENTITY, &[("1", 1, first), ("2", 2, &second)]);
     let whole = both(&first);
-    assert_eq!((whole.log.entries.len(), whole.lost.len()), (60, 0));
+    assert_eq!((whole.log.entries.len(), whole.fatal.len()), (60, 0));
     let end = scan(IDENTITY, &[("1", 1, &first)]).tail.end;
     for at in PAGE..end {
         let mut bytes = first.clone();
@@ -303,21 +306,26 @@ fn damage_before_another_segment_is_never_a_torn_tail() {
         let found = both(&bytes);
         let padding = found.log == whole.log;
         assert!(
-            padding || !found.lost.is_empty() || !found.log.faults.is_empty(),
+            padding || !found.fatal.is_empty() || !found.log.damaged_bodies.is_empty(),
             "{at}"
         );
     }
     for length in (0..end).step_by(7) {
-        assert!(!both(&first[..length]).lost.is_empty(), "{length}");
+        assert!(!both(&first[..length]).fatal.is_empty(), "{length}");
     }
     let missing = scan(IDENTITY, &[("1", 1, &first), ("3", 3, &second)]);
     assert_eq!(
-        missing.lost[0].what,
-        What::Head,
+        missing.fatal[0].kind,
+        DamageKind::SegmentHead,
         "a file under another's name"
     );
     let gap = scan(IDENTITY, &[("0", 0, &first), ("2", 2, &second)]);
-    assert!(gap.lost.iter().any(|f| f.what == What::Missing) || gap.lost[0].what == What::Head);
+    assert!(
+        gap.fatal
+            .iter()
+            .any(|f| f.kind == DamageKind::MissingSegment)
+            || gap.fatal[0].kind == DamageKind::SegmentHead
+    );
 }
 
 /// Puts a checksum over a header that is nonsense.
@@ -356,7 +364,7 @@ fn nonsense_with_good_checksums_does_not_get_far() {
         let mut bytes = vec![0; rng.below(3 * PAGE as u64) as usize];
         rng.fill(&mut bytes);
         log.scan(&bytes);
-        wal::state::decide(&bytes);
+        wal::state::valid_slot(&bytes);
     }
 }
 
@@ -365,9 +373,9 @@ fn a_header_is_found_only_where_it_was_put() {
     let log = build(10, false);
     let at = log.batches[0].records[0].start;
     let limit = SEGMENT as usize;
-    assert!(Header::decode(&log.bytes, IDENTITY, 1, at, limit).is_some());
-    assert!(Header::decode(&log.bytes, IDENTITY, 2, at, limit).is_none());
-    assert!(Header::decode(&log.bytes, IDENTITY + 1, 1, at, limit).is_none());
+    assert!(RecordHeader::decode(&log.bytes, IDENTITY, 1, at, limit).is_some());
+    assert!(RecordHeader::decode(&log.bytes, IDENTITY, 2, at, limit).is_none());
+    assert!(RecordHeader::decode(&log.bytes, IDENTITY + 1, 1, at, limit).is_none());
 }
 
 /// Opens a damaged copy as a log, goes on writing, and reads it again.
@@ -377,8 +385,8 @@ fn go_on(log: &Log, bytes: &[u8], what: &dyn std::fmt::Debug) {
     std::fs::write(dir.path().join("0000000000000001.log"), bytes).expect("it can");
     let (mut wal, found) = match Wal::open_with(options(dir.path()), quick()) {
         Ok(opened) => opened,
-        Err(OpenError::Damaged { faults, .. }) => {
-            assert!(!faults.is_empty(), "{what:?}");
+        Err(OpenError::Damaged { damage, .. }) => {
+            assert!(!damage.is_empty(), "{what:?}");
             return;
         }
         Err(other) => panic!("{what:?}: {other}"),
@@ -404,8 +412,8 @@ fn go_on(log: &Log, bytes: &[u8], what: &dyn std::fmt::Debug) {
         "{what:?}"
     );
     assert_eq!(
-        (again.torn_bytes, again.faults),
-        (0, found.faults),
+        (again.torn_bytes, again.damage),
+        (0, found.damage),
         "{what:?}"
     );
 }
@@ -441,9 +449,9 @@ fn a_batch_is_whole_or_it_is_not_there() {
         reseal(&mut bytes, at);
         let found = log.scan(&bytes);
         let named = found
-            .lost
+            .fatal
             .iter()
-            .any(|f| f.what == What::Batch && f.offset == at as u64);
+            .any(|f| f.kind == DamageKind::Batch && f.offset == at as u64);
         assert_eq!(named, batch != last);
         assert_eq!(found.log.entries.len() < log.entries.len(), batch == last);
     }
@@ -516,16 +524,16 @@ fn a_damaged_body_is_repaired_by_its_copy() {
     std::fs::write(&path, bytes).expect("it can");
     let (mut wal, found) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
     let index = long as u64 + 1;
-    assert_eq!(found.faults.len(), 1);
+    assert_eq!(found.damage.len(), 1);
     assert_eq!(
-        (found.faults[0].index, found.faults[0].offset),
+        (found.damage[0].index, found.damage[0].offset),
         (Some(index), (at - HEADER) as u64)
     );
     let text = format!(
         "0000000000000001.log at offset {} (entry {index}): the body",
         at - HEADER
     );
-    assert!(found.faults[0].to_string().starts_with(&text));
+    assert!(found.damage[0].to_string().starts_with(&text));
     let term = log.entries[long].0;
     for wrong in [&body[1..], body] {
         let body = wrong;
@@ -536,13 +544,13 @@ fn a_damaged_body_is_repaired_by_its_copy() {
         if wrong.len() < log.entries[long].2.len() {
             drop(wal);
             let (again, found) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
-            assert_eq!(found.faults.len(), 1, "another body does not repair it");
+            assert_eq!(found.damage.len(), 1, "another body does not repair it");
             wal = again;
         }
     }
     drop(wal);
     let (_, found) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
-    assert!(found.faults.is_empty());
+    assert!(found.damage.is_empty());
     assert_eq!(found.entries.len(), log.entries.len());
     assert_eq!(found.entries[long].body, Body::Good(body.as_slice().into()));
 }
@@ -633,7 +641,7 @@ fn a_directory_with_any_one_damage_is_whole_or_refused() {
             match &entry.body {
                 Body::Good(bytes) => assert_eq!(**bytes, body(entry.index), "{round}, {what:?}"),
                 Body::Faulty { .. } => {
-                    let named = found.faults.iter().any(|f| f.index == Some(entry.index));
+                    let named = found.damage.iter().any(|f| f.index == Some(entry.index));
                     assert!(named, "{round}, {what:?}");
                 }
             }

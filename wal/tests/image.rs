@@ -11,7 +11,7 @@ use std::process::Command;
 use std::rc::Rc;
 
 use common::{IDENTITY, Rng, SEGMENT};
-use wal::os::{Call, Hook, Verdict};
+use wal::os::{Hook, SystemCall, Verdict};
 use wal::{Body, Options, Record, Wal};
 
 /// Power cuts for each file system.
@@ -133,7 +133,7 @@ fn cuts(kind: &str, lie: bool) -> u64 {
             done.set(done.get() + 1);
         };
         let started = Rc::new(Cell::new(0));
-        Box::new(move |call: Call| {
+        Box::new(move |call: SystemCall| {
             started.set(started.get() + 1);
             // Not before the directory is there.
             if started.get() > 40 && rng.chance(10) {

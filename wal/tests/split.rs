@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use wal::os::{Call, Hook, Verdict};
+use wal::os::{Hook, SystemCall, Verdict};
 use wal::{Options, Record, Recovered, Wal};
 
 const BODY: [u8; 1000] = [b'a'; 1000];
@@ -38,7 +38,7 @@ fn crash_in_the_split(filled: u64) -> (u64, Recovered) {
     };
     let syncs_left = Rc::new(Cell::new(u32::MAX));
     let counted = syncs_left.clone();
-    let hook: Hook = Box::new(move |call: Call| match (call.name, counted.get()) {
+    let hook: Hook = Box::new(move |call: SystemCall| match (call.name, counted.get()) {
         (_, u32::MAX) => Verdict::Make,
         (_, 0) => Verdict::Fail(5),
         ("fdatasync" | "fsync", n) => {

@@ -258,7 +258,7 @@ fn follow_snapshot(
         return Ok(0);
     }
     found.entries.clear();
-    found.faults.clear();
+    found.damage.clear();
     let mut head = Vec::new();
     encode_meta(meta, &mut head);
     let record = wal::Record::Installed {
@@ -301,17 +301,17 @@ fn recovered(
         .any(|e| matches!(e.body, EntryBody::Faulty { .. }));
     if is_alone && faulty {
         let fault = found
-            .faults
+            .damage
             .first()
             .map_or(String::new(), |f| f.to_string());
         return Err(format!(
             "{}: the log is damaged: {fault} ({} in all), and there is no other machine to repair it from. Restore the \
              directory from a backup; -f throws the data away and starts anew",
             data_dir.display(),
-            found.faults.len()
+            found.damage.len()
         ));
     }
-    for fault in &found.faults {
+    for fault in &found.damage {
         log::warn!("the log is damaged: {fault}; the other machines are asked for it");
     }
     let mut members = newest

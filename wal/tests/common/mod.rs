@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use wal::os::{Call, Hook, Verdict};
+use wal::os::{Hook, SystemCall, Verdict};
 
 /// The smallest segment; every test uses it.
 pub const SEGMENT: u64 = 64 << 10;
@@ -45,7 +45,7 @@ impl Rng {
 
 /// Leaves the syncs out, for tests that do not cut the power.
 pub fn quick() -> Option<Hook> {
-    Some(Box::new(|call: Call| match call.name {
+    Some(Box::new(|call: SystemCall| match call.name {
         "fdatasync" | "fsync" | "fadvise" => Verdict::Skip,
         _ => Verdict::Make,
     }))
@@ -132,7 +132,7 @@ impl Disk {
         self.plan = plan;
     }
 
-    fn on_call(&mut self, call: Call) -> Verdict {
+    fn on_call(&mut self, call: SystemCall) -> Verdict {
         self.calls += 1;
         match self.plan {
             Plan::StopAt(at) if self.calls >= at => return Verdict::Fail(EIO),

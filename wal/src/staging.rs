@@ -1,0 +1,348 @@
+//! Records that wait for a batch, and the sealing of a batch; pure.
+//!
+//! A record is encoded when it is appended, except for what depends on its offset: durable mark,
+//! body checksum and header checksum. [`Staging::seal_batch`] completes as many records as fit into
+//! the segment and adds the record that ends the batch.
+//!
+//! This file must not know files or syncs. It keeps each number twice: behind everything that was
+//! appended, and behind the last batch. Start reading at [`Staging`], then `push`, `seal_batch`.
+use crate::Record;
+use crate::format::{HEADER, RecordHeader, RecordKind, crc, record_bytes, seed};
+use crate::scan::{LogTail, ResolvedLog, next_index_after};
+
+/// The buffer keeps at most this much memory from one batch to the next, in bytes.
+const BUFFER_BYTES_KEPT: usize = 256 << 10;
+
+/// Where a batch goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The random number of the data directory.
+    pub identity: u64,
+    /// The number of the segment.
+    pub sequence: u64,
+    /// The offset in the segment where the batch starts.
+    pub offset: usize,
+    /// How many bytes are free from `offset` on.
+    pub room: usize,
+}
+
+/// A batch that is ready to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedBatch {
+    /// Its records and the record that ends it.
+    pub bytes: Vec<u8>,
+    /// The highest index in the headers of its records.
+    pub index_max: u64,
+}
+
+/// The records that wait.
+pub struct Staging {
+    /// The records, oldest first, each padded to a multiple of 8 bytes. At most
+    /// [`crate::STAGED_BYTES_MAX`] and one append stay here after an append.
+    bytes: Vec<u8>,
+    /// How many records were appended since the log was opened. The mark that `append` returns.
+    appended: u64,
+    /// How many of them are in batches. Equal to `appended` if and only if `bytes` is empty.
+    sealed: u64,
+    /// The highest index that the next appended entry may have; `None` if any index may follow.
+    next_index: Option<u64>,
+    /// The same behind the last batch. The head of the next segment repeats it.
+    sealed_next_index: Option<u64>,
+    /// The highest commit index of all appends.
+    commit: u64,
+    /// The commit index of the last batch; at most `commit`.
+    sealed_commit: u64,
+    /// The number of the next batch.
+    next_batch: u64,
+    /// The checksum of the last batch. The head of the next segment repeats it.
+    last_batch_crc: u32,
+}
+
+impl Staging {
+    /// Goes on behind what recovery found.
+    pub fn new(log: &ResolvedLog, tail: &LogTail) -> Staging {
+        Staging {
+            bytes: Vec::new(),
+            appended: 0,
+            sealed: 0,
+            next_index: log.next_index,
+            sealed_next_index: log.next_index,
+            commit: log.commit,
+            sealed_commit: log.commit,
+            next_batch: tail.next_batch,
+            last_batch_crc: tail.last_batch_crc,
+        }
+    }
+
+    /// How many bytes wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether no record waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// How many records were appended.
+    pub fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// How many records are in batches.
+    pub fn sealed(&self) -> u64 {
+        self.sealed
+    }
+
+    /// The highest index that an entry behind the last batch may have.
+    pub fn sealed_next_index(&self) -> Option<u64> {
+        self.sealed_next_index
+    }
+
+    /// The commit index of the last batch.
+    pub fn sealed_commit(&self) -> u64 {
+        self.sealed_commit
+    }
+
+    /// The number of the next batch.
+    pub fn next_batch(&self) -> u64 {
+        self.next_batch
+    }
+
+    /// The checksum of the last batch.
+    pub fn last_batch_crc(&self) -> u32 {
+        self.last_batch_crc
+    }
+
+    /// Adds a record.
+    ///
+    /// # Panics
+    ///
+    /// If an entry leaves a gap behind the one before it.
+    pub fn push(&mut self, record: &Record) {
+        let (header, body) = parts_of(record);
+        if let Some(next) = self.next_index
+            && header.kind == RecordKind::Entry
+        {
+            assert!(
+                header.index <= next,
+                "entry {} leaves a gap: at most {next} may follow",
+                header.index
+            );
+        }
+        self.next_index = next_index_after(self.next_index, header.kind, header.index);
+        self.bytes.extend_from_slice(&header.encode_unsealed());
+        self.bytes.extend_from_slice(body);
+        let padded = self.bytes.len().next_multiple_of(8);
+        self.bytes.resize(padded, 0);
+        self.appended += 1;
+    }
+
+    /// The caller knows that entries up to `commit` are committed. The next batch records it.
+    pub fn raise_commit(&mut self, commit: u64) {
+        self.commit = self.commit.max(commit);
+    }
+
+    /// How many of the waiting bytes fit into `room` bytes together with the record that ends a
+    /// batch.
+    pub fn fitting(&self, room: usize) -> usize {
+        if self.bytes.len() + HEADER <= room {
+            return self.bytes.len();
+        }
+        let mut fitting = 0;
+        for length in self.record_lengths() {
+            if fitting + length + HEADER > room {
+                break;
+            }
+            fitting += length;
+        }
+        fitting
+    }
+
+    /// How many further segments are needed for what waits and for records of these lengths.
+    /// `room` is what is free in the current segment, `fresh_room` in a new one; both in bytes.
+    pub fn segments_needed(
+        &self,
+        appended_lengths: impl Iterator<Item = usize>,
+        room: usize,
+        fresh_room: usize,
+    ) -> usize {
+        let mut segments = 0;
+        let mut left = room;
+        for length in self.record_lengths().chain(appended_lengths) {
+            if length + HEADER > left {
+                segments += 1;
+                left = fresh_room;
+            }
+            left -= length;
+        }
+        segments
+    }
+
+    /// The lengths of the waiting records, in bytes with padding.
+    fn record_lengths(&self) -> impl Iterator<Item = usize> + '_ {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let header = self.bytes.get(at..at + HEADER)?;
+            let header = RecordHeader::decode_unsealed(header).expect("this process encoded it");
+            let length = record_bytes(header.len as usize);
+            at += length;
+            Some(length)
+        })
+    }
+
+    /// Makes a batch of what waits, or of as many records as fit.
+    ///
+    /// # Panics
+    ///
+    /// If not even the first record fits.
+    pub fn seal_batch(&mut self, place: Place) -> SealedBatch {
+        let fitting = self.fitting(place.room);
+        assert!(fitting > 0, "a record fits into a segment");
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let rest = bytes.split_off(fitting);
+        // The commit index came with the last append. If that append is not in this batch as a
+        // whole, entries that the commit index covers may still wait, and this batch may hold the
+        // older entries that they replace. Recovery would take those for committed.
+        let commit = if rest.is_empty() {
+            self.commit
+        } else {
+            self.sealed_commit
+        };
+        let batch = self.complete_batch(bytes, place, commit);
+        self.bytes = rest;
+        batch
+    }
+
+    /// Fills in what depends on the offsets, and ends the batch.
+    fn complete_batch(&mut self, mut bytes: Vec<u8>, place: Place, commit: u64) -> SealedBatch {
+        let mut batch_crc = 0;
+        let mut index_max = 0;
+        let mut at = 0;
+        while at < bytes.len() {
+            let header = RecordHeader::decode_unsealed(&bytes[at..]);
+            let mut header = header.expect("this process encoded it");
+            let seed = place.seed(at);
+            let body = at + HEADER..at + HEADER + header.len as usize;
+            header.durable_mark = place.offset as u32;
+            header.crc = crc(seed, &bytes[body]);
+            let encoded = header.encode(seed);
+            bytes[at..at + HEADER].copy_from_slice(&encoded);
+            batch_crc = crc(batch_crc, &encoded);
+            index_max = index_max.max(header.index);
+            self.sealed_next_index =
+                next_index_after(self.sealed_next_index, header.kind, header.index);
+            self.sealed += 1;
+            at += record_bytes(header.len as usize);
+        }
+        let end = self.end_batch(RecordKind::Commit, place, at, commit, batch_crc);
+        bytes.extend_from_slice(&end);
+        SealedBatch { bytes, index_max }
+    }
+
+    /// The closing mark, which must follow a sync of everything before it.
+    pub fn closing_mark(&mut self, place: Place) -> [u8; HEADER] {
+        let commit = self.commit;
+        self.end_batch(RecordKind::Close, place, 0, commit, 0)
+    }
+
+    /// The record that ends a batch, `length` bytes behind the start of the batch.
+    fn end_batch(
+        &mut self,
+        kind: RecordKind,
+        place: Place,
+        length: usize,
+        commit: u64,
+        batch_crc: u32,
+    ) -> [u8; HEADER] {
+        let header = RecordHeader {
+            kind,
+            len: 0,
+            durable_mark: place.offset as u32,
+            term: self.next_batch,
+            index: commit,
+            crc: batch_crc,
+        };
+        self.next_batch += 1;
+        self.last_batch_crc = batch_crc;
+        self.sealed_commit = commit;
+        header.encode(place.seed(length))
+    }
+
+    /// Takes the memory of a batch back after it was written, to save allocations.
+    pub fn reuse(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        buffer.shrink_to(BUFFER_BYTES_KEPT);
+        buffer.extend_from_slice(&self.bytes);
+        self.bytes = buffer;
+    }
+
+    /// Part of `Wal::check_invariants`.
+    ///
+    /// # Panics
+    ///
+    /// If a field contradicts another.
+    pub fn check_invariants(&self) {
+        assert!(
+            self.sealed <= self.appended,
+            "only appended records are sealed"
+        );
+        assert_eq!(
+            self.bytes.is_empty(),
+            self.sealed == self.appended,
+            "the records that are not sealed wait"
+        );
+        assert!(self.bytes.len().is_multiple_of(8), "records are padded");
+        assert!(
+            self.sealed_commit <= self.commit,
+            "the commit index rises from batch to batch"
+        );
+        if self.bytes.is_empty() {
+            assert_eq!(
+                self.sealed_next_index, self.next_index,
+                "nothing waits behind the last batch"
+            );
+        }
+    }
+}
+
+impl Place {
+    /// The seed of the record `length` bytes behind the start of the batch.
+    fn seed(&self, length: usize) -> u32 {
+        seed(self.identity, self.sequence, (self.offset + length) as u32)
+    }
+}
+
+/// The body of a record.
+pub fn body_of<'a>(record: &Record<'a>) -> &'a [u8] {
+    parts_of(record).1
+}
+
+/// The header of a record, except for what depends on its offset, and its body.
+fn parts_of<'a>(record: &Record<'a>) -> (RecordHeader, &'a [u8]) {
+    let (kind, term, index, body) = match *record {
+        Record::Entry { term, index, body } => (RecordKind::Entry, term, index, body),
+        Record::Repair { term, index, body } => (RecordKind::Repair, term, index, body),
+        Record::Installed {
+            term,
+            index,
+            keep_tail: true,
+            head,
+        } => (RecordKind::InstalledTail, term, index, head),
+        Record::Installed {
+            term,
+            index,
+            keep_tail: false,
+            head,
+        } => (RecordKind::Installed, term, index, head),
+    };
+    let header = RecordHeader {
+        kind,
+        len: body.len() as u32,
+        durable_mark: 0,
+        term,
+        index,
+        crc: 0,
+    };
+    (header, body)
+}
