@@ -2,8 +2,10 @@
 //! never disturbs those that stayed, and is told of its removal once. `TERN_CYCLES` sets how often.
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tern_support::alone::alone;
 use tern_support::client::{until, within};
 use tern_support::fleet::{QUICK, TOO_LONG, follow, leader, listed, put, settled, shows, term};
+use tern_support::namespace;
 use tern_support::net::{Loss, Net};
 use tern_support::server::Server;
 
@@ -44,6 +46,10 @@ fn common_term(servers: &[&Server]) -> u64 {
 
 #[test]
 fn removed_and_let_in_again() {
+    if !namespace::enter() {
+        return;
+    }
+    let _alone = alone();
     let rounds: usize = std::env::var("TERN_CYCLES").map_or(6, |n| n.parse().expect("a number"));
     let mut net = Net::start(4);
     let servers = net.cluster(&[&QUICK[..], &["-cluster-active-size=4"]].concat());

@@ -3,53 +3,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tern_support::client::{Conn, until};
 use tern_support::fleet::{Mode, follow, mode, prepare, put};
+use tern_support::namespace;
 use tern_support::server::Server;
 
-/// A small file system of its own, mounted as long as this lives. Needs root.
-struct SmallDisk {
-    _home: tempfile::TempDir,
-    path: PathBuf,
-}
-
-fn run(program: &str, args: &[&str]) {
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .expect("the program is there");
+/// Mounts a file system of so many MiB below `home`. It ends with the namespace of the test.
+fn mount(home: &tempfile::TempDir, mib: u32) -> PathBuf {
+    let path = home.path().join("disk");
+    std::fs::create_dir(&path).expect("a directory");
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]);
+    let output = mount.arg(&path).output().expect("mount, of util-linux");
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {text}");
-}
-
-impl SmallDisk {
-    fn mount(mib: u32) -> SmallDisk {
-        let home = tempfile::tempdir().expect("a directory");
-        let path = home.path().join("disk");
-        std::fs::create_dir(&path).expect("a directory");
-        let size = format!("size={mib}m");
-        run(
-            "mount",
-            &[
-                "-t",
-                "tmpfs",
-                "-o",
-                &size,
-                "tmpfs",
-                &path.display().to_string(),
-            ],
-        );
-        SmallDisk { _home: home, path }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let output = Command::new("umount").arg(&self.path).output();
-        assert!(
-            output.is_ok_and(|output| output.status.success()) || std::thread::panicking(),
-            "{} stays mounted",
-            self.path.display()
-        );
-    }
+    assert!(output.status.success(), "mount: {text}");
+    path
 }
 
 /// Takes all the room that is left.
@@ -62,8 +28,12 @@ fn fill(path: &Path) {
 
 #[test]
 fn a_full_disk() {
-    let disk = SmallDisk::mount(64);
-    let data_dir = disk.path.join("data");
+    if !namespace::enter() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a directory");
+    let disk = mount(&home, 64);
+    let data_dir = disk.join("data");
     // `-snapshot false`: the log may grow, so that it is the disk that ends it.
     let mut server = Server::prepare(&[
         "-snapshot=false",
@@ -72,7 +42,7 @@ fn a_full_disk() {
     ]);
     server.run_on(&data_dir);
     let mut conn = Conn::open(server.client_port);
-    let filler = disk.path.join("filler");
+    let filler = disk.join("filler");
     fill(&filler);
     let value = format!("value={}", "v".repeat(64 * 1024));
     let mut acked = Vec::new();
@@ -123,19 +93,23 @@ fn stands_by(server: &Server) {
 /// made. With a second snapshot or a spare segment there is something to make it of.
 #[test]
 fn a_member_is_removed_on_a_full_disk() {
-    let disk = SmallDisk::mount(80);
+    if !namespace::enter() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a directory");
+    let disk = mount(&home, 80);
     let mut servers = Vec::new();
     for number in 1..=3 {
         let peers: Vec<u16> = servers.iter().map(|s: &Server| s.peer_port).collect();
         let mut server = prepare(number, &peers, &["-cluster-sync-interval=3600"]);
         if number == 3 {
-            std::os::unix::fs::symlink(&disk.path, server.data_dir()).expect("nothing is there");
+            std::os::unix::fs::symlink(&disk, server.data_dir()).expect("nothing is there");
         }
         server.run();
         servers.push(server);
     }
     put(&servers, "a", "v");
-    fill(&disk.path.join("filler"));
+    fill(&disk.join("filler"));
     let removes = || {
         follow(
             servers[0].peer_at(),

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tern_support::alone::alone;
 use tern_support::client::{Conn, form, within};
 use tern_support::fleet::{TOO_LONG, at_of, cluster, follow, leader_of, term, try_leader};
 use tern_support::server::Server;
@@ -206,6 +207,7 @@ fn check_acked(all: &str, acked: &BTreeMap<String, u64>) {
 
 #[test]
 fn machines_that_stop_and_go_on() {
+    let _alone = alone();
     let seconds: u64 =
         std::env::var("TERN_ENDURANCE_S").map_or(20, |n| n.parse().expect("a number"));
     let mut args = vec![

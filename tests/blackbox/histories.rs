@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use tern_support::alone::alone;
 use tern_support::client::{Answer, Conn, form, request, until};
 use tern_support::fleet::{at_of, cluster, follow};
 use tern_support::linear::{Act, Call, Res, Value, Verdict, check, smallest};
@@ -306,6 +307,7 @@ pub fn record(
 
 #[test]
 fn histories_are_linearizable() {
+    let _alone = alone();
     let mut servers = cluster(3, &["-snapshot-count=300"]);
     record(&mut servers, 300, disturb);
 }
@@ -313,6 +315,7 @@ fn histories_are_linearizable() {
 /// The same through whichever machine: followers do what only the leader can.
 #[test]
 fn histories_through_followers_are_linearizable() {
+    let _alone = alone();
     let mut servers = cluster(3, &["-snapshot-count=300", "-forward"]);
     record(&mut servers, 300, disturb);
 }

@@ -4,8 +4,10 @@
 //! seconds of the recorded history.
 use crate::histories;
 use rustix::process::Signal;
+use tern_support::alone::alone;
 use tern_support::client::{until, within};
 use tern_support::fleet::{TOO_LONG, ask, follow, has, leader, leader_of, settled, shows, term};
+use tern_support::namespace;
 use tern_support::net::{Loss, Net};
 use tern_support::rng::Rng;
 use tern_support::server::Server;
@@ -90,6 +92,10 @@ fn named(servers: &[&Server], place: usize, all: &[Server]) -> usize {
 
 #[test]
 fn a_leader_that_is_cut_off() {
+    if !namespace::enter() {
+        return;
+    }
+    let _alone = alone();
     let mut net = Net::start(3);
     let servers = net.cluster(&[]);
     let mut written = Written::default();
@@ -114,6 +120,10 @@ fn a_leader_that_is_cut_off() {
 /// back.
 #[test]
 fn halves() {
+    if !namespace::enter() {
+        return;
+    }
+    let _alone = alone();
     let mut net = Net::start(5);
     let servers = net.cluster(&CALM);
     let mut written = Written::default();
@@ -162,6 +172,10 @@ fn halves() {
 /// A follower that cannot be heard, or hears nothing, disturbs nobody, and catches up.
 #[test]
 fn a_follower_heard_one_way() {
+    if !namespace::enter() {
+        return;
+    }
+    let _alone = alone();
     let mut net = Net::start(3);
     let servers = net.cluster(&[&CALM[..], &["-snapshot-count=50"]].concat());
     let mut written = Written::default();
@@ -188,6 +202,10 @@ fn a_follower_heard_one_way() {
 /// goes on.
 #[test]
 fn a_ring_that_is_open() {
+    if !namespace::enter() {
+        return;
+    }
+    let _alone = alone();
     let mut net = Net::start(5);
     let servers = net.cluster(&[]);
     let mut written = Written::default();
@@ -253,6 +271,10 @@ fn disturb(net: &mut Net, servers: &mut [Server], rng: &mut Rng) {
 
 #[test]
 fn histories_are_linearizable() {
+    if !namespace::enter() {
+        return;
+    }
+    let _alone = alone();
     let mut net = Net::start(5);
     let mut servers = net.cluster(&["-snapshot-count=50", "-cluster-sync-interval=1"]);
     histories::record(&mut servers, 200, |servers, rng| {

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tern_support::alone::alone;
 use tern_support::client::{Conn, until};
 use tern_support::server::{Server, Syncs};
+use tern_support::skip::{Need, lacks};
 
 fn run(program: &str, args: &[&str]) {
     let output = Command::new(program)
@@ -21,6 +23,16 @@ fn run(program: &str, args: &[&str]) {
         .unwrap_or_else(|bad| panic!("{program}: {bad}"));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {text}");
+}
+
+/// The kind of file system whose power is cut.
+fn file_system() -> &'static str {
+    match std::env::var("TERN_CUT_FS").as_deref() {
+        Err(_) | Ok("ext4") => "ext4",
+        Ok("xfs") => "xfs",
+        Ok("btrfs") => "btrfs",
+        Ok(other) => panic!("TERN_CUT_FS={other}: ext4, xfs or btrfs"),
+    }
 }
 
 fn text(path: &Path) -> String {
@@ -36,17 +48,16 @@ struct Image {
 impl Image {
     /// A new one below `home`.
     fn create(home: &Path) -> Image {
-        let kind = std::env::var("TERN_CUT_FS").unwrap_or("ext4".to_string());
-        let (mib, quiet) = match kind.as_str() {
-            "ext4" => (48, "-q"),
-            "xfs" => (320, "-q"),
-            "btrfs" => (160, "-q"),
-            other => panic!("TERN_CUT_FS={other}: ext4, xfs or btrfs"),
+        let kind = file_system();
+        let mib: u64 = match kind {
+            "xfs" => 320,
+            "btrfs" => 160,
+            _ => 48,
         };
         let file = home.join("image");
         let made = std::fs::File::create(&file).expect("a file");
         made.set_len(mib << 20).expect("room");
-        run(&format!("mkfs.{kind}"), &[quiet, &text(&file)]);
+        run(&format!("mkfs.{kind}"), &["-q", &text(&file)]);
         Image::mount(file)
     }
 
@@ -196,6 +207,10 @@ fn cuts(count: usize, syncs: Syncs) -> Vec<usize> {
 
 #[test]
 fn nothing_acknowledged_is_lost() {
+    if lacks(Need::Image(file_system())) {
+        return;
+    }
+    let _alone = alone();
     let count = std::env::var("TERN_CUTS").map_or(20, |n| n.parse().expect("a number"));
     let losses = cuts(count, Syncs::Real);
     assert!(losses.iter().all(|lost| *lost == 0), "lost: {losses:?}");
@@ -203,6 +218,10 @@ fn nothing_acknowledged_is_lost() {
 
 #[test]
 fn without_syncs_writes_are_lost() {
+    if lacks(Need::Image(file_system())) || lacks(Need::Strace) {
+        return;
+    }
+    let _alone = alone();
     let losses = cuts(3, Syncs::LeftOut);
     let some = losses.iter().any(|lost| *lost > 0);
     assert!(some, "nothing was lost: the test above is blind");

@@ -4,6 +4,7 @@
 use tern_support::client::until;
 use tern_support::fleet::{ask, leader, leader_of, prepare, put, shows, term};
 use tern_support::server::{Server, Syncs};
+use tern_support::skip::{Need, lacks};
 
 /// Milliseconds; the election timeout is 200.
 const SYNC_MS: u64 = 300;
@@ -65,6 +66,9 @@ fn late_syncs() {
 /// Disks that hold the thread up, all about the same time.
 #[test]
 fn blocking_syncs() {
+    if lacks(Need::Strace) {
+        return;
+    }
     survives([Syncs::Blocking(SYNC_MS); 3]);
 }
 
@@ -72,5 +76,8 @@ fn blocking_syncs() {
 /// for longer.
 #[test]
 fn a_leader_with_blocking_syncs() {
+    if lacks(Need::Strace) {
+        return;
+    }
     survives([Syncs::Blocking(SYNC_MS), Syncs::Real, Syncs::Real]);
 }

@@ -7,6 +7,7 @@
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use tern_support::alone::alone;
 use tern_support::client::{Conn, request, until, within};
 use tern_support::fleet::{
     Mode, QUICK, TOO_LONG, follow, has, leader, listed, mode, prepare, put, settled, shows, term,
@@ -99,6 +100,7 @@ fn leads(servers: &[Server], places: &[usize]) -> usize {
 /// Fifteen at once settle at nine and six; all take writes; all die and come back.
 #[test]
 fn fifteen_machines() {
+    let _alone = alone();
     let mut servers = start(15, 9, &[]);
     let (peers, _) = settles(&servers, 9, "15 started at once", promised(0));
     through_everyone(&servers, &peers, "first");
@@ -122,6 +124,7 @@ fn fifteen_machines() {
 /// written stays.
 #[test]
 fn sizes() {
+    let _alone = alone();
     let servers = start(15, 9, &[]);
     let (peers, _) = settles(&servers, 9, "15 started at once", promised(0));
     through_everyone(&servers, &peers, "first");
@@ -145,6 +148,7 @@ fn sizes() {
 /// A peer that dies, whether it led or not, is replaced; it stands by when it is back.
 #[test]
 fn a_peer_that_dies() {
+    let _alone = alone();
     let mut servers = start(7, 5, &[]);
     let (mut peers, _) = settles(&servers, 5, "7 started at once", promised(0));
     for round in 0..4 {
@@ -177,6 +181,7 @@ fn a_peer_that_dies() {
 /// nobody.
 #[test]
 fn a_peer_that_is_stopped() {
+    let _alone = alone();
     let mut servers = start(7, 5, &[]);
     let (mut peers, _) = settles(&servers, 5, "7 started at once", promised(0));
     for round in 0..4 {
@@ -221,6 +226,7 @@ fn a_peer_that_is_stopped() {
 /// When all were stopped, nobody was silent: nobody is removed.
 #[test]
 fn all_are_stopped() {
+    let _alone = alone();
     let servers = start(3, 3, &[]);
     let (peers, _) = settles(&servers, 3, "3 started at once", promised(0));
     for _ in 0..2 {
@@ -247,6 +253,7 @@ fn all_are_stopped() {
 /// Without a majority nobody is removed, however long it lasts.
 #[test]
 fn a_majority_that_is_away() {
+    let _alone = alone();
     let mut servers = start(5, 5, &[]);
     settles(&servers, 5, "5 started at once", promised(0));
     put(&servers, "a", "v");
@@ -275,6 +282,7 @@ fn a_majority_that_is_away() {
 /// their majority.
 #[test]
 fn four_of_nine_are_dead() {
+    let _alone = alone();
     let mut servers = start(9, 9, &["-cluster-remove-delay=600"]);
     let (peers, _) = settles(&servers, 9, "9 started at once", promised(0));
     let extra: Vec<Server> = (10..=11)
@@ -345,6 +353,7 @@ fn four_of_nine_are_dead() {
 /// cleanly.
 #[test]
 fn what_a_standby_answers() {
+    let _alone = alone();
     let mut servers = start(4, 3, &[]);
     let (peers, standbys) = settles(&servers, 3, "4 started at once", promised(0));
     let (leader, standby) = (leads(&servers, &peers), standbys[0]);
@@ -403,6 +412,7 @@ fn what_a_standby_answers() {
 /// or a clean end; and it comes back by itself, at the earliest one interval later.
 #[test]
 fn removed_in_the_midst() {
+    let _alone = alone();
     let servers = start(3, 3, &[]);
     let (peers, _) = settles(&servers, 3, "3 started at once", promised(0));
     let leader = leads(&servers, &peers);
@@ -446,6 +456,7 @@ fn removed_in_the_midst() {
 /// one that was set last, not that of the flags.
 #[test]
 fn standbys_come_first() {
+    let _alone = alone();
     let mut servers = start(6, 3, &[]);
     settles(&servers, 3, "6 started at once", promised(0));
     configure(&servers, "{\"activeSize\":4}");
@@ -475,6 +486,7 @@ fn standbys_come_first() {
 /// registered like the others, again at its next start.
 #[test]
 fn one_too_many_by_discovery() {
+    let _alone = alone();
     let service = Server::start(&[]);
     let url = format!("http://{}/v2/keys/found", service.client_at());
     let flag = format!("-discovery={url}");

@@ -4,6 +4,7 @@
 //! `TERN_SWITCHES` sets how often it changes its mode: 10 times without it, 200 for the figure that
 //! counts. What it found is one line (`ledger:`).
 use std::time::{Duration, Instant};
+use tern_support::alone::alone;
 use tern_support::client::{Conn, until};
 use tern_support::fleet::{cluster, follow, has, leader_of, listed, put, term};
 use tern_support::server::Server;
@@ -90,6 +91,7 @@ fn switch_twice(servers: &[Server], round: usize) {
 
 #[test]
 fn a_machine_that_changes_its_mode_many_times() {
+    let _alone = alone();
     let wanted = std::env::var("TERN_SWITCHES")
         .ok()
         .and_then(|text| text.parse().ok())

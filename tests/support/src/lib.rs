@@ -1,10 +1,54 @@
-//! What tern's tests share, each thing once: a client that shows every byte of HTTP (`client`), a
-//! tern process (`server`), many of them (`fleet`) and the networks between them (`net`), the
-//! recorded answers (`recordings`), random numbers (`rng`) and the check of histories (`linear`).
+//! What tern's tests share, each thing once.
+//!
+//! - Processes: `client` shows every byte of HTTP, `server` is a tern process, `fleet` are many of
+//!   them, `net` the networks between them.
+//! - Judges: `recordings` has the recorded answers, `linear` checks histories.
+//! - `rng` has random numbers that a seed decides.
+//! - The harness: `alone` keeps heavy tests from stalling one another, `skip` ends a test that this
+//!   machine cannot run, `namespace` gives a test mounts and networks of its own.
+use std::path::{Path, PathBuf};
+
+pub mod alone;
 pub mod client;
 pub mod fleet;
 pub mod linear;
+pub mod namespace;
 pub mod net;
 pub mod recordings;
 pub mod rng;
 pub mod server;
+pub mod skip;
+
+/// The folder where the tests keep a lock and a list: that of cargo's output, `target` as a rule, or
+/// a temporary one of this user's where that one cannot be written to.
+fn folder() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    // target/debug/deps/NAME
+    let target = test.ancestors().nth(3).expect("cargo's folders");
+    if rustix::fs::access(target, rustix::fs::Access::WRITE_OK).is_ok() {
+        return target.into();
+    }
+    let user = rustix::process::getuid().as_raw();
+    let folder = std::env::temp_dir().join(format!("tern-tests-{user}"));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    folder
+}
+
+/// The binary under test. Cargo builds it before the tests and benchmarks of the package `tern`,
+/// and puts it one folder above theirs.
+///
+/// # Panics
+/// When it is not there: the caller belongs to another package.
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    let folder = test.parent().and_then(Path::parent);
+    let binary = folder.expect("cargo's folders").join("tern");
+    assert!(binary.exists(), "{} is not built", binary.display());
+    binary
+}
+
+/// The name of the calling test, which the harness gives to its thread.
+fn test_name() -> String {
+    let thread = std::thread::current();
+    thread.name().expect("a test has a name").to_string()
+}

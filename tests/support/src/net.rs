@@ -1,24 +1,21 @@
-//! Network namespaces: each machine has one of its own, on a bridge, and the network between them
-//! can lose what passes in either direction. Needs root and `ip`. The tests themselves reach every
-//! machine all the time.
-use crate::client::until;
+//! A network between machines: each has a network namespace of its own, on a bridge, and the network
+//! can lose what passes in either direction. The test reaches every machine all the time; it runs
+//! in namespaces of its own (`namespace::enter`), and everything here ends with them.
 use crate::server::Server;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-fn try_ip(args: &str) -> Result<(), String> {
+/// The bridge that joins all machines to the test.
+const BRIDGE: &str = "bridge";
+/// The test itself on that bridge.
+const TEST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 213, 0, 254);
+
+/// Calls `ip`, which has to succeed.
+fn ip(args: &str) {
     let output = Command::new("ip").args(args.split(' ')).output();
     let output = output.expect("ip, of iproute2");
     let text = String::from_utf8_lossy(&output.stderr);
-    output
-        .status
-        .success()
-        .then_some(())
-        .ok_or_else(|| format!("ip {args}: {text}"))
-}
-
-fn ip(args: &str) {
-    try_ip(args).expect("the network is changed");
+    assert!(output.status.success(), "ip {args}: {text}");
 }
 
 /// What the network loses of what passes between one machine and the others.
@@ -29,51 +26,42 @@ pub enum Loss {
     All,
 }
 
-/// A network that ends with this.
+/// A network of machines, by their numbers from 0.
+#[derive(Debug)]
 pub struct Net {
-    /// In the names of devices and namespaces, and in the addresses.
-    number: u8,
     count: usize,
     /// What is lost: from, to.
     lost: Vec<(usize, usize)>,
 }
 
+fn name(at: usize) -> String {
+    format!("m{at}")
+}
+
+fn address(at: usize) -> Ipv4Addr {
+    let last = u8::try_from(at + 1).expect("fewer machines than addresses");
+    Ipv4Addr::new(10, 213, 0, last)
+}
+
 impl Net {
+    /// Makes the bridge and that many namespaces.
     pub fn start(count: usize) -> Net {
-        let mut number = (std::process::id() % 250) as u8;
-        let mut tries = 0..250;
-        until("a number is free", || {
-            tries.next().expect("one of them is free");
-            number = (number + 1) % 250;
-            try_ip(&format!("link add tern{number} type bridge")).ok()
-        });
-        let net = Net {
-            number,
-            count,
-            lost: Vec::new(),
-        };
-        ip(&format!("addr add 10.213.{number}.254/24 dev tern{number}"));
-        ip(&format!("link set tern{number} up"));
+        ip(&format!("link add {BRIDGE} type bridge"));
+        ip(&format!("addr add {TEST_ADDRESS}/24 dev {BRIDGE}"));
+        ip(&format!("link set {BRIDGE} up"));
         for at in 0..count {
-            let (name, address) = (net.name(at), net.address(at));
+            let (name, address) = (name(at), address(at));
             ip(&format!("netns add {name}"));
             ip(&format!(
                 "link add {name} type veth peer name eth0 netns {name}"
             ));
-            ip(&format!("link set {name} master tern{number} up"));
+            ip(&format!("link set {name} master {BRIDGE} up"));
             ip(&format!("-n {name} addr add {address}/24 dev eth0"));
             ip(&format!("-n {name} link set eth0 up"));
             ip(&format!("-n {name} link set lo up"));
         }
-        net
-    }
-
-    fn name(&self, at: usize) -> String {
-        format!("tern{}m{at}", self.number)
-    }
-
-    fn address(&self, at: usize) -> Ipv4Addr {
-        Ipv4Addr::new(10, 213, self.number, at as u8 + 1)
+        let lost = Vec::new();
+        Net { count, lost }
     }
 
     /// That many machines of one cluster, one in each namespace, running.
@@ -81,8 +69,10 @@ impl Net {
         let mut servers: Vec<Server> = Vec::new();
         for at in 0..self.count {
             let mut server = Server::prepare_as(&format!("node{}", at + 1), args);
-            (server.host, server.client_port, server.peer_port) = (self.address(at), 4001, 7001);
-            server.namespace = Some(self.name(at));
+            server.host = address(at);
+            server.client_port = 4001;
+            server.peer_port = 7001;
+            server.namespace = Some(name(at));
             server.args.push("-retry-interval=0.2".to_string());
             let peers: Vec<String> = servers.iter().map(|s| s.peer_at().to_string()).collect();
             if at > 0 {
@@ -99,8 +89,8 @@ impl Net {
         if from != to && !self.lost.contains(&(from, to)) {
             ip(&format!(
                 "-n {} route add blackhole {}/32",
-                self.name(from),
-                self.address(to)
+                name(from),
+                address(to)
             ));
             self.lost.push((from, to));
         }
@@ -133,19 +123,9 @@ impl Net {
         for (from, to) in std::mem::take(&mut self.lost) {
             ip(&format!(
                 "-n {} route del blackhole {}/32",
-                self.name(from),
-                self.address(to)
+                name(from),
+                address(to)
             ));
         }
-    }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        for at in 0..self.count {
-            let _ = try_ip(&format!("link del {}", self.name(at)));
-            let _ = try_ip(&format!("netns del {}", self.name(at)));
-        }
-        let _ = try_ip(&format!("link del tern{}", self.number));
     }
 }

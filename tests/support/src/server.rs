@@ -1,4 +1,5 @@
 //! A running tern: free ports, a directory of its own, ended by its id.
+use crate::binary;
 use crate::client::{Answer, Conn, until};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -51,16 +52,6 @@ fn free_ports() -> (u16, u16) {
         }
     };
     (free(), free())
-}
-
-/// The path of the binary under test. Cargo builds it before the tests and benchmarks of the package
-/// `tern`, and puts it one folder above theirs.
-pub fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    let folder = test.parent().and_then(Path::parent).expect("target/debug");
-    let binary = folder.join("tern");
-    assert!(binary.exists(), "{} is not built", binary.display());
-    binary
 }
 
 /// The command that runs the binary under test, without settings from this environment.

@@ -1,0 +1,56 @@
+//! Tests that mount file systems or change networks do so in namespaces of their own, where they
+//! are root. Nothing outside is changed, nothing stays behind when a test fails, and no right is
+//! needed where the kernel lets users make namespaces.
+//!
+//! A process with several threads, such as the harness, cannot move. So the test starts itself
+//! again: `unshare` runs the same binary with the name of this one test.
+use crate::skip::{Need, lacks, succeeds};
+use crate::test_name;
+use std::process::{Command, Stdio};
+
+/// Set in the environment of the child.
+const INSIDE: &str = "TERN_TEST_INSIDE";
+
+/// Whether this process runs in namespaces of its own.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// How `unshare` must be called here: root needs no namespace of users, others do. `None` when both
+/// fail.
+pub(crate) fn unshare_flags() -> Option<&'static str> {
+    ["-nm", "-Urnm"]
+        .into_iter()
+        .find(|flags| succeeds("unshare", &[flags, "true"]))
+}
+
+/// Runs the calling test in namespaces of its own: true there, so that the test goes on; false in
+/// the process that the harness started, where the test has been run, or skipped, and must return.
+///
+/// # Panics
+/// When the test fails inside.
+#[must_use]
+pub fn enter() -> bool {
+    if is_inside() {
+        return true;
+    }
+    if lacks(Need::Namespaces) {
+        return false;
+    }
+    let flags = unshare_flags().expect("it was found just now");
+    let test = test_name();
+    // `ip netns` keeps its names below /run.
+    let script = "ip link set lo up && mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args([flags, "sh", "-c", script]);
+    command.arg(std::env::current_exe().expect("the path of this test"));
+    command.args([&test, "--exact", "--nocapture"]);
+    command.env(INSIDE, "1").stdin(Stdio::null());
+    let output = command.output().expect("unshare starts");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    print!("{stdout}");
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{test} failed in its namespaces");
+    assert!(stdout.contains("1 passed"), "{test} was not found inside");
+    false
+}
