@@ -7,6 +7,7 @@
 pub mod command;
 pub mod error;
 pub mod escape;
+pub mod fields;
 pub mod machine;
 pub mod raft;
 pub mod replica;

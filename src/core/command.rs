@@ -1,12 +1,13 @@
-//! What is in the log: commands on the key space and on the cluster, and their encoding.
+//! The commands of the log, on the key space and on the cluster, and their encoding.
 //!
-//! A command is decided once, by the machine that proposes it (a ttl is already an absolute
-//! expiration), and then means the same on every machine that applies it. The encoding is the log's
-//! and the wire's: it is versioned by its tag byte, and a tag once given is never given another
-//! meaning.
-
+//! A command is decided once, by the machine that proposes it: a ttl is already an absolute
+//! expiration, for example. It then has the same effect on each machine that applies it.
+//!
+//! The encoding stands in the table of fields below. It is stored in the log and sent between
+//! members. A tag that was once given is never given another meaning.
+use super::fields::{Codec, Flag, Number, OptionalText, OptionalTime, Tagged, Text, fields};
 pub use super::varint::Malformed;
-use super::varint::{Unpack, put_number, put_optional, put_str, put_time};
+use super::varint::{Unpack, put_str};
 
 /// A clean path in the key space: starts with `/`, no empty segment, no trailing slash; the root is
 /// `/`.
@@ -177,247 +178,118 @@ impl Command {
     }
 }
 
-const NOP: u8 = 1;
-const SET: u8 = 2;
-const CREATE: u8 = 3;
-const UPDATE: u8 = 4;
-const COMPARE_AND_SWAP: u8 = 5;
-const DELETE: u8 = 6;
-const COMPARE_AND_DELETE: u8 = 7;
-const SYNC: u8 = 8;
-const JOIN: u8 = 9;
-const PROMOTE: u8 = 10;
-const REMOVE: u8 = 11;
-const SET_CONFIG: u8 = 12;
+fields! {
+    Command {
+        NOP = 1: Nop {};
+        SET = 2: Set { path, value, expires_ns } =>
+            expires_ns: OptionalTime, path: KeyPath, value: OptionalText;
+        CREATE = 3: Create { path, value, expires_ns, naming } =>
+            naming: Naming, expires_ns: OptionalTime, path: KeyPath, value: OptionalText;
+        UPDATE = 4: Update { path, value, expires_ns, refresh } =>
+            refresh: Flag, expires_ns: OptionalTime, path: KeyPath, value: OptionalText;
+        COMPARE_AND_SWAP = 5: CompareAndSwap {
+            path, value, expires_ns, prev_value, prev_index, or_create, refresh
+        } =>
+            or_create: Flag, refresh: Flag, prev_index: Number, prev_value: OptionalText,
+            expires_ns: OptionalTime, path: KeyPath, value: OptionalText;
+        DELETE = 6: Delete { path, dir, recursive } =>
+            dir: Flag, recursive: Flag, path: KeyPath;
+        COMPARE_AND_DELETE = 7: CompareAndDelete { path, prev_value, prev_index } =>
+            prev_index: Number, prev_value: OptionalText, path: KeyPath;
+        SYNC = 8: Sync { now_ns } => now_ns: Number;
+        JOIN = 9: Join { name, peer_url, client_url, incarnation, replaces } =>
+            incarnation: Number, replaces: Number, name: Text, peer_url: Text, client_url: Text;
+        PROMOTE = 10: Promote { id } => id: Number;
+        REMOVE = 11: Remove { id } => id: Number;
+        SET_CONFIG = 12: SetConfig(config) => config: ClusterConfig;
+    }
+}
 
-/// Appends a command's encoding to `out`: a tag byte, then its fields as `pack` writes them, flags
-/// first, values last.
+/// Appends a command to `out`: its tag, then the fields of its row in the table.
 pub fn encode(command: &Command, out: &mut Vec<u8>) {
-    match command {
-        Command::Nop => out.push(NOP),
-        Command::Set {
-            path,
-            value,
-            expires_ns,
-        } => {
-            out.push(SET);
-            put_node(path, value, *expires_ns, out);
-        }
-        Command::Create {
-            path,
-            value,
-            expires_ns,
-            naming,
-        } => {
-            out.extend_from_slice(&[CREATE, *naming as u8]);
-            put_node(path, value, *expires_ns, out);
-        }
-        Command::Update {
-            path,
-            value,
-            expires_ns,
-            refresh,
-        } => {
-            out.extend_from_slice(&[UPDATE, u8::from(*refresh)]);
-            put_node(path, value, *expires_ns, out);
-        }
-        Command::CompareAndSwap { .. } => put_compare_and_swap(command, out),
-        Command::Delete {
-            path,
-            dir,
-            recursive,
-        } => {
-            out.extend_from_slice(&[DELETE, u8::from(*dir), u8::from(*recursive)]);
-            put_str(path.as_str(), out);
-        }
-        Command::CompareAndDelete {
-            path,
-            prev_value,
-            prev_index,
-        } => {
-            out.push(COMPARE_AND_DELETE);
-            put_number(*prev_index, out);
-            put_optional(prev_value.as_deref(), out);
-            put_str(path.as_str(), out);
-        }
-        Command::Sync { now_ns } => put_numbers(SYNC, &[*now_ns], out),
-        Command::Join {
-            name,
-            peer_url,
-            client_url,
-            incarnation,
-            replaces,
-        } => {
-            put_numbers(JOIN, &[*incarnation, *replaces], out);
-            put_str(name, out);
-            put_str(peer_url, out);
-            put_str(client_url, out);
-        }
-        Command::Promote { id } => put_numbers(PROMOTE, &[*id], out),
-        Command::Remove { id } => put_numbers(REMOVE, &[*id], out),
-        Command::SetConfig(config) => {
-            let size = u64::from(config.active_size);
-            let fields = [size, config.remove_delay_ms, config.sync_interval_ms];
-            put_numbers(SET_CONFIG, &fields, out);
-        }
-    }
+    Tagged::put(command, out);
 }
 
-fn put_compare_and_swap(command: &Command, out: &mut Vec<u8>) {
-    let Command::CompareAndSwap {
-        path,
-        value,
-        expires_ns,
-        prev_value,
-        prev_index,
-        or_create,
-        refresh,
-    } = command
-    else {
-        unreachable!("chosen by its tag");
-    };
-    let flags = [u8::from(*or_create), u8::from(*refresh)];
-    out.extend_from_slice(&[COMPARE_AND_SWAP, flags[0], flags[1]]);
-    put_number(*prev_index, out);
-    put_optional(prev_value.as_deref(), out);
-    put_node(path, value, *expires_ns, out);
-}
-
-fn put_numbers(tag: u8, numbers: &[u64], out: &mut Vec<u8>) {
-    out.push(tag);
-    for number in numbers {
-        put_number(*number, out);
-    }
-}
-
-fn put_node(path: &KeyPath, value: &Option<Box<str>>, expires_ns: Option<u64>, out: &mut Vec<u8>) {
-    put_time(expires_ns, out);
-    put_str(path.as_str(), out);
-    put_optional(value.as_deref(), out);
+/// How many bytes `encode` appends.
+pub fn encoded_len(command: &Command) -> usize {
+    Tagged::size(command)
 }
 
 /// Reads a command that takes all of `data`.
+///
+/// # Errors
+///
+/// If `data` is not what `encode` appends for some command.
 pub fn decode(data: &[u8]) -> Result<Command, Malformed> {
     let mut from = Unpack::new(data);
-    let command = match from.byte()? {
-        NOP => Command::Nop,
-        SET => {
-            let (path, value, expires_ns) = take_node(&mut from)?;
-            Command::Set {
-                path,
-                value,
-                expires_ns,
-            }
-        }
-        CREATE => {
-            let naming = take_naming(&mut from)?;
-            let (path, value, expires_ns) = take_node(&mut from)?;
-            Command::Create {
-                path,
-                value,
-                expires_ns,
-                naming,
-            }
-        }
-        UPDATE => {
-            let refresh = from.flag()?;
-            let (path, value, expires_ns) = take_node(&mut from)?;
-            Command::Update {
-                path,
-                value,
-                expires_ns,
-                refresh,
-            }
-        }
-        COMPARE_AND_SWAP => take_compare_and_swap(&mut from)?,
-        DELETE => {
-            let (dir, recursive) = (from.flag()?, from.flag()?);
-            Command::Delete {
-                path: take_path(&mut from)?,
-                dir,
-                recursive,
-            }
-        }
-        COMPARE_AND_DELETE => {
-            let (prev_index, prev_value) = (from.number()?, from.optional()?.map(Box::from));
-            Command::CompareAndDelete {
-                path: take_path(&mut from)?,
-                prev_value,
-                prev_index,
-            }
-        }
-        SYNC => Command::Sync {
-            now_ns: from.number()?,
-        },
-        JOIN => take_join(&mut from)?,
-        PROMOTE => Command::Promote { id: from.number()? },
-        REMOVE => Command::Remove { id: from.number()? },
-        SET_CONFIG => Command::SetConfig(ClusterConfig {
-            active_size: u32::try_from(from.number()?).map_err(|_| Malformed)?,
-            remove_delay_ms: from.number()?,
-            sync_interval_ms: from.number()?,
-        }),
-        _ => return Err(Malformed),
-    };
+    let command = Tagged::take(&mut from)?;
     match from.left() {
         0 => Ok(command),
         _ => Err(Malformed),
     }
 }
 
-fn take_path(from: &mut Unpack) -> Result<KeyPath, Malformed> {
-    let text = from.str()?;
-    let path = KeyPath::new(text);
-    match path.as_str() == text {
-        true => Ok(path),
-        false => Err(Malformed),
-    }
-}
-
-type NodeFields = (KeyPath, Option<Box<str>>, Option<u64>);
-
-fn take_node(from: &mut Unpack) -> Result<NodeFields, Malformed> {
-    let expires_ns = from.time()?;
-    let path = take_path(from)?;
-    Ok((path, from.optional()?.map(Box::from), expires_ns))
-}
-
-fn take_naming(from: &mut Unpack) -> Result<Naming, Malformed> {
-    match from.byte()? {
-        0 => Ok(Naming::Given),
-        1 => Ok(Naming::InOrder),
-        2 => Ok(Naming::InOrderPadded),
-        _ => Err(Malformed),
-    }
-}
-
-fn take_compare_and_swap(from: &mut Unpack) -> Result<Command, Malformed> {
-    let (or_create, refresh) = (from.flag()?, from.flag()?);
-    let (prev_index, prev_value) = (from.number()?, from.optional()?.map(Box::from));
-    let (path, value, expires_ns) = take_node(from)?;
-    Ok(Command::CompareAndSwap {
-        path,
-        value,
-        expires_ns,
-        prev_value,
-        prev_index,
-        or_create,
-        refresh,
-    })
-}
-
-fn take_join(from: &mut Unpack) -> Result<Command, Malformed> {
-    let (incarnation, replaces) = (from.number()?, from.number()?);
-    Ok(Command::Join {
-        name: from.str()?.into(),
-        peer_url: from.str()?.into(),
-        client_url: from.str()?.into(),
-        incarnation,
-        replaces,
-    })
-}
-
-/// Whether encoded bytes are a Join, a Promote or a Remove; looks at the tag alone.
+/// Whether encoded bytes are a Join, a Promote or a Remove. Looks at the tag alone.
 pub fn is_membership(data: &[u8]) -> bool {
     matches!(data.first(), Some(&(JOIN | PROMOTE | REMOVE)))
+}
+
+/// A path is a string, and only a clean one is read: each path has one encoding.
+impl Codec<KeyPath> for KeyPath {
+    fn put(value: &KeyPath, out: &mut Vec<u8>) {
+        put_str(value.as_str(), out);
+    }
+
+    fn size(value: &KeyPath) -> usize {
+        Text::size(&value.0)
+    }
+
+    fn take(from: &mut Unpack) -> Result<KeyPath, Malformed> {
+        let text = from.str()?;
+        let path = KeyPath::new(text);
+        if path.as_str() != text {
+            return Err(Malformed);
+        }
+        Ok(path)
+    }
+}
+
+impl Codec<Naming> for Naming {
+    fn put(value: &Naming, out: &mut Vec<u8>) {
+        out.push(*value as u8);
+    }
+
+    fn size(_: &Naming) -> usize {
+        1
+    }
+
+    fn take(from: &mut Unpack) -> Result<Naming, Malformed> {
+        match from.byte()? {
+            0 => Ok(Naming::Given),
+            1 => Ok(Naming::InOrder),
+            2 => Ok(Naming::InOrderPadded),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+impl Codec<ClusterConfig> for ClusterConfig {
+    fn put(value: &ClusterConfig, out: &mut Vec<u8>) {
+        Number::put(&value.active_size, out);
+        Number::put(&value.remove_delay_ms, out);
+        Number::put(&value.sync_interval_ms, out);
+    }
+
+    fn size(value: &ClusterConfig) -> usize {
+        let delays = Number::size(&value.remove_delay_ms) + Number::size(&value.sync_interval_ms);
+        Number::size(&value.active_size) + delays
+    }
+
+    fn take(from: &mut Unpack) -> Result<ClusterConfig, Malformed> {
+        Ok(ClusterConfig {
+            active_size: Number::take(from)?,
+            remove_delay_ms: Number::take(from)?,
+            sync_interval_ms: Number::take(from)?,
+        })
+    }
 }

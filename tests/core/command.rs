@@ -1,6 +1,7 @@
 //! The commands' encoding: there and back, every cut, every flip.
 use proptest::prelude::*;
-use tern::core::command::{ClusterConfig, Command, KeyPath, Naming, decode, encode, is_membership};
+use tern::core::command::{ClusterConfig, Command, KeyPath, Naming};
+use tern::core::command::{decode, encode, encoded_len, is_membership};
 
 fn text() -> impl Strategy<Value = Box<str>> {
     "\\PC{0,12}".prop_map(Box::from)
@@ -130,20 +131,108 @@ proptest! {
     }
 }
 
+/// One command of each kind on the key space, with its bytes in hexadecimal.
+fn samples() -> Vec<(Command, &'static str)> {
+    let path = || KeyPath::new("/a/b");
+    let value = || Some("v".into());
+    vec![
+        (Command::Nop, "01"),
+        (
+            Command::Set {
+                path: path(),
+                value: value(),
+                expires_ns: Some(1),
+            },
+            "02010100000000000000042f612f620276",
+        ),
+        (
+            Command::Create {
+                path: path(),
+                value: None,
+                expires_ns: None,
+                naming: Naming::InOrderPadded,
+            },
+            "030200042f612f6200",
+        ),
+        (
+            Command::Update {
+                path: path(),
+                value: value(),
+                expires_ns: None,
+                refresh: true,
+            },
+            "040100042f612f620276",
+        ),
+        (
+            Command::CompareAndSwap {
+                path: path(),
+                value: value(),
+                expires_ns: Some(u64::MAX),
+                prev_value: Some("".into()),
+                prev_index: 300,
+                or_create: true,
+                refresh: false,
+            },
+            "050100ac020101ffffffffffffffff042f612f620276",
+        ),
+        (
+            Command::Delete {
+                path: path(),
+                dir: true,
+                recursive: false,
+            },
+            "060100042f612f62",
+        ),
+        (
+            Command::CompareAndDelete {
+                path: path(),
+                prev_value: None,
+                prev_index: 300,
+            },
+            "07ac0200042f612f62",
+        ),
+    ]
+}
+
+/// One command of each kind on the cluster, with its bytes in hexadecimal.
+fn cluster_samples() -> Vec<(Command, &'static str)> {
+    let config = ClusterConfig {
+        active_size: 9,
+        remove_delay_ms: 1_800_000,
+        sync_interval_ms: 5_000,
+    };
+    vec![
+        (Command::Sync { now_ns: 300 }, "08ac02"),
+        (
+            Command::Join {
+                name: "n".into(),
+                peer_url: "p".into(),
+                client_url: "c".into(),
+                incarnation: u64::MAX,
+                replaces: 1,
+            },
+            "09ffffffffffffffffff0101016e01700163",
+        ),
+        (Command::Promote { id: 300 }, "0aac02"),
+        (Command::Remove { id: 300 }, "0bac02"),
+        (Command::SetConfig(config), "0c09c0ee6d8827"),
+    ]
+}
+
 /// The bytes on disk: a change here is a change of the log's format.
 #[test]
-fn the_format_stays() {
-    let set = Command::Set {
-        path: KeyPath::new("/a/b"),
-        value: Some("v".into()),
-        expires_ns: Some(1),
-    };
-    let mut bytes = Vec::new();
-    encode(&set, &mut bytes);
-    assert_eq!(bytes, b"\x02\x01\x01\0\0\0\0\0\0\0\x04/a/b\x02v");
-    let promote = Command::Promote { id: 300 };
-    bytes.clear();
-    encode(&promote, &mut bytes);
-    assert_eq!(bytes, b"\x0a\xac\x02");
+fn bytes_of_each_command_stay() {
+    for (command, expected) in samples().into_iter().chain(cluster_samples()) {
+        let mut bytes = Vec::new();
+        encode(&command, &mut bytes);
+        let hexadecimal: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hexadecimal, expected, "{command:?}");
+        assert_eq!(encoded_len(&command), bytes.len(), "{command:?}");
+    }
+}
+
+#[test]
+fn no_bytes_are_no_command() {
     assert!(!is_membership(b""));
+    assert!(decode(b"").is_err());
 }

@@ -1,193 +1,94 @@
 //! Messages between members as bytes, and back.
 //!
-//! A tag byte, then the fields in order as `command::pack` writes them. Decoding trusts nothing:
-//! each length is checked against what is left before anything is allocated, terms and indexes
-//! leave room to count on, and whatever is wrong is a value. The frame around a message (its length
-//! and checksum) is the link's. A tag that is not known ends the link: another message is another
-//! version of the protocol (`hello::PROTOCOL`). Start reading at `encode`.
-use crate::core::raft::snapshot_head::{
-    bounded, encode_meta, put_numbers, take_index, take_meta, take_term,
-};
+//! A message is a tag byte, the term, and the fields of its row in the table below. Decoding trusts
+//! nothing: each length is compared with what is left before anything is allocated, and terms and
+//! indexes leave room to count on. Length and checksum of a message are the frame's (`frame`). An
+//! unknown tag ends the link: a new message needs a new version of the protocol
+//! (`hello::PROTOCOL`).
+//!
+//! Start reading at the table.
+use crate::core::fields::{Bytes, Codec, Fields, Flag, Number, Tagged, Text, fields};
+use crate::core::raft::snapshot_head::{bounded, encode_meta, take_index, take_meta, take_term};
 use crate::core::raft::*;
-use crate::core::varint::{Malformed, Unpack, put_number, put_str};
+use crate::core::varint::{Malformed, Unpack, number_bytes, put_number};
+use std::sync::Arc;
 
-const REQUEST_VOTE: u8 = 1;
-const VOTE: u8 = 2;
-const APPEND_ENTRIES: u8 = 3;
-const ACCEPTED: u8 = 4;
-const REJECTED: u8 = 5;
-const STALE: u8 = 6;
-const INSTALL_SNAPSHOT: u8 = 7;
-const SNAPSHOT_REPLY: u8 = 8;
-const TIMEOUT_NOW: u8 = 9;
-const FETCH: u8 = 10;
-const FETCHED: u8 = 11;
-const REMOVED: u8 = 12;
-const FORWARD_READ: u8 = 13;
-const FORWARD: u8 = 14;
-const FORWARDED: u8 = 15;
+fields! {
+    Rpc {
+        REQUEST_VOTE = 1: RequestVote { pre, hand_over, last_index, last_term } =>
+            (pre, hand_over): TwoFlags, last_index: Index, last_term: Term;
+        VOTE = 2: Vote { pre, granted } =>
+            (pre, granted): TwoFlags;
 
-const FOUND_BODY: u64 = 0;
-const FOUND_DAMAGED: u64 = 1;
-const FOUND_NEVER: u64 = 2;
-const FOUND_BEHIND: u64 = 3;
+        APPEND_ENTRIES = 3: AppendEntries {
+            prev_index, prev_term, commit, acked, round, sync_us, entries
+        } =>
+            prev_index: Index, prev_term: Term, commit: Index, acked: Index, round: Round,
+            sync_us: Number, entries: Entries;
+        ACCEPTED = 4: AppendReply {
+            round, sync_us, answer: AppendAnswer::Accepted { verified, matched, want_snapshot }
+        } =>
+            round: Round, sync_us: Number, verified: Index, matched: Index, want_snapshot: Flag;
+        REJECTED = 5: AppendReply {
+            round, sync_us, answer: AppendAnswer::Rejected { prev, hint, hint_term }
+        } =>
+            round: Round, sync_us: Number, prev: Index, hint: Index, hint_term: Term;
+        STALE = 6: AppendReply { round, sync_us, answer: AppendAnswer::Stale } =>
+            round: Round, sync_us: Number;
+
+        INSTALL_SNAPSHOT = 7: InstallSnapshot { meta, offset, crc, done, data } =>
+            offset: Number, crc: Number, done: Flag, meta: SnapshotMeta, data: Bytes;
+        SNAPSHOT_REPLY = 8: SnapshotReply { index, offset } =>
+            index: Index, offset: Number;
+        TIMEOUT_NOW = 9: TimeoutNow {};
+
+        FETCH = 10: Fetch { index, term } =>
+            index: Index, term: Term;
+        FETCHED = 11: Fetched { index, term, found } =>
+            index: Index, term: Term, found: Tagged;
+
+        REMOVED = 12: Removed { cluster, id } =>
+            cluster: Number, id: PeerId;
+
+        FORWARD_READ = 13: Forward { process, number, command: None } =>
+            process: Number, number: Number;
+        FORWARD = 14: Forward { process, number, command: Some(command) } =>
+            process: Number, number: Number, command: Bytes;
+        FORWARDED = 15: Forwarded { process, number, answer } =>
+            process: Number, number: Number, answer: ForwardAnswer;
+    }
+}
+
+fields! {
+    FetchResult {
+        FOUND_BODY = 0: Body(body) => body: Bytes;
+        FOUND_DAMAGED = 1: Damaged {};
+        FOUND_NEVER_STORED = 2: NeverStored {};
+        FOUND_ONLY_IN_SNAPSHOT = 3: OnlyInSnapshot {};
+    }
+}
 
 /// Appends a message to `out`.
+///
+/// # Panics
+///
+/// If an entry is damaged: a leader has no damaged entries.
 pub fn encode(message: &Message, out: &mut Vec<u8>) {
-    let term = message.term;
-    match &message.rpc {
-        Rpc::RequestVote {
-            pre,
-            hand_over,
-            last_index,
-            last_term,
-        } => {
-            let flags = flags(*pre, *hand_over);
-            put(out, REQUEST_VOTE, term, &[flags, last_index.0, last_term.0]);
-        }
-        Rpc::Vote { pre, granted } => put(out, VOTE, term, &[flags(*pre, *granted)]),
-        Rpc::AppendEntries {
-            prev_index,
-            prev_term,
-            commit,
-            acked,
-            round,
-            sync_us,
-            entries,
-        } => {
-            let indexes = [prev_index.0, prev_term.0, commit.0, acked.0];
-            put(out, APPEND_ENTRIES, term, &indexes);
-            put_numbers(out, &round_and_sync(*round, *sync_us));
-            put_number(entries.len() as u64, out);
-            entries.iter().for_each(|e| put_entry(out, e));
-        }
-        Rpc::AppendReply {
-            round,
-            sync_us,
-            answer,
-        } => put_answer(out, term, &round_and_sync(*round, *sync_us), answer),
-        Rpc::InstallSnapshot {
-            meta,
-            offset,
-            crc,
-            done,
-            data,
-        } => {
-            let fields = [*offset, u64::from(*crc), u64::from(*done)];
-            put(out, INSTALL_SNAPSHOT, term, &fields);
-            encode_meta(meta, out);
-            put_bytes(out, data);
-        }
-        Rpc::SnapshotReply { index, offset } => {
-            put(out, SNAPSHOT_REPLY, term, &[index.0, *offset]);
-        }
-        Rpc::TimeoutNow => put(out, TIMEOUT_NOW, term, &[]),
-        Rpc::Fetch { index, term: at } => put(out, FETCH, term, &[index.0, at.0]),
-        Rpc::Fetched {
-            index,
-            term: at,
-            found,
-        } => {
-            put(out, FETCHED, term, &[index.0, at.0]);
-            put_found(out, found);
-        }
-        Rpc::Removed { cluster, id } => put(out, REMOVED, term, &[*cluster, id.0]),
-        Rpc::Forward {
-            process,
-            number,
-            command: None,
-        } => put(out, FORWARD_READ, term, &[*process, *number]),
-        Rpc::Forward {
-            process,
-            number,
-            command: Some(command),
-        } => {
-            put(out, FORWARD, term, &[*process, *number]);
-            put_bytes(out, command);
-        }
-        Rpc::Forwarded {
-            process,
-            number,
-            answer,
-        } => {
-            put(
-                out,
-                FORWARDED,
-                term,
-                &[*process, *number, u64::from(answer.is_ok())],
-            );
-            match answer {
-                Ok(index) => put_number(index.0, out),
-                Err(cause) => put_str(cause, out),
-            }
-        }
-    }
+    out.push(message.rpc.tag());
+    put_number(message.term.0, out);
+    message.rpc.put_fields(out);
 }
 
-/// A heartbeat round, 0 for none, and the time of a sync.
-fn round_and_sync(round: Option<u64>, sync_us: u32) -> [u64; 2] {
-    [round.unwrap_or(0), u64::from(sync_us)]
-}
-
-fn put(out: &mut Vec<u8>, tag: u8, term: Term, fields: &[u64]) {
-    out.push(tag);
-    put_number(term.0, out);
-    put_numbers(out, fields);
-}
-
-fn flags(first: bool, second: bool) -> u64 {
-    u64::from(first) | u64::from(second) << 1
-}
-
-fn put_bytes(out: &mut Vec<u8>, data: &[u8]) {
-    put_number(data.len() as u64, out);
-    out.extend_from_slice(data);
-}
-
-fn put_answer(out: &mut Vec<u8>, term: Term, head: &[u64], answer: &AppendAnswer) {
-    match answer {
-        AppendAnswer::Accepted {
-            verified,
-            matched,
-            want_snapshot,
-        } => {
-            put(out, ACCEPTED, term, head);
-            put_numbers(out, &[verified.0, matched.0, u64::from(*want_snapshot)]);
-        }
-        AppendAnswer::Rejected {
-            prev,
-            hint,
-            hint_term,
-        } => {
-            put(out, REJECTED, term, head);
-            put_numbers(out, &[prev.0, hint.0, hint_term.0]);
-        }
-        AppendAnswer::Stale => put(out, STALE, term, head),
-    }
-}
-
-fn put_found(out: &mut Vec<u8>, found: &FetchResult) {
-    match found {
-        FetchResult::Body(body) => {
-            put_number(FOUND_BODY, out);
-            put_bytes(out, body);
-        }
-        FetchResult::Damaged => put_number(FOUND_DAMAGED, out),
-        FetchResult::NeverStored => put_number(FOUND_NEVER, out),
-        FetchResult::OnlyInSnapshot => put_number(FOUND_BEHIND, out),
-    }
-}
-
-/// Entries are consecutive, so that an index need not be told.
-fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
-    let EntryBody::Good(body) = &entry.body else {
-        unreachable!("a leader has no damaged entries");
-    };
-    put_number(entry.term.0, out);
-    put_bytes(out, body);
+/// How many bytes `encode` appends.
+pub fn encoded_len(message: &Message) -> usize {
+    1 + number_bytes(message.term.0) + message.rpc.fields_size()
 }
 
 /// Reads one message, which takes all of `data`.
+///
+/// # Errors
+///
+/// If `data` is not what `encode` appends for some message.
 pub fn decode(data: &[u8]) -> Result<Message, Malformed> {
     let mut from = Unpack::new(data);
     let tag = from.byte()?;
@@ -195,275 +96,468 @@ pub fn decode(data: &[u8]) -> Result<Message, Malformed> {
         u64::MAX if tag == REMOVED => Term::REMOVED,
         term => Term(bounded(term)?),
     };
-    let rpc = take_rpc(&mut from, tag, term)?;
-    if from.left() == 0 {
-        Ok(Message { term, rpc })
-    } else {
-        Err(Malformed)
+    let mut rpc = Rpc::take_fields(tag, &mut from)?;
+    if from.left() > 0 {
+        return Err(Malformed);
     }
+    number_entries(&mut rpc, term)?;
+    Ok(Message { term, rpc })
 }
 
-fn take_rpc(from: &mut Unpack, tag: u8, term: Term) -> Result<Rpc, Malformed> {
-    Ok(match tag {
-        REQUEST_VOTE => {
-            let (pre, hand_over) = take_flags(from)?;
-            Rpc::RequestVote {
-                pre,
-                hand_over,
-                last_index: take_index(from)?,
-                last_term: take_term(from)?,
-            }
-        }
-        VOTE => {
-            let (pre, granted) = take_flags(from)?;
-            Rpc::Vote { pre, granted }
-        }
-        APPEND_ENTRIES => take_append(from, term)?,
-        ACCEPTED | REJECTED | STALE => Rpc::AppendReply {
-            round: take_round(from)?,
-            sync_us: take_small(from)?,
-            answer: take_answer(from, tag)?,
-        },
-        INSTALL_SNAPSHOT => Rpc::InstallSnapshot {
-            offset: from.number()?,
-            crc: take_small(from)?,
-            done: from.flag()?,
-            meta: take_meta(from)?,
-            data: take_bytes(from)?,
-        },
-        SNAPSHOT_REPLY => Rpc::SnapshotReply {
-            index: take_index(from)?,
-            offset: from.number()?,
-        },
-        TIMEOUT_NOW => Rpc::TimeoutNow,
-        FETCH => Rpc::Fetch {
-            index: take_index(from)?,
-            term: take_term(from)?,
-        },
-        FETCHED => Rpc::Fetched {
-            index: take_index(from)?,
-            term: take_term(from)?,
-            found: take_found(from)?,
-        },
-        REMOVED => Rpc::Removed {
-            cluster: from.number()?,
-            id: PeerId(from.number()?),
-        },
-        FORWARD_READ => Rpc::Forward {
-            process: from.number()?,
-            number: from.number()?,
-            command: None,
-        },
-        FORWARD => Rpc::Forward {
-            process: from.number()?,
-            number: from.number()?,
-            command: Some(take_bytes(from)?),
-        },
-        FORWARDED => Rpc::Forwarded {
-            process: from.number()?,
-            number: from.number()?,
-            answer: if from.flag()? {
-                Ok(take_index(from)?)
-            } else {
-                Err(from.str()?.into())
-            },
-        },
-        _ => return Err(Malformed),
-    })
-}
-
-/// Reads the number of a heartbeat round; 0 stands for none.
-fn take_round(from: &mut Unpack) -> Result<Option<u64>, Malformed> {
-    let round = from.number()?;
-    Ok((round != 0).then_some(round))
-}
-
-/// Terms of entries never go back, and none is newer than its sender's.
-fn take_append(from: &mut Unpack, now: Term) -> Result<Rpc, Malformed> {
-    let (prev_index, prev_term) = (take_index(from)?, take_term(from)?);
-    let (commit, acked) = (take_index(from)?, take_index(from)?);
-    let (round, sync_us) = (take_round(from)?, take_small(from)?);
-    let mut entries = Vec::new();
-    let mut last = (prev_index, prev_term);
-    for _ in 0..from.number()? {
-        // Grown by what is there, never by what is claimed.
-        let term = take_term(from)?;
-        if term < last.1 || term > now {
-            return Err(Malformed);
-        }
-        last = (last.0.next(), term);
-        entries.push(Entry {
-            term,
-            index: last.0,
-            body: EntryBody::Good(take_bytes(from)?),
-        });
-    }
-    Ok(Rpc::AppendEntries {
+/// Gives the entries of an append their indexes, which are not sent: they follow `prev_index`.
+///
+/// # Errors
+///
+/// If the terms of the entries fall, or one is later than the leader's term.
+fn number_entries(rpc: &mut Rpc, leader_term: Term) -> Result<(), Malformed> {
+    let Rpc::AppendEntries {
         prev_index,
         prev_term,
-        commit,
-        acked,
-        round,
-        sync_us,
         entries,
-    })
+        ..
+    } = rpc
+    else {
+        return Ok(());
+    };
+    let mut index = *prev_index;
+    let mut term = *prev_term;
+    for entry in entries {
+        if entry.term < term || entry.term > leader_term {
+            return Err(Malformed);
+        }
+        term = entry.term;
+        index = index.next();
+        entry.index = index;
+    }
+    Ok(())
 }
 
-fn take_answer(from: &mut Unpack, tag: u8) -> Result<AppendAnswer, Malformed> {
-    Ok(match tag {
-        ACCEPTED => AppendAnswer::Accepted {
-            verified: take_index(from)?,
-            matched: take_index(from)?,
-            want_snapshot: from.flag()?,
-        },
-        REJECTED => AppendAnswer::Rejected {
-            prev: take_index(from)?,
-            hint: take_index(from)?,
-            hint_term: take_term(from)?,
-        },
-        _ => AppendAnswer::Stale,
-    })
-}
+/// Terms are varints that leave room to count on.
+impl Codec<Term> for Term {
+    fn put(value: &Term, out: &mut Vec<u8>) {
+        put_number(value.0, out);
+    }
 
-fn take_found(from: &mut Unpack) -> Result<FetchResult, Malformed> {
-    Ok(match from.number()? {
-        FOUND_BODY => FetchResult::Body(take_bytes(from)?),
-        FOUND_DAMAGED => FetchResult::Damaged,
-        FOUND_NEVER => FetchResult::NeverStored,
-        FOUND_BEHIND => FetchResult::OnlyInSnapshot,
-        _ => return Err(Malformed),
-    })
-}
+    fn size(value: &Term) -> usize {
+        number_bytes(value.0)
+    }
 
-fn take_flags(from: &mut Unpack) -> Result<(bool, bool), Malformed> {
-    match from.number()? {
-        flags @ 0..=3 => Ok((flags & 1 != 0, flags & 2 != 0)),
-        _ => Err(Malformed),
+    fn take(from: &mut Unpack) -> Result<Term, Malformed> {
+        take_term(from)
     }
 }
 
-fn take_small(from: &mut Unpack) -> Result<u32, Malformed> {
-    u32::try_from(from.number()?).map_err(|_| Malformed)
+/// Indexes are varints that leave room to count on.
+impl Codec<Index> for Index {
+    fn put(value: &Index, out: &mut Vec<u8>) {
+        put_number(value.0, out);
+    }
+
+    fn size(value: &Index) -> usize {
+        number_bytes(value.0)
+    }
+
+    fn take(from: &mut Unpack) -> Result<Index, Malformed> {
+        take_index(from)
+    }
 }
 
-fn take_bytes<T: for<'a> From<&'a [u8]>>(from: &mut Unpack) -> Result<T, Malformed> {
-    let length = usize::try_from(from.number()?).map_err(|_| Malformed)?;
-    Ok(from.bytes(length)?.into())
+impl Codec<PeerId> for PeerId {
+    fn put(value: &PeerId, out: &mut Vec<u8>) {
+        put_number(value.0, out);
+    }
+
+    fn size(value: &PeerId) -> usize {
+        number_bytes(value.0)
+    }
+
+    fn take(from: &mut Unpack) -> Result<PeerId, Malformed> {
+        from.number().map(PeerId)
+    }
+}
+
+impl Codec<SnapshotMeta> for SnapshotMeta {
+    fn put(value: &SnapshotMeta, out: &mut Vec<u8>) {
+        encode_meta(value, out);
+    }
+
+    /// Encodes it: a piece of a snapshot is sent once in many messages, and is long itself.
+    fn size(value: &SnapshotMeta) -> usize {
+        let mut bytes = Vec::new();
+        encode_meta(value, &mut bytes);
+        bytes.len()
+    }
+
+    fn take(from: &mut Unpack) -> Result<SnapshotMeta, Malformed> {
+        take_meta(from)
+    }
+}
+
+/// Two flags as one number, the first in the lowest bit.
+struct TwoFlags;
+
+impl Codec<(bool, bool)> for TwoFlags {
+    fn put(value: &(bool, bool), out: &mut Vec<u8>) {
+        out.push(u8::from(value.0) | u8::from(value.1) << 1);
+    }
+
+    fn size(_: &(bool, bool)) -> usize {
+        1
+    }
+
+    fn take(from: &mut Unpack) -> Result<(bool, bool), Malformed> {
+        match from.byte()? {
+            flags @ 0..=3 => Ok((flags & 1 != 0, flags & 2 != 0)),
+            _ => Err(Malformed),
+        }
+    }
+}
+
+/// The number of a heartbeat round as a varint; 0 stands for no round.
+struct Round;
+
+impl Codec<Option<u64>> for Round {
+    fn put(value: &Option<u64>, out: &mut Vec<u8>) {
+        put_number(value.unwrap_or(0), out);
+    }
+
+    fn size(value: &Option<u64>) -> usize {
+        number_bytes(value.unwrap_or(0))
+    }
+
+    fn take(from: &mut Unpack) -> Result<Option<u64>, Malformed> {
+        let round = from.number()?;
+        Ok((round != 0).then_some(round))
+    }
+}
+
+/// Entries: how many, then term and body of each. Their indexes follow from the message, see
+/// `number_entries`.
+struct Entries;
+
+impl Codec<Vec<Entry>> for Entries {
+    fn put(entries: &Vec<Entry>, out: &mut Vec<u8>) {
+        put_number(entries.len() as u64, out);
+        for entry in entries {
+            put_number(entry.term.0, out);
+            Bytes::put(body_of(entry), out);
+        }
+    }
+
+    fn size(entries: &Vec<Entry>) -> usize {
+        let mut size = number_bytes(entries.len() as u64);
+        for entry in entries {
+            size += number_bytes(entry.term.0) + Bytes::size(body_of(entry));
+        }
+        size
+    }
+
+    fn take(from: &mut Unpack) -> Result<Vec<Entry>, Malformed> {
+        let count = from.number()?;
+        // Not reserved: the vector grows with the entries that are there, not with their claimed
+        // number.
+        let mut entries = Vec::new();
+        for _ in 0..count {
+            entries.push(Entry {
+                term: take_term(from)?,
+                index: Index(0),
+                body: EntryBody::Good(Bytes::take(from)?),
+            });
+        }
+        Ok(entries)
+    }
+}
+
+fn body_of(entry: &Entry) -> &Arc<[u8]> {
+    match &entry.body {
+        EntryBody::Good(body) => body,
+        EntryBody::Faulty { .. } => unreachable!("a leader has no damaged entries"),
+    }
+}
+
+/// The answer to a forwarded request: a flag, then the index or the cause of the error.
+struct ForwardAnswer;
+
+impl Codec<Result<Index, Box<str>>> for ForwardAnswer {
+    fn put(answer: &Result<Index, Box<str>>, out: &mut Vec<u8>) {
+        Flag::put(&answer.is_ok(), out);
+        match answer {
+            Ok(index) => Index::put(index, out),
+            Err(cause) => Text::put(cause, out),
+        }
+    }
+
+    fn size(answer: &Result<Index, Box<str>>) -> usize {
+        match answer {
+            Ok(index) => 1 + Index::size(index),
+            Err(cause) => 1 + Text::size(cause),
+        }
+    }
+
+    fn take(from: &mut Unpack) -> Result<Result<Index, Box<str>>, Malformed> {
+        if from.flag()? {
+            Ok(Ok(Index::take(from)?))
+        } else {
+            Ok(Err(Text::take(from)?))
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn samples() -> Vec<Message> {
-        let member = |id| Member {
+    const INDEX: Index = Index(300);
+    const TERM: Term = Term(7);
+
+    fn member(id: u64) -> Member {
+        Member {
             id: PeerId(id),
             name: "n".into(),
-            peer_url: "http://p".into(),
-            client_url: "http://c".into(),
+            peer_url: "p".into(),
+            client_url: "c".into(),
             incarnation: u64::MAX,
             voter: id == 1,
-        };
-        let (index, term) = (Index(300), Term(7));
-        let entry = |at, term| Entry {
-            term: Term(term),
-            index: Index(at),
-            body: EntryBody::Good(vec![1, 2, 3].into()),
-        };
-        let rpcs = vec![
-            Rpc::RequestVote {
-                pre: true,
-                hand_over: false,
-                last_index: index,
-                last_term: term,
-            },
-            Rpc::AppendEntries {
-                prev_index: index,
-                prev_term: Term(5),
-                commit: index,
-                acked: Index(1),
-                round: Some(9),
-                sync_us: u32::MAX,
-                entries: vec![entry(301, 6), entry(302, 7)],
-            },
-            Rpc::AppendReply {
-                round: Some(1),
-                sync_us: 2,
-                answer: AppendAnswer::Rejected {
-                    prev: index,
-                    hint: Index(2),
-                    hint_term: Term(1),
-                },
-            },
-            Rpc::InstallSnapshot {
-                meta: SnapshotMeta {
-                    cluster: 77,
-                    index,
-                    term,
-                    configuration: Configuration {
-                        members: vec![member(1), member(200)],
-                    },
-                },
-                offset: 1 << 40,
-                crc: 5,
-                done: true,
-                data: vec![9; 40].into(),
-            },
-            Rpc::Fetched {
-                index,
-                term,
-                found: FetchResult::Body(vec![4; 5].into()),
-            },
-            Rpc::Forward {
-                process: u64::MAX,
-                number: 300,
-                command: None,
-            },
-            Rpc::Forward {
-                process: 1,
-                number: 2,
-                command: Some(vec![8; 9].into()),
-            },
-            Rpc::Forwarded {
-                process: 1,
-                number: 2,
-                answer: Ok(index),
-            },
-            Rpc::Forwarded {
-                process: 1,
-                number: 2,
-                answer: Err("disk full".into()),
-            },
-        ];
-        rpcs.into_iter().map(|rpc| Message { term, rpc }).collect()
+        }
     }
 
+    fn entry(index: u64, term: u64) -> Entry {
+        Entry {
+            term: Term(term),
+            index: Index(index),
+            body: EntryBody::Good(vec![1, 2, 3].into()),
+        }
+    }
+
+    fn votes() -> Vec<(Rpc, &'static str)> {
+        vec![
+            (
+                Rpc::RequestVote {
+                    pre: true,
+                    hand_over: false,
+                    last_index: INDEX,
+                    last_term: TERM,
+                },
+                "010701ac0207",
+            ),
+            (
+                Rpc::RequestVote {
+                    pre: false,
+                    hand_over: true,
+                    last_index: Index(0),
+                    last_term: Term(0),
+                },
+                "0107020000",
+            ),
+            (
+                Rpc::Vote {
+                    pre: true,
+                    granted: true,
+                },
+                "020703",
+            ),
+            (Rpc::TimeoutNow, "0907"),
+        ]
+    }
+
+    fn appends() -> Vec<(Rpc, &'static str)> {
+        let reply = |answer| Rpc::AppendReply {
+            round: Some(1),
+            sync_us: 200,
+            answer,
+        };
+        vec![
+            (
+                Rpc::AppendEntries {
+                    prev_index: INDEX,
+                    prev_term: Term(5),
+                    commit: INDEX,
+                    acked: Index(1),
+                    round: Some(9),
+                    sync_us: u32::MAX,
+                    entries: vec![entry(301, 6), entry(302, 7)],
+                },
+                "0307ac0205ac020109ffffffff0f0206030102030703010203",
+            ),
+            (
+                reply(AppendAnswer::Accepted {
+                    verified: INDEX,
+                    matched: Index(299),
+                    want_snapshot: true,
+                }),
+                "040701c801ac02ab0201",
+            ),
+            (
+                reply(AppendAnswer::Rejected {
+                    prev: INDEX,
+                    hint: Index(2),
+                    hint_term: Term(1),
+                }),
+                "050701c801ac020201",
+            ),
+            (reply(AppendAnswer::Stale), "060701c801"),
+        ]
+    }
+
+    fn snapshots() -> Vec<(Rpc, &'static str)> {
+        let configuration = Configuration {
+            members: vec![member(1), member(200)],
+        };
+        let meta = SnapshotMeta {
+            cluster: 77,
+            index: INDEX,
+            term: TERM,
+            configuration,
+        };
+        vec![
+            (
+                Rpc::InstallSnapshot {
+                    meta,
+                    offset: 1 << 40,
+                    crc: 5,
+                    done: true,
+                    data: vec![9; 4].into(),
+                },
+                "070780808080802005014dac02070201ffffffffffffffffff0101016e01700163c801ffffffffffffffffff0100016e017001630409090909",
+            ),
+            (
+                Rpc::SnapshotReply {
+                    index: INDEX,
+                    offset: 1 << 40,
+                },
+                "0807ac02808080808020",
+            ),
+        ]
+    }
+
+    fn repairs() -> Vec<(Rpc, &'static str)> {
+        let fetched = |found| Rpc::Fetched {
+            index: INDEX,
+            term: TERM,
+            found,
+        };
+        vec![
+            (
+                Rpc::Fetch {
+                    index: INDEX,
+                    term: TERM,
+                },
+                "0a07ac0207",
+            ),
+            (
+                fetched(FetchResult::Body(vec![4; 5].into())),
+                "0b07ac020700050404040404",
+            ),
+            (fetched(FetchResult::Damaged), "0b07ac020701"),
+            (fetched(FetchResult::NeverStored), "0b07ac020702"),
+            (fetched(FetchResult::OnlyInSnapshot), "0b07ac020703"),
+            (
+                Rpc::Removed {
+                    cluster: 77,
+                    id: PeerId(300),
+                },
+                "0c074dac02",
+            ),
+        ]
+    }
+
+    fn forwards() -> Vec<(Rpc, &'static str)> {
+        vec![
+            (
+                Rpc::Forward {
+                    process: u64::MAX,
+                    number: 300,
+                    command: None,
+                },
+                "0d07ffffffffffffffffff01ac02",
+            ),
+            (
+                Rpc::Forward {
+                    process: 1,
+                    number: 2,
+                    command: Some(vec![8; 3].into()),
+                },
+                "0e07010203080808",
+            ),
+            (
+                Rpc::Forwarded {
+                    process: 1,
+                    number: 2,
+                    answer: Ok(INDEX),
+                },
+                "0f07010201ac02",
+            ),
+            (
+                Rpc::Forwarded {
+                    process: 1,
+                    number: 2,
+                    answer: Err("disk full".into()),
+                },
+                "0f07010200096469736b2066756c6c",
+            ),
+        ]
+    }
+
+    /// At least one message of each kind, with its bytes in hexadecimal.
+    fn samples() -> Vec<(Message, &'static str)> {
+        let mut all = votes();
+        all.extend(appends());
+        all.extend(snapshots());
+        all.extend(repairs());
+        all.extend(forwards());
+        let with_term = all.into_iter().map(|(rpc, bytes)| {
+            let message = Message { term: TERM, rpc };
+            (message, bytes)
+        });
+        with_term.collect()
+    }
+
+    fn encoded(message: &Message) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(message, &mut bytes);
+        bytes
+    }
+
+    fn hexadecimal(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// A change here is a change of the protocol: `hello::PROTOCOL` then gets another number.
     #[test]
-    fn there_and_back_and_never_from_a_part() {
-        for message in samples() {
-            let mut bytes = Vec::new();
-            encode(&message, &mut bytes);
-            assert_eq!(decode(&bytes), Ok(message));
-            for end in 0..bytes.len() {
-                assert_eq!(decode(&bytes[..end]), Err(Malformed), "{end} bytes of it");
-            }
-            bytes.push(0);
-            assert_eq!(decode(&bytes), Err(Malformed), "a byte too many");
+    fn bytes_of_each_message_stay() {
+        for (message, expected) in samples() {
+            let found = hexadecimal(&encoded(&message));
+            assert_eq!(found, expected, "{message:?}");
         }
     }
 
     #[test]
-    fn damage_is_a_value() {
-        for message in samples() {
-            let mut bytes = Vec::new();
-            encode(&message, &mut bytes);
+    fn messages_come_back_and_never_from_a_part() {
+        for (message, _) in samples() {
+            let mut bytes = encoded(&message);
+            assert_eq!(encoded_len(&message), bytes.len());
+            assert_eq!(decode(&bytes), Ok(message));
+            for end in 0..bytes.len() {
+                assert_eq!(
+                    decode(&bytes[..end]),
+                    Err(Malformed),
+                    "the first {end} bytes"
+                );
+            }
+            bytes.push(0);
+            assert_eq!(decode(&bytes), Err(Malformed), "one byte too many");
+        }
+    }
+
+    #[test]
+    fn damaged_messages_are_refused_or_have_one_encoding() {
+        for (message, _) in samples() {
+            let mut bytes = encoded(&message);
             for at in 0..bytes.len() {
                 for bit in 0..8 {
                     bytes[at] ^= 1 << bit;
                     if let Ok(other) = decode(&bytes) {
-                        let mut again = Vec::new();
-                        encode(&other, &mut again);
-                        assert_eq!(again, bytes, "one encoding for each message");
+                        assert_eq!(encoded(&other), bytes);
                     }
                     bytes[at] ^= 1 << bit;
                 }
@@ -472,19 +566,31 @@ mod tests {
     }
 
     #[test]
-    fn lengths_and_terms_from_outside_are_checked() {
+    fn claimed_lengths_are_checked() {
         let huge = [255, 255, 255, 255, 255, 255, 255, 255, 127];
-        let mut claimed = vec![FETCHED, 1, 1, 1, FOUND_BODY as u8];
-        claimed.extend(huge);
-        assert_eq!(decode(&claimed), Err(Malformed));
-        let mut many = vec![APPEND_ENTRIES, 1, 0, 0, 0, 0, 0, 0];
-        many.extend(huge);
-        assert_eq!(decode(&many), Err(Malformed));
-        let (term, rpc) = (Term::REMOVED, Rpc::TimeoutNow);
-        let mut bytes = Vec::new();
-        encode(&Message { term, rpc }, &mut bytes);
-        assert_eq!(decode(&bytes), Err(Malformed), "the notice is no term");
-        let newer = [APPEND_ENTRIES, 3, 0, 0, 0, 0, 0, 0, 1, 4, 0];
-        assert_eq!(decode(&newer), Err(Malformed), "an entry of a later term");
+        let mut body = vec![FETCHED, 1, 1, 1, FOUND_BODY];
+        body.extend(huge);
+        assert_eq!(decode(&body), Err(Malformed));
+        let mut entries = vec![APPEND_ENTRIES, 1, 0, 0, 0, 0, 0, 0];
+        entries.extend(huge);
+        assert_eq!(decode(&entries), Err(Malformed));
+    }
+
+    #[test]
+    fn terms_are_checked() {
+        let notice = Message {
+            term: Term::REMOVED,
+            rpc: Rpc::TimeoutNow,
+        };
+        let notice = encoded(&notice);
+        assert_eq!(
+            decode(&notice),
+            Err(Malformed),
+            "only a removal has this term"
+        );
+        let later = [APPEND_ENTRIES, 3, 0, 0, 0, 0, 0, 0, 1, 4, 0];
+        assert_eq!(decode(&later), Err(Malformed), "an entry of a later term");
+        let earlier = [APPEND_ENTRIES, 3, 0, 2, 0, 0, 0, 0, 1, 1, 0];
+        assert_eq!(decode(&earlier), Err(Malformed), "terms do not fall");
     }
 }
