@@ -200,7 +200,7 @@ fn watch_fan_out(bencher: Bencher, watchers: u64) {
     bencher.bench_local(|| {
         notices.clear();
         store.apply(&command).expect("a set of a file");
-        store.take_notices(&mut notices);
+        store.take_notifications(&mut notices);
         assert_eq!(notices[0].watchers.len() as u64, watchers);
     });
 }

@@ -22,7 +22,7 @@ use crate::core::raft::{
     Configuration, Index, Lsn, Member, Message, PeerId, Raft, SnapshotMeta, Term,
 };
 use crate::core::replica::{HISTORY_BYTES_MAX, Replica, Standing, registry};
-use crate::core::store::{Action, HistoryLimits, Step, Store};
+use crate::core::store::{Action, HistoryLimits, SnapshotStep, Store};
 use crate::core::timer::Now;
 use caretaker::Caretaker;
 use discovery::Registrar;
@@ -681,7 +681,7 @@ impl Machine {
 
     /// Plants a bug in the key space.
     #[cfg(feature = "faults")]
-    pub fn plant_in_store(&mut self, fault: Option<crate::core::store::fault::Fault>) {
+    pub fn plant_in_store(&mut self, fault: Option<crate::core::store::fault::StoreFault>) {
         self.replica.plant_in_store(fault);
     }
 }
@@ -699,6 +699,6 @@ fn snapshot_of(store: &mut Store) -> Vec<Vec<u8>> {
     let began = store.snapshot_begin();
     assert!(began, "nothing else reads a new key space");
     let mut content = Vec::new();
-    while store.snapshot_chunk(1 << 20, &mut content) == Step::More {}
+    while store.snapshot_chunk(1 << 20, &mut content) == SnapshotStep::More {}
     vec![content]
 }

@@ -62,7 +62,7 @@ pub struct Replica {
     /// What raft told of this member.
     standing: Standing,
     out: RaftOutput,
-    notices: Vec<store::Notice>,
+    notices: Vec<store::Notification>,
     effects: Effects,
 }
 
@@ -476,7 +476,7 @@ impl Replica {
 
     /// Plants a bug in the key space.
     #[cfg(feature = "faults")]
-    pub fn plant_in_store(&mut self, fault: Option<crate::core::store::fault::Fault>) {
+    pub fn plant_in_store(&mut self, fault: Option<crate::core::store::fault::StoreFault>) {
         self.store.plant(fault);
     }
 

@@ -1,21 +1,31 @@
-//! The key space: a tree of nodes that changes only by applying commands, its watchers, its
-//! history.
+//! The key space: a tree of nodes, the history of its changes, and its watchers.
 //!
-//! Deterministic: what it holds follows from the commands alone, and no clock is read; expirations
-//! and the present time come inside commands. Nothing recurses, and whatever may take long is done
-//! in parts: listings by `page`, snapshots by `snapshot_chunk`, expiring by `expire`, freeing by
-//! `free_some`. Read on in `node` (the tree), `write` (the commands), `watch` and `history`, then
-//! `freeze`, `walk` and `listing` (reading a key space that changes), `snapshot` and `restore`.
+//! It changes only by applying commands or by restoring a snapshot. It is deterministic: it reads
+//! no clock, and expirations and the present time are part of the commands. Nothing recurses over
+//! the tree, and everything that may take long is done in portions: listings by `page`, snapshots
+//! by `snapshot_chunk`, expiration by `expire`, freeing of removed directories by `free_some`.
+//!
+//! - `node` is the tree, `path` relates paths; `ttl` is the index of expirations.
+//! - `write`, `expire` and `cluster_view` are the commands, made from the changes of `edit`.
+//! - `history` and `watch` say which watchers an event reaches.
+//! - `freeze`, `walk`, `listing`, `snapshot` read a key space that changes meanwhile; `restore`
+//!   builds one from a snapshot; `reclaim` frees removed directories.
+//!
 //! Start with `Store::apply`.
 use crate::core::command::{Command, KeyPath};
 use crate::core::error::{Code, Error};
 
+mod cluster_view;
+mod edit;
 mod event;
+mod expire;
 pub mod fault;
 mod freeze;
 mod history;
 mod listing;
 mod node;
+mod path;
+mod reclaim;
 mod restore;
 mod snapshot;
 mod stats;
@@ -25,143 +35,89 @@ mod watch;
 mod write;
 
 pub use event::{Action, EtcdIndex, Event, ListItem, View};
-use fault::Fault;
+use fault::StoreFault;
+use freeze::{Freeze, Freezer};
 use history::History;
-use node::{NodeId, Tree};
+pub use history::HistoryLimits;
+pub use listing::{Listing, Page};
+use node::KeyTree;
+use reclaim::Reclaim;
 pub use restore::{BadSnapshot, Restore};
+pub use snapshot::SnapshotStep;
+use snapshot::SnapshotWriter;
 pub use stats::Stats;
 use ttl::Ttl;
-use walk::Walk;
+pub use watch::WatcherId;
 use watch::{Watcher, Watchers};
 
-/// At most this many nodes of removed directories are freed at once.
-const FREE_MAX: usize = 1000;
-/// A backlog holds at most this many events, and about this many bytes.
+/// Most events that a stream is given from the history at once.
 const BACKLOG_EVENTS_MAX: usize = 64;
+/// About the most bytes of such events; the first one may exceed it.
 const BACKLOG_BYTES_MAX: usize = 256 << 10;
 
-/// A watcher's number, chosen by who asks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WatcherId(pub u64);
-
-/// An event and who waits for it; the event is told once, whoever waits.
+/// An event and the watchers that receive it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
+pub struct Notification {
     /// What happened.
     pub event: Event,
-    /// The watchers that it reaches, in ascending order. One that is not a stream is forgotten
-    /// with it.
+    /// The watchers that it reaches, in ascending order, never none. A watcher that is no stream is
+    /// removed with it.
     pub watchers: Vec<WatcherId>,
 }
 
-/// How much of the past is kept for watchers: events, and bytes of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryLimits {
-    pub events: usize,
-    pub bytes: usize,
-}
-
-/// What a watcher that registers, or asks for more of the past, finds.
+/// What a watcher finds when it registers, or when a stream asks for more of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Watched {
-    /// It waits; it will be named in notices.
+pub enum WatchReply {
+    /// Nothing yet. It is registered, and later notifications name it.
     Waiting,
-    /// Events from the past, never none. A long poll is answered by the one in it, and is not
-    /// registered. A stream asks again with `backlog` when it has told them, until it is
-    /// `Waiting`; no notice names it before.
+    /// Events of the history, never none. A long poll is given one and is not registered. A stream
+    /// asks again with `backlog` once it has sent them, until it is `Waiting`; no notification
+    /// names it before.
     Backlog(Vec<Event>),
-    /// A stream whose next events have left the history before it asked for them: it is forgotten;
-    /// cut it off.
+    /// The next events of this stream have left the history before it asked. It is not registered
+    /// any more: end it.
     Cleared,
-}
-
-/// How far a listing has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Page {
-    /// There is more: ask again, in any later turn.
-    More,
-    /// That was all; the listing holds nothing any more.
-    Done,
-    /// Nothing yet: another has the key space frozen. Ask again in a later turn.
-    Wait,
-    /// Nothing was listed: the node went away while the listing waited.
-    Failed(Error),
-    /// The key space changed too much while it was held frozen: what was listed so far is all there
-    /// will be.
-    GivenUp,
-}
-
-/// How far a snapshot has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// There is more.
-    More,
-    /// That was all.
-    Done,
-    /// It held too much of the past and was given up; begin anew.
-    GivenUp,
-}
-
-/// A listing in progress: a cursor over the key space as it was when the first page was listed.
-/// Must be given back with `end`, unless `page` said `Done`, `Failed` or `GivenUp`.
-#[derive(Debug)]
-pub struct Listing {
-    path: KeyPath,
-    recursive: bool,
-    /// Hidden nodes too, and frozen until the end.
-    all: bool,
-    progress: Progress,
-}
-
-/// Where a listing stands.
-#[derive(Debug)]
-enum Progress {
-    /// The node was found when the index was this.
-    Found(NodeId, u64),
-    /// It waits for its turn to freeze the key space.
-    Queued(u64),
-    /// It has the freeze with this token.
-    Frozen(u64, Walk),
 }
 
 /// The key space.
 pub struct Store {
+    /// The etcd index; rises by one with each change.
     index: u64,
-    tree: Tree,
+    /// All nodes, and those that are removed and not freed.
+    tree: KeyTree,
+    /// The nodes that expire. It may hold descendants of removed directories.
     ttl: Ttl,
+    /// The last events; none is newer than `index`.
     history: History,
     watchers: Watchers,
-    notices: Vec<Notice>,
+    /// Of the changes since the last `take_notifications`, oldest first.
+    notifications: Vec<Notification>,
     stats: Stats,
-    /// Nodes of removed directories that are still to be freed, with their depths; a node's
-    /// children follow it.
-    freeing: Vec<(NodeId, u32)>,
-    /// The ttl index may name nodes that are gone with a directory above them.
-    ttl_is_stale: bool,
-    /// Such a node comes first in it.
-    ttl_is_blocked: bool,
-    freezer: listing::Freezer,
-    snapshot: Option<snapshot::Writer>,
-    /// What the owner keeps with the key space, out of reach of clients.
+    /// Removed nodes that are still to be freed.
+    reclaim: Reclaim,
+    /// The moment that a listing or the snapshot reads.
+    freezer: Freezer,
+    /// The snapshot that is being written. Its freeze may have been given up.
+    snapshot: Option<SnapshotWriter>,
+    /// A text that the replica keeps with the key space; no client sees it.
     note: Box<str>,
-    fault: Option<Fault>,
+    /// The planted fault; always `None` without the feature `faults`.
+    fault: Option<StoreFault>,
 }
 
 impl Store {
-    /// An empty key space at index 0.
+    /// An empty key space at etcd index 0.
     pub fn new(limits: HistoryLimits) -> Store {
         Store {
             index: 0,
-            tree: Tree::new(),
+            tree: KeyTree::new(),
             ttl: Ttl::default(),
             history: History::new(limits),
             watchers: Watchers::default(),
-            notices: Vec::new(),
+            notifications: Vec::new(),
             stats: Stats::default(),
-            freeing: Vec::new(),
-            ttl_is_stale: false,
-            ttl_is_blocked: false,
-            freezer: listing::Freezer::default(),
+            reclaim: Reclaim::default(),
+            freezer: Freezer::default(),
             snapshot: None,
             note: "".into(),
             fault: None,
@@ -173,48 +129,148 @@ impl Store {
         EtcdIndex(self.index)
     }
 
-    /// How many nodes take up memory: the root, all that is in the tree, and what is still to be
-    /// freed.
+    /// The number of nodes that take memory: the root, the nodes of the tree, and the removed ones
+    /// that are still to be freed.
     pub fn nodes(&self) -> usize {
         self.tree.len()
     }
 
-    /// A file's value, for the machine's own use: counts as nothing.
+    /// The value of the file at a path, for this machine's own use: not counted.
     pub fn value(&self, path: &KeyPath) -> Option<&str> {
         self.tree.node(self.tree.find(path).ok()?).value()
     }
 
-    /// What the owner last kept with the key space; empty in a new one.
+    /// The text that the replica keeps with the key space; empty in a new one.
     pub fn note(&self) -> &str {
         &self.note
     }
 
-    /// Keeps a text of the owner with the key space, in place of the one before: it follows from
-    /// the log as nodes do, goes with each snapshot, and no client can see or change it.
+    /// Replaces the text that the replica keeps with the key space. It must follow from the log. It
+    /// is part of snapshots, and no client sees or changes it.
     pub fn set_note(&mut self, note: &str) {
         self.note = note.into();
     }
 
-    /// Applies a command on the key space (`Set` to `CompareAndDelete`; any other panics); an error
-    /// leaves the key space as it was.
+    /// The counters, with the number of watchers.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            watchers: self.watchers.len() as u64,
+            ..self.stats
+        }
+    }
+}
+
+// -- changes
+impl Store {
+    /// Applies a command on the key space: `Set` to `CompareAndDelete`.
+    ///
+    /// # Errors
+    ///
+    /// The command is refused, and the key space is as before.
+    ///
+    /// # Panics
+    ///
+    /// If it is another command.
     pub fn apply(&mut self, command: &Command) -> Result<Event, Error> {
-        let (counted, outcome) = self.carry_out(command);
-        self.stats.count(counted, outcome.is_ok());
-        if outcome.is_err() && self.has(Fault::FailureCounts) {
-            self.index += 1;
+        let (operation, outcome) = self.dispatch(command);
+        self.stats.count(operation, outcome.is_ok());
+        if outcome.is_err() && self.has(StoreFault::FailureCounts) {
+            self.raise_index();
         }
         outcome
     }
 
-    /// When the next node expires, in nanoseconds since the Unix epoch. `None` also while nodes of
-    /// removed directories still stand in the way (`free_some` clears it).
-    pub fn next_expiry_ns(&self) -> Option<u64> {
-        let (_, id) = self.first_due()?;
-        Some(self.tree.node(id).expires_ns)
+    /// Raises the etcd index for a change that has passed all checks.
+    fn raise_index(&mut self) {
+        self.index += 1;
     }
 
-    /// Registers a watcher. `since` 0 is the next event. Error 401 when it is older than the
-    /// history.
+    /// Ends a change: its event enters the history and reaches the watchers.
+    fn publish(&mut self, action: Action, node: View, prev: Option<View>) -> Event {
+        let event = Event { action, node, prev };
+        self.record(&event);
+        self.settle();
+        event
+    }
+
+    /// Ends a change in place. A refresh enters no history and reaches no watcher.
+    fn publish_change(&mut self, action: Action, node: View, prev: View, refresh: bool) -> Event {
+        if !refresh {
+            return self.publish(action, node, Some(prev));
+        }
+        self.settle();
+        Event {
+            action,
+            node,
+            prev: Some(prev),
+        }
+    }
+
+    fn record(&mut self, event: &Event) {
+        assert_eq!(event.index().0, self.index, "an event has the etcd index");
+        let mut watchers = self.watchers.take_reached(event);
+        if self.has(StoreFault::EventLost) {
+            watchers.pop();
+        }
+        if !watchers.is_empty() {
+            self.notifications.push(Notification {
+                event: event.clone(),
+                watchers,
+            });
+        }
+        if self.has(StoreFault::EventTwice) {
+            self.notifications
+                .extend(self.notifications.last().cloned());
+        }
+        let mut freeze = self.freezer.current_mut();
+        self.history.push(event.clone(), |evicted| {
+            if let Some(freeze) = &mut freeze {
+                freeze.keep_event(evicted);
+            }
+        });
+    }
+
+    /// What follows each change: a freeze that keeps too much is given up, and the index of
+    /// expirations begins with a node that exists.
+    fn settle(&mut self) {
+        if self.freezer.current().is_some_and(Freeze::is_too_large) {
+            self.thaw();
+        }
+        self.purge_ttl();
+    }
+
+    /// Ends the freeze, if there is one.
+    fn thaw(&mut self) {
+        let kept = self.freezer.end();
+        self.reclaim.add_all(kept);
+    }
+
+    /// Frees at most 1,000 nodes of removed directories. Returns whether there is more to do.
+    pub fn free_some(&mut self) -> bool {
+        self.reclaim.free_some(&mut self.tree, &mut self.ttl);
+        // Nodes that a freeze keeps are freed after it, and their descendants may be in the index
+        // of expirations until then.
+        if self.reclaim.is_empty() && self.freezer.current().is_none() {
+            self.ttl.set_stale(false);
+        }
+        self.purge_ttl();
+        self.wants_free()
+    }
+
+    /// Whether `free_some` has work to do.
+    pub fn wants_free(&self) -> bool {
+        !self.reclaim.is_empty() || self.ttl.is_blocked()
+    }
+}
+
+// -- watchers
+impl Store {
+    /// Registers a watcher of the events from the etcd index `since` on; `None` and 0 mean the next
+    /// event.
+    ///
+    /// # Errors
+    ///
+    /// 401: `since` is older than the history.
     pub fn watch(
         &mut self,
         id: WatcherId,
@@ -222,7 +278,7 @@ impl Store {
         recursive: bool,
         stream: bool,
         since: Option<u64>,
-    ) -> Result<Watched, Error> {
+    ) -> Result<WatchReply, Error> {
         let next = self.index + 1;
         let since = since.filter(|since| *since > 0).unwrap_or(next);
         let start = self.history.start();
@@ -230,125 +286,173 @@ impl Store {
             let cause = format!("the requested history has been cleared [{start}/{since}]");
             return Err(Error::new(Code::EventIndexCleared, cause));
         }
-        let mut watcher = Watcher {
-            path: path.as_str().into(),
-            recursive,
-            stream,
-            behind: None,
+        let watcher = Watcher::new(path.as_str(), recursive, stream);
+        let past = self.past_events(&watcher, since);
+        let Some(last) = past.last() else {
+            self.watchers.add_live(id, watcher, since.max(next));
+            return Ok(WatchReply::Waiting);
         };
-        let past = self.past(&watcher, since);
-        if past.is_empty() {
-            self.watchers.add(id, watcher, since.max(next));
-            return Ok(Watched::Waiting);
-        }
         if stream {
-            watcher.behind = past.last().map(|last| last.index().0 + 1);
-            self.watchers.add(id, watcher, since);
+            let next_unread = last.index().0 + 1;
+            self.watchers.add_reading(id, watcher, next_unread);
         }
-        Ok(Watched::Backlog(past))
+        Ok(WatchReply::Backlog(past))
     }
 
-    /// The next events from the past for a stream that was given a backlog.
-    pub fn backlog(&mut self, id: WatcherId) -> Watched {
+    /// The next events of the history for a stream that was given a `Backlog`.
+    pub fn backlog(&mut self, id: WatcherId) -> WatchReply {
         let Some(watcher) = self.watchers.get(id) else {
-            return Watched::Cleared;
+            return WatchReply::Cleared;
         };
-        let Some(behind) = watcher.behind else {
-            return Watched::Waiting;
+        let Some(next_unread) = watcher.next_unread() else {
+            return WatchReply::Waiting;
         };
-        if behind < self.history.start() {
+        if next_unread < self.history.start() {
             self.watchers.remove(id);
-            return Watched::Cleared;
+            return WatchReply::Cleared;
         }
-        let past = self.past(watcher, behind);
-        match past.last() {
-            Some(last) => {
-                self.watchers.advance(id, last.index().0, false);
-                Watched::Backlog(past)
-            }
-            None => {
-                let gap = u64::from(self.has(Fault::StreamGap));
-                self.watchers.advance(id, self.index + gap, true);
-                Watched::Waiting
-            }
-        }
+        let past = self.past_events(watcher, next_unread);
+        let Some(last) = past.last() else {
+            let gap = u64::from(self.has(StoreFault::StreamGap));
+            self.watchers.become_live(id, self.index + gap + 1);
+            return WatchReply::Waiting;
+        };
+        self.watchers.advance(id, last.index().0 + 1);
+        WatchReply::Backlog(past)
     }
 
-    /// What the history has for a watcher from an index on: one event for a long poll, a batch for
-    /// a stream.
-    fn past(&self, watcher: &Watcher, since: u64) -> Vec<Event> {
-        let max = if watcher.stream {
+    /// The events of the history that a watcher receives from an index on: at most one for a long
+    /// poll, a bounded number for a stream.
+    fn past_events(&self, watcher: &Watcher, since: u64) -> Vec<Event> {
+        let events_max = if watcher.is_stream() {
             BACKLOG_EVENTS_MAX
         } else {
             1
         };
+        let mut events: Vec<Event> = Vec::new();
         let mut bytes = 0;
-        let told = self.history.since(since).filter(|e| watcher.is_told(e));
-        let fits = told.take(max).take_while(|event| {
-            let first = bytes == 0;
+        for event in self.history.since(since) {
+            if !watcher.wants(event) {
+                continue;
+            }
             bytes += event.weight();
-            first || bytes <= BACKLOG_BYTES_MAX
-        });
-        fits.cloned().collect()
+            if !events.is_empty() && bytes > BACKLOG_BYTES_MAX {
+                break;
+            }
+            events.push(event.clone());
+            if events.len() == events_max {
+                break;
+            }
+        }
+        events
     }
 
-    /// Forgets a watcher; no effect when it is gone already.
+    /// Removes a watcher; nothing to do if it is gone already.
     pub fn unwatch(&mut self, id: WatcherId) {
         self.watchers.remove(id);
     }
 
-    /// Hands out the notices that have gathered, oldest first.
-    pub fn take_notices(&mut self, out: &mut Vec<Notice>) {
-        out.append(&mut self.notices);
+    /// Moves the notifications since the last call into `out`, oldest first.
+    pub fn take_notifications(&mut self, out: &mut Vec<Notification>) {
+        out.append(&mut self.notifications);
     }
+}
 
-    /// The counters, and how many watchers there are.
-    pub fn stats(&self) -> Stats {
-        Stats {
-            watchers: self.watchers.len() as u64,
-            ..self.stats
+// -- snapshots
+impl Store {
+    /// Begins a snapshot of this moment. Returns false if another reader has the key space frozen:
+    /// ask again in a later turn; the snapshot comes before all listings.
+    ///
+    /// # Panics
+    ///
+    /// If a snapshot is being written.
+    pub fn snapshot_begin(&mut self) -> bool {
+        assert!(self.snapshot.is_none(), "one snapshot at a time");
+        let waits = self.freezer.current().is_some();
+        self.freezer.set_snapshot_waits(waits);
+        if waits {
+            return false;
         }
+        let token = self.freezer.new_token();
+        let events_from = Some(self.history.start());
+        let freeze = Freeze::new(token, self.index, "/", events_from);
+        self.freezer.begin(freeze);
+        self.snapshot = Some(SnapshotWriter::new(token, self.encode_head()));
+        true
     }
 
-    /// Frees at most 1,000 nodes of deleted subtrees; true when more is left.
-    pub fn free_some(&mut self) -> bool {
-        let mut left = FREE_MAX;
-        while left > 0
-            && let Some((id, depth)) = self.freeing.last().copied()
+    /// Appends about `bytes` more of the snapshot to `out`; the last node or event may exceed that.
+    ///
+    /// # Panics
+    ///
+    /// If no snapshot was begun.
+    pub fn snapshot_chunk(&mut self, bytes: usize, out: &mut Vec<u8>) -> SnapshotStep {
+        let omits_history = self.has(StoreFault::HistoryForgotten);
+        let history = (!omits_history).then_some(&self.history);
+        let writer = self.snapshot.as_mut().expect("a snapshot was begun");
+        let Some(freeze) = self.freezer.get_mut(writer.token()) else {
+            self.snapshot = None;
+            return SnapshotStep::GivenUp;
+        };
+        if !writer.write(&self.tree, history, freeze, bytes, out) {
+            return SnapshotStep::More;
+        }
+        self.snapshot_abandon();
+        SnapshotStep::Done
+    }
+
+    /// Ends the snapshot, done or not; nothing to do if there is none.
+    pub fn snapshot_abandon(&mut self) {
+        self.freezer.set_snapshot_waits(false);
+        if let Some(writer) = self.snapshot.take()
+            && self.freezer.get(writer.token()).is_some()
         {
-            let child = match self.tree.node(id).is_dir() {
-                true => self.tree.children_mut(id).pop_first(),
-                false => None,
-            };
-            match child {
-                Some((_, child)) if self.tree.node(child).is_dir() => {
-                    self.freeing.push((child, depth + 1));
-                }
-                Some((_, child)) => {
-                    self.free(child, depth + 1);
-                    left -= 1;
-                }
-                None => {
-                    self.freeing.pop();
-                    self.free(id, depth);
-                    left -= 1;
-                }
-            }
+            self.thaw();
         }
-        // What a freeze keeps will be freed after it, and may be in the index until then.
-        self.ttl_is_stale &= !self.freeing.is_empty() || self.freezer.freeze.is_some();
-        self.purge_ttl();
-        self.wants_free()
     }
 
-    /// Whether `free_some` has something to do.
-    pub fn wants_free(&self) -> bool {
-        !self.freeing.is_empty() || self.ttl_is_blocked
+    /// A hash that is equal on all machines at an equal applied index: over the nodes, the history,
+    /// the etcd index, the counters of writes and the note. Reads everything.
+    pub fn state_hash(&self) -> u64 {
+        snapshot::hash_records(self.encode_head(), &self.history, &self.tree)
     }
 
-    fn free(&mut self, id: NodeId, depth: u32) {
-        let node = self.tree.node(id);
-        self.ttl.remove((node.expires_ns, node.created, depth));
-        self.tree.release(id);
+    fn encode_head(&self) -> Vec<u8> {
+        snapshot::encode_head(
+            self.index,
+            self.history.start(),
+            &self.stats.replicated(),
+            &self.note,
+        )
+    }
+
+    /// Sets what the head of a snapshot holds, in an empty key space.
+    fn restore_head(&mut self, index: u64, history_start: u64, stats: Stats, note: &str) {
+        self.index = index;
+        self.history.start_at(history_start);
+        self.stats = stats;
+        self.note = note.into();
+    }
+}
+
+// -- planted faults
+impl Store {
+    /// Plants a fault, in place of the one before.
+    #[cfg(feature = "faults")]
+    pub fn plant(&mut self, fault: Option<StoreFault>) {
+        self.fault = fault;
+        if fault == Some(StoreFault::ExpirationsForgotten) {
+            self.ttl = Ttl::default();
+        }
+    }
+
+    /// The planted fault.
+    #[cfg(feature = "faults")]
+    pub fn planted(&self) -> Option<StoreFault> {
+        self.fault
+    }
+
+    fn has(&self, fault: StoreFault) -> bool {
+        cfg!(feature = "faults") && self.fault == Some(fault)
     }
 }

@@ -270,13 +270,13 @@ impl Pair {
             return;
         };
         match self.store.snapshot_chunk(bytes, written) {
-            Step::More => {}
-            Step::Done => {
+            SnapshotStep::More => {}
+            SnapshotStep::Done => {
                 let again = restore(written).expect("a sound snapshot");
                 assert_eq!(again.state_hash(), *hash);
                 self.snapshot = None;
             }
-            Step::GivenUp => panic!("nothing here weighs that much"),
+            SnapshotStep::GivenUp => panic!("nothing here weighs that much"),
         }
     }
 
@@ -293,13 +293,13 @@ impl Pair {
             .store
             .watch(WatcherId(id), path, recursive, stream, Some(since));
         match found.expect("nothing was cleared") {
-            Watched::Waiting => assert!(past.is_empty()),
-            Watched::Backlog(events) if stream => {
+            WatchReply::Waiting => assert!(past.is_empty()),
+            WatchReply::Backlog(events) if stream => {
                 assert_eq!(events[..], past[..events.len()]);
                 self.behind.insert(id, past[events.len()..].to_vec());
             }
-            Watched::Backlog(events) => assert_eq!(events[..], past[..1]),
-            Watched::Cleared => panic!("not yet"),
+            WatchReply::Backlog(events) => assert_eq!(events[..], past[..1]),
+            WatchReply::Cleared => panic!("not yet"),
         }
     }
 
@@ -307,8 +307,8 @@ impl Pair {
     fn backlog(&mut self, id: u64) {
         if let Some(mut due) = self.behind.remove(&id) {
             match self.store.backlog(WatcherId(id)) {
-                Watched::Waiting => assert!(due.is_empty()),
-                Watched::Backlog(events) => {
+                WatchReply::Waiting => assert!(due.is_empty()),
+                WatchReply::Backlog(events) => {
                     // The history tells hidden nodes, of which the model wakes nobody.
                     for event in events {
                         if due.first() == Some(&event) {
@@ -319,7 +319,7 @@ impl Pair {
                     }
                     self.behind.insert(id, due);
                 }
-                Watched::Cleared => panic!("nothing was cleared"),
+                WatchReply::Cleared => panic!("nothing was cleared"),
             }
         }
     }
@@ -328,7 +328,7 @@ impl Pair {
         assert_eq!(self.store.index().0, self.model.index);
         assert_eq!(self.store.next_expiry_ns(), self.model.next_expiry_ns());
         let mut notices = Vec::new();
-        self.store.take_notices(&mut notices);
+        self.store.take_notifications(&mut notices);
         let mut woken = std::mem::take(&mut self.model.woken);
         for (index, ids) in &mut woken {
             let event = self.model.events.iter().find(|e| e.index().0 == *index);
@@ -371,7 +371,7 @@ impl Pair {
 fn saved(store: &mut Store) -> Vec<u8> {
     assert!(store.snapshot_begin());
     let mut bytes = Vec::new();
-    while store.snapshot_chunk(100, &mut bytes) == Step::More {}
+    while store.snapshot_chunk(100, &mut bytes) == SnapshotStep::More {}
     bytes
 }
 
@@ -438,7 +438,7 @@ proptest! {
         let mut store = filled();
         assert!(store.snapshot_begin());
         let mut bytes = Vec::new();
-        assert_eq!(store.snapshot_chunk(1 << 20, &mut bytes), Step::Done);
+        assert_eq!(store.snapshot_chunk(1 << 20, &mut bytes), SnapshotStep::Done);
         let at = 8 + at.index(bytes.len() - 8);
         bytes[at] = byte;
         let crc = crc32fast::hash(&bytes[8..]).to_le_bytes();
@@ -468,7 +468,7 @@ fn depth_costs_no_stack() {
         assert_eq!(items.len(), store.nodes());
         assert_eq!(items.iter().map(|i| i.depth).max(), Some(1024));
         let watched = store.watch(WatcherId(1), &KeyPath::new("/"), true, true, None);
-        assert_eq!(watched, Ok(Watched::Waiting));
+        assert_eq!(watched, Ok(WatchReply::Waiting));
         let again = restore(&saved(&mut store)).expect("a sound snapshot");
         assert_eq!(again.state_hash(), store.state_hash());
         drop(again);
@@ -481,7 +481,7 @@ fn depth_costs_no_stack() {
         store.apply(&delete).expect("it is there");
         while store.free_some() {}
         let mut notices = Vec::new();
-        store.take_notices(&mut notices);
+        store.take_notifications(&mut notices);
         assert_eq!(notices.len(), 11);
         assert_eq!(store.next_expiry_ns(), Some(6));
         drop(store);
@@ -504,7 +504,7 @@ fn many_watchers_are_each_told_once() {
         for path in ["/one".to_string(), format!("/many/{i}")] {
             id += 1;
             let watched = store.watch(WatcherId(id), &KeyPath::new(&path), false, i % 2 == 0, None);
-            assert_eq!(watched, Ok(Watched::Waiting));
+            assert_eq!(watched, Ok(WatchReply::Waiting));
         }
     }
     assert_eq!(store.stats().watchers, 20_000);
@@ -512,7 +512,7 @@ fn many_watchers_are_each_told_once() {
         store.apply(&set(path, Some("v"), None)).expect("a file");
     }
     let mut notices = Vec::new();
-    store.take_notices(&mut notices);
+    store.take_notifications(&mut notices);
     let counts: Vec<usize> = notices.iter().map(|n| n.watchers.len()).collect();
     assert_eq!(counts, [10_000, 5_000, 1]);
     for id in 1..=id {

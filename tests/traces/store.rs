@@ -144,7 +144,7 @@ impl Bench {
             _ => self.write(&words),
         };
         let mut notices = Vec::new();
-        self.store.take_notices(&mut notices);
+        self.store.take_notifications(&mut notices);
         notices.iter().fold(told, |told, notice| {
             let ids: Vec<String> = notice.watchers.iter().map(|w| w.0.to_string()).collect();
             format!(
@@ -244,9 +244,9 @@ impl Bench {
             ),
         };
         match found {
-            Ok(Watched::Waiting) => "waits".into(),
-            Ok(Watched::Cleared) => "cleared".into(),
-            Ok(Watched::Backlog(events)) => {
+            Ok(WatchReply::Waiting) => "waits".into(),
+            Ok(WatchReply::Cleared) => "cleared".into(),
+            Ok(WatchReply::Backlog(events)) => {
                 let events: Vec<String> = events.iter().map(show_event).collect();
                 format!("from the past:\n{}", events.join("\n"))
             }
@@ -265,7 +265,7 @@ impl Bench {
             "chunk" => {
                 let bytes = words.at(1).parse().expect("a number");
                 let step = self.store.snapshot_chunk(bytes, &mut self.snapshot);
-                self.writing = step == Step::More;
+                self.writing = step == SnapshotStep::More;
                 format!("{step:?}")
             }
             "abandon" => {
@@ -283,7 +283,7 @@ impl Bench {
             _ => {
                 assert!(self.store.snapshot_begin(), "nothing is frozen");
                 let mut bytes = Vec::new();
-                while self.store.snapshot_chunk(50, &mut bytes) == Step::More {}
+                while self.store.snapshot_chunk(50, &mut bytes) == SnapshotStep::More {}
                 let again = rebuild(&bytes, self.limits);
                 let equal = again.state_hash() == self.store.state_hash();
                 self.store = again;

@@ -9,7 +9,7 @@ use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use crate::core::raft::{Index, PeerId, ProposalRefusal, ReadId};
 use crate::core::seam::{Delivery, Migrated, Op, Outcome, Ticket};
-use crate::core::store::{Listing, Page, Watched, WatcherId};
+use crate::core::store::{Listing, Page, WatchReply, WatcherId};
 use crate::core::timer::Now;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -294,10 +294,10 @@ impl Replica {
     ) {
         let id = WatcherId(ticket.0);
         match self.store.watch(id, path, recursive, stream, since) {
-            Ok(Watched::Backlog(events)) if !stream => {
+            Ok(WatchReply::Backlog(events)) if !stream => {
                 self.answer(ticket, Outcome::Backlog { events, done: true });
             }
-            Ok(Watched::Waiting) => {
+            Ok(WatchReply::Waiting) => {
                 self.readers.watchers.insert(ticket, stream);
                 self.answer(ticket, Outcome::Watching);
             }
@@ -309,11 +309,11 @@ impl Replica {
         }
     }
 
-    fn tell_backlog(&mut self, ticket: Ticket, found: Watched) {
+    fn tell_backlog(&mut self, ticket: Ticket, found: WatchReply) {
         let events = match found {
-            Watched::Waiting => Vec::new(),
-            Watched::Backlog(events) => events,
-            Watched::Cleared => {
+            WatchReply::Waiting => Vec::new(),
+            WatchReply::Backlog(events) => events,
+            WatchReply::Cleared => {
                 self.readers.watchers.remove(&ticket);
                 return self.answer(ticket, Outcome::WatchEnd);
             }
@@ -324,7 +324,7 @@ impl Replica {
 
     /// Hands out what watchers wait for; a long poll ends with its event.
     pub(super) fn deliver(&mut self) {
-        self.store.take_notices(&mut self.notices);
+        self.store.take_notifications(&mut self.notices);
         for notice in self.notices.drain(..) {
             let mut tickets = Vec::with_capacity(notice.watchers.len());
             for id in notice.watchers {

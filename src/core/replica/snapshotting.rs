@@ -6,7 +6,7 @@
 use super::Replica;
 use crate::core::raft::{ChunkWanted, Index, Member, SnapshotMeta};
 use crate::core::seam::{Fact, SnapshotIn, SnapshotOut};
-use crate::core::store::{Step, Store};
+use crate::core::store::{SnapshotStep, Store};
 use crate::core::timer::Now;
 
 /// Bytes of a slice.
@@ -147,7 +147,7 @@ impl Replica {
     fn write_slice(&mut self, now: Now, index: Index) {
         let mut slice = Vec::with_capacity(SLICE_BYTES + 4096);
         let step = self.store.snapshot_chunk(SLICE_BYTES, &mut slice);
-        if step == Step::GivenUp {
+        if step == SnapshotStep::GivenUp {
             self.effects.snapshot.push(SnapshotOut::Abandon);
             return self.give_up_saving(now, index);
         }
@@ -155,7 +155,7 @@ impl Replica {
         if !slice.is_empty() {
             self.effects.snapshot.push(SnapshotOut::Chunk(slice));
         }
-        if step == Step::Done {
+        if step == SnapshotStep::Done {
             self.saving.stage = Stage::Written(index);
         }
     }

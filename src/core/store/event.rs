@@ -1,59 +1,67 @@
-//! What the key space tells of itself: nodes as clients see them, and the events that change them.
+//! The values that the key space hands out: nodes as clients see them, and events.
 //!
-//! Plain values; how they read as JSON is the interface's business.
+//! Plain data. How it reads as JSON is the codec's business.
 
-/// The etcd index: raised by one with every change of the key space.
+/// The etcd index: the number of changes of the key space so far. Each change raises it by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EtcdIndex(pub u64);
 
-/// What an event tells of.
+/// The `action` of an event or of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// A read; never the action of an event.
     Get,
+    /// A node was created, or replaced a file.
     Set,
+    /// A node was created where none was.
     Create,
+    /// The value or the expiration of a node was changed in place.
     Update,
+    /// The same, because the conditions held.
     CompareAndSwap,
+    /// A node was removed, with all its descendants.
     Delete,
+    /// A file was removed, because the conditions held.
     CompareAndDelete,
+    /// A node was removed, with all its descendants, because its expiration was due.
     Expire,
 }
 
-/// A node as it is told to a client: no children.
+/// A node as clients see it, without its children.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Its full path.
+    /// The full path.
     pub key: Box<str>,
-    /// A file's value; a removed file's view has none.
+    /// A file's value. `None` for a directory, and for the node of an event that removed it.
     pub value: Option<Box<str>>,
-    /// A directory. False in the `node` of an `expire` event, whatever it was.
+    /// Whether it is a directory. False in the `node` of an `Expire` event, whatever expired.
     pub dir: bool,
-    /// When it expires, in nanoseconds since the Unix epoch.
+    /// When it expires, in nanoseconds since the Unix epoch. `None`: never.
     pub expires_ns: Option<u64>,
-    /// The etcd index of its last change.
+    /// The etcd index of the last change.
     pub modified: EtcdIndex,
-    /// The etcd index of its creation.
+    /// The etcd index of the creation.
     pub created: EtcdIndex,
 }
 
-/// One change of the key space, as clients and watchers are told of it.
+/// One change of the key space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// What happened.
     pub action: Action,
-    /// The node after it.
+    /// The node after the change. `node.modified` is the etcd index of the event.
     pub node: View,
-    /// The node before it.
+    /// The node before the change. `None` if there was none.
     pub prev: Option<View>,
 }
 
 impl Event {
-    /// The etcd index that it raised the key space to.
+    /// The etcd index to which the change raised the key space.
     pub fn index(&self) -> EtcdIndex {
         self.node.modified
     }
 
-    /// Whether it took away a directory and with it all that was below.
+    /// Whether the change removed a directory, and its descendants with it.
     pub fn removes_directory(&self) -> bool {
         match self.action {
             Action::Delete | Action::Expire => self.prev.as_ref().is_some_and(|prev| prev.dir),
@@ -66,28 +74,29 @@ impl Event {
         }
     }
 
-    /// About how many bytes of memory it takes; the same on every kind of machine, because the
-    /// history is cut by it.
+    /// An estimate of its memory in bytes. The history is cut by it, so it must be the same on
+    /// every machine: it depends on the lengths of the strings only.
     pub fn weight(&self) -> usize {
+        /// The fixed part of an event.
         const EVENT_BYTES: usize = 160;
-        let prev = self.prev.as_ref().map_or(0, View::heap_bytes);
-        EVENT_BYTES + self.node.heap_bytes() + prev
+        let prev_bytes = self.prev.as_ref().map_or(0, View::weight);
+        EVENT_BYTES + self.node.weight() + prev_bytes
     }
 }
 
 impl View {
-    /// Its strings, each with what the allocator adds.
-    fn heap_bytes(&self) -> usize {
+    /// The lengths of the strings, each with an allowance for the allocator.
+    fn weight(&self) -> usize {
         const ALLOCATOR_BYTES: usize = 16;
-        let value = self.value.as_ref().map_or(0, |v| v.len() + ALLOCATOR_BYTES);
-        self.key.len() + ALLOCATOR_BYTES + value
+        let value_bytes = self.value.as_ref().map_or(0, |v| v.len() + ALLOCATOR_BYTES);
+        self.key.len() + ALLOCATOR_BYTES + value_bytes
     }
 }
 
-/// One node of a listing; items come in path order, a parent before its children.
+/// One node of a listing. Items come in path order, a directory before its children.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListItem {
-    /// 0 for the node asked for, 1 for its children, and so on.
+    /// 0 for the node that was asked for, 1 for its children, and so on.
     pub depth: u32,
     /// The node.
     pub view: View,

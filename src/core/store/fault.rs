@@ -1,64 +1,42 @@
-//! Bugs to plant, so that the checks that should catch them can be shown to do so.
+//! Faults of the key space that tests plant, to show that the checks catch them.
 //!
 //! They exist only with the cargo feature `faults`, which no released binary has: without it
-//! `Store::has` is false at compile time and nothing of this is left.
-use super::Store;
+//! `Store::has` is false at compile time.
 
-/// One bug.
+/// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The last of the watchers that an event reaches is not told.
+pub enum StoreFault {
+    /// The last of the watchers that an event reaches does not receive it.
     EventLost,
-    /// An event is told twice.
+    /// An event is delivered twice.
     EventTwice,
     /// A stream that has caught up with the history misses the next event.
     StreamGap,
-    /// A compare-and-swap swaps whatever it finds.
+    /// A compare-and-swap succeeds whatever its conditions.
     CompareIgnored,
-    /// A create takes the place of the file that is there.
+    /// A create replaces a file.
     CreateReplaces,
-    /// A write that fails raises the index all the same.
+    /// A write that fails raises the etcd index.
     FailureCounts,
-    /// A node that changes while a snapshot is written is written as it became.
+    /// A snapshot holds the later form of a node that is changed while it is written.
     SnapshotOfLater,
-    /// A snapshot leaves the history out.
+    /// A snapshot omits the history.
     HistoryForgotten,
-    /// A restored key space does not know what expires.
+    /// A restored key space does not know which nodes expire.
     ExpirationsForgotten,
 }
 
-impl Fault {
-    /// All of them, for those who try each.
-    pub const ALL: [Fault; 9] = [
-        Fault::EventLost,
-        Fault::EventTwice,
-        Fault::StreamGap,
-        Fault::CompareIgnored,
-        Fault::CreateReplaces,
-        Fault::FailureCounts,
-        Fault::SnapshotOfLater,
-        Fault::HistoryForgotten,
-        Fault::ExpirationsForgotten,
+impl StoreFault {
+    /// All of them.
+    pub const ALL: [StoreFault; 9] = [
+        StoreFault::EventLost,
+        StoreFault::EventTwice,
+        StoreFault::StreamGap,
+        StoreFault::CompareIgnored,
+        StoreFault::CreateReplaces,
+        StoreFault::FailureCounts,
+        StoreFault::SnapshotOfLater,
+        StoreFault::HistoryForgotten,
+        StoreFault::ExpirationsForgotten,
     ];
-}
-
-impl Store {
-    /// Plants a bug.
-    #[cfg(feature = "faults")]
-    pub fn plant(&mut self, fault: Option<Fault>) {
-        self.fault = fault;
-        if fault == Some(Fault::ExpirationsForgotten) {
-            self.ttl = super::Ttl::default();
-        }
-    }
-
-    /// The bug that is planted.
-    #[cfg(feature = "faults")]
-    pub fn planted(&self) -> Option<Fault> {
-        self.fault
-    }
-
-    pub(super) fn has(&self, fault: Fault) -> bool {
-        cfg!(feature = "faults") && self.fault == Some(fault)
-    }
 }

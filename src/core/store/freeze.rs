@@ -1,50 +1,181 @@
-//! The key space held as it was: what a long listing or a snapshot reads while writes go on.
+//! The key space as it was at one moment: what a long listing or a snapshot reads while commands
+//! are applied.
 //!
-//! A node that was created after the freeze began is left out by its index. One that is changed in
-//! place is copied first (`saved`), one that is taken out of its directory is kept with all below
-//! it (`removed`): only what the reader has yet to see, and given up when it weighs too much. One
-//! freeze at a time; others queue.
+//! A freeze copies nothing when it begins. From then on:
+//! - A node that was created later is left out by its `created` index.
+//! - A node that is changed in place is copied first (`saved`).
+//! - A node that is taken out of its directory is kept, with its descendants (`removed`).
+//!
+//! Only what the reader has yet to read is kept, and the freeze is given up when that weighs too
+//! much. There is one freeze at a time; other readers queue. Start with `Freezer` and
+//! `Freeze::save`.
 use super::event::Event;
-use super::history::{is_below, is_within};
 use super::node::{Children, Node, NodeId};
-use std::cmp::Ordering;
+use super::path::{depth_of, is_below, is_within, name_of, traversal_order};
 use std::collections::{BTreeMap, VecDeque};
 
-/// More than this in old forms is too much: the reader is too slow for the writers.
-const BYTES_MAX: usize = 16 << 20;
-/// About what an old form costs beside its value.
-const FORM_BYTES: usize = 128;
+/// Most bytes that a freeze keeps. Beyond, its reader is too slow for the writers.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+/// An estimate of what a kept node takes beside its value.
+const KEPT_NODE_BYTES: usize = 128;
+
+/// Names a freeze, so that a reader notices when its own has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreezeToken(u64);
+
+/// The place of a listing in the queue for the next freeze.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn(u64);
+
+/// The freeze, if there is one, and the readers that wait for the next.
+#[derive(Default)]
+pub struct Freezer {
+    freeze: Option<Freeze>,
+    /// The last number given to a token or a turn; only rises.
+    last_number: u64,
+    /// Listings in order of arrival; bounded by the number of connections.
+    waiting: VecDeque<Turn>,
+    /// A snapshot comes next, before all listings.
+    snapshot_waits: bool,
+}
+
+impl Freezer {
+    /// A token for a freeze that is about to begin.
+    pub fn new_token(&mut self) -> FreezeToken {
+        self.last_number += 1;
+        FreezeToken(self.last_number)
+    }
+
+    /// Whether a listing that does not queue may freeze now.
+    pub fn is_free(&self) -> bool {
+        self.waiting.is_empty() && self.is_free_for_listings()
+    }
+
+    /// Whether it is the turn of a listing that queues.
+    pub fn is_turn(&self, turn: Turn) -> bool {
+        self.waiting.front() == Some(&turn) && self.is_free_for_listings()
+    }
+
+    fn is_free_for_listings(&self) -> bool {
+        self.freeze.is_none() && !self.snapshot_waits
+    }
+
+    /// Puts a listing at the end of the queue.
+    pub fn queue(&mut self) -> Turn {
+        self.last_number += 1;
+        let turn = Turn(self.last_number);
+        self.waiting.push_back(turn);
+        turn
+    }
+
+    /// Takes a listing out of the queue.
+    pub fn leave_queue(&mut self, turn: Turn) {
+        self.waiting.retain(|waiting| *waiting != turn);
+    }
+
+    /// Whether a snapshot comes next.
+    pub fn set_snapshot_waits(&mut self, waits: bool) {
+        self.snapshot_waits = waits;
+    }
+
+    /// Begins a freeze.
+    ///
+    /// # Panics
+    ///
+    /// If there is one.
+    pub fn begin(&mut self, freeze: Freeze) {
+        assert!(self.freeze.is_none(), "one freeze at a time");
+        self.freeze = Some(freeze);
+    }
+
+    /// The freeze, whatever its token.
+    pub fn current(&self) -> Option<&Freeze> {
+        self.freeze.as_ref()
+    }
+
+    /// The freeze, whatever its token, to keep in it what is about to change.
+    pub fn current_mut(&mut self) -> Option<&mut Freeze> {
+        self.freeze.as_mut()
+    }
+
+    /// The freeze of this token; `None` once it has ended.
+    pub fn get(&self, token: FreezeToken) -> Option<&Freeze> {
+        self.freeze.as_ref().filter(|freeze| freeze.token == token)
+    }
+
+    /// The freeze of this token, for its reader; `None` once it has ended.
+    pub fn get_mut(&mut self, token: FreezeToken) -> Option<&mut Freeze> {
+        self.freeze.as_mut().filter(|freeze| freeze.token == token)
+    }
+
+    /// Ends the freeze, if there is one. The kept nodes, with their depths, are to be freed.
+    pub fn end(&mut self) -> Vec<(NodeId, u32)> {
+        match self.freeze.take() {
+            Some(freeze) => freeze.removed_nodes,
+            None => Vec::new(),
+        }
+    }
+}
 
 /// What a node was before it was changed in place.
 #[derive(Debug)]
-pub struct Old {
-    /// A file's value.
-    pub value: Option<Box<str>>,
-    pub expires_ns: u64,
-    pub modified: u64,
+pub struct SavedNode {
+    value: Option<Box<str>>,
+    expires_ns: Option<u64>,
+    modified: u64,
 }
 
-/// The key space as of index `at`.
+impl SavedNode {
+    /// A file's value.
+    pub fn value(&self) -> Option<&str> {
+        self.value.as_deref()
+    }
+
+    /// When it expired, in nanoseconds since the Unix epoch.
+    pub fn expires_ns(&self) -> Option<u64> {
+        self.expires_ns
+    }
+
+    /// The etcd index of the last change before.
+    pub fn modified(&self) -> u64 {
+        self.modified
+    }
+}
+
+/// The events that have left the history during a freeze and that its reader has yet to read.
+struct EvictedEvents {
+    /// The next index to read.
+    next: u64,
+    /// Oldest first, all at or after `next`.
+    events: VecDeque<Event>,
+}
+
+/// The key space as of one etcd index.
 pub struct Freeze {
-    /// Tells this freeze from others.
-    pub token: u64,
-    pub at: u64,
-    /// What is being read: this path and all below it.
+    token: FreezeToken,
+    /// The etcd index of the moment.
+    at: u64,
+    /// The reader reads this path and its descendants.
     scope: Box<str>,
-    /// The last path that has been read; nothing at or before it is kept.
+    /// The last path that was read. No node at or before it, in traversal order, is kept any more;
+    /// empty before the first.
     cursor: Box<str>,
-    saved: BTreeMap<NodeId, Old>,
-    /// By the directory that held them.
+    /// The nodes that were changed in place since, as they were.
+    saved: BTreeMap<NodeId, SavedNode>,
+    /// The nodes that were taken out of a directory since, by that directory.
     removed: BTreeMap<NodeId, Children>,
-    /// Depths of the removed, for when they are freed at last.
-    depths: Vec<(NodeId, u32)>,
-    /// The events that have left the history since, if the reader wants them: from this index on.
-    events: Option<(u64, VecDeque<Event>)>,
+    /// The same nodes with their depths, to be freed in the end.
+    removed_nodes: Vec<(NodeId, u32)>,
+    /// `None` if the reader wants no events or has read them all.
+    evicted: Option<EvictedEvents>,
+    /// An estimate of the memory of `saved`, `removed` and `evicted`; only rises.
     bytes: usize,
 }
 
 impl Freeze {
-    pub fn new(token: u64, at: u64, scope: &str, events_from: Option<u64>) -> Freeze {
+    /// The key space as of the etcd index `at`, for a reader of `scope` and its descendants. With
+    /// `events_from` it also reads the history from that index on.
+    pub fn new(token: FreezeToken, at: u64, scope: &str, events_from: Option<u64>) -> Freeze {
         Freeze {
             token,
             at,
@@ -52,109 +183,113 @@ impl Freeze {
             cursor: Box::default(),
             saved: BTreeMap::new(),
             removed: BTreeMap::new(),
-            depths: Vec::new(),
-            events: events_from.map(|from| (from, VecDeque::new())),
+            removed_nodes: Vec::new(),
+            evicted: events_from.map(|next| EvictedEvents {
+                next,
+                events: VecDeque::new(),
+            }),
             bytes: 0,
         }
     }
 
-    /// The reader has got to `path`.
+    /// The etcd index of the moment.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Whether a node existed at the moment.
+    pub fn includes(&self, node: &Node) -> bool {
+        node.created() <= self.at
+    }
+
+    /// The reader has read the nodes up to `path`.
     pub fn advance(&mut self, path: &str) {
         self.cursor = path.into();
     }
 
-    /// The reader has the events before index `from`.
-    pub fn advance_events(&mut self, from: u64) {
-        if let Some((wanted, events)) = &mut self.events {
-            *wanted = from;
-            while events.front().is_some_and(|e| e.index().0 < from) {
-                events.pop_front();
-            }
+    /// The reader has read the events before the index `next`.
+    pub fn advance_events(&mut self, next: u64) {
+        let Some(evicted) = &mut self.evicted else {
+            return;
+        };
+        evicted.next = next;
+        while evicted.events.front().is_some_and(|e| e.index().0 < next) {
+            evicted.events.pop_front();
         }
     }
 
-    /// The events of that moment which are no longer in the history.
-    pub fn events(&self) -> impl Iterator<Item = &Event> {
-        self.events.iter().flat_map(|(_, events)| events)
+    /// The reader has read all events.
+    pub fn end_events(&mut self) {
+        self.evicted = None;
     }
 
-    /// An event leaves the history.
+    /// The events that the reader has yet to read and that the history no longer holds.
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.evicted.iter().flat_map(|evicted| &evicted.events)
+    }
+
+    /// Keeps an event that leaves the history, if the reader has yet to read it.
     pub fn keep_event(&mut self, event: Event) {
-        if let Some((from, events)) = &mut self.events
-            && (*from..=self.at).contains(&event.index().0)
+        let index = event.index().0;
+        if let Some(evicted) = &mut self.evicted
+            && (evicted.next..=self.at).contains(&index)
         {
             self.bytes += event.weight();
-            events.push_back(event);
+            evicted.events.push_back(event);
         }
     }
 
-    /// A node is about to be changed in place.
+    /// Saves a node that is about to be changed in place, if the reader has yet to read it.
     pub fn save(&mut self, id: NodeId, node: &Node, path: &str) {
-        let ahead = is_within(path, &self.scope) && path_order(path, &self.cursor).is_gt();
-        if node.created > self.at || !ahead || self.saved.contains_key(&id) {
+        let is_unread = is_within(path, &self.scope) && traversal_order(path, &self.cursor).is_gt();
+        if !self.includes(node) || !is_unread || self.saved.contains_key(&id) {
             return;
         }
-        let value = node.value().map(Box::from);
-        self.bytes += FORM_BYTES + node.value().map_or(0, str::len);
-        let old = Old {
-            value,
-            expires_ns: node.expires_ns,
-            modified: node.modified,
+        self.bytes += kept_bytes(node);
+        let saved = SavedNode {
+            value: node.value().map(Box::from),
+            expires_ns: node.expires_ns(),
+            modified: node.modified(),
         };
-        self.saved.insert(id, old);
+        self.saved.insert(id, saved);
     }
 
-    /// A node has been taken out of directory `dir`; true: it is kept here, with all below it,
-    /// until the end.
+    /// Keeps a node that was taken out of the directory `dir`, with its descendants, if the reader
+    /// has yet to read any of them. Returns whether it is kept; then it is freed after the freeze.
     pub fn keep(&mut self, dir: NodeId, id: NodeId, node: &Node, path: &str) -> bool {
-        let concerned = is_within(path, &self.scope) || is_below(&self.scope, path);
-        let ahead = path_order(path, &self.cursor).is_gt() || is_within(&self.cursor, path);
-        if node.created > self.at || !concerned || !ahead {
+        let is_in_scope = is_within(path, &self.scope) || is_below(&self.scope, path);
+        let is_unread =
+            traversal_order(path, &self.cursor).is_gt() || is_within(&self.cursor, path);
+        if !self.includes(node) || !is_in_scope || !is_unread {
             return false;
         }
-        let (name, depth) = (path.rsplit('/').next().expect("a name"), depth_of(path));
-        self.bytes += FORM_BYTES + node.value().map_or(0, str::len);
-        let before = self.removed.entry(dir).or_default().insert(name.into(), id);
+        self.bytes += kept_bytes(node);
+        let siblings = self.removed.entry(dir).or_default();
+        let before = siblings.insert(name_of(path).into(), id);
         assert!(
             before.is_none(),
-            "what follows under that name is newer than the freeze"
+            "later nodes of this name are newer than the freeze"
         );
-        self.depths.push((id, depth));
+        self.removed_nodes.push((id, depth_of(path)));
         true
     }
 
-    /// What was taken out of directory `dir` since.
+    /// The nodes that were taken out of the directory `dir` since.
     pub fn removed_from(&self, dir: NodeId) -> Option<&Children> {
         self.removed.get(&dir)
     }
 
-    /// What a node was, if it has been changed since.
-    pub fn old(&self, id: NodeId) -> Option<&Old> {
+    /// What a node was at the moment, if it was changed in place since.
+    pub fn saved(&self, id: NodeId) -> Option<&SavedNode> {
         self.saved.get(&id)
     }
 
-    /// It holds more than it may.
-    pub fn is_too_much(&self) -> bool {
-        self.bytes > BYTES_MAX
-    }
-
-    /// Ends it: the kept nodes, with their depths, are to be freed.
-    pub fn into_removed(self) -> Vec<(NodeId, u32)> {
-        self.depths
+    /// Whether it keeps more than it may.
+    pub fn is_too_large(&self) -> bool {
+        self.bytes > KEPT_BYTES_MAX
     }
 }
 
-/// The number of names in a path.
-pub fn depth_of(path: &str) -> u32 {
-    if path == "/" {
-        return 0;
-    }
-    path.bytes().filter(|b| *b == b'/').count() as u32
-}
-
-/// Compares paths name by name, so that what is below a directory follows it before its next
-/// sibling does.
-fn path_order(a: &str, b: &str) -> Ordering {
-    let rank = |byte: u8| if byte == b'/' { 0 } else { u16::from(byte) + 1 };
-    a.bytes().map(rank).cmp(b.bytes().map(rank))
+fn kept_bytes(node: &Node) -> usize {
+    KEPT_NODE_BYTES + node.value().map_or(0, str::len)
 }

@@ -1,21 +1,32 @@
-//! The recent past, for watchers that ask for it: events in order, at most so many and so many
-//! bytes of them.
+//! The recent events, for watchers that ask for an index of the past. Bounded in number and bytes.
 //!
-//! `start` is the index from which on nothing is missing. A refresh raises the index and leaves no
-//! event, so indexes in here ascend but may skip.
-use super::HistoryLimits;
+//! A refresh raises the etcd index and leaves no event, so the indexes here ascend but may skip.
 use super::event::{EtcdIndex, Event};
+use super::path::is_below;
 use std::collections::VecDeque;
+
+/// The bounds of the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// Most events that are kept.
+    pub events: usize,
+    /// Most bytes that are kept, counted by `Event::weight`.
+    pub bytes: usize,
+}
 
 /// The events that are kept.
 pub struct History {
     limits: HistoryLimits,
+    /// Oldest first; the indexes ascend. Within both limits between two calls.
     events: VecDeque<Event>,
+    /// The sum of the weights of `events`.
     bytes: usize,
+    /// The first index from which no event has been evicted; only rises.
     start: u64,
 }
 
 impl History {
+    /// An empty history from index 1 on.
     pub fn new(limits: HistoryLimits) -> History {
         History {
             limits,
@@ -25,33 +36,41 @@ impl History {
         }
     }
 
-    /// Continues a history whose first event was, or would have been, of this index.
+    /// Continues a history that a snapshot holds from the index `start` on.
+    ///
+    /// # Panics
+    ///
+    /// If it holds an event already.
     pub fn start_at(&mut self, start: u64) {
         assert!(self.events.is_empty(), "before its first event");
         self.start = start;
     }
 
-    /// The newest event's index.
+    /// The index of the newest event.
     pub fn last(&self) -> Option<u64> {
         Some(self.events.back()?.index().0)
     }
 
-    /// The first index that has not been cleared.
+    /// The first index from which no event has been evicted.
     pub fn start(&self) -> u64 {
         self.start
     }
 
-    /// Adds the newest event and hands out what no longer fits.
+    /// Adds the newest event, and calls `evicted` with each event that no longer fits.
+    ///
+    /// # Panics
+    ///
+    /// If it is not newer than the last one.
     pub fn push(&mut self, event: Event, mut evicted: impl FnMut(Event)) {
-        let last = self.events.back().map_or(0, |last| last.index().0);
-        assert!(event.index().0 > last, "events come in order");
+        assert!(
+            self.last().is_none_or(|last| last < event.index().0),
+            "events come in order"
+        );
         self.bytes += event.weight();
         self.events.push_back(event);
         while self.events.len() > self.limits.events || self.bytes > self.limits.bytes {
-            let oldest = self
-                .events
-                .pop_front()
-                .expect("limits are not exceeded by nothing");
+            let oldest = self.events.pop_front();
+            let oldest = oldest.expect("an empty history exceeds no limit");
             self.bytes -= oldest.weight();
             self.start = oldest.index().0 + 1;
             evicted(oldest);
@@ -62,43 +81,18 @@ impl History {
     pub fn since(&self, index: u64) -> impl Iterator<Item = &Event> {
         let skip = self
             .events
-            .partition_point(|e| e.index() < EtcdIndex(index));
+            .partition_point(|event| event.index() < EtcdIndex(index));
         self.events.range(skip..)
     }
 }
 
-/// Whether a watcher of `path` is told of an event from the past. Hidden nodes are told too; so is
-/// the removal of a directory above `path`.
+/// Whether a watcher of `path` receives an event from the history.
+///
+/// Hidden nodes count here, unlike for a new event. The removal of a directory also reaches the
+/// watchers of its descendants.
 pub fn concerns(event: &Event, path: &str, recursive: bool) -> bool {
     let key = &*event.node.key;
     key == path
         || recursive && is_below(key, path)
         || event.removes_directory() && is_below(path, key)
-}
-
-/// Whether `path` is somewhere below `top`.
-pub fn is_below(path: &str, top: &str) -> bool {
-    let top = top.strip_suffix('/').unwrap_or(top);
-    path.len() > top.len() + 1 && path.as_bytes()[top.len()] == b'/' && path.starts_with(top)
-}
-
-/// Whether `path` is `top` or below it.
-pub fn is_within(path: &str, top: &str) -> bool {
-    path == top || is_below(path, top)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_below;
-
-    #[test]
-    fn below_is_by_segments() {
-        assert!(is_below("/a/b", "/a"));
-        assert!(is_below("/a", "/"));
-        assert!(!is_below("/", "/"));
-        assert!(!is_below("/a", "/a"));
-        assert!(!is_below("/ab", "/a"));
-        assert!(!is_below("/a", "/a/b"));
-        assert!(!is_below("/é", "/\u{c3}"));
-    }
 }

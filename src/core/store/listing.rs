@@ -1,223 +1,229 @@
-//! Listings: a node and what is below it, a page at a time, all of one moment.
+//! Listings: a node and its descendants, a page at a time, all as of one moment.
 //!
-//! What fits into one page is read as it stands. What does not freezes the key space when its first
-//! page is read; if another has it frozen, the listing queues and begins when its turn comes. Start
-//! with `Store::page`.
+//! A listing that fits into one page reads the key space as it is. Any other freezes the key space
+//! when its first page is read. If another reader has it frozen, the listing queues, and its moment
+//! is when its turn comes. Start with `Store::page`.
+use super::Store;
 use super::event::{EtcdIndex, Event, ListItem};
-use super::freeze::Freeze;
-use super::node::{NodeId, Tree};
-use super::stats::{Counted, Stats};
-use super::walk::Walk;
-use super::{Listing, Page, Progress, Store};
+use super::freeze::{Freeze, FreezeToken, Turn};
+use super::node::{KeyTree, NodeId};
+use super::stats::{Operation, Stats};
+use super::walk::TreeWalk;
 use crate::core::command::KeyPath;
 use crate::core::error::Error;
-use std::collections::VecDeque;
 
-/// A page holds about this many bytes; one node may take it past that.
+/// About the most bytes in a page; its last item may exceed it.
 const PAGE_BYTES_MAX: usize = 256 << 10;
-/// About what a listed node costs beside its key and value.
+/// An estimate of what an item takes beside its key and value.
 const ITEM_BYTES: usize = 128;
 
-/// Who has the key space frozen, and who waits to.
-#[derive(Default)]
-pub(super) struct Freezer {
-    pub freeze: Option<Freeze>,
-    tokens: u64,
-    /// Listings in order of arrival; bounded by the number of connections.
-    waiting: VecDeque<u64>,
-    /// A snapshot is next, before any of them.
-    pub snapshot_waits: bool,
+/// A listing in progress. It must be given back with `Store::end`, unless `Store::page` returned
+/// `Done`, `Failed` or `GivenUp`.
+#[derive(Debug)]
+pub struct Listing {
+    path: KeyPath,
+    /// Descendants, not children alone.
+    recursive: bool,
+    /// Begun with `get_all`: hidden nodes too, and frozen until `end`.
+    is_whole: bool,
+    state: ListingState,
 }
 
-impl Freezer {
-    pub fn token(&mut self) -> u64 {
-        self.tokens += 1;
-        self.tokens
-    }
+/// Where a listing stands.
+#[derive(Debug)]
+enum ListingState {
+    /// Nothing is read. The path led to the node `id` when the etcd index was `index`.
+    Found { id: NodeId, index: u64 },
+    /// Nothing is read. It waits for its turn to freeze the key space.
+    Queued(Turn),
+    /// It has the freeze of this token, and has read the nodes before the position of the walk.
+    Frozen(FreezeToken, TreeWalk),
+}
 
-    /// Whether a listing may freeze now: `turn` is its number in the queue, if it queues.
-    fn is_free(&self, turn: Option<u64>) -> bool {
-        let first = match turn {
-            Some(turn) => self.waiting.front() == Some(&turn),
-            None => self.waiting.is_empty(),
-        };
-        first && self.freeze.is_none() && !self.snapshot_waits
-    }
+/// The outcome of `Store::page`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// There is more: ask again, in any later turn.
+    More,
+    /// That was all. The listing holds nothing any more, unless it is one of `get_all`.
+    Done,
+    /// Nothing is read yet: another reader has the key space frozen. Ask again in a later turn.
+    Wait,
+    /// Nothing is read: the node was removed while the listing waited.
+    Failed(Error),
+    /// The freeze was given up because it kept too much. The items read so far are all there are.
+    GivenUp,
 }
 
 impl Store {
-    /// Starts reading: the node and what is below it, a part at a time. Counts as a get.
+    /// Begins to read the node at a path and its children, or with `recursive` its descendants.
+    /// Hidden nodes are left out. Counts as a get.
+    ///
+    /// # Errors
+    ///
+    /// 100 and 104 if the path leads to no node.
     pub fn get(&mut self, path: &KeyPath, recursive: bool) -> Result<Listing, Error> {
         let found = self.tree.find(path);
-        self.stats.count(Counted::Get, found.is_ok());
+        self.stats.count(Operation::Get, found.is_ok());
         Ok(Listing {
             path: path.clone(),
             recursive,
-            all: false,
-            progress: Progress::Found(found?, self.index),
+            is_whole: false,
+            state: ListingState::Found {
+                id: found?,
+                index: self.index,
+            },
         })
     }
 
-    /// Starts reading everything from the root, hidden nodes too; the key space stays frozen until
-    /// `end`, so that `history` tells of the same moment. Counts as nothing.
+    /// Begins to read all nodes, hidden ones too. The key space stays frozen until `end`, so that
+    /// `history` is of the same moment. Not counted.
     pub fn get_all(&mut self) -> Listing {
         Listing {
             path: KeyPath::new("/"),
             recursive: true,
-            all: true,
-            progress: self.queue(),
+            is_whole: true,
+            state: ListingState::Queued(self.freezer.queue()),
         }
     }
 
-    /// The next at most `max` items (and about 256 KiB), appended to `items`. A listing that needs
-    /// a second page freezes the key space as of its first. `Done` of a `get_all` keeps it
-    /// frozen until `end`.
-    pub fn page(&mut self, listing: &mut Listing, max: usize, items: &mut Vec<ListItem>) -> Page {
-        match &mut listing.progress {
-            Progress::Found(id, index) if *index == self.index => {
+    /// Appends the next items, at most `items_max` and about 256 KiB, to `items`.
+    pub fn page(
+        &mut self,
+        listing: &mut Listing,
+        items_max: usize,
+        items: &mut Vec<ListItem>,
+    ) -> Page {
+        match &mut listing.state {
+            ListingState::Found { id, index } if *index == self.index => {
                 let id = *id;
-                self.first_page(listing, id, max, items)
+                self.first_page(listing, id, items_max, items)
             }
-            Progress::Found(..) => match self.tree.find(&listing.path) {
-                Ok(id) => self.first_page(listing, id, max, items),
-                Err(error) => Page::Failed(error),
-            },
-            Progress::Queued(turn) if self.freezer.is_free(Some(*turn)) => {
-                self.freezer.waiting.pop_front();
-                match self.tree.find(&listing.path) {
-                    Ok(id) => self.first_page(listing, id, max, items),
-                    Err(error) => Page::Failed(error),
-                }
+            ListingState::Found { .. } => self.find_first_page(listing, items_max, items),
+            ListingState::Queued(turn) if self.freezer.is_turn(*turn) => {
+                self.freezer.leave_queue(*turn);
+                self.find_first_page(listing, items_max, items)
             }
-            Progress::Queued(_) => Page::Wait,
-            Progress::Frozen(token, walk) => match &mut self.freezer.freeze {
-                Some(freeze) if freeze.token == *token => {
-                    let done = fill(walk, &self.tree, freeze, max, items);
-                    self.after_page(listing, done)
-                }
-                Some(_) | None => Page::GivenUp,
-            },
+            ListingState::Queued(_) => Page::Wait,
+            ListingState::Frozen(token, walk) => {
+                let Some(freeze) = self.freezer.get_mut(*token) else {
+                    return Page::GivenUp;
+                };
+                let is_done = fill(walk, &self.tree, freeze, items_max, items);
+                self.end_page(listing, is_done)
+            }
         }
     }
 
-    /// Lists from the beginning, and freezes if that does not end it.
+    /// Reads the first page of a listing whose node has to be found again.
+    fn find_first_page(
+        &mut self,
+        listing: &mut Listing,
+        items_max: usize,
+        items: &mut Vec<ListItem>,
+    ) -> Page {
+        match self.tree.find(&listing.path) {
+            Ok(id) => self.first_page(listing, id, items_max, items),
+            Err(error) => Page::Failed(error),
+        }
+    }
+
+    /// Reads the first page, and freezes the key space if there are more.
     fn first_page(
         &mut self,
         listing: &mut Listing,
         id: NodeId,
-        max: usize,
+        items_max: usize,
         items: &mut Vec<ListItem>,
     ) -> Page {
-        let before = items.len();
+        let len_before = items.len();
         let path = listing.path.as_str();
         let view = self.tree.node(id).view(path);
         items.push(ListItem { depth: 0, view });
         if !self.tree.node(id).is_dir() {
             return Page::Done;
         }
-        let mut walk = Walk::below(id, path, &self.tree, listing.recursive, listing.all);
-        let events_from = listing.all.then_some(self.history.start());
-        let token = self.freezer.token();
+        let mut walk = TreeWalk::below(id, path, &self.tree, listing.recursive, listing.is_whole);
+        let events_from = listing.is_whole.then_some(self.history.start());
+        let token = self.freezer.new_token();
         let mut freeze = Freeze::new(token, self.index, path, events_from);
-        let done = fill(
-            &mut walk,
-            &self.tree,
-            &mut freeze,
-            max.saturating_sub(1),
-            items,
-        );
-        if done && !listing.all {
+        let rest_max = items_max.saturating_sub(1);
+        let is_done = fill(&mut walk, &self.tree, &mut freeze, rest_max, items);
+        if is_done && !listing.is_whole {
             return Page::Done;
         }
-        if !self.freezer.is_free(None) && !matches!(listing.progress, Progress::Queued(_)) {
-            items.truncate(before);
-            listing.progress = self.queue();
+        let had_its_turn = matches!(listing.state, ListingState::Queued(_));
+        if !had_its_turn && !self.freezer.is_free() {
+            items.truncate(len_before);
+            listing.state = ListingState::Queued(self.freezer.queue());
             return Page::Wait;
         }
-        assert!(self.freezer.freeze.is_none(), "one freeze at a time");
-        self.freezer.freeze = Some(freeze);
-        listing.progress = Progress::Frozen(token, walk);
-        self.after_page(listing, done)
+        self.freezer.begin(freeze);
+        listing.state = ListingState::Frozen(token, walk);
+        self.end_page(listing, is_done)
     }
 
-    fn after_page(&mut self, listing: &Listing, done: bool) -> Page {
-        if done && !listing.all {
+    fn end_page(&mut self, listing: &Listing, is_done: bool) -> Page {
+        if !is_done {
+            return Page::More;
+        }
+        if !listing.is_whole {
             self.thaw();
         }
-        if done { Page::Done } else { Page::More }
+        Page::Done
     }
 
-    fn queue(&mut self) -> Progress {
-        let turn = self.freezer.token();
-        self.freezer.waiting.push_back(turn);
-        Progress::Queued(turn)
-    }
-
-    /// The event history of the moment that a `get_all` shows, oldest first, its etcd index, and
-    /// the counters. `None` when the key space is not frozen for that listing any more.
+    /// What belongs to the nodes of a `get_all` that is done: the events of the history, oldest
+    /// first, the etcd index, and the counters. `None` if the freeze was given up.
     pub fn history(&self, listing: &Listing) -> Option<(Vec<Event>, EtcdIndex, Stats)> {
-        let Progress::Frozen(token, _) = listing.progress else {
+        let ListingState::Frozen(token, _) = listing.state else {
             return None;
         };
-        let freeze = self.freezer.freeze.as_ref()?;
-        if freeze.token != token {
-            return None;
+        let freeze = self.freezer.get(token)?;
+        let mut events: Vec<Event> = freeze.events().cloned().collect();
+        for event in self.history.since(0) {
+            if event.index().0 > freeze.at() {
+                break;
+            }
+            events.push(event.clone());
         }
-        let kept = self
-            .history
-            .since(0)
-            .take_while(|e| e.index().0 <= freeze.at);
-        let events = freeze.events().chain(kept).cloned().collect();
-        Some((events, EtcdIndex(freeze.at), self.stats()))
+        Some((events, EtcdIndex(freeze.at()), self.stats()))
     }
 
-    /// Gives a listing up, or back.
+    /// Takes a listing back, done or not.
     pub fn end(&mut self, listing: Listing) {
-        match listing.progress {
-            Progress::Found(..) => {}
-            Progress::Queued(turn) => self.freezer.waiting.retain(|t| *t != turn),
-            Progress::Frozen(token, _) => {
-                if self
-                    .freezer
-                    .freeze
-                    .as_ref()
-                    .is_some_and(|f| f.token == token)
-                {
+        match listing.state {
+            ListingState::Found { .. } => {}
+            ListingState::Queued(turn) => self.freezer.leave_queue(turn),
+            ListingState::Frozen(token, _) => {
+                if self.freezer.get(token).is_some() {
                     self.thaw();
                 }
             }
         }
     }
-
-    /// Ends the freeze; what it kept is to be freed.
-    pub(super) fn thaw(&mut self) {
-        let freeze = self
-            .freezer
-            .freeze
-            .take()
-            .expect("only what is frozen thaws");
-        self.freeing.extend(freeze.into_removed());
-    }
 }
 
-/// Lists as much as a page takes; true when nothing is left.
+/// Appends items until a page is full. Returns whether none is left.
 fn fill(
-    walk: &mut Walk,
-    tree: &Tree,
+    walk: &mut TreeWalk,
+    tree: &KeyTree,
     freeze: &mut Freeze,
-    max: usize,
+    items_max: usize,
     items: &mut Vec<ListItem>,
 ) -> bool {
-    let (mut room, mut bytes) = (max, 0);
-    if room == 0 {
+    if items_max == 0 {
         return walk.is_done();
     }
-    let done = walk.run(tree, Some(freeze), |found| {
-        let view = found.view();
-        bytes += ITEM_BYTES + view.key.len() + view.value.as_ref().map_or(0, |v| v.len());
+    let mut room = items_max;
+    let mut bytes = 0;
+    let is_done = walk.run(tree, Some(freeze), |visited| {
+        let view = visited.view();
+        let value_bytes = view.value.as_ref().map_or(0, |value| value.len());
+        bytes += ITEM_BYTES + view.key.len() + value_bytes;
         room -= 1;
         items.push(ListItem {
-            depth: found.depth,
+            depth: visited.depth(),
             view,
         });
         room > 0 && bytes < PAGE_BYTES_MAX
@@ -225,5 +231,5 @@ fn fill(
     if let Some(last) = items.last() {
         freeze.advance(&last.view.key);
     }
-    done
+    is_done
 }

@@ -1,86 +1,147 @@
-//! The tree: an arena of nodes that name each other by number, each directory an ordered map of its
-//! children.
+//! The tree of the key space: an arena of nodes that refer to each other by number. Each directory
+//! maps the names of its children to their numbers, in order.
 //!
-//! It knows names and nodes, no events, watchers or expirations. A node does not know its own name
-//! or parent, which keeps it at 40 bytes. Nothing here recurses: a path is walked segment by
-//! segment. Start with `look_up`.
+//! The tree knows names and nodes. It knows no events, watchers or indexes over the tree: `edit`
+//! keeps those in agreement with it. A node does not hold its own name or parent, which keeps it at
+//! 40 bytes. Nothing here recurses: a path is followed segment by segment. Start with
+//! `KeyTree::look_up`.
 use super::event::{EtcdIndex, View};
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use std::collections::BTreeMap;
 
-/// A node's place in the arena; given again once the node is freed.
-pub type NodeId = u32;
-/// The root, always there.
-pub const ROOT: NodeId = 0;
-/// `Node::expires_ns` of a node that stays.
-pub const PERMANENT: u64 = u64::MAX;
-/// Nodes are kept in blocks of this many, so that growing moves none and leaves no half of the
-/// memory unused.
-const BLOCK: usize = 1024;
+/// Nodes in a block. The arena grows by blocks, so that growing moves no node and at most one block
+/// of memory is unused.
+const BLOCK_NODES: usize = 1024;
 
-/// A directory's children in order of their names.
+/// The place of a node in the arena. It is reused once the node is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeId(u32);
+
+/// The root; it always exists.
+pub const ROOT: NodeId = NodeId(0);
+
+/// The children of a directory by name.
 pub type Children = BTreeMap<Box<str>, NodeId>;
 
-/// What a node holds.
+/// What a node holds, which never changes its kind.
 #[derive(Debug)]
-pub enum Body {
+enum Content {
     File(Box<str>),
-    /// Boxed: most nodes are files, and shall not pay for the map.
+    /// Boxed: most nodes are files, and a map in place would make each of them larger.
     Dir(Box<Children>),
 }
 
-/// One node.
+/// An expiration, or none, in eight bytes. `Option<u64>` takes sixteen.
+#[derive(Clone, Copy, Debug)]
+struct Expiry(u64);
+
+impl Expiry {
+    /// Stands for no expiration: as a time it would be in the year 2554.
+    const NEVER: u64 = u64::MAX;
+
+    fn new(expires_ns: Option<u64>) -> Expiry {
+        Expiry(expires_ns.unwrap_or(Expiry::NEVER))
+    }
+
+    fn get(self) -> Option<u64> {
+        (self.0 != Expiry::NEVER).then_some(self.0)
+    }
+}
+
+/// A file or a directory.
 #[derive(Debug)]
 pub struct Node {
-    pub body: Body,
-    /// Nanoseconds since the Unix epoch, or `PERMANENT`.
-    pub expires_ns: u64,
-    pub modified: u64,
-    pub created: u64,
+    content: Content,
+    expires: Expiry,
+    /// The etcd index of the last change. That of a directory stays at `created`.
+    modified: u64,
+    /// The etcd index of the command that created it.
+    created: u64,
 }
 
 impl Node {
-    /// A new node; `None` makes a directory.
+    /// A node created at etcd index `index`. Without a value it is a directory.
     pub fn new(value: Option<&str>, expires_ns: Option<u64>, index: u64) -> Node {
+        let content = match value {
+            Some(value) => Content::File(value.into()),
+            None => Content::Dir(Box::default()),
+        };
         Node {
-            body: match value {
-                Some(value) => Body::File(value.into()),
-                None => Body::Dir(Box::default()),
-            },
-            expires_ns: expires_ns.unwrap_or(PERMANENT),
+            content,
+            expires: Expiry::new(expires_ns),
             modified: index,
             created: index,
         }
     }
 
+    /// The same node with the index of its last change, as a snapshot holds it.
+    pub fn with_modified(self, modified: u64) -> Node {
+        Node { modified, ..self }
+    }
+
+    /// Whether it is a directory.
     pub fn is_dir(&self) -> bool {
-        matches!(self.body, Body::Dir(_))
+        matches!(self.content, Content::Dir(_))
     }
 
     /// A file's value.
     pub fn value(&self) -> Option<&str> {
-        match &self.body {
-            Body::File(value) => Some(value),
-            Body::Dir(_) => None,
+        match &self.content {
+            Content::File(value) => Some(value),
+            Content::Dir(_) => None,
         }
     }
 
     /// A directory's children.
     pub fn children(&self) -> Option<&Children> {
-        match &self.body {
-            Body::File(_) => None,
-            Body::Dir(children) => Some(children),
+        match &self.content {
+            Content::File(_) => None,
+            Content::Dir(children) => Some(children),
         }
     }
 
-    /// As clients are told of it.
+    /// When it expires, in nanoseconds since the Unix epoch.
+    pub fn expires_ns(&self) -> Option<u64> {
+        self.expires.get()
+    }
+
+    /// The etcd index of the last change.
+    pub fn modified(&self) -> u64 {
+        self.modified
+    }
+
+    /// The etcd index of the command that created it.
+    pub fn created(&self) -> u64 {
+        self.created
+    }
+
+    /// Replaces the expiration.
+    pub fn set_expiry(&mut self, expires_ns: Option<u64>) {
+        self.expires = Expiry::new(expires_ns);
+    }
+
+    /// Marks a file as changed at `index`, and replaces its value if there is a new one.
+    ///
+    /// A directory is left as it is: etcd 0.4 keeps the index of a directory that is updated, and
+    /// clients compare it.
+    pub fn modify_file(&mut self, value: Option<&str>, index: u64) {
+        let Content::File(current) = &mut self.content else {
+            return;
+        };
+        self.modified = index;
+        if let Some(value) = value {
+            *current = value.into();
+        }
+    }
+
+    /// The node as clients see it.
     pub fn view(&self, key: &str) -> View {
         View {
             key: key.into(),
             value: self.value().map(Box::from),
             dir: self.is_dir(),
-            expires_ns: (self.expires_ns != PERMANENT).then_some(self.expires_ns),
+            expires_ns: self.expires_ns(),
             modified: EtcdIndex(self.modified),
             created: EtcdIndex(self.created),
         }
@@ -89,30 +150,38 @@ impl Node {
 
 /// Where a path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// To a node; `parent` is meaningless for the root.
+pub enum Lookup {
+    /// To the root.
+    Root,
+    /// To the node `id` in the directory `parent`.
     Node { parent: NodeId, id: NodeId },
-    /// To nothing: `dir` is the deepest directory there is, the first missing name is
-    /// `path[start..end]`.
+    /// To no node. `dir` is the deepest directory that exists, and `path[start..end]` is the first
+    /// name missing in it.
     Missing {
         dir: NodeId,
         start: usize,
         end: usize,
     },
-    /// Through the file `path[..end]`.
-    File { parent: NodeId, end: usize },
+    /// Through the file `path[..end]`, the node `id` in the directory `parent`.
+    File {
+        parent: NodeId,
+        id: NodeId,
+        end: usize,
+    },
 }
 
 /// The arena.
-pub struct Tree {
+pub struct KeyTree {
+    /// All full but the last one, which is never empty.
     blocks: Vec<Vec<Node>>,
+    /// Released places, the latest last.
     free: Vec<NodeId>,
 }
 
-impl Tree {
-    /// The root alone, created at index 0.
-    pub fn new() -> Tree {
-        let mut tree = Tree {
+impl KeyTree {
+    /// The root alone, created at etcd index 0.
+    pub fn new() -> KeyTree {
+        let mut tree = KeyTree {
             blocks: Vec::new(),
             free: Vec::new(),
         };
@@ -121,92 +190,134 @@ impl Tree {
         tree
     }
 
-    /// Takes a node in; it belongs to no directory yet.
+    /// Adds a node that no directory holds yet.
     pub fn add(&mut self, node: Node) -> NodeId {
         if let Some(id) = self.free.pop() {
             *self.node_mut(id) = node;
             return id;
         }
-        if self.blocks.last().is_none_or(|block| block.len() == BLOCK) {
-            self.blocks.push(Vec::with_capacity(BLOCK));
+        let is_full = self
+            .blocks
+            .last()
+            .is_none_or(|block| block.len() == BLOCK_NODES);
+        if is_full {
+            self.blocks.push(Vec::with_capacity(BLOCK_NODES));
         }
-        let full = (self.blocks.len() - 1) * BLOCK;
-        let block = self.blocks.last_mut().expect("one was made");
+        let before = (self.blocks.len() - 1) * BLOCK_NODES;
+        let block = self.blocks.last_mut().expect("pushed above");
         block.push(node);
-        NodeId::try_from(full + block.len() - 1).expect("memory ends before node numbers do")
+        let place = before + block.len() - 1;
+        NodeId(u32::try_from(place).expect("memory ends before node numbers do"))
     }
 
-    /// Frees one node that no directory holds; its children, if any, must have been taken.
+    /// Releases a node that no directory holds.
+    ///
+    /// # Panics
+    ///
+    /// If it is the root or has children.
     pub fn release(&mut self, id: NodeId) {
         assert!(id != ROOT, "the root stays");
         let node = self.node_mut(id);
-        assert!(
-            node.children().is_none_or(BTreeMap::is_empty),
-            "a childless node"
-        );
-        node.body = Body::File(Box::default());
+        let is_childless = node.children().is_none_or(BTreeMap::is_empty);
+        assert!(is_childless, "children are released first");
+        node.content = Content::File(Box::default());
         self.free.push(id);
     }
 
+    /// The node in a place.
     pub fn node(&self, id: NodeId) -> &Node {
-        &self.blocks[id as usize / BLOCK][id as usize % BLOCK]
+        &self.blocks[id.0 as usize / BLOCK_NODES][id.0 as usize % BLOCK_NODES]
     }
 
+    /// The node in a place, to change it.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        &mut self.blocks[id as usize / BLOCK][id as usize % BLOCK]
+        &mut self.blocks[id.0 as usize / BLOCK_NODES][id.0 as usize % BLOCK_NODES]
     }
 
-    /// A directory's children, to change them.
+    /// The children of a directory, to change them.
+    ///
+    /// # Panics
+    ///
+    /// If `dir` is a file.
     pub fn children_mut(&mut self, dir: NodeId) -> &mut Children {
-        match &mut self.node_mut(dir).body {
-            Body::Dir(children) => children,
-            Body::File(_) => panic!("only directories have children"),
+        match &mut self.node_mut(dir).content {
+            Content::Dir(children) => children,
+            Content::File(_) => panic!("only directories have children"),
         }
     }
 
-    /// How many nodes are in use, detached ones and the root among them.
-    pub fn len(&self) -> usize {
-        let slots: usize = self.blocks.iter().map(Vec::len).sum();
-        slots - self.free.len()
+    /// Adds a node to a directory.
+    ///
+    /// # Panics
+    ///
+    /// If the name is taken.
+    pub fn insert(&mut self, dir: NodeId, name: &str, node: Node) -> NodeId {
+        let id = self.add(node);
+        let before = self.children_mut(dir).insert(name.into(), id);
+        assert!(before.is_none(), "the name is free");
+        id
     }
 
-    /// Walks a path from the root.
-    pub fn look_up(&self, path: &KeyPath) -> Place {
+    /// The number of nodes in use: the root, the nodes in the tree, and those that no directory
+    /// holds and that are not released yet.
+    pub fn len(&self) -> usize {
+        let places: usize = self.blocks.iter().map(Vec::len).sum();
+        places - self.free.len()
+    }
+
+    /// Follows a path from the root.
+    pub fn look_up(&self, path: &KeyPath) -> Lookup {
         let text = path.as_str();
-        let (mut parent, mut id, mut end) = (ROOT, ROOT, 0);
+        let mut found = Lookup::Root;
+        let mut parent = ROOT;
+        let mut id = ROOT;
+        let mut end = 0;
         for name in path.segments() {
             let Some(children) = self.node(id).children() else {
-                return Place::File { parent, end };
+                return Lookup::File { parent, id, end };
             };
             let start = end + 1;
             end = start + name.len();
             debug_assert_eq!(&text[start..end], name);
-            match children.get(name) {
-                Some(child) => (parent, id) = (id, *child),
-                None => {
-                    return Place::Missing {
-                        dir: id,
-                        start,
-                        end,
-                    };
-                }
-            }
+            let Some(child) = children.get(name) else {
+                let dir = id;
+                return Lookup::Missing { dir, start, end };
+            };
+            parent = id;
+            id = *child;
+            found = Lookup::Node { parent, id };
         }
-        Place::Node { parent, id }
+        found
     }
 
-    /// The node at a path: error 100 with the shallowest missing path, 104 with the file that is in
-    /// the way.
+    /// The node at a path.
+    ///
+    /// # Errors
+    ///
+    /// 100 with the shortest missing path; 104 with the file that the path leads through.
     pub fn find(&self, path: &KeyPath) -> Result<NodeId, Error> {
-        self.locate(path).map(|(_, id)| id)
+        match self.look_up(path) {
+            Lookup::Root => Ok(ROOT),
+            Lookup::Node { id, .. } => Ok(id),
+            Lookup::Missing { end, .. } => {
+                Err(Error::new(Code::KeyNotFound, &path.as_str()[..end]))
+            }
+            Lookup::File { end, .. } => Err(Error::new(Code::NotADirectory, &path.as_str()[..end])),
+        }
     }
 
-    /// The same, with its directory (for the root that is meaningless).
-    pub fn locate(&self, path: &KeyPath) -> Result<(NodeId, NodeId), Error> {
+    /// The directory and the node at a path.
+    ///
+    /// # Errors
+    ///
+    /// Those of `find`, and 102 for the root: it has no directory.
+    pub fn find_with_parent(&self, path: &KeyPath) -> Result<(NodeId, NodeId), Error> {
         match self.look_up(path) {
-            Place::Node { parent, id } => Ok((parent, id)),
-            Place::Missing { end, .. } => Err(Error::new(Code::KeyNotFound, &path.as_str()[..end])),
-            Place::File { end, .. } => Err(Error::new(Code::NotADirectory, &path.as_str()[..end])),
+            Lookup::Node { parent, id } => Ok((parent, id)),
+            Lookup::Root => Err(Error::new(Code::NotAFile, path.as_str())),
+            Lookup::Missing { .. } | Lookup::File { .. } => {
+                Err(self.find(path).expect_err("the path leads to no node"))
+            }
         }
     }
 }
@@ -221,13 +332,14 @@ mod tests {
     }
 
     #[test]
-    fn freed_places_are_used_again() {
-        let mut tree = Tree::new();
-        let ids: Vec<NodeId> = (0..3000)
-            .map(|i| tree.add(Node::new(Some("v"), None, i)))
-            .collect();
+    fn released_places_are_reused() {
+        let mut tree = KeyTree::new();
+        let mut ids = Vec::new();
+        for index in 0..3000 {
+            ids.push(tree.add(Node::new(Some("v"), None, index)));
+        }
         assert_eq!(tree.len(), 3001);
-        assert_eq!(tree.node(ids[2999]).created, 2999);
+        assert_eq!(tree.node(ids[2999]).created(), 2999);
         tree.release(ids[7]);
         assert_eq!(tree.len(), 3000);
         assert_eq!(tree.add(Node::new(None, None, 1)), ids[7]);

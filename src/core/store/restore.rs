@@ -1,50 +1,66 @@
-//! A snapshot's bytes back to a key space. The bytes may be damaged or made up: all that is wrong
-//! with them is told, and nothing larger than they are is allocated for them. Start with
-//! `Restore::chunk`.
-use super::node::{Node, NodeId, PERMANENT, ROOT};
+//! A key space from the bytes of a snapshot.
+//!
+//! The bytes may be damaged or made up. Each field is checked, and nothing larger than the bytes
+//! that arrived is allocated for them. Start with `Restore::chunk`.
+use super::Store;
+use super::history::HistoryLimits;
+use super::node::{Node, NodeId, ROOT};
 use super::snapshot::{END, EVENT, FRAME_BYTES, HEAD, NODE, VERSION, take_event};
-use super::{HistoryLimits, Store};
+use super::stats::{REPLICATED, Stats};
+use super::ttl::due_of;
 use crate::core::varint::{Malformed, Unpack};
 
-/// No writer makes chunks longer than this: the largest value and its predecessor, and room.
+/// Longest chunk that a writer makes: a slice, then one event with the largest value and the
+/// largest previous value, and a margin.
 const CHUNK_BYTES_MAX: usize = 256 << 20;
 
-/// Bytes that are no snapshot, or a damaged one; the text says where and why.
+/// Largest etcd index that is accepted. A made-up one must leave room to be raised.
+const INDEX_MAX: u64 = u64::MAX / 2;
+
+/// The bytes are no snapshot, or a damaged one. The text says where and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadSnapshot(pub String);
 
-/// A key space that is being read back from a snapshot's bytes.
+/// A key space that is being read from the bytes of a snapshot.
 pub struct Restore {
     store: Store,
-    /// What came of a chunk that is not whole yet.
+    /// The first bytes of a chunk that has not arrived as a whole.
     partial: Vec<u8>,
-    /// How many bytes of whole chunks have been read.
+    /// Bytes of whole chunks read so far.
     offset: u64,
-    stage: Stage,
+    stage: RestoreStage,
+    /// Event records read so far.
     events: u64,
+    /// Node records read so far.
     nodes: u64,
-    /// The open directories, from the root down, and the length of `path` in each.
+    /// The directories on the way to the last node, from the root down, each with the length of its
+    /// prefix of `path`. Never empty.
     open: Vec<(NodeId, usize)>,
+    /// The path of the last node.
     path: String,
 }
 
-/// What may come next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+/// The records that may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RestoreStage {
+    /// The head.
     Head,
+    /// Events, nodes or the end.
     Events,
+    /// Nodes or the end.
     Nodes,
+    /// None.
     Ended,
 }
 
 impl Restore {
-    /// Starts with nothing.
+    /// Nothing is read yet.
     pub fn new(limits: HistoryLimits) -> Restore {
         Restore {
             store: Store::new(limits),
             partial: Vec::new(),
             offset: 0,
-            stage: Stage::Head,
+            stage: RestoreStage::Head,
             events: 0,
             nodes: 0,
             open: vec![(ROOT, 0)],
@@ -52,15 +68,20 @@ impl Restore {
         }
     }
 
-    /// Takes the next bytes, however they are cut.
+    /// Reads the next bytes, which may begin and end anywhere in a chunk.
+    ///
+    /// # Errors
+    ///
+    /// The chunk or one of its records is malformed. The restore is of no use any more.
     pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), BadSnapshot> {
         let mut partial = std::mem::take(&mut self.partial);
         partial.extend_from_slice(bytes);
         let mut rest = &partial[..];
-        while let Some((head, behind)) = rest.split_at_checked(FRAME_BYTES) {
+        while let Some((frame, behind)) = rest.split_at_checked(FRAME_BYTES) {
             let word =
-                |at: usize| u32::from_le_bytes(head[at..at + 4].try_into().expect("four bytes"));
-            let (length, crc) = (word(0) as usize, word(4));
+                |at: usize| u32::from_le_bytes(frame[at..at + 4].try_into().expect("four bytes"));
+            let length = word(0) as usize;
+            let crc = word(4);
             if length > CHUNK_BYTES_MAX {
                 return Err(self.bad("a chunk is too long"));
             }
@@ -78,10 +99,14 @@ impl Restore {
         Ok(())
     }
 
-    /// The key space, if the snapshot was whole.
+    /// The key space.
+    ///
+    /// # Errors
+    ///
+    /// The snapshot is not whole, or bytes follow its end.
     pub fn finish(self) -> Result<Store, BadSnapshot> {
-        if self.stage != Stage::Ended || !self.partial.is_empty() {
-            return Err(self.bad("it ends too early, or goes on behind its end"));
+        if self.stage != RestoreStage::Ended || !self.partial.is_empty() {
+            return Err(self.bad("it ends too early, or bytes follow its end"));
         }
         Ok(self.store)
     }
@@ -95,26 +120,27 @@ impl Restore {
         while from.left() > 0 {
             let at = records.len() - from.left();
             self.take_record(&mut from)
-                .map_err(|Malformed| self.bad(&format!("no record of its kind at {at}")))?;
+                .map_err(|Malformed| self.bad(&format!("malformed record at byte {at} of it")))?;
         }
         Ok(())
     }
 
     fn take_record(&mut self, from: &mut Unpack) -> Result<(), Malformed> {
         match (from.byte()?, self.stage) {
-            (HEAD, Stage::Head) => {
-                self.stage = Stage::Events;
+            (HEAD, RestoreStage::Head) => {
+                self.stage = RestoreStage::Events;
                 self.take_head(from)
             }
-            (EVENT, Stage::Events) => self.take_event(from),
-            (NODE, Stage::Events | Stage::Nodes) => {
-                self.stage = Stage::Nodes;
+            (EVENT, RestoreStage::Events) => self.take_event(from),
+            (NODE, RestoreStage::Events | RestoreStage::Nodes) => {
+                self.stage = RestoreStage::Nodes;
                 self.take_node(from)
             }
-            (END, Stage::Events | Stage::Nodes) => {
-                self.stage = Stage::Ended;
-                let counted = (from.number()?, from.number()?);
-                check(counted == (self.events, self.nodes))
+            (END, RestoreStage::Events | RestoreStage::Nodes) => {
+                self.stage = RestoreStage::Ended;
+                let events = from.number()?;
+                let nodes = from.number()?;
+                check(events == self.events && nodes == self.nodes)
             }
             _ => Err(Malformed),
         }
@@ -122,22 +148,25 @@ impl Restore {
 
     fn take_head(&mut self, from: &mut Unpack) -> Result<(), Malformed> {
         check(from.number()? == VERSION)?;
-        self.store.index = from.number()?;
-        let start = from.number()?;
-        check(start <= self.store.index + 1)?;
-        self.store.history.start_at(start);
-        for counter in self.store.stats.replicated() {
+        let index = from.number()?;
+        let history_start = from.number()?;
+        check(index <= INDEX_MAX && history_start <= index + 1)?;
+        let mut counters = [0; REPLICATED];
+        for counter in &mut counters {
             *counter = from.number()?;
         }
-        self.store.note = from.str()?.into();
+        let stats = Stats::from_replicated(counters);
+        let note = from.str()?;
+        self.store.restore_head(index, history_start, stats, note);
         Ok(())
     }
 
     fn take_event(&mut self, from: &mut Unpack) -> Result<(), Malformed> {
         let event = take_event(from)?;
+        let index = self.store.index;
         let history = &mut self.store.history;
         let expected = history.last().map_or(history.start(), |last| last + 1);
-        check((expected..=self.store.index).contains(&event.index().0))?;
+        check((expected..=index).contains(&event.index().0))?;
         history.push(event, drop);
         self.events += 1;
         Ok(())
@@ -147,27 +176,31 @@ impl Restore {
         let depth = from.number()?;
         check((1..=self.open.len() as u64).contains(&depth))?;
         self.open.truncate(depth as usize);
-        let (dir, path_len) = *self.open.last().expect("the root stays open");
+        let (dir, dir_path_len) = *self.open.last().expect("the root stays open");
         let name = from.str()?;
-        let mut node = Node::new(from.optional()?, from.time()?, 0);
-        (node.modified, node.created) = (from.number()?, from.number()?);
+        let value = from.optional()?;
+        let expires_ns = from.time()?;
+        let modified = from.number()?;
+        let created = from.number()?;
         check(!name.is_empty() && !name.contains('/'))?;
-        check(node.created <= node.modified && node.modified <= self.store.index)?;
-        let siblings = self.store.tree.children_mut(dir);
+        check(created <= modified && modified <= self.store.index)?;
+        let siblings = self.store.tree.node(dir).children();
+        let siblings = siblings.expect("only directories are open");
+        let is_after = |last: &str| last < name;
         check(
             siblings
                 .last_key_value()
-                .is_none_or(|(last, _)| **last < *name),
+                .is_none_or(|(last, _)| is_after(last)),
         )?;
-        self.path.truncate(path_len);
+        self.path.truncate(dir_path_len);
         self.path.push('/');
         self.path.push_str(name);
-        let due = (node.expires_ns, node.created, depth as u32);
-        check(due.0 == PERMANENT || !self.store.ttl.contains(due))?;
+        let node = Node::new(value, expires_ns, created).with_modified(modified);
+        let due = due_of(&node, depth as u32);
+        check(due.is_none_or(|due| !self.store.ttl.contains(due)))?;
         self.store.ttl.add(due, &self.path);
         let is_dir = node.is_dir();
-        let id = self.store.tree.add(node);
-        self.store.tree.children_mut(dir).insert(name.into(), id);
+        let id = self.store.tree.insert(dir, name, node);
         if is_dir {
             self.open.push((id, self.path.len()));
         }

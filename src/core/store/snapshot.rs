@@ -1,182 +1,188 @@
-//! The key space as bytes, written a slice at a time from a frozen key space, and read back.
+//! The format of a snapshot, and how it is written: a slice at a time from a frozen key space.
 //!
 //! The bytes are chunks: length (4 bytes, little endian), CRC-32 of what follows (4 bytes), then
-//! whole records. A record is a tag byte and fields as `command::pack` writes them:
-//! - head: format version, etcd index, start of the history, the counters of writes, the owner's
+//! whole records. A record is a tag byte and fields as `varint` writes them:
+//! - head: version of the format, etcd index, start of the history, the counters of writes, the
 //!   note;
-//! - event, oldest first: action, node, whether there is a previous node, that;
-//! - node, in path order without the root: depth, name, value (none: a directory), expiration, both
-//!   indexes;
-//! - end: how many events and nodes came before.
+//! - event, oldest first: action, node, whether there is a previous node, the previous node;
+//! - node, in path order without the root: depth, name, value (none: a directory), expiration,
+//!   index of the last change, index of the creation;
+//! - end: the number of events and of nodes before it.
 //!
-//! Flat, so that depth costs no stack. `state_hash` runs over the same records. Start with
-//! `snapshot_chunk`.
-use super::event::{Action, Event, View};
-use super::fault::Fault;
-use super::freeze::Freeze;
-use super::node::{PERMANENT, ROOT};
-use super::walk::{Found, Walk};
-use super::{EtcdIndex, Step, Store};
+//! Nodes are not nested, so that depth costs no stack. `state_hash` runs over the same records.
+//! Start with `SnapshotWriter::write`; `restore` reads the bytes back.
+use super::event::{Action, EtcdIndex, Event, View};
+use super::freeze::{Freeze, FreezeToken};
+use super::history::History;
+use super::node::{KeyTree, ROOT};
+use super::walk::{TreeWalk, Visited};
 use crate::core::varint::{Malformed, Unpack, put_number, put_optional, put_str, put_time};
 
+/// The version of the format.
 pub(super) const VERSION: u64 = 2;
+/// The tags of the records.
 pub(super) const HEAD: u8 = 1;
 pub(super) const EVENT: u8 = 2;
 pub(super) const NODE: u8 = 3;
 pub(super) const END: u8 = 4;
-/// Length and checksum.
+/// Length and checksum before the records of a chunk.
 pub(super) const FRAME_BYTES: usize = 8;
 
+/// The outcome of `Store::snapshot_chunk`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotStep {
+    /// There is more.
+    More,
+    /// That was all.
+    Done,
+    /// The freeze was given up because it kept too much. Begin anew.
+    GivenUp,
+}
+
 /// A snapshot that is being written.
-pub(super) struct Writer {
-    token: u64,
-    stage: Stage,
+pub(super) struct SnapshotWriter {
+    /// Of the freeze that it reads.
+    token: FreezeToken,
+    stage: WriterStage,
+    /// Event records written so far.
     events: u64,
+    /// Node records written so far.
     nodes: u64,
 }
 
-enum Stage {
-    /// The head is ready.
+/// The records that are written next.
+enum WriterStage {
+    /// The head, encoded when the snapshot began.
     Head(Vec<u8>),
-    /// Events from this index on are next.
+    /// The events from this index on.
     Events(u64),
-    Nodes(Walk),
+    /// The nodes from this position on.
+    Nodes(TreeWalk),
 }
 
-impl Store {
-    /// Begins a snapshot of this very moment. False: something else has the key space frozen; ask
-    /// again in a later turn (the snapshot is next in line).
-    pub fn snapshot_begin(&mut self) -> bool {
-        assert!(self.snapshot.is_none(), "one snapshot at a time");
-        self.freezer.snapshot_waits = self.freezer.freeze.is_some();
-        if self.freezer.snapshot_waits {
-            return false;
-        }
-        let token = self.freezer.token();
-        let from = self.history.start();
-        self.freezer.freeze = Some(Freeze::new(token, self.index, "/", Some(from)));
-        let mut head = Vec::new();
-        self.put_head(&mut head);
-        self.snapshot = Some(Writer {
+impl SnapshotWriter {
+    /// A snapshot of the freeze of this token, with its encoded head.
+    pub(super) fn new(token: FreezeToken, head: Vec<u8>) -> SnapshotWriter {
+        SnapshotWriter {
             token,
-            stage: Stage::Head(head),
+            stage: WriterStage::Head(head),
             events: 0,
             nodes: 0,
-        });
-        true
+        }
     }
 
-    /// Appends about `bytes` more of the snapshot (at most one node or event more) to `out`.
-    pub fn snapshot_chunk(&mut self, bytes: usize, out: &mut Vec<u8>) -> Step {
-        let events_wanted = !self.has(Fault::HistoryForgotten);
-        let writer = self.snapshot.as_mut().expect("a snapshot was begun");
-        let freeze = self.freezer.freeze.as_mut();
-        let Some(freeze) = freeze.filter(|freeze| freeze.token == writer.token) else {
-            self.snapshot = None;
-            return Step::GivenUp;
-        };
+    /// The token of the freeze that it reads.
+    pub(super) fn token(&self) -> FreezeToken {
+        self.token
+    }
+
+    /// Appends a chunk of about `bytes` to `out`; its last record may exceed that. Returns whether
+    /// it was the last chunk. Without a history the snapshot holds no events.
+    pub(super) fn write(
+        &mut self,
+        tree: &KeyTree,
+        history: Option<&History>,
+        freeze: &mut Freeze,
+        bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
         let mut records = Vec::new();
-        let mut done = false;
-        while !done && records.len() < bytes.max(1) {
-            match &mut writer.stage {
-                Stage::Head(head) => {
+        let mut is_done = false;
+        while !is_done && records.len() < bytes.max(1) {
+            match &mut self.stage {
+                WriterStage::Head(head) => {
                     records.append(head);
-                    writer.stage = Stage::Events(self.history.start());
+                    self.stage = WriterStage::Events(0);
                 }
-                Stage::Events(next) => {
-                    let at = freeze.at;
-                    let kept = self.history.since(*next).take_while(|e| e.index().0 <= at);
-                    let mut ended = true;
-                    for event in freeze.events().chain(kept).filter(|_| events_wanted) {
-                        if records.len() >= bytes {
-                            ended = false;
-                            break;
-                        }
-                        put_event(event, &mut records);
-                        *next = event.index().0 + 1;
-                        writer.events += 1;
-                    }
-                    let past = if ended { u64::MAX } else { *next };
-                    freeze.advance_events(past);
-                    if ended {
-                        writer.stage = Stage::Nodes(Walk::below(ROOT, "/", &self.tree, true, true));
+                WriterStage::Events(_) => {
+                    if self.write_events(history, freeze, bytes, &mut records) {
+                        let walk = TreeWalk::below(ROOT, "/", tree, true, true);
+                        self.stage = WriterStage::Nodes(walk);
                     }
                 }
-                Stage::Nodes(walk) => {
-                    let mut last = String::new();
-                    done = walk.run(&self.tree, Some(freeze), |found| {
-                        put_node(found, &mut records);
-                        writer.nodes += 1;
-                        let go_on = records.len() < bytes;
-                        if !go_on {
-                            last.push_str(found.path);
-                        }
-                        go_on
-                    });
-                    freeze.advance(&last);
+                WriterStage::Nodes(_) => {
+                    is_done = self.write_nodes(tree, freeze, bytes, &mut records);
                 }
             }
         }
-        if done {
-            put_end(writer.events, writer.nodes, &mut records);
-            self.snapshot_abandon();
+        if is_done {
+            put_end(self.events, self.nodes, &mut records);
         }
         put_frame(&records, out);
-        if done { Step::Done } else { Step::More }
+        is_done
     }
 
-    /// Gives the snapshot up; no effect when there is none.
-    pub fn snapshot_abandon(&mut self) {
-        self.freezer.snapshot_waits = false;
-        if let Some(writer) = self.snapshot.take()
-            && self
-                .freezer
-                .freeze
-                .as_ref()
-                .is_some_and(|f| f.token == writer.token)
-        {
-            self.thaw();
+    /// Appends event records. Returns whether none is left.
+    fn write_events(
+        &mut self,
+        history: Option<&History>,
+        freeze: &mut Freeze,
+        bytes: usize,
+        records: &mut Vec<u8>,
+    ) -> bool {
+        let WriterStage::Events(next) = &mut self.stage else {
+            unreachable!("the caller has matched the stage");
+        };
+        let Some(history) = history else {
+            freeze.end_events();
+            return true;
+        };
+        let kept = history.since(*next);
+        let kept = kept.take_while(|event| event.index().0 <= freeze.at());
+        let mut is_done = true;
+        for event in freeze.events().chain(kept) {
+            if records.len() >= bytes {
+                is_done = false;
+                break;
+            }
+            put_event(event, records);
+            *next = event.index().0 + 1;
+            self.events += 1;
         }
+        if is_done {
+            freeze.end_events();
+        } else {
+            freeze.advance_events(*next);
+        }
+        is_done
     }
 
-    fn put_head(&self, out: &mut Vec<u8>) {
-        out.push(HEAD);
-        for number in [VERSION, self.index, self.history.start()] {
-            put_number(number, out);
-        }
-        for counter in self.stats.clone().replicated() {
-            put_number(*counter, out);
-        }
-        put_str(&self.note, out);
-    }
-
-    /// A number that is equal on all machines at equal applied index: the nodes, the history, the
-    /// index, the counters of writes, the note. Walks over everything.
-    pub fn state_hash(&self) -> u64 {
-        let mut hash = Hash::default();
-        let mut record = Vec::new();
-        self.put_head(&mut record);
-        hash.take(&mut record);
-        for event in self.history.since(0) {
-            put_event(event, &mut record);
-            hash.take(&mut record);
-        }
-        Walk::below(ROOT, "/", &self.tree, true, true).run(&self.tree, None, |found| {
-            put_node(found, &mut record);
-            hash.take(&mut record);
-            true
+    /// Appends node records. Returns whether none is left.
+    fn write_nodes(
+        &mut self,
+        tree: &KeyTree,
+        freeze: &mut Freeze,
+        bytes: usize,
+        records: &mut Vec<u8>,
+    ) -> bool {
+        let WriterStage::Nodes(walk) = &mut self.stage else {
+            unreachable!("the caller has matched the stage");
+        };
+        let nodes = &mut self.nodes;
+        let mut last = String::new();
+        let is_done = walk.run(tree, Some(freeze), |visited| {
+            put_node(visited, records);
+            *nodes += 1;
+            let goes_on = records.len() < bytes;
+            if !goes_on {
+                last.push_str(visited.path());
+            }
+            goes_on
         });
-        hash.0
+        freeze.advance(&last);
+        is_done
     }
 }
 
-/// A fast hash of good spread over words of eight bytes (multiply and rotate); not for hostile
-/// input.
+/// A hash over the records of a key space.
+///
+/// It takes words of eight bytes with a rotation and a multiplication: fast and of good spread, but
+/// not for input chosen by an attacker.
 #[derive(Default)]
-struct Hash(u64);
+pub(super) struct RecordHash(u64);
 
-impl Hash {
-    /// Takes a record in, and clears it.
+impl RecordHash {
+    /// Adds a record, and clears it.
     fn take(&mut self, record: &mut Vec<u8>) {
         self.mix(record.len() as u64);
         for word in record.chunks(8) {
@@ -193,6 +199,36 @@ impl Hash {
     }
 }
 
+/// The hash of the records of a snapshot: its encoded head, all events, all nodes.
+pub(super) fn hash_records(mut head: Vec<u8>, history: &History, tree: &KeyTree) -> u64 {
+    let mut hash = RecordHash::default();
+    hash.take(&mut head);
+    let mut record = head;
+    for event in history.since(0) {
+        put_event(event, &mut record);
+        hash.take(&mut record);
+    }
+    TreeWalk::below(ROOT, "/", tree, true, true).run(tree, None, |visited| {
+        put_node(visited, &mut record);
+        hash.take(&mut record);
+        true
+    });
+    hash.0
+}
+
+/// The head record.
+pub(super) fn encode_head(index: u64, history_start: u64, counters: &[u64], note: &str) -> Vec<u8> {
+    let mut head = vec![HEAD];
+    for number in [VERSION, index, history_start] {
+        put_number(number, &mut head);
+    }
+    for counter in counters {
+        put_number(*counter, &mut head);
+    }
+    put_str(note, &mut head);
+    head
+}
+
 fn put_frame(records: &[u8], out: &mut Vec<u8>) {
     let length = u32::try_from(records.len()).expect("a slice and one record stay below 4 GiB");
     out.extend_from_slice(&length.to_le_bytes());
@@ -206,15 +242,14 @@ fn put_end(events: u64, nodes: u64, out: &mut Vec<u8>) {
     put_number(nodes, out);
 }
 
-fn put_node(found: &Found, out: &mut Vec<u8>) {
+fn put_node(visited: &Visited, out: &mut Vec<u8>) {
     out.push(NODE);
-    put_number(u64::from(found.depth), out);
-    put_str(found.name(), out);
-    put_optional(found.value(), out);
-    let expires_ns = found.expires_ns();
-    put_time((expires_ns != PERMANENT).then_some(expires_ns), out);
-    put_number(found.modified(), out);
-    put_number(found.node.created, out);
+    put_number(u64::from(visited.depth()), out);
+    put_str(visited.name(), out);
+    put_optional(visited.value(), out);
+    put_time(visited.expires_ns(), out);
+    put_number(visited.modified(), out);
+    put_number(visited.created(), out);
 }
 
 fn put_event(event: &Event, out: &mut Vec<u8>) {
@@ -235,16 +270,17 @@ fn put_view(view: &View, out: &mut Vec<u8>) {
     put_number(view.created.0, out);
 }
 
-/// Reads an event behind its tag.
+/// Decodes an event record after its tag.
 pub(super) fn take_event(from: &mut Unpack) -> Result<Event, Malformed> {
-    Ok(Event {
-        action: take_action(from)?,
-        node: take_view(from)?,
-        prev: match from.flag()? {
-            true => Some(take_view(from)?),
-            false => None,
-        },
-    })
+    let action = take_action(from)?;
+    let node = take_view(from)?;
+    let has_prev = from.flag()?;
+    let prev = if has_prev {
+        Some(take_view(from)?)
+    } else {
+        None
+    };
+    Ok(Event { action, node, prev })
 }
 
 fn take_view(from: &mut Unpack) -> Result<View, Malformed> {

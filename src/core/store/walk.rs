@@ -1,166 +1,227 @@
-//! Reading the tree in path order, a part at a time, as it is or as it was when a freeze began.
+//! Depth-first traversal of the tree in path order, a part at a time, as the tree is or as it was
+//! when a freeze began.
 //!
-//! A walk holds the numbers of the directories that it has open. Between two calls of `run` they
-//! stay good either because nothing was written or because a freeze keeps what is taken out.
+//! A traversal holds the numbers of the directories that it is in. Between two calls of `run` they
+//! stay valid because no command was applied, or because a freeze keeps the nodes that were removed.
 use super::event::{EtcdIndex, View};
-use super::freeze::{Freeze, Old};
-use super::node::{Node, NodeId, PERMANENT, Tree};
+use super::freeze::{Freeze, SavedNode};
+use super::node::{KeyTree, Node, NodeId};
+use super::path::name_of;
 use std::ops::Bound::{Excluded, Unbounded};
 
-/// A place in the tree: the state of a depth-first walk without recursion.
+/// A directory that a traversal is in.
 #[derive(Debug)]
-pub struct Walk {
+struct OpenDir {
+    id: NodeId,
+    /// The child visited last; empty before the first.
+    last_child: Box<str>,
+}
+
+/// The state of a traversal.
+#[derive(Debug)]
+pub struct TreeWalk {
+    /// Visit descendants, not children alone.
     recursive: bool,
+    /// Visit names that start with `_`.
     hidden: bool,
-    /// The directories that are open, each with the name last read in it.
-    open: Vec<(NodeId, Box<str>)>,
-    /// The path of the innermost open directory, empty for the root.
+    /// From the outermost in; empty when nothing is left.
+    open: Vec<OpenDir>,
+    /// The path of the innermost open directory; empty for the root.
     path: String,
 }
 
-/// A node that a walk has come to.
-pub struct Found<'a> {
-    /// 1 for the children of the node that the walk is below.
-    pub depth: u32,
-    pub path: &'a str,
-    pub node: &'a Node,
-    /// What it was at that moment, if it has been changed since.
-    pub old: Option<&'a Old>,
+/// A node that a traversal visits, as it is or as it was when the freeze began.
+pub struct Visited<'a> {
+    depth: u32,
+    path: &'a str,
+    node: &'a Node,
+    /// What the node was when the freeze began, if it was changed since.
+    saved: Option<&'a SavedNode>,
 }
 
-impl Found<'_> {
+impl Visited<'_> {
+    /// 1 for the children of the node below which the traversal began.
+    pub fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// The full path.
+    pub fn path(&self) -> &str {
+        self.path
+    }
+
+    /// The last segment of the path.
     pub fn name(&self) -> &str {
-        self.path.rsplit('/').next().expect("split gives one")
+        name_of(self.path)
     }
 
     /// A file's value.
     pub fn value(&self) -> Option<&str> {
-        match self.old {
-            Some(old) => old.value.as_deref(),
+        match self.saved {
+            Some(saved) => saved.value(),
             None => self.node.value(),
         }
     }
 
-    pub fn expires_ns(&self) -> u64 {
-        self.old.map_or(self.node.expires_ns, |old| old.expires_ns)
+    /// When it expires, in nanoseconds since the Unix epoch.
+    pub fn expires_ns(&self) -> Option<u64> {
+        match self.saved {
+            Some(saved) => saved.expires_ns(),
+            None => self.node.expires_ns(),
+        }
     }
 
+    /// The etcd index of the last change.
     pub fn modified(&self) -> u64 {
-        self.old.map_or(self.node.modified, |old| old.modified)
+        match self.saved {
+            Some(saved) => saved.modified(),
+            None => self.node.modified(),
+        }
     }
 
-    /// As clients are told of it.
+    /// The etcd index of the creation.
+    pub fn created(&self) -> u64 {
+        self.node.created()
+    }
+
+    /// The node as clients see it.
     pub fn view(&self) -> View {
         View {
             key: self.path.into(),
             value: self.value().map(Box::from),
             dir: self.node.is_dir(),
-            expires_ns: (self.expires_ns() != PERMANENT).then_some(self.expires_ns()),
+            expires_ns: self.expires_ns(),
             modified: EtcdIndex(self.modified()),
-            created: EtcdIndex(self.node.created),
+            created: EtcdIndex(self.created()),
         }
     }
 }
 
-impl Walk {
-    /// A walk over what is below the node at `path` (not that itself): its children, or with
-    /// `recursive` all; names that start with `_` only with `hidden`.
-    pub fn below(id: NodeId, path: &str, tree: &Tree, recursive: bool, hidden: bool) -> Walk {
-        let open = tree.node(id).is_dir().then(|| (id, Box::default()));
-        Walk {
+impl TreeWalk {
+    /// A traversal of the children of the node at `path`, or with `recursive` of all descendants.
+    /// The node itself is not visited.
+    pub fn below(
+        id: NodeId,
+        path: &str,
+        tree: &KeyTree,
+        recursive: bool,
+        hidden: bool,
+    ) -> TreeWalk {
+        let mut open = Vec::new();
+        if tree.node(id).is_dir() {
+            open.push(OpenDir::new(id));
+        }
+        TreeWalk {
             recursive,
             hidden,
-            open: open.into_iter().collect(),
+            open,
             path: path.strip_suffix('/').unwrap_or(path).into(),
         }
     }
 
-    /// Nothing is left.
+    /// Whether nothing is left to visit.
     pub fn is_done(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Visits nodes until `visit` says false or none is left; true: none is left.
+    /// Visits nodes until `visit` returns false or none is left. Returns whether none is left.
     pub fn run(
         &mut self,
-        tree: &Tree,
+        tree: &KeyTree,
         freeze: Option<&Freeze>,
-        mut visit: impl FnMut(&Found) -> bool,
+        mut visit: impl FnMut(&Visited) -> bool,
     ) -> bool {
-        while let Some((dir, last)) = self.open.last_mut() {
-            let (dir, after) = (*dir, std::mem::take(last));
-            let depth = self.open.len() as u32;
-            let (mut went_on, mut below) = (true, None);
-            for (name, id) in children_after(dir, &after, tree, freeze) {
-                if name.starts_with('_') && !self.hidden {
-                    continue;
-                }
-                let parent_len = self.path.len();
-                self.path.push('/');
-                self.path.push_str(name);
-                let node = tree.node(id);
-                went_on = visit(&Found {
-                    depth,
-                    path: &self.path,
-                    node,
-                    old: freeze.and_then(|f| f.old(id)),
-                });
-                if self.recursive && node.is_dir() {
-                    below = Some(id);
-                } else {
-                    self.path.truncate(parent_len);
-                }
-                if !went_on || below.is_some() {
-                    self.open.last_mut().expect("it is open").1 = name.into();
-                    break;
-                }
-            }
-            match below {
-                Some(id) => self.open.push((id, Box::default())),
-                None if went_on => self.close(),
-                None => {}
-            }
-            if !went_on {
+        while !self.open.is_empty() {
+            if !self.run_innermost(tree, freeze, &mut visit) {
                 return false;
             }
         }
         true
     }
 
-    fn close(&mut self) {
+    /// Visits the children of the innermost open directory until one is a directory to enter or
+    /// `visit` returns false. Returns what `visit` returned last.
+    fn run_innermost(
+        &mut self,
+        tree: &KeyTree,
+        freeze: Option<&Freeze>,
+        visit: &mut impl FnMut(&Visited) -> bool,
+    ) -> bool {
+        let depth = self.open.len() as u32;
+        let dir = self.open.last_mut().expect("the caller checks");
+        let last_child = std::mem::take(&mut dir.last_child);
+        for (name, id) in children_after(dir.id, &last_child, tree, freeze) {
+            if name.starts_with('_') && !self.hidden {
+                continue;
+            }
+            let dir_len = self.path.len();
+            self.path.push('/');
+            self.path.push_str(name);
+            let node = tree.node(id);
+            let goes_on = visit(&Visited {
+                depth,
+                path: &self.path,
+                node,
+                saved: freeze.and_then(|freeze| freeze.saved(id)),
+            });
+            let enters = self.recursive && node.is_dir();
+            if !enters {
+                self.path.truncate(dir_len);
+            }
+            if enters || !goes_on {
+                dir.last_child = name.into();
+                if enters {
+                    self.open.push(OpenDir::new(id));
+                }
+                return goes_on;
+            }
+        }
+        self.close_innermost();
+        true
+    }
+
+    fn close_innermost(&mut self) {
         self.open.pop();
-        if let Some((_, name)) = self.open.last() {
-            self.path.truncate(self.path.len() - name.len() - 1);
+        if let Some(parent) = self.open.last() {
+            let name_len = parent.last_child.len();
+            self.path.truncate(self.path.len() - name_len - 1);
         }
     }
 }
 
-/// A directory's children behind a name, in order.
+impl OpenDir {
+    fn new(id: NodeId) -> OpenDir {
+        OpenDir {
+            id,
+            last_child: Box::default(),
+        }
+    }
+}
+
+/// The children of a directory after a name, in order: those it has, and those it had when the
+/// freeze began.
 fn children_after<'a>(
     dir: NodeId,
     after: &'a str,
-    tree: &'a Tree,
+    tree: &'a KeyTree,
     freeze: Option<&'a Freeze>,
 ) -> impl Iterator<Item = (&'a str, NodeId)> {
-    let at = freeze.map_or(u64::MAX, |f| f.at);
-    let behind = (Excluded(after), Unbounded);
-    let children = tree
-        .node(dir)
-        .children()
-        .expect("only directories are open");
-    let mut live = children
-        .range::<str, _>(behind)
-        .filter(move |(_, id)| tree.node(**id).created <= at)
+    let range = (Excluded(after), Unbounded);
+    let children = tree.node(dir).children();
+    let children = children.expect("only directories are open");
+    let mut present = children
+        .range::<str, _>(range)
+        .filter(move |(_, id)| freeze.is_none_or(|freeze| freeze.includes(tree.node(**id))))
         .peekable();
-    let removed = freeze.and_then(|f| f.removed_from(dir));
-    let mut removed = removed
+    let mut removed = freeze
+        .and_then(|freeze| freeze.removed_from(dir))
         .into_iter()
-        .flat_map(move |children| children.range::<str, _>(behind))
+        .flat_map(move |children| children.range::<str, _>(range))
         .peekable();
     std::iter::from_fn(move || {
-        let (name, id) = match (live.peek(), removed.peek()) {
-            (Some((live_name, _)), Some((name, _))) if name < live_name => removed.next()?,
-            (Some(_), _) => live.next()?,
+        let (name, id) = match (present.peek(), removed.peek()) {
+            (Some((present_name, _)), Some((name, _))) if name < present_name => removed.next()?,
+            (Some(_), _) => present.next()?,
             (None, _) => removed.next()?,
         };
         Some((&**name, *id))

@@ -1,28 +1,62 @@
-//! Who waits for what: watchers by path, found for an event by walking its path upwards.
+//! The watchers, by path: which of them an event reaches.
 //!
-//! An event reaches those who wait at its path; those who wait recursively above it, unless a
-//! hidden name (`_…`) lies between; and, when it removes a directory, everyone who waits below.
-//! Start with `reached`.
+//! A new event reaches
+//! - the watchers of its path,
+//! - the recursive watchers of the directories above, unless a hidden name (`_…`) lies between,
+//! - all watchers below it, if it removes a directory.
+//!
+//! Start with `Watchers::take_reached`.
 use super::event::Event;
-use super::history::is_below;
-use super::{WatcherId, history};
+use super::history;
+use super::path::{is_below, visible_ancestors};
 use std::collections::BTreeMap;
 use std::ops::Bound::{Included, Unbounded};
 
-/// `from` of a stream that still reads the history: no event reaches it.
-const BEHIND: u64 = u64::MAX;
+/// The number of a watcher, chosen by the caller and used once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WatcherId(pub u64);
 
-/// One who waits.
+/// What a watcher waits for.
 #[derive(Debug)]
 pub struct Watcher {
-    pub path: Box<str>,
-    pub recursive: bool,
-    pub stream: bool,
-    /// A stream that still reads the history: the next index it has not seen.
-    pub behind: Option<u64>,
+    path: Box<str>,
+    /// Descendants of `path` too.
+    recursive: bool,
+    /// It stays after its first event.
+    stream: bool,
+    /// A stream that still reads the history: the next index to read. `None` once it has caught up,
+    /// and for a long poll.
+    next_unread: Option<u64>,
 }
 
-/// Those who wait at one path, each with the first index that it waits for.
+impl Watcher {
+    /// A watcher that has read nothing of the history.
+    pub fn new(path: &str, recursive: bool, stream: bool) -> Watcher {
+        Watcher {
+            path: path.into(),
+            recursive,
+            stream,
+            next_unread: None,
+        }
+    }
+
+    /// Whether it stays after its first event.
+    pub fn is_stream(&self) -> bool {
+        self.stream
+    }
+
+    /// The next index to read from the history, for a stream that has not caught up.
+    pub fn next_unread(&self) -> Option<u64> {
+        self.next_unread
+    }
+
+    /// Whether it receives an event from the history.
+    pub fn wants(&self, event: &Event) -> bool {
+        history::concerns(event, &self.path, self.recursive)
+    }
+}
+
+/// The live watchers of one path, each with the first index that it waits for.
 #[derive(Default)]
 struct AtPath {
     exact: BTreeMap<WatcherId, u64>,
@@ -30,102 +64,102 @@ struct AtPath {
 }
 
 impl AtPath {
-    fn side(&mut self, recursive: bool) -> &mut BTreeMap<WatcherId, u64> {
-        match recursive {
-            true => &mut self.recursive,
-            false => &mut self.exact,
+    fn of_kind(&mut self, recursive: bool) -> &mut BTreeMap<WatcherId, u64> {
+        if recursive {
+            &mut self.recursive
+        } else {
+            &mut self.exact
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.recursive.is_empty()
     }
 }
 
-/// All who wait. Bounded by the number of connections.
+/// All watchers. Bounded by the number of connections.
 #[derive(Default)]
 pub struct Watchers {
     all: BTreeMap<WatcherId, Watcher>,
-    by_path: BTreeMap<Box<str>, AtPath>,
+    /// The watchers that new events may reach: all but the streams that still read the history. No
+    /// entry is empty.
+    live: BTreeMap<Box<str>, AtPath>,
 }
 
 impl Watchers {
+    /// The number of watchers.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
+    /// A watcher by its number.
     pub fn get(&self, id: WatcherId) -> Option<&Watcher> {
         self.all.get(&id)
     }
 
-    /// Takes a watcher in that waits for events from index `since` on.
-    pub fn add(&mut self, id: WatcherId, watcher: Watcher, since: u64) {
-        let from = watcher.behind.map_or(since, |_| BEHIND);
-        let at_path = self.by_path.entry(watcher.path.clone()).or_default();
-        at_path.side(watcher.recursive).insert(id, from);
+    /// Adds a watcher that waits for the events from the index `since` on.
+    ///
+    /// # Panics
+    ///
+    /// If the number is in use.
+    pub fn add_live(&mut self, id: WatcherId, watcher: Watcher, since: u64) {
+        self.insert_live(id, &watcher, since);
         let before = self.all.insert(id, watcher);
-        assert!(before.is_none(), "a watcher's number is its own");
+        assert!(before.is_none(), "the number of a watcher is its own");
     }
 
-    /// A stream has read the history up to `index`; with `live` it has caught up, and waits for
-    /// what comes after.
-    pub fn advance(&mut self, id: WatcherId, index: u64, live: bool) {
-        let watcher = self.all.get_mut(&id).expect("only who waits reads");
-        watcher.behind = (!live).then_some(index + 1);
-        if live {
-            let at_path = self
-                .by_path
-                .get_mut(&watcher.path)
-                .expect("it is registered");
-            at_path.side(watcher.recursive).insert(id, index + 1);
+    /// Adds a stream whose next index to read from the history is `next_unread`.
+    ///
+    /// # Panics
+    ///
+    /// If the number is in use.
+    pub fn add_reading(&mut self, id: WatcherId, mut watcher: Watcher, next_unread: u64) {
+        watcher.next_unread = Some(next_unread);
+        let before = self.all.insert(id, watcher);
+        assert!(before.is_none(), "the number of a watcher is its own");
+    }
+
+    /// A stream has read the history up to the index before `next_unread`.
+    pub fn advance(&mut self, id: WatcherId, next_unread: u64) {
+        if let Some(watcher) = self.all.get_mut(&id) {
+            watcher.next_unread = Some(next_unread);
         }
     }
 
-    /// Forgets a watcher; false when there was none.
-    pub fn remove(&mut self, id: WatcherId) -> bool {
+    /// A stream has read the whole history. It waits for the events from the index `since` on.
+    pub fn become_live(&mut self, id: WatcherId, since: u64) {
+        if let Some(mut watcher) = self.all.remove(&id) {
+            watcher.next_unread = None;
+            self.add_live(id, watcher, since);
+        }
+    }
+
+    fn insert_live(&mut self, id: WatcherId, watcher: &Watcher, since: u64) {
+        let at_path = self.live.entry(watcher.path.clone()).or_default();
+        at_path.of_kind(watcher.recursive).insert(id, since);
+    }
+
+    /// Removes a watcher; nothing to do if it is gone already.
+    pub fn remove(&mut self, id: WatcherId) {
         let Some(watcher) = self.all.remove(&id) else {
-            return false;
+            return;
         };
-        let at_path = self
-            .by_path
-            .get_mut(&watcher.path)
-            .expect("it was registered");
-        at_path.side(watcher.recursive).remove(&id);
-        if at_path.exact.is_empty() && at_path.recursive.is_empty() {
-            self.by_path.remove(&watcher.path);
+        if let Some(at_path) = self.live.get_mut(&watcher.path) {
+            at_path.of_kind(watcher.recursive).remove(&id);
+            if at_path.is_empty() {
+                self.live.remove(&watcher.path);
+            }
         }
-        true
     }
 
-    /// Whom an event reaches, in ascending order; those who waited for one event only are
-    /// forgotten.
-    pub fn reached(&mut self, event: &Event) -> Vec<WatcherId> {
+    /// The watchers that a new event reaches, in ascending order. Those that are no streams are
+    /// removed.
+    pub fn take_reached(&mut self, event: &Event) -> Vec<WatcherId> {
         let mut reached = Vec::new();
         if self.all.is_empty() {
             return reached;
         }
-        let index = event.index().0;
-        let mut add = |side: &BTreeMap<WatcherId, u64>| {
-            reached.extend(
-                side.iter()
-                    .filter(|(_, from)| **from <= index)
-                    .map(|(id, _)| *id),
-            );
-        };
-        let key = &*event.node.key;
-        if let Some(at_path) = self.by_path.get(key) {
-            add(&at_path.exact);
-            add(&at_path.recursive);
-        }
-        for above in visible_above(key) {
-            if let Some(at_path) = self.by_path.get(above) {
-                add(&at_path.recursive);
-            }
-        }
-        if event.removes_directory() {
-            let below = [key, "/"].concat();
-            let range = self.by_path.range::<str, _>((Included(&*below), Unbounded));
-            for (_, at_path) in range.take_while(|(path, _)| is_below(path, key)) {
-                add(&at_path.exact);
-                add(&at_path.recursive);
-            }
-        }
+        self.collect_reached(event, &mut reached);
         reached.sort_unstable();
         for id in &reached {
             if !self.all[id].stream {
@@ -134,39 +168,35 @@ impl Watchers {
         }
         reached
     }
-}
 
-impl Watcher {
-    /// Whether an event from the past is for it.
-    pub fn is_told(&self, event: &Event) -> bool {
-        history::concerns(event, &self.path, self.recursive)
-    }
-}
-
-/// The paths above `key` from which it can be seen, deepest first: up to the first hidden name.
-fn visible_above(key: &str) -> impl Iterator<Item = &str> {
-    let mut rest = if key == "/" { "" } else { key };
-    std::iter::from_fn(move || {
-        let (above, name) = rest.rsplit_once('/')?;
-        if name.starts_with('_') {
-            rest = "";
-            return None;
+    fn collect_reached(&self, event: &Event, reached: &mut Vec<WatcherId>) {
+        let mut collect = |waiting: &BTreeMap<WatcherId, u64>| {
+            for (id, since) in waiting {
+                if *since <= event.index().0 {
+                    reached.push(*id);
+                }
+            }
+        };
+        let key = &*event.node.key;
+        if let Some(at_path) = self.live.get(key) {
+            collect(&at_path.exact);
+            collect(&at_path.recursive);
         }
-        rest = above;
-        Some(if above.is_empty() { "/" } else { above })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::visible_above;
-
-    #[test]
-    fn hidden_names_end_the_view_from_above() {
-        let above = |key| visible_above(key).collect::<Vec<_>>();
-        assert_eq!(above("/a/b/c"), ["/a/b", "/a", "/"]);
-        assert_eq!(above("/a/_b/c"), ["/a/_b"]);
-        assert_eq!(above("/_a"), [] as [&str; 0]);
-        assert_eq!(above("/"), [] as [&str; 0]);
+        for above in visible_ancestors(key) {
+            if let Some(at_path) = self.live.get(above) {
+                collect(&at_path.recursive);
+            }
+        }
+        if event.removes_directory() {
+            let first_below = [key, "/"].concat();
+            let range = (Included(&*first_below), Unbounded);
+            for (path, at_path) in self.live.range::<str, _>(range) {
+                if !is_below(path, key) {
+                    break;
+                }
+                collect(&at_path.exact);
+                collect(&at_path.recursive);
+            }
+        }
     }
 }

@@ -215,7 +215,7 @@ pub struct Plant {
     #[cfg(feature = "faults")]
     pub duties: Option<tern::core::machine::fault::Fault>,
     #[cfg(feature = "faults")]
-    pub store: Option<tern::core::store::fault::Fault>,
+    pub store: Option<tern::core::store::fault::StoreFault>,
     pub lies: Lies,
 }
 

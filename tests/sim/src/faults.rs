@@ -37,7 +37,7 @@ pub fn catalogue() -> Vec<(String, Plant)> {
         all.push((format!("{fault:?}"), plant));
     }
     #[cfg(feature = "faults")]
-    for fault in tern::core::store::fault::Fault::ALL {
+    for fault in tern::core::store::fault::StoreFault::ALL {
         let plant = Plant {
             store: Some(fault),
             ..Plant::default()

@@ -1,0 +1,132 @@
+//! The changes of the tree from which all commands are made: create, replace, change in place,
+//! remove.
+//!
+//! Each keeps three things in agreement: the tree, the index of expirations, and the freeze, which
+//! first takes what its reader has yet to read. The callers have checked that the change is
+//! allowed, and raised the etcd index. No event is made here.
+use super::Store;
+use super::event::{EtcdIndex, View};
+use super::fault::StoreFault;
+use super::node::{Lookup, Node, NodeId};
+use super::path::{depth_of, name_of, name_start};
+use super::ttl::due_of;
+use crate::core::command::KeyPath;
+
+/// What a command puts at a path.
+#[derive(Clone, Copy)]
+pub(super) struct NewContent<'a> {
+    /// A file's value. `None` makes a directory, or in a change keeps the value.
+    pub(super) value: Option<&'a str>,
+    /// Nanoseconds since the Unix epoch.
+    pub(super) expires_ns: Option<u64>,
+}
+
+impl<'a> NewContent<'a> {
+    pub(super) fn new(value: &'a Option<Box<str>>, expires_ns: Option<u64>) -> NewContent<'a> {
+        NewContent {
+            value: value.as_deref(),
+            expires_ns,
+        }
+    }
+
+    /// A value that never expires; `None` makes a directory.
+    pub(super) fn permanent(value: Option<&'a str>) -> NewContent<'a> {
+        NewContent {
+            value,
+            expires_ns: None,
+        }
+    }
+}
+
+impl Store {
+    /// Puts a new node where `lookup` of `path` has led to, at the present etcd index. Missing
+    /// directories are created; a node in the place is removed.
+    ///
+    /// # Panics
+    ///
+    /// If the path leads through a file or is the root.
+    pub(super) fn create_at(&mut self, lookup: Lookup, path: &KeyPath, new: NewContent) -> View {
+        let text = path.as_str();
+        let (mut dir, start) = match lookup {
+            Lookup::Node { parent, id } => {
+                self.remove_from(parent, id, text);
+                (parent, name_start(text))
+            }
+            Lookup::Missing { dir, start, .. } => (dir, start),
+            Lookup::Root | Lookup::File { .. } => unreachable!("refused by the callers"),
+        };
+        let leaf = name_start(text);
+        if start < leaf {
+            for name in text[start..leaf - 1].split('/') {
+                dir = self
+                    .tree
+                    .insert(dir, name, Node::new(None, None, self.index));
+            }
+        }
+        let node = Node::new(new.value, new.expires_ns, self.index);
+        self.ttl.add(due_of(&node, depth_of(text)), text);
+        let view = node.view(text);
+        self.tree.insert(dir, &text[leaf..], node);
+        view
+    }
+
+    /// Puts a new file in the place of a file, as `create_at` does, without touching the directory.
+    /// Only while nothing is frozen: a freeze may need the old file.
+    pub(super) fn replace_file(&mut self, id: NodeId, path: &KeyPath, new: NewContent) -> View {
+        let text = path.as_str();
+        let depth = depth_of(text);
+        let node = self.tree.node_mut(id);
+        let old_due = due_of(node, depth);
+        *node = Node::new(new.value, new.expires_ns, self.index);
+        self.ttl.remove(old_due);
+        self.ttl.add(due_of(node, depth), text);
+        node.view(text)
+    }
+
+    /// Changes a node in place: the value and the expiration of a file, the expiration alone of a
+    /// directory. The view has the index of the change even for a directory.
+    pub(super) fn change_in_place(&mut self, id: NodeId, path: &str, new: NewContent) -> View {
+        let saves = !self.has(StoreFault::SnapshotOfLater);
+        if let Some(freeze) = self.freezer.current_mut()
+            && saves
+        {
+            freeze.save(id, self.tree.node(id), path);
+        }
+        let depth = depth_of(path);
+        let node = self.tree.node_mut(id);
+        let old_due = due_of(node, depth);
+        node.set_expiry(new.expires_ns);
+        node.modify_file(new.value, self.index);
+        self.ttl.remove(old_due);
+        self.ttl.add(due_of(node, depth), path);
+        let mut view = node.view(path);
+        view.modified = EtcdIndex(self.index);
+        view
+    }
+
+    /// Removes a node, with its descendants, from its directory. A file is freed at once, a
+    /// directory a portion a turn, and what a freeze keeps after the freeze.
+    pub(super) fn remove_from(&mut self, parent: NodeId, id: NodeId, path: &str) {
+        let depth = depth_of(path);
+        let taken = self.tree.children_mut(parent).remove(name_of(path));
+        assert_eq!(taken, Some(id), "the directory holds the node");
+        let node = self.tree.node(id);
+        self.ttl.remove(due_of(node, depth));
+        let is_childless = node.children().is_none_or(|children| children.is_empty());
+        let is_kept = match self.freezer.current_mut() {
+            Some(freeze) => freeze.keep(parent, id, node, path),
+            None => false,
+        };
+        if !is_childless {
+            self.ttl.set_stale(true);
+        }
+        if is_kept {
+            return;
+        }
+        if is_childless {
+            self.tree.release(id);
+        } else {
+            self.reclaim.add(id, depth);
+        }
+    }
+}

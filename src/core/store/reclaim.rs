@@ -1,0 +1,67 @@
+//! The nodes of removed directories that are still to be freed, a bounded number a turn.
+//!
+//! Nothing refers to them any more but entries of the expiration index, which are removed with
+//! them.
+use super::node::{KeyTree, NodeId};
+use super::ttl::{Ttl, due_of};
+
+/// Most nodes that are freed at once: well below a millisecond.
+const FREE_NODES_MAX: usize = 1000;
+
+/// The nodes that are still to be freed.
+#[derive(Default)]
+pub struct Reclaim {
+    /// Removed nodes with their depths. The children of a directory follow it, and so does the
+    /// directory among them that is being emptied.
+    pending: Vec<(NodeId, u32)>,
+}
+
+impl Reclaim {
+    /// Adds a node, with its descendants.
+    pub fn add(&mut self, id: NodeId, depth: u32) {
+        self.pending.push((id, depth));
+    }
+
+    /// Adds nodes, each with its descendants.
+    pub fn add_all(&mut self, nodes: Vec<(NodeId, u32)>) {
+        self.pending.extend(nodes);
+    }
+
+    /// Whether nothing is left to free.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Frees at most `FREE_NODES_MAX` nodes.
+    pub fn free_some(&mut self, tree: &mut KeyTree, ttl: &mut Ttl) {
+        let mut freed = 0;
+        while freed < FREE_NODES_MAX
+            && let Some((id, depth)) = self.pending.last().copied()
+        {
+            let child = if tree.node(id).is_dir() {
+                tree.children_mut(id).pop_first()
+            } else {
+                None
+            };
+            match child {
+                Some((_, child)) if tree.node(child).is_dir() => {
+                    self.pending.push((child, depth + 1));
+                }
+                Some((_, child)) => {
+                    free(child, depth + 1, tree, ttl);
+                    freed += 1;
+                }
+                None => {
+                    self.pending.pop();
+                    free(id, depth, tree, ttl);
+                    freed += 1;
+                }
+            }
+        }
+    }
+}
+
+fn free(id: NodeId, depth: u32, tree: &mut KeyTree, ttl: &mut Ttl) {
+    ttl.remove(due_of(tree.node(id), depth));
+    tree.release(id);
+}
