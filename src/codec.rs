@@ -4,5 +4,7 @@
 //! `http::request` for what clients send, `api` for what it means, `peer::wire` for what members
 //! send to each other.
 pub mod api;
+pub mod cluster_api;
+mod discovery;
 pub mod http;
 pub mod peer;

@@ -10,6 +10,7 @@ pub mod escape;
 pub mod fields;
 pub mod machine;
 pub mod raft;
+pub mod random;
 pub mod replica;
 pub mod seam;
 pub mod store;

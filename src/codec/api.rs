@@ -15,13 +15,14 @@ mod v1;
 
 pub use render::{Delivered, Next, ProxyOutcome, Rendition, Shape};
 
+use crate::codec::http::call::HttpCall;
 use crate::codec::http::form::{self, Form, FormError};
 use crate::codec::http::response::{JSON, TEXT};
 use crate::codec::http::{Date, Method, Request, Response};
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use crate::core::escape;
-use crate::core::seam::{Call, Indexes, Op};
+use crate::core::seam::{Indexes, Op};
 use crate::core::timer::Now;
 use render::AnswerKind;
 
@@ -82,7 +83,10 @@ pub enum Routed {
     Ask { op: Op, shape: Box<Shape> },
     /// Make this call, whatever its id, and keep the shape for what becomes of it
     /// (`Shape::passed`).
-    Pass { call: Box<Call>, shape: Box<Shape> },
+    Pass {
+        call: Box<HttpCall>,
+        shape: Box<Shape>,
+    },
 }
 
 /// The body of every 404 that is not about a key.

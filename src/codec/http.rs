@@ -6,6 +6,7 @@
 //! few calls tern makes itself, `upgrade` turns a connection into a link between peers, `url` takes
 //! URLs apart, `form` decodes paths, queries and form bodies.
 pub mod body;
+pub mod call;
 pub mod client;
 pub mod form;
 pub mod head;

@@ -7,11 +7,11 @@
 //! cluster (`finder`) or waits for room (`standby`); `switching` leads from one to the other, any
 //! number of times.
 mod caretaker;
-mod discovery;
 pub mod fault;
 mod finder;
-mod questions;
+mod registrar;
 mod standby;
+mod survey;
 mod transitions;
 
 pub use super::seam::*;
@@ -21,13 +21,13 @@ use crate::core::error::{Code, Error};
 use crate::core::raft::{
     Configuration, Index, Lsn, Member, Message, PeerId, Raft, SnapshotMeta, Term,
 };
+use crate::core::random::splitmix64;
 use crate::core::replica::{HISTORY_BYTES_MAX, Replica, Standing, registry};
 use crate::core::store::{Action, HistoryLimits, SnapshotStep, Store};
 use crate::core::timer::Now;
 use caretaker::Caretaker;
-use discovery::Registrar;
-use finder::{Finder, Found, Goal};
-use questions::Myself;
+use finder::{Finder, Goal, SearchOutcome};
+use registrar::Registrar;
 use standby::Standby;
 
 /// How many election timeouts a machine that has come up waits for a leader before it answers from
@@ -140,7 +140,7 @@ impl Machine {
             id: member.id,
             term: Term(1),
             meta: SnapshotMeta {
-                cluster: scramble(seed).max(1),
+                cluster: splitmix64(seed).max(1),
                 index: Index(1),
                 term: Term(1),
                 configuration: Configuration {
@@ -195,12 +195,8 @@ impl Machine {
         now: Now,
     ) -> Machine {
         let mut machine = Machine::outside(settings, recovered, search, seed, now);
-        let finder = Finder::new(
-            machine.myself(),
-            machine.origin.search.clone(),
-            Goal::Join,
-            seed,
-        );
+        let search = machine.origin.search.clone();
+        let finder = Finder::new(machine.introduction(), search, Goal::Join, 0, 0, seed);
         machine.finder = Some(finder);
         machine
     }
@@ -228,9 +224,9 @@ impl Machine {
     }
 
     /// How it introduces itself.
-    fn myself(&self) -> Myself {
+    fn introduction(&self) -> Introduction {
         let settings = self.replica.settings();
-        Myself {
+        Introduction {
             name: settings.name.clone(),
             client_url: settings.client_url.clone(),
             peer_url: settings.peer_url.clone(),
@@ -248,7 +244,7 @@ impl Machine {
         (self.is_unplaced, self.moved) = (moved.is_none(), moved.unwrap_or(false));
         match self.is_silent() {
             true => self.mind_silence(self.now),
-            false => self.finder = Some(self.looking()),
+            false => self.finder = Some(self.looking(0, 0)),
         }
     }
 
@@ -357,30 +353,32 @@ impl Machine {
                 .facts
                 .push(Fact::OtherCluster { why });
         }
-        self.on_found(now, found);
+        self.on_outcome(now, found);
     }
 
-    /// What the finder has come to.
-    fn on_found(&mut self, now: Now, found: Option<Found>) {
-        let Some(found) = found else {
+    /// The outcome of a search, if it has one.
+    fn on_outcome(&mut self, now: Now, outcome: Option<SearchOutcome>) {
+        let Some(outcome) = outcome else {
             return;
         };
         let joins = self.finder.as_ref().is_some_and(Finder::joins);
-        if !matches!(found, Found::Again { .. }) {
+        if !matches!(outcome, SearchOutcome::Retrying { .. }) {
             self.finder = None;
         }
         if joins && !matches!(self.phase, Phase::Finding) {
-            return self.on_silence(now, found);
+            return self.on_silence(now, outcome);
         }
         let effects = self.replica.effects_mut();
-        match found {
-            Found::LetIn(id) => self.become_member(now, id),
-            Found::Failed(text) => effects.failed = Some(text),
-            Found::Again { why, pause_ms } => effects.facts.push(Fact::NotFound { why, pause_ms }),
-            Found::Start => effects.found = true,
-            Found::Unlisted => self.on_unlisted(now),
-            Found::Refused { why, info } => self.become_standby_refused(now, why, info),
-            Found::Done => {}
+        match outcome {
+            SearchOutcome::Admitted(id) => self.become_member(now, id),
+            SearchOutcome::Failed(text) => effects.failed = Some(text),
+            SearchOutcome::Retrying { why, pause_ms } => {
+                effects.facts.push(Fact::NotFound { why, pause_ms });
+            }
+            SearchOutcome::First => effects.found = true,
+            SearchOutcome::Unlisted => self.on_unlisted(now),
+            SearchOutcome::Refused { why, info } => self.become_standby_refused(now, why, info),
+            SearchOutcome::Done => {}
         }
     }
 
@@ -430,7 +428,7 @@ impl Machine {
         }
         self.maybe_look(now);
         let found = self.finder.as_mut().and_then(|f| f.on_time(now));
-        self.on_found(now, found);
+        self.on_outcome(now, found);
         if !self.is_out() {
             self.replica.on_time(now);
             self.replica.check_invariants();
@@ -568,17 +566,19 @@ impl Machine {
 
     /// When `on_time` has something to do, in `mono_us`; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
-        let finder_us = self
-            .finder
-            .as_ref()
-            .map_or_else(|| self.look_due_us(), |f| f.next_deadline());
+        let finder_us = self.finder.as_ref().map_or_else(
+            || self.look_due_us(),
+            |f| f.next_deadline().unwrap_or(u64::MAX),
+        );
         let registrar = self.registrar.as_ref();
         let finder_us = finder_us.min(registrar.map_or(u64::MAX, |r| r.next_deadline()));
         let phase_us = match self.phase {
             Phase::Starting { until_us, .. } if self.replica.has_recovered() => until_us,
             Phase::Stopping { until_us, .. } => until_us,
             Phase::Starting { .. } | Phase::Serving => u64::MAX,
-            Phase::Standby(ref standby) => return finder_us.min(standby.next_deadline()),
+            Phase::Standby(ref standby) => {
+                return finder_us.min(standby.next_deadline().unwrap_or(u64::MAX));
+            }
             Phase::Finding | Phase::Out { .. } => return finder_us,
         };
         let duties_us = self.caretaker.next_deadline();
@@ -590,13 +590,17 @@ impl Machine {
 
     /// How many timers wait, of all that it does beside its raft: none of a mode that it has left.
     pub fn timers(&self) -> usize {
-        let finder_us = self.finder.as_ref().map_or(u64::MAX, |f| f.next_deadline());
+        let finder_us = self
+            .finder
+            .as_ref()
+            .and_then(|f| f.next_deadline())
+            .unwrap_or(u64::MAX);
         let registrar_us = self
             .registrar
             .as_ref()
             .map_or(u64::MAX, |r| r.next_deadline());
         let standby_us = match &self.phase {
-            Phase::Standby(standby) => standby.next_deadline(),
+            Phase::Standby(standby) => standby.next_deadline().unwrap_or(u64::MAX),
             _ => u64::MAX,
         };
         let others = [finder_us, registrar_us, standby_us]
@@ -684,14 +688,6 @@ impl Machine {
     pub fn plant_in_store(&mut self, fault: Option<crate::core::store::fault::StoreFault>) {
         self.replica.plant_in_store(fault);
     }
-}
-
-/// One number of a splitmix64 sequence (Steele, Lea, Flood, 2014).
-fn scramble(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// A key space as the content of a snapshot, all at once: of a new cluster's only.

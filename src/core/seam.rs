@@ -1,4 +1,11 @@
 //! Every value that crosses between the shell and the core.
+mod calls;
+
+pub use calls::{
+    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Introduction, Question, RefusalReason,
+    Reply,
+};
+
 use crate::core::command::{ClusterConfig, Command, KeyPath};
 use crate::core::error::Error;
 use crate::core::raft::{Entry, Index, Lsn, Message, PeerId, Persist, SnapshotMeta, Term};
@@ -7,53 +14,6 @@ use crate::core::store::{EtcdIndex, Event, ListItem, Store};
 /// A request that waits for its answer: chosen by the shell, unique among those open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
-
-/// An outgoing HTTP call that waits for its reply. Bit 63 marks the shell's own calls, bit 62 those
-/// that register with the discovery service; the others are the finder's and the standby's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(pub u64);
-
-impl CallId {
-    /// The calls of one search have so many bits of their numbers to themselves; those above count
-    /// the searches.
-    pub const SEARCH_BITS: u32 = 32;
-
-    /// Whether nobody waits for its reply any more once that call is made, which is of a later
-    /// search.
-    pub fn is_void_after(self, later: CallId) -> bool {
-        let search = |id: CallId| id.0 >> CallId::SEARCH_BITS;
-        later.0 >> 62 == 0 && search(self) < search(later)
-    }
-}
-
-/// An outgoing HTTP call that the shell is to make; its `Reply` comes through `on_reply`, once,
-/// whatever happens, unless a later call makes it void.
-/// Redirects (307) are followed by the shell with method and body kept, at most 10 of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Call {
-    pub id: CallId,
-    pub method: crate::codec::http::Method,
-    /// `http://host:port/path?query`.
-    pub url: Box<str>,
-    /// Empty: no body is sent.
-    pub content_type: &'static str,
-    pub body: Box<[u8]>,
-    /// From now until the whole answer must be here, in milliseconds.
-    pub timeout_ms: u64,
-}
-
-/// What became of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    Answered {
-        status: u16,
-        /// The `Server` header, empty without one: tells tern from others.
-        server: Box<str>,
-        body: Box<[u8]>,
-    },
-    /// Not reached, no answer in time, or no HTTP.
-    Failed { why: Box<str> },
-}
 
 /// What the core needs to know of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -543,7 +503,7 @@ pub struct Effects {
     pub events: Vec<Delivery>,
     /// For the snapshot files, in this order.
     pub snapshot: Vec<SnapshotOut>,
-    /// HTTP calls to make.
+    /// Calls to make over HTTP.
     pub calls: Vec<Call>,
     /// For the log.
     pub facts: Vec<Fact>,

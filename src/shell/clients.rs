@@ -12,9 +12,10 @@ use super::pool::{Budget, Pool};
 use super::slots::{Kind, SlotId, Slots};
 use super::transport::Transport;
 use crate::codec::api::{self, Context, Mode, Port, ProxyOutcome, Rendition, Routed, Site};
+use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Parsed, Request, Response, ResponseMode};
 use crate::codec::peer::hello::PATH;
-use crate::core::machine::{Answer, Call, CallId, Delivery, Indexes, Machine, Op, Ticket};
+use crate::core::machine::{Answer, Delivery, Indexes, Machine, Op, Ticket};
 use crate::core::timer::{Now, TimerWheel};
 use crate::shell::disk::Disk;
 use mio::Registry;
@@ -34,9 +35,6 @@ pub struct Visit {
 /// be longer. Further ones are redirected.
 const PASSED_MAX: usize = 256;
 const PASSED_BYTES_MAX: usize = 4 << 20;
-/// Marks the calls that are a client's, which no call of the machine is; the rest of such a number
-/// is the ticket.
-const PASSED: u64 = 1 << 63;
 
 /// A ticket is a slot's number and a serial number of so many bits.
 const SERIAL_BITS: u32 = 40;
@@ -46,7 +44,7 @@ const SERIAL_BITS: u32 = 40;
 struct Passing {
     count: usize,
     bytes: usize,
-    calls: Vec<Call>,
+    calls: Vec<(Ticket, HttpCall)>,
 }
 
 /// The connections and what they share.
@@ -178,13 +176,8 @@ impl Clients {
     }
 
     /// Phase 3: what is to be asked of the leader in place of this machine.
-    pub fn take_passed(&mut self) -> Vec<Call> {
+    pub fn take_passed(&mut self) -> Vec<(Ticket, HttpCall)> {
         std::mem::take(&mut self.passing.calls)
-    }
-
-    /// Whose request a call passes on, if it does.
-    pub fn passed_by(id: CallId) -> Option<Ticket> {
-        (id.0 & PASSED != 0).then_some(Ticket(id.0 & !PASSED))
     }
 
     /// Phase 3: such a call has ended.
@@ -540,7 +533,7 @@ impl Desk<'_, '_> {
     }
 
     /// Asks the leader in place of this machine, or sends the client there when that is too much.
-    fn pass(&mut self, conn: &mut Conn, call: Call, shape: Box<api::Shape>) {
+    fn pass(&mut self, conn: &mut Conn, call: HttpCall, shape: Box<api::Shape>) {
         let ticket = self.take_off(conn, shape, false);
         let passing = &mut self.passing;
         let bytes = passing.bytes + call.body.len();
@@ -552,10 +545,7 @@ impl Desk<'_, '_> {
             return follow(conn, next, ticket, self.machine, context.now);
         }
         (passing.count, passing.bytes) = (passing.count + 1, bytes);
-        passing.calls.push(Call {
-            id: CallId(PASSED | ticket.0),
-            ..call
-        });
+        passing.calls.push((ticket, call));
     }
 }
 

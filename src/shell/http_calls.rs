@@ -10,9 +10,10 @@ use super::slots::{Kind, SlotId, Slots};
 use super::transport::{Read, Transport};
 use crate::codec::api::ProxyOutcome;
 use crate::codec::http::Method;
-use crate::codec::http::client::{self, CallResponse, ResponseParser};
+use crate::codec::http::call::{HttpCall, HttpReply};
+use crate::codec::http::client::{CallResponse, ResponseParser};
 use crate::codec::http::url::Url;
-use crate::core::machine::{Call, CallId, Reply};
+use crate::core::machine::{CallId, Question, Ticket};
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
 use mio::event::Event;
 use mio::{Interest, Registry};
@@ -42,10 +43,47 @@ enum Stage {
     Talking,
 }
 
+/// Where a call comes from, and where its reply goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallOrigin {
+    /// The core asks a question.
+    Machine {
+        /// The number that the core knows the call by.
+        id: CallId,
+        /// Tells how the response is to be read.
+        question: Question,
+    },
+    /// A client's request is passed on to the leader.
+    Client(Ticket),
+}
+
+impl CallOrigin {
+    /// The index of its queue and its count of open calls.
+    fn lane(&self) -> usize {
+        match self {
+            CallOrigin::Machine { .. } => 0,
+            CallOrigin::Client(_) => 1,
+        }
+    }
+
+    fn is_client(&self) -> bool {
+        matches!(self, CallOrigin::Client(_))
+    }
+
+    /// Whether the core no longer waits for this call once it has made the call `later`.
+    fn is_void_after(&self, later: CallId) -> bool {
+        match self {
+            CallOrigin::Machine { id, .. } => id.is_void_after(later),
+            CallOrigin::Client(_) => false,
+        }
+    }
+}
+
 /// One call.
 struct Calling {
     slot: SlotId,
-    call: Call,
+    origin: CallOrigin,
+    call: HttpCall,
     /// Where it is now, after redirects.
     url: String,
     redirects: usize,
@@ -62,8 +100,6 @@ struct Calling {
     readable: bool,
     blocked: bool,
     queued: bool,
-    /// A client's.
-    passed: bool,
     /// Headers of the answer that a client gets.
     headers: Vec<(&'static str, String)>,
 }
@@ -71,8 +107,10 @@ struct Calling {
 /// A call that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    pub id: CallId,
-    pub reply: Reply,
+    /// Where the reply goes.
+    pub origin: CallOrigin,
+    /// What came of it.
+    pub reply: HttpReply,
     headers: Vec<(&'static str, String)>,
     /// All of the request had left.
     sent: bool,
@@ -81,9 +119,9 @@ pub struct Ended {
 }
 
 impl Ended {
-    fn of(call: &Call, reply: Reply) -> Ended {
+    fn of(origin: CallOrigin, call: &HttpCall, reply: HttpReply) -> Ended {
         Ended {
-            id: call.id,
+            origin,
             reply,
             headers: Vec::new(),
             sent: false,
@@ -94,12 +132,12 @@ impl Ended {
     /// For the client whose request it was.
     pub fn into_passed(self) -> ProxyOutcome {
         match self.reply {
-            Reply::Answered { status, body, .. } => ProxyOutcome::Answered {
+            HttpReply::Answered { status, body, .. } => ProxyOutcome::Answered {
                 status,
                 headers: self.headers,
                 body,
             },
-            Reply::Failed { .. } => ProxyOutcome::Failed { sent: self.sent },
+            HttpReply::Failed { .. } => ProxyOutcome::Failed { sent: self.sent },
         }
     }
 }
@@ -116,7 +154,7 @@ enum Step {
     /// It waits for the poll, a name or a timer.
     Wait,
     Again,
-    Done(Reply),
+    Done(HttpReply),
 }
 
 /// Who calls.
@@ -154,7 +192,7 @@ struct Tools<'a> {
 pub struct Calls {
     calls: Slots<Calling>,
     /// The machine's own, and those of clients.
-    waiting: [VecDeque<(Call, u64)>; 2],
+    waiting: [VecDeque<(CallOrigin, HttpCall, u64)>; 2],
     open: [usize; 2],
     ready: Vec<SlotId>,
     timers: TimerWheel<Timer>,
@@ -176,26 +214,27 @@ impl Calls {
         }
     }
 
-    /// Takes a call, which `passes` a client's request on or is the machine's own; its time runs
-    /// from now.
-    pub fn start(&mut self, call: Call, passes: bool, now: Now) {
-        if !passes {
-            self.drop_void(call.id);
+    /// Takes a call; its time runs from now.
+    pub fn start(&mut self, origin: CallOrigin, call: HttpCall, now: Now) {
+        if let CallOrigin::Machine { id, .. } = origin {
+            self.drop_void(id);
         }
         let limit_us = call.timeout_ms.saturating_mul(1000);
-        self.waiting[usize::from(passes)].push_back((call, now.mono_us.saturating_add(limit_us)));
+        let until_us = now.mono_us.saturating_add(limit_us);
+        self.waiting[origin.lane()].push_back((origin, call, until_us));
     }
 
     /// Closes what nobody listens to any more once this call is made.
     fn drop_void(&mut self, later: CallId) {
-        self.waiting[0].retain(|(call, _)| !call.id.is_void_after(later));
-        let own = self.calls.iter_mut().filter(|(_, c)| !c.passed);
-        let void: Vec<SlotId> = own
-            .filter(|(_, c)| c.call.id.is_void_after(later))
-            .map(|(_, c)| c.slot)
-            .collect();
+        self.waiting[0].retain(|(origin, _, _)| !origin.is_void_after(later));
+        let mut void: Vec<SlotId> = Vec::new();
+        for (slot, calling) in self.calls.iter_mut() {
+            if calling.origin.is_void_after(later) {
+                void.push(slot);
+            }
+        }
         for slot in void {
-            self.end(slot, Reply::Failed { why: "".into() }, &mut Vec::new());
+            self.end(slot, HttpReply::Failed { why: "".into() }, &mut Vec::new());
         }
     }
 
@@ -231,7 +270,7 @@ impl Calls {
                 Timer::Over(_) => {
                     let why = format!("{}: no answer in time", calling.url);
                     let why = why.into();
-                    self.end(slot, Reply::Failed { why }, &mut ended);
+                    self.end(slot, HttpReply::Failed { why }, &mut ended);
                 }
                 Timer::Next(_) => touch(&mut self.ready, calling),
             }
@@ -264,21 +303,20 @@ impl Calls {
 
     /// Starts those that wait, while there is room.
     fn admit(&mut self, now: Now, ended: &mut Vec<Ended>) {
-        for passed in [false, true] {
-            let whose = usize::from(passed);
+        for whose in [0, 1] {
             while self.open[whose] < OPEN_MAX
-                && let Some((call, until_us)) = self.waiting[whose].pop_front()
+                && let Some((origin, call, until_us)) = self.waiting[whose].pop_front()
             {
                 if until_us <= now.mono_us {
                     let why = format!("{}: no time left", call.url).into();
-                    ended.push(Ended::of(&call, Reply::Failed { why }));
+                    ended.push(Ended::of(origin, &call, HttpReply::Failed { why }));
                     continue;
                 }
                 self.open[whose] += 1;
                 let timers = &mut self.timers;
                 let slot = self.calls.insert_with(|slot| {
                     let timer = timers.schedule(until_us, Timer::Over(slot));
-                    Calling::new(slot, call, passed, timer)
+                    Calling::new(slot, origin, call, timer)
                 });
                 let calling = self.calls.get_mut(slot).expect("just put there");
                 touch(&mut self.ready, calling);
@@ -286,15 +324,15 @@ impl Calls {
         }
     }
 
-    fn end(&mut self, slot: SlotId, reply: Reply, ended: &mut Vec<Ended>) {
+    fn end(&mut self, slot: SlotId, reply: HttpReply, ended: &mut Vec<Ended>) {
         let calling = self.calls.remove(slot).expect("it was just looked at");
         self.timers.cancel(calling.timer);
-        self.open[usize::from(calling.passed)] -= 1;
+        self.open[calling.origin.lane()] -= 1;
         let sent = !calling.out.is_empty() && calling.sent == calling.out.len();
         ended.push(Ended {
             sent,
             headers: calling.headers,
-            ..Ended::of(&calling.call, reply)
+            ..Ended::of(calling.origin, &calling.call, reply)
         });
     }
 
@@ -319,9 +357,10 @@ fn touch(ready: &mut Vec<SlotId>, calling: &mut Calling) {
 }
 
 impl Calling {
-    fn new(slot: SlotId, call: Call, passed: bool, timer: TimerHandle) -> Calling {
+    fn new(slot: SlotId, origin: CallOrigin, call: HttpCall, timer: TimerHandle) -> Calling {
         Calling {
             slot,
+            origin,
             url: call.url.to_string(),
             call,
             redirects: 0,
@@ -337,14 +376,13 @@ impl Calling {
             readable: false,
             blocked: true,
             queued: false,
-            passed,
             headers: Vec::new(),
         }
     }
 
     fn fail(&self, why: impl std::fmt::Display) -> Step {
         let why = format!("{}: {why}", self.url).into();
-        Step::Done(Reply::Failed { why })
+        Step::Done(HttpReply::Failed { why })
     }
 
     fn step(&mut self, tools: &mut Tools) -> Step {
@@ -367,14 +405,7 @@ impl Calling {
         };
         let at = |ip| SocketAddr::new(ip, url.port);
         self.addresses = found.into_iter().rev().map(at).collect();
-        let request = client::CallRequest {
-            method: method_name(self.call.method),
-            host: url.authority,
-            target: &url.path(),
-            content_type: self.call.content_type,
-            body: &self.call.body,
-        };
-        self.out = request.encode();
+        self.out = self.call.encode(&url);
         self.connect_next(tools)
     }
 
@@ -390,7 +421,7 @@ impl Calling {
         let token = self.slot.token(Kind::Call);
         let both = Interest::READABLE | Interest::WRITABLE;
         let url = Url::parse(&self.url).expect("it was resolved");
-        let caller = tools.callers.of(&url, self.passed);
+        let caller = tools.callers.of(&url, self.origin.is_client());
         let registered = caller.connect(&url, address).and_then(|mut transport| {
             transport.register_for(tools.registry, token, both)?;
             Ok(transport)
@@ -482,7 +513,7 @@ impl Calling {
         };
         if !follows {
             self.headers = response.passed;
-            return Step::Done(Reply::Answered {
+            return Step::Done(HttpReply::Answered {
                 status: response.status,
                 server: response.server.unwrap_or_default().into(),
                 body: response.body.into(),
@@ -504,18 +535,6 @@ impl Calling {
         self.input.clear();
         self.parser = ResponseParser::default();
         Step::Again
-    }
-}
-
-fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Head => "HEAD",
-        Method::Put => "PUT",
-        Method::Post => "POST",
-        Method::Delete => "DELETE",
-        Method::Options => "OPTIONS",
-        Method::Other => unreachable!("nobody calls with a method that tern does not know"),
     }
 }
 
@@ -552,20 +571,34 @@ mod tests {
         (port, thread)
     }
 
-    fn call(id: u64, method: Method, url: String) -> Call {
-        let put = method == Method::Put;
-        Call {
+    fn of_machine(id: u64) -> CallOrigin {
+        CallOrigin::Machine {
             id: CallId(id),
+            question: Question::Version,
+        }
+    }
+
+    fn id_of(origin: &CallOrigin) -> u64 {
+        match origin {
+            CallOrigin::Machine { id, .. } => id.0,
+            CallOrigin::Client(_) => panic!("the call of a client"),
+        }
+    }
+
+    fn call(id: u64, method: Method, url: String) -> (CallOrigin, HttpCall) {
+        let put = method == Method::Put;
+        let call = HttpCall {
             method,
             url: url.into(),
             content_type: if put { "text/plain" } else { "" },
             body: if put { b"BODY"[..].into() } else { [].into() },
             timeout_ms: 10_000,
-        }
+        };
+        (of_machine(id), call)
     }
 
     /// Makes calls and waits for all of them; time passes at a second a turn when `late`.
-    fn carry_out(list: Vec<Call>, late: bool) -> Vec<(u64, Reply)> {
+    fn carry_out(list: Vec<(CallOrigin, HttpCall)>, late: bool) -> Vec<(u64, HttpReply)> {
         let mut poll = Poll::new().expect("a poll");
         let mut events = Events::with_capacity(64);
         let mut names = Names::new(Waker::new(poll.registry(), NAMES).expect("a waker"));
@@ -582,7 +615,9 @@ mod tests {
             wall_ns: 0,
         };
         let count = list.len();
-        list.into_iter().for_each(|c| calls.start(c, false, now));
+        for (origin, call) in list {
+            calls.start(origin, call, now);
+        }
         while replies.len() < count {
             replies.extend(calls.work(poll.registry(), &mut names, now));
             let wait_ms = if calls.has_work() || replies.len() == count {
@@ -602,27 +637,27 @@ mod tests {
             now.mono_us += if late { 1_000_000 } else { 1 };
         }
         assert!(calls.next_deadline() == u64::MAX || calls.calls.len() == 0);
-        let mut replies: Vec<(u64, Reply)> = replies
+        let mut replies: Vec<(u64, HttpReply)> = replies
             .into_iter()
-            .map(|e: Ended| (e.id.0, e.reply))
+            .map(|e: Ended| (id_of(&e.origin), e.reply))
             .collect();
         replies.sort_by_key(|r| r.0);
         replies
     }
 
-    fn answered(reply: &Reply) -> (u16, &str) {
+    fn answered(reply: &HttpReply) -> (u16, &str) {
         match reply {
-            Reply::Answered { status, body, .. } => {
+            HttpReply::Answered { status, body, .. } => {
                 (*status, std::str::from_utf8(body).expect("text"))
             }
-            Reply::Failed { why } => panic!("{why}"),
+            HttpReply::Failed { why } => panic!("{why}"),
         }
     }
 
-    fn failed(reply: &Reply) -> &str {
+    fn failed(reply: &HttpReply) -> &str {
         match reply {
-            Reply::Failed { why } => why,
-            Reply::Answered { status, .. } => panic!("status {status}"),
+            HttpReply::Failed { why } => why,
+            HttpReply::Answered { status, .. } => panic!("status {status}"),
         }
     }
 
@@ -642,7 +677,7 @@ mod tests {
         let url = format!("http://127.0.0.1:{here}/a");
         let replies = carry_out(vec![call(7, Method::Put, url)], false);
         assert_eq!(answered(&replies[0].1), (200, "joined"));
-        let Reply::Answered { server, .. } = &replies[0].1 else {
+        let HttpReply::Answered { server, .. } = &replies[0].1 else {
             unreachable!("it was answered");
         };
         assert_eq!(&**server, "tern/9");
@@ -713,12 +748,17 @@ mod tests {
         };
         let [search, registrar, next] = [7, 1 << 62, 1 << 32];
         for id in [search, registrar, next, next + 1] {
-            calls.start(call(id, Method::Get, url.clone()), false, now);
+            let (origin, call) = call(id, Method::Get, url.clone());
+            calls.start(origin, call, now);
             assert!(calls.work(poll.registry(), &mut names, now).is_empty());
         }
-        calls.start(call(search, Method::Get, url), true, now);
-        let open: std::collections::BTreeSet<u64> =
-            calls.calls.iter_mut().map(|(_, c)| c.call.id.0).collect();
+        let (_, passed) = call(search, Method::Get, url);
+        calls.start(CallOrigin::Client(Ticket(search)), passed, now);
+        let open: std::collections::BTreeSet<u64> = calls
+            .calls
+            .iter_mut()
+            .map(|(_, c)| id_of(&c.origin))
+            .collect();
         assert_eq!(
             (open, calls.open),
             ([registrar, next, next + 1].into(), [3, 0])
@@ -737,7 +777,7 @@ mod tests {
         let count = answers.len() as u64;
         let (port, server) = serve(answers.into());
         let list = (0..count).map(|i| call(i, Method::Get, format!("http://127.0.0.1:{port}/")));
-        let mut list: Vec<Call> = list.collect();
+        let mut list: Vec<(CallOrigin, HttpCall)> = list.collect();
         list.push(call(
             90,
             Method::Get,

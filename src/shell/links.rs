@@ -15,6 +15,7 @@ use crate::codec::http::url::Url;
 use crate::codec::peer::hello::{Hello, HelloRefusal, PROTOCOL, judge};
 use crate::core::machine::{LinkState, Machine, Role};
 use crate::core::raft::{Configuration, Message, PeerId, Rpc};
+use crate::core::random::XorShift64;
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
 use mio::event::Event;
 use mio::{Interest, Registry};
@@ -78,7 +79,7 @@ pub struct Links {
     due: Vec<Timer>,
     /// How this machine introduces itself, but for `to`.
     me: Hello,
-    random: u64,
+    random: XorShift64,
     patience_ms: u64,
     caller: Caller,
     /// The last `fill` has left bytes behind.
@@ -100,7 +101,7 @@ impl Links {
                 name: name.into(),
                 ..Hello::default()
             },
-            random: process | 1,
+            random: XorShift64::new(process),
             patience_ms: patience_ms.clamp(PATIENCE_MS_MIN, PATIENCE_MS_MAX),
             caller,
             unread: false,
@@ -196,10 +197,7 @@ impl Links {
         let least_us = if refused { REFUSED_US } else { PAUSE_US_MIN };
         let pause_us = (least_us << peer.failures.min(10)).min(PAUSE_US_MAX);
         peer.failures += 1;
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let pause_us = pause_us / 2 + self.random % (pause_us / 2);
+        let pause_us = pause_us / 2 + self.random.draw() % (pause_us / 2);
         self.dial_at(id, now_us + pause_us);
     }
 

@@ -10,13 +10,14 @@ pub use super::listener::{Bound, connections_max};
 
 use super::clients::Clients;
 use super::connect::Caller;
-use super::http_calls::{Callers, Calls};
+use super::http_calls::{CallOrigin, Callers, Calls};
 use super::links::Links;
 use super::listener::Listener;
 use super::log_lines;
 use super::resolver::Names;
 use super::slots::Kind;
 use crate::codec::api::{Port, Site};
+use crate::codec::cluster_api;
 use crate::codec::http::response::TEXT;
 use crate::codec::http::url::Url;
 use crate::codec::http::{Limits, Response};
@@ -283,16 +284,21 @@ impl Reactor {
     fn decode_inputs(&mut self) {
         let registry = self.poll.registry();
         for ended in self.calls.work(registry, &mut self.names, self.now) {
-            match Clients::passed_by(ended.id) {
-                Some(ticket) => self
-                    .clients
-                    .on_passed(ticket, ended, &mut self.machine, self.now),
-                None => self.machine.on_reply(self.now, ended.id, ended.reply),
+            match &ended.origin {
+                CallOrigin::Client(ticket) => {
+                    let ticket = *ticket;
+                    self.clients
+                        .on_passed(ticket, ended, &mut self.machine, self.now);
+                }
+                CallOrigin::Machine { id, question } => {
+                    let reply = cluster_api::reply(question, ended.reply);
+                    self.machine.on_reply(self.now, *id, reply);
+                }
             }
         }
         self.clients.decode(&mut self.machine, self.now);
-        for call in self.clients.take_passed() {
-            self.calls.start(call, true, self.now);
+        for (ticket, call) in self.clients.take_passed() {
+            self.calls.start(CallOrigin::Client(ticket), call, self.now);
         }
         for visit in self.clients.take_visits() {
             match self.links.welcome(&visit, self.now) {
@@ -438,7 +444,12 @@ impl Reactor {
         self.links.send(&mut effects.send);
         self.links.follow(&self.machine, changed, self.now);
         for call in effects.calls.drain(..) {
-            self.calls.start(call, false, self.now);
+            let request = cluster_api::request(&call);
+            let origin = CallOrigin::Machine {
+                id: call.id,
+                question: call.question,
+            };
+            self.calls.start(origin, request, self.now);
         }
         for fact in effects.facts.drain(..) {
             log_lines::log(self.machine.name(), &fact);

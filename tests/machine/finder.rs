@@ -16,6 +16,8 @@ struct Seeker {
     machine: Machine,
     effects: Effects,
     now: Now,
+    /// All calls so far.
+    asked: Vec<Asked>,
 }
 
 fn search(peers: &[&str], attempts_max: u32) -> Search {
@@ -54,22 +56,25 @@ impl Seeker {
             machine,
             effects: Effects::default(),
             now,
+            asked: Vec::new(),
         }
     }
 
     /// Lets everything that is due happen; the call that it makes then, if any.
-    fn call(&mut self) -> Option<Call> {
+    fn call(&mut self) -> Option<Asked> {
         if self.machine.next_deadline() <= self.now.mono_us {
             self.machine.on_time(self.now);
         }
         self.effects.clear();
         self.machine.advance(self.now, &mut self.effects);
         assert!(self.effects.calls.len() <= 1, "one at a time");
-        self.effects.calls.pop()
+        let asked = Asked::of(&self.effects.calls.pop()?);
+        self.asked.push(asked.clone());
+        Some(asked)
     }
 
     /// The call it makes is this one.
-    fn asks(&mut self, method: Method, url: &str) -> Call {
+    fn asks(&mut self, method: Method, url: &str) -> Asked {
         let call = self.call().expect("a call");
         assert_eq!((call.method, &*call.url), (method, url));
         call
@@ -86,7 +91,14 @@ impl Seeker {
     }
 
     fn answer(&mut self, id: CallId, status: u16, body: &str) {
-        self.tell(id, answered(status, "tern/0.1.0", body.as_bytes()));
+        self.respond(id, status, "tern/0.1.0", body.as_bytes());
+    }
+
+    /// A call gets this response; one that was never made gets it as the last one.
+    fn respond(&mut self, id: CallId, status: u16, server: &str, body: &[u8]) {
+        let asked = self.asked.iter().find(|a| a.id == id).or(self.asked.last());
+        let reply = asked.expect("a call").reply(status, server, body);
+        self.tell(id, reply);
     }
 
     fn fail(&mut self, id: CallId) {
@@ -122,14 +134,6 @@ impl Seeker {
     }
 }
 
-fn answered(status: u16, server: &str, body: &[u8]) -> Reply {
-    Reply::Answered {
-        status,
-        server: server.into(),
-        body: body.into(),
-    }
-}
-
 #[test]
 fn it_is_let_in_and_becomes_that_member() {
     let mut seeker = Seeker::new(&PEERS, 3);
@@ -138,14 +142,14 @@ fn it_is_let_in_and_becomes_that_member() {
     let id = seeker.reach_the_join();
     // The index is written in groups of seven bits, in eight bytes.
     let body = [0xac, 0x02, 0, 0, 0, 0, 0, 0];
-    seeker.tell(id, answered(200, "tern/0.1.0", &body));
+    seeker.respond(id, 200, "tern/0.1.0", &body);
     assert_eq!(seeker.call(), None);
     assert_eq!(seeker.effects.let_in, Some(PeerId(300)));
     assert!(seeker.effects.members_changed, "the links hear of the id");
     assert!(seeker.machine.listens());
     assert_eq!(seeker.machine.id(), PeerId(300));
     // A late word changes nothing.
-    seeker.tell(id, answered(200, "tern/0.1.0", &[7]));
+    seeker.respond(id, 200, "tern/0.1.0", &[7]);
     seeker.call();
     assert_eq!(seeker.effects.let_in, None);
 }
@@ -214,16 +218,16 @@ fn what_is_not_tern_is_never_asked_to_let_it_in() {
     for server in ["", "etcd/2.3"] {
         let mut seeker = Seeker::new(&PEERS[..1], 1);
         let id = seeker.gets("http://a:7001/version");
-        seeker.tell(id, answered(200, server, b"2"));
+        seeker.respond(id, 200, server, b"2");
         let id = seeker.gets("http://a:7001/v2/admin/machines");
-        seeker.tell(id, answered(200, server, LIST.as_bytes()));
+        seeker.respond(id, 200, server, LIST.as_bytes());
         assert!(stands_by(&mut seeker).contains("not tern"));
         // One that tells nothing of its cluster is of no use.
         let mut seeker = Seeker::new(&PEERS[..1], 1);
         let id = seeker.gets("http://a:7001/version");
-        seeker.tell(id, answered(200, server, b"2"));
+        seeker.respond(id, 200, server, b"2");
         let id = seeker.gets("http://a:7001/v2/admin/machines");
-        seeker.tell(id, answered(404, server, b""));
+        seeker.respond(id, 404, server, b"");
         assert!(seeker.failed().contains("404"));
     }
 }
@@ -294,7 +298,7 @@ fn stopping_while_it_looks() {
     seeker.machine.on_stop(seeker.now);
     assert_eq!(seeker.call(), None);
     assert!(seeker.effects.stopped);
-    seeker.tell(id, answered(200, "tern/0.1.0", &[5]));
+    seeker.respond(id, 200, "tern/0.1.0", &[5]);
     seeker.call();
     assert_eq!(seeker.effects.let_in, None);
 }
@@ -319,8 +323,7 @@ fn the_first_that_is_discovered_starts_the_cluster() {
     let call = seeker.asks(Method::Put, "http://d/v2/keys/c/_state?prevExist=false");
     assert_eq!(&*call.body, b"value=started");
     // The service may be any etcd: its answers name no server.
-    let reply = answered(201, "", NODE.as_bytes());
-    seeker.tell(call.id, reply);
+    seeker.respond(call.id, 201, "", NODE.as_bytes());
     assert_eq!(seeker.call(), None);
     assert!(seeker.effects.found && seeker.effects.let_in.is_none());
 }
@@ -378,16 +381,17 @@ fn a_member_stays_registered() {
     rig.machine.look_around(search);
     rig.machine.on_time(rig.now);
     rig.turn();
-    let registers = |call: &Call| &*call.url == "http://d/v2/keys/c/node1";
-    let calls = std::mem::take(&mut rig.effects.calls);
+    let registers = |call: &&Asked| &*call.url == "http://d/v2/keys/c/node1";
+    let calls: Vec<Asked> = rig.effects.calls.iter().map(Asked::of).collect();
     let list = calls
         .iter()
         .find(|c| &*c.url == "http://d/v2/keys/c?recursive=true");
     let (list, call) = (
         list.expect("asked for others").id,
-        calls.iter().find(|c| registers(c)),
+        calls.iter().find(registers),
     );
-    let id = call.expect("registered").id;
+    let call = call.expect("registered").clone();
+    let id = call.id;
     let gone = || Reply::Failed { why: "gone".into() };
     rig.machine.on_reply(rig.now, list, gone());
     rig.machine.on_reply(rig.now, id, gone());
@@ -401,20 +405,16 @@ fn a_member_stays_registered() {
         rig.now.mono_us += us - 1;
         rig.machine.on_time(rig.now);
         rig.turn();
-        assert!(!rig.effects.calls.iter().any(registers), "too early");
+        let calls: Vec<Asked> = rig.effects.calls.iter().map(Asked::of).collect();
+        assert!(!calls.iter().any(|c| registers(&c)), "too early");
         rig.now.mono_us += 1;
         rig.machine.on_time(rig.now);
         rig.turn();
-        let id = rig
-            .effects
-            .calls
-            .iter()
-            .find(|c| registers(c))
-            .expect("due")
-            .id;
-        rig.machine.on_reply(rig.now, id, reply);
+        let calls: Vec<Asked> = rig.effects.calls.iter().map(Asked::of).collect();
+        let call = calls.iter().find(registers).expect("due");
+        rig.machine.on_reply(rig.now, call.id, reply);
     };
-    waits(60 * SECOND_US, answered(200, "", NODE.as_bytes()));
+    waits(60 * SECOND_US, call.reply(200, "", NODE.as_bytes()));
     waits(75_600 * SECOND_US, gone());
     waits(60 * SECOND_US, gone());
 }
@@ -439,6 +439,7 @@ fn a_new_member_that_comes_up_registers() {
         effects
             .calls
             .iter()
+            .map(Asked::of)
             .any(|c| &*c.url == "http://d/v2/keys/c/node1" && c.method == Method::Put)
     );
 }
@@ -450,10 +451,10 @@ fn member(settings: Settings, peers: &[&str]) -> Rig {
     rig
 }
 
-fn first_call(rig: &mut Rig) -> Call {
+fn first_call(rig: &mut Rig) -> Asked {
     rig.machine.on_time(rig.now);
     rig.turn();
-    rig.effects.calls.pop().expect("a call")
+    Asked::of(&rig.effects.calls.pop().expect("a call"))
 }
 
 #[test]
@@ -478,7 +479,7 @@ fn a_member_whose_address_another_has_does_not_run() {
     let mut rig = member(settings(1), &["http://b:7001"]);
     let call = first_call(&mut rig);
     let list = LIST.replace("http://a:7001", "http://127.0.0.1:7001");
-    let reply = answered(200, "tern/0.1.0", list.as_bytes());
+    let reply = call.answered(200, &list);
     rig.machine.on_reply(rig.now, call.id, reply);
     rig.turn();
     let text = rig.effects.failed.take().expect("it has ended");
@@ -490,7 +491,7 @@ fn a_member_whose_address_another_has_does_not_run() {
 fn a_member_that_is_not_listed_goes_on() {
     let mut rig = member(settings(1), &["http://b:7001"]);
     let call = first_call(&mut rig);
-    let reply = answered(200, "tern/0.1.0", LIST.as_bytes());
+    let reply = call.answered(200, LIST);
     rig.machine.on_reply(rig.now, call.id, reply);
     rig.settle();
     assert!(rig.facts.contains(&Fact::Unlisted));
@@ -524,11 +525,8 @@ fn a_member_that_hears_of_nobody_and_is_not_listed() {
             *call.url,
             *format!("{peer}/v2/admin/machines?cluster={cluster:x}&id={id:x}")
         );
-        rig.machine.on_reply(
-            rig.now,
-            call.id,
-            answered(200, "tern/0.1.0", list.as_bytes()),
-        );
+        rig.machine
+            .on_reply(rig.now, call.id, call.answered(200, list));
     };
     let known = settings(1).peer_url;
     ask(&mut rig, &known, &LIST.replace("leader", "follower"));
@@ -600,11 +598,8 @@ fn a_running_member_that_hears_of_nobody_for_long() {
             *call.url,
             *format!("{peer}/v2/admin/machines?cluster={cluster:x}&id={:x}", id.0)
         );
-        rig.machine.on_reply(
-            rig.now,
-            call.id,
-            answered(200, "tern/0.1.0", LIST.as_bytes()),
-        );
+        rig.machine
+            .on_reply(rig.now, call.id, call.answered(200, LIST));
         rig.turn();
     };
     let asks_nobody_for = |rig: &mut Rig, us: u64| {
@@ -660,11 +655,8 @@ fn a_member_with_another_name_asks_again() {
         .replace("PEER", &mine.peer_url);
     for _ in 0..3 {
         let call = first_call(&mut rig);
-        rig.machine.on_reply(
-            rig.now,
-            call.id,
-            answered(200, "tern/0.1.0", list.as_bytes()),
-        );
+        rig.machine
+            .on_reply(rig.now, call.id, call.answered(200, &list));
         rig.turn();
         assert!(rig.effects.calls.is_empty() && !rig.facts.contains(&Fact::Unlisted));
         assert_eq!(rig.effects.failed, None);
@@ -710,11 +702,10 @@ fn another_clusters_word_counts_for_nothing() {
             let call = first_call(&mut rig);
             assert!(call.url.starts_with(&*peer), "{}", call.url);
             let reply = match &*peer {
-                "http://b:7001" => answered(200, "etcd", LIST.as_bytes()),
-                _ => answered(
+                "http://b:7001" => call.reply(200, "etcd", LIST.as_bytes()),
+                _ => call.answered(
                     500,
-                    "tern/0.1.0",
-                    br#"{"errorCode":300,"message":"x","cause":"another cluster","index":5}"#,
+                    r#"{"errorCode":300,"message":"x","cause":"another cluster","index":5}"#,
                 ),
             };
             rig.machine.on_reply(rig.now, call.id, reply);
@@ -741,18 +732,12 @@ fn why_a_move_is_refused_is_said_once() {
     let list = LIST.replace("\"a\"", "\"node1\"");
     for cause in ["one", "one", "one", "other", "other"] {
         let call = first_call(&mut rig);
-        rig.machine.on_reply(
-            rig.now,
-            call.id,
-            answered(200, "tern/0.1.0", list.as_bytes()),
-        );
+        rig.machine
+            .on_reply(rig.now, call.id, call.answered(200, &list));
         let call = first_call(&mut rig);
         let body = format!(r#"{{"errorCode":109,"message":"x","cause":"{cause}"}}"#);
-        rig.machine.on_reply(
-            rig.now,
-            call.id,
-            answered(400, "tern/0.1.0", body.as_bytes()),
-        );
+        rig.machine
+            .on_reply(rig.now, call.id, call.answered(400, &body));
         rig.turn();
         rig.now.mono_us += SECOND_US;
     }

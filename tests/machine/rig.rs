@@ -2,6 +2,9 @@
 //! stands still, answers that are kept. It checks on the way that nothing leaves the core before
 //! the disk has what it rests on.
 use std::collections::BTreeMap;
+use tern::codec::cluster_api;
+use tern::codec::http::Method;
+use tern::codec::http::call::HttpReply;
 use tern::core::command::{Command, KeyPath};
 use tern::core::machine::*;
 use tern::core::raft::{Entry, Index, Lsn, Message, PeerId, Persist, SnapshotMeta, Term};
@@ -205,7 +208,7 @@ impl Rig {
         self.facts.append(&mut self.effects.facts);
         self.sent.append(&mut self.effects.send);
         self.called
-            .extend(self.effects.calls.iter().map(|call| call.url.clone()));
+            .extend(self.effects.calls.iter().map(|call| Asked::of(call).url));
         self.stopped |= self.effects.stopped;
         self.removed |= self.effects.removed;
         for out in std::mem::take(&mut self.effects.snapshot) {
@@ -372,6 +375,46 @@ impl Rig {
             .filter(|d| d.tickets.iter().any(|t| t.0 == ticket));
         mine.map(|d| (d.event.node.key.to_string(), d.etcd.0))
             .collect()
+    }
+}
+
+/// A call of the machine as the HTTP request that it becomes. Tests answer it as a server would.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub id: CallId,
+    question: Question,
+    pub method: Method,
+    pub url: Box<str>,
+    pub content_type: &'static str,
+    pub body: Box<[u8]>,
+}
+
+impl Asked {
+    pub fn of(call: &Call) -> Asked {
+        let request = cluster_api::request(call);
+        Asked {
+            id: call.id,
+            question: call.question.clone(),
+            method: request.method,
+            url: request.url,
+            content_type: request.content_type,
+            body: request.body,
+        }
+    }
+
+    /// What a response to it tells the machine.
+    pub fn reply(&self, status: u16, server: &str, body: &[u8]) -> Reply {
+        let response = HttpReply::Answered {
+            status,
+            server: server.into(),
+            body: body.into(),
+        };
+        cluster_api::reply(&self.question, response)
+    }
+
+    /// What the response of a tern tells the machine.
+    pub fn answered(&self, status: u16, body: &str) -> Reply {
+        self.reply(status, "tern/0.1.0", body.as_bytes())
     }
 }
 

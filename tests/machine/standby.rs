@@ -122,7 +122,7 @@ impl Stand {
         }
     }
 
-    fn turn(&mut self) -> Vec<Call> {
+    fn turn(&mut self) -> Vec<Asked> {
         self.effects.clear();
         self.machine.advance(self.now, &mut self.effects);
         self.facts.append(&mut self.effects.facts);
@@ -134,18 +134,18 @@ impl Stand {
             );
             self.machine.on_wiped(self.now, 78);
         }
-        std::mem::take(&mut self.effects.calls)
+        self.effects.calls.iter().map(Asked::of).collect()
     }
 
     /// Time goes on to the next deadline; then it calls this.
-    fn next(&mut self, method: Method, url: &str) -> Call {
+    fn next(&mut self, method: Method, url: &str) -> Asked {
         let due_us = self.machine.next_deadline();
         self.now.mono_us = self.now.mono_us.max(due_us);
         self.machine.on_time(self.now);
         self.calls(method, url)
     }
 
-    fn calls(&mut self, method: Method, url: &str) -> Call {
+    fn calls(&mut self, method: Method, url: &str) -> Asked {
         let mut calls = self.turn();
         assert_eq!(calls.len(), 1, "{calls:?}");
         let call = calls.remove(0);
@@ -153,20 +153,16 @@ impl Stand {
         call
     }
 
-    fn tell(&mut self, call: &Call, status: u16, server: &str, body: &[u8]) {
-        let reply = Reply::Answered {
-            status,
-            server: server.into(),
-            body: body.into(),
-        };
+    fn tell(&mut self, call: &Asked, status: u16, server: &str, body: &[u8]) {
+        let reply = call.reply(status, server, body);
         self.machine.on_reply(self.now, call.id, reply);
     }
 
-    fn answer(&mut self, call: &Call, body: &str) {
+    fn answer(&mut self, call: &Asked, body: &str) {
         self.tell(call, 200, "tern/0.1.0", body.as_bytes());
     }
 
-    fn fail(&mut self, call: &Call) {
+    fn fail(&mut self, call: &Asked) {
         self.machine.on_reply(
             self.now,
             call.id,
@@ -190,7 +186,7 @@ impl Stand {
     }
 
     /// It asks `peer` to be let in.
-    fn asks(&mut self, peer: &str) -> Call {
+    fn asks(&mut self, peer: &str) -> Asked {
         let call = self.calls(Method::Get, &format!("http://{peer}:7001/version"));
         self.answer(&call, "2");
         self.calls(Method::Put, &format!("http://{peer}:7001/join"))

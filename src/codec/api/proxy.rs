@@ -6,7 +6,7 @@
 use super::render::{AnswerKind, Shape};
 use super::{Ask, Routed};
 use crate::codec::http::Method;
-use crate::core::seam::{Call, CallId};
+use crate::codec::http::call::HttpCall;
 
 /// How long the leader may take, in milliseconds: it says itself after 5 s that an outcome is
 /// unknown.
@@ -34,8 +34,7 @@ pub(super) fn pass(ask: &Ask, leader_url: &str) -> Option<Routed> {
         false if ask.is_form() => FORM,
         false => return None,
     };
-    let call = Call {
-        id: CallId(0),
+    let call = HttpCall {
         method,
         url: format!("{leader_url}{}", ask.target()).into(),
         content_type,

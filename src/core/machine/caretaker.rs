@@ -9,6 +9,7 @@
 use super::fault::Fault;
 use crate::core::command::Command;
 use crate::core::raft::{HeartbeatReport, Index, PeerId, RaftRole, Term};
+use crate::core::random::splitmix64;
 use crate::core::replica::Replica;
 use crate::core::seam::Fact;
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
@@ -363,7 +364,7 @@ impl Caretaker {
 
     /// One number of a splitmix64 sequence (Steele, Lea, Flood, 2014).
     fn draw(&mut self) -> u64 {
-        self.random = super::scramble(self.random);
+        self.random = splitmix64(self.random);
         self.random
     }
 }

@@ -1,552 +1,495 @@
-//! Finding the cluster: asks the machines it is told of, one after the other, and asks to be let
-//! in.
+//! Finding the cluster: a search asks the known machines one after the other.
 //!
-//! Pure: it leaves calls and takes their replies. `Goal::Join` is for a machine without a log,
-//! which goes round the peers until one lets it in or its attempts are used up; `Goal::Look` for
-//! one that has a log and only wants to know whether its place in the cluster is still its own. A
-//! discovery service is asked first, and may say that this machine is the one to start the cluster.
-//! Start with `Finder::on_reply`.
-use super::discovery;
-use super::questions::{self, Myself, NO_MORE_PEER, Refused, Room, STORE_VERSION};
-use crate::core::error::OTHER_CLUSTER;
+//! A search has one of two goals:
+//! - [`Goal::Join`] is for a machine without a log. It goes round the peers until one admits it or
+//!   its attempts are used up. A discovery service is asked first, and may say that this machine is
+//!   the first one, which starts the cluster.
+//! - [`Goal::Look`] is for a member. It finds out whether the member's place in the cluster is
+//!   still its own, and tells new addresses.
+//!
+//! The finder leaves calls and takes their replies; it does not change the machine's mode. Start
+//! with [`Finder::on_reply`].
+use super::registrar::REGISTRATION_TTL_S;
+use super::survey::{Survey, Target, with_url};
 use crate::core::raft::PeerId;
-use crate::core::seam::{Call, CallId, MachineInfo, Reply, Role, StandbyInfo};
+use crate::core::random::XorShift64;
+use crate::core::replica::registry::STORE_VERSION;
+use crate::core::seam::{
+    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Introduction, MachineInfo, Question,
+    RefusalReason, Reply, Role, StandbyInfo,
+};
 use crate::core::timer::Now;
 
-/// The pause between two attempts, unless one is given: random, from this …
+/// The pause between two attempts is random from this on, in milliseconds, unless `-retry-interval`
+/// sets it. Machines that start together then do not stay in step.
 const PAUSE_MS_MIN: u64 = 2_000;
-/// … to this.
+/// The longest random pause between two attempts, in milliseconds.
 const PAUSE_MS_MAX: u64 = 4_000;
 
 /// Where and how often to look for the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Search {
-    /// The peer URLs, `http://host:port`, of those that this machine knows from before; asked first.
+    /// The peer URLs, `http://host:port`, that this machine's data directory holds; asked first.
     pub known: Vec<Box<str>>,
-    /// The URL of the directory of a discovery service; those that it names are asked next.
+    /// The URL of a discovery service's directory, if one is given. The peers that it lists are
+    /// asked after `known`.
     pub discovery: Option<Box<str>>,
-    /// Peer URLs that are asked last.
+    /// The peer URLs of `-peers` and `-peers-file`; asked last.
     pub peers: Vec<Box<str>>,
-    /// 0: for ever.
+    /// The most attempts; 0: no bound.
     pub attempts_max: u32,
-    /// Between two attempts; `None`: random between 2 and 4 s.
+    /// The pause between two attempts, in milliseconds; `None`: random.
     pub pause_ms: Option<u64>,
 }
 
-/// What the finder is for.
+/// The purpose of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goal {
+pub(super) enum Goal {
     /// To become a member.
     Join,
-    /// To see whether a member's place in this cluster is still its own, and to tell new addresses;
-    /// `moved`: they have to be told, however long it takes.
+    /// To see whether a member's place is still its own.
     Look {
+        /// The member's addresses are not those of the log. The search goes on until the cluster
+        /// has taken them, however long that takes.
         moved: bool,
+        /// The member's cluster. Only machines of this cluster are believed: an address may belong
+        /// to another cluster by now.
         cluster: u64,
+        /// The member's id. Only machines that have applied its join are believed: others may never
+        /// have heard of it.
         id: PeerId,
     },
 }
 
-impl Goal {
-    /// The only cluster whose word counts, and this member. An address may be another cluster's by
-    /// now, and who is behind may never have heard of this member: what they list means
-    /// nothing.
-    fn place(self) -> Option<(u64, PeerId)> {
-        match self {
-            Goal::Join => None,
-            Goal::Look { cluster, id, .. } => Some((cluster, id)),
-        }
-    }
-}
-
-/// What has come of it.
+/// What a search has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// The cluster has taken this machine as this member.
-    LetIn(PeerId),
+pub(super) enum SearchOutcome {
+    /// The cluster has admitted this machine as this member.
+    Admitted(PeerId),
     /// This machine is the first one: it starts the cluster.
-    Start,
-    /// This machine cannot go on; why, and what to do.
+    First,
+    /// This machine cannot go on; the text says why and what to do.
     Failed(Box<str>),
-    /// An attempt has come to nothing, for another reason than the one before; the next one follows
-    /// after this time.
-    Again { why: Box<str>, pause_ms: u64 },
-    /// A machine that knows a leader does not list this one.
+    /// An attempt has failed, for another reason than the one before. The search goes on.
+    Retrying {
+        /// The reasons of all peers.
+        why: Box<str>,
+        /// The time to the next attempt, in milliseconds.
+        pause_ms: u64,
+    },
+    /// A machine that knows a leader does not list this member.
     Unlisted,
-    /// The cluster has no place for this machine, which knows it now: it waits as a standby.
-    Refused { why: Box<str>, info: StandbyInfo },
-    /// There is no more to ask.
+    /// The cluster has no place for this machine, which waits for one as a standby.
+    Refused {
+        /// The peer and its reason.
+        why: Box<str>,
+        /// The members and the sync interval of the cluster.
+        info: StandbyInfo,
+    },
+    /// There is nothing more to ask.
     Done,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Question {
-    Register,
-    Lead,
-    Discover,
-    Version,
-    Machines,
-    Config,
-    Join,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Asking { question: Question, call: CallId },
-    Pausing { until_us: u64 },
-    Ended,
-}
-
 /// The state of one search.
-pub struct Finder {
-    myself: Myself,
+pub(super) struct Finder {
+    /// How this machine introduces itself.
+    introduction: Introduction,
+    /// Where to look.
     search: Search,
     goal: Goal,
-    state: State,
-    /// The service knows this machine, and that the cluster has been started.
-    registered: bool,
-    /// The peers of this attempt, and which of them is asked.
-    peers: Vec<Box<str>>,
-    peer: usize,
+    /// The peers of this attempt, and the open call.
+    survey: Survey,
+    /// When the next attempt begins, in microseconds of the monotonic clock. `None` during an
+    /// attempt and after the end.
+    next_attempt_us: Option<u64>,
+    /// How many attempts have failed.
     attempts: u32,
-    /// Why the present peer's cluster is none to be in.
+    /// The discovery service has this machine's registration and has said that it is not the first.
+    is_registered: bool,
+    /// Why this machine does not join the cluster of the present peer. It asks for the members all
+    /// the same, to wait as a standby of that cluster.
     unfit: Option<String>,
-    /// The members that the present peer has listed, and its sync interval.
-    known: StandbyInfo,
-    /// Who is of another cluster.
-    stranger: Option<Box<str>>,
-    told_stranger: bool,
-    last_call: u64,
-    random: u64,
-    /// Why the peers of this attempt were of no use.
+    /// The members and the sync interval that the present peer has told.
+    told: StandbyInfo,
+    /// Why the peers of this attempt did not help.
     reasons: Vec<String>,
-    /// What was told last of them.
-    trouble: String,
-    calls: Vec<Call>,
+    /// The reasons of the last failed attempt, to report each change once.
+    last_reasons: String,
+    /// A peer that belongs to another cluster, to be reported.
+    stranger: Option<Box<str>>,
+    /// Such a peer was found before: only the first one is reported.
+    has_seen_stranger: bool,
+    random: XorShift64,
 }
 
 impl Finder {
-    /// Begins at once; this machine itself is never asked.
-    pub fn new(myself: Myself, search: Search, goal: Goal, seed: u64) -> Finder {
+    /// A search that begins at `from_us` (microseconds of the monotonic clock). Its calls are
+    /// numbered from `last_call` + 1 on. `seed` decides the pauses.
+    pub(super) fn new(
+        introduction: Introduction,
+        search: Search,
+        goal: Goal,
+        from_us: u64,
+        last_call: u64,
+        seed: u64,
+    ) -> Finder {
         Finder {
-            myself,
+            survey: Survey::new(&introduction, last_call),
+            introduction,
             search,
             goal,
-            state: State::Pausing { until_us: 0 },
-            registered: false,
-            peers: Vec::new(),
-            peer: 0,
+            next_attempt_us: Some(from_us),
             attempts: 0,
+            is_registered: false,
             unfit: None,
-            known: StandbyInfo::default(),
-            stranger: None,
-            told_stranger: false,
-            last_call: 0,
-            random: seed | 1,
+            told: StandbyInfo::default(),
             reasons: Vec::new(),
-            trouble: String::new(),
-            calls: Vec::new(),
+            last_reasons: String::new(),
+            stranger: None,
+            has_seen_stranger: false,
+            random: XorShift64::new(seed),
         }
     }
 
-    /// The first attempt is made at this time; the numbers of calls up to this one are used up.
-    pub fn later(self, until_us: u64, calls: u64) -> Finder {
-        Finder {
-            state: State::Pausing { until_us },
-            last_call: calls,
-            ..self
-        }
-    }
-
-    /// Whether it asks to be let in.
-    pub fn joins(&self) -> bool {
+    /// Whether the goal is to become a member.
+    pub(super) fn joins(&self) -> bool {
         self.goal == Goal::Join
     }
 
-    /// The calls to make now.
-    pub fn take_calls(&mut self, out: &mut Vec<Call>) {
-        out.append(&mut self.calls);
-    }
+    // -- inputs
 
-    /// Who was passed over because it is of another cluster: the first one, once.
-    pub fn take_stranger(&mut self) -> Option<Box<str>> {
-        let is_new = !std::mem::replace(&mut self.told_stranger, self.stranger.is_some());
-        self.stranger.clone().filter(|_| is_new)
-    }
-
-    /// When `on_time` has something to do; `u64::MAX`: never.
-    pub fn next_deadline(&self) -> u64 {
-        match self.state {
-            State::Pausing { until_us } => until_us,
-            State::Asking { .. } | State::Ended => u64::MAX,
-        }
-    }
-
-    /// A pause is over.
-    pub fn on_time(&mut self, now: Now) -> Option<Found> {
-        let State::Pausing { until_us } = self.state else {
-            return None;
-        };
-        if now.mono_us < until_us {
-            return None;
-        }
+    /// Time has passed: begins the next attempt if its pause is over.
+    pub(super) fn on_time(&mut self, now: Now) -> Option<SearchOutcome> {
+        self.next_attempt_us.take_if(|due| now.mono_us >= *due)?;
         self.reasons.clear();
-        match (&self.search.discovery, self.goal) {
-            (Some(_), Goal::Join) if !self.registered => self.ask_service(Question::Register),
-            (Some(_), Goal::Join | Goal::Look { .. }) => self.ask_service(Question::Discover),
-            (None, Goal::Join | Goal::Look { .. }) => return self.ask_peers(now, Vec::new()),
+        if self.search.discovery.is_none() {
+            return self.begin_peers(now, Vec::new());
+        }
+        if self.goal == Goal::Join && !self.is_registered {
+            self.register();
+        } else {
+            self.ask_for_registered();
         }
         None
     }
 
     /// A call has ended.
-    pub fn on_reply(&mut self, now: Now, id: CallId, reply: Reply) -> Option<Found> {
-        let State::Asking { question, call } = self.state else {
-            return None;
-        };
-        if call != id {
-            return None;
-        }
-        match reply {
-            Reply::Failed { why } => match question {
-                Question::Register | Question::Lead | Question::Discover => {
-                    self.on_no_service(now, &why)
-                }
-                Question::Version | Question::Machines | Question::Config | Question::Join => {
-                    self.next_peer(now, &why)
-                }
-            },
-            Reply::Answered {
-                status,
-                server,
-                body,
-            } => {
-                if matches!(
-                    question,
-                    Question::Register | Question::Lead | Question::Discover
-                ) {
-                    return self.on_service(now, question, status, &body);
-                }
-                if !questions::is_tern(&server) && self.unfit.is_none() {
-                    return self.on_foreign(now, question, &server);
-                }
-                match question {
-                    Question::Register | Question::Lead | Question::Discover => None,
-                    Question::Version => {
-                        self.on_version(now, questions::parse_version(status, &body))
-                    }
-                    Question::Machines => {
-                        self.on_machines(now, questions::parse_machines(status, &body))
-                    }
-                    Question::Config => self.on_config(now, questions::parse_config(status, &body)),
-                    Question::Join => self.on_joined(now, questions::parse_joined(status, &body)),
-                }
+    pub(super) fn on_reply(&mut self, now: Now, id: CallId, reply: Reply) -> Option<SearchOutcome> {
+        let question = self.survey.on_reply(id)?;
+        let (foreign, answer) = match reply {
+            Reply::Answered { foreign, answer } => (foreign, answer),
+            Reply::Failed { why } if question.is_for_discovery() => {
+                return self.on_no_discovery(now, &why);
             }
+            Reply::Failed { why } => return self.try_next_peer(now, &why),
+        };
+        if question.is_for_discovery() {
+            return match answer {
+                Ok(answer) => self.on_answer(now, answer),
+                Err(refusal) => self.on_no_discovery(now, &refusal.why),
+            };
+        }
+        if let Some(server) = foreign
+            && self.unfit.is_none()
+        {
+            return self.on_foreign(now, &question, &server);
+        }
+        match answer {
+            Ok(answer) => self.on_answer(now, answer),
+            Err(refusal) => self.on_refusal(now, &question, &refusal),
+        }
+    }
+
+    fn on_answer(&mut self, now: Now, answer: CallAnswer) -> Option<SearchOutcome> {
+        match answer {
+            CallAnswer::Registering => {
+                self.ask_discovery(Question::TakeLead);
+                None
+            }
+            CallAnswer::Leads(true) => self.end(SearchOutcome::First),
+            CallAnswer::Leads(false) => {
+                self.is_registered = true;
+                self.ask_for_registered();
+                None
+            }
+            CallAnswer::Registered(peers) => self.begin_peers(now, peers),
+            CallAnswer::Version(version) => self.on_version(version),
+            CallAnswer::Machines(listed) => match self.goal {
+                Goal::Join => self.on_machines_to_join(now, listed),
+                Goal::Look { .. } => self.on_machines_to_look(now, &listed),
+            },
+            CallAnswer::Config(room) => self.on_config(room),
+            CallAnswer::Joined(id) => match self.goal {
+                Goal::Join => self.end(SearchOutcome::Admitted(id)),
+                Goal::Look { .. } => self.end(SearchOutcome::Done),
+            },
+            CallAnswer::Leader(_) => unreachable!("the finder does not ask for the leader"),
         }
     }
 
     // -- the discovery service
 
-    fn ask_service(&mut self, question: Question) {
-        let service = self.search.discovery.as_deref().unwrap_or_default();
-        self.last_call += 1;
-        let id = CallId(self.last_call);
-        let me = &self.myself;
-        self.calls.push(match question {
-            Question::Register => discovery::register(id, service, &me.name, &me.peer_url),
-            Question::Lead => discovery::take_lead(id, service),
-            _ => discovery::list(id, service),
+    fn register(&mut self) {
+        self.ask_discovery(Question::Register {
+            name: self.introduction.name.clone(),
+            peer_url: self.introduction.peer_url.clone(),
+            ttl_s: REGISTRATION_TTL_S,
         });
-        self.state = State::Asking { question, call: id };
     }
 
-    fn on_service(
-        &mut self,
-        now: Now,
-        question: Question,
-        status: u16,
-        body: &[u8],
-    ) -> Option<Found> {
-        let scheme = self.myself.peer_url.split("://").next().unwrap_or("http");
-        let next = match question {
-            Question::Register => discovery::registered(status, body).map(|()| Question::Lead),
-            Question::Lead => match discovery::leads(status, body) {
-                Ok(true) => return self.end(Found::Start),
-                Ok(false) => Ok(Question::Discover),
-                Err(why) => Err(why),
-            },
-            _ => match discovery::peers(status, body, scheme) {
-                Ok(peers) => return self.ask_peers(now, peers),
-                Err(why) => Err(why),
-            },
-        };
-        match next {
-            Ok(next) => {
-                self.registered = next == Question::Discover;
-                self.ask_service(next);
-                None
-            }
-            Err(why) => self.on_no_service(now, &why),
-        }
+    fn ask_for_registered(&mut self) {
+        let own = &self.introduction.peer_url;
+        let scheme = own.split("://").next().unwrap_or("http").into();
+        self.ask_discovery(Question::Registered { scheme });
     }
 
-    /// Who has others to ask can do without the service.
-    fn on_no_service(&mut self, now: Now, why: &str) -> Option<Found> {
+    fn ask_discovery(&mut self, question: Question) {
+        let service = self.search.discovery.clone().unwrap_or_default();
+        self.survey.ask_at(service, question);
+    }
+
+    /// The discovery service does not help. The search goes on without it, unless the service is
+    /// the only way to find peers.
+    fn on_no_discovery(&mut self, now: Now, why: &str) -> Option<SearchOutcome> {
         let service = self.search.discovery.as_deref().unwrap_or_default();
-        let text = match why.starts_with(service) {
-            true => why.to_string(),
-            false => format!("{service}: {why}"),
-        };
-        let alone = self.search.known.is_empty() && self.search.peers.is_empty();
-        if alone && self.goal == Goal::Join {
+        let text = with_url(service, why);
+        let has_peers = !self.search.known.is_empty() || !self.search.peers.is_empty();
+        if !has_peers && self.goal == Goal::Join {
             return self.fail(format!(
                 "the discovery service is of no use: {text}. A new machine needs it, or -peers"
             ));
         }
         self.reasons.push(text);
-        self.ask_peers(now, Vec::new())
+        self.begin_peers(now, Vec::new())
     }
 
-    // -- asking
+    // -- the peers
 
-    /// Asks all peers in turn: each once, and never this machine itself.
-    fn ask_peers(&mut self, now: Now, discovered: Vec<Box<str>>) -> Option<Found> {
-        self.peer = 0;
-        self.peers.clear();
+    /// Asks all peers, one after the other.
+    fn begin_peers(&mut self, now: Now, discovered: Vec<Box<str>>) -> Option<SearchOutcome> {
+        let first = match self.goal {
+            Goal::Join => Question::Version,
+            Goal::Look { cluster, id, .. } => Question::Machines {
+                of: Some((cluster, id)),
+            },
+        };
         let known = self.search.known.iter().cloned();
         let given = self.search.peers.iter().cloned();
-        for url in known.chain(discovered).chain(given) {
-            if url != self.myself.peer_url && !self.peers.contains(&url) {
-                self.peers.push(url);
-            }
-        }
+        let urls = known.chain(discovered).chain(given);
+        self.survey.begin(urls.map(|url| Target {
+            url,
+            first: first.clone(),
+        }));
         self.ask_peer(now)
     }
 
-    /// Asks the present peer its first question, or ends the attempt when all have been asked.
-    fn ask_peer(&mut self, now: Now) -> Option<Found> {
-        if self.peer >= self.peers.len() {
-            return self.end_attempt(now);
-        }
+    /// Asks the present peer its first question, or ends the attempt after the last peer.
+    fn ask_peer(&mut self, now: Now) -> Option<SearchOutcome> {
         self.unfit = None;
-        let first = match self.goal {
-            Goal::Join => Question::Version,
-            Goal::Look { .. } => Question::Machines,
+        let Some(target) = self.survey.target() else {
+            return self.end_attempt(now);
         };
-        self.ask(first);
+        self.survey.ask(target.first.clone());
         None
     }
 
-    fn ask(&mut self, question: Question) {
-        let peer = &self.peers[self.peer];
-        self.last_call += 1;
-        let call = CallId(self.last_call);
-        self.calls.push(match question {
-            Question::Register | Question::Lead | Question::Discover => {
-                unreachable!("the service is asked that")
-            }
-            Question::Version => questions::version(call, peer),
-            Question::Machines => questions::machines(call, peer, self.goal.place()),
-            Question::Config => questions::config(call, peer),
-            Question::Join => questions::join(call, peer, &self.myself),
-        });
-        self.state = State::Asking { question, call };
-    }
-
-    fn next_peer(&mut self, now: Now, why: &str) -> Option<Found> {
-        let peer = &self.peers[self.peer];
-        // What a call says names the whole URL.
-        self.reasons.push(match why.starts_with(&**peer) {
-            true => why.to_string(),
-            false => format!("{peer}: {why}"),
-        });
-        self.peer += 1;
+    fn try_next_peer(&mut self, now: Now, why: &str) -> Option<SearchOutcome> {
+        self.reasons.push(with_url(self.survey.url(), why));
+        self.survey.advance();
         self.ask_peer(now)
     }
 
-    /// Nobody has helped: another attempt later, or none.
-    fn end_attempt(&mut self, now: Now) -> Option<Found> {
+    /// No peer has helped: makes another attempt after a pause, or ends the search.
+    fn end_attempt(&mut self, now: Now) -> Option<SearchOutcome> {
         self.attempts = self.attempts.saturating_add(1);
-        if self.peers.is_empty() {
+        // A discovery service may list others later.
+        let is_alone = self.survey.is_empty() && self.search.discovery.is_none();
+        if self.survey.is_empty() {
             self.reasons.push("no other machine is named".into());
         }
         let mut why = self.reasons.join("; ");
-        // The service may name others by and by.
-        let nobody = self.peers.is_empty() && self.search.discovery.is_none();
-        if nobody {
+        if is_alone {
             why = "the list of peers names no other machine".into();
         }
-        let over = match self.goal {
-            Goal::Join => {
-                let most = self.search.attempts_max;
-                nobody || (most != 0 && self.attempts >= most)
-            }
-            Goal::Look { moved, .. } => !moved || nobody,
+        let attempts_max = self.search.attempts_max;
+        let is_over = match self.goal {
+            Goal::Join => is_alone || (attempts_max != 0 && self.attempts >= attempts_max),
+            Goal::Look { moved, .. } => is_alone || !moved,
         };
-        if !over {
-            let pause_ms = self.pause_ms();
-            let until_us = now.mono_us + pause_ms * 1000;
-            self.state = State::Pausing { until_us };
-            let is_new = self.trouble != why;
-            self.trouble.clone_from(&why);
-            return is_new.then(|| Found::Again {
-                why: why.into(),
-                pause_ms,
-            });
+        if !is_over {
+            return self.pause(now, why);
         }
-        self.state = State::Ended;
         match self.goal {
-            Goal::Look { .. } => Some(Found::Done),
-            Goal::Join => {
-                let tries = self.attempts;
-                let text = format!(
-                    "not let in to a cluster after {tries} attempts: {why}. Name machines that run with -peers; \
-                     without -peers and -discovery a machine begins a cluster of its own"
-                );
-                Some(Found::Failed(text.into()))
-            }
+            Goal::Look { .. } => self.end(SearchOutcome::Done),
+            Goal::Join => self.fail(format!(
+                "not let in to a cluster after {} attempts: {why}. Name machines that run with \
+                 -peers; without -peers and -discovery a machine begins a cluster of its own",
+                self.attempts
+            )),
         }
     }
 
-    fn pause_ms(&mut self) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let drawn_ms = PAUSE_MS_MIN + self.random % (PAUSE_MS_MAX - PAUSE_MS_MIN + 1);
-        self.search.pause_ms.unwrap_or(drawn_ms)
+    fn pause(&mut self, now: Now, why: String) -> Option<SearchOutcome> {
+        let drawn_ms = PAUSE_MS_MIN + self.random.draw() % (PAUSE_MS_MAX - PAUSE_MS_MIN + 1);
+        let pause_ms = self.search.pause_ms.unwrap_or(drawn_ms);
+        self.next_attempt_us = Some(now.mono_us + pause_ms * 1000);
+        if self.last_reasons == why {
+            return None;
+        }
+        self.last_reasons.clone_from(&why);
+        Some(SearchOutcome::Retrying {
+            why: why.into(),
+            pause_ms,
+        })
     }
 
-    // -- being answered
+    // -- what a peer answers
 
-    /// What is no tern is never asked to let tern in: this machine becomes a standby of it, if it
-    /// tells its members. A machine with a log asks on: it knows its cluster.
-    fn on_foreign(&mut self, now: Now, question: Question, server: &str) -> Option<Found> {
+    /// The peer is not tern. tern does not join a cluster of etcd, but becomes a standby of it if
+    /// the peer lists its members. A member asks the next peer: it knows its cluster.
+    fn on_foreign(&mut self, now: Now, question: &Question, server: &str) -> Option<SearchOutcome> {
         let named = if server.is_empty() { "nothing" } else { server };
         let why = format!("it is not tern (its answer names {named} as server)");
-        if matches!(self.goal, Goal::Look { .. }) || question != Question::Version {
-            return self.next_peer(now, &why);
+        if matches!(self.goal, Goal::Look { .. }) || *question != Question::Version {
+            return self.try_next_peer(now, &why);
         }
-        let peer = &self.peers[self.peer];
         self.unfit = Some(format!(
-            "{peer}: {why}, and tern does not join a cluster of etcd"
+            "{}: {why}, and tern does not join a cluster of etcd",
+            self.survey.url()
         ));
-        self.ask(Question::Machines);
+        self.survey.ask(Question::Machines { of: None });
         None
     }
 
-    fn on_version(&mut self, now: Now, version: Result<u64, String>) -> Option<Found> {
-        match version {
-            Err(why) => return self.next_peer(now, &why),
-            Ok(STORE_VERSION) => {}
-            Ok(version) => {
-                let peer = &self.peers[self.peer];
-                self.unfit = Some(format!(
-                    "{peer} has store version {version}, this tern has {STORE_VERSION}"
-                ));
-            }
+    fn on_refusal(
+        &mut self,
+        now: Now,
+        question: &Question,
+        refusal: &CallRefusal,
+    ) -> Option<SearchOutcome> {
+        let joins = self.goal == Goal::Join && matches!(question, Question::Join(_));
+        if joins && refusal.reason == RefusalReason::ClusterFull {
+            return self.refuse(format!("{}: {}", self.survey.url(), refusal.why));
         }
-        self.ask(Question::Machines);
+        if refusal.reason == RefusalReason::OtherCluster && !self.has_seen_stranger {
+            self.has_seen_stranger = true;
+            let stranger = format!("{} is of another cluster", self.survey.url());
+            self.stranger = Some(stranger.into());
+        }
+        self.try_next_peer(now, &refusal.why)
+    }
+
+    fn on_version(&mut self, version: u64) -> Option<SearchOutcome> {
+        if version != STORE_VERSION {
+            self.unfit = Some(format!(
+                "{} has store version {version}, this tern has {STORE_VERSION}",
+                self.survey.url()
+            ));
+        }
+        self.survey.ask(Question::Machines { of: None });
         None
     }
 
-    fn on_machines(&mut self, now: Now, listed: Result<Vec<MachineInfo>, String>) -> Option<Found> {
-        let listed = match listed {
-            Ok(listed) => listed,
-            Err(why) => {
-                if why.contains(OTHER_CLUSTER) {
-                    let peer = &self.peers[self.peer];
-                    self.stranger
-                        .get_or_insert_with(|| format!("{peer} is of another cluster").into());
-                }
-                return self.next_peer(now, &why);
-            }
-        };
-        let me = &self.myself;
-        let mine = listed.iter().find(|m| m.name == me.name);
-        let others = listed
+    fn on_machines_to_join(&mut self, now: Now, listed: Vec<MachineInfo>) -> Option<SearchOutcome> {
+        if !has_leader(&listed) {
+            return self.try_next_peer(now, "it knows no leader now");
+        }
+        let is_listed = listed.iter().any(|m| m.name == self.introduction.name);
+        self.told.cluster = listed;
+        if let Some(why) = self.unfit.take() {
+            return self.refuse(why);
+        }
+        if is_listed {
+            // A full cluster has room for the members that it has.
+            self.ask_to_join();
+        } else {
+            self.survey.ask(Question::Config);
+        }
+        None
+    }
+
+    fn on_machines_to_look(&mut self, now: Now, listed: &[MachineInfo]) -> Option<SearchOutcome> {
+        let me = &self.introduction;
+        let namesake = listed.iter().find(|m| m.name == me.name);
+        let occupant = listed
             .iter()
             .find(|m| m.name != me.name && m.peer_url == me.peer_url);
-        let led = listed.iter().any(|m| m.state == Role::Leader);
-        match (self.goal, mine) {
-            (Goal::Join, _) if !led => return self.next_peer(now, "it knows no leader now"),
-            (Goal::Join, mine) => {
-                let question = if mine.is_some() {
-                    Question::Join
-                } else {
-                    Question::Config
-                };
-                self.known.cluster = listed;
-                match self.unfit.take() {
-                    Some(why) => return self.refused(why),
-                    None => self.ask(question),
-                }
-            }
-            (Goal::Look { .. }, _) if others.is_some() => {
-                let other = others.map_or("", |m| &m.name);
-                let text = format!(
-                    "the peer address {} belongs to {other} in the cluster now: start this machine with another \
-                     -peer-addr",
-                    me.peer_url
-                );
-                return self.fail(text);
-            }
-            (Goal::Look { .. }, Some(mine)) => {
-                if (&mine.client_url, &mine.peer_url) == (&me.client_url, &me.peer_url) {
-                    return self.end(Found::Done);
-                }
-                self.ask(Question::Join);
-            }
-            (Goal::Look { .. }, None) if !led => {
-                return self.next_peer(now, "it knows no leader now");
-            }
-            (Goal::Look { .. }, None) => return self.end(Found::Unlisted),
+        if let Some(occupant) = occupant {
+            return self.fail(format!(
+                "the peer address {} belongs to {} in the cluster now: start this machine with \
+                 another -peer-addr",
+                me.peer_url, occupant.name
+            ));
         }
+        match namesake {
+            Some(listed)
+                if listed.client_url == me.client_url && listed.peer_url == me.peer_url =>
+            {
+                self.end(SearchOutcome::Done)
+            }
+            Some(_) => {
+                self.ask_to_join();
+                None
+            }
+            None if has_leader(listed) => self.end(SearchOutcome::Unlisted),
+            None => self.try_next_peer(now, "it knows no leader now"),
+        }
+    }
+
+    fn on_config(&mut self, room: ClusterRoom) -> Option<SearchOutcome> {
+        self.told.sync_interval_ms = room.sync_interval_ms;
+        let machines = self.told.cluster.len();
+        if machines as u64 >= room.active_size {
+            return self.refuse(format!(
+                "{}: the cluster is full ({machines} machines)",
+                self.survey.url()
+            ));
+        }
+        self.ask_to_join();
         None
     }
 
-    fn on_config(&mut self, now: Now, room: Result<Room, String>) -> Option<Found> {
-        let room = match room {
-            Ok(room) => room,
-            Err(why) => return self.next_peer(now, &why),
-        };
-        self.known.sync_interval_ms = room.sync_interval_ms;
-        let machines = self.known.cluster.len();
-        if machines as f64 >= room.active_size {
-            let peer = &self.peers[self.peer];
-            let why = format!("{peer}: the cluster is full ({machines} machines)");
-            return self.refused(why);
-        }
-        self.ask(Question::Join);
-        None
+    fn ask_to_join(&mut self) {
+        self.survey.ask(Question::Join(self.introduction.clone()));
     }
 
-    fn on_joined(&mut self, now: Now, joined: Result<PeerId, Refused>) -> Option<Found> {
-        match (joined, self.goal) {
-            (Ok(id), Goal::Join) => self.end(Found::LetIn(id)),
-            (Ok(_), Goal::Look { .. }) => self.end(Found::Done),
-            (Err(refused), Goal::Join) if refused.code == NO_MORE_PEER => {
-                let peer = &self.peers[self.peer];
-                self.refused(format!("{peer}: {}", refused.why))
-            }
-            (Err(refused), _) => self.next_peer(now, &refused.why),
-        }
-    }
+    // -- the end
 
-    /// It waits for room, or for another cluster behind these addresses.
-    fn refused(&mut self, why: String) -> Option<Found> {
-        let info = std::mem::take(&mut self.known);
-        self.end(Found::Refused {
+    fn refuse(&mut self, why: String) -> Option<SearchOutcome> {
+        let info = std::mem::take(&mut self.told);
+        self.end(SearchOutcome::Refused {
             why: why.into(),
             info,
         })
     }
 
-    fn fail(&mut self, text: String) -> Option<Found> {
-        self.end(Found::Failed(text.into()))
+    fn fail(&mut self, text: String) -> Option<SearchOutcome> {
+        self.end(SearchOutcome::Failed(text.into()))
     }
 
-    fn end(&mut self, found: Found) -> Option<Found> {
-        self.state = State::Ended;
-        Some(found)
+    fn end(&mut self, outcome: SearchOutcome) -> Option<SearchOutcome> {
+        self.next_attempt_us = None;
+        Some(outcome)
     }
+
+    // -- outputs
+
+    /// Moves the calls to make now to `out`.
+    pub(super) fn take_calls(&mut self, out: &mut Vec<Call>) {
+        self.survey.take_calls(out);
+    }
+
+    /// The first peer that was passed over because it belongs to another cluster; returned once.
+    pub(super) fn take_stranger(&mut self) -> Option<Box<str>> {
+        self.stranger.take()
+    }
+
+    /// When `on_time` has something to do, in microseconds of the monotonic clock.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.next_attempt_us
+    }
+}
+
+fn has_leader(listed: &[MachineInfo]) -> bool {
+    listed.iter().any(|m| m.state == Role::Leader)
 }

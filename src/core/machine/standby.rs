@@ -1,362 +1,323 @@
-//! A standby: no member of its cluster, it points clients to the leader and waits for room.
+//! A standby: not a member of its cluster. It redirects clients to the leader and waits for room.
 //!
-//! It asks the machines it knows for the list of members and the cluster config, at once and then
-//! every sync interval, and asks to be let in when there is room or when the list names it; for the
-//! first time one interval after it became a standby. When none of them is a member any more, it
-//! asks where their client ports lead: a standby points to its leader. Pure: it leaves calls and
-//! takes their replies. How a machine becomes one, and a member again, is `switching`'s. Start with
-//! `Standby::on_reply`.
-use super::questions::{self, MS_MAX, Myself, Room, STORE_VERSION, SYNC_INTERVAL_MS_MIN};
+//! A fetch asks the known machines for the list of members and the cluster config, at once and then
+//! every sync interval. When the cluster has room, or lists this machine's name, the standby asks to
+//! join, for the first time one interval after it became a standby. If no known peer port belongs
+//! to a member any more, the known client ports are asked for the leader, which a standby there
+//! redirects to its own.
+//!
+//! The standby leaves calls and takes their replies; `transitions` changes the machine's mode. Start
+//! with [`Standby::on_reply`].
+use super::survey::{Survey, Target, with_url};
 use crate::core::raft::PeerId;
-use crate::core::seam::{Call, CallId, Fact, MachineInfo, Reply, Role, StandbyInfo};
+use crate::core::replica::registry::{MS_MAX, STORE_VERSION, SYNC_INTERVAL_MS_MIN};
+use crate::core::seam::{
+    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Fact, Introduction, MachineInfo, Question,
+    Reply, Role, StandbyInfo,
+};
 use crate::core::timer::Now;
 
-/// A standby that knows no leader to point to asks again after this time, if that is less than the
-/// interval.
+/// The longest pause between two fetches while no leader is known, in microseconds: clients cannot
+/// be redirected then.
 const LEADERLESS_US: u64 = 500_000;
 
+/// When a standby may ask to join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Question {
-    Machines,
-    Config,
-    Version,
-    Join,
-    /// Over a client port.
-    Leader,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Waiting { until_us: u64 },
-    Asking { question: Question, call: CallId },
-}
-
-/// When it may ask to be let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Eager {
-    /// One interval after it became a standby.
-    No,
-    /// At once: it had a place that it has lost without knowing. One refusal, and it waits like any
-    /// other.
-    Yes,
+pub(super) enum JoinFrom {
+    /// One sync interval after it became a standby.
+    NextInterval,
+    /// At once: it was removed without having noticed. After one refusal it waits like any other.
+    Now,
 }
 
 /// The state of standby mode.
-pub struct Standby {
-    myself: Myself,
+pub(super) struct Standby {
+    /// How this machine introduces itself. The incarnation changes when the data directory is
+    /// wiped.
+    introduction: Introduction,
+    /// What is known of the cluster; kept on disk. The sync interval is as it was told, 0 before.
     info: StandbyInfo,
-    /// Peer URLs that are asked when no member that it knows helps.
+    /// Peer URLs that are asked after those of the members.
     others: Vec<Box<str>>,
+    /// When this machine became a standby, in microseconds of the monotonic clock.
     began_us: u64,
-    eager: Eager,
-    /// What the former life left on disk is gone.
-    wiped: bool,
-    state: State,
-    /// Whom this fetch asks and what first, and who is asked now.
-    targets: Vec<(Question, Box<str>)>,
-    target: usize,
-    /// Why the last peer was of no use.
+    join_from: JoinFrom,
+    /// The log of the former member is gone. Before, this machine must not join: it would do so
+    /// under the old incarnation.
+    is_wiped: bool,
+    /// The machines of this fetch, and the open call.
+    survey: Survey,
+    /// When the next fetch begins, in microseconds of the monotonic clock; `None` during a fetch.
+    next_fetch_us: Option<u64>,
+    /// When the present fetch began, in microseconds of the monotonic clock.
+    fetch_began_us: u64,
+    /// The machine that gave the list is not tern. tern does not join its cluster.
+    is_foreign: bool,
+    /// Why the last peer of this fetch did not help.
     reason: String,
-    started_us: u64,
-    /// Who was asked last is no tern: it is never asked to let this machine in.
-    foreign: bool,
-    last_call: u64,
-    calls: Vec<Call>,
-    unsaved: bool,
-    /// What was told last of why nothing comes of it.
-    trouble: String,
+    /// The last trouble that was reported, to report each change once; empty after a success.
+    last_trouble: String,
+    /// `info` has changed and was not taken yet.
+    is_unsaved: bool,
+    /// For the log; not taken yet.
     facts: Vec<Fact>,
 }
 
 impl Standby {
-    /// Begins at once. `calls`: the numbers of calls up to this one are used up. `wiped`: the data
-    /// directory holds nothing but its number.
-    pub fn new(
+    /// A standby whose first fetch is due at once. Its calls are numbered from `last_call` + 1 on.
+    pub(super) fn new(
         now: Now,
-        myself: Myself,
+        introduction: Introduction,
         info: StandbyInfo,
         others: Vec<Box<str>>,
-        eager: Eager,
-        wiped: bool,
-        calls: u64,
+        join_from: JoinFrom,
+        is_wiped: bool,
+        last_call: u64,
     ) -> Standby {
         Standby {
-            myself,
+            survey: Survey::new(&introduction, last_call),
+            introduction,
             info: StandbyInfo {
                 running: true,
                 ..info
             },
             others,
             began_us: now.mono_us,
-            eager,
-            wiped,
-            state: State::Waiting {
-                until_us: now.mono_us,
-            },
-            targets: Vec::new(),
-            target: 0,
+            join_from,
+            is_wiped,
+            next_fetch_us: Some(now.mono_us),
+            fetch_began_us: 0,
+            is_foreign: false,
             reason: String::new(),
-            started_us: 0,
-            foreign: false,
-            last_call: calls,
-            calls: Vec::new(),
-            unsaved: true,
-            trouble: String::new(),
+            last_trouble: String::new(),
+            is_unsaved: true,
             facts: Vec::new(),
         }
     }
 
     // -- inputs
 
-    /// What the former life left is gone; the data directory has a new number.
-    pub fn on_wiped(&mut self, incarnation: u64) {
-        self.myself.incarnation = incarnation;
-        self.wiped = true;
+    /// The data directory is empty and has a new number.
+    pub(super) fn on_wiped(&mut self, incarnation: u64) {
+        self.introduction.incarnation = incarnation;
+        self.is_wiped = true;
     }
 
-    /// The next fetch is due.
-    pub fn on_time(&mut self, now: Now) {
-        let State::Waiting { until_us } = self.state else {
-            return;
-        };
-        if now.mono_us < until_us {
+    /// Time has passed: begins a fetch if one is due.
+    pub(super) fn on_time(&mut self, now: Now) {
+        if self
+            .next_fetch_us
+            .take_if(|due| now.mono_us >= *due)
+            .is_none()
+        {
             return;
         }
-        self.started_us = now.mono_us;
-        self.targets.clear();
-        self.target = 0;
+        self.fetch_began_us = now.mono_us;
         self.reason = "it knows no other machine".into();
-        let (leaders, rest): (Vec<_>, Vec<_>) = self
-            .info
-            .cluster
-            .iter()
-            .partition(|m| m.state == Role::Leader);
-        let known = || leaders.iter().chain(&rest);
-        let peers = known()
-            .map(|m| &m.peer_url)
-            .chain(&self.others)
-            .map(|url| (Question::Machines, url.clone()));
-        let clients = known().map(|m| (Question::Leader, m.client_url.clone()));
-        for (question, url) in peers.chain(clients).collect::<Vec<_>>() {
-            self.add_target(self.targets.len(), question, url);
-        }
+        self.survey.begin(targets(&self.info.cluster, &self.others));
         self.ask_target(now);
     }
 
-    /// A call has ended: as which member it was let in, if that has come of it.
-    pub fn on_reply(&mut self, now: Now, id: CallId, reply: Reply) -> Option<PeerId> {
-        let State::Asking { question, call } = self.state else {
-            return None;
-        };
-        if call != id {
-            return None;
-        }
-        let (status, server, body) = match reply {
-            Reply::Answered {
-                status,
-                server,
-                body,
-            } => (status, server, body),
+    /// A call has ended. Returns the member id if the cluster has admitted this machine.
+    pub(super) fn on_reply(&mut self, now: Now, id: CallId, reply: Reply) -> Option<PeerId> {
+        let question = self.survey.on_reply(id)?;
+        let (foreign, answer) = match reply {
+            Reply::Answered { foreign, answer } => (foreign, answer),
             Reply::Failed { why } => {
-                self.next_target(now, &why);
+                self.try_next_target(now, &why);
                 return None;
             }
         };
-        match question {
-            Question::Machines => {
-                self.on_machines(now, questions::parse_machines(status, &body), &server)
+        match answer {
+            Ok(CallAnswer::Machines(listed)) => self.on_machines(now, listed, foreign.is_some()),
+            Ok(CallAnswer::Config(room)) => self.on_config(now, room),
+            Ok(CallAnswer::Version(version)) => self.on_version(now, version),
+            Ok(CallAnswer::Joined(id)) => return Some(id),
+            Ok(CallAnswer::Leader(peer_url)) => self.on_leader(now, peer_url),
+            Ok(CallAnswer::Registering | CallAnswer::Leads(_) | CallAnswer::Registered(_)) => {
+                unreachable!("a standby asks no discovery service")
             }
-            Question::Config => self.on_config(now, questions::parse_config(status, &body)),
-            Question::Version => match questions::parse_version(status, &body) {
-                Ok(STORE_VERSION) => self.ask(Question::Join),
-                Ok(version) => {
-                    self.give_up(
-                        now,
-                        &format!("the cluster has store version {version}, not {STORE_VERSION}"),
-                    );
-                }
-                Err(why) => self.next_target(now, &why),
-            },
-            Question::Join => match questions::parse_joined(status, &body) {
-                Ok(id) => return Some(id),
-                Err(refused) => self.give_up(now, &refused.why),
-            },
-            Question::Leader => self.on_leader(now, questions::parse_leader(status, &body)),
+            Err(refusal) => self.on_refusal(now, &question, &refusal),
         }
         None
     }
 
     // -- a fetch
 
-    /// Nobody is asked twice in a fetch, and never this machine itself.
-    fn add_target(&mut self, place: usize, question: Question, url: Box<str>) {
-        let is_mine = url == self.myself.peer_url || url == self.myself.client_url;
-        let is_known = self.targets.iter().any(|(_, known)| *known == url);
-        if !is_mine && !is_known && !url.is_empty() {
-            self.targets.insert(place, (question, url));
-        }
-    }
-
     fn ask_target(&mut self, now: Now) {
-        match self.targets.get(self.target) {
-            Some((question, _)) => self.ask(*question),
-            None => self.complain(now, &self.reason.clone()),
+        match self.survey.target() {
+            Some(target) => self.survey.ask(target.first.clone()),
+            None => self.report(now, &self.reason.clone()),
         }
     }
 
-    fn ask(&mut self, question: Question) {
-        let (_, url) = &self.targets[self.target];
-        self.last_call += 1;
-        let id = CallId(self.last_call);
-        self.calls.push(match question {
-            Question::Machines => questions::machines(id, url, None),
-            Question::Config => questions::config(id, url),
-            Question::Version => questions::version(id, url),
-            Question::Join => questions::join(id, url, &self.myself),
-            Question::Leader => questions::leader(id, url),
-        });
-        self.state = State::Asking { question, call: id };
+    fn try_next_target(&mut self, now: Now, why: &str) {
+        let target = self.survey.target().expect("it was just asked");
+        // A client port that does not help is no news: its peer port was asked before.
+        if target.first != Question::Leader {
+            self.reason = with_url(&target.url, why);
+        }
+        self.survey.advance();
+        self.ask_target(now);
     }
 
-    fn on_machines(&mut self, now: Now, listed: Result<Vec<MachineInfo>, String>, server: &str) {
-        let listed = match listed {
-            Ok(listed) => listed,
-            Err(why) => return self.next_target(now, &why),
-        };
-        // Who knows no leader may be cut off: its list is not the newest, and nothing it says of
-        // room counts.
+    fn on_machines(&mut self, now: Now, listed: Vec<MachineInfo>, is_foreign: bool) {
+        // A machine that knows no leader may be cut off: its list may be old, and so may its
+        // config.
         if !listed.iter().any(|m| m.state == Role::Leader) {
-            return self.next_target(now, "it knows no leader now");
+            return self.try_next_target(now, "it knows no leader now");
         }
-        self.foreign = !questions::is_tern(server);
-        self.unsaved |= self.info.cluster != listed;
+        self.is_foreign = is_foreign;
+        self.is_unsaved |= self.info.cluster != listed;
         self.info.cluster = listed;
-        self.ask(Question::Config);
+        self.survey.ask(Question::Config);
     }
 
-    fn on_config(&mut self, now: Now, room: Result<Room, String>) {
-        let room = match room {
-            Ok(room) => room,
-            Err(why) => return self.next_target(now, &why),
-        };
-        self.unsaved |= self.info.sync_interval_ms != room.sync_interval_ms;
+    fn on_config(&mut self, now: Now, room: ClusterRoom) {
+        self.is_unsaved |= self.info.sync_interval_ms != room.sync_interval_ms;
         self.info.sync_interval_ms = room.sync_interval_ms;
-        let machines = &self.info.cluster;
-        let wanted = (machines.len() as f64) < room.active_size.floor() || self.is_named();
-        let due = self.started_us >= self.join_from_us() && self.wiped;
-        if self.foreign {
-            self.give_up(now, "the cluster is not tern, and tern does not join it");
-        } else if !wanted {
-            self.trouble.clear();
-            self.eager = Eager::No;
-            self.rest(now);
-        } else if due {
-            self.ask(Question::Version);
+        if self.is_foreign {
+            let why = "the cluster is not tern, and tern does not join it";
+            return self.on_no_place(now, why);
+        }
+        let has_room = (self.info.cluster.len() as u64) < room.active_size;
+        if !has_room && !self.is_listed() {
+            self.last_trouble.clear();
+            self.join_from = JoinFrom::NextInterval;
+            return self.rest(now);
+        }
+        if self.fetch_began_us >= self.join_from_us() && self.is_wiped {
+            self.survey.ask(Question::Version);
         } else {
             self.rest(now);
         }
     }
 
-    fn is_named(&self) -> bool {
-        self.info.cluster.iter().any(|m| m.name == self.myself.name)
+    fn is_listed(&self) -> bool {
+        let mut listed = self.info.cluster.iter();
+        listed.any(|m| m.name == self.introduction.name)
     }
 
-    /// Where a client port leads; the one behind it is asked next.
-    fn on_leader(&mut self, now: Now, leader: Result<Box<str>, String>) {
-        if let Ok(peer_url) = leader {
-            self.add_target(self.target + 1, Question::Machines, peer_url);
+    fn on_version(&mut self, now: Now, version: u64) {
+        if version == STORE_VERSION {
+            self.survey.ask(Question::Join(self.introduction.clone()));
+            return;
         }
-        self.target += 1;
+        let why = format!("the cluster has store version {version}, not {STORE_VERSION}");
+        self.on_no_place(now, &why);
+    }
+
+    /// A client port has told the leader's peer port, which is asked next.
+    fn on_leader(&mut self, now: Now, peer_url: Box<str>) {
+        self.survey.insert_next(Target {
+            url: peer_url,
+            first: Question::Machines { of: None },
+        });
+        self.survey.advance();
         self.ask_target(now);
     }
 
-    fn next_target(&mut self, now: Now, why: &str) {
-        let (first, url) = &self.targets[self.target];
-        if *first == Question::Machines {
-            // What a call says names the whole URL.
-            self.reason = match why.starts_with(&**url) {
-                true => why.to_string(),
-                false => format!("{url}: {why}"),
-            };
+    fn on_refusal(&mut self, now: Now, question: &Question, refusal: &CallRefusal) {
+        if matches!(question, Question::Join(_)) {
+            self.on_no_place(now, &refusal.why);
+        } else {
+            self.try_next_target(now, &refusal.why);
         }
-        self.target += 1;
-        self.ask_target(now);
     }
 
-    /// It is refused by who speaks for the cluster: no use in asking others.
-    fn give_up(&mut self, now: Now, why: &str) {
-        self.eager = Eager::No;
-        self.complain(now, why);
+    /// The cluster itself refuses: other machines of it are not asked.
+    fn on_no_place(&mut self, now: Now, why: &str) {
+        self.join_from = JoinFrom::NextInterval;
+        self.report(now, why);
     }
 
-    /// Says why nothing has come of it, unless that was said before.
-    fn complain(&mut self, now: Now, why: &str) {
-        if self.trouble != why {
-            self.trouble = why.into();
+    /// Ends the fetch, and reports why it failed unless that was reported before.
+    fn report(&mut self, now: Now, why: &str) {
+        if self.last_trouble != why {
+            self.last_trouble = why.into();
             self.facts.push(Fact::NotLetIn { why: why.into() });
         }
         self.rest(now);
     }
 
-    /// Until the next fetch.
+    /// Ends the fetch: the next one is due an interval after its beginning.
     fn rest(&mut self, now: Now) {
-        let join_from_us = self.began_us + self.interval_us();
-        let mut until_us = match self.started_us < join_from_us {
-            true => join_from_us,
-            false => self.started_us + self.interval_us(),
+        let first_join_us = self.began_us + self.interval_us();
+        let mut due_us = if self.fetch_began_us < first_join_us {
+            first_join_us
+        } else {
+            self.fetch_began_us + self.interval_us()
         };
         if self.leader().is_none() {
-            until_us = until_us.min(now.mono_us + LEADERLESS_US);
+            due_us = due_us.min(now.mono_us + LEADERLESS_US);
         }
-        self.state = State::Waiting { until_us };
+        self.next_fetch_us = Some(due_us);
     }
 
     fn join_from_us(&self) -> u64 {
-        match self.eager {
-            Eager::Yes => self.began_us,
-            Eager::No => self.began_us + self.interval_us(),
+        match self.join_from {
+            JoinFrom::Now => self.began_us,
+            JoinFrom::NextInterval => self.began_us + self.interval_us(),
         }
     }
 
     fn interval_us(&self) -> u64 {
-        self.info
-            .sync_interval_ms
-            .clamp(SYNC_INTERVAL_MS_MIN, MS_MAX)
-            * 1000
+        let interval_ms = self.info.sync_interval_ms;
+        interval_ms.clamp(SYNC_INTERVAL_MS_MIN, MS_MAX) * 1000
     }
 
     // -- outputs
 
-    /// The calls to make now and what is worth a line; gives what is to be saved, if it has
-    /// changed.
-    pub fn take_news(
+    /// Moves the calls to make now and the facts for the log out. Returns what is to be saved, if
+    /// it has changed.
+    pub(super) fn take_news(
         &mut self,
         calls: &mut Vec<Call>,
         facts: &mut Vec<Fact>,
     ) -> Option<StandbyInfo> {
-        calls.append(&mut self.calls);
+        self.survey.take_calls(calls);
         facts.append(&mut self.facts);
-        std::mem::take(&mut self.unsaved).then(|| self.info.clone())
+        let is_unsaved = std::mem::take(&mut self.is_unsaved);
+        is_unsaved.then(|| self.info.clone())
     }
 
-    /// When `on_time` has something to do; `u64::MAX`: never.
-    pub fn next_deadline(&self) -> u64 {
-        match self.state {
-            State::Waiting { until_us } => until_us,
-            State::Asking { .. } => u64::MAX,
-        }
+    /// When `on_time` has something to do, in microseconds of the monotonic clock.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.next_fetch_us
     }
 
-    /// What it knows, for who comes after it.
-    pub fn info(&self) -> &StandbyInfo {
+    /// What is known of the cluster.
+    pub(super) fn info(&self) -> &StandbyInfo {
         &self.info
     }
 
-    /// The leader it last heard of: where clients go. Never this machine itself.
-    pub fn leader(&self) -> Option<&MachineInfo> {
+    /// The last known leader, for redirects; never this machine itself.
+    pub(super) fn leader(&self) -> Option<&MachineInfo> {
         let leader = self.info.cluster.iter().find(|m| m.state == Role::Leader)?;
-        let is_other =
-            leader.client_url != self.myself.client_url && leader.name != self.myself.name;
-        (is_other && !leader.client_url.is_empty()).then_some(leader)
+        let me = &self.introduction;
+        let is_me = leader.client_url == me.client_url || leader.name == me.name;
+        (!is_me && !leader.client_url.is_empty()).then_some(leader)
     }
+}
+
+/// The targets of a fetch: the peer ports of the members, the leader's first, then `others`, then
+/// the members' client ports.
+fn targets(cluster: &[MachineInfo], others: &[Box<str>]) -> Vec<Target> {
+    let (leaders, followers): (Vec<_>, Vec<_>) =
+        cluster.iter().partition(|m| m.state == Role::Leader);
+    let members: Vec<&MachineInfo> = leaders.into_iter().chain(followers).collect();
+    let mut targets = Vec::new();
+    for url in members.iter().map(|m| &m.peer_url).chain(others) {
+        targets.push(Target {
+            url: url.clone(),
+            first: Question::Machines { of: None },
+        });
+    }
+    for member in members {
+        targets.push(Target {
+            url: member.client_url.clone(),
+            first: Question::Leader,
+        });
+    }
+    targets
 }

@@ -5,7 +5,7 @@
 //! Whatever waits is answered or redirected, watchers' bodies end empty, and calls of the former
 //! mode are not listened to any more: the numbers of a mode's calls are its own. Start with
 //! `maybe_leave`, then `become_member`.
-use super::standby::{Eager, Standby};
+use super::standby::{JoinFrom, Standby};
 use super::*;
 
 /// How many election timeouts a machine that somebody does not list waits for its leader to be
@@ -27,7 +27,7 @@ impl Machine {
         now: Now,
     ) -> Machine {
         let mut machine = Machine::outside(settings, recovered, search, seed, now);
-        machine.become_standby(now, info, Eager::No, true, Fact::StandsByAgain);
+        machine.become_standby(now, info, JoinFrom::NextInterval, true, Fact::StandsByAgain);
         machine.register();
         machine
     }
@@ -44,17 +44,17 @@ impl Machine {
             return;
         }
         // Who learns of it in the middle of its work waits for room; who comes up asks at once.
-        let eager = match fact == Fact::Amnesia || !self.replica.had_leader() {
-            true => Eager::Yes,
-            false => Eager::No,
+        let join_from = match fact == Fact::Amnesia || !self.replica.had_leader() {
+            true => JoinFrom::Now,
+            false => JoinFrom::NextInterval,
         };
-        self.leave(now, eager, fact);
+        self.leave(now, join_from, fact);
     }
 
-    fn leave(&mut self, now: Now, eager: Eager, fact: Fact) {
+    fn leave(&mut self, now: Now, join_from: JoinFrom, fact: Fact) {
         let stops = matches!(self.phase, Phase::Stopping { .. });
         let info = self.replica.last_cluster();
-        self.become_standby(now, info, eager, false, fact);
+        self.become_standby(now, info, join_from, false, fact);
         self.replica.close();
         let effects = self.replica.effects_mut();
         effects.removed = true;
@@ -80,10 +80,11 @@ impl Machine {
             return;
         }
         if again {
-            return self.leave(now, Eager::Yes, Fact::Removed);
+            return self.leave(now, JoinFrom::Now, Fact::Removed);
         }
-        let finder = self.looking();
-        self.find_later(now, UNLISTED_TIMEOUTS, finder);
+        let from_us = self.after(now, UNLISTED_TIMEOUTS);
+        let calls = self.next_calls();
+        self.finder = Some(self.looking(from_us, calls));
     }
 
     /// Whether a leader has been heard since it began to ask round.
@@ -112,8 +113,8 @@ impl Machine {
         }
         self.is_unlisted &= !self.has_been_led();
         self.look_us = now.mono_us;
-        let finder = self.looking();
-        self.find_later(now, 0, finder);
+        let calls = self.next_calls();
+        self.finder = Some(self.looking(now.mono_us, calls));
     }
 
     /// A machine that came up with a log that did not tell its place has learnt it: it tells its
@@ -123,14 +124,14 @@ impl Machine {
         self.is_unplaced &= moved.is_none();
         if moved == Some(true) {
             self.moved = true;
-            let finder = self.looking();
-            self.find_later(now, 0, finder);
+            let calls = self.next_calls();
+            self.finder = Some(self.looking(now.mono_us, calls));
         }
     }
 
     /// Asks round for what a member's place is: first those that its log knows, and under the name
     /// that stands there.
-    pub(super) fn looking(&mut self) -> Finder {
+    pub(super) fn looking(&mut self, from_us: u64, last_call: u64) -> Finder {
         let goal = Goal::Look {
             moved: self.moved,
             cluster: self.cluster(),
@@ -142,23 +143,42 @@ impl Machine {
             .filter(|m| m.id != id)
             .map(|m| m.peer_url.clone())
             .collect();
-        let mut myself = self.myself();
+        let mut introduction = self.introduction();
         if let Some(own) = self.configuration().get(id) {
-            (myself.name, myself.incarnation) = (own.name.clone(), own.incarnation);
+            (introduction.name, introduction.incarnation) = (own.name.clone(), own.incarnation);
         }
         self.origin.search.known = known;
-        Finder::new(myself, self.origin.search.clone(), goal, self.origin.seed)
+        let search = self.origin.search.clone();
+        Finder::new(
+            introduction,
+            search,
+            goal,
+            from_us,
+            last_call,
+            self.origin.seed,
+        )
     }
 
-    fn find_later(&mut self, now: Now, timeouts: u64, finder: Finder) {
-        let until_us = now.mono_us + timeouts * self.replica.settings().election_ms * 1000;
+    /// So many election timeouts from now, in `mono_us`.
+    fn after(&self, now: Now, timeouts: u64) -> u64 {
+        now.mono_us + timeouts * self.replica.settings().election_ms * 1000
+    }
+
+    /// The number up to which the calls of former searches are numbered.
+    fn next_calls(&mut self) -> u64 {
         self.origin.switches += 1;
-        self.finder = Some(finder.later(until_us, self.origin.switches << CallId::SEARCH_BITS));
+        self.origin.switches << CallId::SEARCH_BITS
     }
 
     /// The cluster that was found has no place for this machine, which holds nothing yet.
     pub(super) fn become_standby_refused(&mut self, now: Now, why: Box<str>, info: StandbyInfo) {
-        self.become_standby(now, info, Eager::No, true, Fact::Refused { why });
+        self.become_standby(
+            now,
+            info,
+            JoinFrom::NextInterval,
+            true,
+            Fact::Refused { why },
+        );
         self.register();
     }
 
@@ -167,7 +187,7 @@ impl Machine {
         &mut self,
         now: Now,
         info: StandbyInfo,
-        eager: Eager,
+        join_from: JoinFrom,
         wiped: bool,
         fact: Fact,
     ) {
@@ -178,7 +198,15 @@ impl Machine {
         let calls = self.origin.switches << CallId::SEARCH_BITS;
         let search = &self.origin.search;
         let others = search.known.iter().chain(&search.peers).cloned().collect();
-        let standby = Standby::new(now, self.myself(), info, others, eager, wiped, calls);
+        let standby = Standby::new(
+            now,
+            self.introduction(),
+            info,
+            others,
+            join_from,
+            wiped,
+            calls,
+        );
         self.change_phase(Phase::Standby(Box::new(standby)));
         self.replica.effects_mut().facts.push(fact);
     }
@@ -248,8 +276,10 @@ impl Machine {
             discovery: None,
             ..self.origin.search.clone()
         };
-        let finder = Finder::new(self.myself(), search, Goal::Join, self.origin.seed);
-        self.find_later(now, SILENT_TIMEOUTS, finder);
+        let from_us = self.after(now, SILENT_TIMEOUTS);
+        let (calls, seed) = (self.next_calls(), self.origin.seed);
+        let me = self.introduction();
+        self.finder = Some(Finder::new(me, search, Goal::Join, from_us, calls, seed));
     }
 
     /// The leader has brought something: there is nothing more to ask.
@@ -260,17 +290,19 @@ impl Machine {
     }
 
     /// What a member that has heard nothing is told about its place.
-    pub(super) fn on_silence(&mut self, now: Now, found: Found) {
+    pub(super) fn on_silence(&mut self, now: Now, found: SearchOutcome) {
         self.finder = None;
         match found {
-            Found::LetIn(id) if id != self.id() => self.leave(now, Eager::Yes, Fact::Removed),
-            Found::Refused { .. } => self.leave(now, Eager::No, Fact::Removed),
-            Found::LetIn(_)
-            | Found::Failed(_)
-            | Found::Again { .. }
-            | Found::Start
-            | Found::Unlisted
-            | Found::Done => self.mind_silence(now),
+            SearchOutcome::Admitted(id) if id != self.id() => {
+                self.leave(now, JoinFrom::Now, Fact::Removed)
+            }
+            SearchOutcome::Refused { .. } => self.leave(now, JoinFrom::NextInterval, Fact::Removed),
+            SearchOutcome::Admitted(_)
+            | SearchOutcome::Failed(_)
+            | SearchOutcome::Retrying { .. }
+            | SearchOutcome::First
+            | SearchOutcome::Unlisted
+            | SearchOutcome::Done => self.mind_silence(now),
         }
     }
 
@@ -284,7 +316,7 @@ impl Machine {
             ..nothing
         };
         let settings = self.replica.settings().clone();
-        let seed = scramble(origin.seed.wrapping_add(origin.switches));
+        let seed = splitmix64(origin.seed.wrapping_add(origin.switches));
         let mut former = std::mem::replace(
             &mut self.replica,
             Replica::new(settings, recovered, seed, now),

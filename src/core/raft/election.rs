@@ -5,6 +5,7 @@
 use super::fault::RaftFault;
 use super::replication::UNCOMMITTED_BYTES_MAX;
 use super::{Index, PeerId, Progress, ProposalRefusal, Raft, RaftRole, Rpc, Term};
+use crate::core::random::{SPLITMIX_STEP, splitmix64};
 use crate::core::timer::Now;
 
 /// A hand-over in progress: proposals wait until the target leads or the deadline has passed.
@@ -44,13 +45,11 @@ impl Raft {
         self.now_us + least_us + self.draw() % self.election_us.max(least_us / 2)
     }
 
-    /// splitmix64 (Steele, Lea, Flood, 2014).
+    /// The next number of this member's splitmix64 sequence.
     fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        let number = splitmix64(self.random);
+        self.random = self.random.wrapping_add(SPLITMIX_STEP);
+        number
     }
 
     /// A leader was heard within an election timeout, or leads here: nobody needs a new one

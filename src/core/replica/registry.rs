@@ -10,13 +10,14 @@ use crate::core::raft::{Configuration, Member};
 use crate::core::seam::Join;
 
 /// The store version that this machine speaks; a joining machine must be able to.
-const STORE_VERSION: u64 = 2;
+pub const STORE_VERSION: u64 = 2;
 /// What the cluster config may not go below (BEHAVIOUR: cluster config).
 const ACTIVE_SIZE_MIN: u32 = 3;
 const REMOVE_DELAY_MS_MIN: u64 = 2_000;
-const SYNC_INTERVAL_MS_MIN: u64 = 1_000;
+/// The least sync interval, in milliseconds.
+pub const SYNC_INTERVAL_MS_MIN: u64 = 1_000;
 /// A hundred years: longer times would only make sums overflow.
-const MS_MAX: u64 = 100 * 365 * 86_400_000;
+pub const MS_MAX: u64 = 100 * 365 * 86_400_000;
 
 /// Where a machine is shown.
 pub fn machine_path(name: &str) -> KeyPath {

@@ -5,10 +5,11 @@
 use super::cluster::{Asker, Ev, Place, World, client_url, peer_url, slot_of};
 use super::http::routed;
 use tern::codec::api::{Next, Port, Routed, Shape};
-use tern::codec::http::Method;
-use tern::codec::http::client::{self, CallFault, CallResponse, ResponseParser};
+use tern::codec::cluster_api;
+use tern::codec::http::call::{HttpCall, HttpReply};
+use tern::codec::http::client::{CallFault, CallResponse, ResponseParser};
 use tern::codec::http::url::Url;
-use tern::core::machine::{Answer, Call, Op, Reply, Ticket};
+use tern::core::machine::{Answer, Call, CallId, Op, Question, Ticket};
 use tern_support::rng::Rng;
 
 /// Redirects followed in one call.
@@ -17,7 +18,10 @@ const REDIRECTS_MAX: usize = 10;
 /// A call under way.
 pub struct Calling {
     slot: usize,
-    call: Call,
+    /// As the calling machine knows it.
+    id: CallId,
+    question: Question,
+    call: HttpCall,
     url: String,
     redirects: usize,
     /// The machine that works on it, with the ticket and how the answer is to be written.
@@ -36,16 +40,6 @@ pub enum Leg {
     Answer,
     Return,
     Over,
-}
-
-fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Put => "PUT",
-        Method::Post => "POST",
-        Method::Delete => "DELETE",
-        Method::Head | Method::Options | Method::Other => unreachable!("nobody calls with that"),
-    }
 }
 
 /// The response in these bytes, read in pieces.
@@ -67,7 +61,8 @@ fn response_of(rng: &mut Rng, bytes: &[u8]) -> Result<CallResponse, CallFault> {
 
 impl World {
     /// A machine calls another.
-    pub fn start_call(&mut self, slot: usize, call: Call) {
+    pub fn start_call(&mut self, slot: usize, asked: Call) {
+        let call = cluster_api::request(&asked);
         self.last_call += 1;
         let key = self.last_call;
         let limit_us = call.timeout_ms.min(self.p.call_ms) * 1_000;
@@ -83,6 +78,8 @@ impl World {
         let url = call.url.to_string();
         let calling = Calling {
             slot,
+            id: asked.id,
+            question: asked.question,
             call,
             url,
             redirects: 0,
@@ -134,7 +131,7 @@ impl World {
             Leg::Over => {
                 let calling = self.drop_call(key);
                 let why = format!("{}: no answer in time", calling.url).into();
-                self.end_call(calling, Reply::Failed { why });
+                self.end_call(calling, HttpReply::Failed { why });
             }
         }
     }
@@ -169,14 +166,7 @@ impl World {
             calling.broken = true;
             return self.on_call(key, Leg::Answer);
         }
-        let request = client::CallRequest {
-            method: method_name(calling.call.method),
-            host: url.authority,
-            target: &url.path(),
-            content_type: calling.call.content_type,
-            body: &calling.call.body,
-        };
-        let request = request.encode();
+        let request = calling.call.encode(&url);
         let epoch = self.hosts[slot].epoch;
         let ticket = self.new_ticket(Asker::Call(key), slot);
         self.input(slot, epoch, |world, run, now| {
@@ -255,7 +245,7 @@ impl World {
 
     fn on_returned(&mut self, key: u64) {
         let mut calling = self.drop_call(key);
-        let failed = |calling: &Calling, why: &str| Reply::Failed {
+        let failed = |calling: &Calling, why: &str| HttpReply::Failed {
             why: format!("{}: {why}", calling.url).into(),
         };
         if calling.broken {
@@ -273,7 +263,7 @@ impl World {
         };
         if response.status != 307 {
             let server = response.server.unwrap_or_default().into();
-            let reply = Reply::Answered {
+            let reply = HttpReply::Answered {
                 status: response.status,
                 server,
                 body: response.body.into(),
@@ -321,19 +311,20 @@ impl World {
         calling
     }
 
-    fn end_call(&mut self, calling: Calling, reply: Reply) {
+    fn end_call(&mut self, calling: Calling, response: HttpReply) {
         let slot = calling.slot;
-        let status = match &reply {
-            Reply::Answered { status, body, .. } => {
+        let status = match &response {
+            HttpReply::Answered { status, body, .. } => {
                 self.trace.hash.add_bytes(body);
                 u64::from(*status)
             }
-            Reply::Failed { .. } => 0,
+            HttpReply::Failed { .. } => 0,
         };
-        self.trace.note(slot, "reply", calling.call.id.0, status, 0);
+        self.trace.note(slot, "reply", calling.id.0, status, 0);
         let epoch = self.hosts[slot].epoch;
         self.input(slot, epoch, |_, run, now| {
-            run.core.on_reply(now, calling.call.id, reply)
+            let reply = cluster_api::reply(&calling.question, response);
+            run.core.on_reply(now, calling.id, reply)
         });
     }
 

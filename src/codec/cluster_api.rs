@@ -1,0 +1,208 @@
+//! The interface between machines: questions of the core to HTTP requests, responses to typed
+//! replies.
+//!
+//! Version, machines, config and join go to a peer port, the leader question to a client port, and
+//! the questions for discovery to a directory of any etcd's key space (`discovery`). Pure; when a
+//! machine asks which question is decided by `core::machine`. Start with [`request`] and [`reply`].
+use super::discovery;
+use super::http::call::{HttpCall, HttpReply};
+use super::http::url::Url;
+use crate::core::error::{Code, OTHER_CLUSTER};
+use crate::core::raft::PeerId;
+use crate::core::replica::registry::{MS_MAX, STORE_VERSION, SYNC_INTERVAL_MS_MIN};
+use crate::core::seam::{
+    Call, CallAnswer, CallRefusal, ClusterRoom, Introduction, MachineInfo, Question, RefusalReason,
+    Reply, Role,
+};
+use serde::Deserialize;
+
+/// The request that asks the question of a call.
+pub fn request(call: &Call) -> HttpCall {
+    let base = &*call.base;
+    let get = |path: &str| HttpCall::get(format!("{base}{path}"), call.timeout_ms);
+    match &call.question {
+        Question::Version => get("/version"),
+        Question::Machines { of: None } => get("/v2/admin/machines"),
+        Question::Machines {
+            of: Some((cluster, member)),
+        } => get(&format!(
+            "/v2/admin/machines?cluster={cluster:x}&id={:x}",
+            member.0
+        )),
+        Question::Config => get("/v2/admin/config"),
+        Question::Leader => get("/v2/leader"),
+        Question::Join(introduction) => {
+            let url = format!("{base}/join");
+            let body = join_body(introduction);
+            HttpCall::put(url, "application/json", body, call.timeout_ms)
+        }
+        Question::Register {
+            name,
+            peer_url,
+            ttl_s,
+        } => discovery::register(base, name, peer_url, *ttl_s, call.timeout_ms),
+        Question::TakeLead => discovery::take_lead(base, call.timeout_ms),
+        Question::Registered { .. } => discovery::list(base, call.timeout_ms),
+    }
+}
+
+/// What a response to a question means to the core.
+pub fn reply(question: &Question, response: HttpReply) -> Reply {
+    let (status, server, body) = match response {
+        HttpReply::Failed { why } => return Reply::Failed { why },
+        HttpReply::Answered {
+            status,
+            server,
+            body,
+        } => (status, server, body),
+    };
+    let answer = match question {
+        Question::Version => parse_version(status, &body),
+        Question::Machines { .. } => parse_machines(status, &body),
+        Question::Config => parse_config(status, &body),
+        Question::Leader => parse_leader(status, &body),
+        Question::Join(_) => parse_joined(status, &body),
+        Question::Register { .. } => discovery::parse_registering(status, &body),
+        Question::TakeLead => discovery::parse_leads(status, &body),
+        Question::Registered { scheme } => discovery::parse_registered(status, &body, scheme),
+    };
+    Reply::Answered {
+        foreign: (!server.starts_with("tern/")).then_some(server),
+        answer,
+    }
+}
+
+fn join_body(introduction: &Introduction) -> String {
+    let body = serde_json::json!({
+        "minVersion": STORE_VERSION,
+        "maxVersion": STORE_VERSION,
+        "name": introduction.name,
+        "raftURL": introduction.peer_url,
+        "etcdURL": introduction.client_url,
+        "incarnation": introduction.incarnation,
+    });
+    body.to_string()
+}
+
+/// One line of the list of machines.
+#[derive(Deserialize)]
+struct ListedMachine {
+    name: Box<str>,
+    #[serde(default, rename = "state")]
+    state: Box<str>,
+    #[serde(default, rename = "clientURL")]
+    client_url: Box<str>,
+    #[serde(rename = "peerURL")]
+    peer_url: Box<str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ConfigBody {
+    active_size: f64,
+    #[serde(default)]
+    sync_interval: f64,
+}
+
+/// The body of an error, as BEHAVIOUR's table renders it. All fields are missing in a body that is
+/// something else.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ErrorBody {
+    error_code: u64,
+    message: String,
+    cause: String,
+}
+
+fn parse_version(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
+    let text = String::from_utf8_lossy(body);
+    match text.trim().parse() {
+        Ok(version) if status == 200 => Ok(CallAnswer::Version(version)),
+        Ok(_) | Err(_) => Err(refused("/version", status, body)),
+    }
+}
+
+fn parse_machines(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
+    match serde_json::from_slice::<Vec<ListedMachine>>(body) {
+        Ok(listed) if status == 200 => {
+            let machines = listed.into_iter().map(machine_info);
+            Ok(CallAnswer::Machines(machines.collect()))
+        }
+        Ok(_) | Err(_) => Err(refused("/v2/admin/machines", status, body)),
+    }
+}
+
+fn parse_config(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
+    match serde_json::from_slice::<ConfigBody>(body) {
+        // The casts drop fractions and saturate; what is not a number becomes 0.
+        Ok(config) if status == 200 => Ok(CallAnswer::Config(ClusterRoom {
+            active_size: config.active_size as u64,
+            sync_interval_ms: ((config.sync_interval * 1000.0).round() as u64)
+                .clamp(SYNC_INTERVAL_MS_MIN, MS_MAX),
+        })),
+        Ok(_) | Err(_) => Err(refused("/v2/admin/config", status, body)),
+    }
+}
+
+fn parse_leader(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
+    match std::str::from_utf8(body) {
+        Ok(url) if status == 200 && Url::parse(url).is_some() => Ok(CallAnswer::Leader(url.into())),
+        Ok(_) | Err(_) => Err(refused("/v2/leader", status, body)),
+    }
+}
+
+fn parse_joined(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
+    if status != 200 {
+        return Err(refused("/join", status, body));
+    }
+    match parse_uvarint(body) {
+        Some(id) if id != 0 => Ok(CallAnswer::Joined(PeerId(id))),
+        Some(_) | None => Err(CallRefusal {
+            reason: RefusalReason::Other,
+            why: "/join is answered with no index".into(),
+        }),
+    }
+}
+
+fn machine_info(listed: ListedMachine) -> MachineInfo {
+    let leads = &*listed.state == "leader";
+    MachineInfo {
+        name: listed.name,
+        state: if leads { Role::Leader } else { Role::Follower },
+        client_url: listed.client_url,
+        peer_url: listed.peer_url,
+    }
+}
+
+/// The refusal in the response to a request for `path`.
+fn refused(path: &str, status: u16, body: &[u8]) -> CallRefusal {
+    let error: ErrorBody = serde_json::from_slice(body).unwrap_or_default();
+    let why = match error.error_code {
+        0 => format!("{path} is answered with status {status}"),
+        code => format!("{path}: error {code}: {} ({})", error.message, error.cause),
+    };
+    let reason = if error.error_code == Code::NoMorePeer as u64 {
+        RefusalReason::ClusterFull
+    } else if error.cause == OTHER_CLUSTER {
+        RefusalReason::OtherCluster
+    } else {
+        RefusalReason::Other
+    };
+    CallRefusal {
+        reason,
+        why: why.into(),
+    }
+}
+
+/// The number at the front of `bytes`, seven bits a byte, the lowest first. 0.4 answers a join with
+/// it in a buffer of 8 bytes; what follows the number is padding.
+fn parse_uvarint(bytes: &[u8]) -> Option<u64> {
+    let mut number = 0u64;
+    for (place, byte) in bytes.iter().take(9).enumerate() {
+        number |= u64::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}

@@ -1,0 +1,197 @@
+//! Calls: what this machine asks of other machines and of a discovery service, and the replies.
+//!
+//! The core says what is asked and of whom. How a question travels, and what a status or a body
+//! means, is `codec::cluster_api`'s. Start with [`Question`].
+use super::MachineInfo;
+use crate::core::raft::PeerId;
+
+/// How long a question to a machine may take, in milliseconds.
+const ASK_MS: u64 = 3_000;
+/// How long a join may take: a leader may hold it for 5 s before it answers.
+const JOIN_MS: u64 = 8_000;
+/// How long a question to a discovery service may take: it is further away than the peers.
+const DISCOVERY_MS: u64 = 5_000;
+
+/// The number of a call that waits for its reply. Bit 62 marks the calls that register this member
+/// with a discovery service; all others belong to a search, whose number is in the bits above
+/// [`CallId::SEARCH_BITS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+impl CallId {
+    /// The calls of one search are numbered by this many low bits; the bits above them number the
+    /// searches.
+    pub const SEARCH_BITS: u32 = 32;
+
+    /// The only call of the registrar. It belongs to no search.
+    pub const REGISTRAR: CallId = CallId(1 << 62);
+
+    /// Whether the call `later` belongs to a later search, so that the core no longer waits for the
+    /// reply to this call.
+    pub fn is_void_after(self, later: CallId) -> bool {
+        let search = |id: CallId| id.0 >> CallId::SEARCH_BITS;
+        later != CallId::REGISTRAR && search(self) < search(later)
+    }
+}
+
+/// A call that the shell makes over HTTP. Its [`Reply`] comes through `Machine::on_reply`, exactly
+/// once, unless a later call makes it void ([`CallId::is_void_after`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Unique among the calls of this process.
+    pub id: CallId,
+    /// Where to ask: `http://host:port` of a machine, or the URL of a discovery directory.
+    pub base: Box<str>,
+    /// What is asked.
+    pub question: Question,
+    /// From now until the whole answer must be here, redirects included, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl Call {
+    /// A call with the timeout of its question.
+    pub fn new(id: CallId, base: Box<str>, question: Question) -> Call {
+        let timeout_ms = match question {
+            Question::Version | Question::Machines { .. } | Question::Config | Question::Leader => {
+                ASK_MS
+            }
+            Question::Join(_) => JOIN_MS,
+            Question::Register { .. } | Question::TakeLead | Question::Registered { .. } => {
+                DISCOVERY_MS
+            }
+        };
+        Call {
+            id,
+            base,
+            question,
+            timeout_ms,
+        }
+    }
+}
+
+/// What a call asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Over the peer port: the store version.
+    Version,
+    /// Over the peer port: the members.
+    Machines {
+        /// A cluster and one of its member ids. A machine of another cluster refuses, and so does
+        /// one that has not applied the join of that id: its list cannot tell whether the id was
+        /// removed.
+        of: Option<(u64, PeerId)>,
+    },
+    /// Over the peer port: the cluster config.
+    Config,
+    /// Over the client port: the peer URL of the leader. A standby redirects this to the leader.
+    Leader,
+    /// Over the peer port: admit this machine as a member, or take its new addresses.
+    Join(Introduction),
+    /// Of a discovery service: list this machine for `ttl_s` seconds.
+    Register {
+        /// This machine's name, the key of its registration.
+        name: Box<str>,
+        /// Its peer URL, the value of its registration.
+        peer_url: Box<str>,
+        /// How long the registration lasts, in seconds.
+        ttl_s: u64,
+    },
+    /// Of a discovery service: whether this machine is the first, which starts the cluster.
+    TakeLead,
+    /// Of a discovery service: the peer URLs of the registered machines.
+    Registered {
+        /// The scheme of registered addresses that carry none.
+        scheme: Box<str>,
+    },
+}
+
+impl Question {
+    /// Whether a discovery service is asked, not a machine.
+    pub fn is_for_discovery(&self) -> bool {
+        matches!(
+            self,
+            Question::Register { .. } | Question::TakeLead | Question::Registered { .. }
+        )
+    }
+}
+
+/// How a machine introduces itself when it asks to join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// Its name.
+    pub name: Box<str>,
+    /// The client URL that it advertises.
+    pub client_url: Box<str>,
+    /// The peer URL that it advertises.
+    pub peer_url: Box<str>,
+    /// The random number of its data directory, which makes a repeated join idempotent.
+    pub incarnation: u64,
+}
+
+/// The outcome of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A whole answer arrived.
+    Answered {
+        /// `None`: tern answered. `Some`: another program did, and this is the name that it gives
+        /// itself, empty if it gives none.
+        foreign: Option<Box<str>>,
+        /// The answer to the question; its variant always fits the question.
+        answer: Result<CallAnswer, CallRefusal>,
+    },
+    /// The host was not reached, no answer came in time, or what came was not HTTP.
+    Failed {
+        /// For the log.
+        why: Box<str>,
+    },
+}
+
+/// The answer to a [`Question`], one variant for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallAnswer {
+    /// The store version.
+    Version(u64),
+    /// The members, the leader marked.
+    Machines(Vec<MachineInfo>),
+    /// The part of the cluster config that concerns machines outside the cluster.
+    Config(ClusterRoom),
+    /// The leader's peer URL.
+    Leader(Box<str>),
+    /// The member id that the cluster has given this machine; never [`PeerId::NONE`].
+    Joined(PeerId),
+    /// The registration was taken.
+    Registering,
+    /// Whether this machine is the first one of the directory, which starts the cluster.
+    Leads(bool),
+    /// The peer URLs of the registered machines.
+    Registered(Vec<Box<str>>),
+}
+
+/// An answer that does not answer the question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallRefusal {
+    /// What the core decides by.
+    pub reason: RefusalReason,
+    /// For the log: the path asked and the error or the status.
+    pub why: Box<str>,
+}
+
+/// The kinds of refusals that lead to different decisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalReason {
+    /// The cluster has as many members as its config wants.
+    ClusterFull,
+    /// The machine asked belongs to another cluster than the one that the question names.
+    OtherCluster,
+    /// Anything else.
+    Other,
+}
+
+/// How many machines a cluster wants, and how often its standbys ask for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterRoom {
+    /// The most members that the cluster admits.
+    pub active_size: u64,
+    /// The time between two fetches of a standby, in milliseconds.
+    pub sync_interval_ms: u64,
+}
