@@ -1,5 +1,5 @@
 //! What a range of seeds came to, on one line that is kept.
-use super::cluster::Counts;
+use super::counts::Counts;
 use std::fmt;
 
 pub struct Ledger {

@@ -4,6 +4,7 @@ mod calls;
 mod checks;
 mod clients;
 mod cluster;
+mod counts;
 mod cycles;
 mod disk;
 mod duties;

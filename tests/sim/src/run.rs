@@ -1,5 +1,6 @@
 //! One seed from beginning to end, and what is said of it.
-use super::cluster::{Counts, Phase, Plant, World};
+use super::cluster::{Phase, Plant, World};
+use super::counts::Counts;
 use super::cycles;
 use super::params::Params;
 use super::truth::{Checked, Violation, violation};

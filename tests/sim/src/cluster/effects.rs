@@ -1,0 +1,288 @@
+//! Carries out what a machine hands out in a turn: its log and snapshots to the simulated disk,
+//! messages to the net, answers and events to the clients.
+use super::*;
+
+impl World {
+    pub(super) fn carry_out(
+        &mut self,
+        slot: usize,
+        run: &mut Running,
+        fx: &mut Effects,
+    ) -> Checked {
+        self.change_mode(slot, run, fx);
+        for out in fx.snapshot.drain(..) {
+            self.carry_snapshot(slot, run, out);
+        }
+        let who = run.seen.id;
+        let has_changed = self.note_persist(slot, run, fx)?;
+        if !fx.wipe {
+            run.disk.append(&mut fx.persist, fx.lsn);
+        }
+        let before = run.seen;
+        run.seen = seen_of(&run.core);
+        if has_changed && run.seen.leads {
+            check_changes(run)?;
+        }
+        self.look(slot, run, &before, fx)?;
+        let times = (
+            &self.p,
+            self.now_us,
+            self.heard_us_max() + self.p.down_us_max,
+        );
+        run.duties
+            .check(times, &run.contact.answers, &run.core, &fx.facts)?;
+        self.send_all(slot, who, run, fx)?;
+        for call in fx.calls.drain(..) {
+            self.start_call(slot, call);
+        }
+        for answer in fx.answers.drain(..) {
+            self.on_answer(slot, answer)?;
+        }
+        self.deliver_events(slot, fx)?;
+        if fx.wipe {
+            let told = fx.facts.iter().any(|f| matches!(f, Fact::Removed)) && run.log.last() != 0;
+            if told && !self.truth.removed.contains_key(&who) {
+                let text = format!("m{slot} takes itself for removed, and {who} is a member");
+                return violation("false-removal", text);
+            }
+            return self.start_over(slot, run);
+        }
+        Ok(())
+    }
+
+    /// Follows what goes to the log; whether a change of membership is among it.
+    fn note_persist(
+        &mut self,
+        slot: usize,
+        run: &mut Running,
+        fx: &Effects,
+    ) -> Result<bool, Violation> {
+        let who = run.seen.id;
+        let mut changed = false;
+        for op in &fx.persist {
+            match op {
+                Persist::State { .. } => {}
+                Persist::Append { entries, .. } => {
+                    let changes = entries.iter().filter(|e| self.note_change(slot, e));
+                    changed |= changes.count() > 0;
+                    self.truth.on_cut(who, entries);
+                    self.truth
+                        .on_appended(who, &mut run.log, run.seen.commit, entries)?;
+                }
+                Persist::Installed { meta, keep_tail } => {
+                    run.log.install(meta.index.0, meta.term.0, *keep_tail);
+                }
+                Persist::Release { through } => {
+                    let term = run.log.term(through.0).unwrap_or(run.log.base_term);
+                    run.log.rebase(through.0, term);
+                }
+                Persist::Repair(entry) => {
+                    self.counts.repairs += 1;
+                    self.truth.on_repaired(who, entry)?;
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Checks what is sent and gives it to the net. `who` is the id that the machine had when the
+    /// turn began.
+    fn send_all(&mut self, slot: usize, who: u64, run: &mut Running, fx: &mut Effects) -> Checked {
+        for (to, message) in fx.send.drain(..) {
+            let sent = check_send(&run.disk.image, &self.truth, who, to, &message);
+            sent.map_err(|mut found| {
+                let members = run.core.configuration().members.iter();
+                let members: Vec<_> = members.map(|m| (m.id.0, m.voter)).collect();
+                found.text += &format!(
+                    " ({:?}, log to {}, members {members:?})",
+                    run.seen,
+                    run.log.last()
+                );
+                found
+            })?;
+            run.contact
+                .check_lease(&self.p, self.now_us, &run.seen, to.0, &message)?;
+            self.truth.on_sent(who, &message);
+            if matches!(message.rpc, Rpc::Vote { .. }) {
+                self.voted_for = Some(to.0);
+            }
+            self.send(slot, who, to, &message);
+        }
+        Ok(())
+    }
+
+    /// Gives events to their watchers, unless they are planted to be lost or doubled.
+    fn deliver_events(&mut self, slot: usize, fx: &mut Effects) -> Checked {
+        let lies = self.plant.lies;
+        if lies.events_swapped {
+            fx.events.reverse();
+        }
+        for delivery in fx.events.drain(..) {
+            let struck = (lies.event_lost || lies.event_twice) && self.rng.chance(20_000);
+            if struck && lies.event_lost {
+                continue;
+            }
+            self.on_delivery(slot, &delivery)?;
+            if struck {
+                self.on_delivery(slot, &delivery)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What must be durable before all else: as whom this machine was let in, that it is a standby
+    /// or none any more.
+    fn change_mode(&mut self, slot: usize, run: &mut Running, fx: &mut Effects) {
+        if let Some(id) = fx.let_in {
+            self.counts.switches +=
+                u64::from(run.disk.image.standby.as_ref().is_some_and(|s| s.running));
+            self.trace.note(slot, "let in", id.0, 0, 0);
+            run.disk.image.id = id;
+            self.ids.insert(id.0, slot);
+        }
+        if let Some(info) = fx.standby.take() {
+            let began = info.running && !run.disk.image.standby.as_ref().is_some_and(|s| s.running);
+            if began {
+                self.counts.switches += 1;
+                self.trace.note(
+                    slot,
+                    "stands by",
+                    run.seen.id,
+                    u64::from(fx.removed),
+                    info.cluster.len() as u64,
+                );
+            }
+            run.disk.image.standby = Some(info);
+        }
+        if fx.wipe {
+            fx.snapshot.clear();
+        }
+        if let Some(why) = &fx.failed {
+            self.trace.note(slot, "gives up", why.len() as u64, 0, 0);
+        }
+    }
+
+    /// What this machine holds is of no use any more: its log is wiped, and its directory gets a
+    /// new number.
+    fn start_over(&mut self, slot: usize, run: &mut Running) -> Checked {
+        let blank = Image {
+            standby: run.disk.image.standby.take(),
+            ..self.blank()
+        };
+        let incarnation = blank.incarnation;
+        let now = self.now_of(slot, run.mono_off_us);
+        run.disk = Disk::new(blank, self.hosts[slot].lies);
+        run.log = MemLog::default();
+        run.core.on_wiped(now, incarnation);
+        run.seen = seen_of(&run.core);
+        run.wake_us = u64::MAX;
+        // Whatever is under way is that of the former life.
+        self.hosts[slot].epoch += 1;
+        self.hosts[slot].copy = None;
+        let open = self.tickets.values().filter(|t| t.1 == slot).count();
+        let watch = self
+            .watchers
+            .values()
+            .filter(|w| w.slot == slot && !w.has_ended())
+            .count();
+        if open + watch > 0 {
+            let text = format!(
+                "m{slot} becomes a standby and leaves {open} requests and {watch} watchers unanswered"
+            );
+            return violation("switch-leaves-request", text);
+        }
+        Ok(())
+    }
+
+    /// Changes of membership are worth a line of the trace.
+    fn note_change(&mut self, slot: usize, entry: &raft::Entry) -> bool {
+        let raft::EntryBody::Good(bytes) = &entry.body else {
+            return false;
+        };
+        if !command::is_membership(bytes) {
+            return false;
+        }
+        let (what, id) = match command::decode(bytes) {
+            Ok(Command::Join { replaces, .. }) => ("appends join", replaces),
+            Ok(Command::Promote { id }) => ("appends promote", id),
+            Ok(Command::Remove { id }) => ("appends remove", id),
+            _ => return false,
+        };
+        self.trace.note(slot, what, entry.index.0, entry.term.0, id);
+        true
+    }
+
+    fn carry_snapshot(&mut self, slot: usize, run: &mut Running, out: SnapshotOut) {
+        let epoch = self.hosts[slot].epoch;
+        let soon = self.now_us + self.rng.range(self.p.sync_us_min, self.p.sync_us_max * 3);
+        match out {
+            SnapshotOut::Begin(meta) => run.disk.begin_snapshot(meta),
+            SnapshotOut::Chunk(piece) => run.disk.snapshot_chunk(&piece),
+            SnapshotOut::Finish => {
+                run.disk.finish_snapshot();
+                self.queue.push(soon, Ev::Saved { slot, epoch });
+            }
+            SnapshotOut::Abandon => run.disk.abandon_snapshot(),
+            SnapshotOut::Read { to, index, offset } => {
+                let (to, index) = (to.0, index.0);
+                self.queue.push(
+                    soon,
+                    Ev::Piece {
+                        slot,
+                        epoch,
+                        to,
+                        index,
+                        offset,
+                    },
+                );
+            }
+            SnapshotOut::Receive {
+                meta,
+                offset,
+                data,
+                done,
+            } => {
+                if run.disk.receive(meta, offset, &data, done) {
+                    self.queue.push(soon, Ev::Received { slot, epoch });
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, slot: usize, from: u64, to: PeerId, message: &Message) {
+        let Some(target) = self.ids.get(&to.0).copied() else {
+            return;
+        };
+        self.scratch.clear();
+        tern::codec::peer::wire::encode(message, &mut self.scratch);
+        if let Rpc::Fetched {
+            found: raft::FetchResult::Body(_),
+            ..
+        } = &message.rpc
+            && self.phase == Phase::Faults
+            && self.rng.chance(200_000)
+        {
+            // A peer's memory is no better than its disk: a body that does not match must not be
+            // taken.
+            *self.scratch.last_mut().expect("a message has bytes") ^= 0x55;
+        }
+        self.trace.hash.add_bytes(&self.scratch);
+        let times = self.net.route(&mut self.rng, self.now_us, slot, target);
+        for time in times.into_iter().flatten() {
+            let time = match self.p.batch_us {
+                0 => time,
+                batch => time.next_multiple_of(batch),
+            };
+            let bytes = self.scratch.as_slice().into();
+            self.queue.push(
+                time,
+                Ev::Deliver {
+                    slot: target,
+                    to: to.0,
+                    from,
+                    bytes,
+                },
+            );
+        }
+    }
+}

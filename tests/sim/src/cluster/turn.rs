@@ -1,0 +1,331 @@
+//! The next thing happens to one machine, and its turn follows: inputs in the order of `Ev`, then
+//! `finish_turn`, the simulator's version of the reactor's turn.
+use super::*;
+
+impl World {
+    /// The next thing happens. False when nothing is left to happen.
+    pub fn step(&mut self) -> bool {
+        let Some((time_us, ev)) = self.queue.pop() else {
+            return false;
+        };
+        self.now_us = self.now_us.max(time_us);
+        self.trace.time_us = self.now_us;
+        self.counts.events += 1;
+        if let Some(slot) = self.held_up(&ev) {
+            let late = u64::from(matches!(ev, Ev::Wake { .. }));
+            let until = self.hosts[slot].paused_until_us + late;
+            self.queue.push(until, ev);
+            return true;
+        }
+        self.happen(ev);
+        true
+    }
+
+    fn happen(&mut self, ev: Ev) {
+        match ev {
+            Ev::Deliver {
+                slot,
+                to,
+                from,
+                bytes,
+            } => self.on_deliver(slot, to, from, &bytes),
+            Ev::Synced {
+                slot,
+                epoch,
+                took_us,
+            } => self.input(slot, epoch, |_, run, now| {
+                let lsn = run.disk.end_sync();
+                run.core.on_synced(now, lsn, took_us);
+            }),
+            Ev::Saved { slot, epoch } => {
+                self.input(slot, epoch, |world, run, now| {
+                    world.on_saved(slot, run, now)
+                });
+            }
+            Ev::Received { slot, epoch } => self.input(slot, epoch, World::on_received),
+            Ev::Piece {
+                slot,
+                epoch,
+                to,
+                index,
+                offset,
+            } => self.input(slot, epoch, |world, run, now| {
+                world.on_piece(slot, run, now, (PeerId(to), Index(index), offset));
+            }),
+            Ev::Wake { slot, epoch } => self.input(slot, epoch, |world, run, now| {
+                if run.wake_us <= world.now_us {
+                    run.wake_us = u64::MAX;
+                    run.core.on_time(now);
+                }
+            }),
+            Ev::Turn { slot, epoch } => self.input(slot, epoch, |_, _, _| {}),
+            Ev::Link {
+                slot,
+                epoch,
+                peer,
+                up,
+            } => self.input(slot, epoch, |_, run, now| {
+                let state = if up { LinkState::Up } else { LinkState::Closed };
+                run.core.on_link(now, PeerId(peer), state);
+            }),
+            Ev::Think { client } => self.on_think(client),
+            Ev::Timeout { client, seq } => self.on_timeout(client, seq),
+            Ev::Again { client, seq } => self.on_again(client, seq),
+            Ev::Ask {
+                slot,
+                epoch,
+                ticket,
+                op,
+            } => self.input(slot, epoch, |_, run, now| {
+                run.core.on_request(now, ticket, *op);
+            }),
+            Ev::Call { key, leg } => self.on_call(key, leg),
+            Ev::Start { slot } => self.start(slot),
+            Ev::Blow => self.on_blow(),
+            Ev::Look => self.on_look(),
+        }
+    }
+
+    fn on_saved(&mut self, slot: usize, run: &mut Running, now: Now) {
+        let (index, bytes, older) = run.disk.end_snapshot();
+        self.counts.snapshots += 1;
+        self.trace
+            .note(slot, "snapshot saved", index.0, bytes, older.0);
+        let saved = SnapshotIn::Saved {
+            index,
+            bytes,
+            older,
+        };
+        run.core.on_snapshot(now, saved);
+    }
+
+    /// A piece of a snapshot has been read for a peer.
+    fn on_piece(&mut self, slot: usize, run: &mut Running, now: Now, piece: (PeerId, Index, u64)) {
+        let (to, index, offset) = piece;
+        let bytes_max = 400 + self.rng.index(4_000) + 4 * self.p.big_bytes;
+        let data = run.disk.read_snapshot(index, offset, bytes_max);
+        let read = data.as_ref().map_or(0, |d| d.0.len() as u64);
+        self.trace
+            .note(slot, "read snapshot", index.0, offset, read);
+        let read = SnapshotIn::Read {
+            to,
+            index,
+            offset,
+            data,
+        };
+        run.core.on_snapshot(now, read);
+    }
+
+    /// The slot whose pause holds this up.
+    fn held_up(&self, ev: &Ev) -> Option<usize> {
+        let (Ev::Deliver { slot, .. }
+        | Ev::Synced { slot, .. }
+        | Ev::Saved { slot, .. }
+        | Ev::Received { slot, .. }
+        | Ev::Piece { slot, .. }
+        | Ev::Wake { slot, .. }
+        | Ev::Turn { slot, .. }
+        | Ev::Link { slot, .. }) = ev
+        else {
+            return None;
+        };
+        (self.hosts[*slot].paused_until_us > self.now_us).then_some(*slot)
+    }
+
+    /// One input to a process, if it is still the same one, and its turn.
+    pub fn input(
+        &mut self,
+        slot: usize,
+        epoch: u64,
+        give: impl FnOnce(&mut World, &mut Running, Now),
+    ) {
+        if self.hosts[slot].epoch != epoch {
+            return;
+        }
+        let place = std::mem::replace(&mut self.hosts[slot].place, Place::Empty);
+        let Place::Up(mut run) = place else {
+            self.hosts[slot].place = place;
+            return;
+        };
+        let now = self.now_of(slot, run.mono_off_us);
+        give(self, &mut run, now);
+        self.hosts[slot].place = Place::Up(run);
+        self.finish_turn(slot);
+    }
+
+    fn on_received(&mut self, run: &mut Running, now: Now) {
+        let Some(snapshot) = run.disk.end_receive() else {
+            return;
+        };
+        let (meta, bytes) = (snapshot.meta.clone(), snapshot.bytes.len() as u64);
+        let store = Box::new(self.restore(snapshot));
+        self.truth.on_replaced(run.seen.id, meta.index.0);
+        self.counts.installs += 1;
+        run.core
+            .on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
+    }
+
+    fn on_deliver(&mut self, slot: usize, to: u64, from: u64, bytes: &[u8]) {
+        let Some(before) = self.up(slot).map(|r| r.seen).filter(|s| s.id == to) else {
+            return;
+        };
+        let message = tern::codec::peer::wire::decode(bytes).expect("it was encoded by a machine");
+        let (what, a, b) = describe(&message);
+        self.trace.note(slot, what, from, a, b);
+        let epoch = self.hosts[slot].epoch;
+        let call = matches!(message.rpc, Rpc::RequestVote { .. });
+        let lost = lost_entries(&message);
+        let (own_term, mut other_term) = (message.term.0, 0);
+        self.input(slot, epoch, |world, run, now| {
+            run.contact
+                .on_message(world.now_us, from, &message, &run.seen, &world.truth);
+            run.core.on_message(now, PeerId(from), message);
+            // Messages that are there already are taken in the same turn.
+            while let Some((_, Ev::Deliver { slot: next, .. })) =
+                world.queue.peek().filter(|(time, _)| *time <= world.now_us)
+            {
+                if *next != slot {
+                    break;
+                }
+                other_term = world.take_along(run, now).max(other_term);
+            }
+        });
+        let removed = self.truth.removed.get(&from).copied();
+        if call && self.voted_for == Some(from) && removed.is_some_and(|at| at <= before.applied) {
+            let text = format!("m{slot} answers {from}, which it knows to be removed, with a vote");
+            self.fail(violation("removed-is-heard", text));
+        }
+        if let Some((term, acked)) = lost
+            && let Some(run) = self
+                .up(slot)
+                .filter(|r| r.seen.id == to && r.seen.term == term)
+            && acked > run.log.last()
+        {
+            let text =
+                format!("m{slot} goes on after it is told that it lost entries up to {acked}");
+            self.fail(violation("amnesia-unseen", text));
+        }
+        if let Some(after) = self.up(slot).map(|r| r.seen)
+            && removed.is_some_and(|at| at <= before.applied)
+            && after.term > before.term
+            && !after.leads
+            && own_term >= after.term
+            && other_term < after.term
+        {
+            let text = format!(
+                "removed {from} raises the term of m{slot} from {} to {}",
+                before.term, after.term
+            );
+            self.fail(violation("removed-raises-term", text));
+        }
+    }
+
+    /// Gives the message's term.
+    fn take_along(&mut self, run: &mut Running, now: Now) -> u64 {
+        let Some((
+            _,
+            Ev::Deliver {
+                slot,
+                to,
+                from,
+                bytes,
+            },
+        )) = self.queue.pop()
+        else {
+            unreachable!("it was looked at");
+        };
+        self.counts.events += 1;
+        if to != run.seen.id {
+            return 0;
+        }
+        let message = tern::codec::peer::wire::decode(&bytes).expect("it was encoded by a machine");
+        let (what, a, b) = describe(&message);
+        self.trace.note(slot, what, from, a, b);
+        run.contact
+            .on_message(self.now_us, from, &message, &run.seen, &self.truth);
+        let term = message.term.0;
+        run.core.on_message(now, PeerId(from), message);
+        term
+    }
+
+    /// Carries out what the machine left, starts a sync, looks at everything.
+    pub fn finish_turn(&mut self, slot: usize) {
+        let place = std::mem::replace(&mut self.hosts[slot].place, Place::Empty);
+        let Place::Up(mut run) = place else {
+            unreachable!("only a running machine has turns");
+        };
+        let now = self.now_of(slot, run.mono_off_us);
+        let mut fx = std::mem::take(&mut self.fx);
+        self.voted_for = None;
+        let (mut stopped, mut let_in, before) = (false, None, run.seen.id);
+        for _ in 0..2 {
+            fx.clear();
+            run.core.advance(now, &mut fx);
+            let_in = fx.let_in.or(let_in);
+            let done = self.carry_out(slot, &mut run, &mut fx);
+            self.fail(done);
+            stopped |= fx.stopped || fx.failed.is_some();
+            self.maybe_sync(slot, &mut run);
+        }
+        self.fx = fx;
+        run.ended = run.log.last();
+        run.contact.end_turn();
+        let due = run.core.next_deadline();
+        if due != u64::MAX {
+            let at = due.saturating_sub(run.mono_off_us).max(self.now_us);
+            if at < run.wake_us {
+                run.wake_us = at;
+                let epoch = self.hosts[slot].epoch;
+                self.queue.push(at, Ev::Wake { slot, epoch });
+            }
+        }
+        if run.core.wants_turn() {
+            let epoch = self.hosts[slot].epoch;
+            // A slice of work takes its time, and others go on meanwhile.
+            let at = self.now_us + self.rng.range(1, 400 + self.p.big_bytes as u64 / 4);
+            self.queue.push(at, Ev::Turn { slot, epoch });
+        }
+        self.hosts[slot].place = Place::Up(run);
+        if before != 0 && self.up(slot).is_some_and(|r| r.seen.id != before) {
+            self.tell_links(slot, before, false);
+        }
+        if let Some(id) = let_in {
+            self.tell_links(slot, id.0, true);
+        }
+        if stopped {
+            self.crash(slot);
+            let down_us = if self.phase == Phase::Faults {
+                self.p.down_us_max
+            } else {
+                5_000
+            };
+            let at = self.now_us + self.rng.range(1_000, down_us);
+            self.queue.push(at, Ev::Start { slot });
+        }
+    }
+
+    fn maybe_sync(&mut self, slot: usize, run: &mut Running) {
+        if !run.disk.start_sync() {
+            return;
+        }
+        let p = &self.p;
+        let mut took = self.rng.range(p.sync_us_min, p.sync_us_max);
+        if self.phase == Phase::Faults {
+            if self.rng.chance(p.slow_ppm) {
+                took += self.rng.below(p.slow_us_max);
+            }
+            if self.hosts[slot].slow_until_us > self.now_us {
+                took += self.rng.below(p.election_ms * 500);
+            }
+        }
+        let epoch = self.hosts[slot].epoch;
+        self.queue.push(
+            self.now_us + took,
+            Ev::Synced {
+                slot,
+                epoch,
+                took_us: took,
+            },
+        );
+    }
+}
