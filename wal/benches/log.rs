@@ -1,5 +1,5 @@
-//! Micro benches of the log: `cargo bench -p wal`. Directories are made under `$TMPDIR`, so that
-//! says which disk.
+//! Micro benches of the log: `cargo bench -p wal`. The directories are made in `$TMPDIR`, which
+//! selects the disk.
 use divan::{Bencher, counter::ItemsCount};
 use wal::os::{Hook, SystemCall, Verdict};
 use wal::{Options, Record, Wal};
@@ -8,7 +8,7 @@ fn main() {
     divan::main();
 }
 
-/// A log in a directory of its own that goes on as long as a bench wants.
+/// A log in a directory of its own.
 struct Log {
     wal: Wal,
     dir: tempfile::TempDir,
@@ -28,7 +28,7 @@ impl Log {
         Log { wal, dir, index }
     }
 
-    /// One batch of entries as they come from clients, made durable.
+    /// Appends a batch of entries of 100 bytes and makes it durable.
     fn put(&mut self, count: u64) {
         let body = [7; 100];
         let records = (1..=count).map(|i| Record::Entry {
@@ -49,7 +49,7 @@ impl Log {
     }
 }
 
-/// What the thread itself does for a batch, the sync left out.
+/// The cost of a batch without its sync.
 #[divan::bench(args = [1, 16, 256])]
 fn append_unsynced(bencher: Bencher, count: u64) {
     let hook: Hook = Box::new(|call: SystemCall| match call.name {
@@ -68,7 +68,7 @@ fn append_synced(bencher: Bencher, count: u64) {
     bencher.counter(items).bench_local(|| log.put(count));
 }
 
-/// Term and vote into both slots.
+/// Term and vote, written to both slots.
 #[divan::bench]
 fn save_state(bencher: Bencher) {
     let mut log = Log::new(None);
@@ -79,7 +79,7 @@ fn save_state(bencher: Bencher) {
     });
 }
 
-/// Recovery of a segment full of entries from its bytes.
+/// Recovery of a full segment from its bytes.
 #[divan::bench]
 fn scan_a_full_segment(bencher: Bencher) {
     let mut log = Log::new(None);

@@ -8,8 +8,8 @@
 //! The *mark* of a segment is the highest durable mark in any valid header in it, or the end that
 //! the head of the next segment states for it, whichever is higher.
 //!
-//! - A batch that starts at or behind the mark and is not whole is a *torn tail*: it was never
-//!   acknowledged. The log ends before it, even if valid records follow.
+//! - A batch that starts at or behind the mark and is not whole is a *torn tail*: nothing shows
+//!   that it was ever durable. The log ends before it, even if valid records follow.
 //! - Damage below the mark was once durable. A damaged entry body is reported and the entry stays,
 //!   as [`Body::Faulty`]. Any other damage there is *fatal*: the log is not opened.
 //!

@@ -1,4 +1,4 @@
-//! What a caller sees: appended records come back, term and vote too, refusals are named.
+//! What a caller sees: records, term and vote are read back; a full disk and damage are reported.
 use std::path::Path;
 
 use wal::os::{Hook, SystemCall, Verdict};
@@ -43,7 +43,7 @@ fn list(recovered: &Recovered) -> Vec<(u64, u64, &[u8])> {
 }
 
 #[test]
-fn what_was_appended_comes_back() {
+fn appended_records_are_read_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut wal, recovered) = open(dir.path());
     assert!(recovered.is_new);
@@ -62,13 +62,13 @@ fn what_was_appended_comes_back() {
     wal.close().expect("it syncs");
     let (_, recovered) = open(dir.path());
     assert!(recovered.closed);
-    assert_eq!(recovered.commit, 2, "the highest that was recorded");
+    assert_eq!(recovered.commit, 2, "the highest recorded commit index");
     let two: [(u64, u64, &[u8]); 2] = [(3, 1, b"one"), (4, 2, b"other")];
     assert_eq!(list(&recovered), two);
 }
 
 #[test]
-fn a_directory_has_one_user() {
+fn a_directory_is_locked_for_one_process() {
     let dir = tempfile::tempdir().expect("a directory");
     let (wal, _) = open(dir.path());
     let second = Wal::open(options(dir.path()));
@@ -114,7 +114,7 @@ fn segments_rotate_and_are_released_into_spares() {
 }
 
 #[test]
-fn an_installed_snapshot_replaces_what_was_before() {
+fn an_installed_snapshot_removes_the_entries_before_it() {
     for keep_tail in [false, true] {
         let dir = tempfile::tempdir().expect("a directory");
         let (mut wal, _) = open(dir.path());
@@ -144,13 +144,13 @@ fn an_installed_snapshot_replaces_what_was_before() {
 
 #[test]
 #[should_panic(expected = "entry 3 leaves a gap")]
-fn a_gap_is_a_bug_of_the_caller() {
+fn an_entry_that_leaves_a_gap_panics() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut wal, _) = open(dir.path());
     let _ = wal.append(&[entry(1, 1, b""), entry(1, 3, b"")], 0);
 }
 
-/// Fails fallocate while `full` says so.
+/// A hook that lets fallocate fail while `full` is set.
 fn full_disk(full: std::rc::Rc<std::cell::Cell<bool>>) -> Hook {
     Box::new(move |call: SystemCall| match call.name {
         "fallocate" if full.get() => Verdict::Fail(ENOSPC),
@@ -159,7 +159,7 @@ fn full_disk(full: std::rc::Rc<std::cell::Cell<bool>>) -> Hook {
 }
 
 #[test]
-fn a_full_disk_is_told_before_anything_is_lost() {
+fn a_full_disk_refuses_an_append_as_a_whole() {
     let dir = tempfile::tempdir().expect("a directory");
     let full = std::rc::Rc::new(std::cell::Cell::new(false));
     let opened = Wal::open_with(options(dir.path()), Some(full_disk(full.clone())));
@@ -182,14 +182,21 @@ fn a_full_disk_is_told_before_anything_is_lost() {
         }
     };
     assert_eq!(refused, Error::Full);
-    assert_eq!(low_at, Some(7), "low as soon as the last spare is in use");
-    assert_eq!(index, 13, "and then that spare is filled");
+    assert_eq!(
+        low_at,
+        Some(7),
+        "the space is low once the last spare is in use"
+    );
+    assert_eq!(
+        index, 13,
+        "the last spare is filled before an append is refused"
+    );
     assert_eq!(wal.append(&[entry(1, 13, &body)], 0), Err(Error::Full));
     wal.save_state(2, 1).expect("a vote needs no room");
     put(&mut wal, &[entry(2, 13, b"small")], 0);
     assert_eq!(wal.make_spare(), Ok(Space::Low));
     let left = std::fs::read_dir(dir.path()).expect("a directory").count();
-    assert_eq!(left, 3, "no half-made file is left: state and two segments");
+    assert_eq!(left, 3, "only state and two segments are left");
     full.set(false);
     assert_eq!(wal.make_spare(), Ok(Space::Ok));
     put(&mut wal, &[entry(2, 14, &body)], 0);
@@ -198,7 +205,7 @@ fn a_full_disk_is_told_before_anything_is_lost() {
 }
 
 #[test]
-fn wiping_leaves_what_is_not_the_logs() {
+fn wiping_keeps_files_that_are_not_the_logs() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut wal, _) = open(dir.path());
     put(&mut wal, &[entry(1, 1, b"one")], 0);
@@ -264,7 +271,7 @@ fn a_log_that_cannot_be_read_is_refused_with_file_and_offset() {
 }
 
 #[test]
-fn one_slot_of_term_and_vote_may_be_lost() {
+fn term_and_vote_survive_damage_to_one_slot() {
     let dir = tempfile::tempdir().expect("a directory");
     let state = dir.path().join("state");
     for term in 1..6 {
@@ -280,12 +287,12 @@ fn one_slot_of_term_and_vote_may_be_lost() {
 }
 
 #[test]
-fn a_log_without_its_state_is_not_new() {
+fn a_log_with_records_and_without_state_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let state = dir.path().join("state");
     drop(open(dir.path()));
     std::fs::remove_file(&state).expect("it can");
-    assert!(open(dir.path()).1.is_new, "nothing was written yet");
+    assert!(open(dir.path()).1.is_new, "a log without records is new");
     let (mut wal, _) = open(dir.path());
     put(&mut wal, &[entry(1, 1, b"one")], 0);
     drop(wal);
@@ -297,7 +304,7 @@ fn a_log_without_its_state_is_not_new() {
 }
 
 #[test]
-fn directories_are_made_down_to_the_last() {
+fn missing_parents_of_the_directory_are_made() {
     let dir = tempfile::tempdir().expect("a directory");
     let below = dir.path().join("a/b/c");
     assert!(open(&below).1.is_new);
@@ -305,7 +312,7 @@ fn directories_are_made_down_to_the_last() {
 }
 
 #[test]
-fn the_size_of_segments_may_change() {
+fn the_segment_size_may_change_from_start_to_start() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut wal, _) = open(dir.path());
     put(&mut wal, &[entry(1, 1, &[1; 9000])], 0);

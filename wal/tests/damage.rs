@@ -1,5 +1,8 @@
-//! Damage of every kind on a log of 64 KiB: what is read is a prefix that includes everything known
-//! to be durable, or the damage is named; never an invention, a panic or a large allocation.
+//! Damage of every kind to a log of 64 KiB.
+//!
+//! What is read must be a prefix of the log with everything that is known to be durable, or the
+//! damage must be reported. An entry that was never appended, a panic or a large allocation is a
+//! failure.
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -11,17 +14,17 @@ use wal::format::{HEADER, PAGE, RecordHeader, crc, record_bytes, seed};
 use wal::scan::{ScannedLog, scan};
 use wal::{Body, DamageKind, OpenError, Options, Record, Wal};
 
-/// A head without a configuration; the rest of its page means nothing.
+/// The length of a head without a configuration. The rest of its page means nothing.
 const HEAD: usize = 80;
 
-/// Notes the largest piece that a thread asks for.
+/// An allocator that records the largest allocation of each thread.
 struct Counting;
 
 thread_local! {
     static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
-// SAFETY: it hands everything on to the system's allocator.
+// SAFETY: every call is passed to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.with(|l| l.set(l.get().max(layout.size())));
@@ -39,12 +42,13 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 struct Batch {
-    /// Where its records lie, and the record that ends it.
+    /// The ranges of its records and of the record that ends it, without padding.
     records: Vec<Range<usize>>,
+    /// How many entries the log has up to the end of the batch.
     entries: usize,
 }
 
-/// A log in one segment, and what is known of it without reading it.
+/// A log in one segment, and what was written to it.
 struct Log {
     bytes: Vec<u8>,
     batches: Vec<Batch>,
@@ -64,7 +68,7 @@ fn build(seed: u64, close: bool) -> Log {
     build_for(IDENTITY, seed, close)
 }
 
-/// Fills one segment: batches of one to six entries from empty to longer than a page.
+/// Fills one segment with batches of one to six entries, from empty ones to longer than a page.
 fn build_for(identity: u64, seed: u64, close: bool) -> Log {
     let dir = tempfile::tempdir().expect("a directory");
     let options = Options {
@@ -132,12 +136,12 @@ impl Log {
         LARGEST.set(0);
         let found = scan(IDENTITY, &[("1.log", 1, bytes)]);
         let largest = LARGEST.get();
-        assert!(largest <= bytes.len() + PAGE, "asked for {largest} bytes");
+        assert!(largest <= bytes.len() + PAGE, "allocated {largest} bytes");
         found
     }
 
-    /// As many entries as `bytes` still prove to have been durable: those of all batches before the
-    /// last of which a whole header is left.
+    /// How many entries `bytes` still prove to have been durable: those before the last batch of
+    /// which a whole header is left.
     fn durable(&self, bytes: &[u8]) -> usize {
         let left = |r: &Range<usize>| {
             let header = r.start..r.start + HEADER;
@@ -151,14 +155,15 @@ impl Log {
         before.map_or(0, |before| self.batches[before].entries)
     }
 
-    /// Reads a damaged copy and checks the verdict; whether the damage was named.
+    /// Reads a damaged copy and checks the verdict. Returns whether the damage was reported.
     fn check(&self, bytes: &[u8], what: &dyn std::fmt::Debug) -> bool {
         let found = self.scan(bytes);
         let lost = !found.fatal.is_empty();
         assert_eq!(found.version, None, "{what:?}");
         for entry in &found.log.entries {
             let want = self.entries.get(entry.index as usize - 1);
-            let want = want.unwrap_or_else(|| panic!("{what:?}: entry {} is made up", entry.index));
+            let want = want
+                .unwrap_or_else(|| panic!("{what:?}: entry {} was never appended", entry.index));
             assert_eq!((entry.term, entry.index), (want.0, want.1), "{what:?}");
             match &entry.body {
                 Body::Good(body) => assert_eq!(**body, want.2, "{what:?}: entry {}", want.1),
@@ -206,21 +211,21 @@ fn truncated_at_every_byte() {
         let log = build(2, close);
         for length in 0..log.bytes.len() {
             let named = log.check(&log.bytes[..length], &length);
-            // Damage and nothing behind it is a torn tail; but the head was synced before the file
+            // Damage with nothing behind it is a torn tail. But the head was synced before the file
             // had its name.
             assert_eq!(named, length < HEAD, "{length}");
         }
     }
 }
 
-/// Flips the bits of some bytes, one at a time; how many were named.
+/// Flips each bit of a range of bytes. Returns how many flips were reported.
 fn flip(log: &Log, range: Range<usize>) -> usize {
     let mut bytes = log.bytes.clone();
     let last = log.batches.last().expect("there are batches").records[0].start;
     let records = || log.batches.iter().flat_map(|b| &b.records);
     let mut named = 0;
     for at in range {
-        // Only the last batch has no witness; padding and the rest of the head's page mean nothing.
+        // Only the last batch has no witness. Padding and the rest of the head's page mean nothing.
         let matters = records().any(|r| r.contains(&at));
         let want = if matters { at < last } else { at < HEAD };
         for bit in 0..8 {
@@ -239,9 +244,9 @@ fn every_bit_flipped() {
     let middle = log.end / 2;
     let named = std::thread::scope(|scope| {
         let half = scope.spawn(|| flip(&log, 0..middle));
-        flip(&log, middle..log.end) + half.join().expect("no flip passed")
+        flip(&log, middle..log.end) + half.join().expect("the other half passes")
     });
-    assert!(named > 400_000, "only {named} flips were named");
+    assert!(named > 400_000, "only {named} flips were reported");
     let open = build(4, false);
     flip(&open, open.end - 8000..open.end);
 }
@@ -249,7 +254,7 @@ fn every_bit_flipped() {
 #[test]
 fn every_sector_zeroed_old_or_garbage() {
     let log = build(5, false);
-    // What the disk held before it was this log's.
+    // What the disk held before this log was written.
     let earlier = build_for(IDENTITY + 1, 6, false).bytes;
     let mut rng = Rng(7);
     let mut named = 0;
@@ -276,7 +281,7 @@ fn every_sector_zeroed_old_or_garbage() {
             }
         }
     }
-    assert!(named > 3000, "only {named} were named");
+    assert!(named > 3000, "only {named} were reported");
 }
 
 #[test]
@@ -317,7 +322,7 @@ fn damage_before_another_segment_is_never_a_torn_tail() {
     assert_eq!(
         missing.fatal[0].kind,
         DamageKind::SegmentHead,
-        "a file under another's name"
+        "a segment under the name of another"
     );
     let gap = scan(IDENTITY, &[("0", 0, &first), ("2", 2, &second)]);
     assert!(
@@ -328,14 +333,14 @@ fn damage_before_another_segment_is_never_a_torn_tail() {
     );
 }
 
-/// Puts a checksum over a header that is nonsense.
+/// Writes a valid checksum over a header that is nonsense.
 fn reseal(bytes: &mut [u8], at: usize) {
     let check = crc(seed(IDENTITY, 1, at as u32), &bytes[at..at + 28]);
     bytes[at + 28..at + 32].copy_from_slice(&check.to_le_bytes());
 }
 
 #[test]
-fn nonsense_with_good_checksums_does_not_get_far() {
+fn nonsense_with_valid_checksums_does_not_panic() {
     let log = build(8, false);
     let mut rng = Rng(9);
     let starts: Vec<usize> = log
@@ -369,7 +374,7 @@ fn nonsense_with_good_checksums_does_not_get_far() {
 }
 
 #[test]
-fn a_header_is_found_only_where_it_was_put() {
+fn a_header_is_valid_only_in_its_segment_and_directory() {
     let log = build(10, false);
     let at = log.batches[0].records[0].start;
     let limit = SEGMENT as usize;
@@ -378,8 +383,8 @@ fn a_header_is_found_only_where_it_was_put() {
     assert!(RecordHeader::decode(&log.bytes, IDENTITY + 1, 1, at, limit).is_none());
 }
 
-/// Opens a damaged copy as a log, goes on writing, and reads it again.
-fn go_on(log: &Log, bytes: &[u8], what: &dyn std::fmt::Debug) {
+/// Opens a damaged copy as a log, appends to it, and reads it again.
+fn append_to_damaged(log: &Log, bytes: &[u8], what: &dyn std::fmt::Debug) {
     let dir = tempfile::tempdir().expect("a directory");
     drop(Wal::open_with(options(dir.path()), quick()).expect("it opens"));
     std::fs::write(dir.path().join("0000000000000001.log"), bytes).expect("it can");
@@ -419,10 +424,10 @@ fn go_on(log: &Log, bytes: &[u8], what: &dyn std::fmt::Debug) {
 }
 
 #[test]
-fn a_log_goes_on_behind_its_damage() {
+fn a_damaged_log_that_opens_can_be_appended_to() {
     let log = build(11, false);
     for length in (0..log.bytes.len()).step_by(997) {
-        go_on(&log, &log.bytes[..length], &length);
+        append_to_damaged(&log, &log.bytes[..length], &length);
     }
     let mut rng = Rng(12);
     let last = log.batches.last().expect("there are batches").records[0].start;
@@ -432,17 +437,17 @@ fn a_log_goes_on_behind_its_damage() {
         let from = [PAGE, last][round % 2] as u64;
         let at = from + rng.below(log.end as u64 - from);
         bytes[at as usize] ^= 0x40;
-        go_on(&log, &bytes, &at);
+        append_to_damaged(&log, &bytes, &at);
     }
 }
 
 #[test]
-fn a_batch_is_whole_or_it_is_not_there() {
+fn a_batch_with_another_number_or_checksum_is_not_read() {
     let log = build(14, false);
     let ends = |batch: &Batch| batch.records.last().expect("its end").start;
     let last = log.batches.len() - 1;
     for (batch, place) in [(3, 24), (3, 8), (last, 24), (last, 8)] {
-        // Another checksum of the batch, or another number.
+        // Another checksum of the batch (24), or another number (8).
         let mut bytes = log.bytes.clone();
         let at = ends(&log.batches[batch]);
         bytes[at + place] ^= 1;
@@ -458,7 +463,7 @@ fn a_batch_is_whole_or_it_is_not_there() {
 }
 
 #[test]
-fn what_was_cut_off_does_not_come_back() {
+fn a_removed_torn_tail_cannot_complete_a_later_batch() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("0000000000000001.log");
     let read = || std::fs::read(&path).expect("a file");
@@ -482,8 +487,8 @@ fn what_was_cut_off_does_not_come_back() {
     put(&mut wal, &[(1, 1)]);
     put(&mut wal, &[(2, 2), (3, 3)]);
     drop(wal);
-    // The power goes before the first record of the second batch is there, and the batch is cut
-    // off.
+    // The power fails before the first record of the second batch is on the disk. The batch is
+    // removed as a torn tail.
     let first = PAGE + record_bytes(1000) + HEADER;
     let first = first..first + record_bytes(1000);
     let mut torn = read();
@@ -493,8 +498,8 @@ fn what_was_cut_off_does_not_come_back() {
     assert_eq!(found.entries.len(), 1);
     assert!(found.torn_bytes > 0);
     let cut = read();
-    // The same entry comes again with another one behind it, and of that batch only the first
-    // record gets there: what was behind it before must not complete it.
+    // The same entry is appended again with another one behind it, and only the first record of
+    // that batch reaches the disk. The removed records must not complete it.
     put(&mut wal, &[(2, 2), (3, 4)]);
     drop(wal);
     let mut torn = cut;
@@ -504,7 +509,7 @@ fn what_was_cut_off_does_not_come_back() {
 }
 
 #[test]
-fn a_damaged_body_is_repaired_by_its_copy() {
+fn a_damaged_body_is_repaired_by_an_equal_body_only() {
     let log = build(13, false);
     let dir = tempfile::tempdir().expect("a directory");
     drop(Wal::open_with(options(dir.path()), quick()).expect("it opens"));
@@ -544,7 +549,11 @@ fn a_damaged_body_is_repaired_by_its_copy() {
         if wrong.len() < log.entries[long].2.len() {
             drop(wal);
             let (again, found) = Wal::open_with(options(dir.path()), quick()).expect("it opens");
-            assert_eq!(found.damage.len(), 1, "another body does not repair it");
+            assert_eq!(
+                found.damage.len(),
+                1,
+                "a shorter body does not repair the entry"
+            );
             wal = again;
         }
     }
@@ -555,7 +564,7 @@ fn a_damaged_body_is_repaired_by_its_copy() {
     assert_eq!(found.entries[long].body, Body::Good(body.as_slice().into()));
 }
 
-/// Damages one file of a directory at random; what it did.
+/// Damages one file of a directory at random. Returns its name and what was done to it.
 fn damage_one(dir: &std::path::Path, rng: &mut Rng) -> (String, &'static str) {
     let files = std::fs::read_dir(dir).expect("a directory");
     let names = files.map(|f| f.expect("a file").file_name().into_string().expect("text"));
@@ -629,8 +638,8 @@ fn a_directory_with_any_one_damage_is_whole_or_refused() {
         assert_eq!(found.state, Some((130, 1)), "{round}, {what:?}");
         let last = found.entries.last().expect("entries").index;
         let from = found.entries[0].index;
-        // The oldest file may be missing, as if it had been released; the newest may be cut short,
-        // and end there.
+        // If the oldest segment was removed, it looks released. If the newest one was cut short, the
+        // log ends there.
         let whole_from = from == first || what.1 == "removed";
         let whole_to = last == 130 || what.1 == "cut short" && what.0.ends_with(".log");
         assert!(

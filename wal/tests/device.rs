@@ -1,6 +1,8 @@
-//! How much reaches the device for each sync of a small batch, and what happens on a disk that is
-//! full. The first counts the sectors of a whole device, so both are run by hand on a quiet one,
-//! such as a file system in a loop device mounted at `$WAL_DIR`: `WAL_DEVICE=loop0 WAL_DIR=/mnt
+//! How many bytes reach the device for each sync of a small batch, and a file system that is really
+//! full.
+//!
+//! The first test counts the sectors written to a whole device, so both are run by hand on an idle
+//! one, such as a file system in a loop device mounted at `$WAL_DIR`: `WAL_DEVICE=loop0 WAL_DIR=/mnt
 //! cargo test -p wal --test device -- --ignored --nocapture`.
 use std::path::Path;
 
@@ -21,7 +23,7 @@ fn options(dir: &Path) -> Options {
     }
 }
 
-/// Appends and syncs `count` bodies one by one; bytes to the device for each of them.
+/// Appends and syncs `count` bodies one by one. Returns the bytes to the device for each.
 fn run(wal: &mut Wal, device: &str, first: u64, count: u64, body: &[u8]) -> f64 {
     let before = sectors(device);
     for index in first..first + count {
@@ -38,14 +40,17 @@ fn run(wal: &mut Wal, device: &str, first: u64, count: u64, body: &[u8]) -> f64 
 }
 
 #[test]
-#[ignore = "counts what everybody writes to the disk; see the top of the file"]
+#[ignore = "counts what all processes write to the device; see the head of the file"]
 fn bytes_to_the_device_for_each_sync() {
     let device = std::env::var("WAL_DEVICE").expect("WAL_DEVICE names the block device");
     let dir = tempfile::tempdir_in(std::env::var("WAL_DIR").expect("WAL_DIR is on it"))
         .expect("a directory");
     let before = sectors(&device);
     std::thread::sleep(std::time::Duration::from_secs(2));
-    println!("others write {} KiB/s", (sectors(&device) - before) / 4);
+    println!(
+        "other processes write {} KiB/s",
+        (sectors(&device) - before) / 4
+    );
     let mut next = 1;
     let mut line = |wal: &mut Wal, what: &str, count: u64, bytes: usize| {
         let each = run(wal, &device, next, count, &vec![7; bytes]);
@@ -75,14 +80,14 @@ fn bytes_to_the_device_for_each_sync() {
     );
 }
 
-/// Room on the file system of `dir`, in bytes.
+/// The free room of the file system of `dir`, in bytes.
 fn room(dir: &Path) -> u64 {
     let stat = rustix::fs::statvfs(dir).expect("its numbers");
     stat.f_bavail * stat.f_frsize
 }
 
 #[test]
-#[ignore = "fills a file system; see the top of the file"]
+#[ignore = "fills a file system; see the head of the file"]
 fn a_disk_that_is_really_full() {
     let mount = std::env::var("WAL_DIR").expect("WAL_DIR is on it");
     let dir = tempfile::tempdir_in(mount).expect("a directory");

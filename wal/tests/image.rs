@@ -1,6 +1,7 @@
 //! Power cuts on real file systems: the image of a mounted file system is copied before a system
-//! call is made, and the copy is mounted and opened as a log. It needs root, loop devices and
-//! `mkfs`, so it is run by hand: `cargo test -p wal --test image -- --ignored --nocapture
+//! call, and the copy is mounted and opened as a log.
+//!
+//! The test needs root, loop devices and `mkfs`, so it is run by hand: `cargo test -p wal --test image -- --ignored --nocapture
 //! --test-threads=1`.
 mod common;
 
@@ -58,8 +59,8 @@ fn open(dir: PathBuf, hook: Option<Hook>) -> Result<(Wal, wal::Recovered), wal::
     Wal::open_with(options, hook)
 }
 
-/// Every byte is read, and what is not zero is written: nothing rests on what the file system calls
-/// a hole.
+/// Copies every byte that is not zero. It does not ask the file system for holes, which may be wrong
+/// while the image is mounted.
 fn copy_image(image: &Path, copy: &Path) {
     const PIECE: usize = 64 << 10;
     let bytes = std::fs::read(image).expect("the image");
@@ -92,7 +93,10 @@ fn holds(copy: &Path, mount: PathBuf, kind: &str, released: u64, acked: u64) -> 
     };
     drop(wal);
     let good = |e: &wal::Entry| e.body == Body::Good(body(e.index).into());
-    assert!(found.entries.iter().all(good), "something is made up");
+    assert!(
+        found.entries.iter().all(good),
+        "an entry was never appended"
+    );
     let last = found.entries.last().map_or(0, |e| e.index);
     let first = found.entries.first().map_or(0, |e| e.index);
     let whole = last >= acked && first <= released + 1;
@@ -105,7 +109,8 @@ fn holds(copy: &Path, mount: PathBuf, kind: &str, released: u64, acked: u64) -> 
     whole
 }
 
-/// Works on a log and cuts the power now and then; how many of the cuts lost something.
+/// Appends to a log and cuts the power at random calls. Returns how many of the cuts lost something
+/// acknowledged.
 fn cuts(kind: &str, lie: bool) -> u64 {
     let dir = tempfile::tempdir().expect("a directory");
     let image = dir.path().join("image");
@@ -123,8 +128,8 @@ fn cuts(kind: &str, lie: bool) -> u64 {
         let mut rng = Rng(1);
         let cut = move || {
             let (released, acked) = acked.get();
-            // A name for each: a loop device that still hangs on an older copy would be used again,
-            // with its cache.
+            // Each copy has its own name: a loop device that still holds an older copy would be used
+            // again, with its cache.
             let copy = copies.join(format!("copy-{}", done.get()));
             copy_image(&image, &copy);
             let whole = holds(&copy, at.clone(), &kind, released, acked);
@@ -135,7 +140,7 @@ fn cuts(kind: &str, lie: bool) -> u64 {
         let started = Rc::new(Cell::new(0));
         Box::new(move |call: SystemCall| {
             started.set(started.get() + 1);
-            // Not before the directory is there.
+            // The first calls make the directory.
             if started.get() > 40 && rng.chance(10) {
                 cut();
             }
@@ -167,8 +172,8 @@ fn cuts(kind: &str, lie: bool) -> u64 {
 }
 
 #[test]
-#[ignore = "needs root and loop devices; see the top of the file"]
-fn power_cuts_lose_nothing_and_without_syncs_they_do() {
+#[ignore = "needs root and loop devices; see the head of the file"]
+fn power_cuts_lose_something_only_if_syncs_are_skipped() {
     for kind in ["ext4", "xfs", "btrfs"] {
         println!("{kind}: with syncs");
         let honest = cuts(kind, false);
@@ -176,6 +181,6 @@ fn power_cuts_lose_nothing_and_without_syncs_they_do() {
         let lying = cuts(kind, true);
         println!("{kind}: {honest} of {CUTS} cuts lost something, {lying} without syncs");
         assert_eq!(honest, 0, "{kind}");
-        assert!(lying > 0, "{kind}: the test is blind");
+        assert!(lying > 0, "{kind}: the check notices no loss");
     }
 }

@@ -1,5 +1,5 @@
-//! A batch that is split at the end of a segment: the commit index that came with its last records
-//! must not be written with the first part.
+//! A batch that is split at the end of a segment. The commit index of the last append must not be
+//! written with the first part.
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -26,9 +26,9 @@ fn append_and_sync(wal: &mut Wal, records: &[Record], commit: u64) {
     wal.poll_sync().unwrap();
 }
 
-/// Entries `first` to `first + 5` of term 3 wait for a sync, then entries of term 5 replace them
-/// and `commit` comes with those; the power goes behind the first of the syncs that they need.
-/// `filled` entries stand in the segment before.
+/// Entries `first` to `first + 5` of term 3 wait for a sync. Then entries of term 5, appended with a
+/// commit index, replace them. The power fails after the first of the syncs that they need.
+/// `filled` entries are in the segment before. Returns `first` and what was recovered.
 fn crash_in_the_split(filled: u64) -> (u64, Recovered) {
     let dir = tempfile::tempdir().unwrap();
     let options = || Options {
@@ -64,7 +64,7 @@ fn crash_in_the_split(filled: u64) -> (u64, Recovered) {
 }
 
 #[test]
-fn a_commit_index_never_stands_before_the_entries_it_speaks_of() {
+fn the_first_part_of_a_split_batch_repeats_the_commit_index_before_it() {
     let mut was_split = 0;
     for filled in 40..58 {
         let (first, found) = crash_in_the_split(filled);
@@ -74,13 +74,13 @@ fn a_commit_index_never_stands_before_the_entries_it_speaks_of() {
         for entry in committed.filter(|e| e.index >= first) {
             assert_eq!(
                 entry.term, 5,
-                "entry {} of term 3 was replaced, commit {}",
+                "entry {} of term 3, which was replaced, is committed by {}",
                 entry.index, found.commit
             );
         }
         assert!(
             found.commit >= first - 2,
-            "the commit index of the batches before is kept: {}",
+            "the commit index of an earlier batch is kept: {}",
             found.commit
         );
     }

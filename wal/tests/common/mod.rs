@@ -1,4 +1,4 @@
-//! What the tests share: seeded numbers, and a disk that loses what was not synced.
+//! Shared by the tests: seeded random numbers, and a disk that loses what was not synced.
 #![allow(dead_code)]
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,11 +10,11 @@ use wal::os::{Hook, SystemCall, Verdict};
 
 /// The smallest segment; every test uses it.
 pub const SEGMENT: u64 = 64 << 10;
-/// What a disk writes whole or not at all; not even that, when it is being written as the power
-/// goes.
+/// The unit of writing of a disk, in bytes. A sector that is being written while the power fails may
+/// be torn.
 const SECTOR: usize = 512;
 const EIO: i32 = 5;
-/// A seed for what needs no particular one.
+/// The random number of the data directory.
 pub const IDENTITY: u64 = 0x1234_5678_9abc_def0;
 
 /// splitmix64.
@@ -43,7 +43,7 @@ impl Rng {
     }
 }
 
-/// Leaves the syncs out, for tests that do not cut the power.
+/// A hook that skips syncs, for tests without power cuts.
 pub fn quick() -> Option<Hook> {
     Some(Box::new(|call: SystemCall| match call.name {
         "fdatasync" | "fsync" | "fadvise" => Verdict::Skip,
@@ -51,7 +51,7 @@ pub fn quick() -> Option<Hook> {
     }))
 }
 
-/// Which syncs a disk that lies leaves out.
+/// Which syncs a disk skips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lie {
     Nothing,
@@ -59,11 +59,11 @@ pub enum Lie {
     Names,
 }
 
-/// What happens at a call.
+/// What happens at a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
     Run,
-    /// The power goes before this call is made: it and all after it fail.
+    /// The power fails before this call: it and all later calls fail.
     StopAt(usize),
     /// This one call fails.
     FailAt(usize, i32),
@@ -75,25 +75,27 @@ enum NameOp {
     Unlink(String),
 }
 
-/// A directory of which only what was synced is sure to outlive a crash.
+/// A directory of which only what was synced is certain to survive a crash.
 pub struct Disk {
     pub dir: tempfile::TempDir,
     plan: Plan,
     lie: Lie,
     /// Calls seen so far.
     pub calls: usize,
-    /// The names now and the names on the disk, each with its file's number.
+    /// The names now, each with the number of its file.
     live: BTreeMap<String, usize>,
+    /// The names on the disk.
     durable: BTreeMap<String, usize>,
-    /// What happened to names since they were synced, in order.
+    /// The changes to names since the last sync of the directory, in order.
     pending: Vec<NameOp>,
-    /// By number: what is on the disk, and what a file held when its last name went.
+    /// The content that was synced, by the number of the file.
     synced: Vec<Vec<u8>>,
+    /// The content of files that have no name any more, by number.
     gone: BTreeMap<usize, Vec<u8>>,
 }
 
 impl Disk {
-    /// A disk with these files on it.
+    /// A disk that holds these files, all synced.
     pub fn new(image: &BTreeMap<String, Vec<u8>>, plan: Plan, lie: Lie) -> Rc<RefCell<Disk>> {
         let dir = tempfile::tempdir().expect("a directory");
         let mut live = BTreeMap::new();
@@ -117,7 +119,7 @@ impl Disk {
         }))
     }
 
-    /// What the log is to be opened with so that this disk sees its calls.
+    /// The hook with which a log shows its system calls to this disk.
     pub fn hook(disk: &Rc<RefCell<Disk>>) -> Option<Hook> {
         let disk = disk.clone();
         Some(Box::new(move |call| disk.borrow_mut().on_call(call)))
@@ -172,7 +174,7 @@ impl Disk {
                 }
                 return Verdict::Skip;
             }
-            // It would start to write what is in the page cache, and cost the tests their time.
+            // The call would write back the page cache and slow the tests down.
             "fadvise" => return Verdict::Skip,
             _ => {}
         }
@@ -190,8 +192,8 @@ impl Disk {
         }
     }
 
-    /// What is on the disk after the power went now: of the changes to names the first few, of the
-    /// changed sectors any.
+    /// What is on the disk if the power fails now: the first few of the changes to names, and any of
+    /// the changed sectors.
     pub fn crash(&self, rng: &mut Rng) -> BTreeMap<String, Vec<u8>> {
         let mut names = self.durable.clone();
         let kept = rng.below(self.pending.len() as u64 + 1) as usize;
@@ -240,8 +242,7 @@ fn tear(old: &[u8], new: &[u8], rng: &mut Rng) -> Vec<u8> {
         if sector == new || !rng.chance(kept) {
             continue;
         }
-        // What did not change stays, whatever becomes of the rest: see the assumptions in the
-        // crate's README.
+        // Bytes that are equal in both stay: see the assumptions in the crate's README.
         let changed = |i: &usize| sector[*i] != new[*i];
         let first = (0..sector.len()).find(changed).expect("it changed");
         let last = (0..sector.len()).rfind(changed).expect("it changed");
