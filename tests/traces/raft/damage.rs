@@ -1,0 +1,81 @@
+//! Traces that no script holds: every pattern of damage, and every planted fault.
+use super::*;
+
+/// Three members with four entries each, every pattern of good and damaged ones: where an intact
+/// copy of each is left, all come back; where one is lost, nobody leads and nothing is made up.
+#[test]
+fn every_pattern_of_damage() {
+    let (mut recovered, mut refused) = (0, 0);
+    for pattern in 0..1_u32 << 12 {
+        let mut world = World::default();
+        for id in 1..=3_u32 {
+            let bad = (0..4).filter(|i| pattern >> (4 * (id - 1) + i) & 1 == 1);
+            let list: Vec<String> = bad.map(|i| (i + 4).to_string()).collect();
+            let line = format!(
+                "node {id} 3 log=2,2,2,2 commit=7 damaged={}",
+                list.join(",")
+            );
+            world.command(&line);
+        }
+        for _ in 0..20 {
+            world.command("run 50");
+            world.trace.clear();
+            if world.nodes.values().all(|n| n.applied >= Index(8)) {
+                break;
+            }
+        }
+        let lost = (0..4).any(|i| (0..3).all(|id| pattern >> (4 * id + i) & 1 == 1));
+        let leads = |n: &Node| {
+            n.raft
+                .as_ref()
+                .is_some_and(|r| r.role() == RaftRole::Leader)
+        };
+        let led = world.nodes.values().any(leads);
+        assert_eq!(led, !lost, "pattern {pattern:012b}");
+        let whole = world.nodes.values().all(|n| n.applied >= Index(8));
+        assert_eq!(whole, !lost, "pattern {pattern:012b}");
+        if lost { refused += 1 } else { recovered += 1 }
+    }
+    assert_eq!((recovered, refused), (2401, 1695));
+}
+
+/// Each planted bug shows in some script: its trace differs, or a check of it fails.
+#[cfg(feature = "faults")]
+#[test]
+fn every_planted_fault_shows() {
+    use tern::core::raft::fault::RaftFault;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces/raft");
+    let files = std::fs::read_dir(folder).expect("there are scripts");
+    let mut scripts: Vec<_> = files.map(|f| f.expect("a file").path()).collect();
+    scripts.retain(|path| path.extension().is_some_and(|e| e == "txt"));
+    scripts.sort();
+    let mut unseen = Vec::new();
+    // Those of the replica need its clients: the simulator catches them.
+    let replicas = [
+        RaftFault::ForwardTwice,
+        RaftFault::ForwardUnproven,
+        RaftFault::ForwardDenied,
+    ];
+    for fault in RaftFault::ALL
+        .iter()
+        .copied()
+        .filter(|f| !replicas.contains(f))
+    {
+        let shows = |path: &std::path::PathBuf| {
+            let script = std::fs::read_to_string(path).expect("a script is text");
+            let world = World {
+                fault: Some(fault),
+                ..World::default()
+            };
+            let told = std::panic::catch_unwind(move || play(world, &script) == script);
+            !told.unwrap_or(false)
+        };
+        let by: Vec<_> = scripts.iter().filter(|path| shows(path)).collect();
+        let first = by.first().and_then(|path| path.file_stem());
+        println!("{fault:?}: {} scripts, first {first:?}", by.len());
+        if by.is_empty() {
+            unseen.push(fault);
+        }
+    }
+    assert!(unseen.is_empty(), "no script shows {unseen:?}");
+}

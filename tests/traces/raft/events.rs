@@ -1,0 +1,266 @@
+//! What happens by command: time passes, messages arrive or are lost, disks sync, crash and come
+//! back.
+use super::*;
+
+impl World {
+    pub(super) fn time(&mut self, ms: u64) {
+        let end = self.now_us + ms * 1000;
+        loop {
+            let due = |id: &u64| {
+                let raft = self.nodes[id].raft.as_ref().expect("runs");
+                raft.next_deadline().unwrap_or(u64::MAX)
+            };
+            let next = self.ids().into_iter().min_by_key(due);
+            let Some(id) = next.filter(|id| due(id) <= end) else {
+                break;
+            };
+            self.now_us = self.now_us.max(due(&id));
+            self.fire(id);
+        }
+        self.now_us = end;
+    }
+
+    /// Time passes, and everything else happens as it should; only what members become is told.
+    pub(super) fn run(&mut self, ms: u64) {
+        let end = self.now_us + ms * 1000;
+        self.settle();
+        while self.now_us < end {
+            self.time((end - self.now_us).div_ceil(1000).min(10));
+            self.settle();
+        }
+        let quiet = |said: &String| said.contains('>') || said.contains(" disk: ");
+        self.trace.retain(|said| !quiet(said));
+    }
+
+    pub(super) fn timeout(&mut self, id: u64) {
+        let due = self.raft(id, |r| r.next_deadline());
+        let due = due.unwrap_or_else(|| panic!("{id} waits for nothing"));
+        self.now_us = self.now_us.max(due);
+        self.fire(id);
+    }
+
+    /// One becomes leader and everyone knows it; how is told elsewhere.
+    pub(super) fn elect(&mut self, id: u64) {
+        self.timeout(id);
+        self.settle();
+        self.trace.clear();
+        let shown = &self.nodes[&id].shown;
+        assert!(shown.starts_with("leader"), "{id} is not elected");
+        self.trace.push(format!("{id} {shown}"));
+    }
+
+    pub(super) fn fire(&mut self, id: u64) {
+        let now = self.now();
+        self.raft(id, |r| r.on_time(now));
+        self.collect(id);
+    }
+
+    pub(super) fn deliver(&mut self, words: &[&str]) {
+        for _ in 0..10_000 {
+            let Some(at) = self.queue.iter().position(|m| selected(words, m)) else {
+                return;
+            };
+            let (from, to, message) = self.queue.remove(at).expect("found above");
+            self.hand(from, to, message);
+        }
+        panic!("the members never fall silent");
+    }
+
+    pub(super) fn hand(&mut self, from: u64, to: u64, said: Message) {
+        if !self.runs(to) {
+            self.trace
+                .push(format!("{from}>{to} {} (lost)", message(&said)));
+            return;
+        }
+        self.trace.push(format!("{from}>{to} {}", message(&said)));
+        let now = self.now();
+        self.raft(to, |r| r.on_message(now, PeerId(from), said));
+        self.collect(to);
+    }
+
+    /// `notice TO CLUSTER ID`: someone says that member ID of a cluster was removed.
+    pub(super) fn notice(&mut self, words: &[&str]) {
+        let rpc = Rpc::Removed {
+            cluster: number(words, 2),
+            id: PeerId(number(words, 3)),
+        };
+        let term = Term::REMOVED;
+        self.hand(0, number(words, 1), Message { term, rpc });
+    }
+
+    pub(super) fn twice(&mut self, words: &[&str]) {
+        let again: Vec<_> = self
+            .queue
+            .iter()
+            .filter(|m| selected(words, m))
+            .cloned()
+            .collect();
+        self.queue.extend(again);
+    }
+
+    /// The messages go behind all others.
+    pub(super) fn late(&mut self, words: &[&str]) {
+        let all = std::mem::take(&mut self.queue);
+        let (late, rest) = all.into_iter().partition(|m| selected(words, m));
+        self.queue = rest;
+        let late: VecDeque<_> = late;
+        self.queue.extend(late);
+    }
+
+    pub(super) fn links(&mut self, words: &[&str]) {
+        let all: Vec<u64> = self.nodes.keys().copied().collect();
+        let of = |at: usize| match words.get(at) {
+            None | Some(&"all") => all.clone(),
+            Some(list) => numbers(list),
+        };
+        for (a, b) in of(1)
+            .iter()
+            .flat_map(|a| of(2).into_iter().map(|b| (*a, b)))
+        {
+            let both = words.get(3) != Some(&"oneway");
+            let pairs = [Some((a, b)), both.then_some((b, a))];
+            for pair in pairs.into_iter().flatten().filter(|(a, b)| a != b) {
+                match words[0] {
+                    "cut" => self.cut.insert(pair),
+                    _ => self.cut.remove(&pair),
+                };
+            }
+        }
+        self.queue
+            .retain(|(from, to, _)| !self.cut.contains(&(*from, *to)));
+    }
+
+    /// `link 2 1 closed`: member 2's link to member 1.
+    pub(super) fn link(&mut self, words: &[&str]) {
+        let (id, to, up) = (number(words, 1), PeerId(number(words, 2)), words[3] == "up");
+        let now = self.now();
+        self.raft(id, |r| r.on_link(now, to, up));
+        self.collect(id);
+    }
+
+    pub(super) fn sync(&mut self, words: &[&str]) {
+        let ids = match words.get(1) {
+            None | Some(&"all") => self.ids(),
+            Some(list) => numbers(list),
+        };
+        for id in ids {
+            let now = self.now();
+            let node = self.nodes.get_mut(&id).expect("a node");
+            let Some((lsn, _)) = node.unsynced.back() else {
+                continue;
+            };
+            let (lsn, took_us) = (*lsn, now.mono_us - node.unsynced_us);
+            for (_, what) in node.unsynced.drain(..) {
+                node.disk.write(&what);
+            }
+            self.raft(id, |r| r.on_synced(now, lsn, took_us));
+            self.collect(id);
+        }
+    }
+
+    pub(super) fn crash(&mut self, id: u64) {
+        self.with(id, |n| {
+            n.raft = None;
+            n.unsynced.clear();
+        });
+        self.queue.retain(|(from, _, _)| *from != id);
+    }
+
+    pub(super) fn restart(&mut self, id: u64) {
+        let disk = self.nodes[&id].disk.clone();
+        self.start(id, disk);
+    }
+
+    /// `damage ID INDEX…`: the disk of a stopped member spoils entries.
+    pub(super) fn damage(&mut self, words: &[&str]) {
+        let node = self.nodes.get_mut(&number(words, 1)).expect("a node");
+        assert!(node.raft.is_none(), "stop it first");
+        for index in numbers(words[2]) {
+            spoil(&mut node.disk, index);
+        }
+    }
+
+    /// `snapshot ID [keep=N]`: the member saves a snapshot and forgets all but N entries before it.
+    pub(super) fn snapshot(&mut self, words: &[&str]) {
+        let id = number(words, 1);
+        let keep = option(words, "keep").map_or(0, |v| v.parse().expect("a number"));
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let raft = node.raft.as_mut().expect("runs");
+        let index = node.applied;
+        if raft.durable() < index {
+            let waits = format!("{id} has not synced what the snapshot holds");
+            return self.trace.push(waits);
+        }
+        node.older
+            .insert(node.disk.snapshot.index, node.disk.bytes.clone());
+        node.disk.snapshot = raft.snapshot_meta(index);
+        node.disk.bytes = format!("snapshot of all up to {}", index.0).into();
+        raft.on_snapshot_saved(index, Index(index.0.saturating_sub(keep)));
+        self.collect(id);
+    }
+
+    pub(super) fn install(&mut self, id: u64, good: bool) {
+        let now = self.now();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let Some(meta) = node.installing.take() else {
+            return self.trace.push(format!("{id} has nothing to install"));
+        };
+        if good {
+            node.disk.bytes = node.incoming.clone();
+            node.applied = meta.index;
+        }
+        let raft = node.raft.as_mut().expect("runs");
+        raft.on_installed(now, good);
+        if good {
+            raft.on_applied(meta.index);
+        }
+        self.collect(id);
+    }
+
+    /// Everything happens that needs no time.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..1000 {
+            self.sync(&["sync"]);
+            self.deliver(&["deliver"]);
+            let installing = |n: &Node| n.raft.is_some() && n.installing.is_some();
+            let ready: Vec<u64> = self
+                .ids()
+                .into_iter()
+                .filter(|id| installing(&self.nodes[id]))
+                .collect();
+            ready.iter().for_each(|id| self.install(*id, true));
+            let busy = |id: &u64| !self.nodes[id].unsynced.is_empty();
+            if ready.is_empty() && self.queue.is_empty() && !self.ids().iter().any(busy) {
+                return;
+            }
+        }
+        panic!("the members never settle");
+    }
+}
+
+pub(super) fn spoil(disk: &mut Disk, index: u64) {
+    let entry = disk
+        .entries
+        .iter_mut()
+        .find(|e| e.index.0 == index)
+        .expect("an entry");
+    if let EntryBody::Good(bytes) = &entry.body {
+        let seed = 11;
+        let mut hasher = crc32fast::Hasher::new_with_initial(seed);
+        hasher.update(bytes);
+        entry.body = EntryBody::Faulty {
+            len: bytes.len() as u32,
+            seed,
+            crc: hasher.finalize(),
+        };
+    }
+}
+
+/// Whether a message is meant: `WORD [FROM [TO]]`, each a list or `all`.
+pub(super) fn selected(words: &[&str], (from, to, _): &(u64, u64, Message)) -> bool {
+    let fits = |at: usize, id: &u64| match words.get(at) {
+        None | Some(&"all") => true,
+        Some(list) => numbers(list).contains(id),
+    };
+    fits(1, from) && fits(2, to)
+}
