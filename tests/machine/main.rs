@@ -1,10 +1,18 @@
 //! The machine driven by hand through its seam: what it promises, and when.
-mod rig;
-
+//!
+//! `rig` is a shell of a few lines round it, `seeker` one that looks for its cluster, `stand` a
+//! standby.
+mod admin;
 mod caretaker;
 mod cluster;
+mod discovery;
 mod finder;
 mod forward;
+mod listings;
+mod lookout;
+mod rig;
+mod seeker;
 mod single;
 mod snapshots;
+mod stand;
 mod standby;

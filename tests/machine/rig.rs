@@ -49,6 +49,31 @@ impl Disk {
             Persist::Repair(_) => panic!("nothing is damaged here"),
         }
     }
+
+    /// The snapshot that was begun is whole; the two newest are kept.
+    fn finish_snapshot(&mut self) -> SnapshotIn {
+        let whole = self.writing.take().expect("begun");
+        let index = whole.0.index;
+        let bytes = whole.1.len() as u64;
+        self.snapshots.push(whole);
+        if self.snapshots.len() > 2 {
+            self.snapshots.remove(0);
+        }
+        SnapshotIn::Saved {
+            index,
+            bytes,
+            older: self.snapshots[0].0.index,
+        }
+    }
+
+    /// The snapshot that was received replaces all others.
+    fn install(&mut self, meta: SnapshotMeta) -> SnapshotIn {
+        let content = std::mem::take(&mut self.receiving);
+        let store = Box::new(restore(&content));
+        let bytes = content.len() as u64;
+        self.snapshots = vec![(meta.clone(), content)];
+        SnapshotIn::Installed { meta, store, bytes }
+    }
 }
 
 /// One machine, its disk, and what it has said.
@@ -227,21 +252,7 @@ impl Rig {
                 disk.writing.as_mut().expect("begun").1.extend(bytes);
                 ("chunk", None)
             }
-            SnapshotOut::Finish => {
-                let whole = disk.writing.take().expect("begun");
-                let (index, bytes) = (whole.0.index, whole.1.len() as u64);
-                disk.snapshots.push(whole);
-                if disk.snapshots.len() > 2 {
-                    disk.snapshots.remove(0);
-                }
-                let older = disk.snapshots[0].0.index;
-                let saved = SnapshotIn::Saved {
-                    index,
-                    bytes,
-                    older,
-                };
-                ("finish", Some(saved))
-            }
+            SnapshotOut::Finish => ("finish", Some(disk.finish_snapshot())),
             SnapshotOut::Abandon => {
                 disk.writing = None;
                 ("abandon", None)
@@ -269,18 +280,7 @@ impl Rig {
             } => {
                 disk.receiving.truncate(offset as usize);
                 disk.receiving.extend(data);
-                let installed = done.then(|| {
-                    let bytes = std::mem::take(&mut disk.receiving);
-                    let store = Box::new(restore(&bytes));
-                    let size = bytes.len() as u64;
-                    disk.snapshots = vec![(meta.clone(), bytes)];
-                    SnapshotIn::Installed {
-                        meta,
-                        store,
-                        bytes: size,
-                    }
-                });
-                ("receive", installed)
+                ("receive", done.then(|| disk.install(meta)))
             }
         };
         self.snapshot_log.push(kind);

@@ -1,0 +1,195 @@
+//! What operators and joining machines ask of a cluster of one: its config, its members, its joins.
+use super::rig::*;
+use super::single::failed;
+use tern::core::command::ClusterConfig;
+use tern::core::error::Code;
+use tern::core::machine::*;
+
+#[test]
+fn the_config_is_kept_within_its_bounds() {
+    let mut rig = Rig::serving(settings(1));
+    let mut put = |size, delay, interval| {
+        let op = Op::ConfigPut {
+            active_size: size,
+            remove_delay_s: delay,
+            sync_interval_s: interval,
+        };
+        match rig.done(op) {
+            Outcome::Config(c) => (c.active_size, c.remove_delay_ms, c.sync_interval_ms),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(put(Some(5.0), None, None), (5, 1_800_000, 5_000));
+    assert_eq!(put(Some(7.0), Some(5.5), Some(2.5)), (7, 5_500, 2_500));
+    assert_eq!(put(Some(1.0), None, None), (3, 5_500, 2_500));
+    assert_eq!(put(None, Some(0.5), None), (3, 2_000, 2_500));
+    assert_eq!(put(None, None, Some(0.1)), (3, 2_000, 1_000));
+    assert_eq!(put(Some(5.9), None, None), (5, 2_000, 1_000));
+    assert_eq!(put(None, None, None), (5, 2_000, 1_000));
+    assert_eq!(rig.machine.indexes().etcd.0, 9, "each raises it");
+    let shown = r#"{"activeSize":5,"removeDelay":2,"syncInterval":1}"#;
+    assert_eq!(rig.value("/_etcd/config").as_deref(), Some(shown));
+    // Two at once both count.
+    rig.ask(Op::ConfigPut {
+        active_size: Some(4.0),
+        remove_delay_s: None,
+        sync_interval_s: None,
+    });
+    rig.ask(Op::ConfigPut {
+        active_size: None,
+        remove_delay_s: Some(3.0),
+        sync_interval_s: None,
+    });
+    rig.settle();
+    let mut rig = rig.restart();
+    rig.settle();
+    let config = ClusterConfig {
+        active_size: 4,
+        remove_delay_ms: 3_000,
+        sync_interval_ms: 1_000,
+    };
+    assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(config));
+}
+
+#[test]
+fn a_client_that_writes_to_the_view_of_the_config_changes_the_view_only() {
+    let theirs = r#"{"activeSize":30,"removeDelay":7,"syncInterval":9}"#;
+    for text in [theirs, "junk"] {
+        let mut rig = Rig::serving(Settings {
+            snapshot_count: 20,
+            ..settings(1)
+        });
+        rig.done(Op::ConfigPut {
+            active_size: Some(4.0),
+            remove_delay_s: None,
+            sync_interval_s: None,
+        });
+        rig.put("/_etcd/config", text);
+        let config = ClusterConfig {
+            active_size: 4,
+            ..ClusterConfig::default()
+        };
+        assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(config));
+        for n in 0..100 {
+            rig.put("/foo", &n.to_string());
+        }
+        assert!(
+            rig.disk.snapshots.len() == 2,
+            "the log does not tell it any more"
+        );
+        let etcd = rig.machine.indexes().etcd;
+        let mut rig = rig.restart();
+        rig.settle();
+        assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(config));
+        assert_eq!(rig.value("/_etcd/config").as_deref(), Some(text));
+        assert_eq!(
+            rig.machine.indexes().etcd,
+            etcd,
+            "no second config is proposed"
+        );
+    }
+}
+
+#[test]
+fn the_cluster_is_told_as_it_is() {
+    let mut rig = Rig::serving(settings(1));
+    let info = MachineInfo {
+        name: "node1".into(),
+        state: Role::Leader,
+        client_url: "http://127.0.0.1:4001".into(),
+        peer_url: "http://127.0.0.1:7001".into(),
+    };
+    assert_eq!(
+        rig.done(Op::MachineList),
+        Outcome::MachineList(vec![info.clone()])
+    );
+    assert_eq!(
+        rig.done(Op::MachineGet {
+            name: "node1".into()
+        }),
+        Outcome::Machine(info)
+    );
+    let none = rig.done(Op::MachineGet {
+        name: "none".into(),
+    });
+    assert_eq!(none, failed(Code::KeyNotFound, "none"));
+    let client_urls = vec!["http://127.0.0.1:4001".into()];
+    assert_eq!(rig.done(Op::Machines), Outcome::Machines { client_urls });
+    let peer_url = "http://127.0.0.1:7001".into();
+    assert_eq!(rig.done(Op::Leader), Outcome::Leader { peer_url });
+    let remove = |name: &str| Op::MachineRemove { name: name.into() };
+    assert_eq!(rig.done(remove("none")), failed(Code::KeyNotFound, "none"));
+    let last = failed(Code::RaftInternal, "the last voter cannot be removed");
+    assert_eq!(rig.done(remove("node1")), last);
+    let stats = LeaderStats {
+        leader: "node1".into(),
+        followers: Vec::new(),
+    };
+    assert_eq!(rig.done(Op::StatsLeader), Outcome::StatsLeader(stats));
+    match rig.done(Op::StatsSelf) {
+        Outcome::StatsSelf(stats) => {
+            assert_eq!((&*stats.leader, stats.state), ("node1", Role::Leader));
+            assert_eq!(stats.start_ns, EPOCH_NS);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn joins_are_judged() {
+    let mut rig = Rig::serving(settings(1));
+    let other = settings(2);
+    let taken = Settings {
+        peer_url: settings(1).peer_url,
+        ..other.clone()
+    };
+    let at = "http://127.0.0.1:4002";
+    assert_eq!(
+        rig.done(join(&taken, 8)),
+        failed(Code::PeerAddressExists, at)
+    );
+    let nameless = Settings {
+        name: "".into(),
+        ..other.clone()
+    };
+    let refused = rig.done(join(&nameless, 8));
+    assert!(matches!(refused, Outcome::Failed(e) if e.code == Code::InvalidForm));
+    // The living machine's name from another data directory.
+    let at = "http://127.0.0.1:4001";
+    assert_eq!(
+        rig.done(join(&settings(1), 8)),
+        failed(Code::PeerAddressExists, at)
+    );
+    // Its own again: nothing moves.
+    assert_eq!(
+        rig.done(join(&settings(1), 77)),
+        Outcome::Joined(tern::core::raft::Index(1))
+    );
+    assert_eq!(rig.machine.indexes().etcd.0, 2);
+    let moved = Settings {
+        client_url: "http://127.0.0.1:9".into(),
+        ..settings(1)
+    };
+    assert_eq!(
+        rig.done(join(&moved, 77)),
+        Outcome::Joined(tern::core::raft::Index(1))
+    );
+    assert_eq!(rig.machine.indexes().etcd.0, 3);
+    let shown = rig.value("/_etcd/machines/node1").expect("shown");
+    assert!(shown.starts_with("etcd=http%3A%2F%2F127.0.0.1%3A9&"));
+    // Members that were let in count, though they never came.
+    for number in 2..=9 {
+        assert!(matches!(
+            rig.done(join(&settings(number), 8)),
+            Outcome::Joined(_)
+        ));
+    }
+    assert_eq!(
+        rig.done(join(&settings(10), 8)),
+        failed(Code::NoMorePeer, "")
+    );
+    assert!(matches!(
+        rig.done(join(&settings(9), 8)),
+        Outcome::Joined(_)
+    ));
+}

@@ -1,0 +1,386 @@
+//! A member that starts looks at the other machines: whether it has moved, was removed, or has
+//! another name than its log says.
+use super::rig::*;
+use super::seeker::*;
+use tern::core::machine::*;
+use tern::core::raft::{Index, PeerId, Term};
+
+/// A member that has come up, with others in its log, and looks around.
+fn member(settings: Settings, peers: &[&str]) -> Rig {
+    let mut rig = Rig::found(settings);
+    rig.machine.look_around(search(peers, 3));
+    rig
+}
+
+fn first_call(rig: &mut Rig) -> Asked {
+    rig.machine.on_time(rig.now);
+    rig.turn();
+    Asked::of(&rig.effects.calls.pop().expect("a call"))
+}
+
+#[test]
+fn a_member_looks_around_once() {
+    let mut rig = member(settings(1), &["http://127.0.0.1:7001", "http://b:7001"]);
+    let call = first_call(&mut rig);
+    let cluster = rig.machine.cluster();
+    assert_eq!(
+        *call.url,
+        *format!("http://b:7001/v2/admin/machines?cluster={cluster:x}&id=1")
+    );
+    let why = "nobody listens".into();
+    rig.machine
+        .on_reply(rig.now, call.id, Reply::Failed { why });
+    rig.settle();
+    assert!(rig.machine.is_serving(), "it goes on from its log");
+    assert!(rig.effects.calls.is_empty() && rig.effects.failed.is_none());
+}
+
+#[test]
+fn a_member_whose_address_another_has_does_not_run() {
+    let mut rig = member(settings(1), &["http://b:7001"]);
+    let call = first_call(&mut rig);
+    let list = LIST.replace("http://a:7001", "http://127.0.0.1:7001");
+    let reply = call.answered(200, &list);
+    rig.machine.on_reply(rig.now, call.id, reply);
+    rig.turn();
+    let text = rig.effects.failed.take().expect("it has ended");
+    assert!(text.contains("belongs to a in the cluster"), "{text}");
+}
+
+/// A list may come from a machine that is behind: it wipes nothing.
+#[test]
+fn a_member_that_is_not_listed_goes_on() {
+    let mut rig = member(settings(1), &["http://b:7001"]);
+    let call = first_call(&mut rig);
+    let reply = call.answered(200, LIST);
+    rig.machine.on_reply(rig.now, call.id, reply);
+    rig.settle();
+    assert!(rig.facts.contains(&Fact::Unlisted));
+    assert!(rig.machine.is_serving() && !rig.removed);
+    rig.pass(10 * SECOND_US);
+    assert!(
+        rig.machine.is_serving() && !rig.removed,
+        "a leader has no reason to ask again"
+    );
+}
+
+/// All whom its log knows may be gone themselves: who hears of no leader and is told twice that it
+/// is not listed, by who knows one, takes that for its removal. Being told once, or by who knows
+/// none, is not enough.
+#[test]
+fn a_member_that_hears_of_nobody_and_is_not_listed() {
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
+    let id = cluster.join(2, 77);
+    cluster.pass(2 * SECOND_US);
+    // With two voters neither leads alone.
+    let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
+    rig.machine.look_around(search(&["http://b:7001"], 3));
+    let ask = |rig: &mut Rig, peer: &str, list: &str| {
+        let call = first_call(rig);
+        let cluster = rig.machine.cluster();
+        let id = rig.machine.id().0;
+        assert_eq!(
+            *call.url,
+            *format!("{peer}/v2/admin/machines?cluster={cluster:x}&id={id:x}")
+        );
+        rig.machine
+            .on_reply(rig.now, call.id, call.answered(200, list));
+    };
+    let known = settings(1).peer_url;
+    ask(&mut rig, &known, &LIST.replace("leader", "follower"));
+    ask(&mut rig, "http://b:7001", LIST);
+    rig.turn();
+    assert!(rig.facts.contains(&Fact::Unlisted) && !rig.removed);
+    rig.machine.on_time(rig.now);
+    rig.turn();
+    assert!(rig.effects.calls.is_empty(), "it gives its leader time");
+    rig.now.mono_us += 4 * SECOND_US;
+    ask(&mut rig, &known, LIST);
+    rig.turn();
+    assert!(rig.removed && rig.effects.wipe && rig.facts.contains(&Fact::Removed));
+    assert_eq!(rig.machine.role(), Role::Standby);
+}
+
+/// Nobody answers at first, and its log may name none who ever will: it asks again as long as it
+/// hears of no leader.
+#[test]
+fn a_member_that_hears_of_nobody_asks_again() {
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
+    let id = cluster.join(2, 77);
+    cluster.pass(2 * SECOND_US);
+    let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
+    rig.machine.look_around(search(&[], 3));
+    let mut numbers = Vec::new();
+    for _ in 0..3 {
+        let call = first_call(&mut rig);
+        assert!(call.url.starts_with(&*settings(1).peer_url), "{}", call.url);
+        numbers.push(call.id);
+        let why = "nobody listens".into();
+        rig.machine
+            .on_reply(rig.now, call.id, Reply::Failed { why });
+        rig.turn();
+        rig.now.mono_us += 29 * SECOND_US;
+        rig.machine.on_time(rig.now);
+        rig.turn();
+        assert!(rig.effects.calls.is_empty() && !rig.removed);
+        rig.now.mono_us += SECOND_US;
+    }
+    numbers.dedup();
+    assert_eq!(
+        numbers.len(),
+        3,
+        "late answers to the one are none to the next"
+    );
+}
+
+/// It need not have come up for that: who ran on while its peers were replaced finds out as well. A
+/// leader that is heard meanwhile makes it begin anew.
+#[test]
+fn a_running_member_that_hears_of_nobody_for_long() {
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
+    let id = cluster.join(2, 77);
+    cluster.pass(2 * SECOND_US);
+    let mut rig = cluster.rigs.remove(&id).expect("it was let in");
+    cluster.at(PeerId(1)).pass(50_000);
+    let (_, beat) = cluster.at(PeerId(1)).sent.pop().expect("a heartbeat");
+    let is_unlisted = |rig: &mut Rig| {
+        let call = first_call(rig);
+        let (peer, cluster) = (settings(1).peer_url, rig.machine.cluster());
+        assert_eq!(
+            *call.url,
+            *format!("{peer}/v2/admin/machines?cluster={cluster:x}&id={:x}", id.0)
+        );
+        rig.machine
+            .on_reply(rig.now, call.id, call.answered(200, LIST));
+        rig.turn();
+    };
+    let asks_nobody_for = |rig: &mut Rig, us: u64| {
+        rig.now.mono_us += us;
+        rig.machine.on_time(rig.now);
+        rig.turn();
+        assert!(rig.effects.calls.is_empty() && !rig.removed);
+    };
+    rig.pass(SECOND_US);
+    assert!(rig.machine.is_serving(), "it gives its leader up");
+    // From when the leader was heard last it is thirty seconds.
+    for (seconds, last) in [(28, false), (24, true)] {
+        asks_nobody_for(&mut rig, seconds * SECOND_US);
+        rig.now.mono_us += 2 * SECOND_US;
+        is_unlisted(&mut rig);
+        assert!(rig.facts.contains(&Fact::Unlisted) && !rig.removed);
+        if !last {
+            rig.machine.on_message(rig.now, PeerId(1), beat.clone());
+            rig.turn();
+            assert_eq!(rig.machine.raft().leader(), Some(PeerId(1)));
+            rig.pass(SECOND_US);
+            assert_eq!(rig.machine.raft().leader(), None);
+        }
+        asks_nobody_for(&mut rig, 2 * SECOND_US);
+        rig.now.mono_us += 2 * SECOND_US;
+        is_unlisted(&mut rig);
+        assert_eq!(rig.removed, last);
+    }
+    assert!(rig.effects.wipe && rig.facts.contains(&Fact::Removed));
+    assert_eq!(rig.machine.role(), Role::Standby);
+}
+
+/// Under whatever name it is started: the list has the one that its log has.
+#[test]
+fn a_member_with_another_name_asks_again() {
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
+    let id = cluster.join(2, 77);
+    cluster.pass(2 * SECOND_US);
+    let mut rig = cluster.rigs.remove(&id).expect("it was let in");
+    rig.settings.name = "another".into();
+    let mut rig = rig.restart();
+    rig.machine.look_around(search(&[], 3));
+    let mine = settings(2);
+    let list = LIST.replace(
+        '}',
+        r#"},{"name":"node2","clientURL":"CLIENT","peerURL":"PEER"}"#,
+    );
+    let list = list
+        .replace("CLIENT", &mine.client_url)
+        .replace("PEER", &mine.peer_url);
+    for _ in 0..3 {
+        let call = first_call(&mut rig);
+        rig.machine
+            .on_reply(rig.now, call.id, call.answered(200, &list));
+        rig.turn();
+        assert!(rig.effects.calls.is_empty() && !rig.facts.contains(&Fact::Unlisted));
+        assert_eq!(rig.effects.failed, None);
+        rig.now.mono_us += 30 * SECOND_US;
+    }
+}
+
+/// What another cluster lists, or one that is not tern, says nothing about a place in this one,
+/// however often it is asked: an address may have passed to it while all of this cluster are down.
+#[test]
+fn another_clusters_word_counts_for_nothing() {
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
+    let id = cluster.join(2, 77);
+    cluster.pass(2 * SECOND_US);
+    let mut other = cluster.rigs.remove(&PeerId(1)).expect("it was founded");
+    let mine = other.machine.cluster();
+    let asked = |rig: &mut Rig, cluster: u64, id: u64| rig.done(Op::MachinesOf { cluster, id });
+    assert!(matches!(asked(&mut other, mine, id.0), Outcome::MachineList(list) if list.len() == 2));
+    let refused = asked(&mut other, mine + 1, id.0);
+    assert!(
+        matches!(&refused, Outcome::Failed(e) if &*e.cause == tern::core::error::OTHER_CLUSTER)
+    );
+    // Who is behind a member's join cannot say that it is none.
+    let applied = other.machine.applied().0;
+    assert!(matches!(
+        asked(&mut other, mine, applied),
+        Outcome::MachineList(_)
+    ));
+    assert!(
+        matches!(asked(&mut other, mine, applied + 1), Outcome::Failed(e) if e.cause.contains("join"))
+    );
+
+    let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
+    // It has moved: it goes on asking.
+    rig.settings.peer_url = "http://moved:7002".into();
+    let mut rig = rig.restart();
+    rig.machine.look_around(search(&["http://b:7001"], 3));
+    for _ in 0..20 {
+        for peer in [settings(1).peer_url, "http://b:7001".into()] {
+            let call = first_call(&mut rig);
+            assert!(call.url.starts_with(&*peer), "{}", call.url);
+            let reply = match &*peer {
+                "http://b:7001" => call.reply(200, "etcd", LIST.as_bytes()),
+                _ => call.answered(
+                    500,
+                    r#"{"errorCode":300,"message":"x","cause":"another cluster","index":5}"#,
+                ),
+            };
+            rig.machine.on_reply(rig.now, call.id, reply);
+        }
+        rig.turn();
+        rig.now.mono_us += 10 * SECOND_US;
+    }
+    assert!(!rig.removed && !rig.facts.contains(&Fact::Unlisted));
+    let said = rig
+        .facts
+        .iter()
+        .filter(|f| matches!(f, Fact::OtherCluster { why } if why.contains("127.0.0.1:7001")));
+    assert_eq!(said.count(), 1, "{:?}", rig.facts);
+}
+
+/// A member whose new address is refused asks on without end; why nothing comes of it is said when
+/// it is another reason.
+#[test]
+fn why_a_move_is_refused_is_said_once() {
+    let mut rig = Rig::serving(settings(1));
+    rig.settings.peer_url = "http://moved:7001".into();
+    let mut rig = rig.restart();
+    rig.machine.look_around(search(&["http://b:7001"], 3));
+    let list = LIST.replace("\"a\"", "\"node1\"");
+    for cause in ["one", "one", "one", "other", "other"] {
+        let call = first_call(&mut rig);
+        rig.machine
+            .on_reply(rig.now, call.id, call.answered(200, &list));
+        let call = first_call(&mut rig);
+        let body = format!(r#"{{"errorCode":109,"message":"x","cause":"{cause}"}}"#);
+        rig.machine
+            .on_reply(rig.now, call.id, call.answered(400, &body));
+        rig.turn();
+        rig.now.mono_us += SECOND_US;
+    }
+    let said = rig
+        .facts
+        .iter()
+        .filter(|f| matches!(f, Fact::NotFound { .. }));
+    assert_eq!(said.count(), 2, "{:?}", rig.facts);
+}
+
+/// Started with other addresses, a lone leader tells them itself, once, and the index rises by one.
+#[test]
+fn a_leader_that_has_moved() {
+    let mut rig = Rig::serving(settings(1));
+    let etcd = rig.machine.indexes().etcd.0;
+    rig.settings.client_url = "http://elsewhere:4001".into();
+    let mut rig = rig.restart();
+    rig.machine.look_around(search(&[], 3));
+    rig.settle();
+    rig.pass(SECOND_US);
+    assert_eq!(rig.machine.indexes().etcd.0, etcd + 1);
+    let urls = vec!["http://elsewhere:4001".into()];
+    let machines = rig.done(Op::Machines);
+    assert_eq!(machines, Outcome::Machines { client_urls: urls });
+}
+
+/// Let in, stopped before it has heard anything, and started with another address: it tells that as
+/// soon as it sees which one the cluster knows.
+#[test]
+fn a_member_that_has_moved_before_it_knew_its_place() {
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
+    let Outcome::Joined(Index(id)) = cluster.done(PeerId(1), join(&settings(2), 77)) else {
+        panic!("not let in");
+    };
+    let now = cluster.at(PeerId(1)).now;
+    let moved = Settings {
+        peer_url: "http://moved:7002".into(),
+        ..settings(2)
+    };
+    let mut rig = Rig::let_in(moved, PeerId(id), now);
+    rig.machine.look_around(search(&[], 3));
+    rig.turn();
+    assert!(rig.effects.calls.is_empty());
+    cluster.rigs.insert(PeerId(id), rig);
+    cluster.pass(SECOND_US);
+    let rig = cluster.at(PeerId(id));
+    let known = rig
+        .machine
+        .configuration()
+        .get(PeerId(id))
+        .map(|m| m.peer_url.clone());
+    assert_eq!(known, Some(settings(2).peer_url));
+    let url = format!(
+        "{}/v2/admin/machines?cluster={:x}&id={id:x}",
+        settings(1).peer_url,
+        rig.machine.cluster()
+    );
+    assert_eq!(rig.called, [url.into()]);
+}
+
+/// One that is told at start that it was removed meanwhile gives up what it holds and asks anew.
+#[test]
+fn a_machine_that_was_removed_comes_up() {
+    let mut rig = Rig::serving(settings(1));
+    let other = settings(2);
+    assert!(matches!(rig.done(join(&other, 2)), Outcome::Joined(_)));
+    let let_in = Recovered::nothing(PeerId(7), 3);
+    let mut removed = Machine::recover(settings(4), let_in, 1, rig.now);
+    let notice = tern::core::raft::Message {
+        term: Term::REMOVED,
+        rpc: tern::core::raft::Rpc::Removed {
+            cluster: 5,
+            id: PeerId(7),
+        },
+    };
+    removed.on_message(rig.now, PeerId(1), notice);
+    let mut effects = Effects::default();
+    removed.advance(rig.now, &mut effects);
+    assert!(removed.wants_turn());
+    removed.advance(rig.now, &mut effects);
+    assert!(effects.removed && effects.wipe);
+}

@@ -1,0 +1,204 @@
+//! A standby, driven by hand: its calls, and replies to them.
+use super::rig::*;
+use tern::codec::http::Method;
+use tern::core::machine::*;
+use tern::core::raft::{Message, PeerId, Rpc, Term};
+use tern::core::timer::Now;
+
+pub const SIZE_5S: &str = r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}"#;
+pub const FULL: &str = r#"{"activeSize":3,"removeDelay":1800,"syncInterval":5}"#;
+pub const INTERVAL_US: u64 = 5 * SECOND_US;
+
+/// The members `names`, the first of which leads.
+pub fn members(names: &[&str]) -> Vec<MachineInfo> {
+    let info = |(place, name): (usize, &&str)| MachineInfo {
+        name: (*name).into(),
+        state: if place == 0 {
+            Role::Leader
+        } else {
+            Role::Follower
+        },
+        client_url: format!("http://{name}:4001").into(),
+        peer_url: format!("http://{name}:7001").into(),
+    };
+    names.iter().enumerate().map(info).collect()
+}
+
+/// The same as they are listed.
+pub fn list(names: &[&str]) -> String {
+    let machine = |m: &MachineInfo| {
+        let state = if m.state == Role::Leader {
+            "leader"
+        } else {
+            "follower"
+        };
+        serde_json::json!({"name": m.name, "state": state, "clientURL": m.client_url, "peerURL": m.peer_url})
+    };
+    let all: Vec<_> = members(names).iter().map(machine).collect();
+    serde_json::Value::from(all).to_string()
+}
+
+/// A standby, and the clock.
+pub struct Stand {
+    pub machine: Machine,
+    pub effects: Effects,
+    pub now: Now,
+    pub began_us: u64,
+    pub facts: Vec<Fact>,
+    pub saved: Vec<StandbyInfo>,
+}
+
+impl Stand {
+    /// One that was a standby when it was stopped.
+    pub fn again(names: &[&str]) -> Stand {
+        let now = Now {
+            mono_us: 1_000_000,
+            wall_ns: EPOCH_NS,
+        };
+        let info = StandbyInfo {
+            running: true,
+            cluster: members(names),
+            sync_interval_ms: 5_000,
+        };
+        let search = Search {
+            peers: vec!["http://spare:7001".into()],
+            ..Search::default()
+        };
+        Stand::of(
+            Machine::stand_by(
+                settings(3),
+                Recovered::nothing(PeerId::NONE, 77),
+                info,
+                search,
+                5,
+                now,
+            ),
+            now,
+        )
+    }
+
+    /// A member that is told in its life, or when it comes up, that it was removed.
+    pub fn removed(serves: bool) -> Stand {
+        let mut rig = Rig::serving(settings(1));
+        let id = match rig.done(join(&settings(3), 77)) {
+            Outcome::Joined(index) => PeerId(index.0),
+            other => panic!("{other:?}"),
+        };
+        // The leader brings it what the cluster has.
+        let mut cluster = Cluster {
+            rigs: [(PeerId(1), rig)].into(),
+            cut: Default::default(),
+        };
+        let now = cluster.at(PeerId(1)).now;
+        cluster.rigs.insert(id, Rig::let_in(settings(3), id, now));
+        cluster.pass(SECOND_US);
+        let mut rig = cluster.rigs.remove(&id).expect("just put there");
+        assert!(rig.machine.is_serving());
+        if !serves {
+            rig = rig.restart();
+        }
+        let mut stand = Stand::of(rig.machine, rig.now);
+        let cluster = stand.machine.cluster();
+        let notice = Message {
+            term: Term::REMOVED,
+            rpc: Rpc::Removed { cluster, id },
+        };
+        stand.machine.on_message(stand.now, PeerId(1), notice);
+        stand.turn();
+        stand.turn();
+        stand
+    }
+
+    pub fn of(machine: Machine, now: Now) -> Stand {
+        let began_us = now.mono_us;
+        Stand {
+            machine,
+            effects: Effects::default(),
+            now,
+            began_us,
+            facts: Vec::new(),
+            saved: Vec::new(),
+        }
+    }
+
+    pub fn turn(&mut self) -> Vec<Asked> {
+        self.effects.clear();
+        self.machine.advance(self.now, &mut self.effects);
+        self.facts.append(&mut self.effects.facts);
+        self.saved.extend(self.effects.standby.take());
+        if self.effects.wipe {
+            assert!(
+                self.saved.last().is_some_and(|info| info.running),
+                "saved before anything is wiped"
+            );
+            self.machine.on_wiped(self.now, 78);
+        }
+        self.effects.calls.iter().map(Asked::of).collect()
+    }
+
+    /// Time goes on to the next deadline; then it calls this.
+    pub fn next(&mut self, method: Method, url: &str) -> Asked {
+        let due_us = self.machine.next_deadline();
+        self.now.mono_us = self.now.mono_us.max(due_us);
+        self.machine.on_time(self.now);
+        self.calls(method, url)
+    }
+
+    pub fn calls(&mut self, method: Method, url: &str) -> Asked {
+        let mut calls = self.turn();
+        assert_eq!(calls.len(), 1, "{calls:?}");
+        let call = calls.remove(0);
+        assert_eq!((call.method, &*call.url), (method, url));
+        call
+    }
+
+    pub fn tell(&mut self, call: &Asked, status: u16, server: &str, body: &[u8]) {
+        let reply = call.reply(status, server, body);
+        self.machine.on_reply(self.now, call.id, reply);
+    }
+
+    pub fn answer(&mut self, call: &Asked, body: &str) {
+        self.tell(call, 200, "tern/0.1.0", body.as_bytes());
+    }
+
+    pub fn fail(&mut self, call: &Asked) {
+        self.machine.on_reply(
+            self.now,
+            call.id,
+            Reply::Failed {
+                why: "nobody listens".into(),
+            },
+        );
+    }
+
+    /// A whole fetch from `peer`, which begins when the next deadline comes; when that was, since
+    /// the beginning.
+    pub fn fetch(&mut self, peer: &str, list: &str, config: &str) -> u64 {
+        let call = self.next(
+            Method::Get,
+            &format!("http://{peer}:7001/v2/admin/machines"),
+        );
+        self.answer(&call, list);
+        let call = self.calls(Method::Get, &format!("http://{peer}:7001/v2/admin/config"));
+        self.answer(&call, config);
+        self.now.mono_us - self.began_us
+    }
+
+    /// It asks `peer` to be let in.
+    pub fn asks(&mut self, peer: &str) -> Asked {
+        let call = self.calls(Method::Get, &format!("http://{peer}:7001/version"));
+        self.answer(&call, "2");
+        self.calls(Method::Put, &format!("http://{peer}:7001/join"))
+    }
+
+    pub fn rests(&mut self) {
+        assert_eq!(self.turn(), []);
+    }
+
+    pub fn redirect(&mut self) -> Outcome {
+        self.machine.on_request(self.now, Ticket(1), get("/a"));
+        self.effects.clear();
+        self.machine.advance(self.now, &mut self.effects);
+        self.effects.answers.remove(0).outcome
+    }
+}
