@@ -8,19 +8,22 @@ pub mod disk;
 pub mod logger;
 pub mod reactor;
 
+mod buffers;
 mod clients;
 mod conn;
 mod connect;
 mod deadlines;
+mod gathering;
 mod http_calls;
 mod link;
+mod link_queue;
 mod links;
 mod listener;
 mod log_lines;
-mod out;
-mod pool;
+mod output;
 mod resolver;
 mod slots;
+mod sockets;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;

@@ -1,29 +1,37 @@
-//! All client and admin connections: who is ready, what they ask, what they are answered, what they
-//! may hold.
+//! All client and admin connections: which have something to do, what they ask, what they may hold.
 //!
-//! The reactor's phases call the methods in their order: `accept`, `fill`, `decode`, `on_late`,
-//! `answer`, `deliver`, `flush`, `reap`. Whoever has something to do is on the ready list; a turn
-//! looks at nobody else, so that idle connections cost nothing.
-use super::conn::{Conn, Flight};
+//! The reactor's phases call the methods in their order: `accept`, `fill`, `decode`,
+//! `fire_timers`, `answer`, `deliver`, `flush`, `reap`. Must not decide anything about keys: a
+//! request is routed by `codec::api` and answered by the machine. Start with `decode` and `answer`.
+use super::buffers::{Budget, Buffers};
+use super::conn::Conn;
 use super::deadlines::{ANSWERS_BYTES_A_TURN, OUT_MARK_BYTES, READS_A_TURN, Timeouts};
-use super::http_calls::Ended;
-use super::out::Shared;
-use super::pool::{Budget, Pool};
-use super::slots::{Kind, SlotId, Slots};
+use super::http_calls::EndedCall;
+use super::output::SharedBytes;
+use super::slots::{PoolKind, SlotId};
+use super::sockets::{Pool, Settled};
 use super::transport::Transport;
 use crate::codec::api::{self, Context, Mode, Port, ProxyOutcome, Rendition, Routed, Site};
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Parsed, Request, Response, ResponseMode};
 use crate::codec::peer::hello::PATH;
 use crate::core::machine::{Answer, Delivery, Indexes, Machine, Op, Ticket};
-use crate::core::timer::{Now, TimerWheel};
+use crate::core::timer::Now;
 use crate::shell::disk::Disk;
 use mio::Registry;
 use mio::event::Event;
 use std::ops::Range;
 
-/// Somebody asks on the peer port for the connection to become a link.
-pub struct Visit {
+/// The most client requests that a standby passes on at a time. Further ones are redirected.
+const PASSED_MAX: usize = 256;
+/// The most bytes of their bodies together. One request alone may be longer.
+const PASSED_BYTES_MAX: usize = 4 << 20;
+/// A ticket is a slot's number, followed by a serial number of this many bits.
+const SERIAL_BITS: u32 = 40;
+
+/// A request on the peer port that the connection become a link.
+pub struct UpgradeRequest {
+    /// The connection.
     pub conn: SlotId,
     /// Header `Upgrade`.
     pub protocol: Box<str>,
@@ -31,60 +39,65 @@ pub struct Visit {
     pub hello: Box<str>,
 }
 
-/// Requests that a standby may have passed on at a time, and bytes of their bodies; one alone may
-/// be longer. Further ones are redirected.
-const PASSED_MAX: usize = 256;
-const PASSED_BYTES_MAX: usize = 4 << 20;
-
-/// A ticket is a slot's number and a serial number of so many bits.
-const SERIAL_BITS: u32 = 40;
-
-/// What is passed on to the leader, in place of a standby.
+/// The requests that a standby passes on to the leader.
 #[derive(Default)]
-struct Passing {
+struct PassedRequests {
+    /// How many are under way; at most `PASSED_MAX`.
     count: usize,
+    /// Bytes of their bodies.
     bytes: usize,
+    /// Those that have not been started yet; taken by `Clients::take_passed` in the same turn.
     calls: Vec<(Ticket, HttpCall)>,
 }
 
 /// The connections and what they share.
 pub struct Clients {
-    conns: Slots<Conn>,
-    /// Each once; those who have something to do in this turn.
-    ready: Vec<SlotId>,
-    pool: Pool,
+    conns: Pool<Conn>,
+
+    buffers: Buffers,
+
     budget: Budget,
-    /// The budget was exceeded and has not been left well behind since: see `Budget`.
+
+    /// The budget was exceeded, and `Budget::has_room` has not held since.
     tight: bool,
-    timers: TimerWheel<SlotId>,
-    due: Vec<SlotId>,
+
+    /// The serial number of the last ticket; rises by one with each request that reaches the
+    /// machine or is passed on, and wraps after `SERIAL_BITS`.
     serial: u64,
-    /// Reads that may start in a turn; fewer while their answers are large.
+
+    /// Reads that may start in a turn: `READS_A_TURN`, fewer while their answers are large.
     reads_max: usize,
-    visits: Vec<Visit>,
-    passing: Passing,
+
+    /// Requests for a link that arrived in this turn; taken by `take_upgrades`.
+    upgrades: Vec<UpgradeRequest>,
+
+    passed: PassedRequests,
+
     site: Site,
+
+    /// The `Date` header of this turn.
     date: Date,
+
     limits: Limits,
+
     timeouts: Timeouts,
+
+    /// The bound on the number of connections, by the descriptors of this process.
     connections_max: usize,
 }
 
 impl Clients {
-    /// Nobody yet.
+    /// No connections yet.
     pub fn new(site: Site, limits: Limits, timeouts: Timeouts, connections_max: usize) -> Clients {
         Clients {
-            conns: Slots::new(),
-            ready: Vec::new(),
-            pool: Pool::default(),
+            conns: Pool::new(PoolKind::Clients),
+            buffers: Buffers::default(),
             budget: Budget::default(),
             tight: false,
-            timers: TimerWheel::new(),
-            due: Vec::new(),
             serial: 0,
             reads_max: READS_A_TURN,
-            visits: Vec::new(),
-            passing: Passing::default(),
+            upgrades: Vec::new(),
+            passed: PassedRequests::default(),
             site,
             date: Date::default(),
             limits,
@@ -93,144 +106,114 @@ impl Clients {
         }
     }
 
-    /// Whether one more may connect.
+    /// Whether one more connection may be accepted.
     pub fn has_room(&self) -> bool {
         self.conns.len() < self.connections_max
     }
 
-    /// Takes a connection in.
+    /// Phase 2: takes a new connection in.
     pub fn accept(&mut self, registry: &Registry, transport: Transport, port: Port, now: Now) {
         let id = self
             .conns
             .insert_with(|id| Conn::new(id, port, transport, now.mono_us));
-        let conn = self.conns.get_mut(id).expect("it was just put there");
-        if conn
-            .transport()
-            .register(registry, id.token(Kind::Client))
-            .is_err()
-        {
-            conn.kill();
-        }
-        touch(&mut self.ready, conn);
+        let token = self.conns.token(id);
+        let conn = self.conns.get_mut(id).expect("it was just inserted");
+        conn.register(registry, token);
     }
 
-    /// The poll has told of one of the connections.
+    /// Phase 1: the poll has reported an event of one of the connections.
     pub fn on_event(&mut self, event: &Event) {
-        if let Some(conn) = self.conns.get_mut(SlotId::from_token(event.token())) {
-            conn.on_ready(event);
-            touch(&mut self.ready, conn);
+        if let Some(conn) = self.conns.wake_for(event) {
+            conn.on_event(event);
         }
     }
 
-    /// Phase 2: reads from everybody who is ready.
+    /// Phase 2: reads from each connection that has bytes and may take them.
     pub fn fill(&mut self) {
-        for id in &self.ready {
-            if let Some(conn) = self.conns.get_mut(*id)
+        for place in 0..self.conns.ready_len() {
+            if let Some(conn) = self.conns.ready_at(place)
                 && conn.wants_input(self.tight)
             {
-                conn.fill(self.tight, &mut self.pool);
+                conn.fill(self.tight, &mut self.buffers);
             }
         }
     }
 
-    /// Phase 3: starts the requests that are whole.
+    /// Phase 3: starts the requests that are complete.
     pub fn decode(&mut self, machine: &mut Machine, now: Now) {
         self.date.set(now.wall_ns);
-        let standby = machine.standby().map(|url| url.map(Box::<str>::from));
-        let mode = match &standby {
-            Some(url) => Mode::Standby {
-                leader_url: url.as_deref(),
-            },
-            None => Mode::Peer,
-        };
-        let context = Context {
-            mode,
-            ..context(&self.site, &self.date, now, machine.indexes())
-        };
-        let mut desk = Desk {
+        let context = context(&self.site, &self.date, now, machine.indexes());
+        let mut dispatcher = Dispatcher {
             machine,
             context: &context,
             limits: &self.limits,
-            pool: &mut self.pool,
+            buffers: &mut self.buffers,
             serial: &mut self.serial,
-            visits: &mut self.visits,
-            passing: &mut self.passing,
-            reads: self.reads_max,
+            upgrades: &mut self.upgrades,
+            passed: &mut self.passed,
+            reads_left: self.reads_max,
         };
-        for id in &self.ready {
-            if let Some(conn) = self.conns.get_mut(*id) {
-                desk.serve(conn);
+        for place in 0..self.conns.ready_len() {
+            if let Some(conn) = self.conns.ready_at(place) {
+                dispatcher.serve(conn);
             }
         }
     }
 
-    /// How many requests have come so far that the machine was asked.
+    /// The serial number of the last request, for telling whether further ones have arrived.
     pub fn requests(&self) -> u64 {
         self.serial
     }
 
-    /// Phase 3: who wants a link. Each is answered by `detach` or `refuse` before anything else
-    /// happens.
-    pub fn take_visits(&mut self) -> Vec<Visit> {
-        std::mem::take(&mut self.visits)
+    /// Phase 3: the requests for a link. Each is answered by `detach` or `refuse` in the same turn.
+    pub fn take_upgrades(&mut self) -> Vec<UpgradeRequest> {
+        std::mem::take(&mut self.upgrades)
     }
 
-    /// Phase 3: what is to be asked of the leader in place of this machine.
+    /// Phase 3: the calls that pass client requests on, to be started now.
     pub fn take_passed(&mut self) -> Vec<(Ticket, HttpCall)> {
-        std::mem::take(&mut self.passing.calls)
+        std::mem::take(&mut self.passed.calls)
     }
 
-    /// Phase 3: such a call has ended.
-    pub fn on_passed(&mut self, ticket: Ticket, ended: Ended, machine: &mut Machine, now: Now) {
-        self.passing.count -= 1;
-        self.passing.bytes -= ended.body_bytes;
-        let Some(conn) = find(&mut self.conns, ticket) else {
+    /// Phase 3: the call that passed on the request with this ticket has ended.
+    pub fn on_passed(&mut self, ticket: Ticket, ended: EndedCall, machine: &mut Machine, now: Now) {
+        self.passed.count -= 1;
+        self.passed.bytes -= ended.body_bytes();
+        let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
             return;
         };
-        touch(&mut self.ready, conn);
         self.date.set(now.wall_ns);
         let context = context(&self.site, &self.date, now, machine.indexes());
         let passed = ended.into_passed();
-        let next = conn.render(&mut self.pool, |shape, out| {
+        let next = conn.render(&mut self.buffers, |shape, out| {
             shape.passed(passed, &context, out)
         });
         follow(conn, next, ticket, machine, now);
     }
 
-    /// Lets go of a connection: its socket and what was read from it beyond the request.
+    /// Phase 3: gives a connection up that becomes a link: its socket, and the input behind the
+    /// request.
     pub fn detach(&mut self, id: SlotId) -> Option<(Transport, Vec<u8>)> {
-        let conn = self.conns.remove(id)?;
-        if let Some((timer, _)) = conn.timer {
-            self.timers.cancel(timer);
-        }
-        self.budget.change(conn.counted, 0);
+        let mut conn = self.conns.remove(id)?;
+        conn.uncount(&mut self.budget);
         Some(conn.into_parts())
     }
 
-    /// Answers who wants a link, and closes.
+    /// Phase 3: refuses a request for a link, and closes.
     pub fn refuse(&mut self, id: SlotId, response: &Response) {
         if let Some(conn) = self.conns.get_mut(id) {
-            conn.send(response, ResponseMode::CLOSE, &self.date, &mut self.pool);
+            conn.send(response, ResponseMode::CLOSE, &self.date, &mut self.buffers);
         }
     }
 
-    /// Phase 5: connections whose time is over.
+    /// Phase 5: refuses or closes the connections whose deadline has passed.
     pub fn fire_timers(&mut self, now: Now) {
-        self.timers.advance(now.mono_us, &mut self.due);
-        for id in self.due.drain(..) {
-            let Some(conn) = self.conns.get_mut(id) else {
-                continue;
-            };
-            conn.timer = None;
-            if conn.stamps.deadline_us.is_some_and(|at| at <= now.mono_us) {
-                conn.on_late(&self.date, &mut self.pool);
-            }
-            // One that was given more time meanwhile is re-armed at the end of the turn.
-            touch(&mut self.ready, conn);
-        }
+        let (date, buffers) = (&self.date, &mut self.buffers);
+        self.conns
+            .expire(now.mono_us, |conn| conn.expire(now.mono_us, date, buffers));
     }
 
-    /// Phase 8: writes what the machine has answered.
+    /// Phase 8: renders the answers of the machine.
     pub fn answer(
         &mut self,
         answers: &mut Vec<Answer>,
@@ -240,34 +223,34 @@ impl Clients {
     ) {
         let mut rendered = 0;
         for answer in answers.drain(..) {
-            let Some(conn) = find(&mut self.conns, answer.ticket) else {
+            let Some(conn) = wake_for_ticket(&mut self.conns, answer.ticket) else {
                 continue;
             };
-            touch(&mut self.ready, conn);
             let context = context(&self.site, &self.date, now, answer.at);
             let next = if conn.exports() {
-                export(conn, disk, &answer, &context, &mut self.pool)
+                export(conn, disk, &answer, &context, &mut self.buffers)
             } else {
-                conn.render(&mut self.pool, |shape, out| {
+                conn.render(&mut self.buffers, |shape, out| {
                     shape.render(&answer, &context, out)
                 })
             };
             follow(conn, next, answer.ticket, machine, now);
             rendered += conn.out_bytes();
             if conn.out_bytes() > OUT_MARK_BYTES {
-                // At once, so that many large answers never stand here together.
-                conn.flush(&mut self.pool);
-                recount(conn, &mut self.budget);
+                // Written at once, so that many large answers never stand in memory together.
+                conn.flush(&mut self.buffers);
+                conn.recount(&mut self.budget);
                 self.keep_budget();
             }
         }
-        self.reads_max = match rendered > ANSWERS_BYTES_A_TURN {
-            true => (self.reads_max / 2).max(1),
-            false => (self.reads_max * 2).min(READS_A_TURN),
+        self.reads_max = if rendered > ANSWERS_BYTES_A_TURN {
+            (self.reads_max / 2).max(1)
+        } else {
+            (self.reads_max * 2).min(READS_A_TURN)
         };
     }
 
-    /// Phase 8: hands out events, each rendered once.
+    /// Phase 8: queues events for their watchers. Each event is rendered once.
     pub fn deliver(&mut self, events: &mut Vec<Delivery>, machine: &mut Machine, now: Now) {
         for delivery in events.drain(..) {
             let at = Indexes {
@@ -276,111 +259,96 @@ impl Clients {
             };
             let context = context(&self.site, &self.date, now, at);
             let rendition = Rendition::new(&delivery, &context);
-            let mut shared: Vec<(Range<usize>, Shared)> = Vec::new();
+            let mut pieces: Vec<(Range<usize>, SharedBytes)> = Vec::new();
             for &(ticket, ends) in &delivery.tickets {
-                let Some(conn) = find(&mut self.conns, ticket) else {
+                let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
                     continue;
                 };
-                touch(&mut self.ready, conn);
-                let told = conn.render(&mut self.pool, |shape, out| {
+                let delivered = conn.render(&mut self.buffers, |shape, out| {
                     shape.deliver(&delivery, &rendition, ends, &context, out)
                 });
-                let bytes = &rendition.bytes[told.shared.clone()];
+                let range = delivered.shared;
+                let bytes = &rendition.bytes[range.clone()];
                 if delivery.tickets.len() == 1 {
-                    conn.append(&mut self.pool, bytes);
+                    conn.append(&mut self.buffers, bytes);
                 } else {
-                    let known = shared.iter().find(|(range, _)| *range == told.shared);
+                    let known = pieces.iter().find(|(known, _)| *known == range);
                     let piece = match known {
                         Some((_, piece)) => piece.clone(),
                         None => {
-                            let piece = Shared::new(bytes, &self.budget.shared);
-                            shared.push((told.shared.clone(), piece.clone()));
+                            let piece = SharedBytes::new(bytes, &self.budget.shared);
+                            pieces.push((range, piece.clone()));
                             piece
                         }
                     };
                     conn.push(piece);
                 }
-                conn.append(&mut self.pool, told.tail);
-                follow(conn, told.next, ticket, machine, now);
+                conn.append(&mut self.buffers, delivered.tail);
+                follow(conn, delivered.next, ticket, machine, now);
             }
         }
     }
 
-    /// Phase 9: writes what waits, to whoever takes it.
+    /// Phase 9: writes the output of each connection whose socket takes it.
     pub fn flush(&mut self) {
-        for id in &self.ready {
-            if let Some(conn) = self.conns.get_mut(*id) {
-                conn.flush(&mut self.pool);
+        for place in 0..self.conns.ready_len() {
+            if let Some(conn) = self.conns.ready_at(place) {
+                conn.flush(&mut self.buffers);
             }
         }
     }
 
-    /// Phase 9: drops who is done, asks the poll and the wheel for what the others wait for, and
-    /// keeps on the list those who can go on without being told. Whether the machine was told
-    /// of anybody who is gone.
+    /// Phase 10: drops the connections that have ended, and sets interest and timers of the others.
+    /// Returns whether the machine got an input.
     pub fn reap(&mut self, registry: &Registry, machine: &mut Machine, now: Now) -> bool {
-        let (mut kept, mut told) = (0, false);
-        for i in 0..self.ready.len() {
-            let id = self.ready[i];
-            let Some(conn) = self.conns.get_mut(id) else {
-                continue;
-            };
-            if conn.settle(now.mono_us, &self.timeouts, &mut self.pool)
-                || !ask_writable(conn, registry)
-            {
-                told |= self.drop_conn(id, machine, now);
-                continue;
+        let mut ended = Vec::new();
+        self.conns.settle(&mut ended, |id, conn| {
+            if conn.settle(now.mono_us, &self.timeouts, &mut self.buffers) {
+                return Settled::Ended;
             }
-            recount(conn, &mut self.budget);
-            arm(conn, &mut self.timers);
-            conn.queued = conn.has_work(self.tight);
-            if conn.queued {
-                self.ready[kept] = id;
-                kept += 1;
+            let token = id.token(PoolKind::Clients);
+            if conn.update_interest(registry, token).is_err() {
+                return Settled::Ended;
+            }
+            conn.recount(&mut self.budget);
+            Settled::Keep {
+                deadline_us: conn.deadline_us(),
+                ready: conn.has_work(self.tight),
+            }
+        });
+        let mut has_told = false;
+        for id in ended {
+            let mut conn = self.conns.remove(id).expect("it has just ended");
+            conn.uncount(&mut self.budget);
+            if let Some(ticket) = conn.ticket() {
+                machine.on_request(now, ticket, Op::ClientClosed);
+                has_told = true;
             }
         }
-        self.ready.truncate(kept);
         self.keep_budget();
-        told
+        has_told
     }
 
-    fn drop_conn(&mut self, id: SlotId, machine: &mut Machine, now: Now) -> bool {
-        let conn = self.conns.remove(id).expect("it was just looked at");
-        let told = conn.flight.is_some();
-        if let Some(flight) = conn.flight {
-            machine.on_request(now, flight.ticket, Op::ClientClosed);
-        }
-        if let Some((timer, _)) = conn.timer {
-            self.timers.cancel(timer);
-        }
-        self.budget.change(conn.counted, 0);
-        told
-    }
-
-    /// Above the budget the slowest go; those who were not read from are looked at again when there
-    /// is room.
+    /// Above the budget, reading pauses and the slowest clients are closed. Once there is room
+    /// again, the connections that were not read are looked at.
     fn keep_budget(&mut self) {
         if self.budget.is_over() {
             if !self.tight {
                 log::warn!(
-                    "connections hold {} bytes: reading pauses, slow clients are closed",
+                    "client connections hold {} bytes: reading pauses, the slowest clients are closed",
                     self.budget.bytes()
                 );
             }
             self.tight = true;
-            self.cut_off_slowest();
+            self.close_slowest();
         } else if self.tight && self.budget.has_room() {
             self.tight = false;
-            for (_, conn) in self.conns.iter_mut() {
-                if conn.has_work(false) {
-                    touch(&mut self.ready, conn);
-                }
-            }
+            self.conns.wake_where(|conn| conn.has_work(false));
         }
     }
 
-    /// Closes those who leave most unread, watchers or not, until there is room again.
-    fn cut_off_slowest(&mut self) {
+    /// Closes the clients with the most unread output, watchers or not, until there is room.
+    fn close_slowest(&mut self) {
         let slow = self.conns.iter_mut().filter(|(_, c)| c.is_blocked());
         let mut slow: Vec<(usize, SlotId)> = slow.map(|(id, c)| (c.out_bytes(), id)).collect();
         slow.sort_unstable_by(|a, b| b.cmp(a));
@@ -389,54 +357,40 @@ impl Clients {
             if excess == 0 {
                 return;
             }
-            let conn = self.conns.get_mut(id).expect("it was just looked at");
-            log::debug!("a client that leaves {bytes} bytes unread is closed");
-            excess = excess.saturating_sub(conn.holds());
+            let conn = self.conns.wake(id).expect("it was just listed");
+            log::debug!("closing a client that has left {bytes} bytes unread");
+            excess = excess.saturating_sub(conn.held_bytes());
             conn.kill();
-            touch(&mut self.ready, conn);
         }
     }
 
-    /// Whether somebody can go on without being told by the poll.
+    /// Whether a connection can go on without any event.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty()
+        self.conns.has_work()
     }
 
-    /// When the next connection may be late.
-    pub fn next_deadline(&self) -> u64 {
-        self.timers.next_deadline().unwrap_or(u64::MAX)
+    /// When the next connection may be late, in microseconds of the monotonic clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.conns.next_deadline()
     }
 
-    /// Whether nobody waits for an answer that is under way.
+    /// Whether every request but watches has been answered, and every answer written.
     pub fn is_quiet(&mut self) -> bool {
         let mut all = self.conns.iter_mut();
-        all.all(|(_, c)| c.out_bytes() == 0 && (c.flight.is_none() || c.is_watcher()))
+        all.all(|(_, c)| c.out_bytes() == 0 && (c.ticket().is_none() || c.is_watcher()))
     }
 }
 
-fn touch(ready: &mut Vec<SlotId>, conn: &mut Conn) {
-    if !conn.queued {
-        conn.queued = true;
-        ready.push(conn.id);
+/// The connection whose request in flight has this ticket; it is listed as ready.
+fn wake_for_ticket(conns: &mut Pool<Conn>, ticket: Ticket) -> Option<&mut Conn> {
+    let id = conns.id_at((ticket.0 >> SERIAL_BITS) as usize)?;
+    if !conns.get_mut(id)?.waits_for(ticket) {
+        return None;
     }
+    conns.wake(id)
 }
 
-/// Counts anew what a connection holds.
-fn recount(conn: &mut Conn, budget: &mut Budget) {
-    let holds = conn.holds();
-    budget.change(conn.counted, holds);
-    conn.counted = holds;
-}
-
-/// The connection whose request in flight has this ticket.
-fn find(conns: &mut Slots<Conn>, ticket: Ticket) -> Option<&mut Conn> {
-    let id = conns.at((ticket.0 >> SERIAL_BITS) as usize)?;
-    let conn = conns.get_mut(id)?;
-    let flight = conn.flight.as_ref()?;
-    (flight.ticket == ticket && !conn.is_dead()).then_some(conn)
-}
-
-/// What surrounds an answer: it is the machine's, whatever its mode.
+/// What surrounds an answer. The answers of the machine are rendered alike in each of its modes.
 fn context<'a>(site: &'a Site, date: &'a Date, now: Now, at: Indexes) -> Context<'a> {
     Context {
         site,
@@ -447,121 +401,128 @@ fn context<'a>(site: &'a Site, date: &'a Date, now: Now, at: Indexes) -> Context
     }
 }
 
-/// What is needed to start requests.
-struct Desk<'a, 'c> {
+/// Starts the requests of one turn.
+struct Dispatcher<'a, 'c> {
     machine: &'a mut Machine,
     context: &'a Context<'c>,
     limits: &'a Limits,
-    pool: &'a mut Pool,
+    buffers: &'a mut Buffers,
     serial: &'a mut u64,
-    visits: &'a mut Vec<Visit>,
-    passing: &'a mut Passing,
-    /// So many more reads may start in this turn.
-    reads: usize,
+    upgrades: &'a mut Vec<UpgradeRequest>,
+    passed: &'a mut PassedRequests,
+    /// Reads that may still start in this turn.
+    reads_left: usize,
 }
 
-impl Desk<'_, '_> {
-    /// Starts the next request of a connection; those that need nobody are answered on the spot.
+impl Dispatcher<'_, '_> {
+    /// Starts the next request of a connection. Requests that `codec::api` answers by itself are
+    /// answered here, one after the other.
     fn serve(&mut self, conn: &mut Conn) {
-        if self.reads == 0 && (conn.may_read() || conn.wants_more()) {
+        if self.reads_left == 0 && (conn.may_start_read() || conn.wants_more()) {
             return;
         }
-        if conn.wants_more() {
-            self.reads -= 1;
-            let ticket = conn.take_more().expect("it wants more of something");
-            self.machine
-                .on_request(self.context.now, ticket, Op::ContinueListing);
+        if conn.wants_more()
+            && let Some(ticket) = conn.take_more()
+        {
+            self.reads_left -= 1;
+            let op = Op::ContinueListing;
+            self.machine.on_request(self.context.now, ticket, op);
         }
+        let (id, port) = (conn.id(), conn.port());
         loop {
-            let (id, port) = (conn.id, conn.port);
-            match conn.next(self.limits) {
+            let (consumed, request) = match conn.next(self.limits) {
                 None => return,
                 Some(Parsed::NeedMore {
                     consumed,
                     continue_100,
-                }) => return conn.starve(consumed, continue_100),
+                }) => return conn.on_incomplete(consumed, continue_100),
                 Some(Parsed::Reject(reject)) => {
-                    return conn.reject(reject, self.context.date, self.pool);
+                    return conn.reject(reject, self.context.date, self.buffers);
                 }
-                Some(Parsed::Request { consumed, request })
-                    if asks_for_link(port, &request) && self.context.mode == Mode::Peer =>
-                {
-                    let visit = Visit {
-                        conn: id,
-                        protocol: request.upgrade.unwrap_or("").into(),
-                        hello: request.hello.unwrap_or("").into(),
-                    };
-                    self.visits.push(visit);
-                    return conn.consume(consumed);
+                Some(Parsed::Request { consumed, request }) => (consumed, request),
+            };
+            let mode = mode(self.machine);
+            if mode == Mode::Peer && asks_for_link(port, &request) {
+                self.upgrades.push(UpgradeRequest {
+                    conn: id,
+                    protocol: request.upgrade.unwrap_or("").into(),
+                    hello: request.hello.unwrap_or("").into(),
+                });
+                return conn.consume(consumed);
+            }
+            let context = Context {
+                mode,
+                ..*self.context
+            };
+            let response_mode = request.response_mode();
+            let routed = api::route(port, &request, &context);
+            conn.consume(consumed);
+            match routed {
+                Routed::Answer(response) => {
+                    conn.send(&response, response_mode, self.context.date, self.buffers);
                 }
-                Some(Parsed::Request { consumed, request }) => {
-                    let reply = request.response_mode();
-                    let routed = api::route(port, &request, self.context);
-                    conn.consume(consumed);
-                    match routed {
-                        Routed::Answer(response) => {
-                            conn.send(&response, reply, self.context.date, self.pool);
-                        }
-                        Routed::Ask { op, shape } => return self.ask(conn, op, shape),
-                        Routed::Pass { call, shape } => return self.pass(conn, *call, shape),
-                    }
-                }
+                Routed::Ask { op, shape } => return self.ask(conn, op, shape),
+                Routed::Pass { call, shape } => return self.pass(conn, *call, shape),
             }
         }
     }
 
+    /// Hands a request to the machine.
     fn ask(&mut self, conn: &mut Conn, op: Op, shape: Box<api::Shape>) {
         if matches!(op, Op::Get { .. }) {
-            self.reads = self.reads.saturating_sub(1);
+            self.reads_left = self.reads_left.saturating_sub(1);
         }
-        let ticket = self.take_off(conn, shape, matches!(op, Op::Watch { .. }));
+        let ticket = self.start(conn, shape, matches!(op, Op::Watch { .. }));
         self.machine.on_request(self.context.now, ticket, op);
     }
 
-    /// The request in flight from now on.
-    fn take_off(&mut self, conn: &mut Conn, shape: Box<api::Shape>, watches: bool) -> Ticket {
+    /// Draws a ticket for a request, which is in flight from now on.
+    fn start(&mut self, conn: &mut Conn, shape: Box<api::Shape>, is_watch: bool) -> Ticket {
         *self.serial = (*self.serial + 1) & ((1 << SERIAL_BITS) - 1);
-        let ticket = Ticket((conn.id.index() as u64) << SERIAL_BITS | *self.serial);
-        conn.flight = Some(Flight {
-            ticket,
-            shape,
-            export: None,
-            watches,
-            more: false,
-        });
+        let ticket = Ticket((conn.id().index() as u64) << SERIAL_BITS | *self.serial);
+        conn.start(ticket, shape, is_watch);
         ticket
     }
 
-    /// Asks the leader in place of this machine, or sends the client there when that is too much.
+    /// Passes a request on to the leader, or redirects the client when too many are under way.
     fn pass(&mut self, conn: &mut Conn, call: HttpCall, shape: Box<api::Shape>) {
-        let ticket = self.take_off(conn, shape, false);
-        let passing = &mut self.passing;
-        let bytes = passing.bytes + call.body.len();
-        if passing.count == PASSED_MAX || (passing.bytes > 0 && bytes > PASSED_BYTES_MAX) {
-            let (context, sent) = (self.context, false);
-            let next = conn.render(self.pool, |shape, out| {
-                shape.passed(ProxyOutcome::Failed { sent }, context, out)
+        let ticket = self.start(conn, shape, false);
+        let passed = &mut *self.passed;
+        let bytes = passed.bytes + call.body.len();
+        let is_full = passed.count == PASSED_MAX;
+        if is_full || (passed.bytes > 0 && bytes > PASSED_BYTES_MAX) {
+            let context = self.context;
+            let next = conn.render(self.buffers, |shape, out| {
+                shape.passed(ProxyOutcome::Failed { sent: false }, context, out)
             });
             return follow(conn, next, ticket, self.machine, context.now);
         }
-        (passing.count, passing.bytes) = (passing.count + 1, bytes);
-        passing.calls.push((ticket, call));
+        passed.count += 1;
+        passed.bytes = bytes;
+        passed.calls.push((ticket, call));
+    }
+}
+
+/// Whether this machine answers requests itself, or points to the leader.
+fn mode(machine: &Machine) -> Mode<'_> {
+    match machine.standby() {
+        Some(leader_url) => Mode::Standby { leader_url },
+        None => Mode::Peer,
     }
 }
 
 fn asks_for_link(port: Port, request: &Request) -> bool {
-    let raft = request.upgrade.is_some_and(|u| u.starts_with("tern-raft/"));
-    port == Port::Peer && raft && request.path == PATH
+    let is_raft = request
+        .upgrade
+        .is_some_and(|upgrade| upgrade.starts_with("tern-raft/"));
+    port == Port::Peer && is_raft && request.path == PATH
 }
 
-/// Does what the interface says is next.
+/// Carries out what `codec::api` says is next for the connection.
 fn follow(conn: &mut Conn, next: api::Next, ticket: Ticket, machine: &mut Machine, now: Now) {
     match next {
         api::Next::Wait => {}
-        api::Next::More => {
-            let flight = conn.flight.as_mut().expect("more of something");
-            flight.more = true;
-        }
+        api::Next::More => conn.on_more(),
         api::Next::Done { keep_alive, gone } => {
             conn.finish(keep_alive);
             if gone {
@@ -569,78 +530,43 @@ fn follow(conn: &mut Conn, next: api::Next, ticket: Ticket, machine: &mut Machin
             }
         }
         api::Next::Abort => conn.kill(),
-        api::Next::Save { .. } => unreachable!("`export` has seen to it"),
+        api::Next::Save { .. } => unreachable!("`export` handles it"),
     }
 }
 
-/// Writes what is rendered into a file in the data directory, and answers when it is whole.
+/// Writes an answer to a file in the data directory, and reports to the client once the file is
+/// complete or has failed.
 fn export(
     conn: &mut Conn,
     disk: &Disk,
     answer: &Answer,
     context: &Context,
-    pool: &mut Pool,
+    buffers: &mut Buffers,
 ) -> api::Next {
-    let flight = conn.flight.as_mut().expect("an answer is for a request");
     let mut text = Vec::new();
-    let next = flight.shape.render(answer, context, &mut text);
+    let next = conn.shape_mut().render(answer, context, &mut text);
+    let begun = conn.take_export();
     if let api::Next::Done { .. } = next {
-        // It failed: that is for the client, and there will be no file.
-        flight.export = None;
-        conn.append(pool, &text);
+        // The machine has refused. The text is for the client, and there will be no file.
+        conn.append(buffers, &text);
         return next;
     }
-    let mut result = match flight.export.take() {
+    let export = match begun {
         Some(export) => Ok(export),
         None => disk.export(),
     };
-    result = result.and_then(|export| export.append(&text));
-    match next {
-        api::Next::Save { raft } => {
-            let result = result.and_then(|export| export.finish(raft));
-            let said = match &result {
-                Ok(()) => Ok(()),
-                Err(e) => Err(e.as_str()),
-            };
-            conn.render(pool, |shape, out| shape.saved(said, context, out))
+    let export = export.and_then(|export| export.append(&text));
+    let result = match (next, export) {
+        (api::Next::Save { raft }, Ok(export)) => export.finish(raft),
+        (_, Ok(export)) => {
+            conn.put_export(export);
+            return next;
         }
-        other => match result {
-            Ok(export) => {
-                flight.export = Some(export);
-                other
-            }
-            Err(e) => conn.render(pool, |shape, out| shape.saved(Err(&e), context, out)),
-        },
-    }
-}
-
-/// Asks the poll for writability only while something waits to be written. False when the poll
-/// refuses.
-fn ask_writable(conn: &mut Conn, registry: &Registry) -> bool {
-    let (is, should, token) = (
-        conn.asks_writable,
-        conn.is_blocked(),
-        conn.id.token(Kind::Client),
-    );
-    if is == should {
-        return true;
-    }
-    conn.asks_writable = should;
-    let result = conn.transport().ask_writable(registry, token, should);
-    result.is_ok()
-}
-
-/// Keeps a timer at or before the connection's deadline. A deadline that moves away costs nothing:
-/// the timer fires early and is armed anew.
-fn arm(conn: &mut Conn, timers: &mut TimerWheel<SlotId>) {
-    let Some(deadline) = conn.stamps.deadline_us else {
-        return;
+        (_, Err(e)) => Err(e),
     };
-    if let Some((timer, at)) = conn.timer {
-        if at <= deadline {
-            return;
-        }
-        timers.cancel(timer);
-    }
-    conn.timer = Some((timers.schedule(deadline, conn.id), deadline));
+    let saved = match &result {
+        Ok(()) => Ok(()),
+        Err(e) => Err(e.as_str()),
+    };
+    conn.render(buffers, |shape, out| shape.saved(saved, context, out))
 }

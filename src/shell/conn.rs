@@ -1,82 +1,84 @@
-//! One client or admin connection: input and output buffers, the request in flight, deadlines.
+//! One client connection: the requests that arrive on it, the one in flight, its answer.
 //!
-//! Knows bytes, requests and readiness; not what a request means (that is `serve`), and not the
-//! poll. One request is in flight at a time, so that pipelined ones are answered in order. Start
-//! with `fill`, `next`, `flush`: that is the order in which a turn calls them. An idle connection
-//! holds no buffer.
-use super::deadlines::{self, Stamps, Timeouts, Waits};
-use super::out::{Out, SLICES_MAX, Shared};
-use super::pool::{BUFFER_BYTES, Pool};
+//! A connection has one request in flight at a time, so pipelined requests are answered in order.
+//! The methods in the order in which a turn calls them: `fill`, `next`, `start`, `render`, `flush`,
+//! `settle`. Must not know what a request means: that is for `codec::api` and the machine. An idle
+//! connection holds no buffer.
+use super::buffers::{BUFFER_BYTES, Budget, Buffers};
+use super::deadlines::{self, ConnDeadline, Timeouts, Waits};
+use super::output::{OutBuffer, SharedBytes};
 use super::slots::SlotId;
-use super::transport::{Read, Transport};
+use super::sockets::{Output, Socket};
+use super::transport::Transport;
 use crate::codec::api::{Port, Shape};
 use crate::codec::http::request::RequestStage;
 use crate::codec::http::response::CONTINUE;
 use crate::codec::http::{Date, Limits, Parsed, Parser, Reject, Response, ResponseMode};
 use crate::core::machine::Ticket;
-use crate::core::timer::TimerHandle;
 use crate::shell::disk::Export;
-use std::io::{ErrorKind, IoSlice};
+use mio::event::Event;
+use mio::{Registry, Token};
+use std::io::{self, ErrorKind};
 
-/// A request that waits for its answer, or for the rest of it.
-pub struct Flight {
-    pub ticket: Ticket,
-    /// What the interface remembers of the request.
-    pub shape: Box<Shape>,
-    /// Where what is rendered goes instead, if it is a file's content.
-    pub export: Option<Export>,
-    /// A watcher: it may wait for ever, and its output has a limit.
-    pub watches: bool,
-    /// The core has more of this answer; it is asked for when the output has left.
-    pub more: bool,
+/// The request that a connection waits to be answered.
+struct ActiveRequest {
+    /// The machine's name for the request.
+    ticket: Ticket,
+
+    /// How the answer is to be written, and how far it has come.
+    shape: Box<Shape>,
+
+    /// The file that the answer goes to instead of the client, once it has begun.
+    export: Option<Export>,
+
+    /// The request waits for events. It may wait for ever, and its output has a limit.
+    is_watch: bool,
+
+    /// The machine has more of this answer. The rest is requested once the output has been read.
+    has_more: bool,
 }
 
-/// Where a connection stands in its life.
+/// Where a connection is in its life. It only moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
+    /// Requests may arrive.
     Open,
-    /// To be closed when the output has left; with `linger` what the client still sends is read and
-    /// dropped, because closing over unread bytes would take the answer away from it.
-    Closing {
-        linger: bool,
-    },
-    /// The output has left, the client has been told; waiting for it to close.
+    /// It closes once the output has been written. With `linger` it becomes `Lingering` first:
+    /// closing a socket over unread bytes resets the connection, and the client would lose the
+    /// answer.
+    Closing { linger: bool },
+    /// The sending side is closed. What the client still sends is read and dropped until it closes
+    /// too.
     Lingering,
-    /// To be dropped in this turn.
+    /// It is dropped at the end of this turn.
     Dead,
 }
 
-/// One connection.
+/// One client connection.
 pub struct Conn {
-    pub id: SlotId,
-    pub port: Port,
-    transport: Transport,
-    input: Vec<u8>,
+    id: SlotId,
+
+    /// The port that it came in by. Admin requests are answered on the peer port only.
+    port: Port,
+
+    socket: Socket<OutBuffer>,
+
+    /// How far the first request in the input has been parsed.
     parser: Parser,
-    out: Out,
-    pub flight: Option<Flight>,
+
+    /// The request in flight. `None`: the next one may start.
+    active: Option<ActiveRequest>,
+
     life: Life,
-    /// The socket has, or may have, bytes to read.
-    readable: bool,
-    /// The poll has said that the client closed its side: there is an end to be read.
-    hung_up: bool,
-    /// That end has been read.
-    ended: bool,
-    /// The parser has seen all of the input and found no whole request.
-    starved: bool,
-    /// The socket took less than was offered; a writability event ends it.
-    blocked: bool,
-    /// The socket did not take something of the TLS session itself.
-    session_waits: bool,
-    /// The poll tells of writability.
-    pub asks_writable: bool,
-    /// On the reactor's ready list.
-    pub queued: bool,
-    /// Bytes in the budget.
-    pub counted: usize,
-    pub stamps: Stamps,
-    /// The timer that stands for the deadline, and when it fires: never later than the deadline.
-    pub timer: Option<(TimerHandle, u64)>,
+
+    /// The parser has seen all of the input and found no whole request. Cleared when bytes arrive.
+    needs_input: bool,
+
+    /// The bytes that `Budget` has counted for this connection.
+    counted_bytes: usize,
+
+    /// Updated at the end of each turn that touches the connection.
+    deadline: ConnDeadline,
 }
 
 impl Conn {
@@ -85,328 +87,429 @@ impl Conn {
         Conn {
             id,
             port,
-            transport,
-            input: Vec::new(),
+            socket: Socket::accepted(transport),
             parser: Parser::new(),
-            out: Out::default(),
-            flight: None,
+            active: None,
             life: Life::Open,
-            readable: false,
-            hung_up: false,
-            ended: false,
-            starved: true,
-            blocked: false,
-            session_waits: false,
-            asks_writable: false,
-            queued: false,
-            counted: 0,
-            stamps: Stamps::new(now_us),
-            timer: None,
+            needs_input: true,
+            counted_bytes: 0,
+            deadline: ConnDeadline::new(now_us),
         }
     }
 
-    /// The socket.
-    pub fn transport(&mut self) -> &mut Transport {
-        &mut self.transport
+    /// The slot of this connection.
+    pub fn id(&self) -> SlotId {
+        self.id
     }
 
-    /// The poll has told of the socket.
-    pub fn on_ready(&mut self, event: &mio::event::Event) {
-        self.readable |= event.is_readable();
-        self.hung_up |= event.is_read_closed();
-        self.blocked &= !event.is_writable();
+    /// The port that it came in by.
+    pub fn port(&self) -> Port {
+        self.port
+    }
+
+    /// Registers it with the poll. If that fails, it is dropped at the end of the turn.
+    pub fn register(&mut self, registry: &Registry, token: Token) {
+        if self.socket.register(registry, token).is_err() {
+            self.life = Life::Dead;
+        }
+    }
+
+    /// Asks the poll for what the connection waits for.
+    ///
+    /// # Errors
+    /// The poll's; the connection is of no use then.
+    pub fn update_interest(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.socket.update_interest(registry, token)
+    }
+
+    /// Gives the socket up, with the input behind the last request.
+    pub fn into_parts(self) -> (Transport, Vec<u8>) {
+        self.socket.into_parts()
+    }
+
+    // -- input
+
+    /// The poll has reported an event of the socket.
+    pub fn on_event(&mut self, event: &Event) {
+        self.socket.on_event(event);
         if event.is_error() {
             self.life = Life::Dead;
         }
     }
 
-    /// Whether there is something to read and a reason to read it. `tight`: all buffers together
-    /// are above their budget, so only a connection that holds nothing yet is read from.
+    /// Whether there may be bytes to read and the connection may take them. With `tight` the
+    /// buffers of all connections exceed their budget, and only a connection that holds nothing is
+    /// read.
     pub fn wants_input(&self, tight: bool) -> bool {
-        let room = match (self.life, &self.flight) {
+        let has_room = match (self.life, &self.active) {
             (Life::Dead, _) => false,
             (Life::Closing { linger }, _) => linger,
             (Life::Lingering, _) => true,
-            (Life::Open, Some(_)) => self.input.len() < deadlines::AHEAD_BYTES_MAX,
-            (Life::Open, None) => self.starved && self.out.len() < deadlines::OUT_MARK_BYTES,
+            (Life::Open, Some(_)) => self.socket.input().len() < deadlines::AHEAD_BYTES_MAX,
+            (Life::Open, None) => self.needs_input && self.out_bytes() < deadlines::OUT_MARK_BYTES,
         };
-        self.readable && !self.ended && room && !(tight && self.holds() > 0)
+        self.socket.may_read() && has_room && !(tight && self.held_bytes() > 0)
     }
 
-    /// Reads what is there, to a bound; `tight` as for `wants_input`.
-    pub fn fill(&mut self, tight: bool, pool: &mut Pool) {
-        let mut budget = match self.flight {
+    /// Reads what has arrived, up to a bound; `tight` as for `wants_input`.
+    pub fn fill(&mut self, tight: bool, buffers: &mut Buffers) {
+        let mut budget = match self.active {
             _ if tight => BUFFER_BYTES,
             Some(_) => deadlines::AHEAD_BYTES_MAX,
             None => deadlines::READ_BYTES_A_TURN,
         };
-        while self.readable && !self.ended && self.life != Life::Dead && budget > 0 {
-            self.make_room(pool);
-            match self.transport.read(&mut self.input) {
-                Ok(Read::Bytes { count, drained }) => {
+        while self.socket.may_read() && self.life != Life::Dead && budget > 0 {
+            if self.socket.input_capacity() == 0 {
+                self.socket.put_input(buffers.take());
+            }
+            match self.socket.read(1) {
+                Ok(0) => {}
+                Ok(count) => {
                     budget = budget.saturating_sub(count);
-                    self.starved = false;
-                    self.readable = !drained || self.hung_up;
+                    self.needs_input = false;
                 }
-                Ok(Read::Blocked) => self.readable = false,
-                Ok(Read::End) => self.ended = true,
-                // The client is to read the alert.
+                // The TLS session is broken. Linger, so that the client can read the alert.
                 Err(e) if e.kind() == ErrorKind::InvalidData && self.life == Life::Open => {
                     self.life = Life::Closing { linger: true };
                 }
                 Err(_) => self.life = Life::Dead,
             }
             if self.life != Life::Open {
-                self.input.clear();
+                self.socket.clear_input();
             }
         }
     }
 
-    fn make_room(&mut self, pool: &mut Pool) {
-        if self.input.capacity() == 0 {
-            self.input = pool.take();
-        } else if self.input.len() == self.input.capacity() {
-            self.input.reserve(1);
-        }
-    }
-
-    /// Looks for the next request, if one may start. Followed by `starve`, `consume` or `reject`.
+    /// Looks for the next request, if one may start. The caller goes on with `on_incomplete`,
+    /// `consume` or `reject`.
     pub fn next(&mut self, limits: &Limits) -> Option<Parsed<'_>> {
         if !self.may_start() {
             return None;
         }
-        Some(self.parser.parse(&self.input, limits))
+        Some(self.parser.parse(self.socket.input(), limits))
     }
 
-    /// Whether the next request is one that reads, by its first letter (GET, HEAD).
-    pub fn may_read(&self) -> bool {
-        matches!(self.input.first(), Some(b'G' | b'H')) && self.may_start()
+    /// Whether the next request is a GET or a HEAD, going by its first letter.
+    pub fn may_start_read(&self) -> bool {
+        matches!(self.socket.input().first(), Some(b'G' | b'H')) && self.may_start()
     }
 
-    /// Whether a request may start, if one has come.
+    /// Whether a request may start, if the input holds one.
     fn may_start(&self) -> bool {
         self.life == Life::Open
-            && self.flight.is_none()
-            && !self.starved
-            && self.out.len() < deadlines::OUT_MARK_BYTES
+            && self.active.is_none()
+            && !self.needs_input
+            && self.out_bytes() < deadlines::OUT_MARK_BYTES
     }
 
-    /// The parser has found no whole request and wants more.
-    pub fn starve(&mut self, consumed: usize, continue_100: bool) {
-        self.starved = true;
-        self.input.drain(..consumed);
+    /// The parser has found no whole request, is done with the first `consumed` bytes, and may want
+    /// `100 Continue` to be sent.
+    pub fn on_incomplete(&mut self, consumed: usize, continue_100: bool) {
+        self.needs_input = true;
+        self.socket.consume(consumed);
         if continue_100 {
-            self.out
-                .append(Vec::new, |out| out.extend_from_slice(CONTINUE));
+            let out = self.socket.output_mut();
+            out.append(Vec::new, |out| out.extend_from_slice(CONTINUE));
         }
     }
 
-    /// The request that `next` gave has been dealt with.
+    /// The request that `next` returned, of `bytes`, has been dealt with.
     pub fn consume(&mut self, bytes: usize) {
         self.parser.reset();
-        if bytes == self.input.len() {
-            self.input.clear();
-            self.starved = true;
-        } else {
-            self.input.drain(..bytes);
-        }
+        self.socket.consume(bytes);
+        self.needs_input = self.socket.input().is_empty();
     }
 
-    /// Refuses what came, or what did not come in time; then closes.
-    pub fn reject(&mut self, reject: Reject, date: &Date, pool: &mut Pool) {
-        self.send(&Response::reject(reject), ResponseMode::CLOSE, date, pool);
+    /// Refuses the request that arrived, or did not arrive in time; then closes.
+    pub fn reject(&mut self, reject: Reject, date: &Date, buffers: &mut Buffers) {
+        self.send(
+            &Response::reject(reject),
+            ResponseMode::CLOSE,
+            date,
+            buffers,
+        );
         self.life = Life::Closing { linger: true };
         self.parser.reset();
-        self.input.clear();
+        self.socket.clear_input();
     }
 
-    /// Queues a whole answer.
-    pub fn send(&mut self, response: &Response, reply: ResponseMode, date: &Date, pool: &mut Pool) {
-        let framing = self
-            .out
-            .append(|| pool.take(), |out| response.encode(reply, date, out));
-        self.finish(framing.keep_alive);
+    // -- the request in flight
+
+    /// A request is in flight from now on; `is_watch`: it waits for events.
+    pub fn start(&mut self, ticket: Ticket, shape: Box<Shape>, is_watch: bool) {
+        self.active = Some(ActiveRequest {
+            ticket,
+            shape,
+            export: None,
+            is_watch,
+            has_more: false,
+        });
     }
 
-    /// Lets the interface write the answer in flight.
-    pub fn render<R>(
-        &mut self,
-        pool: &mut Pool,
-        write: impl FnOnce(&mut Shape, &mut Vec<u8>) -> R,
-    ) -> R {
-        let flight = self.flight.as_mut().expect("an answer is for a request");
-        self.out
-            .append(|| pool.take(), |out| write(&mut flight.shape, out))
+    /// The ticket of the request in flight.
+    pub fn ticket(&self) -> Option<Ticket> {
+        self.active.as_ref().map(|active| active.ticket)
     }
 
-    /// Queues a part of the answer in flight.
-    pub fn append(&mut self, pool: &mut Pool, bytes: &[u8]) {
-        self.out
-            .append(|| pool.take(), |out| out.extend_from_slice(bytes));
-    }
-
-    /// Queues bytes that others send too.
-    pub fn push(&mut self, shared: Shared) {
-        self.out.push(shared);
-    }
-
-    /// The answer in flight is complete; the next request may start.
-    pub fn finish(&mut self, keep_alive: bool) {
-        self.flight = None;
-        self.stamps.on_answered();
-        if !keep_alive && self.life == Life::Open {
-            let linger = self.readable || !self.input.is_empty();
-            self.life = Life::Closing { linger };
-        }
-    }
-
-    /// Writes until the socket takes no more.
-    pub fn flush(&mut self, pool: &mut Pool) {
-        while !self.out.is_empty() && !self.blocked && self.life != Life::Dead {
-            let written = {
-                let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-                let count = self.out.slices(&mut slices);
-                self.transport.write(&slices[..count])
-            };
-            match written {
-                Ok((count, blocked)) => {
-                    self.blocked = blocked;
-                    self.out.advance(count, |buffer| pool.give(buffer));
-                }
-                Err(_) => self.life = Life::Dead,
-            }
-        }
-        match self.transport.flush() {
-            Ok(waits) => self.session_waits = waits,
-            Err(_) => self.life = Life::Dead,
-        }
-    }
-
-    /// Ends the turn for this connection: what follows from what has happened to it. True when it
-    /// is to be dropped.
-    pub fn settle(&mut self, now_us: u64, timeouts: &Timeouts, pool: &mut Pool) -> bool {
-        if let (Life::Closing { linger }, true) = (self.life, self.out.is_empty()) {
-            if linger && !self.ended {
-                self.transport.end_writing();
-                self.life = Life::Lingering;
-            } else {
-                self.transport.say_goodbye();
-                self.life = Life::Dead;
-            }
-        }
-        if self.is_pointless() {
-            self.life = Life::Dead;
-        }
-        if self.input.is_empty() && self.input.capacity() > 0 {
-            pool.give(std::mem::take(&mut self.input));
-        }
-        // A watcher's client that sends on and on would have to be left unread, and then nobody
-        // would learn that it has gone.
-        let (out, ahead) = (self.out.len(), self.input.len());
-        let much = out > deadlines::WATCH_BYTES_MAX || ahead >= deadlines::AHEAD_BYTES_MAX;
-        if much && self.is_watcher() {
-            self.life = Life::Dead;
-        }
-        self.stamps.update(self.waits(), now_us, timeouts);
-        self.life == Life::Dead
-    }
-
-    /// Whether the client sends nothing more and has nothing to wait for either. It may want the
-    /// answer to what it has sent, but a watcher would wait for ever on nobody's behalf.
-    fn is_pointless(&self) -> bool {
-        let answered = self.flight.is_none() && self.starved && self.out.is_empty();
-        let over = answered || self.life == Life::Lingering;
-        (self.ended && over) || (self.is_watcher() && (self.ended || self.hung_up))
+    /// Whether the request with this ticket is in flight and can still be answered.
+    pub fn waits_for(&self, ticket: Ticket) -> bool {
+        self.ticket() == Some(ticket) && self.life != Life::Dead
     }
 
     /// Whether the request in flight waits for events.
     pub fn is_watcher(&self) -> bool {
-        self.flight.as_ref().is_some_and(|flight| flight.watches)
+        self.active.as_ref().is_some_and(|active| active.is_watch)
     }
 
-    /// What the connection waits for, as its deadlines see it.
+    /// Whether the answer to the request in flight goes to a file, not to the client.
+    pub fn exports(&self) -> bool {
+        let active = self.active.as_ref();
+        active.is_some_and(|active| active.shape.to_file())
+    }
+
+    /// The shape of the answer in flight.
+    ///
+    /// # Panics
+    /// Without a request in flight.
+    pub fn shape_mut(&mut self) -> &mut Shape {
+        &mut self.active_mut().shape
+    }
+
+    /// Takes the file that the answer goes to, if it has begun.
+    ///
+    /// # Panics
+    /// Without a request in flight.
+    pub fn take_export(&mut self) -> Option<Export> {
+        self.active_mut().export.take()
+    }
+
+    /// The counterpart of `take_export`.
+    ///
+    /// # Panics
+    /// Without a request in flight.
+    pub fn put_export(&mut self, export: Export) {
+        self.active_mut().export = Some(export);
+    }
+
+    fn active_mut(&mut self) -> &mut ActiveRequest {
+        let active = self.active.as_mut();
+        active.expect("an answer is for a request in flight")
+    }
+
+    /// The machine has more of the answer in flight.
+    ///
+    /// # Panics
+    /// Without a request in flight.
+    pub fn on_more(&mut self) {
+        self.active_mut().has_more = true;
+    }
+
+    /// Whether the rest of the answer may be requested.
+    pub fn wants_more(&self) -> bool {
+        let has_more = self.active.as_ref().is_some_and(|active| active.has_more);
+        // A watcher's output is limited, so its backlog is requested piece by piece.
+        let ahead = if self.is_watcher() {
+            0
+        } else {
+            deadlines::PAGES_AHEAD_BYTES
+        };
+        has_more && self.out_bytes() <= ahead && self.life == Life::Open
+    }
+
+    /// The rest of the answer is requested now. Returns the ticket to request it with.
+    pub fn take_more(&mut self) -> Option<Ticket> {
+        let active = self.active.as_mut()?;
+        active.has_more = false;
+        self.deadline.on_answered();
+        Some(active.ticket)
+    }
+
+    // -- output
+
+    /// Queues a whole answer.
+    pub fn send(
+        &mut self,
+        response: &Response,
+        mode: ResponseMode,
+        date: &Date,
+        buffers: &mut Buffers,
+    ) {
+        let out = self.socket.output_mut();
+        let framing = out.append(|| buffers.take(), |out| response.encode(mode, date, out));
+        self.finish(framing.keep_alive);
+    }
+
+    /// Lets `write` append to the output with the shape of the answer in flight.
+    ///
+    /// # Panics
+    /// Without a request in flight.
+    pub fn render<R>(
+        &mut self,
+        buffers: &mut Buffers,
+        write: impl FnOnce(&mut Shape, &mut Vec<u8>) -> R,
+    ) -> R {
+        let active = self.active.as_mut();
+        let active = active.expect("an answer is for a request in flight");
+        let out = self.socket.output_mut();
+        out.append(|| buffers.take(), |out| write(&mut active.shape, out))
+    }
+
+    /// Queues bytes of the answer in flight.
+    pub fn append(&mut self, buffers: &mut Buffers, bytes: &[u8]) {
+        let out = self.socket.output_mut();
+        out.append(|| buffers.take(), |out| out.extend_from_slice(bytes));
+    }
+
+    /// Queues bytes that other connections send too.
+    pub fn push(&mut self, shared: SharedBytes) {
+        self.socket.output_mut().push(shared);
+    }
+
+    /// The answer in flight is complete. The next request may start.
+    pub fn finish(&mut self, keep_alive: bool) {
+        self.active = None;
+        self.deadline.on_answered();
+        if !keep_alive && self.life == Life::Open {
+            let linger = self.socket.may_read() || !self.socket.input().is_empty();
+            self.life = Life::Closing { linger };
+        }
+    }
+
+    /// Writes until the output is empty or the socket takes no more.
+    pub fn flush(&mut self, buffers: &mut Buffers) {
+        if self.life == Life::Dead {
+            return;
+        }
+        if self.socket.flush(|buffer| buffers.give(buffer)).is_err() {
+            self.life = Life::Dead;
+        }
+    }
+
+    /// The unread output, in bytes.
+    pub fn out_bytes(&self) -> usize {
+        self.socket.output().len()
+    }
+
+    /// Whether output waits for the socket to take bytes again.
+    pub fn is_blocked(&self) -> bool {
+        self.socket.is_blocked()
+    }
+
+    // -- the end of a turn, and of the connection
+
+    /// A deadline may have passed: refuses the request or closes.
+    pub fn expire(&mut self, now_us: u64, date: &Date, buffers: &mut Buffers) {
+        if self.deadline.at_us().is_none_or(|at_us| at_us > now_us) {
+            return;
+        }
+        match self.deadline.late_reject() {
+            Some(reject) if self.life == Life::Open => self.reject(reject, date, buffers),
+            _ => self.life = Life::Dead,
+        }
+    }
+
+    /// Ends the turn for this connection: closes it if its time has come, gives an unused buffer
+    /// back, and updates the deadline. Returns whether the connection is to be dropped.
+    pub fn settle(&mut self, now_us: u64, timeouts: &Timeouts, buffers: &mut Buffers) -> bool {
+        self.advance_closing();
+        if self.has_no_purpose() || self.is_slow_watcher() {
+            self.life = Life::Dead;
+        }
+        if self.socket.input().is_empty() && self.socket.input_capacity() > 0 {
+            buffers.give(self.socket.take_input());
+        }
+        self.deadline.update(self.waits(), now_us, timeouts);
+        self.life == Life::Dead
+    }
+
+    /// Closes, or begins to linger, once the output of a closing connection has been written.
+    fn advance_closing(&mut self) {
+        let Life::Closing { linger } = self.life else {
+            return;
+        };
+        if !self.socket.output().is_empty() {
+            return;
+        }
+        if linger && !self.socket.is_ended() {
+            self.socket.end_writing();
+            self.life = Life::Lingering;
+        } else {
+            self.socket.say_goodbye();
+            self.life = Life::Dead;
+        }
+    }
+
+    /// Whether the client has closed its side and waits for nothing. A client that has sent
+    /// requests may still read their answers. A watcher has no end of its own, so it ends with the
+    /// client's side.
+    fn has_no_purpose(&self) -> bool {
+        if self.is_watcher() {
+            return self.socket.is_ended() || self.socket.is_hung_up();
+        }
+        let is_answered =
+            self.active.is_none() && self.needs_input && self.socket.output().is_empty();
+        self.socket.is_ended() && (is_answered || self.life == Life::Lingering)
+    }
+
+    /// Whether a watcher leaves too much unread, or sends so much ahead that reading would have to
+    /// pause: then the end of the connection would not be noticed.
+    fn is_slow_watcher(&self) -> bool {
+        let ahead_bytes = self.socket.input().len();
+        let is_over = self.out_bytes() > deadlines::WATCH_BYTES_MAX
+            || ahead_bytes >= deadlines::AHEAD_BYTES_MAX;
+        is_over && self.is_watcher()
+    }
+
+    /// What the connection waits for.
     fn waits(&self) -> Waits {
-        match (&self.life, &self.flight) {
+        let out = self.out_bytes();
+        match (&self.life, &self.active) {
             (Life::Lingering, _) => Waits::Linger,
-            (_, Some(flight)) if flight.watches => Waits::Watch {
-                out: self.out.len(),
-            },
-            (_, Some(flight)) if flight.more => Waits::Page,
-            _ if !self.out.is_empty() => Waits::Write,
+            (_, Some(active)) if active.is_watch => Waits::Watch { out },
+            (_, Some(active)) if active.has_more => Waits::Page,
+            _ if out > 0 => Waits::Write,
             (_, Some(_)) => Waits::Core,
             (_, None) => Waits::Request(self.parser.stage()),
         }
     }
 
-    /// A deadline has passed.
-    pub fn on_late(&mut self, date: &Date, pool: &mut Pool) {
-        match self.stamps.late_reject() {
-            Some(reject) if self.life == Life::Open => self.reject(reject, date, pool),
-            _ => self.life = Life::Dead,
-        }
+    /// When the present wait must end, in microseconds of the monotonic clock.
+    pub fn deadline_us(&self) -> Option<u64> {
+        self.deadline.at_us()
     }
 
-    /// The socket, and what was read from it and not consumed.
-    pub fn into_parts(self) -> (Transport, Vec<u8>) {
-        (self.transport, self.input)
-    }
-
-    /// Close it, whatever it is doing; what waited to be written is given up at once.
+    /// Closes it at the end of the turn. The output is dropped at once, to free its memory.
     pub fn kill(&mut self) {
         self.life = Life::Dead;
-        self.out = Out::default();
+        self.socket.drop_output();
     }
 
-    /// Whether it is to be dropped in this turn.
-    pub fn is_dead(&self) -> bool {
-        self.life == Life::Dead
-    }
-
-    /// Whether what is rendered for the request in flight is a file's content, not for the client.
-    pub fn exports(&self) -> bool {
-        self.flight.as_ref().is_some_and(|f| f.shape.to_file())
-    }
-
-    /// Whether the poll has to tell when the socket takes bytes again.
-    pub fn is_blocked(&self) -> bool {
-        (self.blocked && !self.out.is_empty()) || self.session_waits
-    }
-
-    /// Whether it has something to do in the next turn without any event.
+    /// Whether it can go on in the next turn without any event; `tight` as for `wants_input`.
     pub fn has_work(&self, tight: bool) -> bool {
         self.may_start() || self.wants_input(tight) || self.wants_more()
     }
 
-    /// Whether the core is to be asked for the rest of the answer.
-    pub fn wants_more(&self) -> bool {
-        let more = self.flight.as_ref().is_some_and(|flight| flight.more);
-        // Of a watcher's past there is only so much as it takes: its output has a limit.
-        let ahead = match self.is_watcher() {
-            true => 0,
-            false => deadlines::PAGES_AHEAD_BYTES,
-        };
-        more && self.out.len() <= ahead && self.life == Life::Open
-    }
-
-    /// The core is asked for the rest of the answer.
-    pub fn take_more(&mut self) -> Option<Ticket> {
-        let flight = self.flight.as_mut()?;
-        flight.more = false;
-        self.stamps.on_answered();
-        Some(flight.ticket)
-    }
+    // -- memory
 
     /// Bytes of memory that this connection alone holds.
-    pub fn holds(&self) -> usize {
+    pub fn held_bytes(&self) -> usize {
         let body = match self.parser.stage() {
             RequestStage::Body { received } => received as usize,
             RequestStage::Idle | RequestStage::Head => 0,
         };
-        self.input.capacity().max(body) + self.out.own()
+        self.socket.input_capacity().max(body) + self.socket.output().own()
     }
 
-    /// What waits to be written.
-    pub fn out_bytes(&self) -> usize {
-        self.out.len()
+    /// Counts anew what the connection holds.
+    pub fn recount(&mut self, budget: &mut Budget) {
+        let held = self.held_bytes();
+        budget.change(self.counted_bytes, held);
+        self.counted_bytes = held;
+    }
+
+    /// The connection is dropped: it counts no more.
+    pub fn uncount(&mut self, budget: &mut Budget) {
+        budget.change(self.counted_bytes, 0);
+        self.counted_bytes = 0;
     }
 }

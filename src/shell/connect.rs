@@ -1,6 +1,7 @@
-//! Connections to others, plain or as a client of TLS.
+//! Outgoing connections, plain or as the client of a TLS session.
 //!
-//! What is trusted is read when it is first needed: most clusters never do. Start with `connect`.
+//! The certificates to trust are read when they are first needed: most clusters never need them.
+//! Start with `Connector::connect`.
 use super::transport::Transport;
 use crate::codec::http::url::Url;
 use crate::shell::config::Tls;
@@ -10,21 +11,23 @@ use std::net::SocketAddr;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 
-/// Who calls, and whom it trusts.
-pub struct Caller {
+/// Makes connections that show one certificate and trust one authority.
+pub struct Connector {
+    /// The certificate to show and the authority to trust.
     #[cfg(feature = "tls")]
     files: Tls,
+    /// Made of `files` when the first TLS connection begins.
     #[cfg(feature = "tls")]
     config: Option<Arc<rustls::ClientConfig>>,
 }
 
-impl Caller {
-    /// Shows the certificate of `files`, if there is one, and trusts its authority, or those of the
-    /// system.
-    pub fn new(files: &Tls) -> Caller {
+impl Connector {
+    /// A connector that shows the certificate of `files`, if there is one, and trusts its
+    /// authority; without one, the authorities that the system trusts.
+    pub fn new(files: &Tls) -> Connector {
         #[cfg(not(feature = "tls"))]
         let _ = files;
-        Caller {
+        Connector {
             #[cfg(feature = "tls")]
             files: files.clone(),
             #[cfg(feature = "tls")]
@@ -32,12 +35,15 @@ impl Caller {
         }
     }
 
-    /// Begins a connection to one of the addresses of the host of `url`.
+    /// Begins a connection to `address`, one of the addresses of the host of `url`.
+    ///
+    /// # Errors
+    /// The system's, or what is wrong with the certificate files.
     pub fn connect(&mut self, url: &Url, address: SocketAddr) -> io::Result<Transport> {
-        match url.secure {
-            false => TcpStream::connect(address).map(Transport::Plain),
-            true => self.connect_tls(url, address),
+        if url.secure {
+            return self.connect_tls(url, address);
         }
+        TcpStream::connect(address).map(Transport::Plain)
     }
 
     #[cfg(feature = "tls")]

@@ -1,47 +1,38 @@
-//! Outgoing HTTP calls: join, machine list, versions, discovery, and what a standby passes on for
-//! its clients.
+//! Outgoing HTTP calls: join, machine list, versions, discovery, and the client requests that a
+//! standby passes on.
 //!
-//! The machine leaves them as data and is told what became of each, once, whatever happens. One
-//! connection a call and a hop; several calls at once, and the clients' never stand in the way of
-//! the machine's own. What a call means is none of this file's business. Start with `work`.
-use super::connect::Caller;
-use super::resolver::{Found, Names};
-use super::slots::{Kind, SlotId, Slots};
-use super::transport::{Read, Transport};
+//! The machine leaves its calls as data, and each one ends exactly once, with an answer or a
+//! failure. Several calls run at once, each on a connection of its own for each hop. The calls of
+//! clients have a bound of their own, so they never keep the machine's from starting. Must not know
+//! what a call means. Start with `work`; `fill` and `flush` move the bytes.
+use super::connect::Connector;
+use super::output::OutBuffer;
+use super::resolver::{Lookup, Resolver};
+use super::slots::{PoolKind, SlotId};
+use super::sockets::{Output, Pool, Settled, Socket};
 use crate::codec::api::ProxyOutcome;
 use crate::codec::http::Method;
 use crate::codec::http::call::{HttpCall, HttpReply};
 use crate::codec::http::client::{CallResponse, ResponseParser};
 use crate::codec::http::url::Url;
 use crate::core::machine::{CallId, Question, Ticket};
-use crate::core::timer::{Now, TimerHandle, TimerWheel};
+use crate::core::timer::Now;
+use mio::Registry;
 use mio::event::Event;
-use mio::{Interest, Registry};
 use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::net::SocketAddr;
 
-/// Calls of the machine, and of clients, under way at once; others wait, while their time runs.
+/// The most calls of one origin under way at once. Further ones wait, while their time runs.
 const OPEN_MAX: usize = 16;
-/// Redirects followed in one call.
+/// The most redirects that one call follows.
 const REDIRECTS_MAX: usize = 10;
-/// An answer with its framing, in bytes: twice what a body may have.
+/// The longest answer, framing included, in bytes: twice what a body may have.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// What is read at once.
+/// How many bytes are read at once.
 const READ_BYTES: usize = 16 * 1024;
-/// Between the tries of two addresses of one host, at most: the first may be one that swallows
-/// everything.
+/// How long one address of a host is tried before the next one is: a firewall may drop everything
+/// that is sent to it.
 const ADDRESS_US: u64 = 1_000_000;
-
-/// How far a call is.
-enum Stage {
-    /// The addresses of its host are being asked for.
-    Name,
-    Connecting {
-        since_us: u64,
-    },
-    Talking,
-}
 
 /// Where a call comes from, and where its reply goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,27 +41,15 @@ pub enum CallOrigin {
     Machine {
         /// The number that the core knows the call by.
         id: CallId,
-        /// Tells how the response is to be read.
+        /// The question, which tells how the response is to be read.
         question: Question,
     },
-    /// A client's request is passed on to the leader.
+    /// The client's request with this ticket is passed on to the leader.
     Client(Ticket),
 }
 
 impl CallOrigin {
-    /// The index of its queue and its count of open calls.
-    fn lane(&self) -> usize {
-        match self {
-            CallOrigin::Machine { .. } => 0,
-            CallOrigin::Client(_) => 1,
-        }
-    }
-
-    fn is_client(&self) -> bool {
-        matches!(self, CallOrigin::Client(_))
-    }
-
-    /// Whether the core no longer waits for this call once it has made the call `later`.
+    /// Whether the core ignores the reply once it has made the call `later`.
     fn is_void_after(&self, later: CallId) -> bool {
         match self {
             CallOrigin::Machine { id, .. } => id.is_void_after(later),
@@ -79,57 +58,28 @@ impl CallOrigin {
     }
 }
 
-/// One call.
-struct Calling {
-    slot: SlotId,
-    origin: CallOrigin,
-    call: HttpCall,
-    /// Where it is now, after redirects.
-    url: String,
-    redirects: usize,
-    timer: TimerHandle,
-    stage: Stage,
-    transport: Option<Transport>,
-    /// Addresses not tried yet, the next one last.
-    addresses: Vec<SocketAddr>,
-    trouble: String,
-    out: Vec<u8>,
-    sent: usize,
-    input: Vec<u8>,
-    parser: ResponseParser,
-    readable: bool,
-    blocked: bool,
-    queued: bool,
-    /// Headers of the answer that a client gets.
-    headers: Vec<(&'static str, String)>,
-}
-
 /// A call that has ended.
 #[derive(Debug)]
-pub struct Ended {
+pub struct EndedCall {
     /// Where the reply goes.
     pub origin: CallOrigin,
-    /// What came of it.
+    /// The outcome.
     pub reply: HttpReply,
+    /// Headers of the response that a client gets.
     headers: Vec<(&'static str, String)>,
-    /// All of the request had left.
-    sent: bool,
-    /// Of the request.
-    pub body_bytes: usize,
+    /// The whole request had been written.
+    is_sent: bool,
+    /// Bytes of the request's body.
+    body_bytes: usize,
 }
 
-impl Ended {
-    fn of(origin: CallOrigin, call: &HttpCall, reply: HttpReply) -> Ended {
-        Ended {
-            origin,
-            reply,
-            headers: Vec::new(),
-            sent: false,
-            body_bytes: call.body.len(),
-        }
+impl EndedCall {
+    /// Bytes of the request's body.
+    pub fn body_bytes(&self) -> usize {
+        self.body_bytes
     }
 
-    /// For the client whose request it was.
+    /// The outcome for the client whose request was passed on.
     pub fn into_passed(self) -> ProxyOutcome {
         match self.reply {
             HttpReply::Answered { status, body, .. } => ProxyOutcome::Answered {
@@ -137,404 +87,512 @@ impl Ended {
                 headers: self.headers,
                 body,
             },
-            HttpReply::Failed { .. } => ProxyOutcome::Failed { sent: self.sent },
+            HttpReply::Failed { .. } => ProxyOutcome::Failed { sent: self.is_sent },
         }
     }
 }
 
-enum Timer {
-    /// The call's time is over.
-    Over(SlotId),
-    /// An address has had its time.
-    Next(SlotId),
-}
-
-/// What a step came to.
-enum Step {
-    /// It waits for the poll, a name or a timer.
-    Wait,
-    Again,
-    Done(HttpReply),
-}
-
-/// Who calls.
-pub struct Callers {
-    /// For peers: with this machine's certificate, and trusting the peers' authority.
-    pub peers: Caller,
-    /// For what is passed on to the leader's client port.
-    pub clients: Caller,
-    /// For the discovery service, which has one that the world trusts.
-    pub world: Caller,
+/// The connectors for calls, by what they show and trust.
+pub struct Connectors {
+    /// For peers: shows this machine's certificate and trusts the peers' authority.
+    pub peers: Connector,
+    /// For the client port of the leader.
+    pub clients: Connector,
+    /// For the discovery service: trusts the authorities that the system trusts.
+    pub world: Connector,
     /// `host:port` of the discovery service; empty without one.
     pub discovery: String,
 }
 
-impl Callers {
-    fn of(&mut self, url: &Url, passed: bool) -> &mut Caller {
-        match url.authority == self.discovery {
-            _ if passed => &mut self.clients,
-            true => &mut self.world,
-            false => &mut self.peers,
+impl Connectors {
+    fn of(&mut self, url: &Url, origin: &CallOrigin) -> &mut Connector {
+        if let CallOrigin::Client(_) = origin {
+            return &mut self.clients;
         }
+        if url.authority == self.discovery {
+            return &mut self.world;
+        }
+        &mut self.peers
     }
 }
 
-/// What a call needs of others to go on.
-struct Tools<'a> {
-    registry: &'a Registry,
-    names: &'a mut Names,
-    timers: &'a mut TimerWheel<Timer>,
-    callers: &'a mut Callers,
-    now: Now,
+/// The calls of one origin that have not begun, and the number of those that have.
+#[derive(Default)]
+struct Lane {
+    /// Each with the time when it must have ended, in microseconds of the monotonic clock.
+    waiting: VecDeque<(CallOrigin, HttpCall, u64)>,
+    /// How many are under way; at most `OPEN_MAX`.
+    open: usize,
 }
 
-/// All calls.
-pub struct Calls {
-    calls: Slots<Calling>,
-    /// The machine's own, and those of clients.
-    waiting: [VecDeque<(CallOrigin, HttpCall, u64)>; 2],
-    open: [usize; 2],
-    ready: Vec<SlotId>,
-    timers: TimerWheel<Timer>,
-    due: Vec<Timer>,
-    callers: Callers,
+impl Lane {
+    fn may_start(&self) -> bool {
+        !self.waiting.is_empty() && self.open < OPEN_MAX
+    }
 }
 
-impl Calls {
-    /// None.
-    pub fn new(callers: Callers) -> Calls {
-        Calls {
-            calls: Slots::new(),
-            waiting: Default::default(),
-            open: [0; 2],
-            ready: Vec::new(),
-            timers: TimerWheel::new(),
-            due: Vec::new(),
-            callers,
+/// All outgoing calls.
+pub struct HttpCalls {
+    /// The calls under way.
+    calls: Pool<OutgoingCall>,
+    machine: Lane,
+    clients: Lane,
+    connectors: Connectors,
+}
+
+impl HttpCalls {
+    /// No calls yet.
+    pub fn new(connectors: Connectors) -> HttpCalls {
+        HttpCalls {
+            calls: Pool::new(PoolKind::Calls),
+            machine: Lane::default(),
+            clients: Lane::default(),
+            connectors,
         }
     }
 
-    /// Takes a call; its time runs from now.
+    fn lane_mut(&mut self, origin: &CallOrigin) -> &mut Lane {
+        match origin {
+            CallOrigin::Machine { .. } => &mut self.machine,
+            CallOrigin::Client(_) => &mut self.clients,
+        }
+    }
+
+    /// Takes a call. Its time runs from now.
     pub fn start(&mut self, origin: CallOrigin, call: HttpCall, now: Now) {
         if let CallOrigin::Machine { id, .. } = origin {
             self.drop_void(id);
         }
         let limit_us = call.timeout_ms.saturating_mul(1000);
         let until_us = now.mono_us.saturating_add(limit_us);
-        self.waiting[origin.lane()].push_back((origin, call, until_us));
+        let lane = self.lane_mut(&origin);
+        lane.waiting.push_back((origin, call, until_us));
     }
 
-    /// Closes what nobody listens to any more once this call is made.
+    /// Drops the calls whose replies the machine ignores once it makes the call `later`.
     fn drop_void(&mut self, later: CallId) {
-        self.waiting[0].retain(|(origin, _, _)| !origin.is_void_after(later));
-        let mut void: Vec<SlotId> = Vec::new();
+        let waiting = &mut self.machine.waiting;
+        waiting.retain(|(origin, _, _)| !origin.is_void_after(later));
+        let mut void = Vec::new();
         for (slot, calling) in self.calls.iter_mut() {
             if calling.origin.is_void_after(later) {
                 void.push(slot);
             }
         }
         for slot in void {
-            self.end(slot, HttpReply::Failed { why: "".into() }, &mut Vec::new());
+            self.remove(slot);
         }
     }
 
-    /// The poll has told of one of them.
+    /// Phase 1: the poll has reported an event of one of the calls.
     pub fn on_event(&mut self, event: &Event) {
-        if let Some(calling) = self.calls.get_mut(SlotId::from_token(event.token())) {
-            calling.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-            calling.blocked &= !event.is_writable();
-            touch(&mut self.ready, calling);
+        if let Some(calling) = self.calls.wake_for(event)
+            && let Some(socket) = &mut calling.socket
+        {
+            socket.on_event(event);
         }
     }
 
-    /// Names have been resolved.
-    pub fn on_names(&mut self) {
-        for (_, calling) in self.calls.iter_mut() {
-            if let Stage::Name = calling.stage {
-                touch(&mut self.ready, calling);
+    /// Phase 1: names have been resolved. The calls that wait for one go on.
+    pub fn on_resolved(&mut self) {
+        self.calls.wake_where(|c| c.stage == CallStage::Resolving);
+    }
+
+    /// Phase 2: reads from each call that has bytes.
+    pub fn fill(&mut self) {
+        for place in 0..self.calls.ready_len() {
+            if let Some(calling) = self.calls.ready_at(place) {
+                calling.fill();
             }
         }
     }
 
-    /// Phase 3: everybody who can goes on; gives those that have ended.
-    pub fn work(&mut self, registry: &Registry, names: &mut Names, now: Now) -> Vec<Ended> {
+    /// Phase 3: starts calls, carries on with those that are ready, and returns those that have
+    /// ended.
+    pub fn work(
+        &mut self,
+        registry: &Registry,
+        resolver: &mut Resolver,
+        now: Now,
+    ) -> Vec<EndedCall> {
         let mut ended = Vec::new();
-        self.admit(now, &mut ended);
-        self.timers.advance(now.mono_us, &mut self.due);
-        for timer in std::mem::take(&mut self.due) {
-            let (Timer::Over(slot) | Timer::Next(slot)) = timer;
-            let Some(calling) = self.calls.get_mut(slot) else {
+        start_waiting(&mut self.machine, &mut self.calls, now, &mut ended);
+        start_waiting(&mut self.clients, &mut self.calls, now, &mut ended);
+        // The time limit is checked by each call when it is carried on with.
+        self.calls.expire(now.mono_us, |_| {});
+        for place in 0..self.calls.ready_len() {
+            let Some(calling) = self.calls.ready_at(place) else {
                 continue;
             };
-            match timer {
-                Timer::Over(_) => {
-                    let why = format!("{}: no answer in time", calling.url);
-                    let why = why.into();
-                    self.end(slot, HttpReply::Failed { why }, &mut ended);
-                }
-                Timer::Next(_) => touch(&mut self.ready, calling),
-            }
-        }
-        for slot in std::mem::take(&mut self.ready) {
-            let Some(calling) = self.calls.get_mut(slot) else {
-                continue;
-            };
-            calling.queued = false;
             let mut tools = Tools {
                 registry,
-                names,
-                timers: &mut self.timers,
-                callers: &mut self.callers,
+                resolver,
+                connectors: &mut self.connectors,
                 now,
             };
-            let reply = loop {
-                match calling.step(&mut tools) {
-                    Step::Again => {}
-                    Step::Wait => break None,
-                    Step::Done(reply) => break Some(reply),
-                }
-            };
-            if let Some(reply) = reply {
-                self.end(slot, reply, &mut ended);
+            if let Some(reply) = calling.advance(&mut tools) {
+                let slot = calling.slot;
+                let calling = self.remove(slot);
+                ended.push(calling.into_ended(reply));
             }
         }
         ended
     }
 
-    /// Starts those that wait, while there is room.
-    fn admit(&mut self, now: Now, ended: &mut Vec<Ended>) {
-        for whose in [0, 1] {
-            while self.open[whose] < OPEN_MAX
-                && let Some((origin, call, until_us)) = self.waiting[whose].pop_front()
-            {
-                if until_us <= now.mono_us {
-                    let why = format!("{}: no time left", call.url).into();
-                    ended.push(Ended::of(origin, &call, HttpReply::Failed { why }));
-                    continue;
-                }
-                self.open[whose] += 1;
-                let timers = &mut self.timers;
-                let slot = self.calls.insert_with(|slot| {
-                    let timer = timers.schedule(until_us, Timer::Over(slot));
-                    Calling::new(slot, origin, call, timer)
-                });
-                let calling = self.calls.get_mut(slot).expect("just put there");
-                touch(&mut self.ready, calling);
+    fn remove(&mut self, slot: SlotId) -> OutgoingCall {
+        let calling = self.calls.remove(slot);
+        let calling = calling.expect("a call is removed once");
+        self.lane_mut(&calling.origin).open -= 1;
+        calling
+    }
+
+    /// Phases 6 and 9: writes the requests whose sockets take them.
+    pub fn flush(&mut self) {
+        for place in 0..self.calls.ready_len() {
+            if let Some(calling) = self.calls.ready_at(place) {
+                calling.flush();
             }
         }
     }
 
-    fn end(&mut self, slot: SlotId, reply: HttpReply, ended: &mut Vec<Ended>) {
-        let calling = self.calls.remove(slot).expect("it was just looked at");
-        self.timers.cancel(calling.timer);
-        self.open[calling.origin.lane()] -= 1;
-        let sent = !calling.out.is_empty() && calling.sent == calling.out.len();
-        ended.push(Ended {
-            sent,
-            headers: calling.headers,
-            ..Ended::of(calling.origin, &calling.call, reply)
+    /// Phase 10: sets the timers.
+    pub fn reap(&mut self) {
+        // `work` has removed the calls that have ended.
+        let mut ended = Vec::new();
+        self.calls.settle(&mut ended, |_, calling| Settled::Keep {
+            deadline_us: Some(calling.deadline_us()),
+            ready: calling.wants_input(),
         });
     }
 
-    /// Whether somebody can go on without being told by the poll.
+    /// Whether a call can start or go on without any event.
     pub fn has_work(&self) -> bool {
-        let mut queues = self.waiting.iter().zip(self.open);
-        !self.ready.is_empty()
-            || queues.any(|(waiting, open)| !waiting.is_empty() && open < OPEN_MAX)
+        self.calls.has_work() || self.machine.may_start() || self.clients.may_start()
     }
 
-    /// When something is to be done; `u64::MAX`: never.
-    pub fn next_deadline(&self) -> u64 {
-        self.timers.next_deadline().unwrap_or(u64::MAX)
+    /// When the next timer fires, in microseconds of the monotonic clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.calls.next_deadline()
     }
 }
 
-fn touch(ready: &mut Vec<SlotId>, calling: &mut Calling) {
-    if !calling.queued {
-        calling.queued = true;
-        ready.push(calling.slot);
+/// Begins the waiting calls of one lane, while there is room.
+fn start_waiting(
+    lane: &mut Lane,
+    calls: &mut Pool<OutgoingCall>,
+    now: Now,
+    ended: &mut Vec<EndedCall>,
+) {
+    while lane.may_start()
+        && let Some((origin, call, until_us)) = lane.waiting.pop_front()
+    {
+        if until_us <= now.mono_us {
+            let why = format!("{}: no time left", call.url).into();
+            ended.push(EndedCall {
+                origin,
+                reply: HttpReply::Failed { why },
+                headers: Vec::new(),
+                is_sent: false,
+                body_bytes: call.body.len(),
+            });
+            continue;
+        }
+        lane.open += 1;
+        calls.insert_with(|slot| OutgoingCall::new(slot, origin, call, until_us));
     }
 }
 
-impl Calling {
-    fn new(slot: SlotId, origin: CallOrigin, call: HttpCall, timer: TimerHandle) -> Calling {
-        Calling {
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CallStage {
+    /// The host's addresses are not known yet.
+    Resolving,
+    /// A connection to one of them is to be made, or being made since this time.
+    Connecting { since_us: u64 },
+    /// The request is being sent, or its answer awaited.
+    Talking,
+}
+
+/// What follows from one step of a call.
+enum CallStep {
+    /// It waits for the poll, the resolver or a timer.
+    Wait,
+    /// The next step can be taken at once.
+    Again,
+    /// It has ended.
+    Done(HttpReply),
+}
+
+/// What a call needs to go on.
+struct Tools<'a> {
+    registry: &'a Registry,
+    resolver: &'a mut Resolver,
+    connectors: &'a mut Connectors,
+    now: Now,
+}
+
+/// One call under way.
+struct OutgoingCall {
+    slot: SlotId,
+
+    origin: CallOrigin,
+
+    call: HttpCall,
+
+    /// Where it goes now: the URL of `call`, or that of the last redirect.
+    url: String,
+
+    /// How many redirects it has followed; at most `REDIRECTS_MAX`.
+    redirects: usize,
+
+    /// When it must have ended, in microseconds of the monotonic clock.
+    until_us: u64,
+
+    stage: CallStage,
+
+    /// The connection to the address that is being tried. `None` between two addresses.
+    socket: Option<Socket<OutBuffer>>,
+
+    /// Addresses of the host that have not been tried, the next one last.
+    addresses: Vec<SocketAddr>,
+
+    /// Why the last address could not be reached.
+    trouble: String,
+
+    /// How far the answer in the input has been parsed.
+    parser: ResponseParser,
+
+    /// Why no more bytes come: `Some` once the connection has ended. Empty for an ordinary end.
+    end: Option<String>,
+
+    /// Headers of the answer that a client gets.
+    headers: Vec<(&'static str, String)>,
+}
+
+impl OutgoingCall {
+    fn new(slot: SlotId, origin: CallOrigin, call: HttpCall, until_us: u64) -> OutgoingCall {
+        OutgoingCall {
             slot,
-            origin,
             url: call.url.to_string(),
+            origin,
             call,
             redirects: 0,
-            timer,
-            stage: Stage::Name,
-            transport: None,
+            until_us,
+            stage: CallStage::Resolving,
+            socket: None,
             addresses: Vec::new(),
             trouble: String::new(),
-            out: Vec::new(),
-            sent: 0,
-            input: Vec::new(),
             parser: ResponseParser::default(),
-            readable: false,
-            blocked: true,
-            queued: false,
+            end: None,
             headers: Vec::new(),
         }
     }
 
-    fn fail(&self, why: impl std::fmt::Display) -> Step {
-        let why = format!("{}: {why}", self.url).into();
-        Step::Done(HttpReply::Failed { why })
-    }
-
-    fn step(&mut self, tools: &mut Tools) -> Step {
+    /// When it has to be looked at without any event.
+    fn deadline_us(&self) -> u64 {
         match self.stage {
-            Stage::Name => self.resolve(tools),
-            Stage::Connecting { since_us } => self.connecting(since_us, tools),
-            Stage::Talking => self.talk(),
+            CallStage::Connecting { since_us } if !self.addresses.is_empty() => {
+                self.until_us.min(since_us + ADDRESS_US)
+            }
+            _ => self.until_us,
         }
     }
 
-    /// Finds the addresses and the bytes to send.
-    fn resolve(&mut self, tools: &mut Tools) -> Step {
+    fn fail(&self, why: impl std::fmt::Display) -> CallStep {
+        let why = format!("{}: {why}", self.url).into();
+        CallStep::Done(HttpReply::Failed { why })
+    }
+
+    /// Takes steps until the call waits or has ended. Returns how it has ended.
+    fn advance(&mut self, tools: &mut Tools) -> Option<HttpReply> {
+        if self.until_us <= tools.now.mono_us {
+            let why = format!("{}: no answer in time", self.url).into();
+            return Some(HttpReply::Failed { why });
+        }
+        loop {
+            let step = match self.stage {
+                CallStage::Resolving => self.resolve(tools),
+                CallStage::Connecting { since_us } => self.connect(since_us, tools),
+                CallStage::Talking => self.parse_answer(),
+            };
+            match step {
+                CallStep::Again => {}
+                CallStep::Wait => return None,
+                CallStep::Done(reply) => return Some(reply),
+            }
+        }
+    }
+
+    fn resolve(&mut self, tools: &mut Tools) -> CallStep {
         let Some(url) = Url::parse(&self.url) else {
             return self.fail("not a URL");
         };
-        let found = match tools.names.find(url.host, tools.now.mono_us) {
-            Found::Wait => return Step::Wait,
-            Found::Failed(why) => return self.fail(why),
-            Found::Addresses(found) => found,
+        let found = match tools.resolver.lookup(url.host, tools.now.mono_us) {
+            Lookup::Pending => return CallStep::Wait,
+            Lookup::Failed(why) => return self.fail(why),
+            Lookup::Addresses(found) => found,
         };
         let at = |ip| SocketAddr::new(ip, url.port);
         self.addresses = found.into_iter().rev().map(at).collect();
-        self.out = self.call.encode(&url);
         self.connect_next(tools)
     }
 
-    /// Tries the next address.
-    fn connect_next(&mut self, tools: &mut Tools) -> Step {
+    /// Begins a connection to the next address.
+    fn connect_next(&mut self, tools: &mut Tools) -> CallStep {
         let Some(address) = self.addresses.pop() else {
             return self.fail(&self.trouble);
         };
-        (self.sent, self.readable, self.blocked) = (0, false, true);
-        self.stage = Stage::Connecting {
+        self.stage = CallStage::Connecting {
             since_us: tools.now.mono_us,
         };
-        let token = self.slot.token(Kind::Call);
-        let both = Interest::READABLE | Interest::WRITABLE;
+        let token = self.slot.token(PoolKind::Calls);
         let url = Url::parse(&self.url).expect("it was resolved");
-        let caller = tools.callers.of(&url, self.origin.is_client());
-        let registered = caller.connect(&url, address).and_then(|mut transport| {
-            transport.register_for(tools.registry, token, both)?;
-            Ok(transport)
+        let connector = tools.connectors.of(&url, &self.origin);
+        let registered = connector.connect(&url, address).and_then(|transport| {
+            let mut socket = Socket::connecting(transport);
+            socket.register_for_both(tools.registry, token)?;
+            Ok(socket)
         });
         match registered {
-            Ok(transport) => {
-                self.transport = Some(transport);
-                if !self.addresses.is_empty() {
-                    let next = Timer::Next(self.slot);
-                    tools.timers.schedule(tools.now.mono_us + ADDRESS_US, next);
-                }
-                Step::Wait
+            Ok(socket) => {
+                self.socket = Some(socket);
+                CallStep::Wait
             }
             Err(e) => {
                 self.trouble = e.to_string();
-                Step::Again
+                CallStep::Again
             }
         }
     }
 
-    fn connecting(&mut self, since_us: u64, tools: &mut Tools) -> Step {
-        let Some(transport) = &mut self.transport else {
+    /// Queues the request if the connection has been made, or goes on to the next address.
+    fn connect(&mut self, since_us: u64, tools: &mut Tools) -> CallStep {
+        let Some(socket) = &mut self.socket else {
             return self.connect_next(tools);
         };
-        let over = tools.now.mono_us >= since_us + ADDRESS_US && !self.addresses.is_empty();
-        if self.blocked && !self.readable && !over {
-            return Step::Wait;
+        let is_late = tools.now.mono_us >= since_us + ADDRESS_US && !self.addresses.is_empty();
+        if socket.is_silent() && !is_late {
+            return CallStep::Wait;
         }
-        match transport.is_connected() {
+        match socket.is_connected() {
             Ok(true) => {
-                self.stage = Stage::Talking;
-                Step::Again
+                self.stage = CallStage::Talking;
+                self.queue_request();
+                return CallStep::Wait;
             }
-            Ok(false) if !over => Step::Wait,
-            Ok(false) => {
-                self.trouble = "no connection in time".into();
-                self.transport = None;
-                Step::Again
-            }
-            Err(e) => {
-                self.trouble = e.to_string();
-                self.transport = None;
-                Step::Again
+            Ok(false) if !is_late => return CallStep::Wait,
+            Ok(false) => self.trouble = "no connection in time".into(),
+            Err(e) => self.trouble = e.to_string(),
+        }
+        self.socket = None;
+        CallStep::Again
+    }
+
+    fn queue_request(&mut self) {
+        let url = Url::parse(&self.url).expect("it was resolved");
+        if let Some(socket) = &mut self.socket {
+            let out = socket.output_mut();
+            out.append(Vec::new, |out| *out = self.call.encode(&url));
+        }
+    }
+
+    /// Whether bytes of the answer may have arrived.
+    fn wants_input(&self) -> bool {
+        let socket = self.socket.as_ref();
+        let may_read = socket.is_some_and(|socket| socket.may_read());
+        may_read && self.stage == CallStage::Talking && self.end.is_none()
+    }
+
+    /// Reads what has arrived.
+    fn fill(&mut self) {
+        while self.wants_input()
+            && let Some(socket) = &mut self.socket
+            && socket.input().len() <= ANSWER_BYTES_MAX
+        {
+            match socket.read(READ_BYTES) {
+                Ok(_) if socket.is_ended() => self.end = Some(String::new()),
+                Ok(_) => {}
+                Err(e) => self.end = Some(e.to_string()),
             }
         }
     }
 
-    /// Sends what is left, reads what is there.
-    fn talk(&mut self) -> Step {
-        let transport = self.transport.as_mut().expect("it is connected");
-        while self.sent < self.out.len() && !self.blocked {
-            match transport.write(&[IoSlice::new(&self.out[self.sent..])]) {
-                Ok((count, blocked)) => (self.sent, self.blocked) = (self.sent + count, blocked),
-                // It may have answered before it closed.
-                Err(_) => (self.blocked, self.readable) = (true, true),
-            }
+    fn flush(&mut self) {
+        if self.stage != CallStage::Talking || self.end.is_some() {
+            return;
         }
-        let mut end = None;
-        while self.readable && end.is_none() {
-            self.input.reserve(READ_BYTES);
-            match transport.read(&mut self.input) {
-                Ok(Read::Bytes { .. }) if self.input.len() > ANSWER_BYTES_MAX => {
-                    return self.fail("over-long answer");
-                }
-                Ok(Read::Bytes { .. }) => {}
-                Ok(Read::Blocked) => self.readable = false,
-                Ok(Read::End) => end = Some(String::new()),
-                Err(e) => end = Some(e.to_string()),
-            }
-        }
-        match transport.flush() {
-            Ok(waits) => self.blocked |= waits,
-            Err(e) => end = end.or(Some(e.to_string())),
-        }
-        match (self.parser.parse(&self.input, end.is_some()), end) {
-            (Ok(Some(response)), _) => self.on_response(response),
-            (Ok(None), None) => Step::Wait,
-            (Err(_), Some(why)) if !why.is_empty() => self.fail(why),
-            (Ok(None), Some(why)) => self.fail(why),
-            (Err(fault), _) => self.fail(fault.0),
+        if let Some(socket) = &mut self.socket
+            && socket.flush(drop).is_err()
+        {
+            // The other side may have answered before it closed.
+            socket.expect_end();
         }
     }
 
-    fn on_response(&mut self, response: CallResponse) -> Step {
-        let follows = match response.status {
+    fn parse_answer(&mut self) -> CallStep {
+        let socket = self.socket.as_ref().expect("it is connected");
+        if socket.input().len() > ANSWER_BYTES_MAX {
+            return self.fail("over-long answer");
+        }
+        let is_ended = self.end.is_some();
+        match self.parser.parse(socket.input(), is_ended) {
+            Ok(Some(response)) => self.on_response(response),
+            Ok(None) => match &self.end {
+                None => CallStep::Wait,
+                Some(why) => self.fail(why),
+            },
+            Err(fault) => match &self.end {
+                Some(why) if !why.is_empty() => self.fail(why),
+                _ => self.fail(fault.0),
+            },
+        }
+    }
+
+    fn on_response(&mut self, response: CallResponse) -> CallStep {
+        let is_redirect = match response.status {
             307 | 308 => true,
             301 | 302 => matches!(self.call.method, Method::Get | Method::Head),
             _ => false,
         };
-        if !follows {
-            self.headers = response.passed;
-            return Step::Done(HttpReply::Answered {
-                status: response.status,
-                server: response.server.unwrap_or_default().into(),
-                body: response.body.into(),
-            });
+        if is_redirect {
+            return self.follow(response.location.as_deref());
         }
+        self.headers = response.passed;
+        CallStep::Done(HttpReply::Answered {
+            status: response.status,
+            server: response.server.unwrap_or_default().into(),
+            body: response.body.into(),
+        })
+    }
+
+    /// Begins the next hop of a redirect.
+    fn follow(&mut self, location: Option<&str>) -> CallStep {
         if self.redirects == REDIRECTS_MAX {
             return self.fail("too many redirects");
         }
         let here = Url::parse(&self.url).expect("it was called");
-        let there = response.location.as_deref().and_then(|to| here.join(to));
-        let Some(there) = there else {
-            return self.fail("a redirect to nowhere");
+        let Some(there) = location.and_then(|to| here.join(to)) else {
+            return self.fail("a redirect without a usable Location");
         };
         self.redirects += 1;
         self.url = there;
-        self.stage = Stage::Name;
-        self.transport = None;
-        self.sent = 0;
-        self.input.clear();
+        self.stage = CallStage::Resolving;
+        self.socket = None;
+        self.end = None;
         self.parser = ResponseParser::default();
-        Step::Again
+        CallStep::Again
+    }
+
+    fn into_ended(self, reply: HttpReply) -> EndedCall {
+        let socket = self.socket.as_ref();
+        let is_flushed = socket.is_some_and(|socket| socket.output().is_empty());
+        EndedCall {
+            origin: self.origin,
+            reply,
+            headers: self.headers,
+            is_sent: is_flushed && self.stage == CallStage::Talking,
+            body_bytes: self.call.body.len(),
+        }
     }
 }
 
@@ -546,7 +604,7 @@ mod tests {
     use std::net::TcpListener;
     use std::time::Duration;
 
-    const NAMES: Token = Token(usize::MAX);
+    const RESOLVER: Token = Token(usize::MAX);
 
     /// A server that answers its connections in order, each with the next text, and gives back what
     /// it was sent.
@@ -597,19 +655,41 @@ mod tests {
         (of_machine(id), call)
     }
 
+    fn resolver(poll: &Poll) -> Resolver {
+        Resolver::new(Waker::new(poll.registry(), RESOLVER).expect("a waker"))
+    }
+
+    fn connectors() -> Connectors {
+        let connector = || Connector::new(&Default::default());
+        Connectors {
+            peers: connector(),
+            clients: connector(),
+            world: connector(),
+            discovery: String::new(),
+        }
+    }
+
+    /// The phases of one turn that concern calls.
+    fn turn(
+        calls: &mut HttpCalls,
+        registry: &Registry,
+        resolver: &mut Resolver,
+        now: Now,
+    ) -> Vec<EndedCall> {
+        calls.fill();
+        let ended = calls.work(registry, resolver, now);
+        calls.flush();
+        calls.reap();
+        ended
+    }
+
     /// Makes calls and waits for all of them; time passes at a second a turn when `late`.
     fn carry_out(list: Vec<(CallOrigin, HttpCall)>, late: bool) -> Vec<(u64, HttpReply)> {
         let mut poll = Poll::new().expect("a poll");
         let mut events = Events::with_capacity(64);
-        let mut names = Names::new(Waker::new(poll.registry(), NAMES).expect("a waker"));
-        let caller = || Caller::new(&Default::default());
-        let callers = Callers {
-            peers: caller(),
-            clients: caller(),
-            world: caller(),
-            discovery: String::new(),
-        };
-        let (mut calls, mut replies) = (Calls::new(callers), Vec::new());
+        let mut resolver = resolver(&poll);
+        let mut calls = HttpCalls::new(connectors());
+        let mut replies = Vec::new();
         let mut now = Now {
             mono_us: 1,
             wall_ns: 0,
@@ -619,7 +699,7 @@ mod tests {
             calls.start(origin, call, now);
         }
         while replies.len() < count {
-            replies.extend(calls.work(poll.registry(), &mut names, now));
+            replies.extend(turn(&mut calls, poll.registry(), &mut resolver, now));
             let wait_ms = if calls.has_work() || replies.len() == count {
                 0
             } else {
@@ -629,17 +709,17 @@ mod tests {
                 .expect("it polls");
             for event in &events {
                 match event.token() {
-                    NAMES if names.collect(now.mono_us) => calls.on_names(),
-                    NAMES => {}
+                    RESOLVER if resolver.collect(now.mono_us) => calls.on_resolved(),
+                    RESOLVER => {}
                     _ => calls.on_event(event),
                 }
             }
             now.mono_us += if late { 1_000_000 } else { 1 };
         }
-        assert!(calls.next_deadline() == u64::MAX || calls.calls.len() == 0);
+        assert!(calls.next_deadline().is_none() && calls.calls.len() == 0);
         let mut replies: Vec<(u64, HttpReply)> = replies
             .into_iter()
-            .map(|e: Ended| (id_of(&e.origin), e.reply))
+            .map(|ended: EndedCall| (id_of(&ended.origin), ended.reply))
             .collect();
         replies.sort_by_key(|r| r.0);
         replies
@@ -710,7 +790,7 @@ mod tests {
         let (port, server) = serve(vec![moved("ftp://x")]);
         let url = format!("http://127.0.0.1:{port}/");
         let replies = carry_out(vec![call(1, Method::Get, url)], false);
-        assert!(failed(&replies[0].1).ends_with("a redirect to nowhere"));
+        assert!(failed(&replies[0].1).ends_with("a redirect without a usable Location"));
         server.join().expect("served");
     }
 
@@ -731,15 +811,8 @@ mod tests {
     #[test]
     fn calls_of_a_former_search_are_closed() {
         let poll = Poll::new().expect("a poll");
-        let mut names = Names::new(Waker::new(poll.registry(), NAMES).expect("a waker"));
-        let caller = || Caller::new(&Default::default());
-        let callers = Callers {
-            peers: caller(),
-            clients: caller(),
-            world: caller(),
-            discovery: String::new(),
-        };
-        let mut calls = Calls::new(callers);
+        let mut resolver = resolver(&poll);
+        let mut calls = HttpCalls::new(connectors());
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}/", listener.local_addr().expect("bound"));
         let now = Now {
@@ -750,7 +823,7 @@ mod tests {
         for id in [search, registrar, next, next + 1] {
             let (origin, call) = call(id, Method::Get, url.clone());
             calls.start(origin, call, now);
-            assert!(calls.work(poll.registry(), &mut names, now).is_empty());
+            assert!(turn(&mut calls, poll.registry(), &mut resolver, now).is_empty());
         }
         let (_, passed) = call(search, Method::Get, url);
         calls.start(CallOrigin::Client(Ticket(search)), passed, now);
@@ -760,7 +833,7 @@ mod tests {
             .map(|(_, c)| id_of(&c.origin))
             .collect();
         assert_eq!(
-            (open, calls.open),
+            (open, [calls.machine.open, calls.clients.open]),
             ([registrar, next, next + 1].into(), [3, 0])
         );
     }

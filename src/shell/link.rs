@@ -1,212 +1,294 @@
-//! One raft connection to a peer: its hello, its frames, what waits to be written.
+//! One link: a connection to a peer that carries raft messages.
 //!
-//! Knows bytes, readiness and the state of one socket; which peer has which link, and when to dial
-//! again, is decided in `links`. A link that was dialled carries messages to the peer; the one the
-//! peer dialled brings its messages, and takes ours only while there is no other. Start with
-//! `fill`.
-mod queue;
-
-use super::slots::SlotId;
-use super::transport::{Read, Transport};
+//! A link that this machine has dialled carries messages to the peer. The one that the peer has
+//! dialled brings the peer's messages, and takes ours only while there is no other. Which peer has
+//! which link, and when to dial again, is decided in `links`. Start with `fill` and `flush`.
+use super::link_queue::LinkQueue;
+use super::sockets::{Output, Socket};
+use super::transport::Transport;
 use crate::codec::http::upgrade;
 use crate::codec::peer::frame::{FrameContent, Frames};
 use crate::codec::peer::hello::{Hello, REFUSED};
 use crate::core::raft::{Message, PeerId};
-use queue::Queue;
-use std::io::IoSlice;
+use mio::event::Event;
+use mio::{Registry, Token};
+use std::io;
 
-/// What is read at once.
+/// How many bytes are read at once.
 const READ_BYTES: usize = 32 * 1024;
-/// What one link may bring at once. The rest comes when that is on its way to the disk, before any
-/// timer: until then memory holds its entries twice.
-const PORTION_BYTES: usize = 256 << 10;
-
-/// While a long message comes in, its sender is told so often that it does.
+/// How many bytes one link may bring in one turn. The turn appends the entries in them to the log,
+/// and syncs once for all. The bound limits how long timers wait and how much of it stands in
+/// memory twice.
+const READ_BYTES_A_TURN: usize = 1 << 20;
+/// While the pieces of a long message arrive, its sender gets a pong at this interval. On a slow
+/// line the message may take longer than the sender waits for an answer.
 const PONG_US: u64 = 20_000;
 
-/// How far a link is in its life.
+/// How far a link is in its life. It only moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum LinkStage {
     /// The TCP connection is being made.
     Connecting,
-    /// We have said hello.
+    /// Our hello is queued or sent, and not yet answered.
     Asking,
+    /// Messages may be exchanged.
     Open,
-    /// It closes when what waits has left.
+    /// It closes once the queued bytes have been written.
     Closing,
+    /// It is dropped at the end of this turn.
     Dead,
 }
 
-/// What a link has brought.
-pub enum Came {
-    /// The other side has answered our hello: this is its own.
+/// What has arrived on a link.
+pub enum LinkEvent {
+    /// The peer has answered our hello with its own.
     Hello(Hello),
-    /// A message.
+    /// A raft message.
     Message(Message),
-    /// A piece of a longer one, or a word that somebody is there.
+    /// A piece of a longer message, or a pong: the peer's process is alive.
     Contact,
 }
 
-/// One connection.
+/// One connection to a peer.
 pub struct Link {
-    pub id: SlotId,
-    /// The member at the other end, as far as it has said so.
-    pub peer: PeerId,
-    /// We have dialled it.
-    pub dialled: bool,
-    pub state: State,
-    transport: Transport,
-    input: Vec<u8>,
+    /// The member at the other end. On a link that the peer has dialled, as its hello says.
+    peer: PeerId,
+
+    /// This machine has dialled it.
+    is_dialled: bool,
+
+    stage: LinkStage,
+
+    socket: Socket<LinkQueue>,
+
+    /// The message whose pieces are arriving.
     frames: Frames,
-    out: Queue,
-    /// The other process's number; 0 until its hello.
-    pub process: u64,
-    /// When something came last, and when we asked whether somebody is there.
-    pub heard_us: u64,
-    pub pinged_us: u64,
-    ponged_us: u64,
-    readable: bool,
-    /// The poll has said that the other side is closed: there is an end to be read.
-    hung_up: bool,
-    blocked: bool,
-    /// On the ready list.
-    pub queued: bool,
-    /// Why it is dead.
-    pub trouble: String,
+
+    /// The random number of the peer's process. `None` until its hello has been accepted.
+    process: Option<u64>,
+
+    /// When the hello must have been answered; `None` on a link that the peer has dialled. In
+    /// microseconds of the monotonic clock, like all times here.
+    hello_due_us: Option<u64>,
+
+    /// When bytes arrived last; at first, when the link was made.
+    heard_us: u64,
+
+    /// When a ping was queued last.
+    pinged_us: Option<u64>,
+
+    /// When a pong was queued last because of a long message.
+    ponged_us: Option<u64>,
+
+    /// Why it is closing or dead; empty before.
+    trouble: String,
 }
 
 impl Link {
-    /// A connection that is being made to `peer`.
-    pub fn dial(id: SlotId, peer: PeerId, transport: Transport, now_us: u64) -> Link {
+    /// A link to `peer` whose connection is being made. The peer has until `hello_due_us` to
+    /// answer the hello.
+    pub fn dial(peer: PeerId, transport: Transport, now_us: u64, hello_due_us: u64) -> Link {
         Link {
-            id,
             peer,
-            dialled: true,
-            state: State::Connecting,
-            transport,
-            input: Vec::new(),
+            is_dialled: true,
+            stage: LinkStage::Connecting,
+            socket: Socket::connecting(transport),
             frames: Frames::default(),
-            out: Queue::default(),
-            process: 0,
+            process: None,
+            hello_due_us: Some(hello_due_us),
             heard_us: now_us,
-            pinged_us: 0,
-            ponged_us: 0,
-            readable: false,
-            hung_up: false,
-            blocked: true,
-            queued: false,
+            pinged_us: None,
+            ponged_us: None,
             trouble: String::new(),
         }
     }
 
-    /// A connection on which a peer has said hello, and what came behind that; it is welcome.
-    pub fn accept(
-        id: SlotId,
-        transport: Transport,
-        input: Vec<u8>,
-        theirs: &Hello,
-        ours: &Hello,
-        now_us: u64,
-    ) -> Link {
-        let mut link = Link::dial(id, theirs.from, transport, now_us);
-        link.dialled = false;
-        link.state = State::Open;
-        link.process = theirs.process;
-        link.input = input;
-        link.readable = true;
-        link.blocked = false;
-        link.out.push_raw(&upgrade::granted(&ours.to_string()));
-        link
-    }
-
-    /// The socket.
-    pub fn transport(&mut self) -> &mut Transport {
-        &mut self.transport
-    }
-
-    /// The poll has told of the socket.
-    pub fn on_ready(&mut self, event: &mio::event::Event) {
-        self.hung_up |= event.is_read_closed() || event.is_error();
-        self.readable |= event.is_readable() || self.hung_up;
-        self.blocked &= !event.is_writable();
-    }
-
-    /// Whether the TCP connection has been made; then the hello goes out.
-    pub fn maybe_connect(&mut self, host: &str, hello: &Hello) {
-        if self.state != State::Connecting || (self.blocked && !self.readable) {
-            return;
+    /// A link that a peer has dialled and that was admitted. `parts`: the socket, and the input
+    /// behind the peer's hello.
+    pub fn accept(parts: (Transport, Vec<u8>), theirs: &Hello, ours: &Hello, now_us: u64) -> Link {
+        let mut socket: Socket<LinkQueue> = Socket::taken_over(parts);
+        let granted = upgrade::granted(&ours.to_string());
+        socket.output_mut().push_raw(&granted);
+        Link {
+            peer: theirs.from,
+            is_dialled: false,
+            stage: LinkStage::Open,
+            socket,
+            frames: Frames::default(),
+            process: Some(theirs.process),
+            hello_due_us: None,
+            heard_us: now_us,
+            pinged_us: None,
+            ponged_us: None,
+            trouble: String::new(),
         }
-        match self.transport.is_connected() {
+    }
+
+    /// Registers a dialled link with the poll.
+    ///
+    /// # Errors
+    /// The poll's; the link is of no use then.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.socket.register_for_both(registry, token)
+    }
+
+    /// Changes the token of a link that was a client connection before. If that fails, the link is
+    /// dropped at the end of the turn.
+    pub fn reregister(&mut self, registry: &Registry, token: Token) {
+        if let Err(e) = self.socket.reregister_for_both(registry, token) {
+            self.fail(e);
+        }
+    }
+
+    /// Sets the socket options of a link, see `Transport::keep_alive`.
+    pub fn keep_alive(&mut self, patience_ms: u64) {
+        self.socket.keep_alive(patience_ms);
+    }
+
+    /// The member at the other end.
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// Whether this machine has dialled it.
+    pub fn is_dialled(&self) -> bool {
+        self.is_dialled
+    }
+
+    /// Whether the TCP connection is being made and the poll has reported an event.
+    pub fn is_connecting(&self) -> bool {
+        self.stage == LinkStage::Connecting && !self.socket.is_silent()
+    }
+
+    /// Whether messages may be sent.
+    pub fn is_open(&self) -> bool {
+        self.stage == LinkStage::Open
+    }
+
+    /// Whether it is to be dropped.
+    pub fn is_dead(&self) -> bool {
+        self.stage == LinkStage::Dead
+    }
+
+    /// The random number of the peer's process; `None` until its hello has been accepted.
+    pub fn process(&self) -> Option<u64> {
+        self.process
+    }
+
+    /// Why it is closing or dead.
+    pub fn trouble(&self) -> &str {
+        &self.trouble
+    }
+
+    /// When the hello must have been answered; `None`: it has been.
+    pub fn deadline_us(&self) -> Option<u64> {
+        match self.stage {
+            LinkStage::Connecting | LinkStage::Asking => self.hello_due_us,
+            LinkStage::Open | LinkStage::Closing | LinkStage::Dead => None,
+        }
+    }
+
+    // -- inputs
+
+    /// The poll has reported an event of the socket.
+    pub fn on_event(&mut self, event: &Event) {
+        self.socket.on_event(event);
+    }
+
+    /// The poll has reported an event while the TCP connection is being made: if it has been made,
+    /// sends our hello to `host`.
+    pub fn on_connected(&mut self, host: &str, hello: &Hello) {
+        match self.socket.is_connected() {
             Ok(false) => {}
             Ok(true) => {
-                self.state = State::Asking;
-                self.out
-                    .push_raw(&upgrade::request(host, &hello.to_string()));
+                self.stage = LinkStage::Asking;
+                let request = upgrade::request(host, &hello.to_string());
+                self.socket.output_mut().push_raw(&request);
             }
             Err(e) => self.fail(e),
         }
     }
 
-    /// Whether there is something to read.
-    pub fn wants_input(&self) -> bool {
-        self.readable && matches!(self.state, State::Asking | State::Open | State::Closing)
+    /// The peer's hello has been accepted.
+    pub fn on_accepted(&mut self, process: u64) {
+        self.process = Some(process);
     }
 
-    /// Reads all that is there, and hands over what it means.
-    pub fn fill(&mut self, now_us: u64, mut each: impl FnMut(&mut Link, Came)) {
-        let mut budget = PORTION_BYTES;
-        if !self.input.is_empty() {
-            self.take_all(&mut each);
+    /// The time to answer the hello may be over.
+    pub fn expire(&mut self, now_us: u64) {
+        if self.deadline_us().is_some_and(|due_us| due_us <= now_us) {
+            self.fail("no answer to the hello in time");
+        }
+    }
+
+    /// Whether bytes may have arrived.
+    pub fn wants_input(&self) -> bool {
+        let is_read = matches!(
+            self.stage,
+            LinkStage::Asking | LinkStage::Open | LinkStage::Closing
+        );
+        is_read && self.socket.may_read()
+    }
+
+    /// Reads what has arrived, up to a bound, and hands each event to `on_event`.
+    pub fn fill(&mut self, now_us: u64, mut on_event: impl FnMut(&mut Link, LinkEvent)) {
+        let mut budget = READ_BYTES_A_TURN;
+        if !self.socket.input().is_empty() {
+            self.decode(&mut on_event);
         }
         while self.wants_input() && budget > 0 {
-            self.input.reserve(READ_BYTES);
-            match self.transport.read(&mut self.input) {
-                Ok(Read::Bytes { count, drained }) => {
+            match self.socket.read(READ_BYTES) {
+                Ok(0) if self.socket.is_ended() => self.fail("closed by the peer"),
+                Ok(0) => {}
+                Ok(count) => {
                     self.heard_us = now_us;
                     budget = budget.saturating_sub(count);
-                    self.readable = !drained || self.hung_up;
-                    self.take_all(&mut each);
+                    self.decode(&mut on_event);
                 }
-                Ok(Read::Blocked) => self.readable = false,
-                Ok(Read::End) => self.fail("closed by the other side"),
                 Err(e) => self.fail(e),
             }
         }
-        if self.input.is_empty() && self.state == State::Dead {
-            self.input = Vec::new();
-        }
     }
 
-    fn take_all(&mut self, each: &mut impl FnMut(&mut Link, Came)) {
-        let input = std::mem::take(&mut self.input);
+    /// Decodes the frames that are complete and consumes them.
+    fn decode(&mut self, on_event: &mut impl FnMut(&mut Link, LinkEvent)) {
+        let mut input = self.socket.take_input();
         let mut at = 0;
-        if self.state == State::Asking {
-            at = self.take_answer(&input, each);
+        if self.stage == LinkStage::Asking {
+            at = self.decode_answer(&input, on_event);
         }
-        while self.state == State::Open || self.state == State::Closing {
+        while matches!(self.stage, LinkStage::Open | LinkStage::Closing) {
             match self.frames.take(&input[at..]) {
                 Ok(None) => break,
-                Ok(Some((used, taken))) => {
+                Ok(Some((used, content))) => {
                     at += used;
-                    match taken {
-                        FrameContent::Message(message) => each(self, Came::Message(message)),
-                        FrameContent::Piece => {
-                            self.maybe_pong();
-                            each(self, Came::Contact);
-                        }
-                        FrameContent::Ping => self.out.push_pong(),
-                        FrameContent::Pong => each(self, Came::Contact),
-                    }
+                    self.on_frame(content, on_event);
                 }
                 Err(fault) => self.fail(fault.0),
             }
         }
-        self.input = input;
-        self.input.drain(..at);
+        input.drain(..at);
+        self.socket.put_input(input);
     }
 
-    /// The answer to our hello; gives how many bytes it had.
-    fn take_answer(&mut self, input: &[u8], each: &mut impl FnMut(&mut Link, Came)) -> usize {
+    fn on_frame(&mut self, content: FrameContent, on_event: &mut impl FnMut(&mut Link, LinkEvent)) {
+        match content {
+            FrameContent::Message(message) => on_event(self, LinkEvent::Message(message)),
+            FrameContent::Piece => {
+                self.maybe_pong();
+                on_event(self, LinkEvent::Contact);
+            }
+            FrameContent::Ping => self.socket.output_mut().push_pong(),
+            FrameContent::Pong => on_event(self, LinkEvent::Contact),
+        }
+    }
+
+    /// Decodes the answer to our hello. Returns its length in bytes; 0 while it is incomplete.
+    fn decode_answer(
+        &mut self,
+        input: &[u8],
+        on_event: &mut impl FnMut(&mut Link, LinkEvent),
+    ) -> usize {
         let (used, answer) = match upgrade::parse(input) {
             Ok(None) => return 0,
             Ok(Some(found)) => found,
@@ -218,76 +300,74 @@ impl Link {
         let hello = answer.hello.as_deref().and_then(Hello::parse);
         match (answer.status, answer.refused, hello) {
             (101, _, Some(hello)) => {
-                self.state = State::Open;
-                each(self, Came::Hello(hello));
+                self.stage = LinkStage::Open;
+                on_event(self, LinkEvent::Hello(hello));
             }
             (_, Some(why), _) => self.fail(format_args!("refused: {why}")),
             (status, None, _) => self.fail(format_args!(
-                "status {status}, and no {REFUSED}: not a tern?"
+                "status {status} without {REFUSED}: not a peer port of tern"
             )),
         }
         used
     }
 
-    /// Queues a message; false when it is dropped.
-    pub fn push(&mut self, message: &Message) -> bool {
-        self.state == State::Open && self.out.push(message)
-    }
+    // -- outputs
 
-    /// Says that somebody is here while a long message comes in, which may take longer on a slow
-    /// line than its sender waits for an answer.
-    fn maybe_pong(&mut self) {
-        if self.heard_us >= self.ponged_us + PONG_US {
-            self.ponged_us = self.heard_us;
-            self.out.push_pong();
+    /// Queues a message, or drops it if the link is not open or the queue is full.
+    pub fn push(&mut self, message: &Message) {
+        if self.stage == LinkStage::Open {
+            self.socket.output_mut().push(message);
         }
     }
 
-    /// Asks whether somebody is there.
+    /// Queues a pong if the last one was queued long enough ago. Returns whether it did.
+    fn maybe_pong(&mut self) -> bool {
+        let next_us = self.ponged_us.map_or(0, |at_us| at_us + PONG_US);
+        if self.heard_us < next_us {
+            return false;
+        }
+        self.ponged_us = Some(self.heard_us);
+        self.socket.output_mut().push_pong();
+        true
+    }
+
+    /// Queues a ping.
     pub fn ping(&mut self, now_us: u64) {
-        self.pinged_us = now_us;
-        self.out.push_ping();
+        self.pinged_us = Some(now_us);
+        self.socket.output_mut().push_ping();
     }
 
-    /// Writes until the socket takes no more.
+    /// When the last ping was queued, if nothing has arrived since.
+    pub fn unanswered_ping_us(&self) -> Option<u64> {
+        self.pinged_us.filter(|at_us| *at_us > self.heard_us)
+    }
+
+    /// Writes until the queue is empty or the socket takes no more.
     pub fn flush(&mut self) {
-        while !self.blocked && !matches!(self.state, State::Connecting | State::Dead) {
-            let bytes = self.out.next();
-            if bytes.is_empty() {
-                break;
-            }
-            match self.transport.write(&[IoSlice::new(bytes)]) {
-                Ok((count, blocked)) => {
-                    self.blocked = blocked;
-                    self.out.advance(count);
-                }
-                Err(e) => self.fail(e),
-            }
+        if matches!(self.stage, LinkStage::Connecting | LinkStage::Dead) {
+            return;
         }
-        if !matches!(self.state, State::Connecting | State::Dead) {
-            match self.transport.flush() {
-                Ok(waits) => self.blocked |= waits,
-                Err(e) => self.fail(e),
-            }
+        if let Err(e) = self.socket.flush(drop) {
+            self.fail(e);
         }
-        if self.state == State::Closing && self.out.is_empty() {
-            self.transport.end_writing();
-            self.state = State::Dead;
+        if self.stage == LinkStage::Closing && self.socket.output().is_empty() {
+            self.socket.end_writing();
+            self.stage = LinkStage::Dead;
         }
     }
 
-    /// Closes it when what waits has left.
+    /// Closes the link once the queued bytes have been written.
     pub fn close(&mut self, why: &str) {
-        if self.state == State::Open {
-            self.state = State::Closing;
+        if self.stage == LinkStage::Open {
+            self.stage = LinkStage::Closing;
             self.trouble = why.into();
         }
     }
 
-    /// It is of no use any more.
+    /// Drops the link at the end of the turn.
     pub fn fail(&mut self, why: impl std::fmt::Display) {
-        if self.state != State::Dead {
-            self.state = State::Dead;
+        if self.stage != LinkStage::Dead {
+            self.stage = LinkStage::Dead;
             self.trouble = why.to_string();
         }
     }

@@ -1,15 +1,16 @@
-//! All links: who is to be reached where, which link carries what, when to dial again.
+//! All links: which peers to dial at which address, which link carries what, when to dial again.
 //!
-//! Each machine dials the members of the configuration and sends on the link it has dialled; while
-//! it has none it sends on the one that the peer has dialled, which is also how a removed or
-//! unknown peer is answered. The reactor's phases call `fill`, `fire_timers`, `send`, `flush`,
-//! `reap` in this order. Decides nothing about raft: the machine is told what came and who is
-//! there. Start with `follow` and `welcome`.
-use super::clients::Visit;
-use super::connect::Caller;
-use super::link::{Came, Link, State};
-use super::resolver::{Found, Names};
-use super::slots::{Kind, SlotId, Slots};
+//! Each machine dials the members of its configuration and sends on the links that it has dialled.
+//! While it has none to a peer, it sends on the link that the peer has dialled; this is also how a
+//! removed or unknown peer is answered. The reactor's phases call `fill`, `fire_timers`, `send`,
+//! `flush`, `reap` in this order. Must not decide anything about raft: the machine gets each
+//! message, and learns when a peer's process comes and goes. Start with `follow` and `admit`.
+use super::clients::UpgradeRequest;
+use super::connect::Connector;
+use super::link::{Link, LinkEvent};
+use super::resolver::{Lookup, Resolver};
+use super::slots::{PoolKind, SlotId};
+use super::sockets::{Pool, Settled};
 use super::transport::Transport;
 use crate::codec::http::url::Url;
 use crate::codec::peer::hello::{Hello, HelloRefusal, PROTOCOL, judge};
@@ -17,8 +18,8 @@ use crate::core::machine::{LinkState, Machine, Role};
 use crate::core::raft::{Configuration, Message, PeerId, Rpc};
 use crate::core::random::XorShift64;
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
+use mio::Registry;
 use mio::event::Event;
-use mio::{Interest, Registry};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -46,10 +47,11 @@ const QUIET_FAILURES: u32 = 2;
 /// The same refusal of the same peer is logged so often.
 const LOG_EVERY_US: u64 = 60_000_000;
 
-enum Timer {
+/// What a timer of a peer is for.
+enum PeerTimer {
+    /// Dial it.
     Dial(PeerId),
-    /// The hello must have been answered.
-    Hello(SlotId),
+    /// Close the links to it if it is still no member.
     Leave(PeerId),
 }
 
@@ -72,28 +74,28 @@ struct Peer {
 
 /// The links of this machine.
 pub struct Links {
-    links: Slots<Link>,
+    links: Pool<Link>,
     peers: BTreeMap<PeerId, Peer>,
-    ready: Vec<SlotId>,
-    timers: TimerWheel<Timer>,
-    due: Vec<Timer>,
+    /// Timers of peers; those of links are in the pool.
+    timers: TimerWheel<PeerTimer>,
+    /// Timers that have fired; empty but inside `fire_timers`, kept for its memory.
+    due: Vec<PeerTimer>,
     /// How this machine introduces itself, but for `to`.
     me: Hello,
     random: XorShift64,
     patience_ms: u64,
-    caller: Caller,
+    connector: Connector,
     /// The last `fill` has left bytes behind.
     unread: bool,
 }
 
 impl Links {
     /// Nobody yet. `process` is a random number.
-    pub fn new(name: &str, election_ms: u64, process: u64, caller: Caller) -> Links {
+    pub fn new(name: &str, election_ms: u64, process: u64, connector: Connector) -> Links {
         let patience_ms = election_ms.saturating_mul(PATIENCE_TIMEOUTS);
         Links {
-            links: Slots::new(),
+            links: Pool::new(PoolKind::Links),
             peers: BTreeMap::new(),
-            ready: Vec::new(),
             timers: TimerWheel::new(),
             due: Vec::new(),
             me: Hello {
@@ -103,7 +105,7 @@ impl Links {
             },
             random: XorShift64::new(process),
             patience_ms: patience_ms.clamp(PATIENCE_MS_MIN, PATIENCE_MS_MAX),
-            caller,
+            connector,
             unread: false,
         }
     }
@@ -140,7 +142,7 @@ impl Links {
         for (id, peer) in &mut self.peers {
             if members.get(*id).is_none() && !peer.url.is_empty() {
                 peer.url = "".into();
-                let leave = Timer::Leave(*id);
+                let leave = PeerTimer::Leave(*id);
                 self.timers.schedule(now.mono_us + LEAVE_US, leave);
             }
         }
@@ -153,9 +155,8 @@ impl Links {
             }
             peer.url = member.peer_url.clone();
             peer.failures = 0;
-            if let Some(link) = peer.dialled.and_then(|l| self.links.get_mut(l)) {
+            if let Some(link) = peer.dialled.and_then(|l| self.links.wake(l)) {
                 link.fail("the member has another address now");
-                touch(&mut self.ready, link);
             }
             self.dial_at(member.id, now.mono_us);
         }
@@ -163,11 +164,11 @@ impl Links {
 
     /// Ends every link: this machine is in no cluster.
     fn drop_all(&mut self, why: &str) {
+        self.links.wake_where(|_| true);
         for (_, link) in self.links.iter_mut() {
-            // A leader that leaves has named its successor with its last words.
+            // The last message of a leader that leaves names its successor.
             link.flush();
             link.fail(why);
-            touch(&mut self.ready, link);
         }
         // With the links all that their timers wait for is over.
         self.timers.cancel_all();
@@ -187,7 +188,7 @@ impl Links {
         if let Some(timer) = peer.redial.take() {
             self.timers.cancel(timer);
         }
-        peer.redial = Some(self.timers.schedule(at_us, Timer::Dial(id)));
+        peer.redial = Some(self.timers.schedule(at_us, PeerTimer::Dial(id)));
     }
 
     /// The next dial of a peer that could not be reached: later each time, and never all at the
@@ -201,7 +202,7 @@ impl Links {
         self.dial_at(id, now_us + pause_us);
     }
 
-    fn dial(&mut self, id: PeerId, registry: &Registry, names: &mut Names, now: Now) {
+    fn dial(&mut self, id: PeerId, registry: &Registry, resolver: &mut Resolver, now: Now) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -214,29 +215,28 @@ impl Links {
             return self.say(id, "its peer URL is none", now);
         };
         let attempt = peer.failures as usize;
-        let result = match names.find(url.host, now.mono_us) {
-            Found::Wait => {
+        let result = match resolver.lookup(url.host, now.mono_us) {
+            Lookup::Pending => {
                 peer.waits_for_name = true;
                 return;
             }
-            Found::Failed(why) => Err(format!("{}: {why}", url.host)),
-            Found::Addresses(all) => {
+            Lookup::Failed(why) => Err(format!("{}: {why}", url.host)),
+            Lookup::Addresses(all) => {
                 let address = SocketAddr::new(all[attempt % all.len()], url.port);
-                self.caller
+                self.connector
                     .connect(&url, address)
                     .map_err(|e| e.to_string())
             }
         };
         let registered = result.and_then(|transport| {
+            let due_us = now.mono_us + self.patience_ms * 1000;
             let slot = self
                 .links
-                .insert_with(|slot| Link::dial(slot, id, transport, now.mono_us));
-            let link = self.links.get_mut(slot).expect("just put there");
-            link.transport().keep_alive(self.patience_ms);
-            let token = slot.token(Kind::Link);
-            let both = Interest::READABLE | Interest::WRITABLE;
-            let result = link.transport().register_for(registry, token, both);
-            result.map(|()| slot).map_err(|e| {
+                .insert_with(|_| Link::dial(id, transport, now.mono_us, due_us));
+            let token = self.links.token(slot);
+            let link = self.links.get_mut(slot).expect("just inserted");
+            link.keep_alive(self.patience_ms);
+            link.register(registry, token).map(|()| slot).map_err(|e| {
                 self.links.remove(slot);
                 e.to_string()
             })
@@ -245,9 +245,6 @@ impl Links {
             Ok(slot) => {
                 let peer = self.peers.get_mut(&id).expect("looked at above");
                 peer.dialled = Some(slot);
-                let hello = Timer::Hello(slot);
-                self.timers
-                    .schedule(now.mono_us + self.patience_ms * 1000, hello);
             }
             Err(why) => {
                 self.say(id, &why, now);
@@ -256,8 +253,8 @@ impl Links {
         }
     }
 
-    /// Names have been resolved: whoever waits for one goes on.
-    pub fn on_names(&mut self, now: Now) {
+    /// Names have been resolved: dials the peers that wait for one.
+    pub fn on_resolved(&mut self, now: Now) {
         let waits = |(id, peer): (&PeerId, &Peer)| peer.waits_for_name.then_some(*id);
         let waiting: Vec<PeerId> = self.peers.iter().filter_map(waits).collect();
         for id in waiting {
@@ -265,17 +262,24 @@ impl Links {
         }
     }
 
-    // -- being visited
+    // -- links that peers dial
 
-    /// Somebody says hello on a connection to the peer port. Welcome: gives how this machine
-    /// introduces itself.
-    pub fn welcome(&mut self, visit: &Visit, now: Now) -> Result<(Hello, Hello), HelloRefusal> {
-        let theirs = Hello::parse(&visit.hello).ok_or(HelloRefusal::Malformed)?;
+    /// Decides about a request on the peer port that the connection become a link. Returns the
+    /// peer's hello and ours.
+    ///
+    /// # Errors
+    /// Why the link is refused, for both logs.
+    pub fn admit(
+        &mut self,
+        request: &UpgradeRequest,
+        now: Now,
+    ) -> Result<(Hello, Hello), HelloRefusal> {
+        let theirs = Hello::parse(&request.hello).ok_or(HelloRefusal::Malformed)?;
         let ours = Hello {
             to: theirs.from,
             ..self.me.clone()
         };
-        let result = if &*visit.protocol != PROTOCOL {
+        let result = if &*request.protocol != PROTOCOL {
             Err(HelloRefusal::Version)
         } else {
             let known = self.peers.get(&theirs.from).map(|p| p.incarnation);
@@ -303,18 +307,20 @@ impl Links {
             let Some(link) = self.links.get_mut(slot) else {
                 continue;
             };
-            if link.state != State::Open || link.process == process {
+            if !link.is_open() || link.process() == Some(process) {
                 continue;
             }
-            let silent = link.pinged_us > link.heard_us;
-            if silent && now.mono_us >= link.pinged_us + SILENT_US {
-                link.fail("its process is silent, and another one has come");
-                touch(&mut self.ready, link);
-                continue;
-            }
-            if !silent {
-                link.ping(now.mono_us);
-                touch(&mut self.ready, link);
+            match link.unanswered_ping_us() {
+                Some(pinged_us) if now.mono_us >= pinged_us + SILENT_US => {
+                    link.fail("its process is silent, and another one has come");
+                    self.links.wake(slot);
+                    continue;
+                }
+                Some(_) => {}
+                None => {
+                    link.ping(now.mono_us);
+                    self.links.wake(slot);
+                }
             }
             return Err(HelloRefusal::Twice);
         }
@@ -330,11 +336,11 @@ impl Links {
         }
     }
 
-    /// Takes the connection of a welcome visitor over, with what it has sent behind its hello.
+    /// Takes over a connection that was admitted: its socket, and the input behind the hello.
     pub fn accept(
         &mut self,
         registry: &Registry,
-        (transport, input): (Transport, Vec<u8>),
+        parts: (Transport, Vec<u8>),
         (theirs, ours): (Hello, Hello),
         machine: &mut Machine,
         now: Now,
@@ -342,26 +348,22 @@ impl Links {
         let id = theirs.from;
         let slot = self
             .links
-            .insert_with(|slot| Link::accept(slot, transport, input, &theirs, &ours, now.mono_us));
-        let link = self.links.get_mut(slot).expect("just put there");
-        let token = slot.token(Kind::Link);
-        if let Err(e) = link.transport().ask_writable(registry, token, true) {
-            link.fail(e);
-        }
-        link.transport().keep_alive(self.patience_ms);
-        touch(&mut self.ready, link);
+            .insert_with(|_| Link::accept(parts, &theirs, &ours, now.mono_us));
+        let token = self.links.token(slot);
+        let link = self.links.get_mut(slot).expect("just inserted");
+        link.reregister(registry, token);
+        link.keep_alive(self.patience_ms);
         let peer = self.peers.entry(id).or_default();
         if peer.url.is_empty() {
             peer.name = theirs.name;
         }
         if let Some(former) = peer.incoming.replace(slot)
-            && let Some(link) = self.links.get_mut(former)
+            && let Some(link) = self.links.wake(former)
         {
             link.fail("the peer has opened another link");
-            touch(&mut self.ready, link);
         }
         let has_link = peer.dialled.and_then(|l| self.links.get_mut(l));
-        if has_link.is_none_or(|l| l.state != State::Open) {
+        if has_link.is_none_or(|l| !l.is_open()) {
             machine.on_link(now, id, LinkState::Up);
         }
         // Whoever has come can be reached again: no waiting for the pause to end.
@@ -373,78 +375,71 @@ impl Links {
 
     // -- the phases
 
-    /// Phase 1: the poll has told of one of the links.
+    /// Phase 1: the poll has reported an event of one of the links.
     pub fn on_event(&mut self, event: &Event) {
-        if let Some(link) = self.links.get_mut(SlotId::from_token(event.token())) {
-            link.on_ready(event);
-            touch(&mut self.ready, link);
+        if let Some(link) = self.links.wake_for(event) {
+            link.on_event(event);
         }
     }
 
-    /// Phase 2, and before any client: reads all that has come and tells the machine.
+    /// Phase 2, before any client: reads what has arrived and hands it to the machine.
     pub fn fill(&mut self, machine: &mut Machine, now: Now) {
         self.unread = false;
-        for i in 0..self.ready.len() {
-            let Some(link) = self.links.get_mut(self.ready[i]) else {
+        for place in 0..self.links.ready_len() {
+            let Some(link) = self.links.ready_at(place) else {
                 continue;
             };
-            let Some(peer) = self.peers.get_mut(&link.peer) else {
+            let Some(peer) = self.peers.get_mut(&link.peer()) else {
                 continue;
             };
-            let to = link.peer;
-            if link.state == State::Connecting {
+            let id = link.peer();
+            if link.is_connecting() {
                 let host = Url::parse(&peer.url).map_or("", |u| u.authority);
                 let hello = Hello {
-                    to,
+                    to: id,
                     ..self.me.clone()
                 };
-                link.maybe_connect(host, &hello);
+                link.on_connected(host, &hello);
             }
             let me = &self.me;
-            let mut answered = None;
-            link.fill(now.mono_us, |link, came| match came {
-                Came::Message(message) => machine.on_message(now, to, message),
-                Came::Contact => machine.on_contact(now, to),
-                Came::Hello(theirs) => match on_answer(&theirs, me, to, peer.incarnation) {
+            let mut has_opened = false;
+            link.fill(now.mono_us, |link, event| match event {
+                LinkEvent::Message(message) => machine.on_message(now, id, message),
+                LinkEvent::Contact => machine.on_contact(now, id),
+                LinkEvent::Hello(theirs) => match on_answer(&theirs, me, id, peer.incarnation) {
                     Ok(()) => {
-                        link.process = theirs.process;
-                        answered = Some(theirs);
-                        machine.on_link(now, to, LinkState::Up);
+                        link.on_accepted(theirs.process);
+                        has_opened = true;
+                        machine.on_link(now, id, LinkState::Up);
                     }
                     Err(why) => link.fail(why),
                 },
             });
-            if answered.is_some() && link.state == State::Open {
+            if has_opened && link.is_open() {
                 peer.failures = 0;
                 peer.said = Default::default();
-                log::info!("link to {} ({:x}) is open", peer.name, to.0);
+                log::info!("link to {} ({:x}) is open", peer.name, id.0);
             }
             self.unread |= link.wants_input();
         }
     }
 
-    /// Whether the last `fill` has left bytes behind: then no timer may say that somebody is
+    /// Whether the last `fill` has left bytes behind. Then no timer may conclude that a peer is
     /// silent.
     pub fn has_unread(&self) -> bool {
         self.unread
     }
 
-    /// Phase 5: dials, and gives up what takes too long.
-    pub fn fire_timers(&mut self, registry: &Registry, names: &mut Names, now: Now) {
+    /// Phase 5: dials, and closes links whose hello was not answered in time.
+    pub fn fire_timers(&mut self, registry: &Registry, resolver: &mut Resolver, now: Now) {
+        self.links
+            .expire(now.mono_us, |link| link.expire(now.mono_us));
         let mut due = std::mem::take(&mut self.due);
         self.timers.advance(now.mono_us, &mut due);
         for timer in due.drain(..) {
             match timer {
-                Timer::Dial(id) => self.dial(id, registry, names, now),
-                Timer::Hello(slot) => {
-                    if let Some(link) = self.links.get_mut(slot)
-                        && matches!(link.state, State::Connecting | State::Asking)
-                    {
-                        link.fail("no answer");
-                        touch(&mut self.ready, link);
-                    }
-                }
-                Timer::Leave(id) => self.leave(id),
+                PeerTimer::Dial(id) => self.dial(id, registry, resolver, now),
+                PeerTimer::Leave(id) => self.leave(id),
             }
         }
         self.due = due;
@@ -454,17 +449,14 @@ impl Links {
         let Some(peer) = self.peers.get(&id).filter(|p| p.url.is_empty()) else {
             return;
         };
-        match peer.dialled.and_then(|l| self.links.get_mut(l)) {
-            Some(link) => {
-                link.fail("it is no member any more");
-                touch(&mut self.ready, link);
-            }
+        match peer.dialled.and_then(|l| self.links.wake(l)) {
+            Some(link) => link.fail("it is no member any more"),
             None if peer.incoming.is_none() => drop(self.peers.remove(&id)),
             None => {}
         }
     }
 
-    /// Phases 6 and 8: queues messages; one to somebody without a link is lost.
+    /// Phases 6 and 8: queues messages. A message to a peer without a link is dropped.
     pub fn send(&mut self, messages: &mut Vec<(PeerId, Message)>) {
         for (to, message) in messages.drain(..) {
             let Some(peer) = self.peers.get(&to) else {
@@ -474,54 +466,56 @@ impl Links {
                 let Some(link) = self.links.get_mut(slot) else {
                     continue;
                 };
-                if link.state != State::Open {
+                if !link.is_open() {
                     continue;
                 }
                 link.push(&message);
                 if let Rpc::Removed { .. } = message.rpc {
                     link.close("it was removed, and has been told");
                 }
-                touch(&mut self.ready, link);
+                self.links.wake(slot);
                 break;
             }
         }
     }
 
-    /// Phases 6 and 9: writes what waits, to whoever takes it.
+    /// Phases 6 and 9: writes the queue of each link whose socket takes it.
     pub fn flush(&mut self) {
-        for id in &self.ready {
-            if let Some(link) = self.links.get_mut(*id) {
+        for place in 0..self.links.ready_len() {
+            if let Some(link) = self.links.ready_at(place) {
                 link.flush();
             }
         }
     }
 
-    /// Phase 9: drops the dead and arranges for their return. Whether the machine was told of one.
+    /// Phase 10: drops the links that have ended and plans the next dials. Returns whether the
+    /// machine got an input.
     pub fn reap(&mut self, machine: &mut Machine, now: Now) -> bool {
-        let mut told = false;
-        let ready = std::mem::take(&mut self.ready);
-        for slot in ready {
-            let Some(link) = self.links.get_mut(slot) else {
-                continue;
-            };
-            link.queued = false;
-            if link.state == State::Dead {
-                told |= self.bury(slot, machine, now);
-            } else if link.wants_input() {
-                touch(&mut self.ready, link);
+        let mut ended = Vec::new();
+        self.links.settle(&mut ended, |_, link| {
+            if link.is_dead() {
+                return Settled::Ended;
             }
+            Settled::Keep {
+                deadline_us: link.deadline_us(),
+                ready: link.wants_input(),
+            }
+        });
+        let mut has_told = false;
+        for slot in ended {
+            has_told |= self.bury(slot, machine, now);
         }
-        told
+        has_told
     }
 
     fn bury(&mut self, slot: SlotId, machine: &mut Machine, now: Now) -> bool {
-        let link = self.links.remove(slot).expect("it was just looked at");
-        let id = link.peer;
+        let link = self.links.remove(slot).expect("it has just ended");
+        let id = link.peer();
         let Some(peer) = self.peers.get_mut(&id) else {
             return false;
         };
-        let was_up = link.process != 0;
-        let other = if link.dialled {
+        let was_up = link.process().is_some();
+        let other = if link.is_dialled() {
             peer.dialled.take_if(|l| *l == slot);
             peer.incoming
         } else {
@@ -529,32 +523,33 @@ impl Links {
             peer.dialled
         };
         let is_member = !peer.url.is_empty();
-        if link.dialled && is_member {
+        if link.is_dialled() && is_member {
             // A machine that comes up listens a moment later than it is known.
             if was_up || peer.failures >= QUIET_FAILURES {
-                self.say(id, &link.trouble, now);
+                self.say(id, link.trouble(), now);
             }
-            let refused = link.trouble.starts_with("refused");
+            let refused = link.trouble().starts_with("refused");
             self.dial_later(id, refused, now.mono_us);
         } else if !is_member && other.is_none() {
             self.peers.remove(&id);
         }
         let other_up = other.and_then(|l| self.links.get_mut(l));
-        let gone = was_up && (link.dialled || other_up.is_none());
+        let gone = was_up && (link.is_dialled() || other_up.is_none());
         if gone {
             machine.on_link(now, id, LinkState::Closed);
         }
         gone
     }
 
-    /// When something is to be done; `u64::MAX`: never.
-    pub fn next_deadline(&self) -> u64 {
-        self.timers.next_deadline().unwrap_or(u64::MAX)
+    /// When the next timer fires, in microseconds of the monotonic clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let next = [self.links.next_deadline(), self.timers.next_deadline()];
+        next.into_iter().flatten().min()
     }
 
-    /// Whether somebody can go on without being told by the poll.
+    /// Whether a link can go on without any event.
     pub fn has_work(&self) -> bool {
-        !self.ready.is_empty()
+        self.links.has_work()
     }
 
     /// Logs what is wrong with a peer: the first time, and when it is something else.
@@ -564,13 +559,6 @@ impl Links {
             log::warn!("no link to {} ({:x}, {}): {why}", peer.name, id.0, peer.url);
             peer.said = (why.to_string(), now.mono_us);
         }
-    }
-}
-
-fn touch(ready: &mut Vec<SlotId>, link: &mut Link) {
-    if !link.queued {
-        link.queued = true;
-        ready.push(link.id);
     }
 }
 

@@ -150,14 +150,16 @@ const PAUSE_US: u64 = 100_000;
 
 /// A listening socket.
 pub struct Listener {
-    pub port: Port,
-    pub token: Token,
+    /// The port that its connections come in by.
+    port: Port,
+    token: Token,
     listener: TcpListener,
     #[cfg(feature = "tls")]
     tls: Option<Arc<rustls::ServerConfig>>,
-    /// There may be somebody to accept.
-    pub ready: bool,
-    /// Nobody is accepted before this time.
+    /// A connection may wait to be accepted. Set by the poll's event, cleared when there is none.
+    is_ready: bool,
+    /// After a failure nothing is accepted before this time, in microseconds of the monotonic
+    /// clock.
     paused_until_us: u64,
 }
 
@@ -187,12 +189,22 @@ impl Listener {
             listener,
             #[cfg(feature = "tls")]
             tls,
-            ready: false,
+            is_ready: false,
             paused_until_us: 0,
         })
     }
 
-    /// Lets the poll tell of whoever knocks.
+    /// The token that it is registered with.
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// The poll has reported a connection to accept.
+    pub fn on_event(&mut self) {
+        self.is_ready = true;
+    }
+
+    /// Registers the listener with the poll.
     pub fn register(&mut self, registry: &Registry) -> io::Result<()> {
         registry.register(&mut self.listener, self.token, Interest::READABLE)
     }
@@ -206,13 +218,13 @@ impl Listener {
     /// remembers the rest.
     pub fn accept(&mut self, registry: &Registry, clients: &mut Clients, now: Now) {
         for _ in 0..ACCEPTS_A_TURN {
-            if !self.ready || !clients.has_room() || now.mono_us < self.paused_until_us {
+            if !self.is_ready || !clients.has_room() || now.mono_us < self.paused_until_us {
                 return;
             }
             let accepted = self.listener.accept();
             match accepted.and_then(|(stream, _)| self.wrap(stream)) {
                 Ok(transport) => clients.accept(registry, transport, self.port, now),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.ready = false,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.is_ready = false,
                 // Who has gone again already is not our trouble; the next one may be behind it.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
@@ -236,13 +248,10 @@ impl Listener {
         Ok(Transport::Plain(stream))
     }
 
-    /// When it can accept again without being told by the poll; `u64::MAX`: it waits for the poll,
-    /// or for room.
-    pub fn next_us(&self, clients: &Clients) -> u64 {
-        match self.ready && clients.has_room() {
-            true => self.paused_until_us,
-            false => u64::MAX,
-        }
+    /// When it can accept again without an event, in microseconds of the monotonic clock. `None`:
+    /// it waits for an event, or until a client closes.
+    pub fn next_accept_us(&self, clients: &Clients) -> Option<u64> {
+        (self.is_ready && clients.has_room()).then_some(self.paused_until_us)
     }
 }
 

@@ -1,21 +1,23 @@
 //! The event loop: one thread, one poll, one turn after the other.
 //!
-//! Carries what comes from sockets, disk, clock and signals into the machine and what the machine
-//! leaves back out; decides nothing about keys or raft. Start with `Reactor::turn`: each of its
-//! lines is one phase, and their order is the design. Readiness is edge-triggered, so what is not
-//! drained is remembered (`Clients`' ready list).
+//! It carries what arrives from sockets, disk, clock and signals into the machine, and what the
+//! machine puts out back to them. Must not decide anything about keys or raft. Start with
+//! `Reactor::turn`: each of its lines is one phase, their order is the design, and no phase calls
+//! another. The poll is edge-triggered: what a turn leaves unread or unwritten is remembered on the
+//! ready lists of the pools (`sockets`).
 
 pub use super::deadlines::Timeouts;
 pub use super::listener::{Bound, connections_max};
 
-use super::clients::Clients;
-use super::connect::Caller;
-use super::http_calls::{CallOrigin, Callers, Calls};
+use super::clients::{Clients, UpgradeRequest};
+use super::connect::Connector;
+use super::gathering::Gathering;
+use super::http_calls::{CallOrigin, Connectors, HttpCalls};
 use super::links::Links;
 use super::listener::Listener;
 use super::log_lines;
-use super::resolver::Names;
-use super::slots::Kind;
+use super::resolver::Resolver;
+use super::slots::PoolKind;
 use crate::codec::api::{Port, Site};
 use crate::codec::cluster_api;
 use crate::codec::http::response::TEXT;
@@ -34,82 +36,104 @@ use signal_hook_mio::v1_0::Signals;
 use std::io;
 use std::time::Duration;
 
-/// Tokens that no slot has: a slot's generation has 31 bits.
+/// The tokens of the reactor's own sources. No slot has one of them, see `slots`.
 const SIGNALS: Token = Token(usize::MAX);
 const CLIENT_PORT: Token = Token(usize::MAX - 1);
 const PEER_PORT: Token = Token(usize::MAX - 2);
-const NAMES: Token = Token(usize::MAX - 3);
-/// Events taken from the poll at once; more stay with it for the next turn.
+const RESOLVER: Token = Token(usize::MAX - 3);
+/// The most events taken from the poll in one turn. Further ones stay with it for the next turn.
 const EVENTS_A_TURN: usize = 512;
-/// Portions that a link may bring in one turn, which syncs once for all of them.
-const PORTIONS_A_TURN: usize = 4;
-/// After a stop signal the process ends even if the core has not finished.
+/// How long after a stop signal the process ends even if the core has not finished, in
+/// microseconds.
 const STOP_US_MAX: u64 = 1_000_000;
-/// So many turns in a row may pass without the machine's timers because peers have more to say.
-const DEAF_TURNS_MAX: u32 = 8;
-/// From this duration of a sync on it pays to wait for those who were just answered: they come back
-/// with the next request, and would else find the next sync begun and wait for two.
-const SLOW_SYNC_US: u64 = 1_000;
-/// They are waited for this part of the last sync at most, and never so long that it counts as
-/// silence among peers.
-const GATHERING_PART: u64 = 8;
-const GATHERING_US_MAX: u64 = 5_000;
-/// Lines that stdout did not take are offered again after this time.
+/// The machine's timers wait while bytes from peers are unread, but at most so many turns in a row.
+const TURNS_WITHOUT_TIMERS_MAX: u32 = 8;
+/// How long after stdout took no more log lines they are offered again, in microseconds.
 const LOG_RETRY_US: u64 = 100_000;
 
-/// How the process came to its end.
+/// How the loop ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Stopped as asked.
+    /// A signal asked for it.
     Stopped,
-    /// A second signal: at once.
+    /// A second signal asked for it: at once.
     Aborted,
-    /// It cannot go on: a sentence for the user.
+    /// The process cannot go on. Holds a sentence for the user.
     Failed(Box<str>),
-    /// The machine starts again, as the first of its cluster.
+    /// The machine is to start again, as the first of its cluster.
     Found,
 }
 
-/// The loop and all that it carries between.
+/// The loop, and everything that it carries values between.
 pub struct Reactor {
     poll: Poll,
+
+    /// The events of this turn.
     events: Events,
+
     signals: Signals,
-    /// Taken, and not listened on before the machine has something to say.
+
+    /// The client port and the peer port with their certificates, bound and not listened on. `None`
+    /// once they are listened on.
     ports: Option<([Bound; 2], [Tls; 2])>,
-    /// The clients' and the peers'; none before that.
+
+    /// The listeners of the client port and of the peer port; empty until the machine can answer.
     listeners: Vec<Listener>,
+
     clock: Clock,
-    /// When the sync under way began.
-    sync_since_us: Option<u64>,
-    /// How long the last sync took, until those are answered whose requests it held.
-    slow_us: u64,
-    /// How many of them are expected back at once.
-    expected: u64,
+
+    /// The time of this turn. Read once by the poll phase, and again after a sync that may have
+    /// blocked.
     now: Now,
+
     clients: Clients,
+
     links: Links,
-    calls: Calls,
-    names: Names,
-    /// Turns in a row that have left something of the peers unread.
-    deaf_turns: u32,
+
+    calls: HttpCalls,
+
+    resolver: Resolver,
+
     machine: Machine,
+
     disk: Disk,
+
+    /// What the machine put out last.
     effects: Effects,
-    /// When a stop was asked for.
+
+    /// When the sync under way began, in microseconds of the monotonic clock.
+    sync_since_us: Option<u64>,
+
+    /// The wait for further requests before a slow sync.
+    gathering: Gathering,
+
+    /// How many turns in a row have left bytes of peers unread and have fired no timers of the
+    /// machine because of it; at most one more than `TURNS_WITHOUT_TIMERS_MAX`.
+    turns_without_timers: u32,
+
+    /// The machine got an input after its last `advance`. The poll must not wait before the next
+    /// one.
+    needs_advance: bool,
+
+    /// When the first stop signal came, in microseconds of the monotonic clock.
     stop_us: Option<u64>,
-    /// A second signal came.
+
+    /// A second stop signal came.
     aborted: bool,
-    /// The machine cannot go on as it is.
+
+    /// The loop ends after this turn, and how.
     end: Option<End>,
+
+    /// stdout has not taken all log lines.
     log_is_behind: bool,
-    /// The machine was told something after it was last asked what follows: no waiting before it
-    /// is asked again.
-    unheard: bool,
 }
 
 impl Reactor {
-    /// Listens on both ports. The error is a sentence for the user.
+    /// A loop that carries for `machine`. It listens on `ports` (client port, peer port) at once if
+    /// the machine can answer.
+    ///
+    /// # Errors
+    /// A sentence for the user.
     pub fn new(
         config: &Config,
         ports: [Bound; 2],
@@ -117,16 +141,14 @@ impl Reactor {
         disk: Disk,
         machine: Machine,
     ) -> Result<Reactor, String> {
-        let said = |e: io::Error| format!("cannot watch sockets: {e}");
-        let poll = Poll::new().map_err(said)?;
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(said)?;
+        let poll = Poll::new().map_err(no_poll)?;
         let registry = poll.registry();
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(no_poll)?;
         registry
             .register(&mut signals, SIGNALS, Interest::READABLE)
-            .map_err(said)?;
-        let waker = Waker::new(registry, NAMES).map_err(said)?;
-        let process = crate::shell::disk::random().map_err(said)?;
-        let now = clock.now();
+            .map_err(no_poll)?;
+        let waker = Waker::new(registry, RESOLVER).map_err(no_poll)?;
+        let process = crate::shell::disk::random().map_err(no_poll)?;
         let tls = [config.tls.clone(), config.peer_tls.clone()];
         let mut reactor = Reactor {
             poll,
@@ -134,55 +156,56 @@ impl Reactor {
             signals,
             ports: Some((ports, tls)),
             listeners: Vec::new(),
+            now: clock.now(),
             clock,
-            sync_since_us: None,
-            slow_us: 0,
-            expected: 0,
-            now,
             clients: clients(config),
             links: links(config, process),
-            calls: Calls::new(callers(config)),
-            names: Names::new(waker),
-            deaf_turns: 0,
+            calls: HttpCalls::new(connectors(config)),
+            resolver: Resolver::new(waker),
             machine,
             disk,
             effects: Effects::default(),
+            sync_since_us: None,
+            gathering: Gathering::default(),
+            turns_without_timers: 0,
+            needs_advance: true,
             stop_us: None,
             aborted: false,
             end: None,
             log_is_behind: false,
-            unheard: true,
         };
         reactor.maybe_listen()?;
         Ok(reactor)
     }
 
-    /// Opens the ports once the machine has something to say there.
-    fn maybe_listen(&mut self) -> Result<(), String> {
+    /// Listens on both ports once the machine can answer. Returns whether it began to.
+    fn maybe_listen(&mut self) -> Result<bool, String> {
         if !self.machine.listens() {
-            return Ok(());
+            return Ok(false);
         }
         let Some(([client, peer], [tls, peer_tls])) = self.ports.take() else {
-            return Ok(());
+            return Ok(false);
         };
         self.listeners = vec![
             Listener::new(Port::Client, CLIENT_PORT, client.listen()?, &tls)?,
             Listener::new(Port::Peer, PEER_PORT, peer.listen()?, &peer_tls)?,
         ];
         for listener in &mut self.listeners {
-            listener
-                .register(self.poll.registry())
-                .map_err(|e| format!("cannot watch sockets: {e}"))?;
+            listener.register(self.poll.registry()).map_err(no_poll)?;
         }
         let [client, peer] = self.addresses().map_err(|e| e.to_string())?;
         let version = crate::VERSION;
         log::info!("tern: ready, version {version}, clients on {client}, peers on {peer}");
-        // Without systemd there is nobody to tell.
+        // Fails without systemd, which is fine.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        Ok(())
+        Ok(true)
     }
 
-    /// Where the clients' and the peers' port really are (port 0 lets the system choose).
+    /// The addresses of the client port and of the peer port. They differ from the configured ones
+    /// if a port is 0: then the system chooses.
+    ///
+    /// # Errors
+    /// The ports are not listened on yet.
     pub fn addresses(&self) -> io::Result<[std::net::SocketAddr; 2]> {
         let address = |listener: Option<&Listener>| match listener {
             Some(listener) => listener.address(),
@@ -194,7 +217,7 @@ impl Reactor {
         ])
     }
 
-    /// Turns until a signal ends it.
+    /// Takes turns until the loop ends.
     pub fn run(mut self) -> End {
         while !self.is_done() {
             self.turn();
@@ -206,27 +229,39 @@ impl Reactor {
         self.end.unwrap_or(End::Stopped)
     }
 
-    /// One turn; the order of its phases is the design.
+    fn is_done(&mut self) -> bool {
+        if self.end.is_some() || self.aborted {
+            return true;
+        }
+        let Some(stop_us) = self.stop_us else {
+            return false;
+        };
+        let is_late = self.now.mono_us >= stop_us + STOP_US_MAX;
+        is_late || (self.effects.stopped && self.clients.is_quiet())
+    }
+
+    // -- the turn
+
+    /// One turn. The order of the phases is the design.
     fn turn(&mut self) {
         self.poll_events();
-        self.accept_and_fill();
-        self.decode_inputs();
-        self.gather();
-        self.poll_sync();
+        self.fill();
+        self.decode();
+        if self.is_gathering() {
+            return;
+        }
+        self.complete_sync();
         self.fire_timers();
         self.replicate();
         self.start_sync();
         self.respond();
-        self.flush_and_reap();
+        self.flush();
+        self.reap();
     }
 
-    /// 1. Waits for readiness or the next deadline; reads the clock once.
+    /// Phase 1: waits for an event or the next deadline, and reads the clock.
     fn poll_events(&mut self) {
         let timeout = self.timeout();
-        self.poll_for(timeout);
-    }
-
-    fn poll_for(&mut self, timeout: Option<Duration>) {
         if let Err(e) = self.poll.poll(&mut self.events, timeout) {
             assert!(e.kind() == io::ErrorKind::Interrupted, "epoll: {e}");
         }
@@ -242,57 +277,50 @@ impl Reactor {
                         self.machine.on_stop(self.now);
                     }
                 }
-                CLIENT_PORT | PEER_PORT => {
+                token @ (CLIENT_PORT | PEER_PORT) => {
                     let mut listeners = self.listeners.iter_mut();
-                    let listener = listeners.find(|g| g.token == event.token());
-                    listener.expect("each port has its listener").ready = true;
+                    let listener = listeners.find(|listener| listener.token() == token);
+                    listener.expect("each port has its listener").on_event();
                 }
-                NAMES => {
-                    if self.names.collect(self.now.mono_us) {
-                        self.links.on_names(self.now);
-                        self.calls.on_names();
+                RESOLVER => {
+                    if self.resolver.collect(self.now.mono_us) {
+                        self.links.on_resolved(self.now);
+                        self.calls.on_resolved();
                     }
                 }
-                token => match Kind::of(token) {
-                    Kind::Client => self.clients.on_event(event),
-                    Kind::Link => self.links.on_event(event),
-                    Kind::Call => self.calls.on_event(event),
+                token => match PoolKind::of(token) {
+                    PoolKind::Clients => self.clients.on_event(event),
+                    PoolKind::Links => self.links.on_event(event),
+                    PoolKind::Calls => self.calls.on_event(event),
                 },
             }
         }
     }
 
-    /// 2. Lets connections in and reads from those that have something to say. Links to peers come
-    ///    first, and all that they bring goes to the machine at once, so that votes and heartbeats
-    ///    never wait behind clients. Who catches up takes portion after portion through phase 6.
-    fn accept_and_fill(&mut self) {
+    /// Phase 2: reads from the sockets, and accepts connections. Links come first, and their
+    /// messages go to the machine at once: votes and heartbeats never wait behind clients.
+    fn fill(&mut self) {
         self.links.fill(&mut self.machine, self.now);
-        for _ in 1..PORTIONS_A_TURN {
-            if !self.links.has_unread() {
-                break;
-            }
-            self.replicate();
-            self.links.fill(&mut self.machine, self.now);
-        }
+        self.calls.fill();
+        let registry = self.poll.registry();
         for listener in &mut self.listeners {
-            listener.accept(self.poll.registry(), &mut self.clients, self.now);
+            listener.accept(registry, &mut self.clients, self.now);
         }
         self.clients.fill();
     }
 
-    /// 3. Bytes to inputs of the machine.
-    fn decode_inputs(&mut self) {
+    /// Phase 3: turns bytes of calls and clients into inputs of the machine.
+    fn decode(&mut self) {
         let registry = self.poll.registry();
-        for ended in self.calls.work(registry, &mut self.names, self.now) {
-            match &ended.origin {
+        for ended in self.calls.work(registry, &mut self.resolver, self.now) {
+            match ended.origin {
                 CallOrigin::Client(ticket) => {
-                    let ticket = *ticket;
                     self.clients
                         .on_passed(ticket, ended, &mut self.machine, self.now);
                 }
-                CallOrigin::Machine { id, question } => {
+                CallOrigin::Machine { id, ref question } => {
                     let reply = cluster_api::reply(question, ended.reply);
-                    self.machine.on_reply(self.now, *id, reply);
+                    self.machine.on_reply(self.now, id, reply);
                 }
             }
         }
@@ -300,41 +328,109 @@ impl Reactor {
         for (ticket, call) in self.clients.take_passed() {
             self.calls.start(CallOrigin::Client(ticket), call, self.now);
         }
-        for visit in self.clients.take_visits() {
-            match self.links.welcome(&visit, self.now) {
-                Ok(hellos) => {
-                    let parts = self.clients.detach(visit.conn);
-                    let parts = parts.expect("it has just been served");
-                    let registry = self.poll.registry();
-                    self.links
-                        .accept(registry, parts, hellos, &mut self.machine, self.now);
-                }
-                Err(refusal) => self.clients.refuse(visit.conn, &refused(refusal)),
-            }
+        for request in self.clients.take_upgrades() {
+            self.on_upgrade_request(&request);
         }
     }
 
-    /// Behind a slow sync: waits a moment for those who were just answered, so that one sync serves
-    /// all. Who has come in the meantime is here already.
-    fn gather(&mut self) {
-        let expected = std::mem::take(&mut self.expected);
-        if expected == 0 {
-            return;
-        }
-        let enough = self.clients.requests() + expected;
-        let until_us = self.now.mono_us
-            + (std::mem::take(&mut self.slow_us) / GATHERING_PART).min(GATHERING_US_MAX);
-        while self.clients.requests() < enough && self.now.mono_us < until_us {
-            self.poll_for(Some(Duration::from_micros(until_us - self.now.mono_us)));
-            self.accept_and_fill();
-            self.decode_inputs();
-        }
+    /// A peer asks for a client connection to become a link.
+    fn on_upgrade_request(&mut self, request: &UpgradeRequest) {
+        let hellos = match self.links.admit(request, self.now) {
+            Ok(hellos) => hellos,
+            Err(refusal) => return self.clients.refuse(request.conn, &refused(refusal)),
+        };
+        let parts = self.clients.detach(request.conn);
+        let parts = parts.expect("its request was decoded in this turn");
+        let registry = self.poll.registry();
+        self.links
+            .accept(registry, parts, hellos, &mut self.machine, self.now);
     }
 
-    /// 4. What the disk has made durable since.
-    fn poll_sync(&mut self) {
+    /// Whether the turn ends here: before a slow sync, the loop waits for further requests.
+    fn is_gathering(&mut self) -> bool {
+        let requests = self.clients.requests();
+        self.gathering.is_gathering(requests, self.now.mono_us)
+    }
+
+    /// Phase 4: reports to the machine what has become durable since the last turn.
+    fn complete_sync(&mut self) {
+        self.report_synced();
+    }
+
+    /// Phase 5: fires the timers. All bytes that have arrived were read before, so a stall of this
+    /// process never looks like a dead leader. While bytes of peers are unread, the machine's
+    /// timers wait for a few turns for the same reason.
+    fn fire_timers(&mut self) {
+        let is_unread = self.links.has_unread() || self.events.iter().count() == EVENTS_A_TURN;
+        if is_unread {
+            self.turns_without_timers += 1;
+        } else {
+            self.turns_without_timers = 0;
+        }
+        let may_fire = !is_unread || self.turns_without_timers > TURNS_WITHOUT_TIMERS_MAX;
+        if may_fire && self.machine.next_deadline() <= self.now.mono_us {
+            self.machine.on_time(self.now);
+        }
+        let registry = self.poll.registry();
+        self.links
+            .fire_timers(registry, &mut self.resolver, self.now);
+        self.clients.fire_timers(self.now);
+    }
+
+    /// Phase 6: appends to the log what must become durable, and sends what need not wait for that.
+    /// A leader's appends leave before its own sync, so that its disk and those of its followers
+    /// work at the same time.
+    fn replicate(&mut self) {
+        self.advance_machine();
+        self.links.flush();
+        self.calls.flush();
+    }
+
+    /// Phase 7: starts one sync for everything appended since the last one. A short sync completes
+    /// in place. How long it took is reported: it decides how long peers wait for this machine.
+    fn start_sync(&mut self) {
+        let since_us = self.now.mono_us;
+        if self.disk.start_sync(since_us) {
+            self.sync_since_us = Some(since_us);
+            self.now = self.clock.now();
+            self.gathering.on_sync(self.now.mono_us - since_us);
+        }
+        self.report_synced();
+    }
+
+    /// Phase 8: renders answers and events to the output buffers of the clients.
+    fn respond(&mut self) {
+        self.advance_machine();
+        let (effects, machine) = (&mut self.effects, &mut self.machine);
+        self.gathering.on_answers(effects.answers.len());
+        self.clients
+            .answer(&mut effects.answers, machine, &self.disk, self.now);
+        self.clients.deliver(&mut effects.events, machine, self.now);
+    }
+
+    /// Phase 9: writes the output buffers to the sockets.
+    fn flush(&mut self) {
+        self.links.flush();
+        self.calls.flush();
+        self.clients.flush();
+    }
+
+    /// Phase 10: drops the connections that have ended, sets the timers of the others, and writes
+    /// the log lines of the turn.
+    fn reap(&mut self) {
+        self.needs_advance |= self.links.reap(&mut self.machine, self.now);
+        self.calls.reap();
+        let registry = self.poll.registry();
+        self.needs_advance |= self.clients.reap(registry, &mut self.machine, self.now);
+        self.log_is_behind = !logger::flush();
+    }
+
+    // -- helpers of the phases
+
+    /// Reports to the machine what has become durable, and how much room the disk has.
+    fn report_synced(&mut self) {
         if let Some(lsn) = self.disk.poll_sync(self.now.mono_us) {
-            // Not everything that becomes durable needs a sync.
+            // Some records become durable without a sync.
             let since_us = self.sync_since_us.take().unwrap_or(self.now.mono_us);
             let took_us = self.now.mono_us - since_us;
             self.machine.on_synced(self.now, lsn, took_us);
@@ -344,77 +440,12 @@ impl Reactor {
         }
     }
 
-    /// 5. What is due. Here, after all that has come was read: a stall of our own never looks like
-    ///    a dead leader.
-    fn fire_timers(&mut self) {
-        let unread = self.links.has_unread() || self.events.iter().count() == EVENTS_A_TURN;
-        self.deaf_turns = if unread { self.deaf_turns + 1 } else { 0 };
-        let may_fire = !unread || self.deaf_turns > DEAF_TURNS_MAX;
-        if may_fire && self.machine.next_deadline() <= self.now.mono_us {
-            self.machine.on_time(self.now);
-        }
-        let registry = self.poll.registry();
-        self.links.fire_timers(registry, &mut self.names, self.now);
-        self.clients.fire_timers(self.now);
-    }
-
-    /// 6. To the disk what has to be durable, to the peers what need not wait for that: it leaves
-    ///    before the own sync, so that the disks work at the same time.
-    fn replicate(&mut self) {
+    /// Asks the machine what follows from its inputs, and carries out what is for disk, peers and
+    /// log.
+    fn advance_machine(&mut self) {
         self.machine.advance(self.now, &mut self.effects);
-        self.carry();
-        self.links.flush();
-    }
-
-    /// 7. One sync for everything appended so far. It may complete here or in a later turn. One
-    ///    that has blocked has taken time, and how much is what peers must know: it decides what
-    ///    silence means.
-    fn start_sync(&mut self) {
-        let since_us = self.now.mono_us;
-        if self.disk.start_sync(since_us) {
-            self.sync_since_us = Some(since_us);
-            self.now = self.clock.now();
-            let took_us = self.now.mono_us - since_us;
-            self.slow_us = if took_us >= SLOW_SYNC_US { took_us } else { 0 };
-        }
-        self.poll_sync();
-    }
-
-    /// 8. Answers and events to output buffers.
-    fn respond(&mut self) {
-        self.machine.advance(self.now, &mut self.effects);
-        self.carry();
         let effects = &mut self.effects;
-        self.expected = if self.slow_us > 0 {
-            effects.answers.len() as u64
-        } else {
-            0
-        };
-        self.clients.answer(
-            &mut effects.answers,
-            &mut self.machine,
-            &self.disk,
-            self.now,
-        );
-        self.clients
-            .deliver(&mut effects.events, &mut self.machine, self.now);
-    }
-
-    /// 9. Output buffers to sockets; then closes, frees, and finds out whether there is work left.
-    fn flush_and_reap(&mut self) {
-        self.links.flush();
-        self.unheard |= self.links.reap(&mut self.machine, self.now);
-        self.clients.flush();
-        self.unheard |= self
-            .clients
-            .reap(self.poll.registry(), &mut self.machine, self.now);
-        self.log_is_behind = !logger::flush();
-    }
-
-    /// Carries out what the machine has left for disk, peers and log.
-    fn carry(&mut self) {
-        let effects = &mut self.effects;
-        self.unheard = false;
+        self.needs_advance = false;
         // First: all the rest of a new member rests on it.
         if let Some(id) = effects.let_in.take() {
             self.disk.keep_id(id);
@@ -430,7 +461,7 @@ impl Reactor {
         for out in effects.snapshot.drain(..) {
             if let Some(saved) = self.disk.snapshot(out) {
                 self.machine.on_snapshot(self.now, saved);
-                self.unheard = true;
+                self.needs_advance = true;
             }
         }
         let changed = std::mem::take(&mut effects.members_changed);
@@ -457,7 +488,7 @@ impl Reactor {
         if std::mem::take(&mut effects.wipe) {
             let incarnation = self.disk.start_over();
             self.machine.on_wiped(self.now, incarnation);
-            self.unheard = true;
+            self.needs_advance = true;
         }
         let failed = effects.failed.take();
         if std::mem::take(&mut effects.found) {
@@ -469,51 +500,46 @@ impl Reactor {
         }
     }
 
-    /// How long the poll may wait; `None`: for an event.
+    /// How long the poll may wait; `None`: until an event.
     fn timeout(&self) -> Option<Duration> {
-        let wants = self.clients.has_work()
+        let now_us = self.now.mono_us;
+        if let Some(timeout_us) = self.gathering.timeout_us(now_us) {
+            return Some(Duration::from_micros(timeout_us));
+        }
+        let has_work = self.clients.has_work()
             || self.links.has_work()
             || self.calls.has_work()
             || self.disk.has_work()
             || self.machine.wants_turn();
-        if wants || self.unheard || self.expected > 0 {
+        if has_work || self.needs_advance {
             return Some(Duration::ZERO);
         }
-        let mut next_us = self.machine.next_deadline();
-        next_us = next_us.min(self.clients.next_deadline());
-        next_us = next_us.min(self.links.next_deadline());
-        next_us = next_us.min(self.calls.next_deadline());
-        next_us = next_us.min(self.disk.next_deadline());
-        if let Some(stop_us) = self.stop_us {
-            next_us = next_us.min(stop_us + STOP_US_MAX);
-        }
-        for listener in &self.listeners {
-            next_us = next_us.min(listener.next_us(&self.clients));
-        }
-        if self.log_is_behind {
-            next_us = next_us.min(self.now.mono_us + LOG_RETRY_US);
-        }
-        if next_us == u64::MAX {
-            return None;
-        }
-        Some(Duration::from_micros(
-            next_us.saturating_sub(self.now.mono_us),
-        ))
-    }
-
-    fn is_done(&mut self) -> bool {
-        if self.end.is_some() {
-            return true;
-        }
-        let Some(stop_us) = self.stop_us else {
-            return false;
-        };
-        let late = self.now.mono_us >= stop_us + STOP_US_MAX;
-        self.aborted || late || (self.effects.stopped && self.clients.is_quiet())
+        let deadlines = [
+            some_deadline(self.machine.next_deadline()),
+            self.clients.next_deadline(),
+            self.links.next_deadline(),
+            self.calls.next_deadline(),
+            some_deadline(self.disk.next_deadline()),
+            self.stop_us.map(|stop_us| stop_us + STOP_US_MAX),
+            self.log_is_behind.then_some(now_us + LOG_RETRY_US),
+        ];
+        let listeners = self.listeners.iter();
+        let accepts = listeners.filter_map(|listener| listener.next_accept_us(&self.clients));
+        let next_us = deadlines.into_iter().flatten().chain(accepts).min()?;
+        Some(Duration::from_micros(next_us.saturating_sub(now_us)))
     }
 }
 
-/// The answer to a hello that is not welcome; the reason is for the other side's log.
+/// A deadline of the core or the disk, which use `u64::MAX` for never.
+fn some_deadline(deadline_us: u64) -> Option<u64> {
+    (deadline_us != u64::MAX).then_some(deadline_us)
+}
+
+fn no_poll(error: io::Error) -> String {
+    format!("cannot watch sockets: {error}")
+}
+
+/// The response to a hello that was refused. The reason is for the other side's log.
 fn refused(refusal: HelloRefusal) -> Response {
     let status = match refusal {
         HelloRefusal::Malformed => 400,
@@ -532,16 +558,16 @@ fn refused(refusal: HelloRefusal) -> Response {
 }
 
 fn links(config: &Config, process: u64) -> Links {
-    let caller = Caller::new(&config.peer_tls);
-    Links::new(&config.name, config.election_ms, process, caller)
+    let connector = Connector::new(&config.peer_tls);
+    Links::new(&config.name, config.election_ms, process, connector)
 }
 
-fn callers(config: &Config) -> Callers {
+fn connectors(config: &Config) -> Connectors {
     let discovery = config.discovery.as_deref().and_then(Url::parse);
-    Callers {
-        peers: Caller::new(&config.peer_tls),
-        clients: Caller::new(&config.tls),
-        world: Caller::new(&Tls::default()),
+    Connectors {
+        peers: Connector::new(&config.peer_tls),
+        clients: Connector::new(&config.tls),
+        world: Connector::new(&Tls::default()),
         discovery: discovery.map_or("", |url| url.authority).to_string(),
     }
 }

@@ -1,139 +1,153 @@
-//! Host names to addresses, without holding up the loop.
+//! Host names to IP addresses, without holding up the loop.
 //!
-//! Numeric addresses need nobody. For a name a helper thread is started that owns nothing but the
-//! name, asks the system, and wakes the poll; this is the one exception to the one thread. The last
-//! good addresses stay in use when a later question fails or hangs. Start with `find`: who is told
-//! to wait asks again after `collect` has said that there is news.
+//! A numeric address is its own answer. For a name, a thread is started that owns nothing but the
+//! name, asks the system, and wakes the poll. If a later lookup fails or hangs, the last good
+//! addresses stay in use. Start with `lookup`: after `Lookup::Pending` the caller asks again once
+//! `collect` has returned true.
 use mio::Waker;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// Questions under way at once; each has a thread.
-const ASKING_MAX: usize = 8;
-/// How long an answer is believed before the name is asked for again.
+/// The most lookups under way at once; each has a thread.
+const LOOKUPS_MAX: usize = 8;
+/// How long addresses are used before the name is looked up again, in microseconds.
 const FRESH_US: u64 = 30_000_000;
-/// How long a failure is believed.
+/// How long after a failure the name is not looked up again, in microseconds.
 const FAILED_US: u64 = 2_000_000;
-/// Names remembered; a cluster has a few.
+/// The most names remembered. A cluster has a few.
 const NAMES_MAX: usize = 256;
-/// `getaddrinfo` needs some, the default is 2 MiB.
+/// The stack of a thread. `getaddrinfo` needs some; the default would be 2 MiB.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// What is known of a name.
+/// What is known of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// At least one.
+pub enum Lookup {
+    /// Its addresses, at least one.
     Addresses(Vec<IpAddr>),
-    /// It is being asked for.
-    Wait,
+    /// The system has not answered yet.
+    Pending,
+    /// The last lookup has failed, and why.
     Failed(String),
 }
 
+/// What is remembered of a name.
 #[derive(Default)]
-struct Name {
+struct CachedName {
+    /// The addresses of the last lookup that succeeded; empty before.
     addresses: Vec<IpAddr>,
+    /// Why the last lookup failed; `None` if it did not.
     failure: Option<String>,
-    until_us: u64,
-    asking: bool,
+    /// The name is not looked up again before this time, in microseconds of the monotonic clock.
+    fresh_until_us: u64,
+    /// A thread is looking it up.
+    is_pending: bool,
 }
 
-type Answer = (Box<str>, Result<Vec<IpAddr>, String>);
+/// What a thread sends back: the name, and its addresses or what was wrong.
+type Resolved = (Box<str>, Result<Vec<IpAddr>, String>);
 
-/// The names that were asked for.
-pub struct Names {
-    names: BTreeMap<Box<str>, Name>,
-    asking: usize,
+/// The host names that were looked up.
+pub struct Resolver {
+    /// At most `NAMES_MAX`.
+    names: BTreeMap<Box<str>, CachedName>,
+    /// How many threads are under way; at most `LOOKUPS_MAX`.
+    pending: usize,
+    /// Wakes the poll when a thread has sent its answer.
     waker: Arc<Waker>,
-    sender: Sender<Answer>,
-    answers: Receiver<Answer>,
+    sender: Sender<Resolved>,
+    answers: Receiver<Resolved>,
 }
 
-impl Names {
-    /// Nobody is asked yet; answers wake the poll of `waker`.
-    pub fn new(waker: Waker) -> Names {
+impl Resolver {
+    /// A resolver without any names, whose threads wake the poll of `waker`.
+    pub fn new(waker: Waker) -> Resolver {
         let (sender, answers) = channel();
-        Names {
+        Resolver {
             names: BTreeMap::new(),
-            asking: 0,
+            pending: 0,
             waker: Arc::new(waker),
             sender,
             answers,
         }
     }
 
-    /// The addresses of a host, as far as they are known now.
-    pub fn find(&mut self, host: &str, now_us: u64) -> Found {
+    /// The addresses of a host as far as they are known; starts a lookup if one is due.
+    pub fn lookup(&mut self, host: &str, now_us: u64) -> Lookup {
         if let Ok(address) = host.parse() {
-            return Found::Addresses(vec![address]);
+            return Lookup::Addresses(vec![address]);
         }
         if !self.names.contains_key(host) {
-            self.forget_some();
-            self.names.insert(host.into(), Name::default());
+            self.make_room();
+            self.names.insert(host.into(), CachedName::default());
         }
-        let name = self.names.get_mut(host).expect("just put there");
-        if !name.asking && now_us >= name.until_us && self.asking < ASKING_MAX {
-            match ask(host.into(), self.sender.clone(), self.waker.clone()) {
+        let name = self.names.get_mut(host).expect("it was just inserted");
+        if !name.is_pending && now_us >= name.fresh_until_us && self.pending < LOOKUPS_MAX {
+            match start(host.into(), self.sender.clone(), self.waker.clone()) {
                 Ok(()) => {
-                    name.asking = true;
-                    self.asking += 1;
+                    name.is_pending = true;
+                    self.pending += 1;
                 }
                 Err(e) => name.failure = Some(format!("no thread to resolve it: {e}")),
             }
         }
+        if !name.addresses.is_empty() {
+            return Lookup::Addresses(name.addresses.clone());
+        }
         match &name.failure {
-            _ if !name.addresses.is_empty() => Found::Addresses(name.addresses.clone()),
-            Some(why) if !name.asking => Found::Failed(why.clone()),
-            _ => Found::Wait,
+            Some(why) if !name.is_pending => Lookup::Failed(why.clone()),
+            _ => Lookup::Pending,
         }
     }
 
-    /// Takes what the threads have found; true when there was something.
+    /// Takes the answers of the threads. Returns whether there were any.
     pub fn collect(&mut self, now_us: u64) -> bool {
-        let mut news = false;
+        let mut has_answers = false;
         while let Ok((host, answer)) = self.answers.try_recv() {
-            news = true;
-            self.asking -= 1;
+            has_answers = true;
+            self.pending -= 1;
             let Some(name) = self.names.get_mut(&host) else {
                 continue;
             };
-            name.asking = false;
+            name.is_pending = false;
             match answer {
                 Ok(addresses) => {
                     name.addresses = addresses;
                     name.failure = None;
-                    name.until_us = now_us + FRESH_US;
+                    name.fresh_until_us = now_us + FRESH_US;
                 }
                 Err(why) => {
                     name.failure = Some(why);
-                    name.until_us = now_us + FAILED_US;
+                    name.fresh_until_us = now_us + FAILED_US;
                 }
             }
         }
-        news
+        has_answers
     }
 
-    /// Makes room for one more: a name that is not being asked for, the one believed the shortest.
-    fn forget_some(&mut self) {
+    /// Makes room for one more name: forgets the one whose answer is the oldest, unless it is being
+    /// looked up.
+    fn make_room(&mut self) {
         if self.names.len() < NAMES_MAX {
             return;
         }
-        let idle = self.names.iter().filter(|(_, n)| !n.asking);
-        if let Some((host, _)) = idle.min_by_key(|(_, n)| n.until_us) {
+        let idle = self.names.iter().filter(|(_, name)| !name.is_pending);
+        if let Some((host, _)) = idle.min_by_key(|(_, name)| name.fresh_until_us) {
             let host = host.clone();
             self.names.remove(&host);
         }
     }
 }
 
-fn ask(host: Box<str>, sender: Sender<Answer>, waker: Arc<Waker>) -> std::io::Result<()> {
+/// Starts a thread that looks `host` up.
+fn start(host: Box<str>, sender: Sender<Resolved>, waker: Arc<Waker>) -> std::io::Result<()> {
     let builder = std::thread::Builder::new()
         .name("resolver".into())
         .stack_size(STACK_BYTES);
     let thread = builder.spawn(move || {
         let answer = resolve(&host);
-        // A reactor that has ended wants no answer.
+        // Sending fails once the reactor has ended. Then the answer is of no use.
         if sender.send((host, answer)).is_ok() {
             let _ = waker.wake();
         }
@@ -149,8 +163,8 @@ fn resolve(host: &str) -> Result<Vec<IpAddr>, String> {
             addresses.push(address.ip());
         }
     }
-    match addresses.is_empty() {
-        true => Err("it has no address".into()),
-        false => Ok(addresses),
+    if addresses.is_empty() {
+        return Err("it has no address".into());
     }
+    Ok(addresses)
 }

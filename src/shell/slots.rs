@@ -1,47 +1,54 @@
-//! Numbered places for connections: token <-> (slot, generation).
+//! Numbered places for connections, and the poll tokens that name them.
 //!
-//! A socket that was dropped in this batch of events can still have an event in it, and its slot
-//! can already hold the next connection. A slot's generation rises when it is emptied, so that such
-//! an event finds nobody.
+//! A batch of events may still hold one for a socket that was dropped earlier in the same batch,
+//! and the socket's slot may already hold the next connection. So a slot counts generations: the
+//! generation rises when the slot is emptied, and the late event finds nothing.
 use mio::Token;
 
-/// Where a value lives, for as long as it lives.
+/// Where a value is, as long as it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotId {
     index: u32,
     generation: u32,
 }
 
-/// Whose slots an id belongs to; two bits of a token.
+/// The pool that a token's slot belongs to; two bits of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Client,
-    Link,
-    Call,
+pub enum PoolKind {
+    /// Client and admin connections.
+    Clients,
+    /// Links to peers.
+    Links,
+    /// Outgoing HTTP calls.
+    Calls,
 }
 
-/// Where a token has its kind; no slot has so high a number.
+/// The position of the pool's bits in a token. Slot numbers stay below it, because the number of
+/// descriptors does.
 const KIND_SHIFT: u32 = 30;
+/// Generations have 31 bits. The reactor's own tokens (signals, listeners) start from the top, so
+/// no slot has one of them.
+const GENERATION_MASK: u32 = u32::MAX >> 1;
 
-impl Kind {
-    /// Of an event.
-    pub fn of(token: Token) -> Kind {
+impl PoolKind {
+    /// The pool that an event's token belongs to.
+    pub fn of(token: Token) -> PoolKind {
         match (token.0 as u32) >> KIND_SHIFT {
-            0 => Kind::Client,
-            1 => Kind::Link,
-            _ => Kind::Call,
+            0 => PoolKind::Clients,
+            1 => PoolKind::Links,
+            _ => PoolKind::Calls,
         }
     }
 }
 
 impl SlotId {
     /// The token to register a socket with.
-    pub fn token(self, kind: Kind) -> Token {
+    pub fn token(self, kind: PoolKind) -> Token {
         let low = (kind as usize) << KIND_SHIFT | self.index as usize;
         Token((self.generation as usize) << 32 | low)
     }
 
-    /// Of an event.
+    /// The slot that an event's token names.
     pub fn from_token(token: Token) -> SlotId {
         SlotId {
             index: token.0 as u32 & ((1 << KIND_SHIFT) - 1),
@@ -49,20 +56,22 @@ impl SlotId {
         }
     }
 
-    /// The slot's number, below the highest number of values that ever lived at once.
+    /// The slot's number, below the highest number of values that were ever alive at once.
     pub fn index(self) -> usize {
         self.index as usize
     }
 }
 
-struct Slot<T> {
+struct SlotEntry<T> {
+    /// Rises when the value is removed.
     generation: u32,
     value: Option<T>,
 }
 
-/// Values by slot; freed slots are used again.
+/// Values by slot. A freed slot is used again.
 pub struct Slots<T> {
-    slots: Vec<Slot<T>>,
+    slots: Vec<SlotEntry<T>>,
+    /// Numbers of the empty slots; the last one is used next.
     free: Vec<u32>,
 }
 
@@ -75,17 +84,17 @@ impl<T> Slots<T> {
         }
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// Puts the value that `make` builds into a free slot; `make` is told where it will live.
+    /// Puts the value that `make` builds into a free slot. `make` gets the slot's id.
     pub fn insert_with(&mut self, make: impl FnOnce(SlotId) -> T) -> SlotId {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.slots.push(Slot {
+                self.slots.push(SlotEntry {
                     generation: 0,
                     value: None,
                 });
@@ -102,7 +111,7 @@ impl<T> Slots<T> {
         id
     }
 
-    /// The value, unless it is gone.
+    /// The value; `None` once it was removed.
     pub fn get_mut(&mut self, id: SlotId) -> Option<&mut T> {
         let slot = self.slots.get_mut(id.index as usize)?;
         if slot.generation != id.generation {
@@ -111,8 +120,8 @@ impl<T> Slots<T> {
         slot.value.as_mut()
     }
 
-    /// Where the value in slot `index` lives, if there is one.
-    pub fn at(&self, index: usize) -> Option<SlotId> {
+    /// The id of the value in slot `index`, if there is one.
+    pub fn id_at(&self, index: usize) -> Option<SlotId> {
         let slot = self.slots.get(index)?;
         slot.value.as_ref().map(|_| SlotId {
             index: index as u32,
@@ -120,20 +129,19 @@ impl<T> Slots<T> {
         })
     }
 
-    /// Takes the value out; from now on its id finds nobody.
+    /// Takes the value out. From now on its id finds nothing.
     pub fn remove(&mut self, id: SlotId) -> Option<T> {
         let slot = self.slots.get_mut(id.index as usize)?;
         if slot.generation != id.generation {
             return None;
         }
         let value = slot.value.take()?;
-        // Tokens from the top are the listeners' and the signals', see `reactor`.
-        slot.generation = (slot.generation + 1) & (u32::MAX >> 1);
+        slot.generation = (slot.generation + 1) & GENERATION_MASK;
         self.free.push(id.index);
         Some(value)
     }
 
-    /// Every value, by slot.
+    /// Every value, in the order of the slots.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SlotId, &mut T)> {
         self.slots.iter_mut().enumerate().filter_map(|(i, slot)| {
             let id = SlotId {
@@ -168,11 +176,11 @@ mod tests {
         for round in 0..3 {
             let ids: Vec<SlotId> = (0..5).map(|n| slots.insert_with(|_| n)).collect();
             for (n, id) in ids.iter().enumerate() {
-                for kind in [Kind::Client, Kind::Link, Kind::Call] {
+                for kind in [PoolKind::Clients, PoolKind::Links, PoolKind::Calls] {
                     assert_eq!(SlotId::from_token(id.token(kind)), *id, "round {round}");
-                    assert_eq!(Kind::of(id.token(kind)), kind);
+                    assert_eq!(PoolKind::of(id.token(kind)), kind);
                 }
-                assert_eq!(slots.at(id.index()), Some(*id));
+                assert_eq!(slots.id_at(id.index()), Some(*id));
                 assert_eq!(slots.get_mut(*id), Some(&mut n.clone()));
             }
             for id in ids {

@@ -1,9 +1,8 @@
-//! The bytes of one accepted socket, plain or through TLS; what to do with them is the connection's
-//! affair.
+//! The bytes of one socket, plain or through TLS.
 //!
-//! It knows nothing of HTTP and remembers no readiness. The handshake happens inside `read`;
-//! `flush` tells whether something of the session itself still has to leave although nobody has
-//! written anything.
+//! Must not know what the bytes mean, and remembers no readiness: that is `Socket`'s part. The TLS
+//! handshake happens inside `read`. `flush` reports whether bytes of the session itself still wait
+//! for the socket, even if the owner has written nothing.
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::buffer::spare_capacity;
@@ -12,34 +11,39 @@ use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A connection that lasts is asked after this time without a word whether it is still there …
+/// TCP keepalive of connections that last: the first probe follows after this time without data,
 const KEEP_IDLE: Duration = Duration::from_secs(5);
-/// … and then so often.
+/// and further probes at this interval.
 const KEEP_INTERVAL: Duration = Duration::from_secs(2);
 
-/// One connection's bytes.
+/// A non-blocking byte stream.
 pub enum Transport {
-    /// As they are.
+    /// Without encryption.
     Plain(TcpStream),
-    /// Through TLS, as its server or its client.
+    /// Through a TLS session, as its server or its client.
     #[cfg(feature = "tls")]
-    Tls(Box<Tls>),
+    Tls(Box<TlsStream>),
 }
 
-/// What a read came to.
+/// The result of a read that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Read {
-    /// So many bytes. `drained`: the socket was empty behind them, so that whatever comes later
-    /// raises a new edge and there is no need to read once more just to be told so.
-    Bytes { count: usize, drained: bool },
-    /// Nothing there.
+pub enum ReadOutcome {
+    /// `count` bytes have been read.
+    Bytes {
+        /// How many; at least one.
+        count: usize,
+        /// The socket is empty. Later bytes raise a new event, so the next read would only return
+        /// `Blocked`, and is spared.
+        drained: bool,
+    },
+    /// The socket is empty.
     Blocked,
-    /// The client sends nothing more.
+    /// The other side sends nothing more.
     End,
 }
 
 impl Transport {
-    /// The socket, to register it with the poll.
+    /// The TCP socket.
     fn socket(&mut self) -> &mut TcpStream {
         match self {
             Transport::Plain(socket) => socket,
@@ -49,6 +53,9 @@ impl Transport {
     }
 
     /// Wraps an accepted socket as the server of a TLS session.
+    ///
+    /// # Errors
+    /// The configuration is not usable.
     #[cfg(feature = "tls")]
     pub fn accept_tls(
         socket: TcpStream,
@@ -56,7 +63,7 @@ impl Transport {
     ) -> io::Result<Transport> {
         let session = rustls::ServerConnection::new(config.clone()).map_err(io::Error::other)?;
         let session = session.into();
-        Ok(Transport::Tls(Box::new(Tls {
+        Ok(Transport::Tls(Box::new(TlsStream {
             socket,
             session,
             failed: false,
@@ -64,6 +71,9 @@ impl Transport {
     }
 
     /// Wraps a socket that is being connected as the client of a TLS session with `name`.
+    ///
+    /// # Errors
+    /// The configuration is not usable.
     #[cfg(feature = "tls")]
     pub fn connect_tls(
         socket: TcpStream,
@@ -71,28 +81,34 @@ impl Transport {
         name: rustls::pki_types::ServerName<'static>,
     ) -> io::Result<Transport> {
         let session = rustls::ClientConnection::new(config, name).map_err(io::Error::other)?;
-        Ok(Transport::Tls(Box::new(Tls {
+        Ok(Transport::Tls(Box::new(TlsStream {
             socket,
             session: session.into(),
             failed: false,
         })))
     }
 
-    /// Reads into the spare room of `into`, of which there is some. An error is final; with
-    /// `InvalidData` a TLS alert has been sent, and what comes is read without a session.
-    pub fn read(&mut self, into: &mut Vec<u8>) -> io::Result<Read> {
+    /// Reads once into the spare capacity of `into`.
+    ///
+    /// # Errors
+    /// The connection is broken. `InvalidData`: the TLS session is. Its alert has been sent, and
+    /// later reads bypass the session, so that unread bytes can be taken off the socket.
+    ///
+    /// # Panics
+    /// If `into` has no spare capacity.
+    pub fn read(&mut self, into: &mut Vec<u8>) -> io::Result<ReadOutcome> {
         let room = into.capacity() - into.len();
         assert!(room > 0, "a read needs room");
         match self {
             Transport::Plain(socket) => loop {
                 return match rustix::io::read(&*socket, spare_capacity(into)) {
-                    Ok(0) => Ok(Read::End),
-                    Ok(count) => Ok(Read::Bytes {
+                    Ok(0) => Ok(ReadOutcome::End),
+                    Ok(count) => Ok(ReadOutcome::Bytes {
                         count,
                         drained: count < room,
                     }),
                     Err(rustix::io::Errno::INTR) => continue,
-                    Err(rustix::io::Errno::AGAIN) => Ok(Read::Blocked),
+                    Err(rustix::io::Errno::AGAIN) => Ok(ReadOutcome::Blocked),
                     Err(e) => Err(e.into()),
                 };
             },
@@ -103,20 +119,23 @@ impl Transport {
                 let result = tls.read(&mut into[from..]);
                 into.truncate(from + *result.as_ref().unwrap_or(&0));
                 match result {
-                    Ok(0) => Ok(Read::End),
-                    // The session may hold more, whatever the socket does.
-                    Ok(count) => Ok(Read::Bytes {
+                    Ok(0) => Ok(ReadOutcome::End),
+                    // The session may hold decrypted bytes even if the socket is empty.
+                    Ok(count) => Ok(ReadOutcome::Bytes {
                         count,
                         drained: false,
                     }),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Read::Blocked),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(ReadOutcome::Blocked),
                     Err(e) => Err(e),
                 }
             }
         }
     }
 
-    /// Writes some of it: how much, and whether the socket takes no more now. An error is final.
+    /// Writes some of `slices`. Returns how many bytes, and whether the socket takes no more now.
+    ///
+    /// # Errors
+    /// The connection is broken.
     pub fn write(&mut self, slices: &[IoSlice]) -> io::Result<(usize, bool)> {
         let result = loop {
             let result = match (&mut *self, slices) {
@@ -142,8 +161,11 @@ impl Transport {
         }
     }
 
-    /// Sends what the session itself has to say (handshake, encrypted rest); true while some of it
-    /// waits for the socket.
+    /// Sends bytes of the TLS session itself (handshake, encrypted rest). Returns whether some of
+    /// them wait for the socket.
+    ///
+    /// # Errors
+    /// The connection is broken.
     pub fn flush(&mut self) -> io::Result<bool> {
         match self {
             Transport::Plain(_) => Ok(false),
@@ -152,30 +174,28 @@ impl Transport {
         }
     }
 
-    /// Says goodbye (TLS close_notify) and ends the sending side.
+    /// Sends TLS's close_notify and ends the sending side.
     pub fn end_writing(&mut self) {
         self.say_goodbye();
-        // The client may be gone already; then there is nobody to tell.
+        // Fails if the other side has closed already. The connection ends either way.
         let _ = self.socket().shutdown(std::net::Shutdown::Write);
     }
 
-    /// TLS close_notify, so that the client can tell an end from a cut.
+    /// Sends TLS's close_notify, so that the other side can tell an end from a cut.
     pub fn say_goodbye(&mut self) {
         #[cfg(feature = "tls")]
         if let Transport::Tls(tls) = self {
             tls.session.send_close_notify();
-            // A client that has gone cannot be told; the socket is closed either way.
+            // Fails if the other side has closed already. The connection ends either way.
             let _ = tls.send_pending();
         }
     }
 
-    /// Starts telling the poll's readiness under `token`.
-    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(self.socket(), token, Interest::READABLE)
-    }
-
-    /// Starts telling what `interest` says under `token`; for a connection that is being made.
-    pub fn register_for(
+    /// Registers the socket with the poll.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn register(
         &mut self,
         registry: &Registry,
         token: Token,
@@ -184,7 +204,23 @@ impl Transport {
         registry.register(self.socket(), token, interest)
     }
 
-    /// Whether the connection that was begun has been made; an error is why it cannot be.
+    /// Changes the token or the interest of a registered socket.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn reregister(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        registry.reregister(self.socket(), token, interest)
+    }
+
+    /// Whether the connection that was begun has been made.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
     pub fn is_connected(&mut self) -> io::Result<bool> {
         let socket = self.socket();
         if let Some(error) = socket.take_error()? {
@@ -197,12 +233,12 @@ impl Transport {
         }
     }
 
-    /// For connections that last: small writes leave at once, and one on which nothing is
-    /// acknowledged for `patience_ms` ends with an error.
+    /// Sets the options of a connection that lasts: small writes leave at once, keepalive probes
+    /// are sent, and the connection fails once sent data was not acknowledged for `patience_ms`.
     pub fn keep_alive(&mut self, patience_ms: u64) {
         use rustix::net::sockopt;
         let socket = self.socket();
-        // What the system does not offer is not missed before a cable is cut.
+        // Each option may be missing on a system. Then only the detection of a lost peer is later.
         let _ = sockopt::set_tcp_nodelay(&*socket, true);
         let _ = sockopt::set_socket_keepalive(&*socket, true);
         let _ = sockopt::set_tcp_keepidle(&*socket, KEEP_IDLE);
@@ -210,29 +246,20 @@ impl Transport {
         let patience_ms = u32::try_from(patience_ms).unwrap_or(u32::MAX);
         let _ = sockopt::set_tcp_user_timeout(&*socket, patience_ms);
     }
-
-    /// Asks for writability too, or no longer.
-    pub fn ask_writable(&mut self, registry: &Registry, token: Token, on: bool) -> io::Result<()> {
-        let interest = match on {
-            true => Interest::READABLE | Interest::WRITABLE,
-            false => Interest::READABLE,
-        };
-        registry.reregister(self.socket(), token, interest)
-    }
 }
 
 /// A TLS session and the socket beneath it.
 #[cfg(feature = "tls")]
-pub struct Tls {
+pub struct TlsStream {
     socket: TcpStream,
     session: rustls::Connection,
-    /// The session is over, the alert has been sent: what still comes is of no use but to be taken
-    /// off the socket.
+    /// The session is broken and its alert has been sent. Reads bypass the session from now on:
+    /// closing a socket over unread bytes would take the alert away from the other side.
     failed: bool,
 }
 
 #[cfg(feature = "tls")]
-impl Tls {
+impl TlsStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         use std::io::Read as _;
         if self.failed {
@@ -241,8 +268,8 @@ impl Tls {
         loop {
             match self.session.reader().read(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // The client left without close_notify: for HTTP, whose messages know their end, it
-                // has just closed.
+                // The other side closed without close_notify. HTTP messages and frames have their
+                // own ends, so this counts as an ordinary end.
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 other => return other,
             }
@@ -250,7 +277,7 @@ impl Tls {
                 return Ok(0);
             }
             let taken = self.session.process_new_packets();
-            // The answer to a handshake message, or the alert that says what was wrong with it.
+            // Sends the answer to a handshake message, or the alert that says what was wrong.
             let sent = self.send_pending();
             self.failed = taken.is_err();
             taken.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;

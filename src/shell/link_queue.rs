@@ -1,103 +1,94 @@
-//! What waits to be written to one link: two lanes, each with its bound in bytes.
+//! The output of one link: two lanes, each with a bound in bytes.
 //!
-//! Short messages are framed at once and leave first; long ones are cut into pieces only as the
-//! socket takes them, so that the next vote or heartbeat passes between two of them. What does not
-//! fit is dropped: raft outlives that, and a peer that does not read costs no more. Must not touch
-//! sockets. Start with `push`.
+//! Short messages are framed at once and leave first. Long ones are cut into pieces only as the
+//! socket takes them, so that the next vote or heartbeat leaves between two pieces. A message that
+//! finds no room is dropped: raft sends again, and a peer that does not read costs no more memory.
+//! Must not touch sockets. Start with `push`.
+use super::sockets::{Output, SLICES_MAX};
 use crate::codec::peer::frame;
 use crate::core::raft::{Message, Rpc};
 use std::collections::VecDeque;
+use std::io::IoSlice;
 
-/// Framed short messages. Beyond it they are dropped.
+/// Bound on the framed short messages. Beyond it they are dropped.
 const URGENT_BYTES_MAX: usize = 1 << 20;
-/// Long messages: the window of appends (4 MiB) and a piece of a snapshot, twice. Beyond it they
-/// are dropped, unless nothing else waits: the longest entry is longer.
+/// Bound on the long messages: the window of appends (4 MiB) and a piece of a snapshot, twice.
+/// Beyond it they are dropped, unless no other is queued: the longest entry is longer.
 const BULK_BYTES_MAX: usize = 8 << 20;
-/// What is cut at once.
+/// How many bytes of long messages are framed at once.
 const STAGE_BYTES: usize = 64 * 1024;
 
-struct Bulk {
+struct LongMessage {
     encoded: Vec<u8>,
-    /// An append: others of its kind may not overtake it.
-    appends: bool,
+    /// It is an append, which other appends must not overtake.
+    is_append: bool,
 }
 
 /// The output of one link.
 #[derive(Default)]
-pub struct Queue {
-    /// On its way; all up to `sent` has left.
+pub struct LinkQueue {
+    /// Framed bytes on their way to the socket.
     stage: Vec<u8>,
+    /// How many bytes of `stage` have been written.
     sent: usize,
+    /// Framed short messages, which enter `stage` before any long one.
     urgent: Vec<u8>,
-    bulk: VecDeque<Bulk>,
-    /// Where the next piece of the first bulk message begins.
-    at: usize,
+    /// Long messages, oldest first.
+    bulk: VecDeque<LongMessage>,
+    /// How many bytes of the first long message have been cut into pieces.
+    cut: usize,
+    /// Encoded bytes in `bulk`; at most `BULK_BYTES_MAX` unless there is only one message.
     bulk_bytes: usize,
-    /// How many of `bulk` are appends.
+    /// How many messages in `bulk` are appends.
     appends: usize,
 }
 
-impl Queue {
-    /// Bytes that are no frames: the hello.
+impl LinkQueue {
+    /// Queues bytes that are not frames: the hello.
     pub fn push_raw(&mut self, bytes: &[u8]) {
         self.urgent.extend_from_slice(bytes);
     }
 
-    /// Asks whether somebody is there.
+    /// Queues a ping: the peer's process answers it at once.
     pub fn push_ping(&mut self) {
         frame::put_ping(&mut self.urgent);
     }
 
-    /// Says so.
+    /// Queues the answer to a ping.
     pub fn push_pong(&mut self) {
         if self.urgent.len() < URGENT_BYTES_MAX {
             frame::put_pong(&mut self.urgent);
         }
     }
 
-    /// Queues a message; false when there is no room and it is dropped. Appends stay in order among
-    /// each other: a heartbeat that overtook the entries it follows would be rejected, and the
-    /// entries sent again.
-    pub fn push(&mut self, message: &Message) -> bool {
-        let appends = matches!(message.rpc, Rpc::AppendEntries { .. });
-        // What clients send never crowds out votes.
-        let forwards = matches!(message.rpc, Rpc::Forward { .. });
-        let encoded = if forwards || (appends && self.appends > 0) {
+    /// Queues a message, or drops it if there is no room. Appends stay in order among each other: a
+    /// heartbeat that overtook the entries before it would be rejected, and the entries sent again.
+    pub fn push(&mut self, message: &Message) {
+        let is_append = matches!(message.rpc, Rpc::AppendEntries { .. });
+        // Forwarded client requests take the long lane, so that they never crowd out votes.
+        let is_forward = matches!(message.rpc, Rpc::Forward { .. });
+        let encoded = if is_forward || (is_append && self.appends > 0) {
             let mut encoded = Vec::new();
             crate::codec::peer::wire::encode(message, &mut encoded);
             encoded
         } else {
             if self.urgent.len() > URGENT_BYTES_MAX {
-                return false;
+                return;
             }
             match frame::put_urgent(message, &mut self.urgent) {
-                Ok(()) => return true,
+                Ok(()) => return,
                 Err(encoded) => encoded,
             }
         };
         if !self.bulk.is_empty() && self.bulk_bytes + encoded.len() > BULK_BYTES_MAX {
-            return false;
+            return;
         }
         self.bulk_bytes += encoded.len();
-        self.appends += usize::from(appends);
-        self.bulk.push_back(Bulk { encoded, appends });
-        true
+        self.appends += usize::from(is_append);
+        self.bulk.push_back(LongMessage { encoded, is_append });
     }
 
-    /// What is to be written next; empty: nothing.
-    pub fn next(&mut self) -> &[u8] {
-        if self.sent == self.stage.len() {
-            self.refill();
-        }
-        &self.stage[self.sent..]
-    }
-
-    /// So many bytes of it have left.
-    pub fn advance(&mut self, bytes: usize) {
-        self.sent += bytes;
-        assert!(self.sent <= self.stage.len(), "no more than there was");
-    }
-
+    /// Moves the next frames to the empty stage.
     fn refill(&mut self) {
         self.stage.clear();
         self.sent = 0;
@@ -105,11 +96,11 @@ impl Queue {
         while self.stage.len() < STAGE_BYTES
             && let Some(first) = self.bulk.front()
         {
-            self.at = frame::put_piece(&first.encoded, self.at, &mut self.stage);
-            if self.at == first.encoded.len() {
-                self.bulk_bytes -= self.at;
-                self.appends -= usize::from(first.appends);
-                self.at = 0;
+            self.cut = frame::put_piece(&first.encoded, self.cut, &mut self.stage);
+            if self.cut == first.encoded.len() {
+                self.bulk_bytes -= self.cut;
+                self.appends -= usize::from(first.is_append);
+                self.cut = 0;
                 self.bulk.pop_front();
             }
         }
@@ -117,10 +108,31 @@ impl Queue {
             self.stage = Vec::new();
         }
     }
+}
 
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+impl Output for LinkQueue {
+    fn is_empty(&self) -> bool {
         self.sent == self.stage.len() && self.urgent.is_empty() && self.bulk.is_empty()
+    }
+
+    fn slices<'a>(&'a mut self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+        if self.sent == self.stage.len() {
+            self.refill();
+        }
+        let rest = &self.stage[self.sent..];
+        slices[0] = IoSlice::new(rest);
+        usize::from(!rest.is_empty())
+    }
+
+    /// # Panics
+    /// If more bytes have been written than were staged.
+    fn advance(&mut self, bytes: usize) -> Option<Vec<u8>> {
+        self.sent += bytes;
+        assert!(
+            self.sent <= self.stage.len(),
+            "only staged bytes are written"
+        );
+        None
     }
 }
 
@@ -161,18 +173,26 @@ mod tests {
         }
     }
 
-    /// Everything that leaves, `at_most` bytes at once.
-    fn drain(queue: &mut Queue, at_most: usize, wire: &mut Vec<u8>) {
-        while !queue.next().is_empty() {
-            write(queue, at_most, wire);
-        }
-        assert!(queue.is_empty());
+    /// Whether the message found room.
+    fn push(queue: &mut LinkQueue, message: &Message) -> bool {
+        let before = queue.urgent.len() + queue.bulk_bytes;
+        queue.push(message);
+        queue.urgent.len() + queue.bulk_bytes > before
     }
 
-    fn write(queue: &mut Queue, at_most: usize, wire: &mut Vec<u8>) {
-        let next = queue.next();
-        let count = next.len().min(at_most);
-        wire.extend_from_slice(&next[..count]);
+    /// Writes all of the queue, at most `at_most` bytes at once.
+    fn drain(queue: &mut LinkQueue, at_most: usize, wire: &mut Vec<u8>) {
+        while !queue.is_empty() {
+            write(queue, at_most, wire);
+        }
+    }
+
+    fn write(queue: &mut LinkQueue, at_most: usize, wire: &mut Vec<u8>) {
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        assert_eq!(queue.slices(&mut slices), 1);
+        let bytes = &slices[0];
+        let count = bytes.len().min(at_most);
+        wire.extend_from_slice(&bytes[..count]);
         queue.advance(count);
     }
 
@@ -191,34 +211,34 @@ mod tests {
     #[test]
     fn appends_stay_in_order_and_votes_pass() {
         for at_most in [100, 16_392, 1 << 20] {
-            let (mut queue, mut wire) = (Queue::default(), Vec::new());
+            let (mut queue, mut wire) = (LinkQueue::default(), Vec::new());
             let long = [append(1, 200_000), append(2, 100_000)];
             let (short, heartbeat) = (append(3, 10), append(4, 0));
             for message in long.iter().chain([&short, &heartbeat]) {
-                assert!(queue.push(message));
+                assert!(push(&mut queue, message));
             }
             write(&mut queue, 10, &mut wire);
-            assert!(queue.push(&vote()));
+            assert!(push(&mut queue, &vote()));
             drain(&mut queue, at_most, &mut wire);
             let [first, second] = long;
             let came = messages(&wire);
             assert_eq!(came, [vote(), first, second, short, heartbeat]);
-            assert!(queue.push(&append(5, 10)) && queue.bulk.is_empty());
+            assert!(push(&mut queue, &append(5, 10)) && queue.bulk.is_empty());
         }
     }
 
     #[test]
     fn what_clients_send_does_not_crowd_out_votes() {
-        let (mut queue, mut wire) = (Queue::default(), Vec::new());
+        let (mut queue, mut wire) = (LinkQueue::default(), Vec::new());
         let rpc = Rpc::Forward {
             process: 1,
             number: 2,
             command: Some(vec![7; 1000].into()),
         };
         let forward = Message { term: Term(1), rpc };
-        while queue.push(&forward) {}
+        while push(&mut queue, &forward) {}
         assert!(queue.urgent.is_empty() && queue.bulk_bytes <= BULK_BYTES_MAX);
-        assert!(queue.push(&vote()));
+        assert!(push(&mut queue, &vote()));
         drain(&mut queue, 1 << 20, &mut wire);
         let came = messages(&wire);
         assert_eq!(came[0], vote());
@@ -227,17 +247,17 @@ mod tests {
 
     #[test]
     fn a_peer_that_does_not_read_costs_no_more_than_the_bounds() {
-        let mut queue = Queue::default();
+        let mut queue = LinkQueue::default();
         let long = append(1, 1 << 20);
-        let taken = (0..100).filter(|_| queue.push(&long)).count();
+        let taken = (0..100).filter(|_| push(&mut queue, &long)).count();
         assert!((7..=8).contains(&taken), "{taken}");
-        while queue.push(&vote()) {}
+        while push(&mut queue, &vote()) {}
         assert!(queue.urgent.len() < URGENT_BYTES_MAX + 100);
         let mut wire = Vec::new();
         drain(&mut queue, usize::MAX, &mut wire);
         assert_eq!(queue.bulk_bytes, 0);
         assert!(
-            queue.push(&append(1, BULK_BYTES_MAX * 2)),
+            push(&mut queue, &append(1, BULK_BYTES_MAX * 2)),
             "nothing else waits"
         );
     }

@@ -1,36 +1,35 @@
-//! What waits to be written to one connection, and the bytes that several connections share.
+//! The output of one HTTP connection, and the bytes that several connections share.
 //!
-//! Bytes of one connection are gathered in one buffer; an event for many watchers is rendered once
-//! and each queue holds a reference to it. Must not touch sockets: `Conn::flush` takes slices from
-//! here and says how much has left.
+//! Bytes for one connection gather in one buffer. An event for many watchers is rendered once, and
+//! the output of each watcher holds a reference to it. Must not touch sockets: `Socket::flush`
+//! takes slices from here and reports how many bytes it has written.
+use super::sockets::{Output, SLICES_MAX};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::rc::Rc;
 
-/// At most so many slices go into one write.
-pub const SLICES_MAX: usize = 32;
-/// Bytes that a queued reference counts for beyond what it refers to: a connection cannot hold
-/// thousands of empty ones.
+/// What a queued reference counts for in memory besides the bytes that it refers to, so that a
+/// connection cannot queue thousands of empty ones for free.
 const PIECE_OVERHEAD: usize = 64;
 
-/// How many bytes of shared events are alive, whoever holds them.
+/// The bytes of all shared events that are alive, each event counted once.
 #[derive(Clone, Default)]
 pub struct SharedTotal(Rc<Cell<usize>>);
 
 impl SharedTotal {
-    /// Bytes, each counted once.
+    /// The number of bytes.
     pub fn bytes(&self) -> usize {
         self.0.get()
     }
 }
 
-struct SharedBytes {
+struct SharedAllocation {
     bytes: Box<[u8]>,
     total: SharedTotal,
 }
 
-impl Drop for SharedBytes {
+impl Drop for SharedAllocation {
     fn drop(&mut self) {
         self.total.0.set(self.total.0.get() - self.bytes.len());
     }
@@ -38,13 +37,13 @@ impl Drop for SharedBytes {
 
 /// Bytes that any number of connections send.
 #[derive(Clone)]
-pub struct Shared(Rc<SharedBytes>);
+pub struct SharedBytes(Rc<SharedAllocation>);
 
-impl Shared {
-    /// Takes bytes that are whole; `total` counts them until the last holder lets go.
-    pub fn new(bytes: &[u8], total: &SharedTotal) -> Shared {
+impl SharedBytes {
+    /// A copy of `bytes`. `total` counts it until the last reference is dropped.
+    pub fn new(bytes: &[u8], total: &SharedTotal) -> SharedBytes {
         total.0.set(total.0.get() + bytes.len());
-        Shared(Rc::new(SharedBytes {
+        SharedBytes(Rc::new(SharedAllocation {
             bytes: bytes.into(),
             total: total.clone(),
         }))
@@ -58,7 +57,7 @@ impl Shared {
 
 enum Piece {
     Own(Vec<u8>),
-    Shared(Shared),
+    Shared(SharedBytes),
 }
 
 impl Piece {
@@ -70,38 +69,41 @@ impl Piece {
     }
 }
 
-/// The output of one connection, oldest first.
+/// The output of one connection, oldest bytes first.
 #[derive(Default)]
-pub struct Out {
-    /// Sent before `tail`; empty but for watchers and slow readers.
+pub struct OutBuffer {
+    /// Sent before `tail`. Empty unless the connection has queued shared bytes.
     pieces: VecDeque<Piece>,
-    /// The newest bytes of this connection alone.
+
+    /// The newest bytes of this connection alone. Without capacity while nothing is queued.
     tail: Vec<u8>,
-    /// So many bytes of the first piece (of the tail, if there are no pieces) have left.
+
+    /// How many bytes of the first piece have been written; of the tail if there are no pieces.
     sent: usize,
-    /// Bytes that have not left, shared ones too.
-    bytes: usize,
-    /// The part of `bytes` that only this connection holds, and the overhead of references.
+
+    /// Bytes not yet written, shared ones included.
+    unsent: usize,
+
+    /// The part of `unsent` that only this connection holds, plus `PIECE_OVERHEAD` for each shared
+    /// piece.
     own: usize,
 }
 
-impl Out {
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
-    /// Bytes that wait, those shared with others too.
+impl OutBuffer {
+    /// Bytes not yet written, shared ones included.
     pub fn len(&self) -> usize {
-        self.bytes
+        self.unsent
     }
 
-    /// Bytes of memory that this connection alone is to blame for.
+    /// Bytes of memory that this connection alone is accountable for.
     pub fn own(&self) -> usize {
         self.own
     }
 
-    /// Lets `write` append to the buffer; `spare` gives a buffer when this connection has none.
+    /// Lets `write` append to the buffer. `spare` provides a buffer if there is none.
+    ///
+    /// # Panics
+    /// If `write` removes bytes.
     pub fn append<R>(
         &mut self,
         spare: impl FnOnce() -> Vec<u8>,
@@ -113,13 +115,13 @@ impl Out {
         let before = self.tail.len();
         let result = write(&mut self.tail);
         assert!(self.tail.len() >= before, "output is only appended to");
-        self.bytes += self.tail.len() - before;
+        self.unsent += self.tail.len() - before;
         self.own += self.tail.len() - before;
         result
     }
 
-    /// Queues shared bytes behind what is there.
-    pub fn push(&mut self, shared: Shared) {
+    /// Queues shared bytes.
+    pub fn push(&mut self, shared: SharedBytes) {
         if shared.as_slice().is_empty() {
             return;
         }
@@ -127,13 +129,18 @@ impl Out {
             self.pieces
                 .push_back(Piece::Own(std::mem::take(&mut self.tail)));
         }
-        self.bytes += shared.as_slice().len();
+        self.unsent += shared.as_slice().len();
         self.own += PIECE_OVERHEAD;
         self.pieces.push_back(Piece::Shared(shared));
     }
+}
 
-    /// What is to be written next, in order; gives how many of `slices` are filled.
-    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+impl Output for OutBuffer {
+    fn is_empty(&self) -> bool {
+        self.unsent == 0
+    }
+
+    fn slices<'a>(&'a mut self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
         let all = self.pieces.iter().map(Piece::as_slice);
         let all = all.chain(std::iter::once(self.tail.as_slice()));
         let mut count = 0;
@@ -147,10 +154,11 @@ impl Out {
         count
     }
 
-    /// So many bytes have left.
-    pub fn advance(&mut self, mut bytes: usize, keep: impl FnOnce(Vec<u8>)) {
-        assert!(bytes <= self.bytes, "no more than there was");
-        self.bytes -= bytes;
+    /// # Panics
+    /// If more bytes have been written than were queued.
+    fn advance(&mut self, mut bytes: usize) -> Option<Vec<u8>> {
+        assert!(bytes <= self.unsent, "only queued bytes are written");
+        self.unsent -= bytes;
         while let Some(first) = self.pieces.front() {
             let rest = first.as_slice().len() - self.sent;
             if let Piece::Own(_) = first {
@@ -158,7 +166,7 @@ impl Out {
             }
             if bytes < rest {
                 self.sent += bytes;
-                return;
+                return None;
             }
             bytes -= rest;
             self.sent = 0;
@@ -168,10 +176,11 @@ impl Out {
         }
         self.own -= bytes;
         self.sent += bytes;
-        if self.sent == self.tail.len() {
-            self.sent = 0;
-            keep(std::mem::take(&mut self.tail));
+        if self.sent < self.tail.len() {
+            return None;
         }
+        self.sent = 0;
+        Some(std::mem::take(&mut self.tail))
     }
 }
 
@@ -180,25 +189,25 @@ mod tests {
     use super::*;
 
     /// Writes at most `at_most` bytes, as a socket would.
-    fn write(out: &mut Out, at_most: usize, into: &mut Vec<u8>) {
+    fn write(out: &mut OutBuffer, at_most: usize, into: &mut Vec<u8>) {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let count = out.slices(&mut slices);
         let all: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
         let n = all.len().min(at_most);
         into.extend_from_slice(&all[..n]);
-        out.advance(n, |_| ());
+        out.advance(n);
     }
 
     #[test]
     fn bytes_leave_in_order_however_they_are_cut() {
         for at_most in 1..40 {
             let total = SharedTotal::default();
-            let (mut out, mut wire, mut expected) = (Out::default(), Vec::new(), Vec::new());
+            let (mut out, mut wire, mut expected) = (OutBuffer::default(), Vec::new(), Vec::new());
             for i in 0..50u8 {
                 let text = vec![i; (i % 7) as usize];
                 expected.extend_from_slice(&text);
                 match i % 3 {
-                    0 => out.push(Shared::new(&text, &total)),
+                    0 => out.push(SharedBytes::new(&text, &total)),
                     _ => out.append(Vec::new, |o| o.extend_from_slice(&text)),
                 }
                 if i % 5 == 0 {
@@ -216,8 +225,8 @@ mod tests {
     #[test]
     fn shared_bytes_are_counted_once() {
         let total = SharedTotal::default();
-        let shared = Shared::new(&[1; 1000], &total);
-        let mut outs: Vec<Out> = (0..10).map(|_| Out::default()).collect();
+        let shared = SharedBytes::new(&[1; 1000], &total);
+        let mut outs: Vec<OutBuffer> = (0..10).map(|_| OutBuffer::default()).collect();
         outs.iter_mut().for_each(|out| out.push(shared.clone()));
         drop(shared);
         assert_eq!(total.bytes(), 1000);
@@ -225,7 +234,7 @@ mod tests {
         assert_eq!(outs[3].own(), PIECE_OVERHEAD);
         outs.truncate(1);
         assert_eq!(total.bytes(), 1000);
-        outs[0].advance(1000, |_| ());
+        outs[0].advance(1000);
         assert_eq!(total.bytes(), 0);
     }
 }

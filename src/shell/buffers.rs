@@ -1,0 +1,104 @@
+//! Spare buffers for connections, and the budget over the buffers of all clients.
+//!
+//! An idle connection holds no buffer: it takes one from `Buffers` when bytes arrive and gives it
+//! back when they are consumed. `Budget` only counts. `Clients` decides which connection pauses or
+//! is closed. Neither knows what a buffer contains.
+use super::output::SharedTotal;
+
+/// The capacity of a new buffer, in bytes. A large request makes its buffer grow.
+pub const BUFFER_BYTES: usize = 8 * 1024;
+/// A buffer with a larger capacity is freed instead of kept.
+const KEPT_BYTES_MAX: usize = 32 * 1024;
+/// The number of spare buffers kept; together at most 2 MiB.
+const KEPT_MAX: usize = 64;
+/// The bound on the buffers of all clients together, in bytes. Above it, only connections that
+/// hold nothing are read, and the clients with the most unread output are closed.
+pub const BUDGET_BYTES: usize = 64 * 1024 * 1024;
+/// Reading resumes below this. The gap to `BUDGET_BYTES` keeps the state from changing every turn.
+const RESUME_BYTES: usize = BUDGET_BYTES / 4 * 3;
+
+/// Spare buffers.
+#[derive(Default)]
+pub struct Buffers {
+    /// Empty buffers; each with a capacity of `BUFFER_BYTES` to `KEPT_BYTES_MAX`, at most
+    /// `KEPT_MAX` of them.
+    spare: Vec<Vec<u8>>,
+}
+
+impl Buffers {
+    /// An empty buffer with a capacity of at least `BUFFER_BYTES`.
+    pub fn take(&mut self) -> Vec<u8> {
+        let spare = self.spare.pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+    }
+
+    /// Takes a buffer back. Its content is dropped.
+    pub fn give(&mut self, mut buffer: Vec<u8>) {
+        let fits = (BUFFER_BYTES..=KEPT_BYTES_MAX).contains(&buffer.capacity());
+        if fits && self.spare.len() < KEPT_MAX {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+}
+
+/// The bytes that all client connections hold.
+#[derive(Default)]
+pub struct Budget {
+    /// Bytes that belong to one connection each: the sum of `Conn::held_bytes` as last counted.
+    own: usize,
+    /// Bytes of events that several watchers share, each event counted once.
+    pub shared: SharedTotal,
+}
+
+impl Budget {
+    /// A connection that was counted with `before` bytes now holds `after`.
+    ///
+    /// # Panics
+    /// If `before` was not counted.
+    pub fn change(&mut self, before: usize, after: usize) {
+        assert!(self.own >= before, "a connection is counted once");
+        self.own = self.own - before + after;
+    }
+
+    /// Whether the connections hold more than `BUDGET_BYTES`.
+    pub fn is_over(&self) -> bool {
+        self.bytes() > BUDGET_BYTES
+    }
+
+    /// Whether reading may resume.
+    pub fn has_room(&self) -> bool {
+        self.excess() == 0
+    }
+
+    /// The bytes to free before reading may resume.
+    pub fn excess(&self) -> usize {
+        self.bytes().saturating_sub(RESUME_BYTES)
+    }
+
+    /// The bytes that the connections hold now.
+    pub fn bytes(&self) -> usize {
+        self.own + self.shared.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_come_back_empty_and_large_ones_are_freed() {
+        let mut buffers = Buffers::default();
+        let mut buffer = buffers.take();
+        buffer.extend_from_slice(b"left over");
+        buffers.give(buffer);
+        assert!(buffers.take().is_empty());
+        buffers.give(Vec::with_capacity(KEPT_BYTES_MAX * 2));
+        buffers.give(Vec::new());
+        assert!(buffers.spare.is_empty());
+        for _ in 0..KEPT_MAX * 2 {
+            buffers.give(Vec::with_capacity(BUFFER_BYTES));
+        }
+        assert_eq!(buffers.spare.len(), KEPT_MAX);
+    }
+}

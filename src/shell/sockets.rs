@@ -1,0 +1,560 @@
+//! One socket, and the pool of all sockets of one kind.
+//!
+//! Client connections, links to peers and outgoing HTTP calls differ in what their bytes mean. What
+//! they have in common stands here once:
+//! - `Socket`: transport, input buffer, output, and what the poll has reported and is not yet used
+//!   up. The poll is edge-triggered: it reports a change once, so a socket remembers it until a
+//!   read or a write finds the kernel's buffer empty or full.
+//! - `Pool`: slots, the list of the values that have something to do, and one deadline for each. A
+//!   turn looks only at values on the ready list, so an idle connection costs nothing.
+//!
+//! Must not know HTTP, frames or raft. Start with `Socket::read` and `Pool::settle`.
+use super::slots::{PoolKind, SlotId, Slots};
+use super::transport::{ReadOutcome, Transport};
+use crate::core::timer::{TimerHandle, TimerWheel};
+use mio::event::Event;
+use mio::{Interest, Registry, Token};
+use std::io::{self, IoSlice};
+
+/// The most slices that one write takes.
+pub const SLICES_MAX: usize = 32;
+
+/// What an owner has queued on its socket: the bytes to write, in their order.
+pub trait Output: Default {
+    /// Whether all bytes have been written.
+    fn is_empty(&self) -> bool;
+
+    /// Fills `slices` with the bytes to write next and returns how many slices it has filled; 0
+    /// only if nothing is queued.
+    fn slices<'a>(&'a mut self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize;
+
+    /// The first `bytes` of what `slices` gave have been written. Returns a buffer that is of no
+    /// further use to this output.
+    fn advance(&mut self, bytes: usize) -> Option<Vec<u8>>;
+}
+
+/// A non-blocking socket with its buffers and its readiness.
+pub struct Socket<O> {
+    transport: Transport,
+
+    /// Bytes that were read and that the owner has not consumed, oldest first. Without capacity
+    /// while the owner holds no buffer.
+    input: Vec<u8>,
+
+    /// Bytes that the owner has queued and that have not been written.
+    output: O,
+
+    /// A read may bring bytes. Set by the poll's event, cleared when a read has drained the socket:
+    /// then the next bytes raise a new event.
+    readable: bool,
+
+    /// The poll has reported that the other side closed or reset the connection. There is an end
+    /// to read, for which no further event comes: `readable` stays set until it is read.
+    hung_up: bool,
+
+    /// A read has returned the end. Nothing is read after it.
+    ended: bool,
+
+    /// The socket took less than was offered. Cleared by the event that it can be written again.
+    blocked: bool,
+
+    /// Bytes of the TLS session itself (handshake, encrypted rest) wait until the socket can be
+    /// written, even if `output` is empty.
+    session_waits: bool,
+
+    /// The poll reports writability of this socket.
+    asks_writable: bool,
+}
+
+impl<O: Output> Socket<O> {
+    /// An accepted socket. Nothing is known of its readiness before the first event.
+    pub fn accepted(transport: Transport) -> Socket<O> {
+        Socket {
+            transport,
+            input: Vec::new(),
+            output: O::default(),
+            readable: false,
+            hung_up: false,
+            ended: false,
+            blocked: false,
+            session_waits: false,
+            asks_writable: false,
+        }
+    }
+
+    /// A socket whose connection is being made. It counts as blocked until the poll reports it
+    /// writable.
+    pub fn connecting(transport: Transport) -> Socket<O> {
+        Socket {
+            blocked: true,
+            ..Socket::accepted(transport)
+        }
+    }
+
+    /// A socket that another owner had accepted, with the bytes that were read and not consumed.
+    /// More may have arrived, so it counts as readable.
+    pub fn taken_over((transport, input): (Transport, Vec<u8>)) -> Socket<O> {
+        Socket {
+            input,
+            readable: true,
+            ..Socket::accepted(transport)
+        }
+    }
+
+    /// Gives the transport and the unconsumed input up to another owner.
+    pub fn into_parts(self) -> (Transport, Vec<u8>) {
+        (self.transport, self.input)
+    }
+
+    // -- readiness
+
+    /// Registers an accepted socket with the poll, for reading only.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.transport.register(registry, token, Interest::READABLE)
+    }
+
+    /// Registers a socket that is being connected, for reading and writing.
+    pub fn register_for_both(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.asks_writable = true;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.transport.register(registry, token, both)
+    }
+
+    /// Changes the token of a socket that was taken over; for reading and writing.
+    pub fn reregister_for_both(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.asks_writable = true;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.transport.reregister(registry, token, both)
+    }
+
+    /// Asks the poll for writability while output is blocked, and stops asking afterwards. A
+    /// socket that has been drained in time never costs the system call.
+    pub fn update_interest(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let is_needed = self.is_blocked();
+        if self.asks_writable == is_needed {
+            return Ok(());
+        }
+        self.asks_writable = is_needed;
+        let mut interest = Interest::READABLE;
+        if is_needed {
+            interest |= Interest::WRITABLE;
+        }
+        self.transport.reregister(registry, token, interest)
+    }
+
+    /// The poll has reported an event of this socket.
+    pub fn on_event(&mut self, event: &Event) {
+        self.hung_up |= event.is_read_closed() || event.is_error();
+        self.readable |= event.is_readable() || self.hung_up;
+        self.blocked &= !event.is_writable();
+    }
+
+    /// Whether a read may bring bytes, or the end.
+    pub fn may_read(&self) -> bool {
+        self.readable && !self.ended
+    }
+
+    /// A write has failed, so the connection has ended. Bytes that arrived before may still be read,
+    /// although no event comes for them.
+    pub fn expect_end(&mut self) {
+        self.hung_up = true;
+        self.readable = true;
+        self.blocked = true;
+    }
+
+    /// Whether output waits for the poll to report that the socket can be written.
+    pub fn is_blocked(&self) -> bool {
+        (self.blocked && !self.output.is_empty()) || self.session_waits
+    }
+
+    /// Whether the other side has closed or reset the connection; the end may not be read yet.
+    pub fn is_hung_up(&self) -> bool {
+        self.hung_up
+    }
+
+    /// Whether the end has been read.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether the poll has reported nothing since the connection was begun.
+    pub fn is_silent(&self) -> bool {
+        self.blocked && !self.readable
+    }
+
+    /// Whether a connection that was begun has been made. The error says why it cannot be.
+    pub fn is_connected(&mut self) -> io::Result<bool> {
+        self.transport.is_connected()
+    }
+
+    // -- input
+
+    /// Reads once into at least `room` bytes and returns how many came; 0 when the socket is
+    /// drained or has ended. To be called while `may_read`.
+    ///
+    /// # Errors
+    /// The connection is broken. `InvalidData`: the TLS session is; its alert has been sent, and
+    /// further reads bypass the session.
+    pub fn read(&mut self, room: usize) -> io::Result<usize> {
+        self.input.reserve(room);
+        match self.transport.read(&mut self.input)? {
+            ReadOutcome::Bytes { count, drained } => {
+                self.readable = !drained || self.hung_up;
+                Ok(count)
+            }
+            ReadOutcome::Blocked => {
+                self.readable = false;
+                Ok(0)
+            }
+            ReadOutcome::End => {
+                self.ended = true;
+                Ok(0)
+            }
+        }
+    }
+
+    /// The bytes that were read and not consumed.
+    pub fn input(&self) -> &[u8] {
+        &self.input
+    }
+
+    /// The capacity of the input buffer, in bytes.
+    pub fn input_capacity(&self) -> usize {
+        self.input.capacity()
+    }
+
+    /// Removes the first `bytes` of the input.
+    pub fn consume(&mut self, bytes: usize) {
+        self.input.drain(..bytes);
+    }
+
+    /// Drops the whole input and keeps its buffer.
+    pub fn clear_input(&mut self) {
+        self.input.clear();
+    }
+
+    /// Moves the input out, buffer included, so that the owner can change itself while it decodes;
+    /// to be given back with `put_input`.
+    pub fn take_input(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.input)
+    }
+
+    /// The counterpart of `take_input`; also lends a buffer to a socket that has none.
+    pub fn put_input(&mut self, input: Vec<u8>) {
+        self.input = input;
+    }
+
+    // -- output
+
+    /// What is queued.
+    pub fn output(&self) -> &O {
+        &self.output
+    }
+
+    /// To queue more.
+    pub fn output_mut(&mut self) -> &mut O {
+        &mut self.output
+    }
+
+    /// Writes until the output is empty or the socket takes no more. `recycle` gets each buffer
+    /// that is of no further use.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn flush(&mut self, mut recycle: impl FnMut(Vec<u8>)) -> io::Result<()> {
+        while !self.output.is_empty() && !self.blocked {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = self.output.slices(&mut slices);
+            let (written, blocked) = self.transport.write(&slices[..count])?;
+            self.blocked = blocked;
+            if let Some(buffer) = self.output.advance(written) {
+                recycle(buffer);
+            }
+        }
+        self.session_waits = self.transport.flush()?;
+        Ok(())
+    }
+
+    /// Drops the output that has not been written.
+    pub fn drop_output(&mut self) {
+        self.output = O::default();
+    }
+
+    /// Ends the sending side, with TLS's close_notify. Reading may go on.
+    pub fn end_writing(&mut self) {
+        self.transport.end_writing();
+    }
+
+    /// Sends TLS's close_notify, so that the other side can tell an end from a cut.
+    pub fn say_goodbye(&mut self) {
+        self.transport.say_goodbye();
+    }
+
+    /// Sets the socket options of a connection that lasts, see `Transport::keep_alive`.
+    pub fn keep_alive(&mut self, patience_ms: u64) {
+        self.transport.keep_alive(patience_ms);
+    }
+}
+
+/// What follows for a value at the end of a turn.
+pub enum Settled {
+    /// It has ended; its owner removes it.
+    Ended,
+    /// It stays.
+    Keep {
+        /// When it has to be looked at without any event, in microseconds of the monotonic clock.
+        deadline_us: Option<u64>,
+        /// It can go on in the next turn without any event.
+        ready: bool,
+    },
+}
+
+struct Pooled<T> {
+    value: T,
+
+    /// It is on the ready list. A value is listed at most once.
+    is_listed: bool,
+
+    /// The timer that stands for the deadline, and when it fires: never later than the deadline.
+    /// It may be earlier: a deadline that moves away keeps its timer, which fires in vain and is
+    /// set again. That is cheaper than to move a timer with each request.
+    timer: Option<(TimerHandle, u64)>,
+}
+
+/// All sockets of one kind, with what their owner keeps for each.
+pub struct Pool<T> {
+    kind: PoolKind,
+
+    slots: Slots<Pooled<T>>,
+
+    /// The values that have something to do in this turn, each once, in the order in which they
+    /// were listed. Ids of values that were removed since are passed over.
+    ready: Vec<SlotId>,
+
+    /// At most one timer for each value, see `Pooled::timer`.
+    timers: TimerWheel<SlotId>,
+
+    /// Ids whose timers have fired; empty but inside `expire`, kept for its memory.
+    due: Vec<SlotId>,
+}
+
+impl<T> Pool<T> {
+    /// An empty pool, whose tokens carry `kind`.
+    pub fn new(kind: PoolKind) -> Pool<T> {
+        Pool {
+            kind,
+            slots: Slots::new(),
+            ready: Vec::new(),
+            timers: TimerWheel::new(),
+            due: Vec::new(),
+        }
+    }
+
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The token to register the socket in slot `id` with.
+    pub fn token(&self, id: SlotId) -> Token {
+        id.token(self.kind)
+    }
+
+    /// Puts in the value that `make` builds, and lists it as ready.
+    pub fn insert_with(&mut self, make: impl FnOnce(SlotId) -> T) -> SlotId {
+        let id = self.slots.insert_with(|id| Pooled {
+            value: make(id),
+            is_listed: true,
+            timer: None,
+        });
+        self.ready.push(id);
+        id
+    }
+
+    /// The value; `None` once it was removed.
+    pub fn get_mut(&mut self, id: SlotId) -> Option<&mut T> {
+        self.slots.get_mut(id).map(|pooled| &mut pooled.value)
+    }
+
+    /// The id of the value in slot `index`, if there is one.
+    pub fn id_at(&self, index: usize) -> Option<SlotId> {
+        self.slots.id_at(index)
+    }
+
+    /// The value, which is listed as ready from now on.
+    pub fn wake(&mut self, id: SlotId) -> Option<&mut T> {
+        let pooled = self.slots.get_mut(id)?;
+        if !pooled.is_listed {
+            pooled.is_listed = true;
+            self.ready.push(id);
+        }
+        Some(&mut pooled.value)
+    }
+
+    /// The value that an event is about, which is listed as ready from now on.
+    pub fn wake_for(&mut self, event: &Event) -> Option<&mut T> {
+        self.wake(SlotId::from_token(event.token()))
+    }
+
+    /// Lists as ready each value that `wanted` accepts.
+    pub fn wake_where(&mut self, mut wanted: impl FnMut(&mut T) -> bool) {
+        for (id, pooled) in self.slots.iter_mut() {
+            if !pooled.is_listed && wanted(&mut pooled.value) {
+                pooled.is_listed = true;
+                self.ready.push(id);
+            }
+        }
+    }
+
+    /// Takes the value out.
+    pub fn remove(&mut self, id: SlotId) -> Option<T> {
+        let pooled = self.slots.remove(id)?;
+        if let Some((timer, _)) = pooled.timer {
+            self.timers.cancel(timer);
+        }
+        Some(pooled.value)
+    }
+
+    /// Every value.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (SlotId, &mut T)> {
+        let all = self.slots.iter_mut();
+        all.map(|(id, pooled)| (id, &mut pooled.value))
+    }
+
+    // -- the turn
+
+    /// The length of the ready list, for a loop over `ready_at`.
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The value at this place of the ready list; `None` if it was removed.
+    pub fn ready_at(&mut self, place: usize) -> Option<&mut T> {
+        self.get_mut(self.ready[place])
+    }
+
+    /// Whether a value has something to do without any event.
+    pub fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When the next timer fires, in microseconds of the monotonic clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.timers.next_deadline()
+    }
+
+    /// Lists each value whose timer has fired as ready, and shows it to `on_timer`. The deadline
+    /// itself may still be ahead, see `Pooled::timer`.
+    pub fn expire(&mut self, now_us: u64, mut on_timer: impl FnMut(&mut T)) {
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.advance(now_us, &mut due);
+        for id in due.drain(..) {
+            if let Some(pooled) = self.slots.get_mut(id) {
+                pooled.timer = None;
+            }
+            if let Some(value) = self.wake(id) {
+                on_timer(value);
+            }
+        }
+        self.due = due;
+    }
+
+    /// Ends the turn: asks `settle` about each value on the ready list, sets its timer, and keeps
+    /// it on the list or not. Adds to `ended` the values that have ended; the owner has to remove
+    /// them before the next turn.
+    pub fn settle(
+        &mut self,
+        ended: &mut Vec<SlotId>,
+        mut settle: impl FnMut(SlotId, &mut T) -> Settled,
+    ) {
+        let mut kept = 0;
+        for place in 0..self.ready.len() {
+            let id = self.ready[place];
+            let Some(pooled) = self.slots.get_mut(id) else {
+                continue;
+            };
+            match settle(id, &mut pooled.value) {
+                Settled::Ended => ended.push(id),
+                Settled::Keep { deadline_us, ready } => {
+                    pooled.is_listed = ready;
+                    if let Some(deadline_us) = deadline_us {
+                        set_timer(&mut self.timers, &mut pooled.timer, id, deadline_us);
+                    }
+                    if ready {
+                        self.ready[kept] = id;
+                        kept += 1;
+                    }
+                }
+            }
+        }
+        self.ready.truncate(kept);
+    }
+}
+
+/// Makes sure that a timer fires at `deadline_us` or before.
+fn set_timer(
+    timers: &mut TimerWheel<SlotId>,
+    timer: &mut Option<(TimerHandle, u64)>,
+    id: SlotId,
+    deadline_us: u64,
+) {
+    if let Some((handle, fires_us)) = *timer {
+        if fires_us <= deadline_us {
+            return;
+        }
+        timers.cancel(handle);
+    }
+    *timer = Some((timers.schedule(deadline_us, id), deadline_us));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep(deadline_us: Option<u64>, ready: bool) -> Settled {
+        Settled::Keep { deadline_us, ready }
+    }
+
+    /// Settles all and removes the values that have ended.
+    fn settle_all(pool: &mut Pool<char>, mut each: impl FnMut(char) -> Settled) -> Vec<char> {
+        let mut ended = Vec::new();
+        pool.settle(&mut ended, |_, value| each(*value));
+        ended.into_iter().filter_map(|id| pool.remove(id)).collect()
+    }
+
+    #[test]
+    fn a_value_is_listed_once_until_it_is_settled() {
+        let mut pool = Pool::new(PoolKind::Clients);
+        let a = pool.insert_with(|_| 'a');
+        let b = pool.insert_with(|_| 'b');
+        assert!(pool.wake(a).is_some() && pool.wake(b).is_some());
+        assert_eq!(pool.ready_len(), 2);
+        let ended = settle_all(&mut pool, |value| keep(None, value == 'b'));
+        assert!(ended.is_empty() && pool.ready_len() == 1);
+        assert_eq!(pool.ready_at(0), Some(&mut 'b'));
+        assert!(pool.wake(a).is_some());
+        assert_eq!(settle_all(&mut pool, |_| Settled::Ended), ['b', 'a']);
+        assert!(pool.len() == 0 && !pool.has_work());
+        assert!(pool.wake(a).is_none());
+    }
+
+    #[test]
+    fn a_timer_never_fires_after_the_deadline() {
+        let mut pool = Pool::new(PoolKind::Links);
+        let id = pool.insert_with(|_| 'a');
+        for (deadline_us, fires_us) in [(500, 500), (900, 500), (300, 300), (400, 300)] {
+            pool.wake(id);
+            settle_all(&mut pool, |_| keep(Some(deadline_us), false));
+            assert_eq!(pool.next_deadline(), Some(fires_us));
+        }
+        let mut fired = 0;
+        pool.expire(299, |_| fired += 1);
+        assert!(!pool.has_work());
+        pool.expire(300, |_| fired += 1);
+        assert!(pool.has_work() && fired == 1);
+        settle_all(&mut pool, |_| keep(Some(400), false));
+        assert_eq!(pool.next_deadline(), Some(400));
+        assert_eq!(pool.remove(id), Some('a'));
+        assert_eq!(pool.next_deadline(), None);
+    }
+}
