@@ -7,16 +7,20 @@
 //! members. A tag that was once given is never given another meaning.
 use super::fields::{Codec, Flag, Number, OptionalText, OptionalTime, Tagged, Text, fields};
 pub use super::varint::Malformed;
-use super::varint::{Unpack, put_str};
+use super::varint::{Unpack, number_bytes, put_str};
+use std::sync::Arc;
 
 /// A clean path in the key space: starts with `/`, no empty segment, no trailing slash; the root is
 /// `/`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyPath(Box<str>);
+pub struct KeyPath(Arc<str>);
 
 impl KeyPath {
     /// Drops empty segments and a trailing slash: `a//b/` becomes `/a/b`.
     pub fn new(raw: &str) -> KeyPath {
+        if is_clean(raw) {
+            return KeyPath(raw.into());
+        }
         let mut clean = String::with_capacity(raw.len() + 1);
         for segment in raw.split('/').filter(|s| !s.is_empty()) {
             clean.push('/');
@@ -33,10 +37,21 @@ impl KeyPath {
         &self.0
     }
 
+    /// The path as shared text.
+    pub fn shared(&self) -> &Arc<str> {
+        &self.0
+    }
+
     /// The segments from the top; none for the root.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.0.split('/').filter(|s| !s.is_empty())
     }
+}
+
+/// Whether `KeyPath::new` would leave a path as it is.
+fn is_clean(raw: &str) -> bool {
+    let has_empty_segment = raw.as_bytes().windows(2).any(|pair| pair == b"//");
+    raw == "/" || raw.starts_with('/') && !raw.ends_with('/') && !has_empty_segment
 }
 
 /// The cluster's own settings, as `/v2/admin/config` shows them; there in seconds, which may have a
@@ -94,20 +109,20 @@ pub enum Command {
     /// Create or replace. `value: None` makes a directory.
     Set {
         path: KeyPath,
-        value: Option<Box<str>>,
+        value: Option<Arc<str>>,
         expires_ns: Option<u64>,
     },
     /// Create; when named in order a child of `path`. `value: None` makes a directory.
     Create {
         path: KeyPath,
-        value: Option<Box<str>>,
+        value: Option<Arc<str>>,
         expires_ns: Option<u64>,
         naming: Naming,
     },
     /// Change in place; `value: None` keeps the value, `refresh` wakes no watcher.
     Update {
         path: KeyPath,
-        value: Option<Box<str>>,
+        value: Option<Arc<str>>,
         expires_ns: Option<u64>,
         refresh: bool,
     },
@@ -116,7 +131,7 @@ pub enum Command {
     /// `set`), without it that is error 100.
     CompareAndSwap {
         path: KeyPath,
-        value: Option<Box<str>>,
+        value: Option<Arc<str>>,
         expires_ns: Option<u64>,
         prev_value: Option<Box<str>>,
         prev_index: u64,
@@ -241,16 +256,15 @@ impl Codec<KeyPath> for KeyPath {
     }
 
     fn size(value: &KeyPath) -> usize {
-        Text::size(&value.0)
+        number_bytes(value.0.len() as u64) + value.0.len()
     }
 
     fn take(from: &mut Unpack) -> Result<KeyPath, Malformed> {
         let text = from.str()?;
-        let path = KeyPath::new(text);
-        if path.as_str() != text {
+        if !is_clean(text) {
             return Err(Malformed);
         }
-        Ok(path)
+        Ok(KeyPath(text.into()))
     }
 }
 

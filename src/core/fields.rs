@@ -192,23 +192,27 @@ impl Codec<Box<str>> for Text {
     }
 }
 
-/// A string that may be absent: 0, or its length plus one as a varint and then its UTF-8.
+/// A string that may be absent: 0, or its length plus one as a varint and then its UTF-8. The field
+/// may be a `Box<str>` or an `Arc<str>`.
 pub struct OptionalText;
 
-impl Codec<Option<Box<str>>> for OptionalText {
-    fn put(value: &Option<Box<str>>, out: &mut Vec<u8>) {
-        put_optional(value.as_deref(), out);
+impl<T: AsRef<str> + for<'a> From<&'a str>> Codec<Option<T>> for OptionalText {
+    fn put(value: &Option<T>, out: &mut Vec<u8>) {
+        put_optional(value.as_ref().map(T::as_ref), out);
     }
 
-    fn size(value: &Option<Box<str>>) -> usize {
+    fn size(value: &Option<T>) -> usize {
         match value {
             None => 1,
-            Some(text) => number_bytes(text.len() as u64 + 1) + text.len(),
+            Some(text) => {
+                let length = text.as_ref().len();
+                number_bytes(length as u64 + 1) + length
+            }
         }
     }
 
-    fn take(from: &mut Unpack) -> Result<Option<Box<str>>, Malformed> {
-        Ok(from.optional()?.map(Box::from))
+    fn take(from: &mut Unpack) -> Result<Option<T>, Malformed> {
+        Ok(from.optional()?.map(T::from))
     }
 }
 
@@ -354,7 +358,7 @@ mod tests {
             check::<OptionalText, _>(Some(text.clone()));
             check::<Text, _>(text);
         }
-        check::<OptionalText, _>(None);
+        check::<OptionalText, Option<Box<str>>>(None);
         check::<OptionalTime, _>(None);
         check::<OptionalTime, _>(Some(7));
         check::<Number, _>(u32::MAX);

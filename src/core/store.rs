@@ -137,7 +137,8 @@ impl Store {
 
     /// The value of the file at a path, for this machine's own use: not counted.
     pub fn value(&self, path: &KeyPath) -> Option<&str> {
-        self.tree.node(self.tree.find(path).ok()?).value()
+        let id = self.tree.find(path).ok()?;
+        self.tree.node(id).value().map(|value| &**value)
     }
 
     /// The text that the replica keeps with the key space; empty in a new one.

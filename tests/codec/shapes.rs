@@ -307,8 +307,8 @@ fn the_migration_document() {
         items.push(ListItem {
             depth,
             view: View {
-                key: text(&node["Path"]),
-                value: children.is_none().then(|| text(&node["Value"])),
+                key: text(&node["Path"]).into(),
+                value: children.is_none().then(|| text(&node["Value"]).into()),
                 dir: children.is_some(),
                 expires_ns: None,
                 modified: EtcdIndex(node["ModifiedIndex"].as_u64().expect("an index")),

@@ -1,5 +1,6 @@
 //! The commands' encoding: there and back, every cut, every flip.
 use proptest::prelude::*;
+use std::sync::Arc;
 use tern::core::command::{ClusterConfig, Command, KeyPath, Naming};
 use tern::core::command::{decode, encode, encoded_len, is_membership};
 
@@ -11,7 +12,7 @@ fn command() -> impl Strategy<Value = Command> {
     let node = || {
         (
             "[a-c/_é]{0,12}".prop_map(|p| KeyPath::new(&p)),
-            proptest::option::of(text()),
+            proptest::option::of(text().prop_map(Arc::from)),
             proptest::option::of(any::<u64>()),
         )
     };

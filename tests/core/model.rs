@@ -1,6 +1,7 @@
 //! The key space once more, as simply as can be: one flat map, everything else by looking at all of
 //! it.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::error::Code;
 use tern::core::store::{Action, EtcdIndex, Event, ListItem, View};
@@ -171,7 +172,7 @@ impl Model {
         &mut self,
         action: Action,
         at: Names,
-        value: Option<Box<str>>,
+        value: Option<Arc<str>>,
         expires_ns: Option<u64>,
     ) -> Result<Event, Fails> {
         let there = match self.find(&at) {
@@ -197,7 +198,7 @@ impl Model {
             let parent = self.nodes.entry(at[..end].to_vec());
             parent.or_insert_with(|| new(None, None));
         }
-        let node = new(value.map(String::from), expires_ns);
+        let node = new(value.as_deref().map(String::from), expires_ns);
         let told = view(&at, &node);
         self.nodes.insert(at, node);
         Ok(self.tell(action, told, prev, true))
@@ -207,7 +208,7 @@ impl Model {
         &mut self,
         action: Action,
         at: Names,
-        value: Option<Box<str>>,
+        value: Option<Arc<str>>,
         expires_ns: Option<u64>,
         refresh: bool,
     ) -> Event {
@@ -217,7 +218,9 @@ impl Model {
         node.expires_ns = expires_ns;
         if let Some(old) = &mut node.value {
             node.modified = self.index;
-            *old = value.map_or(old.clone(), String::from);
+            if let Some(value) = value {
+                *old = value.to_string();
+            }
         }
         let mut told = view(&at, node);
         told.modified = EtcdIndex(self.index);
@@ -364,7 +367,7 @@ fn text(names: &[String]) -> String {
 fn view(names: &[String], node: &Node) -> View {
     View {
         key: text(names).into(),
-        value: node.value.as_deref().map(Box::from),
+        value: node.value.as_deref().map(Arc::from),
         dir: node.value.is_none(),
         expires_ns: node.expires_ns,
         modified: EtcdIndex(node.modified),

@@ -3,6 +3,7 @@
 use crate::model::Model;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::store::*;
 
@@ -54,8 +55,12 @@ fn path() -> impl Strategy<Value = KeyPath> {
     proptest::collection::vec(name, 0..4).prop_map(|names| KeyPath::new(&names.join("/")))
 }
 
-fn value() -> impl Strategy<Value = Option<Box<str>>> {
+fn value() -> impl Strategy<Value = Option<Arc<str>>> {
     prop_oneof![1 => Just(None), 4 => "[xyz]{0,2}".prop_map(|v| Some(v.into()))]
+}
+
+fn prev_value() -> impl Strategy<Value = Option<Box<str>>> {
+    value().prop_map(|value| value.as_deref().map(Box::from))
 }
 
 fn expires() -> impl Strategy<Value = Option<u64>> {
@@ -68,7 +73,7 @@ fn write() -> impl Strategy<Value = Command> {
         1 => Just(Naming::InOrder),
         1 => Just(Naming::InOrderPadded)
     ];
-    let condition = || (value(), prop_oneof![Just(0u64), 1..40u64]);
+    let condition = || (prev_value(), prop_oneof![Just(0u64), 1..40u64]);
     let node = || (path(), value(), expires());
     prop_oneof![
         6 => node().prop_map(|(path, value, expires_ns)| Command::Set { path, value, expires_ns }),
@@ -399,7 +404,7 @@ proptest! {
 fn set(path: &str, value: Option<&str>, expires_ns: Option<u64>) -> Command {
     Command::Set {
         path: KeyPath::new(path),
-        value: value.map(Box::from),
+        value: value.map(Arc::from),
         expires_ns,
     }
 }

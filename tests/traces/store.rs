@@ -11,6 +11,7 @@
 //! `PATH = VALUE` or `PATH/`, `[modified created]`, `until EXPIRATION`.
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::store::*;
 
@@ -82,7 +83,7 @@ impl<'a> Words<'a> {
         KeyPath::new(self.at(1))
     }
 
-    fn value(&self) -> Option<Box<str>> {
+    fn value(&self) -> Option<Arc<str>> {
         self.plain.get(2).map(|v| v.trim_matches('\'').into())
     }
 

@@ -33,7 +33,7 @@ impl Store {
         self.clear_way(path);
         match self.tree.look_up(path) {
             Lookup::Node { id, parent } if is_delete => {
-                let prev = self.tree.node(id).view(path.as_str());
+                let prev = self.tree.node(id).view(path.shared());
                 self.remove(action, parent, id, prev)
             }
             Lookup::Node { id, parent } => self.set_present_view(action, parent, id, path, value),
@@ -59,11 +59,11 @@ impl Store {
         path: &KeyPath,
         value: Option<&str>,
     ) -> Event {
-        let prev = self.tree.node(id).view(path.as_str());
+        let prev = self.tree.node(id).view(path.shared());
         let new = NewContent::permanent(value);
         self.raise_index();
         let node = if action == Action::Update && !prev.dir {
-            self.change_in_place(id, path.as_str(), new)
+            self.change_in_place(id, path, new)
         } else {
             self.create_at(Lookup::Node { parent, id }, path, new)
         };
@@ -73,7 +73,7 @@ impl Store {
     /// The node of the event that removes what was not there.
     fn missing_view(&self, path: &KeyPath) -> View {
         View {
-            key: path.as_str().into(),
+            key: path.shared().clone(),
             value: None,
             dir: false,
             expires_ns: None,

@@ -11,28 +11,28 @@ use super::node::{Lookup, Node, NodeId};
 use super::path::{depth_of, name_of, name_start};
 use super::ttl::due_of;
 use crate::core::command::KeyPath;
+use std::sync::Arc;
 
 /// What a command puts at a path.
-#[derive(Clone, Copy)]
-pub(super) struct NewContent<'a> {
+pub(super) struct NewContent {
     /// A file's value. `None` makes a directory, or in a change keeps the value.
-    pub(super) value: Option<&'a str>,
+    pub(super) value: Option<Arc<str>>,
     /// Nanoseconds since the Unix epoch.
     pub(super) expires_ns: Option<u64>,
 }
 
-impl<'a> NewContent<'a> {
-    pub(super) fn new(value: &'a Option<Box<str>>, expires_ns: Option<u64>) -> NewContent<'a> {
+impl NewContent {
+    pub(super) fn new(value: &Option<Arc<str>>, expires_ns: Option<u64>) -> NewContent {
         NewContent {
-            value: value.as_deref(),
+            value: value.clone(),
             expires_ns,
         }
     }
 
     /// A value that never expires; `None` makes a directory.
-    pub(super) fn permanent(value: Option<&'a str>) -> NewContent<'a> {
+    pub(super) fn permanent(value: Option<&str>) -> NewContent {
         NewContent {
-            value,
+            value: value.map(Arc::from),
             expires_ns: None,
         }
     }
@@ -65,7 +65,7 @@ impl Store {
         }
         let node = Node::new(new.value, new.expires_ns, self.index);
         self.ttl.add(due_of(&node, depth_of(text)), text);
-        let view = node.view(text);
+        let view = node.view(path.shared());
         self.tree.insert(dir, &text[leaf..], node);
         view
     }
@@ -80,26 +80,27 @@ impl Store {
         *node = Node::new(new.value, new.expires_ns, self.index);
         self.ttl.remove(old_due);
         self.ttl.add(due_of(node, depth), text);
-        node.view(text)
+        node.view(path.shared())
     }
 
     /// Changes a node in place: the value and the expiration of a file, the expiration alone of a
     /// directory. The view has the index of the change even for a directory.
-    pub(super) fn change_in_place(&mut self, id: NodeId, path: &str, new: NewContent) -> View {
+    pub(super) fn change_in_place(&mut self, id: NodeId, path: &KeyPath, new: NewContent) -> View {
+        let text = path.as_str();
         let saves = !self.has(StoreFault::SnapshotOfLater);
         if let Some(freeze) = self.freezer.current_mut()
             && saves
         {
-            freeze.save(id, self.tree.node(id), path);
+            freeze.save(id, self.tree.node(id), text);
         }
-        let depth = depth_of(path);
+        let depth = depth_of(text);
         let node = self.tree.node_mut(id);
         let old_due = due_of(node, depth);
         node.set_expiry(new.expires_ns);
         node.modify_file(new.value, self.index);
         self.ttl.remove(old_due);
-        self.ttl.add(due_of(node, depth), path);
-        let mut view = node.view(path);
+        self.ttl.add(due_of(node, depth), text);
+        let mut view = node.view(path.shared());
         view.modified = EtcdIndex(self.index);
         view
     }

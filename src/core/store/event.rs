@@ -1,6 +1,8 @@
 //! The values that the key space hands out: nodes as clients see them, and events.
 //!
-//! Plain data. How it reads as JSON is the codec's business.
+//! Plain data. How it reads as JSON is the codec's business. Keys and values are shared: an event, the
+//! history and the tree hold the same bytes.
+use std::sync::Arc;
 
 /// The etcd index: the number of changes of the key space so far. Each change raises it by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,9 +33,9 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// The full path.
-    pub key: Box<str>,
+    pub key: Arc<str>,
     /// A file's value. `None` for a directory, and for the node of an event that removed it.
-    pub value: Option<Box<str>>,
+    pub value: Option<Arc<str>>,
     /// Whether it is a directory. False in the `node` of an `Expire` event, whatever expired.
     pub dir: bool,
     /// When it expires, in nanoseconds since the Unix epoch. `None`: never.

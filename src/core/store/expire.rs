@@ -42,7 +42,7 @@ impl Store {
             if expired == EXPIRE_NODES_MAX {
                 return true;
             }
-            let prev = self.tree.node(id).view(path);
+            let prev = self.tree.node(id).view(&path.into());
             self.remove(Action::Expire, parent, id, prev);
             self.stats.count_expired();
             expired += 1;

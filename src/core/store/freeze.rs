@@ -13,6 +13,7 @@ use super::event::Event;
 use super::node::{Children, Node, NodeId};
 use super::path::{depth_of, is_below, is_within, name_of, traversal_order};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// Most bytes that a freeze keeps. Beyond, its reader is too slow for the writers.
 const KEPT_BYTES_MAX: usize = 16 << 20;
@@ -120,15 +121,15 @@ impl Freezer {
 /// What a node was before it was changed in place.
 #[derive(Debug)]
 pub struct SavedNode {
-    value: Option<Box<str>>,
+    value: Option<Arc<str>>,
     expires_ns: Option<u64>,
     modified: u64,
 }
 
 impl SavedNode {
     /// A file's value.
-    pub fn value(&self) -> Option<&str> {
-        self.value.as_deref()
+    pub fn value(&self) -> Option<&Arc<str>> {
+        self.value.as_ref()
     }
 
     /// When it expired, in nanoseconds since the Unix epoch.
@@ -247,7 +248,7 @@ impl Freeze {
         }
         self.bytes += kept_bytes(node);
         let saved = SavedNode {
-            value: node.value().map(Box::from),
+            value: node.value().cloned(),
             expires_ns: node.expires_ns(),
             modified: node.modified(),
         };
@@ -291,5 +292,5 @@ impl Freeze {
 }
 
 fn kept_bytes(node: &Node) -> usize {
-    KEPT_NODE_BYTES + node.value().map_or(0, str::len)
+    KEPT_NODE_BYTES + node.value().map_or(0, |value| value.len())
 }

@@ -138,7 +138,7 @@ impl Store {
     ) -> Page {
         let len_before = items.len();
         let path = listing.path.as_str();
-        let view = self.tree.node(id).view(path);
+        let view = self.tree.node(id).view(listing.path.shared());
         items.push(ListItem { depth: 0, view });
         if !self.tree.node(id).is_dir() {
             return Page::Done;

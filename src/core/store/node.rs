@@ -9,6 +9,7 @@ use super::event::{EtcdIndex, View};
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Nodes in a block. The arena grows by blocks, so that growing moves no node and at most one block
 /// of memory is unused.
@@ -27,7 +28,8 @@ pub type Children = BTreeMap<Box<str>, NodeId>;
 /// What a node holds, which never changes its kind.
 #[derive(Debug)]
 enum Content {
-    File(Box<str>),
+    /// Shared with the command and the events that carry it.
+    File(Arc<str>),
     /// Boxed: most nodes are files, and a map in place would make each of them larger.
     Dir(Box<Children>),
 }
@@ -62,9 +64,9 @@ pub struct Node {
 
 impl Node {
     /// A node created at etcd index `index`. Without a value it is a directory.
-    pub fn new(value: Option<&str>, expires_ns: Option<u64>, index: u64) -> Node {
+    pub fn new(value: Option<Arc<str>>, expires_ns: Option<u64>, index: u64) -> Node {
         let content = match value {
-            Some(value) => Content::File(value.into()),
+            Some(value) => Content::File(value),
             None => Content::Dir(Box::default()),
         };
         Node {
@@ -86,7 +88,7 @@ impl Node {
     }
 
     /// A file's value.
-    pub fn value(&self) -> Option<&str> {
+    pub fn value(&self) -> Option<&Arc<str>> {
         match &self.content {
             Content::File(value) => Some(value),
             Content::Dir(_) => None,
@@ -125,21 +127,21 @@ impl Node {
     ///
     /// A directory is left as it is: etcd 0.4 keeps the index of a directory that is updated, and
     /// clients compare it.
-    pub fn modify_file(&mut self, value: Option<&str>, index: u64) {
+    pub fn modify_file(&mut self, value: Option<Arc<str>>, index: u64) {
         let Content::File(current) = &mut self.content else {
             return;
         };
         self.modified = index;
         if let Some(value) = value {
-            *current = value.into();
+            *current = value;
         }
     }
 
     /// The node as clients see it.
-    pub fn view(&self, key: &str) -> View {
+    pub fn view(&self, key: &Arc<str>) -> View {
         View {
-            key: key.into(),
-            value: self.value().map(Box::from),
+            key: key.clone(),
+            value: self.value().cloned(),
             dir: self.is_dir(),
             expires_ns: self.expires_ns(),
             modified: EtcdIndex(self.modified),
@@ -220,7 +222,7 @@ impl KeyTree {
         let node = self.node_mut(id);
         let is_childless = node.children().is_none_or(BTreeMap::is_empty);
         assert!(is_childless, "children are released first");
-        node.content = Content::File(Box::default());
+        node.content = Content::File(Arc::default());
         self.free.push(id);
     }
 
@@ -336,7 +338,7 @@ mod tests {
         let mut tree = KeyTree::new();
         let mut ids = Vec::new();
         for index in 0..3000 {
-            ids.push(tree.add(Node::new(Some("v"), None, index)));
+            ids.push(tree.add(Node::new(Some("v".into()), None, index)));
         }
         assert_eq!(tree.len(), 3001);
         assert_eq!(tree.node(ids[2999]).created(), 2999);

@@ -9,6 +9,7 @@ use super::snapshot::{END, EVENT, FRAME_BYTES, HEAD, NODE, VERSION, take_event};
 use super::stats::{REPLICATED, Stats};
 use super::ttl::due_of;
 use crate::core::varint::{Malformed, Unpack};
+use std::sync::Arc;
 
 /// Longest chunk that a writer makes: a slice, then one event with the largest value and the
 /// largest previous value, and a margin.
@@ -195,7 +196,7 @@ impl Restore {
         self.path.truncate(dir_path_len);
         self.path.push('/');
         self.path.push_str(name);
-        let node = Node::new(value, expires_ns, created).with_modified(modified);
+        let node = Node::new(value.map(Arc::from), expires_ns, created).with_modified(modified);
         let due = due_of(&node, depth as u32);
         check(due.is_none_or(|due| !self.store.ttl.contains(due)))?;
         self.store.ttl.add(due, &self.path);

@@ -17,6 +17,7 @@ use super::history::History;
 use super::node::{KeyTree, ROOT};
 use super::walk::{TreeWalk, Visited};
 use crate::core::varint::{Malformed, Unpack, put_number, put_optional, put_str, put_time};
+use std::sync::Arc;
 
 /// The version of the format.
 pub(super) const VERSION: u64 = 2;
@@ -246,7 +247,7 @@ fn put_node(visited: &Visited, out: &mut Vec<u8>) {
     out.push(NODE);
     put_number(u64::from(visited.depth()), out);
     put_str(visited.name(), out);
-    put_optional(visited.value(), out);
+    put_optional(visited.value().map(|value| &**value), out);
     put_time(visited.expires_ns(), out);
     put_number(visited.modified(), out);
     put_number(visited.created(), out);
@@ -287,7 +288,7 @@ fn take_view(from: &mut Unpack) -> Result<View, Malformed> {
     Ok(View {
         key: from.str()?.into(),
         dir: from.flag()?,
-        value: from.optional()?.map(Box::from),
+        value: from.optional()?.map(Arc::from),
         expires_ns: from.time()?,
         modified: EtcdIndex(from.number()?),
         created: EtcdIndex(from.number()?),

@@ -8,6 +8,7 @@ use super::freeze::{Freeze, SavedNode};
 use super::node::{KeyTree, Node, NodeId};
 use super::path::name_of;
 use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::Arc;
 
 /// A directory that a traversal is in.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl Visited<'_> {
     }
 
     /// A file's value.
-    pub fn value(&self) -> Option<&str> {
+    pub fn value(&self) -> Option<&Arc<str>> {
         match self.saved {
             Some(saved) => saved.value(),
             None => self.node.value(),
@@ -88,7 +89,7 @@ impl Visited<'_> {
     pub fn view(&self) -> View {
         View {
             key: self.path.into(),
-            value: self.value().map(Box::from),
+            value: self.value().cloned(),
             dir: self.node.is_dir(),
             expires_ns: self.expires_ns(),
             modified: EtcdIndex(self.modified()),

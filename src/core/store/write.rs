@@ -131,7 +131,7 @@ impl Store {
             if present.is_dir() {
                 return Err(Error::new(Code::NotAFile, path.as_str()));
             }
-            prev = Some(present.view(path.as_str()));
+            prev = Some(present.view(path.shared()));
         }
         self.raise_index();
         let node = match lookup {
@@ -171,12 +171,13 @@ impl Store {
         check_not_root(path)?;
         let id = self.tree.find(path)?;
         let node = self.tree.node(id);
-        if node.is_dir() && new.value.is_some_and(|value| !value.is_empty()) {
+        let has_value = new.value.as_ref().is_some_and(|value| !value.is_empty());
+        if node.is_dir() && has_value {
             return Err(Error::new(Code::NotAFile, path.as_str()));
         }
-        let prev = node.view(path.as_str());
+        let prev = node.view(path.shared());
         self.raise_index();
-        let node = self.change_in_place(id, path.as_str(), new);
+        let node = self.change_in_place(id, path, new);
         Ok(self.publish_change(Action::Update, node, prev, refresh))
     }
 
@@ -190,7 +191,7 @@ impl Store {
         check_not_root(path)?;
         let (_, id, prev) = self.compare_file(path, conditions)?;
         self.raise_index();
-        let node = self.change_in_place(id, path.as_str(), new);
+        let node = self.change_in_place(id, path, new);
         Ok(self.publish_change(Action::CompareAndSwap, node, prev, refresh))
     }
 
@@ -206,7 +207,7 @@ impl Store {
                 return Err(Error::new(Code::DirectoryNotEmpty, path.as_str()));
             }
         }
-        let prev = node.view(path.as_str());
+        let prev = node.view(path.shared());
         Ok(self.remove(Action::Delete, parent, id, prev))
     }
 
@@ -235,7 +236,7 @@ impl Store {
             return Err(Error::new(Code::NotAFile, path.as_str()));
         };
         let mut causes = Vec::new();
-        if let Some(wanted) = conditions.value.filter(|wanted| *wanted != value) {
+        if let Some(wanted) = conditions.value.filter(|wanted| *wanted != &**value) {
             causes.push(format!("[{wanted} != {value}]"));
         }
         let modified = node.modified();
@@ -245,7 +246,7 @@ impl Store {
         if !causes.is_empty() && !self.has(StoreFault::CompareIgnored) {
             return Err(Error::new(Code::CompareFailed, causes.join(" ")));
         }
-        Ok((parent, id, node.view(path.as_str())))
+        Ok((parent, id, node.view(path.shared())))
     }
 
     /// Removes a node, with its descendants, and publishes the event.

@@ -6,6 +6,7 @@
 //! `tern::core::store` but the types of events and errors. Start at `Model::apply`.
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::error::Code;
 use tern::core::store::{Action, EtcdIndex, Event, View};
@@ -13,7 +14,7 @@ use tern::core::store::{Action, EtcdIndex, Event, View};
 #[derive(Clone, Debug)]
 struct Node {
     /// A directory has none.
-    value: Option<Box<str>>,
+    value: Option<Arc<str>>,
     expires_ns: Option<u64>,
     modified: u64,
     created: u64,
@@ -100,7 +101,7 @@ impl Model {
         &mut self,
         action: Action,
         path: &str,
-        value: Option<Box<str>>,
+        value: Option<Arc<str>>,
         expires_ns: Option<u64>,
     ) -> Answer {
         let next = self.index() + 1;
@@ -120,7 +121,7 @@ impl Model {
         Ok(self.tell(action, view, prev, false))
     }
 
-    fn set(&mut self, path: &str, value: Option<Box<str>>, expires_ns: Option<u64>) -> Answer {
+    fn set(&mut self, path: &str, value: Option<Arc<str>>, expires_ns: Option<u64>) -> Answer {
         if path == "/" {
             return Err(Code::RootReadOnly);
         }
@@ -133,7 +134,7 @@ impl Model {
     fn create(
         &mut self,
         path: &str,
-        value: Option<Box<str>>,
+        value: Option<Arc<str>>,
         expires_ns: Option<u64>,
         naming: Naming,
     ) -> Answer {
@@ -176,7 +177,7 @@ impl Model {
     fn update(
         &mut self,
         path: &str,
-        value: Option<Box<str>>,
+        value: Option<Arc<str>>,
         expires_ns: Option<u64>,
         refresh: bool,
     ) -> Answer {
@@ -202,7 +203,7 @@ impl Model {
     fn compare(node: &Node, value: &Option<Box<str>>, index: u64) -> Result<(), Code> {
         let wrong_value = value
             .as_ref()
-            .is_some_and(|v| Some(v) != node.value.as_ref());
+            .is_some_and(|v| Some(&**v) != node.value.as_deref());
         let wrong_index = index != 0 && index != node.modified;
         if wrong_value || wrong_index {
             return Err(Code::CompareFailed);
@@ -213,7 +214,7 @@ impl Model {
     fn swap(
         &mut self,
         path: &str,
-        new: (Option<Box<str>>, Option<u64>, bool),
+        new: (Option<Arc<str>>, Option<u64>, bool),
         want: (&Option<Box<str>>, u64),
     ) -> Answer {
         let old = self.find(path)?;

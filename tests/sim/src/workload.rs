@@ -1,6 +1,7 @@
 //! What clients ask for: each wish both as a value for the core and as the bytes of an HTTP
 //! request, and what the answer tells about it. The two forms must mean the same. Start at `Want`.
 use super::params::Params;
+use std::sync::Arc;
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::error::{Code, Error};
 use tern::core::machine::{Op, Outcome};
@@ -95,8 +96,8 @@ pub fn register_of(path: &str) -> Option<usize> {
     path.strip_prefix("/r")?.parse().ok()
 }
 
-pub fn value_text(value: Value) -> Box<str> {
-    format!("v{value}").into()
+pub fn value_text(value: Value) -> String {
+    format!("v{value}")
 }
 
 pub fn value_of(text: &str) -> Option<Value> {
@@ -173,7 +174,7 @@ impl Want {
             recursive,
             linearizable,
         };
-        let set = |p: String, value: Option<Box<str>>, expires_ns| {
+        let set = |p: String, value: Option<Arc<str>>, expires_ns| {
             Op::Write(Command::Set {
                 path: path(&p),
                 value,
@@ -186,7 +187,7 @@ impl Want {
             Want::List { path, recursive } => get(path, *recursive, false),
             Want::InOrder { value } => Op::Write(Command::Create {
                 path: path("/q"),
-                value: Some(value_text(*value)),
+                value: Some(value_text(*value).into()),
                 expires_ns: None,
                 naming: Naming::InOrder,
             }),
@@ -324,12 +325,12 @@ impl Want {
 fn key_op(path: KeyPath, act: Act, index: u64) -> Op {
     let prev = |from: Value| {
         if index == 0 {
-            (Some(value_text(from)), 0)
+            (Some(value_text(from).into()), 0)
         } else {
             (None, index)
         }
     };
-    let value = |v: Value| Some(value_text(v));
+    let value = |v: Value| Some(value_text(v).into());
     Op::Write(match act {
         Act::Get => {
             return Op::Get {
