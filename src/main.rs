@@ -60,7 +60,7 @@ fn serve(config: &Config) -> Result<End, String> {
     }
     refuse_unserved(config)?;
     let mut config = config.clone();
-    let mut joins = !config.peers.is_empty() || config.discovery.is_some();
+    let mut joins = config.names_a_cluster();
     loop {
         match run(&config, joins)? {
             End::Found => {
@@ -91,7 +91,9 @@ fn run(config: &Config, joins: bool) -> Result<End, String> {
     ];
     let (mut disk, recovered) = Disk::open_to(config, joins)?;
     let clock = Clock::new();
-    let (settings, seed, now) = (config.settings(), random()?, clock.now());
+    let settings = config.settings();
+    let seed = tern::shell::disk::random()?;
+    let now = clock.now();
     let search = Search {
         known: disk.take_peers(),
         ..config.search()
@@ -121,9 +123,4 @@ fn read(path: &str) -> Result<Option<String>, String> {
 fn host_name() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().into_owned()
-}
-
-/// The seed of all that the machine draws.
-fn random() -> Result<u64, String> {
-    tern::shell::disk::random().map_err(|e| format!("the system gives no random numbers: {e}"))
 }

@@ -127,6 +127,11 @@ impl Config {
         url(&self.peer_tls, &self.peer_addr)
     }
 
+    /// Whether the configuration names machines to join, rather than a cluster to found.
+    pub fn names_a_cluster(&self) -> bool {
+        !self.peers.is_empty() || self.discovery.is_some()
+    }
+
     /// What the core needs to know.
     pub fn settings(&self) -> Settings {
         Settings {

@@ -1,17 +1,22 @@
-//! Records to the log and back, snapshot files, recovery; the only user of the file system.
+//! The data directory of a running machine: the log, snapshots, exports, `membership` and
+//! `standby_info`. Nothing else in tern uses the file system after the start.
 //!
-//! A sync or a read error never reaches the core: it is logged here and ends the process, for after
-//! it nothing that was not synced can be trusted. A full disk is not an error of that kind: what
-//! does not fit waits here, unacknowledged, until there is room. Start with `Disk::open` (in
-//! `recovery`), then `append`, `start_sync`, `poll_sync`.
+//! A failed sync or read never reaches the core. It is logged here and ends the process: after it,
+//! data that was not synced may be lost whatever the kernel says later. A full disk is not such a
+//! failure. What does not fit waits here, unacknowledged, until there is room.
+//!
+//! Start with [`Disk::open`] (in `recovery`), then [`Disk::append`], [`Disk::start_sync`],
+//! [`Disk::poll_sync`].
 mod dir;
+mod export;
+mod files;
 mod membership;
 mod recovery;
 mod snapfile;
 mod snapshots;
 mod standby;
 
-pub use dir::Export;
+pub use export::Export;
 use membership::Membership;
 
 use crate::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
@@ -25,84 +30,103 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use wal::{Record, Wal};
 
-/// While the disk is full, room is looked for again after this time.
-const ROOM_RETRY_US: u64 = 500_000;
+/// How often a full disk is checked for room, in microseconds.
+const ROOM_CHECK_US: u64 = 500_000;
+
+/// Where random bits come from.
+const RANDOM: &str = "/dev/urandom";
 
 /// The data directory of a running machine.
 pub struct Disk {
     data_dir: PathBuf,
     wal: Wal,
+    /// The size of new log segments, in bytes; never changes.
     segment_bytes: u64,
-    /// The log's random number.
+    /// The random number of the log. Changes when the log is replaced.
     incarnation: u64,
-    /// What the directory says of standby mode, if this machine is a standby.
+    /// What the directory said of standby mode at start. `None` if this machine was not a standby,
+    /// and once it was taken.
     standby: Option<StandbyInfo>,
-    /// The peer URLs that this machine knew as a standby.
+    /// The peer URLs in `standby_info` at start; empty once they were taken.
     peers: Vec<Box<str>>,
     snapshots: Snapshots,
-    /// What did not fit, in order; everything that comes later waits behind it.
-    stuck: VecDeque<Persist>,
-    /// The highest number of what was taken, with the log's mark that covers it; oldest first.
-    marks: VecDeque<(u64, Lsn)>,
-    /// The log's mark for what was appended last, and up to which it is durable.
-    appended: u64,
-    durable: u64,
-    /// The number of the last thing handed in, stuck or not.
+    /// What the core handed in and the log has not taken, oldest first. Not empty only while the
+    /// disk is full.
+    waiting: VecDeque<Persist>,
+    /// For each call of `append` that the log has taken: the log's mark that covers it, and its
+    /// number. Oldest first; neither falls. Removed once the mark is durable.
+    unsynced: VecDeque<(u64, Lsn)>,
+    /// The log's mark for the last record that it has taken.
+    appended_mark: u64,
+    /// The log's mark up to which all records are durable; at most `appended_mark`.
+    durable_mark: u64,
+    /// The number of the last call of `append`; only rises, except when the log is replaced.
     lsn: Lsn,
     /// What the core was told last.
     space: Space,
-    room_retry_us: u64,
-    slow: Slow,
+    /// When to check a full disk for room again, in microseconds of the monotonic clock. `None`
+    /// while the disk has room.
+    next_room_check_us: Option<u64>,
+    delay: SyncDelay,
 }
 
-/// A disk made slow for a test: what is durable is told so much later, as one whose syncs do not
-/// block would.
+/// For tests: a disk whose syncs take longer than they do. The end of each sync is reported later by
+/// a fixed time, as if it ran in the background.
 #[derive(Default)]
-struct Slow {
+struct SyncDelay {
+    /// In microseconds; 0 without the environment variable.
     delay_us: u64,
-    /// When the sync under way ends.
+    /// When the running sync ends, in microseconds of the monotonic clock.
     due_us: Option<u64>,
 }
 
-impl Slow {
-    /// Named in milliseconds by an environment variable, which nobody sets by accident.
-    fn from_env() -> Slow {
+impl SyncDelay {
+    /// Reads the delay from an environment variable, in milliseconds. It is not a setting, so that
+    /// no configuration turns it on by mistake.
+    fn from_env() -> SyncDelay {
         let given = std::env::var("TERN_SYNC_DELAY_MS").ok();
         let ms: u64 = given.and_then(|ms| ms.parse().ok()).unwrap_or(0);
-        Slow {
+        SyncDelay {
             delay_us: ms * 1000,
             due_us: None,
         }
     }
 
     fn start(&mut self, now_us: u64) {
-        self.due_us = (self.delay_us > 0).then_some(now_us + self.delay_us);
+        if self.delay_us > 0 {
+            self.due_us = Some(now_us + self.delay_us);
+        }
     }
 
-    /// Whether a sync is under way.
-    fn runs(&mut self, now_us: u64) -> bool {
+    /// Whether a sync is running.
+    fn is_running(&mut self, now_us: u64) -> bool {
         self.due_us.take_if(|due_us| *due_us <= now_us);
         self.due_us.is_some()
     }
 }
 
 impl Disk {
-    /// Takes what has to be durable, in order; `lsn` is the number of the last of it.
+    /// Takes what must become durable, in order, and empties `persist`. `lsn` is the number of this
+    /// call; [`Disk::poll_sync`] returns it once everything up to it is durable.
+    ///
+    /// # Panics
+    ///
+    /// If `persist` is not empty and `lsn` does not rise.
     pub fn append(&mut self, persist: &mut Vec<Persist>, lsn: Lsn) {
         if persist.is_empty() {
             return;
         }
         assert!(lsn > self.lsn, "numbers rise");
         self.lsn = lsn;
-        self.stuck.extend(persist.drain(..));
-        if self.room_retry_us == 0 {
-            self.append_stuck();
+        self.waiting.extend(persist.drain(..));
+        if self.next_room_check_us.is_none() {
+            self.append_waiting();
         }
     }
 
-    /// Appends what waits, until it does not fit.
-    fn append_stuck(&mut self) {
-        while let Some(first) = self.stuck.front() {
+    /// Hands to the log what waits, until it does not fit.
+    fn append_waiting(&mut self) {
+        while let Some(first) = self.waiting.front() {
             let taken = match first {
                 Persist::State { term, vote } => {
                     or_die(self.wal.save_state(term.0, vote.map_or(0, |id| id.0)));
@@ -117,21 +141,20 @@ impl Disk {
                 }
             };
             match taken {
-                Ok(count) => drop(self.stuck.drain(..count)),
+                Ok(count) => drop(self.waiting.drain(..count)),
                 Err(wal::Error::Full) => return,
                 Err(e @ wal::Error::Io { .. }) => die(&e),
             }
         }
-        // Numbers are told in whole batches: the last one is covered when all before it is.
-        self.marks.push_back((self.appended, self.lsn));
+        // Numbers are reported for whole calls: the last one is covered once all before it is.
+        self.unsynced.push_back((self.appended_mark, self.lsn));
     }
 
-    /// Appends the records at the front in one call; gives how many things that were.
+    /// Appends the records at the front of `waiting` in one call. Returns how many items of
+    /// `waiting` they were.
     fn append_records(&mut self) -> Result<usize, wal::Error> {
         let mut heads = Vec::new();
-        let mut records = Vec::new();
-        let (mut count, mut mark) = (0, 0);
-        for persist in &self.stuck {
+        for persist in &self.waiting {
             if let Persist::Installed { meta, .. } = persist {
                 let mut head = Vec::new();
                 encode_meta(meta, &mut head);
@@ -139,105 +162,110 @@ impl Disk {
             }
         }
         let mut heads = heads.iter();
-        for persist in &self.stuck {
+        let mut records = Vec::new();
+        let mut commit_max = 0;
+        let mut count = 0;
+        for persist in &self.waiting {
             match persist {
                 Persist::Append { entries, commit } => {
-                    mark = commit.0.max(mark);
+                    commit_max = commit.0.max(commit_max);
                     records.extend(entries.iter().map(|entry| Record::Entry {
                         term: entry.term.0,
                         index: entry.index.0,
-                        body: whole(&entry.body),
+                        body: good_body(&entry.body),
                     }));
                 }
                 Persist::Repair(entry) => {
-                    log::info!("entry {} is back from another machine", entry.index.0);
+                    log::info!("log entry {}: repaired from a peer", entry.index.0);
                     records.push(Record::Repair {
                         term: entry.term.0,
                         index: entry.index.0,
-                        body: whole(&entry.body),
+                        body: good_body(&entry.body),
                     });
                 }
                 Persist::Installed { meta, keep_tail } => records.push(Record::Installed {
                     term: meta.term.0,
                     index: meta.index.0,
                     keep_tail: *keep_tail,
-                    head: heads.next().expect("one each"),
+                    head: heads.next().expect("one for each snapshot"),
                 }),
                 Persist::State { .. } | Persist::Release { .. } => break,
             }
             count += 1;
         }
-        self.appended = self.wal.append(&records, mark)?;
+        self.appended_mark = self.wal.append(&records, commit_max)?;
         Ok(count)
     }
 
-    /// Starts a sync of everything appended, unless one is running or nothing waits for one.
-    /// Whether it has taken its time already.
+    /// Starts a sync of everything that was appended, unless one is running or nothing waits for
+    /// one. Returns whether it did. The sync may be over when this returns.
     pub fn start_sync(&mut self, now_us: u64) -> bool {
-        if self.slow.runs(now_us) || !self.wants_sync() {
+        if self.delay.is_running(now_us) || !self.wants_sync() {
             return false;
         }
         or_die(self.wal.start_sync());
-        self.slow.start(now_us);
+        self.delay.start(now_us);
         true
     }
 
-    /// Up to which number all is durable, when that has moved on.
+    /// The highest number up to which everything is durable, if that has risen since the last call.
     pub fn poll_sync(&mut self, now_us: u64) -> Option<Lsn> {
-        if self.slow.runs(now_us) {
+        if self.delay.is_running(now_us) {
             return None;
         }
         if let Some(mark) = or_die(self.wal.poll_sync()) {
-            self.durable = mark;
+            self.durable_mark = mark;
         }
         let mut synced = None;
-        while let Some((mark, lsn)) = self.marks.front()
-            && *mark <= self.durable
+        while let Some((mark, lsn)) = self.unsynced.front()
+            && *mark <= self.durable_mark
         {
             synced = Some(*lsn);
-            self.marks.pop_front();
+            self.unsynced.pop_front();
         }
         synced
     }
 
-    /// Whether the disk has run full or has room again since the last call.
+    /// Whether the disk has room, if that has changed since the last call. Checks a full disk for
+    /// room when that is due.
     pub fn poll_space(&mut self, now_us: u64) -> Option<Space> {
-        if self.room_retry_us > 0 && now_us >= self.room_retry_us {
+        let is_check_due = self.next_room_check_us.is_none_or(|due| now_us >= due);
+        if is_check_due && self.next_room_check_us.is_some() {
             or_die(self.wal.make_spare());
-            self.append_stuck();
+            self.append_waiting();
         }
-        let full = self.wal.space() == wal::Space::Low || !self.stuck.is_empty();
-        self.room_retry_us = match (full, now_us >= self.room_retry_us) {
-            (false, _) => 0,
-            (true, true) => now_us + ROOM_RETRY_US,
-            (true, false) => self.room_retry_us,
-        };
-        let space = if full { Space::Low } else { Space::Ok };
-        let changed = space != self.space;
+        let is_full = self.wal.space() == wal::Space::Low || !self.waiting.is_empty();
+        if !is_full {
+            self.next_room_check_us = None;
+        } else if is_check_due {
+            self.next_room_check_us = Some(now_us + ROOM_CHECK_US);
+        }
+        let space = if is_full { Space::Low } else { Space::Ok };
+        let is_changed = space != self.space;
         self.space = space;
-        changed.then_some(space)
+        is_changed.then_some(space)
     }
 
-    /// When `poll_space` has to look again; `u64::MAX`: never.
-    pub fn next_deadline(&self) -> u64 {
-        let room_us = if self.room_retry_us == 0 {
-            u64::MAX
-        } else {
-            self.room_retry_us
-        };
-        room_us.min(self.slow.due_us.unwrap_or(u64::MAX))
+    /// When [`Disk::poll_space`] or [`Disk::poll_sync`] must be called again, in microseconds of the
+    /// monotonic clock; `None` if nothing is due.
+    pub fn next_deadline(&self) -> Option<u64> {
+        match (self.next_room_check_us, self.delay.due_us) {
+            (Some(room_us), Some(sync_us)) => Some(room_us.min(sync_us)),
+            (room_us, sync_us) => room_us.or(sync_us),
+        }
     }
 
     /// Whether something was appended that no sync covers yet.
     pub fn has_work(&self) -> bool {
-        self.slow.due_us.is_none() && self.wants_sync()
+        self.delay.due_us.is_none() && self.wants_sync()
     }
 
     fn wants_sync(&self) -> bool {
-        self.wal.wants_sync() || self.marks.front().is_some_and(|m| m.0 <= self.durable)
+        let is_durable = |(mark, _): &(u64, Lsn)| *mark <= self.durable_mark;
+        self.wal.wants_sync() || self.unsynced.front().is_some_and(is_durable)
     }
 
-    /// The members are others: the log keeps the newest configuration with each of its files.
+    /// The configuration has changed. The head of each new log segment repeats the newest one.
     pub fn keep_configuration(&mut self, cluster: u64, configuration: &Configuration) {
         let meta = SnapshotMeta {
             cluster,
@@ -249,50 +277,56 @@ impl Disk {
         self.wal.set_configuration(&bytes);
     }
 
-    /// Carries out what the core wants of snapshot files; what it is to be told, if anything.
-    pub fn snapshot(&mut self, out: SnapshotOut) -> Option<SnapshotIn> {
-        self.snapshots.carry(out)
+    /// Carries out an order of the core about snapshot files. Returns the report to the core, if
+    /// there is one.
+    pub fn snapshot(&mut self, order: SnapshotOut) -> Option<SnapshotIn> {
+        self.snapshots.carry_out(order)
     }
 
-    /// Starts a file of the key space in the data directory.
+    /// Starts an export in the data directory.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed; with its text.
     pub fn export(&self) -> Result<Export, String> {
         Export::new(&self.data_dir)
     }
 
-    /// Makes durable that this machine is this member of its cluster.
+    /// Makes durable that the cluster has admitted this machine as the member `id`.
     pub fn keep_id(&mut self, id: PeerId) {
         let member = Membership::Member {
             id: id.0,
             incarnation: self.incarnation,
         };
-        self.put(|data_dir| membership::write(data_dir, &member));
+        self.write_or_make_room(|data_dir| membership::write(data_dir, &member));
     }
 
-    /// Makes durable what a standby knows; with `leaves_log`, that what the log holds is of no use
-    /// any more.
-    pub fn keep_standby(&mut self, info: &StandbyInfo, leaves_log: bool) {
-        if leaves_log {
-            let given_up = self.incarnation;
-            return self.put(|data_dir| standby::write(data_dir, info, given_up));
+    /// Makes durable what a standby knows of its cluster. With `abandons_log`, the log and the
+    /// snapshots here are to be wiped, also if the process ends before [`Disk::start_over`].
+    pub fn keep_standby(&mut self, info: &StandbyInfo, abandons_log: bool) {
+        if abandons_log {
+            let abandoned = Some(self.incarnation);
+            self.write_or_make_room(|data_dir| standby::write(data_dir, info, abandoned));
+            return;
         }
-        match standby::write(&self.data_dir, info, 0) {
-            // What is there says the same, of an earlier moment; who was let in has a membership,
-            // which is newer.
-            Err(e) if snapshots::is_full(&e) => {
-                log::warn!("no room for what a standby knows of its cluster: {e}");
+        match standby::write(&self.data_dir, info, None) {
+            // The old file still says that this machine is a standby. If it was admitted since,
+            // `membership` is newer.
+            Err(e) if files::is_full(&e) => {
+                log::warn!("no room for {}: {e}. The older one stays", standby::FILE);
             }
             result => or_die(result),
         }
     }
 
-    /// Writes what a life begins or ends with. A full disk gets room for it from what can be
-    /// spared: the log and the newest snapshot stay, for this machine must come up with its
-    /// vote if it dies before that is written.
-    fn put(&mut self, write: impl Fn(&Path) -> io::Result<()>) {
+    /// Writes a small file that must not wait. On a full disk, older snapshots and spare segments
+    /// are removed for it. The log and the newest snapshot stay: if the process ends before the
+    /// file is written, the machine must start with its vote.
+    fn write_or_make_room(&mut self, write: impl Fn(&Path) -> io::Result<()>) {
         match write(&self.data_dir) {
-            Err(e) if snapshots::is_full(&e) => {
-                log::warn!("{e}: older snapshots and spare segments go");
-                or_die(self.snapshots.give_up());
+            Err(e) if files::is_full(&e) => {
+                log::warn!("{e}: removing older snapshots and spare log segments");
+                or_die(self.snapshots.keep_newest_only());
                 or_die(self.wal.remove_spares());
                 or_die(write(&self.data_dir));
             }
@@ -300,20 +334,21 @@ impl Disk {
         }
     }
 
-    /// What the directory has said of standby mode when it was opened, if this machine is a
+    /// Takes what the directory said of standby mode at start; `None` if this machine is not a
     /// standby.
     pub fn take_standby(&mut self) -> Option<StandbyInfo> {
         self.standby.take()
     }
 
-    /// The peer URLs that this machine knew when it was a standby last: one that was let in and has
-    /// heard nothing since knows no other.
+    /// Takes the peer URLs that this machine knew when it was last a standby. A machine that was
+    /// admitted and has not received anything since knows no others.
     pub fn take_peers(&mut self) -> Vec<Box<str>> {
         std::mem::take(&mut self.peers)
     }
 
-    /// Throws log and snapshots away and begins anew, in place; gives the directory's new number.
-    /// `keep_standby` has made it harmless to die on the way.
+    /// Wipes the log and the snapshots and starts a new log. Returns its random number. Call
+    /// [`Disk::keep_standby`] with `abandons_log` first: then a crash on the way is recovered at the
+    /// next start.
     pub fn start_over(&mut self) -> u64 {
         let limits = self.snapshots.limits();
         self.snapshots = Snapshots::new(&self.data_dir, limits, Vec::new());
@@ -324,31 +359,38 @@ impl Disk {
             identity,
         };
         self.incarnation = or_die(self.wal.start_over(&options)).identity;
-        or_die(dir::wipe_rest(&self.data_dir));
-        self.stuck.clear();
-        self.marks.clear();
-        (self.appended, self.durable, self.lsn) = (0, 0, Lsn(0));
-        (self.space, self.room_retry_us) = (Space::Ok, 0);
+        or_die(dir::wipe_besides_log(&self.data_dir));
+        self.waiting.clear();
+        self.unsynced.clear();
+        self.appended_mark = 0;
+        self.durable_mark = 0;
+        self.lsn = Lsn(0);
+        self.space = Space::Ok;
+        self.next_room_check_us = None;
         self.incarnation
     }
 
-    /// Ends in order: the log says so.
+    /// Syncs what was appended and closes the log.
     pub fn close(self) {
         or_die(self.wal.close());
     }
 }
 
-/// A body to append. One that is damaged here is repaired before it is appended again.
-fn whole(body: &EntryBody) -> &[u8] {
+/// The body of an entry that is to be appended.
+///
+/// # Panics
+///
+/// If the body is damaged. The core repairs an entry before it hands it in again.
+fn good_body(body: &EntryBody) -> &[u8] {
     match body {
         EntryBody::Good(bytes) => bytes,
         EntryBody::Faulty { .. } => panic!("only whole entries are appended"),
     }
 }
 
-/// The first failing sync or read is final: see the head of this file.
+/// Ends the process after a failed sync, read or write: see the head of this file.
 fn die(error: &dyn fmt::Display) -> ! {
-    log::error!("{error}: nothing can be acknowledged any more, tern ends");
+    log::error!("{error}: nothing more can be acknowledged, tern exits");
     logger::flush();
     std::process::exit(1);
 }
@@ -357,9 +399,15 @@ fn or_die<T, E: fmt::Display>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|e| die(&e))
 }
 
-/// Random bits of the system.
-pub fn random() -> io::Result<u64> {
+/// Random bits of the operating system.
+///
+/// # Errors
+///
+/// A system call failed; with a sentence for the user.
+pub fn random() -> Result<u64, String> {
     let mut bytes = [0; 8];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    std::fs::File::open(RANDOM)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|e| format!("the system gives no random numbers: {RANDOM}: {e}"))?;
     Ok(u64::from_le_bytes(bytes))
 }

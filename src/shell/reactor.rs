@@ -148,7 +148,7 @@ impl Reactor {
             .register(&mut signals, SIGNALS, Interest::READABLE)
             .map_err(no_poll)?;
         let waker = Waker::new(registry, RESOLVER).map_err(no_poll)?;
-        let process = crate::shell::disk::random().map_err(no_poll)?;
+        let process = crate::shell::disk::random()?;
         let tls = [config.tls.clone(), config.peer_tls.clone()];
         let mut reactor = Reactor {
             poll,
@@ -519,7 +519,7 @@ impl Reactor {
             self.clients.next_deadline(),
             self.links.next_deadline(),
             self.calls.next_deadline(),
-            some_deadline(self.disk.next_deadline()),
+            self.disk.next_deadline(),
             self.stop_us.map(|stop_us| stop_us + STOP_US_MAX),
             self.log_is_behind.then_some(now_us + LOG_RETRY_US),
         ];

@@ -125,7 +125,7 @@ fn a_member_is_removed_on_a_full_disk() {
     assert!(
         servers[2]
             .log()
-            .contains("older snapshots and spare segments go"),
+            .contains("removing older snapshots and spare log segments"),
         "{}",
         servers[2].log()
     );

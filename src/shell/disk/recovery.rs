@@ -1,132 +1,184 @@
-//! What is in the data directory at start: the newest good snapshot, the entries behind it, term
-//! and vote.
+//! The start: what the data directory holds, checked and put together.
 //!
-//! Refuses rather than guesses: every error is a sentence that says which file, what is wrong, and
-//! what to do.
+//! The order of the steps:
+//! 1. Make the directory, or wipe it (`-f`), or refuse it if etcd has written it.
+//! 2. Open the log.
+//! 3. Read `membership` and `standby_info`: which part this machine has in its cluster. A log that
+//!    it has abandoned is wiped, as a crash may have come before that.
+//! 4. Restore the newest snapshot that is whole, and the log entries behind it. A machine that holds
+//!    nothing founds a cluster, unless it is to join one.
+//!
+//! Whatever is doubtful is refused: every error is a sentence that says which file, what is wrong,
+//! and what to do. Start with [`Disk::open_to`].
 use super::membership::{self, Membership};
-use super::snapfile::Unusable;
+use super::snapfile::{SnapshotWriter, Unusable};
 use super::snapshots::{self, KEPT, Snapshots};
-use super::{Disk, Slow, dir, random, snapfile, standby};
+use super::standby::{self, StandbyRecord};
+use super::{Disk, SyncDelay, dir, random, snapfile};
 use crate::core::machine::{Founding, Machine, Recovered, Space};
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
-use crate::core::raft::{Entry, EntryBody, Index, Lsn, PeerId, SnapshotMeta, Term};
+use crate::core::raft::{
+    Configuration, Entry, EntryBody, Index, Lsn, Member, PeerId, SnapshotMeta, Term,
+};
 use crate::core::store::{HistoryLimits, Store};
 use crate::shell::clock;
 use crate::shell::config::Config;
 use std::collections::VecDeque;
 use std::fs;
+use std::io;
 use std::path::Path;
 use wal::{OpenError, Options, Wal};
 
-/// How long a lock that is still held is tried again: a predecessor may be dying.
+/// How long to wait for the lock of the directory, in milliseconds: the process that holds it may
+/// be about to exit.
 const LOCK_MS_MAX: u64 = 2_000;
+/// The time between two attempts, in milliseconds.
 const LOCK_PAUSE_MS: u64 = 20;
-/// All events kept for watchers that ask for the past, in bytes.
+/// The events that are kept for watchers that ask for the past may have this many bytes in all.
+/// `-watch-history` bounds their number; this bounds their memory if values are large.
 const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The snapshot that recovery starts from.
-struct Base {
+struct RestoredSnapshot {
     meta: SnapshotMeta,
+    /// Its content.
     store: Store,
+    /// The length of its file in bytes.
     bytes: u64,
 }
 
 impl Disk {
-    /// Opens the data directory and reads all of it. A new one becomes the first machine of a new
-    /// cluster, unless the configuration or the directory itself names machines to join: then
-    /// the recovered id is 0.
+    /// Opens the data directory and reads all of it. A machine that holds nothing joins a cluster if
+    /// the configuration names machines to ask, and founds one otherwise.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be used; with a sentence for the user.
     pub fn open(config: &Config) -> Result<(Disk, Recovered), String> {
-        let joins = !config.peers.is_empty() || config.discovery.is_some();
-        Disk::open_to(config, joins)
+        Disk::open_to(config, config.names_a_cluster())
     }
 
-    /// The same; `joins` tells whether a new directory waits to be let in or founds a cluster.
+    /// [`Disk::open`]; `joins` tells whether a machine that holds nothing joins a cluster (its
+    /// recovered id is 0 then) or founds one.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be used; with a sentence for the user.
     pub fn open_to(config: &Config, joins: bool) -> Result<(Disk, Recovered), String> {
         let data_dir = config.data_dir.as_path();
-        dir::create(data_dir)?;
-        if config.force {
-            dir::wipe(data_dir)?;
-            dir::create(data_dir)?;
-        } else {
-            dir::refuse_foreign(data_dir)?;
-        }
-        let (mut wal, mut found) = open_log(config)?;
+        prepare(config)?;
+        let (mut wal, mut log) = open_log(config)?;
         let membership = membership::read(data_dir)?;
-        let standby = standby::read(data_dir)?;
-        let peers = standby
-            .iter()
-            .flat_map(|s| &s.info.cluster)
-            .map(|m| m.peer_url.clone())
-            .collect();
-        let standby = standby.filter(|s| s.lasts(membership.as_ref(), found.identity));
-        match &standby {
-            Some(standby) if standby.given_up == found.identity => {
-                found = start_over(config, &mut wal)?
-            }
-            Some(standby) if standby.given_up != 0 => dir::wipe_rest(data_dir)?,
-            Some(_) | None => {}
+        let record = standby::read(data_dir)?;
+        let peers = record.as_ref().map_or(Vec::new(), known_peers);
+        let standby = record.filter(|r| r.is_current(membership.as_ref(), log.identity));
+        if let Some(standby) = &standby {
+            log = wipe_abandoned(config, &mut wal, log, standby)?;
         }
-        if found.torn_bytes > 0 {
+        if log.torn_bytes > 0 {
             log::info!(
-                "the log ended in {} unfinished bytes, dropped",
-                found.torn_bytes
+                "the last batch of the log was not finished: {} bytes of it are dropped",
+                log.torn_bytes
             );
         }
         let limits = HistoryLimits {
             events: config.watch_history,
             bytes: HISTORY_BYTES_MAX,
         };
-        let io = |e: std::io::Error| format!("{}: {e}", snapfile::folder(data_dir).display());
-        let keep = if found.is_new { 0 } else { KEPT };
-        let mut kept = snapfile::prune(data_dir, keep).map_err(io)?;
-        let known = match membership {
-            Some(Membership::Member { id, incarnation }) if incarnation == found.identity => {
-                Some(PeerId(id))
-            }
-            Some(Membership::Member { .. }) | None => None,
-        };
-        let is_empty = kept.is_empty() && found.entries.is_empty() && found.installed.is_none();
-        let joins = known.is_some() || standby.is_some() || joins;
-        let incarnation = found.identity;
-        let (recovered, appended) = if is_empty && joins {
-            (nothing_but(known, &found), 0)
+        let keep = if log.is_new { 0 } else { KEPT };
+        let mut kept = snapfile::prune(data_dir, keep)
+            .map_err(|e| format!("{}: {e}", snapfile::folder(data_dir).display()))?;
+        let known_id = id_of(membership, log.identity);
+        let incarnation = log.identity;
+        let is_empty = kept.is_empty() && log.entries.is_empty() && log.installed.is_none();
+        let has_cluster = joins || known_id.is_some() || standby.is_some();
+        let (recovered, appended) = if is_empty && has_cluster {
+            (recover_nothing(known_id, &log), 0)
         } else {
             if is_empty {
-                let founding = found_cluster(config, &mut wal, &mut found)?;
+                let founding = found_cluster(config, &mut wal, &mut log)?;
                 kept = vec![founding.meta.index];
             }
-            let base = newest(data_dir, &mut kept, limits)?;
-            let appended = follow_snapshot(&mut wal, &mut found, &base.meta)?;
-            (recovered(data_dir, found, base, known)?, appended)
+            let base = restore_newest(data_dir, &mut kept, limits)?;
+            let appended = discard_log_before(&mut wal, &mut log, &base.meta)?;
+            (join_parts(data_dir, log, base, known_id)?, appended)
         };
+        // A machine whose id is in its snapshot is a member, whatever `standby_info` says.
+        let standby = standby.filter(|_| recovered.id == PeerId::NONE);
         let disk = Disk {
             data_dir: data_dir.to_path_buf(),
             wal,
             segment_bytes: config.segment_bytes,
             incarnation,
-            standby: standby
-                .map(|s| s.info)
-                .filter(|_| recovered.id == PeerId::NONE),
+            standby: standby.map(|s| s.info),
             peers,
             snapshots: Snapshots::new(data_dir, limits, kept),
-            stuck: VecDeque::new(),
-            marks: VecDeque::new(),
-            appended,
-            durable: 0,
+            waiting: VecDeque::new(),
+            unsynced: VecDeque::new(),
+            appended_mark: appended,
+            durable_mark: 0,
             lsn: Lsn(0),
             space: Space::Ok,
-            room_retry_us: 0,
-            slow: Slow::from_env(),
+            next_room_check_us: None,
+            delay: SyncDelay::from_env(),
         };
         Ok((disk, recovered))
     }
 }
 
-/// What a machine starts with that holds nothing of its cluster yet, but for its id if it has been
-/// let in.
-fn nothing_but(id: Option<PeerId>, found: &wal::Recovered) -> Recovered {
-    let (term, vote) = found.state.unwrap_or_default();
-    let nothing = Recovered::nothing(id.unwrap_or(PeerId::NONE), found.identity);
+/// Makes the directory, wipes it or refuses it.
+fn prepare(config: &Config) -> Result<(), String> {
+    let data_dir = config.data_dir.as_path();
+    dir::create(data_dir)?;
+    if !config.force {
+        return dir::refuse_foreign(data_dir);
+    }
+    dir::wipe(data_dir)?;
+    dir::create(data_dir)
+}
+
+fn known_peers(record: &StandbyRecord) -> Vec<Box<str>> {
+    let members = record.info.cluster.iter();
+    members.map(|member| member.peer_url.clone()).collect()
+}
+
+/// The id in `membership`, if it belongs to the log with this number.
+fn id_of(membership: Option<Membership>, identity: u64) -> Option<PeerId> {
+    match membership {
+        Some(Membership::Member { id, incarnation }) if incarnation == identity => Some(PeerId(id)),
+        Some(Membership::Member { .. }) | None => None,
+    }
+}
+
+/// Finishes what a crash has interrupted when this machine became a standby. Returns the log as it
+/// is then.
+fn wipe_abandoned(
+    config: &Config,
+    wal: &mut Wal,
+    log: wal::Recovered,
+    standby: &StandbyRecord,
+) -> Result<wal::Recovered, String> {
+    match standby.abandoned {
+        None => Ok(log),
+        // The crash came before the log was replaced.
+        Some(abandoned) if abandoned == log.identity => {
+            let options = wal_options(config)?;
+            let log = wal.start_over(&options).map_err(|e| e.to_string())?;
+            dir::wipe_besides_log(&config.data_dir)?;
+            Ok(log)
+        }
+        // The log was replaced. The snapshots and `membership` may still be there.
+        Some(_) => {
+            dir::wipe_besides_log(&config.data_dir)?;
+            Ok(log)
+        }
+    }
+}
+
+/// What a machine recovers that holds nothing of its cluster yet, except its id if it was admitted.
+fn recover_nothing(id: Option<PeerId>, log: &wal::Recovered) -> Recovered {
+    let (term, vote) = log.state.unwrap_or_default();
+    let nothing = Recovered::nothing(id.unwrap_or(PeerId::NONE), log.identity);
     Recovered {
         term: Term(term),
         vote: PeerId(vote),
@@ -134,17 +186,21 @@ fn nothing_but(id: Option<PeerId>, found: &wal::Recovered) -> Recovered {
     }
 }
 
-/// Opens the log; waits a while for one that another process has.
+/// Options for a log with a new random number.
+fn wal_options(config: &Config) -> Result<Options, String> {
+    Ok(Options {
+        dir: config.data_dir.clone(),
+        segment_bytes: config.segment_bytes,
+        identity: random()?,
+    })
+}
+
+/// Opens the log. Waits a while if another process has locked it.
 fn open_log(config: &Config) -> Result<(Wal, wal::Recovered), String> {
-    let identity = random().map_err(|e| format!("the system gives no random numbers: {e}"))?;
+    let options = wal_options(config)?;
     let mut waited_ms = 0;
     loop {
-        let options = Options {
-            dir: config.data_dir.clone(),
-            segment_bytes: config.segment_bytes,
-            identity,
-        };
-        match Wal::open(options) {
+        match Wal::open(options.clone()) {
             Err(OpenError::Locked { .. }) if waited_ms < LOCK_MS_MAX => {
                 clock::pause(LOCK_PAUSE_MS);
                 waited_ms += LOCK_PAUSE_MS;
@@ -155,52 +211,44 @@ fn open_log(config: &Config) -> Result<(Wal, wal::Recovered), String> {
     }
 }
 
-/// The log here is that of a life that is over: the machine died before it was wiped.
-fn start_over(config: &Config, wal: &mut Wal) -> Result<wal::Recovered, String> {
-    let identity = random().map_err(|e| format!("the system gives no random numbers: {e}"))?;
-    let options = Options {
-        dir: config.data_dir.clone(),
-        segment_bytes: config.segment_bytes,
-        identity,
-    };
-    let found = wal.start_over(&options).map_err(|e| e.to_string())?;
-    dir::wipe_rest(&config.data_dir)?;
-    Ok(found)
-}
-
-/// Makes the beginning of a new cluster durable, in this order; after a crash in between it is done
-/// again.
+/// Makes the beginning of a new cluster durable: first the term, then the first snapshot. A crash
+/// before the snapshot leaves a directory that holds nothing, and the next start founds again.
 fn found_cluster(
     config: &Config,
     wal: &mut Wal,
-    found: &mut wal::Recovered,
+    log: &mut wal::Recovered,
 ) -> Result<Founding, String> {
-    let data_dir = config.data_dir.as_path();
-    let seed = random().map_err(|e| format!("the system gives no random numbers: {e}"))?;
-    let founding = Machine::bootstrap(&config.settings(), found.identity, seed);
-    found.state = Some((founding.term.0, 0));
+    let founding = Machine::bootstrap(&config.settings(), log.identity, random()?);
+    log.state = Some((founding.term.0, 0));
     wal.save_state(founding.term.0, 0)
         .map_err(|e| e.to_string())?;
-    let write = || {
-        let mut writer = snapfile::Writer::new(data_dir, &founding.meta)?;
-        for chunk in &founding.chunks {
-            writer.append(chunk)?;
-        }
-        writer.finish()
-    };
-    match write() {
-        Ok(_) => Ok(founding),
-        Err(e) => Err(format!(
+    write_first_snapshot(&config.data_dir, &founding).map_err(|e| {
+        format!(
             "{}: cannot write the first snapshot: {e}",
-            data_dir.display()
-        )),
-    }
+            config.data_dir.display()
+        )
+    })?;
+    Ok(founding)
 }
 
-/// The newest snapshot that is whole. A damaged one is set aside with a line in the log: the older
-/// one and the log, which is kept from there on, hold the same.
-fn newest(data_dir: &Path, kept: &mut Vec<Index>, limits: HistoryLimits) -> Result<Base, String> {
-    let (mut damage, mut damaged) = (Vec::new(), Vec::new());
+fn write_first_snapshot(data_dir: &Path, founding: &Founding) -> io::Result<()> {
+    let mut writer = SnapshotWriter::new(data_dir, &founding.meta)?;
+    for chunk in &founding.chunks {
+        writer.append(chunk)?;
+    }
+    writer.finish()?;
+    Ok(())
+}
+
+/// Restores the newest snapshot in `kept` that is whole. Damaged ones are removed from `kept` and
+/// set aside: the older snapshot and the log, which starts behind it, hold the same.
+fn restore_newest(
+    data_dir: &Path,
+    kept: &mut Vec<Index>,
+    limits: HistoryLimits,
+) -> Result<RestoredSnapshot, String> {
+    let mut damage = Vec::new();
+    let mut damaged = Vec::new();
     while let Some(index) = kept.first().copied() {
         let path = snapfile::file_of(data_dir, index);
         match snapshots::restore(&path, index, limits) {
@@ -209,56 +257,53 @@ fn newest(data_dir: &Path, kept: &mut Vec<Index>, limits: HistoryLimits) -> Resu
                     set_aside(data_dir, index)?;
                 }
                 let bytes = fs::metadata(&path).map_or(0, |m| m.len());
-                return Ok(Base { meta, store, bytes });
+                return Ok(RestoredSnapshot { meta, store, bytes });
             }
             Err(Unusable::Version(text)) => return Err(text),
             Err(Unusable::Damaged(text)) => {
-                log::error!("a snapshot is damaged: {text}");
+                log::error!("a snapshot is damaged: {text}. The older one is used");
                 damage.push(text);
                 damaged.push(kept.remove(0));
             }
         }
     }
-    let what = match damage.is_empty() {
-        true => "there is no snapshot, although there is a log".to_string(),
-        false => damage.join("; "),
+    let what = if damage.is_empty() {
+        "there is no snapshot, although there is a log".to_string()
+    } else {
+        damage.join("; ")
     };
     Err(format!(
-        "{}: {what}. Restore the directory from a backup, or, if other machines hold its data, start it with -f to \
-         join anew",
+        "{}: {what}. {RESTORE_OR_JOIN}",
         snapfile::folder(data_dir).display()
     ))
 }
 
-/// Renames a damaged snapshot, so that it is not counted among the two that are kept but can be
-/// looked at.
+/// What to do about a directory that cannot be used.
+const RESTORE_OR_JOIN: &str = "Restore the directory from a backup, or, if other machines hold its \
+                               data, start it with -f to join anew";
+
+/// Renames a damaged snapshot, so that it does not count as one of those that are kept, and can be
+/// examined.
 fn set_aside(data_dir: &Path, index: Index) -> Result<(), String> {
     let path = snapfile::file_of(data_dir, index);
     let aside = path.with_extension("damaged");
     fs::rename(&path, aside).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// A crash may have come between the snapshot of the leader and the record that says so: when the
-/// log here is not the one that leads up to the snapshot, it goes, as that record would have had
-/// it. Gives how many records were appended.
-fn follow_snapshot(
+/// Discards a log that does not lead up to the snapshot, as the record of its installation would
+/// have done: a crash has come between the leader's snapshot and that record. Returns how many
+/// records were appended to the log.
+fn discard_log_before(
     wal: &mut Wal,
-    found: &mut wal::Recovered,
+    log: &mut wal::Recovered,
     meta: &SnapshotMeta,
 ) -> Result<u64, String> {
     let (term, index) = (meta.term.0, meta.index.0);
-    let follows = match (found.entries.first(), found.entries.last()) {
-        (Some(first), Some(last)) if first.index <= index => {
-            let at = found.entries.iter().find(|e| e.index == index);
-            last.index >= index && at.is_some_and(|e| e.term == term)
-        }
-        _ => true,
-    };
-    if follows {
+    if leads_to(&log.entries, term, index) {
         return Ok(0);
     }
-    found.entries.clear();
-    found.damage.clear();
+    log.entries.clear();
+    log.damage.clear();
     let mut head = Vec::new();
     encode_meta(meta, &mut head);
     let record = wal::Record::Installed {
@@ -270,76 +315,96 @@ fn follow_snapshot(
     wal.append(&[record], index).map_err(|e| e.to_string())
 }
 
+/// Whether the entries contain the last entry of a snapshot, or start behind it.
+fn leads_to(entries: &[wal::Entry], term: u64, index: u64) -> bool {
+    let Some(first) = entries.first() else {
+        return true;
+    };
+    if first.index > index {
+        return true;
+    }
+    entries.iter().any(|e| e.index == index && e.term == term)
+}
+
 /// Puts snapshot and log together.
-fn recovered(
+fn join_parts(
     data_dir: &Path,
-    found: wal::Recovered,
-    base: Base,
-    known: Option<PeerId>,
+    log: wal::Recovered,
+    base: RestoredSnapshot,
+    known_id: Option<PeerId>,
 ) -> Result<Recovered, String> {
-    let at = base.meta.index;
-    let first = found.entries.first().map_or(at.0 + 1, |e| e.index);
-    let installed = found.installed.as_ref().map_or(0, |i| i.index);
-    if first > at.0 + 1 || installed > at.0 {
+    refuse_gap(data_dir, &log, base.meta.index)?;
+    // The head of the newest segment has the newest configuration, unless no segment was made since
+    // the snapshot.
+    let newest = match decode_meta(&log.configuration) {
+        Ok((meta, _)) => meta.configuration,
+        Err(_) => base.meta.configuration.clone(),
+    };
+    let known = [&newest, &base.meta.configuration];
+    let is_alone = known_id.is_none() && known.iter().all(|c| c.members.len() <= 1);
+    let all = log.entries.into_iter().map(entry_of);
+    let entries: Vec<Entry> = all.filter(|e| e.index > base.meta.index).collect();
+    let is_faulty = |e: &Entry| matches!(e.body, EntryBody::Faulty { .. });
+    if is_alone && entries.iter().any(is_faulty) {
+        let first = log.damage.first().map(|d| d.to_string());
         return Err(format!(
-            "{}: the newest good snapshot is that of index {}, but the log begins behind index {}: what is between \
-             them is lost. Restore the directory from a backup, or, if other machines hold its data, start it with -f \
-             to join anew",
+            "{}: the log is damaged: {} ({} in all), and there is no other machine to repair it from. \
+             Restore the directory from a backup; -f throws the data away and starts anew",
             data_dir.display(),
-            at.0,
-            installed.max(first - 1)
+            first.unwrap_or_default(),
+            log.damage.len()
         ));
     }
-    let entries: Vec<Entry> = found.entries.into_iter().map(entry).collect();
-    let entries: Vec<Entry> = entries.into_iter().filter(|e| e.index > at).collect();
-    let newest = decode_meta(&found.configuration).map(|(meta, _)| meta.configuration);
-    let newest = newest.unwrap_or_else(|_| base.meta.configuration.clone());
-    let is_alone =
-        known.is_none() && newest.members.len() <= 1 && base.meta.configuration.members.len() <= 1;
-    let faulty = entries
-        .iter()
-        .any(|e| matches!(e.body, EntryBody::Faulty { .. }));
-    if is_alone && faulty {
-        let fault = found
-            .damage
-            .first()
-            .map_or(String::new(), |f| f.to_string());
-        return Err(format!(
-            "{}: the log is damaged: {fault} ({} in all), and there is no other machine to repair it from. Restore the \
-             directory from a backup; -f throws the data away and starts anew",
-            data_dir.display(),
-            found.damage.len()
-        ));
+    for damage in &log.damage {
+        log::warn!("the log is damaged: {damage}. The other machines are asked for the entry");
     }
-    for fault in &found.damage {
-        log::warn!("the log is damaged: {fault}; the other machines are asked for it");
-    }
-    let mut members = newest
-        .members
-        .iter()
-        .chain(&base.meta.configuration.members);
-    let own = members.find(|m| m.incarnation == found.identity);
-    let Some(id) = known.or(own.map(|m| m.id)) else {
+    let Some(id) = known_id.or_else(|| own_id(&known, log.identity)) else {
         return Err(format!(
-            "{}: no member of the cluster has this data directory (number {:x}). Start with -f to join anew",
+            "{}: no member of the cluster has this data directory (number {:x}). Start with -f to \
+             join anew",
             data_dir.display(),
-            found.identity
+            log.identity
         ));
     };
-    let (term, vote) = found.state.unwrap_or_default();
+    let (term, vote) = log.state.unwrap_or_default();
     Ok(Recovered {
         term: Term(term),
         vote: PeerId(vote),
         id,
-        incarnation: found.identity,
+        incarnation: log.identity,
         snapshot: Some((base.meta, base.store)),
         snapshot_bytes: base.bytes,
         entries,
-        commit: Index(found.commit),
+        commit: Index(log.commit),
     })
 }
 
-fn entry(found: wal::Entry) -> Entry {
+/// Refuses a log that starts behind the end of the snapshot of index `at`.
+fn refuse_gap(data_dir: &Path, log: &wal::Recovered, at: Index) -> Result<(), String> {
+    let first = log.entries.first().map_or(at.0 + 1, |e| e.index);
+    let installed = log.installed.as_ref().map_or(0, |i| i.index);
+    if first <= at.0 + 1 && installed <= at.0 {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: the newest good snapshot is that of index {}, but the log begins behind index {}: what is \
+         between them is lost. {RESTORE_OR_JOIN}",
+        data_dir.display(),
+        at.0,
+        installed.max(first.saturating_sub(1))
+    ))
+}
+
+/// The id of the member with this data directory.
+fn own_id(configurations: &[&Configuration], identity: u64) -> Option<PeerId> {
+    let is_own = |member: &&Member| member.incarnation == identity;
+    let own = configurations
+        .iter()
+        .find_map(|c| c.members.iter().find(is_own));
+    own.map(|member| member.id)
+}
+
+fn entry_of(found: wal::Entry) -> Entry {
     Entry {
         term: Term(found.term),
         index: Index(found.index),
@@ -373,73 +438,102 @@ mod tests {
         }
     }
 
-    /// A directory that waits to be let in holds nothing; let in, it holds its id and founds
-    /// nothing, whatever it is started with; given up, it is new again and still founds
-    /// nothing.
-    #[test]
-    fn who_a_machine_is_outlives_a_crash() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let config = config_of(&dir.path().join("data"));
-        let open = |joins| Disk::open_to(&config, joins).expect("a good directory");
-        let (disk, found) = open(true);
-        let incarnation = found.incarnation;
-        assert!(found.id == PeerId::NONE && found.snapshot.is_none());
-        drop(disk);
-        // It was not let in before the process died: the same machine asks again.
-        let (mut disk, found) = open(true);
-        assert_eq!((found.id, found.incarnation), (PeerId::NONE, incarnation));
-        disk.keep_id(PeerId(5));
-        drop(disk);
-        for joins in [true, false] {
-            let (disk, found) = open(joins);
-            assert_eq!((found.id, found.incarnation), (PeerId(5), incarnation));
-            assert!(found.snapshot.is_none() && found.entries.is_empty());
-            assert!(disk.standby.is_none());
-        }
-        // Removed, it is a standby whatever it is started with; its log goes, before or after the
-        // process dies.
-        let info = StandbyInfo {
+    fn open(config: &Config, joins: bool) -> (Disk, Recovered) {
+        Disk::open_to(config, joins).expect("a good directory")
+    }
+
+    fn standby_info() -> StandbyInfo {
+        StandbyInfo {
             running: true,
             sync_interval_ms: 1_000,
             ..StandbyInfo::default()
-        };
-        let (mut disk, _) = open(false);
-        disk.keep_standby(&info, true);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_waits_to_be_admitted_keeps_its_number() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        let (disk, first) = open(&config, true);
+        assert!(first.id == PeerId::NONE && first.snapshot.is_none());
         drop(disk);
-        let mut numbers = vec![incarnation];
+        // The process died before it was admitted. The same machine asks again.
+        let (_disk, second) = open(&config, true);
+        assert_eq!(second.id, PeerId::NONE);
+        assert_eq!(second.incarnation, first.incarnation);
+    }
+
+    #[test]
+    fn an_admitted_machine_keeps_its_id_and_founds_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        let (mut disk, first) = open(&config, true);
+        disk.keep_id(PeerId(5));
+        drop(disk);
         for joins in [true, false] {
-            let (mut disk, found) = open(joins);
+            let (disk, found) = open(&config, joins);
             assert_eq!(
-                (found.id, disk.take_standby()),
-                (PeerId::NONE, Some(info.clone()))
+                (found.id, found.incarnation),
+                (PeerId(5), first.incarnation)
             );
+            assert!(found.snapshot.is_none() && found.entries.is_empty());
+            assert!(disk.standby.is_none());
+        }
+    }
+
+    #[test]
+    fn a_removed_machine_is_a_standby_and_its_log_is_wiped_once() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        let (mut disk, first) = open(&config, true);
+        disk.keep_id(PeerId(5));
+        disk.keep_standby(&standby_info(), true);
+        // The process died before it wiped the log.
+        drop(disk);
+        let mut numbers = Vec::new();
+        for joins in [true, false] {
+            let (mut disk, found) = open(&config, joins);
+            assert_eq!(found.id, PeerId::NONE);
+            assert_eq!(disk.take_standby(), Some(standby_info()));
             numbers.push(found.incarnation);
         }
-        assert!(
-            numbers[0] != numbers[1] && numbers[1] == numbers[2],
-            "{numbers:?}"
-        );
-        let (mut disk, _) = open(false);
+        assert_ne!(numbers[0], first.incarnation);
+        assert_eq!(numbers[0], numbers[1]);
+    }
+
+    #[test]
+    fn a_standby_that_was_admitted_is_a_member() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        let (mut disk, _) = open(&config, true);
+        disk.keep_id(PeerId(5));
+        disk.keep_standby(&standby_info(), true);
+        drop(disk);
+        let (mut disk, _) = open(&config, false);
         disk.keep_id(PeerId(9));
         drop(disk);
-        let (mut disk, found) = open(true);
-        assert_eq!(
-            found.id,
-            PeerId(9),
-            "let in, whatever standby_info says still"
-        );
-        // It is removed again.
-        disk.keep_standby(&info, true);
+        let (mut disk, found) = open(&config, true);
+        assert_eq!(found.id, PeerId(9), "membership is newer than standby_info");
+
+        // The machine is removed again, and wipes its log while it runs.
+        disk.keep_standby(&standby_info(), true);
         let number = disk.start_over();
-        disk.keep_standby(&info, false);
+        disk.keep_standby(&standby_info(), false);
         drop(disk);
-        let (disk, found) = open(true);
+        let (disk, found) = open(&config, true);
         assert_eq!((found.id, found.incarnation), (PeerId::NONE, number));
-        assert_eq!(disk.standby, Some(info));
+        assert_eq!(disk.standby, Some(standby_info()));
+    }
+
+    #[test]
+    fn a_wiped_directory_founds_a_cluster() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        let (mut disk, _) = open(&config, true);
+        disk.keep_standby(&standby_info(), true);
         drop(disk);
-        // Thrown away on demand, it founds a cluster.
         dir::wipe(&config.data_dir).expect("wiped");
-        let (_disk, found) = open(false);
+        let (_disk, found) = open(&config, false);
         assert!(found.id == PeerId(1) && found.snapshot.is_some());
     }
 }

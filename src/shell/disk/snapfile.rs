@@ -1,44 +1,61 @@
-//! Snapshot files: `DATADIR/snapshot/INDEX.snap`, written in pieces, checked when read.
+//! The format of a snapshot file, `DATADIR/snapshot/INDEX.snap`, and the names in its folder.
 //!
-//! A file is a head of 32 bytes (`TERNSNAP`, format version, index, checksum), then chunks (length,
-//! checksum, bytes), the first of which is the snapshot's `SnapshotMeta`, then an end (length 0,
-//! checksum, number of chunks, bytes in all). A chunk's checksum starts from its number and the
-//! index, so that no chunk can stand for another. A file under its final name is whole: it was
-//! synced before it was renamed. Start with `Writer` and `Reader`.
+//! | part | bytes |
+//! |---|---|
+//! | head, 32 bytes | `TERNSNAP`, format version (4), zeros (4), index (8), CRC-32 of the first 24 bytes (4), zeros (4) |
+//! | chunk, repeated | length (4), checksum (4), content |
+//! | end, 24 bytes | length 0 (4), checksum of the rest (4), number of chunks (8), bytes of all chunks (8) |
+//!
+//! Numbers are little-endian. The first chunk is the snapshot's `SnapshotMeta`. A checksum covers
+//! the snapshot's index, the number of the chunk and the content, so that no chunk passes for
+//! another. A file is synced before it is renamed to its final name, so a file of that name is
+//! whole unless the disk has damaged it.
+//!
+//! Start with [`SnapshotWriter`] and [`SnapshotReader`].
+use super::files;
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{Index, SnapshotMeta};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
+/// The name of the folder in the data directory.
+pub const FOLDER: &str = "snapshot";
 const MAGIC: &[u8; 8] = b"TERNSNAP";
 const VERSION: u32 = 1;
+/// The length of the head in bytes.
 const HEAD_BYTES: usize = 32;
-/// Dirty pages of a snapshot never pile up before a log sync that would have to wait for them.
-pub const SYNC_BYTES: usize = 256 * 1024;
-/// No writer makes a longer chunk: the core cuts at a fraction of it.
+/// The longest chunk in bytes. The core makes chunks of a fraction of it, so a longer one is
+/// damage.
 const CHUNK_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// Bytes that are read from the disk at once.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The folder of the snapshots.
 pub fn folder(data_dir: &Path) -> PathBuf {
-    data_dir.join("snapshot")
+    data_dir.join(FOLDER)
 }
 
+/// A name in the folder. The index has 20 digits, so that names sort by it.
 fn name(index: Index, suffix: &str) -> String {
     format!("{:020}.{suffix}", index.0)
 }
 
-/// The file of a whole snapshot.
+/// The path of a whole snapshot.
 pub fn file_of(data_dir: &Path, index: Index) -> PathBuf {
     folder(data_dir).join(name(index, "snap"))
 }
 
-/// The file of one that is being written.
+/// The path of a snapshot that is being written.
 pub fn unfinished(data_dir: &Path, index: Index) -> PathBuf {
     folder(data_dir).join(name(index, "tmp"))
 }
 
-/// The snapshots in the folder, newest first.
+/// The indexes of the snapshots in the folder, newest first.
+///
+/// # Errors
+///
+/// A system call failed.
 pub fn list(data_dir: &Path) -> io::Result<Vec<Index>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder(data_dir))? {
@@ -50,8 +67,12 @@ pub fn list(data_dir: &Path) -> io::Result<Vec<Index>> {
     Ok(found)
 }
 
-/// Drops all snapshots but the `keep` newest, and whatever was left unfinished. Gives those that
-/// stay, newest first.
+/// Removes all snapshots except the `keep` newest, and all unfinished ones. Returns the indexes of
+/// those that stay, newest first.
+///
+/// # Errors
+///
+/// A system call failed.
 pub fn prune(data_dir: &Path, keep: usize) -> io::Result<Vec<Index>> {
     let mut all = list(data_dir)?;
     for index in all.drain(keep.min(all.len())..) {
@@ -66,11 +87,6 @@ pub fn prune(data_dir: &Path, keep: usize) -> io::Result<Vec<Index>> {
     Ok(all)
 }
 
-/// Makes a rename or a removal in this folder durable.
-pub fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
 fn checksum(index: Index, number: u64, bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&index.0.to_le_bytes());
@@ -80,29 +96,35 @@ fn checksum(index: Index, number: u64, bytes: &[u8]) -> u32 {
 }
 
 /// A snapshot that is being written.
-pub struct Writer {
+pub struct SnapshotWriter {
     file: File,
     data_dir: PathBuf,
-    /// The last entry that is in it.
-    pub index: Index,
+    /// The index of the last entry that the snapshot covers; never changes.
+    index: Index,
+    /// Chunks written so far, the first one included.
     chunks: u64,
+    /// The length of their content in bytes.
     bytes: u64,
+    /// Bytes written since the last sync; below [`files::UNSYNCED_BYTES_MAX`].
     unsynced: usize,
 }
 
-impl Writer {
-    /// Starts a file under a temporary name.
-    pub fn new(data_dir: &Path, meta: &SnapshotMeta) -> io::Result<Writer> {
-        let path = unfinished(data_dir, meta.index);
+impl SnapshotWriter {
+    /// Makes the file under a temporary name and writes its head and the first chunk.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
+    pub fn new(data_dir: &Path, meta: &SnapshotMeta) -> io::Result<SnapshotWriter> {
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(MAGIC);
         head[8..12].copy_from_slice(&VERSION.to_le_bytes());
         head[16..24].copy_from_slice(&meta.index.0.to_le_bytes());
         let check = crc32fast::hash(&head[..24]);
         head[24..28].copy_from_slice(&check.to_le_bytes());
-        let mut file = File::create(path)?;
+        let mut file = File::create(unfinished(data_dir, meta.index))?;
         file.write_all(&head)?;
-        let mut writer = Writer {
+        let mut writer = SnapshotWriter {
             file,
             data_dir: data_dir.to_path_buf(),
             index: meta.index,
@@ -116,7 +138,20 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Appends a chunk; an empty one is left out.
+    /// The index of the last entry that the snapshot covers.
+    pub fn index(&self) -> Index {
+        self.index
+    }
+
+    /// Appends a chunk. An empty one is left out, because length 0 marks the end.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
+    ///
+    /// # Panics
+    ///
+    /// If the chunk is longer than 64 MiB.
     pub fn append(&mut self, chunk: &[u8]) -> io::Result<()> {
         assert!(chunk.len() <= CHUNK_BYTES_MAX as usize, "chunks are small");
         if chunk.is_empty() {
@@ -130,14 +165,18 @@ impl Writer {
         self.chunks += 1;
         self.bytes += chunk.len() as u64;
         self.unsynced += head.len() + chunk.len();
-        if self.unsynced >= SYNC_BYTES {
+        if self.unsynced >= files::UNSYNCED_BYTES_MAX {
             self.file.sync_data()?;
             self.unsynced = 0;
         }
         Ok(())
     }
 
-    /// Writes the end and gives the file its name, durably. Gives its size in bytes.
+    /// Writes the end and gives the file its final name, durably. Returns its length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn finish(mut self) -> io::Result<u64> {
         let mut end = [0; 24];
         end[8..16].copy_from_slice(&self.chunks.to_le_bytes());
@@ -146,29 +185,30 @@ impl Writer {
         end[4..8].copy_from_slice(&check.to_le_bytes());
         self.file.write_all(&end)?;
         self.file.sync_all()?;
-        let size = self.file.metadata()?.len();
-        let folder = folder(&self.data_dir);
-        fs::rename(
-            unfinished(&self.data_dir, self.index),
-            file_of(&self.data_dir, self.index),
-        )?;
-        sync_folder(&folder)?;
-        Ok(size)
+        let length = self.file.metadata()?.len();
+        let from = unfinished(&self.data_dir, self.index);
+        fs::rename(from, file_of(&self.data_dir, self.index))?;
+        files::sync_folder(&folder(&self.data_dir))?;
+        Ok(length)
     }
 
-    /// Gives up: the file goes.
+    /// Removes the unfinished file.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn abandon(self) -> io::Result<()> {
         fs::remove_file(unfinished(&self.data_dir, self.index))
     }
 }
 
-/// Why a snapshot cannot be used; each with a sentence that names the file.
+/// Why a snapshot cannot be used; with a sentence that names the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// It is not whole, or not what it was.
+    /// The file is damaged or not whole.
     Damaged(String),
-    /// Another version of tern has written it: nothing is wrong with it, so nothing may be put in
-    /// its place.
+    /// The file has another format. It is not damaged, so an older snapshot must not take its
+    /// place.
     Version(String),
 }
 
@@ -182,25 +222,34 @@ impl Unusable {
 }
 
 /// A snapshot that is being read.
-pub struct Reader {
+pub struct SnapshotReader {
     file: BufReader<File>,
     path: PathBuf,
+    /// The index of the last entry that the snapshot covers; never changes.
     index: Index,
+    /// Chunks read so far, the first one included.
     chunks: u64,
+    /// The length of their content in bytes.
     bytes: u64,
+    /// Bytes of the file that were not read yet. No chunk may claim to be longer.
     left: u64,
-    /// The snapshot's head.
-    pub meta: SnapshotMeta,
+    /// The content of the first chunk.
+    meta: SnapshotMeta,
 }
 
-impl Reader {
-    /// Opens a file that is to hold the snapshot of this index.
-    pub fn open(path: &Path, index: Index) -> Result<Reader, Unusable> {
-        let said = |e: io::Error| Unusable::Damaged(format!("{}: {e}", path.display()));
-        let file = File::open(path).map_err(said)?;
-        let left = file.metadata().map_err(said)?.len();
-        let mut reader = Reader {
-            file: BufReader::with_capacity(64 * 1024, file),
+impl SnapshotReader {
+    /// Opens the file at `path`, which must be the snapshot of this index, and reads its head and
+    /// first chunk.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is damaged, has another format, or is the snapshot of another index.
+    pub fn open(path: &Path, index: Index) -> Result<SnapshotReader, Unusable> {
+        let failed = |e: io::Error| Unusable::Damaged(format!("{}: {e}", path.display()));
+        let file = File::open(path).map_err(failed)?;
+        let left = file.metadata().map_err(failed)?.len();
+        let mut reader = SnapshotReader {
+            file: BufReader::with_capacity(READ_BUFFER_BYTES, file),
             path: path.to_path_buf(),
             index,
             chunks: 0,
@@ -216,8 +265,8 @@ impl Reader {
         }
         if head[8..12] != VERSION.to_le_bytes() {
             return Err(Unusable::Version(format!(
-                "{}: the snapshot is written in another format, this version reads format {VERSION}: use the version \
-                 that wrote it",
+                "{}: the snapshot has another format, this version reads format {VERSION}: use the \
+                 version that wrote it",
                 path.display()
             )));
         }
@@ -231,14 +280,24 @@ impl Reader {
         }
     }
 
-    /// The next chunk; `None` behind the last one of a whole file.
+    /// The snapshot's head.
+    pub fn into_meta(self) -> SnapshotMeta {
+        self.meta
+    }
+
+    /// The next chunk; `None` after the last one of a whole file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or is damaged.
     pub fn next(&mut self) -> Result<Option<Vec<u8>>, Unusable> {
         let mut head = [0; 8];
         self.read(&mut head)?;
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
         let check = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
         if length == 0 {
-            return self.end(check).map(|()| None);
+            self.read_end(check)?;
+            return Ok(None);
         }
         if length > CHUNK_BYTES_MAX || u64::from(length) > self.left {
             return Err(self.damage("a chunk's length is damaged"));
@@ -253,11 +312,12 @@ impl Reader {
         Ok(Some(chunk))
     }
 
-    fn end(&mut self, check: u32) -> Result<(), Unusable> {
+    fn read_end(&mut self, check: u32) -> Result<(), Unusable> {
         let mut end = [0; 16];
         self.read(&mut end)?;
         let counts = [self.chunks.to_le_bytes(), self.bytes.to_le_bytes()].concat();
-        if checksum(self.index, self.chunks, &end) != check || end[..] != counts || self.left > 0 {
+        let is_valid = checksum(self.index, self.chunks, &end) == check && end[..] == counts;
+        if !is_valid || self.left > 0 {
             return Err(self.damage("its end is damaged"));
         }
         Ok(())
@@ -288,7 +348,7 @@ mod tests {
             index: Index(index),
             ..SnapshotMeta::default()
         };
-        let mut writer = Writer::new(dir, &meta).expect("a file");
+        let mut writer = SnapshotWriter::new(dir, &meta).expect("a file");
         for chunk in chunks {
             writer.append(chunk).expect("room");
         }
@@ -296,7 +356,7 @@ mod tests {
     }
 
     fn read(dir: &Path, index: u64) -> Result<Vec<Vec<u8>>, Unusable> {
-        let mut reader = Reader::open(&file_of(dir, Index(index)), Index(index))?;
+        let mut reader = SnapshotReader::open(&file_of(dir, Index(index)), Index(index))?;
         let mut chunks = Vec::new();
         while let Some(chunk) = reader.next()? {
             chunks.push(chunk);
@@ -305,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_comes_back_in_its_chunks() {
+    fn a_snapshot_is_read_back_in_its_chunks() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let big = vec![7; 300_000];
         let size = write(dir.path(), 4, &[b"one", &big, b"", b"three"]);
@@ -318,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn no_damage_passes() {
+    fn every_cut_and_flipped_bit_is_noticed() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         write(dir.path(), 4, &[b"one", b"two"]);
         let path = file_of(dir.path(), Index(4));
@@ -336,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_no_damage() {
+    fn another_format_is_not_damage() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         write(dir.path(), 4, &[b"one"]);
         let path = file_of(dir.path(), Index(4));
@@ -345,7 +405,7 @@ mod tests {
         let check = crc32fast::hash(&bytes[..24]).to_le_bytes();
         bytes[24..28].copy_from_slice(&check);
         fs::write(&path, &bytes).expect("room");
-        let unusable = read(dir.path(), 4).expect_err("it cannot be read");
+        let unusable = read(dir.path(), 4).expect_err("another format");
         assert!(matches!(unusable, Unusable::Version(_)), "{unusable:?}");
     }
 
@@ -355,16 +415,16 @@ mod tests {
         write(dir.path(), 4, &[b"one"]);
         let at = |i| file_of(dir.path(), Index(i));
         fs::rename(at(4), at(5)).expect("renamed");
-        read(dir.path(), 5).expect_err("not its name");
+        read(dir.path(), 5).expect_err("the name of another index");
     }
 
     #[test]
-    fn the_newest_are_kept_and_leftovers_go() {
+    fn prune_keeps_the_newest_and_removes_unfinished_ones() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         for index in [3, 20, 100] {
             write(dir.path(), index, &[b"x"]);
         }
-        Writer::new(dir.path(), &SnapshotMeta::default()).expect("a file");
+        SnapshotWriter::new(dir.path(), &SnapshotMeta::default()).expect("a file");
         let kept = prune(dir.path(), 2).expect("pruned");
         assert_eq!(kept, [Index(100), Index(20)]);
         let names = fs::read_dir(folder(dir.path())).expect("a folder").count();

@@ -1,36 +1,44 @@
-//! The snapshots of a running machine: its own in the making, one coming from the leader, and the
-//! two kept.
+//! The snapshot files of a running machine: the one it is writing, the one it is receiving from a
+//! leader, and those it keeps.
 //!
-//! A disk without room is reported to the core, which begins anew later; any other failure ends the
-//! process.
-use super::snapfile::{self, Reader, Unusable, Writer};
-use super::{die, or_die};
+//! A full disk is reported to the core, which starts the snapshot again later. Every other failure
+//! ends the process. Start with [`Snapshots::carry_out`].
+use super::snapfile::{self, SnapshotReader, SnapshotWriter, Unusable};
+use super::{die, files, or_die};
 use crate::core::machine::{SnapshotIn, SnapshotOut};
 use crate::core::raft::{Index, SnapshotMeta};
-use crate::core::store::{HistoryLimits, Restore, Store};
+use crate::core::store::{BadSnapshot, HistoryLimits, Restore, Store};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// How many snapshots are kept: the log is released up to the older one only, so that damage to the
-/// newer loses nothing.
+/// How many snapshots are kept. The log is released only up to the older one, so that damage to the
+/// newer one loses nothing.
 pub const KEPT: usize = 2;
-/// The longest piece of a snapshot that is read for a peer at once.
+/// The longest piece of a snapshot that is read for a peer at once, in bytes. The loop waits for
+/// the read.
 const PIECE_BYTES_MAX: u64 = 256 * 1024;
+/// The name of the leader's snapshot until it is whole.
+const INCOMING: &str = "receive.tmp";
 
 /// The snapshot files in use.
 pub struct Snapshots {
     data_dir: PathBuf,
+    /// Bounds for the event history of a restored store.
     limits: HistoryLimits,
-    /// Newest first.
+    /// The indexes of the snapshots that are kept, newest first; at most [`KEPT`].
     kept: Vec<Index>,
-    writing: Option<Writer>,
+    /// The snapshot that this machine is writing. `None` also after it failed, until the core
+    /// begins the next one.
+    writing: Option<SnapshotWriter>,
+    /// The file of the snapshot that a leader is sending. `None` before its first piece and after
+    /// a refusal: pieces are refused then until one starts at offset 0.
     receiving: Option<File>,
 }
 
 impl Snapshots {
-    /// Those that recovery has found, newest first.
+    /// `kept` are the indexes that recovery found, newest first.
     pub fn new(data_dir: &Path, limits: HistoryLimits, kept: Vec<Index>) -> Snapshots {
         Snapshots {
             data_dir: data_dir.to_path_buf(),
@@ -41,17 +49,21 @@ impl Snapshots {
         }
     }
 
+    /// Bounds for the event history of a restored store.
     pub fn limits(&self) -> HistoryLimits {
         self.limits
     }
 
-    /// Carries out what the core wants; what it is told about it, if anything.
-    pub fn carry(&mut self, out: SnapshotOut) -> Option<SnapshotIn> {
-        match out {
+    /// Carries out an order of the core. Returns the report to the core, if there is one.
+    pub fn carry_out(&mut self, order: SnapshotOut) -> Option<SnapshotIn> {
+        match order {
             SnapshotOut::Begin(meta) => self.begin(&meta),
-            SnapshotOut::Chunk(bytes) => self.chunk(&bytes),
+            SnapshotOut::Chunk(bytes) => self.append(&bytes),
             SnapshotOut::Finish => self.finish(),
-            SnapshotOut::Abandon => self.abandon(),
+            SnapshotOut::Abandon => {
+                self.abandon();
+                None
+            }
             SnapshotOut::Read { to, index, offset } => Some(SnapshotIn::Read {
                 to,
                 index,
@@ -68,28 +80,33 @@ impl Snapshots {
     }
 
     fn begin(&mut self, meta: &SnapshotMeta) -> Option<SnapshotIn> {
-        assert!(self.writing.is_none(), "one snapshot at a time");
-        match Writer::new(&self.data_dir, meta) {
-            Ok(writer) => self.writing = Some(writer),
-            Err(e) => return self.failed(meta.index, &e),
+        assert!(self.writing.is_none(), "one snapshot is written at a time");
+        match SnapshotWriter::new(&self.data_dir, meta) {
+            Ok(writer) => {
+                self.writing = Some(writer);
+                None
+            }
+            Err(e) => Some(self.fail(meta.index, &e)),
         }
-        None
     }
 
-    fn chunk(&mut self, bytes: &[u8]) -> Option<SnapshotIn> {
-        // Without a writer it has failed and the core has been told; what it had in hand still
-        // comes.
+    fn append(&mut self, bytes: &[u8]) -> Option<SnapshotIn> {
+        // Without a writer the snapshot has failed. The core was told, but chunks that it had made
+        // before still arrive.
         let writer = self.writing.as_mut()?;
-        let (index, result) = (writer.index, writer.append(bytes));
-        result.err().and_then(|e| self.failed(index, &e))
+        let index = writer.index();
+        match writer.append(bytes) {
+            Ok(()) => None,
+            Err(e) => Some(self.fail(index, &e)),
+        }
     }
 
     fn finish(&mut self) -> Option<SnapshotIn> {
         let writer = self.writing.take()?;
-        let index = writer.index;
+        let index = writer.index();
         let bytes = match writer.finish() {
             Ok(bytes) => bytes,
-            Err(e) => return self.failed(index, &e),
+            Err(e) => return Some(self.fail(index, &e)),
         };
         self.keep(index);
         let older = self.kept.get(1).copied().unwrap_or_default();
@@ -100,67 +117,75 @@ impl Snapshots {
         })
     }
 
-    fn abandon(&mut self) -> Option<SnapshotIn> {
+    fn abandon(&mut self) {
         if let Some(writer) = self.writing.take() {
             or_die(writer.abandon());
         }
-        None
     }
 
-    /// Nothing of it stays. A disk without room will have some again; nothing else heals.
-    fn failed(&mut self, index: Index, error: &io::Error) -> Option<SnapshotIn> {
+    /// Removes a snapshot that could not be written. A full disk may have room again later; any
+    /// other error is final.
+    fn fail(&mut self, index: Index, error: &io::Error) -> SnapshotIn {
         self.writing = None;
-        if !is_full(error) {
+        if !files::is_full(error) {
             die(&format_args!("writing a snapshot: {error}"));
         }
-        log::warn!("no room for a snapshot: {error}");
-        or_die(remove(&snapfile::unfinished(&self.data_dir, index)));
-        Some(SnapshotIn::Failed)
+        log::warn!("no room for a snapshot: {error}. The log grows until one can be written");
+        or_die(files::remove(&snapfile::unfinished(&self.data_dir, index)));
+        SnapshotIn::Failed
     }
 
-    /// Counts a new file among the kept and drops the one that is not needed any more.
+    /// Adds a whole snapshot to those that are kept, and removes the oldest one.
     fn keep(&mut self, index: Index) {
         self.kept.retain(|i| *i != index);
         self.kept.push(index);
         self.kept.sort_by(|a, b| b.cmp(a));
         for old in self.kept.drain(KEPT.min(self.kept.len())..) {
-            if let Err(e) = remove(&snapfile::file_of(&self.data_dir, old)) {
-                log::warn!("the old snapshot of index {} stays: {e}", old.0);
+            if let Err(e) = files::remove(&snapfile::file_of(&self.data_dir, old)) {
+                log::warn!("cannot remove the old snapshot of index {}: {e}", old.0);
             }
         }
     }
 
-    /// All but the newest go, and what is unfinished: a life that ends needs room for its last
-    /// words.
-    pub fn give_up(&mut self) -> io::Result<()> {
+    /// Removes all snapshots except the newest, and unfinished ones: a full disk must have room for
+    /// `membership` or `standby_info`.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be removed.
+    pub fn keep_newest_only(&mut self) -> io::Result<()> {
         if let Some(writer) = self.writing.take() {
             writer.abandon()?;
         }
         if self.receiving.take().is_some() {
-            remove(&self.incoming())?;
+            files::remove(&self.incoming())?;
         }
-        let mut older = self.kept.drain(1.min(self.kept.len())..);
-        older.try_for_each(|index| remove(&snapfile::file_of(&self.data_dir, index)))
+        for index in self.kept.drain(1.min(self.kept.len())..) {
+            files::remove(&snapfile::file_of(&self.data_dir, index))?;
+        }
+        Ok(())
     }
 
-    /// Where the leader's snapshot is put until it is whole.
+    /// The path of the leader's snapshot until it is whole.
     fn incoming(&self) -> PathBuf {
-        snapfile::folder(&self.data_dir).join("receive.tmp")
+        snapfile::folder(&self.data_dir).join(INCOMING)
     }
 
-    /// A piece of a kept snapshot's file, and whether it is the last.
+    /// A piece of the file of a kept snapshot, and whether it is the last one. `None`: the snapshot
+    /// is not kept any more.
     fn read(&self, index: Index, offset: u64) -> Option<(Box<[u8]>, bool)> {
         if !self.kept.contains(&index) {
             return None;
         }
         let file = or_die(File::open(snapfile::file_of(&self.data_dir, index)));
-        let size = or_die(file.metadata()).len();
-        let bytes = size.saturating_sub(offset).min(PIECE_BYTES_MAX);
+        let length = or_die(file.metadata()).len();
+        let bytes = length.saturating_sub(offset).min(PIECE_BYTES_MAX);
         let mut piece = vec![0; bytes as usize];
         or_die(file.read_exact_at(&mut piece, offset));
-        Some((piece.into(), offset + bytes == size))
+        Some((piece.into(), offset + bytes == length))
     }
 
+    /// Writes a piece of the leader's snapshot; with `done`, verifies and installs the whole.
     fn receive(
         &mut self,
         meta: SnapshotMeta,
@@ -179,35 +204,37 @@ impl Snapshots {
             file.sync_data()?;
             Ok(file)
         });
-        match written {
-            Ok(file) => self.receiving = Some(file),
-            Err(e) if is_full(&e) => return self.refuse(&path, &e.to_string()),
+        let file = match written {
+            Ok(file) => file,
+            Err(e) if files::is_full(&e) => return Some(self.refuse(&path, &e.to_string())),
             Err(e) => die(&format_args!("{}: {e}", path.display())),
-        }
+        };
         if !done {
+            self.receiving = Some(file);
             return None;
         }
         match restore(&path, meta.index, self.limits) {
-            Ok((found, _)) if found != meta => self.refuse(&path, "its head is another one"),
-            Ok((_, store)) => Some(self.install(&path, meta, store)),
-            Err(unusable) => self.refuse(&path, &unusable.text()),
+            Ok((found, _)) if found != meta => {
+                Some(self.refuse(&path, "its head is not the one that was announced"))
+            }
+            Ok((_, store)) => Some(self.install(&file, meta, store)),
+            Err(unusable) => Some(self.refuse(&path, &unusable.text())),
         }
     }
 
-    fn refuse(&mut self, path: &Path, why: &str) -> Option<SnapshotIn> {
-        log::warn!("the leader's snapshot is refused: {why}");
-        self.receiving = None;
-        or_die(remove(path));
-        Some(SnapshotIn::Refused)
+    fn refuse(&mut self, path: &Path, why: &str) -> SnapshotIn {
+        log::warn!("the leader's snapshot is refused: {why}. It will be sent again");
+        or_die(files::remove(path));
+        SnapshotIn::Refused
     }
 
-    fn install(&mut self, path: &Path, meta: SnapshotMeta, store: Store) -> SnapshotIn {
-        let file = self.receiving.take().expect("it was just written");
+    /// Makes the leader's snapshot, which is whole, durable under its final name.
+    fn install(&mut self, file: &File, meta: SnapshotMeta, store: Store) -> SnapshotIn {
         or_die(file.sync_all());
         let bytes = or_die(file.metadata()).len();
         let place = snapfile::file_of(&self.data_dir, meta.index);
-        or_die(fs::rename(path, place));
-        or_die(snapfile::sync_folder(&snapfile::folder(&self.data_dir)));
+        or_die(fs::rename(self.incoming(), place));
+        or_die(files::sync_folder(&snapfile::folder(&self.data_dir)));
         self.keep(meta.index);
         SnapshotIn::Installed {
             meta,
@@ -217,37 +244,24 @@ impl Snapshots {
     }
 }
 
-/// Reads a whole snapshot; the error says which file and what is wrong with it.
+/// Reads a whole snapshot into a store.
+///
+/// # Errors
+///
+/// The file cannot be read, is damaged, or has another format; the sentence names it.
 pub fn restore(
     path: &Path,
     index: Index,
     limits: HistoryLimits,
 ) -> Result<(SnapshotMeta, Store), Unusable> {
-    let mut reader = Reader::open(path, index)?;
+    let mut reader = SnapshotReader::open(path, index)?;
     let mut restore = Restore::new(limits);
-    let said = |e: crate::core::store::BadSnapshot| {
-        Unusable::Damaged(format!("{}: {}", path.display(), e.0))
-    };
+    let failed = |e: BadSnapshot| Unusable::Damaged(format!("{}: {}", path.display(), e.0));
     while let Some(chunk) = reader.next()? {
-        restore.chunk(&chunk).map_err(said)?;
+        restore.chunk(&chunk).map_err(failed)?;
     }
-    let store = restore.finish().map_err(said)?;
-    Ok((reader.meta, store))
-}
-
-/// Removes a file that may be gone already.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-    )
+    let store = restore.finish().map_err(failed)?;
+    Ok((reader.into_meta(), store))
 }
 
 #[cfg(test)]
@@ -293,12 +307,12 @@ mod tests {
     }
 
     fn write(snapshots: &mut Snapshots, index: u64) -> (u64, Index) {
-        let begun = snapshots.carry(SnapshotOut::Begin(meta(index)));
+        let begun = snapshots.carry_out(SnapshotOut::Begin(meta(index)));
         assert!(begun.is_none());
         for chunk in founding().chunks {
-            assert!(snapshots.carry(SnapshotOut::Chunk(chunk)).is_none());
+            assert!(snapshots.carry_out(SnapshotOut::Chunk(chunk)).is_none());
         }
-        match snapshots.carry(SnapshotOut::Finish) {
+        match snapshots.carry_out(SnapshotOut::Finish) {
             Some(SnapshotIn::Saved { bytes, older, .. }) => (bytes, older),
             _ => panic!("it is saved"),
         }
@@ -306,14 +320,14 @@ mod tests {
 
     fn piece(from: &mut Snapshots, index: u64, offset: u64) -> Option<(Box<[u8]>, bool)> {
         let (to, index) = (PeerId(2), Index(index));
-        match from.carry(SnapshotOut::Read { to, index, offset }) {
+        match from.carry_out(SnapshotOut::Read { to, index, offset }) {
             Some(SnapshotIn::Read { data, .. }) => data,
             _ => panic!("a read is answered"),
         }
     }
 
     #[test]
-    fn two_are_kept_and_the_older_is_told() {
+    fn two_snapshots_are_kept_and_the_older_is_reported() {
         let (dir, mut snapshots) = folder();
         assert_eq!(write(&mut snapshots, 5).1, Index(0));
         assert_eq!(write(&mut snapshots, 9).1, Index(5));
@@ -322,9 +336,9 @@ mod tests {
             snapfile::list(dir.path()).expect("a folder"),
             [Index(12), Index(9)]
         );
-        assert!(piece(&mut snapshots, 5, 0).is_none(), "it is gone");
-        assert!(snapshots.carry(SnapshotOut::Begin(meta(20))).is_none());
-        snapshots.give_up().expect("files can be removed");
+        assert!(piece(&mut snapshots, 5, 0).is_none(), "it was removed");
+        assert!(snapshots.carry_out(SnapshotOut::Begin(meta(20))).is_none());
+        snapshots.keep_newest_only().expect("files can be removed");
         let files = fs::read_dir(snapfile::folder(dir.path())).expect("a folder");
         assert_eq!(
             (snapfile::list(dir.path()).expect("a folder"), files.count()),
@@ -333,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn one_goes_to_another_machine_in_pieces() {
+    fn a_snapshot_is_sent_in_pieces_and_installed() {
         let (_dir, mut from) = folder();
         let (size, _) = write(&mut from, 9);
         let (dir, mut to) = folder();
@@ -342,7 +356,7 @@ mod tests {
         let mut offset = 0;
         for part in whole.chunks(100) {
             let done = offset + part.len() == whole.len();
-            let told = to.carry(SnapshotOut::Receive {
+            let told = to.carry_out(SnapshotOut::Receive {
                 meta: meta(9),
                 offset: offset as u64,
                 data: part.into(),
@@ -360,19 +374,19 @@ mod tests {
             }
         }
         assert_eq!(snapfile::list(dir.path()).expect("a folder"), [Index(9)]);
-        // An own one that was begun before and ends after it is the older of the two.
+        // A snapshot of this machine that was begun before and ends after it is the older one.
         assert_eq!(write(&mut to, 7).1, Index(7));
         assert_eq!(to.kept, [Index(9), Index(7)]);
     }
 
     #[test]
-    fn a_damaged_one_is_refused_and_comes_again() {
+    fn a_damaged_snapshot_is_refused_and_may_be_sent_again() {
         let (_dir, mut from) = folder();
         write(&mut from, 9);
         let (whole, _) = piece(&mut from, 9, 0).expect("it is there");
         let (dir, mut to) = folder();
         let mut receive = |data: &[u8], offset| {
-            to.carry(SnapshotOut::Receive {
+            to.carry_out(SnapshotOut::Receive {
                 meta: meta(9),
                 offset,
                 data: data.into(),
@@ -382,7 +396,7 @@ mod tests {
         let mut bad = whole.clone();
         bad[whole.len() / 2] ^= 1;
         assert!(matches!(receive(&bad, 0), Some(SnapshotIn::Refused)));
-        // The rest of what was refused means nothing.
+        // Later pieces of a refused snapshot are refused.
         assert!(matches!(receive(&whole[5..], 5), Some(SnapshotIn::Refused)));
         let entries = fs::read_dir(snapfile::folder(dir.path())).expect("a folder");
         assert_eq!(entries.count(), 0);

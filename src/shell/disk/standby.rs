@@ -1,11 +1,13 @@
-//! The file `standby_info`: what a machine in standby mode knows of its cluster; written whole,
-//! renamed into place, synced.
+//! The file `standby_info`: what a machine in standby mode knows of its cluster.
 //!
-//! A machine whose life as a member has ended writes it before anything else; it names the log that
-//! is of no use any more, so that a crash before the wiping is made up for at the next start. One
-//! that is let in writes its membership first: between the two, the newer membership counts. Start
-//! with `read`.
-use super::dir;
+//! Two orders of writing make every crash recoverable:
+//! - A member that becomes a standby writes this file first. It names the abandoned log, so that the
+//!   next start wipes the log if a crash came before the wiping.
+//! - A standby that is admitted writes `membership` first. Until this file follows, the newer
+//!   membership is valid.
+//!
+//! Start with [`read`].
+use super::files;
 use super::membership::Membership;
 use crate::core::machine::{MachineInfo, Role, StandbyInfo};
 use serde::{Deserialize, Serialize};
@@ -13,40 +15,55 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Its name in the data directory.
+/// The name of the file in the data directory.
 pub const FILE: &str = "standby_info";
 
-/// What a directory says that is a standby's.
+/// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct StandbyRecord {
+    /// What the machine knew of its cluster.
     pub info: StandbyInfo,
-    /// The number of the log that is to be wiped; 0: none.
-    pub given_up: u64,
+    /// The random number of the log that the machine abandoned, to be wiped; `None` if there is no
+    /// such log.
+    pub abandoned: Option<u64>,
 }
 
-impl Found {
-    /// Whether the standby has not been let in since, as far as membership and the log's number
-    /// tell.
-    pub fn lasts(&self, membership: Option<&Membership>, identity: u64) -> bool {
-        let let_in = membership
-            .is_some_and(|Membership::Member { incarnation, .. }| *incarnation == identity);
-        self.info.running && (self.given_up == identity || !let_in)
+impl StandbyRecord {
+    /// Whether the machine is still a standby, and was not admitted since. `incarnation` is the
+    /// random number of the log in the directory.
+    pub fn is_current(&self, membership: Option<&Membership>, incarnation: u64) -> bool {
+        if !self.info.running {
+            return false;
+        }
+        if self.abandoned == Some(incarnation) {
+            // The membership, if any, is that of the abandoned log.
+            return true;
+        }
+        match membership {
+            Some(Membership::Member {
+                incarnation: of, ..
+            }) => *of != incarnation,
+            None => true,
+        }
     }
 }
 
+/// The file as JSON. Names and units are those of etcd 0.4.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct File {
+struct StandbyFile {
     running: bool,
-    cluster: Vec<Machine>,
+    cluster: Vec<MachineEntry>,
     /// In seconds.
     sync_interval: f64,
+    /// The random number of the abandoned log; 0 for none.
     #[serde(default)]
     given_up: u64,
 }
 
+/// A member of the cluster in the file.
 #[derive(Serialize, Deserialize)]
-struct Machine {
+struct MachineEntry {
     name: String,
     state: String,
     #[serde(rename = "clientURL")]
@@ -55,69 +72,83 @@ struct Machine {
     peer_url: String,
 }
 
+/// `MachineEntry::state` of the leader.
 const LEADER: &str = "leader";
+/// `MachineEntry::state` of the other members.
+const FOLLOWER: &str = "follower";
 
-/// What the data directory says, also of a standby that has been let in since; `None`: it never was
-/// one. The error is a sentence for the user: a standby must not take itself for a new machine,
-/// which might begin a cluster of its own.
-pub fn read(data_dir: &Path) -> Result<Option<Found>, String> {
+impl From<&MachineInfo> for MachineEntry {
+    fn from(machine: &MachineInfo) -> MachineEntry {
+        let is_leader = machine.state == Role::Leader;
+        MachineEntry {
+            name: machine.name.to_string(),
+            state: if is_leader { LEADER } else { FOLLOWER }.to_string(),
+            client_url: machine.client_url.to_string(),
+            peer_url: machine.peer_url.to_string(),
+        }
+    }
+}
+
+impl From<MachineEntry> for MachineInfo {
+    fn from(entry: MachineEntry) -> MachineInfo {
+        MachineInfo {
+            name: entry.name.into(),
+            state: if entry.state == LEADER {
+                Role::Leader
+            } else {
+                Role::Follower
+            },
+            client_url: entry.client_url.into(),
+            peer_url: entry.peer_url.into(),
+        }
+    }
+}
+
+/// Reads the file, also that of a standby that was admitted since; `None` if there is none.
+///
+/// # Errors
+///
+/// The file cannot be read or is damaged; with a sentence for the user. A standby must not take
+/// itself for a new machine, which could found a cluster of its own.
+pub fn read(data_dir: &Path) -> Result<Option<StandbyRecord>, String> {
     let path = data_dir.join(FILE);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(format!("{}: {e}", path.display())),
     };
-    let file: File = serde_json::from_slice(&bytes).map_err(|e| {
+    let file: StandbyFile = serde_json::from_slice(&bytes).map_err(|e| {
         format!(
-            "{} is damaged: {e}. Remove it, or start with -f to throw all away; in both cases with -peers, which name \
-             machines of its cluster: without them an empty directory begins a cluster of its own",
+            "{} is damaged: {e}. Remove it, or start with -f to throw all away. In both cases name \
+             machines of its cluster with -peers: without them an empty directory founds a cluster \
+             of its own",
             path.display()
         )
     })?;
-    Ok(Some(Found {
+    Ok(Some(StandbyRecord {
         info: StandbyInfo {
             running: file.running,
-            cluster: file.cluster.into_iter().map(known).collect(),
+            cluster: file.cluster.into_iter().map(MachineInfo::from).collect(),
             // A cast from floating point saturates.
             sync_interval_ms: (file.sync_interval * 1000.0).round() as u64,
         },
-        given_up: file.given_up,
+        abandoned: (file.given_up != 0).then_some(file.given_up),
     }))
 }
 
-fn known(machine: Machine) -> MachineInfo {
-    MachineInfo {
-        name: machine.name.into(),
-        state: if machine.state == LEADER {
-            Role::Leader
-        } else {
-            Role::Follower
-        },
-        client_url: machine.client_url.into(),
-        peer_url: machine.peer_url.into(),
-    }
-}
-
-/// Puts it in place, durably; `given_up` as in `Found`.
-pub fn write(data_dir: &Path, info: &StandbyInfo, given_up: u64) -> io::Result<()> {
-    let machine = |m: &MachineInfo| Machine {
-        name: m.name.to_string(),
-        state: if m.state == Role::Leader {
-            LEADER
-        } else {
-            "follower"
-        }
-        .to_string(),
-        client_url: m.client_url.to_string(),
-        peer_url: m.peer_url.to_string(),
-    };
-    let file = File {
+/// Writes the file durably; `abandoned` as in [`StandbyRecord`].
+///
+/// # Errors
+///
+/// A system call failed.
+pub fn write(data_dir: &Path, info: &StandbyInfo, abandoned: Option<u64>) -> io::Result<()> {
+    let file = StandbyFile {
         running: info.running,
-        cluster: info.cluster.iter().map(machine).collect(),
+        cluster: info.cluster.iter().map(MachineEntry::from).collect(),
         sync_interval: info.sync_interval_ms as f64 / 1000.0,
-        given_up,
+        given_up: abandoned.unwrap_or(0),
     };
-    dir::replace(data_dir, FILE, &serde_json::to_vec(&file)?)
+    files::replace(data_dir, FILE, &serde_json::to_vec(&file)?)
 }
 
 #[cfg(test)]
@@ -144,50 +175,48 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_back_while_it_runs() {
+    fn a_standby_is_current_until_it_is_admitted_or_stops() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         assert_eq!(read(dir.path()), Ok(None));
-        write(dir.path(), &info(true), u64::MAX).expect("room");
-        let found = read(dir.path()).expect("good").expect("it runs");
-        assert_eq!((&found.info, found.given_up), (&info(true), u64::MAX));
-        let member = Membership::Member {
+        write(dir.path(), &info(true), Some(u64::MAX)).expect("room");
+        let record = read(dir.path()).expect("whole").expect("there");
+        assert_eq!(
+            (&record.info, record.abandoned),
+            (&info(true), Some(u64::MAX))
+        );
+        let of_abandoned = Membership::Member {
             id: 3,
             incarnation: u64::MAX,
         };
-        assert!(found.lasts(None, 4) && found.lasts(Some(&member), u64::MAX));
-        assert!(
-            found.lasts(Some(&member), 4),
-            "the membership is that of the life that is over"
-        );
-        let let_in = Membership::Member {
+        assert!(record.is_current(None, 4));
+        assert!(record.is_current(Some(&of_abandoned), u64::MAX));
+        assert!(record.is_current(Some(&of_abandoned), 4));
+        let admitted = Membership::Member {
             id: 5,
             incarnation: 4,
         };
-        assert!(!found.lasts(Some(&let_in), 4));
-        write(dir.path(), &info(false), 4).expect("room");
-        let found = read(dir.path()).expect("good").expect("it ran");
-        assert!(found.info == info(false) && !found.lasts(None, 4));
+        assert!(!record.is_current(Some(&admitted), 4));
+
+        write(dir.path(), &info(false), Some(4)).expect("room");
+        let record = read(dir.path()).expect("whole").expect("there");
+        assert_eq!(record.info, info(false));
+        assert!(!record.is_current(None, 4));
     }
 
     #[test]
-    fn damage_is_said() {
+    fn damage_is_reported_and_numbers_are_bounded() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        write(dir.path(), &info(true), 0).expect("room");
+        write(dir.path(), &info(true), None).expect("room");
         let whole = fs::read(dir.path().join(FILE)).expect("there");
         let torn = &whole[..whole.len() / 2];
-        let numbers = br#"{"running":true,"cluster":[],"syncInterval":1e300}"#;
         for bytes in [torn, b"", b"\0\0\0\0", b"[]", br#"{"running":1}"#] {
             fs::write(dir.path().join(FILE), bytes).expect("room");
             let text = read(dir.path()).expect_err("damaged");
-            assert!(
-                text.contains("standby_info is damaged") && text.contains("Remove it"),
-                "{text}"
-            );
+            assert!(text.contains("-peers"), "{text}");
         }
+        let numbers = br#"{"running":true,"cluster":[],"syncInterval":1e300}"#;
         fs::write(dir.path().join(FILE), numbers).expect("room");
-        let found = read(dir.path())
-            .expect("numbers are bounded")
-            .expect("it runs");
-        assert_eq!(found.info.sync_interval_ms, u64::MAX);
+        let record = read(dir.path()).expect("whole").expect("there");
+        assert_eq!(record.info.sync_interval_ms, u64::MAX);
     }
 }

@@ -1,0 +1,97 @@
+//! The file of an export: the key space as etcd's own snapshot format, `RAFT-migrate.snap`.
+//!
+//! It is written in pieces under a temporary name and renamed once it is whole. Start with
+//! [`Export::new`].
+use super::files;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The name of the file until it is whole.
+const TEMPORARY: &str = "migrate.tmp";
+/// How the name of a whole export ends.
+pub const SUFFIX: &str = "-migrate.snap";
+
+/// An export that is being written.
+pub struct Export {
+    file: File,
+    /// Bytes written since the last sync; at most [`files::UNSYNCED_BYTES_MAX`] and one piece.
+    unsynced: usize,
+    /// The data directory.
+    folder: PathBuf,
+}
+
+impl Export {
+    /// Makes the file. Only its owner may read it. An unfinished export is overwritten.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed; with its text.
+    pub fn new(folder: &Path) -> Result<Export, String> {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(folder.join(TEMPORARY));
+        Ok(Export {
+            file: file.map_err(|e| e.to_string())?,
+            unsynced: 0,
+            folder: folder.to_path_buf(),
+        })
+    }
+
+    /// Appends a piece.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed; with its text. The export is given up.
+    pub fn append(mut self, bytes: &[u8]) -> Result<Export, String> {
+        self.write(bytes).map_err(|e| e.to_string())?;
+        Ok(self)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.unsynced += bytes.len();
+        if self.unsynced >= files::UNSYNCED_BYTES_MAX {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+
+    /// Gives the file its name, durably. `raft` is the raft index of its content.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed; with its text.
+    pub fn finish(self, raft: u64) -> Result<(), String> {
+        self.rename(raft).map_err(|e| e.to_string())
+    }
+
+    fn rename(&self, raft: u64) -> io::Result<()> {
+        self.file.sync_all()?;
+        let name = format!("{raft}{SUFFIX}");
+        fs::rename(self.folder.join(TEMPORARY), self.folder.join(name))?;
+        files::sync_folder(&self.folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_appears_whole_and_only_its_owner_may_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let export = Export::new(dir.path()).expect("made");
+        let export = export.append(b"one ").expect("room");
+        let export = export.append(b"two").expect("room");
+        export.finish(12).expect("room");
+        let path = dir.path().join("12-migrate.snap");
+        assert_eq!(fs::read(&path).expect("there"), b"one two");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1);
+    }
+}
