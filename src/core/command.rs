@@ -307,3 +307,24 @@ impl Codec<ClusterConfig> for ClusterConfig {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned() {
+        for (raw, clean) in [
+            ("", "/"),
+            ("/", "/"),
+            ("//", "/"),
+            ("a", "/a"),
+            ("/a", "/a"),
+            ("/a/", "/a"),
+            ("a//b/", "/a/b"),
+            ("/a/b", "/a/b"),
+        ] {
+            assert_eq!(KeyPath::new(raw).as_str(), clean, "{raw:?}");
+        }
+    }
+}

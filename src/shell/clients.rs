@@ -186,7 +186,7 @@ impl Clients {
         let context = context(&self.site, &self.date, now, machine.indexes());
         let passed = ended.into_passed();
         let next = conn.render(&mut self.buffers, |shape, out| {
-            shape.passed(passed, &context, out)
+            shape.proxied(passed, &context, out)
         });
         follow(conn, next, ticket, machine, now);
     }
@@ -462,13 +462,13 @@ impl Dispatcher<'_, '_> {
                     conn.send(&response, response_mode, self.context.date, self.buffers);
                 }
                 Routed::Ask { op, shape } => return self.ask(conn, op, shape),
-                Routed::Pass { call, shape } => return self.pass(conn, *call, shape),
+                Routed::Proxy { call, shape } => return self.pass(conn, *call, shape),
             }
         }
     }
 
     /// Hands a request to the machine.
-    fn ask(&mut self, conn: &mut Conn, op: Op, shape: Box<api::Shape>) {
+    fn ask(&mut self, conn: &mut Conn, op: Op, shape: api::Shape) {
         if matches!(op, Op::Get { .. }) {
             self.reads_left = self.reads_left.saturating_sub(1);
         }
@@ -477,7 +477,7 @@ impl Dispatcher<'_, '_> {
     }
 
     /// Draws a ticket for a request, which is in flight from now on.
-    fn start(&mut self, conn: &mut Conn, shape: Box<api::Shape>, is_watch: bool) -> Ticket {
+    fn start(&mut self, conn: &mut Conn, shape: api::Shape, is_watch: bool) -> Ticket {
         *self.serial = (*self.serial + 1) & ((1 << SERIAL_BITS) - 1);
         let ticket = Ticket((conn.id().index() as u64) << SERIAL_BITS | *self.serial);
         conn.start(ticket, shape, is_watch);
@@ -485,7 +485,7 @@ impl Dispatcher<'_, '_> {
     }
 
     /// Passes a request on to the leader, or redirects the client when too many are under way.
-    fn pass(&mut self, conn: &mut Conn, call: HttpCall, shape: Box<api::Shape>) {
+    fn pass(&mut self, conn: &mut Conn, call: HttpCall, shape: api::Shape) {
         let ticket = self.start(conn, shape, false);
         let passed = &mut *self.passed;
         let bytes = passed.bytes + call.body.len();
@@ -493,7 +493,7 @@ impl Dispatcher<'_, '_> {
         if is_full || (passed.bytes > 0 && bytes > PASSED_BYTES_MAX) {
             let context = self.context;
             let next = conn.render(self.buffers, |shape, out| {
-                shape.passed(ProxyOutcome::Failed { sent: false }, context, out)
+                shape.proxied(ProxyOutcome::Failed { sent: false }, context, out)
             });
             return follow(conn, next, ticket, self.machine, context.now);
         }
@@ -522,10 +522,13 @@ fn asks_for_link(port: Port, request: &Request) -> bool {
 fn follow(conn: &mut Conn, next: api::Next, ticket: Ticket, machine: &mut Machine, now: Now) {
     match next {
         api::Next::Wait => {}
-        api::Next::More => conn.on_more(),
-        api::Next::Done { keep_alive, gone } => {
+        api::Next::ContinueListing => conn.on_more(),
+        api::Next::Done {
+            keep_alive,
+            client_closed,
+        } => {
             conn.finish(keep_alive);
-            if gone {
+            if client_closed {
                 machine.on_request(now, ticket, Op::ClientClosed);
             }
         }

@@ -26,7 +26,7 @@ struct ActiveRequest {
     ticket: Ticket,
 
     /// How the answer is to be written, and how far it has come.
-    shape: Box<Shape>,
+    shape: Shape,
 
     /// The file that the answer goes to instead of the client, once it has begun.
     export: Option<Export>,
@@ -236,7 +236,7 @@ impl Conn {
     // -- the request in flight
 
     /// A request is in flight from now on; `is_watch`: it waits for events.
-    pub fn start(&mut self, ticket: Ticket, shape: Box<Shape>, is_watch: bool) {
+    pub fn start(&mut self, ticket: Ticket, shape: Shape, is_watch: bool) {
         self.active = Some(ActiveRequest {
             ticket,
             shape,

@@ -239,3 +239,24 @@ fn expiry() {
     });
     assert_eq!(stats["watchers"], 1);
 }
+
+/// `dir=true` does not turn an update of a file into one of a directory, nor the reverse.
+#[test]
+fn an_update_with_dir() {
+    let server = Server::start(&[]);
+    let put = |key: &str, form: &str| server.client("PUT", &format!("/v2/keys/{key}"), form);
+    put("file", "value=one");
+    put("folder", "dir=true");
+    let updated = put("file", "dir=true&prevExist=true&value=two");
+    assert_eq!(updated.status(), 200);
+    assert_eq!(updated.json()["action"], "update");
+    assert_eq!(updated.json()["node"]["value"], "two");
+    let refused = put("folder", "dir=true&prevExist=true&value=two");
+    assert_eq!(refused.status(), 403);
+    assert_eq!(refused.json()["errorCode"], 102);
+    let renewed = put("folder", "dir=true&prevExist=true&ttl=100&value=");
+    assert_eq!(renewed.status(), 200);
+    let node = &renewed.json()["node"];
+    assert_eq!(node["dir"], true);
+    assert_eq!(node["ttl"], 100);
+}

@@ -409,7 +409,7 @@ fn check(scenario: &str, step: &Step, counts: &mut Counts) {
             counts.answered += 1;
             response.encode(request.response_mode(), &date, &mut out);
         }
-        Routed::Pass { call, .. } => panic!("nothing is passed on here: {call:?}"),
+        Routed::Proxy { call, .. } => panic!("nothing is passed on here: {call:?}"),
         Routed::Ask { op, mut shape } => {
             let Some(outcome) = outcome(&op, step) else {
                 counts.unknown.push(step.id.clone());

@@ -20,7 +20,7 @@ struct Asked {
     site: Site,
     date: Date,
     at: Indexes,
-    shape: Box<Shape>,
+    shape: Shape,
     out: Vec<u8>,
 }
 
@@ -119,11 +119,11 @@ fn set_json(value: &str, index: u64) -> String {
 
 const DONE: Next = Next::Done {
     keep_alive: true,
-    gone: false,
+    client_closed: false,
 };
 const CLOSED: Next = Next::Done {
     keep_alive: false,
-    gone: false,
+    client_closed: false,
 };
 const STREAM: &str = "GET /v2/keys/k?wait=true&stream=true HTTP/1.1\r\nHost: x\r\n\r\n";
 const POLL: &str = "GET /v2/keys/k?wait=true HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -154,7 +154,7 @@ fn a_stream_from_the_past_goes_on_with_the_present() {
         done: false,
     };
     let past = vec![set("a", 1), set("b", 2)];
-    assert_eq!(stream.answer(backlog(past)), Next::More);
+    assert_eq!(stream.answer(backlog(past)), Next::ContinueListing);
     let both = chunk(&set_json("a", 1)) + &chunk(&set_json("b", 2));
     assert_eq!(stream.body(), both);
     assert_eq!(stream.answer(backlog(Vec::new())), Next::Wait);
@@ -262,7 +262,7 @@ fn a_long_listing_comes_in_pages() {
             let last = pages.peek().is_none();
             let items = items.to_vec();
             let next = paged.answer(Outcome::Page { items, last });
-            assert_eq!(next, if last { DONE } else { Next::More });
+            assert_eq!(next, if last { DONE } else { Next::ContinueListing });
         }
         assert_eq!(unchunked(&paged.body()), whole);
         assert_eq!(whole.matches("\"key\":").count(), items.len());
@@ -288,7 +288,7 @@ fn head_reads_one_page_and_lets_go() {
     let next = asked.answer(Outcome::Page { items, last: false });
     let gone = Next::Done {
         keep_alive: true,
-        gone: true,
+        client_closed: true,
     };
     assert_eq!(next, gone);
     assert_eq!(asked.body(), "");
@@ -332,7 +332,7 @@ fn the_migration_document() {
         let input = format!("GET /v2/migration/snapshot{query} HTTP/1.1\r\nHost: x\r\n\r\n");
         let mut asked = Asked::new(&input, false);
         assert_eq!(asked.shape.to_file(), to_file);
-        assert_eq!(asked.answer(page(items.clone())), Next::More);
+        assert_eq!(asked.answer(page(items.clone())), Next::ContinueListing);
         let next = asked.answer(Outcome::Migrated(Box::new(rest.clone())));
         if !to_file {
             assert_eq!(next, DONE);
@@ -371,27 +371,51 @@ fn keys_beyond_the_limits_are_414() {
             match routed(&input, &site, &date) {
                 Routed::Ask { .. } => assert!(fits),
                 Routed::Answer(answer) => assert_eq!((answer.status, fits), (414, false)),
-                Routed::Pass { call, .. } => panic!("{call:?}"),
+                Routed::Proxy { call, .. } => panic!("{call:?}"),
             }
         }
     }
 }
 
+/// The command of a PUT on `/k` with this form, or the status of the error.
+fn command(form: &str) -> Result<Command, u16> {
+    let bytes = client::form("PUT", "/v2/keys/k", form);
+    let site = site("", 4001);
+    let date = Date::new(DATE_NS);
+    match routed(std::str::from_utf8(&bytes).expect("ASCII"), &site, &date) {
+        Routed::Ask {
+            op: Op::Write(command),
+            ..
+        } => Ok(command),
+        Routed::Answer(answer) => Err(answer.status),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// `dir=true` says nothing about an update: a file takes the value, and the store answers 102 for a
+/// directory.
+#[test]
+fn an_update_with_dir_has_the_value_of_the_request() {
+    let update = |value: Option<&str>, expires_ns| Command::Update {
+        path: KeyPath::new("/k"),
+        value: value.map(Into::into),
+        expires_ns,
+        refresh: false,
+    };
+    assert_eq!(
+        command("dir=true&prevExist=true&value=x"),
+        Ok(update(Some("x"), None))
+    );
+    assert_eq!(
+        command("dir=true&prevExist=true&ttl=5"),
+        Ok(update(None, Some(5_000_000_000)))
+    );
+    assert_eq!(command("dir=true&prevExist=true"), Err(400));
+}
+
 /// What a request on a key asks for: the parameters that no recording shows.
 #[test]
 fn parameters_of_a_put() {
-    let command = |body: &str| {
-        let bytes = client::form("PUT", "/v2/keys/k", body);
-        let (site, date) = (site("", 4001), Date::new(DATE_NS));
-        match routed(std::str::from_utf8(&bytes).expect("ASCII"), &site, &date) {
-            Routed::Ask {
-                op: Op::Write(command),
-                ..
-            } => Ok(command),
-            Routed::Answer(answer) => Err(answer.status),
-            other => panic!("{other:?}"),
-        }
-    };
     let path = || KeyPath::new("/k");
     let update = |value: Option<&str>, ttl_s: Option<u64>, refresh| Command::Update {
         path: path(),
@@ -461,7 +485,7 @@ fn parameters_of_a_put() {
 
 /// What a standby with `-forward` makes of a request: the call, as a line and its body, or the
 /// answer's status.
-fn as_standby(input: &str) -> Result<(String, Box<Shape>), u16> {
+fn as_standby(input: &str) -> Result<(String, Shape), u16> {
     let mut site = site("", 4001);
     site.forward = true;
     let (date, mut parser) = (Date::new(DATE_NS), Parser::new());
@@ -476,7 +500,7 @@ fn as_standby(input: &str) -> Result<(String, Box<Shape>), u16> {
         ..context(&site, &date, Indexes::default())
     };
     match route(Port::Client, &request, &context) {
-        Routed::Pass { call, shape } => {
+        Routed::Proxy { call, shape } => {
             let body = String::from_utf8(call.body.into()).expect("text");
             Ok((
                 format!(
@@ -554,10 +578,10 @@ fn what_a_standby_gives_back() {
             .expect("passed on");
         let mut out = Vec::new();
         assert!(matches!(
-            shape.passed(passed, &context, &mut out),
+            shape.proxied(passed, &context, &mut out),
             Next::Done {
                 keep_alive: true,
-                gone: false
+                client_closed: false
             }
         ));
         String::from_utf8(out).expect("text")

@@ -1,25 +1,21 @@
-//! `/v2/keys/…`: which operation a request means.
+//! `/v2/keys/…`: from the parameters of a request to an operation on the key space.
 //!
-//! Parameters are checked in 0.4's order (ttl, refresh, conditions), so that a request with several
-//! faults is told the same one. A ttl becomes an absolute time here and nowhere else.
-use super::listing::NodeTree;
-use super::render::AnswerKind;
-use super::{Ask, Parameters, Routed};
-use crate::codec::http::Method;
-use crate::codec::http::response::JSON;
+//! Parameters are checked in the order of 0.4 (ttl, refresh, conditions), so that a request with
+//! several faults gets the same error. A ttl becomes an absolute time in `Ask::expires` and nowhere
+//! else.
+use super::ask::{Ask, Handled, Parameters};
+use super::render::{AnswerKind, NodeTree};
+use crate::codec::http::{Method, Response};
 use crate::core::command::{Command, KeyPath, Naming};
-use crate::core::error::{Code, Error};
+use crate::core::error::Code;
 use crate::core::seam::Op;
 
 /// GET and HEAD: read, or wait for a change.
-pub fn get(ask: &Ask) -> Routed {
-    read(ask).unwrap_or_else(|answer| answer)
-}
-
-fn read(ask: &Ask) -> Result<Routed, Routed> {
+pub fn get(ask: &Ask) -> Handled {
     let path = ask.key()?;
     let query = ask.query()?;
-    let (quorum, on_leader) = (query.flag("quorum"), query.flag("consistent"));
+    let quorum = query.flag("quorum");
+    let on_leader = query.flag("consistent");
     let head_only = ask.request.method == Method::Head;
     if query.flag("wait") && !quorum {
         let since = match query.get("waitIndex") {
@@ -27,7 +23,7 @@ fn read(ask: &Ask) -> Result<Routed, Routed> {
             given => ask.index(given, "Watch From Index")?,
         };
         if head_only {
-            return Ok(ask.with_indexes(200, JSON));
+            return ask.empty_with_indexes();
         }
         let op = Op::Watch {
             path,
@@ -36,44 +32,32 @@ fn read(ask: &Ask) -> Result<Routed, Routed> {
             since: (since > 0).then_some(since),
             on_leader,
         };
-        return Ok(ask.machine(op, AnswerKind::Watch));
+        return ask.to_machine(op, AnswerKind::Watch);
     }
     let op = Op::Get {
         path,
         recursive: query.flag("recursive") && !head_only,
         linearizable: quorum || on_leader,
     };
-    Ok(ask.machine(op, AnswerKind::Node(NodeTree::nodes())))
+    ask.to_machine(op, AnswerKind::Node(NodeTree::nodes()))
 }
 
 /// PUT: set, create, update or compare and swap.
-pub fn put(ask: &Ask) -> Routed {
-    let write = || -> Result<Routed, Routed> {
-        let path = ask.key()?;
-        let form = ask.form()?;
-        let command = put_command(ask, path, &form)?;
-        Ok(ask.machine(Op::Write(command), AnswerKind::Event))
-    };
-    write().unwrap_or_else(|answer| answer)
+pub fn put(ask: &Ask) -> Handled {
+    let path = ask.key()?;
+    let form = ask.form()?;
+    let command = put_command(ask, path, &form)?;
+    ask.to_machine(Op::Write(command), AnswerKind::Event)
 }
 
-fn put_command(ask: &Ask, path: KeyPath, form: &Parameters) -> Result<Command, Routed> {
+fn put_command(ask: &Ask, path: KeyPath, form: &Parameters) -> Result<Command, Response> {
     let expires_ns = ask.expires(form, "Update")?;
     let value = form.get("value");
     let refresh = form.flag("refresh");
-    if refresh && value.is_some_and(|v| !v.is_empty()) {
-        let cause = "A value was given along with refresh";
-        return Err(ask.fail(Error::new(Code::RefreshValue, cause)));
-    }
-    if refresh && expires_ns.is_none() {
-        return Err(ask.fail(Error::new(Code::RefreshTtlRequired, "No TTL value set")));
-    }
-    let prev_exist = form.get("prevExist");
-    let must_exist = prev_exist.is_some_and(|v| v.eq_ignore_ascii_case("true"));
-    let (prev_value, prev_index) = (form.get("prevValue"), form.get("prevIndex"));
-    let has_condition = prev_value.is_some() || prev_index.is_some();
-    // A directory has no value, whatever the request says.
+    check_refresh(ask, value, expires_ns, refresh)?;
+    // A new directory has no value, whatever the request says.
     let new_value = || (!form.flag("dir")).then(|| value.unwrap_or_default().into());
+    let prev_exist = form.get("prevExist");
     if prev_exist.is_some_and(|v| v.eq_ignore_ascii_case("false")) {
         return Ok(Command::Create {
             path,
@@ -82,93 +66,121 @@ fn put_command(ask: &Ask, path: KeyPath, form: &Parameters) -> Result<Command, R
             naming: Naming::Given,
         });
     }
-    if !has_condition && (must_exist || refresh) {
+    let has_condition = form.get("prevValue").is_some() || form.get("prevIndex").is_some();
+    if has_condition {
+        return compare_and_swap(ask, path, form, expires_ns);
+    }
+    if form.flag("prevExist") || refresh {
         if value.unwrap_or_default().is_empty() && expires_ns.is_none() {
-            return Err(ask.fail(Error::new(Code::ValueOrTtlRequired, "Update")));
+            return Err(ask.error(Code::ValueOrTtlRequired, "Update"));
         }
-        let keeps = refresh || form.flag("dir");
         return Ok(Command::Update {
             path,
-            value: value.filter(|_| !keeps).map(Into::into),
+            value: value.filter(|_| !refresh).map(Into::into),
             expires_ns,
             refresh,
         });
     }
-    if !has_condition && prev_exist.is_none() {
+    if prev_exist.is_none() {
         return Ok(Command::Set {
             path,
             value: new_value(),
             expires_ns,
         });
     }
-    let number = match prev_index {
+    // `prevExist` is neither true nor false: 0.4 takes it for a condition that always holds.
+    compare_and_swap(ask, path, form, expires_ns)
+}
+
+fn check_refresh(
+    ask: &Ask,
+    value: Option<&str>,
+    expires_ns: Option<u64>,
+    refresh: bool,
+) -> Result<(), Response> {
+    if refresh && value.is_some_and(|v| !v.is_empty()) {
+        let cause = "A value was given along with refresh";
+        return Err(ask.error(Code::RefreshValue, cause));
+    }
+    if refresh && expires_ns.is_none() {
+        return Err(ask.error(Code::RefreshTtlRequired, "No TTL value set"));
+    }
+    Ok(())
+}
+
+fn compare_and_swap(
+    ask: &Ask,
+    path: KeyPath,
+    form: &Parameters,
+    expires_ns: Option<u64>,
+) -> Result<Command, Response> {
+    let refresh = form.flag("refresh");
+    let prev_value = form.get("prevValue");
+    let prev_index = form.get("prevIndex");
+    let index = match prev_index {
         None => 0,
         given => ask.index(given, "CompareAndSwap")?,
     };
     if prev_value == Some("") {
-        return Err(ask.fail(Error::new(Code::PrevValueRequired, "CompareAndSwap")));
+        return Err(ask.error(Code::PrevValueRequired, "CompareAndSwap"));
     }
+    // `prevIndex=0` alone is no condition: a missing key is created, as in 2.x.
+    let is_unconditional = prev_index.is_some() && index == 0 && prev_value.is_none();
     Ok(Command::CompareAndSwap {
         path,
-        value: (!refresh).then(|| value.unwrap_or_default().into()),
+        value: (!refresh).then(|| form.get("value").unwrap_or_default().into()),
         expires_ns,
         prev_value: prev_value.map(Into::into),
-        prev_index: number,
-        or_create: prev_index.is_some() && number == 0 && prev_value.is_none() && !must_exist,
+        prev_index: index,
+        or_create: is_unconditional && !form.flag("prevExist"),
         refresh,
     })
 }
 
 /// POST: create a child named by the new index.
-pub fn post(ask: &Ask) -> Routed {
-    let write = || -> Result<Routed, Routed> {
-        let path = ask.key()?;
-        let form = ask.form()?;
-        let expires_ns = ask.expires(&form, "Create")?;
-        let value = form.get("value").unwrap_or_default();
-        let command = Command::Create {
-            path,
-            value: (!form.flag("dir")).then(|| value.into()),
-            expires_ns,
-            naming: if ask.context.site.compat_2 {
-                Naming::InOrderPadded
-            } else {
-                Naming::InOrder
-            },
-        };
-        Ok(ask.machine(Op::Write(command), AnswerKind::Event))
+pub fn post(ask: &Ask) -> Handled {
+    let path = ask.key()?;
+    let form = ask.form()?;
+    let expires_ns = ask.expires(&form, "Create")?;
+    let value = form.get("value").unwrap_or_default();
+    let command = Command::Create {
+        path,
+        value: (!form.flag("dir")).then(|| value.into()),
+        expires_ns,
+        naming: if ask.context.site.compat_2 {
+            Naming::InOrderPadded
+        } else {
+            Naming::InOrder
+        },
     };
-    write().unwrap_or_else(|answer| answer)
+    ask.to_machine(Op::Write(command), AnswerKind::Event)
 }
 
-/// DELETE: remove, or compare and remove; a body says nothing here.
-pub fn delete(ask: &Ask) -> Routed {
-    let write = || -> Result<Routed, Routed> {
-        let path = ask.key()?;
-        let query = ask.query()?;
-        let (prev_value, prev_index) = (query.get("prevValue"), query.get("prevIndex"));
-        let command = if prev_value.is_none() && prev_index.is_none() {
-            Command::Delete {
-                path,
-                dir: query.flag("dir"),
-                recursive: query.flag("recursive"),
-            }
-        } else {
-            let number = match prev_index {
-                None => 0,
-                given => ask.index(given, "CompareAndDelete")?,
-            };
-            if prev_value == Some("") {
-                let error = Error::new(Code::PrevValueRequired, "CompareAndDelete");
-                return Err(ask.fail(error));
-            }
-            Command::CompareAndDelete {
-                path,
-                prev_value: prev_value.map(Into::into),
-                prev_index: number,
-            }
+/// DELETE: remove, or compare and remove. A body is ignored.
+pub fn delete(ask: &Ask) -> Handled {
+    let path = ask.key()?;
+    let query = ask.query()?;
+    let prev_value = query.get("prevValue");
+    let prev_index = query.get("prevIndex");
+    if prev_value.is_none() && prev_index.is_none() {
+        let command = Command::Delete {
+            path,
+            dir: query.flag("dir"),
+            recursive: query.flag("recursive"),
         };
-        Ok(ask.machine(Op::Write(command), AnswerKind::Event))
+        return ask.to_machine(Op::Write(command), AnswerKind::Event);
+    }
+    let index = match prev_index {
+        None => 0,
+        given => ask.index(given, "CompareAndDelete")?,
     };
-    write().unwrap_or_else(|answer| answer)
+    if prev_value == Some("") {
+        return Err(ask.error(Code::PrevValueRequired, "CompareAndDelete"));
+    }
+    let command = Command::CompareAndDelete {
+        path,
+        prev_value: prev_value.map(Into::into),
+        prev_index: index,
+    };
+    ask.to_machine(Op::Write(command), AnswerKind::Event)
 }

@@ -1,42 +1,42 @@
-//! `-forward` on a standby: short requests are passed on to the leader over HTTP, and its answers
+//! `-forward` on a standby: short requests are sent to the leader over HTTP, and its answers are
 //! given back as they are.
 //!
-//! Watchers, what takes long, and what another tern asks (it follows redirects, and two standbys
-//! must not pass a request to and fro) are sent there instead. Start with `pass`.
-use super::render::{AnswerKind, Shape};
-use super::{Ask, Routed};
+//! The client is redirected instead if the request is a watch or takes long, or comes from another
+//! tern: that one follows redirects, and two standbys must not send a request to each other for
+//! ever. Start reading at [`forward`].
+use super::Routed;
+use super::ask::{Ask, FORM};
+use super::render::{AnswerKind, Shape, redirect};
 use crate::codec::http::Method;
 use crate::codec::http::call::HttpCall;
 
-/// How long the leader may take, in milliseconds: it says itself after 5 s that an outcome is
+/// How long the leader may take, in milliseconds. After 5 s it answers by itself that an outcome is
 /// unknown.
 const TIMEOUT_MS: u64 = 7_000;
-const FORM: &str = "application/x-www-form-urlencoded";
 
-/// What the leader is to be asked in place of this machine; `None`: the client is to ask it itself.
-pub(super) fn pass(ask: &Ask, leader_url: &str) -> Option<Routed> {
+/// The call to the leader in place of this machine; `None` if the client is to be redirected.
+pub(super) fn forward(ask: &Ask, leader_url: &str) -> Option<Routed> {
     let request = ask.request;
-    let path = &*request.path;
-    let long = path.starts_with("/v1/watch/")
-        || ["/v2/speedTest", "/v2/migration/snapshot"].contains(&path);
-    let waits = path.starts_with("/v2/keys/") && ask.query().is_ok_and(|query| query.flag("wait"));
-    if request.from_tern || long || waits {
+    if request.from_tern || takes_long(ask) {
         return None;
     }
     let method = match request.method {
-        // The answer to a HEAD has the length of a body that does not come.
+        // The answer to a HEAD announces the length of a body that does not come.
         Method::Get | Method::Head => Method::Get,
         Method::Put | Method::Post | Method::Delete => request.method,
         Method::Options | Method::Other => return None,
     };
-    let content_type = match request.body.is_empty() {
-        true => "",
-        false if ask.is_form() => FORM,
-        false => return None,
+    let content_type = if request.body.is_empty() {
+        ""
+    } else if ask.is_form() {
+        FORM
+    } else {
+        return None;
     };
+    let target = redirect::target_of(&request.path, request.query);
     let call = HttpCall {
         method,
-        url: format!("{leader_url}{}", ask.target()).into(),
+        url: format!("{leader_url}{target}").into(),
         content_type,
         body: request.body.into(),
         timeout_ms: TIMEOUT_MS,
@@ -44,9 +44,19 @@ pub(super) fn pass(ask: &Ask, leader_url: &str) -> Option<Routed> {
     let kind = AnswerKind::Proxied {
         leader_url: leader_url.into(),
     };
-    let shape = Shape::new(kind, request, ask.target().into(), ask.cors);
-    Some(Routed::Pass {
+    Some(Routed::Proxy {
         call: Box::new(call),
-        shape: Box::new(shape),
+        shape: Shape::new(kind, request, ask.cors),
     })
+}
+
+fn takes_long(ask: &Ask) -> bool {
+    let path = &*ask.request.path;
+    if path == "/v2/speedTest" || path == "/v2/migration/snapshot" {
+        return true;
+    }
+    if path.starts_with("/v1/watch/") {
+        return true;
+    }
+    path.starts_with("/v2/keys/") && ask.query().is_ok_and(|query| query.flag("wait"))
 }

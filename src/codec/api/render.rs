@@ -1,164 +1,150 @@
-//! Answers and events to bytes, straight into a connection's output buffer.
+//! Answers and events to bytes, straight into a connection's output.
 //!
-//! Each outcome is written once, by `Shape::render`; what differs between the interfaces (v2, v1,
-//! admin) is the shape's kind, chosen when the request was routed. A shape never looks at the key
-//! space: it has only what the machine told.
-use super::listing::{NodeTree, migration_rest};
-use super::{Context, Cors, admin, json, stats, v1};
+//! A [`Shape`] knows how the answer to one request is written: it is chosen when the request is
+//! routed, and kept by the connection while the request is pending. It sees only what the machine
+//! answers, never the key space. Each kind of answer has its file: `pages` for listings and the
+//! migration document, `watch` for events, `plain` for everything about the cluster, `redirect`.
+//! `json`, `tree`, `stats` and `v1` write the bodies.
+//!
+//! Start reading at [`Shape::render`].
+pub(super) mod json;
+mod pages;
+mod plain;
+pub(super) mod redirect;
+mod stats;
+mod tree;
+mod v1;
+mod watch;
+
+pub(super) use tree::NodeTree;
+pub(super) use v1::V1Listing;
+pub use watch::{Delivered, Rendition};
+
+use super::Context;
+use super::cors::Cors;
 use crate::codec::http::response::{JSON, ResponseHead, TEXT};
-use crate::codec::http::{Framing, Method, Request, Response, ResponseMode};
-use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
-use crate::core::seam::{Answer, Delivery, Indexes, Migrated, Outcome};
-use crate::core::store::{Action, Event, ListItem};
-use std::ops::Range;
+use crate::codec::http::{Framing, Method, Request, ResponseMode};
+use crate::core::error::{Code, Error};
+use crate::core::seam::{Answer, Indexes, Outcome};
+use crate::core::store::{Action, Event};
+use redirect::RedirectTarget;
 
-/// `Content-Type` of a raft index.
-const BYTES: &str = "application/octet-stream";
-
-/// What kind of answer is expected.
+/// How an answer differs between the interfaces.
 #[derive(Debug)]
 pub(super) enum AnswerKind {
+    /// v2 GET: a node and its children.
     Node(NodeTree),
+    /// v2 write: the event.
     Event,
+    /// v2 watch: events.
     Watch,
-    V1Get(v1::V1Listing),
+    /// v1 GET: a file, or the list of a directory.
+    V1Get(V1Listing),
+    /// v1 write: the event.
     V1Event,
-    /// A v1 watch has no head before its event, and tells its key in an error.
-    V1Watch {
-        key: Box<str>,
-    },
-    /// A line of text, or statistics.
+    /// v1 watch. It has no head before its event, and names its key in an error.
+    V1Watch { key: Box<str> },
+    /// Text or statistics.
     Plain,
+    /// The whole key space and the history.
     Migration {
         tree: NodeTree,
+        /// The document is written to a file of this machine, not to the client.
         to_file: bool,
     },
+    /// The cluster config.
     Config,
+    /// The list of machines.
     Machines,
+    /// One machine.
     Machine,
+    /// The removal of a machine.
     Remove,
+    /// A join.
     Join,
     /// The leader is asked in place of this machine.
-    Proxied {
-        leader_url: Box<str>,
-    },
+    Proxied { leader_url: Box<str> },
 }
 
-/// What became of a request that was passed on.
+/// The outcome of a request that a standby forwarded to the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyOutcome {
+    /// The leader's response, which the client gets as it is.
     Answered {
+        /// Its status.
         status: u16,
+        /// The headers that are given back.
         headers: Vec<(&'static str, String)>,
+        /// Its body.
         body: Box<[u8]>,
     },
-    /// No answer came; `sent`: all of the request had left.
-    Failed { sent: bool },
+    /// There is no response.
+    Failed {
+        /// Whether the whole request had left.
+        sent: bool,
+    },
 }
 
-/// How the answer to one request is to be written, and how far it has come; kept by the connection
-/// while its request is parked.
+/// How the answer to one request is written, and how far it has come.
 #[derive(Debug)]
 pub struct Shape {
     kind: AnswerKind,
-    reply: ResponseMode,
+    mode: ResponseMode,
     method: Method,
     cors: Cors,
-    /// Path and query for a redirect.
-    target: Box<str>,
-    /// Set when the head of a body in pieces has been written.
+    target: RedirectTarget,
+    /// `Some` from when the head of a body in pieces has been written.
     framing: Option<Framing>,
 }
 
-/// What the connection does when it has queued what was rendered.
+/// What the connection does once the rendered bytes are queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// The request stays parked: an answer or a delivery will come by itself.
+    /// Nothing: another answer or a delivery follows by itself.
     Wait,
-    /// When the output has left, say `Op::ContinueListing` with the same ticket.
-    More,
-    /// The answer is whole. With `gone` say `Op::ClientClosed` with the ticket: the machine may hold
-    /// something for it still.
-    Done { keep_alive: bool, gone: bool },
-    /// The answer cannot be finished: close without ending its body, so that the client sees that
-    /// it is cut short.
+    /// Once the output has left, send `Op::ContinueListing` with the same ticket.
+    ContinueListing,
+    /// The answer is complete.
+    Done {
+        /// Whether the connection stays open.
+        keep_alive: bool,
+        /// The machine may still hold something for the ticket: send `Op::ClientClosed`.
+        client_closed: bool,
+    },
+    /// The answer cannot be completed. Close without ending its body, so that the client sees that
+    /// it is cut off.
     Abort,
-    /// Of a shape that is `to_file` only: what was rendered was the last of a file's content. Write
-    /// the file, `RAFT-migrate.snap` in the data directory with mode 0600, then answer with
-    /// `saved`.
-    Save { raft: u64 },
+    /// Only of a shape with `to_file`: the file's content is complete. Write the file
+    /// `RAFT-migrate.snap` in the data directory with mode 0600, then answer with `Shape::saved`.
+    Save {
+        /// The raft index in the file's name.
+        raft: u64,
+    },
 }
 
 impl Next {
     fn done(framing: Framing) -> Next {
         Next::Done {
             keep_alive: framing.keep_alive,
-            gone: false,
+            client_closed: false,
         }
     }
 }
 
-/// An event's body, made once for all who wait for it.
-#[derive(Clone, Debug)]
-pub struct Rendition {
-    /// The body as a chunk: size line, JSON, line break.
-    pub bytes: Vec<u8>,
-    /// Where the JSON stands in it.
-    json: Range<usize>,
-}
-
-/// What a watcher's connection queues for an event, in this order: what was appended to its output,
-/// the part of the rendition's bytes, the tail.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivered {
-    pub shared: Range<usize>,
-    pub tail: &'static [u8],
-    pub next: Next,
-}
-
-impl Rendition {
-    /// Renders an event as watchers get it.
-    pub fn new(delivery: &Delivery, context: &Context) -> Rendition {
-        let mut body = Vec::new();
-        watch_event(&delivery.event, context, &mut body);
-        let mut bytes = Vec::with_capacity(body.len() + 8);
-        crate::codec::http::response::push_hexadecimal(body.len(), &mut bytes);
-        bytes.extend_from_slice(b"\r\n");
-        let json = bytes.len()..bytes.len() + body.len();
-        bytes.extend_from_slice(&body);
-        bytes.extend_from_slice(b"\r\n");
-        Rendition { bytes, json }
-    }
-}
-
-/// An event as a watcher gets it; clients of 2.x want each on a line of its own.
-fn watch_event(event: &Event, context: &Context, out: &mut Vec<u8>) {
-    json::event(event, context.now.wall_ns, out);
-    if context.site.compat_2 {
-        out.push(b'\n');
-    }
-}
-
-/// An answer that is not one of the key space.
-struct Plain {
-    status: u16,
-    content_type: &'static str,
-    body: Vec<u8>,
-}
-
 impl Shape {
-    pub(super) fn new(kind: AnswerKind, request: &Request, target: Box<str>, cors: Cors) -> Shape {
+    /// The shape of the answer to `request`.
+    pub(super) fn new(kind: AnswerKind, request: &Request, cors: Cors) -> Shape {
         Shape {
             kind,
-            reply: request.response_mode(),
+            mode: request.response_mode(),
             method: request.method,
             cors,
-            target,
+            target: RedirectTarget::new(&request.path, request.query),
             framing: None,
         }
     }
 
-    /// Appends what the machine answered, or a part of it.
+    /// Appends the machine's answer, or a part of it.
     pub fn render(&mut self, answer: &Answer, context: &Context, out: &mut Vec<u8>) -> Next {
         let at = answer.at;
         match &answer.outcome {
@@ -173,52 +159,17 @@ impl Shape {
                 client_url,
                 peer_url,
             } => self.redirect(client_url, peer_url, context, out),
-            outcome => {
-                let plain = plain(outcome, at);
-                let head = self.head(plain.status, plain.content_type, context, out);
-                Next::done(head.full(|out| out.extend_from_slice(&plain.body)))
-            }
+            outcome => self.plain(outcome, at, context, out),
         }
     }
 
-    /// Hands an event to the watcher; `ends` is what the delivery says beside its ticket.
-    pub fn deliver(
-        &mut self,
-        delivery: &Delivery,
-        rendition: &Rendition,
-        ends: bool,
-        context: &Context,
-        out: &mut Vec<u8>,
-    ) -> Delivered {
-        let Some(framing) = self.framing else {
-            return Delivered {
-                shared: 0..0,
-                tail: b"",
-                next: self.v1_event(&delivery.event, delivery.etcd.0, context, out),
-            };
-        };
-        Delivered {
-            shared: if framing.is_chunked() {
-                0..rendition.bytes.len()
-            } else {
-                rendition.json.clone()
-            },
-            tail: if ends { framing.last() } else { b"" },
-            next: if ends {
-                Next::done(framing)
-            } else {
-                Next::Wait
-            },
-        }
-    }
-
-    /// True: what is rendered is a file's content, not for the client; the connection gathers it
-    /// elsewhere. (A failure is for the client all the same: it comes before any content.)
+    /// Whether what is rendered is a file's content. The connection then gathers it elsewhere. A
+    /// failure goes to the client all the same: it comes before any content.
     pub fn to_file(&self) -> bool {
         matches!(self.kind, AnswerKind::Migration { to_file: true, .. })
     }
 
-    /// Appends the answer after `Next::Save`; `Err` tells why the file could not be written.
+    /// Appends the answer after `Next::Save`. `Err` says why the file could not be written.
     pub fn saved(
         &mut self,
         result: Result<(), &str>,
@@ -240,7 +191,7 @@ impl Shape {
         context: &Context,
         out: &'a mut Vec<u8>,
     ) -> ResponseHead<'a> {
-        let mut head = ResponseHead::new(status, self.reply, context.date, out);
+        let mut head = ResponseHead::new(status, self.mode, context.date, out);
         for (name, value) in self.cors.headers(context) {
             head.header(name, value);
         }
@@ -248,7 +199,7 @@ impl Shape {
         head
     }
 
-    /// The head of an answer of the key space.
+    /// The head of an answer of the v2 key space.
     fn key_head<'a>(
         &self,
         status: u16,
@@ -263,6 +214,7 @@ impl Shape {
         head
     }
 
+    /// A write was carried out. 201 if the node is new.
     fn event(&mut self, event: &Event, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
         if matches!(self.kind, AnswerKind::V1Event) {
             return self.v1_event(event, event.node.modified.0, context, out);
@@ -284,148 +236,6 @@ impl Shape {
     fn v1_event(&self, event: &Event, index: u64, context: &Context, out: &mut Vec<u8>) -> Next {
         let head = self.head(200, TEXT, context, out);
         Next::done(head.full(|out| v1::event(event, index, context.now.wall_ns, out)))
-    }
-
-    /// A listing in one page has its length in the head; a longer one goes out in pieces. HEAD has
-    /// no length: it does not read what the length would be of.
-    fn page(
-        &mut self,
-        items: &[ListItem],
-        last: bool,
-        at: Indexes,
-        context: &Context,
-        out: &mut Vec<u8>,
-    ) -> Next {
-        if self.to_file() {
-            self.items(items, last, at, context, out);
-            return Next::More;
-        }
-        let is_whole = last && !matches!(self.kind, AnswerKind::Migration { .. });
-        let framing = match self.framing {
-            Some(framing) => framing,
-            None => {
-                let head = match self.kind {
-                    AnswerKind::Node(_) => self.key_head(200, at, context, out),
-                    _ => self.head(200, TEXT, context, out),
-                };
-                if is_whole && !self.reply.head_only {
-                    let write = |out: &mut Vec<u8>| self.items(items, last, at, context, out);
-                    return Next::done(head.full(write));
-                }
-                let framing = head.stream();
-                if self.reply.head_only {
-                    return Next::Done {
-                        keep_alive: framing.keep_alive,
-                        gone: !is_whole,
-                    };
-                }
-                framing
-            }
-        };
-        self.framing = Some(framing);
-        let mut piece = Vec::new();
-        self.items(items, last, at, context, &mut piece);
-        framing.chunk(&piece, out);
-        if !is_whole {
-            return Next::More;
-        }
-        framing.end(out);
-        Next::done(framing)
-    }
-
-    fn items(
-        &mut self,
-        items: &[ListItem],
-        last: bool,
-        at: Indexes,
-        context: &Context,
-        out: &mut Vec<u8>,
-    ) {
-        let now_ns = context.now.wall_ns;
-        match &mut self.kind {
-            AnswerKind::Node(tree) | AnswerKind::Migration { tree, .. } => {
-                items.iter().for_each(|item| tree.item(item, now_ns, out));
-                if last {
-                    tree.end(out);
-                }
-            }
-            AnswerKind::V1Get(listing) => listing.page(items, last, at.etcd.0, now_ns, out),
-            _ => unreachable!("a page answers a read"),
-        }
-    }
-
-    fn migrated(&mut self, rest: &Migrated, context: &Context, out: &mut Vec<u8>) -> Next {
-        if self.to_file() {
-            migration_rest(rest, context.now.wall_ns, out);
-            return Next::Save { raft: rest.raft.0 };
-        }
-        let framing = self.framing.expect("the key space came before the rest");
-        let mut piece = Vec::new();
-        migration_rest(rest, context.now.wall_ns, &mut piece);
-        framing.chunk(&piece, out);
-        framing.end(out);
-        Next::done(framing)
-    }
-
-    fn watching(&mut self, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
-        if matches!(self.kind, AnswerKind::Watch) && self.framing.is_none() {
-            self.framing = Some(self.key_head(200, at, context, out).stream());
-        }
-        Next::Wait
-    }
-
-    fn backlog(
-        &mut self,
-        events: &[Event],
-        done: bool,
-        at: Indexes,
-        context: &Context,
-        out: &mut Vec<u8>,
-    ) -> Next {
-        match (&self.kind, events) {
-            (AnswerKind::V1Watch { .. }, [event, ..]) => {
-                return self.v1_event(event, at.etcd.0, context, out);
-            }
-            (AnswerKind::Watch, [event]) if done && self.framing.is_none() => {
-                let head = self.key_head(200, at, context, out);
-                return Next::done(head.full(|out| watch_event(event, context, out)));
-            }
-            _ => {}
-        }
-        self.watching(at, context, out);
-        let Some(framing) = self.framing else {
-            return Next::Wait;
-        };
-        let mut body = Vec::new();
-        for event in events {
-            body.clear();
-            watch_event(event, context, &mut body);
-            framing.chunk(&body, out);
-        }
-        if done {
-            framing.end(out);
-            return Next::done(framing);
-        }
-        if events.is_empty() {
-            Next::Wait
-        } else {
-            Next::More
-        }
-    }
-
-    /// The body ends with nothing more in it and the connection closes: the client asks again.
-    fn watch_end(&mut self, context: &Context, out: &mut Vec<u8>) -> Next {
-        self.reply.keep_alive = false;
-        match self.framing {
-            Some(framing) => framing.end(out),
-            None => {
-                self.head(200, TEXT, context, out).full(|_| {});
-            }
-        }
-        Next::Done {
-            keep_alive: false,
-            gone: false,
-        }
     }
 
     fn failed(&self, error: &Error, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
@@ -450,170 +260,5 @@ impl Shape {
         let mut head = self.head(error.code.status(), content_type, context, out);
         head.number("X-Etcd-Index", at.etcd.0);
         Next::done(head.full(|out| json::error(error, at.etcd, out)))
-    }
-
-    fn redirect(
-        &self,
-        client_url: &str,
-        peer_url: &str,
-        context: &Context,
-        out: &mut Vec<u8>,
-    ) -> Next {
-        let url = match self.kind {
-            AnswerKind::Config
-            | AnswerKind::Machines
-            | AnswerKind::Machine
-            | AnswerKind::Remove
-            | AnswerKind::Join => peer_url,
-            AnswerKind::Node(_)
-            | AnswerKind::Event
-            | AnswerKind::Watch
-            | AnswerKind::V1Get(_)
-            | AnswerKind::V1Event
-            | AnswerKind::V1Watch { .. }
-            | AnswerKind::Plain
-            | AnswerKind::Migration { .. }
-            | AnswerKind::Proxied { .. } => client_url,
-        };
-        let response = redirect(self.method, url, &self.target);
-        let response = self.cors.add(response, context);
-        Next::done(response.encode(self.reply, context.date, out))
-    }
-}
-
-impl Shape {
-    /// Writes what became of a request that was passed on. Who was not reached can still be asked
-    /// by the client itself, and read from as often as one likes.
-    pub fn passed(&self, passed: ProxyOutcome, context: &Context, out: &mut Vec<u8>) -> Next {
-        let AnswerKind::Proxied { leader_url } = &self.kind else {
-            unreachable!("it was passed on");
-        };
-        let reads = matches!(self.method, Method::Get | Method::Head);
-        let response = match passed {
-            ProxyOutcome::Answered {
-                status,
-                headers,
-                body,
-            } => {
-                let response = Response::new(status, "", body);
-                headers
-                    .into_iter()
-                    .fold(response, |response, (name, value)| {
-                        response.with(name, value)
-                    })
-            }
-            ProxyOutcome::Failed { sent } if !sent || reads => {
-                redirect(self.method, leader_url, &self.target)
-            }
-            ProxyOutcome::Failed { .. } => {
-                let mut body = Vec::new();
-                let error = Error::new(Code::RaftInternal, OUTCOME_UNKNOWN);
-                json::error(&error, context.at.etcd, &mut body);
-                let index = context.at.etcd.0.to_string();
-                Response::new(error.code.status(), JSON, body).with("X-Etcd-Index", index)
-            }
-        };
-        let response = self.cors.add(response, context);
-        Next::done(response.encode(self.reply, context.date, out))
-    }
-}
-
-/// 307 to the same path and query elsewhere. Only GET gets the text that 0.4 gives it, HEAD its
-/// type.
-pub(super) fn redirect(method: Method, url: &str, target: &str) -> Response {
-    let location = format!("{url}{target}");
-    let (content_type, body) = match method {
-        Method::Get => ("text/html; charset=utf-8", link(&location)),
-        Method::Head => ("text/html; charset=utf-8", Vec::new()),
-        Method::Put | Method::Post | Method::Delete | Method::Options | Method::Other => {
-            ("", Vec::new())
-        }
-    };
-    Response::new(307, content_type, body).with("Location", location)
-}
-
-fn link(location: &str) -> Vec<u8> {
-    let mut out = b"<a href=\"".to_vec();
-    for byte in location.bytes() {
-        match byte {
-            b'&' => json::raw("&amp;", &mut out),
-            b'<' => json::raw("&lt;", &mut out),
-            b'>' => json::raw("&gt;", &mut out),
-            b'"' => json::raw("&#34;", &mut out),
-            b'\'' => json::raw("&#39;", &mut out),
-            _ => out.push(byte),
-        }
-    }
-    json::raw("\">Temporary Redirect</a>.\n\n", &mut out);
-    out
-}
-
-/// The answers that are neither of the key space nor about a failure.
-fn plain(outcome: &Outcome, at: Indexes) -> Plain {
-    let mut body = Vec::new();
-    let out = &mut body;
-    let (status, content_type) = match outcome {
-        Outcome::Leader { peer_url } => {
-            json::raw(peer_url, out);
-            (200, TEXT)
-        }
-        Outcome::Machines { client_urls } => {
-            json::raw(&client_urls.join(", "), out);
-            (200, TEXT)
-        }
-        Outcome::StatsSelf(of) => {
-            stats::this(of, out);
-            (200, JSON)
-        }
-        Outcome::StatsLeader(of) => {
-            stats::leader(of, out);
-            (200, JSON)
-        }
-        Outcome::StatsStore(of) => {
-            stats::store(of, out);
-            (200, JSON)
-        }
-        Outcome::NotLeader => {
-            json::raw("not current leader", out);
-            (403, TEXT)
-        }
-        Outcome::SpeedTest => {
-            json::raw("speed test success", out);
-            (200, TEXT)
-        }
-        Outcome::Config(config) => {
-            admin::config(config, out);
-            (200, JSON)
-        }
-        Outcome::MachineList(machines) => {
-            admin::machines(machines, out);
-            (200, JSON)
-        }
-        Outcome::Machine(machine) => {
-            admin::machine(machine, out);
-            out.push(b'\n');
-            (200, JSON)
-        }
-        Outcome::Removed => {
-            admin::raft_index(at.commit.0, out);
-            (200, BYTES)
-        }
-        Outcome::Joined(index) => {
-            admin::raft_index(index.0, out);
-            (200, BYTES)
-        }
-        Outcome::Event(_)
-        | Outcome::Page { .. }
-        | Outcome::Watching
-        | Outcome::Backlog { .. }
-        | Outcome::Migrated(_)
-        | Outcome::WatchEnd
-        | Outcome::Failed(_)
-        | Outcome::Redirect { .. } => unreachable!("rendered by the shape"),
-    };
-    Plain {
-        status,
-        content_type,
-        body,
     }
 }

@@ -5,6 +5,7 @@
 use super::message::{ResponseMode, Version};
 use super::reject::Reject;
 use crate::VERSION;
+use std::fmt::Write;
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -322,7 +323,8 @@ impl Date {
         let second = wall_ns / 1_000_000_000;
         if second != self.second || self.text.is_empty() {
             let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
-            self.text = httpdate::fmt_http_date(time);
+            self.text.clear();
+            write!(self.text, "{}", httpdate::HttpDate::from(time)).expect("a string takes all");
             self.second = second;
         }
     }

@@ -26,7 +26,7 @@ pub struct Calling {
     redirects: usize,
     /// The machine that works on it, with the ticket and how the answer is to be written.
     asked: Option<(usize, u64)>,
-    shape: Option<Box<Shape>>,
+    shape: Option<Shape>,
     out: Vec<u8>,
     /// There is nobody, or the connection broke.
     broken: bool,
@@ -184,7 +184,7 @@ impl World {
                     (calling.asked, calling.shape) = (Some((slot, ticket.0)), Some(shape));
                     run.core.on_request(now, ticket, op);
                 }
-                (Routed::Pass { .. }, _) => unreachable!("what peers ask is never passed on"),
+                (Routed::Proxy { .. }, _) => unreachable!("what peers ask is never passed on"),
                 (Routed::Answer(response), reply) => {
                     response.encode(reply, context.date, &mut calling.out);
                     world.tickets.remove(&ticket.0);

@@ -74,7 +74,7 @@ pub struct Head {
 /// A request that was sent as bytes, and what has come back.
 pub struct Conn {
     pub slot: usize,
-    shape: Option<Box<Shape>>,
+    shape: Option<Shape>,
     /// Path and query, as they were sent.
     target: String,
     watches: bool,
@@ -90,7 +90,7 @@ pub struct Conn {
 type Heard<T> = Result<T, String>;
 
 impl Conn {
-    pub fn new(slot: usize, request: &[u8], shape: Option<Box<Shape>>) -> Conn {
+    pub fn new(slot: usize, request: &[u8], shape: Option<Shape>) -> Conn {
         let line = request.split(|b| *b == b'\r').next().unwrap_or_default();
         let target = String::from_utf8_lossy(line)
             .split(' ')
@@ -470,7 +470,7 @@ impl World {
                 self.conns.insert(ticket.0, conn);
                 Ok(op)
             }
-            Routed::Pass { .. } => unreachable!("no machine of the simulator passes on over HTTP"),
+            Routed::Proxy { .. } => unreachable!("no machine of the simulator passes on over HTTP"),
             Routed::Answer(response) => {
                 let outcome = conn.answered(&response, reply, context.date);
                 let outcome = outcome.and_then(|()| heard(&conn, now.wall_ns));
@@ -501,14 +501,13 @@ impl World {
         let ticket = answer.ticket;
         let outcome = match (&answer.outcome, next) {
             (_, Next::Abort) => answer.outcome,
-            (Outcome::Watching, Next::Wait) | (Outcome::Page { last: false, .. }, Next::More) => {
-                answer.outcome
-            }
+            (Outcome::Watching, Next::Wait)
+            | (Outcome::Page { last: false, .. }, Next::ContinueListing) => answer.outcome,
             (Outcome::WatchEnd, Next::Done { .. }) => answer.outcome,
             (Outcome::Backlog { .. }, next) => {
                 let done = matches!(next, Next::Done { .. });
                 let events = conn.events(now.wall_ns).map_err(said)?;
-                if matches!(next, Next::More) != (!done && !events.is_empty()) {
+                if matches!(next, Next::ContinueListing) != (!done && !events.is_empty()) {
                     return Err(said(format!("{next:?} after {} events", events.len())));
                 }
                 Outcome::Backlog { events, done }

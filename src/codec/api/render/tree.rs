@@ -1,8 +1,8 @@
-//! Trees from flat lists: the machine hands out nodes in path order with their depth, in pages;
-//! here they become nested JSON, with the open brackets kept in a stack, so that depth costs memory
-//! and never the call stack.
+//! Trees from flat lists. The machine lists nodes in path order with their depth, in pages. They
+//! become nested JSON here, with the open brackets on a stack: a deep tree costs memory, but never
+//! overflows the call stack.
 //!
-//! Start with `NodeTree::item`. `migration` writes the other document that holds the whole key space.
+//! Start reading at `NodeTree::item`. `migration_rest` writes the end of the migration document.
 use super::json::{event, node_head, node_tail, number, raw, string, time};
 use super::stats;
 use crate::core::seam::Migrated;
@@ -17,7 +17,7 @@ struct OpenNode {
     has_children: bool,
 }
 
-/// In which of the two documents a tree stands.
+/// The document that a tree is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Document {
     /// `{"action":"get","node":{…}}`
@@ -29,40 +29,52 @@ enum Document {
 /// A tree that is being written.
 #[derive(Debug)]
 pub struct NodeTree {
-    form: Document,
-    open: Vec<OpenNode>,
+    document: Document,
+    /// The open nodes above `innermost`, the root first. Empty for a file, whose answer needs no
+    /// allocation.
+    ancestors: Vec<OpenNode>,
+    /// The open node that was written last.
+    innermost: Option<OpenNode>,
 }
 
 impl NodeTree {
     /// The answer to a GET.
     pub fn nodes() -> NodeTree {
-        NodeTree {
-            form: Document::Nodes,
-            open: Vec::new(),
-        }
+        NodeTree::new(Document::Nodes)
     }
 
     /// The key space part of the migration document.
     pub fn migration() -> NodeTree {
+        NodeTree::new(Document::Migration)
+    }
+
+    fn new(document: Document) -> NodeTree {
         NodeTree {
-            form: Document::Migration,
-            open: Vec::new(),
+            document,
+            ancestors: Vec::new(),
+            innermost: None,
         }
     }
 
+    /// How many nodes are open.
+    fn depth(&self) -> usize {
+        self.ancestors.len() + usize::from(self.innermost.is_some())
+    }
+
     /// Appends the next node of the list.
+    ///
+    /// # Panics
+    ///
+    /// If the node's parent is not open: the list is in path order.
     pub fn item(&mut self, item: &ListItem, now_ns: u64, out: &mut Vec<u8>) {
         let depth = item.depth as usize;
-        assert!(
-            depth <= self.open.len(),
-            "a parent comes before its children"
-        );
+        assert!(depth <= self.depth(), "a parent comes before its children");
         self.close(depth, out);
-        match (self.open.last_mut(), self.form) {
+        match (&mut self.innermost, self.document) {
             (None, Document::Nodes) => raw("{\"action\":\"get\",\"node\":", out),
             (None, Document::Migration) => raw("{\"Root\":", out),
-            (Some(parent), form) => {
-                let first = match form {
+            (Some(parent), document) => {
+                let first = match document {
                     Document::Nodes => ",\"nodes\":[",
                     Document::Migration => "",
                 };
@@ -71,29 +83,36 @@ impl NodeTree {
             }
         }
         let view = &item.view;
-        match self.form {
+        match self.document {
             Document::Nodes => node_head(view, false, now_ns, out),
-            Document::Migration => self.migration_head(item, out),
+            Document::Migration => migration_head(item, out),
         }
-        self.open.push(OpenNode {
+        let node = OpenNode {
             dir: view.dir,
             modified: view.modified,
             created: view.created,
             has_children: false,
-        });
+        };
+        if let Some(parent) = self.innermost.replace(node) {
+            self.ancestors.push(parent);
+        }
     }
 
-    /// Appends the brackets of all that is open.
+    /// Appends the brackets of all open nodes.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         self.close(0, out);
-        if self.form == Document::Nodes {
+        if self.document == Document::Nodes {
             out.push(b'}');
         }
     }
 
+    /// Closes the innermost nodes until `depth` are open.
     fn close(&mut self, depth: usize, out: &mut Vec<u8>) {
-        for node in self.open.drain(depth..).rev() {
-            match (self.form, node.dir) {
+        while self.depth() > depth {
+            let parent = self.ancestors.pop();
+            let node = std::mem::replace(&mut self.innermost, parent);
+            let node = node.expect("a node is open");
+            match (self.document, node.dir) {
                 (Document::Nodes, _) => {
                     if node.has_children {
                         out.push(b']');
@@ -105,34 +124,34 @@ impl NodeTree {
             }
         }
     }
+}
 
-    fn migration_head(&self, item: &ListItem, out: &mut Vec<u8>) {
-        let view = &item.view;
-        if item.depth > 0 {
-            let name = view.key.rsplit('/').next().expect("split gives one");
-            string(name, out);
-            out.push(b':');
-        }
-        raw("{\"Path\":", out);
-        string(&view.key, out);
-        number(",\"CreatedIndex\":", view.created.0, out);
-        number(",\"ModifiedIndex\":", view.modified.0, out);
-        raw(",\"ExpireTime\":\"", out);
-        match view.expires_ns {
-            Some(ns) => time(ns, out),
-            None => raw("0001-01-01T00:00:00Z", out),
-        }
-        raw("\",\"ACL\":\"\",\"Value\":", out);
-        string(view.value.as_deref().unwrap_or_default(), out);
-        raw(",\"Children\":", out);
-        if view.dir {
-            out.push(b'{');
-        }
+fn migration_head(item: &ListItem, out: &mut Vec<u8>) {
+    let view = &item.view;
+    if item.depth > 0 {
+        let name = view.key.rsplit('/').next().expect("split gives one");
+        string(name, out);
+        out.push(b':');
+    }
+    raw("{\"Path\":", out);
+    string(&view.key, out);
+    number(",\"CreatedIndex\":", view.created.0, out);
+    number(",\"ModifiedIndex\":", view.modified.0, out);
+    raw(",\"ExpireTime\":\"", out);
+    match view.expires_ns {
+        Some(ns) => time(ns, out),
+        None => raw("0001-01-01T00:00:00Z", out),
+    }
+    raw("\",\"ACL\":\"\",\"Value\":", out);
+    string(view.value.as_deref().unwrap_or_default(), out);
+    raw(",\"Children\":", out);
+    if view.dir {
+        out.push(b'{');
     }
 }
 
-/// Appends what follows the key space in the migration document: the history as the ring that 0.4
-/// keeps it in, its oldest event in front, unused places `null`.
+/// Appends the rest of the migration document after the key space: the history as the ring of 0.4,
+/// the oldest event in front, unused places `null`.
 pub fn migration_rest(rest: &Migrated, now_ns: u64, out: &mut Vec<u8>) {
     let size = rest.events.len();
     let capacity = rest.capacity.max(size).max(1);

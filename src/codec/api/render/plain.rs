@@ -1,0 +1,107 @@
+//! Answers that are neither of the key space nor failures: texts, statistics, and everything about
+//! the cluster.
+use super::json::{raw, string};
+use super::{Next, Shape, stats};
+use crate::codec::api::Context;
+use crate::codec::http::response::{JSON, TEXT};
+use crate::core::command::ClusterConfig;
+use crate::core::seam::{Indexes, MachineInfo, Outcome, Role};
+
+/// `Content-Type` of a raft index.
+const BYTES: &str = "application/octet-stream";
+
+impl Shape {
+    /// Appends the answer to a request that is not about keys.
+    pub(super) fn plain(
+        &self,
+        outcome: &Outcome,
+        at: Indexes,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        let (status, content_type) = match outcome {
+            Outcome::Leader { .. } | Outcome::Machines { .. } | Outcome::SpeedTest => (200, TEXT),
+            Outcome::NotLeader => (403, TEXT),
+            Outcome::Removed | Outcome::Joined(_) => (200, BYTES),
+            _ => (200, JSON),
+        };
+        let head = self.head(status, content_type, context, out);
+        Next::done(head.full(|out| body(outcome, at, out)))
+    }
+}
+
+fn body(outcome: &Outcome, at: Indexes, out: &mut Vec<u8>) {
+    match outcome {
+        Outcome::Leader { peer_url } => raw(peer_url, out),
+        Outcome::Machines { client_urls } => raw(&client_urls.join(", "), out),
+        Outcome::SpeedTest => raw("speed test success", out),
+        Outcome::NotLeader => raw("not current leader", out),
+        Outcome::StatsSelf(of) => stats::this(of, out),
+        Outcome::StatsLeader(of) => stats::leader(of, out),
+        Outcome::StatsStore(of) => stats::store(of, out),
+        Outcome::Config(of) => config(of, out),
+        Outcome::MachineList(list) => machines(list, out),
+        Outcome::Machine(of) => {
+            machine(of, out);
+            out.push(b'\n');
+        }
+        Outcome::Removed => raft_index(at.commit.0, out),
+        Outcome::Joined(index) => raft_index(index.0, out),
+        Outcome::Event(_)
+        | Outcome::Page { .. }
+        | Outcome::Watching
+        | Outcome::Backlog { .. }
+        | Outcome::Migrated(_)
+        | Outcome::WatchEnd
+        | Outcome::Failed(_)
+        | Outcome::Redirect { .. } => unreachable!("rendered by `Shape::render`"),
+    }
+}
+
+/// Appends the cluster config and a line break.
+fn config(config: &ClusterConfig, out: &mut Vec<u8>) {
+    raw(&config.to_json(), out);
+    out.push(b'\n');
+}
+
+/// Appends one machine.
+fn machine(machine: &MachineInfo, out: &mut Vec<u8>) {
+    let state = match machine.state {
+        Role::Leader => Role::Leader,
+        Role::Follower | Role::Candidate | Role::Standby => Role::Follower,
+    };
+    raw("{\"name\":", out);
+    string(&machine.name, out);
+    raw(",\"state\":\"", out);
+    raw(stats::role(state), out);
+    raw("\",\"clientURL\":", out);
+    string(&machine.client_url, out);
+    raw(",\"peerURL\":", out);
+    string(&machine.peer_url, out);
+    out.push(b'}');
+}
+
+/// Appends the list of machines and a line break.
+fn machines(machines: &[MachineInfo], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (place, info) in machines.iter().enumerate() {
+        raw(if place > 0 { "," } else { "" }, out);
+        machine(info, out);
+    }
+    raw("]\n", out);
+}
+
+/// Appends a raft index as 0.4 does: a uvarint in a buffer of 8 bytes.
+fn raft_index(index: u64, out: &mut Vec<u8>) {
+    let mut buffer = [0; 8];
+    let mut rest = index;
+    for byte in &mut buffer {
+        *byte = (rest & 0x7f) as u8;
+        rest >>= 7;
+        if rest == 0 {
+            break;
+        }
+        *byte |= 0x80;
+    }
+    out.extend_from_slice(&buffer);
+}

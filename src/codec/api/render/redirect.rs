@@ -1,0 +1,197 @@
+//! Redirects to another machine, and the outcome of a request that was forwarded in place of the
+//! client.
+use super::{AnswerKind, Next, ProxyOutcome, Shape, json};
+use crate::codec::api::Context;
+use crate::codec::http::response::JSON;
+use crate::codec::http::{Method, Response};
+use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
+use crate::core::escape;
+
+/// Targets up to this many bytes are kept in place, longer ones are allocated. Enough for most
+/// keys.
+const INLINE_BYTES: usize = 64;
+
+/// Path and query of a pending request, for a redirect that may follow.
+///
+/// Every request keeps one, because leadership may change while it is pending. Redirects are rare:
+/// the target is escaped only for one, and a short target costs no allocation.
+#[derive(Debug)]
+pub(super) struct RedirectTarget {
+    /// The decoded path, then the query as it was sent.
+    text: TargetText,
+    path_bytes: usize,
+    /// `None` if the request had no `?`.
+    query_bytes: Option<usize>,
+}
+
+#[derive(Debug)]
+enum TargetText {
+    Inline([u8; INLINE_BYTES]),
+    Allocated(Box<[u8]>),
+}
+
+impl RedirectTarget {
+    /// Keeps a decoded path and a query as it was sent.
+    pub fn new(path: &str, query: Option<&str>) -> RedirectTarget {
+        let after_path = query.unwrap_or_default();
+        let end = path.len() + after_path.len();
+        let text = if end <= INLINE_BYTES {
+            let mut bytes = [0; INLINE_BYTES];
+            bytes[..path.len()].copy_from_slice(path.as_bytes());
+            bytes[path.len()..end].copy_from_slice(after_path.as_bytes());
+            TargetText::Inline(bytes)
+        } else {
+            TargetText::Allocated([path, after_path].concat().into_bytes().into())
+        };
+        RedirectTarget {
+            text,
+            path_bytes: path.len(),
+            query_bytes: query.map(str::len),
+        }
+    }
+
+    /// The target as a request line carries it.
+    fn escaped(&self) -> String {
+        let bytes: &[u8] = match &self.text {
+            TargetText::Inline(bytes) => bytes,
+            TargetText::Allocated(bytes) => bytes,
+        };
+        let text = |bytes| std::str::from_utf8(bytes).expect("copied from a string");
+        let (path, after_path) = bytes.split_at(self.path_bytes);
+        let query = self.query_bytes.map(|length| text(&after_path[..length]));
+        target_of(text(path), query)
+    }
+}
+
+/// A decoded path, escaped again, and a query as it was sent.
+pub fn target_of(path: &str, query: Option<&str>) -> String {
+    let mut target = escape::path(path);
+    if let Some(query) = query {
+        target.push('?');
+        target.push_str(query);
+    }
+    target
+}
+
+/// 307 to the same target elsewhere, which keeps the method (RFC 9110 section 15.4.8). As in 0.4,
+/// the answer to a GET has a body with a link, and the answer to a HEAD its content type.
+pub fn response(method: Method, url: &str, target: &str) -> Response {
+    const HTML: &str = "text/html; charset=utf-8";
+    let location = format!("{url}{target}");
+    let (content_type, body) = match method {
+        Method::Get => (HTML, link(&location)),
+        Method::Head => (HTML, Vec::new()),
+        Method::Put | Method::Post | Method::Delete | Method::Options | Method::Other => {
+            ("", Vec::new())
+        }
+    };
+    Response::new(307, content_type, body).with("Location", location)
+}
+
+fn link(location: &str) -> Vec<u8> {
+    let mut out = b"<a href=\"".to_vec();
+    for byte in location.bytes() {
+        match byte {
+            b'&' => json::raw("&amp;", &mut out),
+            b'<' => json::raw("&lt;", &mut out),
+            b'>' => json::raw("&gt;", &mut out),
+            b'"' => json::raw("&#34;", &mut out),
+            b'\'' => json::raw("&#39;", &mut out),
+            _ => out.push(byte),
+        }
+    }
+    json::raw("\">Temporary Redirect</a>.\n\n", &mut out);
+    out
+}
+
+impl Shape {
+    /// Another machine must be asked: on its client port for the key space, on its peer port for
+    /// the cluster.
+    pub(super) fn redirect(
+        &self,
+        client_url: &str,
+        peer_url: &str,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        let url = match self.kind {
+            AnswerKind::Config
+            | AnswerKind::Machines
+            | AnswerKind::Machine
+            | AnswerKind::Remove
+            | AnswerKind::Join => peer_url,
+            AnswerKind::Node(_)
+            | AnswerKind::Event
+            | AnswerKind::Watch
+            | AnswerKind::V1Get(_)
+            | AnswerKind::V1Event
+            | AnswerKind::V1Watch { .. }
+            | AnswerKind::Plain
+            | AnswerKind::Migration { .. }
+            | AnswerKind::Proxied { .. } => client_url,
+        };
+        let response = response(self.method, url, &self.target.escaped());
+        self.send(response, context, out)
+    }
+
+    /// Appends the outcome of a call that [`Routed::Proxy`](crate::codec::api::Routed::Proxy) asked
+    /// for.
+    ///
+    /// # Panics
+    ///
+    /// If the shape belongs to a request that was not forwarded.
+    pub fn proxied(&self, outcome: ProxyOutcome, context: &Context, out: &mut Vec<u8>) -> Next {
+        let AnswerKind::Proxied { leader_url } = &self.kind else {
+            unreachable!("the request was forwarded");
+        };
+        let reads = matches!(self.method, Method::Get | Method::Head);
+        let response = match outcome {
+            ProxyOutcome::Answered {
+                status,
+                headers,
+                body,
+            } => {
+                let mut response = Response::new(status, "", body);
+                for (name, value) in headers {
+                    response = response.with(name, value);
+                }
+                response
+            }
+            // The leader did not get the whole request, or it changes nothing: the client may
+            // repeat it.
+            ProxyOutcome::Failed { sent } if !sent || reads => {
+                response(self.method, leader_url, &self.target.escaped())
+            }
+            ProxyOutcome::Failed { .. } => {
+                let mut body = Vec::new();
+                let error = Error::new(Code::RaftInternal, OUTCOME_UNKNOWN);
+                json::error(&error, context.at.etcd, &mut body);
+                let index = context.at.etcd.0.to_string();
+                Response::new(error.code.status(), JSON, body).with("X-Etcd-Index", index)
+            }
+        };
+        self.send(response, context, out)
+    }
+
+    fn send(&self, response: Response, context: &Context, out: &mut Vec<u8>) -> Next {
+        let response = self.cors.add(response, context);
+        Next::done(response.encode(self.mode, context.date, out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_come_back_short_or_long() {
+        let long = format!("/v2/keys/{}", "k".repeat(INLINE_BYTES));
+        for path in ["/v2/keys/a", "/", "/v2/keys/\u{e9} b", &long] {
+            for query in [None, Some(""), Some("wait=true&x=%20")] {
+                let target = RedirectTarget::new(path, query);
+                assert_eq!(target.escaped(), target_of(path, query));
+            }
+        }
+        assert_eq!(target_of("/a b", Some("c")), "/a%20b?c");
+    }
+}

@@ -1,0 +1,155 @@
+//! Events for watchers: the head at once, past events as a backlog, live ones as deliveries.
+use super::{AnswerKind, Next, Shape, json};
+use crate::codec::api::Context;
+use crate::codec::http::response::{TEXT, push_hexadecimal};
+use crate::core::seam::{Delivery, Indexes};
+use crate::core::store::Event;
+use std::ops::Range;
+
+/// The body of an event, rendered once for all watchers that wait for it.
+#[derive(Clone, Debug)]
+pub struct Rendition {
+    /// The body as a chunk (RFC 9112 section 7.1): size line, JSON, line break.
+    pub bytes: Vec<u8>,
+    /// The place of the JSON in `bytes`.
+    json: Range<usize>,
+}
+
+impl Rendition {
+    /// Renders an event.
+    pub fn new(delivery: &Delivery, context: &Context) -> Rendition {
+        let mut body = Vec::new();
+        watch_event(&delivery.event, context, &mut body);
+        let mut bytes = Vec::with_capacity(body.len() + 8);
+        push_hexadecimal(body.len(), &mut bytes);
+        bytes.extend_from_slice(b"\r\n");
+        let json = bytes.len()..bytes.len() + body.len();
+        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(b"\r\n");
+        Rendition { bytes, json }
+    }
+}
+
+/// What a watcher's connection queues for an event, in this order: the bytes that `deliver`
+/// appended to its output, a part of the rendition, the tail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// The part of `Rendition::bytes`.
+    pub shared: Range<usize>,
+    /// What ends the body; empty if more events follow.
+    pub tail: &'static [u8],
+    /// What the connection does then.
+    pub next: Next,
+}
+
+/// An event as a watcher gets it. Clients of 2.x expect each one on a line of its own.
+fn watch_event(event: &Event, context: &Context, out: &mut Vec<u8>) {
+    json::event(event, context.now.wall_ns, out);
+    if context.site.compat_2 {
+        out.push(b'\n');
+    }
+}
+
+impl Shape {
+    /// Hands an event to the watcher. `ends` is what the delivery says beside the ticket: the
+    /// answer ends with this event.
+    pub fn deliver(
+        &mut self,
+        delivery: &Delivery,
+        rendition: &Rendition,
+        ends: bool,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Delivered {
+        let Some(framing) = self.framing else {
+            return Delivered {
+                shared: 0..0,
+                tail: b"",
+                next: self.v1_event(&delivery.event, delivery.etcd.0, context, out),
+            };
+        };
+        let shared = if framing.is_chunked() {
+            0..rendition.bytes.len()
+        } else {
+            rendition.json.clone()
+        };
+        if ends {
+            Delivered {
+                shared,
+                tail: framing.last(),
+                next: Next::done(framing),
+            }
+        } else {
+            Delivered {
+                shared,
+                tail: b"",
+                next: Next::Wait,
+            }
+        }
+    }
+
+    /// The watcher waits: a v2 client gets the head at once.
+    pub(super) fn watching(&mut self, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
+        if matches!(self.kind, AnswerKind::Watch) && self.framing.is_none() {
+            self.framing = Some(self.key_head(200, at, context, out).stream());
+        }
+        Next::Wait
+    }
+
+    /// Past events. With `done` the answer ends after them.
+    pub(super) fn backlog(
+        &mut self,
+        events: &[Event],
+        done: bool,
+        at: Indexes,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        match (&self.kind, events) {
+            (AnswerKind::V1Watch { .. }, [event, ..]) => {
+                return self.v1_event(event, at.etcd.0, context, out);
+            }
+            // A long poll that is answered at once has a length.
+            (AnswerKind::Watch, [event]) if done && self.framing.is_none() => {
+                let head = self.key_head(200, at, context, out);
+                return Next::done(head.full(|out| watch_event(event, context, out)));
+            }
+            _ => {}
+        }
+        self.watching(at, context, out);
+        let Some(framing) = self.framing else {
+            return Next::Wait;
+        };
+        let mut body = Vec::new();
+        for event in events {
+            body.clear();
+            watch_event(event, context, &mut body);
+            framing.chunk(&body, out);
+        }
+        if done {
+            framing.end(out);
+            return Next::done(framing);
+        }
+        if events.is_empty() {
+            Next::Wait
+        } else {
+            Next::ContinueListing
+        }
+    }
+
+    /// The body ends without another event and the connection closes, so that the client asks
+    /// again.
+    pub(super) fn watch_end(&mut self, context: &Context, out: &mut Vec<u8>) -> Next {
+        self.mode.keep_alive = false;
+        match self.framing {
+            Some(framing) => framing.end(out),
+            None => {
+                self.head(200, TEXT, context, out).full(|_| {});
+            }
+        }
+        Next::Done {
+            keep_alive: false,
+            client_closed: false,
+        }
+    }
+}
