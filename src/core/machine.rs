@@ -583,7 +583,9 @@ impl Machine {
         };
         let duties_us = self.caretaker.next_deadline();
         let phase_us = phase_us.min(finder_us);
-        phase_us.min(duties_us).min(self.replica.next_deadline())
+        phase_us
+            .min(duties_us)
+            .min(self.replica.next_deadline().unwrap_or(u64::MAX))
     }
 
     // -- what it is

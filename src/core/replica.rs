@@ -1,13 +1,19 @@
-//! One member's replica: raft, the key space that its log makes, and the clients that wait for
+//! One member's replica: raft, the key space that its log makes, and the requests that wait for
 //! either.
 //!
-//! It alone knows both raft and the store: proposals go into the log (`asking`) and wait (`parked`)
-//! until their entries are committed and carried out (`applying`); reads and watchers (`reading`)
-//! look at what is applied; what only the leader can do is passed on to it (`forwarding`);
-//! snapshots let the log go (`saving`). Answers and other outputs gather in `effects` until
-//! `advance` hands them out. Start there.
+//! This is the only place that knows both raft and the store. The way of a write on the leader:
+//!
+//! 1. `on_request` (`requests`) appends the command (`propose`), and the ticket waits in `pending`.
+//! 2. `on_synced` and `on_message` let raft commit the entry.
+//! 3. `advance` applies it (`apply`), and with that the ticket leaves `pending` with its answer.
+//! 4. `collect` gathers what raft and the store have put out; the owner takes it by `effects_mut`.
+//!
+//! Reads and watches (`reads`, `listings`) look at what is applied. What only the leader can do is
+//! forwarded to it (`forwarding`) or redirected. Snapshots release the log (`snapshotting`).
 mod apply;
 mod forwarding;
+mod leadership;
+mod listings;
 mod pending;
 mod propose;
 mod reads;
@@ -17,16 +23,15 @@ mod snapshotting;
 mod speed_test;
 mod stats;
 
-use crate::core::command::ClusterConfig;
 use crate::core::raft::{
     Configuration, HeartbeatReport, Index, Lsn, Message, PeerId, Raft, RaftConfig, RaftNotice,
-    RaftOutput, RaftRole, RaftState, Term,
+    RaftOutput, RaftRole, RaftState, Rpc,
 };
 use crate::core::seam::{
     Answer, Effects, Fact, Indexes, LinkState, Outcome, Recovered, Role, Settings, SnapshotOut,
     Space, Ticket,
 };
-use crate::core::store::{self, HistoryLimits, Store};
+use crate::core::store::{HistoryLimits, Notification, Store};
 use crate::core::timer::Now;
 
 /// Bytes of events that are kept for watchers (BEHAVIOUR: watching).
@@ -37,38 +42,40 @@ pub struct Replica {
     settings: Settings,
     raft: Raft,
     store: Store,
-    /// The last entry that the key space holds.
+    /// The last entry that the key space contains; only rises.
     applied: Index,
-    /// Entries up to here were committed before the start: nothing is answered before they are
-    /// applied.
+    /// The commit index that the disk had recorded before the start. Nothing is answered before it
+    /// is applied: this machine may have shown that state before.
     recovered: Index,
-    /// The cluster config in force; `None` in a new cluster until its first one is applied.
-    config: Option<ClusterConfig>,
-    /// The newest config that this leadership has proposed.
-    proposed: Option<(Term, ClusterConfig)>,
-    parked: pending::Parked,
-    forwarding: forwarding::Forwarding,
-    changes: propose::Changes,
-    readers: reads::Readers,
-    speed_tests: Vec<speed_test::SpeedTest>,
-    saving: snapshotting::Saving,
-    disk_low: bool,
-    figures: stats::Figures,
-    seen: Seen,
-    /// When this machine started, in nanoseconds since the Unix epoch.
+    /// When this process started, in nanoseconds since the Unix epoch.
     start_ns: u64,
-    /// The members as they were told last.
-    told_members: Configuration,
-    /// What raft told of this member.
     standing: Standing,
-    out: RaftOutput,
-    notices: Vec<store::Notification>,
+    /// Whether the disk has little room: client writes are refused by a leader.
+    is_disk_low: bool,
+    /// The configuration that was last reported by `Effects::members_changed`.
+    reported_configuration: Configuration,
+
+    // -- parts
+    leadership: leadership::Leadership,
+    config: registry::ConfigState,
+    pending: pending::Pending,
+    forwarding: forwarding::Forwarding,
+    snapshotting: snapshotting::Snapshotting,
+    statistics: stats::Statistics,
+
+    // -- outputs
+    /// What raft puts out; empty between turns, kept for its memory.
+    raft_output: RaftOutput,
+    /// What the store puts out; empty between turns, kept for its memory.
+    store_notifications: Vec<Notification>,
+    /// What the owner is to carry out; it takes it by `effects_mut`.
     effects: Effects,
 }
 
 /// Whether this machine belongs to its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
+    /// As far as it knows.
     Member,
     /// Its removal is committed.
     Removed,
@@ -76,22 +83,9 @@ pub enum Standing {
     Amnesiac,
 }
 
-/// The role and leader that were told last.
-struct Seen {
-    role: RaftRole,
-    term: Term,
-    leader: PeerId,
-    leader_ns: u64,
-    /// The last leader other than this machine.
-    last_leader: PeerId,
-    /// There was a leader, be it this machine.
-    had_leader: bool,
-    /// When there was one last; before the first, the start.
-    led_us: u64,
-}
-
 impl Replica {
-    /// Takes up what the disk holds, and applies what is known to be committed.
+    /// Recovers from what the disk holds, and applies what is known to be committed. `seed` is
+    /// random: elections and the names of forwarded requests derive from it.
     pub fn new(settings: Settings, recovered: Recovered, seed: u64, now: Now) -> Replica {
         let limits = HistoryLimits {
             events: settings.history_events,
@@ -114,346 +108,163 @@ impl Replica {
             commit: recovered.commit,
         };
         let raft = Raft::new(config, state, now);
+        let term = raft.term();
         let mut replica = Replica {
             settings,
-            told_members: Configuration::default(),
-            seen: Seen {
-                role: RaftRole::Follower,
-                term: raft.term(),
-                leader: PeerId::NONE,
-                leader_ns: now.wall_ns,
-                last_leader: PeerId::NONE,
-                had_leader: false,
-                led_us: now.mono_us,
-            },
             raft,
             store,
             applied,
             recovered: recovered.commit,
-            config: None,
-            proposed: None,
-            parked: Default::default(),
-            forwarding: forwarding::Forwarding::new(seed, recovered.term),
-            changes: Default::default(),
-            readers: Default::default(),
-            speed_tests: Vec::new(),
-            saving: snapshotting::Saving::new(recovered.snapshot_bytes),
-            disk_low: false,
-            figures: Default::default(),
             start_ns: now.wall_ns,
             standing: Standing::Member,
-            out: RaftOutput::default(),
-            notices: Vec::new(),
+            is_disk_low: false,
+            reported_configuration: Configuration::default(),
+            leadership: leadership::Leadership::new(now, term),
+            config: registry::ConfigState::default(),
+            pending: pending::Pending::default(),
+            forwarding: forwarding::Forwarding::new(seed, recovered.term),
+            snapshotting: snapshotting::Snapshotting::new(recovered.snapshot_bytes),
+            statistics: stats::Statistics::default(),
+            raft_output: RaftOutput::default(),
+            store_notifications: Vec::new(),
             effects: Effects::default(),
         };
-        replica.config = replica.kept_config();
-        while replica.apply_some() {}
-        // They were told when they happened.
+        replica.read_config();
+        while replica.apply_committed() {}
+        // These entries were reported when they were applied first.
         replica.effects.facts.clear();
         replica.effects.members_changed = true;
         replica
     }
+}
 
-    // -- inputs
-
+/// Inputs. `on_request` is in `requests`, `on_snapshot` in `snapshotting`.
+impl Replica {
+    /// A message came in over the link to `from`.
     pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
-        self.figures.on_received(now, &message);
-        self.on_passed(now, from, message);
+        self.statistics.on_received(now, &message);
+        let term = message.term;
+        match message.rpc {
+            Rpc::Forward {
+                process,
+                number,
+                command,
+            } => self.on_forward(now, from, term, (process, number), command),
+            Rpc::Forwarded {
+                process,
+                number,
+                answer,
+            } => self.on_forwarded(now, from, term, (process, number), answer),
+            rpc => self.raft.on_message(now, from, Message { term, rpc }),
+        }
     }
 
+    /// A piece of a longer message came in over the link to `from`.
     pub fn on_contact(&mut self, now: Now, from: PeerId) {
         self.raft.on_piece(now, from);
     }
 
-    /// A link opened or closed; one from a removed member is told so.
+    /// A link opened, or the process at its other end is gone. A removed member that connects is
+    /// sent the notice of its removal.
     pub fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
         self.raft.on_link(now, peer, state == LinkState::Up);
-        if state == LinkState::Closed {
-            self.lose_passed(Some(peer));
-        }
-        if state == LinkState::Up
-            && let Some(notice) = self.raft.removal_notice(peer)
-        {
-            self.effects.send.push((peer, notice));
+        match state {
+            LinkState::Closed => self.give_up_forwarded_to(peer),
+            LinkState::Up => {
+                if let Some(notice) = self.raft.removal_notice(peer) {
+                    self.effects.send.push((peer, notice));
+                }
+            }
         }
     }
 
+    /// The disk has synced everything up to `lsn`, in `took_us` microseconds.
     pub fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
         self.raft.on_synced(now, lsn, took_us);
     }
 
+    /// The time of `next_deadline` has come.
     pub fn on_time(&mut self, now: Now) {
         self.raft.on_time(now);
     }
 
-    /// With little room a leader hands over; client writes wait for better times.
+    /// The disk has little room, or enough again. With little room a leader hands over leadership
+    /// and refuses client writes.
     pub fn on_space(&mut self, now: Now, space: Space) {
-        let low = space == Space::Low;
-        if low == self.disk_low {
+        let is_low = space == Space::Low;
+        if is_low == self.is_disk_low {
             return;
         }
-        self.disk_low = low;
-        let fact = if low { Fact::DiskLow } else { Fact::DiskOk };
-        self.effects.facts.push(fact);
-        if low {
+        self.is_disk_low = is_low;
+        if is_low {
+            self.effects.facts.push(Fact::DiskLow);
             self.hand_over(now);
+        } else {
+            self.effects.facts.push(Fact::DiskOk);
         }
     }
 
-    /// The client went away: frees whatever its ticket holds.
-    pub fn forget(&mut self, ticket: Ticket) {
-        if self.forget_reader(ticket) {
-            return;
-        }
-        self.parked.forget(ticket);
-        self.forwarding.forget(ticket);
-        self.changes.forget(ticket);
-        self.speed_tests.retain(|t| t.ticket != ticket);
-    }
-
-    /// Starts handing over leadership; false when there is nobody to hand it to.
+    /// Starts to hand over leadership. Returns false if this member does not lead, or if no other
+    /// voter could lead.
     pub fn hand_over(&mut self, now: Now) -> bool {
         self.raft.hand_over(now, None)
     }
 
-    // -- outputs
+    /// This machine stops serving: ends everything that waits, and refuses what followers wait for.
+    pub fn close(&mut self) {
+        self.deliver_events();
+        for ticket in self.pending.tickets() {
+            self.leave(ticket, pending::Ending::GivenUp);
+        }
+        self.fail_proofs();
+    }
+}
 
-    /// Carries out what is committed, then everything that follows from it.
+/// Outputs.
+impl Replica {
+    /// Applies what is committed, and does a turn's share of everything that takes longer.
     pub fn advance(&mut self, now: Now) {
-        self.look_at_role(now);
-        self.apply_some();
-        self.retry_changes(now);
-        self.pump_speed_tests(now);
-        self.expire_proposals(now);
-        self.expire_passed(now);
-        self.save_some(now);
-        self.serve_listings(now);
+        self.maybe_report_role(now);
+        self.apply_committed();
+        self.retry_member_changes(now);
+        self.continue_speed_tests(now);
+        self.expire_pending(now);
+        self.continue_snapshot(now);
+        self.serve_queued_listings(now);
         if self.store.wants_free() {
             self.store.free_some();
         }
     }
 
-    /// Gathers what raft and the key space leave, for `effects_mut`.
+    /// Gathers the outputs of raft and the store for `effects_mut`.
     pub fn collect(&mut self, now: Now) {
-        self.raft.take_output(&mut self.out);
+        self.raft.take_output(&mut self.raft_output);
         self.take_reads();
-        self.serve_reads(now);
+        self.serve_ready_reads(now);
         self.take_chunks();
+        self.take_round_trips();
         self.take_notices();
-        self.deliver();
-        self.tell_members();
-        for (_, message) in &self.out.messages {
-            self.figures.on_sent(now, message);
+        self.deliver_events();
+        self.report_members();
+        for (_, message) in &self.raft_output.messages {
+            self.statistics.on_sent(now, message);
         }
-        self.effects.persist.append(&mut self.out.persist);
-        self.effects.send.append(&mut self.out.messages);
+        self.effects.persist.append(&mut self.raft_output.persist);
+        self.effects.send.append(&mut self.raft_output.messages);
         self.effects.lsn = self.raft.lsn();
     }
 
-    /// The outputs that have gathered.
+    /// The outputs that have gathered, for the owner to take and to add to.
     pub fn effects_mut(&mut self) -> &mut Effects {
         &mut self.effects
     }
 
-    /// Pieces of snapshots, and how appends went.
-    fn take_chunks(&mut self) {
-        for wanted in self.out.chunks_wanted.drain(..) {
-            self.effects.snapshot.push(SnapshotOut::Read {
-                to: wanted.to,
-                index: wanted.index,
-                offset: wanted.offset,
-            });
-        }
-        for chunk in self.out.chunks.drain(..) {
-            self.effects.snapshot.push(SnapshotOut::Receive {
-                meta: chunk.meta,
-                offset: chunk.offset,
-                data: chunk.data,
-                done: chunk.done,
-            });
-        }
-        for (to, took_us) in self.out.round_trips.drain(..) {
-            self.figures.on_round_trip(to, took_us);
-        }
-    }
-
-    fn take_notices(&mut self) {
-        for notice in self.out.notices.drain(..) {
-            match notice {
-                RaftNotice::Removed => self.standing = Standing::Removed,
-                RaftNotice::Amnesia => self.standing = Standing::Amnesiac,
-            }
-        }
-    }
-
-    fn tell_members(&mut self) {
-        if *self.raft.configuration() != self.told_members {
-            self.told_members = self.raft.configuration().clone();
-            self.effects.members_changed = true;
-        }
-    }
-
-    /// Notes a change of role or leader, and drops what belonged to the former leadership.
-    fn look_at_role(&mut self, now: Now) {
-        let (role, term, leader) = (
-            self.raft.role(),
-            self.raft.term(),
-            self.raft.leader().unwrap_or(PeerId::NONE),
-        );
-        let seen = &mut self.seen;
-        if (role, term, leader) == (seen.role, seen.term, seen.leader) {
-            return;
-        }
-        let new_leader = leader != PeerId::NONE && (leader, term) != (seen.leader, seen.term);
-        if leader != PeerId::NONE && leader != seen.leader {
-            seen.leader_ns = now.wall_ns;
-        }
-        if leader != PeerId::NONE && leader != self.raft.id() {
-            seen.last_leader = leader;
-        }
-        if leader != PeerId::NONE || seen.leader != PeerId::NONE {
-            (seen.had_leader, seen.led_us) = (true, now.mono_us);
-        }
-        (seen.role, seen.term, seen.leader) = (role, term, leader);
-        let fact = match role {
-            RaftRole::Leader => Some(Fact::BecameLeader { term }),
-            RaftRole::Candidate => Some(Fact::BecameCandidate { term }),
-            RaftRole::Follower if new_leader => Some(Fact::BecameFollower {
-                term,
-                leader: self.name_of(leader),
-            }),
-            RaftRole::Follower | RaftRole::PreCandidate => None,
-        };
-        self.effects.facts.extend(fact);
-        self.figures.on_new_leader();
-        self.pass_held(now);
-    }
-
-    /// Ends everything that waits here: this machine serves no more.
-    pub fn close(&mut self) {
-        self.end_readers();
-        self.fail_reads();
-        let mut lost = Vec::new();
-        self.parked.take_all(&mut lost);
-        self.tell_lost(lost);
-        self.lose_passed(None);
-        self.fail_changes();
-    }
-
-    // -- what it is
-
-    /// Whether there is work left that waits for nothing.
-    pub fn wants_turn(&self) -> bool {
-        self.applied < self.raft.committed()
-            || self.saving.wants_turn()
-            || self.store.wants_free()
-            || self.speed_tests.iter().any(|t| t.has_room())
-    }
-
-    pub fn next_deadline(&self) -> u64 {
-        let own = self.parked.next_deadline();
-        let own = own.min(self.readers.next_deadline());
-        let own = own
-            .min(self.changes.next_deadline())
-            .min(self.forwarding.next_deadline());
-        own.min(self.raft.next_deadline().unwrap_or(u64::MAX))
-    }
-
-    /// Whether what is applied here is what the cluster had committed when this machine came up: an
-    /// older state than it had shown before is never shown.
-    pub fn is_ready(&self) -> bool {
-        let known = self.raft.known_commit();
-        self.applied >= self.recovered
-            && known.is_some_and(|commit| self.applied >= commit)
-            && (self.config.is_some() || self.raft.role() != RaftRole::Leader)
-    }
-
-    /// Whether everything that was committed before the start is applied.
-    pub fn has_recovered(&self) -> bool {
-        self.applied >= self.recovered
-    }
-
-    /// Leads, and has applied everything of its predecessors.
-    pub fn leads(&self) -> bool {
-        let known = self.raft.known_commit();
-        self.raft.role() == RaftRole::Leader && known.is_some_and(|commit| self.applied >= commit)
-    }
-
-    pub fn role(&self) -> Role {
-        match self.raft.role() {
-            RaftRole::Leader => Role::Leader,
-            RaftRole::Follower => Role::Follower,
-            RaftRole::PreCandidate | RaftRole::Candidate => Role::Candidate,
-        }
-    }
-
-    pub fn indexes(&self) -> Indexes {
-        Indexes {
-            etcd: self.store.index(),
-            commit: self.raft.committed(),
-            term: self.raft.term(),
-        }
-    }
-
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// Whether it has led or followed since it came up.
-    pub fn had_leader(&self) -> bool {
-        self.seen.had_leader
-    }
-
-    /// Since when no leader is known: this machine's start, or when the last one was given up.
-    /// `None`: there is one.
-    pub fn leaderless_us(&self) -> Option<u64> {
-        // One that is gone since the last `advance` is known there still.
-        let leaderless = self.raft.leader().is_none() && self.seen.leader == PeerId::NONE;
-        leaderless.then_some(self.seen.led_us)
-    }
-
-    pub fn standing(&self) -> Standing {
-        self.standing
-    }
-
-    pub fn raft(&self) -> &Raft {
-        &self.raft
-    }
-
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
-    pub fn applied(&self) -> Index {
-        self.applied
-    }
-
-    pub fn is_disk_low(&self) -> bool {
-        self.disk_low
-    }
-
-    /// Whether no proposal waits, here or at the leader.
-    pub fn is_idle(&self) -> bool {
-        self.parked.is_empty() && self.forwarding.is_empty()
-    }
-
-    /// The last leader other than this machine, as far as it is still known.
-    pub fn last_leader(&self) -> Option<Outcome> {
-        self.redirect(Some(self.seen.last_leader))
-    }
-
-    /// What is there to tell of heartbeats, taken out.
+    /// The reports about heartbeats since the last call.
     pub fn take_heartbeat_reports(&mut self) -> Vec<HeartbeatReport> {
         self.raft.take_heartbeat_reports()
     }
 
-    /// A member's name; empty when there is none.
-    pub fn name_of(&self, id: PeerId) -> Box<str> {
-        let member = self.raft.configuration().get(id);
-        member.map_or("", |m| &m.name).into()
-    }
-
-    /// Answers a ticket as of now.
+    /// Answers a ticket as of the present indexes.
     pub fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
         let at = self.indexes();
         self.effects.answers.push(Answer {
@@ -463,12 +274,226 @@ impl Replica {
         });
     }
 
-    /// Whether another machine leads.
+    /// Pieces of snapshots, to be read for other members or received from the leader.
+    fn take_chunks(&mut self) {
+        for wanted in self.raft_output.chunks_wanted.drain(..) {
+            self.effects.snapshot.push(SnapshotOut::Read {
+                to: wanted.to,
+                index: wanted.index,
+                offset: wanted.offset,
+            });
+        }
+        for chunk in self.raft_output.chunks.drain(..) {
+            self.effects.snapshot.push(SnapshotOut::Receive {
+                meta: chunk.meta,
+                offset: chunk.offset,
+                data: chunk.data,
+                done: chunk.done,
+            });
+        }
+    }
+
+    fn take_round_trips(&mut self) {
+        for (to, took_us) in self.raft_output.round_trips.drain(..) {
+            self.statistics.on_round_trip(to, took_us);
+        }
+    }
+
+    fn take_notices(&mut self) {
+        for notice in self.raft_output.notices.drain(..) {
+            self.standing = match notice {
+                RaftNotice::Removed => Standing::Removed,
+                RaftNotice::Amnesia => Standing::Amnesiac,
+            };
+        }
+    }
+
+    /// The removal of this machine was applied.
+    fn become_removed(&mut self) {
+        self.standing = Standing::Removed;
+    }
+
+    fn report_members(&mut self) {
+        if *self.raft.configuration() != self.reported_configuration {
+            self.reported_configuration = self.raft.configuration().clone();
+            self.effects.members_changed = true;
+        }
+    }
+
+    /// Reports a change of role or leader, and forwards what was held to a new leader.
+    fn maybe_report_role(&mut self, now: Now) -> bool {
+        let own_id = self.raft.id();
+        let role = self.raft.role();
+        let term = self.raft.term();
+        let leader = self.raft.leader();
+        let change = self.leadership.update(now, own_id, role, term, leader);
+        let Some(change) = change else {
+            return false;
+        };
+        match role {
+            RaftRole::Leader => self.effects.facts.push(Fact::BecameLeader { term }),
+            RaftRole::Candidate => self.effects.facts.push(Fact::BecameCandidate { term }),
+            RaftRole::Follower if change.is_new_leader => {
+                let leader = self.leader_name();
+                let fact = Fact::BecameFollower { term, leader };
+                self.effects.facts.push(fact);
+            }
+            RaftRole::Follower | RaftRole::PreCandidate => {}
+        }
+        self.statistics.on_leadership_change();
+        self.forward_held(now);
+        true
+    }
+
+    /// The leader's snapshot took the place of the key space, up to `applied`.
+    fn replace_store(&mut self, store: Store, applied: Index) {
+        let old = std::mem::replace(&mut self.store, store);
+        #[cfg(feature = "faults")]
+        self.store.plant(old.planted());
+        drop(old);
+        self.applied = applied;
+        self.raft.on_applied(applied);
+        self.read_config();
+    }
+}
+
+/// State, for the owner.
+impl Replica {
+    /// Whether there is work left that waits for no input.
+    pub fn wants_turn(&self) -> bool {
+        self.applied < self.raft.committed()
+            || self.snapshotting.wants_turn()
+            || self.store.wants_free()
+            || self.pending.has_speed_test_room()
+    }
+
+    /// When `on_time` and `advance` have something to do, in microseconds of the monotonic clock.
+    /// `None`: nothing waits for time.
+    pub fn next_deadline(&self) -> Option<u64> {
+        match (self.pending.next_deadline(), self.raft.next_deadline()) {
+            (Some(pending_us), Some(raft_us)) => Some(pending_us.min(raft_us)),
+            (pending_us, raft_us) => pending_us.or(raft_us),
+        }
+    }
+
+    /// Whether everything is applied that the cluster had committed when this machine came up. An
+    /// older state than this machine has shown before is never shown.
+    pub fn is_ready(&self) -> bool {
+        let is_leader = self.raft.role() == RaftRole::Leader;
+        let has_config = self.config.in_force().is_some();
+        self.has_recovered() && self.has_applied_known_commit() && (has_config || !is_leader)
+    }
+
+    /// Whether everything is applied that was known here to be committed before the start.
+    pub fn has_recovered(&self) -> bool {
+        self.applied >= self.recovered
+    }
+
+    /// Whether this member leads and has applied all entries of former leaders.
+    pub fn leads(&self) -> bool {
+        self.raft.role() == RaftRole::Leader && self.has_applied_known_commit()
+    }
+
+    fn has_applied_known_commit(&self) -> bool {
+        let known = self.raft.known_commit();
+        known.is_some_and(|commit| self.applied >= commit)
+    }
+
+    /// Whether another member leads.
     pub fn follows(&self) -> bool {
         self.raft.leader().is_some_and(|id| id != self.raft.id())
     }
 
-    /// Plants a bug.
+    /// The role of this member, as the interface shows it.
+    pub fn role(&self) -> Role {
+        match self.raft.role() {
+            RaftRole::Leader => Role::Leader,
+            RaftRole::Follower => Role::Follower,
+            RaftRole::PreCandidate | RaftRole::Candidate => Role::Candidate,
+        }
+    }
+
+    /// The present indexes.
+    pub fn indexes(&self) -> Indexes {
+        Indexes {
+            etcd: self.store.index(),
+            commit: self.raft.committed(),
+            term: self.raft.term(),
+        }
+    }
+
+    /// What this machine was started with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether there was a leader since the start; it may have been this member.
+    pub fn had_leader(&self) -> bool {
+        self.leadership.had_leader()
+    }
+
+    /// Since when no leader is known, in microseconds of the monotonic clock: since the start, or
+    /// since the last leader was given up. `None` if a leader is known, or was at the last
+    /// `advance`.
+    pub fn leaderless_us(&self) -> Option<u64> {
+        match self.raft.leader() {
+            Some(_) => None,
+            None => self.leadership.leaderless_since_us(),
+        }
+    }
+
+    /// Whether this machine belongs to its cluster.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Its raft, to look at.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// The key space, to look at.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The last entry that the key space contains.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// Whether the disk has little room.
+    pub fn is_disk_low(&self) -> bool {
+        self.is_disk_low
+    }
+
+    /// Whether no proposal waits here, and no request at the leader.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_idle()
+    }
+
+    /// A redirect to the last leader other than this machine, if it is still a member.
+    pub fn last_leader(&self) -> Option<Outcome> {
+        self.redirect(self.leadership.last_other_leader())
+    }
+
+    /// A member's name; empty if there is no such member.
+    pub fn name_of(&self, id: PeerId) -> Box<str> {
+        match self.raft.configuration().get(id) {
+            Some(member) => member.name.clone(),
+            None => "".into(),
+        }
+    }
+
+    /// The leader's name; empty if there is none.
+    fn leader_name(&self) -> Box<str> {
+        match self.raft.leader() {
+            Some(id) => self.name_of(id),
+            None => "".into(),
+        }
+    }
+
+    /// Plants a bug in raft or in forwarding.
     #[cfg(feature = "faults")]
     pub fn plant(&mut self, fault: Option<crate::core::raft::fault::RaftFault>) {
         self.raft.plant(fault);
@@ -480,14 +505,12 @@ impl Replica {
         self.store.plant(fault);
     }
 
-    /// Closes each input.
+    /// Called after each input.
     pub fn check_invariants(&self) {
         assert!(
             self.applied <= self.raft.committed(),
-            "only what is committed applies"
+            "only committed entries are applied"
         );
-        self.parked.check_invariants(self.applied);
-        self.readers.check_invariants();
-        self.forwarding.check_invariants();
+        self.pending.check_invariants(self.applied);
     }
 }

@@ -1,168 +1,193 @@
-//! Committed entries are carried out: on the key space, on the views of the cluster, and for those
-//! who wait for them.
+//! Committed entries are applied: to the key space, to the views of the cluster, and to the
+//! proposals that wait for them.
 //!
-//! What an entry does depends on nothing but the entry and what is applied before it. Start with
-//! `apply_some`.
-use super::pending::Asker;
-use super::propose::NOT_COMMITTED;
-use super::{Replica, Standing, registry};
+//! What an entry does depends only on the entry and on what was applied before it, so that every
+//! member gets the same state. Start with `Replica::apply_committed`.
+use super::pending::{Proposal, Purpose};
+use super::{Replica, registry};
 use crate::core::command::{self, ClusterConfig, Command};
 use crate::core::error::{Code, Error};
-use crate::core::raft::{EntryBody, Index, Member, Term};
+use crate::core::raft::{EntryBody, Index, Member, PeerId, Term};
 use crate::core::seam::{Fact, Outcome};
 use crate::core::store::Action;
 
-/// What a turn has time for: entries, and bytes of them.
+/// Most entries applied in a turn.
 const ENTRIES_MAX: usize = 2_000;
+/// No further entry is applied in a turn after this many bytes of entries.
 const BYTES_MAX: usize = 4 << 20;
 
+/// The cause when another entry was committed in the place of a proposal.
+const NOT_COMMITTED: &str = "not committed";
+
+/// Entries in order of the log.
 impl Replica {
-    /// Carries out committed entries; true when there are more.
-    pub(super) fn apply_some(&mut self) -> bool {
+    /// Applies as many committed entries as a turn has time for. Returns whether more are left.
+    pub(super) fn apply_committed(&mut self) -> bool {
         let committed = self.raft.committed();
         if self.applied == committed {
             return false;
         }
-        let (mut entries, mut bytes) = (0, 0);
+        let mut entries = 0;
+        let mut bytes = 0;
         while self.applied < committed && entries < ENTRIES_MAX && bytes < BYTES_MAX {
-            let index = self.applied.next();
-            let entry = self.raft.entry(index);
-            let entry = entry.expect("what is committed and not applied is in memory");
-            let EntryBody::Good(body) = &entry.body else {
-                unreachable!("raft commits nothing past a damaged entry");
-            };
-            let (term, size) = (entry.term, entry.size());
-            let command = command::decode(body).expect("a member encoded it");
-            self.saving.count(size);
             entries += 1;
-            bytes += size;
-            self.apply(index, term, &command);
+            bytes += self.apply_next();
         }
         self.raft.on_applied(self.applied);
         self.applied < committed
     }
 
-    fn apply(&mut self, index: Index, term: Term, command: &Command) {
-        let outcome = self.carry_out(index, command);
+    /// Applies the entry behind the applied index, which is committed. Returns its size in bytes.
+    fn apply_next(&mut self) -> usize {
+        let index = self.applied.next();
+        let entry = self.raft.entry(index);
+        let entry = entry.expect("a committed entry stays in memory until it is applied");
+        let EntryBody::Good(body) = &entry.body else {
+            unreachable!("raft commits nothing at or past a damaged entry");
+        };
+        let term = entry.term;
+        let size = entry.size();
+        let command = command::decode(body).expect("a member encoded the entry");
+        self.snapshotting.on_applied(size);
+        let outcome = self.execute(index, &command);
         self.applied = index;
-        let mut outcome = Some(outcome);
-        while let Some(proposal) = self.parked.take(index) {
-            let told = if proposal.term == term {
-                let outcome = outcome.take().expect("an entry was proposed once");
-                outcome.unwrap_or_else(|| self.done(proposal.asker, command))
-            } else {
-                Outcome::Failed(Error::new(Code::RaftInternal, NOT_COMMITTED))
-            };
-            self.tell(proposal.asker, told);
-        }
+        self.end_proposals(index, term, &command, outcome);
+        size
     }
 
-    /// What a command does; its outcome if it is one on the key space.
-    fn carry_out(&mut self, index: Index, command: &Command) -> Option<Outcome> {
+    /// The effect of a command. Returns the outcome of a command on the key space.
+    fn execute(&mut self, index: Index, command: &Command) -> Option<Outcome> {
         match command {
-            Command::Nop | Command::Promote { .. } => None,
+            Command::Nop | Command::Promote { .. } => {}
             Command::Set { .. }
             | Command::Create { .. }
             | Command::Update { .. }
             | Command::CompareAndSwap { .. }
             | Command::CompareAndDelete { .. }
-            | Command::Delete { .. } => Some(self.on_key_space(command)),
+            | Command::Delete { .. } => {
+                let result = self.store.apply(command);
+                return Some(match result {
+                    Ok(event) => Outcome::Event(Box::new(event)),
+                    Err(error) => Outcome::Failed(error),
+                });
+            }
             Command::Sync { now_ns } => {
                 self.store.expire(*now_ns);
-                None
             }
-            Command::Join { name, .. } => {
-                self.show_join(index, name);
-                None
+            Command::Join { name, .. } => self.on_joined(index, name),
+            Command::Remove { id } => self.on_removed(index, PeerId(*id)),
+            Command::SetConfig(config) => self.on_config(*config),
+        }
+        None
+    }
+
+    /// Answers the proposals that were made at `index`. The one of the same term is the entry;
+    /// the others were not committed.
+    fn end_proposals(
+        &mut self,
+        index: Index,
+        term: Term,
+        command: &Command,
+        mut outcome: Option<Outcome>,
+    ) {
+        while let Some(proposal) = self.pending.proposal_at(index) {
+            let outcome = if proposal.term == term {
+                let outcome = outcome.take();
+                outcome.unwrap_or_else(|| self.outcome_on_cluster(proposal.purpose, command))
+            } else {
+                Outcome::Failed(Error::new(Code::RaftInternal, NOT_COMMITTED))
+            };
+            self.end_proposal(proposal, outcome);
+        }
+    }
+
+    fn end_proposal(&mut self, proposal: Proposal, outcome: Outcome) {
+        match proposal.purpose {
+            Purpose::SpeedTest => {
+                self.pending.on_speed_test_set(proposal);
+                self.on_speed_test_set(proposal.ticket, outcome);
             }
-            Command::Remove { .. } => {
-                self.show_removal(index, command);
-                None
-            }
-            Command::SetConfig(config) => {
-                self.show_config(*config);
-                None
+            Purpose::Write | Purpose::Config | Purpose::Remove | Purpose::Join => {
+                self.finish(proposal.ticket, outcome);
             }
         }
     }
 
-    fn on_key_space(&mut self, command: &Command) -> Outcome {
-        match self.store.apply(command) {
-            Ok(event) => Outcome::Event(Box::new(event)),
-            Err(error) => Outcome::Failed(error),
-        }
-    }
-
-    /// What is told of a command on the cluster that was carried out.
-    fn done(&self, asker: Asker, command: &Command) -> Outcome {
-        match (asker, command) {
-            (Asker::Join(_), Command::Join { name, .. }) => {
+    /// The outcome of a command on the cluster.
+    fn outcome_on_cluster(&self, purpose: Purpose, command: &Command) -> Outcome {
+        match (purpose, command) {
+            (Purpose::Join, Command::Join { name, .. }) => {
                 let members = self.raft.configuration_at(self.applied);
-                let member = members.by_name(name).expect("it has just joined");
+                let member = members.by_name(name).expect("the join is applied");
                 Outcome::Joined(Index(member.id.0))
             }
-            (Asker::Config(_), Command::SetConfig(config)) => Outcome::Config(*config),
-            (Asker::Remove(_), Command::Remove { .. }) => Outcome::Removed,
-            _ => unreachable!("who asked for a command waits for that command"),
+            (Purpose::Config, Command::SetConfig(config)) => Outcome::Config(*config),
+            (Purpose::Remove, Command::Remove { .. }) => Outcome::Removed,
+            _ => unreachable!("the entry is the command that was proposed for this purpose"),
         }
     }
 }
 
-// -- the views of the cluster
+/// The views of the cluster.
 impl Replica {
-    /// A new member and a changed address raise the etcd index; an unchanged rejoin does not.
-    fn show_join(&mut self, index: Index, name: &str) {
+    /// A join was applied. A new member and a changed address raise the etcd index; an unchanged
+    /// rejoin does not.
+    fn on_joined(&mut self, index: Index, name: &str) {
         let before = self.raft.configuration_at(index.prev()).by_name(name);
         let after = self.raft.configuration_at(index).by_name(name);
-        let after: &Member = after.expect("a join makes a member");
-        let addresses = |m: &Member| (m.client_url.clone(), m.peer_url.clone());
+        let after = after.expect("a join makes a member");
         let action = match before {
             None => Some(Action::Create),
-            Some(before) if addresses(before) != addresses(after) => Some(Action::Update),
+            Some(before) if !has_same_addresses(before, after) => Some(Action::Update),
             Some(_) => None,
         };
-        let new = before.is_none_or(|before| before.id != after.id);
-        let (id, value) = (after.id, registry::machine_value(after));
+        let is_new = before.is_none_or(|before| before.id != after.id);
+        let id = after.id;
+        let value = registry::machine_value(after);
         if let Some(action) = action {
             let path = registry::machine_path(name);
             self.store.set_view(action, &path, Some(&value));
         }
-        if new {
+        if is_new {
             let name = name.into();
             self.effects.facts.push(Fact::MemberJoined { name, id });
         }
     }
 
-    fn show_removal(&mut self, index: Index, command: &Command) {
-        let Command::Remove { id } = command else {
-            unreachable!("called for a Remove");
-        };
+    /// A removal was applied. The log may contain two removals of one member; the second changes
+    /// nothing.
+    fn on_removed(&mut self, index: Index, id: PeerId) {
         let before = self.raft.configuration_at(index.prev());
-        // Two removals of one member may be in the log; the second changes nothing.
-        let Some(member) = before.members.iter().find(|m| m.id.0 == *id) else {
+        let Some(member) = before.get(id) else {
             return;
         };
-        let (name, id) = (member.name.clone(), member.id);
+        let name = member.name.clone();
         let path = registry::machine_path(&name);
         self.store.set_view(Action::Delete, &path, None);
         self.effects.facts.push(Fact::MemberRemoved { name, id });
         if id == self.raft.id() {
-            self.standing = Standing::Removed;
+            self.become_removed();
         }
     }
 
-    fn show_config(&mut self, config: ClusterConfig) {
+    /// A change of the cluster config was applied.
+    fn on_config(&mut self, config: ClusterConfig) {
         let text = config.to_json();
-        self.store
-            .set_view(Action::Set, &registry::config_path(), Some(&text));
+        let path = registry::config_path();
+        self.store.set_view(Action::Set, &path, Some(&text));
         self.store.set_note(&text);
-        self.config = Some(config);
+        self.config.on_applied(config);
         self.effects.facts.push(Fact::ConfigChanged { config });
     }
 
-    /// Reads the config back after a restart or a snapshot: not from the view, which clients may
-    /// write over.
-    pub(super) fn kept_config(&self) -> Option<ClusterConfig> {
-        registry::parse_config(self.store.note())
+    /// Reads the config after a restart or a snapshot. Not from the view, which clients can
+    /// overwrite.
+    pub(super) fn read_config(&mut self) {
+        let stored = registry::parse_config(self.store.note());
+        self.config.on_restored(stored);
     }
+}
+
+fn has_same_addresses(a: &Member, b: &Member) -> bool {
+    a.client_url == b.client_url && a.peer_url == b.peer_url
 }

@@ -1,127 +1,696 @@
-//! Proposals that wait for their entries: who asked for what, and until when.
+//! The requests that wait: one entry for each ticket, with one deadline at most, on one timer
+//! wheel.
 //!
-//! An entry decides what becomes of a proposal when it is applied at the same index: the same term
-//! means that it is the one proposed, another that it is not. Who has waited 5 s is told that the
-//! outcome is unknown. Start with `Parked`.
-use crate::core::raft::{Index, Term};
-use crate::core::seam::Ticket;
-use std::collections::VecDeque;
+//! An entry says what its ticket waits for ([`Waiting`]). Beside the table stand indexes by which
+//! an event finds the tickets that it concerns: the entry that was applied, the read that was
+//! confirmed, the forwarded request that was answered. Only this file changes them, so they cannot
+//! disagree with the table.
+//!
+//! There is one way in for each kind (`add_…`) and one way out for all: [`Pending::take`].
+//! `Replica::leave` calls it, frees what the entry held in the store, and decides what the client
+//! is told when its request has no result. The table is bounded by the number of client
+//! connections; the sets of a speed test are bounded by its window.
+use super::Replica;
+use super::listings::{OpenListing, listing_given_up};
+use super::speed_test::SpeedTest;
+use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
+use crate::core::raft::{Index, PeerId, ReadId, Term};
+use crate::core::seam::{Join, Op, Outcome, Ticket};
+use crate::core::store::WatcherId;
+use crate::core::timer::{Now, TimerHandle, TimerWheel};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// How long a proposal may stay without an outcome.
+/// How long a request that changes something may wait for its result, in microseconds.
 pub const PROPOSAL_US_MAX: u64 = 5_000_000;
 
-/// Who is told when the entry is applied.
+/// What a ticket waits for.
+#[derive(Debug)]
+pub enum Waiting {
+    /// For its log entry to be applied. An entry of another term in that place means that the
+    /// proposal was not committed.
+    Proposal {
+        /// Where the entry was appended.
+        index: Index,
+        /// The term in which it was appended.
+        term: Term,
+    },
+    /// For raft to accept a change of membership: it takes one at a time.
+    MemberChange(MemberChange),
+    /// For the proof that a leader leads, and then for the read index to be applied.
+    Read {
+        /// Names the read to raft.
+        id: ReadId,
+        /// Carried out at the end: a read that is not linearizable by itself.
+        op: Op,
+    },
+    /// For the client to take a page, or for the store to freeze the key space.
+    Listing(OpenListing),
+    /// For events. The store has a watcher with the ticket's number.
+    Watch {
+        /// Whether the watcher stays after its first event.
+        is_stream: bool,
+    },
+    /// For the leader, to which the request is forwarded.
+    Forwarded(Forwarded),
+    /// For the sets of a speed test.
+    SpeedTest(SpeedTest),
+}
+
+/// A change of membership that a client or a machine asks for.
+#[derive(Clone, Debug)]
+pub enum MemberChange {
+    /// A machine joins, or tells other addresses.
+    Join(Join),
+    /// The machine with this name is removed.
+    Remove(Box<str>),
+}
+
+/// A request that the leader has not answered yet.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// Names the request to the leader; rises from request to request of this process.
+    pub number: u64,
+    /// The leader to which it was sent; `None` while it is held until there is a leader.
+    pub to: Option<PeerId>,
+    /// A write, or a read that is carried out here once the leader has proved that it leads.
+    pub op: Op,
+    /// The length of the encoded command; 0 for a read.
+    pub bytes: usize,
+    /// The deadline in microseconds of the monotonic clock; sending the request again keeps it.
+    pub due_us: u64,
+}
+
+/// What a proposal is for. Decides the answer once the entry is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asker {
+pub enum Purpose {
     /// A client's write: answered with its event.
-    Write(Ticket),
-    Config(Ticket),
-    Remove(Ticket),
-    /// Answered with the member's id.
-    Join(Ticket),
-    /// A speed test's set.
-    SpeedTest(Ticket),
+    Write,
+    /// A change of the cluster config: answered with the config.
+    Config,
+    /// A removal.
+    Remove,
+    /// A join: answered with the member's id.
+    Join,
+    /// One of the sets of a speed test.
+    SpeedTest,
 }
 
-impl Asker {
-    pub fn ticket(&self) -> Ticket {
-        match *self {
-            Asker::Write(ticket)
-            | Asker::Config(ticket)
-            | Asker::Remove(ticket)
-            | Asker::Join(ticket)
-            | Asker::SpeedTest(ticket) => ticket,
-        }
-    }
-}
-
-/// One proposal.
-#[derive(Clone, Copy, Debug)]
+/// A log entry whose application a ticket waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal {
+    pub ticket: Ticket,
     pub index: Index,
     pub term: Term,
-    pub asker: Asker,
-    due_us: u64,
+    pub purpose: Purpose,
 }
 
-/// All that wait. There is at most one a connection, and a bounded window for each speed test.
+/// Why a ticket leaves the table.
+#[derive(Debug)]
+pub enum Ending {
+    /// There is a result: the client gets it.
+    Answered(Outcome),
+    /// There will be no result: the deadline passed, leadership or the link to the leader was lost,
+    /// a snapshot took the place of the log entry, or the machine stops serving.
+    GivenUp,
+    /// The client closed its connection: no answer.
+    ClientClosed,
+}
+
+/// One row of the table.
+struct PendingEntry {
+    waiting: Waiting,
+    /// `None` for what has no deadline: a watch, and a read at this leader, which ends with its
+    /// leadership.
+    timer: Option<TimerHandle>,
+}
+
+/// A linearizable read in the index of reads.
+struct PendingRead {
+    ticket: Ticket,
+    /// The index that must be applied before the read; `None` until the leader is confirmed.
+    read_index: Option<Index>,
+}
+
+/// The table of requests that wait.
 #[derive(Default)]
-pub struct Parked {
-    /// Of one leadership, mostly: indexes and deadlines rise.
-    queue: VecDeque<Proposal>,
-    /// Those from before that would not fit.
-    orphans: Vec<Proposal>,
+pub struct Pending {
+    entries: BTreeMap<Ticket, PendingEntry>,
+    /// The deadlines of the entries. A timer is cancelled when its entry leaves.
+    timers: TimerWheel<Ticket>,
+    /// The log entries that tickets wait for: those of `Waiting::Proposal` and the outstanding
+    /// sets of speed tests. Invariant: all are behind the applied index.
+    proposals: BTreeMap<(Index, Term), Proposal>,
+    /// The reads, in the order in which they came.
+    reads: BTreeMap<ReadId, PendingRead>,
+    /// The last id given to a read; only rises.
+    last_read: u64,
+    /// The changes of membership, in the order in which they came.
+    member_changes: VecDeque<Ticket>,
+    /// The listings whose client waits until the store can freeze the key space.
+    queued_listings: BTreeSet<Ticket>,
+    /// The forwarded requests by number.
+    forwarded: BTreeMap<u64, Ticket>,
+    /// The sum of `Forwarded::bytes`.
+    forwarded_bytes: usize,
+    /// The speed tests, in the order in which they came.
+    speed_tests: Vec<Ticket>,
 }
 
-impl Parked {
-    pub fn push(&mut self, due_us: u64, index: Index, term: Term, asker: Asker) {
-        if self
-            .queue
-            .back()
-            .is_some_and(|last| last.index >= index || last.due_us > due_us)
-        {
-            self.orphans.extend(self.queue.drain(..));
-        }
-        self.queue.push_back(Proposal {
-            index,
-            term,
-            asker,
-            due_us,
-        });
+impl Pending {
+    /// Adds a row.
+    ///
+    /// # Panics
+    ///
+    /// If the ticket waits already: a ticket is one request.
+    fn add(&mut self, ticket: Ticket, due_us: Option<u64>, waiting: Waiting) {
+        let timer = due_us.map(|due_us| self.timers.schedule(due_us, ticket));
+        let entry = PendingEntry { waiting, timer };
+        let previous = self.entries.insert(ticket, entry);
+        assert!(previous.is_none(), "a ticket waits for one thing");
     }
 
-    /// Takes one proposal that was made for this index.
-    pub fn take(&mut self, index: Index) -> Option<Proposal> {
-        if self.queue.front().is_some_and(|p| p.index == index) {
-            return self.queue.pop_front();
+    /// Takes a ticket out of the table, its timer and all indexes; `None` if it does not wait.
+    pub fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
+        let entry = self.entries.remove(&ticket)?;
+        if let Some(timer) = entry.timer {
+            self.timers.cancel(timer);
         }
-        if self.orphans.is_empty() {
+        match &entry.waiting {
+            Waiting::Proposal { index, term } => {
+                self.proposals.remove(&(*index, *term));
+            }
+            Waiting::MemberChange(_) => self.member_changes.retain(|other| *other != ticket),
+            Waiting::Read { id, .. } => {
+                self.reads.remove(id);
+            }
+            Waiting::Listing(_) => {
+                self.queued_listings.remove(&ticket);
+            }
+            Waiting::Watch { .. } => {}
+            Waiting::Forwarded(request) => {
+                self.forwarded.remove(&request.number);
+                self.forwarded_bytes -= request.bytes;
+            }
+            Waiting::SpeedTest(test) => {
+                for (index, term) in test.outstanding() {
+                    self.proposals.remove(&(index, term));
+                }
+                self.speed_tests.retain(|other| *other != ticket);
+            }
+        }
+        Some(entry.waiting)
+    }
+
+    /// What a ticket waits for.
+    pub fn get(&self, ticket: Ticket) -> Option<&Waiting> {
+        let entry = self.entries.get(&ticket)?;
+        Some(&entry.waiting)
+    }
+
+    /// All tickets that wait, by kind, first those that read the store. A speed test is named once for each of its sets.
+    pub fn tickets(&self) -> Vec<Ticket> {
+        let mut tickets = self.store_readers();
+        tickets.extend(self.reads.values().map(|read| read.ticket));
+        tickets.extend(self.proposals.values().map(|proposal| proposal.ticket));
+        tickets.extend(self.forwarded.values());
+        tickets.extend(&self.member_changes);
+        tickets.extend(&self.speed_tests);
+        tickets
+    }
+
+    /// Whether no request that changes something waits for its result, here or at the leader; reads
+    /// that are forwarded count too.
+    pub fn is_idle(&self) -> bool {
+        self.proposals.is_empty() && self.forwarded.is_empty()
+    }
+
+    /// The earliest deadline in microseconds of the monotonic clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.timers.next_deadline()
+    }
+
+    /// The tickets whose deadline has passed, in order of deadlines. They stay in the table, without
+    /// a timer: the caller must take them out.
+    pub fn expire(&mut self, now: Now) -> Vec<Ticket> {
+        let mut due = Vec::new();
+        self.timers.advance(now.mono_us, &mut due);
+        due
+    }
+
+    /// Part of `Replica::check_invariants`.
+    pub fn check_invariants(&self, applied: Index) {
+        let first = self.proposals.first_key_value();
+        assert!(
+            first.is_none_or(|((index, _), _)| *index > applied),
+            "a proposal whose entry is applied has left the table"
+        );
+        assert!(
+            self.timers.len() <= self.entries.len(),
+            "an entry has at most one timer"
+        );
+        assert!(
+            self.forwarded_bytes == 0 || !self.forwarded.is_empty(),
+            "the bytes of forwarded requests are released with them"
+        );
+    }
+}
+
+/// Proposals.
+impl Pending {
+    /// A ticket waits for its entry to be applied.
+    pub fn add_proposal(&mut self, due_us: u64, proposal: Proposal) {
+        let Proposal { index, term, .. } = proposal;
+        let waiting = Waiting::Proposal { index, term };
+        self.add(proposal.ticket, Some(due_us), waiting);
+        self.proposals.insert((index, term), proposal);
+    }
+
+    /// A proposal at this index, the one of the latest term first: after a change of leadership
+    /// there may be several of different terms, of which one at most is committed.
+    pub fn proposal_at(&self, index: Index) -> Option<Proposal> {
+        let at_index = (index, Term(0))..=(index, Term(u64::MAX));
+        let (_, proposal) = self.proposals.range(at_index).next_back()?;
+        Some(*proposal)
+    }
+
+    /// The tickets whose proposals stand at `index` or before it, in the order of the log. A speed
+    /// test is named once for each of its sets.
+    pub fn proposed_through(&self, index: Index) -> Vec<Ticket> {
+        let through = self.proposals.range(..=(index, Term(u64::MAX)));
+        through.map(|(_, proposal)| proposal.ticket).collect()
+    }
+}
+
+/// Changes of membership.
+impl Pending {
+    /// A ticket waits until raft accepts its change.
+    pub fn add_member_change(&mut self, ticket: Ticket, due_us: u64, change: MemberChange) {
+        self.add(ticket, Some(due_us), Waiting::MemberChange(change));
+        self.member_changes.push_back(ticket);
+    }
+
+    /// The tickets whose changes wait, in the order in which they came.
+    pub fn member_changes(&self) -> Vec<Ticket> {
+        self.member_changes.iter().copied().collect()
+    }
+}
+
+/// Linearizable reads.
+impl Pending {
+    /// An id for a read. Rises with each call, so that the order of ids is the order of reads.
+    pub fn next_read_id(&mut self) -> ReadId {
+        self.last_read += 1;
+        ReadId(self.last_read)
+    }
+
+    /// A ticket waits for the confirmation that this machine leads.
+    pub fn add_read(&mut self, ticket: Ticket, id: ReadId, op: Op) {
+        self.add(ticket, None, Waiting::Read { id, op });
+        let read_index = None;
+        self.reads.insert(id, PendingRead { ticket, read_index });
+    }
+
+    /// A ticket waits for `read_index` to be applied: its leader is confirmed.
+    pub fn add_confirmed_read(&mut self, ticket: Ticket, due_us: u64, op: Op, read_index: Index) {
+        let id = self.next_read_id();
+        self.add(ticket, Some(due_us), Waiting::Read { id, op });
+        let read_index = Some(read_index);
+        self.reads.insert(id, PendingRead { ticket, read_index });
+    }
+
+    /// The leader of a read is confirmed. Returns whether the read still waits.
+    pub fn on_read_confirmed(&mut self, id: ReadId, read_index: Index) -> bool {
+        let Some(read) = self.reads.get_mut(&id) else {
+            return false;
+        };
+        read.read_index = Some(read_index);
+        true
+    }
+
+    /// The ticket of a read, if it still waits.
+    pub fn reader(&self, id: ReadId) -> Option<Ticket> {
+        self.reads.get(&id).map(|read| read.ticket)
+    }
+
+    /// The tickets whose read index is applied, in the order in which they came.
+    pub fn ready_reads(&self, applied: Index) -> Vec<Ticket> {
+        let mut ready = Vec::new();
+        for read in self.reads.values() {
+            if read.read_index.is_some_and(|index| index <= applied) {
+                ready.push(read.ticket);
+            }
+        }
+        ready
+    }
+}
+
+/// Listings and watches.
+impl Pending {
+    /// A ticket waits for its next page.
+    pub fn add_listing(&mut self, ticket: Ticket, listing: OpenListing) {
+        if listing.is_queued() {
+            self.queued_listings.insert(ticket);
+        }
+        let due_us = listing.due_us();
+        self.add(ticket, Some(due_us), Waiting::Listing(listing));
+    }
+
+    /// Takes a listing out of the table; `None` if the ticket waits for something else.
+    pub fn take_listing(&mut self, ticket: Ticket) -> Option<OpenListing> {
+        if !matches!(self.get(ticket), Some(Waiting::Listing(_))) {
             return None;
         }
-        let at = self.orphans.iter().position(|p| p.index == index)?;
-        Some(self.orphans.swap_remove(at))
+        let Some(Waiting::Listing(listing)) = self.take(ticket) else {
+            unreachable!("looked at above");
+        };
+        Some(listing)
     }
 
-    /// Takes those whose fate cannot be told any more: overdue ones, and those up to `through`,
-    /// whose entries are in a snapshot that came from elsewhere.
-    pub fn take_lost(&mut self, now_us: u64, through: Index, out: &mut Vec<Proposal>) {
-        let lost = |p: &Proposal| p.due_us <= now_us || p.index <= through;
-        while self.queue.front().is_some_and(lost) {
-            out.extend(self.queue.pop_front());
+    /// The tickets whose listings wait until the store can freeze the key space.
+    pub fn queued_listings(&self) -> Vec<Ticket> {
+        self.queued_listings.iter().copied().collect()
+    }
+
+    /// Whether a ticket's listing waits until the store can freeze the key space.
+    pub fn is_queued_listing(&self, ticket: Ticket) -> bool {
+        self.queued_listings.contains(&ticket)
+    }
+
+    /// A ticket waits for events.
+    pub fn add_watch(&mut self, ticket: Ticket, is_stream: bool) {
+        self.add(ticket, None, Waiting::Watch { is_stream });
+    }
+
+    /// The tickets that read the store: watches, then listings; each by number.
+    pub fn store_readers(&self) -> Vec<Ticket> {
+        let mut watches = Vec::new();
+        let mut listings = Vec::new();
+        for (ticket, entry) in &self.entries {
+            match entry.waiting {
+                Waiting::Watch { .. } => watches.push(*ticket),
+                Waiting::Listing(_) => listings.push(*ticket),
+                _ => {}
+            }
         }
-        if !self.orphans.is_empty() {
-            out.extend(self.orphans.iter().filter(|p| lost(p)));
-            self.orphans.retain(|p| !lost(p));
+        watches.append(&mut listings);
+        watches
+    }
+}
+
+/// Forwarded requests.
+impl Pending {
+    /// A ticket waits for the leader.
+    pub fn add_forwarded(&mut self, ticket: Ticket, request: Forwarded) {
+        let number = request.number;
+        self.forwarded_bytes += request.bytes;
+        self.add(ticket, Some(request.due_us), Waiting::Forwarded(request));
+        self.forwarded.insert(number, ticket);
+    }
+
+    /// The request with this number, if it still waits.
+    pub fn forwarded(&self, number: u64) -> Option<(Ticket, &Forwarded)> {
+        let ticket = *self.forwarded.get(&number)?;
+        match self.get(ticket) {
+            Some(Waiting::Forwarded(request)) => Some((ticket, request)),
+            _ => unreachable!("the index names forwarded requests"),
         }
     }
 
-    /// Takes all of them.
-    pub fn take_all(&mut self, out: &mut Vec<Proposal>) {
-        out.extend(self.queue.drain(..));
-        out.append(&mut self.orphans);
+    /// Takes a forwarded request out of the table; `None` if the ticket waits for something else.
+    pub fn take_forwarded(&mut self, ticket: Ticket) -> Option<Forwarded> {
+        if !matches!(self.get(ticket), Some(Waiting::Forwarded(_))) {
+            return None;
+        }
+        let Some(Waiting::Forwarded(request)) = self.take(ticket) else {
+            unreachable!("looked at above");
+        };
+        Some(request)
     }
 
-    /// The client went away; its proposal is carried out without an answer.
-    pub fn forget(&mut self, ticket: Ticket) {
-        self.queue.retain(|p| p.asker.ticket() != ticket);
-        self.orphans.retain(|p| p.asker.ticket() != ticket);
+    /// The tickets whose requests were sent to `to`, or are held if it is `None`; in the order in
+    /// which they were forwarded.
+    pub fn forwarded_to(&self, to: Option<PeerId>) -> Vec<Ticket> {
+        let mut tickets = Vec::new();
+        for number in self.forwarded.keys() {
+            if let Some((ticket, request)) = self.forwarded(*number)
+                && request.to == to
+            {
+                tickets.push(ticket);
+            }
+        }
+        tickets
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.orphans.is_empty()
+    /// How many requests are forwarded.
+    pub fn forwarded_count(&self) -> usize {
+        self.forwarded.len()
     }
 
-    pub fn next_deadline(&self) -> u64 {
-        let first = self.queue.front().map_or(u64::MAX, |p| p.due_us);
-        let orphans = self.orphans.iter().map(|p| p.due_us);
-        orphans.fold(first, u64::min)
+    /// The encoded length of all forwarded commands.
+    pub fn forwarded_bytes(&self) -> usize {
+        self.forwarded_bytes
+    }
+}
+
+/// Speed tests.
+impl Pending {
+    /// A ticket waits for a speed test that starts now.
+    pub fn add_speed_test(&mut self, ticket: Ticket) {
+        self.add(ticket, None, Waiting::SpeedTest(SpeedTest::default()));
+        self.speed_tests.push(ticket);
     }
 
-    pub fn check_invariants(&self, applied: Index) {
-        let first = self.queue.front();
-        assert!(
-            first.is_none_or(|p| p.index > applied),
-            "what is applied is answered"
-        );
+    /// The tickets of all speed tests, in the order in which they came.
+    pub fn speed_tests(&self) -> Vec<Ticket> {
+        self.speed_tests.clone()
+    }
+
+    /// Whether a speed test may propose more at once.
+    pub fn has_speed_test_room(&self) -> bool {
+        let mut tests = self.speed_tests.iter();
+        tests.any(|ticket| self.speed_test(*ticket).is_some_and(SpeedTest::has_room))
+    }
+
+    /// The speed test of a ticket.
+    pub fn speed_test(&self, ticket: Ticket) -> Option<&SpeedTest> {
+        match self.get(ticket)? {
+            Waiting::SpeedTest(test) => Some(test),
+            _ => None,
+        }
+    }
+
+    /// A speed test has proposed a set.
+    pub fn add_speed_test_set(&mut self, now: Now, ticket: Ticket, index: Index, term: Term) {
+        let purpose = Purpose::SpeedTest;
+        let proposal = Proposal {
+            ticket,
+            index,
+            term,
+            purpose,
+        };
+        self.proposals.insert((index, term), proposal);
+        let due_us = now.mono_us + PROPOSAL_US_MAX;
+        self.update_speed_test(ticket, |test| test.on_proposed(index, term, due_us));
+    }
+
+    /// A set of a speed test was applied.
+    pub fn on_speed_test_set(&mut self, proposal: Proposal) {
+        self.proposals.remove(&(proposal.index, proposal.term));
+        self.update_speed_test(proposal.ticket, SpeedTest::on_applied);
+    }
+
+    /// Changes a speed test, and moves its timer to the deadline that the change leaves.
+    fn update_speed_test(&mut self, ticket: Ticket, change: impl FnOnce(&mut SpeedTest)) {
+        let Some(entry) = self.entries.get_mut(&ticket) else {
+            return;
+        };
+        let Waiting::SpeedTest(test) = &mut entry.waiting else {
+            return;
+        };
+        let before_us = test.next_deadline();
+        change(test);
+        let due_us = test.next_deadline();
+        if due_us == before_us {
+            return;
+        }
+        if let Some(timer) = entry.timer.take() {
+            self.timers.cancel(timer);
+        }
+        entry.timer = due_us.map(|due_us| self.timers.schedule(due_us, ticket));
+    }
+}
+
+impl Replica {
+    /// Ends a wait: takes the ticket out of the table, frees what it holds in the store and answers
+    /// the client. Returns whether the ticket was waiting.
+    pub(super) fn leave(&mut self, ticket: Ticket, ending: Ending) -> bool {
+        let Some(waiting) = self.pending.take(ticket) else {
+            return false;
+        };
+        let outcome = match ending {
+            Ending::Answered(outcome) => Some(outcome),
+            Ending::GivenUp => Some(self.outcome_of_given_up(&waiting)),
+            Ending::ClientClosed => None,
+        };
+        match waiting {
+            Waiting::Listing(listing) => self.store.end(listing.into_cursor()),
+            Waiting::Watch { .. } => self.store.unwatch(WatcherId(ticket.0)),
+            _ => {}
+        }
+        if let Some(outcome) = outcome {
+            self.answer(ticket, outcome);
+        }
+        true
+    }
+
+    /// Ends a wait with its result.
+    pub(super) fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
+        self.leave(ticket, Ending::Answered(outcome));
+    }
+
+    /// The answer to a request that has no result.
+    fn outcome_of_given_up(&self, waiting: &Waiting) -> Outcome {
+        match waiting {
+            Waiting::Proposal { .. } | Waiting::SpeedTest(_) => {
+                Outcome::Failed(Error::new(Code::RaftInternal, OUTCOME_UNKNOWN))
+            }
+            Waiting::MemberChange(_) => self.redirect_or_fail(),
+            Waiting::Read { .. } => Outcome::Failed(Error::new(Code::LeaderElect, "")),
+            Waiting::Listing(_) => listing_given_up(),
+            Waiting::Watch { .. } => Outcome::WatchEnd,
+            Waiting::Forwarded(request) => {
+                self.forward_failure(&request.op, request.to, OUTCOME_UNKNOWN)
+            }
+        }
+    }
+
+    /// Gives up the requests whose deadline has passed, except reads whose index is applied.
+    pub(super) fn expire_pending(&mut self, now: Now) {
+        let due = self.pending.expire(now);
+        if due.is_empty() {
+            return;
+        }
+        self.serve_ready_reads(now);
+        for ticket in due {
+            self.leave(ticket, Ending::GivenUp);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::command::KeyPath;
+
+    fn at(mono_us: u64) -> Now {
+        let wall_ns = 0;
+        Now { mono_us, wall_ns }
+    }
+
+    fn proposal(ticket: u64, index: u64, term: u64) -> Proposal {
+        Proposal {
+            ticket: Ticket(ticket),
+            index: Index(index),
+            term: Term(term),
+            purpose: Purpose::Write,
+        }
+    }
+
+    fn forwarded(number: u64, to: Option<u64>) -> Forwarded {
+        let path = KeyPath::new("/a");
+        Forwarded {
+            number,
+            to: to.map(PeerId),
+            op: Op::Get {
+                path,
+                recursive: false,
+                linearizable: false,
+            },
+            bytes: 10,
+            due_us: 70,
+        }
+    }
+
+    fn assert_empty(pending: &Pending) {
+        assert!(pending.entries.is_empty());
+        assert!(pending.timers.is_empty());
+        assert!(pending.proposals.is_empty());
+        assert!(pending.reads.is_empty());
+        assert!(pending.member_changes.is_empty());
+        assert!(pending.queued_listings.is_empty());
+        assert!(pending.forwarded.is_empty());
+        assert_eq!(pending.forwarded_bytes, 0);
+        assert!(pending.speed_tests.is_empty());
+    }
+
+    #[test]
+    fn a_ticket_that_is_taken_leaves_all_indexes() {
+        let mut pending = Pending::default();
+        pending.add_proposal(50, proposal(1, 8, 2));
+        let change = MemberChange::Remove("n1".into());
+        pending.add_member_change(Ticket(2), 50, change);
+        let id = pending.next_read_id();
+        pending.add_read(Ticket(3), id, Op::Migrate);
+        pending.add_confirmed_read(Ticket(4), 60, Op::Migrate, Index(8));
+        pending.add_watch(Ticket(5), true);
+        pending.add_forwarded(Ticket(6), forwarded(1, Some(2)));
+        pending.add_speed_test(Ticket(7));
+        pending.add_speed_test_set(at(0), Ticket(7), Index(9), Term(2));
+        for ticket in pending.tickets() {
+            pending.take(ticket);
+        }
+        assert_empty(&pending);
+    }
+
+    #[test]
+    fn of_several_proposals_at_an_index_the_latest_comes_first() {
+        let mut pending = Pending::default();
+        pending.add_proposal(50, proposal(1, 8, 3));
+        pending.add_proposal(60, proposal(2, 8, 2));
+        pending.add_proposal(70, proposal(3, 9, 3));
+        assert_eq!(pending.proposal_at(Index(7)), None);
+        assert_eq!(pending.proposal_at(Index(8)), Some(proposal(1, 8, 3)));
+        pending.take(Ticket(1));
+        assert_eq!(pending.proposal_at(Index(8)), Some(proposal(2, 8, 2)));
+        assert_eq!(pending.proposed_through(Index(8)), [Ticket(2)]);
+    }
+
+    #[test]
+    fn deadlines_pass_in_their_order() {
+        let mut pending = Pending::default();
+        pending.add_forwarded(Ticket(1), forwarded(1, None));
+        pending.add_proposal(50, proposal(2, 8, 2));
+        pending.add_watch(Ticket(3), false);
+        assert_eq!(pending.next_deadline(), Some(50));
+        assert_eq!(pending.expire(at(49)), []);
+        assert_eq!(pending.expire(at(70)), [Ticket(2), Ticket(1)]);
+        assert_eq!(pending.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_speed_test_has_the_deadline_of_its_oldest_set() {
+        let mut pending = Pending::default();
+        let ticket = Ticket(1);
+        pending.add_speed_test(ticket);
+        assert_eq!(pending.next_deadline(), None);
+        pending.add_speed_test_set(at(5), ticket, Index(8), Term(2));
+        pending.add_speed_test_set(at(7), ticket, Index(9), Term(2));
+        assert_eq!(pending.next_deadline(), Some(5 + PROPOSAL_US_MAX));
+        let first = pending.proposal_at(Index(8)).expect("it was added");
+        pending.on_speed_test_set(first);
+        assert_eq!(pending.next_deadline(), Some(7 + PROPOSAL_US_MAX));
+    }
+
+    #[test]
+    fn held_requests_are_those_sent_to_no_leader() {
+        let mut pending = Pending::default();
+        pending.add_forwarded(Ticket(1), forwarded(1, Some(2)));
+        pending.add_forwarded(Ticket(2), forwarded(2, None));
+        pending.add_forwarded(Ticket(3), forwarded(3, Some(3)));
+        assert_eq!(pending.forwarded_to(None), [Ticket(2)]);
+        assert_eq!(pending.forwarded_to(Some(PeerId(3))), [Ticket(3)]);
+        assert!(pending.take_forwarded(Ticket(1)).is_some());
+        assert_eq!(pending.forwarded_count(), 2);
+        assert_eq!(pending.forwarded_bytes(), 20);
     }
 }

@@ -1,123 +1,86 @@
-//! Proposals: what clients want to change goes into the log, or is refused.
+//! Proposals: what changes the key space or the cluster goes into the log, or is refused.
 //!
 //! A refusal before anything was appended is error 300 without a cause, or a redirect to the
-//! leader. Start with `Replica::write`, then `Replica::change` for membership.
+//! leader. Start with `Replica::write`, then `Replica::change_members`.
 use super::Replica;
-use super::pending::{Asker, PROPOSAL_US_MAX, Proposal};
+use super::forwarding::Destination;
+use super::pending::{MemberChange, PROPOSAL_US_MAX, Proposal, Purpose, Waiting};
 use super::registry;
 use crate::core::command::{ClusterConfig, Command};
-use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
-use crate::core::raft::{Index, PeerId, ProposalRefusal, RaftRole, Term, UnfitChange};
+use crate::core::error::{Code, Error};
+use crate::core::raft::{Index, Member, PeerId, ProposalRefusal, RaftRole, Term, UnfitChange};
 use crate::core::seam::{Join, Op, Outcome, Ticket};
 use crate::core::timer::Now;
-use std::collections::VecDeque;
 
-/// The cause when the log has another entry in the place of a proposal.
-pub const NOT_COMMITTED: &str = "not committed";
-/// The cause when a removal would stop the cluster.
+/// The cause when a removal would leave no majority of voters that answer.
 const NO_MAJORITY: &str = "too few of the other voters answer";
-/// The cause when there is no room for client writes.
+/// The cause when the disk has no room for client writes.
 const DISK_FULL: &str = "disk full";
 
-/// A change of membership that somebody asks for.
-#[derive(Clone, Debug)]
-pub enum Wish {
-    Join(Join),
-    /// By name.
-    Remove(Box<str>),
-}
-
-struct Waiting {
-    ticket: Ticket,
-    wish: Wish,
-    due_us: u64,
-}
-
-/// Changes of membership that wait until raft takes one again; bounded by the number of
-/// connections.
-#[derive(Default)]
-pub struct Changes {
-    queue: VecDeque<Waiting>,
-}
-
-impl Changes {
-    pub fn forget(&mut self, ticket: Ticket) {
-        self.queue.retain(|w| w.ticket != ticket);
-    }
-
-    pub fn next_deadline(&self) -> u64 {
-        self.queue.front().map_or(u64::MAX, |w| w.due_us)
-    }
-}
-
-// -- writes
+/// Writes.
 impl Replica {
     /// Puts a command on the key space into the log, here or through the leader.
-    pub fn write(&mut self, now: Now, ticket: Ticket, command: Command) {
-        if let Some(leader) = self.leader_to_ask() {
-            return self.pass_on(now, ticket, leader, Op::Write(command));
+    pub(super) fn write(&mut self, now: Now, ticket: Ticket, command: Command) {
+        if let Destination::Leader { to } = self.destination() {
+            return self.forward(now, ticket, to, Op::Write(command));
         }
-        if let Err(outcome) = self.propose_write(now, &command, Asker::Write(ticket)) {
-            self.answer(ticket, outcome);
+        match self.append_write(now, &command) {
+            Ok((index, term)) => {
+                self.wait_for_entry(now, ticket, index, term, Purpose::Write);
+            }
+            Err(outcome) => self.answer(ticket, outcome),
         }
     }
 
-    pub(super) fn propose_write(
-        &mut self,
-        now: Now,
-        command: &Command,
-        asker: Asker,
-    ) -> Result<(), Outcome> {
-        let (index, term) = self.append_write(now, command)?;
-        self.parked
-            .push(now.mono_us + PROPOSAL_US_MAX, index, term, asker);
-        Ok(())
-    }
-
-    /// A client's command, which a full disk has no room for.
+    /// Appends a client's command, unless the disk has no room for it.
+    ///
+    /// # Errors
+    ///
+    /// What the client is answered if nothing was appended.
     pub(super) fn append_write(
         &mut self,
         now: Now,
         command: &Command,
     ) -> Result<(Index, Term), Outcome> {
-        if self.disk_low && self.raft.role() == RaftRole::Leader {
+        if self.is_disk_low && self.raft.role() == RaftRole::Leader {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
         }
         self.raft
             .propose(now, command)
-            .map_err(|refusal| self.refused(refusal))
+            .map_err(|refusal| self.outcome_of_refusal(refusal))
     }
 
-    fn propose(
+    /// The request of `ticket` was appended: it waits until the entry is applied.
+    fn wait_for_entry(
         &mut self,
         now: Now,
-        command: &Command,
-        asker: Asker,
-    ) -> Result<(), ProposalRefusal> {
-        let (index, term) = self.raft.propose(now, command)?;
-        self.parked
-            .push(now.mono_us + PROPOSAL_US_MAX, index, term, asker);
-        Ok(())
+        ticket: Ticket,
+        index: Index,
+        term: Term,
+        purpose: Purpose,
+    ) {
+        let proposal = Proposal {
+            ticket,
+            index,
+            term,
+            purpose,
+        };
+        self.pending
+            .add_proposal(now.mono_us + PROPOSAL_US_MAX, proposal);
     }
 
-    /// The leader's own command, which nobody waits for.
+    /// Appends a command of the leader's own; no client waits for it. `None` if raft refuses.
     pub fn propose_own(&mut self, now: Now, command: &Command) -> Option<Index> {
         self.raft.propose(now, command).ok().map(|(index, _)| index)
     }
 
-    pub(super) fn refuse(&mut self, ticket: Ticket, refusal: ProposalRefusal) {
-        let outcome = self.refused(refusal);
-        self.answer(ticket, outcome);
-    }
-
-    /// What is told about a proposal that raft did not take.
-    fn refused(&self, refusal: ProposalRefusal) -> Outcome {
+    /// What a client is answered about a proposal that raft refused.
+    fn outcome_of_refusal(&self, refusal: ProposalRefusal) -> Outcome {
         let failed = |code, cause: &str| Outcome::Failed(Error::new(code, cause));
         match refusal {
-            ProposalRefusal::NotLeader(leader) => {
-                let none = failed(Code::RaftInternal, "");
-                self.redirect(leader).unwrap_or(none)
-            }
+            ProposalRefusal::NotLeader(leader) => self
+                .redirect(leader)
+                .unwrap_or_else(|| failed(Code::RaftInternal, "")),
             ProposalRefusal::Busy => failed(Code::RaftInternal, ""),
             ProposalRefusal::Unfit(UnfitChange::NotAMember) => failed(Code::KeyNotFound, ""),
             ProposalRefusal::Unfit(UnfitChange::LastVoter) => {
@@ -130,7 +93,7 @@ impl Replica {
         }
     }
 
-    /// To the leader, if it is another machine and known.
+    /// A redirect to a member, unless it is this machine or unknown.
     pub(super) fn redirect(&self, leader: Option<PeerId>) -> Option<Outcome> {
         let leader = leader.filter(|id| *id != self.raft.id())?;
         let member = self.raft.configuration().get(leader)?;
@@ -140,106 +103,92 @@ impl Replica {
         })
     }
 
-    /// To the present leader; error 300 while there is none.
+    /// A redirect to the present leader; error 300 if it is this machine or unknown.
+    pub(super) fn redirect_or_fail(&self) -> Outcome {
+        self.outcome_of_refusal(ProposalRefusal::NotLeader(self.raft.leader()))
+    }
+
+    /// Answers with a redirect to the present leader; with error 300 if it is this machine or
+    /// unknown.
     pub fn redirect_to_leader(&mut self, ticket: Ticket) {
-        self.refuse(ticket, ProposalRefusal::NotLeader(self.raft.leader()));
-    }
-
-    /// Tells those who have waited too long.
-    pub(super) fn expire_proposals(&mut self, now: Now) {
-        if self.parked.next_deadline() <= now.mono_us {
-            let mut lost = Vec::new();
-            self.parked.take_lost(now.mono_us, Index(0), &mut lost);
-            self.tell_lost(lost);
-        }
-    }
-
-    pub(super) fn tell_lost(&mut self, lost: Vec<Proposal>) {
-        for proposal in lost {
-            let error = Error::new(Code::RaftInternal, OUTCOME_UNKNOWN);
-            self.tell(proposal.asker, Outcome::Failed(error));
-        }
-    }
-
-    /// Answers who asked for a proposal.
-    pub(super) fn tell(&mut self, asker: Asker, outcome: Outcome) {
-        match asker {
-            Asker::SpeedTest(ticket) => self.on_speed_set(ticket, outcome),
-            Asker::Write(ticket)
-            | Asker::Config(ticket)
-            | Asker::Remove(ticket)
-            | Asker::Join(ticket) => self.answer(ticket, outcome),
-        }
+        let outcome = self.redirect_or_fail();
+        self.answer(ticket, outcome);
     }
 }
 
-// -- the cluster config
+/// The cluster config.
 impl Replica {
-    /// Changes the fields that are given; on top of what is proposed already, so that two changes
-    /// at once both count.
-    pub fn put_config(
+    /// Changes the fields that are given, on top of what is proposed already: of two changes at the
+    /// same time both count.
+    pub(super) fn put_config(
         &mut self,
         now: Now,
         ticket: Ticket,
-        size: Option<f64>,
-        delay_s: Option<f64>,
-        interval_s: Option<f64>,
+        active_size: Option<f64>,
+        remove_delay_s: Option<f64>,
+        sync_interval_s: Option<f64>,
     ) {
-        let config = registry::config_with(self.newest_config(), size, delay_s, interval_s);
-        match self.propose(now, &Command::SetConfig(config), Asker::Config(ticket)) {
-            Ok(()) => self.proposed = Some((self.raft.term(), config)),
-            Err(refusal) => self.refuse(ticket, refusal),
+        let newest = self.newest_config();
+        let config = registry::config_with(newest, active_size, remove_delay_s, sync_interval_s);
+        match self.raft.propose(now, &Command::SetConfig(config)) {
+            Ok((index, term)) => {
+                self.config.on_proposed(term, config);
+                self.wait_for_entry(now, ticket, index, term, Purpose::Config);
+            }
+            Err(refusal) => {
+                let outcome = self.outcome_of_refusal(refusal);
+                self.answer(ticket, outcome);
+            }
         }
     }
 
+    /// The config that this leadership has proposed last, else the one in force.
     fn newest_config(&self) -> ClusterConfig {
-        match self.proposed {
-            Some((term, config)) if term == self.raft.term() => config,
-            Some(_) | None => self.config(),
-        }
+        let proposed = self.config.proposed_in(self.raft.term());
+        proposed.unwrap_or_else(|| self.config())
     }
 
     /// The config in force, or the one that a new cluster will get.
     pub fn config(&self) -> ClusterConfig {
         let first = self.settings.cluster;
-        self.config
-            .unwrap_or_else(|| registry::config_with(first, None, None, None))
+        let in_force = self.config.in_force();
+        in_force.unwrap_or_else(|| registry::config_with(first, None, None, None))
     }
 
-    /// A new cluster's leader gives it its first config.
-    pub fn maybe_found(&mut self, now: Now) {
+    /// The leader of a new cluster proposes its first config, once in its term.
+    pub fn maybe_found(&mut self, now: Now) -> bool {
         let term = self.raft.term();
-        let asked = self.proposed.is_some_and(|(of, _)| of == term);
-        if self.config.is_some() || asked || !self.leads() {
-            return;
+        let is_proposed = self.config.proposed_in(term).is_some();
+        if self.config.in_force().is_some() || is_proposed || !self.leads() {
+            return false;
         }
         let config = self.config();
-        if self.propose_own(now, &Command::SetConfig(config)).is_some() {
-            self.proposed = Some((term, config));
+        let index = self.propose_own(now, &Command::SetConfig(config));
+        if index.is_some() {
+            self.config.on_proposed(term, config);
         }
+        index.is_some()
     }
 }
 
-// -- membership
+/// Membership.
 impl Replica {
-    /// A leader that was started with other addresses tells the cluster itself; who follows asks it
-    /// to. False as long as it has not come to that.
+    /// A leader that was started with other addresses than the cluster knows proposes them itself;
+    /// a follower joins again for that. Returns whether nothing is left to do.
     pub fn maybe_move(&mut self, now: Now) -> bool {
         if !self.leads() {
             return false;
         }
-        let Some(own) = self.raft.configuration().get(self.raft.id()) else {
+        let configuration = self.raft.configuration();
+        let Some(own) = configuration.get(self.raft.id()) else {
             return true;
         };
-        let (client_url, peer_url) = (&self.settings.client_url, &self.settings.peer_url);
-        let others = self
-            .raft
-            .configuration()
-            .members
-            .iter()
-            .filter(|m| m.id != own.id);
-        let taken = others.clone().any(|m| m.peer_url == *peer_url);
-        if taken || (&own.client_url, &own.peer_url) == (client_url, peer_url) {
+        let client_url = &self.settings.client_url;
+        let peer_url = &self.settings.peer_url;
+        let others = configuration.members.iter().filter(|m| m.id != own.id);
+        let is_taken = others.clone().any(|m| m.peer_url == *peer_url);
+        let is_same = own.client_url == *client_url && own.peer_url == *peer_url;
+        if is_taken || is_same {
             return true;
         }
         let command = Command::Join {
@@ -252,70 +201,71 @@ impl Replica {
         self.propose_own(now, &command).is_some()
     }
 
-    /// A machine joins or leaves. While raft is busy with another change this one waits its turn.
-    pub fn change(&mut self, now: Now, ticket: Ticket, wish: Wish) {
+    /// A machine joins or is removed. While raft is busy with another change this one waits.
+    pub(super) fn change_members(&mut self, now: Now, ticket: Ticket, change: MemberChange) {
         let due_us = now.mono_us + PROPOSAL_US_MAX;
-        self.try_change(
-            now,
-            Waiting {
-                ticket,
-                wish,
-                due_us,
-            },
-        );
+        self.pending.add_member_change(ticket, due_us, change);
+        self.maybe_change_members(now, ticket);
     }
 
-    fn try_change(&mut self, now: Now, waiting: Waiting) {
-        let ticket = waiting.ticket;
+    /// Tries all changes of membership that wait, in the order in which they came.
+    pub(super) fn retry_member_changes(&mut self, now: Now) {
+        for ticket in self.pending.member_changes() {
+            self.maybe_change_members(now, ticket);
+        }
+    }
+
+    /// Proposes a change of membership that waits, or refuses it. Returns false if it still waits.
+    fn maybe_change_members(&mut self, now: Now, ticket: Ticket) -> bool {
         if self.raft.role() != RaftRole::Leader {
-            return self.redirect_to_leader(ticket);
+            self.finish(ticket, self.redirect_or_fail());
+            return true;
         }
-        let made = match &waiting.wish {
-            Wish::Join(join) => self.joining(now, ticket, join),
-            Wish::Remove(name) => self.removing(now, ticket, name),
+        let Some(Waiting::MemberChange(change)) = self.pending.get(ticket) else {
+            return true;
         };
-        let (command, asker) = match made {
+        let made = match change {
+            MemberChange::Join(join) => self.join_command(now, join),
+            MemberChange::Remove(name) => self.remove_command(now, name),
+        };
+        let (command, purpose) = match made {
             Ok(made) => made,
-            Err(error) => return self.answer(ticket, Outcome::Failed(error)),
-        };
-        match self.propose(now, &command, asker) {
-            Ok(()) => {}
-            Err(ProposalRefusal::Busy) if now.mono_us < waiting.due_us => {
-                self.changes.queue.push_back(waiting);
+            Err(error) => {
+                self.finish(ticket, Outcome::Failed(error));
+                return true;
             }
-            Err(refusal) => self.refuse(ticket, refusal),
+        };
+        match self.raft.propose(now, &command) {
+            Ok((index, term)) => {
+                self.pending.take(ticket);
+                self.wait_for_entry(now, ticket, index, term, purpose);
+            }
+            Err(ProposalRefusal::Busy) => return false,
+            Err(refusal) => self.finish(ticket, self.outcome_of_refusal(refusal)),
         }
+        true
     }
 
-    fn joining(&self, now: Now, ticket: Ticket, join: &Join) -> Result<(Command, Asker), Error> {
+    fn join_command(&self, now: Now, join: &Join) -> Result<(Command, Purpose), Error> {
         let members = self.raft.configuration();
-        let heard = |m: &crate::core::raft::Member| self.raft.is_heard(now, m.id);
-        let command = registry::join(members, &self.newest_config(), join, heard)?;
-        Ok((command, Asker::Join(ticket)))
+        let is_heard = |member: &Member| self.raft.is_heard(now, member.id);
+        let command = registry::join(members, &self.newest_config(), join, is_heard)?;
+        Ok((command, Purpose::Join))
     }
 
-    /// A removal takes effect when it is appended: one that leaves no majority of voters that
-    /// answer would never commit, nor would anything after it.
-    fn removing(&self, now: Now, ticket: Ticket, name: &str) -> Result<(Command, Asker), Error> {
+    /// A removal takes effect when it is appended. One that leaves no majority of voters that
+    /// answer would never commit, nor would any entry after it.
+    fn remove_command(&self, now: Now, name: &str) -> Result<(Command, Purpose), Error> {
         let configuration = self.raft.configuration();
-        let member = configuration.by_name(name);
-        let member = member.ok_or_else(|| Error::new(Code::KeyNotFound, name))?;
-        if !self.raft.can_remove(now, member.id) && !configuration.voters().eq([member.id]) {
+        let Some(member) = configuration.by_name(name) else {
+            return Err(Error::new(Code::KeyNotFound, name));
+        };
+        // The last voter is refused by raft itself, with a cause of its own.
+        let is_last_voter = configuration.voters().eq([member.id]);
+        if !is_last_voter && !self.raft.can_remove(now, member.id) {
             return Err(Error::new(Code::RaftInternal, NO_MAJORITY));
         }
         let command = Command::Remove { id: member.id.0 };
-        Ok((command, Asker::Remove(ticket)))
-    }
-
-    pub(super) fn retry_changes(&mut self, now: Now) {
-        for waiting in std::mem::take(&mut self.changes.queue) {
-            self.try_change(now, waiting);
-        }
-    }
-
-    pub(super) fn fail_changes(&mut self) {
-        for waiting in std::mem::take(&mut self.changes.queue) {
-            self.redirect_to_leader(waiting.ticket);
-        }
+        Ok((command, Purpose::Remove))
     }
 }

@@ -1,56 +1,106 @@
-//! The cluster as the key space shows it: `/_etcd/machines/NAME` and `/_etcd/config`, and what may
-//! change the two.
+//! The views of the cluster in the key space, `/_etcd/machines/NAME` and `/_etcd/config`, and the
+//! rules for changing what they show.
 //!
-//! They are views, written when membership and config commands are applied; a client that writes
-//! there changes nothing else. Pure: start with `join` and `config_with`.
+//! The views are stored formats. They are written when commands on the cluster are applied; a
+//! client that writes to them changes nothing else. All functions are pure: start with `join` and
+//! `config_with`.
 use crate::core::command::{ClusterConfig, Command, KeyPath};
 use crate::core::error::{Code, Error};
 use crate::core::escape;
-use crate::core::raft::{Configuration, Member};
+use crate::core::raft::{Configuration, Member, Term};
 use crate::core::seam::Join;
 
-/// The store version that this machine speaks; a joining machine must be able to.
+/// The store version of this machine; the range of a joining machine must include it.
 pub const STORE_VERSION: u64 = 2;
-/// What the cluster config may not go below (BEHAVIOUR: cluster config).
+/// The least `activeSize` (BEHAVIOUR: cluster config).
 const ACTIVE_SIZE_MIN: u32 = 3;
+/// The least `removeDelay`, in milliseconds.
 const REMOVE_DELAY_MS_MIN: u64 = 2_000;
-/// The least sync interval, in milliseconds.
+/// The least `syncInterval`, in milliseconds.
 pub const SYNC_INTERVAL_MS_MIN: u64 = 1_000;
-/// A hundred years: longer times would only make sums overflow.
+/// The longest time in the config, in milliseconds: a hundred years, so that sums do not overflow.
 pub const MS_MAX: u64 = 100 * 365 * 86_400_000;
 
-/// Where a machine is shown.
+/// The cluster config as far as this member knows it.
+#[derive(Default)]
+pub struct ConfigState {
+    /// The last config that was applied; `None` in a new cluster until its first one is applied.
+    in_force: Option<ClusterConfig>,
+    /// The last config that this member proposed, and the term in which it led. In that term the
+    /// log contains the config, and later proposals build on it.
+    proposed: Option<(Term, ClusterConfig)>,
+}
+
+impl ConfigState {
+    /// The last config that was applied.
+    pub fn in_force(&self) -> Option<ClusterConfig> {
+        self.in_force
+    }
+
+    /// The last config that this member proposed in this term.
+    pub fn proposed_in(&self, term: Term) -> Option<ClusterConfig> {
+        match self.proposed {
+            Some((proposed_in, config)) if proposed_in == term => Some(config),
+            Some(_) | None => None,
+        }
+    }
+
+    /// This member has proposed a config in its term.
+    pub fn on_proposed(&mut self, term: Term, config: ClusterConfig) {
+        self.proposed = Some((term, config));
+    }
+
+    /// A config was applied.
+    pub fn on_applied(&mut self, config: ClusterConfig) {
+        self.in_force = Some(config);
+    }
+
+    /// The key space was restored from a snapshot; `None` if it contains no config.
+    pub fn on_restored(&mut self, config: Option<ClusterConfig>) {
+        self.in_force = config;
+    }
+}
+
+/// The path of a machine's view.
 pub fn machine_path(name: &str) -> KeyPath {
     KeyPath::new(&format!("/_etcd/machines/{name}"))
 }
 
-/// How a machine is shown there.
+/// The value of a machine's view.
 pub fn machine_value(member: &Member) -> String {
-    let (client, peer) = (&member.client_url, &member.peer_url);
-    format!(
-        "etcd={}&raft={}",
-        escape::query(client),
-        escape::query(peer)
-    )
+    let client_url = escape::query(&member.client_url);
+    let peer_url = escape::query(&member.peer_url);
+    format!("etcd={client_url}&raft={peer_url}")
 }
 
-/// Where the cluster config is shown.
+/// The path of the config's view.
 pub fn config_path() -> KeyPath {
     KeyPath::new("/_etcd/config")
 }
 
-/// Reads back what `ClusterConfig::to_json` wrote; `None` of anything else.
+/// Reads what `ClusterConfig::to_json` wrote; `None` for any other text.
 pub fn parse_config(text: &str) -> Option<ClusterConfig> {
-    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
-    let number = |name: &str| fields.get(name)?.as_f64();
-    let (size, delay) = (number("activeSize")?, number("removeDelay")?);
-    let interval = number("syncInterval")?;
-    let none = ClusterConfig::default();
-    Some(config_with(none, Some(size), Some(delay), Some(interval)))
+    let rest = text.strip_prefix("{\"activeSize\":")?;
+    let (size, rest) = rest.split_once(",\"removeDelay\":")?;
+    let (delay_s, rest) = rest.split_once(",\"syncInterval\":")?;
+    let interval_s = rest.strip_suffix('}')?;
+    let config = config_with(
+        ClusterConfig::default(),
+        Some(parse_decimal(size)?),
+        Some(parse_decimal(delay_s)?),
+        Some(parse_decimal(interval_s)?),
+    );
+    Some(config)
 }
 
-/// A config with some fields changed: a size without its fraction, times in milliseconds, nothing
-/// below its least value.
+/// A decimal number without sign and exponent.
+fn parse_decimal(text: &str) -> Option<f64> {
+    let is_decimal = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    text.parse().ok().filter(|_| is_decimal)
+}
+
+/// A config with the given fields changed: the size loses its fraction, times are rounded to
+/// milliseconds, and all fields are raised to their least values.
 pub fn config_with(
     config: ClusterConfig,
     active_size: Option<f64>,
@@ -69,7 +119,17 @@ pub fn config_with(
     }
 }
 
-/// What a request to join comes to. `is_heard` tells whether the old member of that name lives.
+/// The command for a request to join. `is_heard` tells whether a member was heard within an election
+/// timeout.
+///
+/// A name that is a member already is taken over if the request comes from the same data directory,
+/// or if that member is silent: then the new member replaces it.
+///
+/// # Errors
+///
+/// `InvalidForm` for a request that lacks a field or speaks another store version,
+/// `PeerAddressExists` if name or peer URL belong to another member, `NoMorePeer` if the cluster is
+/// full.
 pub fn join(
     members: &Configuration,
     config: &ClusterConfig,
@@ -83,8 +143,8 @@ pub fn join(
         return Err(Error::new(Code::InvalidForm, "store version 2 is required"));
     }
     let taken = || Err(Error::new(Code::PeerAddressExists, join.client_url.clone()));
-    let others = members.members.iter().filter(|m| m.name != join.name);
-    if others.clone().any(|m| m.peer_url == join.peer_url) {
+    let mut others = members.members.iter().filter(|m| m.name != join.name);
+    if others.any(|m| m.peer_url == join.peer_url) {
         return taken();
     }
     let replaces = match members.by_name(&join.name) {
@@ -105,7 +165,8 @@ pub fn join(
     })
 }
 
-/// Whether a join comes from the data directory of that member, as far as both are known.
+/// Whether a join comes from the data directory of `member`. An incarnation of 0 is unknown and
+/// counts as the same.
 fn is_same(member: &Member, join: &Join) -> bool {
     member.incarnation == 0 || [0, member.incarnation].contains(&join.incarnation)
 }
@@ -115,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_config_is_shown_and_read_back() {
+    fn a_config_is_shown_and_read() {
         let mut config = ClusterConfig::default();
         let shown = r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}"#;
         assert_eq!(config.to_json(), shown);
@@ -124,9 +185,29 @@ mod tests {
         let shown = r#"{"activeSize":5,"removeDelay":5.5,"syncInterval":1}"#;
         assert_eq!(config.to_json(), shown);
         assert_eq!(parse_config(shown), Some(config));
-        assert_eq!(parse_config("junk"), None);
-        config = config_with(config, Some(-1.0), Some(f64::NAN), Some(f64::INFINITY));
-        assert_eq!((config.active_size, config.remove_delay_ms), (3, 2_000));
+    }
+
+    #[test]
+    fn other_texts_are_no_config() {
+        for text in [
+            "",
+            "junk",
+            r#"{"activeSize":9,"removeDelay":1800}"#,
+            r#"{"activeSize":9,"removeDelay":inf,"syncInterval":5}"#,
+            r#"{"activeSize":9,"removeDelay":1800,"syncInterval":5}}"#,
+        ] {
+            assert_eq!(parse_config(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_config_stays_within_its_bounds() {
+        let (size, delay_s, interval_s) = (Some(-1.0), Some(f64::NAN), Some(f64::INFINITY));
+        let config = config_with(ClusterConfig::default(), size, delay_s, interval_s);
+        assert_eq!(config.active_size, ACTIVE_SIZE_MIN);
+        assert_eq!(config.remove_delay_ms, REMOVE_DELAY_MS_MIN);
         assert_eq!(config.sync_interval_ms, MS_MAX);
+        let shown = config.to_json();
+        assert_eq!(parse_config(&shown), Some(config));
     }
 }

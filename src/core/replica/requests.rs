@@ -1,6 +1,9 @@
-//! What machines and administrators ask about the cluster: leader, machines, statistics.
+//! Requests of clients, administrators and other machines: which part serves which.
+//!
+//! A request is answered at once, or its ticket becomes an entry of `Pending`. Start with
+//! `Replica::on_request`.
 use super::Replica;
-use super::propose::Wish;
+use super::pending::{Ending, MemberChange};
 use crate::core::error::{Code, Error, OTHER_CLUSTER};
 use crate::core::raft::{Configuration, Member, PeerId, RaftRole};
 use crate::core::seam::{
@@ -9,13 +12,49 @@ use crate::core::seam::{
 use crate::core::timer::Now;
 
 impl Replica {
-    /// Answers what is asked; a change of the cluster goes into the log first.
+    /// A client asks for something, has taken a part of an answer, or has closed its connection.
     pub fn on_request(&mut self, now: Now, ticket: Ticket, op: Op) {
-        let reads = matches!(op, Op::Get { .. } | Op::Watch { .. } | Op::Migrate);
-        if reads && !self.has_joined() {
+        match op {
+            Op::Get { .. } | Op::Watch { .. } | Op::Migrate => self.on_read(now, ticket, op),
+            Op::Write(command) => self.write(now, ticket, command),
+            Op::SpeedTest => self.start_speed_test(now, ticket),
+            Op::ConfigPut {
+                active_size,
+                remove_delay_s,
+                sync_interval_s,
+            } => self.put_config(now, ticket, active_size, remove_delay_s, sync_interval_s),
+            Op::MachineRemove { name } => {
+                self.change_members(now, ticket, MemberChange::Remove(name));
+            }
+            Op::Join(join) => self.change_members(now, ticket, MemberChange::Join(join)),
+            Op::ContinueListing => {
+                let _ =
+                    self.maybe_continue_listing(now, ticket) || self.maybe_continue_backlog(ticket);
+            }
+            Op::ClientClosed => {
+                self.leave(ticket, Ending::ClientClosed);
+            }
+            Op::Leader
+            | Op::Machines
+            | Op::StatsSelf
+            | Op::StatsLeader
+            | Op::StatsStore
+            | Op::ConfigGet
+            | Op::MachineList
+            | Op::MachinesOf { .. }
+            | Op::MachineGet { .. } => {
+                let outcome = self.outcome_of_query(now, op);
+                self.answer(ticket, outcome);
+            }
+        }
+    }
+
+    /// A client reads the key space, or watches it.
+    fn on_read(&mut self, now: Now, ticket: Ticket, op: Op) {
+        if !self.has_joined() {
             return self.redirect_to_leader(ticket);
         }
-        let outcome = match op {
+        match op {
             Op::Get {
                 path,
                 recursive,
@@ -26,70 +65,57 @@ impl Replica {
                     recursive,
                     linearizable: false,
                 };
-                return self.read(now, ticket, op);
+                self.read(now, ticket, op);
             }
             Op::Get {
                 path, recursive, ..
-            } => return self.list(now, ticket, &path, recursive),
+            } => self.list(now, ticket, &path, recursive),
             Op::Watch {
                 path,
                 recursive,
                 stream,
                 since,
-                on_leader,
-            } => {
-                if on_leader && self.raft.role() != RaftRole::Leader {
-                    let op = Op::Watch {
-                        path,
-                        recursive,
-                        stream,
-                        since,
-                        on_leader: false,
-                    };
-                    return self.read(now, ticket, op);
-                }
-                return self.watch(ticket, &path, recursive, stream, since);
+                on_leader: true,
+            } if self.raft.role() != RaftRole::Leader => {
+                let op = Op::Watch {
+                    path,
+                    recursive,
+                    stream,
+                    since,
+                    on_leader: false,
+                };
+                self.read(now, ticket, op);
             }
-            Op::Write(command) => return self.write(now, ticket, command),
-            Op::SpeedTest => return self.speed_test(now, ticket),
-            Op::Migrate => return self.migrate(now, ticket),
-            Op::ConfigPut {
-                active_size,
-                remove_delay_s,
-                sync_interval_s,
-            } => {
-                return self.put_config(now, ticket, active_size, remove_delay_s, sync_interval_s);
-            }
-            Op::MachineRemove { name } => return self.change(now, ticket, Wish::Remove(name)),
-            Op::Join(join) => return self.change(now, ticket, Wish::Join(join)),
-            Op::ContinueListing => return self.more(now, ticket),
-            Op::ClientClosed => return self.forget(ticket),
+            Op::Watch {
+                path,
+                recursive,
+                stream,
+                since,
+                ..
+            } => self.watch(ticket, &path, recursive, stream, since),
+            Op::Migrate => self.list_for_migration(now, ticket),
+            _ => unreachable!("called for reads"),
+        }
+    }
+
+    /// The answer to a question about the cluster or this machine.
+    fn outcome_of_query(&self, now: Now, op: Op) -> Outcome {
+        match op {
             Op::Leader => self.leader_url(),
             Op::Machines => self.machine_urls(),
             Op::StatsSelf => Outcome::StatsSelf(Box::new(self.self_stats(now))),
             Op::StatsLeader => self.leader_stats(),
             Op::StatsStore => Outcome::StatsStore(Box::new(self.store.stats())),
             Op::ConfigGet => Outcome::Config(self.config()),
-            Op::MachinesOf { cluster, .. } if cluster != self.raft.snapshot().cluster => {
-                // A new member does not know yet where it is.
-                let cause = if self.raft.snapshot().cluster == 0 {
-                    ""
-                } else {
-                    OTHER_CLUSTER
-                };
-                Outcome::Failed(Error::new(Code::RaftInternal, cause))
-            }
-            Op::MachinesOf { id, .. } if id > self.applied.0 => {
-                let cause = "that member's join is not known here yet";
-                Outcome::Failed(Error::new(Code::RaftInternal, cause))
-            }
-            Op::MachineList | Op::MachinesOf { .. } => Outcome::MachineList(self.machine_list()),
+            Op::MachineList => Outcome::MachineList(self.machine_list()),
+            Op::MachinesOf { cluster, id } => self.machines_of(cluster, id),
             Op::MachineGet { name } => self.machine(&name),
-        };
-        self.answer(ticket, outcome);
+            _ => unreachable!("called for questions"),
+        }
     }
 
-    /// A new member shows nothing before it has applied its own join.
+    /// Whether this machine has applied its own join; a new member shows nothing before that. A
+    /// member's id is the index of its join.
     pub(super) fn has_joined(&self) -> bool {
         self.applied.0 >= self.raft.id().0
     }
@@ -125,32 +151,39 @@ impl Replica {
         list
     }
 
-    /// The cluster without this machine, as it last knew it.
+    /// The machines for a member of `cluster` with this id; error 300 if this machine cannot tell
+    /// whether it is a member.
+    fn machines_of(&self, cluster: u64, id: u64) -> Outcome {
+        let own_cluster = self.raft.snapshot().cluster;
+        if cluster != own_cluster {
+            // A new member does not know its cluster before its first snapshot.
+            let is_known = own_cluster != 0;
+            let cause = if is_known { OTHER_CLUSTER } else { "" };
+            return Outcome::Failed(Error::new(Code::RaftInternal, cause));
+        }
+        if id > self.applied.0 {
+            let cause = "that member's join is not known here yet";
+            return Outcome::Failed(Error::new(Code::RaftInternal, cause));
+        }
+        Outcome::MachineList(self.machine_list())
+    }
+
+    /// The other members of the last configuration here, for a machine that becomes a standby.
     pub fn last_cluster(&self) -> StandbyInfo {
         let own = self.raft.id();
-        let leader = [
-            self.raft.leader().unwrap_or(PeerId::NONE),
-            self.seen.last_leader,
-        ]
-        .into_iter()
-        .find(|id| ![PeerId::NONE, own].contains(id));
-        let others = self
-            .raft
-            .configuration()
-            .members
-            .iter()
-            .filter(|m| m.id != own);
-        let infos = others.map(|m| MachineInfo {
-            state: if Some(m.id) == leader {
-                Role::Leader
-            } else {
-                Role::Follower
-            },
-            ..self.machine_info(m)
-        });
+        let is_other = |id: &PeerId| *id != own;
+        let leader = self.raft.leader().filter(is_other);
+        let leader = leader.or(self.leadership.last_other_leader().filter(is_other));
+        let mut cluster = Vec::new();
+        for member in &self.raft.configuration().members {
+            if member.id == own {
+                continue;
+            }
+            cluster.push(machine_info(member, Some(member.id) == leader));
+        }
         StandbyInfo {
             running: true,
-            cluster: infos.collect(),
+            cluster,
             sync_interval_ms: self.config().sync_interval_ms,
         }
     }
@@ -163,36 +196,32 @@ impl Replica {
     }
 
     fn machine_info(&self, member: &Member) -> MachineInfo {
-        let leads = Some(member.id) == self.raft.leader();
-        MachineInfo {
-            name: member.name.clone(),
-            state: if leads { Role::Leader } else { Role::Follower },
-            client_url: member.client_url.clone(),
-            peer_url: member.peer_url.clone(),
-        }
+        machine_info(member, Some(member.id) == self.raft.leader())
     }
 
     fn self_stats(&self, now: Now) -> SelfStats {
-        let leader = self.raft.leader().unwrap_or(PeerId::NONE);
-        let (received, sent) = (&self.figures.received, &self.figures.sent);
-        let (receives, sends) = (received.rate(now), sent.rate(now));
-        let since_ns = match leader {
-            PeerId::NONE => now.wall_ns,
-            _ => self.seen.leader_ns,
+        let received = self.statistics.received();
+        let sent = self.statistics.sent();
+        let received_rate = received.rate(now);
+        let sent_rate = sent.rate(now);
+        let leader = self.raft.leader();
+        let leader_start_ns = match leader {
+            Some(_) => self.leadership.leader_since_ns(),
+            None => now.wall_ns,
         };
         SelfStats {
             name: self.settings.name.clone(),
             state: self.role(),
             start_ns: self.start_ns,
-            leader: self.name_of(leader),
-            leader_start_ns: since_ns,
-            leader_uptime_ns: now.wall_ns.saturating_sub(since_ns),
-            recv_append_count: received.count,
-            recv_pkg_rate: receives.map(|r| r.packages),
-            recv_bandwidth_rate: receives.map(|r| r.bytes),
-            send_append_count: sent.count,
-            send_pkg_rate: sends.map(|r| r.packages),
-            send_bandwidth_rate: sends.map(|r| r.bytes),
+            leader: self.leader_name(),
+            leader_start_ns,
+            leader_uptime_ns: now.wall_ns.saturating_sub(leader_start_ns),
+            recv_append_count: received.count(),
+            recv_pkg_rate: received_rate.map(|rate| rate.packages),
+            recv_bandwidth_rate: received_rate.map(|rate| rate.bytes),
+            send_append_count: sent.count(),
+            send_pkg_rate: sent_rate.map(|rate| rate.packages),
+            send_bandwidth_rate: sent_rate.map(|rate| rate.bytes),
         }
     }
 
@@ -202,7 +231,21 @@ impl Replica {
         }
         Outcome::StatsLeader(LeaderStats {
             leader: self.settings.name.clone(),
-            followers: self.figures.followers(self.members(), self.raft.id()),
+            followers: self.statistics.followers(self.members(), self.raft.id()),
         })
+    }
+}
+
+fn machine_info(member: &Member, is_leader: bool) -> MachineInfo {
+    let state = if is_leader {
+        Role::Leader
+    } else {
+        Role::Follower
+    };
+    MachineInfo {
+        name: member.name.clone(),
+        state,
+        client_url: member.client_url.clone(),
+        peer_url: member.peer_url.clone(),
     }
 }

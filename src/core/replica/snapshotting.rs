@@ -1,190 +1,241 @@
-//! Snapshots: when one is due, writing it in slices, pieces for other members, taking over the
+//! Snapshots: this member's own, pieces of it for other members, and the installation of the
 //! leader's.
 //!
-//! A snapshot freezes the key space and is written a slice a turn while writes go on. Start with
-//! `Replica::save_some`.
+//! A snapshot of this member freezes the key space and is written a few slices a turn while writes
+//! go on. Start with [`Snapshotting`] and `Replica::continue_snapshot`.
 use super::Replica;
-use crate::core::raft::{ChunkWanted, Index, Member, SnapshotMeta};
+use super::pending::Ending;
+use crate::core::raft::{ChunkWanted, Index, SnapshotMeta};
 use crate::core::seam::{Fact, SnapshotIn, SnapshotOut};
 use crate::core::store::{SnapshotStep, Store};
 use crate::core::timer::Now;
 
 /// Bytes of a slice.
 const SLICE_BYTES: usize = 128 << 10;
-/// So many bytes of a snapshot are written for each byte that the log grows by meanwhile, or a
-/// follower that catches up takes in thousands of entries before it can forget as many …
-const PACE: u64 = 4;
-/// … but at once no more than this, nor less than a slice: what a turn has time for.
-const BYTES_AT_ONCE: u64 = 1 << 20;
-/// What an entry takes in the log beside its body, about.
+/// Room for the item that makes a slice longer than `SLICE_BYTES`.
+const SLICE_SLACK_BYTES: usize = 4096;
+/// Bytes of a snapshot that are written for each byte by which the log grows meanwhile. Without
+/// this a follower that catches up takes in entries faster than the snapshot releases them.
+const WRITTEN_PER_LOG_BYTE: u64 = 4;
+/// Most bytes that are written in a turn; the last slice may exceed it.
+const TURN_BYTES_MAX: u64 = 1 << 20;
+/// About what an entry takes in the log beside its body, in bytes.
 const RECORD_BYTES: u64 = 32;
-/// A snapshot waits while an older one is being sent to a member, so that the transfer need not
-/// start over; not longer than until the log has so many bytes, since memory holds them.
+/// A snapshot waits while an older one is sent to a member, so that the transfer need not start
+/// over, but no longer than until the log has grown by this many bytes: they are in memory.
 const LOG_BYTES_MAX: u64 = 256 << 20;
-/// So many bytes count like `snapshot_count` entries: memory holds the log, and ten thousand of the
-/// largest values would be 20 GB of it.
+/// A snapshot is due after this many bytes of the log, as after `snapshot_count` entries: ten
+/// thousand of the largest values would take 20 GB of memory.
 const LOG_BYTES_DUE: u64 = 64 << 20;
-/// How long to wait after a snapshot that came to nothing.
+/// How long no snapshot is started after one that failed, in microseconds.
 const RETRY_US: u64 = 60_000_000;
 
-/// How far the own snapshot is.
+/// How far this member's own snapshot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum SnapshotStage {
+    /// None is due.
     Idle,
-    /// Due, but something else holds the key space frozen.
+    /// One is due, but the store cannot freeze the key space yet.
     Wanted,
-    /// Being written; its index.
+    /// The snapshot at this index is being written.
     Writing(Index),
-    /// Written, while the log itself is not durable so far: a crash would leave a snapshot with the
-    /// rest of another leader's log behind it.
+    /// All of it is written, but the log is not durable up to its index. If it were finished now, a
+    /// crash could leave it with entries of a former leader behind it.
     Written(Index),
-    /// Handed to the disk whole.
+    /// The disk makes it durable.
     Syncing(Index),
 }
 
-/// What snapshots need to know.
-pub struct Saving {
-    stage: Stage,
-    /// Entries and bytes of the log since the last snapshot.
-    entries: u64,
-    log_bytes: u64,
-    last_bytes: u64,
-    /// Bytes of the one being written.
-    written_bytes: u64,
-    /// Not before this time.
-    retry_us: u64,
+impl SnapshotStage {
+    /// The index of the snapshot under way.
+    fn index(self) -> Option<Index> {
+        match self {
+            SnapshotStage::Idle | SnapshotStage::Wanted => None,
+            SnapshotStage::Writing(index)
+            | SnapshotStage::Written(index)
+            | SnapshotStage::Syncing(index) => Some(index),
+        }
+    }
 }
 
-impl Saving {
-    pub fn new(last_bytes: u64) -> Saving {
-        Saving {
-            stage: Stage::Idle,
+/// When a snapshot is due, and how far it is.
+pub struct Snapshotting {
+    stage: SnapshotStage,
+    /// How many entries were applied since the last snapshot began.
+    entries: u64,
+    /// About how many bytes of the log they take.
+    log_bytes: u64,
+    /// The size of the last snapshot on disk; 0 before the first.
+    last_bytes: u64,
+    /// How many bytes of the snapshot under way are written.
+    written_bytes: u64,
+    /// No snapshot begins before this time, in microseconds of the monotonic clock.
+    not_before_us: u64,
+}
+
+impl Snapshotting {
+    /// None is under way; the one on disk has `last_bytes`, 0 without one.
+    pub fn new(last_bytes: u64) -> Snapshotting {
+        Snapshotting {
+            stage: SnapshotStage::Idle,
             entries: 0,
             log_bytes: 0,
             last_bytes,
             written_bytes: 0,
-            retry_us: 0,
+            not_before_us: 0,
         }
     }
 
-    /// An entry was applied.
-    pub fn count(&mut self, bytes: usize) {
+    /// An entry of this size was applied.
+    pub fn on_applied(&mut self, bytes: usize) {
         self.entries += 1;
         self.log_bytes += bytes as u64 + RECORD_BYTES;
     }
 
-    /// Whether there is a slice to write now.
+    /// Whether there are slices to write now.
     pub fn wants_turn(&self) -> bool {
-        matches!(self.stage, Stage::Writing(_))
+        matches!(self.stage, SnapshotStage::Writing(_))
+    }
+
+    /// Up to how many bytes this turn writes.
+    fn turn_end_bytes(&self) -> u64 {
+        let pace_bytes = WRITTEN_PER_LOG_BYTE * self.log_bytes;
+        pace_bytes.min(self.written_bytes + TURN_BYTES_MAX)
+    }
+
+    /// The key space is frozen at `index`.
+    fn on_begun(&mut self, index: Index) {
+        self.stage = SnapshotStage::Writing(index);
+        self.entries = 0;
+        self.log_bytes = 0;
+        self.written_bytes = 0;
+    }
+
+    /// The snapshot under way failed. Another one is due at once, because the log is as long as
+    /// before; it waits for `RETRY_US`.
+    fn on_failed(&mut self, now: Now, snapshot_count: u64) {
+        self.stage = SnapshotStage::Idle;
+        self.not_before_us = now.mono_us + RETRY_US;
+        self.entries += snapshot_count;
+        self.log_bytes += self.last_bytes;
     }
 }
 
+/// This member's own snapshot.
 impl Replica {
-    /// Begins a snapshot when one is due, and writes some of the one under way.
-    pub(super) fn save_some(&mut self, now: Now) {
-        if self.saving.stage == Stage::Idle && self.is_snapshot_due(now) {
-            self.saving.stage = Stage::Wanted;
+    /// Begins a snapshot if one is due, and goes on with the one under way.
+    pub(super) fn continue_snapshot(&mut self, now: Now) {
+        if self.snapshotting.stage == SnapshotStage::Idle && self.is_snapshot_due(now) {
+            self.snapshotting.stage = SnapshotStage::Wanted;
         }
-        if self.saving.stage == Stage::Wanted && self.store.snapshot_begin() {
-            let meta = self.raft.snapshot_meta(self.applied);
-            self.saving.stage = Stage::Writing(meta.index);
-            (
-                self.saving.entries,
-                self.saving.log_bytes,
-                self.saving.written_bytes,
-            ) = (0, 0, 0);
-            let index = meta.index;
-            self.effects.facts.push(Fact::SnapshotStarted { index });
-            self.effects.snapshot.push(SnapshotOut::Begin(meta));
-        }
-        let Saving {
-            log_bytes,
-            written_bytes,
-            ..
-        } = self.saving;
-        let until = (PACE * log_bytes).min(written_bytes + BYTES_AT_ONCE);
-        while let Stage::Writing(index) = self.saving.stage {
-            self.write_slice(now, index);
-            if self.saving.written_bytes >= until {
-                break;
-            }
-        }
-        if let Stage::Written(index) = self.saving.stage
-            && self.raft.durable() >= index
-        {
-            self.saving.stage = Stage::Syncing(index);
-            self.effects.snapshot.push(SnapshotOut::Finish);
-        }
+        self.maybe_begin_snapshot();
+        self.write_slices(now);
+        self.maybe_finish_snapshot();
     }
 
-    /// So many entries or bytes have come, and the log is as long as the snapshot that would
-    /// replace it; or the disk is full and the log is what can be spared.
+    /// A snapshot is due in either case:
+    /// - there are enough entries or bytes of them, and the log is at least as long as the snapshot
+    ///   that would replace it,
+    /// - the disk is nearly full: the log is what can be released.
     fn is_snapshot_due(&self, now: Now) -> bool {
-        let Saving {
+        let Snapshotting {
             entries,
             log_bytes,
             last_bytes,
-            retry_us,
+            not_before_us,
             ..
-        } = self.saving;
-        let settings = &self.settings;
-        let many = entries >= settings.snapshot_count || log_bytes >= LOG_BYTES_DUE;
-        let long = many && log_bytes >= last_bytes;
-        let spare = self.disk_low && entries > 0;
-        let due = (long && settings.snapshots) || spare;
-        due && now.mono_us >= retry_us && (log_bytes > LOG_BYTES_MAX || !self.is_sending(now))
+        } = self.snapshotting;
+        let has_enough = entries >= self.settings.snapshot_count || log_bytes >= LOG_BYTES_DUE;
+        let by_length = has_enough && log_bytes >= last_bytes && self.settings.snapshots;
+        let for_space = self.is_disk_low && entries > 0;
+        if now.mono_us < not_before_us || !(by_length || for_space) {
+            return false;
+        }
+        log_bytes > LOG_BYTES_MAX || !self.is_sending_snapshot(now)
     }
 
-    /// Whether a member that is heard is being sent the newest snapshot.
-    fn is_sending(&self, now: Now) -> bool {
-        let members = self.raft.configuration().members.iter();
-        let sent = |m: &Member| self.raft.peer(m.id).is_some_and(|p| p.is_in_snapshot());
-        members
-            .filter(|m| sent(m))
-            .any(|m| self.raft.is_heard(now, m.id))
+    /// Whether the newest snapshot is being sent to a member that answers.
+    fn is_sending_snapshot(&self, now: Now) -> bool {
+        for member in &self.raft.configuration().members {
+            let progress = self.raft.peer(member.id);
+            let is_sent = progress.is_some_and(|progress| progress.is_in_snapshot());
+            if is_sent && self.raft.is_heard(now, member.id) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn maybe_begin_snapshot(&mut self) -> bool {
+        if self.snapshotting.stage != SnapshotStage::Wanted || !self.store.snapshot_begin() {
+            return false;
+        }
+        let meta = self.raft.snapshot_meta(self.applied);
+        let index = meta.index;
+        self.snapshotting.on_begun(index);
+        self.effects.facts.push(Fact::SnapshotStarted { index });
+        self.effects.snapshot.push(SnapshotOut::Begin(meta));
+        true
+    }
+
+    /// Writes slices of the snapshot under way, at least one.
+    fn write_slices(&mut self, now: Now) {
+        let end_bytes = self.snapshotting.turn_end_bytes();
+        while let SnapshotStage::Writing(index) = self.snapshotting.stage {
+            self.write_slice(now, index);
+            if self.snapshotting.written_bytes >= end_bytes {
+                break;
+            }
+        }
     }
 
     fn write_slice(&mut self, now: Now, index: Index) {
-        let mut slice = Vec::with_capacity(SLICE_BYTES + 4096);
+        let mut slice = Vec::with_capacity(SLICE_BYTES + SLICE_SLACK_BYTES);
         let step = self.store.snapshot_chunk(SLICE_BYTES, &mut slice);
         if step == SnapshotStep::GivenUp {
             self.effects.snapshot.push(SnapshotOut::Abandon);
-            return self.give_up_saving(now, index);
+            return self.give_up_snapshot(now, index);
         }
-        self.saving.written_bytes += slice.len() as u64;
+        self.snapshotting.written_bytes += slice.len() as u64;
         if !slice.is_empty() {
             self.effects.snapshot.push(SnapshotOut::Chunk(slice));
         }
         if step == SnapshotStep::Done {
-            self.saving.stage = Stage::Written(index);
+            self.snapshotting.stage = SnapshotStage::Written(index);
         }
     }
 
-    fn give_up_saving(&mut self, now: Now, index: Index) {
-        self.saving.stage = Stage::Idle;
-        self.saving.retry_us = now.mono_us + RETRY_US;
-        // It stays due: what it would have released is still there.
-        self.saving.entries += self.settings.snapshot_count;
-        self.saving.log_bytes += self.saving.last_bytes;
-        self.effects.facts.push(Fact::SnapshotAbandoned { index });
+    /// Lets the disk finish the snapshot once the log is durable up to its index.
+    fn maybe_finish_snapshot(&mut self) -> bool {
+        let SnapshotStage::Written(index) = self.snapshotting.stage else {
+            return false;
+        };
+        if self.raft.durable() < index {
+            return false;
+        }
+        self.snapshotting.stage = SnapshotStage::Syncing(index);
+        self.effects.snapshot.push(SnapshotOut::Finish);
+        true
     }
 
-    /// The disk tells of a snapshot, the own or the leader's.
+    fn give_up_snapshot(&mut self, now: Now, index: Index) {
+        let snapshot_count = self.settings.snapshot_count;
+        self.snapshotting.on_failed(now, snapshot_count);
+        self.effects.facts.push(Fact::SnapshotAbandoned { index });
+    }
+}
+
+/// What the disk reports.
+impl Replica {
+    /// The disk reports about a snapshot, this member's own or the leader's.
     pub fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
         match input {
             SnapshotIn::Saved {
                 index,
                 bytes,
                 older,
-            } => self.on_saved(index, bytes, older),
-            SnapshotIn::Failed => {
-                if let Stage::Writing(index) | Stage::Written(index) | Stage::Syncing(index) =
-                    self.saving.stage
-                {
-                    self.store.snapshot_abandon();
-                    self.give_up_saving(now, index);
-                }
-            }
+            } => self.on_snapshot_saved(index, bytes, older),
+            SnapshotIn::Failed => self.on_snapshot_failed(now),
             SnapshotIn::Read {
                 to,
                 index,
@@ -194,46 +245,51 @@ impl Replica {
                 let wanted = ChunkWanted { to, index, offset };
                 self.raft.on_chunk(now, wanted, data);
             }
-            SnapshotIn::Installed { meta, store, bytes } => self.install(now, meta, *store, bytes),
+            SnapshotIn::Installed { meta, store, bytes } => {
+                self.on_snapshot_installed(now, meta, *store, bytes);
+            }
             SnapshotIn::Refused => self.raft.on_installed(now, false),
         }
     }
 
-    fn on_saved(&mut self, index: Index, bytes: u64, older: Index) {
+    /// This member's snapshot at `index` is durable. It no longer counts if the leader's snapshot
+    /// was installed meanwhile.
+    fn on_snapshot_saved(&mut self, index: Index, bytes: u64, older: Index) {
         self.effects
             .facts
             .push(Fact::SnapshotSaved { index, bytes });
-        // The leader's snapshot may have come in between.
-        if self.saving.stage == Stage::Syncing(index) {
-            self.saving.stage = Stage::Idle;
-            self.saving.last_bytes = bytes;
+        if self.snapshotting.stage == SnapshotStage::Syncing(index) {
+            self.snapshotting.stage = SnapshotStage::Idle;
+            self.snapshotting.last_bytes = bytes;
             self.raft.on_snapshot_saved(index, older);
         }
     }
 
-    /// The leader's snapshot is in place: the key space is that of another moment, unless entries
-    /// have brought this machine past it meanwhile.
-    fn install(&mut self, now: Now, meta: SnapshotMeta, store: Store, bytes: u64) {
+    /// The disk could not write this member's snapshot.
+    fn on_snapshot_failed(&mut self, now: Now) {
+        if let Some(index) = self.snapshotting.stage.index() {
+            self.store.snapshot_abandon();
+            self.give_up_snapshot(now, index);
+        }
+    }
+
+    /// The leader's snapshot is durable. It replaces the key space unless entries have brought this
+    /// member past it meanwhile.
+    fn on_snapshot_installed(&mut self, now: Now, meta: SnapshotMeta, store: Store, bytes: u64) {
         self.raft.on_installed(now, true);
         let index = meta.index;
         if index <= self.applied || self.raft.snapshot().index != index {
             return;
         }
-        self.end_readers();
-        let mut lost = Vec::new();
-        self.parked.take_lost(0, index, &mut lost);
-        self.tell_lost(lost);
-        if let Stage::Writing(_) | Stage::Written(_) = self.saving.stage {
+        self.end_store_readers();
+        for ticket in self.pending.proposed_through(index) {
+            self.leave(ticket, Ending::GivenUp);
+        }
+        if let SnapshotStage::Writing(_) | SnapshotStage::Written(_) = self.snapshotting.stage {
             self.effects.snapshot.push(SnapshotOut::Abandon);
         }
-        self.saving = Saving::new(bytes);
-        let old = std::mem::replace(&mut self.store, store);
-        #[cfg(feature = "faults")]
-        self.store.plant(old.planted());
-        drop(old);
-        self.applied = index;
-        self.raft.on_applied(index);
-        self.config = self.kept_config();
+        self.snapshotting = Snapshotting::new(bytes);
+        self.replace_store(store, index);
         self.effects.facts.push(Fact::SnapshotInstalled { index });
     }
 }

@@ -1,79 +1,115 @@
 //! `/v2/speedTest`: 10,000 sets of one key through the log, a bounded window of them at a time.
+//!
+//! Start with `Replica::start_speed_test`, then `Replica::continue_speed_tests`.
 use super::Replica;
-use super::pending::Asker;
 use crate::core::command::{Command, KeyPath};
-use crate::core::raft::{ProposalRefusal, RaftRole};
+use crate::core::raft::{Index, RaftRole, Term};
 use crate::core::seam::{Outcome, Ticket};
 use crate::core::timer::Now;
+use std::collections::VecDeque;
 
-/// How many sets a test makes, and how many of them are on their way at a time.
+/// How many sets a test makes (BEHAVIOUR: speed test).
 const SETS: u32 = 10_000;
-const WINDOW: u32 = 256;
+/// How many sets of a test wait for their entries at a time.
+const WINDOW: usize = 256;
 
-/// A test under way.
+/// A speed test under way. At least one set is outstanding between two turns.
+#[derive(Debug, Default)]
 pub struct SpeedTest {
-    pub ticket: Ticket,
+    /// How many sets were proposed.
     proposed: u32,
-    done: u32,
+    /// The sets that are not applied yet, oldest first; at most `WINDOW`.
+    outstanding: VecDeque<OutstandingSet>,
+}
+
+/// A proposed set that is not applied yet.
+#[derive(Debug)]
+struct OutstandingSet {
+    index: Index,
+    term: Term,
+    /// When the outcome counts as unknown, in microseconds of the monotonic clock.
+    due_us: u64,
 }
 
 impl SpeedTest {
-    /// Whether it may propose more at once.
+    /// Whether another set may be proposed now.
     pub fn has_room(&self) -> bool {
-        self.proposed < SETS && self.proposed - self.done < WINDOW
+        self.proposed < SETS && self.outstanding.len() < WINDOW
+    }
+
+    /// Whether all sets are applied.
+    pub fn is_done(&self) -> bool {
+        self.proposed == SETS && self.outstanding.is_empty()
+    }
+
+    /// The deadline of the oldest outstanding set.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.outstanding.front().map(|set| set.due_us)
+    }
+
+    /// Where the outstanding sets were appended.
+    pub fn outstanding(&self) -> impl Iterator<Item = (Index, Term)> {
+        self.outstanding.iter().map(|set| (set.index, set.term))
+    }
+
+    /// A set was appended.
+    pub fn on_proposed(&mut self, index: Index, term: Term, due_us: u64) {
+        self.proposed += 1;
+        self.outstanding.push_back(OutstandingSet {
+            index,
+            term,
+            due_us,
+        });
+    }
+
+    /// The oldest outstanding set was applied.
+    pub fn on_applied(&mut self) {
+        self.outstanding.pop_front();
     }
 }
 
 impl Replica {
-    /// Only the leader can; another redirects.
-    pub fn speed_test(&mut self, now: Now, ticket: Ticket) {
+    /// Starts a speed test; only the leader can, another member redirects to it.
+    pub(super) fn start_speed_test(&mut self, now: Now, ticket: Ticket) {
         if self.raft.role() != RaftRole::Leader {
-            return self.refuse(ticket, ProposalRefusal::NotLeader(self.raft.leader()));
+            return self.redirect_to_leader(ticket);
         }
-        self.speed_tests.push(SpeedTest {
-            ticket,
-            proposed: 0,
-            done: 0,
-        });
-        self.pump_speed_tests(now);
+        self.pending.add_speed_test(ticket);
+        self.continue_speed_tests(now);
     }
 
-    pub(super) fn pump_speed_tests(&mut self, now: Now) {
-        if self.speed_tests.is_empty() {
-            return;
+    /// Proposes as many sets as the windows of all speed tests allow.
+    pub(super) fn continue_speed_tests(&mut self, now: Now) {
+        for ticket in self.pending.speed_tests() {
+            self.continue_speed_test(now, ticket);
         }
+    }
+
+    fn continue_speed_test(&mut self, now: Now, ticket: Ticket) {
         let command = Command::Set {
             path: KeyPath::new("/foo"),
             value: Some("bar".into()),
             expires_ns: None,
         };
-        for mut test in std::mem::take(&mut self.speed_tests) {
-            let mut refused = None;
-            while test.has_room() && refused.is_none() {
-                let asker = Asker::SpeedTest(test.ticket);
-                refused = self.propose_write(now, &command, asker).err();
-                test.proposed += 1;
-            }
-            match refused {
-                Some(outcome) => self.answer(test.ticket, outcome),
-                None => self.speed_tests.push(test),
+        let has_room = |test: &SpeedTest| test.has_room();
+        while self.pending.speed_test(ticket).is_some_and(has_room) {
+            match self.append_write(now, &command) {
+                Ok((index, term)) => {
+                    self.pending.add_speed_test_set(now, ticket, index, term);
+                }
+                Err(outcome) => self.finish(ticket, outcome),
             }
         }
     }
 
-    /// A set of a test was carried out, or not.
-    pub(super) fn on_speed_set(&mut self, ticket: Ticket, outcome: Outcome) {
-        let Some(at) = self.speed_tests.iter().position(|t| t.ticket == ticket) else {
-            return;
-        };
+    /// A set of a speed test has this outcome. The first set that fails ends the test.
+    pub(super) fn on_speed_test_set(&mut self, ticket: Ticket, outcome: Outcome) {
         if let Outcome::Failed(_) = outcome {
-            self.speed_tests.swap_remove(at);
-            return self.answer(ticket, outcome);
+            return self.finish(ticket, outcome);
         }
-        self.speed_tests[at].done += 1;
-        if self.speed_tests[at].done == SETS {
-            self.speed_tests.swap_remove(at);
-            self.answer(ticket, Outcome::SpeedTest);
+        let test = self.pending.speed_test(ticket);
+        if test.is_some_and(SpeedTest::is_done) {
+            self.finish(ticket, Outcome::SpeedTest);
         }
     }
 }

@@ -1,91 +1,107 @@
-//! What `/v2/stats/self` and `/v2/stats/leader` count: append entries sent and received, and how
-//! long they took.
+//! The figures of `/v2/stats/self` and `/v2/stats/leader`: appends sent and received, and how long
+//! they took to be acknowledged.
 //!
-//! Start with `Figures`.
+//! Sizes are estimates (`Message::append_bytes`); no message is encoded for them. Start with
+//! [`Statistics`].
 use crate::core::raft::{Configuration, Message, PeerId};
 use crate::core::seam::FollowerStats;
 use crate::core::timer::Now;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Rates are taken over this many packages (BEHAVIOUR: statistics).
-const PACKAGES: usize = 200;
-/// A rate whose last package is older than this is not told.
-const IDLE_US: u64 = 1_000_000;
+/// How many of the last appends a rate is taken over (BEHAVIOUR: statistics).
+const RATE_APPENDS: usize = 200;
+/// There is no rate once the last append is older than this, in microseconds.
+const IDLE_US_MAX: u64 = 1_000_000;
 
-/// Packages of one direction.
+/// The appends of one direction.
 #[derive(Default)]
-pub struct Flow {
-    pub count: u64,
-    /// When each of the last ones passed, and its bytes.
+pub struct AppendTraffic {
+    count: u64,
+    /// When each of the last appends passed, in microseconds of the monotonic clock, and its bytes;
+    /// oldest first, at most `RATE_APPENDS`.
     last: VecDeque<(u64, usize)>,
-    bytes: usize,
+    /// The sum of the bytes in `last`.
+    last_bytes: usize,
 }
 
-/// Packages and bytes in a second.
+/// Appends and bytes in a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rate {
+pub struct AppendRate {
+    /// Appends in a second; the interface calls them packages.
     pub packages: f64,
+    /// Bytes in a second.
     pub bytes: f64,
 }
 
-impl Flow {
-    fn add(&mut self, now: Now, bytes: usize) {
-        self.count += 1;
-        if self.last.len() == PACKAGES {
-            let (_, bytes) = self.last.pop_front().expect("it is full");
-            self.bytes -= bytes;
-        }
-        self.bytes += bytes;
-        self.last.push_back((now.mono_us, bytes));
+impl AppendTraffic {
+    /// How many appends have passed since the start.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 
-    pub fn rate(&self, now: Now) -> Option<Rate> {
+    /// The rate of the last appends; `None` if it is idle, or too short to tell.
+    pub fn rate(&self, now: Now) -> Option<AppendRate> {
         let (first_us, _) = self.last.front()?;
         let (last_us, _) = self.last.back()?;
-        if now.mono_us.saturating_sub(*last_us) > IDLE_US || last_us == first_us {
+        if now.mono_us.saturating_sub(*last_us) > IDLE_US_MAX || last_us == first_us {
             return None;
         }
         let seconds = (last_us - first_us) as f64 / 1e6;
-        Some(Rate {
+        Some(AppendRate {
             packages: self.last.len() as f64 / seconds,
-            bytes: self.bytes as f64 / seconds,
+            bytes: self.last_bytes as f64 / seconds,
         })
+    }
+
+    fn add(&mut self, now: Now, bytes: usize) {
+        self.count += 1;
+        if self.last.len() == RATE_APPENDS
+            && let Some((_, oldest_bytes)) = self.last.pop_front()
+        {
+            self.last_bytes -= oldest_bytes;
+        }
+        self.last_bytes += bytes;
+        self.last.push_back((now.mono_us, bytes));
     }
 }
 
-/// The latency to one follower: sums, so that nothing grows.
+/// The appends to one follower: sums, so that nothing grows.
 #[derive(Clone, Copy, Default)]
-struct Latency {
+struct AppendLatency {
+    /// The last time between an append and its acknowledgement.
     current_us: u64,
     sum_us: f64,
-    squares: f64,
+    sum_of_squares: f64,
     minimum_us: u64,
     maximum_us: u64,
+    /// How many appends were acknowledged.
     success: u64,
+    /// How many appends were refused.
     fail: u64,
 }
 
-impl Latency {
-    fn add(&mut self, took_us: Option<u64>) {
-        let Some(took_us) = took_us else {
-            self.fail += 1;
-            return;
-        };
+impl AppendLatency {
+    fn on_acknowledged(&mut self, took_us: u64) {
         if self.success == 0 {
             self.minimum_us = took_us;
         }
         self.success += 1;
         self.current_us = took_us;
         self.sum_us += took_us as f64;
-        self.squares += (took_us as f64) * (took_us as f64);
+        self.sum_of_squares += (took_us as f64) * (took_us as f64);
         self.minimum_us = self.minimum_us.min(took_us);
         self.maximum_us = self.maximum_us.max(took_us);
     }
 
-    fn told(&self, name: &str) -> FollowerStats {
+    fn on_refused(&mut self) {
+        self.fail += 1;
+    }
+
+    fn to_stats(self, name: &str) -> FollowerStats {
         let count = self.success.max(1) as f64;
         let average_us = self.sum_us / count;
-        let variance = (self.squares / count - average_us * average_us).max(0.0);
+        // Rounding may leave the difference slightly negative.
+        let variance = (self.sum_of_squares / count - average_us * average_us).max(0.0);
         FollowerStats {
             name: name.into(),
             current_ms: self.current_us as f64 / 1e3,
@@ -99,48 +115,65 @@ impl Latency {
     }
 }
 
-/// What one machine counts.
+/// What one member counts.
 #[derive(Default)]
-pub struct Figures {
-    pub received: Flow,
-    pub sent: Flow,
-    followers: BTreeMap<PeerId, Latency>,
+pub struct Statistics {
+    received: AppendTraffic,
+    sent: AppendTraffic,
+    /// Of the present leadership. A follower that was removed stays until it ends.
+    followers: BTreeMap<PeerId, AppendLatency>,
 }
 
-impl Figures {
+impl Statistics {
+    /// A message came in.
     pub fn on_received(&mut self, now: Now, message: &Message) {
         if let Some(bytes) = message.append_bytes() {
             self.received.add(now, bytes);
         }
     }
 
+    /// A message is sent.
     pub fn on_sent(&mut self, now: Now, message: &Message) {
         if let Some(bytes) = message.append_bytes() {
             self.sent.add(now, bytes);
         }
     }
 
-    /// An append was acknowledged after so long, or refused.
+    /// An append was acknowledged after `took_us` microseconds, or refused (`None`).
     pub fn on_round_trip(&mut self, to: PeerId, took_us: Option<u64>) {
-        self.followers.entry(to).or_default().add(took_us);
+        let latency = self.followers.entry(to).or_default();
+        match took_us {
+            Some(took_us) => latency.on_acknowledged(took_us),
+            None => latency.on_refused(),
+        }
     }
 
-    /// A new leadership counts anew.
-    pub fn on_new_leader(&mut self) {
+    /// The role or the leader has changed: the figures of followers start again.
+    pub fn on_leadership_change(&mut self) {
         self.followers.clear();
     }
 
-    /// The members but this one, in order of name.
-    pub fn followers(&self, members: &Configuration, own: PeerId) -> Vec<FollowerStats> {
-        let others = members.members.iter().filter(|m| m.id != own);
-        let mut told: Vec<FollowerStats> = others
-            .map(|m| {
-                let latency = self.followers.get(&m.id).copied().unwrap_or_default();
-                latency.told(&m.name)
-            })
-            .collect();
-        told.sort_by(|a, b| a.name.cmp(&b.name));
-        told
+    /// The appends received.
+    pub fn received(&self) -> &AppendTraffic {
+        &self.received
+    }
+
+    /// The appends sent.
+    pub fn sent(&self) -> &AppendTraffic {
+        &self.sent
+    }
+
+    /// The figures of each member but `own_id`, in order of names.
+    pub fn followers(&self, members: &Configuration, own_id: PeerId) -> Vec<FollowerStats> {
+        let mut stats = Vec::new();
+        for member in &members.members {
+            if member.id != own_id {
+                let latency = self.followers.get(&member.id).copied();
+                stats.push(latency.unwrap_or_default().to_stats(&member.name));
+            }
+        }
+        stats.sort_by(|a, b| a.name.cmp(&b.name));
+        stats
     }
 }
 
@@ -148,33 +181,34 @@ impl Figures {
 mod tests {
     use super::*;
 
-    #[test]
-    fn rates_cover_the_last_packages_and_end_when_idle() {
-        let mut flow = Flow::default();
-        let at = |mono_us| Now {
-            mono_us,
-            wall_ns: 0,
-        };
-        assert_eq!(flow.rate(at(0)), None);
-        for package in 0..=PACKAGES as u64 {
-            flow.add(at(package * 10_000), 30);
-        }
-        let rate = flow.rate(at(2_000_000)).expect("not idle");
-        assert!((rate.packages - 200.0 / 1.99).abs() < 1e-9);
-        assert!((rate.bytes - rate.packages * 30.0).abs() < 1e-6);
-        assert_eq!(flow.rate(at(3_000_001)), None);
-        assert_eq!(flow.count, PACKAGES as u64 + 1);
+    fn at(mono_us: u64) -> Now {
+        let wall_ns = 0;
+        Now { mono_us, wall_ns }
     }
 
     #[test]
-    fn latency_is_summed_up() {
-        let mut latency = Latency::default();
-        for took_us in [Some(1_000), None, Some(3_000)] {
-            latency.add(took_us);
+    fn a_rate_covers_the_last_appends_and_ends_when_idle() {
+        let mut traffic = AppendTraffic::default();
+        assert_eq!(traffic.rate(at(0)), None);
+        for number in 0..=RATE_APPENDS as u64 {
+            traffic.add(at(number * 10_000), 30);
         }
-        let told = latency.told("a");
-        assert_eq!((told.success, told.fail), (2, 1));
-        assert_eq!((told.minimum_ms, told.maximum_ms), (1.0, 3.0));
-        assert_eq!((told.average_ms, told.deviation_ms), (2.0, 1.0));
+        let rate = traffic.rate(at(2_000_000)).expect("it is not idle");
+        assert!((rate.packages - 200.0 / 1.99).abs() < 1e-9);
+        assert!((rate.bytes - rate.packages * 30.0).abs() < 1e-6);
+        assert_eq!(traffic.rate(at(3_000_001)), None);
+        assert_eq!(traffic.count(), RATE_APPENDS as u64 + 1);
+    }
+
+    #[test]
+    fn latencies_are_summed_up() {
+        let mut latency = AppendLatency::default();
+        latency.on_acknowledged(1_000);
+        latency.on_refused();
+        latency.on_acknowledged(3_000);
+        let stats = latency.to_stats("a");
+        assert_eq!((stats.success, stats.fail), (2, 1));
+        assert_eq!((stats.minimum_ms, stats.maximum_ms), (1.0, 3.0));
+        assert_eq!((stats.average_ms, stats.deviation_ms), (2.0, 1.0));
     }
 }

@@ -1,0 +1,162 @@
+//! Listings, a page at a time: GET of a node, and the content of the migration document.
+//!
+//! A listing whose first page is not its last freezes the key space, so that all pages show one
+//! moment. One that cannot freeze it yet is queued. Start with `Replica::list`.
+use super::Replica;
+use crate::core::command::KeyPath;
+use crate::core::error::{Code, Error};
+use crate::core::raft::Index;
+use crate::core::seam::{Migrated, Outcome, Ticket};
+use crate::core::store::{Listing, Page};
+use crate::core::timer::Now;
+
+/// Most nodes in one page: what a turn has time for.
+const PAGE_NODES_MAX: usize = 1_000;
+/// How long a listing may hold the key space frozen, or wait for that, in microseconds.
+const LISTING_US_MAX: u64 = 60_000_000;
+
+/// A listing that is not done.
+#[derive(Debug)]
+pub struct OpenListing {
+    cursor: Listing,
+    /// When it is given up, in microseconds of the monotonic clock. Moves once: with the first
+    /// page.
+    due_us: u64,
+    /// The applied index at the first page; `None` before that.
+    raft_index: Option<Index>,
+    /// The client waits for a page, and the store could not freeze the key space for it.
+    is_queued: bool,
+    /// Whether it is for the migration document, which ends with the history.
+    is_migration: bool,
+    /// The last page is sent. Only a migration stays open after that.
+    is_done: bool,
+}
+
+impl OpenListing {
+    fn new(now: Now, cursor: Listing, is_migration: bool) -> OpenListing {
+        OpenListing {
+            cursor,
+            due_us: now.mono_us + LISTING_US_MAX,
+            raft_index: None,
+            is_queued: false,
+            is_migration,
+            is_done: false,
+        }
+    }
+
+    /// When it is given up, in microseconds of the monotonic clock.
+    pub fn due_us(&self) -> u64 {
+        self.due_us
+    }
+
+    /// Whether the client waits for the store to freeze the key space.
+    pub fn is_queued(&self) -> bool {
+        self.is_queued
+    }
+
+    /// The store's part, to be given back to it.
+    pub fn into_cursor(self) -> Listing {
+        self.cursor
+    }
+
+    /// A page was listed, and it is not the end.
+    fn on_page(&mut self, now: Now, applied: Index, page: &Page) {
+        self.is_done = *page == Page::Done;
+        self.is_queued = false;
+        if self.raft_index.is_none() {
+            self.raft_index = Some(applied);
+            self.due_us = now.mono_us + LISTING_US_MAX;
+        }
+    }
+}
+
+/// The answer to a listing that took too long, or whose frozen key space is gone.
+pub fn listing_given_up() -> Outcome {
+    Outcome::Failed(Error::new(Code::RaftInternal, "listing given up"))
+}
+
+impl Replica {
+    /// Lists from what is applied here.
+    pub(super) fn list(&mut self, now: Now, ticket: Ticket, path: &KeyPath, recursive: bool) {
+        match self.store.get(path, recursive) {
+            Ok(cursor) => self.send_page(now, ticket, OpenListing::new(now, cursor, false)),
+            Err(error) => self.answer(ticket, Outcome::Failed(error)),
+        }
+    }
+
+    /// Starts to list everything, for the migration document.
+    pub(super) fn list_for_migration(&mut self, now: Now, ticket: Ticket) {
+        let cursor = self.store.get_all();
+        self.send_page(now, ticket, OpenListing::new(now, cursor, true));
+    }
+
+    /// The client has taken its page and asks for the next. Returns whether the ticket was waiting
+    /// for that.
+    pub(super) fn maybe_continue_listing(&mut self, now: Now, ticket: Ticket) -> bool {
+        let Some(listing) = self.pending.take_listing(ticket) else {
+            return false;
+        };
+        self.send_page(now, ticket, listing);
+        true
+    }
+
+    /// Answers with the next page, and keeps the listing unless that was its end.
+    fn send_page(&mut self, now: Now, ticket: Ticket, mut listing: OpenListing) {
+        if listing.is_done {
+            return self.finish_migration(ticket, listing);
+        }
+        let mut items = Vec::new();
+        let cursor = &mut listing.cursor;
+        let page = self.store.page(cursor, PAGE_NODES_MAX, &mut items);
+        match page {
+            Page::Done if !listing.is_migration => {
+                self.answer(ticket, Outcome::Page { items, last: true });
+            }
+            Page::Done | Page::More => {
+                listing.on_page(now, self.applied, &page);
+                let last = listing.is_done;
+                self.pending.add_listing(ticket, listing);
+                self.answer(ticket, Outcome::Page { items, last });
+            }
+            Page::Wait => {
+                listing.is_queued = true;
+                self.pending.add_listing(ticket, listing);
+            }
+            Page::Failed(error) => self.answer(ticket, Outcome::Failed(error)),
+            Page::GivenUp => self.answer(ticket, listing_given_up()),
+        }
+    }
+
+    /// All pages are sent: what is left is the history and the statistics of the same moment.
+    fn finish_migration(&mut self, ticket: Ticket, listing: OpenListing) {
+        let raft_index = listing.raft_index.expect("the last page follows a first");
+        let history = self.store.history(&listing.cursor);
+        self.store.end(listing.cursor);
+        let Some((events, etcd, stats)) = history else {
+            return self.answer(ticket, listing_given_up());
+        };
+        let rest = Migrated {
+            etcd,
+            raft: raft_index,
+            events,
+            capacity: self.settings.history_events,
+            stats,
+        };
+        self.answer(ticket, Outcome::Migrated(Box::new(rest)));
+    }
+
+    /// Continues the queued listings. One that ends may let go of the frozen key space that another
+    /// waits for, so this goes on while any gets ahead.
+    pub(super) fn serve_queued_listings(&mut self, now: Now) {
+        loop {
+            let mut is_progress = false;
+            for ticket in self.pending.queued_listings() {
+                self.maybe_continue_listing(now, ticket);
+                is_progress |= !self.pending.is_queued_listing(ticket);
+            }
+            if !is_progress {
+                return;
+            }
+        }
+    }
+}
