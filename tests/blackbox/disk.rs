@@ -1,22 +1,9 @@
 //! A disk that fills up: writes are refused, reads go on, writes resume when there is room.
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use tern_support::client::{Conn, until};
 use tern_support::fleet::{Mode, follow, mode, prepare, put};
 use tern_support::namespace;
 use tern_support::server::Server;
-
-/// Mounts a file system of so many MiB below `home`. It ends with the namespace of the test.
-fn mount(home: &tempfile::TempDir, mib: u32) -> PathBuf {
-    let path = home.path().join("disk");
-    std::fs::create_dir(&path).expect("a directory");
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]);
-    let output = mount.arg(&path).output().expect("mount, of util-linux");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "mount: {text}");
-    path
-}
 
 /// Takes all the room that is left.
 fn fill(path: &Path) {
@@ -32,7 +19,7 @@ fn a_full_disk() {
         return;
     }
     let home = tempfile::tempdir().expect("a directory");
-    let disk = mount(&home, 64);
+    let disk = namespace::mount(home.path(), 64);
     let data_dir = disk.join("data");
     // `-snapshot false`: the log may grow, so that it is the disk that ends it.
     let mut server = Server::prepare(&[
@@ -97,7 +84,7 @@ fn a_member_is_removed_on_a_full_disk() {
         return;
     }
     let home = tempfile::tempdir().expect("a directory");
-    let disk = mount(&home, 80);
+    let disk = namespace::mount(home.path(), 80);
     let mut servers = Vec::new();
     for number in 1..=3 {
         let peers: Vec<u16> = servers.iter().map(|s: &Server| s.peer_port).collect();

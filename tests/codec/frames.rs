@@ -5,6 +5,7 @@ use tern::codec::peer::frame::{self, FrameContent, FrameFault, Frames, PIECE_BYT
 use tern::codec::peer::hello::{Hello, HelloRefusal, judge};
 use tern::codec::peer::wire;
 use tern::core::raft::{Index, Message, PeerId, Rpc, SnapshotMeta, Term};
+use tern_support::rng::Rng;
 
 fn vote(term: u64) -> Message {
     Message {
@@ -115,16 +116,10 @@ fn damage_is_noticed_before_a_message_comes_of_it() {
 /// for what is claimed.
 #[test]
 fn rubbish_is_a_value() {
-    let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
+    let mut rng = Rng::new(1);
     for _ in 0..20_000 {
-        let length = (next() % 40 + 1) as usize;
-        let rubbish: Vec<u8> = (0..length).map(|_| next() as u8 % 16).collect();
+        let length = (rng.range(1, 40)) as usize;
+        let rubbish: Vec<u8> = (0..length).map(|_| rng.below(16) as u8).collect();
         let mut wire = Vec::new();
         frame::put_piece(&rubbish, 0, &mut wire);
         let mut frames = Frames::default();
@@ -137,8 +132,8 @@ fn rubbish_is_a_value() {
             Err(_) => {}
             other => panic!("{other:?}"),
         }
-        let cut = (next() % wire.len() as u64) as usize;
-        wire[cut] = next() as u8;
+        let cut = rng.index(wire.len());
+        wire[cut] = rng.next_u64() as u8;
         let _ = frames.take(&wire);
         assert!(frames.held() <= wire.len());
     }

@@ -413,74 +413,60 @@ fn an_update_with_dir_has_the_value_of_the_request() {
     assert_eq!(command("dir=true&prevExist=true"), Err(400));
 }
 
-/// What a request on a key asks for: the parameters that no recording shows.
+fn update(value: Option<&str>, refresh: bool) -> Result<Command, u16> {
+    Ok(Command::Update {
+        path: KeyPath::new("/k"),
+        value: value.map(Into::into),
+        expires_ns: Some(5_000_000_000),
+        refresh,
+    })
+}
+
+/// A conditional refresh for five seconds, or a conditional set of this value.
+fn swap(
+    value: Option<&str>,
+    prev_value: Option<&str>,
+    prev_index: u64,
+    or_create: bool,
+) -> Result<Command, u16> {
+    Ok(Command::CompareAndSwap {
+        path: KeyPath::new("/k"),
+        value: value.map(Into::into),
+        expires_ns: value.is_none().then_some(5_000_000_000),
+        prev_value: prev_value.map(Into::into),
+        prev_index,
+        or_create,
+        refresh: value.is_none(),
+    })
+}
+
+/// Parameters that no recording shows.
 #[test]
 fn parameters_of_a_put() {
-    let path = || KeyPath::new("/k");
-    let update = |value: Option<&str>, ttl_s: Option<u64>, refresh| Command::Update {
-        path: path(),
-        value: value.map(Into::into),
-        expires_ns: ttl_s.map(|ttl| ttl * 1_000_000_000),
-        refresh,
-    };
-    let swap = |value: Option<&str>, prev_value: Option<&str>, prev_index, or_create| {
-        Ok(Command::CompareAndSwap {
-            path: path(),
-            value: value.map(Into::into),
-            expires_ns: value.is_none().then_some(5_000_000_000),
-            prev_value: prev_value.map(Into::into),
-            prev_index,
-            or_create,
-            refresh: value.is_none(),
-        })
-    };
-    assert_eq!(
-        command("refresh=true&ttl=5&prevExist=true"),
-        Ok(update(None, Some(5), true))
-    );
-    assert_eq!(
-        command("refresh=TRUE&ttl=5"),
-        Ok(update(None, Some(5), true))
-    );
-    assert_eq!(
-        command("refresh=true&ttl=5&prevExist=true&value=x"),
-        Err(400)
-    );
-    assert_eq!(command("refresh=true&prevExist=true"), Err(400));
-    assert_eq!(
-        command("refresh=true&ttl=5&prevIndex=7"),
-        swap(None, None, 7, false)
-    );
-    assert_eq!(
-        command("refresh=true&ttl=5&prevValue=a"),
-        swap(None, Some("a"), 0, false)
-    );
-    assert_eq!(
-        command("prevExist=true&ttl=5"),
-        Ok(update(None, Some(5), false))
-    );
-    assert_eq!(
-        command("prevExist=true&ttl=5&value=x"),
-        Ok(update(Some("x"), Some(5), false))
-    );
-    assert_eq!(
-        command("value=x&prevIndex=0"),
-        swap(Some("x"), None, 0, true)
-    );
-    assert_eq!(
-        command("value=x&prevIndex=0&prevExist=true"),
-        swap(Some("x"), None, 0, false)
-    );
-    assert_eq!(
-        command("value=x&prevIndex=0&prevValue=a"),
-        swap(Some("x"), Some("a"), 0, false)
-    );
-    assert_eq!(
-        command("value=x&prevExist=maybe"),
-        swap(Some("x"), None, 0, false)
-    );
-    assert_eq!(command("value=x&ttl=3155760001"), Err(400));
-    assert_eq!(command("value=x&value=%"), Err(400));
+    let x = Some("x");
+    let a = Some("a");
+    let cases = [
+        ("refresh=true&ttl=5&prevExist=true", update(None, true)),
+        ("refresh=TRUE&ttl=5", update(None, true)),
+        ("refresh=true&ttl=5&prevExist=true&value=x", Err(400)),
+        ("refresh=true&prevExist=true", Err(400)),
+        ("refresh=true&ttl=5&prevIndex=7", swap(None, None, 7, false)),
+        ("refresh=true&ttl=5&prevValue=a", swap(None, a, 0, false)),
+        ("prevExist=true&ttl=5", update(None, false)),
+        ("prevExist=true&ttl=5&value=x", update(x, false)),
+        ("value=x&prevIndex=0", swap(x, None, 0, true)),
+        (
+            "value=x&prevIndex=0&prevExist=true",
+            swap(x, None, 0, false),
+        ),
+        ("value=x&prevIndex=0&prevValue=a", swap(x, a, 0, false)),
+        ("value=x&prevExist=maybe", swap(x, None, 0, false)),
+        ("value=x&ttl=3155760001", Err(400)),
+        ("value=x&value=%", Err(400)),
+    ];
+    for (form, expected) in cases {
+        assert_eq!(command(form), expected, "{form}");
+    }
 }
 
 /// What a standby with `-forward` makes of a request: the call, as a line and its body, or the

@@ -8,7 +8,7 @@ fn text() -> impl Strategy<Value = Box<str>> {
     "\\PC{0,12}".prop_map(Box::from)
 }
 
-fn command() -> impl Strategy<Value = Command> {
+fn key_command() -> impl Strategy<Value = Command> {
     let node = || {
         (
             "[a-c/_é]{0,12}".prop_map(|p| KeyPath::new(&p)),
@@ -23,7 +23,6 @@ fn command() -> impl Strategy<Value = Command> {
     ];
     let condition = || (proptest::option::of(text()), any::<u64>());
     prop_oneof![
-        Just(Command::Nop),
         node().prop_map(|(path, value, expires_ns)| Command::Set {
             path,
             value,
@@ -68,6 +67,12 @@ fn command() -> impl Strategy<Value = Command> {
                 prev_index,
             }
         }),
+    ]
+}
+
+fn cluster_command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        Just(Command::Nop),
         any::<u64>().prop_map(|now_ns| Command::Sync { now_ns }),
         ([text(), text(), text()], any::<(u64, u64)>()).prop_map(
             |([name, peer_url, client_url], (incarnation, replaces))| Command::Join {
@@ -88,6 +93,10 @@ fn command() -> impl Strategy<Value = Command> {
             })
         }),
     ]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![2 => key_command(), 1 => cluster_command()]
 }
 
 proptest! {

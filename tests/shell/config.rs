@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use tern::shell::config::{Config, Source, Start, Usage, parse};
+use tern_support::rng::Rng;
 
 /// What surrounds a command line.
 #[derive(Default)]
@@ -192,230 +193,169 @@ fn help_fits_a_terminal_and_names_every_flag() {
     }
 }
 
+/// A flag, its variable, its key in a file, and a value that is not the default.
+const SETTINGS: &str = "\
+addr ETCD_ADDR addr h:1
+bind-addr ETCD_BIND_ADDR bind_addr 1.2.3.4
+ca-file ETCD_CA_FILE ca_file x
+cluster-active-size ETCD_CLUSTER_ACTIVE_SIZE cluster.active_size 5
+cluster-remove-delay ETCD_CLUSTER_REMOVE_DELAY cluster.remove_delay 2.5
+cluster-sync-interval ETCD_CLUSTER_SYNC_INTERVAL cluster.sync_interval 2.5
+compat ETCD_COMPAT compat 2
+cors ETCD_CORS cors http://a
+cpuprofile ETCD_CPUPROFILE cpu_profile_file x
+data-dir ETCD_DATA_DIR data_dir x
+discovery ETCD_DISCOVERY discovery http://a/b
+forward ETCD_FORWARD forward true
+graphite-host ETCD_GRAPHITE_HOST graphite_host x
+http-read-timeout ETCD_HTTP_READ_TIMEOUT http_read_timeout 2.5
+http-write-timeout ETCD_HTTP_WRITE_TIMEOUT http_write_timeout 7
+log-format ETCD_LOG_FORMAT log_format json
+max-request-bytes ETCD_MAX_REQUEST_BYTES max_request_bytes 4096
+max-result-buffer ETCD_MAX_RESULT_BUFFER max_result_buffer 9
+max-retry-attempts ETCD_MAX_RETRY_ATTEMPTS max_retry_attempts 9
+name ETCD_NAME name x
+peer-addr ETCD_PEER_ADDR peer.addr h:1
+peer-bind-addr ETCD_PEER_BIND_ADDR peer.bind_addr 1.2.3.4
+peer-election-timeout ETCD_PEER_ELECTION_TIMEOUT peer.election_timeout 900
+peer-heartbeat-interval ETCD_PEER_HEARTBEAT_INTERVAL peer.heartbeat_interval 20
+peers ETCD_PEERS peers a:1,b:2
+retry-interval ETCD_RETRY_INTERVAL retry_interval 2.5
+segment-bytes ETCD_SEGMENT_BYTES segment_bytes 33554432
+snapshot ETCD_SNAPSHOT snapshot false
+snapshot-count ETCD_SNAPSHOT_COUNT snapshot_count 9
+snapshot-count ETCD_SNAPSHOTCOUNT snapshot_count 9
+trace ETCD_TRACE trace *
+v ETCD_VERBOSE verbose true
+vv ETCD_VERY_VERBOSE very_verbose true
+vvv ETCD_VERY_VERY_VERBOSE very_very_verbose true
+watch-history ETCD_WATCH_HISTORY watch_history 9
+";
+const CONFIG_FILE: &str = "/etc/etcd/etcd.conf";
+
+/// What a file leads to that gives this key this literal; the place of a complaint is told as that
+/// of the flag.
+fn by_key(flag: &str, key: &str, literal: &str) -> String {
+    let (table, bare) = match key.split_once('.') {
+        Some((table, bare)) => (format!("[{table}]\n"), bare),
+        None => (String::new(), key),
+    };
+    let mut world = World::default();
+    let text = format!("{table}{bare} = {literal}\n");
+    world.files.insert(CONFIG_FILE.to_string(), text);
+    let found = outcome(&world.start(&[]), false);
+    found.replace(&format!("{key} in {CONFIG_FILE}"), &format!("-{flag}"))
+}
+
 /// A flag is a variable and a key too, and means the same there.
 #[test]
 fn flag_variable_and_key_are_one_setting() {
-    let settings = [
-        ("addr", "ETCD_ADDR", "addr", "h:1"),
-        ("bind-addr", "ETCD_BIND_ADDR", "bind_addr", "1.2.3.4"),
-        ("ca-file", "ETCD_CA_FILE", "ca_file", "x"),
-        (
-            "cluster-active-size",
-            "ETCD_CLUSTER_ACTIVE_SIZE",
-            "cluster.active_size",
-            "5",
-        ),
-        (
-            "cluster-remove-delay",
-            "ETCD_CLUSTER_REMOVE_DELAY",
-            "cluster.remove_delay",
-            "2.5",
-        ),
-        (
-            "cluster-sync-interval",
-            "ETCD_CLUSTER_SYNC_INTERVAL",
-            "cluster.sync_interval",
-            "2.5",
-        ),
-        ("compat", "ETCD_COMPAT", "compat", "2"),
-        ("cors", "ETCD_CORS", "cors", "http://a"),
-        ("cpuprofile", "ETCD_CPUPROFILE", "cpu_profile_file", "x"),
-        ("data-dir", "ETCD_DATA_DIR", "data_dir", "x"),
-        ("discovery", "ETCD_DISCOVERY", "discovery", "http://a/b"),
-        ("forward", "ETCD_FORWARD", "forward", "true"),
-        ("graphite-host", "ETCD_GRAPHITE_HOST", "graphite_host", "x"),
-        (
-            "http-read-timeout",
-            "ETCD_HTTP_READ_TIMEOUT",
-            "http_read_timeout",
-            "2.5",
-        ),
-        (
-            "http-write-timeout",
-            "ETCD_HTTP_WRITE_TIMEOUT",
-            "http_write_timeout",
-            "7",
-        ),
-        ("log-format", "ETCD_LOG_FORMAT", "log_format", "json"),
-        (
-            "max-request-bytes",
-            "ETCD_MAX_REQUEST_BYTES",
-            "max_request_bytes",
-            "4096",
-        ),
-        (
-            "max-result-buffer",
-            "ETCD_MAX_RESULT_BUFFER",
-            "max_result_buffer",
-            "9",
-        ),
-        (
-            "max-retry-attempts",
-            "ETCD_MAX_RETRY_ATTEMPTS",
-            "max_retry_attempts",
-            "9",
-        ),
-        ("name", "ETCD_NAME", "name", "x"),
-        ("peer-addr", "ETCD_PEER_ADDR", "peer.addr", "h:1"),
-        (
-            "peer-bind-addr",
-            "ETCD_PEER_BIND_ADDR",
-            "peer.bind_addr",
-            "1.2.3.4",
-        ),
-        (
-            "peer-election-timeout",
-            "ETCD_PEER_ELECTION_TIMEOUT",
-            "peer.election_timeout",
-            "900",
-        ),
-        (
-            "peer-heartbeat-interval",
-            "ETCD_PEER_HEARTBEAT_INTERVAL",
-            "peer.heartbeat_interval",
-            "20",
-        ),
-        ("peers", "ETCD_PEERS", "peers", "a:1,b:2"),
-        (
-            "retry-interval",
-            "ETCD_RETRY_INTERVAL",
-            "retry_interval",
-            "2.5",
-        ),
-        (
-            "segment-bytes",
-            "ETCD_SEGMENT_BYTES",
-            "segment_bytes",
-            "33554432",
-        ),
-        ("snapshot", "ETCD_SNAPSHOT", "snapshot", "false"),
-        (
-            "snapshot-count",
-            "ETCD_SNAPSHOT_COUNT",
-            "snapshot_count",
-            "9",
-        ),
-        (
-            "snapshot-count",
-            "ETCD_SNAPSHOTCOUNT",
-            "snapshot_count",
-            "9",
-        ),
-        ("trace", "ETCD_TRACE", "trace", "*"),
-        ("v", "ETCD_VERBOSE", "verbose", "true"),
-        ("vv", "ETCD_VERY_VERBOSE", "very_verbose", "true"),
-        ("vvv", "ETCD_VERY_VERY_VERBOSE", "very_very_verbose", "true"),
-        ("watch-history", "ETCD_WATCH_HISTORY", "watch_history", "9"),
-    ];
-    for (flag, variable, key, value) in settings {
-        let by_flag = outcome(
-            &World::default().start(&[format!("-{flag}={value}")]),
-            false,
-        );
+    for line in SETTINGS.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [flag, variable, key, value] = words[..] else {
+            panic!("{line}: not four words");
+        };
+        let args = [format!("-{flag}={value}")];
+        let by_flag = outcome(&World::default().start(&args), false);
+        assert_ne!(by_flag, "the defaults\n", "{flag}");
         let mut world = World::default();
         world.env.insert(variable.to_string(), value.to_string());
         let by_variable = outcome(&world.start(&[]), false);
-        let path = "/etc/etcd/etcd.conf".to_string();
-        let (table, bare) = match key.split_once('.') {
-            Some((table, bare)) => (format!("[{table}]\n"), bare),
-            None => (String::new(), key),
-        };
-        let mut by_key = Vec::new();
-        for literal in [format!("\"{value}\""), value.to_string()] {
-            let text = format!("{table}{bare} = {literal}\n");
-            let mut world = World::default();
-            world.files.insert(path.clone(), text);
-            let found = outcome(&world.start(&[]), false);
-            by_key.push(found.replace(&format!("{key} in {path}"), &format!("-{flag}")));
-        }
-        assert_ne!(by_flag, "the defaults\n", "{flag}");
         assert_eq!(by_variable.replace(variable, &format!("-{flag}")), by_flag);
-        assert_eq!(by_key[0], by_flag, "{key}");
+        let by_text = by_key(flag, key, &format!("\"{value}\""));
+        assert_eq!(by_text, by_flag, "{key}");
         let is_literal = value.parse::<f64>().is_ok() || value == "true" || value == "false";
         if is_literal {
-            assert_eq!(by_key[1], by_flag, "{key}");
+            assert_eq!(by_key(flag, key, value), by_flag, "{key}");
         }
     }
 }
 
-/// Numbers that look random and are the same in every run (Marsaglia's xorshift).
-struct Random(u64);
+/// Words of a command line, good and bad.
+const WORDS: [&str; 34] = [
+    "-name",
+    "--name=",
+    "-addr=",
+    "a:1",
+    "[::1]:1",
+    "[::1",
+    "]:1",
+    ":",
+    "-",
+    "--",
+    "=",
+    "-=",
+    "-v",
+    "-v=2",
+    "-snapshot",
+    "false",
+    "-peers",
+    "a:1,,b:2,",
+    "-peers-file",
+    "/f",
+    "-config",
+    "-bind-addr=",
+    "::",
+    "\u{0}",
+    "é",
+    "-retry-interval=",
+    "1e999",
+    "-1",
+    "0x1",
+    "18446744073709551616",
+    "-segment-bytes=",
+    "-C",
+    "-cl=",
+    "-vv",
+];
+/// A good file of settings, which is then damaged.
+const FILE: &str = "name = \"a\"
+peers = [\"a:1\"]
+[peer]
+addr = \"b:1\"
+heartbeat_interval = 5
+[cluster]
+active_size = 5
+remove_delay = 1.5
+";
 
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound.max(1) as u64) as usize
+/// A command line of a few of the words.
+fn draw_args(rng: &mut Rng) -> Vec<String> {
+    let mut args = Vec::new();
+    for _ in 0..rng.index(5) {
+        let mut word = rng.pick(&WORDS).to_string();
+        if word.ends_with('=') {
+            word.push_str(WORDS[rng.index(WORDS.len())]);
+        }
+        args.push(word);
     }
+    args
+}
+
+/// The file with up to two places changed.
+fn draw_file(rng: &mut Rng) -> String {
+    let mut text: Vec<char> = FILE.chars().collect();
+    for _ in 0..rng.index(3) {
+        let at = rng.index(text.len().max(1));
+        match rng.index(3) {
+            0 if at < text.len() => drop(text.remove(at)),
+            1 => text.insert(at, *rng.pick(&['"', '[', ']', '=', '\n', '\\', '0', 'é'])),
+            _ => text.truncate(at),
+        }
+    }
+    text.into_iter().collect()
 }
 
 #[test]
 fn words_and_files_of_any_kind_are_taken_or_refused() {
-    let words = [
-        "-name",
-        "--name=",
-        "-addr=",
-        "a:1",
-        "[::1]:1",
-        "[::1",
-        "]:1",
-        ":",
-        "-",
-        "--",
-        "=",
-        "-=",
-        "-v",
-        "-v=2",
-        "-snapshot",
-        "false",
-        "-peers",
-        "a:1,,b:2,",
-        "-peers-file",
-        "/f",
-        "-config",
-        "-bind-addr=",
-        "::",
-        "\u{0}",
-        "é",
-        "-retry-interval=",
-        "1e999",
-        "-1",
-        "0x1",
-        "18446744073709551616",
-        "-segment-bytes=",
-        "-C",
-        "-cl=",
-        "-vv",
-    ];
-    let file = "name = \"a\"\npeers = [\"a:1\"]\n[peer]\naddr = \"b:1\"\nheartbeat_interval = 5\n[cluster]\n\
-                active_size = 5\nremove_delay = 1.5\n";
-    let mut random = Random(0x0123_4567_89ab_cdef);
+    let mut rng = Rng::new(1);
     let (mut taken, mut refused) = (0, 0);
     for _ in 0..5_000 {
-        let mut args = Vec::new();
-        for _ in 0..random.below(5) {
-            let mut word = words[random.below(words.len())].to_string();
-            if word.ends_with('=') {
-                word.push_str(words[random.below(words.len())]);
-            }
-            args.push(word);
-        }
-        let mut text: Vec<char> = file.chars().collect();
-        for _ in 0..random.below(3) {
-            let at = random.below(text.len());
-            match random.below(3) {
-                0 => drop(text.remove(at)),
-                1 => text.insert(
-                    at,
-                    ['"', '[', ']', '=', '\n', '\\', '0', 'é'][random.below(8)],
-                ),
-                _ => text.truncate(at),
-            }
-        }
+        let args = draw_args(&mut rng);
+        let text = draw_file(&mut rng);
         let mut world = World::default();
         for path in ["/f", "/etc/etcd/etcd.conf"] {
-            world.files.insert(path.to_string(), text.iter().collect());
+            world.files.insert(path.to_string(), text.clone());
         }
         match world.start(&args) {
             Ok(_) => taken += 1,

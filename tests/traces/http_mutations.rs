@@ -8,82 +8,69 @@ use tern::codec::http::form::{Form, PARAMETERS_MAX};
 use tern::codec::http::response::ResponseHead;
 use tern::codec::http::{Date, Limits, Parsed, Parser, Response, ResponseMode, Version};
 use tern::core::escape;
+use tern_support::rng::Rng;
 
-/// Numbers that look random and are the same in every run (Marsaglia's xorshift).
-struct Random(u64);
+/// Bytes that framing turns on.
+const PLANTS: [&[u8]; 24] = [
+    b"\r\n",
+    b"\r",
+    b"\n",
+    b"\0",
+    b":",
+    b" ",
+    b"\t",
+    b";",
+    b",",
+    b"%",
+    b"&",
+    b"=",
+    b"0\r\n\r\n",
+    b"ffffffffffffffff",
+    b"\r\n\r\n",
+    b"HTTP/1.1",
+    b"HTTP/1.0",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Host: y\r\n",
+    b"Expect: 100-continue\r\n",
+    b"chunked",
+    b"\xff",
+    b"9",
+];
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
-    }
-
-    /// Changes one to four places: flips, cuts, doubles, or plants something that framing turns on.
-    fn mutate(&mut self, bytes: &mut Vec<u8>) {
-        const PLANTS: [&[u8]; 24] = [
-            b"\r\n",
-            b"\r",
-            b"\n",
-            b"\0",
-            b":",
-            b" ",
-            b"\t",
-            b";",
-            b",",
-            b"%",
-            b"&",
-            b"=",
-            b"0\r\n\r\n",
-            b"ffffffffffffffff",
-            b"\r\n\r\n",
-            b"HTTP/1.1",
-            b"HTTP/1.0",
-            b"Content-Length: 5\r\n",
-            b"Transfer-Encoding: chunked\r\n",
-            b"Host: y\r\n",
-            b"Expect: 100-continue\r\n",
-            b"chunked",
-            b"\xff",
-            b"9",
-        ];
-        for _ in 0..1 + self.below(4) {
-            let at = self.below(bytes.len() + 1);
-            match self.below(5) {
-                0 if at < bytes.len() => bytes[at] = self.next() as u8,
-                1 => bytes.truncate(at),
-                2 => {
-                    let end = (at + 1 + self.below(8)).min(bytes.len());
-                    bytes.drain(at.min(end)..end);
-                }
-                3 => {
-                    let end = (at + 1 + self.below(40)).min(bytes.len());
-                    let piece = bytes[at.min(end)..end].to_vec();
-                    bytes.splice(at..at, piece);
-                }
-                _ => {
-                    let plant = PLANTS[self.below(PLANTS.len())];
-                    bytes.splice(at..at, plant.iter().copied());
-                }
+/// Changes one to four places: flips, cuts, doubles, or plants something that framing turns on.
+fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    for _ in 0..1 + rng.index(4) {
+        let at = rng.index(bytes.len() + 1);
+        match rng.index(5) {
+            0 if at < bytes.len() => bytes[at] = rng.next_u64() as u8,
+            1 => bytes.truncate(at),
+            2 => {
+                let end = (at + 1 + rng.index(8)).min(bytes.len());
+                bytes.drain(at.min(end)..end);
+            }
+            3 => {
+                let end = (at + 1 + rng.index(40)).min(bytes.len());
+                let piece = bytes[at.min(end)..end].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            _ => {
+                let plant = rng.pick(&PLANTS);
+                bytes.splice(at..at, plant.iter().copied());
             }
         }
     }
+}
 
-    fn cut<'a>(&mut self, bytes: &'a [u8]) -> Vec<&'a [u8]> {
-        let mut rest = bytes;
-        let mut reads = Vec::new();
-        while !rest.is_empty() {
-            let (read, after) = rest.split_at(1 + self.below(rest.len()));
-            reads.push(read);
-            rest = after;
-        }
-        reads
+fn cut<'a>(rng: &mut Rng, bytes: &'a [u8]) -> Vec<&'a [u8]> {
+    let mut rest = bytes;
+    let mut reads = Vec::new();
+    while !rest.is_empty() {
+        let (read, after) = rest.split_at(1 + rng.index(rest.len()));
+        reads.push(read);
+        rest = after;
     }
+    reads
 }
 
 /// The inputs of one command in the traces, but for the very long ones.
@@ -139,16 +126,16 @@ fn mutated_requests_are_the_same_for_every_cut_and_keep_to_the_bounds() {
         body_bytes_max: 300,
     };
     let seeds = seeds("request");
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut rng = Rng::new(1);
     let mut whole_ones = 0;
     for _ in 0..20_000 {
-        let mut input = seeds[random.below(seeds.len())].clone();
-        let more = random.below(seeds.len());
-        if random.below(3) == 0 {
+        let mut input = seeds[rng.index(seeds.len())].clone();
+        let more = rng.index(seeds.len());
+        if rng.index(3) == 0 {
             input.extend_from_slice(&seeds[more]);
         }
-        random.mutate(&mut input);
-        let reads = random.cut(&input);
+        mutate(&mut rng, &mut input);
+        let reads = cut(&mut rng, &input);
         let whole = requests(&[&input], &limits).replace("100 continue\n", "");
         let cut = requests(&reads, &limits).replace("100 continue\n", "");
         assert_eq!(whole, cut, "{}", input.escape_ascii());
@@ -164,11 +151,11 @@ fn mutated_requests_are_the_same_for_every_cut_and_keep_to_the_bounds() {
 #[test]
 fn mutated_responses_are_the_same_for_every_cut() {
     let seeds = seeds("response");
-    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut rng = Rng::new(2);
     for _ in 0..10_000 {
-        let mut input = seeds[random.below(seeds.len())].clone();
-        random.mutate(&mut input);
-        let reads = random.cut(&input);
+        let mut input = seeds[rng.index(seeds.len())].clone();
+        mutate(&mut rng, &mut input);
+        let reads = cut(&mut rng, &input);
         assert_eq!(
             responses(&[&input], true),
             responses(&reads, true),
@@ -181,10 +168,10 @@ fn mutated_responses_are_the_same_for_every_cut() {
 #[test]
 fn mutated_forms_and_paths_decode_or_are_refused() {
     let seeds = seeds("form");
-    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut rng = Rng::new(3);
     for _ in 0..20_000 {
-        let mut input = seeds[random.below(seeds.len())].clone();
-        random.mutate(&mut input);
+        let mut input = seeds[rng.index(seeds.len())].clone();
+        mutate(&mut rng, &mut input);
         if let Ok(form) = Form::parse("a=b", &input) {
             let of_body = input.split(|b| *b == b'&').filter(|pair| !pair.is_empty());
             assert!(of_body.count() < PARAMETERS_MAX, "one more is in the query");

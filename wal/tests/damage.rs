@@ -76,7 +76,7 @@ fn build_for(identity: u64, seed: u64, close: bool) -> Log {
         ..options(dir.path())
     };
     let (mut wal, _) = Wal::open_with(options, quick()).expect("it opens");
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let mut log = Log {
         bytes: Vec::new(),
         batches: Vec::new(),
@@ -256,7 +256,7 @@ fn every_sector_zeroed_old_or_garbage() {
     let log = build(5, false);
     // What the disk held before this log was written.
     let earlier = build_for(IDENTITY + 1, 6, false).bytes;
-    let mut rng = Rng(7);
+    let mut rng = Rng::new(7);
     let mut named = 0;
     for size in [512, PAGE] {
         for first in 0..log.bytes.len() / size {
@@ -342,7 +342,7 @@ fn reseal(bytes: &mut [u8], at: usize) {
 #[test]
 fn nonsense_with_valid_checksums_does_not_panic() {
     let log = build(8, false);
-    let mut rng = Rng(9);
+    let mut rng = Rng::new(9);
     let starts: Vec<usize> = log
         .batches
         .iter()
@@ -355,7 +355,7 @@ fn nonsense_with_valid_checksums_does_not_panic() {
             let at = starts[rng.below(starts.len() as u64) as usize];
             match rng.below(3) {
                 0 => rng.fill(&mut bytes[at..at + 28]),
-                1 => bytes[at + rng.below(28) as usize] = rng.next() as u8,
+                1 => bytes[at + rng.below(28) as usize] = rng.next_u64() as u8,
                 _ => {
                     let other = starts[rng.below(starts.len() as u64) as usize];
                     bytes.copy_within(other..other + 28, at);
@@ -429,7 +429,7 @@ fn a_damaged_log_that_opens_can_be_appended_to() {
     for length in (0..log.bytes.len()).step_by(997) {
         append_to_damaged(&log, &log.bytes[..length], &length);
     }
-    let mut rng = Rng(12);
+    let mut rng = Rng::new(12);
     let last = log.batches.last().expect("there are batches").records[0].start;
     for round in 0..60 {
         let mut bytes = log.bytes.clone();
@@ -621,7 +621,7 @@ fn a_directory_with_any_one_damage_is_whole_or_refused() {
         .1
         .entries[0]
         .index;
-    let mut rng = Rng(15);
+    let mut rng = Rng::new(15);
     let mut refused = 0;
     for round in 0..600 {
         let dir = tempfile::tempdir().expect("a directory");

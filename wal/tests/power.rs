@@ -144,7 +144,7 @@ impl Model {
             4 => {
                 let log = resolve(&self.records);
                 let (first, last) = (log.first().map_or(0, |e| e.1), self.next() - 1);
-                let tail = rng.chance(50) && !log.is_empty();
+                let tail = rng.percent(50) && !log.is_empty();
                 let index = match tail {
                     true => first + rng.below(last - first + 1),
                     false => last + rng.below(4),
@@ -154,7 +154,7 @@ impl Model {
                 self.append(wal, vec![installed])?;
             }
             _ => {
-                let back = match rng.chance(10) {
+                let back = match rng.percent(10) {
                     true => rng.below(4),
                     false => 0,
                 };
@@ -166,7 +166,7 @@ impl Model {
                 self.append(wal, entries)?;
             }
         }
-        if rng.chance(80) {
+        if rng.percent(80) {
             wal.start_sync()?;
             if let Some(mark) = wal.poll_sync()? {
                 self.acked = self.before + mark as usize;
@@ -256,7 +256,7 @@ fn life(
                     break;
                 }
             }
-            if done.is_ok() && rng.chance(20) {
+            if done.is_ok() && rng.percent(20) {
                 done = wal.close();
                 if done.is_ok() {
                     (model.acked, model.commit_acked) = (model.records.len(), model.commit);
@@ -277,10 +277,10 @@ fn life(
 
 /// Several lives with crashes at random moments.
 fn lives(seed: u64, lie: Lie) -> Result<(), String> {
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let (mut image, mut model) = (Image::new(), Model::default());
     for _ in 0..6 {
-        let plan = match rng.chance(60) {
+        let plan = match rng.percent(60) {
             true => Plan::StopAt(1 + rng.below(120) as usize),
             false => Plan::Run,
         };
@@ -318,7 +318,7 @@ fn a_crash_before_every_call_and_before_every_call_of_the_recovery() {
     for seed in 1..4 {
         let mut at = 1;
         loop {
-            let (mut model, mut rng) = (Model::default(), Rng(seed));
+            let (mut model, mut rng) = (Model::default(), Rng::new(seed));
             let plan = Plan::StopAt(at);
             let (image, made) = life(&Image::new(), &mut model, &mut rng, honest(plan, 80))
                 .unwrap_or_else(|what| panic!("seed {seed}, call {at}: {what}"));
@@ -337,7 +337,7 @@ fn a_crash_before_every_call_and_before_every_call_of_the_recovery() {
 /// goes on appending.
 fn recover_with_crash(image: &Image, model: &Model, seed: u64, at: usize) {
     for turn in 0..4 {
-        let (mut model, mut rng) = (model.clone(), Rng(seed + turn * 1000 + at as u64));
+        let (mut model, mut rng) = (model.clone(), Rng::new(seed + turn * 1000 + at as u64));
         let mut image = image.clone();
         let stop = 1 + (at as u64 * 4 + turn) % 32;
         for plan in [Plan::StopAt(stop as usize), Plan::Run, Plan::Run] {
@@ -354,7 +354,7 @@ fn an_error_of_any_call_is_returned_and_loses_nothing_acknowledged() {
     for seed in 1..4 {
         let mut at = 1;
         loop {
-            let (mut model, mut rng) = (Model::default(), Rng(seed));
+            let (mut model, mut rng) = (Model::default(), Rng::new(seed));
             let first = life(&Image::new(), &mut model, &mut rng, honest(Plan::Run, 40));
             let (image, _) = first.expect("nothing failed");
             let plan = Plan::FailAt(at, EIO);
@@ -395,7 +395,7 @@ fn after_a_final_error_every_call_returns_it() {
 #[test]
 fn a_crash_while_wiping_leaves_the_old_log_or_a_new_one() {
     for at in 1.. {
-        let (mut model, mut rng) = (Model::default(), Rng(at));
+        let (mut model, mut rng) = (Model::default(), Rng::new(at));
         let first = life(&Image::new(), &mut model, &mut rng, honest(Plan::Run, 40));
         let disk = Disk::new(&first.expect("nothing failed").0, Plan::Run, Lie::Nothing);
         disk.borrow_mut().plan(Plan::StopAt(at as usize));
@@ -418,7 +418,7 @@ fn a_crash_while_wiping_leaves_the_old_log_or_a_new_one() {
 #[test]
 fn a_crash_while_starting_over_leaves_the_old_log_or_a_new_one() {
     for at in 1.. {
-        let (mut model, mut rng) = (Model::default(), Rng(at));
+        let (mut model, mut rng) = (Model::default(), Rng::new(at));
         let first = life(&Image::new(), &mut model, &mut rng, honest(Plan::Run, 40));
         let disk = Disk::new(&first.expect("nothing failed").0, Plan::Run, Lie::Nothing);
         let (mut wal, _) = open(&disk).expect("it opens");

@@ -116,26 +116,36 @@ impl Duties {
                 format!("{own:?} lets {peer} go {pace_us} us after another, or after it began"),
             );
         }
-        let voter = before.is_voter(id);
-        let others = || before.members.iter().filter(|m| m.id != own && m.id != id);
-        if let Some(learner) = others().find(|m| voter && !m.voter) {
-            return violation(
-                "duty-learner",
-                format!("{own:?} lets {peer} go before {}, a learner", learner.name),
-            );
-        }
         let fresh = silent_us(id) < p.election_ms * 500;
-        if let Some(silent) =
-            others().find(|m| m.voter == voter && fresh && silent_us(m.id) > bound_us)
-        {
-            let text = format!(
-                "{own:?} lets {peer} go before {}, which it has not heard for long",
-                silent.name
-            );
-            return violation("duty-longest", text);
-        }
-        Ok(())
+        let is_silent = |other: PeerId| fresh && silent_us(other) > bound_us;
+        check_order(own, peer, id, before, is_silent)
     }
+}
+
+/// A learner goes before a voter, and a silent machine before one that was heard of late.
+fn check_order(
+    own: PeerId,
+    peer: &str,
+    id: PeerId,
+    before: &Configuration,
+    is_silent: impl Fn(PeerId) -> bool,
+) -> Checked {
+    let voter = before.is_voter(id);
+    let others = || before.members.iter().filter(|m| m.id != own && m.id != id);
+    if let Some(learner) = others().find(|m| voter && !m.voter) {
+        return violation(
+            "duty-learner",
+            format!("{own:?} lets {peer} go before {}, a learner", learner.name),
+        );
+    }
+    if let Some(silent) = others().find(|m| m.voter == voter && is_silent(m.id)) {
+        let text = format!(
+            "{own:?} lets {peer} go before {}, which it has not heard for long",
+            silent.name
+        );
+        return violation("duty-longest", text);
+    }
+    Ok(())
 }
 
 /// The removal that a leader has just appended.

@@ -241,9 +241,9 @@ impl Want {
         matches!(self, Want::Ask(Ask::ConfigGet | Ask::MachineList))
     }
 
-    /// The same as the bytes of a request.
-    pub fn raw(&self) -> Vec<u8> {
-        let (method, target, form): (&str, String, Option<String>) = match self {
+    /// Method, target and form of the same as a request.
+    fn request(&self) -> (&'static str, String, Option<String>) {
+        match self {
             Want::Key { key, act, index } => key_request(*key, *act, *index),
             Want::Plain { key } => ("GET", format!("/v2/keys/r{key}"), None),
             Want::List { path, recursive } => {
@@ -296,19 +296,13 @@ impl Want {
                     None,
                 )
             }
-            Want::Ask(ask) => {
-                let target = match ask {
-                    Ask::Leader => "/v2/leader",
-                    Ask::Machines => "/v2/machines",
-                    Ask::StatsSelf => "/v2/stats/self",
-                    Ask::StatsLeader => "/v2/stats/leader",
-                    Ask::StatsStore => "/v2/stats/store",
-                    Ask::ConfigGet => "/v2/admin/config",
-                    Ask::MachineList => "/v2/admin/machines",
-                };
-                ("GET", target.into(), None)
-            }
-        };
+            Want::Ask(ask) => ("GET", ask.target().into(), None),
+        }
+    }
+
+    /// The same as the bytes of a request.
+    pub fn raw(&self) -> Vec<u8> {
+        let (method, target, form) = self.request();
         let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: tern\r\n");
         if let Some(form) = form {
             bytes += &format!(
@@ -319,6 +313,20 @@ impl Want {
             bytes += "\r\n";
         }
         bytes.into_bytes()
+    }
+}
+
+impl Ask {
+    fn target(&self) -> &'static str {
+        match self {
+            Ask::Leader => "/v2/leader",
+            Ask::Machines => "/v2/machines",
+            Ask::StatsSelf => "/v2/stats/self",
+            Ask::StatsLeader => "/v2/stats/leader",
+            Ask::StatsStore => "/v2/stats/store",
+            Ask::ConfigGet => "/v2/admin/config",
+            Ask::MachineList => "/v2/admin/machines",
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! again: `unshare` runs the same binary with the name of this one test.
 use crate::skip::{Need, lacks, succeeds};
 use crate::test_name;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Set in the environment of the child.
@@ -53,4 +54,18 @@ pub fn enter() -> bool {
     assert!(output.status.success(), "{test} failed in its namespaces");
     assert!(stdout.contains("1 passed"), "{test} was not found inside");
     false
+}
+
+/// Mounts a file system of so many MiB, held in memory, as `disk` below `home`. It ends with the
+/// namespaces of the test, so call `enter` first.
+pub fn mount(home: &Path, mib: u32) -> PathBuf {
+    assert!(is_inside(), "a test mounts only in namespaces of its own");
+    let path = home.join("disk");
+    std::fs::create_dir(&path).expect("a directory");
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]);
+    let output = mount.arg(&path).output().expect("mount, of util-linux");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "mount: {text}");
+    path
 }

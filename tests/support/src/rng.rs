@@ -1,6 +1,5 @@
 //! The one source of randomness: a seed in, numbers out (SplitMix64: Steele, Lea and Flood, 2014),
-//! and the hash that traces and logs are compared by. Nothing else in the simulator may draw
-//! numbers.
+//! and the hash that traces and logs are compared by. No test draws numbers elsewhere.
 
 /// A stream of numbers that its seed decides.
 #[derive(Clone, Debug)]
@@ -38,6 +37,18 @@ impl Rng {
     /// True `per_million` times in a million.
     pub fn chance(&mut self, per_million: u64) -> bool {
         per_million > 0 && self.below(1_000_000) < per_million
+    }
+
+    /// True `percent` times in a hundred.
+    pub fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// Fills a slice.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            *byte = self.next_u64() as u8;
+        }
     }
 
     /// One of the list.

@@ -28,13 +28,23 @@ fn verdict(calls: &[Call]) -> bool {
 
 const NEVER: u64 = u64::MAX;
 
+fn read(value: Option<Value>, from: u64, to: u64) -> Call {
+    call(Act::Get, Res::Value(value), from, to)
+}
+
+fn set(value: Value, prev: Option<Value>, from: u64, to: u64) -> Call {
+    call(Act::Set(value), Res::Done(prev), from, to)
+}
+
+/// A write without an answer.
+fn lost(value: Value, from: u64) -> Call {
+    call(Act::Set(value), Res::Unknown, from, NEVER)
+}
+
 #[test]
-fn histories_with_a_known_verdict() {
+fn good_histories_are_accepted() {
     use Act::*;
     use Res::{Differs, Done, Exists, Missing, Unknown};
-    let read = |v: Option<Value>, a, b| call(Get, Res::Value(v), a, b);
-    let set = |v, prev, a, b| call(Set(v), Done(prev), a, b);
-    let lost = |v, a| call(Set(v), Unknown, a, NEVER);
     let good: &[&[Call]] = &[
         &[],
         &[read(None, 1, 2)],
@@ -84,6 +94,12 @@ fn histories_with_a_known_verdict() {
     for (i, history) in good.iter().enumerate() {
         assert!(verdict(history), "good history {i}");
     }
+}
+
+#[test]
+fn bad_histories_are_refused() {
+    use Act::*;
+    use Res::{Done, Missing, Unknown};
     let bad: &[&[Call]] = &[
         // Out of thin air.
         &[read(Some(1), 1, 2)],

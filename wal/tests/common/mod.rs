@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+pub use tern_support::rng::Rng;
 use wal::os::{Hook, SystemCall, Verdict};
 
 /// The smallest segment; every test uses it.
@@ -16,32 +17,6 @@ const SECTOR: usize = 512;
 const EIO: i32 = 5;
 /// The random number of the data directory.
 pub const IDENTITY: u64 = 0x1234_5678_9abc_def0;
-
-/// splitmix64.
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    pub fn fill(&mut self, bytes: &mut [u8]) {
-        bytes.iter_mut().for_each(|b| *b = self.next() as u8);
-    }
-}
 
 /// A hook that skips syncs, for tests without power cuts.
 pub fn quick() -> Option<Hook> {
@@ -226,7 +201,7 @@ impl Disk {
 
 /// `old` with some of the sectors in which `new` differs from it.
 fn tear(old: &[u8], new: &[u8], rng: &mut Rng) -> Vec<u8> {
-    let length = match rng.chance(50) {
+    let length = match rng.percent(50) {
         true => new.len(),
         false => old.len(),
     };
@@ -239,7 +214,7 @@ fn tear(old: &[u8], new: &[u8], rng: &mut Rng) -> Vec<u8> {
         let Some(new) = new.get(from..from + sector.len()) else {
             continue;
         };
-        if sector == new || !rng.chance(kept) {
+        if sector == new || !rng.percent(kept) {
             continue;
         }
         // Bytes that are equal in both stay: see the assumptions in the crate's README.
