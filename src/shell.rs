@@ -1,7 +1,8 @@
 //! The ring that sees the operating system: sockets, files, clocks, signals, flags.
 //!
-//! It carries inputs into the core and outputs back out, and decides nothing about keys or raft.
-//! Start with `reactor`, whose `turn` is the event loop, and `disk`, the only user of files.
+//! It carries inputs into the core and outputs back out. Must not decide anything about keys or
+//! raft. Start with `reactor`, whose `turn` is the event loop, `sockets`, which is under every
+//! connection, and `disk`, the only user of files.
 pub mod clock;
 pub mod config;
 pub mod disk;

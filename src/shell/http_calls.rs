@@ -7,7 +7,7 @@
 //! what a call means. Start with `work`; `fill` and `flush` move the bytes.
 use super::connect::Connector;
 use super::output::OutBuffer;
-use super::resolver::{Lookup, Resolver};
+use super::resolver::{HostLookup, Resolver};
 use super::slots::{PoolKind, SlotId};
 use super::sockets::{Output, Pool, Settled, Socket};
 use crate::codec::api::ProxyOutcome;
@@ -428,9 +428,9 @@ impl OutgoingCall {
             return self.fail("not a URL");
         };
         let found = match tools.resolver.lookup(url.host, tools.now.mono_us) {
-            Lookup::Pending => return CallStep::Wait,
-            Lookup::Failed(why) => return self.fail(why),
-            Lookup::Addresses(found) => found,
+            HostLookup::Pending => return CallStep::Wait,
+            HostLookup::Failed(why) => return self.fail(why),
+            HostLookup::Addresses(found) => found,
         };
         let at = |ip| SocketAddr::new(ip, url.port);
         self.addresses = found.into_iter().rev().map(at).collect();

@@ -8,7 +8,7 @@
 use super::clients::UpgradeRequest;
 use super::connect::Connector;
 use super::link::{Link, LinkEvent};
-use super::resolver::{Lookup, Resolver};
+use super::resolver::{HostLookup, Resolver};
 use super::slots::{PoolKind, SlotId};
 use super::sockets::{Pool, Settled};
 use super::transport::Transport;
@@ -216,12 +216,12 @@ impl Links {
         };
         let attempt = peer.failures as usize;
         let result = match resolver.lookup(url.host, now.mono_us) {
-            Lookup::Pending => {
+            HostLookup::Pending => {
                 peer.waits_for_name = true;
                 return;
             }
-            Lookup::Failed(why) => Err(format!("{}: {why}", url.host)),
-            Lookup::Addresses(all) => {
+            HostLookup::Failed(why) => Err(format!("{}: {why}", url.host)),
+            HostLookup::Addresses(all) => {
                 let address = SocketAddr::new(all[attempt % all.len()], url.port);
                 self.connector
                     .connect(&url, address)
@@ -291,8 +291,7 @@ impl Links {
         match result {
             Ok(()) => Ok((theirs, ours)),
             Err(refusal) => {
-                let text = format!("refused a link: {refusal}");
-                log_refusal(self.peers.get_mut(&theirs.from), &theirs, &text, now);
+                log_refusal(self.peers.get_mut(&theirs.from), &theirs, refusal, now);
                 Err(refusal)
             }
         }
@@ -418,7 +417,7 @@ impl Links {
             if has_opened && link.is_open() {
                 peer.failures = 0;
                 peer.said = Default::default();
-                log::info!("link to {} ({:x}) is open", peer.name, id.0);
+                log::info!("link to {} ({}) is open", peer.name, peer.url);
             }
             self.unread |= link.wants_input();
         }
@@ -556,7 +555,11 @@ impl Links {
     fn say(&mut self, id: PeerId, why: &str, now: Now) {
         let peer = self.peers.get_mut(&id).expect("spoken of by its id");
         if peer.said.0 != why {
-            log::warn!("no link to {} ({:x}, {}): {why}", peer.name, id.0, peer.url);
+            log::warn!(
+                "no link to {} ({}), dialling again: {why}",
+                peer.name,
+                peer.url
+            );
             peer.said = (why.to_string(), now.mono_us);
         }
     }
@@ -565,7 +568,7 @@ impl Links {
 /// Whether who has answered is whom we have dialled.
 fn on_answer(theirs: &Hello, me: &Hello, wanted: PeerId, incarnation: u64) -> Result<(), String> {
     if theirs.from != wanted {
-        return Err(format!("another member answers: {:x}", theirs.from.0));
+        return Err(format!("another member answers there: {}", theirs.name));
     }
     let mine = Hello {
         to: wanted,
@@ -574,16 +577,16 @@ fn on_answer(theirs: &Hello, me: &Hello, wanted: PeerId, incarnation: u64) -> Re
     judge(theirs, &mine, Some(incarnation)).map_err(|why| format!("the other side: {why}"))
 }
 
-fn log_refusal(peer: Option<&mut Peer>, theirs: &Hello, text: &str, now: Now) {
-    let known = peer.map(|p| &mut p.said);
-    let again = known
-        .as_ref()
-        .is_some_and(|(said, at)| said == text && now.mono_us < at + LOG_EVERY_US);
-    if again {
+/// Logs that a link was refused, unless the last line about this peer says the same and is recent.
+fn log_refusal(peer: Option<&mut Peer>, theirs: &Hello, refusal: HelloRefusal, now: Now) {
+    let text = format!("refused a link: {refusal}");
+    let Some(peer) = peer else {
+        return log::warn!("{} (no member): {text}", theirs.name);
+    };
+    let (said, said_us) = &peer.said;
+    if *said == text && now.mono_us < said_us + LOG_EVERY_US {
         return;
     }
-    log::warn!("{} ({:x}): {text}", theirs.name, theirs.from.0);
-    if let Some(said) = known {
-        *said = (text.to_string(), now.mono_us);
-    }
+    log::warn!("{} ({}): {text}", theirs.name, peer.url);
+    peer.said = (text, now.mono_us);
 }

@@ -1,10 +1,9 @@
-//! Listening sockets and the number of descriptors this process may hold.
+//! Listening sockets, and the number of connections that clients may hold.
 //!
-//! A port is taken (`Bound`) before the log is read, so that a busy one is reported at once, and
-//! listened on only when there is something to serve: until then a client is refused rather than
-//! left waiting. A `Listener` accepts clients while there is room, and never spins when there is
-//! none. A connection that comes through a listener with a certificate is wrapped in TLS before
-//! anything reads from it.
+//! A port is bound (`Bound`) before the log is read, so that a busy port is reported at once. It is
+//! listened on only when the machine can answer: until then a client is refused and not left
+//! waiting. A `Listener` accepts connections while there is room, and wraps each in TLS if its port
+//! has a certificate. Start with `Bound::new` and `Listener::accept`.
 use super::clients::Clients;
 #[cfg(feature = "tls")]
 use super::tls;
@@ -24,31 +23,44 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a port that is still held is tried again: a predecessor may be dying.
+/// How long binding is retried while the port is in use: a former process may be about to exit.
 const BUSY_MS_MAX: u64 = 2_000;
+/// The pause between two attempts.
 const BUSY_PAUSE_MS: u64 = 50;
-/// Connections that the kernel may finish ahead of `accept`.
+/// How many connections the kernel may complete before they are accepted.
 const BACKLOG: i32 = 1_024;
-/// A watcher may wait for ever, but not for a client whose machine has vanished: the kernel asks
-/// after so long, so often.
+/// TCP keepalive of clients: the first probe follows after this time without data, …
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(75);
+/// … further probes at this interval, …
 const KEEPALIVE_PAUSE: Duration = Duration::from_secs(15);
+/// … and the connection fails after so many unanswered ones. So a watcher whose machine has
+/// vanished does not hold its connection for ever.
 const KEEPALIVE_PROBES: u32 = 5;
-/// Descriptors that clients are never given: links to peers, calls, log, snapshots, the poll, the
-/// standard streams.
+/// Descriptors kept from clients, for links, calls, log, snapshots, poll and the standard streams.
 const RESERVE: u64 = 64;
-/// With a small limit the reserve is a quarter of it.
-const RESERVE_SHARE: u64 = 4;
+/// With a small limit of descriptors, the reserve is this part of it.
+const RESERVE_PART: u64 = 4;
+/// The bound on connections if descriptors have no limit. A ticket has 24 bits for a slot's number.
+const CONNECTIONS_MAX: u64 = 1 << 20;
+/// The most connections accepted in one turn and port, so that a flood of them does not delay the
+/// clients that are connected.
+const ACCEPTS_A_TURN: usize = 64;
+/// After a failure, for lack of descriptors or memory, nothing is accepted for this time, in
+/// microseconds.
+const PAUSE_US: u64 = 100_000;
 
-/// A port that is taken, but not listened on yet.
+/// A port that is bound and not listened on.
 pub struct Bound {
     socket: OwnedFd,
+    /// The `host:port` that was asked for, for error texts.
     text: String,
 }
 
 impl Bound {
-    /// Takes `host:port`; tries again for 2 s while somebody else holds it. The error is a sentence
-    /// for the user.
+    /// Binds `host:port`, and retries for `BUSY_MS_MAX` while it is in use.
+    ///
+    /// # Errors
+    /// A sentence for the user.
     pub fn new(addr: &str) -> Result<Bound, String> {
         let resolved = addr.to_socket_addrs();
         let address = resolved
@@ -62,13 +74,19 @@ impl Bound {
         })
     }
 
-    /// Where that is.
+    /// The address that it is bound to; tells which port the system has chosen for port 0.
+    ///
+    /// # Errors
+    /// The system's.
     pub fn address(&self) -> io::Result<SocketAddr> {
         let address = rustix::net::getsockname(&self.socket)?;
         SocketAddr::try_from(address).map_err(|e| io::Error::from_raw_os_error(e.raw_os_error()))
     }
 
     /// Lets clients connect.
+    ///
+    /// # Errors
+    /// A sentence for the user.
     pub fn listen(self) -> Result<mio::net::TcpListener, String> {
         retry(|| Ok(rustix::net::listen(&self.socket, BACKLOG)?))
             .map_err(|e| busy(&self.text, &e))?;
@@ -79,8 +97,8 @@ impl Bound {
 
 fn busy(addr: &str, error: &io::Error) -> String {
     format!(
-        "cannot listen on {addr}: {error}. Is another tern or etcd running? -addr, -peer-addr, -bind-addr and \
-         -peer-bind-addr choose other ports"
+        "cannot listen on {addr}: {error}. Is another tern or etcd running? -addr, -peer-addr, \
+         -bind-addr and -peer-bind-addr choose other ports"
     )
 }
 
@@ -104,7 +122,7 @@ fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = match rustix::net::socket_with(family, SocketType::STREAM, flags, None) {
-        // A kernel without IPv6: all interfaces are those of IPv4.
+        // The kernel has no IPv6: listen on all interfaces with IPv4.
         Err(Errno::AFNOSUPPORT) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
             return bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())));
         }
@@ -114,7 +132,7 @@ fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }
-    // Accepted sockets inherit these, which spares system calls for each.
+    // Accepted sockets inherit these options, which saves system calls for each.
     sockopt::set_tcp_nodelay(&socket, true)?;
     sockopt::set_socket_keepalive(&socket, true)?;
     sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
@@ -124,8 +142,8 @@ fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Raises the soft limit of open files to the hard one and says how many connections clients may
-/// hold.
+/// Raises the soft limit of descriptors to the hard one, and returns how many connections clients
+/// may hold.
 pub fn connections_max() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -137,16 +155,9 @@ pub fn connections_max() -> usize {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    // `None` is no limit; a slot's number has 24 bits in a ticket.
-    let files = now.unwrap_or(1 << 20).min(1 << 20);
-    (files - RESERVE.min(files / RESERVE_SHARE)) as usize
+    let files = now.unwrap_or(CONNECTIONS_MAX).min(CONNECTIONS_MAX);
+    (files - RESERVE.min(files / RESERVE_PART)) as usize
 }
-
-/// Connections accepted in one turn and port, so that a flood of them does not hold up those who
-/// are in.
-const ACCEPTS_A_TURN: usize = 64;
-/// Out of descriptors or memory: how long nobody is accepted.
-const PAUSE_US: u64 = 100_000;
 
 /// A listening socket.
 pub struct Listener {
@@ -154,6 +165,7 @@ pub struct Listener {
     port: Port,
     token: Token,
     listener: TcpListener,
+    /// What TLS sessions are configured with; `None`: connections are plain.
     #[cfg(feature = "tls")]
     tls: Option<Arc<rustls::ServerConfig>>,
     /// A connection may wait to be accepted. Set by the poll's event, cleared when there is none.
@@ -164,8 +176,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// A listener through which nobody has come yet. The error says what is wrong with the files of
-    /// `files`.
+    /// A listener whose connections show the certificate of `files`, if there is one.
+    ///
+    /// # Errors
+    /// What is wrong with `files`.
     pub fn new(
         port: Port,
         token: Token,
@@ -205,17 +219,23 @@ impl Listener {
     }
 
     /// Registers the listener with the poll.
+    ///
+    /// # Errors
+    /// The poll's.
     pub fn register(&mut self, registry: &Registry) -> io::Result<()> {
         registry.register(&mut self.listener, self.token, Interest::READABLE)
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// The system's.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Accepts who waits, to a bound and while there is room. The edge is told once: `ready`
-    /// remembers the rest.
+    /// Phase 2: accepts the connections that wait, up to a bound and while there is room. The poll
+    /// reports them once, so `is_ready` remembers that more may wait.
     pub fn accept(&mut self, registry: &Registry, clients: &mut Clients, now: Now) {
         for _ in 0..ACCEPTS_A_TURN {
             if !self.is_ready || !clients.has_room() || now.mono_us < self.paused_until_us {
@@ -225,10 +245,10 @@ impl Listener {
             match accepted.and_then(|(stream, _)| self.wrap(stream)) {
                 Ok(transport) => clients.accept(registry, transport, self.port, now),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.is_ready = false,
-                // Who has gone again already is not our trouble; the next one may be behind it.
+                // This client has closed again already. The next one may wait behind it.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => {
-                    log::warn!("cannot accept connections: {e}");
+                    log::warn!("cannot accept connections: {e}. Next attempt in 0.1 s");
                     self.paused_until_us = now.mono_us + PAUSE_US;
                 }
             }
@@ -262,8 +282,7 @@ mod tests {
     #[test]
     fn a_bound_port_is_not_listened_on_until_asked() {
         let bound = Bound::new("127.0.0.1:0").expect("any port");
-        let address = rustix::net::getsockname(&bound.socket).expect("bound");
-        let address: SocketAddr = address.try_into().expect("an internet address");
+        let address = bound.address().expect("bound");
         let early = std::net::TcpStream::connect(address);
         assert_eq!(
             early.expect_err("refused").kind(),

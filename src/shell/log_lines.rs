@@ -1,93 +1,146 @@
-//! What the core reports, as log lines: one for each change of role, snapshot, removal.
+//! The facts that the core reports, as log lines.
 //!
-//! The core logs nothing itself; the level of each line is decided here.
-use crate::core::machine::Fact;
+//! The core logs nothing itself. The level and the text of each line are decided here. A line says
+//! what happened, to which peer, and what tern does next; a peer is named by its name and its peer
+//! URL. Start with `log`.
+use crate::core::command::ClusterConfig;
+use crate::core::machine::{Fact, Machine};
+use crate::core::raft::Term;
 
-/// Writes the line; `name` is this machine's.
-pub fn log(name: &str, fact: &Fact) {
+/// Logs a fact that `machine` has reported.
+pub fn log(machine: &Machine, fact: &Fact) {
     match fact {
+        // Roles.
         Fact::BecameLeader { term } => log::info!("leader of term {}", term.0),
-        Fact::BecameFollower { term, leader } if leader.is_empty() => {
-            log::info!("follower in term {}, no leader", term.0);
-        }
-        Fact::BecameFollower { term, leader } => {
-            log::info!("follower of {leader} in term {}", term.0)
-        }
+        Fact::BecameFollower { term, leader } => log_follower(machine, *term, leader),
         Fact::BecameCandidate { term } => log::info!("candidate in term {}", term.0),
+
+        // Snapshots.
         Fact::SnapshotStarted { index } => log::debug!("snapshot of index {} started", index.0),
         Fact::SnapshotSaved { index, bytes } => {
             log::info!("snapshot of index {} saved, {bytes} bytes", index.0);
         }
         Fact::SnapshotAbandoned { index } => {
-            log::warn!("snapshot of index {} abandoned", index.0);
+            log::warn!(
+                "snapshot of index {} abandoned: the former one stays",
+                index.0
+            );
         }
         Fact::SnapshotInstalled { index } => {
-            log::info!("snapshot of index {} of the leader installed", index.0);
+            log::info!("snapshot of index {} installed from the leader", index.0);
         }
-        Fact::MemberJoined { name, id } => log::info!("{name} joined with id {:x}", id.0),
-        Fact::MemberRemoved { name, id } => log::info!("{name} ({:x}) was removed", id.0),
-        Fact::ConfigChanged { config } => log::info!(
-            "cluster config: active size {}, remove delay {} ms, sync interval {} ms",
-            config.active_size,
-            config.remove_delay_ms,
-            config.sync_interval_ms
-        ),
+
+        // Members.
+        Fact::MemberJoined { name, .. } => log::info!("{} joined", peer(machine, name)),
+        Fact::MemberRemoved { name, .. } => log::info!("{name} was removed"),
+        Fact::ConfigChanged { config } => log_config(config),
+        Fact::LetGo {
+            peer: name,
+            silent_ms,
+            too_many,
+        } => log_let_go(&peer(machine, name), *silent_ms, *too_many),
+
+        // This machine becomes a standby or a member.
         Fact::Removed => log::warn!("this machine was removed from its cluster: standby"),
-        Fact::Amnesia => log::error!(
-            "the cluster remembers more of this machine than its data directory holds: it was replaced by an older \
-             copy. It no longer votes: standby, until it is let in as a new member"
-        ),
+        Fact::Amnesia => log_amnesia(),
+        Fact::Refused { why } => log::info!("{why}: standby"),
+        Fact::StandsByAgain => log::info!("standby, as before the stop"),
+        Fact::NotLetIn { why } => log::warn!("standby: {why}"),
+        Fact::LetIn { .. } => log::info!("the cluster has admitted this machine: joining"),
+
+        // The search for the cluster.
         Fact::NotFound { why, pause_ms } => {
             log::warn!("no cluster found: {why}. The next attempt follows in {pause_ms} ms");
         }
-        Fact::NotRegistered { why } => log::warn!("not registered for discovery: {why}"),
-        Fact::LetIn { id } => log::info!("the cluster has let this machine in with id {:x}", id.0),
-        Fact::Refused { why } => log::info!("{why}: standby"),
-        Fact::StandsByAgain => log::info!("standby, as before"),
-        Fact::NotLetIn { why } => log::warn!("standby: {why}"),
-        Fact::Unlisted => log::warn!("a peer does not list this machine as one of its cluster"),
-        Fact::LetGo {
-            peer,
-            silent_ms,
-            too_many: true,
-        } => {
-            log::info!(
-                "{peer} is one peer too many, and is removed; last heard {silent_ms} ms ago"
-            );
-        }
-        Fact::LetGo {
-            peer,
-            silent_ms,
-            too_many: false,
-        } => {
-            log::warn!("{peer} is removed: not heard for {silent_ms} ms");
-        }
+        Fact::NotRegistered { why } => log::warn!("not registered for discovery, retrying: {why}"),
+        Fact::Unlisted => log::warn!("a peer does not list this machine as a member"),
+        Fact::OtherCluster { why } => log::warn!("ignoring an address: {why}"),
+
+        // Contact among the members.
         Fact::HeartbeatsMissed { peers, backoff_s } => {
-            let list = |part: fn(&(Box<str>, u64)) -> String| {
-                peers.iter().map(part).collect::<Vec<_>>().join(",")
-            };
-            let (names, counts) = (list(|p| p.0.to_string()), list(|p| p.1.to_string()));
-            log::warn!(
-                "{name}: warning: heartbeat time out peer=\"{names}\" missed={counts} backoff=\"{backoff_s}s\""
-            );
+            log_missed_heartbeats(machine.name(), peers, *backoff_s);
         }
         Fact::HeartbeatLate { peer, after_ms } => {
-            log::warn!("{name}: warning: heartbeat of {peer} near election timeout: {after_ms}ms");
+            log_late_heartbeat(machine.name(), peer, *after_ms);
         }
-        Fact::Leaderless { voters: 0 } => {
-            log::warn!("no leader: nothing has come of the cluster that let this machine in")
-        }
-        Fact::Leaderless { voters: 2 } => log::warn!(
-            "no leader: one of two voters is not heard. Until it is back nothing can be written, and neither of the two \
-             can be removed"
-        ),
-        Fact::Leaderless { voters } => {
-            log::warn!(
-                "no leader: a majority of {voters} voters is not heard. Until it is nothing can be written"
-            );
-        }
-        Fact::OtherCluster { why } => log::warn!("passed over: {why}"),
+        Fact::Leaderless { voters } => log_leaderless(*voters),
+
+        // The disk.
         Fact::DiskLow => log::warn!("the disk is full: writes are refused, reads go on"),
-        Fact::DiskOk => log::info!("the disk has room again"),
+        Fact::DiskOk => log::info!("the disk has room again: writes are accepted"),
+    }
+}
+
+/// A member's name and peer URL; only the name of a machine that is no member now.
+fn peer(machine: &Machine, name: &str) -> String {
+    match machine.configuration().by_name(name) {
+        Some(member) => format!("{name} ({})", member.peer_url),
+        None => name.to_string(),
+    }
+}
+
+fn log_follower(machine: &Machine, term: Term, leader: &str) {
+    if leader.is_empty() {
+        return log::info!("follower in term {}, no leader yet", term.0);
+    }
+    log::info!("follower of {} in term {}", peer(machine, leader), term.0);
+}
+
+fn log_config(config: &ClusterConfig) {
+    log::info!(
+        "cluster config: active size {}, remove delay {} ms, sync interval {} ms",
+        config.active_size,
+        config.remove_delay_ms,
+        config.sync_interval_ms
+    );
+}
+
+/// The leader removes a peer: it was silent for longer than the remove delay, or there are more
+/// peers than the active size.
+fn log_let_go(peer: &str, silent_ms: u64, too_many: bool) {
+    if too_many {
+        log::info!("removing {peer}: one peer too many, last heard {silent_ms} ms ago");
+    } else {
+        log::warn!("removing {peer}: not heard for {silent_ms} ms");
+    }
+}
+
+fn log_amnesia() {
+    log::error!(
+        "the cluster has acknowledgements of this machine that its data directory does not hold: \
+         the directory was replaced by an older copy. This machine no longer votes: standby, until \
+         it is admitted as a new member"
+    );
+}
+
+/// The line that etcd 0.4 prints.
+fn log_missed_heartbeats(name: &str, peers: &[(Box<str>, u64)], backoff_s: u64) {
+    let names: Vec<&str> = peers.iter().map(|(peer, _)| &**peer).collect();
+    let counts: Vec<String> = peers.iter().map(|(_, count)| count.to_string()).collect();
+    let (names, counts) = (names.join(","), counts.join(","));
+    log::warn!(
+        "{name}: warning: heartbeat time out peer=\"{names}\" missed={counts} backoff=\"{backoff_s}s\""
+    );
+}
+
+/// The line that etcd 0.4 prints.
+fn log_late_heartbeat(name: &str, peer: &str, after_ms: u64) {
+    log::warn!("{name}: warning: heartbeat of {peer} near election timeout: {after_ms}ms");
+}
+
+/// No leader for long; `voters` is 0 while nothing of the cluster is known.
+fn log_leaderless(voters: usize) {
+    match voters {
+        0 => log::warn!(
+            "no leader: no data received yet from the cluster that admitted this machine"
+        ),
+        2 => log::warn!(
+            "no leader: one of two voters is not heard. Until it is back nothing can be written, \
+             and neither of the two can be removed"
+        ),
+        _ => log::warn!(
+            "no leader: a majority of {voters} voters is not heard. Until it is back nothing can \
+             be written"
+        ),
     }
 }

@@ -483,7 +483,7 @@ impl Reactor {
             self.calls.start(origin, request, self.now);
         }
         for fact in effects.facts.drain(..) {
-            log_lines::log(self.machine.name(), &fact);
+            log_lines::log(&self.machine, &fact);
         }
         if std::mem::take(&mut effects.wipe) {
             let incarnation = self.disk.start_over();

@@ -2,7 +2,7 @@
 //!
 //! A numeric address is its own answer. For a name, a thread is started that owns nothing but the
 //! name, asks the system, and wakes the poll. If a later lookup fails or hangs, the last good
-//! addresses stay in use. Start with `lookup`: after `Lookup::Pending` the caller asks again once
+//! addresses stay in use. Start with `lookup`: after `HostLookup::Pending` the caller asks again once
 //! `collect` has returned true.
 use mio::Waker;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ const STACK_BYTES: usize = 512 * 1024;
 
 /// What is known of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lookup {
+pub enum HostLookup {
     /// Its addresses, at least one.
     Addresses(Vec<IpAddr>),
     /// The system has not answered yet.
@@ -74,9 +74,9 @@ impl Resolver {
     }
 
     /// The addresses of a host as far as they are known; starts a lookup if one is due.
-    pub fn lookup(&mut self, host: &str, now_us: u64) -> Lookup {
+    pub fn lookup(&mut self, host: &str, now_us: u64) -> HostLookup {
         if let Ok(address) = host.parse() {
-            return Lookup::Addresses(vec![address]);
+            return HostLookup::Addresses(vec![address]);
         }
         if !self.names.contains_key(host) {
             self.make_room();
@@ -93,11 +93,11 @@ impl Resolver {
             }
         }
         if !name.addresses.is_empty() {
-            return Lookup::Addresses(name.addresses.clone());
+            return HostLookup::Addresses(name.addresses.clone());
         }
         match &name.failure {
-            Some(why) if !name.is_pending => Lookup::Failed(why.clone()),
-            _ => Lookup::Pending,
+            Some(why) if !name.is_pending => HostLookup::Failed(why.clone()),
+            _ => HostLookup::Pending,
         }
     }
 

@@ -1,7 +1,7 @@
-//! What TLS is configured with: certificate, key and authority from PEM files.
+//! The configuration of TLS sessions: certificate, key and authority from PEM files.
 //!
 //! A client certificate that does not verify is refused with the alert `bad_certificate`, whatever
-//! was wrong with it.
+//! is wrong with it. Must not touch sockets: `transport` runs the sessions.
 use crate::shell::config::Tls;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -13,7 +13,8 @@ use rustls::{
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where systems keep the authorities they trust (Debian, Alpine; Fedora; OpenSUSE; others).
+/// The files in which systems keep the authorities that they trust: Debian and Alpine, Fedora,
+/// OpenSUSE, others.
 const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -21,10 +22,11 @@ const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// A server's configuration. With `ca`, each client must show a certificate that it signed.
+/// The configuration of a port. With `ca`, each client must show a certificate that this authority
+/// has signed.
 ///
 /// # Errors
-/// A text that names the file and what is wrong with it.
+/// The file, and what is wrong with it.
 pub fn server_config(
     cert: &Path,
     key: &Path,
@@ -42,7 +44,7 @@ pub fn server_config(
                 rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider)
                     .build()
                     .map_err(|e| format!("{}: {e}", ca.display()))?;
-            builder.with_client_cert_verifier(Arc::new(Strict(verifier)))
+            builder.with_client_cert_verifier(Arc::new(OneAlertVerifier(verifier)))
         }
     };
     let private =
@@ -53,11 +55,11 @@ pub fn server_config(
         .map_err(|e| format!("{} and {}: {e}", cert.display(), key.display()))
 }
 
-/// What a caller shows and trusts: the certificate and the authority of `files`, or, without an
-/// authority, those that the system trusts.
+/// The configuration of outgoing connections: they show the certificate of `files` and trust its
+/// authority, or, without one, the authorities that the system trusts.
 ///
 /// # Errors
-/// A text that names the file and what is wrong with it.
+/// The file, and what is wrong with it.
 pub fn client_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
     let roots = match &files.ca_file {
         Some(ca) => roots(ca)?,
@@ -81,7 +83,8 @@ pub fn client_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// The first of the usual files that is there; what of it is no certificate is passed over.
+/// The authorities in the first file of `SYSTEM_ROOTS` that exists. Entries that are not
+/// certificates are skipped.
 fn system_roots() -> Result<RootCertStore, String> {
     let path = SYSTEM_ROOTS.iter().map(Path::new).find(|p| p.exists());
     let path = path.ok_or("the system has no file of authorities to trust")?;
@@ -113,11 +116,11 @@ fn roots(path: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// The usual verifier with one alert for every refusal.
+/// The verifier of rustls, but with one alert for every refusal.
 #[derive(Debug)]
-struct Strict(Arc<dyn ClientCertVerifier>);
+struct OneAlertVerifier(Arc<dyn ClientCertVerifier>);
 
-impl ClientCertVerifier for Strict {
+impl ClientCertVerifier for OneAlertVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.0.root_hint_subjects()
     }

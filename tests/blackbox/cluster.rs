@@ -408,7 +408,7 @@ fn those_that_are_not_let_in() {
     until("it is let in", || {
         fourth
             .log()
-            .contains("has let this machine in")
+            .contains("has admitted this machine")
             .then_some(())
     });
     assert_eq!(listed(&servers[0]).len(), 4);

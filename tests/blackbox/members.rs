@@ -209,10 +209,7 @@ fn what_the_log_says_of_silent_peers() {
         dead.name
     );
     said(&servers, &format!("{timed_out}1 backoff=\"2s\""));
-    said(
-        &servers,
-        &format!("{} is removed: not heard for 4", dead.name),
-    );
+    said(&servers, &format!("removing {}", dead.name));
     until("it is listed no more", || {
         (!listed(&servers[0]).contains_key(&dead.name)).then_some(())
     });
