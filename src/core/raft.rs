@@ -1,12 +1,47 @@
-//! Raft as in Ongaro's thesis: elections, replication, membership, reads, snapshots.
+//! Raft as in Ongaro's thesis, "Consensus: Bridging Theory and Practice" (2014): elections,
+//! replication, membership changes, linearizable reads, snapshots; and the repair of damaged logs.
 //!
-//! A value that takes inputs and leaves outputs; it knows neither the key space nor the network nor
-//! the disk. All that rests on a synced log (votes, append replies, the leader's own count) is
-//! withheld here until `on_synced`; nothing assumes when that comes. Terms are followed in one
-//! place (`admit`), then each call goes to the file that owns its rules. Start reading at `Raft`,
-//! then `on_message`.
+//! [`Raft`] is one member. It takes inputs and leaves outputs ([`RaftOutput`]), and knows neither the
+//! key space nor the network nor the disk. Time comes with the inputs.
+//!
+//! # Parts
+//!
+//! `Raft` is assembled from parts. The fields of a part are private to its file, its inputs are
+//! methods. A rule for which the state of one part suffices is a method of that part. A rule that
+//! spans parts is a method of `Raft`, in the file that the rule belongs to.
+//!
+//! | part | file | holds |
+//! |---|---|---|
+//! | `Log` | `log` | entries; which are durable, committed, applied, damaged |
+//! | `Membership` | `membership` | the configurations of the log |
+//! | `Election` | `election` | timers, votes, the lease |
+//! | `Gate` | `gate` | messages that wait for term and vote to be durable |
+//! | `LeaderMatch` | `following` | a follower: how far its log is the leader's |
+//! | `Tracker` | `tracker`, `progress` | a leader: the progress of each peer |
+//! | `Leadership` | `replication` | a leader: its no-op, heartbeats, uncommitted bytes |
+//! | `Reads` | `reads` | a leader: reads to be confirmed |
+//! | `Handover` | `handover` | a leader: the hand-over of leadership |
+//! | `Snapshots` | `snapshot` | the newest snapshot, and what is released |
+//! | `Incoming` | `install` | the snapshot that a peer sends |
+//! | `Repair` | `repair` | the repair of damaged entries |
+//!
+//! This file has what spans all of them: the inputs, the rules of terms (`admit`, the only place
+//! that follows terms), the changes of role, the outputs and the invariants. Start reading at
+//! [`Raft`], then [`Raft::on_message`].
+//!
+//! # Durability
+//!
+//! Raft hands records to the disk in [`RaftOutput::persist`] and learns from `Raft::on_synced` which
+//! are durable. It assumes nothing about when that is. What depends on a record waits:
+//! - a message for the term and the vote that it is sent with (`gate`);
+//! - an acknowledgement, and the leader's own share of a majority, for the entries (`Log::durable`);
+//! - a candidate's own vote for itself (`Raft::maybe_count_own_vote`).
 mod election;
 pub mod fault;
+mod following;
+mod gate;
+mod handover;
+mod install;
 mod log;
 mod membership;
 pub mod message;
@@ -16,232 +51,251 @@ mod repair;
 mod replication;
 mod snapshot;
 pub mod snapshot_head;
+mod sync_times;
+mod tracker;
 
+pub use install::Chunk;
 pub use membership::{MemberStanding, UnfitChange};
 pub use message::*;
-pub use progress::{HeartbeatReport, Progress};
-pub use snapshot::{Chunk, ChunkWanted};
-
-use std::collections::VecDeque;
+pub use progress::{Progress, ProgressState};
+pub use snapshot::ChunkWanted;
 
 use crate::core::command::Command;
 use crate::core::timer::Now;
+use election::Election;
 use fault::RaftFault;
+use following::LeaderMatch;
+use gate::Gate;
+use handover::Handover;
+use install::Incoming;
 use log::Log;
-use progress::SlowestSync;
+use membership::Membership;
+use reads::Reads;
+use repair::Repair;
+use replication::Leadership;
+use snapshot::Snapshots;
+use tracker::Tracker;
 
-/// How many messages may wait for the sync that their term or vote needs; raft outlives the loss of
-/// the others.
-const GATED_MAX: usize = 4096;
-
-/// What raft is started with.
+/// The settings of a member.
 pub struct RaftConfig {
+    /// This member's id.
     pub id: PeerId,
+    /// The interval of heartbeats in milliseconds; 0 counts as 1.
     pub heartbeat_ms: u64,
+    /// The election timeout in milliseconds; 0 counts as 1.
     pub election_ms: u64,
+    /// Seeds the random part of timeouts.
     pub seed: u64,
 }
 
-/// What raft finds on the disk: see `machine::Recovered`.
+/// The state that recovery found on the disk.
 pub struct RaftState {
+    /// The last term that was stored.
     pub term: Term,
+    /// The vote in that term.
     pub vote: Option<PeerId>,
+    /// The newest snapshot; the default one if there is none.
     pub snapshot: SnapshotMeta,
+    /// The entries after the snapshot, at consecutive indexes.
     pub entries: Vec<Entry>,
+    /// A commit index that was stored. It may lie outside of the entries.
     pub commit: Index,
 }
 
-/// Why a proposal was not appended.
+/// Why a proposal or a read was refused. Nothing was appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProposalRefusal {
-    /// Not the leader, or a leader that is handing over; the leader, if one is known.
+    /// This member does not lead, or hands its leadership over. Has the leader if one is known.
     NotLeader(Option<PeerId>),
-    /// Too much is in flight, or another change of membership is; try later.
+    /// Too many entries are not committed, or another change of membership is not. Try later.
     Busy,
-    /// A change of membership that must not be made.
+    /// The change of membership is wrong.
     Unfit(UnfitChange),
 }
 
-/// A linearizable read that waits, numbered by who asks.
+/// A linearizable read; the number is the owner's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReadId(pub u64);
 
-/// What this member learns of itself.
+/// A finding of this member about itself. The owner is to leave the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaftNotice {
-    /// A peer says that this member was removed from the cluster (its own log need not know).
+    /// A peer sent a notice that this member was removed. The own log may not have the removal.
     Removed,
-    /// The leader has an acknowledgement of entries that are not here: this is an old copy of its
-    /// data. It no longer votes and must come back as a new member.
+    /// The leader has acknowledgements of entries that are not in the log: the disk holds an old
+    /// copy of the data. This member votes no more; it has to join again as a new member.
     Amnesia,
 }
 
-/// What raft leaves for its owner, cleared by it.
+/// An irregular heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeartbeatReport {
+    /// A peer has not answered this leader's heartbeats.
+    Missed {
+        /// The peer.
+        id: PeerId,
+        /// The number of missed heartbeats since the peer was heard.
+        count: u64,
+    },
+    /// The leader's heartbeat came so late that this follower nearly campaigned.
+    Late {
+        /// The leader.
+        id: PeerId,
+        /// The time since the leader was heard before, in microseconds.
+        after_us: u64,
+    },
+}
+
+/// The outputs of a member. The owner takes them with `Raft::take_output` and empties them.
 #[derive(Default)]
 pub struct RaftOutput {
-    /// For the disk; each takes the next Lsn, from 1 on.
+    /// Records for the disk. Each takes the next `Lsn`.
     pub persist: Vec<Persist>,
-    /// For the links, all of it free to leave now.
+    /// Messages for the links. All may leave at once.
     pub messages: Vec<(PeerId, Message)>,
-    /// Reads that may be answered once this index is applied.
+    /// Reads that may be answered once the entries up to the index are applied.
     pub reads: Vec<(ReadId, Index)>,
-    /// Reads that failed because leadership was lost.
+    /// Reads that cannot be answered, because this member does not lead any more.
     pub failed_reads: Vec<ReadId>,
-    /// Pieces of this machine's snapshot to read, answered by `on_chunk`.
+    /// Chunks of this machine's snapshot to read; answered with `Raft::on_chunk`.
     pub chunks_wanted: Vec<ChunkWanted>,
-    /// Pieces of a snapshot that the leader sends, in order and checked, answered by
-    /// `on_installed` after the last.
+    /// Chunks of a snapshot from a peer, checked and in order; the last one is answered with
+    /// `Raft::on_installed`.
     pub chunks: Vec<Chunk>,
-    /// What this member learnt of itself; each is told once.
+    /// Findings of this member about itself.
     pub notices: Vec<RaftNotice>,
-    /// How long appends took to be acknowledged, in microseconds; `None`: refused.
+    /// For each reply to an append or heartbeat: the peer and the round trip in microseconds, `None`
+    /// if the append was rejected.
     pub round_trips: Vec<(PeerId, Option<u64>)>,
 }
 
-/// A member's role.
+/// The role of a member (thesis 3.3, 9.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaftRole {
+    /// Follows a leader, or waits for one.
     Follower,
+    /// Asks whether it would be elected.
     PreCandidate,
+    /// Asks for votes.
     Candidate,
+    /// Leads.
     Leader,
 }
 
-/// One member's raft.
+/// One member of the cluster.
+///
+/// The fields below are changed in this file only; the parts change themselves.
 pub struct Raft {
+    /// This member's id. Never changes.
     id: PeerId,
-    heartbeat_us: u64,
-    election_us: u64,
-    random: u64,
+
+    /// The configured interval of heartbeats in microseconds; at least 1 ms. Never changes.
+    heartbeat_interval_us: u64,
+
+    /// The planted bug, if any.
     fault: Option<RaftFault>,
 
-    // -- durable on every member (figure 3.1)
-    current_term: Term,
-    /// The candidate that has this member's vote in this term.
-    voted_for: Option<PeerId>,
-    log: Log,
-    /// The newest snapshot that is durable here.
-    snapshot: SnapshotMeta,
-    /// What the disk was last told to let go.
-    released: Index,
-    /// The configurations in the log and the one before them, each in force from its index on;
-    /// never empty.
-    configurations: Vec<(Index, Configuration)>,
-
-    // -- volatile on every member
-    commit_index: Index,
-    last_applied: Index,
-    role: RaftRole,
-    /// The leader of this term as far as it is known and heard.
-    leader: Option<PeerId>,
-    /// The time of the present input, in microseconds.
+    /// The time of the current input, in microseconds of the monotonic clock.
     now_us: u64,
-    /// When to look for a new leader; `u64::MAX` on a leader.
-    election_due: u64,
-    /// When the leader was last heard: a lease until an election timeout later.
-    contact_us: u64,
-    slowest: SlowestSync,
-    /// The leader's slowest recent sync but one, as it tells.
-    leader_sync_us: u32,
-    /// Acknowledged entries are not here: never vote again.
-    amnesia: bool,
 
-    // -- followers
-    /// The log is the same as this term's leader's up to here.
-    verified: Index,
-    /// What this term's leader was told to be durable.
-    acked: Index,
-    /// The commit index that this term's leader told last.
-    told_commit: Index,
-    incoming: Option<snapshot::Incoming>,
-    repair: repair::Repair,
+    // -- term and role
+    /// The latest term that this member knows. Only rises. Changed by `set_term`, which makes it
+    /// durable.
+    current_term: Term,
 
-    // -- candidates
-    /// Who has granted its vote, oneself once that is durable.
-    votes: Vec<PeerId>,
+    /// The candidate that has this member's vote in the current term. Set at most once in a term.
+    /// Changed by `set_term`.
+    voted_for: Option<PeerId>,
 
-    // -- leaders
-    /// The other members, in order of id, and those that are leaving.
-    peers: Vec<Progress>,
-    heartbeat_due: u64,
-    /// The first entry of this leadership: before it commits no read is answered and no membership
-    /// changed.
-    nop: Index,
-    /// The last change of voters that was appended in this leadership; one at a time.
-    voter_change: Index,
-    transfer: Option<election::Transfer>,
-    reads: reads::Reads,
-    uncommitted_bytes: usize,
-    scratch: Vec<u8>,
-    /// Bounded by what one turn can bring.
-    beats: Vec<HeartbeatReport>,
+    /// Changed by the `become_...` functions.
+    role: RaftRole,
 
-    // -- the gate
-    lsn: Lsn,
-    synced: Lsn,
-    /// The Lsn of the last term and vote: no message leaves in a term that is not durable.
-    state_lsn: Lsn,
-    gated: VecDeque<(Lsn, PeerId, Message)>,
+    /// The leader of the current term while it is known and not missed. On a leader itself.
+    leader: Option<PeerId>,
+
+    /// Entries that this member has acknowledged are lost. It neither votes nor acknowledges any
+    /// more. Never reset.
+    has_amnesia: bool,
+
+    // -- parts of every member
+    log: Log,
+    membership: Membership,
+    election: Election,
+    gate: Gate,
+    snapshots: Snapshots,
+    incoming: Incoming,
+    repair: Repair,
+
+    // -- the part of a follower
+    leader_match: LeaderMatch,
+
+    // -- parts of a leader
+    tracker: Tracker,
+    leadership: Leadership,
+    reads: Reads,
+    handover: Option<Handover>,
+
+    // -- outputs
+    /// What the owner has not taken yet.
     out: RaftOutput,
+
+    /// Irregular heartbeats that the owner has not taken yet. At most one for each message or timer
+    /// of a turn.
+    heartbeat_reports: Vec<HeartbeatReport>,
 }
 
 impl Raft {
-    /// Takes up what the disk holds. A lone voter campaigns at once.
+    /// Starts a member with the state on its disk. A lone voter campaigns at once.
+    ///
+    /// # Panics
+    ///
+    /// If the entries do not follow the snapshot without gaps, or are of later terms than the stored
+    /// one. Recovery has checked that.
     pub fn new(config: RaftConfig, state: RaftState, now: Now) -> Raft {
-        let log = Log::new(state.snapshot.index, state.snapshot.term, state.entries);
-        let at_least = state.term.max(state.snapshot.term);
-        assert!(at_least >= log.last_term(), "the term is durable first");
+        let RaftState {
+            term,
+            vote,
+            snapshot,
+            entries,
+            commit,
+        } = state;
+        let log = Log::new(snapshot.index, snapshot.term, entries, commit);
+        let start_term = term.max(snapshot.term);
+        assert!(start_term >= log.last_term(), "the term is stored first");
+        let election_us = config.election_ms.max(1) * 1000;
+        let seed = config.seed ^ config.id.0.rotate_left(32);
         let mut raft = Raft {
             id: config.id,
-            heartbeat_us: config.heartbeat_ms.max(1) * 1000,
-            election_us: config.election_ms.max(1) * 1000,
-            random: config.seed ^ config.id.0.rotate_left(32),
+            heartbeat_interval_us: config.heartbeat_ms.max(1) * 1000,
             fault: None,
-            current_term: state.term,
-            voted_for: state.vote,
-            commit_index: state.commit.max(log.start()).min(log.last_index()),
-            last_applied: log.start(),
-            configurations: vec![(log.start(), state.snapshot.configuration.clone())],
-            snapshot: state.snapshot,
-            released: log.start(),
-            log,
+            now_us: now.mono_us,
+            current_term: term,
+            voted_for: vote,
             role: RaftRole::Follower,
             leader: None,
-            now_us: now.mono_us,
-            election_due: u64::MAX,
-            contact_us: 0,
-            slowest: SlowestSync::default(),
-            leader_sync_us: 0,
-            amnesia: false,
-            verified: Index(0),
-            acked: Index(0),
-            told_commit: Index(0),
-            incoming: None,
-            repair: repair::Repair::new(at_least),
-            votes: Vec::new(),
-            peers: Vec::new(),
-            heartbeat_due: u64::MAX,
-            nop: Index(0),
-            voter_change: Index(0),
-            transfer: None,
-            reads: reads::Reads::default(),
-            uncommitted_bytes: 0,
-            scratch: Vec::new(),
-            beats: Vec::new(),
-            lsn: Lsn(0),
-            synced: Lsn(0),
-            state_lsn: Lsn(0),
-            gated: VecDeque::new(),
+            has_amnesia: false,
+            membership: Membership::new(snapshot.index, snapshot.configuration.clone()),
+            election: Election::new(election_us, seed, now.mono_us),
+            gate: Gate::default(),
+            snapshots: Snapshots::new(snapshot),
+            incoming: Incoming::default(),
+            repair: Repair::new(start_term),
+            leader_match: LeaderMatch::new(log.commit_index()),
+            tracker: Tracker::default(),
+            leadership: Leadership::default(),
+            reads: Reads::new(),
+            handover: None,
             out: RaftOutput::default(),
+            heartbeat_reports: Vec::new(),
+            log,
         };
-        if state.term < at_least {
-            // A crash came between the leader's snapshot and the term in which it was sent. No vote
-            // had left in that.
-            raft.set_term(at_least, None);
+        if term < start_term {
+            // The process ended after it had stored the leader's snapshot and before the leader's
+            // term. No vote was sent in that term.
+            raft.set_term(start_term, None);
         }
-        raft.verified = raft.commit_index;
         raft.rebuild_configurations(raft.log.start().next());
-        raft.reset_election_timer();
+        raft.restart_election_timer();
         raft.start_repair();
         if raft.may_campaign() && raft.is_lone_voter() {
             raft.become_candidate(false);
@@ -250,10 +304,12 @@ impl Raft {
         raft
     }
 
-    // -- inputs
-
-    /// Append a command as the leader; it is committed once `committed()` reaches its index in the
-    /// same term.
+    /// Appends a command to the log of this leader. It is committed once `committed()` reaches its
+    /// index while the entry there still has its term.
+    ///
+    /// # Errors
+    ///
+    /// [`ProposalRefusal`]; nothing is appended.
     pub fn propose(
         &mut self,
         now: Now,
@@ -263,14 +319,16 @@ impl Raft {
         self.may_propose()?;
         self.check_change(command)?;
         let index = self.append_command(command);
-        if self.has(RaftFault::CountBeforeSync) {
-            self.maybe_commit();
-        }
         self.check_invariants();
         Ok((index, self.current_term))
     }
 
-    /// Ask for a linearizable read (thesis 6.4): comes back in `RaftOutput::reads` or `failed_reads`.
+    /// Starts a linearizable read (thesis 6.4). It ends in `RaftOutput::reads` or
+    /// `RaftOutput::failed_reads`.
+    ///
+    /// # Errors
+    ///
+    /// [`ProposalRefusal::NotLeader`].
     pub fn read(&mut self, now: Now, id: ReadId) -> Result<(), ProposalRefusal> {
         self.now_us = now.mono_us;
         if self.role != RaftRole::Leader {
@@ -281,7 +339,7 @@ impl Raft {
         Ok(())
     }
 
-    /// A message came in over the link to `from`.
+    /// A message arrived over the link to `from`.
     pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
         self.now_us = now.mono_us;
         if from != self.id && self.admit(from, &message) {
@@ -290,82 +348,90 @@ impl Raft {
         self.check_invariants();
     }
 
-    /// A piece of a longer message of `from` came: its process is there. On a slow line an append
-    /// may take longer than an election timeout, and what would say so is queued behind it.
-    pub fn on_piece(&mut self, now: Now, from: PeerId) {
+    /// A part of a longer message of `from` arrived, so its process runs. On a slow line one append
+    /// can take longer than an election timeout, and heartbeats wait behind it.
+    pub fn on_partial_message(&mut self, now: Now, from: PeerId) {
         self.now_us = now.mono_us;
-        if self.role == RaftRole::Follower && Some(from) == self.leader {
-            self.on_contact(from);
-        } else if let Some(peer) = self.peers.iter_mut().find(|p| p.id == from) {
-            peer.hear(self.now_us);
+        if self.role == RaftRole::Follower && self.leader == Some(from) {
+            self.on_leader_contact(from);
+        } else if let Some(peer) = self.tracker.get_mut(from) {
+            peer.on_heard(self.now_us);
         }
         self.check_invariants();
     }
 
-    /// The link to a member opened, or broke (`up` false), its process being gone: what was on its
-    /// way may be lost. Whoever is gone is missed without the patience for its disk.
-    pub fn on_link(&mut self, now: Now, id: PeerId, up: bool) {
+    /// The link to a member opened (`is_up`), or broke. When it breaks, messages on the way may be
+    /// lost and the process of the member may be gone, so its disk is not waited for.
+    pub fn on_link(&mut self, now: Now, id: PeerId, is_up: bool) {
         self.now_us = now.mono_us;
         self.repair.on_link(self.now_us);
-        if !up && self.leader == Some(id) {
-            self.leader_sync_us = 0;
-            self.election_due = self.election_due.min(self.draw_due(self.election_us));
+        if !is_up && self.leader == Some(id) {
+            self.election.on_leader_link_lost(self.now_us);
         }
-        if let Some(peer) = self.peers.iter_mut().find(|p| p.id == id) {
-            if !up {
-                peer.sync_us = 0;
-                peer.on_asked(self.now_us);
-            }
-            if let progress::ProgressState::Snapshot { asked_us, .. } = &mut peer.flow {
-                *asked_us = 0;
-            } else {
-                peer.become_probe(peer.next.min(peer.matched.next()));
-            }
+        if let Some(peer) = self.tracker.get_mut(id) {
+            peer.on_link(is_up, self.now_us);
         }
+        self.check_invariants();
     }
 
-    /// Everything up to this Lsn is durable, by a sync that took so long.
+    /// All records up to `lsn` are durable. The sync took `took_us` microseconds.
+    ///
+    /// # Panics
+    ///
+    /// If `lsn` was not handed out.
     pub fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
-        assert!(lsn <= self.lsn, "only what was handed out can be durable");
         self.now_us = now.mono_us;
-        self.slowest.record(self.now_us, took_us);
-        self.synced = self.synced.max(lsn);
+        self.election.on_synced(self.now_us, took_us);
+        self.gate.on_synced(lsn, &mut self.out.messages);
         self.log.on_synced(lsn);
-        while self.gated.front().is_some_and(|g| g.0 <= lsn) {
-            let (_, to, message) = self.gated.pop_front().expect("looked at above");
-            self.out.messages.push((to, message));
-        }
         match self.role {
-            RaftRole::Candidate => self.maybe_count_own_vote(),
-            RaftRole::Leader => self.maybe_commit(),
+            RaftRole::Candidate => {
+                self.maybe_count_own_vote();
+            }
+            RaftRole::Leader => {
+                self.maybe_commit();
+            }
             RaftRole::Follower => self.acknowledge(),
             RaftRole::PreCandidate => {}
         }
         self.check_invariants();
     }
 
-    /// Timers that are due.
+    /// Time has passed; see `next_deadline`.
     pub fn on_time(&mut self, now: Now) {
         self.now_us = now.mono_us;
         if self.role == RaftRole::Leader {
             self.maybe_heartbeat();
-        } else if self.now_us >= self.election_due {
+        } else if self.election.is_due(self.now_us) {
             self.on_election_timeout();
         }
         self.maybe_send_fetches();
         self.check_invariants();
     }
 
-    /// The owner has applied everything up to here.
+    /// The owner has applied all entries up to `index`.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all committed.
     pub fn on_applied(&mut self, index: Index) {
-        assert!(index <= self.commit_index, "only what is committed applies");
-        self.last_applied = self.last_applied.max(index);
+        self.log.on_applied(index);
+        self.check_invariants();
     }
 }
 
-// -- terms, once and for all calls (thesis 3.3)
+/// The rules of terms, for all messages (thesis 3.3).
 impl Raft {
-    /// Follows the rules of terms; whether the message is to be looked at further.
+    /// Applies the rules of terms to a message, before anything else. Returns whether the message is
+    /// to be handled.
+    ///
+    /// In this order:
+    /// 1. A notice of removal is no message of a term.
+    /// 2. Some messages are outside of terms.
+    /// 3. A removed member gets a notice and cannot raise the term.
+    /// 4. A vote request under a live lease is denied and cannot raise the term (thesis 4.2.3).
+    /// 5. A message of an older term is refused.
+    /// 6. A message of a later term raises the term. It makes this member a follower.
     fn admit(&mut self, from: PeerId, message: &Message) -> bool {
         if let Rpc::Removed { cluster, id } = message.rpc {
             self.on_removed(message.term, cluster, id);
@@ -377,22 +443,12 @@ impl Raft {
         if message.term == Term::REMOVED {
             return false;
         }
-        // What it answers is heard while it is told of its removal, but never raises a term.
-        let asks = message.rpc.is_call() || message.term > self.current_term;
-        if asks
-            && self.standing(from) == MemberStanding::Removed
-            && !self.has(RaftFault::RemovedIsHeard)
-        {
+        if self.is_from_removed(from, message) {
             self.send_removed(from);
             return false;
         }
-        if let Rpc::RequestVote { pre, hand_over, .. } = message.rpc
-            && !hand_over
-            && self.is_lease_live()
-            // A leader that asks for a later term leads no more, whatever was heard from it.
-            && !(Some(from) == self.leader && message.term > self.current_term)
-            && !self.has(RaftFault::LeaseIgnored)
-        {
+        if self.is_denied_by_lease(from, message) {
+            let pre = matches!(message.rpc, Rpc::RequestVote { pre: true, .. });
             self.send_vote(from, pre, false, self.current_term);
             return false;
         }
@@ -400,27 +456,52 @@ impl Raft {
             self.refuse_stale(from, &message.rpc);
             return false;
         }
-        if message.term > self.current_term && !self.is_only_thought_of(&message.rpc) {
-            let leads = message.rpc.is_from_leader();
-            if leads {
-                // Its silence counts from here, not from what another leader said.
-                self.contact_us = self.now_us;
+        if message.term > self.current_term && !self.is_of_possible_term(&message.rpc) {
+            let is_from_leader = message.rpc.is_from_leader();
+            if is_from_leader {
+                // The lease starts here, and not when an earlier leader was heard.
+                self.election.on_leader_heard(self.now_us);
             }
-            self.become_follower(message.term, leads.then_some(from));
+            self.become_follower(message.term, is_from_leader.then_some(from));
         }
         true
     }
 
-    /// Pre-votes and their grants carry the term of a campaign that may never be (9.6).
-    fn is_only_thought_of(&self, rpc: &Rpc) -> bool {
+    /// Whether a message is from a removed member, and is a call or would raise the term. A reply of
+    /// the current term is still handled: while this leader sends a removed member its removal, the
+    /// replies tell how far that is.
+    fn is_from_removed(&self, from: PeerId, message: &Message) -> bool {
+        let is_harmful = message.rpc.is_call() || message.term > self.current_term;
+        is_harmful
+            && self.standing(from) == MemberStanding::Removed
+            && !self.has(RaftFault::RemovedIsHeard)
+    }
+
+    /// Whether a vote request is denied because a leader was heard recently. Not if that leader asked
+    /// for the campaign, and not if that leader itself campaigns in a later term: then it does not
+    /// lead any more, whenever it was heard.
+    fn is_denied_by_lease(&self, from: PeerId, message: &Message) -> bool {
+        let Rpc::RequestVote { hand_over, .. } = message.rpc else {
+            return false;
+        };
+        let is_of_former_leader = self.leader == Some(from) && message.term > self.current_term;
+        !hand_over
+            && self.is_lease_live()
+            && !is_of_former_leader
+            && !self.has(RaftFault::LeaseIgnored)
+    }
+
+    /// Whether the term of a message is one that may never begin: a pre-vote and its grant carry the
+    /// term in which the candidate would campaign (thesis 9.6).
+    fn is_of_possible_term(&self, rpc: &Rpc) -> bool {
         match rpc {
-            Rpc::RequestVote { pre: true, .. } => !self.has(RaftFault::PreVoteRaisesTerm),
+            Rpc::RequestVote { pre, .. } => *pre && !self.has(RaftFault::PreVoteRaisesTerm),
             Rpc::Vote { pre, granted } => *pre && *granted,
             _ => false,
         }
     }
 
-    /// Tells the sender of an older term that there is a newer one.
+    /// Tells the sender of a call of an older term the current term.
     fn refuse_stale(&mut self, from: PeerId, rpc: &Rpc) {
         match rpc {
             Rpc::RequestVote { pre, .. } => self.send_vote(from, *pre, false, self.current_term),
@@ -431,6 +512,7 @@ impl Raft {
         }
     }
 
+    /// Passes an admitted message to the file that handles it.
     fn dispatch(&mut self, from: PeerId, message: Message) {
         let term = message.term;
         match message.rpc {
@@ -439,7 +521,7 @@ impl Raft {
                 last_index,
                 last_term,
                 ..
-            } => self.on_request_vote(from, term, pre, (last_term, last_index)),
+            } => self.on_request_vote(from, term, pre, last_index, last_term),
             Rpc::Vote { pre, granted } => self.on_vote(from, pre, granted),
             Rpc::AppendEntries { .. } => self.on_append_entries(from, message.rpc),
             Rpc::AppendReply {
@@ -453,189 +535,218 @@ impl Raft {
             Rpc::Fetch { index, term } => self.on_fetch(from, index, term),
             Rpc::Fetched {
                 index,
-                term: at,
+                term: entry_term,
                 found,
-            } => self.on_fetched(from, term, index, at, found),
-            Rpc::Removed { .. } => unreachable!("admit keeps notices"),
+            } => self.on_fetched(from, term, index, entry_term, found),
+            Rpc::Removed { .. } => unreachable!("handled by `admit`"),
             Rpc::Forward { .. } | Rpc::Forwarded { .. } => {
-                unreachable!("the replica keeps what is passed on")
+                unreachable!("handled by the replica")
             }
         }
     }
 }
 
-// -- role changes
+/// Changes of term and role.
 impl Raft {
+    /// Follows `leader` in `term`, or waits for a leader of that term.
+    ///
+    /// # Panics
+    ///
+    /// If `term` is before the current one.
     fn become_follower(&mut self, term: Term, leader: Option<PeerId>) {
-        assert!(term >= self.current_term, "terms never go back");
+        assert!(term >= self.current_term, "terms never fall");
         if term > self.current_term {
             self.set_term(term, None);
         }
-        let was = self.role;
+        let former_role = self.role;
         self.role = RaftRole::Follower;
         self.leader = leader;
-        self.votes.clear();
-        if was == RaftRole::Leader {
-            self.peers.clear();
-            self.beats.clear();
-            self.heartbeat_due = u64::MAX;
-            self.transfer = None;
-            self.uncommitted_bytes = 0;
+        self.election.end_campaign();
+        if former_role == RaftRole::Leader {
+            self.tracker.clear();
+            self.heartbeat_reports.clear();
+            self.leadership.end();
+            self.handover = None;
             self.fail_reads();
         }
-        if was != RaftRole::Follower || leader.is_some() {
-            self.reset_election_timer();
+        if former_role != RaftRole::Follower || leader.is_some() {
+            self.restart_election_timer();
         }
     }
 
+    /// Asks whether this member would be elected (thesis 9.6). The term does not rise.
     fn become_pre_candidate(&mut self) {
         self.role = RaftRole::PreCandidate;
         self.leader = None;
-        self.votes = vec![self.id];
-        self.reset_election_timer();
+        self.election.start_campaign();
+        self.election.add_vote(self.id);
+        self.restart_election_timer();
         if !self.maybe_win() {
             self.request_votes(true, false);
         }
     }
 
+    /// Campaigns in the next term (thesis 3.4). `hand_over`: the leader asked for it.
     fn become_candidate(&mut self, hand_over: bool) {
         self.role = RaftRole::Candidate;
         self.leader = None;
-        self.votes.clear();
-        self.set_term(Term(self.current_term.0 + 1), Some(self.id));
-        self.reset_election_timer();
+        self.election.start_campaign();
+        self.set_term(self.current_term.next(), Some(self.id));
+        self.restart_election_timer();
         self.request_votes(false, hand_over);
         self.maybe_count_own_vote();
     }
 
+    /// Leads the current term. Appends a no-op, because entries of earlier terms are committed only
+    /// together with one of this term (thesis 3.6.2, 6.4).
+    ///
+    /// # Panics
+    ///
+    /// If this member is not a candidate.
     fn become_leader(&mut self) {
-        assert_eq!(self.role, RaftRole::Candidate, "votes come first");
+        assert_eq!(self.role, RaftRole::Candidate, "a leader is elected");
         self.role = RaftRole::Leader;
         self.leader = Some(self.id);
-        self.votes.clear();
-        self.election_due = u64::MAX;
-        self.heartbeat_due = self.now_us + self.heartbeat_us;
-        self.incoming = None;
+        self.election.on_become_leader();
+        self.incoming.on_become_leader();
         self.repair.on_become_leader();
-        self.voter_change = Index(0);
-        self.nop = self.log.last_index().next();
-        self.uncommitted_bytes = 0;
+        self.membership.on_become_leader();
+        let no_op = self.log.last_index().next();
+        let heartbeat_us = self.now_us + self.heartbeat_interval_us;
+        self.leadership.begin(no_op, heartbeat_us);
         self.refresh_peers();
         self.append_command(&Command::Nop);
         self.maybe_commit();
     }
 
-    /// A new term, or a vote in this one: durable before any message rests on it.
+    /// Sets the term and the vote and hands them to the disk. No message leaves before they are
+    /// durable (`gate`).
     fn set_term(&mut self, term: Term, vote: Option<PeerId>) {
-        assert!(
-            term < Term::REMOVED || self.has(RaftFault::NoticeIsTerm),
-            "a notice is no term"
-        );
+        assert!(term < Term::REMOVED, "a notice of removal has no term");
         if term > self.current_term {
-            self.verified = self.commit_index;
-            self.acked = Index(0);
-            self.told_commit = Index(0);
+            self.leader_match = LeaderMatch::new(self.log.commit_index());
         }
-        (self.current_term, self.voted_for) = (term, vote);
-        let vote = if self.has(RaftFault::VoteNotStored) {
-            None
-        } else {
-            vote
-        };
+        self.current_term = term;
+        self.voted_for = vote;
+        let vote = vote.filter(|_| !self.has(RaftFault::VoteNotStored));
         let state = Persist::State { term, vote };
-        match self.out.persist.last_mut() {
-            Some(last @ Persist::State { .. }) => *last = state,
-            _ => self.persist(state),
+        // Of two states in a row the disk needs the last one only.
+        if let Some(last @ Persist::State { .. }) = self.out.persist.last_mut() {
+            *last = state;
+        } else {
+            self.persist(state);
         }
-        self.state_lsn = self.lsn;
+        self.gate.on_state();
+    }
+
+    /// Entries that this member has acknowledged are lost.
+    fn on_amnesia(&mut self) {
+        self.has_amnesia = true;
+        self.report(RaftNotice::Amnesia);
+    }
+
+    /// Derives the configurations from `from` on again.
+    fn rebuild_configurations(&mut self, from: Index) {
+        self.membership.rebuild(from, self.log.iter_from(from));
     }
 }
 
-// -- what leaves
+/// Outputs.
 impl Raft {
-    fn persist(&mut self, what: Persist) {
-        self.lsn.0 += 1;
-        self.out.persist.push(what);
+    /// Hands a record to the disk. Returns its number.
+    fn persist(&mut self, record: Persist) -> Lsn {
+        self.out.persist.push(record);
+        self.gate.number_record()
     }
 
-    /// Queues an RPC in the present term, behind the sync that makes the term and the vote durable.
+    /// Sends an RPC in the current term.
     fn send(&mut self, to: PeerId, rpc: Rpc) {
         self.send_in(to, self.current_term, rpc);
     }
 
+    /// Sends an RPC in `term`, once the current term and vote are durable.
     fn send_in(&mut self, to: PeerId, term: Term, rpc: Rpc) {
         let message = Message { term, rpc };
-        if self.synced >= self.state_lsn {
-            self.out.messages.push((to, message));
-        } else if self.gated.len() < GATED_MAX {
-            self.gated.push_back((self.state_lsn, to, message));
+        self.out.messages.extend(self.gate.pass(to, message));
+    }
+
+    /// Reports a finding about this member, unless the owner has yet to take the same one.
+    fn report(&mut self, notice: RaftNotice) {
+        if !self.out.notices.contains(&notice) {
+            self.out.notices.push(notice);
         }
     }
 
-    /// Moves what has gathered into `out`, which is empty.
+    /// Moves all outputs to `out`, which must be empty. A leader sends its appends now.
     pub fn take_output(&mut self, out: &mut RaftOutput) {
         self.replicate();
         std::mem::swap(out, &mut self.out);
     }
 
-    /// Takes out what there is to tell of heartbeats.
+    /// Takes the irregular heartbeats since the last call.
     pub fn take_heartbeat_reports(&mut self) -> Vec<HeartbeatReport> {
-        std::mem::take(&mut self.beats)
+        std::mem::take(&mut self.heartbeat_reports)
     }
 
-    /// The earliest time (`mono_us`) at which `on_time` has something to do; `u64::MAX`: never.
+    /// The earliest time at which `on_time` has something to do, in microseconds of the monotonic
+    /// clock.
     pub fn next_deadline(&self) -> Option<u64> {
-        let role = match self.role {
-            RaftRole::Leader if self.peers.is_empty() => u64::MAX,
-            RaftRole::Leader => self.heartbeat_due,
-            RaftRole::Follower | RaftRole::PreCandidate | RaftRole::Candidate => self.election_due,
+        let role_us = match self.role {
+            RaftRole::Leader if self.tracker.is_empty() => None,
+            RaftRole::Leader => self.leadership.heartbeat_us(),
+            RaftRole::Follower | RaftRole::PreCandidate | RaftRole::Candidate => {
+                self.election.deadline_us()
+            }
         };
-        let due = role.min(self.repair.next_deadline().unwrap_or(u64::MAX));
-        (due != u64::MAX).then_some(due)
+        let both = [role_us, self.repair.next_deadline()];
+        both.into_iter().flatten().min()
     }
 }
 
-// -- what it is
+/// The state as its owner sees it.
 impl Raft {
+    /// This member's role.
     pub fn role(&self) -> RaftRole {
         self.role
     }
 
+    /// The current term.
     pub fn term(&self) -> Term {
         self.current_term
     }
 
-    /// The leader of the current term, while one is known.
+    /// The leader of the current term, while it is known and not missed.
     pub fn leader(&self) -> Option<PeerId> {
         self.leader
     }
 
+    /// This member's id.
     pub fn id(&self) -> PeerId {
         self.id
     }
 
-    /// The commit index, as far as entries may be applied: never past one that is damaged here.
+    /// The last entry that may be applied: the commit index, or the entry before the first damaged
+    /// one.
     pub fn committed(&self) -> Index {
-        let damaged = self
-            .log
-            .first_unsound()
-            .filter(|_| !self.has(RaftFault::DamageIgnored));
-        damaged.map_or(self.commit_index, |first| {
-            self.commit_index.min(first.prev())
-        })
+        let commit = self.log.commit_index();
+        match self.first_damaged() {
+            Some(first) => commit.min(first.prev()),
+            None => commit,
+        }
     }
 
-    /// The commit index of the present leader, once that has committed in its own term: nothing
-    /// past it was ever answered by anyone. `None` while there is no leader, or while this
-    /// member does not know it.
+    /// The commit index of the current leader, once the leader has committed an entry of its own
+    /// term: no client was answered from an entry past it. `None` if no leader is known, or this
+    /// member does not know that index.
     pub fn known_commit(&self) -> Option<Index> {
+        self.leader?;
         let known = if self.role == RaftRole::Leader {
-            self.commit_index
+            self.log.commit_index()
         } else {
-            self.told_commit
+            self.leader_match.leader_commit()
         };
-        let led = self.leader.is_some();
-        (led && self.log.term_at(known) == Some(self.current_term)).then_some(known)
+        let is_of_term = self.log.term_at(known) == Some(self.current_term);
+        is_of_term.then_some(known)
     }
 
     /// The last entry in the log, durable or not.
@@ -643,26 +754,33 @@ impl Raft {
         self.log.last_index()
     }
 
-    /// The log is durable and whole up to here on this member. Only a snapshot of no more than that
-    /// may be put in place: behind another, a crash could leave the rest of a log that is not
-    /// the same up to the snapshot.
+    /// All entries up to here are durable and intact on this member. The owner may save a snapshot
+    /// only up to here: if it put a later one in place and the machine crashed, the log on the disk
+    /// could end before the snapshot, with entries that conflict with it.
     pub fn durable(&self) -> Index {
         self.log.durable()
     }
 
-    /// The last Lsn handed out.
+    /// The number of the last record that was handed to the disk.
     pub fn lsn(&self) -> Lsn {
-        self.lsn
+        self.gate.last()
     }
 
-    /// The latest configuration in the log, committed or not.
-    pub fn configuration(&self) -> &Configuration {
-        &self.configurations.last().expect("never empty").1
-    }
-
-    /// An entry that the log in memory still holds.
+    /// An entry, if memory still holds it.
     pub fn entry(&self, index: Index) -> Option<&Entry> {
         self.log.get(index)
+    }
+
+    /// The progress of a peer of this leader; `None` on any other member.
+    pub fn peer(&self, id: PeerId) -> Option<&Progress> {
+        self.tracker.get(id)
+    }
+
+    /// The first damaged entry: it is neither applied nor acknowledged, and a member that has one
+    /// does not campaign (`repair`).
+    fn first_damaged(&self) -> Option<Index> {
+        let first = self.log.first_damaged();
+        first.filter(|_| !self.has(RaftFault::DamageIgnored))
     }
 
     /// Plants a bug.
@@ -671,54 +789,31 @@ impl Raft {
         self.fault = fault;
     }
 
+    /// Whether a bug is planted. Always false in a released binary.
     pub(crate) fn has(&self, fault: RaftFault) -> bool {
         cfg!(feature = "faults") && self.fault == Some(fault)
     }
 
-    /// Closes each input.
+    /// Closes each input. Takes constant time, except for a step for each peer.
     fn check_invariants(&self) {
-        self.log.check_invariants();
-        self.repair.check_invariants(self.id, self.role, &self.log);
+        let leads = self.role == RaftRole::Leader;
         let last = self.log.last_index();
-        assert!(
-            self.commit_index <= last || self.has(RaftFault::CommitUnverified),
-            "committed entries are here"
-        );
-        assert!(
-            self.commit_index >= self.log.start(),
-            "a snapshot is committed"
-        );
-        assert!(
-            self.last_applied <= self.commit_index,
-            "applied means committed"
-        );
+        self.log.check_invariants();
+        self.membership.check_invariants(last);
+        self.election.check_invariants(self.role);
+        self.gate.check_invariants();
+        self.leader_match.check_invariants(last);
+        self.tracker.check_invariants(last);
+        self.leadership.check_invariants(leads, last);
+        self.reads.check_invariants(leads);
+        self.repair.check_invariants(self.id, self.role, &self.log);
         assert!(
             self.current_term >= self.log.last_term(),
-            "no entry is newer than the term"
+            "no entry is of a later term"
         );
-        assert!(
-            self.synced <= self.lsn && self.state_lsn <= self.lsn,
-            "syncs follow"
-        );
-        let leads = self.role == RaftRole::Leader;
-        assert_eq!(
-            leads,
-            self.leader == Some(self.id),
-            "a leader knows that it leads"
-        );
-        assert!(leads || self.peers.is_empty(), "progress is a leader's");
-        let (index, configuration) = self.configurations.last().expect("never empty");
-        assert!(
-            *index <= last || self.has(RaftFault::ChangeNotUndone),
-            "a configuration is in the log"
-        );
-        assert!(
-            configuration.members.is_sorted_by_key(|m| m.id),
-            "members are sorted"
-        );
-        for peer in &self.peers {
-            assert!(peer.matched < peer.next, "next is above what is there");
-            assert!(peer.matched <= last, "a member has no more than its leader");
-        }
+        let is_own_leader = self.leader == Some(self.id);
+        assert_eq!(leads, is_own_leader, "a leader follows itself only");
+        assert!(leads || self.tracker.is_empty(), "only a leader has peers");
+        assert!(leads || self.handover.is_none(), "only a leader hands over");
     }
 }

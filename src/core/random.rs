@@ -15,6 +15,27 @@ pub fn splitmix64(seed: u64) -> u64 {
 /// What splitmix64 adds to its state for each number: 2^64 divided by the golden ratio.
 pub const SPLITMIX_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// The sequence of splitmix64, which visits each number.
+#[derive(Clone, Copy, Debug)]
+pub struct SplitMix64 {
+    /// Rises by `SPLITMIX_STEP` with each number.
+    state: u64,
+}
+
+impl SplitMix64 {
+    /// The sequence of this seed.
+    pub fn new(seed: u64) -> SplitMix64 {
+        SplitMix64 { state: seed }
+    }
+
+    /// The next number.
+    pub fn draw(&mut self) -> u64 {
+        let number = splitmix64(self.state);
+        self.state = self.state.wrapping_add(SPLITMIX_STEP);
+        number
+    }
+}
+
 /// A sequence of xorshift64 (Marsaglia, 2003), which visits each number but 0.
 #[derive(Clone, Copy, Debug)]
 pub struct XorShift64 {

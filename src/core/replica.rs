@@ -161,7 +161,7 @@ impl Replica {
 
     /// A piece of a longer message came in over the link to `from`.
     pub fn on_contact(&mut self, now: Now, from: PeerId) {
-        self.raft.on_piece(now, from);
+        self.raft.on_partial_message(now, from);
     }
 
     /// A link opened, or the process at its other end is gone. A removed member that connects is

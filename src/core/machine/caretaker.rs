@@ -210,7 +210,7 @@ impl Caretaker {
             .raft()
             .peer(id)
             .filter(|_| !self.has(Fault::ContactIgnored));
-        heard.map_or(0, |p| p.heard_us).max(self.since_us) + self.delay_us
+        heard.map_or(0, |p| p.heard_us()).max(self.since_us) + self.delay_us
     }
 
     fn on_due(&mut self, now: Now, duty: Duty, replica: &mut Replica) {
@@ -307,7 +307,7 @@ impl Caretaker {
             .filter(|m| m.id != raft.id() || all);
         let ranked = others.map(|m| {
             let answers = raft.is_answering(now, m.id) || self.has(Fault::AnyoneGoes);
-            let heard_us = raft.peer(m.id).map_or(0, |p| p.heard_us);
+            let heard_us = raft.peer(m.id).map_or(0, |p| p.heard_us());
             let order = if answers { self.draw() } else { heard_us };
             (
                 (m.voter != self.has(Fault::VotersFirst), answers, order),
@@ -336,7 +336,7 @@ impl Caretaker {
         let safe =
             (raft.majority_heard(now) && raft.can_remove(now, id)) || self.has(Fault::AnyoneGoes);
         let may = replica.leads() && !replica.is_disk_low() && safe;
-        let heard_us = raft.peer(id).map_or(0, |p| p.heard_us);
+        let heard_us = raft.peer(id).map_or(0, |p| p.heard_us());
         let silent_ms = now.mono_us.saturating_sub(heard_us.max(self.since_us)) / 1000;
         let peer = replica.name_of(id);
         if may

@@ -1,195 +1,370 @@
-//! Leader election (thesis 3.4, 3.6.1), pre-vote and leases (9.6, 4.2.3), and hand-over (3.10).
+//! Leader election: timeouts and votes (thesis 3.4, 3.6.1), pre-vote and leases (9.6, 4.2.3),
+//! check-quorum (6.2).
 //!
-//! Who may campaign, who gets a vote, when a leader is missed. Terms themselves are followed in
-//! `admit`; becoming leader is in `raft`. Start reading at `on_election_timeout`.
+//! Decides when a leader is missed, which member may campaign and which candidate gets a vote. The
+//! rules of terms stand in `Raft::admit`, the changes of role in `raft`, the hand-over of leadership
+//! in `handover`. Start reading at [`Election`], then `Raft::on_election_timeout`.
+//!
+//! # Timeouts adapt to the disks
+//!
+//! A vote and an acknowledgement wait for a sync, and on a slow disk a sync takes longer than the
+//! configured election timeout. If members did not wait for it, they would elect without end. So
+//! each member measures its disk (`sync_times`), tells the value in each append and reply, and waits
+//! at least three times the slowest disk that the answer depends on.
 use super::fault::RaftFault;
-use super::replication::UNCOMMITTED_BYTES_MAX;
-use super::{Index, PeerId, Progress, ProposalRefusal, Raft, RaftRole, Rpc, Term};
-use crate::core::random::{SPLITMIX_STEP, splitmix64};
-use crate::core::timer::Now;
+use super::message::{Configuration, Index, PeerId, Rpc, Term};
+use super::sync_times::SyncTimes;
+use super::{Progress, Raft, RaftRole};
+use crate::core::random::SplitMix64;
 
-/// A hand-over in progress: proposals wait until the target leads or the deadline has passed.
-pub struct Transfer {
-    target: PeerId,
-    deadline_us: u64,
-    told: bool,
+/// An answer that waits for a sync is given this many times the duration of a slow sync.
+const SYNC_PATIENCE_FACTOR: u64 = 3;
+
+/// The timers of elections and the votes of a campaign.
+///
+/// All times are in microseconds of the monotonic clock.
+pub struct Election {
+    /// The configured election timeout; at least 1 ms. Never changes.
+    timeout_us: u64,
+
+    /// Draws the random part of timeouts, so that votes seldom split (thesis 3.4).
+    random: SplitMix64,
+
+    /// When this member campaigns, or gives a campaign up for the next one. `None` on a leader.
+    deadline_us: Option<u64>,
+
+    /// When the leader of this term, or an earlier one, was last heard. Meaningful only while a
+    /// leader is known.
+    leader_heard_us: u64,
+
+    /// The second slowest recent sync of the leader, as its last append told, in microseconds. 0
+    /// after the link to the leader broke: the process of a leader that is gone waits for no disk.
+    leader_sync_us: u32,
+
+    /// The syncs of this machine.
+    own_syncs: SyncTimes,
+
+    /// The members that granted their vote, or pre-vote, in this campaign. This member is one of
+    /// them once its own vote is durable. Empty unless this member is a candidate.
+    votes: Vec<PeerId>,
 }
 
+impl Election {
+    /// No leader is known and no timer runs: `restart` starts it.
+    pub fn new(timeout_us: u64, seed: u64, now_us: u64) -> Election {
+        Election {
+            timeout_us,
+            random: SplitMix64::new(seed),
+            deadline_us: None,
+            leader_heard_us: now_us,
+            leader_sync_us: 0,
+            own_syncs: SyncTimes::default(),
+            votes: Vec::new(),
+        }
+    }
+
+    // -- times
+
+    /// The configured election timeout.
+    pub fn timeout_us(&self) -> u64 {
+        self.timeout_us
+    }
+
+    /// How long to wait for an answer of a member whose slow syncs take `sync_us`: it may neither
+    /// read nor write meanwhile.
+    pub fn patience_us(&self, sync_us: u32) -> u64 {
+        self.timeout_us
+            .max(SYNC_PATIENCE_FACTOR * u64::from(sync_us))
+    }
+
+    /// How long to wait for the leader.
+    pub fn leader_patience_us(&self) -> u64 {
+        self.patience_us(self.leader_sync_us)
+    }
+
+    /// How long to wait for an answer that depends on the disks of this member, of the leader and
+    /// of peers whose slow syncs take up to `peers_sync_us`.
+    pub fn disk_patience_us(&self, peers_sync_us: u32) -> u64 {
+        let own_us = self.own_sync_us();
+        self.patience_us(own_us.max(peers_sync_us).max(self.leader_sync_us))
+    }
+
+    /// The second slowest recent sync of this machine.
+    pub fn own_sync_us(&self) -> u32 {
+        self.own_syncs.second_slowest_us()
+    }
+
+    /// A sync of this machine that took `took_us` has ended.
+    pub fn on_synced(&mut self, now_us: u64, took_us: u64) {
+        self.own_syncs.record(now_us, took_us);
+    }
+
+    // -- the timer
+
+    /// When the election timeout is due; `None` on a leader.
+    pub fn deadline_us(&self) -> Option<u64> {
+        self.deadline_us
+    }
+
+    /// Whether the election timeout is due.
+    pub fn is_due(&self, now_us: u64) -> bool {
+        self.deadline_us.is_some_and(|at_us| at_us <= now_us)
+    }
+
+    /// Starts the timer anew: it is due after `least_us` and a random time of up to the election
+    /// timeout, or up to half of `least_us` if that is longer.
+    pub fn restart(&mut self, least_us: u64, now_us: u64) {
+        self.deadline_us = Some(self.draw_deadline(least_us, now_us));
+    }
+
+    fn draw_deadline(&mut self, least_us: u64, now_us: u64) -> u64 {
+        let spread_us = self.timeout_us.max(least_us / 2);
+        now_us + least_us + self.random.draw() % spread_us
+    }
+
+    /// Stops the timer: this member leads.
+    fn stop(&mut self) {
+        self.deadline_us = None;
+    }
+
+    /// Makes the timer due at `at_us` if it would be due later.
+    fn bring_forward(&mut self, at_us: u64) {
+        if let Some(deadline_us) = &mut self.deadline_us {
+            *deadline_us = at_us.min(*deadline_us);
+        }
+    }
+
+    /// A candidate that cannot win misses the leader: campaign within one election timeout.
+    fn hasten(&mut self, now_us: u64) {
+        let at_us = now_us + self.random.draw() % self.timeout_us;
+        self.bring_forward(at_us);
+    }
+
+    // -- the leader
+
+    /// The leader was heard, or began to lead.
+    pub fn on_leader_heard(&mut self, now_us: u64) {
+        self.leader_heard_us = now_us;
+    }
+
+    /// An append told how long a slow sync of the leader takes.
+    pub fn on_leader_sync(&mut self, sync_us: u32) {
+        self.leader_sync_us = sync_us;
+    }
+
+    /// The link to the leader broke, so its process may be gone: its disk is not waited for.
+    pub fn on_leader_link_lost(&mut self, now_us: u64) {
+        self.leader_sync_us = 0;
+        let at_us = self.draw_deadline(self.timeout_us, now_us);
+        self.bring_forward(at_us);
+    }
+
+    /// How long the leader has been silent.
+    pub fn leader_silent_us(&self, now_us: u64) -> u64 {
+        now_us.saturating_sub(self.leader_heard_us)
+    }
+
+    /// Whether the leader was heard so recently that it is not missed.
+    pub fn is_leader_fresh(&self, now_us: u64) -> bool {
+        now_us < self.leader_heard_us + self.leader_patience_us()
+    }
+
+    // -- votes
+
+    /// A campaign begins, without any vote.
+    pub fn start_campaign(&mut self) {
+        self.votes.clear();
+    }
+
+    /// The campaign is over.
+    pub fn end_campaign(&mut self) {
+        self.votes.clear();
+    }
+
+    /// The campaign is won: this member leads.
+    pub fn on_become_leader(&mut self) {
+        self.end_campaign();
+        self.stop();
+    }
+
+    /// A member granted its vote. Returns whether that is new.
+    pub fn add_vote(&mut self, from: PeerId) -> bool {
+        if self.votes.contains(&from) {
+            return false;
+        }
+        self.votes.push(from);
+        true
+    }
+
+    /// Whether the votes are a majority in `configuration`. Votes of other members do not count.
+    fn is_won(&self, configuration: &Configuration) -> bool {
+        let votes = self.votes.iter();
+        let counting = votes.filter(|id| configuration.is_voter(**id)).count();
+        counting >= configuration.majority()
+    }
+
+    /// Part of `Raft::check_invariants`.
+    pub fn check_invariants(&self, role: RaftRole) {
+        let leads = role == RaftRole::Leader;
+        assert_eq!(leads, self.deadline_us.is_none(), "a leader has no timeout");
+        let campaigns = matches!(role, RaftRole::PreCandidate | RaftRole::Candidate);
+        assert!(
+            campaigns || self.votes.is_empty(),
+            "only candidates count votes"
+        );
+        self.own_syncs.check_invariants();
+    }
+}
+
+/// Timeouts and leases.
 impl Raft {
-    /// How long somebody may be silent whose slowest sync took `sync_us`, since it may hear and say
-    /// nothing meanwhile: the election timeout, or three times that sync.
-    pub(super) fn patience_us(&self, sync_us: u32) -> u64 {
-        self.election_us.max(3 * u64::from(sync_us))
+    /// How long an answer may take that depends on the disk of any known member.
+    pub(super) fn disk_patience_us(&self) -> u64 {
+        self.election
+            .disk_patience_us(self.tracker.slowest_sync_us())
     }
 
-    /// How long an answer may take that waits for the disks of any who are known here.
-    pub(super) fn timeout_us(&self) -> u64 {
-        let peers = self.peers.iter().map(|p| p.sync_us).max().unwrap_or(0);
-        self.patience_us(self.slowest.worst_us().max(peers).max(self.leader_sync_us))
-    }
-
-    /// Draws the next timeout, by up to an election timeout longer than the least, or half of that,
-    /// so that votes seldom split (3.4). Votes wait for disks; a leader is missed as soon as
-    /// its own disk allows; a pre-vote waits for none.
-    pub(super) fn reset_election_timer(&mut self) {
-        let voted = self.leader.is_none() && self.voted_for.is_some_and(|id| id != self.id);
+    /// Starts the election timer anew.
+    ///
+    /// - A pre-vote waits for no disk.
+    /// - A follower misses its leader as soon as the leader's disk allows.
+    /// - A campaign waits for all disks, and so does a member that voted for another candidate and
+    ///   waits for it to lead.
+    pub(super) fn restart_election_timer(&mut self) {
+        let voted_for_other = self.voted_for.is_some_and(|id| id != self.id);
+        let waits_for_candidate = self.leader.is_none() && voted_for_other;
         let least_us = match self.role {
-            RaftRole::PreCandidate => self.election_us,
-            RaftRole::Follower if !voted => self.patience_us(self.leader_sync_us),
-            RaftRole::Follower | RaftRole::Candidate | RaftRole::Leader => self.timeout_us(),
+            RaftRole::PreCandidate => self.election.timeout_us(),
+            RaftRole::Follower if !waits_for_candidate => self.election.leader_patience_us(),
+            RaftRole::Follower | RaftRole::Candidate | RaftRole::Leader => self.disk_patience_us(),
         };
-        self.election_due = self.draw_due(least_us);
+        self.election.restart(least_us, self.now_us);
     }
 
-    pub(super) fn draw_due(&mut self, least_us: u64) -> u64 {
-        self.now_us + least_us + self.draw() % self.election_us.max(least_us / 2)
-    }
-
-    /// The next number of this member's splitmix64 sequence.
-    fn draw(&mut self) -> u64 {
-        let number = splitmix64(self.random);
-        self.random = self.random.wrapping_add(SPLITMIX_STEP);
-        number
-    }
-
-    /// A leader was heard within an election timeout, or leads here: nobody needs a new one
-    /// (4.2.3). A candidate knows of no leader.
+    /// Whether this member leads or has heard a leader so recently that no other one is needed
+    /// (thesis 4.2.3). A candidate knows no leader.
     pub(super) fn is_lease_live(&self) -> bool {
-        let fresh = self.now_us < self.contact_us + self.patience_us(self.leader_sync_us);
-        self.role == RaftRole::Leader || (self.leader.is_some() && fresh)
+        if self.role == RaftRole::Leader {
+            return true;
+        }
+        self.leader.is_some() && self.election.is_leader_fresh(self.now_us)
     }
 
-    /// A voter whose log is whole. One whose removal is merely appended still may (4.2.2); a
-    /// learner never does.
+    /// Whether a peer has left a message unanswered for longer than its disk may take.
+    ///
+    /// The time counts from the first such message. A stall of this process does not count: during
+    /// the stall it sent nothing, and afterwards it reads the answers before it looks at timers.
+    pub(super) fn is_silent(&self, peer: &Progress, now_us: u64) -> bool {
+        let patience_us = self.election.patience_us(peer.sync_us());
+        peer.awaiting_since_us()
+            .is_some_and(|since_us| now_us > since_us + patience_us)
+    }
+
+    /// Whether the voters that `holds` accepts are a majority together with this member.
+    pub(super) fn is_majority(&self, holds: impl Fn(&Progress) -> bool) -> bool {
+        let mut count = self.tracker.voters().filter(|p| holds(p)).count();
+        if self.configuration().is_voter(self.id) {
+            count += 1;
+        }
+        count >= self.configuration().majority()
+    }
+
+    /// Steps down if a majority has been silent (check-quorum, thesis 6.2): this leader cannot
+    /// commit, and its clients should look for another one. Returns whether it did.
+    pub(super) fn maybe_step_down(&mut self) -> bool {
+        let has_majority = self.is_majority(|peer| !self.is_silent(peer, self.now_us))
+            || self.has(RaftFault::NoCheckQuorum);
+        if has_majority {
+            return false;
+        }
+        self.become_follower(self.current_term, None);
+        true
+    }
+}
+
+/// The candidate.
+impl Raft {
+    /// Whether this member may campaign. It must
+    /// - be a voter, in the latest or in the committed configuration: until its removal is
+    ///   committed, the cluster may need it to lead (thesis 4.2.2);
+    /// - have an intact log (`repair`) that no snapshot is about to replace;
+    /// - still have all that it acknowledged.
     pub(super) fn may_campaign(&self) -> bool {
-        let votes = self.configuration().is_voter(self.id)
+        let is_voter = self.configuration().is_voter(self.id)
             || self.committed_configuration().is_voter(self.id);
-        let whole = self.log.first_unsound().is_none() || self.has(RaftFault::DamageIgnored);
-        let installing = self.incoming.as_ref().is_some_and(|i| i.done);
-        votes && whole && !installing && !self.amnesia
+        let is_intact = self.first_damaged().is_none();
+        let is_installing = self.incoming.is_installing();
+        is_voter && is_intact && !is_installing && !self.has_amnesia
     }
 
-    /// Nobody else's vote counts.
+    /// Whether this member is the only voter.
     pub(super) fn is_lone_voter(&self) -> bool {
         self.configuration().voters().eq([self.id])
     }
 
+    /// No leader was heard, or a campaign was not decided, within the election timeout.
     pub(super) fn on_election_timeout(&mut self) {
-        if self.role == RaftRole::Candidate && self.synced < self.state_lsn {
-            // The disk is slower than the timeout: a new term would only start the same wait again.
-            self.reset_election_timer();
+        if self.role == RaftRole::Candidate && !self.gate.is_state_durable() {
+            // The disk is slower than the timeout. A campaign in a later term would wait for the
+            // same disk.
+            self.restart_election_timer();
         } else if self.may_campaign() {
             self.become_pre_candidate();
         } else {
             self.become_follower(self.current_term, None);
             self.maybe_advance_term();
-            self.reset_election_timer();
+            self.restart_election_timer();
         }
     }
 
+    /// Asks all other voters for their votes, or pre-votes (`pre`).
     pub(super) fn request_votes(&mut self, pre: bool, hand_over: bool) {
-        let term = Term(self.current_term.0 + u64::from(pre));
-        let (last_index, last_term) = (self.log.last_index(), self.log.last_term());
-        let voters = self.configuration().voters();
-        let others: Vec<PeerId> = voters.filter(|id| *id != self.id).collect();
-        for to in others {
+        let term = if pre {
+            self.current_term.next()
+        } else {
+            self.current_term
+        };
+        let voters: Vec<PeerId> = self.configuration().voters().collect();
+        for to in voters {
+            if to == self.id {
+                continue;
+            }
             let rpc = Rpc::RequestVote {
                 pre,
                 hand_over,
-                last_index,
-                last_term,
+                last_index: self.log.last_index(),
+                last_term: self.log.last_term(),
             };
             self.send_in(to, term, rpc);
         }
     }
 
-    pub(super) fn send_vote(&mut self, to: PeerId, pre: bool, granted: bool, term: Term) {
-        let rpc = Rpc::Vote { pre, granted };
-        if self.has(RaftFault::VoteBeforeSync) {
-            let message = super::Message { term, rpc };
-            return self.out.messages.push((to, message));
-        }
-        self.send_in(to, term, rpc);
-    }
-
-    /// The log of the candidate is at least as good as this one: the later last term wins, then the
-    /// longer log (3.6.1). The full log counts, damaged entries included, or a committed entry
-    /// could be voted away.
-    fn is_up_to_date(&self, last: (Term, Index)) -> bool {
-        let own = (self.log.last_term(), self.log.last_index());
-        if self.has(RaftFault::CompareByLength) {
-            return last.1 >= own.1;
-        }
-        if self.has(RaftFault::CompareByTerm) {
-            return last.0 >= own.0;
-        }
-        last >= own
-    }
-
-    /// Leases and terms have been looked at. A candidate that is not in the configuration here gets
-    /// its vote like any other (4.2.2): the configuration may be what is missing here.
-    pub(super) fn on_request_vote(
-        &mut self,
-        from: PeerId,
-        term: Term,
-        pre: bool,
-        last: (Term, Index),
-    ) {
-        let good = self.is_up_to_date(last) && !self.amnesia;
-        self.repair.on_candidate(from);
-        if pre {
-            let later = term > self.current_term;
-            let granted = good && later;
-            if later && !good && self.role != RaftRole::Candidate && self.may_campaign() {
-                // Somebody misses a leader and cannot be it: one with a better log should not wait
-                // for long.
-                self.election_due = self
-                    .election_due
-                    .min(self.now_us + self.draw() % self.election_us);
-            }
-            return self.send_vote(
-                from,
-                true,
-                granted,
-                if granted { term } else { self.current_term },
-            );
-        }
-        let free = self.voted_for.is_none_or(|id| id == from) || self.has(RaftFault::VoteTwice);
-        let granted = good && free;
-        if granted {
-            if self.voted_for != Some(from) {
-                self.set_term(self.current_term, Some(from));
-            }
-            self.reset_election_timer();
-        }
-        self.send_vote(from, false, granted, self.current_term);
-    }
-
+    /// A peer answered a vote request.
     pub(super) fn on_vote(&mut self, from: PeerId, pre: bool, granted: bool) {
-        let asked = self.role
-            == if pre {
-                RaftRole::PreCandidate
-            } else {
-                RaftRole::Candidate
-            };
-        if asked && granted && !self.votes.contains(&from) {
-            self.votes.push(from);
+        let asking_role = if pre {
+            RaftRole::PreCandidate
+        } else {
+            RaftRole::Candidate
+        };
+        if self.role == asking_role && granted && self.election.add_vote(from) {
             self.maybe_win();
         }
     }
 
-    /// The own vote counts once it is durable, like any other.
-    pub(super) fn maybe_count_own_vote(&mut self) {
-        if self.synced >= self.state_lsn && !self.votes.contains(&self.id) {
-            self.votes.push(self.id);
-            self.maybe_win();
+    /// Counts this candidate's own vote once it is durable, like any other vote. Returns whether it
+    /// did.
+    pub(super) fn maybe_count_own_vote(&mut self) -> bool {
+        if !self.gate.is_state_durable() || !self.election.add_vote(self.id) {
+            return false;
         }
+        self.maybe_win();
+        true
     }
 
+    /// Campaigns in earnest after a majority of pre-votes, leads after a majority of votes. Returns
+    /// whether it did.
     pub(super) fn maybe_win(&mut self) -> bool {
-        let configuration = self.configuration();
-        let votes = self.votes.iter().filter(|v| configuration.is_voter(**v));
-        if votes.count() < configuration.majority() {
+        if !self.election.is_won(self.membership.latest()) {
             return false;
         }
         match self.role {
@@ -199,121 +374,136 @@ impl Raft {
         }
         true
     }
+}
 
-    /// A leader that has not heard a majority for an election timeout cannot commit, and its
-    /// clients should look for another one (6.2).
-    pub(super) fn maybe_step_down(&mut self) -> bool {
-        if self.has(RaftFault::NoCheckQuorum)
-            || self.is_majority(|p| !self.is_silent(p, self.now_us))
-        {
-            return false;
-        }
-        self.become_follower(self.current_term, None);
-        true
-    }
-
-    // -- hand-over (3.10)
-
-    /// Starts handing over to `to`, or to the most caught-up voter: proposals are refused until it
-    /// leads, or until an election timeout has passed. False when there is nobody to hand over
-    /// to.
-    pub fn hand_over(&mut self, now: Now, to: Option<PeerId>) -> bool {
-        self.now_us = now.mono_us;
-        let target = match to {
-            Some(id) => self
-                .peers
-                .iter()
-                .find(|p| p.id == id && p.voter)
-                .map(|p| p.id),
-            None => self.best_successor(),
-        };
-        let Some(target) = target.filter(|_| self.role == RaftRole::Leader) else {
-            return false;
-        };
-        self.transfer = Some(Transfer {
-            target,
-            deadline_us: self.now_us + self.timeout_us(),
-            told: false,
-        });
-        self.maybe_hand_over();
-        self.check_invariants();
-        true
-    }
-
-    /// The voter with the longest log among those that answer.
-    pub(super) fn best_successor(&self) -> Option<PeerId> {
-        let voters = self.peers.iter().filter(|p| p.voter);
-        let best =
-            voters.max_by_key(|p| (!self.is_silent(p, self.now_us) && p.answered, p.matched));
-        best.map(|p| p.id)
-    }
-
-    /// Tells the target once it has everything; gives up at the deadline.
-    pub(super) fn maybe_hand_over(&mut self) {
-        let Some(Transfer {
-            target,
-            deadline_us,
-            told,
-        }) = self.transfer
-        else {
-            return;
-        };
-        if self.now_us >= deadline_us {
-            self.transfer = None;
+/// The voter.
+impl Raft {
+    /// A candidate asks for a vote. Terms and leases are checked (`admit`).
+    ///
+    /// The candidate need not be in the configuration here (thesis 4.2.2): its Join may be among the
+    /// entries that this member lacks.
+    pub(super) fn on_request_vote(
+        &mut self,
+        from: PeerId,
+        term: Term,
+        pre: bool,
+        last_index: Index,
+        last_term: Term,
+    ) {
+        self.repair.on_candidate(from);
+        let can_win = self.is_up_to_date(last_index, last_term) && !self.has_amnesia;
+        if pre {
+            self.answer_pre_vote(from, term, can_win);
             return;
         }
-        let last = self.log.last_index();
-        if !told
-            && self
-                .peers
-                .iter()
-                .any(|p| p.id == target && p.voter && p.matched == last)
-        {
-            self.transfer = Some(Transfer {
-                target,
-                deadline_us,
-                told: true,
+        let is_free = self.voted_for.is_none_or(|id| id == from) || self.has(RaftFault::VoteTwice);
+        let granted = can_win && is_free;
+        if granted {
+            if self.voted_for != Some(from) {
+                self.set_term(self.current_term, Some(from));
+            }
+            self.restart_election_timer();
+        }
+        self.send_vote(from, false, granted, self.current_term);
+    }
+
+    /// Answers a pre-vote for `term`. Nothing is promised, so nothing is stored.
+    fn answer_pre_vote(&mut self, from: PeerId, term: Term, can_win: bool) {
+        let is_later = term > self.current_term;
+        if is_later && can_win {
+            self.send_vote(from, true, true, term);
+            return;
+        }
+        if is_later && self.role != RaftRole::Candidate && self.may_campaign() {
+            // The candidate's log is behind ours, so it cannot win. It misses the leader, so a
+            // member with a better log should campaign soon.
+            self.election.hasten(self.now_us);
+        }
+        self.send_vote(from, true, false, self.current_term);
+    }
+
+    /// Whether a log that ends with the given entry is at least as up-to-date as this one: the later
+    /// last term decides, then the longer log (thesis 3.6.1). Damaged entries count like others
+    /// (`repair`).
+    fn is_up_to_date(&self, last_index: Index, last_term: Term) -> bool {
+        if last_term > self.log.last_term() {
+            return true;
+        }
+        let is_same_term =
+            last_term == self.log.last_term() || self.has(RaftFault::CompareByLength);
+        let is_as_long = last_index >= self.log.last_index() || self.has(RaftFault::CompareByTerm);
+        is_same_term && is_as_long
+    }
+
+    /// Sends a vote, or a pre-vote (`pre`), in `term`. A vote is withheld until it is durable.
+    pub(super) fn send_vote(&mut self, to: PeerId, pre: bool, granted: bool, term: Term) {
+        let rpc = Rpc::Vote { pre, granted };
+        if self.has(RaftFault::VoteBeforeSync) {
+            self.out.messages.push((to, super::Message { term, rpc }));
+            return;
+        }
+        self.send_in(to, term, rpc);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Member;
+    use super::*;
+
+    const TIMEOUT_US: u64 = 200_000;
+
+    fn election() -> Election {
+        Election::new(TIMEOUT_US, 1, 0)
+    }
+
+    #[test]
+    fn a_timeout_is_random_within_bounds() {
+        let mut election = election();
+        for _ in 0..100 {
+            election.restart(TIMEOUT_US, 7);
+            let deadline_us = election.deadline_us().expect("the timer runs");
+            assert!((7 + TIMEOUT_US..7 + 2 * TIMEOUT_US).contains(&deadline_us));
+        }
+    }
+
+    #[test]
+    fn a_slow_disk_is_waited_for() {
+        let mut election = election();
+        assert_eq!(election.patience_us(1), TIMEOUT_US);
+        assert_eq!(election.patience_us(300_000), 900_000);
+        election.on_leader_sync(300_000);
+        assert!(election.is_leader_fresh(899_999));
+        assert!(!election.is_leader_fresh(900_000));
+    }
+
+    #[test]
+    fn a_lost_link_ends_the_patience_for_the_leader() {
+        let mut election = election();
+        election.on_leader_sync(10_000_000);
+        election.restart(election.leader_patience_us(), 0);
+        election.on_leader_link_lost(5);
+        let deadline_us = election.deadline_us().expect("the timer runs");
+        assert!(deadline_us < 5 + 2 * TIMEOUT_US);
+    }
+
+    #[test]
+    fn a_vote_counts_once_and_only_from_a_voter() {
+        let mut members = Vec::new();
+        for id in 1..=3 {
+            members.push(Member {
+                id: PeerId(id),
+                voter: true,
+                ..Member::default()
             });
-            self.send(target, Rpc::TimeoutNow);
         }
-    }
-
-    /// Whether proposals are refused until another member leads.
-    pub fn is_handing_over(&self) -> bool {
-        self.transfer.is_some()
-    }
-
-    pub(super) fn may_propose(&self) -> Result<(), ProposalRefusal> {
-        if self.role != RaftRole::Leader {
-            return Err(ProposalRefusal::NotLeader(self.leader));
-        }
-        if self.transfer.is_some() {
-            return Err(ProposalRefusal::NotLeader(Some(self.id)));
-        }
-        if self.uncommitted_bytes > UNCOMMITTED_BYTES_MAX || self.is_held_up() {
-            return Err(ProposalRefusal::Busy);
-        }
-        Ok(())
-    }
-
-    /// The leader wants this member to take over: no pre-vote, and its votes overrule leases.
-    pub(super) fn on_timeout_now(&mut self, from: PeerId) {
-        if self.role == RaftRole::Follower && self.leader == Some(from) && self.may_campaign() {
-            self.become_candidate(true);
-        }
-    }
-
-    /// Nothing has come from it since something was sent to it, for longer than its disk may take.
-    /// What stalls this machine counts for nothing: then nothing was sent, or the answer was
-    /// read before the timers are looked at.
-    pub(super) fn is_silent(&self, peer: &Progress, now_us: u64) -> bool {
-        now_us > peer.asked_us.saturating_add(self.patience_us(peer.sync_us))
-    }
-
-    /// Whether the voters of whom `holds` is true are a majority with this member.
-    pub(super) fn is_majority(&self, holds: impl Fn(&Progress) -> bool) -> bool {
-        let peers = self.peers.iter().filter(|p| p.voter && holds(p)).count();
-        let own = usize::from(self.configuration().is_voter(self.id));
-        peers + own >= self.configuration().majority()
+        let configuration = Configuration { members };
+        let mut election = election();
+        assert!(election.add_vote(PeerId(1)));
+        assert!(!election.add_vote(PeerId(1)));
+        assert!(election.add_vote(PeerId(4)));
+        assert!(!election.is_won(&configuration));
+        assert!(election.add_vote(PeerId(3)));
+        assert!(election.is_won(&configuration));
     }
 }

@@ -1,8 +1,9 @@
-//! Bugs to plant, so that the checks that should catch them can be shown to do so.
+//! Bugs that tests plant, to show that the simulator and the traces detect them.
 //!
-//! The last few are the replica's. They exist only with the cargo feature `faults`, which no
-//! released binary has: without it `Raft::has` is false at compile time.
+//! They exist only with the cargo feature `faults`, which no released binary has. Without it
+//! `Raft::has` is false at compile time. The last few bugs are the replica's.
 
+/// Declares an enum of bugs with the list of all of them: its name, a colon, the variants.
 macro_rules! faults {
     ($fault:ident: $($(#[$doc:meta])* $name:ident,)*) => {
         /// One bug.
@@ -12,7 +13,7 @@ macro_rules! faults {
         }
 
         impl $fault {
-            /// All of them, for those who try each.
+            /// All bugs.
             pub const ALL: &[$fault] = &[$($fault::$name,)*];
         }
     };
@@ -21,72 +22,73 @@ pub(crate) use faults;
 
 faults! {
     RaftFault:
-    /// The leader counts its own entries before its disk has them.
+    /// A leader counts its own entries before they are durable.
     CountBeforeSync,
-    /// A follower acknowledges entries before its disk has them.
+    /// A follower acknowledges entries before they are durable.
     AckBeforeSync,
-    /// A vote leaves before it is durable.
+    /// A vote is sent before it is durable.
     VoteBeforeSync,
     /// A vote is never stored.
     VoteNotStored,
-    /// Votes for everyone who asks in a term.
+    /// A voter votes for each candidate of a term.
     VoteTwice,
-    /// Every append cuts the log behind it, whether it conflicts or not.
+    /// Each append truncates the log after its first entry, without a conflict too.
     TruncateAlways,
-    /// Logs are compared by length alone.
+    /// A longer log is up-to-date, whatever its last term.
     CompareByLength,
-    /// Logs are compared by their last term alone.
+    /// A log with the same last term is up-to-date, whatever its length.
     CompareByTerm,
-    /// An entry of an older term is committed by counting (thesis figure 3.7).
+    /// An entry of an earlier term is committed by counting (thesis figure 3.7).
     CommitOldTerm,
-    /// A follower takes the leader's commit index, whatever it holds itself.
+    /// A follower commits up to the leader's commit index, whether its own entries are verified or
+    /// not.
     CommitUnverified,
-    /// A membership change before the leader's own no-op has committed.
+    /// The membership changes before the leader's no-op is committed.
     ChangeBeforeNop,
-    /// A voter change while another one is under way.
+    /// A change of voters is appended while another one is not committed.
     TwoChanges,
-    /// A change of membership survives the truncation of its entry.
+    /// A configuration stays in force when its entry is truncated.
     ChangeNotUndone,
-    /// Learners count for majorities.
+    /// Learners count for commits.
     LearnerCounts,
-    /// A voter is removed though the others that answer are no majority of those left.
+    /// A voter is removed though the voters that answer are no majority of the remaining ones.
     RemovalUnchecked,
-    /// A leader under removal goes on counting itself.
+    /// A leader that is being removed counts itself.
     RemovedCounts,
-    /// A linearizable read without its round of heartbeats.
+    /// A linearizable read is answered without a heartbeat round.
     ReadWithoutRound,
-    /// A linearizable read before the leader has committed in its own term.
+    /// A linearizable read is answered before the leader's no-op is committed.
     ReadBeforeNop,
-    /// The notice of removal is taken for a term.
+    /// The term of a notice of removal is taken for a term.
     NoticeIsTerm,
-    /// A sender whose join has not been applied here is told that it was removed.
+    /// A sender whose Join is not applied here gets a notice of removal.
     UnknownIsRemoved,
-    /// A removed sender is answered like any other.
+    /// A message of a removed member is handled like any other.
     RemovedIsHeard,
     /// A snapshot is installed without its configuration.
     SnapshotWithoutConfiguration,
-    /// The rest of the log survives each snapshot.
+    /// Entries after an installed snapshot stay even if they conflict with it.
     TailAlwaysKept,
     /// A snapshot is acknowledged before it is durable.
     InstallBeforeSync,
     /// A member that lost acknowledged entries goes on voting.
     AmnesiaIgnored,
-    /// Damaged entries are passed by: applied past, campaigned with.
+    /// A member with damaged entries applies entries past them and campaigns.
     DamageIgnored,
-    /// A peer answers with whatever it has at the index, and the body is taken without its checksum.
+    /// A peer answers a fetch with any entry at the index, and the body is not verified.
     RepairUnchecked,
-    /// A damaged entry that one peer never had is cut.
+    /// A damaged entry is truncated after the disclaimer of one peer.
     CutByOne,
-    /// Votes are given under a live lease.
+    /// A vote is granted under a live lease.
     LeaseIgnored,
-    /// A leader without a majority keeps leading.
+    /// A leader that hears no majority goes on leading.
     NoCheckQuorum,
     /// A pre-vote raises the term.
     PreVoteRaisesTerm,
-    /// A request that a follower has passed on is taken as often as it comes.
+    /// A forwarded request is proposed each time it arrives.
     ForwardTwice,
-    /// A follower reads without the leader's proof.
+    /// A follower answers a linearizable read without the leader's proof.
     ForwardUnproven,
-    /// A follower that gets no answer from the leader says that nothing was done.
+    /// A follower without an answer from the leader reports that the write was not done.
     ForwardDenied,
 }

@@ -1,74 +1,109 @@
-//! The part of the log that memory holds: everything behind the last snapshot that was released.
+//! The log as memory holds it: all entries after the last released snapshot (thesis 3.5, 5).
 //!
-//! It knows which of its entries are durable (`stable`, moved by `on_synced`) and which of them
-//! this machine's disk has damaged (`unsound`). It never decides anything: what to append, cut or
-//! forget is `replication`, `snapshot` and `repair`. Start reading at `Log`.
+//! The log knows which entries are durable, committed and applied, and which ones this machine's
+//! disk has damaged. It decides nothing: what to append, truncate or release is decided in
+//! `replication`, `following`, `snapshot` and `repair`. Start reading at [`Log`].
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::message::{Entry, EntryBody, Index, Lsn, Term};
 
-/// The mark of an entry whose body has not come yet.
-const MISSING: Lsn = Lsn(u64::MAX);
+/// In debug builds the sizes of the entries are added up after each input while the log is at most
+/// this long; a longer log would make tests slow.
+const SUMMED_ENTRIES_MAX: usize = 100;
+
+/// How far the repair of a damaged entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Damage {
+    /// The body is missing.
+    Missing,
+    /// The body is back in memory. It is durable with this record.
+    Repaired(Lsn),
+}
 
 /// The entries in memory, at consecutive indexes.
+///
+/// The order of the marks: `start` and `applied` are at most `commit`, and `commit` is at most the
+/// last index. Nothing orders `durable()` and `commit`: an entry that is durable on a majority is
+/// committed, even if it is not durable here. `applied` is before `start` between the installation
+/// of a snapshot and the owner's report that it has restored its state.
 pub struct Log {
-    /// The entry before the first one held; what is at or before it is in a snapshot.
+    /// The last entry that is not held: a snapshot covers it and all entries before it.
     start: Index,
+    /// The term of the entry at `start`.
     start_term: Term,
+    /// The entries after `start`; their terms never fall.
     entries: VecDeque<Entry>,
-    /// Bytes of their bodies.
+    /// The sum of the sizes of all bodies in `entries`, in bytes.
     bytes: usize,
-    /// Entries up to here are durable, damaged ones included.
+    /// All entries up to here are in the log on the disk, damaged ones included. Moves forward with
+    /// syncs and back with truncation.
     stable: Index,
-    /// What becomes durable with which sync, in order.
+    /// The records that are not durable yet, each with the last entry that becomes stable with it.
+    /// In order of their numbers.
     pending: VecDeque<(Lsn, Index)>,
-    /// Entries that were found damaged: `MISSING` until the body is known, then the sync that puts
-    /// it back.
-    unsound: BTreeMap<Index, Lsn>,
+    /// The entries found damaged at the start whose repair is not durable yet. Never grows.
+    damaged: BTreeMap<Index, Damage>,
+    /// All entries up to here are committed. Only rises.
+    commit: Index,
+    /// The owner has applied all entries up to here. Only rises.
+    applied: Index,
 }
 
 impl Log {
-    /// What the disk holds: everything in it is durable.
-    pub fn new(start: Index, start_term: Term, entries: Vec<Entry>) -> Log {
-        let mut unsound = BTreeMap::new();
-        for (entry, at) in entries.iter().zip(start.0 + 1..) {
-            assert_eq!(entry.index.0, at, "recovered entries are consecutive");
+    /// The log that the disk holds: all of it is durable. `commit` may lie outside of it.
+    ///
+    /// # Panics
+    ///
+    /// If `entries` are not at consecutive indexes after `start`. Recovery has checked that.
+    pub fn new(start: Index, start_term: Term, entries: Vec<Entry>, commit: Index) -> Log {
+        let mut damaged = BTreeMap::new();
+        let mut bytes = 0;
+        let mut last = start;
+        for entry in &entries {
+            assert_eq!(entry.index, last.next(), "recovered entries have no gaps");
             if matches!(entry.body, EntryBody::Faulty { .. }) {
-                unsound.insert(entry.index, MISSING);
+                damaged.insert(entry.index, Damage::Missing);
             }
+            bytes += entry.size();
+            last = entry.index;
         }
-        let stable = Index(start.0 + entries.len() as u64);
         Log {
             start,
             start_term,
-            bytes: entries.iter().map(Entry::size).sum(),
+            bytes,
             entries: entries.into(),
-            stable,
+            stable: last,
             pending: VecDeque::new(),
-            unsound,
+            damaged,
+            commit: commit.max(start).min(last),
+            applied: start,
         }
     }
 
-    /// The entry before the first one held.
+    // -- what it holds
+
+    /// The last entry that is not held; a snapshot covers it.
     pub fn start(&self) -> Index {
         self.start
     }
 
+    /// The last entry, durable or not.
     pub fn last_index(&self) -> Index {
         Index(self.start.0 + self.entries.len() as u64)
     }
 
-    /// The bytes of all bodies held.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
+    /// The term of the last entry.
     pub fn last_term(&self) -> Term {
         self.entries.back().map_or(self.start_term, |e| e.term)
     }
 
-    /// The term of an entry, or of the one before the first; `None` outside of that.
+    /// The sum of the sizes of all bodies held, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The term of the entry at `index`; `None` before `start()` and after `last_index()`.
     pub fn term_at(&self, index: Index) -> Option<Term> {
         if index == self.start {
             return Some(self.start_term);
@@ -76,20 +111,22 @@ impl Log {
         self.get(index).map(|e| e.term)
     }
 
+    /// The entry at `index`; `None` up to `start()` and after `last_index()`.
     pub fn get(&self, index: Index) -> Option<&Entry> {
         let offset = index.0.checked_sub(self.start.0 + 1)?;
         self.entries.get(usize::try_from(offset).ok()?)
     }
 
-    /// The entries from `from` on, at least one if there is one, until their bodies exceed
-    /// `bytes_max`; none past `to`.
+    /// The entries from `from` to `to` for one message: as many as `bytes_max` bytes of bodies
+    /// allow, but at least one if there is one.
     pub fn slice(&self, from: Index, to: Index, bytes_max: usize) -> Vec<Entry> {
         let mut entries = Vec::new();
         let mut bytes = 0;
         let mut at = from;
-        while let Some(entry) = self.get(at).filter(|e| e.index <= to) {
+        while let Some(entry) = self.get(at) {
             bytes += entry.size();
-            if !entries.is_empty() && bytes > bytes_max {
+            let is_full = !entries.is_empty() && bytes > bytes_max;
+            if at > to || is_full {
                 break;
             }
             entries.push(entry.clone());
@@ -98,16 +135,87 @@ impl Log {
         entries
     }
 
-    /// Everything from `from` on, in order.
+    /// All entries from `from` on, in order; all that are held if `from` is before them.
     pub fn iter_from(&self, from: Index) -> impl Iterator<Item = &Entry> {
         let skip = from.0.saturating_sub(self.start.0 + 1);
         self.entries.iter().skip(skip as usize)
     }
 
-    /// Adds an entry that becomes durable with `lsn`.
+    /// Where a log that has an entry of term `term` at `index` can agree with this one: the last
+    /// entry here at or before `index` whose term is at most `term` (thesis 3.5, the last
+    /// paragraphs). If that entry is not held any more, the last index that is not held, with
+    /// term 0.
+    pub fn find_conflict(&self, index: Index, term: Term) -> (Index, Term) {
+        let mut at = index.min(self.last_index());
+        while let Some(found) = self.term_at(at) {
+            if found <= term || at == Index(0) {
+                return (at, found);
+            }
+            at = at.prev();
+        }
+        (at, Term(0))
+    }
+
+    // -- durable, committed, applied
+
+    /// All entries up to here are durable and intact: this member may acknowledge them.
+    pub fn durable(&self) -> Index {
+        match self.first_damaged() {
+            Some(first) => self.stable.min(first.prev()),
+            None => self.stable,
+        }
+    }
+
+    /// The commit index.
+    pub fn commit_index(&self) -> Index {
+        self.commit
+    }
+
+    /// All entries up to `index` are committed. Does nothing if more are.
+    pub fn commit_to(&mut self, index: Index) {
+        self.commit = self.commit.max(index);
+    }
+
+    /// The owner has applied all entries up to here.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// The owner has applied all entries up to `index`.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all committed.
+    pub fn on_applied(&mut self, index: Index) {
+        assert!(index <= self.commit, "only committed entries are applied");
+        self.applied = self.applied.max(index);
+    }
+
+    /// All records up to `lsn` are durable.
+    pub fn on_synced(&mut self, lsn: Lsn) {
+        while let Some((record, index)) = self.pending.front() {
+            if *record > lsn {
+                break;
+            }
+            self.stable = self.stable.max(*index);
+            self.pending.pop_front();
+        }
+        self.damaged.retain(|_, damage| match damage {
+            Damage::Missing => true,
+            Damage::Repaired(record) => *record > lsn,
+        });
+    }
+
+    // -- changes
+
+    /// Appends an entry that is part of the record `lsn`.
+    ///
+    /// # Panics
+    ///
+    /// If its index is not the next one, or its term is before the last term.
     pub fn append(&mut self, entry: Entry, lsn: Lsn) {
         assert_eq!(entry.index, self.last_index().next(), "the log has no gaps");
-        assert!(entry.term >= self.last_term(), "terms never go back");
+        assert!(entry.term >= self.last_term(), "terms never fall");
         match self.pending.back_mut() {
             Some((last, index)) if *last == lsn => *index = entry.index,
             _ => self.pending.push_back((lsn, entry.index)),
@@ -116,61 +224,36 @@ impl Log {
         self.entries.push_back(entry);
     }
 
-    /// Drops everything from `from` on: a leader's log says otherwise.
+    /// Removes all entries from `from` on. On the disk they are replaced by the next append.
+    ///
+    /// # Panics
+    ///
+    /// If one of them is committed.
     pub fn truncate(&mut self, from: Index) {
-        assert!(
-            from > self.start,
-            "what is in a snapshot is never taken back"
-        );
-        let cut = self.entries.split_off((from.0 - self.start.0 - 1) as usize);
-        self.bytes -= cut.iter().map(Entry::size).sum::<usize>();
+        assert!(from > self.commit, "a committed entry is never truncated");
+        let kept = (from.0 - self.start.0 - 1) as usize;
+        for entry in self.entries.drain(kept..) {
+            self.bytes -= entry.size();
+        }
         self.stable = self.stable.min(from.prev());
         for (_, index) in &mut self.pending {
             *index = (*index).min(from.prev());
         }
-        self.unsound.split_off(&from);
+        self.damaged.split_off(&from);
     }
 
-    /// Everything that was handed out up to `lsn` is durable.
-    pub fn on_synced(&mut self, lsn: Lsn) {
-        while let Some((_, index)) = self.pending.front().filter(|p| p.0 <= lsn) {
-            self.stable = self.stable.max(*index);
-            self.pending.pop_front();
-        }
-        self.unsound.retain(|_, repaired| *repaired > lsn);
-    }
-
-    /// Entries up to here are durable and whole: what this member may acknowledge.
-    pub fn durable(&self) -> Index {
-        self.first_unsound()
-            .map_or(self.stable, |first| self.stable.min(first.prev()))
-    }
-
-    /// The first entry that is damaged, or whose repair is not durable yet.
-    pub fn first_unsound(&self) -> Option<Index> {
-        self.unsound.keys().next().copied()
-    }
-
-    /// The entries whose bodies are missing, in order.
-    pub fn missing(&self) -> impl Iterator<Item = Index> {
-        let missing = self.unsound.iter().filter(|(_, lsn)| **lsn == MISSING);
-        missing.map(|(index, _)| *index)
-    }
-
-    /// Puts a body back, durable with `lsn`; the entry as it now is.
-    pub fn repair(&mut self, index: Index, body: Arc<[u8]>, lsn: Lsn) -> Entry {
-        let offset = (index.0 - self.start.0 - 1) as usize;
-        let mark = self.unsound.insert(index, lsn);
-        assert_eq!(mark, Some(MISSING), "only a damaged entry is repaired");
-        self.entries[offset].body = EntryBody::Good(body);
-        self.entries[offset].clone()
-    }
-
-    /// Forgets entries up to and including this one.
+    /// Forgets all entries up to `through`: a snapshot covers them.
+    ///
+    /// # Panics
+    ///
+    /// If `through` is after the last entry.
     pub fn release(&mut self, through: Index) {
-        assert!(through <= self.last_index(), "only what is there goes");
+        assert!(
+            through <= self.last_index(),
+            "only held entries are released"
+        );
         while self.start < through {
-            let entry = self.entries.pop_front().expect("counted above");
+            let entry = self.entries.pop_front().expect("start is before the last");
             self.bytes -= entry.size();
             self.start = entry.index;
             self.start_term = entry.term;
@@ -178,44 +261,172 @@ impl Log {
         self.entries.shrink_to(2 * self.entries.len());
     }
 
-    /// Begins again behind a snapshot that becomes durable with `lsn`.
+    /// Continues after the snapshot that ends with the entry (`index`, `term`) and that is installed
+    /// with the record `lsn`. The entries after it stay only if `keep_tail`. All entries up to
+    /// `index` are committed, since a snapshot holds committed entries only.
     pub fn install(&mut self, index: Index, term: Term, keep_tail: bool, lsn: Lsn) {
         if keep_tail {
             self.release(index);
+            self.damaged = self.damaged.split_off(&index.next());
         } else {
             self.entries.clear();
             self.bytes = 0;
             self.pending.clear();
             self.stable = Index(0);
             self.start = index;
+            self.damaged.clear();
         }
         self.start_term = term;
-        let tail = self.unsound.split_off(&index.next());
-        self.unsound = if keep_tail { tail } else { BTreeMap::new() };
         self.pending.push_back((lsn, index));
+        self.commit_to(index);
     }
 
-    /// The last entry at or before `index` whose term is at most `term` (or whose term is not known
-    /// here).
-    pub fn find_conflict(&self, index: Index, term: Term) -> (Index, Term) {
-        let mut at = index.min(self.last_index());
-        while let Some(found) = self.term_at(at) {
-            if found <= term || at.0 == 0 {
-                return (at, found);
-            }
-            at = at.prev();
-        }
-        (at, Term(0))
+    // -- damage
+
+    /// The first entry that is damaged, or whose repair is not durable yet.
+    pub fn first_damaged(&self) -> Option<Index> {
+        self.damaged.keys().next().copied()
     }
 
-    /// Closes each input of raft.
-    pub fn check_invariants(&self) {
-        assert!(self.stable <= self.last_index(), "durable means it is here");
-        let pending = self.pending.back();
-        assert!(
-            pending.is_none_or(|p| p.1 <= self.last_index()),
-            "nothing pends that is not here"
+    /// The entries whose bodies are missing, in order.
+    pub fn missing(&self) -> impl Iterator<Item = Index> {
+        self.damaged
+            .iter()
+            .filter(|(_, damage)| **damage == Damage::Missing)
+            .map(|(index, _)| *index)
+    }
+
+    /// Puts the missing body of the entry at `index` back. It is durable with the record `lsn`.
+    ///
+    /// # Panics
+    ///
+    /// If no body is missing there.
+    pub fn repair(&mut self, index: Index, body: Arc<[u8]>, lsn: Lsn) {
+        let damage = self.damaged.insert(index, Damage::Repaired(lsn));
+        assert_eq!(
+            damage,
+            Some(Damage::Missing),
+            "only a missing body is put back"
         );
-        assert!(self.last_term() >= self.start_term, "terms never go back");
+        let entry = &mut self.entries[(index.0 - self.start.0 - 1) as usize];
+        entry.body = EntryBody::Good(body);
+    }
+
+    /// Part of `Raft::check_invariants`.
+    pub fn check_invariants(&self) {
+        let last = self.last_index();
+        assert!(self.start <= self.commit, "a snapshot is committed");
+        assert!(self.applied <= self.commit, "an applied entry is committed");
+        assert!(self.commit <= last, "a committed entry is in the log");
+        assert!(self.stable <= last, "a durable entry is in the log");
+        assert!(self.last_term() >= self.start_term, "terms never fall");
+        if let Some((_, index)) = self.pending.back() {
+            assert!(*index <= last, "a pending entry is in the log");
+        }
+        if let Some((first, _)) = self.damaged.first_key_value() {
+            assert!(*first > self.start, "a snapshot has no damaged entries");
+        }
+        if let Some((end, _)) = self.damaged.last_key_value() {
+            assert!(*end <= last, "a damaged entry is in the log");
+        }
+        if let Some(entry) = self.entries.back() {
+            assert_eq!(entry.index, last, "the log has no gaps");
+        }
+        if cfg!(debug_assertions) && self.entries.len() <= SUMMED_ENTRIES_MAX {
+            let bytes: usize = self.entries.iter().map(Entry::size).sum();
+            assert_eq!(bytes, self.bytes, "the sizes add up");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64, term: u64) -> Entry {
+        Entry {
+            term: Term(term),
+            index: Index(index),
+            body: EntryBody::Good([0; 10].into()),
+        }
+    }
+
+    /// Entries of these terms after index 4.
+    fn log(terms: &[u64]) -> Log {
+        let mut entries = Vec::new();
+        for (at, term) in terms.iter().enumerate() {
+            entries.push(entry(5 + at as u64, *term));
+        }
+        Log::new(Index(4), Term(1), entries, Index(0))
+    }
+
+    #[test]
+    fn an_entry_is_durable_with_its_record() {
+        let mut log = log(&[1, 1]);
+        log.append(entry(7, 2), Lsn(1));
+        log.append(entry(8, 2), Lsn(2));
+        assert_eq!(log.durable(), Index(6));
+        log.on_synced(Lsn(1));
+        assert_eq!(log.durable(), Index(7));
+        log.check_invariants();
+    }
+
+    #[test]
+    fn a_truncated_entry_is_not_durable() {
+        let mut log = log(&[1, 1]);
+        log.append(entry(7, 2), Lsn(1));
+        log.truncate(Index(6));
+        log.append(entry(6, 3), Lsn(2));
+        log.on_synced(Lsn(1));
+        assert_eq!(log.durable(), Index(5));
+        log.on_synced(Lsn(2));
+        assert_eq!(log.durable(), Index(6));
+        log.check_invariants();
+    }
+
+    #[test]
+    fn a_repair_counts_once_it_is_durable() {
+        let mut entries = vec![entry(5, 1), entry(6, 1)];
+        entries[0].body = EntryBody::Faulty {
+            len: 10,
+            seed: 0,
+            crc: 0,
+        };
+        let mut log = Log::new(Index(4), Term(1), entries, Index(6));
+        assert_eq!(log.missing().collect::<Vec<_>>(), [Index(5)]);
+        log.repair(Index(5), [0; 10].into(), Lsn(1));
+        assert_eq!(log.missing().next(), None);
+        assert_eq!(log.durable(), Index(4));
+        log.on_synced(Lsn(1));
+        assert_eq!(log.durable(), Index(6));
+        log.check_invariants();
+    }
+
+    #[test]
+    fn a_conflict_is_searched_a_term_at_a_time() {
+        let log = log(&[1, 3, 3, 5]);
+        assert_eq!(log.find_conflict(Index(9), Term(4)), (Index(7), Term(3)));
+        assert_eq!(log.find_conflict(Index(7), Term(2)), (Index(5), Term(1)));
+        assert_eq!(log.find_conflict(Index(5), Term(0)), (Index(3), Term(0)));
+    }
+
+    #[test]
+    fn a_slice_has_at_least_one_entry() {
+        let log = log(&[1, 1, 1]);
+        assert_eq!(log.slice(Index(5), Index(7), 1).len(), 1);
+        assert_eq!(log.slice(Index(5), Index(7), 20).len(), 2);
+        assert_eq!(log.slice(Index(5), Index(6), 100).len(), 2);
+        assert!(log.slice(Index(8), Index(9), 100).is_empty());
+    }
+
+    #[test]
+    fn an_installed_snapshot_keeps_the_tail_or_drops_it() {
+        let mut log = log(&[1, 1, 1]);
+        log.install(Index(6), Term(1), true, Lsn(1));
+        assert_eq!((log.start(), log.last_index()), (Index(6), Index(7)));
+        log.check_invariants();
+        log.install(Index(9), Term(2), false, Lsn(2));
+        assert_eq!((log.start(), log.last_index()), (Index(9), Index(9)));
+        log.check_invariants();
     }
 }

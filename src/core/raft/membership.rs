@@ -1,31 +1,28 @@
-//! Membership (thesis 4): the configurations in the log, what a change does, who is a member, who
-//! was removed.
+//! Membership (thesis chapter 4): the configurations in the log, what a change leads to, and which
+//! change may be appended.
 //!
-//! A configuration takes effect when its entry is appended and goes with its entry (4.1). A
-//! member's id is the index of its Join, so that "removed" needs no list: an id that could be known
-//! and is not was removed. Start reading at `Configuration::after`, then `check_change`.
+//! A configuration takes effect when its entry is appended, and its effect ends when the entry is
+//! truncated (thesis 4.1). A member's id is the index of its Join. So no list of removed members is
+//! needed: an id at or below the applied index that is absent from the applied configuration was
+//! removed. Start reading at [`Membership`], then [`Configuration::after`] and `Raft::check_change`.
 use super::fault::RaftFault;
-use super::progress::{Progress, ProgressState};
-use super::{
-    Configuration, Entry, EntryBody, Index, Member, Message, PeerId, ProposalRefusal, Raft,
-    RaftNotice, RaftRole, Rpc, SnapshotMeta, Term,
-};
+use super::message::{Configuration, Entry, EntryBody, Index, Member, Message, PeerId, Rpc, Term};
+use super::{Progress, ProposalRefusal, Raft, RaftNotice, RaftRole};
 use crate::core::command::{self, Command};
 use crate::core::timer::Now;
 
-/// How long a removed member is still told of its removal, once that is committed.
-const FAREWELL_US: u64 = 2_000_000;
-/// How many entries a learner may lack when it becomes a voter: what one more round trip brings.
+/// Most entries that a learner may lack when it becomes a voter. A leader sends more than that
+/// within one round trip, so the new voter delays no commit by more (thesis 4.2.1).
 const PROMOTE_LAG_MAX: u64 = 64;
 
-/// What an id is, as far as this member has applied the log.
+/// The relation of an id to the cluster, as far as this member has applied the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberStanding {
-    /// In the applied configuration.
+    /// The applied configuration has it.
     Member,
-    /// Not in it, though its join would have been applied.
+    /// The applied configuration does not have it, but its Join is applied.
     Removed,
-    /// Its join may not have come here yet.
+    /// Its Join may be past the applied entries.
     Unknown,
 }
 
@@ -34,18 +31,22 @@ pub enum MemberStanding {
 pub enum UnfitChange {
     /// There is no such member.
     NotAMember,
-    /// The cluster would have no voter left.
+    /// No voter would be left.
     LastVoter,
-    /// Only a learner is promoted.
+    /// The member to be promoted is a voter.
     NotALearner,
-    /// The name belongs to a member that the command does not replace, or may not replace.
+    /// Another member has the name, and the Join does not replace it or must not.
     NameTaken,
 }
 
 impl Configuration {
-    /// The configuration behind the entry at `index`, if that changes it. A Join of a known name
-    /// from the same data directory (0 matches any) only takes over the addresses; `replaces`
-    /// puts a learner in the place of a member.
+    /// The configuration after the entry at `index`; `None` if its command does not change the
+    /// membership.
+    ///
+    /// A Join adds a learner, with two exceptions:
+    /// - it names a member: it updates the URLs of that member (and its incarnation, unless that is
+    ///   0);
+    /// - it replaces a member (`replaces` is not 0): that member goes first.
     pub fn after(&self, index: Index, command: &Command) -> Option<Configuration> {
         let mut members = self.members.clone();
         match command {
@@ -57,11 +58,9 @@ impl Configuration {
                 replaces,
             } => {
                 members.retain(|m| m.id.0 != *replaces);
-                let at = members
-                    .iter()
-                    .position(|m| m.name == *name)
-                    .unwrap_or(members.len());
-                if at == members.len() {
+                let known = members.iter().position(|m| m.name == *name);
+                let at = known.unwrap_or(members.len());
+                if known.is_none() {
                     members.push(Member {
                         id: PeerId(index.0),
                         name: name.clone(),
@@ -69,39 +68,134 @@ impl Configuration {
                     });
                 }
                 let member = &mut members[at];
-                (member.peer_url, member.client_url) = (peer_url.clone(), client_url.clone());
-                member.incarnation = if *incarnation == 0 {
-                    member.incarnation
-                } else {
-                    *incarnation
-                };
+                member.peer_url = peer_url.clone();
+                member.client_url = client_url.clone();
+                if *incarnation != 0 {
+                    member.incarnation = *incarnation;
+                }
             }
-            Command::Promote { id } => members.iter_mut().find(|m| m.id.0 == *id)?.voter = true,
+            Command::Promote { id } => {
+                let member = members.iter_mut().find(|m| m.id.0 == *id)?;
+                member.voter = true;
+            }
             Command::Remove { id } => members.retain(|m| m.id.0 != *id),
             _ => return None,
         }
         Some(Configuration { members })
     }
+
+    /// What is wrong with `command` as a change of this configuration that the member `own_id`
+    /// proposes. `None` also if the command does not change the membership.
+    fn unfit(&self, command: &Command, own_id: PeerId) -> Option<UnfitChange> {
+        match command {
+            Command::Join {
+                name,
+                incarnation,
+                replaces,
+                ..
+            } => {
+                let fits = match self.by_name(name) {
+                    None => *replaces == 0,
+                    Some(member) if *replaces == 0 => member.is_same_directory(*incarnation),
+                    Some(member) => member.id.0 == *replaces && member.id != own_id,
+                };
+                (!fits).then_some(UnfitChange::NameTaken)
+            }
+            Command::Promote { id } => match self.get(PeerId(*id)) {
+                None => Some(UnfitChange::NotAMember),
+                Some(member) if member.voter => Some(UnfitChange::NotALearner),
+                Some(_) => None,
+            },
+            Command::Remove { id } => match self.get(PeerId(*id)) {
+                None => Some(UnfitChange::NotAMember),
+                Some(_) => None,
+            },
+            _ => None,
+        }
+    }
 }
 
-// -- the configurations in the log
-impl Raft {
-    /// An entry is about to be appended: the configuration it makes is in force from now on.
-    pub(super) fn configure(&mut self, entry: &Entry) {
-        let Some(next) = self.changed_by(entry) else {
-            return;
-        };
-        let voters = !next.voters().eq(self.configuration().voters());
-        self.configurations.push((entry.index, next));
-        if self.role == RaftRole::Leader {
-            if voters {
-                self.voter_change = entry.index;
-            }
-            self.refresh_peers();
+impl Member {
+    /// Whether a Join with this incarnation may come from this member's data directory: the numbers
+    /// are equal, or one of them is unknown (0).
+    fn is_same_directory(&self, incarnation: u64) -> bool {
+        incarnation == 0 || self.incarnation == 0 || self.incarnation == incarnation
+    }
+}
+
+/// The configurations that entries of the log lead to.
+pub struct Membership {
+    /// Each configuration with the index of the entry that it is in force from, in order. The first
+    /// one is that of a snapshot or of an entry that was in the log once; each later one derives
+    /// from the one before it. Never empty.
+    ///
+    /// Changes with the log: an append adds one, a truncation removes those of its entries.
+    history: Vec<(Index, Configuration)>,
+
+    /// The last change of voters that was appended since this member became leader. The next one
+    /// waits until it is committed.
+    voter_change: Option<Index>,
+}
+
+impl Membership {
+    /// The configuration as of `index`, from a snapshot.
+    pub fn new(index: Index, configuration: Configuration) -> Membership {
+        Membership {
+            history: vec![(index, configuration)],
+            voter_change: None,
         }
     }
 
-    fn changed_by(&self, entry: &Entry) -> Option<Configuration> {
+    /// The latest configuration, committed or not. It is the one in force (thesis 4.1).
+    pub fn latest(&self) -> &Configuration {
+        let (_, configuration) = self.history.last().expect("never empty");
+        configuration
+    }
+
+    /// The entry that the latest configuration is in force from.
+    pub fn latest_index(&self) -> Index {
+        let (index, _) = self.history.last().expect("never empty");
+        *index
+    }
+
+    /// The configuration as of `index`; the oldest known one if `index` is before that.
+    pub fn at(&self, index: Index) -> &Configuration {
+        let after = self.history.partition_point(|(at, _)| *at <= index);
+        let (_, configuration) = &self.history[after.saturating_sub(1)];
+        configuration
+    }
+
+    /// All known configurations, each with the entry that it is in force from, in order.
+    pub fn history(&self) -> impl Iterator<Item = (Index, &Configuration)> {
+        self.history.iter().map(|(index, c)| (*index, c))
+    }
+
+    /// Whether a change of voters that was appended in this leadership is not committed yet.
+    fn has_open_voter_change(&self, commit: Index) -> bool {
+        self.voter_change.is_some_and(|change| change > commit)
+    }
+
+    /// This member leads from now on. A change of voters by an earlier leader needs no memory: it is
+    /// before this leader's no-op, which must commit before any change (`Raft::check_order`).
+    pub fn on_become_leader(&mut self) {
+        self.voter_change = None;
+    }
+
+    /// An entry is appended. Returns whether it changes the configuration.
+    pub fn on_append(&mut self, entry: &Entry) -> bool {
+        let Some(next) = self.after_entry(entry) else {
+            return false;
+        };
+        if !next.voters().eq(self.latest().voters()) {
+            self.voter_change = Some(entry.index);
+        }
+        self.history.push((entry.index, next));
+        true
+    }
+
+    /// The configuration that an entry after all others leads to, if it changes the membership. The
+    /// command of a damaged entry is unknown, so it changes nothing until it is repaired.
+    fn after_entry(&self, entry: &Entry) -> Option<Configuration> {
         let EntryBody::Good(bytes) = &entry.body else {
             return None;
         };
@@ -109,231 +203,216 @@ impl Raft {
             return None;
         }
         let command = command::decode(bytes).expect("an entry was encoded by a member");
-        self.configuration().after(entry.index, &command)
+        self.latest().after(entry.index, &command)
     }
 
-    /// Reads the configurations in the log anew, from `from` on.
-    pub(super) fn rebuild_configurations(&mut self, from: Index) {
-        self.configurations.retain(|(index, _)| *index < from);
-        let mut at = from;
-        while let Some(entry) = self.log.get(at) {
-            if let Some(next) = self.changed_by(entry) {
-                self.configurations.push((at, next));
+    /// The entries from `from` on are truncated.
+    pub fn on_truncate(&mut self, from: Index) {
+        self.history.retain(|(index, _)| *index < from);
+    }
+
+    /// Derives the configurations from `from` on again. `entries` are all entries from there on.
+    pub fn rebuild<'a>(&mut self, from: Index, entries: impl Iterator<Item = &'a Entry>) {
+        self.history.retain(|(index, _)| *index < from);
+        for entry in entries {
+            if let Some(next) = self.after_entry(entry) {
+                self.history.push((entry.index, next));
             }
-            at = at.next();
         }
     }
 
-    /// The configuration that was in force at an index; the oldest one known, for an index before
-    /// it.
-    pub fn configuration_at(&self, index: Index) -> &Configuration {
-        let behind = self.configurations.partition_point(|(at, _)| *at <= index);
-        &self.configurations[behind.saturating_sub(1)].1
+    /// Begins again with the configuration of a snapshot that ends at `index`.
+    pub fn on_install(&mut self, index: Index, configuration: Configuration) {
+        self.history = vec![(index, configuration)];
     }
 
-    pub(super) fn committed_configuration(&self) -> &Configuration {
-        self.configuration_at(self.commit_index)
+    /// Forgets the configurations that ended at or before `needed`.
+    pub fn trim(&mut self, needed: Index) {
+        let after = self.history.partition_point(|(at, _)| *at <= needed);
+        self.history.drain(..after.saturating_sub(1));
     }
 
-    /// What a snapshot of the state applied at `index` is headed by.
-    pub fn snapshot_meta(&self, index: Index) -> SnapshotMeta {
-        if index == self.snapshot.index {
-            return self.snapshot.clone();
+    /// Part of `Raft::check_invariants`. `last` is the last entry of the log.
+    pub fn check_invariants(&self, last: Index) {
+        assert!(self.latest_index() <= last, "a configuration is in the log");
+        let members = &self.latest().members;
+        assert!(members.is_sorted_by_key(|m| m.id), "members are sorted");
+        if cfg!(debug_assertions) {
+            let in_order = self.history.is_sorted_by_key(|(index, _)| *index);
+            assert!(in_order, "configurations are in the order of the log");
         }
-        assert!(
-            index <= self.last_applied,
-            "a snapshot holds what is applied"
-        );
-        SnapshotMeta {
-            cluster: self.snapshot.cluster,
-            index,
-            term: self.log.term_at(index).expect("the log begins before it"),
-            configuration: self.configuration_at(index).clone(),
-        }
-    }
-
-    /// Forgets configurations that no snapshot and no question can ask for.
-    pub(super) fn trim_configurations(&mut self) {
-        let needed = self.snapshot.index.min(self.last_applied);
-        let behind = self.configurations.partition_point(|(at, _)| *at <= needed);
-        self.configurations.drain(..behind.saturating_sub(1));
     }
 }
 
-// -- who is what
+/// Configurations and standings.
 impl Raft {
-    /// What an id is to this member; never a guess: without the join applied it is `Unknown`.
-    pub fn standing(&self, id: PeerId) -> MemberStanding {
-        if self.configuration_at(self.last_applied).get(id).is_some() {
-            MemberStanding::Member
-        } else if id.0 <= self.last_applied.0 || self.has(RaftFault::UnknownIsRemoved) {
-            MemberStanding::Removed
-        } else {
-            MemberStanding::Unknown
-        }
+    /// The latest configuration in the log, committed or not.
+    pub fn configuration(&self) -> &Configuration {
+        self.membership.latest()
     }
 
-    /// What to answer to a removed member that opens a link; `None` for all others.
+    /// The configuration as of `index`; the oldest known one if `index` is before that.
+    pub fn configuration_at(&self, index: Index) -> &Configuration {
+        self.membership.at(index)
+    }
+
+    /// The configuration as of the commit index.
+    pub(super) fn committed_configuration(&self) -> &Configuration {
+        self.membership.at(self.log.commit_index())
+    }
+
+    /// The relation of `id` to the cluster. It is `Unknown` until the Join of `id` has been applied
+    /// here.
+    pub fn standing(&self, id: PeerId) -> MemberStanding {
+        let applied = self.log.applied();
+        if self.membership.at(applied).get(id).is_some() {
+            return MemberStanding::Member;
+        }
+        if id.0 <= applied.0 || self.has(RaftFault::UnknownIsRemoved) {
+            return MemberStanding::Removed;
+        }
+        MemberStanding::Unknown
+    }
+
+    /// The notice for a removed member that opens a link; `None` for any other id.
     pub fn removal_notice(&self, id: PeerId) -> Option<Message> {
-        (self.standing(id) == MemberStanding::Removed).then_some(Message {
+        if self.standing(id) != MemberStanding::Removed {
+            return None;
+        }
+        Some(Message {
             term: Term::REMOVED,
             rpc: Rpc::Removed {
-                cluster: self.snapshot.cluster,
+                cluster: self.snapshots.newest().cluster,
                 id,
             },
         })
     }
 
-    /// Rests on what is committed, so it waits for no sync.
+    /// Sends a notice of removal. It passes the gate at once: it depends on applied entries only,
+    /// not on this member's term.
     pub(super) fn send_removed(&mut self, to: PeerId) {
         let notice = self.removal_notice(to);
         self.out.messages.extend(notice.map(|n| (to, n)));
     }
 
-    /// A notice means something only if it is meant for this member of this cluster.
+    /// A peer sent a notice of removal. It counts only if it is for this member of this cluster. A
+    /// new member knows its id but not its cluster, and has no data to lose.
     pub(super) fn on_removed(&mut self, term: Term, cluster: u64, id: PeerId) {
         if self.has(RaftFault::NoticeIsTerm) {
             return self.become_follower(term, None);
         }
-        // One that was just let in knows nothing of its cluster but its id, and has nothing to
-        // lose.
-        let mine = [0, cluster].contains(&self.snapshot.cluster) && id == self.id;
-        if mine && term == Term::REMOVED && !self.out.notices.contains(&RaftNotice::Removed) {
-            self.out.notices.push(RaftNotice::Removed);
+        let own_cluster = self.snapshots.newest().cluster;
+        let is_own_cluster = own_cluster == 0 || own_cluster == cluster;
+        if is_own_cluster && id == self.id && term == Term::REMOVED {
+            self.report(RaftNotice::Removed);
         }
-    }
-
-    /// How the leader sees a member; `None` elsewhere.
-    pub fn peer(&self, id: PeerId) -> Option<&Progress> {
-        self.peers.iter().find(|p| p.id == id)
-    }
-
-    /// Whether a member answers this leader, or may still answer: a leadership that is younger than
-    /// an election timeout cannot tell.
-    pub fn is_heard(&self, now: Now, id: PeerId) -> bool {
-        id == self.id
-            || self
-                .peer(id)
-                .is_some_and(|p| !self.is_silent(p, now.mono_us))
-    }
-
-    /// Whether this leader hears a majority of the voters.
-    pub fn majority_heard(&self, now: Now) -> bool {
-        self.can_remove(now, PeerId::NONE)
-    }
-
-    /// Whether the voters that this leader hears would still be a majority without this member.
-    pub fn can_remove(&self, now: Now, id: PeerId) -> bool {
-        let voters = || self.configuration().voters().filter(|v| *v != id);
-        let heard = voters().filter(|v| self.is_answering(now, *v));
-        let majority =
-            heard.count() > voters().count() / 2 || self.has(RaftFault::RemovalUnchecked);
-        self.role == RaftRole::Leader && majority
-    }
-
-    /// Whether a member has answered this leader, and within an election timeout.
-    pub fn is_answering(&self, now: Now, id: PeerId) -> bool {
-        id == self.id
-            || self
-                .peer(id)
-                .is_some_and(|p| p.answered && !self.is_silent(p, now.mono_us))
     }
 }
 
-// -- changes
+/// What a leader knows of the reachability of members.
 impl Raft {
-    /// Whether a change may be appended now. It is checked against the latest configuration, so
-    /// that it never fails when it is applied.
-    pub(super) fn check_change(&self, command: &Command) -> Result<(), ProposalRefusal> {
-        let now = self.configuration();
-        let unfit = match command {
-            Command::Join {
-                name,
-                incarnation,
-                replaces,
-                ..
-            } => {
-                let same =
-                    |m: &Member| [0, m.incarnation].contains(incarnation) || m.incarnation == 0;
-                let fits = match now.by_name(name) {
-                    None => *replaces == 0,
-                    Some(m) if *replaces == 0 => same(m),
-                    Some(m) => m.id.0 == *replaces && m.id != self.id,
-                };
-                (!fits).then_some(UnfitChange::NameTaken)
-            }
-            Command::Promote { id } => match now.get(PeerId(*id)) {
-                None => Some(UnfitChange::NotAMember),
-                Some(m) => m.voter.then_some(UnfitChange::NotALearner),
-            },
-            Command::Remove { id } => now
-                .get(PeerId(*id))
-                .is_none()
-                .then_some(UnfitChange::NotAMember),
-            _ => return Ok(()),
-        };
-        unfit.map_or_else(
-            || self.check_order(command),
-            |why| Err(ProposalRefusal::Unfit(why)),
-        )
+    /// Whether this leader hears the member, or cannot tell yet because it has led for less than an
+    /// election timeout.
+    pub fn is_heard(&self, now: Now, id: PeerId) -> bool {
+        let peer = self.tracker.get(id);
+        id == self.id || peer.is_some_and(|p| !self.is_silent(p, now.mono_us))
     }
 
-    /// One change of voters at a time, so that majorities overlap (4.1); and never before this
-    /// leader's no-op has committed, or two leaders' changes could be under way (the correction
-    /// of 2015).
-    fn check_order(&self, command: &Command) -> Result<(), ProposalRefusal> {
-        let now = self.configuration();
-        let next = now.after(self.log.last_index().next(), command);
-        let next = next.expect("a change of membership");
+    /// Whether the member has answered this leader, the last time within an election timeout.
+    pub fn is_answering(&self, now: Now, id: PeerId) -> bool {
+        let peer = self.tracker.get(id);
+        let answers = |p: &Progress| p.has_answered() && !self.is_silent(p, now.mono_us);
+        id == self.id || peer.is_some_and(answers)
+    }
+
+    /// Whether this member leads, and a majority of the voters answers it.
+    pub fn majority_heard(&self, now: Now) -> bool {
+        self.is_majority_answering(now, None)
+    }
+
+    /// Whether this member leads, and a majority of the voters would still answer it if `id` were
+    /// removed.
+    pub fn can_remove(&self, now: Now, id: PeerId) -> bool {
+        self.is_majority_answering(now, Some(id))
+    }
+
+    fn is_majority_answering(&self, now: Now, without: Option<PeerId>) -> bool {
+        if self.role != RaftRole::Leader {
+            return false;
+        }
+        let mut voters = 0;
+        let mut answering = 0;
+        for voter in self.configuration().voters() {
+            if Some(voter) == without {
+                continue;
+            }
+            voters += 1;
+            if self.is_answering(now, voter) {
+                answering += 1;
+            }
+        }
+        answering > voters / 2 || self.has(RaftFault::RemovalUnchecked)
+    }
+}
+
+/// Changes by the leader.
+impl Raft {
+    /// Whether `command` may be appended now, if it changes the membership. It is checked against
+    /// the latest configuration, so it never fails when it is applied.
+    pub(super) fn check_change(&self, command: &Command) -> Result<(), ProposalRefusal> {
+        if let Some(unfit) = self.configuration().unfit(command, self.id) {
+            return Err(ProposalRefusal::Unfit(unfit));
+        }
+        let next_index = self.log.last_index().next();
+        match self.configuration().after(next_index, command) {
+            Some(next) => self.check_order(&next),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the configuration `next` may follow the latest one now. Two rules keep majorities of
+    /// any two configurations overlapping (thesis 4.1):
+    /// - One change of voters at a time: the next waits until the last one is committed.
+    /// - No change before this leader's no-op is committed. Otherwise two leaders could each have
+    ///   appended a change to the same configuration (the correction of 2015,
+    ///   <https://groups.google.com/g/raft-dev/c/t4xj6dJTP6E>).
+    fn check_order(&self, next: &Configuration) -> Result<(), ProposalRefusal> {
         if next.voters().next().is_none() {
             return Err(ProposalRefusal::Unfit(UnfitChange::LastVoter));
         }
-        let early = self.commit_index < self.nop && !self.has(RaftFault::ChangeBeforeNop);
-        let second = self.voter_change > self.commit_index && !next.voters().eq(now.voters());
-        if early || (second && !self.has(RaftFault::TwoChanges)) {
-            Err(ProposalRefusal::Busy)
-        } else {
+        let commit = self.log.commit_index();
+        let has_committed =
+            self.leadership.has_committed(commit) || self.has(RaftFault::ChangeBeforeNop);
+        let changes_voters = !next.voters().eq(self.configuration().voters());
+        let is_second = changes_voters && self.membership.has_open_voter_change(commit);
+        let is_single = !is_second || self.has(RaftFault::TwoChanges);
+        if has_committed && is_single {
             Ok(())
+        } else {
+            Err(ProposalRefusal::Busy)
         }
     }
 
-    /// Makes the leader's view of the others that of the latest configuration. Who is not in it any
-    /// more is leaving.
+    /// The configuration changed while this member leads: its view of the peers follows.
     pub(super) fn refresh_peers(&mut self) {
-        let (index, configuration) = self.configurations.last().expect("never empty");
-        for peer in &mut self.peers {
-            let member = configuration.get(peer.id);
-            peer.voter = member.is_some_and(|m| m.voter);
-            if member.is_none() && peer.leaving.is_none() {
-                peer.leaving = Some((*index, u64::MAX));
-            }
-        }
-        for member in configuration.members.iter().filter(|m| m.id != self.id) {
-            if let Err(at) = self.peers.binary_search_by_key(&member.id, |p| p.id) {
-                let next = self.log.last_index().next();
-                let peer = Progress::new(member.id, member.voter, next, self.now_us);
-                self.peers.insert(at, peer);
-            }
-        }
+        let next = self.log.last_index().next();
+        let index = self.membership.latest_index();
+        let configuration = self.membership.latest();
+        self.tracker
+            .refresh(index, configuration, self.id, next, self.now_us);
     }
 
-    /// The leader has committed something: what waits for a change of membership goes on.
+    /// The commit index of this leader rose: removals may be committed, this leader's own included.
+    /// The committed configuration decides and not the latest: a Join may follow the removal.
     pub(super) fn on_change_committed(&mut self) {
-        for peer in &mut self.peers {
-            if let Some((remove, until_us @ u64::MAX)) = &mut peer.leaving
-                && *remove <= self.commit_index
-            {
-                *until_us = self.now_us + FAREWELL_US;
-            }
-        }
-        // Not the latest: a join may stand behind the removal.
+        self.tracker.on_commit(self.log.commit_index(), self.now_us);
         if self.committed_configuration().get(self.id).is_none() {
             self.leave();
         }
     }
 
-    /// The leader's own removal has committed: it passes that on, names a successor and leads no
-    /// more (4.2.2).
+    /// This leader's own removal is committed. It passes the commit index on, lets the best voter
+    /// campaign at once and steps down (thesis 4.2.2).
     fn leave(&mut self) {
         self.replicate();
         if let Some(successor) = self.best_successor() {
@@ -342,30 +421,104 @@ impl Raft {
         self.become_follower(self.current_term, None);
     }
 
-    /// Lets go of removed members that know it, or that had their time.
-    pub(super) fn drop_left(&mut self) {
-        let (commit, now_us) = (self.commit_index, self.now_us);
-        self.peers.retain(|p| match p.leaving {
-            Some((remove, until_us)) => {
-                commit < remove || (p.matched < remove && now_us < until_us)
-            }
-            None => true,
+    /// Promotes a learner that has caught up: it lacks few entries and has its own Join.
+    pub(super) fn maybe_promote(&mut self, id: PeerId) -> bool {
+        let last = self.log.last_index();
+        let is_ready = self.tracker.get(id).is_some_and(|peer| {
+            let is_learner = !peer.is_voter() && !peer.is_leaving();
+            let has_join = peer.matched() >= Index(id.0);
+            let has_caught_up = peer.matched().0 + PROMOTE_LAG_MAX >= last.0;
+            is_learner && has_join && has_caught_up && peer.is_replicating()
         });
+        let command = Command::Promote { id: id.0 };
+        if !is_ready || self.may_propose().is_err() || self.check_change(&command).is_err() {
+            return false;
+        }
+        self.append_command(&command);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn join(name: &str, incarnation: u64, replaces: u64) -> Command {
+        Command::Join {
+            name: name.into(),
+            peer_url: "http://peer".into(),
+            client_url: "http://client".into(),
+            incarnation,
+            replaces,
+        }
     }
 
-    /// Makes a voter of a learner that has caught up and answers.
-    pub(super) fn maybe_promote(&mut self, id: PeerId) {
-        let last = self.log.last_index();
-        let ready = |p: &&Progress| {
-            let caught_up = p.matched.0 + PROMOTE_LAG_MAX >= last.0 && p.matched >= Index(id.0);
-            !p.voter && p.leaving.is_none() && caught_up && p.flow == ProgressState::Replicate
-        };
-        if !self.peers.iter().any(|p| p.id == id && ready(&p)) {
-            return;
+    fn entry(index: u64, command: &Command) -> Entry {
+        let mut bytes = Vec::new();
+        command::encode(command, &mut bytes);
+        Entry {
+            term: Term(1),
+            index: Index(index),
+            body: EntryBody::Good(bytes.into()),
         }
-        let command = Command::Promote { id: id.0 };
-        if self.may_propose().is_ok() && self.check_change(&command).is_ok() {
-            self.append_command(&command);
-        }
+    }
+
+    /// Member 1, a voter, and member 2, a learner.
+    fn membership() -> Membership {
+        let mut membership = Membership::new(Index(0), Configuration::default());
+        membership.on_append(&entry(1, &join("n1", 11, 0)));
+        membership.on_append(&entry(2, &join("n2", 22, 0)));
+        membership.on_append(&entry(3, &Command::Promote { id: 1 }));
+        membership
+    }
+
+    #[test]
+    fn a_truncation_takes_a_configuration_back() {
+        let mut membership = membership();
+        membership.on_append(&entry(4, &Command::Remove { id: 2 }));
+        assert!(membership.latest().get(PeerId(2)).is_none());
+        membership.on_truncate(Index(4));
+        assert!(membership.latest().get(PeerId(2)).is_some());
+        assert_eq!(membership.latest_index(), Index(3));
+        membership.check_invariants(Index(3));
+    }
+
+    #[test]
+    fn the_configuration_of_an_index_is_the_last_one_before_it() {
+        let membership = membership();
+        assert_eq!(membership.at(Index(1)).members.len(), 1);
+        assert!(!membership.at(Index(2)).is_voter(PeerId(1)));
+        assert!(membership.at(Index(9)).is_voter(PeerId(1)));
+    }
+
+    #[test]
+    fn trimming_keeps_the_configuration_in_force() {
+        let mut membership = membership();
+        membership.trim(Index(2));
+        assert_eq!(membership.history().count(), 2);
+        assert_eq!(membership.at(Index(2)).members.len(), 2);
+    }
+
+    #[test]
+    fn a_change_of_voters_is_open_until_it_is_committed() {
+        let mut membership = membership();
+        assert!(membership.has_open_voter_change(Index(2)));
+        assert!(!membership.has_open_voter_change(Index(3)));
+        membership.on_become_leader();
+        assert!(!membership.has_open_voter_change(Index(2)));
+    }
+
+    #[test]
+    fn a_name_belongs_to_one_data_directory() {
+        let membership = membership();
+        let latest = membership.latest();
+        let own_id = PeerId(1);
+        let taken = Some(UnfitChange::NameTaken);
+        assert_eq!(latest.unfit(&join("n2", 22, 0), own_id), None);
+        assert_eq!(latest.unfit(&join("n2", 0, 0), own_id), None);
+        assert_eq!(latest.unfit(&join("n2", 23, 0), own_id), taken);
+        assert_eq!(latest.unfit(&join("n2", 23, 2), own_id), None);
+        assert_eq!(latest.unfit(&join("n1", 12, 1), own_id), taken);
+        assert_eq!(latest.unfit(&join("n3", 33, 2), own_id), taken);
     }
 }

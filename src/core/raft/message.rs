@@ -132,6 +132,11 @@ impl Term {
 
     /// Marks a snapshot from a member that does not lead; never the term of a leader.
     pub const NONE: Term = Term(0);
+
+    /// The term after this one.
+    pub fn next(self) -> Term {
+        Term(self.0 + 1)
+    }
 }
 
 impl PeerId {

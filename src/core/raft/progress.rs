@@ -1,235 +1,577 @@
-//! What a leader knows of one member (thesis figure 3.1: `next_index`, `match_index`), and how it
-//! sends to it.
+//! What a leader knows of one peer, and how it sends to it (thesis figure 3.1, 5; the states are
+//! those of etcd-io/raft, `tracker/progress.go`).
 //!
-//! `Probe` sends one message and waits until the logs are known to match; `Replicate` sends ahead
-//! of the replies, within bounds; `Snapshot` hands over the leader's snapshot piece by piece. Start
-//! reading at `Progress`.
+//! The log that the peer has is uncertain when a leader starts, so it probes; then it sends ahead of
+//! the replies; and if the entries that the peer needs are released, it sends its snapshot. Start
+//! reading at [`ProgressState`], then [`Progress`].
 use std::collections::VecDeque;
 
 use super::message::{Index, PeerId, SnapshotMeta};
 
-/// How many append entries may be on their way to one member.
-const FLIGHT_MESSAGES_MAX: usize = 64;
-/// How many bytes of entries may be on their way to one member: what a link and its receiver must
-/// be able to hold.
-const FLIGHT_BYTES_MAX: usize = 4 << 20;
+/// Most appends with entries on the way to one peer.
+const IN_FLIGHT_MESSAGES_MAX: usize = 64;
 
-/// How entries reach a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Most bytes of entries on the way to one peer. The link and its receiver must be able to hold
+/// them.
+const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
+
+/// How entries reach a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProgressState {
-    /// `next` is a guess; `sent`: the guess is out, wait for its reply or the next heartbeat.
-    Probe { sent: bool },
-    /// `next` is right; send ahead.
-    Replicate,
-    /// The snapshot up to `index` is sent; `offset` is the byte the member wants next, `asked_us`
-    /// when its piece was asked of the owner (0: not yet).
-    Snapshot {
-        index: Index,
-        offset: u64,
-        asked_us: u64,
+    /// `next` is a guess. One append is sent, and no other before its reply or the next heartbeat.
+    Probe {
+        /// Whether the append is sent.
+        is_sent: bool,
     },
+    /// The logs agree up to the entry before `next`. Appends are sent ahead of the replies.
+    Replicate,
+    /// The peer needs entries that are released here. The snapshot is sent instead.
+    Snapshot(SnapshotTransfer),
 }
 
-/// What there is to tell of a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeartbeatReport {
-    /// One that this leader sent was not answered; so many since the member was heard.
-    Missed { id: PeerId, count: u64 },
-    /// This leader's came so long after the one before that it was nearly given up.
-    Late { id: PeerId, after_us: u64 },
+/// The sending of a snapshot, one chunk at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotTransfer {
+    /// The snapshot. Stays the same when a newer one is saved, so that the transfer does not start
+    /// over.
+    meta: SnapshotMeta,
+    /// The first byte of the chunk that the peer wants.
+    offset: u64,
+    /// When the owner was asked to read that chunk, in microseconds of the monotonic clock. `None`:
+    /// not yet, or it is to be asked again.
+    asked_us: Option<u64>,
 }
 
-/// An append on its way.
+/// An append with entries that is not acknowledged yet.
 struct InFlight {
+    /// Its last entry.
     last: Index,
+    /// The size of its entries in bytes.
     bytes: usize,
+    /// When it was sent.
     sent_us: u64,
 }
 
-/// One member, as the leader sees it.
+/// The removal of a peer from the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Leaving {
+    /// The entry that takes the peer out of the configuration.
+    removal: Index,
+    /// Until when the peer is still sent entries, in microseconds of the monotonic clock. `None`
+    /// until the removal is committed.
+    until_us: Option<u64>,
+}
+
+/// One peer as the leader sees it.
+///
+/// All times are in microseconds of the monotonic clock.
 pub struct Progress {
-    pub id: PeerId,
-    /// Counts for majorities.
-    pub voter: bool,
-    /// The highest entry known to be durable there; only rises within a term.
-    pub matched: Index,
-    /// The next entry to send; always above `matched`.
-    pub next: Index,
-    pub flow: ProgressState,
-    /// The highest commit index that it was sent and could use.
-    pub commit_sent: Index,
-    /// The last round of heartbeats that it has answered (thesis 6.4).
-    pub round: u64,
-    /// When it was last heard, or when this leadership began.
-    pub heard_us: u64,
-    /// Since when something that was sent to it has no answer; `u64::MAX`: never.
-    pub asked_us: u64,
-    /// Whether it has answered this leader at all.
-    pub answered: bool,
-    /// Heartbeats that were sent since it was heard.
-    pub unanswered: u64,
-    /// When the heartbeat was sent that it has not answered yet; 0: there is none.
-    pub beat_us: u64,
-    /// Its slowest recent sync but one, as it tells, in microseconds.
-    pub sync_us: u32,
-    /// The Remove that takes it out of the configuration, and until when it is still told of it.
-    pub leaving: Option<(Index, u64)>,
-    /// The snapshot that is sent, while `flow` says so: a newer one does not start the transfer
-    /// over.
-    pub sending: SnapshotMeta,
-    flights: VecDeque<InFlight>,
-    flight_bytes: usize,
+    id: PeerId,
+
+    /// Whether the peer counts for majorities, in the latest configuration.
+    is_voter: bool,
+
+    /// The last entry that is durable on the peer, as far as it has acknowledged. Only rises.
+    matched: Index,
+
+    /// The first entry of the next append; after `matched`.
+    next: Index,
+
+    state: ProgressState,
+
+    /// The highest commit index that an append to the peer carried and that it could use, as it had
+    /// the entries.
+    commit_sent: Index,
+
+    /// The last heartbeat round that the peer has answered (thesis 6.4).
+    round: u64,
+
+    /// When the last message of the peer arrived, or when this progress began.
+    heard_us: u64,
+
+    /// When the first message was sent that the peer must answer at once and has not. `None`: it
+    /// has answered all.
+    awaiting_since_us: Option<u64>,
+
+    /// Whether the peer has answered this leader at all.
+    has_answered: bool,
+
+    /// Heartbeats that were sent since the peer was heard.
+    unanswered: u64,
+
+    /// When the oldest heartbeat was sent whose reply is awaited. Measures the round trip.
+    heartbeat_sent_us: Option<u64>,
+
+    /// The second slowest recent sync of the peer, as its last reply told, in microseconds.
+    sync_us: u32,
+
+    /// Set once the latest configuration does not have the peer.
+    leaving: Option<Leaving>,
+
+    /// The appends with entries on the way, in order of index. Empty unless replicating.
+    in_flight: VecDeque<InFlight>,
+
+    /// The sum of their bytes.
+    in_flight_bytes: usize,
 }
 
 impl Progress {
-    pub fn new(id: PeerId, voter: bool, next: Index, now_us: u64) -> Progress {
+    /// A peer of which nothing is known. Probing begins at `next`.
+    pub fn new(id: PeerId, is_voter: bool, next: Index, now_us: u64) -> Progress {
         Progress {
             id,
-            voter,
+            is_voter,
             matched: Index(0),
             next,
-            flow: ProgressState::Probe { sent: false },
+            state: ProgressState::Probe { is_sent: false },
             commit_sent: Index(0),
             round: 0,
             heard_us: now_us,
-            asked_us: now_us,
-            answered: false,
+            awaiting_since_us: Some(now_us),
+            has_answered: false,
             unanswered: 0,
-            beat_us: 0,
+            heartbeat_sent_us: None,
             sync_us: 0,
             leaving: None,
-            sending: SnapshotMeta::default(),
-            flights: VecDeque::new(),
-            flight_bytes: 0,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
         }
     }
 
-    /// It is there.
-    pub fn hear(&mut self, now_us: u64) {
-        (self.heard_us, self.asked_us, self.unanswered) = (now_us, u64::MAX, 0);
+    // -- what is known
+
+    /// The peer's id.
+    pub fn id(&self) -> PeerId {
+        self.id
     }
 
-    /// A heartbeat is sent: how many went unanswered before, since it was heard. Only what has had
-    /// no answer two heartbeats later counts, or one turn that came late would accuse
-    /// everybody.
-    pub fn miss(&mut self) -> Option<u64> {
-        self.unanswered += 1;
-        self.unanswered.checked_sub(2).filter(|missed| *missed > 0)
+    /// Whether the peer counts for majorities.
+    pub fn is_voter(&self) -> bool {
+        self.is_voter
     }
 
-    /// Whether nothing more may be sent before a reply.
-    pub fn is_full(&self) -> bool {
-        self.flights.len() >= FLIGHT_MESSAGES_MAX || self.flight_bytes >= FLIGHT_BYTES_MAX
+    /// The last entry that is durable on the peer, as far as it has acknowledged.
+    pub fn matched(&self) -> Index {
+        self.matched
     }
 
-    /// Something was sent that it answers at once.
-    pub fn on_asked(&mut self, now_us: u64) {
-        self.asked_us = self.asked_us.min(now_us);
+    /// The first entry of the next append.
+    pub fn next(&self) -> Index {
+        self.next
     }
 
-    pub fn become_probe(&mut self, next: Index) {
-        self.next = next.max(self.matched.next());
-        self.flow = ProgressState::Probe { sent: false };
-        self.land_all();
+    /// How entries reach the peer.
+    pub fn state(&self) -> &ProgressState {
+        &self.state
     }
 
-    pub fn become_replicate(&mut self, next: Index) {
-        self.next = next.max(self.matched.next());
-        self.flow = ProgressState::Replicate;
-        self.land_all();
+    /// Whether appends are sent ahead of the replies.
+    pub fn is_replicating(&self) -> bool {
+        self.state == ProgressState::Replicate
     }
 
-    pub fn become_snapshot(&mut self, meta: &SnapshotMeta) {
-        let (index, offset, asked_us) = (meta.index, 0, 0);
-        self.sending = meta.clone();
-        self.flow = ProgressState::Snapshot {
-            index,
-            offset,
-            asked_us,
-        };
-        self.land_all();
-    }
-
-    /// Whether it is being sent a snapshot.
+    /// Whether the peer is sent a snapshot.
     pub fn is_in_snapshot(&self) -> bool {
-        matches!(self.flow, ProgressState::Snapshot { .. })
+        self.snapshot_index().is_some()
     }
 
-    /// A piece of the snapshot was asked of the owner.
-    pub fn asked(&mut self, now_us: u64) {
-        if let ProgressState::Snapshot { asked_us, .. } = &mut self.flow {
-            *asked_us = now_us.max(1);
+    /// The last entry of the snapshot that the peer is sent.
+    pub fn snapshot_index(&self) -> Option<Index> {
+        match &self.state {
+            ProgressState::Snapshot(transfer) => Some(transfer.meta.index),
+            ProgressState::Probe { .. } | ProgressState::Replicate => None,
         }
     }
 
-    /// Entries up to `last` have been sent.
-    pub fn on_sent(&mut self, last: Index, bytes: usize, now_us: u64) {
-        if let ProgressState::Probe { sent } = &mut self.flow {
-            // `next` stays what the probe asks about: its reply names it.
-            *sent = true;
+    /// The last heartbeat round that the peer has answered.
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// When the last message of the peer arrived, or when this progress began, in microseconds of
+    /// the monotonic clock.
+    pub fn heard_us(&self) -> u64 {
+        self.heard_us
+    }
+
+    /// Since when a message that must be answered at once is not answered.
+    pub fn awaiting_since_us(&self) -> Option<u64> {
+        self.awaiting_since_us
+    }
+
+    /// Whether the peer has answered this leader at all.
+    pub fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
+    /// The second slowest recent sync of the peer, in microseconds.
+    pub fn sync_us(&self) -> u32 {
+        self.sync_us
+    }
+
+    /// Whether the latest configuration does not have the peer.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// Whether the bound on appends in flight is reached.
+    pub fn is_full(&self) -> bool {
+        self.in_flight.len() >= IN_FLIGHT_MESSAGES_MAX
+            || self.in_flight_bytes >= IN_FLIGHT_BYTES_MAX
+    }
+
+    /// Whether the peer has the entries up to some index at or below `commit` but was not sent that
+    /// it is committed.
+    pub fn lacks_commit(&self, commit: Index) -> bool {
+        self.commit_sent < commit.min(self.next.prev())
+    }
+
+    /// The last entry that the peer may be sent, of a log that ends at `last` and is committed up to
+    /// `commit`. A peer that is leaving is sent committed entries only, and none past its removal.
+    pub fn end(&self, last: Index, commit: Index) -> Index {
+        match self.leaving {
+            Some(leaving) => commit.min(leaving.removal),
+            None => last,
+        }
+    }
+
+    // -- the configuration
+
+    /// The latest configuration has the peer as a voter or as a learner.
+    pub fn set_voter(&mut self, is_voter: bool) {
+        self.is_voter = is_voter;
+    }
+
+    /// The entry at `removal` takes the peer out of the configuration.
+    pub fn on_removal(&mut self, removal: Index) {
+        self.is_voter = false;
+        if self.leaving.is_none() {
+            self.leaving = Some(Leaving {
+                removal,
+                until_us: None,
+            });
+        }
+    }
+
+    /// The commit index rose to `commit`. If that includes the peer's removal, the peer is sent
+    /// entries until `until_us`.
+    pub fn on_commit(&mut self, commit: Index, until_us: u64) {
+        if let Some(leaving) = &mut self.leaving
+            && leaving.removal <= commit
+            && leaving.until_us.is_none()
+        {
+            leaving.until_us = Some(until_us);
+        }
+    }
+
+    /// Whether the peer is removed, and either has its removal or had the time to get it.
+    pub fn has_left(&self, commit: Index, now_us: u64) -> bool {
+        let Some(leaving) = self.leaving else {
+            return false;
+        };
+        let is_over = leaving.until_us.is_some_and(|until_us| now_us >= until_us);
+        commit >= leaving.removal && (self.matched >= leaving.removal || is_over)
+    }
+
+    // -- the link
+
+    /// A message of the peer arrived, or a part of one.
+    pub fn on_heard(&mut self, now_us: u64) {
+        self.heard_us = now_us;
+        self.awaiting_since_us = None;
+        self.unanswered = 0;
+    }
+
+    /// The link opened (`is_up`) or broke. Messages on the way may be lost, so what was in flight is
+    /// sent again. After a break the peer's process may be gone: its disk is not waited for.
+    pub fn on_link(&mut self, is_up: bool, now_us: u64) {
+        if !is_up {
+            self.sync_us = 0;
+            self.await_answer(now_us);
+        }
+        match &mut self.state {
+            ProgressState::Snapshot(transfer) => transfer.asked_us = None,
+            ProgressState::Probe { .. } | ProgressState::Replicate => {
+                self.become_probe(self.next.min(self.matched.next()));
+            }
+        }
+    }
+
+    /// A message was sent that the peer must answer at once.
+    fn await_answer(&mut self, now_us: u64) {
+        self.awaiting_since_us.get_or_insert(now_us);
+    }
+
+    // -- heartbeats
+
+    /// A heartbeat is due. Returns how many heartbeats the peer has missed since it was heard, if
+    /// any.
+    ///
+    /// The last two do not count: the reply to them may be on the way, and after one late turn of
+    /// this process all peers would seem to have missed one.
+    pub fn count_heartbeat(&mut self) -> Option<u64> {
+        self.unanswered += 1;
+        let missed = self.unanswered.saturating_sub(2);
+        (missed > 0).then_some(missed)
+    }
+
+    /// A heartbeat is sent.
+    pub fn on_heartbeat_sent(&mut self, now_us: u64) {
+        self.heartbeat_sent_us.get_or_insert(now_us);
+    }
+
+    /// The peer answered the heartbeat of `round`. Returns the round trip, in microseconds, if it
+    /// could be measured.
+    pub fn take_heartbeat_round_trip(&mut self, now_us: u64) -> Option<u64> {
+        let sent_us = self.heartbeat_sent_us.take()?;
+        Some(now_us.saturating_sub(sent_us))
+    }
+
+    // -- appends
+
+    /// An append is sent whose last entry is at `end`; `bytes` is the size of its entries, `None`
+    /// if it has none. `commit` is the commit index that it carries.
+    pub fn on_append_sent(&mut self, end: Index, bytes: Option<usize>, commit: Index, now_us: u64) {
+        self.commit_sent = self.commit_sent.max(commit.min(end));
+        self.await_answer(now_us);
+        if let ProgressState::Probe { is_sent } = &mut self.state {
+            // `next` stays: the reply to the probe refers to the entry before it.
+            *is_sent = true;
             return;
         }
-        let sent_us = now_us;
-        self.next = last.next();
-        self.flight_bytes += bytes;
-        self.flights.push_back(InFlight {
-            last,
+        let Some(bytes) = bytes else {
+            return;
+        };
+        self.next = end.next();
+        self.in_flight_bytes += bytes;
+        self.in_flight.push_back(InFlight {
+            last: end,
             bytes,
-            sent_us,
+            sent_us: now_us,
         });
     }
 
-    /// It is durable there up to `matched`: how long the newest append that this answers took, in
-    /// microseconds.
+    /// A reply to an append arrived.
+    pub fn on_reply(&mut self, round: Option<u64>, sync_us: u32, now_us: u64) {
+        self.on_heard(now_us);
+        self.has_answered = true;
+        self.sync_us = sync_us;
+        self.round = self.round.max(round.unwrap_or(0));
+    }
+
+    /// The entries up to `matched` are durable on the peer. Returns how long the newest append that
+    /// this acknowledges took, in microseconds.
     pub fn on_matched(&mut self, matched: Index, now_us: u64) -> Option<u64> {
         self.matched = self.matched.max(matched);
         self.next = self.next.max(self.matched.next());
-        let mut took = None;
-        while let Some(flight) = self.flights.front().filter(|f| f.last <= matched) {
-            self.flight_bytes -= flight.bytes;
-            took = Some(now_us.saturating_sub(flight.sent_us));
-            self.flights.pop_front();
+        let mut took_us = None;
+        while let Some(append) = self.in_flight.front() {
+            if append.last > matched {
+                break;
+            }
+            self.in_flight_bytes -= append.bytes;
+            took_us = Some(now_us.saturating_sub(append.sent_us));
+            self.in_flight.pop_front();
         }
-        took
+        took_us
     }
 
-    fn land_all(&mut self) {
-        self.beat_us = 0;
-        self.flights.clear();
-        self.flight_bytes = 0;
+    /// Whether a rejection of the append after `prev` is out of date.
+    pub fn is_stale_rejection(&self, prev: Index) -> bool {
+        match self.state {
+            ProgressState::Probe { .. } => prev != self.next.prev(),
+            ProgressState::Replicate => prev <= self.matched,
+            ProgressState::Snapshot(_) => true,
+        }
+    }
+
+    // -- states
+
+    /// The logs may agree up to the entry before `next`.
+    pub fn become_probe(&mut self, next: Index) {
+        self.next = next.max(self.matched.next());
+        self.state = ProgressState::Probe { is_sent: false };
+        self.forget_in_flight();
+    }
+
+    /// The logs agree up to the entry before `next`.
+    pub fn become_replicate(&mut self, next: Index) {
+        self.next = next.max(self.matched.next());
+        self.state = ProgressState::Replicate;
+        self.forget_in_flight();
+    }
+
+    /// The peer is sent the snapshot `meta` from its first byte on.
+    pub fn become_snapshot(&mut self, meta: &SnapshotMeta) {
+        self.state = ProgressState::Snapshot(SnapshotTransfer {
+            meta: meta.clone(),
+            offset: 0,
+            asked_us: None,
+        });
+        self.forget_in_flight();
+    }
+
+    fn forget_in_flight(&mut self) {
+        self.heartbeat_sent_us = None;
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+    }
+
+    // -- the sending of a snapshot
+
+    /// The chunk that the owner is to read, by snapshot and offset, if it was not asked yet. It
+    /// counts as asked from now on.
+    pub fn take_wanted_chunk(&mut self, now_us: u64) -> Option<(Index, u64)> {
+        let ProgressState::Snapshot(transfer) = &mut self.state else {
+            return None;
+        };
+        if transfer.asked_us.is_some() {
+            return None;
+        }
+        transfer.asked_us = Some(now_us);
+        Some((transfer.meta.index, transfer.offset))
+    }
+
+    /// The snapshot that the peer is sent, if it still wants the chunk at `offset` of the snapshot
+    /// that ends at `index`.
+    pub fn snapshot_of_chunk(&self, index: Index, offset: u64) -> Option<&SnapshotMeta> {
+        match &self.state {
+            ProgressState::Snapshot(transfer)
+                if transfer.meta.index == index && transfer.offset == offset =>
+            {
+                Some(&transfer.meta)
+            }
+            _ => None,
+        }
+    }
+
+    /// The chunk cannot be read now. It is asked for again after a timeout (`retry_chunk`).
+    pub fn delay_chunk(&mut self, now_us: u64) {
+        if let ProgressState::Snapshot(transfer) = &mut self.state {
+            transfer.asked_us = Some(now_us);
+        }
+    }
+
+    /// The peer wants the chunk at `offset` of the snapshot that ends at `index`.
+    pub fn on_chunk_wanted(&mut self, index: Index, offset: u64) {
+        if let ProgressState::Snapshot(transfer) = &mut self.state
+            && transfer.meta.index == index
+            && transfer.offset != offset
+        {
+            transfer.offset = offset;
+            transfer.asked_us = None;
+        }
+    }
+
+    /// Asks the owner again for a chunk that the peer has not confirmed within `patience_us`
+    /// microseconds.
+    pub fn retry_chunk(&mut self, patience_us: u64, now_us: u64) {
+        if let ProgressState::Snapshot(transfer) = &mut self.state
+            && let Some(asked_us) = transfer.asked_us
+            && asked_us + patience_us < now_us
+        {
+            transfer.asked_us = None;
+        }
+    }
+
+    /// Part of `Tracker::check_invariants`. `last` is the last entry of the leader's log.
+    pub fn check_invariants(&self, last: Index) {
+        assert!(
+            self.matched < self.next,
+            "a matched entry is not sent again"
+        );
+        assert!(self.matched <= last, "a peer has no more than its leader");
+        assert!(
+            self.is_replicating() || self.in_flight.is_empty(),
+            "only appends sent ahead are in flight"
+        );
+        assert!(
+            !self.in_flight.is_empty() || self.in_flight_bytes == 0,
+            "the bytes in flight are those of appends"
+        );
     }
 }
 
-/// The slowest sync but one of the last 10 to 20 seconds: a process that was stopped in the midst
-/// of a sync, or a disk that stalled once, says nothing of the next one, and would have a dead
-/// leader waited for three times as long.
-#[derive(Default)]
-pub struct SlowestSync {
-    window_us: u64,
-    before_us: u64,
-    /// The slowest of the present window, and the next.
-    now_us: [u64; 2],
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl SlowestSync {
-    const WINDOW_US: u64 = 10_000_000;
-    /// A disk slower than this does not stretch timeouts any further.
-    const MAX_US: u64 = 10_000_000;
-
-    pub fn record(&mut self, now_us: u64, took_us: u64) {
-        if now_us >= self.window_us.saturating_add(SlowestSync::WINDOW_US) {
-            let stale = now_us >= self.window_us.saturating_add(2 * SlowestSync::WINDOW_US);
-            self.before_us = if stale { 0 } else { self.now_us[1] };
-            self.now_us = [0; 2];
-            self.window_us = now_us;
-        }
-        let took_us = took_us.min(SlowestSync::MAX_US);
-        let [worst_us, next_us] = self.now_us;
-        self.now_us = [worst_us.max(took_us), next_us.max(took_us.min(worst_us))];
+    fn replicating() -> Progress {
+        let mut peer = Progress::new(PeerId(2), true, Index(5), 0);
+        peer.become_replicate(Index(5));
+        peer
     }
 
-    /// In microseconds.
-    pub fn worst_us(&self) -> u32 {
-        u32::try_from(self.before_us.max(self.now_us[1])).expect("capped above")
+    #[test]
+    fn a_probe_waits_for_its_reply() {
+        let mut peer = Progress::new(PeerId(2), true, Index(5), 0);
+        peer.on_append_sent(Index(6), Some(20), Index(0), 1);
+        assert_eq!(peer.next(), Index(5));
+        assert_eq!(peer.state(), &ProgressState::Probe { is_sent: true });
+    }
+
+    #[test]
+    fn the_newest_acknowledged_append_is_timed() {
+        let mut peer = replicating();
+        peer.on_append_sent(Index(6), Some(20), Index(0), 10);
+        peer.on_append_sent(Index(8), Some(20), Index(0), 20);
+        peer.on_append_sent(Index(9), Some(20), Index(0), 30);
+        assert_eq!(peer.on_matched(Index(8), 100), Some(80));
+        assert_eq!(peer.in_flight_bytes, 20);
+        peer.check_invariants(Index(9));
+    }
+
+    #[test]
+    fn appends_in_flight_are_bounded_by_number_and_by_bytes() {
+        let mut peer = replicating();
+        peer.on_append_sent(Index(5), Some(IN_FLIGHT_BYTES_MAX), Index(0), 0);
+        assert!(peer.is_full());
+        let mut peer = replicating();
+        for index in 5..5 + IN_FLIGHT_MESSAGES_MAX as u64 {
+            assert!(!peer.is_full());
+            peer.on_append_sent(Index(index), Some(1), Index(0), 0);
+        }
+        assert!(peer.is_full());
+    }
+
+    #[test]
+    fn two_heartbeats_may_be_unanswered() {
+        let mut peer = replicating();
+        assert_eq!(peer.count_heartbeat(), None);
+        assert_eq!(peer.count_heartbeat(), None);
+        assert_eq!(peer.count_heartbeat(), Some(1));
+        peer.on_heard(5);
+        assert_eq!(peer.count_heartbeat(), None);
+    }
+
+    #[test]
+    fn a_removed_peer_leaves_once_it_has_its_removal_or_after_a_while() {
+        let mut peer = replicating();
+        peer.on_removal(Index(7));
+        assert_eq!(peer.end(Index(9), Index(6)), Index(6));
+        assert!(!peer.has_left(Index(6), 1000));
+        peer.on_commit(Index(7), 500);
+        assert!(!peer.has_left(Index(7), 499));
+        assert!(peer.has_left(Index(7), 500));
+        peer.on_matched(Index(7), 400);
+        assert!(peer.has_left(Index(7), 400));
+    }
+
+    #[test]
+    fn a_chunk_is_asked_for_once_and_again_after_a_timeout() {
+        let mut peer = replicating();
+        peer.become_snapshot(&SnapshotMeta {
+            index: Index(4),
+            ..SnapshotMeta::default()
+        });
+        assert_eq!(peer.take_wanted_chunk(10), Some((Index(4), 0)));
+        assert_eq!(peer.take_wanted_chunk(11), None);
+        peer.retry_chunk(100, 110);
+        assert_eq!(peer.take_wanted_chunk(111), None);
+        peer.retry_chunk(100, 111);
+        assert_eq!(peer.take_wanted_chunk(111), Some((Index(4), 0)));
+        peer.on_chunk_wanted(Index(4), 8);
+        assert!(peer.snapshot_of_chunk(Index(4), 0).is_none());
+        assert_eq!(peer.take_wanted_chunk(112), Some((Index(4), 8)));
     }
 }

@@ -1,81 +1,181 @@
 //! Linearizable reads without log entries: ReadIndex (thesis 6.4). No clock is trusted.
 //!
-//! A read waits until this leader has committed in its own term, then for a round of heartbeats
-//! that was sent after it came and that a majority of voters has answered. One round at a time,
-//! shared by all that wait.
+//! A read is answered in three steps:
+//! 1. It waits until this leader has committed an entry of its own term. Before that the leader may
+//!    not know the commit index.
+//! 2. It joins a round of heartbeats that is sent after the read arrived, and takes the commit index
+//!    of that moment.
+//! 3. Once a majority of voters has answered the round, this member was still the leader when the
+//!    round was sent. The read is answered when the owner has applied that commit index.
+//!
+//! One round is under way at a time; all reads that arrive meanwhile share the next one. A lone
+//! voter needs no round. Start reading at [`Reads`].
 use super::fault::RaftFault;
-use super::{Index, Raft, ReadId};
+use super::message::Index;
+use super::{Raft, ReadId};
 
-/// The reads of a leader that wait.
-#[derive(Default)]
+/// The reads that a leader has not answered yet. Empty unless this member leads.
 pub struct Reads {
-    /// Not in a round yet.
+    /// The reads that have not joined a round.
     waiting: Vec<ReadId>,
-    /// In the round that is under way, with the commit index when it began.
-    asked: Vec<(ReadId, Index)>,
-    /// How many rounds have begun; rises for ever, so that no old answer fits a new one.
-    rounds: u64,
+    /// The reads of the round that is under way, each with the commit index when the round began.
+    /// Empty if no round is under way.
+    confirming: Vec<(ReadId, Index)>,
+    /// The number of the current round. At least 1 and only rises, also from one leadership to the
+    /// next, so a late reply to an old heartbeat confirms no new read.
+    round: u64,
 }
 
 impl Reads {
-    /// The present round; every heartbeat has one, and 0 marks what is none.
+    /// No reads; the first heartbeats belong to round 1.
+    pub fn new() -> Reads {
+        Reads {
+            waiting: Vec::new(),
+            confirming: Vec::new(),
+            round: 1,
+        }
+    }
+
+    /// The round that each heartbeat carries now.
     pub fn round(&self) -> u64 {
-        self.rounds + 1
+        self.round
+    }
+
+    /// A read arrived.
+    fn push(&mut self, id: ReadId) {
+        self.waiting.push(id);
+    }
+
+    /// Starts a round for all waiting reads if there are any and no round is under way. Returns
+    /// whether it did.
+    fn maybe_start_round(&mut self, commit: Index) -> bool {
+        if self.waiting.is_empty() || self.is_confirming() {
+            return false;
+        }
+        self.round += 1;
+        for id in self.waiting.drain(..) {
+            self.confirming.push((id, commit));
+        }
+        true
+    }
+
+    /// Whether a round is under way.
+    fn is_confirming(&self) -> bool {
+        !self.confirming.is_empty()
+    }
+
+    /// The round is confirmed: moves its reads to `out`.
+    fn finish_round(&mut self, out: &mut Vec<(ReadId, Index)>) {
+        out.append(&mut self.confirming);
+    }
+
+    /// Moves the reads that have not joined a round to `out`: they need none.
+    fn finish_waiting(&mut self, commit: Index, out: &mut Vec<(ReadId, Index)>) {
+        for id in self.waiting.drain(..) {
+            out.push((id, commit));
+        }
+    }
+
+    /// Moves all reads to `out`: this member does not lead any more.
+    fn fail_all(&mut self, out: &mut Vec<ReadId>) {
+        for (id, _) in self.confirming.drain(..) {
+            out.push(id);
+        }
+        out.append(&mut self.waiting);
+    }
+
+    /// Part of `Raft::check_invariants`.
+    pub fn check_invariants(&self, leads: bool) {
+        let is_empty = self.waiting.is_empty() && self.confirming.is_empty();
+        assert!(leads || is_empty, "only a leader answers reads");
+        assert!(self.round > 0, "each heartbeat has a round");
     }
 }
 
+/// The rules that span parts.
 impl Raft {
+    /// A linearizable read arrived at this leader.
     pub(super) fn start_read(&mut self, id: ReadId) {
-        if self.has(RaftFault::ReadWithoutRound) {
-            return self.out.reads.push((id, self.commit_index));
-        }
-        self.reads.waiting.push(id);
-        self.release_reads();
+        self.reads.push(id);
+        self.maybe_finish_without_round();
     }
 
-    /// The lone voter needs no round; it waits only for its first commit.
-    pub(super) fn release_reads(&mut self) {
-        if !self.may_read() || !self.is_lone_voter() {
-            return;
+    /// Answers the waiting reads at once if this member is the only voter: its own commit index
+    /// needs no confirmation. Returns whether it could.
+    pub(super) fn maybe_finish_without_round(&mut self) -> bool {
+        let needs_no_round = self.is_lone_voter() || self.has(RaftFault::ReadWithoutRound);
+        if !needs_no_round || !self.may_read() {
+            return false;
         }
-        for id in self.reads.waiting.drain(..) {
-            self.out.reads.push((id, self.commit_index));
-        }
+        let commit = self.log.commit_index();
+        self.reads.finish_waiting(commit, &mut self.out.reads);
+        true
     }
 
-    /// Before it has committed in its own term a leader may not know the commit index (6.4, step
-    /// 1).
+    /// Whether this leader knows the commit index (step 1).
     fn may_read(&self) -> bool {
-        self.commit_index >= self.nop || self.has(RaftFault::ReadBeforeNop)
+        let commit = self.log.commit_index();
+        self.leadership.has_committed(commit) || self.has(RaftFault::ReadBeforeNop)
     }
 
-    /// Starts a round for the reads that have gathered, unless one is under way.
-    pub(super) fn maybe_start_round(&mut self) {
-        if self.reads.waiting.is_empty() || !self.reads.asked.is_empty() || !self.may_read() {
-            return;
+    /// Starts a round for the reads that wait (step 2). Returns whether it did.
+    pub(super) fn maybe_start_round(&mut self) -> bool {
+        let commit = self.log.commit_index();
+        if !self.may_read() || !self.reads.maybe_start_round(commit) {
+            return false;
         }
-        let commit = self.commit_index;
-        let reads = &mut self.reads;
-        reads.rounds += 1;
-        reads
-            .asked
-            .extend(reads.waiting.drain(..).map(|id| (id, commit)));
         self.send_heartbeats();
         self.maybe_finish_reads();
+        true
     }
 
-    /// The round is answered by a majority: this was the leader when it was sent.
-    pub(super) fn maybe_finish_reads(&mut self) {
+    /// Answers the reads of the round if a majority has answered it (step 3). Returns whether it
+    /// did. Learners do not count.
+    pub(super) fn maybe_finish_reads(&mut self) -> bool {
         let round = self.reads.round();
-        if !self.reads.asked.is_empty() && self.is_majority(|p| p.round >= round) {
-            self.out.reads.append(&mut self.reads.asked);
+        if !self.reads.is_confirming() || !self.is_majority(|peer| peer.round() >= round) {
+            return false;
         }
+        self.reads.finish_round(&mut self.out.reads);
+        true
     }
 
-    /// Leadership is lost: nothing can be said of the reads that wait.
+    /// This member does not lead any more, so it cannot answer its reads.
     pub(super) fn fail_reads(&mut self) {
-        let asked = self.reads.asked.drain(..).map(|(id, _)| id);
-        self.out.failed_reads.extend(asked);
-        self.out.failed_reads.append(&mut self.reads.waiting);
+        self.reads.fail_all(&mut self.out.failed_reads);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_that_arrive_during_a_round_share_the_next() {
+        let mut reads = Reads::new();
+        reads.push(ReadId(1));
+        assert!(reads.maybe_start_round(Index(5)));
+        assert_eq!(reads.round(), 2);
+        reads.push(ReadId(2));
+        reads.push(ReadId(3));
+        assert!(!reads.maybe_start_round(Index(6)));
+        let mut done = Vec::new();
+        reads.finish_round(&mut done);
+        assert_eq!(done, [(ReadId(1), Index(5))]);
+        assert!(reads.maybe_start_round(Index(7)));
+        reads.finish_round(&mut done);
+        assert_eq!(done[1..], [(ReadId(2), Index(7)), (ReadId(3), Index(7))]);
+    }
+
+    #[test]
+    fn lost_leadership_fails_all_reads() {
+        let mut reads = Reads::new();
+        reads.push(ReadId(1));
+        reads.maybe_start_round(Index(5));
+        reads.push(ReadId(2));
+        let mut failed = Vec::new();
+        reads.fail_all(&mut failed);
+        assert_eq!(failed, [ReadId(1), ReadId(2)]);
+        reads.check_invariants(false);
     }
 }

@@ -64,11 +64,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fault::RaftFault;
 use super::log::Log;
-use super::progress::Progress;
-use super::{
-    Configuration, Entry, EntryBody, FetchResult, Index, Lsn, PeerId, Persist, Raft, RaftRole, Rpc,
-    Term,
+use super::message::{
+    Configuration, Entry, EntryBody, FetchResult, Index, PeerId, Persist, Rpc, Term,
 };
+use super::{Progress, Raft, RaftRole};
 use crate::core::command::{self, Command};
 
 /// Most entries that one round of fetches asks for. Each peer may answer with all their bodies, so
@@ -303,7 +302,7 @@ impl Raft {
     /// The members of all configurations in the log, those under removal included.
     fn known_members(&self) -> BTreeSet<PeerId> {
         let mut ids = BTreeSet::new();
-        for (_, configuration) in &self.configurations {
+        for (_, configuration) in self.membership.history() {
             for member in &configuration.members {
                 ids.insert(member.id);
             }
@@ -318,7 +317,7 @@ impl Raft {
             self.repair.next_fetch_us = None;
             return;
         }
-        self.repair.next_fetch_us = Some(self.now_us + self.election_us);
+        self.repair.next_fetch_us = Some(self.now_us + self.election.timeout_us());
         let peers = self.fetch_targets();
         for index in missing {
             let term = self
@@ -412,12 +411,15 @@ impl Raft {
         if !is_same {
             return false;
         }
-        let lsn = Lsn(self.lsn.0 + 1);
-        let repaired = self.log.repair(entry.index, bytes, lsn);
-        self.persist(Persist::Repair(repaired));
-        assert_eq!(self.lsn, lsn, "the log waits for the sync of this record");
+        let repaired = Entry {
+            body: EntryBody::Good(bytes.clone()),
+            ..entry
+        };
+        let index = repaired.index;
+        let lsn = self.persist(Persist::Repair(repaired));
+        self.log.repair(index, bytes, lsn);
         // The body may be a change of membership, from which all later configurations derive.
-        self.rebuild_configurations(entry.index);
+        self.rebuild_configurations(index);
         if self.log.missing().next().is_none() {
             self.repair.next_fetch_us = None;
         }
@@ -441,7 +443,7 @@ impl Raft {
     /// has the entry can send it, and one that lacks the entry truncates it (case 4).
     fn on_disclaimer(&mut self, from: PeerId, peer_term: Term, index: Index) {
         let is_first = self.log.missing().next() == Some(index);
-        if !is_first || index <= self.commit_index || self.leader.is_some() {
+        if !is_first || index <= self.log.commit_index() || self.leader.is_some() {
             return;
         }
         self.repair.on_disclaimer(from, peer_term);
@@ -450,7 +452,7 @@ impl Raft {
             // The term rises first: a leader of term `start_term` still counts the acknowledgement
             // of the entry, and its next append would make this member report `RaftNotice::Amnesia`.
             self.become_follower(self.term_after_start(), None);
-            self.cut(index);
+            self.truncate(index);
             self.send_fetches();
         }
     }
@@ -509,8 +511,8 @@ impl Raft {
         if !self.repair.is_disclaimed_in(before, self.id, at_least) {
             return false;
         }
-        for (at, later) in &self.configurations {
-            if *at >= index && !self.repair.is_disclaimed_in(later, self.id, at_least) {
+        for (at, later) in self.membership.history() {
+            if at >= index && !self.repair.is_disclaimed_in(later, self.id, at_least) {
                 return false;
             }
         }
@@ -555,16 +557,16 @@ impl Raft {
             return false;
         }
         if let Some(peer) = &self.repair.helping {
-            if peer.id == to {
+            if peer.id() == to {
                 self.retry_chunks();
                 return false;
             }
-            if peer.heard_us > self.now_us.saturating_sub(self.timeout_us()) {
+            if peer.heard_us() > self.now_us.saturating_sub(self.disk_patience_us()) {
                 return false;
             }
         }
         let mut peer = Progress::new(to, false, Index(1), self.now_us);
-        peer.become_snapshot(&self.snapshot);
+        peer.become_snapshot(self.snapshots.newest());
         self.repair.helping = Some(peer);
         true
     }

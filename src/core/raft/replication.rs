@@ -1,181 +1,291 @@
-//! Log replication (thesis 3.5, 3.6): AppendEntries both ways, the commit index, heartbeats.
+//! Log replication on the leader (thesis 3.5, 3.6): appends to the peers, heartbeats, the commit
+//! index. The follower's side is in `following`.
 //!
-//! The leader's side gathers what it has to say and sends it when the owner takes the outputs
-//! (`replicate`), so that all proposals of one turn share their messages. The follower's side
-//! answers what is durable at once and the rest when it is synced (`acknowledge`). Start reading at
-//! `replicate`, then `on_append_entries`.
+//! What the leader has to send accumulates during a turn and is sent when the owner takes the
+//! outputs (`Raft::replicate`), so that all proposals of a turn share their messages. The messages
+//! leave before the leader's own sync: it is only one of the copies that a commit counts
+//! (thesis 10.2.1). Start reading at `Raft::replicate`, then `Raft::on_append_reply`.
 use super::fault::RaftFault;
-use super::progress::{HeartbeatReport, ProgressState};
-use super::{
-    AppendAnswer, Entry, EntryBody, Index, PeerId, Persist, Raft, RaftNotice, RaftRole, Rpc, Term,
-};
+use super::message::{AppendAnswer, Entry, EntryBody, Index, Lsn, PeerId, Persist, Rpc, Term};
+use super::{HeartbeatReport, ProgressState, ProposalRefusal, Raft, RaftRole};
 use crate::core::command::{self, Command};
-use std::ops::Range;
 
-/// Bytes of entries in one message, unless a single entry is larger: a receiver answers between two
-/// of them.
+/// Most bytes of entries in one message, unless a single entry is larger. The receiver handles other
+/// messages between two appends.
 const APPEND_BYTES_MAX: usize = 256 << 10;
-/// Proposals wait (`Busy`) while more than this is appended and not committed.
-pub(super) const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
-/// A leader that is heard again after so much of an election timeout was nearly too late: members
-/// wait for twice of one at most.
-const LATE_TENTHS: Range<u64> = 8..20;
 
-// -- the leader's side
-impl Raft {
-    /// Appends a command of this term to the own log.
-    pub(super) fn append_command(&mut self, command: &Command) -> Index {
-        assert_eq!(self.role, RaftRole::Leader, "only a leader makes entries");
-        // Encoded beside, so that the entry takes just what it needs.
+/// Proposals are refused (`Busy`) while more bytes of entries than this are not committed.
+const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
+
+/// What a leader keeps besides the progress of its peers.
+#[derive(Default)]
+pub struct Leadership {
+    /// The no-op that the leader appends when it begins to lead. `None` unless this member leads.
+    ///
+    /// Until it is committed, the leader may not know the commit index (thesis 6.4): it answers no
+    /// read and changes no membership.
+    first_entry: Option<Index>,
+
+    /// When the next heartbeat is due, in microseconds of the monotonic clock. `None` unless this
+    /// member leads.
+    heartbeat_us: Option<u64>,
+
+    /// The size of the entries from `first_entry` on that are not committed, in bytes.
+    uncommitted_bytes: usize,
+
+    /// Scratch memory: a command is encoded here first, so that its body is allocated once and at
+    /// its size. Carries nothing from one command to the next.
+    scratch: Vec<u8>,
+}
+
+impl Leadership {
+    /// This member leads from now on, with the no-op at `first_entry`.
+    pub fn begin(&mut self, first_entry: Index, heartbeat_us: u64) {
+        self.first_entry = Some(first_entry);
+        self.heartbeat_us = Some(heartbeat_us);
+        self.uncommitted_bytes = 0;
+    }
+
+    /// This member does not lead any more.
+    pub fn end(&mut self) {
+        self.first_entry = None;
+        self.heartbeat_us = None;
+        self.uncommitted_bytes = 0;
+    }
+
+    /// Whether this leader has committed an entry of its own term.
+    pub fn has_committed(&self, commit: Index) -> bool {
+        self.first_entry.is_some_and(|first| first <= commit)
+    }
+
+    /// When the next heartbeat is due; `None` unless this member leads.
+    pub fn heartbeat_us(&self) -> Option<u64> {
+        self.heartbeat_us
+    }
+
+    /// Whether a heartbeat is due.
+    fn is_heartbeat_due(&self, now_us: u64) -> bool {
+        self.heartbeat_us.is_some_and(|at_us| at_us <= now_us)
+    }
+
+    /// Encodes a command of this leader into a body.
+    fn encode(&mut self, command: &Command) -> EntryBody {
         self.scratch.clear();
         command::encode(command, &mut self.scratch);
-        let index = self.log.last_index().next();
         self.uncommitted_bytes += self.scratch.len();
+        EntryBody::Good(self.scratch.as_slice().into())
+    }
+
+    /// Whether proposals have to wait for commits.
+    fn is_full(&self) -> bool {
+        self.uncommitted_bytes > UNCOMMITTED_BYTES_MAX
+    }
+
+    /// `entry` is committed.
+    fn on_commit(&mut self, entry: &Entry) {
+        if self.first_entry.is_some_and(|first| first <= entry.index) {
+            self.uncommitted_bytes -= entry.size();
+        }
+    }
+
+    /// Part of `Raft::check_invariants`.
+    pub fn check_invariants(&self, leads: bool, last: Index) {
+        assert_eq!(leads, self.first_entry.is_some(), "a leader has its no-op");
+        assert_eq!(leads, self.heartbeat_us.is_some(), "a leader has a timer");
+        assert!(leads || self.uncommitted_bytes == 0, "only a leader counts");
+        if let Some(first) = self.first_entry {
+            assert!(first <= last, "the no-op is in the log");
+        }
+    }
+}
+
+/// The leader's own log.
+impl Raft {
+    /// Whether a command may be appended now.
+    pub(super) fn may_propose(&self) -> Result<(), ProposalRefusal> {
+        if self.role != RaftRole::Leader {
+            return Err(ProposalRefusal::NotLeader(self.leader));
+        }
+        if self.handover.is_some() {
+            return Err(ProposalRefusal::NotLeader(Some(self.id)));
+        }
+        if self.leadership.is_full() || self.is_held_up_by_snapshot() {
+            return Err(ProposalRefusal::Busy);
+        }
+        Ok(())
+    }
+
+    /// Appends a command in this term. Returns its index.
+    ///
+    /// # Panics
+    ///
+    /// If this member does not lead.
+    pub(super) fn append_command(&mut self, command: &Command) -> Index {
+        assert_eq!(self.role, RaftRole::Leader, "only a leader makes entries");
+        let index = self.log.last_index().next();
+        let body = self.leadership.encode(command);
         self.append(Entry {
             term: self.current_term,
             index,
-            body: EntryBody::Good(self.scratch.as_slice().into()),
+            body,
         });
         index
     }
 
-    /// Appends one entry and hands it to the disk; entries of one turn share an Lsn.
-    fn append(&mut self, entry: Entry) {
-        let commit = self.commit_index;
-        match self.out.persist.last_mut() {
-            Some(Persist::Append {
-                entries,
-                commit: known,
-            }) if entries
-                .last()
-                .is_some_and(|e| e.index.next() == entry.index) =>
-            {
-                entries.push(entry.clone());
-                *known = commit;
-            }
-            _ => self.persist(Persist::Append {
-                entries: vec![entry.clone()],
-                commit,
-            }),
+    /// Appends an entry to the log and to the records for the disk. Consecutive entries of one turn
+    /// share a record.
+    pub(super) fn append(&mut self, entry: Entry) {
+        let lsn = self.persist_entry(&entry);
+        let has_changed = self.membership.on_append(&entry);
+        if has_changed && self.role == RaftRole::Leader {
+            self.refresh_peers();
         }
-        self.configure(&entry);
-        self.log.append(entry, self.lsn);
+        self.log.append(entry, lsn);
     }
 
-    /// Sends each member what it lacks, as far as its bounds allow.
-    pub(super) fn replicate(&mut self) {
-        for peer in self.peers.iter_mut().chain(self.repair.helping_mut()) {
-            Raft::want_chunk(peer, self.now_us, &mut self.out.chunks_wanted);
+    fn persist_entry(&mut self, entry: &Entry) -> Lsn {
+        let now_committed = self.log.commit_index();
+        if let Some(Persist::Append { entries, commit }) = self.out.persist.last_mut()
+            && let Some(last) = entries.last()
+            && last.index.next() == entry.index
+        {
+            entries.push(entry.clone());
+            *commit = now_committed;
+            return self.gate.last();
         }
+        self.persist(Persist::Append {
+            entries: vec![entry.clone()],
+            commit: now_committed,
+        })
+    }
+}
+
+/// Sending.
+impl Raft {
+    /// Sends each peer what it lacks, as far as its bounds allow. Called when the owner takes the
+    /// outputs.
+    pub(super) fn replicate(&mut self) {
+        self.request_chunks();
         if self.role != RaftRole::Leader {
             return;
         }
         self.maybe_start_round();
-        for at in 0..self.peers.len() {
-            while self.replicate_to(at) {}
+        for at in 0..self.tracker.len() {
+            while self.maybe_replicate_to(at) {}
         }
     }
 
-    /// Sends one message to a member if there is something to say; true when there may be more.
-    fn replicate_to(&mut self, at: usize) -> bool {
-        let peer = &self.peers[at];
-        // A member under removal is told nothing that is not committed.
-        let end = peer.leaving.map_or(self.log.last_index(), |(remove, _)| {
-            self.commit_index.min(remove)
-        });
-        let news = peer.commit_sent < self.commit_index.min(peer.next.prev());
-        let due = match peer.flow {
-            ProgressState::Snapshot { .. } => return false,
-            ProgressState::Probe { sent } => !sent,
-            ProgressState::Replicate => news || (peer.next <= end && !peer.is_full()),
+    /// Sends one append to the peer at `at` if there is something to send. Returns whether there may
+    /// be more.
+    fn maybe_replicate_to(&mut self, at: usize) -> bool {
+        let peer = self.tracker.at(at);
+        let commit = self.log.commit_index();
+        let end = peer.end(self.log.last_index(), commit);
+        let is_probing = match peer.state() {
+            ProgressState::Snapshot(_) => return false,
+            ProgressState::Probe { .. } => true,
+            ProgressState::Replicate => false,
         };
-        // Even while nothing may be sent: a window full of lost messages is only found out by a
-        // heartbeat that can be compared, and behind a released log there is none.
-        if self.log.term_at(peer.next.prev()).is_none() {
-            let peer = &mut self.peers[at];
-            peer.become_snapshot(&self.snapshot);
-            Raft::want_chunk(peer, self.now_us, &mut self.out.chunks_wanted);
+        // Looked at before all else, even if nothing may be sent now. When all appends in flight
+        // are lost, only a heartbeat finds out, by comparing the logs; and if the entry to compare
+        // is released, a heartbeat cannot.
+        if self.log.term_at(peer.next().prev()).is_none() {
+            self.tracker
+                .at_mut(at)
+                .become_snapshot(self.snapshots.newest());
+            self.request_chunks();
             return false;
         }
-        if !due {
+        let is_due = match peer.state() {
+            ProgressState::Probe { is_sent } => !is_sent,
+            _ => peer.lacks_commit(commit) || (peer.next() <= end && !peer.is_full()),
+        };
+        if !is_due {
             return false;
         }
         let entries = if peer.is_full() {
             Vec::new()
         } else {
-            self.log.slice(peer.next, end, APPEND_BYTES_MAX)
+            self.log.slice(peer.next(), end, APPEND_BYTES_MAX)
         };
-        let probes = self.peers[at].flow != ProgressState::Replicate;
-        let round = probes.then(|| self.reads.round());
+        let round = is_probing.then(|| self.reads.round());
         self.send_append(at, entries, round);
-        !probes
+        !is_probing
     }
 
-    /// One AppendEntries to a member, from its `next` on.
+    /// Sends one append to the peer at `at`, from its next entry on.
     fn send_append(&mut self, at: usize, entries: Vec<Entry>, round: Option<u64>) {
-        let now_us = self.now_us;
-        let peer = &mut self.peers[at];
-        // Index 0 matches on every member: a heartbeat for one whose log cannot be compared now.
-        let prev = peer.next.prev();
-        let known = self.log.term_at(prev).filter(|_| !peer.is_in_snapshot());
-        let (prev_index, prev_term) = known.map_or((Index(0), Term(0)), |term| (prev, term));
+        let peer = self.tracker.at_mut(at);
+        let mut prev_index = peer.next().prev();
+        let mut prev_term = self.log.term_at(prev_index);
+        if peer.is_in_snapshot() || prev_term.is_none() {
+            // The logs cannot be compared now. A heartbeat is sent nevertheless: all logs agree at
+            // index 0.
+            prev_index = Index(0);
+            prev_term = Some(Term(0));
+        }
         let end = Index(prev_index.0 + entries.len() as u64);
-        peer.commit_sent = peer.commit_sent.max(self.commit_index.min(end));
-        let probes = matches!(peer.flow, ProgressState::Probe { .. });
-        if probes || !entries.is_empty() {
-            let bytes = entries.iter().map(Entry::size).sum();
-            peer.on_sent(end, bytes, now_us);
-        }
-        peer.on_asked(now_us);
-        let (to, acked) = (peer.id, peer.matched);
-        self.send(
-            to,
-            Rpc::AppendEntries {
-                prev_index,
-                prev_term,
-                commit: self.commit_index,
-                acked,
-                round,
-                sync_us: self.slowest.worst_us(),
-                entries,
-            },
-        );
+        let bytes = entries.iter().map(Entry::size).sum();
+        let bytes = (!entries.is_empty()).then_some(bytes);
+        let commit = self.log.commit_index();
+        peer.on_append_sent(end, bytes, commit, self.now_us);
+        let to = peer.id();
+        let rpc = Rpc::AppendEntries {
+            prev_index,
+            prev_term: prev_term.expect("set above"),
+            commit,
+            acked: peer.matched(),
+            round,
+            sync_us: self.election.own_sync_us(),
+            entries,
+        };
+        self.send(to, rpc);
     }
 
-    /// A heartbeat to every member, with the present round of reads.
+    /// Sends a heartbeat with the current round of reads to each peer.
     pub(super) fn send_heartbeats(&mut self) {
-        let round = Some(self.reads.round());
-        for at in 0..self.peers.len() {
-            let peer = &mut self.peers[at];
-            peer.beat_us = if peer.beat_us == 0 {
-                self.now_us
-            } else {
-                peer.beat_us
-            };
-            self.send_append(at, Vec::new(), round);
+        let round = self.reads.round();
+        for at in 0..self.tracker.len() {
+            self.tracker.at_mut(at).on_heartbeat_sent(self.now_us);
+            self.send_append(at, Vec::new(), Some(round));
         }
     }
 
-    /// The leader's tick: everything of a leader that waits for time is looked at here.
-    pub(super) fn maybe_heartbeat(&mut self) {
-        if self.now_us < self.heartbeat_due || self.peers.is_empty() {
-            return;
+    /// Sends heartbeats if they are due, and does all else that a leader does by time. Returns
+    /// whether they were due.
+    pub(super) fn maybe_heartbeat(&mut self) -> bool {
+        if !self.leadership.is_heartbeat_due(self.now_us) || self.tracker.is_empty() {
+            return false;
         }
         if self.maybe_step_down() {
-            return;
+            return true;
         }
-        self.heartbeat_due = self.now_us + self.heartbeat_us;
+        self.leadership.heartbeat_us = Some(self.now_us + self.heartbeat_interval_us);
         self.maybe_hand_over();
         self.drop_left();
         self.retry_chunks();
-        for peer in self.peers.iter_mut().filter(|p| p.leaving.is_none()) {
-            let missed = peer.miss();
-            self.beats
-                .extend(missed.map(|count| HeartbeatReport::Missed { id: peer.id, count }));
+        for peer in self.tracker.iter_mut() {
+            if peer.is_leaving() {
+                continue;
+            }
+            if let Some(count) = peer.count_heartbeat() {
+                let id = peer.id();
+                let report = HeartbeatReport::Missed { id, count };
+                self.heartbeat_reports.push(report);
+            }
         }
         self.send_heartbeats();
+        true
     }
 
+    fn drop_left(&mut self) {
+        self.tracker.drop_left(self.log.commit_index(), self.now_us);
+    }
+}
+
+/// Replies and the commit index.
+impl Raft {
+    /// A peer answered an append of this term.
     pub(super) fn on_append_reply(
         &mut self,
         from: PeerId,
@@ -184,30 +294,25 @@ impl Raft {
         answer: AppendAnswer,
     ) {
         let last = self.log.last_index();
-        let now_us = self.now_us;
-        let Some(at) = self.peers.iter().position(|p| p.id == from) else {
+        let Some(at) = self.tracker.position(from) else {
             return;
         };
-        let peer = &mut self.peers[at];
-        peer.hear(now_us);
-        (peer.answered, peer.sync_us) = (true, sync_us);
-        peer.round = peer.round.max(round.unwrap_or(0));
+        let peer = self.tracker.at_mut(at);
+        peer.on_reply(round, sync_us, self.now_us);
         match answer {
             AppendAnswer::Accepted {
                 verified,
                 matched,
                 want_snapshot,
             } if matched <= last && verified <= last => {
-                let beat_us = if round.is_none() {
-                    0
-                } else {
-                    std::mem::take(&mut peer.beat_us)
+                let append_us = peer.on_matched(matched, self.now_us);
+                let heartbeat_us = match round {
+                    Some(_) => peer.take_heartbeat_round_trip(self.now_us),
+                    None => None,
                 };
-                let beat = (beat_us != 0).then(|| now_us.saturating_sub(beat_us));
-                let took_us = peer.on_matched(matched, now_us).into_iter().chain(beat);
-                self.out
-                    .round_trips
-                    .extend(took_us.map(|us| (from, Some(us))));
+                for took_us in append_us.into_iter().chain(heartbeat_us) {
+                    self.out.round_trips.push((from, Some(took_us)));
+                }
                 self.on_accepted(at, verified, want_snapshot);
             }
             AppendAnswer::Rejected {
@@ -215,22 +320,30 @@ impl Raft {
                 hint,
                 hint_term,
             } => self.on_rejected(at, prev, hint, hint_term),
-            // An answer beyond the own log can only come from a member that is out of its mind.
+            // An acknowledgement past this leader's log is a protocol violation. It counts as a
+            // sign of life only.
             AppendAnswer::Accepted { .. } | AppendAnswer::Stale => {}
         }
         self.maybe_finish_reads();
     }
 
+    /// The peer at `at` has the entries up to `verified`. Its progress is updated already.
     fn on_accepted(&mut self, at: usize, verified: Index, want_snapshot: bool) {
-        let peer = &mut self.peers[at];
-        let id = peer.id;
-        match peer.flow {
+        let peer = self.tracker.at_mut(at);
+        let id = peer.id();
+        let matched = peer.matched();
+        match peer.state() {
             ProgressState::Probe { .. } => peer.become_replicate(verified.next()),
-            ProgressState::Snapshot { index, .. } if peer.matched >= index && !want_snapshot => {
-                peer.become_replicate(verified.next());
+            ProgressState::Snapshot(_) => {
+                let is_installed = peer.snapshot_index().is_some_and(|index| matched >= index);
+                if is_installed && !want_snapshot {
+                    peer.become_replicate(verified.next());
+                }
             }
-            ProgressState::Replicate if want_snapshot => peer.become_snapshot(&self.snapshot),
-            ProgressState::Replicate | ProgressState::Snapshot { .. } => {}
+            ProgressState::Replicate if want_snapshot => {
+                peer.become_snapshot(self.snapshots.newest());
+            }
+            ProgressState::Replicate => {}
         }
         self.maybe_commit();
         self.drop_left();
@@ -238,242 +351,73 @@ impl Raft {
         self.maybe_hand_over();
     }
 
-    /// The logs part before `prev`: step back, a term at a time on both sides (3.5, at its end).
+    /// The peer at `at` does not have the entry at `prev`. The next append probes before it, at the
+    /// last entry where the logs can agree: a term at a time on both sides (thesis 3.5, the last
+    /// paragraphs).
     fn on_rejected(&mut self, at: usize, prev: Index, hint: Index, hint_term: Term) {
-        let peer = &mut self.peers[at];
-        let stale = match peer.flow {
-            ProgressState::Probe { .. } => prev != peer.next.prev(),
-            ProgressState::Replicate => prev <= peer.matched,
-            ProgressState::Snapshot { .. } => true,
-        };
-        if stale {
+        let peer = self.tracker.at_mut(at);
+        if peer.is_stale_rejection(prev) {
             return;
         }
         let (index, _) = self.log.find_conflict(hint, hint_term);
         peer.become_probe(index.min(prev.prev()).next());
-        self.out.round_trips.push((peer.id, None));
+        self.out.round_trips.push((peer.id(), None));
     }
 
-    /// Commits what is durable on a majority, if it is of this term (3.6.2): an entry of an older
-    /// term is committed only by one of this term behind it. A leader under removal is not
-    /// among those that count (4.2.2). Voters count once the change that made them such is
-    /// durable here: `repair` relies on it.
-    pub(super) fn maybe_commit(&mut self) {
-        let (changed, _) = self.configurations.last().expect("never empty");
-        let known = self.log.durable() >= *changed || self.has(RaftFault::CountBeforeSync);
-        if self.role != RaftRole::Leader || !known {
-            return;
+    /// Commits the entries that are durable on a majority (thesis 3.6.2). Returns whether it did.
+    ///
+    /// - Only an entry of the current term is committed by counting. The entries before it are
+    ///   committed with it (thesis figure 3.7).
+    /// - A leader that is being removed does not count itself (thesis 4.2.2).
+    /// - Nothing is counted before the latest configuration is durable here. `repair` relies on it:
+    ///   a leader that counts by a configuration has it on its disk.
+    pub(super) fn maybe_commit(&mut self) -> bool {
+        let own = self.counted();
+        if self.role != RaftRole::Leader || own < self.membership.latest_index() {
+            return false;
         }
-        let mut durable: Vec<Index> = Vec::with_capacity(self.peers.len() + 1);
-        let own = if self.has(RaftFault::CountBeforeSync) {
-            self.log.last_index()
-        } else {
-            self.log.durable()
-        };
-        let configuration = self.configuration();
-        if configuration.is_voter(self.id) || self.has(RaftFault::RemovedCounts) {
+        let mut durable: Vec<Index> = Vec::with_capacity(self.tracker.len() + 1);
+        if self.configuration().is_voter(self.id) || self.has(RaftFault::RemovedCounts) {
             durable.push(own);
         }
-        let learners = self.has(RaftFault::LearnerCounts);
-        let voters = self.peers.iter().filter(|p| p.voter || learners);
-        durable.extend(voters.map(|p| p.matched));
-        let majority = configuration.majority();
+        for peer in self.tracker.iter() {
+            if peer.is_voter() || self.has(RaftFault::LearnerCounts) {
+                durable.push(peer.matched());
+            }
+        }
+        let majority = self.configuration().majority();
         if durable.len() < majority {
-            return;
+            return false;
         }
         durable.sort_unstable_by(|a, b| b.cmp(a));
         let index = durable[majority - 1];
-        let current = self.log.term_at(index) == Some(self.current_term);
-        if index > self.commit_index && (current || self.has(RaftFault::CommitOldTerm)) {
-            self.on_leader_commit(index);
+        let is_of_term = self.log.term_at(index) == Some(self.current_term)
+            || self.has(RaftFault::CommitOldTerm);
+        if index <= self.log.commit_index() || !is_of_term {
+            return false;
         }
+        self.on_commit(index);
+        true
     }
 
-    fn on_leader_commit(&mut self, index: Index) {
-        let committed = self.log.iter_from(self.commit_index.next());
-        let own = committed.take_while(|e| e.index <= index);
-        let bytes: usize = own.filter(|e| e.index >= self.nop).map(Entry::size).sum();
-        self.uncommitted_bytes -= bytes;
-        self.commit_index = index;
-        self.release_reads();
+    /// The last entry that this leader may count as durable on itself.
+    fn counted(&self) -> Index {
+        if self.has(RaftFault::CountBeforeSync) {
+            return self.log.last_index();
+        }
+        self.log.durable()
+    }
+
+    fn on_commit(&mut self, index: Index) {
+        for entry in self.log.iter_from(self.log.commit_index().next()) {
+            if entry.index > index {
+                break;
+            }
+            self.leadership.on_commit(entry);
+        }
+        self.log.commit_to(index);
+        self.maybe_finish_without_round();
         self.maybe_finish_reads();
         self.on_change_committed();
-    }
-}
-
-// -- the follower's side
-impl Raft {
-    /// A leader of this term was heard.
-    pub(super) fn on_contact(&mut self, leader: PeerId) {
-        assert_ne!(self.role, RaftRole::Leader, "one leader a term");
-        assert!(
-            self.leader.is_none_or(|known| known == leader),
-            "one leader a term"
-        );
-        let after_us = self.now_us.saturating_sub(self.contact_us);
-        if self.leader == Some(leader)
-            && LATE_TENTHS.contains(&(after_us * 10 / self.patience_us(self.leader_sync_us)))
-        {
-            self.beats.push(HeartbeatReport::Late {
-                id: leader,
-                after_us,
-            });
-        }
-        self.contact_us = self.now_us;
-        self.become_follower(self.current_term, Some(leader));
-    }
-
-    pub(super) fn on_append_entries(&mut self, from: PeerId, rpc: Rpc) {
-        let Rpc::AppendEntries {
-            prev_index,
-            prev_term,
-            commit,
-            acked,
-            round,
-            sync_us,
-            entries,
-        } = rpc
-        else {
-            unreachable!("dispatched by kind");
-        };
-        self.leader_sync_us = sync_us;
-        self.on_contact(from);
-        self.told_commit = self.told_commit.max(commit);
-        if acked > self.log.last_index() && !self.amnesia && !self.has(RaftFault::AmnesiaIgnored) {
-            self.amnesia = true;
-            self.out.notices.push(RaftNotice::Amnesia);
-        }
-        if self.amnesia {
-            return;
-        }
-        let behind = prev_index <= self.commit_index;
-        if !behind && self.log.term_at(prev_index) != Some(prev_term) {
-            return self.reject(from, round, prev_index, prev_term);
-        }
-        let end = Index(prev_index.0 + entries.len() as u64);
-        self.take_entries(prev_index, entries);
-        self.verified = self.verified.max(end).max(self.commit_index);
-        let known = if self.has(RaftFault::CommitUnverified) {
-            self.log.last_index()
-        } else {
-            self.verified
-        };
-        self.commit_index = self.commit_index.max(commit.min(known));
-        if round.is_some() || self.has(RaftFault::AckBeforeSync) {
-            self.accept(from, round);
-        } else {
-            self.acknowledge();
-        }
-    }
-
-    /// Adds what is not here yet; only an entry that conflicts cuts the log, or an old message
-    /// would take back what a newer one brought.
-    fn take_entries(&mut self, prev: Index, entries: Vec<Entry>) {
-        if self.has(RaftFault::TruncateAlways)
-            && prev >= self.commit_index
-            && prev < self.log.last_index()
-        {
-            self.cut(prev.next());
-        }
-        for entry in entries {
-            match self.log.term_at(entry.index) {
-                None if entry.index <= self.log.start() => {}
-                None => self.append(entry),
-                Some(term) if term == entry.term => {
-                    self.maybe_repair(entry);
-                }
-                Some(_) => {
-                    self.cut(entry.index);
-                    self.append(entry);
-                }
-            }
-        }
-    }
-
-    /// Drops everything from `from` on. On the disk it goes when the next entry is appended in its
-    /// place.
-    pub(super) fn cut(&mut self, from: Index) {
-        assert!(
-            from > self.commit_index,
-            "what is committed is never taken back"
-        );
-        self.log.truncate(from);
-        self.verified = self.verified.min(from.prev());
-        if !self.has(RaftFault::ChangeNotUndone) {
-            self.configurations.retain(|(index, _)| *index < from);
-        }
-    }
-
-    fn reject(&mut self, to: PeerId, round: Option<u64>, prev: Index, prev_term: Term) {
-        let (hint, hint_term) = self.log.find_conflict(prev, prev_term);
-        self.send_append_reply(
-            to,
-            round,
-            AppendAnswer::Rejected {
-                prev,
-                hint,
-                hint_term,
-            },
-        );
-    }
-
-    /// Tells the leader how far the log is the same and durable.
-    fn accept(&mut self, to: PeerId, round: Option<u64>) {
-        let durable = if self.has(RaftFault::AckBeforeSync) {
-            self.log.last_index()
-        } else {
-            self.log.durable()
-        };
-        let (verified, matched) = (self.verified, self.verified.min(durable));
-        self.acked = self.acked.max(matched);
-        let want_snapshot = self.wants_snapshot();
-        self.send_append_reply(
-            to,
-            round,
-            AppendAnswer::Accepted {
-                verified,
-                matched,
-                want_snapshot,
-            },
-        );
-    }
-
-    pub(super) fn send_append_reply(
-        &mut self,
-        to: PeerId,
-        round: Option<u64>,
-        answer: AppendAnswer,
-    ) {
-        let sync_us = self.slowest.worst_us();
-        self.send(
-            to,
-            Rpc::AppendReply {
-                round,
-                sync_us,
-                answer,
-            },
-        );
-    }
-
-    /// A snapshot that is not needed: the leader is told what is here.
-    pub(super) fn acknowledge_again(&mut self) {
-        let leader = self.leader.filter(|id| *id != self.id);
-        if let Some(leader) = leader
-            && !self.amnesia
-        {
-            self.verified = self.verified.max(self.commit_index);
-            self.accept(leader, None);
-        }
-    }
-
-    /// A sync has ended: the leader is told of what it made durable.
-    pub(super) fn acknowledge(&mut self) {
-        let durable = self.verified.min(self.log.durable());
-        if let Some(leader) = self.leader
-            && durable > self.acked
-            && !self.amnesia
-        {
-            self.accept(leader, None);
-        }
     }
 }

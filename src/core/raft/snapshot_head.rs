@@ -1,54 +1,64 @@
-//! The head of a snapshot as bytes, and the numbers of raft as they are stored and sent.
+//! The head of a snapshot as bytes: the encoding of [`SnapshotMeta`].
 //!
-//! The snapshot file, the log's configuration and the message that installs a snapshot hold the same
-//! bytes. Decoding trusts nothing: a length is checked before anything is allocated, terms and
-//! indexes leave room to count on, and whatever is wrong is a value.
-use super::message::*;
+//! The snapshot file, the first record of the log and the message `InstallSnapshot` hold the same
+//! bytes: cluster, index, term and number of members; then for each member id, incarnation, whether
+//! it is a voter (0 or 1), name, peer URL and client URL. Numbers are varints, a text is its length
+//! and its bytes (`core::varint`).
+//!
+//! Decoding trusts nothing: each length is checked before memory is allocated, and each error is a
+//! value. Start reading at [`encode_meta`].
+use super::message::{Configuration, Index, Member, PeerId, SnapshotMeta, Term};
 use crate::core::varint::{Malformed, Unpack, put_number, put_str};
 
-/// Terms and indexes above this are none; it leaves room below the notice of removal.
+/// Highest valid index and term. Larger ones are refused when they are decoded, so that raft can
+/// add to valid ones without overflow, and none equals `Term::REMOVED`.
 const VALUE_MAX: u64 = u64::MAX >> 1;
 
-/// Appends what heads a snapshot to `out`.
+/// Appends the encoding of `meta` to `out`.
 pub fn encode_meta(meta: &SnapshotMeta, out: &mut Vec<u8>) {
     let members = &meta.configuration.members;
     let count = members.len() as u64;
     put_numbers(out, &[meta.cluster, meta.index.0, meta.term.0, count]);
     for member in members {
-        put_numbers(
-            out,
-            &[member.id.0, member.incarnation, u64::from(member.voter)],
-        );
-        for text in [&member.name, &member.peer_url, &member.client_url] {
-            put_str(text, out);
-        }
+        let voter = u64::from(member.voter);
+        put_numbers(out, &[member.id.0, member.incarnation, voter]);
+        put_str(&member.name, out);
+        put_str(&member.peer_url, out);
+        put_str(&member.client_url, out);
     }
 }
 
-/// Reads what heads a snapshot from the front of `data`; and what is behind it.
+/// Decodes a head from the front of `data`. Returns the bytes after it as well.
+///
+/// # Errors
+///
+/// [`Malformed`] if `data` does not start with a valid head.
 pub fn decode_meta(data: &[u8]) -> Result<(SnapshotMeta, &[u8]), Malformed> {
     let mut from = Unpack::new(data);
     let meta = take_meta(&mut from)?;
-    Ok((meta, &data[data.len() - from.left()..]))
+    let rest = &data[data.len() - from.left()..];
+    Ok((meta, rest))
 }
 
-/// Reads the head of a snapshot.
+/// Decodes a head.
+///
+/// # Errors
+///
+/// [`Malformed`] if it is cut short, a number is out of bounds, a text is not UTF-8, or the members
+/// are not sorted by id.
 pub fn take_meta(from: &mut Unpack) -> Result<SnapshotMeta, Malformed> {
-    let (cluster, index, term) = (from.number()?, take_index(from)?, take_term(from)?);
+    let cluster = from.number()?;
+    let index = take_index(from)?;
+    let term = take_term(from)?;
+    let count = from.number()?;
+    // Not allocated by `count`: it may be any number.
     let mut members: Vec<Member> = Vec::new();
-    for _ in 0..from.number()? {
-        let (id, incarnation, voter) = (PeerId(from.number()?), from.number()?, from.flag()?);
-        if members.last().is_some_and(|m| m.id >= id) {
+    for _ in 0..count {
+        let member = take_member(from)?;
+        if members.last().is_some_and(|last| last.id >= member.id) {
             return Err(Malformed);
         }
-        members.push(Member {
-            id,
-            incarnation,
-            voter,
-            name: from.str()?.into(),
-            peer_url: from.str()?.into(),
-            client_url: from.str()?.into(),
-        });
+        members.push(member);
     }
     Ok(SnapshotMeta {
         cluster,
@@ -58,22 +68,52 @@ pub fn take_meta(from: &mut Unpack) -> Result<SnapshotMeta, Malformed> {
     })
 }
 
-/// A term or index that leaves room to count on.
+fn take_member(from: &mut Unpack) -> Result<Member, Malformed> {
+    Ok(Member {
+        id: PeerId(from.number()?),
+        incarnation: from.number()?,
+        voter: from.flag()?,
+        name: from.str()?.into(),
+        peer_url: from.str()?.into(),
+        client_url: from.str()?.into(),
+    })
+}
+
+/// Checks an index or a term.
+///
+/// # Errors
+///
+/// [`Malformed`] if it is above the highest valid one.
 pub fn bounded(value: u64) -> Result<u64, Malformed> {
-    (value <= VALUE_MAX).then_some(value).ok_or(Malformed)
+    if value > VALUE_MAX {
+        return Err(Malformed);
+    }
+    Ok(value)
 }
 
-/// Reads an index within bounds.
+/// Decodes an index.
+///
+/// # Errors
+///
+/// [`Malformed`] if it is cut short or above the highest valid one.
 pub fn take_index(from: &mut Unpack) -> Result<Index, Malformed> {
-    bounded(from.number()?).map(Index)
+    let value = bounded(from.number()?)?;
+    Ok(Index(value))
 }
 
-/// Reads a term within bounds.
+/// Decodes a term.
+///
+/// # Errors
+///
+/// [`Malformed`] if it is cut short or above the highest valid one.
 pub fn take_term(from: &mut Unpack) -> Result<Term, Malformed> {
-    bounded(from.number()?).map(Term)
+    let value = bounded(from.number()?)?;
+    Ok(Term(value))
 }
 
-/// Appends numbers.
-pub fn put_numbers(out: &mut Vec<u8>, fields: &[u64]) {
-    fields.iter().for_each(|field| put_number(*field, out));
+/// Appends the encodings of numbers to `out`.
+pub fn put_numbers(out: &mut Vec<u8>, numbers: &[u64]) {
+    for number in numbers {
+        put_number(*number, out);
+    }
 }

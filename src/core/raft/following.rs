@@ -1,0 +1,281 @@
+//! Log replication on a follower (thesis 3.5): the leader's appends, and what is acknowledged. The
+//! leader's side is in `replication`.
+//!
+//! A follower acknowledges an entry once the entry is in the leader's log (`verified`) and durable
+//! here. It answers an append with what is durable at that moment, and again when a sync has made
+//! more durable. Start reading at `Raft::on_append_entries`.
+use std::ops::Range;
+
+use super::fault::RaftFault;
+use super::message::{AppendAnswer, Entry, Index, PeerId, Rpc, Term};
+use super::{HeartbeatReport, Raft, RaftRole};
+
+/// A heartbeat is reported as late if the leader was silent for this many tenths of the time after
+/// which it is missed: it was nearly missed. The upper end is the longest election timeout.
+const LATE_TENTHS: Range<u64> = 8..20;
+
+/// What a follower knows of the log of this term's leader.
+pub struct LeaderMatch {
+    /// This log and the leader's are the same up to here. At least the commit index when the term
+    /// began, since each leader has all committed entries (thesis 3.6.3). Rises within a term,
+    /// except when an entry is truncated.
+    verified: Index,
+
+    /// Up to here the leader was told that the log is the same and durable. Only rises within a
+    /// term.
+    acknowledged: Index,
+
+    /// The highest commit index that the leader has sent. May be past this log. Only rises within a
+    /// term.
+    leader_commit: Index,
+}
+
+impl LeaderMatch {
+    /// A new term, with the given commit index here.
+    pub fn new(commit: Index) -> LeaderMatch {
+        LeaderMatch {
+            verified: commit,
+            acknowledged: Index(0),
+            leader_commit: Index(0),
+        }
+    }
+
+    /// This log and the leader's are the same up to here.
+    fn verified(&self) -> Index {
+        self.verified
+    }
+
+    /// The highest commit index that the leader has sent.
+    pub fn leader_commit(&self) -> Index {
+        self.leader_commit
+    }
+
+    /// The leader sent its commit index.
+    fn on_leader_commit(&mut self, commit: Index) {
+        self.leader_commit = self.leader_commit.max(commit);
+    }
+
+    /// The log is the same as the leader's up to `index`.
+    pub fn on_verified(&mut self, index: Index) {
+        self.verified = self.verified.max(index);
+    }
+
+    /// The entries from `from` on are truncated.
+    fn on_truncate(&mut self, from: Index) {
+        self.verified = self.verified.min(from.prev());
+    }
+
+    /// The leader is told that the entries up to `matched` are durable here.
+    fn on_acknowledge(&mut self, matched: Index) {
+        self.acknowledged = self.acknowledged.max(matched);
+    }
+
+    /// Part of `Raft::check_invariants`. `last` is the last entry of the log.
+    pub fn check_invariants(&self, last: Index) {
+        assert!(self.verified <= last, "a verified entry is in the log");
+    }
+}
+
+impl Raft {
+    /// The leader of the current term was heard: this member follows it.
+    ///
+    /// # Panics
+    ///
+    /// If this member leads the term, or another leader of the term is known.
+    pub(super) fn on_leader_contact(&mut self, leader: PeerId) {
+        assert_ne!(self.role, RaftRole::Leader, "a term has one leader");
+        let is_known = self.leader == Some(leader);
+        assert!(is_known || self.leader.is_none(), "a term has one leader");
+        let after_us = self.election.leader_silent_us(self.now_us);
+        let tenths = after_us * 10 / self.election.leader_patience_us();
+        if is_known && LATE_TENTHS.contains(&tenths) {
+            let id = leader;
+            let report = HeartbeatReport::Late { id, after_us };
+            self.heartbeat_reports.push(report);
+        }
+        self.election.on_leader_heard(self.now_us);
+        self.become_follower(self.current_term, Some(leader));
+    }
+
+    /// An append of the leader of the current term.
+    pub(super) fn on_append_entries(&mut self, from: PeerId, rpc: Rpc) {
+        let Rpc::AppendEntries {
+            prev_index,
+            prev_term,
+            commit,
+            acked,
+            round,
+            sync_us,
+            entries,
+        } = rpc
+        else {
+            unreachable!("dispatched by kind");
+        };
+        self.election.on_leader_sync(sync_us);
+        self.on_leader_contact(from);
+        self.leader_match.on_leader_commit(commit);
+        self.maybe_find_amnesia(acked);
+        if self.has_amnesia {
+            return;
+        }
+        // Up to the commit index all logs agree, so there is nothing to compare.
+        let is_committed = prev_index <= self.log.commit_index();
+        if !is_committed && self.log.term_at(prev_index) != Some(prev_term) {
+            self.reject(from, round, prev_index, prev_term);
+            return;
+        }
+        let end = Index(prev_index.0 + entries.len() as u64);
+        self.take_entries(prev_index, entries);
+        self.leader_match
+            .on_verified(end.max(self.log.commit_index()));
+        // An entry past the verified ones may be another one than the leader has committed.
+        let known = self.verified_for_commit();
+        self.log.commit_to(commit.min(known));
+        if round.is_some() {
+            self.accept(from, round);
+        } else {
+            self.acknowledge();
+        }
+    }
+
+    /// The leader has an acknowledgement of this member up to `acked`. If the log ends before that,
+    /// this is an old copy of the data. The member must not vote any more, as a majority may have
+    /// counted the lost entries. Returns whether that is found now.
+    fn maybe_find_amnesia(&mut self, acked: Index) -> bool {
+        let has_lost = acked > self.log.last_index() && !self.has(RaftFault::AmnesiaIgnored);
+        if !has_lost || self.has_amnesia {
+            return false;
+        }
+        self.on_amnesia();
+        true
+    }
+
+    /// Appends the entries that are not in the log yet. Only an entry that conflicts truncates the
+    /// log: an append that is out of date would otherwise remove entries that a later one brought
+    /// (thesis 3.5).
+    fn take_entries(&mut self, prev: Index, entries: Vec<Entry>) {
+        let is_inside = prev >= self.log.commit_index() && prev < self.log.last_index();
+        if is_inside && self.has(RaftFault::TruncateAlways) {
+            self.truncate(prev.next());
+        }
+        for entry in entries {
+            match self.log.term_at(entry.index) {
+                None if entry.index <= self.log.start() => {}
+                None => self.append(entry),
+                Some(term) if term == entry.term => {
+                    self.maybe_repair(entry);
+                }
+                Some(_) => {
+                    self.truncate(entry.index);
+                    self.append(entry);
+                }
+            }
+        }
+    }
+
+    /// Removes the entries from `from` on, and the configurations that they led to.
+    ///
+    /// # Panics
+    ///
+    /// If one of them is committed.
+    pub(super) fn truncate(&mut self, from: Index) {
+        self.log.truncate(from);
+        self.leader_match.on_truncate(from);
+        if !self.has(RaftFault::ChangeNotUndone) {
+            self.membership.on_truncate(from);
+        }
+    }
+
+    /// The last entry that a commit index of the leader may cover here.
+    fn verified_for_commit(&self) -> Index {
+        if self.has(RaftFault::CommitUnverified) {
+            return self.log.last_index();
+        }
+        self.leader_match.verified()
+    }
+
+    /// The last entry that this member may acknowledge.
+    fn durable_for_acknowledgement(&self) -> Index {
+        let verified = self.leader_match.verified();
+        if self.has(RaftFault::AckBeforeSync) {
+            return verified;
+        }
+        verified.min(self.log.durable())
+    }
+
+    /// The leader's log has an entry (`prev`, `prev_term`) that is not here.
+    fn reject(&mut self, to: PeerId, round: Option<u64>, prev: Index, prev_term: Term) {
+        let (hint, hint_term) = self.log.find_conflict(prev, prev_term);
+        let answer = AppendAnswer::Rejected {
+            prev,
+            hint,
+            hint_term,
+        };
+        self.send_append_reply(to, round, answer);
+    }
+
+    /// Tells the leader up to which entry the log is the same, and durable.
+    fn accept(&mut self, to: PeerId, round: Option<u64>) {
+        let matched = self.durable_for_acknowledgement();
+        self.leader_match.on_acknowledge(matched);
+        let answer = AppendAnswer::Accepted {
+            verified: self.leader_match.verified(),
+            matched,
+            want_snapshot: self.wants_snapshot(),
+        };
+        self.send_append_reply(to, round, answer);
+    }
+
+    /// Answers an append, or a snapshot that is not needed.
+    pub(super) fn send_append_reply(
+        &mut self,
+        to: PeerId,
+        round: Option<u64>,
+        answer: AppendAnswer,
+    ) {
+        let rpc = Rpc::AppendReply {
+            round,
+            sync_us: self.election.own_sync_us(),
+            answer,
+        };
+        self.send(to, rpc);
+    }
+
+    /// Tells the leader what is durable if that is more than it was told. Called after a sync.
+    pub(super) fn acknowledge(&mut self) {
+        if let Some(leader) = self.leader
+            && self.durable_for_acknowledgement() > self.leader_match.acknowledged
+            && !self.has_amnesia
+        {
+            self.accept(leader, None);
+        }
+    }
+
+    /// Tells the leader what is durable, also if it was told before: it sends a snapshot that is not
+    /// needed.
+    pub(super) fn acknowledge_again(&mut self) {
+        if let Some(leader) = self.leader
+            && leader != self.id
+            && !self.has_amnesia
+        {
+            self.leader_match.on_verified(self.log.commit_index());
+            self.accept(leader, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_truncated_entry_is_not_verified() {
+        let mut leader_match = LeaderMatch::new(Index(3));
+        leader_match.on_verified(Index(9));
+        leader_match.on_verified(Index(7));
+        assert_eq!(leader_match.verified(), Index(9));
+        leader_match.on_truncate(Index(6));
+        assert_eq!(leader_match.verified(), Index(5));
+        leader_match.check_invariants(Index(5));
+    }
+}

@@ -1,0 +1,270 @@
+//! Snapshots on the receiving side (thesis 5.1): chunks come in and are checked, the owner installs
+//! the snapshot, and the log continues after it. The sending side is in `snapshot`.
+//!
+//! Each chunk that is intact and in order is passed to the owner (`RaftOutput::chunks`). After the
+//! last one the owner verifies the whole snapshot, puts it in place durably and restores its state,
+//! then reports it (`Raft::on_installed`). The acknowledgement waits until the record that starts
+//! the log after the snapshot is durable too. Start reading at `Raft::on_install_snapshot`.
+use super::Raft;
+use super::fault::RaftFault;
+use super::message::{Index, PeerId, Persist, Rpc, SnapshotMeta, Term};
+use crate::core::timer::Now;
+
+/// A checked chunk of a snapshot that a peer sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The snapshot.
+    pub meta: SnapshotMeta,
+    /// The place of `data` in the snapshot, in bytes. 0 starts a new file; else the chunk follows the
+    /// one before it.
+    pub offset: u64,
+    /// The bytes.
+    pub data: Box<[u8]>,
+    /// Whether this is the last chunk. If so, the owner installs the snapshot and calls
+    /// `Raft::on_installed`.
+    pub done: bool,
+}
+
+/// The snapshot that a peer sends to this member; one at a time.
+#[derive(Default)]
+pub struct Incoming {
+    /// `None` if none is sent.
+    snapshot: Option<IncomingSnapshot>,
+}
+
+/// How far a snapshot from a peer is.
+struct IncomingSnapshot {
+    /// The sender.
+    from: PeerId,
+    /// The snapshot.
+    meta: SnapshotMeta,
+    /// The first byte that is missing. All bytes before it are with the owner.
+    offset: u64,
+    /// Whether the owner has all bytes and installs them.
+    is_complete: bool,
+    /// When the last chunk arrived, in microseconds of the monotonic clock.
+    heard_us: u64,
+}
+
+impl Incoming {
+    /// Whether the owner installs a snapshot.
+    pub fn is_installing(&self) -> bool {
+        self.snapshot.as_ref().is_some_and(|s| s.is_complete)
+    }
+
+    /// Whether another peer than `from` sends a snapshot, and was heard within `patience_us`
+    /// microseconds.
+    fn is_sent_by_other(&self, from: PeerId, patience_us: u64, now_us: u64) -> bool {
+        let is_other = |s: &IncomingSnapshot| s.from != from && now_us <= s.heard_us + patience_us;
+        self.snapshot.as_ref().is_some_and(is_other)
+    }
+
+    /// The first missing byte of the snapshot `meta` from `from`: 0 unless it is the one that is
+    /// sent now.
+    fn missing_from(&self, from: PeerId, meta: &SnapshotMeta) -> u64 {
+        match &self.snapshot {
+            Some(known) if known.from == from && known.meta == *meta => known.offset,
+            _ => 0,
+        }
+    }
+
+    /// A chunk was passed to the owner; the next one starts at `snapshot.offset`.
+    fn on_chunk(&mut self, snapshot: IncomingSnapshot) {
+        self.snapshot = Some(snapshot);
+    }
+
+    /// The installation has ended: the sender and the snapshot.
+    ///
+    /// # Panics
+    ///
+    /// If the owner did not install a snapshot.
+    fn take_installed(&mut self) -> (PeerId, SnapshotMeta) {
+        let snapshot = self.snapshot.take().filter(|s| s.is_complete);
+        let snapshot = snapshot.expect("only a complete snapshot is installed");
+        (snapshot.from, snapshot.meta)
+    }
+
+    /// This member leads from now on: it needs no snapshot.
+    pub fn on_become_leader(&mut self) {
+        self.snapshot = None;
+    }
+}
+
+impl Raft {
+    /// A chunk of a snapshot arrived, from the leader of the current term, or from a member that
+    /// helps to repair this log (`Term::NONE`).
+    pub(super) fn on_install_snapshot(&mut self, from: PeerId, term: Term, rpc: Rpc) {
+        let Rpc::InstallSnapshot {
+            meta,
+            offset,
+            crc,
+            done,
+            data,
+        } = rpc
+        else {
+            unreachable!("dispatched by kind");
+        };
+        let index = meta.index;
+        let is_leader = term != Term::NONE;
+        if is_leader {
+            self.on_leader_contact(from);
+        }
+        if self.has_amnesia || !self.lacks(index) {
+            self.acknowledge_again();
+            return;
+        }
+        if !self.accepts_snapshot_from(from, is_leader, index) {
+            return;
+        }
+        let expected = self.incoming.missing_from(from, &meta);
+        if offset != expected || crc32fast::hash(&data) != crc {
+            self.request_chunk(from, index, expected);
+            return;
+        }
+        let next = offset + data.len() as u64;
+        self.incoming.on_chunk(IncomingSnapshot {
+            from,
+            meta: meta.clone(),
+            offset: next,
+            is_complete: done,
+            heard_us: self.now_us,
+        });
+        self.out.chunks.push(Chunk {
+            meta,
+            offset,
+            data,
+            done,
+        });
+        if !done {
+            self.request_chunk(from, index, next);
+        }
+    }
+
+    /// Whether a needed snapshot is taken from `from` now.
+    /// - None is taken while another one is being installed.
+    /// - A member that does not lead may only repair damage, and not interrupt another transfer. The
+    ///   leader may.
+    fn accepts_snapshot_from(&self, from: PeerId, is_leader: bool, index: Index) -> bool {
+        if self.incoming.is_installing() {
+            return false;
+        }
+        let patience_us = self.disk_patience_us();
+        let is_busy = self
+            .incoming
+            .is_sent_by_other(from, patience_us, self.now_us);
+        is_leader || (self.covers_damage(index) && !is_busy)
+    }
+
+    fn request_chunk(&mut self, from: PeerId, index: Index, offset: u64) {
+        self.send(from, Rpc::SnapshotReply { index, offset });
+    }
+
+    /// The owner has installed the snapshot durably and restored its state from it. Or it could not
+    /// (`ok` is false) because the snapshot did not verify; then it is sent again.
+    ///
+    /// # Panics
+    ///
+    /// If no complete snapshot was passed to the owner.
+    pub fn on_installed(&mut self, now: Now, ok: bool) {
+        self.now_us = now.mono_us;
+        let (from, meta) = self.incoming.take_installed();
+        if !ok {
+            self.request_chunk(from, meta.index, 0);
+        } else if self.lacks(meta.index) {
+            self.install(meta);
+        }
+        self.check_invariants();
+    }
+
+    /// Whether a snapshot that ends at `index` brings anything. Entries of another leader may have
+    /// come while it was sent.
+    fn lacks(&self, index: Index) -> bool {
+        index > self.log.commit_index() || self.covers_damage(index)
+    }
+
+    /// Whether a snapshot that ends at `index` replaces a damaged entry.
+    fn covers_damage(&self, index: Index) -> bool {
+        self.log.first_damaged().is_some_and(|first| first <= index)
+    }
+
+    /// Continues the log after the installed snapshot. The entries after it stay only if the log has
+    /// the last entry of the snapshot: then all entries before it are the same (thesis 5.1).
+    fn install(&mut self, meta: SnapshotMeta) {
+        let SnapshotMeta { index, term, .. } = meta;
+        let is_in_log = index > self.log.start() && index <= self.log.last_index();
+        let is_same = self.log.term_at(index) == Some(term) || self.has(RaftFault::TailAlwaysKept);
+        let keep_tail = is_in_log && is_same;
+        if term > self.current_term {
+            // Only a snapshot of a member that does not lead can be of a later term.
+            self.become_follower(term, None);
+        }
+        let lsn = self.persist(Persist::Installed {
+            meta: meta.clone(),
+            keep_tail,
+        });
+        self.log.install(index, term, keep_tail, lsn);
+        let mut configuration = meta.configuration.clone();
+        if self.has(RaftFault::SnapshotWithoutConfiguration) {
+            configuration = self.configuration().clone();
+        }
+        // The later configurations were derived from entries that may be damaged.
+        self.membership.on_install(index, configuration);
+        self.rebuild_configurations(index.next());
+        self.snapshots.on_durable(meta);
+        self.leader_match.on_verified(index);
+        self.send_fetches();
+        if self.has(RaftFault::InstallBeforeSync) {
+            self.log.on_synced(lsn);
+            self.acknowledge();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(index: u64) -> SnapshotMeta {
+        SnapshotMeta {
+            index: Index(index),
+            ..SnapshotMeta::default()
+        }
+    }
+
+    fn incoming(is_complete: bool) -> Incoming {
+        let mut incoming = Incoming::default();
+        incoming.on_chunk(IncomingSnapshot {
+            from: PeerId(2),
+            meta: meta(9),
+            offset: 8,
+            is_complete,
+            heard_us: 100,
+        });
+        incoming
+    }
+
+    #[test]
+    fn a_transfer_continues_only_with_its_sender_and_snapshot() {
+        let incoming = incoming(false);
+        assert_eq!(incoming.missing_from(PeerId(2), &meta(9)), 8);
+        assert_eq!(incoming.missing_from(PeerId(3), &meta(9)), 0);
+        assert_eq!(incoming.missing_from(PeerId(2), &meta(10)), 0);
+        assert!(!incoming.is_installing());
+    }
+
+    #[test]
+    fn a_silent_sender_may_be_replaced() {
+        let incoming = incoming(false);
+        assert!(incoming.is_sent_by_other(PeerId(3), 50, 150));
+        assert!(!incoming.is_sent_by_other(PeerId(3), 50, 151));
+        assert!(!incoming.is_sent_by_other(PeerId(2), 50, 100));
+    }
+
+    #[test]
+    fn a_complete_snapshot_is_installed_once() {
+        let mut incoming = incoming(true);
+        assert!(incoming.is_installing());
+        assert_eq!(incoming.take_installed(), (PeerId(2), meta(9)));
+        assert!(!incoming.is_installing());
+    }
+}
