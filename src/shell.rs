@@ -21,6 +21,7 @@ mod link_queue;
 mod links;
 mod listener;
 mod log_lines;
+mod outgoing_call;
 mod output;
 mod resolver;
 mod slots;

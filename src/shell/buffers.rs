@@ -48,7 +48,7 @@ pub struct Budget {
     /// Bytes that belong to one connection each: the sum of `Conn::held_bytes` as last counted.
     own: usize,
     /// Bytes of events that several watchers share, each event counted once.
-    pub shared: SharedTotal,
+    shared: SharedTotal,
 }
 
 impl Budget {
@@ -59,6 +59,11 @@ impl Budget {
     pub fn change(&mut self, before: usize, after: usize) {
         assert!(self.own >= before, "a connection is counted once");
         self.own = self.own - before + after;
+    }
+
+    /// The count of shared bytes, to create `SharedBytes` with.
+    pub fn shared(&self) -> &SharedTotal {
+        &self.shared
     }
 
     /// Whether the connections hold more than `BUDGET_BYTES`.

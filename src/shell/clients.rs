@@ -6,7 +6,7 @@
 use super::buffers::{Budget, Buffers};
 use super::conn::Conn;
 use super::deadlines::{ANSWERS_BYTES_A_TURN, OUT_MARK_BYTES, READS_A_TURN, Timeouts};
-use super::http_calls::EndedCall;
+use super::outgoing_call::EndedCall;
 use super::output::SharedBytes;
 use super::slots::{PoolKind, SlotId};
 use super::sockets::{Pool, Settled};
@@ -276,7 +276,7 @@ impl Clients {
                     let piece = match known {
                         Some((_, piece)) => piece.clone(),
                         None => {
-                            let piece = SharedBytes::new(bytes, &self.budget.shared);
+                            let piece = SharedBytes::new(bytes, self.budget.shared());
                             pieces.push((range, piece.clone()));
                             piece
                         }

@@ -1,120 +1,23 @@
-//! Outgoing HTTP calls: join, machine list, versions, discovery, and the client requests that a
+//! The outgoing HTTP calls: join, machine list, versions, discovery, and the client requests that a
 //! standby passes on.
 //!
 //! The machine leaves its calls as data, and each one ends exactly once, with an answer or a
 //! failure. Several calls run at once, each on a connection of its own for each hop. The calls of
 //! clients have a bound of their own, so they never keep the machine's from starting. Must not know
-//! what a call means. Start with `work`; `fill` and `flush` move the bytes.
-use super::connect::Connector;
-use super::output::OutBuffer;
-use super::resolver::{HostLookup, Resolver};
+//! what a call means. Start with `start` and `work`; `fill` and `flush` move the bytes.
+use super::outgoing_call::{CallOrigin, CallTools, Connectors, EndedCall, OutgoingCall};
+use super::resolver::Resolver;
 use super::slots::{PoolKind, SlotId};
-use super::sockets::{Output, Pool, Settled, Socket};
-use crate::codec::api::ProxyOutcome;
-use crate::codec::http::Method;
-use crate::codec::http::call::{HttpCall, HttpReply};
-use crate::codec::http::client::{CallResponse, ResponseParser};
-use crate::codec::http::url::Url;
-use crate::core::machine::{CallId, Question, Ticket};
+use super::sockets::{Pool, Settled};
+use crate::codec::http::call::HttpCall;
+use crate::core::machine::CallId;
 use crate::core::timer::Now;
 use mio::Registry;
 use mio::event::Event;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 /// The most calls of one origin under way at once. Further ones wait, while their time runs.
 const OPEN_MAX: usize = 16;
-/// The most redirects that one call follows.
-const REDIRECTS_MAX: usize = 10;
-/// The longest answer, framing included, in bytes: twice what a body may have.
-const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How many bytes are read at once.
-const READ_BYTES: usize = 16 * 1024;
-/// How long one address of a host is tried before the next one is: a firewall may drop everything
-/// that is sent to it.
-const ADDRESS_US: u64 = 1_000_000;
-
-/// Where a call comes from, and where its reply goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CallOrigin {
-    /// The core asks a question.
-    Machine {
-        /// The number that the core knows the call by.
-        id: CallId,
-        /// The question, which tells how the response is to be read.
-        question: Question,
-    },
-    /// The client's request with this ticket is passed on to the leader.
-    Client(Ticket),
-}
-
-impl CallOrigin {
-    /// Whether the core ignores the reply once it has made the call `later`.
-    fn is_void_after(&self, later: CallId) -> bool {
-        match self {
-            CallOrigin::Machine { id, .. } => id.is_void_after(later),
-            CallOrigin::Client(_) => false,
-        }
-    }
-}
-
-/// A call that has ended.
-#[derive(Debug)]
-pub struct EndedCall {
-    /// Where the reply goes.
-    pub origin: CallOrigin,
-    /// The outcome.
-    pub reply: HttpReply,
-    /// Headers of the response that a client gets.
-    headers: Vec<(&'static str, String)>,
-    /// The whole request had been written.
-    is_sent: bool,
-    /// Bytes of the request's body.
-    body_bytes: usize,
-}
-
-impl EndedCall {
-    /// Bytes of the request's body.
-    pub fn body_bytes(&self) -> usize {
-        self.body_bytes
-    }
-
-    /// The outcome for the client whose request was passed on.
-    pub fn into_passed(self) -> ProxyOutcome {
-        match self.reply {
-            HttpReply::Answered { status, body, .. } => ProxyOutcome::Answered {
-                status,
-                headers: self.headers,
-                body,
-            },
-            HttpReply::Failed { .. } => ProxyOutcome::Failed { sent: self.is_sent },
-        }
-    }
-}
-
-/// The connectors for calls, by what they show and trust.
-pub struct Connectors {
-    /// For peers: shows this machine's certificate and trusts the peers' authority.
-    pub peers: Connector,
-    /// For the client port of the leader.
-    pub clients: Connector,
-    /// For the discovery service: trusts the authorities that the system trusts.
-    pub world: Connector,
-    /// `host:port` of the discovery service; empty without one.
-    pub discovery: String,
-}
-
-impl Connectors {
-    fn of(&mut self, url: &Url, origin: &CallOrigin) -> &mut Connector {
-        if let CallOrigin::Client(_) = origin {
-            return &mut self.clients;
-        }
-        if url.authority == self.discovery {
-            return &mut self.world;
-        }
-        &mut self.peers
-    }
-}
 
 /// The calls of one origin that have not begun, and the number of those that have.
 #[derive(Default)]
@@ -175,7 +78,7 @@ impl HttpCalls {
         waiting.retain(|(origin, _, _)| !origin.is_void_after(later));
         let mut void = Vec::new();
         for (slot, calling) in self.calls.iter_mut() {
-            if calling.origin.is_void_after(later) {
+            if calling.origin().is_void_after(later) {
                 void.push(slot);
             }
         }
@@ -186,16 +89,14 @@ impl HttpCalls {
 
     /// Phase 1: the poll has reported an event of one of the calls.
     pub fn on_event(&mut self, event: &Event) {
-        if let Some(calling) = self.calls.wake_for(event)
-            && let Some(socket) = &mut calling.socket
-        {
-            socket.on_event(event);
+        if let Some(calling) = self.calls.wake_for(event) {
+            calling.on_event(event);
         }
     }
 
     /// Phase 1: names have been resolved. The calls that wait for one go on.
     pub fn on_resolved(&mut self) {
-        self.calls.wake_where(|c| c.stage == CallStage::Resolving);
+        self.calls.wake_where(|calling| calling.is_resolving());
     }
 
     /// Phase 2: reads from each call that has bytes.
@@ -224,14 +125,14 @@ impl HttpCalls {
             let Some(calling) = self.calls.ready_at(place) else {
                 continue;
             };
-            let mut tools = Tools {
+            let mut tools = CallTools {
                 registry,
                 resolver,
                 connectors: &mut self.connectors,
                 now,
             };
             if let Some(reply) = calling.advance(&mut tools) {
-                let slot = calling.slot;
+                let slot = calling.slot();
                 let calling = self.remove(slot);
                 ended.push(calling.into_ended(reply));
             }
@@ -242,7 +143,7 @@ impl HttpCalls {
     fn remove(&mut self, slot: SlotId) -> OutgoingCall {
         let calling = self.calls.remove(slot);
         let calling = calling.expect("a call is removed once");
-        self.lane_mut(&calling.origin).open -= 1;
+        self.lane_mut(calling.origin()).open -= 1;
         calling
     }
 
@@ -287,14 +188,7 @@ fn start_waiting(
         && let Some((origin, call, until_us)) = lane.waiting.pop_front()
     {
         if until_us <= now.mono_us {
-            let why = format!("{}: no time left", call.url).into();
-            ended.push(EndedCall {
-                origin,
-                reply: HttpReply::Failed { why },
-                headers: Vec::new(),
-                is_sent: false,
-                body_bytes: call.body.len(),
-            });
+            ended.push(EndedCall::unstarted(origin, &call, "no time left"));
             continue;
         }
         lane.open += 1;
@@ -302,303 +196,13 @@ fn start_waiting(
     }
 }
 
-/// How far a call is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CallStage {
-    /// The host's addresses are not known yet.
-    Resolving,
-    /// A connection to one of them is to be made, or being made since this time.
-    Connecting { since_us: u64 },
-    /// The request is being sent, or its answer awaited.
-    Talking,
-}
-
-/// What follows from one step of a call.
-enum CallStep {
-    /// It waits for the poll, the resolver or a timer.
-    Wait,
-    /// The next step can be taken at once.
-    Again,
-    /// It has ended.
-    Done(HttpReply),
-}
-
-/// What a call needs to go on.
-struct Tools<'a> {
-    registry: &'a Registry,
-    resolver: &'a mut Resolver,
-    connectors: &'a mut Connectors,
-    now: Now,
-}
-
-/// One call under way.
-struct OutgoingCall {
-    slot: SlotId,
-
-    origin: CallOrigin,
-
-    call: HttpCall,
-
-    /// Where it goes now: the URL of `call`, or that of the last redirect.
-    url: String,
-
-    /// How many redirects it has followed; at most `REDIRECTS_MAX`.
-    redirects: usize,
-
-    /// When it must have ended, in microseconds of the monotonic clock.
-    until_us: u64,
-
-    stage: CallStage,
-
-    /// The connection to the address that is being tried. `None` between two addresses.
-    socket: Option<Socket<OutBuffer>>,
-
-    /// Addresses of the host that have not been tried, the next one last.
-    addresses: Vec<SocketAddr>,
-
-    /// Why the last address could not be reached.
-    trouble: String,
-
-    /// How far the answer in the input has been parsed.
-    parser: ResponseParser,
-
-    /// Why no more bytes come: `Some` once the connection has ended. Empty for an ordinary end.
-    end: Option<String>,
-
-    /// Headers of the answer that a client gets.
-    headers: Vec<(&'static str, String)>,
-}
-
-impl OutgoingCall {
-    fn new(slot: SlotId, origin: CallOrigin, call: HttpCall, until_us: u64) -> OutgoingCall {
-        OutgoingCall {
-            slot,
-            url: call.url.to_string(),
-            origin,
-            call,
-            redirects: 0,
-            until_us,
-            stage: CallStage::Resolving,
-            socket: None,
-            addresses: Vec::new(),
-            trouble: String::new(),
-            parser: ResponseParser::default(),
-            end: None,
-            headers: Vec::new(),
-        }
-    }
-
-    /// When it has to be looked at without any event.
-    fn deadline_us(&self) -> u64 {
-        match self.stage {
-            CallStage::Connecting { since_us } if !self.addresses.is_empty() => {
-                self.until_us.min(since_us + ADDRESS_US)
-            }
-            _ => self.until_us,
-        }
-    }
-
-    fn fail(&self, why: impl std::fmt::Display) -> CallStep {
-        let why = format!("{}: {why}", self.url).into();
-        CallStep::Done(HttpReply::Failed { why })
-    }
-
-    /// Takes steps until the call waits or has ended. Returns how it has ended.
-    fn advance(&mut self, tools: &mut Tools) -> Option<HttpReply> {
-        if self.until_us <= tools.now.mono_us {
-            let why = format!("{}: no answer in time", self.url).into();
-            return Some(HttpReply::Failed { why });
-        }
-        loop {
-            let step = match self.stage {
-                CallStage::Resolving => self.resolve(tools),
-                CallStage::Connecting { since_us } => self.connect(since_us, tools),
-                CallStage::Talking => self.parse_answer(),
-            };
-            match step {
-                CallStep::Again => {}
-                CallStep::Wait => return None,
-                CallStep::Done(reply) => return Some(reply),
-            }
-        }
-    }
-
-    fn resolve(&mut self, tools: &mut Tools) -> CallStep {
-        let Some(url) = Url::parse(&self.url) else {
-            return self.fail("not a URL");
-        };
-        let found = match tools.resolver.lookup(url.host, tools.now.mono_us) {
-            HostLookup::Pending => return CallStep::Wait,
-            HostLookup::Failed(why) => return self.fail(why),
-            HostLookup::Addresses(found) => found,
-        };
-        let at = |ip| SocketAddr::new(ip, url.port);
-        self.addresses = found.into_iter().rev().map(at).collect();
-        self.connect_next(tools)
-    }
-
-    /// Begins a connection to the next address.
-    fn connect_next(&mut self, tools: &mut Tools) -> CallStep {
-        let Some(address) = self.addresses.pop() else {
-            return self.fail(&self.trouble);
-        };
-        self.stage = CallStage::Connecting {
-            since_us: tools.now.mono_us,
-        };
-        let token = self.slot.token(PoolKind::Calls);
-        let url = Url::parse(&self.url).expect("it was resolved");
-        let connector = tools.connectors.of(&url, &self.origin);
-        let registered = connector.connect(&url, address).and_then(|transport| {
-            let mut socket = Socket::connecting(transport);
-            socket.register_for_both(tools.registry, token)?;
-            Ok(socket)
-        });
-        match registered {
-            Ok(socket) => {
-                self.socket = Some(socket);
-                CallStep::Wait
-            }
-            Err(e) => {
-                self.trouble = e.to_string();
-                CallStep::Again
-            }
-        }
-    }
-
-    /// Queues the request if the connection has been made, or goes on to the next address.
-    fn connect(&mut self, since_us: u64, tools: &mut Tools) -> CallStep {
-        let Some(socket) = &mut self.socket else {
-            return self.connect_next(tools);
-        };
-        let is_late = tools.now.mono_us >= since_us + ADDRESS_US && !self.addresses.is_empty();
-        if socket.is_silent() && !is_late {
-            return CallStep::Wait;
-        }
-        match socket.is_connected() {
-            Ok(true) => {
-                self.stage = CallStage::Talking;
-                self.queue_request();
-                return CallStep::Wait;
-            }
-            Ok(false) if !is_late => return CallStep::Wait,
-            Ok(false) => self.trouble = "no connection in time".into(),
-            Err(e) => self.trouble = e.to_string(),
-        }
-        self.socket = None;
-        CallStep::Again
-    }
-
-    fn queue_request(&mut self) {
-        let url = Url::parse(&self.url).expect("it was resolved");
-        if let Some(socket) = &mut self.socket {
-            let out = socket.output_mut();
-            out.append(Vec::new, |out| *out = self.call.encode(&url));
-        }
-    }
-
-    /// Whether bytes of the answer may have arrived.
-    fn wants_input(&self) -> bool {
-        let socket = self.socket.as_ref();
-        let may_read = socket.is_some_and(|socket| socket.may_read());
-        may_read && self.stage == CallStage::Talking && self.end.is_none()
-    }
-
-    /// Reads what has arrived.
-    fn fill(&mut self) {
-        while self.wants_input()
-            && let Some(socket) = &mut self.socket
-            && socket.input().len() <= ANSWER_BYTES_MAX
-        {
-            match socket.read(READ_BYTES) {
-                Ok(_) if socket.is_ended() => self.end = Some(String::new()),
-                Ok(_) => {}
-                Err(e) => self.end = Some(e.to_string()),
-            }
-        }
-    }
-
-    fn flush(&mut self) {
-        if self.stage != CallStage::Talking || self.end.is_some() {
-            return;
-        }
-        if let Some(socket) = &mut self.socket
-            && socket.flush(drop).is_err()
-        {
-            // The other side may have answered before it closed.
-            socket.expect_end();
-        }
-    }
-
-    fn parse_answer(&mut self) -> CallStep {
-        let socket = self.socket.as_ref().expect("it is connected");
-        if socket.input().len() > ANSWER_BYTES_MAX {
-            return self.fail("over-long answer");
-        }
-        let is_ended = self.end.is_some();
-        match self.parser.parse(socket.input(), is_ended) {
-            Ok(Some(response)) => self.on_response(response),
-            Ok(None) => match &self.end {
-                None => CallStep::Wait,
-                Some(why) => self.fail(why),
-            },
-            Err(fault) => match &self.end {
-                Some(why) if !why.is_empty() => self.fail(why),
-                _ => self.fail(fault.0),
-            },
-        }
-    }
-
-    fn on_response(&mut self, response: CallResponse) -> CallStep {
-        let is_redirect = match response.status {
-            307 | 308 => true,
-            301 | 302 => matches!(self.call.method, Method::Get | Method::Head),
-            _ => false,
-        };
-        if is_redirect {
-            return self.follow(response.location.as_deref());
-        }
-        self.headers = response.passed;
-        CallStep::Done(HttpReply::Answered {
-            status: response.status,
-            server: response.server.unwrap_or_default().into(),
-            body: response.body.into(),
-        })
-    }
-
-    /// Begins the next hop of a redirect.
-    fn follow(&mut self, location: Option<&str>) -> CallStep {
-        if self.redirects == REDIRECTS_MAX {
-            return self.fail("too many redirects");
-        }
-        let here = Url::parse(&self.url).expect("it was called");
-        let Some(there) = location.and_then(|to| here.join(to)) else {
-            return self.fail("a redirect without a usable Location");
-        };
-        self.redirects += 1;
-        self.url = there;
-        self.stage = CallStage::Resolving;
-        self.socket = None;
-        self.end = None;
-        self.parser = ResponseParser::default();
-        CallStep::Again
-    }
-
-    fn into_ended(self, reply: HttpReply) -> EndedCall {
-        let socket = self.socket.as_ref();
-        let is_flushed = socket.is_some_and(|socket| socket.output().is_empty());
-        EndedCall {
-            origin: self.origin,
-            reply,
-            headers: self.headers,
-            is_sent: is_flushed && self.stage == CallStage::Talking,
-            body_bytes: self.call.body.len(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::http::Method;
+    use crate::codec::http::call::HttpReply;
+    use crate::core::machine::{Question, Ticket};
+    use crate::shell::connect::Connector;
     use mio::{Events, Poll, Token, Waker};
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
@@ -830,7 +434,7 @@ mod tests {
         let open: std::collections::BTreeSet<u64> = calls
             .calls
             .iter_mut()
-            .map(|(_, c)| id_of(&c.origin))
+            .map(|(_, c)| id_of(c.origin()))
             .collect();
         assert_eq!(
             (open, [calls.machine.open, calls.clients.open]),

@@ -6,16 +6,17 @@
 //! another. The poll is edge-triggered: what a turn leaves unread or unwritten is remembered on the
 //! ready lists of the pools (`sockets`).
 
-pub use super::deadlines::Timeouts;
-pub use super::listener::{Bound, connections_max};
+pub use super::listener::Bound;
 
 use super::clients::{Clients, UpgradeRequest};
 use super::connect::Connector;
+use super::deadlines::Timeouts;
 use super::gathering::Gathering;
-use super::http_calls::{CallOrigin, Connectors, HttpCalls};
+use super::http_calls::HttpCalls;
 use super::links::Links;
-use super::listener::Listener;
+use super::listener::{Listener, connections_max};
 use super::log_lines;
+use super::outgoing_call::{CallOrigin, Connectors};
 use super::resolver::Resolver;
 use super::slots::PoolKind;
 use crate::codec::api::{Port, Site};

@@ -1,0 +1,447 @@
+//! One outgoing HTTP call: its URL, the addresses of the host, the connection, the response.
+//!
+//! A call resolves the host, tries its addresses one after the other, sends the request, parses the
+//! response, and starts over at the target of a redirect. Must not know what a call means. Start
+//! with `OutgoingCall::advance`.
+use super::connect::Connector;
+use super::output::OutBuffer;
+use super::resolver::{HostLookup, Resolver};
+use super::slots::{PoolKind, SlotId};
+use super::sockets::{Output, Socket};
+use crate::codec::api::ProxyOutcome;
+use crate::codec::http::Method;
+use crate::codec::http::call::{HttpCall, HttpReply};
+use crate::codec::http::client::{CallResponse, ResponseParser};
+use crate::codec::http::url::Url;
+use crate::core::machine::{CallId, Question, Ticket};
+use crate::core::timer::Now;
+use mio::Registry;
+use mio::event::Event;
+use std::net::SocketAddr;
+
+/// The most redirects that one call follows.
+const REDIRECTS_MAX: usize = 10;
+/// The longest answer, framing included, in bytes: twice what a body may have.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many bytes are read at once.
+const READ_BYTES: usize = 16 * 1024;
+/// How long one address of a host is tried before the next one is: a firewall may drop everything
+/// that is sent to it.
+const ADDRESS_US: u64 = 1_000_000;
+
+/// Where a call comes from, and where its reply goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallOrigin {
+    /// The core asks a question.
+    Machine {
+        /// The number that the core knows the call by.
+        id: CallId,
+        /// The question, which tells how the response is to be read.
+        question: Question,
+    },
+    /// The client's request with this ticket is passed on to the leader.
+    Client(Ticket),
+}
+
+impl CallOrigin {
+    /// Whether the core ignores the reply once it has made the call `later`.
+    pub fn is_void_after(&self, later: CallId) -> bool {
+        match self {
+            CallOrigin::Machine { id, .. } => id.is_void_after(later),
+            CallOrigin::Client(_) => false,
+        }
+    }
+}
+
+/// A call that has ended.
+#[derive(Debug)]
+pub struct EndedCall {
+    /// Where the reply goes.
+    pub origin: CallOrigin,
+    /// The outcome.
+    pub reply: HttpReply,
+    /// Headers of the response that a client gets.
+    headers: Vec<(&'static str, String)>,
+    /// The whole request had been written.
+    is_sent: bool,
+    /// Bytes of the request's body.
+    body_bytes: usize,
+}
+
+impl EndedCall {
+    /// A call that ends before it has begun.
+    pub fn unstarted(origin: CallOrigin, call: &HttpCall, why: &str) -> EndedCall {
+        let why = format!("{}: {why}", call.url).into();
+        EndedCall {
+            origin,
+            reply: HttpReply::Failed { why },
+            headers: Vec::new(),
+            is_sent: false,
+            body_bytes: call.body.len(),
+        }
+    }
+
+    /// Bytes of the request's body.
+    pub fn body_bytes(&self) -> usize {
+        self.body_bytes
+    }
+
+    /// The outcome for the client whose request was passed on.
+    pub fn into_passed(self) -> ProxyOutcome {
+        match self.reply {
+            HttpReply::Answered { status, body, .. } => ProxyOutcome::Answered {
+                status,
+                headers: self.headers,
+                body,
+            },
+            HttpReply::Failed { .. } => ProxyOutcome::Failed { sent: self.is_sent },
+        }
+    }
+}
+
+/// The connectors for calls, by what they show and trust.
+pub struct Connectors {
+    /// For peers: shows this machine's certificate and trusts the peers' authority.
+    pub peers: Connector,
+    /// For the client port of the leader.
+    pub clients: Connector,
+    /// For the discovery service: trusts the authorities that the system trusts.
+    pub world: Connector,
+    /// `host:port` of the discovery service; empty without one.
+    pub discovery: String,
+}
+
+impl Connectors {
+    fn of(&mut self, url: &Url, origin: &CallOrigin) -> &mut Connector {
+        if let CallOrigin::Client(_) = origin {
+            return &mut self.clients;
+        }
+        if url.authority == self.discovery {
+            return &mut self.world;
+        }
+        &mut self.peers
+    }
+}
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CallStage {
+    /// The host's addresses are not known yet.
+    Resolving,
+    /// A connection to one of them is to be made, or being made since this time.
+    Connecting { since_us: u64 },
+    /// The request is being sent, or its answer awaited.
+    Talking,
+}
+
+/// What follows from one step of a call.
+enum CallStep {
+    /// It waits for the poll, the resolver or a timer.
+    Wait,
+    /// The next step can be taken at once.
+    Again,
+    /// It has ended.
+    Done(HttpReply),
+}
+
+/// What a call needs to go on.
+pub struct CallTools<'a> {
+    /// The poll, to register connections with.
+    pub registry: &'a Registry,
+    /// To resolve hosts.
+    pub resolver: &'a mut Resolver,
+    /// To make connections.
+    pub connectors: &'a mut Connectors,
+    /// The time of this turn.
+    pub now: Now,
+}
+
+/// One call under way.
+pub struct OutgoingCall {
+    slot: SlotId,
+
+    origin: CallOrigin,
+
+    call: HttpCall,
+
+    /// Where it goes now: the URL of `call`, or that of the last redirect.
+    url: String,
+
+    /// How many redirects it has followed; at most `REDIRECTS_MAX`.
+    redirects: usize,
+
+    /// When it must have ended, in microseconds of the monotonic clock.
+    until_us: u64,
+
+    stage: CallStage,
+
+    /// The connection to the address that is being tried. `None` between two addresses.
+    socket: Option<Socket<OutBuffer>>,
+
+    /// Addresses of the host that have not been tried, the next one last.
+    addresses: Vec<SocketAddr>,
+
+    /// Why the last address could not be reached.
+    trouble: String,
+
+    /// How far the answer in the input has been parsed.
+    parser: ResponseParser,
+
+    /// Why no more bytes come: `Some` once the connection has ended. Empty for an ordinary end.
+    end: Option<String>,
+
+    /// Headers of the answer that a client gets.
+    headers: Vec<(&'static str, String)>,
+}
+
+impl OutgoingCall {
+    /// A call that begins in slot `slot` and must have ended at `until_us`.
+    pub fn new(slot: SlotId, origin: CallOrigin, call: HttpCall, until_us: u64) -> OutgoingCall {
+        OutgoingCall {
+            slot,
+            url: call.url.to_string(),
+            origin,
+            call,
+            redirects: 0,
+            until_us,
+            stage: CallStage::Resolving,
+            socket: None,
+            addresses: Vec::new(),
+            trouble: String::new(),
+            parser: ResponseParser::default(),
+            end: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Its slot.
+    pub fn slot(&self) -> SlotId {
+        self.slot
+    }
+
+    /// Where it comes from.
+    pub fn origin(&self) -> &CallOrigin {
+        &self.origin
+    }
+
+    /// Whether it waits for its host's addresses.
+    pub fn is_resolving(&self) -> bool {
+        self.stage == CallStage::Resolving
+    }
+
+    /// The poll has reported an event of the connection.
+    pub fn on_event(&mut self, event: &Event) {
+        if let Some(socket) = &mut self.socket {
+            socket.on_event(event);
+        }
+    }
+
+    /// When it has to be looked at without any event, in microseconds of the monotonic clock.
+    pub fn deadline_us(&self) -> u64 {
+        match self.stage {
+            CallStage::Connecting { since_us } if !self.addresses.is_empty() => {
+                self.until_us.min(since_us + ADDRESS_US)
+            }
+            _ => self.until_us,
+        }
+    }
+
+    fn fail(&self, why: impl std::fmt::Display) -> CallStep {
+        let why = format!("{}: {why}", self.url).into();
+        CallStep::Done(HttpReply::Failed { why })
+    }
+
+    /// Takes steps until the call waits or has ended. Returns how it has ended.
+    pub fn advance(&mut self, tools: &mut CallTools) -> Option<HttpReply> {
+        if self.until_us <= tools.now.mono_us {
+            let why = format!("{}: no answer in time", self.url).into();
+            return Some(HttpReply::Failed { why });
+        }
+        loop {
+            let step = match self.stage {
+                CallStage::Resolving => self.resolve(tools),
+                CallStage::Connecting { since_us } => self.connect(since_us, tools),
+                CallStage::Talking => self.parse_answer(),
+            };
+            match step {
+                CallStep::Again => {}
+                CallStep::Wait => return None,
+                CallStep::Done(reply) => return Some(reply),
+            }
+        }
+    }
+
+    fn resolve(&mut self, tools: &mut CallTools) -> CallStep {
+        let Some(url) = Url::parse(&self.url) else {
+            return self.fail("not a URL");
+        };
+        let found = match tools.resolver.lookup(url.host, tools.now.mono_us) {
+            HostLookup::Pending => return CallStep::Wait,
+            HostLookup::Failed(why) => return self.fail(why),
+            HostLookup::Addresses(found) => found,
+        };
+        let at = |ip| SocketAddr::new(ip, url.port);
+        self.addresses = found.into_iter().rev().map(at).collect();
+        self.connect_next(tools)
+    }
+
+    /// Begins a connection to the next address.
+    fn connect_next(&mut self, tools: &mut CallTools) -> CallStep {
+        let Some(address) = self.addresses.pop() else {
+            return self.fail(&self.trouble);
+        };
+        self.stage = CallStage::Connecting {
+            since_us: tools.now.mono_us,
+        };
+        let token = self.slot.token(PoolKind::Calls);
+        let url = Url::parse(&self.url).expect("it was resolved");
+        let connector = tools.connectors.of(&url, &self.origin);
+        let registered = connector.connect(&url, address).and_then(|transport| {
+            let mut socket = Socket::connecting(transport);
+            socket.register_for_both(tools.registry, token)?;
+            Ok(socket)
+        });
+        match registered {
+            Ok(socket) => {
+                self.socket = Some(socket);
+                CallStep::Wait
+            }
+            Err(e) => {
+                self.trouble = e.to_string();
+                CallStep::Again
+            }
+        }
+    }
+
+    /// Queues the request if the connection has been made, or goes on to the next address.
+    fn connect(&mut self, since_us: u64, tools: &mut CallTools) -> CallStep {
+        let Some(socket) = &mut self.socket else {
+            return self.connect_next(tools);
+        };
+        let is_late = tools.now.mono_us >= since_us + ADDRESS_US && !self.addresses.is_empty();
+        if socket.is_silent() && !is_late {
+            return CallStep::Wait;
+        }
+        match socket.is_connected() {
+            Ok(true) => {
+                self.stage = CallStage::Talking;
+                self.queue_request();
+                return CallStep::Wait;
+            }
+            Ok(false) if !is_late => return CallStep::Wait,
+            Ok(false) => self.trouble = "no connection in time".into(),
+            Err(e) => self.trouble = e.to_string(),
+        }
+        self.socket = None;
+        CallStep::Again
+    }
+
+    fn queue_request(&mut self) {
+        let url = Url::parse(&self.url).expect("it was resolved");
+        if let Some(socket) = &mut self.socket {
+            let out = socket.output_mut();
+            out.append(Vec::new, |out| *out = self.call.encode(&url));
+        }
+    }
+
+    /// Whether bytes of the response may have arrived.
+    pub fn wants_input(&self) -> bool {
+        let socket = self.socket.as_ref();
+        let may_read = socket.is_some_and(|socket| socket.may_read());
+        may_read && self.stage == CallStage::Talking && self.end.is_none()
+    }
+
+    /// Reads what has arrived.
+    pub fn fill(&mut self) {
+        while self.wants_input()
+            && let Some(socket) = &mut self.socket
+            && socket.input().len() <= ANSWER_BYTES_MAX
+        {
+            match socket.read(READ_BYTES) {
+                Ok(_) if socket.is_ended() => self.end = Some(String::new()),
+                Ok(_) => {}
+                Err(e) => self.end = Some(e.to_string()),
+            }
+        }
+    }
+
+    /// Writes until the request is sent or the socket takes no more.
+    pub fn flush(&mut self) {
+        if self.stage != CallStage::Talking || self.end.is_some() {
+            return;
+        }
+        if let Some(socket) = &mut self.socket
+            && socket.flush(drop).is_err()
+        {
+            // The other side may have answered before it closed.
+            socket.expect_end();
+        }
+    }
+
+    fn parse_answer(&mut self) -> CallStep {
+        let socket = self.socket.as_ref().expect("it is connected");
+        if socket.input().len() > ANSWER_BYTES_MAX {
+            return self.fail("over-long answer");
+        }
+        let is_ended = self.end.is_some();
+        match self.parser.parse(socket.input(), is_ended) {
+            Ok(Some(response)) => self.on_response(response),
+            Ok(None) => match &self.end {
+                None => CallStep::Wait,
+                Some(why) => self.fail(why),
+            },
+            Err(fault) => match &self.end {
+                Some(why) if !why.is_empty() => self.fail(why),
+                _ => self.fail(fault.0),
+            },
+        }
+    }
+
+    fn on_response(&mut self, response: CallResponse) -> CallStep {
+        let is_redirect = match response.status {
+            307 | 308 => true,
+            301 | 302 => matches!(self.call.method, Method::Get | Method::Head),
+            _ => false,
+        };
+        if is_redirect {
+            return self.follow(response.location.as_deref());
+        }
+        self.headers = response.passed;
+        CallStep::Done(HttpReply::Answered {
+            status: response.status,
+            server: response.server.unwrap_or_default().into(),
+            body: response.body.into(),
+        })
+    }
+
+    /// Begins the next hop of a redirect.
+    fn follow(&mut self, location: Option<&str>) -> CallStep {
+        if self.redirects == REDIRECTS_MAX {
+            return self.fail("too many redirects");
+        }
+        let here = Url::parse(&self.url).expect("it was called");
+        let Some(there) = location.and_then(|to| here.join(to)) else {
+            return self.fail("a redirect without a usable Location");
+        };
+        self.redirects += 1;
+        self.url = there;
+        self.stage = CallStage::Resolving;
+        self.socket = None;
+        self.end = None;
+        self.parser = ResponseParser::default();
+        CallStep::Again
+    }
+
+    /// The call has ended with `reply`.
+    pub fn into_ended(self, reply: HttpReply) -> EndedCall {
+        let socket = self.socket.as_ref();
+        let is_flushed = socket.is_some_and(|socket| socket.output().is_empty());
+        EndedCall {
+            origin: self.origin,
+            reply,
+            headers: self.headers,
+            is_sent: is_flushed && self.stage == CallStage::Talking,
+            body_bytes: self.call.body.len(),
+        }
+    }
+}
