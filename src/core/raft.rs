@@ -18,10 +18,10 @@
 //! | `Gate` | `gate` | messages that wait for term and vote to be durable |
 //! | `LeaderMatch` | `following` | a follower: how far its log is the leader's |
 //! | `Tracker` | `tracker`, `progress` | a leader: the progress of each peer |
-//! | `Leadership` | `replication` | a leader: its no-op, heartbeats, uncommitted bytes |
+//! | `LeaderState` | `replication` | a leader: its no-op, heartbeats, uncommitted bytes |
 //! | `Reads` | `reads` | a leader: reads to be confirmed |
 //! | `Handover` | `handover` | a leader: the hand-over of leadership |
-//! | `Snapshots` | `snapshot` | the newest snapshot, and what is released |
+//! | `OwnSnapshots` | `snapshot` | the newest snapshot, and what is released |
 //! | `Incoming` | `install` | the snapshot that a peer sends |
 //! | `Repair` | `repair` | the repair of damaged entries |
 //!
@@ -72,8 +72,8 @@ use log::Log;
 use membership::Membership;
 use reads::Reads;
 use repair::Repair;
-use replication::Leadership;
-use snapshot::Snapshots;
+use replication::LeaderState;
+use snapshot::OwnSnapshots;
 use tracker::Tracker;
 
 /// The settings of a member.
@@ -222,7 +222,7 @@ pub struct Raft {
     membership: Membership,
     election: Election,
     gate: Gate,
-    snapshots: Snapshots,
+    snapshots: OwnSnapshots,
     incoming: Incoming,
     repair: Repair,
 
@@ -231,7 +231,7 @@ pub struct Raft {
 
     // -- parts of a leader
     tracker: Tracker,
-    leadership: Leadership,
+    leader_state: LeaderState,
     reads: Reads,
     handover: Option<Handover>,
 
@@ -277,12 +277,12 @@ impl Raft {
             membership: Membership::new(snapshot.index, snapshot.configuration.clone()),
             election: Election::new(election_us, seed, now.mono_us),
             gate: Gate::default(),
-            snapshots: Snapshots::new(snapshot),
+            snapshots: OwnSnapshots::new(snapshot),
             incoming: Incoming::default(),
             repair: Repair::new(start_term),
             leader_match: LeaderMatch::new(log.commit_index()),
             tracker: Tracker::default(),
-            leadership: Leadership::default(),
+            leader_state: LeaderState::default(),
             reads: Reads::new(),
             handover: None,
             out: RaftOutput::default(),
@@ -456,7 +456,7 @@ impl Raft {
             self.refuse_stale(from, &message.rpc);
             return false;
         }
-        if message.term > self.current_term && !self.is_of_possible_term(&message.rpc) {
+        if message.term > self.current_term && !self.has_tentative_term(&message.rpc) {
             let is_from_leader = message.rpc.is_from_leader();
             if is_from_leader {
                 // The lease starts here, and not when an earlier leader was heard.
@@ -491,9 +491,9 @@ impl Raft {
             && !self.has(RaftFault::LeaseIgnored)
     }
 
-    /// Whether the term of a message is one that may never begin: a pre-vote and its grant carry the
+    /// Whether the term of a message may never begin, so it does not count: a pre-vote and its grant carry the
     /// term in which the candidate would campaign (thesis 9.6).
-    fn is_of_possible_term(&self, rpc: &Rpc) -> bool {
+    fn has_tentative_term(&self, rpc: &Rpc) -> bool {
         match rpc {
             Rpc::RequestVote { pre, .. } => *pre && !self.has(RaftFault::PreVoteRaisesTerm),
             Rpc::Vote { pre, granted } => *pre && *granted,
@@ -561,11 +561,11 @@ impl Raft {
         let former_role = self.role;
         self.role = RaftRole::Follower;
         self.leader = leader;
-        self.election.end_campaign();
+        self.election.clear_votes();
         if former_role == RaftRole::Leader {
             self.tracker.clear();
             self.heartbeat_reports.clear();
-            self.leadership.end();
+            self.leader_state.end();
             self.handover = None;
             self.fail_reads();
         }
@@ -578,7 +578,7 @@ impl Raft {
     fn become_pre_candidate(&mut self) {
         self.role = RaftRole::PreCandidate;
         self.leader = None;
-        self.election.start_campaign();
+        self.election.clear_votes();
         self.election.add_vote(self.id);
         self.restart_election_timer();
         if !self.maybe_win() {
@@ -590,7 +590,7 @@ impl Raft {
     fn become_candidate(&mut self, hand_over: bool) {
         self.role = RaftRole::Candidate;
         self.leader = None;
-        self.election.start_campaign();
+        self.election.clear_votes();
         self.set_term(self.current_term.next(), Some(self.id));
         self.restart_election_timer();
         self.request_votes(false, hand_over);
@@ -613,7 +613,7 @@ impl Raft {
         self.membership.on_become_leader();
         let no_op = self.log.last_index().next();
         let heartbeat_us = self.now_us + self.heartbeat_interval_us;
-        self.leadership.begin(no_op, heartbeat_us);
+        self.leader_state.begin(no_op, heartbeat_us);
         self.refresh_peers();
         self.append_command(&Command::Nop);
         self.maybe_commit();
@@ -693,7 +693,7 @@ impl Raft {
     pub fn next_deadline(&self) -> Option<u64> {
         let role_us = match self.role {
             RaftRole::Leader if self.tracker.is_empty() => None,
-            RaftRole::Leader => self.leadership.heartbeat_us(),
+            RaftRole::Leader => self.leader_state.heartbeat_us(),
             RaftRole::Follower | RaftRole::PreCandidate | RaftRole::Candidate => {
                 self.election.deadline_us()
             }
@@ -804,8 +804,9 @@ impl Raft {
         self.gate.check_invariants();
         self.leader_match.check_invariants(last);
         self.tracker.check_invariants(last);
-        self.leadership.check_invariants(leads, last);
+        self.leader_state.check_invariants(leads, last);
         self.reads.check_invariants(leads);
+        self.incoming.check_invariants(self.id, leads);
         self.repair.check_invariants(self.id, self.role, &self.log);
         assert!(
             self.current_term >= self.log.last_term(),

@@ -171,19 +171,14 @@ impl Election {
 
     // -- votes
 
-    /// A campaign begins, without any vote.
-    pub fn start_campaign(&mut self) {
-        self.votes.clear();
-    }
-
-    /// The campaign is over.
-    pub fn end_campaign(&mut self) {
+    /// A campaign begins or ends.
+    pub fn clear_votes(&mut self) {
         self.votes.clear();
     }
 
     /// The campaign is won: this member leads.
     pub fn on_become_leader(&mut self) {
-        self.end_campaign();
+        self.clear_votes();
         self.stop();
     }
 

@@ -88,6 +88,14 @@ impl Incoming {
     pub fn on_become_leader(&mut self) {
         self.snapshot = None;
     }
+
+    /// Part of `Raft::check_invariants`.
+    pub fn check_invariants(&self, own_id: PeerId, leads: bool) {
+        if let Some(snapshot) = &self.snapshot {
+            assert!(!leads, "a leader needs no snapshot");
+            assert_ne!(snapshot.from, own_id, "a peer sends a snapshot");
+        }
+    }
 }
 
 impl Raft {

@@ -14,7 +14,7 @@ const SUMMED_ENTRIES_MAX: usize = 100;
 
 /// How far the repair of a damaged entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Damage {
+enum RepairState {
     /// The body is missing.
     Missing,
     /// The body is back in memory. It is durable with this record.
@@ -43,7 +43,7 @@ pub struct Log {
     /// In order of their numbers.
     pending: VecDeque<(Lsn, Index)>,
     /// The entries found damaged at the start whose repair is not durable yet. Never grows.
-    damaged: BTreeMap<Index, Damage>,
+    damaged: BTreeMap<Index, RepairState>,
     /// All entries up to here are committed. Only rises.
     commit: Index,
     /// The owner has applied all entries up to here. Only rises.
@@ -63,7 +63,7 @@ impl Log {
         for entry in &entries {
             assert_eq!(entry.index, last.next(), "recovered entries have no gaps");
             if matches!(entry.body, EntryBody::Faulty { .. }) {
-                damaged.insert(entry.index, Damage::Missing);
+                damaged.insert(entry.index, RepairState::Missing);
             }
             bytes += entry.size();
             last = entry.index;
@@ -201,8 +201,8 @@ impl Log {
             self.pending.pop_front();
         }
         self.damaged.retain(|_, damage| match damage {
-            Damage::Missing => true,
-            Damage::Repaired(record) => *record > lsn,
+            RepairState::Missing => true,
+            RepairState::Repaired(record) => *record > lsn,
         });
     }
 
@@ -292,7 +292,7 @@ impl Log {
     pub fn missing(&self) -> impl Iterator<Item = Index> {
         self.damaged
             .iter()
-            .filter(|(_, damage)| **damage == Damage::Missing)
+            .filter(|(_, damage)| **damage == RepairState::Missing)
             .map(|(index, _)| *index)
     }
 
@@ -302,10 +302,10 @@ impl Log {
     ///
     /// If no body is missing there.
     pub fn repair(&mut self, index: Index, body: Arc<[u8]>, lsn: Lsn) {
-        let damage = self.damaged.insert(index, Damage::Repaired(lsn));
+        let damage = self.damaged.insert(index, RepairState::Repaired(lsn));
         assert_eq!(
             damage,
-            Some(Damage::Missing),
+            Some(RepairState::Missing),
             "only a missing body is put back"
         );
         let entry = &mut self.entries[(index.0 - self.start.0 - 1) as usize];

@@ -382,7 +382,7 @@ impl Raft {
         }
         let commit = self.log.commit_index();
         let has_committed =
-            self.leadership.has_committed(commit) || self.has(RaftFault::ChangeBeforeNop);
+            self.leader_state.has_committed(commit) || self.has(RaftFault::ChangeBeforeNop);
         let changes_voters = !next.voters().eq(self.configuration().voters());
         let is_second = changes_voters && self.membership.has_open_voter_change(commit);
         let is_single = !is_second || self.has(RaftFault::TwoChanges);

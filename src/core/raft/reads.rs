@@ -103,8 +103,9 @@ impl Raft {
     /// Answers the waiting reads at once if this member is the only voter: its own commit index
     /// needs no confirmation. Returns whether it could.
     pub(super) fn maybe_finish_without_round(&mut self) -> bool {
-        let needs_no_round = self.is_lone_voter() || self.has(RaftFault::ReadWithoutRound);
-        if !needs_no_round || !self.may_read() {
+        let needs_no_round = self.is_lone_voter() && self.may_read();
+        let may_finish = needs_no_round || self.has(RaftFault::ReadWithoutRound);
+        if !may_finish {
             return false;
         }
         let commit = self.log.commit_index();
@@ -115,7 +116,7 @@ impl Raft {
     /// Whether this leader knows the commit index (step 1).
     fn may_read(&self) -> bool {
         let commit = self.log.commit_index();
-        self.leadership.has_committed(commit) || self.has(RaftFault::ReadBeforeNop)
+        self.leader_state.has_committed(commit) || self.has(RaftFault::ReadBeforeNop)
     }
 
     /// Starts a round for the reads that wait (step 2). Returns whether it did.

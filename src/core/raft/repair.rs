@@ -30,7 +30,7 @@
 //!    leader: if the damaged log is the most up-to-date one, this member does not campaign, and it
 //!    grants its vote to no other.
 //! 4. *A leader's append conflicts with the entry.* The entry is truncated like any other
-//!    (thesis 3.5, `replication`).
+//!    (thesis 3.5, `following`).
 //! 5. *There is no leader, and a majority never had the entry.* It is cut. Let E be the first
 //!    damaged entry and S the term on the disk at start (`start_term`). A voter *disclaims* E when
 //!    it answers that it never had E. The disclaimer is *final* if the voter's term was later than
@@ -127,7 +127,8 @@ pub struct Repair {
     /// The peer that this member, which does not lead, sends its snapshot to (case 3). One at a
     /// time, to bound the work; replaced by the next one that asks once it falls silent.
     ///
-    /// Invariant: its flow is `ProgressState::Snapshot`; `None` on a leader, whose snapshots go to `peers`.
+    /// Invariant: its flow is `ProgressState::Snapshot`; `None` on a leader, whose snapshots go to the peers in
+    /// `tracker`.
     helping: Option<Progress>,
 }
 
@@ -168,7 +169,7 @@ impl Repair {
         self.last_candidate = Some(candidate);
     }
 
-    /// This member leads from now on. Its snapshots go to `peers`, in its term.
+    /// This member leads from now on. Its snapshots go to the peers in `tracker`, in its term.
     pub fn on_become_leader(&mut self) {
         self.helping = None;
     }
@@ -238,7 +239,11 @@ impl Repair {
         );
         if let Some(peer) = &self.helping {
             assert!(peer.is_in_snapshot(), "a snapshot is the only help");
-            assert_ne!(role, RaftRole::Leader, "a leader sends to `peers` only");
+            assert_ne!(
+                role,
+                RaftRole::Leader,
+                "a leader sends to its tracked peers only"
+            );
         }
     }
 }

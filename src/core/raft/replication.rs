@@ -19,7 +19,7 @@ const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
 
 /// What a leader keeps besides the progress of its peers.
 #[derive(Default)]
-pub struct Leadership {
+pub struct LeaderState {
     /// The no-op that the leader appends when it begins to lead. `None` unless this member leads.
     ///
     /// Until it is committed, the leader may not know the commit index (thesis 6.4): it answers no
@@ -38,7 +38,7 @@ pub struct Leadership {
     scratch: Vec<u8>,
 }
 
-impl Leadership {
+impl LeaderState {
     /// This member leads from now on, with the no-op at `first_entry`.
     pub fn begin(&mut self, first_entry: Index, heartbeat_us: u64) {
         self.first_entry = Some(first_entry);
@@ -109,7 +109,7 @@ impl Raft {
         if self.handover.is_some() {
             return Err(ProposalRefusal::NotLeader(Some(self.id)));
         }
-        if self.leadership.is_full() || self.is_held_up_by_snapshot() {
+        if self.leader_state.is_full() || self.is_held_up_by_snapshot() {
             return Err(ProposalRefusal::Busy);
         }
         Ok(())
@@ -123,7 +123,7 @@ impl Raft {
     pub(super) fn append_command(&mut self, command: &Command) -> Index {
         assert_eq!(self.role, RaftRole::Leader, "only a leader makes entries");
         let index = self.log.last_index().next();
-        let body = self.leadership.encode(command);
+        let body = self.leader_state.encode(command);
         self.append(Entry {
             term: self.current_term,
             index,
@@ -254,13 +254,13 @@ impl Raft {
     /// Sends heartbeats if they are due, and does all else that a leader does by time. Returns
     /// whether they were due.
     pub(super) fn maybe_heartbeat(&mut self) -> bool {
-        if !self.leadership.is_heartbeat_due(self.now_us) || self.tracker.is_empty() {
+        if !self.leader_state.is_heartbeat_due(self.now_us) || self.tracker.is_empty() {
             return false;
         }
         if self.maybe_step_down() {
             return true;
         }
-        self.leadership.heartbeat_us = Some(self.now_us + self.heartbeat_interval_us);
+        self.leader_state.heartbeat_us = Some(self.now_us + self.heartbeat_interval_us);
         self.maybe_hand_over();
         self.drop_left();
         self.retry_chunks();
@@ -413,7 +413,7 @@ impl Raft {
             if entry.index > index {
                 break;
             }
-            self.leadership.on_commit(entry);
+            self.leader_state.on_commit(entry);
         }
         self.log.commit_to(index);
         self.maybe_finish_without_round();

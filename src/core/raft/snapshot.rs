@@ -8,7 +8,7 @@
 //!
 //! A leader sends its snapshot to peers whose entries are released here. A member that does not lead
 //! sends its snapshot to a peer that it helps to repair its log (`repair`, case 3). Start reading at
-//! [`Snapshots`].
+//! [`OwnSnapshots`].
 use super::message::{Index, PeerId, Persist, Rpc, SnapshotMeta, Term};
 use super::repair::Repair;
 use super::tracker::Tracker;
@@ -36,7 +36,7 @@ pub struct ChunkWanted {
 }
 
 /// The snapshots of this machine.
-pub struct Snapshots {
+pub struct OwnSnapshots {
     /// The newest snapshot that is durable here: saved by this machine or installed from a peer. Its
     /// index only rises.
     newest: SnapshotMeta,
@@ -46,11 +46,11 @@ pub struct Snapshots {
     released: Index,
 }
 
-impl Snapshots {
+impl OwnSnapshots {
     /// The snapshot that was found on the disk, or the default one if there is none.
-    pub fn new(newest: SnapshotMeta) -> Snapshots {
+    pub fn new(newest: SnapshotMeta) -> OwnSnapshots {
         let released = newest.index;
-        Snapshots { newest, released }
+        OwnSnapshots { newest, released }
     }
 
     /// The newest durable snapshot.
