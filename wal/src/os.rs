@@ -72,13 +72,19 @@ impl Os {
         call: SystemCall,
         make: impl FnOnce(&Path, bool) -> io::Result<T>,
     ) -> io::Result<T> {
+        let skip = self.show(call)?;
+        make(&self.dir.join(call.file), skip)
+    }
+
+    /// Shows the call to the hook. The flag tells to skip the call.
+    fn show(&mut self, call: SystemCall) -> io::Result<bool> {
         let verdict = match &mut self.hook {
             Some(hook) => hook(call),
             None => Verdict::Make,
         };
         match verdict {
-            Verdict::Make => make(&self.dir.join(call.file), false),
-            Verdict::Skip => make(&self.dir.join(call.file), true),
+            Verdict::Make => Ok(false),
+            Verdict::Skip => Ok(true),
             Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
         }
     }
@@ -303,9 +309,18 @@ impl Os {
     /// A system call failed. What of it is on the disk is unknown then, and stays so: a second sync
     /// reports success although data is lost.
     pub fn sync(&mut self, file: &File, name: &str) -> Result<(), Error> {
-        self.call("fdatasync", name, |_, skip| {
-            if skip { Ok(()) } else { file.sync_data() }
-        })
+        // Not `call`, which makes the path of the file: a sync is on the way of each write.
+        let call = SystemCall {
+            name: "fdatasync",
+            file: name,
+            to: "",
+        };
+        let synced = match self.show(call) {
+            Ok(true) => Ok(()),
+            Ok(false) => file.sync_data(),
+            Err(error) => Err(error),
+        };
+        synced.map_err(|error| self.error(call.name, name, error))
     }
 
     /// Returns once the names in the directory are on the disk.

@@ -131,6 +131,8 @@ impl Staging {
             );
         }
         self.next_index = next_index_after(self.next_index, header.kind, header.index);
+        // At once, with the record that ends the batch: a large record is not moved again.
+        self.bytes.reserve(record_bytes(body.len()) + HEADER);
         self.bytes.extend_from_slice(&header.encode_unsealed());
         self.bytes.extend_from_slice(body);
         let padded = self.bytes.len().next_multiple_of(8);

@@ -376,21 +376,21 @@ impl Raft {
         if self.role != RaftRole::Leader || own < self.membership.latest_index() {
             return false;
         }
-        let mut durable: Vec<Index> = Vec::with_capacity(self.tracker.len() + 1);
-        if self.configuration().is_voter(self.id) || self.has(RaftFault::RemovedCounts) {
-            durable.push(own);
-        }
-        for peer in self.tracker.iter() {
-            if peer.is_voter() || self.has(RaftFault::LearnerCounts) {
-                durable.push(peer.matched());
-            }
-        }
+        let counts_itself =
+            self.configuration().is_voter(self.id) || self.has(RaftFault::RemovedCounts);
+        let peers = self
+            .tracker
+            .iter()
+            .filter(|peer| peer.is_voter() || self.has(RaftFault::LearnerCounts));
+        let durable = counts_itself.then_some(own).into_iter();
+        let durable = durable.chain(peers.map(|peer| peer.matched()));
+        // The highest index that a majority has. The few voters are compared pairwise: this runs for
+        // each write, and a list of them to sort would be an allocation.
         let majority = self.configuration().majority();
-        if durable.len() < majority {
+        let has_majority = |at: &Index| durable.clone().filter(|d| d >= at).count() >= majority;
+        let Some(index) = durable.clone().filter(has_majority).max() else {
             return false;
-        }
-        durable.sort_unstable_by(|a, b| b.cmp(a));
-        let index = durable[majority - 1];
+        };
         let is_of_term = self.log.term_at(index) == Some(self.current_term)
             || self.has(RaftFault::CommitOldTerm);
         if index <= self.log.commit_index() || !is_of_term {
