@@ -16,6 +16,7 @@ mod leadership;
 mod listings;
 mod pending;
 mod propose;
+mod proposed;
 mod reads;
 pub mod registry;
 mod requests;
@@ -59,6 +60,7 @@ pub struct Replica {
     leadership: leadership::Leadership,
     config: registry::ConfigState,
     pending: pending::Pending,
+    proposed: proposed::ProposedCommands,
     forwarding: forwarding::Forwarding,
     snapshotting: snapshotting::Snapshotting,
     statistics: stats::Statistics,
@@ -122,6 +124,7 @@ impl Replica {
             leadership: leadership::Leadership::new(now, term),
             config: registry::ConfigState::default(),
             pending: pending::Pending::default(),
+            proposed: proposed::ProposedCommands::default(),
             forwarding: forwarding::Forwarding::new(seed, recovered.term),
             snapshotting: snapshotting::Snapshotting::new(recovered.snapshot_bytes),
             statistics: stats::Statistics::default(),

@@ -34,10 +34,19 @@ impl From<BadEscape> for FormError {
     }
 }
 
+/// A parameter's name and value, decoded.
+type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+/// Hardly a request has more parameters.
+const FEW: usize = 4;
+
 /// The parameters of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Form<'a> {
-    pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// The first parameters, in their order, so that few of them take no memory of their own.
+    few: [Option<Pair<'a>>; FEW],
+    /// The parameters after those.
+    more: Vec<Pair<'a>>,
     growth: usize,
 }
 
@@ -53,13 +62,14 @@ impl<'a> Form<'a> {
 
     /// The first value of a parameter; a parameter without `=` has an empty one.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let found = self.pairs.iter().find(|(key, _)| key == name);
+        let mut pairs = self.few.iter().flatten().chain(&self.more);
+        let found = pairs.find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_ref())
     }
 
     fn add(&mut self, text: &'a [u8]) -> Result<(), FormError> {
         for pair in text.split(|b| *b == b'&').filter(|p| !p.is_empty()) {
-            if self.pairs.len() == PARAMETERS_MAX {
+            if FEW + self.more.len() == PARAMETERS_MAX {
                 return Err(FormError::TooMany);
             }
             let equals = pair.iter().position(|b| *b == b'=');
@@ -68,7 +78,10 @@ impl<'a> Form<'a> {
                 None => (pair, &pair[pair.len()..]),
             };
             let decoded = (self.decode(key)?, self.decode(value)?);
-            self.pairs.push(decoded);
+            match self.few.iter_mut().find(|pair| pair.is_none()) {
+                Some(free) => *free = Some(decoded),
+                None => self.more.push(decoded),
+            }
         }
         Ok(())
     }

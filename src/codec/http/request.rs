@@ -178,6 +178,15 @@ impl Parser {
         *self = Parser::default();
     }
 
+    /// The length that the input must reach for a request whose body has a known length and has not
+    /// come as a whole; as of the last call of `parse`.
+    pub fn wanted_input_len(&self) -> Option<usize> {
+        match self.phase {
+            ParsePhase::Fixed { end, .. } => Some(end),
+            ParsePhase::Head | ParsePhase::Chunked(_) => None,
+        }
+    }
+
     /// Where the connection stands; as of the last call of `parse`.
     pub fn stage(&self) -> RequestStage {
         match self.phase {

@@ -47,7 +47,10 @@ impl Replica {
         };
         let term = entry.term;
         let size = entry.size();
-        let command = command::decode(body).expect("a member encoded the entry");
+        let command = match self.proposed.take(index, term) {
+            Some(command) => command,
+            None => command::decode(body).expect("a member encoded the entry"),
+        };
         self.snapshotting.on_applied(size);
         let outcome = self.execute(index, &command);
         self.applied = index;

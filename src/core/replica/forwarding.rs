@@ -352,7 +352,7 @@ impl Replica {
         if let Some(expires_ns) = command.expires_mut() {
             *expires_ns = expires_ns.saturating_add(now.wall_ns);
         }
-        match self.append_write(now, &command) {
+        match self.append_write(now, command) {
             Ok((index, _)) => Ok(index),
             Err(Outcome::Failed(error)) => Err(error.cause),
             Err(_) => Err("".into()),

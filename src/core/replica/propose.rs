@@ -24,7 +24,7 @@ impl Replica {
         if let Destination::Leader { to } = self.destination() {
             return self.forward(now, ticket, to, Op::Write(command));
         }
-        match self.append_write(now, &command) {
+        match self.append_write(now, command) {
             Ok((index, term)) => {
                 self.wait_for_entry(now, ticket, index, term, Purpose::Write);
             }
@@ -40,14 +40,18 @@ impl Replica {
     pub(super) fn append_write(
         &mut self,
         now: Now,
-        command: &Command,
+        command: Command,
     ) -> Result<(Index, Term), Outcome> {
         if self.is_disk_low && self.raft.role() == RaftRole::Leader {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
         }
-        self.raft
-            .propose(now, command)
-            .map_err(|refusal| self.outcome_of_refusal(refusal))
+        match self.raft.propose(now, &command) {
+            Ok((index, term)) => {
+                self.proposed.add(index, term, command);
+                Ok((index, term))
+            }
+            Err(refusal) => Err(self.outcome_of_refusal(refusal)),
+        }
     }
 
     /// The request of `ticket` was appended: it waits until the entry is applied.

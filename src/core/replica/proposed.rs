@@ -1,0 +1,86 @@
+//! The commands that this machine has proposed itself, kept until their entries are applied.
+//!
+//! An entry that was appended here in the same term is this command, so it is not decoded again:
+//! the value that came from the client is the one that the store keeps. Any other entry is decoded
+//! from the log. Decoding gives an equal command, so a command may be dropped at any time.
+use crate::core::command::Command;
+use crate::core::raft::{Index, Term};
+use std::collections::VecDeque;
+
+/// One command.
+struct ProposedCommand {
+    index: Index,
+    term: Term,
+    command: Command,
+}
+
+/// The commands in the order of their entries. Bounded, because raft bounds what is proposed and
+/// not committed; they share their values with nothing but the store.
+#[derive(Default)]
+pub struct ProposedCommands {
+    /// The indexes ascend.
+    queue: VecDeque<ProposedCommand>,
+}
+
+impl ProposedCommands {
+    /// The command was appended at `index` in `term`. What was appended from there on in an earlier
+    /// leadership was truncated.
+    pub fn add(&mut self, index: Index, term: Term, command: Command) {
+        while self.queue.back().is_some_and(|last| last.index >= index) {
+            self.queue.pop_back();
+        }
+        self.queue.push_back(ProposedCommand {
+            index,
+            term,
+            command,
+        });
+    }
+
+    /// Takes the command of the entry at `index` if it was proposed here in `term`. Drops the
+    /// commands up to `index`: they are applied, or were never committed.
+    pub fn take(&mut self, index: Index, term: Term) -> Option<Command> {
+        while let Some(first) = self.queue.front()
+            && first.index <= index
+        {
+            let first = self.queue.pop_front()?;
+            if first.index == index && first.term == term {
+                return Some(first.command);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sync(now_ns: u64) -> Command {
+        Command::Sync { now_ns }
+    }
+
+    #[test]
+    fn a_command_is_taken_at_its_index_and_term() {
+        let mut proposed = ProposedCommands::default();
+        proposed.add(Index(4), Term(1), sync(4));
+        proposed.add(Index(5), Term(1), sync(5));
+        proposed.add(Index(7), Term(1), sync(7));
+        assert_eq!(proposed.take(Index(3), Term(1)), None);
+        assert_eq!(proposed.take(Index(5), Term(1)), Some(sync(5)));
+        assert_eq!(proposed.take(Index(5), Term(1)), None);
+        assert_eq!(proposed.take(Index(7), Term(2)), None);
+        assert_eq!(proposed.take(Index(7), Term(1)), None);
+    }
+
+    #[test]
+    fn a_later_leadership_replaces_what_was_truncated() {
+        let mut proposed = ProposedCommands::default();
+        for index in 4..8 {
+            proposed.add(Index(index), Term(1), sync(index));
+        }
+        proposed.add(Index(5), Term(3), sync(50));
+        assert_eq!(proposed.take(Index(4), Term(1)), Some(sync(4)));
+        assert_eq!(proposed.take(Index(5), Term(3)), Some(sync(50)));
+        assert_eq!(proposed.take(Index(6), Term(1)), None);
+    }
+}
