@@ -376,19 +376,7 @@ impl Raft {
         if self.role != RaftRole::Leader || own < self.membership.latest_index() {
             return false;
         }
-        let counts_itself =
-            self.configuration().is_voter(self.id) || self.has(RaftFault::RemovedCounts);
-        let peers = self
-            .tracker
-            .iter()
-            .filter(|peer| peer.is_voter() || self.has(RaftFault::LearnerCounts));
-        let durable = counts_itself.then_some(own).into_iter();
-        let durable = durable.chain(peers.map(|peer| peer.matched()));
-        // The highest index that a majority has. The few voters are compared pairwise: this runs for
-        // each write, and a list of them to sort would be an allocation.
-        let majority = self.configuration().majority();
-        let has_majority = |at: &Index| durable.clone().filter(|d| d >= at).count() >= majority;
-        let Some(index) = durable.clone().filter(has_majority).max() else {
+        let Some(index) = self.highest_on_majority(own) else {
             return false;
         };
         let is_of_term = self.log.term_at(index) == Some(self.current_term)
@@ -398,6 +386,22 @@ impl Raft {
         }
         self.on_commit(index);
         true
+    }
+
+    /// The highest index that is durable on a majority, `own` on this machine.
+    ///
+    /// The few voters are compared pairwise: this runs for each write, and a list of them to sort
+    /// would be an allocation.
+    fn highest_on_majority(&self, own: Index) -> Option<Index> {
+        let counts_itself =
+            self.configuration().is_voter(self.id) || self.has(RaftFault::RemovedCounts);
+        let peers = self.tracker.iter();
+        let peers = peers.filter(|peer| peer.is_voter() || self.has(RaftFault::LearnerCounts));
+        let durable = counts_itself.then_some(own).into_iter();
+        let durable = durable.chain(peers.map(|peer| peer.matched()));
+        let majority = self.configuration().majority();
+        let has_majority = |at: &Index| durable.clone().filter(|d| d >= at).count() >= majority;
+        durable.clone().filter(has_majority).max()
     }
 
     /// The last entry that this leader may count as durable on itself.

@@ -57,7 +57,7 @@ impl Tracker {
     }
 
     /// All peers, in order of id.
-    pub fn iter(&self) -> impl Iterator<Item = &Progress> {
+    pub fn iter(&self) -> impl Iterator<Item = &Progress> + Clone {
         self.peers.iter()
     }
 
