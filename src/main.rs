@@ -1,29 +1,30 @@
-//! The tern binary: parse the configuration, take the ports, open the data directory, run the
-//! reactor, exit code.
+//! The tern binary: parses the configuration, binds the ports, opens the data directory and runs the
+//! reactor. Everything else is in the library.
 //!
-//! Everything else is in the library. Exit codes: 0 stopped as asked (or `-h`, `-version`), 1 could
-//! not start or go on.
+//! Exit codes: 0 after SIGTERM or SIGINT, `-h` and `-version`; 1 if tern cannot start or go on.
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use tern::core::machine::{Machine, Search};
 use tern::core::raft::PeerId;
 use tern::shell::clock::Clock;
-use tern::shell::config::{self, Config, Source, Start};
+use tern::shell::config::{self, Config, ProcessInputs, Start};
 use tern::shell::disk::Disk;
 use tern::shell::logger;
 use tern::shell::reactor::{Bound, End, Reactor};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let source = Source {
+    let inputs = ProcessInputs {
         args: &args,
         env: &|name| std::env::var(name).ok(),
-        read: &read,
+        read: &read_file,
         host_name: &host_name(),
     };
-    let config = match config::parse(&source) {
+    let config = match config::parse(&inputs) {
         Ok(Start::Run(config)) => config,
         Ok(Start::Print(text)) => {
-            print!("{text}");
+            // A reader such as `head` may close the pipe before the end.
+            let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
         Err(usage) => {
@@ -37,54 +38,65 @@ fn main() -> ExitCode {
         Ok(End::Stopped) => ExitCode::SUCCESS,
         Ok(End::Aborted) => ExitCode::FAILURE,
         Ok(End::Found) => unreachable!("`serve` starts again"),
-        Ok(End::Failed(text)) => say(&config, &text),
-        Err(text) => say(&config, &text),
+        Ok(End::Failed(text)) => fail(&config, &text),
+        Err(text) => fail(&config, &text),
     };
     logger::finish();
     code
 }
 
-/// Says why it ends; once, for stdout and stderr often end in the same place.
-fn say(config: &Config, text: &str) -> ExitCode {
-    match config.log_json {
-        true => log::error!("{text}"),
-        false => eprintln!("tern: {text}"),
+/// Reports why tern exits: on stderr, or as a log line if a program reads the log. Not on both,
+/// because stdout and stderr are often the same.
+fn fail(config: &Config, text: &str) -> ExitCode {
+    if config.log_json {
+        log::error!("{text}");
+    } else {
+        eprintln!("tern: {text}");
     }
     ExitCode::FAILURE
 }
 
-/// Runs until it is stopped. The error is a sentence for the user.
+/// Runs until tern is stopped.
+///
+/// # Errors
+///
+/// tern cannot start; with a sentence for the user.
 fn serve(config: &Config) -> Result<End, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    refuse_unserved(config)?;
+    refuse_unsupported(config)?;
     let mut config = config.clone();
     let mut joins = config.names_a_cluster();
     loop {
         match run(&config, joins)? {
             End::Found => {
-                log::info!("this machine is the first of its cluster");
+                log::info!("this machine is the first of its cluster and founds it");
                 joins = false;
             }
             end => return Ok(end),
         }
-        // It was wiped once, at the first start.
+        // -f wipes once in the life of a process.
         config.force = false;
     }
 }
 
-/// What is not there yet is not passed over in silence.
-fn refuse_unserved(config: &Config) -> Result<(), String> {
+/// Refuses settings that this version does not support.
+fn refuse_unsupported(config: &Config) -> Result<(), String> {
     if config.trace {
-        return Err("-trace is not in this version yet: there is no /debug/metrics".into());
+        return Err("-trace: this version has no /debug/metrics. Start without it".into());
     }
     Ok(())
 }
 
-/// Runs until it is stopped, or has to start anew.
+/// Runs until tern is stopped, or must start again as the founder of a cluster. `joins` tells
+/// whether a machine that holds nothing joins a cluster or founds one.
+///
+/// # Errors
+///
+/// tern cannot start; with a sentence for the user.
 fn run(config: &Config, joins: bool) -> Result<End, String> {
-    // A busy port is said before the log is read, which may take a while.
+    // The ports come first: a busy one is reported before the log is read, which may take long.
     let ports = [
         Bound::new(&config.bind_addr)?,
         Bound::new(&config.peer_bind_addr)?,
@@ -111,15 +123,16 @@ fn run(config: &Config, joins: bool) -> Result<End, String> {
     Ok(reactor.run())
 }
 
-/// A file of the configuration, if there is one of that name.
-fn read(path: &str) -> Result<Option<String>, String> {
+/// The text of a configuration file; `None` if it does not exist.
+fn read_file(path: &str) -> Result<Option<String>, String> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e.to_string()),
     }
 }
 
+/// The name of this host, the default of `-name`.
 fn host_name() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().into_owned()

@@ -1,8 +1,9 @@
-//! Flags, environment and files to one `Config`; pure: the caller hands in what it has read.
+//! From flags, environment variables and files to one checked [`Config`].
 //!
-//! Precedence: flags, then `ETCD_*` variables, then the files, then defaults. Nothing here reads a
-//! clock, the environment or a file. Start with `parse`; `flags` is the table of all settings,
-//! `sources` finds a setting's value, `checked` says what is wrong with it.
+//! Flags override `ETCD_*` variables, variables override files, files override defaults. Nothing
+//! here reads a clock, the environment or a file: the caller hands in how to ([`ProcessInputs`]).
+//! Start with [`parse`]. `flags` is the table of all settings, `sources` finds the value of a
+//! setting, `checked` says what is wrong with it.
 mod checked;
 mod flags;
 mod sources;
@@ -15,114 +16,138 @@ use sources::Sources;
 use std::path::PathBuf;
 
 /// What the process was started with.
-pub struct Source<'a> {
-    /// The command line without the program's name.
+pub struct ProcessInputs<'a> {
+    /// The command line without the name of the program.
     pub args: &'a [String],
-    /// The environment: a variable's value.
+    /// Returns the value of an environment variable.
     pub env: &'a dyn Fn(&str) -> Option<String>,
-    /// A file's text; `Ok(None)` when there is no such file, `Err` tells why it cannot be read.
+    /// Returns the text of a file; `Ok(None)` if it does not exist, `Err` with the reason if it
+    /// cannot be read.
     pub read: &'a dyn Fn(&str) -> Result<Option<String>, String>,
     /// The name of this host, the default of `-name`.
     pub host_name: &'a str,
 }
 
-/// What to do.
+/// What the process is to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Start {
-    /// Run with this.
+    /// Run with this configuration.
     Run(Box<Config>),
-    /// Print this to stdout and exit 0 (`-h`, `-version`).
+    /// Print this text to stdout and exit 0 (`-h`, `-version`).
     Print(String),
 }
 
-/// What is wrong with the configuration: print it to stderr, point to `tern -h`, exit 1.
+/// What is wrong with the configuration: a sentence that names the setting, its value and what was
+/// expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usage(pub String);
+pub struct UsageError(pub String);
 
-/// Certificate, key and the authority that clients must be signed by; paths of PEM files.
+/// The TLS files of one port, all of them PEM. Certificate and key are given together or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tls {
+pub struct TlsFiles {
+    /// The authority that must have signed the certificates of the other side. Only with a
+    /// certificate.
     pub ca_file: Option<PathBuf>,
+    /// The certificate of this machine.
     pub cert_file: Option<PathBuf>,
+    /// The private key of the certificate.
     pub key_file: Option<PathBuf>,
 }
 
-impl Tls {
+impl TlsFiles {
     /// Whether the port speaks TLS.
     pub fn is_on(&self) -> bool {
         self.cert_file.is_some()
     }
 }
 
-/// How much is logged.
+/// Which events are logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
+    /// Level INFO and above.
     Normal,
+    /// Also level DEBUG (`-v`).
     Verbose,
+    /// Also level TRACE (`-vv`).
     VeryVerbose,
+    /// The same (`-vvv`).
     VeryVeryVerbose,
 }
 
-/// Everything that can be set from outside.
+/// All settings, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// The name of this machine: 1 to 255 bytes without slashes and control characters.
     pub name: String,
+    /// The directory for log and snapshots.
     pub data_dir: PathBuf,
-    /// Advertised `host:port` for clients.
+    /// The advertised client address, `host:port`.
     pub addr: String,
-    /// `host:port` to listen on; `0.0.0.0` or `[::]` for all interfaces.
+    /// The client address to listen on, `host:port`; `[::]` for all interfaces.
     pub bind_addr: String,
-    /// Advertised `host:port` for peers.
+    /// The advertised peer address, `host:port`.
     pub peer_addr: String,
+    /// The peer address to listen on, `host:port`.
     pub peer_bind_addr: String,
-    /// `host:port` of machines to ask for the cluster, without a scheme; a list that names only
-    /// this machine still means "join".
+    /// Peer addresses of machines to join, `host:port` without a scheme. A list that names only
+    /// this machine still means to join.
     pub peers: Vec<String>,
+    /// The URL of this cluster at a discovery service, without a slash at its end.
     pub discovery: Option<String>,
-    /// Wipe the data directory first.
+    /// Whether to wipe the data directory first.
     pub force: bool,
-    pub tls: Tls,
-    pub peer_tls: Tls,
-    /// Allowed origins; `*` allows all.
+    /// The TLS files of the client port.
+    pub tls: TlsFiles,
+    /// The TLS files of the peer port and of connections to peers.
+    pub peer_tls: TlsFiles,
+    /// The origins that browsers may call from; `*` for all.
     pub cors: Vec<String>,
+    /// The longest time that a request may take to arrive, in milliseconds; not 0.
     pub read_timeout_ms: u64,
+    /// The longest time that an answer may take to leave, in milliseconds; not 0.
     pub write_timeout_ms: u64,
-    /// 0: for ever.
+    /// Rounds of asking the machines to join before tern exits; 0: without end.
     pub max_retry_attempts: u32,
-    /// `None`: random between 2 and 4 s.
+    /// The pause between two rounds, in milliseconds; `None`: random, 2 to 4 s.
     pub retry_interval_ms: Option<u64>,
+    /// The time between two heartbeats, in milliseconds; 1 to 60,000.
     pub heartbeat_ms: u64,
+    /// The election timeout in milliseconds, longer than a heartbeat; at most 600,000.
     pub election_ms: u64,
-    /// False: snapshots only to spare the disk when it must.
+    /// Whether to write snapshots. If not, they are only written when the log would fill the disk.
     pub snapshots: bool,
+    /// Log entries between two snapshots; at least 1.
     pub snapshot_count: u64,
+    /// The configuration of the cluster, if this machine founds one.
     pub cluster: ClusterConfig,
+    /// Which events are logged.
     pub verbosity: Verbosity,
-    /// Log lines as JSON.
+    /// Whether log lines are JSON objects.
     pub log_json: bool,
-    /// Serve `/debug/metrics`.
+    /// Whether to serve `/debug/metrics`.
     pub trace: bool,
-    /// A follower passes writes and linearizable reads on to the leader.
+    /// Whether a follower passes writes and linearizable reads on to the leader.
     pub forward: bool,
-    /// The 2.x flavour of the interface.
+    /// Whether answers suit clients of etcd 2.
     pub compat_2: bool,
-    /// Events kept for watchers that ask for the past.
+    /// How many events are kept for watchers that ask for the past; at least 1.
     pub watch_history: usize,
-    /// The longest request body, in bytes.
+    /// The longest request body in bytes; 1 KiB to 64 MiB.
     pub request_bytes_max: u64,
-    /// The size of a log segment, in bytes.
+    /// The size of a log segment in bytes, as `wal::Options` demands. A quarter of it holds a
+    /// request of `request_bytes_max`.
     pub segment_bytes: u64,
-    /// What to say in the log once it runs: deprecated names, keys without meaning.
+    /// Sentences for the log: old names, values that were raised, keys that are ignored.
     pub warnings: Vec<String>,
 }
 
 impl Config {
-    /// The client URL this machine advertises.
+    /// The advertised client URL.
     pub fn client_url(&self) -> String {
         url(&self.tls, &self.addr)
     }
 
-    /// The peer URL this machine advertises.
+    /// The advertised peer URL.
     pub fn peer_url(&self) -> String {
         url(&self.peer_tls, &self.peer_addr)
     }
@@ -132,7 +157,7 @@ impl Config {
         !self.peers.is_empty() || self.discovery.is_some()
     }
 
-    /// What the core needs to know.
+    /// The settings of the core.
     pub fn settings(&self) -> Settings {
         Settings {
             name: self.name.as_str().into(),
@@ -161,29 +186,36 @@ impl Config {
     }
 }
 
-fn url(tls: &Tls, addr: &str) -> String {
+/// The URL of an address, with the scheme of its port.
+fn url(tls: &TlsFiles, addr: &str) -> String {
     let scheme = if tls.is_on() { "https" } else { "http" };
     format!("{scheme}://{addr}")
 }
 
 /// Reads the configuration.
-pub fn parse(source: &Source) -> Result<Start, Usage> {
-    let given = flags::read(source.args)?;
-    let asks = |name: &str| {
-        given
-            .values
-            .get(name)
-            .is_some_and(|v| flags::to_bool(v) != Some(false))
+///
+/// # Errors
+///
+/// The command line, a file or a value is wrong.
+pub fn parse(inputs: &ProcessInputs) -> Result<Start, UsageError> {
+    let command_line = flags::read(inputs.args)?;
+    let is_asked = |name: &str| match command_line.values.get(name) {
+        Some(value) => flags::to_bool(value) != Some(false),
+        None => false,
     };
-    if asks("h") || asks("help") {
+    if is_asked("h") || is_asked("help") {
         return Ok(Start::Print(flags::help()));
     }
-    if asks("version") {
+    if is_asked("version") {
         return Ok(Start::Print(format!("tern {VERSION}\n")));
     }
     let mut warnings = Vec::new();
-    let sources = Sources::read(source, given, &mut warnings)?;
-    let mut settings = Checked { sources, warnings };
-    let config = settings.config(source)?;
+    let sources = Sources::read(inputs, command_line, &mut warnings)?;
+    let mut checked = Checked {
+        inputs,
+        sources,
+        warnings,
+    };
+    let config = checked.config()?;
     Ok(Start::Run(Box::new(config)))
 }

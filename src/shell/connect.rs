@@ -4,7 +4,7 @@
 //! Start with `Connector::connect`.
 use super::transport::Transport;
 use crate::codec::http::url::Url;
-use crate::shell::config::Tls;
+use crate::shell::config::TlsFiles;
 use mio::net::TcpStream;
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct Connector {
     /// The certificate to show and the authority to trust.
     #[cfg(feature = "tls")]
-    files: Tls,
+    files: TlsFiles,
     /// Made of `files` when the first TLS connection begins.
     #[cfg(feature = "tls")]
     config: Option<Arc<rustls::ClientConfig>>,
@@ -24,7 +24,7 @@ pub struct Connector {
 impl Connector {
     /// A connector that shows the certificate of `files`, if there is one, and trusts its
     /// authority; without one, the authorities that the system trusts.
-    pub fn new(files: &Tls) -> Connector {
+    pub fn new(files: &TlsFiles) -> Connector {
         #[cfg(not(feature = "tls"))]
         let _ = files;
         Connector {

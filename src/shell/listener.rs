@@ -11,7 +11,7 @@ use super::transport::Transport;
 use crate::codec::api::Port;
 use crate::core::timer::Now;
 use crate::shell::clock;
-use crate::shell::config::Tls;
+use crate::shell::config::TlsFiles;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
@@ -184,7 +184,7 @@ impl Listener {
         port: Port,
         token: Token,
         listener: TcpListener,
-        files: &Tls,
+        files: &TlsFiles,
     ) -> Result<Listener, String> {
         #[cfg(feature = "tls")]
         let tls = match (&files.cert_file, &files.key_file) {

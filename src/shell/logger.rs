@@ -1,100 +1,115 @@
-//! The sink of the `log` facade: one line a record to stdout, never waiting for whoever reads it.
+//! The sink of the `log` facade: one line an event to stdout, without ever waiting for its reader.
 //!
-//! Lines go through a bounded buffer. When stdout takes no more they wait there, and when the
-//! buffer is full they are dropped and counted; the count is told once there is room again. stdout
-//! may be shared with a terminal or another process, so it is never made non-blocking itself. Start
-//! with `Sink::put`.
+//! Lines go through a buffer of bounded size. While stdout does not take them, they wait there.
+//! Lines that find the buffer full are dropped and counted, and the count is written once there is
+//! room. stdout may be shared with a terminal or another process, so it is not made non-blocking
+//! itself. Start with [`start`], then `LineSink::put`.
 use crate::shell::config::Verbosity;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Bytes of lines that may wait.
+/// Most bytes of lines that wait.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// A pipe that can be written to at all takes so much without blocking (PIPE_BUF on Linux).
+/// Most bytes of a write. A pipe that is ready for writing takes this many without blocking
+/// (PIPE_BUF on Linux).
 const PIECE_BYTES_MAX: usize = 4_096;
-
-/// How often, and each time how long, the end of the process waits for its log's reader: at most
-/// 0.2 s in all.
-const LAST_CHANCES: usize = 20;
-const LAST_CHANCE: Timespec = Timespec {
+/// How many times the end of the process waits for the reader of the log.
+const LAST_WAITS: usize = 20;
+/// How long it waits each time: 10 ms, so at most 0.2 s in all.
+const LAST_WAIT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
 };
 
-static SINK: OnceLock<Shared> = OnceLock::new();
+static LOGGER: OnceLock<StdoutLogger> = OnceLock::new();
+/// The wall-clock time of the lines that follow, in nanoseconds since the Unix epoch.
 static WALL_NS: AtomicU64 = AtomicU64::new(0);
 
-struct Shared {
+/// The logger of the process.
+struct StdoutLogger {
+    /// Whether a line is a JSON object.
     json: bool,
-    sink: Mutex<Sink>,
+    /// The lock is for `log::Log`, which must be shared between threads. It is never contended for
+    /// long: a write does not block.
+    sink: Mutex<LineSink>,
 }
 
-/// Installs the sink; `json`: one JSON object a line. A second call changes nothing.
+/// Installs the logger. With `json`, a line is a JSON object. A second call changes nothing.
+///
+/// # Panics
+///
+/// If the process has no descriptor left.
 pub fn start(verbosity: Verbosity, json: bool) {
     let level = match verbosity {
         Verbosity::Normal => LevelFilter::Info,
         Verbosity::Verbose => LevelFilter::Debug,
         Verbosity::VeryVerbose | Verbosity::VeryVeryVerbose => LevelFilter::Trace,
     };
-    let shared = SINK.get_or_init(|| Shared {
+    let logger = LOGGER.get_or_init(|| StdoutLogger {
         json,
-        sink: Mutex::new(Sink::new(Output::of(std::io::stdout().as_fd()))),
+        sink: Mutex::new(LineSink::new(LogOutput::of(std::io::stdout().as_fd()))),
     });
-    if log::set_logger(shared).is_ok() {
+    if log::set_logger(logger).is_ok() {
         log::set_max_level(level);
     }
 }
 
-/// The wall-clock time of the lines that follow, in nanoseconds since the Unix epoch; set once a
-/// turn.
+/// Sets the time of the lines that follow, in nanoseconds since the Unix epoch. Called once a turn.
 pub fn set_time(wall_ns: u64) {
     WALL_NS.store(wall_ns, Ordering::Relaxed);
 }
 
-/// Writes what stdout has not taken yet, as far as it takes it now. True when nothing is left.
+/// Writes lines that wait, as far as stdout takes them now. Returns whether none is left.
 pub fn flush() -> bool {
-    let Some(shared) = SINK.get() else {
+    let Some(logger) = LOGGER.get() else {
         return true;
     };
-    let mut sink = shared.sink.lock().unwrap_or_else(PoisonError::into_inner);
-    sink.drain(|text| line(shared.json, Level::Warn, text));
+    let mut sink = logger.lock();
+    sink.drain(|text| line(logger.json, Level::Warn, text));
     sink.waiting.is_empty()
 }
 
-/// Before the process ends: gives a reader that is slow, but alive, a last chance to take what
-/// waits.
+/// Waits for a slow reader to take the lines that wait, at most 0.2 s. For the end of the process.
 pub fn finish() {
-    for _ in 0..LAST_CHANCES {
+    for _ in 0..LAST_WAITS {
         if flush() {
             return;
         }
         let stdout = std::io::stdout();
         let mut asked = [PollFd::new(&stdout, PollFlags::OUT)];
-        // Whatever it says, the next attempt shows it.
-        let _ = poll(&mut asked, Some(&LAST_CHANCE));
+        // The result does not matter: the next flush finds out.
+        let _ = poll(&mut asked, Some(&LAST_WAIT));
     }
 }
 
-impl Log for Shared {
+impl StdoutLogger {
+    /// A panic of another thread leaves the sink usable.
+    fn lock(&self) -> MutexGuard<'_, LineSink> {
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for StdoutLogger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        // Other crates have nothing to tell an operator.
+        // An operator cannot act on the events of other crates.
         metadata.target().starts_with("tern")
     }
 
     fn log(&self, record: &Record) {
-        if self.enabled(record.metadata()) {
-            let text = line(self.json, record.level(), &record.args().to_string());
-            let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
-            sink.put(text.as_bytes());
-            sink.drain(|text| line(self.json, Level::Warn, text));
+        if !self.enabled(record.metadata()) {
+            return;
         }
+        let text = line(self.json, record.level(), &record.args().to_string());
+        let mut sink = self.lock();
+        sink.put(text.as_bytes());
+        sink.drain(|text| line(self.json, Level::Warn, text));
     }
 
     fn flush(&self) {
@@ -102,8 +117,8 @@ impl Log for Shared {
     }
 }
 
-/// `[tern] Nov 24 06:55:18.526 INFO      | text`, in UTC, or the same as JSON. Control characters
-/// become spaces: a client's bytes must not make lines of their own.
+/// A line: `[tern] Nov 24 06:55:18.526 INFO      | text`, in UTC, or the same as JSON. Control
+/// characters become spaces, so that bytes from a client cannot forge a line.
 fn line(json: bool, level: Level, text: &str) -> String {
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
@@ -127,23 +142,26 @@ fn line(json: bool, level: Level, text: &str) -> String {
     format!("[tern] {month} {day} {clock} {name:<9} | {text}\n")
 }
 
-/// Lines on their way out.
-struct Sink {
-    output: Output,
+/// Lines on their way to stdout.
+struct LineSink {
+    output: LogOutput,
+    /// Bytes that stdout has not taken; at most [`BUFFER_BYTES_MAX`] and the line about dropped
+    /// ones.
     waiting: Vec<u8>,
-    /// Lines that found no room.
+    /// How many lines were dropped since the last report of it.
     dropped: u64,
 }
 
-impl Sink {
-    fn new(output: Output) -> Sink {
-        Sink {
+impl LineSink {
+    fn new(output: LogOutput) -> LineSink {
+        LineSink {
             output,
             waiting: Vec::new(),
             dropped: 0,
         }
     }
 
+    /// Adds a line, or drops it if it does not fit.
     fn put(&mut self, line: &[u8]) {
         if self.waiting.len() + line.len() > BUFFER_BYTES_MAX {
             self.dropped += 1;
@@ -152,13 +170,12 @@ impl Sink {
         }
     }
 
+    /// Writes what waits; once all of it is written, reports dropped lines. `line` makes a line of
+    /// a text.
     fn drain(&mut self, line: impl Fn(&str) -> String) {
         self.write();
         if self.dropped > 0 && self.waiting.is_empty() {
-            let text = format!(
-                "{} lines of this log were dropped, its reader was too slow",
-                self.dropped
-            );
+            let text = dropped_text(self.dropped);
             self.dropped = 0;
             self.waiting.extend_from_slice(line(&text).as_bytes());
             self.write();
@@ -173,7 +190,7 @@ impl Sink {
                 Ok(0) | Err(Errno::AGAIN) => break,
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}
-                // Whoever read it is gone; there is nobody to tell.
+                // The reader has closed stdout. Nothing can be reported any more.
                 Err(_) => written = self.waiting.len(),
             }
         }
@@ -181,46 +198,50 @@ impl Sink {
     }
 }
 
-/// stdout, as something that never blocks.
-enum Output {
-    /// A pipe or terminal, opened once more, so that its flags are our own.
-    Own(OwnedFd),
-    Socket(OwnedFd),
-    File(OwnedFd),
-    /// A pipe or terminal that cannot be opened: it is asked before each write.
-    Asked(OwnedFd),
+fn dropped_text(count: u64) -> String {
+    format!("{count} lines of this log were dropped, because its reader was too slow")
 }
 
-impl Output {
-    fn of(shared: impl AsFd) -> Output {
-        use rustix::fd::AsRawFd;
+/// stdout, written to without blocking.
+enum LogOutput {
+    /// A pipe or terminal, opened a second time: the flag for non-blocking writes belongs to this
+    /// descriptor alone.
+    Reopened(OwnedFd),
+    Socket(OwnedFd),
+    File(OwnedFd),
+    /// A pipe or terminal that cannot be opened a second time. It is polled before each write.
+    Polled(OwnedFd),
+}
+
+impl LogOutput {
+    fn of(shared: impl AsFd) -> LogOutput {
         let raw = shared.as_fd().as_raw_fd();
         let fd = shared.as_fd().try_clone_to_owned();
         let fd = fd.expect("a descriptor is free at start");
         let kind = fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
         match kind {
-            Ok(FileType::Socket) => Output::Socket(fd),
-            Ok(FileType::RegularFile) => Output::File(fd),
-            Ok(_) | Err(_) => {
-                let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-                match open(format!("/proc/self/fd/{raw}"), flags, Mode::empty()) {
-                    Ok(own) => Output::Own(own),
-                    Err(_) => Output::Asked(fd),
-                }
-            }
+            Ok(FileType::Socket) => return LogOutput::Socket(fd),
+            Ok(FileType::RegularFile) => return LogOutput::File(fd),
+            Ok(_) | Err(_) => {}
+        }
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match open(format!("/proc/self/fd/{raw}"), flags, Mode::empty()) {
+            Ok(own) => LogOutput::Reopened(own),
+            Err(_) => LogOutput::Polled(fd),
         }
     }
 
+    /// Writes at most [`PIECE_BYTES_MAX`] bytes. `Errno::AGAIN`: stdout takes nothing now.
     fn write(&self, piece: &[u8]) -> Result<usize, Errno> {
         match self {
-            Output::Own(fd) | Output::File(fd) => rustix::io::write(fd, piece),
-            Output::Socket(fd) => send(fd, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
-            Output::Asked(fd) => {
+            LogOutput::Reopened(fd) | LogOutput::File(fd) => rustix::io::write(fd, piece),
+            LogOutput::Socket(fd) => send(fd, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
+            LogOutput::Polled(fd) => {
                 let mut asked = [PollFd::new(fd, PollFlags::OUT)];
-                match poll(&mut asked, Some(&Timespec::default()))? {
-                    0 => Err(Errno::AGAIN),
-                    _ => rustix::io::write(fd, piece),
+                if poll(&mut asked, Some(&Timespec::default()))? == 0 {
+                    return Err(Errno::AGAIN);
                 }
+                rustix::io::write(fd, piece)
             }
         }
     }
@@ -235,11 +256,11 @@ mod tests {
         format!("{text}\n")
     }
 
-    fn overflow(output: impl Fn(&std::io::PipeWriter) -> Output) {
+    fn overflow(output: impl Fn(&std::io::PipeWriter) -> LogOutput) {
         let (mut reader, writer) = std::io::pipe().expect("a pipe");
-        let mut sink = Sink::new(output(&writer));
+        let mut sink = LineSink::new(output(&writer));
         let long = "x".repeat(999);
-        // A pipe holds 64 KiB and the buffer as much again.
+        // A pipe holds 64 KiB, and so does the buffer.
         for _ in 0..200 {
             sink.put(plain(&long).as_bytes());
             sink.drain(plain);
@@ -260,30 +281,27 @@ mod tests {
         let whole = text.lines().filter(|l| *l == long).count() as u64;
         assert_eq!(whole + dropped, 200);
         let last = text.lines().last().expect("lines");
-        assert_eq!(
-            last,
-            format!("{dropped} lines of this log were dropped, its reader was too slow")
-        );
+        assert_eq!(format!("{last}\n"), plain(&dropped_text(dropped)));
     }
 
     #[test]
-    fn a_full_pipe_drops_lines_and_tells_how_many() {
+    fn a_full_pipe_drops_lines_and_reports_how_many() {
         overflow(|writer| {
-            let output = Output::of(writer.as_fd());
-            assert!(matches!(output, Output::Own(_)));
+            let output = LogOutput::of(writer.as_fd());
+            assert!(matches!(output, LogOutput::Reopened(_)));
             output
         });
     }
 
     #[test]
-    fn a_pipe_that_cannot_be_opened_again_does_not_block_either() {
-        overflow(|writer| Output::Asked(writer.try_clone().expect("a descriptor").into()));
+    fn a_pipe_that_cannot_be_opened_again_does_not_block() {
+        overflow(|writer| LogOutput::Polled(writer.try_clone().expect("a descriptor").into()));
     }
 
     #[test]
-    fn a_reader_that_went_away_leaves_nothing_waiting() {
+    fn a_closed_pipe_leaves_nothing_waiting() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let mut sink = Sink::new(Output::of(writer.as_fd()));
+        let mut sink = LineSink::new(LogOutput::of(writer.as_fd()));
         drop(reader);
         sink.put(b"line\n");
         sink.drain(plain);
@@ -291,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_look_as_in_0_4() {
+    fn lines_have_the_form_of_etcd_0_4() {
         set_time(1_795_503_318_526_000_000);
         assert_eq!(
             line(false, Level::Info, "a\nb"),

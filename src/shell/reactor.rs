@@ -28,7 +28,7 @@ use crate::codec::peer::hello::{HelloRefusal, REFUSED};
 use crate::core::machine::{Effects, Machine};
 use crate::core::timer::Now;
 use crate::shell::clock::Clock;
-use crate::shell::config::{Config, Tls};
+use crate::shell::config::{Config, TlsFiles};
 use crate::shell::disk::Disk;
 use crate::shell::logger;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -76,7 +76,7 @@ pub struct Reactor {
 
     /// The client port and the peer port with their certificates, bound and not listened on. `None`
     /// once they are listened on.
-    ports: Option<([Bound; 2], [Tls; 2])>,
+    ports: Option<([Bound; 2], [TlsFiles; 2])>,
 
     /// The listeners of the client port and of the peer port; empty until the machine can answer.
     listeners: Vec<Listener>,
@@ -568,7 +568,7 @@ fn connectors(config: &Config) -> Connectors {
     Connectors {
         peers: Connector::new(&config.peer_tls),
         clients: Connector::new(&config.tls),
-        world: Connector::new(&Tls::default()),
+        world: Connector::new(&TlsFiles::default()),
         discovery: discovery.map_or("", |url| url.authority).to_string(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A client certificate that does not verify is refused with the alert `bad_certificate`, whatever
 //! is wrong with it. Must not touch sockets: `transport` runs the sessions.
-use crate::shell::config::Tls;
+use crate::shell::config::TlsFiles;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -60,7 +60,7 @@ pub fn server_config(
 ///
 /// # Errors
 /// The file, and what is wrong with it.
-pub fn client_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
+pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
     let roots = match &files.ca_file {
         Some(ca) => roots(ca)?,
         None => system_roots()?,

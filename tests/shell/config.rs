@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use tern::shell::config::{Config, Source, Start, Usage, parse};
+use tern::shell::config::{Config, ProcessInputs, Start, UsageError, parse};
 use tern_support::rng::Rng;
 
 /// What surrounds a command line.
@@ -18,8 +18,8 @@ struct World {
 }
 
 impl World {
-    fn start(&self, args: &[String]) -> Result<Start, Usage> {
-        let source = Source {
+    fn start(&self, args: &[String]) -> Result<Start, UsageError> {
+        let source = ProcessInputs {
             args,
             env: &|name| self.env.get(name).cloned(),
             read: &|path| match self.files.get(path) {
@@ -54,7 +54,7 @@ impl World {
     }
 }
 
-fn outcome(start: &Result<Start, Usage>, whole: bool) -> String {
+fn outcome(start: &Result<Start, UsageError>, whole: bool) -> String {
     let config = match start {
         Ok(Start::Run(config)) => config,
         Ok(Start::Print(text)) => {
@@ -66,7 +66,7 @@ fn outcome(start: &Result<Start, Usage>, whole: bool) -> String {
                 .replace(version, "VERSION");
             return format!("prints: {line}\n");
         }
-        Err(Usage(text)) => return format!("wrong: {text}\n"),
+        Err(UsageError(text)) => return format!("wrong: {text}\n"),
     };
     let Ok(Start::Run(default)) = World::default().start(&[]) else {
         panic!("the defaults are right");
@@ -359,7 +359,7 @@ fn words_and_files_of_any_kind_are_taken_or_refused() {
         }
         match world.start(&args) {
             Ok(_) => taken += 1,
-            Err(Usage(text)) => {
+            Err(UsageError(text)) => {
                 assert!(!text.is_empty());
                 refused += 1;
             }

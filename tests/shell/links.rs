@@ -15,7 +15,7 @@ use tern::core::raft::{
 };
 use tern::core::store::{HistoryLimits, Restore, Store};
 use tern::shell::clock::Clock;
-use tern::shell::config::{self, Config, Source, Start};
+use tern::shell::config::{self, Config, ProcessInputs, Start};
 use tern::shell::disk::Disk;
 use tern::shell::reactor::{Bound, Reactor};
 use tern_support::client::{self, Conn, form, request, until};
@@ -55,7 +55,7 @@ fn config(number: usize, ports: Ports, dir: &std::path::Path) -> Config {
             args.extend([flag.into(), format!("{root}/tests/testdata/tls/{name}")]);
         }
     }
-    let source = Source {
+    let source = ProcessInputs {
         args: &args,
         env: &|_| None,
         read: &|_| Ok(None),

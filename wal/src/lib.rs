@@ -41,6 +41,9 @@ pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The largest segment: 1 GiB. Offsets in record headers have 32 bits, and recovery needs memory
 /// for one segment.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// A segment holds at least this many records, so a record may fill a quarter of one. A record is
+/// never split between segments; larger records would waste more at the end of each segment.
+pub const RECORDS_PER_SEGMENT_MIN: usize = 4;
 /// Most bytes that wait in memory for the next batch. An `append` that exceeds it writes and syncs
 /// before it returns.
 pub const STAGED_BYTES_MAX: usize = 8 << 20;

@@ -17,13 +17,9 @@ use crate::segment::{self, ActiveSegment, SPARES_MAX};
 use crate::staging::{self, Place, Staging};
 use crate::state::{self, StateFile};
 use crate::{
-    Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
-    STAGED_BYTES_MAX, Space,
+    Error, OpenError, Options, RECORDS_PER_SEGMENT_MIN, Record, Recovered, SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN, STAGED_BYTES_MAX, Space,
 };
-
-/// A record may fill this part of a segment: one divided by it. A batch is split between segments,
-/// but a record never is, so larger records would waste more at the end of each segment.
-const RECORDS_PER_SEGMENT_MIN: usize = 4;
 
 /// The log of one data directory, locked for this process.
 pub struct Wal {

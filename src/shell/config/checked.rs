@@ -1,45 +1,55 @@
-//! Settings as checked values: what is wrong names the setting, its value and what is expected.
+//! Settings as checked values. An error names the setting, its value and what was expected.
 //!
-//! Start with `Checked::config`, which puts the whole configuration together.
-use super::flags;
-use super::sources::{Sources, Value};
-use super::{Config, Source, Tls, Usage, Verbosity};
+//! Start with [`Checked::config`], which puts the whole configuration together.
+use super::flags::{self, FlagDefault};
+use super::sources::{self, SourceRank, Sources, Value};
+use super::{Config, ProcessInputs, TlsFiles, UsageError, Verbosity};
 use crate::core::command::ClusterConfig;
+use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// The longest name of a machine, in bytes.
 const NAME_BYTES_MAX: usize = 255;
-/// The longest span a setting may have: 100 years, in seconds.
+/// The longest time that a setting may have: 100 years, in seconds. Sums of such times do not
+/// overflow.
 const SECONDS_MAX: f64 = 100.0 * 365.25 * 86_400.0;
-/// A record may fill so much of a segment: a quarter.
-const RECORDS_PER_SEGMENT_MIN: u64 = 4;
-/// What a record may be longer than the body of the request it comes from: the query, the key, what
-/// decoding adds to bytes that are no text, its own frame.
+/// The least time of a setting that must not be 0: a millisecond, in seconds.
+const POSITIVE_S: f64 = 0.001;
+/// How much longer a record may be than the body of its request, in bytes: query, key, its own
+/// header, and what replacing bytes that are no text adds.
 const RECORD_EXTRA_BYTES: u64 = 32 * 1024;
-/// Segments are made of whole pages.
-const PAGE_BYTES: u64 = 4_096;
+/// The longest request body that may be allowed, in bytes.
+const REQUEST_BYTES_MAX: u64 = 64 << 20;
 
-/// The sources, read with checks.
+/// The sources of settings, read with checks.
 pub struct Checked<'a> {
+    /// What the process was started with.
+    pub inputs: &'a ProcessInputs<'a>,
+    /// Where values come from.
     pub sources: Sources<'a>,
+    /// Sentences for the log, about values that were changed or are ignored.
     pub warnings: Vec<String>,
 }
 
 impl Checked<'_> {
     /// The whole configuration.
-    pub fn config(&mut self, source: &Source) -> Result<Config, Usage> {
-        let name = self.name(source.host_name)?;
+    ///
+    /// # Errors
+    ///
+    /// A value is wrong.
+    pub fn config(&mut self) -> Result<Config, UsageError> {
+        let name = self.name()?;
         let data_dir = self.path("data-dir");
         let data_dir = data_dir.unwrap_or_else(|| PathBuf::from(format!("{name}.etcd")));
-        let addr = self.address("addr", "127.0.0.1:4001")?;
-        let peer_addr = self.address("peer-addr", "127.0.0.1:7001")?;
+        let addr = self.address("addr")?;
+        let peer_addr = self.address("peer-addr")?;
         let bind_addr = self.bind_address("bind-addr", &addr)?;
         let peer_bind_addr = self.bind_address("peer-bind-addr", &peer_addr)?;
         let (heartbeat_ms, election_ms) = self.raft_times()?;
         let (request_bytes_max, segment_bytes) = self.sizes()?;
         let compat_2 = self.word("compat", ["0.4", "2"])? == "2";
-        self.tell_ignored();
+        self.warn_of_ignored();
         Ok(Config {
             name,
             data_dir,
@@ -47,73 +57,69 @@ impl Checked<'_> {
             bind_addr,
             peer_addr,
             peer_bind_addr,
-            peers: self.peers(source)?,
+            peers: self.peers()?,
             discovery: self.discovery()?,
-            force: self.switch("f", false)? || self.switch("force", false)?,
+            force: self.switch("f")? || self.switch("force")?,
             tls: self.tls("ca-file", "cert-file", "key-file")?,
             peer_tls: self.tls("peer-ca-file", "peer-cert-file", "peer-key-file")?,
             cors: self.cors()?,
-            read_timeout_ms: self.millis("http-read-timeout", 0.001)?.unwrap_or(300_000),
-            write_timeout_ms: self.millis("http-write-timeout", 0.001)?.unwrap_or(300_000),
-            max_retry_attempts: self.number("max-retry-attempts", 3, 0..=1_000_000)? as u32,
-            retry_interval_ms: self.millis("retry-interval", 0.0)?,
+            read_timeout_ms: parse_seconds(&self.value("http-read-timeout"), POSITIVE_S)?,
+            write_timeout_ms: parse_seconds(&self.value("http-write-timeout"), POSITIVE_S)?,
+            max_retry_attempts: self.number("max-retry-attempts", 0..=1_000_000)? as u32,
+            retry_interval_ms: self.retry_interval_ms()?,
             heartbeat_ms,
             election_ms,
-            snapshots: self.switch("snapshot", true)?,
-            snapshot_count: self.number("snapshot-count", 10_000, 1..=1_000_000_000)?,
+            snapshots: self.switch("snapshot")?,
+            snapshot_count: self.number("snapshot-count", 1..=1_000_000_000)?,
             cluster: self.cluster()?,
             verbosity: self.verbosity()?,
             log_json: self.word("log-format", ["text", "json"])? == "json",
-            trace: self.word("trace", ["", "*"])? == "*",
-            forward: self.switch("forward", compat_2)?,
+            trace: self.trace()?,
+            forward: self.switch_if_given("forward")?.unwrap_or(compat_2),
             compat_2,
-            watch_history: self.number("watch-history", 1_000, 1..=1_000_000)? as usize,
+            watch_history: self.number("watch-history", 1..=1_000_000)? as usize,
             request_bytes_max,
             segment_bytes,
             warnings: std::mem::take(&mut self.warnings),
         })
     }
 
+    /// The value of a setting, unless it is empty.
     fn text(&self, name: &'static str) -> Option<Value> {
         self.sources.get(name).filter(|v| !v.text.is_empty())
+    }
+
+    /// The value of a setting with a fixed default.
+    fn value(&self, name: &'static str) -> Value {
+        let value = self.sources.get(name);
+        value.unwrap_or_else(|| panic!("-{name} has a fixed default"))
     }
 
     fn path(&self, name: &'static str) -> Option<PathBuf> {
         self.text(name).map(|v| PathBuf::from(v.text))
     }
 
-    fn name(&self, host_name: &str) -> Result<String, Usage> {
-        let default = Value {
-            text: host_name.to_string(),
-            origin: "the host's name, which is the default of -name".to_string(),
-            rank: usize::MAX,
-            from_env: false,
-        };
-        let value = self.text("name").unwrap_or(default);
+    fn name(&self) -> Result<String, UsageError> {
+        let value = self.text("name").unwrap_or_else(|| Value {
+            text: self.inputs.host_name.to_string(),
+            label: "the host's name, which is the default of -name".to_string(),
+            rank: SourceRank::Default,
+        });
         let name = &value.text;
-        let bad = name.is_empty()
-            || name.len() > NAME_BYTES_MAX
-            || name == "."
-            || name == ".."
-            || name.chars().any(|c| c == '/' || c.is_control());
-        match bad {
-            true => Err(wrong(
-                &value,
-                "a name of at most 255 bytes without slashes, such as node0",
-            )),
-            false => Ok(value.text),
+        let is_name = !name.is_empty()
+            && name.len() <= NAME_BYTES_MAX
+            && name != "."
+            && name != ".."
+            && !name.chars().any(|c| c == '/' || c.is_control());
+        if !is_name {
+            let expected = "a name of at most 255 bytes without slashes, such as node0";
+            return Err(wrong(&value, expected));
         }
+        Ok(value.text)
     }
 
-    fn number(
-        &self,
-        name: &'static str,
-        default: u64,
-        range: RangeInclusive<u64>,
-    ) -> Result<u64, Usage> {
-        let Some(value) = self.sources.get(name) else {
-            return Ok(default);
-        };
+    fn number(&self, name: &'static str, range: RangeInclusive<u64>) -> Result<u64, UsageError> {
+        let value = self.value(name);
         match value.text.parse::<u64>() {
             Ok(number) if range.contains(&number) => Ok(number),
             Ok(_) | Err(_) => {
@@ -123,136 +129,142 @@ impl Checked<'_> {
         }
     }
 
-    /// A setting in seconds, as milliseconds.
-    fn millis(&self, name: &'static str, least_s: f64) -> Result<Option<u64>, Usage> {
+    fn switch_if_given(&self, name: &'static str) -> Result<Option<bool>, UsageError> {
         let Some(value) = self.sources.get(name) else {
             return Ok(None);
         };
-        match value.text.parse::<f64>() {
-            Ok(seconds) if (least_s..=SECONDS_MAX).contains(&seconds) => {
-                Ok(Some((seconds * 1_000.0).round() as u64))
-            }
-            Ok(_) | Err(_) if least_s > 0.0 => {
-                Err(wrong(&value, "seconds, more than 0, such as 2.5"))
-            }
-            Ok(_) | Err(_) => Err(wrong(&value, "seconds, not below 0, such as 2.5")),
+        // etcd 0.4 takes every other word in a variable for true.
+        if value.rank == SourceRank::Variable {
+            let is_false = matches!(value.text.as_str(), "0" | "false");
+            return Ok(Some(!is_false));
+        }
+        match flags::to_bool(&value.text) {
+            Some(is_on) => Ok(Some(is_on)),
+            None => Err(wrong(&value, "true or false")),
         }
     }
 
-    fn switch(&self, name: &'static str, default: bool) -> Result<bool, Usage> {
-        let Some(value) = self.sources.get(name) else {
-            return Ok(default);
-        };
-        if value.from_env {
-            return Ok(!matches!(value.text.as_str(), "0" | "false"));
+    /// A setting of true or false with a fixed default.
+    fn switch(&self, name: &'static str) -> Result<bool, UsageError> {
+        let value = self.switch_if_given(name)?;
+        Ok(value.unwrap_or_else(|| panic!("-{name} has a fixed default")))
+    }
+
+    /// A setting that is one of two words.
+    fn word(
+        &self,
+        name: &'static str,
+        words: [&'static str; 2],
+    ) -> Result<&'static str, UsageError> {
+        let value = self.value(name);
+        let found = words.into_iter().find(|word| *word == value.text);
+        found.ok_or_else(|| wrong(&value, &words.join(" or ")))
+    }
+
+    fn trace(&self) -> Result<bool, UsageError> {
+        match self.text("trace") {
+            Some(value) if value.text == "*" => Ok(true),
+            Some(value) => Err(wrong(&value, "*")),
+            None => Ok(false),
         }
-        flags::to_bool(&value.text).ok_or_else(|| wrong(&value, "true or false"))
     }
 
-    /// A setting that is one of two words; the first is the default.
-    fn word(&self, name: &'static str, words: [&'static str; 2]) -> Result<&'static str, Usage> {
-        let Some(value) = self.sources.get(name) else {
-            return Ok(words[0]);
-        };
-        let found = words.iter().find(|w| **w == value.text);
-        found.copied().ok_or_else(|| {
-            let named: Vec<&str> = words.into_iter().filter(|w| !w.is_empty()).collect();
-            wrong(&value, &named.join(" or "))
-        })
+    /// `None`: a random time for each round.
+    fn retry_interval_ms(&self) -> Result<Option<u64>, UsageError> {
+        let value = self.sources.get("retry-interval");
+        value.map(|value| parse_seconds(&value, 0.0)).transpose()
     }
 
-    fn raft_times(&self) -> Result<(u64, u64), Usage> {
-        let heartbeat = self.number("peer-heartbeat-interval", 50, 1..=60_000)?;
-        let election = self.number("peer-election-timeout", 200, 2..=600_000)?;
+    fn raft_times(&self) -> Result<(u64, u64), UsageError> {
+        let heartbeat = self.number("peer-heartbeat-interval", 1..=60_000)?;
+        let election = self.number("peer-election-timeout", 2..=600_000)?;
         if election <= heartbeat {
-            return Err(Usage(format!(
-                "-peer-election-timeout {election} is not longer than -peer-heartbeat-interval {heartbeat}: \
-                 expected several heartbeats to fit into one election timeout, such as 50 and 200"
+            return Err(UsageError(format!(
+                "-peer-election-timeout {election} is not longer than -peer-heartbeat-interval \
+                 {heartbeat}: expected several heartbeats to fit into one election timeout, such as \
+                 50 and 200"
             )));
         }
         Ok((heartbeat, election))
     }
 
-    fn sizes(&self) -> Result<(u64, u64), Usage> {
-        let request = self.number("max-request-bytes", 2 << 20, 1_024..=64 << 20)?;
-        let segment = self.number("segment-bytes", 16 << 20, 64 << 10..=1 << 30)?;
-        let least = RECORDS_PER_SEGMENT_MIN * (request + RECORD_EXTRA_BYTES);
-        let least = least.next_multiple_of(PAGE_BYTES);
+    /// The longest request body and the size of a log segment, in bytes.
+    fn sizes(&self) -> Result<(u64, u64), UsageError> {
+        let request = self.number("max-request-bytes", 1_024..=REQUEST_BYTES_MAX)?;
+        let bounds = wal::SEGMENT_BYTES_MIN..=wal::SEGMENT_BYTES_MAX;
+        let segment = self.number("segment-bytes", bounds)?;
+        let page = wal::format::PAGE as u64;
+        let least = wal::RECORDS_PER_SEGMENT_MIN as u64 * (request + RECORD_EXTRA_BYTES);
+        let least = least.next_multiple_of(page);
         if segment < least {
-            return Err(Usage(format!(
-                "-segment-bytes {segment} is too small for -max-request-bytes {request}: expected at least {least}, \
-                 so that a segment holds four of the largest records"
+            return Err(UsageError(format!(
+                "-segment-bytes {segment} is too small for -max-request-bytes {request}: expected at \
+                 least {least}, so that a segment holds four of the largest records"
             )));
         }
-        if !segment.is_multiple_of(PAGE_BYTES) {
-            return Err(Usage(format!(
-                "-segment-bytes {segment} is wrong: expected a multiple of {PAGE_BYTES}"
+        if !segment.is_multiple_of(page) {
+            return Err(UsageError(format!(
+                "-segment-bytes {segment} is wrong: expected a multiple of {page}"
             )));
         }
         Ok((request, segment))
     }
 
-    fn verbosity(&self) -> Result<Verbosity, Usage> {
+    fn verbosity(&self) -> Result<Verbosity, UsageError> {
         let levels = [
             ("vvv", Verbosity::VeryVeryVerbose),
             ("vv", Verbosity::VeryVerbose),
             ("v", Verbosity::Verbose),
         ];
         for (name, level) in levels {
-            if self.switch(name, false)? {
+            if self.switch(name)? {
                 return Ok(level);
             }
         }
         Ok(Verbosity::Normal)
     }
 
-    /// 0.4 takes a value below the least for the least, so old command lines have some.
-    fn cluster(&mut self) -> Result<ClusterConfig, Usage> {
-        let default = ClusterConfig::default();
-        let size = self.number(
-            "cluster-active-size",
-            u64::from(default.active_size),
-            0..=10_000,
-        )?;
-        let delay = self.millis("cluster-remove-delay", 0.0)?;
-        let interval = self.millis("cluster-sync-interval", 0.0)?;
+    /// The configuration of a new cluster. Like etcd 0.4, a value below the least is raised to it,
+    /// with a warning: old command lines have such values.
+    fn cluster(&mut self) -> Result<ClusterConfig, UsageError> {
+        let size = self.number("cluster-active-size", 0..=10_000)?;
+        let delay_ms = parse_seconds(&self.value("cluster-remove-delay"), 0.0)?;
+        let interval_ms = parse_seconds(&self.value("cluster-sync-interval"), 0.0)?;
         Ok(ClusterConfig {
-            active_size: self.at_least("cluster-active-size", size, 3, 1) as u32,
-            remove_delay_ms: self.at_least(
-                "cluster-remove-delay",
-                delay.unwrap_or(default.remove_delay_ms),
-                2_000,
-                1_000,
-            ),
-            sync_interval_ms: self.at_least(
-                "cluster-sync-interval",
-                interval.unwrap_or(default.sync_interval_ms),
-                1_000,
-                1_000,
-            ),
+            active_size: self.raise("cluster-active-size", size, 3, 1) as u32,
+            remove_delay_ms: self.raise("cluster-remove-delay", delay_ms, 2_000, 1_000),
+            sync_interval_ms: self.raise("cluster-sync-interval", interval_ms, 1_000, 1_000),
         })
     }
 
-    fn at_least(&mut self, name: &'static str, number: u64, least: u64, unit: u64) -> u64 {
-        if number < least {
-            let origin = self.sources.get(name).map_or(String::new(), |v| v.origin);
-            let least = least / unit;
-            self.warnings
-                .push(format!("{origin} is below the least, {least} is used"));
+    /// Raises a number to the least one. `unit` is what the setting is counted in.
+    fn raise(&mut self, name: &'static str, number: u64, least: u64, unit: u64) -> u64 {
+        if number >= least {
+            return number;
         }
-        number.max(least)
+        let label = self.value(name).label;
+        self.warnings.push(format!(
+            "{label} is below the least, {} is used",
+            least / unit
+        ));
+        least
     }
 
-    fn tell_ignored(&mut self) {
-        for flag in flags::all().filter(|f| f.kind == flags::Kind::Ignored) {
+    fn warn_of_ignored(&mut self) {
+        for flag in flags::all().filter(|f| f.kind == flags::FlagKind::Ignored) {
             if let Some(value) = self.text(flag.name) {
                 self.warnings
-                    .push(format!("{} does nothing in tern", value.origin));
+                    .push(format!("{} does nothing in tern", value.label));
             }
         }
     }
 
-    fn tls(&self, ca: &'static str, cert: &'static str, key: &'static str) -> Result<Tls, Usage> {
+    fn tls(
+        &self,
+        ca: &'static str,
+        cert: &'static str,
+        key: &'static str,
+    ) -> Result<TlsFiles, UsageError> {
         let given = [ca, cert, key].map(|name| self.text(name));
         let missing = match &given {
             [_, Some(value), None] => Some((value, key)),
@@ -260,104 +272,93 @@ impl Checked<'_> {
             [_, Some(_), Some(_)] | [None, None, None] => None,
         };
         if let Some((value, other)) = missing {
-            return Err(Usage(format!(
+            return Err(UsageError(format!(
                 "{} is given without -{other}: TLS needs -{cert} and -{key} together",
-                value.origin
+                value.label
             )));
         }
         let [ca_file, cert_file, key_file] = given.map(|v| v.map(|v| PathBuf::from(v.text)));
-        Ok(Tls {
+        Ok(TlsFiles {
             ca_file,
             cert_file,
             key_file,
         })
     }
 
-    fn cors(&self) -> Result<Vec<String>, Usage> {
+    fn cors(&self) -> Result<Vec<String>, UsageError> {
         let Some(value) = self.text("cors") else {
             return Ok(Vec::new());
         };
-        let origins = list(&value.text);
-        match origins.iter().all(|o| o == "*" || o.contains("://")) {
-            true => Ok(origins),
-            false => Err(wrong(
-                &value,
-                "origins with their scheme, such as http://a.example, or *",
-            )),
+        let origins = split_list(&value.text);
+        if origins.iter().all(|o| o == "*" || o.contains("://")) {
+            return Ok(origins);
         }
+        let expected = "origins with their scheme, such as http://a.example, or *";
+        Err(wrong(&value, expected))
     }
 
-    fn discovery(&self) -> Result<Option<String>, Usage> {
+    fn discovery(&self) -> Result<Option<String>, UsageError> {
         let Some(value) = self.text("discovery") else {
             return Ok(None);
         };
-        let rest = ["http://", "https://"]
-            .iter()
-            .find_map(|scheme| value.text.strip_prefix(scheme));
-        let host = rest.and_then(|r| r.split('/').next());
-        match host.is_some_and(|h| !h.is_empty()) && !value.text.contains(char::is_whitespace) {
-            true => Ok(Some(value.text.trim_end_matches('/').to_string())),
-            false => Err(wrong(
+        let rest = strip_scheme(&value.text);
+        let host = rest.and_then(|r| r.split('/').next()).unwrap_or("");
+        if host.is_empty() || value.text.contains(char::is_whitespace) {
+            return Err(wrong(
                 &value,
                 "a URL with its scheme, such as http://discovery.example/v2/keys/cluster",
-            )),
+            ));
         }
+        Ok(Some(value.text.trim_end_matches('/').to_string()))
     }
 
-    /// The list of `-peers`, or of `-peers-file` where that is as near or nearer to the command
-    /// line.
-    fn peers(&self, source: &Source) -> Result<Vec<String>, Usage> {
-        let (direct, file) = (self.text("peers"), self.text("peers-file"));
-        let rank = |v: &Option<Value>| v.as_ref().map_or(usize::MAX, |v| v.rank);
-        let value = match file {
-            Some(file) if file.rank <= rank(&direct) => {
-                let text =
-                    (source.read)(&file.text).and_then(|t| t.ok_or("there is no such file".into()));
-                let text = text.map_err(|why| {
-                    Usage(format!("{}: cannot read {}: {why}", file.origin, file.text))
-                })?;
-                Value { text, ..file }
-            }
-            Some(_) | None => match direct {
-                Some(direct) => direct,
-                None => return Ok(Vec::new()),
+    /// The list of `-peers` or of `-peers-file`, whichever has the stronger source. If both have the
+    /// same, that of the file.
+    fn peers(&self) -> Result<Vec<String>, UsageError> {
+        let direct = self.text("peers");
+        let value = match (direct, self.text("peers-file")) {
+            (Some(direct), Some(file)) if direct.rank < file.rank => direct,
+            (_, Some(file)) => Value {
+                text: sources::read_named(self.inputs, &file)?,
+                ..file
             },
+            (Some(direct), None) => direct,
+            (None, None) => return Ok(Vec::new()),
         };
         let mut peers = Vec::new();
-        for peer in list(&value.text) {
-            let bare = ["http://", "https://"]
-                .iter()
-                .find_map(|scheme| peer.strip_prefix(scheme))
-                .unwrap_or(&peer)
-                .trim_end_matches('/');
-            let value = Value {
-                text: bare.to_string(),
-                ..value.clone()
-            };
-            split_port(bare)
-                .ok_or_else(|| wrong(&value, "host:port of each peer, such as 10.0.0.1:7001"))?;
+        for peer in split_list(&value.text) {
+            let bare = strip_scheme(&peer).unwrap_or(&peer).trim_end_matches('/');
+            if split_port(bare).is_none() {
+                let value = Value {
+                    text: bare.to_string(),
+                    ..value
+                };
+                let expected = "host:port of each peer, such as 10.0.0.1:7001";
+                return Err(wrong(&value, expected));
+            }
             peers.push(bare.to_string());
         }
         Ok(peers)
     }
 
     /// An advertised address: host and port, no scheme.
-    fn address(&self, name: &'static str, default: &str) -> Result<String, Usage> {
-        let Some(value) = self.sources.get(name) else {
-            return Ok(default.to_string());
-        };
-        match split_port(&value.text) {
-            Some(_) => Ok(value.text),
-            None => Err(wrong(
-                &value,
-                &format!("host:port without a scheme, such as {default}"),
-            )),
+    fn address(&self, name: &'static str) -> Result<String, UsageError> {
+        let value = self.value(name);
+        if split_port(&value.text).is_some() {
+            return Ok(value.text);
         }
+        let example = match flags::by_name(name).default {
+            FlagDefault::Fixed(example) => example,
+            FlagDefault::Described(_) | FlagDefault::Nothing => "10.0.0.1:4001",
+        };
+        let expected = format!("host:port without a scheme, such as {example}");
+        Err(wrong(&value, &expected))
     }
 
-    /// An address to listen on; what it leaves open is taken from the advertised one.
-    fn bind_address(&self, name: &'static str, advertised: &str) -> Result<String, Usage> {
-        let (_, port) = split_port(advertised).expect("it was checked");
+    /// An address to listen on. A missing host means all interfaces, a missing port is that of the
+    /// advertised address.
+    fn bind_address(&self, name: &'static str, advertised: &str) -> Result<String, UsageError> {
+        let (_, port) = split_port(advertised).expect("the advertised address was checked");
         let Some(value) = self.text(name) else {
             return Ok(format!("[::]:{port}"));
         };
@@ -366,48 +367,94 @@ impl Checked<'_> {
             return Ok(value.text);
         }
         let bare = text.trim_start_matches('[').trim_end_matches(']');
-        let is_v6 = bare.parse::<std::net::Ipv6Addr>().is_ok();
-        match is_v6 {
-            true => Ok(format!("[{bare}]:{port}")),
-            false if is_host(text) && !text.bytes().all(|b| b.is_ascii_digit()) => {
-                Ok(format!("{text}:{port}"))
-            }
-            false => Err(wrong(
-                &value,
-                "host or host:port, such as 0.0.0.0; a port alone does not do",
-            )),
+        if bare.parse::<Ipv6Addr>().is_ok() {
+            return Ok(format!("[{bare}]:{port}"));
         }
+        let is_number = text.bytes().all(|b| b.is_ascii_digit());
+        if is_host(text) && !is_number {
+            return Ok(format!("{text}:{port}"));
+        }
+        let expected = "host or host:port, such as 0.0.0.0; a port alone does not do";
+        Err(wrong(&value, expected))
     }
 }
 
-/// Host and port of `host:port`, `[v6]:port`.
+/// A value in seconds, at least `least_s`, as milliseconds.
+fn parse_seconds(value: &Value, least_s: f64) -> Result<u64, UsageError> {
+    match value.text.parse::<f64>() {
+        Ok(seconds) if (least_s..=SECONDS_MAX).contains(&seconds) => {
+            Ok((seconds * 1_000.0).round() as u64)
+        }
+        Ok(_) | Err(_) if least_s > 0.0 => Err(wrong(value, "seconds, more than 0, such as 2.5")),
+        Ok(_) | Err(_) => Err(wrong(value, "seconds, not below 0, such as 2.5")),
+    }
+}
+
+/// What follows the scheme of a URL; `None` without one.
+fn strip_scheme(text: &str) -> Option<&str> {
+    text.strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"))
+}
+
+/// Host and port of `host:port` or `[v6]:port`.
 fn split_port(address: &str) -> Option<(&str, u16)> {
     let (host, port) = address.rsplit_once(':')?;
-    let is_number = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-    let port = port.parse::<u16>().ok().filter(|_| is_number)?;
+    if !port.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let port = port.parse::<u16>().ok()?;
     let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    let fits = match v6 {
-        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+    let is_address = match v6 {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
         None => is_host(host),
     };
-    fits.then_some((host, port))
+    is_address.then_some((host, port))
 }
 
-/// A host name or an IPv4 address.
+/// Whether the text may be a host name or an IPv4 address.
 fn is_host(host: &str) -> bool {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    !host.is_empty() && host.bytes().all(fits)
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    !host.is_empty() && host.bytes().all(is_allowed)
 }
 
-fn list(text: &str) -> Vec<String> {
+/// The items of a list, separated by commas or line ends.
+fn split_list(text: &str) -> Vec<String> {
     let items = text.split([',', '\n', '\r']).map(str::trim);
-    let items = items.filter(|i| !i.is_empty());
-    items.map(str::to_string).collect()
+    items
+        .filter(|item| !item.is_empty())
+        .map(str::to_string)
+        .collect()
 }
 
-fn wrong(value: &Value, expected: &str) -> Usage {
-    Usage(format!(
+fn wrong(value: &Value, expected: &str) -> UsageError {
+    UsageError(format!(
         "{}: \"{}\" is wrong: expected {expected}",
-        value.origin, value.text
+        value.label, value.text
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::core::command::ClusterConfig;
+    use crate::shell::config::{self, Config, ProcessInputs, Start};
+
+    fn defaults() -> Config {
+        let inputs = ProcessInputs {
+            args: &[],
+            env: &|_| None,
+            read: &|_| Ok(None),
+            host_name: "host",
+        };
+        match config::parse(&inputs) {
+            Ok(Start::Run(config)) => *config,
+            other => panic!("the defaults are right: {other:?}"),
+        }
+    }
+
+    /// The table of flags has them as text.
+    #[test]
+    fn the_defaults_of_flags_are_those_of_core_and_log() {
+        assert_eq!(defaults().cluster, ClusterConfig::default());
+        assert_eq!(defaults().segment_bytes, wal::SEGMENT_BYTES);
+    }
 }

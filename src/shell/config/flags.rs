@@ -1,111 +1,215 @@
-//! The table of flags: names, kinds, help; and the command line read by it.
+//! The table of flags, the reading of the command line, and the text of `-h`.
 //!
-//! Variables and file keys follow from a flag's name (`sources`). Flags are written as Go's are:
-//! one dash or two, `-name value` or `-name=value`, the last of several wins. Start with `FLAGS`.
-use super::Usage;
+//! Variables and keys of files follow from the name of a flag (`sources`). Flags are written as Go's
+//! are: one dash or two, `-name value` or `-name=value`; of several, the last one wins. Defaults
+//! stand only here. Start with [`FLAGS`].
+use super::UsageError;
 use getopts::{Fail, HasArg, Occur, Options};
 use std::collections::BTreeMap;
 
-/// What a flag's value is.
+/// The longest line of `-h`, in characters.
+const HELP_COLUMNS: usize = 96;
+/// What the lines about a flag are indented by.
+const HELP_INDENT: &str = "      ";
+
+/// Which values a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FlagKind {
+    /// One text.
     Text,
-    /// Separated by commas; an empty one names nothing.
+    /// Texts separated by commas. An empty one counts as not given.
     List,
-    /// May stand without a value.
+    /// True or false; true if it stands without a value.
     Bool,
-    /// Accepted for the sake of old command lines; has no meaning.
+    /// A text without effect, for old command lines.
     Ignored,
 }
 
-/// One flag.
+/// The value of a setting that no source gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlagDefault {
+    /// This text, which is checked like one from any source.
+    Fixed(&'static str),
+    /// A value that depends on something else; described for people.
+    Described(&'static str),
+    /// The setting has no value.
+    Nothing,
+}
+
+/// A flag.
 pub struct Flag {
+    /// Its name without a dash.
     pub name: &'static str,
-    pub kind: Kind,
-    /// What its value is called in the help.
+    /// Which values it takes.
+    pub kind: FlagKind,
+    /// What `-h` calls its value.
     hint: &'static str,
+    /// Its value if no source gives one.
+    pub default: FlagDefault,
+    /// What it does and what follows from it, for `-h`.
     help: &'static str,
 }
 
-const fn flag(name: &'static str, kind: Kind, hint: &'static str, help: &'static str) -> Flag {
+const fn flag(
+    name: &'static str,
+    kind: FlagKind,
+    hint: &'static str,
+    default: FlagDefault,
+    help: &'static str,
+) -> Flag {
     Flag {
         name,
         kind,
         hint,
+        default,
         help,
     }
 }
 
-use Kind::{Bool, Ignored, List, Text};
+use FlagDefault::{Described, Fixed, Nothing};
+use FlagKind::{Bool, Ignored, List, Text};
 
-/// All flags, in groups as the help shows them.
-#[rustfmt::skip]
-pub const FLAGS: [(&str, &[Flag]); 8] = [
-    ("This machine", &[
-        flag("name", Text, "NAME", "its name in the cluster (default: the host's name)"),
-        flag("data-dir", Text, "DIR", "log, snapshots and state; made with its parents (default: NAME.etcd)"),
-        flag("addr", Text, "HOST:PORT", "client address to advertise (default: 127.0.0.1:4001)"),
-        flag("bind-addr", Text, "HOST[:PORT]", "client address to listen on (default: all interfaces, the port of -addr)"),
-        flag("peer-addr", Text, "HOST:PORT", "peer address to advertise (default: 127.0.0.1:7001)"),
-        flag("peer-bind-addr", Text, "HOST[:PORT]", "peer address to listen on (default: all interfaces, the port of -peer-addr)"),
-        flag("config", Text, "FILE", "configuration file, laid over /etc/etcd/etcd.conf"),
-        flag("f", Bool, "", "the same as -force"),
-        flag("force", Bool, "", "wipe the data directory first: log, snapshots, state, standby_info"),
-    ]),
-    ("Finding the cluster", &[
-        flag("peers", List, "HOST:PORT,...", "peer addresses of machines to join"),
-        flag("peers-file", Text, "FILE", "a file with that list, separated by commas or lines"),
-        flag("discovery", Text, "URL", "a discovery service's URL for this cluster"),
-        flag("max-retry-attempts", Text, "N", "rounds of asking before giving up; 0: never give up (default: 3)"),
-        flag("retry-interval", Text, "SECONDS", "between two rounds (default: random, 2 to 4)"),
-        flag("cluster-active-size", Text, "N", "peers a new cluster keeps; further machines stand by (default: 9, at least 3)"),
-        flag("cluster-remove-delay", Text, "SECONDS", "silence after which a peer is removed (default: 1800, at least 2)"),
-        flag("cluster-sync-interval", Text, "SECONDS", "how often a standby fetches the machines (default: 5, at least 1)"),
-    ]),
-    ("Raft", &[
-        flag("peer-heartbeat-interval", Text, "MS", "between two heartbeats of the leader (default: 50)"),
-        flag("peer-election-timeout", Text, "MS", "silence of the leader before an election (default: 200)"),
-        flag("snapshot", Bool, "", "write snapshots; false: only to spare the disk when it must (default: true)"),
-        flag("snapshot-count", Text, "N", "log entries between two snapshots (default: 10000)"),
-        flag("segment-bytes", Text, "N", "size of a file of the log (default: 16777216)"),
-    ]),
-    ("Clients", &[
-        flag("cors", List, "ORIGIN,...", "origins that browsers may call from; * for all"),
-        flag("forward", Bool, "", "as a follower, pass writes and quorum reads on to the leader"),
-        flag("compat", Text, "0.4|2", "2: answer as clients of etcd 2 expect, with -forward (default: 0.4)"),
-        flag("watch-history", Text, "N", "events kept for watchers that ask for the past (default: 1000)"),
-        flag("max-request-bytes", Text, "N", "longest body of a request (default: 2097152)"),
-        flag("http-read-timeout", Text, "SECONDS", "longest that a request may take to arrive (default: 300)"),
-        flag("http-write-timeout", Text, "SECONDS", "longest that an answer may take to leave (default: 300)"),
-    ]),
-    ("TLS", &[
-        flag("cert-file", Text, "FILE", "certificate of the client port (PEM); with -key-file it speaks https"),
-        flag("key-file", Text, "FILE", "its private key"),
-        flag("ca-file", Text, "FILE", "authority that clients' certificates must be signed by"),
-        flag("peer-cert-file", Text, "FILE", "certificate of the peer port, as server and as client"),
-        flag("peer-key-file", Text, "FILE", "its private key"),
-        flag("peer-ca-file", Text, "FILE", "authority that peers' certificates must be signed by"),
-    ]),
-    ("Log", &[
-        flag("v", Bool, "", "verbose"),
-        flag("vv", Bool, "", "very verbose"),
-        flag("vvv", Bool, "", "everything"),
-        flag("log-format", Text, "text|json", "one line of text or one JSON object an event (default: text)"),
-        flag("trace", Text, "'*'", "serve /debug/metrics (not in this version yet)"),
-    ]),
-    ("Help", &[
-        flag("h", Bool, "", "the same as -help"),
-        flag("help", Bool, "", "print this and exit"),
-        flag("version", Bool, "", "print the version and exit"),
-    ]),
-    ("Accepted for the sake of old command lines, without effect", &[
-        flag("max-result-buffer", Ignored, "N", ""),
-        flag("graphite-host", Ignored, "HOST:PORT", ""),
-        flag("cpuprofile", Ignored, "FILE", ""),
-    ]),
+/// A heading of `-h` and the flags below it.
+type FlagGroup = (&'static str, &'static [Flag]);
+
+/// All flags in the groups of `-h`.
+pub const FLAGS: [FlagGroup; 8] = [
+    ("This machine", &MACHINE),
+    ("Finding the cluster", &CLUSTER),
+    ("Raft and the log", &RAFT),
+    ("Clients", &CLIENTS),
+    ("TLS", &TLS),
+    ("Log lines", &LOG),
+    ("Help", &HELP),
+    ("Accepted from old command lines, without effect", &IGNORED),
 ];
 
-/// Names of old and what they are called now.
+#[rustfmt::skip]
+const MACHINE: [Flag; 9] = [
+    flag("name", Text, "NAME", Described("the host's name"),
+        "Name of this machine, unique in the cluster: at most 255 bytes without slashes. A new machine that joins \
+         under the name of a member replaces it once that member is silent."),
+    flag("data-dir", Text, "DIR", Described("NAME.etcd"),
+        "Directory for log, snapshots, term and vote; made with its parents. Each machine needs its own. Without it \
+         the machine is a new one."),
+    flag("addr", Text, "HOST:PORT", Fixed("127.0.0.1:4001"),
+        "Client address that is told to clients and to the other machines, which must be able to reach it."),
+    flag("bind-addr", Text, "HOST[:PORT]", Described("all interfaces, the port of -addr"),
+        "Client address to listen on. Whoever reaches it can read and write all keys, unless -ca-file is set."),
+    flag("peer-addr", Text, "HOST:PORT", Fixed("127.0.0.1:7001"),
+        "Peer address that is told to the other machines, which must be able to reach it."),
+    flag("peer-bind-addr", Text, "HOST[:PORT]", Described("all interfaces, the port of -peer-addr"),
+        "Peer address to listen on. Whoever reaches it can join and remove machines, unless -peer-ca-file is set."),
+    flag("config", Text, "FILE", Nothing,
+        "Configuration file in TOML. It overrides /etc/etcd/etcd.conf, which is read if it exists."),
+    flag("f", Bool, "", Fixed("false"), "The same as -force."),
+    flag("force", Bool, "", Fixed("false"),
+        "Wipe the data directory at this start: log, snapshots, term and vote, standby_info, and files of etcd. There \
+         is no way back, and a restart with the flag wipes again."),
+];
+
+#[rustfmt::skip]
+const CLUSTER: [Flag; 8] = [
+    flag("peers", List, "HOST:PORT,...", Nothing,
+        "Peer addresses of machines to join. An empty machine without -peers, -peers-file and -discovery founds a \
+         cluster of its own. A list that names only this machine still means to join."),
+    flag("peers-file", Text, "FILE", Nothing,
+        "File with that list, separated by commas or lines. Of -peers and -peers-file the one from the stronger \
+         source counts; of equal ones, -peers-file."),
+    flag("discovery", Text, "URL", Nothing,
+        "URL of this cluster at a discovery service. The first machine that registers there founds the cluster, the \
+         others join it."),
+    flag("max-retry-attempts", Text, "N", Fixed("3"),
+        "Rounds of asking the machines to join before tern gives up and exits; 0: never give up."),
+    flag("retry-interval", Text, "SECONDS", Described("random, 2 to 4"),
+        "Pause between two rounds. If it is random, machines that start together do not ask together."),
+    flag("cluster-active-size", Text, "N", Fixed("9"),
+        "How many peers a new cluster keeps, at least 3; further machines are standbys. More peers survive more \
+         failures and make each write slower. A running cluster is changed by PUT /v2/admin/config."),
+    flag("cluster-remove-delay", Text, "SECONDS", Fixed("1800"),
+        "Silence after which a new cluster removes a peer, so that a standby takes its place; at least 2."),
+    flag("cluster-sync-interval", Text, "SECONDS", Fixed("5"),
+        "How often the standbys of a new cluster fetch the list of machines; at least 1."),
+];
+
+#[rustfmt::skip]
+const RAFT: [Flag; 5] = [
+    flag("peer-heartbeat-interval", Text, "MS", Fixed("50"),
+        "Milliseconds between two heartbeats of the leader. Use one value on all machines."),
+    flag("peer-election-timeout", Text, "MS", Fixed("200"),
+        "Milliseconds without a heartbeat after which a follower starts an election; several heartbeat intervals. \
+         Shorter: a dead leader is replaced sooner. Longer: slow networks and disks cause fewer elections."),
+    flag("snapshot", Bool, "", Fixed("true"),
+        "Write snapshots, and delete the log before them. Off: only when the log would fill the disk."),
+    flag("snapshot-count", Text, "N", Fixed("10000"),
+        "Log entries between two snapshots. More: less writing, more disk, a longer start."),
+    flag("segment-bytes", Text, "N", Fixed("16777216"),
+        "Size of a log file in bytes: a multiple of 4096, at least 4 * (-max-request-bytes + 32768). The log takes at \
+         least two of them on the disk, and a start takes the memory of one."),
+];
+
+#[rustfmt::skip]
+const CLIENTS: [Flag; 7] = [
+    flag("cors", List, "ORIGIN,...", Nothing,
+        "Origins whose pages may use the client port from a browser, such as http://a.example; * for all."),
+    flag("forward", Bool, "", Described("false, with -compat 2 true"),
+        "A follower passes writes and linearizable reads on to the leader, instead of redirecting the client to it."),
+    flag("compat", Text, "0.4|2", Fixed("0.4"),
+        "Whose clients the answers suit: those of etcd 0.4 or of etcd 2. With 2, -forward is on by default."),
+    flag("watch-history", Text, "N", Fixed("1000"),
+        "Events kept for watchers that ask for the past (waitIndex), 16 MiB at most. An older index is answered with \
+         error 401, and the watcher must read the key again."),
+    flag("max-request-bytes", Text, "N", Fixed("2097152"),
+        "Longest body of a request in bytes. A longer one is answered with status 413."),
+    flag("http-read-timeout", Text, "SECONDS", Fixed("300"),
+        "Longest time that a request may take to arrive before its connection is closed."),
+    flag("http-write-timeout", Text, "SECONDS", Fixed("300"),
+        "Longest time that an answer may take to leave before its connection is closed."),
+];
+
+#[rustfmt::skip]
+const TLS: [Flag; 6] = [
+    flag("cert-file", Text, "FILE", Nothing,
+        "Certificate of the client port (PEM). With it and -key-file the port speaks only https."),
+    flag("key-file", Text, "FILE", Nothing, "Private key of -cert-file (PEM)."),
+    flag("ca-file", Text, "FILE", Nothing,
+        "Certificate authority (PEM). Clients must present a certificate that it has signed. Without it, TLS \
+         encrypts but admits every client."),
+    flag("peer-cert-file", Text, "FILE", Nothing,
+        "Certificate of this machine among the peers (PEM), as server and as client. Use TLS on all machines or none."),
+    flag("peer-key-file", Text, "FILE", Nothing, "Private key of -peer-cert-file (PEM)."),
+    flag("peer-ca-file", Text, "FILE", Nothing,
+        "Certificate authority (PEM) that must have signed the certificates of all peers. Without it, TLS encrypts \
+         but admits every peer, and the authorities that the system trusts vouch for the peers that are dialled."),
+];
+
+#[rustfmt::skip]
+const LOG: [Flag; 5] = [
+    flag("v", Bool, "", Fixed("false"), "Also log what helps to find a fault (level DEBUG)."),
+    flag("vv", Bool, "", Fixed("false"),
+        "Log everything (level TRACE). A release build has no lines of that level."),
+    flag("vvv", Bool, "", Fixed("false"), "The same as -vv."),
+    flag("log-format", Text, "text|json", Fixed("text"),
+        "Write each event to stdout as a line of text, or as a JSON object on a line."),
+    flag("trace", Text, "'*'", Nothing,
+        "Serve /debug/metrics. This version cannot: it exits with an error."),
+];
+
+#[rustfmt::skip]
+const HELP: [Flag; 3] = [
+    flag("h", Bool, "", Fixed("false"), "The same as -help."),
+    flag("help", Bool, "", Fixed("false"), "Print this text and exit."),
+    flag("version", Bool, "", Fixed("false"), "Print the version and exit."),
+];
+
+#[rustfmt::skip]
+const IGNORED: [Flag; 3] = [
+    flag("max-result-buffer", Ignored, "N", Nothing, ""),
+    flag("graphite-host", Ignored, "HOST:PORT", Nothing, ""),
+    flag("cpuprofile", Ignored, "FILE", Nothing, ""),
+];
+
+/// Names of etcd 0.4 and earlier, and the present names.
 pub const OLD_NAMES: [(&str, &str); 20] = [
     ("C", "peers"),
     ("CF", "peers-file"),
@@ -129,44 +233,56 @@ pub const OLD_NAMES: [(&str, &str); 20] = [
     ("peer-heartbeat-timeout", "peer-heartbeat-interval"),
 ];
 
-/// All flags in a row.
+/// All flags.
 pub fn all() -> impl Iterator<Item = &'static Flag> {
     FLAGS.iter().flat_map(|(_, flags)| flags.iter())
 }
 
-/// What the command line says, by the flags' present names.
+/// The flag of this name.
+///
+/// # Panics
+///
+/// If there is none: the code asks only for flags in the table.
+pub fn by_name(name: &str) -> &'static Flag {
+    let found = all().find(|flag| flag.name == name);
+    found.unwrap_or_else(|| panic!("-{name} is in the table"))
+}
+
+/// What the command line gives.
 #[derive(Debug, Default)]
-pub struct Given {
+pub struct CommandLine {
+    /// The values, by the present names of the flags.
     pub values: BTreeMap<&'static str, String>,
-    /// Old names that were used.
+    /// A sentence for each old name that was used.
     pub warnings: Vec<String>,
 }
 
 /// Reads the command line.
-pub fn read(args: &[String]) -> Result<Given, Usage> {
+///
+/// # Errors
+///
+/// A flag is unknown or lacks its value, or a word is no flag.
+pub fn read(args: &[String]) -> Result<CommandLine, UsageError> {
     let mut options = Options::new();
     options.long_only(true);
-    let old = OLD_NAMES.iter().map(|(old, name)| (*old, kind_of(name)));
-    let names: Vec<(&str, Kind)> = all().map(|f| (f.name, f.kind)).chain(old).collect();
-    for (name, kind) in &names {
-        let (short, long) = if name.len() == 1 {
-            (*name, "")
-        } else {
-            ("", *name)
-        };
+    let present = all().map(|flag| (flag.name, flag.kind));
+    let old = OLD_NAMES.iter().map(|(old, now)| (*old, by_name(now).kind));
+    for (name, kind) in present.chain(old) {
+        let is_short = name.len() == 1;
+        let (short, long) = if is_short { (name, "") } else { ("", name) };
         let argument = match kind {
             Bool => HasArg::Maybe,
             Text | List | Ignored => HasArg::Yes,
         };
         options.opt(short, long, "", "", argument, Occur::Multi);
     }
-    let matches = options.parse(join_snapshot(args)).map_err(unreadable)?;
+    let matches = options.parse(join_snapshot(args)).map_err(usage_error)?;
     if let Some(word) = matches.free.first() {
-        return Err(Usage(format!(
+        return Err(UsageError(format!(
             "unexpected word \"{word}\": flags are written -name value or -name=value"
         )));
     }
-    let mut given = Given::default();
+    let mut given = CommandLine::default();
     for flag in all() {
         let old = OLD_NAMES.iter().filter(|(_, now)| *now == flag.name);
         let mut found: Vec<(usize, String)> = Vec::new();
@@ -178,10 +294,13 @@ pub fn read(args: &[String]) -> Result<Given, Usage> {
                     flag.name
                 ));
             }
-            let bare = matches.opt_positions(name).into_iter();
-            let bare = bare.filter(|at| values.iter().all(|(valued, _)| valued != at));
-            found.extend(bare.map(|at| (at, "true".to_string())));
-            found.extend(values.iter().cloned());
+            for at in matches.opt_positions(name) {
+                let has_value = values.iter().any(|(valued, _)| *valued == at);
+                if !has_value {
+                    found.push((at, "true".to_string()));
+                }
+            }
+            found.extend(values);
         }
         if let Some((_, last)) = found.into_iter().max_by_key(|(at, _)| *at) {
             given.values.insert(flag.name, last);
@@ -190,13 +309,8 @@ pub fn read(args: &[String]) -> Result<Given, Usage> {
     Ok(given)
 }
 
-fn kind_of(name: &str) -> Kind {
-    let found = all().find(|f| f.name == name);
-    found.expect("old names stand for present ones").kind
-}
-
-/// `-snapshot false` is one flag: 0.4's own documents write it so, though its booleans take a value
-/// only with `=`.
+/// Makes one word of `-snapshot false`. The documents of etcd 0.4 write it so, although its
+/// booleans take a value only with `=`.
 fn join_snapshot(args: &[String]) -> Vec<String> {
     let mut joined = Vec::with_capacity(args.len());
     let mut words = args.iter().peekable();
@@ -207,7 +321,7 @@ fn join_snapshot(args: &[String]) -> Vec<String> {
                 joined.push(format!("{word}={value}"));
                 words.next();
             }
-            // The value of another flag is not looked at, whatever it reads like.
+            // The value of another flag is not read as a flag, whatever it looks like.
             Some(value) if takes_next(word) => {
                 joined.push(word.clone());
                 joined.push(value.to_string());
@@ -219,7 +333,7 @@ fn join_snapshot(args: &[String]) -> Vec<String> {
     joined
 }
 
-/// Whether the word after this one is its value.
+/// Whether the word behind `arg` is its value.
 fn takes_next(arg: &str) -> bool {
     let Some(name) = arg.strip_prefix('-') else {
         return false;
@@ -227,10 +341,10 @@ fn takes_next(arg: &str) -> bool {
     let name = name.strip_prefix('-').unwrap_or(name);
     let old = OLD_NAMES.iter().find(|(old, _)| *old == name);
     let name = old.map_or(name, |(_, now)| *now);
-    all().any(|f| f.name == name && f.kind != Bool)
+    all().any(|flag| flag.name == name && flag.kind != Bool)
 }
 
-/// A boolean as Go's flags spell it.
+/// A boolean, spelled as in Go's flags.
 pub fn to_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -239,37 +353,71 @@ pub fn to_bool(text: &str) -> Option<bool> {
     }
 }
 
-fn unreadable(fail: Fail) -> Usage {
-    Usage(match fail {
+fn usage_error(fail: Fail) -> UsageError {
+    UsageError(match fail {
         Fail::UnrecognizedOption(name) => format!("unknown flag -{name}"),
         Fail::ArgumentMissing(name) => format!("-{name} needs a value"),
-        Fail::OptionMissing(name) | Fail::OptionDuplicated(name) => format!("-{name}: once"),
         Fail::UnexpectedArgument(name) => format!("-{name} takes no value"),
+        Fail::OptionMissing(name) | Fail::OptionDuplicated(name) => {
+            format!("-{name} must be given once")
+        }
     })
 }
 
-/// What `-h` prints.
+/// The text of `-h`.
 pub fn help() -> String {
     let mut text = String::from(
         "tern: a replicated key-value store with the interface of etcd 0.4\n\n\
          usage: tern [-name NAME] [-data-dir DIR] [-peers HOST:PORT,...] [flags]\n\n\
-         One machine alone:   tern -name node0 -data-dir node0\n\
-         To join a cluster:   tern -name node1 -peers 10.0.0.1:7001 -addr 10.0.0.2:4001 -peer-addr 10.0.0.2:7001\n",
+         A machine alone:     tern -name node0 -data-dir node0\n\
+         To join a cluster:   tern -name node1 -peers 10.0.0.1:7001 -addr 10.0.0.2:4001 \
+         -peer-addr 10.0.0.2:7001\n",
     );
     for (group, flags) in &FLAGS {
         text.push_str(&format!("\n{group}:\n"));
         for flag in *flags {
-            let head = format!("  -{} {}", flag.name, flag.hint);
-            let line = format!("{head:<38} {}", flag.help);
-            text.push_str(line.trim_end());
-            text.push('\n');
+            push_flag(&mut text, flag);
         }
     }
     text.push_str(
-        "\nSwitches are off unless it says otherwise; they take a value with =, as in -snapshot=false.\n\
-         Every flag but -f, -force, -h, -help and -version is also a variable (ETCD_PEER_ADDR for -peer-addr,\n\
-         ETCD_VERBOSE for -v) and a key of the file (addr in the table [peer]). Flags win over variables,\n\
-         variables over files.\n",
+        "\nFlags of true or false take their value with =, as in -snapshot=false.\n\
+         Every flag except -f, -force, -h, -help and -version is also an environment variable\n\
+         (ETCD_PEER_ADDR for -peer-addr, ETCD_VERBOSE for -v) and a key of the configuration file (addr in\n\
+         the table [peer]). Flags override variables, variables override files.\n",
     );
     text
+}
+
+/// Adds the lines about one flag.
+fn push_flag(text: &mut String, flag: &Flag) {
+    text.push_str(&format!("  -{} ", flag.name));
+    if !flag.hint.is_empty() {
+        text.push_str(&format!("{} ", flag.hint));
+    }
+    match flag.default {
+        Fixed(value) | Described(value) => text.push_str(&format!("(default: {value})")),
+        Nothing if flag.kind == Ignored => {}
+        Nothing => text.push_str("(no default)"),
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    let mut column = 0;
+    for word in flag.help.split_whitespace() {
+        if column == 0 {
+            text.push_str(HELP_INDENT);
+            column = HELP_INDENT.len();
+        } else if column + 1 + word.len() > HELP_COLUMNS {
+            text.push('\n');
+            text.push_str(HELP_INDENT);
+            column = HELP_INDENT.len();
+        } else {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += word.len();
+    }
+    if column > 0 {
+        text.push('\n');
+    }
 }

@@ -1,128 +1,170 @@
-//! Where a setting's value comes from: flag, then variable, then file; the first that says
-//! something wins.
+//! Where the value of a setting comes from: flag, variable, file, default. The strongest source that
+//! gives a value wins.
 //!
-//! A variable is the flag's name in capitals with `_` and `ETCD_` before it; a file's key the name
-//! with `_`, in the tables `[peer]` and `[cluster]` without their prefix. An empty variable or key
-//! says nothing. Start with `Sources::get`.
-use super::flags::{self, Given, Kind};
-use super::{Source, Usage};
+//! A variable is the flag's name in capitals with `_` for `-` and `ETCD_` before it. A key of a file
+//! is the name with `_` for `-`; in the tables `[peer]` and `[cluster]` it lacks that prefix. An
+//! empty variable or key counts as not given. Start with [`Sources::get`].
+use super::flags::{self, CommandLine, FlagDefault, FlagKind};
+use super::{ProcessInputs, UsageError};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
-/// The file that is read when it is there.
+/// The configuration file that is read if it exists.
 const SYSTEM_FILE: &str = "/etc/etcd/etcd.conf";
 
-/// A setting as it was given.
+/// The kind of a source; the strongest is the least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SourceRank {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Variable,
+    /// The configuration file with this number; that of `-config` is 0 if there is one.
+    File(usize),
+    /// No source gives a value.
+    Default,
+}
+
+/// The value of a setting, not checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
+    /// The value as it was written.
     pub text: String,
-    /// What to call it in a complaint: `-addr`, `ETCD_ADDR`, `addr in FILE`.
-    pub origin: String,
-    /// 0 for a flag; a smaller one wins.
-    pub rank: usize,
-    /// Which words are a boolean differs: any but `0` and `false` are true in a variable.
-    pub from_env: bool,
+    /// The name of the setting for messages: `-addr`, `ETCD_ADDR`, `addr in FILE`.
+    pub label: String,
+    /// Which source gave it.
+    pub rank: SourceRank,
 }
 
-/// All sources together.
+/// All sources.
 pub struct Sources<'a> {
-    source: &'a Source<'a>,
+    inputs: &'a ProcessInputs<'a>,
+    /// What the command line gives, by the names of the flags.
     flags: BTreeMap<&'static str, String>,
-    /// The one that wins first.
-    files: Vec<File>,
+    /// The configuration files, the strongest first.
+    files: Vec<ConfigFile>,
 }
 
-struct File {
+/// A configuration file.
+struct ConfigFile {
     path: String,
+    /// What it gives, by the names of the flags. No value is empty.
     values: BTreeMap<&'static str, String>,
 }
 
 impl<'a> Sources<'a> {
-    /// Reads the files; adds to the warnings.
+    /// Reads the configuration files. Adds to `warnings` what is ignored.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or is no TOML, or a key has a value of the wrong type.
     pub fn read(
-        source: &'a Source<'a>,
-        given: Given,
+        inputs: &'a ProcessInputs<'a>,
+        command_line: CommandLine,
         warnings: &mut Vec<String>,
-    ) -> Result<Sources<'a>, Usage> {
-        warnings.extend(given.warnings);
+    ) -> Result<Sources<'a>, UsageError> {
+        warnings.extend(command_line.warnings);
         let mut sources = Sources {
-            source,
-            flags: given.values,
+            inputs,
+            flags: command_line.values,
             files: Vec::new(),
         };
         if let Some(config) = sources.get("config") {
-            let Some(text) = (source.read)(&config.text).map_err(|why| unread(&config, &why))?
-            else {
-                return Err(unread(&config, "there is no such file"));
-            };
-            let file = File::parse(&config.text, &text, warnings)?;
+            let text = read_named(inputs, &config)?;
+            let file = ConfigFile::parse(&config.text, &text, warnings)?;
             sources.files.push(file);
         }
-        let system = (source.read)(SYSTEM_FILE)
-            .map_err(|why| Usage(format!("{SYSTEM_FILE} cannot be read: {why}")))?;
+        let system = (inputs.read)(SYSTEM_FILE)
+            .map_err(|why| UsageError(format!("{SYSTEM_FILE} cannot be read: {why}")))?;
         if let Some(text) = system {
-            let file = File::parse(SYSTEM_FILE, &text, warnings)?;
+            let file = ConfigFile::parse(SYSTEM_FILE, &text, warnings)?;
             sources.files.push(file);
         }
         Ok(sources)
     }
 
-    /// The value that wins, if any source says something.
+    /// The value of a setting; `None` if no source gives one and it has no fixed default.
     pub fn get(&self, name: &'static str) -> Option<Value> {
-        let is_list = flags::all().any(|f| f.name == name && f.kind == Kind::List);
-        let flag = self.flags.get(name).filter(|t| !(is_list && t.is_empty()));
-        if let Some(text) = flag {
-            return Some(Value {
-                text: text.clone(),
-                origin: format!("-{name}"),
-                rank: 0,
-                from_env: false,
-            });
+        self.flag_value(name)
+            .or_else(|| self.variable_value(name))
+            .or_else(|| self.file_value(name))
+            .or_else(|| match flags::by_name(name).default {
+                FlagDefault::Fixed(text) => Some(Value {
+                    text: text.to_string(),
+                    label: format!("-{name}"),
+                    rank: SourceRank::Default,
+                }),
+                FlagDefault::Described(_) | FlagDefault::Nothing => None,
+            })
+    }
+
+    fn flag_value(&self, name: &'static str) -> Option<Value> {
+        let text = self.flags.get(name)?;
+        if text.is_empty() && flags::by_name(name).kind == FlagKind::List {
+            return None;
         }
-        for variable in variables(name) {
-            let text = (self.source.env)(&variable).filter(|t| !t.is_empty());
-            if let Some(text) = text {
-                return Some(Value {
-                    text,
-                    origin: variable,
-                    rank: 1,
-                    from_env: true,
-                });
-            }
-        }
+        Some(Value {
+            text: text.clone(),
+            label: format!("-{name}"),
+            rank: SourceRank::Flag,
+        })
+    }
+
+    fn variable_value(&self, name: &'static str) -> Option<Value> {
+        variables(name).into_iter().find_map(|variable| {
+            let text = (self.inputs.env)(&variable).filter(|t| !t.is_empty())?;
+            Some(Value {
+                text,
+                label: variable,
+                rank: SourceRank::Variable,
+            })
+        })
+    }
+
+    fn file_value(&self, name: &'static str) -> Option<Value> {
         let mut files = self.files.iter().enumerate();
         files.find_map(|(i, file)| {
             let text = file.values.get(name)?.clone();
             Some(Value {
                 text,
-                origin: format!("{} in {}", key(name), file.path),
-                rank: 2 + i,
-                from_env: false,
+                label: format!("{} in {}", key(name), file.path),
+                rank: SourceRank::File(i),
             })
         })
     }
 }
 
-fn unread(config: &Value, why: &str) -> Usage {
-    Usage(format!(
+/// The text of a file that a setting names.
+///
+/// # Errors
+///
+/// The file does not exist or cannot be read.
+pub fn read_named(inputs: &ProcessInputs, setting: &Value) -> Result<String, UsageError> {
+    let why = match (inputs.read)(&setting.text) {
+        Ok(Some(text)) => return Ok(text),
+        Ok(None) => "there is no such file".to_string(),
+        Err(why) => why,
+    };
+    Err(UsageError(format!(
         "{}: cannot read {}: {why}",
-        config.origin, config.text
-    ))
+        setting.label, setting.text
+    )))
 }
 
-/// Flags that only the command line has: one that wipes must not survive in a unit file, and
-/// containers set `ETCD_VERSION` for their own ends.
-fn only_a_flag(name: &str) -> bool {
+/// Whether only the command line may have the flag. `-f` in a unit file would wipe at each restart,
+/// and container images set `ETCD_VERSION` for other purposes.
+fn is_flag_only(name: &str) -> bool {
     matches!(name, "f" | "force" | "h" | "help" | "version")
 }
 
+/// The variables of a setting, the strongest first.
 fn variables(name: &str) -> Vec<String> {
     match name {
         "v" => vec!["ETCD_VERBOSE".into()],
         "vv" => vec!["ETCD_VERY_VERBOSE".into()],
         "vvv" => vec!["ETCD_VERY_VERY_VERBOSE".into()],
         "snapshot-count" => vec!["ETCD_SNAPSHOT_COUNT".into(), "ETCD_SNAPSHOTCOUNT".into()],
-        _ if only_a_flag(name) => Vec::new(),
+        _ if is_flag_only(name) => Vec::new(),
         _ => vec![format!(
             "ETCD_{}",
             name.to_ascii_uppercase().replace('-', "_")
@@ -130,37 +172,38 @@ fn variables(name: &str) -> Vec<String> {
     }
 }
 
-/// A flag's key in a file, with its table before a dot.
+/// The key of a setting in a file. A key in a table is written `table.key`.
 fn key(name: &str) -> String {
-    let tables = ["peer-", "cluster-"];
-    let table = tables.iter().find(|t| name.starts_with(**t));
-    match (name, table) {
-        ("v", _) => "verbose".into(),
-        ("vv", _) => "very_verbose".into(),
-        ("vvv", _) => "very_very_verbose".into(),
-        ("cpuprofile", _) => "cpu_profile_file".into(),
-        (_, Some(_)) => name.replacen('-', ".", 1).replace('-', "_"),
-        (_, None) => name.replace('-', "_"),
+    let is_in_table = name.starts_with("peer-") || name.starts_with("cluster-");
+    match name {
+        "v" => "verbose".into(),
+        "vv" => "very_verbose".into(),
+        "vvv" => "very_very_verbose".into(),
+        "cpuprofile" => "cpu_profile_file".into(),
+        _ if is_in_table => name.replacen('-', ".", 1).replace('-', "_"),
+        _ => name.replace('-', "_"),
     }
 }
 
-impl File {
-    fn parse(path: &str, text: &str, warnings: &mut Vec<String>) -> Result<File, Usage> {
+impl ConfigFile {
+    fn parse(path: &str, text: &str, warnings: &mut Vec<String>) -> Result<ConfigFile, UsageError> {
         let tree: BTreeMap<String, Json> =
-            basic_toml::from_str(text).map_err(|why| Usage(format!("{path}: {why}")))?;
+            basic_toml::from_str(text).map_err(|why| UsageError(format!("{path}: {why}")))?;
         let mut values = BTreeMap::new();
         for (name, value) in flatten(tree) {
-            let flag = flags::all().find(|f| !only_a_flag(f.name) && key(f.name) == name);
+            let flag = flags::all().find(|f| !is_flag_only(f.name) && key(f.name) == name);
             let Some(flag) = flag.filter(|f| f.name != "config") else {
                 warnings.push(format!("{path}: unknown key {name} is ignored"));
                 continue;
             };
             let Some(text) = to_text(&value, flag.kind) else {
                 let expected = match flag.kind {
-                    Kind::List => "a list of texts or one text with commas",
-                    Kind::Text | Kind::Bool | Kind::Ignored => "a text, a number, true or false",
+                    FlagKind::List => "a list of texts or one text with commas",
+                    FlagKind::Text | FlagKind::Bool | FlagKind::Ignored => {
+                        "a text, a number, true or false"
+                    }
                 };
-                return Err(Usage(format!(
+                return Err(UsageError(format!(
                     "{name} in {path}: {value} is wrong: expected {expected}"
                 )));
             };
@@ -168,14 +211,14 @@ impl File {
                 values.insert(flag.name, text);
             }
         }
-        Ok(File {
+        Ok(ConfigFile {
             path: path.to_string(),
             values,
         })
     }
 }
 
-/// The keys of the file; those of a table as `table.key`.
+/// The keys of a file with their values; a key in a table as `table.key`.
 fn flatten(tree: BTreeMap<String, Json>) -> Vec<(String, Json)> {
     let mut flat = Vec::new();
     for (name, value) in tree {
@@ -189,11 +232,12 @@ fn flatten(tree: BTreeMap<String, Json>) -> Vec<(String, Json)> {
     flat
 }
 
-fn to_text(value: &Json, kind: Kind) -> Option<String> {
+/// A value of a file as a flag would have it; `None` if its type does not suit the flag.
+fn to_text(value: &Json, kind: FlagKind) -> Option<String> {
     match value {
         Json::String(text) => Some(text.clone()),
         Json::Bool(_) | Json::Number(_) => Some(value.to_string()),
-        Json::Array(items) if kind == Kind::List => {
+        Json::Array(items) if kind == FlagKind::List => {
             let texts: Option<Vec<&str>> = items.iter().map(Json::as_str).collect();
             Some(texts?.join(","))
         }

@@ -419,14 +419,14 @@ fn entry_of(found: wal::Entry) -> Entry {
 mod tests {
     use super::*;
     use crate::core::machine::StandbyInfo;
-    use crate::shell::config::{self, Source, Start};
+    use crate::shell::config::{self, ProcessInputs, Start};
 
     fn config_of(data_dir: &Path) -> Config {
         let args = [
             "-name=a".to_string(),
             format!("-data-dir={}", data_dir.display()),
         ];
-        let source = Source {
+        let source = ProcessInputs {
             args: &args,
             env: &|_| None,
             read: &|_| Ok(None),
