@@ -7,9 +7,10 @@ use tern::codec::http::Method;
 use tern::codec::http::call::HttpReply;
 use tern::core::command::{Command, KeyPath};
 use tern::core::machine::*;
-use tern::core::raft::{Entry, Index, Lsn, Message, PeerId, Persist, SnapshotMeta, Term};
+use tern::core::raft::{Lsn, Message, PeerId, Persist, SnapshotMeta};
 use tern::core::store::{HistoryLimits, Restore, Store};
 use tern::core::timer::Now;
+use tern_support::durable::DurableLog;
 
 pub const SECOND_US: u64 = 1_000_000;
 /// 2026-11-24 00:00 UTC.
@@ -18,11 +19,8 @@ pub const EPOCH_NS: u64 = 1_795_478_400_000_000_000;
 /// What a machine's disk holds durably.
 #[derive(Clone, Default)]
 pub struct Disk {
-    pub term: Term,
-    pub vote: PeerId,
     pub id: PeerId,
-    pub entries: Vec<Entry>,
-    pub commit: Index,
+    pub log: DurableLog,
     /// Oldest first, at most two.
     pub snapshots: Vec<(SnapshotMeta, Vec<u8>)>,
     writing: Option<(SnapshotMeta, Vec<u8>)>,
@@ -30,26 +28,6 @@ pub struct Disk {
 }
 
 impl Disk {
-    fn carry_out(&mut self, what: Persist) {
-        match what {
-            Persist::State { term, vote } => {
-                (self.term, self.vote) = (term, vote.unwrap_or(PeerId::NONE))
-            }
-            Persist::Append { entries, commit } => {
-                let first = entries[0].index;
-                self.entries.retain(|e| e.index < first);
-                self.entries.extend(entries);
-                self.commit = self.commit.max(commit);
-            }
-            Persist::Installed { meta, keep_tail } => {
-                self.entries.retain(|e| keep_tail && e.index > meta.index);
-                self.commit = self.commit.max(meta.index);
-            }
-            Persist::Release { through } => self.entries.retain(|e| e.index > through),
-            Persist::Repair(_) => panic!("nothing is damaged here"),
-        }
-    }
-
     /// The snapshot that was begun is whole; the two newest are kept.
     fn finish_snapshot(&mut self) -> SnapshotIn {
         let whole = self.writing.take().expect("begun");
@@ -135,9 +113,11 @@ impl Rig {
     pub fn found(settings: Settings) -> Rig {
         let founding = Machine::bootstrap(&settings, 77, 5);
         let content = founding.chunks.concat();
+        let mut log = DurableLog::after(founding.meta.index.0);
+        log.term = founding.term;
         let disk = Disk {
-            term: founding.term,
             id: founding.id,
+            log,
             snapshots: vec![(founding.meta, content)],
             ..Disk::default()
         };
@@ -172,18 +152,16 @@ impl Rig {
         disk.writing = None;
         let snapshot = disk.snapshots.last();
         let recovered = Recovered {
-            term: disk.term,
-            vote: disk.vote,
+            term: disk.log.term,
+            vote: disk.log.vote.unwrap_or(PeerId::NONE),
             id: disk.id,
             incarnation: 77,
             snapshot: snapshot.map(|(meta, bytes)| (meta.clone(), restore(bytes))),
             snapshot_bytes: snapshot.map_or(0, |(_, bytes)| bytes.len() as u64),
-            entries: {
-                let from = snapshot.map_or(0, |(meta, _)| meta.index.0);
-                let behind = disk.entries.iter().filter(|e| e.index.0 > from);
-                behind.cloned().collect()
-            },
-            commit: disk.commit,
+            entries: disk
+                .log
+                .entries_after(snapshot.map_or(0, |(meta, _)| meta.index.0)),
+            commit: disk.log.commit,
         };
         let seed = u64::from(settings.name.as_bytes()[4]);
         Rig {
@@ -292,7 +270,7 @@ impl Rig {
     /// The disk has synced everything it was given.
     pub fn sync(&mut self) {
         for what in std::mem::take(&mut self.pending) {
-            self.disk.carry_out(what);
+            self.disk.log.apply(what);
         }
         self.machine.on_synced(self.now, self.lsn, 0);
     }

@@ -193,9 +193,9 @@ fn a_stream_catches_up_before_it_goes_live() {
 fn expiry_goes_through_the_log_and_an_idle_machine_writes_nothing() {
     let mut rig = Rig::serving(settings(1));
     assert_eq!(rig.machine.next_deadline(), u64::MAX);
-    let entries = rig.disk.entries.len();
+    let entries = rig.disk.log.records().count();
     rig.pass(60 * SECOND_US);
-    assert_eq!(rig.disk.entries.len(), entries);
+    assert_eq!(rig.disk.log.records().count(), entries);
 
     let due_ns = rig.now.wall_ns + 2_000_000_000;
     for path in ["/a", "/b", "/c"] {
@@ -203,13 +203,13 @@ fn expiry_goes_through_the_log_and_an_idle_machine_writes_nothing() {
     }
     rig.done(set_until("/later", due_ns + 100_000_000));
     let poll = rig.ask(watch("/a", false, None));
-    let entries = rig.disk.entries.len();
+    let entries = rig.disk.log.records().count();
     assert_eq!(rig.machine.next_deadline(), rig.now.mono_us + 2 * SECOND_US);
     rig.pass(2 * SECOND_US - 1);
-    assert_eq!(rig.disk.entries.len(), entries);
+    assert_eq!(rig.disk.log.records().count(), entries);
     rig.pass(1);
     assert_eq!(
-        rig.disk.entries.len(),
+        rig.disk.log.records().count(),
         entries + 1,
         "one sync for all that is due"
     );
@@ -220,7 +220,7 @@ fn expiry_goes_through_the_log_and_an_idle_machine_writes_nothing() {
     assert!(rig.value("/later").is_some());
     rig.pass(1);
     assert_eq!(rig.value("/later"), None);
-    assert_eq!(rig.disk.entries.len(), entries + 2);
+    assert_eq!(rig.disk.log.records().count(), entries + 2);
     assert_eq!(rig.machine.next_deadline(), u64::MAX);
 }
 
@@ -232,9 +232,13 @@ fn much_that_expires_at_once_goes_in_a_row() {
         rig.ask(set_until(&format!("/{n}"), due_ns));
     }
     rig.settle();
-    let entries = rig.disk.entries.len();
+    let entries = rig.disk.log.records().count();
     rig.pass(SECOND_US);
-    assert_eq!(rig.disk.entries.len(), entries + 3, "a thousand each");
+    assert_eq!(
+        rig.disk.log.records().count(),
+        entries + 3,
+        "a thousand each"
+    );
     match rig.done(Op::StatsStore) {
         Outcome::StatsStore(stats) => assert_eq!(stats.expire_count, 2_500),
         other => panic!("{other:?}"),

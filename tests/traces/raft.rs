@@ -11,7 +11,7 @@ mod events;
 mod output;
 mod text;
 
-use events::{selected, spoil};
+use events::selected;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 
@@ -23,11 +23,14 @@ use tern::core::raft::{
     RaftState, ReadId, Rpc, SnapshotMeta, Term,
 };
 use tern::core::timer::Now;
+use tern_support::durable::DurableLog;
 use text::{message, persist, refusal, shown};
 
 /// Bytes of one piece of a snapshot.
 const CHUNK: usize = 8;
 const CLUSTER: u64 = 7;
+/// The seed of the checksum that a damaged body is reported with.
+const DAMAGE_SEED: u32 = 11;
 
 /// Runs a script: its text with what each command leads to beneath it.
 pub fn run(script: &str) -> String {
@@ -51,40 +54,22 @@ fn play(mut world: World, script: &str) -> String {
 /// What one member's disk holds: all of it, and how far it is synced.
 #[derive(Clone, Default)]
 struct Disk {
-    term: Term,
-    vote: Option<PeerId>,
+    log: DurableLog,
     snapshot: SnapshotMeta,
     bytes: Vec<u8>,
-    entries: Vec<Entry>,
-    commit: Index,
 }
 
 impl Disk {
-    fn write(&mut self, what: &Persist) {
-        match what {
-            Persist::State { term, vote } => (self.term, self.vote) = (*term, *vote),
-            Persist::Append { entries, commit } => {
-                let first = entries.first().expect("never empty").index;
-                self.entries.retain(|e| e.index < first);
-                self.entries.extend(entries.iter().cloned());
-                self.commit = self.commit.max(*commit);
-            }
-            Persist::Installed { meta, keep_tail } => {
-                self.entries.retain(|e| *keep_tail && e.index > meta.index);
-                self.snapshot = meta.clone();
-                self.commit = self.commit.max(meta.index);
-            }
-            Persist::Release { .. } => {}
-            Persist::Repair(entry) => {
-                let old = self.entries.iter_mut().find(|e| e.index == entry.index);
-                *old.expect("a damaged entry is there") = entry.clone();
-            }
+    fn write(&mut self, what: Persist) {
+        if let Persist::Installed { meta, .. } = &what {
+            self.snapshot = meta.clone();
         }
+        self.log.apply(what);
     }
 
     fn holds(&self, index: Index, term: Term) -> bool {
-        let there = |e: &Entry| e.index == index && e.term == term;
-        self.snapshot.index >= index || self.entries.iter().any(there)
+        let record = self.log.get(index.0);
+        self.snapshot.index >= index || record.is_some_and(|r| r.entry.term == term)
     }
 }
 
@@ -293,9 +278,16 @@ impl World {
         });
         let last = terms.last().copied().unwrap_or(1);
         let value = |key, or: u64| option(words, key).map_or(or, |v| v.parse().expect("a number"));
+        let mut log = DurableLog::after(count);
+        log.term = Term(value("term", last));
+        log.vote = option(words, "vote").map(|v| PeerId(v.parse().expect("a number")));
+        log.commit = Index(value("commit", count));
+        log.append(entries.collect());
+        for index in option(words, "damaged").map(numbers).unwrap_or_default() {
+            log.damage(index, DAMAGE_SEED);
+        }
         let disk = Disk {
-            term: Term(value("term", last)),
-            vote: option(words, "vote").map(|v| PeerId(v.parse().expect("a number"))),
+            log,
             snapshot: SnapshotMeta {
                 cluster: CLUSTER,
                 index: Index(count),
@@ -303,18 +295,17 @@ impl World {
                 configuration: Configuration { members },
             },
             bytes: format!("snapshot {count}").into(),
-            entries: entries.collect(),
-            commit: Index(value("commit", count)),
         };
         let id = number(words, 1);
-        let damaged = option(words, "damaged").map(numbers).unwrap_or_default();
-        let mut disk = disk;
-        damaged.iter().for_each(|index| spoil(&mut disk, *index));
         self.start(id, disk);
     }
 
     fn start(&mut self, id: u64, mut disk: Disk) {
         disk.snapshot.cluster = CLUSTER;
+        if disk.log.last() < disk.snapshot.index.0 {
+            // The snapshot was durable before the entries that it holds.
+            disk.log.start_after(disk.snapshot.index.0);
+        }
         let config = RaftConfig {
             id: PeerId(id),
             heartbeat_ms: 50,
@@ -322,16 +313,11 @@ impl World {
             seed: id,
         };
         let state = RaftState {
-            term: disk.term,
-            vote: disk.vote,
+            term: disk.log.term,
+            vote: disk.log.vote,
             snapshot: disk.snapshot.clone(),
-            entries: disk
-                .entries
-                .iter()
-                .filter(|e| e.index > disk.snapshot.index)
-                .cloned()
-                .collect(),
-            commit: disk.commit,
+            entries: disk.log.entries_after(disk.snapshot.index.0),
+            commit: disk.log.commit,
         };
         #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
         let mut raft = Raft::new(config, state, self.now());

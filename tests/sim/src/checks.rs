@@ -56,8 +56,8 @@ pub fn check_send(
         }
         let text = format!(
             "machine {from} says {message:?} to {to:?}, its disk has {:?} {:?}, damaged {:?}",
-            image.term,
-            image.vote,
+            image.log.term,
+            image.log.vote,
             image.damaged()
         );
         violation(check, text)
@@ -67,11 +67,13 @@ pub fn check_send(
             pre: false,
             granted: true,
         } => {
-            let stored = image.term > term || (image.term == term && image.vote == to);
+            let stored =
+                image.log.term > term || (image.log.term == term && image.log.vote == Some(to));
             durable("durable-vote", stored)
         }
         Rpc::RequestVote { pre: false, .. } => {
-            let stored = image.term > term || (image.term == term && image.vote.0 == from);
+            let stored = image.log.term > term
+                || (image.log.term == term && image.log.vote == Some(PeerId(from)));
             durable("durable-candidacy", stored)
         }
         Rpc::AppendReply {
@@ -83,11 +85,11 @@ pub fn check_send(
                 && image.is_good_to(matched.0);
             durable(
                 "durable-ack",
-                image.term > term || (image.term == term && held),
+                image.log.term > term || (image.log.term == term && held),
             )
         }
         Rpc::AppendEntries { .. } | Rpc::InstallSnapshot { .. } => {
-            durable("durable-term", image.term >= term)
+            durable("durable-term", image.log.term >= term)
         }
         Rpc::Removed { id, .. } => {
             if term != Term::REMOVED || truth.removed.contains_key(&id.0) {

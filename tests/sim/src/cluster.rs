@@ -23,6 +23,7 @@ use tern::core::raft::{self, Index, Message, PeerId, Persist, Rpc};
 use tern::core::replica::HISTORY_BYTES_MAX;
 use tern::core::store::{HistoryLimits, Restore, Store};
 use tern::core::timer::Now;
+use tern_support::durable::DurableLog;
 use tern_support::linear::Call;
 use tern_support::rng::Rng;
 
@@ -343,12 +344,12 @@ impl World {
         self.truth.found(&meta);
         self.ids.insert(founding.id.0, 0);
         let mut image = Image {
-            term: founding.term,
+            log: DurableLog::after(meta.index.0),
             id: founding.id,
             incarnation,
-            first: meta.index.0 + 1,
             ..Image::default()
         };
+        image.log.term = founding.term;
         image.snapshots.push(Snapshot {
             meta,
             bytes: file_of(&founding.chunks),
@@ -368,7 +369,6 @@ impl World {
     fn blank(&mut self) -> Image {
         Image {
             incarnation: self.rng.next_u64() | 1,
-            first: 1,
             ..Image::default()
         }
     }

@@ -8,15 +8,9 @@
 //! to single entries becomes `EntryBody::Faulty`, as recovery would report it. Start at `Disk::append`.
 use std::collections::VecDeque;
 use tern::core::machine::StandbyInfo;
-use tern::core::raft::{Entry, EntryBody, Index, Lsn, PeerId, Persist, SnapshotMeta, Term};
-use tern_support::rng::{Rng, hash_bytes};
-
-/// A durable entry and the hash of its body as it was before any damage.
-#[derive(Clone, Debug)]
-pub struct Rec {
-    pub entry: Entry,
-    pub hash: u64,
-}
+use tern::core::raft::{Index, Lsn, PeerId, Persist, SnapshotMeta};
+use tern_support::durable::{DurableLog, Record};
+use tern_support::rng::Rng;
 
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -43,29 +37,13 @@ pub enum Held {
 /// What is durable.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
-    pub term: Term,
-    pub vote: PeerId,
+    pub log: DurableLog,
     pub id: PeerId,
     pub incarnation: u64,
     /// At most two, the newest last, and one that is not yet in use.
     pub snapshots: Vec<Snapshot>,
-    /// The index of the first record.
-    pub first: u64,
-    pub recs: VecDeque<Rec>,
-    /// The highest commit index that was written.
-    pub commit: u64,
-    /// How many records are damaged.
-    pub faulty: usize,
     /// What the directory says of standby mode.
     pub standby: Option<StandbyInfo>,
-}
-
-/// The hash of an entry's body; a damaged one has none that could be compared.
-pub fn body_hash(body: &EntryBody) -> Option<u64> {
-    match body {
-        EntryBody::Good(bytes) => Some(hash_bytes(bytes)),
-        EntryBody::Faulty { .. } => None,
-    }
 }
 
 impl Image {
@@ -82,37 +60,28 @@ impl Image {
             .map(|s| s.meta.index.0)
             .max()
             .unwrap_or(0);
-        let matters = |r: &&Rec| r.entry.index.0 > behind && r.entry.index.0 <= index;
-        self.faulty == 0
-            || self
-                .recs
-                .iter()
-                .filter(matters)
-                .all(|r| matches!(r.entry.body, EntryBody::Good(_)))
+        let matters = |r: &&Record| r.entry.index.0 > behind && r.entry.index.0 <= index;
+        self.log.is_whole() || self.log.records().filter(matters).all(Record::is_good)
     }
 
     /// The damaged entries.
     pub fn damaged(&self) -> Vec<u64> {
-        let recs = self
-            .recs
-            .iter()
-            .filter(|r| !matches!(r.entry.body, EntryBody::Good(_)));
-        recs.map(|r| r.entry.index.0).collect()
+        let damaged = self.log.records().filter(|r| !r.is_good());
+        damaged.map(|r| r.entry.index.0).collect()
     }
 
     /// The last index that is held in any form.
     pub fn last(&self) -> u64 {
         let behind = self.newest().map_or(0, |s| s.meta.index.0);
-        behind.max((self.first + self.recs.len() as u64).saturating_sub(1))
+        behind.max(self.log.last())
     }
 
     pub fn held(&self, index: u64) -> Held {
-        if index >= self.first && index - self.first < self.recs.len() as u64 {
-            let rec = &self.recs[(index - self.first) as usize];
+        if let Some(record) = self.log.get(index) {
             return Held::Entry {
-                term: rec.entry.term.0,
-                hash: rec.hash,
-                good: matches!(rec.entry.body, EntryBody::Good(_)),
+                term: record.entry.term.0,
+                hash: record.hash,
+                good: record.is_good(),
             };
         }
         match self.newest() {
@@ -122,46 +91,14 @@ impl Image {
     }
 
     fn apply(&mut self, op: Persist) {
-        match op {
-            Persist::State { term, vote } => {
-                (self.term, self.vote) = (term, vote.unwrap_or(PeerId::NONE))
-            }
-            Persist::Append { entries, commit } => {
-                self.append(entries);
-                self.commit = self.commit.max(commit.0);
-            }
-            Persist::Installed { meta, keep_tail } => self.install(&meta, keep_tail),
-            Persist::Release { through } => self.release(through.0),
-            Persist::Repair(entry) => self.repair(entry),
+        if let Persist::Installed { meta, .. } = &op {
+            self.use_snapshot(meta);
         }
+        self.log.apply(op);
     }
 
-    fn append(&mut self, entries: Vec<Entry>) {
-        let Some(from) = entries.first().map(|e| e.index.0) else {
-            return;
-        };
-        let end = self.first + self.recs.len() as u64;
-        assert!(
-            from >= self.first && from <= end,
-            "entry {from} is not in {}..={end}",
-            self.first
-        );
-        while self.first + self.recs.len() as u64 > from {
-            let gone = self.recs.pop_back().expect("it is longer");
-            self.faulty -= usize::from(matches!(gone.entry.body, EntryBody::Faulty { .. }));
-        }
-        for (i, entry) in entries.into_iter().enumerate() {
-            assert!(
-                entry.index.0 == from + i as u64,
-                "entries stand at consecutive indexes"
-            );
-            let hash = body_hash(&entry.body).unwrap_or(0);
-            self.faulty += usize::from(matches!(entry.body, EntryBody::Faulty { .. }));
-            self.recs.push_back(Rec { entry, hash });
-        }
-    }
-
-    fn install(&mut self, meta: &SnapshotMeta, keep_tail: bool) {
+    /// The record that names a received snapshot is durable.
+    fn use_snapshot(&mut self, meta: &SnapshotMeta) {
         let at = self
             .snapshots
             .iter()
@@ -183,37 +120,6 @@ impl Image {
         self.snapshots
             .retain(|s| !s.in_use && s.meta.index > meta.index);
         self.snapshots.insert(0, snapshot);
-        if keep_tail {
-            self.release(meta.index.0);
-        } else {
-            self.recs.clear();
-            self.faulty = 0;
-        }
-        if self.recs.is_empty() {
-            self.first = meta.index.0 + 1;
-        }
-        self.commit = self.commit.max(meta.index.0);
-    }
-
-    fn release(&mut self, through: u64) {
-        while self.first <= through && !self.recs.is_empty() {
-            let gone = self.recs.pop_front().expect("it is not empty");
-            self.faulty -= usize::from(matches!(gone.entry.body, EntryBody::Faulty { .. }));
-            self.first += 1;
-        }
-    }
-
-    fn repair(&mut self, entry: Entry) {
-        let index = entry.index.0;
-        let inside = index >= self.first && index - self.first < self.recs.len() as u64;
-        if !inside {
-            return;
-        }
-        let rec = &mut self.recs[(index - self.first) as usize];
-        if rec.entry.term == entry.term && matches!(rec.entry.body, EntryBody::Faulty { .. }) {
-            rec.entry = entry;
-            self.faulty -= 1;
-        }
     }
 
     /// The leader's snapshot is in place and the record that says so is not: recovery uses it, and
@@ -237,31 +143,25 @@ impl Image {
         };
         let follows = match self.held(meta.index.0) {
             Held::Entry { term, .. } => term == meta.term.0,
-            Held::Behind | Held::Never => self.recs.is_empty() || self.first > meta.index.0,
+            Held::Behind | Held::Never => self.log.is_empty() || self.log.first() > meta.index.0,
         };
         if !follows {
-            self.recs.clear();
-            self.faulty = 0;
-            self.first = meta.index.0 + 1;
+            self.log.start_after(meta.index.0);
         }
     }
 
     /// A snapshot may be durable before the entries that it holds: then the log goes on behind it.
     fn start_behind_snapshot(&mut self) {
         let behind = self.newest().map_or(0, |s| s.meta.index.0);
-        if self.first + self.recs.len() as u64 <= behind {
-            self.recs.clear();
-            self.faulty = 0;
-            self.first = behind + 1;
+        if self.log.last() < behind {
+            self.log.start_after(behind);
         }
     }
 
     /// Damages the body of one entry.
     pub fn damage(&mut self, rng: &mut Rng, index: u64) {
-        let rec = &mut self.recs[(index - self.first) as usize];
-        if let EntryBody::Good(bytes) = &rec.entry.body {
-            rec.entry.body = faulty(bytes, rng.next_u64() as u32);
-            self.faulty += 1;
+        if self.log.get(index).is_some_and(Record::is_good) {
+            self.log.damage(index, rng.next_u64() as u32);
         }
     }
 
@@ -284,8 +184,8 @@ impl Image {
     pub fn lose_newest_snapshot(&mut self) -> bool {
         self.snapshots.retain(|s| s.in_use);
         let able = self.snapshots.len() == 2
-            && !self.recs.is_empty()
-            && self.first <= self.snapshots[0].meta.index.0 + 1;
+            && !self.log.is_empty()
+            && self.log.first() <= self.snapshots[0].meta.index.0 + 1;
         if able {
             self.snapshots.pop();
         }
@@ -316,17 +216,6 @@ pub fn file_of(chunks: &[Vec<u8>]) -> Vec<u8> {
         put_piece(&mut file, chunk);
     }
     file
-}
-
-/// What recovery reports of a body that is damaged.
-pub fn faulty(body: &[u8], seed: u32) -> EntryBody {
-    let mut hasher = crc32fast::Hasher::new_with_initial(seed);
-    hasher.update(body);
-    EntryBody::Faulty {
-        len: body.len() as u32,
-        seed,
-        crc: hasher.finalize(),
-    }
 }
 
 /// Lies that the disk can be told to tell: planted faults of the shell.
@@ -443,16 +332,11 @@ impl Disk {
             Persist::Append { entries, commit } if self.lies.stale_tail => {
                 let from = entries.first().map_or(u64::MAX, |e| e.index.0);
                 let end = from.saturating_add(entries.len() as u64);
-                let old: Vec<Rec> = (end..=self.image.last())
-                    .filter_map(|i| {
-                        self.image
-                            .recs
-                            .get((i - self.image.first) as usize)
-                            .cloned()
-                    })
+                let old = (end..=self.image.log.last())
+                    .filter_map(|index| self.image.log.get(index).cloned())
                     .collect();
                 self.image.apply(Persist::Append { entries, commit });
-                self.image.recs.extend(old);
+                self.image.log.put_back(old);
             }
             op => self.image.apply(op),
         }
@@ -552,9 +436,9 @@ impl Disk {
         }
         self.image.follow_snapshot();
         self.image.start_behind_snapshot();
-        if self.lies.no_directory && self.image.snapshots.len() == 1 && self.image.recs.is_empty() {
+        if self.lies.no_directory && self.image.snapshots.len() == 1 && self.image.log.is_empty() {
             self.image.snapshots.clear();
-            self.image.first = 1;
+            self.image.log.start_after(0);
         }
         self.image
     }

@@ -124,7 +124,8 @@ impl World {
     }
 
     fn waits_for(&self) -> String {
-        let damaged = (0..self.hosts.len()).any(|s| self.image(s).is_some_and(|i| i.faulty != 0));
+        let damaged =
+            (0..self.hosts.len()).any(|s| self.image(s).is_some_and(|i| !i.log.is_whole()));
         let joining = (0..self.hosts.len())
             .filter(|s| self.up(*s).is_some_and(|r| !r.core.listens()))
             .count();

@@ -336,9 +336,9 @@ impl World {
         (0..self.hosts.len()).all(|s| match &self.hosts[s].place {
             Place::Empty => true,
             Place::Up(run) if run.core.standby().is_some() => true,
-            Place::Up(_) | Place::Down(_) => {
-                self.image(s).is_some_and(|i| i.faulty == 0 && i.id.0 != 0)
-            }
+            Place::Up(_) | Place::Down(_) => self
+                .image(s)
+                .is_some_and(|i| i.log.is_whole() && i.id.0 != 0),
         }) && voters.iter().all(|v| {
             let slot = self.ids.get(v).copied();
             slot.and_then(|s| self.image(s))
@@ -352,7 +352,7 @@ impl World {
         let holds = |v: &&u64| {
             let image = self.ids.get(*v).and_then(|s| self.image(*s));
             let held = image
-                .filter(|i| i.id.0 == **v && i.faulty == 0)
+                .filter(|i| i.id.0 == **v && i.log.is_whole())
                 .map(|i| i.held(index));
             match held {
                 Some(Held::Entry { term: t, .. }) => t == term,
@@ -391,7 +391,7 @@ impl World {
             return;
         };
         let behind = image.newest().map_or(0, |s| s.meta.index.0);
-        let (first, last) = (image.first.max(behind + 1), image.last());
+        let (first, last) = (image.log.first().max(behind + 1), image.last());
         let count = self.rng.range(1, 4);
         for _ in 0..count {
             if last < first {
@@ -492,7 +492,7 @@ impl World {
                 self.wound(slot);
                 self.crash(slot);
                 self.trace
-                    .note(slot, "old copy", copy.last(), copy.term.0, 0);
+                    .note(slot, "old copy", copy.last(), copy.log.term.0, 0);
                 self.counts.losses += 1;
                 self.hosts[slot].place = Place::Down(copy);
                 let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);

@@ -264,14 +264,14 @@ impl Truth {
     pub fn on_found(&self, image: &Image, wounded: bool) -> Checked {
         let (who, last) = (image.id.0, image.last());
         let (term, acked) = self.acked.get(&who).copied().unwrap_or_default();
-        if !wounded && (last < acked || image.term.0 < term) {
+        if !wounded && (last < acked || image.log.term.0 < term) {
             let text = format!(
                 "machine {who} has acknowledged {acked} in term {term}, its disk ends at {last}"
             );
             return violation("acknowledged-entry-lost", text);
         }
         let mut prev_term = None;
-        for rec in &image.recs {
+        for rec in image.log.records() {
             let (index, term) = (rec.entry.index.0, rec.entry.term.0);
             let known = self.find(index, term);
             let good = matches!(rec.entry.body, EntryBody::Good(_));

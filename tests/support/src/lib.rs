@@ -3,6 +3,8 @@
 //! - Processes: `client` shows every byte of HTTP, `server` is a tern process, `fleet` are many of
 //!   them, `net` the networks between them.
 //! - Judges: `recordings` has the recorded answers, `linear` checks histories.
+//! - `durable` is the disk of a machine without a shell: what the core hands to it, as a restart
+//!   would find it.
 //! - `rng` has random numbers that a seed decides.
 //! - The harness: `alone` keeps heavy tests from stalling one another, `skip` ends a test that this
 //!   machine cannot run, `namespace` gives a test mounts and networks of its own.
@@ -10,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 pub mod alone;
 pub mod client;
+#[cfg(feature = "core")]
+pub mod durable;
 pub mod fleet;
 pub mod linear;
 pub mod namespace;

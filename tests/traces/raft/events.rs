@@ -151,7 +151,7 @@ impl World {
             };
             let (lsn, took_us) = (*lsn, now.mono_us - node.unsynced_us);
             for (_, what) in node.unsynced.drain(..) {
-                node.disk.write(&what);
+                node.disk.write(what);
             }
             self.raft(id, |r| r.on_synced(now, lsn, took_us));
             self.collect(id);
@@ -176,7 +176,7 @@ impl World {
         let node = self.nodes.get_mut(&number(words, 1)).expect("a node");
         assert!(node.raft.is_none(), "stop it first");
         for index in numbers(words[2]) {
-            spoil(&mut node.disk, index);
+            node.disk.log.damage(index, DAMAGE_SEED);
         }
     }
 
@@ -235,24 +235,6 @@ impl World {
             }
         }
         panic!("the members never settle");
-    }
-}
-
-pub(super) fn spoil(disk: &mut Disk, index: u64) {
-    let entry = disk
-        .entries
-        .iter_mut()
-        .find(|e| e.index.0 == index)
-        .expect("an entry");
-    if let EntryBody::Good(bytes) = &entry.body {
-        let seed = 11;
-        let mut hasher = crc32fast::Hasher::new_with_initial(seed);
-        hasher.update(bytes);
-        entry.body = EntryBody::Faulty {
-            len: bytes.len() as u32,
-            seed,
-            crc: hasher.finalize(),
-        };
     }
 }
 

@@ -16,7 +16,7 @@ impl World {
         let seed = self.rng.next_u64();
         let log = MemLog::of(&image);
         self.trace
-            .note(slot, "start", image.id.0, image.last(), image.commit);
+            .note(slot, "start", image.id.0, image.last(), image.log.commit.0);
         let disk = Disk::new(image, self.hosts[slot].lies);
         let wounded = self.hosts[slot].wound.is_some();
         let found = self.truth.on_found(&disk.image, wounded);
@@ -41,8 +41,8 @@ impl World {
         let (from, to) = (run.log.base + 1, run.seen.commit);
         let started = self.check_commit(slot, &run, "durable-commit", (from, to));
         self.fail(started);
-        let (commit, last) = (run.disk.image.commit, run.disk.image.last());
-        if run.disk.image.faulty == 0 && run.seen.applied < commit.min(last) {
+        let (commit, last) = (run.disk.image.log.commit.0, run.disk.image.last());
+        if run.disk.image.log.is_whole() && run.seen.applied < commit.min(last) {
             let text = format!(
                 "machine m{slot} starts at {} though its log says {commit}",
                 run.seen.applied
@@ -60,16 +60,15 @@ impl World {
     fn recover(&self, slot: usize, image: &Image, seed: u64, now: Now) -> Machine {
         let newest = image.newest();
         let behind = newest.map_or(0, |s| s.meta.index.0);
-        let entries = image.recs.iter().filter(|r| r.entry.index.0 > behind);
         let recovered = Recovered {
-            term: image.term,
-            vote: image.vote,
+            term: image.log.term,
+            vote: image.log.vote.unwrap_or(PeerId::NONE),
             id: image.id,
             incarnation: image.incarnation,
             snapshot: newest.map(|s| (s.meta.clone(), self.restore(s))),
             snapshot_bytes: newest.map_or(0, |s| s.bytes.len() as u64),
-            entries: entries.map(|r| r.entry.clone()).collect(),
-            commit: Index(image.commit),
+            entries: image.log.entries_after(behind),
+            commit: image.log.commit,
         };
         let known = image
             .standby
@@ -166,7 +165,7 @@ impl World {
         let id = run.seen.id;
         let image = run.disk.crash(&mut self.rng);
         self.trace
-            .note(slot, "crash", id, image.last(), image.commit);
+            .note(slot, "crash", id, image.last(), image.log.commit.0);
         self.hosts[slot].place = Place::Down(image);
         self.hosts[slot].epoch += 1;
         self.hosts[slot].paused_until_us = 0;
