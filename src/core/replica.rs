@@ -152,12 +152,18 @@ impl Replica {
                 process,
                 number,
                 command,
-            } => self.on_forward(now, from, term, (process, number), command),
+            } => {
+                let id = forwarding::ForwardId { process, number };
+                self.on_forward(now, from, term, id, command);
+            }
             Rpc::Forwarded {
                 process,
                 number,
                 answer,
-            } => self.on_forwarded(now, from, term, (process, number), answer),
+            } => {
+                let id = forwarding::ForwardId { process, number };
+                self.on_forwarded(now, from, term, id, answer);
+            }
             rpc => self.raft.on_message(now, from, Message { term, rpc }),
         }
     }

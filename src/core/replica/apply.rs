@@ -6,7 +6,7 @@
 use super::pending::{Proposal, Purpose};
 use super::{Replica, registry};
 use crate::core::command::{self, ClusterConfig, Command};
-use crate::core::error::{Code, Error};
+use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
 use crate::core::raft::{EntryBody, Index, Member, PeerId, Term};
 use crate::core::seam::{Fact, Outcome};
 use crate::core::store::Action;
@@ -126,7 +126,8 @@ impl Replica {
             }
             (Purpose::Config, Command::SetConfig(config)) => Outcome::Config(*config),
             (Purpose::Remove, Command::Remove { .. }) => Outcome::Removed,
-            _ => unreachable!("the entry is the command that was proposed for this purpose"),
+            // A leader to which a write was forwarded named an entry that is no write.
+            _ => Outcome::Failed(Error::new(Code::RaftInternal, OUTCOME_UNKNOWN)),
         }
     }
 }

@@ -47,11 +47,11 @@ pub enum Destination {
 
 /// Names a forwarded request among all requests of its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct ForwardId {
+pub struct ForwardId {
     /// The random number of the process that sent it.
-    process: u64,
+    pub process: u64,
     /// Rises from request to request of that process.
-    number: u64,
+    pub number: u64,
 }
 
 /// Which numbers of one process were taken: the highest, and a bit for each of the 64 numbers up to
@@ -240,13 +240,13 @@ impl Replica {
         now: Now,
         from: PeerId,
         term: Term,
-        (process, number): (u64, u64),
+        id: ForwardId,
         reply: Result<Index, Box<str>>,
     ) {
-        if process != self.forwarding.process {
+        if id.process != self.forwarding.process {
             return;
         }
-        let Some((ticket, request)) = self.pending.forwarded(number) else {
+        let Some((ticket, request)) = self.pending.forwarded(id.number) else {
             return;
         };
         if request.to != Some(from) {
@@ -270,8 +270,9 @@ impl Replica {
         };
         let due_us = request.due_us;
         match request.op {
-            Op::Write(_) if index <= self.applied => {
-                // The reply was slower than the entry, whose event is no longer known.
+            Op::Write(_) if index <= self.applied || self.pending.has_proposal(index, term) => {
+                // The reply was slower than the entry, whose event is no longer known; or the
+                // leader named the entry of another request.
                 let outcome = Outcome::Failed(Error::new(Code::RaftInternal, OUTCOME_UNKNOWN));
                 self.answer(ticket, outcome);
             }
@@ -317,13 +318,12 @@ impl Replica {
         now: Now,
         from: PeerId,
         term: Term,
-        (process, number): (u64, u64),
+        id: ForwardId,
         command: Option<Box<[u8]>>,
     ) {
         if self.raft.configuration().get(from).is_none() {
             return;
         }
-        let id = ForwardId { process, number };
         let is_new = self.forwarding.taken.entry(from).or_default().take(id);
         if !is_new && !self.raft.has(RaftFault::ForwardTwice) {
             return;

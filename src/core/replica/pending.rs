@@ -6,10 +6,13 @@
 //! confirmed, the forwarded request that was answered. Only this file changes them, so they cannot
 //! disagree with the table.
 //!
-//! There is one way in for each kind (`add_…`) and one way out for all: [`Pending::take`].
-//! `Replica::leave` calls it, frees what the entry held in the store, and decides what the client
-//! is told when its request has no result. The table is bounded by the number of client
-//! connections; the sets of a speed test are bounded by its window.
+//! There is one way in for each kind (`add_…`) and one way out for all: [`Pending::take`]. Requests
+//! end by `Replica::leave`, which takes the ticket, frees what the entry held in the store, and
+//! decides the answer to a request without a result. Only a wait that goes on as another one, or
+//! whose answer is an event, takes the ticket itself.
+//!
+//! The table is bounded by the number of client connections, and the sets of a speed test by its
+//! window.
 use super::Replica;
 use super::listings::{OpenListing, listing_given_up};
 use super::speed_test::SpeedTest;
@@ -23,7 +26,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// How long a request that changes something may wait for its result, in microseconds.
 pub const PROPOSAL_US_MAX: u64 = 5_000_000;
 
-/// What a ticket waits for.
+/// What a ticket waits for. The larger kinds are boxed, so that rows of proposals, the most frequent
+/// kind, stay small.
 #[derive(Debug)]
 pub enum Waiting {
     /// For its log entry to be applied. An entry of another term in that place means that the
@@ -35,25 +39,25 @@ pub enum Waiting {
         term: Term,
     },
     /// For raft to accept a change of membership: it takes one at a time.
-    MemberChange(MemberChange),
+    MemberChange(Box<MemberChange>),
     /// For the proof that a leader leads, and then for the read index to be applied.
     Read {
         /// Names the read to raft.
         id: ReadId,
         /// Carried out at the end: a read that is not linearizable by itself.
-        op: Op,
+        op: Box<Op>,
     },
     /// For the client to take a page, or for the store to freeze the key space.
-    Listing(OpenListing),
+    Listing(Box<OpenListing>),
     /// For events. The store has a watcher with the ticket's number.
     Watch {
         /// Whether the watcher stays after its first event.
         is_stream: bool,
     },
     /// For the leader, to which the request is forwarded.
-    Forwarded(Forwarded),
+    Forwarded(Box<Forwarded>),
     /// For the sets of a speed test.
-    SpeedTest(SpeedTest),
+    SpeedTest(Box<SpeedTest>),
 }
 
 /// A change of membership that a client or a machine asks for.
@@ -98,9 +102,13 @@ pub enum Purpose {
 /// A log entry whose application a ticket waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proposal {
+    /// The ticket that waits.
     pub ticket: Ticket,
+    /// Where the entry was appended.
     pub index: Index,
+    /// The term in which it was appended.
     pub term: Term,
+    /// What the ticket is answered.
     pub purpose: Purpose,
 }
 
@@ -112,7 +120,8 @@ pub enum Ending {
     /// There will be no result: the deadline passed, leadership or the link to the leader was lost,
     /// a snapshot took the place of the log entry, or the machine stops serving.
     GivenUp,
-    /// The client closed its connection: no answer.
+    /// The client closed its connection: no answer. What is proposed or forwarded is carried out
+    /// all the same.
     ClientClosed,
 }
 
@@ -138,8 +147,10 @@ pub struct Pending {
     /// The deadlines of the entries. A timer is cancelled when its entry leaves.
     timers: TimerWheel<Ticket>,
     /// The log entries that tickets wait for: those of `Waiting::Proposal` and the outstanding
-    /// sets of speed tests. Invariant: all are behind the applied index.
-    proposals: BTreeMap<(Index, Term), Proposal>,
+    /// sets of speed tests. In order of index and term, so that the next one to be applied is at
+    /// the front and a new one goes to the end, except after a change of leadership. Invariant: all
+    /// are behind the applied index.
+    proposals: VecDeque<Proposal>,
     /// The reads, in the order in which they came.
     reads: BTreeMap<ReadId, PendingRead>,
     /// The last id given to a read; only rises.
@@ -176,9 +187,7 @@ impl Pending {
             self.timers.cancel(timer);
         }
         match &entry.waiting {
-            Waiting::Proposal { index, term } => {
-                self.proposals.remove(&(*index, *term));
-            }
+            Waiting::Proposal { index, term } => self.remove_proposal(*index, *term),
             Waiting::MemberChange(_) => self.member_changes.retain(|other| *other != ticket),
             Waiting::Read { id, .. } => {
                 self.reads.remove(id);
@@ -193,7 +202,7 @@ impl Pending {
             }
             Waiting::SpeedTest(test) => {
                 for (index, term) in test.outstanding() {
-                    self.proposals.remove(&(index, term));
+                    self.remove_proposal(index, term);
                 }
                 self.speed_tests.retain(|other| *other != ticket);
             }
@@ -211,15 +220,14 @@ impl Pending {
     pub fn tickets(&self) -> Vec<Ticket> {
         let mut tickets = self.store_readers();
         tickets.extend(self.reads.values().map(|read| read.ticket));
-        tickets.extend(self.proposals.values().map(|proposal| proposal.ticket));
+        tickets.extend(self.proposals.iter().map(|proposal| proposal.ticket));
         tickets.extend(self.forwarded.values());
         tickets.extend(&self.member_changes);
         tickets.extend(&self.speed_tests);
         tickets
     }
 
-    /// Whether no request that changes something waits for its result, here or at the leader; reads
-    /// that are forwarded count too.
+    /// Whether no proposal waits here, and no request at the leader.
     pub fn is_idle(&self) -> bool {
         self.proposals.is_empty() && self.forwarded.is_empty()
     }
@@ -239,9 +247,9 @@ impl Pending {
 
     /// Part of `Replica::check_invariants`.
     pub fn check_invariants(&self, applied: Index) {
-        let first = self.proposals.first_key_value();
+        let first = self.proposals.front();
         assert!(
-            first.is_none_or(|((index, _), _)| *index > applied),
+            first.is_none_or(|proposal| proposal.index > applied),
             "a proposal whose entry is applied has left the table"
         );
         assert!(
@@ -262,22 +270,50 @@ impl Pending {
         let Proposal { index, term, .. } = proposal;
         let waiting = Waiting::Proposal { index, term };
         self.add(proposal.ticket, Some(due_us), waiting);
-        self.proposals.insert((index, term), proposal);
+        self.insert_proposal(proposal);
     }
 
     /// A proposal at this index, the one of the latest term first: after a change of leadership
-    /// there may be several of different terms, of which one at most is committed.
+    /// there may be several of different terms, of which one at most is committed. All earlier
+    /// indexes are applied.
     pub fn proposal_at(&self, index: Index) -> Option<Proposal> {
-        let at_index = (index, Term(0))..=(index, Term(u64::MAX));
-        let (_, proposal) = self.proposals.range(at_index).next_back()?;
-        Some(*proposal)
+        let front = self.proposals.front()?;
+        if front.index != index {
+            return None;
+        }
+        let count = self.proposals.partition_point(|p| p.index <= index);
+        Some(self.proposals[count - 1])
+    }
+
+    /// Whether a ticket waits for this entry. No second one can: an entry is one request.
+    pub fn has_proposal(&self, index: Index, term: Term) -> bool {
+        self.find_proposal(index, term).is_ok()
     }
 
     /// The tickets whose proposals stand at `index` or before it, in the order of the log. A speed
     /// test is named once for each of its sets.
     pub fn proposed_through(&self, index: Index) -> Vec<Ticket> {
-        let through = self.proposals.range(..=(index, Term(u64::MAX)));
-        through.map(|(_, proposal)| proposal.ticket).collect()
+        let through = self.proposals.iter().take_while(|p| p.index <= index);
+        through.map(|proposal| proposal.ticket).collect()
+    }
+
+    fn insert_proposal(&mut self, proposal: Proposal) {
+        match self.find_proposal(proposal.index, proposal.term) {
+            Ok(_) => unreachable!("the callers name each entry once"),
+            Err(at) => self.proposals.insert(at, proposal),
+        }
+    }
+
+    fn remove_proposal(&mut self, index: Index, term: Term) {
+        if let Ok(at) = self.find_proposal(index, term) {
+            self.proposals.remove(at);
+        }
+    }
+
+    /// Where the proposal is in the queue, or where it would be.
+    fn find_proposal(&self, index: Index, term: Term) -> Result<usize, usize> {
+        self.proposals
+            .binary_search_by_key(&(index, term), |p| (p.index, p.term))
     }
 }
 
@@ -285,7 +321,11 @@ impl Pending {
 impl Pending {
     /// A ticket waits until raft accepts its change.
     pub fn add_member_change(&mut self, ticket: Ticket, due_us: u64, change: MemberChange) {
-        self.add(ticket, Some(due_us), Waiting::MemberChange(change));
+        self.add(
+            ticket,
+            Some(due_us),
+            Waiting::MemberChange(Box::new(change)),
+        );
         self.member_changes.push_back(ticket);
     }
 
@@ -305,7 +345,14 @@ impl Pending {
 
     /// A ticket waits for the confirmation that this machine leads.
     pub fn add_read(&mut self, ticket: Ticket, id: ReadId, op: Op) {
-        self.add(ticket, None, Waiting::Read { id, op });
+        self.add(
+            ticket,
+            None,
+            Waiting::Read {
+                id,
+                op: Box::new(op),
+            },
+        );
         let read_index = None;
         self.reads.insert(id, PendingRead { ticket, read_index });
     }
@@ -313,7 +360,14 @@ impl Pending {
     /// A ticket waits for `read_index` to be applied: its leader is confirmed.
     pub fn add_confirmed_read(&mut self, ticket: Ticket, due_us: u64, op: Op, read_index: Index) {
         let id = self.next_read_id();
-        self.add(ticket, Some(due_us), Waiting::Read { id, op });
+        self.add(
+            ticket,
+            Some(due_us),
+            Waiting::Read {
+                id,
+                op: Box::new(op),
+            },
+        );
         let read_index = Some(read_index);
         self.reads.insert(id, PendingRead { ticket, read_index });
     }
@@ -352,7 +406,7 @@ impl Pending {
             self.queued_listings.insert(ticket);
         }
         let due_us = listing.due_us();
-        self.add(ticket, Some(due_us), Waiting::Listing(listing));
+        self.add(ticket, Some(due_us), Waiting::Listing(Box::new(listing)));
     }
 
     /// Takes a listing out of the table; `None` if the ticket waits for something else.
@@ -363,7 +417,7 @@ impl Pending {
         let Some(Waiting::Listing(listing)) = self.take(ticket) else {
             unreachable!("looked at above");
         };
-        Some(listing)
+        Some(*listing)
     }
 
     /// The tickets whose listings wait until the store can freeze the key space.
@@ -403,7 +457,11 @@ impl Pending {
     pub fn add_forwarded(&mut self, ticket: Ticket, request: Forwarded) {
         let number = request.number;
         self.forwarded_bytes += request.bytes;
-        self.add(ticket, Some(request.due_us), Waiting::Forwarded(request));
+        self.add(
+            ticket,
+            Some(request.due_us),
+            Waiting::Forwarded(Box::new(request)),
+        );
         self.forwarded.insert(number, ticket);
     }
 
@@ -424,7 +482,7 @@ impl Pending {
         let Some(Waiting::Forwarded(request)) = self.take(ticket) else {
             unreachable!("looked at above");
         };
-        Some(request)
+        Some(*request)
     }
 
     /// The tickets whose requests were sent to `to`, or are held if it is `None`; in the order in
@@ -456,7 +514,7 @@ impl Pending {
 impl Pending {
     /// A ticket waits for a speed test that starts now.
     pub fn add_speed_test(&mut self, ticket: Ticket) {
-        self.add(ticket, None, Waiting::SpeedTest(SpeedTest::default()));
+        self.add(ticket, None, Waiting::SpeedTest(Box::default()));
         self.speed_tests.push(ticket);
     }
 
@@ -488,14 +546,14 @@ impl Pending {
             term,
             purpose,
         };
-        self.proposals.insert((index, term), proposal);
+        self.insert_proposal(proposal);
         let due_us = now.mono_us + PROPOSAL_US_MAX;
         self.update_speed_test(ticket, |test| test.on_proposed(index, term, due_us));
     }
 
     /// A set of a speed test was applied.
     pub fn on_speed_test_set(&mut self, proposal: Proposal) {
-        self.proposals.remove(&(proposal.index, proposal.term));
+        self.remove_proposal(proposal.index, proposal.term);
         self.update_speed_test(proposal.ticket, SpeedTest::on_applied);
     }
 

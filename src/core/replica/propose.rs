@@ -228,7 +228,7 @@ impl Replica {
         let Some(Waiting::MemberChange(change)) = self.pending.get(ticket) else {
             return true;
         };
-        let made = match change {
+        let made = match &**change {
             MemberChange::Join(join) => self.join_command(now, join),
             MemberChange::Remove(name) => self.remove_command(now, name),
         };

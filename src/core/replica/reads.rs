@@ -66,7 +66,7 @@ impl Replica {
             let Some(Waiting::Read { op, .. }) = self.pending.take(ticket) else {
                 unreachable!("the index of reads names reads");
             };
-            self.on_request(now, ticket, op);
+            self.on_request(now, ticket, *op);
         }
     }
 }
