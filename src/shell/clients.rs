@@ -316,17 +316,17 @@ impl Clients {
                 ready: conn.has_work(self.tight),
             }
         });
-        let mut has_told = false;
+        let mut has_input = false;
         for id in ended {
             let mut conn = self.conns.remove(id).expect("it has just ended");
             conn.uncount(&mut self.budget);
             if let Some(ticket) = conn.ticket() {
                 machine.on_request(now, ticket, Op::ClientClosed);
-                has_told = true;
+                has_input = true;
             }
         }
         self.keep_budget();
-        has_told
+        has_input
     }
 
     /// Above the budget, reading pauses and the slowest clients are closed. Once there is room

@@ -210,22 +210,21 @@ mod tests {
 
     const RESOLVER: Token = Token(usize::MAX);
 
-    /// A server that answers its connections in order, each with the next text, and gives back what
-    /// it was sent.
+    /// A server that answers each connection with the next text, and returns the requests.
     fn serve(answers: Vec<String>) -> (u16, std::thread::JoinHandle<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
         let thread = std::thread::spawn(move || {
             let mut asked = Vec::new();
             for answer in answers {
-                let (mut stream, _) = listener.accept().expect("somebody calls");
+                let (mut stream, _) = listener.accept().expect("a call");
                 let (mut text, mut bytes) = (String::new(), [0; 4096]);
                 while !text.ends_with("\r\n\r\n") && !text.ends_with("BODY") {
                     let count = stream.read(&mut bytes).expect("a request");
                     text.push_str(std::str::from_utf8(&bytes[..count]).expect("text"));
                 }
                 asked.push(text);
-                // A caller that has heard enough closes early.
+                // Fails if the other side has read enough and closed.
                 let _ = stream.write_all(answer.as_bytes());
             }
             asked
@@ -287,7 +286,7 @@ mod tests {
         ended
     }
 
-    /// Makes calls and waits for all of them; time passes at a second a turn when `late`.
+    /// Makes calls and waits for all of them. With `late`, each turn takes a second.
     fn carry_out(list: Vec<(CallOrigin, HttpCall)>, late: bool) -> Vec<(u64, HttpReply)> {
         let mut poll = Poll::new().expect("a poll");
         let mut events = Events::with_capacity(64);
@@ -398,9 +397,9 @@ mod tests {
         server.join().expect("served");
     }
 
-    /// One after the other would need forty times the time that is there.
+    /// If the calls ran one after the other, they would need forty times their time limit.
     #[test]
-    fn what_hangs_is_given_up_in_time_and_holds_nobody_up() {
+    fn a_call_that_hangs_fails_in_time_and_delays_no_other() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let silent = listener.local_addr().expect("bound").port();
         let url = format!("http://127.0.0.1:{silent}/");
@@ -411,9 +410,10 @@ mod tests {
         }
     }
 
-    /// The machine has begun another search: what it asked before is closed, and told to nobody.
+    /// The machine has begun another search: the calls of the former one are dropped without a
+    /// reply.
     #[test]
-    fn calls_of_a_former_search_are_closed() {
+    fn calls_of_a_former_search_are_dropped() {
         let poll = Poll::new().expect("a poll");
         let mut resolver = resolver(&poll);
         let mut calls = HttpCalls::new(connectors());
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_a_failure() {
+    fn a_call_without_an_http_answer_fails() {
         let refused = {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
             listener.local_addr().expect("bound").port()

@@ -23,28 +23,30 @@ use mio::event::Event;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// A peer that has not answered a hello, or not acknowledged a byte, for so many election timeouts
-/// is dialled anew: when a network heals, an old connection may wait long before it tries again.
+/// A peer that has not answered the hello, or not acknowledged sent bytes, for this many election
+/// timeouts is dialled anew. After a network has healed, the kernel may wait long before it retries
+/// on the old connection.
 const PATIENCE_TIMEOUTS: u64 = 10;
+/// Bounds of that time.
 const PATIENCE_MS_MIN: u64 = 2_000;
 const PATIENCE_MS_MAX: u64 = 30_000;
 /// The first pause before dialling again; doubled each time …
 const PAUSE_US_MIN: u64 = 50_000;
 /// … up to this.
 const PAUSE_US_MAX: u64 = 2_000_000;
-/// A refusal will be repeated: the first pause after one.
+/// The first pause after a refusal, which the peer will repeat.
 const REFUSED_US: u64 = 500_000;
-/// How long a link to somebody who is no member any more is kept: what ends its membership may
-/// still be on its way.
+/// How long a link to a former member is kept: the entry that removes the member may still be in
+/// its queue.
 const LEAVE_US: u64 = 5_000_000;
-/// Another process of a member that has a link is let in when that link has not answered for so
-/// long.
+/// A second process of a member is admitted once the first one has left a ping unanswered for this
+/// time.
 const SILENT_US: u64 = 300_000;
-/// Peers that are no members; each costs two sockets at most.
+/// The most peers that are not members. Each costs two sockets at most.
 const STRANGERS_MAX: usize = 32;
-/// So many dials may come to nothing before it is worth a line.
+/// The number of failed dials that are not logged.
 const QUIET_FAILURES: u32 = 2;
-/// The same refusal of the same peer is logged so often.
+/// The same refusal of the same peer is logged at this interval, in microseconds.
 const LOG_EVERY_US: u64 = 60_000_000;
 
 /// What a timer of a peer is for.
@@ -55,20 +57,25 @@ enum PeerTimer {
     Leave(PeerId),
 }
 
-/// One other machine.
+/// A member of the configuration, or another machine that has a link.
 #[derive(Default)]
 struct Peer {
-    /// Where it is to be dialled; empty for one that is no member.
+    /// Its peer URL, where it is dialled; empty if it is not a member.
     url: Box<str>,
     name: Box<str>,
+    /// The number of its data directory; 0 if it is not a member.
     incarnation: u64,
+    /// The link that this machine has dialled.
     dialled: Option<SlotId>,
+    /// The link that the peer has dialled.
     incoming: Option<SlotId>,
+    /// The timer of the next dial.
     redial: Option<TimerHandle>,
-    /// Dials in a row that came to nothing.
+    /// How many dials in a row have failed.
     failures: u32,
+    /// The next dial waits for the resolver.
     waits_for_name: bool,
-    /// What was logged last, and when.
+    /// The last line that was logged about it, and when.
     said: (String, u64),
 }
 
@@ -80,9 +87,12 @@ pub struct Links {
     timers: TimerWheel<PeerTimer>,
     /// Timers that have fired; empty but inside `fire_timers`, kept for its memory.
     due: Vec<PeerTimer>,
-    /// How this machine introduces itself, but for `to`.
+    /// This machine's hello; `to` is filled in for each peer. Cluster and id are 0 while it is not
+    /// a member.
     me: Hello,
+    /// Spreads the pauses between dials.
     random: XorShift64,
+    /// How long a peer may leave a hello unanswered or bytes unacknowledged.
     patience_ms: u64,
     connector: Connector,
     /// The last `fill` has left bytes behind.
@@ -90,7 +100,7 @@ pub struct Links {
 }
 
 impl Links {
-    /// Nobody yet. `process` is a random number.
+    /// No links yet. `process` is a random number that tells this process from others.
     pub fn new(name: &str, election_ms: u64, process: u64, connector: Connector) -> Links {
         let patience_ms = election_ms.saturating_mul(PATIENCE_TIMEOUTS);
         Links {
@@ -110,9 +120,9 @@ impl Links {
         }
     }
 
-    // -- who there is
+    // -- the configuration
 
-    /// Looks at what the machine has become; `changed`: its configuration is another one.
+    /// Follows the machine: its identity, and its configuration if that has `changed`.
     pub fn follow(&mut self, machine: &Machine, changed: bool, now: Now) {
         let (cluster, id) = match machine.role() {
             Role::Standby => (0, PeerId::NONE),
@@ -129,8 +139,8 @@ impl Links {
         }
     }
 
-    /// The members are others, or this machine is another: closes what is over and dials who is
-    /// new.
+    /// The configuration or this machine's identity has changed: plans the end of links to former
+    /// members, and dials new ones.
     fn on_members(&mut self, cluster: u64, id: PeerId, members: &Configuration, now: Now) {
         let other_cluster = self.me.cluster != 0 && self.me.cluster != cluster;
         if id != self.me.from || other_cluster {
@@ -365,7 +375,7 @@ impl Links {
         if has_link.is_none_or(|l| !l.is_open()) {
             machine.on_link(now, id, LinkState::Up);
         }
-        // Whoever has come can be reached again: no waiting for the pause to end.
+        // The peer is up, so dial at once instead of waiting for the pause to end.
         if peer.dialled.is_none() && !peer.url.is_empty() {
             peer.failures = 0;
             self.dial_at(id, now.mono_us);
@@ -470,7 +480,7 @@ impl Links {
                 }
                 link.push(&message);
                 if let Rpc::Removed { .. } = message.rpc {
-                    link.close("it was removed, and has been told");
+                    link.close("it was removed, and this was its notice");
                 }
                 self.links.wake(slot);
                 break;
@@ -500,11 +510,11 @@ impl Links {
                 ready: link.wants_input(),
             }
         });
-        let mut has_told = false;
+        let mut has_input = false;
         for slot in ended {
-            has_told |= self.bury(slot, machine, now);
+            has_input |= self.bury(slot, machine, now);
         }
-        has_told
+        has_input
     }
 
     fn bury(&mut self, slot: SlotId, machine: &mut Machine, now: Now) -> bool {
@@ -565,7 +575,7 @@ impl Links {
     }
 }
 
-/// Whether who has answered is whom we have dialled.
+/// Whether the peer that has answered is the one that was dialled.
 fn on_answer(theirs: &Hello, me: &Hello, wanted: PeerId, incarnation: u64) -> Result<(), String> {
     if theirs.from != wanted {
         return Err(format!("another member answers there: {}", theirs.name));

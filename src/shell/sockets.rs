@@ -511,6 +511,130 @@ fn set_timer(
 mod tests {
     use super::*;
 
+    use mio::{Events, Poll};
+    use std::io::{Read as _, Write as _};
+    use std::time::Duration;
+
+    /// Bytes that are written in one piece.
+    #[derive(Default)]
+    struct Bytes(Vec<u8>);
+
+    impl Output for Bytes {
+        fn is_empty(&self) -> bool {
+            self.0.is_empty()
+        }
+
+        fn slices<'a>(&'a mut self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
+            slices[0] = IoSlice::new(&self.0);
+            usize::from(!self.0.is_empty())
+        }
+
+        fn advance(&mut self, bytes: usize) -> Option<Vec<u8>> {
+            self.0.drain(..bytes);
+            None
+        }
+    }
+
+    /// A socket, its other side, and the poll that it is registered with.
+    struct Pair {
+        socket: Socket<Bytes>,
+        other: std::net::TcpStream,
+        poll: Poll,
+    }
+
+    const TOKEN: Token = Token(1);
+
+    impl Pair {
+        fn new() -> Pair {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let address = listener.local_addr().expect("it is bound");
+            let other = std::net::TcpStream::connect(address).expect("a connection");
+            let (stream, _) = listener.accept().expect("a connection");
+            stream.set_nonblocking(true).expect("a socket option");
+            let stream = mio::net::TcpStream::from_std(stream);
+            let poll = Poll::new().expect("a poll");
+            let mut socket = Socket::accepted(Transport::Plain(stream));
+            socket
+                .register(poll.registry(), TOKEN)
+                .expect("it registers");
+            Pair {
+                socket,
+                other,
+                poll,
+            }
+        }
+
+        /// Waits for the next event.
+        fn wait(&mut self) {
+            let mut events = Events::with_capacity(8);
+            let limit = Some(Duration::from_secs(10));
+            self.poll.poll(&mut events, limit).expect("it polls");
+            assert!(!events.is_empty(), "an event in time");
+            for event in &events {
+                self.socket.on_event(event);
+            }
+        }
+    }
+
+    #[test]
+    fn a_drained_socket_is_read_again_after_the_next_event() {
+        let mut pair = Pair::new();
+        assert!(!pair.socket.may_read());
+        for text in [b"one", b"two"] {
+            pair.other.write_all(text).expect("it is written");
+            pair.wait();
+            assert!(pair.socket.may_read());
+            assert_eq!(pair.socket.read(100).expect("bytes"), 3);
+            assert!(
+                !pair.socket.may_read(),
+                "the read was shorter than its room"
+            );
+        }
+        assert_eq!(pair.socket.input(), b"onetwo");
+        pair.socket.consume(3);
+        assert_eq!(pair.socket.input(), b"two");
+    }
+
+    /// One event reports both, so no further event comes for the end.
+    #[test]
+    fn the_end_behind_the_last_bytes_is_read() {
+        let mut pair = Pair::new();
+        pair.other.write_all(b"last").expect("it is written");
+        pair.other
+            .shutdown(std::net::Shutdown::Write)
+            .expect("it is connected");
+        while !pair.socket.is_hung_up() {
+            pair.wait();
+        }
+        assert_eq!(pair.socket.read(100).expect("bytes"), 4);
+        assert!(pair.socket.may_read() && !pair.socket.is_ended());
+        assert_eq!(pair.socket.read(100).expect("the end"), 0);
+        assert!(pair.socket.is_ended() && !pair.socket.may_read());
+    }
+
+    #[test]
+    fn blocked_output_is_written_after_the_next_event() {
+        const BYTES: usize = 16 << 20;
+        let mut pair = Pair::new();
+        pair.socket.output_mut().0 = vec![7; BYTES];
+        pair.socket.flush(drop).expect("it is connected");
+        assert!(pair.socket.is_blocked(), "more than the kernel buffers");
+        let registry = pair.poll.registry();
+        let result = pair.socket.update_interest(registry, TOKEN);
+        result.expect("it is registered");
+        let mut other = pair.other.try_clone().expect("a descriptor");
+        let reader = std::thread::spawn(move || {
+            let mut bytes = vec![0; BYTES];
+            other.read_exact(&mut bytes).expect("all bytes");
+        });
+        while pair.socket.is_blocked() {
+            pair.wait();
+            pair.socket.flush(drop).expect("it is connected");
+        }
+        reader.join().expect("the reader ends");
+        assert!(pair.socket.output().is_empty() && !pair.socket.is_blocked());
+    }
+
     fn keep(deadline_us: Option<u64>, ready: bool) -> Settled {
         Settled::Keep { deadline_us, ready }
     }
