@@ -1,8 +1,13 @@
-//! The ring of codecs: pure functions between bytes and the values of the core.
+//! The codecs: pure functions between bytes and the values of the core.
 //!
-//! Nothing here does I/O or keeps time. A codec imports `core` and never `shell`. Start with
-//! `http::request` for what clients send, `api` for what it means, `peer::wire` for what members
-//! send to each other.
+//! Nothing here does I/O or keeps time. A codec imports `core` and never `shell`.
+//!
+//! - `http`: HTTP/1.1 requests and responses.
+//! - `api`: the HTTP interface, from requests to operations and from answers to bytes.
+//! - `cluster_api`, `discovery`: what machines ask each other, and a discovery service, over HTTP.
+//! - `peer`: the links between members.
+//!
+//! Start reading at `http::request`, `api` and `peer::wire`.
 pub mod api;
 pub mod cluster_api;
 mod discovery;

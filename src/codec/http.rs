@@ -1,10 +1,12 @@
-//! The HTTP codec: bytes of a connection to requests, responses to bytes; nothing here does I/O or
-//! keeps time.
+//! HTTP/1.1 and 1.0 (RFC 9110 and 9112) as bytes; nothing here does I/O or keeps time.
 //!
-//! Start with `request`: the incremental parser and the rules it enforces. `head` and `body` are
-//! the framing both directions share, `response` writes answers, `client` is the other side for the
-//! few calls tern makes itself, `upgrade` turns a connection into a link between peers, `url` takes
-//! URLs apart, `form` decodes paths, queries and form bodies.
+//! - `request`: the incremental parser of requests, and the rules that it enforces; start here.
+//! - `head`, `body`: the framing of both directions.
+//! - `response`: responses to bytes.
+//! - `message`: what requests and responses share.
+//! - `call`, `client`: requests that tern sends, and the parser of their responses.
+//! - `upgrade`: the request that turns a connection into a link between peers.
+//! - `url`, `form`: URLs and parameters.
 pub mod body;
 pub mod call;
 pub mod client;

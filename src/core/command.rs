@@ -10,8 +10,8 @@ pub use super::varint::Malformed;
 use super::varint::{Unpack, number_bytes, put_str};
 use std::sync::Arc;
 
-/// A clean path in the key space: starts with `/`, no empty segment, no trailing slash; the root is
-/// `/`.
+/// A clean path in the key space. It starts with `/` and has no empty segment and no trailing slash.
+/// The root is `/`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyPath(Arc<str>);
 
@@ -54,15 +54,15 @@ fn is_clean(raw: &str) -> bool {
     raw == "/" || raw.starts_with('/') && !raw.ends_with('/') && !has_empty_segment
 }
 
-/// The cluster's own settings, as `/v2/admin/config` shows them; there in seconds, which may have a
-/// fraction.
+/// The settings that all machines of a cluster share. `/v2/admin/config` shows the times in seconds,
+/// with a fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
-    /// How many peers the cluster keeps; at least 3.
+    /// Most members of the cluster; at least 3.
     pub active_size: u32,
-    /// After how many milliseconds of silence a peer is removed; at least 2,000.
+    /// Milliseconds of silence after which the leader removes a member; at least 2,000.
     pub remove_delay_ms: u64,
-    /// How often a standby fetches the list of machines, in milliseconds; at least 1,000.
+    /// Milliseconds between two fetches of the list of machines by a standby; at least 1,000.
     pub sync_interval_ms: u64,
 }
 
@@ -77,7 +77,7 @@ impl Default for ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// As the interface and the view `/_etcd/config` show it.
+    /// The JSON object of `/v2/admin/config` and of the key `/_etcd/config`.
     pub fn to_json(&self) -> String {
         let seconds = |ms: u64| ms as f64 / 1_000.0;
         format!(
@@ -89,46 +89,53 @@ impl ClusterConfig {
     }
 }
 
-/// How a created node comes by its name.
+/// How a created node gets its name. Part of the command, so that all machines agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Naming {
-    /// It is the path's last segment.
+    /// The name is the last segment of the path.
     Given = 0,
-    /// The node is a child of the path, named by the new index.
+    /// The node is a child of the path, and its name is the new index.
     InOrder = 1,
-    /// The same, padded with zeros to 20 digits as 2.x does; in the command, so that all machines
-    /// agree.
+    /// As `InOrder`, padded with zeros to 20 digits as in 2.x.
     InOrderPadded = 2,
 }
 
-/// One command of the log. Expirations are nanoseconds since the Unix epoch; `None` is permanent.
+/// A command of the log.
+///
+/// `path` is the node that the command is about. `value` is the content of a file. `expires_ns` is
+/// an expiration in nanoseconds since the Unix epoch; `None` is permanent. `prev_value` and
+/// `prev_index` are conditions on the present node; `None` and 0 are no condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "the fields are explained above, their order in the table below"
+)]
 pub enum Command {
-    /// A new leader's first entry; changes nothing.
+    /// The first entry of a new leader. Changes nothing.
     Nop,
-    /// Create or replace. `value: None` makes a directory.
+    /// Creates or replaces a node. `value: None` makes a directory.
     Set {
         path: KeyPath,
         value: Option<Arc<str>>,
         expires_ns: Option<u64>,
     },
-    /// Create; when named in order a child of `path`. `value: None` makes a directory.
+    /// Creates a node: `path` itself, or a child of it that is named in order. `value: None` makes a
+    /// directory.
     Create {
         path: KeyPath,
         value: Option<Arc<str>>,
         expires_ns: Option<u64>,
         naming: Naming,
     },
-    /// Change in place; `value: None` keeps the value, `refresh` wakes no watcher.
+    /// Changes a node in place. `value: None` keeps the value. With `refresh` no watcher is woken.
     Update {
         path: KeyPath,
         value: Option<Arc<str>>,
         expires_ns: Option<u64>,
         refresh: bool,
     },
-    /// Replace if the conditions hold; `prev_index: 0` is no condition. `value: None` (refresh
-    /// only) keeps the value. With `or_create` a missing node is created instead (action
-    /// `set`), without it that is error 100.
+    /// Changes a file if the conditions hold. `value: None`, with `refresh` only, keeps the value.
+    /// With `or_create` a missing node is created (action `set`) instead of being error 100.
     CompareAndSwap {
         path: KeyPath,
         value: Option<Arc<str>>,
@@ -138,23 +145,24 @@ pub enum Command {
         or_create: bool,
         refresh: bool,
     },
-    /// Remove a file, or a directory with `dir` (empty) or `recursive`.
+    /// Removes a file; with `dir` an empty directory, with `recursive` any directory.
     Delete {
         path: KeyPath,
         dir: bool,
         recursive: bool,
     },
-    /// Remove a file if the conditions hold; `prev_index: 0` is no condition.
+    /// Removes a file if the conditions hold.
     CompareAndDelete {
         path: KeyPath,
         prev_value: Option<Box<str>>,
         prev_index: u64,
     },
-    /// Let everything expire that is due at `now_ns` (bounded: the store tells whether more is
-    /// left).
+    /// Expires nodes that are due at `now_ns`, in nanoseconds since the Unix epoch. The store bounds
+    /// their number and tells whether more are due.
     Sync { now_ns: u64 },
-    /// A machine joins, or changes its addresses. `replaces` names the member (0: none) whose place
-    /// it takes.
+    /// A machine joins, or a member changes its addresses. `incarnation` is the random number of its
+    /// data directory, 0 if unknown. `replaces` is the id of the member in whose place it joins, 0
+    /// for none.
     Join {
         name: Box<str>,
         peer_url: Box<str>,
@@ -171,7 +179,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// When what it writes expires, to be changed.
+    /// The expiration of the node that it writes, in nanoseconds since the Unix epoch.
     pub fn expires_mut(&mut self) -> Option<&mut u64> {
         match self {
             Command::Set { expires_ns, .. }
@@ -182,14 +190,22 @@ impl Command {
         }
     }
 
-    /// Whether it is a client's, on the key space.
+    /// Whether it is a client's command, on the key space.
     pub fn is_write(&self) -> bool {
-        use Command::{CompareAndDelete, CompareAndSwap, Create, Delete, Set, Update};
-        let changes = matches!(
-            self,
-            Set { .. } | Create { .. } | Update { .. } | CompareAndSwap { .. }
-        );
-        changes || matches!(self, Delete { .. } | CompareAndDelete { .. })
+        match self {
+            Command::Set { .. }
+            | Command::Create { .. }
+            | Command::Update { .. }
+            | Command::CompareAndSwap { .. }
+            | Command::Delete { .. }
+            | Command::CompareAndDelete { .. } => true,
+            Command::Nop
+            | Command::Sync { .. }
+            | Command::Join { .. }
+            | Command::Promote { .. }
+            | Command::Remove { .. }
+            | Command::SetConfig(_) => false,
+        }
     }
 }
 

@@ -1,17 +1,18 @@
-//! One table: code, message, status. An error that a client sees is one row of it and a cause.
+//! The errors that a client sees: one table of code, status and message.
 
-/// What a request failed with; rendered as `{"errorCode":N,"message":…,"cause":…,"index":N}`.
+/// The failure of a request: a row of the table and a cause. Clients get it as
+/// `{"errorCode":N,"message":…,"cause":…,"index":N}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// Which row of the table.
+    /// The row of the table.
     pub code: Code,
-    /// What it was about: a path, a pair of compared values, a parameter's name; may be empty.
+    /// The subject: a path, a pair of compared values, the name of a parameter. May be empty.
     pub cause: Box<str>,
 }
 
-/// The cause of an error 300 when nobody can tell what became of a write.
+/// The cause of an error 300 if a write may have been committed or not.
 pub const OUTCOME_UNKNOWN: &str = "outcome unknown";
-/// The cause of an error 300 when the asker's cluster is not this machine's.
+/// The cause of an error 300 if the sender of the request expects another cluster.
 pub const OTHER_CLUSTER: &str = "another cluster";
 
 impl Error {
@@ -26,7 +27,7 @@ impl Error {
 
 macro_rules! codes {
     ($($name:ident = $code:literal, $status:literal, $message:literal;)*) => {
-        /// The errors of the interface; the number is the `errorCode` on the wire.
+        /// The errors of the interface. The number is the `errorCode`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Code {
             $(#[doc = $message] $name = $code,)*
@@ -41,7 +42,7 @@ macro_rules! codes {
                 match self { $(Code::$name => $message,)* }
             }
 
-            /// The HTTP status that goes with it.
+            /// The HTTP status.
             pub fn status(self) -> u16 {
                 match self { $(Code::$name => $status,)* }
             }

@@ -1,15 +1,18 @@
-//! Percent encoding, both ways; pure, for the key space's view of the cluster as well as for HTTP.
+//! Percent encoding (RFC 3986 section 2.1), for HTTP and for the key space's view of the cluster.
 //!
-//! Decoding is strict: a bad escape is an error, never a character. Bytes that are not UTF-8 become
-//! U+FFFD, one each.
+//! A malformed escape is an error, never a character. Each byte that is not UTF-8 becomes U+FFFD.
 use std::borrow::Cow;
 
-/// A `%` that two hex digits do not follow.
+/// A `%` without two hexadecimal digits after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadEscape;
 
-/// Decodes `%XX`; with `plus_is_space` a `+` too, as forms and queries have it (in a path it is an
-/// ordinary character).
+/// Decodes `%XX`. With `plus_is_space` a `+` becomes a space, as in forms and queries; in a path it
+/// is an ordinary character. Text without escapes is borrowed.
+///
+/// # Errors
+///
+/// If an escape is malformed.
 pub fn decode(text: &[u8], plus_is_space: bool) -> Result<Cow<'_, str>, BadEscape> {
     let special = |b: &u8| *b == b'%' || (plus_is_space && *b == b'+');
     if !text.iter().any(special) {
@@ -42,8 +45,8 @@ fn hex(digit: u8) -> Result<u8, BadEscape> {
     Ok(value as u8)
 }
 
-/// Each byte that is not part of a character becomes one U+FFFD, as 0.4 shows it; the standard
-/// library makes one of several.
+/// Each byte that is not part of a character becomes one U+FFFD, as in 0.4. The standard library
+/// would replace several bytes by one.
 fn to_text(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Cow::Borrowed(text);
@@ -56,13 +59,13 @@ fn to_text(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// Escapes a value for a form or a query: letters, digits and `-_.~` stay, a space becomes `+`, all
-/// else `%XX`.
+/// Escapes a value for a form or a query. Letters, digits and `-_.~` stay, a space becomes `+`, and
+/// every other byte `%XX`.
 pub fn query(text: &str) -> String {
     escape(text, b"-_.~", true)
 }
 
-/// Escapes a decoded path for a header or a request line; `/` stays.
+/// Escapes a decoded path for a header or a request line. `/` stays.
 pub fn path(text: &str) -> String {
     escape(text, b"-_.~$&+,/:;=@!*'()", false)
 }

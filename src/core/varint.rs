@@ -1,10 +1,10 @@
-//! Numbers and strings to bytes and back, for the log's commands and for snapshots.
+//! Numbers and strings as bytes, for commands, messages and snapshots.
 //!
-//! A number is a varint of 1 to 10 bytes, seven bits each, the lowest first; a string is its length
-//! and its UTF-8. What is read was written by someone else: nothing is allocated before its length
-//! has been held against what is there.
+//! A number is a varint of 1 to 10 bytes with seven bits each, the lowest first (LEB128). A string
+//! is its length and its UTF-8. Bytes that are read may come from a damaged disk or a hostile peer:
+//! each length is compared with the bytes that are left before anything is allocated.
 
-/// Bytes that do not say what they should.
+/// The bytes are not what a `put_…` function appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
@@ -17,7 +17,7 @@ pub fn put_number(mut number: u64, out: &mut Vec<u8>) {
     out.push(number as u8);
 }
 
-/// The bytes that `put_number` appends.
+/// How many bytes `put_number` appends; 1 to 10.
 pub fn number_bytes(number: u64) -> usize {
     (70 - (number | 1).leading_zeros() as usize) / 7
 }
@@ -28,8 +28,7 @@ pub fn put_str(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Appends a string that may be missing: nothing is 0, a string one more than its length, then its
-/// bytes.
+/// Appends a string that may be absent: 0, or its length plus one and then its UTF-8.
 pub fn put_optional(text: Option<&str>, out: &mut Vec<u8>) {
     match text {
         None => out.push(0),
@@ -40,8 +39,8 @@ pub fn put_optional(text: Option<&str>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a time that may be missing: a byte that says so, then eight of it (as a varint it would
-/// mostly take nine).
+/// Appends a time that may be absent: a flag, then 8 bytes in little endian. As a varint, a time in
+/// nanoseconds would take 9.
 pub fn put_time(time: Option<u64>, out: &mut Vec<u8>) {
     out.push(u8::from(time.is_some()));
     if let Some(time) = time {
@@ -49,39 +48,46 @@ pub fn put_time(time: Option<u64>, out: &mut Vec<u8>) {
     }
 }
 
-/// Reads from the front of some bytes.
+/// Reads fields from the front of a slice.
+///
+/// Each method returns `Malformed` if the bytes that are left do not begin with such a field.
 pub struct Unpack<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Unpack<'a> {
+    /// Nothing of `bytes` is read yet.
     pub fn new(bytes: &'a [u8]) -> Unpack<'a> {
         Unpack { rest: bytes }
     }
 
-    /// How many bytes have not been read.
+    /// How many bytes are left.
     pub fn left(&self) -> usize {
         self.rest.len()
     }
 
+    /// One byte.
     pub fn byte(&mut self) -> Result<u8, Malformed> {
         Ok(self.bytes(1)?[0])
     }
 
+    /// The next `length` bytes.
     pub fn bytes(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.rest.split_at_checked(length).ok_or(Malformed)?;
         self.rest = rest;
         Ok(taken)
     }
 
-    /// A number in its shortest form: every value has one encoding only, so that equal states have
+    /// A number, in its shortest form only: each value has one encoding, so that equal states have
     /// equal bytes.
     pub fn number(&mut self) -> Result<u64, Malformed> {
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
             let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 || shift > 0 && byte == 0 {
+            let is_too_large = shift == 63 && bits > 1;
+            let is_longer_than_needed = shift > 0 && byte == 0;
+            if is_too_large || is_longer_than_needed {
                 return Err(Malformed);
             }
             number |= bits << shift;
@@ -92,11 +98,13 @@ impl<'a> Unpack<'a> {
         Err(Malformed)
     }
 
+    /// What `put_str` appends.
     pub fn str(&mut self) -> Result<&'a str, Malformed> {
         let length = self.number()?;
         self.text(length)
     }
 
+    /// What `put_optional` appends.
     pub fn optional(&mut self) -> Result<Option<&'a str>, Malformed> {
         match self.number()? {
             0 => Ok(None),
@@ -104,6 +112,7 @@ impl<'a> Unpack<'a> {
         }
     }
 
+    /// What `put_time` appends.
     pub fn time(&mut self) -> Result<Option<u64>, Malformed> {
         match self.byte()? {
             0 => Ok(None),
@@ -135,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_come_back_and_have_one_form() {
+    fn numbers_have_one_encoding() {
         for number in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, u64::MAX - 1, u64::MAX] {
             let mut bytes = Vec::new();
             put_number(number, &mut bytes);
@@ -146,14 +155,14 @@ mod tests {
             bytes.pop();
             assert_eq!(Unpack::new(&bytes).number(), Err(Malformed));
         }
-        let longer_than_need_be: [&[u8]; 3] = [&[0x80, 0], &[0xff; 10], &[0x81, 0x80, 0]];
-        for bytes in longer_than_need_be {
+        let longer_than_needed: [&[u8]; 3] = [&[0x80, 0], &[0xff; 10], &[0x81, 0x80, 0]];
+        for bytes in longer_than_needed {
             assert_eq!(Unpack::new(bytes).number(), Err(Malformed));
         }
     }
 
     #[test]
-    fn a_length_is_held_against_what_is_there() {
+    fn lengths_are_compared_with_what_is_left() {
         let mut bytes = Vec::new();
         put_number(u64::MAX, &mut bytes);
         bytes.extend_from_slice(b"abc");

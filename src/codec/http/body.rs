@@ -1,47 +1,62 @@
-//! Bodies: what the headers say of their length, and chunked ones decoded as they come.
+//! Message bodies: their length as the headers give it (RFC 9112 section 6), and the decoding of
+//! chunked ones.
 //!
-//! A length that is not beyond doubt is a fault: two of them, one beside `Transfer-Encoding`,
-//! signs, lists, a coding other than `chunked`. Start with `BodyLength::of` and `Chunked::decode`.
+//! An ambiguous length is a fault, because two programs that frame a request differently let one
+//! user's bytes become another's request (request smuggling, RFC 9112 section 11.2): two lengths, a
+//! length beside `Transfer-Encoding`, signs, lists, a coding other than `chunked`.
+//!
+//! Start reading at [`BodyLength::of`] and [`Chunked::decode`].
 use super::head::{HeadFault, HeadPlace};
 
-/// Chunk extensions of one body, in bytes; nobody here reads them.
+/// Most bytes of chunk extensions in one body. They are skipped.
 const EXTENSION_BYTES_MAX: usize = 4 * 1024;
-/// Trailers of one body, in bytes; nobody here reads them.
+/// Most bytes of trailers in one body. They are skipped.
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
-/// Hex digits of a chunk's size: as many as fit into 64 bits.
+/// Most hexadecimal digits of a chunk's size: those of 64 bits.
 const SIZE_DIGITS_MAX: u8 = 16;
 
-/// How a message's body ends.
+/// How a message's body ends (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyLength {
-    /// No header speaks of a body.
+    /// No header gives a length. A request then has no body; a response ends with its connection.
     Unsaid,
+    /// `Content-Length`, in bytes.
     Fixed(u64),
+    /// `Transfer-Encoding: chunked`
     Chunked,
 }
 
-/// What is wrong with a body or its headers.
+/// The fault of a body or of its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFault {
-    /// `Content-Length` is not one plain number.
+    /// `Content-Length` is not one plain number (RFC 9110 section 8.6).
     ContentLength,
-    /// `Content-Length` and `Transfer-Encoding` together.
+    /// `Content-Length` and `Transfer-Encoding` together (RFC 9112 section 6.3, rule 3).
     Both,
-    /// `Transfer-Encoding` names `chunked` twice, or nothing.
+    /// `Transfer-Encoding` is empty or names `chunked` twice (RFC 9112 section 6.1).
     TransferEncoding,
-    /// A coding that nobody here knows.
+    /// A transfer coding other than `chunked`.
     UnknownCoding,
+    /// The size of a chunk is not 1 to 16 hexadecimal digits (RFC 9112 section 7.1).
     ChunkSize,
-    /// A chunk's data does not end where its size says.
+    /// No line break follows the data of a chunk.
     ChunkEnd,
+    /// A control character in a chunk extension, or too many extensions (RFC 9112 section 7.1.1).
     Extensions,
+    /// A malformed trailer (RFC 9112 section 7.1.2).
     Trailer,
+    /// Too many bytes of trailers.
     TrailerTooLong,
+    /// The body is longer than allowed.
     TooLarge,
 }
 
 impl BodyLength {
     /// Reads the framing headers of a message.
+    ///
+    /// # Errors
+    ///
+    /// If they do not give exactly one length, or name an unknown transfer coding.
     pub fn of(headers: &[httparse::Header]) -> Result<BodyLength, BodyFault> {
         let values = |name: &'static str| {
             let named = headers
@@ -80,34 +95,48 @@ fn content_length(value: &[u8]) -> Result<BodyLength, BodyFault> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(BodyFault::ContentLength);
     }
-    // Digits beyond 64 bits are a length all the same, only none that anybody accepts.
-    let length = value.iter().try_fold(0u64, |sum, digit| {
-        sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    });
-    Ok(BodyLength::Fixed(length.unwrap_or(u64::MAX)))
+    let mut length = 0u64;
+    for digit in value {
+        // A number beyond 64 bits is well-formed, and refused as too large.
+        length = length.saturating_mul(10);
+        length = length.saturating_add(u64::from(digit - b'0'));
+    }
+    Ok(BodyLength::Fixed(length))
 }
 
-/// Where in a chunked body the next byte stands.
+/// The place of the next byte in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChunkPlace {
+    /// In a chunk's size, after so many digits.
     Size { digits: u8 },
+    /// In a chunk extension.
     Extension,
+    /// After the CR of the size line.
     SizeLf,
+    /// In a chunk's data.
     Data,
+    /// Right after a chunk's data.
     DataCr,
+    /// After the CR that follows a chunk's data.
     DataLf,
+    /// In the trailers, which follow the last chunk.
     Trailer(HeadPlace),
+    /// After the body.
     End,
 }
 
-/// A chunked body that is being decoded; holds no more than has come.
+/// A chunked body that is being decoded (RFC 9112 section 7.1). It holds the bytes that arrived,
+/// and reserves nothing for claimed sizes.
 #[derive(Debug)]
 pub struct Chunked {
     at: ChunkPlace,
-    /// Of the present chunk: its size while it is being read, then what is left of it.
+    /// The size of the present chunk while its digits are read, then its bytes that are to come.
     left: u64,
+    /// Extension bytes so far; at most `EXTENSION_BYTES_MAX`.
     extension_bytes: usize,
+    /// Trailer bytes so far; at most `TRAILER_BYTES_MAX`.
     trailer_bytes: usize,
+    /// The data so far; at most the `bytes_max` of `decode`.
     body: Vec<u8>,
 }
 
@@ -124,8 +153,12 @@ impl Default for Chunked {
 }
 
 impl Chunked {
-    /// Takes the next piece of input; returns how much of it belongs to the body. `is_whole` tells
-    /// whether it ended.
+    /// Takes the next piece of input. Returns how many of its bytes belong to the body; `is_whole`
+    /// says whether the body ended with them.
+    ///
+    /// # Errors
+    ///
+    /// If the body is malformed, or longer than `bytes_max`. The decoder is of no use after it.
     pub fn decode(&mut self, input: &[u8], bytes_max: u64) -> Result<usize, BodyFault> {
         let mut taken = 0;
         while taken < input.len() && self.at != ChunkPlace::End {
@@ -146,17 +179,17 @@ impl Chunked {
         Ok(taken)
     }
 
-    /// Whether the last chunk and its trailers have come.
+    /// Whether the last chunk and the trailers have arrived.
     pub fn is_whole(&self) -> bool {
         self.at == ChunkPlace::End
     }
 
-    /// What has been decoded.
+    /// The data so far.
     pub fn bytes(&self) -> &[u8] {
         &self.body
     }
 
-    /// What has been decoded, without a copy.
+    /// The data so far, without a copy.
     pub fn into_bytes(self) -> Vec<u8> {
         self.body
     }
@@ -175,7 +208,7 @@ impl Chunked {
             (ChunkPlace::DataLf, b'\n') => Ok(ChunkPlace::Size { digits: 0 }),
             (ChunkPlace::DataCr | ChunkPlace::DataLf, _) => Err(BodyFault::ChunkEnd),
             (ChunkPlace::Trailer(place), _) => self.trailer(place, byte),
-            (ChunkPlace::Data | ChunkPlace::End, _) => unreachable!("decode deals with these"),
+            (ChunkPlace::Data | ChunkPlace::End, _) => unreachable!("handled by `decode`"),
         }
     }
 

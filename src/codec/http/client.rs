@@ -1,20 +1,23 @@
-//! The other side: requests that tern sends and the responses to them.
+//! The client's side of HTTP: requests that tern sends, and the parser of their responses.
 //!
-//! One call a connection, which closes after it. Responses are read as strictly as requests: what
-//! is not beyond doubt is a fault, and the call has failed. Start with `ResponseParser::parse`.
+//! A connection serves one request and closes after it. Responses are parsed as strictly as
+//! requests: an ambiguous one is a fault, and the call has failed.
+//!
+//! Start reading at [`ResponseParser::parse`].
 use super::body::{BodyLength, Chunked};
 use super::head::{HEADERS_MAX, Scan};
 use std::ops::Range;
 
-/// A response's head, in bytes.
+/// Most bytes of a response's head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// A response's body, in bytes: a list of machines, a directory of a discovery service.
+/// Most bytes of a response's body: a list of machines, a directory of a discovery service, a value
+/// that a standby forwards.
 const BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
-/// Heads with a 1xx status before the real one.
+/// Most interim responses (1xx) before the final one.
 const INTERIM_MAX: usize = 8;
 
-/// The headers of an answer that a standby passes on.
-const HEADERS: [&str; 5] = [
+/// The headers that a standby gives back from the leader's response.
+const PROXIED_HEADERS: [&str; 5] = [
     "Content-Type",
     "Location",
     "X-Etcd-Index",
@@ -22,7 +25,7 @@ const HEADERS: [&str; 5] = [
     "X-Raft-Term",
 ];
 
-/// A request that tern sends itself.
+/// A request that tern sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallRequest<'a> {
     /// `GET`, `PUT` …
@@ -31,8 +34,9 @@ pub struct CallRequest<'a> {
     pub host: &'a str,
     /// Path and query, escaped.
     pub target: &'a str,
-    /// Not sent when empty.
+    /// Header `Content-Type`; empty: the header is not sent.
     pub content_type: &'a str,
+    /// The body; may be empty.
     pub body: &'a [u8],
 }
 
@@ -62,62 +66,73 @@ impl CallRequest<'_> {
 /// A whole response to a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallResponse {
+    /// The status; never an interim one (1xx).
     pub status: u16,
     /// Header `Location`.
     pub location: Option<String>,
     /// Header `Server`.
     pub server: Option<String>,
-    /// Those that a standby passes on, as they are.
+    /// The headers that a standby gives back to its client.
     pub passed: Vec<(&'static str, String)>,
+    /// The decoded body.
     pub body: Vec<u8>,
 }
 
-/// Why a response is no response.
+/// The fault of a response, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallFault(pub &'static str);
 
-/// The state of one call's response.
+/// The parser of the response to one request.
 #[derive(Debug, Default)]
 pub struct ResponseParser {
+    /// The scan for the end of the present head.
     scan: Scan,
-    /// Where the present head starts: behind the interim ones.
+    /// Where the present head starts in the input: after the interim responses.
     start: usize,
+    /// Interim responses so far; at most `INTERIM_MAX`.
     interim: usize,
-    state: ResponsePhase,
+    phase: ResponsePhase,
 }
 
+/// What the parser waits for.
 #[derive(Debug, Default)]
 enum ResponsePhase {
+    /// The end of the head.
     #[default]
     Head,
+    /// The end of a body of known length, at this place of the input.
     Fixed {
         head: CallResponse,
         body: Range<usize>,
     },
+    /// The end of a chunked body. The input is decoded up to `at`.
     Chunked {
         head: CallResponse,
         at: usize,
         body: Chunked,
     },
-    ToTheEnd {
-        head: CallResponse,
-        from: usize,
-    },
+    /// The end of the connection. The body starts at `from`.
+    ToTheEnd { head: CallResponse, from: usize },
+    /// Nothing: the response was returned.
     Done,
 }
 
 impl ResponseParser {
-    /// Takes all that has come so far since the call was sent; `end`: the other side has closed.
-    /// `None`: not whole yet.
+    /// Looks at all input since the request was sent. `end`: the other side has closed its
+    /// direction. `None` if the response is not whole yet.
+    ///
+    /// # Errors
+    ///
+    /// If the response is malformed or too long, or ends early.
     pub fn parse(&mut self, input: &[u8], end: bool) -> Result<Option<CallResponse>, CallFault> {
-        if let ResponsePhase::Head = self.state {
+        if let ResponsePhase::Head = self.phase {
             self.on_head(input)?;
         }
-        if let ResponsePhase::Chunked { at, body, .. } = &mut self.state {
+        if let ResponsePhase::Chunked { at, body, .. } = &mut self.phase {
             let taken = body.decode(&input[*at..], BODY_BYTES_MAX);
             *at += taken.map_err(|_| CallFault("malformed or over-long chunked body"))?;
         }
-        let whole = match &self.state {
+        let whole = match &self.phase {
             ResponsePhase::Fixed { body, .. } => input.len() >= body.end,
             ResponsePhase::Chunked { body, .. } => body.is_whole(),
             ResponsePhase::ToTheEnd { from, .. }
@@ -128,15 +143,17 @@ impl ResponseParser {
             ResponsePhase::ToTheEnd { .. } => end,
             ResponsePhase::Head | ResponsePhase::Done => false,
         };
-        match whole {
-            true => Ok(self.take(input)),
-            false if end => Err(CallFault("closed before the response was whole")),
-            false => Ok(None),
+        if whole {
+            return Ok(self.take(input));
         }
+        if end {
+            return Err(CallFault("closed before the response was whole"));
+        }
+        Ok(None)
     }
 
     fn take(&mut self, input: &[u8]) -> Option<CallResponse> {
-        let (head, body) = match std::mem::replace(&mut self.state, ResponsePhase::Done) {
+        let (head, body) = match std::mem::replace(&mut self.phase, ResponsePhase::Done) {
             ResponsePhase::Fixed { head, body } => (head, input[body].to_vec()),
             ResponsePhase::Chunked { head, body, .. } => (head, body.into_bytes()),
             ResponsePhase::ToTheEnd { head, from } => (head, input[from..].to_vec()),
@@ -145,7 +162,7 @@ impl ResponseParser {
         Some(CallResponse { body, ..head })
     }
 
-    /// Looks for the head, past interim ones.
+    /// Looks for the head of the final response. Skips interim ones (RFC 9110 section 15.2).
     fn on_head(&mut self, input: &[u8]) -> Result<(), CallFault> {
         loop {
             let found = self.scan.head(&input[self.start..], HEAD_BYTES_MAX);
@@ -163,7 +180,8 @@ impl ResponseParser {
                 self.scan = Scan::default();
                 continue;
             }
-            self.state = match length {
+            self.phase = match length {
+                // These have no body (RFC 9112 section 6.3, rule 1).
                 _ if matches!(head.status, 204 | 304) => ResponsePhase::Fixed {
                     head,
                     body: from..from,
@@ -207,7 +225,7 @@ fn parse_head(bytes: &[u8]) -> Result<(CallResponse, BodyLength), CallFault> {
         status: parsed.code.ok_or(CallFault("malformed head"))?,
         location: header("location"),
         server: header("server"),
-        passed: HEADERS
+        passed: PROXIED_HEADERS
             .iter()
             .filter_map(|name| Some((*name, header(name)?)))
             .collect(),

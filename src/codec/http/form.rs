@@ -1,30 +1,32 @@
 //! The parameters of a request, from its query and its form body, and the limits of a key.
 //!
-//! Strict: a bad escape is an error, never a character; `;` is an ordinary character; the first of
-//! several values wins. Start with `Form::parse`; percent encoding itself is in `crate::core::escape`.
+//! A malformed escape is an error, never a character. `;` is an ordinary character. The first of
+//! several values counts. Percent encoding itself is in `core::escape`.
+//!
+//! Start reading at [`Form::parse`].
 use crate::core::escape::{self, BadEscape};
 use std::borrow::Cow;
 
-/// Parameters in one request; more is an error, so that a body of ampersands costs no memory.
+/// Most parameters of one request, so that a body of ampersands costs little memory.
 pub const PARAMETERS_MAX: usize = 1_000;
-/// How much longer than they were sent parameters may become by decoding, in bytes: what is not
-/// text grows. It keeps what a request can put into the log within the request's own limit and a
-/// little.
+/// Most bytes by which decoding may lengthen all parameters together. Each byte that is not UTF-8
+/// becomes three. The bound keeps what a request puts into the log close to the limit of the
+/// request itself.
 pub const GROWTH_BYTES_MAX: usize = 4 * 1024;
-/// A key's decoded length in bytes; beyond it 414.
+/// Longest decoded key in bytes. A longer one is refused with 414.
 pub const KEY_BYTES_MAX: usize = 8 * 1024;
-/// A key's segments; beyond it 414.
+/// Most segments of a key. One with more is refused with 414.
 pub const KEY_SEGMENTS_MAX: usize = 1_024;
 
-/// Why parameters cannot be decoded.
+/// The fault of parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormError {
     /// A `%` without two hex digits.
     BadEscape,
     /// More than `PARAMETERS_MAX` parameters.
     TooMany,
-    /// Decoded they are longer than sent by more than `GROWTH_BYTES_MAX`: they are not text.
-    /// Answered with 413.
+    /// Decoding lengthens them by more than `GROWTH_BYTES_MAX`, so they are not text. Answered with
+    /// 413.
     TooLarge,
 }
 
@@ -43,16 +45,21 @@ const FEW: usize = 4;
 /// The parameters of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Form<'a> {
-    /// The first parameters, in their order, so that few of them take no memory of their own.
+    /// The first parameters, names and values decoded, in the order in which they count. Kept in
+    /// place, so that a request with few parameters needs no allocation for them.
     few: [Option<Pair<'a>>; FEW],
-    /// The parameters after those.
+    /// The parameters after `few`.
     more: Vec<Pair<'a>>,
+    /// Bytes that decoding has added; at most `GROWTH_BYTES_MAX`.
     growth: usize,
 }
 
 impl<'a> Form<'a> {
-    /// Decodes query and body (`b""` when it is not a form); the body's parameters come first, so
-    /// they win.
+    /// Decodes query and body (`b""` if it is not a form). The parameters of the body come first.
+    ///
+    /// # Errors
+    ///
+    /// If an escape is malformed or a bound is exceeded.
     pub fn parse(query: &'a str, body: &'a [u8]) -> Result<Form<'a>, FormError> {
         let mut form = Form::default();
         form.add(body)?;
@@ -60,7 +67,7 @@ impl<'a> Form<'a> {
         Ok(form)
     }
 
-    /// The first value of a parameter; a parameter without `=` has an empty one.
+    /// The first value of a parameter. A parameter without `=` has an empty value.
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut pairs = self.few.iter().flatten().chain(&self.more);
         let found = pairs.find(|(key, _)| key == name);
@@ -89,14 +96,14 @@ impl<'a> Form<'a> {
     fn decode(&mut self, text: &'a [u8]) -> Result<Cow<'a, str>, FormError> {
         let decoded = escape::decode(text, true)?;
         self.growth += decoded.len().saturating_sub(text.len());
-        match self.growth {
-            0..=GROWTH_BYTES_MAX => Ok(decoded),
-            _ => Err(FormError::TooLarge),
+        if self.growth > GROWTH_BYTES_MAX {
+            return Err(FormError::TooLarge);
         }
+        Ok(decoded)
     }
 }
 
-/// Whether a decoded key keeps to the limits; one that does not is answered with 414.
+/// Whether a decoded key is within the limits.
 pub fn key_fits(key: &str) -> bool {
     let segments = key.split('/').filter(|s| !s.is_empty());
     key.len() <= KEY_BYTES_MAX && segments.take(KEY_SEGMENTS_MAX + 1).count() <= KEY_SEGMENTS_MAX

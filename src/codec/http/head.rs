@@ -1,47 +1,64 @@
-//! Message heads: the scan that finds a head's end and refuses what no head may hold, before any
-//! parser sees it.
+//! The scan for the end of a message head.
 //!
-//! httparse takes a bare line feed for the end of a line, and so do some programs but not others;
-//! whatever is read in two ways is refused here: bare CR and LF, control characters, folded lines,
-//! a name that is not a token or that a space follows. The scan goes byte by byte and remembers
-//! where it is, so no byte is looked at twice. Trailers of chunked bodies go through the same
-//! machine.
+//! It runs before httparse and refuses what programs read in different ways: httparse takes a bare
+//! line feed for the end of a line, for example, and other programs do not. Each byte is looked at
+//! once. The trailers of chunked bodies pass the same state machine, [`HeadPlace`].
+//!
+//! Start reading at [`Scan::head`].
 
-/// Headers in one head.
+/// Most headers in one head.
 pub const HEADERS_MAX: usize = 100;
 
-/// What no head may hold.
+/// Something that no head may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadFault {
+    /// A line feed without a carriage return before it (RFC 9112 section 2.2).
     BareLf,
+    /// A carriage return without a line feed after it (RFC 9112 section 2.2).
     BareCr,
+    /// A control character in a value or in the first line (RFC 9110 section 5.5).
     Control,
+    /// A header that continues on a second line (RFC 9112 section 5.2).
     Folded,
+    /// A header name that is not a token, or is followed by a space (RFC 9112 section 5.1).
     Name,
+    /// The head is longer than allowed.
     TooLong,
 }
 
-/// Where in a head the next byte stands.
+/// The place of the next byte in a head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HeadPlace {
-    /// Before the first line; empty lines may come, since clients of old send one after a body.
+    /// Before the first line. Empty lines are skipped there: old clients send one after a body (RFC
+    /// 9112 section 2.2).
     #[default]
     Before,
+    /// After the CR of an empty line before the first line.
     BeforeLf,
     /// In the request or status line, or in a header's value.
     Text,
+    /// After the CR of a line.
     LineLf,
-    /// At the start of a header.
+    /// At the start of a header, or of the empty line.
     Start,
     /// In a header's name.
     Name,
     /// After the CR of the empty line.
     EndLf,
+    /// After the head.
     End,
 }
 
 impl HeadPlace {
-    /// One byte further.
+    /// The place after this byte.
+    ///
+    /// # Errors
+    ///
+    /// If the byte may not stand at this place.
+    ///
+    /// # Panics
+    ///
+    /// At `End`.
     pub fn step(self, byte: u8) -> Result<HeadPlace, HeadFault> {
         match (self, byte) {
             (HeadPlace::BeforeLf, b'\n') => Ok(HeadPlace::Before),
@@ -62,29 +79,33 @@ impl HeadPlace {
                 Ok(HeadPlace::Text)
             }
             (HeadPlace::Before | HeadPlace::Text, _) => Err(HeadFault::Control),
-            (HeadPlace::End, _) => unreachable!("nobody steps on behind the end"),
+            (HeadPlace::End, _) => unreachable!("the head has ended"),
         }
     }
 }
 
-/// Whether a byte may stand in a method or a header's name (RFC 9110, 5.6.2).
-pub fn is_token(byte: u8) -> bool {
+/// Whether a byte may stand in a method or a header's name (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// A scan of the input for a whole head.
+/// The scan of an input for a whole head.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scan {
     place: HeadPlace,
-    /// How far the input has been looked at.
+    /// Bytes of the input that were looked at; only rises.
     at: usize,
-    /// Where the first line starts.
+    /// Where the first line starts: after the empty lines before it. At most `at`.
     first: usize,
 }
 
 impl Scan {
-    /// The range of the head, with its empty line; `None`: not whole yet. The input is all of it
-    /// each time.
+    /// The range of the head in `input`, the empty line included; `None` if it is not whole yet.
+    /// `input` is all input so far, at each call.
+    ///
+    /// # Errors
+    ///
+    /// If the head is longer than `bytes_max` or contains what it may not.
     pub fn head(
         &mut self,
         input: &[u8],
@@ -110,7 +131,7 @@ impl Scan {
         Ok(None)
     }
 
-    /// Whether a byte has come.
+    /// Whether a byte has arrived.
     pub fn has_begun(&self) -> bool {
         self.at > 0
     }

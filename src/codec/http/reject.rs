@@ -1,16 +1,16 @@
-//! Every way in which a request is refused: status and text.
+//! All refusals of malformed requests, with status and text.
 //!
-//! The texts of 0.4 are kept where it has some (`400 Bad Request`, the missing Host). Faults of
-//! head and body turn into rejects here.
+//! Where 0.4 has a text, it is kept (`400 Bad Request`, the missing Host).
 use super::body::BodyFault;
 use super::head::HeadFault;
 
-/// Why a request is refused. The connection is always closed after the answer: what follows cannot
-/// be trusted to start a request.
+/// The refusal of a request. The connection closes after it, because the next bytes need not be the
+/// start of a request (RFC 9112 section 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {
+    /// The status, 4xx or 5xx.
     pub status: u16,
-    /// The whole text of the answer's body.
+    /// The body of the response.
     pub text: &'static str,
 }
 

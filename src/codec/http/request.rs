@@ -1,10 +1,12 @@
-//! Requests from a connection's input buffer, under the strict framing rules.
+//! Requests from a connection's input (RFC 9112), under strict rules of framing.
 //!
-//! `Parser::parse` is called with all unconsumed input whenever more has come; it remembers how far
-//! it has looked, so that no byte is scanned twice, and its result does not depend on how the input
-//! was cut into reads. Whatever is not beyond doubt is refused and the connection closed: a request
-//! that two programs frame differently is how one user's bytes become another's request. Start with
-//! `Parser::parse`.
+//! [`Parser::parse`] is called with all unconsumed input whenever more has arrived. It remembers its
+//! position, so that no byte is scanned twice, and its result does not depend on how the input was
+//! cut into reads. An ambiguous request is refused and its connection closed: two programs that
+//! frame a request differently let one user's bytes become another's request (request smuggling,
+//! RFC 9112 section 11.2).
+//!
+//! Start reading at [`Parser::parse`].
 use super::body::{BodyFault, BodyLength, Chunked};
 use super::head::{HEADERS_MAX, Scan};
 use super::message::{Method, ResponseMode, Version};
@@ -13,12 +15,13 @@ use crate::core::escape;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Bounds on one request; a client cannot make the parser hold more.
+/// Bounds of one request. A client cannot make the parser hold more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Request line and headers with the empty line, in bytes. Beyond: 431, as beyond 100 headers.
+    /// Most bytes of request line and headers, the empty line included. A longer head is refused
+    /// with 431, as is one of more than 100 headers.
     pub head_bytes_max: usize,
-    /// Decoded body in bytes. Beyond: 413.
+    /// Most bytes of the decoded body. A longer one is refused with 413.
     pub body_bytes_max: u64,
 }
 
@@ -31,33 +34,38 @@ impl Default for Limits {
     }
 }
 
-/// One whole request; borrows from the connection's input or from the parser.
+/// A whole request. It borrows from the connection's input or from the parser.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request<'a> {
+    /// The method.
     pub method: Method,
-    /// The decoded path; starts with `/` (or is `*` of `OPTIONS *`), not cleaned. Invalid UTF-8
-    /// has become U+FFFD.
+    /// The decoded path, not cleaned. It starts with `/`, or is the `*` of `OPTIONS *`. A byte that
+    /// is not UTF-8 has become U+FFFD.
     pub path: Cow<'a, str>,
-    /// The query as it was sent, without its `?`; `None` when there was no `?`.
+    /// The query as it was sent, without its `?`; `None` if there was no `?`.
     pub query: Option<&'a str>,
+    /// The protocol version.
     pub version: Version,
-    /// Whether the connection goes on after the answer.
+    /// Whether the connection stays open after the response (RFC 9112 section 9.3).
     pub keep_alive: bool,
+    /// Header `Host`. `Some` if the version is 1.1 (RFC 9112 section 3.2).
     pub host: Option<&'a str>,
+    /// Header `Content-Type`.
     pub content_type: Option<&'a str>,
+    /// Header `Origin`.
     pub origin: Option<&'a str>,
-    /// The protocol that the connection is to go on with (`Connection: upgrade` and `Upgrade`).
+    /// Header `Upgrade`, if `Connection` names it (RFC 9110 section 7.8).
     pub upgrade: Option<&'a str>,
-    /// `Tern-Hello`: who opens a link between peers.
+    /// Header `Tern-Hello`: the sender's side of a new link between peers.
     pub hello: Option<&'a str>,
-    /// Another tern asks (`User-Agent`).
+    /// Whether the sender is a tern (header `User-Agent`).
     pub from_tern: bool,
-    /// The decoded body, empty when there was none.
+    /// The decoded body; empty without one.
     pub body: &'a [u8],
 }
 
 impl Request<'_> {
-    /// What framing the answer needs to know; kept by the connection while the request is parked.
+    /// What this request decides about the framing of its response.
     pub fn response_mode(&self) -> ResponseMode {
         ResponseMode {
             version: self.version,
@@ -67,70 +75,80 @@ impl Request<'_> {
     }
 }
 
-/// What a call of the parser came to.
+/// The result of `Parser::parse`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
-    /// Not whole yet. Drop `consumed` bytes from the front of the input, read more, call again.
+    /// The request is not whole yet. Drop the consumed bytes, read more, and call again.
     NeedMore {
+        /// Bytes to drop from the front of the input.
         consumed: usize,
-        /// The client waits for `100 Continue` before it sends the body; told once.
+        /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 section
+        /// 10.1.1). True at most once for each request.
         continue_100: bool,
     },
-    /// One request. When it has been dealt with, drop `consumed` bytes and call `reset`.
+    /// A whole request. Once it is routed, drop the consumed bytes and call `reset`.
     Request {
+        /// Bytes to drop from the front of the input.
         consumed: usize,
+        /// The request.
         request: Request<'a>,
     },
-    /// Answer this and close.
+    /// The request is refused. Send this and close the connection.
     Reject(Reject),
 }
 
-/// Where a connection stands within a request; deadlines depend on it.
+/// How much of a request has arrived. The connection's deadline depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestStage {
-    /// No byte of a request has come.
+    /// No byte.
     Idle,
-    /// The head has begun.
+    /// A part of the head.
     Head,
-    /// The head is whole, the body is not; so many bytes of the body have come.
-    Body { received: u64 },
+    /// The head and a part of the body.
+    Body {
+        /// Bytes of the body so far; decoded ones, if it is chunked.
+        received: u64,
+    },
 }
 
 /// What the parser waits for.
 #[derive(Debug, Default)]
 enum ParsePhase {
+    /// The end of the head.
     #[default]
     Head,
-    /// A body of known length; the input holds the head too.
+    /// The end of a body of known length. Head and body stay in the input until then: the places
+    /// of the head and of the end of the body.
     Fixed { head: Range<usize>, end: usize },
-    /// A chunked body; its head has been taken out of the input.
+    /// The end of a chunked body. Its head is in `Parser::head`.
     Chunked(Chunked),
 }
 
-/// The state of one connection's request stream.
+/// The parser of one connection's requests.
 #[derive(Debug, Default)]
 pub struct Parser {
+    /// The scan for the end of the head.
     scan: Scan,
     phase: ParsePhase,
-    /// The head of a chunked request.
+    /// The head of a chunked request, whose chunks are consumed as they arrive; else empty.
     head: Vec<u8>,
-    /// Bytes of the body that had come at the last call.
+    /// Bytes of the body at the last call; 0 while the head is not whole.
     received: u64,
 }
 
-/// What one look at the input came to, before a request is made of it.
+/// The result of one look at the input. A chunked request is put together afterwards, because it
+/// borrows from the parser.
 enum ParseStep<'a> {
-    More {
-        consumed: usize,
-    },
+    /// The request is not whole.
+    More { consumed: usize },
+    /// A whole request with a body of known length, or without one.
     Fixed {
         head: RequestHead<'a>,
         body: &'a [u8],
         consumed: usize,
     },
-    Chunked {
-        consumed: usize,
-    },
+    /// A whole request whose body is in `ParsePhase::Chunked`.
+    Chunked { consumed: usize },
 }
 
 impl Parser {
@@ -139,8 +157,8 @@ impl Parser {
         Parser::default()
     }
 
-    /// Looks at the input, which starts where the last `consumed` left off. Not to be called after
-    /// a `Reject`, nor after a `Request` before `reset`.
+    /// Looks at all unconsumed input of the connection. Not to be called after a `Reject`, nor
+    /// after a `Request` before `reset`.
     pub fn parse<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Parsed<'a> {
         let mut continue_100 = false;
         let step = match self.step(input, limits, &mut continue_100) {
@@ -162,9 +180,9 @@ impl Parser {
             },
             ParseStep::Chunked { consumed } => {
                 let ParsePhase::Chunked(body) = &self.phase else {
-                    unreachable!("the step said so");
+                    unreachable!("the step is of a chunked body");
                 };
-                let head = RequestHead::parse(&self.head).expect("it was parsed when it came");
+                let head = RequestHead::parse(&self.head).expect("parsed before its body");
                 Parsed::Request {
                     consumed,
                     request: head.with_body(body.bytes()),
@@ -173,13 +191,13 @@ impl Parser {
         }
     }
 
-    /// Ready for the next request; gives back what a large body took.
+    /// Prepares for the next request. Frees the memory of a chunked body.
     pub fn reset(&mut self) {
         *self = Parser::default();
     }
 
-    /// The length that the input must reach for a request whose body has a known length and has not
-    /// come as a whole; as of the last call of `parse`.
+    /// The length that the input must reach for the present request, if its body has a known length
+    /// and was not whole at the last call of `parse`.
     pub fn wanted_input_len(&self) -> Option<usize> {
         match self.phase {
             ParsePhase::Fixed { end, .. } => Some(end),
@@ -187,7 +205,7 @@ impl Parser {
         }
     }
 
-    /// Where the connection stands; as of the last call of `parse`.
+    /// How much of a request had arrived at the last call of `parse`.
     pub fn stage(&self) -> RequestStage {
         match self.phase {
             ParsePhase::Head if self.scan.has_begun() => RequestStage::Head,
@@ -214,7 +232,7 @@ impl Parser {
                 let body = &input[head.end..*end];
                 let consumed = *end;
                 let head =
-                    RequestHead::parse(&input[head.clone()]).expect("it was parsed when it came");
+                    RequestHead::parse(&input[head.clone()]).expect("parsed before its body");
                 Ok(ParseStep::Fixed {
                     head,
                     body,
@@ -268,7 +286,7 @@ impl Parser {
         }
     }
 
-    /// Decodes chunks from `from` on.
+    /// Decodes the chunks that start at `from`.
     fn on_chunks<'a>(
         &mut self,
         input: &'a [u8],
@@ -276,14 +294,15 @@ impl Parser {
         limits: &Limits,
     ) -> Result<ParseStep<'a>, Reject> {
         let ParsePhase::Chunked(chunked) = &mut self.phase else {
-            unreachable!("only called in this phase");
+            unreachable!("called in this phase only");
         };
         let consumed = from + chunked.decode(&input[from..], limits.body_bytes_max)?;
         self.received = chunked.bytes().len() as u64;
-        Ok(match chunked.is_whole() {
-            true => ParseStep::Chunked { consumed },
-            false => ParseStep::More { consumed },
-        })
+        if chunked.is_whole() {
+            Ok(ParseStep::Chunked { consumed })
+        } else {
+            Ok(ParseStep::More { consumed })
+        }
     }
 }
 
@@ -310,26 +329,28 @@ impl<'a> RequestHead<'a> {
             _ => Version::Http11,
         };
         let length = BodyLength::of(parsed.headers)?;
+        // HTTP/1.0 has no transfer codings (RFC 9112 section 6.1).
         if length == BodyLength::Chunked && version == Version::Http10 {
             return Err(reject::CHUNKED_IN_1_0);
         }
         let target = Target::parse(parsed.path.ok_or(reject::BAD_REQUEST)?, parsed.method)?;
+        let path = escape::decode(target.path.as_bytes(), false);
+        let request = Request {
+            method: Method::parse(parsed.method.ok_or(reject::BAD_REQUEST)?),
+            path: path.map_err(|_| reject::BAD_REQUEST)?,
+            query: target.query,
+            version,
+            keep_alive: false,
+            host: None,
+            content_type: None,
+            origin: None,
+            upgrade: None,
+            hello: None,
+            from_tern: false,
+            body: b"",
+        };
         let mut head = RequestHead {
-            request: Request {
-                method: Method::parse(parsed.method.ok_or(reject::BAD_REQUEST)?),
-                path: escape::decode(target.path.as_bytes(), false)
-                    .map_err(|_| reject::BAD_REQUEST)?,
-                query: target.query,
-                version,
-                keep_alive: false,
-                host: None,
-                content_type: None,
-                origin: None,
-                upgrade: None,
-                hello: None,
-                from_tern: false,
-                body: b"",
-            },
+            request,
             length,
             expects_continue: false,
         };
@@ -337,12 +358,13 @@ impl<'a> RequestHead<'a> {
         Ok(head)
     }
 
+    /// Of several headers of one name the first counts; two `Host` are refused (RFC 9112 section
+    /// 3.2).
     fn read_headers(&mut self, headers: &[httparse::Header<'a>]) -> Result<(), Reject> {
         let request = &mut self.request;
-        let (mut close, mut keep_alive, mut upgrade) = (false, false, false);
+        let mut connection = ConnectionOptions::default();
         for header in headers {
-            let name = header.name;
-            let is = |other: &str| name.eq_ignore_ascii_case(other);
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             if is("host") {
                 if request.host.replace(host(header.value)?).is_some() {
                     return Err(reject::TWO_HOSTS);
@@ -352,16 +374,13 @@ impl<'a> RequestHead<'a> {
             } else if is("origin") {
                 request.origin = request.origin.or(Some(text(header.value)));
             } else if is("connection") {
-                for token in header.value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-                    close |= token.eq_ignore_ascii_case(b"close");
-                    keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
-                    upgrade |= token.eq_ignore_ascii_case(b"upgrade");
-                }
+                connection.read(header.value);
             } else if is("upgrade") {
                 request.upgrade = request.upgrade.or(Some(text(header.value)));
             } else if is("tern-hello") {
                 request.hello = request.hello.or(Some(text(header.value)));
             } else if is("expect") && request.version == Version::Http11 {
+                // RFC 9110 section 10.1.1: HTTP/1.0 has no expectations.
                 if !header.value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(reject::EXPECTATION);
                 }
@@ -370,11 +389,10 @@ impl<'a> RequestHead<'a> {
                 request.from_tern = header.value.starts_with(b"tern/");
             }
         }
-        request.upgrade = request.upgrade.filter(|_| upgrade);
-        match request.version {
-            Version::Http11 if request.host.is_none() => return Err(reject::NO_HOST),
-            Version::Http11 => request.keep_alive = !close,
-            Version::Http10 => request.keep_alive = keep_alive && !close,
+        request.upgrade = request.upgrade.filter(|_| connection.upgrade);
+        request.keep_alive = connection.keeps_open(request.version);
+        if request.version == Version::Http11 && request.host.is_none() {
+            return Err(reject::NO_HOST);
         }
         Ok(())
     }
@@ -387,7 +405,33 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// A request target, without scheme and authority.
+/// The options of all `Connection` headers (RFC 9110 section 7.6.1).
+#[derive(Default)]
+struct ConnectionOptions {
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+}
+
+impl ConnectionOptions {
+    fn read(&mut self, value: &[u8]) {
+        for option in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+        }
+    }
+
+    /// Whether the connection stays open (RFC 9112 section 9.3).
+    fn keeps_open(&self, version: Version) -> bool {
+        match version {
+            Version::Http11 => !self.close,
+            Version::Http10 => self.keep_alive && !self.close,
+        }
+    }
+}
+
+/// A request target, without scheme and authority (RFC 9112 section 3.2).
 struct Target<'a> {
     path: &'a str,
     query: Option<&'a str>,
@@ -395,24 +439,17 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn parse(target: &'a str, method: Option<&str>) -> Result<Target<'a>, Reject> {
+        // asterisk-form (section 3.2.4)
         if target == "*" && method == Some("OPTIONS") {
             return Ok(Target {
                 path: target,
                 query: None,
             });
         }
-        let local = match target.split_once("://") {
-            _ if target.starts_with('/') => target,
-            Some((scheme, rest))
-                if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
-            {
-                let end = rest.find(['/', '?']).unwrap_or(rest.len());
-                if !host(&rest.as_bytes()[..end]).is_ok_and(|h| !h.is_empty()) {
-                    return Err(reject::BAD_REQUEST);
-                }
-                &rest[end..]
-            }
-            _ => return Err(reject::BAD_REQUEST),
+        let local = if target.starts_with('/') {
+            target
+        } else {
+            without_authority(target)?
         };
         let (path, query) = match local.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -423,8 +460,21 @@ impl<'a> Target<'a> {
     }
 }
 
-/// Whether the first line is a request line but for its version, which is one that is not spoken
-/// here.
+/// What follows the authority of a target in absolute-form (section 3.2.2).
+fn without_authority(target: &str) -> Result<&str, Reject> {
+    let (scheme, rest) = target.split_once("://").ok_or(reject::BAD_REQUEST)?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(reject::BAD_REQUEST);
+    }
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, local) = rest.split_at(end);
+    match host(authority.as_bytes()) {
+        Ok(host) if !host.is_empty() => Ok(local),
+        _ => Err(reject::BAD_REQUEST),
+    }
+}
+
+/// Whether the first line is a request line with another version of HTTP.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|b| *b == b'\r').next().unwrap_or(b"");
     let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
@@ -436,7 +486,8 @@ fn names_a_version(head: &[u8]) -> bool {
     }
 }
 
-/// The value of `Host`, or the authority of an absolute target: may be empty.
+/// The value of `Host`, or the authority of an absolute target (RFC 9110 section 7.2). It may be
+/// empty.
 fn host(value: &[u8]) -> Result<&str, Reject> {
     let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
     match std::str::from_utf8(value) {
@@ -445,7 +496,7 @@ fn host(value: &[u8]) -> Result<&str, Reject> {
     }
 }
 
-/// A header's value as text; one that is not is of no known kind, just as an empty one.
+/// A header's value as text. One that is not UTF-8 counts as empty: no value that tern knows is.
 fn text(value: &[u8]) -> &str {
     std::str::from_utf8(value).unwrap_or("")
 }

@@ -1,30 +1,33 @@
-//! Answers to bytes: status line, headers, and a body of known length or in chunks.
+//! Responses to bytes: status line, headers, and a body of known length or in chunks (RFC 9112
+//! sections 4 and 7.1).
 //!
-//! `Response` is what the interface renders and the connection writes. Start with
-//! `Response::encode`.
+//! [`ResponseHead`] writes straight into a connection's output; [`Response`] is a small response as
+//! a value. Start reading at [`ResponseHead::new`].
 use super::message::{ResponseMode, Version};
 use super::reject::Reject;
 use crate::VERSION;
 use std::fmt::Write;
 
-/// An answer.
+/// A response whose body is known as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
+    /// The status, 200 to 599.
     pub status: u16,
-    /// Not sent when empty.
+    /// Header `Content-Type`; empty: the header is not sent.
     pub content_type: &'static str,
     /// Further headers, in this order.
     pub headers: Vec<(&'static str, Box<str>)>,
+    /// The body.
     pub body: Vec<u8>,
 }
 
-/// `Content-Type` of JSON answers.
+/// `Content-Type` of JSON.
 pub const JSON: &str = "application/json";
-/// `Content-Type` of text answers.
+/// `Content-Type` of text.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
 impl Response {
-    /// An answer with a whole body.
+    /// A response without further headers.
     pub fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Response {
         Response {
             status,
@@ -40,15 +43,14 @@ impl Response {
         self
     }
 
-    /// The answer to a refused request.
+    /// The response to a refused request.
     pub fn reject(reject: Reject) -> Response {
         Response::new(reject.status, TEXT, reject.text)
     }
 
-    /// Appends the answer to `out`; the framing returned says whether the connection goes on when
-    /// the answer has left.
-    pub fn encode(&self, reply: ResponseMode, date: &Date, out: &mut Vec<u8>) -> Framing {
-        let mut head = ResponseHead::new(self.status, reply, date, out);
+    /// Appends the response to `out`. The framing says whether the connection stays open after it.
+    pub fn encode(&self, mode: ResponseMode, date: &Date, out: &mut Vec<u8>) -> Framing {
+        let mut head = ResponseHead::new(self.status, mode, date, out);
         head.content_type(self.content_type);
         for (name, value) in &self.headers {
             head.header(name, value);
@@ -57,27 +59,26 @@ impl Response {
     }
 }
 
-/// A head that is being written straight into the output; for answers on the hot path, which need
-/// no `Response`.
+/// The head of a response that is being written into `out`.
 pub struct ResponseHead<'a> {
     out: &'a mut Vec<u8>,
-    reply: ResponseMode,
-    /// A status that has neither a body nor a length.
+    mode: ResponseMode,
+    /// Whether the status allows neither a body nor a length (RFC 9110 section 6.4.1).
     bodiless: bool,
 }
 
-/// Room for the digits of a length that is known only when the body has been written.
+/// Room for the digits of `Content-Length`, which is known only after the body has been written.
 const LENGTH_DIGITS: usize = 10;
 
 impl<'a> ResponseHead<'a> {
-    /// Writes the status line and the headers that every answer has.
+    /// Writes the status line and the headers that every response has.
     pub fn new(
         status: u16,
-        reply: ResponseMode,
+        mode: ResponseMode,
         date: &Date,
         out: &'a mut Vec<u8>,
     ) -> ResponseHead<'a> {
-        out.extend_from_slice(match reply.version {
+        out.extend_from_slice(match mode.version {
             Version::Http10 => b"HTTP/1.0 ",
             Version::Http11 => b"HTTP/1.1 ",
         });
@@ -91,7 +92,7 @@ impl<'a> ResponseHead<'a> {
         out.extend_from_slice(b"\r\n");
         ResponseHead {
             out,
-            reply,
+            mode,
             bodiless: matches!(status, 100..200 | 204 | 304),
         }
     }
@@ -103,8 +104,8 @@ impl<'a> ResponseHead<'a> {
         }
     }
 
-    /// Adds a header. Control characters in the value are sent as spaces: a line break in a value
-    /// would begin a header of the client's choice.
+    /// Adds a header. Control characters in the value are sent as spaces: a line break would begin a
+    /// header that a client chose (RFC 9110 section 5.5).
     pub fn header(&mut self, name: &str, value: &str) {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
@@ -124,10 +125,14 @@ impl<'a> ResponseHead<'a> {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    /// Ends the head; `write` appends the whole body, whose length is then put into the head.
+    /// Ends the head. `write` appends the whole body, whose length is then filled in.
+    ///
+    /// # Panics
+    ///
+    /// If the body is 10 GB or longer.
     pub fn full(self, write: impl FnOnce(&mut Vec<u8>)) -> Framing {
         let framing = Framing {
-            keep_alive: self.reply.keep_alive,
+            keep_alive: self.mode.keep_alive,
             pieces: Pieces::None,
         };
         if self.bodiless {
@@ -138,7 +143,7 @@ impl<'a> ResponseHead<'a> {
         let place = self.out.len();
         self.out.extend_from_slice(&[b'0'; LENGTH_DIGITS]);
         self.out.extend_from_slice(b"\r\n");
-        let head_only = self.reply.head_only;
+        let head_only = self.mode.head_only;
         let out = self.end(framing);
         let body = out.len();
         write(out);
@@ -155,20 +160,20 @@ impl<'a> ResponseHead<'a> {
         framing
     }
 
-    /// Ends the head; the body follows in pieces. HTTP/1.0 knows no chunks: there the connection's
-    /// end ends the body.
+    /// Ends the head. The body follows in pieces: as chunks in HTTP/1.1; in HTTP/1.0 it ends with
+    /// the connection (RFC 9112 section 6.3, rule 8).
     pub fn stream(self) -> Framing {
-        let pieces = match self.reply.version {
-            _ if self.bodiless || self.reply.head_only => Pieces::None,
-            Version::Http11 => Pieces::Chunked,
-            Version::Http10 => Pieces::ToTheEnd,
-        };
-        if pieces == Pieces::Chunked {
+        let pieces = if self.bodiless || self.mode.head_only {
+            Pieces::None
+        } else if self.mode.version == Version::Http11 {
             self.out
                 .extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-        }
+            Pieces::Chunked
+        } else {
+            Pieces::ToTheEnd
+        };
         let framing = Framing {
-            keep_alive: self.reply.keep_alive && pieces != Pieces::ToTheEnd,
+            keep_alive: self.mode.keep_alive && pieces != Pieces::ToTheEnd,
             pieces,
         };
         self.end(framing);
@@ -176,7 +181,7 @@ impl<'a> ResponseHead<'a> {
     }
 
     fn end(self, framing: Framing) -> &'a mut Vec<u8> {
-        match (framing.keep_alive, self.reply.version) {
+        match (framing.keep_alive, self.mode.version) {
             (false, _) => self.out.extend_from_slice(b"Connection: close\r\n"),
             (true, Version::Http10) => self.out.extend_from_slice(b"Connection: keep-alive\r\n"),
             (true, Version::Http11) => {}
@@ -203,7 +208,7 @@ fn digits(mut number: u64, room: &mut [u8; 20]) -> &[u8] {
     }
 }
 
-/// Appends a number in hexadecimal digits, as chunks have it.
+/// Appends a number in hexadecimal digits, as in the size of a chunk.
 pub fn push_hexadecimal(number: usize, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let places = number.max(1).ilog2() / 4;
@@ -215,17 +220,18 @@ pub fn push_hexadecimal(number: usize, out: &mut Vec<u8>) {
 /// How the pieces of a body are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pieces {
-    /// There are none.
+    /// There is no body, or it was written as a whole.
     None,
+    /// As chunks.
     Chunked,
-    /// As they are; the end of the connection is the end of the body.
+    /// As they are. The body ends with the connection.
     ToTheEnd,
 }
 
-/// How an answer's body is framed.
+/// How the body of a response is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framing {
-    /// False: close when the answer has left.
+    /// Whether the connection stays open after the response.
     pub keep_alive: bool,
     pieces: Pieces,
 }
@@ -246,17 +252,17 @@ impl Framing {
         }
     }
 
-    /// Whether pieces are chunks: a chunk that was made once then serves many connections.
+    /// Whether pieces are sent as chunks. A chunk can be made once for many connections.
     pub fn is_chunked(self) -> bool {
         self.pieces == Pieces::Chunked
     }
 
-    /// Appends what follows the last piece.
+    /// Appends the end of the body, after the last piece.
     pub fn end(self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.last());
     }
 
-    /// What follows the last piece.
+    /// The end of the body, after the last piece.
     pub fn last(self) -> &'static [u8] {
         match self.pieces {
             Pieces::Chunked => b"0\r\n\r\n",
@@ -265,7 +271,7 @@ impl Framing {
     }
 }
 
-/// The reason phrase of a status.
+/// The reason phrase of a status (RFC 9110 section 15).
 pub fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",
@@ -300,13 +306,15 @@ pub fn reason(status: u16) -> &'static str {
     }
 }
 
-/// `HTTP/1.1 100 Continue`, to be sent when `NeedMore` says so.
+/// The interim response for `Parsed::NeedMore` with `continue_100` (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The `Date` header, formatted once a second.
+/// The `Date` header (RFC 9110 section 6.6.1), formatted once a second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Date {
+    /// Seconds since the Unix epoch.
     second: u64,
+    /// `second` as text; its memory is used again.
     text: String,
 }
 
@@ -318,7 +326,7 @@ impl Date {
         date
     }
 
-    /// Moves on to a new time; formats only when the second has changed.
+    /// Sets the time. Formats it only if the second has changed.
     pub fn set(&mut self, wall_ns: u64) {
         let second = wall_ns / 1_000_000_000;
         if second != self.second || self.text.is_empty() {
@@ -329,7 +337,7 @@ impl Date {
         }
     }
 
-    /// As the header carries it.
+    /// The value of the header.
     pub fn as_str(&self) -> &str {
         &self.text
     }

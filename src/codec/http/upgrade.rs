@@ -1,16 +1,14 @@
-//! The request that turns a connection into a link between peers, and its answers.
-//!
-//! Only the few bytes of HTTP that this takes; what a hello says is `raft::hello`'s affair. Start
-//! with `request`.
+//! The HTTP request that turns a connection into a link between peers (RFC 9110 section 7.8), and
+//! its answers. The content of a hello is defined in `peer::hello`.
 use super::client::CallFault;
 use super::head::{HEADERS_MAX, Scan};
 use crate::VERSION;
 use crate::codec::peer::hello::{HEADER, PATH, PROTOCOL, REFUSED};
 
-/// The head of an answer, in bytes.
+/// Most bytes of the head of an answer.
 const HEAD_BYTES_MAX: usize = 4 * 1024;
 
-/// Asks `host` for a link.
+/// The request to `host` for a link, with the value of the hello.
 pub fn request(host: &str, hello: &str) -> Vec<u8> {
     format!(
         "GET {PATH} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tern/{VERSION}\r\nConnection: Upgrade\r\n\
@@ -19,7 +17,7 @@ pub fn request(host: &str, hello: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Grants it; frames follow.
+/// The answer that grants a link. Frames follow it.
 pub fn granted(hello: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nServer: tern/{VERSION}\r\nConnection: Upgrade\r\n\
@@ -28,17 +26,23 @@ pub fn granted(hello: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// What the other side said to `request`.
+/// The other side's answer to `request`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpgradeAnswer {
+    /// 101 if the link is granted.
     pub status: u16,
-    /// `Tern-Hello`.
+    /// Header `Tern-Hello`.
     pub hello: Option<String>,
-    /// `Tern-Refused`: why not.
+    /// Header `Tern-Refused`: the reason of a refusal.
     pub refused: Option<String>,
 }
 
-/// Reads the answer's head and how many bytes it had; `None`: not whole yet.
+/// Reads the head of the answer from `input`. Returns its length in bytes too; `None` if it is not
+/// whole yet.
+///
+/// # Errors
+///
+/// If the head is malformed or longer than 4 KiB.
 pub fn parse(input: &[u8]) -> Result<Option<(usize, UpgradeAnswer)>, CallFault> {
     let found = Scan::default().head(input, HEAD_BYTES_MAX);
     let Some(range) = found.map_err(|_| CallFault("malformed or over-long head"))? else {

@@ -1,24 +1,26 @@
-//! URLs as tern uses them: `http://host:port/path?query`; pure.
+//! URLs as tern uses them: `http://host:port/path?query` (RFC 3986, RFC 9110 section 4.2). Nothing
+//! is resolved or decoded here.
 //!
-//! Nothing is resolved or decoded here. Start with `Url::parse`.
+//! Start reading at [`Url::parse`].
 
 /// The parts of a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Url<'a> {
-    /// `https`.
+    /// Whether the scheme is `https`.
     pub secure: bool,
-    /// `host:port` as it was written, for `Host`.
+    /// `host:port` as written, for the header `Host`.
     pub authority: &'a str,
-    /// Without the brackets of an IPv6 address.
+    /// The host, without the brackets of an IPv6 address; not empty.
     pub host: &'a str,
+    /// The port; 80 or 443 if none is written.
     pub port: u16,
-    /// Path and query; empty when there is none.
+    /// Path and query; may be empty.
     pub target: &'a str,
 }
 
 impl<'a> Url<'a> {
-    /// Takes a URL apart; `None`: it is none, or has a user, or of another scheme. Without a scheme
-    /// it is `http`.
+    /// Takes a URL apart. Without a scheme it is `http`. `None` if it is malformed, has a user, or
+    /// another scheme.
     pub fn parse(url: &'a str) -> Option<Url<'a>> {
         let fits = |b: u8| b.is_ascii_graphic();
         if !url.bytes().all(fits) {
@@ -49,15 +51,17 @@ impl<'a> Url<'a> {
         })
     }
 
-    /// The target of a request: never empty.
+    /// The target of a request to this URL; starts with `/`.
     pub fn path(&self) -> String {
-        match self.target.starts_with('/') {
-            true => self.target.to_string(),
-            false => format!("/{}", self.target),
+        if self.target.starts_with('/') {
+            self.target.to_string()
+        } else {
+            format!("/{}", self.target)
         }
     }
 
-    /// Where a redirect leads: `location` may be a URL or a path on the same machine.
+    /// The URL that a redirect leads to (RFC 9110 section 10.2.2). `location` is a URL, or a path on
+    /// the same machine; `None` if it is anything else.
     pub fn join(&self, location: &str) -> Option<String> {
         if location.starts_with('/') && !location.starts_with("//") {
             let scheme = if self.secure { "https" } else { "http" };

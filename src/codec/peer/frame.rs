@@ -1,25 +1,33 @@
-//! Frames on a link: messages cut into checksummed pieces, and put together again; pure.
+//! Frames on a link: a message is sent as one or more pieces, each in a frame with a checksum.
 //!
 //! ```text
-//! 0  u16  bytes of the piece, at most 16,384 (little endian, as all numbers here)
-//! 2  u8   BULK: belongs to the message that the bulk lane is in the middle of; LAST: the message ends with it;
-//!         PING: no message, asks for a PONG; PONG: no message, somebody is there
+//! 0  u16  length of the piece, at most 16,384 (little endian, as all numbers here)
+//! 2  u8   flags
 //! 3  u8   0
-//! 4  u32  crc32 of the four bytes before and of the piece
+//! 4  u32  CRC-32 of the four bytes above and of the piece
 //! 8       the piece
 //! ```
-//! A message of the urgent lane is one frame and may stand between the pieces of one of the bulk
-//! lane, so that votes and heartbeats never wait for a snapshot. Whatever is wrong ends the link:
-//! raft outlives that. Start with `Frames::take`.
+//!
+//! | flags | frame |
+//! |---|---|
+//! | LAST | a whole message of the urgent lane |
+//! | BULK | a piece of the present message of the bulk lane; more pieces follow |
+//! | BULK, LAST | the last piece of that message |
+//! | PING | without a piece; the other side answers with PONG |
+//! | PONG | without a piece |
+//!
+//! Urgent messages may stand between the pieces of a bulk message, so that votes and heartbeats
+//! never wait for a snapshot. A malformed frame ends the link; raft sends lost messages again.
+//!
+//! Start reading at [`Frames::take`].
 use super::wire;
 use crate::core::raft::Message;
-use std::ops::Range;
 
-/// The bytes before a piece.
+/// Bytes of a frame before its piece.
 pub const HEAD_BYTES: usize = 8;
-/// The longest piece.
+/// Longest piece in bytes.
 pub const PIECE_BYTES_MAX: usize = 16 * 1024;
-/// The longest message: the largest record that a log may hold (256 MiB), and what is round it.
+/// Longest message in bytes: the largest record of a log (256 MiB) and what surrounds it.
 pub const MESSAGE_BYTES_MAX: usize = 272 << 20;
 
 const BULK: u8 = 1;
@@ -27,29 +35,38 @@ const LAST: u8 = 2;
 const PING: u8 = 4;
 const PONG: u8 = 8;
 
-/// Why the other side's bytes are no frames.
+/// The fault of a frame or a message, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameFault(pub &'static str);
 
-/// What a frame came to.
+/// The content of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FrameContent {
+    /// A message: all of it, or its last piece.
     Message(Message),
-    /// A piece of a longer message.
+    /// A piece of a message that is not whole yet.
     Piece,
+    /// The other side asks for a pong.
     Ping,
+    /// The answer to a ping.
     Pong,
 }
 
 /// The receiving end of a link.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// The bulk message so far; grows with what has come, never with what is claimed.
+    /// The pieces of the present bulk message; at most `MESSAGE_BYTES_MAX`. Grows with the bytes
+    /// that arrived.
     bulk: Vec<u8>,
 }
 
 impl Frames {
-    /// Takes the frame at the front of `input`, if it is whole, and how many bytes it had.
+    /// Takes the frame at the front of `input`. Returns its length in bytes and its content; `None`
+    /// if it is not whole yet.
+    ///
+    /// # Errors
+    ///
+    /// If the frame or the message in it is malformed.
     pub fn take(&mut self, input: &[u8]) -> Result<Option<(usize, FrameContent)>, FrameFault> {
         let Some((head, rest)) = input.split_at_checked(HEAD_BYTES) else {
             return Ok(None);
@@ -64,7 +81,7 @@ impl Frames {
         if head[4..] != checksum(&head[..4], piece).to_le_bytes() {
             return Err(FrameFault("a frame with a wrong checksum"));
         }
-        let taken = match (head[2], length) {
+        let content = match (head[2], length) {
             (PING, 0) => FrameContent::Ping,
             (PONG, 0) => FrameContent::Pong,
             (LAST, 1..) => FrameContent::Message(decode(piece)?),
@@ -79,7 +96,7 @@ impl Frames {
             }
             _ => return Err(FrameFault("a frame of no known kind")),
         };
-        Ok(Some((HEAD_BYTES + length, taken)))
+        Ok(Some((HEAD_BYTES + length, content)))
     }
 
     fn gather(&mut self, piece: &[u8]) -> Result<(), FrameFault> {
@@ -90,7 +107,7 @@ impl Frames {
         Ok(())
     }
 
-    /// Bytes of an unfinished message.
+    /// Bytes of the present bulk message.
     pub fn held(&self) -> usize {
         self.bulk.len()
     }
@@ -107,26 +124,33 @@ fn checksum(head: &[u8], piece: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Appends a message as one frame of the urgent lane; if it is too long for that, `out` stays as it
-/// was and the encoded message comes back, for `put_piece`.
+/// Appends a message as one frame of the urgent lane.
+///
+/// # Errors
+///
+/// The encoded message, for `put_piece`, if it is too long for one frame. `out` is unchanged then.
 pub fn put_urgent(message: &Message, out: &mut Vec<u8>) -> Result<(), Vec<u8>> {
+    let length = wire::encoded_len(message);
+    if length > PIECE_BYTES_MAX {
+        let mut encoded = Vec::with_capacity(length);
+        wire::encode(message, &mut encoded);
+        return Err(encoded);
+    }
     let start = out.len();
     out.extend_from_slice(&[0; HEAD_BYTES]);
     wire::encode(message, out);
-    let from = start + HEAD_BYTES;
-    if out.len() - from > PIECE_BYTES_MAX {
-        let encoded = out.split_off(from);
-        out.truncate(start);
-        return Err(encoded);
-    }
     seal(out, start, LAST);
     Ok(())
 }
 
-/// Appends the piece of an encoded message that begins at `at`, as a frame of the bulk lane; gives
-/// where the next begins.
+/// Appends the piece of an encoded message that begins at `at` as a frame of the bulk lane. Returns
+/// where the next piece begins.
+///
+/// # Panics
+///
+/// If `at` is not within the message.
 pub fn put_piece(message: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
-    assert!(at < message.len(), "there is a piece left");
+    assert!(at < message.len(), "a piece is left");
     let end = message.len().min(at + PIECE_BYTES_MAX);
     let start = out.len();
     out.extend_from_slice(&[0; HEAD_BYTES]);
@@ -136,12 +160,12 @@ pub fn put_piece(message: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
     end
 }
 
-/// Appends a question whether somebody is there.
+/// Appends a ping.
 pub fn put_ping(out: &mut Vec<u8>) {
     put_empty(out, PING);
 }
 
-/// Appends the answer to it.
+/// Appends the answer to a ping.
 pub fn put_pong(out: &mut Vec<u8>) {
     put_empty(out, PONG);
 }
@@ -152,11 +176,10 @@ fn put_empty(out: &mut Vec<u8>, flags: u8) {
     seal(out, start, flags);
 }
 
-/// Writes the head of the frame whose piece is all from `start` on.
+/// Writes the head of the frame that starts at `start` and ends with `out`.
 fn seal(out: &mut [u8], start: usize, flags: u8) {
-    let Range { start: from, end } = start + HEAD_BYTES..out.len();
-    let length = u16::try_from(end - from).expect("a piece is short");
     let (head, piece) = out[start..].split_at_mut(HEAD_BYTES);
+    let length = u16::try_from(piece.len()).expect("a piece is short");
     head[..2].copy_from_slice(&length.to_le_bytes());
     head[2] = flags;
     let crc = checksum(&head[..4], piece);

@@ -1,36 +1,35 @@
-//! What two machines say to each other before a link is a link: who they are, and whom they mean;
-//! pure.
+//! The hello of a link: who opens it, who is meant, and whether the other side accepts.
 //!
 //! It travels as one header of an HTTP upgrade, `Tern-Hello: cluster=1f; from=2; to=1; process=9c;
-//! incarnation=3; name=b`, numbers in hexadecimal. Fields that are not known are passed over, so
-//! that later versions may say more. Whether it is welcome is decided by `judge`.
+//! incarnation=3; name=b`, with numbers in hexadecimal. Unknown fields are skipped, so that later
+//! versions may add some. [`judge`] decides whether a hello is accepted.
 use crate::core::escape;
 use crate::core::raft::PeerId;
 use std::fmt;
 
-/// The protocol of a link, as in `Upgrade`.
+/// The name and version of the protocol, in the header `Upgrade`.
 pub const PROTOCOL: &str = "tern-raft/1";
-/// The name of the header.
+/// The header with the hello.
 pub const HEADER: &str = "Tern-Hello";
-/// The header of a refusal, which says why.
+/// The header with the reason of a refusal.
 pub const REFUSED: &str = "Tern-Refused";
-/// The path that is asked for.
+/// The path of the upgrade request.
 pub const PATH: &str = "/raft";
 
-/// Who opens a link, or answers.
+/// What one side of a new link says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hello {
-    /// The cluster's identity; 0 while the machine has nothing of its cluster but its id.
+    /// The cluster's identity; 0 while the sender has no data of its cluster.
     pub cluster: u64,
-    /// Who speaks.
+    /// The sender's id; never 0.
     pub from: PeerId,
-    /// Who is meant.
+    /// The id of the intended receiver.
     pub to: PeerId,
-    /// A random number of this process.
+    /// A random number of the sender's process.
     pub process: u64,
-    /// The data directory's; 0 while it is not known.
+    /// The random number of the sender's data directory; 0 while it is unknown.
     pub incarnation: u64,
-    /// The speaker's name, for the log.
+    /// The sender's name, for the log.
     pub name: Box<str>,
 }
 
@@ -57,7 +56,7 @@ impl fmt::Display for Hello {
 }
 
 impl Hello {
-    /// Reads the header's value; `None`: it is none.
+    /// Reads the value of the header; `None` if it is malformed.
     pub fn parse(value: &str) -> Option<Hello> {
         const NAMES: [&str; 6] = ["cluster", "from", "to", "process", "incarnation", "name"];
         let mut texts = [None; NAMES.len()];
@@ -88,22 +87,26 @@ impl Hello {
     }
 }
 
-/// Why a hello is not welcome; the text is for both logs.
+/// The reason why a hello is refused. The text is for the logs of both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HelloRefusal {
+    /// The header cannot be read.
     Malformed,
+    /// `Upgrade` names another protocol or version.
     Version,
-    /// This machine is in no cluster now.
+    /// This machine is not a member of a cluster now.
     NoMember,
+    /// The sender belongs to another cluster.
     OtherCluster,
-    /// It was meant for another member.
+    /// The hello is for another member.
     NotMe,
-    /// Its sender claims to be this member.
+    /// The sender claims to be this member.
     MySelf,
-    /// The member of this id has another data directory.
+    /// The member with the sender's id has another data directory.
     OtherData,
-    /// Another process of this member has a live link.
+    /// Another process of the sender's member has a live link.
     Twice,
+    /// This machine has all the links that it allows.
     TooMany,
 }
 
@@ -123,22 +126,32 @@ impl fmt::Display for HelloRefusal {
     }
 }
 
-/// Whether two machines may talk: `mine` as this one would introduce itself to the other, `known`
-/// the incarnation that the configuration has for the other's id, if it is there. Removed and
-/// unknown members may: raft tells them.
+/// Decides whether the sender of `theirs` may have a link.
+///
+/// `mine` is the hello that this machine would send to it. `known` is the incarnation that the
+/// configuration has for the sender's id; `None` if the sender is not in it. Removed and unknown
+/// members are accepted: raft answers them.
+///
+/// # Errors
+///
+/// The reason of the refusal.
 pub fn judge(theirs: &Hello, mine: &Hello, known: Option<u64>) -> Result<(), HelloRefusal> {
+    // 0 is unknown and matches every number.
     let differ = |a: u64, b: u64| a != 0 && b != 0 && a != b;
     if mine.from == PeerId::NONE {
-        Err(HelloRefusal::NoMember)
-    } else if differ(theirs.cluster, mine.cluster) {
-        Err(HelloRefusal::OtherCluster)
-    } else if theirs.to != mine.from {
-        Err(HelloRefusal::NotMe)
-    } else if theirs.from == mine.from || theirs.process == mine.process {
-        Err(HelloRefusal::MySelf)
-    } else if differ(theirs.incarnation, known.unwrap_or(0)) {
-        Err(HelloRefusal::OtherData)
-    } else {
-        Ok(())
+        return Err(HelloRefusal::NoMember);
     }
+    if differ(theirs.cluster, mine.cluster) {
+        return Err(HelloRefusal::OtherCluster);
+    }
+    if theirs.to != mine.from {
+        return Err(HelloRefusal::NotMe);
+    }
+    if theirs.from == mine.from || theirs.process == mine.process {
+        return Err(HelloRefusal::MySelf);
+    }
+    if differ(theirs.incarnation, known.unwrap_or(0)) {
+        return Err(HelloRefusal::OtherData);
+    }
+    Ok(())
 }

@@ -1,15 +1,16 @@
-//! JSON straight into the output: strings, times, nodes, events, errors; never through a tree of
-//! values, which would cost an allocation a field and lose the order of fields that clients of 0.4
-//! may lean on.
+//! JSON straight into the output: strings, times, nodes, events, errors.
 //!
-//! Start with `event`. Times and durations are printed as 0.4 prints them.
+//! Not through a tree of values: that would cost an allocation for each field, and lose the order of
+//! fields that clients of 0.4 may depend on. Times and durations are printed as in 0.4.
+//!
+//! Start reading at [`event`].
 use crate::codec::http::response::push_number;
 use crate::core::error::Error;
 use crate::core::store::{Action, EtcdIndex, Event, View};
 
 const NS: u64 = 1_000_000_000;
 
-/// Appends a string in quotes. What needs no escape is copied in runs.
+/// Appends a string in quotes (RFC 8259 section 7). Characters without an escape are copied in runs.
 pub fn string(text: &str, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
@@ -43,13 +44,13 @@ pub fn raw(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Appends `"name":number`, with `before` in front of it.
+/// Appends `before` and a number.
 pub fn number(before: &str, value: u64, out: &mut Vec<u8>) {
     raw(before, out);
     push_number(value, out);
 }
 
-/// Appends a fraction; JSON knows no infinity, so that and what is no number are told as 0.
+/// Appends `before` and a fraction. Infinities and NaN, which JSON lacks, become 0.
 pub fn float(before: &str, value: f64, out: &mut Vec<u8>) {
     raw(before, out);
     let value = if value.is_finite() { value } else { 0.0 };
@@ -64,7 +65,8 @@ fn padded(value: u64, width: usize, out: &mut Vec<u8>) {
     push_number(value, out);
 }
 
-/// Appends a time in RFC 3339 with nanoseconds, trailing zeros cut off.
+/// Appends a time as in RFC 3339, with nanoseconds but without trailing zeros. `ns` counts from the
+/// Unix epoch.
 pub fn time(ns: u64, out: &mut Vec<u8>) {
     let (second, mut fraction) = (ns / NS, ns % NS);
     let (year, month, day) = civil(second / 86_400);
@@ -143,15 +145,15 @@ pub fn duration(ns: u64, out: &mut Vec<u8>) {
     raw(unit, out);
 }
 
-/// Seconds left, rounded up; 0 or less when the time has come.
+/// Seconds until the expiration, rounded up; 0 or less once it is due.
 fn seconds_left(expires_ns: u64, now_ns: u64) -> i64 {
     let left = i128::from(expires_ns) - i128::from(now_ns);
     let whole = left / i128::from(NS) + i128::from(left % i128::from(NS) > 0);
     whole as i64
 }
 
-/// Appends `,"expiration":…,"ttl":…` of a node that expires; a `ttl` of 0 is left out, and with
-/// `positive` one below it.
+/// Appends `,"expiration":…,"ttl":…` of a node that expires. A `ttl` of 0 is left out; with
+/// `positive` also a negative one.
 pub fn expiry(expires_ns: Option<u64>, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
     let Some(expires_ns) = expires_ns else {
         return;
@@ -169,7 +171,7 @@ pub fn expiry(expires_ns: Option<u64>, positive: bool, now_ns: u64, out: &mut Ve
     }
 }
 
-/// Appends the fields of a node up to where its children stand: `{"key":…` to `ttl`.
+/// Appends the fields of a node before its children: `{"key":…` to `ttl`.
 pub fn node_head(view: &View, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
     raw("{\"key\":", out);
     string(&view.key, out);
@@ -183,7 +185,7 @@ pub fn node_head(view: &View, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
     expiry(view.expires_ns, positive, now_ns, out);
 }
 
-/// Appends what follows the children; the root has no indexes.
+/// Appends the fields of a node after its children. The root has none.
 pub fn node_tail(modified: EtcdIndex, created: EtcdIndex, out: &mut Vec<u8>) {
     if modified.0 > 0 {
         number(",\"modifiedIndex\":", modified.0, out);
@@ -199,7 +201,7 @@ fn node(view: &View, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
     node_tail(view.modified, view.created, out);
 }
 
-/// What an action is called.
+/// The name of an action.
 pub fn action(action: Action) -> &'static str {
     match action {
         Action::Get => "get",
@@ -213,7 +215,7 @@ pub fn action(action: Action) -> &'static str {
     }
 }
 
-/// Appends an event. The node before it shows a ttl only while some is left.
+/// Appends an event. The previous node has a `ttl` only if it is positive.
 pub fn event(event: &Event, now_ns: u64, out: &mut Vec<u8>) {
     raw("{\"action\":\"", out);
     raw(action(event.action), out);
@@ -226,7 +228,7 @@ pub fn event(event: &Event, now_ns: u64, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Appends an error and a line break; an empty cause is left out.
+/// Appends an error and a line break. An empty cause is left out.
 pub fn error(error: &Error, index: EtcdIndex, out: &mut Vec<u8>) {
     number("{\"errorCode\":", error.code as u64, out);
     raw(",\"message\":", out);

@@ -3,7 +3,7 @@ use super::json::{duration, float, number, raw, string, time};
 use crate::core::seam::{LeaderStats, Role, SelfStats};
 use crate::core::store::Stats;
 
-/// `/v2/stats/self`; rates are left out while nothing moves.
+/// `/v2/stats/self`. Rates are left out while nothing is sent or received.
 pub fn this(stats: &SelfStats, out: &mut Vec<u8>) {
     raw("{\"name\":", out);
     string(&stats.name, out);
@@ -36,7 +36,7 @@ fn rate(before: &str, value: Option<f64>, out: &mut Vec<u8>) {
     }
 }
 
-/// What a role is called.
+/// The name of a role.
 pub fn role(role: Role) -> &'static str {
     match role {
         Role::Leader => "leader",

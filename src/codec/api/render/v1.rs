@@ -4,7 +4,7 @@
 use super::json::{self, expiry, number, raw, string};
 use crate::core::store::{Action, Event, ListItem, View};
 
-/// What a file's answer holds beside action, key and index.
+/// The fields of an answer beside action, key and index.
 #[derive(Default)]
 struct Fields<'a> {
     dir: bool,
@@ -38,7 +38,7 @@ fn object(action: &str, view: &View, fields: &Fields, index: u64, now_ns: u64, o
     out.push(b'}');
 }
 
-/// Appends an event; one on a directory is an empty list.
+/// Appends an event. One on a directory is an empty list.
 pub fn event(event: &Event, index: u64, now_ns: u64, out: &mut Vec<u8>) {
     if event.node.dir {
         return raw("[]", out);
@@ -61,8 +61,9 @@ pub fn event(event: &Event, index: u64, now_ns: u64, out: &mut Vec<u8>) {
 /// The answer to a GET, page by page: a file as an object, a directory as the list of its children.
 #[derive(Debug, Default)]
 pub struct V1Listing {
-    /// The index that all of it tells; set with the first page of a directory.
+    /// The `index` of all children: the etcd index at the first page. `None` before it.
     index: Option<u64>,
+    /// Whether a child was written.
     has_children: bool,
 }
 
