@@ -159,7 +159,6 @@ fn the_core_and_the_codecs_see_no_os() {
 }
 
 #[test]
-#[ignore = "until replica/registry.rs parses the config without serde_json"]
 fn the_core_knows_neither_json_nor_http() {
     let all = sources(&["src"]);
     let core = pick(&all, |f| f.is_below("src/core/"));
@@ -283,7 +282,6 @@ fn expand(path: &str) -> Vec<String> {
 /// An import of a child's own parent is left out: a file `raft/log.rs` may extend what `raft.rs`
 /// declares, as long as no two siblings, and no two modules elsewhere, need each other.
 #[test]
-#[ignore = "until the circles of api, replica and disk are gone"]
 fn no_files_import_each_other_in_a_circle() {
     let all = sources(&["src"]);
     let modules: BTreeSet<String> = all.iter().map(Source::module).collect();
