@@ -507,6 +507,17 @@ fn few_names_stand_for_two_types() {
     );
 }
 
+/// A file belongs to one module; code that several tests need stands in `tests/support`.
+#[test]
+fn no_file_is_included_by_its_path() {
+    let all = sources(&["src", "wal", "tests", "benches"]);
+    let bad = pick(&all, |_| true).into_iter().flat_map(|file| {
+        let lines = file.code().filter(|(_, l)| l.trim().starts_with("#[path"));
+        lines.map(|(number, _)| format!("{}:{number}", file.path))
+    });
+    check("no #[path] includes", bad.collect());
+}
+
 #[test]
 fn run_time_crates_are_counted() {
     let mut crates = BTreeSet::new();

@@ -4,7 +4,6 @@
 //! Every machine has a data directory of its own beside the build, so all share one disk and the
 //! host's cores with this program. Start reading at `report`; what a cluster is stands in
 //! `Cluster`.
-use crate::ask::{Answer, Client};
 use crate::driver::{Load, Mode, get_request, put_request, run};
 use crate::{Kind, alternate, free_port, median, probe_disk, proc};
 use std::net::SocketAddr;
@@ -12,6 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
+use tern_support::client::{Answer, Conn};
+use tern_support::fleet::at_of;
 
 const MACHINES: usize = 3;
 /// Longest wait for anything a healthy cluster does.
@@ -58,9 +59,12 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 pub fn ask(address: SocketAddr, request: &[u8]) -> Option<Answer> {
-    Client::connect(address, Duration::from_secs(1))
-        .and_then(|mut c| c.ask(request))
-        .ok()
+    Conn::impatient(address, Duration::from_secs(1))?.try_exchange(request)
+}
+
+/// Where an answer sends its client.
+fn location(answer: &Answer) -> Option<SocketAddr> {
+    answer.head.header("Location").map(at_of)
 }
 
 impl Cluster {
@@ -95,7 +99,7 @@ impl Cluster {
                 // Each joins through the first.
                 let client = cluster.members[0].client;
                 until("a machine serves", || {
-                    ask(client, &get_request("/", "")).filter(|a| a.status == 200)
+                    ask(client, &get_request("/", "")).filter(|a| a.status() == 200)
                 });
             }
         }
@@ -192,7 +196,7 @@ impl Cluster {
                 m.client,
                 b"GET /v2/stats/self HTTP/1.1\r\nHost: load\r\n\r\n",
             )?;
-            let says = |state: &str| answer.body.contains(&format!("\"state\":\"{state}\""));
+            let says = |state: &str| answer.text().contains(&format!("\"state\":\"{state}\""));
             (says("leader") || says("StateLeader")).then_some(())
         };
         until("there is a leader", || {
@@ -210,13 +214,13 @@ impl Cluster {
         let request = put_request("/settled", bytes);
         until("the leader acknowledges", || {
             let leader = self.leader();
-            ask(self.members[leader].client, &request).filter(|a| a.status < 300)
+            ask(self.members[leader].client, &request).filter(|a| a.status() < 300)
         });
         let wanted = format!("\"value\":\"{}\"", "x".repeat(bytes));
         for member in &self.members {
             until("a machine has caught up", || {
                 ask(member.client, &get_request("/settled", ""))
-                    .filter(|a| a.body.contains(&wanted))
+                    .filter(|a| a.text().contains(&wanted))
             });
         }
         std::thread::sleep(Duration::from_millis(500));
@@ -286,20 +290,18 @@ fn write_until_acknowledged(address: SocketAddr, done: &AtomicBool, said: &Sende
         let mut target = address;
         // Once from the machine asked to where it sends us.
         for _ in 0..2 {
-            let answer = Client::connect(target, IMPATIENCE).and_then(|mut c| c.ask(&request));
-            match answer {
-                Ok(Answer {
-                    status: 200..=299, ..
-                }) => {
-                    let _ = said.send(Instant::now());
-                    return;
-                }
-                Ok(Answer {
-                    location: Some(other),
-                    ..
-                }) => target = other,
-                Ok(_) | Err(_) => break,
+            let conn = Conn::impatient(target, IMPATIENCE);
+            let Some(answer) = conn.and_then(|mut conn| conn.try_exchange(&request)) else {
+                break;
+            };
+            if answer.status() < 300 {
+                let _ = said.send(Instant::now());
+                return;
             }
+            let Some(other) = location(&answer) else {
+                break;
+            };
+            target = other;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -361,27 +363,24 @@ pub fn write_on(
         }
         let mut retries = 0;
         loop {
-            let mut open = client
+            let open = client
                 .take()
-                .map_or_else(|| Client::connect(at, Duration::from_secs(2)), Ok);
-            let answer = open
-                .as_mut()
-                .map_err(|e| e.to_string())
-                .and_then(|c| c.ask(request).map_err(|e| e.to_string()));
+                .or_else(|| Conn::impatient(at, Duration::from_secs(2)));
+            let answer = open.and_then(|mut conn| {
+                let answer = conn.try_exchange(request)?;
+                Some((conn, answer))
+            });
             match answer {
-                Ok(Answer {
-                    status: 200..=299, ..
-                }) => {
-                    client = open.ok();
+                Some((conn, answer)) if answer.status() < 300 => {
+                    client = Some(conn);
                     break;
                 }
-                Ok(Answer {
-                    location: Some(other),
-                    ..
-                }) => at = other,
-                Ok(_) | Err(_) => {
-                    at = all
-                        [(all.iter().position(|a| *a == at).expect("one of them") + 1) % all.len()];
+                Some((_, answer)) if location(&answer).is_some() => {
+                    at = location(&answer).expect("it was there");
+                }
+                Some(_) | None => {
+                    let place = all.iter().position(|a| *a == at).expect("one of them");
+                    at = all[(place + 1) % all.len()];
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }

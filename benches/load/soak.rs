@@ -21,7 +21,8 @@ const PERIOD: Duration = Duration::from_secs(20);
 fn term(cluster: &Cluster) -> u64 {
     let request = get_request("/", "");
     until("the leader answers", || {
-        ask(cluster.members[cluster.leader()].client, &request)?.term
+        let answer = ask(cluster.members[cluster.leader()].client, &request)?;
+        answer.head.header("X-Raft-Term")?.parse().ok()
     })
 }
 
@@ -105,11 +106,11 @@ pub fn report(minutes: usize) {
     let listing = |address: &SocketAddr| {
         let request = get_request("/soak", "?recursive=true&sorted=true");
         until("a machine lists all keys", || {
-            ask(*address, &request).filter(|a| a.status == 200)
+            ask(*address, &request).filter(|a| a.status() == 200)
         })
         .body
     };
-    let lists: Vec<String> = all.iter().map(listing).collect();
+    let lists: Vec<Vec<u8>> = all.iter().map(listing).collect();
     let equal = lists.iter().all(|l| *l == lists[0]);
     let writes: usize = seen.iter().map(|s| s.acknowledged.len()).sum();
     println!(

@@ -8,7 +8,6 @@
 //! `-- --former PATH --pairs 15 --seconds 1` is the check that a change made nothing slower. The
 //! bound is the upper end of the ratio's 95 % interval. `--cluster` puts three machines against three: see `cluster`. `--soak
 //! MINUTES` disturbs five of tern: see `soak`.
-mod ask;
 mod cluster;
 #[allow(dead_code)]
 mod driver;

@@ -294,6 +294,15 @@ impl Conn {
         self.try_answer(false).expect("an answer")
     }
 
+    /// Sends the bytes of a request, which is not a HEAD, and reads its answer; `None` when the other
+    /// side is gone, or does not answer in time.
+    pub fn try_exchange(&mut self, request: &[u8]) -> Option<Answer> {
+        if !self.try_send(request) {
+            return None;
+        }
+        self.try_answer(false)
+    }
+
     /// Sends a request and reads its answer; `None` when the other side is gone.
     pub fn try_ask(&mut self, method: &str, target: &str, body: &str) -> Option<Answer> {
         let bytes = if body.is_empty() {
