@@ -93,7 +93,7 @@ struct Origin {
     /// The data directory's number, and its term and vote as long as this machine is no member.
     incarnation: u64,
     term: Term,
-    vote: PeerId,
+    vote: Option<PeerId>,
     /// How often it has changed its mode.
     switches: u64,
 }

@@ -104,7 +104,7 @@ impl Replica {
         };
         let state = RaftState {
             term: recovered.term,
-            vote: Some(recovered.vote).filter(|id| *id != PeerId::NONE),
+            vote: recovered.vote,
             snapshot: meta,
             entries: recovered.entries,
             commit: recovered.commit,

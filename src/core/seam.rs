@@ -264,7 +264,8 @@ pub struct Delivery {
 /// What the disk found at start.
 pub struct Recovered {
     pub term: Term,
-    pub vote: PeerId,
+    /// The candidate that has this machine's vote in that term.
+    pub vote: Option<PeerId>,
     /// Who this machine is in its cluster; 0 before it has been let in (`Machine::find`).
     pub id: PeerId,
     /// The data directory's random number.
@@ -284,7 +285,7 @@ impl Recovered {
     pub fn nothing(id: PeerId, incarnation: u64) -> Recovered {
         Recovered {
             term: Term(0),
-            vote: PeerId::NONE,
+            vote: None,
             id,
             incarnation,
             snapshot: None,

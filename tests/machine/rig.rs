@@ -153,7 +153,7 @@ impl Rig {
         let snapshot = disk.snapshots.last();
         let recovered = Recovered {
             term: disk.log.term,
-            vote: disk.log.vote.unwrap_or(PeerId::NONE),
+            vote: disk.log.vote,
             id: disk.id,
             incarnation: 77,
             snapshot: snapshot.map(|(meta, bytes)| (meta.clone(), restore(bytes))),

@@ -215,7 +215,7 @@ impl Machine {
     pub fn on_wiped(&mut self, now: Now, incarnation: u64) {
         self.now = now;
         (self.origin.incarnation, self.origin.term, self.origin.vote) =
-            (incarnation, Term(0), PeerId::NONE);
+            (incarnation, Term(0), None);
         self.exchange_replica(now, NOBODY);
         if let Phase::Standby(standby) = &mut self.phase {
             standby.on_wiped(incarnation);

@@ -181,7 +181,7 @@ fn recover_nothing(id: Option<PeerId>, log: &wal::Recovered) -> Recovered {
     let nothing = Recovered::nothing(id.unwrap_or(PeerId::NONE), log.identity);
     Recovered {
         term: Term(term),
-        vote: PeerId(vote),
+        vote: (vote != 0).then_some(PeerId(vote)),
         ..nothing
     }
 }
@@ -369,7 +369,7 @@ fn join_parts(
     let (term, vote) = log.state.unwrap_or_default();
     Ok(Recovered {
         term: Term(term),
-        vote: PeerId(vote),
+        vote: (vote != 0).then_some(PeerId(vote)),
         id,
         incarnation: log.identity,
         snapshot: Some((base.meta, base.store)),

@@ -62,7 +62,7 @@ impl World {
         let behind = newest.map_or(0, |s| s.meta.index.0);
         let recovered = Recovered {
             term: image.log.term,
-            vote: image.log.vote.unwrap_or(PeerId::NONE),
+            vote: image.log.vote,
             id: image.id,
             incarnation: image.incarnation,
             snapshot: newest.map(|s| (s.meta.clone(), self.restore(s))),
