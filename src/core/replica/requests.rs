@@ -28,8 +28,10 @@ impl Replica {
             }
             Op::Join(join) => self.change_members(now, ticket, MemberChange::Join(join)),
             Op::ContinueListing => {
-                let _ =
-                    self.maybe_continue_listing(now, ticket) || self.maybe_continue_backlog(ticket);
+                // A stream asks for its next past events in the same way.
+                if !self.maybe_continue_listing(now, ticket) {
+                    self.maybe_continue_backlog(ticket);
+                }
             }
             Op::ClientClosed => {
                 self.leave(ticket, Ending::ClientClosed);
