@@ -420,14 +420,18 @@ pub enum Fact {
     SnapshotInstalled {
         index: Index,
     },
+    /// A machine has joined the cluster. Like the two facts below, it is not reported for entries
+    /// that were committed before this process started or this machine joined.
     MemberJoined {
         name: Box<str>,
-        id: PeerId,
+        peer_url: Box<str>,
     },
+    /// A member has been removed from the cluster.
     MemberRemoved {
         name: Box<str>,
-        id: PeerId,
+        peer_url: Box<str>,
     },
+    /// The cluster config has changed.
     ConfigChanged {
         config: ClusterConfig,
     },

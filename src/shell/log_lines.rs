@@ -31,8 +31,8 @@ pub fn log(machine: &Machine, fact: &Fact) {
         }
 
         // Members.
-        Fact::MemberJoined { name, .. } => log::info!("{} joined", peer(machine, name)),
-        Fact::MemberRemoved { name, .. } => log::info!("{name} was removed"),
+        Fact::MemberJoined { name, peer_url } => log::info!("{name} ({peer_url}) joined"),
+        Fact::MemberRemoved { name, peer_url } => log::info!("{name} ({peer_url}) was removed"),
         Fact::ConfigChanged { config } => log_config(config),
         Fact::LetGo {
             peer: name,

@@ -79,7 +79,7 @@ impl Replica {
             }
             Command::Join { name, .. } => self.on_joined(index, name),
             Command::Remove { id } => self.on_removed(index, PeerId(*id)),
-            Command::SetConfig(config) => self.on_config(*config),
+            Command::SetConfig(config) => self.on_config(index, *config),
         }
         None
     }
@@ -146,15 +146,17 @@ impl Replica {
             Some(_) => None,
         };
         let is_new = before.is_none_or(|before| before.id != after.id);
-        let id = after.id;
+        let joined = Fact::MemberJoined {
+            name: name.into(),
+            peer_url: after.peer_url.clone(),
+        };
         let value = registry::machine_value(after);
         if let Some(action) = action {
             let path = registry::machine_path(name);
             self.store.set_view(action, &path, Some(&value));
         }
         if is_new {
-            let name = name.into();
-            self.effects.facts.push(Fact::MemberJoined { name, id });
+            self.report(index, joined);
         }
     }
 
@@ -165,23 +167,36 @@ impl Replica {
         let Some(member) = before.get(id) else {
             return;
         };
-        let name = member.name.clone();
-        let path = registry::machine_path(&name);
+        let path = registry::machine_path(&member.name);
+        let removed = Fact::MemberRemoved {
+            name: member.name.clone(),
+            peer_url: member.peer_url.clone(),
+        };
         self.store.set_view(Action::Delete, &path, None);
-        self.effects.facts.push(Fact::MemberRemoved { name, id });
+        self.report(index, removed);
         if id == self.raft.id() {
             self.become_removed();
         }
     }
 
     /// A change of the cluster config was applied.
-    fn on_config(&mut self, config: ClusterConfig) {
+    fn on_config(&mut self, index: Index, config: ClusterConfig) {
         let text = config.to_json();
         let path = registry::config_path();
         self.store.set_view(Action::Set, &path, Some(&text));
         self.store.set_note(&text);
         self.config.on_applied(config);
-        self.effects.facts.push(Fact::ConfigChanged { config });
+        self.report(index, Fact::ConfigChanged { config });
+    }
+
+    /// Reports a change of the cluster at `index` for the log, unless it is history: an entry that
+    /// was committed before this process started, or before this machine joined (its id is the
+    /// index of its Join). Such entries are replayed; what they say does not happen now.
+    fn report(&mut self, index: Index, fact: Fact) {
+        let is_history = index <= self.recovered || index <= Index(self.raft.id().0);
+        if !is_history {
+            self.effects.facts.push(fact);
+        }
     }
 
     /// Reads the config after a restart or a snapshot. Not from the view, which clients can
