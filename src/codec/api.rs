@@ -14,7 +14,7 @@ mod proxy;
 mod render;
 mod v1;
 
-pub use render::{Delivered, Next, ProxyOutcome, Rendition, Shape};
+pub use render::{Delivered, Next, ProxyOutcome, Rendition, Shape, SharedValue};
 
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::response::{JSON, TEXT};

@@ -230,8 +230,9 @@ impl Clients {
             let next = if conn.exports() {
                 export(conn, disk, &answer, &context, &mut self.buffers)
             } else {
-                conn.render(&mut self.buffers, |shape, out| {
-                    shape.render(&answer, &context, out)
+                let total = self.budget.shared();
+                conn.render_sharing(&mut self.buffers, total, |shape, out, values| {
+                    shape.render_sharing(&answer, &context, out, values)
                 })
             };
             follow(conn, next, answer.ticket, machine, now);
@@ -276,7 +277,7 @@ impl Clients {
                     let piece = match known {
                         Some((_, piece)) => piece.clone(),
                         None => {
-                            let piece = SharedBytes::new(bytes, self.budget.shared());
+                            let piece = SharedBytes::new(bytes.into(), self.budget.shared());
                             pieces.push((range, piece.clone()));
                             piece
                         }

@@ -6,11 +6,11 @@
 //! connection holds no buffer.
 use super::buffers::{BUFFER_BYTES, Budget, Buffers};
 use super::deadlines::{self, ConnDeadline, Timeouts, Waits};
-use super::output::{OutBuffer, SharedBytes};
+use super::output::{OutBuffer, SharedBytes, SharedTotal};
 use super::slots::SlotId;
 use super::sockets::{Output, Socket};
 use super::transport::Transport;
-use crate::codec::api::{Port, Shape};
+use crate::codec::api::{Port, Shape, SharedValue};
 use crate::codec::http::request::RequestStage;
 use crate::codec::http::response::CONTINUE;
 use crate::codec::http::{Date, Limits, Parsed, Parser, Reject, Response, ResponseMode};
@@ -364,6 +364,25 @@ impl Conn {
         let active = active.expect("an answer is for a request in flight");
         let out = self.socket.output_mut();
         out.append(|| buffers.take(), |out| write(&mut active.shape, out))
+    }
+
+    /// The same with values that are not copied: `write` leaves them out and says where they
+    /// belong. `total` counts them.
+    ///
+    /// # Panics
+    /// Without a request in flight.
+    pub fn render_sharing<R>(
+        &mut self,
+        buffers: &mut Buffers,
+        total: &SharedTotal,
+        write: impl FnOnce(&mut Shape, &mut Vec<u8>, &mut Vec<SharedValue>) -> R,
+    ) -> R {
+        let mut values = Vec::new();
+        let result = self.render(buffers, |shape, out| write(shape, out, &mut values));
+        if !values.is_empty() {
+            self.socket.output_mut().share(values, total);
+        }
+        result
     }
 
     /// Queues bytes of the answer in flight.

@@ -4,10 +4,12 @@
 //! the output of each watcher holds a reference to it. Must not touch sockets: `Socket::flush`
 //! takes slices from here and reports how many bytes it has written.
 use super::sockets::{Output, SLICES_MAX};
+use crate::codec::api::SharedValue;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What a queued reference counts for in memory besides the bytes that it refers to, so that a
 /// connection cannot queue thousands of empty ones for free.
@@ -25,7 +27,7 @@ impl SharedTotal {
 }
 
 struct SharedAllocation {
-    bytes: Box<[u8]>,
+    bytes: Arc<[u8]>,
     total: SharedTotal,
 }
 
@@ -40,11 +42,11 @@ impl Drop for SharedAllocation {
 pub struct SharedBytes(Rc<SharedAllocation>);
 
 impl SharedBytes {
-    /// A copy of `bytes`. `total` counts it until the last reference is dropped.
-    pub fn new(bytes: &[u8], total: &SharedTotal) -> SharedBytes {
+    /// `total` counts the bytes until the last reference to this value is dropped.
+    pub fn new(bytes: Arc<[u8]>, total: &SharedTotal) -> SharedBytes {
         total.0.set(total.0.get() + bytes.len());
         SharedBytes(Rc::new(SharedAllocation {
-            bytes: bytes.into(),
+            bytes,
             total: total.clone(),
         }))
     }
@@ -118,6 +120,25 @@ impl OutBuffer {
         self.unsent += self.tail.len() - before;
         self.own += self.tail.len() - before;
         result
+    }
+
+    /// Puts values into the bytes that were appended last, each at its place, in order. `total`
+    /// counts them.
+    ///
+    /// # Panics
+    /// If a place is not in those bytes.
+    pub fn share(&mut self, values: Vec<SharedValue>, total: &SharedTotal) {
+        let tail = std::mem::take(&mut self.tail);
+        let mut from = 0;
+        for SharedValue { at, value } in values {
+            self.pieces.push_back(Piece::Own(tail[from..at].to_vec()));
+            from = at;
+            self.unsent += value.len();
+            self.own += PIECE_OVERHEAD;
+            let shared = SharedBytes::new(value.into(), total);
+            self.pieces.push_back(Piece::Shared(shared));
+        }
+        self.tail = tail[from..].to_vec();
     }
 
     /// Queues shared bytes.
@@ -207,7 +228,7 @@ mod tests {
                 let text = vec![i; (i % 7) as usize];
                 expected.extend_from_slice(&text);
                 match i % 3 {
-                    0 => out.push(SharedBytes::new(&text, &total)),
+                    0 => out.push(SharedBytes::new((&*text).into(), &total)),
                     _ => out.append(Vec::new, |o| o.extend_from_slice(&text)),
                 }
                 if i % 5 == 0 {
@@ -223,9 +244,39 @@ mod tests {
     }
 
     #[test]
+    fn shared_values_stand_in_their_places() {
+        let values = || {
+            let value = |at, text: &str| SharedValue {
+                at,
+                value: text.into(),
+            };
+            vec![value(6, "1234"), value(6, "5678"), value(10, "90")]
+        };
+        for at_most in 1..30 {
+            let total = SharedTotal::default();
+            let mut out = OutBuffer::default();
+            let mut wire = Vec::new();
+            out.append(Vec::new, |out| out.extend_from_slice(b"abc"));
+            write(&mut out, 2, &mut wire);
+            out.append(Vec::new, |out| out.extend_from_slice(b"defghijkl"));
+            out.share(values(), &total);
+            assert_eq!((out.len(), total.bytes()), (20, 10));
+            out.append(Vec::new, |out| out.extend_from_slice(b"mn"));
+            while !out.is_empty() {
+                write(&mut out, at_most, &mut wire);
+            }
+            assert_eq!(
+                wire, b"abcdef12345678ghij90klmn",
+                "at most {at_most} at once"
+            );
+            assert_eq!((out.len(), out.own(), total.bytes()), (0, 0, 0));
+        }
+    }
+
+    #[test]
     fn shared_bytes_are_counted_once() {
         let total = SharedTotal::default();
-        let shared = SharedBytes::new(&[1; 1000], &total);
+        let shared = SharedBytes::new([1; 1000].into(), &total);
         let mut outs: Vec<OutBuffer> = (0..10).map(|_| OutBuffer::default()).collect();
         outs.iter_mut().for_each(|out| out.push(shared.clone()));
         drop(shared);

@@ -3,5 +3,6 @@
 //! `recorded` compares answers with the recorded ones, `shapes` checks what no recording shows:
 //! pages, streams, limits, parameters. `frames` is what travels between peers.
 mod frames;
+mod long_values;
 mod recorded;
 mod shapes;

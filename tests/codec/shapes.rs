@@ -16,16 +16,16 @@ use tern_support::client;
 use tern_support::recordings::steps;
 
 /// A request routed and its shape, with what surrounds it.
-struct Asked {
+pub struct Asked {
     site: Site,
     date: Date,
     at: Indexes,
     shape: Shape,
-    out: Vec<u8>,
+    pub out: Vec<u8>,
 }
 
 impl Asked {
-    fn new(input: &str, compat_2: bool) -> Asked {
+    pub fn new(input: &str, compat_2: bool) -> Asked {
         let mut site = site("", 4001);
         site.compat_2 = compat_2;
         let (date, at) = (Date::new(DATE_NS), Indexes::default());
@@ -42,7 +42,7 @@ impl Asked {
         }
     }
 
-    fn with<T>(&mut self, act: impl FnOnce(&mut Shape, &Context, &mut Vec<u8>) -> T) -> T {
+    pub fn with<T>(&mut self, act: impl FnOnce(&mut Shape, &Context, &mut Vec<u8>) -> T) -> T {
         let context = context(&self.site, &self.date, self.at);
         act(&mut self.shape, &context, &mut self.out)
     }
@@ -104,7 +104,7 @@ fn routed(input: &str, site: &Site, date: &Date) -> Routed {
     }
 }
 
-fn set(value: &str, index: u64) -> Event {
+pub fn set(value: &str, index: u64) -> Event {
     event(&serde_json::json!({
         "action": "set",
         "node": {"key": "/k", "value": value, "modifiedIndex": index, "createdIndex": index}

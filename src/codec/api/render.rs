@@ -16,6 +16,7 @@ mod tree;
 mod v1;
 mod watch;
 
+pub use json::SharedValue;
 pub(super) use tree::NodeTree;
 pub(super) use v1::V1Listing;
 pub use watch::{Delivered, Rendition};
@@ -148,7 +149,7 @@ impl Shape {
     pub fn render(&mut self, answer: &Answer, context: &Context, out: &mut Vec<u8>) -> Next {
         let at = answer.at;
         match &answer.outcome {
-            Outcome::Event(event) => self.event(event, at, context, out),
+            Outcome::Event(event) => self.event(event, at, context, out, None),
             Outcome::Page { items, last } => self.page(items, *last, at, context, out),
             Outcome::Watching => self.watching(at, context, out),
             Outcome::Backlog { events, done } => self.backlog(events, *done, at, context, out),
@@ -160,6 +161,23 @@ impl Shape {
                 peer_url,
             } => self.redirect(client_url, peer_url, context, out),
             outcome => self.plain(outcome, at, context, out),
+        }
+    }
+
+    /// Appends the machine's answer as `render` does, but leaves long values out: they are in
+    /// `shared`, in order, and are sent from where the store has them.
+    pub fn render_sharing(
+        &mut self,
+        answer: &Answer,
+        context: &Context,
+        out: &mut Vec<u8>,
+        shared: &mut Vec<SharedValue>,
+    ) -> Next {
+        match &answer.outcome {
+            Outcome::Event(event) if matches!(self.kind, AnswerKind::Event) => {
+                self.event(event, answer.at, context, out, Some(shared))
+            }
+            _ => self.render(answer, context, out),
         }
     }
 
@@ -215,7 +233,14 @@ impl Shape {
     }
 
     /// A write was carried out. 201 if the node is new.
-    fn event(&mut self, event: &Event, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
+    fn event(
+        &mut self,
+        event: &Event,
+        at: Indexes,
+        context: &Context,
+        out: &mut Vec<u8>,
+        shared: Option<&mut Vec<SharedValue>>,
+    ) -> Next {
         if matches!(self.kind, AnswerKind::V1Event) {
             return self.v1_event(event, event.node.modified.0, context, out);
         }
@@ -230,7 +255,22 @@ impl Shape {
             | Action::Expire => false,
         };
         let head = self.key_head(if is_new { 201 } else { 200 }, at, context, out);
-        Next::done(head.full(|out| json::event(event, context.now.wall_ns, out)))
+        let now_ns = context.now.wall_ns;
+        let Some(shared) = shared else {
+            return Next::done(head.full(|out| json::event(event, now_ns, out)));
+        };
+        let mut rendered_len = 0;
+        let framing = head.full_with(|out| {
+            let length = json::event_sharing(event, now_ns, out, shared);
+            rendered_len = out.len();
+            length
+        });
+        // The head became shorter by this after the body was written.
+        let moved = rendered_len - out.len();
+        for value in shared {
+            value.at -= moved;
+        }
+        Next::done(framing)
     }
 
     fn v1_event(&self, event: &Event, index: u64, context: &Context, out: &mut Vec<u8>) -> Next {

@@ -131,6 +131,16 @@ impl<'a> ResponseHead<'a> {
     ///
     /// If the body is 10 GB or longer.
     pub fn full(self, write: impl FnOnce(&mut Vec<u8>)) -> Framing {
+        self.full_with(|out| {
+            write(out);
+            0
+        })
+    }
+
+    /// The same for a body of which `write` leaves out parts; it returns their length. What it
+    /// appends keeps its distance from the end of the output, but not from the beginning: the head
+    /// becomes shorter afterwards.
+    pub fn full_with(self, write: impl FnOnce(&mut Vec<u8>) -> usize) -> Framing {
         let framing = Framing {
             keep_alive: self.mode.keep_alive,
             pieces: Pieces::None,
@@ -146,9 +156,9 @@ impl<'a> ResponseHead<'a> {
         let head_only = self.mode.head_only;
         let out = self.end(framing);
         let body = out.len();
-        write(out);
+        let left_out = write(out);
         let mut room = [0; 20];
-        let length = digits((out.len() - body) as u64, &mut room);
+        let length = digits((out.len() - body + left_out) as u64, &mut room);
         assert!(length.len() <= LENGTH_DIGITS, "a body is below 10 GB");
         if head_only {
             out.truncate(body);

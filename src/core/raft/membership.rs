@@ -48,6 +48,14 @@ impl Configuration {
     ///   0);
     /// - it replaces a member (`replaces` is not 0): that member goes first.
     pub fn after(&self, index: Index, command: &Command) -> Option<Configuration> {
+        // Asked for each entry: the copy is made for the few that change something.
+        let changes = matches!(
+            command,
+            Command::Join { .. } | Command::Promote { .. } | Command::Remove { .. }
+        );
+        if !changes {
+            return None;
+        }
         let mut members = self.members.clone();
         match command {
             Command::Join {

@@ -7,6 +7,26 @@
 use crate::codec::http::response::push_number;
 use crate::core::error::Error;
 use crate::core::store::{Action, EtcdIndex, Event, View};
+use std::sync::Arc;
+
+/// A value of at least this many bytes is not copied into an answer to a write. For a shorter one
+/// the copy costs less than its own place in the output.
+const SHARED_BYTES_MIN: usize = 32 << 10;
+
+/// A value that is sent from the memory in which the store has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedValue {
+    /// Its place: the length of the output before it. The output has the quotes around it.
+    pub at: usize,
+    /// The value, which needs no escape.
+    pub value: Arc<str>,
+}
+
+/// Whether a string stands in JSON as it is.
+fn is_plain(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
+}
 
 const NS: u64 = 1_000_000_000;
 
@@ -173,11 +193,32 @@ pub fn expiry(expires_ns: Option<u64>, positive: bool, now_ns: u64, out: &mut Ve
 
 /// Appends the fields of a node before its children: `{"key":…` to `ttl`.
 pub fn node_head(view: &View, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
+    node_head_sharing(view, positive, now_ns, out, None);
+}
+
+/// The same; a long value goes into `shared`, if that is given.
+fn node_head_sharing(
+    view: &View,
+    positive: bool,
+    now_ns: u64,
+    out: &mut Vec<u8>,
+    shared: Option<&mut Vec<SharedValue>>,
+) {
     raw("{\"key\":", out);
     string(&view.key, out);
     if let Some(value) = &view.value {
         raw(",\"value\":", out);
-        string(value, out);
+        match shared {
+            Some(shared) if value.len() >= SHARED_BYTES_MIN && is_plain(value) => {
+                out.push(b'"');
+                shared.push(SharedValue {
+                    at: out.len(),
+                    value: value.clone(),
+                });
+                out.push(b'"');
+            }
+            _ => string(value, out),
+        }
     }
     if view.dir {
         raw(",\"dir\":true", out);
@@ -196,8 +237,14 @@ pub fn node_tail(modified: EtcdIndex, created: EtcdIndex, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn node(view: &View, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
-    node_head(view, positive, now_ns, out);
+fn node(
+    view: &View,
+    positive: bool,
+    now_ns: u64,
+    out: &mut Vec<u8>,
+    shared: Option<&mut Vec<SharedValue>>,
+) {
+    node_head_sharing(view, positive, now_ns, out, shared);
     node_tail(view.modified, view.created, out);
 }
 
@@ -217,13 +264,33 @@ pub fn action(action: Action) -> &'static str {
 
 /// Appends an event. The previous node has a `ttl` only if it is positive.
 pub fn event(event: &Event, now_ns: u64, out: &mut Vec<u8>) {
+    write_event(event, now_ns, out, None);
+}
+
+/// Appends an event without its long values, which go into `shared`. Returns their length.
+pub fn event_sharing(
+    event: &Event,
+    now_ns: u64,
+    out: &mut Vec<u8>,
+    shared: &mut Vec<SharedValue>,
+) -> usize {
+    write_event(event, now_ns, out, Some(shared));
+    shared.iter().map(|shared| shared.value.len()).sum()
+}
+
+fn write_event(
+    event: &Event,
+    now_ns: u64,
+    out: &mut Vec<u8>,
+    mut shared: Option<&mut Vec<SharedValue>>,
+) {
     raw("{\"action\":\"", out);
     raw(action(event.action), out);
     raw("\",\"node\":", out);
-    node(&event.node, false, now_ns, out);
+    node(&event.node, false, now_ns, out, shared.as_deref_mut());
     if let Some(prev) = &event.prev {
         raw(",\"prevNode\":", out);
-        node(prev, true, now_ns, out);
+        node(prev, true, now_ns, out, shared);
     }
     out.push(b'}');
 }
