@@ -113,10 +113,10 @@ fn run(config: &Config, joins: bool) -> Result<End, String> {
     let machine = if let Some(info) = disk.take_standby() {
         Machine::stand_by(settings, recovered, info, search, seed, now)
     } else if recovered.id == PeerId::NONE {
-        Machine::find(settings, recovered, search, seed, now)
+        Machine::find(settings, recovered, search, seed)
     } else {
         let mut machine = Machine::recover(settings, recovered, seed, now);
-        machine.look_around(search);
+        machine.look_around(now, search)?;
         machine
     };
     let reactor = Reactor::new(config, ports, clock, disk, machine)?;

@@ -1,14 +1,18 @@
-//! This machine: finding its cluster, serving in it as a peer, leaving it.
+//! This machine: finding its cluster, serving in it as a member, waiting as a standby.
 //!
-//! `Machine` is the core as one value. The shell gives it inputs (`on_…`), asks for one batch of
-//! outputs (`advance`) and carries them out; `seam` holds the types of both directions. The replica
-//! does the work of a peer; here stands what goes round it: when it may begin to answer, the
-//! leader's duties (`caretaker`), removal and the end. A machine that is no member looks for its
-//! cluster (`finder`) or waits for room (`standby`); `switching` leads from one to the other, any
-//! number of times.
+//! [`Machine`] is the core as one value. The shell gives it inputs (`on_…`), takes one batch of
+//! outputs a turn (`advance`) and carries it out; `seam` holds the types of both directions.
+//!
+//! A machine is in one of two modes. Outside of its cluster it looks for it (`finder`) or waits for
+//! room (`standby`). As a member it has a replica (`member`), which the leader's duties
+//! (`caretaker`) and the search for its own place (`place`) surround. `transitions` leads from mode
+//! to mode, any number of times. Start with [`Machine::advance`].
+mod bootstrap;
 mod caretaker;
 pub mod fault;
 mod finder;
+mod member;
+mod place;
 mod registrar;
 mod standby;
 mod survey;
@@ -18,685 +22,487 @@ pub use super::seam::*;
 pub use finder::Search;
 
 use crate::core::error::{Code, Error};
-use crate::core::raft::{
-    Configuration, Index, Lsn, Member, Message, PeerId, Raft, SnapshotMeta, Term,
-};
-use crate::core::random::splitmix64;
-use crate::core::replica::{HISTORY_BYTES_MAX, Replica, Standing, registry};
-use crate::core::store::{Action, HistoryLimits, SnapshotStep, Store};
+use crate::core::raft::{Configuration, Index, Lsn, Message, PeerId, Raft, Term};
+use crate::core::replica::Replica;
+use crate::core::store::Store;
 use crate::core::timer::Now;
 use caretaker::Caretaker;
-use finder::{Finder, Goal, SearchOutcome};
+use finder::{Finder, Goal};
+use member::MemberMode;
 use registrar::Registrar;
 use standby::Standby;
 
-/// How many election timeouts a machine that has come up waits for a leader before it answers from
-/// what it has.
-const START_TIMEOUTS: u64 = 5;
-/// How long a machine that is to stop tries to hand over and to finish.
-const STOP_US_MAX: u64 = 1_000_000;
-
-/// The id in a replica that stands still because its machine has none yet: 0 is no leader.
-const NOBODY: PeerId = PeerId(u64::MAX);
-
 /// The core of one machine.
 pub struct Machine {
-    replica: Replica,
-    caretaker: Caretaker,
-    /// Looks for the cluster, as long as there is somebody to ask.
-    finder: Option<Finder>,
-    /// Keeps this member registered with a discovery service.
-    registrar: Option<Registrar>,
-    /// It was started with other addresses than the cluster knows.
-    moved: bool,
-    /// It was started with a log that does not tell its place.
-    is_unplaced: bool,
-    /// A machine that knows a leader does not list it.
-    is_unlisted: bool,
-    /// When it began to ask round last.
-    look_us: u64,
-    phase: Phase,
-    origin: Origin,
-    now: Now,
+    mode: Mode,
+    common: Common,
+    /// Outputs of this machine outside of its cluster, and of a mode that has ended. In member mode
+    /// outputs gather in the replica.
+    out: Outputs,
 }
 
-/// How far this machine is in its life.
-enum Phase {
-    /// It is no member yet, and its replica stands still.
-    Finding,
-    /// It has come up, and may know less than it has told before: requests wait, until the time at
-    /// the latest.
-    Starting {
-        until_us: u64,
-        waiting: Vec<(Ticket, Op)>,
-    },
-    Serving,
-    /// It is no member, and waits for room.
+/// What a machine is.
+enum Mode {
+    Outside(Outside),
+    Member(Box<MemberMode>),
+}
+
+/// A machine that is not a member of a cluster. It has no log.
+enum Outside {
+    /// It looks for its cluster, and does not listen on its ports.
+    Finding(Box<Finder>),
+    /// It redirects clients, and waits for room.
     Standby(Box<Standby>),
-    /// It hands over and finishes, until the time at the latest.
-    Stopping {
-        until_us: u64,
-        handing_over: bool,
-        /// What only a leader can do, until there is a new one.
-        waiting: Vec<(Ticket, Op)>,
-    },
-    /// It has stopped: where its clients are sent.
-    Out {
-        leader: Option<Outcome>,
+    /// It was stopped.
+    Stopped {
+        /// Where clients are sent.
+        redirect: Option<Outcome>,
     },
 }
 
-/// What stays the same from mode to mode.
-struct Origin {
+/// What outlives the modes.
+struct Common {
+    settings: Settings,
+    /// Where to look for the cluster. `known` changes with the members.
     search: Search,
+    /// Random; the pauses and choices of this process are drawn from it.
     seed: u64,
-    /// The data directory's number, and its term and vote as long as this machine is no member.
+    /// The number of the data directory; changes when it is wiped.
     incarnation: u64,
+    /// Term and vote of the data directory of a machine that is not a member: the next member
+    /// begins with them.
     term: Term,
     vote: Option<PeerId>,
-    /// How often it has changed its mode.
-    switches: u64,
+    /// The leader's duties. It has no timers outside, and none on a member whose raft has stopped.
+    caretaker: Caretaker,
+    /// How many searches were begun, including those of standbys; it numbers their calls.
+    searches: u64,
+    /// The disk has little room.
+    is_disk_low: bool,
+    /// Keeps this machine registered with a discovery service; `None` without one, and once this
+    /// machine is to stop.
+    registrar: Option<Registrar>,
 }
 
-impl Origin {
-    fn new(recovered: &Recovered, search: Search, seed: u64) -> Origin {
-        let Recovered {
-            incarnation,
-            term,
-            vote,
-            ..
-        } = *recovered;
-        Origin {
+impl Common {
+    fn new(settings: Settings, recovered: &Recovered, search: Search, seed: u64) -> Common {
+        Common {
+            settings,
             search,
             seed,
-            incarnation,
-            term,
-            vote,
-            switches: 0,
+            incarnation: recovered.incarnation,
+            term: recovered.term,
+            vote: recovered.vote,
+            caretaker: Caretaker::new(seed),
+            searches: 0,
+            is_disk_low: false,
+            registrar: None,
         }
+    }
+
+    /// How this machine introduces itself.
+    fn introduction(&self) -> Introduction {
+        Introduction {
+            name: self.settings.name.clone(),
+            client_url: self.settings.client_url.clone(),
+            peer_url: self.settings.peer_url.clone(),
+            incarnation: self.incarnation,
+        }
+    }
+
+    /// Begins another search. Returns the number after which its calls are numbered.
+    fn next_search(&mut self) -> u64 {
+        self.searches += 1;
+        self.searches << CallId::SEARCH_BITS
+    }
+
+    /// Begins to keep this machine registered, if a discovery service is given.
+    fn register(&mut self) {
+        let Some(service) = self.search.discovery.clone() else {
+            return;
+        };
+        let name = self.settings.name.clone();
+        let peer_url = self.settings.peer_url.clone();
+        self.registrar = Some(Registrar::new(service, name, peer_url));
     }
 }
 
 impl Machine {
-    /// The first state of a new cluster whose only member is this machine. `seed` must be as random
-    /// as it can be: the cluster's identity is drawn from it.
-    pub fn bootstrap(settings: &Settings, incarnation: u64, seed: u64) -> Founding {
-        let member = Member {
-            id: PeerId(1),
-            name: settings.name.clone(),
-            peer_url: settings.peer_url.clone(),
-            client_url: settings.client_url.clone(),
-            incarnation,
-            voter: true,
-        };
-        let mut store = Store::new(HistoryLimits {
-            events: settings.history_events,
-            bytes: HISTORY_BYTES_MAX,
-        });
-        let path = registry::machine_path(&settings.name);
-        let value = registry::machine_value(&member);
-        store.set_view(Action::Create, &path, Some(&value));
-        Founding {
-            id: member.id,
-            term: Term(1),
-            meta: SnapshotMeta {
-                cluster: splitmix64(seed).max(1),
-                index: Index(1),
-                term: Term(1),
-                configuration: Configuration {
-                    members: vec![member],
-                },
-            },
-            chunks: snapshot_of(&mut store),
-        }
-    }
+    // -- start
 
-    /// Takes up what the disk holds. With an `id` and no snapshot this is a member that was just
-    /// let in.
+    /// A member with the state that its disk holds. Without a snapshot it was just admitted.
+    ///
+    /// # Panics
+    ///
+    /// If `recovered` has no id.
     pub fn recover(settings: Settings, recovered: Recovered, seed: u64, now: Now) -> Machine {
-        assert!(recovered.id != PeerId::NONE, "only a member has a replica");
-        let until_us = now.mono_us + START_TIMEOUTS * settings.election_ms * 1000;
-        let origin = Origin::new(&recovered, Search::default(), seed);
-        let phase = Phase::Starting {
-            until_us,
-            waiting: Vec::new(),
-        };
-        Machine::new(
-            Replica::new(settings, recovered, seed, now),
-            phase,
-            origin,
-            now,
-        )
-    }
-
-    fn new(replica: Replica, phase: Phase, origin: Origin, now: Now) -> Machine {
+        assert!(recovered.id != PeerId::NONE, "a member has an id");
+        let common = Common::new(settings.clone(), &recovered, Search::default(), seed);
+        let replica = Replica::new(settings, recovered, seed, now);
         Machine {
-            replica,
-            caretaker: Caretaker::new(origin.seed),
-            finder: None,
-            registrar: None,
-            moved: false,
-            is_unplaced: false,
-            is_unlisted: false,
-            look_us: now.mono_us,
-            phase,
-            origin,
-            now,
+            mode: Mode::Member(Box::new(MemberMode::new(replica, now))),
+            common,
+            out: Outputs::default(),
         }
     }
 
-    /// A machine without a log that is to join a cluster. It serves nothing and needs no port
-    /// before it is let in.
-    pub fn find(
-        settings: Settings,
-        recovered: Recovered,
-        search: Search,
-        seed: u64,
-        now: Now,
-    ) -> Machine {
-        let mut machine = Machine::outside(settings, recovered, search, seed, now);
-        let search = machine.origin.search.clone();
-        let finder = Finder::new(machine.introduction(), search, Goal::Join, 0, 0, seed);
-        machine.finder = Some(finder);
-        machine
-    }
-
-    /// A machine that is no member, and does nothing.
-    fn outside(
-        settings: Settings,
-        recovered: Recovered,
-        search: Search,
-        seed: u64,
-        now: Now,
-    ) -> Machine {
-        assert!(recovered.id == PeerId::NONE, "a member has its place");
-        let origin = Origin::new(&recovered, search, seed);
-        let nobody = Recovered {
-            id: NOBODY,
-            ..recovered
-        };
-        Machine::new(
-            Replica::new(settings, nobody, seed, now),
-            Phase::Finding,
-            origin,
-            now,
-        )
-    }
-
-    /// How it introduces itself.
-    fn introduction(&self) -> Introduction {
-        let settings = self.replica.settings();
-        Introduction {
-            name: settings.name.clone(),
-            client_url: settings.client_url.clone(),
-            peer_url: settings.peer_url.clone(),
-            incarnation: self.origin.incarnation,
+    /// A member watches over its place in the cluster from now on: it asks the members of its log
+    /// first, then the machines of `search`. To be called once, before any input.
+    ///
+    /// # Errors
+    ///
+    /// If the log gives this member another name than its settings. The machine must not run; the
+    /// text says why and what to do.
+    ///
+    /// # Panics
+    ///
+    /// If the machine is not a member.
+    pub fn look_around(&mut self, now: Now, search: Search) -> Result<(), Box<str>> {
+        self.common.search = search;
+        self.common.register();
+        match &mut self.mode {
+            Mode::Member(member) => member.begin_look(now, &mut self.common),
+            Mode::Outside(_) => unreachable!("only a member has a place"),
         }
     }
 
-    /// A machine with a log also asks round whether its place in the cluster is still its own:
-    /// first the members that its log knows, then `search`. Call it at most once, before
-    /// anything else.
-    pub fn look_around(&mut self, search: Search) {
-        self.origin.search = search;
-        self.register();
-        let moved = self.has_moved();
-        (self.is_unplaced, self.moved) = (moved.is_none(), moved.unwrap_or(false));
-        match self.is_silent() {
-            true => self.mind_silence(self.now),
-            false => self.finder = Some(self.looking(0, 0)),
+    /// A machine without a log that is to join a cluster. It needs no ports before it is admitted.
+    ///
+    /// # Panics
+    ///
+    /// If `recovered` has an id.
+    pub fn find(settings: Settings, recovered: Recovered, search: Search, seed: u64) -> Machine {
+        assert!(recovered.id == PeerId::NONE, "a member does not join");
+        let common = Common::new(settings, &recovered, search.clone(), seed);
+        let finder = Finder::new(common.introduction(), search, Goal::Join, 0, 0, seed);
+        Machine {
+            mode: Mode::Outside(Outside::Finding(Box::new(finder))),
+            common,
+            out: Outputs::default(),
         }
-    }
-
-    /// Whether its log tells another address of this machine, if it tells any.
-    fn has_moved(&self) -> Option<bool> {
-        let settings = self.replica.settings();
-        let own = self.configuration().get(self.id())?;
-        Some((&own.client_url, &own.peer_url) != (&settings.client_url, &settings.peer_url))
-    }
-
-    fn register(&mut self) {
-        let settings = self.replica.settings();
-        let (name, url) = (settings.name.clone(), settings.peer_url.clone());
-        let discovery = self.origin.search.discovery.clone();
-        self.registrar = discovery.map(|service| Registrar::new(service, name, url));
     }
 
     // -- inputs
 
-    /// A client or an admin asks; or says `ContinueListing` or `ClientClosed` of an earlier ticket.
+    /// A request of a client or an administrator, or `ContinueListing` or `ClientClosed` for an
+    /// earlier ticket.
     pub fn on_request(&mut self, now: Now, ticket: Ticket, op: Op) {
-        self.now = now;
-        match &mut self.phase {
-            Phase::Starting { waiting, .. } => {
-                if op == Op::ClientClosed {
-                    waiting.retain(|(waits, _)| *waits != ticket);
-                } else {
-                    waiting.push((ticket, op));
+        match &mut self.mode {
+            Mode::Member(member) => member.on_request(now, ticket, op),
+            Mode::Outside(outside) => {
+                if matches!(op, Op::ClientClosed | Op::ContinueListing) {
+                    return;
                 }
-            }
-            Phase::Serving => self.replica.on_request(now, ticket, op),
-            Phase::Stopping { .. } => self.while_stopping(now, ticket, op),
-            Phase::Finding | Phase::Standby(_) | Phase::Out { .. }
-                if matches!(op, Op::ClientClosed | Op::ContinueListing) => {}
-            Phase::Finding | Phase::Standby(_) | Phase::Out { .. } => {
-                let none = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
-                let outcome = self.elsewhere().unwrap_or(none);
-                self.replica.answer(ticket, outcome);
+                let refusal = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
+                let outcome = outside.redirect().unwrap_or(refusal);
+                let at = self.indexes();
+                self.out.answers.push(Answer {
+                    ticket,
+                    at,
+                    outcome,
+                });
             }
         }
-        self.replica.check_invariants();
+        self.check_invariants();
     }
 
-    /// Reads go on to the end; nothing new goes into the log.
-    fn while_stopping(&mut self, now: Now, ticket: Ticket, op: Op) {
-        match op {
-            Op::Write(_)
-            | Op::SpeedTest
-            | Op::ConfigPut { .. }
-            | Op::MachineRemove { .. }
-            | Op::Join(_) => match &mut self.phase {
-                Phase::Stopping {
-                    handing_over: true,
-                    waiting,
-                    ..
-                } if !self.replica.follows() => waiting.push((ticket, op)),
-                _ => self.replica.redirect_to_leader(ticket),
-            },
-            op => {
-                if op == Op::ClientClosed
-                    && let Phase::Stopping { waiting, .. } = &mut self.phase
-                {
-                    waiting.retain(|(waits, _)| *waits != ticket);
-                }
-                self.replica.on_request(now, ticket, op);
-            }
-        }
-    }
-
-    /// A raft message came in over the link to `from`.
+    /// A raft message arrived over the link to `from`.
     pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
-        self.now = now;
-        if !self.is_out() {
-            self.replica.on_message(now, from, message);
-            self.replica.check_invariants();
+        if let Mode::Member(member) = &mut self.mode {
+            member.on_message(now, from, message);
         }
+        self.check_invariants();
     }
 
-    /// A piece of a longer message came in over the link to `from`: it is there.
+    /// A piece of a longer message arrived over the link to `from`: the peer is alive.
     pub fn on_contact(&mut self, now: Now, from: PeerId) {
-        self.now = now;
-        if !self.is_out() {
-            self.replica.on_contact(now, from);
+        if let Mode::Member(member) = &mut self.mode {
+            member.on_contact(now, from);
         }
     }
 
-    /// An outgoing call has ended.
+    /// A call has ended.
     pub fn on_reply(&mut self, now: Now, id: CallId, reply: Reply) {
-        self.now = now;
-        let registrar = self.registrar.as_mut();
-        if let Some(why) = registrar.and_then(|r| r.on_reply(now, id, &reply)) {
-            let fact = Fact::NotRegistered { why: why.into() };
-            self.replica.effects_mut().facts.push(fact);
+        if let Some(registrar) = &mut self.common.registrar
+            && let Some(why) = registrar.on_reply(now, id, &reply)
+        {
+            self.report(Fact::NotRegistered { why: why.into() });
         }
-        if let Phase::Standby(standby) = &mut self.phase {
-            let let_in = standby.on_reply(now, id, reply);
-            return let_in.map_or((), |id| self.become_member(now, id));
-        }
-        let found = self
-            .finder
-            .as_mut()
-            .and_then(|f| f.on_reply(now, id, reply));
-        if let Some(why) = self.finder.as_mut().and_then(Finder::take_stranger) {
-            self.replica
-                .effects_mut()
-                .facts
-                .push(Fact::OtherCluster { why });
-        }
-        self.on_outcome(now, found);
-    }
-
-    /// The outcome of a search, if it has one.
-    fn on_outcome(&mut self, now: Now, outcome: Option<SearchOutcome>) {
-        let Some(outcome) = outcome else {
-            return;
-        };
-        let joins = self.finder.as_ref().is_some_and(Finder::joins);
-        if !matches!(outcome, SearchOutcome::Retrying { .. }) {
-            self.finder = None;
-        }
-        if joins && !matches!(self.phase, Phase::Finding) {
-            return self.on_silence(now, outcome);
-        }
-        let effects = self.replica.effects_mut();
-        match outcome {
-            SearchOutcome::Admitted(id) => self.become_member(now, id),
-            SearchOutcome::Failed(text) => effects.failed = Some(text),
-            SearchOutcome::Retrying { why, pause_ms } => {
-                effects.facts.push(Fact::NotFound { why, pause_ms });
+        match &mut self.mode {
+            Mode::Member(member) => member.on_reply(now, id, reply, &mut self.common),
+            Mode::Outside(Outside::Standby(standby)) => {
+                if let Some(id) = standby.on_reply(now, id, reply) {
+                    self.become_member(now, id);
+                }
             }
-            SearchOutcome::First => effects.found = true,
-            SearchOutcome::Unlisted => self.on_unlisted(now),
-            SearchOutcome::Refused { why, info } => self.become_standby_refused(now, why, info),
-            SearchOutcome::Done => {}
+            Mode::Outside(Outside::Finding(finder)) => {
+                let outcome = finder.on_reply(now, id, reply);
+                self.on_search(now, outcome);
+            }
+            Mode::Outside(Outside::Stopped { .. }) => {}
         }
     }
 
     /// A link to a member opened, or its process is gone.
     pub fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
-        self.now = now;
-        if !self.is_out() {
-            self.replica.on_link(now, peer, state);
-            self.replica.check_invariants();
+        if let Mode::Member(member) = &mut self.mode {
+            member.on_link(now, peer, state);
         }
+        self.check_invariants();
     }
 
-    /// Everything up to this Lsn is durable, by a sync that took so long.
+    /// Every record up to `lsn` is durable, by a sync that took `took_us`.
     pub fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
-        self.now = now;
-        if !self.is_out() {
-            self.replica.on_synced(now, lsn, took_us);
-            self.replica.check_invariants();
+        if let Mode::Member(member) = &mut self.mode {
+            member.on_synced(now, lsn, took_us);
         }
+        self.check_invariants();
     }
 
-    /// What became of something in `Effects::snapshot`.
+    /// The result of an output in `Outputs::snapshot`.
     pub fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
-        self.now = now;
-        if !self.is_out() {
-            self.replica.on_snapshot(now, input);
-            self.replica.check_invariants();
+        if let Mode::Member(member) = &mut self.mode {
+            member.on_snapshot(now, input);
         }
+        self.check_invariants();
     }
 
-    /// The disk is filling up, or has room again.
+    /// The disk is filling up, or has room again. Outside of the cluster the machine remembers it
+    /// for its next membership.
     pub fn on_space(&mut self, now: Now, space: Space) {
-        self.now = now;
-        // Outside too: the next life begins with it.
-        self.replica.on_space(now, space);
-        self.replica.check_invariants();
+        let is_low = space == Space::Low;
+        let has_changed = std::mem::replace(&mut self.common.is_disk_low, is_low) != is_low;
+        match &mut self.mode {
+            Mode::Member(member) => member.on_space(now, space),
+            Mode::Outside(_) if has_changed && is_low => self.out.facts.push(Fact::DiskLow),
+            Mode::Outside(_) if has_changed => self.out.facts.push(Fact::DiskOk),
+            Mode::Outside(_) => {}
+        }
+        self.check_invariants();
     }
 
-    /// Time has passed: at `next_deadline` at the latest.
+    /// Time has passed. To be called at `next_deadline` at the latest.
     pub fn on_time(&mut self, now: Now) {
-        self.now = now;
-        if let Some(registrar) = &mut self.registrar {
+        if let Some(registrar) = &mut self.common.registrar {
             registrar.on_time(now);
         }
-        if let Phase::Standby(standby) = &mut self.phase {
-            standby.on_time(now);
+        match &mut self.mode {
+            Mode::Member(member) => member.on_time(now, &mut self.common),
+            Mode::Outside(Outside::Standby(standby)) => standby.on_time(now),
+            Mode::Outside(Outside::Finding(finder)) => {
+                let outcome = finder.on_time(now);
+                self.on_search(now, outcome);
+            }
+            Mode::Outside(Outside::Stopped { .. }) => {}
         }
-        self.maybe_look(now);
-        let found = self.finder.as_mut().and_then(|f| f.on_time(now));
-        self.on_outcome(now, found);
-        if !self.is_out() {
-            self.replica.on_time(now);
-            self.replica.check_invariants();
-        }
+        self.check_invariants();
     }
 
-    /// Hand over and finish; `Effects::stopped` says when that is done.
+    /// The process is to end: hand over and finish. `Order::Stop` says when that is done.
     pub fn on_stop(&mut self, now: Now) {
-        self.now = now;
-        match self.phase {
-            Phase::Stopping { .. } => return,
-            Phase::Finding | Phase::Standby(_) | Phase::Out { .. } => {
-                self.finder = None;
-                self.keep_news();
-                let leader = self.elsewhere();
-                self.phase = Phase::Out { leader };
-                self.replica.effects_mut().stopped = true;
-                return;
+        self.common.registrar = None;
+        match &mut self.mode {
+            Mode::Member(member) => member.on_stop(now),
+            Mode::Outside(outside) => {
+                let redirect = outside.redirect();
+                self.take_standby_news();
+                self.mode = Mode::Outside(Outside::Stopped { redirect });
+                self.out.orders.push(Order::Stop);
             }
-            Phase::Starting { .. } | Phase::Serving => {}
         }
-        let stopping = Phase::Stopping {
-            until_us: now.mono_us + STOP_US_MAX,
-            handing_over: self.replica.hand_over(now),
-            waiting: Vec::new(),
-        };
-        self.change_phase(stopping);
-        self.replica.check_invariants();
+        self.check_invariants();
     }
 
     // -- outputs
 
-    /// Applies what is committed, does a slice of what is long, and appends to `effects` what there
-    /// is to do.
-    pub fn advance(&mut self, now: Now, effects: &mut Effects) {
-        self.now = now;
-        if !self.is_out() {
-            self.replica.advance(now);
-            self.replica.maybe_found(now);
-            self.moved = self.moved && !self.replica.maybe_move(now);
-            self.caretaker.look_after(now, &mut self.replica);
-            self.maybe_serve(now);
-            self.maybe_leave(now);
-            self.end_silence();
-            self.maybe_tell_place(now);
-            self.maybe_stop(now);
-            self.replica.collect(now);
+    /// Applies what is committed, does a slice of longer work, and appends the outputs to `outputs`.
+    pub fn advance(&mut self, now: Now, outputs: &mut Outputs) {
+        if let Mode::Member(member) = &mut self.mode {
+            member.advance(now, &mut self.common);
         }
-        if let Some(finder) = &mut self.finder {
-            finder.take_calls(&mut self.replica.effects_mut().calls);
+        self.take_standby_news();
+        // The outputs of a former mode come first.
+        self.out.move_to(outputs);
+        match &mut self.mode {
+            Mode::Member(member) => member.take_outputs(outputs),
+            Mode::Outside(Outside::Finding(finder)) => finder.take_calls(&mut outputs.calls),
+            Mode::Outside(Outside::Standby(_) | Outside::Stopped { .. }) => {}
         }
-        self.keep_news();
-        let register = self.registrar.as_mut().and_then(|r| r.take_call());
-        self.replica.effects_mut().calls.extend(register);
-        self.replica.effects_mut().move_to(effects);
-        self.replica.check_invariants();
+        if let Some(registrar) = &mut self.common.registrar {
+            outputs.calls.extend(registrar.take_call());
+        }
+        self.check_invariants();
     }
 
-    /// Begins to answer once this machine knows what the cluster knows; or, without a leader, what
-    /// it had shown itself.
-    fn maybe_serve(&mut self, now: Now) {
-        let Phase::Starting { until_us, .. } = self.phase else {
-            return;
-        };
-        let late = now.mono_us >= until_us && self.replica.has_recovered();
-        if late || self.replica.is_ready() {
-            self.begin_serving(now);
+    fn report(&mut self, fact: Fact) {
+        match &mut self.mode {
+            Mode::Member(member) => member.report(fact),
+            Mode::Outside(_) => self.out.facts.push(fact),
         }
     }
 
-    fn begin_serving(&mut self, now: Now) {
-        if let Phase::Starting { waiting, .. } = std::mem::replace(&mut self.phase, Phase::Serving)
-        {
-            for (ticket, op) in waiting {
-                self.replica.on_request(now, ticket, op);
-            }
-        }
-    }
-
-    /// Everything that waits is answered, or time is up.
-    fn maybe_stop(&mut self, now: Now) {
-        let Phase::Stopping {
-            until_us,
-            handing_over,
-            waiting,
-        } = &mut self.phase
-        else {
-            return;
-        };
-        let (until_us, handed) = (*until_us, !*handing_over || self.replica.follows());
-        if handed {
-            for (ticket, _) in waiting.drain(..) {
-                self.replica.redirect_to_leader(ticket);
-            }
-        }
-        if (handed && self.replica.is_idle()) || now.mono_us >= until_us {
-            self.go_out();
-            self.replica.effects_mut().stopped = true;
-        }
-    }
-
-    fn go_out(&mut self) {
-        self.finder = None;
-        self.registrar = None;
-        self.caretaker.cancel_all();
-        let leader = self.replica.last_leader();
-        self.change_phase(Phase::Out { leader });
-        self.replica.close();
-    }
-
-    /// Refuses what has waited for the former phase: it may not be answered from what this machine
-    /// has.
-    fn change_phase(&mut self, phase: Phase) {
-        let former = std::mem::replace(&mut self.phase, phase);
-        if let Phase::Starting { waiting, .. } | Phase::Stopping { waiting, .. } = former {
-            for (ticket, _) in waiting {
-                self.replica.redirect_to_leader(ticket);
-            }
-        }
-    }
-
-    /// Whether its raft stands still.
-    fn is_out(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Finding | Phase::Standby(_) | Phase::Out { .. }
-        )
-    }
-
-    /// There is sliced work left: advance again without waiting.
+    /// Whether sliced work is left: `advance` wants to be called again without waiting.
     pub fn wants_turn(&self) -> bool {
-        let leaving = self.replica.standing() != Standing::Member;
-        !self.is_out() && (leaving || self.replica.wants_turn())
+        self.member().is_some_and(MemberMode::wants_turn)
     }
 
-    /// When `on_time` has something to do, in `mono_us`; `u64::MAX`: never.
-    pub fn next_deadline(&self) -> u64 {
-        let finder_us = self.finder.as_ref().map_or_else(
-            || self.look_due_us(),
-            |f| f.next_deadline().unwrap_or(u64::MAX),
-        );
-        let registrar = self.registrar.as_ref();
-        let finder_us = finder_us.min(registrar.map_or(u64::MAX, |r| r.next_deadline()));
-        let phase_us = match self.phase {
-            Phase::Starting { until_us, .. } if self.replica.has_recovered() => until_us,
-            Phase::Stopping { until_us, .. } => until_us,
-            Phase::Starting { .. } | Phase::Serving => u64::MAX,
-            Phase::Standby(ref standby) => {
-                return finder_us.min(standby.next_deadline().unwrap_or(u64::MAX));
-            }
-            Phase::Finding | Phase::Out { .. } => return finder_us,
+    /// When `on_time` has something to do, in microseconds of the monotonic clock; `None`: never.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let mode_us = match &self.mode {
+            Mode::Member(member) => member.next_deadline(),
+            Mode::Outside(outside) => outside.next_deadline(),
         };
-        let duties_us = self.caretaker.next_deadline();
-        let phase_us = phase_us.min(finder_us);
-        phase_us
-            .min(duties_us)
-            .min(self.replica.next_deadline().unwrap_or(u64::MAX))
-    }
-
-    // -- what it is
-
-    /// How many timers wait, of all that it does beside its raft: none of a mode that it has left.
-    pub fn timers(&self) -> usize {
-        let finder_us = self
-            .finder
-            .as_ref()
-            .and_then(|f| f.next_deadline())
-            .unwrap_or(u64::MAX);
-        let registrar_us = self
-            .registrar
-            .as_ref()
-            .map_or(u64::MAX, |r| r.next_deadline());
-        let standby_us = match &self.phase {
-            Phase::Standby(standby) => standby.next_deadline().unwrap_or(u64::MAX),
-            _ => u64::MAX,
-        };
-        let others = [finder_us, registrar_us, standby_us]
+        let registrar_us = self.common.registrar.as_ref().map(Registrar::next_deadline);
+        let duties_us = self.common.caretaker.next_deadline();
+        [mode_us, registrar_us, duties_us]
             .into_iter()
-            .filter(|us| *us != u64::MAX);
-        self.caretaker.timers() + others.count()
+            .flatten()
+            .min()
     }
 
-    /// Whether there is anything to be asked for here: a machine that is no member yet is not
-    /// listened for.
+    // -- questions
+
+    /// How many timers wait beside those of raft. None of them belongs to a mode that has ended.
+    pub fn timers(&self) -> usize {
+        let mode_timers = match &self.mode {
+            Mode::Member(member) => member.timers(),
+            Mode::Outside(outside) => usize::from(outside.next_deadline().is_some()),
+        };
+        let duty_timers = self.common.caretaker.timers();
+        mode_timers + duty_timers + usize::from(self.common.registrar.is_some())
+    }
+
+    /// Whether the ports are to be open: a machine that still looks for its cluster has nothing to
+    /// say there.
     pub fn listens(&self) -> bool {
-        !matches!(self.phase, Phase::Finding)
+        !matches!(self.mode, Mode::Outside(Outside::Finding(_)))
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.replica.settings().name
+        &self.common.settings.name
     }
 
-    /// This machine's id in its cluster; 0 while it has none.
+    /// This machine's id in its cluster; [`PeerId::NONE`] outside.
     pub fn id(&self) -> PeerId {
-        match self.replica.raft().id() {
-            NOBODY => PeerId::NONE,
-            id => id,
-        }
+        self.raft().map_or(PeerId::NONE, Raft::id)
     }
 
-    /// What it is in its cluster now.
+    /// What it is in its cluster. A member whose raft has stopped counts as a standby.
     pub fn role(&self) -> Role {
-        match self.is_out() {
-            true => Role::Standby,
-            false => self.replica.role(),
+        match self.member() {
+            Some(member) if member.is_running() => member.replica.role(),
+            Some(_) | None => Role::Standby,
         }
     }
 
     /// The present indexes.
     pub fn indexes(&self) -> Indexes {
-        self.replica.indexes()
+        match &self.mode {
+            Mode::Member(member) => member.replica.indexes(),
+            Mode::Outside(_) => Indexes {
+                term: self.common.term,
+                ..Indexes::default()
+            },
+        }
     }
 
-    /// The cluster's random identity; 0 before it is known.
+    /// The cluster's random identity; 0 outside, and before a member knows it.
     pub fn cluster(&self) -> u64 {
-        self.replica.raft().snapshot().cluster
+        self.raft().map_or(0, |raft| raft.snapshot().cluster)
     }
 
-    /// The latest configuration in the log: whom to link to.
+    /// The latest configuration in the log: the members to link to. Empty outside.
     pub fn configuration(&self) -> &Configuration {
-        self.replica.raft().configuration()
+        static NOBODY: Configuration = Configuration {
+            members: Vec::new(),
+        };
+        self.raft().map_or(&NOBODY, Raft::configuration)
     }
 
     /// Whether it answers requests from what it has applied.
     pub fn is_serving(&self) -> bool {
-        matches!(self.phase, Phase::Serving)
+        self.member().is_some_and(MemberMode::is_serving)
     }
 
-    /// The last entry that the key space holds.
+    /// `Some` if it is a standby: the client URL that it redirects to, if it knows one.
+    pub fn standby(&self) -> Option<Option<&str>> {
+        match &self.mode {
+            Mode::Outside(Outside::Standby(standby)) => {
+                Some(standby.leader().map(|leader| &*leader.client_url))
+            }
+            Mode::Outside(Outside::Finding(_) | Outside::Stopped { .. }) | Mode::Member(_) => None,
+        }
+    }
+
+    /// The last entry that the key space holds; 0 outside.
     pub fn applied(&self) -> Index {
-        self.replica.applied()
+        self.member()
+            .map_or(Index(0), |member| member.replica.applied())
     }
 
-    /// Its raft, to look at.
-    pub fn raft(&self) -> &Raft {
-        self.replica.raft()
+    /// The member's raft; `None` outside.
+    pub fn raft(&self) -> Option<&Raft> {
+        self.member().map(|member| member.replica.raft())
     }
 
-    /// The key space, to look at.
-    pub fn store(&self) -> &Store {
-        self.replica.store()
+    /// The member's key space; `None` outside.
+    pub fn store(&self) -> Option<&Store> {
+        self.member().map(|member| member.replica.store())
     }
 
-    /// Plants a bug.
+    fn member(&self) -> Option<&MemberMode> {
+        match &self.mode {
+            Mode::Member(member) => Some(member),
+            Mode::Outside(_) => None,
+        }
+    }
+
+    /// Closes each input.
+    fn check_invariants(&self) {
+        if let Mode::Member(member) = &self.mode {
+            member.check_invariants();
+        }
+    }
+
+    /// Plants a bug in raft; has no effect outside.
     #[cfg(feature = "faults")]
     pub fn plant(&mut self, fault: Option<crate::core::raft::fault::RaftFault>) {
-        self.replica.plant(fault);
+        if let Mode::Member(member) = &mut self.mode {
+            member.replica.plant(fault);
+        }
     }
 
-    /// Plants a bug in the leader's duties.
+    /// Plants a bug in the leader's duties, of this membership and later ones.
     #[cfg(feature = "faults")]
     pub fn plant_in_duties(&mut self, fault: Option<fault::Fault>) {
-        self.caretaker.plant(fault);
+        self.common.caretaker.plant(fault);
     }
 
-    /// Plants a bug in the key space.
+    /// Plants a bug in the key space; has no effect outside.
     #[cfg(feature = "faults")]
     pub fn plant_in_store(&mut self, fault: Option<crate::core::store::fault::StoreFault>) {
-        self.replica.plant_in_store(fault);
+        if let Mode::Member(member) = &mut self.mode {
+            member.replica.plant_in_store(fault);
+        }
     }
 }
 
-/// A key space as the content of a snapshot, all at once: of a new cluster's only.
-fn snapshot_of(store: &mut Store) -> Vec<Vec<u8>> {
-    let began = store.snapshot_begin();
-    assert!(began, "nothing else reads a new key space");
-    let mut content = Vec::new();
-    while store.snapshot_chunk(1 << 20, &mut content) == SnapshotStep::More {}
-    vec![content]
+impl Outside {
+    /// Where clients are sent; `None` while no leader is known.
+    fn redirect(&self) -> Option<Outcome> {
+        match self {
+            Outside::Finding(_) => None,
+            Outside::Standby(standby) => standby.leader().map(standby::redirect_to),
+            Outside::Stopped { redirect } => redirect.clone(),
+        }
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        match self {
+            Outside::Finding(finder) => finder.next_deadline(),
+            Outside::Standby(standby) => standby.next_deadline(),
+            Outside::Stopped { .. } => None,
+        }
+    }
 }

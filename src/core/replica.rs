@@ -6,7 +6,7 @@
 //! 1. `on_request` (`requests`) appends the command (`propose`), and the ticket waits in `pending`.
 //! 2. `on_synced` and `on_message` let raft commit the entry.
 //! 3. `advance` applies it (`apply`), and with that the ticket leaves `pending` with its answer.
-//! 4. `collect` gathers what raft and the store have put out; the owner takes it by `effects_mut`.
+//! 4. `collect` gathers what raft and the store have put out; the owner takes it by `outputs_mut`.
 //!
 //! Reads and watches (`reads`, `listings`) look at what is applied. What only the leader can do is
 //! forwarded to it (`forwarding`) or redirected. Snapshots release the log (`snapshotting`).
@@ -29,8 +29,8 @@ use crate::core::raft::{
     RaftOutput, RaftRole, RaftState, Rpc,
 };
 use crate::core::seam::{
-    Answer, Effects, Fact, Indexes, LinkState, Outcome, Recovered, Role, Settings, SnapshotOut,
-    Space, Ticket,
+    Answer, Fact, Indexes, LinkState, Order, Outcome, Outputs, Recovered, Role, Settings,
+    SnapshotOut, Space, Ticket,
 };
 use crate::core::store::{HistoryLimits, Notification, Store};
 use crate::core::timer::Now;
@@ -53,7 +53,7 @@ pub struct Replica {
     standing: Standing,
     /// Whether the disk has little room: client writes are refused by a leader.
     is_disk_low: bool,
-    /// The configuration that was last reported by `Effects::members_changed`.
+    /// The configuration that was last reported by `Order::FollowMembers`.
     reported_configuration: Configuration,
 
     // -- parts
@@ -70,8 +70,8 @@ pub struct Replica {
     raft_output: RaftOutput,
     /// What the store puts out; empty between turns, kept for its memory.
     store_notifications: Vec<Notification>,
-    /// What the owner is to carry out; it takes it by `effects_mut`.
-    effects: Effects,
+    /// What the owner is to carry out; it takes it by `outputs_mut`.
+    effects: Outputs,
 }
 
 /// Whether this machine belongs to its cluster.
@@ -130,13 +130,12 @@ impl Replica {
             statistics: stats::Statistics::default(),
             raft_output: RaftOutput::default(),
             store_notifications: Vec::new(),
-            effects: Effects::default(),
+            effects: Outputs::default(),
         };
         replica.read_config();
         while replica.apply_committed() {}
         // These entries were reported when they were applied first.
         replica.effects.facts.clear();
-        replica.effects.members_changed = true;
         replica
     }
 }
@@ -245,7 +244,7 @@ impl Replica {
         }
     }
 
-    /// Gathers the outputs of raft and the store for `effects_mut`.
+    /// Gathers the outputs of raft and the store for `outputs_mut`.
     pub fn collect(&mut self, now: Now) {
         self.raft.take_output(&mut self.raft_output);
         self.take_reads();
@@ -264,7 +263,7 @@ impl Replica {
     }
 
     /// The outputs that have gathered, for the owner to take and to add to.
-    pub fn effects_mut(&mut self) -> &mut Effects {
+    pub fn outputs_mut(&mut self) -> &mut Outputs {
         &mut self.effects
     }
 
@@ -325,7 +324,7 @@ impl Replica {
     fn report_members(&mut self) {
         if *self.raft.configuration() != self.reported_configuration {
             self.reported_configuration = self.raft.configuration().clone();
-            self.effects.members_changed = true;
+            self.effects.orders.push(Order::FollowMembers);
         }
     }
 

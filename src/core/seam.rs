@@ -1,14 +1,16 @@
 //! Every value that crosses between the shell and the core.
 mod calls;
+mod outputs;
 
 pub use calls::{
     Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Introduction, Question, RefusalReason,
     Reply,
 };
+pub use outputs::{Order, Outputs};
 
 use crate::core::command::{ClusterConfig, Command, KeyPath};
 use crate::core::error::Error;
-use crate::core::raft::{Entry, Index, Lsn, Message, PeerId, Persist, SnapshotMeta, Term};
+use crate::core::raft::{Entry, Index, PeerId, SnapshotMeta, Term};
 use crate::core::store::{EtcdIndex, Event, ListItem, Store};
 
 /// A request that waits for its answer: chosen by the shell, unique among those open.
@@ -491,90 +493,4 @@ pub enum Fact {
     },
     DiskLow,
     DiskOk,
-}
-
-/// One batch of outputs; owned by the shell, cleared and reused.
-#[derive(Default)]
-pub struct Effects {
-    /// For the disk, in this order.
-    pub persist: Vec<Persist>,
-    /// The number of the last of `persist`: `on_synced` with it says that all of them are durable.
-    pub lsn: Lsn,
-    /// For the links; may leave at once, whether `persist` is synced or not.
-    pub send: Vec<(PeerId, Message)>,
-    /// For the connections.
-    pub answers: Vec<Answer>,
-    /// For the watchers; after the answers, some of which are heads of theirs.
-    pub events: Vec<Delivery>,
-    /// For the snapshot files, in this order.
-    pub snapshot: Vec<SnapshotOut>,
-    /// Calls to make over HTTP.
-    pub calls: Vec<Call>,
-    /// For the log.
-    pub facts: Vec<Fact>,
-    /// The members are others, or their addresses: `Machine::configuration` tells whom to link to.
-    pub members_changed: bool,
-    /// This machine is no longer a member of its cluster, or must come back as a new one: its raft
-    /// has stopped.
-    pub removed: bool,
-    /// For the file `standby_info`: durable before anything else of this batch is carried out, but
-    /// behind `let_in`.
-    pub standby: Option<StandbyInfo>,
-    /// What this machine holds is of no use any more: log and snapshots are to be wiped when
-    /// `standby` is durable and `send` has left, and with them `persist`, `snapshot` and
-    /// whatever they were still to be answered. The data directory gets a new number, for
-    /// `Machine::on_wiped`. After a crash in between the wiping is made up for at the
-    /// next start.
-    pub wipe: bool,
-    /// The core has finished: after `on_stop` the process may end.
-    pub stopped: bool,
-    /// The cluster has given this machine its id: durable before anything else of this batch is
-    /// carried out.
-    pub let_in: Option<PeerId>,
-    /// The discovery service has made this machine the one that starts the cluster: the shell
-    /// bootstraps it, as without peers.
-    pub found: bool,
-    /// The process must end with exit code 1, and say this.
-    pub failed: Option<Box<str>>,
-}
-
-impl Effects {
-    /// Moves everything to the end of `other`.
-    pub fn move_to(&mut self, other: &mut Effects) {
-        other.persist.append(&mut self.persist);
-        other.lsn = self.lsn;
-        other.send.append(&mut self.send);
-        other.answers.append(&mut self.answers);
-        other.events.append(&mut self.events);
-        other.snapshot.append(&mut self.snapshot);
-        other.calls.append(&mut self.calls);
-        other.facts.append(&mut self.facts);
-        other.members_changed |= std::mem::take(&mut self.members_changed);
-        other.removed |= std::mem::take(&mut self.removed);
-        other.standby = self.standby.take().or(other.standby.take());
-        other.wipe |= std::mem::take(&mut self.wipe);
-        other.stopped |= std::mem::take(&mut self.stopped);
-        other.let_in = self.let_in.take().or(other.let_in);
-        other.found |= std::mem::take(&mut self.found);
-        other.failed = self.failed.take().or(other.failed.take());
-    }
-
-    /// Empties it for the next turn and keeps its memory.
-    pub fn clear(&mut self) {
-        self.persist.clear();
-        self.send.clear();
-        self.answers.clear();
-        self.events.clear();
-        self.snapshot.clear();
-        self.calls.clear();
-        self.facts.clear();
-        self.members_changed = false;
-        self.removed = false;
-        self.standby = None;
-        self.wipe = false;
-        self.stopped = false;
-        self.let_in = None;
-        self.found = false;
-        self.failed = None;
-    }
 }

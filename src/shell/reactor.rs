@@ -25,7 +25,7 @@ use crate::codec::http::response::TEXT;
 use crate::codec::http::url::Url;
 use crate::codec::http::{Limits, Response};
 use crate::codec::peer::hello::{HelloRefusal, REFUSED};
-use crate::core::machine::{Effects, Machine};
+use crate::core::machine::{Machine, Order, Outputs};
 use crate::core::timer::Now;
 use crate::shell::clock::Clock;
 use crate::shell::config::{Config, TlsFiles};
@@ -100,7 +100,7 @@ pub struct Reactor {
     disk: Disk,
 
     /// What the machine put out last.
-    effects: Effects,
+    outputs: Outputs,
 
     /// When the sync under way began, in microseconds of the monotonic clock.
     sync_since_us: Option<u64>,
@@ -118,6 +118,9 @@ pub struct Reactor {
 
     /// When the first stop signal came, in microseconds of the monotonic clock.
     stop_us: Option<u64>,
+
+    /// The machine has finished what was under way when the stop signal came.
+    has_stopped: bool,
 
     /// A second stop signal came.
     aborted: bool,
@@ -165,12 +168,13 @@ impl Reactor {
             resolver: Resolver::new(waker),
             machine,
             disk,
-            effects: Effects::default(),
+            outputs: Outputs::default(),
             sync_since_us: None,
             gathering: Gathering::default(),
             turns_without_timers: 0,
             needs_advance: true,
             stop_us: None,
+            has_stopped: false,
             aborted: false,
             end: None,
             log_is_behind: false,
@@ -238,7 +242,7 @@ impl Reactor {
             return false;
         };
         let is_late = self.now.mono_us >= stop_us + STOP_US_MAX;
-        is_late || (self.effects.stopped && self.clients.is_quiet())
+        is_late || (self.has_stopped && self.clients.is_quiet())
     }
 
     // -- the turn
@@ -369,7 +373,8 @@ impl Reactor {
             self.turns_without_timers = 0;
         }
         let may_fire = !is_unread || self.turns_without_timers > TURNS_WITHOUT_TIMERS_MAX;
-        if may_fire && self.machine.next_deadline() <= self.now.mono_us {
+        let due_us = self.machine.next_deadline();
+        if may_fire && due_us.is_some_and(|due_us| due_us <= self.now.mono_us) {
             self.machine.on_time(self.now);
         }
         let registry = self.poll.registry();
@@ -402,11 +407,11 @@ impl Reactor {
     /// Phase 8: renders answers and events to the output buffers of the clients.
     fn respond(&mut self) {
         self.advance_machine();
-        let (effects, machine) = (&mut self.effects, &mut self.machine);
-        self.gathering.on_answers(effects.answers.len());
+        let (outputs, machine) = (&mut self.outputs, &mut self.machine);
+        self.gathering.on_answers(outputs.answers.len());
         self.clients
-            .answer(&mut effects.answers, machine, &self.disk, self.now);
-        self.clients.deliver(&mut effects.events, machine, self.now);
+            .answer(&mut outputs.answers, machine, &self.disk, self.now);
+        self.clients.deliver(&mut outputs.events, machine, self.now);
     }
 
     /// Phase 9: writes the output buffers to the sockets.
@@ -444,38 +449,23 @@ impl Reactor {
     /// Asks the machine what follows from its inputs, and carries out what is for disk, peers and
     /// log.
     fn advance_machine(&mut self) {
-        self.machine.advance(self.now, &mut self.effects);
-        let effects = &mut self.effects;
+        self.machine.advance(self.now, &mut self.outputs);
         self.needs_advance = false;
-        // First: all the rest of a new member rests on it.
-        if let Some(id) = effects.let_in.take() {
-            self.disk.keep_id(id);
+        let outputs = &mut self.outputs;
+        if outputs.wipes() {
+            outputs.persist.clear();
+            outputs.snapshot.clear();
         }
-        if let Some(info) = effects.standby.take() {
-            self.disk.keep_standby(&info, effects.wipe);
-        }
-        if effects.wipe {
-            effects.persist.clear();
-            effects.snapshot.clear();
-        }
-        self.disk.append(&mut effects.persist, effects.lsn);
-        for out in effects.snapshot.drain(..) {
+        self.disk.append(&mut outputs.persist, outputs.lsn);
+        for out in outputs.snapshot.drain(..) {
             if let Some(saved) = self.disk.snapshot(out) {
                 self.machine.on_snapshot(self.now, saved);
                 self.needs_advance = true;
             }
         }
-        let changed = std::mem::take(&mut effects.members_changed);
-        if changed {
-            let cluster = self.machine.cluster();
-            let members = self.machine.configuration();
-            if !members.members.is_empty() {
-                self.disk.keep_configuration(cluster, members);
-            }
-        }
-        self.links.send(&mut effects.send);
-        self.links.follow(&self.machine, changed, self.now);
-        for call in effects.calls.drain(..) {
+        self.links.send(&mut outputs.send);
+        self.links.follow(&self.machine, false, self.now);
+        for call in outputs.calls.drain(..) {
             let request = cluster_api::request(&call);
             let origin = CallOrigin::Machine {
                 id: call.id,
@@ -483,21 +473,40 @@ impl Reactor {
             };
             self.calls.start(origin, request, self.now);
         }
-        for fact in effects.facts.drain(..) {
+        for fact in outputs.facts.drain(..) {
             log_lines::log(&self.machine, &fact);
         }
-        if std::mem::take(&mut effects.wipe) {
-            let incarnation = self.disk.start_over();
-            self.machine.on_wiped(self.now, incarnation);
-            self.needs_advance = true;
+        for order in std::mem::take(&mut self.outputs.orders) {
+            self.carry_out(order);
         }
-        let failed = effects.failed.take();
-        if std::mem::take(&mut effects.found) {
-            self.end = Some(End::Found);
+        if let Err(text) = self.maybe_listen() {
+            self.end = Some(End::Failed(text.into()));
         }
-        let failed = failed.or_else(|| self.maybe_listen().err().map(Into::into));
-        if let Some(text) = failed {
-            self.end = Some(End::Failed(text));
+    }
+
+    /// Carries out an order of the machine.
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::KeepId(id) => self.disk.keep_id(id),
+            Order::KeepStandbyInfo { info, gives_up_log } => {
+                self.disk.keep_standby(&info, gives_up_log);
+            }
+            Order::FollowMembers => {
+                let members = self.machine.configuration();
+                if !members.members.is_empty() {
+                    let cluster = self.machine.cluster();
+                    self.disk.keep_configuration(cluster, members);
+                }
+                self.links.follow(&self.machine, true, self.now);
+            }
+            Order::Wipe => {
+                let incarnation = self.disk.start_over();
+                self.machine.on_wiped(self.now, incarnation);
+                self.needs_advance = true;
+            }
+            Order::Found => self.end = Some(End::Found),
+            Order::Fail(text) => self.end = Some(End::Failed(text)),
+            Order::Stop => self.has_stopped = true,
         }
     }
 
@@ -516,7 +525,7 @@ impl Reactor {
             return Some(Duration::ZERO);
         }
         let deadlines = [
-            some_deadline(self.machine.next_deadline()),
+            self.machine.next_deadline(),
             self.clients.next_deadline(),
             self.links.next_deadline(),
             self.calls.next_deadline(),
@@ -529,11 +538,6 @@ impl Reactor {
         let next_us = deadlines.into_iter().flatten().chain(accepts).min()?;
         Some(Duration::from_micros(next_us.saturating_sub(now_us)))
     }
-}
-
-/// A deadline of the core or the disk, which use `u64::MAX` for never.
-fn some_deadline(deadline_us: u64) -> Option<u64> {
-    (deadline_us != u64::MAX).then_some(deadline_us)
 }
 
 fn no_poll(error: io::Error) -> String {

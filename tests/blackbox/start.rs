@@ -92,6 +92,21 @@ fn a_port_in_use() {
     refused(server.command(&server.data_dir()), &[&port]);
 }
 
+/// The log knows the member by its name. Another name is refused, and nothing is changed.
+#[test]
+fn a_name_that_is_not_the_logs() {
+    let mut server = Server::prepare_as("first", &[]);
+    server.run();
+    server.client("PUT", "/v2/keys/k", "value=v");
+    server.terminate();
+    let data_dir = server.data_dir();
+    let renamed = Server::prepare_as("second", &[]);
+    refused(renamed.command(&data_dir), &["-name", "first", "second"]);
+    server.run();
+    let answer = server.client("GET", "/v2/keys/k", "");
+    assert_eq!(answer.status(), 200);
+}
+
 /// A directory that cannot be made or written: below a file, and on a file system that is read
 /// only.
 #[test]

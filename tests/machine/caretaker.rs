@@ -412,7 +412,7 @@ fn timers_belong_to_the_leader_and_end_with_it() {
     cluster.pass(SECOND_US);
     let former = cluster.at(leader);
     assert_eq!(
-        (former.machine.timers(), former.machine.next_deadline()),
+        (former.machine.timers(), next_deadline(&former.machine)),
         (0, u64::MAX)
     );
     cluster.rigs.remove(&leader);

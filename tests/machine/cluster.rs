@@ -15,7 +15,12 @@ pub fn cluster(count: u16, settings: Settings) -> Cluster {
 }
 
 fn assert_equal(cluster: &Cluster) {
-    let state = |rig: &Rig| (rig.machine.applied(), rig.machine.store().state_hash());
+    let state = |rig: &Rig| {
+        (
+            rig.machine.applied(),
+            rig.machine.store().expect("a member").state_hash(),
+        )
+    };
     let mut states = cluster.rigs.values().map(state);
     let first = states.next().expect("a machine");
     assert!(states.all(|s| s == first));
@@ -129,7 +134,7 @@ fn a_removed_machine_stops_and_points_to_the_leader() {
     let removed = cluster.at(ids[2]);
     assert!(removed.removed);
     assert_eq!(removed.machine.role(), Role::Standby);
-    assert_eq!(removed.machine.next_deadline(), u64::MAX);
+    assert_eq!(next_deadline(&removed.machine), u64::MAX);
     assert_eq!(removed.answer(poll), Outcome::WatchEnd);
     assert!(
         matches!(removed.done(get("/foo")), Outcome::Redirect { client_url, .. } if &*client_url == "http://127.0.0.1:4001")

@@ -29,7 +29,7 @@ fn the_first_that_is_discovered_starts_the_cluster() {
     // The service may be any etcd: its answers name no server.
     seeker.respond(call.id, 201, "", NODE.as_bytes());
     assert_eq!(seeker.call(), None);
-    assert!(seeker.effects.found && seeker.effects.let_in.is_none());
+    assert!(seeker.ordered.found && seeker.ordered.let_in.is_none());
 }
 
 #[test]
@@ -82,7 +82,9 @@ fn a_member_stays_registered() {
         discovery: Some(SERVICE.into()),
         ..search(&[], 3)
     };
-    rig.machine.look_around(search);
+    rig.machine
+        .look_around(rig.now, search)
+        .expect("the name of its log");
     rig.machine.on_time(rig.now);
     rig.turn();
     let registers = |call: &&Asked| &*call.url == "http://d/v2/keys/c/node1";
@@ -132,12 +134,14 @@ fn a_new_member_that_comes_up_registers() {
         wall_ns: 0,
     };
     let mut machine = Machine::recover(settings(1), nothing, 1, now);
-    machine.look_around(Search {
+    let search = Search {
         discovery: Some(SERVICE.into()),
         ..search(&[], 3)
-    });
+    };
+    let looks = machine.look_around(now, search);
+    assert_eq!(looks, Ok(()));
     machine.on_time(now);
-    let mut effects = Effects::default();
+    let mut effects = Outputs::default();
     machine.advance(now, &mut effects);
     assert!(
         effects

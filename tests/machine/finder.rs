@@ -16,14 +16,13 @@ fn it_is_let_in_and_becomes_that_member() {
     let body = [0xac, 0x02, 0, 0, 0, 0, 0, 0];
     seeker.respond(id, 200, "tern/0.1.0", &body);
     assert_eq!(seeker.call(), None);
-    assert_eq!(seeker.effects.let_in, Some(PeerId(300)));
-    assert!(seeker.effects.members_changed, "the links hear of the id");
+    assert_eq!(seeker.ordered.let_in, Some(PeerId(300)));
     assert!(seeker.machine.listens());
     assert_eq!(seeker.machine.id(), PeerId(300));
     // A late word changes nothing.
     seeker.respond(id, 200, "tern/0.1.0", &[7]);
     seeker.call();
-    assert_eq!(seeker.effects.let_in, None);
+    assert_eq!(seeker.ordered.let_in, None);
 }
 
 #[test]
@@ -39,9 +38,9 @@ fn peers_are_asked_in_turn_and_attempts_are_counted() {
         seeker.answer(id, 500, "");
         if attempt == 1 {
             assert_eq!(seeker.call(), None, "it pauses");
-            assert_eq!(seeker.effects.failed, None);
+            assert_eq!(seeker.ordered.failed, None);
             let due_us = seeker.now.mono_us + SECOND_US;
-            assert_eq!(seeker.machine.next_deadline(), due_us);
+            assert_eq!(next_deadline(&seeker.machine), due_us);
             seeker.now.mono_us = due_us;
         }
     }
@@ -64,8 +63,8 @@ fn attempts_without_end_pause_between_two_and_four_seconds() {
         let id = seeker.gets("http://a:7001/version");
         seeker.fail(id);
         assert_eq!(seeker.call(), None);
-        assert_eq!(seeker.effects.failed, None);
-        seeker.now.mono_us = seeker.machine.next_deadline();
+        assert_eq!(seeker.ordered.failed, None);
+        seeker.now.mono_us = next_deadline(&seeker.machine);
     }
 }
 
@@ -73,9 +72,9 @@ fn attempts_without_end_pause_between_two_and_four_seconds() {
 fn stands_by(seeker: &mut Seeker) -> String {
     // Whom it knows is asked at once; a moment later nothing else is.
     seeker.gets("http://a:7001/v2/admin/machines");
-    let info = seeker.effects.standby.take().expect("it is saved");
+    let info = seeker.ordered.standby.take().expect("it is saved");
     assert!(info.running && info.cluster.len() == 1 && &*info.cluster[0].name == "a");
-    assert!(!seeker.effects.wipe, "there is nothing to wipe");
+    assert!(!seeker.ordered.wipe, "there is nothing to wipe");
     assert_eq!(seeker.machine.standby(), Some(Some("http://a:4001")));
     assert!(seeker.machine.listens() && seeker.machine.role() == Role::Standby);
     let facts = std::mem::take(&mut seeker.effects.facts);
@@ -169,8 +168,8 @@ fn stopping_while_it_looks() {
     let id = seeker.reach_the_join();
     seeker.machine.on_stop(seeker.now);
     assert_eq!(seeker.call(), None);
-    assert!(seeker.effects.stopped);
+    assert!(seeker.ordered.stopped);
     seeker.respond(id, 200, "tern/0.1.0", &[5]);
     seeker.call();
-    assert_eq!(seeker.effects.let_in, None);
+    assert_eq!(seeker.ordered.let_in, None);
 }

@@ -139,7 +139,15 @@ fn a_follower_answers_what_it_has_applied_itself() {
     };
     event(cluster.done(other, Op::Write(delete)));
     assert_eq!(cluster.at(leader).value("/a"), None);
-    assert!(cluster.at(follower).machine.raft().role() != tern::core::raft::RaftRole::Leader);
+    assert!(
+        cluster
+            .at(follower)
+            .machine
+            .raft()
+            .expect("a member")
+            .role()
+            != tern::core::raft::RaftRole::Leader
+    );
 }
 
 #[test]
@@ -340,7 +348,12 @@ fn there_is_one_hop() {
 fn each_request_is_taken_once_and_only_in_its_term() {
     let (mut cluster, leader, follower, _) = three();
     let term = cluster.at(leader).machine.indexes().term;
-    let last = cluster.at(leader).machine.raft().last_index();
+    let last = cluster
+        .at(leader)
+        .machine
+        .raft()
+        .expect("a member")
+        .last_index();
     for _ in 0..2 {
         deliver(
             &mut cluster,
@@ -384,7 +397,15 @@ fn each_request_is_taken_once_and_only_in_its_term() {
         [],
         "who is no member is not answered"
     );
-    assert_eq!(cluster.at(leader).machine.raft().last_index(), last.next());
+    assert_eq!(
+        cluster
+            .at(leader)
+            .machine
+            .raft()
+            .expect("a member")
+            .last_index(),
+        last.next()
+    );
 }
 
 #[test]
@@ -494,7 +515,12 @@ fn what_finds_no_leader_waits_for_the_next() {
 #[test]
 fn what_a_leader_refuses_that_hands_over_goes_to_the_next() {
     let (mut cluster, leader, follower, other) = three();
-    let last = cluster.at(leader).machine.raft().last_index();
+    let last = cluster
+        .at(leader)
+        .machine
+        .raft()
+        .expect("a member")
+        .last_index();
     let rig = cluster.at(leader);
     rig.machine.on_stop(rig.now);
     let handed = said(&mut cluster, leader);
@@ -507,7 +533,15 @@ fn what_a_leader_refuses_that_hands_over_goes_to_the_next() {
     for (to, message) in said(&mut cluster, leader) {
         deliver(&mut cluster, leader, to, message);
     }
-    assert_eq!(cluster.at(leader).machine.raft().last_index(), last);
+    assert_eq!(
+        cluster
+            .at(leader)
+            .machine
+            .raft()
+            .expect("a member")
+            .last_index(),
+        last
+    );
     assert_eq!(told(&mut cluster, follower, ticket), []);
     for (to, message) in handed {
         deliver(&mut cluster, leader, to, message);

@@ -8,7 +8,9 @@ use tern::core::raft::{Index, PeerId, Term};
 /// A member that has come up, with others in its log, and looks around.
 fn member(settings: Settings, peers: &[&str]) -> Rig {
     let mut rig = Rig::found(settings);
-    rig.machine.look_around(search(peers, 3));
+    rig.machine
+        .look_around(rig.now, search(peers, 3))
+        .expect("the name of its log");
     rig
 }
 
@@ -32,7 +34,7 @@ fn a_member_looks_around_once() {
         .on_reply(rig.now, call.id, Reply::Failed { why });
     rig.settle();
     assert!(rig.machine.is_serving(), "it goes on from its log");
-    assert!(rig.effects.calls.is_empty() && rig.effects.failed.is_none());
+    assert!(rig.effects.calls.is_empty() && rig.ordered.failed.is_none());
 }
 
 #[test]
@@ -43,7 +45,7 @@ fn a_member_whose_address_another_has_does_not_run() {
     let reply = call.answered(200, &list);
     rig.machine.on_reply(rig.now, call.id, reply);
     rig.turn();
-    let text = rig.effects.failed.take().expect("it has ended");
+    let text = rig.ordered.failed.take().expect("it has ended");
     assert!(text.contains("belongs to a in the cluster"), "{text}");
 }
 
@@ -77,7 +79,9 @@ fn a_member_that_hears_of_nobody_and_is_not_listed() {
     cluster.pass(2 * SECOND_US);
     // With two voters neither leads alone.
     let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
-    rig.machine.look_around(search(&["http://b:7001"], 3));
+    rig.machine
+        .look_around(rig.now, search(&["http://b:7001"], 3))
+        .expect("the name of its log");
     let ask = |rig: &mut Rig, peer: &str, list: &str| {
         let call = first_call(rig);
         let cluster = rig.machine.cluster();
@@ -100,7 +104,7 @@ fn a_member_that_hears_of_nobody_and_is_not_listed() {
     rig.now.mono_us += 4 * SECOND_US;
     ask(&mut rig, &known, LIST);
     rig.turn();
-    assert!(rig.removed && rig.effects.wipe && rig.facts.contains(&Fact::Removed));
+    assert!(rig.removed && rig.ordered.wipe && rig.facts.contains(&Fact::Removed));
     assert_eq!(rig.machine.role(), Role::Standby);
 }
 
@@ -115,7 +119,9 @@ fn a_member_that_hears_of_nobody_asks_again() {
     let id = cluster.join(2, 77);
     cluster.pass(2 * SECOND_US);
     let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
-    rig.machine.look_around(search(&[], 3));
+    rig.machine
+        .look_around(rig.now, search(&[], 3))
+        .expect("the name of its log");
     let mut numbers = Vec::new();
     for _ in 0..3 {
         let call = first_call(&mut rig);
@@ -180,22 +186,25 @@ fn a_running_member_that_hears_of_nobody_for_long() {
         if !last {
             rig.machine.on_message(rig.now, PeerId(1), beat.clone());
             rig.turn();
-            assert_eq!(rig.machine.raft().leader(), Some(PeerId(1)));
+            assert_eq!(
+                rig.machine.raft().expect("a member").leader(),
+                Some(PeerId(1))
+            );
             rig.pass(SECOND_US);
-            assert_eq!(rig.machine.raft().leader(), None);
+            assert_eq!(rig.machine.raft().expect("a member").leader(), None);
         }
         asks_nobody_for(&mut rig, 2 * SECOND_US);
         rig.now.mono_us += 2 * SECOND_US;
         is_unlisted(&mut rig);
         assert_eq!(rig.removed, last);
     }
-    assert!(rig.effects.wipe && rig.facts.contains(&Fact::Removed));
+    assert!(rig.ordered.wipe && rig.facts.contains(&Fact::Removed));
     assert_eq!(rig.machine.role(), Role::Standby);
 }
 
-/// Under whatever name it is started: the list has the one that its log has.
+/// The log knows the member by its name. A machine that is started with another one does not run.
 #[test]
-fn a_member_with_another_name_asks_again() {
+fn a_member_with_another_name_is_refused() {
     let mut cluster = Cluster {
         rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
         cut: Vec::new(),
@@ -205,24 +214,34 @@ fn a_member_with_another_name_asks_again() {
     let mut rig = cluster.rigs.remove(&id).expect("it was let in");
     rig.settings.name = "another".into();
     let mut rig = rig.restart();
-    rig.machine.look_around(search(&[], 3));
-    let mine = settings(2);
-    let list = LIST.replace(
-        '}',
-        r#"},{"name":"node2","clientURL":"CLIENT","peerURL":"PEER"}"#,
-    );
-    let list = list
-        .replace("CLIENT", &mine.client_url)
-        .replace("PEER", &mine.peer_url);
-    for _ in 0..3 {
-        let call = first_call(&mut rig);
-        rig.machine
-            .on_reply(rig.now, call.id, call.answered(200, &list));
-        rig.turn();
-        assert!(rig.effects.calls.is_empty() && !rig.facts.contains(&Fact::Unlisted));
-        assert_eq!(rig.effects.failed, None);
-        rig.now.mono_us += 30 * SECOND_US;
-    }
+    let text = rig.machine.look_around(rig.now, search(&[], 3));
+    let text = text.expect_err("the names differ");
+    assert!(text.contains("another") && text.contains("node2"), "{text}");
+}
+
+/// A member that holds nothing of its cluster cannot know the name that it was admitted by. It is
+/// refused once the leader has told it.
+#[test]
+fn a_new_member_with_another_name_is_refused_later() {
+    let mut cluster = Cluster {
+        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
+        cut: Vec::new(),
+    };
+    let Outcome::Joined(Index(id)) = cluster.done(PeerId(1), join(&settings(2), 77)) else {
+        panic!("not admitted");
+    };
+    let now = cluster.at(PeerId(1)).now;
+    let renamed = Settings {
+        name: "another".into(),
+        ..settings(2)
+    };
+    let mut rig = Rig::let_in(renamed, PeerId(id), now);
+    let looks = rig.machine.look_around(rig.now, search(&[], 3));
+    assert_eq!(looks, Ok(()));
+    cluster.rigs.insert(PeerId(id), rig);
+    cluster.pass(SECOND_US);
+    let text = cluster.at(PeerId(id)).failed.clone().expect("refused");
+    assert!(text.contains("another") && text.contains("node2"), "{text}");
 }
 
 /// What another cluster lists, or one that is not tern, says nothing about a place in this one,
@@ -257,7 +276,9 @@ fn another_clusters_word_counts_for_nothing() {
     // It has moved: it goes on asking.
     rig.settings.peer_url = "http://moved:7002".into();
     let mut rig = rig.restart();
-    rig.machine.look_around(search(&["http://b:7001"], 3));
+    rig.machine
+        .look_around(rig.now, search(&["http://b:7001"], 3))
+        .expect("the name of its log");
     for _ in 0..20 {
         for peer in [settings(1).peer_url, "http://b:7001".into()] {
             let call = first_call(&mut rig);
@@ -289,7 +310,9 @@ fn why_a_move_is_refused_is_said_once() {
     let mut rig = Rig::serving(settings(1));
     rig.settings.peer_url = "http://moved:7001".into();
     let mut rig = rig.restart();
-    rig.machine.look_around(search(&["http://b:7001"], 3));
+    rig.machine
+        .look_around(rig.now, search(&["http://b:7001"], 3))
+        .expect("the name of its log");
     let list = LIST.replace("\"a\"", "\"node1\"");
     for cause in ["one", "one", "one", "other", "other"] {
         let call = first_call(&mut rig);
@@ -316,7 +339,9 @@ fn a_leader_that_has_moved() {
     let etcd = rig.machine.indexes().etcd.0;
     rig.settings.client_url = "http://elsewhere:4001".into();
     let mut rig = rig.restart();
-    rig.machine.look_around(search(&[], 3));
+    rig.machine
+        .look_around(rig.now, search(&[], 3))
+        .expect("the name of its log");
     rig.settle();
     rig.pass(SECOND_US);
     assert_eq!(rig.machine.indexes().etcd.0, etcd + 1);
@@ -342,7 +367,9 @@ fn a_member_that_has_moved_before_it_knew_its_place() {
         ..settings(2)
     };
     let mut rig = Rig::let_in(moved, PeerId(id), now);
-    rig.machine.look_around(search(&[], 3));
+    rig.machine
+        .look_around(rig.now, search(&[], 3))
+        .expect("the name of its log");
     rig.turn();
     assert!(rig.effects.calls.is_empty());
     cluster.rigs.insert(PeerId(id), rig);
@@ -378,9 +405,9 @@ fn a_machine_that_was_removed_comes_up() {
         },
     };
     removed.on_message(rig.now, PeerId(1), notice);
-    let mut effects = Effects::default();
+    let mut effects = Outputs::default();
     removed.advance(rig.now, &mut effects);
     assert!(removed.wants_turn());
     removed.advance(rig.now, &mut effects);
-    assert!(effects.removed && effects.wipe);
+    assert!(effects.wipes());
 }

@@ -60,7 +60,9 @@ pub struct Rig {
     pub settings: Settings,
     pub disk: Disk,
     pub now: Now,
-    pub effects: Effects,
+    pub effects: Outputs,
+    /// The orders of the last turn.
+    pub ordered: Ordered,
     /// Handed to the disk and not synced.
     pub pending: Vec<Persist>,
     lsn: Lsn,
@@ -74,7 +76,14 @@ pub struct Rig {
     pub snapshot_log: Vec<&'static str>,
     pub stopped: bool,
     pub removed: bool,
+    /// Why it has ended.
+    pub failed: Option<Box<str>>,
     last_ticket: u64,
+}
+
+/// When the machine has something to do; the end of time: never.
+pub fn next_deadline(machine: &Machine) -> u64 {
+    machine.next_deadline().unwrap_or(u64::MAX)
 }
 
 pub fn limits() -> HistoryLimits {
@@ -169,7 +178,8 @@ impl Rig {
             settings,
             disk,
             now,
-            effects: Effects::default(),
+            effects: Outputs::default(),
+            ordered: Ordered::default(),
             pending: Vec::new(),
             lsn: Lsn(0),
             answers: Vec::new(),
@@ -180,6 +190,7 @@ impl Rig {
             snapshot_log: Vec::new(),
             stopped: false,
             removed: false,
+            failed: None,
             last_ticket: 0,
         }
     }
@@ -212,10 +223,19 @@ impl Rig {
         self.sent.append(&mut self.effects.send);
         self.called
             .extend(self.effects.calls.iter().map(|call| Asked::of(call).url));
-        self.stopped |= self.effects.stopped;
-        self.removed |= self.effects.removed;
+        self.ordered = Ordered::take(&mut self.effects);
+        self.stopped |= self.ordered.stopped;
+        self.removed |= self.ordered.wipe;
+        if self.ordered.failed.is_some() {
+            self.failed.clone_from(&self.ordered.failed);
+        }
         for out in std::mem::take(&mut self.effects.snapshot) {
             self.on_snapshot_out(out);
+        }
+        if self.ordered.wipe {
+            // The disk keeps its content: a restart stands for a crash before the wipe.
+            self.pending.clear();
+            self.machine.on_wiped(self.now, 78);
         }
     }
 
@@ -291,12 +311,12 @@ impl Rig {
     pub fn pass(&mut self, us: u64) {
         let end = self.now.mono_us + us;
         loop {
-            let next = self.machine.next_deadline().clamp(self.now.mono_us, end);
+            let next = next_deadline(&self.machine).clamp(self.now.mono_us, end);
             self.now.wall_ns += (next - self.now.mono_us) * 1000;
             self.now.mono_us = next;
             self.machine.on_time(self.now);
             self.settle();
-            if self.machine.next_deadline() > end || next == end {
+            if next_deadline(&self.machine) > end || next == end {
                 break;
             }
         }
@@ -353,6 +373,42 @@ impl Rig {
             .filter(|d| d.tickets.iter().any(|t| t.0 == ticket));
         mine.map(|d| (d.event.node.key.to_string(), d.etcd.0))
             .collect()
+    }
+}
+
+/// The orders of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ordered {
+    pub let_in: Option<PeerId>,
+    pub standby: Option<StandbyInfo>,
+    pub wipe: bool,
+    pub found: bool,
+    pub failed: Option<Box<str>>,
+    pub stopped: bool,
+}
+
+impl Ordered {
+    /// Takes the orders out of a batch.
+    pub fn take(outputs: &mut Outputs) -> Ordered {
+        let mut ordered = Ordered::default();
+        for order in outputs.orders.drain(..) {
+            match order {
+                Order::KeepId(id) => ordered.let_in = Some(id),
+                Order::KeepStandbyInfo { info, .. } => {
+                    assert!(
+                        !ordered.wipe,
+                        "what a standby knows is saved before the wipe"
+                    );
+                    ordered.standby = Some(info);
+                }
+                Order::FollowMembers => {}
+                Order::Wipe => ordered.wipe = true,
+                Order::Found => ordered.found = true,
+                Order::Fail(text) => ordered.failed = Some(text),
+                Order::Stop => ordered.stopped = true,
+            }
+        }
+        ordered
     }
 }
 

@@ -14,7 +14,9 @@ pub const SERVICE: &str = "http://d/v2/keys/c";
 /// A machine that looks for its cluster, and the clock.
 pub struct Seeker {
     pub machine: Machine,
-    pub effects: Effects,
+    pub effects: Outputs,
+    /// The orders of the last turn.
+    pub ordered: Ordered,
     pub now: Now,
     /// All calls so far.
     pub asked: Vec<Asked>,
@@ -49,10 +51,11 @@ impl Seeker {
             wall_ns: EPOCH_NS,
         };
         let nothing = Recovered::nothing(PeerId::NONE, 77);
-        let machine = Machine::find(settings(3), nothing, search, 5, now);
+        let machine = Machine::find(settings(3), nothing, search, 5);
         Seeker {
             machine,
-            effects: Effects::default(),
+            effects: Outputs::default(),
+            ordered: Ordered::default(),
             now,
             asked: Vec::new(),
         }
@@ -60,11 +63,12 @@ impl Seeker {
 
     /// Lets everything that is due happen; the call that it makes then, if any.
     pub fn call(&mut self) -> Option<Asked> {
-        if self.machine.next_deadline() <= self.now.mono_us {
+        if next_deadline(&self.machine) <= self.now.mono_us {
             self.machine.on_time(self.now);
         }
         self.effects.clear();
         self.machine.advance(self.now, &mut self.effects);
+        self.ordered = Ordered::take(&mut self.effects);
         assert!(self.effects.calls.len() <= 1, "one at a time");
         let asked = Asked::of(&self.effects.calls.pop()?);
         self.asked.push(asked.clone());
@@ -107,8 +111,8 @@ impl Seeker {
     /// What it ends with.
     pub fn failed(&mut self) -> String {
         assert_eq!(self.call(), None);
-        let text = self.effects.failed.take();
-        assert_eq!(self.machine.next_deadline(), u64::MAX);
+        let text = self.ordered.failed.take();
+        assert_eq!(self.machine.next_deadline(), None);
         text.expect("it has ended").into()
     }
 

@@ -192,7 +192,7 @@ fn a_stream_catches_up_before_it_goes_live() {
 #[test]
 fn expiry_goes_through_the_log_and_an_idle_machine_writes_nothing() {
     let mut rig = Rig::serving(settings(1));
-    assert_eq!(rig.machine.next_deadline(), u64::MAX);
+    assert_eq!(next_deadline(&rig.machine), u64::MAX);
     let entries = rig.disk.log.records().count();
     rig.pass(60 * SECOND_US);
     assert_eq!(rig.disk.log.records().count(), entries);
@@ -204,7 +204,7 @@ fn expiry_goes_through_the_log_and_an_idle_machine_writes_nothing() {
     rig.done(set_until("/later", due_ns + 100_000_000));
     let poll = rig.ask(watch("/a", false, None));
     let entries = rig.disk.log.records().count();
-    assert_eq!(rig.machine.next_deadline(), rig.now.mono_us + 2 * SECOND_US);
+    assert_eq!(next_deadline(&rig.machine), rig.now.mono_us + 2 * SECOND_US);
     rig.pass(2 * SECOND_US - 1);
     assert_eq!(rig.disk.log.records().count(), entries);
     rig.pass(1);
@@ -221,7 +221,7 @@ fn expiry_goes_through_the_log_and_an_idle_machine_writes_nothing() {
     rig.pass(1);
     assert_eq!(rig.value("/later"), None);
     assert_eq!(rig.disk.log.records().count(), entries + 2);
-    assert_eq!(rig.machine.next_deadline(), u64::MAX);
+    assert_eq!(next_deadline(&rig.machine), u64::MAX);
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn stopping_does_not_wait_for_a_disk_for_ever() {
     rig.machine.on_stop(rig.now);
     rig.turn();
     assert!(!rig.stopped);
-    rig.now.mono_us = rig.machine.next_deadline();
+    rig.now.mono_us = next_deadline(&rig.machine);
     rig.machine.on_time(rig.now);
     rig.turn();
     assert!(rig.stopped);
@@ -324,7 +324,7 @@ fn a_write_whose_fate_is_open_for_five_seconds_is_told_so() {
     rig.machine.on_time(rig.now);
     rig.turn();
     assert!(rig.told(write).is_empty());
-    assert_eq!(rig.machine.next_deadline(), rig.now.mono_us + 1);
+    assert_eq!(next_deadline(&rig.machine), rig.now.mono_us + 1);
     rig.now.mono_us += 1;
     rig.machine.on_time(rig.now);
     rig.turn();

@@ -34,13 +34,13 @@ fn writes_go_on_while_a_snapshot_is_written() {
     let index = rig.disk.snapshots.last().expect("saved").0.index;
     let during = rig.value("/during");
     assert_eq!(during.as_deref(), Some("19"));
-    let hash = rig.machine.store().state_hash();
+    let hash = rig.machine.store().expect("a member").state_hash();
     let mut rig = rig.restart();
     rig.settle();
     assert!(rig.machine.applied() > index);
     assert_eq!(rig.value("/during"), during);
     assert_eq!(rig.value("/dir/05994").as_deref(), Some(&*value));
-    assert_eq!(rig.machine.store().state_hash(), hash);
+    assert_eq!(rig.machine.store().expect("a member").state_hash(), hash);
 }
 
 #[test]

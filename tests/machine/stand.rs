@@ -41,7 +41,9 @@ pub fn list(names: &[&str]) -> String {
 /// A standby, and the clock.
 pub struct Stand {
     pub machine: Machine,
-    pub effects: Effects,
+    pub effects: Outputs,
+    /// The orders of the last turn.
+    pub ordered: Ordered,
     pub now: Now,
     pub began_us: u64,
     pub facts: Vec<Fact>,
@@ -113,7 +115,8 @@ impl Stand {
         let began_us = now.mono_us;
         Stand {
             machine,
-            effects: Effects::default(),
+            effects: Outputs::default(),
+            ordered: Ordered::default(),
             now,
             began_us,
             facts: Vec::new(),
@@ -124,9 +127,10 @@ impl Stand {
     pub fn turn(&mut self) -> Vec<Asked> {
         self.effects.clear();
         self.machine.advance(self.now, &mut self.effects);
+        self.ordered = Ordered::take(&mut self.effects);
         self.facts.append(&mut self.effects.facts);
-        self.saved.extend(self.effects.standby.take());
-        if self.effects.wipe {
+        self.saved.extend(self.ordered.standby.take());
+        if self.ordered.wipe {
             assert!(
                 self.saved.last().is_some_and(|info| info.running),
                 "saved before anything is wiped"
@@ -138,7 +142,7 @@ impl Stand {
 
     /// Time goes on to the next deadline; then it calls this.
     pub fn next(&mut self, method: Method, url: &str) -> Asked {
-        let due_us = self.machine.next_deadline();
+        let due_us = next_deadline(&self.machine);
         self.now.mono_us = self.now.mono_us.max(due_us);
         self.machine.on_time(self.now);
         self.calls(method, url)
@@ -199,6 +203,7 @@ impl Stand {
         self.machine.on_request(self.now, Ticket(1), get("/a"));
         self.effects.clear();
         self.machine.advance(self.now, &mut self.effects);
+        self.ordered = Ordered::take(&mut self.effects);
         self.effects.answers.remove(0).outcome
     }
 }

@@ -85,7 +85,7 @@ fn no_room_no_request_unless_the_list_names_it() {
     // 12 in groups of seven bits.
     stand.tell(&call, 200, "tern/0.1.0", &[12]);
     stand.turn();
-    assert_eq!(stand.effects.let_in, Some(PeerId(12)));
+    assert_eq!(stand.ordered.let_in, Some(PeerId(12)));
     let last = stand.saved.last().expect("saved");
     assert!(!last.running && last.cluster.len() == 4);
     assert_eq!(
@@ -166,7 +166,7 @@ fn whom_it_asks() {
         }
     );
     // Nobody has answered: the next try is at the interval.
-    assert_eq!(stand.machine.next_deadline(), stand.began_us + INTERVAL_US);
+    assert_eq!(next_deadline(&stand.machine), stand.began_us + INTERVAL_US);
 }
 
 /// All whom it knows are standbys themselves: they point to their leader, which this machine has
@@ -315,10 +315,10 @@ fn a_removed_member() {
     stand.tell(&call, 200, "tern/0.1.0", &[20]);
     stand.turn();
     assert_eq!(
-        (stand.effects.let_in, stand.machine.id()),
+        (stand.ordered.let_in, stand.machine.id()),
         (Some(PeerId(20)), PeerId(20))
     );
-    assert_eq!(stand.machine.raft().term(), Term(0));
+    assert_eq!(stand.machine.raft().expect("a member").term(), Term(0));
 }
 
 /// Told so when it comes up, it asks at once; refused, it waits like any other.
@@ -378,10 +378,10 @@ fn stopping_a_standby() {
     let call = stand.asks("a");
     stand.machine.on_stop(stand.now);
     stand.turn();
-    assert!(stand.effects.stopped);
+    assert!(stand.ordered.stopped);
     stand.tell(&call, 200, "tern/0.1.0", &[12]);
     stand.turn();
-    assert_eq!(stand.effects.let_in, None);
+    assert_eq!(stand.ordered.let_in, None);
     assert!(stand.saved.iter().all(|i| i.running));
     assert!(matches!(stand.redirect(), Outcome::Redirect { .. }));
 }

@@ -110,8 +110,8 @@ impl Caretaker {
     }
 
     /// When `look_after` has something to do, in `mono_us`.
-    pub fn next_deadline(&self) -> u64 {
-        self.wheel.next_deadline().unwrap_or(u64::MAX)
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.wheel.next_deadline()
     }
 
     /// How many timers wait.
@@ -233,7 +233,7 @@ impl Caretaker {
             Duty::Leaderless => {
                 let voters = replica.raft().configuration().voters().count();
                 replica
-                    .effects_mut()
+                    .outputs_mut()
                     .facts
                     .push(Fact::Leaderless { voters });
             }
@@ -344,7 +344,7 @@ impl Caretaker {
                 .propose_own(now, &Command::Remove { id: id.0 })
                 .is_some()
         {
-            replica.effects_mut().facts.push(Fact::LetGo {
+            replica.outputs_mut().facts.push(Fact::LetGo {
                 peer,
                 silent_ms,
                 too_many,
@@ -387,7 +387,7 @@ impl Caretaker {
                     self.late = Some(self.wheel.schedule(now.mono_us + LATE_US, Duty::Late));
                     let (peer, after_ms) = (replica.name_of(id), after_us / 1000);
                     replica
-                        .effects_mut()
+                        .outputs_mut()
                         .facts
                         .push(Fact::HeartbeatLate { peer, after_ms });
                 }
@@ -397,7 +397,7 @@ impl Caretaker {
         let facts = missed
             .into_iter()
             .map(|(backoff_s, peers)| Fact::HeartbeatsMissed { peers, backoff_s });
-        replica.effects_mut().facts.extend(facts);
+        replica.outputs_mut().facts.extend(facts);
     }
 
     /// The pause after the line that is to be told now; `None`: this is in a pause.

@@ -12,8 +12,8 @@ use super::survey::{Survey, Target, with_url};
 use crate::core::raft::PeerId;
 use crate::core::replica::registry::{MS_MAX, STORE_VERSION, SYNC_INTERVAL_MS_MIN};
 use crate::core::seam::{
-    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Fact, Introduction, MachineInfo, Question,
-    Reply, Role, StandbyInfo,
+    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Fact, Introduction, MachineInfo, Outcome,
+    Question, Reply, Role, StandbyInfo,
 };
 use crate::core::timer::Now;
 
@@ -32,8 +32,7 @@ pub(super) enum JoinFrom {
 
 /// The state of standby mode.
 pub(super) struct Standby {
-    /// How this machine introduces itself. The incarnation changes when the data directory is
-    /// wiped.
+    /// How this machine introduces itself.
     introduction: Introduction,
     /// What is known of the cluster; kept on disk. The sync interval is as it was told, 0 before.
     info: StandbyInfo,
@@ -42,9 +41,6 @@ pub(super) struct Standby {
     /// When this machine became a standby, in microseconds of the monotonic clock.
     began_us: u64,
     join_from: JoinFrom,
-    /// The log of the former member is gone. Before, this machine must not join: it would do so
-    /// under the old incarnation.
-    is_wiped: bool,
     /// The machines of this fetch, and the open call.
     survey: Survey,
     /// When the next fetch begins, in microseconds of the monotonic clock; `None` during a fetch.
@@ -71,7 +67,6 @@ impl Standby {
         info: StandbyInfo,
         others: Vec<Box<str>>,
         join_from: JoinFrom,
-        is_wiped: bool,
         last_call: u64,
     ) -> Standby {
         Standby {
@@ -84,7 +79,6 @@ impl Standby {
             others,
             began_us: now.mono_us,
             join_from,
-            is_wiped,
             next_fetch_us: Some(now.mono_us),
             fetch_began_us: 0,
             is_foreign: false,
@@ -97,10 +91,9 @@ impl Standby {
 
     // -- inputs
 
-    /// The data directory is empty and has a new number.
-    pub(super) fn on_wiped(&mut self, incarnation: u64) {
-        self.introduction.incarnation = incarnation;
-        self.is_wiped = true;
+    /// What is known of the cluster is durable already.
+    pub(super) fn on_saved(&mut self) {
+        self.is_unsaved = false;
     }
 
     /// Time has passed: begins a fetch if one is due.
@@ -186,7 +179,7 @@ impl Standby {
             self.join_from = JoinFrom::NextInterval;
             return self.rest(now);
         }
-        if self.fetch_began_us >= self.join_from_us() && self.is_wiped {
+        if self.fetch_began_us >= self.join_from_us() {
             self.survey.ask(Question::Version);
         } else {
             self.rest(now);
@@ -293,10 +286,25 @@ impl Standby {
 
     /// The last known leader, for redirects; never this machine itself.
     pub(super) fn leader(&self) -> Option<&MachineInfo> {
-        let leader = self.info.cluster.iter().find(|m| m.state == Role::Leader)?;
-        let me = &self.introduction;
-        let is_me = leader.client_url == me.client_url || leader.name == me.name;
-        (!is_me && !leader.client_url.is_empty()).then_some(leader)
+        leader_of(&self.info, &self.introduction)
+    }
+}
+
+/// The leader among the members of `info`, unless it is this machine itself.
+pub(super) fn leader_of<'a>(
+    info: &'a StandbyInfo,
+    introduction: &Introduction,
+) -> Option<&'a MachineInfo> {
+    let leader = info.cluster.iter().find(|m| m.state == Role::Leader)?;
+    let is_me = leader.client_url == introduction.client_url || leader.name == introduction.name;
+    (!is_me && !leader.client_url.is_empty()).then_some(leader)
+}
+
+/// The answer that sends a client to the leader.
+pub(super) fn redirect_to(leader: &MachineInfo) -> Outcome {
+    Outcome::Redirect {
+        client_url: leader.client_url.clone(),
+        peer_url: leader.peer_url.clone(),
     }
 }
 

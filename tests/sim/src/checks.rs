@@ -1,11 +1,11 @@
 //! The checks on one machine's outputs: what it says must rest on what its disk holds at that
 //! moment.
-use super::cluster::Running;
+use super::cluster::{Running, voters_at};
 use super::disk::{Held, Image};
 use super::params::Params;
 use super::truth::{Checked, Truth, violation};
 use std::collections::BTreeMap;
-use tern::core::raft::{AppendAnswer, Index, Message, PeerId, Rpc, Term};
+use tern::core::raft::{AppendAnswer, Message, PeerId, Rpc, Term};
 
 /// What a machine shows of itself after a turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,8 +171,8 @@ pub fn check_changes(run: &Running) -> Checked {
         );
         return violation("change-before-own-commit", text);
     }
-    let voters = |index| run.core.raft().configuration_at(Index(index)).voters();
-    let open = (seen.commit..run.log.last()).filter(|i| !voters(*i).eq(voters(*i + 1)));
+    let voters = |index| voters_at(&run.core, index);
+    let open = (seen.commit..run.log.last()).filter(|i| voters(*i) != voters(*i + 1));
     if open.count() > 1 {
         let text = format!("machine {} has two changes of voters under way", seen.id);
         return violation("two-voter-changes", text);

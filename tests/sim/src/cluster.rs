@@ -32,8 +32,8 @@ mod look;
 mod process;
 mod turn;
 
-pub use look::is_promise;
 use look::seen_of;
+pub use look::{is_promise, voters_at};
 
 /// Time zero of every wall clock, in nanoseconds since the Unix epoch.
 const WALL_NS: u64 = 1_700_000_000_000_000_000;
@@ -223,7 +223,7 @@ pub struct World {
     /// Whom a vote went to in this turn.
     voted_for: Option<u64>,
     scratch: Vec<u8>,
-    fx: Effects,
+    fx: Outputs,
 }
 
 pub fn name_of(slot: usize) -> Box<str> {
@@ -304,7 +304,7 @@ impl World {
             plant,
             voted_for: None,
             scratch: Vec::new(),
-            fx: Effects::default(),
+            fx: Outputs::default(),
         };
         world.found();
         for slot in 1..world.p.machines {

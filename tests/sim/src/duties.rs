@@ -150,7 +150,7 @@ fn check_order(
 
 /// The removal that a leader has just appended.
 fn find<'a>(core: &'a Machine, peer: &str) -> Option<Removal<'a>> {
-    let raft = core.raft();
+    let raft = core.raft()?;
     let last = raft.last_index().0;
     (last.saturating_sub(8)..=last).rev().find_map(|at| {
         let EntryBody::Good(bytes) = &raft.entry(Index(at))?.body else {

@@ -1,13 +1,15 @@
 //! Faults, membership, and the phases of a run: the first members come together, faults strike,
 //! everything heals, all machines must become equal. Start at `World::on_look` and
 //! `World::on_blow`.
-use super::cluster::{Asker, Ev, Phase, Place, Running, World, client_url, name_of, peer_url};
+use super::cluster::{
+    Asker, Ev, Phase, Place, Running, World, client_url, name_of, peer_url, voters_at,
+};
 use super::disk::{Held, Image};
 use super::http::Front;
 use super::params::Blow;
 use super::truth::violation;
 use tern::core::machine::{Op, Space};
-use tern::core::raft::{Index, PeerId};
+use tern::core::raft::PeerId;
 
 /// And how long the first members may take to come together.
 const SETUP_MAX: u64 = 200;
@@ -263,7 +265,7 @@ impl World {
             .expect("a leader runs");
         let raft = self
             .up(leader)
-            .map(|r| r.core.raft())
+            .and_then(|r| r.core.raft())
             .expect("a leader runs");
         let lost = self
             .hosts
@@ -375,7 +377,7 @@ impl World {
         // What it has appended as the lone voter may be committed for all that it knows after a
         // crash.
         let lone = self.up(slot).and_then(|r| {
-            let voters = |at: &u64| r.core.raft().configuration_at(Index(*at)).voters().count();
+            let voters = |at: &u64| voters_at(&r.core, *at).len();
             (r.log.base..=r.log.last()).rev().find(|at| voters(at) < 2)
         });
         let open = lone.map_or(0, |at| at + 2).max(self.truth.committed() + 1);
@@ -501,14 +503,7 @@ impl World {
             // An old copy of a lone voter leads at once, and nobody can tell it what it has
             // forgotten.
             _ => {
-                let lone = |r: &Running| {
-                    r.core
-                        .raft()
-                        .configuration_at(Index(r.disk.image.last()))
-                        .voters()
-                        .count()
-                        < 2
-                };
+                let lone = |r: &Running| voters_at(&r.core, r.disk.image.last()).len() < 2;
                 self.hosts[slot].copy = self
                     .up(slot)
                     .filter(|r| !lone(r))

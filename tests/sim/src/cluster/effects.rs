@@ -7,15 +7,22 @@ impl World {
         &mut self,
         slot: usize,
         run: &mut Running,
-        fx: &mut Effects,
+        fx: &mut Outputs,
     ) -> Checked {
-        self.change_mode(slot, run, fx);
+        let wipes = fx.wipes();
+        // The simulated disk is quick: all orders but the wipe are carried out first.
+        for order in fx.orders.drain(..) {
+            self.carry_order(slot, run, order);
+        }
+        if wipes {
+            fx.snapshot.clear();
+        }
         for out in fx.snapshot.drain(..) {
             self.carry_snapshot(slot, run, out);
         }
         let who = run.seen.id;
         let has_changed = self.note_persist(slot, run, fx)?;
-        if !fx.wipe {
+        if !wipes {
             run.disk.append(&mut fx.persist, fx.lsn);
         }
         let before = run.seen;
@@ -39,7 +46,7 @@ impl World {
             self.on_answer(slot, answer)?;
         }
         self.deliver_events(slot, fx)?;
-        if fx.wipe {
+        if wipes {
             let told = fx.facts.iter().any(|f| matches!(f, Fact::Removed)) && run.log.last() != 0;
             if told && !self.truth.removed.contains_key(&who) {
                 let text = format!("m{slot} takes itself for removed, and {who} is a member");
@@ -55,7 +62,7 @@ impl World {
         &mut self,
         slot: usize,
         run: &mut Running,
-        fx: &Effects,
+        fx: &Outputs,
     ) -> Result<bool, Violation> {
         let who = run.seen.id;
         let mut changed = false;
@@ -87,7 +94,7 @@ impl World {
 
     /// Checks what is sent and gives it to the net. `who` is the id that the machine had when the
     /// turn began.
-    fn send_all(&mut self, slot: usize, who: u64, run: &mut Running, fx: &mut Effects) -> Checked {
+    fn send_all(&mut self, slot: usize, who: u64, run: &mut Running, fx: &mut Outputs) -> Checked {
         for (to, message) in fx.send.drain(..) {
             let sent = check_send(&run.disk.image, &self.truth, who, to, &message);
             sent.map_err(|mut found| {
@@ -112,7 +119,7 @@ impl World {
     }
 
     /// Gives events to their watchers, unless they are planted to be lost or doubled.
-    fn deliver_events(&mut self, slot: usize, fx: &mut Effects) -> Checked {
+    fn deliver_events(&mut self, slot: usize, fx: &mut Outputs) -> Checked {
         let lies = self.plant.lies;
         if lies.events_swapped {
             fx.events.reverse();
@@ -130,35 +137,31 @@ impl World {
         Ok(())
     }
 
-    /// What must be durable before all else: as whom this machine was let in, that it is a standby
-    /// or none any more.
-    fn change_mode(&mut self, slot: usize, run: &mut Running, fx: &mut Effects) {
-        if let Some(id) = fx.let_in {
-            self.counts.switches +=
-                u64::from(run.disk.image.standby.as_ref().is_some_and(|s| s.running));
-            self.trace.note(slot, "let in", id.0, 0, 0);
-            run.disk.image.id = id;
-            self.ids.insert(id.0, slot);
-        }
-        if let Some(info) = fx.standby.take() {
-            let began = info.running && !run.disk.image.standby.as_ref().is_some_and(|s| s.running);
-            if began {
-                self.counts.switches += 1;
-                self.trace.note(
-                    slot,
-                    "stands by",
-                    run.seen.id,
-                    u64::from(fx.removed),
-                    info.cluster.len() as u64,
-                );
+    /// Carries out an order, but for the wipe, which `carry_out` ends with, and for the end of the
+    /// process, which `finish_turn` sees to.
+    fn carry_order(&mut self, slot: usize, run: &mut Running, order: Order) {
+        let kept = &mut run.disk.image.standby;
+        let was_standby = kept.as_ref().is_some_and(|info| info.running);
+        match order {
+            Order::KeepId(id) => {
+                self.counts.switches += u64::from(was_standby);
+                self.trace.note(slot, "let in", id.0, 0, 0);
+                run.disk.image.id = id;
+                self.ids.insert(id.0, slot);
             }
-            run.disk.image.standby = Some(info);
-        }
-        if fx.wipe {
-            fx.snapshot.clear();
-        }
-        if let Some(why) = &fx.failed {
-            self.trace.note(slot, "gives up", why.len() as u64, 0, 0);
+            Order::KeepStandbyInfo { info, gives_up_log } => {
+                if info.running && !was_standby {
+                    self.counts.switches += 1;
+                    let (leaves, known) = (u64::from(gives_up_log), info.cluster.len() as u64);
+                    self.trace
+                        .note(slot, "stands by", run.seen.id, leaves, known);
+                }
+                *kept = Some(info);
+            }
+            Order::Fail(why) => {
+                self.trace.note(slot, "gives up", why.len() as u64, 0, 0);
+            }
+            Order::FollowMembers | Order::Wipe | Order::Found | Order::Stop => {}
         }
     }
 

@@ -9,7 +9,7 @@ impl World {
         slot: usize,
         run: &mut Running,
         before: &Seen,
-        fx: &Effects,
+        fx: &Outputs,
     ) -> Checked {
         let seen = run.seen;
         if seen == *before {
@@ -46,7 +46,7 @@ impl World {
             let state = seen
                 .applied
                 .is_multiple_of(4)
-                .then(|| run.core.store().state_hash());
+                .then(|| run.core.store().map_or(0, |s| s.state_hash()));
             self.truth
                 .on_applied(seen.id, seen.applied, seen.etcd, state)?;
         }
@@ -64,13 +64,9 @@ impl World {
         // commits.
         let mut sets: Vec<Vec<u64>> = Vec::new();
         for index in run.ended.min(run.log.last())..=run.log.last() {
-            let voters = run.core.raft().configuration_at(Index(index)).voters();
-            if !sets
-                .last()
-                .is_some_and(|s| voters.map(|v| v.0).eq(s.iter().copied()))
-            {
-                let voters = run.core.raft().configuration_at(Index(index)).voters();
-                sets.push(voters.map(|v| v.0).collect());
+            let voters = voters_at(&run.core, index);
+            if sets.last() != Some(&voters) {
+                sets.push(voters);
             }
         }
         let World {
@@ -105,16 +101,28 @@ impl World {
     }
 }
 
+/// The voters of the configuration at this index; none outside of a cluster.
+pub fn voters_at(core: &Machine, index: u64) -> Vec<u64> {
+    let Some(raft) = core.raft() else {
+        return Vec::new();
+    };
+    let voters = raft.configuration_at(Index(index)).voters();
+    voters.map(|voter| voter.0).collect()
+}
+
 /// What a machine shows of itself.
 pub(super) fn seen_of(core: &Machine) -> Seen {
-    let raft = core.raft();
+    let at = core.indexes();
     Seen {
         id: core.id().0,
-        term: raft.term().0,
-        commit: raft.committed().0,
+        term: at.term.0,
+        commit: at.commit.0,
         applied: core.applied().0,
-        etcd: core.store().index().0,
-        leader: raft.leader().map_or(0, |id| id.0),
+        etcd: at.etcd.0,
+        leader: core
+            .raft()
+            .and_then(|raft| raft.leader())
+            .map_or(0, |id| id.0),
         leads: core.role() == Role::Leader,
     }
 }

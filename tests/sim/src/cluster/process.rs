@@ -88,10 +88,11 @@ impl World {
             Some(info) if image.id.0 == 0 => {
                 Machine::stand_by(settings, recovered, info, search, seed, now)
             }
-            _ if image.id.0 == 0 => Machine::find(settings, recovered, search, seed, now),
+            _ if image.id.0 == 0 => Machine::find(settings, recovered, search, seed),
             _ => {
                 let mut core = Machine::recover(settings, recovered, seed, now);
-                core.look_around(search);
+                core.look_around(now, search)
+                    .expect("a machine keeps its name");
                 core
             }
         };

@@ -261,17 +261,21 @@ impl World {
         for _ in 0..2 {
             fx.clear();
             run.core.advance(now, &mut fx);
-            let_in = fx.let_in.or(let_in);
+            for order in &fx.orders {
+                match order {
+                    Order::KeepId(id) => let_in = Some(*id),
+                    Order::Stop | Order::Fail(_) => stopped = true,
+                    _ => {}
+                }
+            }
             let done = self.carry_out(slot, &mut run, &mut fx);
             self.fail(done);
-            stopped |= fx.stopped || fx.failed.is_some();
             self.maybe_sync(slot, &mut run);
         }
         self.fx = fx;
         run.ended = run.log.last();
         run.contact.end_turn();
-        let due = run.core.next_deadline();
-        if due != u64::MAX {
+        if let Some(due) = run.core.next_deadline() {
             let at = due.saturating_sub(run.mono_off_us).max(self.now_us);
             if at < run.wake_us {
                 run.wake_us = at;

@@ -1,0 +1,55 @@
+//! A new cluster: snapshot zero, which holds the founder's own join.
+use super::Machine;
+use crate::core::raft::{Configuration, Index, Member, PeerId, SnapshotMeta, Term};
+use crate::core::random::splitmix64;
+use crate::core::replica::{HISTORY_BYTES_MAX, registry};
+use crate::core::seam::{Founding, Settings};
+use crate::core::store::{Action, HistoryLimits, SnapshotStep, Store};
+
+/// The size of a chunk of snapshot zero, in bytes. All of it fits into one.
+const CHUNK_BYTES: usize = 1 << 20;
+
+impl Machine {
+    /// The first state of a new cluster whose only member is this machine. `seed` must be as random
+    /// as it can be: the cluster's identity is drawn from it.
+    pub fn bootstrap(settings: &Settings, incarnation: u64, seed: u64) -> Founding {
+        let founder = Member {
+            id: PeerId(1),
+            name: settings.name.clone(),
+            peer_url: settings.peer_url.clone(),
+            client_url: settings.client_url.clone(),
+            incarnation,
+            voter: true,
+        };
+        let mut store = Store::new(HistoryLimits {
+            events: settings.history_events,
+            bytes: HISTORY_BYTES_MAX,
+        });
+        let path = registry::machine_path(&settings.name);
+        let value = registry::machine_value(&founder);
+        store.set_view(Action::Create, &path, Some(&value));
+        Founding {
+            id: founder.id,
+            term: Term(1),
+            meta: SnapshotMeta {
+                // 0 stands for an unknown cluster.
+                cluster: splitmix64(seed).max(1),
+                index: Index(1),
+                term: Term(1),
+                configuration: Configuration {
+                    members: vec![founder],
+                },
+            },
+            chunks: vec![snapshot_of(&mut store)],
+        }
+    }
+}
+
+/// The whole content of a new key space, as a snapshot.
+fn snapshot_of(store: &mut Store) -> Vec<u8> {
+    let began = store.snapshot_begin();
+    assert!(began, "a new key space has no other snapshot under way");
+    let mut content = Vec::new();
+    while store.snapshot_chunk(CHUNK_BYTES, &mut content) == SnapshotStep::More {}
+    content
+}

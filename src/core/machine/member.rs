@@ -1,0 +1,449 @@
+//! Member mode: the replica, and when it answers.
+//!
+//! A member starts, serves, and stops or leaves:
+//! - *Starting*: requests wait until this machine knows what the cluster knows. Before, it might
+//!   show an older state than it had shown before the restart.
+//! - *Serving*: the replica answers.
+//! - *Stopping*: a leader hands over, and what is under way is finished. Nothing new goes into the
+//!   log.
+//! - *Stopped*, *leaving*: the raft stands still. A leaving member was removed, or its data is an
+//!   old copy; it waits for its data directory to be wiped, and becomes a standby then.
+//!
+//! Whether its place in the cluster is still its own is `place`'s. Start with [`MemberMode::advance`].
+use super::Common;
+use super::finder::Finder;
+use super::standby::JoinFrom;
+use crate::core::error::{Code, Error};
+use crate::core::raft::{Lsn, Message, PeerId};
+use crate::core::replica::{Replica, Standing};
+use crate::core::seam::{
+    Fact, LinkState, Op, Order, Outcome, Outputs, SnapshotIn, Space, StandbyInfo, Ticket,
+};
+use crate::core::timer::Now;
+
+/// How many election timeouts a starting member waits for a leader before it answers from what it
+/// has.
+const START_TIMEOUTS: u64 = 5;
+/// How long a stopping member tries to hand over and to finish, in microseconds.
+const STOP_US_MAX: u64 = 1_000_000;
+
+/// One membership of this machine, from its admission to its removal.
+pub(super) struct MemberMode {
+    pub(super) replica: Replica,
+    /// The search for this member's place, or for a cluster that admits it again; `None` while
+    /// there is nothing to ask.
+    pub(super) finder: Option<Finder>,
+    /// This machine was started with other addresses than the log's, and the cluster does not know
+    /// the new ones yet.
+    pub(super) has_moved: bool,
+    /// The log does not hold this member's own join yet, so whether it has moved is unknown.
+    pub(super) is_unplaced: bool,
+    /// A machine that knows a leader has answered that this member is not listed.
+    pub(super) is_unlisted: bool,
+    /// When the last search for this member's place began, in microseconds of the monotonic clock;
+    /// before the first one, when this member began.
+    pub(super) searched_us: u64,
+    state: MemberState,
+}
+
+/// How far a member is in its life.
+enum MemberState {
+    Starting {
+        /// After this time (microseconds of the monotonic clock) it serves without a leader.
+        until_us: u64,
+        /// Requests that wait for the member to serve, oldest first.
+        waiting: Vec<(Ticket, Op)>,
+    },
+    Serving,
+    Stopping {
+        /// After this time (microseconds of the monotonic clock) it stops, finished or not.
+        until_us: u64,
+        /// It leads and hands over.
+        is_handing_over: bool,
+        /// Requests that only a leader can carry out. They are redirected to the new one.
+        waiting: Vec<(Ticket, Op)>,
+    },
+    Stopped {
+        /// Where clients are sent.
+        redirect: Option<Outcome>,
+    },
+    Leaving {
+        /// The cluster without this machine, as it was last known.
+        info: StandbyInfo,
+        /// When the standby may ask to join.
+        join_from: JoinFrom,
+        /// The machine was to stop and does not become a standby.
+        stops: bool,
+    },
+}
+
+/// What a member leaves behind when its data directory is wiped.
+pub(super) struct Departure {
+    pub(super) info: StandbyInfo,
+    pub(super) join_from: JoinFrom,
+    pub(super) stops: bool,
+}
+
+impl MemberMode {
+    /// A member that starts.
+    pub(super) fn new(replica: Replica, now: Now) -> MemberMode {
+        let election_us = replica.settings().election_ms * 1000;
+        MemberMode {
+            replica,
+            finder: None,
+            has_moved: false,
+            is_unplaced: false,
+            is_unlisted: false,
+            searched_us: now.mono_us,
+            state: MemberState::Starting {
+                until_us: now.mono_us + START_TIMEOUTS * election_us,
+                waiting: Vec::new(),
+            },
+        }
+    }
+
+    // -- inputs
+
+    /// A request of a client or an administrator.
+    pub(super) fn on_request(&mut self, now: Now, ticket: Ticket, op: Op) {
+        match &mut self.state {
+            MemberState::Starting { waiting, .. } => {
+                if op == Op::ClientClosed {
+                    waiting.retain(|(waits, _)| *waits != ticket);
+                } else {
+                    waiting.push((ticket, op));
+                }
+            }
+            MemberState::Serving => self.replica.on_request(now, ticket, op),
+            MemberState::Stopping { .. } => self.on_request_while_stopping(now, ticket, op),
+            MemberState::Stopped { .. } | MemberState::Leaving { .. } => {
+                if matches!(op, Op::ClientClosed | Op::ContinueListing) {
+                    return;
+                }
+                let refusal = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
+                let outcome = self.redirect().unwrap_or(refusal);
+                self.replica.answer(ticket, outcome);
+            }
+        }
+    }
+
+    /// Reads go on until the end. Nothing new goes into the log.
+    fn on_request_while_stopping(&mut self, now: Now, ticket: Ticket, op: Op) {
+        let MemberState::Stopping {
+            is_handing_over,
+            waiting,
+            ..
+        } = &mut self.state
+        else {
+            return;
+        };
+        match op {
+            Op::Write(_)
+            | Op::SpeedTest
+            | Op::ConfigPut { .. }
+            | Op::MachineRemove { .. }
+            | Op::Join(_) => {
+                if *is_handing_over && !self.replica.follows() {
+                    waiting.push((ticket, op));
+                } else {
+                    self.replica.redirect_to_leader(ticket);
+                }
+            }
+            op => {
+                if op == Op::ClientClosed {
+                    waiting.retain(|(waits, _)| *waits != ticket);
+                }
+                self.replica.on_request(now, ticket, op);
+            }
+        }
+    }
+
+    /// A raft message.
+    pub(super) fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
+        if self.is_running() {
+            self.replica.on_message(now, from, message);
+        }
+    }
+
+    /// A piece of a longer message.
+    pub(super) fn on_contact(&mut self, now: Now, from: PeerId) {
+        if self.is_running() {
+            self.replica.on_contact(now, from);
+        }
+    }
+
+    /// A link opened, or its process is gone.
+    pub(super) fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
+        if self.is_running() {
+            self.replica.on_link(now, peer, state);
+        }
+    }
+
+    /// All records up to `lsn` are durable.
+    pub(super) fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
+        if self.is_running() {
+            self.replica.on_synced(now, lsn, took_us);
+        }
+    }
+
+    /// What came of an output about snapshots.
+    pub(super) fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
+        if self.is_running() {
+            self.replica.on_snapshot(now, input);
+        }
+    }
+
+    /// The disk's room has changed.
+    pub(super) fn on_space(&mut self, now: Now, space: Space) {
+        self.replica.on_space(now, space);
+    }
+
+    /// Time has passed.
+    pub(super) fn on_time(&mut self, now: Now, common: &mut Common) {
+        self.maybe_look(now, common);
+        let outcome = self.finder.as_mut().and_then(|f| f.on_time(now));
+        self.on_search(now, outcome, common);
+        if self.is_running() {
+            self.replica.on_time(now);
+        }
+    }
+
+    /// The process is to end: hands over and finishes. Does nothing once the member has stopped.
+    pub(super) fn on_stop(&mut self, now: Now) {
+        match self.state {
+            MemberState::Starting { .. } | MemberState::Serving => {}
+            MemberState::Stopping { .. } | MemberState::Stopped { .. } => return,
+            MemberState::Leaving { ref mut stops, .. } => {
+                *stops = true;
+                return self.order(Order::Stop);
+            }
+        }
+        let stopping = MemberState::Stopping {
+            until_us: now.mono_us + STOP_US_MAX,
+            is_handing_over: self.replica.hand_over(now),
+            waiting: Vec::new(),
+        };
+        self.become_state(stopping);
+    }
+
+    // -- outputs
+
+    /// Applies what is committed, does a slice of longer work, and follows up on both.
+    pub(super) fn advance(&mut self, now: Now, common: &mut Common) {
+        if !self.is_running() {
+            return;
+        }
+        self.replica.advance(now);
+        self.replica.maybe_found(now);
+        self.has_moved = self.has_moved && !self.replica.maybe_move(now);
+        common.caretaker.look_after(now, &mut self.replica);
+        self.maybe_serve(now);
+        self.maybe_leave(common);
+        if self.is_running() {
+            self.end_silence();
+            self.maybe_learn_place(now, common);
+            self.maybe_stop(now, common);
+        }
+        self.replica.collect(now);
+    }
+
+    /// Moves the outputs to the end of `out`.
+    pub(super) fn take_outputs(&mut self, out: &mut Outputs) {
+        let outputs = self.replica.outputs_mut();
+        if let Some(finder) = &mut self.finder {
+            finder.take_calls(&mut outputs.calls);
+        }
+        outputs.move_to(out);
+    }
+
+    pub(super) fn order(&mut self, order: Order) {
+        self.replica.outputs_mut().orders.push(order);
+    }
+
+    pub(super) fn report(&mut self, fact: Fact) {
+        self.replica.outputs_mut().facts.push(fact);
+    }
+
+    /// Serves once this machine knows what the cluster knows. After the time to wait it also serves
+    /// without a leader, if it has applied everything that it had shown before the restart.
+    fn maybe_serve(&mut self, now: Now) {
+        let MemberState::Starting { until_us, waiting } = &mut self.state else {
+            return;
+        };
+        let is_late = now.mono_us >= *until_us && self.replica.has_recovered();
+        if !is_late && !self.replica.is_ready() {
+            return;
+        }
+        let waiting = std::mem::take(waiting);
+        self.state = MemberState::Serving;
+        for (ticket, op) in waiting {
+            self.replica.on_request(now, ticket, op);
+        }
+    }
+
+    /// Stops once nothing waits any more, or when the time is up.
+    fn maybe_stop(&mut self, now: Now, common: &mut Common) {
+        let MemberState::Stopping {
+            until_us,
+            is_handing_over,
+            waiting,
+        } = &mut self.state
+        else {
+            return;
+        };
+        let has_handed_over = !*is_handing_over || self.replica.follows();
+        if has_handed_over {
+            for (ticket, _) in waiting.drain(..) {
+                self.replica.redirect_to_leader(ticket);
+            }
+        }
+        let is_done = has_handed_over && self.replica.is_idle();
+        if !is_done && now.mono_us < *until_us {
+            return;
+        }
+        self.finder = None;
+        common.caretaker.cancel_all();
+        let redirect = self.replica.last_leader();
+        self.become_state(MemberState::Stopped { redirect });
+        self.replica.close();
+        self.order(Order::Stop);
+    }
+
+    /// Leaves if raft says that this member was removed, or that its data is an old copy.
+    fn maybe_leave(&mut self, common: &mut Common) {
+        match self.replica.standing() {
+            Standing::Member => {}
+            // Removed while running: as a standby, wait one sync interval before joining. Found
+            // removed at start: join at once, because the place was lost unnoticed.
+            Standing::Removed if self.replica.had_leader() => {
+                self.leave(JoinFrom::NextInterval, Fact::Removed, common);
+            }
+            Standing::Removed => self.leave(JoinFrom::Now, Fact::Removed, common),
+            Standing::Amnesiac => self.leave(JoinFrom::Now, Fact::Amnesia, common),
+        }
+    }
+
+    /// Ends the membership: everything that waits is answered, and the data directory is to be
+    /// wiped.
+    pub(super) fn leave(&mut self, join_from: JoinFrom, fact: Fact, common: &mut Common) {
+        let stops = matches!(self.state, MemberState::Stopping { .. });
+        let info = self.replica.last_cluster();
+        self.finder = None;
+        common.caretaker.cancel_all();
+        self.become_state(MemberState::Leaving {
+            info: info.clone(),
+            join_from,
+            stops,
+        });
+        self.report(fact);
+        self.replica.close();
+        self.order(Order::KeepStandbyInfo {
+            info,
+            gives_up_log: true,
+        });
+        self.order(Order::Wipe);
+        if stops {
+            self.order(Order::Stop);
+        }
+    }
+
+    /// Changes the state. Requests that have waited in the former one are redirected: this machine
+    /// may not answer them from what it has.
+    fn become_state(&mut self, state: MemberState) {
+        let former = std::mem::replace(&mut self.state, state);
+        if let MemberState::Starting { waiting, .. } | MemberState::Stopping { waiting, .. } =
+            former
+        {
+            for (ticket, _) in waiting {
+                self.replica.redirect_to_leader(ticket);
+            }
+        }
+    }
+
+    // -- questions
+
+    /// The end of the membership, once the member is leaving.
+    pub(super) fn departure(&self) -> Option<Departure> {
+        match &self.state {
+            MemberState::Leaving {
+                info,
+                join_from,
+                stops,
+            } => Some(Departure {
+                info: info.clone(),
+                join_from: *join_from,
+                stops: *stops,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Where clients are sent that this member does not serve.
+    fn redirect(&self) -> Option<Outcome> {
+        match &self.state {
+            MemberState::Stopped { redirect } => redirect.clone(),
+            _ => None,
+        }
+    }
+
+    /// Whether its raft takes part in the cluster.
+    pub(super) fn is_running(&self) -> bool {
+        match self.state {
+            MemberState::Starting { .. } | MemberState::Serving | MemberState::Stopping { .. } => {
+                true
+            }
+            MemberState::Stopped { .. } | MemberState::Leaving { .. } => false,
+        }
+    }
+
+    /// Whether it answers requests from what it has applied.
+    pub(super) fn is_serving(&self) -> bool {
+        matches!(self.state, MemberState::Serving)
+    }
+
+    /// Whether it has been stopped, or is being stopped.
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(
+            self.state,
+            MemberState::Stopping { .. } | MemberState::Stopped { .. }
+        )
+    }
+
+    /// Whether there is work left that waits for nothing.
+    pub(super) fn wants_turn(&self) -> bool {
+        let leaves = self.replica.standing() != Standing::Member;
+        self.is_running() && (leaves || self.replica.wants_turn())
+    }
+
+    /// When `on_time` has something to do, in microseconds of the monotonic clock.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        let state_us = match self.state {
+            MemberState::Starting { until_us, .. } if self.replica.has_recovered() => {
+                Some(until_us)
+            }
+            MemberState::Stopping { until_us, .. } => Some(until_us),
+            MemberState::Starting { .. } | MemberState::Serving => None,
+            MemberState::Stopped { .. } | MemberState::Leaving { .. } => return None,
+        };
+        let search_us = match &self.finder {
+            Some(finder) => finder.next_deadline(),
+            None => self.look_due_us(),
+        };
+        let replica_us = self.replica.next_deadline();
+        [state_us, search_us, replica_us]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// How many timers wait beside those of raft and of the leader's duties.
+    pub(super) fn timers(&self) -> usize {
+        let search_us = self.finder.as_ref().and_then(Finder::next_deadline);
+        usize::from(search_us.is_some())
+    }
+
+    /// Closes each input.
+    pub(super) fn check_invariants(&self) {
+        self.replica.check_invariants();
+    }
+}

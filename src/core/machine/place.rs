@@ -1,0 +1,273 @@
+//! A member's place in its cluster: whether it is still its own, and under which addresses.
+//!
+//! A member learns of its removal from a notice of a peer. A peer sends it only to a machine that
+//! links to it, and the log may name none but machines that are gone. So a member also asks:
+//! - at start, and again each time it has heard no leader for [`LOOK_TIMEOUTS`], it looks for
+//!   machines of its cluster and asks whether they list it ([`Goal::Look`]);
+//! - a new member that holds nothing of the cluster knows no machine that could list it, so it asks
+//!   to join again: the leader answers with the same id if it lists this data directory.
+//!
+//! Start with [`MemberMode::on_search`].
+use super::Common;
+use super::finder::{Finder, Goal, Search, SearchOutcome};
+use super::member::MemberMode;
+use super::standby::JoinFrom;
+use crate::core::seam::{CallId, Fact, Order, Reply};
+use crate::core::timer::Now;
+
+/// How many election timeouts a member that one machine does not list waits for its leader before
+/// it asks again. A notice of its removal may be under way.
+const UNLISTED_TIMEOUTS: u64 = 20;
+/// How many election timeouts without a leader pass before a member looks for its place, and
+/// between two looks.
+const LOOK_TIMEOUTS: u64 = 150;
+/// How many election timeouts without any data of the cluster pass before a new member asks to join
+/// again.
+const SILENCE_TIMEOUTS: u64 = 10;
+
+impl MemberMode {
+    /// Begins to watch over this member's place, at start.
+    ///
+    /// # Errors
+    ///
+    /// If the log says that this member has another name.
+    pub(super) fn begin_look(&mut self, now: Now, common: &mut Common) -> Result<(), Box<str>> {
+        self.check_name()?;
+        let moved = self.moved();
+        self.is_unplaced = moved.is_none();
+        self.has_moved = moved == Some(true);
+        if self.has_no_cluster_data() {
+            self.schedule_rejoin(now, common);
+        } else {
+            self.look(0, 0, common);
+        }
+        Ok(())
+    }
+
+    /// A call of the finder has ended.
+    pub(super) fn on_reply(&mut self, now: Now, id: CallId, reply: Reply, common: &mut Common) {
+        let Some(finder) = &mut self.finder else {
+            return;
+        };
+        let outcome = finder.on_reply(now, id, reply);
+        if let Some(why) = finder.take_stranger() {
+            self.report(Fact::OtherCluster { why });
+        }
+        self.on_search(now, outcome, common);
+    }
+
+    /// The outcome of a search, if it has one.
+    pub(super) fn on_search(
+        &mut self,
+        now: Now,
+        outcome: Option<SearchOutcome>,
+        common: &mut Common,
+    ) {
+        let Some(outcome) = outcome else {
+            return;
+        };
+        if self.finder.as_ref().is_some_and(Finder::joins) {
+            return self.on_rejoin(now, outcome, common);
+        }
+        if let SearchOutcome::Retrying { why, pause_ms } = outcome {
+            return self.report(Fact::NotFound { why, pause_ms });
+        }
+        self.finder = None;
+        match outcome {
+            SearchOutcome::Failed(text) => self.order(Order::Fail(text)),
+            SearchOutcome::Unlisted => self.on_unlisted(now, common),
+            SearchOutcome::Done => {}
+            SearchOutcome::Admitted(_)
+            | SearchOutcome::First
+            | SearchOutcome::Retrying { .. }
+            | SearchOutcome::Refused { .. } => {
+                unreachable!("a search that looks does not end like this")
+            }
+        }
+    }
+
+    // -- the name and the addresses
+
+    /// The name of a member never changes. Another one would be shown to clients while the cluster
+    /// goes on with the name in the log.
+    fn check_name(&self) -> Result<(), Box<str>> {
+        let raft = self.replica.raft();
+        let given = &self.replica.settings().name;
+        match raft.configuration().get(raft.id()) {
+            Some(own) if own.name != *given => Err(format!(
+                "-name is {given}, but the data directory belongs to the member {} of its cluster: \
+                 start this machine with -name {}, or with an empty data directory to join as {given}",
+                own.name, own.name
+            )
+            .into()),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether this machine has other addresses than the log says; `None`: the log does not say.
+    fn moved(&self) -> Option<bool> {
+        let raft = self.replica.raft();
+        let settings = self.replica.settings();
+        let own = raft.configuration().get(raft.id())?;
+        let is_same = own.client_url == settings.client_url && own.peer_url == settings.peer_url;
+        Some(!is_same)
+    }
+
+    /// A member that did not know its place has learned it: it checks its name, and tells its
+    /// addresses if they are others.
+    pub(super) fn maybe_learn_place(&mut self, now: Now, common: &mut Common) {
+        if !self.is_unplaced {
+            return;
+        }
+        let Some(moved) = self.moved() else {
+            return;
+        };
+        self.is_unplaced = false;
+        if let Err(text) = self.check_name() {
+            return self.order(Order::Fail(text));
+        }
+        if moved {
+            self.has_moved = true;
+            let last_call = common.next_search();
+            self.look(now.mono_us, last_call, common);
+        }
+    }
+
+    // -- looking
+
+    /// When a member that knows no leader looks for its place: one interval after the leader was
+    /// last known or the last look began. A machine that could have told of a removal may not have
+    /// been up before. In microseconds of the monotonic clock.
+    pub(super) fn look_due_us(&self) -> Option<u64> {
+        if !self.is_running() || self.is_stopping() || self.has_no_cluster_data() {
+            return None;
+        }
+        let leaderless_us = self.replica.leaderless_us()?;
+        Some(leaderless_us.max(self.searched_us) + self.timeouts_us(LOOK_TIMEOUTS))
+    }
+
+    pub(super) fn maybe_look(&mut self, now: Now, common: &mut Common) {
+        let is_due = self.look_due_us().is_some_and(|due| now.mono_us >= due);
+        if self.finder.is_some() || !is_due {
+            return;
+        }
+        if self.has_been_led() {
+            self.is_unlisted = false;
+        }
+        self.searched_us = now.mono_us;
+        let last_call = common.next_search();
+        self.look(now.mono_us, last_call, common);
+    }
+
+    /// Asks the other members of the log first, then the configured machines.
+    fn look(&mut self, from_us: u64, last_call: u64, common: &mut Common) {
+        let raft = self.replica.raft();
+        let members = &raft.configuration().members;
+        let others = members.iter().filter(|m| m.id != raft.id());
+        common.search.known = others.map(|m| m.peer_url.clone()).collect();
+        let mut introduction = common.introduction();
+        if let Some(own) = raft.configuration().get(raft.id()) {
+            introduction.incarnation = own.incarnation;
+        }
+        let goal = Goal::Look {
+            moved: self.has_moved,
+            cluster: raft.snapshot().cluster,
+            id: raft.id(),
+        };
+        let search = common.search.clone();
+        self.finder = Some(Finder::new(
+            introduction,
+            search,
+            goal,
+            from_us,
+            last_call,
+            common.seed,
+        ));
+    }
+
+    /// A machine of this cluster that knows a leader, and has applied this member's join, does not
+    /// list this member. The notice of the removal may be under way, so the member asks once more.
+    /// If it is not listed then either, and has heard no leader all the time, it was removed.
+    fn on_unlisted(&mut self, now: Now, common: &mut Common) {
+        let again = std::mem::replace(&mut self.is_unlisted, true);
+        if !again {
+            self.report(Fact::Unlisted);
+        }
+        if !self.is_running() || self.has_been_led() {
+            return;
+        }
+        if again {
+            return self.leave(JoinFrom::Now, Fact::Removed, common);
+        }
+        let from_us = now.mono_us + self.timeouts_us(UNLISTED_TIMEOUTS);
+        let last_call = common.next_search();
+        self.look(from_us, last_call, common);
+    }
+
+    /// Whether a leader was heard since the last look began.
+    fn has_been_led(&self) -> bool {
+        match self.replica.leaderless_us() {
+            None => true,
+            Some(leaderless_us) => leaderless_us > self.searched_us,
+        }
+    }
+
+    // -- silence
+
+    /// Whether this member holds nothing of its cluster: it was admitted, and no entry or snapshot
+    /// has reached it since. It knows no peer, and waits for the leader to link to it.
+    pub(super) fn has_no_cluster_data(&self) -> bool {
+        self.is_running() && self.replica.raft().configuration().members.is_empty()
+    }
+
+    /// A member that was removed before any entry reached it gets no notice. So it asks to join
+    /// again, [`SILENCE_TIMEOUTS`] from now.
+    pub(super) fn schedule_rejoin(&mut self, now: Now, common: &mut Common) {
+        let search = Search {
+            attempts_max: 1,
+            discovery: None,
+            ..common.search.clone()
+        };
+        let from_us = now.mono_us + self.timeouts_us(SILENCE_TIMEOUTS);
+        let last_call = common.next_search();
+        self.finder = Some(Finder::new(
+            common.introduction(),
+            search,
+            Goal::Join,
+            from_us,
+            last_call,
+            common.seed,
+        ));
+    }
+
+    /// The leader has brought something: there is no reason to join again.
+    pub(super) fn end_silence(&mut self) {
+        if self.finder.as_ref().is_some_and(Finder::joins) && !self.has_no_cluster_data() {
+            self.finder = None;
+        }
+    }
+
+    /// What came of joining again. The same id means that the member is still listed: the leader
+    /// will link to it.
+    fn on_rejoin(&mut self, now: Now, outcome: SearchOutcome, common: &mut Common) {
+        self.finder = None;
+        match outcome {
+            SearchOutcome::Admitted(id) if id != self.replica.raft().id() => {
+                self.leave(JoinFrom::Now, Fact::Removed, common);
+            }
+            SearchOutcome::Refused { .. } => {
+                self.leave(JoinFrom::NextInterval, Fact::Removed, common)
+            }
+            SearchOutcome::Admitted(_)
+            | SearchOutcome::Failed(_)
+            | SearchOutcome::Retrying { .. }
+            | SearchOutcome::First
+            | SearchOutcome::Unlisted
+            | SearchOutcome::Done => self.schedule_rejoin(now, common),
+        }
+    }
+
+    fn timeouts_us(&self, timeouts: u64) -> u64 {
+        timeouts * self.replica.settings().election_ms * 1000
+    }
+}

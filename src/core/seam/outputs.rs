@@ -1,0 +1,91 @@
+//! Outputs: what one `Machine::advance` leaves for the shell. Start with [`Outputs`].
+use super::{Answer, Call, Delivery, Fact, SnapshotOut, StandbyInfo};
+use crate::core::raft::{Lsn, Message, PeerId, Persist};
+
+/// One batch of outputs. The shell owns it and reuses its memory.
+///
+/// The vectors are carried out first, `orders` last. Within a vector the order is that of carrying
+/// out; between the vectors it is free, except that `answers` precede `events`.
+#[derive(Default)]
+pub struct Outputs {
+    /// Records for the disk.
+    pub persist: Vec<Persist>,
+    /// The number of the last record of `persist`, or of an earlier batch if that is empty.
+    /// `Machine::on_synced` with it says that all records up to it are durable.
+    pub lsn: Lsn,
+    /// Messages for the links. They may leave before `persist` is synced: the core withholds those
+    /// that may not.
+    pub send: Vec<(PeerId, Message)>,
+    /// Answers for the connections.
+    pub answers: Vec<Answer>,
+    /// Events for watchers. The head of a watcher's answer is among the answers of this batch or
+    /// of an earlier one.
+    pub events: Vec<Delivery>,
+    /// Work on snapshot files.
+    pub snapshot: Vec<SnapshotOut>,
+    /// Calls to make over HTTP.
+    pub calls: Vec<Call>,
+    /// Log lines.
+    pub facts: Vec<Fact>,
+    /// Rare outputs, which change what this machine is.
+    pub orders: Vec<Order>,
+}
+
+/// A rare output. Each is carried out completely before the next one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The cluster has admitted this machine under this id: make the id durable.
+    KeepId(PeerId),
+    /// Make this durable in the file `standby_info`.
+    KeepStandbyInfo {
+        /// The new content.
+        info: StandbyInfo,
+        /// The file also says that the log is given up. A [`Order::Wipe`] follows; if the process
+        /// dies before it is carried out, the next start wipes the log.
+        gives_up_log: bool,
+    },
+    /// The members are others, or their addresses: make them durable, and link to those of
+    /// `Machine::configuration`.
+    FollowMembers,
+    /// Delete log and snapshots, give the data directory a new number, and call
+    /// `Machine::on_wiped` with it. `persist` and `snapshot` of this batch need not be carried out.
+    Wipe,
+    /// This machine is the first of its cluster: bootstrap it, and start again as its only member.
+    Found,
+    /// End the process with exit code 1 and this text, which says why and what to do.
+    Fail(Box<str>),
+    /// The machine has finished after `Machine::on_stop`: the process may end.
+    Stop,
+}
+
+impl Outputs {
+    /// Whether this batch ends with the deletion of log and snapshots.
+    pub fn wipes(&self) -> bool {
+        self.orders.contains(&Order::Wipe)
+    }
+
+    /// Moves everything to the end of `other`, whose `lsn` becomes the one of `self`.
+    pub fn move_to(&mut self, other: &mut Outputs) {
+        other.persist.append(&mut self.persist);
+        other.lsn = self.lsn;
+        other.send.append(&mut self.send);
+        other.answers.append(&mut self.answers);
+        other.events.append(&mut self.events);
+        other.snapshot.append(&mut self.snapshot);
+        other.calls.append(&mut self.calls);
+        other.facts.append(&mut self.facts);
+        other.orders.append(&mut self.orders);
+    }
+
+    /// Empties it and keeps its memory.
+    pub fn clear(&mut self) {
+        self.persist.clear();
+        self.send.clear();
+        self.answers.clear();
+        self.events.clear();
+        self.snapshot.clear();
+        self.calls.clear();
+        self.facts.clear();
+        self.orders.clear();
+    }
+}
