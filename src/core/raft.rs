@@ -1,8 +1,8 @@
 //! Raft as in Ongaro's thesis, "Consensus: Bridging Theory and Practice" (2014): elections,
 //! replication, membership changes, linearizable reads, snapshots; and the repair of damaged logs.
 //!
-//! [`Raft`] is one member. It takes inputs and leaves outputs ([`RaftOutput`]), and knows neither the
-//! key space nor the network nor the disk. Time comes with the inputs.
+//! [`Raft`] is one member. It takes inputs and leaves outputs ([`RaftOutput`]), and knows neither
+//! the key space nor the network nor the disk. Time comes with the inputs.
 //!
 //! # Parts
 //!
@@ -31,10 +31,11 @@
 //!
 //! # Durability
 //!
-//! Raft hands records to the disk in [`RaftOutput::persist`] and learns from `Raft::on_synced` which
-//! are durable. It assumes nothing about when that is. What depends on a record waits:
+//! Raft hands records to the disk in [`RaftOutput::persist`] and learns from `Raft::on_synced`
+//! which are durable. It assumes nothing about when that is. What depends on a record waits:
 //! - a message for the term and the vote that it is sent with (`gate`);
-//! - an acknowledgement, and the leader's own share of a majority, for the entries (`Log::durable`);
+//! - an acknowledgement, and the leader's own share of a majority, for the entries
+//!   (`Log::durable`);
 //! - a candidate's own vote for itself (`Raft::maybe_count_own_vote`).
 mod election;
 pub mod fault;
@@ -164,8 +165,8 @@ pub struct RaftOutput {
     pub chunks: Vec<Chunk>,
     /// Findings of this member about itself.
     pub notices: Vec<RaftNotice>,
-    /// For each reply to an append or heartbeat: the peer and the round trip in microseconds, `None`
-    /// if the append was rejected.
+    /// For each reply to an append or heartbeat: the peer and the round trip in microseconds,
+    /// `None` if the append was rejected.
     pub round_trips: Vec<(PeerId, Option<u64>)>,
 }
 
@@ -184,7 +185,8 @@ pub enum RaftRole {
 
 /// One member of the cluster.
 ///
-/// The fields below are changed in this file only; the parts change themselves.
+/// Term, vote, role and leader are changed in this file only. Each part is changed by its own
+/// methods only. Each input sets `now_us`, and each rule may add outputs.
 pub struct Raft {
     /// This member's id. Never changes.
     id: PeerId,
@@ -233,7 +235,7 @@ pub struct Raft {
     tracker: Tracker,
     leader_state: LeaderState,
     reads: Reads,
-    handover: Option<Handover>,
+    handover: Handover,
 
     // -- outputs
     /// What the owner has not taken yet.
@@ -249,8 +251,8 @@ impl Raft {
     ///
     /// # Panics
     ///
-    /// If the entries do not follow the snapshot without gaps, or are of later terms than the stored
-    /// one. Recovery has checked that.
+    /// If the entries do not follow the snapshot without gaps, or are of later terms than the
+    /// stored one. Recovery has checked that.
     pub fn new(config: RaftConfig, state: RaftState, now: Now) -> Raft {
         let RaftState {
             term,
@@ -284,7 +286,7 @@ impl Raft {
             tracker: Tracker::default(),
             leader_state: LeaderState::default(),
             reads: Reads::new(),
-            handover: None,
+            handover: Handover::default(),
             out: RaftOutput::default(),
             heartbeat_reports: Vec::new(),
             log,
@@ -422,8 +424,8 @@ impl Raft {
 
 /// The rules of terms, for all messages (thesis 3.3).
 impl Raft {
-    /// Applies the rules of terms to a message, before anything else. Returns whether the message is
-    /// to be handled.
+    /// Applies the rules of terms to a message, before anything else. Returns whether the message
+    /// is to be handled.
     ///
     /// In this order:
     /// 1. A notice of removal is no message of a term.
@@ -467,9 +469,9 @@ impl Raft {
         true
     }
 
-    /// Whether a message is from a removed member, and is a call or would raise the term. A reply of
-    /// the current term is still handled: while this leader sends a removed member its removal, the
-    /// replies tell how far that is.
+    /// Whether a message is from a removed member, and is a call or would raise the term. A reply
+    /// of the current term is still handled: while this leader sends a removed member its removal,
+    /// the replies tell how far that is.
     fn is_from_removed(&self, from: PeerId, message: &Message) -> bool {
         let is_harmful = message.rpc.is_call() || message.term > self.current_term;
         is_harmful
@@ -477,9 +479,9 @@ impl Raft {
             && !self.has(RaftFault::RemovedIsHeard)
     }
 
-    /// Whether a vote request is denied because a leader was heard recently. Not if that leader asked
-    /// for the campaign, and not if that leader itself campaigns in a later term: then it does not
-    /// lead any more, whenever it was heard.
+    /// Whether a vote request is denied because a leader was heard recently. Not if that leader
+    /// asked for the campaign, and not if that leader itself campaigns in a later term: then it
+    /// does not lead any more, whenever it was heard.
     fn is_denied_by_lease(&self, from: PeerId, message: &Message) -> bool {
         let Rpc::RequestVote { hand_over, .. } = message.rpc else {
             return false;
@@ -491,8 +493,8 @@ impl Raft {
             && !self.has(RaftFault::LeaseIgnored)
     }
 
-    /// Whether the term of a message may never begin, so it does not count: a pre-vote and its grant carry the
-    /// term in which the candidate would campaign (thesis 9.6).
+    /// Whether the term of a message may never begin, so it does not count: a pre-vote and its
+    /// grant carry the term in which the candidate would campaign (thesis 9.6).
     fn has_tentative_term(&self, rpc: &Rpc) -> bool {
         match rpc {
             Rpc::RequestVote { pre, .. } => *pre && !self.has(RaftFault::PreVoteRaisesTerm),
@@ -566,7 +568,7 @@ impl Raft {
             self.tracker.clear();
             self.heartbeat_reports.clear();
             self.leader_state.end();
-            self.handover = None;
+            self.handover.cancel();
             self.fail_reads();
         }
         if former_role != RaftRole::Follower || leader.is_some() {
@@ -815,6 +817,9 @@ impl Raft {
         let is_own_leader = self.leader == Some(self.id);
         assert_eq!(leads, is_own_leader, "a leader follows itself only");
         assert!(leads || self.tracker.is_empty(), "only a leader has peers");
-        assert!(leads || self.handover.is_none(), "only a leader hands over");
+        assert!(
+            leads || !self.handover.is_pending(),
+            "only a leader hands over"
+        );
     }
 }

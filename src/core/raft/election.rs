@@ -2,15 +2,15 @@
 //! check-quorum (6.2).
 //!
 //! Decides when a leader is missed, which member may campaign and which candidate gets a vote. The
-//! rules of terms stand in `Raft::admit`, the changes of role in `raft`, the hand-over of leadership
-//! in `handover`. Start reading at [`Election`], then `Raft::on_election_timeout`.
+//! rules of terms stand in `Raft::admit`, the changes of role in `raft`, the hand-over of
+//! leadership in `handover`. Start reading at [`Election`], then `Raft::on_election_timeout`.
 //!
 //! # Timeouts adapt to the disks
 //!
 //! A vote and an acknowledgement wait for a sync, and on a slow disk a sync takes longer than the
 //! configured election timeout. If members did not wait for it, they would elect without end. So
-//! each member measures its disk (`sync_times`), tells the value in each append and reply, and waits
-//! at least three times the slowest disk that the answer depends on.
+//! each member measures its disk (`sync_times`), tells the value in each append and reply, and
+//! waits at least three times the slowest disk that the answer depends on.
 use super::fault::RaftFault;
 use super::message::{Configuration, Index, PeerId, Rpc, Term};
 use super::sync_times::SyncTimes;
@@ -375,8 +375,8 @@ impl Raft {
 impl Raft {
     /// A candidate asks for a vote. Terms and leases are checked (`admit`).
     ///
-    /// The candidate need not be in the configuration here (thesis 4.2.2): its Join may be among the
-    /// entries that this member lacks.
+    /// The candidate need not be in the configuration here (thesis 4.2.2): its Join may be among
+    /// the entries that this member lacks.
     pub(super) fn on_request_vote(
         &mut self,
         from: PeerId,
@@ -417,9 +417,9 @@ impl Raft {
         self.send_vote(from, true, false, self.current_term);
     }
 
-    /// Whether a log that ends with the given entry is at least as up-to-date as this one: the later
-    /// last term decides, then the longer log (thesis 3.6.1). Damaged entries count like others
-    /// (`repair`).
+    /// Whether a log that ends with the given entry is at least as up-to-date as this one: the
+    /// later last term decides, then the longer log (thesis 3.6.1). Damaged entries count like
+    /// others (`repair`).
     fn is_up_to_date(&self, last_index: Index, last_term: Term) -> bool {
         if last_term > self.log.last_term() {
             return true;

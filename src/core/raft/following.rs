@@ -251,8 +251,8 @@ impl Raft {
         }
     }
 
-    /// Tells the leader what is durable, also if it was told before: it sends a snapshot that is not
-    /// needed.
+    /// Tells the leader what is durable, also if it was told before: it sends a snapshot that is
+    /// not needed.
     pub(super) fn acknowledge_again(&mut self) {
         if let Some(leader) = self.leader
             && leader != self.id

@@ -1,9 +1,9 @@
 //! The durability gate: messages that wait until the disk has the term and the vote.
 //!
 //! A message carries the sender's term, and a vote or a campaign promises that this member will not
-//! vote for another candidate in that term. If the member forgot the term in a crash, it could break
-//! the promise (thesis 3.8, figure 3.1). So a message leaves only once the last record of term and
-//! vote is durable. Until then the gate withholds it.
+//! vote for another candidate in that term. If the member forgot the term in a crash, it could
+//! break the promise (thesis 3.8, figure 3.1). So a message leaves only once the last record of
+//! term and vote is durable. Until then the gate withholds it.
 //!
 //! What depends on durable *entries* is not withheld here. An acknowledgement or a commit is
 //! computed from `Log::durable`, which moves with the same syncs.

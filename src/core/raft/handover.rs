@@ -1,21 +1,69 @@
 //! The hand-over of leadership to another member (thesis 3.10).
 //!
-//! The leader stops taking proposals, brings the target up to date and tells it to campaign at once.
-//! If the target does not lead within a timeout, the leader goes on. Start reading at
+//! The leader stops taking proposals, brings the target up to date and tells it to campaign at
+//! once. If the target does not lead within a timeout, the leader goes on. Start reading at
 //! `Raft::hand_over`.
 use super::message::{PeerId, Rpc};
 use super::{Raft, RaftRole};
 use crate::core::timer::Now;
 
-/// A hand-over that is under way.
-#[derive(Clone, Copy, Debug)]
+/// The hand-over that is under way. Empty unless this member leads.
+#[derive(Default)]
 pub struct Handover {
+    pending: Option<PendingHandover>,
+}
+
+/// A hand-over to one member.
+struct PendingHandover {
     /// The next leader.
     target: PeerId,
     /// When the leader gives up, in microseconds of the monotonic clock.
     deadline_us: u64,
-    /// Whether the target was told to campaign.
+    /// Whether the target was told to campaign. It is told once.
     is_told: bool,
+}
+
+impl Handover {
+    /// Whether a hand-over is under way.
+    pub fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Starts a hand-over. Replaces one that is under way.
+    fn start(&mut self, target: PeerId, deadline_us: u64) {
+        self.pending = Some(PendingHandover {
+            target,
+            deadline_us,
+            is_told: false,
+        });
+    }
+
+    /// Gives up if the deadline has passed.
+    fn expire(&mut self, now_us: u64) {
+        if let Some(pending) = &self.pending
+            && now_us >= pending.deadline_us
+        {
+            self.pending = None;
+        }
+    }
+
+    /// The member that is still to be told to campaign.
+    fn untold_target(&self) -> Option<PeerId> {
+        let pending = self.pending.as_ref()?;
+        (!pending.is_told).then_some(pending.target)
+    }
+
+    /// The target was told to campaign.
+    fn on_told(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            pending.is_told = true;
+        }
+    }
+
+    /// This member does not lead any more.
+    pub fn cancel(&mut self) {
+        self.pending = None;
+    }
 }
 
 impl Raft {
@@ -33,11 +81,8 @@ impl Raft {
         if self.role != RaftRole::Leader {
             return false;
         }
-        self.handover = Some(Handover {
-            target,
-            deadline_us: self.now_us + self.disk_patience_us(),
-            is_told: false,
-        });
+        let deadline_us = self.now_us + self.disk_patience_us();
+        self.handover.start(target, deadline_us);
         self.maybe_hand_over();
         self.check_invariants();
         true
@@ -45,7 +90,7 @@ impl Raft {
 
     /// Whether proposals are refused because another member is about to lead.
     pub fn is_handing_over(&self) -> bool {
-        self.handover.is_some()
+        self.handover.is_pending()
     }
 
     /// `id` if it is another voter.
@@ -64,26 +109,20 @@ impl Raft {
         Some(best.id())
     }
 
-    /// Tells the target to campaign once it has the whole log, and gives up at the deadline. Returns
-    /// whether it told the target.
+    /// Tells the target to campaign once it has the whole log, and gives up at the deadline.
+    /// Returns whether it told the target.
     pub(super) fn maybe_hand_over(&mut self) -> bool {
-        let Some(handover) = &mut self.handover else {
+        self.handover.expire(self.now_us);
+        let Some(target) = self.handover.untold_target() else {
             return false;
         };
-        if self.now_us >= handover.deadline_us {
-            self.handover = None;
-            return false;
-        }
         let last = self.log.last_index();
-        let is_ready = self
-            .tracker
-            .get(handover.target)
-            .is_some_and(|peer| peer.is_voter() && peer.matched() == last);
-        if handover.is_told || !is_ready {
+        let peer = self.tracker.get(target);
+        let is_ready = peer.is_some_and(|p| p.is_voter() && p.matched() == last);
+        if !is_ready {
             return false;
         }
-        handover.is_told = true;
-        let target = handover.target;
+        self.handover.on_told();
         self.send(target, Rpc::TimeoutNow);
         true
     }
@@ -95,5 +134,30 @@ impl Raft {
         if is_follower && self.may_campaign() {
             self.become_candidate(true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_is_told_once() {
+        let mut handover = Handover::default();
+        handover.start(PeerId(2), 100);
+        assert_eq!(handover.untold_target(), Some(PeerId(2)));
+        handover.on_told();
+        assert_eq!(handover.untold_target(), None);
+        assert!(handover.is_pending());
+    }
+
+    #[test]
+    fn a_hand_over_ends_at_its_deadline() {
+        let mut handover = Handover::default();
+        handover.start(PeerId(2), 100);
+        handover.expire(99);
+        assert!(handover.is_pending());
+        handover.expire(100);
+        assert!(!handover.is_pending());
     }
 }

@@ -15,8 +15,8 @@ use crate::core::timer::Now;
 pub struct Chunk {
     /// The snapshot.
     pub meta: SnapshotMeta,
-    /// The place of `data` in the snapshot, in bytes. 0 starts a new file; else the chunk follows the
-    /// one before it.
+    /// The place of `data` in the snapshot, in bytes. 0 starts a new file; else the chunk follows
+    /// the one before it.
     pub offset: u64,
     /// The bytes.
     pub data: Box<[u8]>,
@@ -150,8 +150,8 @@ impl Raft {
 
     /// Whether a needed snapshot is taken from `from` now.
     /// - None is taken while another one is being installed.
-    /// - A member that does not lead may only repair damage, and not interrupt another transfer. The
-    ///   leader may.
+    /// - A member that does not lead may only repair damage, and not interrupt another transfer.
+    ///   The leader may.
     fn accepts_snapshot_from(&self, from: PeerId, is_leader: bool, index: Index) -> bool {
         if self.incoming.is_installing() {
             return false;
@@ -195,8 +195,8 @@ impl Raft {
         self.log.first_damaged().is_some_and(|first| first <= index)
     }
 
-    /// Continues the log after the installed snapshot. The entries after it stay only if the log has
-    /// the last entry of the snapshot: then all entries before it are the same (thesis 5.1).
+    /// Continues the log after the installed snapshot. The entries after it stay only if the log
+    /// has the last entry of the snapshot: then all entries before it are the same (thesis 5.1).
     fn install(&mut self, meta: SnapshotMeta) {
         let SnapshotMeta { index, term, .. } = meta;
         let is_in_log = index > self.log.start() && index <= self.log.last_index();

@@ -261,9 +261,9 @@ impl Log {
         self.entries.shrink_to(2 * self.entries.len());
     }
 
-    /// Continues after the snapshot that ends with the entry (`index`, `term`) and that is installed
-    /// with the record `lsn`. The entries after it stay only if `keep_tail`. All entries up to
-    /// `index` are committed, since a snapshot holds committed entries only.
+    /// Continues after the snapshot that ends with the entry (`index`, `term`) and that is
+    /// installed with the record `lsn`. The entries after it stay only if `keep_tail`. All entries
+    /// up to `index` are committed, since a snapshot holds committed entries only.
     pub fn install(&mut self, index: Index, term: Term, keep_tail: bool, lsn: Lsn) {
         if keep_tail {
             self.release(index);

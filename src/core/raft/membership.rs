@@ -4,7 +4,8 @@
 //! A configuration takes effect when its entry is appended, and its effect ends when the entry is
 //! truncated (thesis 4.1). A member's id is the index of its Join. So no list of removed members is
 //! needed: an id at or below the applied index that is absent from the applied configuration was
-//! removed. Start reading at [`Membership`], then [`Configuration::after`] and `Raft::check_change`.
+//! removed. Start reading at [`Membership`], then [`Configuration::after`] and
+//! `Raft::check_change`.
 use super::fault::RaftFault;
 use super::message::{Configuration, Entry, EntryBody, Index, Member, Message, PeerId, Rpc, Term};
 use super::{Progress, ProposalRefusal, Raft, RaftNotice, RaftRole};
@@ -183,8 +184,8 @@ impl Membership {
         self.voter_change.is_some_and(|change| change > commit)
     }
 
-    /// This member leads from now on. A change of voters by an earlier leader needs no memory: it is
-    /// before this leader's no-op, which must commit before any change (`Raft::check_order`).
+    /// This member leads from now on. A change of voters by an earlier leader needs no memory: it
+    /// is before this leader's no-op, which must commit before any change (`Raft::check_order`).
     pub fn on_become_leader(&mut self) {
         self.voter_change = None;
     }

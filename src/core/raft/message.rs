@@ -198,7 +198,8 @@ impl Configuration {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The sender's term, with these exceptions:
-    /// - a pre-vote and its grant carry the term in which the candidate would campaign (thesis 9.6);
+    /// - a pre-vote and its grant carry the term in which the candidate would campaign (thesis
+    ///   9.6);
     /// - a notice of removal carries [`Term::REMOVED`];
     /// - a snapshot from a member that does not lead carries [`Term::NONE`].
     pub term: Term,

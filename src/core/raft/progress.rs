@@ -1,9 +1,9 @@
 //! What a leader knows of one peer, and how it sends to it (thesis figure 3.1, 5; the states are
 //! those of etcd-io/raft, `tracker/progress.go`).
 //!
-//! The log that the peer has is uncertain when a leader starts, so it probes; then it sends ahead of
-//! the replies; and if the entries that the peer needs are released, it sends its snapshot. Start
-//! reading at [`ProgressState`], then [`Progress`].
+//! The log that the peer has is uncertain when a leader starts, so it probes; then it sends ahead
+//! of the replies; and if the entries that the peer needs are released, it sends its snapshot.
+//! Start reading at [`ProgressState`], then [`Progress`].
 use std::collections::VecDeque;
 
 use super::message::{Index, PeerId, SnapshotMeta};
@@ -226,8 +226,9 @@ impl Progress {
         self.commit_sent < commit.min(self.next.prev())
     }
 
-    /// The last entry that the peer may be sent, of a log that ends at `last` and is committed up to
-    /// `commit`. A peer that is leaving is sent committed entries only, and none past its removal.
+    /// The last entry that the peer may be sent, of a log that ends at `last` and is committed up
+    /// to `commit`. A peer that is leaving is sent committed entries only, and none past its
+    /// removal.
     pub fn end(&self, last: Index, commit: Index) -> Index {
         match self.leaving {
             Some(leaving) => commit.min(leaving.removal),
@@ -282,8 +283,8 @@ impl Progress {
         self.unanswered = 0;
     }
 
-    /// The link opened (`is_up`) or broke. Messages on the way may be lost, so what was in flight is
-    /// sent again. After a break the peer's process may be gone: its disk is not waited for.
+    /// The link opened (`is_up`) or broke. Messages on the way may be lost, so what was in flight
+    /// is sent again. After a break the peer's process may be gone: its disk is not waited for.
     pub fn on_link(&mut self, is_up: bool, now_us: u64) {
         if !is_up {
             self.sync_us = 0;

@@ -3,8 +3,8 @@
 //! A read is answered in three steps:
 //! 1. It waits until this leader has committed an entry of its own term. Before that the leader may
 //!    not know the commit index.
-//! 2. It joins a round of heartbeats that is sent after the read arrived, and takes the commit index
-//!    of that moment.
+//! 2. It joins a round of heartbeats that is sent after the read arrived, and takes the commit
+//!    index of that moment.
 //! 3. Once a majority of voters has answered the round, this member was still the leader when the
 //!    round was sent. The read is answered when the owner has applied that commit index.
 //!

@@ -127,8 +127,8 @@ pub struct Repair {
     /// The peer that this member, which does not lead, sends its snapshot to (case 3). One at a
     /// time, to bound the work; replaced by the next one that asks once it falls silent.
     ///
-    /// Invariant: its flow is `ProgressState::Snapshot`; `None` on a leader, whose snapshots go to the peers in
-    /// `tracker`.
+    /// Invariant: its state is `ProgressState::Snapshot`; `None` on a leader, whose snapshots go to
+    /// the peers in `tracker`.
     helping: Option<Progress>,
 }
 
@@ -455,7 +455,8 @@ impl Raft {
         let can_cut = self.is_disclaimed(index, Disclaimer::Final) || self.has(RaftFault::CutByOne);
         if can_cut {
             // The term rises first: a leader of term `start_term` still counts the acknowledgement
-            // of the entry, and its next append would make this member report `RaftNotice::Amnesia`.
+            // of the entry, and its next append would make this member report
+            // `RaftNotice::Amnesia`.
             self.become_follower(self.term_after_start(), None);
             self.truncate(index);
             self.send_fetches();

@@ -10,8 +10,8 @@ use super::message::{AppendAnswer, Entry, EntryBody, Index, Lsn, PeerId, Persist
 use super::{HeartbeatReport, ProgressState, ProposalRefusal, Raft, RaftRole};
 use crate::core::command::{self, Command};
 
-/// Most bytes of entries in one message, unless a single entry is larger. The receiver handles other
-/// messages between two appends.
+/// Most bytes of entries in one message, unless a single entry is larger. The receiver handles
+/// other messages between two appends.
 const APPEND_BYTES_MAX: usize = 256 << 10;
 
 /// Proposals are refused (`Busy`) while more bytes of entries than this are not committed.
@@ -106,7 +106,7 @@ impl Raft {
         if self.role != RaftRole::Leader {
             return Err(ProposalRefusal::NotLeader(self.leader));
         }
-        if self.handover.is_some() {
+        if self.handover.is_pending() {
             return Err(ProposalRefusal::NotLeader(Some(self.id)));
         }
         if self.leader_state.is_full() || self.is_held_up_by_snapshot() {
@@ -175,8 +175,8 @@ impl Raft {
         }
     }
 
-    /// Sends one append to the peer at `at` if there is something to send. Returns whether there may
-    /// be more.
+    /// Sends one append to the peer at `at` if there is something to send. Returns whether there
+    /// may be more.
     fn maybe_replicate_to(&mut self, at: usize) -> bool {
         let peer = self.tracker.at(at);
         let commit = self.log.commit_index();

@@ -1,27 +1,27 @@
-//! Snapshots on the sending side (thesis chapter 5): the snapshot of this machine, the release of the
-//! log, and the transfer to a peer. The receiving side is in `install`.
+//! Snapshots on the sending side (thesis chapter 5): the snapshot of this machine, the release of
+//! the log, and the transfer to a peer. The receiving side is in `install`.
 //!
 //! Raft does not see the bytes of a snapshot. It asks the owner for a chunk
-//! (`RaftOutput::chunks_wanted`), gets it (`Raft::on_chunk`) and sends it with its checksum. One chunk
-//! of a transfer is under way at a time, so a transfer that was interrupted continues at the chunk
-//! that the receiver wants.
+//! (`RaftOutput::chunks_wanted`), gets it (`Raft::on_chunk`) and sends it with its checksum. One
+//! chunk of a transfer is under way at a time, so a transfer that was interrupted continues at the
+//! chunk that the receiver wants.
 //!
-//! A leader sends its snapshot to peers whose entries are released here. A member that does not lead
-//! sends its snapshot to a peer that it helps to repair its log (`repair`, case 3). Start reading at
-//! [`OwnSnapshots`].
+//! A leader sends its snapshot to peers whose entries are released here. A member that does not
+//! lead sends its snapshot to a peer that it helps to repair its log (`repair`, case 3). Start
+//! reading at [`OwnSnapshots`].
 use super::message::{Index, PeerId, Persist, Rpc, SnapshotMeta, Term};
 use super::repair::Repair;
 use super::tracker::Tracker;
 use super::{Progress, Raft, RaftRole};
 use crate::core::timer::Now;
 
-/// Proposals are refused (`Busy`) while a snapshot is sent and the log in memory is larger than this
-/// many bytes. The entries after the snapshot are kept for the receiver, so without a bound a slow
-/// transfer would exhaust the memory.
+/// Proposals are refused (`Busy`) while a snapshot is sent and the log in memory is larger than
+/// this many bytes. The entries after the snapshot are kept for the receiver, so without a bound a
+/// slow transfer would exhaust the memory.
 const SENDING_LOG_BYTES_MAX: usize = 256 << 20;
 
-/// A chunk is sent again after this many slow syncs of the receiver, or after one election timeout if
-/// that is longer.
+/// A chunk is sent again after this many slow syncs of the receiver, or after one election timeout
+/// if that is longer.
 const CHUNK_PATIENCE_SYNCS: u64 = 2;
 
 /// The chunk of this machine's snapshot that a peer needs next.
@@ -37,8 +37,8 @@ pub struct ChunkWanted {
 
 /// The snapshots of this machine.
 pub struct OwnSnapshots {
-    /// The newest snapshot that is durable here: saved by this machine or installed from a peer. Its
-    /// index only rises.
+    /// The newest snapshot that is durable here: saved by this machine or installed from a peer.
+    /// Its index only rises.
     newest: SnapshotMeta,
 
     /// The disk was told that it may delete all entries up to here. At most the index of the older

@@ -1,10 +1,10 @@
 //! The head of a snapshot as bytes: the encoding of [`SnapshotMeta`].
 //!
-//! The same bytes are in the snapshot file, in the log on the disk (as its configuration, and in the
-//! record of an installed snapshot) and in the message `InstallSnapshot`. They are cluster, index,
-//! term and number of members; then for each member its id, its incarnation, whether it is a voter
-//! (0 or 1), its name, its peer URL and its client URL. A number is a varint, a text is its length
-//! and its bytes (`core::varint`).
+//! The same bytes are in the snapshot file, in the log on the disk (as its configuration, and in
+//! the record of an installed snapshot) and in the message `InstallSnapshot`. They are cluster,
+//! index, term and number of members; then for each member its id, its incarnation, whether it is a
+//! voter (0 or 1), its name, its peer URL and its client URL. A number is a varint, a text is its
+//! length and its bytes (`core::varint`).
 //!
 //! Decoding trusts nothing: each length is checked before memory is allocated, and each error is a
 //! value. Start reading at [`encode_meta`].

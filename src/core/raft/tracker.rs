@@ -5,8 +5,8 @@
 use super::message::{Configuration, Index, PeerId};
 use super::progress::Progress;
 
-/// How long a removed peer is still sent entries after its removal is committed, in microseconds. So
-/// it learns of its removal from its own log, if it is reachable; otherwise a notice of removal
+/// How long a removed peer is still sent entries after its removal is committed, in microseconds.
+/// So it learns of its removal from its own log, if it is reachable; otherwise a notice of removal
 /// tells it when it opens a link.
 const FAREWELL_US: u64 = 2_000_000;
 
