@@ -39,7 +39,7 @@ impl From<BadEscape> for FormError {
 /// A parameter's name and value, decoded.
 type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
 
-/// Hardly a request has more parameters.
+/// Parameters that need no allocation. Few requests have more.
 const FEW: usize = 4;
 
 /// The parameters of a request.

@@ -333,7 +333,7 @@ impl<'a> RequestHead<'a> {
         if length == BodyLength::Chunked && version == Version::Http10 {
             return Err(reject::CHUNKED_IN_1_0);
         }
-        let target = Target::parse(parsed.path.ok_or(reject::BAD_REQUEST)?, parsed.method)?;
+        let target = RequestTarget::parse(parsed.path.ok_or(reject::BAD_REQUEST)?, parsed.method)?;
         let path = escape::decode(target.path.as_bytes(), false);
         let request = Request {
             method: Method::parse(parsed.method.ok_or(reject::BAD_REQUEST)?),
@@ -432,16 +432,16 @@ impl ConnectionOptions {
 }
 
 /// A request target, without scheme and authority (RFC 9112 section 3.2).
-struct Target<'a> {
+struct RequestTarget<'a> {
     path: &'a str,
     query: Option<&'a str>,
 }
 
-impl<'a> Target<'a> {
-    fn parse(target: &'a str, method: Option<&str>) -> Result<Target<'a>, Reject> {
+impl<'a> RequestTarget<'a> {
+    fn parse(target: &'a str, method: Option<&str>) -> Result<RequestTarget<'a>, Reject> {
         // asterisk-form (section 3.2.4)
         if target == "*" && method == Some("OPTIONS") {
-            return Ok(Target {
+            return Ok(RequestTarget {
                 path: target,
                 query: None,
             });
@@ -456,7 +456,7 @@ impl<'a> Target<'a> {
             None => (local, None),
         };
         let path = if path.is_empty() { "/" } else { path };
-        Ok(Target { path, query })
+        Ok(RequestTarget { path, query })
     }
 }
 
