@@ -3,7 +3,7 @@
 //! Clients that were just answered often send their next request at once. A sync that begins before
 //! those requests arrive makes each of them wait for two syncs. So behind a slow sync the loop
 //! waits briefly: the deadline is the poll's timeout, and turns that only gather end before the
-//! disk is touched. Start with `on_answers` and `is_gathering`.
+//! disk is touched. Start with `on_answers` and `maybe_wait`.
 
 /// From this duration of a sync on, in microseconds, the wait pays.
 const SLOW_SYNC_US: u64 = 1_000;
@@ -55,9 +55,10 @@ impl Gathering {
         }
     }
 
-    /// Whether the turn ends here to wait for further requests. `requests` is the serial number of
-    /// the last request that has arrived.
-    pub fn is_gathering(&mut self, requests: u64, now_us: u64) -> bool {
+    /// Waits for further requests if clients were just answered after a slow sync. Returns whether
+    /// it does: then the turn ends here. `requests` is the serial number of the last request that
+    /// has arrived.
+    pub fn maybe_wait(&mut self, requests: u64, now_us: u64) -> bool {
         if let GatherState::Due { answers } = self.state
             && let Some(sync_us) = self.slow_sync_us.take()
         {
@@ -92,7 +93,7 @@ mod tests {
         gathering.on_sync(SLOW_SYNC_US - 1);
         gathering.on_answers(9);
         assert_eq!(gathering.timeout_us(0), None);
-        assert!(!gathering.is_gathering(0, 0));
+        assert!(!gathering.maybe_wait(0, 0));
     }
 
     #[test]
@@ -103,16 +104,16 @@ mod tests {
         assert_eq!(gathering.timeout_us(100), None, "nothing was answered");
         gathering.on_answers(2);
         assert_eq!(gathering.timeout_us(100), Some(0));
-        assert!(gathering.is_gathering(10, 100));
+        assert!(gathering.maybe_wait(10, 100));
         assert_eq!(gathering.timeout_us(300), Some(800));
-        assert!(gathering.is_gathering(11, 300), "one more is expected");
-        assert!(!gathering.is_gathering(12, 400), "all have come");
-        assert!(!gathering.is_gathering(10, 1_100), "the time is over");
+        assert!(gathering.maybe_wait(11, 300), "one more is expected");
+        assert!(!gathering.maybe_wait(12, 400), "all have come");
+        assert!(!gathering.maybe_wait(10, 1_100), "the time is over");
         gathering.on_answers(2);
         assert_eq!(gathering.timeout_us(1_200), None);
         gathering.on_sync(1_000_000);
         gathering.on_answers(1);
-        assert!(gathering.is_gathering(12, 0));
+        assert!(gathering.maybe_wait(12, 0));
         assert_eq!(gathering.timeout_us(0), Some(WAIT_US_MAX));
     }
 }

@@ -82,6 +82,9 @@ pub struct Link {
 
     /// Why it is closing or dead; empty before.
     trouble: String,
+
+    /// The peer has refused our hello. It would refuse the next one too, for a while.
+    is_refused: bool,
 }
 
 impl Link {
@@ -100,6 +103,7 @@ impl Link {
             pinged_us: None,
             ponged_us: None,
             trouble: String::new(),
+            is_refused: false,
         }
     }
 
@@ -121,6 +125,7 @@ impl Link {
             pinged_us: None,
             ponged_us: None,
             trouble: String::new(),
+            is_refused: false,
         }
     }
 
@@ -178,6 +183,11 @@ impl Link {
     /// Why it is closing or dead.
     pub fn trouble(&self) -> &str {
         &self.trouble
+    }
+
+    /// Whether the peer has refused our hello.
+    pub fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     /// When the hello must have been answered; `None`: it has been.
@@ -303,7 +313,10 @@ impl Link {
                 self.stage = LinkStage::Open;
                 on_event(self, LinkEvent::Hello(hello));
             }
-            (_, Some(why), _) => self.fail(format_args!("refused: {why}")),
+            (_, Some(why), _) => {
+                self.is_refused = true;
+                self.fail(format_args!("refused: {why}"));
+            }
             (status, None, _) => self.fail(format_args!(
                 "status {status} without {REFUSED}: not a peer port of tern"
             )),

@@ -537,8 +537,7 @@ impl Links {
             if was_up || peer.failures >= QUIET_FAILURES {
                 self.say(id, link.trouble(), now);
             }
-            let refused = link.trouble().starts_with("refused");
-            self.dial_later(id, refused, now.mono_us);
+            self.dial_later(id, link.is_refused(), now.mono_us);
         } else if !is_member && other.is_none() {
             self.peers.remove(&id);
         }

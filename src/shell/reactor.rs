@@ -252,7 +252,7 @@ impl Reactor {
         self.poll_events();
         self.fill();
         self.decode();
-        if self.is_gathering() {
+        if self.maybe_gather() {
             return;
         }
         self.complete_sync();
@@ -351,10 +351,11 @@ impl Reactor {
             .accept(registry, parts, hellos, &mut self.machine, self.now);
     }
 
-    /// Whether the turn ends here: before a slow sync, the loop waits for further requests.
-    fn is_gathering(&mut self) -> bool {
+    /// Ends the turn here to wait for further requests before a slow sync. The wait is a timeout of
+    /// the poll. Returns whether it waits.
+    fn maybe_gather(&mut self) -> bool {
         let requests = self.clients.requests();
-        self.gathering.is_gathering(requests, self.now.mono_us)
+        self.gathering.maybe_wait(requests, self.now.mono_us)
     }
 
     /// Phase 4: reports to the machine what has become durable since the last turn.
