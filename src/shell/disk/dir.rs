@@ -12,14 +12,14 @@ const ETCD_FILES: [&str; 2] = ["log", "conf"];
 /// Folders in a data directory of etcd 2.0 and later.
 const ETCD_FOLDERS: [&str; 2] = ["member", "proxy"];
 
-/// Makes the directory with its parents, and the folder for snapshots in it.
+/// Makes the directory with its parents, and the folder for snapshots in it, durably.
 ///
 /// # Errors
 ///
 /// A system call failed.
 pub fn create(data_dir: &Path) -> Result<(), String> {
     let snapshots = snapfile::folder(data_dir);
-    fs::create_dir_all(&snapshots).map_err(|e| {
+    files::create_folder(&snapshots).map_err(|e| {
         format!(
             "cannot make the data directory {}: {e}. -data-dir names another place",
             data_dir.display()

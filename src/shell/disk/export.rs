@@ -5,7 +5,6 @@
 use super::files;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The name of the file until it is whole.
@@ -29,9 +28,7 @@ impl Export {
     ///
     /// A system call failed; with its text.
     pub fn new(folder: &Path) -> Result<Export, String> {
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options.open(folder.join(TEMPORARY));
+        let file = files::create(&folder.join(TEMPORARY));
         Ok(Export {
             file: file.map_err(|e| e.to_string())?,
             unsynced: 0,

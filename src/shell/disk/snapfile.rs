@@ -122,7 +122,7 @@ impl SnapshotWriter {
         head[16..24].copy_from_slice(&meta.index.0.to_le_bytes());
         let check = crc32fast::hash(&head[..24]);
         head[24..28].copy_from_slice(&check.to_le_bytes());
-        let mut file = File::create(unfinished(data_dir, meta.index))?;
+        let mut file = files::create(&unfinished(data_dir, meta.index))?;
         file.write_all(&head)?;
         let mut writer = SnapshotWriter {
             file,

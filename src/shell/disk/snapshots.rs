@@ -195,7 +195,7 @@ impl Snapshots {
     ) -> Option<SnapshotIn> {
         let path = self.incoming();
         let opened = match (offset, self.receiving.take()) {
-            (0, _) => File::create(&path),
+            (0, _) => files::create(&path),
             (_, Some(file)) => Ok(file),
             (_, None) => return Some(SnapshotIn::Refused),
         };
