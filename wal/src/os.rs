@@ -3,9 +3,9 @@
 //! This file decides nothing: what a failure means is up to its callers, which treat every failure
 //! except a full disk as final. A test may install a [`Hook`], which sees each call before it is
 //! made and may let it fail. Start reading at [`Os`].
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, FileType, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FallocateFlags, IFlags};
@@ -155,11 +155,12 @@ impl Os {
     ///
     /// # Errors
     ///
-    /// A system call failed.
+    /// A system call failed, or the name is not that of a regular file.
     pub fn open(&mut self, name: &str) -> Result<File, Error> {
         let mut options = OpenOptions::new();
         self.call("open", name, |path, _| {
-            options.read(true).write(true).open(path)
+            let file = options.read(true).write(true).open(path)?;
+            refuse_wrong_kind(file)
         })
     }
 
@@ -177,7 +178,9 @@ impl Os {
             .create(true)
             .truncate(true)
             .mode(FILE_MODE);
-        let file = self.call("creat", name, |path, _| options.open(path))?;
+        let file = self.call("creat", name, |path, _| {
+            refuse_wrong_kind(options.open(path)?)
+        })?;
         // A copy-on-write file system needs new space for each rewrite, so allocating guarantees
         // nothing there, unless this flag is set. Other file systems do not know the flag and do
         // not need it, so its failure is ignored.
@@ -368,6 +371,31 @@ impl Os {
     /// A system call failed.
     pub fn unlink(&mut self, name: &str) -> Result<(), Error> {
         self.call("unlink", name, |path, _| fs::remove_file(path))
+    }
+}
+
+/// Refuses what is not a regular file. Opening a FIFO for reading and writing does not wait.
+fn refuse_wrong_kind(file: File) -> io::Result<File> {
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::other(format!(
+        "it is {}, not a file: move it away",
+        kind_of(kind)
+    )))
+}
+
+/// What a name is that is not that of a regular file, for messages.
+pub fn kind_of(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
     }
 }
 

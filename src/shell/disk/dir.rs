@@ -21,8 +21,8 @@ pub fn create(data_dir: &Path) -> Result<(), String> {
     let snapshots = snapfile::folder(data_dir);
     files::create_folder(&snapshots).map_err(|e| {
         format!(
-            "cannot make the data directory {}: {e}. -data-dir names another place",
-            data_dir.display()
+            "cannot make the folder {}: {e}. -data-dir names another place",
+            snapshots.display()
         )
     })
 }

@@ -5,8 +5,10 @@
 //!
 //! Values may be secret, so only the owner may read what is made here, whatever the umask is. The
 //! modes of files and folders that exist are left to the operator.
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Write};
+use rustix::fs::OFlags;
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -23,12 +25,77 @@ pub const UNSYNCED_BYTES_MAX: usize = 256 * 1024;
 ///
 /// # Errors
 ///
-/// A system call failed.
+/// A system call failed, or something else than a regular file has the name.
 pub fn create(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(true);
-    options.mode(FILE_MODE).open(path)
+    open_regular(path, options.mode(FILE_MODE))
 }
+
+/// Opens a file for reading.
+///
+/// # Errors
+///
+/// A system call failed, or the name is not that of a regular file.
+pub fn open(path: &Path) -> io::Result<File> {
+    open_regular(path, File::options().read(true))
+}
+
+/// Reads a whole file; `None` if it does not exist.
+///
+/// # Errors
+///
+/// A system call failed, or the name is not that of a regular file. The text names the path.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let mut bytes = Vec::new();
+    let result = open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    match result {
+        Ok(_) => Ok(Some(bytes)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(format!("{}: {e}", path.display())),
+    }
+}
+
+/// Whether the error says that a name is not that of a regular file.
+pub fn is_wrong_kind(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|e| e.is::<WrongKind>())
+}
+
+/// Opens a regular file. A plain open of a FIFO would wait for its other end.
+fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let opened = options
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(path);
+    // Some wrong kinds cannot be opened at all: a folder for writing, a socket, a FIFO for writing
+    // that is not read.
+    let kind = match &opened {
+        Ok(file) => file.metadata()?.file_type(),
+        Err(e) if e.kind() == ErrorKind::NotFound => return opened,
+        Err(_) => match fs::metadata(path) {
+            Ok(metadata) => metadata.file_type(),
+            Err(_) => return opened,
+        },
+    };
+    if kind.is_file() {
+        return opened;
+    }
+    Err(io::Error::new(
+        ErrorKind::InvalidInput,
+        WrongKind(wal::os::kind_of(kind)),
+    ))
+}
+
+/// The error of a name that is not that of a regular file; with what it is.
+#[derive(Debug)]
+struct WrongKind(&'static str);
+
+impl fmt::Display for WrongKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it is {}, not a file: move it away", self.0)
+    }
+}
+
+impl std::error::Error for WrongKind {}
 
 /// Makes a folder durably, with those of its parents that do not exist.
 ///
@@ -119,6 +186,23 @@ mod tests {
         assert_eq!(fs::read(folder.join("small")).expect("there"), b"secret\n");
         assert_eq!(mode(&folder.join("small")), 0o600);
         assert_eq!((mode(&folder), mode(&dir.path().join("a"))), (0o700, 0o700));
+    }
+
+    #[test]
+    fn a_name_of_the_wrong_kind_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).expect("made");
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("made");
+        let folder = dir.path().join("folder");
+        fs::create_dir(&folder).expect("made");
+        for path in [&fifo, &socket, &folder] {
+            assert!(is_wrong_kind(&open(path).expect_err("not opened")));
+            assert!(is_wrong_kind(&create(path).expect_err("not made")));
+            read(path).expect_err("not read");
+        }
+        assert_eq!(read(&dir.path().join("missing")), Ok(None));
     }
 
     #[test]

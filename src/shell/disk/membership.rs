@@ -4,7 +4,6 @@
 //! founder has no such file: its snapshot names it. Start with [`read`].
 use super::files;
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -32,10 +31,8 @@ pub enum Membership {
 /// The file cannot be read or is damaged; with a sentence for the user.
 pub fn read(data_dir: &Path) -> Result<Option<Membership>, String> {
     let path = data_dir.join(FILE);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(format!("{}: {e}", path.display())),
+    let Some(bytes) = files::read(&path)? else {
+        return Ok(None);
     };
     match serde_json::from_slice(&bytes) {
         Ok(membership) => Ok(Some(membership)),
@@ -58,6 +55,7 @@ pub fn write(data_dir: &Path, membership: &Membership) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn membership_is_read_back_and_damage_is_reported() {

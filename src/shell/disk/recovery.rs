@@ -259,7 +259,7 @@ fn restore_newest(
                 let bytes = fs::metadata(&path).map_or(0, |m| m.len());
                 return Ok(RestoredSnapshot { meta, store, bytes });
             }
-            Err(Unusable::Version(text)) => return Err(text),
+            Err(Unusable::Foreign(text)) => return Err(text),
             Err(Unusable::Damaged(text)) => {
                 log::error!("a snapshot is damaged: {text}. The older one is used");
                 damage.push(text);
@@ -420,6 +420,7 @@ mod tests {
     use super::*;
     use crate::core::machine::StandbyInfo;
     use crate::shell::config::{self, ProcessInputs, Start};
+    use crate::shell::disk::files;
 
     fn config_of(data_dir: &Path) -> Config {
         let args = [
@@ -535,5 +536,45 @@ mod tests {
         dir::wipe(&config.data_dir).expect("wiped");
         let (_disk, found) = open(&config, false);
         assert!(found.id == PeerId(1) && found.snapshot.is_some());
+    }
+
+    /// A FIFO would be waited for by a plain open, so the test would hang.
+    #[test]
+    fn a_file_of_the_wrong_kind_is_refused_by_name() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        drop(open(&config, false));
+        let mut names = vec!["membership".to_string(), "standby_info".to_string()];
+        for folder in [config.data_dir.clone(), snapfile::folder(&config.data_dir)] {
+            for entry in fs::read_dir(folder).expect("there") {
+                let path = entry.expect("an entry").path();
+                let below = path.strip_prefix(&config.data_dir).expect("in it");
+                names.push(below.display().to_string());
+            }
+        }
+        names.retain(|name| name != snapfile::FOLDER);
+        assert_eq!(names.len(), 6, "state, log, spare and snapshot: {names:?}");
+        let aside = dir.path().join("aside");
+        for name in names {
+            let path = config.data_dir.join(&name);
+            let was_there = fs::rename(&path, &aside).is_ok();
+            for is_fifo in [true, false] {
+                if is_fifo {
+                    rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).expect("made");
+                } else {
+                    fs::create_dir(&path).expect("made");
+                }
+                let error = match Disk::open_to(&config, false) {
+                    Ok(_) => panic!("{name} is no file"),
+                    Err(error) => error,
+                };
+                assert!(error.contains(&name), "{name}: {error}");
+                files::remove(&path).expect("removed");
+            }
+            if was_there {
+                fs::rename(&aside, &path).expect("put back");
+            }
+        }
+        open(&config, false);
     }
 }

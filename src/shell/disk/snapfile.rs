@@ -76,15 +76,21 @@ pub fn list(data_dir: &Path) -> io::Result<Vec<Index>> {
 pub fn prune(data_dir: &Path, keep: usize) -> io::Result<Vec<Index>> {
     let mut all = list(data_dir)?;
     for index in all.drain(keep.min(all.len())..) {
-        fs::remove_file(file_of(data_dir, index))?;
+        remove_file(&file_of(data_dir, index))?;
     }
     for entry in fs::read_dir(folder(data_dir))? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "tmp") {
-            fs::remove_file(path)?;
+            remove_file(&path)?;
         }
     }
     Ok(all)
+}
+
+/// Removes a file; the text of the error names it.
+fn remove_file(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot remove {}: {e}", path.display())))
 }
 
 fn checksum(index: Index, number: u64, bytes: &[u8]) -> u32 {
@@ -207,16 +213,16 @@ impl SnapshotWriter {
 pub enum Unusable {
     /// The file is damaged or not whole.
     Damaged(String),
-    /// The file has another format. It is not damaged, so an older snapshot must not take its
-    /// place.
-    Version(String),
+    /// The file has another format, or is not a regular file. A snapshot of tern was not damaged, so
+    /// an older one must not take its place.
+    Foreign(String),
 }
 
 impl Unusable {
     /// The sentence.
     pub fn text(self) -> String {
         match self {
-            Unusable::Damaged(text) | Unusable::Version(text) => text,
+            Unusable::Damaged(text) | Unusable::Foreign(text) => text,
         }
     }
 }
@@ -245,8 +251,15 @@ impl SnapshotReader {
     ///
     /// The file cannot be read, is damaged, has another format, or is the snapshot of another index.
     pub fn open(path: &Path, index: Index) -> Result<SnapshotReader, Unusable> {
-        let failed = |e: io::Error| Unusable::Damaged(format!("{}: {e}", path.display()));
-        let file = File::open(path).map_err(failed)?;
+        let failed = |e: io::Error| {
+            let text = format!("{}: {e}", path.display());
+            if files::is_wrong_kind(&e) {
+                Unusable::Foreign(text)
+            } else {
+                Unusable::Damaged(text)
+            }
+        };
+        let file = files::open(path).map_err(failed)?;
         let left = file.metadata().map_err(failed)?.len();
         let mut reader = SnapshotReader {
             file: BufReader::with_capacity(READ_BUFFER_BYTES, file),
@@ -264,7 +277,7 @@ impl SnapshotReader {
             return Err(reader.damage("its head is damaged"));
         }
         if head[8..12] != VERSION.to_le_bytes() {
-            return Err(Unusable::Version(format!(
+            return Err(Unusable::Foreign(format!(
                 "{}: the snapshot has another format, this version reads format {VERSION}: use the \
                  version that wrote it",
                 path.display()
@@ -406,7 +419,7 @@ mod tests {
         bytes[24..28].copy_from_slice(&check);
         fs::write(&path, &bytes).expect("room");
         let unusable = read(dir.path(), 4).expect_err("another format");
-        assert!(matches!(unusable, Unusable::Version(_)), "{unusable:?}");
+        assert!(matches!(unusable, Unusable::Foreign(_)), "{unusable:?}");
     }
 
     #[test]

@@ -11,7 +11,6 @@ use super::files;
 use super::membership::Membership;
 use crate::core::machine::{MachineInfo, Role, StandbyInfo};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -112,10 +111,8 @@ impl From<MachineEntry> for MachineInfo {
 /// itself for a new machine, which could found a cluster of its own.
 pub fn read(data_dir: &Path) -> Result<Option<StandbyRecord>, String> {
     let path = data_dir.join(FILE);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(format!("{}: {e}", path.display())),
+    let Some(bytes) = files::read(&path)? else {
+        return Ok(None);
     };
     let file: StandbyFile = serde_json::from_slice(&bytes).map_err(|e| {
         format!(
@@ -154,6 +151,7 @@ pub fn write(data_dir: &Path, info: &StandbyInfo, abandoned: Option<u64>) -> io:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn info(running: bool) -> StandbyInfo {
         let leader = MachineInfo {
