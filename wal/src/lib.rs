@@ -153,6 +153,9 @@ pub enum DamageKind {
     MissingSegment,
     /// A record does not continue the one before it.
     Order,
+    /// A segment is shorter than it was made. All of it was allocated and synced before it got its
+    /// name, so no crash explains this.
+    ShortSegment,
 }
 
 /// Damage below a durable mark: something that was synced cannot be read any more.
@@ -276,6 +279,7 @@ impl fmt::Display for DamageKind {
             DamageKind::SegmentHead => "the head of the file is unreadable or not this log's",
             DamageKind::MissingSegment => "the file is missing",
             DamageKind::Order => "the records do not follow each other",
+            DamageKind::ShortSegment => "the file is shorter than it was made",
         })
     }
 }

@@ -10,6 +10,8 @@
 //!
 //! - A batch that starts at or behind the mark and is not whole is a *torn tail*: nothing shows
 //!   that it was ever durable. The log ends before it, even if valid records follow.
+//! - A file that is shorter than its head says is fatal damage, even if only zeros are missing: it
+//!   was allocated and synced before the segment was put into use.
 //! - Damage below the mark was once durable. A damaged entry body is reported and the entry stays,
 //!   as [`Body::Faulty`]. Any other damage there is *fatal*: the log is not opened.
 //!
@@ -140,6 +142,19 @@ struct OpenBatch {
     is_partial: bool,
 }
 
+/// The file of a segment.
+#[derive(Clone, Copy)]
+pub struct SegmentFile<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The number of the segment, from its name.
+    pub sequence: u64,
+    /// Its content, or as much of it as may hold records.
+    pub bytes: &'a [u8],
+    /// Its length in bytes.
+    pub length: u64,
+}
+
 /// The segment that is being read.
 struct SegmentSource<'a> {
     /// The name of its file.
@@ -163,7 +178,7 @@ pub fn next_index_after(next: Option<u64>, kind: RecordKind, index: u64) -> Opti
     }
 }
 
-/// Reads a whole log: name, number and content of each segment, oldest first.
+/// Reads a whole log: name, number and content of each file, oldest first.
 pub fn scan(identity: u64, segments: &[(&str, u64, &[u8])]) -> ScannedLog {
     let mut scanner = Scanner::new(identity);
     for (i, (name, sequence, bytes)) in segments.iter().enumerate() {
@@ -171,7 +186,13 @@ pub fn scan(identity: u64, segments: &[(&str, u64, &[u8])]) -> ScannedLog {
             Some((_, _, next)) => SegmentHead::decode(next).ok(),
             None => None,
         };
-        scanner.segment(name, *sequence, bytes, next_head.as_ref());
+        let file = SegmentFile {
+            name,
+            sequence: *sequence,
+            bytes,
+            length: bytes.len() as u64,
+        };
+        scanner.segment(file, next_head.as_ref());
     }
     scanner.into_found()
 }
@@ -273,13 +294,13 @@ impl Scanner {
 
     /// Reads the next segment. `next_head` is the head of the segment behind it, which was put into
     /// use only after all of this segment had been synced.
-    pub fn segment(
-        &mut self,
-        name: &str,
-        sequence: u64,
-        bytes: &[u8],
-        next_head: Option<&SegmentHead>,
-    ) {
+    pub fn segment(&mut self, file: SegmentFile, next_head: Option<&SegmentHead>) {
+        let SegmentFile {
+            name,
+            sequence,
+            bytes,
+            length,
+        } = file;
         let head = match SegmentHead::decode(bytes) {
             Ok(head) if head.identity == self.identity && head.sequence == sequence => head,
             Err(BadSegmentHead::Version(found)) => {
@@ -288,7 +309,7 @@ impl Scanner {
             }
             Ok(_) | Err(BadSegmentHead::Unreadable) => {
                 self.add_fatal(name, 0, None, DamageKind::SegmentHead);
-                self.add_extent(sequence, bytes.len() as u64);
+                self.add_extent(sequence, length);
                 return;
             }
         };
@@ -296,6 +317,9 @@ impl Scanner {
         self.add_extent(sequence, head.segment_bytes);
         self.found.log.commit = self.found.log.commit.max(head.commit);
         self.found.configuration = head.configuration.clone();
+        if length < head.segment_bytes {
+            self.add_fatal(name, length as usize, None, DamageKind::ShortSegment);
+        }
         let next_head =
             next_head.filter(|n| n.identity == head.identity && n.sequence == sequence + 1);
         self.read_records(name, bytes, &head, next_head);

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::format::{PAGE, SegmentHead};
 use crate::map::{ReadBuffer, SegmentMap};
 use crate::os::Os;
-use crate::scan::{LogTail, Scanner, SegmentExtent};
+use crate::scan::{LogTail, Scanner, SegmentExtent, SegmentFile};
 
 /// How many released segments are kept as spares. One serves the next rotation, the other saves the
 /// allocation of the spare after it; each costs the disk a segment.
@@ -277,8 +277,14 @@ pub fn scan_segments(
             Some((next, _)) => reader.read_head(next)?,
             None => None,
         };
-        let file = reader.read(name, bytes_max)?;
-        scanner.segment(name, *sequence, reader.buffer.bytes(), next_head.as_ref());
+        let (file, length) = reader.read(name, bytes_max)?;
+        let segment = SegmentFile {
+            name,
+            sequence: *sequence,
+            bytes: reader.buffer.bytes(),
+            length,
+        };
+        scanner.segment(segment, next_head.as_ref());
         // The read has put large folios into the page cache: see `Os::write`.
         reader.os.drop_cache(&file, name)?;
     }
@@ -286,17 +292,18 @@ pub fn scan_segments(
 }
 
 impl SegmentReader<'_> {
-    /// Fills the buffer with the first `bytes_max` bytes of a segment. They are dropped from the
-    /// page cache first: after a failed sync a page there may differ from the disk.
-    fn read(&mut self, name: &str, bytes_max: u64) -> Result<File, Error> {
+    /// Fills the buffer with the first `bytes_max` bytes of a segment. Returns the file and its
+    /// length. The bytes are dropped from the page cache first: after a failed sync a page there
+    /// may differ from the disk.
+    fn read(&mut self, name: &str, bytes_max: u64) -> Result<(File, u64), Error> {
         let file = self.os.open(name)?;
         self.os.sync(&file, name)?;
         self.os.drop_cache(&file, name)?;
-        let length = self.os.length(&file, name)?.min(bytes_max);
-        let room = self.buffer.clear(length as usize);
+        let length = self.os.length(&file, name)?;
+        let room = self.buffer.clear(length.min(bytes_max) as usize);
         let filled = self.os.read(&file, name, room)?;
         self.buffer.set_filled(filled);
-        Ok(file)
+        Ok((file, length))
     }
 
     /// The head of a segment; `None` if it is unreadable.
@@ -315,20 +322,13 @@ impl SegmentReader<'_> {
 ///
 /// # Errors
 ///
-/// The file is shorter than it was made and the disk has no room for the rest, or a system call
-/// failed.
+/// A system call failed.
 pub fn open_last(os: &mut Os, tail: &LogTail, last: SegmentExtent) -> Result<ActiveSegment, Error> {
     let name = log_name(last.sequence);
     let file = os.open(&name)?;
-    let is_short = os.length(&file, &name)? < last.bytes;
-    if is_short && !os.allocate(&file, &name, last.bytes)? {
-        return Err(Error::Full);
-    }
     let zeros = vec![0; tail.dirty_end - tail.end];
     if !zeros.is_empty() {
         os.write(&file, &name, &zeros, tail.end as u64)?;
-    }
-    if is_short || !zeros.is_empty() {
         os.sync(&file, &name)?;
         os.drop_cache(&file, &name)?;
     }

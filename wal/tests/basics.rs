@@ -257,6 +257,13 @@ fn a_log_that_cannot_be_read_is_refused_with_file_and_offset() {
     let name = "0000000000000001.log".to_string();
     let log = dir.path().join(&name);
     let mut bytes = std::fs::read(&log).expect("a file");
+    std::fs::write(&log, &bytes[..bytes.len() - 1]).expect("it can");
+    let damage = only_damage(refused(dir.path()));
+    assert_eq!(
+        damage,
+        (name.clone(), SEGMENT - 1, DamageKind::ShortSegment)
+    );
+
     bytes[20] ^= 1;
     std::fs::write(&log, bytes).expect("it can");
     let damage = only_damage(refused(dir.path()));

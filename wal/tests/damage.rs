@@ -205,15 +205,39 @@ fn an_undamaged_log_is_read_whole() {
     }
 }
 
+/// The log without its content from `length` on; the file keeps its length.
+fn zeroed_from(log: &Log, length: usize) -> Vec<u8> {
+    let mut bytes = log.bytes.clone();
+    bytes[length..].fill(0);
+    bytes
+}
+
 #[test]
-fn truncated_at_every_byte() {
+fn a_log_that_ends_at_any_byte_is_a_prefix() {
+    for close in [false, true] {
+        let log = build(2, close);
+        for length in 0..log.end {
+            let reported = log.check(&zeroed_from(&log, length), &length);
+            // Damage with nothing behind it is a torn tail. But the head was synced before the file
+            // had its name.
+            assert_eq!(reported, length < HEAD, "{length}");
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_is_shorter_than_it_was_made_is_damage() {
     for close in [false, true] {
         let log = build(2, close);
         for length in 0..log.bytes.len() {
-            let named = log.check(&log.bytes[..length], &length);
-            // Damage with nothing behind it is a torn tail. But the head was synced before the file
-            // had its name.
-            assert_eq!(named, length < HEAD, "{length}");
+            let found = log.scan(&log.bytes[..length]);
+            let kind = found.fatal.first().map(|damage| damage.kind);
+            let expected = if length < HEAD {
+                DamageKind::SegmentHead
+            } else {
+                DamageKind::ShortSegment
+            };
+            assert_eq!(kind, Some(expected), "{length}");
         }
     }
 }
@@ -426,8 +450,8 @@ fn append_to_damaged(log: &Log, bytes: &[u8], what: &dyn std::fmt::Debug) {
 #[test]
 fn a_damaged_log_that_opens_can_be_appended_to() {
     let log = build(11, false);
-    for length in (0..log.bytes.len()).step_by(997) {
-        append_to_damaged(&log, &log.bytes[..length], &length);
+    for length in (0..log.end).step_by(997) {
+        append_to_damaged(&log, &zeroed_from(&log, length), &length);
     }
     let mut rng = Rng::new(12);
     let last = log.batches.last().expect("there are batches").records[0].start;
@@ -562,99 +586,4 @@ fn a_damaged_body_is_repaired_by_an_equal_body_only() {
     assert!(found.damage.is_empty());
     assert_eq!(found.entries.len(), log.entries.len());
     assert_eq!(found.entries[long].body, Body::Good(body.as_slice().into()));
-}
-
-/// Damages one file of a directory at random. Returns its name and what was done to it.
-fn damage_one(dir: &std::path::Path, rng: &mut Rng) -> (String, &'static str) {
-    let files = std::fs::read_dir(dir).expect("a directory");
-    let names = files.map(|f| f.expect("a file").file_name().into_string().expect("text"));
-    let mut names = names.collect::<Vec<_>>();
-    names.sort();
-    let name = names.swap_remove(rng.below(names.len() as u64) as usize);
-    let path = dir.join(&name);
-    let mut bytes = std::fs::read(&path).expect("a file");
-    let at = rng.below(bytes.len() as u64) as usize;
-    let what = match rng.below(10) {
-        0 => {
-            std::fs::remove_file(&path).expect("it can");
-            return (name, "removed");
-        }
-        1 => {
-            bytes.truncate(at);
-            "cut short"
-        }
-        2..6 => {
-            let sector = at / 512 * 512;
-            rng.fill(&mut bytes[sector..sector + 512]);
-            "a sector of garbage"
-        }
-        _ => {
-            bytes[at] ^= 1 << rng.below(8);
-            "a bit"
-        }
-    };
-    std::fs::write(&path, bytes).expect("it can");
-    (name, what)
-}
-
-#[test]
-fn a_directory_with_any_one_damage_is_whole_or_refused() {
-    let whole = tempfile::tempdir().expect("a directory");
-    let (mut wal, _) = Wal::open_with(options(whole.path()), quick()).expect("it opens");
-    let body = |index: u64| vec![index as u8; 100 + index as usize * 7];
-    for index in 1..=130 {
-        let body = body(index);
-        let record = Record::Entry {
-            term: 1,
-            index,
-            body: &body,
-        };
-        wal.append(&[record], index).expect("there is room");
-        wal.start_sync().expect("it syncs");
-        wal.poll_sync().expect("it synced");
-        wal.save_state(index, 1).expect("it syncs");
-        wal.release(40).expect("it syncs");
-    }
-    wal.close().expect("it syncs");
-    let first = Wal::open_with(options(whole.path()), quick())
-        .expect("it opens")
-        .1
-        .entries[0]
-        .index;
-    let mut rng = Rng::new(15);
-    let mut refused = 0;
-    for round in 0..600 {
-        let dir = tempfile::tempdir().expect("a directory");
-        for file in std::fs::read_dir(whole.path()).expect("a directory") {
-            let file = file.expect("a file");
-            std::fs::copy(file.path(), dir.path().join(file.file_name())).expect("it can");
-        }
-        let what = damage_one(dir.path(), &mut rng);
-        let Ok((_, found)) = Wal::open_with(options(dir.path()), quick()) else {
-            refused += 1;
-            continue;
-        };
-        assert!(!found.is_new, "{round}, {what:?}");
-        assert_eq!(found.state, Some((130, 1)), "{round}, {what:?}");
-        let last = found.entries.last().expect("entries").index;
-        let from = found.entries[0].index;
-        // If the oldest segment was removed, it looks released. If the newest one was cut short, the
-        // log ends there.
-        let whole_from = from == first || what.1 == "removed";
-        let whole_to = last == 130 || what.1 == "cut short" && what.0.ends_with(".log");
-        assert!(
-            whole_from && whole_to,
-            "{round}, {what:?}: {from} to {last}"
-        );
-        for entry in &found.entries {
-            match &entry.body {
-                Body::Good(bytes) => assert_eq!(**bytes, body(entry.index), "{round}, {what:?}"),
-                Body::Faulty { .. } => {
-                    let named = found.damage.iter().any(|f| f.index == Some(entry.index));
-                    assert!(named, "{round}, {what:?}");
-                }
-            }
-        }
-    }
-    assert!(refused > 100, "only {refused} were refused");
 }
