@@ -140,7 +140,7 @@ fn api_route_and_render(bencher: Bencher, which: &str) {
     });
 }
 
-/// An event's body, made once for all who wait.
+/// An event's body, rendered once for all watchers.
 #[divan::bench]
 fn api_rendition(bencher: Bencher) {
     let (site, date) = (site(), Date::new(1_800_000_000_000_000_000));
@@ -168,7 +168,7 @@ fn set(key: u64) -> Command {
     }
 }
 
-/// Sets existing keys, round and round, nobody watching.
+/// Sets existing keys in turn, without watchers.
 #[divan::bench(args = [1_000, 100_000])]
 fn store_apply(bencher: Bencher, keys: u64) {
     let mut store = store();
@@ -185,7 +185,7 @@ fn store_apply(bencher: Bencher, keys: u64) {
     });
 }
 
-/// One set that is told to all of so many streaming watchers of its key.
+/// One set whose event reaches that many streaming watchers of its key.
 #[divan::bench(args = [1, 1_000, 10_000])]
 fn watch_fan_out(bencher: Bencher, watchers: u64) {
     let mut store = store();

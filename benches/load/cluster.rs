@@ -29,7 +29,7 @@ pub struct Member {
     child: Option<Child>,
 }
 
-/// Machines of one kind; those that run are ended when it is dropped.
+/// Machines of one kind. A drop ends the processes.
 pub struct Cluster {
     kind: Kind,
     directory: tempfile::TempDir,
@@ -189,7 +189,7 @@ impl Cluster {
             .collect()
     }
 
-    /// The machine that says that it leads.
+    /// The machine that reports itself as leader.
     pub fn leader(&self) -> usize {
         let leads = |m: &Member| {
             let answer = ask(
@@ -226,7 +226,7 @@ impl Cluster {
         std::thread::sleep(Duration::from_millis(500));
     }
 
-    /// Waits until a machine that was told to end is gone.
+    /// Waits until a machine that was asked to end is gone.
     fn wait_for_end(&mut self, i: usize) {
         let mut child = self.members[i].child.take().expect("it runs");
         child.wait().expect("it ends");
@@ -283,7 +283,7 @@ fn measure(kind: Kind, connections: usize, duration: Duration) -> Vec<f64> {
 
 // -- failover
 
-/// Writes to one machine until it acknowledges, and says when.
+/// Writes to one machine until it acknowledges, and reports the time.
 fn write_until_acknowledged(address: SocketAddr, done: &AtomicBool, said: &Sender<Instant>) {
     let request = put_request("/failover", 64);
     while !done.load(Ordering::Relaxed) {

@@ -324,7 +324,7 @@ fn fan_out(load: &Load) -> Result<Report> {
     }
     let mut buffer = vec![0; 256 * 1024];
     let mut latency = new_histogram();
-    // The server sends the head of a watch at once, so a head tells that the watcher is in place.
+    // The server sends the head of a watch at once, so the head shows that the watcher is in place.
     let mut told = vec![false; load.connections];
     await_all(
         &mut poll,

@@ -1,4 +1,4 @@
-//! Load runner: drives any server with the v2 interface by its URL and tells throughput, latency
+//! Load runner: drives any server with the v2 interface by its URL and prints throughput, latency
 //! and, given the server's process id, its CPU time per request.
 //!
 //! `cargo bench --bench load -- --url http://127.0.0.1:4001 --mode put --connections 64 --seconds 10 --pid 1234`

@@ -1,4 +1,4 @@
-//! What `/proc` tells of a process: CPU time, resident memory, bytes written to storage.
+//! What `/proc` shows of a process: CPU time, resident memory, bytes written to storage.
 use std::io::{Error, Result};
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ const KEYS: usize = 100;
 /// From one stop to the next; a machine is stopped for half of it.
 const PERIOD: Duration = Duration::from_secs(20);
 
-/// The term that the leader tells.
+/// The term in the answers of the leader.
 fn term(cluster: &Cluster) -> u64 {
     let request = get_request("/", "");
     until("the leader answers", || {
@@ -139,6 +139,6 @@ pub fn report(minutes: usize) {
     assert!(equal, "all machines are equal");
     assert!(
         last <= first + course.leader_stops + 2,
-        "nobody campaigns without a reason"
+        "no machine campaigns without a reason"
     );
 }

@@ -1,6 +1,6 @@
 //! tern beside another server on this machine: alternating runs, each on a fresh data directory and
-//! preceded by a short probe of the disk, told as medians and as the median of the ratios pair by
-//! pair.
+//! preceded by a short probe of the disk, reported as medians and as the median of the ratios pair
+//! by pair.
 //!
 //! `cargo bench --bench versus` measures against Debian's etcd (3.4, with its v2 interface); `--
 //! --pairs 7 --seconds 3` are the defaults, `--only tern` leaves the rival out. Prints the table

@@ -17,7 +17,7 @@ fn three_machines_hold_the_same_and_followers_redirect() {
         shows(server, "a", "one");
     }
     let leads = leader_of(&servers);
-    assert_eq!(leads, 0, "nobody had a reason to campaign");
+    assert_eq!(leads, 0, "no machine had a reason to campaign");
     let follower = &servers[1];
     let to = |port: u16, path: &str| format!("http://127.0.0.1:{port}{path}");
     for (method, path, body) in [
@@ -64,7 +64,7 @@ fn three_machines_hold_the_same_and_followers_redirect() {
     statistics(&servers);
 }
 
-/// The first leads. Heartbeats count, so that the figures move while nobody writes.
+/// The first leads. Heartbeats count, so the figures move without writes.
 fn statistics(servers: &[Server]) {
     let stats = |server: &Server, whose: &str| {
         server
@@ -75,7 +75,7 @@ fn statistics(servers: &[Server]) {
     let before = stats(&servers[0], "leader");
     assert_eq!(before["leader"], "node1");
     until(
-        "more appends are acknowledged, and their latencies told",
+        "more appends are acknowledged, and their latencies shown",
         || {
             let now = stats(&servers[0], "leader");
             let moves = |name: &str| {
@@ -91,7 +91,7 @@ fn statistics(servers: &[Server]) {
         },
     );
     for (server, way) in servers.iter().zip(["send", "recv", "recv"]) {
-        until("rates are told", || {
+        until("rates are shown", || {
             let json = stats(server, "self");
             let rate = |what: &str| number(&json[format!("{way}{what}")]);
             let (packages, bytes) = (rate("PkgRate"), rate("BandwidthRate"));
@@ -134,7 +134,7 @@ fn all_machines_die() {
     for server in &mut servers {
         server.kill();
     }
-    // Each alone is not enough to be ready: they are started before anybody waits.
+    // Each alone cannot become ready: all start before the test waits for one.
     for server in servers.iter_mut().rev() {
         server.spawn();
     }
@@ -182,9 +182,9 @@ fn a_late_joiner() {
     shows(&servers[1], "key99", &format!("v399-{big}"));
 }
 
-/// The leader hands over when it is asked to stop, and exits 0; who writes meanwhile is sent to the
-/// next one. (A request that meets the very end of the process finds its connection closed: that is
-/// the one retry.)
+/// The leader hands over when it is asked to stop, and exits 0; a writer is meanwhile redirected to
+/// the next one. (A request that meets the very end of the process finds its connection closed:
+/// that is the one retry.)
 #[test]
 fn a_leader_that_is_stopped() {
     let mut servers = cluster(3, &[]);
@@ -363,7 +363,7 @@ fn machines_that_move() {
     }
 }
 
-/// Who is started with the peer address of another member does not run.
+/// A machine that is started with the peer address of another member exits.
 #[test]
 fn an_address_of_another() {
     let mut servers = cluster(3, &[]);
@@ -379,7 +379,7 @@ fn an_address_of_another() {
 }
 
 #[test]
-fn those_that_are_not_let_in() {
+fn machines_that_are_not_admitted() {
     let servers = cluster(3, &["-cluster-active-size=3"]);
     let peers = [servers[1].peer_port];
     let mut fourth = prepare(4, &peers, &[]);
@@ -402,7 +402,7 @@ fn those_that_are_not_let_in() {
         "{\"activeSize\":4}",
     );
     assert_eq!(config.expect("an answer").status(), 200);
-    // A name that lives belongs to who has it.
+    // A name in use is refused to another machine.
     let twin = prepare(2, &peers, &[]);
     refused(twin.command(&twin.data_dir()), &["attempts", "109"]);
     until("it is let in", || {
@@ -419,7 +419,7 @@ fn those_that_are_not_let_in() {
 /// A list that names only this machine still means to join; so does one of machines that are not
 /// there.
 #[test]
-fn nobody_to_join() {
+fn no_machine_to_join() {
     let alone = Server::prepare(&["-retry-interval=0.05"]);
     let mut command = alone.command(&alone.data_dir());
     command.arg(format!("-peers=127.0.0.1:{}", alone.peer_port));
@@ -436,7 +436,7 @@ fn nobody_to_join() {
 }
 
 /// A cluster of etcd (no `Server: tern`) is asked for its version and its machines and never to let
-/// tern in; and nobody can connect to a machine that has not been let in.
+/// tern in; and no client can connect to a machine that was not admitted.
 #[test]
 fn a_peer_that_is_not_tern() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -503,7 +503,7 @@ fn an_address_that_is_another_clusters() {
     assert_eq!(listed(&servers[0]).len(), 2);
 }
 
-/// A cluster of etcd that tells its members: tern is its standby, before and after a restart, and
+/// A cluster of etcd that lists its members: tern is its standby, before and after a restart, and
 /// never asks to join.
 #[test]
 fn a_standby_of_what_is_not_tern() {
@@ -614,13 +614,13 @@ fn machines_that_find_each_other() {
         let ttl = node.expect("it is registered")["ttl"].as_i64();
         assert!(ttl > Some(604_000), "{ttl:?}");
     }
-    // Who has a log needs no service.
+    // A machine with a log needs no service.
     servers[2].kill();
     service.kill();
     servers[2].run();
     put(&servers, "a", "two");
     shows(&servers[2], "a", "two");
-    // Who has none, but peers, neither; who has nothing else cannot start.
+    // Without a log, peers suffice; without log and peers it cannot start.
     let peers = [servers[0].peer_port];
     let mut fourth = prepare(4, &peers, &[&flag]);
     fourth.run();
@@ -632,7 +632,7 @@ fn machines_that_find_each_other() {
     );
 }
 
-/// A service that takes connections and says nothing, and one that answers no JSON.
+/// A service that accepts connections and never answers, and one that answers without JSON.
 #[test]
 fn a_discovery_service_that_is_none() {
     let hangs = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -649,7 +649,7 @@ fn a_discovery_service_that_is_none() {
     );
 }
 
-/// A watch on a follower tells of what the leader was asked for.
+/// A watch on a follower reports writes to the leader.
 #[test]
 fn a_watch_on_a_follower() {
     let servers = cluster(3, &[]);

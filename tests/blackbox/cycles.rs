@@ -1,5 +1,5 @@
-//! Cut off, removed, healed, let in again, over and over, in networks of their own: who returns
-//! never disturbs those that stayed, and is told of its removal once. `TERN_CYCLES` sets how often.
+//! Cut off, removed, healed, let in again, over and over, in networks of their own: a machine that
+//! returns never disturbs the others, and learns of its removal once. `TERN_CYCLES` sets how often.
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tern_support::alone::alone;
@@ -27,7 +27,7 @@ fn remove(by: &Server, name: &str) {
     });
 }
 
-/// How often its log says that it was removed, or has been told so.
+/// How often its log reports its removal.
 fn removals(server: &Server) -> usize {
     server
         .log()
@@ -35,7 +35,7 @@ fn removals(server: &Server) -> usize {
         .count()
 }
 
-/// The terms of those that agree on a leader, which are all the same.
+/// The term of all machines that agree on a leader.
 fn common_term(servers: &[&Server]) -> u64 {
     leader(servers);
     until("all are in the same term", || {
@@ -45,7 +45,7 @@ fn common_term(servers: &[&Server]) -> u64 {
 }
 
 #[test]
-fn removed_and_let_in_again() {
+fn removed_and_admitted_again() {
     if !namespace::enter() {
         return;
     }
@@ -91,7 +91,7 @@ fn removed_and_let_in_again() {
         assert_eq!(
             common_term(&servers.iter().collect::<Vec<_>>()),
             before,
-            "{begin:?}: who returns disturbs nobody"
+            "{begin:?}: a machine that returns disturbs no leader"
         );
         told[goes] += 1;
         for (server, told) in servers.iter().zip(&told) {

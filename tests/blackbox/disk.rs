@@ -76,8 +76,8 @@ fn stands_by(server: &Server) {
     });
 }
 
-/// A full disk has no room for the file that says that a machine is a standby from now on: it is
-/// made. With a second snapshot or a spare segment there is something to make it of.
+/// A full disk has no room for the file that makes a machine a standby. The machine frees room for
+/// it. An older snapshot or a spare segment is what can be freed.
 #[test]
 fn a_member_is_removed_on_a_full_disk() {
     if !namespace::enter() {

@@ -37,7 +37,7 @@ impl Load {
     fn acknowledged(&self, key: String, number: u64) {
         self.acked
             .lock()
-            .expect("nobody panics")
+            .expect("no thread panics")
             .insert(key, number);
         self.writes.fetch_add(1, Ordering::Relaxed);
         let now = self.start.elapsed().as_millis() as u64;
@@ -46,7 +46,7 @@ impl Load {
             .fetch_max(now.saturating_sub(last), Ordering::Relaxed);
     }
 
-    /// One value after another to whoever leads.
+    /// Writes one value after another to the leader.
     fn write(&self, writer: usize) {
         let padding = "x".repeat(1_016);
         let (mut at, mut conn) = (self.machines[writer % self.machines.len()], None);
@@ -138,7 +138,7 @@ fn disturb(servers: &[Server], seconds: u64) -> (u64, u64, Vec<Vec<u64>>) {
         let into = Duration::from_millis((start.elapsed().as_millis() % period.as_millis()) as u64);
         match stopped {
             None if into < period / 2 => {
-                // Nobody agrees on a leader: an election, at most.
+                // The machines agree on no leader: an election.
                 let leads = try_leader(&servers.iter().collect::<Vec<_>>());
                 let stops_now = (stops % servers.len() as u64) as usize;
                 servers[stops_now].signal(Signal::STOP);
@@ -280,7 +280,7 @@ fn machines_that_stop_and_go_on() {
         disturb(&servers, seconds)
     });
     let all = equal(&servers);
-    check_acked(&all, &load.acked.into_inner().expect("nobody panics"));
+    check_acked(&all, &load.acked.into_inner().expect("no thread panics"));
     let rise = servers.iter().filter_map(term).max().expect("terms") - before;
     let memory = Memory::of(&samples, seconds);
     println!(

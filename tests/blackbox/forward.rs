@@ -114,8 +114,8 @@ fn many_clients_of_one_follower() {
     }
 }
 
-/// The leader stands still between a request and its answer: nobody knows, and all agree in the
-/// end.
+/// The leader is stopped between a request and its answer: its outcome is unknown, and all agree in
+/// the end.
 #[test]
 fn a_leader_that_stands_still() {
     let args = [

@@ -131,7 +131,7 @@ fn refused() {
     assert_eq!(server.client("GET", "/v2/keys/smuggled", "").status(), 404);
 }
 
-/// Half-open requests and idle connections hold nobody up.
+/// Half-open requests and idle connections delay no other client.
 #[test]
 fn many_half_open_requests() {
     let server = Server::start(&[]);

@@ -1,6 +1,6 @@
-//! Histories of real clusters: clients read and write a few keys through whoever leads while
-//! leaders are killed and stopped; what they were told must be explainable by one register a key
-//! (the simulator's checker).
+//! Histories of real clusters: clients read and write a few keys through the leader while leaders
+//! are killed and stopped; their answers must be those of one register a key (the simulator's
+//! checker).
 //!
 //! Only linearizable reads take part. What is refused as not carried out is left out, so a refusal
 //! that was carried out after all shows; what is left open may have happened or not.
@@ -42,7 +42,7 @@ enum Asked {
     Answered(Answer),
     /// Sent, and no answer came.
     Open,
-    /// Nobody listened.
+    /// The connection was refused.
     NotSent,
 }
 
@@ -166,7 +166,7 @@ fn client(shared: &Shared, seed: u64) {
             },
             hint: index.unwrap_or(u64::MAX),
         };
-        let mut calls = shared.calls.lock().expect("nobody panics");
+        let mut calls = shared.calls.lock().expect("no thread panics");
         calls.entry(key).or_default().push(call);
     }
 }
@@ -283,7 +283,7 @@ pub fn record(
         told.collect::<Vec<_>>()
     });
     let events = observers::check(&told);
-    let calls = shared.calls.into_inner().expect("nobody panics");
+    let calls = shared.calls.into_inner().expect("no thread panics");
     let (mut known, mut open) = (0, 0);
     for (key, calls) in &calls {
         known += calls.iter().filter(|call| call.res != Res::Unknown).count();

@@ -30,7 +30,7 @@ fn a_thousand_levels() {
     let mut watch = Conn::watch(server.client_port, &format!("{deepest}?wait=true"));
     let deleted = conn.ask("DELETE", "/v2/keys/d?recursive=true", "");
     assert_eq!(deleted.status(), 200);
-    let event = watch.event().expect("who waits below is told");
+    let event = watch.event().expect("a watcher below gets the event");
     assert_eq!(event["action"], "delete");
     assert_eq!(event["node"]["key"], "/d");
     assert_eq!(conn.ask("GET", "/v2/keys/d", "").status(), 404);
@@ -156,7 +156,7 @@ fn refresh() {
     assert!(stored["node"]["ttl"].as_i64().expect("a ttl") > 2_000);
     conn.ask("PUT", "/v2/keys/r", "value=new");
     let event = watch.event().expect("the set");
-    assert_eq!(event["action"], "set", "the refreshes woke nobody");
+    assert_eq!(event["action"], "set", "the refreshes woke no watcher");
     let error = |body: &str| server.client("PUT", "/v2/keys/r", body).json()["errorCode"].clone();
     assert_eq!(error("refresh=true&prevExist=true&ttl=5&value=x"), 211);
     assert_eq!(error("refresh=true&prevExist=true"), 212);

@@ -34,7 +34,7 @@ fn a_body_that_does_not_end() {
     assert_eq!(server.client("GET", "/v2/keys/k", "").status(), 404);
 }
 
-/// Those who find no room wait, cost nothing, and come in when others leave.
+/// Clients beyond the limit wait, cost nothing, and are served when others leave.
 #[test]
 fn more_connections_than_descriptors() {
     let mut server = Server::prepare(&[]);

@@ -1,6 +1,5 @@
-//! Who belongs to the cluster, and who leads it: a leader that removes itself, peers that die in
-//! turn, addresses from a file or from a service that redirects, and what a change of leaders must
-//! not lose.
+//! Membership and leadership: a leader that removes itself, peers that die in turn, addresses from
+//! a file or from a service that redirects, and what a change of leaders must not lose.
 use tern_support::client::{Conn, until};
 use tern_support::fleet::{
     ask, cluster, follow, has, leader, leader_of, listed, prepare, put, settled, shows, shows_all,
@@ -150,7 +149,7 @@ fn a_discovery_service_that_redirects() {
     assert_eq!(listed(&servers[0]).len(), 3);
 }
 
-/// A ttl runs out on all machines, whoever leads by then; one that was renewed through another
+/// A ttl runs out on all machines, also under another leader; one that was renewed through another
 /// leader does not.
 #[test]
 fn ttls_and_a_leader_that_dies() {
@@ -160,7 +159,7 @@ fn ttls_and_a_leader_that_dies() {
     put(&servers, "long", "v&ttl=1000");
     let mut watch = Conn::watch(servers[2].client_at(), "/v2/keys/short?wait=true");
     let dies = leader_of(&servers[..]);
-    assert_ne!(dies, 2, "nobody had a reason to campaign");
+    assert_ne!(dies, 2, "no machine had a reason to campaign");
     servers[dies].kill();
     let rest: Vec<&Server> = (0..3)
         .filter(|place| *place != dies)

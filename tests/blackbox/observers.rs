@@ -10,7 +10,7 @@ use tern_support::fleet::ask;
 /// How long a stream may be silent before it is asked for anew.
 const PATIENCE: Duration = Duration::from_millis(900);
 
-/// What one watcher was told.
+/// The events of one watcher.
 #[derive(Default)]
 pub struct Told {
     pub events: BTreeMap<u64, String>,
@@ -73,7 +73,7 @@ pub fn index(at: SocketAddr) -> u64 {
     answer.head.etcd_index()
 }
 
-/// One story, and nobody has missed a part of it. Hands back how many events it has.
+/// One sequence of events, of which no watcher missed a part. Hands back how many events it has.
 pub fn check(all: &[Told]) -> usize {
     let mut story: BTreeMap<u64, &String> = BTreeMap::new();
     for told in all {

@@ -66,7 +66,7 @@ impl Cluster {
             .expect("there is one")
     }
 
-    /// Writes through whoever takes it.
+    /// Writes through any machine that accepts it.
     fn put(&self, key: &str, value: &str) -> Answer {
         until("a write is taken", || {
             let leader = self.try_leader()?;
@@ -99,7 +99,7 @@ fn peer_address(server: &Server) -> String {
 /// What was acknowledged: value by key.
 type Acked = BTreeMap<String, String>;
 
-/// Writes to the cluster until told to stop, whoever leads it.
+/// Writes to the cluster until `stop` is set, through changes of the leader.
 fn write(ports: &[u16], name: usize, acked: &Mutex<Acked>, count: &AtomicUsize, stop: &AtomicBool) {
     let mut at = name;
     let mut conn = None;
@@ -125,7 +125,7 @@ fn write(ports: &[u16], name: usize, acked: &Mutex<Acked>, count: &AtomicUsize, 
                 }
             }
         }
-        acked.lock().expect("nobody panics").insert(key, value);
+        acked.lock().expect("no thread panics").insert(key, value);
         count.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -171,7 +171,7 @@ fn leaders_that_die() {
         }
     });
     let all = cluster.settled();
-    let acked = acked.into_inner().expect("nobody panics");
+    let acked = acked.into_inner().expect("no thread panics");
     assert!(acked.len() >= 1_200);
     for (key, value) in acked {
         let node = format!("{{\"key\":\"{key}\",\"value\":\"{value}\"");

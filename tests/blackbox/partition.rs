@@ -1,7 +1,7 @@
 //! Machines in networks of their own: cut off, halved, heard one way only, healed. The side with a
 //! majority goes on, the other acknowledges nothing and answers no linearizable read; when it
-//! heals, all have what was acknowledged, and nobody what was refused. `TERN_HISTORY_S` sets the
-//! seconds of the recorded history.
+//! heals, all machines hold what was acknowledged, and none what was refused. `TERN_HISTORY_S` sets
+//! the seconds of the recorded history.
 use crate::histories;
 use rustix::process::Signal;
 use tern_support::alone::alone;
@@ -156,7 +156,7 @@ fn halves() {
         assert_eq!(
             leader_of(&servers),
             new,
-            "those that come back disturb nobody"
+            "machines that return disturb no leader"
         );
         assert_eq!(term(&servers[new]), meanwhile);
         if round % 2 == 1 {
@@ -169,7 +169,7 @@ fn halves() {
     }
 }
 
-/// A follower that cannot be heard, or hears nothing, disturbs nobody, and catches up.
+/// A follower that loses what it sends, or what it receives, disturbs no leader, and catches up.
 #[test]
 fn a_follower_heard_one_way() {
     if !namespace::enter() {
@@ -198,8 +198,8 @@ fn a_follower_heard_one_way() {
     }
 }
 
-/// Each of five is not heard by its neighbour: whoever leads reaches a majority, and the cluster
-/// goes on.
+/// Each of five loses what its neighbour sends: any leader reaches a majority, and the cluster goes
+/// on.
 #[test]
 fn a_ring_that_is_open() {
     if !namespace::enter() {
@@ -216,7 +216,7 @@ fn a_ring_that_is_open() {
     for number in 0..20 {
         let key = format!("meanwhile{number}");
         // They need not agree: two that do not hear each other may not both hear the leader.
-        until("somebody takes a write", || {
+        until("a machine accepts a write", || {
             servers.iter().any(|s| try_put(s, &key)).then_some(())
         });
         written.acknowledged.push(key);

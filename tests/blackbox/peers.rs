@@ -1,10 +1,10 @@
-//! Three built binaries that find each other with `-peers`, and what befalls their links: killed,
-//! stopped, continued, joined late, taken out of the cluster.
+//! Three built binaries that find each other with `-peers`, and what happens to their links when a
+//! machine is killed, stopped, continued, joins late or is removed.
 use rustix::process::Signal;
 use tern_support::client::{Answer, Conn, until};
 use tern_support::server::Server;
 
-/// Machines of one cluster; those that are `None` in a test have been taken away.
+/// Machines of one cluster.
 struct Cluster {
     servers: Vec<Server>,
 }

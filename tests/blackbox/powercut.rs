@@ -1,10 +1,10 @@
-//! Power cuts: the server runs on a file system in an image; the image is copied while it is
-//! stopped in the middle of writes, and the copy is mounted as a disk is after the power went. What
-//! the server had not synced is not in it.
+//! Power cuts: the server runs on a file system in an image. The image is copied while the server
+//! is stopped in the middle of writes, and the copy is mounted as a disk would be after a power
+//! failure. It does not hold what the server had not synced.
 //!
-//! The same run with the server's syncs left out must lose writes, or this test is blind. Needs
-//! root, for the mounts. `TERN_CUTS` sets the number of cuts, `TERN_CUT_FS` the file system: ext4,
-//! xfs or btrfs.
+//! The same run with the server's syncs left out must lose writes, or the test proves nothing.
+//! Needs root, for the mounts. `TERN_CUTS` sets the number of cuts, `TERN_CUT_FS` the file system:
+//! ext4, xfs or btrfs.
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,7 @@ type Acked = BTreeMap<String, u64>;
 const WRITERS: usize = 4;
 const KEYS_A_WRITER: u64 = 40;
 
-/// Writes rising numbers to a few keys until told to stop.
+/// Writes rising numbers to a few keys until `stop` is set.
 fn write(port: u16, writer: usize, acked: &Mutex<Acked>, stop: &AtomicBool) {
     let mut conn = Conn::open(port);
     for number in 1.. {
@@ -99,7 +99,7 @@ fn write(port: u16, writer: usize, acked: &Mutex<Acked>, stop: &AtomicBool) {
         let body = format!("value={number:0200}");
         let answer = conn.ask("PUT", &format!("/v2/keys{key}"), &body);
         assert!(answer.status() < 300, "{}", answer.text());
-        acked.lock().expect("nobody panics").insert(key, number);
+        acked.lock().expect("no thread panics").insert(key, number);
     }
 }
 
@@ -127,7 +127,7 @@ fn cut(server: &Server, image: &Image, acked: &Mutex<Acked>, number: usize) -> C
         let (_, state) = stat.rsplit_once(") ").expect("a state");
         (state.starts_with('T') || state.starts_with('t')).then_some(())
     });
-    let acked = acked.lock().expect("nobody panics").clone();
+    let acked = acked.lock().expect("no thread panics").clone();
     let copy = image.file.with_file_name(format!("copy{number}"));
     let args = ["--sparse=always", &text(&image.file), &text(&copy)];
     run("cp", &args);
@@ -181,7 +181,13 @@ fn batch(home: &Path, count: usize, syncs: Syncs) -> Vec<Cut> {
         for writer in 0..WRITERS {
             scope.spawn(move || write(port, writer, acked, stop));
         }
-        let sum = || acked.lock().expect("nobody panics").values().sum::<u64>();
+        let sum = || {
+            acked
+                .lock()
+                .expect("no thread panics")
+                .values()
+                .sum::<u64>()
+        };
         let next = |number: usize| {
             // A different number of writes each time.
             let enough = sum() + 1_000 + 7_919 * number as u64 % 5_000;

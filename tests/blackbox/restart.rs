@@ -122,8 +122,8 @@ fn all_there(server: &Server, acked: &Acked) {
     }
 }
 
-/// Everything that is told of a node survives: ttl, hidden nodes, directories, indexes, history,
-/// the cluster's config.
+/// Everything that answers show of a node survives: ttl, hidden nodes, directories, indexes,
+/// history, the cluster's config.
 #[test]
 fn what_a_restart_keeps() {
     for snapshots in [false, true] {
@@ -189,7 +189,7 @@ fn expired_while_down() {
     });
 }
 
-/// SIGTERM and SIGINT end it with exit code 0; who waits is told.
+/// SIGTERM and SIGINT end it with exit code 0; waiting clients are answered.
 #[test]
 fn ends_that_are_asked_for() {
     for signal in [Signal::TERM, Signal::INT] {

@@ -1,6 +1,6 @@
-//! Three machines whose disks are slow: each sync takes longer than an election timeout. Nobody
-//! takes a leader that waits for its disk for dead, and what is acknowledged stays. Start with
-//! `survives`.
+//! Three machines whose disks are slow: each sync takes longer than an election timeout. No
+//! follower takes a leader that waits for its disk for dead, and what is acknowledged stays. Start
+//! with `survives`.
 use tern_support::client::until;
 use tern_support::fleet::{ask, leader, leader_of, prepare, put, shows, term};
 use tern_support::server::{Server, Syncs};
@@ -40,7 +40,7 @@ fn survives(syncs: [Syncs; 3]) {
     let last = format!("k{}", WRITES - 1);
     for server in &servers {
         shows(server, &last, "v");
-        assert_eq!(term(server), Some(first), "nobody has campaigned");
+        assert_eq!(term(server), Some(first), "no machine has campaigned");
     }
     assert_eq!(leader_of(&servers), leads);
     servers[leads].kill();
@@ -72,8 +72,8 @@ fn blocking_syncs() {
     survives([Syncs::Blocking(SYNC_MS); 3]);
 }
 
-/// A leader that falls silent in each of its syncs: it has told for how long, and the others wait
-/// for longer.
+/// A leader that falls silent in each of its syncs: its followers know for how long, and wait
+/// longer.
 #[test]
 fn a_leader_with_blocking_syncs() {
     if lacks(Need::Strace) {

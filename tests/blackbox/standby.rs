@@ -177,8 +177,8 @@ fn a_peer_that_dies() {
     }
 }
 
-/// A peer that is stopped is removed and replaced; continued it is told, stands by, and disturbs
-/// nobody.
+/// A peer that is stopped is removed and replaced; continued, it learns of its removal, becomes a
+/// standby and disturbs no leader.
 #[test]
 fn a_peer_that_is_stopped() {
     let _alone = alone();
@@ -216,14 +216,14 @@ fn a_peer_that_is_stopped() {
         assert_eq!(
             term(&servers[now[0]]),
             before,
-            "who was removed disturbs nobody"
+            "a removed machine disturbs no leader"
         );
         peers = now;
         through_everyone(&servers, &peers, &format!("after{round}"));
     }
 }
 
-/// When all were stopped, nobody was silent: nobody is removed.
+/// When all were stopped, none was silent: no member is removed.
 #[test]
 fn all_are_stopped() {
     let _alone = alone();
@@ -244,13 +244,13 @@ fn all_are_stopped() {
             assert_eq!(
                 server.client("GET", "/v2/keys/", "").head.etcd_index(),
                 before,
-                "nobody left or came"
+                "no member left or came"
             );
         }
     }
 }
 
-/// Without a majority nobody is removed, however long it lasts.
+/// Without a majority no member is removed, however long it lasts.
 #[test]
 fn a_majority_that_is_away() {
     let _alone = alone();
@@ -452,8 +452,8 @@ fn removed_in_the_midst() {
     }
 }
 
-/// After a full outage the standbys come first and find nobody; then the peers; and the size is the
-/// one that was set last, not that of the flags.
+/// After a full outage the standbys start first and find no machine; then the peers; and the size
+/// is the one that was set last, not that of the flags.
 #[test]
 fn standbys_come_first() {
     let _alone = alone();

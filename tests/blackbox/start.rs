@@ -1,4 +1,4 @@
-//! Starts that cannot succeed: each says what is wrong and exits 1, and touches nothing.
+//! Starts that cannot succeed: each names what is wrong, exits 1 and changes no file.
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use tern_support::client::DEADLINE;
@@ -31,7 +31,7 @@ fn text(output: &Output) -> String {
     String::from_utf8(both).expect("UTF-8")
 }
 
-/// It exits 1 and says all of these.
+/// The command exits 1, and its message contains all of these.
 pub fn refused(command: Command, says: &[&str]) {
     let output = output(command);
     let text = text(&output);
@@ -71,8 +71,8 @@ fn flags_that_only_print() {
     assert!(text(&version).contains(tern::VERSION));
 }
 
-/// A second machine on the same directory waits 2 s for the lock, then says so and leaves the first
-/// alone.
+/// A second machine on the same directory waits 2 s for the lock, then reports it and leaves the
+/// first alone.
 #[test]
 fn a_directory_in_use() {
     let server = Server::start(&[]);
@@ -208,7 +208,7 @@ fn place_of(data_dir: &Path, value: &str) -> (std::path::PathBuf, usize) {
     panic!("{value} is nowhere below {}", data_dir.display());
 }
 
-/// One flipped bit in an acknowledged write: the machine does not start, and says where.
+/// One flipped bit in an acknowledged write: the machine does not start, and names the place.
 #[test]
 fn a_damaged_log() {
     let mut server = Server::start(&[]);

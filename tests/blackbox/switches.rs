@@ -54,7 +54,7 @@ fn switch_twice(servers: &[Server], round: usize) {
     assert_eq!(peer.ask("GET", "/name", "").text(), "node3");
     let removed = leads.peer("DELETE", "/v2/admin/machines/node3", "");
     assert_eq!(removed.status(), 200, "{}", removed.text());
-    // Who waits is let go without an event, and may ask again.
+    // Watchers end without an event, and may ask again.
     assert!(stream.event().is_none() && poll.event().is_none());
     until("it is a standby", || {
         (peer.ask("GET", "/name", "").status() == 404).then_some(())
@@ -129,7 +129,7 @@ fn a_machine_that_changes_its_mode_many_times() {
         grown_kib <= GROWTH_KIB_MAX,
         "{grown_kib} KiB more than after {WARM_SWITCHES} switches"
     );
-    assert_eq!(term(&servers[0]), first_term, "nobody was disturbed");
+    assert_eq!(term(&servers[0]), first_term, "no machine campaigned");
     let answer = follow(servers[2].client_port, "PUT", "/v2/keys/w", "value=last");
     assert_eq!(answer.expect("an answer").status(), 200);
 }

@@ -2,7 +2,7 @@
 //! certificates.
 //!
 //! The certificates in `testdata/tls` are valid for a hundred years: `authority` has signed
-//! `machine`; `guest` is signed by somebody nobody trusts.
+//! `machine`; `guest` is signed by an unknown authority.
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -150,7 +150,7 @@ fn the_client_port_speaks_tls() {
 }
 
 #[test]
-fn a_watcher_is_told_through_tls() {
+fn events_reach_a_watcher_through_tls() {
     let server = Server::start(&CERTIFICATE);
     let mut watcher = connect(server.client_port, None);
     let mut writer = connect(server.client_port, None);
@@ -171,7 +171,7 @@ fn a_watcher_is_told_through_tls() {
 }
 
 #[test]
-fn what_is_not_tls_is_closed_and_harms_nobody() {
+fn a_connection_without_tls_is_closed_and_harms_no_other() {
     let server = Server::start(&CERTIFICATE);
     let mut plain = TcpStream::connect(("127.0.0.1", server.client_port)).expect("it listens");
     plain

@@ -37,7 +37,7 @@ fn from_the_past_into_the_present() {
     assert!(stream.is_quiet());
 }
 
-/// One event reaches everybody who waits for it.
+/// One event reaches every watcher.
 #[test]
 fn many_wait_for_one() {
     let server = Server::start(&[]);
@@ -136,9 +136,9 @@ fn a_slow_reader() {
     assert_eq!(conn.ask("GET", "/v2/keys/s", "").status(), 200);
 }
 
-/// A failed write, a hidden node and a GET wake nobody above.
+/// A failed write, a hidden node and a GET wake no watcher above.
 #[test]
-fn nobody_is_woken() {
+fn no_watcher_is_woken() {
     let server = Server::start(&[]);
     let mut conn = Conn::open(server.client_port);
     set(&mut conn, "n/k", "v");
@@ -159,7 +159,7 @@ fn nobody_is_woken() {
     assert_eq!(index(&stream.event().expect("the set")), at);
 }
 
-/// The history is bounded: what is older is an error that tells the oldest.
+/// The history is bounded: an older index gets an error that names the oldest.
 #[test]
 fn a_history_of_ten() {
     let server = Server::start(&["-watch-history", "10"]);

@@ -97,7 +97,7 @@ fn pings_are_no_messages() {
 
 /// Every single bit: nothing that was not sent comes out, and nothing panics.
 #[test]
-fn damage_is_noticed_before_a_message_comes_of_it() {
+fn damage_is_noticed_before_a_message_is_decoded() {
     let (wire, messages) = mixed(20_000);
     let mut damaged = wire.clone();
     for at in (0..wire.len()).filter(|at| *at < 64 || at % 97 == 0 || wire.len() - at < 64) {
@@ -172,7 +172,7 @@ fn hellos_there_and_back() {
 }
 
 #[test]
-fn who_is_welcome() {
+fn hellos_that_are_admitted() {
     let mine = hello(1, 0);
     type Change = fn(&mut Hello);
     let table: &[(&str, Change, Result<(), HelloRefusal>)] = &[
@@ -188,11 +188,15 @@ fn who_is_welcome() {
             Err(HelloRefusal::OtherCluster),
         ),
         (
-            "for somebody else",
+            "for another member",
             |h| h.to = PeerId(3),
             Err(HelloRefusal::NotMe),
         ),
-        ("for nobody", |h| h.to = PeerId(0), Err(HelloRefusal::NotMe)),
+        (
+            "for no member",
+            |h| h.to = PeerId(0),
+            Err(HelloRefusal::NotMe),
+        ),
         (
             "as myself",
             |h| h.from = PeerId(1),

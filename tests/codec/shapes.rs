@@ -195,7 +195,7 @@ fn the_flavour_of_2_x() {
     assert_eq!(stream.body(), chunk(&(set_json("v", 1) + "\n")));
     let version = "GET /version HTTP/1.1\r\nHost: x\r\n\r\n";
     let Routed::Answer(answer) = routed(version, &stream.site, &stream.date) else {
-        panic!("/version asks nobody");
+        panic!("/version is answered at once");
     };
     let json: Value = serde_json::from_slice(&answer.body).expect("JSON");
     assert!(json["etcdserver"].is_string() && json["etcdcluster"].is_string());
@@ -392,7 +392,7 @@ fn command(form: &str) -> Result<Command, u16> {
     }
 }
 
-/// `dir=true` says nothing about an update: a file takes the value, and the store answers 102 for a
+/// `dir=true` has no effect on an update: a file takes the value, and the store answers 102 for a
 /// directory.
 #[test]
 fn an_update_with_dir_has_the_value_of_the_request() {

@@ -33,7 +33,7 @@ pub struct Model {
     waiting: Vec<Waiting>,
     /// All that ever happened, but for refreshes.
     pub events: Vec<Event>,
-    /// Who was woken, by which event.
+    /// The watchers that were woken, each with its event.
     pub woken: Vec<(u64, Vec<u64>)>,
 }
 

@@ -144,7 +144,7 @@ struct Pair {
     open: Vec<Open>,
     /// The snapshot that is being written, and the hash of what it must become.
     snapshot: Option<(Vec<u8>, u64)>,
-    /// What streams that have not caught up are still to be told.
+    /// Events that streams which have not caught up are owed.
     behind: BTreeMap<u64, Vec<Event>>,
     watchers: u64,
 }
@@ -314,7 +314,7 @@ impl Pair {
             match self.store.backlog(WatcherId(id)) {
                 WatchReply::Waiting => assert!(due.is_empty()),
                 WatchReply::Backlog(events) => {
-                    // The history tells hidden nodes, of which the model wakes nobody.
+                    // The history has events of hidden nodes, for which the model wakes no watcher.
                     for event in events {
                         if due.first() == Some(&event) {
                             due.remove(0);
@@ -502,7 +502,7 @@ fn depth_costs_no_stack() {
 
 /// The work for an event does not grow with watchers that it does not concern.
 #[test]
-fn many_watchers_are_each_told_once() {
+fn many_watchers_get_each_event_once() {
     let mut store = Store::new(LIMITS);
     let mut id = 0;
     for i in 0..10_000 {

@@ -91,7 +91,7 @@ fn a_client_that_writes_to_the_view_of_the_config_changes_the_view_only() {
 }
 
 #[test]
-fn the_cluster_is_told_as_it_is() {
+fn questions_about_the_cluster_are_answered() {
     let mut rig = Rig::serving(settings(1));
     let info = MachineInfo {
         name: "node1".into(),

@@ -1,4 +1,4 @@
-//! The leader's duties on the virtual clock: active size, removal delay, what is told of
+//! The leader's duties on the virtual clock: active size, removal delay, what is reported of
 //! heartbeats.
 use super::rig::*;
 use tern::core::command::ClusterConfig;
@@ -60,7 +60,7 @@ fn members(cluster: &mut Cluster) -> Vec<PeerId> {
 }
 
 /// What the leader has reported of one kind, by `pick`.
-fn told<T>(rig: &Rig, pick: impl Fn(&Fact) -> Option<T>) -> Vec<T> {
+fn reported<T>(rig: &Rig, pick: impl Fn(&Fact) -> Option<T>) -> Vec<T> {
     rig.facts.iter().filter_map(pick).collect()
 }
 
@@ -92,11 +92,11 @@ fn removed(fact: &Fact) -> Option<String> {
 }
 
 #[test]
-fn half_an_hour_of_silence_is_told_in_about_120_lines_and_ends_with_one_removal() {
+fn half_an_hour_of_silence_takes_about_120_lines_and_ends_with_one_removal() {
     let (mut cluster, ids) = cluster(3, config(9, 1800));
     let leader = cluster.leader();
     assert_eq!(
-        told(cluster.at(leader), missed),
+        reported(cluster.at(leader), missed),
         [],
         "nobody was silent yet"
     );
@@ -104,7 +104,7 @@ fn half_an_hour_of_silence_is_told_in_about_120_lines_and_ends_with_one_removal(
     cluster.cut.push(ids[2]);
     cluster.pass(1_799 * SECOND_US);
     assert_eq!(members(&mut cluster).len(), 3);
-    let lines = told(cluster.at(leader), missed);
+    let lines = reported(cluster.at(leader), missed);
     assert!((100..=130).contains(&lines.len()), "{} lines", lines.len());
     assert_eq!(
         lines.iter().map(|l| l.1).take(6).collect::<Vec<_>>(),
@@ -129,14 +129,14 @@ fn half_an_hour_of_silence_is_told_in_about_120_lines_and_ends_with_one_removal(
     cluster.pass(2 * SECOND_US);
     assert_eq!(members(&mut cluster), ids[..2]);
     assert_eq!(
-        told(cluster.at(leader), let_go),
+        reported(cluster.at(leader), let_go),
         [("node3".to_string(), false)]
     );
-    // Nothing more is told of it, and it is removed once.
-    let lines = told(cluster.at(leader), missed).len();
+    // Nothing more is reported of it, and it is removed once.
+    let lines = reported(cluster.at(leader), missed).len();
     cluster.pass(60 * SECOND_US);
-    assert_eq!(told(cluster.at(leader), missed).len(), lines);
-    assert_eq!(told(cluster.at(leader), removed).len(), 1);
+    assert_eq!(reported(cluster.at(leader), missed).len(), lines);
+    assert_eq!(reported(cluster.at(leader), removed).len(), 1);
     assert!(cluster.at(leader).now.mono_us > first);
 }
 
@@ -150,7 +150,7 @@ fn contact_resets_the_pauses_and_the_count() {
         cluster.cut.clear();
         cluster.pass(SECOND_US);
     }
-    let lines = told(cluster.at(leader), missed);
+    let lines = reported(cluster.at(leader), missed);
     let pauses: Vec<u64> = lines.iter().map(|l| l.1).collect();
     assert_eq!(pauses, [2, 4, 8].repeat(3));
     assert!(lines.iter().step_by(3).all(|(peers, _)| peers[0].1 == 1));
@@ -163,7 +163,7 @@ fn peers_that_fall_silent_together_share_a_line() {
     let leader = cluster.leader();
     cluster.cut = ids[3..].to_vec();
     cluster.pass(SECOND_US);
-    let lines = told(cluster.at(leader), missed);
+    let lines = reported(cluster.at(leader), missed);
     let both = vec![("node4".to_string(), 1), ("node5".to_string(), 1)];
     assert_eq!(lines, [(both, 2)]);
 }
@@ -222,13 +222,13 @@ fn of_nine_with_four_dead_the_five_living_and_two_dead_are_kept() {
     cluster.pass(30 * SECOND_US);
     assert_eq!(members(&mut cluster), ids[..5]);
     assert_eq!(
-        told(cluster.at(leader), let_go)
+        reported(cluster.at(leader), let_go)
             .iter()
             .filter(|l| l.1)
             .count(),
         2
     );
-    assert_eq!(told(cluster.at(leader), removed).len(), 4);
+    assert_eq!(reported(cluster.at(leader), removed).len(), 4);
     assert!(matches!(
         cluster.done(leader, set("/foo", "on")),
         Outcome::Event(_)
@@ -264,18 +264,18 @@ fn the_active_size_is_reached_step_by_step_learners_first() {
     cluster.pass(5 * SECOND_US);
     assert_eq!(members(&mut cluster).len(), 3);
     assert_eq!(cluster.leader(), leader);
-    assert_eq!(told(cluster.at(leader), removed).len(), 6);
+    assert_eq!(reported(cluster.at(leader), removed).len(), 6);
 }
 
 #[test]
-fn who_goes_is_drawn_from_the_seed() {
+fn the_removed_member_is_drawn_from_the_seed() {
     let gone: Vec<Vec<String>> = (0..2)
         .map(|_| {
             let (mut cluster, _) = cluster(6, config(9, 60));
             put(&mut cluster, Some(3.0), None);
             cluster.pass(5 * SECOND_US);
             let leader = cluster.leader();
-            told(cluster.at(leader), removed)
+            reported(cluster.at(leader), removed)
         })
         .collect();
     assert_eq!(gone[0].len(), 3);
@@ -284,7 +284,7 @@ fn who_goes_is_drawn_from_the_seed() {
 }
 
 #[test]
-fn nobody_is_removed_while_no_majority_is_heard() {
+fn no_member_is_removed_while_no_majority_is_heard() {
     let (mut cluster, ids) = cluster(5, config(9, 10));
     let leader = cluster.leader();
     put(&mut cluster, Some(3.0), None);
@@ -293,9 +293,9 @@ fn nobody_is_removed_while_no_majority_is_heard() {
     let rig = cluster.at(leader);
     assert_eq!(rig.machine.role(), Role::Candidate);
     assert_eq!(rig.machine.configuration().members.len(), 5);
-    assert_eq!(told(rig, let_go), []);
+    assert_eq!(reported(rig, let_go), []);
     assert_eq!(
-        told(rig, |f| matches!(f, Fact::Leaderless { voters: 5 })
+        reported(rig, |f| matches!(f, Fact::Leaderless { voters: 5 })
             .then_some(()))
         .len(),
         1,
@@ -312,7 +312,7 @@ fn of_two_voters_neither_can_be_removed_without_the_other() {
     let rig = cluster.at(leader);
     assert_eq!(rig.machine.configuration().members.len(), 2);
     assert_eq!(
-        told(rig, |f| matches!(f, Fact::Leaderless { voters: 2 })
+        reported(rig, |f| matches!(f, Fact::Leaderless { voters: 2 })
             .then_some(()))
         .len(),
         1,
@@ -325,7 +325,7 @@ fn of_two_voters_neither_can_be_removed_without_the_other() {
     cluster.pass(60 * SECOND_US);
     let rig = cluster.at(leader);
     assert_eq!(
-        told(rig, |f| matches!(f, Fact::Leaderless { voters: 2 })
+        reported(rig, |f| matches!(f, Fact::Leaderless { voters: 2 })
             .then_some(()))
         .len(),
         2
@@ -333,7 +333,7 @@ fn of_two_voters_neither_can_be_removed_without_the_other() {
 }
 
 #[test]
-fn a_pause_of_the_leader_removes_nobody() {
+fn a_pause_of_the_leader_removes_no_member() {
     let (mut cluster, ids) = cluster(3, config(9, 10));
     let leader = cluster.leader();
     // An answer of one of them arrives first when the leader goes on: it hears a majority, and the
@@ -368,7 +368,7 @@ fn a_pause_of_the_leader_removes_nobody() {
     }
     cluster.pass(5 * SECOND_US);
     assert_eq!(members(&mut cluster).len(), 3);
-    assert_eq!(told(cluster.at(leader), let_go), []);
+    assert_eq!(reported(cluster.at(leader), let_go), []);
     // The delay is counted from the pause on.
     cluster.cut = vec![ids[2]];
     cluster.pass(9 * SECOND_US);
@@ -421,7 +421,7 @@ fn timers_belong_to_the_leader_and_end_with_it() {
 }
 
 #[test]
-fn a_late_heartbeat_is_told_at_most_once_in_five_seconds() {
+fn a_late_heartbeat_is_reported_at_most_once_in_five_seconds() {
     let (mut cluster, ids) = cluster(3, config(9, 1800));
     let late = |fact: &Fact| match fact {
         Fact::HeartbeatLate { peer, after_ms } => Some((peer.to_string(), *after_ms)),
@@ -439,10 +439,12 @@ fn a_late_heartbeat_is_told_at_most_once_in_five_seconds() {
         cluster.settle();
         cluster.pass(850_000);
     }
-    let told = told(cluster.at(ids[1]), late);
-    assert_eq!(told.len(), 2, "{told:?}");
+    let reported = reported(cluster.at(ids[1]), late);
+    assert_eq!(reported.len(), 2, "{reported:?}");
     assert!(
-        told.iter().all(|(peer, ms)| peer == "node1" && *ms == 170),
-        "{told:?}"
+        reported
+            .iter()
+            .all(|(peer, ms)| peer == "node1" && *ms == 170),
+        "{reported:?}"
     );
 }

@@ -75,7 +75,7 @@ fn a_newcomer_gets_the_snapshot_and_what_follows() {
         Some(&*"v".repeat(20))
     );
     assert_equal(&cluster);
-    // Watchers of the newcomer are told like others'.
+    // Watchers of the new member get events like others.
     let poll = cluster.at(id).ask(watch("/foo", false, None));
     cluster.done(founder, set("/foo", "told"));
     assert_eq!(cluster.at(id).delivered(poll).len(), 1);
@@ -157,7 +157,7 @@ fn a_leader_that_stops_hands_over_first() {
     assert!(rig.stopped);
     assert!(matches!(rig.answer(write), Outcome::Event(_)));
     // What came in between is not refused: it is sent to the successor.
-    let (late, gone) = (rig.answer(late), rig.told(gone));
+    let (late, gone) = (rig.answer(late), rig.take_answers(gone));
     assert!(gone.is_empty());
     cluster.rigs.remove(&leader);
     let next = cluster.leader();
@@ -182,7 +182,7 @@ fn a_leader_alone_steps_down_and_its_writes_are_not_lost_silently() {
     let open = island.at(leader).ask(set("/foo", "open"));
     let open_read = island.at(leader).ask(read("/foo", false, true));
     island.pass(1_000_000);
-    assert!(island.at(leader).told(open).is_empty());
+    assert!(island.at(leader).take_answers(open).is_empty());
     let lost = Outcome::Failed(Error::new(Code::LeaderElect, ""));
     assert_eq!(island.at(leader).answer(open_read), lost);
     let none = Outcome::Failed(Error::new(Code::RaftInternal, ""));
@@ -240,7 +240,7 @@ fn an_old_copy_of_the_data_comes_back_as_a_new_member() {
     assert!(rig.removed);
     assert!(rig.facts.contains(&Fact::Amnesia));
     assert!(matches!(rig.answer(early), Outcome::Redirect { .. }));
-    // Nobody hears it any more: its name goes to the new member.
+    // No member hears it any more: its name goes to the new member.
     cluster.rigs.remove(&ids[2]);
     cluster.pass(1_000_000);
     let new = cluster.join(3, 33);
@@ -299,7 +299,7 @@ fn a_leader_that_removes_itself_answers_and_leaves() {
     let outcome = cluster.done(next, set("/foo", "on"));
     assert!(matches!(outcome, Outcome::Event(_)));
     assert_eq!(cluster.at(next).value("/_etcd/machines/node1"), None);
-    // Started again from its disk it finds out by itself or is told, and disturbs nobody.
+    // Started again from its disk it learns of the removal and disturbs no leader.
     let term = cluster.at(next).machine.indexes().term;
     cluster.rigs.insert(leader, left.restart());
     cluster.pass(2_000_000);

@@ -20,7 +20,7 @@ fn registers(seeker: &mut Seeker) -> CallId {
 }
 
 #[test]
-fn the_first_that_is_discovered_starts_the_cluster() {
+fn the_first_registered_machine_starts_the_cluster() {
     let mut seeker = Seeker::discovering(&[]);
     let id = registers(&mut seeker);
     seeker.answer(id, 201, NODE);
@@ -33,7 +33,7 @@ fn the_first_that_is_discovered_starts_the_cluster() {
 }
 
 #[test]
-fn later_ones_join_those_that_are_registered() {
+fn later_machines_join_the_registered_ones() {
     let mut seeker = Seeker::discovering(&["http://last:7001"]);
     let id = registers(&mut seeker);
     seeker.answer(id, 200, NODE);

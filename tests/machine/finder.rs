@@ -1,5 +1,4 @@
-//! Finding the cluster by hand: what is asked of whom, what each answer leads to, and what a member
-//! asks at start.
+//! Finding the cluster by hand: the calls, and the effect of each answer.
 use super::rig::*;
 use super::seeker::*;
 use tern::codec::http::Method;
@@ -7,7 +6,7 @@ use tern::core::machine::*;
 use tern::core::raft::PeerId;
 
 #[test]
-fn it_is_let_in_and_becomes_that_member() {
+fn it_is_admitted_and_becomes_that_member() {
     let mut seeker = Seeker::new(&PEERS, 3);
     assert!(!seeker.machine.listens());
     assert_eq!(seeker.machine.id(), PeerId::NONE);
@@ -70,7 +69,7 @@ fn attempts_without_end_pause_between_two_and_four_seconds() {
 
 /// It became a standby of the cluster in `LIST`, for this reason.
 fn stands_by(seeker: &mut Seeker) -> String {
-    // Whom it knows is asked at once; a moment later nothing else is.
+    // The known machines are asked at once, and no other.
     seeker.gets("http://a:7001/v2/admin/machines");
     let info = seeker.ordered.standby.take().expect("it is saved");
     assert!(info.running && info.cluster.len() == 1 && &*info.cluster[0].name == "a");
@@ -93,7 +92,7 @@ fn what_is_not_tern_is_never_asked_to_let_it_in() {
         let id = seeker.gets("http://a:7001/v2/admin/machines");
         seeker.respond(id, 200, server, LIST.as_bytes());
         assert!(stands_by(&mut seeker).contains("not tern"));
-        // One that tells nothing of its cluster is of no use.
+        // A peer without a list of its cluster is skipped.
         let mut seeker = Seeker::new(&PEERS[..1], 1);
         let id = seeker.gets("http://a:7001/version");
         seeker.respond(id, 200, server, b"2");
@@ -132,7 +131,7 @@ fn another_version_and_a_full_cluster_make_a_standby() {
 }
 
 #[test]
-fn full_counts_only_from_who_knows_a_leader() {
+fn full_counts_only_from_a_machine_that_knows_a_leader() {
     let mut seeker = Seeker::new(&PEERS, 3);
     let id = seeker.gets("http://a:7001/version");
     seeker.answer(id, 200, "2");
@@ -151,7 +150,7 @@ fn a_taken_address_is_a_failed_attempt() {
     assert!(text.contains("error 109"), "{text}");
 }
 
-/// A listed name goes straight to the join: a full cluster has room for those it has.
+/// A listed name goes straight to the join: a full cluster has room for its own members.
 #[test]
 fn a_listed_machine_asks_for_no_room() {
     let mut seeker = Seeker::new(&PEERS, 3);

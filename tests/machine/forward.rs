@@ -26,19 +26,19 @@ fn three() -> (Cluster, PeerId, PeerId, PeerId) {
     (cluster, leader, others[0], others[1])
 }
 
-/// What a machine has to say now, to whom.
-fn said(cluster: &mut Cluster, id: PeerId) -> Vec<(PeerId, Message)> {
+/// The messages that a machine sends now, with their receivers.
+fn sent(cluster: &mut Cluster, id: PeerId) -> Vec<(PeerId, Message)> {
     let rig = cluster.at(id);
     rig.settle();
     std::mem::take(&mut rig.sent)
 }
 
-/// Asks a follower, and gives the ticket and the only message that comes of it.
+/// Asks a follower, and returns the ticket and the only message that it sends.
 fn passed(cluster: &mut Cluster, follower: PeerId, op: Op) -> (Ticket, PeerId, Message) {
     let ticket = cluster.at(follower).ask(op);
-    let mut said = said(cluster, follower);
-    assert_eq!(said.len(), 1, "{said:?}");
-    let (to, message) = said.remove(0);
+    let mut sent = sent(cluster, follower);
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    let (to, message) = sent.remove(0);
     assert!(matches!(message.rpc, Rpc::Forward { .. }), "{message:?}");
     (ticket, to, message)
 }
@@ -48,10 +48,10 @@ fn deliver(cluster: &mut Cluster, from: PeerId, to: PeerId, message: Message) {
     rig.machine.on_message(rig.now, from, message);
 }
 
-fn told(cluster: &mut Cluster, id: PeerId, ticket: Ticket) -> Vec<Outcome> {
+fn outcomes(cluster: &mut Cluster, id: PeerId, ticket: Ticket) -> Vec<Outcome> {
     let rig = cluster.at(id);
     rig.settle();
-    rig.told(ticket)
+    rig.take_answers(ticket)
 }
 
 fn failed(code: Code, cause: &str) -> Vec<Outcome> {
@@ -86,13 +86,13 @@ fn put(value: &str) -> Command {
     }
 }
 
-/// The answers among what was said.
-fn answers(said: &[(PeerId, Message)]) -> Vec<Result<Index, Box<str>>> {
+/// The answers among the messages.
+fn answers(sent: &[(PeerId, Message)]) -> Vec<Result<Index, Box<str>>> {
     let answer = |(_, m): &(PeerId, Message)| match &m.rpc {
         Rpc::Forwarded { answer, .. } => Some(answer.clone()),
         _ => None,
     };
-    said.iter().filter_map(answer).collect()
+    sent.iter().filter_map(answer).collect()
 }
 
 #[test]
@@ -163,15 +163,15 @@ fn the_leaders_clock_decides_when_something_expires() {
 #[test]
 fn reads_wait_for_the_proof_and_for_what_was_committed() {
     let (mut cluster, leader, follower, other) = three();
-    // The follower has not heard of the last write.
+    // The follower does not hold the last write yet.
     cluster.at(leader).ask(set("/a", "new"));
     for _ in 0..3 {
-        for (to, message) in said(&mut cluster, leader) {
+        for (to, message) in sent(&mut cluster, leader) {
             if to == other {
                 deliver(&mut cluster, leader, to, message);
             }
         }
-        for (to, message) in said(&mut cluster, other) {
+        for (to, message) in sent(&mut cluster, other) {
             deliver(&mut cluster, other, to, message);
         }
     }
@@ -181,7 +181,7 @@ fn reads_wait_for_the_proof_and_for_what_was_committed() {
     assert_eq!(to, leader);
     deliver(&mut cluster, follower, leader, message);
     assert_eq!(
-        answers(&said(&mut cluster, leader)),
+        answers(&sent(&mut cluster, leader)),
         [],
         "no proof without a round"
     );
@@ -214,19 +214,19 @@ fn an_entry_that_another_leader_replaces_is_not_committed() {
     let (mut cluster, leader, follower, other) = three();
     let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "lost"));
     deliver(&mut cluster, follower, leader, message);
-    let said = said(&mut cluster, leader);
+    let sent = sent(&mut cluster, leader);
     assert!(
-        matches!(said[0].1.rpc, Rpc::Forwarded { answer: Ok(_), .. }),
-        "the index leaves first: {said:?}"
+        matches!(sent[0].1.rpc, Rpc::Forwarded { answer: Ok(_), .. }),
+        "the index leaves first: {sent:?}"
     );
-    deliver(&mut cluster, leader, follower, said[0].1.clone());
+    deliver(&mut cluster, leader, follower, sent[0].1.clone());
     // The entry itself never leaves the old leader.
     let old = cluster.rigs.remove(&leader).expect("the old leader");
     cluster.pass(2_000_000);
     assert!([follower, other].contains(&cluster.leader()));
     cluster.done(cluster.leader(), set("/a", "won"));
     assert_eq!(
-        told(&mut cluster, follower, ticket),
+        outcomes(&mut cluster, follower, ticket),
         failed(Code::RaftInternal, "not committed")
     );
     cluster.rigs.insert(leader, old.restart());
@@ -239,11 +239,11 @@ fn an_entry_that_the_next_leader_keeps_is_answered() {
     let (mut cluster, leader, follower, other) = three();
     let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "kept"));
     deliver(&mut cluster, follower, leader, message);
-    for (to, message) in said(&mut cluster, leader) {
+    for (to, message) in sent(&mut cluster, leader) {
         deliver(&mut cluster, leader, to, message);
     }
     cluster.rigs.remove(&leader);
-    assert_eq!(told(&mut cluster, follower, ticket), []);
+    assert_eq!(outcomes(&mut cluster, follower, ticket), []);
     cluster.pass(2_000_000);
     assert!([follower, other].contains(&cluster.leader()));
     assert!(matches!(
@@ -253,29 +253,29 @@ fn an_entry_that_the_next_leader_keeps_is_answered() {
 }
 
 #[test]
-fn whoever_gets_no_answer_does_not_know() {
+fn without_an_answer_the_outcome_is_unknown() {
     let (mut cluster, leader, follower, _) = three();
     let (write, _, _) = passed(&mut cluster, follower, set("/a", "one"));
     let (read, _, _) = passed(&mut cluster, follower, read("/a", false, true));
     // The leader is well; these two messages are lost.
     cluster.pass(4_900_000);
-    assert_eq!(told(&mut cluster, follower, write), []);
+    assert_eq!(outcomes(&mut cluster, follower, write), []);
     cluster.pass(100_000);
-    assert_eq!(told(&mut cluster, follower, write), unknown());
+    assert_eq!(outcomes(&mut cluster, follower, write), unknown());
     assert_eq!(
-        told(&mut cluster, follower, read),
+        outcomes(&mut cluster, follower, read),
         failed(Code::LeaderElect, "")
     );
-    // A link that closes is no less; one to another machine says nothing.
+    // A link to the leader that closes has the same effect; one to another machine has none.
     let (write, _, _) = passed(&mut cluster, follower, set("/a", "two"));
     let rig = cluster.at(follower);
     rig.machine.on_link(rig.now, PeerId(99), LinkState::Closed);
-    assert_eq!(said(&mut cluster, follower), []);
-    assert_eq!(told(&mut cluster, follower, write), []);
+    assert_eq!(sent(&mut cluster, follower), []);
+    assert_eq!(outcomes(&mut cluster, follower, write), []);
     let rig = cluster.at(follower);
     rig.machine.on_link(rig.now, leader, LinkState::Closed);
-    assert_eq!(said(&mut cluster, follower), [], "it is not sent again");
-    assert_eq!(told(&mut cluster, follower, write), unknown());
+    assert_eq!(sent(&mut cluster, follower), [], "it is not sent again");
+    assert_eq!(outcomes(&mut cluster, follower, write), unknown());
     // Nor is a machine's end.
     let (write, _, _) = passed(&mut cluster, follower, set("/a", "three"));
     let rig = cluster.at(follower);
@@ -284,7 +284,7 @@ fn whoever_gets_no_answer_does_not_know() {
     assert!(!rig.stopped, "it waits for the answer");
     rig.pass(1_100_000);
     assert!(rig.stopped);
-    assert_eq!(rig.told(write), unknown());
+    assert_eq!(rig.take_answers(write), unknown());
 }
 
 #[test]
@@ -298,12 +298,12 @@ fn there_is_one_hop() {
         forward(term, 7, 1, Some(&put("x"))),
     );
     deliver(&mut cluster, other, follower, forward(term, 7, 2, None));
-    let said = said(&mut cluster, follower);
+    let sent = sent(&mut cluster, follower);
     assert_eq!(
-        answers(&said),
+        answers(&sent),
         [Err("not leading".into()), Err("not leading".into())]
     );
-    assert_eq!(said.len(), 2, "nothing else");
+    assert_eq!(sent.len(), 2, "nothing else");
     // The refusal comes out as one that nothing was appended for.
     let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "y"));
     let Rpc::Forward {
@@ -333,13 +333,13 @@ fn there_is_one_hop() {
         },
     );
     assert_eq!(
-        told(&mut cluster, follower, ticket),
+        outcomes(&mut cluster, follower, ticket),
         [],
         "of another process, or of another member"
     );
     deliver(&mut cluster, leader, follower, Message { term, rpc });
     assert_eq!(
-        told(&mut cluster, follower, ticket),
+        outcomes(&mut cluster, follower, ticket),
         failed(Code::RaftInternal, "disk full")
     );
 }
@@ -362,7 +362,7 @@ fn each_request_is_taken_once_and_only_in_its_term() {
             forward(term, 7, 1, Some(&put("x"))),
         );
     }
-    assert_eq!(answers(&said(&mut cluster, leader)), [Ok(last.next())]);
+    assert_eq!(answers(&sent(&mut cluster, leader)), [Ok(last.next())]);
     for (number, message) in [
         forward(Term(term.0 - 1), 7, 2, Some(&put("x"))),
         forward(Term(term.0 + 1), 7, 3, Some(&put("x"))),
@@ -380,8 +380,8 @@ fn each_request_is_taken_once_and_only_in_its_term() {
     .enumerate()
     {
         deliver(&mut cluster, follower, leader, message);
-        let answers = answers(&said(&mut cluster, leader));
-        // Of a term that this process has not seen the whole of it cannot be said whether it was
+        let answers = answers(&sent(&mut cluster, leader));
+        // Of a term that this process has not seen the whole of it cannot be sent whether it was
         // taken.
         let cause = [
             "outcome unknown",
@@ -393,9 +393,9 @@ fn each_request_is_taken_once_and_only_in_its_term() {
     }
     deliver(&mut cluster, PeerId(99), leader, forward(term, 7, 9, None));
     assert_eq!(
-        answers(&said(&mut cluster, leader)),
+        answers(&sent(&mut cluster, leader)),
         [],
-        "who is no member is not answered"
+        "a machine that is no member gets no answer"
     );
     assert_eq!(
         cluster
@@ -409,7 +409,7 @@ fn each_request_is_taken_once_and_only_in_its_term() {
 }
 
 #[test]
-fn what_is_on_its_way_is_bounded() {
+fn forwarded_requests_are_bounded() {
     let (mut cluster, _, follower, _) = three();
     let rig = cluster.at(follower);
     let mebibyte = "x".repeat(1 << 20);
@@ -417,7 +417,7 @@ fn what_is_on_its_way_is_bounded() {
     let second = rig.ask(set("/a", &mebibyte));
     rig.settle();
     assert_eq!(
-        (rig.told(longest), rig.told(second)),
+        (rig.take_answers(longest), rig.take_answers(second)),
         (vec![], failed(Code::RaftInternal, ""))
     );
     rig.again(longest, Op::ClientClosed);
@@ -425,22 +425,23 @@ fn what_is_on_its_way_is_bounded() {
     rig.settle();
     let refused = tickets
         .iter()
-        .filter(|t| rig.told(**t) == failed(Code::RaftInternal, ""));
+        .filter(|t| rig.take_answers(**t) == failed(Code::RaftInternal, ""));
     assert_eq!(refused.count(), 2, "4 MiB and what is round them");
     let tickets: Vec<Ticket> = (0..20_000)
         .map(|_| rig.ask(read("/a", false, true)))
         .collect();
     rig.settle();
     rig.sent.clear();
-    let told: Vec<Vec<Outcome>> = tickets
+    let outcomes: Vec<Vec<Outcome>> = tickets
         .iter()
         .rev()
         .take(10)
-        .map(|t| rig.told(*t))
+        .map(|t| rig.take_answers(*t))
         .collect();
     assert!(
-        told.iter()
-            .all(|told| *told == failed(Code::LeaderElect, ""))
+        outcomes
+            .iter()
+            .all(|outcomes| *outcomes == failed(Code::LeaderElect, ""))
     );
 }
 
@@ -460,18 +461,20 @@ fn what_is_not_the_leaders_alone_is_not_passed_on() {
         let outcome = cluster.done(follower, op);
         assert!(matches!(outcome, Outcome::Redirect { .. }), "{outcome:?}");
     }
-    // Without a leader there is nobody to pass anything to: nothing has happened when the time is
-    // over.
+    // Without a leader nothing can be passed on: nothing has happened when the time is over.
     cluster.rigs.remove(&leader);
     let rig = cluster.at(follower);
     rig.pass(1_000_000);
     rig.sent.clear();
     let (write, read) = (rig.ask(set("/a", "two")), rig.ask(read("/a", false, true)));
     rig.pass(4_900_000);
-    assert_eq!((rig.told(write), rig.told(read)), (vec![], vec![]));
+    assert_eq!(
+        (rig.take_answers(write), rig.take_answers(read)),
+        (vec![], vec![])
+    );
     rig.pass(100_000);
-    assert_eq!(rig.told(write), failed(Code::RaftInternal, ""));
-    assert_eq!(rig.told(read), failed(Code::LeaderElect, ""));
+    assert_eq!(rig.take_answers(write), failed(Code::RaftInternal, ""));
+    assert_eq!(rig.take_answers(read), failed(Code::LeaderElect, ""));
     assert!(
         !rig.sent
             .iter()
@@ -479,7 +482,8 @@ fn what_is_not_the_leaders_alone_is_not_passed_on() {
     );
 }
 
-/// What comes while nobody leads is done by whoever leads next, be it the machine that was asked.
+/// Requests that arrive without a leader are done by the next leader, which may be the machine that
+/// was asked.
 #[test]
 fn what_finds_no_leader_waits_for_the_next() {
     let (mut cluster, leader, follower, other) = three();
@@ -523,14 +527,14 @@ fn what_a_leader_refuses_that_hands_over_goes_to_the_next() {
         .last_index();
     let rig = cluster.at(leader);
     rig.machine.on_stop(rig.now);
-    let handed = said(&mut cluster, leader);
+    let handed = sent(&mut cluster, leader);
     assert!(
         handed.iter().any(|(_, m)| m.rpc == Rpc::TimeoutNow),
         "{handed:?}"
     );
     let (ticket, to, message) = passed(&mut cluster, follower, set("/a", "kept"));
     deliver(&mut cluster, follower, to, message);
-    for (to, message) in said(&mut cluster, leader) {
+    for (to, message) in sent(&mut cluster, leader) {
         deliver(&mut cluster, leader, to, message);
     }
     assert_eq!(
@@ -542,7 +546,7 @@ fn what_a_leader_refuses_that_hands_over_goes_to_the_next() {
             .last_index(),
         last
     );
-    assert_eq!(told(&mut cluster, follower, ticket), []);
+    assert_eq!(outcomes(&mut cluster, follower, ticket), []);
     for (to, message) in handed {
         deliver(&mut cluster, leader, to, message);
     }
@@ -556,7 +560,7 @@ fn what_a_leader_refuses_that_hands_over_goes_to_the_next() {
 }
 
 #[test]
-fn who_is_removed_does_not_know_what_became_of_it() {
+fn a_removed_member_does_not_know_the_outcome() {
     let (mut cluster, leader, follower, _) = three();
     let name = cluster.at(follower).settings.name.clone();
     let (lost, _, _) = passed(&mut cluster, follower, set("/a", "one"));
@@ -566,9 +570,9 @@ fn who_is_removed_does_not_know_what_became_of_it() {
         Outcome::Removed
     );
     assert!(cluster.at(follower).removed);
-    assert_eq!(told(&mut cluster, follower, lost), unknown());
+    assert_eq!(outcomes(&mut cluster, follower, lost), unknown());
     assert_eq!(
-        told(&mut cluster, follower, read),
+        outcomes(&mut cluster, follower, read),
         failed(Code::LeaderElect, "")
     );
 }

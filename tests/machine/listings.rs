@@ -47,9 +47,9 @@ fn a_listing_comes_in_pages_of_one_moment() {
         rig.answer(first),
         Outcome::Page { last: false, .. }
     ));
-    assert!(rig.told(second).is_empty());
+    assert!(rig.take_answers(second).is_empty());
     rig.pass(60 * SECOND_US - 1);
-    assert!(rig.told(second).is_empty());
+    assert!(rig.take_answers(second).is_empty());
     let third = rig.ask(read("/dir", true, false));
     rig.pass(1);
     assert!(matches!(rig.answer(first), Outcome::Failed(_)));

@@ -66,11 +66,11 @@ fn a_member_that_is_not_listed_goes_on() {
     );
 }
 
-/// All whom its log knows may be gone themselves: who hears of no leader and is told twice that it
-/// is not listed, by who knows one, takes that for its removal. Being told once, or by who knows
-/// none, is not enough.
+/// All members that its log names may be gone themselves. A member without a leader that is twice
+/// not listed by a machine that knows a leader takes that for its removal. Once, or by a machine
+/// that knows none, is not enough.
 #[test]
-fn a_member_that_hears_of_nobody_and_is_not_listed() {
+fn a_member_without_a_leader_that_is_not_listed() {
     let mut cluster = Cluster {
         rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
         cut: Vec::new(),
@@ -111,7 +111,7 @@ fn a_member_that_hears_of_nobody_and_is_not_listed() {
 /// Nobody answers at first, and its log may name none who ever will: it asks again as long as it
 /// hears of no leader.
 #[test]
-fn a_member_that_hears_of_nobody_asks_again() {
+fn a_member_without_a_leader_asks_again() {
     let mut cluster = Cluster {
         rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
         cut: Vec::new(),
@@ -145,10 +145,10 @@ fn a_member_that_hears_of_nobody_asks_again() {
     );
 }
 
-/// It need not have come up for that: who ran on while its peers were replaced finds out as well. A
-/// leader that is heard meanwhile makes it begin anew.
+/// The same holds without a restart: a member that ran on while its peers were replaced finds out
+/// as well. A leader that is heard meanwhile makes it begin anew.
 #[test]
-fn a_running_member_that_hears_of_nobody_for_long() {
+fn a_running_member_that_is_long_without_a_leader() {
     let mut cluster = Cluster {
         rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
         cut: Vec::new(),
@@ -244,10 +244,10 @@ fn a_new_member_with_another_name_is_refused_later() {
     assert!(text.contains("another") && text.contains("node2"), "{text}");
 }
 
-/// What another cluster lists, or one that is not tern, says nothing about a place in this one,
-/// however often it is asked: an address may have passed to it while all of this cluster are down.
+/// What another cluster lists, or one that is not tern, is no evidence about this one, however
+/// often it is asked: an address may have passed to it while all of this cluster are down.
 #[test]
-fn another_clusters_word_counts_for_nothing() {
+fn lists_of_another_cluster_are_ignored() {
     let mut cluster = Cluster {
         rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
         cut: Vec::new(),
@@ -262,7 +262,7 @@ fn another_clusters_word_counts_for_nothing() {
     assert!(
         matches!(&refused, Outcome::Failed(e) if &*e.cause == tern::core::error::OTHER_CLUSTER)
     );
-    // Who is behind a member's join cannot say that it is none.
+    // A machine whose log does not reach a member's join cannot tell that it is no member.
     let applied = other.machine.applied().0;
     assert!(matches!(
         asked(&mut other, mine, applied),
@@ -303,10 +303,10 @@ fn another_clusters_word_counts_for_nothing() {
     assert_eq!(said.count(), 1, "{:?}", rig.facts);
 }
 
-/// A member whose new address is refused asks on without end; why nothing comes of it is said when
-/// it is another reason.
+/// A member whose new address is refused asks on without end; the reason is logged when it is
+/// another reason.
 #[test]
-fn why_a_move_is_refused_is_said_once() {
+fn the_reason_of_a_refused_move_is_logged_once() {
     let mut rig = Rig::serving(settings(1));
     rig.settings.peer_url = "http://moved:7001".into();
     let mut rig = rig.restart();
@@ -332,7 +332,8 @@ fn why_a_move_is_refused_is_said_once() {
     assert_eq!(said.count(), 2, "{:?}", rig.facts);
 }
 
-/// Started with other addresses, a lone leader tells them itself, once, and the index rises by one.
+/// Started with other addresses, a lone leader records them itself, once, and the index rises by
+/// one.
 #[test]
 fn a_leader_that_has_moved() {
     let mut rig = Rig::serving(settings(1));
@@ -350,7 +351,7 @@ fn a_leader_that_has_moved() {
     assert_eq!(machines, Outcome::Machines { client_urls: urls });
 }
 
-/// Let in, stopped before it has heard anything, and started with another address: it tells that as
+/// Admitted, stopped before any entry arrived, and started with another address: it reports that as
 /// soon as it sees which one the cluster knows.
 #[test]
 fn a_member_that_has_moved_before_it_knew_its_place() {
@@ -389,7 +390,7 @@ fn a_member_that_has_moved_before_it_knew_its_place() {
     assert_eq!(rig.called, [url.into()]);
 }
 
-/// One that is told at start that it was removed meanwhile gives up what it holds and asks anew.
+/// A machine that learns at its start that it was removed wipes its log and asks anew.
 #[test]
 fn a_machine_that_was_removed_comes_up() {
     let mut rig = Rig::serving(settings(1));

@@ -54,7 +54,7 @@ impl Disk {
     }
 }
 
-/// One machine, its disk, and what it has said.
+/// One machine, its disk, and everything that it has sent and answered.
 pub struct Rig {
     pub machine: Machine,
     pub settings: Settings,
@@ -326,13 +326,13 @@ impl Rig {
 
     /// The only answer to a ticket.
     pub fn answer(&mut self, ticket: Ticket) -> Outcome {
-        let mut told = self.told(ticket);
+        let mut told = self.take_answers(ticket);
         assert_eq!(told.len(), 1, "{told:?}");
         told.remove(0)
     }
 
     /// All answers to a ticket so far, taken out.
-    pub fn told(&mut self, ticket: Ticket) -> Vec<Outcome> {
+    pub fn take_answers(&mut self, ticket: Ticket) -> Vec<Outcome> {
         let (told, rest) = std::mem::take(&mut self.answers)
             .into_iter()
             .partition(|a: &Answer| a.ticket == ticket);
@@ -365,7 +365,7 @@ impl Rig {
         }
     }
 
-    /// What a long poll or stream was told, by key and index.
+    /// The events of a long poll or stream, by key and index.
     pub fn delivered(&self, ticket: Ticket) -> Vec<(String, u64)> {
         let mine = self
             .events
@@ -460,7 +460,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The machine itself and nobody else.
+    /// A cluster of this machine alone.
     pub fn of(rig: Rig) -> Cluster {
         Cluster {
             rigs: BTreeMap::from([(rig.machine.id(), rig)]),
@@ -468,7 +468,7 @@ impl Cluster {
         }
     }
 
-    /// Carries messages until nobody has anything to say.
+    /// Carries messages until no machine sends any.
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
             if !self.round() {
@@ -478,7 +478,7 @@ impl Cluster {
         panic!("never at rest");
     }
 
-    /// Everyone does what it can, and what it says arrives; false when nobody said anything.
+    /// Each machine has its turns, and its messages arrive; false when there were none.
     pub fn round(&mut self) -> bool {
         let mut on_the_way = Vec::new();
         for (from, rig) in &mut self.rigs {

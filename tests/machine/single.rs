@@ -67,7 +67,7 @@ fn nothing_is_promised_before_the_sync_and_one_sync_serves_all() {
     // A plain read sees what is applied.
     assert_eq!(rig.ask(get("/foo")).0, 11);
     rig.turn();
-    assert_eq!(rig.told(Ticket(11)).len(), 1);
+    assert_eq!(rig.take_answers(Ticket(11)).len(), 1);
     rig.sync();
     rig.turn();
     let order: Vec<Ticket> = rig.answers.iter().map(|a| a.ticket).collect();
@@ -102,12 +102,12 @@ fn a_restart_brings_back_what_was_answered_and_no_older_state() {
     }
     let lost = rig.ask(set("/foo", "never synced"));
     rig.turn();
-    assert!(rig.told(lost).is_empty());
+    assert!(rig.take_answers(lost).is_empty());
     let mut rig = rig.restart();
     // It waits for its own election: the last entries may have been answered.
     let ticket = rig.ask(get("/foo"));
     rig.turn();
-    assert!(rig.told(ticket).is_empty());
+    assert!(rig.take_answers(ticket).is_empty());
     rig.settle();
     assert!(matches!(rig.answer(ticket), Outcome::Page { .. }));
     assert_eq!(rig.value("/foo").as_deref(), Some("19"));
@@ -129,7 +129,7 @@ fn linearizable_reads_need_no_entry() {
 }
 
 #[test]
-fn watchers_are_told_once_in_order_and_freed() {
+fn watchers_get_events_once_in_order_and_are_freed() {
     let mut rig = Rig::serving(settings(1));
     let poll = rig.ask(watch("/dir", false, None));
     let stream = rig.ask(watch("/dir", true, None));
@@ -225,7 +225,7 @@ fn expiry_goes_through_the_log_and_an_idle_machine_writes_nothing() {
 }
 
 #[test]
-fn much_that_expires_at_once_goes_in_a_row() {
+fn keys_that_expire_together_go_a_thousand_at_a_time() {
     let mut rig = Rig::serving(settings(1));
     let due_ns = rig.now.wall_ns + 1_000_000_000;
     for n in 0..2_500 {
@@ -292,9 +292,12 @@ fn stopping_finishes_what_is_under_way() {
     rig.settle();
     assert!(rig.stopped);
     assert!(matches!(rig.answer(write), Outcome::Event(_)));
-    assert_eq!(rig.told(poll), [Outcome::Watching]);
+    assert_eq!(rig.take_answers(poll), [Outcome::Watching]);
     assert_eq!(rig.delivered(poll), [("/foo".to_string(), 3)]);
-    assert_eq!(rig.told(elsewhere), [Outcome::Watching, Outcome::WatchEnd]);
+    assert_eq!(
+        rig.take_answers(elsewhere),
+        [Outcome::Watching, Outcome::WatchEnd]
+    );
 }
 
 #[test]
@@ -316,14 +319,14 @@ fn stopping_does_not_wait_for_a_disk_for_ever() {
 }
 
 #[test]
-fn a_write_whose_fate_is_open_for_five_seconds_is_told_so() {
+fn a_write_undecided_for_five_seconds_has_an_unknown_outcome() {
     let mut rig = Rig::serving(settings(1));
     let write = rig.ask(set("/foo", "bar"));
     rig.turn();
     rig.now.mono_us += 5 * SECOND_US - 1;
     rig.machine.on_time(rig.now);
     rig.turn();
-    assert!(rig.told(write).is_empty());
+    assert!(rig.take_answers(write).is_empty());
     assert_eq!(next_deadline(&rig.machine), rig.now.mono_us + 1);
     rig.now.mono_us += 1;
     rig.machine.on_time(rig.now);
@@ -336,7 +339,7 @@ fn a_write_whose_fate_is_open_for_five_seconds_is_told_so() {
     rig.sync();
     rig.settle();
     assert_eq!(rig.value("/foo").as_deref(), Some("bar"));
-    assert!(rig.told(write).is_empty());
+    assert!(rig.take_answers(write).is_empty());
 }
 
 #[test]
@@ -348,7 +351,7 @@ fn a_speed_test_is_ten_thousand_sets() {
 }
 
 #[test]
-fn who_goes_away_leaves_nothing_behind() {
+fn a_client_that_disconnects_leaves_nothing_behind() {
     let mut rig = Rig::serving(settings(1));
     let write = rig.ask(set("/foo", "bar"));
     let read = rig.ask(read("/foo", false, true));

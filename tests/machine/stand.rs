@@ -79,7 +79,7 @@ impl Stand {
         )
     }
 
-    /// A member that is told in its life, or when it comes up, that it was removed.
+    /// A member that learns of its removal while it runs, or at its start.
     pub fn removed(serves: bool) -> Stand {
         let mut rig = Rig::serving(settings(1));
         let id = match rig.done(join(&settings(3), 77)) {

@@ -43,7 +43,7 @@ fn the_first_request_to_join_comes_after_one_interval() {
     assert_eq!(
         stand.facts.len(),
         2,
-        "the same trouble is told once: {:?}",
+        "the same failure is reported once: {:?}",
         stand.facts
     );
 }
@@ -99,9 +99,10 @@ fn no_room_no_request_unless_the_list_names_it() {
     );
 }
 
-/// The leader first, then the others, then those of the command line; each once, and never itself.
+/// The leader first, then the other members, then the peers of the command line; each once, and
+/// never itself.
 #[test]
-fn whom_it_asks() {
+fn the_machines_that_a_standby_asks() {
     let mut stand = Stand::again(&["a", "node3", "b"]);
     // Its own URLs under another name.
     let info = StandbyInfo {
@@ -165,12 +166,12 @@ fn whom_it_asks() {
             peer_url: "http://a:7001".into()
         }
     );
-    // Nobody has answered: the next try is at the interval.
+    // No machine has answered: the next try is at the interval.
     assert_eq!(next_deadline(&stand.machine), stand.began_us + INTERVAL_US);
 }
 
-/// All whom it knows are standbys themselves: they point to their leader, which this machine has
-/// never heard of.
+/// All machines that it knows are standbys themselves: they point to their leader, which this
+/// machine does not know.
 #[test]
 fn standbys_show_the_way() {
     let mut stand = Stand::again(&["a", "b"]);
@@ -334,11 +335,7 @@ fn a_member_that_was_removed_while_it_was_away() {
     };
     let mut stand = Stand::removed(false);
     assert!(stand.facts.contains(&Fact::Removed));
-    assert_eq!(
-        stand.machine.standby(),
-        Some(None),
-        "it has heard of no leader"
-    );
+    assert_eq!(stand.machine.standby(), Some(None), "it knows no leader");
     assert_eq!(asked(&mut stand, SIZE_5S), 0);
     let call = stand.calls(Method::Get, "http://127.0.0.1:7001/version");
     stand.answer(&call, "2");
@@ -353,7 +350,7 @@ fn a_member_that_was_removed_while_it_was_away() {
 
 /// A reply to a call of a former mode is none to one of this mode.
 #[test]
-fn late_replies_mean_nothing() {
+fn late_replies_are_ignored() {
     let mut stand = Stand::again(&["a"]);
     let first = stand.next(Method::Get, "http://a:7001/v2/admin/machines");
     assert!(first.id > CallId(1 << 32), "{:?}", first.id);
@@ -394,7 +391,7 @@ fn no_timer_of_a_former_mode_is_left() {
     for round in 0..100u8 {
         assert_eq!(stand.machine.timers(), 1, "the next fetch");
         stand.began_us = stand.now.mono_us;
-        // One that comes up removed asks at once, if there is room; it knows whom it last heard of.
+        // A machine that starts removed asks at once, if there is room; it knows the last leader.
         assert_eq!(stand.fetch("a", &list(&["a", "b", "c"]), FULL), 0);
         stand.rests();
         assert_eq!(stand.fetch("a", &list(&["a", "b"]), SIZE_5S), INTERVAL_US);
@@ -409,7 +406,7 @@ fn no_timer_of_a_former_mode_is_left() {
         assert_eq!(
             stand.machine.timers(),
             2,
-            "to be told that there is no leader, to ask because nothing comes"
+            "one to report that there is no leader, one to ask because no data arrives"
         );
         let before = stand.saved.len();
         let notice = Message {

@@ -233,8 +233,8 @@ watch-history ETCD_WATCH_HISTORY watch_history 9
 ";
 const CONFIG_FILE: &str = "/etc/etcd/etcd.conf";
 
-/// What a file leads to that gives this key this literal; the place of a complaint is told as that
-/// of the flag.
+/// The outcome of a file that gives this key this literal. An error names the flag in place of the
+/// key, so that both can be compared.
 fn by_key(flag: &str, key: &str, literal: &str) -> String {
     let (table, bare) = match key.split_once('.') {
         Some((table, bare)) => (format!("[{table}]\n"), bare),

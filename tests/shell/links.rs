@@ -318,7 +318,7 @@ fn links_over_tls() {
 }
 
 #[test]
-fn hellos_that_are_not_welcome_are_told_why() {
+fn refused_hellos_get_the_reason() {
     let leader = leader();
     let refused = |hello: &Hello| {
         let (mut wire, answer) = Wire::say_hello(leader, hello);
@@ -356,7 +356,7 @@ fn hellos_that_are_not_welcome_are_told_why() {
 }
 
 #[test]
-fn who_was_removed_is_told_and_who_is_unknown_is_denied() {
+fn a_removed_member_gets_a_notice_and_an_unknown_one_is_refused() {
     let leader = leader();
     for value in 0..8 {
         put(MACHINES[leader - 1].client, "more", &value.to_string());
@@ -386,7 +386,7 @@ fn who_was_removed_is_told_and_who_is_unknown_is_denied() {
     assert_eq!(denied.rpc, no);
     let after = get(MACHINES[leader - 1].client, "more");
     let term = |a: &client::Answer| a.head.header("X-Raft-Term").map(str::to_string);
-    assert_eq!(term(&before), term(&after), "nobody was disturbed");
+    assert_eq!(term(&before), term(&after), "no member campaigned");
 }
 
 #[test]
@@ -421,10 +421,10 @@ fn rubbish_ends_the_link_and_nothing_else() {
     assert_eq!(put(MACHINES[leader - 1].client, "after", "x").status(), 201);
 }
 
-/// A stranger that asks for a hundred megabytes and reads nothing delays nobody, and a vote passes
+/// A client that asks for a hundred megabytes and reads nothing delays no other, and a vote passes
 /// what waits for it.
 #[test]
-fn who_does_not_read_delays_nobody() {
+fn a_client_that_does_not_read_delays_no_other() {
     let leader = leader();
     let large = put(MACHINES[leader - 1].client, "big", &"v".repeat(1_000_000));
     let number = |name| {

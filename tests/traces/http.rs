@@ -1,4 +1,4 @@
-//! Traces of the HTTP codec: one command with its bytes a line, what comes of it beneath, indented.
+//! Traces of the HTTP codec: one command with its bytes a line, its outcome beneath, indented.
 //!
 //! Bytes are written as they are, with `\r \n \t \0 \\ \xNN` and `\(N*text)` for N times a text.
 //! Each input of `request` and `response` is fed whole, byte by byte and cut in two at every place;

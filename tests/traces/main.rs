@@ -1,5 +1,4 @@
-//! The runner of the traces: `AREA/*.txt`, one command a line, what comes of it beneath,
-//! indented.
+//! Runs the traces: `AREA/*.txt`, one command a line, its outcome beneath, indented.
 //!
 //! `UPDATE=1` rewrites the outcomes, `ONLY=text` runs the files that have it in their names. Each
 //! area has its own interpreter, `AREA.rs`, whose `run` returns the script with the present

@@ -50,7 +50,7 @@ struct Bench {
     writing: bool,
 }
 
-/// A line's words: the command, those without `=`, those with.
+/// The words of a line: the command, the words without `=`, the words with it.
 struct Words<'a> {
     plain: Vec<&'a str>,
     options: BTreeMap<&'a str, &'a str>,

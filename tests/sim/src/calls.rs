@@ -28,7 +28,7 @@ pub struct Calling {
     asked: Option<(usize, u64)>,
     shape: Option<Shape>,
     out: Vec<u8>,
-    /// There is nobody, or the connection broke.
+    /// Nothing listens, or the connection broke.
     broken: bool,
 }
 
@@ -300,7 +300,7 @@ impl World {
         );
     }
 
-    /// Forgets a call; whoever works on it sees the connection close.
+    /// Forgets a call; the machine that works on it sees the connection close.
     fn drop_call(&mut self, key: u64) -> Calling {
         let calling = self.callings.remove(&key).expect("it is under way");
         if let Some((slot, ticket)) = calling.asked {

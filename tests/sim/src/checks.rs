@@ -1,5 +1,4 @@
-//! The checks on one machine's outputs: what it says must rest on what its disk holds at that
-//! moment.
+//! The checks on one machine's outputs: each must rest on what its disk holds at that moment.
 use super::cluster::{Running, voters_at};
 use super::disk::{Held, Image};
 use super::params::Params;
@@ -152,7 +151,7 @@ pub fn describe(message: &Message) -> (&'static str, u64, u64) {
     }
 }
 
-/// What a leader says of entries that its receiver has acknowledged: term and index.
+/// The entries that a leader counts as acknowledged by the receiver: term and index.
 pub fn lost_entries(message: &Message) -> Option<(u64, u64)> {
     match &message.rpc {
         Rpc::AppendEntries { acked, .. } => Some((message.term.0, acked.0)),
@@ -180,14 +179,13 @@ pub fn check_changes(run: &Running) -> Checked {
     Ok(())
 }
 
-/// When whom was heard by a machine.
+/// When a machine last heard each other one.
 #[derive(Clone, Debug, Default)]
 pub struct Contact {
     leader_us: Option<u64>,
     /// The same with what came in this turn, whose order does not show outside.
     leader_now_us: Option<u64>,
-    /// Who asked in this turn whether it would be voted for, and the leader and term before the
-    /// turn.
+    /// The senders of vote requests in this turn, and the leader and term before the turn.
     asked: Vec<(u64, u64, u64)>,
     peers: BTreeMap<u64, u64>,
     /// When each last answered in the present term.
@@ -234,10 +232,10 @@ impl Contact {
         self.asked.clear();
     }
 
-    /// Nobody who asks is promised a vote while a leader was heard within an election timeout
-    /// (4.2.3). Only promises given in the turn of the request are looked at, others may have
-    /// waited for a sync; and only in turns that begin and end under the same leader, since
-    /// another may have been voted for in between.
+    /// No vote is promised while a leader was heard within an election timeout (4.2.3). Only
+    /// promises given in the turn of the request are looked at, others may have waited for a sync;
+    /// and only in turns that begin and end under the same leader, since another may have been
+    /// voted for in between.
     pub fn check_lease(
         &self,
         p: &Params,

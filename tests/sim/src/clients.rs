@@ -16,7 +16,7 @@ struct Open {
     slot: usize,
     /// Register and place in its history.
     call: Option<(usize, usize)>,
-    /// The highest etcd index told to anyone before this was asked.
+    /// The highest etcd index of any answer before this request.
     told_etcd: u64,
     /// How often it was sent elsewhere.
     hops: u32,
@@ -146,7 +146,7 @@ impl World {
         }
     }
 
-    /// No answer for long, or the connection broke: nobody knows what became of it.
+    /// No answer for long, or the connection broke: the outcome is unknown.
     pub fn on_timeout(&mut self, client: usize, seq: u64) {
         if self.clients[client].seq != seq || self.clients[client].is_idle() {
             return;
@@ -245,7 +245,8 @@ impl World {
         }
     }
 
-    /// What a positive answer says was committed, on a majority of synced disks, when it is given.
+    /// What a positive answer promises is committed, on a majority of synced disks, when it is
+    /// given.
     fn check_promise(&mut self, slot: usize, answer: &Answer) -> Checked {
         let committed = self.truth.committed();
         if answer.at.commit.0 > committed {
@@ -367,7 +368,7 @@ impl World {
     }
 
     /// A read shows the register as it was at the index that heads the answer; a linearizable one
-    /// no older than anything that anyone was told before it was asked.
+    /// no older than any answer before the request.
     fn check_read(&mut self, slot: usize, open: &Open, answer: &Answer) -> Checked {
         let (key, linearizable) = match open.want {
             Want::Key {

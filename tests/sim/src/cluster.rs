@@ -150,7 +150,7 @@ pub enum Ev {
     Look,
 }
 
-/// Who waits for an answer.
+/// What waits for an answer.
 #[derive(Clone, Copy, Debug)]
 pub enum Asker {
     Client(usize),
@@ -204,7 +204,7 @@ pub struct World {
     pub calls: Vec<Vec<Call>>,
     /// Calls and returns are numbered by it.
     pub clock: u64,
-    /// The highest etcd index that a completed write has told.
+    /// The highest etcd index in the answer of a completed write.
     pub told_etcd: u64,
     pub fresh: u32,
     pub trace: Trace,
@@ -220,7 +220,7 @@ pub struct World {
     pub waits: Vec<(String, u64)>,
     pub violation: Option<Violation>,
     pub plant: Plant,
-    /// Whom a vote went to in this turn.
+    /// The receiver of a vote in this turn.
     voted_for: Option<u64>,
     scratch: Vec<u8>,
     fx: Outputs,
@@ -373,7 +373,7 @@ impl World {
         }
     }
 
-    /// Where and how a machine looks for the cluster: what its command line says.
+    /// Where and how a machine looks for the cluster: the settings of its command line.
     fn search(&self) -> Search {
         let peers = (0..self.p.machines).map(|s| peer_url(s, self.hosts[s].moves));
         Search {
@@ -391,7 +391,7 @@ impl World {
         }
     }
 
-    /// Whether there is anybody to be asked at its ports.
+    /// Whether its ports answer.
     pub fn listens(&self, slot: usize) -> bool {
         self.up(slot).is_some_and(|r| r.core.listens())
     }
@@ -400,7 +400,7 @@ impl World {
         self.up(slot).is_some()
     }
 
-    /// The leader of the highest term among those that run.
+    /// The running leader of the highest term.
     pub fn leader(&self) -> Option<usize> {
         let leaders = (0..self.hosts.len()).filter(|s| self.up(*s).is_some_and(|r| r.seen.leads));
         leaders.max_by_key(|s| self.up(*s).map(|r| r.seen.term))

@@ -11,7 +11,7 @@ pub struct Counts {
     pub crashes: u64,
     pub commits: u64,
     pub answers: u64,
-    /// Of those, how many were rendered and read again.
+    /// The part of the answers that was rendered and read again.
     pub raw: u64,
     pub reads: u64,
     pub repairs: u64,

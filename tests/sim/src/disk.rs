@@ -42,7 +42,7 @@ pub struct Image {
     pub incarnation: u64,
     /// At most two, the newest last, and one that is not yet in use.
     pub snapshots: Vec<Snapshot>,
-    /// What the directory says of standby mode.
+    /// The file of standby mode.
     pub standby: Option<StandbyInfo>,
 }
 
@@ -218,7 +218,7 @@ pub fn file_of(chunks: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
-/// Lies that the disk can be told to tell: planted faults of the shell.
+/// Lies of the disk: planted faults of the shell.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lies {
     /// A sync is reported that has not been made.
@@ -297,7 +297,7 @@ impl Disk {
         start
     }
 
-    /// The running sync is over: what the core may be told.
+    /// The running sync is over: the Lsn to report to the core.
     pub fn end_sync(&mut self) -> Lsn {
         let through = self.syncing.take().expect("a sync was running");
         if self.lies.no_sync {

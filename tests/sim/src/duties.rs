@@ -1,5 +1,5 @@
-//! The checks on what a leader does by itself: whom it lets go, judged by what truly came in from
-//! whom.
+//! The checks on what a leader does by itself: the members that it removes, judged by the messages
+//! that truly arrived from each.
 //!
 //! Start with `Duties::check`; it looks at each turn of a machine, and at the facts that came out
 //! of it.
@@ -34,8 +34,8 @@ struct Removal<'a> {
 }
 
 impl Duties {
-    /// A turn is over. `heard` tells when each peer last answered, `bound_us` for how long a peer
-    /// may count as heard at most.
+    /// A turn is over. `heard` has the time of each peer's last answer, `bound_us` for how long a
+    /// peer may count as heard at most.
     pub fn check(
         &mut self,
         (p, now_us, bound_us): (&Params, u64, u64),
@@ -57,7 +57,8 @@ impl Duties {
             }
         }
         if !leads {
-            // Not before: who stops or steps down in this turn may have led at its beginning.
+            // Not before: a machine that stops or steps down in this turn may have led at its
+            // beginning.
             self.leads = None;
         }
         Ok(())
@@ -122,7 +123,7 @@ impl Duties {
     }
 }
 
-/// A learner goes before a voter, and a silent machine before one that was heard of late.
+/// A learner goes before a voter, and a silent machine before one that answered of late.
 fn check_order(
     own: PeerId,
     peer: &str,

@@ -2,7 +2,7 @@
 //! seed anyway.
 //!
 //! Those of raft, of the leader's duties and of the key space are planted there (cargo feature
-//! `faults`); those of the disk and of the shell are told here by the simulated disk, or done to
+//! `faults`); faults of the disk and of the shell are played here by the simulated disk, or done to
 //! what leaves the core. Start at `catalogue`.
 use super::cluster::Plant;
 use super::disk::Lies;

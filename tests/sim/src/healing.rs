@@ -1,8 +1,8 @@
 //! After the faults: whether all are equal, and what is still waited for.
 //!
 //! Equal means: one leader, every member a voter whose log, term and leader are the same. Settled
-//! means that the cluster has its size, too, and everybody else is a standby that knows the leader.
-//! `World::look_at_healing` says whether; `World::note_wait` keeps what was waited for.
+//! means that the cluster has its size, too, and every other machine is a standby that knows the
+//! leader. `World::look_at_healing` says whether; `World::note_wait` keeps what was waited for.
 use super::cluster::{Phase, Place, World, client_url, name_of, peer_url};
 use super::truth::violation;
 
@@ -47,7 +47,7 @@ impl World {
         let Some(run) = self.leader().and_then(|l| self.up(l)) else {
             return false;
         };
-        // By name: it may have been let in without having heard of it.
+        // By name: it may have been admitted without knowing it yet.
         let mut standbys = (0..self.hosts.len()).filter(|s| self.is_standby(*s));
         standbys.any(|s| run.core.configuration().by_name(&name_of(s)).is_some())
     }

@@ -122,7 +122,7 @@ impl Conn {
         Ok(next)
     }
 
-    /// An answer that nobody was asked for.
+    /// An answer without a request.
     pub fn answered(
         &mut self,
         response: &tern::codec::http::Response,
@@ -338,11 +338,11 @@ fn code_of(number: u64) -> Heard<Code> {
     found.copied().ok_or_else(|| format!("an error {number}"))
 }
 
-/// What a whole response of the key space says.
+/// The content of a whole response of the key space.
 fn heard(conn: &Conn, now_ns: u64) -> Heard<Outcome> {
     let head = conn.head.as_ref().ok_or("no head")?;
     if conn.asks && head.status == 404 {
-        // A standby says so on its peer port.
+        // A standby names itself on its peer port.
         return Ok(Outcome::NotLeader);
     }
     if head.status == 307 {

@@ -1,4 +1,4 @@
-//! Runs ranges of seeds and prints what they came to:
+//! Runs ranges of seeds and prints the result:
 //!
 //! ```text
 //! cargo run --profile sim -p tern-sim -- --seeds A..B [--events N] [--trace] [--each] [--hashes]
@@ -8,9 +8,9 @@
 //!     [--limit SECONDS] [--least N]
 //! ```
 //!
-//! One line a seed with `--each`; with `--slow` those that took longer to become equal, and what
-//! they waited for; one line of the ledger at the end. A violation prints the trace of the last
-//! happenings, the check and the line that does it again, and ends the run with exit code 1.
+//! One line a seed with `--each`; with `--slow` the seeds that took longer to become equal, and
+//! what they waited for; one line of the ledger at the end. A violation prints the trace of the
+//! last happenings, the check and the line that does it again, and ends the run with exit code 1.
 //! `--faults` plants each fault of the catalogue in turn and prints what caught it; exit code 1 if
 //! fewer than `--least` were caught.
 use std::time::Duration;

@@ -384,7 +384,7 @@ impl Model {
     }
 }
 
-/// Whether a watcher of `path` is told of an event; the past tells hidden nodes too.
+/// Whether an event reaches a watcher of `path`; the history has events of hidden nodes too.
 pub fn reaches(told: &Told, path: &KeyPath, recursive: bool, past: bool) -> bool {
     let (at, watched) = (&*told.event.node.key, path.as_str());
     if told.silent {
@@ -401,7 +401,7 @@ pub fn reaches(told: &Told, path: &KeyPath, recursive: bool, past: bool) -> bool
     if recursive && let Some(cut) = below(watched, at) {
         return past || !at[cut..].contains("/_");
     }
-    // The end of a directory wakes those who wait below it.
+    // The end of a directory wakes the watchers below it.
     let ends = matches!(
         told.event.action,
         Action::Delete | Action::Expire | Action::CompareAndDelete

@@ -51,8 +51,8 @@ impl World {
         }
     }
 
-    /// What the shell does for a machine that hears no leader: its links are dialled again, and
-    /// whoever is reached sees its hello.
+    /// What the shell does for a machine that hears no leader: its links are dialled again, and the
+    /// machines that it reaches see its hello.
     fn redial(&mut self) {
         for slot in 0..self.hosts.len() {
             let Some(run) = self.up(slot).filter(|r| r.seen.leader == 0) else {
@@ -117,7 +117,7 @@ impl World {
         self.phase_since_us = self.now_us;
     }
 
-    /// No faults any more: everyone starts, the network is whole.
+    /// No faults any more: every machine starts, the network is whole.
     pub fn heal(&mut self) {
         self.enter(Phase::Healing);
         self.equal_since_us = self.now_us;
@@ -219,10 +219,10 @@ impl World {
         }
     }
 
-    /// Its command line says another peer address from the next start on.
+    /// Its command line has another peer address from the next start on.
     fn move_host(&mut self, slot: usize) {
-        // A standby that knows nobody's present address could never find the cluster: only one
-        // machine moves.
+        // A standby that knows no present address could never find the cluster: only one machine
+        // moves.
         let moved = self.hosts.iter().any(|h| h.moves != 0);
         if !moved && matches!(self.hosts[slot].place, Place::Down(_)) {
             self.hosts[slot].moves += 1;
@@ -284,7 +284,7 @@ impl World {
     }
 
     fn ask_config(&mut self, slot: usize) {
-        // Mostly fewer than there are, so that somebody has to go.
+        // Mostly fewer than there are, so that members have to go.
         let active_size = Some(*self.rng.pick(&[3.0, 3.0, 3.0, 4.0, 5.0, 9.0]));
         let ticket = self.new_ticket(Asker::Admin, slot);
         let epoch = self.hosts[slot].epoch;
@@ -317,7 +317,7 @@ impl World {
         })
     }
 
-    /// Whether nobody's disk has lost anything that is not made good.
+    /// Whether no disk has lost anything that is not repaired.
     fn disks_are_whole(&mut self) -> bool {
         let voters = self.voters();
         for slot in 0..self.hosts.len() {
@@ -439,7 +439,7 @@ impl World {
 
     fn wound(&mut self, slot: usize) {
         let id = self.up(slot).map_or(0, |r| r.seen.id);
-        // A standby has nothing that anybody rests on.
+        // A standby holds nothing that another machine relies on.
         self.hosts[slot].wound = (id != 0).then(|| (id, self.truth.committed()));
     }
 
@@ -500,7 +500,7 @@ impl World {
                 let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);
                 self.queue.push(at, Ev::Start { slot });
             }
-            // An old copy of a lone voter leads at once, and nobody can tell it what it has
+            // An old copy of a lone voter leads at once, and no machine can show it what it has
             // forgotten.
             _ => {
                 let lone = |r: &Running| voters_at(&r.core, r.disk.image.last()).len() < 2;

@@ -96,7 +96,7 @@ impl Params {
         let mut blows = BLOWS.to_vec();
         // Each kind of fault is left out in a third of the seeds, so that the others get room.
         blows.retain(|_| !rng.chance(330_000));
-        // One that moves can be lost to those who know nobody else: not where the cluster may
+        // One that moves can be lost to machines that know no other: not where the cluster may
         // shrink to it.
         let remove_delay_ms = *rng.pick(&[2_000, 5_000, 1_800_000]);
         let shrinks = remove_delay_ms < 1_000_000 || blows.iter().any(|b| b.0 == Blow::Remove);

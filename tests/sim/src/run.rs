@@ -1,4 +1,4 @@
-//! One seed from beginning to end, and what is said of it.
+//! One seed from beginning to end, and its report.
 use super::cluster::{Phase, Plant, World};
 use super::counts::Counts;
 use super::cycles;

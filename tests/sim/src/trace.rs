@@ -1,5 +1,5 @@
-//! The trace of a run: a hash over all that happened, and the last happenings in full for whoever
-//! looks for a fault.
+//! The trace of a run: a hash over all that happened, and the last happenings in full for the
+//! engineer who looks for a fault.
 use std::collections::VecDeque;
 use tern_support::rng::Hash;
 

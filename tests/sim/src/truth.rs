@@ -1,4 +1,4 @@
-//! What the observer of the whole cluster knows: every entry that ever was, what is committed, who
+//! What the observer of the whole cluster knows: every entry that ever was, what is committed, member
 //! led when, what the model says. Each check that compares machines with each other or with the
 //! past stands here and has a name.
 //!
@@ -169,7 +169,7 @@ impl Truth {
     /// before).
     pub fn on_appended(
         &mut self,
-        who: u64,
+        member: u64,
         log: &mut MemLog,
         commit: u64,
         entries: &[Entry],
@@ -182,14 +182,14 @@ impl Truth {
             return violation(
                 "log-gap",
                 format!(
-                    "machine {who} appends {from} to a log of {}..={}",
+                    "machine {member} appends {from} to a log of {}..={}",
                     log.base,
                     log.last()
                 ),
             );
         }
         if from <= commit {
-            let cut = format!("machine {who} appends {from} though {commit} is committed");
+            let cut = format!("machine {member} appends {from} though {commit} is committed");
             return violation("committed-entry-cut", cut);
         }
         log.terms.truncate((from - log.base - 1) as usize);
@@ -199,16 +199,16 @@ impl Truth {
             if term < prev_term {
                 return violation(
                     "log-terms-fall",
-                    format!("machine {who}: {term} behind {prev_term} at {index}"),
+                    format!("machine {member}: {term} behind {prev_term} at {index}"),
                 );
             }
-            self.learn(who, entry, prev_term)?;
+            self.learn(member, entry, prev_term)?;
             log.terms.push_back(term);
         }
         Ok(())
     }
 
-    fn learn(&mut self, who: u64, entry: &Entry, prev_term: u64) -> Checked {
+    fn learn(&mut self, member: u64, entry: &Entry, prev_term: u64) -> Checked {
         let EntryBody::Good(body) = &entry.body else {
             return Ok(());
         };
@@ -225,7 +225,7 @@ impl Truth {
                 command: body.clone(),
             }),
             Some(k) if k.hash != hash || k.prev_term != prev_term => {
-                let text = format!("machine {who} holds another entry {index} of term {term}");
+                let text = format!("machine {member} holds another entry {index} of term {term}");
                 return violation("log-matching", text);
             }
             Some(_) => {}
@@ -234,39 +234,39 @@ impl Truth {
     }
 
     /// A machine acknowledges entries.
-    pub fn on_sent(&mut self, who: u64, message: &Message) {
+    pub fn on_sent(&mut self, member: u64, message: &Message) {
         if let Rpc::AppendReply {
             answer: AppendAnswer::Accepted { matched, .. },
             ..
         } = &message.rpc
         {
-            let acked = self.acked.entry(who).or_default();
+            let acked = self.acked.entry(member).or_default();
             acked.0 = acked.0.max(message.term.0);
             acked.1 = acked.1.max(matched.0);
         }
     }
 
     /// A newer leader's log takes the place of acknowledged entries.
-    pub fn on_cut(&mut self, who: u64, entries: &[Entry]) {
-        if let (Some(acked), Some(first)) = (self.acked.get_mut(&who), entries.first()) {
+    pub fn on_cut(&mut self, member: u64, entries: &[Entry]) {
+        if let (Some(acked), Some(first)) = (self.acked.get_mut(&member), entries.first()) {
             acked.1 = acked.1.min(first.index.0 - 1);
         }
     }
 
     /// A snapshot takes the place of a log that does not lead up to it.
-    pub fn on_replaced(&mut self, who: u64, index: u64) {
-        if let Some(acked) = self.acked.get_mut(&who) {
+    pub fn on_replaced(&mut self, member: u64, index: u64) {
+        if let Some(acked) = self.acked.get_mut(&member) {
             acked.1 = acked.1.min(index);
         }
     }
 
     /// What a start finds on a disk: what was acknowledged, and entries that were appended there.
     pub fn on_found(&self, image: &Image, wounded: bool) -> Checked {
-        let (who, last) = (image.id.0, image.last());
-        let (term, acked) = self.acked.get(&who).copied().unwrap_or_default();
+        let (member, last) = (image.id.0, image.last());
+        let (term, acked) = self.acked.get(&member).copied().unwrap_or_default();
         if !wounded && (last < acked || image.log.term.0 < term) {
             let text = format!(
-                "machine {who} has acknowledged {acked} in term {term}, its disk ends at {last}"
+                "machine {member} has acknowledged {acked} in term {term}, its disk ends at {last}"
             );
             return violation("acknowledged-entry-lost", text);
         }
@@ -282,7 +282,7 @@ impl Truth {
                 return violation(
                     "found-entry",
                     format!(
-                        "machine {who} finds an entry {index} of term {term} that it never had there"
+                        "machine {member} finds an entry {index} of term {term} that it never had there"
                     ),
                 );
             }
@@ -292,14 +292,14 @@ impl Truth {
     }
 
     /// A repaired body is the one that was damaged.
-    pub fn on_repaired(&mut self, who: u64, entry: &Entry) -> Checked {
+    pub fn on_repaired(&mut self, member: u64, entry: &Entry) -> Checked {
         let prev_term = self.find(entry.index.0, entry.term.0).map(|k| k.prev_term);
         match prev_term {
-            Some(prev_term) => self.learn(who, entry, prev_term),
+            Some(prev_term) => self.learn(member, entry, prev_term),
             None => violation(
                 "repair-invents",
                 format!(
-                    "machine {who} repairs {} with an unknown entry",
+                    "machine {member} repairs {} with an unknown entry",
                     entry.index.0
                 ),
             ),
@@ -307,20 +307,20 @@ impl Truth {
     }
 
     /// A machine leads a term: alone, and with all that is committed.
-    pub fn on_leader(&mut self, who: u64, term: u64, log: &MemLog) -> Checked {
+    pub fn on_leader(&mut self, member: u64, term: u64, log: &MemLog) -> Checked {
         match self.leaders.get(&term) {
-            Some(other) if *other != who => {
+            Some(other) if *other != member => {
                 return violation(
                     "one-leader-a-term",
-                    format!("machines {other} and {who} lead term {term}"),
+                    format!("machines {other} and {member} lead term {term}"),
                 );
             }
             Some(_) => return Ok(()),
             None => {
-                self.leaders.insert(term, who);
+                self.leaders.insert(term, member);
             }
         }
-        self.check_complete(who, term, log)
+        self.check_complete(member, term, log)
     }
 
     pub fn elections(&self) -> u64 {
@@ -328,7 +328,7 @@ impl Truth {
     }
 
     /// Leader completeness: what is committed in an older term is in the log of a leader.
-    pub fn check_complete(&self, who: u64, term: u64, log: &MemLog) -> Checked {
+    pub fn check_complete(&self, member: u64, term: u64, log: &MemLog) -> Checked {
         let Some((committed_term, _)) = self.committed.last().filter(|c| c.0 < term) else {
             return Ok(());
         };
@@ -337,21 +337,21 @@ impl Truth {
             return Ok(());
         }
         let text = format!(
-            "machine {who} leads term {term} without entry {index} of term {committed_term}: its log ends at {}, term {}",
+            "machine {member} leads term {term} without entry {index} of term {committed_term}: its log ends at {}, term {}",
             log.last(),
             log.last_term()
         );
         violation("leader-completeness", text)
     }
 
-    /// A machine says that all up to `commit` is committed: the same entries as everywhere, and
-    /// each on a majority of synced disks when this is first said. `held` looks at the disk of
-    /// a voter; `voters` are one or two sets, as the configuration may have changed in this
-    /// very turn: one majority suffices.
+    /// A machine commits all up to `commit`: the same entries as everywhere, and each on a majority
+    /// of synced disks at the first such moment. `held` looks at the disk of a voter; `voters` are
+    /// one or two sets, as the configuration may have changed in this very turn: one majority
+    /// suffices.
     pub fn on_commit(
         &mut self,
         check: &'static str,
-        who: u64,
+        member: u64,
         log: &MemLog,
         range: (u64, u64),
         voters: &[Vec<u64>],
@@ -363,7 +363,7 @@ impl Truth {
                 return violation(
                     "commit-beyond-log",
                     format!(
-                        "machine {who} commits {index}, its log ends at {}",
+                        "machine {member} commits {index}, its log ends at {}",
                         log.last()
                     ),
                 );
@@ -371,7 +371,7 @@ impl Truth {
             if index <= self.committed() {
                 if self.committed_term(index) != Some(term) {
                     let text = format!(
-                        "machine {who} commits term {term} at {index}, others term {:?}",
+                        "machine {member} commits term {term} at {index}, others term {:?}",
                         self.committed_term(index)
                     );
                     return violation("same-command", text);
@@ -388,7 +388,7 @@ impl Truth {
             });
             if !on_majority {
                 let text = format!(
-                    "machine {who}: entry {index} of term {term} is on too few synced disks of {voters:?}"
+                    "machine {member}: entry {index} of term {term} is on too few synced disks of {voters:?}"
                 );
                 return violation(check, text);
             }
@@ -396,7 +396,7 @@ impl Truth {
         }
         if to > self.committed() {
             let text =
-                format!("machine {who} commits up to {to}, which no majority was seen to hold");
+                format!("machine {member} commits up to {to}, which no majority was seen to hold");
             return violation(check, text);
         }
         Ok(())
@@ -407,7 +407,7 @@ impl Truth {
         let Some(known) = self.find(index, term) else {
             return violation(
                 "commit-invents",
-                format!("nobody appended entry {index} of term {term}"),
+                format!("no machine appended entry {index} of term {term}"),
             );
         };
         let hash = known.hash;
@@ -460,14 +460,20 @@ impl Truth {
 
     /// A machine has applied everything up to `applied`: its key space is where the model's was,
     /// and the same as that of every other machine that came by.
-    pub fn on_applied(&mut self, who: u64, applied: u64, etcd: u64, state: Option<u64>) -> Checked {
+    pub fn on_applied(
+        &mut self,
+        member: u64,
+        applied: u64,
+        etcd: u64,
+        state: Option<u64>,
+    ) -> Checked {
         if applied == 0 {
             return Ok(());
         }
         if applied > self.committed() {
             return violation(
                 "applied-uncommitted",
-                format!("machine {who} applied {applied} of {}", self.committed()),
+                format!("machine {member} applied {applied} of {}", self.committed()),
             );
         }
         let want = self.etcd_at[applied as usize - 1];
@@ -475,7 +481,7 @@ impl Truth {
             return violation(
                 "etcd-index",
                 format!(
-                    "machine {who} is at etcd index {etcd} after {applied}, the model at {want}"
+                    "machine {member} is at etcd index {etcd} after {applied}, the model at {want}"
                 ),
             );
         }
@@ -485,7 +491,7 @@ impl Truth {
         match self.state_at.get(&applied) {
             Some(other) if *other != state => violation(
                 "state-hash",
-                format!("machine {who} differs from another after {applied}"),
+                format!("machine {member} differs from another after {applied}"),
             ),
             Some(_) => Ok(()),
             None => {

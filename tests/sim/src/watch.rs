@@ -1,4 +1,4 @@
-//! Watchers: each is told every event that reaches it, once and in order, or that it has ended.
+//! Watchers: each gets every event that reaches it, once and in order, or learns that it has ended.
 //! Start at `World::on_delivery`.
 use super::cluster::World;
 use super::model::reaches;
@@ -13,7 +13,7 @@ pub struct Watcher {
     path: KeyPath,
     recursive: bool,
     stream: bool,
-    /// Everything that reaches it and comes before this etcd index has been told.
+    /// Everything that reaches it before this etcd index has been delivered.
     next: u64,
     ended: bool,
 }
@@ -145,7 +145,7 @@ impl World {
         Ok(())
     }
 
-    /// At the end every watcher that still waits has been told everything.
+    /// At the end every watcher that still waits has every event.
     pub fn check_watchers(&self) -> Checked {
         for watcher in self.watchers.values().filter(|w| !w.ended) {
             let Some(etcd) = self.up(watcher.slot).map(|r| r.seen.etcd) else {

@@ -1,5 +1,5 @@
 //! What clients ask for: each wish both as a value for the core and as the bytes of an HTTP
-//! request, and what the answer tells about it. The two forms must mean the same. Start at `Want`.
+//! request, and what the answer proves about it. The two forms must mean the same. Start at `Want`.
 use super::params::Params;
 use std::sync::Arc;
 use tern::core::command::{Command, KeyPath, Naming};
@@ -157,7 +157,7 @@ impl Want {
         }
     }
 
-    /// Whether it is one of those whose history is checked for linearizability.
+    /// Whether its history is checked for linearizability.
     pub fn register_act(&self) -> Option<(usize, Act)> {
         match self {
             Want::Key { key, act, .. } => Some((*key, *act)),
@@ -416,14 +416,14 @@ fn key_request(key: usize, act: Act, index: u64) -> (&'static str, String, Optio
     }
 }
 
-/// What an answer says about an operation on a register.
+/// What an answer proves about an operation on a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// This was the result.
     Result(Res),
     /// It never happened and never will.
     Never,
-    /// Nobody knows.
+    /// The outcome is unknown.
     Open,
     /// Ask another machine; it has not happened here.
     Elsewhere,

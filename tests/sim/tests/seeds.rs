@@ -3,7 +3,8 @@
 use tern_sim::Plant;
 use tern_sim::run::{Options, Report, run, run_cycles};
 
-/// A test build is slow; the program runs 20,000 events a seed, and so do those that found a fault.
+/// A test build is slow; the program runs 20,000 events a seed, and so do the seeds that found a
+/// fault.
 const EVENTS: u64 = 4_000;
 const EVENTS_FOUND: u64 = 20_000;
 const SEEDS: std::ops::Range<u64> = 0..12;

@@ -1,9 +1,9 @@
-//! A small HTTP client that shows everything: heads as they came, chunks one by one.
+//! A small HTTP client that shows every byte: heads as they arrive, chunks one by one.
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How long anything may take; a test that needs it has failed.
+/// The longest wait for anything; a test that reaches it fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Asks again until the condition holds.
@@ -11,8 +11,8 @@ pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     within(DEADLINE, what, condition).0
 }
 
-/// The same with a deadline of its own, and how long it took. A gap in the clock (all of us were
-/// stopped) counts as one second.
+/// The same with a deadline of its own, and how long it took. A gap in the clock (this process was
+/// stopped too) counts as one second.
 pub fn within<T>(
     deadline: Duration,
     what: &str,
@@ -126,10 +126,10 @@ pub fn form(method: &str, target: &str, body: &str) -> Vec<u8> {
 /// One connection.
 pub struct Conn {
     stream: TcpStream,
-    /// What has come and has not been looked at.
+    /// Bytes that arrived and are not parsed yet.
     input: Vec<u8>,
-    /// How long it waits before it takes the other side for gone; without it, until the deadline,
-    /// which fails the test.
+    /// How long to wait before the other side counts as gone. Without it the wait ends with the
+    /// deadline, which fails the test.
     patience: Option<Duration>,
 }
 
@@ -138,14 +138,14 @@ impl Conn {
         Conn::try_open(at).expect("the server listens")
     }
 
-    /// `None` when nobody listens.
+    /// `None` when nothing listens there.
     pub fn try_open(at: impl Into<At>) -> Option<Conn> {
         let stream = TcpStream::connect_timeout(&at.into().0, DEADLINE).ok()?;
         stream.set_nodelay(true).expect("a socket option");
         Some(Conn::over(stream))
     }
 
-    /// One that somebody else has made.
+    /// A connection on an open stream.
     pub fn over(stream: TcpStream) -> Conn {
         Conn {
             stream,
@@ -154,7 +154,7 @@ impl Conn {
         }
     }
 
-    /// One that gives up after a while.
+    /// A connection that gives up after `patience`.
     pub fn impatient(at: impl Into<At>, patience: Duration) -> Option<Conn> {
         let mut conn = Conn::over(TcpStream::connect_timeout(&at.into().0, patience).ok()?);
         conn.stream.set_nodelay(true).expect("a socket option");

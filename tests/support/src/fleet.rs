@@ -1,5 +1,5 @@
-//! Many machines: started together, asked where redirects lead, waited for until they agree. Owns
-//! no test; `server` is one machine, `net` gives each a network of its own.
+//! Many machines: starts them together, follows redirects, waits until they agree. Owns no test;
+//! `server` is one machine, `net` gives each a network of its own.
 use crate::client::{Answer, At, Conn, until};
 use crate::server::Server;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,8 +9,8 @@ use std::time::Duration;
 /// How long an answer may take: a machine may be stopped, or its network gone.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Removal after two seconds, a look at the cluster once a second; and elections that do not come
-/// of busy processors.
+/// Removal after two seconds, a look at the cluster once a second, and election timeouts that a
+/// busy processor does not reach.
 pub const QUICK: [&str; 5] = [
     "-cluster-remove-delay=2",
     "-cluster-sync-interval=1",
@@ -18,10 +18,10 @@ pub const QUICK: [&str; 5] = [
     "-peer-election-timeout=1000",
     "-max-retry-attempts=0",
 ];
-/// Longer than anything may take; a failure, not a measure.
+/// The longest wait of a cluster test; reaching it is a failure, not a figure.
 pub const TOO_LONG: Duration = Duration::from_secs(90);
 
-/// A machine by its number that is to join those of `peers`; not started.
+/// A machine by its number that will join through `peers`; not started.
 pub fn prepare(number: usize, peers: &[u16], args: &[&str]) -> Server {
     let mut server = Server::prepare_as(&format!("node{number}"), args);
     server.args.push("-retry-interval=0.2".to_string());
@@ -60,7 +60,7 @@ pub fn ask(at: impl Into<At>, method: &str, target: &str, body: &str) -> Option<
     Conn::impatient(at, PATIENCE)?.try_ask(method, target, body)
 }
 
-/// One request, sent on to wherever it is redirected; `None` when nobody there answers.
+/// One request, sent on to where it is redirected; `None` without an answer there.
 pub fn follow(at: impl Into<At>, method: &str, target: &str, body: &str) -> Option<Answer> {
     let mut at = at.into();
     for _ in 0..5 {
@@ -73,7 +73,7 @@ pub fn follow(at: impl Into<At>, method: &str, target: &str, body: &str) -> Opti
     None
 }
 
-/// Writes somewhere, as often as it takes.
+/// Writes through any of the machines until one acknowledges.
 pub fn put(servers: &[Server], key: &str, value: &str) {
     let (target, body) = (format!("/v2/keys/{key}"), format!("value={value}"));
     until("a write is acknowledged", || {
@@ -175,7 +175,7 @@ pub fn mode(server: &Server) -> Option<Mode> {
 }
 
 /// The places of peers and standbys, once every machine that was started is one of the two, the
-/// peers all list one another and nobody else, agree on a leader, and the standbys point to one of
+/// peers list one another and no other machine, agree on a leader, and the standbys point to one of
 /// them.
 pub fn settled(servers: &[Server]) -> Option<(Vec<usize>, Vec<usize>)> {
     let (mut peers, mut standbys, mut lists, mut targets) =

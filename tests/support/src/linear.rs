@@ -1,11 +1,11 @@
 //! Is a history of one key linearizable? Wing and Gong's search (1993) with Lowe's memory of states
 //! already seen (2017), on the linked list of calls and returns of Horn and Kroening (2015).
 //!
-//! A key is a register that holds a value or nothing; values are unique, so a result tells much. An
-//! operation without a known result may have taken place at any time after its call, or never.
-//! `hint` is where the service itself says the operation belongs: it only orders what is tried
-//! first, so that a good history is searched in one pass; the verdict does not rest on it. Start at
-//! `check`.
+//! A key is a register that holds a value or nothing; values are unique, so a result shows which
+//! write it saw. An operation without a known result may have taken place at any time after its
+//! call, or never. `hint` is where the service itself says the operation belongs: it only orders
+//! what is tried first, so that a good history is searched in one pass; the verdict does not rest
+//! on it. Start at `check`.
 use crate::rng::{Hash, Rng};
 use std::collections::HashSet;
 

@@ -31,7 +31,7 @@ pub struct Step {
     pub expect: Expected,
 }
 
-/// What an answer is to be like.
+/// What an answer must be.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Expected {
     pub status: Option<u16>,
@@ -80,7 +80,7 @@ pub fn own() -> BTreeMap<String, Own> {
     all.into_iter().map(|own| (own.id.clone(), own)).collect()
 }
 
-/// Values that a clock or the traffic around it decides; only whether they are there counts.
+/// Values that depend on a clock or on other traffic: only their presence is compared.
 const VAGUE: [&str; 14] = [
     "expiration",
     "ttl",
@@ -139,8 +139,8 @@ const LEFT_OUT: [&str; 6] = [
     "X-Raft-Term",
 ];
 
-/// What differs between the answer and what is expected; nothing when it is the same. `sorted`
-/// tells that the order of children counts, `any_index` that the etcd index does not.
+/// What differs between the answer and what is expected; nothing when it is the same. With `sorted`
+/// the order of children counts; with `any_index` the etcd index does not.
 pub fn differences(
     expect: &Expected,
     answer: &Answer,

@@ -1,4 +1,4 @@
-//! A running tern: free ports, a directory of its own, ended by its id.
+//! A tern process: free ports, a directory of its own, ended by its process id.
 use crate::binary;
 use crate::client::{Answer, Conn, until};
 use std::collections::BTreeSet;
@@ -21,13 +21,13 @@ pub struct Server {
     pub namespace: Option<String>,
     /// Further arguments; each run takes them.
     pub args: Vec<String>,
-    /// What the shell's `ulimit` is to set before it starts.
+    /// The argument of the shell's `ulimit` before it starts.
     pub ulimit: Option<&'static str>,
     pub syncs: Syncs,
     child: Option<Child>,
 }
 
-/// What becomes of the syncs that it asks for.
+/// How the syncs of the process behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Syncs {
     Real,
@@ -35,15 +35,14 @@ pub enum Syncs {
     LeftOut,
     /// `strace` holds each up for so many milliseconds, and the thread with it.
     Blocking(u64),
-    /// Their end is told so many milliseconds later, and the thread goes on.
+    /// Their completion is reported so many milliseconds later, and the thread goes on.
     Late(u64),
 }
 
-/// Two ports that nobody listens on, and that were not handed out before: the server that was given
-/// them may not have come up yet.
+/// Two free ports that were not handed out before: the server that holds them may not listen yet.
 fn free_ports() -> (u16, u16) {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().expect("nobody panics with it");
+    let mut given = GIVEN.lock().expect("no thread panics with it");
     let mut free = || loop {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = listener.local_addr().expect("bound").port();
@@ -230,7 +229,7 @@ impl Server {
         })
     }
 
-    /// What it says to a client once both ports listen.
+    /// The answer to a client once both ports listen.
     fn probe(&self) -> Option<Answer> {
         Conn::try_open(self.peer_at())?;
         Conn::try_open(self.client_at())?.try_ask("HEAD", "/v2/keys/", "")

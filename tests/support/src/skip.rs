@@ -8,7 +8,7 @@
 //! }
 //! ```
 //!
-//! The skip is told in a line on stderr, which the harness does not capture, and kept in
+//! The skip is reported in a line on stderr, which the harness does not capture, and kept in
 //! `target/skipped.txt`. With `TERN_TESTS=all` in the environment a skip is a failure.
 use crate::{folder, test_name};
 use std::fs::File;

@@ -67,7 +67,7 @@ fn good_histories_are_accepted() {
         ],
         // Or never.
         &[lost(1, 1), read(None, 2, 3)],
-        // Or between two others, as a previous value tells.
+        // Or between two others, as a previous value shows.
         &[
             set(1, None, 1, 2),
             lost(2, 3),

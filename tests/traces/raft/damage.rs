@@ -2,7 +2,8 @@
 use super::*;
 
 /// Three members with four entries each, every pattern of good and damaged ones: where an intact
-/// copy of each is left, all come back; where one is lost, nobody leads and nothing is made up.
+/// copy of each entry is left, all members recover; where an entry is lost, no member leads and
+/// nothing is invented.
 #[test]
 fn every_pattern_of_damage() {
     let (mut recovered, mut refused) = (0, 0);
@@ -50,7 +51,7 @@ fn every_planted_fault_shows() {
     scripts.retain(|path| path.extension().is_some_and(|e| e == "txt"));
     scripts.sort();
     let mut unseen = Vec::new();
-    // Those of the replica need its clients: the simulator catches them.
+    // Faults of the replica need clients: the simulator catches them.
     let replicas = [
         RaftFault::ForwardTwice,
         RaftFault::ForwardUnproven,

@@ -20,7 +20,7 @@ impl World {
         self.now_us = end;
     }
 
-    /// Time passes, and everything else happens as it should; only what members become is told.
+    /// Time passes, and messages and syncs arrive at once; the trace keeps only changes of role.
     pub(super) fn run(&mut self, ms: u64) {
         let end = self.now_us + ms * 1000;
         self.settle();
@@ -39,7 +39,7 @@ impl World {
         self.fire(id);
     }
 
-    /// One becomes leader and everyone knows it; how is told elsewhere.
+    /// A member becomes leader and all members know it; the trace shows only the result.
     pub(super) fn elect(&mut self, id: u64) {
         self.timeout(id);
         self.settle();
@@ -78,7 +78,7 @@ impl World {
         self.collect(to);
     }
 
-    /// `notice TO CLUSTER ID`: someone says that member ID of a cluster was removed.
+    /// `notice TO CLUSTER ID`: a removal notice for member ID of a cluster arrives.
     pub(super) fn notice(&mut self, words: &[&str]) {
         let rpc = Rpc::Removed {
             cluster: number(words, 2),
