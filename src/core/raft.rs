@@ -808,6 +808,7 @@ impl Raft {
         self.tracker.check_invariants(last);
         self.leader_state.check_invariants(leads, last);
         self.reads.check_invariants(leads);
+        self.snapshots.check_invariants(self.log.start());
         self.incoming.check_invariants(self.id, leads);
         self.repair.check_invariants(self.id, self.role, &self.log);
         assert!(

@@ -71,6 +71,18 @@ impl OwnSnapshots {
         self.released = through;
         true
     }
+
+    /// Part of `Raft::check_invariants`. `start` is the last entry that memory does not hold.
+    pub fn check_invariants(&self, start: Index) {
+        assert!(
+            self.released <= self.newest.index,
+            "the disk keeps what no snapshot covers"
+        );
+        assert!(
+            start <= self.newest.index,
+            "memory keeps what no snapshot covers"
+        );
+    }
 }
 
 /// This machine's snapshots.
