@@ -5,7 +5,9 @@
 //!
 //! The encoding stands in the table of fields below. It is stored in the log and sent between
 //! members. A tag that was once given is never given another meaning.
-use super::fields::{Codec, Flag, Number, OptionalText, OptionalTime, Tagged, Text, fields};
+use super::fields::{
+    Codec, Flag, Number, OptionalNumber, OptionalText, OptionalTime, Tagged, Text, fields,
+};
 pub use super::varint::Malformed;
 use super::varint::{Unpack, number_bytes, put_str};
 use std::sync::Arc;
@@ -104,7 +106,8 @@ pub enum Naming {
 ///
 /// `path` is the node that the command is about. `value` is the content of a file. `expires_ns` is
 /// an expiration in nanoseconds since the Unix epoch; `None` is permanent. `prev_value` and
-/// `prev_index` are conditions on the present node; `None` and 0 are no condition.
+/// `prev_index` are conditions on the present node; `None` is no condition. No index and no id is 0:
+/// the encoding has 0 for `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
     missing_docs,
@@ -141,7 +144,7 @@ pub enum Command {
         value: Option<Arc<str>>,
         expires_ns: Option<u64>,
         prev_value: Option<Box<str>>,
-        prev_index: u64,
+        prev_index: Option<u64>,
         or_create: bool,
         refresh: bool,
     },
@@ -155,20 +158,19 @@ pub enum Command {
     CompareAndDelete {
         path: KeyPath,
         prev_value: Option<Box<str>>,
-        prev_index: u64,
+        prev_index: Option<u64>,
     },
     /// Expires nodes that are due at `now_ns`, in nanoseconds since the Unix epoch. The store bounds
     /// their number and tells whether more are due.
     Sync { now_ns: u64 },
     /// A machine joins, or a member changes its addresses. `incarnation` is the random number of its
-    /// data directory, 0 if unknown. `replaces` is the id of the member in whose place it joins, 0
-    /// for none.
+    /// data directory, 0 if unknown. `replaces` is the id of the member in whose place it joins.
     Join {
         name: Box<str>,
         peer_url: Box<str>,
         client_url: Box<str>,
         incarnation: u64,
-        replaces: u64,
+        replaces: Option<u64>,
     },
     /// A learner becomes a voter.
     Promote { id: u64 },
@@ -221,15 +223,15 @@ fields! {
         COMPARE_AND_SWAP = 5: CompareAndSwap {
             path, value, expires_ns, prev_value, prev_index, or_create, refresh
         } =>
-            or_create: Flag, refresh: Flag, prev_index: Number, prev_value: OptionalText,
+            or_create: Flag, refresh: Flag, prev_index: OptionalNumber, prev_value: OptionalText,
             expires_ns: OptionalTime, path: KeyPath, value: OptionalText;
         DELETE = 6: Delete { path, dir, recursive } =>
             dir: Flag, recursive: Flag, path: KeyPath;
         COMPARE_AND_DELETE = 7: CompareAndDelete { path, prev_value, prev_index } =>
-            prev_index: Number, prev_value: OptionalText, path: KeyPath;
+            prev_index: OptionalNumber, prev_value: OptionalText, path: KeyPath;
         SYNC = 8: Sync { now_ns } => now_ns: Number;
         JOIN = 9: Join { name, peer_url, client_url, incarnation, replaces } =>
-            incarnation: Number, replaces: Number, name: Text, peer_url: Text, client_url: Text;
+            incarnation: Number, replaces: OptionalNumber, name: Text, peer_url: Text, client_url: Text;
         PROMOTE = 10: Promote { id } => id: Number;
         REMOVE = 11: Remove { id } => id: Number;
         SET_CONFIG = 12: SetConfig(config) => config: ClusterConfig;

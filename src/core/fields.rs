@@ -158,6 +158,24 @@ impl Codec<u32> for Number {
     }
 }
 
+/// A number from 1 on that may be absent: a varint, 0 for none.
+pub struct OptionalNumber;
+
+impl Codec<Option<u64>> for OptionalNumber {
+    fn put(value: &Option<u64>, out: &mut Vec<u8>) {
+        put_number(value.unwrap_or(0), out);
+    }
+
+    fn size(value: &Option<u64>) -> usize {
+        number_bytes(value.unwrap_or(0))
+    }
+
+    fn take(from: &mut Unpack) -> Result<Option<u64>, Malformed> {
+        let number = from.number()?;
+        Ok((number != 0).then_some(number))
+    }
+}
+
 /// A byte that is 0 or 1.
 pub struct Flag;
 
@@ -361,6 +379,8 @@ mod tests {
         check::<OptionalText, Option<Box<str>>>(None);
         check::<OptionalTime, _>(None);
         check::<OptionalTime, _>(Some(7));
+        check::<OptionalNumber, _>(None);
+        check::<OptionalNumber, _>(Some(300));
         check::<Number, _>(u32::MAX);
         check::<Number, _>(u64::MAX);
     }

@@ -426,7 +426,7 @@ fn update(value: Option<&str>, refresh: bool) -> Result<Command, u16> {
 fn swap(
     value: Option<&str>,
     prev_value: Option<&str>,
-    prev_index: u64,
+    prev_index: Option<u64>,
     or_create: bool,
 ) -> Result<Command, u16> {
     Ok(Command::CompareAndSwap {
@@ -450,17 +450,20 @@ fn parameters_of_a_put() {
         ("refresh=TRUE&ttl=5", update(None, true)),
         ("refresh=true&ttl=5&prevExist=true&value=x", Err(400)),
         ("refresh=true&prevExist=true", Err(400)),
-        ("refresh=true&ttl=5&prevIndex=7", swap(None, None, 7, false)),
-        ("refresh=true&ttl=5&prevValue=a", swap(None, a, 0, false)),
+        (
+            "refresh=true&ttl=5&prevIndex=7",
+            swap(None, None, Some(7), false),
+        ),
+        ("refresh=true&ttl=5&prevValue=a", swap(None, a, None, false)),
         ("prevExist=true&ttl=5", update(None, false)),
         ("prevExist=true&ttl=5&value=x", update(x, false)),
-        ("value=x&prevIndex=0", swap(x, None, 0, true)),
+        ("value=x&prevIndex=0", swap(x, None, None, true)),
         (
             "value=x&prevIndex=0&prevExist=true",
-            swap(x, None, 0, false),
+            swap(x, None, None, false),
         ),
-        ("value=x&prevIndex=0&prevValue=a", swap(x, a, 0, false)),
-        ("value=x&prevExist=maybe", swap(x, None, 0, false)),
+        ("value=x&prevIndex=0&prevValue=a", swap(x, a, None, false)),
+        ("value=x&prevExist=maybe", swap(x, None, None, false)),
         ("value=x&ttl=3155760001", Err(400)),
         ("value=x&value=%", Err(400)),
     ];

@@ -21,7 +21,7 @@ fn key_command() -> impl Strategy<Value = Command> {
         Just(Naming::InOrder),
         Just(Naming::InOrderPadded)
     ];
-    let condition = || (proptest::option::of(text()), any::<u64>());
+    let condition = || (proptest::option::of(text()), number());
     prop_oneof![
         node().prop_map(|(path, value, expires_ns)| Command::Set {
             path,
@@ -74,8 +74,8 @@ fn cluster_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         Just(Command::Nop),
         any::<u64>().prop_map(|now_ns| Command::Sync { now_ns }),
-        ([text(), text(), text()], any::<(u64, u64)>()).prop_map(
-            |([name, peer_url, client_url], (incarnation, replaces))| Command::Join {
+        ([text(), text(), text()], any::<u64>(), number()).prop_map(
+            |([name, peer_url, client_url], incarnation, replaces)| Command::Join {
                 name,
                 peer_url,
                 client_url,
@@ -93,6 +93,11 @@ fn cluster_command() -> impl Strategy<Value = Command> {
             })
         }),
     ]
+}
+
+/// A number from 1 on, or none.
+fn number() -> impl Strategy<Value = Option<u64>> {
+    proptest::option::of(1..=u64::MAX)
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -179,7 +184,7 @@ fn samples() -> Vec<(Command, &'static str)> {
                 value: value(),
                 expires_ns: Some(u64::MAX),
                 prev_value: Some("".into()),
-                prev_index: 300,
+                prev_index: Some(300),
                 or_create: true,
                 refresh: false,
             },
@@ -197,7 +202,7 @@ fn samples() -> Vec<(Command, &'static str)> {
             Command::CompareAndDelete {
                 path: path(),
                 prev_value: None,
-                prev_index: 300,
+                prev_index: Some(300),
             },
             "07ac0200042f612f62",
         ),
@@ -219,7 +224,7 @@ fn cluster_samples() -> Vec<(Command, &'static str)> {
                 peer_url: "p".into(),
                 client_url: "c".into(),
                 incarnation: u64::MAX,
-                replaces: 1,
+                replaces: Some(1),
             },
             "09ffffffffffffffffff0101016e01700163",
         ),

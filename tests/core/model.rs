@@ -128,7 +128,7 @@ impl Model {
         }
     }
 
-    fn compare(&self, at: &Names, value: Option<&str>, index: u64) -> Result<(), Fails> {
+    fn compare(&self, at: &Names, value: Option<&str>, index: Option<u64>) -> Result<(), Fails> {
         let node = match at.is_empty() {
             true => return Err((Code::NotAFile, "/".into())),
             false => self.find(at)?,
@@ -140,7 +140,7 @@ impl Model {
         if let Some(value) = value.filter(|v| v != have) {
             wrong.push(format!("[{value} != {have}]"));
         }
-        if index != 0 && index != node.modified {
+        if let Some(index) = index.filter(|index| *index != node.modified) {
             wrong.push(format!("[{index} != {}]", node.modified));
         }
         match wrong.is_empty() {

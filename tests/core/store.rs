@@ -73,7 +73,7 @@ fn write() -> impl Strategy<Value = Command> {
         1 => Just(Naming::InOrder),
         1 => Just(Naming::InOrderPadded)
     ];
-    let condition = || (prev_value(), prop_oneof![Just(0u64), 1..40u64]);
+    let condition = || (prev_value(), proptest::option::of(1..40u64));
     let node = || (path(), value(), expires());
     prop_oneof![
         6 => node().prop_map(|(path, value, expires_ns)| Command::Set { path, value, expires_ns }),

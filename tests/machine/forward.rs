@@ -121,7 +121,7 @@ fn a_follower_answers_what_it_has_applied_itself() {
         value: Some("two".into()),
         expires_ns: None,
         prev_value: Some(prev.into()),
-        prev_index: 0,
+        prev_index: None,
         or_create: false,
         refresh: false,
     };

@@ -85,7 +85,7 @@ fn a_write_that_fails_when_it_is_applied_says_why() {
         value: Some("new".into()),
         expires_ns: None,
         prev_value: Some("other".into()),
-        prev_index: 0,
+        prev_index: None,
         or_create: false,
         refresh: false,
     });

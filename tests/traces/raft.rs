@@ -151,7 +151,7 @@ fn set(key: &str) -> Command {
     }
 }
 
-fn join(name: &str, incarnation: u64, replaces: u64) -> Command {
+fn join(name: &str, incarnation: u64, replaces: Option<u64>) -> Command {
     Command::Join {
         name: name.into(),
         peer_url: format!("http://{name}:7001").into(),
@@ -210,8 +210,7 @@ impl World {
             "join" => {
                 let incarnation =
                     option(words, "dir").map_or(500, |v| v.parse().expect("a number"));
-                let replaces =
-                    option(words, "replaces").map_or(0, |v| v.parse().expect("a number"));
+                let replaces = option(words, "replaces").map(|v| v.parse().expect("a number"));
                 shown(raft.propose(now, &join(words[2], incarnation, replaces)))
             }
             "promote" => shown(raft.propose(

@@ -117,24 +117,34 @@ fn compare_and_swap(
     let refresh = form.flag("refresh");
     let prev_value = form.get("prevValue");
     let prev_index = form.get("prevIndex");
-    let index = match prev_index {
-        None => 0,
-        given => ask.index(given, "CompareAndSwap")?,
-    };
+    let condition = index_condition(ask, prev_index, "CompareAndSwap")?;
     if prev_value == Some("") {
         return Err(ask.error(Code::PrevValueRequired, "CompareAndSwap"));
     }
     // `prevIndex=0` alone is no condition: a missing key is created, as in 2.x.
-    let is_unconditional = prev_index.is_some() && index == 0 && prev_value.is_none();
+    let is_unconditional = prev_index.is_some() && condition.is_none() && prev_value.is_none();
     Ok(Command::CompareAndSwap {
         path,
         value: (!refresh).then(|| form.get("value").unwrap_or_default().into()),
         expires_ns,
         prev_value: prev_value.map(Into::into),
-        prev_index: index,
+        prev_index: condition,
         or_create: is_unconditional && !form.flag("prevExist"),
         refresh,
     })
+}
+
+/// The condition of a `prevIndex`; 0 is none.
+fn index_condition(
+    ask: &Ask,
+    prev_index: Option<&str>,
+    cause: &str,
+) -> Result<Option<u64>, Response> {
+    if prev_index.is_none() {
+        return Ok(None);
+    }
+    let index = ask.index(prev_index, cause)?;
+    Ok((index != 0).then_some(index))
 }
 
 /// POST: create a child named by the new index.
@@ -170,17 +180,14 @@ pub fn delete(ask: &Ask) -> Handled {
         };
         return ask.to_machine(Op::Write(command), AnswerKind::Event);
     }
-    let index = match prev_index {
-        None => 0,
-        given => ask.index(given, "CompareAndDelete")?,
-    };
+    let condition = index_condition(ask, prev_index, "CompareAndDelete")?;
     if prev_value == Some("") {
         return Err(ask.error(Code::PrevValueRequired, "CompareAndDelete"));
     }
     let command = Command::CompareAndDelete {
         path,
         prev_value: prev_value.map(Into::into),
-        prev_index: index,
+        prev_index: condition,
     };
     ask.to_machine(Op::Write(command), AnswerKind::Event)
 }

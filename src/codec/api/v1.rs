@@ -48,7 +48,7 @@ pub fn put(ask: &Ask) -> Handled {
             value,
             expires_ns,
             prev_value: Some(prev_value.into()),
-            prev_index: 0,
+            prev_index: None,
             or_create: false,
             refresh: false,
         },

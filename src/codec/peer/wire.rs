@@ -7,7 +7,9 @@
 //! (`hello::PROTOCOL`).
 //!
 //! Start reading at the table.
-use crate::core::fields::{Bytes, Codec, Fields, Flag, Number, Tagged, Text, fields};
+use crate::core::fields::{
+    Bytes, Codec, Fields, Flag, Number, OptionalNumber, Tagged, Text, fields,
+};
 use crate::core::raft::snapshot_head::{bounded, encode_meta, take_index, take_meta, take_term};
 use crate::core::raft::*;
 use crate::core::varint::{Malformed, Unpack, number_bytes, put_number};
@@ -23,18 +25,19 @@ fields! {
         APPEND_ENTRIES = 3: AppendEntries {
             prev_index, prev_term, commit, acked, round, sync_us, entries
         } =>
-            prev_index: Index, prev_term: Term, commit: Index, acked: Index, round: Round,
-            sync_us: Number, entries: Entries;
+            prev_index: Index, prev_term: Term, commit: Index, acked: Index,
+            round: OptionalNumber, sync_us: Number, entries: Entries;
         ACCEPTED = 4: AppendReply {
             round, sync_us, answer: AppendAnswer::Accepted { verified, matched, want_snapshot }
         } =>
-            round: Round, sync_us: Number, verified: Index, matched: Index, want_snapshot: Flag;
+            round: OptionalNumber, sync_us: Number, verified: Index, matched: Index,
+            want_snapshot: Flag;
         REJECTED = 5: AppendReply {
             round, sync_us, answer: AppendAnswer::Rejected { prev, hint, hint_term }
         } =>
-            round: Round, sync_us: Number, prev: Index, hint: Index, hint_term: Term;
+            round: OptionalNumber, sync_us: Number, prev: Index, hint: Index, hint_term: Term;
         STALE = 6: AppendReply { round, sync_us, answer: AppendAnswer::Stale } =>
-            round: Round, sync_us: Number;
+            round: OptionalNumber, sync_us: Number;
 
         INSTALL_SNAPSHOT = 7: InstallSnapshot { meta, offset, crc, done, data } =>
             offset: Number, crc: Number, done: Flag, meta: SnapshotMeta, data: Bytes;
@@ -210,24 +213,6 @@ impl Codec<(bool, bool)> for TwoFlags {
             flags @ 0..=3 => Ok((flags & 1 != 0, flags & 2 != 0)),
             _ => Err(Malformed),
         }
-    }
-}
-
-/// The number of a heartbeat round as a varint; 0 stands for no round.
-struct Round;
-
-impl Codec<Option<u64>> for Round {
-    fn put(value: &Option<u64>, out: &mut Vec<u8>) {
-        put_number(value.unwrap_or(0), out);
-    }
-
-    fn size(value: &Option<u64>) -> usize {
-        number_bytes(value.unwrap_or(0))
-    }
-
-    fn take(from: &mut Unpack) -> Result<Option<u64>, Malformed> {
-        let round = from.number()?;
-        Ok((round != 0).then_some(round))
     }
 }
 

@@ -47,7 +47,7 @@ impl Configuration {
     /// A Join adds a learner, with two exceptions:
     /// - it names a member: it updates the URLs of that member (and its incarnation, unless that is
     ///   0);
-    /// - it replaces a member (`replaces` is not 0): that member goes first.
+    /// - it replaces a member (`replaces`): that member goes first.
     pub fn after(&self, index: Index, command: &Command) -> Option<Configuration> {
         // Asked for each entry: the copy is made for the few that change something.
         let changes = matches!(
@@ -66,7 +66,7 @@ impl Configuration {
                 incarnation,
                 replaces,
             } => {
-                members.retain(|m| m.id.0 != *replaces);
+                members.retain(|m| Some(m.id.0) != *replaces);
                 let known = members.iter().position(|m| m.name == *name);
                 let at = known.unwrap_or(members.len());
                 if known.is_none() {
@@ -104,9 +104,11 @@ impl Configuration {
                 ..
             } => {
                 let fits = match self.by_name(name) {
-                    None => *replaces == 0,
-                    Some(member) if *replaces == 0 => member.is_same_directory(*incarnation),
-                    Some(member) => member.id.0 == *replaces && member.id != own_id,
+                    None => replaces.is_none(),
+                    Some(member) => match *replaces {
+                        None => member.is_same_directory(*incarnation),
+                        Some(id) => member.id.0 == id && member.id != own_id,
+                    },
                 };
                 (!fits).then_some(UnfitChange::NameTaken)
             }
@@ -452,7 +454,7 @@ impl Raft {
 mod tests {
     use super::*;
 
-    fn join(name: &str, incarnation: u64, replaces: u64) -> Command {
+    fn join(name: &str, incarnation: u64, replaces: Option<u64>) -> Command {
         Command::Join {
             name: name.into(),
             peer_url: "http://peer".into(),
@@ -475,8 +477,8 @@ mod tests {
     /// Member 1, a voter, and member 2, a learner.
     fn membership() -> Membership {
         let mut membership = Membership::new(Index(0), Configuration::default());
-        membership.on_append(&entry(1, &join("n1", 11, 0)));
-        membership.on_append(&entry(2, &join("n2", 22, 0)));
+        membership.on_append(&entry(1, &join("n1", 11, None)));
+        membership.on_append(&entry(2, &join("n2", 22, None)));
         membership.on_append(&entry(3, &Command::Promote { id: 1 }));
         membership
     }
@@ -523,11 +525,11 @@ mod tests {
         let latest = membership.latest();
         let own_id = PeerId(1);
         let taken = Some(UnfitChange::NameTaken);
-        assert_eq!(latest.unfit(&join("n2", 22, 0), own_id), None);
-        assert_eq!(latest.unfit(&join("n2", 0, 0), own_id), None);
-        assert_eq!(latest.unfit(&join("n2", 23, 0), own_id), taken);
-        assert_eq!(latest.unfit(&join("n2", 23, 2), own_id), None);
-        assert_eq!(latest.unfit(&join("n1", 12, 1), own_id), taken);
-        assert_eq!(latest.unfit(&join("n3", 33, 2), own_id), taken);
+        assert_eq!(latest.unfit(&join("n2", 22, None), own_id), None);
+        assert_eq!(latest.unfit(&join("n2", 0, None), own_id), None);
+        assert_eq!(latest.unfit(&join("n2", 23, None), own_id), taken);
+        assert_eq!(latest.unfit(&join("n2", 23, Some(2)), own_id), None);
+        assert_eq!(latest.unfit(&join("n1", 12, Some(1)), own_id), taken);
+        assert_eq!(latest.unfit(&join("n3", 33, Some(2)), own_id), taken);
     }
 }

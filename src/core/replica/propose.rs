@@ -200,7 +200,7 @@ impl Replica {
             peer_url: peer_url.clone(),
             client_url: client_url.clone(),
             incarnation: own.incarnation,
-            replaces: 0,
+            replaces: None,
         };
         self.propose_own(now, &command).is_some()
     }

@@ -151,10 +151,10 @@ pub fn join(
         None if members.members.len() >= config.active_size as usize => {
             return Err(Error::new(Code::NoMorePeer, ""));
         }
-        None => 0,
-        Some(old) if is_same(old, join) => 0,
+        None => None,
+        Some(old) if is_same(old, join) => None,
         Some(old) if is_heard(old) => return taken(),
-        Some(old) => old.id.0,
+        Some(old) => Some(old.id.0),
     };
     Ok(Command::Join {
         name: join.name.clone(),

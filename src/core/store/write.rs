@@ -21,11 +21,11 @@ struct Conditions<'a> {
 }
 
 impl<'a> Conditions<'a> {
-    /// The conditions of a command, which holds 0 for no index.
-    fn new(prev_value: &'a Option<Box<str>>, prev_index: u64) -> Conditions<'a> {
+    /// The conditions of a command.
+    fn new(prev_value: &'a Option<Box<str>>, prev_index: Option<u64>) -> Conditions<'a> {
         Conditions {
             value: prev_value.as_deref(),
-            index: (prev_index != 0).then_some(prev_index),
+            index: prev_index,
         }
     }
 }

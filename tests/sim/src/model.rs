@@ -200,11 +200,11 @@ impl Model {
         Ok(self.tell(Action::Update, view, Some(prev), refresh))
     }
 
-    fn compare(node: &Node, value: &Option<Box<str>>, index: u64) -> Result<(), Code> {
+    fn compare(node: &Node, value: &Option<Box<str>>, index: Option<u64>) -> Result<(), Code> {
         let wrong_value = value
             .as_ref()
             .is_some_and(|v| Some(&**v) != node.value.as_deref());
-        let wrong_index = index != 0 && index != node.modified;
+        let wrong_index = index.is_some_and(|index| index != node.modified);
         if wrong_value || wrong_index {
             return Err(Code::CompareFailed);
         }
@@ -215,7 +215,7 @@ impl Model {
         &mut self,
         path: &str,
         new: (Option<Arc<str>>, Option<u64>, bool),
-        want: (&Option<Box<str>>, u64),
+        want: (&Option<Box<str>>, Option<u64>),
     ) -> Answer {
         let old = self.find(path)?;
         if old.value.is_none() {
@@ -273,7 +273,12 @@ impl Model {
         Ok(self.remove(Action::Delete, path))
     }
 
-    fn compare_delete(&mut self, path: &str, value: &Option<Box<str>>, index: u64) -> Answer {
+    fn compare_delete(
+        &mut self,
+        path: &str,
+        value: &Option<Box<str>>,
+        index: Option<u64>,
+    ) -> Answer {
         let node = self.find(path)?;
         if node.value.is_none() {
             return Err(Code::NotAFile);

@@ -139,7 +139,7 @@ impl Truth {
             peer_url: founder.peer_url.clone(),
             client_url: founder.client_url.clone(),
             incarnation: founder.incarnation,
-            replaces: 0,
+            replaces: None,
         };
         self.committed.push((meta.term.0, 0));
         self.apply(1, &command);
@@ -426,10 +426,10 @@ impl Truth {
                 let known = self
                     .members
                     .iter()
-                    .any(|m| m.name == *name && m.id != *replaces);
-                if *replaces != 0 {
-                    self.members.retain(|m| m.id != *replaces);
-                    self.removed.insert(*replaces, index);
+                    .any(|m| m.name == *name && Some(m.id) != *replaces);
+                if let Some(replaced) = replaces {
+                    self.members.retain(|m| m.id != *replaced);
+                    self.removed.insert(*replaced, index);
                 }
                 if !known {
                     self.members.push(Member {

@@ -23,7 +23,9 @@ impl Views {
             } => {
                 let known = self.members.get(name);
                 let same = known.is_some_and(|k| k.1 == *peer_url && k.2 == *client_url);
-                let id = known.filter(|k| k.0 != *replaces).map_or(index, |k| k.0);
+                let id = known
+                    .filter(|k| Some(k.0) != *replaces)
+                    .map_or(index, |k| k.0);
                 let action = if known.is_some() {
                     Action::Update
                 } else {

@@ -333,9 +333,9 @@ impl Ask {
 fn key_op(path: KeyPath, act: Act, index: u64) -> Op {
     let prev = |from: Value| {
         if index == 0 {
-            (Some(value_text(from).into()), 0)
+            (Some(value_text(from).into()), None)
         } else {
-            (None, index)
+            (None, Some(index))
         }
     };
     let value = |v: Value| Some(value_text(v).into());

@@ -70,8 +70,12 @@ pub(super) fn entry(entry: &Entry) -> String {
     match command::decode(bytes).expect("encoded by a member") {
         Command::Set { .. } => place,
         Command::Nop => format!("{place}(nop)"),
-        Command::Join { name, replaces, .. } if replaces != 0 => {
-            format!("{place}(join {name} for {replaces})")
+        Command::Join {
+            name,
+            replaces: Some(id),
+            ..
+        } => {
+            format!("{place}(join {name} for {id})")
         }
         Command::Join { name, .. } => format!("{place}(join {name})"),
         Command::Promote { id } => format!("{place}(promote {id})"),

@@ -206,7 +206,7 @@ impl World {
             return false;
         }
         let (what, id) = match command::decode(bytes) {
-            Ok(Command::Join { replaces, .. }) => ("appends join", replaces),
+            Ok(Command::Join { replaces, .. }) => ("appends join", replaces.unwrap_or(0)),
             Ok(Command::Promote { id }) => ("appends promote", id),
             Ok(Command::Remove { id }) => ("appends remove", id),
             _ => return false,
