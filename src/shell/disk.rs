@@ -17,7 +17,7 @@ mod snapshots;
 mod standby;
 
 pub use export::Export;
-use membership::Membership;
+use membership::OwnMembership;
 
 use crate::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
 use crate::core::raft::snapshot_head::encode_meta;
@@ -294,7 +294,7 @@ impl Disk {
 
     /// Makes durable that the cluster has admitted this machine as the member `id`.
     pub fn keep_id(&mut self, id: PeerId) {
-        let member = Membership::Member {
+        let member = OwnMembership::Member {
             id: id.0,
             incarnation: self.incarnation,
         };

@@ -37,7 +37,7 @@ pub enum FlagDefault {
 }
 
 /// A flag.
-pub struct Flag {
+pub struct CommandFlag {
     /// Its name without a dash.
     pub name: &'static str,
     /// Which values it takes.
@@ -56,8 +56,8 @@ const fn flag(
     hint: &'static str,
     default: FlagDefault,
     help: &'static str,
-) -> Flag {
-    Flag {
+) -> CommandFlag {
+    CommandFlag {
         name,
         kind,
         hint,
@@ -70,7 +70,7 @@ use FlagDefault::{Described, Fixed, Nothing};
 use FlagKind::{Bool, Ignored, List, Text};
 
 /// A heading of `-h` and the flags below it.
-type FlagGroup = (&'static str, &'static [Flag]);
+type FlagGroup = (&'static str, &'static [CommandFlag]);
 
 /// All flags in the groups of `-h`.
 pub const FLAGS: [FlagGroup; 8] = [
@@ -85,7 +85,7 @@ pub const FLAGS: [FlagGroup; 8] = [
 ];
 
 #[rustfmt::skip]
-const MACHINE: [Flag; 9] = [
+const MACHINE: [CommandFlag; 9] = [
     flag("name", Text, "NAME", Described("the host's name"),
         "Name of this machine, unique in the cluster: at most 255 bytes without slashes. A new machine that joins \
          under the name of a member replaces it once that member is silent."),
@@ -109,7 +109,7 @@ const MACHINE: [Flag; 9] = [
 ];
 
 #[rustfmt::skip]
-const CLUSTER: [Flag; 8] = [
+const CLUSTER: [CommandFlag; 8] = [
     flag("peers", List, "HOST:PORT,...", Nothing,
         "Peer addresses of machines to join. An empty machine without -peers, -peers-file and -discovery founds a \
          cluster of its own. A list that names only this machine still means to join."),
@@ -133,7 +133,7 @@ const CLUSTER: [Flag; 8] = [
 ];
 
 #[rustfmt::skip]
-const RAFT: [Flag; 5] = [
+const RAFT: [CommandFlag; 5] = [
     flag("peer-heartbeat-interval", Text, "MS", Fixed("50"),
         "Milliseconds between two heartbeats of the leader. Use one value on all machines."),
     flag("peer-election-timeout", Text, "MS", Fixed("200"),
@@ -149,7 +149,7 @@ const RAFT: [Flag; 5] = [
 ];
 
 #[rustfmt::skip]
-const CLIENTS: [Flag; 7] = [
+const CLIENTS: [CommandFlag; 7] = [
     flag("cors", List, "ORIGIN,...", Nothing,
         "Origins whose pages may use the client port from a browser, such as http://a.example; * for all."),
     flag("forward", Bool, "", Described("false, with -compat 2 true"),
@@ -168,7 +168,7 @@ const CLIENTS: [Flag; 7] = [
 ];
 
 #[rustfmt::skip]
-const TLS: [Flag; 6] = [
+const TLS: [CommandFlag; 6] = [
     flag("cert-file", Text, "FILE", Nothing,
         "Certificate of the client port (PEM). With it and -key-file the port speaks only https."),
     flag("key-file", Text, "FILE", Nothing, "Private key of -cert-file (PEM)."),
@@ -184,7 +184,7 @@ const TLS: [Flag; 6] = [
 ];
 
 #[rustfmt::skip]
-const LOG: [Flag; 5] = [
+const LOG: [CommandFlag; 5] = [
     flag("v", Bool, "", Fixed("false"), "Also log what helps to find a fault (level DEBUG)."),
     flag("vv", Bool, "", Fixed("false"),
         "Log everything (level TRACE). A release build has no lines of that level."),
@@ -196,14 +196,14 @@ const LOG: [Flag; 5] = [
 ];
 
 #[rustfmt::skip]
-const HELP: [Flag; 3] = [
+const HELP: [CommandFlag; 3] = [
     flag("h", Bool, "", Fixed("false"), "The same as -help."),
     flag("help", Bool, "", Fixed("false"), "Print this text and exit."),
     flag("version", Bool, "", Fixed("false"), "Print the version and exit."),
 ];
 
 #[rustfmt::skip]
-const IGNORED: [Flag; 3] = [
+const IGNORED: [CommandFlag; 3] = [
     flag("max-result-buffer", Ignored, "N", Nothing, ""),
     flag("graphite-host", Ignored, "HOST:PORT", Nothing, ""),
     flag("cpuprofile", Ignored, "FILE", Nothing, ""),
@@ -234,7 +234,7 @@ pub const OLD_NAMES: [(&str, &str); 20] = [
 ];
 
 /// All flags.
-pub fn all() -> impl Iterator<Item = &'static Flag> {
+pub fn all() -> impl Iterator<Item = &'static CommandFlag> {
     FLAGS.iter().flat_map(|(_, flags)| flags.iter())
 }
 
@@ -243,7 +243,7 @@ pub fn all() -> impl Iterator<Item = &'static Flag> {
 /// # Panics
 ///
 /// If there is none: the code asks only for flags in the table.
-pub fn by_name(name: &str) -> &'static Flag {
+pub fn by_name(name: &str) -> &'static CommandFlag {
     let found = all().find(|flag| flag.name == name);
     found.unwrap_or_else(|| panic!("-{name} is in the table"))
 }
@@ -389,7 +389,7 @@ pub fn help() -> String {
 }
 
 /// Adds the lines about one flag.
-fn push_flag(text: &mut String, flag: &Flag) {
+fn push_flag(text: &mut String, flag: &CommandFlag) {
     text.push_str(&format!("  -{} ", flag.name));
     if !flag.hint.is_empty() {
         text.push_str(&format!("{} ", flag.hint));

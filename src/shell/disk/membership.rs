@@ -13,7 +13,7 @@ pub const FILE: &str = "membership";
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Membership {
+pub enum OwnMembership {
     /// The cluster has admitted a data directory as a member.
     Member {
         /// The id of the member.
@@ -29,7 +29,7 @@ pub enum Membership {
 /// # Errors
 ///
 /// The file cannot be read or is damaged; with a sentence for the user.
-pub fn read(data_dir: &Path) -> Result<Option<Membership>, String> {
+pub fn read(data_dir: &Path) -> Result<Option<OwnMembership>, String> {
     let path = data_dir.join(FILE);
     let Some(bytes) = files::read(&path)? else {
         return Ok(None);
@@ -48,7 +48,7 @@ pub fn read(data_dir: &Path) -> Result<Option<Membership>, String> {
 /// # Errors
 ///
 /// A system call failed.
-pub fn write(data_dir: &Path, membership: &Membership) -> io::Result<()> {
+pub fn write(data_dir: &Path, membership: &OwnMembership) -> io::Result<()> {
     files::replace(data_dir, FILE, &serde_json::to_vec(membership)?)
 }
 
@@ -61,7 +61,7 @@ mod tests {
     fn membership_is_read_back_and_damage_is_reported() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         assert_eq!(read(dir.path()), Ok(None));
-        let member = Membership::Member {
+        let member = OwnMembership::Member {
             id: 5,
             incarnation: u64::MAX,
         };

@@ -10,8 +10,8 @@
 //!
 //! Whatever is doubtful is refused: every error is a sentence that says which file, what is wrong,
 //! and what to do. Start with [`Disk::open_to`].
-use super::membership::{self, Membership};
-use super::snapfile::{SnapshotWriter, Unusable};
+use super::membership::{self, OwnMembership};
+use super::snapfile::{SnapshotFileWriter, Unusable};
 use super::snapshots::{self, KEPT, Snapshots};
 use super::standby::{self, StandbyRecord};
 use super::{Disk, SyncDelay, dir, random, snapfile};
@@ -143,10 +143,12 @@ fn known_peers(record: &StandbyRecord) -> Vec<Box<str>> {
 }
 
 /// The id in `membership`, if it belongs to the log with this number.
-fn id_of(membership: Option<Membership>, identity: u64) -> Option<PeerId> {
+fn id_of(membership: Option<OwnMembership>, identity: u64) -> Option<PeerId> {
     match membership {
-        Some(Membership::Member { id, incarnation }) if incarnation == identity => Some(PeerId(id)),
-        Some(Membership::Member { .. }) | None => None,
+        Some(OwnMembership::Member { id, incarnation }) if incarnation == identity => {
+            Some(PeerId(id))
+        }
+        Some(OwnMembership::Member { .. }) | None => None,
     }
 }
 
@@ -232,7 +234,7 @@ fn found_cluster(
 }
 
 fn write_first_snapshot(data_dir: &Path, founding: &Founding) -> io::Result<()> {
-    let mut writer = SnapshotWriter::new(data_dir, &founding.meta)?;
+    let mut writer = SnapshotFileWriter::new(data_dir, &founding.meta)?;
     for chunk in &founding.chunks {
         writer.append(chunk)?;
     }

@@ -11,7 +11,7 @@
 //! another. A file is synced before it is renamed to its final name, so a file of that name is
 //! whole unless the disk has damaged it.
 //!
-//! Start with [`SnapshotWriter`] and [`SnapshotReader`].
+//! Start with [`SnapshotFileWriter`] and [`SnapshotFileReader`].
 use super::files;
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{Index, SnapshotMeta};
@@ -102,7 +102,7 @@ fn checksum(index: Index, number: u64, bytes: &[u8]) -> u32 {
 }
 
 /// A snapshot that is being written.
-pub struct SnapshotWriter {
+pub struct SnapshotFileWriter {
     file: File,
     data_dir: PathBuf,
     /// The index of the last entry that the snapshot covers; never changes.
@@ -115,13 +115,13 @@ pub struct SnapshotWriter {
     unsynced: usize,
 }
 
-impl SnapshotWriter {
+impl SnapshotFileWriter {
     /// Makes the file under a temporary name and writes its head and the first chunk.
     ///
     /// # Errors
     ///
     /// A system call failed.
-    pub fn new(data_dir: &Path, meta: &SnapshotMeta) -> io::Result<SnapshotWriter> {
+    pub fn new(data_dir: &Path, meta: &SnapshotMeta) -> io::Result<SnapshotFileWriter> {
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(MAGIC);
         head[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -130,7 +130,7 @@ impl SnapshotWriter {
         head[24..28].copy_from_slice(&check.to_le_bytes());
         let mut file = files::create(&unfinished(data_dir, meta.index))?;
         file.write_all(&head)?;
-        let mut writer = SnapshotWriter {
+        let mut writer = SnapshotFileWriter {
             file,
             data_dir: data_dir.to_path_buf(),
             index: meta.index,
@@ -228,7 +228,7 @@ impl Unusable {
 }
 
 /// A snapshot that is being read.
-pub struct SnapshotReader {
+pub struct SnapshotFileReader {
     file: BufReader<File>,
     path: PathBuf,
     /// The index of the last entry that the snapshot covers; never changes.
@@ -243,14 +243,14 @@ pub struct SnapshotReader {
     meta: SnapshotMeta,
 }
 
-impl SnapshotReader {
+impl SnapshotFileReader {
     /// Opens the file at `path`, which must be the snapshot of this index, and reads its head and
     /// first chunk.
     ///
     /// # Errors
     ///
     /// The file cannot be read, is damaged, has another format, or is the snapshot of another index.
-    pub fn open(path: &Path, index: Index) -> Result<SnapshotReader, Unusable> {
+    pub fn open(path: &Path, index: Index) -> Result<SnapshotFileReader, Unusable> {
         let failed = |e: io::Error| {
             let text = format!("{}: {e}", path.display());
             if files::is_wrong_kind(&e) {
@@ -261,7 +261,7 @@ impl SnapshotReader {
         };
         let file = files::open(path).map_err(failed)?;
         let left = file.metadata().map_err(failed)?.len();
-        let mut reader = SnapshotReader {
+        let mut reader = SnapshotFileReader {
             file: BufReader::with_capacity(READ_BUFFER_BYTES, file),
             path: path.to_path_buf(),
             index,
@@ -361,7 +361,7 @@ mod tests {
             index: Index(index),
             ..SnapshotMeta::default()
         };
-        let mut writer = SnapshotWriter::new(dir, &meta).expect("a file");
+        let mut writer = SnapshotFileWriter::new(dir, &meta).expect("a file");
         for chunk in chunks {
             writer.append(chunk).expect("room");
         }
@@ -369,7 +369,7 @@ mod tests {
     }
 
     fn read(dir: &Path, index: u64) -> Result<Vec<Vec<u8>>, Unusable> {
-        let mut reader = SnapshotReader::open(&file_of(dir, Index(index)), Index(index))?;
+        let mut reader = SnapshotFileReader::open(&file_of(dir, Index(index)), Index(index))?;
         let mut chunks = Vec::new();
         while let Some(chunk) = reader.next()? {
             chunks.push(chunk);
@@ -437,7 +437,7 @@ mod tests {
         for index in [3, 20, 100] {
             write(dir.path(), index, &[b"x"]);
         }
-        SnapshotWriter::new(dir.path(), &SnapshotMeta::default()).expect("a file");
+        SnapshotFileWriter::new(dir.path(), &SnapshotMeta::default()).expect("a file");
         let kept = prune(dir.path(), 2).expect("pruned");
         assert_eq!(kept, [Index(100), Index(20)]);
         let names = fs::read_dir(folder(dir.path())).expect("a folder").count();

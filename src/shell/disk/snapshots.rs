@@ -3,7 +3,7 @@
 //!
 //! A full disk is reported to the core, which starts the snapshot again later. Every other failure
 //! ends the process. Start with [`Snapshots::carry_out`].
-use super::snapfile::{self, SnapshotReader, SnapshotWriter, Unusable};
+use super::snapfile::{self, SnapshotFileReader, SnapshotFileWriter, Unusable};
 use super::{die, files, or_die};
 use crate::core::machine::{SnapshotIn, SnapshotOut};
 use crate::core::raft::{Index, SnapshotMeta};
@@ -31,7 +31,7 @@ pub struct Snapshots {
     kept: Vec<Index>,
     /// The snapshot that this machine is writing. `None` also after it failed, until the core
     /// begins the next one.
-    writing: Option<SnapshotWriter>,
+    writing: Option<SnapshotFileWriter>,
     /// The file of the snapshot that a leader is sending. `None` before its first piece and after
     /// a refusal: pieces are refused then until one starts at offset 0.
     receiving: Option<File>,
@@ -81,7 +81,7 @@ impl Snapshots {
 
     fn begin(&mut self, meta: &SnapshotMeta) -> Option<SnapshotIn> {
         assert!(self.writing.is_none(), "one snapshot is written at a time");
-        match SnapshotWriter::new(&self.data_dir, meta) {
+        match SnapshotFileWriter::new(&self.data_dir, meta) {
             Ok(writer) => {
                 self.writing = Some(writer);
                 None
@@ -254,7 +254,7 @@ pub fn restore(
     index: Index,
     limits: HistoryLimits,
 ) -> Result<(SnapshotMeta, Store), Unusable> {
-    let mut reader = SnapshotReader::open(path, index)?;
+    let mut reader = SnapshotFileReader::open(path, index)?;
     let mut restore = Restore::new(limits);
     let failed = |e: BadSnapshot| Unusable::Damaged(format!("{}: {}", path.display(), e.0));
     while let Some(chunk) = reader.next()? {

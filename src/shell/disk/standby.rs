@@ -8,7 +8,7 @@
 //!
 //! Start with [`read`].
 use super::files;
-use super::membership::Membership;
+use super::membership::OwnMembership;
 use crate::core::machine::{MachineInfo, Role, StandbyInfo};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -30,7 +30,7 @@ pub struct StandbyRecord {
 impl StandbyRecord {
     /// Whether the machine is still a standby, and was not admitted since. `incarnation` is the
     /// random number of the log in the directory.
-    pub fn is_current(&self, membership: Option<&Membership>, incarnation: u64) -> bool {
+    pub fn is_current(&self, membership: Option<&OwnMembership>, incarnation: u64) -> bool {
         if !self.info.running {
             return false;
         }
@@ -39,7 +39,7 @@ impl StandbyRecord {
             return true;
         }
         match membership {
-            Some(Membership::Member {
+            Some(OwnMembership::Member {
                 incarnation: of, ..
             }) => *of != incarnation,
             None => true,
@@ -182,14 +182,14 @@ mod tests {
             (&record.info, record.abandoned),
             (&info(true), Some(u64::MAX))
         );
-        let of_abandoned = Membership::Member {
+        let of_abandoned = OwnMembership::Member {
             id: 3,
             incarnation: u64::MAX,
         };
         assert!(record.is_current(None, 4));
         assert!(record.is_current(Some(&of_abandoned), u64::MAX));
         assert!(record.is_current(Some(&of_abandoned), 4));
-        let admitted = Membership::Member {
+        let admitted = OwnMembership::Member {
             id: 5,
             incarnation: 4,
         };
