@@ -132,7 +132,8 @@ pub struct Config {
     pub compat_2: bool,
     /// How many events are kept for watchers that ask for the past; at least 1.
     pub watch_history: usize,
-    /// The longest request body in bytes; 1 KiB to 64 MiB.
+    /// The longest request body in bytes; from 1 KiB to almost 16 MiB, the longest record of the
+    /// log.
     pub request_bytes_max: u64,
     /// The size of a log segment in bytes, as `wal::Options` demands. A quarter of it holds a
     /// request of `request_bytes_max`.

@@ -19,8 +19,8 @@ const POSITIVE_S: f64 = 0.001;
 /// How much longer a record may be than the body of its request, in bytes: query, key, its own
 /// header, and what replacing bytes that are no text adds.
 const RECORD_EXTRA_BYTES: u64 = 32 * 1024;
-/// The longest request body that may be allowed, in bytes.
-const REQUEST_BYTES_MAX: u64 = 64 << 20;
+/// The longest request body that may be allowed, in bytes: its record must fit the log.
+const REQUEST_BYTES_MAX: u64 = wal::format::BODY_MAX as u64 - RECORD_EXTRA_BYTES;
 
 /// The sources of settings, read with checks.
 pub struct Checked<'a> {
@@ -435,8 +435,8 @@ fn wrong(value: &Value, expected: &str) -> UsageError {
 
 #[cfg(test)]
 mod tests {
-    use crate::core::command::ClusterConfig;
-    use crate::shell::config::{self, Config, ProcessInputs, Start};
+    use super::*;
+    use crate::shell::config::{self, Start};
 
     fn defaults() -> Config {
         let inputs = ProcessInputs {
@@ -456,5 +456,13 @@ mod tests {
     fn the_defaults_of_flags_are_those_of_core_and_log() {
         assert_eq!(defaults().cluster, ClusterConfig::default());
         assert_eq!(defaults().segment_bytes, wal::SEGMENT_BYTES);
+    }
+
+    #[test]
+    fn the_bounds_that_the_help_names_are_those_that_are_checked() {
+        let help = flags::help();
+        for bound in [REQUEST_BYTES_MAX, RECORD_EXTRA_BYTES] {
+            assert!(help.contains(&bound.to_string()), "{bound}");
+        }
     }
 }

@@ -160,7 +160,7 @@ const CLIENTS: [CommandFlag; 7] = [
         "Events kept for watchers that ask for the past (waitIndex), 16 MiB at most. An older index is answered with \
          error 401, and the watcher must read the key again."),
     flag("max-request-bytes", Text, "N", Fixed("2097152"),
-        "Longest body of a request in bytes. A longer one is answered with status 413."),
+        "Longest body of a request in bytes, at most 16744447. A longer one is answered with status 413."),
     flag("http-read-timeout", Text, "SECONDS", Fixed("300"),
         "Longest time that a request may take to arrive before its connection is closed."),
     flag("http-write-timeout", Text, "SECONDS", Fixed("300"),
