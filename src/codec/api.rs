@@ -20,7 +20,7 @@ use crate::codec::http::call::HttpCall;
 use crate::codec::http::response::{JSON, TEXT};
 use crate::codec::http::{Date, Method, Request, Response};
 use crate::core::error::Code;
-use crate::core::seam::{Indexes, Op};
+use crate::core::seam::{Indexes, Op, Query};
 use crate::core::timer::Now;
 use ask::{Ask, Handled};
 use cors::Cors;
@@ -254,23 +254,23 @@ fn as_standby(ask: &Ask, leader_url: Option<&str>) -> Handled {
 }
 
 fn leader(ask: &Ask) -> Handled {
-    ask.to_machine(Op::Leader, AnswerKind::Plain)
+    ask.to_machine(Op::Query(Query::Leader), AnswerKind::Plain)
 }
 
 fn machines(ask: &Ask) -> Handled {
-    ask.to_machine(Op::Machines, AnswerKind::Plain)
+    ask.to_machine(Op::Query(Query::Machines), AnswerKind::Plain)
 }
 
 fn stats_self(ask: &Ask) -> Handled {
-    ask.to_machine(Op::StatsSelf, AnswerKind::Plain)
+    ask.to_machine(Op::Query(Query::StatsSelf), AnswerKind::Plain)
 }
 
 fn stats_leader(ask: &Ask) -> Handled {
-    ask.to_machine(Op::StatsLeader, AnswerKind::Plain)
+    ask.to_machine(Op::Query(Query::StatsLeader), AnswerKind::Plain)
 }
 
 fn stats_store(ask: &Ask) -> Handled {
-    ask.to_machine(Op::StatsStore, AnswerKind::Plain)
+    ask.to_machine(Op::Query(Query::StatsStore), AnswerKind::Plain)
 }
 
 fn speed_test(ask: &Ask) -> Handled {

@@ -193,8 +193,7 @@ impl Machine {
                 if matches!(op, Op::ClientClosed | Op::ContinueListing) {
                     return;
                 }
-                let refusal = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
-                let outcome = outside.redirect().unwrap_or(refusal);
+                let outcome = outside.redirect().unwrap_or_else(refusal);
                 let at = self.indexes();
                 self.out.answers.push(Answer {
                     ticket,
@@ -362,6 +361,15 @@ impl Machine {
 
     // -- questions
 
+    /// The answer to a question; `None` while a member starts and may know less than it has shown
+    /// before: the question waits as a request then.
+    pub fn query(&self, now: Now, query: &Query) -> Option<Outcome> {
+        match &self.mode {
+            Mode::Member(member) => member.query(now, query),
+            Mode::Outside(outside) => Some(outside.redirect().unwrap_or_else(refusal)),
+        }
+    }
+
     /// How many timers wait beside those of raft. None of them belongs to a mode that has ended.
     pub fn timers(&self) -> usize {
         let mode_timers = match &self.mode {
@@ -486,6 +494,11 @@ impl Machine {
             member.replica.plant_in_store(fault);
         }
     }
+}
+
+/// The answer of a machine that does not serve and knows no leader.
+fn refusal() -> Outcome {
+    Outcome::Failed(Error::new(Code::StandbyInternal, ""))
 }
 
 impl Outside {

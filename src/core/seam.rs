@@ -62,20 +62,14 @@ pub enum Op {
     },
     /// Put this into the log (only commands on the key space). Answer: `Event`.
     Write(Command),
-    /// The leader's peer URL.
-    Leader,
-    /// The client URLs, the leader's first.
-    Machines,
-    StatsSelf,
-    StatsLeader,
-    StatsStore,
+    /// A question that needs no waiting; it has one answer.
+    Query(Query),
     /// 10,000 sets of `/foo`.
     SpeedTest,
     /// The key space from the root, hidden nodes too, and the history. Answer: `Page`s
     /// (`ContinueListing` asks for the next), then, when `ContinueListing` is asked for after the
     /// last, `Migrated`.
     Migrate,
-    ConfigGet,
     /// Fields that are absent stay. The core drops the fraction of the size, rounds times to
     /// milliseconds and raises what is below its least value to it. Answer: `Config` with what
     /// is in force then.
@@ -83,17 +77,6 @@ pub enum Op {
         active_size: Option<f64>,
         remove_delay_s: Option<f64>,
         sync_interval_s: Option<f64>,
-    },
-    MachineList,
-    /// The same, if this is the cluster with this identity and this machine has applied the join of
-    /// the member with this id, so that it can tell whether that is one still; otherwise error
-    /// 300.
-    MachinesOf {
-        cluster: u64,
-        id: u64,
-    },
-    MachineGet {
-        name: Box<str>,
     },
     MachineRemove {
         name: Box<str>,
@@ -103,6 +86,38 @@ pub enum Op {
     ContinueListing,
     /// The client went away: free whatever this ticket holds. Has no answer.
     ClientClosed,
+}
+
+/// A question about the cluster or this machine, answered from what this machine holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// The leader's peer URL.
+    Leader,
+    /// The members' client URLs, the leader's first.
+    Machines,
+    /// The statistics of this machine.
+    StatsSelf,
+    /// The statistics of the followers; only the leader has them.
+    StatsLeader,
+    /// The statistics of the key space.
+    StatsStore,
+    /// The cluster config in force.
+    ConfigGet,
+    /// The members.
+    MachineList,
+    /// The members, if this machine can tell whether the member `id` of `cluster` is one of them:
+    /// it belongs to that cluster and has applied the member's join. Otherwise error 300.
+    MachinesOf {
+        /// The cluster's identity.
+        cluster: u64,
+        /// The member's id.
+        id: u64,
+    },
+    /// One member.
+    MachineGet {
+        /// Its name.
+        name: Box<str>,
+    },
 }
 
 /// A request to join the cluster, as `/join` carries it.

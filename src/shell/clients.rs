@@ -473,8 +473,26 @@ impl Dispatcher<'_, '_> {
         if matches!(op, Op::Get { .. }) {
             self.reads_left = self.reads_left.saturating_sub(1);
         }
+        let now = self.context.now;
         let ticket = self.start(conn, shape, matches!(op, Op::Watch { .. }));
-        self.machine.on_request(self.context.now, ticket, op);
+        let answer_now = match &op {
+            Op::Query(query) => self.machine.query(now, query),
+            _ => None,
+        };
+        let Some(outcome) = answer_now else {
+            return self.machine.on_request(now, ticket, op);
+        };
+        let at = self.machine.indexes();
+        let answer = Answer {
+            ticket,
+            at,
+            outcome,
+        };
+        let context = context(self.context.site, self.context.date, now, at);
+        let next = conn.render(self.buffers, |shape, out| {
+            shape.render(&answer, &context, out)
+        });
+        follow(conn, next, ticket, self.machine, now);
     }
 
     /// Draws a ticket for a request, which is in flight from now on.

@@ -8,7 +8,8 @@ use tern::core::command::ClusterConfig;
 use tern::core::error::{Code, Error};
 use tern::core::raft::{Index, Term};
 use tern::core::seam::{
-    Answer, FollowerStats, Indexes, LeaderStats, MachineInfo, Op, Outcome, Role, SelfStats, Ticket,
+    Answer, FollowerStats, Indexes, LeaderStats, MachineInfo, Op, Outcome, Query, Role, SelfStats,
+    Ticket,
 };
 use tern::core::store::{Action, EtcdIndex, Event, ListItem, Stats, View};
 use tern::core::timer::Now;
@@ -173,26 +174,28 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
             events: vec![if is_v1 { v1_event(&json) } else { event(&json) }],
             done: true,
         },
-        Op::Leader => Outcome::Leader {
+        Op::Query(Query::Leader) => Outcome::Leader {
             peer_url: expect.body.as_str().into(),
         },
-        Op::Machines => Outcome::Machines {
+        Op::Query(Query::Machines) => Outcome::Machines {
             client_urls: expect.body.split(", ").map(Into::into).collect(),
         },
-        Op::StatsLeader if expect.status == Some(403) => Outcome::NotLeader,
-        Op::StatsLeader => Outcome::StatsLeader(leader_stats(&json)),
-        Op::StatsSelf => Outcome::StatsSelf(Box::new(self_stats(&json, &expect.body))),
-        Op::StatsStore => Outcome::StatsStore(Box::new(store_stats(&json))),
+        Op::Query(Query::StatsLeader) if expect.status == Some(403) => Outcome::NotLeader,
+        Op::Query(Query::StatsLeader) => Outcome::StatsLeader(leader_stats(&json)),
+        Op::Query(Query::StatsSelf) => {
+            Outcome::StatsSelf(Box::new(self_stats(&json, &expect.body)))
+        }
+        Op::Query(Query::StatsStore) => Outcome::StatsStore(Box::new(store_stats(&json))),
         Op::SpeedTest => Outcome::SpeedTest,
-        Op::ConfigGet | Op::ConfigPut { .. } => Outcome::Config(config(&json)),
-        Op::MachineList | Op::MachinesOf { .. } => {
+        Op::Query(Query::ConfigGet) | Op::ConfigPut { .. } => Outcome::Config(config(&json)),
+        Op::Query(Query::MachineList) | Op::Query(Query::MachinesOf { .. }) => {
             let machines = json.as_array().expect("a list").iter();
             Outcome::MachineList(machines.map(machine).collect())
         }
-        Op::MachineGet { .. } if json.is_null() => {
+        Op::Query(Query::MachineGet { .. }) if json.is_null() => {
             Outcome::Failed(Error::new(Code::KeyNotFound, ""))
         }
-        Op::MachineGet { .. } => Outcome::Machine(machine(&json)),
+        Op::Query(Query::MachineGet { .. }) => Outcome::Machine(machine(&json)),
         Op::MachineRemove { .. } => Outcome::Removed,
         Op::Join(_) => Outcome::Joined(Index(u64::from(*expect.body.as_bytes().first()?))),
         Op::Migrate | Op::ContinueListing | Op::ClientClosed => return None,

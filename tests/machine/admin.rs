@@ -48,7 +48,10 @@ fn the_config_is_kept_within_its_bounds() {
         remove_delay_ms: 3_000,
         sync_interval_ms: 1_000,
     };
-    assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(config));
+    assert_eq!(
+        rig.done(Op::Query(Query::ConfigGet)),
+        Outcome::Config(config)
+    );
 }
 
 #[test]
@@ -69,7 +72,10 @@ fn a_client_that_writes_to_the_view_of_the_config_changes_the_view_only() {
             active_size: 4,
             ..ClusterConfig::default()
         };
-        assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(config));
+        assert_eq!(
+            rig.done(Op::Query(Query::ConfigGet)),
+            Outcome::Config(config)
+        );
         for n in 0..100 {
             rig.put("/foo", &n.to_string());
         }
@@ -80,7 +86,10 @@ fn a_client_that_writes_to_the_view_of_the_config_changes_the_view_only() {
         let etcd = rig.machine.indexes().etcd;
         let mut rig = rig.restart();
         rig.settle();
-        assert_eq!(rig.done(Op::ConfigGet), Outcome::Config(config));
+        assert_eq!(
+            rig.done(Op::Query(Query::ConfigGet)),
+            Outcome::Config(config)
+        );
         assert_eq!(rig.value("/_etcd/config").as_deref(), Some(text));
         assert_eq!(
             rig.machine.indexes().etcd,
@@ -100,23 +109,29 @@ fn questions_about_the_cluster_are_answered() {
         peer_url: "http://127.0.0.1:7001".into(),
     };
     assert_eq!(
-        rig.done(Op::MachineList),
+        rig.done(Op::Query(Query::MachineList)),
         Outcome::MachineList(vec![info.clone()])
     );
     assert_eq!(
-        rig.done(Op::MachineGet {
+        rig.done(Op::Query(Query::MachineGet {
             name: "node1".into()
-        }),
+        })),
         Outcome::Machine(info)
     );
-    let none = rig.done(Op::MachineGet {
+    let none = rig.done(Op::Query(Query::MachineGet {
         name: "none".into(),
-    });
+    }));
     assert_eq!(none, failed(Code::KeyNotFound, "none"));
     let client_urls = vec!["http://127.0.0.1:4001".into()];
-    assert_eq!(rig.done(Op::Machines), Outcome::Machines { client_urls });
+    assert_eq!(
+        rig.done(Op::Query(Query::Machines)),
+        Outcome::Machines { client_urls }
+    );
     let peer_url = "http://127.0.0.1:7001".into();
-    assert_eq!(rig.done(Op::Leader), Outcome::Leader { peer_url });
+    assert_eq!(
+        rig.done(Op::Query(Query::Leader)),
+        Outcome::Leader { peer_url }
+    );
     let remove = |name: &str| Op::MachineRemove { name: name.into() };
     assert_eq!(rig.done(remove("none")), failed(Code::KeyNotFound, "none"));
     let last = failed(Code::RaftInternal, "the last voter cannot be removed");
@@ -125,8 +140,11 @@ fn questions_about_the_cluster_are_answered() {
         leader: "node1".into(),
         followers: Vec::new(),
     };
-    assert_eq!(rig.done(Op::StatsLeader), Outcome::StatsLeader(stats));
-    match rig.done(Op::StatsSelf) {
+    assert_eq!(
+        rig.done(Op::Query(Query::StatsLeader)),
+        Outcome::StatsLeader(stats)
+    );
+    match rig.done(Op::Query(Query::StatsSelf)) {
         Outcome::StatsSelf(stats) => {
             assert_eq!((&*stats.leader, stats.state), ("node1", Role::Leader));
             assert_eq!(stats.start_ns, EPOCH_NS);

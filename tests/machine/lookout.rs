@@ -256,7 +256,9 @@ fn lists_of_another_cluster_are_ignored() {
     cluster.pass(2 * SECOND_US);
     let mut other = cluster.rigs.remove(&PeerId(1)).expect("it was founded");
     let mine = other.machine.cluster();
-    let asked = |rig: &mut Rig, cluster: u64, id: u64| rig.done(Op::MachinesOf { cluster, id });
+    let asked = |rig: &mut Rig, cluster: u64, id: u64| {
+        rig.done(Op::Query(Query::MachinesOf { cluster, id }))
+    };
     assert!(matches!(asked(&mut other, mine, id.0), Outcome::MachineList(list) if list.len() == 2));
     let refused = asked(&mut other, mine + 1, id.0);
     assert!(
@@ -347,7 +349,7 @@ fn a_leader_that_has_moved() {
     rig.pass(SECOND_US);
     assert_eq!(rig.machine.indexes().etcd.0, etcd + 1);
     let urls = vec!["http://elsewhere:4001".into()];
-    let machines = rig.done(Op::Machines);
+    let machines = rig.done(Op::Query(Query::Machines));
     assert_eq!(machines, Outcome::Machines { client_urls: urls });
 }
 

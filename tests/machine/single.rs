@@ -113,7 +113,7 @@ fn a_restart_brings_back_what_was_answered_and_no_older_state() {
     assert_eq!(rig.value("/foo").as_deref(), Some("19"));
     assert_eq!(rig.put("/foo", "on"), 23);
     assert_eq!(
-        rig.done(Op::ConfigGet),
+        rig.done(Op::Query(Query::ConfigGet)),
         Outcome::Config(ClusterConfig::default())
     );
 }
@@ -148,7 +148,7 @@ fn watchers_get_events_once_in_order_and_are_freed() {
     assert!(rig.events.iter().all(|d| d.tickets.iter().all(ends)));
     rig.again(stream, Op::ClientClosed);
     rig.again(elsewhere, Op::ClientClosed);
-    match rig.done(Op::StatsStore) {
+    match rig.done(Op::Query(Query::StatsStore)) {
         Outcome::StatsStore(stats) => assert_eq!(stats.watchers, 0),
         other => panic!("{other:?}"),
     }
@@ -239,7 +239,7 @@ fn keys_that_expire_together_go_a_thousand_at_a_time() {
         entries + 3,
         "a thousand each"
     );
-    match rig.done(Op::StatsStore) {
+    match rig.done(Op::Query(Query::StatsStore)) {
         Outcome::StatsStore(stats) => assert_eq!(stats.expire_count, 2_500),
         other => panic!("{other:?}"),
     }

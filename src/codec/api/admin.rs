@@ -6,7 +6,7 @@ use crate::codec::http::Method;
 use crate::codec::http::response::TEXT;
 use crate::core::error::{Code, Error};
 use crate::core::replica::registry::STORE_VERSION;
-use crate::core::seam::{Join, Op};
+use crate::core::seam::{Join, Op, Query};
 use serde::Deserialize;
 
 /// `/name`
@@ -94,7 +94,7 @@ pub fn remove(ask: &Ask) -> Handled {
 
 /// `GET /v2/admin/config`
 pub fn config_get(ask: &Ask) -> Handled {
-    ask.to_machine(Op::ConfigGet, AnswerKind::Config)
+    ask.to_machine(Op::Query(Query::ConfigGet), AnswerKind::Config)
 }
 
 /// `PUT /v2/admin/config`: a JSON object, whatever its content type says. Fields that are not
@@ -127,11 +127,11 @@ pub fn machines_get(ask: &Ask) -> Handled {
         Some(u64::from_str_radix(text, 16).unwrap_or(0))
     };
     let op = match number("cluster") {
-        None => Op::MachineList,
-        Some(cluster) => Op::MachinesOf {
+        None => Op::Query(Query::MachineList),
+        Some(cluster) => Op::Query(Query::MachinesOf {
             cluster,
             id: number("id").unwrap_or(0),
-        },
+        }),
     };
     ask.to_machine(op, AnswerKind::Machines)
 }
@@ -145,7 +145,11 @@ fn with_name(ask: &Ask, op: fn(Box<str>) -> Op, kind: AnswerKind) -> Handled {
 
 /// `GET /v2/admin/machines/{name}`
 pub fn machine_get(ask: &Ask) -> Handled {
-    with_name(ask, |name| Op::MachineGet { name }, AnswerKind::Machine)
+    with_name(
+        ask,
+        |name| Op::Query(Query::MachineGet { name }),
+        AnswerKind::Machine,
+    )
 }
 
 /// `DELETE /v2/admin/machines/{name}`

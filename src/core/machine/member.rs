@@ -10,14 +10,13 @@
 //!   old copy; it waits for its data directory to be wiped, and becomes a standby then.
 //!
 //! Whether its place in the cluster is still its own is `place`'s. Start with [`MemberMode::advance`].
-use super::Common;
 use super::finder::Finder;
 use super::standby::JoinFrom;
-use crate::core::error::{Code, Error};
+use super::{Common, refusal};
 use crate::core::raft::{Lsn, Message, PeerId};
 use crate::core::replica::{Replica, Standing};
 use crate::core::seam::{
-    Fact, LinkState, Op, Order, Outcome, Outputs, SnapshotIn, Space, StandbyInfo, Ticket,
+    Fact, LinkState, Op, Order, Outcome, Outputs, Query, SnapshotIn, Space, StandbyInfo, Ticket,
 };
 use crate::core::timer::Now;
 
@@ -120,8 +119,7 @@ impl MemberMode {
                 if matches!(op, Op::ClientClosed | Op::ContinueListing) {
                     return;
                 }
-                let refusal = Outcome::Failed(Error::new(Code::StandbyInternal, ""));
-                let outcome = self.redirect().unwrap_or(refusal);
+                let outcome = self.redirect().unwrap_or_else(refusal);
                 self.replica.answer(ticket, outcome);
             }
         }
@@ -361,6 +359,19 @@ impl MemberMode {
     }
 
     // -- questions
+
+    /// The answer to a question; `None` while it has to wait.
+    pub(super) fn query(&self, now: Now, query: &Query) -> Option<Outcome> {
+        match &self.state {
+            MemberState::Starting { .. } => None,
+            MemberState::Serving | MemberState::Stopping { .. } => {
+                Some(self.replica.query(now, query))
+            }
+            MemberState::Stopped { .. } | MemberState::Leaving { .. } => {
+                Some(self.redirect().unwrap_or_else(refusal))
+            }
+        }
+    }
 
     /// The end of the membership, once the member is leaving.
     pub(super) fn departure(&self) -> Option<Departure> {

@@ -7,7 +7,7 @@ use super::pending::{Ending, MemberChange};
 use crate::core::error::{Code, Error, OTHER_CLUSTER};
 use crate::core::raft::{Configuration, Member, PeerId, RaftRole};
 use crate::core::seam::{
-    LeaderStats, MachineInfo, Op, Outcome, Role, SelfStats, StandbyInfo, Ticket,
+    LeaderStats, MachineInfo, Op, Outcome, Query, Role, SelfStats, StandbyInfo, Ticket,
 };
 use crate::core::timer::Now;
 
@@ -36,16 +36,8 @@ impl Replica {
             Op::ClientClosed => {
                 self.leave(ticket, Ending::ClientClosed);
             }
-            Op::Leader
-            | Op::Machines
-            | Op::StatsSelf
-            | Op::StatsLeader
-            | Op::StatsStore
-            | Op::ConfigGet
-            | Op::MachineList
-            | Op::MachinesOf { .. }
-            | Op::MachineGet { .. } => {
-                let outcome = self.outcome_of_query(now, op);
+            Op::Query(query) => {
+                let outcome = self.query(now, &query);
                 self.answer(ticket, outcome);
             }
         }
@@ -101,18 +93,17 @@ impl Replica {
     }
 
     /// The answer to a question about the cluster or this machine.
-    fn outcome_of_query(&self, now: Now, op: Op) -> Outcome {
-        match op {
-            Op::Leader => self.leader_url(),
-            Op::Machines => self.machine_urls(),
-            Op::StatsSelf => Outcome::StatsSelf(Box::new(self.self_stats(now))),
-            Op::StatsLeader => self.leader_stats(),
-            Op::StatsStore => Outcome::StatsStore(Box::new(self.store.stats())),
-            Op::ConfigGet => Outcome::Config(self.config()),
-            Op::MachineList => Outcome::MachineList(self.machine_list()),
-            Op::MachinesOf { cluster, id } => self.machines_of(cluster, id),
-            Op::MachineGet { name } => self.machine(&name),
-            _ => unreachable!("called for questions"),
+    pub fn query(&self, now: Now, query: &Query) -> Outcome {
+        match query {
+            Query::Leader => self.leader_url(),
+            Query::Machines => self.machine_urls(),
+            Query::StatsSelf => Outcome::StatsSelf(Box::new(self.self_stats(now))),
+            Query::StatsLeader => self.leader_stats(),
+            Query::StatsStore => Outcome::StatsStore(Box::new(self.store.stats())),
+            Query::ConfigGet => Outcome::Config(self.config()),
+            Query::MachineList => Outcome::MachineList(self.machine_list()),
+            Query::MachinesOf { cluster, id } => self.machines_of(*cluster, *id),
+            Query::MachineGet { name } => self.machine(name),
         }
     }
 

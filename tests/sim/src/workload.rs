@@ -4,7 +4,7 @@ use super::params::Params;
 use std::sync::Arc;
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::error::{Code, Error};
-use tern::core::machine::{Op, Outcome};
+use tern::core::machine::{Op, Outcome, Query};
 use tern::core::store::Event;
 use tern_support::linear::{Act, Res, Value};
 use tern_support::rng::Rng;
@@ -225,13 +225,13 @@ impl Want {
                 on_leader: false,
             },
             Want::Ask(ask) => match ask {
-                Ask::Leader => Op::Leader,
-                Ask::Machines => Op::Machines,
-                Ask::StatsSelf => Op::StatsSelf,
-                Ask::StatsLeader => Op::StatsLeader,
-                Ask::StatsStore => Op::StatsStore,
-                Ask::ConfigGet => Op::ConfigGet,
-                Ask::MachineList => Op::MachineList,
+                Ask::Leader => Op::Query(Query::Leader),
+                Ask::Machines => Op::Query(Query::Machines),
+                Ask::StatsSelf => Op::Query(Query::StatsSelf),
+                Ask::StatsLeader => Op::Query(Query::StatsLeader),
+                Ask::StatsStore => Op::Query(Query::StatsStore),
+                Ask::ConfigGet => Op::Query(Query::ConfigGet),
+                Ask::MachineList => Op::Query(Query::MachineList),
             },
         }
     }
