@@ -326,7 +326,7 @@ fn parse_write(words: &Words) -> Command {
             value,
             expires_ns,
             prev_value: words.prev_value(),
-            prev_index: words.number("index"),
+            prev_index: words.number("index").filter(|index| *index != 0),
             or_create: words.has("or-create"),
             refresh,
         },
@@ -338,7 +338,7 @@ fn parse_write(words: &Words) -> Command {
         "cad" => Command::CompareAndDelete {
             path,
             prev_value: words.prev_value(),
-            prev_index: words.number("index"),
+            prev_index: words.number("index").filter(|index| *index != 0),
         },
         other => panic!("no such command: {other}"),
     }
