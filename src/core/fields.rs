@@ -1,11 +1,11 @@
 //! Tables of fields: how a value becomes bytes and comes back, written down once.
 //!
-//! A [`Codec`] is the encoding of one field. The macro [`fields!`] takes a table of the variants of
+//! A [`Codec`] is the encoding of one field. The macro `fields!` takes a table of the variants of
 //! an enum, with the codec of each field, and derives encoding, decoding and size from it. The
 //! commands of the log (`command`) and the messages between members (`codec::peer::wire`) are such
 //! tables. Decoding never trusts its input, see `varint`.
 //!
-//! Start reading at the example of [`fields!`].
+//! Start reading at the example of `fields!`.
 use super::varint::{Malformed, Unpack, number_bytes};
 use super::varint::{put_number, put_optional, put_str, put_time};
 
@@ -25,7 +25,7 @@ pub trait Codec<T> {
     fn take(from: &mut Unpack) -> Result<T, Malformed>;
 }
 
-/// An enum whose variants have a table of fields; implemented by [`fields!`].
+/// An enum whose variants have a table of fields; implemented by `fields!`.
 pub trait Fields: Sized {
     /// The tag of the variant.
     fn tag(&self) -> u8;

@@ -9,7 +9,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`format`] | segment heads, record headers and checksums: bytes to values and back |
+//! | [`mod@format`] | segment heads, record headers and checksums: bytes to values and back |
 //! | [`scan`] | the verdict on what a disk holds; pure |
 //! | [`state`] | the file of term and vote |
 //! | `staging` | records that wait for a batch; pure |
