@@ -9,11 +9,13 @@
 mod admin;
 mod ask;
 mod cors;
+mod file_get;
 mod keys;
 mod proxy;
 mod render;
 mod v1;
 
+pub use file_get::FileGet;
 pub use render::{Delivered, Next, ProxyOutcome, Rendition, Shape, SharedValue};
 
 use crate::codec::http::call::HttpCall;

@@ -20,7 +20,7 @@ pub struct KeyPath(Arc<str>);
 impl KeyPath {
     /// Drops empty segments and a trailing slash: `a//b/` becomes `/a/b`.
     pub fn new(raw: &str) -> KeyPath {
-        if is_clean(raw) {
+        if KeyPath::is_clean(raw) {
             return KeyPath(raw.into());
         }
         let mut clean = String::with_capacity(raw.len() + 1);
@@ -32,6 +32,12 @@ impl KeyPath {
             clean.push('/');
         }
         KeyPath(clean.into())
+    }
+
+    /// Whether `KeyPath::new` would leave a path as it is.
+    pub fn is_clean(raw: &str) -> bool {
+        let has_empty_segment = raw.as_bytes().windows(2).any(|pair| pair == b"//");
+        raw == "/" || raw.starts_with('/') && !raw.ends_with('/') && !has_empty_segment
     }
 
     /// The path as text.
@@ -48,12 +54,6 @@ impl KeyPath {
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.0.split('/').filter(|s| !s.is_empty())
     }
-}
-
-/// Whether `KeyPath::new` would leave a path as it is.
-fn is_clean(raw: &str) -> bool {
-    let has_empty_segment = raw.as_bytes().windows(2).any(|pair| pair == b"//");
-    raw == "/" || raw.starts_with('/') && !raw.ends_with('/') && !has_empty_segment
 }
 
 /// The settings that all machines of a cluster share. `/v2/admin/config` shows the times in seconds,
@@ -279,7 +279,7 @@ impl Codec<KeyPath> for KeyPath {
 
     fn take(from: &mut Unpack) -> Result<KeyPath, Malformed> {
         let text = from.str()?;
-        if !is_clean(text) {
+        if !KeyPath::is_clean(text) {
             return Err(Malformed);
         }
         Ok(KeyPath(text.into()))

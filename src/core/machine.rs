@@ -24,7 +24,7 @@ pub use finder::Search;
 use crate::core::error::{Code, Error};
 use crate::core::raft::{Configuration, Index, Lsn, Message, PeerId, Raft, Term};
 use crate::core::replica::Replica;
-use crate::core::store::Store;
+use crate::core::store::{Store, ViewRef};
 use crate::core::timer::Now;
 use caretaker::Caretaker;
 use finder::{Finder, Goal};
@@ -203,6 +203,16 @@ impl Machine {
             }
         }
         self.check_invariants();
+    }
+
+    /// Answers a GET of a file at once, without a ticket: the file at a clean path, and the indexes
+    /// of the answer. `None` if there is no file, or this machine does not serve now; the request is
+    /// then to be asked by `on_request`.
+    pub fn get_file<'a>(&'a mut self, path: &'a str) -> Option<(Indexes, ViewRef<'a>)> {
+        match &mut self.mode {
+            Mode::Member(member) => member.get_file(path),
+            Mode::Outside(_) => None,
+        }
     }
 
     /// A raft message arrived over the link to `from`.

@@ -34,17 +34,18 @@ mod walk;
 mod watch;
 mod write;
 
-pub use event::{Action, EtcdIndex, Event, ListItem, View};
+pub use event::{Action, EtcdIndex, Event, ListItem, View, ViewRef};
 use fault::StoreFault;
 use freeze::{Freeze, Freezer};
 use history::History;
 pub use history::HistoryLimits;
 pub use listing::{Listing, Page};
-use node::KeyTree;
+use node::{KeyTree, Lookup};
 use reclaim::Reclaim;
 pub use restore::{BadSnapshot, Restore};
 pub use snapshot::SnapshotStep;
 use snapshot::SnapshotWriter;
+use stats::Operation;
 pub use stats::Stats;
 use ttl::Ttl;
 pub use watch::WatcherId;
@@ -139,6 +140,20 @@ impl Store {
     pub fn value(&self, path: &KeyPath) -> Option<&str> {
         let id = self.tree.find(path).ok()?;
         self.tree.node(id).value().map(|value| &**value)
+    }
+
+    /// Reads the file at a clean path and counts a get. `None`, and nothing counted, if there is no
+    /// file: `get` has the answer.
+    pub fn get_file<'a>(&'a mut self, path: &'a str) -> Option<ViewRef<'a>> {
+        let Lookup::Node { id, .. } = self.tree.look_up_clean(path) else {
+            return None;
+        };
+        let node = self.tree.node(id);
+        if node.is_dir() {
+            return None;
+        }
+        self.stats.count(Operation::Get, true);
+        Some(node.view_ref(path))
     }
 
     /// The text that the replica keeps with the key space; empty in a new one.

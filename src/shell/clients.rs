@@ -7,11 +7,13 @@ use super::buffers::{Budget, Buffers};
 use super::conn::Conn;
 use super::deadlines::{ANSWERS_BYTES_A_TURN, OUT_MARK_BYTES, READS_A_TURN, Timeouts};
 use super::outgoing_call::EndedCall;
-use super::output::SharedBytes;
+use super::output::{SharedBytes, SharedTotal};
 use super::slots::{PoolKind, SlotId};
 use super::sockets::{Pool, Settled};
 use super::transport::Transport;
-use crate::codec::api::{self, Context, Mode, Port, ProxyOutcome, Rendition, Routed, Site};
+use crate::codec::api::{
+    self, Context, FileGet, Mode, Port, ProxyOutcome, Rendition, Routed, SharedValue, Site,
+};
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Parsed, Request, Response, ResponseMode};
 use crate::codec::peer::hello::PATH;
@@ -65,6 +67,9 @@ pub struct Clients {
     /// machine or is passed on, and wraps after `SERIAL_BITS`.
     serial: u64,
 
+    /// Bytes that `decode` rendered in this turn.
+    rendered: usize,
+
     /// Reads that may start in a turn: `READS_A_TURN`, fewer while their answers are large.
     reads_max: usize,
 
@@ -95,6 +100,7 @@ impl Clients {
             budget: Budget::default(),
             tight: false,
             serial: 0,
+            rendered: 0,
             reads_max: READS_A_TURN,
             upgrades: Vec::new(),
             passed: PassedRequests::default(),
@@ -152,6 +158,8 @@ impl Clients {
             upgrades: &mut self.upgrades,
             passed: &mut self.passed,
             reads_left: self.reads_max,
+            shared: self.budget.shared(),
+            rendered: &mut self.rendered,
         };
         for place in 0..self.conns.ready_len() {
             if let Some(conn) = self.conns.ready_at(place) {
@@ -221,7 +229,7 @@ impl Clients {
         disk: &Disk,
         now: Now,
     ) {
-        let mut rendered = 0;
+        let mut rendered = std::mem::take(&mut self.rendered);
         for answer in answers.drain(..) {
             let Some(conn) = wake_for_ticket(&mut self.conns, answer.ticket) else {
                 continue;
@@ -413,6 +421,10 @@ struct Dispatcher<'a, 'c> {
     passed: &'a mut PassedRequests,
     /// Reads that may still start in this turn.
     reads_left: usize,
+    /// Counts the values that answers refer to.
+    shared: &'a SharedTotal,
+    /// Bytes that were rendered so far.
+    rendered: &'a mut usize,
 }
 
 impl Dispatcher<'_, '_> {
@@ -442,8 +454,22 @@ impl Dispatcher<'_, '_> {
                 }
                 Some(Parsed::Request { consumed, request }) => (consumed, request),
             };
-            let mode = mode(self.machine);
-            if mode == Mode::Peer && asks_for_link(port, &request) {
+            let is_peer = mode(self.machine) == Mode::Peer;
+            if is_peer
+                && let Some(get) = FileGet::new(port, &request, self.context)
+                && let Some((at, file)) = self.machine.get_file(get.key())
+            {
+                let context = Context {
+                    at,
+                    ..*self.context
+                };
+                let mut rendered = self.buffers.take();
+                let mut values = Vec::new();
+                let keep_alive = get.render(file, &context, &mut rendered, &mut values);
+                conn.consume(consumed);
+                return self.send_file(conn, rendered, values, keep_alive);
+            }
+            if is_peer && asks_for_link(port, &request) {
                 self.upgrades.push(UpgradeRequest {
                     conn: id,
                     protocol: request.upgrade.unwrap_or("").into(),
@@ -452,7 +478,7 @@ impl Dispatcher<'_, '_> {
                 return conn.consume(consumed);
             }
             let context = Context {
-                mode,
+                mode: mode(self.machine),
                 ..*self.context
             };
             let response_mode = request.response_mode();
@@ -466,6 +492,29 @@ impl Dispatcher<'_, '_> {
                 Routed::Proxy { call, shape } => return self.pass(conn, *call, shape),
             }
         }
+    }
+
+    /// Sends the answer to a GET of a file, which was rendered at once. It counts like a request
+    /// that the machine is asked.
+    fn send_file(
+        &mut self,
+        conn: &mut Conn,
+        rendered: Vec<u8>,
+        values: Vec<SharedValue>,
+        keep_alive: bool,
+    ) {
+        self.reads_left = self.reads_left.saturating_sub(1);
+        self.raise_serial();
+        conn.send_rendered(&rendered, values, keep_alive, self.buffers, self.shared);
+        self.buffers.give(rendered);
+        *self.rendered += conn.out_bytes();
+        if conn.out_bytes() > OUT_MARK_BYTES {
+            conn.flush(self.buffers);
+        }
+    }
+
+    fn raise_serial(&mut self) {
+        *self.serial = (*self.serial + 1) & ((1 << SERIAL_BITS) - 1);
     }
 
     /// Hands a request to the machine.
@@ -497,7 +546,7 @@ impl Dispatcher<'_, '_> {
 
     /// Draws a ticket for a request, which is in flight from now on.
     fn start(&mut self, conn: &mut Conn, shape: api::Shape, is_watch: bool) -> Ticket {
-        *self.serial = (*self.serial + 1) & ((1 << SERIAL_BITS) - 1);
+        self.raise_serial();
         let ticket = Ticket((conn.id().index() as u64) << SERIAL_BITS | *self.serial);
         conn.start(ticket, shape, is_watch);
         ticket

@@ -351,6 +351,34 @@ impl Conn {
         self.finish(framing.keep_alive);
     }
 
+    /// Queues a whole answer that was rendered elsewhere, with the values that it leaves out.
+    /// `total` counts those.
+    pub fn send_rendered(
+        &mut self,
+        rendered: &[u8],
+        mut values: Vec<SharedValue>,
+        keep_alive: bool,
+        buffers: &mut Buffers,
+        total: &SharedTotal,
+    ) {
+        let out = self.socket.output_mut();
+        let before = out.append(
+            || buffers.take(),
+            |out| {
+                let before = out.len();
+                out.extend_from_slice(rendered);
+                before
+            },
+        );
+        if !values.is_empty() {
+            for value in &mut values {
+                value.at += before;
+            }
+            out.share(values, total);
+        }
+        self.finish(keep_alive);
+    }
+
     /// Lets `write` append to the output with the shape of the answer in flight.
     ///
     /// # Panics

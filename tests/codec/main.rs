@@ -1,7 +1,8 @@
 //! The codecs without a machine: requests routed, answers rendered, frames cut and joined.
 //!
 //! `recorded` compares answers with the recorded ones, `shapes` checks what no recording shows:
-//! pages, streams, limits, parameters. `frames` is what travels between peers.
+//! pages, streams, limits, parameters. `long_values` is about answers without copies. `frames` is
+//! what travels between peers.
 mod frames;
 mod long_values;
 mod recorded;

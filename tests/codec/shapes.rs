@@ -82,7 +82,7 @@ impl Asked {
     }
 }
 
-fn context<'a>(site: &'a Site, date: &'a Date, at: Indexes) -> Context<'a> {
+pub fn context<'a>(site: &'a Site, date: &'a Date, at: Indexes) -> Context<'a> {
     Context {
         site,
         date,

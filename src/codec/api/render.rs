@@ -259,14 +259,8 @@ impl Shape {
         let Some(shared) = shared else {
             return Next::done(head.full(|out| json::event(event, now_ns, out)));
         };
-        let mut rendered_len = 0;
-        let framing = head.full_with(|out| {
-            let length = json::event_sharing(event, now_ns, out, shared);
-            rendered_len = out.len();
-            length
-        });
-        // The head became shorter by this after the body was written.
-        let moved = rendered_len - out.len();
+        let write = |out: &mut Vec<u8>| json::event_sharing(event, now_ns, out, shared);
+        let (framing, moved) = head.full_with(write);
         for value in shared {
             value.at -= moved;
         }

@@ -135,19 +135,20 @@ impl<'a> ResponseHead<'a> {
             write(out);
             0
         })
+        .0
     }
 
-    /// The same for a body of which `write` leaves out parts; it returns their length. What it
-    /// appends keeps its distance from the end of the output, but not from the beginning: the head
-    /// becomes shorter afterwards.
-    pub fn full_with(self, write: impl FnOnce(&mut Vec<u8>) -> usize) -> Framing {
+    /// The same for a body of which `write` leaves out parts; it returns their length. The head
+    /// becomes shorter when the length of the body is known. Returns by how many bytes, which is how
+    /// far the body moves to the front.
+    pub fn full_with(self, write: impl FnOnce(&mut Vec<u8>) -> usize) -> (Framing, usize) {
         let framing = Framing {
             keep_alive: self.mode.keep_alive,
             pieces: Pieces::None,
         };
         if self.bodiless {
             self.end(framing);
-            return framing;
+            return (framing, 0);
         }
         self.out.extend_from_slice(b"Content-Length: ");
         let place = self.out.len();
@@ -163,11 +164,12 @@ impl<'a> ResponseHead<'a> {
         if head_only {
             out.truncate(body);
         }
-        let end = out.len() - (LENGTH_DIGITS - length.len());
+        let moved = LENGTH_DIGITS - length.len();
+        let end = out.len() - moved;
         out[place..place + length.len()].copy_from_slice(length);
         out.copy_within(place + LENGTH_DIGITS.., place + length.len());
         out.truncate(end);
-        framing
+        (framing, moved)
     }
 
     /// Ends the head. The body follows in pieces: as chunks in HTTP/1.1; in HTTP/1.0 it ends with

@@ -16,8 +16,10 @@ use super::{Common, refusal};
 use crate::core::raft::{Lsn, Message, PeerId};
 use crate::core::replica::{Replica, Standing};
 use crate::core::seam::{
-    Fact, LinkState, Op, Order, Outcome, Outputs, Query, SnapshotIn, Space, StandbyInfo, Ticket,
+    Fact, Indexes, LinkState, Op, Order, Outcome, Outputs, Query, SnapshotIn, Space, StandbyInfo,
+    Ticket,
 };
+use crate::core::store::ViewRef;
 use crate::core::timer::Now;
 
 /// How many election timeouts a starting member waits for a leader before it answers from what it
@@ -122,6 +124,14 @@ impl MemberMode {
                 let outcome = self.redirect().unwrap_or_else(refusal);
                 self.replica.answer(ticket, outcome);
             }
+        }
+    }
+
+    /// Reads a file at once, while this member serves.
+    pub(super) fn get_file<'a>(&'a mut self, path: &'a str) -> Option<(Indexes, ViewRef<'a>)> {
+        match self.state {
+            MemberState::Serving => self.replica.get_file(path),
+            _ => None,
         }
     }
 

@@ -7,8 +7,9 @@ use super::pending::{Ending, MemberChange};
 use crate::core::error::{Code, Error, OTHER_CLUSTER};
 use crate::core::raft::{Configuration, Member, PeerId, RaftRole};
 use crate::core::seam::{
-    LeaderStats, MachineInfo, Op, Outcome, Query, Role, SelfStats, StandbyInfo, Ticket,
+    Indexes, LeaderStats, MachineInfo, Op, Outcome, Query, Role, SelfStats, StandbyInfo, Ticket,
 };
+use crate::core::store::ViewRef;
 use crate::core::timer::Now;
 
 impl Replica {
@@ -44,6 +45,17 @@ impl Replica {
     }
 
     /// A client reads the key space, or watches it.
+    /// Reads a file of what is applied here, at once; `None` if the request is to be asked as any
+    /// other.
+    pub fn get_file<'a>(&'a mut self, path: &'a str) -> Option<(Indexes, ViewRef<'a>)> {
+        if !self.has_joined() {
+            return None;
+        }
+        let at = self.indexes();
+        let file = self.store.get_file(path)?;
+        Some((at, file))
+    }
+
     fn on_read(&mut self, now: Now, ticket: Ticket, op: Op) {
         if !self.has_joined() {
             return self.redirect_to_leader(ticket);

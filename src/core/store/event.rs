@@ -46,6 +46,23 @@ pub struct View {
     pub created: EtcdIndex,
 }
 
+/// A node as clients see it, borrowed from the key space or from a [`View`].
+#[derive(Clone, Copy, Debug)]
+pub struct ViewRef<'a> {
+    /// As [`View::key`].
+    pub key: &'a str,
+    /// As [`View::value`].
+    pub value: Option<&'a Arc<str>>,
+    /// As [`View::dir`].
+    pub dir: bool,
+    /// As [`View::expires_ns`].
+    pub expires_ns: Option<u64>,
+    /// As [`View::modified`].
+    pub modified: EtcdIndex,
+    /// As [`View::created`].
+    pub created: EtcdIndex,
+}
+
 /// One change of the key space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -87,6 +104,18 @@ impl Event {
 }
 
 impl View {
+    /// The same, borrowed.
+    pub fn borrowed(&self) -> ViewRef<'_> {
+        ViewRef {
+            key: &self.key,
+            value: self.value.as_ref(),
+            dir: self.dir,
+            expires_ns: self.expires_ns,
+            modified: self.modified,
+            created: self.created,
+        }
+    }
+
     /// The lengths of the strings, each with an allowance for the allocator.
     fn weight(&self) -> usize {
         const ALLOCATOR_BYTES: usize = 16;

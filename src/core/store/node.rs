@@ -5,7 +5,7 @@
 //! keeps those in agreement with it. A node does not hold its own name or parent, which keeps it at
 //! 40 bytes. Nothing here recurses: a path is followed segment by segment. Start with
 //! `KeyTree::look_up`.
-use super::event::{EtcdIndex, View};
+use super::event::{EtcdIndex, View, ViewRef};
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use std::collections::BTreeMap;
@@ -134,6 +134,18 @@ impl Node {
         self.modified = index;
         if let Some(value) = value {
             *current = value;
+        }
+    }
+
+    /// The node as clients see it, without copies.
+    pub fn view_ref<'a>(&'a self, key: &'a str) -> ViewRef<'a> {
+        ViewRef {
+            key,
+            value: self.value(),
+            dir: self.is_dir(),
+            expires_ns: self.expires_ns(),
+            modified: EtcdIndex(self.modified),
+            created: EtcdIndex(self.created),
         }
     }
 
@@ -269,18 +281,22 @@ impl KeyTree {
 
     /// Follows a path from the root.
     pub fn look_up(&self, path: &KeyPath) -> Lookup {
-        let text = path.as_str();
+        self.look_up_clean(path.as_str())
+    }
+
+    /// The same for a text that is as clean as a `KeyPath`.
+    pub fn look_up_clean(&self, path: &str) -> Lookup {
         let mut found = Lookup::Root;
         let mut parent = ROOT;
         let mut id = ROOT;
         let mut end = 0;
-        for name in path.segments() {
+        for name in path.split('/').filter(|name| !name.is_empty()) {
             let Some(children) = self.node(id).children() else {
                 return Lookup::File { parent, id, end };
             };
             let start = end + 1;
             end = start + name.len();
-            debug_assert_eq!(&text[start..end], name);
+            debug_assert_eq!(&path[start..end], name);
             let Some(child) = children.get(name) else {
                 let dir = id;
                 return Lookup::Missing { dir, start, end };

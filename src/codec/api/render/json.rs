@@ -6,7 +6,7 @@
 //! Start reading at [`event`].
 use crate::codec::http::response::push_number;
 use crate::core::error::Error;
-use crate::core::store::{Action, EtcdIndex, Event, View};
+use crate::core::store::{Action, EtcdIndex, Event, ViewRef};
 use std::sync::Arc;
 
 /// A value of at least this many bytes is not copied into an answer to a write. For a shorter one
@@ -192,21 +192,21 @@ pub fn expiry(expires_ns: Option<u64>, positive: bool, now_ns: u64, out: &mut Ve
 }
 
 /// Appends the fields of a node before its children: `{"key":…` to `ttl`.
-pub fn node_head(view: &View, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
+pub fn node_head(view: ViewRef, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
     node_head_sharing(view, positive, now_ns, out, None);
 }
 
 /// The same; a long value goes into `shared`, if that is given.
 fn node_head_sharing(
-    view: &View,
+    view: ViewRef,
     positive: bool,
     now_ns: u64,
     out: &mut Vec<u8>,
     shared: Option<&mut Vec<SharedValue>>,
 ) {
     raw("{\"key\":", out);
-    string(&view.key, out);
-    if let Some(value) = &view.value {
+    string(view.key, out);
+    if let Some(value) = view.value {
         raw(",\"value\":", out);
         match shared {
             Some(shared) if value.len() >= SHARED_BYTES_MIN && is_plain(value) => {
@@ -238,7 +238,7 @@ pub fn node_tail(modified: EtcdIndex, created: EtcdIndex, out: &mut Vec<u8>) {
 }
 
 fn node(
-    view: &View,
+    view: ViewRef,
     positive: bool,
     now_ns: u64,
     out: &mut Vec<u8>,
@@ -267,6 +267,24 @@ pub fn event(event: &Event, now_ns: u64, out: &mut Vec<u8>) {
     write_event(event, now_ns, out, None);
 }
 
+/// Appends the answer to a GET of a file, without its value if that is long: it goes into `shared`.
+/// Returns its length.
+pub fn file_sharing(
+    file: ViewRef,
+    now_ns: u64,
+    out: &mut Vec<u8>,
+    shared: &mut Vec<SharedValue>,
+) -> usize {
+    raw("{\"action\":\"get\",\"node\":", out);
+    node(file, false, now_ns, out, Some(shared));
+    out.push(b'}');
+    shared_bytes(shared)
+}
+
+fn shared_bytes(shared: &[SharedValue]) -> usize {
+    shared.iter().map(|shared| shared.value.len()).sum()
+}
+
 /// Appends an event without its long values, which go into `shared`. Returns their length.
 pub fn event_sharing(
     event: &Event,
@@ -275,7 +293,7 @@ pub fn event_sharing(
     shared: &mut Vec<SharedValue>,
 ) -> usize {
     write_event(event, now_ns, out, Some(shared));
-    shared.iter().map(|shared| shared.value.len()).sum()
+    shared_bytes(shared)
 }
 
 fn write_event(
@@ -287,10 +305,16 @@ fn write_event(
     raw("{\"action\":\"", out);
     raw(action(event.action), out);
     raw("\",\"node\":", out);
-    node(&event.node, false, now_ns, out, shared.as_deref_mut());
+    node(
+        event.node.borrowed(),
+        false,
+        now_ns,
+        out,
+        shared.as_deref_mut(),
+    );
     if let Some(prev) = &event.prev {
         raw(",\"prevNode\":", out);
-        node(prev, true, now_ns, out, shared);
+        node(prev.borrowed(), true, now_ns, out, shared);
     }
     out.push(b'}');
 }

@@ -1,11 +1,11 @@
 //! Listings and the migration document, page by page.
 use super::tree::migration_rest;
-use super::{AnswerKind, Next, Shape};
+use super::{AnswerKind, Next, Shape, SharedValue, json};
 use crate::codec::api::Context;
 use crate::codec::http::Framing;
 use crate::codec::http::response::TEXT;
 use crate::core::seam::{Indexes, Migrated};
-use crate::core::store::ListItem;
+use crate::core::store::{ListItem, ViewRef};
 
 impl Shape {
     /// A page of a listing. A listing of one page has its length in the head, a longer one is sent
@@ -43,6 +43,23 @@ impl Shape {
         }
         framing.end(out);
         Next::done(framing)
+    }
+
+    /// A file that is read at once, with the bytes of a page that holds the file alone.
+    pub(in crate::codec::api) fn file(
+        &self,
+        file: ViewRef,
+        context: &Context,
+        out: &mut Vec<u8>,
+        shared: &mut Vec<SharedValue>,
+    ) -> Framing {
+        let head = self.key_head(200, context.at, context, out);
+        let now_ns = context.now.wall_ns;
+        let (framing, moved) = head.full_with(|out| json::file_sharing(file, now_ns, out, shared));
+        for value in shared {
+            value.at -= moved;
+        }
+        framing
     }
 
     /// The answer to a HEAD has no length: the rest of the listing, of which it would be the

@@ -84,7 +84,7 @@ impl NodeTree {
         }
         let view = &item.view;
         match self.document {
-            Document::Nodes => node_head(view, false, now_ns, out),
+            Document::Nodes => node_head(view.borrowed(), false, now_ns, out),
             Document::Migration => migration_head(item, out),
         }
         let node = OpenNode {
