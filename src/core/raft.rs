@@ -54,12 +54,14 @@ mod snapshot;
 pub mod snapshot_head;
 mod sync_times;
 mod tracker;
+mod violation;
 
 pub use install::Chunk;
 pub use membership::{MemberStanding, UnfitChange};
 pub use message::*;
 pub use progress::{Progress, ProgressState};
 pub use snapshot::ChunkWanted;
+pub use violation::Violation;
 
 use crate::core::command::Command;
 use crate::core::timer::Now;
@@ -165,6 +167,8 @@ pub struct RaftOutput {
     pub chunks: Vec<Chunk>,
     /// Findings of this member about itself.
     pub notices: Vec<RaftNotice>,
+    /// Messages that no correct peer sends. They were dropped; the owner closes the link.
+    pub violations: Vec<(PeerId, Violation)>,
     /// For each reply to an append or heartbeat: the peer and the round trip in microseconds,
     /// `None` if the append was rejected.
     pub round_trips: Vec<(PeerId, Option<u64>)>,
@@ -344,7 +348,9 @@ impl Raft {
     /// A message arrived over the link to `from`.
     pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
         self.now_us = now.mono_us;
-        if from != self.id && self.admit(from, &message) {
+        if let Some(violation) = self.violation_of(from, &message) {
+            self.out.violations.push((from, violation));
+        } else if from != self.id && self.admit(from, &message) {
             self.dispatch(from, message);
         }
         self.check_invariants();

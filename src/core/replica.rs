@@ -252,6 +252,7 @@ impl Replica {
         self.take_chunks();
         self.take_round_trips();
         self.take_notices();
+        self.take_violations();
         self.deliver_events();
         self.report_members();
         for (_, message) in &self.raft_output.messages {
@@ -313,6 +314,15 @@ impl Replica {
                 RaftNotice::Removed => Standing::Removed,
                 RaftNotice::Amnesia => Standing::Amnesiac,
             };
+        }
+    }
+
+    fn take_violations(&mut self) {
+        for (peer, violation) in self.raft_output.violations.drain(..) {
+            let order = Order::CloseLinks { peer, violation };
+            if !self.effects.orders.contains(&order) {
+                self.effects.orders.push(order);
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use super::transport::Transport;
 use crate::codec::http::url::Url;
 use crate::codec::peer::hello::{Hello, HelloRefusal, PROTOCOL, judge};
 use crate::core::machine::{LinkState, Machine, Role};
-use crate::core::raft::{Configuration, Message, PeerId, Rpc};
+use crate::core::raft::{Configuration, Message, PeerId, Rpc, Violation};
 use crate::core::random::XorShift64;
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
 use mio::Registry;
@@ -484,6 +484,19 @@ impl Links {
                 }
                 self.links.wake(slot);
                 break;
+            }
+        }
+    }
+
+    /// Closes the links to a peer that sent an impossible message. Each member dials again, after a
+    /// pause that grows while this repeats.
+    pub fn close(&mut self, id: PeerId, violation: Violation) {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        for slot in [peer.dialled, peer.incoming].into_iter().flatten() {
+            if let Some(link) = self.links.wake(slot) {
+                link.fail(format!("protocol violation: {violation}"));
             }
         }
     }

@@ -500,6 +500,7 @@ impl Reactor {
                 }
                 self.links.follow(&self.machine, true, self.now);
             }
+            Order::CloseLinks { peer, violation } => self.links.close(peer, violation),
             Order::Wipe => {
                 let incarnation = self.disk.start_over();
                 self.machine.on_wiped(self.now, incarnation);

@@ -401,7 +401,7 @@ impl Ordered {
                     );
                     ordered.standby = Some(info);
                 }
-                Order::FollowMembers => {}
+                Order::FollowMembers | Order::CloseLinks { .. } => {}
                 Order::Wipe => ordered.wipe = true,
                 Order::Found => ordered.found = true,
                 Order::Fail(text) => ordered.failed = Some(text),

@@ -1,6 +1,6 @@
 //! Outputs: what one `Machine::advance` leaves for the shell. Start with [`Outputs`].
 use super::{Answer, Call, Delivery, Fact, SnapshotOut, StandbyInfo};
-use crate::core::raft::{Lsn, Message, PeerId, Persist};
+use crate::core::raft::{Lsn, Message, PeerId, Persist, Violation};
 
 /// One batch of outputs. The shell owns it and reuses its memory.
 ///
@@ -47,6 +47,14 @@ pub enum Order {
     /// The members are others, or their addresses: make them durable, and link to those of
     /// `Machine::configuration`.
     FollowMembers,
+    /// A peer sent a message that no correct peer sends. It was dropped; close every link to that
+    /// peer. The peer may open another one.
+    CloseLinks {
+        /// The sender.
+        peer: PeerId,
+        /// The fact that the message contradicts.
+        violation: Violation,
+    },
     /// Delete log and snapshots, give the data directory a new number, and call
     /// `Machine::on_wiped` with it. `persist` and `snapshot` of this batch need not be carried out.
     Wipe,

@@ -161,6 +161,11 @@ impl World {
             Order::Fail(why) => {
                 self.trace.note(slot, "gives up", why.len() as u64, 0, 0);
             }
+            // Machines of the simulator run the same code.
+            Order::CloseLinks { peer, violation } => {
+                let text = format!("m{slot} on a message of {}: {violation}", peer.0);
+                self.fail(crate::truth::violation("impossible-message", text));
+            }
             Order::FollowMembers | Order::Wipe | Order::Found | Order::Stop => {}
         }
     }
