@@ -1,9 +1,9 @@
 //! The HTTP interface: from requests to operations, and from the machine's answers to bytes.
 //!
 //! [`route`] turns a request into a response that does not need the machine, or into an `Op` for
-//! the machine and a [`Shape`]. The connection keeps the shape while the request is pending. Answers
-//! are written with [`Shape::render`], events with [`Shape::deliver`]. Nothing here does I/O, keeps
-//! time or knows raft.
+//! the machine and a [`Shape`]. The connection keeps the shape while the request is pending.
+//! Answers are written with [`Shape::render`], events with [`Shape::deliver`]. Nothing here does
+//! I/O, keeps time or knows raft.
 //!
 //! Start reading at `ROUTES`.
 mod admin;

@@ -12,8 +12,8 @@ pub use super::varint::Malformed;
 use super::varint::{Unpack, number_bytes, put_str};
 use std::sync::Arc;
 
-/// A clean path in the key space. It starts with `/` and has no empty segment and no trailing slash.
-/// The root is `/`.
+/// A clean path in the key space. It starts with `/` and has no empty segment and no trailing
+/// slash. The root is `/`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyPath(Arc<str>);
 
@@ -56,8 +56,8 @@ impl KeyPath {
     }
 }
 
-/// The settings that all machines of a cluster share. `/v2/admin/config` shows the times in seconds,
-/// with a fraction.
+/// The settings that all machines of a cluster share. `/v2/admin/config` shows the times in
+/// seconds, with a fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterConfig {
     /// Most members of the cluster; at least 3.
@@ -106,8 +106,8 @@ pub enum Naming {
 ///
 /// `path` is the node that the command is about. `value` is the content of a file. `expires_ns` is
 /// an expiration in nanoseconds since the Unix epoch; `None` is permanent. `prev_value` and
-/// `prev_index` are conditions on the present node; `None` is no condition. No index and no id is 0:
-/// the encoding has 0 for `None`.
+/// `prev_index` are conditions on the present node; `None` is no condition. No index and no id is
+/// 0: the encoding has 0 for `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
     missing_docs,
@@ -122,8 +122,8 @@ pub enum Command {
         value: Option<Arc<str>>,
         expires_ns: Option<u64>,
     },
-    /// Creates a node: `path` itself, or a child of it that is named in order. `value: None` makes a
-    /// directory.
+    /// Creates a node: `path` itself, or a child of it that is named in order. `value: None` makes
+    /// a directory.
     Create {
         path: KeyPath,
         value: Option<Arc<str>>,
@@ -160,11 +160,12 @@ pub enum Command {
         prev_value: Option<Box<str>>,
         prev_index: Option<u64>,
     },
-    /// Expires nodes that are due at `now_ns`, in nanoseconds since the Unix epoch. The store bounds
-    /// their number and tells whether more are due.
+    /// Expires nodes that are due at `now_ns`, in nanoseconds since the Unix epoch. The store
+    /// bounds their number and tells whether more are due.
     Sync { now_ns: u64 },
-    /// A machine joins, or a member changes its addresses. `incarnation` is the random number of its
-    /// data directory, 0 if unknown. `replaces` is the id of the member in whose place it joins.
+    /// A machine joins, or a member changes its addresses. `incarnation` is the random number of
+    /// its data directory, 0 if unknown. `replaces` is the id of the member in whose place it
+    /// joins.
     Join {
         name: Box<str>,
         peer_url: Box<str>,

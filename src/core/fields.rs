@@ -47,10 +47,10 @@ pub trait Fields: Sized {
 /// Implements [`Fields`] for an enum from a table of its variants, and defines a constant for each
 /// tag.
 ///
-/// A row is `TAG = number: variant => fields`; a variant without fields has no arrow. Left of it stands the variant as a pattern
-/// that is an expression as well; it may contain another variant. Right of the arrow stand the
-/// encoded fields, in the order of their bytes, each as `name: Codec`. Several names in parentheses
-/// share one codec.
+/// A row is `TAG = number: variant => fields`; a variant without fields has no arrow. Left of it is
+/// the variant, written so that it is a pattern and an expression at once; it may contain a variant
+/// of another enum. Right of it are the encoded fields, in the order of their bytes, each as
+/// `name: Codec`. Several names in parentheses share one codec.
 ///
 /// ```ignore
 /// enum Shape {

@@ -1,8 +1,8 @@
 //! Requests from a connection's input (RFC 9112), under strict rules of framing.
 //!
-//! [`Parser::parse`] is called with all unconsumed input whenever more has arrived. It remembers its
-//! position, so that no byte is scanned twice, and its result does not depend on how the input was
-//! cut into reads. An ambiguous request is refused and its connection closed: two programs that
+//! [`Parser::parse`] is called with all unconsumed input whenever more has arrived. It remembers
+//! its position, so that no byte is scanned twice, and its result does not depend on how the input
+//! was cut into reads. An ambiguous request is refused and its connection closed: two programs that
 //! frame a request differently let one user's bytes become another's request (request smuggling,
 //! RFC 9112 section 11.2).
 //!

@@ -104,8 +104,8 @@ impl<'a> ResponseHead<'a> {
         }
     }
 
-    /// Adds a header. Control characters in the value are sent as spaces: a line break would begin a
-    /// header that a client chose (RFC 9110 section 5.5).
+    /// Adds a header. Control characters in the value are sent as spaces: a line break would begin
+    /// a header that a client chose (RFC 9110 section 5.5).
     pub fn header(&mut self, name: &str, value: &str) {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");

@@ -60,8 +60,8 @@ impl<'a> Url<'a> {
         }
     }
 
-    /// The URL that a redirect leads to (RFC 9110 section 10.2.2). `location` is a URL, or a path on
-    /// the same machine; `None` if it is anything else.
+    /// The URL that a redirect leads to (RFC 9110 section 10.2.2). `location` is a URL, or a path
+    /// on the same machine; `None` if it is anything else.
     pub fn join(&self, location: &str) -> Option<String> {
         if location.starts_with('/') && !location.starts_with("//") {
             let scheme = if self.secure { "https" } else { "http" };

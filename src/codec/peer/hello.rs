@@ -1,4 +1,4 @@
-//! The hello of a link: who opens it, who is meant, and whether the other side accepts.
+//! The hello of a link: its sender, its intended receiver, and whether it is accepted.
 //!
 //! It travels as one header of an HTTP upgrade, `Tern-Hello: cluster=1f; from=2; to=1; process=9c;
 //! incarnation=3; name=b`, with numbers in hexadecimal. Unknown fields are skipped, so that later

@@ -1,7 +1,7 @@
 //! JSON straight into the output: strings, times, nodes, events, errors.
 //!
-//! Not through a tree of values: that would cost an allocation for each field, and lose the order of
-//! fields that clients of 0.4 may depend on. Times and durations are printed as in 0.4.
+//! Not through a tree of values: that would cost an allocation for each field, and lose the order
+//! of fields that clients of 0.4 may depend on. Times and durations are printed as in 0.4.
 //!
 //! Start reading at [`event`].
 use crate::codec::http::response::push_number;
@@ -22,7 +22,7 @@ pub struct SharedValue {
     pub value: Arc<str>,
 }
 
-/// Whether a string stands in JSON as it is.
+/// Whether a string needs no escape (RFC 8259 section 7).
 fn is_plain(text: &str) -> bool {
     let mut bytes = text.bytes();
     bytes.all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
@@ -30,7 +30,8 @@ fn is_plain(text: &str) -> bool {
 
 const NS: u64 = 1_000_000_000;
 
-/// Appends a string in quotes (RFC 8259 section 7). Characters without an escape are copied in runs.
+/// Appends a string in quotes (RFC 8259 section 7). Characters without an escape are copied in
+/// runs.
 pub fn string(text: &str, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
