@@ -86,10 +86,8 @@ fn all_machines_die_with_snapshots() {
             );
         }
         until("all have saved one", || {
-            servers
-                .iter()
-                .all(|s| s.log().contains("saved"))
-                .then_some(())
+            let has_saved = |server: &Server| server.snapshots().len() == 2;
+            servers.iter().all(has_saved).then_some(())
         });
         servers.iter_mut().for_each(Server::kill);
         servers.iter_mut().for_each(Server::spawn);

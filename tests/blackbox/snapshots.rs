@@ -1,19 +1,8 @@
 //! Snapshot files under the built binary: the two that are kept, and what damage to one or to both
 //! of them means.
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tern_support::client::{Conn, until};
 use tern_support::server::Server;
-
-/// The snapshot files of a data directory, oldest first.
-fn snapshots(data_dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(data_dir.join("snapshot")).expect("a folder");
-    let paths = entries.map(|entry| entry.expect("an entry").path());
-    let mut paths: Vec<PathBuf> = paths
-        .filter(|path| path.extension().is_some_and(|e| e == "snap"))
-        .collect();
-    paths.sort();
-    paths
-}
 
 /// Flips a bit in the middle of a file.
 fn damage(path: &Path) {
@@ -31,14 +20,14 @@ fn value(number: u32) -> String {
 fn with_snapshots() -> (Server, u32) {
     let server = Server::start(&["-snapshot-count", "50"]);
     let mut conn = Conn::open(server.client_port);
-    let first = snapshots(&server.data_dir());
+    let first = server.snapshots();
     let mut written = 0;
     until("two snapshots are there", || {
         let body = format!("value={}", value(written).replace(' ', "+"));
         let answer = conn.ask("PUT", &format!("/v2/keys/k{written}"), &body);
         assert_eq!(answer.status(), 201, "{}", answer.text());
         written += 1;
-        let now = snapshots(&server.data_dir());
+        let now = server.snapshots();
         (now.len() == 2 && !now.contains(&first[0])).then_some(())
     });
     let mut server = server;
@@ -58,7 +47,7 @@ fn all_there(server: &Server, written: u32) {
 #[test]
 fn the_newest_is_damaged() {
     let (mut server, written) = with_snapshots();
-    let newest = snapshots(&server.data_dir()).pop().expect("there are two");
+    let newest = server.snapshots().pop().expect("there are two");
     damage(&newest);
     server.run();
     all_there(&server, written);
@@ -75,7 +64,7 @@ fn the_newest_is_damaged() {
 #[test]
 fn both_are_damaged() {
     let (mut server, _) = with_snapshots();
-    let both = snapshots(&server.data_dir());
+    let both = server.snapshots();
     both.iter().for_each(|path| damage(path));
     let output = server.command(&server.data_dir()).output();
     let status = output.expect("the binary starts").status;
@@ -93,7 +82,7 @@ fn both_are_damaged() {
 #[test]
 fn an_unfinished_one_is_dropped() {
     let (mut server, written) = with_snapshots();
-    let newest = snapshots(&server.data_dir()).pop().expect("there are two");
+    let newest = server.snapshots().pop().expect("there are two");
     let unfinished = newest.with_file_name("00000000000000099999.tmp");
     let bytes = std::fs::read(&newest).expect("a file");
     std::fs::write(&unfinished, &bytes[..bytes.len() / 2]).expect("room");

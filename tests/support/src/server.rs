@@ -130,6 +130,17 @@ impl Server {
         self.home.path().join("data")
     }
 
+    /// The finished snapshot files of its data directory, oldest first.
+    pub fn snapshots(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.data_dir().join("snapshot")).expect("a folder");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let mut paths: Vec<PathBuf> = paths
+            .filter(|path| path.extension().is_some_and(|e| e == "snap"))
+            .collect();
+        paths.sort();
+        paths
+    }
+
     /// Where stdout and stderr of all runs go.
     pub fn log(&self) -> String {
         let read = |name: &str| std::fs::read_to_string(self.home.path().join(name));
