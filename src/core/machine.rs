@@ -34,7 +34,7 @@ use standby::Standby;
 
 /// The core of one machine.
 pub struct Machine {
-    mode: Mode,
+    mode: MachineMode,
     common: Common,
     /// Outputs of this machine outside of its cluster, and of a mode that has ended. In member mode
     /// outputs gather in the replica.
@@ -42,7 +42,7 @@ pub struct Machine {
 }
 
 /// What a machine is.
-enum Mode {
+enum MachineMode {
     Outside(Outside),
     Member(Box<MemberMode>),
 }
@@ -140,7 +140,7 @@ impl Machine {
         let common = Common::new(settings.clone(), &recovered, Search::default(), seed);
         let replica = Replica::new(settings, recovered, seed, now);
         Machine {
-            mode: Mode::Member(Box::new(MemberMode::new(replica, now))),
+            mode: MachineMode::Member(Box::new(MemberMode::new(replica, now))),
             common,
             out: Outputs::default(),
         }
@@ -161,8 +161,8 @@ impl Machine {
         self.common.search = search;
         self.common.register();
         match &mut self.mode {
-            Mode::Member(member) => member.begin_look(now, &mut self.common),
-            Mode::Outside(_) => unreachable!("only a member has a place"),
+            MachineMode::Member(member) => member.begin_look(now, &mut self.common),
+            MachineMode::Outside(_) => unreachable!("only a member has a place"),
         }
     }
 
@@ -176,7 +176,7 @@ impl Machine {
         let common = Common::new(settings, &recovered, search.clone(), seed);
         let finder = Finder::new(common.introduction(), search, Goal::Join, 0, 0, seed);
         Machine {
-            mode: Mode::Outside(Outside::Finding(Box::new(finder))),
+            mode: MachineMode::Outside(Outside::Finding(Box::new(finder))),
             common,
             out: Outputs::default(),
         }
@@ -188,8 +188,8 @@ impl Machine {
     /// earlier ticket.
     pub fn on_request(&mut self, now: Now, ticket: Ticket, op: Op) {
         match &mut self.mode {
-            Mode::Member(member) => member.on_request(now, ticket, op),
-            Mode::Outside(outside) => {
+            MachineMode::Member(member) => member.on_request(now, ticket, op),
+            MachineMode::Outside(outside) => {
                 if matches!(op, Op::ClientClosed | Op::ContinueListing) {
                     return;
                 }
@@ -210,14 +210,14 @@ impl Machine {
     /// then to be asked by `on_request`.
     pub fn get_file<'a>(&'a mut self, path: &'a str) -> Option<(Indexes, ViewRef<'a>)> {
         match &mut self.mode {
-            Mode::Member(member) => member.get_file(path),
-            Mode::Outside(_) => None,
+            MachineMode::Member(member) => member.get_file(path),
+            MachineMode::Outside(_) => None,
         }
     }
 
     /// A raft message arrived over the link to `from`.
     pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
-        if let Mode::Member(member) = &mut self.mode {
+        if let MachineMode::Member(member) = &mut self.mode {
             member.on_message(now, from, message);
         }
         self.check_invariants();
@@ -225,7 +225,7 @@ impl Machine {
 
     /// A piece of a longer message arrived over the link to `from`: the peer is alive.
     pub fn on_contact(&mut self, now: Now, from: PeerId) {
-        if let Mode::Member(member) = &mut self.mode {
+        if let MachineMode::Member(member) = &mut self.mode {
             member.on_contact(now, from);
         }
     }
@@ -238,23 +238,23 @@ impl Machine {
             self.report(Fact::NotRegistered { why: why.into() });
         }
         match &mut self.mode {
-            Mode::Member(member) => member.on_reply(now, id, reply, &mut self.common),
-            Mode::Outside(Outside::Standby(standby)) => {
+            MachineMode::Member(member) => member.on_reply(now, id, reply, &mut self.common),
+            MachineMode::Outside(Outside::Standby(standby)) => {
                 if let Some(id) = standby.on_reply(now, id, reply) {
                     self.become_member(now, id);
                 }
             }
-            Mode::Outside(Outside::Finding(finder)) => {
+            MachineMode::Outside(Outside::Finding(finder)) => {
                 let outcome = finder.on_reply(now, id, reply);
                 self.on_search(now, outcome);
             }
-            Mode::Outside(Outside::Stopped { .. }) => {}
+            MachineMode::Outside(Outside::Stopped { .. }) => {}
         }
     }
 
     /// A link to a member opened, or its process is gone.
     pub fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
-        if let Mode::Member(member) = &mut self.mode {
+        if let MachineMode::Member(member) = &mut self.mode {
             member.on_link(now, peer, state);
         }
         self.check_invariants();
@@ -262,7 +262,7 @@ impl Machine {
 
     /// Every record up to `lsn` is durable, by a sync that took `took_us`.
     pub fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
-        if let Mode::Member(member) = &mut self.mode {
+        if let MachineMode::Member(member) = &mut self.mode {
             member.on_synced(now, lsn, took_us);
         }
         self.check_invariants();
@@ -270,7 +270,7 @@ impl Machine {
 
     /// The result of an output in `Outputs::snapshot`.
     pub fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
-        if let Mode::Member(member) = &mut self.mode {
+        if let MachineMode::Member(member) = &mut self.mode {
             member.on_snapshot(now, input);
         }
         self.check_invariants();
@@ -282,10 +282,10 @@ impl Machine {
         let is_low = space == Space::Low;
         let has_changed = std::mem::replace(&mut self.common.is_disk_low, is_low) != is_low;
         match &mut self.mode {
-            Mode::Member(member) => member.on_space(now, space),
-            Mode::Outside(_) if has_changed && is_low => self.out.facts.push(Fact::DiskLow),
-            Mode::Outside(_) if has_changed => self.out.facts.push(Fact::DiskOk),
-            Mode::Outside(_) => {}
+            MachineMode::Member(member) => member.on_space(now, space),
+            MachineMode::Outside(_) if has_changed && is_low => self.out.facts.push(Fact::DiskLow),
+            MachineMode::Outside(_) if has_changed => self.out.facts.push(Fact::DiskOk),
+            MachineMode::Outside(_) => {}
         }
         self.check_invariants();
     }
@@ -296,13 +296,13 @@ impl Machine {
             registrar.on_time(now);
         }
         match &mut self.mode {
-            Mode::Member(member) => member.on_time(now, &mut self.common),
-            Mode::Outside(Outside::Standby(standby)) => standby.on_time(now),
-            Mode::Outside(Outside::Finding(finder)) => {
+            MachineMode::Member(member) => member.on_time(now, &mut self.common),
+            MachineMode::Outside(Outside::Standby(standby)) => standby.on_time(now),
+            MachineMode::Outside(Outside::Finding(finder)) => {
                 let outcome = finder.on_time(now);
                 self.on_search(now, outcome);
             }
-            Mode::Outside(Outside::Stopped { .. }) => {}
+            MachineMode::Outside(Outside::Stopped { .. }) => {}
         }
         self.check_invariants();
     }
@@ -311,11 +311,11 @@ impl Machine {
     pub fn on_stop(&mut self, now: Now) {
         self.common.registrar = None;
         match &mut self.mode {
-            Mode::Member(member) => member.on_stop(now),
-            Mode::Outside(outside) => {
+            MachineMode::Member(member) => member.on_stop(now),
+            MachineMode::Outside(outside) => {
                 let redirect = outside.redirect();
                 self.take_standby_news();
-                self.mode = Mode::Outside(Outside::Stopped { redirect });
+                self.mode = MachineMode::Outside(Outside::Stopped { redirect });
                 self.out.orders.push(Order::Stop);
             }
         }
@@ -326,16 +326,16 @@ impl Machine {
 
     /// Applies what is committed, does a slice of longer work, and appends the outputs to `outputs`.
     pub fn advance(&mut self, now: Now, outputs: &mut Outputs) {
-        if let Mode::Member(member) = &mut self.mode {
+        if let MachineMode::Member(member) = &mut self.mode {
             member.advance(now, &mut self.common);
         }
         self.take_standby_news();
         // The outputs of a former mode come first.
         self.out.move_to(outputs);
         match &mut self.mode {
-            Mode::Member(member) => member.take_outputs(outputs),
-            Mode::Outside(Outside::Finding(finder)) => finder.take_calls(&mut outputs.calls),
-            Mode::Outside(Outside::Standby(_) | Outside::Stopped { .. }) => {}
+            MachineMode::Member(member) => member.take_outputs(outputs),
+            MachineMode::Outside(Outside::Finding(finder)) => finder.take_calls(&mut outputs.calls),
+            MachineMode::Outside(Outside::Standby(_) | Outside::Stopped { .. }) => {}
         }
         if let Some(registrar) = &mut self.common.registrar {
             outputs.calls.extend(registrar.take_call());
@@ -345,8 +345,8 @@ impl Machine {
 
     fn report(&mut self, fact: Fact) {
         match &mut self.mode {
-            Mode::Member(member) => member.report(fact),
-            Mode::Outside(_) => self.out.facts.push(fact),
+            MachineMode::Member(member) => member.report(fact),
+            MachineMode::Outside(_) => self.out.facts.push(fact),
         }
     }
 
@@ -358,8 +358,8 @@ impl Machine {
     /// When `on_time` has something to do, in microseconds of the monotonic clock; `None`: never.
     pub fn next_deadline(&self) -> Option<u64> {
         let mode_us = match &self.mode {
-            Mode::Member(member) => member.next_deadline(),
-            Mode::Outside(outside) => outside.next_deadline(),
+            MachineMode::Member(member) => member.next_deadline(),
+            MachineMode::Outside(outside) => outside.next_deadline(),
         };
         let registrar_us = self.common.registrar.as_ref().map(Registrar::next_deadline);
         let duties_us = self.common.caretaker.next_deadline();
@@ -375,16 +375,16 @@ impl Machine {
     /// before: the question waits as a request then.
     pub fn query(&self, now: Now, query: &Query) -> Option<Outcome> {
         match &self.mode {
-            Mode::Member(member) => member.query(now, query),
-            Mode::Outside(outside) => Some(outside.redirect().unwrap_or_else(refusal)),
+            MachineMode::Member(member) => member.query(now, query),
+            MachineMode::Outside(outside) => Some(outside.redirect().unwrap_or_else(refusal)),
         }
     }
 
     /// How many timers wait beside those of raft. None of them belongs to a mode that has ended.
     pub fn timers(&self) -> usize {
         let mode_timers = match &self.mode {
-            Mode::Member(member) => member.timers(),
-            Mode::Outside(outside) => usize::from(outside.next_deadline().is_some()),
+            MachineMode::Member(member) => member.timers(),
+            MachineMode::Outside(outside) => usize::from(outside.next_deadline().is_some()),
         };
         let duty_timers = self.common.caretaker.timers();
         mode_timers + duty_timers + usize::from(self.common.registrar.is_some())
@@ -393,7 +393,7 @@ impl Machine {
     /// Whether the ports are to be open: a machine that still looks for its cluster has nothing to
     /// say there.
     pub fn listens(&self) -> bool {
-        !matches!(self.mode, Mode::Outside(Outside::Finding(_)))
+        !matches!(self.mode, MachineMode::Outside(Outside::Finding(_)))
     }
 
     /// Its name.
@@ -417,8 +417,8 @@ impl Machine {
     /// The present indexes.
     pub fn indexes(&self) -> Indexes {
         match &self.mode {
-            Mode::Member(member) => member.replica.indexes(),
-            Mode::Outside(_) => Indexes {
+            MachineMode::Member(member) => member.replica.indexes(),
+            MachineMode::Outside(_) => Indexes {
                 term: self.common.term,
                 ..Indexes::default()
             },
@@ -446,10 +446,11 @@ impl Machine {
     /// `Some` if it is a standby: the client URL that it redirects to, if it knows one.
     pub fn standby(&self) -> Option<Option<&str>> {
         match &self.mode {
-            Mode::Outside(Outside::Standby(standby)) => {
+            MachineMode::Outside(Outside::Standby(standby)) => {
                 Some(standby.leader().map(|leader| &*leader.client_url))
             }
-            Mode::Outside(Outside::Finding(_) | Outside::Stopped { .. }) | Mode::Member(_) => None,
+            MachineMode::Outside(Outside::Finding(_) | Outside::Stopped { .. })
+            | MachineMode::Member(_) => None,
         }
     }
 
@@ -471,14 +472,14 @@ impl Machine {
 
     fn member(&self) -> Option<&MemberMode> {
         match &self.mode {
-            Mode::Member(member) => Some(member),
-            Mode::Outside(_) => None,
+            MachineMode::Member(member) => Some(member),
+            MachineMode::Outside(_) => None,
         }
     }
 
     /// Closes each input.
     fn check_invariants(&self) {
-        if let Mode::Member(member) = &self.mode {
+        if let MachineMode::Member(member) = &self.mode {
             member.check_invariants();
         }
     }
@@ -486,21 +487,21 @@ impl Machine {
     /// Plants a bug in raft; has no effect outside.
     #[cfg(feature = "faults")]
     pub fn plant(&mut self, fault: Option<crate::core::raft::fault::RaftFault>) {
-        if let Mode::Member(member) = &mut self.mode {
+        if let MachineMode::Member(member) = &mut self.mode {
             member.replica.plant(fault);
         }
     }
 
     /// Plants a bug in the leader's duties, of this membership and later ones.
     #[cfg(feature = "faults")]
-    pub fn plant_in_duties(&mut self, fault: Option<fault::Fault>) {
+    pub fn plant_in_duties(&mut self, fault: Option<fault::DutyFault>) {
         self.common.caretaker.plant(fault);
     }
 
     /// Plants a bug in the key space; has no effect outside.
     #[cfg(feature = "faults")]
     pub fn plant_in_store(&mut self, fault: Option<crate::core::store::fault::StoreFault>) {
-        if let Mode::Member(member) = &mut self.mode {
+        if let MachineMode::Member(member) = &mut self.mode {
             member.replica.plant_in_store(fault);
         }
     }

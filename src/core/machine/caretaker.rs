@@ -1,12 +1,16 @@
-//! The duties that a peer has of itself, when it is time; nearly all of them are the leader's.
+//! The periodic duties of a member; nearly all of them are the leader's.
 //!
-//! Expiry puts the present time into the log when a node is due. Active size and removal delay let
-//! go of peers that are too many or were silent for too long, one at a time, and never so that the
-//! voters that are heard fall below a majority. Heartbeats that miss are told, less and less often.
-//! All of it waits on one timer wheel, which is empty when the machine is no peer. It must not look
-//! at a clock or at another machine's claims: silence is what this leader did not hear itself.
-//! Start with `look_after`.
-use super::fault::Fault;
+//! - *Expiry*: when a node of the key space is due, the leader appends a `Sync` command with the
+//!   present time. Every member expires nodes when it applies one.
+//! - *Active size* and *removal delay*: the leader removes a member that is one too many, or was
+//!   silent for too long. It removes one at a time, and none whose removal would leave the voters
+//!   that it hears without a majority.
+//! - *Reports*: missed and late heartbeats, and the lack of a leader, with growing pauses.
+//!
+//! All duties wait on one timer wheel. The caretaker reads no clock, and it believes no other
+//! machine about silence: a peer is silent if this leader itself has not heard it. Start with
+//! [`Caretaker::look_after`].
+use super::fault::DutyFault;
 use crate::core::command::Command;
 use crate::core::raft::{HeartbeatReport, Index, PeerId, RaftRole, Term};
 use crate::core::random::splitmix64;
@@ -15,22 +19,27 @@ use crate::core::seam::Fact;
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
 use std::collections::BTreeMap;
 
-/// Between two `sync` commands, unless the first left something over.
+/// The shortest time between two `Sync` commands, in microseconds. It bounds what many short ttls
+/// cost. It does not hold if the last `Sync` left due nodes over.
 const SYNC_US_MIN: u64 = 500_000;
-/// A deadline that follows the wall clock is set anew only when it is off by more than this.
-const SYNC_US_OFF: u64 = 1_000;
-/// Between two removals for the sake of the active size, and before a removal that was refused is
-/// tried again.
+/// The timer of the next expiry follows the wall clock. It is set again only if it is off by more
+/// than this, in microseconds: each set costs a little.
+const EXPIRY_DRIFT_US_MAX: u64 = 1_000;
+/// The time between two removals for the active size, and from a refused removal to the next try,
+/// in microseconds.
 const REMOVE_US: u64 = 1_000_000;
-/// A leader with peers has a turn at least with each heartbeat: where one comes later than this,
-/// this process stood still, and nothing can be said about whom it did not hear meanwhile.
-const GAP_US_MIN: u64 = 1_000_000;
-/// The first pause between two lines about a silent peer, and the longest.
+/// A leader with peers has a turn at each heartbeat. After a longer gap between two turns (in
+/// microseconds; or an election timeout, if that is longer) this process stood still, and silence
+/// of the peers meanwhile proves nothing.
+const GAP_US_MAX: u64 = 1_000_000;
+/// The first pause between two reports about a silent peer, in seconds. It doubles up to
+/// [`BACKOFF_S_MAX`].
 const BACKOFF_S_MIN: u64 = 2;
+/// The longest pause between two reports about a silent peer, in seconds.
 const BACKOFF_S_MAX: u64 = 15;
-/// Between two lines about heartbeats that came late.
+/// The pause between two reports about late heartbeats, in microseconds.
 const LATE_US: u64 = 5_000_000;
-/// After how many election timeouts without a leader that is told.
+/// How many election timeouts without a leader pass before that is reported.
 const LEADERLESS_TIMEOUTS: u64 = 10;
 
 /// What a timer stands for.
@@ -38,66 +47,85 @@ const LEADERLESS_TIMEOUTS: u64 = 10;
 enum Duty {
     /// A node may be due.
     Expire,
-    /// There are too many peers.
+    /// The cluster may have more members than its active size.
     Size,
-    /// A peer may have been silent for the removal delay.
+    /// This peer may have been silent for the removal delay.
     Silence(PeerId),
-    /// Missed heartbeats of a peer may be told again.
+    /// Missed heartbeats of this peer may be reported again.
     Backoff(PeerId),
-    /// Late heartbeats may be told again.
+    /// Late heartbeats may be reported again.
     Late,
-    /// There was no leader for long.
+    /// No leader was known for long.
     Leaderless,
 }
 
-/// Another member, as its leader watches it.
-struct Watched {
+/// The timers of another member, on the leader.
+struct PeerTimers {
+    /// [`Duty::Silence`]; always armed.
     silence: TimerHandle,
-    /// While it waits nothing is told.
+    /// [`Duty::Backoff`]; while it is armed, missed heartbeats are not reported.
     backoff: Option<TimerHandle>,
+    /// The length of the last pause, in seconds; 0 before the first report since the peer was
+    /// heard.
     backoff_s: u64,
 }
 
-/// What the duties remember.
+/// The timer of the next expiry.
+struct ExpiryTimer {
+    /// When it fires, in microseconds of the monotonic clock.
+    due_us: u64,
+    handle: TimerHandle,
+}
+
+/// The state of the duties.
 #[derive(Default)]
-pub struct Caretaker {
+pub(super) struct Caretaker {
     wheel: TimerWheel<Duty>,
+    /// The last number that was drawn, to choose among equals.
     random: u64,
-    /// The leadership of this machine whose duties are armed.
+    /// The term that this machine leads, if it leads. The timers below belong to it.
     term: Option<Term>,
+    /// When `look_after` ran last, in microseconds of the monotonic clock.
     looked_us: u64,
-    /// Silence counts from here at the earliest.
-    since_us: u64,
-    /// The removal delay that the timers were set with.
-    delay_us: u64,
-    others: BTreeMap<PeerId, Watched>,
+    /// Silence counts from here at the earliest: the beginning of this leadership, or of the time
+    /// after a gap. In microseconds of the monotonic clock.
+    silence_from_us: u64,
+    /// The removal delay that the timers of the peers were set with, in microseconds. `None`: they
+    /// are to be set again.
+    delay_us: Option<u64>,
+    /// The other members, while this machine leads.
+    peers: BTreeMap<PeerId, PeerTimers>,
+    /// [`Duty::Size`]; armed while there are too many members.
     size: Option<TimerHandle>,
+    /// [`Duty::Late`].
     late: Option<TimerHandle>,
-    /// Set, and then fired, while there is no leader.
+    /// [`Duty::Leaderless`]; `Some`, armed or fired, while no leader is known.
     leaderless: Option<TimerHandle>,
-    expire: Option<(u64, TimerHandle)>,
-    /// The `sync` that is not applied yet.
-    sync: Option<Index>,
-    /// The time that the last one carried.
-    sync_ns: u64,
-    /// Not before this time the next one.
-    sync_due_us: u64,
-    fault: Option<Fault>,
+    /// [`Duty::Expire`]; armed on a leader if a node has a ttl and no `Sync` is under way.
+    expiry: Option<ExpiryTimer>,
+    /// The `Sync` command that this leader has appended and not applied yet.
+    open_sync: Option<Index>,
+    /// The time of the last `Sync`, in nanoseconds since the Unix epoch. A node that is due at it
+    /// was left over. 0: none was appended.
+    last_sync_ns: u64,
+    /// The time of the next `Sync` at the earliest, in microseconds of the monotonic clock.
+    next_sync_us: u64,
+    fault: Option<DutyFault>,
 }
 
 impl Caretaker {
-    /// `seed` decides who has to go where nothing else does.
-    pub fn new(seed: u64) -> Caretaker {
+    /// No duties. `seed` decides which member is removed among equals.
+    pub(super) fn new(seed: u64) -> Caretaker {
         Caretaker {
             random: seed,
             ..Caretaker::default()
         }
     }
 
-    /// Does what is due.
-    pub fn look_after(&mut self, now: Now, replica: &mut Replica) {
-        self.look_at_role(now, replica);
-        self.tell_beats(now, replica);
+    /// Carries out what is due. To be called each turn of a member.
+    pub(super) fn look_after(&mut self, now: Now, replica: &mut Replica) {
+        self.follow_role(now, replica);
+        self.report_heartbeats(now, replica);
         self.arm(now, replica);
         let mut due = Vec::new();
         self.wheel.advance(now.mono_us, &mut due);
@@ -109,26 +137,31 @@ impl Caretaker {
         }
     }
 
-    /// When `look_after` has something to do, in `mono_us`.
-    pub fn next_deadline(&self) -> Option<u64> {
+    /// When `look_after` has something to do, in microseconds of the monotonic clock.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
         self.wheel.next_deadline()
     }
 
     /// How many timers wait.
-    pub fn timers(&self) -> usize {
+    pub(super) fn timers(&self) -> usize {
         self.wheel.len()
     }
 
-    /// Forgets all duties: this machine is a peer no more, or leads no more.
-    pub fn cancel_all(&mut self) {
+    /// Ends all duties: this machine does not lead any more, or its raft has stopped.
+    pub(super) fn cancel_all(&mut self) {
         self.wheel.cancel_all();
-        self.others.clear();
-        (self.size, self.late, self.leaderless, self.expire) = (None, None, None, None);
-        (self.term, self.sync) = (None, None);
+        self.peers.clear();
+        self.size = None;
+        self.late = None;
+        self.leaderless = None;
+        self.expiry = None;
+        self.term = None;
+        self.open_sync = None;
     }
 
-    /// A new leadership begins anew: what another one saw or proposed means nothing.
-    fn look_at_role(&mut self, now: Now, replica: &Replica) {
+    /// Starts afresh with each leadership: what was heard or appended in an earlier one counts for
+    /// nothing.
+    fn follow_role(&mut self, now: Now, replica: &Replica) {
         let raft = replica.raft();
         let term = (raft.role() == RaftRole::Leader).then_some(raft.term());
         let gap_us = now.mono_us.saturating_sub(self.looked_us);
@@ -136,20 +169,20 @@ impl Caretaker {
         if term != self.term {
             self.cancel_all();
             self.term = term;
-            self.since_us = now.mono_us;
-        } else if term.is_some() && gap_us > GAP_US_MIN.max(replica.settings().election_ms * 1000) {
-            self.since_us = now.mono_us;
-            // All are set anew.
-            self.delay_us = 0;
+            self.silence_from_us = now.mono_us;
+            return;
+        }
+        let gap_us_max = GAP_US_MAX.max(replica.settings().election_ms * 1000);
+        if term.is_some() && gap_us > gap_us_max {
+            self.silence_from_us = now.mono_us;
+            self.delay_us = None;
             self.cancel_size();
         }
     }
 
-    /// Sets and cancels timers as things are now.
+    /// Arms and cancels timers to match the present state.
     fn arm(&mut self, now: Now, replica: &Replica) {
-        if self.sync.is_some_and(|index| replica.applied() >= index) {
-            self.sync = None;
-        }
+        self.open_sync.take_if(|index| replica.applied() >= *index);
         self.arm_expiry(now, replica);
         self.arm_leaderless(now, replica);
         if self.term.is_none() {
@@ -158,15 +191,14 @@ impl Caretaker {
         let raft = replica.raft();
         let members = &raft.configuration().members;
         let delay_us = replica.config().remove_delay_ms * 1000;
-        let others = || members.iter().map(|m| m.id).filter(|id| *id != raft.id());
-        if delay_us != self.delay_us || !others().eq(self.others.keys().copied()) {
-            self.delay_us = delay_us;
-            self.arm_others(others(), replica);
+        let ids = || members.iter().map(|m| m.id).filter(|id| *id != raft.id());
+        if self.delay_us != Some(delay_us) || !ids().eq(self.peers.keys().copied()) {
+            self.arm_peers(ids(), delay_us, replica);
         }
         if members.len() <= replica.config().active_size as usize {
             self.cancel_size();
         } else if self.size.is_none() {
-            let wait_us = if self.has(Fault::SizeInHaste) {
+            let wait_us = if self.has(DutyFault::SizeInHaste) {
                 0
             } else {
                 REMOVE_US
@@ -181,43 +213,11 @@ impl Caretaker {
         }
     }
 
-    fn arm_others(&mut self, ids: impl Iterator<Item = PeerId>, replica: &Replica) {
-        let mut former = std::mem::take(&mut self.others);
-        for id in ids {
-            let silence = self
-                .wheel
-                .schedule(self.silence_due(id, replica), Duty::Silence(id));
-            let mut watched = Watched {
-                silence,
-                backoff: None,
-                backoff_s: 0,
-            };
-            if let Some(known) = former.remove(&id) {
-                self.wheel.cancel(known.silence);
-                (watched.backoff, watched.backoff_s) = (known.backoff, known.backoff_s);
-            }
-            self.others.insert(id, watched);
-        }
-        for (_, gone) in former {
-            self.wheel.cancel(gone.silence);
-            gone.backoff.map(|backoff| self.wheel.cancel(backoff));
-        }
-    }
-
-    /// When a peer that says nothing from now on has been silent for the removal delay.
-    fn silence_due(&self, id: PeerId, replica: &Replica) -> u64 {
-        let heard = replica
-            .raft()
-            .peer(id)
-            .filter(|_| !self.has(Fault::ContactIgnored));
-        heard.map_or(0, |p| p.heard_us()).max(self.since_us) + self.delay_us
-    }
-
     fn on_due(&mut self, now: Now, duty: Duty, replica: &mut Replica) {
         match duty {
             Duty::Expire => {
-                self.expire = None;
-                self.maybe_expire(now, replica);
+                self.expiry = None;
+                self.maybe_sync(now, replica);
             }
             Duty::Size => {
                 self.size = None;
@@ -225,213 +225,285 @@ impl Caretaker {
             }
             Duty::Silence(id) => self.on_silence(now, id, replica),
             Duty::Backoff(id) => {
-                if let Some(watched) = self.others.get_mut(&id) {
-                    watched.backoff = None;
+                if let Some(timers) = self.peers.get_mut(&id) {
+                    timers.backoff = None;
                 }
             }
             Duty::Late => self.late = None,
             Duty::Leaderless => {
                 let voters = replica.raft().configuration().voters().count();
-                replica
-                    .outputs_mut()
-                    .facts
-                    .push(Fact::Leaderless { voters });
+                report(replica, Fact::Leaderless { voters });
             }
-        }
-    }
-}
-
-// -- expiry
-impl Caretaker {
-    fn maybe_expire(&mut self, now: Now, replica: &mut Replica) {
-        if self.expiry_due(now, replica) > now.mono_us {
-            return;
-        }
-        let now_ns = now.wall_ns;
-        self.sync = replica.propose_own(now, &Command::Sync { now_ns });
-        // While nothing can be proposed (it hands over), what is left over waits as well: it would
-        // be due again at once.
-        self.sync_ns = if self.sync.is_some() { now_ns } else { 0 };
-        self.sync_due_us = now.mono_us + SYNC_US_MIN;
-    }
-
-    /// When the next node has to go, as far as `now` tells the wall clock; at most twice a second,
-    /// unless what the last `sync` should have dropped was too much for one.
-    fn expiry_due(&self, now: Now, replica: &Replica) -> u64 {
-        if self.sync.is_some() || replica.is_disk_low() || !replica.leads() {
-            return u64::MAX;
-        }
-        let Some(next_ns) = replica.store().next_expiry_ns() else {
-            return u64::MAX;
-        };
-        let wait_us = next_ns.saturating_sub(now.wall_ns).div_ceil(1000);
-        let due_us = now.mono_us.saturating_add(wait_us);
-        if next_ns <= self.sync_ns {
-            due_us
-        } else {
-            due_us.max(self.sync_due_us)
-        }
-    }
-
-    fn arm_expiry(&mut self, now: Now, replica: &Replica) {
-        let due_us = self.expiry_due(now, replica);
-        match self.expire {
-            Some((set_us, _)) if set_us.abs_diff(due_us) <= SYNC_US_OFF => return,
-            Some((_, handle)) => self.wheel.cancel(handle),
-            None => None,
-        };
-        let set = (due_us != u64::MAX).then(|| self.wheel.schedule(due_us, Duty::Expire));
-        self.expire = set.map(|handle| (due_us, handle));
-    }
-}
-
-// -- letting go
-impl Caretaker {
-    /// There are more peers than there should be: one has to go.
-    fn maybe_shrink(&mut self, now: Now, replica: &mut Replica) {
-        let members = &replica.raft().configuration().members;
-        let over = members.len() > replica.config().active_size as usize;
-        if over && let Some(id) = self.choose(now, replica) {
-            self.maybe_remove(now, id, replica, true);
-        }
-    }
-
-    /// A learner first, then who has been silent for longest, then whom it hits.
-    fn choose(&mut self, now: Now, replica: &Replica) -> Option<PeerId> {
-        let raft = replica.raft();
-        let all = self.has(Fault::LeaderGoes);
-        let others = raft
-            .configuration()
-            .members
-            .iter()
-            .filter(|m| m.id != raft.id() || all);
-        let ranked = others.map(|m| {
-            let answers = raft.is_answering(now, m.id) || self.has(Fault::AnyoneGoes);
-            let heard_us = raft.peer(m.id).map_or(0, |p| p.heard_us());
-            let order = if answers { self.draw() } else { heard_us };
-            (
-                (m.voter != self.has(Fault::VotersFirst), answers, order),
-                m.id,
-            )
-        });
-        ranked.min().map(|(_, id)| id)
-    }
-
-    /// A peer's timer has fired: it may have been heard since that was set.
-    fn on_silence(&mut self, now: Now, id: PeerId, replica: &mut Replica) {
-        let mut next_us = self.silence_due(id, replica);
-        if next_us <= now.mono_us {
-            self.maybe_remove(now, id, replica, false);
-            // In case this was refused, or its entry gets lost.
-            next_us = now.mono_us + REMOVE_US;
-        }
-        if let Some(watched) = self.others.get_mut(&id) {
-            watched.silence = self.wheel.schedule(next_us, Duty::Silence(id));
-        }
-    }
-
-    /// Removes a peer unless that would cost the majority that is heard.
-    fn maybe_remove(&self, now: Now, id: PeerId, replica: &mut Replica, too_many: bool) {
-        let raft = replica.raft();
-        let safe =
-            (raft.majority_heard(now) && raft.can_remove(now, id)) || self.has(Fault::AnyoneGoes);
-        let may = replica.leads() && !replica.is_disk_low() && safe;
-        let heard_us = raft.peer(id).map_or(0, |p| p.heard_us());
-        let silent_ms = now.mono_us.saturating_sub(heard_us.max(self.since_us)) / 1000;
-        let peer = replica.name_of(id);
-        if may
-            && replica
-                .propose_own(now, &Command::Remove { id: id.0 })
-                .is_some()
-        {
-            replica.outputs_mut().facts.push(Fact::LetGo {
-                peer,
-                silent_ms,
-                too_many,
-            });
         }
     }
 
     /// Plants a bug.
     #[cfg(feature = "faults")]
-    pub fn plant(&mut self, fault: Option<Fault>) {
+    pub(super) fn plant(&mut self, fault: Option<DutyFault>) {
         self.fault = fault;
     }
 
-    fn has(&self, fault: Fault) -> bool {
+    fn has(&self, fault: DutyFault) -> bool {
         cfg!(feature = "faults") && self.fault == Some(fault)
     }
+}
 
-    /// One number of a splitmix64 sequence (Steele, Lea, Flood, 2014).
+fn report(replica: &mut Replica, fact: Fact) {
+    replica.outputs_mut().facts.push(fact);
+}
+
+/// Expiry.
+impl Caretaker {
+    /// Appends a `Sync` command if a node is due.
+    fn maybe_sync(&mut self, now: Now, replica: &mut Replica) -> bool {
+        let due_us = self.expiry_due_us(now, replica);
+        if due_us.is_none_or(|due_us| due_us > now.mono_us) {
+            return false;
+        }
+        let now_ns = now.wall_ns;
+        self.open_sync = replica.propose_own(now, &Command::Sync { now_ns });
+        // If nothing could be appended (the leader hands over), what is due must not count as left
+        // over: it would be due again at once.
+        let has_synced = self.open_sync.is_some();
+        self.last_sync_ns = if has_synced { now_ns } else { 0 };
+        self.next_sync_us = now.mono_us + SYNC_US_MIN;
+        has_synced
+    }
+
+    /// When the next node is due, in microseconds of the monotonic clock, as far as the wall clock
+    /// tells now. `None`: no node has a ttl, or no `Sync` can be appended now.
+    fn expiry_due_us(&self, now: Now, replica: &Replica) -> Option<u64> {
+        if self.open_sync.is_some() || replica.is_disk_low() || !replica.leads() {
+            return None;
+        }
+        let next_ns = replica.store().next_expiry_ns()?;
+        let wait_us = next_ns.saturating_sub(now.wall_ns).div_ceil(1000);
+        let due_us = now.mono_us.saturating_add(wait_us);
+        let is_left_over = next_ns <= self.last_sync_ns;
+        if is_left_over {
+            Some(due_us)
+        } else {
+            Some(due_us.max(self.next_sync_us))
+        }
+    }
+
+    fn arm_expiry(&mut self, now: Now, replica: &Replica) {
+        let due_us = self.expiry_due_us(now, replica);
+        if let Some(timer) = &self.expiry {
+            let drift_us = due_us.map(|due_us| due_us.abs_diff(timer.due_us));
+            if drift_us.is_some_and(|drift_us| drift_us <= EXPIRY_DRIFT_US_MAX) {
+                return;
+            }
+            self.wheel.cancel(timer.handle);
+        }
+        self.expiry = due_us.map(|due_us| ExpiryTimer {
+            due_us,
+            handle: self.wheel.schedule(due_us, Duty::Expire),
+        });
+    }
+}
+
+/// Removals.
+impl Caretaker {
+    /// Arms the silence timers of these peers, and keeps the pauses of those that are known.
+    fn arm_peers(&mut self, ids: impl Iterator<Item = PeerId>, delay_us: u64, replica: &Replica) {
+        self.delay_us = Some(delay_us);
+        let mut former = std::mem::take(&mut self.peers);
+        for id in ids {
+            let due_us = self.silence_due_us(id, replica);
+            let mut timers = PeerTimers {
+                silence: self.wheel.schedule(due_us, Duty::Silence(id)),
+                backoff: None,
+                backoff_s: 0,
+            };
+            if let Some(known) = former.remove(&id) {
+                self.wheel.cancel(known.silence);
+                timers.backoff = known.backoff;
+                timers.backoff_s = known.backoff_s;
+            }
+            self.peers.insert(id, timers);
+        }
+        for timers in former.into_values() {
+            self.wheel.cancel(timers.silence);
+            if let Some(backoff) = timers.backoff {
+                self.wheel.cancel(backoff);
+            }
+        }
+    }
+
+    /// When a peer will have been silent for the removal delay if it is not heard again, in
+    /// microseconds of the monotonic clock.
+    fn silence_due_us(&self, id: PeerId, replica: &Replica) -> u64 {
+        let mut heard_us = heard_us(id, replica);
+        if self.has(DutyFault::ContactIgnored) {
+            heard_us = 0;
+        }
+        heard_us.max(self.silence_from_us) + self.delay_us.unwrap_or(0)
+    }
+
+    /// The silence timer of a peer has fired. The peer may have been heard since it was armed.
+    fn on_silence(&mut self, now: Now, id: PeerId, replica: &mut Replica) {
+        let mut next_us = self.silence_due_us(id, replica);
+        if next_us <= now.mono_us {
+            self.maybe_remove(now, id, replica, false);
+            // The removal may have been refused, or its entry may get lost.
+            next_us = now.mono_us + REMOVE_US;
+        }
+        if let Some(timers) = self.peers.get_mut(&id) {
+            timers.silence = self.wheel.schedule(next_us, Duty::Silence(id));
+        }
+    }
+
+    /// Removes a member if there are more than the active size.
+    fn maybe_shrink(&mut self, now: Now, replica: &mut Replica) -> bool {
+        let members = replica.raft().configuration().members.len();
+        if members <= replica.config().active_size as usize {
+            return false;
+        }
+        match self.choose(now, replica) {
+            Some(id) => self.maybe_remove(now, id, replica, true),
+            None => false,
+        }
+    }
+
+    /// The member that is removed if there are too many: a learner before a voter, a silent one
+    /// before one that answers, of silent ones the one that was heard least recently, and of
+    /// answering ones a random one. Never this leader itself.
+    fn choose(&mut self, now: Now, replica: &Replica) -> Option<PeerId> {
+        let raft = replica.raft();
+        let mut least = None;
+        for member in &raft.configuration().members {
+            if member.id == raft.id() && !self.has(DutyFault::LeaderGoes) {
+                continue;
+            }
+            let answers = raft.is_answering(now, member.id) || self.has(DutyFault::AnyoneGoes);
+            let order = if answers {
+                self.draw()
+            } else {
+                heard_us(member.id, replica)
+            };
+            let is_last = member.voter != self.has(DutyFault::VotersFirst);
+            let rank = (is_last, answers, order, member.id);
+            if least.is_none_or(|least| rank < least) {
+                least = Some(rank);
+            }
+        }
+        least.map(|(_, _, _, id)| id)
+    }
+
+    /// Removes a member unless the remaining voters that are heard would be no majority.
+    fn maybe_remove(&self, now: Now, id: PeerId, replica: &mut Replica, too_many: bool) -> bool {
+        let raft = replica.raft();
+        let is_safe = raft.majority_heard(now) && raft.can_remove(now, id);
+        if !is_safe && !self.has(DutyFault::AnyoneGoes) {
+            return false;
+        }
+        if !replica.leads() || replica.is_disk_low() {
+            return false;
+        }
+        let silent_from_us = heard_us(id, replica).max(self.silence_from_us);
+        let silent_ms = now.mono_us.saturating_sub(silent_from_us) / 1000;
+        let peer = replica.name_of(id);
+        let command = Command::Remove { id: id.0 };
+        if replica.propose_own(now, &command).is_none() {
+            return false;
+        }
+        report(
+            replica,
+            Fact::LetGo {
+                peer,
+                silent_ms,
+                too_many,
+            },
+        );
+        true
+    }
+
     fn draw(&mut self) -> u64 {
         self.random = splitmix64(self.random);
         self.random
     }
 }
 
-// -- what is told
+/// When raft has heard this peer last, in microseconds of the monotonic clock; 0 before.
+fn heard_us(id: PeerId, replica: &Replica) -> u64 {
+    replica.raft().peer(id).map_or(0, |peer| peer.heard_us())
+}
+
+/// Reports.
 impl Caretaker {
-    /// Missed heartbeats: the first at once, then after longer and longer pauses; peers that are
-    /// due together share a line.
-    fn tell_beats(&mut self, now: Now, replica: &mut Replica) {
+    /// Reports missed heartbeats: the first at once, later ones after longer and longer pauses.
+    /// Peers whose pauses are equally long share a line.
+    fn report_heartbeats(&mut self, now: Now, replica: &mut Replica) {
         let mut missed: BTreeMap<u64, Vec<(Box<str>, u64)>> = BTreeMap::new();
-        for beat in replica.take_heartbeat_reports() {
-            match beat {
+        for heartbeat in replica.take_heartbeat_reports() {
+            match heartbeat {
                 HeartbeatReport::Missed { id, count } => {
                     if let Some(backoff_s) = self.on_missed(now, id, count) {
                         let peer = (replica.name_of(id), count);
                         missed.entry(backoff_s).or_default().push(peer);
                     }
                 }
-                HeartbeatReport::Late { id, after_us } if self.late.is_none() => {
-                    self.late = Some(self.wheel.schedule(now.mono_us + LATE_US, Duty::Late));
-                    let (peer, after_ms) = (replica.name_of(id), after_us / 1000);
-                    replica
-                        .outputs_mut()
-                        .facts
-                        .push(Fact::HeartbeatLate { peer, after_ms });
+                HeartbeatReport::Late { id, after_us } => {
+                    self.maybe_report_late(now, id, after_us, replica);
                 }
-                HeartbeatReport::Late { .. } => {}
             }
         }
-        let facts = missed
-            .into_iter()
-            .map(|(backoff_s, peers)| Fact::HeartbeatsMissed { peers, backoff_s });
-        replica.outputs_mut().facts.extend(facts);
+        for (backoff_s, peers) in missed {
+            report(replica, Fact::HeartbeatsMissed { peers, backoff_s });
+        }
     }
 
-    /// The pause after the line that is to be told now; `None`: this is in a pause.
+    /// A peer has missed `count` heartbeats since it was heard. Returns the pause that follows the
+    /// report in seconds; `None` during a pause.
     fn on_missed(&mut self, now: Now, id: PeerId, count: u64) -> Option<u64> {
-        let watched = self.others.get_mut(&id)?;
-        if count == 1 {
-            // It was heard meanwhile.
-            watched
-                .backoff
-                .take()
-                .map(|backoff| self.wheel.cancel(backoff));
-            watched.backoff_s = 0;
+        let timers = self.peers.get_mut(&id)?;
+        let was_heard_meanwhile = count == 1;
+        if was_heard_meanwhile {
+            if let Some(backoff) = timers.backoff.take() {
+                self.wheel.cancel(backoff);
+            }
+            timers.backoff_s = 0;
         }
-        if watched.backoff.is_some() {
+        if timers.backoff.is_some() {
             return None;
         }
-        watched.backoff_s = (watched.backoff_s * 2).clamp(BACKOFF_S_MIN, BACKOFF_S_MAX);
-        let until_us = now.mono_us + watched.backoff_s * 1_000_000;
-        watched.backoff = Some(self.wheel.schedule(until_us, Duty::Backoff(id)));
-        Some(watched.backoff_s)
+        timers.backoff_s = (timers.backoff_s * 2).clamp(BACKOFF_S_MIN, BACKOFF_S_MAX);
+        let until_us = now.mono_us + timers.backoff_s * 1_000_000;
+        timers.backoff = Some(self.wheel.schedule(until_us, Duty::Backoff(id)));
+        Some(timers.backoff_s)
     }
 
-    /// Told once each time: without a leader nothing can be written, and nobody removed.
+    fn maybe_report_late(
+        &mut self,
+        now: Now,
+        id: PeerId,
+        after_us: u64,
+        replica: &mut Replica,
+    ) -> bool {
+        if self.late.is_some() {
+            return false;
+        }
+        self.late = Some(self.wheel.schedule(now.mono_us + LATE_US, Duty::Late));
+        let peer = replica.name_of(id);
+        let after_ms = after_us / 1000;
+        report(replica, Fact::HeartbeatLate { peer, after_ms });
+        true
+    }
+
+    /// The lack of a leader is reported once each time: nothing can be written meanwhile, and no
+    /// member removed.
     fn arm_leaderless(&mut self, now: Now, replica: &Replica) {
-        let led = replica.raft().leader().is_some();
+        let is_led = replica.raft().leader().is_some();
         match self.leaderless {
-            Some(handle) if led => {
+            Some(handle) if is_led => {
                 self.wheel.cancel(handle);
                 self.leaderless = None;
             }
-            None if !led => {
+            None if !is_led => {
                 let wait_us = LEADERLESS_TIMEOUTS * replica.settings().election_ms * 1000;
-                self.leaderless =
-                    Some(self.wheel.schedule(now.mono_us + wait_us, Duty::Leaderless));
+                let due_us = now.mono_us + wait_us;
+                self.leaderless = Some(self.wheel.schedule(due_us, Duty::Leaderless));
             }
             Some(_) | None => {}
         }

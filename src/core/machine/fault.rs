@@ -1,19 +1,18 @@
-//! Bugs to plant in the leader's duties, so that the checks that should catch them can be shown to
-//! do so.
+//! Bugs that can be planted in the leader's duties, to show that the checks catch them.
 //!
-//! They exist only with the cargo feature `faults`, which no released binary has: without it
-//! `Caretaker::has` is false at compile time and nothing of this is left.
+//! They exist only with the cargo feature `faults`, which no released binary has. Without it
+//! `Caretaker::has` is false at compile time, and the branches vanish.
 
 crate::core::raft::fault::faults! {
-    Fault:
-    /// Who goes when there are too many peers is drawn, and whether a majority is left is not asked.
+    DutyFault:
+    /// The member to remove is drawn, and removed even if no majority is left.
     AnyoneGoes,
-    /// Voters go before learners.
+    /// Voters are removed before learners.
     VotersFirst,
-    /// The leader is one of those that may have to go.
+    /// The leader may remove itself.
     LeaderGoes,
-    /// One removal follows the other at once.
+    /// Removals for the active size follow each other without a pause.
     SizeInHaste,
-    /// Contact does not put the removal off.
+    /// A peer that is heard is removed all the same.
     ContactIgnored,
 }

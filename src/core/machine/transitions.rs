@@ -11,7 +11,7 @@
 use super::finder::SearchOutcome;
 use super::member::MemberMode;
 use super::standby::{JoinFrom, Standby, leader_of, redirect_to};
-use super::{Common, Machine, Mode, Outside, Search};
+use super::{Common, Machine, MachineMode, Outside, Search};
 use crate::core::raft::{PeerId, Term};
 use crate::core::random::splitmix64;
 use crate::core::replica::Replica;
@@ -39,7 +39,7 @@ impl Machine {
         out.facts.push(Fact::StandsByAgain);
         let standby = standby(now, info, JoinFrom::NextInterval, &mut common);
         Machine {
-            mode: Mode::Outside(Outside::Standby(Box::new(standby))),
+            mode: MachineMode::Outside(Outside::Standby(Box::new(standby))),
             common,
             out,
         }
@@ -66,7 +66,7 @@ impl Machine {
     fn on_refused(&mut self, now: Now, why: Box<str>, info: StandbyInfo) {
         self.out.facts.push(Fact::Refused { why });
         let standby = standby(now, info, JoinFrom::NextInterval, &mut self.common);
-        self.mode = Mode::Outside(Outside::Standby(Box::new(standby)));
+        self.mode = MachineMode::Outside(Outside::Standby(Box::new(standby)));
         self.common.register();
     }
 
@@ -78,8 +78,8 @@ impl Machine {
     /// If the wipe was not ordered.
     pub fn on_wiped(&mut self, now: Now, incarnation: u64) {
         let departure = match &self.mode {
-            Mode::Member(member) => member.departure(),
-            Mode::Outside(_) => None,
+            MachineMode::Member(member) => member.departure(),
+            MachineMode::Outside(_) => None,
         };
         let departure = departure.expect("only a member that leaves is wiped");
         self.common.incarnation = incarnation;
@@ -87,7 +87,7 @@ impl Machine {
         self.common.vote = None;
         // The shell reports again if the empty directory has little room.
         self.common.is_disk_low = false;
-        self.mode = Mode::Outside(if departure.stops {
+        self.mode = MachineMode::Outside(if departure.stops {
             let leader = leader_of(&departure.info, &self.common.introduction());
             Outside::Stopped {
                 redirect: leader.map(redirect_to),
@@ -103,7 +103,7 @@ impl Machine {
     /// everything.
     pub(super) fn become_member(&mut self, now: Now, id: PeerId) {
         let common = &mut self.common;
-        let Mode::Outside(outside) = &mut self.mode else {
+        let MachineMode::Outside(outside) = &mut self.mode else {
             unreachable!("a member is not admitted again");
         };
         self.out.orders.push(Order::KeepId(id));
@@ -136,12 +136,12 @@ impl Machine {
         }
         member.schedule_rejoin(now, common);
         member.report(Fact::LetIn { id });
-        self.mode = Mode::Member(Box::new(member));
+        self.mode = MachineMode::Member(Box::new(member));
     }
 
     /// Takes what a standby has to save, to call and to log.
     pub(super) fn take_standby_news(&mut self) {
-        let Mode::Outside(Outside::Standby(standby)) = &mut self.mode else {
+        let MachineMode::Outside(Outside::Standby(standby)) = &mut self.mode else {
             return;
         };
         if let Some(info) = standby.take_news(&mut self.out.calls, &mut self.out.facts) {

@@ -175,7 +175,7 @@ pub struct Plant {
     #[cfg(feature = "faults")]
     pub raft: Option<raft::fault::RaftFault>,
     #[cfg(feature = "faults")]
-    pub duties: Option<tern::core::machine::fault::Fault>,
+    pub duties: Option<tern::core::machine::fault::DutyFault>,
     #[cfg(feature = "faults")]
     pub store: Option<tern::core::store::fault::StoreFault>,
     pub lies: Lies,

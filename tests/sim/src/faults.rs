@@ -29,7 +29,7 @@ pub fn catalogue() -> Vec<(String, Plant)> {
         all.push((format!("{fault:?}"), plant));
     }
     #[cfg(feature = "faults")]
-    for fault in tern::core::machine::fault::Fault::ALL {
+    for fault in tern::core::machine::fault::DutyFault::ALL {
         let plant = Plant {
             duties: Some(*fault),
             ..Plant::default()
