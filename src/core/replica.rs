@@ -1,15 +1,23 @@
-//! One member's replica: raft, the key space that its log makes, and the requests that wait for
-//! either.
+//! One member's replica: raft, the key space that its log produces, and the pending requests.
 //!
-//! This is the only place that knows both raft and the store. The way of a write on the leader:
+//! This is the only place that knows both raft and the store. Must not know modes, sockets or
+//! files: the owner is `machine`. A write on the leader takes these steps:
 //!
-//! 1. `on_request` (`requests`) appends the command (`propose`), and the ticket waits in `pending`.
+//! 1. `on_request` (`requests`) proposes the command (`propose`), and the ticket waits in
+//!    `pending`.
 //! 2. `on_synced` and `on_message` let raft commit the entry.
-//! 3. `advance` applies it (`apply`), and with that the ticket leaves `pending` with its answer.
-//! 4. `collect` gathers what raft and the store have put out; the owner takes it by `outputs_mut`.
+//! 3. `advance` applies the entry (`apply`). The ticket leaves `pending` with its answer.
+//! 4. `collect` gathers the outputs of raft and the store; the owner takes them by `outputs_mut`.
 //!
-//! Reads and watches (`reads`, `listings`) look at what is applied. What only the leader can do is
-//! forwarded to it (`forwarding`) or redirected. Snapshots release the log (`snapshotting`).
+//! The other parts:
+//! - `reads`, `listings`: reads and watches of the applied key space.
+//! - `forwarding`: forwards to the leader what only the leader can do (`-forward`).
+//! - `registry`: the views `/_etcd/machines` and `/_etcd/config`, and the rules for joins.
+//! - `snapshotting`: snapshots, which release the log.
+//! - `leadership`, `stats`, `speed_test`: what `/v2/stats`, redirects and `/v2/speedTest` need.
+//! - `proposed`: commands proposed here, so that their entries are not decoded again.
+//!
+//! Start with [`Replica::on_request`] and [`Replica::advance`].
 mod apply;
 mod forwarding;
 mod leadership;
@@ -35,7 +43,7 @@ use crate::core::seam::{
 use crate::core::store::{HistoryLimits, Notification, Store};
 use crate::core::timer::Now;
 
-/// Bytes of events that are kept for watchers (BEHAVIOUR: watching).
+/// Most bytes of events kept for watches that start in the past.
 pub const HISTORY_BYTES_MAX: usize = 16 << 20;
 
 /// One member's replica.
@@ -45,13 +53,15 @@ pub struct Replica {
     store: Store,
     /// The last entry that the key space contains; only rises.
     applied: Index,
-    /// The commit index that the disk had recorded before the start. Nothing is answered before it
-    /// is applied: this machine may have shown that state before.
+    /// The commit index on the disk when this process started; never changes. No request is
+    /// answered before it is applied: a former process may have shown that state.
     recovered: Index,
     /// When this process started, in nanoseconds since the Unix epoch.
     start_ns: u64,
+    /// Whether this machine belongs to its cluster. Never returns to `Standing::Member`.
     standing: Standing,
-    /// Whether the disk has little room: client writes are refused by a leader.
+    /// The disk has little room, by the last `on_space`. While it holds, this member refuses client
+    /// writes if it leads.
     is_disk_low: bool,
     /// The configuration that was last reported by `Order::FollowMembers`.
     reported_configuration: Configuration,
@@ -66,28 +76,34 @@ pub struct Replica {
     statistics: stats::Statistics,
 
     // -- outputs
-    /// What raft puts out; empty between turns, kept for its memory.
+    /// Raft's outputs on their way to `outputs`; empty between turns, kept for its memory.
     raft_output: RaftOutput,
-    /// What the store puts out; empty between turns, kept for its memory.
+    /// The store's events on their way to `outputs`; empty between turns, kept for its memory.
     store_notifications: Vec<Notification>,
-    /// What the owner is to carry out; it takes it by `outputs_mut`.
-    effects: Outputs,
+    /// Outputs since the owner last took them by `outputs_mut`.
+    outputs: Outputs,
 }
 
 /// Whether this machine belongs to its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// As far as it knows.
+    /// No removal of this machine is known here.
     Member,
-    /// Its removal is committed.
+    /// The removal of this machine is committed.
     Removed,
-    /// Its data is an old copy: it must come back as a new member.
+    /// The cluster has acknowledgements of this machine that its log does not contain: the data
+    /// directory is an older copy. The machine must join again as a new member.
     Amnesiac,
 }
 
 impl Replica {
-    /// Recovers from what the disk holds, and applies what is known to be committed. `seed` is
-    /// random: elections and the names of forwarded requests derive from it.
+    /// Starts from the recovered snapshot and log, and applies every entry that the disk recorded
+    /// as committed. `seed` is random: election timeouts and the ids of forwarded requests derive
+    /// from it.
+    ///
+    /// # Panics
+    ///
+    /// If `recovered` breaks an invariant of the log, or a committed entry does not decode.
     pub fn new(settings: Settings, recovered: Recovered, seed: u64, now: Now) -> Replica {
         let limits = HistoryLimits {
             events: settings.history_events,
@@ -130,17 +146,18 @@ impl Replica {
             statistics: stats::Statistics::default(),
             raft_output: RaftOutput::default(),
             store_notifications: Vec::new(),
-            effects: Outputs::default(),
+            outputs: Outputs::default(),
         };
-        replica.read_config();
+        replica.restore_config();
         while replica.apply_committed() {}
-        // These entries were reported when they were applied first.
-        replica.effects.facts.clear();
+        // A former process has reported these entries.
+        replica.outputs.facts.clear();
         replica
     }
 }
 
-/// Inputs. `on_request` is in `requests`, `on_snapshot` in `snapshotting`.
+/// Inputs. Two more are in other files: `on_request` in `requests`, `on_snapshot` in
+/// `snapshotting`.
 impl Replica {
     /// A message came in over the link to `from`.
     pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
@@ -172,15 +189,15 @@ impl Replica {
         self.raft.on_partial_message(now, from);
     }
 
-    /// A link opened, or the process at its other end is gone. A removed member that connects is
-    /// sent the notice of its removal.
+    /// The link to `peer` opened or closed. A removed member that connects is sent the notice of
+    /// its removal. Requests that were forwarded over a closed link get no reply and are given up.
     pub fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
         self.raft.on_link(now, peer, state == LinkState::Up);
         match state {
             LinkState::Closed => self.give_up_forwarded_to(peer),
             LinkState::Up => {
                 if let Some(notice) = self.raft.removal_notice(peer) {
-                    self.effects.send.push((peer, notice));
+                    self.outputs.send.push((peer, notice));
                 }
             }
         }
@@ -191,7 +208,7 @@ impl Replica {
         self.raft.on_synced(now, lsn, took_us);
     }
 
-    /// The time of `next_deadline` has come.
+    /// The time of `next_deadline` has come. Requests expire in `advance`.
     pub fn on_time(&mut self, now: Now) {
         self.raft.on_time(now);
     }
@@ -205,20 +222,21 @@ impl Replica {
         }
         self.is_disk_low = is_low;
         if is_low {
-            self.effects.facts.push(Fact::DiskLow);
+            self.outputs.facts.push(Fact::DiskLow);
             self.hand_over(now);
         } else {
-            self.effects.facts.push(Fact::DiskOk);
+            self.outputs.facts.push(Fact::DiskOk);
         }
     }
 
     /// Starts to hand over leadership. Returns false if this member does not lead, or if no other
-    /// voter could lead.
+    /// voter can take over.
     pub fn hand_over(&mut self, now: Now) -> bool {
         self.raft.hand_over(now, None)
     }
 
-    /// This machine stops serving: ends everything that waits, and refuses what followers wait for.
+    /// This machine stops serving: ends all pending requests, and refuses the proofs of leadership
+    /// that followers wait for.
     pub fn close(&mut self) {
         self.deliver_events();
         for ticket in self.pending.tickets() {
@@ -230,7 +248,7 @@ impl Replica {
 
 /// Outputs.
 impl Replica {
-    /// Applies what is committed, and does a turn's share of everything that takes longer.
+    /// Applies committed entries, and does one turn's share of the work that takes several turns.
     pub fn advance(&mut self, now: Now) {
         self.maybe_report_role(now);
         self.apply_committed();
@@ -258,14 +276,14 @@ impl Replica {
         for (_, message) in &self.raft_output.messages {
             self.statistics.on_sent(now, message);
         }
-        self.effects.persist.append(&mut self.raft_output.persist);
-        self.effects.send.append(&mut self.raft_output.messages);
-        self.effects.lsn = self.raft.lsn();
+        self.outputs.persist.append(&mut self.raft_output.persist);
+        self.outputs.send.append(&mut self.raft_output.messages);
+        self.outputs.lsn = self.raft.lsn();
     }
 
-    /// The outputs that have gathered, for the owner to take and to add to.
+    /// The outputs since the owner last emptied them. The owner takes them, and may add its own.
     pub fn outputs_mut(&mut self) -> &mut Outputs {
-        &mut self.effects
+        &mut self.outputs
     }
 
     /// The reports about heartbeats since the last call.
@@ -276,24 +294,25 @@ impl Replica {
     /// Answers a ticket as of the present indexes.
     pub fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
         let at = self.indexes();
-        self.effects.answers.push(Answer {
+        self.outputs.answers.push(Answer {
             ticket,
             at,
             outcome,
         });
     }
 
-    /// Pieces of snapshots, to be read for other members or received from the leader.
+    /// Passes on raft's requests to read snapshot chunks for other members, and the chunks received
+    /// from the leader.
     fn take_chunks(&mut self) {
         for wanted in self.raft_output.chunks_wanted.drain(..) {
-            self.effects.snapshot.push(SnapshotOut::Read {
+            self.outputs.snapshot.push(SnapshotOut::Read {
                 to: wanted.to,
                 index: wanted.index,
                 offset: wanted.offset,
             });
         }
         for chunk in self.raft_output.chunks.drain(..) {
-            self.effects.snapshot.push(SnapshotOut::Receive {
+            self.outputs.snapshot.push(SnapshotOut::Receive {
                 meta: chunk.meta,
                 offset: chunk.offset,
                 data: chunk.data,
@@ -320,8 +339,8 @@ impl Replica {
     fn take_violations(&mut self) {
         for (peer, violation) in self.raft_output.violations.drain(..) {
             let order = Order::CloseLinks { peer, violation };
-            if !self.effects.orders.contains(&order) {
-                self.effects.orders.push(order);
+            if !self.outputs.orders.contains(&order) {
+                self.outputs.orders.push(order);
             }
         }
     }
@@ -334,11 +353,11 @@ impl Replica {
     fn report_members(&mut self) {
         if *self.raft.configuration() != self.reported_configuration {
             self.reported_configuration = self.raft.configuration().clone();
-            self.effects.orders.push(Order::FollowMembers);
+            self.outputs.orders.push(Order::FollowMembers);
         }
     }
 
-    /// Reports a change of role or leader, and forwards what was held to a new leader.
+    /// Reports a change of role, term or leader, and forwards the held requests to a new leader.
     fn maybe_report_role(&mut self, now: Now) -> bool {
         let own_id = self.raft.id();
         let role = self.raft.role();
@@ -349,12 +368,12 @@ impl Replica {
             return false;
         };
         match role {
-            RaftRole::Leader => self.effects.facts.push(Fact::BecameLeader { term }),
-            RaftRole::Candidate => self.effects.facts.push(Fact::BecameCandidate { term }),
+            RaftRole::Leader => self.outputs.facts.push(Fact::BecameLeader { term }),
+            RaftRole::Candidate => self.outputs.facts.push(Fact::BecameCandidate { term }),
             RaftRole::Follower if change.is_new_leader => {
                 let leader = self.leader_name();
                 let fact = Fact::BecameFollower { term, leader };
-                self.effects.facts.push(fact);
+                self.outputs.facts.push(fact);
             }
             RaftRole::Follower | RaftRole::PreCandidate => {}
         }
@@ -363,7 +382,7 @@ impl Replica {
         true
     }
 
-    /// The leader's snapshot took the place of the key space, up to `applied`.
+    /// Replaces the key space by the leader's snapshot, which contains the entries up to `applied`.
     fn replace_store(&mut self, store: Store, applied: Index) {
         let old = std::mem::replace(&mut self.store, store);
         #[cfg(feature = "faults")]
@@ -371,13 +390,13 @@ impl Replica {
         drop(old);
         self.applied = applied;
         self.raft.on_applied(applied);
-        self.read_config();
+        self.restore_config();
     }
 }
 
 /// State, for the owner.
 impl Replica {
-    /// Whether there is work left that waits for no input.
+    /// Whether `advance` has more work now, without any input.
     pub fn wants_turn(&self) -> bool {
         self.applied < self.raft.committed()
             || self.snapshotting.wants_turn()
@@ -394,15 +413,18 @@ impl Replica {
         }
     }
 
-    /// Whether everything is applied that the cluster had committed when this machine came up. An
-    /// older state than this machine has shown before is never shown.
+    /// Whether this machine may serve clients:
+    /// - it has applied what it had recorded as committed before the start, so that it never shows
+    ///   an older state than before,
+    /// - a leader is known, and its commit index is applied here (`Raft::known_commit`),
+    /// - if it leads: the cluster has its first config.
     pub fn is_ready(&self) -> bool {
         let is_leader = self.raft.role() == RaftRole::Leader;
         let has_config = self.config.in_force().is_some();
         self.has_recovered() && self.has_applied_known_commit() && (has_config || !is_leader)
     }
 
-    /// Whether everything is applied that was known here to be committed before the start.
+    /// Whether all entries are applied that the disk had recorded as committed before the start.
     pub fn has_recovered(&self) -> bool {
         self.applied >= self.recovered
     }
@@ -440,7 +462,7 @@ impl Replica {
         }
     }
 
-    /// What this machine was started with.
+    /// The settings of this machine; they never change.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -465,12 +487,12 @@ impl Replica {
         self.standing
     }
 
-    /// Its raft, to look at.
+    /// This member's raft.
     pub fn raft(&self) -> &Raft {
         &self.raft
     }
 
-    /// The key space, to look at.
+    /// The key space as of `applied`.
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -485,7 +507,7 @@ impl Replica {
         self.is_disk_low
     }
 
-    /// Whether no proposal waits here, and no request at the leader.
+    /// Whether no proposal and no forwarded request is pending.
     pub fn is_idle(&self) -> bool {
         self.pending.is_idle()
     }
@@ -523,7 +545,12 @@ impl Replica {
         self.store.plant(fault);
     }
 
-    /// Called after each input.
+    /// Checks the invariants that span raft and the pending requests; O(1). Called after each
+    /// input.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant is broken.
     pub fn check_invariants(&self) {
         assert!(
             self.applied <= self.raft.committed(),

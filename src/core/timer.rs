@@ -8,7 +8,7 @@
 //!
 //! The wheel reads no clock: its time moves only by [`TimerWheel::advance`].
 
-/// The time of one turn. The shell reads the clocks once a turn; the simulator makes them up.
+/// The time of one turn. The shell reads it from the clocks once a turn; the simulator computes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// Monotonic time in microseconds from an arbitrary start; all deadlines are on this clock.
@@ -17,15 +17,15 @@ pub struct Now {
     pub wall_ns: u64,
 }
 
-/// Slots of a level: one bit each in the level's masks.
+/// Slots of a level. Each has one bit in the masks of its level.
 const SLOTS: usize = 64;
 /// Bits of a deadline that one level resolves.
 const SLOT_BITS: u32 = SLOTS.trailing_zeros();
 /// Levels that cover all 64 bits of a deadline.
 const LEVELS: usize = 64_usize.div_ceil(SLOT_BITS as usize);
 
-/// Names a timer until it fires or is cancelled. Afterwards the handle names nothing, even if the
-/// wheel reuses the place.
+/// Identifies a timer until it fires or is cancelled. Afterwards the handle matches no timer, even
+/// if the wheel reuses the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerHandle {
     place: u32,
@@ -37,7 +37,7 @@ struct TimerEntry<T> {
     deadline_us: u64,
     /// Raised when the place is freed, so that handles of former timers no longer match.
     generation: u32,
-    /// The slot whose list contains the timer, counted over all levels.
+    /// The slot whose list contains the timer, numbered over all levels: `level * SLOTS + bit`.
     slot: u16,
     /// The neighbour before it in the slot's list.
     prev: Option<u32>,
@@ -55,14 +55,14 @@ struct TimerList {
     tail: Option<u32>,
 }
 
-/// Timers with a payload each. `schedule` and `cancel` take constant time.
+/// Timers, each with a payload. `schedule` and `cancel` take constant time.
 pub struct TimerWheel<T> {
     /// The wheel's time in microseconds; never moves back. Every timer is linked relative to it.
     now_us: u64,
     /// A bit for each slot of a level whose list is not empty.
     occupied: [u64; LEVELS],
-    /// A bit for each slot whose list is not known to be in order of deadlines. Deadlines that are
-    /// a constant span ahead keep the lists in order, and then the earliest one is found without a
+    /// A bit for each slot whose list may not be in the order of deadlines. Timers with one
+    /// constant timeout keep their lists in order, and then the earliest one is found without a
     /// search. Cleared when the list becomes empty.
     unordered: [u64; LEVELS],
     lists: Vec<TimerList>,
@@ -73,7 +73,7 @@ pub struct TimerWheel<T> {
     len: usize,
     /// The earliest deadline, unless `is_stale`.
     earliest_us: Option<u64>,
-    /// The timer with the earliest deadline was cancelled.
+    /// A timer with the earliest deadline was cancelled, so `earliest_us` may be too early.
     is_stale: bool,
     /// The deadlines and places of the slot that fires; empty between calls, kept for its memory.
     due: Vec<(u64, u32)>,
@@ -112,8 +112,8 @@ impl<T> TimerWheel<T> {
         self.len == 0
     }
 
-    /// Schedules `payload` for the first `advance` to `deadline_us` or later. A deadline in the
-    /// past is allowed.
+    /// Schedules `payload` for the first `advance` to `deadline_us` (in microseconds) or later. A
+    /// deadline in the past is allowed.
     ///
     /// # Panics
     ///
@@ -153,9 +153,9 @@ impl<T> TimerWheel<T> {
         self.update_earliest();
     }
 
-    /// Moves the wheel's time to `now_us` and appends the payloads that are due to `out`: in order
-    /// of deadlines, and of equal deadlines in the order of scheduling. An earlier `now_us` than
-    /// before moves nothing.
+    /// Moves the wheel's time to `now_us`, in microseconds, and appends the payloads that are due
+    /// to `out`: in the order of deadlines, and with equal deadlines in the order of scheduling. If
+    /// `now_us` is earlier than the wheel's time, the time stays.
     pub fn advance(&mut self, now_us: u64, out: &mut Vec<T>) {
         let now_us = now_us.max(self.now_us);
         if self.is_stale {
@@ -179,7 +179,7 @@ impl<T> TimerWheel<T> {
         self.update_earliest();
     }
 
-    /// The earliest deadline; `None` if no timer is scheduled.
+    /// The earliest deadline in microseconds; `None` if no timer is scheduled.
     pub fn next_deadline(&self) -> Option<u64> {
         if self.is_stale {
             self.find_earliest()

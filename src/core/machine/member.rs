@@ -242,8 +242,8 @@ impl MemberMode {
             return;
         }
         self.replica.advance(now);
-        self.replica.maybe_found(now);
-        self.has_moved = self.has_moved && !self.replica.maybe_move(now);
+        self.replica.maybe_propose_first_config(now);
+        self.has_moved = self.has_moved && !self.replica.maybe_update_own_addresses(now);
         common.caretaker.look_after(now, &mut self.replica);
         self.maybe_serve(now);
         self.maybe_leave(common);
@@ -335,7 +335,7 @@ impl MemberMode {
     /// wiped.
     pub(super) fn leave(&mut self, join_from: JoinFrom, fact: Fact, common: &mut Common) {
         let stops = matches!(self.state, MemberState::Stopping { .. });
-        let info = self.replica.last_cluster();
+        let info = self.replica.standby_info();
         self.finder = None;
         common.caretaker.cancel_all();
         self.become_state(MemberState::Leaving {

@@ -1,8 +1,8 @@
-//! Committed entries are applied: to the key space, to the views of the cluster, and to the
+//! Applies committed entries to the key space and to the views of the cluster, and answers the
 //! proposals that wait for them.
 //!
-//! What an entry does depends only on the entry and on what was applied before it, so that every
-//! member gets the same state. Start with `Replica::apply_committed`.
+//! The effect of an entry depends only on the entry and on the entries before it, so every member
+//! gets the same state. Start with `Replica::apply_committed`.
 use super::pending::{Proposal, Purpose};
 use super::{Replica, registry};
 use crate::core::command::{self, ClusterConfig, Command};
@@ -16,12 +16,12 @@ const ENTRIES_MAX: usize = 2_000;
 /// No further entry is applied in a turn after this many bytes of entries.
 const BYTES_MAX: usize = 4 << 20;
 
-/// The cause when another entry was committed in the place of a proposal.
+/// The cause of the error when another entry was committed at the index of a proposal.
 const NOT_COMMITTED: &str = "not committed";
 
-/// Entries in order of the log.
+/// Applying, in the order of the log.
 impl Replica {
-    /// Applies as many committed entries as a turn has time for. Returns whether more are left.
+    /// Applies committed entries, at most one turn's share. Returns whether more are left.
     pub(super) fn apply_committed(&mut self) -> bool {
         let committed = self.raft.committed();
         if self.applied == committed {
@@ -37,7 +37,7 @@ impl Replica {
         self.applied < committed
     }
 
-    /// Applies the entry behind the applied index, which is committed. Returns its size in bytes.
+    /// Applies the committed entry after `applied`. Returns its size in bytes.
     fn apply_next(&mut self) -> usize {
         let index = self.applied.next();
         let entry = self.raft.entry(index);
@@ -58,7 +58,7 @@ impl Replica {
         size
     }
 
-    /// The effect of a command. Returns the outcome of a command on the key space.
+    /// Carries out a command. Returns its outcome if it is a write to the key space.
     fn execute(&mut self, index: Index, command: &Command) -> Option<Outcome> {
         match command {
             Command::Nop | Command::Promote { .. } => {}
@@ -84,8 +84,8 @@ impl Replica {
         None
     }
 
-    /// Answers the proposals that were made at `index`. The one of the same term is the entry;
-    /// the others were not committed.
+    /// Answers the proposals at `index`. The proposal of the entry's term is the entry; proposals
+    /// of other terms were not committed.
     fn end_proposals(
         &mut self,
         index: Index,
@@ -126,7 +126,7 @@ impl Replica {
             }
             (Purpose::Config, Command::SetConfig(config)) => Outcome::Config(*config),
             (Purpose::Remove, Command::Remove { .. }) => Outcome::Removed,
-            // A leader to which a write was forwarded named an entry that is no write.
+            // The leader replied to a forwarded write with the index of an entry that is no write.
             _ => Outcome::Failed(Error::new(Code::RaftInternal, OUTCOME_UNKNOWN)),
         }
     }
@@ -189,19 +189,19 @@ impl Replica {
         self.report(index, Fact::ConfigChanged { config });
     }
 
-    /// Reports a change of the cluster at `index` for the log, unless it is history: an entry that
-    /// was committed before this process started, or before this machine joined (its id is the
-    /// index of its Join). Such entries are replayed; what they say does not happen now.
+    /// Reports a change of the cluster at `index` as a log line, unless the entry is replayed
+    /// history: committed before this process started, or before this machine joined (its id is the
+    /// index of its Join).
     fn report(&mut self, index: Index, fact: Fact) {
         let is_history = index <= self.recovered || index <= Index(self.raft.id().0);
         if !is_history {
-            self.effects.facts.push(fact);
+            self.outputs.facts.push(fact);
         }
     }
 
-    /// Reads the config after a restart or a snapshot. Not from the view, which clients can
-    /// overwrite.
-    pub(super) fn read_config(&mut self) {
+    /// Restores the cluster config after a start or a snapshot. It is read from the store's note,
+    /// because clients can overwrite the view.
+    pub(super) fn restore_config(&mut self) {
         let stored = registry::parse_config(self.store.note());
         self.config.on_restored(stored);
     }

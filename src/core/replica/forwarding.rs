@@ -1,15 +1,18 @@
-//! `-forward`: a follower forwards what only the leader can do, and answers its client itself.
+//! `-forward`: a follower forwards writes and linearizable reads to the leader, and answers its
+//! client itself.
 //!
-//! 1. The follower sends a command, or asks for a proof of leadership on behalf of a read. The
-//!    expiration in a command counts from now, so that the leader's clock decides.
-//! 2. The leader appends the command, or confirms that it leads, and replies with the log index.
-//! 3. From there on the follower treats the request as its own: a proposal at that index, or a
-//!    read of that index.
+//! 1. The follower sends the command of a write, or asks for a proof of leadership for a read. The
+//!    expiration in a command is sent as a time from now, so that the leader's clock decides.
+//! 2. The leader appends the command, or confirms by a round of heartbeats that it leads. It
+//!    replies with the index of the entry, or with its commit index.
+//! 3. From then on the follower treats the request as its own: a proposal at that index, or a read
+//!    with that read index.
 //!
-//! A request takes one hop and is sent again only after the leader refused it. A link may repeat or
-//! lose messages, so each request has a number and the leader takes each number once. While there
-//! is no leader, or the leader hands over, requests are held for the next one. Start with
-//! `Replica::forward`.
+//! A request is never forwarded twice, except after the receiver has refused it. A link may repeat
+//! or lose messages, so each request has a number and the leader accepts each number once. While
+//! no leader is known, or the leader hands over, requests are held for the next leader.
+//!
+//! Start with `Replica::forward` (the follower) and `Replica::on_forward` (the leader).
 use super::Replica;
 use super::pending::{Ending, Forwarded, PROPOSAL_US_MAX, Proposal, Purpose};
 use crate::core::command::{self, Command};
@@ -20,52 +23,56 @@ use crate::core::seam::{Op, Outcome, Ticket};
 use crate::core::timer::Now;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Most requests that may wait for the leader at a time; more are refused.
+/// Most forwarded requests pending at a time; further ones are refused.
 const REQUESTS_MAX: usize = 16_384;
-/// Most bytes of commands that may wait for the leader at a time; a longer command is sent if it is
-/// alone. The queue of a link has room for twice as much.
+/// Most bytes of forwarded commands pending at a time. A single longer command is accepted. The
+/// queue of a link has room for twice as much.
 const BYTES_MAX: usize = 4 << 20;
 
-/// How many processes of one member are remembered.
+/// How many processes of one member have a replay window at a time.
 const PROCESSES_MAX: usize = 4;
-/// How many numbers of one process, up to the highest, are told apart.
+/// The width of a replay window: how many numbers up to the highest are tracked one by one.
 const WINDOW_BITS: u64 = 64;
 
-/// The cause by which a leader that does not lead refuses a request, which another leader may take.
+/// The cause with which a member that does not lead refuses a request. The follower may forward the
+/// request to another leader.
 const NOT_LEADING: &str = "not leading";
 
 /// Where a request that only the leader can carry out goes.
 pub enum Destination {
-    /// It is handled here: this machine leads, or does not forward.
+    /// This machine handles it, because it leads or does not forward.
     Here,
-    /// It is forwarded to the leader.
+    /// This machine forwards it to the leader.
     Leader {
-        /// The leader; `None` while there is none, and the request is held.
+        /// The leader. `None` while no leader is known: the request is held.
         to: Option<PeerId>,
     },
 }
 
-/// Names a forwarded request among all requests of its sender.
+/// The identity of a forwarded request among all requests of its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardId {
-    /// The random number of the process that sent it.
+    /// The random number of the sending process.
     pub process: u64,
-    /// Rises from request to request of that process.
+    /// Rises by one with each request of that process.
     pub number: u64,
 }
 
-/// Which numbers of one process were taken: the highest, and a bit for each of the 64 numbers up to
-/// it (as in RFC 4303, section 3.4.3).
+/// The anti-replay window of one process (RFC 4303 section 3.4.3): which of its last numbers were
+/// accepted.
 #[derive(Default)]
-struct TakenNumbers {
+struct ReplayWindow {
+    /// The random number of the process.
     process: u64,
+    /// The highest number accepted so far.
     highest: u64,
+    /// Bit `n` is set if the number `highest - n` was accepted.
     mask: u64,
 }
 
-impl TakenNumbers {
-    /// Takes a number; false if it was taken before or is too far below the highest to tell.
-    fn take(&mut self, number: u64) -> bool {
+impl ReplayWindow {
+    /// Accepts a number. Returns false if it was accepted before, or lies below the window.
+    fn accept(&mut self, number: u64) -> bool {
         if number > self.highest {
             let rise = number - self.highest;
             self.mask = if rise < WINDOW_BITS {
@@ -86,56 +93,59 @@ impl TakenNumbers {
     }
 }
 
-/// The last processes of one member, the newest last; at most `PROCESSES_MAX`.
+/// The replay windows of the last processes of one member, the newest last; at most
+/// `PROCESSES_MAX`.
 ///
-/// Several, because process numbers are random: a late message of a former process cannot be told
-/// from the first one of a new process, and must not make this member forget the present one.
+/// One window is not enough. Process numbers are random, so a late message of a former process
+/// looks like the first one of a new process. It must not drop the window of the present process.
 #[derive(Default)]
-struct Processes(VecDeque<TakenNumbers>);
+struct ReplayWindows(VecDeque<ReplayWindow>);
 
-impl Processes {
-    /// Takes a number of a process; false if it was taken before or is too old to tell.
-    fn take(&mut self, id: ForwardId) -> bool {
-        for taken in &mut self.0 {
-            if taken.process == id.process {
-                return taken.take(id.number);
+impl ReplayWindows {
+    /// Accepts a request. Returns false if its number was accepted before, or lies below the window
+    /// of its process.
+    fn accept(&mut self, id: ForwardId) -> bool {
+        for window in &mut self.0 {
+            if window.process == id.process {
+                return window.accept(id.number);
             }
         }
         if self.0.len() == PROCESSES_MAX {
             self.0.pop_front();
         }
-        let mut taken = TakenNumbers {
+        let mut window = ReplayWindow {
             process: id.process,
-            ..TakenNumbers::default()
+            ..ReplayWindow::default()
         };
-        let is_new = taken.take(id.number);
-        self.0.push_back(taken);
+        let is_new = window.accept(id.number);
+        self.0.push_back(window);
         is_new
     }
 }
 
-/// What both sides of forwarding remember. The follower's requests are in `Pending`.
+/// The state of both sides of forwarding. The follower's pending requests are in `Pending`.
 pub struct Forwarding {
-    /// A random number of this process: replies to a former process of this member are dropped.
+    /// The random number of this process. Replies to another process of this member are dropped.
     process: u64,
-    /// The number of the last request of this process.
+    /// The number of the last request that this process forwarded; 0 before the first.
     last_number: u64,
-    /// The numbers taken from each member that has sent requests.
-    taken: BTreeMap<PeerId, Processes>,
-    /// The reads by which this leader proves to a follower that it leads.
+    /// The replay windows of each member that has forwarded requests to this one.
+    windows: BTreeMap<PeerId, ReplayWindows>,
+    /// The reads by which this leader proves to a follower that it leads: the follower, and its
+    /// request.
     proofs: BTreeMap<ReadId, (PeerId, ForwardId)>,
-    /// The term on the disk when this process started. A request of this term or an earlier one
-    /// may have been taken by a former process, so its outcome is unknown.
+    /// The term on the disk when this process started. A former process may have accepted a request
+    /// of this term or an earlier one, so the outcome of such a request is unknown.
     start_term: Term,
 }
 
 impl Forwarding {
-    /// Nothing is sent and nothing is taken; `process` is a random number.
+    /// No request was sent or accepted; `process` is a random number.
     pub fn new(process: u64, start_term: Term) -> Forwarding {
         Forwarding {
             process,
             last_number: 0,
-            taken: BTreeMap::new(),
+            windows: BTreeMap::new(),
             proofs: BTreeMap::new(),
             start_term,
         }
@@ -147,9 +157,9 @@ impl Forwarding {
     }
 }
 
-/// The follower: sends requests and takes the replies.
+/// The follower: sends requests and handles the replies.
 impl Replica {
-    /// Where a request goes that only the leader can carry out.
+    /// Where a request that only the leader can carry out goes now.
     pub(super) fn destination(&self) -> Destination {
         let leader = self.raft.leader();
         let is_leader = leader == Some(self.raft.id());
@@ -201,7 +211,8 @@ impl Replica {
         is_too_long || self.pending.forwarded_count() >= REQUESTS_MAX
     }
 
-    /// A leader is known: forwards to it what was held, or carries it out if it is this machine.
+    /// If a leader is known, forwards the held requests to it. If this machine leads, carries them
+    /// out.
     pub(super) fn forward_held(&mut self, now: Now) {
         if self.raft.leader().is_none() {
             return;
@@ -220,9 +231,10 @@ impl Replica {
         }
     }
 
-    /// The outcome of a request that was forwarded `to` without success. A read changes nothing, so
-    /// its client is told only that there is no leader. A held write was sent nowhere, so its
-    /// client may repeat it.
+    /// The outcome of a request that was forwarded to `to` without success:
+    /// - A read: no leader. It changed nothing.
+    /// - A held write: error 300 without a cause. It was not sent, so the client may repeat it.
+    /// - A write that was sent: error 300 with `cause`.
     pub(super) fn forward_failure(&self, op: &Op, to: Option<PeerId>, cause: &str) -> Outcome {
         let is_write = matches!(op, Op::Write(_));
         if !is_write {
@@ -234,7 +246,8 @@ impl Replica {
         Outcome::Failed(Error::new(Code::RaftInternal, cause))
     }
 
-    /// `from` replied: in `term`, with an index or with the cause of a refusal.
+    /// `from` replied in `term`, with an index or with the cause of a refusal. A reply to another
+    /// process, or to a request that is no longer pending, is dropped.
     pub(super) fn on_forwarded(
         &mut self,
         now: Now,
@@ -253,7 +266,7 @@ impl Replica {
             return;
         }
         match reply {
-            Ok(index) => self.on_forward_taken(ticket, index, term),
+            Ok(index) => self.on_forward_accepted(ticket, index, term),
             Err(cause) if *cause == *NOT_LEADING => self.forward_again(now, ticket, from),
             Err(cause) => {
                 let outcome = self.forward_failure(&request.op, request.to, &cause);
@@ -262,17 +275,17 @@ impl Replica {
         }
     }
 
-    /// The leader appended the command at `index`, or has proved that it led when its commit index
-    /// was `index`.
-    fn on_forward_taken(&mut self, ticket: Ticket, index: Index, term: Term) {
+    /// The leader appended the command at `index` in `term`, or proved that it led when its commit
+    /// index was `index`.
+    fn on_forward_accepted(&mut self, ticket: Ticket, index: Index, term: Term) {
         let Some(request) = self.pending.take_forwarded(ticket) else {
             return;
         };
         let due_us = request.due_us;
         match request.op {
             Op::Write(_) if index <= self.applied || self.pending.has_proposal(index, term) => {
-                // The reply was slower than the entry, whose event is no longer known; or the
-                // leader named the entry of another request.
+                // The entry was applied before the reply came, and its event is no longer known.
+                // Or the reply names the entry of another request.
                 let outcome = Outcome::Failed(Error::new(Code::RaftInternal, OUTCOME_UNKNOWN));
                 self.answer(ticket, outcome);
             }
@@ -289,7 +302,8 @@ impl Replica {
         }
     }
 
-    /// `refused_by` does not lead and will never take the request: forwards it to another leader.
+    /// `refused_by` does not lead and has not accepted the request: forwards it to another leader,
+    /// or holds it.
     fn forward_again(&mut self, now: Now, ticket: Ticket, refused_by: PeerId) {
         let Some(request) = self.pending.take_forwarded(ticket) else {
             return;
@@ -301,7 +315,7 @@ impl Replica {
         self.forward_until(now, ticket, to, request.op, request.due_us);
     }
 
-    /// The link to a member closed: it replies to nothing that was sent to it.
+    /// The link to `to` closed, so no reply to the requests sent to it will come.
     pub(super) fn give_up_forwarded_to(&mut self, to: PeerId) {
         for ticket in self.pending.forwarded_to(Some(to)) {
             self.leave(ticket, Ending::GivenUp);
@@ -309,10 +323,11 @@ impl Replica {
     }
 }
 
-/// The leader: takes requests, each once, and replies.
+/// The leader: accepts each request once, and replies.
 impl Replica {
-    /// A follower forwards a command, or asks for a proof of leadership. A request is refused only
-    /// if no copy of it can have been taken before.
+    /// A follower forwards a command, or asks for a proof of leadership (no command). The cause
+    /// `NOT_LEADING` makes the follower send the request again, so it is given only if this member
+    /// cannot have accepted a copy before.
     pub(super) fn on_forward(
         &mut self,
         now: Now,
@@ -324,7 +339,8 @@ impl Replica {
         if self.raft.configuration().get(from).is_none() {
             return;
         }
-        let is_new = self.forwarding.taken.entry(from).or_default().take(id);
+        let windows = self.forwarding.windows.entry(from).or_default();
+        let is_new = windows.accept(id);
         if !is_new && !self.raft.has(RaftFault::ForwardTwice) {
             return;
         }
@@ -370,15 +386,15 @@ impl Replica {
         }
     }
 
-    /// Raft has confirmed a read, with its read index, or failed it (`None`). No effect unless it
-    /// proves something to a follower.
+    /// Raft has confirmed a read with its read index, or failed it (`None`). Without effect unless
+    /// the read is a proof for a follower.
     pub(super) fn on_proof(&mut self, read_id: ReadId, read_index: Option<Index>) {
         if let Some((to, id)) = self.forwarding.proofs.remove(&read_id) {
             self.reply(to, id, read_index.ok_or_else(|| NOT_LEADING.into()));
         }
     }
 
-    /// This machine stops serving: refuses the proofs that followers wait for.
+    /// This machine stops serving: refuses the pending proofs.
     pub(super) fn fail_proofs(&mut self) {
         for (to, id) in std::mem::take(&mut self.forwarding.proofs).into_values() {
             self.reply(to, id, Err(NOT_LEADING.into()));
@@ -397,11 +413,11 @@ impl Replica {
     /// Sends a message in this member's term.
     fn send(&mut self, to: PeerId, rpc: Rpc) {
         let term = self.raft.term();
-        self.effects.send.push((to, Message { term, rpc }));
+        self.outputs.send.push((to, Message { term, rpc }));
     }
 }
 
-/// A command for the leader: its expiration counts from now.
+/// Encodes a command for the leader, with its expiration as the time from now in nanoseconds.
 fn encode_relative(now: Now, mut command: Command) -> Box<[u8]> {
     if let Some(expires_ns) = command.expires_mut() {
         *expires_ns = expires_ns.saturating_sub(now.wall_ns);
@@ -415,46 +431,46 @@ fn encode_relative(now: Now, mut command: Command) -> Box<[u8]> {
 mod tests {
     use super::*;
 
-    fn take(processes: &mut Processes, process: u64, number: u64) -> bool {
-        processes.take(ForwardId { process, number })
+    fn accept(windows: &mut ReplayWindows, process: u64, number: u64) -> bool {
+        windows.accept(ForwardId { process, number })
     }
 
     #[test]
-    fn each_number_of_a_process_is_taken_once() {
-        let mut processes = Processes::default();
+    fn each_number_of_a_process_is_accepted_once() {
+        let mut windows = ReplayWindows::default();
         for number in [1, 3, 2] {
-            assert!(take(&mut processes, 7, number));
+            assert!(accept(&mut windows, 7, number));
         }
         for number in [1, 2, 3] {
-            assert!(!take(&mut processes, 7, number));
+            assert!(!accept(&mut windows, 7, number));
         }
-        assert!(take(&mut processes, 7, 66));
-        assert!(take(&mut processes, 7, 4));
-        assert!(!take(&mut processes, 7, 2), "below the window");
-        assert!(take(&mut processes, 7, 200));
-        assert!(take(&mut processes, 7, 137));
-        assert!(!take(&mut processes, 7, 136), "below the window");
+        assert!(accept(&mut windows, 7, 66));
+        assert!(accept(&mut windows, 7, 4));
+        assert!(!accept(&mut windows, 7, 2), "below the window");
+        assert!(accept(&mut windows, 7, 200));
+        assert!(accept(&mut windows, 7, 137));
+        assert!(!accept(&mut windows, 7, 136), "below the window");
     }
 
     #[test]
     fn processes_have_numbers_of_their_own() {
-        let mut processes = Processes::default();
-        assert!(take(&mut processes, 7, 200));
-        assert!(take(&mut processes, 8, 1));
-        assert!(take(&mut processes, 8, u64::MAX));
+        let mut windows = ReplayWindows::default();
+        assert!(accept(&mut windows, 7, 200));
+        assert!(accept(&mut windows, 8, 1));
+        assert!(accept(&mut windows, 8, u64::MAX));
         // A late message of the former process.
-        assert!(take(&mut processes, 7, 199));
-        assert!(!take(&mut processes, 7, 200));
-        assert!(!take(&mut processes, 8, u64::MAX));
+        assert!(accept(&mut windows, 7, 199));
+        assert!(!accept(&mut windows, 7, 200));
+        assert!(!accept(&mut windows, 8, u64::MAX));
     }
 
     #[test]
     fn the_processes_of_a_member_are_bounded() {
-        let mut processes = Processes::default();
+        let mut windows = ReplayWindows::default();
         for process in 9..100 {
-            assert!(take(&mut processes, process, 1));
-            assert!(!take(&mut processes, process, 1));
+            assert!(accept(&mut windows, process, 1));
+            assert!(!accept(&mut windows, process, 1));
         }
-        assert_eq!(processes.0.len(), PROCESSES_MAX);
+        assert_eq!(windows.0.len(), PROCESSES_MAX);
     }
 }

@@ -1,11 +1,12 @@
-//! The role and the leaders that this member has seen.
+//! The history of leadership that this member has seen.
 //!
-//! Raft knows the present state only. This part remembers what came before: when the leader became
-//! known, since when there is none, and who led last.
+//! Raft keeps only the present state. This part remembers earlier states: when the present leader
+//! became known, since when no leader is known, and which other member led last. Start with
+//! [`Leadership::update`].
 use crate::core::raft::{PeerId, RaftRole, Term};
 use crate::core::timer::Now;
 
-/// The role and the leader as of the last `advance`, and what is remembered of earlier ones.
+/// The role and the leader as of the last `update`, and what is kept of earlier ones.
 pub struct Leadership {
     role: RaftRole,
     term: Term,
@@ -17,12 +18,12 @@ pub struct Leadership {
     last_other_leader: Option<PeerId>,
     /// Whether there was a leader since the start; it may have been this member.
     had_leader: bool,
-    /// When a leader was known last, as far as changes tell; the start, before the first. In
-    /// microseconds of the monotonic clock.
+    /// The time of the last change at which a leader was known, before it or after it; the start,
+    /// before the first. In microseconds of the monotonic clock.
     last_led_us: u64,
 }
 
-/// What a change of raft's state means.
+/// A change of role, term or leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeadershipChange {
     /// Another leader is known, or the same one in another term.
@@ -30,7 +31,7 @@ pub struct LeadershipChange {
 }
 
 impl Leadership {
-    /// A follower without a leader.
+    /// A follower in `term` without a leader.
     pub fn new(now: Now, term: Term) -> Leadership {
         Leadership {
             role: RaftRole::Follower,
@@ -43,7 +44,7 @@ impl Leadership {
         }
     }
 
-    /// Compares with raft's state. `None` if nothing has changed.
+    /// Takes over raft's state. Returns `None` if nothing has changed since the last call.
     pub fn update(
         &mut self,
         now: Now,

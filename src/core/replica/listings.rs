@@ -1,7 +1,8 @@
-//! Listings, a page at a time: GET of a node, and the content of the migration document.
+//! Listings, one page at a time: a GET of a node, and the migration document.
 //!
-//! A listing whose first page is not its last freezes the key space, so that all pages show one
-//! moment. One that cannot freeze it yet is queued. Start with `Replica::list`.
+//! A listing with more than one page freezes the key space at its first page, so that all pages
+//! show one moment. While the store cannot freeze it, the listing is queued. Start with
+//! `Replica::list`.
 use super::Replica;
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
@@ -10,25 +11,27 @@ use crate::core::seam::{Migrated, Outcome, Ticket};
 use crate::core::store::{Listing, Page};
 use crate::core::timer::Now;
 
-/// Most nodes in one page: what a turn has time for.
+/// Most nodes in one page. Bounds the time that one listing takes in a turn.
 const PAGE_NODES_MAX: usize = 1_000;
-/// How long a listing may hold the key space frozen, or wait for that, in microseconds.
+/// How long a listing may keep the key space frozen, and how long it may be queued before that, in
+/// microseconds.
 const LISTING_US_MAX: u64 = 60_000_000;
 
-/// A listing that is not done.
+/// A listing whose client has not received all of the answer.
 #[derive(Debug)]
 pub struct OpenListing {
+    /// The position in the store's listing.
     cursor: Listing,
-    /// When it is given up, in microseconds of the monotonic clock. Moves once: with the first
-    /// page.
+    /// When the listing is given up, in microseconds of the monotonic clock. Set at the start and
+    /// again at the first page.
     due_us: u64,
     /// The applied index at the first page; `None` before that.
     raft_index: Option<Index>,
     /// The client waits for a page, and the store could not freeze the key space for it.
     is_queued: bool,
-    /// Whether it is for the migration document, which ends with the history.
+    /// The listing is for the migration document. The history follows after the last page.
     is_migration: bool,
-    /// The last page is sent. Only a migration stays open after that.
+    /// The last page was sent. Only a migration stays open after that.
     is_done: bool,
 }
 
@@ -44,7 +47,7 @@ impl OpenListing {
         }
     }
 
-    /// When it is given up, in microseconds of the monotonic clock.
+    /// When the listing is given up, in microseconds of the monotonic clock.
     pub fn due_us(&self) -> u64 {
         self.due_us
     }
@@ -54,12 +57,13 @@ impl OpenListing {
         self.is_queued
     }
 
-    /// The store's part, to be given back to it.
+    /// The position in the store's listing, for `Store::end`.
     pub fn into_cursor(self) -> Listing {
         self.cursor
     }
 
-    /// A page was listed, and it is not the end.
+    /// A page was listed and the listing stays open. The deadline starts anew with the first page,
+    /// because the key space is frozen from then on.
     fn on_page(&mut self, now: Now, applied: Index, page: &Page) {
         self.is_done = *page == Page::Done;
         self.is_queued = false;
@@ -70,13 +74,13 @@ impl OpenListing {
     }
 }
 
-/// The answer to a listing that took too long, or whose frozen key space is gone.
+/// The answer to a listing that missed its deadline, or whose frozen key space the store dropped.
 pub fn listing_given_up() -> Outcome {
     Outcome::Failed(Error::new(Code::RaftInternal, "listing given up"))
 }
 
 impl Replica {
-    /// Lists from what is applied here.
+    /// Starts to list the applied state of `path`.
     pub(super) fn list(&mut self, now: Now, ticket: Ticket, path: &KeyPath, recursive: bool) {
         match self.store.get(path, recursive) {
             Ok(cursor) => self.send_page(now, ticket, OpenListing::new(now, cursor, false)),
@@ -84,14 +88,13 @@ impl Replica {
         }
     }
 
-    /// Starts to list everything, for the migration document.
+    /// Starts to list the whole key space, for the migration document.
     pub(super) fn list_for_migration(&mut self, now: Now, ticket: Ticket) {
         let cursor = self.store.get_all();
         self.send_page(now, ticket, OpenListing::new(now, cursor, true));
     }
 
-    /// The client has taken its page and asks for the next. Returns whether the ticket was waiting
-    /// for that.
+    /// Lists the next page if the ticket belongs to a listing. Returns whether it does.
     pub(super) fn maybe_continue_listing(&mut self, now: Now, ticket: Ticket) -> bool {
         let Some(listing) = self.pending.take_listing(ticket) else {
             return false;
@@ -100,7 +103,7 @@ impl Replica {
         true
     }
 
-    /// Answers with the next page, and keeps the listing unless that was its end.
+    /// Answers with the next page. The listing stays open unless the answer is complete.
     fn send_page(&mut self, now: Now, ticket: Ticket, mut listing: OpenListing) {
         if listing.is_done {
             return self.finish_migration(ticket, listing);
@@ -127,7 +130,8 @@ impl Replica {
         }
     }
 
-    /// All pages are sent: what is left is the history and the statistics of the same moment.
+    /// Answers with the last part of the migration document: the history and the statistics of the
+    /// moment at which the key space was frozen.
     fn finish_migration(&mut self, ticket: Ticket, listing: OpenListing) {
         let raft_index = listing.raft_index.expect("the last page follows a first");
         let history = self.store.history(&listing.cursor);
@@ -145,8 +149,8 @@ impl Replica {
         self.answer(ticket, Outcome::Migrated(Box::new(rest)));
     }
 
-    /// Continues the queued listings. One that ends may let go of the frozen key space that another
-    /// waits for, so this goes on while any gets ahead.
+    /// Continues the queued listings. A listing that ends may release the frozen key space for the
+    /// next one, so this repeats until none advances.
     pub(super) fn serve_queued_listings(&mut self, now: Now) {
         loop {
             let mut is_progress = false;

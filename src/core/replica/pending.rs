@@ -1,18 +1,18 @@
-//! The requests that wait: one entry for each ticket, with one deadline at most, on one timer
-//! wheel.
+//! The table of pending requests: one row for each ticket, with at most one deadline.
 //!
-//! An entry says what its ticket waits for ([`Waiting`]). Beside the table stand indexes by which
-//! an event finds the tickets that it concerns: the entry that was applied, the read that was
-//! confirmed, the forwarded request that was answered. Only this file changes them, so they cannot
-//! disagree with the table.
+//! A row says what its ticket waits for ([`Waiting`]). Beside the table stand indexes, by which an
+//! event finds its tickets: an applied entry its proposals, a confirmed read its ticket, a reply of
+//! the leader the forwarded request. Only this file changes table and indexes, so they cannot
+//! disagree.
 //!
-//! There is one way in for each kind (`add_…`) and one way out for all: [`Pending::take`]. Requests
-//! end by `Replica::leave`, which takes the ticket, frees what the entry held in the store, and
-//! decides the answer to a request without a result. Only a wait that goes on as another one, or
-//! whose answer is an event, takes the ticket itself.
+//! A row enters by the `add_…` of its kind and leaves by [`Pending::take`]. `Replica::leave` ends a
+//! request: it takes the ticket, frees what the row held in the store, and answers the client. The
+//! other callers of `take` either turn the wait into another kind, or answer with an event.
 //!
-//! The table is bounded by the number of client connections, and the sets of a speed test by its
-//! window.
+//! The number of client connections bounds the table. A speed test has one row, and its window
+//! bounds its entries in the index of proposals.
+//!
+//! Start with [`Waiting`], [`Pending::take`] and `Replica::leave`.
 use super::Replica;
 use super::listings::{OpenListing, listing_given_up};
 use super::speed_test::SpeedTest;
@@ -23,14 +23,15 @@ use crate::core::store::WatcherId;
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// How long a request that changes something may wait for its result, in microseconds.
+/// How long a request that changes the key space or the cluster, or that is forwarded, may wait for
+/// its result, in microseconds.
 pub const PROPOSAL_US_MAX: u64 = 5_000_000;
 
-/// What a ticket waits for. The larger kinds are boxed, so that rows of proposals, the most frequent
-/// kind, stay small.
+/// What a ticket waits for. The large kinds are boxed, so that the rows of proposals, the most
+/// frequent kind, stay small.
 #[derive(Debug)]
 pub enum Waiting {
-    /// For its log entry to be applied. An entry of another term in that place means that the
+    /// For its log entry to be applied. If the entry applied at `index` has another term, the
     /// proposal was not committed.
     Proposal {
         /// Where the entry was appended.
@@ -40,16 +41,16 @@ pub enum Waiting {
     },
     /// For raft to accept a change of membership: it takes one at a time.
     MemberChange(Box<MemberChange>),
-    /// For the proof that a leader leads, and then for the read index to be applied.
+    /// For the confirmation of a leader, and then for the read index to be applied.
     Read {
-        /// Names the read to raft.
+        /// Identifies the read to raft.
         id: ReadId,
-        /// Carried out at the end: a read that is not linearizable by itself.
+        /// The plain (not linearizable) read that is carried out at the end.
         op: Box<Op>,
     },
     /// For the client to take a page, or for the store to freeze the key space.
     Listing(Box<OpenListing>),
-    /// For events. The store has a watcher with the ticket's number.
+    /// For events. The id of the watcher in the store is the ticket's number.
     Watch {
         /// Whether the watcher stays after its first event.
         is_stream: bool,
@@ -60,19 +61,19 @@ pub enum Waiting {
     SpeedTest(Box<SpeedTest>),
 }
 
-/// A change of membership that a client or a machine asks for.
+/// A requested change of membership.
 #[derive(Clone, Debug)]
 pub enum MemberChange {
-    /// A machine joins, or tells other addresses.
+    /// A machine joins, or announces other addresses.
     Join(Join),
     /// The machine with this name is removed.
     Remove(Box<str>),
 }
 
-/// A request that the leader has not answered yet.
+/// A forwarded request without a reply yet.
 #[derive(Debug)]
 pub struct Forwarded {
-    /// Names the request to the leader; rises from request to request of this process.
+    /// Identifies the request to the leader; rises by one with each request of this process.
     pub number: u64,
     /// The leader to which it was sent; `None` while it is held until there is a leader.
     pub to: Option<PeerId>,
@@ -80,11 +81,12 @@ pub struct Forwarded {
     pub op: Op,
     /// The length of the encoded command; 0 for a read.
     pub bytes: usize,
-    /// The deadline in microseconds of the monotonic clock; sending the request again keeps it.
+    /// The deadline in microseconds of the monotonic clock. It stays when the request is sent
+    /// again.
     pub due_us: u64,
 }
 
-/// What a proposal is for. Decides the answer once the entry is applied.
+/// The purpose of a proposal, which decides the answer once the entry is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A client's write: answered with its event.
@@ -108,48 +110,50 @@ pub struct Proposal {
     pub index: Index,
     /// The term in which it was appended.
     pub term: Term,
-    /// What the ticket is answered.
+    /// Decides the answer.
     pub purpose: Purpose,
 }
 
 /// Why a ticket leaves the table.
 #[derive(Debug)]
 pub enum Ending {
-    /// There is a result: the client gets it.
+    /// The request has a result, which is the answer.
     Answered(Outcome),
-    /// There will be no result: the deadline passed, leadership or the link to the leader was lost,
-    /// a snapshot took the place of the log entry, or the machine stops serving.
+    /// The request gets no result: the deadline passed, the leadership or the link to the leader
+    /// was lost, a snapshot replaced the log entry, or the machine stops serving.
     GivenUp,
-    /// The client closed its connection: no answer. What is proposed or forwarded is carried out
-    /// all the same.
+    /// The client closed its connection. There is no answer; a proposal or a forwarded request is
+    /// carried out nevertheless.
     ClientClosed,
 }
 
 /// One row of the table.
 struct PendingEntry {
     waiting: Waiting,
-    /// `None` for what has no deadline: a watch, and a read at this leader, which ends with its
+    /// The timer of the deadline. `None` for a watch, for a speed test without outstanding sets,
+    /// and for a read that this leader must confirm: that read ends at the latest with its
     /// leadership.
     timer: Option<TimerHandle>,
 }
 
-/// A linearizable read in the index of reads.
+/// A row of the index of linearizable reads.
 struct PendingRead {
     ticket: Ticket,
     /// The index that must be applied before the read; `None` until the leader is confirmed.
     read_index: Option<Index>,
 }
 
-/// The table of requests that wait.
+/// The table of pending requests.
 #[derive(Default)]
 pub struct Pending {
     entries: BTreeMap<Ticket, PendingEntry>,
-    /// The deadlines of the entries. A timer is cancelled when its entry leaves.
+    /// The deadlines of the rows. A timer is cancelled when its row leaves the table.
     timers: TimerWheel<Ticket>,
-    /// The log entries that tickets wait for: those of `Waiting::Proposal` and the outstanding
-    /// sets of speed tests. In order of index and term, so that the next one to be applied is at
-    /// the front and a new one goes to the end, except after a change of leadership. Invariant: all
-    /// are behind the applied index.
+    /// The log entries that tickets wait for: those of `Waiting::Proposal` and the outstanding sets
+    /// of speed tests. In order of index and term, so that the next entry to be applied is at the
+    /// front. A new one goes to the end, except after a change of leadership.
+    ///
+    /// Invariant: all indexes are greater than the applied index.
     proposals: VecDeque<Proposal>,
     /// The reads, in the order in which they came.
     reads: BTreeMap<ReadId, PendingRead>,
@@ -157,11 +161,11 @@ pub struct Pending {
     last_read: u64,
     /// The changes of membership, in the order in which they came.
     member_changes: VecDeque<Ticket>,
-    /// The listings whose client waits until the store can freeze the key space.
+    /// The listings that wait until the store can freeze the key space.
     queued_listings: BTreeSet<Ticket>,
-    /// The forwarded requests by number.
+    /// The forwarded and held requests by `Forwarded::number`.
     forwarded: BTreeMap<u64, Ticket>,
-    /// The sum of `Forwarded::bytes`.
+    /// The sum of `Forwarded::bytes` over `forwarded`.
     forwarded_bytes: usize,
     /// The speed tests, in the order in which they came.
     speed_tests: Vec<Ticket>,
@@ -172,7 +176,7 @@ impl Pending {
     ///
     /// # Panics
     ///
-    /// If the ticket waits already: a ticket is one request.
+    /// If the ticket has a row already: a ticket is one request.
     fn add(&mut self, ticket: Ticket, due_us: Option<u64>, waiting: Waiting) {
         let timer = due_us.map(|due_us| self.timers.schedule(due_us, ticket));
         let entry = PendingEntry { waiting, timer };
@@ -180,7 +184,8 @@ impl Pending {
         assert!(previous.is_none(), "a ticket waits for one thing");
     }
 
-    /// Takes a ticket out of the table, its timer and all indexes; `None` if it does not wait.
+    /// Removes the row of a ticket, with its timer and its places in the indexes. Returns `None` if
+    /// the ticket has no row.
     pub fn take(&mut self, ticket: Ticket) -> Option<Waiting> {
         let entry = self.entries.remove(&ticket)?;
         if let Some(timer) = entry.timer {
@@ -210,13 +215,14 @@ impl Pending {
         Some(entry.waiting)
     }
 
-    /// What a ticket waits for.
+    /// What a ticket waits for; `None` if it has no row.
     pub fn get(&self, ticket: Ticket) -> Option<&Waiting> {
         let entry = self.entries.get(&ticket)?;
         Some(&entry.waiting)
     }
 
-    /// All tickets that wait, by kind, first those that read the store. A speed test is named once for each of its sets.
+    /// All tickets of the table, by kind; first those that hold something in the store. The ticket
+    /// of a speed test occurs several times, once for each of its outstanding sets.
     pub fn tickets(&self) -> Vec<Ticket> {
         let mut tickets = self.store_readers();
         tickets.extend(self.reads.values().map(|read| read.ticket));
@@ -227,7 +233,7 @@ impl Pending {
         tickets
     }
 
-    /// Whether no proposal waits here, and no request at the leader.
+    /// Whether no proposal and no forwarded request is pending.
     pub fn is_idle(&self) -> bool {
         self.proposals.is_empty() && self.forwarded.is_empty()
     }
@@ -237,15 +243,19 @@ impl Pending {
         self.timers.next_deadline()
     }
 
-    /// The tickets whose deadline has passed, in order of deadlines. They stay in the table, without
-    /// a timer: the caller must take them out.
+    /// The tickets whose deadline has passed, in the order of deadlines. Their rows stay without a
+    /// timer: the caller must take them.
     pub fn expire(&mut self, now: Now) -> Vec<Ticket> {
         let mut due = Vec::new();
         self.timers.advance(now.mono_us, &mut due);
         due
     }
 
-    /// Part of `Replica::check_invariants`.
+    /// Part of `Replica::check_invariants`; O(1). `applied` is the applied index.
+    ///
+    /// # Panics
+    ///
+    /// If an invariant is broken.
     pub fn check_invariants(&self, applied: Index) {
         let first = self.proposals.front();
         assert!(
@@ -273,9 +283,9 @@ impl Pending {
         self.insert_proposal(proposal);
     }
 
-    /// A proposal at this index, the one of the latest term first: after a change of leadership
-    /// there may be several of different terms, of which one at most is committed. All earlier
-    /// indexes are applied.
+    /// The pending proposal of the latest term at this index. All earlier indexes must be applied.
+    /// After a change of leadership there may be proposals of several terms at one index; at most
+    /// one of them is committed.
     pub fn proposal_at(&self, index: Index) -> Option<Proposal> {
         let front = self.proposals.front()?;
         if front.index != index {
@@ -285,13 +295,14 @@ impl Pending {
         Some(self.proposals[count - 1])
     }
 
-    /// Whether a ticket waits for this entry. No second one can: an entry is one request.
+    /// Whether a ticket waits for this entry. An entry is one request, so no second ticket can wait
+    /// for it.
     pub fn has_proposal(&self, index: Index, term: Term) -> bool {
         self.find_proposal(index, term).is_ok()
     }
 
-    /// The tickets whose proposals stand at `index` or before it, in the order of the log. A speed
-    /// test is named once for each of its sets.
+    /// The tickets of the proposals up to `index`, in the order of the log. The ticket of a speed
+    /// test occurs once for each of its sets.
     pub fn proposed_through(&self, index: Index) -> Vec<Ticket> {
         let through = self.proposals.iter().take_while(|p| p.index <= index);
         through.map(|proposal| proposal.ticket).collect()
@@ -299,7 +310,7 @@ impl Pending {
 
     fn insert_proposal(&mut self, proposal: Proposal) {
         match self.find_proposal(proposal.index, proposal.term) {
-            Ok(_) => unreachable!("the callers name each entry once"),
+            Ok(_) => unreachable!("an entry is one request"),
             Err(at) => self.proposals.insert(at, proposal),
         }
     }
@@ -310,7 +321,7 @@ impl Pending {
         }
     }
 
-    /// Where the proposal is in the queue, or where it would be.
+    /// The position of a proposal in the queue; `Err` with the position to insert it at.
     fn find_proposal(&self, index: Index, term: Term) -> Result<usize, usize> {
         self.proposals
             .binary_search_by_key(&(index, term), |p| (p.index, p.term))
@@ -329,7 +340,7 @@ impl Pending {
         self.member_changes.push_back(ticket);
     }
 
-    /// The tickets whose changes wait, in the order in which they came.
+    /// The tickets of the pending changes, in the order in which they came.
     pub fn member_changes(&self) -> Vec<Ticket> {
         self.member_changes.iter().copied().collect()
     }
@@ -337,42 +348,30 @@ impl Pending {
 
 /// Linearizable reads.
 impl Pending {
-    /// An id for a read. Rises with each call, so that the order of ids is the order of reads.
+    /// A new id for a read. Ids rise with each call, so the order of ids is the order of reads.
     pub fn next_read_id(&mut self) -> ReadId {
         self.last_read += 1;
         ReadId(self.last_read)
     }
 
-    /// A ticket waits for the confirmation that this machine leads.
+    /// A ticket waits for raft's confirmation that this machine leads.
     pub fn add_read(&mut self, ticket: Ticket, id: ReadId, op: Op) {
-        self.add(
-            ticket,
-            None,
-            Waiting::Read {
-                id,
-                op: Box::new(op),
-            },
-        );
+        let op = Box::new(op);
+        self.add(ticket, None, Waiting::Read { id, op });
         let read_index = None;
         self.reads.insert(id, PendingRead { ticket, read_index });
     }
 
-    /// A ticket waits for `read_index` to be applied: its leader is confirmed.
+    /// The leader of a read is confirmed: the ticket waits for `read_index` to be applied.
     pub fn add_confirmed_read(&mut self, ticket: Ticket, due_us: u64, op: Op, read_index: Index) {
         let id = self.next_read_id();
-        self.add(
-            ticket,
-            Some(due_us),
-            Waiting::Read {
-                id,
-                op: Box::new(op),
-            },
-        );
+        let op = Box::new(op);
+        self.add(ticket, Some(due_us), Waiting::Read { id, op });
         let read_index = Some(read_index);
         self.reads.insert(id, PendingRead { ticket, read_index });
     }
 
-    /// The leader of a read is confirmed. Returns whether the read still waits.
+    /// Raft has confirmed a read, with its read index. Returns whether the read is still pending.
     pub fn on_read_confirmed(&mut self, id: ReadId, read_index: Index) -> bool {
         let Some(read) = self.reads.get_mut(&id) else {
             return false;
@@ -381,12 +380,13 @@ impl Pending {
         true
     }
 
-    /// The ticket of a read, if it still waits.
+    /// The ticket of a read, if it is still pending.
     pub fn reader(&self, id: ReadId) -> Option<Ticket> {
         self.reads.get(&id).map(|read| read.ticket)
     }
 
-    /// The tickets whose read index is applied, in the order in which they came.
+    /// The tickets of the confirmed reads whose read index is applied, in the order in which they
+    /// came.
     pub fn ready_reads(&self, applied: Index) -> Vec<Ticket> {
         let mut ready = Vec::new();
         for read in self.reads.values() {
@@ -400,7 +400,7 @@ impl Pending {
 
 /// Listings and watches.
 impl Pending {
-    /// A ticket waits for its next page.
+    /// A ticket waits for its client to ask for the next page, or for the store.
     pub fn add_listing(&mut self, ticket: Ticket, listing: OpenListing) {
         if listing.is_queued() {
             self.queued_listings.insert(ticket);
@@ -409,7 +409,7 @@ impl Pending {
         self.add(ticket, Some(due_us), Waiting::Listing(Box::new(listing)));
     }
 
-    /// Takes a listing out of the table; `None` if the ticket waits for something else.
+    /// Takes the row of a listing; `None` if the ticket does not belong to a listing.
     pub fn take_listing(&mut self, ticket: Ticket) -> Option<OpenListing> {
         if !matches!(self.get(ticket), Some(Waiting::Listing(_))) {
             return None;
@@ -420,12 +420,12 @@ impl Pending {
         Some(*listing)
     }
 
-    /// The tickets whose listings wait until the store can freeze the key space.
+    /// The tickets of the listings that wait until the store can freeze the key space.
     pub fn queued_listings(&self) -> Vec<Ticket> {
         self.queued_listings.iter().copied().collect()
     }
 
-    /// Whether a ticket's listing waits until the store can freeze the key space.
+    /// Whether the ticket belongs to a listing that waits until the store can freeze the key space.
     pub fn is_queued_listing(&self, ticket: Ticket) -> bool {
         self.queued_listings.contains(&ticket)
     }
@@ -435,7 +435,8 @@ impl Pending {
         self.add(ticket, None, Waiting::Watch { is_stream });
     }
 
-    /// The tickets that read the store: watches, then listings; each by number.
+    /// The tickets that hold something in the store: watches, then listings, each in the order of
+    /// their numbers.
     pub fn store_readers(&self) -> Vec<Ticket> {
         let mut watches = Vec::new();
         let mut listings = Vec::new();
@@ -453,7 +454,7 @@ impl Pending {
 
 /// Forwarded requests.
 impl Pending {
-    /// A ticket waits for the leader.
+    /// A ticket waits for the reply of the leader, or for a leader.
     pub fn add_forwarded(&mut self, ticket: Ticket, request: Forwarded) {
         let number = request.number;
         self.forwarded_bytes += request.bytes;
@@ -465,16 +466,16 @@ impl Pending {
         self.forwarded.insert(number, ticket);
     }
 
-    /// The request with this number, if it still waits.
+    /// The request with this number, if it is still pending.
     pub fn forwarded(&self, number: u64) -> Option<(Ticket, &Forwarded)> {
         let ticket = *self.forwarded.get(&number)?;
         match self.get(ticket) {
             Some(Waiting::Forwarded(request)) => Some((ticket, request)),
-            _ => unreachable!("the index names forwarded requests"),
+            _ => unreachable!("the index holds forwarded requests only"),
         }
     }
 
-    /// Takes a forwarded request out of the table; `None` if the ticket waits for something else.
+    /// Takes the row of a forwarded request; `None` if the ticket does not belong to one.
     pub fn take_forwarded(&mut self, ticket: Ticket) -> Option<Forwarded> {
         if !matches!(self.get(ticket), Some(Waiting::Forwarded(_))) {
             return None;
@@ -485,8 +486,8 @@ impl Pending {
         Some(*request)
     }
 
-    /// The tickets whose requests were sent to `to`, or are held if it is `None`; in the order in
-    /// which they were forwarded.
+    /// The tickets of the requests that were sent to `to`; with `None`, of the held requests. In
+    /// the order in which they were forwarded.
     pub fn forwarded_to(&self, to: Option<PeerId>) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         for number in self.forwarded.keys() {
@@ -499,12 +500,12 @@ impl Pending {
         tickets
     }
 
-    /// How many requests are forwarded.
+    /// How many forwarded and held requests are pending.
     pub fn forwarded_count(&self) -> usize {
         self.forwarded.len()
     }
 
-    /// The encoded length of all forwarded commands.
+    /// The encoded bytes of their commands.
     pub fn forwarded_bytes(&self) -> usize {
         self.forwarded_bytes
     }
@@ -512,7 +513,7 @@ impl Pending {
 
 /// Speed tests.
 impl Pending {
-    /// A ticket waits for a speed test that starts now.
+    /// A ticket waits for a speed test, which has proposed no set yet.
     pub fn add_speed_test(&mut self, ticket: Ticket) {
         self.add(ticket, None, Waiting::SpeedTest(Box::default()));
         self.speed_tests.push(ticket);
@@ -523,7 +524,7 @@ impl Pending {
         self.speed_tests.clone()
     }
 
-    /// Whether a speed test may propose more at once.
+    /// Whether a speed test may propose another set now.
     pub fn has_speed_test_room(&self) -> bool {
         let mut tests = self.speed_tests.iter();
         tests.any(|ticket| self.speed_test(*ticket).is_some_and(SpeedTest::has_room))
@@ -557,7 +558,7 @@ impl Pending {
         self.update_speed_test(proposal.ticket, SpeedTest::on_applied);
     }
 
-    /// Changes a speed test, and moves its timer to the deadline that the change leaves.
+    /// Applies `change` to a speed test, and moves its timer if the deadline has changed.
     fn update_speed_test(&mut self, ticket: Ticket, change: impl FnOnce(&mut SpeedTest)) {
         let Some(entry) = self.entries.get_mut(&ticket) else {
             return;
@@ -579,8 +580,8 @@ impl Pending {
 }
 
 impl Replica {
-    /// Ends a wait: takes the ticket out of the table, frees what it holds in the store and answers
-    /// the client. Returns whether the ticket was waiting.
+    /// Ends a request: takes its row, frees what it holds in the store, and answers the client.
+    /// Returns whether the ticket had a row.
     pub(super) fn leave(&mut self, ticket: Ticket, ending: Ending) -> bool {
         let Some(waiting) = self.pending.take(ticket) else {
             return false;
@@ -601,12 +602,12 @@ impl Replica {
         true
     }
 
-    /// Ends a wait with its result.
+    /// Ends a request with its result.
     pub(super) fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
         self.leave(ticket, Ending::Answered(outcome));
     }
 
-    /// The answer to a request that has no result.
+    /// The answer to a request that gets no result (`Ending::GivenUp`).
     fn outcome_of_given_up(&self, waiting: &Waiting) -> Outcome {
         match waiting {
             Waiting::Proposal { .. } | Waiting::SpeedTest(_) => {
@@ -622,7 +623,7 @@ impl Replica {
         }
     }
 
-    /// Gives up the requests whose deadline has passed, except reads whose index is applied.
+    /// Gives up the requests whose deadline has passed. Reads that are ready are served first.
     pub(super) fn expire_pending(&mut self, now: Now) {
         let due = self.pending.expire(now);
         if due.is_empty() {

@@ -1,7 +1,8 @@
-//! Proposals: what changes the key space or the cluster goes into the log, or is refused.
+//! Proposes changes of the key space, of the cluster config and of the members.
 //!
-//! A refusal before anything was appended is error 300 without a cause, or a redirect to the
-//! leader. Start with `Replica::write`, then `Replica::change_members`.
+//! A proposal is appended to the log, and its ticket waits for the entry, or it is refused. While
+//! no leader is known or raft is busy, the refusal is error 300 without a cause: the client may
+//! repeat the request. Start with `Replica::write`, then `Replica::change_members`.
 use super::Replica;
 use super::forwarding::Destination;
 use super::pending::{MemberChange, PROPOSAL_US_MAX, Proposal, Purpose, Waiting};
@@ -12,14 +13,14 @@ use crate::core::raft::{Index, Member, PeerId, ProposalRefusal, RaftRole, Term, 
 use crate::core::seam::{Join, Op, Outcome, Ticket};
 use crate::core::timer::Now;
 
-/// The cause when a removal would leave no majority of voters that answer.
+/// The cause of the refusal when a removal would leave no majority of voters that answer.
 const NO_MAJORITY: &str = "too few of the other voters answer";
-/// The cause when the disk has no room for client writes.
+/// The cause of the refusal when the disk has no room for client writes.
 const DISK_FULL: &str = "disk full";
 
 /// Writes.
 impl Replica {
-    /// Puts a command on the key space into the log, here or through the leader.
+    /// Proposes a client's write here, or forwards it to the leader.
     pub(super) fn write(&mut self, now: Now, ticket: Ticket, command: Command) {
         if let Destination::Leader { to } = self.destination() {
             return self.forward(now, ticket, to, Op::Write(command));
@@ -36,7 +37,7 @@ impl Replica {
     ///
     /// # Errors
     ///
-    /// What the client is answered if nothing was appended.
+    /// The answer to the client if the command was not appended.
     pub(super) fn append_write(
         &mut self,
         now: Now,
@@ -54,7 +55,8 @@ impl Replica {
         }
     }
 
-    /// The request of `ticket` was appended: it waits until the entry is applied.
+    /// The request of `ticket` was appended at `index` in `term`: the ticket waits until the entry
+    /// is applied.
     fn wait_for_entry(
         &mut self,
         now: Now,
@@ -73,12 +75,12 @@ impl Replica {
             .add_proposal(now.mono_us + PROPOSAL_US_MAX, proposal);
     }
 
-    /// Appends a command of the leader's own; no client waits for it. `None` if raft refuses.
+    /// Proposes a command that no client waits for. Returns `None` if raft refuses.
     pub fn propose_own(&mut self, now: Now, command: &Command) -> Option<Index> {
         self.raft.propose(now, command).ok().map(|(index, _)| index)
     }
 
-    /// What a client is answered about a proposal that raft refused.
+    /// The answer to a client whose proposal raft has refused.
     fn outcome_of_refusal(&self, refusal: ProposalRefusal) -> Outcome {
         let failed = |code, cause: &str| Outcome::Failed(Error::new(code, cause));
         match refusal {
@@ -97,7 +99,7 @@ impl Replica {
         }
     }
 
-    /// A redirect to a member, unless it is this machine or unknown.
+    /// A redirect to the member `leader`. `None` if it is this machine or no member.
     pub(super) fn redirect(&self, leader: Option<PeerId>) -> Option<Outcome> {
         let leader = leader.filter(|id| *id != self.raft.id())?;
         let member = self.raft.configuration().get(leader)?;
@@ -107,13 +109,13 @@ impl Replica {
         })
     }
 
-    /// A redirect to the present leader; error 300 if it is this machine or unknown.
+    /// A redirect to the present leader; error 300 if no leader is known or this machine leads.
     pub(super) fn redirect_or_fail(&self) -> Outcome {
         self.outcome_of_refusal(ProposalRefusal::NotLeader(self.raft.leader()))
     }
 
-    /// Answers with a redirect to the present leader; with error 300 if it is this machine or
-    /// unknown.
+    /// Answers with a redirect to the present leader; with error 300 if no leader is known or this
+    /// machine leads.
     pub fn redirect_to_leader(&mut self, ticket: Ticket) {
         let outcome = self.redirect_or_fail();
         self.answer(ticket, outcome);
@@ -122,8 +124,8 @@ impl Replica {
 
 /// The cluster config.
 impl Replica {
-    /// Changes the fields that are given, on top of what is proposed already: of two changes at the
-    /// same time both count.
+    /// Proposes a config with the given fields changed. The others are those of the newest
+    /// proposal, so that two changes at the same time both take effect.
     pub(super) fn put_config(
         &mut self,
         now: Now,
@@ -146,21 +148,22 @@ impl Replica {
         }
     }
 
-    /// The config that this leadership has proposed last, else the one in force.
+    /// The config that this member proposed last in the present term, else the config in force.
     fn newest_config(&self) -> ClusterConfig {
         let proposed = self.config.proposed_in(self.raft.term());
         proposed.unwrap_or_else(|| self.config())
     }
 
-    /// The config in force, or the one that a new cluster will get.
+    /// The config in force; before the first one, the config that a new cluster will get.
     pub fn config(&self) -> ClusterConfig {
         let first = self.settings.cluster;
         let in_force = self.config.in_force();
         in_force.unwrap_or_else(|| registry::config_with(first, None, None, None))
     }
 
-    /// The leader of a new cluster proposes its first config, once in its term.
-    pub fn maybe_found(&mut self, now: Now) -> bool {
+    /// Proposes the first config of a new cluster, once in a term, if this member leads. Returns
+    /// whether it did.
+    pub fn maybe_propose_first_config(&mut self, now: Now) -> bool {
         let term = self.raft.term();
         let is_proposed = self.config.proposed_in(term).is_some();
         if self.config.in_force().is_some() || is_proposed || !self.leads() {
@@ -177,9 +180,10 @@ impl Replica {
 
 /// Membership.
 impl Replica {
-    /// A leader that was started with other addresses than the cluster knows proposes them itself;
-    /// a follower joins again for that. Returns whether nothing is left to do.
-    pub fn maybe_move(&mut self, now: Now) -> bool {
+    /// Proposes this machine's addresses if it leads and the cluster has others for it. (A follower
+    /// joins again instead.) Returns whether the matter is settled: false if this member does not
+    /// lead or raft refuses, so that the caller tries again.
+    pub fn maybe_update_own_addresses(&mut self, now: Now) -> bool {
         if !self.leads() {
             return false;
         }
@@ -205,21 +209,21 @@ impl Replica {
         self.propose_own(now, &command).is_some()
     }
 
-    /// A machine joins or is removed. While raft is busy with another change this one waits.
+    /// A request to join or to remove a machine. It waits while raft is busy with another change.
     pub(super) fn change_members(&mut self, now: Now, ticket: Ticket, change: MemberChange) {
         let due_us = now.mono_us + PROPOSAL_US_MAX;
         self.pending.add_member_change(ticket, due_us, change);
         self.maybe_change_members(now, ticket);
     }
 
-    /// Tries all changes of membership that wait, in the order in which they came.
+    /// Tries all pending changes of membership, in the order in which they came.
     pub(super) fn retry_member_changes(&mut self, now: Now) {
         for ticket in self.pending.member_changes() {
             self.maybe_change_members(now, ticket);
         }
     }
 
-    /// Proposes a change of membership that waits, or refuses it. Returns false if it still waits.
+    /// Proposes or refuses a pending change of membership. Returns false if it is still pending.
     fn maybe_change_members(&mut self, now: Now, ticket: Ticket) -> bool {
         if self.raft.role() != RaftRole::Leader {
             self.finish(ticket, self.redirect_or_fail());
@@ -257,14 +261,14 @@ impl Replica {
         Ok((command, Purpose::Join))
     }
 
-    /// A removal takes effect when it is appended. One that leaves no majority of voters that
-    /// answer would never commit, nor would any entry after it.
+    /// The command for a removal. A removal takes effect when it is appended, so one that leaves no
+    /// majority of voters that answer could never commit, nor could any entry after it.
     fn remove_command(&self, now: Now, name: &str) -> Result<(Command, Purpose), Error> {
         let configuration = self.raft.configuration();
         let Some(member) = configuration.by_name(name) else {
             return Err(Error::new(Code::KeyNotFound, name));
         };
-        // The last voter is refused by raft itself, with a cause of its own.
+        // Raft refuses to remove the last voter, with a cause of its own.
         let is_last_voter = configuration.voters().eq([member.id]);
         if !is_last_voter && !self.raft.can_remove(now, member.id) {
             return Err(Error::new(Code::RaftInternal, NO_MAJORITY));

@@ -1,30 +1,31 @@
-//! The commands that this machine has proposed itself, kept until their entries are applied.
+//! The commands that this machine proposed, kept until their entries are applied.
 //!
-//! An entry that was appended here in the same term is this command, so it is not decoded again:
-//! the value that came from the client is the one that the store keeps. Any other entry is decoded
-//! from the log. Decoding gives an equal command, so a command may be dropped at any time.
+//! An entry with the index and the term of a kept command is that command (Log Matching, thesis
+//! 3.5). So it is not decoded again, and the store keeps the value that came from the client. Any
+//! other entry is decoded from the log. Decoding gives an equal command, so a kept command may be
+//! dropped at any time. Start with [`ProposedCommands::add`].
 use crate::core::command::Command;
 use crate::core::raft::{Index, Term};
 use std::collections::VecDeque;
 
-/// One command.
+/// One command and the entry that holds it.
 struct ProposedCommand {
     index: Index,
     term: Term,
     command: Command,
 }
 
-/// The commands in the order of their entries. Bounded, because raft bounds what is proposed and
-/// not committed; they share their values with nothing but the store.
+/// The commands in the order of their entries. Raft bounds the proposed entries that are not
+/// committed, and with them this queue.
 #[derive(Default)]
 pub struct ProposedCommands {
-    /// The indexes ascend.
+    /// Invariant: the indexes ascend.
     queue: VecDeque<ProposedCommand>,
 }
 
 impl ProposedCommands {
-    /// The command was appended at `index` in `term`. What was appended from there on in an earlier
-    /// leadership was truncated.
+    /// The command was appended at `index` in `term`. Entries of an earlier leadership at `index`
+    /// or after it were truncated, so their commands are dropped.
     pub fn add(&mut self, index: Index, term: Term, command: Command) {
         while self.queue.back().is_some_and(|last| last.index >= index) {
             self.queue.pop_back();

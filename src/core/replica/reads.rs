@@ -1,8 +1,12 @@
 //! Linearizable reads, and watches.
 //!
-//! A linearizable read waits until its leader is confirmed by a round of heartbeats (ReadIndex,
-//! thesis 6.4) and the commit index of that moment is applied here; then it is an ordinary read.
-//! Start with `Replica::read`, then `Replica::watch`.
+//! A linearizable read (ReadIndex, thesis 6.4) waits for two things:
+//! 1. A round of heartbeats confirms the leader. The read index is the leader's commit index at
+//!    the start of the round.
+//! 2. The read index is applied here.
+//!
+//! After that it is an ordinary read of the applied state. Start with `Replica::read`, then
+//! `Replica::watch`.
 use super::Replica;
 use super::forwarding::Destination;
 use super::pending::{Ending, Waiting};
@@ -15,8 +19,7 @@ use crate::core::timer::Now;
 
 /// Linearizable reads.
 impl Replica {
-    /// Carries out `op` once a leader is confirmed and everything that it had committed is applied
-    /// here.
+    /// Carries out `op` as a linearizable read.
     pub(super) fn read(&mut self, now: Now, ticket: Ticket, op: Op) {
         match self.destination() {
             Destination::Leader { to } => self.forward(now, ticket, to, op),
@@ -39,7 +42,7 @@ impl Replica {
         }
     }
 
-    /// Raft has confirmed some reads, and lost the leadership on which others waited.
+    /// Takes the reads that raft has confirmed, and those that failed with the leadership.
     pub(super) fn take_reads(&mut self) {
         let mut confirmed = std::mem::take(&mut self.raft_output.reads);
         for (id, index) in confirmed.drain(..) {
@@ -60,7 +63,7 @@ impl Replica {
         self.raft_output.failed_reads = failed;
     }
 
-    /// Carries out the reads whose index is applied.
+    /// Carries out the confirmed reads whose read index is applied.
     pub(super) fn serve_ready_reads(&mut self, now: Now) {
         for ticket in self.pending.ready_reads(self.applied) {
             let Some(Waiting::Read { op, .. }) = self.pending.take(ticket) else {
@@ -73,7 +76,8 @@ impl Replica {
 
 /// Watches.
 impl Replica {
-    /// Registers a watcher, or answers it from the history.
+    /// Answers a watch from the history, or registers a watcher for coming events. A stream gets
+    /// its past events first and stays registered.
     pub(super) fn watch(
         &mut self,
         ticket: Ticket,
@@ -91,27 +95,28 @@ impl Replica {
                 self.pending.add_watch(ticket, is_stream);
                 self.answer(ticket, Outcome::Watching);
             }
-            Ok(found) => {
+            Ok(reply) => {
                 self.pending.add_watch(ticket, is_stream);
-                self.send_backlog(ticket, found);
+                self.send_backlog(ticket, reply);
             }
             Err(error) => self.answer(ticket, Outcome::Failed(error)),
         }
     }
 
-    /// The client of a stream has taken its past events and asks for the next ones.
+    /// Sends the next past events if the ticket belongs to a stream. Returns whether it does.
     pub(super) fn maybe_continue_backlog(&mut self, ticket: Ticket) -> bool {
         let is_watch = matches!(self.pending.get(ticket), Some(Waiting::Watch { .. }));
         if is_watch {
-            let found = self.store.backlog(WatcherId(ticket.0));
-            self.send_backlog(ticket, found);
+            let reply = self.store.backlog(WatcherId(ticket.0));
+            self.send_backlog(ticket, reply);
         }
         is_watch
     }
 
-    /// Answers a stream with past events; without any it is live.
-    fn send_backlog(&mut self, ticket: Ticket, found: WatchReply) {
-        let events = match found {
+    /// Answers a stream with its next past events. No events: the stream has caught up, and coming
+    /// events follow.
+    fn send_backlog(&mut self, ticket: Ticket, reply: WatchReply) {
+        let events = match reply {
             WatchReply::Waiting => Vec::new(),
             WatchReply::Backlog(events) => events,
             WatchReply::Cleared => return self.finish(ticket, Outcome::WatchEnd),
@@ -120,8 +125,8 @@ impl Replica {
         self.answer(ticket, Outcome::Backlog { events, done });
     }
 
-    /// Delivers the events that watchers wait for. A watcher that is not a stream leaves with its
-    /// event; the store has forgotten it.
+    /// Delivers the store's events to their watchers. A watcher that is not a stream ends with its
+    /// first event; the store has already removed it.
     pub(super) fn deliver_events(&mut self) {
         self.store.take_notifications(&mut self.store_notifications);
         for notification in self.store_notifications.drain(..) {
@@ -137,7 +142,7 @@ impl Replica {
                 }
                 tickets.push((ticket, is_last));
             }
-            self.effects.events.push(Delivery {
+            self.outputs.events.push(Delivery {
                 etcd: notification.event.node.modified,
                 event: notification.event,
                 tickets,
@@ -145,7 +150,7 @@ impl Replica {
         }
     }
 
-    /// The key space is replaced, or no longer served: ends all watches and listings.
+    /// Ends all watches and listings, before the key space is replaced.
     pub(super) fn end_store_readers(&mut self) {
         self.deliver_events();
         for ticket in self.pending.store_readers() {

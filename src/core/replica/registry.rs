@@ -1,33 +1,34 @@
-//! The views of the cluster in the key space, `/_etcd/machines/NAME` and `/_etcd/config`, and the
-//! rules for changing what they show.
+//! The views of the cluster in the key space (`/_etcd/machines/NAME`, `/_etcd/config`), and the
+//! rules for changes of members and config.
 //!
-//! The views are stored formats. They are written when commands on the cluster are applied; a
-//! client that writes to them changes nothing else. All functions are pure: start with `join` and
-//! `config_with`.
+//! The views are stored formats. They are written when commands on the cluster are applied. A
+//! client may overwrite them, without effect on the cluster. The functions are pure. Start with
+//! [`join`] and [`config_with`].
 use crate::core::command::{ClusterConfig, Command, KeyPath};
 use crate::core::error::{Code, Error};
 use crate::core::escape;
 use crate::core::raft::{Configuration, Member, Term};
 use crate::core::seam::Join;
 
-/// The store version of this machine; the range of a joining machine must include it.
+/// The store version of this machine. The version range of a joining machine must include it.
 pub const STORE_VERSION: u64 = 2;
-/// The least `activeSize` (BEHAVIOUR: cluster config).
+/// The least `activeSize`.
 const ACTIVE_SIZE_MIN: u32 = 3;
 /// The least `removeDelay`, in milliseconds.
 const REMOVE_DELAY_MS_MIN: u64 = 2_000;
 /// The least `syncInterval`, in milliseconds.
 pub const SYNC_INTERVAL_MS_MIN: u64 = 1_000;
-/// The longest time in the config, in milliseconds: a hundred years, so that sums do not overflow.
+/// The longest time in the config, in milliseconds: a hundred years. The bound keeps sums of times
+/// from overflowing.
 pub const MS_MAX: u64 = 100 * 365 * 86_400_000;
 
-/// The cluster config as far as this member knows it.
+/// The cluster config that this member has applied, and the one that it has proposed.
 #[derive(Default)]
 pub struct ConfigState {
     /// The last config that was applied; `None` in a new cluster until its first one is applied.
     in_force: Option<ClusterConfig>,
-    /// The last config that this member proposed, and the term in which it led. In that term the
-    /// log contains the config, and later proposals build on it.
+    /// The last config that this member proposed, and its term. While this member leads in that
+    /// term its log contains the config, so later proposals change this one.
     proposed: Option<(Term, ClusterConfig)>,
 }
 
@@ -78,7 +79,7 @@ pub fn config_path() -> KeyPath {
     KeyPath::new("/_etcd/config")
 }
 
-/// Reads what `ClusterConfig::to_json` wrote; `None` for any other text.
+/// Parses the output of `ClusterConfig::to_json`; `None` for any other text.
 pub fn parse_config(text: &str) -> Option<ClusterConfig> {
     let rest = text.strip_prefix("{\"activeSize\":")?;
     let (size, rest) = rest.split_once(",\"removeDelay\":")?;
@@ -99,15 +100,15 @@ fn parse_decimal(text: &str) -> Option<f64> {
     text.parse().ok().filter(|_| is_decimal)
 }
 
-/// A config with the given fields changed: the size loses its fraction, times are rounded to
-/// milliseconds, and all fields are raised to their least values.
+/// `config` with the given fields changed. The size loses its fraction, times are rounded to
+/// milliseconds, and all fields are brought within their bounds.
 pub fn config_with(
     config: ClusterConfig,
     active_size: Option<f64>,
     remove_delay_s: Option<f64>,
     sync_interval_s: Option<f64>,
 ) -> ClusterConfig {
-    // Casts from floating point saturate, and what is not a number becomes 0.
+    // Casts from floating point saturate, and NaN becomes 0.
     let ms = |s: f64| (s * 1000.0).round() as u64;
     let size = active_size.map_or(config.active_size, |size| size as u32);
     let delay = remove_delay_s.map_or(config.remove_delay_ms, ms);
@@ -119,17 +120,19 @@ pub fn config_with(
     }
 }
 
-/// The command for a request to join. `is_heard` tells whether a member was heard within an election
-/// timeout.
+/// The command for a request to join. `is_heard` tells whether a member was heard within an
+/// election timeout.
 ///
-/// A name that is a member already is taken over if the request comes from the same data directory,
-/// or if that member is silent: then the new member replaces it.
+/// If a member has the name already:
+/// - A request from the same data directory repeats the join of that member.
+/// - A request from another directory replaces the member if it was not heard, and is refused
+///   otherwise.
 ///
 /// # Errors
 ///
 /// `InvalidForm` for a request that lacks a field or speaks another store version,
-/// `PeerAddressExists` if name or peer URL belong to another member, `NoMorePeer` if the cluster is
-/// full.
+/// `PeerAddressExists` if the name or the peer URL belongs to another member, `NoMorePeer` if the
+/// cluster is full.
 pub fn join(
     members: &Configuration,
     config: &ClusterConfig,
@@ -152,7 +155,7 @@ pub fn join(
             return Err(Error::new(Code::NoMorePeer, ""));
         }
         None => None,
-        Some(old) if is_same(old, join) => None,
+        Some(old) if is_from_directory_of(old, join) => None,
         Some(old) if is_heard(old) => return taken(),
         Some(old) => Some(old.id.0),
     };
@@ -165,9 +168,9 @@ pub fn join(
     })
 }
 
-/// Whether a join comes from the data directory of `member`. An incarnation of 0 is unknown and
-/// counts as the same.
-fn is_same(member: &Member, join: &Join) -> bool {
+/// Whether a join comes from the data directory of `member`. The incarnation 0 stands for an
+/// unknown one and counts as the same.
+fn is_from_directory_of(member: &Member, join: &Join) -> bool {
     member.incarnation == 0 || [0, member.incarnation].contains(&join.incarnation)
 }
 

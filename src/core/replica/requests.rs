@@ -1,6 +1,7 @@
-//! Requests of clients, administrators and other machines: which part serves which.
+//! Dispatches requests of clients, administrators and other machines to the parts that serve them,
+//! and answers queries about the cluster.
 //!
-//! A request is answered at once, or its ticket becomes an entry of `Pending`. Start with
+//! A request is answered at once, or its ticket becomes a row of `Pending`. Start with
 //! `Replica::on_request`.
 use super::Replica;
 use super::pending::{Ending, MemberChange};
@@ -13,7 +14,8 @@ use crate::core::store::ViewRef;
 use crate::core::timer::Now;
 
 impl Replica {
-    /// A client asks for something, has taken a part of an answer, or has closed its connection.
+    /// A request came in, a client is ready for the next part of its answer, or a client closed its
+    /// connection.
     pub fn on_request(&mut self, now: Now, ticket: Ticket, op: Op) {
         match op {
             Op::Get { .. } | Op::Watch { .. } | Op::Migrate => self.on_read(now, ticket, op),
@@ -29,7 +31,7 @@ impl Replica {
             }
             Op::Join(join) => self.change_members(now, ticket, MemberChange::Join(join)),
             Op::ContinueListing => {
-                // A stream asks for its next past events in the same way.
+                // The same op continues the past events of a stream.
                 if !self.maybe_continue_listing(now, ticket) {
                     self.maybe_continue_backlog(ticket);
                 }
@@ -44,9 +46,9 @@ impl Replica {
         }
     }
 
-    /// A client reads the key space, or watches it.
-    /// Reads a file of what is applied here, at once; `None` if the request is to be asked as any
-    /// other.
+    /// The file at `path` in the applied state, for a GET that is answered at once. `None` if this
+    /// member must not show its key space, or if there is no file: then the request goes through
+    /// `on_request`.
     pub fn get_file<'a>(&'a mut self, path: &'a str) -> Option<(Indexes, ViewRef<'a>)> {
         if !self.has_joined() {
             return None;
@@ -56,6 +58,7 @@ impl Replica {
         Some((at, file))
     }
 
+    /// A client reads the key space, or watches it.
     fn on_read(&mut self, now: Now, ticket: Ticket, op: Op) {
         if !self.has_joined() {
             return self.redirect_to_leader(ticket);
@@ -100,11 +103,11 @@ impl Replica {
                 ..
             } => self.watch(ticket, &path, recursive, stream, since),
             Op::Migrate => self.list_for_migration(now, ticket),
-            _ => unreachable!("called for reads"),
+            _ => unreachable!("`on_request` hands in reads only"),
         }
     }
 
-    /// The answer to a question about the cluster or this machine.
+    /// The answer to a query about the cluster or this machine.
     pub fn query(&self, now: Now, query: &Query) -> Outcome {
         match query {
             Query::Leader => self.leader_url(),
@@ -119,13 +122,13 @@ impl Replica {
         }
     }
 
-    /// Whether this machine has applied its own join; a new member shows nothing before that. A
-    /// member's id is the index of its join.
+    /// Whether this member has applied its own Join, whose index is its id. Before that its key
+    /// space is too old to be shown.
     pub(super) fn has_joined(&self) -> bool {
         self.applied.0 >= self.raft.id().0
     }
 
-    /// The members as of what is applied here.
+    /// The members as of the applied index.
     fn members(&self) -> &Configuration {
         self.raft.configuration_at(self.applied)
     }
@@ -156,8 +159,9 @@ impl Replica {
         list
     }
 
-    /// The machines for a member of `cluster` with this id; error 300 if this machine cannot tell
-    /// whether it is a member.
+    /// The machines, for the member of `cluster` with the id `id`. Error 300 if that member belongs
+    /// to another cluster, or if its Join is not applied here: then it might be missing in the list
+    /// although it is a member.
     fn machines_of(&self, cluster: u64, id: u64) -> Outcome {
         let own_cluster = self.raft.snapshot().cluster;
         if cluster != own_cluster {
@@ -173,8 +177,9 @@ impl Replica {
         Outcome::MachineList(self.machine_list())
     }
 
-    /// The other members of the last configuration here, for a machine that becomes a standby.
-    pub fn last_cluster(&self) -> StandbyInfo {
+    /// The content of `standby_info` when this machine becomes a standby: the other members of its
+    /// last configuration, the leader marked.
+    pub fn standby_info(&self) -> StandbyInfo {
         let own = self.raft.id();
         let is_other = |id: &PeerId| *id != own;
         let leader = self.raft.leader().filter(is_other);

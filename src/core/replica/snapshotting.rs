@@ -1,8 +1,8 @@
-//! Snapshots: this member's own, pieces of it for other members, and the installation of the
-//! leader's.
+//! Snapshots: writing this member's own, reading chunks of it for other members, and installing
+//! the leader's.
 //!
-//! A snapshot of this member freezes the key space and is written a few slices a turn while writes
-//! go on. Start with [`Snapshotting`] and `Replica::continue_snapshot`.
+//! This member's snapshot freezes the key space and is written a few slices a turn. Client writes
+//! go on meanwhile. Start with [`Snapshotting`] and `Replica::continue_snapshot`.
 use super::Replica;
 use super::pending::Ending;
 use crate::core::raft::{ChunkWanted, Index, SnapshotMeta};
@@ -10,39 +10,42 @@ use crate::core::seam::{Fact, SnapshotIn, SnapshotOut};
 use crate::core::store::{SnapshotStep, Store};
 use crate::core::timer::Now;
 
-/// Bytes of a slice.
+/// The bytes of one slice, the unit in which the key space is encoded. The last item of a slice may
+/// exceed them.
 const SLICE_BYTES: usize = 128 << 10;
-/// Room for the item that makes a slice longer than `SLICE_BYTES`.
+/// Spare capacity of a slice's buffer for the item that exceeds `SLICE_BYTES`.
 const SLICE_SLACK_BYTES: usize = 4096;
-/// Bytes of a snapshot that are written for each byte by which the log grows meanwhile. Without
-/// this a follower that catches up takes in entries faster than the snapshot releases them.
+/// How many bytes of the snapshot are written for each byte by which the log grows meanwhile. A
+/// fixed rate would let the log of a follower that catches up grow faster than the snapshot can
+/// release it.
 const WRITTEN_PER_LOG_BYTE: u64 = 4;
-/// Most bytes that are written in a turn; the last slice may exceed it.
+/// Most bytes written in a turn; the last slice may exceed them.
 const TURN_BYTES_MAX: u64 = 1 << 20;
-/// About what an entry takes in the log beside its body, in bytes.
+/// An estimate of the bytes that an entry takes in the log besides its body.
 const RECORD_BYTES: u64 = 32;
-/// A snapshot waits while an older one is sent to a member, so that the transfer need not start
-/// over, but no longer than until the log has grown by this many bytes: they are in memory.
+/// A new snapshot waits while an older one is being sent to a member, because it would make the
+/// transfer start over. It waits no longer once the log has grown by this many bytes, which are all
+/// in memory.
 const LOG_BYTES_MAX: u64 = 256 << 20;
-/// A snapshot is due after this many bytes of the log, as after `snapshot_count` entries: ten
-/// thousand of the largest values would take 20 GB of memory.
+/// A snapshot is due once the log has grown by this many bytes, even if it is by fewer than
+/// `snapshot_count` entries: 10,000 entries with the largest values would take 20 GB of memory.
 const LOG_BYTES_DUE: u64 = 64 << 20;
-/// How long no snapshot is started after one that failed, in microseconds.
+/// The pause after a failed snapshot, in microseconds.
 const RETRY_US: u64 = 60_000_000;
 
-/// How far this member's own snapshot is.
+/// The progress of this member's own snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SnapshotStage {
-    /// None is due.
+    /// No snapshot is due.
     Idle,
-    /// One is due, but the store cannot freeze the key space yet.
+    /// A snapshot is due, but the store cannot freeze the key space yet.
     Wanted,
     /// The snapshot at this index is being written.
     Writing(Index),
-    /// All of it is written, but the log is not durable up to its index. If it were finished now, a
-    /// crash could leave it with entries of a former leader behind it.
+    /// All slices are written, but the log is not durable up to the snapshot's index. If the
+    /// snapshot were finished now, a crash could leave it followed by entries of a former leader.
     Written(Index),
-    /// The disk makes it durable.
+    /// The disk makes the snapshot durable.
     Syncing(Index),
 }
 
@@ -58,23 +61,25 @@ impl SnapshotStage {
     }
 }
 
-/// When a snapshot is due, and how far it is.
+/// When a snapshot is due, and its progress.
 pub struct Snapshotting {
     stage: SnapshotStage,
-    /// How many entries were applied since the last snapshot began.
+    /// How many entries were applied since the last snapshot began. Raised by a failed snapshot,
+    /// see `on_failed`.
     entries: u64,
-    /// About how many bytes of the log they take.
+    /// An estimate of the bytes of the log that these entries take.
     log_bytes: u64,
     /// The size of the last snapshot on disk; 0 before the first.
     last_bytes: u64,
     /// How many bytes of the snapshot under way are written.
     written_bytes: u64,
-    /// No snapshot begins before this time, in microseconds of the monotonic clock.
+    /// No snapshot begins before this time, in microseconds of the monotonic clock; 0 without a
+    /// failure.
     not_before_us: u64,
 }
 
 impl Snapshotting {
-    /// None is under way; the one on disk has `last_bytes`, 0 without one.
+    /// No snapshot is under way. The snapshot on disk has `last_bytes`; 0 without one.
     pub fn new(last_bytes: u64) -> Snapshotting {
         Snapshotting {
             stage: SnapshotStage::Idle,
@@ -92,12 +97,12 @@ impl Snapshotting {
         self.log_bytes += bytes as u64 + RECORD_BYTES;
     }
 
-    /// Whether there are slices to write now.
+    /// Whether there are slices to write without any input.
     pub fn wants_turn(&self) -> bool {
         matches!(self.stage, SnapshotStage::Writing(_))
     }
 
-    /// Up to how many bytes this turn writes.
+    /// The turn ends its writing at this many `written_bytes`.
     fn turn_end_bytes(&self) -> u64 {
         let pace_bytes = WRITTEN_PER_LOG_BYTE * self.log_bytes;
         pace_bytes.min(self.written_bytes + TURN_BYTES_MAX)
@@ -123,7 +128,7 @@ impl Snapshotting {
 
 /// This member's own snapshot.
 impl Replica {
-    /// Begins a snapshot if one is due, and goes on with the one under way.
+    /// Begins a snapshot if one is due, and continues the one under way.
     pub(super) fn continue_snapshot(&mut self, now: Now) {
         if self.snapshotting.stage == SnapshotStage::Idle && self.is_snapshot_due(now) {
             self.snapshotting.stage = SnapshotStage::Wanted;
@@ -133,10 +138,12 @@ impl Replica {
         self.maybe_finish_snapshot();
     }
 
-    /// A snapshot is due in either case:
-    /// - there are enough entries or bytes of them, and the log is at least as long as the snapshot
-    ///   that would replace it,
-    /// - the disk is nearly full: the log is what can be released.
+    /// Whether to begin a snapshot. It is due in either case:
+    /// - The log has grown by enough entries or bytes, and by at least the size of the last
+    ///   snapshot.
+    /// - The disk is nearly full. Only the log can be released.
+    ///
+    /// A due snapshot waits after a failure (`RETRY_US`) and during a transfer (`LOG_BYTES_MAX`).
     fn is_snapshot_due(&self, now: Now) -> bool {
         let Snapshotting {
             entries,
@@ -154,7 +161,8 @@ impl Replica {
         log_bytes > LOG_BYTES_MAX || !self.is_sending_snapshot(now)
     }
 
-    /// Whether the newest snapshot is being sent to a member that answers.
+    /// Whether the newest snapshot is being sent to a member that was heard within an election
+    /// timeout.
     fn is_sending_snapshot(&self, now: Now) -> bool {
         for member in &self.raft.configuration().members {
             let progress = self.raft.peer(member.id);
@@ -173,8 +181,8 @@ impl Replica {
         let meta = self.raft.snapshot_meta(self.applied);
         let index = meta.index;
         self.snapshotting.on_begun(index);
-        self.effects.facts.push(Fact::SnapshotStarted { index });
-        self.effects.snapshot.push(SnapshotOut::Begin(meta));
+        self.outputs.facts.push(Fact::SnapshotStarted { index });
+        self.outputs.snapshot.push(SnapshotOut::Begin(meta));
         true
     }
 
@@ -193,19 +201,19 @@ impl Replica {
         let mut slice = Vec::with_capacity(SLICE_BYTES + SLICE_SLACK_BYTES);
         let step = self.store.snapshot_chunk(SLICE_BYTES, &mut slice);
         if step == SnapshotStep::GivenUp {
-            self.effects.snapshot.push(SnapshotOut::Abandon);
+            self.outputs.snapshot.push(SnapshotOut::Abandon);
             return self.give_up_snapshot(now, index);
         }
         self.snapshotting.written_bytes += slice.len() as u64;
         if !slice.is_empty() {
-            self.effects.snapshot.push(SnapshotOut::Chunk(slice));
+            self.outputs.snapshot.push(SnapshotOut::Chunk(slice));
         }
         if step == SnapshotStep::Done {
             self.snapshotting.stage = SnapshotStage::Written(index);
         }
     }
 
-    /// Lets the disk finish the snapshot once the log is durable up to its index.
+    /// Tells the disk to finish the snapshot once the log is durable up to its index.
     fn maybe_finish_snapshot(&mut self) -> bool {
         let SnapshotStage::Written(index) = self.snapshotting.stage else {
             return false;
@@ -214,20 +222,20 @@ impl Replica {
             return false;
         }
         self.snapshotting.stage = SnapshotStage::Syncing(index);
-        self.effects.snapshot.push(SnapshotOut::Finish);
+        self.outputs.snapshot.push(SnapshotOut::Finish);
         true
     }
 
     fn give_up_snapshot(&mut self, now: Now, index: Index) {
         let snapshot_count = self.settings.snapshot_count;
         self.snapshotting.on_failed(now, snapshot_count);
-        self.effects.facts.push(Fact::SnapshotAbandoned { index });
+        self.outputs.facts.push(Fact::SnapshotAbandoned { index });
     }
 }
 
-/// What the disk reports.
+/// Reports of the disk.
 impl Replica {
-    /// The disk reports about a snapshot, this member's own or the leader's.
+    /// The disk reports on a snapshot: this member's own, or the leader's.
     pub fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
         match input {
             SnapshotIn::Saved {
@@ -252,10 +260,10 @@ impl Replica {
         }
     }
 
-    /// This member's snapshot at `index` is durable. It no longer counts if the leader's snapshot
-    /// was installed meanwhile.
+    /// This member's snapshot at `index` is durable, and the one before it is at `older`. Without
+    /// effect if the leader's snapshot was installed meanwhile.
     fn on_snapshot_saved(&mut self, index: Index, bytes: u64, older: Index) {
-        self.effects
+        self.outputs
             .facts
             .push(Fact::SnapshotSaved { index, bytes });
         if self.snapshotting.stage == SnapshotStage::Syncing(index) {
@@ -273,8 +281,8 @@ impl Replica {
         }
     }
 
-    /// The leader's snapshot is durable. It replaces the key space unless entries have brought this
-    /// member past it meanwhile.
+    /// The leader's snapshot is durable. It replaces the key space, unless this member has applied
+    /// entries up to its index or further meanwhile.
     fn on_snapshot_installed(&mut self, now: Now, meta: SnapshotMeta, store: Store, bytes: u64) {
         self.raft.on_installed(now, true);
         let index = meta.index;
@@ -286,10 +294,10 @@ impl Replica {
             self.leave(ticket, Ending::GivenUp);
         }
         if let SnapshotStage::Writing(_) | SnapshotStage::Written(_) = self.snapshotting.stage {
-            self.effects.snapshot.push(SnapshotOut::Abandon);
+            self.outputs.snapshot.push(SnapshotOut::Abandon);
         }
         self.snapshotting = Snapshotting::new(bytes);
         self.replace_store(store, index);
-        self.effects.facts.push(Fact::SnapshotInstalled { index });
+        self.outputs.facts.push(Fact::SnapshotInstalled { index });
     }
 }

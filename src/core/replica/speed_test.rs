@@ -1,4 +1,4 @@
-//! `/v2/speedTest`: 10,000 sets of one key through the log, a bounded window of them at a time.
+//! `/v2/speedTest`: proposes 10,000 sets of one key, a bounded window of them at a time.
 //!
 //! Start with `Replica::start_speed_test`, then `Replica::continue_speed_tests`.
 use super::Replica;
@@ -8,9 +8,9 @@ use crate::core::seam::{Outcome, Ticket};
 use crate::core::timer::Now;
 use std::collections::VecDeque;
 
-/// How many sets a test makes (BEHAVIOUR: speed test).
+/// How many sets a test makes, as in etcd 0.4.
 const SETS: u32 = 10_000;
-/// How many sets of a test wait for their entries at a time.
+/// Most sets of one test that are proposed and not applied.
 const WINDOW: usize = 256;
 
 /// A speed test under way. At least one set is outstanding between two turns.
@@ -42,7 +42,8 @@ impl SpeedTest {
         self.proposed == SETS && self.outstanding.is_empty()
     }
 
-    /// The deadline of the oldest outstanding set.
+    /// The deadline of the oldest outstanding set, in microseconds of the monotonic clock; `None`
+    /// if no set is outstanding.
     pub fn next_deadline(&self) -> Option<u64> {
         self.outstanding.front().map(|set| set.due_us)
     }
@@ -52,7 +53,8 @@ impl SpeedTest {
         self.outstanding.iter().map(|set| (set.index, set.term))
     }
 
-    /// A set was appended.
+    /// A set was appended. Its outcome counts as unknown from `due_us` on, in microseconds of the
+    /// monotonic clock.
     pub fn on_proposed(&mut self, index: Index, term: Term, due_us: u64) {
         self.proposed += 1;
         self.outstanding.push_back(OutstandingSet {
@@ -69,7 +71,7 @@ impl SpeedTest {
 }
 
 impl Replica {
-    /// Starts a speed test; only the leader can, another member redirects to it.
+    /// Starts a speed test on the leader. Any other member redirects to the leader.
     pub(super) fn start_speed_test(&mut self, now: Now, ticket: Ticket) {
         if self.raft.role() != RaftRole::Leader {
             return self.redirect_to_leader(ticket);
@@ -102,7 +104,7 @@ impl Replica {
         }
     }
 
-    /// A set of a speed test has this outcome. The first set that fails ends the test.
+    /// A set was applied with this outcome. The first failure ends the test.
     pub(super) fn on_speed_test_set(&mut self, ticket: Ticket, outcome: Outcome) {
         if let Outcome::Failed(_) = outcome {
             return self.finish(ticket, outcome);

@@ -1,5 +1,5 @@
-//! The figures of `/v2/stats/self` and `/v2/stats/leader`: appends sent and received, and how long
-//! they took to be acknowledged.
+//! The figures of `/v2/stats/self` and `/v2/stats/leader`: appends sent and received, and the time
+//! until each was acknowledged.
 //!
 //! Sizes are estimates (`Message::append_bytes`); no message is encoded for them. Start with
 //! [`Statistics`].
@@ -8,38 +8,39 @@ use crate::core::seam::FollowerStats;
 use crate::core::timer::Now;
 use std::collections::{BTreeMap, VecDeque};
 
-/// How many of the last appends a rate is taken over (BEHAVIOUR: statistics).
+/// A rate covers this many of the last appends.
 const RATE_APPENDS: usize = 200;
 /// There is no rate once the last append is older than this, in microseconds.
 const IDLE_US_MAX: u64 = 1_000_000;
 
-/// The appends of one direction.
+/// The appends in one direction, sent or received.
 #[derive(Default)]
 pub struct AppendTraffic {
     count: u64,
-    /// When each of the last appends passed, in microseconds of the monotonic clock, and its bytes;
-    /// oldest first, at most `RATE_APPENDS`.
+    /// The last appends, oldest first, at most `RATE_APPENDS`: the time in microseconds of the
+    /// monotonic clock, and the bytes.
     last: VecDeque<(u64, usize)>,
     /// The sum of the bytes in `last`.
     last_bytes: usize,
 }
 
-/// Appends and bytes in a second.
+/// Appends and bytes per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AppendRate {
-    /// Appends in a second; the interface calls them packages.
+    /// Appends per second. The interface of etcd calls them packages.
     pub packages: f64,
-    /// Bytes in a second.
+    /// Bytes per second.
     pub bytes: f64,
 }
 
 impl AppendTraffic {
-    /// How many appends have passed since the start.
+    /// How many appends were sent or received since the start.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The rate of the last appends; `None` if it is idle, or too short to tell.
+    /// The rate of the last appends. `None` if the last append is older than `IDLE_US_MAX`, or if
+    /// all came in the same microsecond.
     pub fn rate(&self, now: Now) -> Option<AppendRate> {
         let (first_us, _) = self.last.front()?;
         let (last_us, _) = self.last.back()?;
@@ -65,10 +66,10 @@ impl AppendTraffic {
     }
 }
 
-/// The appends to one follower: sums, so that nothing grows.
+/// The latency of the appends to one follower. Kept as sums, so its size does not grow.
 #[derive(Clone, Copy, Default)]
 struct AppendLatency {
-    /// The last time between an append and its acknowledgement.
+    /// The time between the last acknowledged append and its acknowledgement.
     current_us: u64,
     sum_us: f64,
     sum_of_squares: f64,
@@ -115,17 +116,17 @@ impl AppendLatency {
     }
 }
 
-/// What one member counts.
+/// The counters of one member.
 #[derive(Default)]
 pub struct Statistics {
     received: AppendTraffic,
     sent: AppendTraffic,
-    /// Of the present leadership. A follower that was removed stays until it ends.
+    /// The followers of the present leadership. A removed follower stays until the leadership ends.
     followers: BTreeMap<PeerId, AppendLatency>,
 }
 
 impl Statistics {
-    /// A message came in.
+    /// A message was received.
     pub fn on_received(&mut self, now: Now, message: &Message) {
         if let Some(bytes) = message.append_bytes() {
             self.received.add(now, bytes);
@@ -139,7 +140,8 @@ impl Statistics {
         }
     }
 
-    /// An append was acknowledged after `took_us` microseconds, or refused (`None`).
+    /// The follower `to` acknowledged an append after `took_us` microseconds, or rejected it
+    /// (`None`).
     pub fn on_round_trip(&mut self, to: PeerId, took_us: Option<u64>) {
         let latency = self.followers.entry(to).or_default();
         match took_us {
@@ -148,7 +150,7 @@ impl Statistics {
         }
     }
 
-    /// The role or the leader has changed: the figures of followers start again.
+    /// The role, the term or the leader has changed: the figures of followers start anew.
     pub fn on_leadership_change(&mut self) {
         self.followers.clear();
     }
@@ -163,7 +165,7 @@ impl Statistics {
         &self.sent
     }
 
-    /// The figures of each member but `own_id`, in order of names.
+    /// The figures of each member except `own_id`, in the order of their names.
     pub fn followers(&self, members: &Configuration, own_id: PeerId) -> Vec<FollowerStats> {
         let mut stats = Vec::new();
         for member in &members.members {
