@@ -1,0 +1,142 @@
+//! Facts: what the core reports to the operator. The core writes no log; the shell gives each fact
+//! its level and its words (`shell::log_lines`).
+use crate::core::command::ClusterConfig;
+use crate::core::raft::{Index, PeerId, Term};
+
+/// Something that is worth a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// This member leads.
+    BecameLeader {
+        /// The term of the leadership.
+        term: Term,
+    },
+    /// This member follows, and has learned of the leader.
+    BecameFollower {
+        /// The leader's term.
+        term: Term,
+        /// The leader's name; empty if the configuration does not name it.
+        leader: Box<str>,
+    },
+    /// This member campaigns; the pre-vote has succeeded.
+    BecameCandidate {
+        /// The term that it campaigns for.
+        term: Term,
+    },
+    /// A snapshot of the own key space has begun.
+    SnapshotStarted {
+        /// The last entry that it covers.
+        index: Index,
+    },
+    /// It is durable.
+    SnapshotSaved {
+        /// The last entry that it covers.
+        index: Index,
+        /// Its size on disk, in bytes.
+        bytes: u64,
+    },
+    /// It was given up, because it took too long or could not be written.
+    SnapshotAbandoned {
+        /// The last entry that it would have covered.
+        index: Index,
+    },
+    /// A snapshot of the leader has replaced the key space.
+    SnapshotInstalled {
+        /// The last entry that it covers.
+        index: Index,
+    },
+    /// A machine has joined the cluster. Like the two facts below, it is not reported for entries
+    /// that were committed before this process started or this machine joined.
+    MemberJoined {
+        /// The member's name.
+        name: Box<str>,
+        /// Its peer URL.
+        peer_url: Box<str>,
+    },
+    /// A member has been removed from the cluster.
+    MemberRemoved {
+        /// The member's name.
+        name: Box<str>,
+        /// Its peer URL.
+        peer_url: Box<str>,
+    },
+    /// The cluster config has changed.
+    ConfigChanged {
+        /// The config that is in force now.
+        config: ClusterConfig,
+    },
+    /// This member was removed from its cluster.
+    Removed,
+    /// The data directory of this member is an old copy: the cluster knows of acknowledgements that
+    /// it does not contain. The member leaves.
+    Amnesia,
+    /// An attempt to find the cluster has failed. Reported when the reason changes.
+    NotFound {
+        /// The reasons of all machines that were asked.
+        why: Box<str>,
+        /// The time to the next attempt, in milliseconds.
+        pause_ms: u64,
+    },
+    /// The discovery service has refused this machine's registration. It is tried again.
+    NotRegistered {
+        /// The service and the reason.
+        why: Box<str>,
+    },
+    /// The cluster has admitted this machine.
+    LetIn {
+        /// The id that it has as a member.
+        id: PeerId,
+    },
+    /// The cluster has no place for this machine, which becomes a standby.
+    Refused {
+        /// The machine that was asked, and its reason.
+        why: Box<str>,
+    },
+    /// This machine was a standby when it was stopped, and goes on as one.
+    StandsByAgain,
+    /// A standby could not fetch the members, or was refused. Reported when the reason changes.
+    NotLetIn {
+        /// The machine that was asked, and the reason.
+        why: Box<str>,
+    },
+    /// A machine of the cluster does not list this member.
+    Unlisted,
+    /// At the address of a machine of this cluster, a machine of another one has answered.
+    OtherCluster {
+        /// The address.
+        why: Box<str>,
+    },
+    /// The leader removes a member.
+    LetGo {
+        /// The member's name.
+        peer: Box<str>,
+        /// How long it was silent, in milliseconds.
+        silent_ms: u64,
+        /// The reason: there are more members than the active size (true), or the member was silent
+        /// for the removal delay (false).
+        too_many: bool,
+    },
+    /// Peers miss heartbeats.
+    HeartbeatsMissed {
+        /// The name of each peer, and how many heartbeats it has missed since it was heard.
+        peers: Vec<(Box<str>, u64)>,
+        /// No missed heartbeats of these peers are reported for this time, in seconds.
+        backoff_s: u64,
+    },
+    /// A heartbeat of the leader arrived shortly before this member would have campaigned.
+    HeartbeatLate {
+        /// The leader's name.
+        peer: Box<str>,
+        /// The time since the previous one, in milliseconds.
+        after_ms: u64,
+    },
+    /// No leader has been known for long.
+    Leaderless {
+        /// How many voters the configuration has; 0: no data of the cluster has arrived yet.
+        voters: usize,
+    },
+    /// The disk has little room: client writes are refused.
+    DiskLow,
+    /// The disk has room again.
+    DiskOk,
+}

@@ -1,0 +1,260 @@
+//! Requests of clients and administrators, and their answers. Start with [`Op`].
+use super::stats::{LeaderStats, SelfStats};
+use crate::core::command::{ClusterConfig, Command, KeyPath};
+use crate::core::error::Error;
+use crate::core::raft::{Index, Term};
+use crate::core::store::{EtcdIndex, Event, ListItem, Stats};
+
+/// The number of a request that waits for its answer. The shell chooses it, unique among the open
+/// requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Read a node, or list a directory. Answer: [`Outcome::Page`]s.
+    Get {
+        /// The node.
+        path: KeyPath,
+        /// List all levels below it, not only the first.
+        recursive: bool,
+        /// The leader confirms that it leads before the answer is read.
+        linearizable: bool,
+    },
+    /// Wait for a change. Answer: [`Outcome::Watching`] or [`Outcome::Backlog`], then deliveries
+    /// until the watcher is done.
+    Watch {
+        /// The node.
+        path: KeyPath,
+        /// Changes below it count too.
+        recursive: bool,
+        /// The answer goes on after the first event, until the client closes.
+        stream: bool,
+        /// The first etcd index of interest, which may be in the past; `None`: from now on.
+        since: Option<u64>,
+        /// Only the leader may answer (`consistent=true`). Other members redirect.
+        on_leader: bool,
+    },
+    /// Append a command on the key space to the log. Answer: [`Outcome::Event`].
+    Write(Command),
+    /// A question that needs no waiting. Answer: one outcome that fits it.
+    Query(Query),
+    /// Set `/foo` 10,000 times. Answer: [`Outcome::SpeedTest`].
+    SpeedTest,
+    /// Export the key space from the root, hidden nodes included, and the history. Answer:
+    /// [`Outcome::Page`]s, and after a further `ContinueListing` [`Outcome::Migrated`].
+    Migrate,
+    /// Change the cluster config; absent fields stay. The fraction of the size is dropped, times are
+    /// rounded to milliseconds, and values below their least one are raised to it. Answer:
+    /// [`Outcome::Config`] with the config that is in force then.
+    ConfigPut {
+        /// The most members.
+        active_size: Option<f64>,
+        /// How long a member may be silent, in seconds.
+        remove_delay_s: Option<f64>,
+        /// The time between two fetches of a standby, in seconds.
+        sync_interval_s: Option<f64>,
+    },
+    /// Remove a member. Answer: [`Outcome::Removed`].
+    MachineRemove {
+        /// Its name.
+        name: Box<str>,
+    },
+    /// Admit a machine as a member. Answer: [`Outcome::Joined`].
+    Join(Join),
+    /// The last page or backlog of this ticket has left the output buffer: send the next one.
+    ContinueListing,
+    /// The client has closed its connection: free what this ticket holds. Has no answer.
+    ClientClosed,
+}
+
+/// A question about the cluster or this machine, answered from what this machine holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// The leader's peer URL.
+    Leader,
+    /// The members' client URLs, the leader's first.
+    Machines,
+    /// The statistics of this machine.
+    StatsSelf,
+    /// The statistics of the followers; only the leader has them.
+    StatsLeader,
+    /// The statistics of the key space.
+    StatsStore,
+    /// The cluster config in force.
+    ConfigGet,
+    /// The members.
+    MachineList,
+    /// The members, if this machine can tell whether the member `id` of `cluster` is one of them:
+    /// it belongs to that cluster and has applied the member's join. Otherwise error 300.
+    MachinesOf {
+        /// The cluster's identity.
+        cluster: u64,
+        /// The member's id.
+        id: u64,
+    },
+    /// One member.
+    MachineGet {
+        /// Its name.
+        name: Box<str>,
+    },
+}
+
+/// A request to join the cluster, as `/join` carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// The lowest store version that the machine speaks.
+    pub min_version: u64,
+    /// The highest store version that the machine speaks.
+    pub max_version: u64,
+    /// Its name.
+    pub name: Box<str>,
+    /// The peer URL that it advertises.
+    pub peer_url: Box<str>,
+    /// The client URL that it advertises.
+    pub client_url: Box<str>,
+    /// The random number of its data directory; 0 if the request names none.
+    pub incarnation: u64,
+}
+
+/// The indexes at the head of an answer (`X-Etcd-Index`, `X-Raft-Index`, `X-Raft-Term`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Indexes {
+    /// The index of the last change of the key space.
+    pub etcd: EtcdIndex,
+    /// The commit index of the log.
+    pub commit: Index,
+    /// The term.
+    pub term: Term,
+}
+
+/// An answer, or a part of one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The request.
+    pub ticket: Ticket,
+    /// The indexes when it was answered.
+    pub at: Indexes,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The write was applied.
+    Event(Box<Event>),
+    /// A part of a listing.
+    Page {
+        /// In the order of the listing.
+        items: Vec<ListItem>,
+        /// No further part follows; otherwise `ContinueListing` asks for it.
+        last: bool,
+    },
+    /// The watcher waits: the head of the answer can be sent. Events follow as deliveries.
+    Watching,
+    /// Past events for a watcher that asked for them.
+    Backlog {
+        /// Oldest first.
+        events: Vec<Event>,
+        /// The answer ends here (a long poll). Otherwise `ContinueListing` asks for more until a
+        /// backlog is empty; from then on events follow as deliveries.
+        done: bool,
+    },
+    /// The rest of the migration document, as of the same moment as its pages.
+    Migrated(Box<Migrated>),
+    /// The watcher's body ends here, without an event.
+    WatchEnd,
+    /// The request has failed.
+    Failed(Error),
+    /// Another machine has to be asked.
+    Redirect {
+        /// Its client URL, for requests to the client port.
+        client_url: Box<str>,
+        /// Its peer URL, for requests to the peer port.
+        peer_url: Box<str>,
+    },
+    /// [`Query::Leader`].
+    Leader {
+        /// The leader's peer URL.
+        peer_url: Box<str>,
+    },
+    /// [`Query::Machines`].
+    Machines {
+        /// The leader's first.
+        client_urls: Vec<Box<str>>,
+    },
+    /// [`Query::StatsSelf`].
+    StatsSelf(Box<SelfStats>),
+    /// [`Query::StatsLeader`] on the leader.
+    StatsLeader(LeaderStats),
+    /// [`Query::StatsStore`].
+    StatsStore(Box<Stats>),
+    /// [`Query::StatsLeader`] on a machine that does not lead (status 403).
+    NotLeader,
+    /// The speed test is over.
+    SpeedTest,
+    /// The cluster config in force.
+    Config(ClusterConfig),
+    /// [`Query::MachineList`] and [`Query::MachinesOf`], sorted by name.
+    MachineList(Vec<MachineInfo>),
+    /// [`Query::MachineGet`].
+    Machine(MachineInfo),
+    /// The member was removed.
+    Removed,
+    /// The machine is a member: the index of its Join, which is its id.
+    Joined(Index),
+}
+
+/// One line of `/v2/admin/machines`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineInfo {
+    /// The member's name.
+    pub name: Box<str>,
+    /// `Leader` or `Follower`.
+    pub state: Role,
+    /// The client URL that it advertises.
+    pub client_url: Box<str>,
+    /// The peer URL that it advertises.
+    pub peer_url: Box<str>,
+}
+
+/// What a machine is in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A member that leads.
+    Leader,
+    /// A member that follows, or waits for a leader.
+    Follower,
+    /// A member that campaigns.
+    Candidate,
+    /// Not a member.
+    Standby,
+}
+
+/// The rest of the migration document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Migrated {
+    /// The etcd index of the key space in the pages.
+    pub etcd: EtcdIndex,
+    /// The raft index of the same moment; it names the file.
+    pub raft: Index,
+    /// The event history, oldest first.
+    pub events: Vec<Event>,
+    /// How many events the history may hold.
+    pub capacity: usize,
+    /// The statistics of the key space.
+    pub stats: Stats,
+}
+
+/// An event for all tickets that wait for it. The shell renders it once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The event.
+    pub event: Event,
+    /// The etcd index at the event.
+    pub etcd: EtcdIndex,
+    /// Each ticket, and whether its answer ends with this event (a long poll).
+    pub tickets: Vec<(Ticket, bool)>,
+}
