@@ -27,7 +27,6 @@ fn chunk(bytes: usize) -> Message {
                 ..SnapshotMeta::default()
             },
             offset: 0,
-            crc: crc32fast::hash(&data),
             done: false,
             data: data.into(),
         },

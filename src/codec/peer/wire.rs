@@ -39,8 +39,8 @@ fields! {
         STALE = 6: AppendReply { round, sync_us, answer: AppendAnswer::Stale } =>
             round: OptionalNumber, sync_us: Number;
 
-        INSTALL_SNAPSHOT = 7: InstallSnapshot { meta, offset, crc, done, data } =>
-            offset: Number, crc: Number, done: Flag, meta: SnapshotMeta, data: Bytes;
+        INSTALL_SNAPSHOT = 7: InstallSnapshot { meta, offset, done, data } =>
+            offset: Number, done: Flag, meta: SnapshotMeta, data: Bytes;
         SNAPSHOT_REPLY = 8: SnapshotReply { index, offset } =>
             index: Index, offset: Number;
         TIMEOUT_NOW = 9: TimeoutNow {};
@@ -399,11 +399,10 @@ mod tests {
                 Rpc::InstallSnapshot {
                     meta,
                     offset: 1 << 40,
-                    crc: 5,
                     done: true,
                     data: vec![9; 4].into(),
                 },
-                "070780808080802005014dac02070201ffffffffffffffffff0101016e01700163c801ffffffffffffffffff0100016e017001630409090909",
+                "0707808080808020014dac02070201ffffffffffffffffff0101016e01700163c801ffffffffffffffffff0100016e017001630409090909",
             ),
             (
                 Rpc::SnapshotReply {

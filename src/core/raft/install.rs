@@ -1,8 +1,9 @@
-//! Snapshots on the receiving side (thesis 5.1): chunks come in and are checked, the owner installs
-//! the snapshot, and the log continues after it. The sending side is in `snapshot`.
+//! Snapshots on the receiving side (thesis 5.1): chunks come in, the owner installs the snapshot,
+//! and the log continues after it. The sending side is in `snapshot`.
 //!
-//! Each chunk that is intact and in order is passed to the owner (`RaftOutput::chunks`). After the
-//! last one the owner verifies the whole snapshot, puts it in place durably and restores its state,
+//! Each chunk that is in order is passed to the owner (`RaftOutput::chunks`). Chunks have no checksum
+//! of their own: the frames of a link have one, and so has each part of the snapshot file. After the
+//! last chunk the owner verifies the whole snapshot, puts it in place durably and restores its state,
 //! then reports it (`Raft::on_installed`). The acknowledgement waits until the record that starts
 //! the log after the snapshot is durable too. Start reading at `Raft::on_install_snapshot`.
 use super::Raft;
@@ -10,7 +11,7 @@ use super::fault::RaftFault;
 use super::message::{Index, PeerId, Persist, Rpc, SnapshotMeta, Term};
 use crate::core::timer::Now;
 
-/// A checked chunk of a snapshot that a peer sends.
+/// A chunk, in order, of a snapshot that a peer sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// The snapshot.
@@ -105,7 +106,6 @@ impl Raft {
         let Rpc::InstallSnapshot {
             meta,
             offset,
-            crc,
             done,
             data,
         } = rpc
@@ -125,7 +125,7 @@ impl Raft {
             return;
         }
         let expected = self.incoming.missing_from(from, &meta);
-        if offset != expected || crc32fast::hash(&data) != crc {
+        if offset != expected {
             self.request_chunk(from, index, expected);
             return;
         }

@@ -265,8 +265,6 @@ pub enum Rpc {
         meta: SnapshotMeta,
         /// The place of `data` in the snapshot, in bytes.
         offset: u64,
-        /// The crc32 of `data`.
-        crc: u32,
         /// Whether this is the last chunk.
         done: bool,
         /// The bytes.

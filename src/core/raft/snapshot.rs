@@ -2,9 +2,9 @@
 //! the log, and the transfer to a peer. The receiving side is in `install`.
 //!
 //! Raft does not see the bytes of a snapshot. It asks the owner for a chunk
-//! (`RaftOutput::chunks_wanted`), gets it (`Raft::on_chunk`) and sends it with its checksum. One
-//! chunk of a transfer is under way at a time, so a transfer that was interrupted continues at the
-//! chunk that the receiver wants.
+//! (`RaftOutput::chunks_wanted`), gets it (`Raft::on_chunk`) and sends it. One chunk of a transfer is
+//! under way at a time, so a transfer that was interrupted continues at the chunk that the receiver
+//! wants.
 //!
 //! A leader sends its snapshot to peers whose entries are released here. A member that does not
 //! lead sends its snapshot to a peer that it helps to repair its log (`repair`, case 3). Start
@@ -186,7 +186,6 @@ impl Raft {
             let rpc = Rpc::InstallSnapshot {
                 meta: meta.clone(),
                 offset: wanted.offset,
-                crc: crc32fast::hash(&data),
                 done,
                 data,
             };

@@ -294,7 +294,6 @@ mod tests {
             rpc: Rpc::InstallSnapshot {
                 meta,
                 offset: 0,
-                crc: 0,
                 done: false,
                 data: Box::default(),
             },

@@ -1,7 +1,7 @@
 //! The format of a snapshot, and how it is written: a slice at a time from a frozen key space.
 //!
-//! The bytes are chunks: length (4 bytes, little endian), CRC-32 of what follows (4 bytes), then
-//! whole records. A record is a tag byte and fields as `varint` writes them:
+//! The bytes are chunks: length (4 bytes, little endian), then whole records. Checksums are those of
+//! the file that the bytes are stored in. A record is a tag byte and fields as `varint` writes them:
 //! - head: version of the format, etcd index, start of the history, the counters of writes, the
 //!   note;
 //! - event, oldest first: action, node, whether there is a previous node, the previous node;
@@ -20,14 +20,14 @@ use crate::core::varint::{Malformed, Unpack, put_number, put_optional, put_str, 
 use std::sync::Arc;
 
 /// The version of the format.
-pub(super) const VERSION: u64 = 2;
+pub(super) const VERSION: u64 = 3;
 /// The tags of the records.
 pub(super) const HEAD: u8 = 1;
 pub(super) const EVENT: u8 = 2;
 pub(super) const NODE: u8 = 3;
 pub(super) const END: u8 = 4;
-/// Length and checksum before the records of a chunk.
-pub(super) const FRAME_BYTES: usize = 8;
+/// The length before the records of a chunk.
+pub(super) const LENGTH_BYTES: usize = 4;
 
 /// The outcome of `Store::snapshot_chunk`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl SnapshotWriter {
         if is_done {
             put_end(self.events, self.nodes, &mut records);
         }
-        put_frame(&records, out);
+        put_chunk(&records, out);
         is_done
     }
 
@@ -230,10 +230,9 @@ pub(super) fn encode_head(index: u64, history_start: u64, counters: &[u64], note
     head
 }
 
-fn put_frame(records: &[u8], out: &mut Vec<u8>) {
+fn put_chunk(records: &[u8], out: &mut Vec<u8>) {
     let length = u32::try_from(records.len()).expect("a slice and one record stay below 4 GiB");
     out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(&crc32fast::hash(records).to_le_bytes());
     out.extend_from_slice(records);
 }
 
