@@ -1,7 +1,7 @@
-//! Micro benches of the hot paths: `cargo bench --bench micro`, or with a filter behind `--`.
-//! Each figure is per item; the log's benches stand in `wal/benches`.
+//! Micro benchmarks of the hot paths: `cargo bench --bench micro`, with a filter after `--`. Each
+//! figure is per item. The benchmarks of the log are in `wal/benches`.
 use divan::{Bencher, black_box, counter::ItemsCount};
-use tern::codec::api::{Context, Mode, Port, Rendition, Routed, Site, route};
+use tern::codec::api::{Context, FileGet, Mode, Port, Rendition, Routed, Site, route};
 use tern::codec::http::{Date, Limits, Parsed, Parser};
 use tern::core::command::{Command, KeyPath};
 use tern::core::seam::{Answer, Delivery, Indexes, Outcome, Ticket};
@@ -18,6 +18,8 @@ const PUT: &[u8] = b"PUT /v2/keys/load/0000001 HTTP/1.1\r\nHost: 127.0.0.1:4001\
     Accept: */*\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 22\r\n\r\nvalue=0123456789abcdef";
 const GET: &[u8] = b"GET /v2/keys/load/0000001?quorum=true HTTP/1.1\r\nHost: 127.0.0.1:4001\r\n\
     User-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
+
+const PLAIN_GET: &[u8] = b"GET /v2/keys/load/0000001 HTTP/1.1\r\nHost: 127.0.0.1:4001\r\n\r\n";
 
 #[divan::bench(args = ["put", "get"])]
 fn http_parse(bencher: Bencher, which: &str) {
@@ -140,6 +142,28 @@ fn api_route_and_render(bencher: Bencher, which: &str) {
     });
 }
 
+/// A GET of a file that is answered at once: from the parsed request to bytes.
+#[divan::bench]
+fn api_file_get(bencher: Bencher) {
+    let (site, date) = (site(), Date::new(1_800_000_000_000_000_000));
+    let context = context(&site, &date);
+    let mut store = store();
+    store.apply(&set(1)).expect("a set of a file");
+    let mut parser = Parser::new();
+    let Parsed::Request { request, .. } = parser.parse(PLAIN_GET, &Limits::default()) else {
+        panic!("the request is whole");
+    };
+    let mut out = Vec::new();
+    let mut values = Vec::new();
+    bencher.bench_local(|| {
+        let get = FileGet::new(Port::Client, black_box(&request), &context);
+        let get = get.expect("it asks for one key");
+        let file = store.get_file(get.key()).expect("it was set");
+        out.clear();
+        get.render(file, &context, &mut out, &mut values)
+    });
+}
+
 /// An event's body, rendered once for all watchers.
 #[divan::bench]
 fn api_rendition(bencher: Bencher) {
@@ -193,14 +217,14 @@ fn watch_fan_out(bencher: Bencher, watchers: u64) {
     store.apply(&command).expect("a set of a file");
     let path = KeyPath::new("/load/0000001");
     for id in 0..watchers {
-        let watched = store.watch(WatcherId(id), &path, false, true, None);
-        watched.expect("nothing of the past is asked for");
+        let registered = store.watch(WatcherId(id), &path, false, true, None);
+        registered.expect("no index of the past");
     }
-    let mut notices = Vec::new();
+    let mut notifications = Vec::new();
     bencher.bench_local(|| {
-        notices.clear();
+        notifications.clear();
         store.apply(&command).expect("a set of a file");
-        store.take_notifications(&mut notices);
-        assert_eq!(notices[0].watchers.len() as u64, watchers);
+        store.take_notifications(&mut notifications);
+        assert_eq!(notifications[0].watchers.len() as u64, watchers);
     });
 }

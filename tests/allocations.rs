@@ -1,8 +1,8 @@
 //! What one request costs in memory: the allocations of the machine, and their bytes, from the
 //! client's socket and back to it, in the steady state of a machine that is alone.
 //!
-//! The machine runs in a thread of this process, on real sockets and a real log. The allocator counts
-//! that thread only, so the client in the test's own thread costs nothing.
+//! The machine runs in a thread of this process, on real sockets and a real log. The allocator
+//! counts that thread only, so the client in the test's own thread costs nothing.
 //!
 //! With the environment variable `TERN_ALLOCATIONS=1` and `--nocapture` the test also prints where
 //! each allocation of one further request is made.

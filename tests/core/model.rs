@@ -1,5 +1,5 @@
-//! The key space once more, as simply as can be: one flat map, everything else by looking at all of
-//! it.
+//! A model of the key space, as simple as possible: one flat map of all nodes. Each question is
+//! answered by a pass over all of them.
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tern::core::command::{Command, KeyPath, Naming};
@@ -10,7 +10,7 @@ type Names = Vec<String>;
 
 #[derive(Clone)]
 struct Node {
-    /// None: a directory.
+    /// `None`: a directory.
     value: Option<String>,
     expires_ns: Option<u64>,
     modified: u64,
@@ -31,7 +31,7 @@ pub struct Model {
     pub index: u64,
     nodes: BTreeMap<Names, Node>,
     waiting: Vec<Waiting>,
-    /// All that ever happened, but for refreshes.
+    /// All events, without those of refreshes.
     pub events: Vec<Event>,
     /// The watchers that were woken, each with its event.
     pub woken: Vec<(u64, Vec<u64>)>,
@@ -199,9 +199,9 @@ impl Model {
             parent.or_insert_with(|| new(None, None));
         }
         let node = new(value.as_deref().map(String::from), expires_ns);
-        let told = view(&at, &node);
+        let after = view(&at, &node);
         self.nodes.insert(at, node);
-        Ok(self.tell(action, told, prev, true))
+        Ok(self.publish(action, after, prev, true))
     }
 
     fn change(
@@ -222,23 +222,23 @@ impl Model {
                 *old = value.to_string();
             }
         }
-        let mut told = view(&at, node);
-        told.modified = EtcdIndex(self.index);
-        self.tell(action, told, Some(prev), !refresh)
+        let mut after = view(&at, node);
+        after.modified = EtcdIndex(self.index);
+        self.publish(action, after, Some(prev), !refresh)
     }
 
     fn remove(&mut self, action: Action, at: &Names) -> Event {
         self.index += 1;
         let prev = view(at, &self.nodes[at]);
         self.nodes.retain(|names, _| !names.starts_with(at));
-        let told = View {
+        let after = View {
             value: None,
             dir: prev.dir && action != Action::Expire,
             expires_ns: None,
             modified: EtcdIndex(self.index),
             ..prev.clone()
         };
-        self.tell(action, told, Some(prev), true)
+        self.publish(action, after, Some(prev), true)
     }
 
     pub fn expire(&mut self, now_ns: u64) {
@@ -259,9 +259,15 @@ impl Model {
         self.nodes.values().filter_map(|n| n.expires_ns).min()
     }
 
-    fn tell(&mut self, action: Action, node: View, prev: Option<View>, tell: bool) -> Event {
+    fn publish(
+        &mut self,
+        action: Action,
+        node: View,
+        prev: Option<View>,
+        is_public: bool,
+    ) -> Event {
         let event = Event { action, node, prev };
-        if tell {
+        if is_public {
             let key = names(&KeyPath::new(&event.node.key));
             let removes = event.removes_directory();
             let reached = |w: &Waiting| {
@@ -287,7 +293,8 @@ impl Model {
         event
     }
 
-    /// The events of the past from `since` on that concern a watcher; if there is none, it waits.
+    /// The events from the index `since` on that a watcher gets from the history. If there is none,
+    /// or it is a stream, it waits for further ones.
     pub fn watch(
         &mut self,
         id: u64,
@@ -327,7 +334,7 @@ impl Model {
             .collect()
     }
 
-    /// A node and what is below it, in the order in which listings give it.
+    /// A node and its descendants, in the order of listings.
     pub fn list(&self, path: &KeyPath, recursive: bool, all: bool) -> Result<Vec<ListItem>, Fails> {
         let at = names(path);
         let top = self.find(&at)?;

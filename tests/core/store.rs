@@ -1,5 +1,5 @@
 //! The key space against a simple model of it, under random commands, listings, snapshots and
-//! watchers; damaged snapshots; very deep trees on a small stack.
+//! watchers. Also: damaged snapshots, and very deep trees on a small stack.
 use crate::model::Model;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -128,7 +128,8 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// A listing, what it has given, and what it must give in the end: fixed by its first page.
+/// A listing, its items so far, and the items that it must have in the end, which its first page
+/// decides.
 struct Open {
     listing: Listing,
     path: KeyPath,
@@ -144,7 +145,7 @@ struct Pair {
     open: Vec<Open>,
     /// The snapshot that is being written, and the hash of what it must become.
     snapshot: Option<(Vec<u8>, u64)>,
-    /// Events that streams which have not caught up are owed.
+    /// For each stream that still reads the history: the events that it must get yet.
     behind: BTreeMap<u64, Vec<Event>>,
     watchers: u64,
 }
@@ -308,7 +309,8 @@ impl Pair {
         }
     }
 
-    /// A stream reads on; what the model woke it for meanwhile was put behind its backlog.
+    /// A stream reads on. Events for which the model has woken it since are at the end of its
+    /// backlog.
     fn backlog(&mut self, id: u64) {
         if let Some(mut due) = self.behind.remove(&id) {
             match self.store.backlog(WatcherId(id)) {
@@ -332,8 +334,8 @@ impl Pair {
     fn compare(&mut self) {
         assert_eq!(self.store.index().0, self.model.index);
         assert_eq!(self.store.next_expiry_ns(), self.model.next_expiry_ns());
-        let mut notices = Vec::new();
-        self.store.take_notifications(&mut notices);
+        let mut notifications = Vec::new();
+        self.store.take_notifications(&mut notifications);
         let mut woken = std::mem::take(&mut self.model.woken);
         for (index, ids) in &mut woken {
             let event = self.model.events.iter().find(|e| e.index().0 == *index);
@@ -347,14 +349,14 @@ impl Pair {
             });
         }
         woken.retain(|(_, ids)| !ids.is_empty());
-        let told = notices.iter().map(|n| {
+        let found = notifications.iter().map(|n| {
             let ids = n.watchers.iter().map(|w| w.0).collect();
             (n.event.index().0, ids)
         });
-        assert_eq!(told.collect::<Vec<(u64, Vec<u64>)>>(), woken);
+        assert_eq!(found.collect::<Vec<(u64, Vec<u64>)>>(), woken);
     }
 
-    /// All that is left open is ended: nothing may be kept then.
+    /// Ends everything that is open. Nothing may be kept after that.
     fn close(mut self) {
         for open in self.open.drain(..) {
             self.store.end(open.listing);
@@ -457,7 +459,7 @@ proptest! {
     }
 }
 
-/// Everything that walks the tree, on a stack of 128 KiB: 1,024 levels, many times over.
+/// All traversals of the tree run on a stack of 128 KiB over 40 branches of 1,024 levels.
 #[test]
 fn depth_costs_no_stack() {
     let work = || {
@@ -487,9 +489,9 @@ fn depth_costs_no_stack() {
         };
         store.apply(&delete).expect("it is there");
         while store.free_some() {}
-        let mut notices = Vec::new();
-        store.take_notifications(&mut notices);
-        assert_eq!(notices.len(), 11);
+        let mut notifications = Vec::new();
+        store.take_notifications(&mut notifications);
+        assert_eq!(notifications.len(), 11);
         assert_eq!(store.next_expiry_ns(), Some(6));
         drop(store);
     };
@@ -518,9 +520,9 @@ fn many_watchers_get_each_event_once() {
     for path in ["/one", "/one", "/many/17", "/none"] {
         store.apply(&set(path, Some("v"), None)).expect("a file");
     }
-    let mut notices = Vec::new();
-    store.take_notifications(&mut notices);
-    let counts: Vec<usize> = notices.iter().map(|n| n.watchers.len()).collect();
+    let mut notifications = Vec::new();
+    store.take_notifications(&mut notifications);
+    let counts: Vec<usize> = notifications.iter().map(|n| n.watchers.len()).collect();
     assert_eq!(counts, [10_000, 5_000, 1]);
     for id in 1..=id {
         store.unwatch(WatcherId(id));

@@ -1,14 +1,17 @@
-//! The key space's script language: one command a line, what it leads to beneath it, indented.
+//! The script language of the key space: one command a line, and below it, indented, what it does.
 //!
-//! Writes: `set`, `create`, `post`, `post-padded`, `update`, `cas`, `delete`, `cad PATH [VALUE]
-//! [OPTION…]`, `view ACTION PATH [VALUE]`, `sync NOW`, `fill PREFIX COUNT [BYTES]`. No value makes
-//! a directory, or keeps what there is; `''` is an empty one. Options: `expires=N value=V index=N
-//! or-create refresh dir recursive`. Reads: `get PATH [recursive]`; `list NAME PATH
-//! [recursive|all]`, `page NAME MAX`, `past NAME`, `end NAME`. Watchers: `watch ID PATH [recursive]
-//! [stream] [since=N]`, `backlog ID`, `unwatch ID`. Snapshots: `begin`, `chunk BYTES`, `abandon`,
-//! `rebuild` (what the chunks so far make), `restart` (a snapshot of now, read back in small
-//! pieces, goes on). Others: `limits EVENTS BYTES`, `free`, `due`, `stats`, `nodes`. A node reads
-//! `PATH = VALUE` or `PATH/`, `[modified created]`, `until EXPIRATION`.
+//! - Writes: `set`, `create`, `post`, `post-padded`, `update`, `cas`, `delete`, `cad PATH [VALUE]
+//!   [OPTION…]`, `view ACTION PATH [VALUE]`, `sync NOW`, `fill PREFIX COUNT [BYTES]`. Without a
+//!   value a directory is made, or the value stays; `''` is an empty value. Options: `expires=N
+//!   value=V index=N or-create refresh dir recursive`.
+//! - Reads: `get PATH [recursive]`, `list NAME PATH [recursive|all]`, `page NAME MAX`, `past NAME`,
+//!   `end NAME`.
+//! - Watchers: `watch ID PATH [recursive] [stream] [since=N]`, `backlog ID`, `unwatch ID`.
+//! - Snapshots: `begin`, `chunk BYTES`, `abandon`, `rebuild` (shows the key space that the chunks
+//!   so far make), `restart` (replaces the key space by one restored from a snapshot of it).
+//! - Others: `limits EVENTS BYTES`, `free`, `due`, `stats`, `nodes`.
+//!
+//! A node is shown as `PATH = VALUE` or `PATH/`, `[modified created]`, `until EXPIRATION`.
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -20,7 +23,7 @@ const LIMITS: HistoryLimits = HistoryLimits {
     bytes: 16 << 20,
 };
 
-/// The script again, with the outcome of each command beneath it in place of whatever stood there.
+/// The script with the outcome of each command below it, in place of the outcomes that it had.
 pub fn run(script: &str) -> String {
     let mut bench = Bench {
         store: Store::new(LIMITS),
@@ -29,17 +32,17 @@ pub fn run(script: &str) -> String {
         snapshot: Vec::new(),
         writing: false,
     };
-    let mut told = String::new();
+    let mut output = String::new();
     for line in script.lines().filter(|l| !l.starts_with(' ')) {
-        told.push_str(line);
-        told.push('\n');
+        output.push_str(line);
+        output.push('\n');
         if !line.is_empty() && !line.starts_with('#') {
             for outcome in bench.command(line).lines() {
-                writeln!(told, "  {outcome}").expect("a string takes all");
+                writeln!(output, "  {outcome}").expect("a string takes all");
             }
         }
     }
-    told
+    output
 }
 
 struct Bench {
@@ -50,9 +53,11 @@ struct Bench {
     writing: bool,
 }
 
-/// The words of a line: the command, the words without `=`, the words with it.
+/// The words of a line.
 struct Words<'a> {
+    /// The command and its arguments.
     plain: Vec<&'a str>,
+    /// The words with `=`, and the flags with an empty value.
     options: BTreeMap<&'a str, &'a str>,
 }
 
@@ -103,7 +108,7 @@ impl<'a> Words<'a> {
 impl Bench {
     fn command(&mut self, line: &str) -> String {
         let words = Words::new(line);
-        let told = match words.at(0) {
+        let mut output = match words.at(0) {
             "limits" => {
                 self.limits = HistoryLimits {
                     events: words.at(1).parse().expect("a number"),
@@ -144,16 +149,14 @@ impl Bench {
             "nodes" => format!("{} nodes", self.store.nodes()),
             _ => self.write(&words),
         };
-        let mut notices = Vec::new();
-        self.store.take_notifications(&mut notices);
-        notices.iter().fold(told, |told, notice| {
-            let ids: Vec<String> = notice.watchers.iter().map(|w| w.0.to_string()).collect();
-            format!(
-                "{told}\nwakes {}: {}",
-                ids.join(" "),
-                show_event(&notice.event)
-            )
-        })
+        let mut notifications = Vec::new();
+        self.store.take_notifications(&mut notifications);
+        for Notification { event, watchers } in &notifications {
+            let ids: Vec<String> = watchers.iter().map(|id| id.0.to_string()).collect();
+            let event = show_event(event);
+            write!(output, "\nwakes {}: {event}", ids.join(" ")).expect("a string takes all");
+        }
+        output
     }
 
     fn write(&mut self, words: &Words) -> String {
@@ -195,12 +198,11 @@ impl Bench {
                 Err(error) => format!("error {} {}", error.code as u32, error.cause),
             },
             "list" => {
-                let listing = match words.has("all") {
-                    true => self.store.get_all(),
-                    false => {
-                        let path = KeyPath::new(words.at(2));
-                        self.store.get(&path, recursive).expect("a node is there")
-                    }
+                let listing = if words.has("all") {
+                    self.store.get_all()
+                } else {
+                    let path = KeyPath::new(words.at(2));
+                    self.store.get(&path, recursive).expect("a node is there")
                 };
                 self.listings.insert(name.into(), listing);
                 "opened".into()
@@ -344,7 +346,7 @@ fn parse_write(words: &Words) -> Command {
     }
 }
 
-/// A snapshot's bytes, taken in pieces of seven, as a key space.
+/// The key space that the bytes of a snapshot make, read in pieces of seven.
 fn rebuild(bytes: &[u8], limits: HistoryLimits) -> Store {
     let mut restore = Restore::new(limits);
     for piece in bytes.chunks(7) {
@@ -356,24 +358,24 @@ fn rebuild(bytes: &[u8], limits: HistoryLimits) -> Store {
 fn show_page(store: &mut Store, listing: &mut Listing, max: usize) -> String {
     let mut items = Vec::new();
     let page = store.page(listing, max, &mut items);
-    let mut told = String::new();
+    let mut output = String::new();
     let dots = items.len().saturating_sub(20);
     for (at, item) in items.iter().enumerate() {
         if at < 10 || at >= 10 + dots {
             let depth = "  ".repeat(item.depth as usize);
-            writeln!(told, "{depth}{}", show_view(&item.view)).expect("a string takes all");
+            writeln!(output, "{depth}{}", show_view(&item.view)).expect("a string takes all");
         } else if at == 10 {
-            writeln!(told, "… {dots} more").expect("a string takes all");
+            writeln!(output, "… {dots} more").expect("a string takes all");
         }
     }
     match page {
         Page::Done => {}
         Page::Failed(error) => {
-            told.push_str(&format!("error {} {}", error.code as u32, error.cause))
+            output.push_str(&format!("error {} {}", error.code as u32, error.cause));
         }
-        other => told.push_str(&format!("{other:?}")),
+        other => output.push_str(&format!("{other:?}")),
     }
-    told
+    output
 }
 
 fn show_view(view: &View) -> String {

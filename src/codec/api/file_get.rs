@@ -1,8 +1,8 @@
-//! A GET of one file, answered at once from what the machine has: the most frequent request, without
-//! a copy of the key or the value, a ticket, or a list of one node.
+//! A GET of one file, the most frequent request, answered at once: without a copy of the key or the
+//! value, a ticket, or a list of one node.
 //!
-//! It is answered here only if nothing but the file decides the answer. Everything else (parameters,
-//! HEAD, directories, errors) goes the way of all requests, see `route`; the bytes are the same.
+//! Only if nothing but the file decides the answer. Everything else (parameters, HEAD, directories,
+//! errors) goes the way of all requests, see `route`. The bytes of the answer are the same.
 use super::cors::Cors;
 use super::render::{AnswerKind, NodeTree, Shape, SharedValue};
 use super::{Context, Port};

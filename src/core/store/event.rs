@@ -1,7 +1,7 @@
 //! The values that the key space hands out: nodes as clients see them, and events.
 //!
-//! Plain data. How it reads as JSON is the codec's business. Keys and values are shared: an event, the
-//! history and the tree hold the same bytes.
+//! Plain data. How it reads as JSON is the codec's business. Keys and values are shared: an event,
+//! the history and the tree hold the same bytes.
 use std::sync::Arc;
 
 /// The etcd index: the number of changes of the key space so far. Each change raises it by one.

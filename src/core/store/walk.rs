@@ -2,7 +2,7 @@
 //! when a freeze began.
 //!
 //! A traversal holds the numbers of the directories that it is in. Between two calls of `run` they
-//! stay valid because no command was applied, or because a freeze keeps the nodes that were removed.
+//! stay valid because no command was applied, or because a freeze keeps the nodes that are removed.
 use super::event::{EtcdIndex, View};
 use super::freeze::{Freeze, SavedNode};
 use super::node::{KeyTree, Node, NodeId};
