@@ -22,7 +22,7 @@ pub use super::seam::*;
 pub use finder::Search;
 
 use crate::core::error::{Code, Error};
-use crate::core::raft::{Configuration, Index, Lsn, Message, PeerId, Raft, Term};
+use crate::core::raft::{Configuration, Index, Lsn, Message, PeerId, Raft, StateSeq, Term};
 use crate::core::replica::Replica;
 use crate::core::store::{Store, ViewRef};
 use crate::core::timer::Now;
@@ -260,7 +260,16 @@ impl Machine {
         self.check_invariants();
     }
 
-    /// Every record up to `lsn` is durable, by a sync that took `took_us`.
+    /// The term and vote `seq`, or a later one, is durable, by a sync that took `took_us`. Neither
+    /// this nor `on_synced` implies the other.
+    pub fn on_state_synced(&mut self, now: Now, seq: StateSeq, took_us: u64) {
+        if let MachineMode::Member(member) = &mut self.mode {
+            member.on_state_synced(now, seq, took_us);
+        }
+        self.check_invariants();
+    }
+
+    /// Every record of the log up to `lsn` is durable, by a sync that took `took_us`.
     pub fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
         if let MachineMode::Member(member) = &mut self.mode {
             member.on_synced(now, lsn, took_us);

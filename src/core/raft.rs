@@ -31,8 +31,12 @@
 //!
 //! # Durability
 //!
-//! Raft hands records to the disk in [`RaftOutput::persist`] and learns from `Raft::on_synced`
-//! which are durable. It assumes nothing about when that is. What depends on a record waits:
+//! Raft hands the disk two sequences, and assumes nothing about when either is durable, nor about
+//! which comes first:
+//! - terms and votes, in [`RaftOutput::state`], durable with `Raft::on_state_synced`;
+//! - records of the log, in [`RaftOutput::persist`], durable with `Raft::on_synced`.
+//!
+//! What depends on one of them waits:
 //! - a message for the term and the vote that it is sent with (`gate`);
 //! - an acknowledgement, and the leader's own share of a majority, for the entries
 //!   (`Log::durable`);
@@ -152,7 +156,9 @@ pub enum HeartbeatReport {
 /// The outputs of a member. The owner takes them with `Raft::take_output` and empties them.
 #[derive(Default)]
 pub struct RaftOutput {
-    /// Records for the disk. Each takes the next `Lsn`.
+    /// The newest term and vote for the disk, if they have changed.
+    pub state: Option<HardState>,
+    /// Records for the log on the disk. Each takes the next `Lsn`.
     pub persist: Vec<Persist>,
     /// Messages for the links. All may leave at once.
     pub messages: Vec<(PeerId, Message)>,
@@ -382,27 +388,51 @@ impl Raft {
         self.check_invariants();
     }
 
-    /// All records up to `lsn` are durable. The sync took `took_us` microseconds.
+    /// The term and vote `seq`, or a later one, is durable. The sync took `took_us` microseconds.
+    /// Says nothing of the log.
+    ///
+    /// # Panics
+    ///
+    /// If `seq` was not handed out.
+    pub fn on_state_synced(&mut self, now: Now, seq: StateSeq, took_us: u64) {
+        self.now_us = now.mono_us;
+        self.election.on_synced(self.now_us, took_us);
+        self.gate.on_state_synced(seq, &mut self.out.messages);
+        if self.has(RaftFault::StateSyncCoversLog) {
+            self.on_log_synced(self.gate.last_record());
+        }
+        if self.role == RaftRole::Candidate {
+            self.maybe_count_own_vote();
+        }
+        self.check_invariants();
+    }
+
+    /// All records of the log up to `lsn` are durable. The sync took `took_us` microseconds. Says
+    /// nothing of term and vote.
     ///
     /// # Panics
     ///
     /// If `lsn` was not handed out.
     pub fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
+        assert!(
+            lsn <= self.gate.last_record(),
+            "only a record that exists is durable"
+        );
         self.now_us = now.mono_us;
         self.election.on_synced(self.now_us, took_us);
-        self.gate.on_synced(lsn, &mut self.out.messages);
+        self.on_log_synced(lsn);
+        self.check_invariants();
+    }
+
+    fn on_log_synced(&mut self, lsn: Lsn) {
         self.log.on_synced(lsn);
         match self.role {
-            RaftRole::Candidate => {
-                self.maybe_count_own_vote();
-            }
             RaftRole::Leader => {
                 self.maybe_commit();
             }
             RaftRole::Follower => self.acknowledge(),
-            RaftRole::PreCandidate => {}
+            RaftRole::PreCandidate | RaftRole::Candidate => {}
         }
-        self.check_invariants();
     }
 
     /// Time has passed; see `next_deadline`.
@@ -637,14 +667,8 @@ impl Raft {
         self.current_term = term;
         self.voted_for = vote;
         let vote = vote.filter(|_| !self.has(RaftFault::VoteNotStored));
-        let state = Persist::State { term, vote };
-        // Of two states in a row the disk needs the last one only.
-        if let Some(last @ Persist::State { .. }) = self.out.persist.last_mut() {
-            *last = state;
-        } else {
-            self.persist(state);
-        }
-        self.gate.on_state();
+        let seq = self.gate.number_state();
+        self.out.state = Some(HardState { seq, term, vote });
     }
 
     /// Entries that this member has acknowledged are lost.
@@ -661,7 +685,7 @@ impl Raft {
 
 /// Outputs.
 impl Raft {
-    /// Hands a record to the disk. Returns its number.
+    /// Hands a record of the log to the disk. Returns its number.
     fn persist(&mut self, record: Persist) -> Lsn {
         self.out.persist.push(record);
         self.gate.number_record()
@@ -769,9 +793,9 @@ impl Raft {
         self.log.durable()
     }
 
-    /// The number of the last record that was handed to the disk.
+    /// The number of the last record of the log that was handed to the disk.
     pub fn lsn(&self) -> Lsn {
-        self.gate.last()
+        self.gate.last_record()
     }
 
     /// An entry, if memory still holds it.

@@ -34,7 +34,7 @@ mod stats;
 
 use crate::core::raft::{
     Configuration, HeartbeatReport, Index, Lsn, Message, PeerId, Raft, RaftConfig, RaftNotice,
-    RaftOutput, RaftRole, RaftState, Rpc,
+    RaftOutput, RaftRole, RaftState, Rpc, StateSeq,
 };
 use crate::core::seam::{
     Answer, Fact, Indexes, LinkState, Order, Outcome, Outputs, Recovered, Role, Settings,
@@ -203,7 +203,12 @@ impl Replica {
         }
     }
 
-    /// The disk has synced everything up to `lsn`, in `took_us` microseconds.
+    /// The term and vote `seq` is durable, by a sync of `took_us` microseconds.
+    pub fn on_state_synced(&mut self, now: Now, seq: StateSeq, took_us: u64) {
+        self.raft.on_state_synced(now, seq, took_us);
+    }
+
+    /// All records of the log up to `lsn` are durable, by a sync of `took_us` microseconds.
     pub fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
         self.raft.on_synced(now, lsn, took_us);
     }
@@ -276,6 +281,8 @@ impl Replica {
         for (_, message) in &self.raft_output.messages {
             self.statistics.on_sent(now, message);
         }
+        let state = self.raft_output.state.take();
+        self.outputs.state = state.or(self.outputs.state);
         self.outputs.persist.append(&mut self.raft_output.persist);
         self.outputs.send.append(&mut self.raft_output.messages);
         self.outputs.lsn = self.raft.lsn();

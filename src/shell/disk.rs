@@ -21,7 +21,9 @@ use membership::OwnMembership;
 
 use crate::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
 use crate::core::raft::snapshot_head::encode_meta;
-use crate::core::raft::{Configuration, EntryBody, Lsn, PeerId, Persist, SnapshotMeta};
+use crate::core::raft::{
+    Configuration, EntryBody, HardState, Lsn, PeerId, Persist, SnapshotMeta, StateSeq,
+};
 use crate::shell::logger;
 use snapshots::Snapshots;
 use std::collections::VecDeque;
@@ -50,7 +52,11 @@ pub struct Disk {
     /// The peer URLs in `standby_info` at start; empty once they were taken.
     peers: Vec<Box<str>>,
     snapshots: Snapshots,
-    /// What the core handed in and the log has not taken, oldest first. Not empty only while the
+    /// The term and vote that the core handed in last and that are not written.
+    unwritten_state: Option<HardState>,
+    /// The term and vote that are durable, until [`Disk::poll_sync`] has reported it.
+    unreported_state: Option<StateSeq>,
+    /// The records that the core handed in and the log has not taken, oldest first. Not empty only while the
     /// disk is full.
     waiting: VecDeque<Persist>,
     /// For each call of `append` that the log has taken: the log's mark that covers it, and its
@@ -105,8 +111,32 @@ impl SyncDelay {
     }
 }
 
+/// What has become durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SyncReport {
+    /// This term and vote, or a later one.
+    pub state: Option<StateSeq>,
+    /// All records of the log up to this number.
+    pub lsn: Option<Lsn>,
+}
+
 impl Disk {
-    /// Takes what must become durable, in order, and empties `persist`. `lsn` is the number of this
+    /// Takes a term and vote that must become durable; it replaces one that is not written yet.
+    /// [`Disk::poll_sync`] returns its number once it is durable.
+    pub fn save_state(&mut self, state: HardState) {
+        self.unwritten_state = Some(state);
+    }
+
+    /// Writes the term and vote that wait. The only place that does: the log writes the number of a
+    /// new segment to the same slots, and composes both from what was written last.
+    fn write_state(&mut self) {
+        if let Some(HardState { seq, term, vote }) = self.unwritten_state.take() {
+            or_die(self.wal.save_state(term.0, vote.map_or(0, |id| id.0)));
+            self.unreported_state = Some(seq);
+        }
+    }
+
+    /// Takes records of the log that must become durable, in order, and empties `persist`. `lsn` is the number of this
     /// call; [`Disk::poll_sync`] returns it once everything up to it is durable.
     ///
     /// # Panics
@@ -118,6 +148,9 @@ impl Disk {
         }
         assert!(lsn > self.lsn, "numbers rise");
         self.lsn = lsn;
+        // Entries of a term are written only after that term is durable, and `Wal::append` may
+        // write.
+        self.write_state();
         self.waiting.extend(persist.drain(..));
         if self.next_room_check_us.is_none() {
             self.append_waiting();
@@ -128,10 +161,6 @@ impl Disk {
     fn append_waiting(&mut self) {
         while let Some(first) = self.waiting.front() {
             let taken = match first {
-                Persist::State { term, vote } => {
-                    or_die(self.wal.save_state(term.0, vote.map_or(0, |id| id.0)));
-                    Ok(1)
-                }
                 Persist::Release { through } => {
                     or_die(self.wal.release(through.0));
                     Ok(1)
@@ -189,7 +218,7 @@ impl Disk {
                     keep_tail: *keep_tail,
                     head: heads.next().expect("one for each snapshot"),
                 }),
-                Persist::State { .. } | Persist::Release { .. } => break,
+                Persist::Release { .. } => break,
             }
             count += 1;
         }
@@ -203,27 +232,29 @@ impl Disk {
         if self.delay.is_running(now_us) || !self.wants_sync() {
             return false;
         }
+        self.write_state();
         or_die(self.wal.start_sync());
         self.delay.start(now_us);
         true
     }
 
-    /// The highest number up to which everything is durable, if that has risen since the last call.
-    pub fn poll_sync(&mut self, now_us: u64) -> Option<Lsn> {
+    /// What has become durable since the last call.
+    pub fn poll_sync(&mut self, now_us: u64) -> SyncReport {
         if self.delay.is_running(now_us) {
-            return None;
+            return SyncReport::default();
         }
         if let Some(mark) = or_die(self.wal.poll_sync()) {
             self.durable_mark = mark;
         }
-        let mut synced = None;
-        while let Some((mark, lsn)) = self.unsynced.front()
+        let mut lsn = None;
+        while let Some((mark, number)) = self.unsynced.front()
             && *mark <= self.durable_mark
         {
-            synced = Some(*lsn);
+            lsn = Some(*number);
             self.unsynced.pop_front();
         }
-        synced
+        let state = self.unreported_state.take();
+        SyncReport { state, lsn }
     }
 
     /// Whether the disk has room, if that has changed since the last call. Checks a full disk for
@@ -255,14 +286,15 @@ impl Disk {
         }
     }
 
-    /// Whether something was appended that no sync covers yet.
+    /// Whether something was handed in that no sync covers yet.
     pub fn has_work(&self) -> bool {
         self.delay.due_us.is_none() && self.wants_sync()
     }
 
     fn wants_sync(&self) -> bool {
         let is_durable = |(mark, _): &(u64, Lsn)| *mark <= self.durable_mark;
-        self.wal.wants_sync() || self.unsynced.front().is_some_and(is_durable)
+        let has_state = self.unwritten_state.is_some() || self.unreported_state.is_some();
+        has_state || self.wal.wants_sync() || self.unsynced.front().is_some_and(is_durable)
     }
 
     /// The configuration has changed. The head of each new log segment repeats the newest one.
@@ -360,6 +392,8 @@ impl Disk {
         };
         self.incarnation = or_die(self.wal.start_over(&options)).identity;
         or_die(dir::wipe_besides_log(&self.data_dir));
+        self.unwritten_state = None;
+        self.unreported_state = None;
         self.waiting.clear();
         self.unsynced.clear();
         self.appended_mark = 0;
@@ -371,7 +405,8 @@ impl Disk {
     }
 
     /// Syncs what was appended and closes the log.
-    pub fn close(self) {
+    pub fn close(mut self) {
+        self.write_state();
         or_die(self.wal.close());
     }
 }

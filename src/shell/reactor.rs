@@ -29,7 +29,7 @@ use crate::core::machine::{Machine, Order, Outputs};
 use crate::core::timer::Now;
 use crate::shell::clock::Clock;
 use crate::shell::config::{Config, TlsFiles};
-use crate::shell::disk::Disk;
+use crate::shell::disk::{Disk, SyncReport};
 use crate::shell::logger;
 use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -436,11 +436,19 @@ impl Reactor {
 
     /// Reports to the machine what has become durable, and how much room the disk has.
     fn report_synced(&mut self) {
-        if let Some(lsn) = self.disk.poll_sync(self.now.mono_us) {
-            // Some records become durable without a sync.
+        let report = self.disk.poll_sync(self.now.mono_us);
+        if report != SyncReport::default() {
+            // Some of it becomes durable without a sync.
             let since_us = self.sync_since_us.take().unwrap_or(self.now.mono_us);
             let took_us = self.now.mono_us - since_us;
-            self.machine.on_synced(self.now, lsn, took_us);
+            if let Some(seq) = report.state {
+                self.machine.on_state_synced(self.now, seq, took_us);
+            }
+            if let Some(lsn) = report.lsn {
+                // One sync counts once.
+                let took_us = if report.state.is_some() { 0 } else { took_us };
+                self.machine.on_synced(self.now, lsn, took_us);
+            }
         }
         if let Some(space) = self.disk.poll_space(self.now.mono_us) {
             self.machine.on_space(self.now, space);
@@ -454,8 +462,12 @@ impl Reactor {
         self.needs_advance = false;
         let outputs = &mut self.outputs;
         if outputs.wipes() {
+            outputs.state = None;
             outputs.persist.clear();
             outputs.snapshot.clear();
+        }
+        if let Some(state) = outputs.state.take() {
+            self.disk.save_state(state);
         }
         self.disk.append(&mut outputs.persist, outputs.lsn);
         for out in outputs.snapshot.drain(..) {

@@ -7,7 +7,7 @@ use tern::codec::http::Method;
 use tern::codec::http::call::HttpReply;
 use tern::core::command::{Command, KeyPath};
 use tern::core::machine::*;
-use tern::core::raft::{Lsn, Message, PeerId, Persist, SnapshotMeta};
+use tern::core::raft::{HardState, Lsn, Message, PeerId, Persist, SnapshotMeta};
 use tern::core::store::{HistoryLimits, Restore, Store};
 use tern::core::timer::Now;
 use tern_support::durable::DurableLog;
@@ -63,7 +63,9 @@ pub struct Rig {
     pub effects: Outputs,
     /// The orders of the last turn.
     pub ordered: Ordered,
-    /// Handed to the disk and not synced.
+    /// Term and vote, handed to the disk and not synced.
+    pub pending_state: Option<HardState>,
+    /// Records of the log, handed to the disk and not synced.
     pub pending: Vec<Persist>,
     lsn: Lsn,
     pub answers: Vec<Answer>,
@@ -180,6 +182,7 @@ impl Rig {
             now,
             effects: Outputs::default(),
             ordered: Ordered::default(),
+            pending_state: None,
             pending: Vec::new(),
             lsn: Lsn(0),
             answers: Vec::new(),
@@ -215,6 +218,7 @@ impl Rig {
     pub fn turn(&mut self) {
         self.effects.clear();
         self.machine.advance(self.now, &mut self.effects);
+        self.pending_state = self.effects.state.take().or(self.pending_state);
         self.pending.append(&mut self.effects.persist);
         self.lsn = self.effects.lsn;
         self.answers.append(&mut self.effects.answers);
@@ -234,6 +238,7 @@ impl Rig {
         }
         if self.ordered.wipe {
             // The disk keeps its content: a restart stands for a crash before the wipe.
+            self.pending_state = None;
             self.pending.clear();
             self.machine.on_wiped(self.now, 78);
         }
@@ -289,7 +294,12 @@ impl Rig {
 
     /// The disk has synced everything it was given.
     pub fn sync(&mut self) {
+        if let Some(state) = self.pending_state.take() {
+            self.disk.log.save_state(state);
+            self.machine.on_state_synced(self.now, state.seq, 0);
+        }
         for what in std::mem::take(&mut self.pending) {
+            self.disk.log.check_order(&what);
             self.disk.log.apply(what);
         }
         self.machine.on_synced(self.now, self.lsn, 0);
@@ -299,7 +309,8 @@ impl Rig {
     pub fn settle(&mut self) {
         for _ in 0..100_000 {
             self.turn();
-            if self.pending.is_empty() && !self.machine.wants_turn() {
+            let has_synced = self.pending_state.is_none() && self.pending.is_empty();
+            if has_synced && !self.machine.wants_turn() {
                 return;
             }
             self.sync();

@@ -18,13 +18,13 @@ use std::fmt::Write;
 use tern::codec::peer::wire;
 use tern::core::command::{self, Command, KeyPath};
 use tern::core::raft::{
-    AppendAnswer, Configuration, Entry, EntryBody, FetchResult, Index, Lsn, Member, Message,
-    PeerId, Persist, ProposalRefusal, Raft, RaftConfig, RaftNotice, RaftOutput, RaftRole,
+    AppendAnswer, Configuration, Entry, EntryBody, FetchResult, HardState, Index, Lsn, Member,
+    Message, PeerId, Persist, ProposalRefusal, Raft, RaftConfig, RaftNotice, RaftOutput, RaftRole,
     RaftState, ReadId, Rpc, SnapshotMeta, Term,
 };
 use tern::core::timer::Now;
 use tern_support::durable::DurableLog;
-use text::{message, persist, refusal, shown};
+use text::{hard_state, message, persist, refusal, shown};
 
 /// Bytes of one piece of a snapshot.
 const CHUNK: usize = 8;
@@ -64,6 +64,7 @@ impl Disk {
         if let Persist::Installed { meta, .. } = &what {
             self.snapshot = meta.clone();
         }
+        self.log.check_order(&what);
         self.log.apply(what);
     }
 
@@ -77,7 +78,11 @@ impl Disk {
 struct Node {
     raft: Option<Raft>,
     disk: Disk,
-    /// Written, not synced: lost in a crash.
+    /// Term and vote, written and not synced: lost in a crash.
+    unsynced_state: Option<HardState>,
+    /// When the first of them came.
+    unsynced_state_us: u64,
+    /// Records of the log, written and not synced: lost in a crash.
     unsynced: VecDeque<(Lsn, Persist)>,
     /// When the first of them came.
     unsynced_us: u64,
@@ -193,6 +198,7 @@ impl World {
             "notice" => self.notice(&words),
             "log" => self.show_log(number(&words, 1)),
             "state" => self.show_states(),
+            "disk" => self.show_disk(number(&words, 1)),
             "members" => self.show_members(number(&words, 1)),
             _ => self.ask(&words),
         }
@@ -329,6 +335,8 @@ impl World {
                 raft: Some(raft),
                 applied: disk.snapshot.index,
                 disk,
+                unsynced_state: None,
+                unsynced_state_us: 0,
                 unsynced: VecDeque::new(),
                 unsynced_us: 0,
                 lsn: 0,

@@ -13,7 +13,7 @@
 use super::finder::Finder;
 use super::standby::JoinFrom;
 use super::{Common, refusal};
-use crate::core::raft::{Lsn, Message, PeerId};
+use crate::core::raft::{Lsn, Message, PeerId, StateSeq};
 use crate::core::replica::{Replica, Standing};
 use crate::core::seam::{
     Fact, Indexes, LinkState, Op, Order, Outcome, Outputs, Query, SnapshotIn, Space, StandbyInfo,
@@ -187,7 +187,14 @@ impl MemberMode {
         }
     }
 
-    /// All records up to `lsn` are durable.
+    /// The term and vote `seq` is durable.
+    pub(super) fn on_state_synced(&mut self, now: Now, seq: StateSeq, took_us: u64) {
+        if self.is_running() {
+            self.replica.on_state_synced(now, seq, took_us);
+        }
+    }
+
+    /// All records of the log up to `lsn` are durable.
     pub(super) fn on_synced(&mut self, now: Now, lsn: Lsn, took_us: u64) {
         if self.is_running() {
             self.replica.on_synced(now, lsn, took_us);

@@ -26,6 +26,8 @@ faults! {
     CountBeforeSync,
     /// A follower acknowledges entries before they are durable.
     AckBeforeSync,
+    /// The sync of a term and vote counts as one of the log before it.
+    StateSyncCoversLog,
     /// A vote is sent before it is durable.
     VoteBeforeSync,
     /// A vote is never stored.

@@ -2,55 +2,63 @@
 //!
 //! A message carries the sender's term, and a vote or a campaign promises that this member will not
 //! vote for another candidate in that term. If the member forgot the term in a crash, it could
-//! break the promise (thesis 3.8, figure 3.1). So a message leaves only once the last record of
-//! term and vote is durable. Until then the gate withholds it.
+//! break the promise (thesis 3.8, figure 3.1). So a message leaves only once a term and vote at
+//! least as late as its own are durable. Until then the gate withholds it.
+//!
+//! # Two sequences
+//!
+//! Term and vote are numbered by `StateSeq`, the records of the log by `Lsn`. The disk reports each
+//! sequence by itself, and neither implies the other: a later term can be durable while earlier
+//! records of the log are not, and such records must not be acknowledged.
 //!
 //! What depends on durable *entries* is not withheld here. An acknowledgement or a commit is
-//! computed from `Log::durable`, which moves with the same syncs.
+//! computed from `Log::durable` when it is made, so its mark in the log is durable already, and
+//! here it waits for its term only.
 //!
-//! The gate also numbers the records for the disk. Start reading at [`Gate::pass`].
+//! The gate also hands out the numbers of both sequences. Start reading at [`Gate::pass`].
 use std::collections::VecDeque;
 
-use super::message::{Lsn, Message, PeerId};
+use super::message::{Lsn, Message, PeerId, StateSeq};
 
 /// Most messages that the gate withholds. Messages past that are dropped, which raft tolerates
 /// like any loss.
 const WITHHELD_MAX: usize = 4096;
 
-/// Numbers records and withholds messages.
+/// Numbers what goes to the disk, and withholds messages.
 #[derive(Default)]
 pub struct Gate {
-    /// The number of the last record that was handed out; 0 before the first.
-    last: Lsn,
-    /// All records up to this one are durable; at most `last`.
-    synced: Lsn,
-    /// The last record that holds a term and a vote; at most `last`.
-    state: Lsn,
-    /// Each message with the record that it waits for, in the order in which they were sent. The
-    /// records never fall, and each is later than `synced`.
-    withheld: VecDeque<(Lsn, PeerId, Message)>,
+    /// The number of the last record of the log that was handed out; 0 before the first.
+    last_record: Lsn,
+    /// The number of the last term and vote that was handed out; 0 before the first.
+    last_state: StateSeq,
+    /// This term and vote, or a later one, is durable; at most `last_state`.
+    synced_state: StateSeq,
+    /// Each message with the term and vote that it waits for, in the order in which they were sent.
+    /// The numbers never fall, and each is later than `synced_state`.
+    withheld: VecDeque<(StateSeq, PeerId, Message)>,
 }
 
 impl Gate {
-    /// The number of the last record that was handed out.
-    pub fn last(&self) -> Lsn {
-        self.last
+    /// The number of the last record of the log that was handed out.
+    pub fn last_record(&self) -> Lsn {
+        self.last_record
     }
 
-    /// Numbers one more record.
+    /// Numbers one more record of the log.
     pub fn number_record(&mut self) -> Lsn {
-        self.last = Lsn(self.last.0 + 1);
-        self.last
+        self.last_record = Lsn(self.last_record.0 + 1);
+        self.last_record
     }
 
-    /// The last record holds the current term and vote.
-    pub fn on_state(&mut self) {
-        self.state = self.last;
+    /// Numbers one more term and vote.
+    pub fn number_state(&mut self) -> StateSeq {
+        self.last_state = StateSeq(self.last_state.0 + 1);
+        self.last_state
     }
 
     /// Whether the current term and vote are durable.
     pub fn is_state_durable(&self) -> bool {
-        self.synced >= self.state
+        self.synced_state == self.last_state
     }
 
     /// A message may leave: returns it if the current term and vote are durable, else withholds it.
@@ -59,22 +67,25 @@ impl Gate {
             return Some((to, message));
         }
         if self.withheld.len() < WITHHELD_MAX {
-            self.withheld.push_back((self.state, to, message));
+            self.withheld.push_back((self.last_state, to, message));
         }
         None
     }
 
-    /// All records up to `lsn` are durable. Appends the messages that waited for one of them to
-    /// `released`.
+    /// The term and vote `seq`, or a later one, is durable. Appends the messages that waited for it
+    /// to `released`.
     ///
     /// # Panics
     ///
-    /// If `lsn` was not handed out.
-    pub fn on_synced(&mut self, lsn: Lsn, released: &mut Vec<(PeerId, Message)>) {
-        assert!(lsn <= self.last, "only a record that exists is durable");
-        self.synced = self.synced.max(lsn);
+    /// If `seq` was not handed out.
+    pub fn on_state_synced(&mut self, seq: StateSeq, released: &mut Vec<(PeerId, Message)>) {
+        assert!(
+            seq <= self.last_state,
+            "only a state that exists is durable"
+        );
+        self.synced_state = self.synced_state.max(seq);
         while let Some((waits_for, _, _)) = self.withheld.front() {
-            if *waits_for > lsn {
+            if *waits_for > seq {
                 return;
             }
             let (_, to, message) = self.withheld.pop_front().expect("looked at above");
@@ -84,11 +95,13 @@ impl Gate {
 
     /// Part of `Raft::check_invariants`.
     pub fn check_invariants(&self) {
-        assert!(self.synced <= self.last, "a durable record exists");
-        assert!(self.state <= self.last, "the record of the term exists");
+        assert!(
+            self.synced_state <= self.last_state,
+            "a durable state exists"
+        );
         assert!(self.withheld.len() <= WITHHELD_MAX, "the gate is bounded");
         if let Some((waits_for, _, _)) = self.withheld.front() {
-            assert!(*waits_for > self.synced, "a message waits for a sync");
+            assert!(*waits_for > self.synced_state, "a message waits for a sync");
         }
     }
 }
@@ -108,15 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn a_message_waits_for_the_record_of_its_term() {
+    fn a_message_waits_for_its_term_and_not_for_the_log() {
         let mut gate = Gate::default();
         assert!(gate.pass(TO, message(1)).is_some());
         gate.number_record();
-        gate.on_state();
+        gate.number_state();
         gate.number_record();
         assert!(gate.pass(TO, message(2)).is_none());
         let mut released = Vec::new();
-        gate.on_synced(Lsn(1), &mut released);
+        gate.on_state_synced(StateSeq(1), &mut released);
         assert_eq!(released, [(TO, message(2))]);
         assert!(gate.pass(TO, message(2)).is_some());
         gate.check_invariants();
@@ -126,15 +139,14 @@ mod tests {
     fn a_later_term_is_waited_for_separately() {
         let mut gate = Gate::default();
         for term in [2, 3] {
-            gate.number_record();
-            gate.on_state();
+            gate.number_state();
             assert!(gate.pass(TO, message(term)).is_none());
         }
         let mut released = Vec::new();
-        gate.on_synced(Lsn(1), &mut released);
+        gate.on_state_synced(StateSeq(1), &mut released);
         assert_eq!(released, [(TO, message(2))]);
         assert!(!gate.is_state_durable());
-        gate.on_synced(Lsn(2), &mut released);
+        gate.on_state_synced(StateSeq(2), &mut released);
         assert_eq!(released.len(), 2);
         gate.check_invariants();
     }
@@ -142,8 +154,7 @@ mod tests {
     #[test]
     fn withheld_messages_are_bounded() {
         let mut gate = Gate::default();
-        gate.number_record();
-        gate.on_state();
+        gate.number_state();
         for _ in 0..WITHHELD_MAX + 1 {
             gate.pass(TO, message(1));
         }

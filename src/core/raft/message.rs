@@ -24,6 +24,11 @@ pub struct PeerId(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
+/// The number of a term and vote for the disk ([`HardState`]). Rises by one with each, from 1 on in
+/// each process. A sequence of its own: neither of `StateSeq` and `Lsn` implies the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateSeq(pub u64);
+
 /// One entry of the log. Index and term name one entry in the whole cluster (Log Matching,
 /// thesis 3.5).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,16 +96,22 @@ pub struct SnapshotMeta {
     pub configuration: Configuration,
 }
 
-/// A record for the disk. The disk makes records durable in the order in which they are handed out.
+/// Term and vote for the disk (thesis figure 3.1, the persistent state without the log). Of several
+/// the disk needs the last one only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HardState {
+    /// Its number.
+    pub seq: StateSeq,
+    /// The current term.
+    pub term: Term,
+    /// The candidate that has this member's vote in this term.
+    pub vote: Option<PeerId>,
+}
+
+/// A record for the log on the disk. The disk makes records durable in the order in which they are
+/// handed out, and none of a term before a [`HardState`] of at least that term.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Persist {
-    /// Term and vote.
-    State {
-        /// The current term.
-        term: Term,
-        /// The candidate that has this member's vote in this term.
-        vote: Option<PeerId>,
-    },
     /// New entries. The first one replaces everything that the log on the disk holds from its index
     /// on.
     Append {
@@ -124,6 +135,19 @@ pub enum Persist {
     /// The lost body of a damaged entry, verified by the checksum in its record header. Replaces
     /// that one record; the entries after it stay.
     Repair(Entry),
+}
+
+impl Persist {
+    /// The latest term that the log on the disk has with this record. A [`HardState`] of at least
+    /// this term must be durable before the record is written.
+    pub fn term(&self) -> Option<Term> {
+        match self {
+            Persist::Append { entries, .. } => entries.last().map(|entry| entry.term),
+            Persist::Installed { meta, .. } => Some(meta.term),
+            Persist::Repair(entry) => Some(entry.term),
+            Persist::Release { .. } => None,
+        }
+    }
 }
 
 impl Term {

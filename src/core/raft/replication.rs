@@ -151,7 +151,7 @@ impl Raft {
         {
             entries.push(entry.clone());
             *commit = now_committed;
-            return self.gate.last();
+            return self.gate.last_record();
         }
         self.persist(Persist::Append {
             entries: vec![entry.clone()],

@@ -1,6 +1,6 @@
 //! Outputs: what one `Machine::advance` leaves for the shell. Start with [`Outputs`].
 use super::{Answer, Call, Delivery, Fact, SnapshotOut, StandbyInfo};
-use crate::core::raft::{Lsn, Message, PeerId, Persist, Violation};
+use crate::core::raft::{HardState, Lsn, Message, PeerId, Persist, Violation};
 
 /// One batch of outputs. The shell owns it and reuses its memory.
 ///
@@ -8,12 +8,15 @@ use crate::core::raft::{Lsn, Message, PeerId, Persist, Violation};
 /// out; between the vectors it is free, except that `answers` precede `events`.
 #[derive(Default)]
 pub struct Outputs {
-    /// Records for the disk.
+    /// The newest term and vote, if they have changed. `Machine::on_state_synced` with its number
+    /// says that it is durable. It must be so before any record of `persist` of its term is written.
+    pub state: Option<HardState>,
+    /// Records for the log on the disk.
     pub persist: Vec<Persist>,
     /// The number of the last record of `persist`, or of an earlier batch if that is empty.
     /// `Machine::on_synced` with it says that all records up to it are durable.
     pub lsn: Lsn,
-    /// Messages for the links. They may leave before `persist` is synced: the core withholds those
+    /// Messages for the links. They may leave before `state` and `persist` are synced: the core withholds those
     /// that may not.
     pub send: Vec<(PeerId, Message)>,
     /// Answers for the connections.
@@ -56,7 +59,8 @@ pub enum Order {
         violation: Violation,
     },
     /// Delete log and snapshots, give the data directory a new number, and call
-    /// `Machine::on_wiped` with it. `persist` and `snapshot` of this batch need not be carried out.
+    /// `Machine::on_wiped` with it. `state`, `persist` and `snapshot` of this batch need not be
+    /// carried out.
     Wipe,
     /// This machine is the first of its cluster: bootstrap it, and start again as its only member.
     Found,
@@ -74,6 +78,7 @@ impl Outputs {
 
     /// Moves everything to the end of `other`, whose `lsn` becomes the one of `self`.
     pub fn move_to(&mut self, other: &mut Outputs) {
+        other.state = self.state.take().or(other.state);
         other.persist.append(&mut self.persist);
         other.lsn = self.lsn;
         other.send.append(&mut self.send);
@@ -87,6 +92,7 @@ impl Outputs {
 
     /// Empties it and keeps its memory.
     pub fn clear(&mut self) {
+        self.state = None;
         self.persist.clear();
         self.send.clear();
         self.answers.clear();

@@ -113,6 +113,8 @@ impl Disk {
             standby: standby.map(|s| s.info),
             peers,
             snapshots: Snapshots::new(data_dir, limits, kept),
+            unwritten_state: None,
+            unreported_state: None,
             waiting: VecDeque::new(),
             unsynced: VecDeque::new(),
             appended_mark: appended,

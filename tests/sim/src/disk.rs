@@ -8,7 +8,7 @@
 //! to single entries becomes `EntryBody::Faulty`, as recovery would report it. Start at `Disk::append`.
 use std::collections::VecDeque;
 use tern::core::machine::StandbyInfo;
-use tern::core::raft::{Index, Lsn, PeerId, Persist, SnapshotMeta};
+use tern::core::raft::{HardState, Index, Lsn, PeerId, Persist, SnapshotMeta, StateSeq, Term};
 use tern_support::durable::{DurableLog, Record};
 use tern_support::rng::Rng;
 
@@ -252,10 +252,16 @@ struct Writing {
 pub struct Disk {
     pub image: Image,
     pub lies: Lies,
+    /// Term and vote, handed over and not yet durable.
+    waiting_state: Option<HardState>,
+    /// A running sync makes this term and vote durable.
+    syncing_state: Option<HardState>,
     /// Handed over, not yet durable.
     waiting: VecDeque<Persist>,
-    /// The number of the last operation that is durable, and of the last that was handed over.
+    /// The number of the last operation that is durable, of the last that was reported so, and of
+    /// the last that was handed over.
     durable: u64,
+    reported: u64,
     last: u64,
     /// A running sync covers up to here.
     syncing: Option<u64>,
@@ -271,8 +277,11 @@ impl Disk {
         Disk {
             image,
             lies,
+            waiting_state: None,
+            syncing_state: None,
             waiting: VecDeque::new(),
             durable: 0,
+            reported: 0,
             last: 0,
             syncing: None,
             writing: None,
@@ -288,18 +297,59 @@ impl Disk {
         self.waiting.extend(ops.drain(..));
     }
 
-    /// Starts a sync if there is something to sync and none is running.
-    pub fn start_sync(&mut self) -> bool {
-        let start = self.syncing.is_none() && self.durable < self.last;
-        if start {
-            self.syncing = Some(self.last);
+    /// Takes a term and vote over.
+    pub fn save_state(&mut self, state: HardState) {
+        self.waiting_state = Some(state);
+    }
+
+    /// Starts a sync of term and vote if one waits and none is running.
+    pub fn start_state_sync(&mut self) -> bool {
+        if self.syncing_state.is_some() {
+            return false;
         }
-        start
+        self.syncing_state = self.waiting_state.take();
+        self.syncing_state.is_some()
+    }
+
+    /// The running sync of term and vote is over: the number to report to the core.
+    pub fn end_state_sync(&mut self) -> StateSeq {
+        let state = self.syncing_state.take().expect("a sync was running");
+        self.write_state(state);
+        state.seq
+    }
+
+    fn write_state(&mut self, state: HardState) {
+        if !self.lies.no_state {
+            self.image.log.save_state(state);
+        }
+    }
+
+    /// Starts a sync of the log if there is something to sync and none is running. It covers the
+    /// records whose term is durable.
+    pub fn start_sync(&mut self) -> bool {
+        if self.syncing.is_some() {
+            return false;
+        }
+        let term = if self.lies.no_state {
+            Term(u64::MAX)
+        } else {
+            self.image.log.term
+        };
+        let is_durable = |op: &&Persist| op.term().is_none_or(|of| of <= term);
+        let count = self.waiting.iter().take_while(is_durable).count() as u64;
+        // What an untrue sync has left waiting is reported already.
+        let through = self.durable + count;
+        if through <= self.reported {
+            return false;
+        }
+        self.syncing = Some(through);
+        true
     }
 
     /// The running sync is over: the Lsn to report to the core.
     pub fn end_sync(&mut self) -> Lsn {
         let through = self.syncing.take().expect("a sync was running");
+        self.reported = through;
         if self.lies.no_sync {
             // Reported, but only half of it is there; the rest follows with a later sync.
             let late = (through - self.durable) / 2;
@@ -319,8 +369,10 @@ impl Disk {
     }
 
     fn write_one(&mut self, op: Persist) {
+        if !self.lies.no_state {
+            self.image.log.check_order(&op);
+        }
         match op {
-            Persist::State { .. } if self.lies.no_state => {}
             Persist::Repair(_) if self.lies.no_repair => {}
             Persist::Append {
                 mut entries,
@@ -423,6 +475,11 @@ impl Disk {
 
     /// The process or the machine is gone: what the next start finds.
     pub fn crash(mut self, rng: &mut Rng) -> Image {
+        if let Some(state) = self.syncing_state.take()
+            && rng.chance(500_000)
+        {
+            self.write_state(state);
+        }
         if let Some(through) = self.syncing {
             let whole = self.durable + rng.below(through - self.durable + 1);
             self.write(whole);

@@ -6,7 +6,7 @@
 //! stands from its first index on, a release removes a beginning. Start at `DurableLog::apply`.
 use crate::rng::hash_bytes;
 use std::collections::VecDeque;
-use tern::core::raft::{Entry, EntryBody, Index, PeerId, Persist, Term};
+use tern::core::raft::{Entry, EntryBody, HardState, Index, PeerId, Persist, Term};
 
 /// A durable entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,13 +114,28 @@ impl DurableLog {
         self.damaged == 0
     }
 
-    /// Carries out one write of the core.
+    /// Makes a term and vote durable.
+    pub fn save_state(&mut self, state: HardState) {
+        self.term = state.term;
+        self.vote = state.vote;
+    }
+
+    /// Checks what the disk owes the core before it writes a record.
+    ///
+    /// # Panics
+    /// When the record is of a term that is not durable: after a crash the log would be ahead of
+    /// the term.
+    pub fn check_order(&self, op: &Persist) {
+        assert!(
+            op.term().is_none_or(|term| term <= self.term),
+            "the term is durable before the entries: {:?} with {op:?}",
+            self.term
+        );
+    }
+
+    /// Carries out one record of the core's.
     pub fn apply(&mut self, op: Persist) {
         match op {
-            Persist::State { term, vote } => {
-                self.term = term;
-                self.vote = vote;
-            }
             Persist::Append { entries, commit } => {
                 self.append(entries);
                 self.commit = self.commit.max(commit);

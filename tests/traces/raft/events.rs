@@ -138,29 +138,59 @@ impl World {
         self.collect(id);
     }
 
+    /// `sync [IDS] [state | log [N]]`: term and vote become durable, then the log; or only one of
+    /// them, or only the first N records of the log.
     pub(super) fn sync(&mut self, words: &[&str]) {
         let ids = match words.get(1) {
             None | Some(&"all") => self.ids(),
             Some(list) => numbers(list),
         };
         for id in ids {
-            let now = self.now();
-            let node = self.nodes.get_mut(&id).expect("a node");
-            let Some((lsn, _)) = node.unsynced.back() else {
-                continue;
-            };
-            let (lsn, took_us) = (*lsn, now.mono_us - node.unsynced_us);
-            for (_, what) in node.unsynced.drain(..) {
-                node.disk.write(what);
+            let which = words.get(2).copied();
+            let has_state = which != Some("log") && self.sync_state(id);
+            let records_max = words
+                .get(3)
+                .map_or(usize::MAX, |_| number(words, 3) as usize);
+            let has_log = which != Some("state") && self.sync_log(id, records_max);
+            if has_state || has_log {
+                self.collect(id);
             }
-            self.raft(id, |r| r.on_synced(now, lsn, took_us));
-            self.collect(id);
         }
+    }
+
+    fn sync_state(&mut self, id: u64) -> bool {
+        let now = self.now();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let Some(state) = node.unsynced_state.take() else {
+            return false;
+        };
+        let took_us = now.mono_us - node.unsynced_state_us;
+        node.disk.log.save_state(state);
+        self.raft(id, |r| r.on_state_synced(now, state.seq, took_us));
+        true
+    }
+
+    fn sync_log(&mut self, id: u64, records_max: usize) -> bool {
+        let now = self.now();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let count = records_max.min(node.unsynced.len());
+        let mut last = None;
+        for (lsn, what) in node.unsynced.drain(..count) {
+            node.disk.write(what);
+            last = Some(lsn);
+        }
+        let took_us = now.mono_us - node.unsynced_us;
+        let Some(lsn) = last else {
+            return false;
+        };
+        self.raft(id, |r| r.on_synced(now, lsn, took_us));
+        true
     }
 
     pub(super) fn crash(&mut self, id: u64) {
         self.with(id, |n| {
             n.raft = None;
+            n.unsynced_state = None;
             n.unsynced.clear();
         });
         self.queue.retain(|(from, _, _)| *from != id);
@@ -229,7 +259,10 @@ impl World {
                 .filter(|id| installing(&self.nodes[id]))
                 .collect();
             ready.iter().for_each(|id| self.install(*id, true));
-            let busy = |id: &u64| !self.nodes[id].unsynced.is_empty();
+            let busy = |id: &u64| {
+                let node = &self.nodes[id];
+                node.unsynced_state.is_some() || !node.unsynced.is_empty()
+            };
             if ready.is_empty() && self.queue.is_empty() && !self.ids().iter().any(busy) {
                 return;
             }

@@ -20,6 +20,14 @@ impl World {
 
     fn carry(&mut self, id: u64, out: &mut RaftOutput) {
         let node = self.nodes.get_mut(&id).expect("a node");
+        if let Some(state) = out.state.take() {
+            self.trace
+                .push(format!("{id} disk: {}", hard_state(&state)));
+            if node.unsynced_state.is_none() {
+                node.unsynced_state_us = self.now_us;
+            }
+            node.unsynced_state = Some(state);
+        }
         for what in out.persist.drain(..) {
             node.lsn += 1;
             self.trace.push(format!("{id} disk: {}", persist(&what)));

@@ -21,6 +21,20 @@ impl World {
         self.trace.push(text.trim_end().to_string());
     }
 
+    /// What a restart would find.
+    pub(super) fn show_disk(&mut self, id: u64) {
+        let log = &self.nodes[&id].disk.log;
+        let entries: Vec<String> = log.records().map(|r| entry(&r.entry)).collect();
+        let vote = log.vote.map_or(0, |id| id.0);
+        let text = format!(
+            "{id} disk has term {}, vote {vote}, mark {}: {}",
+            log.term.0,
+            log.commit.0,
+            entries.join(" ")
+        );
+        self.trace.push(text.trim_end().to_string());
+    }
+
     pub(super) fn show_states(&mut self) {
         for (id, node) in &self.nodes {
             let Some(raft) = &node.raft else {
@@ -84,11 +98,13 @@ pub(super) fn entry(entry: &Entry) -> String {
     }
 }
 
+pub(super) fn hard_state(state: &HardState) -> String {
+    let vote = state.vote.map_or(0, |id| id.0);
+    format!("term {}, vote {vote}", state.term.0)
+}
+
 pub(super) fn persist(what: &Persist) -> String {
     match what {
-        Persist::State { term, vote } => {
-            format!("term {}, vote {}", term.0, vote.map_or(0, |id| id.0))
-        }
         Persist::Append { entries, .. } => {
             let list: Vec<String> = entries.iter().map(entry).collect();
             format!("append {}", list.join(" "))

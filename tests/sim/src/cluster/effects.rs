@@ -22,7 +22,11 @@ impl World {
         }
         let who = run.seen.id;
         let has_changed = self.note_persist(slot, run, fx)?;
+        let state = fx.state.take();
         if !wipes {
+            if let Some(state) = state {
+                run.disk.save_state(state);
+            }
             run.disk.append(&mut fx.persist, fx.lsn);
         }
         let before = run.seen;
@@ -68,7 +72,6 @@ impl World {
         let mut changed = false;
         for op in &fx.persist {
             match op {
-                Persist::State { .. } => {}
                 Persist::Append { entries, .. } => {
                     let changes = entries.iter().filter(|e| self.note_change(slot, e));
                     changed |= changes.count() > 0;

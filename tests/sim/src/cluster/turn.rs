@@ -32,10 +32,10 @@ impl World {
             Ev::Synced {
                 slot,
                 epoch,
+                is_state,
                 took_us,
             } => self.input(slot, epoch, |_, run, now| {
-                let lsn = run.disk.end_sync();
-                run.core.on_synced(now, lsn, took_us);
+                on_synced(run, now, is_state, took_us);
             }),
             Ev::Saved { slot, epoch } => {
                 self.input(slot, epoch, |world, run, now| {
@@ -308,10 +308,38 @@ impl World {
         }
     }
 
+    /// Starts the syncs of term and vote and of the log: neither waits for the other, except that
+    /// entries wait for their term.
     fn maybe_sync(&mut self, slot: usize, run: &mut Running) {
-        if !run.disk.start_sync() {
-            return;
+        let epoch = self.hosts[slot].epoch;
+        if run.disk.start_state_sync() {
+            let took_us = self.sync_us(slot);
+            self.queue.push(
+                self.now_us + took_us,
+                Ev::Synced {
+                    slot,
+                    epoch,
+                    is_state: true,
+                    took_us,
+                },
+            );
         }
+        if run.disk.start_sync() {
+            let took_us = self.sync_us(slot);
+            self.queue.push(
+                self.now_us + took_us,
+                Ev::Synced {
+                    slot,
+                    epoch,
+                    is_state: false,
+                    took_us,
+                },
+            );
+        }
+    }
+
+    /// How long a sync takes that starts now.
+    fn sync_us(&mut self, slot: usize) -> u64 {
         let p = &self.p;
         let mut took = self.rng.range(p.sync_us_min, p.sync_us_max);
         if self.phase == Phase::Faults {
@@ -322,14 +350,17 @@ impl World {
                 took += self.rng.below(p.election_ms * 500);
             }
         }
-        let epoch = self.hosts[slot].epoch;
-        self.queue.push(
-            self.now_us + took,
-            Ev::Synced {
-                slot,
-                epoch,
-                took_us: took,
-            },
-        );
+        took
+    }
+}
+
+/// A sync of term and vote, or of the log, is over.
+fn on_synced(run: &mut Running, now: Now, is_state: bool, took_us: u64) {
+    if is_state {
+        let seq = run.disk.end_state_sync();
+        run.core.on_state_synced(now, seq, took_us);
+    } else {
+        let lsn = run.disk.end_sync();
+        run.core.on_synced(now, lsn, took_us);
     }
 }
