@@ -171,6 +171,16 @@ impl Log {
         self.commit
     }
 
+    /// The commit mark that the log on the disk may hold: the highest committed index whose entry
+    /// of the very same term is in the log file.
+    ///
+    /// Entries past `stable` do not count. Until their records are written, the log file may hold
+    /// entries of another term in their place, and after a restart the mark would make those
+    /// committed.
+    pub fn commit_mark(&self) -> Index {
+        self.commit.min(self.stable.max(self.start))
+    }
+
     /// All entries up to `index` are committed. Does nothing if more are.
     pub fn commit_to(&mut self, index: Index) {
         self.commit = self.commit.max(index);
@@ -369,6 +379,18 @@ mod tests {
         log.on_synced(Lsn(1));
         assert_eq!(log.durable(), Index(7));
         log.check_invariants();
+    }
+
+    #[test]
+    fn the_commit_mark_covers_entries_in_the_log_file_only() {
+        let mut log = log(&[1, 1]);
+        log.truncate(Index(6));
+        log.append(entry(6, 3), Lsn(1));
+        log.append(entry(7, 3), Lsn(1));
+        log.commit_to(Index(7));
+        assert_eq!(log.commit_mark(), Index(5));
+        log.on_synced(Lsn(1));
+        assert_eq!(log.commit_mark(), Index(7));
     }
 
     #[test]

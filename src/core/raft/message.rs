@@ -117,7 +117,9 @@ pub enum Persist {
     Append {
         /// At consecutive indexes; never empty.
         entries: Vec<Entry>,
-        /// The commit index when the last of them was appended; at most the index before it.
+        /// The commit mark: the highest committed index whose entry of the very same term was in
+        /// the log file when the last of `entries` was appended. The disk writes it behind all
+        /// records appended before.
         commit: Index,
     },
     /// A snapshot from a peer is in place on this disk. The log starts after it.

@@ -143,19 +143,27 @@ impl Raft {
         self.log.append(entry, lsn);
     }
 
+    /// The commit mark for the log on the disk.
+    fn commit_mark(&self) -> Index {
+        if self.has(RaftFault::MarkOvertakes) {
+            return self.log.commit_index();
+        }
+        self.log.commit_mark()
+    }
+
     fn persist_entry(&mut self, entry: &Entry) -> Lsn {
-        let now_committed = self.log.commit_index();
+        let mark = self.commit_mark();
         if let Some(Persist::Append { entries, commit }) = self.out.persist.last_mut()
             && let Some(last) = entries.last()
             && last.index.next() == entry.index
         {
             entries.push(entry.clone());
-            *commit = now_committed;
+            *commit = mark;
             return self.gate.last_record();
         }
         self.persist(Persist::Append {
             entries: vec![entry.clone()],
-            commit: now_committed,
+            commit: mark,
         })
     }
 }
