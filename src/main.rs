@@ -5,7 +5,6 @@
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use tern::core::machine::{Machine, Search};
-use tern::core::raft::PeerId;
 use tern::shell::clock::Clock;
 use tern::shell::config::{self, Config, ProcessInputs, Start};
 use tern::shell::disk::Disk;
@@ -112,7 +111,7 @@ fn run(config: &Config, joins: bool) -> Result<End, String> {
     };
     let machine = if let Some(info) = disk.take_standby() {
         Machine::stand_by(settings, recovered, info, search, seed, now)
-    } else if recovered.id == PeerId::NONE {
+    } else if recovered.id.is_none() {
         Machine::find(settings, recovered, search, seed)
     } else {
         let mut machine = Machine::recover(settings, recovered, seed, now);

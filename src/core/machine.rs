@@ -136,7 +136,7 @@ impl Machine {
     ///
     /// If `recovered` has no id.
     pub fn recover(settings: Settings, recovered: Recovered, seed: u64, now: Now) -> Machine {
-        assert!(recovered.id != PeerId::NONE, "a member has an id");
+        assert!(recovered.id.is_some(), "a member has an id");
         let common = Common::new(settings.clone(), &recovered, Search::default(), seed);
         let replica = Replica::new(settings, recovered, seed, now);
         Machine {
@@ -172,7 +172,7 @@ impl Machine {
     ///
     /// If `recovered` has an id.
     pub fn find(settings: Settings, recovered: Recovered, search: Search, seed: u64) -> Machine {
-        assert!(recovered.id == PeerId::NONE, "a member does not join");
+        assert!(recovered.id.is_none(), "a member does not join");
         let common = Common::new(settings, &recovered, search.clone(), seed);
         let finder = Finder::new(common.introduction(), search, Goal::Join, 0, 0, seed);
         Machine {
@@ -410,9 +410,9 @@ impl Machine {
         &self.common.settings.name
     }
 
-    /// This machine's id in its cluster; [`PeerId::NONE`] outside.
-    pub fn id(&self) -> PeerId {
-        self.raft().map_or(PeerId::NONE, Raft::id)
+    /// This machine's id in its cluster; `None` outside.
+    pub fn id(&self) -> Option<PeerId> {
+        self.raft().map(Raft::id)
     }
 
     /// What it is in its cluster. A member whose raft has stopped counts as a standby.

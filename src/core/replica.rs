@@ -113,7 +113,7 @@ impl Replica {
         let (meta, store) = recovered.snapshot.unwrap_or_else(empty);
         let applied = meta.index;
         let config = RaftConfig {
-            id: recovered.id,
+            id: recovered.id.expect("only a member has a replica"),
             heartbeat_ms: settings.heartbeat_ms,
             election_ms: settings.election_ms,
             seed,

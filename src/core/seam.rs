@@ -56,8 +56,8 @@ pub struct Recovered {
     pub term: Term,
     /// The candidate that has this machine's vote in that term.
     pub vote: Option<PeerId>,
-    /// This machine's id in its cluster; [`PeerId::NONE`] if it is not a member.
-    pub id: PeerId,
+    /// This machine's id in its cluster; `None` if it is not a member.
+    pub id: Option<PeerId>,
     /// The random number of the data directory.
     pub incarnation: u64,
     /// The head of the newest snapshot and the key space that it contains; `None` without one.
@@ -73,7 +73,7 @@ pub struct Recovered {
 impl Recovered {
     /// A directory that holds nothing but its number, and the id of a member that was just
     /// admitted.
-    pub fn nothing(id: PeerId, incarnation: u64) -> Recovered {
+    pub fn nothing(id: Option<PeerId>, incarnation: u64) -> Recovered {
         Recovered {
             term: Term(0),
             vote: None,

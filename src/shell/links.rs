@@ -126,7 +126,9 @@ impl Links {
     pub fn follow(&mut self, machine: &Machine, changed: bool, now: Now) {
         let (cluster, id) = match machine.role() {
             Role::Standby => (0, PeerId::NONE),
-            Role::Leader | Role::Follower | Role::Candidate => (machine.cluster(), machine.id()),
+            Role::Leader | Role::Follower | Role::Candidate => {
+                (machine.cluster(), machine.id().unwrap_or(PeerId::NONE))
+            }
         };
         let same = (cluster, id) == (self.me.cluster, self.me.from);
         match id {

@@ -128,7 +128,7 @@ fn a_member_stays_registered() {
 /// One that was let in and has heard nothing yet registers too.
 #[test]
 fn a_new_member_that_comes_up_registers() {
-    let nothing = Recovered::nothing(PeerId(7), 3);
+    let nothing = Recovered::nothing(Some(PeerId(7)), 3);
     let now = Now {
         mono_us: 1,
         wall_ns: 0,

@@ -9,7 +9,7 @@ use tern::core::raft::PeerId;
 fn it_is_admitted_and_becomes_that_member() {
     let mut seeker = Seeker::new(&PEERS, 3);
     assert!(!seeker.machine.listens());
-    assert_eq!(seeker.machine.id(), PeerId::NONE);
+    assert_eq!(seeker.machine.id(), None);
     let id = seeker.reach_the_join();
     // The index is written in groups of seven bits, in eight bytes.
     let body = [0xac, 0x02, 0, 0, 0, 0, 0, 0];
@@ -17,7 +17,7 @@ fn it_is_admitted_and_becomes_that_member() {
     assert_eq!(seeker.call(), None);
     assert_eq!(seeker.ordered.let_in, Some(PeerId(300)));
     assert!(seeker.machine.listens());
-    assert_eq!(seeker.machine.id(), PeerId(300));
+    assert_eq!(seeker.machine.id(), Some(PeerId(300)));
     // A late word changes nothing.
     seeker.respond(id, 200, "tern/0.1.0", &[7]);
     seeker.call();

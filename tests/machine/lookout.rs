@@ -85,7 +85,7 @@ fn a_member_without_a_leader_that_is_not_listed() {
     let ask = |rig: &mut Rig, peer: &str, list: &str| {
         let call = first_call(rig);
         let cluster = rig.machine.cluster();
-        let id = rig.machine.id().0;
+        let id = rig.machine.id().expect("a member").0;
         assert_eq!(
             *call.url,
             *format!("{peer}/v2/admin/machines?cluster={cluster:x}&id={id:x}")
@@ -398,7 +398,7 @@ fn a_machine_that_was_removed_comes_up() {
     let mut rig = Rig::serving(settings(1));
     let other = settings(2);
     assert!(matches!(rig.done(join(&other, 2)), Outcome::Joined(_)));
-    let let_in = Recovered::nothing(PeerId(7), 3);
+    let let_in = Recovered::nothing(Some(PeerId(7)), 3);
     let mut removed = Machine::recover(settings(4), let_in, 1, rig.now);
     let notice = tern::core::raft::Message {
         term: Term::REMOVED,

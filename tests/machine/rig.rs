@@ -165,7 +165,7 @@ impl Rig {
         let recovered = Recovered {
             term: disk.log.term,
             vote: disk.log.vote,
-            id: disk.id,
+            id: Some(disk.id),
             incarnation: 77,
             snapshot: snapshot.map(|(meta, bytes)| (meta.clone(), restore(bytes))),
             snapshot_bytes: snapshot.map_or(0, |(_, bytes)| bytes.len() as u64),
@@ -474,7 +474,7 @@ impl Cluster {
     /// A cluster of this machine alone.
     pub fn of(rig: Rig) -> Cluster {
         Cluster {
-            rigs: BTreeMap::from([(rig.machine.id(), rig)]),
+            rigs: BTreeMap::from([(rig.machine.id().expect("a member"), rig)]),
             cut: Vec::new(),
         }
     }

@@ -2,7 +2,6 @@
 use super::rig::*;
 use tern::codec::http::Method;
 use tern::core::machine::*;
-use tern::core::raft::PeerId;
 use tern::core::timer::Now;
 
 pub const PEERS: [&str; 2] = ["http://a:7001", "http://b:7001"];
@@ -50,7 +49,7 @@ impl Seeker {
             mono_us: 1_000_000,
             wall_ns: EPOCH_NS,
         };
-        let nothing = Recovered::nothing(PeerId::NONE, 77);
+        let nothing = Recovered::nothing(None, 77);
         let machine = Machine::find(settings(3), nothing, search, 5);
         Seeker {
             machine,

@@ -69,7 +69,7 @@ impl Stand {
         Stand::of(
             Machine::stand_by(
                 settings(3),
-                Recovered::nothing(PeerId::NONE, 77),
+                Recovered::nothing(None, 77),
                 info,
                 search,
                 5,

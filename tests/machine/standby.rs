@@ -90,7 +90,7 @@ fn no_room_no_request_unless_the_list_names_it() {
     assert!(!last.running && last.cluster.len() == 4);
     assert_eq!(
         (stand.machine.id(), stand.machine.standby()),
-        (PeerId(12), None)
+        (Some(PeerId(12)), None)
     );
     assert!(
         stand.facts.ends_with(&[Fact::LetIn { id: PeerId(12) }]),
@@ -118,7 +118,7 @@ fn the_machines_that_a_standby_asks() {
     let mut alone = Stand::of(
         Machine::stand_by(
             settings(3),
-            Recovered::nothing(PeerId::NONE, 77),
+            Recovered::nothing(None, 77),
             info,
             Search::default(),
             5,
@@ -223,7 +223,7 @@ fn where_clients_are_sent() {
         };
         stand.machine = Machine::stand_by(
             settings(3),
-            Recovered::nothing(PeerId::NONE, 77),
+            Recovered::nothing(None, 77),
             info,
             Search::default(),
             5,
@@ -287,10 +287,7 @@ fn a_removed_member() {
     let mut stand = Stand::removed(true);
     assert!(stand.facts.contains(&Fact::Removed) && stand.saved.len() == 1);
     assert_eq!(stand.saved[0].cluster.len(), 1);
-    assert_eq!(
-        (stand.machine.id(), stand.machine.cluster()),
-        (PeerId::NONE, 0)
-    );
+    assert_eq!((stand.machine.id(), stand.machine.cluster()), (None, 0));
     assert_eq!(
         stand.machine.indexes(),
         Indexes::default(),
@@ -317,7 +314,7 @@ fn a_removed_member() {
     stand.turn();
     assert_eq!(
         (stand.ordered.let_in, stand.machine.id()),
-        (Some(PeerId(20)), PeerId(20))
+        (Some(PeerId(20)), Some(PeerId(20)))
     );
     assert_eq!(stand.machine.raft().expect("a member").term(), Term(0));
 }
@@ -401,7 +398,7 @@ fn no_timer_of_a_former_mode_is_left() {
         stand.turn();
         assert_eq!(
             (stand.machine.id(), stand.machine.role()),
-            (id, Role::Follower)
+            (Some(id), Role::Follower)
         );
         assert_eq!(
             stand.machine.timers(),
@@ -451,7 +448,7 @@ fn a_standby_registers() {
     let mut stand = Stand::of(
         Machine::stand_by(
             settings(3),
-            Recovered::nothing(PeerId::NONE, 77),
+            Recovered::nothing(None, 77),
             info,
             search,
             5,

@@ -111,7 +111,7 @@ fn run(number: u64, bounds: [Bound; 2], all: Vec<Ports>) {
     };
     let clock = Clock::new();
     let recovered = Recovered {
-        id: PeerId(number),
+        id: Some(PeerId(number)),
         snapshot: Some((meta, store(&founder))),
         ..found
     };

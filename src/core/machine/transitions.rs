@@ -32,7 +32,7 @@ impl Machine {
         seed: u64,
         now: Now,
     ) -> Machine {
-        assert!(recovered.id == PeerId::NONE, "a member is not a standby");
+        assert!(recovered.id.is_none(), "a member is not a standby");
         let mut common = Common::new(settings, &recovered, search, seed);
         common.register();
         let mut out = Outputs::default();
@@ -123,7 +123,7 @@ impl Machine {
         let recovered = Recovered {
             term: common.term,
             vote: common.vote,
-            ..Recovered::nothing(id, common.incarnation)
+            ..Recovered::nothing(Some(id), common.incarnation)
         };
         let seed = splitmix64(common.seed.wrapping_add(common.searches));
         let mut replica = Replica::new(common.settings.clone(), recovered, seed, now);

@@ -35,7 +35,7 @@ pub enum Fact {
         /// Its size on disk, in bytes.
         bytes: u64,
     },
-    /// It was given up, because it took too long or could not be written.
+    /// It was given up: writes meanwhile made it keep too much memory, or the disk has no room.
     SnapshotAbandoned {
         /// The last entry that it would have covered.
         index: Index,

@@ -104,7 +104,7 @@ impl Disk {
             (join_parts(data_dir, log, base, known_id)?, appended)
         };
         // A machine whose id is in its snapshot is a member, whatever `standby_info` says.
-        let standby = standby.filter(|_| recovered.id == PeerId::NONE);
+        let standby = standby.filter(|_| recovered.id.is_none());
         let disk = Disk {
             data_dir: data_dir.to_path_buf(),
             wal,
@@ -182,7 +182,7 @@ fn wipe_abandoned(
 /// What a machine recovers that holds nothing of its cluster yet, except its id if it was admitted.
 fn recover_nothing(id: Option<PeerId>, log: &wal::Recovered) -> Recovered {
     let (term, vote) = log.state.unwrap_or_default();
-    let nothing = Recovered::nothing(id.unwrap_or(PeerId::NONE), log.identity);
+    let nothing = Recovered::nothing(id, log.identity);
     Recovered {
         term: Term(term),
         vote: (vote != 0).then_some(PeerId(vote)),
@@ -374,7 +374,7 @@ fn join_parts(
     Ok(Recovered {
         term: Term(term),
         vote: (vote != 0).then_some(PeerId(vote)),
-        id,
+        id: Some(id),
         incarnation: log.identity,
         snapshot: Some((base.meta, base.store)),
         snapshot_bytes: base.bytes,
@@ -460,11 +460,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
         let (disk, first) = open(&config, true);
-        assert!(first.id == PeerId::NONE && first.snapshot.is_none());
+        assert!(first.id.is_none() && first.snapshot.is_none());
         drop(disk);
         // The process died before it was admitted. The same machine asks again.
         let (_disk, second) = open(&config, true);
-        assert_eq!(second.id, PeerId::NONE);
+        assert_eq!(second.id, None);
         assert_eq!(second.incarnation, first.incarnation);
     }
 
@@ -479,7 +479,7 @@ mod tests {
             let (disk, found) = open(&config, joins);
             assert_eq!(
                 (found.id, found.incarnation),
-                (PeerId(5), first.incarnation)
+                (Some(PeerId(5)), first.incarnation)
             );
             assert!(found.snapshot.is_none() && found.entries.is_empty());
             assert!(disk.standby.is_none());
@@ -498,7 +498,7 @@ mod tests {
         let mut numbers = Vec::new();
         for joins in [true, false] {
             let (mut disk, found) = open(&config, joins);
-            assert_eq!(found.id, PeerId::NONE);
+            assert_eq!(found.id, None);
             assert_eq!(disk.take_standby(), Some(standby_info()));
             numbers.push(found.incarnation);
         }
@@ -518,7 +518,11 @@ mod tests {
         disk.keep_id(PeerId(9));
         drop(disk);
         let (mut disk, found) = open(&config, true);
-        assert_eq!(found.id, PeerId(9), "membership is newer than standby_info");
+        assert_eq!(
+            found.id,
+            Some(PeerId(9)),
+            "membership is newer than standby_info"
+        );
 
         // The machine is removed again, and wipes its log while it runs.
         disk.keep_standby(&standby_info(), true);
@@ -526,7 +530,7 @@ mod tests {
         disk.keep_standby(&standby_info(), false);
         drop(disk);
         let (disk, found) = open(&config, true);
-        assert_eq!((found.id, found.incarnation), (PeerId::NONE, number));
+        assert_eq!((found.id, found.incarnation), (None, number));
         assert_eq!(disk.standby, Some(standby_info()));
     }
 
@@ -539,7 +543,7 @@ mod tests {
         drop(disk);
         dir::wipe(&config.data_dir).expect("wiped");
         let (_disk, found) = open(&config, false);
-        assert!(found.id == PeerId(1) && found.snapshot.is_some());
+        assert!(found.id == Some(PeerId(1)) && found.snapshot.is_some());
     }
 
     /// A FIFO would be waited for by a plain open, so the test would hang.

@@ -79,7 +79,7 @@ impl Duties {
             );
         };
         let Removal { id, before, after } = removal;
-        let own = core.id();
+        let own = core.id().unwrap_or(PeerId::NONE);
         let Some((_, since_us)) = self.leads else {
             return violation(
                 "duty-of-leader",

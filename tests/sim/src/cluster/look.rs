@@ -114,7 +114,7 @@ pub fn voters_at(core: &Machine, index: u64) -> Vec<u64> {
 pub(super) fn seen_of(core: &Machine) -> Seen {
     let at = core.indexes();
     Seen {
-        id: core.id().0,
+        id: core.id().map_or(0, |id| id.0),
         term: at.term.0,
         commit: at.commit.0,
         applied: core.applied().0,

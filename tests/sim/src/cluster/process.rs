@@ -63,7 +63,7 @@ impl World {
         let recovered = Recovered {
             term: image.log.term,
             vote: image.log.vote,
-            id: image.id,
+            id: Some(image.id).filter(|id| *id != PeerId::NONE),
             incarnation: image.incarnation,
             snapshot: newest.map(|s| (s.meta.clone(), self.restore(s))),
             snapshot_bytes: newest.map_or(0, |s| s.bytes.len() as u64),
