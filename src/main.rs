@@ -1,5 +1,5 @@
-//! The tern binary: parses the configuration, binds the ports, opens the data directory and runs the
-//! reactor. Everything else is in the library.
+//! The tern binary: parses the configuration, binds the ports, opens the data directory and runs
+//! the reactor. Everything else is in the library.
 //!
 //! Exit codes: 0 after SIGTERM or SIGINT, `-h` and `-version`; 1 if tern cannot start or go on.
 use std::io::{ErrorKind, Write};
@@ -9,7 +9,7 @@ use tern::shell::clock::Clock;
 use tern::shell::config::{self, Config, ProcessInputs, Start};
 use tern::shell::disk::Disk;
 use tern::shell::logger;
-use tern::shell::reactor::{Bound, End, Reactor};
+use tern::shell::reactor::{BoundPort, End, Reactor};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let code = match serve(&config) {
         Ok(End::Stopped) => ExitCode::SUCCESS,
         Ok(End::Aborted) => ExitCode::FAILURE,
-        Ok(End::Found) => unreachable!("`serve` starts again"),
+        Ok(End::RestartAsFounder) => unreachable!("`serve` restarts the loop"),
         Ok(End::Failed(text)) => fail(&config, &text),
         Err(text) => fail(&config, &text),
     };
@@ -55,7 +55,7 @@ fn fail(config: &Config, text: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Runs until tern is stopped.
+/// Runs until tern is stopped. Never returns `End::RestartAsFounder`.
 ///
 /// # Errors
 ///
@@ -69,7 +69,7 @@ fn serve(config: &Config) -> Result<End, String> {
     let mut joins = config.names_a_cluster();
     loop {
         match run(&config, joins)? {
-            End::Found => {
+            End::RestartAsFounder => {
                 log::info!("this machine is the first of its cluster and founds it");
                 joins = false;
             }
@@ -97,8 +97,8 @@ fn refuse_unsupported(config: &Config) -> Result<(), String> {
 fn run(config: &Config, joins: bool) -> Result<End, String> {
     // The ports come first: a busy one is reported before the log is read, which may take long.
     let ports = [
-        Bound::new(&config.bind_addr)?,
-        Bound::new(&config.peer_bind_addr)?,
+        BoundPort::new(&config.bind_addr)?,
+        BoundPort::new(&config.peer_bind_addr)?,
     ];
     let (mut disk, recovered) = Disk::open_to(config, joins)?;
     let clock = Clock::new();

@@ -1,8 +1,18 @@
 //! The ring that sees the operating system: sockets, files, clocks, signals, flags.
 //!
 //! It carries inputs into the core and outputs back out. Must not decide anything about keys or
-//! raft. Start with `reactor`, whose `turn` is the event loop, `sockets`, which is under every
-//! connection, and `disk`, the only user of files.
+//! raft. Start with `reactor`: its `turn` is the event loop.
+//!
+//! - The loop: `reactor` (the turn), `gathering` (the wait before a slow sync).
+//! - Clients: `listener` (accepts), `clients` (all HTTP connections), `conn` (one), `deadlines` (its
+//!   limits), `buffers` (its memory).
+//! - Peers: `links` (all links), `link` (one), `link_queue` (its output).
+//! - Outgoing HTTP: `http_calls` (all calls), `outgoing_call` (one), `connect` (connections),
+//!   `resolver` (host names).
+//! - Under all three: `sockets` (one socket; the pool of all of a kind), `slots` (slots and tokens),
+//!   `transport` (plain or TLS), `tls` (certificates), `output` (the output of an HTTP connection).
+//! - Files: `disk`, the only user of the data directory.
+//! - The process: `config` (flags), `clock` (time), `logger` and `log_lines` (the log).
 pub mod clock;
 pub mod config;
 pub mod disk;

@@ -19,7 +19,7 @@ use tern::core::machine::Machine;
 use tern::shell::clock::Clock;
 use tern::shell::config::{self, Config, ProcessInputs, Start};
 use tern::shell::disk::Disk;
-use tern::shell::reactor::{Bound, Reactor};
+use tern::shell::reactor::{BoundPort, Reactor};
 
 /// The value that counts as large.
 const LARGE_BYTES: usize = 1 << 20;
@@ -207,7 +207,7 @@ fn config(data_dir: &Path) -> Config {
 /// Runs a machine in this thread, for as long as the process runs. Counts from when it listens.
 fn serve(data_dir: &Path, address: &Sender<SocketAddr>) {
     let config = config(data_dir);
-    let ports = [(); 2].map(|()| Bound::new("127.0.0.1:0").expect("a free port"));
+    let ports = [(); 2].map(|()| BoundPort::new("127.0.0.1:0").expect("a free port"));
     let (disk, recovered) = Disk::open_to(&config, false).expect("an empty folder");
     let clock = Clock::new();
     let machine = Machine::recover(config.settings(), recovered, 1, clock.now());

@@ -11,10 +11,11 @@ pub const BUFFER_BYTES: usize = 8 * 1024;
 const KEPT_BYTES_MAX: usize = 32 * 1024;
 /// The number of spare buffers kept; together at most 2 MiB.
 const KEPT_MAX: usize = 64;
-/// The bound on the buffers of all clients together, in bytes. Above it, only connections that
-/// hold nothing are read, and the clients with the most unread output are closed.
-pub const BUDGET_BYTES: usize = 64 * 1024 * 1024;
-/// Reading resumes below this. The gap to `BUDGET_BYTES` keeps the state from changing every turn.
+/// The budget: the bytes that the buffers of all clients together may hold. Above it, only
+/// connections that hold nothing are read, and the clients with the most unread output are closed.
+const BUDGET_BYTES: usize = 64 * 1024 * 1024;
+/// Reading resumes at this many bytes. The gap to `BUDGET_BYTES` keeps the state from changing
+/// every turn.
 const RESUME_BYTES: usize = BUDGET_BYTES / 4 * 3;
 
 /// Spare buffers.
@@ -55,13 +56,13 @@ impl Budget {
     /// A connection that was counted with `before` bytes now holds `after`.
     ///
     /// # Panics
-    /// If `before` was not counted.
+    /// If fewer than `before` bytes are counted in all.
     pub fn change(&mut self, before: usize, after: usize) {
         assert!(self.own >= before, "a connection is counted once");
         self.own = self.own - before + after;
     }
 
-    /// The count of shared bytes, to create `SharedBytes` with.
+    /// The counter of shared bytes, which `SharedBytes::new` needs.
     pub fn shared(&self) -> &SharedTotal {
         &self.shared
     }

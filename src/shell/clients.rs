@@ -1,11 +1,16 @@
-//! All client and admin connections: which have something to do, what they ask, what they may hold.
+//! All HTTP connections that other processes open to this machine: clients, administrators, other
+//! machines.
 //!
-//! The reactor's phases call the methods in their order: `accept`, `fill`, `decode`,
-//! `fire_timers`, `answer`, `deliver`, `flush`, `reap`. Must not decide anything about keys: a
-//! request is routed by `codec::api` and answered by the machine. Start with `decode` and `answer`.
+//! Owns the connections (`conn`), their shared buffers and memory budget (`buffers`), the tickets,
+//! and the count of requests that a standby proxies. The reactor calls the methods in the order of
+//! its phases: `accept`, `fill`, `decode`, `fire_timers`, `answer`, `deliver`, `flush`, `reap`.
+//! Must not decide anything about keys: `codec::api` routes a request and the machine answers it.
+//! Start with `decode` and `answer`.
 use super::buffers::{Budget, Buffers};
 use super::conn::Conn;
-use super::deadlines::{ANSWERS_BYTES_A_TURN, OUT_MARK_BYTES, READS_A_TURN, Timeouts};
+use super::deadlines::{
+    ANSWERS_BYTES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, READS_A_TURN_MAX, Timeouts,
+};
 use super::outgoing_call::EndedCall;
 use super::output::{SharedBytes, SharedTotal};
 use super::slots::{PoolKind, SlotId};
@@ -24,16 +29,16 @@ use mio::Registry;
 use mio::event::Event;
 use std::ops::Range;
 
-/// The most client requests that a standby passes on at a time. Further ones are redirected.
-const PASSED_MAX: usize = 256;
-/// The most bytes of their bodies together. One request alone may be longer.
-const PASSED_BYTES_MAX: usize = 4 << 20;
+/// Most client requests that a standby proxies at a time. Further ones are redirected.
+const PROXIED_MAX: usize = 256;
+/// Most bytes of the bodies of proxied requests together. A single request may be longer.
+const PROXIED_BYTES_MAX: usize = 4 << 20;
 /// A ticket is a slot's number, followed by a serial number of this many bits.
 const SERIAL_BITS: u32 = 40;
 
-/// A request on the peer port that the connection become a link.
+/// A request on the peer port to turn the connection into a link.
 pub struct UpgradeRequest {
-    /// The connection.
+    /// The connection that the request came in on.
     pub conn: SlotId,
     /// Header `Upgrade`.
     pub protocol: Box<str>,
@@ -41,18 +46,18 @@ pub struct UpgradeRequest {
     pub hello: Box<str>,
 }
 
-/// The requests that a standby passes on to the leader.
+/// The requests that a standby proxies to the leader.
 #[derive(Default)]
-struct PassedRequests {
-    /// How many are under way; at most `PASSED_MAX`.
+struct ProxiedRequests {
+    /// How many are under way; at most `PROXIED_MAX`.
     count: usize,
-    /// Bytes of their bodies.
+    /// Bytes of the bodies of the requests under way.
     bytes: usize,
-    /// Those that have not been started yet; taken by `Clients::take_passed` in the same turn.
+    /// The calls that are not started yet; taken by `Clients::take_proxy_calls` in the same turn.
     calls: Vec<(Ticket, HttpCall)>,
 }
 
-/// The connections and what they share.
+/// The connections and their shared state.
 pub struct Clients {
     conns: Pool<Conn>,
 
@@ -60,23 +65,24 @@ pub struct Clients {
 
     budget: Budget,
 
-    /// The budget was exceeded, and `Budget::has_room` has not held since.
-    tight: bool,
+    /// Set when the connections exceed the budget; cleared once `Budget::has_room`. While it is
+    /// set, only connections that hold nothing are read.
+    over_budget: bool,
 
-    /// The serial number of the last ticket; rises by one with each request that reaches the
-    /// machine or is passed on, and wraps after `SERIAL_BITS`.
+    /// The serial number of the last request. Rises by one with each request that the machine
+    /// answers or a standby proxies, and wraps at `SERIAL_BITS`.
     serial: u64,
 
     /// Bytes that `decode` rendered in this turn.
     rendered: usize,
 
-    /// Reads that may start in a turn: `READS_A_TURN`, fewer while their answers are large.
+    /// Reads that may start in a turn: `READS_A_TURN_MAX`, fewer while their answers are large.
     reads_max: usize,
 
-    /// Requests for a link that arrived in this turn; taken by `take_upgrades`.
+    /// The requests for a link of this turn; taken by `take_upgrades`.
     upgrades: Vec<UpgradeRequest>,
 
-    passed: PassedRequests,
+    proxied: ProxiedRequests,
 
     site: Site,
 
@@ -87,7 +93,7 @@ pub struct Clients {
 
     timeouts: Timeouts,
 
-    /// The bound on the number of connections, by the descriptors of this process.
+    /// Most connections at a time, see `listener::connections_max`.
     connections_max: usize,
 }
 
@@ -98,12 +104,12 @@ impl Clients {
             conns: Pool::new(PoolKind::Clients),
             buffers: Buffers::default(),
             budget: Budget::default(),
-            tight: false,
+            over_budget: false,
             serial: 0,
             rendered: 0,
-            reads_max: READS_A_TURN,
+            reads_max: READS_A_TURN_MAX,
             upgrades: Vec::new(),
-            passed: PassedRequests::default(),
+            proxied: ProxiedRequests::default(),
             site,
             date: Date::default(),
             limits,
@@ -117,7 +123,7 @@ impl Clients {
         self.conns.len() < self.connections_max
     }
 
-    /// Phase 2: takes a new connection in.
+    /// Phase 2: adds an accepted connection.
     pub fn accept(&mut self, registry: &Registry, transport: Transport, port: Port, now: Now) {
         let id = self
             .conns
@@ -134,18 +140,18 @@ impl Clients {
         }
     }
 
-    /// Phase 2: reads from each connection that has bytes and may take them.
+    /// Phase 2: reads from the ready connections that have room for input.
     pub fn fill(&mut self) {
         for place in 0..self.conns.ready_len() {
             if let Some(conn) = self.conns.ready_at(place)
-                && conn.wants_input(self.tight)
+                && conn.wants_input(self.over_budget)
             {
-                conn.fill(self.tight, &mut self.buffers);
+                conn.fill(self.over_budget, &mut self.buffers);
             }
         }
     }
 
-    /// Phase 3: starts the requests that are complete.
+    /// Phase 3: starts the complete requests of the ready connections.
     pub fn decode(&mut self, machine: &mut Machine, now: Now) {
         self.date.set(now.wall_ns);
         let context = context(&self.site, &self.date, now, machine.indexes());
@@ -156,7 +162,7 @@ impl Clients {
             buffers: &mut self.buffers,
             serial: &mut self.serial,
             upgrades: &mut self.upgrades,
-            passed: &mut self.passed,
+            proxied: &mut self.proxied,
             reads_left: self.reads_max,
             shared: self.budget.shared(),
             rendered: &mut self.rendered,
@@ -168,8 +174,8 @@ impl Clients {
         }
     }
 
-    /// The serial number of the last request, for telling whether further ones have arrived.
-    pub fn requests(&self) -> u64 {
+    /// The serial number of the last request. It has risen if further requests have arrived.
+    pub fn last_serial(&self) -> u64 {
         self.serial
     }
 
@@ -178,43 +184,49 @@ impl Clients {
         std::mem::take(&mut self.upgrades)
     }
 
-    /// Phase 3: the calls that pass client requests on, to be started now.
-    pub fn take_passed(&mut self) -> Vec<(Ticket, HttpCall)> {
-        std::mem::take(&mut self.passed.calls)
+    /// Phase 3: the calls of proxied requests. The caller starts them now.
+    pub fn take_proxy_calls(&mut self) -> Vec<(Ticket, HttpCall)> {
+        std::mem::take(&mut self.proxied.calls)
     }
 
-    /// Phase 3: the call that passed on the request with this ticket has ended.
-    pub fn on_passed(&mut self, ticket: Ticket, ended: EndedCall, machine: &mut Machine, now: Now) {
-        self.passed.count -= 1;
-        self.passed.bytes -= ended.body_bytes();
+    /// Phase 3: the call of the proxied request with this ticket has ended. Renders its outcome.
+    pub fn on_proxied(
+        &mut self,
+        ticket: Ticket,
+        ended: EndedCall,
+        machine: &mut Machine,
+        now: Now,
+    ) {
+        self.proxied.count -= 1;
+        self.proxied.bytes -= ended.body_bytes();
         let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
             return;
         };
         self.date.set(now.wall_ns);
         let context = context(&self.site, &self.date, now, machine.indexes());
-        let passed = ended.into_passed();
+        let outcome = ended.into_proxy_outcome();
         let next = conn.render(&mut self.buffers, |shape, out| {
-            shape.proxied(passed, &context, out)
+            shape.proxied(outcome, &context, out)
         });
         follow(conn, next, ticket, machine, now);
     }
 
-    /// Phase 3: gives a connection up that becomes a link: its socket, and the input behind the
-    /// request.
+    /// Phase 3: removes a connection that becomes a link. Returns its socket, and the input after
+    /// the request.
     pub fn detach(&mut self, id: SlotId) -> Option<(Transport, Vec<u8>)> {
         let mut conn = self.conns.remove(id)?;
         conn.uncount(&mut self.budget);
         Some(conn.into_parts())
     }
 
-    /// Phase 3: refuses a request for a link, and closes.
+    /// Phase 3: answers a request for a link with a refusal, and closes the connection.
     pub fn refuse(&mut self, id: SlotId, response: &Response) {
         if let Some(conn) = self.conns.get_mut(id) {
             conn.send(response, ResponseMode::CLOSE, &self.date, &mut self.buffers);
         }
     }
 
-    /// Phase 5: refuses or closes the connections whose deadline has passed.
+    /// Phase 5: refuses the request or closes the connection where a deadline has passed.
     pub fn fire_timers(&mut self, now: Now) {
         let (date, buffers) = (&self.date, &mut self.buffers);
         self.conns
@@ -235,7 +247,7 @@ impl Clients {
                 continue;
             };
             let context = context(&self.site, &self.date, now, answer.at);
-            let next = if conn.exports() {
+            let next = if conn.is_export() {
                 export(conn, disk, &answer, &context, &mut self.buffers)
             } else {
                 let total = self.budget.shared();
@@ -245,56 +257,53 @@ impl Clients {
             };
             follow(conn, next, answer.ticket, machine, now);
             rendered += conn.out_bytes();
-            if conn.out_bytes() > OUT_MARK_BYTES {
+            if conn.out_bytes() > OUT_HIGH_WATER_BYTES {
                 // Written at once, so that many large answers never stand in memory together.
                 conn.flush(&mut self.buffers);
                 conn.recount(&mut self.budget);
-                self.keep_budget();
+                self.enforce_budget();
             }
         }
-        self.reads_max = if rendered > ANSWERS_BYTES_A_TURN {
+        self.reads_max = if rendered > ANSWERS_BYTES_A_TURN_MAX {
             (self.reads_max / 2).max(1)
         } else {
-            (self.reads_max * 2).min(READS_A_TURN)
+            (self.reads_max * 2).min(READS_A_TURN_MAX)
         };
     }
 
-    /// Phase 8: queues events for their watchers. Each event is rendered once.
+    /// Phase 8: queues events for their watchers.
     pub fn deliver(&mut self, events: &mut Vec<Delivery>, machine: &mut Machine, now: Now) {
         for delivery in events.drain(..) {
-            let at = Indexes {
-                etcd: delivery.etcd,
-                ..machine.indexes()
+            self.deliver_event(&delivery, machine, now);
+        }
+    }
+
+    /// Queues one event for its watchers. It is rendered once, and the bytes that several watchers
+    /// send are allocated once.
+    fn deliver_event(&mut self, delivery: &Delivery, machine: &mut Machine, now: Now) {
+        let at = Indexes {
+            etcd: delivery.etcd,
+            ..machine.indexes()
+        };
+        let context = context(&self.site, &self.date, now, at);
+        let rendition = Rendition::new(delivery, &context);
+        let mut pieces = Vec::new();
+        for &(ticket, ends) in &delivery.tickets {
+            let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
+                continue;
             };
-            let context = context(&self.site, &self.date, now, at);
-            let rendition = Rendition::new(&delivery, &context);
-            let mut pieces: Vec<(Range<usize>, SharedBytes)> = Vec::new();
-            for &(ticket, ends) in &delivery.tickets {
-                let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
-                    continue;
-                };
-                let delivered = conn.render(&mut self.buffers, |shape, out| {
-                    shape.deliver(&delivery, &rendition, ends, &context, out)
-                });
-                let range = delivered.shared;
-                let bytes = &rendition.bytes[range.clone()];
-                if delivery.tickets.len() == 1 {
-                    conn.append(&mut self.buffers, bytes);
-                } else {
-                    let known = pieces.iter().find(|(known, _)| *known == range);
-                    let piece = match known {
-                        Some((_, piece)) => piece.clone(),
-                        None => {
-                            let piece = SharedBytes::new(bytes.into(), self.budget.shared());
-                            pieces.push((range, piece.clone()));
-                            piece
-                        }
-                    };
-                    conn.push(piece);
-                }
-                conn.append(&mut self.buffers, delivered.tail);
-                follow(conn, delivered.next, ticket, machine, now);
+            let delivered = conn.render(&mut self.buffers, |shape, out| {
+                shape.deliver(delivery, &rendition, ends, &context, out)
+            });
+            if delivery.tickets.len() == 1 {
+                conn.append(&mut self.buffers, &rendition.bytes[delivered.shared]);
+            } else {
+                let total = self.budget.shared();
+                let bytes = &rendition.bytes;
+                conn.push(shared_piece(&mut pieces, bytes, delivered.shared, total));
             }
+            conn.append(&mut self.buffers, delivered.tail);
+            follow(conn, delivered.next, ticket, machine, now);
         }
     }
 
@@ -322,7 +331,7 @@ impl Clients {
             conn.recount(&mut self.budget);
             Settled::Keep {
                 deadline_us: conn.deadline_us(),
-                ready: conn.has_work(self.tight),
+                ready: conn.has_work(self.over_budget),
             }
         });
         let mut has_input = false;
@@ -334,29 +343,30 @@ impl Clients {
                 has_input = true;
             }
         }
-        self.keep_budget();
+        self.enforce_budget();
         has_input
     }
 
-    /// Above the budget, reading pauses and the slowest clients are closed. Once there is room
-    /// again, the connections that were not read are looked at.
-    fn keep_budget(&mut self) {
+    /// Enforces the memory budget. Above it, reading pauses and the slowest clients are closed.
+    /// Once there is room again, the connections that were not read are listed as ready.
+    fn enforce_budget(&mut self) {
         if self.budget.is_over() {
-            if !self.tight {
+            if !self.over_budget {
                 log::warn!(
-                    "client connections hold {} bytes: reading pauses, the slowest clients are closed",
+                    "client connections hold {} bytes: pausing reads, closing the slowest clients",
                     self.budget.bytes()
                 );
             }
-            self.tight = true;
+            self.over_budget = true;
             self.close_slowest();
-        } else if self.tight && self.budget.has_room() {
-            self.tight = false;
+        } else if self.over_budget && self.budget.has_room() {
+            self.over_budget = false;
             self.conns.wake_where(|conn| conn.has_work(false));
         }
     }
 
-    /// Closes the clients with the most unread output, watchers or not, until there is room.
+    /// Closes clients whose sockets take no output, those with the most unread output first, until
+    /// enough is freed to resume reading.
     fn close_slowest(&mut self) {
         let slow = self.conns.iter_mut().filter(|(_, c)| c.is_blocked());
         let mut slow: Vec<(usize, SlotId)> = slow.map(|(id, c)| (c.out_bytes(), id)).collect();
@@ -367,30 +377,30 @@ impl Clients {
                 return;
             }
             let conn = self.conns.wake(id).expect("it was just listed");
-            log::debug!("closing a client that has left {bytes} bytes unread");
+            log::debug!("closing a client connection with {bytes} bytes of unread output");
             excess = excess.saturating_sub(conn.held_bytes());
             conn.kill();
         }
     }
 
-    /// Whether a connection can go on without any event.
+    /// Whether a connection has something to do without any event.
     pub fn has_work(&self) -> bool {
         self.conns.has_work()
     }
 
-    /// When the next connection may be late, in microseconds of the monotonic clock.
+    /// When the next timer fires, in microseconds of the monotonic clock.
     pub fn next_deadline(&self) -> Option<u64> {
         self.conns.next_deadline()
     }
 
-    /// Whether every request but watches has been answered, and every answer written.
+    /// Whether all requests except watches are answered, and all answers written.
     pub fn is_quiet(&mut self) -> bool {
         let mut all = self.conns.iter_mut();
         all.all(|(_, c)| c.out_bytes() == 0 && (c.ticket().is_none() || c.is_watcher()))
     }
 }
 
-/// The connection whose request in flight has this ticket; it is listed as ready.
+/// The connection whose request in flight has this ticket. Lists it as ready.
 fn wake_for_ticket(conns: &mut Pool<Conn>, ticket: Ticket) -> Option<&mut Conn> {
     let id = conns.id_at((ticket.0 >> SERIAL_BITS) as usize)?;
     if !conns.get_mut(id)?.waits_for(ticket) {
@@ -399,7 +409,24 @@ fn wake_for_ticket(conns: &mut Pool<Conn>, ticket: Ticket) -> Option<&mut Conn> 
     conns.wake(id)
 }
 
-/// What surrounds an answer. The answers of the machine are rendered alike in each of its modes.
+/// The shared part of the bytes of an event, as one allocation for all watchers that send the same
+/// range. `pieces` holds the allocations of this event so far.
+fn shared_piece(
+    pieces: &mut Vec<(Range<usize>, SharedBytes)>,
+    bytes: &[u8],
+    range: Range<usize>,
+    total: &SharedTotal,
+) -> SharedBytes {
+    if let Some((_, piece)) = pieces.iter().find(|(known, _)| *known == range) {
+        return piece.clone();
+    }
+    let piece = SharedBytes::new(bytes[range.clone()].into(), total);
+    pieces.push((range, piece.clone()));
+    piece
+}
+
+/// The context that answers are rendered in. Only routing depends on the mode
+/// (`Dispatcher::serve`), so it is fixed here.
 fn context<'a>(site: &'a Site, date: &'a Date, now: Now, at: Indexes) -> Context<'a> {
     Context {
         site,
@@ -418,18 +445,18 @@ struct Dispatcher<'a, 'c> {
     buffers: &'a mut Buffers,
     serial: &'a mut u64,
     upgrades: &'a mut Vec<UpgradeRequest>,
-    passed: &'a mut PassedRequests,
+    proxied: &'a mut ProxiedRequests,
     /// Reads that may still start in this turn.
     reads_left: usize,
-    /// Counts the values that answers refer to.
+    /// The counter of the values that answers share with the store.
     shared: &'a SharedTotal,
-    /// Bytes that were rendered so far.
+    /// Bytes rendered in this turn.
     rendered: &'a mut usize,
 }
 
 impl Dispatcher<'_, '_> {
-    /// Starts the next request of a connection. Requests that `codec::api` answers by itself are
-    /// answered here, one after the other.
+    /// Starts the next request of a connection, and answers those before it that `codec::api`
+    /// answers by itself.
     fn serve(&mut self, conn: &mut Conn) {
         if self.reads_left == 0 && (conn.may_start_read() || conn.wants_more()) {
             return;
@@ -489,13 +516,13 @@ impl Dispatcher<'_, '_> {
                     conn.send(&response, response_mode, self.context.date, self.buffers);
                 }
                 Routed::Ask { op, shape } => return self.ask(conn, op, shape),
-                Routed::Proxy { call, shape } => return self.pass(conn, *call, shape),
+                Routed::Proxy { call, shape } => return self.proxy(conn, *call, shape),
             }
         }
     }
 
-    /// Sends the answer to a GET of a file, which was rendered at once. It counts like a request
-    /// that the machine is asked.
+    /// Sends the answer to a GET of a file that was rendered without the machine's queue. It counts
+    /// like any other request.
     fn send_file(
         &mut self,
         conn: &mut Conn,
@@ -508,7 +535,7 @@ impl Dispatcher<'_, '_> {
         conn.send_rendered(&rendered, values, keep_alive, self.buffers, self.shared);
         self.buffers.give(rendered);
         *self.rendered += conn.out_bytes();
-        if conn.out_bytes() > OUT_MARK_BYTES {
+        if conn.out_bytes() > OUT_HIGH_WATER_BYTES {
             conn.flush(self.buffers);
         }
     }
@@ -544,7 +571,7 @@ impl Dispatcher<'_, '_> {
         follow(conn, next, ticket, self.machine, now);
     }
 
-    /// Draws a ticket for a request, which is in flight from now on.
+    /// Gives a request its ticket. It is in flight from now on.
     fn start(&mut self, conn: &mut Conn, shape: api::Shape, is_watch: bool) -> Ticket {
         self.raise_serial();
         let ticket = Ticket((conn.id().index() as u64) << SERIAL_BITS | *self.serial);
@@ -552,26 +579,26 @@ impl Dispatcher<'_, '_> {
         ticket
     }
 
-    /// Passes a request on to the leader, or redirects the client when too many are under way.
-    fn pass(&mut self, conn: &mut Conn, call: HttpCall, shape: api::Shape) {
+    /// Proxies a request to the leader, or redirects the client if too many are under way.
+    fn proxy(&mut self, conn: &mut Conn, call: HttpCall, shape: api::Shape) {
         let ticket = self.start(conn, shape, false);
-        let passed = &mut *self.passed;
-        let bytes = passed.bytes + call.body.len();
-        let is_full = passed.count == PASSED_MAX;
-        if is_full || (passed.bytes > 0 && bytes > PASSED_BYTES_MAX) {
+        let proxied = &mut *self.proxied;
+        let bytes = proxied.bytes + call.body.len();
+        let is_full = proxied.count == PROXIED_MAX;
+        if is_full || (proxied.bytes > 0 && bytes > PROXIED_BYTES_MAX) {
             let context = self.context;
             let next = conn.render(self.buffers, |shape, out| {
                 shape.proxied(ProxyOutcome::Failed { sent: false }, context, out)
             });
             return follow(conn, next, ticket, self.machine, context.now);
         }
-        passed.count += 1;
-        passed.bytes = bytes;
-        passed.calls.push((ticket, call));
+        proxied.count += 1;
+        proxied.bytes = bytes;
+        proxied.calls.push((ticket, call));
     }
 }
 
-/// Whether this machine answers requests itself, or points to the leader.
+/// The mode for routing: a member answers requests itself, a standby proxies or redirects them.
 fn mode(machine: &Machine) -> Mode<'_> {
     match machine.standby() {
         Some(leader_url) => Mode::Standby { leader_url },
@@ -586,7 +613,7 @@ fn asks_for_link(port: Port, request: &Request) -> bool {
     port == Port::Peer && is_raft && request.path == PATH
 }
 
-/// Carries out what `codec::api` says is next for the connection.
+/// Carries out the next step of a connection after `codec::api` has rendered something.
 fn follow(conn: &mut Conn, next: api::Next, ticket: Ticket, machine: &mut Machine, now: Now) {
     match next {
         api::Next::Wait => {}
@@ -605,8 +632,8 @@ fn follow(conn: &mut Conn, next: api::Next, ticket: Ticket, machine: &mut Machin
     }
 }
 
-/// Writes an answer to a file in the data directory, and reports to the client once the file is
-/// complete or has failed.
+/// Appends a part of an answer to a file in the data directory. Once the file is complete or has
+/// failed, the client gets a report in place of the answer.
 fn export(
     conn: &mut Conn,
     disk: &Disk,
@@ -618,7 +645,7 @@ fn export(
     let next = conn.shape_mut().render(answer, context, &mut text);
     let begun = conn.take_export();
     if let api::Next::Done { .. } = next {
-        // The machine has refused. The text is for the client, and there will be no file.
+        // The machine has refused the request. The text goes to the client, and there is no file.
         conn.append(buffers, &text);
         return next;
     }
@@ -626,8 +653,8 @@ fn export(
         Some(export) => Ok(export),
         None => disk.export(),
     };
-    let export = export.and_then(|export| export.append(&text));
-    let result = match (next, export) {
+    let appended = export.and_then(|export| export.append(&text));
+    let result = match (next, appended) {
         (api::Next::Save { raft }, Ok(export)) => export.finish(raft),
         (_, Ok(export)) => {
             conn.put_export(export);
@@ -635,9 +662,6 @@ fn export(
         }
         (_, Err(e)) => Err(e),
     };
-    let saved = match &result {
-        Ok(()) => Ok(()),
-        Err(e) => Err(e.as_str()),
-    };
+    let saved = result.as_ref().copied().map_err(String::as_str);
     conn.render(buffers, |shape, out| shape.saved(saved, context, out))
 }

@@ -1,7 +1,7 @@
-//! The only reader of clocks. The reactor reads the clock once a turn and hands the time down as a
-//! value.
+//! The only reader of clocks.
 //!
-//! This file keeps no reading for others: whatever needs the time is given a [`Now`].
+//! The reactor reads the clock once a turn, and again after a sync, and passes the time on as a
+//! [`Now`]. Must not keep a reading: all other code gets the time as an argument.
 use crate::core::timer::Now;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -18,13 +18,13 @@ impl Clock {
         }
     }
 
-    /// The time now. Monotonic time is at least 1 microsecond.
+    /// The present time. Monotonic time starts at 1 microsecond, so that it is never 0.
     pub fn now(&self) -> Now {
         let mono = self.start.elapsed().as_micros() as u64 + 1;
         let wall = SystemTime::now().duration_since(UNIX_EPOCH);
         Now {
             mono_us: mono,
-            // A wall clock before 1970 counts as the epoch: keys with a ttl then expire by it.
+            // A wall clock before 1970 counts as 1970.
             wall_ns: wall.unwrap_or(Duration::ZERO).as_nanos() as u64,
         }
     }
@@ -36,7 +36,7 @@ impl Default for Clock {
     }
 }
 
-/// Blocks for `ms` milliseconds. Only for retries at start, before anything is served.
+/// Blocks the thread for `ms` milliseconds. Only for retries at start, before the loop runs.
 pub fn pause(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
 }

@@ -42,7 +42,8 @@ pub enum Start {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError(pub String);
 
-/// The TLS files of one port, all of them PEM. Certificate and key are given together or not at all.
+/// The TLS files of one port, all of them PEM. Certificate and key are given together or not at
+/// all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The authority that must have signed the certificates of the other side. Only with a

@@ -1,11 +1,11 @@
-//! One client connection: the requests that arrive on it, the one in flight, its answer.
+//! One HTTP connection that another process opened: its input, the request in flight, its output.
 //!
 //! A connection has one request in flight at a time, so pipelined requests are answered in order.
-//! The methods in the order in which a turn calls them: `fill`, `next`, `start`, `render`, `flush`,
-//! `settle`. Must not know what a request means: that is for `codec::api` and the machine. An idle
-//! connection holds no buffer.
+//! An idle connection holds no buffer. A turn calls the methods in this order: `fill`, `next`,
+//! `start`, `render`, `flush`, `settle`. Must not know what a request means: that is for
+//! `codec::api` and the machine. Start with `Conn`.
 use super::buffers::{BUFFER_BYTES, Budget, Buffers};
-use super::deadlines::{self, ConnDeadline, Timeouts, Waits};
+use super::deadlines::{self, ConnDeadline, ConnWait, Timeouts};
 use super::output::{OutBuffer, SharedBytes, SharedTotal};
 use super::slots::SlotId;
 use super::sockets::{Output, Socket};
@@ -23,37 +23,39 @@ use std::io::{self, ErrorKind};
 /// The input buffer grows at most this many times at once for the rest of a body.
 const INPUT_GROWTH_MAX: usize = 16;
 
-/// The request that a connection waits to be answered.
+/// The request in flight.
 struct ActiveRequest {
-    /// The machine's name for the request.
+    /// Identifies the request to the machine.
     ticket: Ticket,
 
-    /// How the answer is to be written, and how far it has come.
+    /// The form of the answer, and how far it has been rendered.
     shape: Shape,
 
-    /// The file that the answer goes to instead of the client, once it has begun.
+    /// The file that the answer is written to instead of the client. `None` before its first part,
+    /// and for all other requests.
     export: Option<Export>,
 
-    /// The request waits for events. It may wait for ever, and its output has a limit.
+    /// The request waits for events, without a deadline. Its unread output is limited.
     is_watch: bool,
 
-    /// The machine has more of this answer. The rest is requested once the output has been read.
+    /// The machine has more of this answer. The connection asks for it once the client has read
+    /// enough of the output.
     has_more: bool,
 }
 
-/// Where a connection is in its life. It only moves down this list.
+/// The stage of a connection. It only moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+enum ConnStage {
     /// Requests may arrive.
     Open,
-    /// It closes once the output has been written. With `linger` it becomes `Lingering` first:
-    /// closing a socket over unread bytes resets the connection, and the client would lose the
-    /// answer.
+    /// The connection closes once the output has been written. With `linger` it becomes `Lingering`
+    /// first: closing a socket with unread input resets the connection, and the client would lose
+    /// the answer.
     Closing { linger: bool },
-    /// The sending side is closed. What the client still sends is read and dropped until it closes
-    /// too.
+    /// The sending side is closed. Further input is read and dropped until the client closes its
+    /// side too.
     Lingering,
-    /// It is dropped at the end of this turn.
+    /// The connection is dropped at the end of this turn.
     Dead,
 }
 
@@ -61,7 +63,7 @@ enum Life {
 pub struct Conn {
     id: SlotId,
 
-    /// The port that it came in by. Admin requests are answered on the peer port only.
+    /// The port that accepted the connection. Admin requests are answered on the peer port only.
     port: Port,
 
     socket: Socket<OutBuffer>,
@@ -69,12 +71,12 @@ pub struct Conn {
     /// How far the first request in the input has been parsed.
     parser: Parser,
 
-    /// The request in flight. `None`: the next one may start.
+    /// The request in flight; `None` between two requests.
     active: Option<ActiveRequest>,
 
-    life: Life,
+    stage: ConnStage,
 
-    /// The parser has seen all of the input and found no whole request. Cleared when bytes arrive.
+    /// The parser has seen all input and found no complete request. Cleared when bytes arrive.
     needs_input: bool,
 
     /// The bytes that `Budget` has counted for this connection.
@@ -93,7 +95,7 @@ impl Conn {
             socket: Socket::accepted(transport),
             parser: Parser::new(),
             active: None,
-            life: Life::Open,
+            stage: ConnStage::Open,
             needs_input: true,
             counted_bytes: 0,
             deadline: ConnDeadline::new(now_us),
@@ -105,27 +107,27 @@ impl Conn {
         self.id
     }
 
-    /// The port that it came in by.
+    /// The port that accepted the connection.
     pub fn port(&self) -> Port {
         self.port
     }
 
-    /// Registers it with the poll. If that fails, it is dropped at the end of the turn.
+    /// Registers the connection with the poll. If that fails, it is dropped at the end of the turn.
     pub fn register(&mut self, registry: &Registry, token: Token) {
         if self.socket.register(registry, token).is_err() {
-            self.life = Life::Dead;
+            self.stage = ConnStage::Dead;
         }
     }
 
-    /// Asks the poll for what the connection waits for.
+    /// Registers for the events that the connection waits for.
     ///
     /// # Errors
-    /// The poll's; the connection is of no use then.
+    /// The poll refuses. The caller must drop the connection.
     pub fn update_interest(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.socket.update_interest(registry, token)
     }
 
-    /// Gives the socket up, with the input behind the last request.
+    /// Returns the socket, and the input after the last request.
     pub fn into_parts(self) -> (Transport, Vec<u8>) {
         self.socket.into_parts()
     }
@@ -136,32 +138,35 @@ impl Conn {
     pub fn on_event(&mut self, event: &Event) {
         self.socket.on_event(event);
         if event.is_error() {
-            self.life = Life::Dead;
+            self.stage = ConnStage::Dead;
         }
     }
 
-    /// Whether there may be bytes to read and the connection may take them. With `tight` the
-    /// buffers of all connections exceed their budget, and only a connection that holds nothing is
-    /// read.
-    pub fn wants_input(&self, tight: bool) -> bool {
-        let has_room = match (self.life, &self.active) {
-            (Life::Dead, _) => false,
-            (Life::Closing { linger }, _) => linger,
-            (Life::Lingering, _) => true,
-            (Life::Open, Some(_)) => self.socket.input().len() < deadlines::AHEAD_BYTES_MAX,
-            (Life::Open, None) => self.needs_input && self.out_bytes() < deadlines::OUT_MARK_BYTES,
+    /// Whether the socket may have bytes and the connection has room for them. With `over_budget`
+    /// (see `Clients`) only a connection that holds nothing has room.
+    pub fn wants_input(&self, over_budget: bool) -> bool {
+        let has_room = match (self.stage, &self.active) {
+            (ConnStage::Dead, _) => false,
+            (ConnStage::Closing { linger }, _) => linger,
+            (ConnStage::Lingering, _) => true,
+            (ConnStage::Open, Some(_)) => self.socket.input().len() < deadlines::AHEAD_BYTES_MAX,
+            (ConnStage::Open, None) => {
+                self.needs_input && self.out_bytes() < deadlines::OUT_HIGH_WATER_BYTES
+            }
         };
-        self.socket.may_read() && has_room && !(tight && self.held_bytes() > 0)
+        self.socket.may_read() && has_room && !(over_budget && self.held_bytes() > 0)
     }
 
-    /// Reads what has arrived, up to a bound; `tight` as for `wants_input`.
-    pub fn fill(&mut self, tight: bool, buffers: &mut Buffers) {
-        let mut budget = match self.active {
-            _ if tight => BUFFER_BYTES,
-            Some(_) => deadlines::AHEAD_BYTES_MAX,
-            None => deadlines::READ_BYTES_A_TURN,
+    /// Reads the bytes that have arrived, up to a bound; `over_budget` as for `wants_input`.
+    pub fn fill(&mut self, over_budget: bool, buffers: &mut Buffers) {
+        let mut budget = if over_budget {
+            BUFFER_BYTES
+        } else if self.active.is_some() {
+            deadlines::AHEAD_BYTES_MAX
+        } else {
+            deadlines::READ_BYTES_A_TURN_MAX
         };
-        while self.socket.may_read() && self.life != Life::Dead && budget > 0 {
+        while self.socket.may_read() && self.stage != ConnStage::Dead && budget > 0 {
             if self.socket.input_capacity() == 0 {
                 self.socket.put_input(buffers.take());
             }
@@ -172,19 +177,20 @@ impl Conn {
                     self.needs_input = false;
                 }
                 // The TLS session is broken. Linger, so that the client can read the alert.
-                Err(e) if e.kind() == ErrorKind::InvalidData && self.life == Life::Open => {
-                    self.life = Life::Closing { linger: true };
+                Err(e) if e.kind() == ErrorKind::InvalidData && self.stage == ConnStage::Open => {
+                    self.stage = ConnStage::Closing { linger: true };
                 }
-                Err(_) => self.life = Life::Dead,
+                Err(_) => self.stage = ConnStage::Dead,
             }
-            if self.life != Life::Open {
+            if self.stage != ConnStage::Open {
                 self.socket.clear_input();
             }
         }
     }
 
-    /// The room to read into: for the rest of a long body at once, so that its bytes are moved
-    /// rarely, but in proportion to what has come, so that an announced length alone costs nothing.
+    /// How many bytes to make room for before a read: the rest of a long body, so that the buffer
+    /// grows rarely. It is bounded by a multiple of the bytes received, so that an announced length
+    /// alone costs no memory.
     fn input_room(&self) -> usize {
         let received = self.socket.input().len();
         let wanted = self.parser.wanted_input_len().unwrap_or(0);
@@ -192,7 +198,7 @@ impl Conn {
         missing.min(received * INPUT_GROWTH_MAX).max(1)
     }
 
-    /// Looks for the next request, if one may start. The caller goes on with `on_incomplete`,
+    /// Parses the next request, if one may start. The caller continues with `on_incomplete`,
     /// `consume` or `reject`.
     pub fn next(&mut self, limits: &Limits) -> Option<Parsed<'_>> {
         if !self.may_start() {
@@ -201,21 +207,21 @@ impl Conn {
         Some(self.parser.parse(self.socket.input(), limits))
     }
 
-    /// Whether the next request is a GET or a HEAD, going by its first letter.
+    /// Whether a request may start and is a GET or a HEAD, judged by its first letter.
     pub fn may_start_read(&self) -> bool {
         matches!(self.socket.input().first(), Some(b'G' | b'H')) && self.may_start()
     }
 
     /// Whether a request may start, if the input holds one.
     fn may_start(&self) -> bool {
-        self.life == Life::Open
+        self.stage == ConnStage::Open
             && self.active.is_none()
             && !self.needs_input
-            && self.out_bytes() < deadlines::OUT_MARK_BYTES
+            && self.out_bytes() < deadlines::OUT_HIGH_WATER_BYTES
     }
 
-    /// The parser has found no whole request, is done with the first `consumed` bytes, and may want
-    /// `100 Continue` to be sent.
+    /// The input holds no complete request. The parser has consumed its first `consumed` bytes.
+    /// With `continue_100` the client waits for `100 Continue`.
     pub fn on_incomplete(&mut self, consumed: usize, continue_100: bool) {
         self.needs_input = true;
         self.socket.consume(consumed);
@@ -225,14 +231,14 @@ impl Conn {
         }
     }
 
-    /// The request that `next` returned, of `bytes`, has been dealt with.
+    /// Removes the request that `next` returned from the input; it has `bytes` bytes.
     pub fn consume(&mut self, bytes: usize) {
         self.parser.reset();
         self.socket.consume(bytes);
         self.needs_input = self.socket.input().is_empty();
     }
 
-    /// Refuses the request that arrived, or did not arrive in time; then closes.
+    /// Refuses a request that is malformed or late, and closes the connection.
     pub fn reject(&mut self, reject: Reject, date: &Date, buffers: &mut Buffers) {
         self.send(
             &Response::reject(reject),
@@ -240,7 +246,7 @@ impl Conn {
             date,
             buffers,
         );
-        self.life = Life::Closing { linger: true };
+        self.stage = ConnStage::Closing { linger: true };
         self.parser.reset();
         self.socket.clear_input();
     }
@@ -265,7 +271,7 @@ impl Conn {
 
     /// Whether the request with this ticket is in flight and can still be answered.
     pub fn waits_for(&self, ticket: Ticket) -> bool {
-        self.ticket() == Some(ticket) && self.life != Life::Dead
+        self.ticket() == Some(ticket) && self.stage != ConnStage::Dead
     }
 
     /// Whether the request in flight waits for events.
@@ -273,13 +279,13 @@ impl Conn {
         self.active.as_ref().is_some_and(|active| active.is_watch)
     }
 
-    /// Whether the answer to the request in flight goes to a file, not to the client.
-    pub fn exports(&self) -> bool {
+    /// Whether the answer in flight is written to a file instead of the client.
+    pub fn is_export(&self) -> bool {
         let active = self.active.as_ref();
         active.is_some_and(|active| active.shape.to_file())
     }
 
-    /// The shape of the answer in flight.
+    /// The form of the answer in flight.
     ///
     /// # Panics
     /// Without a request in flight.
@@ -287,7 +293,7 @@ impl Conn {
         &mut self.active_mut().shape
     }
 
-    /// Takes the file that the answer goes to, if it has begun.
+    /// Takes the file that the answer is written to; `None` before its first part.
     ///
     /// # Panics
     /// Without a request in flight.
@@ -305,7 +311,7 @@ impl Conn {
 
     fn active_mut(&mut self) -> &mut ActiveRequest {
         let active = self.active.as_mut();
-        active.expect("an answer is for a request in flight")
+        active.expect("a request is in flight")
     }
 
     /// The machine has more of the answer in flight.
@@ -316,19 +322,19 @@ impl Conn {
         self.active_mut().has_more = true;
     }
 
-    /// Whether the rest of the answer may be requested.
+    /// Whether to ask the machine for more of the answer now.
     pub fn wants_more(&self) -> bool {
         let has_more = self.active.as_ref().is_some_and(|active| active.has_more);
-        // A watcher's output is limited, so its backlog is requested piece by piece.
+        // A watcher's unread output is limited, so its past events are requested part by part.
         let ahead = if self.is_watcher() {
             0
         } else {
-            deadlines::PAGES_AHEAD_BYTES
+            deadlines::PAGES_AHEAD_BYTES_MAX
         };
-        has_more && self.out_bytes() <= ahead && self.life == Life::Open
+        has_more && self.out_bytes() <= ahead && self.stage == ConnStage::Open
     }
 
-    /// The rest of the answer is requested now. Returns the ticket to request it with.
+    /// The caller asks the machine for more of the answer now. Returns the ticket to ask with.
     pub fn take_more(&mut self) -> Option<Ticket> {
         let active = self.active.as_mut()?;
         active.has_more = false;
@@ -338,7 +344,7 @@ impl Conn {
 
     // -- output
 
-    /// Queues a whole answer.
+    /// Queues a complete answer.
     pub fn send(
         &mut self,
         response: &Response,
@@ -351,8 +357,8 @@ impl Conn {
         self.finish(framing.keep_alive);
     }
 
-    /// Queues a whole answer that was rendered elsewhere, with the values that it leaves out.
-    /// `total` counts those.
+    /// Queues a complete answer that is already rendered. `values` are the values that it leaves
+    /// out, with their places in `rendered`; `total` counts their bytes.
     pub fn send_rendered(
         &mut self,
         rendered: &[u8],
@@ -379,7 +385,7 @@ impl Conn {
         self.finish(keep_alive);
     }
 
-    /// Lets `write` append to the output with the shape of the answer in flight.
+    /// Calls `write` with the form of the answer in flight and the output to append to.
     ///
     /// # Panics
     /// Without a request in flight.
@@ -388,14 +394,13 @@ impl Conn {
         buffers: &mut Buffers,
         write: impl FnOnce(&mut Shape, &mut Vec<u8>) -> R,
     ) -> R {
-        let active = self.active.as_mut();
-        let active = active.expect("an answer is for a request in flight");
+        let active = self.active.as_mut().expect("a request is in flight");
         let out = self.socket.output_mut();
         out.append(|| buffers.take(), |out| write(&mut active.shape, out))
     }
 
-    /// The same with values that are not copied: `write` leaves them out and says where they
-    /// belong. `total` counts them.
+    /// Like `render`, for an answer with values that are not copied: `write` leaves them out and
+    /// returns their places. `total` counts their bytes.
     ///
     /// # Panics
     /// Without a request in flight.
@@ -419,7 +424,7 @@ impl Conn {
         out.append(|| buffers.take(), |out| out.extend_from_slice(bytes));
     }
 
-    /// Queues bytes that other connections send too.
+    /// Queues bytes that other connections also send.
     pub fn push(&mut self, shared: SharedBytes) {
         self.socket.output_mut().push(shared);
     }
@@ -428,19 +433,19 @@ impl Conn {
     pub fn finish(&mut self, keep_alive: bool) {
         self.active = None;
         self.deadline.on_answered();
-        if !keep_alive && self.life == Life::Open {
+        if !keep_alive && self.stage == ConnStage::Open {
             let linger = self.socket.may_read() || !self.socket.input().is_empty();
-            self.life = Life::Closing { linger };
+            self.stage = ConnStage::Closing { linger };
         }
     }
 
     /// Writes until the output is empty or the socket takes no more.
     pub fn flush(&mut self, buffers: &mut Buffers) {
-        if self.life == Life::Dead {
+        if self.stage == ConnStage::Dead {
             return;
         }
         if self.socket.flush(|buffer| buffers.give(buffer)).is_err() {
-            self.life = Life::Dead;
+            self.stage = ConnStage::Dead;
         }
     }
 
@@ -449,86 +454,90 @@ impl Conn {
         self.socket.output().len()
     }
 
-    /// Whether output waits for the socket to take bytes again.
+    /// Whether output waits until the socket takes bytes again.
     pub fn is_blocked(&self) -> bool {
         self.socket.is_blocked()
     }
 
     // -- the end of a turn, and of the connection
 
-    /// A deadline may have passed: refuses the request or closes.
+    /// If the deadline has passed, refuses the request or drops the connection.
     pub fn expire(&mut self, now_us: u64, date: &Date, buffers: &mut Buffers) {
         if self.deadline.at_us().is_none_or(|at_us| at_us > now_us) {
             return;
         }
         match self.deadline.late_reject() {
-            Some(reject) if self.life == Life::Open => self.reject(reject, date, buffers),
-            _ => self.life = Life::Dead,
+            Some(reject) if self.stage == ConnStage::Open => self.reject(reject, date, buffers),
+            _ => self.stage = ConnStage::Dead,
         }
     }
 
-    /// Ends the turn for this connection: closes it if its time has come, gives an unused buffer
-    /// back, and updates the deadline. Returns whether the connection is to be dropped.
+    /// Ends the turn for this connection: advances its stage, returns an unused input buffer, and
+    /// updates the deadline. Returns whether the connection is to be dropped.
     pub fn settle(&mut self, now_us: u64, timeouts: &Timeouts, buffers: &mut Buffers) -> bool {
-        self.advance_closing();
-        if self.has_no_purpose() || self.is_slow_watcher() {
-            self.life = Life::Dead;
+        self.maybe_close();
+        if self.is_finished() || self.is_watcher_over_limit() {
+            self.stage = ConnStage::Dead;
         }
         if self.socket.input().is_empty() && self.socket.input_capacity() > 0 {
             buffers.give(self.socket.take_input());
         }
-        self.deadline.update(self.waits(), now_us, timeouts);
-        self.life == Life::Dead
+        self.deadline.update(self.current_wait(), now_us, timeouts);
+        self.stage == ConnStage::Dead
     }
 
-    /// Closes, or begins to linger, once the output of a closing connection has been written.
-    fn advance_closing(&mut self) {
-        let Life::Closing { linger } = self.life else {
-            return;
+    /// Ends a closing connection, or lets it linger, once its output has been written. Returns
+    /// whether it did.
+    fn maybe_close(&mut self) -> bool {
+        let ConnStage::Closing { linger } = self.stage else {
+            return false;
         };
         if !self.socket.output().is_empty() {
-            return;
+            return false;
         }
         if linger && !self.socket.is_ended() {
             self.socket.end_writing();
-            self.life = Life::Lingering;
+            self.stage = ConnStage::Lingering;
         } else {
-            self.socket.say_goodbye();
-            self.life = Life::Dead;
+            self.socket.send_close_notify();
+            self.stage = ConnStage::Dead;
         }
+        true
     }
 
-    /// Whether the client has closed its side and waits for nothing. A client that has sent
-    /// requests may still read their answers. A watcher has no end of its own, so it ends with the
-    /// client's side.
-    fn has_no_purpose(&self) -> bool {
+    /// Whether the client has closed its side and expects nothing more. Answers to earlier requests
+    /// are still sent to it. A watch has no end of its own, so it ends when the client closes its
+    /// side.
+    fn is_finished(&self) -> bool {
         if self.is_watcher() {
             return self.socket.is_ended() || self.socket.is_hung_up();
         }
         let is_answered =
             self.active.is_none() && self.needs_input && self.socket.output().is_empty();
-        self.socket.is_ended() && (is_answered || self.life == Life::Lingering)
+        self.socket.is_ended() && (is_answered || self.stage == ConnStage::Lingering)
     }
 
-    /// Whether a watcher leaves too much unread, or sends so much ahead that reading would have to
-    /// pause: then the end of the connection would not be noticed.
-    fn is_slow_watcher(&self) -> bool {
+    /// Whether a watcher exceeds a limit in bytes:
+    /// - of unread output,
+    /// - of input behind the watch. Reading would have to pause, and the end of the connection
+    ///   would go unnoticed.
+    fn is_watcher_over_limit(&self) -> bool {
         let ahead_bytes = self.socket.input().len();
         let is_over = self.out_bytes() > deadlines::WATCH_BYTES_MAX
             || ahead_bytes >= deadlines::AHEAD_BYTES_MAX;
         is_over && self.is_watcher()
     }
 
-    /// What the connection waits for.
-    fn waits(&self) -> Waits {
+    /// The event that the connection waits for now.
+    fn current_wait(&self) -> ConnWait {
         let out = self.out_bytes();
-        match (&self.life, &self.active) {
-            (Life::Lingering, _) => Waits::Linger,
-            (_, Some(active)) if active.is_watch => Waits::Watch { out },
-            (_, Some(active)) if active.has_more => Waits::Page,
-            _ if out > 0 => Waits::Write,
-            (_, Some(_)) => Waits::Core,
-            (_, None) => Waits::Request(self.parser.stage()),
+        match (&self.stage, &self.active) {
+            (ConnStage::Lingering, _) => ConnWait::Linger,
+            (_, Some(active)) if active.is_watch => ConnWait::Watch { out },
+            (_, Some(active)) if active.has_more => ConnWait::Page,
+            _ if out > 0 => ConnWait::Write,
+            (_, Some(_)) => ConnWait::Core,
+            (_, None) => ConnWait::Request(self.parser.stage()),
         }
     }
 
@@ -537,20 +546,21 @@ impl Conn {
         self.deadline.at_us()
     }
 
-    /// Closes it at the end of the turn. The output is dropped at once, to free its memory.
+    /// Drops the output at once, to free its memory, and the connection at the end of the turn.
     pub fn kill(&mut self) {
-        self.life = Life::Dead;
+        self.stage = ConnStage::Dead;
         self.socket.drop_output();
     }
 
-    /// Whether it can go on in the next turn without any event; `tight` as for `wants_input`.
-    pub fn has_work(&self, tight: bool) -> bool {
-        self.may_start() || self.wants_input(tight) || self.wants_more()
+    /// Whether there is something to do in the next turn without any event; `over_budget` as for
+    /// `wants_input`.
+    pub fn has_work(&self, over_budget: bool) -> bool {
+        self.may_start() || self.wants_input(over_budget) || self.wants_more()
     }
 
     // -- memory
 
-    /// Bytes of memory that this connection alone holds.
+    /// Bytes of memory that this connection holds alone: input, request body and own output.
     pub fn held_bytes(&self) -> usize {
         let body = match self.parser.stage() {
             RequestStage::Body { received } => received as usize,
@@ -559,14 +569,14 @@ impl Conn {
         self.socket.input_capacity().max(body) + self.socket.output().own()
     }
 
-    /// Counts anew what the connection holds.
+    /// Updates the count of this connection in `budget`.
     pub fn recount(&mut self, budget: &mut Budget) {
         let held = self.held_bytes();
         budget.change(self.counted_bytes, held);
         self.counted_bytes = held;
     }
 
-    /// The connection is dropped: it counts no more.
+    /// Removes the connection, which is being dropped, from the count in `budget`.
     pub fn uncount(&mut self, budget: &mut Budget) {
         budget.change(self.counted_bytes, 0);
         self.counted_bytes = 0;

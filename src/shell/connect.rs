@@ -11,19 +11,19 @@ use std::net::SocketAddr;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 
-/// Makes connections that show one certificate and trust one authority.
+/// Makes connections that all show the same certificate and trust the same authority.
 pub struct Connector {
     /// The certificate to show and the authority to trust.
     #[cfg(feature = "tls")]
     files: TlsFiles,
-    /// Made of `files` when the first TLS connection begins.
+    /// Built from `files` when the first TLS connection begins; `None` before.
     #[cfg(feature = "tls")]
     config: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Connector {
-    /// A connector that shows the certificate of `files`, if there is one, and trusts its
-    /// authority; without one, the authorities that the system trusts.
+    /// A connector that shows the certificate of `files`, if it has one. It trusts the authority of
+    /// `files`; without one, the authorities that the system trusts.
     pub fn new(files: &TlsFiles) -> Connector {
         #[cfg(not(feature = "tls"))]
         let _ = files;
@@ -38,7 +38,7 @@ impl Connector {
     /// Begins a connection to `address`, one of the addresses of the host of `url`.
     ///
     /// # Errors
-    /// The system's, or what is wrong with the certificate files.
+    /// The system refuses the connection at once, or a certificate file is unusable.
     pub fn connect(&mut self, url: &Url, address: SocketAddr) -> io::Result<Transport> {
         if url.secure {
             return self.connect_tls(url, address);

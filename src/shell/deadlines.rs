@@ -1,60 +1,63 @@
-//! How long a client connection may take for each thing it does, and how much may wait in it; pure.
+//! The limits of a client connection, in time and in bytes; pure.
 //!
-//! These bounds limit what one client can cost the others, so they stand in one place. Start with
-//! `ConnDeadline::update`: once a turn it gets what the connection waits for and computes the time
-//! by which the wait has to end.
+//! They bound the cost of one client for the others, so they stand in one place. Must not act: a
+//! `Conn` closes itself. Start with `ConnDeadline::update`. It is called once a turn with what the
+//! connection waits for, and computes when that wait must end.
 use crate::codec::http::Reject;
 use crate::codec::http::request::RequestStage;
 
 /// From the first byte of a request to the end of its head, in microseconds.
-const HEAD_US: u64 = 10_000_000;
-/// From the end of the head to the end of the body, in microseconds …
-const BODY_US: u64 = 30_000_000;
-/// … and the body must keep this rate on average, bytes per second, …
-const BODY_BYTES_PER_S: u64 = 1024;
-/// … to which this much time is added, so that a slow start is no offence.
-const BODY_START_US: u64 = 5_000_000;
-/// A connection without a request is closed after this time.
-const IDLE_US: u64 = 75_000_000;
-/// After a refusal, what the client still sends is read and dropped for this time.
-const LINGER_US: u64 = 2_000_000;
-/// A watcher is slow while its unread output exceeds this, …
+const HEAD_US_MAX: u64 = 10_000_000;
+/// From the end of the head to the end of the body, in microseconds.
+const BODY_US_MAX: u64 = 30_000_000;
+/// The least average rate of a body, in bytes per second.
+const BODY_BYTES_PER_S_MIN: u64 = 1024;
+/// The time that a body gets in addition to its bytes at the least rate, in microseconds: a slow
+/// start is not refused.
+const BODY_GRACE_US: u64 = 5_000_000;
+/// A connection without a request is closed after this time, in microseconds.
+const IDLE_US_MAX: u64 = 75_000_000;
+/// After a refusal, the bytes that the client still sends are read and dropped for this time, in
+/// microseconds.
+const LINGER_US_MAX: u64 = 2_000_000;
+/// A watcher is slow while its unread output exceeds this many bytes.
 const WATCH_SLOW_BYTES: usize = 1024 * 1024;
-/// … and is closed once it has been slow for this time.
-const WATCH_SLOW_US: u64 = 10_000_000;
-/// A watcher whose unread output exceeds this is closed at once.
+/// A watcher is closed once it has been slow for this time, in microseconds.
+const WATCH_SLOW_US_MAX: u64 = 10_000_000;
+/// A watcher whose unread output exceeds this many bytes is closed at once.
 pub const WATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// A client must read each page of a long listing in this time: the listing keeps a frozen view of
-/// the key space in memory until its end.
-const PAGE_US: u64 = 20_000_000;
-/// The next page of a listing is requested while at most this much output is unread.
-pub const PAGES_AHEAD_BYTES: usize = 512 * 1024;
-/// While the unread output is at least this long, no further request of the connection is read or
-/// started.
-pub const OUT_MARK_BYTES: usize = 64 * 1024;
-/// How many bytes are read ahead while a request is in flight.
+/// A client must read each page of a long listing in this time, in microseconds. Until its end the
+/// listing keeps a frozen view of the key space in memory.
+const PAGE_US_MAX: u64 = 20_000_000;
+/// The next page of a listing is requested while at most this many bytes of output are unread.
+pub const PAGES_AHEAD_BYTES_MAX: usize = 512 * 1024;
+/// While at least this many bytes of output are unread, no further request of the connection is
+/// read or started.
+pub const OUT_HIGH_WATER_BYTES: usize = 64 * 1024;
+/// Most bytes read ahead while a request is in flight.
 pub const AHEAD_BYTES_MAX: usize = 16 * 1024;
-/// The most reads of keys that start in one turn. All answers of a turn are rendered before they
-/// are written, and the largest values must not stand in memory together. The bound costs one call
-/// of the poll for this many reads.
-pub const READS_A_TURN: usize = 64;
-/// If one turn renders more bytes than this, the next turn starts half as many reads.
-pub const ANSWERS_BYTES_A_TURN: usize = 4 * 1024 * 1024;
-/// The most bytes that one connection reads in one turn.
-pub const READ_BYTES_A_TURN: usize = 64 * 1024;
+/// Most reads of keys that start in one turn, over all connections. Their answers are rendered
+/// before they are written, and many large values must not be in memory together. The price is one
+/// call of the poll for this many reads.
+pub const READS_A_TURN_MAX: usize = 64;
+/// After a turn that renders more bytes than this, the next turn may start half as many reads.
+pub const ANSWERS_BYTES_A_TURN_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes that one connection reads in one turn.
+pub const READ_BYTES_A_TURN_MAX: usize = 64 * 1024;
 
 /// The timeouts that flags set.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// Upper bound for the head and for the body of a request, in microseconds.
+    /// Upper bound for the head and for the body of a request, in microseconds
+    /// (`-http-read-timeout`).
     pub read_us: u64,
-    /// The client must read an answer in this time, in microseconds.
+    /// Upper bound for the client to read an answer, in microseconds (`-http-write-timeout`).
     pub write_us: u64,
 }
 
-/// What a connection waits for at the end of a turn.
+/// The event that a connection waits for at the end of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waits {
+pub enum ConnWait {
     /// For a request, or the rest of one.
     Request(RequestStage),
     /// For the core to answer. The core has deadlines of its own.
@@ -72,10 +75,10 @@ pub enum Waits {
     Linger,
 }
 
-impl Waits {
-    /// Whether `self` and `next` are one wait, whose clock runs on.
-    fn continues_as(self, next: Waits) -> bool {
-        use Waits::{Core, Linger, Page, Request, Watch, Write};
+impl ConnWait {
+    /// Whether `next` is the same wait as `self`, so that its time keeps running.
+    fn continues_as(self, next: ConnWait) -> bool {
+        use ConnWait::{Core, Linger, Page, Request, Watch, Write};
         match (self, next) {
             (Request(a), Request(b)) => std::mem::discriminant(&a) == std::mem::discriminant(&b),
             (Watch { out: a }, Watch { out: b }) => {
@@ -87,17 +90,18 @@ impl Waits {
     }
 }
 
-/// What a connection waits for, and until when it may.
+/// The present wait of a connection, and its deadline.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnDeadline {
-    /// The present wait, as of the last `update`.
-    waits: Waits,
+    /// The wait as of the last `update`.
+    wait: ConnWait,
     /// When the present wait began, in microseconds of the monotonic clock.
     since_us: u64,
-    /// A request, or a page of its answer, has ended since the last `update`. So the next wait is a
-    /// new one, even if it is of the same kind.
+    /// A request was answered, or a page of its answer requested, since the last `update`. So the
+    /// next wait is a new one, even if it is of the same kind.
     is_renewed: bool,
-    /// When the present wait must end; `None`: it may last.
+    /// When the present wait must end, in microseconds of the monotonic clock; `None` if it has no
+    /// limit.
     deadline_us: Option<u64>,
 }
 
@@ -105,14 +109,15 @@ impl ConnDeadline {
     /// The deadline of a connection that was just accepted.
     pub fn new(now_us: u64) -> ConnDeadline {
         ConnDeadline {
-            waits: Waits::Request(RequestStage::Idle),
+            wait: ConnWait::Request(RequestStage::Idle),
             since_us: now_us,
             is_renewed: false,
-            deadline_us: Some(now_us + IDLE_US),
+            deadline_us: Some(now_us + IDLE_US_MAX),
         }
     }
 
-    /// When the present wait must end, in microseconds of the monotonic clock; `None`: it may last.
+    /// When the present wait must end, in microseconds of the monotonic clock; `None` if it has no
+    /// limit.
     pub fn at_us(&self) -> Option<u64> {
         self.deadline_us
     }
@@ -122,41 +127,42 @@ impl ConnDeadline {
         self.is_renewed = true;
     }
 
-    /// Once a turn: the connection now waits for `waits`.
-    pub fn update(&mut self, waits: Waits, now_us: u64, timeouts: &Timeouts) {
-        if self.is_renewed || !self.waits.continues_as(waits) {
+    /// The connection now waits for `wait`. Called at the end of each turn that touches it.
+    pub fn update(&mut self, wait: ConnWait, now_us: u64, timeouts: &Timeouts) {
+        if self.is_renewed || !self.wait.continues_as(wait) {
             self.since_us = now_us;
         }
         self.is_renewed = false;
-        self.waits = waits;
-        let allowed_us = match waits {
-            Waits::Request(RequestStage::Idle) => Some(IDLE_US),
-            Waits::Request(RequestStage::Head) => Some(HEAD_US.min(timeouts.read_us)),
-            Waits::Request(RequestStage::Body { received }) => {
+        self.wait = wait;
+        let allowed_us = match wait {
+            ConnWait::Request(RequestStage::Idle) => Some(IDLE_US_MAX),
+            ConnWait::Request(RequestStage::Head) => Some(HEAD_US_MAX.min(timeouts.read_us)),
+            ConnWait::Request(RequestStage::Body { received }) => {
                 let earned_us =
-                    BODY_START_US + received.saturating_mul(1_000_000) / BODY_BYTES_PER_S;
-                Some(BODY_US.min(timeouts.read_us).min(earned_us))
+                    BODY_GRACE_US + received.saturating_mul(1_000_000) / BODY_BYTES_PER_S_MIN;
+                Some(BODY_US_MAX.min(timeouts.read_us).min(earned_us))
             }
-            Waits::Core => None,
-            Waits::Write => Some(timeouts.write_us),
-            Waits::Page => Some(PAGE_US.min(timeouts.write_us)),
-            Waits::Watch { out } => (out > WATCH_SLOW_BYTES).then_some(WATCH_SLOW_US),
-            Waits::Linger => Some(LINGER_US),
+            ConnWait::Core => None,
+            ConnWait::Write => Some(timeouts.write_us),
+            ConnWait::Page => Some(PAGE_US_MAX.min(timeouts.write_us)),
+            ConnWait::Watch { out } => (out > WATCH_SLOW_BYTES).then_some(WATCH_SLOW_US_MAX),
+            ConnWait::Linger => Some(LINGER_US_MAX),
         };
         self.deadline_us = allowed_us.map(|us| self.since_us.saturating_add(us));
     }
 
-    /// The refusal for a client that is late; `None`: the connection is closed without one.
+    /// The refusal for a client that has missed the deadline. `None`: the connection is closed
+    /// without an answer.
     pub fn late_reject(&self) -> Option<Reject> {
-        match self.waits {
-            Waits::Request(RequestStage::Head) => Some(Reject::HEAD_TIMEOUT),
-            Waits::Request(RequestStage::Body { .. }) => Some(Reject::BODY_TIMEOUT),
-            Waits::Request(RequestStage::Idle)
-            | Waits::Core
-            | Waits::Write
-            | Waits::Page
-            | Waits::Watch { .. }
-            | Waits::Linger => None,
+        match self.wait {
+            ConnWait::Request(RequestStage::Head) => Some(Reject::HEAD_TIMEOUT),
+            ConnWait::Request(RequestStage::Body { .. }) => Some(Reject::BODY_TIMEOUT),
+            ConnWait::Request(RequestStage::Idle)
+            | ConnWait::Core
+            | ConnWait::Write
+            | ConnWait::Page
+            | ConnWait::Watch { .. }
+            | ConnWait::Linger => None,
         }
     }
 }
@@ -175,7 +181,7 @@ mod tests {
     fn a_head_that_trickles_is_not_given_more_time() {
         let mut deadline = ConnDeadline::new(0);
         for second in 1..10 {
-            deadline.update(Waits::Request(RequestStage::Head), second * S, &T);
+            deadline.update(ConnWait::Request(RequestStage::Head), second * S, &T);
             assert_eq!(deadline.at_us(), Some(11 * S));
         }
         assert_eq!(deadline.late_reject(), Some(Reject::HEAD_TIMEOUT));
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn a_body_must_keep_its_rate_and_end() {
         let mut deadline = ConnDeadline::new(0);
-        let body = |received| Waits::Request(RequestStage::Body { received });
+        let body = |received| ConnWait::Request(RequestStage::Body { received });
         deadline.update(body(0), 0, &T);
         assert_eq!(deadline.at_us(), Some(5 * S));
         deadline.update(body(10 * 1024), 4 * S, &T);
@@ -197,7 +203,7 @@ mod tests {
     #[test]
     fn each_request_starts_the_idle_time_anew() {
         let mut deadline = ConnDeadline::new(0);
-        let idle = Waits::Request(RequestStage::Idle);
+        let idle = ConnWait::Request(RequestStage::Idle);
         deadline.update(idle, 10 * S, &T);
         assert_eq!(deadline.at_us(), Some(75 * S));
         deadline.on_answered();
@@ -209,11 +215,11 @@ mod tests {
     #[test]
     fn a_listing_is_taken_page_by_page() {
         let mut deadline = ConnDeadline::new(0);
-        deadline.update(Waits::Page, S, &T);
-        deadline.update(Waits::Page, 20 * S, &T);
+        deadline.update(ConnWait::Page, S, &T);
+        deadline.update(ConnWait::Page, 20 * S, &T);
         assert_eq!(deadline.at_us(), Some(21 * S));
         deadline.on_answered();
-        deadline.update(Waits::Page, 20 * S, &T);
+        deadline.update(ConnWait::Page, 20 * S, &T);
         assert_eq!(deadline.at_us(), Some(40 * S));
         assert_eq!(deadline.late_reject(), None);
     }
@@ -221,13 +227,13 @@ mod tests {
     #[test]
     fn a_watcher_may_wait_but_not_pile_up() {
         let mut deadline = ConnDeadline::new(0);
-        deadline.update(Waits::Watch { out: 0 }, S, &T);
+        deadline.update(ConnWait::Watch { out: 0 }, S, &T);
         assert_eq!(deadline.at_us(), None);
         let much = WATCH_SLOW_BYTES + 1;
-        deadline.update(Waits::Watch { out: much }, 100 * S, &T);
-        deadline.update(Waits::Watch { out: much * 2 }, 105 * S, &T);
+        deadline.update(ConnWait::Watch { out: much }, 100 * S, &T);
+        deadline.update(ConnWait::Watch { out: much * 2 }, 105 * S, &T);
         assert_eq!(deadline.at_us(), Some(110 * S));
-        deadline.update(Waits::Watch { out: 5 }, 109 * S, &T);
+        deadline.update(ConnWait::Watch { out: 5 }, 109 * S, &T);
         assert_eq!(deadline.at_us(), None);
     }
 }

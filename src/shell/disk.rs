@@ -76,8 +76,8 @@ pub struct Disk {
     delay: SyncDelay,
 }
 
-/// For tests: a disk whose syncs take longer than they do. The end of each sync is reported later by
-/// a fixed time, as if it ran in the background.
+/// For tests: a disk whose syncs take longer than they do. The end of each sync is reported later
+/// by a fixed time, as if it ran in the background.
 #[derive(Default)]
 struct SyncDelay {
     /// In microseconds; 0 without the environment variable.
@@ -277,8 +277,8 @@ impl Disk {
         is_changed.then_some(space)
     }
 
-    /// When [`Disk::poll_space`] or [`Disk::poll_sync`] must be called again, in microseconds of the
-    /// monotonic clock; `None` if nothing is due.
+    /// When [`Disk::poll_space`] or [`Disk::poll_sync`] must be called again, in microseconds of
+    /// the monotonic clock; `None` if nothing is due.
     pub fn next_deadline(&self) -> Option<u64> {
         match (self.next_room_check_us, self.delay.due_us) {
             (Some(room_us), Some(sync_us)) => Some(room_us.min(sync_us)),
@@ -379,8 +379,8 @@ impl Disk {
     }
 
     /// Wipes the log and the snapshots and starts a new log. Returns its random number. Call
-    /// [`Disk::keep_standby`] with `abandons_log` first: then a crash on the way is recovered at the
-    /// next start.
+    /// [`Disk::keep_standby`] with `abandons_log` first: then a crash on the way is recovered at
+    /// the next start.
     pub fn start_over(&mut self) -> u64 {
         let limits = self.snapshots.limits();
         self.snapshots = Snapshots::new(&self.data_dir, limits, Vec::new());

@@ -1,51 +1,48 @@
-//! The wait for further requests before a slow sync, so that one sync serves them all; pure.
+//! The wait for further requests before a slow sync, so that one sync covers them all; pure.
 //!
-//! Clients that were just answered often send their next request at once. A sync that begins before
-//! those requests arrive makes each of them wait for two syncs. So behind a slow sync the loop
-//! waits briefly: the deadline is the poll's timeout, and turns that only gather end before the
-//! disk is touched. Start with `on_answers` and `maybe_wait`.
+//! Clients that were just answered often send their next request at once. If the next sync begins
+//! before those requests arrive, each of them waits for two syncs. So after a slow sync the loop
+//! waits briefly for as many requests as it has answered. The wait is the timeout of the poll, and
+//! a turn inside it ends before the disk is touched. Start with `on_answers` and `maybe_wait`.
 
-/// From this duration of a sync on, in microseconds, the wait pays.
+/// A sync is slow if it takes at least this long, in microseconds. After a shorter one a wait costs
+/// more than it saves.
 const SLOW_SYNC_US: u64 = 1_000;
-/// The wait is at most this part of the last sync, …
-const SYNC_PART: u64 = 8;
-/// … and at most this long, so that no peer takes it for silence.
+/// The wait is at most the duration of the last sync divided by this.
+const SYNC_DIVISOR: u64 = 8;
+/// The wait is at most this long, in microseconds, because no timer of the machine fires meanwhile.
 const WAIT_US_MAX: u64 = 5_000;
 
-/// Whether the loop gathers requests, and until when.
+/// Whether the loop waits for requests, and until when.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum GatherState {
-    /// It does not.
+    /// The loop does not wait.
     #[default]
     Idle,
-    /// So many clients were answered in the last turn. The wait begins once the requests that have
-    /// arrived meanwhile are decoded.
+    /// The last turn sent `answers` answers. The wait begins in the next turn, after the requests
+    /// that have arrived meanwhile are decoded.
     Due { answers: u64 },
-    /// It waits.
-    Waiting {
-        /// For the request with this serial number, …
-        request: u64,
-        /// … or until this time, in microseconds of the monotonic clock.
-        until_us: u64,
-    },
+    /// The loop waits for the request with the serial number `last_serial`, or until `until_us` in
+    /// microseconds of the monotonic clock.
+    Waiting { last_serial: u64, until_us: u64 },
 }
 
-/// The state of the wait.
+/// The wait, and the sync that causes it.
 #[derive(Debug, Default)]
 pub struct Gathering {
     state: GatherState,
-    /// How long the last sync took if it was slow, in microseconds. Cleared when a wait begins:
-    /// each slow sync causes at most one.
+    /// The duration of the last sync in microseconds, if it was slow. Cleared when a wait begins,
+    /// so each slow sync causes at most one wait.
     slow_sync_us: Option<u64>,
 }
 
 impl Gathering {
-    /// A sync has taken this long.
+    /// A sync took `took_us` microseconds.
     pub fn on_sync(&mut self, took_us: u64) {
         self.slow_sync_us = (took_us >= SLOW_SYNC_US).then_some(took_us);
     }
 
-    /// The end of a turn that has answered so many requests.
+    /// The turn has sent `answers` answers.
     pub fn on_answers(&mut self, answers: usize) {
         self.state = GatherState::Idle;
         if self.slow_sync_us.is_some() && answers > 0 {
@@ -55,25 +52,27 @@ impl Gathering {
         }
     }
 
-    /// Waits for further requests if clients were just answered after a slow sync. Returns whether
-    /// it does: then the turn ends here. `requests` is the serial number of the last request that
-    /// has arrived.
-    pub fn maybe_wait(&mut self, requests: u64, now_us: u64) -> bool {
+    /// Whether to end the turn here and wait for further requests. `serial` is the serial number of
+    /// the last request that has arrived.
+    pub fn maybe_wait(&mut self, serial: u64, now_us: u64) -> bool {
         if let GatherState::Due { answers } = self.state
             && let Some(sync_us) = self.slow_sync_us.take()
         {
             self.state = GatherState::Waiting {
-                request: requests + answers,
-                until_us: now_us + (sync_us / SYNC_PART).min(WAIT_US_MAX),
+                last_serial: serial + answers,
+                until_us: now_us + (sync_us / SYNC_DIVISOR).min(WAIT_US_MAX),
             };
         }
         match self.state {
-            GatherState::Waiting { request, until_us } if requests < request => now_us < until_us,
-            _ => false,
+            GatherState::Waiting {
+                last_serial,
+                until_us,
+            } => serial < last_serial && now_us < until_us,
+            GatherState::Idle | GatherState::Due { .. } => false,
         }
     }
 
-    /// The timeout of the poll, in microseconds, if the wait decides about it.
+    /// The timeout of the poll in microseconds while a wait is due or running; `None` otherwise.
     pub fn timeout_us(&self, now_us: u64) -> Option<u64> {
         match self.state {
             GatherState::Idle => None,
@@ -106,9 +105,12 @@ mod tests {
         assert_eq!(gathering.timeout_us(100), Some(0));
         assert!(gathering.maybe_wait(10, 100));
         assert_eq!(gathering.timeout_us(300), Some(800));
-        assert!(gathering.maybe_wait(11, 300), "one more is expected");
-        assert!(!gathering.maybe_wait(12, 400), "all have come");
-        assert!(!gathering.maybe_wait(10, 1_100), "the time is over");
+        assert!(
+            gathering.maybe_wait(11, 300),
+            "one more request is expected"
+        );
+        assert!(!gathering.maybe_wait(12, 400), "all requests have arrived");
+        assert!(!gathering.maybe_wait(10, 1_100), "the deadline has passed");
         gathering.on_answers(2);
         assert_eq!(gathering.timeout_us(1_200), None);
         gathering.on_sync(1_000_000);

@@ -1,10 +1,11 @@
-//! The outgoing HTTP calls: join, machine list, versions, discovery, and the client requests that a
-//! standby passes on.
+//! All outgoing HTTP calls: join, machine list, version and discovery calls of the machine, and the
+//! client requests that a standby proxies.
 //!
-//! The machine leaves its calls as data, and each one ends exactly once, with an answer or a
-//! failure. Several calls run at once, each on a connection of its own for each hop. The calls of
-//! clients have a bound of their own, so they never keep the machine's from starting. Must not know
-//! what a call means. Start with `start` and `work`; `fill` and `flush` move the bytes.
+//! Each call ends exactly once, with a response or a failure, unless a later call of the machine
+//! makes it void. The calls run in parallel, each on its own connection. The machine's calls and
+//! the proxied requests have separate bounds, so that clients never keep the machine from call.
+//! Must not know what a call means. Start with `start` and `work`; `fill` and `flush` move the
+//! bytes.
 use super::outgoing_call::{CallOrigin, CallTools, Connectors, EndedCall, OutgoingCall};
 use super::resolver::Resolver;
 use super::slots::{PoolKind, SlotId};
@@ -16,13 +17,14 @@ use mio::Registry;
 use mio::event::Event;
 use std::collections::VecDeque;
 
-/// The most calls of one origin under way at once. Further ones wait, while their time runs.
+/// Most calls of one lane under way at a time. Further ones wait; their time limit runs meanwhile.
 const OPEN_MAX: usize = 16;
 
-/// The calls of one origin that have not begun, and the number of those that have.
+/// The calls of the machine, or those of clients.
 #[derive(Default)]
 struct Lane {
-    /// Each with the time when it must have ended, in microseconds of the monotonic clock.
+    /// The calls that have not begun, oldest first, each with the time when it must have ended in
+    /// microseconds of the monotonic clock.
     waiting: VecDeque<(CallOrigin, HttpCall, u64)>,
     /// How many are under way; at most `OPEN_MAX`.
     open: usize,
@@ -61,10 +63,10 @@ impl HttpCalls {
         }
     }
 
-    /// Takes a call. Its time runs from now.
+    /// Queues a call. Its time limit runs from now.
     pub fn start(&mut self, origin: CallOrigin, call: HttpCall, now: Now) {
         if let CallOrigin::Machine { id, .. } = origin {
-            self.drop_void(id);
+            self.drop_void_calls(id);
         }
         let limit_us = call.timeout_ms.saturating_mul(1000);
         let until_us = now.mono_us.saturating_add(limit_us);
@@ -73,12 +75,12 @@ impl HttpCalls {
     }
 
     /// Drops the calls whose replies the machine ignores once it makes the call `later`.
-    fn drop_void(&mut self, later: CallId) {
+    fn drop_void_calls(&mut self, later: CallId) {
         let waiting = &mut self.machine.waiting;
         waiting.retain(|(origin, _, _)| !origin.is_void_after(later));
         let mut void = Vec::new();
-        for (slot, calling) in self.calls.iter_mut() {
-            if calling.origin().is_void_after(later) {
+        for (slot, call) in self.calls.iter_mut() {
+            if call.origin().is_void_after(later) {
                 void.push(slot);
             }
         }
@@ -89,26 +91,26 @@ impl HttpCalls {
 
     /// Phase 1: the poll has reported an event of one of the calls.
     pub fn on_event(&mut self, event: &Event) {
-        if let Some(calling) = self.calls.wake_for(event) {
-            calling.on_event(event);
+        if let Some(call) = self.calls.wake_for(event) {
+            call.on_event(event);
         }
     }
 
-    /// Phase 1: names have been resolved. The calls that wait for one go on.
+    /// Phase 1: the resolver has an answer. The calls that wait for a host name try again.
     pub fn on_resolved(&mut self) {
-        self.calls.wake_where(|calling| calling.is_resolving());
+        self.calls.wake_where(|call| call.is_resolving());
     }
 
     /// Phase 2: reads from each call that has bytes.
     pub fn fill(&mut self) {
         for place in 0..self.calls.ready_len() {
-            if let Some(calling) = self.calls.ready_at(place) {
-                calling.fill();
+            if let Some(call) = self.calls.ready_at(place) {
+                call.fill();
             }
         }
     }
 
-    /// Phase 3: starts calls, carries on with those that are ready, and returns those that have
+    /// Phase 3: begins waiting calls, advances those that are ready, and returns those that have
     /// ended.
     pub fn work(
         &mut self,
@@ -119,10 +121,10 @@ impl HttpCalls {
         let mut ended = Vec::new();
         start_waiting(&mut self.machine, &mut self.calls, now, &mut ended);
         start_waiting(&mut self.clients, &mut self.calls, now, &mut ended);
-        // The time limit is checked by each call when it is carried on with.
+        // `advance` checks the time limit.
         self.calls.expire(now.mono_us, |_| {});
         for place in 0..self.calls.ready_len() {
-            let Some(calling) = self.calls.ready_at(place) else {
+            let Some(call) = self.calls.ready_at(place) else {
                 continue;
             };
             let mut tools = CallTools {
@@ -131,27 +133,27 @@ impl HttpCalls {
                 connectors: &mut self.connectors,
                 now,
             };
-            if let Some(reply) = calling.advance(&mut tools) {
-                let slot = calling.slot();
-                let calling = self.remove(slot);
-                ended.push(calling.into_ended(reply));
+            if let Some(reply) = call.advance(&mut tools) {
+                let slot = call.slot();
+                let call = self.remove(slot);
+                ended.push(call.into_ended(reply));
             }
         }
         ended
     }
 
     fn remove(&mut self, slot: SlotId) -> OutgoingCall {
-        let calling = self.calls.remove(slot);
-        let calling = calling.expect("a call is removed once");
-        self.lane_mut(calling.origin()).open -= 1;
-        calling
+        let call = self.calls.remove(slot);
+        let call = call.expect("a call is removed once");
+        self.lane_mut(call.origin()).open -= 1;
+        call
     }
 
     /// Phases 6 and 9: writes the requests whose sockets take them.
     pub fn flush(&mut self) {
         for place in 0..self.calls.ready_len() {
-            if let Some(calling) = self.calls.ready_at(place) {
-                calling.flush();
+            if let Some(call) = self.calls.ready_at(place) {
+                call.flush();
             }
         }
     }
@@ -160,13 +162,13 @@ impl HttpCalls {
     pub fn reap(&mut self) {
         // `work` has removed the calls that have ended.
         let mut ended = Vec::new();
-        self.calls.settle(&mut ended, |_, calling| Settled::Keep {
-            deadline_us: Some(calling.deadline_us()),
-            ready: calling.wants_input(),
+        self.calls.settle(&mut ended, |_, call| Settled::Keep {
+            deadline_us: Some(call.deadline_us()),
+            ready: call.wants_input(),
         });
     }
 
-    /// Whether a call can start or go on without any event.
+    /// Whether a call can begin or advance without any event.
     pub fn has_work(&self) -> bool {
         self.calls.has_work() || self.machine.may_start() || self.clients.may_start()
     }
@@ -177,7 +179,7 @@ impl HttpCalls {
     }
 }
 
-/// Begins the waiting calls of one lane, while there is room.
+/// Begins the waiting calls of one lane as long as there is room.
 fn start_waiting(
     lane: &mut Lane,
     calls: &mut Pool<OutgoingCall>,
@@ -188,7 +190,11 @@ fn start_waiting(
         && let Some((origin, call, until_us)) = lane.waiting.pop_front()
     {
         if until_us <= now.mono_us {
-            ended.push(EndedCall::unstarted(origin, &call, "no time left"));
+            ended.push(EndedCall::unstarted(
+                origin,
+                &call,
+                "too many calls, not begun in time",
+            ));
             continue;
         }
         lane.open += 1;
@@ -267,8 +273,8 @@ mod tests {
         Connectors {
             peers: connector(),
             clients: connector(),
-            world: connector(),
-            discovery: String::new(),
+            discovery: connector(),
+            discovery_authority: None,
         }
     }
 
@@ -287,7 +293,7 @@ mod tests {
     }
 
     /// Makes calls and waits for all of them. With `late`, each turn takes a second.
-    fn carry_out(list: Vec<(CallOrigin, HttpCall)>, late: bool) -> Vec<(u64, HttpReply)> {
+    fn make_all(list: Vec<(CallOrigin, HttpCall)>, late: bool) -> Vec<(u64, HttpReply)> {
         let mut poll = Poll::new().expect("a poll");
         let mut events = Events::with_capacity(64);
         let mut resolver = resolver(&poll);
@@ -358,7 +364,7 @@ mod tests {
         let (there, second) = serve(vec![moved("/c"), full("200 OK", "joined")]);
         let (here, first) = serve(vec![moved(&format!("http://localhost:{there}/b?q"))]);
         let url = format!("http://127.0.0.1:{here}/a");
-        let replies = carry_out(vec![call(7, Method::Put, url)], false);
+        let replies = make_all(vec![call(7, Method::Put, url)], false);
         assert_eq!(answered(&replies[0].1), (200, "joined"));
         let HttpReply::Answered { server, .. } = &replies[0].1 else {
             unreachable!("it was answered");
@@ -387,30 +393,30 @@ mod tests {
     fn redirects_have_an_end() {
         let (port, server) = serve((0..11).map(|_| moved("/again")).collect());
         let url = format!("http://127.0.0.1:{port}/again");
-        let replies = carry_out(vec![call(1, Method::Get, url)], false);
+        let replies = make_all(vec![call(1, Method::Get, url)], false);
         assert!(failed(&replies[0].1).ends_with("too many redirects"));
         assert_eq!(server.join().expect("served").len(), 11);
         let (port, server) = serve(vec![moved("ftp://x")]);
         let url = format!("http://127.0.0.1:{port}/");
-        let replies = carry_out(vec![call(1, Method::Get, url)], false);
+        let replies = make_all(vec![call(1, Method::Get, url)], false);
         assert!(failed(&replies[0].1).ends_with("a redirect without a usable Location"));
         server.join().expect("served");
     }
 
-    /// If the calls ran one after the other, they would need forty times their time limit.
+    /// If the calls ran one after the other, they would take forty times their time limit.
     #[test]
     fn a_call_that_hangs_fails_in_time_and_delays_no_other() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let silent = listener.local_addr().expect("bound").port();
         let url = format!("http://127.0.0.1:{silent}/");
         let list = (0..40).map(|i| call(i, Method::Get, url.clone()));
-        for (_, reply) in carry_out(list.collect(), true) {
+        for (_, reply) in make_all(list.collect(), true) {
             let why = failed(&reply);
-            assert!(why.contains("in time") || why.contains("no time"), "{why}");
+            assert!(why.ends_with("in time"), "{why}");
         }
     }
 
-    /// The machine has begun another search: the calls of the former one are dropped without a
+    /// The machine has begun another search. The calls of the former one are dropped without a
     /// reply.
     #[test]
     fn calls_of_a_former_search_are_dropped() {
@@ -462,7 +468,7 @@ mod tests {
         ));
         list.push(call(91, Method::Get, "no url".into()));
         list.push(call(92, Method::Get, "http://name.invalid:1/".into()));
-        for (id, reply) in carry_out(list, false) {
+        for (id, reply) in make_all(list, false) {
             assert!(!failed(&reply).is_empty(), "{id}");
         }
         server.join().expect("served");
@@ -472,7 +478,7 @@ mod tests {
     fn an_error_status_is_an_answer() {
         let (port, server) = serve(vec![full("403 Forbidden", "full")]);
         let url = format!("http://127.0.0.1:{port}/join");
-        let replies = carry_out(vec![call(1, Method::Put, url)], false);
+        let replies = make_all(vec![call(1, Method::Put, url)], false);
         assert_eq!(answered(&replies[0].1), (403, "full"));
         server.join().expect("served");
     }

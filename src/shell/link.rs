@@ -1,8 +1,8 @@
 //! One link: a connection to a peer that carries raft messages.
 //!
-//! A link that this machine has dialled carries messages to the peer. The one that the peer has
-//! dialled brings the peer's messages, and takes ours only while there is no other. Which peer has
-//! which link, and when to dial again, is decided in `links`. Start with `fill` and `flush`.
+//! Each machine sends on the link that it has dialled, and receives on the link that the peer has
+//! dialled. Without a link of its own it sends on the peer's. Must not decide when to dial or which
+//! link to use: that is the part of `links`. Start with `fill` and `flush`.
 use super::link_queue::LinkQueue;
 use super::sockets::{Output, Socket};
 use super::transport::Transport;
@@ -16,74 +16,74 @@ use std::io;
 
 /// How many bytes are read at once.
 const READ_BYTES: usize = 32 * 1024;
-/// How many bytes one link may bring in one turn. The turn appends the entries in them to the log,
-/// and syncs once for all. The bound limits how long timers wait and how much of it stands in
-/// memory twice.
+/// Most bytes read from one link in one turn. The turn appends all entries in them to the log and
+/// syncs once. The bound limits the delay of timers, and the bytes that are in memory both encoded
+/// and decoded.
 const READ_BYTES_A_TURN: usize = 1 << 20;
-/// While the pieces of a long message arrive, its sender gets a pong at this interval. On a slow
-/// line the message may take longer than the sender waits for an answer.
+/// While the pieces of a long message arrive, its sender gets a pong at this interval, in
+/// microseconds. On a slow line the message may take longer than the sender's patience.
 const PONG_US: u64 = 20_000;
 
-/// How far a link is in its life. It only moves down this list.
+/// The stage of a link. It only moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkStage {
     /// The TCP connection is being made.
     Connecting,
     /// Our hello is queued or sent, and not yet answered.
     Asking,
-    /// Messages may be exchanged.
+    /// Messages are exchanged.
     Open,
-    /// It closes once the queued bytes have been written.
+    /// The link closes once the queued bytes have been written.
     Closing,
-    /// It is dropped at the end of this turn.
+    /// The link is dropped at the end of this turn.
     Dead,
 }
 
-/// What has arrived on a link.
+/// An input from a link.
 pub enum LinkEvent {
     /// The peer has answered our hello with its own.
     Hello(Hello),
     /// A raft message.
     Message(Message),
-    /// A piece of a longer message, or a pong: the peer's process is alive.
+    /// A piece of a longer message, or a pong. The peer's process is alive.
     Contact,
 }
 
 /// One connection to a peer.
 pub struct Link {
-    /// The member at the other end. On a link that the peer has dialled, as its hello says.
+    /// The id of the peer. On a link that the peer has dialled, the id in its hello.
     peer: PeerId,
 
-    /// This machine has dialled it.
+    /// This machine has dialled the link.
     is_dialled: bool,
 
     stage: LinkStage,
 
     socket: Socket<LinkQueue>,
 
-    /// The message whose pieces are arriving.
+    /// The decoder of frames, with the pieces of a message that is arriving.
     frames: Frames,
 
     /// The random number of the peer's process. `None` until its hello has been accepted.
     process: Option<u64>,
 
-    /// When the hello must have been answered; `None` on a link that the peer has dialled. In
+    /// When our hello must have been answered; `None` on a link that the peer has dialled. In
     /// microseconds of the monotonic clock, like all times here.
     hello_due_us: Option<u64>,
 
-    /// When bytes arrived last; at first, when the link was made.
+    /// When bytes arrived last; before the first bytes, when the link was made.
     heard_us: u64,
 
-    /// When a ping was queued last.
+    /// When a ping was queued last; `None` before the first.
     pinged_us: Option<u64>,
 
-    /// When a pong was queued last because of a long message.
+    /// When a pong was queued last for a long message; `None` before the first.
     ponged_us: Option<u64>,
 
-    /// Why it is closing or dead; empty before.
+    /// Why the link is closing or dead; empty before.
     trouble: String,
 
-    /// The peer has refused our hello. It would refuse the next one too, for a while.
+    /// The peer has refused our hello. It will probably refuse the next one too.
     is_refused: bool,
 }
 
@@ -107,8 +107,8 @@ impl Link {
         }
     }
 
-    /// A link that a peer has dialled and that was admitted. `parts`: the socket, and the input
-    /// behind the peer's hello.
+    /// An admitted link that a peer has dialled. `parts`: the socket, and the input after the
+    /// peer's hello.
     pub fn accept(parts: (Transport, Vec<u8>), theirs: &Hello, ours: &Hello, now_us: u64) -> Link {
         let mut socket: Socket<LinkQueue> = Socket::taken_over(parts);
         let granted = upgrade::granted(&ours.to_string());
@@ -132,12 +132,12 @@ impl Link {
     /// Registers a dialled link with the poll.
     ///
     /// # Errors
-    /// The poll's; the link is of no use then.
+    /// The poll refuses. The caller must drop the link.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.socket.register_for_both(registry, token)
     }
 
-    /// Changes the token of a link that was a client connection before. If that fails, the link is
+    /// Changes the token of a link that was an HTTP connection before. If that fails, the link is
     /// dropped at the end of the turn.
     pub fn reregister(&mut self, registry: &Registry, token: Token) {
         if let Err(e) = self.socket.reregister_for_both(registry, token) {
@@ -150,19 +150,20 @@ impl Link {
         self.socket.keep_alive(patience_ms);
     }
 
-    /// The member at the other end.
+    /// The id of the peer.
     pub fn peer(&self) -> PeerId {
         self.peer
     }
 
-    /// Whether this machine has dialled it.
+    /// Whether this machine has dialled the link.
     pub fn is_dialled(&self) -> bool {
         self.is_dialled
     }
 
-    /// Whether the TCP connection is being made and the poll has reported an event.
+    /// Whether the TCP connection is being made, and an event has come that may be its end: then
+    /// `on_connected` is to be called.
     pub fn is_connecting(&self) -> bool {
-        self.stage == LinkStage::Connecting && !self.socket.is_silent()
+        self.stage == LinkStage::Connecting && !self.socket.awaits_first_event()
     }
 
     /// Whether messages may be sent.
@@ -170,7 +171,7 @@ impl Link {
         self.stage == LinkStage::Open
     }
 
-    /// Whether it is to be dropped.
+    /// Whether the link is to be dropped.
     pub fn is_dead(&self) -> bool {
         self.stage == LinkStage::Dead
     }
@@ -180,7 +181,7 @@ impl Link {
         self.process
     }
 
-    /// Why it is closing or dead.
+    /// Why the link is closing or dead; empty before.
     pub fn trouble(&self) -> &str {
         &self.trouble
     }
@@ -190,7 +191,7 @@ impl Link {
         self.is_refused
     }
 
-    /// When the hello must have been answered; `None`: it has been.
+    /// When our hello must have been answered; `None` if none is outstanding.
     pub fn deadline_us(&self) -> Option<u64> {
         match self.stage {
             LinkStage::Connecting | LinkStage::Asking => self.hello_due_us,
@@ -205,8 +206,8 @@ impl Link {
         self.socket.on_event(event);
     }
 
-    /// The poll has reported an event while the TCP connection is being made: if it has been made,
-    /// sends our hello to `host`.
+    /// An event has come while the TCP connection is being made. Once it is made, queues our hello,
+    /// with `host` as the HTTP header `Host`.
     pub fn on_connected(&mut self, host: &str, hello: &Hello) {
         match self.socket.is_connected() {
             Ok(false) => {}
@@ -224,14 +225,14 @@ impl Link {
         self.process = Some(process);
     }
 
-    /// The time to answer the hello may be over.
+    /// Fails the link if the hello was not answered in time.
     pub fn expire(&mut self, now_us: u64) {
         if self.deadline_us().is_some_and(|due_us| due_us <= now_us) {
             self.fail("no answer to the hello in time");
         }
     }
 
-    /// Whether bytes may have arrived.
+    /// Whether the socket may have bytes and the link reads them.
     pub fn wants_input(&self) -> bool {
         let is_read = matches!(
             self.stage,
@@ -240,7 +241,7 @@ impl Link {
         is_read && self.socket.may_read()
     }
 
-    /// Reads what has arrived, up to a bound, and hands each event to `on_event`.
+    /// Reads the bytes that have arrived, up to a bound, and hands each input to `on_event`.
     pub fn fill(&mut self, now_us: u64, mut on_event: impl FnMut(&mut Link, LinkEvent)) {
         let mut budget = READ_BYTES_A_TURN;
         if !self.socket.input().is_empty() {
@@ -260,7 +261,7 @@ impl Link {
         }
     }
 
-    /// Decodes the frames that are complete and consumes them.
+    /// Decodes the complete frames in the input, and removes them from it.
     fn decode(&mut self, on_event: &mut impl FnMut(&mut Link, LinkEvent)) {
         let mut input = self.socket.take_input();
         let mut at = 0;

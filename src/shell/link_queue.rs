@@ -1,42 +1,43 @@
-//! The output of one link: two lanes, each with a bound in bytes.
+//! The output of one link: an urgent and a bulk lane, each with a bound in bytes.
 //!
-//! Short messages are framed at once and leave first. Long ones are cut into pieces only as the
-//! socket takes them, so that the next vote or heartbeat leaves between two pieces. A message that
-//! finds no room is dropped: raft sends again, and a peer that does not read costs no more memory.
-//! Must not touch sockets. Start with `push`.
+//! Short messages take the urgent lane: they are framed at once and leave first. Long messages take
+//! the bulk lane: they are cut into pieces only as the socket takes them, so that a vote or a
+//! heartbeat leaves between two pieces. A message that finds its lane full is dropped. Raft sends
+//! again, and a peer that does not read costs no more memory. Must not touch sockets. Start with
+//! `push`.
 use super::sockets::{Output, SLICES_MAX};
-use crate::codec::peer::frame;
+use crate::codec::peer::{frame, wire};
 use crate::core::raft::{Message, Rpc};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-/// Bound on the framed short messages. Beyond it they are dropped.
+/// Bound of the urgent lane. A short message is dropped while the lane holds more.
 const URGENT_BYTES_MAX: usize = 1 << 20;
-/// Bound on the long messages: the window of appends (4 MiB) and a piece of a snapshot, twice.
-/// Beyond it they are dropped, unless no other is queued: the longest entry is longer.
+/// Bound of the bulk lane: twice the window of appends (4 MiB) with a chunk of a snapshot. A long
+/// message beyond it is dropped unless it is the only one, because the longest entry exceeds it.
 const BULK_BYTES_MAX: usize = 8 << 20;
-/// How many bytes of long messages are framed at once.
-const STAGE_BYTES: usize = 64 * 1024;
+/// How many bytes are framed ahead of the socket.
+const FRAMED_BYTES: usize = 64 * 1024;
 
 struct LongMessage {
     encoded: Vec<u8>,
-    /// It is an append, which other appends must not overtake.
+    /// The message is an append. Later appends must not overtake it.
     is_append: bool,
 }
 
 /// The output of one link.
 #[derive(Default)]
 pub struct LinkQueue {
-    /// Framed bytes on their way to the socket.
-    stage: Vec<u8>,
-    /// How many bytes of `stage` have been written.
-    sent: usize,
-    /// Framed short messages, which enter `stage` before any long one.
+    /// The frames that are being written.
+    framed: Vec<u8>,
+    /// How many bytes of `framed` have been written.
+    written: usize,
+    /// The urgent lane: framed short messages, which move to `framed` before any long one.
     urgent: Vec<u8>,
-    /// Long messages, oldest first.
+    /// The bulk lane: long messages, oldest first.
     bulk: VecDeque<LongMessage>,
-    /// How many bytes of the first long message have been cut into pieces.
-    cut: usize,
+    /// How many bytes of the first message of `bulk` have been cut into pieces.
+    cut_bytes: usize,
     /// Encoded bytes in `bulk`; at most `BULK_BYTES_MAX` unless there is only one message.
     bulk_bytes: usize,
     /// How many messages in `bulk` are appends.
@@ -44,7 +45,7 @@ pub struct LinkQueue {
 }
 
 impl LinkQueue {
-    /// Queues bytes that are not frames: the hello.
+    /// Queues bytes that are no frame: the HTTP head with the hello, before any frame.
     pub fn push_raw(&mut self, bytes: &[u8]) {
         self.urgent.extend_from_slice(bytes);
     }
@@ -61,25 +62,29 @@ impl LinkQueue {
         }
     }
 
-    /// Queues a message, or drops it if there is no room. Appends stay in order among each other: a
-    /// heartbeat that overtook the entries before it would be rejected, and the entries sent again.
+    /// Queues a message, or drops it if its lane is full.
+    ///
+    /// The lane depends on the length, with two exceptions:
+    /// - While an append is in the bulk lane, later appends follow it there. A heartbeat that
+    ///   overtook entries would be rejected, and the entries would be sent again.
+    /// - Forwarded client requests take the bulk lane, so that they never displace votes.
     pub fn push(&mut self, message: &Message) {
         let is_append = matches!(message.rpc, Rpc::AppendEntries { .. });
-        // Forwarded client requests take the long lane, so that they never crowd out votes.
         let is_forward = matches!(message.rpc, Rpc::Forward { .. });
-        let encoded = if is_forward || (is_append && self.appends > 0) {
+        if is_forward || (is_append && self.appends > 0) {
             let mut encoded = Vec::new();
-            crate::codec::peer::wire::encode(message, &mut encoded);
-            encoded
-        } else {
-            if self.urgent.len() > URGENT_BYTES_MAX {
-                return;
-            }
-            match frame::put_urgent(message, &mut self.urgent) {
-                Ok(()) => return,
-                Err(encoded) => encoded,
-            }
-        };
+            wire::encode(message, &mut encoded);
+            return self.push_bulk(encoded, is_append);
+        }
+        if self.urgent.len() > URGENT_BYTES_MAX {
+            return;
+        }
+        if let Err(encoded) = frame::put_urgent(message, &mut self.urgent) {
+            self.push_bulk(encoded, is_append);
+        }
+    }
+
+    fn push_bulk(&mut self, encoded: Vec<u8>, is_append: bool) {
         if !self.bulk.is_empty() && self.bulk_bytes + encoded.len() > BULK_BYTES_MAX {
             return;
         }
@@ -88,49 +93,49 @@ impl LinkQueue {
         self.bulk.push_back(LongMessage { encoded, is_append });
     }
 
-    /// Moves the next frames to the empty stage.
+    /// Fills `framed` again once all of it is written: with the urgent lane, then with pieces.
     fn refill(&mut self) {
-        self.stage.clear();
-        self.sent = 0;
-        std::mem::swap(&mut self.stage, &mut self.urgent);
-        while self.stage.len() < STAGE_BYTES
+        self.framed.clear();
+        self.written = 0;
+        std::mem::swap(&mut self.framed, &mut self.urgent);
+        while self.framed.len() < FRAMED_BYTES
             && let Some(first) = self.bulk.front()
         {
-            self.cut = frame::put_piece(&first.encoded, self.cut, &mut self.stage);
-            if self.cut == first.encoded.len() {
-                self.bulk_bytes -= self.cut;
+            self.cut_bytes = frame::put_piece(&first.encoded, self.cut_bytes, &mut self.framed);
+            if self.cut_bytes == first.encoded.len() {
+                self.bulk_bytes -= self.cut_bytes;
                 self.appends -= usize::from(first.is_append);
-                self.cut = 0;
+                self.cut_bytes = 0;
                 self.bulk.pop_front();
             }
         }
-        if self.stage.is_empty() && self.stage.capacity() > 2 * STAGE_BYTES {
-            self.stage = Vec::new();
+        if self.framed.is_empty() && self.framed.capacity() > 2 * FRAMED_BYTES {
+            self.framed = Vec::new();
         }
     }
 }
 
 impl Output for LinkQueue {
     fn is_empty(&self) -> bool {
-        self.sent == self.stage.len() && self.urgent.is_empty() && self.bulk.is_empty()
+        self.written == self.framed.len() && self.urgent.is_empty() && self.bulk.is_empty()
     }
 
     fn slices<'a>(&'a mut self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize {
-        if self.sent == self.stage.len() {
+        if self.written == self.framed.len() {
             self.refill();
         }
-        let rest = &self.stage[self.sent..];
+        let rest = &self.framed[self.written..];
         slices[0] = IoSlice::new(rest);
         usize::from(!rest.is_empty())
     }
 
     /// # Panics
-    /// If more bytes have been written than were staged.
+    /// If more bytes have been written than were framed.
     fn advance(&mut self, bytes: usize) -> Option<Vec<u8>> {
-        self.sent += bytes;
+        self.written += bytes;
         assert!(
-            self.sent <= self.stage.len(),
-            "only staged bytes are written"
+            self.written <= self.framed.len(),
+            "only framed bytes are written"
         );
         None
     }
@@ -228,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_send_does_not_crowd_out_votes() {
+    fn forwarded_requests_do_not_displace_votes() {
         let (mut queue, mut wire) = (LinkQueue::default(), Vec::new());
         let rpc = Rpc::Forward {
             process: 1,
@@ -258,7 +263,7 @@ mod tests {
         assert_eq!(queue.bulk_bytes, 0);
         assert!(
             push(&mut queue, &append(1, BULK_BYTES_MAX * 2)),
-            "nothing else waits"
+            "a single long message is queued"
         );
     }
 }

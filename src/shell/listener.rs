@@ -1,9 +1,10 @@
-//! Listening sockets, and the number of connections that clients may hold.
+//! The two listening ports, and the bound on client connections.
 //!
-//! A port is bound (`Bound`) before the log is read, so that a busy port is reported at once. It is
-//! listened on only when the machine can answer: until then a client is refused and not left
-//! waiting. A `Listener` accepts connections while there is room, and wraps each in TLS if its port
-//! has a certificate. Start with `Bound::new` and `Listener::accept`.
+//! A port is bound (`BoundPort`) before the log is read, so that a busy port is reported at once.
+//! It is listened on only when the machine can answer. Until then the kernel refuses a client,
+//! instead of leaving it without an answer. A `Listener` accepts connections while there is room,
+//! and wraps each in TLS if its port has a certificate. Start with `BoundPort::new` and
+//! `Listener::accept`.
 use super::clients::Clients;
 #[cfg(feature = "tls")]
 use super::tls;
@@ -23,86 +24,92 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long binding is retried while the port is in use: a former process may be about to exit.
+/// How long binding is retried while the port is in use, in milliseconds. A former process may be
+/// about to exit.
 const BUSY_MS_MAX: u64 = 2_000;
-/// The pause between two attempts.
+/// The pause between two attempts to bind, in milliseconds.
 const BUSY_PAUSE_MS: u64 = 50;
-/// How many connections the kernel may complete before they are accepted.
+/// Most connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 1_024;
-/// TCP keepalive of clients: the first probe follows after this time without data, …
+/// TCP keepalive of clients: the time without data before the first probe. Keepalive ends the
+/// connection of a watcher whose machine has vanished.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(75);
-/// … further probes at this interval, …
+/// TCP keepalive of clients: the time between two probes.
 const KEEPALIVE_PAUSE: Duration = Duration::from_secs(15);
-/// … and the connection fails after so many unanswered ones. So a watcher whose machine has
-/// vanished does not hold its connection for ever.
+/// TCP keepalive of clients: the connection fails after this many unanswered probes.
 const KEEPALIVE_PROBES: u32 = 5;
-/// Descriptors kept from clients, for links, calls, log, snapshots, poll and the standard streams.
+/// Descriptors reserved for links, calls, log, snapshots, poll and the standard streams.
 const RESERVE: u64 = 64;
-/// With a small limit of descriptors, the reserve is this part of it.
-const RESERVE_PART: u64 = 4;
-/// The bound on connections if descriptors have no limit. A ticket has 24 bits for a slot's number.
+/// With a small limit of descriptors, the reserve is the limit divided by this.
+const RESERVE_DIVISOR: u64 = 4;
+/// The bound on connections if descriptors have no limit. A ticket has 24 bits for the slot.
 const CONNECTIONS_MAX: u64 = 1 << 20;
-/// The most connections accepted in one turn and port, so that a flood of them does not delay the
-/// clients that are connected.
+/// Most connections that one port accepts in one turn. A flood of connections does not delay the
+/// connected clients.
 const ACCEPTS_A_TURN: usize = 64;
-/// After a failure, for lack of descriptors or memory, nothing is accepted for this time, in
-/// microseconds.
+/// The pause after a failure to accept, in microseconds. The usual cause is a lack of descriptors
+/// or memory.
 const PAUSE_US: u64 = 100_000;
+/// Failures to accept are logged at most once in this time, in microseconds.
+const LOG_EVERY_US: u64 = 30_000_000;
 
 /// A port that is bound and not listened on.
-pub struct Bound {
+pub struct BoundPort {
     socket: OwnedFd,
-    /// The `host:port` that was asked for, for error texts.
-    text: String,
+    /// The configured `host:port`, for error texts.
+    host_port: String,
 }
 
-impl Bound {
-    /// Binds `host:port`, and retries for `BUSY_MS_MAX` while it is in use.
+impl BoundPort {
+    /// Binds `host_port`, in the form `host:port`. Blocks while the port is in use, at most for
+    /// `BUSY_MS_MAX`.
     ///
     /// # Errors
-    /// A sentence for the user.
-    pub fn new(addr: &str) -> Result<Bound, String> {
-        let resolved = addr.to_socket_addrs();
+    /// The host has no address, or the port cannot be bound; with a sentence for the user.
+    pub fn new(host_port: &str) -> Result<BoundPort, String> {
+        let resolved = host_port.to_socket_addrs();
         let address = resolved
-            .map_err(|e| format!("cannot resolve the address {addr} to listen on: {e}"))?
+            .map_err(|e| format!("cannot resolve the address {host_port} to listen on: {e}"))?
             .next()
-            .ok_or_else(|| format!("the address {addr} to listen on has no IP address"))?;
-        let socket = retry(|| bind(address)).map_err(|e| busy(addr, &e))?;
-        Ok(Bound {
+            .ok_or_else(|| format!("the address {host_port} to listen on has no IP address"))?;
+        let socket =
+            retry_while_in_use(|| bind(address)).map_err(|e| listen_error(host_port, &e))?;
+        Ok(BoundPort {
             socket,
-            text: addr.to_string(),
+            host_port: host_port.to_string(),
         })
     }
 
-    /// The address that it is bound to; tells which port the system has chosen for port 0.
+    /// The address of the port. For port 0 the system has chosen a port.
     ///
     /// # Errors
-    /// The system's.
+    /// The system call fails.
     pub fn address(&self) -> io::Result<SocketAddr> {
         let address = rustix::net::getsockname(&self.socket)?;
         SocketAddr::try_from(address).map_err(|e| io::Error::from_raw_os_error(e.raw_os_error()))
     }
 
-    /// Lets clients connect.
+    /// Starts to listen. From now on clients can connect.
     ///
     /// # Errors
-    /// A sentence for the user.
-    pub fn listen(self) -> Result<mio::net::TcpListener, String> {
-        retry(|| Ok(rustix::net::listen(&self.socket, BACKLOG)?))
-            .map_err(|e| busy(&self.text, &e))?;
+    /// The system call fails; with a sentence for the user.
+    pub fn listen(self) -> Result<TcpListener, String> {
+        retry_while_in_use(|| Ok(rustix::net::listen(&self.socket, BACKLOG)?))
+            .map_err(|e| listen_error(&self.host_port, &e))?;
         let listener = std::net::TcpListener::from(self.socket);
-        Ok(mio::net::TcpListener::from_std(listener))
+        Ok(TcpListener::from_std(listener))
     }
 }
 
-fn busy(addr: &str, error: &io::Error) -> String {
+fn listen_error(host_port: &str, error: &io::Error) -> String {
     format!(
-        "cannot listen on {addr}: {error}. Is another tern or etcd running? -addr, -peer-addr, \
+        "cannot listen on {host_port}: {error}. Is another tern or etcd running? -addr, -peer-addr, \
          -bind-addr and -peer-bind-addr choose other ports"
     )
 }
 
-fn retry<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+/// Calls `attempt` until it returns something else than `AddrInUse`, at most for `BUSY_MS_MAX`.
+fn retry_while_in_use<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut waited_ms = 0;
     loop {
         match attempt() {
@@ -142,8 +149,8 @@ fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Raises the soft limit of descriptors to the hard one, and returns how many connections clients
-/// may hold.
+/// Raises the soft limit of descriptors to the hard limit. Returns the number of connections that
+/// clients may have: the descriptors without the reserve.
 pub fn connections_max() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -156,30 +163,34 @@ pub fn connections_max() -> usize {
         Err(_) => limit.current,
     };
     let files = now.unwrap_or(CONNECTIONS_MAX).min(CONNECTIONS_MAX);
-    (files - RESERVE.min(files / RESERVE_PART)) as usize
+    (files - RESERVE.min(files / RESERVE_DIVISOR)) as usize
 }
 
 /// A listening socket.
 pub struct Listener {
-    /// The port that its connections come in by.
+    /// Which of the two ports this is.
     port: Port,
     token: Token,
     listener: TcpListener,
-    /// What TLS sessions are configured with; `None`: connections are plain.
+    /// The configuration of TLS sessions; `None`: connections are plain.
     #[cfg(feature = "tls")]
     tls: Option<Arc<rustls::ServerConfig>>,
-    /// A connection may wait to be accepted. Set by the poll's event, cleared when there is none.
+    /// A connection may wait to be accepted. Set by an event, cleared when none waits.
     is_ready: bool,
-    /// After a failure nothing is accepted before this time, in microseconds of the monotonic
-    /// clock.
+    /// Nothing is accepted before this time, in microseconds of the monotonic clock; 0 without a
+    /// failure.
     paused_until_us: u64,
+    /// When a failure was logged last, in microseconds of the monotonic clock; `None` before.
+    logged_us: Option<u64>,
+    /// How many failures were not logged since then.
+    unlogged: u64,
 }
 
 impl Listener {
     /// A listener whose connections show the certificate of `files`, if there is one.
     ///
     /// # Errors
-    /// What is wrong with `files`.
+    /// A file is unusable, or this build has no TLS; with a sentence for the user.
     pub fn new(
         port: Port,
         token: Token,
@@ -205,10 +216,12 @@ impl Listener {
             tls,
             is_ready: false,
             paused_until_us: 0,
+            logged_us: None,
+            unlogged: 0,
         })
     }
 
-    /// The token that it is registered with.
+    /// The token of its registration with the poll.
     pub fn token(&self) -> Token {
         self.token
     }
@@ -221,7 +234,7 @@ impl Listener {
     /// Registers the listener with the poll.
     ///
     /// # Errors
-    /// The poll's.
+    /// The poll refuses.
     pub fn register(&mut self, registry: &Registry) -> io::Result<()> {
         registry.register(&mut self.listener, self.token, Interest::READABLE)
     }
@@ -229,13 +242,13 @@ impl Listener {
     /// The address that it listens on.
     ///
     /// # Errors
-    /// The system's.
+    /// The system call fails.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Phase 2: accepts the connections that wait, up to a bound and while there is room. The poll
-    /// reports them once, so `is_ready` remembers that more may wait.
+    /// Phase 2: accepts the waiting connections, up to a bound and while there is room. The poll is
+    /// edge-triggered, so `is_ready` stays set while more may wait.
     pub fn accept(&mut self, registry: &Registry, clients: &mut Clients, now: Now) {
         for _ in 0..ACCEPTS_A_TURN {
             if !self.is_ready || !clients.has_room() || now.mono_us < self.paused_until_us {
@@ -245,14 +258,32 @@ impl Listener {
             match accepted.and_then(|(stream, _)| self.wrap(stream)) {
                 Ok(transport) => clients.accept(registry, transport, self.port, now),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.is_ready = false,
-                // This client has closed again already. The next one may wait behind it.
+                // The client has closed already. Others may wait.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(e) => {
-                    log::warn!("cannot accept connections: {e}. Next attempt in 0.1 s");
-                    self.paused_until_us = now.mono_us + PAUSE_US;
-                }
+                Err(e) => self.on_failure(&e, now),
             }
         }
+    }
+
+    /// Accepting failed: pauses, and logs the failure unless another one was logged just before.
+    fn on_failure(&mut self, error: &io::Error, now: Now) {
+        self.paused_until_us = now.mono_us + PAUSE_US;
+        let is_logged = |logged_us| now.mono_us < logged_us + LOG_EVERY_US;
+        if self.logged_us.is_some_and(is_logged) {
+            self.unlogged += 1;
+            return;
+        }
+        let port = match self.port {
+            Port::Client => "client port",
+            Port::Peer => "peer port",
+        };
+        let unlogged = self.unlogged;
+        log::warn!(
+            "{port}: cannot accept connections: {error}. Trying again every 0.1 s ({unlogged} \
+             failures since the last line)"
+        );
+        self.logged_us = Some(now.mono_us);
+        self.unlogged = 0;
     }
 
     #[cfg(feature = "tls")]
@@ -268,8 +299,8 @@ impl Listener {
         Ok(Transport::Plain(stream))
     }
 
-    /// When it can accept again without an event, in microseconds of the monotonic clock. `None`:
-    /// it waits for an event, or until a client closes.
+    /// When the listener can accept again without an event, in microseconds of the monotonic clock.
+    /// `None`: it waits for an event, or for a client to close its connection.
     pub fn next_accept_us(&self, clients: &Clients) -> Option<u64> {
         (self.is_ready && clients.has_room()).then_some(self.paused_until_us)
     }
@@ -281,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_bound_port_is_not_listened_on_until_asked() {
-        let bound = Bound::new("127.0.0.1:0").expect("any port");
+        let bound = BoundPort::new("127.0.0.1:0").expect("any port");
         let address = bound.address().expect("bound");
         let early = std::net::TcpStream::connect(address);
         assert_eq!(
@@ -294,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_never_given_the_reserve() {
+    fn the_reserve_of_descriptors_is_kept_from_clients() {
         let most = connections_max();
         assert!(most > 0 && most < 1 << 20, "{most}");
     }

@@ -1,9 +1,10 @@
-//! The sink of the `log` facade: one line an event to stdout, without ever waiting for its reader.
+//! The sink of the `log` facade: writes one line for each event to stdout, and never blocks.
 //!
-//! Lines go through a buffer of bounded size. While stdout does not take them, they wait there.
-//! Lines that find the buffer full are dropped and counted, and the count is written once there is
-//! room. stdout may be shared with a terminal or another process, so it is not made non-blocking
-//! itself. Start with [`start`], then `LineSink::put`.
+//! Lines that stdout does not take wait in a buffer of bounded size. A line that finds the buffer
+//! full is dropped and counted, and the count is written once there is room. stdout may be shared
+//! with a terminal or another process, so its own descriptor is not made non-blocking
+//! (`LogOutput`). Must not read a clock: the reactor sets the time. Start with [`start`], then
+//! `LineSink::put`.
 use crate::shell::config::Verbosity;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,14 +16,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Most bytes of lines that wait.
+/// Most bytes of waiting lines.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Most bytes of a write. A pipe that is ready for writing takes this many without blocking
-/// (PIPE_BUF on Linux).
+/// Most bytes of one write: a pipe that is ready for writing takes this many without blocking
+/// (`PIPE_BUF` on Linux).
 const PIECE_BYTES_MAX: usize = 4_096;
-/// How many times the end of the process waits for the reader of the log.
+/// How many times `finish` waits for the reader of the log.
 const LAST_WAITS: usize = 20;
-/// How long it waits each time: 10 ms, so at most 0.2 s in all.
+/// How long `finish` waits each time: 10 ms, so at most 0.2 s in all.
 const LAST_WAIT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
@@ -34,14 +35,14 @@ static WALL_NS: AtomicU64 = AtomicU64::new(0);
 
 /// The logger of the process.
 struct StdoutLogger {
-    /// Whether a line is a JSON object.
+    /// Whether lines are JSON objects.
     json: bool,
-    /// The lock is for `log::Log`, which must be shared between threads. It is never contended for
-    /// long: a write does not block.
+    /// Locked because `log::Log` is shared between threads. A write does not block, so the lock is
+    /// held only briefly.
     sink: Mutex<LineSink>,
 }
 
-/// Installs the logger. With `json`, a line is a JSON object. A second call changes nothing.
+/// Installs the logger. With `json`, lines are JSON objects. A second call has no effect.
 ///
 /// # Panics
 ///
@@ -66,7 +67,7 @@ pub fn set_time(wall_ns: u64) {
     WALL_NS.store(wall_ns, Ordering::Relaxed);
 }
 
-/// Writes lines that wait, as far as stdout takes them now. Returns whether none is left.
+/// Writes the waiting lines, as far as stdout takes them now. Returns whether none is left.
 pub fn flush() -> bool {
     let Some(logger) = LOGGER.get() else {
         return true;
@@ -76,7 +77,8 @@ pub fn flush() -> bool {
     sink.waiting.is_empty()
 }
 
-/// Waits for a slow reader to take the lines that wait, at most 0.2 s. For the end of the process.
+/// Writes the waiting lines, and waits for a slow reader at most 0.2 s. Called at the end of the
+/// process.
 pub fn finish() {
     for _ in 0..LAST_WAITS {
         if flush() {
@@ -84,13 +86,13 @@ pub fn finish() {
         }
         let stdout = std::io::stdout();
         let mut asked = [PollFd::new(&stdout, PollFlags::OUT)];
-        // The result does not matter: the next flush finds out.
+        // The next flush tries to write in any case.
         let _ = poll(&mut asked, Some(&LAST_WAIT));
     }
 }
 
 impl StdoutLogger {
-    /// A panic of another thread leaves the sink usable.
+    /// Locks the sink. It is usable even after a panic of a thread that held the lock.
     fn lock(&self) -> MutexGuard<'_, LineSink> {
         self.sink.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,7 +100,7 @@ impl StdoutLogger {
 
 impl Log for StdoutLogger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        // An operator cannot act on the events of other crates.
+        // Events of other crates are not for operators.
         metadata.target().starts_with("tern")
     }
 
@@ -117,7 +119,7 @@ impl Log for StdoutLogger {
     }
 }
 
-/// A line: `[tern] Nov 24 06:55:18.526 INFO      | text`, in UTC, or the same as JSON. Control
+/// Formats a line: `[tern] Nov 24 06:55:18.526 INFO      | text` in UTC, or a JSON object. Control
 /// characters become spaces, so that bytes from a client cannot forge a line.
 fn line(json: bool, level: Level, text: &str) -> String {
     const MONTHS: [&str; 12] = [
@@ -145,10 +147,10 @@ fn line(json: bool, level: Level, text: &str) -> String {
 /// Lines on their way to stdout.
 struct LineSink {
     output: LogOutput,
-    /// Bytes that stdout has not taken; at most [`BUFFER_BYTES_MAX`] and the line about dropped
-    /// ones.
+    /// Bytes that stdout has not taken; at most [`BUFFER_BYTES_MAX`], and the report of dropped
+    /// lines.
     waiting: Vec<u8>,
-    /// How many lines were dropped since the last report of it.
+    /// How many lines were dropped since the last report.
     dropped: u64,
 }
 
@@ -170,8 +172,8 @@ impl LineSink {
         }
     }
 
-    /// Writes what waits; once all of it is written, reports dropped lines. `line` makes a line of
-    /// a text.
+    /// Writes the waiting bytes. Once all are written, adds a report of the dropped lines. `line`
+    /// formats a text as a line.
     fn drain(&mut self, line: impl Fn(&str) -> String) {
         self.write();
         if self.dropped > 0 && self.waiting.is_empty() {
@@ -190,7 +192,7 @@ impl LineSink {
                 Ok(0) | Err(Errno::AGAIN) => break,
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}
-                // The reader has closed stdout. Nothing can be reported any more.
+                // The reader has closed stdout: drop the lines.
                 Err(_) => written = self.waiting.len(),
             }
         }
@@ -202,12 +204,14 @@ fn dropped_text(count: u64) -> String {
     format!("{count} lines of this log were dropped, because its reader was too slow")
 }
 
-/// stdout, written to without blocking.
+/// A way to write to stdout without blocking.
 enum LogOutput {
-    /// A pipe or terminal, opened a second time: the flag for non-blocking writes belongs to this
+    /// A pipe or terminal, opened a second time. The flag for non-blocking writes holds for this
     /// descriptor alone.
     Reopened(OwnedFd),
+    /// A socket. Each write has a flag against blocking.
     Socket(OwnedFd),
+    /// A file. Its writes do not wait for a reader.
     File(OwnedFd),
     /// A pipe or terminal that cannot be opened a second time. It is polled before each write.
     Polled(OwnedFd),

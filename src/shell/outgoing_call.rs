@@ -19,32 +19,32 @@ use mio::Registry;
 use mio::event::Event;
 use std::net::SocketAddr;
 
-/// The most redirects that one call follows.
+/// Most redirects that one call follows.
 const REDIRECTS_MAX: usize = 10;
-/// The longest answer, framing included, in bytes: twice what a body may have.
-const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of a response with its head and framing: twice the bound of a body.
+const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How many bytes are read at once.
 const READ_BYTES: usize = 16 * 1024;
-/// How long one address of a host is tried before the next one is: a firewall may drop everything
-/// that is sent to it.
+/// How long one address of a host is tried before the next one, in microseconds. A firewall may
+/// drop all packets to an address without an answer.
 const ADDRESS_US: u64 = 1_000_000;
 
-/// Where a call comes from, and where its reply goes.
+/// The origin of a call, to which its reply goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallOrigin {
-    /// The core asks a question.
+    /// A call of the machine.
     Machine {
-        /// The number that the core knows the call by.
+        /// Identifies the call to the machine.
         id: CallId,
-        /// The question, which tells how the response is to be read.
+        /// What the call asks. Decides how the response is parsed.
         question: Question,
     },
-    /// The client's request with this ticket is passed on to the leader.
+    /// The client request with this ticket, which a standby proxies to the leader.
     Client(Ticket),
 }
 
 impl CallOrigin {
-    /// Whether the core ignores the reply once it has made the call `later`.
+    /// Whether the machine ignores the reply once it has made the call `later`.
     pub fn is_void_after(&self, later: CallId) -> bool {
         match self {
             CallOrigin::Machine { id, .. } => id.is_void_after(later),
@@ -60,16 +60,17 @@ pub struct EndedCall {
     pub origin: CallOrigin,
     /// The outcome.
     pub reply: HttpReply,
-    /// Headers of the response that a client gets.
+    /// The headers of the response that a proxied client gets.
     headers: Vec<(&'static str, String)>,
-    /// The whole request had been written.
+    /// The request was written completely. If the call has failed, the leader may have carried it
+    /// out.
     is_sent: bool,
     /// Bytes of the request's body.
     body_bytes: usize,
 }
 
 impl EndedCall {
-    /// A call that ends before it has begun.
+    /// A call that failed before it began.
     pub fn unstarted(origin: CallOrigin, call: &HttpCall, why: &str) -> EndedCall {
         let why = format!("{}: {why}", call.url).into();
         EndedCall {
@@ -86,8 +87,8 @@ impl EndedCall {
         self.body_bytes
     }
 
-    /// The outcome for the client whose request was passed on.
-    pub fn into_passed(self) -> ProxyOutcome {
+    /// The outcome for the client whose request was proxied.
+    pub fn into_proxy_outcome(self) -> ProxyOutcome {
         match self.reply {
             HttpReply::Answered { status, body, .. } => ProxyOutcome::Answered {
                 status,
@@ -99,16 +100,16 @@ impl EndedCall {
     }
 }
 
-/// The connectors for calls, by what they show and trust.
+/// The connectors for calls, by destination.
 pub struct Connectors {
-    /// For peers: shows this machine's certificate and trusts the peers' authority.
+    /// To the peer ports of other machines: `-peer-cert-file`, `-peer-ca-file`.
     pub peers: Connector,
-    /// For the client port of the leader.
+    /// To the client port of the leader: `-cert-file`, `-ca-file`.
     pub clients: Connector,
-    /// For the discovery service: trusts the authorities that the system trusts.
-    pub world: Connector,
-    /// `host:port` of the discovery service; empty without one.
-    pub discovery: String,
+    /// To the discovery service: shows no certificate and trusts the authorities of the system.
+    pub discovery: Connector,
+    /// `host:port` of the discovery service; `None` without one.
+    pub discovery_authority: Option<String>,
 }
 
 impl Connectors {
@@ -116,41 +117,50 @@ impl Connectors {
         if let CallOrigin::Client(_) = origin {
             return &mut self.clients;
         }
-        if url.authority == self.discovery {
-            return &mut self.world;
+        if self.discovery_authority.as_deref() == Some(url.authority) {
+            return &mut self.discovery;
         }
         &mut self.peers
     }
 }
 
-/// How far a call is.
+/// The stage of a call. A redirect starts over with `Resolving`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CallStage {
-    /// The host's addresses are not known yet.
+    /// The call waits for the addresses of its host.
     Resolving,
-    /// A connection to one of them is to be made, or being made since this time.
+    /// The call tries the addresses in turn; the present one since `since_us`, in microseconds of
+    /// the monotonic clock.
     Connecting { since_us: u64 },
-    /// The request is being sent, or its answer awaited.
-    Talking,
+    /// The connection is made. The request is being sent, or the response awaited.
+    Exchanging,
 }
 
-/// What follows from one step of a call.
+/// The result of one step of a call.
 enum CallStep {
-    /// It waits for the poll, the resolver or a timer.
+    /// The call waits for the poll, the resolver or a timer.
     Wait,
     /// The next step can be taken at once.
     Again,
-    /// It has ended.
+    /// The call has ended.
     Done(HttpReply),
 }
 
-/// What a call needs to go on.
+/// The end of a call's input.
+enum InputEnd {
+    /// The other side closed the connection.
+    Closed,
+    /// The connection broke; with the text of the error.
+    Broken(String),
+}
+
+/// The parts of the shell that a call needs to advance.
 pub struct CallTools<'a> {
-    /// The poll, to register connections with.
+    /// The poll.
     pub registry: &'a Registry,
-    /// To resolve hosts.
+    /// Resolves host names.
     pub resolver: &'a mut Resolver,
-    /// To make connections.
+    /// Makes connections.
     pub connectors: &'a mut Connectors,
     /// The time of this turn.
     pub now: Now,
@@ -164,13 +174,13 @@ pub struct OutgoingCall {
 
     call: HttpCall,
 
-    /// Where it goes now: the URL of `call`, or that of the last redirect.
+    /// The present target: the URL of `call`, or that of the last redirect.
     url: String,
 
-    /// How many redirects it has followed; at most `REDIRECTS_MAX`.
+    /// How many redirects the call has followed; at most `REDIRECTS_MAX`.
     redirects: usize,
 
-    /// When it must have ended, in microseconds of the monotonic clock.
+    /// When the call must have ended, in microseconds of the monotonic clock.
     until_us: u64,
 
     stage: CallStage,
@@ -178,24 +188,25 @@ pub struct OutgoingCall {
     /// The connection to the address that is being tried. `None` between two addresses.
     socket: Option<Socket<OutBuffer>>,
 
-    /// Addresses of the host that have not been tried, the next one last.
+    /// The addresses of the host that have not been tried; the next one is last.
     addresses: Vec<SocketAddr>,
 
-    /// Why the last address could not be reached.
+    /// Why the last address was not reachable; empty before.
     trouble: String,
 
-    /// How far the answer in the input has been parsed.
+    /// How far the response in the input has been parsed.
     parser: ResponseParser,
 
-    /// Why no more bytes come: `Some` once the connection has ended. Empty for an ordinary end.
-    end: Option<String>,
+    /// `Some` once the connection has ended.
+    end: Option<InputEnd>,
 
-    /// Headers of the answer that a client gets.
+    /// The headers of the response that a proxied client gets.
     headers: Vec<(&'static str, String)>,
 }
 
 impl OutgoingCall {
-    /// A call that begins in slot `slot` and must have ended at `until_us`.
+    /// A call in slot `slot` that must have ended at `until_us`, in microseconds of the monotonic
+    /// clock.
     pub fn new(slot: SlotId, origin: CallOrigin, call: HttpCall, until_us: u64) -> OutgoingCall {
         OutgoingCall {
             slot,
@@ -219,12 +230,12 @@ impl OutgoingCall {
         self.slot
     }
 
-    /// Where it comes from.
+    /// The origin of the call.
     pub fn origin(&self) -> &CallOrigin {
         &self.origin
     }
 
-    /// Whether it waits for its host's addresses.
+    /// Whether the call waits for the addresses of its host.
     pub fn is_resolving(&self) -> bool {
         self.stage == CallStage::Resolving
     }
@@ -236,7 +247,7 @@ impl OutgoingCall {
         }
     }
 
-    /// When it has to be looked at without any event, in microseconds of the monotonic clock.
+    /// When the call must advance without any event, in microseconds of the monotonic clock.
     pub fn deadline_us(&self) -> u64 {
         match self.stage {
             CallStage::Connecting { since_us } if !self.addresses.is_empty() => {
@@ -251,17 +262,17 @@ impl OutgoingCall {
         CallStep::Done(HttpReply::Failed { why })
     }
 
-    /// Takes steps until the call waits or has ended. Returns how it has ended.
+    /// Takes steps until the call waits or has ended. Returns the reply if it has ended.
     pub fn advance(&mut self, tools: &mut CallTools) -> Option<HttpReply> {
         if self.until_us <= tools.now.mono_us {
-            let why = format!("{}: no answer in time", self.url).into();
+            let why = format!("{}: no response in time", self.url).into();
             return Some(HttpReply::Failed { why });
         }
         loop {
             let step = match self.stage {
                 CallStage::Resolving => self.resolve(tools),
                 CallStage::Connecting { since_us } => self.connect(since_us, tools),
-                CallStage::Talking => self.parse_answer(),
+                CallStage::Exchanging => self.parse_response(),
             };
             match step {
                 CallStep::Again => {}
@@ -313,18 +324,18 @@ impl OutgoingCall {
         }
     }
 
-    /// Queues the request if the connection has been made, or goes on to the next address.
+    /// Queues the request if the connection is made, or tries the next address.
     fn connect(&mut self, since_us: u64, tools: &mut CallTools) -> CallStep {
         let Some(socket) = &mut self.socket else {
             return self.connect_next(tools);
         };
         let is_late = tools.now.mono_us >= since_us + ADDRESS_US && !self.addresses.is_empty();
-        if socket.is_silent() && !is_late {
+        if socket.awaits_first_event() && !is_late {
             return CallStep::Wait;
         }
         match socket.is_connected() {
             Ok(true) => {
-                self.stage = CallStage::Talking;
+                self.stage = CallStage::Exchanging;
                 self.queue_request();
                 return CallStep::Wait;
             }
@@ -348,52 +359,49 @@ impl OutgoingCall {
     pub fn wants_input(&self) -> bool {
         let socket = self.socket.as_ref();
         let may_read = socket.is_some_and(|socket| socket.may_read());
-        may_read && self.stage == CallStage::Talking && self.end.is_none()
+        may_read && self.stage == CallStage::Exchanging && self.end.is_none()
     }
 
-    /// Reads what has arrived.
+    /// Reads the bytes that have arrived.
     pub fn fill(&mut self) {
         while self.wants_input()
             && let Some(socket) = &mut self.socket
-            && socket.input().len() <= ANSWER_BYTES_MAX
+            && socket.input().len() <= RESPONSE_BYTES_MAX
         {
             match socket.read(READ_BYTES) {
-                Ok(_) if socket.is_ended() => self.end = Some(String::new()),
+                Ok(_) if socket.is_ended() => self.end = Some(InputEnd::Closed),
                 Ok(_) => {}
-                Err(e) => self.end = Some(e.to_string()),
+                Err(e) => self.end = Some(InputEnd::Broken(e.to_string())),
             }
         }
     }
 
     /// Writes until the request is sent or the socket takes no more.
     pub fn flush(&mut self) {
-        if self.stage != CallStage::Talking || self.end.is_some() {
+        if self.stage != CallStage::Exchanging || self.end.is_some() {
             return;
         }
         if let Some(socket) = &mut self.socket
             && socket.flush(drop).is_err()
         {
-            // The other side may have answered before it closed.
+            // A response may have arrived before the connection broke.
             socket.expect_end();
         }
     }
 
-    fn parse_answer(&mut self) -> CallStep {
+    fn parse_response(&mut self) -> CallStep {
         let socket = self.socket.as_ref().expect("it is connected");
-        if socket.input().len() > ANSWER_BYTES_MAX {
-            return self.fail("over-long answer");
+        if socket.input().len() > RESPONSE_BYTES_MAX {
+            return self.fail("over-long response");
         }
         let is_ended = self.end.is_some();
-        match self.parser.parse(socket.input(), is_ended) {
-            Ok(Some(response)) => self.on_response(response),
-            Ok(None) => match &self.end {
-                None => CallStep::Wait,
-                Some(why) => self.fail(why),
-            },
-            Err(fault) => match &self.end {
-                Some(why) if !why.is_empty() => self.fail(why),
-                _ => self.fail(fault.0),
-            },
+        match (self.parser.parse(socket.input(), is_ended), &self.end) {
+            (Ok(Some(response)), _) => self.on_response(response),
+            // A broken connection is the cause of an incomplete response.
+            (Ok(None) | Err(_), Some(InputEnd::Broken(why))) => self.fail(why),
+            (Ok(None), Some(InputEnd::Closed)) => self.fail("closed without a response"),
+            (Ok(None), None) => CallStep::Wait,
+            (Err(fault), _) => self.fail(fault.0),
         }
     }
 
@@ -440,7 +448,7 @@ impl OutgoingCall {
             origin: self.origin,
             reply,
             headers: self.headers,
-            is_sent: is_flushed && self.stage == CallStage::Talking,
+            is_sent: is_flushed && self.stage == CallStage::Exchanging,
             body_bytes: self.call.body.len(),
         }
     }

@@ -1,8 +1,9 @@
 //! The output of one HTTP connection, and the bytes that several connections share.
 //!
-//! Bytes for one connection gather in one buffer. An event for many watchers is rendered once, and
-//! the output of each watcher holds a reference to it. Must not touch sockets: `Socket::flush`
-//! takes slices from here and reports how many bytes it has written.
+//! The bytes of one connection are appended to one buffer. An event for many watchers is rendered
+//! once, and the output of each watcher holds a reference to it; the same holds for a long value.
+//! Must not touch sockets: `Socket::flush` takes slices from here and reports how many bytes it has
+//! written. Start with `OutBuffer`.
 use super::sockets::{Output, SLICES_MAX};
 use crate::codec::api::SharedValue;
 use std::cell::Cell;
@@ -11,11 +12,11 @@ use std::io::IoSlice;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// What a queued reference counts for in memory besides the bytes that it refers to, so that a
-/// connection cannot queue thousands of empty ones for free.
+/// The memory that one queued reference counts for, in bytes, besides the bytes that it refers to.
+/// Without it thousands of references to short events would count as nothing.
 const PIECE_OVERHEAD: usize = 64;
 
-/// The bytes of all shared events that are alive, each event counted once.
+/// A counter of the shared bytes that are in memory, each allocation counted once.
 #[derive(Clone, Default)]
 pub struct SharedTotal(Rc<Cell<usize>>);
 
@@ -37,7 +38,7 @@ impl Drop for SharedAllocation {
     }
 }
 
-/// Bytes that any number of connections send.
+/// Bytes that several connections may send.
 #[derive(Clone)]
 pub struct SharedBytes(Rc<SharedAllocation>);
 
@@ -74,19 +75,20 @@ impl Piece {
 /// The output of one connection, oldest bytes first.
 #[derive(Default)]
 pub struct OutBuffer {
-    /// Sent before `tail`. Empty unless the connection has queued shared bytes.
+    /// The pieces that are sent before `tail`. Empty unless the connection has queued shared bytes.
     pieces: VecDeque<Piece>,
 
-    /// The newest bytes of this connection alone. Without capacity while nothing is queued.
+    /// The newest bytes, which only this connection sends. Without capacity while nothing is
+    /// queued.
     tail: Vec<u8>,
 
-    /// How many bytes of the first piece have been written; of the tail if there are no pieces.
+    /// How many bytes of the first piece have been written; of `tail` if there are no pieces.
     sent: usize,
 
     /// Bytes not yet written, shared ones included.
     unsent: usize,
 
-    /// The part of `unsent` that only this connection holds, plus `PIECE_OVERHEAD` for each shared
+    /// The unsent bytes that only this connection sends, plus `PIECE_OVERHEAD` for each shared
     /// piece.
     own: usize,
 }
@@ -97,12 +99,12 @@ impl OutBuffer {
         self.unsent
     }
 
-    /// Bytes of memory that this connection alone is accountable for.
+    /// The bytes of memory that count for this connection alone.
     pub fn own(&self) -> usize {
         self.own
     }
 
-    /// Lets `write` append to the buffer. `spare` provides a buffer if there is none.
+    /// Calls `write` to append to the buffer. `spare` provides a buffer if there is none.
     ///
     /// # Panics
     /// If `write` removes bytes.
@@ -122,11 +124,11 @@ impl OutBuffer {
         result
     }
 
-    /// Puts values into the bytes that were appended last, each at its place, in order. `total`
-    /// counts them.
+    /// Inserts shared values into the bytes of the last `append`. `SharedValue::at` is the place of
+    /// a value in the buffer that `write` got; the places ascend. `total` counts the bytes.
     ///
     /// # Panics
-    /// If a place is not in those bytes.
+    /// If a place lies beyond the buffer, or the places do not ascend.
     pub fn share(&mut self, values: Vec<SharedValue>, total: &SharedTotal) {
         let tail = std::mem::take(&mut self.tail);
         let mut from = 0;
@@ -141,7 +143,7 @@ impl OutBuffer {
         self.tail = tail[from..].to_vec();
     }
 
-    /// Queues shared bytes.
+    /// Queues bytes that other connections may send too.
     pub fn push(&mut self, shared: SharedBytes) {
         if shared.as_slice().is_empty() {
             return;
@@ -220,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_leave_in_order_however_they_are_cut() {
+    fn bytes_leave_in_order_in_writes_of_any_size() {
         for at_most in 1..40 {
             let total = SharedTotal::default();
             let (mut out, mut wire, mut expected) = (OutBuffer::default(), Vec::new(), Vec::new());
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_values_stand_in_their_places() {
+    fn shared_values_are_sent_in_their_places() {
         let values = || {
             let value = |at, text: &str| SharedValue {
                 at,

@@ -1,12 +1,12 @@
-//! The event loop: one thread, one poll, one turn after the other.
+//! The event loop: one thread, one poll, one turn after another.
 //!
-//! It carries what arrives from sockets, disk, clock and signals into the machine, and what the
-//! machine puts out back to them. Must not decide anything about keys or raft. Start with
-//! `Reactor::turn`: each of its lines is one phase, their order is the design, and no phase calls
-//! another. The poll is edge-triggered: what a turn leaves unread or unwritten is remembered on the
-//! ready lists of the pools (`sockets`).
+//! It hands inputs from sockets, disk, clock and signals to the machine, and carries out the
+//! machine's outputs. Must not decide anything about keys or raft. Start with `Reactor::turn`: each
+//! of its lines is one phase, their order is the design, and no phase calls another. The poll is
+//! edge-triggered. A connection that a turn leaves unread or unwritten stays on the ready list of
+//! its pool (`sockets`).
 
-pub use super::listener::Bound;
+pub use super::listener::BoundPort;
 
 use super::clients::{Clients, UpgradeRequest};
 use super::connect::Connector;
@@ -37,35 +37,40 @@ use signal_hook_mio::v1_0::Signals;
 use std::io;
 use std::time::Duration;
 
-/// The tokens of the reactor's own sources. No slot has one of them, see `slots`.
+/// The tokens of the reactor's own event sources. No slot has one of them, see `slots`.
 const SIGNALS: Token = Token(usize::MAX);
 const CLIENT_PORT: Token = Token(usize::MAX - 1);
 const PEER_PORT: Token = Token(usize::MAX - 2);
 const RESOLVER: Token = Token(usize::MAX - 3);
-/// The most events taken from the poll in one turn. Further ones stay with it for the next turn.
+/// Most events taken from the poll in one turn. Further ones are taken in the next turn.
 const EVENTS_A_TURN: usize = 512;
-/// How long after a stop signal the process ends even if the core has not finished, in
-/// microseconds.
+/// How long the loop runs on after a stop signal for the requests under way, in microseconds.
 const STOP_US_MAX: u64 = 1_000_000;
-/// The machine's timers wait while bytes from peers are unread, but at most so many turns in a row.
+/// Most turns in a row in which unread bytes of peers hold the machine's timers back.
 const TURNS_WITHOUT_TIMERS_MAX: u32 = 8;
-/// How long after stdout took no more log lines they are offered again, in microseconds.
+/// How long after stdout took no more log lines the next write is tried, in microseconds.
 const LOG_RETRY_US: u64 = 100_000;
 
 /// How the loop ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// A signal asked for it.
+    /// After SIGTERM or SIGINT, with the log synced and closed.
     Stopped,
-    /// A second signal asked for it: at once.
+    /// At once, after a second signal.
     Aborted,
-    /// The process cannot go on. Holds a sentence for the user.
+    /// The process cannot continue. Holds a sentence for the user.
     Failed(Box<str>),
-    /// The machine is to start again, as the first of its cluster.
-    Found,
+    /// The caller must start again and found a cluster: this machine is its first one.
+    RestartAsFounder,
 }
 
-/// The loop, and everything that it carries values between.
+/// A bound port, and the certificates for its connections.
+struct ClosedPort {
+    bound: BoundPort,
+    tls: TlsFiles,
+}
+
+/// The event loop and the parts that it connects.
 pub struct Reactor {
     poll: Poll,
 
@@ -74,17 +79,15 @@ pub struct Reactor {
 
     signals: Signals,
 
-    /// The client port and the peer port with their certificates, bound and not listened on. `None`
-    /// once they are listened on.
-    ports: Option<([Bound; 2], [TlsFiles; 2])>,
+    /// The client port and the peer port before they are listened on; `None` afterwards.
+    closed_ports: Option<[ClosedPort; 2]>,
 
-    /// The listeners of the client port and of the peer port; empty until the machine can answer.
+    /// The listeners of the client port and of the peer port; empty while `closed_ports` is `Some`.
     listeners: Vec<Listener>,
 
     clock: Clock,
 
-    /// The time of this turn. Read once by the poll phase, and again after a sync that may have
-    /// blocked.
+    /// The time of this turn. Read once by the poll phase, and again after a sync, which may block.
     now: Now,
 
     clients: Clients,
@@ -99,33 +102,33 @@ pub struct Reactor {
 
     disk: Disk,
 
-    /// What the machine put out last.
+    /// The last outputs of the machine; answers and events stay until the respond phase.
     outputs: Outputs,
 
-    /// When the sync under way began, in microseconds of the monotonic clock.
+    /// When the sync under way began, in microseconds of the monotonic clock; `None` without one.
     sync_since_us: Option<u64>,
 
     /// The wait for further requests before a slow sync.
     gathering: Gathering,
 
-    /// How many turns in a row have left bytes of peers unread and have fired no timers of the
-    /// machine because of it; at most one more than `TURNS_WITHOUT_TIMERS_MAX`.
+    /// How many turns in a row have left bytes of peers unread. While at most
+    /// `TURNS_WITHOUT_TIMERS_MAX`, the machine's timers are held back.
     turns_without_timers: u32,
 
     /// The machine got an input after its last `advance`. The poll must not wait before the next
     /// one.
     needs_advance: bool,
 
-    /// When the first stop signal came, in microseconds of the monotonic clock.
+    /// When the first stop signal came, in microseconds of the monotonic clock; `None` before.
     stop_us: Option<u64>,
 
-    /// The machine has finished what was under way when the stop signal came.
+    /// The machine has finished the requests that were under way when the stop signal came.
     has_stopped: bool,
 
     /// A second stop signal came.
     aborted: bool,
 
-    /// The loop ends after this turn, and how.
+    /// Why the loop ends after this turn; `None` while it goes on.
     end: Option<End>,
 
     /// stdout has not taken all log lines.
@@ -133,14 +136,15 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// A loop that carries for `machine`. It listens on `ports` (client port, peer port) at once if
+    /// A loop for `machine`, with the client port and the peer port. It listens on them at once if
     /// the machine can answer.
     ///
     /// # Errors
-    /// A sentence for the user.
+    /// The poll, a signal handler, a port or a certificate does not work; with a sentence for the
+    /// user.
     pub fn new(
         config: &Config,
-        ports: [Bound; 2],
+        ports: [BoundPort; 2],
         clock: Clock,
         disk: Disk,
         machine: Machine,
@@ -153,12 +157,22 @@ impl Reactor {
             .map_err(no_poll)?;
         let waker = Waker::new(registry, RESOLVER).map_err(no_poll)?;
         let process = crate::shell::disk::random()?;
-        let tls = [config.tls.clone(), config.peer_tls.clone()];
+        let [client, peer] = ports;
+        let closed_ports = [
+            ClosedPort {
+                bound: client,
+                tls: config.tls.clone(),
+            },
+            ClosedPort {
+                bound: peer,
+                tls: config.peer_tls.clone(),
+            },
+        ];
         let mut reactor = Reactor {
             poll,
             events: Events::with_capacity(EVENTS_A_TURN),
             signals,
-            ports: Some((ports, tls)),
+            closed_ports: Some(closed_ports),
             listeners: Vec::new(),
             now: clock.now(),
             clock,
@@ -184,16 +198,20 @@ impl Reactor {
     }
 
     /// Listens on both ports once the machine can answer. Returns whether it began to.
+    ///
+    /// # Errors
+    /// A port or a certificate does not work; with a sentence for the user.
     fn maybe_listen(&mut self) -> Result<bool, String> {
         if !self.machine.listens() {
             return Ok(false);
         }
-        let Some(([client, peer], [tls, peer_tls])) = self.ports.take() else {
+        let Some([client, peer]) = self.closed_ports.take() else {
             return Ok(false);
         };
+        let (client_socket, peer_socket) = (client.bound.listen()?, peer.bound.listen()?);
         self.listeners = vec![
-            Listener::new(Port::Client, CLIENT_PORT, client.listen()?, &tls)?,
-            Listener::new(Port::Peer, PEER_PORT, peer.listen()?, &peer_tls)?,
+            Listener::new(Port::Client, CLIENT_PORT, client_socket, &client.tls)?,
+            Listener::new(Port::Peer, PEER_PORT, peer_socket, &peer.tls)?,
         ];
         for listener in &mut self.listeners {
             listener.register(self.poll.registry()).map_err(no_poll)?;
@@ -201,7 +219,7 @@ impl Reactor {
         let [client, peer] = self.addresses().map_err(|e| e.to_string())?;
         let version = crate::VERSION;
         log::info!("tern: ready, version {version}, clients on {client}, peers on {peer}");
-        // Fails without systemd, which is fine.
+        // Fails without systemd, where no notification is expected.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         Ok(true)
     }
@@ -264,7 +282,8 @@ impl Reactor {
         self.reap();
     }
 
-    /// Phase 1: waits for an event or the next deadline, and reads the clock.
+    /// Phase 1: waits for an event or the next deadline, reads the clock, and marks the connections
+    /// that have events as ready.
     fn poll_events(&mut self) {
         let timeout = self.timeout();
         if let Err(e) = self.poll.poll(&mut self.events, timeout) {
@@ -272,16 +291,10 @@ impl Reactor {
         }
         self.now = self.clock.now();
         logger::set_time(self.now.wall_ns);
+        let mut is_signalled = false;
         for event in &self.events {
             match event.token() {
-                SIGNALS => {
-                    for signal in self.signals.pending() {
-                        log::info!("signal {signal}: stopping");
-                        self.aborted |= self.stop_us.is_some();
-                        self.stop_us.get_or_insert(self.now.mono_us);
-                        self.machine.on_stop(self.now);
-                    }
-                }
+                SIGNALS => is_signalled = true,
                 token @ (CLIENT_PORT | PEER_PORT) => {
                     let mut listeners = self.listeners.iter_mut();
                     let listener = listeners.find(|listener| listener.token() == token);
@@ -300,10 +313,27 @@ impl Reactor {
                 },
             }
         }
+        if is_signalled {
+            self.on_signals();
+        }
     }
 
-    /// Phase 2: reads from the sockets, and accepts connections. Links come first, and their
-    /// messages go to the machine at once: votes and heartbeats never wait behind clients.
+    /// SIGTERM or SIGINT came. The first one stops the machine, a second one ends the loop at once.
+    fn on_signals(&mut self) {
+        for signal in self.signals.pending() {
+            if self.stop_us.is_none() {
+                log::info!("signal {signal}: stopping after the requests under way");
+                self.stop_us = Some(self.now.mono_us);
+            } else {
+                log::info!("signal {signal} again: stopping at once");
+                self.aborted = true;
+            }
+            self.machine.on_stop(self.now);
+        }
+    }
+
+    /// Phase 2: reads from the sockets, and accepts connections. Links come first and their
+    /// messages go to the machine at once, so that votes and heartbeats never wait for clients.
     fn fill(&mut self) {
         self.links.fill(&mut self.machine, self.now);
         self.calls.fill();
@@ -321,7 +351,7 @@ impl Reactor {
             match ended.origin {
                 CallOrigin::Client(ticket) => {
                     self.clients
-                        .on_passed(ticket, ended, &mut self.machine, self.now);
+                        .on_proxied(ticket, ended, &mut self.machine, self.now);
                 }
                 CallOrigin::Machine { id, ref question } => {
                     let reply = cluster_api::reply(question, ended.reply);
@@ -330,7 +360,7 @@ impl Reactor {
             }
         }
         self.clients.decode(&mut self.machine, self.now);
-        for (ticket, call) in self.clients.take_passed() {
+        for (ticket, call) in self.clients.take_proxy_calls() {
             self.calls.start(CallOrigin::Client(ticket), call, self.now);
         }
         for request in self.clients.take_upgrades() {
@@ -338,11 +368,14 @@ impl Reactor {
         }
     }
 
-    /// A peer asks for a client connection to become a link.
+    /// A machine asks to turn its connection to the peer port into a link.
     fn on_upgrade_request(&mut self, request: &UpgradeRequest) {
         let hellos = match self.links.admit(request, self.now) {
             Ok(hellos) => hellos,
-            Err(refusal) => return self.clients.refuse(request.conn, &refused(refusal)),
+            Err(refusal) => {
+                let response = refusal_response(refusal);
+                return self.clients.refuse(request.conn, &response);
+            }
         };
         let parts = self.clients.detach(request.conn);
         let parts = parts.expect("its request was decoded in this turn");
@@ -351,29 +384,21 @@ impl Reactor {
             .accept(registry, parts, hellos, &mut self.machine, self.now);
     }
 
-    /// Ends the turn here to wait for further requests before a slow sync. The wait is a timeout of
-    /// the poll. Returns whether it waits.
+    /// Whether the turn ends here, to wait for further requests before a slow sync. The wait is a
+    /// timeout of the poll.
     fn maybe_gather(&mut self) -> bool {
-        let requests = self.clients.requests();
-        self.gathering.maybe_wait(requests, self.now.mono_us)
+        let serial = self.clients.last_serial();
+        self.gathering.maybe_wait(serial, self.now.mono_us)
     }
 
-    /// Phase 4: reports to the machine what has become durable since the last turn.
+    /// Phase 4: reports to the machine a sync that ended since the last turn.
     fn complete_sync(&mut self) {
         self.report_synced();
     }
 
-    /// Phase 5: fires the timers. All bytes that have arrived were read before, so a stall of this
-    /// process never looks like a dead leader. While bytes of peers are unread, the machine's
-    /// timers wait for a few turns for the same reason.
+    /// Phase 5: fires the timers.
     fn fire_timers(&mut self) {
-        let is_unread = self.links.has_unread() || self.events.iter().count() == EVENTS_A_TURN;
-        if is_unread {
-            self.turns_without_timers += 1;
-        } else {
-            self.turns_without_timers = 0;
-        }
-        let may_fire = !is_unread || self.turns_without_timers > TURNS_WITHOUT_TIMERS_MAX;
+        let may_fire = self.may_fire_machine_timers();
         let due_us = self.machine.next_deadline();
         if may_fire && due_us.is_some_and(|due_us| due_us <= self.now.mono_us) {
             self.machine.on_time(self.now);
@@ -384,17 +409,32 @@ impl Reactor {
         self.clients.fire_timers(self.now);
     }
 
-    /// Phase 6: appends to the log what must become durable, and sends what need not wait for that.
-    /// A leader's appends leave before its own sync, so that its disk and those of its followers
-    /// work at the same time.
+    /// Whether the machine's timers may fire in this turn. They are held back while bytes of peers
+    /// are unread, so that a leader does not look dead because this process was stalled; but not
+    /// for ever.
+    fn may_fire_machine_timers(&mut self) -> bool {
+        // A full batch of events: the poll may have further ones.
+        let is_batch_full = self.events.iter().count() == EVENTS_A_TURN;
+        if !self.links.has_unread() && !is_batch_full {
+            self.turns_without_timers = 0;
+            return true;
+        }
+        self.turns_without_timers = self.turns_without_timers.saturating_add(1);
+        self.turns_without_timers > TURNS_WITHOUT_TIMERS_MAX
+    }
+
+    /// Phase 6: appends records to the log, and sends the messages that need not wait for their
+    /// sync. A leader's appends leave before its own sync, so that its disk and the disks of its
+    /// followers work at the same time.
     fn replicate(&mut self) {
         self.advance_machine();
         self.links.flush();
         self.calls.flush();
     }
 
-    /// Phase 7: starts one sync for everything appended since the last one. A short sync completes
-    /// in place. How long it took is reported: it decides how long peers wait for this machine.
+    /// Phase 7: starts one sync for all records appended since the last one. If it is over when it
+    /// returns, it is reported at once. The reported duration sets how long peers wait for this
+    /// machine.
     fn start_sync(&mut self) {
         let since_us = self.now.mono_us;
         if self.disk.start_sync(since_us) {
@@ -434,7 +474,7 @@ impl Reactor {
 
     // -- helpers of the phases
 
-    /// Reports to the machine what has become durable, and how much room the disk has.
+    /// Reports to the machine the records that are durable now, and a change of the disk's room.
     fn report_synced(&mut self) {
         let report = self.disk.poll_sync(self.now.mono_us);
         if report != SyncReport::default() {
@@ -455,8 +495,7 @@ impl Reactor {
         }
     }
 
-    /// Asks the machine what follows from its inputs, and carries out what is for disk, peers and
-    /// log.
+    /// Lets the machine compute its outputs, and carries out all except answers and events.
     fn advance_machine(&mut self) {
         self.machine.advance(self.now, &mut self.outputs);
         self.needs_advance = false;
@@ -518,13 +557,13 @@ impl Reactor {
                 self.machine.on_wiped(self.now, incarnation);
                 self.needs_advance = true;
             }
-            Order::Found => self.end = Some(End::Found),
+            Order::Found => self.end = Some(End::RestartAsFounder),
             Order::Fail(text) => self.end = Some(End::Failed(text)),
             Order::Stop => self.has_stopped = true,
         }
     }
 
-    /// How long the poll may wait; `None`: until an event.
+    /// How long the poll may wait. `None`: until an event.
     fn timeout(&self) -> Option<Duration> {
         let now_us = self.now.mono_us;
         if let Some(timeout_us) = self.gathering.timeout_us(now_us) {
@@ -558,8 +597,8 @@ fn no_poll(error: io::Error) -> String {
     format!("cannot watch sockets: {error}")
 }
 
-/// The response to a hello that was refused. The reason is for the other side's log.
-fn refused(refusal: HelloRefusal) -> Response {
+/// The response to a refused hello. The other side logs the reason.
+fn refusal_response(refusal: HelloRefusal) -> Response {
     let status = match refusal {
         HelloRefusal::Malformed => 400,
         HelloRefusal::Version => 426,
@@ -582,12 +621,12 @@ fn links(config: &Config, process: u64) -> Links {
 }
 
 fn connectors(config: &Config) -> Connectors {
-    let discovery = config.discovery.as_deref().and_then(Url::parse);
+    let discovery_url = config.discovery.as_deref().and_then(Url::parse);
     Connectors {
         peers: Connector::new(&config.peer_tls),
         clients: Connector::new(&config.tls),
-        world: Connector::new(&TlsFiles::default()),
-        discovery: discovery.map_or("", |url| url.authority).to_string(),
+        discovery: Connector::new(&TlsFiles::default()),
+        discovery_authority: discovery_url.map(|url| url.authority.to_string()),
     }
 }
 

@@ -1,43 +1,43 @@
-//! Host names to IP addresses, without holding up the loop.
+//! Resolves host names to IP addresses without blocking the loop.
 //!
-//! A numeric address is its own answer. For a name, a thread is started that owns nothing but the
-//! name, asks the system, and wakes the poll. If a later lookup fails or hangs, the last good
-//! addresses stay in use. Start with `lookup`: after `HostLookup::Pending` the caller asks again once
-//! `collect` has returned true.
+//! A numeric address is returned as it is. For a name, a thread asks the system and wakes the poll;
+//! it owns nothing but the name. If a later lookup fails or hangs, the last good addresses stay in
+//! use. Start with `lookup`: after `HostLookup::Pending` the caller asks again once `collect` has
+//! returned true.
 use mio::Waker;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// The most lookups under way at once; each has a thread.
+/// Most lookups under way at a time. Each has a thread.
 const LOOKUPS_MAX: usize = 8;
 /// How long addresses are used before the name is looked up again, in microseconds.
 const FRESH_US: u64 = 30_000_000;
 /// How long after a failure the name is not looked up again, in microseconds.
 const FAILED_US: u64 = 2_000_000;
-/// The most names remembered. A cluster has a few.
+/// Most names in the cache. A cluster has a few.
 const NAMES_MAX: usize = 256;
-/// The stack of a thread. `getaddrinfo` needs some; the default would be 2 MiB.
+/// The stack of a thread, in bytes. Enough for `getaddrinfo`; the default is 2 MiB.
 const STACK_BYTES: usize = 512 * 1024;
 
-/// What is known of a host.
+/// The state of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostLookup {
-    /// Its addresses, at least one.
+    /// The addresses of the host, at least one.
     Addresses(Vec<IpAddr>),
     /// The system has not answered yet.
     Pending,
-    /// The last lookup has failed, and why.
+    /// The last lookup has failed; with the reason.
     Failed(String),
 }
 
-/// What is remembered of a name.
+/// The cache entry of a name.
 #[derive(Default)]
 struct CachedName {
     /// The addresses of the last lookup that succeeded; empty before.
     addresses: Vec<IpAddr>,
-    /// Why the last lookup failed; `None` if it did not.
+    /// Why the last lookup failed; `None` if it succeeded.
     failure: Option<String>,
     /// The name is not looked up again before this time, in microseconds of the monotonic clock.
     fresh_until_us: u64,
@@ -45,14 +45,14 @@ struct CachedName {
     is_pending: bool,
 }
 
-/// What a thread sends back: the name, and its addresses or what was wrong.
+/// The answer of a thread: the name, and its addresses or the reason of the failure.
 type Resolved = (Box<str>, Result<Vec<IpAddr>, String>);
 
-/// The host names that were looked up.
+/// The cache of host names, and the lookups under way.
 pub struct Resolver {
     /// At most `NAMES_MAX`.
     names: BTreeMap<Box<str>, CachedName>,
-    /// How many threads are under way; at most `LOOKUPS_MAX`.
+    /// How many threads are running; at most `LOOKUPS_MAX`.
     pending: usize,
     /// Wakes the poll when a thread has sent its answer.
     waker: Arc<Waker>,
@@ -73,7 +73,8 @@ impl Resolver {
         }
     }
 
-    /// The addresses of a host as far as they are known; starts a lookup if one is due.
+    /// The addresses of a host, if they are cached. Starts a lookup if one is due. `now_us` is in
+    /// microseconds of the monotonic clock.
     pub fn lookup(&mut self, host: &str, now_us: u64) -> HostLookup {
         if let Ok(address) = host.parse() {
             return HostLookup::Addresses(vec![address]);
@@ -84,7 +85,7 @@ impl Resolver {
         }
         let name = self.names.get_mut(host).expect("it was just inserted");
         if !name.is_pending && now_us >= name.fresh_until_us && self.pending < LOOKUPS_MAX {
-            match start(host.into(), self.sender.clone(), self.waker.clone()) {
+            match start_lookup(host.into(), self.sender.clone(), self.waker.clone()) {
                 Ok(()) => {
                     name.is_pending = true;
                     self.pending += 1;
@@ -101,7 +102,7 @@ impl Resolver {
         }
     }
 
-    /// Takes the answers of the threads. Returns whether there were any.
+    /// Stores the answers of the threads in the cache. Returns whether there were any.
     pub fn collect(&mut self, now_us: u64) -> bool {
         let mut has_answers = false;
         while let Ok((host, answer)) = self.answers.try_recv() {
@@ -126,8 +127,8 @@ impl Resolver {
         has_answers
     }
 
-    /// Makes room for one more name: forgets the one whose answer is the oldest, unless it is being
-    /// looked up.
+    /// Makes room for one more name: removes the name whose lookup is due first. Names that are
+    /// being looked up stay.
     fn make_room(&mut self) {
         if self.names.len() < NAMES_MAX {
             return;
@@ -140,8 +141,12 @@ impl Resolver {
     }
 }
 
-/// Starts a thread that looks `host` up.
-fn start(host: Box<str>, sender: Sender<Resolved>, waker: Arc<Waker>) -> std::io::Result<()> {
+/// Starts a thread that looks `host` up and sends the answer.
+fn start_lookup(
+    host: Box<str>,
+    sender: Sender<Resolved>,
+    waker: Arc<Waker>,
+) -> std::io::Result<()> {
     let builder = std::thread::Builder::new()
         .name("resolver".into())
         .stack_size(STACK_BYTES);
@@ -164,7 +169,7 @@ fn resolve(host: &str) -> Result<Vec<IpAddr>, String> {
         }
     }
     if addresses.is_empty() {
-        return Err("it has no address".into());
+        return Err("the name has no address".into());
     }
     Ok(addresses)
 }

@@ -1,11 +1,12 @@
-//! Numbered places for connections, and the poll tokens that name them.
+//! Numbered slots for connections, and the poll tokens that identify them.
 //!
-//! A batch of events may still hold one for a socket that was dropped earlier in the same batch,
-//! and the socket's slot may already hold the next connection. So a slot counts generations: the
-//! generation rises when the slot is emptied, and the late event finds nothing.
+//! A batch of events may contain an event of a socket that was dropped earlier in the same turn,
+//! and the slot may already hold the next connection. So each slot counts generations. The
+//! generation rises when the slot is emptied, and the late event matches no value. Start with
+//! [`Slots::insert_with`].
 use mio::Token;
 
-/// Where a value is, as long as it is there.
+/// Identifies a value in its slot. After the value is removed the id matches nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotId {
     index: u32,
@@ -56,7 +57,7 @@ impl SlotId {
         }
     }
 
-    /// The slot's number, below the highest number of values that were ever alive at once.
+    /// The slot's number. It is less than the most values that were in the slots at one time.
     pub fn index(self) -> usize {
         self.index as usize
     }
@@ -68,7 +69,7 @@ struct SlotEntry<T> {
     value: Option<T>,
 }
 
-/// Values by slot. A freed slot is used again.
+/// Values in numbered slots. A freed slot is reused.
 pub struct Slots<T> {
     slots: Vec<SlotEntry<T>>,
     /// Numbers of the empty slots; the last one is used next.
@@ -129,7 +130,7 @@ impl<T> Slots<T> {
         })
     }
 
-    /// Takes the value out. From now on its id finds nothing.
+    /// Removes the value. From now on its id matches nothing.
     pub fn remove(&mut self, id: SlotId) -> Option<T> {
         let slot = self.slots.get_mut(id.index as usize)?;
         if slot.generation != id.generation {
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_that_is_used_again_is_not_found_by_its_old_id() {
+    fn a_reused_slot_does_not_match_the_former_id() {
         let mut slots = Slots::new();
         let a = slots.insert_with(|_| 'a');
         assert_eq!(slots.remove(a), Some('a'));
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_go_both_ways() {
+    fn a_token_holds_pool_slot_and_generation() {
         let mut slots = Slots::new();
         for round in 0..3 {
             let ids: Vec<SlotId> = (0..5).map(|n| slots.insert_with(|_| n)).collect();

@@ -1,12 +1,12 @@
 //! One socket, and the pool of all sockets of one kind.
 //!
-//! Client connections, links to peers and outgoing HTTP calls differ in what their bytes mean. What
-//! they have in common stands here once:
-//! - `Socket`: transport, input buffer, output, and what the poll has reported and is not yet used
-//!   up. The poll is edge-triggered: it reports a change once, so a socket remembers it until a
-//!   read or a write finds the kernel's buffer empty or full.
-//! - `Pool`: slots, the list of the values that have something to do, and one deadline for each. A
-//!   turn looks only at values on the ready list, so an idle connection costs nothing.
+//! Client connections, links to peers and outgoing HTTP calls share these two types:
+//! - `Socket`: transport, input buffer, output and readiness. The poll is edge-triggered: it
+//!   reports a change once. So the socket keeps the readiness until a read finds the kernel's
+//!   buffer empty, or a write finds it full.
+//! - `Pool`: all sockets of one kind in slots, the ready list of those that have something to do,
+//!   and a deadline for each. A turn visits only the ready list, so an idle connection costs
+//!   nothing.
 //!
 //! Must not know HTTP, frames or raft. Start with `Socket::read` and `Pool::settle`.
 use super::slots::{PoolKind, SlotId, Slots};
@@ -16,20 +16,20 @@ use mio::event::Event;
 use mio::{Interest, Registry, Token};
 use std::io::{self, IoSlice};
 
-/// The most slices that one write takes.
+/// Most slices in one write.
 pub const SLICES_MAX: usize = 32;
 
-/// What an owner has queued on its socket: the bytes to write, in their order.
+/// The output queue of a socket, implemented by its owner's kind.
 pub trait Output: Default {
     /// Whether all bytes have been written.
     fn is_empty(&self) -> bool;
 
-    /// Fills `slices` with the bytes to write next and returns how many slices it has filled; 0
-    /// only if nothing is queued.
+    /// Fills `slices` with the bytes to write next. Returns how many slices are filled; 0 only if
+    /// nothing is queued.
     fn slices<'a>(&'a mut self, slices: &mut [IoSlice<'a>; SLICES_MAX]) -> usize;
 
-    /// The first `bytes` of what `slices` gave have been written. Returns a buffer that is of no
-    /// further use to this output.
+    /// The first `bytes` of the slices have been written. Returns a buffer that the output no
+    /// longer needs.
     fn advance(&mut self, bytes: usize) -> Option<Vec<u8>>;
 }
 
@@ -37,37 +37,38 @@ pub trait Output: Default {
 pub struct Socket<O> {
     transport: Transport,
 
-    /// Bytes that were read and that the owner has not consumed, oldest first. Without capacity
-    /// while the owner holds no buffer.
+    /// Bytes that were read and not consumed, oldest first. Without capacity while the owner has
+    /// lent no buffer.
     input: Vec<u8>,
 
-    /// Bytes that the owner has queued and that have not been written.
+    /// Bytes that are queued and not written.
     output: O,
 
-    /// A read may bring bytes. Set by the poll's event, cleared when a read has drained the socket:
-    /// then the next bytes raise a new event.
+    /// A read may return bytes. Set by an event, cleared when a read has drained the socket. The
+    /// next bytes raise a new event.
     readable: bool,
 
-    /// The poll has reported that the other side closed or reset the connection. There is an end
-    /// to read, for which no further event comes: `readable` stays set until it is read.
+    /// The poll has reported that the other side closed or reset the connection. No further event
+    /// comes for the end of the input, so `readable` stays set until the end is read.
     hung_up: bool,
 
-    /// A read has returned the end. Nothing is read after it.
+    /// A read has returned the end of the input. There are no reads after it.
     ended: bool,
 
-    /// The socket took less than was offered. Cleared by the event that it can be written again.
+    /// A write took fewer bytes than were offered. Cleared by the event that the socket is
+    /// writable.
     blocked: bool,
 
-    /// Bytes of the TLS session itself (handshake, encrypted rest) wait until the socket can be
-    /// written, even if `output` is empty.
+    /// Bytes of the TLS session (handshake, encrypted rest of the output) wait until the socket is
+    /// writable, even if `output` is empty.
     session_waits: bool,
 
-    /// The poll reports writability of this socket.
+    /// The socket is registered for events of writability.
     asks_writable: bool,
 }
 
 impl<O: Output> Socket<O> {
-    /// An accepted socket. Nothing is known of its readiness before the first event.
+    /// An accepted socket. It counts as not readable before the first event.
     pub fn accepted(transport: Transport) -> Socket<O> {
         Socket {
             transport,
@@ -82,8 +83,7 @@ impl<O: Output> Socket<O> {
         }
     }
 
-    /// A socket whose connection is being made. It counts as blocked until the poll reports it
-    /// writable.
+    /// A socket whose connection is being made. It is blocked until it is reported writable.
     pub fn connecting(transport: Transport) -> Socket<O> {
         Socket {
             blocked: true,
@@ -91,8 +91,8 @@ impl<O: Output> Socket<O> {
         }
     }
 
-    /// A socket that another owner had accepted, with the bytes that were read and not consumed.
-    /// More may have arrived, so it counts as readable.
+    /// A connected socket from another owner, with the bytes that were read and not consumed. More
+    /// may have arrived, so it counts as readable.
     pub fn taken_over((transport, input): (Transport, Vec<u8>)) -> Socket<O> {
         Socket {
             input,
@@ -101,7 +101,7 @@ impl<O: Output> Socket<O> {
         }
     }
 
-    /// Gives the transport and the unconsumed input up to another owner.
+    /// Returns the transport and the unconsumed input, for another owner.
     pub fn into_parts(self) -> (Transport, Vec<u8>) {
         (self.transport, self.input)
     }
@@ -109,26 +109,38 @@ impl<O: Output> Socket<O> {
     // -- readiness
 
     /// Registers an accepted socket with the poll, for reading only.
+    ///
+    /// # Errors
+    /// The poll refuses.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.transport.register(registry, token, Interest::READABLE)
     }
 
     /// Registers a socket that is being connected, for reading and writing.
+    ///
+    /// # Errors
+    /// The poll refuses.
     pub fn register_for_both(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.asks_writable = true;
         let both = Interest::READABLE | Interest::WRITABLE;
         self.transport.register(registry, token, both)
     }
 
-    /// Changes the token of a socket that was taken over; for reading and writing.
+    /// Changes the token of a socket from another owner, and registers it for reading and writing.
+    ///
+    /// # Errors
+    /// The poll refuses.
     pub fn reregister_for_both(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.asks_writable = true;
         let both = Interest::READABLE | Interest::WRITABLE;
         self.transport.reregister(registry, token, both)
     }
 
-    /// Asks the poll for writability while output is blocked, and stops asking afterwards. A
-    /// socket that has been drained in time never costs the system call.
+    /// Registers for events of writability while output is blocked, and only then. A socket that
+    /// takes all output at once never costs the system call.
+    ///
+    /// # Errors
+    /// The poll refuses.
     pub fn update_interest(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let is_needed = self.is_blocked();
         if self.asks_writable == is_needed {
@@ -149,52 +161,55 @@ impl<O: Output> Socket<O> {
         self.blocked &= !event.is_writable();
     }
 
-    /// Whether a read may bring bytes, or the end.
+    /// Whether a read may return bytes, or the end of the input.
     pub fn may_read(&self) -> bool {
         self.readable && !self.ended
     }
 
-    /// A write has failed, so the connection has ended. Bytes that arrived before may still be read,
-    /// although no event comes for them.
+    /// A write has failed, so the connection has ended. Bytes that arrived before can still be
+    /// read, although no event will come for them.
     pub fn expect_end(&mut self) {
         self.hung_up = true;
         self.readable = true;
         self.blocked = true;
     }
 
-    /// Whether output waits for the poll to report that the socket can be written.
+    /// Whether output waits until the socket is writable.
     pub fn is_blocked(&self) -> bool {
         (self.blocked && !self.output.is_empty()) || self.session_waits
     }
 
-    /// Whether the other side has closed or reset the connection; the end may not be read yet.
+    /// Whether the other side has closed or reset the connection. Unread input may remain.
     pub fn is_hung_up(&self) -> bool {
         self.hung_up
     }
 
-    /// Whether the end has been read.
+    /// Whether the end of the input has been read.
     pub fn is_ended(&self) -> bool {
         self.ended
     }
 
-    /// Whether the poll has reported nothing since the connection was begun.
-    pub fn is_silent(&self) -> bool {
+    /// Whether no event has come since the connection was begun.
+    pub fn awaits_first_event(&self) -> bool {
         self.blocked && !self.readable
     }
 
-    /// Whether a connection that was begun has been made. The error says why it cannot be.
+    /// Whether a connection that was begun has been made.
+    ///
+    /// # Errors
+    /// The connection cannot be made.
     pub fn is_connected(&mut self) -> io::Result<bool> {
         self.transport.is_connected()
     }
 
     // -- input
 
-    /// Reads once into at least `room` bytes and returns how many came; 0 when the socket is
-    /// drained or has ended. To be called while `may_read`.
+    /// Reads once, with room for at least `room` bytes. Returns the number of bytes; 0 if the
+    /// socket is drained or has ended. Call it while `may_read`.
     ///
     /// # Errors
-    /// The connection is broken. `InvalidData`: the TLS session is; its alert has been sent, and
-    /// further reads bypass the session.
+    /// The connection is broken. `InvalidData`: the TLS session is broken. Its alert has been sent,
+    /// and further reads bypass the session.
     pub fn read(&mut self, room: usize) -> io::Result<usize> {
         self.input.reserve(room);
         match self.transport.read(&mut self.input)? {
@@ -233,31 +248,31 @@ impl<O: Output> Socket<O> {
         self.input.clear();
     }
 
-    /// Moves the input out, buffer included, so that the owner can change itself while it decodes;
-    /// to be given back with `put_input`.
+    /// Takes the input with its buffer, so that the owner can change itself while it decodes.
+    /// Return it with `put_input`.
     pub fn take_input(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.input)
     }
 
-    /// The counterpart of `take_input`; also lends a buffer to a socket that has none.
+    /// The counterpart of `take_input`. Also lends a buffer to a socket without one.
     pub fn put_input(&mut self, input: Vec<u8>) {
         self.input = input;
     }
 
     // -- output
 
-    /// What is queued.
+    /// The output queue.
     pub fn output(&self) -> &O {
         &self.output
     }
 
-    /// To queue more.
+    /// The output queue, to add to.
     pub fn output_mut(&mut self) -> &mut O {
         &mut self.output
     }
 
     /// Writes until the output is empty or the socket takes no more. `recycle` gets each buffer
-    /// that is of no further use.
+    /// that the output no longer needs.
     ///
     /// # Errors
     /// The connection is broken.
@@ -280,14 +295,14 @@ impl<O: Output> Socket<O> {
         self.output = O::default();
     }
 
-    /// Ends the sending side, with TLS's close_notify. Reading may go on.
+    /// Closes the sending side, after TLS's close_notify. Reads remain possible.
     pub fn end_writing(&mut self) {
         self.transport.end_writing();
     }
 
     /// Sends TLS's close_notify, so that the other side can tell an end from a cut.
-    pub fn say_goodbye(&mut self) {
-        self.transport.say_goodbye();
+    pub fn send_close_notify(&mut self) {
+        self.transport.send_close_notify();
     }
 
     /// Sets the socket options of a connection that lasts, see `Transport::keep_alive`.
@@ -296,45 +311,50 @@ impl<O: Output> Socket<O> {
     }
 }
 
-/// What follows for a value at the end of a turn.
+/// The verdict on a value at the end of a turn.
 pub enum Settled {
-    /// It has ended; its owner removes it.
+    /// The value has ended. The owner must remove it.
     Ended,
-    /// It stays.
+    /// The value stays in the pool.
     Keep {
-        /// When it has to be looked at without any event, in microseconds of the monotonic clock.
+        /// When the value must be visited without any event, in microseconds of the monotonic
+        /// clock.
         deadline_us: Option<u64>,
-        /// It can go on in the next turn without any event.
+        /// The value has something to do in the next turn without any event.
         ready: bool,
     },
 }
 
+/// A value and its place in the turn.
 struct Pooled<T> {
     value: T,
 
-    /// It is on the ready list. A value is listed at most once.
+    /// The value is on the ready list. A value is listed at most once.
     is_listed: bool,
 
-    /// The timer that stands for the deadline, and when it fires: never later than the deadline.
-    /// It may be earlier: a deadline that moves away keeps its timer, which fires in vain and is
-    /// set again. That is cheaper than to move a timer with each request.
+    /// The timer for the deadline, and when it fires in microseconds of the monotonic clock.
+    ///
+    /// Invariant: it fires no later than the deadline. It may fire earlier, because a deadline that
+    /// moves away keeps its timer, which is then set anew. That is cheaper than moving a timer with
+    /// each request.
     timer: Option<(TimerHandle, u64)>,
 }
 
-/// All sockets of one kind, with what their owner keeps for each.
+/// All connections of one kind: `T` is `Conn`, `Link` or `OutgoingCall`.
 pub struct Pool<T> {
+    /// The kind that the tokens carry.
     kind: PoolKind,
 
     slots: Slots<Pooled<T>>,
 
-    /// The values that have something to do in this turn, each once, in the order in which they
-    /// were listed. Ids of values that were removed since are passed over.
+    /// The ready list: the values that have something to do in this turn, each once, in the order
+    /// in which they were listed. Ids of removed values are skipped.
     ready: Vec<SlotId>,
 
     /// At most one timer for each value, see `Pooled::timer`.
     timers: TimerWheel<SlotId>,
 
-    /// Ids whose timers have fired; empty but inside `expire`, kept for its memory.
+    /// The ids whose timers have fired. Empty except inside `expire`, kept for its memory.
     due: Vec<SlotId>,
 }
 
@@ -360,7 +380,7 @@ impl<T> Pool<T> {
         id.token(self.kind)
     }
 
-    /// Puts in the value that `make` builds, and lists it as ready.
+    /// Adds the value that `make` builds, and lists it as ready.
     pub fn insert_with(&mut self, make: impl FnOnce(SlotId) -> T) -> SlotId {
         let id = self.slots.insert_with(|id| Pooled {
             value: make(id),
@@ -381,7 +401,7 @@ impl<T> Pool<T> {
         self.slots.id_at(index)
     }
 
-    /// The value, which is listed as ready from now on.
+    /// The value, which is listed as ready from now on; `None` once it was removed.
     pub fn wake(&mut self, id: SlotId) -> Option<&mut T> {
         let pooled = self.slots.get_mut(id)?;
         if !pooled.is_listed {
@@ -391,7 +411,7 @@ impl<T> Pool<T> {
         Some(&mut pooled.value)
     }
 
-    /// The value that an event is about, which is listed as ready from now on.
+    /// The value that an event belongs to, which is listed as ready from now on.
     pub fn wake_for(&mut self, event: &Event) -> Option<&mut T> {
         self.wake(SlotId::from_token(event.token()))
     }
@@ -406,7 +426,7 @@ impl<T> Pool<T> {
         }
     }
 
-    /// Takes the value out.
+    /// Removes the value and its timer.
     pub fn remove(&mut self, id: SlotId) -> Option<T> {
         let pooled = self.slots.remove(id)?;
         if let Some((timer, _)) = pooled.timer {
@@ -429,6 +449,9 @@ impl<T> Pool<T> {
     }
 
     /// The value at this place of the ready list; `None` if it was removed.
+    ///
+    /// # Panics
+    /// If `place` is not below `ready_len`.
     pub fn ready_at(&mut self, place: usize) -> Option<&mut T> {
         self.get_mut(self.ready[place])
     }
@@ -443,8 +466,8 @@ impl<T> Pool<T> {
         self.timers.next_deadline()
     }
 
-    /// Lists each value whose timer has fired as ready, and shows it to `on_timer`. The deadline
-    /// itself may still be ahead, see `Pooled::timer`.
+    /// Lists each value whose timer has fired as ready, and calls `on_timer` with it. The deadline
+    /// of the value may still be ahead, see `Pooled::timer`.
     pub fn expire(&mut self, now_us: u64, mut on_timer: impl FnMut(&mut T)) {
         let mut due = std::mem::take(&mut self.due);
         self.timers.advance(now_us, &mut due);
@@ -459,9 +482,9 @@ impl<T> Pool<T> {
         self.due = due;
     }
 
-    /// Ends the turn: asks `settle` about each value on the ready list, sets its timer, and keeps
-    /// it on the list or not. Adds to `ended` the values that have ended; the owner has to remove
-    /// them before the next turn.
+    /// Ends the turn: calls `settle` for each value on the ready list, sets its timer, and keeps it
+    /// on the list if it is still ready. Adds the values that have ended to `ended`; the owner must
+    /// remove them before the next turn.
     pub fn settle(
         &mut self,
         ended: &mut Vec<SlotId>,
@@ -491,7 +514,7 @@ impl<T> Pool<T> {
     }
 }
 
-/// Makes sure that a timer fires at `deadline_us` or before.
+/// Ensures that a timer fires at `deadline_us` or before.
 fn set_timer(
     timers: &mut TimerWheel<SlotId>,
     timer: &mut Option<(TimerHandle, u64)>,
@@ -597,7 +620,7 @@ mod tests {
 
     /// One event reports both, so no further event comes for the end.
     #[test]
-    fn the_end_behind_the_last_bytes_is_read() {
+    fn the_end_after_the_last_bytes_is_read() {
         let mut pair = Pair::new();
         pair.other.write_all(b"last").expect("it is written");
         pair.other

@@ -1,7 +1,8 @@
 //! The configuration of TLS sessions: certificate, key and authority from PEM files.
 //!
-//! A client certificate that does not verify is refused with the alert `bad_certificate`, whatever
-//! is wrong with it. Must not touch sockets: `transport` runs the sessions.
+//! Every refused client certificate gets the alert `bad_certificate`, as from etcd 0.4. Must not
+//! touch sockets: `transport` runs the sessions. Start with [`server_config`] and
+//! [`client_config`].
 use crate::shell::config::TlsFiles;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -13,8 +14,8 @@ use rustls::{
 use std::path::Path;
 use std::sync::Arc;
 
-/// The files in which systems keep the authorities that they trust: Debian and Alpine, Fedora,
-/// OpenSUSE, others.
+/// The files with the trusted authorities of the system: on Debian and Alpine, on Fedora, on
+/// OpenSUSE, on others.
 const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -26,7 +27,7 @@ const SYSTEM_ROOTS: [&str; 4] = [
 /// has signed.
 ///
 /// # Errors
-/// The file, and what is wrong with it.
+/// A file is unusable; the text names it.
 pub fn server_config(
     cert: &Path,
     key: &Path,
@@ -55,11 +56,11 @@ pub fn server_config(
         .map_err(|e| format!("{} and {}: {e}", cert.display(), key.display()))
 }
 
-/// The configuration of outgoing connections: they show the certificate of `files` and trust its
-/// authority, or, without one, the authorities that the system trusts.
+/// The configuration of outgoing connections. They show the certificate of `files`, if it has one.
+/// They trust the authority of `files`; without one, the authorities that the system trusts.
 ///
 /// # Errors
-/// The file, and what is wrong with it.
+/// A file is unusable, or the system has no file of authorities; the text names the file.
 pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
     let roots = match &files.ca_file {
         Some(ca) => roots(ca)?,
@@ -116,7 +117,7 @@ fn roots(path: &Path) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// The verifier of rustls, but with one alert for every refusal.
+/// The verifier of rustls with the same alert for every refusal.
 #[derive(Debug)]
 struct OneAlertVerifier(Arc<dyn ClientCertVerifier>);
 
@@ -133,7 +134,7 @@ impl ClientCertVerifier for OneAlertVerifier {
     ) -> Result<ClientCertVerified, rustls::Error> {
         self.0
             .verify_client_cert(end_entity, intermediates, now)
-            // rustls answers this error with the alert bad_certificate.
+            // rustls sends the alert bad_certificate for this error.
             .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))
     }
 

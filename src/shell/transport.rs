@@ -1,8 +1,8 @@
 //! The bytes of one socket, plain or through TLS.
 //!
-//! Must not know what the bytes mean, and remembers no readiness: that is `Socket`'s part. The TLS
-//! handshake happens inside `read`. `flush` reports whether bytes of the session itself still wait
-//! for the socket, even if the owner has written nothing.
+//! The TLS handshake happens inside `read`. `flush` reports whether bytes of the TLS session wait
+//! for the socket, even if the owner has written nothing. Must not know what the bytes mean, and
+//! must not keep readiness: that is the part of `Socket`. Start with `Transport::read`.
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::buffer::spare_capacity;
@@ -11,14 +11,14 @@ use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// TCP keepalive of connections that last: the first probe follows after this time without data,
+/// TCP keepalive of links: the time without data before the first probe.
 const KEEP_IDLE: Duration = Duration::from_secs(5);
-/// and further probes at this interval.
+/// TCP keepalive of links: the time between two probes.
 const KEEP_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A non-blocking byte stream.
 pub enum Transport {
-    /// Without encryption.
+    /// Unencrypted.
     Plain(TcpStream),
     /// Through a TLS session, as its server or its client.
     #[cfg(feature = "tls")]
@@ -32,13 +32,13 @@ pub enum ReadOutcome {
     Bytes {
         /// How many; at least one.
         count: usize,
-        /// The socket is empty. Later bytes raise a new event, so the next read would only return
-        /// `Blocked`, and is spared.
+        /// The socket is empty: the next read would return `Blocked`. Later bytes raise a new
+        /// event.
         drained: bool,
     },
     /// The socket is empty.
     Blocked,
-    /// The other side sends nothing more.
+    /// The other side has closed its sending side.
     End,
 }
 
@@ -91,8 +91,8 @@ impl Transport {
     /// Reads once into the spare capacity of `into`.
     ///
     /// # Errors
-    /// The connection is broken. `InvalidData`: the TLS session is. Its alert has been sent, and
-    /// later reads bypass the session, so that unread bytes can be taken off the socket.
+    /// The connection is broken. `InvalidData`: the TLS session is broken. Its alert has been sent,
+    /// and later reads bypass the session, so that the socket can be drained.
     ///
     /// # Panics
     /// If `into` has no spare capacity.
@@ -132,7 +132,8 @@ impl Transport {
         }
     }
 
-    /// Writes some of `slices`. Returns how many bytes, and whether the socket takes no more now.
+    /// Writes as many bytes of `slices` as the socket takes. Returns their number, and whether the
+    /// socket takes no more now.
     ///
     /// # Errors
     /// The connection is broken.
@@ -161,8 +162,8 @@ impl Transport {
         }
     }
 
-    /// Sends bytes of the TLS session itself (handshake, encrypted rest). Returns whether some of
-    /// them wait for the socket.
+    /// Sends bytes of the TLS session (handshake, encrypted rest of the output). Returns whether
+    /// some of them wait for the socket.
     ///
     /// # Errors
     /// The connection is broken.
@@ -176,13 +177,13 @@ impl Transport {
 
     /// Sends TLS's close_notify and ends the sending side.
     pub fn end_writing(&mut self) {
-        self.say_goodbye();
+        self.send_close_notify();
         // Fails if the other side has closed already. The connection ends either way.
         let _ = self.socket().shutdown(std::net::Shutdown::Write);
     }
 
     /// Sends TLS's close_notify, so that the other side can tell an end from a cut.
-    pub fn say_goodbye(&mut self) {
+    pub fn send_close_notify(&mut self) {
         #[cfg(feature = "tls")]
         if let Transport::Tls(tls) = self {
             tls.session.send_close_notify();
@@ -194,7 +195,7 @@ impl Transport {
     /// Registers the socket with the poll.
     ///
     /// # Errors
-    /// The system's.
+    /// The poll refuses.
     pub fn register(
         &mut self,
         registry: &Registry,
@@ -207,7 +208,7 @@ impl Transport {
     /// Changes the token or the interest of a registered socket.
     ///
     /// # Errors
-    /// The system's.
+    /// The poll refuses.
     pub fn reregister(
         &mut self,
         registry: &Registry,
@@ -233,12 +234,12 @@ impl Transport {
         }
     }
 
-    /// Sets the options of a connection that lasts: small writes leave at once, keepalive probes
-    /// are sent, and the connection fails once sent data was not acknowledged for `patience_ms`.
+    /// Sets the options of a link: small writes leave at once, keepalive probes are sent, and the
+    /// connection fails once sent bytes stay unacknowledged for `patience_ms`, in milliseconds.
     pub fn keep_alive(&mut self, patience_ms: u64) {
         use rustix::net::sockopt;
         let socket = self.socket();
-        // Each option may be missing on a system. Then only the detection of a lost peer is later.
+        // A system may lack an option. Then a lost peer is detected later.
         let _ = sockopt::set_tcp_nodelay(&*socket, true);
         let _ = sockopt::set_socket_keepalive(&*socket, true);
         let _ = sockopt::set_tcp_keepidle(&*socket, KEEP_IDLE);
@@ -253,8 +254,9 @@ impl Transport {
 pub struct TlsStream {
     socket: TcpStream,
     session: rustls::Connection,
-    /// The session is broken and its alert has been sent. Reads bypass the session from now on:
-    /// closing a socket over unread bytes would take the alert away from the other side.
+    /// The session is broken and its alert has been sent. Reads bypass the session from now on, to
+    /// drain the socket: closing it with unread input would reset the connection, and the other
+    /// side would lose the alert.
     failed: bool,
 }
 
@@ -277,7 +279,7 @@ impl TlsStream {
                 return Ok(0);
             }
             let taken = self.session.process_new_packets();
-            // Sends the answer to a handshake message, or the alert that says what was wrong.
+            // Sends the answer to a handshake message, or the alert about the failure.
             let sent = self.send_pending();
             self.failed = taken.is_err();
             taken.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;

@@ -17,7 +17,7 @@ use tern::core::store::{HistoryLimits, Restore, Store};
 use tern::shell::clock::Clock;
 use tern::shell::config::{self, Config, ProcessInputs, Start};
 use tern::shell::disk::Disk;
-use tern::shell::reactor::{Bound, Reactor};
+use tern::shell::reactor::{BoundPort, Reactor};
 use tern_support::client::{self, Conn, form, request, until};
 
 const CLUSTER: u64 = 0xc1;
@@ -97,7 +97,7 @@ fn store(founder: &Config) -> Store {
     restore.finish().expect("a whole snapshot")
 }
 
-fn run(number: u64, bounds: [Bound; 2], all: Vec<Ports>) {
+fn run(number: u64, bounds: [BoundPort; 2], all: Vec<Ports>) {
     let dir = tempfile::tempdir().expect("a directory");
     let at = number as usize - 1;
     let config = config(at + 1, all[at], &dir.path().join("data"));
@@ -124,10 +124,10 @@ fn run(number: u64, bounds: [Bound; 2], all: Vec<Ports>) {
 static MACHINES: LazyLock<Vec<Ports>> = LazyLock::new(|| start(false));
 
 fn start(tls: bool) -> Vec<Ports> {
-    let bind = || Bound::new("127.0.0.1:0").expect("a free port");
-    let bounds: Vec<[Bound; 2]> = (0..3).map(|_| [bind(), bind()]).collect();
-    let port = |bound: &Bound| bound.address().expect("bound").port();
-    let ports = |[client, peer]: &[Bound; 2]| Ports {
+    let bind = || BoundPort::new("127.0.0.1:0").expect("a free port");
+    let bounds: Vec<[BoundPort; 2]> = (0..3).map(|_| [bind(), bind()]).collect();
+    let port = |bound: &BoundPort| bound.address().expect("bound").port();
+    let ports = |[client, peer]: &[BoundPort; 2]| Ports {
         client: port(client),
         peer: port(peer),
         tls,
