@@ -1,9 +1,9 @@
-//! From flags, environment variables and files to one checked [`Config`].
+//! Turns flags, environment variables and files into one checked [`Config`].
 //!
-//! Flags override `ETCD_*` variables, variables override files, files override defaults. Nothing
-//! here reads a clock, the environment or a file: the caller hands in how to ([`ProcessInputs`]).
-//! Start with [`parse`]. `flags` is the table of all settings, `sources` finds the value of a
-//! setting, `checked` says what is wrong with it.
+//! Flags override `ETCD_*` variables, variables override files, files override defaults. Must not
+//! read a clock, the environment or a file itself: the caller passes functions for that
+//! ([`ProcessInputs`]). Start with [`parse`]. `flags` is the table of all settings, `sources` finds
+//! the value of a setting, `checked` validates it.
 mod checked;
 mod flags;
 mod sources;
@@ -15,7 +15,7 @@ use checked::Checked;
 use sources::Sources;
 use std::path::PathBuf;
 
-/// What the process was started with.
+/// The inputs of the configuration: command line, environment, files and host name.
 pub struct ProcessInputs<'a> {
     /// The command line without the name of the program.
     pub args: &'a [String],
@@ -28,7 +28,7 @@ pub struct ProcessInputs<'a> {
     pub host_name: &'a str,
 }
 
-/// What the process is to do.
+/// The action that the command line asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Start {
     /// Run with this configuration.
@@ -37,8 +37,8 @@ pub enum Start {
     Print(String),
 }
 
-/// What is wrong with the configuration: a sentence that names the setting, its value and what was
-/// expected.
+/// An error in the configuration: a sentence that names the setting, its value and the expected
+/// values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError(pub String);
 
@@ -90,8 +90,8 @@ pub struct Config {
     pub peer_addr: String,
     /// The peer address to listen on, `host:port`.
     pub peer_bind_addr: String,
-    /// Peer addresses of machines to join, `host:port` without a scheme. A list that names only
-    /// this machine still means to join.
+    /// Peer addresses of machines to join, `host:port` without a scheme. This machine joins even if
+    /// the list contains only its own address.
     pub peers: Vec<String>,
     /// The URL of this cluster at a discovery service, without a slash at its end.
     pub discovery: Option<String>,
@@ -107,7 +107,7 @@ pub struct Config {
     pub read_timeout_ms: u64,
     /// The longest time that an answer may take to leave, in milliseconds; not 0.
     pub write_timeout_ms: u64,
-    /// Rounds of asking the machines to join before tern exits; 0: without end.
+    /// Rounds of asking the machines to join before tern exits; 0: no limit.
     pub max_retry_attempts: u32,
     /// The pause between two rounds, in milliseconds; `None`: random, 2 to 4 s.
     pub retry_interval_ms: Option<u64>,
@@ -115,11 +115,12 @@ pub struct Config {
     pub heartbeat_ms: u64,
     /// The election timeout in milliseconds, longer than a heartbeat; at most 600,000.
     pub election_ms: u64,
-    /// Whether to write snapshots. If not, they are only written when the log would fill the disk.
+    /// Whether to write snapshots regularly. If not, one is written only when the log would fill
+    /// the disk.
     pub snapshots: bool,
     /// Log entries between two snapshots; at least 1.
     pub snapshot_count: u64,
-    /// The configuration of the cluster, if this machine founds one.
+    /// The first cluster config, if this machine founds a cluster.
     pub cluster: ClusterConfig,
     /// Which events are logged.
     pub verbosity: Verbosity,
@@ -129,9 +130,9 @@ pub struct Config {
     pub trace: bool,
     /// Whether a follower passes writes and linearizable reads on to the leader.
     pub forward: bool,
-    /// Whether answers suit clients of etcd 2.
+    /// Whether answers have the form of etcd 2 (`-compat`), not of etcd 0.4.
     pub compat_2: bool,
-    /// How many events are kept for watchers that ask for the past; at least 1.
+    /// How many past events are kept for watchers; at least 1.
     pub watch_history: usize,
     /// The longest request body in bytes; from 1 KiB to almost 16 MiB, the longest record of the
     /// log.
@@ -139,7 +140,7 @@ pub struct Config {
     /// The size of a log segment in bytes, as `wal::Options` demands. A quarter of it holds a
     /// request of `request_bytes_max`.
     pub segment_bytes: u64,
-    /// Sentences for the log: old names, values that were raised, keys that are ignored.
+    /// Warnings for the log: deprecated names, values that were raised, keys that are ignored.
     pub warnings: Vec<String>,
 }
 
@@ -194,7 +195,7 @@ fn url(tls: &TlsFiles, addr: &str) -> String {
     format!("{scheme}://{addr}")
 }
 
-/// Reads the configuration.
+/// Parses and checks the configuration.
 ///
 /// # Errors
 ///

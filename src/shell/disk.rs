@@ -1,9 +1,9 @@
 //! The data directory of a running machine: the log, snapshots, exports, `membership` and
 //! `standby_info`. Nothing else in tern uses the file system after the start.
 //!
-//! A failed sync or read never reaches the core. It is logged here and ends the process: after it,
-//! data that was not synced may be lost whatever the kernel says later. A full disk is not such a
-//! failure. What does not fit waits here, unacknowledged, until there is room.
+//! A failed sync or read never reaches the core: it is logged here and ends the process. After a
+//! failed sync, unsynced data may be lost even if a later sync succeeds. A full disk is no such
+//! failure: the records that do not fit wait here, unacknowledged, until there is room.
 //!
 //! Start with [`Disk::open`] (in `recovery`), then [`Disk::append`], [`Disk::start_sync`],
 //! [`Disk::poll_sync`].
@@ -35,7 +35,7 @@ use wal::{Record, Wal};
 /// How often a full disk is checked for room, in microseconds.
 const ROOM_CHECK_US: u64 = 500_000;
 
-/// Where random bits come from.
+/// The source of random bits.
 const RANDOM: &str = "/dev/urandom";
 
 /// The data directory of a running machine.
@@ -46,29 +46,29 @@ pub struct Disk {
     segment_bytes: u64,
     /// The random number of the log. Changes when the log is replaced.
     incarnation: u64,
-    /// What the directory said of standby mode at start. `None` if this machine was not a standby,
-    /// and once it was taken.
+    /// The content of `standby_info` at start. `None` if this machine was no standby, and after
+    /// `take_standby`.
     standby: Option<StandbyInfo>,
-    /// The peer URLs in `standby_info` at start; empty once they were taken.
+    /// The peer URLs in `standby_info` at start; empty after `take_peers`.
     peers: Vec<Box<str>>,
     snapshots: Snapshots,
     /// The term and vote that the core handed in last and that are not written.
     unwritten_state: Option<HardState>,
     /// The term and vote that are durable, until [`Disk::poll_sync`] has reported it.
     unreported_state: Option<StateSeq>,
-    /// The records that the core handed in and the log has not taken, oldest first. Not empty only while the
-    /// disk is full.
+    /// Records from the core that the log has not accepted, oldest first. Empty unless the disk is
+    /// full.
     waiting: VecDeque<Persist>,
-    /// For each call of `append` that the log has taken: the log's mark that covers it, and its
-    /// number. Oldest first; neither falls. Removed once the mark is durable.
+    /// For each call of `append` that the log has accepted: the mark of the log that covers it, and
+    /// the number of the call. Oldest first; neither falls. Removed once the mark is durable.
     unsynced: VecDeque<(u64, Lsn)>,
-    /// The log's mark for the last record that it has taken.
+    /// The mark of the last record that the log has accepted.
     appended_mark: u64,
-    /// The log's mark up to which all records are durable; at most `appended_mark`.
+    /// The mark up to which all records are durable; at most `appended_mark`.
     durable_mark: u64,
     /// The number of the last call of `append`; only rises, except when the log is replaced.
     lsn: Lsn,
-    /// What the core was told last.
+    /// The last report of `poll_space`.
     space: Space,
     /// When to check a full disk for room again, in microseconds of the monotonic clock. `None`
     /// while the disk has room.
@@ -76,8 +76,8 @@ pub struct Disk {
     delay: SyncDelay,
 }
 
-/// For tests: a disk whose syncs take longer than they do. The end of each sync is reported later
-/// by a fixed time, as if it ran in the background.
+/// For tests: makes syncs look slow. The end of each sync is reported a fixed time later, as if the
+/// sync ran in the background.
 #[derive(Default)]
 struct SyncDelay {
     /// In microseconds; 0 without the environment variable.
@@ -136,8 +136,8 @@ impl Disk {
         }
     }
 
-    /// Takes records of the log that must become durable, in order, and empties `persist`. `lsn` is the number of this
-    /// call; [`Disk::poll_sync`] returns it once everything up to it is durable.
+    /// Takes records of the log that must become durable, in order, and empties `persist`. `lsn` is
+    /// the number of this call; [`Disk::poll_sync`] returns it once everything up to it is durable.
     ///
     /// # Panics
     ///
@@ -157,7 +157,7 @@ impl Disk {
         }
     }
 
-    /// Hands to the log what waits, until it does not fit.
+    /// Appends the waiting records to the log, until one does not fit.
     fn append_waiting(&mut self) {
         while let Some(first) = self.waiting.front() {
             let taken = match first {
@@ -175,7 +175,7 @@ impl Disk {
                 Err(e @ wal::Error::Io { .. }) => die(&e),
             }
         }
-        // Numbers are reported for whole calls: the last one is covered once all before it is.
+        // All waiting calls are appended. The number of the last one stands for all of them.
         self.unsynced.push_back((self.appended_mark, self.lsn));
     }
 
@@ -226,8 +226,8 @@ impl Disk {
         Ok(count)
     }
 
-    /// Starts a sync of everything that was appended, unless one is running or nothing waits for
-    /// one. Returns whether it did. The sync may be over when this returns.
+    /// Starts a sync of all appended records, unless a sync is running or none is needed. Returns
+    /// whether it did. The sync may be over when this returns.
     pub fn start_sync(&mut self, now_us: u64) -> bool {
         if self.delay.is_running(now_us) || !self.wants_sync() {
             return false;
@@ -333,8 +333,9 @@ impl Disk {
         self.write_or_make_room(|data_dir| membership::write(data_dir, &member));
     }
 
-    /// Makes durable what a standby knows of its cluster. With `abandons_log`, the log and the
-    /// snapshots here are to be wiped, also if the process ends before [`Disk::start_over`].
+    /// Writes `standby_info` durably. With `abandons_log`, the file also says that the log and the
+    /// snapshots must be deleted, so that the next start does it if the process ends before
+    /// [`Disk::start_over`].
     pub fn keep_standby(&mut self, info: &StandbyInfo, abandons_log: bool) {
         if abandons_log {
             let abandoned = Some(self.incarnation);
@@ -366,8 +367,7 @@ impl Disk {
         }
     }
 
-    /// Takes what the directory said of standby mode at start; `None` if this machine is not a
-    /// standby.
+    /// Takes the content of `standby_info` at start; `None` if this machine was no standby.
     pub fn take_standby(&mut self) -> Option<StandbyInfo> {
         self.standby.take()
     }
@@ -415,7 +415,7 @@ impl Disk {
 ///
 /// # Panics
 ///
-/// If the body is damaged. The core repairs an entry before it hands it in again.
+/// If the body is damaged. The core appends an entry only once it is repaired.
 fn good_body(body: &EntryBody) -> &[u8] {
     match body {
         EntryBody::Good(bytes) => bytes,
@@ -423,7 +423,7 @@ fn good_body(body: &EntryBody) -> &[u8] {
     }
 }
 
-/// Ends the process after a failed sync, read or write: see the head of this file.
+/// Ends the process after a failed sync, read or write, see the opening of this file.
 fn die(error: &dyn fmt::Display) -> ! {
     log::error!("{error}: nothing more can be acknowledged, tern exits");
     logger::flush();

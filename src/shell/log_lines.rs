@@ -1,38 +1,39 @@
-//! The facts that the core reports, as log lines.
+//! Writes the facts that the core reports as log lines.
 //!
-//! The core logs nothing itself. The level and the text of each line are decided here. A line says
-//! what happened, to which peer, and what tern does next; a peer is named by its name and its peer
-//! URL. Start with `log`.
+//! The core does not log. Level and text of each line are decided here; whether a fact is worth a
+//! line, and how often, is decided by the core. A line says what happened, to which peer (name and
+//! peer URL), and what tern does next. Start with `log`.
 use crate::core::command::ClusterConfig;
 use crate::core::machine::{Fact, Machine};
-use crate::core::raft::Term;
+use crate::core::raft::{Index, Term};
 
 /// Logs a fact that `machine` has reported.
 pub fn log(machine: &Machine, fact: &Fact) {
     match fact {
         // Roles.
-        Fact::BecameLeader { term } => log::info!("leader of term {}", term.0),
+        Fact::BecameLeader { term } => log::info!("became leader in term {}", term.0),
         Fact::BecameFollower { term, leader } => log_follower(machine, *term, leader),
-        Fact::BecameCandidate { term } => log::info!("candidate in term {}", term.0),
+        Fact::BecameCandidate { term } => {
+            log::info!("no leader heard: asking for votes in term {}", term.0);
+        }
 
         // Snapshots.
         Fact::SnapshotStarted { index } => log::debug!("snapshot of index {} started", index.0),
         Fact::SnapshotSaved { index, bytes } => {
-            log::info!("snapshot of index {} saved, {bytes} bytes", index.0);
+            log::info!("snapshot of index {} saved ({bytes} bytes)", index.0);
         }
-        Fact::SnapshotAbandoned { index } => {
-            log::warn!(
-                "snapshot of index {} abandoned: the former one stays",
-                index.0
-            );
-        }
+        Fact::SnapshotAbandoned { index } => log_failed_snapshot(*index),
         Fact::SnapshotInstalled { index } => {
-            log::info!("snapshot of index {} installed from the leader", index.0);
+            log::info!("snapshot of index {} from a peer installed", index.0);
         }
 
         // Members.
-        Fact::MemberJoined { name, peer_url } => log::info!("{name} ({peer_url}) joined"),
-        Fact::MemberRemoved { name, peer_url } => log::info!("{name} ({peer_url}) was removed"),
+        Fact::MemberJoined { name, peer_url } => {
+            log::info!("{name} ({peer_url}) joined the cluster");
+        }
+        Fact::MemberRemoved { name, peer_url } => {
+            log::info!("{name} ({peer_url}) was removed from the cluster");
+        }
         Fact::ConfigChanged { config } => log_config(config),
         Fact::LetGo {
             peer: name,
@@ -41,19 +42,25 @@ pub fn log(machine: &Machine, fact: &Fact) {
         } => log_let_go(&peer(machine, name), *silent_ms, *too_many),
 
         // This machine becomes a standby or a member.
-        Fact::Removed => log::warn!("this machine was removed from its cluster: standby"),
+        Fact::Removed => log_removed(),
         Fact::Amnesia => log_amnesia(),
-        Fact::Refused { why } => log::info!("{why}: standby"),
+        Fact::Refused { why } => log::info!("{why}: standby, asking to join at each sync interval"),
         Fact::StandsByAgain => log::info!("standby, as before the stop"),
-        Fact::NotLetIn { why } => log::warn!("standby: {why}"),
-        Fact::LetIn { .. } => log::info!("the cluster has admitted this machine: joining"),
+        Fact::NotLetIn { why } => log::warn!("standby: {why}. Asking again"),
+        Fact::LetIn { .. } => {
+            log::info!("the cluster has admitted this machine: waiting for its data");
+        }
 
         // The search for the cluster.
         Fact::NotFound { why, pause_ms } => {
-            log::warn!("no cluster found: {why}. The next attempt follows in {pause_ms} ms");
+            log::warn!("no cluster found: {why}. Trying again in {pause_ms} ms");
         }
-        Fact::NotRegistered { why } => log::warn!("not registered for discovery, retrying: {why}"),
-        Fact::Unlisted => log::warn!("a peer does not list this machine as a member"),
+        Fact::NotRegistered { why } => {
+            log::warn!("cannot register at the discovery service: {why}. Trying again");
+        }
+        Fact::Unlisted => log::warn!(
+            "a peer does not list this machine as a member: asking once more if no leader is heard"
+        ),
         Fact::OtherCluster { why } => log::warn!("ignoring an address: {why}"),
 
         // Contact among the members.
@@ -66,12 +73,12 @@ pub fn log(machine: &Machine, fact: &Fact) {
         Fact::Leaderless { voters } => log_leaderless(*voters),
 
         // The disk.
-        Fact::DiskLow => log::warn!("the disk is full: writes are refused, reads go on"),
-        Fact::DiskOk => log::info!("the disk has room again: writes are accepted"),
+        Fact::DiskLow => log_full_disk(),
+        Fact::DiskOk => log::info!("the disk of -data-dir has room again: accepting writes"),
     }
 }
 
-/// A member's name and peer URL; only the name of a machine that is no member now.
+/// The name and the peer URL of a member; only the name if it is no member now.
 fn peer(machine: &Machine, name: &str) -> String {
     match machine.configuration().by_name(name) {
         Some(member) => format!("{name} ({})", member.peer_url),
@@ -81,9 +88,16 @@ fn peer(machine: &Machine, name: &str) -> String {
 
 fn log_follower(machine: &Machine, term: Term, leader: &str) {
     if leader.is_empty() {
-        return log::info!("follower in term {}, no leader yet", term.0);
+        return log::info!("follower in term {}: no leader yet", term.0);
     }
-    log::info!("follower of {} in term {}", peer(machine, leader), term.0);
+    log::info!("following {} in term {}", peer(machine, leader), term.0);
+}
+
+fn log_failed_snapshot(index: Index) {
+    log::warn!(
+        "snapshot of index {} failed: keeping the former one, trying again after 60 s",
+        index.0
+    );
 }
 
 fn log_config(config: &ClusterConfig) {
@@ -95,14 +109,23 @@ fn log_config(config: &ClusterConfig) {
     );
 }
 
-/// The leader removes a peer: it was silent for longer than the remove delay, or there are more
-/// peers than the active size.
+/// The leader removes a peer that was not heard for the remove delay, or that is one more than the
+/// active size.
 fn log_let_go(peer: &str, silent_ms: u64, too_many: bool) {
     if too_many {
-        log::info!("removing {peer}: one peer too many, last heard {silent_ms} ms ago");
+        log::info!(
+            "removing {peer}: one member more than the active size, last heard {silent_ms} ms ago"
+        );
     } else {
         log::warn!("removing {peer}: not heard for {silent_ms} ms");
     }
+}
+
+fn log_removed() {
+    log::warn!(
+        "this machine was removed from its cluster: standby. Its log and snapshots are deleted; \
+         it asks to join again"
+    );
 }
 
 fn log_amnesia() {
@@ -128,19 +151,30 @@ fn log_late_heartbeat(name: &str, peer: &str, after_ms: u64) {
     log::warn!("{name}: warning: heartbeat of {peer} near election timeout: {after_ms}ms");
 }
 
-/// No leader for long; `voters` is 0 while nothing of the cluster is known.
+/// No leader for a long time. `voters` is 0 before any data of the cluster has arrived.
 fn log_leaderless(voters: usize) {
     match voters {
         0 => log::warn!(
-            "no leader: no data received yet from the cluster that admitted this machine"
+            "no leader: no data received yet from the cluster that admitted this machine. Waiting"
+        ),
+        1 => log::warn!(
+            "no leader: the only voter is not heard. Until it answers nothing can be written"
         ),
         2 => log::warn!(
-            "no leader: one of two voters is not heard. Until it is back nothing can be written, \
+            "no leader: one of two voters is not heard. Until it answers nothing can be written, \
              and neither of the two can be removed"
         ),
         _ => log::warn!(
-            "no leader: a majority of {voters} voters is not heard. Until it is back nothing can \
-             be written"
+            "no leader: a majority of {voters} voters is not heard. Until a majority answers \
+             nothing can be written"
         ),
     }
+}
+
+/// The disk has no room for the log. The core also reports this outside of a cluster.
+fn log_full_disk() {
+    log::warn!(
+        "the disk of -data-dir is full: if this machine leads, it hands leadership over or \
+         refuses writes; reads go on"
+    );
 }

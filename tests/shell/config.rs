@@ -1,16 +1,19 @@
-//! The configuration: flags, variables and files to settings, or what is wrong with them, as
-//! traces.
+//! Traces of the configuration: flags, environment variables and files, and the settings or the
+//! error that they give.
 //!
-//! `tern ARGS…` prints what differs from the defaults, beneath, indented; `tern-in-full ARGS…` all
-//! of it; `env NAME=VALUE` and `file PATH TEXT` (with `\n` for a new line) hold for the commands
-//! that follow, until `fresh`.
+//! The commands of a trace; the output of each stands beneath it, indented:
+//! - `tern ARGS…`: parses a command line and prints the settings that differ from the defaults.
+//! - `tern-in-full ARGS…`: the same with all settings.
+//! - `env NAME=VALUE`, `file PATH TEXT` (`\n` is a new line): set a variable or a file for the
+//!   commands that follow.
+//! - `fresh`: removes all variables and files.
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use tern::shell::config::{Config, ProcessInputs, Start, UsageError, parse};
 use tern_support::rng::Rng;
 
-/// What surrounds a command line.
+/// The environment variables and the files that a command line is parsed with.
 #[derive(Default)]
 struct World {
     env: BTreeMap<String, String>,
@@ -71,16 +74,16 @@ fn outcome(start: &Result<Start, UsageError>, whole: bool) -> String {
     let Ok(Start::Run(default)) = World::default().start(&[]) else {
         panic!("the defaults are right");
     };
-    let mut told = String::new();
+    let mut report = String::new();
     for ((name, value), (_, usual)) in fields(config).into_iter().zip(fields(&default)) {
         if value != usual || (whole && name != "warnings") {
-            writeln!(told, "{name}: {value}").expect("a string takes all");
+            writeln!(report, "{name}: {value}").expect("a string takes all");
         }
     }
-    if told.is_empty() {
-        told.push_str("the defaults\n");
+    if report.is_empty() {
+        report.push_str("the defaults\n");
     }
-    told
+    report
 }
 
 fn fields(config: &Config) -> Vec<(&'static str, String)> {
@@ -157,20 +160,20 @@ fn traces() {
     for file in fs::read_dir("tests/testdata/config").expect("the traces") {
         let path = file.expect("an entry").path();
         let script = fs::read_to_string(&path).expect("text");
-        let mut told = String::new();
+        let mut report = String::new();
         let mut world = World::default();
         for line in script.lines().filter(|l| !l.starts_with(' ')) {
-            writeln!(told, "{line}").expect("a string takes all");
+            writeln!(report, "{line}").expect("a string takes all");
             if !line.is_empty() && !line.starts_with('#') {
                 for outcome in world.command(line).lines() {
-                    writeln!(told, "  {outcome}").expect("a string takes all");
+                    writeln!(report, "  {outcome}").expect("a string takes all");
                 }
             }
         }
         if std::env::var_os("UPDATE").is_some() {
-            fs::write(&path, &told).expect("the traces can be written");
+            fs::write(&path, &report).expect("the traces can be written");
         } else {
-            assert!(told == script, "{} differs:\n{told}", path.display());
+            assert!(report == script, "{} differs:\n{report}", path.display());
         }
     }
 }

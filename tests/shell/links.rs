@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::sync::LazyLock;
 use tern::codec::http::upgrade;
 use tern::codec::peer::frame::{self, FrameContent, Frames};
-use tern::codec::peer::hello::Hello;
+use tern::codec::peer::hello::{Hello, HelloRefusal};
 use tern::core::machine::{Machine, Recovered};
 use tern::core::raft::{
     Configuration, Entry, EntryBody, FetchResult, Index, Member, Message, PeerId, Rpc, Term,
@@ -153,20 +153,20 @@ fn leader() -> usize {
 
 fn leader_of(machines: &[Ports]) -> usize {
     until("all know the same leader", || {
-        let told: Option<Vec<String>> = machines
+        let leaders: Option<Vec<String>> = machines
             .iter()
             .map(|m| {
                 let answer = ask(m.client, &request("GET", "/v2/leader", &[], b""))?;
                 (answer.status() == 200).then(|| answer.text().to_string())
             })
             .collect();
-        let told = told?;
+        let leaders = leaders?;
         let place = |url: &str| {
             let mut all = machines.iter();
             all.position(|m| url.ends_with(&format!(":{}", m.peer)))
         };
-        let same = told.windows(2).all(|pair| pair[0] == pair[1]);
-        same.then(|| place(&told[0]).expect("one of them") + 1)
+        let same = leaders.windows(2).all(|pair| pair[0] == pair[1]);
+        same.then(|| place(&leaders[0]).expect("one of them") + 1)
     })
 }
 
@@ -320,29 +320,24 @@ fn links_over_tls() {
 #[test]
 fn refused_hellos_get_the_reason() {
     let leader = leader();
-    let refused = |hello: &Hello| {
+    let assert_refused = |hello: &Hello, refusal: HelloRefusal| {
         let (mut wire, answer) = Wire::say_hello(leader, hello);
         while wire.fill() {}
-        (answer.status, answer.refused.expect("a reason"))
+        assert_eq!(answer.status, 409);
+        assert_eq!(answer.refused, Some(refusal.to_string()));
     };
     let peer = leader % 3 + 1;
     let good = || hello(peer as u64, leader);
     let mut other = good();
     other.cluster = 9;
-    assert_eq!(
-        refused(&other),
-        (409, "it belongs to another cluster".into())
-    );
+    assert_refused(&other, HelloRefusal::OtherCluster);
     let mut other = good();
     other.to = PeerId(peer as u64);
-    let text = "the address belongs to another member";
-    assert_eq!(refused(&other), (409, text.into()));
+    assert_refused(&other, HelloRefusal::NotMe);
     let mut other = good();
     other.incarnation = 7;
-    let text = "the member of that id has another data directory";
-    assert_eq!(refused(&other), (409, text.into()));
-    let text = "it claims to be this very member";
-    assert_eq!(refused(&hello(leader as u64, leader)), (409, text.into()));
+    assert_refused(&other, HelloRefusal::OtherData);
+    assert_refused(&hello(leader as u64, leader), HelloRefusal::MySelf);
     until("its link is open, a second process is refused", || {
         let (_, answer) = Wire::say_hello(leader, &good());
         (answer.status == 409).then_some(())
