@@ -34,7 +34,7 @@ mod walk;
 mod watch;
 mod write;
 
-pub use event::{Action, EtcdIndex, Event, ListItem, View, ViewRef};
+pub use event::{Action, EtcdIndex, Event, ListItem, ValueRef, View, ViewRef};
 use fault::StoreFault;
 use freeze::{Freeze, Freezer};
 use history::History;
@@ -139,7 +139,10 @@ impl Store {
     /// The value of the file at a path, for this machine's own use: not counted.
     pub fn value(&self, path: &KeyPath) -> Option<&str> {
         let id = self.tree.find(path).ok()?;
-        self.tree.node(id).value().map(|value| &**value)
+        match self.tree.node(id).value()? {
+            ValueRef::Short(value) => Some(value),
+            ValueRef::Shared(value) => Some(value),
+        }
     }
 
     /// Reads the file at a clean path and counts a get. `None`, and nothing counted, if there is no

@@ -535,7 +535,7 @@ fn a_file_is_read_at_once_and_counted() {
     let mut store = filled();
     let file = store.get_file("/d1/_e/k1").expect("a file");
     assert_eq!(file.key, "/d1/_e/k1");
-    assert_eq!(file.value.map(|value| &**value), Some("value"));
+    assert_eq!(file.value.as_deref(), Some("value"));
     assert_eq!(file.expires_ns, Some(1001));
     assert_eq!(store.stats().gets_success, 1);
     for path in ["/", "/d1", "/d1/none", "/d1/_e/k1/below"] {

@@ -5,7 +5,7 @@
 //! first takes what its reader has yet to read. The callers have checked that the change is
 //! allowed, and raised the etcd index. No event is made here.
 use super::Store;
-use super::event::{EtcdIndex, View};
+use super::event::{EtcdIndex, ValueRef, View};
 use super::fault::StoreFault;
 use super::node::{Lookup, Node, NodeId};
 use super::path::{depth_of, name_of, name_start};
@@ -63,9 +63,9 @@ impl Store {
                     .insert(dir, name, Node::new(None, None, self.index));
             }
         }
-        let node = Node::new(new.value, new.expires_ns, self.index);
+        let node = Node::new(new.value.clone(), new.expires_ns, self.index);
         self.ttl.add(due_of(&node, depth_of(text)), text);
-        let view = node.view(path.shared());
+        let view = node.view_with(path.shared(), new.value);
         self.tree.insert(dir, &text[leaf..], node);
         view
     }
@@ -77,10 +77,10 @@ impl Store {
         let depth = depth_of(text);
         let node = self.tree.node_mut(id);
         let old_due = due_of(node, depth);
-        *node = Node::new(new.value, new.expires_ns, self.index);
+        *node = Node::new(new.value.clone(), new.expires_ns, self.index);
         self.ttl.remove(old_due);
         self.ttl.add(due_of(node, depth), text);
-        node.view(path.shared())
+        node.view_with(path.shared(), new.value)
     }
 
     /// Changes a node in place: the value and the expiration of a file, the expiration alone of a
@@ -97,10 +97,12 @@ impl Store {
         let node = self.tree.node_mut(id);
         let old_due = due_of(node, depth);
         node.set_expiry(new.expires_ns);
-        node.modify_file(new.value, self.index);
+        node.modify_file(new.value.clone(), self.index);
         self.ttl.remove(old_due);
         self.ttl.add(due_of(node, depth), text);
-        let mut view = node.view(path.shared());
+        let value = new.value.filter(|_| !node.is_dir());
+        let value = value.or_else(|| node.value().map(ValueRef::to_shared));
+        let mut view = node.view_with(path.shared(), value);
         view.modified = EtcdIndex(self.index);
         view
     }

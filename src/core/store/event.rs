@@ -2,6 +2,7 @@
 //!
 //! Plain data. How it reads as JSON is the codec's business. Keys and values are shared: an event,
 //! the history and the tree hold the same bytes.
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// The etcd index: the number of changes of the key space so far. Each change raises it by one.
@@ -46,13 +47,43 @@ pub struct View {
     pub created: EtcdIndex,
 }
 
+/// A file's value, borrowed. It derefs to its text.
+#[derive(Clone, Copy, Debug)]
+pub enum ValueRef<'a> {
+    /// A short value of the tree.
+    Short(&'a str),
+    /// A value that can be shared.
+    Shared(&'a Arc<str>),
+}
+
+impl ValueRef<'_> {
+    /// The value for an event. A short one is copied.
+    pub fn to_shared(self) -> Arc<str> {
+        match self {
+            ValueRef::Short(value) => value.into(),
+            ValueRef::Shared(value) => value.clone(),
+        }
+    }
+}
+
+impl Deref for ValueRef<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            ValueRef::Short(value) => value,
+            ValueRef::Shared(value) => value,
+        }
+    }
+}
+
 /// A node as clients see it, borrowed from the key space or from a [`View`].
 #[derive(Clone, Copy, Debug)]
 pub struct ViewRef<'a> {
     /// As [`View::key`].
     pub key: &'a str,
     /// As [`View::value`].
-    pub value: Option<&'a Arc<str>>,
+    pub value: Option<ValueRef<'a>>,
     /// As [`View::dir`].
     pub dir: bool,
     /// As [`View::expires_ns`].
@@ -108,7 +139,7 @@ impl View {
     pub fn borrowed(&self) -> ViewRef<'_> {
         ViewRef {
             key: &self.key,
-            value: self.value.as_ref(),
+            value: self.value.as_ref().map(ValueRef::Shared),
             dir: self.dir,
             expires_ns: self.expires_ns,
             modified: self.modified,

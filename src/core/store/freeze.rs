@@ -9,7 +9,7 @@
 //! Only what the reader has yet to read is kept, and the freeze is given up when that weighs too
 //! much. There is one freeze at a time; other readers queue. Start with `Freezer` and
 //! `Freeze::save`.
-use super::event::Event;
+use super::event::{Event, ValueRef};
 use super::node::{Children, Node, NodeId};
 use super::path::{depth_of, is_below, is_within, name_of, traversal_order};
 use std::collections::{BTreeMap, VecDeque};
@@ -128,8 +128,8 @@ pub struct SavedNode {
 
 impl SavedNode {
     /// A file's value.
-    pub fn value(&self) -> Option<&Arc<str>> {
-        self.value.as_ref()
+    pub fn value(&self) -> Option<ValueRef<'_>> {
+        self.value.as_ref().map(ValueRef::Shared)
     }
 
     /// When it expired, in nanoseconds since the Unix epoch.
@@ -248,7 +248,7 @@ impl Freeze {
         }
         self.bytes += kept_bytes(node);
         let saved = SavedNode {
-            value: node.value().cloned(),
+            value: node.value().map(ValueRef::to_shared),
             expires_ns: node.expires_ns(),
             modified: node.modified(),
         };

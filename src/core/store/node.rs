@@ -5,7 +5,7 @@
 //! keeps those in agreement with it. A node does not hold its own name or parent, which keeps it at
 //! 40 bytes. Nothing here recurses: a path is followed segment by segment. Start with
 //! `KeyTree::look_up`.
-use super::event::{EtcdIndex, View, ViewRef};
+use super::event::{EtcdIndex, ValueRef, View, ViewRef};
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use std::collections::BTreeMap;
@@ -25,13 +25,36 @@ pub const ROOT: NodeId = NodeId(0);
 /// The children of a directory by name.
 pub type Children = BTreeMap<Box<str>, NodeId>;
 
+/// A value from this length on, in bytes, is shared with the command and the events that carry it. A
+/// shorter one is copied into the tree, where a shared one would take 16 bytes more: with small
+/// values that is a seventh of the memory of a key.
+const SHARED_VALUE_BYTES_MIN: usize = 1024;
+
 /// What a node holds, which never changes its kind.
 #[derive(Debug)]
 enum Content {
-    /// Shared with the command and the events that carry it.
-    File(Arc<str>),
-    /// Boxed: most nodes are files, and a map in place would make each of them larger.
-    Dir(Box<Children>),
+    /// A file with a short value.
+    ShortFile(Box<str>),
+    /// Boxed: most nodes are short files, and anything larger in place would make each of them
+    /// larger.
+    Other(Box<OtherContent>),
+}
+
+/// The content of a node that is no file with a short value.
+#[derive(Debug)]
+enum OtherContent {
+    /// A file with a long value.
+    LongFile(Arc<str>),
+    Dir(Children),
+}
+
+impl Content {
+    fn file(value: Arc<str>) -> Content {
+        if value.len() < SHARED_VALUE_BYTES_MIN {
+            return Content::ShortFile((&*value).into());
+        }
+        Content::Other(Box::new(OtherContent::LongFile(value)))
+    }
 }
 
 /// An expiration, or none, in eight bytes. `Option<u64>` takes sixteen.
@@ -66,8 +89,8 @@ impl Node {
     /// A node created at etcd index `index`. Without a value it is a directory.
     pub fn new(value: Option<Arc<str>>, expires_ns: Option<u64>, index: u64) -> Node {
         let content = match value {
-            Some(value) => Content::File(value),
-            None => Content::Dir(Box::default()),
+            Some(value) => Content::file(value),
+            None => Content::Other(Box::new(OtherContent::Dir(Children::new()))),
         };
         Node {
             content,
@@ -84,22 +107,28 @@ impl Node {
 
     /// Whether it is a directory.
     pub fn is_dir(&self) -> bool {
-        matches!(self.content, Content::Dir(_))
+        self.children().is_some()
     }
 
     /// A file's value.
-    pub fn value(&self) -> Option<&Arc<str>> {
+    pub fn value(&self) -> Option<ValueRef<'_>> {
         match &self.content {
-            Content::File(value) => Some(value),
-            Content::Dir(_) => None,
+            Content::ShortFile(value) => Some(ValueRef::Short(value)),
+            Content::Other(other) => match &**other {
+                OtherContent::LongFile(value) => Some(ValueRef::Shared(value)),
+                OtherContent::Dir(_) => None,
+            },
         }
     }
 
     /// A directory's children.
     pub fn children(&self) -> Option<&Children> {
         match &self.content {
-            Content::File(_) => None,
-            Content::Dir(children) => Some(children),
+            Content::ShortFile(_) => None,
+            Content::Other(other) => match &**other {
+                OtherContent::LongFile(_) => None,
+                OtherContent::Dir(children) => Some(children),
+            },
         }
     }
 
@@ -128,12 +157,12 @@ impl Node {
     /// A directory is left as it is: etcd 0.4 keeps the index of a directory that is updated, and
     /// clients compare it.
     pub fn modify_file(&mut self, value: Option<Arc<str>>, index: u64) {
-        let Content::File(current) = &mut self.content else {
+        if self.is_dir() {
             return;
-        };
+        }
         self.modified = index;
         if let Some(value) = value {
-            *current = value;
+            self.content = Content::file(value);
         }
     }
 
@@ -151,9 +180,14 @@ impl Node {
 
     /// The node as clients see it.
     pub fn view(&self, key: &Arc<str>) -> View {
+        self.view_with(key, self.value().map(ValueRef::to_shared))
+    }
+
+    /// The same. `value` is the node's value: an event shares it with the command that set it.
+    pub fn view_with(&self, key: &Arc<str>, value: Option<Arc<str>>) -> View {
         View {
             key: key.clone(),
-            value: self.value().cloned(),
+            value,
             dir: self.is_dir(),
             expires_ns: self.expires_ns(),
             modified: EtcdIndex(self.modified),
@@ -234,7 +268,7 @@ impl KeyTree {
         let node = self.node_mut(id);
         let is_childless = node.children().is_none_or(BTreeMap::is_empty);
         assert!(is_childless, "children are released first");
-        node.content = Content::File(Arc::default());
+        node.content = Content::ShortFile(Box::default());
         self.free.push(id);
     }
 
@@ -255,8 +289,11 @@ impl KeyTree {
     /// If `dir` is a file.
     pub fn children_mut(&mut self, dir: NodeId) -> &mut Children {
         match &mut self.node_mut(dir).content {
-            Content::Dir(children) => children,
-            Content::File(_) => panic!("only directories have children"),
+            Content::ShortFile(_) => panic!("only directories have children"),
+            Content::Other(other) => match &mut **other {
+                OtherContent::LongFile(_) => panic!("only directories have children"),
+                OtherContent::Dir(children) => children,
+            },
         }
     }
 

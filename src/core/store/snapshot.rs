@@ -246,7 +246,7 @@ fn put_node(visited: &Visited, out: &mut Vec<u8>) {
     out.push(NODE);
     put_number(u64::from(visited.depth()), out);
     put_str(visited.name(), out);
-    put_optional(visited.value().map(|value| &**value), out);
+    put_optional(visited.value().as_deref(), out);
     put_time(visited.expires_ns(), out);
     put_number(visited.modified(), out);
     put_number(visited.created(), out);

@@ -3,12 +3,11 @@
 //!
 //! A traversal holds the numbers of the directories that it is in. Between two calls of `run` they
 //! stay valid because no command was applied, or because a freeze keeps the nodes that are removed.
-use super::event::{EtcdIndex, View};
+use super::event::{EtcdIndex, ValueRef, View};
 use super::freeze::{Freeze, SavedNode};
 use super::node::{KeyTree, Node, NodeId};
 use super::path::name_of;
 use std::ops::Bound::{Excluded, Unbounded};
-use std::sync::Arc;
 
 /// A directory that a traversal is in.
 #[derive(Debug)]
@@ -57,7 +56,7 @@ impl Visited<'_> {
     }
 
     /// A file's value.
-    pub fn value(&self) -> Option<&Arc<str>> {
+    pub fn value(&self) -> Option<ValueRef<'_>> {
         match self.saved {
             Some(saved) => saved.value(),
             None => self.node.value(),
@@ -89,7 +88,7 @@ impl Visited<'_> {
     pub fn view(&self) -> View {
         View {
             key: self.path.into(),
-            value: self.value().cloned(),
+            value: self.value().map(ValueRef::to_shared),
             dir: self.node.is_dir(),
             expires_ns: self.expires_ns(),
             modified: EtcdIndex(self.modified()),

@@ -236,8 +236,8 @@ impl Store {
             return Err(Error::new(Code::NotAFile, path.as_str()));
         };
         let mut causes = Vec::new();
-        if let Some(wanted) = conditions.value.filter(|wanted| *wanted != &**value) {
-            causes.push(format!("[{wanted} != {value}]"));
+        if let Some(wanted) = conditions.value.filter(|wanted| *wanted != &*value) {
+            causes.push(format!("[{wanted} != {}]", &*value));
         }
         let modified = node.modified();
         if let Some(wanted) = conditions.index.filter(|wanted| *wanted != modified) {

@@ -6,7 +6,7 @@
 //! Start reading at [`event`].
 use crate::codec::http::response::push_number;
 use crate::core::error::Error;
-use crate::core::store::{Action, EtcdIndex, Event, ViewRef};
+use crate::core::store::{Action, EtcdIndex, Event, ValueRef, ViewRef};
 use std::sync::Arc;
 
 /// A value of at least this many bytes is not copied into an answer to a write. For a shorter one
@@ -209,8 +209,10 @@ fn node_head_sharing(
     string(view.key, out);
     if let Some(value) = view.value {
         raw(",\"value\":", out);
-        match shared {
-            Some(shared) if value.len() >= SHARED_BYTES_MIN && is_plain(value) => {
+        match (shared, value) {
+            (Some(shared), ValueRef::Shared(value))
+                if value.len() >= SHARED_BYTES_MIN && is_plain(value) =>
+            {
                 out.push(b'"');
                 shared.push(SharedValue {
                     at: out.len(),
@@ -218,7 +220,7 @@ fn node_head_sharing(
                 });
                 out.push(b'"');
             }
-            _ => string(value, out),
+            _ => string(&value, out),
         }
     }
     if view.dir {
