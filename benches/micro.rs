@@ -111,7 +111,7 @@ fn context<'a>(site: &'a Site, date: &'a Date) -> Context<'a> {
 fn api_route_and_render(bencher: Bencher, which: &str) {
     let (site, date) = (site(), Date::new(1_800_000_000_000_000_000));
     let (request, outcome) = if which == "put" {
-        (PUT, Outcome::Event(Box::new(event())))
+        (PUT, Outcome::Event(event()))
     } else {
         let item = ListItem {
             depth: 0,

@@ -23,6 +23,7 @@ pub mod fault;
 mod freeze;
 mod history;
 mod listing;
+mod name;
 mod node;
 mod path;
 mod reclaim;

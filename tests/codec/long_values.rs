@@ -41,7 +41,7 @@ fn long_values_are_left_out_unless_they_need_escapes() {
     ] {
         let mut event = set(value, 8);
         event.prev = Some(set(prev_value, 7).node);
-        let answer = answer(Outcome::Event(Box::new(event)));
+        let answer = answer(Outcome::Event(event));
         let request = "PUT /v2/keys/k HTTP/1.1\r\nHost: h\r\n\r\n";
         let mut copied = Asked::new(request, false);
         copied.with(|shape, context, out| shape.render(&answer, context, out));

@@ -166,8 +166,8 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
     Some(match op {
         Op::Get { .. } if is_v1 => page(v1_list(&json)),
         Op::Get { .. } => page(list(&json["node"])),
-        Op::Write(_) if is_v1 => Outcome::Event(Box::new(v1_event(&json))),
-        Op::Write(_) => Outcome::Event(Box::new(event(&json))),
+        Op::Write(_) if is_v1 => Outcome::Event(v1_event(&json)),
+        Op::Write(_) => Outcome::Event(event(&json)),
         Op::Watch { .. } if expect.body.is_empty() => Outcome::Watching,
         Op::Watch { stream: true, .. } => return None,
         Op::Watch { .. } => Outcome::Backlog {

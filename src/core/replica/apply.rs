@@ -70,7 +70,7 @@ impl Replica {
             | Command::Delete { .. } => {
                 let result = self.store.apply(command);
                 return Some(match result {
-                    Ok(event) => Outcome::Event(Box::new(event)),
+                    Ok(event) => Outcome::Event(event),
                     Err(error) => Outcome::Failed(error),
                 });
             }

@@ -38,6 +38,10 @@ impl Replica {
     /// # Errors
     ///
     /// The answer to the client if the command was not appended.
+    #[allow(
+        clippy::result_large_err,
+        reason = "a refusal is rare, and boxing every event would cost each write an allocation"
+    )]
     pub(super) fn append_write(
         &mut self,
         now: Now,

@@ -144,7 +144,7 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// The write was applied.
-    Event(Box<Event>),
+    Event(Event),
     /// A part of a listing.
     Page {
         /// In the order of the listing.

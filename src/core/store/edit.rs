@@ -111,7 +111,10 @@ impl Store {
     /// directory a portion a turn, and what a freeze keeps after the freeze.
     pub(super) fn remove_from(&mut self, parent: NodeId, id: NodeId, path: &str) {
         let depth = depth_of(path);
-        let taken = self.tree.children_mut(parent).remove(name_of(path));
+        let taken = self
+            .tree
+            .children_mut(parent)
+            .remove(name_of(path).as_bytes());
         assert_eq!(taken, Some(id), "the directory holds the node");
         let node = self.tree.node(id);
         self.ttl.remove(due_of(node, depth));

@@ -6,6 +6,7 @@
 //! 40 bytes. Nothing here recurses: a path is followed segment by segment. Start with
 //! `KeyTree::look_up`.
 use super::event::{EtcdIndex, ValueRef, View, ViewRef};
+use super::name::NodeName;
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ pub struct NodeId(u32);
 pub const ROOT: NodeId = NodeId(0);
 
 /// The children of a directory by name.
-pub type Children = BTreeMap<Box<str>, NodeId>;
+pub type Children = BTreeMap<NodeName, NodeId>;
 
 /// A value from this length on, in bytes, is shared with the command and the events that carry it. A
 /// shorter one is copied into the tree, where a shared one would take 16 bytes more: with small
@@ -334,7 +335,7 @@ impl KeyTree {
             let start = end + 1;
             end = start + name.len();
             debug_assert_eq!(&path[start..end], name);
-            let Some(child) = children.get(name) else {
+            let Some(child) = children.get(name.as_bytes()) else {
                 let dir = id;
                 return Lookup::Missing { dir, start, end };
             };

@@ -185,7 +185,7 @@ impl Restore {
         check(
             siblings
                 .last_key_value()
-                .is_none_or(|(last, _)| is_after(last)),
+                .is_none_or(|(last, _)| is_after(last.as_str())),
         )?;
         self.path.truncate(dir_path_len);
         self.path.push('/');

@@ -206,17 +206,17 @@ fn children_after<'a>(
     tree: &'a KeyTree,
     freeze: Option<&'a Freeze>,
 ) -> impl Iterator<Item = (&'a str, NodeId)> {
-    let range = (Excluded(after), Unbounded);
+    let range = (Excluded(after.as_bytes()), Unbounded);
     let children = tree.node(dir).children();
     let children = children.expect("only directories are open");
     let mut present = children
-        .range::<str, _>(range)
+        .range::<[u8], _>(range)
         .filter(move |(_, id)| freeze.is_none_or(|freeze| freeze.includes(tree.node(**id))))
         .peekable();
     let mut removed = freeze
         .and_then(|freeze| freeze.removed_from(dir))
         .into_iter()
-        .flat_map(move |children| children.range::<str, _>(range))
+        .flat_map(move |children| children.range::<[u8], _>(range))
         .peekable();
     std::iter::from_fn(move || {
         let (name, id) = match (present.peek(), removed.peek()) {
@@ -224,6 +224,6 @@ fn children_after<'a>(
             (Some(_), _) => present.next()?,
             (None, _) => removed.next()?,
         };
-        Some((&**name, *id))
+        Some((name.as_str(), *id))
     })
 }

@@ -267,7 +267,7 @@ impl World {
             );
             return violation("durable-answer", text);
         };
-        if told.event != **event {
+        if told.event != *event {
             return violation(
                 "answer-event",
                 format!("m{slot} answers {event:?}, the model {:?}", told.event),
