@@ -22,6 +22,7 @@ pub use super::seam::*;
 pub use finder::Search;
 
 use crate::core::error::{Code, Error};
+use crate::core::raft::room::FREE_BYTES_MAX;
 use crate::core::raft::{Configuration, Index, Lsn, Message, PeerId, Raft, StateSeq, Term};
 use crate::core::replica::Replica;
 use crate::core::store::{Store, ViewRef};
@@ -79,6 +80,8 @@ struct Common {
     searches: u64,
     /// The disk has little room.
     is_disk_low: bool,
+    /// How many bytes the log on the disk takes for certain, as last reported.
+    free_bytes: u64,
     /// Keeps this machine registered with a discovery service; `None` without one, and once this
     /// machine is to stop.
     registrar: Option<Registrar>,
@@ -96,6 +99,7 @@ impl Common {
             caretaker: Caretaker::new(seed),
             searches: 0,
             is_disk_low: false,
+            free_bytes: FREE_BYTES_MAX,
             registrar: None,
         }
     }
@@ -281,6 +285,18 @@ impl Machine {
     pub fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
         if let MachineMode::Member(member) = &mut self.mode {
             member.on_snapshot(now, input);
+        }
+        self.check_invariants();
+    }
+
+    /// The log on the disk takes `free_bytes` bytes of records for certain, whatever happens to the
+    /// disk, besides all records of the outputs so far. Entries that do not fit are not taken.
+    /// Without a report all fit. Outside of the cluster the machine remembers it for its next
+    /// membership.
+    pub fn on_room(&mut self, free_bytes: u64) {
+        self.common.free_bytes = free_bytes;
+        if let MachineMode::Member(member) = &mut self.mode {
+            member.on_room(free_bytes);
         }
         self.check_invariants();
     }

@@ -16,6 +16,7 @@
 //! | `Membership` | `membership` | the configurations of the log |
 //! | `Election` | `election` | timers, votes, the lease |
 //! | `Gate` | `gate` | messages that wait for term and vote to be durable |
+//! | `LogRoom` | `room` | how many bytes the log on the disk still takes |
 //! | `LeaderMatch` | `following` | a follower: how far its log is the leader's |
 //! | `Tracker` | `tracker`, `progress` | a leader: the progress of each peer |
 //! | `LeaderState` | `replication` | a leader: its no-op, heartbeats, uncommitted bytes |
@@ -54,6 +55,7 @@ mod progress;
 mod reads;
 mod repair;
 mod replication;
+pub mod room;
 mod snapshot;
 pub mod snapshot_head;
 mod sync_times;
@@ -80,6 +82,7 @@ use membership::Membership;
 use reads::Reads;
 use repair::Repair;
 use replication::LeaderState;
+use room::LogRoom;
 use snapshot::OwnSnapshots;
 use tracker::Tracker;
 
@@ -114,7 +117,8 @@ pub struct RaftState {
 pub enum ProposalRefusal {
     /// This member does not lead, or hands its leadership over. Has the leader if one is known.
     NotLeader(Option<PeerId>),
-    /// Too many entries are not committed, or another change of membership is not. Try later.
+    /// Too many entries are not committed, or another change of membership is not, or the log on
+    /// the disk has no room for the entry now. Try later.
     Busy,
     /// The change of membership is wrong.
     Unfit(UnfitChange),
@@ -160,6 +164,9 @@ pub struct RaftOutput {
     pub state: Option<HardState>,
     /// Records for the log on the disk. Each takes the next `Lsn`.
     pub persist: Vec<Persist>,
+    /// The room in the log, in bytes, that an entry needs which was not taken. The owner makes it
+    /// if the disk allows, and reports by `Raft::on_room`.
+    pub wanted_room_bytes: Option<u64>,
     /// Messages for the links. All may leave at once.
     pub messages: Vec<(PeerId, Message)>,
     /// Reads that may be answered once the entries up to the index are applied.
@@ -234,6 +241,7 @@ pub struct Raft {
     membership: Membership,
     election: Election,
     gate: Gate,
+    room: LogRoom,
     snapshots: OwnSnapshots,
     incoming: Incoming,
     repair: Repair,
@@ -289,6 +297,7 @@ impl Raft {
             membership: Membership::new(snapshot.index, snapshot.configuration.clone()),
             election: Election::new(election_us, seed, now.mono_us),
             gate: Gate::default(),
+            room: LogRoom::default(),
             snapshots: OwnSnapshots::new(snapshot),
             incoming: Incoming::default(),
             repair: Repair::new(start_term),
@@ -330,7 +339,8 @@ impl Raft {
         self.now_us = now.mono_us;
         self.may_propose()?;
         self.check_change(command)?;
-        let index = self.append_command(command);
+        let index = self.maybe_append_command(command);
+        let index = index.ok_or(ProposalRefusal::Busy)?;
         self.check_invariants();
         Ok((index, self.current_term))
     }
@@ -565,10 +575,12 @@ impl Raft {
             Rpc::AppendReply {
                 round,
                 sync_us,
+                free_bytes,
                 answer,
-            } => self.on_append_reply(from, round, sync_us, answer),
+            } => self.on_append_reply(from, round, (sync_us, free_bytes), answer),
             Rpc::InstallSnapshot { .. } => self.on_install_snapshot(from, term, message.rpc),
             Rpc::SnapshotReply { index, offset } => self.on_snapshot_reply(from, index, offset),
+            Rpc::SnapshotRefused { index } => self.on_snapshot_refused(from, index),
             Rpc::TimeoutNow => self.on_timeout_now(from),
             Rpc::Fetch { index, term } => self.on_fetch(from, index, term),
             Rpc::Fetched {
@@ -687,6 +699,7 @@ impl Raft {
 impl Raft {
     /// Hands a record of the log to the disk. Returns its number.
     fn persist(&mut self, record: Persist) -> Lsn {
+        self.consume_room(&record);
         self.out.persist.push(record);
         self.gate.number_record()
     }

@@ -234,6 +234,11 @@ impl Replica {
         }
     }
 
+    /// The log on the disk takes `free_bytes` bytes for certain, besides all that it was handed.
+    pub fn on_room(&mut self, free_bytes: u64) {
+        self.raft.on_room(free_bytes);
+    }
+
     /// Starts to hand over leadership. Returns false if this member does not lead, or if no other
     /// voter can take over.
     pub fn hand_over(&mut self, now: Now) -> bool {
@@ -283,6 +288,8 @@ impl Replica {
         }
         let state = self.raft_output.state.take();
         self.outputs.state = state.or(self.outputs.state);
+        let wanted_bytes = self.raft_output.wanted_room_bytes.take();
+        self.outputs.wanted_room_bytes = self.outputs.wanted_room_bytes.max(wanted_bytes);
         self.outputs.persist.append(&mut self.raft_output.persist);
         self.outputs.send.append(&mut self.raft_output.messages);
         self.outputs.lsn = self.raft.lsn();

@@ -3,7 +3,8 @@
 //!
 //! A failed sync or read never reaches the core: it is logged here and ends the process. After a
 //! failed sync, unsynced data may be lost even if a later sync succeeds. A full disk is no such
-//! failure: the records that do not fit wait here, unacknowledged, until there is room.
+//! failure: the core keeps within the room that it was told ([`Disk::free_bytes`]), so nothing waits
+//! here for room.
 //!
 //! Start with [`Disk::open`] (in `recovery`), then [`Disk::append`], [`Disk::start_sync`],
 //! [`Disk::poll_sync`].
@@ -20,6 +21,7 @@ pub use export::Export;
 use membership::OwnMembership;
 
 use crate::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
+use crate::core::raft::room::{BODY_BYTES_MAX, CLIENT_RESERVE_BYTES, RECORD_EXTRA_BYTES};
 use crate::core::raft::snapshot_head::encode_meta;
 use crate::core::raft::{
     Configuration, EntryBody, HardState, Lsn, PeerId, Persist, SnapshotMeta, StateSeq,
@@ -34,6 +36,14 @@ use wal::{Record, Wal};
 
 /// How often a full disk is checked for room, in microseconds.
 const ROOM_CHECK_US: u64 = 500_000;
+
+/// The log should take at least this many bytes for certain: the reserve of the core, and a turn's
+/// records of clients. One spare segment of the default size is more.
+const ROOM_BYTES_MIN: u64 = 2 * CLIENT_RESERVE_BYTES;
+
+// The core counts a record as at least as long as the log makes it, and knows the longest one.
+const _: () = assert!(2 * wal::format::HEADER + 7 <= RECORD_EXTRA_BYTES as usize);
+const _: () = assert!(wal::format::BODY_MAX as u64 == BODY_BYTES_MAX);
 
 /// The source of random bits.
 const RANDOM: &str = "/dev/urandom";
@@ -56,11 +66,8 @@ pub struct Disk {
     unwritten_state: Option<HardState>,
     /// The term and vote that are durable, until [`Disk::poll_sync`] has reported it.
     unreported_state: Option<StateSeq>,
-    /// Records from the core that the log has not accepted, oldest first. Empty unless the disk is
-    /// full.
-    waiting: VecDeque<Persist>,
-    /// For each call of `append` that the log has accepted: the mark of the log that covers it, and
-    /// the number of the call. Oldest first; neither falls. Removed once the mark is durable.
+    /// For each call of `append`: the mark of the log that covers it, and the number of the call.
+    /// Oldest first; neither falls. Removed once the mark is durable.
     unsynced: VecDeque<(u64, Lsn)>,
     /// The mark of the last record that the log has accepted.
     appended_mark: u64,
@@ -70,6 +77,8 @@ pub struct Disk {
     lsn: Lsn,
     /// The last report of `poll_space`.
     space: Space,
+    /// The log should take this many bytes for certain; at least `ROOM_BYTES_MIN`.
+    wanted_bytes: u64,
     /// When to check a full disk for room again, in microseconds of the monotonic clock. `None`
     /// while the disk has room.
     next_room_check_us: Option<u64>,
@@ -151,39 +160,31 @@ impl Disk {
         // Entries of a term are written only after that term is durable, and `Wal::append` may
         // write.
         self.write_state();
-        self.waiting.extend(persist.drain(..));
-        if self.next_room_check_us.is_none() {
-            self.append_waiting();
-        }
-    }
-
-    /// Appends the waiting records to the log, until one does not fit.
-    fn append_waiting(&mut self) {
-        while let Some(first) = self.waiting.front() {
+        let mut rest = persist.as_slice();
+        while let Some(first) = rest.first() {
             let taken = match first {
                 Persist::Release { through } => {
                     or_die(self.wal.release(through.0));
-                    Ok(1)
+                    1
                 }
                 Persist::Append { .. } | Persist::Repair(_) | Persist::Installed { .. } => {
-                    self.append_records()
+                    self.append_records(rest)
                 }
             };
-            match taken {
-                Ok(count) => drop(self.waiting.drain(..count)),
-                Err(wal::Error::Full) => return,
-                Err(e @ wal::Error::Io { .. }) => die(&e),
-            }
+            rest = &rest[taken..];
         }
-        // All waiting calls are appended. The number of the last one stands for all of them.
-        self.unsynced.push_back((self.appended_mark, self.lsn));
+        persist.clear();
+        self.unsynced.push_back((self.appended_mark, lsn));
     }
 
-    /// Appends the records at the front of `waiting` in one call. Returns how many items of
-    /// `waiting` they were.
-    fn append_records(&mut self) -> Result<usize, wal::Error> {
+    /// Appends the records at the front of `persist` in one call. Returns how many they were.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit: the core takes no entry without room for it.
+    fn append_records(&mut self, persist: &[Persist]) -> usize {
         let mut heads = Vec::new();
-        for persist in &self.waiting {
+        for persist in persist {
             if let Persist::Installed { meta, .. } = persist {
                 let mut head = Vec::new();
                 encode_meta(meta, &mut head);
@@ -194,7 +195,7 @@ impl Disk {
         let mut records = Vec::new();
         let mut commit_max = 0;
         let mut count = 0;
-        for persist in &self.waiting {
+        for persist in persist {
             match persist {
                 Persist::Append { entries, commit } => {
                     commit_max = commit.0.max(commit_max);
@@ -222,8 +223,12 @@ impl Disk {
             }
             count += 1;
         }
-        self.appended_mark = self.wal.append(&records, commit_max)?;
-        Ok(count)
+        self.appended_mark = match self.wal.append(&records, commit_max) {
+            Ok(mark) => mark,
+            Err(wal::Error::Full) => panic!("the core keeps within the room that it was told"),
+            Err(e @ wal::Error::Io { .. }) => die(&e),
+        };
+        count
     }
 
     /// Starts a sync of all appended records, unless a sync is running or none is needed. Returns
@@ -257,16 +262,31 @@ impl Disk {
         SyncReport { state, lsn }
     }
 
-    /// Whether the disk has room, if that has changed since the last call. Checks a full disk for
-    /// room when that is due.
+    /// How many bytes of records the log takes for certain, whatever happens to the disk.
+    pub fn free_bytes(&self) -> u64 {
+        self.wal.free_bytes()
+    }
+
+    /// The log should take this many bytes for certain. [`Disk::poll_space`] makes the room if the
+    /// disk has it.
+    pub fn want_room(&mut self, bytes: u64) {
+        if bytes > self.wanted_bytes {
+            self.wanted_bytes = bytes;
+            self.next_room_check_us = None;
+        }
+    }
+
+    /// Whether the disk has room, if that has changed since the last call. Makes room for the log,
+    /// when that is due on a full disk.
     pub fn poll_space(&mut self, now_us: u64) -> Option<Space> {
         let is_check_due = self.next_room_check_us.is_none_or(|due| now_us >= due);
-        if is_check_due && self.next_room_check_us.is_some() {
+        if is_check_due {
             or_die(self.wal.make_spare());
-            self.append_waiting();
+            or_die(self.wal.make_room(self.wanted_bytes));
         }
-        let is_full = self.wal.space() == wal::Space::Low || !self.waiting.is_empty();
-        if !is_full {
+        let is_full = self.wal.space() == wal::Space::Low;
+        if !is_full && self.wal.free_bytes() >= self.wanted_bytes {
+            self.wanted_bytes = ROOM_BYTES_MIN;
             self.next_room_check_us = None;
         } else if is_check_due {
             self.next_room_check_us = Some(now_us + ROOM_CHECK_US);
@@ -394,12 +414,12 @@ impl Disk {
         or_die(dir::wipe_besides_log(&self.data_dir));
         self.unwritten_state = None;
         self.unreported_state = None;
-        self.waiting.clear();
         self.unsynced.clear();
         self.appended_mark = 0;
         self.durable_mark = 0;
         self.lsn = Lsn(0);
         self.space = Space::Ok;
+        self.wanted_bytes = ROOM_BYTES_MIN;
         self.next_room_check_us = None;
         self.incarnation
     }

@@ -163,6 +163,7 @@ mod tests {
                 acked: Index(0),
                 round: None,
                 sync_us: 0,
+                held_bytes: None,
                 entries: if heartbeat { vec![] } else { vec![entry] },
             },
         }

@@ -74,7 +74,7 @@ pub fn log(machine: &Machine, fact: &Fact) {
 
         // The disk.
         Fact::DiskLow => log_full_disk(),
-        Fact::DiskOk => log::info!("the disk of -data-dir has room again: accepting writes"),
+        Fact::DiskOk => log::info!("the disk of -data-dir has room for the log again"),
     }
 }
 

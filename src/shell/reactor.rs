@@ -107,6 +107,9 @@ pub struct Reactor {
 
     /// When the sync under way began, in microseconds of the monotonic clock; `None` without one.
     sync_since_us: Option<u64>,
+    /// How many bytes the log takes, as the machine was told last. `None` once the machine has
+    /// handed records out since: it counts them as longer than they are.
+    reported_free_bytes: Option<u64>,
 
     /// The wait for further requests before a slow sync.
     gathering: Gathering,
@@ -184,6 +187,7 @@ impl Reactor {
             disk,
             outputs: Outputs::default(),
             sync_since_us: None,
+            reported_free_bytes: None,
             gathering: Gathering::default(),
             turns_without_timers: 0,
             needs_advance: true,
@@ -493,6 +497,16 @@ impl Reactor {
         if let Some(space) = self.disk.poll_space(self.now.mono_us) {
             self.machine.on_space(self.now, space);
         }
+        self.report_room();
+    }
+
+    /// Reports to the machine how many bytes the log takes, if that has changed.
+    fn report_room(&mut self) {
+        let free_bytes = self.disk.free_bytes();
+        if self.reported_free_bytes != Some(free_bytes) {
+            self.reported_free_bytes = Some(free_bytes);
+            self.machine.on_room(free_bytes);
+        }
     }
 
     /// Lets the machine compute its outputs, and carries out all except answers and events.
@@ -508,7 +522,13 @@ impl Reactor {
         if let Some(state) = outputs.state.take() {
             self.disk.save_state(state);
         }
+        if !outputs.persist.is_empty() {
+            self.reported_free_bytes = None;
+        }
         self.disk.append(&mut outputs.persist, outputs.lsn);
+        if let Some(bytes) = outputs.wanted_room_bytes.take() {
+            self.disk.want_room(bytes);
+        }
         for out in outputs.snapshot.drain(..) {
             if let Some(saved) = self.disk.snapshot(out) {
                 self.machine.on_snapshot(self.now, saved);
@@ -531,6 +551,7 @@ impl Reactor {
         for order in std::mem::take(&mut self.outputs.orders) {
             self.carry_out(order);
         }
+        self.report_room();
         if let Err(text) = self.maybe_listen() {
             self.end = Some(End::Failed(text.into()));
         }

@@ -404,6 +404,7 @@ fn rubbish_ends_the_link_and_nothing_else() {
         acked: Index(0),
         round: None,
         sync_us: 0,
+        held_bytes: None,
         entries: vec![entry],
     };
     let term = Term(1);

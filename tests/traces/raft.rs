@@ -17,6 +17,7 @@ use std::fmt::Write;
 
 use tern::codec::peer::wire;
 use tern::core::command::{self, Command, KeyPath};
+use tern::core::raft::room::FREE_BYTES_MAX;
 use tern::core::raft::{
     AppendAnswer, Configuration, Entry, EntryBody, FetchResult, HardState, Index, Lsn, Member,
     Message, PeerId, Persist, ProposalRefusal, Raft, RaftConfig, RaftNotice, RaftOutput, RaftRole,
@@ -193,6 +194,8 @@ impl World {
                 n.disk = n.saved.clone().expect("saved")
             }),
             "damage" => self.damage(&words),
+            "refuse" => self.refuse(number(&words, 1)),
+            "room" => self.room(number(&words, 1), number(&words, 2)),
             "install" => self.install(number(&words, 1), words.get(2) != Some(&"bad")),
             "snapshot" => self.snapshot(&words),
             "notice" => self.notice(&words),
@@ -243,6 +246,11 @@ impl World {
                 Some(notice) => format!("answers {}", message(&notice)),
                 None => format!("lets it in: {:?}", raft.standing(PeerId(number(words, 2)))),
             },
+            "clients" => {
+                let is_served = raft.has_majority_with_room();
+                let is_full = raft.is_full_leader();
+                format!("takes clients' entries: {is_served}, should hand over: {is_full}")
+            }
             "can_remove" => format!("{}", raft.can_remove(now, PeerId(number(words, 2)))),
             "deadline" => match raft.next_deadline() {
                 None => "never".to_string(),

@@ -532,6 +532,51 @@ impl Wal {
         })
     }
 
+    /// How many bytes of records the log takes for certain, whatever the disk has room for: records
+    /// of this length in all, each with its header and padding and with the record that ends its
+    /// batch, in any number of batches, each record at most [`Wal::body_bytes_max`] long.
+    ///
+    /// A record is never split, so the rest of a segment may stay unused. All fit in either case:
+    /// - they fit into the largest piece, which is left untouched until a record does not fit
+    ///   before it;
+    /// - they fill at most half of all pieces: what stays unused at the end of a piece is less than
+    ///   the record that did not fit there.
+    pub fn free_bytes(&self) -> u64 {
+        let head = SegmentHead::bytes_for(self.configuration.len());
+        let fresh_room = self.segment_bytes as usize - head;
+        let room = self.active.room();
+        let needed = if self.staging.bytes() + HEADER <= room {
+            0
+        } else {
+            let lengths = std::iter::empty();
+            self.staging.segments_needed(lengths, room, fresh_room)
+        };
+        let spares = self.spares.len().saturating_sub(needed);
+        let waiting = if needed == 0 { self.staging.bytes() } else { 0 };
+        // The rest of the last segment that what waits needs is not counted if it is a fresh one.
+        let rest = if needed == 0 {
+            room.saturating_sub(waiting)
+        } else {
+            0
+        };
+        let largest = if spares > 0 { fresh_room } else { rest };
+        let half = (rest + spares * fresh_room) / 2;
+        largest.max(rest).max(half).saturating_sub(2 * HEADER) as u64
+    }
+
+    /// Makes spares until the log takes `bytes` bytes for certain, as far as the disk has room.
+    /// Returns what it takes then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: final. A full disk is no error here.
+    pub fn make_room(&mut self, bytes: u64) -> Result<u64, Error> {
+        self.run(|wal| {
+            while wal.free_bytes() < bytes && wal.make_one_spare()? {}
+            Ok(wal.free_bytes())
+        })
+    }
+
     /// Removes the spares, so that a full disk has room for files that are not the log's.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What a caller sees: records, term and vote are read back; a full disk and damage are reported.
 use std::path::Path;
 
+use tern_support::rng::Rng;
 use wal::os::{Hook, SystemCall, Verdict};
 use wal::{Body, DamageKind, Error, OpenError, Options, Record, Recovered, Space, Wal};
 
@@ -202,6 +203,65 @@ fn a_full_disk_refuses_an_append_as_a_whole() {
     put(&mut wal, &[entry(2, 14, &body)], 0);
     drop(wal);
     assert_eq!(open(dir.path()).1.entries.len(), 14);
+}
+
+/// What fits into `free_bytes` is taken whatever the disk has room for, in any order and in any
+/// number of batches.
+#[test]
+fn the_log_takes_what_it_says_it_takes() {
+    for seed in 0..40 {
+        let mut rng = Rng::new(seed);
+        let dir = tempfile::tempdir().expect("a directory");
+        let full = std::rc::Rc::new(std::cell::Cell::new(false));
+        let hook = full_disk(full.clone());
+        let opened = Wal::open_with(options(dir.path()), Some(hook));
+        let (mut wal, _) = opened.expect("an empty directory");
+        wal.make_room(rng.below(300_000)).expect("there is room");
+        full.set(true);
+        let mut free = wal.free_bytes();
+        let mut index = 1;
+        loop {
+            let bytes_max = wal.body_bytes_max() as u64;
+            let body = vec![7; rng.below(bytes_max + 1) as usize];
+            let cost = (wal::format::record_bytes(body.len()) + wal::format::HEADER) as u64;
+            if cost > free {
+                break;
+            }
+            wal.append(&[entry(1, index, &body)], 0).expect("it fits");
+            free -= cost;
+            index += 1;
+            assert!(wal.free_bytes() >= free, "seed {seed}: the promise is kept");
+            if rng.percent(50) {
+                wal.start_sync().expect("no call fails");
+                wal.poll_sync().expect("no call fails");
+                assert!(wal.free_bytes() >= free, "seed {seed}: after a sync, too");
+            }
+        }
+        wal.start_sync().expect("what was taken fits");
+    }
+}
+
+/// Both slots of `state` have the newest vote after the number of a new segment was written.
+#[test]
+fn a_rotation_keeps_the_newest_vote() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    let body = vec![1; 12_000];
+    for index in 1..=20 {
+        wal.save_state(index, index + 100).expect("there is room");
+        put(&mut wal, &[entry(index, index, &body)], 0);
+        let file = std::fs::read(dir.path().join("state")).expect("the file");
+        for slot in file.chunks(wal::format::PAGE) {
+            let wal::state::SlotContent::Good(slot) = wal::state::StateSlot::decode(slot) else {
+                panic!("both slots are whole");
+            };
+            assert_eq!((slot.term, slot.vote), (index, index + 100));
+        }
+    }
+    assert!(
+        dir.path().join("0000000000000003.log").exists(),
+        "it rotated"
+    );
 }
 
 #[test]

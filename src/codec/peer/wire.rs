@@ -23,26 +23,30 @@ fields! {
             (pre, granted): TwoFlags;
 
         APPEND_ENTRIES = 3: AppendEntries {
-            prev_index, prev_term, commit, acked, round, sync_us, entries
+            prev_index, prev_term, commit, acked, round, sync_us, held_bytes, entries
         } =>
             prev_index: Index, prev_term: Term, commit: Index, acked: Index,
-            round: OptionalNumber, sync_us: Number, entries: Entries;
+            round: OptionalNumber, sync_us: Number, held_bytes: OptionalNumber, entries: Entries;
         ACCEPTED = 4: AppendReply {
-            round, sync_us, answer: AppendAnswer::Accepted { verified, matched, want_snapshot }
+            round, sync_us, free_bytes,
+            answer: AppendAnswer::Accepted { verified, matched, want_snapshot }
         } =>
-            round: OptionalNumber, sync_us: Number, verified: Index, matched: Index,
-            want_snapshot: Flag;
+            round: OptionalNumber, sync_us: Number, free_bytes: Number, verified: Index,
+            matched: Index, want_snapshot: Flag;
         REJECTED = 5: AppendReply {
-            round, sync_us, answer: AppendAnswer::Rejected { prev, hint, hint_term }
+            round, sync_us, free_bytes, answer: AppendAnswer::Rejected { prev, hint, hint_term }
         } =>
-            round: OptionalNumber, sync_us: Number, prev: Index, hint: Index, hint_term: Term;
-        STALE = 6: AppendReply { round, sync_us, answer: AppendAnswer::Stale } =>
-            round: OptionalNumber, sync_us: Number;
+            round: OptionalNumber, sync_us: Number, free_bytes: Number, prev: Index, hint: Index,
+            hint_term: Term;
+        STALE = 6: AppendReply { round, sync_us, free_bytes, answer: AppendAnswer::Stale } =>
+            round: OptionalNumber, sync_us: Number, free_bytes: Number;
 
         INSTALL_SNAPSHOT = 7: InstallSnapshot { meta, offset, done, data } =>
             offset: Number, done: Flag, meta: SnapshotMeta, data: Bytes;
         SNAPSHOT_REPLY = 8: SnapshotReply { index, offset } =>
             index: Index, offset: Number;
+        SNAPSHOT_REFUSED = 16: SnapshotRefused { index } =>
+            index: Index;
         TIMEOUT_NOW = 9: TimeoutNow {};
 
         FETCH = 10: Fetch { index, term } =>
@@ -349,6 +353,7 @@ mod tests {
         let reply = |answer| Rpc::AppendReply {
             round: Some(1),
             sync_us: 200,
+            free_bytes: 300,
             answer,
         };
         vec![
@@ -360,9 +365,10 @@ mod tests {
                     acked: Index(1),
                     round: Some(9),
                     sync_us: u32::MAX,
+                    held_bytes: Some(300),
                     entries: vec![entry(301, 6), entry(302, 7)],
                 },
-                "0307ac0205ac020109ffffffff0f0206030102030703010203",
+                "0307ac0205ac020109ffffffff0fac020206030102030703010203",
             ),
             (
                 reply(AppendAnswer::Accepted {
@@ -370,7 +376,7 @@ mod tests {
                     matched: Index(299),
                     want_snapshot: true,
                 }),
-                "040701c801ac02ab0201",
+                "040701c801ac02ac02ab0201",
             ),
             (
                 reply(AppendAnswer::Rejected {
@@ -378,9 +384,9 @@ mod tests {
                     hint: Index(2),
                     hint_term: Term(1),
                 }),
-                "050701c801ac020201",
+                "050701c801ac02ac020201",
             ),
-            (reply(AppendAnswer::Stale), "060701c801"),
+            (reply(AppendAnswer::Stale), "060701c801ac02"),
         ]
     }
 
@@ -411,6 +417,7 @@ mod tests {
                 },
                 "0807ac02808080808020",
             ),
+            (Rpc::SnapshotRefused { index: INDEX }, "1007ac02"),
         ]
     }
 

@@ -273,7 +273,7 @@ impl Caretaker {
     /// When the next node is due, in microseconds of the monotonic clock, as far as the wall clock
     /// tells now. `None`: no node has a ttl, or no `Sync` can be appended now.
     fn expiry_due_us(&self, now: Now, replica: &Replica) -> Option<u64> {
-        if self.open_sync.is_some() || replica.is_disk_low() || !replica.leads() {
+        if self.open_sync.is_some() || !replica.raft().has_duty_room() || !replica.leads() {
             return None;
         }
         let next_ns = replica.store().next_expiry_ns()?;
@@ -398,7 +398,7 @@ impl Caretaker {
         if !is_safe && !self.has(DutyFault::AnyoneGoes) {
             return false;
         }
-        if !replica.leads() || replica.is_disk_low() {
+        if !replica.leads() || !replica.raft().has_duty_room() {
             return false;
         }
         let silent_from_us = heard_us(id, replica).max(self.silence_from_us);

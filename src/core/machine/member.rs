@@ -208,6 +208,11 @@ impl MemberMode {
         }
     }
 
+    /// The log on the disk takes `free_bytes` bytes for certain.
+    pub(super) fn on_room(&mut self, free_bytes: u64) {
+        self.replica.on_room(free_bytes);
+    }
+
     /// The disk's room has changed.
     pub(super) fn on_space(&mut self, now: Now, space: Space) {
         self.replica.on_space(now, space);

@@ -127,6 +127,7 @@ impl Machine {
         };
         let seed = splitmix64(common.seed.wrapping_add(common.searches));
         let mut replica = Replica::new(common.settings.clone(), recovered, seed, now);
+        replica.on_room(common.free_bytes);
         if common.is_disk_low {
             replica.on_space(now, Space::Low);
         }

@@ -20,6 +20,10 @@ use crate::core::random::SplitMix64;
 /// An answer that waits for a sync is given this many times the duration of a slow sync.
 const SYNC_PATIENCE_FACTOR: u64 = 3;
 
+/// A member without room skips this many campaigns: the other voters have this many election
+/// timeouts to elect a leader.
+const DEFERRED_MAX: u8 = 3;
+
 /// The timers of elections and the votes of a campaign.
 ///
 /// All times are in microseconds of the monotonic clock.
@@ -41,6 +45,10 @@ pub struct Election {
     /// after the link to the leader broke: the process of a leader that is gone waits for no disk.
     leader_sync_us: u32,
 
+    /// How many campaigns this member has skipped for want of room since a leader was heard; at
+    /// most `DEFERRED_MAX`.
+    deferred: u8,
+
     /// The syncs of this machine.
     own_syncs: SyncTimes,
 
@@ -58,6 +66,7 @@ impl Election {
             deadline_us: None,
             leader_heard_us: now_us,
             leader_sync_us: 0,
+            deferred: 0,
             own_syncs: SyncTimes::default(),
             votes: Vec::new(),
         }
@@ -136,14 +145,26 @@ impl Election {
 
     /// A candidate that cannot win misses the leader: campaign within one election timeout.
     fn hasten(&mut self, now_us: u64) {
+        self.deferred = DEFERRED_MAX;
         let at_us = now_us + self.random.draw() % self.timeout_us;
         self.bring_forward(at_us);
     }
 
     // -- the leader
 
+    /// Skips a campaign because this member has no room. Returns false if it has skipped enough of
+    /// them: then no other voter answers, or none of those that answer can win.
+    fn maybe_defer(&mut self) -> bool {
+        if self.deferred >= DEFERRED_MAX {
+            return false;
+        }
+        self.deferred += 1;
+        true
+    }
+
     /// The leader was heard, or began to lead.
     pub fn on_leader_heard(&mut self, now_us: u64) {
+        self.deferred = 0;
         self.leader_heard_us = now_us;
     }
 
@@ -283,13 +304,15 @@ impl Raft {
     /// - be a voter, in the latest or in the committed configuration: until its removal is
     ///   committed, the cluster may need it to lead (thesis 4.2.2);
     /// - have an intact log (`repair`) that no snapshot is about to replace;
-    /// - still have all that it acknowledged.
+    /// - still have all that it acknowledged;
+    /// - have room for the entries of a new leader.
     pub(super) fn may_campaign(&self) -> bool {
         let is_voter = self.configuration().is_voter(self.id)
             || self.committed_configuration().is_voter(self.id);
         let is_intact = self.first_damaged().is_none();
         let is_installing = self.incoming.is_installing();
-        is_voter && is_intact && !is_installing && !self.has_amnesia
+        let may_lead = is_intact && !is_installing && !self.has_amnesia;
+        is_voter && may_lead && self.has_duty_room()
     }
 
     /// Whether this member is the only voter.
@@ -303,13 +326,22 @@ impl Raft {
             // The disk is slower than the timeout. A campaign in a later term would wait for the
             // same disk.
             self.restart_election_timer();
-        } else if self.may_campaign() {
+        } else if self.may_campaign() && !self.maybe_defer_campaign() {
             self.become_pre_candidate();
         } else {
             self.become_follower(self.current_term, None);
             self.maybe_advance_term();
             self.restart_election_timer();
         }
+    }
+
+    /// A member without room for entries of clients leaves the campaign to the other voters, as
+    /// long as one of them may still win. Returns whether it does so now.
+    fn maybe_defer_campaign(&mut self) -> bool {
+        if self.has_client_room() || self.is_lone_voter() {
+            return false;
+        }
+        self.election.maybe_defer()
     }
 
     /// Asks all other voters for their votes, or pre-votes (`pre`).

@@ -28,6 +28,8 @@ faults! {
     AckBeforeSync,
     /// The sync of a term and vote counts as one of the log before it.
     StateSyncCoversLog,
+    /// Entries are taken whether the log has room for them or not.
+    RoomIgnored,
     /// A commit mark covers entries that are not in the log file yet.
     MarkOvertakes,
     /// A vote is sent before it is durable.

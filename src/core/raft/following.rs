@@ -106,6 +106,7 @@ impl Raft {
             acked,
             round,
             sync_us,
+            held_bytes,
             entries,
         } = rpc
         else {
@@ -124,14 +125,17 @@ impl Raft {
             self.reject(from, round, prev_index, prev_term);
             return;
         }
-        let end = Index(prev_index.0 + entries.len() as u64);
-        self.take_entries(prev_index, entries);
+        if let Some(bytes) = held_bytes {
+            self.want_room(bytes);
+        }
+        let sent_end = Index(prev_index.0 + entries.len() as u64);
+        let end = self.take_entries(prev_index, entries);
         self.leader_match
             .on_verified(end.max(self.log.commit_index()));
         // An entry past the verified ones may be another one than the leader has committed.
         let known = self.verified_for_commit();
         self.log.commit_to(commit.min(known));
-        if round.is_some() {
+        if round.is_some() || end < sent_end {
             self.accept(from, round);
         } else {
             self.acknowledge();
@@ -153,24 +157,37 @@ impl Raft {
     /// Appends the entries that are not in the log yet. Only an entry that conflicts truncates the
     /// log: an append that is out of date would otherwise remove entries that a later one brought
     /// (thesis 3.5).
-    fn take_entries(&mut self, prev: Index, entries: Vec<Entry>) {
+    ///
+    /// Stops before the first entry that the log on the disk has no room for. Returns the last
+    /// entry before that.
+    fn take_entries(&mut self, prev: Index, entries: Vec<Entry>) -> Index {
         let is_inside = prev >= self.log.commit_index() && prev < self.log.last_index();
         if is_inside && self.has(RaftFault::TruncateAlways) {
             self.truncate(prev.next());
         }
+        let mut end = prev;
         for entry in entries {
-            match self.log.term_at(entry.index) {
-                None if entry.index <= self.log.start() => {}
-                None => self.append(entry),
-                Some(term) if term == entry.term => {
-                    self.maybe_repair(entry);
-                }
-                Some(_) => {
-                    self.truncate(entry.index);
-                    self.append(entry);
-                }
+            let index = entry.index;
+            let held_term = self.log.term_at(index);
+            if index <= self.log.start() && held_term.is_none() {
+                end = index;
+                continue;
             }
+            if held_term == Some(entry.term) {
+                self.maybe_repair(entry);
+                end = index;
+                continue;
+            }
+            if !self.has_room_for_body(entry.size()) {
+                return end;
+            }
+            if held_term.is_some() {
+                self.truncate(index);
+            }
+            self.append(entry);
+            end = index;
         }
+        end
     }
 
     /// Removes the entries from `from` on, and the configurations that they led to.
@@ -236,6 +253,7 @@ impl Raft {
         let rpc = Rpc::AppendReply {
             round,
             sync_us: self.election.own_sync_us(),
+            free_bytes: self.room.free_bytes(),
             answer,
         };
         self.send(to, rpc);

@@ -4,6 +4,7 @@
 //! once. If the target does not lead within a timeout, the leader goes on. Start reading at
 //! `Raft::hand_over`.
 use super::message::{PeerId, Rpc};
+use super::room::CLIENT_RESERVE_BYTES;
 use super::{Raft, RaftRole};
 use crate::core::timer::Now;
 
@@ -99,12 +100,13 @@ impl Raft {
         peer.is_voter().then_some(id)
     }
 
-    /// The voter with the longest log, from those that answer if any does. Of equals the one with
-    /// the highest id.
+    /// The voter with the longest log, from those that answer if any does, and of these from those
+    /// with room for entries of clients if any has it. Of equals the one with the highest id.
     pub(super) fn best_successor(&self) -> Option<PeerId> {
         let best = self.tracker.voters().max_by_key(|peer| {
             let answers = !self.is_silent(peer, self.now_us) && peer.has_answered();
-            (answers, peer.matched())
+            let has_room = peer.unclaimed_bytes() >= CLIENT_RESERVE_BYTES;
+            (answers, has_room, peer.matched())
         })?;
         Some(best.id())
     }

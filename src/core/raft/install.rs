@@ -85,6 +85,13 @@ impl Incoming {
         (snapshot.from, snapshot.meta)
     }
 
+    /// The owner has dropped the snapshot, or a part of it: the sender and the last entry. `None` if
+    /// that was known: the owner may have had several chunks.
+    fn take_refused(&mut self) -> Option<(PeerId, Index)> {
+        let snapshot = self.snapshot.take()?;
+        Some((snapshot.from, snapshot.meta.index))
+    }
+
     /// This member leads from now on: it needs no snapshot.
     pub fn on_become_leader(&mut self) {
         self.snapshot = None;
@@ -167,21 +174,49 @@ impl Raft {
         self.send(from, Rpc::SnapshotReply { index, offset });
     }
 
-    /// The owner has installed the snapshot durably and restored its state from it. Or it could not
-    /// (`ok` is false) because the snapshot did not verify; then it is sent again.
+    /// The owner has installed the snapshot durably and restored its state from it.
+    ///
+    /// If the log on the disk has no room for the record of it, the log stays as it is, and the
+    /// snapshot is offered again. Until then a restart would use it, which is as good.
     ///
     /// # Panics
     ///
     /// If no complete snapshot was passed to the owner.
-    pub fn on_installed(&mut self, now: Now, ok: bool) {
+    pub fn on_installed(&mut self, now: Now) {
         self.now_us = now.mono_us;
         let (from, meta) = self.incoming.take_installed();
-        if !ok {
-            self.request_chunk(from, meta.index, 0);
-        } else if self.lacks(meta.index) {
-            self.install(meta);
+        if self.lacks(meta.index) {
+            self.maybe_install(from, meta);
         }
         self.check_invariants();
+    }
+
+    /// The snapshot did not verify, and the owner has dropped it. It is sent again.
+    pub fn on_snapshot_unusable(&mut self, now: Now) {
+        self.now_us = now.mono_us;
+        if let Some((from, index)) = self.incoming.take_refused() {
+            self.request_chunk(from, index, 0);
+        }
+        self.check_invariants();
+    }
+
+    /// The disk has no room for the snapshot, and the owner has dropped what it had of it.
+    pub fn on_no_room_for_snapshot(&mut self, now: Now) {
+        self.now_us = now.mono_us;
+        if let Some((from, index)) = self.incoming.take_refused() {
+            self.send(from, Rpc::SnapshotRefused { index });
+        }
+        self.check_invariants();
+    }
+
+    fn maybe_install(&mut self, from: PeerId, meta: SnapshotMeta) -> bool {
+        if !self.has_room_for_snapshot(&meta) {
+            let index = meta.index;
+            self.send(from, Rpc::SnapshotRefused { index });
+            return false;
+        }
+        self.install(meta);
+        true
     }
 
     /// Whether a snapshot that ends at `index` brings anything. Entries of another leader may have

@@ -442,7 +442,8 @@ impl Raft {
             is_learner && has_join && has_caught_up && peer.is_replicating()
         });
         let command = Command::Promote { id: id.0 };
-        if !is_ready || self.may_propose().is_err() || self.check_change(&command).is_err() {
+        let may_append = self.may_propose().is_ok() && self.check_change(&command).is_ok();
+        if !is_ready || !may_append || !self.has_duty_room() {
             return false;
         }
         self.append_command(&command);

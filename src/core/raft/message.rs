@@ -185,7 +185,14 @@ impl Index {
 impl Entry {
     /// Length of the body in bytes, also of a damaged one.
     pub fn size(&self) -> usize {
-        match &self.body {
+        self.body.size()
+    }
+}
+
+impl EntryBody {
+    /// Length in bytes, also of a damaged one.
+    pub fn size(&self) -> usize {
+        match self {
             EntryBody::Good(bytes) => bytes.len(),
             EntryBody::Faulty { len, .. } => *len as usize,
         }
@@ -272,6 +279,9 @@ pub enum Rpc {
         round: Option<u64>,
         /// The second slowest recent sync of the leader in microseconds (`sync_times`).
         sync_us: u32,
+        /// The size in bytes of the receiver's next entry, if it is held back because the
+        /// receiver's log has no room for it. The receiver tries to make room.
+        held_bytes: Option<u64>,
         /// At consecutive indexes from `prev_index` on; may be empty.
         entries: Vec<Entry>,
     },
@@ -281,6 +291,9 @@ pub enum Rpc {
         round: Option<u64>,
         /// The second slowest recent sync of the follower in microseconds.
         sync_us: u32,
+        /// How many bytes the follower's log on the disk still takes; at most
+        /// `room::FREE_BYTES_MAX`.
+        free_bytes: u64,
         /// The result.
         answer: AppendAnswer,
     },
@@ -302,6 +315,11 @@ pub enum Rpc {
         index: Index,
         /// The first byte that is wanted.
         offset: u64,
+    },
+    /// The receiver of a snapshot has no room for it. The sender offers it again from time to time.
+    SnapshotRefused {
+        /// The last entry of the snapshot.
+        index: Index,
     },
     /// The leader tells the receiver to campaign at once (thesis 3.10). Not answered.
     TimeoutNow,
@@ -359,6 +377,7 @@ impl Message {
     pub fn is_outside_terms(&self) -> bool {
         match self.rpc {
             Rpc::Fetch { .. } | Rpc::Fetched { .. } | Rpc::SnapshotReply { .. } => true,
+            Rpc::SnapshotRefused { .. } => true,
             Rpc::Forward { .. } | Rpc::Forwarded { .. } => true,
             Rpc::InstallSnapshot { .. } => self.term == Term::NONE,
             _ => false,

@@ -6,7 +6,8 @@
 //! Start reading at [`ProgressState`], then [`Progress`].
 use std::collections::VecDeque;
 
-use super::message::{Index, PeerId, SnapshotMeta};
+use super::message::{Entry, Index, PeerId, SnapshotMeta};
+use super::room::{ENTRY_RESERVE_BYTES, FREE_BYTES_MAX, entry_cost};
 
 /// Most appends with entries on the way to one peer.
 const IN_FLIGHT_MESSAGES_MAX: usize = 64;
@@ -14,6 +15,9 @@ const IN_FLIGHT_MESSAGES_MAX: usize = 64;
 /// Most bytes of entries on the way to one peer. The link and its receiver must be able to hold
 /// them.
 const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
+
+/// A snapshot that was refused for want of room is offered again after this time, in microseconds.
+const OFFER_US: u64 = 500_000;
 
 /// How entries reach a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +44,9 @@ pub struct SnapshotTransfer {
     /// When the owner was asked to read that chunk, in microseconds of the monotonic clock. `None`:
     /// not yet, or it is to be asked again.
     asked_us: Option<u64>,
+    /// The peer has no room for the snapshot. It is offered again from time to time, and is not
+    /// being sent: no entries are kept for it. Ends when the peer wants a later chunk.
+    is_refused: bool,
 }
 
 /// An append with entries that is not acknowledged yet.
@@ -48,6 +55,8 @@ struct InFlight {
     last: Index,
     /// The size of its entries in bytes.
     bytes: usize,
+    /// The most bytes that they take in the peer's log on the disk.
+    cost_bytes: u64,
     /// When it was sent.
     sent_us: u64,
 }
@@ -113,6 +122,13 @@ pub struct Progress {
 
     /// The sum of their bytes.
     in_flight_bytes: usize,
+
+    /// The sum of their costs in the log, in bytes.
+    in_flight_cost_bytes: u64,
+
+    /// How many bytes the peer's log on the disk still takes, as its last reply told; at most
+    /// `FREE_BYTES_MAX`, which also stands before the first reply.
+    free_bytes: u64,
 }
 
 impl Progress {
@@ -135,6 +151,8 @@ impl Progress {
             leaving: None,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
+            in_flight_cost_bytes: 0,
+            free_bytes: FREE_BYTES_MAX,
         }
     }
 
@@ -173,6 +191,15 @@ impl Progress {
     /// Whether the peer is sent a snapshot.
     pub fn is_in_snapshot(&self) -> bool {
         self.snapshot_index().is_some()
+    }
+
+    /// The last entry of the snapshot that the peer is being sent and has not refused for want of
+    /// room. The entries after it are kept.
+    pub fn kept_snapshot_index(&self) -> Option<Index> {
+        match &self.state {
+            ProgressState::Snapshot(transfer) if !transfer.is_refused => Some(transfer.meta.index),
+            _ => None,
+        }
     }
 
     /// The last entry of the snapshot that the peer is sent.
@@ -218,6 +245,30 @@ impl Progress {
     pub fn is_full(&self) -> bool {
         self.in_flight.len() >= IN_FLIGHT_MESSAGES_MAX
             || self.in_flight_bytes >= IN_FLIGHT_BYTES_MAX
+    }
+
+    /// How many bytes the peer's log takes beyond what is on the way to it, in bytes.
+    pub fn unclaimed_bytes(&self) -> u64 {
+        self.free_bytes.saturating_sub(self.in_flight_cost_bytes)
+    }
+
+    /// Whether the peer's log has room for one more entry.
+    pub fn has_room_for(&self, entry: &Entry) -> bool {
+        self.unclaimed_bytes() >= entry_cost(entry) + ENTRY_RESERVE_BYTES
+    }
+
+    /// Drops the entries from the first one on that does not fit into the peer's log.
+    pub fn keep_what_fits(&self, entries: &mut Vec<Entry>) {
+        let mut left = self.unclaimed_bytes().saturating_sub(ENTRY_RESERVE_BYTES);
+        let mut count = 0;
+        for entry in entries.iter() {
+            let Some(rest) = left.checked_sub(entry_cost(entry)) else {
+                break;
+            };
+            left = rest;
+            count += 1;
+        }
+        entries.truncate(count);
     }
 
     /// Whether the peer has the entries up to some index at or below `commit` but was not sent that
@@ -330,9 +381,9 @@ impl Progress {
 
     // -- appends
 
-    /// An append is sent whose last entry is at `end`; `bytes` is the size of its entries, `None`
-    /// if it has none. `commit` is the commit index that it carries.
-    pub fn on_append_sent(&mut self, end: Index, bytes: Option<usize>, commit: Index, now_us: u64) {
+    /// An append with `entries` is sent whose last entry is at `end`. `commit` is the commit index
+    /// that it carries.
+    pub fn on_append_sent(&mut self, end: Index, entries: &[Entry], commit: Index, now_us: u64) {
         self.commit_sent = self.commit_sent.max(commit.min(end));
         self.await_answer(now_us);
         if let ProgressState::Probe { is_sent } = &mut self.state {
@@ -340,20 +391,25 @@ impl Progress {
             *is_sent = true;
             return;
         }
-        let Some(bytes) = bytes else {
+        if entries.is_empty() {
             return;
-        };
+        }
+        let bytes = entries.iter().map(Entry::size).sum();
+        let cost_bytes = entries.iter().map(entry_cost).sum();
         self.next = end.next();
         self.in_flight_bytes += bytes;
+        self.in_flight_cost_bytes += cost_bytes;
         self.in_flight.push_back(InFlight {
             last: end,
             bytes,
+            cost_bytes,
             sent_us: now_us,
         });
     }
 
     /// A reply to an append arrived.
-    pub fn on_reply(&mut self, round: Option<u64>, sync_us: u32, now_us: u64) {
+    pub fn on_reply(&mut self, round: Option<u64>, sync_us: u32, free_bytes: u64, now_us: u64) {
+        self.free_bytes = free_bytes.min(FREE_BYTES_MAX);
         self.on_heard(now_us);
         self.has_answered = true;
         self.sync_us = sync_us;
@@ -371,6 +427,7 @@ impl Progress {
                 break;
             }
             self.in_flight_bytes -= append.bytes;
+            self.in_flight_cost_bytes -= append.cost_bytes;
             took_us = Some(now_us.saturating_sub(append.sent_us));
             self.in_flight.pop_front();
         }
@@ -408,6 +465,7 @@ impl Progress {
             meta: meta.clone(),
             offset: 0,
             asked_us: None,
+            is_refused: false,
         });
         self.forget_in_flight();
     }
@@ -416,6 +474,7 @@ impl Progress {
         self.heartbeat_sent_us = None;
         self.in_flight.clear();
         self.in_flight_bytes = 0;
+        self.in_flight_cost_bytes = 0;
     }
 
     // -- the sending of a snapshot
@@ -461,7 +520,38 @@ impl Progress {
         {
             transfer.offset = offset;
             transfer.asked_us = None;
+            transfer.is_refused = false;
         }
+    }
+
+    /// The peer has no room for the snapshot that ends at `index`.
+    pub fn on_snapshot_refused(&mut self, index: Index, now_us: u64) {
+        if let ProgressState::Snapshot(transfer) = &mut self.state
+            && transfer.meta.index == index
+        {
+            transfer.offset = 0;
+            transfer.asked_us = Some(now_us);
+            transfer.is_refused = true;
+        }
+    }
+
+    /// Offers the snapshot `newest` to a peer that had no room for one, `OFFER_US` microseconds
+    /// after its refusal or the last offer.
+    pub fn maybe_offer_again(&mut self, newest: &SnapshotMeta, now_us: u64) -> bool {
+        let ProgressState::Snapshot(transfer) = &self.state else {
+            return false;
+        };
+        let is_due = transfer.asked_us.is_some_and(|us| us + OFFER_US <= now_us);
+        if !transfer.is_refused || !is_due {
+            return false;
+        }
+        self.state = ProgressState::Snapshot(SnapshotTransfer {
+            meta: newest.clone(),
+            offset: 0,
+            asked_us: None,
+            is_refused: true,
+        });
+        true
     }
 
     /// Asks the owner again for a chunk that the peer has not confirmed within `patience_us`
@@ -470,6 +560,7 @@ impl Progress {
         if let ProgressState::Snapshot(transfer) = &mut self.state
             && let Some(asked_us) = transfer.asked_us
             && asked_us + patience_us < now_us
+            && !transfer.is_refused
         {
             transfer.asked_us = None;
         }
@@ -495,7 +586,16 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::{EntryBody, Term};
     use super::*;
+
+    fn entry(bytes: usize) -> Entry {
+        Entry {
+            body: EntryBody::Good(vec![0; bytes].into()),
+            term: Term(1),
+            index: Index(1),
+        }
+    }
 
     fn replicating() -> Progress {
         let mut peer = Progress::new(PeerId(2), true, Index(5), 0);
@@ -506,7 +606,7 @@ mod tests {
     #[test]
     fn a_probe_waits_for_its_reply() {
         let mut peer = Progress::new(PeerId(2), true, Index(5), 0);
-        peer.on_append_sent(Index(6), Some(20), Index(0), 1);
+        peer.on_append_sent(Index(6), &[entry(20)], Index(0), 1);
         assert_eq!(peer.next(), Index(5));
         assert_eq!(peer.state(), &ProgressState::Probe { is_sent: true });
     }
@@ -514,23 +614,36 @@ mod tests {
     #[test]
     fn the_newest_acknowledged_append_is_timed() {
         let mut peer = replicating();
-        peer.on_append_sent(Index(6), Some(20), Index(0), 10);
-        peer.on_append_sent(Index(8), Some(20), Index(0), 20);
-        peer.on_append_sent(Index(9), Some(20), Index(0), 30);
+        peer.on_append_sent(Index(6), &[entry(20)], Index(0), 10);
+        peer.on_append_sent(Index(8), &[entry(20)], Index(0), 20);
+        peer.on_append_sent(Index(9), &[entry(20)], Index(0), 30);
         assert_eq!(peer.on_matched(Index(8), 100), Some(80));
         assert_eq!(peer.in_flight_bytes, 20);
         peer.check_invariants(Index(9));
     }
 
     #[test]
+    fn what_is_on_the_way_uses_the_room_up() {
+        let mut peer = replicating();
+        peer.on_reply(None, 0, ENTRY_RESERVE_BYTES + 400, 0);
+        let mut entries = vec![entry(100), entry(100), entry(100)];
+        peer.keep_what_fits(&mut entries);
+        assert_eq!(entries.len(), 2);
+        peer.on_append_sent(Index(6), &entries, Index(0), 0);
+        assert!(!peer.has_room_for(&entry(1)));
+        peer.on_matched(Index(6), 1);
+        assert!(peer.has_room_for(&entry(1)));
+    }
+
+    #[test]
     fn appends_in_flight_are_bounded_by_number_and_by_bytes() {
         let mut peer = replicating();
-        peer.on_append_sent(Index(5), Some(IN_FLIGHT_BYTES_MAX), Index(0), 0);
+        peer.on_append_sent(Index(5), &[entry(IN_FLIGHT_BYTES_MAX)], Index(0), 0);
         assert!(peer.is_full());
         let mut peer = replicating();
         for index in 5..5 + IN_FLIGHT_MESSAGES_MAX as u64 {
             assert!(!peer.is_full());
-            peer.on_append_sent(Index(index), Some(1), Index(0), 0);
+            peer.on_append_sent(Index(index), &[entry(1)], Index(0), 0);
         }
         assert!(peer.is_full());
     }

@@ -413,7 +413,7 @@ impl Raft {
         };
         assert_eq!(damaged.term, entry.term, "index and term name an entry");
         let is_same = body_matches(&bytes, len, seed, crc) || self.has(RaftFault::RepairUnchecked);
-        if !is_same {
+        if !is_same || !self.room.fits_in_reserve(bytes.len()) {
             return false;
         }
         let repaired = Entry {

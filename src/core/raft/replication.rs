@@ -76,6 +76,13 @@ impl LeaderState {
         EntryBody::Good(self.scratch.as_slice().into())
     }
 
+    /// A body is not appended.
+    fn forget(&mut self, body: &EntryBody) {
+        if let EntryBody::Good(bytes) = body {
+            self.uncommitted_bytes -= bytes.len();
+        }
+    }
+
     /// Whether proposals have to wait for commits.
     fn is_full(&self) -> bool {
         self.uncommitted_bytes > UNCOMMITTED_BYTES_MAX
@@ -121,9 +128,27 @@ impl Raft {
     ///
     /// If this member does not lead.
     pub(super) fn append_command(&mut self, command: &Command) -> Index {
+        let body = self.leader_state.encode(command);
+        self.append_body(body)
+    }
+
+    /// Appends a command in this term if the log on the disk has room for it. Returns its index.
+    ///
+    /// # Panics
+    ///
+    /// If this member does not lead.
+    pub(super) fn maybe_append_command(&mut self, command: &Command) -> Option<Index> {
+        let body = self.leader_state.encode(command);
+        if !self.has_room_for_body(body.size()) {
+            self.leader_state.forget(&body);
+            return None;
+        }
+        Some(self.append_body(body))
+    }
+
+    fn append_body(&mut self, body: EntryBody) -> Index {
         assert_eq!(self.role, RaftRole::Leader, "only a leader makes entries");
         let index = self.log.last_index().next();
-        let body = self.leader_state.encode(command);
         self.append(Entry {
             term: self.current_term,
             index,
@@ -159,6 +184,7 @@ impl Raft {
         {
             entries.push(entry.clone());
             *commit = mark;
+            self.consume_room_of(entry);
             return self.gate.last_record();
         }
         self.persist(Persist::Append {
@@ -204,18 +230,21 @@ impl Raft {
             self.request_chunks();
             return false;
         }
+        let next = self.log.get(peer.next()).filter(|_| peer.next() <= end);
+        let can_take = next.is_some_and(|entry| !peer.is_full() && peer.has_room_for(entry));
         let is_due = match peer.state() {
             ProgressState::Probe { is_sent } => !is_sent,
-            _ => peer.lacks_commit(commit) || (peer.next() <= end && !peer.is_full()),
+            _ => peer.lacks_commit(commit) || can_take,
         };
         if !is_due {
             return false;
         }
-        let entries = if peer.is_full() {
-            Vec::new()
-        } else {
-            self.log.slice(peer.next(), end, APPEND_BYTES_MAX)
-        };
+        let mut entries = Vec::new();
+        if can_take {
+            let bytes_max = APPEND_BYTES_MAX.min(peer.unclaimed_bytes() as usize);
+            entries = self.log.slice(peer.next(), end, bytes_max);
+            peer.keep_what_fits(&mut entries);
+        }
         let round = is_probing.then(|| self.reads.round());
         self.send_append(at, entries, round);
         !is_probing
@@ -232,11 +261,11 @@ impl Raft {
             prev_index = Index(0);
             prev_term = Some(Term(0));
         }
+        let held_bytes = self.held_bytes(at, &entries);
+        let peer = self.tracker.at_mut(at);
         let end = Index(prev_index.0 + entries.len() as u64);
-        let bytes = entries.iter().map(Entry::size).sum();
-        let bytes = (!entries.is_empty()).then_some(bytes);
         let commit = self.log.commit_index();
-        peer.on_append_sent(end, bytes, commit, self.now_us);
+        peer.on_append_sent(end, &entries, commit, self.now_us);
         let to = peer.id();
         let rpc = Rpc::AppendEntries {
             prev_index,
@@ -245,9 +274,20 @@ impl Raft {
             acked: peer.matched(),
             round,
             sync_us: self.election.own_sync_us(),
+            held_bytes,
             entries,
         };
         self.send(to, rpc);
+    }
+
+    /// The size of the peer's next entry if it is held back for want of room.
+    fn held_bytes(&self, at: usize, entries: &[Entry]) -> Option<u64> {
+        let peer = self.tracker.at(at);
+        if !entries.is_empty() || peer.is_in_snapshot() {
+            return None;
+        }
+        let next = self.log.get(peer.next())?;
+        (!peer.has_room_for(next)).then_some(next.size() as u64)
     }
 
     /// Sends a heartbeat with the current round of reads to each peer.
@@ -298,7 +338,7 @@ impl Raft {
         &mut self,
         from: PeerId,
         round: Option<u64>,
-        sync_us: u32,
+        (sync_us, free_bytes): (u32, u64),
         answer: AppendAnswer,
     ) {
         let last = self.log.last_index();
@@ -306,7 +346,7 @@ impl Raft {
             return;
         };
         let peer = self.tracker.at_mut(at);
-        peer.on_reply(round, sync_us, self.now_us);
+        peer.on_reply(round, sync_us, free_bytes, self.now_us);
         match answer {
             AppendAnswer::Accepted {
                 verified,

@@ -117,8 +117,8 @@ impl Raft {
     /// The owner has saved a snapshot of the state as of `index` durably. Entries up to `release`
     /// may go: the older of the two kept snapshots covers them.
     ///
-    /// Entries after a snapshot that is being sent stay, unless the receiver is silent. A peer that
-    /// was away for long starts over with a newer snapshot.
+    /// Entries after a snapshot that is being sent stay, unless the receiver is silent or has no
+    /// room for it. A peer that was away for long starts over with a newer snapshot.
     ///
     /// # Panics
     ///
@@ -133,7 +133,7 @@ impl Raft {
         }
         let mut through = release.min(self.log.applied());
         for peer in self.tracker.iter() {
-            if let Some(sending) = peer.snapshot_index()
+            if let Some(sending) = peer.kept_snapshot_index()
                 && !self.is_silent(peer, self.now_us)
             {
                 through = through.min(sending);
@@ -222,12 +222,21 @@ impl Raft {
         }
     }
 
+    /// A receiver has no room for the snapshot that ends at `index`.
+    pub(super) fn on_snapshot_refused(&mut self, from: PeerId, index: Index) {
+        if let Some(peer) = find_receiver(&mut self.tracker, &mut self.repair, from) {
+            peer.on_heard(self.now_us);
+            peer.on_snapshot_refused(index, self.now_us);
+        }
+    }
+
     /// Sends each chunk again that its receiver has not confirmed in time.
     pub(super) fn retry_chunks(&mut self) {
         for peer in receivers(&mut self.tracker, &mut self.repair) {
             let syncs_us = CHUNK_PATIENCE_SYNCS * u64::from(peer.sync_us());
             let patience_us = self.election.timeout_us().max(syncs_us);
             peer.retry_chunk(patience_us, self.now_us);
+            peer.maybe_offer_again(self.snapshots.newest(), self.now_us);
         }
     }
 
@@ -235,7 +244,10 @@ impl Raft {
     /// clients wait and the transfer goes on.
     pub(super) fn is_held_up_by_snapshot(&self) -> bool {
         self.log.bytes() > SENDING_LOG_BYTES_MAX
-            && self.tracker.iter().any(Progress::is_in_snapshot)
+            && self
+                .tracker
+                .iter()
+                .any(|p| p.kept_snapshot_index().is_some())
     }
 }
 

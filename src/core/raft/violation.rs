@@ -283,6 +283,7 @@ mod tests {
                 acked: Index(0),
                 round: None,
                 sync_us: 0,
+                held_bytes: None,
                 entries,
             },
         }
@@ -423,6 +424,7 @@ mod tests {
             rpc: Rpc::AppendReply {
                 round,
                 sync_us: 0,
+                free_bytes: 0,
                 answer: AppendAnswer::Accepted {
                     verified: Index(verified),
                     matched: Index(matched),

@@ -47,8 +47,12 @@ impl Replica {
         now: Now,
         command: Command,
     ) -> Result<(Index, Term), Outcome> {
-        if self.is_disk_low && self.raft.role() == RaftRole::Leader {
+        let leads = self.raft.role() == RaftRole::Leader;
+        if leads && !self.raft.has_majority_with_room() {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
+        }
+        if self.raft.is_full_leader() && !self.raft.is_handing_over() {
+            self.hand_over(now);
         }
         match self.raft.propose(now, &command) {
             Ok((index, term)) => {

@@ -166,7 +166,7 @@ impl Replica {
     fn is_sending_snapshot(&self, now: Now) -> bool {
         for member in &self.raft.configuration().members {
             let progress = self.raft.peer(member.id);
-            let is_sent = progress.is_some_and(|progress| progress.is_in_snapshot());
+            let is_sent = progress.is_some_and(|p| p.kept_snapshot_index().is_some());
             if is_sent && self.raft.is_heard(now, member.id) {
                 return true;
             }
@@ -256,7 +256,8 @@ impl Replica {
             SnapshotIn::Installed { meta, store, bytes } => {
                 self.on_snapshot_installed(now, meta, *store, bytes);
             }
-            SnapshotIn::Refused => self.raft.on_installed(now, false),
+            SnapshotIn::Refused => self.raft.on_snapshot_unusable(now),
+            SnapshotIn::NoRoom => self.raft.on_no_room_for_snapshot(now),
         }
     }
 
@@ -284,7 +285,7 @@ impl Replica {
     /// The leader's snapshot is durable. It replaces the key space, unless this member has applied
     /// entries up to its index or further meanwhile.
     fn on_snapshot_installed(&mut self, now: Now, meta: SnapshotMeta, store: Store, bytes: u64) {
-        self.raft.on_installed(now, true);
+        self.raft.on_installed(now);
         let index = meta.index;
         if index <= self.applied || self.raft.snapshot().index != index {
             return;

@@ -16,6 +16,9 @@ pub struct Outputs {
     /// The number of the last record of `persist`, or of an earlier batch if that is empty.
     /// `Machine::on_synced` with it says that all records up to it are durable.
     pub lsn: Lsn,
+    /// The log should take at least this many bytes for certain: make room if the disk allows, and
+    /// report by `Machine::on_room`.
+    pub wanted_room_bytes: Option<u64>,
     /// Messages for the links. They may leave before `state` and `persist` are synced: the core withholds those
     /// that may not.
     pub send: Vec<(PeerId, Message)>,
@@ -81,6 +84,8 @@ impl Outputs {
         other.state = self.state.take().or(other.state);
         other.persist.append(&mut self.persist);
         other.lsn = self.lsn;
+        let wanted_bytes = self.wanted_room_bytes.take();
+        other.wanted_room_bytes = other.wanted_room_bytes.max(wanted_bytes);
         other.send.append(&mut self.send);
         other.answers.append(&mut self.answers);
         other.events.append(&mut self.events);
@@ -93,6 +98,7 @@ impl Outputs {
     /// Empties it and keeps its memory.
     pub fn clear(&mut self) {
         self.state = None;
+        self.wanted_room_bytes = None;
         self.persist.clear();
         self.send.clear();
         self.answers.clear();

@@ -72,6 +72,8 @@ pub enum SnapshotIn {
         /// Its size on disk, in bytes.
         bytes: u64,
     },
-    /// The leader's snapshot did not verify, or could not be written. The leader sends it again.
+    /// The leader's snapshot did not verify. The leader sends it again.
     Refused,
+    /// The disk has no room for the leader's snapshot. The leader offers it again.
+    NoRoom,
 }

@@ -14,7 +14,7 @@ use super::membership::{self, OwnMembership};
 use super::snapfile::{SnapshotFileWriter, Unusable};
 use super::snapshots::{self, KEPT, Snapshots};
 use super::standby::{self, StandbyRecord};
-use super::{Disk, SyncDelay, dir, random, snapfile};
+use super::{Disk, ROOM_BYTES_MIN, SyncDelay, dir, random, snapfile};
 use crate::core::machine::{Founding, Machine, Recovered, Space};
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{
@@ -115,12 +115,12 @@ impl Disk {
             snapshots: Snapshots::new(data_dir, limits, kept),
             unwritten_state: None,
             unreported_state: None,
-            waiting: VecDeque::new(),
             unsynced: VecDeque::new(),
             appended_mark: appended,
             durable_mark: 0,
             lsn: Lsn(0),
             space: Space::Ok,
+            wanted_bytes: ROOM_BYTES_MIN,
             next_room_check_us: None,
             delay: SyncDelay::from_env(),
         };

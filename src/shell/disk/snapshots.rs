@@ -206,7 +206,11 @@ impl Snapshots {
         });
         let file = match written {
             Ok(file) => file,
-            Err(e) if files::is_full(&e) => return Some(self.refuse(&path, &e.to_string())),
+            Err(e) if files::is_full(&e) => {
+                log::warn!("no room for the leader's snapshot: {e}. It will be offered again");
+                or_die(files::remove(&path));
+                return Some(SnapshotIn::NoRoom);
+            }
             Err(e) => die(&format_args!("{}: {e}", path.display())),
         };
         if !done {

@@ -136,6 +136,7 @@ pub fn describe(message: &Message) -> (&'static str, u64, u64) {
         },
         Rpc::InstallSnapshot { meta, offset, .. } => ("install", meta.index.0, *offset),
         Rpc::SnapshotReply { index, offset } => ("install-reply", index.0, *offset),
+        Rpc::SnapshotRefused { index } => ("install-refused", index.0, 0),
         Rpc::TimeoutNow => ("timeout-now", 0, 0),
         Rpc::Fetch { index, term } => ("fetch", index.0, term.0),
         Rpc::Fetched { index, term, .. } => ("fetched", index.0, term.0),

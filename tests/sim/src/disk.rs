@@ -8,6 +8,7 @@
 //! to single entries becomes `EntryBody::Faulty`, as recovery would report it. Start at `Disk::append`.
 use std::collections::VecDeque;
 use tern::core::machine::StandbyInfo;
+use tern::core::raft::room::record_cost;
 use tern::core::raft::{HardState, Index, Lsn, PeerId, Persist, SnapshotMeta, StateSeq, Term};
 use tern_support::durable::{DurableLog, Record};
 use tern_support::rng::Rng;
@@ -263,6 +264,8 @@ pub struct Disk {
     durable: u64,
     reported: u64,
     last: u64,
+    /// How many bytes the log still takes; `None`: any number.
+    room: Option<u64>,
     /// A running sync covers up to here.
     syncing: Option<u64>,
     writing: Option<Writing>,
@@ -283,6 +286,7 @@ impl Disk {
             durable: 0,
             reported: 0,
             last: 0,
+            room: None,
             syncing: None,
             writing: None,
             finishing: VecDeque::new(),
@@ -294,7 +298,17 @@ impl Disk {
     pub fn append(&mut self, ops: &mut Vec<Persist>, lsn: Lsn) {
         self.last += ops.len() as u64;
         assert!(self.last == lsn.0, "operations are numbered without a gap");
+        if let Some(room) = &mut self.room {
+            let cost = ops.iter().map(record_cost).sum();
+            let left = room.checked_sub(cost);
+            *room = left.expect("what is handed over fits into the log");
+        }
         self.waiting.extend(ops.drain(..));
+    }
+
+    /// From now on the log takes this many bytes; `None`: any number.
+    pub fn set_room(&mut self, room: Option<u64>) {
+        self.room = room;
     }
 
     /// Takes a term and vote over.

@@ -10,6 +10,8 @@ use super::params::Blow;
 use super::truth::violation;
 use tern::core::machine::{Op, Space};
 use tern::core::raft::PeerId;
+use tern::core::raft::room::{CLIENT_RESERVE_BYTES, FREE_BYTES_MAX};
+use tern::core::timer::Now;
 
 /// And how long the first members may take to come together.
 const SETUP_MAX: u64 = 200;
@@ -245,10 +247,25 @@ impl World {
     fn set_full(&mut self, slot: usize, full: bool) {
         if self.hosts[slot].full != full && self.is_up(slot) {
             self.hosts[slot].full = full;
-            let space = if full { Space::Low } else { Space::Ok };
             let epoch = self.hosts[slot].epoch;
-            self.input(slot, epoch, |_, run, now| run.core.on_space(now, space));
+            self.input(slot, epoch, |world, run, now| {
+                world.report_room(slot, run, now);
+            });
+        } else if !full {
+            self.hosts[slot].full = false;
         }
+    }
+
+    /// Reports the room of a host. A full disk takes what is left of a segment: now more than what
+    /// clients' entries leave free, now nothing.
+    pub fn report_room(&mut self, slot: usize, run: &mut Running, now: Now) {
+        let is_full = self.hosts[slot].full;
+        let bytes_max = *self.rng.pick(&[1_000, 100_000, 2 * CLIENT_RESERVE_BYTES]);
+        let room = is_full.then(|| self.rng.below(bytes_max));
+        let space = if is_full { Space::Low } else { Space::Ok };
+        run.disk.set_room(room);
+        run.core.on_room(room.unwrap_or(FREE_BYTES_MAX));
+        run.core.on_space(now, space);
     }
 
     fn ask_removal(&mut self, slot: usize) {

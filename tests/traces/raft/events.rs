@@ -187,6 +187,20 @@ impl World {
         true
     }
 
+    /// `room ID BYTES`: the member's log takes this many bytes from now on.
+    pub(super) fn room(&mut self, id: u64, bytes: u64) {
+        self.raft(id, |r| r.on_room(bytes));
+        self.collect(id);
+    }
+
+    /// `refuse ID`: the member's disk has no room for the snapshot that is coming in.
+    pub(super) fn refuse(&mut self, id: u64) {
+        let now = self.now();
+        self.with(id, |n| n.installing = None);
+        self.raft(id, |r| r.on_no_room_for_snapshot(now));
+        self.collect(id);
+    }
+
     pub(super) fn crash(&mut self, id: u64) {
         self.with(id, |n| {
             n.raft = None;
@@ -240,9 +254,11 @@ impl World {
             node.applied = meta.index;
         }
         let raft = node.raft.as_mut().expect("runs");
-        raft.on_installed(now, good);
         if good {
+            raft.on_installed(now);
             raft.on_applied(meta.index);
+        } else {
+            raft.on_snapshot_unusable(now);
         }
         self.collect(id);
     }

@@ -60,6 +60,10 @@ impl World {
         for read in out.failed_reads.drain(..) {
             self.trace.push(format!("{id} read {} failed", read.0));
         }
+        if let Some(bytes) = out.wanted_room_bytes {
+            self.trace
+                .push(format!("{id} wants room for {bytes} bytes"));
+        }
         for notice in out.notices.drain(..) {
             self.trace.push(match notice {
                 RaftNotice::Removed => format!("{id} is told that it was removed"),

@@ -138,27 +138,19 @@ pub(super) fn message(message: &Message) -> String {
             let kind = if *pre { "prevote" } else { "vote" };
             format!("{kind} {}", if *granted { "yes" } else { "no" })
         }
-        Rpc::AppendEntries {
-            prev_index,
-            prev_term,
-            commit,
-            acked,
+        rpc @ Rpc::AppendEntries { .. } => append(rpc),
+        Rpc::AppendReply {
             round,
-            entries,
+            free_bytes,
+            answer,
             ..
         } => {
-            let mut text = format!("append {}/{}", prev_index.0, prev_term.0);
-            if !entries.is_empty() {
-                let list: Vec<String> = entries.iter().map(entry).collect();
-                write!(text, " [{}]", list.join(" ")).expect("a string takes it");
+            let text = append_reply(answer, *round);
+            match *free_bytes {
+                FREE_BYTES_MAX => text,
+                bytes => format!("{text}, {bytes} bytes free"),
             }
-            write!(text, " commit {} acked {}", commit.0, acked.0).expect("a string takes it");
-            if let Some(round) = round {
-                write!(text, " round {round}").expect("a string takes it");
-            }
-            text
         }
-        Rpc::AppendReply { round, answer, .. } => append_reply(answer, *round),
         Rpc::InstallSnapshot {
             meta,
             offset,
@@ -171,6 +163,7 @@ pub(super) fn message(message: &Message) -> String {
             format!("snapshot {index}/{term} from {offset}, {length} bytes{end}")
         }
         Rpc::SnapshotReply { index, offset } => format!("snapshot {} next {offset}", index.0),
+        Rpc::SnapshotRefused { index } => format!("snapshot {} no room", index.0),
         Rpc::TimeoutNow => "timeout now".to_string(),
         Rpc::Fetch { index, term } => format!("fetch {}/{}", index.0, term.0),
         Rpc::Fetched { index, term, found } => {
@@ -184,6 +177,35 @@ pub(super) fn message(message: &Message) -> String {
         Term::REMOVED => rpc,
         term => format!("t{} {rpc}", term.0),
     }
+}
+
+fn append(rpc: &Rpc) -> String {
+    let Rpc::AppendEntries {
+        prev_index,
+        prev_term,
+        commit,
+        acked,
+        round,
+        held_bytes,
+        entries,
+        ..
+    } = rpc
+    else {
+        unreachable!("called for appends only");
+    };
+    let mut text = format!("append {}/{}", prev_index.0, prev_term.0);
+    if !entries.is_empty() {
+        let list: Vec<String> = entries.iter().map(entry).collect();
+        write!(text, " [{}]", list.join(" ")).expect("a string takes it");
+    }
+    write!(text, " commit {} acked {}", commit.0, acked.0).expect("a string takes it");
+    if let Some(round) = round {
+        write!(text, " round {round}").expect("a string takes it");
+    }
+    if let Some(bytes) = held_bytes {
+        write!(text, " holds {bytes} bytes back").expect("a string takes it");
+    }
+    text
 }
 
 fn append_reply(answer: &AppendAnswer, round: Option<u64>) -> String {

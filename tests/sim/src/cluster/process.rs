@@ -37,6 +37,9 @@ impl World {
             mono_off_us,
             wake_us: u64::MAX,
         });
+        if self.hosts[slot].full {
+            self.report_room(slot, &mut run, now);
+        }
         run.seen = seen_of(&run.core);
         let (from, to) = (run.log.base + 1, run.seen.commit);
         let started = self.check_commit(slot, &run, "durable-commit", (from, to));

@@ -1,0 +1,192 @@
+//! The room in this member's log on the disk.
+//!
+//! Nothing waits for room. The owner tells how many bytes the log takes for certain
+//! (`Raft::on_room`), each record uses some of them up, and what does not fit is not taken:
+//! - a follower takes the entries of an append as far as they fit, and each reply tells how many
+//!   bytes are free (`following`);
+//! - a leader refuses proposals (`replication`);
+//! - a repair waits for the next round of fetches (`repair`), and a snapshot is asked for again
+//!   (`install`).
+//!
+//! So the disk never holds records back, and a vote compares the log that is really held. Start
+//! reading at [`LogRoom`].
+use super::fault::RaftFault;
+use super::message::{Entry, Persist, SnapshotMeta};
+use super::snapshot_head::encode_meta;
+use super::{Progress, Raft, RaftRole};
+
+/// No more free bytes are counted than this: 1 GiB.
+pub const FREE_BYTES_MAX: u64 = 1 << 30;
+
+/// Most bytes that a record takes besides the body of its entry or the head of its snapshot: the
+/// header, the padding, and the record that ends the batch.
+pub const RECORD_EXTRA_BYTES: u64 = 80;
+
+/// Clients' entries are refused while less than this is free beyond what is on the way, so that
+/// changes of membership and expiry still fit.
+pub const CLIENT_RESERVE_BYTES: u64 = 1 << 20;
+
+/// The longest entry that keeps a cluster going, in bytes.
+const DUTY_BYTES_MAX: usize = 4 << 10;
+
+/// The longest body of an entry, in bytes: that of the format of the log.
+pub const BODY_BYTES_MAX: u64 = (1 << 24) - 1;
+
+/// Entries are taken only while at least this much stays free: repairs and installed snapshots
+/// need it.
+pub const ENTRY_RESERVE_BYTES: u64 = 32 << 10;
+
+/// The room in the log on the disk.
+#[derive(Default)]
+pub struct LogRoom {
+    /// The bytes that records may still use, less than `FREE_BYTES_MAX`. Rises with a report of the
+    /// owner, falls with each record. `None`: the owner has reported more, or nothing yet.
+    bound_bytes: Option<u64>,
+}
+
+impl LogRoom {
+    /// The bytes that records may still use; at most `FREE_BYTES_MAX`.
+    pub fn free_bytes(&self) -> u64 {
+        self.bound_bytes.unwrap_or(FREE_BYTES_MAX)
+    }
+
+    /// The disk takes `free_bytes` for certain, besides everything that it was handed.
+    /// `not_handed_bytes` is the cost of the records that it was not handed yet.
+    fn on_report(&mut self, free_bytes: u64, not_handed_bytes: u64) {
+        let left = free_bytes.saturating_sub(not_handed_bytes);
+        self.bound_bytes = (left < FREE_BYTES_MAX).then_some(left);
+    }
+
+    /// Whether an entry with a body of `bytes` bytes fits.
+    pub fn fits(&self, bytes: usize) -> bool {
+        self.free_bytes() >= bytes as u64 + RECORD_EXTRA_BYTES + ENTRY_RESERVE_BYTES
+    }
+
+    /// Whether a record that cannot be refused for long fits: a repair, or an installed snapshot.
+    pub fn fits_in_reserve(&self, bytes: usize) -> bool {
+        self.free_bytes() >= bytes as u64 + RECORD_EXTRA_BYTES
+    }
+
+    /// A record of `bytes` bytes is handed to the disk.
+    fn consume(&mut self, bytes: u64) {
+        if let Some(left) = &mut self.bound_bytes {
+            *left = left.saturating_sub(bytes);
+        }
+    }
+}
+
+/// The most bytes that an entry takes in the log.
+pub fn entry_cost(entry: &Entry) -> u64 {
+    entry.size() as u64 + RECORD_EXTRA_BYTES
+}
+
+/// The most bytes that a record takes in the log.
+pub fn record_cost(record: &Persist) -> u64 {
+    match record {
+        Persist::Append { entries, .. } => entries.iter().map(entry_cost).sum(),
+        Persist::Repair(entry) => entry_cost(entry),
+        Persist::Installed { meta, .. } => {
+            let mut head = Vec::new();
+            encode_meta(meta, &mut head);
+            head.len() as u64 + RECORD_EXTRA_BYTES
+        }
+        Persist::Release { .. } => 0,
+    }
+}
+
+impl Raft {
+    /// The log on the disk takes `free_bytes` bytes for certain, besides all records that the owner
+    /// has taken so far (`take_output`).
+    pub fn on_room(&mut self, free_bytes: u64) {
+        let not_handed_bytes = self.out.persist.iter().map(record_cost).sum();
+        self.room.on_report(free_bytes, not_handed_bytes);
+        self.check_invariants();
+    }
+
+    /// Counts the cost of a record, or of one more entry of a record.
+    pub(super) fn consume_room(&mut self, record: &Persist) {
+        self.room.consume(record_cost(record));
+    }
+
+    pub(super) fn consume_room_of(&mut self, entry: &Entry) {
+        self.room.consume(entry_cost(entry));
+    }
+
+    /// Whether an entry with a body of `bytes` bytes fits. If not, the owner is asked for the room.
+    pub(super) fn has_room_for_body(&mut self, bytes: usize) -> bool {
+        if self.room.fits(bytes) || self.has(RaftFault::RoomIgnored) {
+            return true;
+        }
+        self.want_room(bytes as u64);
+        false
+    }
+
+    /// Asks the owner for the room of an entry of `bytes` bytes, unless it is there. A peer may
+    /// claim any size; no entry is longer than `BODY_BYTES_MAX`.
+    pub(super) fn want_room(&mut self, bytes: u64) {
+        let bytes = bytes.min(BODY_BYTES_MAX);
+        if self.room.fits(bytes as usize) {
+            return;
+        }
+        let wanted = bytes + RECORD_EXTRA_BYTES + ENTRY_RESERVE_BYTES;
+        self.out.wanted_room_bytes = self.out.wanted_room_bytes.max(Some(wanted));
+    }
+
+    /// Whether the record of an installed snapshot fits.
+    pub(super) fn has_room_for_snapshot(&self, meta: &SnapshotMeta) -> bool {
+        let mut head = Vec::new();
+        encode_meta(meta, &mut head);
+        self.room.fits_in_reserve(head.len())
+    }
+
+    /// Whether there is room for the entries that keep a cluster going: no-ops, changes of
+    /// membership, expiry.
+    pub fn has_duty_room(&self) -> bool {
+        self.room.fits(DUTY_BYTES_MAX)
+    }
+
+    /// Whether this member has room for entries of clients.
+    pub fn has_client_room(&self) -> bool {
+        self.room.free_bytes() >= CLIENT_RESERVE_BYTES
+    }
+
+    /// Whether this leader and the voters that have room for entries of clients are a majority: a
+    /// full disk outside of it costs the cluster nothing.
+    pub fn has_majority_with_room(&self) -> bool {
+        let has_room = |peer: &Progress| peer.unclaimed_bytes() >= CLIENT_RESERVE_BYTES;
+        let mut count = self.tracker.voters().filter(|p| has_room(p)).count();
+        let is_voter = self.configuration().is_voter(self.id);
+        if is_voter && self.has_client_room() {
+            count += 1;
+        }
+        count >= self.configuration().majority()
+    }
+
+    /// Whether this member leads a majority that has room, without having room itself: it should
+    /// hand over.
+    pub fn is_full_leader(&self) -> bool {
+        let leads = self.role == RaftRole::Leader;
+        leads && !self.has_client_room() && self.has_majority_with_room()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_handed_to_the_disk_yet_is_not_free() {
+        let mut room = LogRoom::default();
+        room.consume(1);
+        assert_eq!(room.free_bytes(), FREE_BYTES_MAX);
+        room.on_report(100_000, 10_000);
+        assert_eq!(room.free_bytes(), 90_000);
+        room.consume(50_000);
+        assert!(room.fits(40_000 - 80 - (32 << 10)));
+        assert!(!room.fits(40_001 - 80 - (32 << 10)));
+        assert!(room.fits_in_reserve(39_920));
+        assert!(!room.fits_in_reserve(39_921));
+        room.on_report(u64::MAX, 0);
+        assert_eq!(room.free_bytes(), FREE_BYTES_MAX);
+    }
+}
