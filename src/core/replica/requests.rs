@@ -59,42 +59,17 @@ impl Replica {
     }
 
     /// A client reads the key space, or watches it.
-    fn on_read(&mut self, now: Now, ticket: Ticket, op: Op) {
+    fn on_read(&mut self, now: Now, ticket: Ticket, mut op: Op) {
         if !self.has_joined() {
             return self.redirect_to_leader(ticket);
         }
+        if self.take_linearizable(&mut op) {
+            return self.read(now, ticket, op);
+        }
         match op {
-            Op::Get {
-                path,
-                recursive,
-                linearizable: true,
-            } => {
-                let op = Op::Get {
-                    path,
-                    recursive,
-                    linearizable: false,
-                };
-                self.read(now, ticket, op);
-            }
             Op::Get {
                 path, recursive, ..
             } => self.list(now, ticket, &path, recursive),
-            Op::Watch {
-                path,
-                recursive,
-                stream,
-                since,
-                on_leader: true,
-            } if self.raft.role() != RaftRole::Leader => {
-                let op = Op::Watch {
-                    path,
-                    recursive,
-                    stream,
-                    since,
-                    on_leader: false,
-                };
-                self.read(now, ticket, op);
-            }
             Op::Watch {
                 path,
                 recursive,
@@ -104,6 +79,18 @@ impl Replica {
             } => self.watch(ticket, &path, recursive, stream, since),
             Op::Migrate => self.list_for_migration(now, ticket),
             _ => unreachable!("`on_request` hands in reads only"),
+        }
+    }
+
+    /// Whether a leader must be confirmed before `op` is carried out. Clears the mark for that in
+    /// `op`, so that it is an ordinary read afterwards. The leader serves a watch without a round.
+    fn take_linearizable(&self, op: &mut Op) -> bool {
+        match op {
+            Op::Get { linearizable, .. } => std::mem::take(linearizable),
+            Op::Watch { on_leader, .. } => {
+                std::mem::take(on_leader) && self.raft.role() != RaftRole::Leader
+            }
+            _ => false,
         }
     }
 
