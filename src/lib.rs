@@ -1,9 +1,12 @@
-//! tern: a replicated key-value store for the edge.
+//! tern: a replicated key-value store for the edge. One small binary, one thread, one event loop;
+//! the HTTP interface of etcd 0.4 on a raft and a log that lose nothing.
 //!
-//! Three rings: the shell sees the OS, the codecs turn bytes into values and back, the core is
-//! deterministic and does no I/O. `core::seam` holds every value that crosses from the shell into
-//! the core and out again. The rules that hold everywhere are tested in `tests/tidy.rs`.
+//! Below is the tour of the code; the README has the same. Paths are relative to `src`, except those
+//! that begin with `wal` or `tests`.
+//!
+#![doc = include_str!("tour.md")]
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod codec;
 pub mod core;

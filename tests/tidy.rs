@@ -578,3 +578,34 @@ fn imports_are_read_as_rust_reads_them() {
     let found: Vec<String> = imports(&file, &modules).into_iter().collect();
     assert_eq!(found, ["core::error", "core::raft::message", "core::timer"]);
 }
+
+/// The tour names each step by file and function. What it names exists, and the README shows the
+/// same tour as the front page of the documentation.
+#[test]
+fn the_tour_leads_through_code_that_exists() {
+    let tour = fs::read_to_string(root().join("src/tour.md")).expect("the tour");
+    let readme = fs::read_to_string(root().join("README.md")).expect("the README");
+    assert!(readme.contains(tour.trim()), "the README holds src/tour.md");
+    let all = sources(&["src", "wal/src", "tests"]);
+    let code: String = all.iter().map(|f| f.text.as_str()).collect();
+    let mut steps = 0;
+    let mut bad = Vec::new();
+    for name in tour.split('`').skip(1).step_by(2) {
+        if let Some(path) = name.strip_suffix(".rs") {
+            let places = [format!("src/{path}.rs"), format!("{path}.rs")];
+            if !all.iter().any(|f| places.contains(&f.path)) {
+                bad.push(format!("{name} is no file"));
+            }
+        } else if let Some((owner, function)) = name.split_once("::") {
+            steps += 1;
+            let is_function = code.contains(&format!("fn {function}("))
+                || code.contains(&format!("fn {function}<"));
+            let is_variant = code.contains(&format!("    {function}("));
+            if !names(&code, owner) || !(is_function || is_variant) {
+                bad.push(format!("{name} does not exist"));
+            }
+        }
+    }
+    assert!(steps > 40, "only {steps} steps were found");
+    check("the tour", bad);
+}
