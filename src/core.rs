@@ -9,6 +9,7 @@ pub mod error;
 pub mod escape;
 pub mod fields;
 pub mod machine;
+pub mod peers;
 pub mod raft;
 pub mod random;
 pub mod replica;

@@ -11,6 +11,7 @@ mod bootstrap;
 mod caretaker;
 pub mod fault;
 mod finder;
+mod links;
 mod member;
 mod place;
 mod registrar;
@@ -22,6 +23,7 @@ pub use super::seam::*;
 pub use finder::Search;
 
 use crate::core::error::{Code, Error};
+use crate::core::peers::Peers;
 use crate::core::raft::room::FREE_BYTES_MAX;
 use crate::core::raft::{Configuration, Index, Lsn, Message, PeerId, Raft, StateSeq, Term};
 use crate::core::replica::Replica;
@@ -82,6 +84,8 @@ struct Common {
     is_disk_low: bool,
     /// How many bytes the log on the disk takes for certain, as last reported.
     free_bytes: u64,
+    /// The links to other members.
+    peers: Peers,
     /// Keeps this machine registered with a discovery service; `None` without one, and once this
     /// machine is to stop.
     registrar: Option<Registrar>,
@@ -90,6 +94,7 @@ struct Common {
 impl Common {
     fn new(settings: Settings, recovered: &Recovered, search: Search, seed: u64) -> Common {
         Common {
+            peers: links::peers(&settings, recovered.incarnation, seed),
             settings,
             search,
             seed,
@@ -256,14 +261,6 @@ impl Machine {
         }
     }
 
-    /// A link to a member opened, or its process is gone.
-    pub fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
-        if let MachineMode::Member(member) = &mut self.mode {
-            member.on_link(now, peer, state);
-        }
-        self.check_invariants();
-    }
-
     /// The term and vote `seq`, or a later one, is durable, by a sync that took `took_us`. Neither
     /// this nor `on_synced` implies the other.
     pub fn on_state_synced(&mut self, now: Now, seq: StateSeq, took_us: u64) {
@@ -329,6 +326,7 @@ impl Machine {
             }
             MachineMode::Outside(Outside::Stopped { .. }) => {}
         }
+        self.on_link_time(now);
         self.check_invariants();
     }
 
@@ -351,6 +349,7 @@ impl Machine {
 
     /// Applies what is committed, does a slice of longer work, and appends the outputs to `outputs`.
     pub fn advance(&mut self, now: Now, outputs: &mut Outputs) {
+        self.pass_link_changes(now);
         if let MachineMode::Member(member) = &mut self.mode {
             member.advance(now, &mut self.common);
         }
@@ -365,6 +364,7 @@ impl Machine {
         if let Some(registrar) = &mut self.common.registrar {
             outputs.calls.extend(registrar.take_call());
         }
+        self.follow_place(now, outputs);
         self.check_invariants();
     }
 
@@ -388,7 +388,8 @@ impl Machine {
         };
         let registrar_us = self.common.registrar.as_ref().map(Registrar::next_deadline);
         let duties_us = self.common.caretaker.next_deadline();
-        [mode_us, registrar_us, duties_us]
+        let links_us = self.common.peers.next_deadline();
+        [mode_us, registrar_us, duties_us, links_us]
             .into_iter()
             .flatten()
             .min()

@@ -32,13 +32,14 @@ mod snapshotting;
 mod speed_test;
 mod stats;
 
+use crate::core::peers::ProcessChange;
 use crate::core::raft::{
     Configuration, HeartbeatReport, Index, Lsn, Message, PeerId, Raft, RaftConfig, RaftNotice,
-    RaftOutput, RaftRole, RaftState, Rpc, StateSeq,
+    RaftOutput, RaftRole, RaftState, Rpc, StateSeq, Violation,
 };
 use crate::core::seam::{
-    Answer, Fact, Indexes, LinkState, Order, Outcome, Outputs, Recovered, Role, Settings,
-    SnapshotOut, Space, Ticket,
+    Answer, Fact, Indexes, Order, Outcome, Outputs, Recovered, Role, Settings, SnapshotOut, Space,
+    Ticket,
 };
 use crate::core::store::{HistoryLimits, Notification, Store};
 use crate::core::timer::Now;
@@ -76,6 +77,8 @@ pub struct Replica {
     statistics: stats::Statistics,
 
     // -- outputs
+    /// Peer URLs at which members say they are now; to be dialled.
+    hints: Vec<Box<str>>,
     /// Raft's outputs on their way to `outputs`; empty between turns, kept for its memory.
     raft_output: RaftOutput,
     /// The store's events on their way to `outputs`; empty between turns, kept for its memory.
@@ -144,6 +147,7 @@ impl Replica {
             forwarding: forwarding::Forwarding::new(seed, recovered.term),
             snapshotting: snapshotting::Snapshotting::new(recovered.snapshot_bytes),
             statistics: stats::Statistics::default(),
+            hints: Vec::new(),
             raft_output: RaftOutput::default(),
             store_notifications: Vec::new(),
             outputs: Outputs::default(),
@@ -189,13 +193,14 @@ impl Replica {
         self.raft.on_partial_message(now, from);
     }
 
-    /// The link to `peer` opened or closed. A removed member that connects is sent the notice of
-    /// its removal. Requests that were forwarded over a closed link get no reply and are given up.
-    pub fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
-        self.raft.on_link(now, peer, state == LinkState::Up);
-        match state {
-            LinkState::Closed => self.give_up_forwarded_to(peer),
-            LinkState::Up => {
+    /// A process of `peer` opened a link, or is gone. A removed member that connects is sent the
+    /// notice of its removal. Requests that were forwarded to a process that is gone get no reply
+    /// and are given up.
+    pub fn on_link(&mut self, now: Now, peer: PeerId, change: ProcessChange) {
+        self.raft.on_link(now, peer, change == ProcessChange::Up);
+        match change {
+            ProcessChange::Gone => self.give_up_forwarded_to(peer),
+            ProcessChange::Up => {
                 if let Some(notice) = self.raft.removal_notice(peer) {
                     self.outputs.send.push((peer, notice));
                 }
@@ -280,7 +285,6 @@ impl Replica {
         self.take_chunks();
         self.take_round_trips();
         self.take_notices();
-        self.take_violations();
         self.deliver_events();
         self.report_members();
         for (_, message) in &self.raft_output.messages {
@@ -298,6 +302,11 @@ impl Replica {
     /// The outputs since the owner last emptied them. The owner takes them, and may add its own.
     pub fn outputs_mut(&mut self) -> &mut Outputs {
         &mut self.outputs
+    }
+
+    /// The peer URLs at which members say they are now, since the last call.
+    pub fn take_hints(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.hints)
     }
 
     /// The reports about heartbeats since the last call.
@@ -350,13 +359,9 @@ impl Replica {
         }
     }
 
-    fn take_violations(&mut self) {
-        for (peer, violation) in self.raft_output.violations.drain(..) {
-            let order = Order::CloseLinks { peer, violation };
-            if !self.outputs.orders.contains(&order) {
-                self.outputs.orders.push(order);
-            }
-        }
+    /// The messages since the last call that no correct peer sends; they were dropped.
+    pub fn take_violations(&mut self) -> Vec<(PeerId, Violation)> {
+        std::mem::take(&mut self.raft_output.violations)
     }
 
     /// The removal of this machine was applied.

@@ -99,15 +99,6 @@ pub struct StandbyInfo {
     pub sync_interval_ms: u64,
 }
 
-/// A change of a link to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkState {
-    /// It is open.
-    Up,
-    /// The process at its other end is gone.
-    Closed,
-}
-
 /// The room on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {

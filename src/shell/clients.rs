@@ -219,6 +219,13 @@ impl Clients {
         Some(conn.into_parts())
     }
 
+    /// The IP address that a connection came from, for the log; empty if it has ended.
+    pub fn source(&mut self, id: SlotId) -> String {
+        let conn = self.conns.get_mut(id);
+        conn.and_then(Conn::source)
+            .map_or(String::new(), |ip| ip.to_string())
+    }
+
     /// Phase 3: answers a request for a link with a refusal, and closes the connection.
     pub fn refuse(&mut self, id: SlotId, response: &Response) {
         if let Some(conn) = self.conns.get_mut(id) {

@@ -19,6 +19,7 @@ use crate::shell::disk::Export;
 use mio::event::Event;
 use mio::{Registry, Token};
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 
 /// The input buffer grows at most this many times at once for the rest of a body.
 const INPUT_GROWTH_MAX: usize = 16;
@@ -125,6 +126,11 @@ impl Conn {
     /// The poll refuses. The caller must drop the connection.
     pub fn update_interest(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.socket.update_interest(registry, token)
+    }
+
+    /// The address that it came from; `None` if it has ended.
+    pub fn source(&mut self) -> Option<IpAddr> {
+        self.socket.source()
     }
 
     /// Returns the socket, and the input after the last request.

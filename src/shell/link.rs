@@ -1,143 +1,131 @@
 //! One link: a connection to a peer that carries raft messages.
 //!
-//! Each machine sends on the link that it has dialled, and receives on the link that the peer has
-//! dialled. Without a link of its own it sends on the peer's. Must not decide when to dial or which
-//! link to use: that is the part of `links`. Start with `fill` and `flush`.
+//! A link that this machine has dialled carries messages to the peer. The one that the peer has
+//! dialled brings the peer's messages, and takes ours only while there is no other. Which peer has
+//! which link, and when to dial again, is decided in `core::peers`. Start with `fill` and `flush`.
 use super::link_queue::LinkQueue;
 use super::sockets::{Output, Socket};
 use super::transport::Transport;
 use crate::codec::http::upgrade;
 use crate::codec::peer::frame::{FrameContent, Frames};
-use crate::codec::peer::hello::{Hello, REFUSED};
-use crate::core::raft::{Message, PeerId};
+use crate::codec::peer::hello::{self, REFUSED};
+use crate::core::peers::{Hello, HelloRefusal, LinkId};
+use crate::core::raft::Message;
 use mio::event::Event;
 use mio::{Registry, Token};
 use std::io;
 
 /// How many bytes are read at once.
 const READ_BYTES: usize = 32 * 1024;
-/// Most bytes read from one link in one turn. The turn appends all entries in them to the log and
-/// syncs once. The bound limits the delay of timers, and the bytes that are in memory both encoded
-/// and decoded.
+/// How many bytes one link may bring in one turn. The turn appends the entries in them to the log,
+/// and syncs once for all. The bound limits how long timers wait and how much of it stands in
+/// memory twice.
 const READ_BYTES_A_TURN: usize = 1 << 20;
-/// While the pieces of a long message arrive, its sender gets a pong at this interval, in
-/// microseconds. On a slow line the message may take longer than the sender's patience.
+/// While the pieces of a long message arrive, its sender gets a pong at this interval. On a slow
+/// line the message may take longer than the sender waits for an answer.
 const PONG_US: u64 = 20_000;
 
-/// The stage of a link. It only moves down this list.
+/// How far a link is in its life. It only moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkStage {
     /// The TCP connection is being made.
     Connecting,
     /// Our hello is queued or sent, and not yet answered.
     Asking,
-    /// Messages are exchanged.
+    /// Messages may be exchanged.
     Open,
-    /// The link closes once the queued bytes have been written.
+    /// It closes once the queued bytes have been written.
     Closing,
-    /// The link is dropped at the end of this turn.
+    /// It is dropped at the end of this turn.
     Dead,
 }
 
-/// An input from a link.
-pub enum LinkEvent {
-    /// The peer has answered our hello with its own.
+/// What has arrived on a link.
+pub enum LinkInput {
+    /// The peer has accepted our hello, and has answered with its own.
     Hello(Hello),
+    /// The peer has refused our hello; `None`: with an unknown code.
+    Refused(Option<HelloRefusal>),
     /// A raft message.
     Message(Message),
-    /// A piece of a longer message, or a pong. The peer's process is alive.
+    /// A piece of a longer message, or a pong: the peer's process is alive.
     Contact,
 }
 
 /// One connection to a peer.
 pub struct Link {
-    /// The id of the peer. On a link that the peer has dialled, the id in its hello.
-    peer: PeerId,
-
-    /// This machine has dialled the link.
-    is_dialled: bool,
+    /// Names it for the core.
+    id: LinkId,
 
     stage: LinkStage,
 
     socket: Socket<LinkQueue>,
 
-    /// The decoder of frames, with the pieces of a message that is arriving.
+    /// The request that carries our hello; empty once it is queued, and on a link that the peer has
+    /// dialled.
+    request: Vec<u8>,
+
+    /// The message whose pieces are arriving.
     frames: Frames,
 
-    /// The random number of the peer's process. `None` until its hello has been accepted.
-    process: Option<u64>,
+    /// How many bytes have arrived since the core was told last.
+    heard_bytes: u64,
 
-    /// When our hello must have been answered; `None` on a link that the peer has dialled. In
-    /// microseconds of the monotonic clock, like all times here.
-    hello_due_us: Option<u64>,
-
-    /// When bytes arrived last; before the first bytes, when the link was made.
+    /// When bytes arrived last; at first, when the link was made. In microseconds of the monotonic
+    /// clock, like all times here.
     heard_us: u64,
 
-    /// When a ping was queued last; `None` before the first.
-    pinged_us: Option<u64>,
-
-    /// When a pong was queued last for a long message; `None` before the first.
+    /// When a pong was queued last because of a long message.
     ponged_us: Option<u64>,
 
-    /// Why the link is closing or dead; empty before.
+    /// Why it is closing or dead; empty before.
     trouble: String,
-
-    /// The peer has refused our hello. It will probably refuse the next one too.
-    is_refused: bool,
 }
 
 impl Link {
-    /// A link to `peer` whose connection is being made. The peer has until `hello_due_us` to
-    /// answer the hello.
-    pub fn dial(peer: PeerId, transport: Transport, now_us: u64, hello_due_us: u64) -> Link {
+    /// A link whose connection to `host` is being made; `hello` follows then.
+    pub fn dial(id: LinkId, transport: Transport, host: &str, hello: &Hello, now_us: u64) -> Link {
         Link {
-            peer,
-            is_dialled: true,
+            id,
             stage: LinkStage::Connecting,
             socket: Socket::connecting(transport),
+            request: upgrade::request(host, &hello::encode(hello)),
             frames: Frames::default(),
-            process: None,
-            hello_due_us: Some(hello_due_us),
+            heard_bytes: 0,
             heard_us: now_us,
-            pinged_us: None,
             ponged_us: None,
             trouble: String::new(),
-            is_refused: false,
         }
     }
 
-    /// An admitted link that a peer has dialled. `parts`: the socket, and the input after the
-    /// peer's hello.
-    pub fn accept(parts: (Transport, Vec<u8>), theirs: &Hello, ours: &Hello, now_us: u64) -> Link {
+    /// A link that a peer has dialled and that was admitted. `parts`: the socket, and the input
+    /// behind the peer's hello. `hello` is the answer.
+    pub fn accept(id: LinkId, parts: (Transport, Vec<u8>), hello: &Hello, now_us: u64) -> Link {
         let mut socket: Socket<LinkQueue> = Socket::taken_over(parts);
-        let granted = upgrade::granted(&ours.to_string());
+        let granted = upgrade::granted(&hello::encode(hello));
         socket.output_mut().push_raw(&granted);
         Link {
-            peer: theirs.from,
-            is_dialled: false,
+            id,
             stage: LinkStage::Open,
             socket,
+            request: Vec::new(),
             frames: Frames::default(),
-            process: Some(theirs.process),
-            hello_due_us: None,
+            heard_bytes: 0,
             heard_us: now_us,
-            pinged_us: None,
             ponged_us: None,
             trouble: String::new(),
-            is_refused: false,
         }
     }
 
     /// Registers a dialled link with the poll.
     ///
     /// # Errors
-    /// The poll refuses. The caller must drop the link.
+    /// The poll's; the link is of no use then.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.socket.register_for_both(registry, token)
     }
 
-    /// Changes the token of a link that was an HTTP connection before. If that fails, the link is
+    /// Changes the token of a link that was a client connection before. If that fails, the link is
     /// dropped at the end of the turn.
     pub fn reregister(&mut self, registry: &Registry, token: Token) {
         if let Err(e) = self.socket.reregister_for_both(registry, token) {
@@ -150,53 +138,29 @@ impl Link {
         self.socket.keep_alive(patience_ms);
     }
 
-    /// The id of the peer.
-    pub fn peer(&self) -> PeerId {
-        self.peer
+    /// Its name for the core.
+    pub fn id(&self) -> LinkId {
+        self.id
     }
 
-    /// Whether this machine has dialled the link.
-    pub fn is_dialled(&self) -> bool {
-        self.is_dialled
-    }
-
-    /// Whether the TCP connection is being made, and an event has come that may be its end: then
-    /// `on_connected` is to be called.
+    /// Whether the TCP connection is being made and the poll has reported an event.
     pub fn is_connecting(&self) -> bool {
         self.stage == LinkStage::Connecting && !self.socket.awaits_first_event()
     }
 
-    /// Whether messages may be sent.
-    pub fn is_open(&self) -> bool {
-        self.stage == LinkStage::Open
-    }
-
-    /// Whether the link is to be dropped.
+    /// Whether it is to be dropped.
     pub fn is_dead(&self) -> bool {
         self.stage == LinkStage::Dead
     }
 
-    /// The random number of the peer's process; `None` until its hello has been accepted.
-    pub fn process(&self) -> Option<u64> {
-        self.process
-    }
-
-    /// Why the link is closing or dead; empty before.
+    /// Why it is closing or dead.
     pub fn trouble(&self) -> &str {
         &self.trouble
     }
 
-    /// Whether the peer has refused our hello.
-    pub fn is_refused(&self) -> bool {
-        self.is_refused
-    }
-
-    /// When our hello must have been answered; `None` if none is outstanding.
-    pub fn deadline_us(&self) -> Option<u64> {
-        match self.stage {
-            LinkStage::Connecting | LinkStage::Asking => self.hello_due_us,
-            LinkStage::Open | LinkStage::Closing | LinkStage::Dead => None,
-        }
+    /// How many bytes have arrived since the last call.
+    pub fn take_heard_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.heard_bytes)
     }
 
     // -- inputs
@@ -206,33 +170,21 @@ impl Link {
         self.socket.on_event(event);
     }
 
-    /// An event has come while the TCP connection is being made. Once it is made, queues our hello,
-    /// with `host` as the HTTP header `Host`.
-    pub fn on_connected(&mut self, host: &str, hello: &Hello) {
+    /// The poll has reported an event while the TCP connection is being made: if it has been made,
+    /// sends our hello.
+    pub fn on_connected(&mut self) {
         match self.socket.is_connected() {
             Ok(false) => {}
             Ok(true) => {
                 self.stage = LinkStage::Asking;
-                let request = upgrade::request(host, &hello.to_string());
+                let request = std::mem::take(&mut self.request);
                 self.socket.output_mut().push_raw(&request);
             }
             Err(e) => self.fail(e),
         }
     }
 
-    /// The peer's hello has been accepted.
-    pub fn on_accepted(&mut self, process: u64) {
-        self.process = Some(process);
-    }
-
-    /// Fails the link if the hello was not answered in time.
-    pub fn expire(&mut self, now_us: u64) {
-        if self.deadline_us().is_some_and(|due_us| due_us <= now_us) {
-            self.fail("no answer to the hello in time");
-        }
-    }
-
-    /// Whether the socket may have bytes and the link reads them.
+    /// Whether bytes may have arrived.
     pub fn wants_input(&self) -> bool {
         let is_read = matches!(
             self.stage,
@@ -241,8 +193,8 @@ impl Link {
         is_read && self.socket.may_read()
     }
 
-    /// Reads the bytes that have arrived, up to a bound, and hands each input to `on_event`.
-    pub fn fill(&mut self, now_us: u64, mut on_event: impl FnMut(&mut Link, LinkEvent)) {
+    /// Reads what has arrived, up to a bound, and hands each event to `on_event`.
+    pub fn fill(&mut self, now_us: u64, mut on_event: impl FnMut(&mut Link, LinkInput)) {
         let mut budget = READ_BYTES_A_TURN;
         if !self.socket.input().is_empty() {
             self.decode(&mut on_event);
@@ -253,6 +205,7 @@ impl Link {
                 Ok(0) => {}
                 Ok(count) => {
                     self.heard_us = now_us;
+                    self.heard_bytes += count as u64;
                     budget = budget.saturating_sub(count);
                     self.decode(&mut on_event);
                 }
@@ -261,8 +214,8 @@ impl Link {
         }
     }
 
-    /// Decodes the complete frames in the input, and removes them from it.
-    fn decode(&mut self, on_event: &mut impl FnMut(&mut Link, LinkEvent)) {
+    /// Decodes the frames that are complete and consumes them.
+    fn decode(&mut self, on_event: &mut impl FnMut(&mut Link, LinkInput)) {
         let mut input = self.socket.take_input();
         let mut at = 0;
         if self.stage == LinkStage::Asking {
@@ -282,15 +235,15 @@ impl Link {
         self.socket.put_input(input);
     }
 
-    fn on_frame(&mut self, content: FrameContent, on_event: &mut impl FnMut(&mut Link, LinkEvent)) {
+    fn on_frame(&mut self, content: FrameContent, on_event: &mut impl FnMut(&mut Link, LinkInput)) {
         match content {
-            FrameContent::Message(message) => on_event(self, LinkEvent::Message(message)),
+            FrameContent::Message(message) => on_event(self, LinkInput::Message(message)),
             FrameContent::Piece => {
                 self.maybe_pong();
-                on_event(self, LinkEvent::Contact);
+                on_event(self, LinkInput::Contact);
             }
             FrameContent::Ping => self.socket.output_mut().push_pong(),
-            FrameContent::Pong => on_event(self, LinkEvent::Contact),
+            FrameContent::Pong => on_event(self, LinkInput::Contact),
         }
     }
 
@@ -298,7 +251,7 @@ impl Link {
     fn decode_answer(
         &mut self,
         input: &[u8],
-        on_event: &mut impl FnMut(&mut Link, LinkEvent),
+        on_event: &mut impl FnMut(&mut Link, LinkInput),
     ) -> usize {
         let (used, answer) = match upgrade::parse(input) {
             Ok(None) => return 0,
@@ -308,15 +261,15 @@ impl Link {
                 return 0;
             }
         };
-        let hello = answer.hello.as_deref().and_then(Hello::parse);
+        let hello = answer.hello.as_deref().and_then(hello::parse);
         match (answer.status, answer.refused, hello) {
             (101, _, Some(hello)) => {
                 self.stage = LinkStage::Open;
-                on_event(self, LinkEvent::Hello(hello));
+                on_event(self, LinkInput::Hello(hello));
             }
-            (_, Some(why), _) => {
-                self.is_refused = true;
-                self.fail(format_args!("refused: {why}"));
+            (_, Some(code), _) => {
+                on_event(self, LinkInput::Refused(hello::parse_refusal(&code)));
+                self.fail("the hello was refused");
             }
             (status, None, _) => self.fail(format_args!(
                 "status {status} without {REFUSED}: not a peer port of tern"
@@ -346,14 +299,8 @@ impl Link {
     }
 
     /// Queues a ping.
-    pub fn ping(&mut self, now_us: u64) {
-        self.pinged_us = Some(now_us);
+    pub fn ping(&mut self) {
         self.socket.output_mut().push_ping();
-    }
-
-    /// When the last ping was queued, if nothing has arrived since.
-    pub fn unanswered_ping_us(&self) -> Option<u64> {
-        self.pinged_us.filter(|at_us| *at_us > self.heard_us)
     }
 
     /// Writes until the queue is empty or the socket takes no more.
@@ -370,11 +317,13 @@ impl Link {
         }
     }
 
-    /// Closes the link once the queued bytes have been written.
+    /// Closes the link once the queued bytes have been written; at once if it is not open.
     pub fn close(&mut self, why: &str) {
         if self.stage == LinkStage::Open {
             self.stage = LinkStage::Closing;
             self.trouble = why.into();
+        } else {
+            self.fail(why);
         }
     }
 

@@ -5,6 +5,7 @@
 //! peer URL), and what tern does next. Start with `log`.
 use crate::core::command::ClusterConfig;
 use crate::core::machine::{Fact, Machine};
+use crate::core::peers::{LinkReport, LinkReportEvent};
 use crate::core::raft::{Index, Term};
 
 /// Logs a fact that `machine` has reported.
@@ -71,6 +72,7 @@ pub fn log(machine: &Machine, fact: &Fact) {
             log_late_heartbeat(machine.name(), peer, *after_ms);
         }
         Fact::Leaderless { voters } => log_leaderless(*voters),
+        Fact::Link(report) => log_link(report),
 
         // The disk.
         Fact::DiskLow => log_full_disk(),
@@ -177,4 +179,31 @@ fn log_full_disk() {
         "the disk of -data-dir is full: if this machine leads, it hands leadership over or \
          refuses writes; reads go on"
     );
+}
+
+/// A link was opened, has failed, or was refused. What a stranger says is never logged.
+fn log_link(report: &LinkReport) {
+    let peer = match &report.name {
+        Some(name) => format!("{name} ({})", report.address),
+        None => format!("a machine at {} that proves no membership", report.address),
+    };
+    let suppressed = match report.suppressed {
+        0 => String::new(),
+        count => format!(" ({count} such lines suppressed)"),
+    };
+    match &report.event {
+        LinkReportEvent::Opened => log::info!("link to {peer} is open{suppressed}"),
+        LinkReportEvent::Failed(why) => {
+            log::warn!("no link to {peer}, dialling again: {why}{suppressed}");
+        }
+        LinkReportEvent::Violated(violation) => {
+            log::warn!("closing the links to {peer}: protocol violation: {violation}{suppressed}");
+        }
+        LinkReportEvent::Refused(refusal) => {
+            log::warn!(
+                "refused a link of {peer}: code {}{suppressed}",
+                refusal.code()
+            );
+        }
+    }
 }

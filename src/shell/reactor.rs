@@ -24,8 +24,9 @@ use crate::codec::cluster_api;
 use crate::codec::http::response::TEXT;
 use crate::codec::http::url::Url;
 use crate::codec::http::{Limits, Response};
-use crate::codec::peer::hello::{HelloRefusal, REFUSED};
+use crate::codec::peer::hello::{REFUSED, encode_refusal};
 use crate::core::machine::{Machine, Order, Outputs};
+use crate::core::peers::{HelloRefusal, patience_ms};
 use crate::core::timer::Now;
 use crate::shell::clock::Clock;
 use crate::shell::config::{Config, TlsFiles};
@@ -159,7 +160,6 @@ impl Reactor {
             .register(&mut signals, SIGNALS, Interest::READABLE)
             .map_err(no_poll)?;
         let waker = Waker::new(registry, RESOLVER).map_err(no_poll)?;
-        let process = crate::shell::disk::random()?;
         let [client, peer] = ports;
         let closed_ports = [
             ClosedPort {
@@ -180,7 +180,7 @@ impl Reactor {
             now: clock.now(),
             clock,
             clients: clients(config),
-            links: links(config, process),
+            links: links(config),
             calls: HttpCalls::new(connectors(config)),
             resolver: Resolver::new(waker),
             machine,
@@ -306,7 +306,9 @@ impl Reactor {
                 }
                 RESOLVER => {
                     if self.resolver.collect(self.now.mono_us) {
-                        self.links.on_resolved(self.now);
+                        let registry = self.poll.registry();
+                        self.links
+                            .on_resolved(registry, &mut self.resolver, self.now);
                         self.calls.on_resolved();
                     }
                 }
@@ -374,18 +376,22 @@ impl Reactor {
 
     /// A machine asks to turn its connection to the peer port into a link.
     fn on_upgrade_request(&mut self, request: &UpgradeRequest) {
-        let hellos = match self.links.admit(request, self.now) {
-            Ok(hellos) => hellos,
+        let source = self.clients.source(request.conn);
+        let admitted = self
+            .links
+            .admit(request, &source, &mut self.machine, self.now);
+        self.needs_advance = true;
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
             Err(refusal) => {
-                let response = refusal_response(refusal);
+                let response = refusal_response(&refusal);
                 return self.clients.refuse(request.conn, &response);
             }
         };
         let parts = self.clients.detach(request.conn);
         let parts = parts.expect("its request was decoded in this turn");
         let registry = self.poll.registry();
-        self.links
-            .accept(registry, parts, hellos, &mut self.machine, self.now);
+        self.links.accept(registry, parts, admitted, self.now);
     }
 
     /// Whether the turn ends here, to wait for further requests before a slow sync. The wait is a
@@ -407,9 +413,6 @@ impl Reactor {
         if may_fire && due_us.is_some_and(|due_us| due_us <= self.now.mono_us) {
             self.machine.on_time(self.now);
         }
-        let registry = self.poll.registry();
-        self.links
-            .fire_timers(registry, &mut self.resolver, self.now);
         self.clients.fire_timers(self.now);
     }
 
@@ -535,8 +538,10 @@ impl Reactor {
                 self.needs_advance = true;
             }
         }
-        self.links.send(&mut outputs.send);
-        self.links.follow(&self.machine, false, self.now);
+        self.links.send(&mut outputs.send, &self.machine);
+        let registry = self.poll.registry();
+        self.links
+            .carry_out(&mut outputs.links, registry, &mut self.resolver, self.now);
         for call in outputs.calls.drain(..) {
             let request = cluster_api::request(&call);
             let origin = CallOrigin::Machine {
@@ -570,9 +575,7 @@ impl Reactor {
                     let cluster = self.machine.cluster();
                     self.disk.keep_configuration(cluster, members);
                 }
-                self.links.follow(&self.machine, true, self.now);
             }
-            Order::CloseLinks { peer, violation } => self.links.close(peer, violation),
             Order::Wipe => {
                 let incarnation = self.disk.start_over();
                 self.machine.on_wiped(self.now, incarnation);
@@ -601,7 +604,6 @@ impl Reactor {
         let deadlines = [
             self.machine.next_deadline(),
             self.clients.next_deadline(),
-            self.links.next_deadline(),
             self.calls.next_deadline(),
             self.disk.next_deadline(),
             self.stop_us.map(|stop_us| stop_us + STOP_US_MAX),
@@ -618,27 +620,28 @@ fn no_poll(error: io::Error) -> String {
     format!("cannot watch sockets: {error}")
 }
 
-/// The response to a refused hello. The other side logs the reason.
-fn refusal_response(refusal: HelloRefusal) -> Response {
+/// The response to a refused hello: a code, which discloses nothing of the cluster.
+fn refusal_response(refusal: &HelloRefusal) -> Response {
     let status = match refusal {
         HelloRefusal::Malformed => 400,
         HelloRefusal::Version => 426,
+        HelloRefusal::Denied => 403,
         HelloRefusal::NoMember => 503,
-        HelloRefusal::OtherCluster
-        | HelloRefusal::NotMe
+        HelloRefusal::NotMe
         | HelloRefusal::MySelf
         | HelloRefusal::OtherData
-        | HelloRefusal::Twice
-        | HelloRefusal::TooMany => 409,
+        | HelloRefusal::Twice { .. }
+        | HelloRefusal::AddressUnproved
+        | HelloRefusal::Busy => 409,
     };
-    let why = refusal.to_string();
-    let response = Response::new(status, TEXT, format!("{why}\n"));
-    response.with(REFUSED, why)
+    let code = encode_refusal(refusal);
+    let response = Response::new(status, TEXT, format!("{code}\n"));
+    response.with(REFUSED, code)
 }
 
-fn links(config: &Config, process: u64) -> Links {
+fn links(config: &Config) -> Links {
     let connector = Connector::new(&config.peer_tls);
-    Links::new(&config.name, config.election_ms, process, connector)
+    Links::new(patience_ms(config.election_ms), connector)
 }
 
 fn connectors(config: &Config) -> Connectors {

@@ -15,6 +15,7 @@ use crate::core::timer::{TimerHandle, TimerWheel};
 use mio::event::Event;
 use mio::{Interest, Registry, Token};
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 
 /// Most slices in one write.
 pub const SLICES_MAX: usize = 32;
@@ -104,6 +105,11 @@ impl<O: Output> Socket<O> {
     /// Returns the transport and the unconsumed input, for another owner.
     pub fn into_parts(self) -> (Transport, Vec<u8>) {
         (self.transport, self.input)
+    }
+
+    /// The address of the other side; `None` if the connection has ended.
+    pub fn source(&mut self) -> Option<IpAddr> {
+        self.transport.source()
     }
 
     // -- readiness

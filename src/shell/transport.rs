@@ -7,6 +7,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::buffer::spare_capacity;
 use std::io::{self, IoSlice, Write};
+use std::net::IpAddr;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::time::Duration;
@@ -232,6 +233,12 @@ impl Transport {
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
             Err(e) => Err(e),
         }
+    }
+
+    /// The address of the other side; `None` if the connection has ended.
+    pub fn source(&mut self) -> Option<IpAddr> {
+        let address = self.socket().peer_addr().ok()?;
+        Some(address.ip().to_canonical())
     }
 
     /// Sets the options of a link: small writes leave at once, keepalive probes are sent, and the

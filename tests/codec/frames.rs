@@ -2,8 +2,9 @@
 //! those that are not.
 use tern::codec::http::upgrade;
 use tern::codec::peer::frame::{self, FrameContent, FrameFault, Frames, PIECE_BYTES_MAX};
-use tern::codec::peer::hello::{Hello, HelloRefusal, judge};
+use tern::codec::peer::hello;
 use tern::codec::peer::wire;
+use tern::core::peers::{Hello, HelloRefusal};
 use tern::core::raft::{Index, Message, PeerId, Rpc, SnapshotMeta, Term};
 use tern_support::rng::Rng;
 
@@ -138,96 +139,87 @@ fn rubbish_is_a_value() {
     }
 }
 
-fn hello(from: u64, to: u64) -> Hello {
+fn whole_hello() -> Hello {
     Hello {
-        cluster: 0xc1,
-        from: PeerId(from),
-        to: PeerId(to),
-        process: from * 100,
-        incarnation: from * 1000,
+        from: PeerId(2),
+        to: Some(PeerId(1)),
+        process: 200,
+        incarnation: 2000,
+        cluster: Some(0xc1),
+        receiver_incarnation: Some(1000),
         name: "b; c=\u{e9}".into(),
+        peer_url: "http://b:7001".into(),
+        client_url: "https://[::1]:4001".into(),
     }
 }
 
 #[test]
 fn hellos_there_and_back() {
-    let said = hello(2, 1);
-    let text = said.to_string();
-    assert!(text.is_ascii() && !text.contains("b; c"), "{text}");
-    assert_eq!(Hello::parse(&text), Some(said.clone()));
-    assert_eq!(Hello::parse(&format!("{text}; later=x")), Some(said));
-    for bad in [
-        "",
-        "cluster=1",
-        "cluster=1; from=0; to=1; process=1; incarnation=1; name=a",
-        "cluster=1; from=2; from=2; to=1; process=1; incarnation=1; name=a",
-        "cluster=1; from=2; to=x; process=1; incarnation=1; name=a",
-        "cluster=1; from=2; to=+1; process=1; incarnation=1; name=a",
-        "cluster=1; from=2; to=11111111111111111; process=1; incarnation=1; name=a",
-        "cluster=1; from=2; to=1; process=1; incarnation=1; name=%f",
-    ] {
-        assert_eq!(Hello::parse(bad), None, "{bad}");
+    let least = Hello {
+        to: None,
+        cluster: None,
+        receiver_incarnation: None,
+        ..whole_hello()
+    };
+    for sent in [whole_hello(), least] {
+        let text = hello::encode(&sent);
+        assert!(text.is_ascii() && !text.contains("b; c"), "{text}");
+        assert_eq!(hello::parse(&text), Some(sent.clone()));
+        assert_eq!(hello::parse(&format!("{text}; later=x")), Some(sent));
     }
 }
 
 #[test]
-fn hellos_that_are_admitted() {
-    let mine = hello(1, 0);
-    type Change = fn(&mut Hello);
-    let table: &[(&str, Change, Result<(), HelloRefusal>)] = &[
-        ("a member", |_| (), Ok(())),
-        (
-            "new, without data",
-            |h| (h.cluster, h.incarnation) = (0, 0),
-            Ok(()),
-        ),
-        (
-            "another cluster",
-            |h| h.cluster = 9,
-            Err(HelloRefusal::OtherCluster),
-        ),
-        (
-            "for another member",
-            |h| h.to = PeerId(3),
-            Err(HelloRefusal::NotMe),
-        ),
-        (
-            "for no member",
-            |h| h.to = PeerId(0),
-            Err(HelloRefusal::NotMe),
-        ),
-        (
-            "as myself",
-            |h| h.from = PeerId(1),
-            Err(HelloRefusal::MySelf),
-        ),
-        ("myself", |h| h.process = 100, Err(HelloRefusal::MySelf)),
-        (
-            "another directory",
-            |h| h.incarnation = 5,
-            Err(HelloRefusal::OtherData),
-        ),
-    ];
-    for (what, change, expected) in table {
-        let mut theirs = hello(2, 1);
-        change(&mut theirs);
-        assert_eq!(judge(&theirs, &mine, Some(2000)), *expected, "{what}");
+fn malformed_hellos_are_no_hellos() {
+    let good = "from=2; process=1; incarnation=1; name=a; peer=http%3A%2F%2Fa%3A1; \
+                client=http%3A%2F%2Fa%3A2";
+    assert!(hello::parse(good).is_some());
+    let long = format!("name={}", "a".repeat(600));
+    for (part, bad) in [
+        ("from=2", "from=0"),
+        ("from=2", "from=2; from=2"),
+        ("from=2", "from=2; to=x"),
+        ("from=2", "from=2; to=+1"),
+        ("from=2", "from=2; to=0"),
+        ("from=2", "from=11111111111111111"),
+        ("process=1", "process"),
+        ("incarnation=1; ", ""),
+        ("name=a", "name=%f"),
+        ("name=a", "name="),
+        ("name=a", "name=a%0Ab"),
+        ("name=a", &long),
+        ("peer=http%3A%2F%2Fa%3A1", "peer=http%3A%2F%2Fa%3A1%2Fpath"),
+        ("peer=http%3A%2F%2Fa%3A1", "peer=a%3A1"),
+        ("client=http%3A%2F%2Fa%3A2", "client=rubbish"),
+    ] {
+        let text = good.replace(part, bad);
+        assert_eq!(hello::parse(&text), None, "{text}");
     }
-    let unknown = hello(7, 1);
-    assert_eq!(judge(&unknown, &mine, None), Ok(()), "raft will tell it");
-    let nobody = Hello::default();
-    assert_eq!(judge(&unknown, &nobody, None), Err(HelloRefusal::NoMember));
+    assert_eq!(hello::parse(""), None);
+}
+
+#[test]
+fn refusals_there_and_back() {
+    let twice = HelloRefusal::Twice {
+        other_url: "http://b:7001".into(),
+    };
+    for refusal in [HelloRefusal::Denied, twice] {
+        let text = hello::encode_refusal(&refusal);
+        assert_eq!(hello::parse_refusal(&text), Some(refusal));
+    }
+    assert_eq!(hello::encode_refusal(&HelloRefusal::Denied), "denied");
+    assert_eq!(hello::parse_refusal("a later code"), None);
 }
 
 #[test]
 fn upgrades_are_asked_for_and_granted() {
-    let text = hello(2, 1).to_string();
+    let text = hello::encode(&whole_hello());
     let asked = upgrade::request("a:7001", &text);
     let mut parser = tern::codec::http::Parser::new();
     match parser.parse(&asked, &tern::codec::http::Limits::default()) {
         tern::codec::http::Parsed::Request { consumed, request } => {
             assert_eq!(consumed, asked.len());
-            assert_eq!(request.upgrade, Some("tern-raft/1"));
+            assert_eq!(request.upgrade, Some("tern-raft/2"));
             assert_eq!(request.hello, Some(text.as_str()));
         }
         other => panic!("{other:?}"),

@@ -5,6 +5,7 @@ use super::rig::*;
 use tern::core::command::{self, Command, KeyPath, Naming};
 use tern::core::error::{Code, Error};
 use tern::core::machine::*;
+use tern::core::peers::ProcessChange;
 use tern::core::raft::{Index, Message, PeerId, Rpc, Term};
 
 /// Three machines that pass on; the leader and the others.
@@ -269,11 +270,12 @@ fn without_an_answer_the_outcome_is_unknown() {
     // A link to the leader that closes has the same effect; one to another machine has none.
     let (write, _, _) = passed(&mut cluster, follower, set("/a", "two"));
     let rig = cluster.at(follower);
-    rig.machine.on_link(rig.now, PeerId(99), LinkState::Closed);
+    rig.machine
+        .on_process(rig.now, PeerId(99), ProcessChange::Gone);
     assert_eq!(sent(&mut cluster, follower), []);
     assert_eq!(outcomes(&mut cluster, follower, write), []);
     let rig = cluster.at(follower);
-    rig.machine.on_link(rig.now, leader, LinkState::Closed);
+    rig.machine.on_process(rig.now, leader, ProcessChange::Gone);
     assert_eq!(sent(&mut cluster, follower), [], "it is not sent again");
     assert_eq!(outcomes(&mut cluster, follower, write), unknown());
     // Nor is a machine's end.

@@ -1,8 +1,10 @@
 //! A member that starts looks at the other machines: whether it has moved, was removed, or has
 //! another name than its log says.
+use super::cluster::cluster;
 use super::rig::*;
 use super::seeker::*;
 use tern::core::machine::*;
+use tern::core::peers::{Hello, LinkEvent};
 use tern::core::raft::{Index, PeerId, Term};
 
 /// A member that has come up, with others in its log, and looks around.
@@ -39,14 +41,45 @@ fn a_member_looks_around_once() {
 
 #[test]
 fn a_member_whose_address_another_has_does_not_run() {
-    let mut rig = member(settings(1), &["http://b:7001"]);
+    // The second member is started with the peer address of the first one.
+    let mut cluster = cluster(2, settings(1));
+    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let mut rig = cluster.rigs.remove(&ids[1]).expect("the second member");
+    rig.settings.peer_url = settings(1).peer_url;
+    let mut rig = rig.restart();
+    rig.machine
+        .look_around(rig.now, search(&["http://b:7001"], 3))
+        .expect("the name of its log");
+    let listed = r#"[{"name":"node1","state":"leader","clientURL":"http://127.0.0.1:4001","peerURL":"http://127.0.0.1:7001"}]"#;
     let call = first_call(&mut rig);
-    let list = LIST.replace("http://a:7001", "http://127.0.0.1:7001");
-    let reply = call.answered(200, &list);
-    rig.machine.on_reply(rig.now, call.id, reply);
+    rig.machine
+        .on_reply(rig.now, call.id, call.answered(200, listed));
+    rig.turn();
+    // The two may have exchanged their addresses.
+    assert_eq!(rig.ordered.failed, None);
+    // But the first member answers there.
+    rig.machine.on_time(rig.now);
+    rig.turn();
+    let dialled = rig.dialled[0];
+    let hello = Hello {
+        from: ids[0],
+        to: Some(ids[1]),
+        process: 9,
+        incarnation: 77,
+        name: settings(1).name,
+        peer_url: settings(1).peer_url,
+        client_url: settings(1).client_url,
+        ..Hello::default()
+    };
+    let event = LinkEvent::Opened(Box::new(hello));
+    rig.machine.on_link(rig.now, dialled, event);
+    rig.now.mono_us += 4 * SECOND_US;
+    let call = first_call(&mut rig);
+    rig.machine
+        .on_reply(rig.now, call.id, call.answered(200, listed));
     rig.turn();
     let text = rig.ordered.failed.take().expect("it has ended");
-    assert!(text.contains("belongs to a in the cluster"), "{text}");
+    assert!(text.contains("belongs to node1 in the cluster"), "{text}");
 }
 
 /// A list may come from a machine that is behind: it wipes nothing.

@@ -7,6 +7,7 @@ use tern::codec::http::Method;
 use tern::codec::http::call::HttpReply;
 use tern::core::command::{Command, KeyPath};
 use tern::core::machine::*;
+use tern::core::peers::{LinkId, LinkOrder};
 use tern::core::raft::{HardState, Lsn, Message, PeerId, Persist, SnapshotMeta};
 use tern::core::store::{HistoryLimits, Restore, Store};
 use tern::core::timer::Now;
@@ -74,6 +75,8 @@ pub struct Rig {
     pub sent: Vec<(PeerId, Message)>,
     /// The URLs it has called.
     pub called: Vec<Box<str>>,
+    /// The links that it has dialled.
+    pub dialled: Vec<LinkId>,
     /// Kinds of snapshot outputs, in order.
     pub snapshot_log: Vec<&'static str>,
     pub stopped: bool,
@@ -190,6 +193,7 @@ impl Rig {
             facts: Vec::new(),
             sent: Vec::new(),
             called: Vec::new(),
+            dialled: Vec::new(),
             snapshot_log: Vec::new(),
             stopped: false,
             removed: false,
@@ -227,6 +231,11 @@ impl Rig {
         self.sent.append(&mut self.effects.send);
         self.called
             .extend(self.effects.calls.iter().map(|call| Asked::of(call).url));
+        for order in self.effects.links.drain(..) {
+            if let LinkOrder::Dial { link, .. } = order {
+                self.dialled.push(link);
+            }
+        }
         self.ordered = Ordered::take(&mut self.effects);
         self.stopped |= self.ordered.stopped;
         self.removed |= self.ordered.wipe;
@@ -412,7 +421,7 @@ impl Ordered {
                     );
                     ordered.standby = Some(info);
                 }
-                Order::FollowMembers | Order::CloseLinks { .. } => {}
+                Order::FollowMembers => {}
                 Order::Wipe => ordered.wipe = true,
                 Order::Found => ordered.found = true,
                 Order::Fail(text) => ordered.failed = Some(text),

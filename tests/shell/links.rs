@@ -8,8 +8,9 @@ use std::net::TcpStream;
 use std::sync::LazyLock;
 use tern::codec::http::upgrade;
 use tern::codec::peer::frame::{self, FrameContent, Frames};
-use tern::codec::peer::hello::{Hello, HelloRefusal};
+use tern::codec::peer::hello;
 use tern::core::machine::{Machine, Recovered};
+use tern::core::peers::{Hello, HelloRefusal};
 use tern::core::raft::{
     Configuration, Entry, EntryBody, FetchResult, Index, Member, Message, PeerId, Rpc, Term,
 };
@@ -112,6 +113,7 @@ fn run(number: u64, bounds: [BoundPort; 2], all: Vec<Ports>) {
     let clock = Clock::new();
     let recovered = Recovered {
         id: Some(PeerId(number)),
+        incarnation: number * 1000,
         snapshot: Some((meta, store(&founder))),
         ..found
     };
@@ -211,13 +213,18 @@ fn a_write_reaches_all_and_followers_point_to_the_leader() {
 // -- raw sockets
 
 fn hello(from: u64, to: usize) -> Hello {
+    let ports = MACHINES.get(from as usize - 1).unwrap_or(&MACHINES[0]);
+    let listed = member(from, *ports);
     Hello {
-        cluster: CLUSTER,
         from: PeerId(from),
-        to: PeerId(to as u64),
+        to: Some(PeerId(to as u64)),
         process: 0xabcdef,
         incarnation: from * 1000,
+        cluster: Some(CLUSTER),
+        receiver_incarnation: None,
         name: "stranger".into(),
+        peer_url: listed.peer_url,
+        client_url: listed.client_url,
     }
 }
 
@@ -250,7 +257,7 @@ impl Wire {
     }
 
     fn say_hello(to: usize, hello: &Hello) -> (Wire, upgrade::UpgradeAnswer) {
-        Wire::open(to, &upgrade::request("tern", &hello.to_string()))
+        Wire::open(to, &upgrade::request("tern", &hello::encode(hello)))
     }
 
     fn fill(&mut self) -> bool {
@@ -323,16 +330,20 @@ fn refused_hellos_get_the_reason() {
     let assert_refused = |hello: &Hello, refusal: HelloRefusal| {
         let (mut wire, answer) = Wire::say_hello(leader, hello);
         while wire.fill() {}
-        assert_eq!(answer.status, 409);
-        assert_eq!(answer.refused, Some(refusal.to_string()));
+        let is_denied = refusal == HelloRefusal::Denied;
+        assert_eq!(answer.status, if is_denied { 403 } else { 409 });
+        assert_eq!(answer.refused, Some(hello::encode_refusal(&refusal)));
     };
     let peer = leader % 3 + 1;
     let good = || hello(peer as u64, leader);
+    // A stranger learns nothing but this, whatever else is wrong.
     let mut other = good();
-    other.cluster = 9;
-    assert_refused(&other, HelloRefusal::OtherCluster);
+    (other.cluster, other.incarnation) = (Some(9), 7);
+    assert_refused(&other, HelloRefusal::Denied);
+    other.to = Some(PeerId(peer as u64));
+    assert_refused(&other, HelloRefusal::Denied);
     let mut other = good();
-    other.to = PeerId(peer as u64);
+    other.to = Some(PeerId(peer as u64));
     assert_refused(&other, HelloRefusal::NotMe);
     let mut other = good();
     other.incarnation = 7;
@@ -340,13 +351,15 @@ fn refused_hellos_get_the_reason() {
     assert_refused(&hello(leader as u64, leader), HelloRefusal::MySelf);
     until("its link is open, a second process is refused", || {
         let (_, answer) = Wire::say_hello(leader, &good());
-        (answer.status == 409).then_some(())
+        let url = member(peer as u64, MACHINES[peer - 1]).peer_url;
+        let refused = answer.refused.unwrap_or_default();
+        (refused == format!("twice; {url}")).then_some(())
     });
     let asks = upgrade::request("tern", "rubbish");
     let (_, answer) = Wire::open(leader, &asks);
     assert_eq!(answer.status, 400);
-    let asks = String::from_utf8(upgrade::request("tern", &good().to_string())).expect("text");
-    let (_, answer) = Wire::open(leader, asks.replace("raft/1", "raft/2").as_bytes());
+    let asks = String::from_utf8(upgrade::request("tern", &hello::encode(&good()))).expect("text");
+    let (_, answer) = Wire::open(leader, asks.replace("raft/2", "raft/1").as_bytes());
     assert_eq!(answer.status, 426);
 }
 

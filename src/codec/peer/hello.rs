@@ -1,14 +1,19 @@
-//! The hello of a link: its sender, its intended receiver, and whether it is accepted.
+//! The text of a hello, and of its refusal.
 //!
-//! It travels as one header of an HTTP upgrade, `Tern-Hello: cluster=1f; from=2; to=1; process=9c;
-//! incarnation=3; name=b`, with numbers in hexadecimal. Unknown fields are skipped, so that later
-//! versions may add some. [`judge`] decides whether a hello is accepted.
+//! A hello travels as one header of an HTTP upgrade, `Tern-Hello: from=2; to=1; process=9c;
+//! incarnation=3; cluster=1f; receiver=5; name=b; peer=http%3A%2F%2Fb%3A7001; client=…`, with numbers
+//! in hexadecimal. `to`, `cluster` and `receiver` are absent if the sender does not know them.
+//! Unknown fields are skipped, so that later versions may add some. A refusal travels as a header
+//! with a code: `Tern-Refused: denied`, or `Tern-Refused: twice; http://b:7001`. What the fields
+//! mean, and when a hello is refused, is decided in `core::peers`.
+use crate::codec::http::url::Url;
 use crate::core::escape;
+use crate::core::peers::{Hello, HelloRefusal};
 use crate::core::raft::PeerId;
-use std::fmt;
+use std::fmt::Write;
 
 /// The name and version of the protocol, in the header `Upgrade`.
-pub const PROTOCOL: &str = "tern-raft/1";
+pub const PROTOCOL: &str = "tern-raft/2";
 /// The header with the hello.
 pub const HEADER: &str = "Tern-Hello";
 /// The header with the reason of a refusal.
@@ -16,142 +21,125 @@ pub const REFUSED: &str = "Tern-Refused";
 /// The path of the upgrade request.
 pub const PATH: &str = "/raft";
 
-/// What one side of a new link says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hello {
-    /// The cluster's identity; 0 while the sender has no data of its cluster.
-    pub cluster: u64,
-    /// The sender's id; never 0.
-    pub from: PeerId,
-    /// The id of the intended receiver.
-    pub to: PeerId,
-    /// A random number of the sender's process.
-    pub process: u64,
-    /// The random number of the sender's data directory; 0 while it is unknown.
-    pub incarnation: u64,
-    /// The sender's name, for the log.
-    pub name: Box<str>,
-}
+/// The longest name, in bytes.
+const NAME_BYTES_MAX: usize = 512;
+/// The longest URL, in bytes.
+const URL_BYTES_MAX: usize = 1024;
 
-impl fmt::Display for Hello {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Hello {
-            cluster,
-            from: PeerId(from),
-            to: PeerId(to),
-            process,
-            incarnation,
-            name,
-        } = self;
-        write!(
-            f,
-            "cluster={cluster:x}; from={from:x}; to={to:x}; process={process:x}; "
-        )?;
-        write!(
-            f,
-            "incarnation={incarnation:x}; name={}",
-            escape::query(name)
-        )
-    }
-}
-
-impl Hello {
-    /// Reads the value of the header; `None` if it is malformed.
-    pub fn parse(value: &str) -> Option<Hello> {
-        const NAMES: [&str; 6] = ["cluster", "from", "to", "process", "incarnation", "name"];
-        let mut texts = [None; NAMES.len()];
-        for field in value.split(';') {
-            let (name, text) = field.trim_ascii().split_once('=')?;
-            if let Some(at) = NAMES.iter().position(|n| *n == name)
-                && texts[at].replace(text).is_some()
-            {
-                return None;
-            }
+/// The value of the header.
+pub fn encode(hello: &Hello) -> String {
+    let mut text = format!(
+        "from={:x}; process={:x}; incarnation={:x}",
+        hello.from.0, hello.process, hello.incarnation
+    );
+    let to = hello.to.map(|to| to.0);
+    let numbers = [
+        ("to", to),
+        ("cluster", hello.cluster),
+        ("receiver", hello.receiver_incarnation),
+    ];
+    for (name, number) in numbers {
+        if let Some(number) = number {
+            write!(text, "; {name}={number:x}").expect("a string takes all");
         }
-        let [cluster, from, to, process, incarnation, name] = texts;
-        let number = |text: Option<&str>| {
-            u64::from_str_radix(text.filter(|t| !t.starts_with('+'))?, 16).ok()
-        };
-        let hello = Hello {
-            cluster: number(cluster)?,
-            from: PeerId(number(from)?),
-            to: PeerId(number(to)?),
-            process: number(process)?,
-            incarnation: number(incarnation)?,
-            name: escape::decode(name?.as_bytes(), true)
-                .ok()?
-                .into_owned()
-                .into(),
-        };
-        (hello.from != PeerId::NONE).then_some(hello)
+    }
+    let texts = [
+        ("name", &hello.name),
+        ("peer", &hello.peer_url),
+        ("client", &hello.client_url),
+    ];
+    for (name, value) in texts {
+        write!(text, "; {name}={}", escape::query(value)).expect("a string takes all");
+    }
+    text
+}
+
+/// Reads the value of the header; `None` if it is malformed.
+pub fn parse(value: &str) -> Option<Hello> {
+    const NAMES: [&str; 9] = [
+        "from",
+        "to",
+        "process",
+        "incarnation",
+        "cluster",
+        "receiver",
+        "name",
+        "peer",
+        "client",
+    ];
+    let mut texts = [None; NAMES.len()];
+    for field in value.split(';') {
+        let (name, text) = field.trim_ascii().split_once('=')?;
+        if let Some(at) = NAMES.iter().position(|n| *n == name)
+            && texts[at].replace(text).is_some()
+        {
+            return None;
+        }
+    }
+    let [
+        from,
+        to,
+        process,
+        incarnation,
+        cluster,
+        receiver,
+        name,
+        peer,
+        client,
+    ] = texts;
+    Some(Hello {
+        from: PeerId(number(from?)?),
+        to: optional_number(to)?.map(PeerId),
+        process: number(process?)?,
+        incarnation: number(incarnation?)?,
+        cluster: optional_number(cluster)?,
+        receiver_incarnation: optional_number(receiver)?,
+        name: text(name?, NAME_BYTES_MAX)?,
+        peer_url: url(peer?)?,
+        client_url: url(client?)?,
+    })
+}
+
+/// A number that is not 0.
+fn number(text: &str) -> Option<u64> {
+    let is_plain = text.bytes().all(|b| b.is_ascii_hexdigit());
+    let number = u64::from_str_radix(text, 16).ok().filter(|_| is_plain)?;
+    (number != 0).then_some(number)
+}
+
+/// `Some(None)` for an absent field; `None` for a malformed one.
+fn optional_number(text: Option<&str>) -> Option<Option<u64>> {
+    match text {
+        None => Some(None),
+        Some(text) => number(text).map(Some),
     }
 }
 
-/// The reason why a hello is refused. The text is for the logs of both sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HelloRefusal {
-    /// The header cannot be read.
-    Malformed,
-    /// `Upgrade` names another protocol or version.
-    Version,
-    /// This machine is not a member of a cluster now.
-    NoMember,
-    /// The sender belongs to another cluster.
-    OtherCluster,
-    /// The hello is for another member.
-    NotMe,
-    /// The sender claims to be this member.
-    MySelf,
-    /// The member with the sender's id has another data directory.
-    OtherData,
-    /// Another process of the sender's member has a live link.
-    Twice,
-    /// This machine has all the links that it allows.
-    TooMany,
+fn text(escaped: &str, bytes_max: usize) -> Option<Box<str>> {
+    let text = escape::decode(escaped.as_bytes(), true).ok()?;
+    let is_fit = !text.is_empty() && text.len() <= bytes_max && !text.contains(char::is_control);
+    is_fit.then(|| text.into_owned().into())
 }
 
-impl fmt::Display for HelloRefusal {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            HelloRefusal::Malformed => "the hello is malformed",
-            HelloRefusal::Version => "another version of the protocol between peers",
-            HelloRefusal::NoMember => "this machine is not a member of a cluster now",
-            HelloRefusal::OtherCluster => "it belongs to another cluster",
-            HelloRefusal::NotMe => "the address belongs to another member",
-            HelloRefusal::MySelf => "it claims to be this very member",
-            HelloRefusal::OtherData => "the member of that id has another data directory",
-            HelloRefusal::Twice => "another process of that member is connected",
-            HelloRefusal::TooMany => "too many links",
-        })
+/// Scheme, host and port, and nothing else.
+fn url(escaped: &str) -> Option<Box<str>> {
+    let text = text(escaped, URL_BYTES_MAX)?;
+    let url = Url::parse(&text)?;
+    let has_scheme = text.starts_with("http://") || text.starts_with("https://");
+    (has_scheme && url.target.is_empty()).then_some(text)
+}
+
+/// The value of the header of a refusal.
+pub fn encode_refusal(refusal: &HelloRefusal) -> String {
+    match refusal.other_url() {
+        Some(url) => format!("{}; {url}", refusal.code()),
+        None => refusal.code().to_string(),
     }
 }
 
-/// Decides whether the sender of `theirs` may have a link.
-///
-/// `mine` is the hello that this machine would send to it. `known` is the incarnation that the
-/// configuration has for the sender's id; `None` if the sender is not in it. Removed and unknown
-/// members are accepted: raft answers them.
-///
-/// # Errors
-///
-/// The reason of the refusal.
-pub fn judge(theirs: &Hello, mine: &Hello, known: Option<u64>) -> Result<(), HelloRefusal> {
-    // 0 is unknown and matches every number.
-    let differ = |a: u64, b: u64| a != 0 && b != 0 && a != b;
-    if mine.from == PeerId::NONE {
-        return Err(HelloRefusal::NoMember);
-    }
-    if differ(theirs.cluster, mine.cluster) {
-        return Err(HelloRefusal::OtherCluster);
-    }
-    if theirs.to != mine.from {
-        return Err(HelloRefusal::NotMe);
-    }
-    if theirs.from == mine.from || theirs.process == mine.process {
-        return Err(HelloRefusal::MySelf);
-    }
-    if differ(theirs.incarnation, known.unwrap_or(0)) {
-        return Err(HelloRefusal::OtherData);
-    }
-    Ok(())
+/// Reads the header of a refusal; `None` for an unknown code.
+pub fn parse_refusal(value: &str) -> Option<HelloRefusal> {
+    let (code, url) = value.split_once("; ").unwrap_or((value, ""));
+    let url = if Url::parse(url).is_some() { url } else { "" };
+    HelloRefusal::from_code(code, url)
 }

@@ -77,6 +77,13 @@ pub(super) enum SearchOutcome {
         /// The time to the next attempt, in milliseconds.
         pause_ms: u64,
     },
+    /// The list gives this member's peer address to another member. The search goes on.
+    Occupied {
+        /// The other member.
+        name: Box<str>,
+        /// What to say if it does answer there.
+        text: Box<str>,
+    },
     /// A machine that knows a leader does not list this member.
     Unlisted,
     /// The cluster has no place for this machine, which waits for one as a standby.
@@ -221,7 +228,8 @@ impl Finder {
             CallAnswer::Config(room) => self.on_config(room),
             CallAnswer::Joined(id) => match self.goal {
                 Goal::Join => self.end(SearchOutcome::Admitted(id)),
-                Goal::Look { .. } => self.end(SearchOutcome::Done),
+                // The leader dials the new address. Asks again until the list shows it.
+                Goal::Look { .. } => self.pause(now, self.last_reasons.clone()),
             },
             CallAnswer::Leader(_) => unreachable!("the finder does not ask for the leader"),
         }
@@ -415,11 +423,17 @@ impl Finder {
             .iter()
             .find(|m| m.name != me.name && m.peer_url == me.peer_url);
         if let Some(occupant) = occupant {
-            return self.fail(format!(
-                "the peer address {} belongs to {} in the cluster now: start this machine with \
-                 another -peer-addr",
+            let text = format!(
+                "the peer address {} belongs to {} in the cluster now, which answers there: start \
+                 this machine with another -peer-addr",
                 me.peer_url, occupant.name
-            ));
+            );
+            let name = occupant.name.clone();
+            self.pause(now, self.last_reasons.clone());
+            return Some(SearchOutcome::Occupied {
+                name,
+                text: text.into(),
+            });
         }
         match namesake {
             Some(listed)

@@ -13,11 +13,11 @@
 use super::finder::Finder;
 use super::standby::JoinFrom;
 use super::{Common, refusal};
+use crate::core::peers::ProcessChange;
 use crate::core::raft::{Lsn, Message, PeerId, StateSeq};
 use crate::core::replica::{Replica, Standing};
 use crate::core::seam::{
-    Fact, Indexes, LinkState, Op, Order, Outcome, Outputs, Query, SnapshotIn, Space, StandbyInfo,
-    Ticket,
+    Fact, Indexes, Op, Order, Outcome, Outputs, Query, SnapshotIn, Space, StandbyInfo, Ticket,
 };
 use crate::core::store::ViewRef;
 use crate::core::timer::Now;
@@ -181,9 +181,9 @@ impl MemberMode {
     }
 
     /// A link opened, or its process is gone.
-    pub(super) fn on_link(&mut self, now: Now, peer: PeerId, state: LinkState) {
+    pub(super) fn on_link(&mut self, now: Now, peer: PeerId, change: ProcessChange) {
         if self.is_running() {
-            self.replica.on_link(now, peer, state);
+            self.replica.on_link(now, peer, change);
         }
     }
 
@@ -255,7 +255,7 @@ impl MemberMode {
         }
         self.replica.advance(now);
         self.replica.maybe_propose_first_config(now);
-        self.has_moved = self.has_moved && !self.replica.maybe_update_own_addresses(now);
+        self.follow_addresses(now, common);
         common.caretaker.look_after(now, &mut self.replica);
         self.maybe_serve(now);
         self.maybe_leave(common);
@@ -265,6 +265,21 @@ impl MemberMode {
             self.maybe_stop(now, common);
         }
         self.replica.collect(now);
+    }
+
+    /// The leader proposes the new addresses of members, and its own.
+    fn follow_addresses(&mut self, now: Now, common: &mut Common) {
+        if self.has_moved {
+            let peer_url = &common.settings.peer_url;
+            let is_taken = common.peers.is_taken(peer_url, self.replica.raft().id());
+            self.has_moved = !self.replica.maybe_update_own_addresses(now, is_taken);
+        }
+        for url in self.replica.take_hints() {
+            common.peers.on_hint(now, &url);
+        }
+        for address in common.peers.new_addresses() {
+            self.replica.maybe_propose_address(now, address);
+        }
     }
 
     /// Moves the outputs to the end of `out`.

@@ -35,6 +35,7 @@ impl MemberMode {
         self.check_name()?;
         let moved = self.moved();
         self.is_unplaced = moved.is_none();
+        common.add_addresses(now);
         self.has_moved = moved == Some(true);
         if self.has_no_cluster_data() {
             self.schedule_rejoin(now, common);
@@ -72,6 +73,13 @@ impl MemberMode {
         if let SearchOutcome::Retrying { why, pause_ms } = outcome {
             return self.report(Fact::NotFound { why, pause_ms });
         }
+        if let SearchOutcome::Occupied { name, text } = outcome {
+            // Two members may have exchanged their addresses. The list is wrong then.
+            if common.peers.is_answering(&name) {
+                self.order(Order::Fail(text));
+            }
+            return;
+        }
         self.finder = None;
         match outcome {
             SearchOutcome::Failed(text) => self.order(Order::Fail(text)),
@@ -80,6 +88,7 @@ impl MemberMode {
             SearchOutcome::Admitted(_)
             | SearchOutcome::First
             | SearchOutcome::Retrying { .. }
+            | SearchOutcome::Occupied { .. }
             | SearchOutcome::Refused { .. } => {
                 unreachable!("a search that looks does not end like this")
             }
@@ -262,6 +271,7 @@ impl MemberMode {
             | SearchOutcome::Failed(_)
             | SearchOutcome::Retrying { .. }
             | SearchOutcome::First
+            | SearchOutcome::Occupied { .. }
             | SearchOutcome::Unlisted
             | SearchOutcome::Done => self.schedule_rejoin(now, common),
         }

@@ -56,7 +56,9 @@ impl Machine {
                 self.out.facts.push(Fact::NotFound { why, pause_ms });
             }
             Some(SearchOutcome::Refused { why, info }) => self.on_refused(now, why, info),
-            Some(SearchOutcome::Unlisted | SearchOutcome::Done) => {
+            Some(
+                SearchOutcome::Occupied { .. } | SearchOutcome::Unlisted | SearchOutcome::Done,
+            ) => {
                 unreachable!("a search that joins does not end like this")
             }
         }
@@ -83,6 +85,7 @@ impl Machine {
         };
         let departure = departure.expect("only a member that leaves is wiped");
         self.common.incarnation = incarnation;
+        self.common.peers.follow(None, None, incarnation);
         self.common.term = Term(0);
         self.common.vote = None;
         // The shell reports again if the empty directory has little room.
@@ -135,6 +138,8 @@ impl Machine {
         if common.registrar.is_none() {
             common.register();
         }
+        common.peers.follow(Some(id), None, common.incarnation);
+        common.add_addresses(now);
         member.schedule_rejoin(now, common);
         member.report(Fact::LetIn { id });
         self.mode = MachineMode::Member(Box::new(member));

@@ -9,6 +9,7 @@ use super::pending::{MemberChange, PROPOSAL_US_MAX, Proposal, Purpose, Waiting};
 use super::registry;
 use crate::core::command::{ClusterConfig, Command};
 use crate::core::error::{Code, Error};
+use crate::core::peers::NewAddress;
 use crate::core::raft::{Index, Member, PeerId, ProposalRefusal, RaftRole, Term, UnfitChange};
 use crate::core::seam::{Join, Op, Outcome, Ticket};
 use crate::core::timer::Now;
@@ -189,9 +190,10 @@ impl Replica {
 /// Membership.
 impl Replica {
     /// Proposes this machine's addresses if it leads and the cluster has others for it. (A follower
-    /// joins again instead.) Returns whether the matter is settled: false if this member does not
-    /// lead or raft refuses, so that the caller tries again.
-    pub fn maybe_update_own_addresses(&mut self, now: Now) -> bool {
+    /// shows them in its hello instead.) `is_taken`: another member answers at the peer URL.
+    /// Returns whether the matter is settled: false if this member does not lead or raft refuses, so
+    /// that the caller tries again.
+    pub fn maybe_update_own_addresses(&mut self, now: Now, is_taken: bool) -> bool {
         if !self.leads() {
             return false;
         }
@@ -201,8 +203,6 @@ impl Replica {
         };
         let client_url = &self.settings.client_url;
         let peer_url = &self.settings.peer_url;
-        let others = configuration.members.iter().filter(|m| m.id != own.id);
-        let is_taken = others.clone().any(|m| m.peer_url == *peer_url);
         let is_same = own.client_url == *client_url && own.peer_url == *peer_url;
         if is_taken || is_same {
             return true;
@@ -212,6 +212,30 @@ impl Replica {
             peer_url: peer_url.clone(),
             client_url: client_url.clone(),
             incarnation: own.incarnation,
+            replaces: None,
+        };
+        self.propose_own(now, &command).is_some()
+    }
+
+    /// A leader proposes the addresses that a member's hello has shown. Returns whether it did.
+    pub fn maybe_propose_address(&mut self, now: Now, address: &NewAddress) -> bool {
+        if !self.leads() {
+            return false;
+        }
+        let Some(member) = self.raft.configuration().get(address.id) else {
+            return false;
+        };
+        let is_same = member.peer_url == address.peer_url
+            && member.client_url == address.client_url
+            && member.incarnation != 0;
+        if is_same {
+            return false;
+        }
+        let command = Command::Join {
+            name: member.name.clone(),
+            peer_url: address.peer_url.clone(),
+            client_url: address.client_url.clone(),
+            incarnation: address.incarnation,
             replaces: None,
         };
         self.propose_own(now, &command).is_some()
@@ -240,6 +264,16 @@ impl Replica {
         let Some(Waiting::MemberChange(change)) = self.pending.get(ticket) else {
             return true;
         };
+        if let MemberChange::Join(join) = &**change
+            && let Some(member) = registry::moves(self.raft.configuration(), join)
+        {
+            // Its hello proves the address: it is dialled there.
+            let id = Index(member.id.0);
+            let peer_url = join.peer_url.clone();
+            self.hints.push(peer_url);
+            self.finish(ticket, Outcome::Joined(id));
+            return true;
+        }
         let made = match &**change {
             MemberChange::Join(join) => self.join_command(now, join),
             MemberChange::Remove(name) => self.remove_command(now, name),

@@ -124,7 +124,8 @@ pub fn config_with(
 /// election timeout.
 ///
 /// If a member has the name already:
-/// - A request from the same data directory repeats the join of that member.
+/// - A request from the same data directory repeats the join of that member. It changes no address:
+///   new addresses come by the hello of a link ([`moves`]).
 /// - A request from another directory replaces the member if it was not heard, and is refused
 ///   otherwise.
 ///
@@ -155,7 +156,8 @@ pub fn join(
             return Err(Error::new(Code::NoMorePeer, ""));
         }
         None => None,
-        Some(old) if is_from_directory_of(old, join) => None,
+        Some(old) if is_from_directory_of(old, join) && has_same_urls(old, join) => None,
+        Some(_) if join.incarnation == 0 => return taken(),
         Some(old) if is_heard(old) => return taken(),
         Some(old) => Some(old.id.0),
     };
@@ -166,6 +168,17 @@ pub fn join(
         incarnation: join.incarnation,
         replaces,
     })
+}
+
+/// The member whose join this repeats, under other addresses.
+pub fn moves<'a>(members: &'a Configuration, join: &Join) -> Option<&'a Member> {
+    let member = members.by_name(&join.name)?;
+    let is_own = join.incarnation != 0 && is_from_directory_of(member, join);
+    (is_own && !has_same_urls(member, join)).then_some(member)
+}
+
+fn has_same_urls(member: &Member, join: &Join) -> bool {
+    member.peer_url == join.peer_url && member.client_url == join.client_url
 }
 
 /// Whether a join comes from the data directory of `member`. The incarnation 0 stands for an

@@ -1,6 +1,7 @@
 //! Facts: what the core reports to the operator. The core writes no log; the shell gives each fact
 //! its level and its words (`shell::log_lines`).
 use crate::core::command::ClusterConfig;
+use crate::core::peers::LinkReport;
 use crate::core::raft::{Index, PeerId, Term};
 
 /// Something that is worth a log line.
@@ -139,4 +140,6 @@ pub enum Fact {
     DiskLow,
     /// The disk has room again.
     DiskOk,
+    /// A link to a peer was opened, has failed or was refused, or a stranger's hello was.
+    Link(LinkReport),
 }

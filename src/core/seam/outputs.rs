@@ -1,6 +1,7 @@
 //! Outputs: what one `Machine::advance` leaves for the shell. Start with [`Outputs`].
 use super::{Answer, Call, Delivery, Fact, SnapshotOut, StandbyInfo};
-use crate::core::raft::{HardState, Lsn, Message, PeerId, Persist, Violation};
+use crate::core::peers::LinkOrder;
+use crate::core::raft::{HardState, Lsn, Message, PeerId, Persist};
 
 /// One batch of outputs. The shell owns it and reuses its memory.
 ///
@@ -22,6 +23,8 @@ pub struct Outputs {
     /// Messages for the links. They may leave before `state` and `persist` are synced: the core withholds those
     /// that may not.
     pub send: Vec<(PeerId, Message)>,
+    /// Changes of links, to be carried out after `send`.
+    pub links: Vec<LinkOrder>,
     /// Answers for the connections.
     pub answers: Vec<Answer>,
     /// Events for watchers. The head of a watcher's answer is among the answers of this batch or
@@ -50,17 +53,9 @@ pub enum Order {
         /// dies before it is carried out, the next start wipes the log.
         gives_up_log: bool,
     },
-    /// The members are others, or their addresses: make them durable, and link to those of
-    /// `Machine::configuration`.
+    /// The members are others, or their addresses: make those of `Machine::configuration`
+    /// durable.
     FollowMembers,
-    /// A peer sent a message that no correct peer sends. It was dropped; close every link to that
-    /// peer. The peer may open another one.
-    CloseLinks {
-        /// The sender.
-        peer: PeerId,
-        /// The fact that the message contradicts.
-        violation: Violation,
-    },
     /// Delete log and snapshots, give the data directory a new number, and call
     /// `Machine::on_wiped` with it. `state`, `persist` and `snapshot` of this batch need not be
     /// carried out.
@@ -87,6 +82,7 @@ impl Outputs {
         let wanted_bytes = self.wanted_room_bytes.take();
         other.wanted_room_bytes = other.wanted_room_bytes.max(wanted_bytes);
         other.send.append(&mut self.send);
+        other.links.append(&mut self.links);
         other.answers.append(&mut self.answers);
         other.events.append(&mut self.events);
         other.snapshot.append(&mut self.snapshot);
@@ -101,6 +97,7 @@ impl Outputs {
         self.wanted_room_bytes = None;
         self.persist.clear();
         self.send.clear();
+        self.links.clear();
         self.answers.clear();
         self.events.clear();
         self.snapshot.clear();

@@ -19,6 +19,7 @@ use crate::counts::Counts;
 use std::collections::BTreeMap;
 use tern::core::command::{self, Command};
 use tern::core::machine::*;
+use tern::core::peers::LinkId;
 use tern::core::raft::{self, Index, Message, PeerId, Persist, Rpc};
 use tern::core::replica::HISTORY_BYTES_MAX;
 use tern::core::store::{HistoryLimits, Restore, Store};
@@ -28,6 +29,7 @@ use tern_support::linear::Call;
 use tern_support::rng::Rng;
 
 mod effects;
+mod links;
 mod look;
 mod process;
 mod turn;
@@ -51,6 +53,8 @@ pub struct Running {
     duties: Duties,
     pub mono_off_us: u64,
     wake_us: u64,
+    /// The connection of each link.
+    links: BTreeMap<LinkId, u64>,
 }
 
 /// What stands in a slot.
@@ -65,6 +69,8 @@ pub struct Host {
     pub place: Place,
     /// Rises with each process.
     pub epoch: u64,
+    /// Numbers its processes, for connections.
+    process: u64,
     pub paused_until_us: u64,
     pub wall_off_ns: i64,
     pub slow_until_us: u64,
@@ -86,6 +92,7 @@ pub enum Ev {
         slot: usize,
         to: u64,
         from: u64,
+        connection: u64,
         bytes: Box<[u8]>,
     },
     Synced {
@@ -120,9 +127,7 @@ pub enum Ev {
     },
     Link {
         slot: usize,
-        epoch: u64,
-        peer: u64,
-        up: bool,
+        ev: Box<links::LinkEv>,
     },
     Think {
         client: usize,
@@ -216,7 +221,9 @@ pub struct World {
     /// While healing: since when the members should become equal, and whether they have.
     pub equal_since_us: u64,
     pub was_equal: bool,
-    pub redial_us: u64,
+    /// All connections between machines, by their numbers.
+    connections: BTreeMap<u64, links::Connection>,
+    last_connection: u64,
     /// What was waited for since the healing, each until when (thousandths of an election
     /// timeout).
     pub waits: Vec<(String, u64)>,
@@ -262,6 +269,7 @@ impl World {
         let hosts = (0..slots).map(|slot| Host {
             place: Place::Empty,
             epoch: 0,
+            process: 0,
             paused_until_us: 0,
             wall_off_ns: rng.below(2_000_000_000) as i64 - 1_000_000_000,
             slow_until_us: 0,
@@ -300,7 +308,8 @@ impl World {
             phase_since_us: 0,
             equal_since_us: 0,
             was_equal: false,
-            redial_us: 0,
+            connections: BTreeMap::new(),
+            last_connection: 0,
             waits: Vec::new(),
             violation: None,
             plant,

@@ -43,46 +43,9 @@ impl World {
             Phase::Faults | Phase::Done => {}
         }
         self.check_leaders();
-        if self.now_us >= self.redial_us {
-            self.redial_us = self.now_us + 2 * self.election_us();
-            self.redial();
-        }
         if self.phase != Phase::Done {
             self.queue
                 .push(self.now_us + self.p.heartbeat_ms * 250, Ev::Look);
-        }
-    }
-
-    /// What the shell does for a machine that hears no leader: its links are dialled again, and the
-    /// machines that it reaches see its hello.
-    fn redial(&mut self) {
-        for slot in 0..self.hosts.len() {
-            let Some(run) = self.up(slot).filter(|r| r.seen.leader == 0) else {
-                continue;
-            };
-            let id = run.seen.id;
-            let members = run.core.configuration().members.iter().map(|m| m.id.0);
-            for peer in members.filter(|m| *m != id).collect::<Vec<u64>>() {
-                let Some(other) = self
-                    .ids
-                    .get(&peer)
-                    .copied()
-                    .filter(|o| !self.net.is_cut(slot, *o))
-                else {
-                    continue;
-                };
-                let epoch = self.hosts[other].epoch;
-                let at = self.now_us + self.rng.range(100, 2_000);
-                self.queue.push(
-                    at,
-                    Ev::Link {
-                        slot: other,
-                        epoch,
-                        peer: id,
-                        up: true,
-                    },
-                );
-            }
         }
     }
 

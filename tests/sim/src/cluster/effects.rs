@@ -1,6 +1,7 @@
 //! Carries out what a machine hands out in a turn: its log and snapshots to the simulated disk,
 //! messages to the net, answers and events to the clients.
 use super::*;
+use tern::core::peers::LinkReportEvent;
 
 impl World {
     pub(super) fn carry_out(
@@ -29,6 +30,7 @@ impl World {
             }
             run.disk.append(&mut fx.persist, fx.lsn);
         }
+        self.check_reports(slot, &fx.facts)?;
         let before = run.seen;
         run.seen = seen_of(&run.core);
         if has_changed && run.seen.leads {
@@ -57,6 +59,19 @@ impl World {
                 return violation("false-removal", text);
             }
             return self.start_over(slot, run);
+        }
+        Ok(())
+    }
+
+    /// Machines of the simulator run the same code: none sends a message that no correct peer sends.
+    fn check_reports(&self, slot: usize, facts: &[Fact]) -> Checked {
+        for fact in facts {
+            if let Fact::Link(report) = fact
+                && let LinkReportEvent::Violated(violated) = &report.event
+            {
+                let text = format!("m{slot} on a message of {:?}: {violated}", report.name);
+                return violation("impossible-message", text);
+            }
         }
         Ok(())
     }
@@ -116,7 +131,10 @@ impl World {
             if matches!(message.rpc, Rpc::Vote { .. }) {
                 self.voted_for = Some(to.0);
             }
-            self.send(slot, who, to, &message);
+            self.send(slot, who, to, run, &message);
+        }
+        for order in fx.links.drain(..) {
+            self.carry_link_order(slot, run, order);
         }
         Ok(())
     }
@@ -162,12 +180,12 @@ impl World {
                 *kept = Some(info);
             }
             Order::Fail(why) => {
+                // No data directory is copied in the simulator.
+                if why.contains("another process of this member") {
+                    let text = format!("m{slot} gives up: {why}");
+                    self.fail(crate::truth::violation("false-copy", text));
+                }
                 self.trace.note(slot, "gives up", why.len() as u64, 0, 0);
-            }
-            // Machines of the simulator run the same code.
-            Order::CloseLinks { peer, violation } => {
-                let text = format!("m{slot} on a message of {}: {violation}", peer.0);
-                self.fail(crate::truth::violation("impossible-message", text));
             }
             Order::FollowMembers | Order::Wipe | Order::Found | Order::Stop => {}
         }
@@ -260,8 +278,8 @@ impl World {
         }
     }
 
-    fn send(&mut self, slot: usize, from: u64, to: PeerId, message: &Message) {
-        let Some(target) = self.ids.get(&to.0).copied() else {
+    fn send(&mut self, slot: usize, from: u64, to: PeerId, run: &Running, message: &Message) {
+        let Some((connection, target, opens_us)) = self.way(slot, run, to) else {
             return;
         };
         self.scratch.clear();
@@ -285,12 +303,15 @@ impl World {
                 batch => time.next_multiple_of(batch),
             };
             let bytes = self.scratch.as_slice().into();
+            let time = time.max(opens_us);
+            self.note_arrival(connection, time);
             self.queue.push(
                 time,
                 Ev::Deliver {
                     slot: target,
                     to: to.0,
                     from,
+                    connection,
                     bytes,
                 },
             );

@@ -36,6 +36,7 @@ impl World {
             duties: Duties::default(),
             mono_off_us,
             wake_us: u64::MAX,
+            links: BTreeMap::new(),
         });
         if self.hosts[slot].full {
             self.report_room(slot, &mut run, now);
@@ -52,12 +53,8 @@ impl World {
             );
             self.fail(violation("starts-behind", text));
         }
-        let id = run.seen.id;
         self.hosts[slot].place = Place::Up(run);
         self.finish_turn(slot);
-        if id != 0 {
-            self.tell_links(slot, id, true);
-        }
     }
 
     fn recover(&self, slot: usize, image: &Image, seed: u64, now: Now) -> Machine {
@@ -123,41 +120,6 @@ impl World {
         restore.finish().expect("the disk keeps snapshots whole")
     }
 
-    /// Every other machine sees its link to this one open or break.
-    pub(super) fn tell_links(&mut self, slot: usize, id: u64, up: bool) {
-        for other in (0..self.hosts.len()).filter(|o| *o != slot) {
-            let Some(peer) = self.up(other).map(|r| r.seen.id).filter(|p| *p != 0) else {
-                continue;
-            };
-            if self.rng.chance(300_000) {
-                continue;
-            }
-            let at = self.now_us + self.rng.range(50, 2_000);
-            let epoch = self.hosts[other].epoch;
-            self.queue.push(
-                at,
-                Ev::Link {
-                    slot: other,
-                    epoch,
-                    peer: id,
-                    up,
-                },
-            );
-            if up {
-                let epoch = self.hosts[slot].epoch;
-                self.queue.push(
-                    at,
-                    Ev::Link {
-                        slot,
-                        epoch,
-                        peer,
-                        up,
-                    },
-                );
-            }
-        }
-    }
-
     /// The process is gone; its disk keeps what a crash leaves.
     pub fn crash(&mut self, slot: usize) {
         let place = std::mem::replace(&mut self.hosts[slot].place, Place::Empty);
@@ -167,6 +129,7 @@ impl World {
         };
         self.counts.crashes += 1;
         let id = run.seen.id;
+        self.end_links(slot, &run);
         let image = run.disk.crash(&mut self.rng);
         self.trace
             .note(slot, "crash", id, image.last(), image.log.commit.0);
@@ -175,8 +138,5 @@ impl World {
         self.hosts[slot].paused_until_us = 0;
         self.lose_tickets(slot);
         self.lose_calls(slot);
-        if id != 0 {
-            self.tell_links(slot, id, false);
-        }
     }
 }

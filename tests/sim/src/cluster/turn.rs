@@ -1,6 +1,7 @@
 //! The next thing happens to one machine, and its turn follows: inputs in the order of `Ev`, then
 //! `finish_turn`, the simulator's version of the reactor's turn.
 use super::*;
+use tern::core::peers::LinkEvent;
 
 impl World {
     /// The next thing happens. False when nothing is left to happen.
@@ -27,8 +28,9 @@ impl World {
                 slot,
                 to,
                 from,
+                connection,
                 bytes,
-            } => self.on_deliver(slot, to, from, &bytes),
+            } => self.on_deliver(slot, (to, from), connection, &bytes),
             Ev::Synced {
                 slot,
                 epoch,
@@ -59,15 +61,7 @@ impl World {
                 }
             }),
             Ev::Turn { slot, epoch } => self.input(slot, epoch, |_, _, _| {}),
-            Ev::Link {
-                slot,
-                epoch,
-                peer,
-                up,
-            } => self.input(slot, epoch, |_, run, now| {
-                let state = if up { LinkState::Up } else { LinkState::Closed };
-                run.core.on_link(now, PeerId(peer), state);
-            }),
+            Ev::Link { slot, ev } => self.on_link_ev(slot, *ev),
             Ev::Think { client } => self.on_think(client),
             Ev::Timeout { client, seq } => self.on_timeout(client, seq),
             Ev::Again { client, seq } => self.on_again(client, seq),
@@ -165,10 +159,15 @@ impl World {
             .on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
     }
 
-    fn on_deliver(&mut self, slot: usize, to: u64, from: u64, bytes: &[u8]) {
-        let Some(before) = self.up(slot).map(|r| r.seen).filter(|s| s.id == to) else {
+    fn on_deliver(&mut self, slot: usize, (to, from): (u64, u64), connection: u64, bytes: &[u8]) {
+        let Some(run) = self.up(slot) else {
             return;
         };
+        let Some(link) = self.heard_link(slot, run, connection) else {
+            return;
+        };
+        let before = run.seen;
+        assert_eq!(before.id, to, "links end with a membership");
         let message = tern::codec::peer::wire::decode(bytes).expect("it was encoded by a machine");
         let (what, a, b) = describe(&message);
         self.trace.note(slot, what, from, a, b);
@@ -177,6 +176,8 @@ impl World {
         let lost = lost_entries(&message);
         let (own_term, mut other_term) = (message.term.0, 0);
         self.input(slot, epoch, |world, run, now| {
+            run.core
+                .on_link(now, link, LinkEvent::Heard(bytes.len() as u64));
             run.contact
                 .on_message(world.now_us, from, &message, &run.seen, &world.truth);
             run.core.on_message(now, PeerId(from), message);
@@ -228,6 +229,7 @@ impl World {
                 slot,
                 to,
                 from,
+                connection,
                 bytes,
             },
         )) = self.queue.pop()
@@ -235,9 +237,12 @@ impl World {
             unreachable!("it was looked at");
         };
         self.counts.events += 1;
-        if to != run.seen.id {
+        let Some(link) = self.heard_link(slot, run, connection) else {
             return 0;
-        }
+        };
+        assert_eq!(run.seen.id, to, "links end with a membership");
+        run.core
+            .on_link(now, link, LinkEvent::Heard(bytes.len() as u64));
         let message = tern::codec::peer::wire::decode(&bytes).expect("it was encoded by a machine");
         let (what, a, b) = describe(&message);
         self.trace.note(slot, what, from, a, b);
@@ -257,17 +262,12 @@ impl World {
         let now = self.now_of(slot, run.mono_off_us);
         let mut fx = std::mem::take(&mut self.fx);
         self.voted_for = None;
-        let (mut stopped, mut let_in, before) = (false, None, run.seen.id);
+        let mut stopped = false;
         for _ in 0..2 {
             fx.clear();
             run.core.advance(now, &mut fx);
-            for order in &fx.orders {
-                match order {
-                    Order::KeepId(id) => let_in = Some(*id),
-                    Order::Stop | Order::Fail(_) => stopped = true,
-                    _ => {}
-                }
-            }
+            let ends = |order: &Order| matches!(order, Order::Stop | Order::Fail(_));
+            stopped |= fx.orders.iter().any(ends);
             let done = self.carry_out(slot, &mut run, &mut fx);
             self.fail(done);
             self.maybe_sync(slot, &mut run);
@@ -290,12 +290,6 @@ impl World {
             self.queue.push(at, Ev::Turn { slot, epoch });
         }
         self.hosts[slot].place = Place::Up(run);
-        if before != 0 && self.up(slot).is_some_and(|r| r.seen.id != before) {
-            self.tell_links(slot, before, false);
-        }
-        if let Some(id) = let_in {
-            self.tell_links(slot, id.0, true);
-        }
         if stopped {
             self.crash(slot);
             let down_us = if self.phase == Phase::Faults {

@@ -1,0 +1,393 @@
+//! Dialling: members at their listed addresses, and other addresses while no leader is heard.
+//!
+//! The answer to a hello decides whose link it is, whichever address was dialled. Start with
+//! [`Peers::dial_due`] and [`Peers::on_answer`].
+use super::{
+    Hello, HelloRefusal, LinkId, LinkOrder, LinkPhase, LinkReport, LinkReportEvent, PeerLink,
+    Peers, ProcessChange, TwiceRefusal,
+};
+use crate::core::raft::PeerId;
+use crate::core::timer::Now;
+
+/// The first pause before dialling again, in microseconds; doubled each time …
+const PAUSE_US_MIN: u64 = 50_000;
+/// … up to this many election timeouts, …
+const PAUSE_TIMEOUTS_MAX: u64 = 10;
+/// … and at most up to this.
+const PAUSE_US_MAX: u64 = 2_000_000;
+/// The first pause after a refusal, which the peer will repeat.
+const REFUSED_US: u64 = 500_000;
+/// How long no leader must be heard before other addresses than the listed ones are dialled.
+const LEADERLESS_US: u64 = 500_000;
+/// The number of failed dials that are not logged: a machine that comes up listens a moment later
+/// than it is known.
+const QUIET_FAILURES: u32 = 2;
+/// A voter counts as refusing this process for another one when it has done so for this time.
+/// Links to a former process of this machine are found silent sooner.
+const TWICE_US: u64 = 3_000_000;
+/// A refusal older than this counts no more.
+const TWICE_US_MAX: u64 = 10_000_000;
+
+/// An address besides those of the configuration.
+#[derive(Debug)]
+pub(super) struct DialTarget {
+    url: Box<str>,
+    link: Option<LinkId>,
+    /// When it is dialled next, in microseconds; `None`: not now.
+    redial_us: Option<u64>,
+    failures: u32,
+}
+
+impl DialTarget {
+    /// This machine has another place: it is dialled at once.
+    pub(super) fn on_place_changed(&mut self) {
+        self.failures = 0;
+        self.redial_us = self.link.is_none().then_some(0);
+    }
+
+    /// Forgets the link if it is this one. Returns whether it did.
+    pub(super) fn maybe_end_link(&mut self, link: LinkId) -> bool {
+        self.link.take_if(|own| *own == link).is_some()
+    }
+}
+
+impl Peers {
+    // -- addresses besides the listed ones
+
+    /// Adds addresses where members may be. They are dialled while no leader is heard.
+    pub fn add_addresses<'a>(&mut self, now: Now, urls: impl IntoIterator<Item = &'a str>) {
+        for url in urls {
+            let is_known = self.targets.iter().any(|target| *target.url == *url);
+            if is_known || *url == *self.me.peer_url {
+                continue;
+            }
+            self.targets.push(DialTarget {
+                url: url.into(),
+                link: None,
+                redial_us: None,
+                failures: 0,
+            });
+        }
+        self.schedule_targets(now);
+        self.rearm();
+    }
+
+    /// A member tells its address by other means than a hello: it is dialled once, and the answer
+    /// decides.
+    pub fn on_hint(&mut self, now: Now, url: &str) {
+        self.add_addresses(now, [url]);
+        let mut targets = self.targets.iter_mut();
+        let target = targets.find(|target| *target.url == *url);
+        if let Some(target) = target
+            && target.link.is_none()
+        {
+            target.redial_us = Some(now.mono_us);
+        }
+        self.rearm();
+    }
+
+    /// Whether a leader is heard; it may be this machine.
+    pub fn on_leader(&mut self, now: Now, is_heard: bool) {
+        if is_heard != self.leaderless_since_us.is_some() {
+            return;
+        }
+        self.leaderless_since_us = (!is_heard).then_some(now.mono_us);
+        if is_heard {
+            for target in &mut self.targets {
+                target.redial_us = None;
+            }
+        }
+        self.schedule_targets(now);
+        self.rearm();
+    }
+
+    /// Plans the next dials of addresses that have no link, while no leader is heard.
+    fn schedule_targets(&mut self, now: Now) {
+        let Some(since_us) = self.leaderless_since_us else {
+            return;
+        };
+        let has_members = !self.members.members.is_empty();
+        for place in 0..self.targets.len() {
+            let target = &self.targets[place];
+            if target.link.is_some() || target.redial_us.is_some() {
+                continue;
+            }
+            let mut at_us = now.mono_us;
+            if target.failures > 0 {
+                at_us += self.pause_us(REFUSED_US, self.targets[place].failures);
+            } else if has_members {
+                at_us = at_us.max(since_us + LEADERLESS_US);
+            }
+            self.targets[place].redial_us = Some(at_us);
+        }
+    }
+
+    // -- dialling
+
+    pub(super) fn dial_due(&mut self, now: Now) {
+        let mut due = Vec::new();
+        for (id, peer) in &mut self.peers {
+            if peer.redial_us.take_if(|at| *at <= now.mono_us).is_some() {
+                due.push(*id);
+            }
+        }
+        for id in due {
+            self.dial(now, id);
+        }
+        for place in 0..self.targets.len() {
+            let redial_us = &mut self.targets[place].redial_us;
+            if redial_us.take_if(|at| *at <= now.mono_us).is_some() {
+                self.dial_target(now, place);
+            }
+        }
+    }
+
+    fn dial(&mut self, now: Now, id: PeerId) {
+        let peer = self.peers.get_mut(&id).expect("dialled by its id");
+        if !peer.is_member || peer.dialled.is_some() {
+            return;
+        }
+        peer.unanswered_since_us.get_or_insert(now.mono_us);
+        let url = peer.peer_url.clone();
+        let attempt = peer.failures;
+        let link = self.order_dial(now, Some(id), url, attempt);
+        let peer = self.peers.get_mut(&id).expect("dialled by its id");
+        peer.dialled = Some(link);
+    }
+
+    /// Dials an address, unless a member that is listed there is dialled anyway.
+    fn dial_target(&mut self, now: Now, place: usize) {
+        if self.me.id.is_none() {
+            return;
+        }
+        let target = &self.targets[place];
+        let (url, attempt) = (target.url.clone(), target.failures);
+        let is_dialled = |link: &PeerLink| link.dialled_url.as_ref() == Some(&url);
+        let is_listed = self
+            .peers
+            .values()
+            .any(|p| p.is_member && p.peer_url == url);
+        if is_listed || url == self.me.peer_url || self.links.values().any(is_dialled) {
+            self.targets[place].failures += 1;
+            return self.schedule_targets(now);
+        }
+        let link = self.order_dial(now, None, url, attempt);
+        self.targets[place].link = Some(link);
+    }
+
+    fn order_dial(
+        &mut self,
+        now: Now,
+        peer: Option<PeerId>,
+        url: Box<str>,
+        attempt: u32,
+    ) -> LinkId {
+        self.last_link += 1;
+        let link = LinkId(self.last_link);
+        let asking = PeerLink {
+            peer,
+            dialled_url: Some(url.clone()),
+            phase: LinkPhase::Asking {
+                due_us: now.mono_us + self.patience_us,
+            },
+            advertised: Default::default(),
+            incarnation: 0,
+            heard_us: now.mono_us,
+            pinged_us: None,
+        };
+        self.links.insert(link, asking);
+        let hello = self.me.hello(peer, &self.members);
+        self.orders.push(LinkOrder::Dial {
+            link,
+            url,
+            attempt,
+            hello,
+        });
+        link
+    }
+
+    /// Later each time, and never all at the same moment.
+    fn pause_us(&mut self, least_us: u64, failures: u32) -> u64 {
+        let pause_us_max =
+            (PAUSE_TIMEOUTS_MAX * self.election_us).clamp(PAUSE_US_MIN, PAUSE_US_MAX);
+        let pause_us = (least_us << failures.min(10)).min(pause_us_max);
+        pause_us / 2 + self.random.draw() % (pause_us / 2)
+    }
+
+    // -- answers
+
+    /// The machine that was dialled has accepted the hello, and has answered with its own.
+    pub(super) fn on_answer(&mut self, now: Now, id: LinkId, hello: &Hello) {
+        let link = &self.links[&id];
+        let asked = link.peer;
+        let url = link.dialled_url.clone();
+        if url.is_none() || link.process().is_some() {
+            return self.drop_link(id, "a second hello");
+        }
+        let judged = self.me.judge(hello, &self.members);
+        if let Err(refusal) = judged.and_then(|()| self.admit_process(now, hello)) {
+            let why = "the other side's hello was not accepted";
+            self.orders.push(LinkOrder::Drop { link: id, why });
+            self.end_dialled(now, id, refusal.text(), REFUSED_US);
+            return;
+        }
+        if asked != Some(hello.from) {
+            self.detach(now, id);
+            if self.has_open_dialled(hello.from) {
+                return self.drop_link(id, "there is a link to this member already");
+            }
+            let asking = self.peers.get(&hello.from).and_then(|peer| peer.dialled);
+            if let Some(asking) = asking {
+                self.drop_link(asking, "the member has answered at another address");
+            }
+        }
+        self.insert_open(now, id, hello, url);
+        let peer = self.peers.get_mut(&hello.from).expect("just inserted");
+        peer.dialled = Some(id);
+        peer.failures = 0;
+        self.changes.push((hello.from, ProcessChange::Up));
+        if let Some(suppressed) = peer.opened.is_due(now.mono_us) {
+            self.reports.push(LinkReport {
+                name: Some(hello.name.clone()),
+                address: hello.peer_url.clone(),
+                event: LinkReportEvent::Opened,
+                suppressed,
+            });
+        }
+    }
+
+    /// Another member than the one dialled has answered: the dialled one is dialled again later.
+    fn detach(&mut self, now: Now, id: LinkId) {
+        let link = self.links.get_mut(&id).expect("looked at by the caller");
+        let Some(asked) = link.peer.take() else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(&asked) {
+            peer.dialled = None;
+        }
+        self.report_failure(now, asked, "another member answers there");
+        self.dial_later(now, asked, REFUSED_US);
+    }
+
+    /// The machine that was dialled has refused the hello.
+    pub(super) fn on_refused(&mut self, now: Now, id: LinkId, refusal: Option<HelloRefusal>) {
+        let asked = self.links[&id].peer;
+        let peer = asked.and_then(|asked| self.peers.get_mut(&asked));
+        if let (Some(peer), Some(HelloRefusal::Twice { other_url })) = (peer, &refusal) {
+            let other_url = other_url.clone();
+            let now_us = now.mono_us;
+            let first_us = match &peer.refuses_twice {
+                Some(former) if now_us < former.last_us + TWICE_US_MAX => former.first_us,
+                Some(_) | None => now_us,
+            };
+            peer.refuses_twice = Some(TwiceRefusal {
+                first_us,
+                last_us: now_us,
+                other_url,
+            });
+        }
+        let text = refusal.map_or("for an unknown reason", |refusal| refusal.text());
+        self.end_dialled(now, id, &format!("refused: {text}"), REFUSED_US);
+    }
+
+    /// A link has ended at the other side, or could not be made.
+    pub(super) fn remove_link(&mut self, now: Now, id: LinkId, why: &str) {
+        self.end_dialled(now, id, why, PAUSE_US_MIN);
+    }
+
+    /// A link ends for a reason that will be the same the next time.
+    pub(super) fn end_refused(&mut self, now: Now, id: LinkId, why: &str) {
+        self.end_dialled(now, id, why, REFUSED_US);
+    }
+
+    /// Removes a link, and plans the next dial if this machine had dialled it.
+    fn end_dialled(&mut self, now: Now, id: LinkId, why: &str, pause_us: u64) {
+        for target in &mut self.targets {
+            if target.maybe_end_link(id) {
+                target.failures += 1;
+            }
+        }
+        let link = self.forget(id);
+        self.schedule_targets(now);
+        let Some(peer_id) = link.peer else {
+            return;
+        };
+        let Some(peer) = self.peers.get(&peer_id) else {
+            return;
+        };
+        if link.dialled_url.is_some() && peer.is_member {
+            if link.process().is_some() || peer.failures >= QUIET_FAILURES {
+                self.report_failure(now, peer_id, why);
+            }
+            self.dial_later(now, peer_id, pause_us);
+        } else {
+            self.maybe_forget_peer(peer_id);
+        }
+    }
+
+    fn dial_later(&mut self, now: Now, id: PeerId, least_us: u64) {
+        let Some(failures) = self.peers.get(&id).map(|peer| peer.failures) else {
+            return;
+        };
+        let at_us = now.mono_us + self.pause_us(least_us, failures);
+        let peer = self.peers.get_mut(&id).expect("looked at above");
+        peer.failures += 1;
+        peer.redial_us = Some(at_us);
+    }
+
+    fn report_failure(&mut self, now: Now, id: PeerId, why: &str) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some(suppressed) = peer.failed.is_due(now.mono_us) {
+            self.reports.push(LinkReport {
+                name: Some(peer.name.clone()),
+                address: peer.peer_url.clone(),
+                event: LinkReportEvent::Failed(why.into()),
+                suppressed,
+            });
+        }
+    }
+
+    // -- another process of this member
+
+    /// The address of another process of this member, if a majority of the voters refuses this
+    /// process because of it.
+    pub fn superseded_by(&self, now: Now) -> Option<Box<str>> {
+        let is_voter = |id: &PeerId| self.members.voters().any(|voter| voter == *id);
+        let mut refusing = 0;
+        let mut other_url = None;
+        for (id, peer) in &self.peers {
+            let Some(refusal) = &peer.refuses_twice else {
+                continue;
+            };
+            let is_lasting = refusal.last_us >= refusal.first_us + TWICE_US;
+            let is_recent = now.mono_us < refusal.last_us + TWICE_US_MAX;
+            if is_voter(id) && is_lasting && is_recent {
+                refusing += 1;
+                other_url = Some(refusal.other_url.clone());
+            }
+        }
+        let other_url = other_url?;
+        let voters = self.members.voters().count();
+        (refusing * 2 > voters).then_some(other_url)
+    }
+
+    // -- time
+
+    /// Finds out when `on_time` has something to do, and which addresses are new.
+    pub(super) fn rearm(&mut self) {
+        let asking = self.links.values().filter_map(|link| match link.phase {
+            LinkPhase::Asking { due_us } => Some(due_us),
+            LinkPhase::Open { .. } | LinkPhase::Closing => None,
+        });
+        let peers = self.peers.values();
+        let peers = peers.flat_map(|peer| [peer.redial_us, peer.leave_us]);
+        let is_member = self.me.id.is_some();
+        let targets = self.targets.iter().filter(|_| is_member);
+        let targets = targets.map(|target| target.redial_us);
+        self.due_us = asking.chain(peers.chain(targets).flatten()).min();
+        self.new_addresses = self.find_new_addresses();
+        self.check_invariants();
+    }
+}
