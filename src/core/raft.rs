@@ -13,6 +13,7 @@
 //! | part | file | holds |
 //! |---|---|---|
 //! | `Log` | `log` | entries; which are durable, committed, applied, damaged |
+//! | `CommitMarks` | `marks` | how far the disk knows the log to be committed |
 //! | `Membership` | `membership` | the configurations of the log |
 //! | `Election` | `election` | timers, votes, the lease |
 //! | `Gate` | `gate` | messages that wait for term and vote to be durable |
@@ -49,6 +50,7 @@ mod gate;
 mod handover;
 mod install;
 mod log;
+mod marks;
 mod membership;
 pub mod message;
 mod progress;
@@ -78,6 +80,7 @@ use gate::Gate;
 use handover::Handover;
 use install::Incoming;
 use log::Log;
+use marks::CommitMarks;
 use membership::Membership;
 use reads::Reads;
 use repair::Repair;
@@ -241,6 +244,7 @@ pub struct Raft {
     membership: Membership,
     election: Election,
     gate: Gate,
+    marks: CommitMarks,
     room: LogRoom,
     snapshots: OwnSnapshots,
     incoming: Incoming,
@@ -297,6 +301,7 @@ impl Raft {
             membership: Membership::new(snapshot.index, snapshot.configuration.clone()),
             election: Election::new(election_us, seed, now.mono_us),
             gate: Gate::default(),
+            marks: CommitMarks::new(log.commit_index()),
             room: LogRoom::default(),
             snapshots: OwnSnapshots::new(snapshot),
             incoming: Incoming::default(),
@@ -436,6 +441,7 @@ impl Raft {
 
     fn on_log_synced(&mut self, lsn: Lsn) {
         self.log.on_synced(lsn);
+        self.maybe_mark_after_sync();
         match self.role {
             RaftRole::Leader => {
                 self.maybe_commit();
@@ -454,6 +460,7 @@ impl Raft {
             self.on_election_timeout();
         }
         self.maybe_send_fetches();
+        self.maybe_mark();
         self.check_invariants();
     }
 
@@ -743,8 +750,9 @@ impl Raft {
                 self.election.deadline_us()
             }
         };
-        let both = [role_us, self.repair.next_deadline()];
-        both.into_iter().flatten().min()
+        let mark_us = self.marks.deadline_us();
+        let all = [role_us, self.repair.next_deadline(), mark_us];
+        all.into_iter().flatten().min()
     }
 }
 
@@ -847,6 +855,7 @@ impl Raft {
         self.membership.check_invariants(last);
         self.election.check_invariants(self.role);
         self.gate.check_invariants();
+        self.marks.check_invariants();
         self.leader_match.check_invariants(last);
         self.tracker.check_invariants(last);
         self.leader_state.check_invariants(leads, last);

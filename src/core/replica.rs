@@ -287,6 +287,9 @@ impl Replica {
         self.take_notices();
         self.deliver_events();
         self.report_members();
+        if !self.outputs.answers.is_empty() || !self.outputs.events.is_empty() {
+            self.raft.on_shown(now, self.applied);
+        }
         for (_, message) in &self.raft_output.messages {
             self.statistics.on_sent(now, message);
         }

@@ -167,6 +167,10 @@ impl Disk {
                     or_die(self.wal.release(through.0));
                     1
                 }
+                Persist::Mark { commit } => {
+                    or_die(self.wal.mark_commit(commit.0));
+                    1
+                }
                 Persist::Append { .. } | Persist::Repair(_) | Persist::Installed { .. } => {
                     self.append_records(rest)
                 }
@@ -219,7 +223,7 @@ impl Disk {
                     keep_tail: *keep_tail,
                     head: heads.next().expect("one for each snapshot"),
                 }),
-                Persist::Release { .. } => break,
+                Persist::Mark { .. } | Persist::Release { .. } => break,
             }
             count += 1;
         }

@@ -194,6 +194,7 @@ impl World {
                 n.disk = n.saved.clone().expect("saved")
             }),
             "damage" => self.damage(&words),
+            "show" => self.show(number(&words, 1)),
             "refuse" => self.refuse(number(&words, 1)),
             "room" => self.room(number(&words, 1), number(&words, 2)),
             "install" => self.install(number(&words, 1), words.get(2) != Some(&"bad")),

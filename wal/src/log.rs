@@ -43,6 +43,8 @@ pub struct Wal {
     configuration: Box<[u8]>,
     /// The records that wait for a batch.
     staging: Staging,
+    /// The next sync writes a commit mark of its own if no batch has recorded it until then.
+    wants_mark: bool,
     /// How many records were durable when a sync ended that `poll_sync` has not reported yet.
     sync_ended: Option<u64>,
     /// The first error that was final. Every later call returns it.
@@ -268,6 +270,7 @@ impl Wal {
             spares: Vec::new(),
             configuration: configuration.clone(),
             staging: Staging::new(&log, &tail),
+            wants_mark: false,
             sync_ended: None,
             failed: None,
         };
@@ -314,9 +317,24 @@ impl Wal {
         BODY_MAX.min(self.segment_bytes as usize / RECORDS_PER_SEGMENT_MIN - HEADER)
     }
 
-    /// Whether records wait for a batch.
+    /// Whether records, or a commit mark of its own, wait for a batch.
     pub fn wants_sync(&self) -> bool {
-        !self.staging.is_empty()
+        !self.staging.is_empty() || self.wants_mark
+    }
+
+    /// The caller knows that entries up to `commit` are committed, all of them appended before. The
+    /// next batch records it, and if no records wait, the next sync writes a batch without records
+    /// for it. Not if the segment has no room: another one is never used for a mark.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: final.
+    pub fn mark_commit(&mut self, commit: u64) -> Result<(), Error> {
+        self.run(|wal| {
+            wal.staging.raise_commit(commit);
+            wal.wants_mark = true;
+            Ok(())
+        })
     }
 
     /// Takes records for the next batch. Returns their mark: how many records were appended since
@@ -393,7 +411,8 @@ impl Wal {
         self.run(|wal| Ok(wal.sync_ended.take()))
     }
 
-    /// Writes and syncs all that waits, in as many batches as the segments require.
+    /// Writes and syncs all that waits, in as many batches as the segments require, and a commit
+    /// mark of its own if one is wanted.
     fn write_batches(&mut self) -> Result<(), Error> {
         while !self.staging.is_empty() {
             if self.staging.fitting(self.active.room()) == 0 {
@@ -403,6 +422,14 @@ impl Wal {
             let batch = self.staging.seal_batch(place);
             self.active.write_batch(&batch.bytes, batch.index_max);
             self.staging.reuse(batch.bytes);
+            self.active.sync(&mut self.os)?;
+            self.sync_ended = Some(self.staging.sealed());
+        }
+        let wants_mark = std::mem::take(&mut self.wants_mark);
+        if wants_mark && self.staging.has_unsealed_commit() && self.active.room() >= 2 * HEADER {
+            let place = self.place();
+            let mark = self.staging.seal_mark(place);
+            self.active.write_batch(&mark, 0);
             self.active.sync(&mut self.os)?;
             self.sync_ended = Some(self.staging.sealed());
         }

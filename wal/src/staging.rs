@@ -242,6 +242,17 @@ impl Staging {
         SealedBatch { bytes, index_max }
     }
 
+    /// Whether the last batch does not record the highest commit index.
+    pub fn has_unsealed_commit(&self) -> bool {
+        self.sealed_commit < self.commit
+    }
+
+    /// A batch without records, which records the commit index. Nothing may wait.
+    pub fn seal_mark(&mut self, place: Place) -> [u8; HEADER] {
+        let commit = self.commit;
+        self.end_batch(RecordKind::Commit, place, 0, commit, 0)
+    }
+
     /// The closing mark, which must follow a sync of everything before it.
     pub fn closing_mark(&mut self, place: Place) -> [u8; HEADER] {
         let commit = self.commit;

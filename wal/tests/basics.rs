@@ -241,6 +241,53 @@ fn the_log_takes_what_it_says_it_takes() {
     }
 }
 
+/// A commit mark of its own is a batch without records; it is written once, and never takes a
+/// segment.
+#[test]
+fn a_commit_mark_of_its_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    put(&mut wal, &[entry(1, 1, b"a"), entry(1, 2, b"b")], 0);
+    wal.mark_commit(1).expect("no call fails");
+    assert!(wal.wants_sync());
+    wal.start_sync().expect("it syncs");
+    wal.mark_commit(1).expect("no call fails");
+    wal.poll_sync().expect("no call fails");
+    wal.start_sync().expect("it syncs");
+    drop(wal);
+    let (mut wal, recovered) = open(dir.path());
+    assert_eq!((recovered.commit, recovered.entries.len()), (1, 2));
+    let marked_end = recovered.end;
+    put(&mut wal, &[entry(1, 3, b"c")], 0);
+    drop(wal);
+    let (mut wal, recovered) = open(dir.path());
+    let batch = (wal::format::record_bytes(1) + wal::format::HEADER) as u64;
+    assert_eq!(recovered.end, (1, marked_end.1 + batch), "one mark");
+    // One batch that leaves less room than a mark needs.
+    let head = wal::format::HEADER;
+    let mut left = SEGMENT as usize - recovered.end.1 as usize - head;
+    let body_max = wal.body_bytes_max() / 8 * 8;
+    let mut index = 3;
+    while left >= head {
+        index += 1;
+        let body = vec![0; (left - head).min(body_max)];
+        wal.append(&[entry(1, index, &body)], 0).expect("room");
+        left -= wal::format::record_bytes(body.len());
+    }
+    wal.start_sync().expect("it syncs");
+    wal.poll_sync().expect("no call fails");
+    wal.mark_commit(index).expect("no call fails");
+    wal.start_sync().expect("it syncs");
+    assert!(!wal.wants_sync());
+    drop(wal);
+    let (_, recovered) = open(dir.path());
+    assert_eq!(
+        (recovered.end.0, recovered.commit),
+        (1, 1),
+        "no segment is used"
+    );
+}
+
 /// Both slots of `state` have the newest vote after the number of a new segment was written.
 #[test]
 fn a_rotation_keeps_the_newest_vote() {

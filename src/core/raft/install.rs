@@ -246,6 +246,7 @@ impl Raft {
             keep_tail,
         });
         self.log.install(index, term, keep_tail, lsn);
+        self.marks.on_marked(index);
         let mut configuration = meta.configuration.clone();
         if self.has(RaftFault::SnapshotWithoutConfiguration) {
             configuration = self.configuration().clone();

@@ -122,6 +122,11 @@ pub enum Persist {
         /// records appended before.
         commit: Index,
     },
+    /// A commit mark of its own, as in `Append`. The disk drops it if it would need another segment.
+    Mark {
+        /// The commit mark.
+        commit: Index,
+    },
     /// A snapshot from a peer is in place on this disk. The log starts after it.
     Installed {
         /// The snapshot.
@@ -147,7 +152,7 @@ impl Persist {
             Persist::Append { entries, .. } => entries.last().map(|entry| entry.term),
             Persist::Installed { meta, .. } => Some(meta.term),
             Persist::Repair(entry) => Some(entry.term),
-            Persist::Release { .. } => None,
+            Persist::Mark { .. } | Persist::Release { .. } => None,
         }
     }
 }

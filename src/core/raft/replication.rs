@@ -178,6 +178,7 @@ impl Raft {
 
     fn persist_entry(&mut self, entry: &Entry) -> Lsn {
         let mark = self.commit_mark();
+        self.marks.on_marked(mark);
         if let Some(Persist::Append { entries, commit }) = self.out.persist.last_mut()
             && let Some(last) = entries.last()
             && last.index.next() == entry.index

@@ -90,6 +90,7 @@ pub fn record_cost(record: &Persist) -> u64 {
             encode_meta(meta, &mut head);
             head.len() as u64 + RECORD_EXTRA_BYTES
         }
+        Persist::Mark { .. } => RECORD_EXTRA_BYTES,
         Persist::Release { .. } => 0,
     }
 }

@@ -130,6 +130,7 @@ impl Raft {
         if index > self.snapshots.newest().index {
             let meta = self.snapshot_meta(index);
             self.snapshots.on_durable(meta);
+            self.marks.on_marked(index);
         }
         let mut through = release.min(self.log.applied());
         for peer in self.tracker.iter() {

@@ -124,8 +124,11 @@ impl DurableLog {
     ///
     /// # Panics
     /// When the record is of a term that is not durable: after a crash the log would be ahead of
-    /// the term.
+    /// the term. When a mark covers entries that are not written: others may follow in their place.
     pub fn check_order(&self, op: &Persist) {
+        if let Persist::Append { commit, .. } | Persist::Mark { commit } = op {
+            assert!(commit.0 <= self.last(), "a mark does not overtake entries");
+        }
         assert!(
             op.term().is_none_or(|term| term <= self.term),
             "the term is durable before the entries: {:?} with {op:?}",
@@ -138,6 +141,9 @@ impl DurableLog {
         match op {
             Persist::Append { entries, commit } => {
                 self.append(entries);
+                self.commit = self.commit.max(commit);
+            }
+            Persist::Mark { commit } => {
                 self.commit = self.commit.max(commit);
             }
             Persist::Installed { meta, keep_tail } => self.install(meta.index.0, keep_tail),

@@ -193,6 +193,14 @@ impl World {
         self.collect(id);
     }
 
+    /// `show ID`: a client sees the state that the member has applied.
+    pub(super) fn show(&mut self, id: u64) {
+        let now = self.now();
+        let applied = self.nodes[&id].applied;
+        self.raft(id, |r| r.on_shown(now, applied));
+        self.collect(id);
+    }
+
     /// `refuse ID`: the member's disk has no room for the snapshot that is coming in.
     pub(super) fn refuse(&mut self, id: u64) {
         let now = self.now();

@@ -117,6 +117,7 @@ pub(super) fn persist(what: &Persist) -> String {
             };
             format!("snapshot {}/{}, {tail}", meta.index.0, meta.term.0)
         }
+        Persist::Mark { commit } => format!("mark {}", commit.0),
         Persist::Release { through } => format!("release {}", through.0),
         Persist::Repair(repaired) => format!("repair {}", entry(repaired)),
     }

@@ -87,6 +87,9 @@ impl World {
         let mut changed = false;
         for op in &fx.persist {
             match op {
+                Persist::Mark { commit } => {
+                    self.trace.note(slot, "marks", commit.0, 0, 0);
+                }
                 Persist::Append { entries, .. } => {
                     let changes = entries.iter().filter(|e| self.note_change(slot, e));
                     changed |= changes.count() > 0;
