@@ -389,9 +389,15 @@ impl Raft {
     }
 
     /// Campaigns in earnest after a majority of pre-votes, leads after a majority of votes. Returns
-    /// whether it did.
+    /// whether it did. A candidate whose disk has become full meanwhile gives up: the first entry of
+    /// its leadership would not fit.
     pub(super) fn maybe_win(&mut self) -> bool {
         if !self.election.is_won(self.membership.latest()) {
+            return false;
+        }
+        if !self.has_duty_room() {
+            self.become_follower(self.current_term, None);
+            self.restart_election_timer();
             return false;
         }
         match self.role {
