@@ -626,7 +626,9 @@ impl Peers {
             }
         }
         for id in leaving {
-            if let Some(link) = self.peers[&id].dialled {
+            // A machine that has missed its removal dials again, and gets its notice then.
+            let links = [self.peers[&id].dialled, self.peers[&id].accepted];
+            for link in links.into_iter().flatten() {
                 self.drop_link(link, "it is not a member any more");
             }
             self.maybe_forget_peer(id);
