@@ -115,7 +115,7 @@ fn run(config: &Config, joins: bool) -> Result<End, String> {
         Machine::find(settings, recovered, search, seed)
     } else {
         let mut machine = Machine::recover(settings, recovered, seed, now);
-        machine.look_around(now, search)?;
+        machine.begin_place_checks(now, search)?;
         machine
     };
     let reactor = Reactor::new(config, ports, clock, disk, machine)?;

@@ -45,7 +45,7 @@ fn hex(digit: u8) -> Result<u8, BadEscape> {
     Ok(value as u8)
 }
 
-/// Each byte that is not part of a character becomes one U+FFFD, as in 0.4. The standard library
+/// Each byte that is not part of a character becomes one U+FFFD, as in etcd 0.4. The standard library
 /// would replace several bytes by one.
 fn to_text(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {

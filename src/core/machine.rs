@@ -4,9 +4,9 @@
 //! outputs a turn (`advance`) and carries it out; `seam` holds the types of both directions.
 //!
 //! A machine is in one of two modes. Outside of its cluster it looks for it (`finder`) or waits for
-//! room (`standby`). As a member it has a replica (`member`), which the leader's duties
-//! (`caretaker`) and the search for its own place (`place`) surround. `transitions` leads from mode
-//! to mode, any number of times. Start with [`Machine::advance`].
+//! room (`standby`). As a member it has a replica (`member`), carries out the leader's duties
+//! (`caretaker`) and checks that the cluster still lists it (`place`). `transitions` changes the
+//! mode, any number of times. Start with [`Machine::advance`].
 mod bootstrap;
 mod caretaker;
 pub mod fault;
@@ -44,7 +44,7 @@ pub struct Machine {
     out: Outputs,
 }
 
-/// What a machine is.
+/// The mode of a machine.
 enum MachineMode {
     Outside(Outside),
     Member(Box<MemberMode>),
@@ -58,12 +58,12 @@ enum Outside {
     Standby(Box<Standby>),
     /// It was stopped.
     Stopped {
-        /// Where clients are sent.
+        /// The answer to clients; `None` if no leader was known.
         redirect: Option<Outcome>,
     },
 }
 
-/// What outlives the modes.
+/// The state that survives a change of mode.
 struct Common {
     settings: Settings,
     /// Where to look for the cluster. `known` changes with the members.
@@ -78,11 +78,11 @@ struct Common {
     vote: Option<PeerId>,
     /// The leader's duties. It has no timers outside, and none on a member whose raft has stopped.
     caretaker: Caretaker,
-    /// How many searches were begun, including those of standbys; it numbers their calls.
+    /// How many searches have begun, including those of standbys. The ids of calls contain it.
     searches: u64,
     /// The disk has little room.
     is_disk_low: bool,
-    /// How many bytes the log on the disk takes for certain, as last reported.
+    /// How many bytes of records the log on the disk is sure to have room for, as last reported.
     free_bytes: u64,
     /// The links to other members.
     peers: Peers,
@@ -119,7 +119,7 @@ impl Common {
         }
     }
 
-    /// Begins another search. Returns the number after which its calls are numbered.
+    /// Begins another search. Returns the number before the id of its first call.
     fn next_search(&mut self) -> u64 {
         self.searches += 1;
         self.searches << CallId::SEARCH_BITS
@@ -155,8 +155,9 @@ impl Machine {
         }
     }
 
-    /// A member watches over its place in the cluster from now on: it asks the members of its log
-    /// first, then the machines of `search`. To be called once, before any input.
+    /// From now on a member checks that its cluster still lists it, and under its present addresses:
+    /// it asks the members of its log first, then the machines of `search`. To be called once,
+    /// before any input.
     ///
     /// # Errors
     ///
@@ -166,11 +167,11 @@ impl Machine {
     /// # Panics
     ///
     /// If the machine is not a member.
-    pub fn look_around(&mut self, now: Now, search: Search) -> Result<(), Box<str>> {
+    pub fn begin_place_checks(&mut self, now: Now, search: Search) -> Result<(), Box<str>> {
         self.common.search = search;
         self.common.register();
         match &mut self.mode {
-            MachineMode::Member(member) => member.begin_look(now, &mut self.common),
+            MachineMode::Member(member) => member.begin_place_checks(now, &mut self.common),
             MachineMode::Outside(_) => unreachable!("only a member has a place"),
         }
     }
@@ -232,11 +233,12 @@ impl Machine {
         self.check_invariants();
     }
 
-    /// A piece of a longer message arrived over the link to `from`: the peer is alive.
+    /// A piece of a longer message arrived over the link to `from`. It shows that the peer is alive.
     pub fn on_contact(&mut self, now: Now, from: PeerId) {
         if let MachineMode::Member(member) = &mut self.mode {
             member.on_contact(now, from);
         }
+        self.check_invariants();
     }
 
     /// A call has ended.
@@ -259,6 +261,7 @@ impl Machine {
             }
             MachineMode::Outside(Outside::Stopped { .. }) => {}
         }
+        self.check_invariants();
     }
 
     /// The term and vote `seq`, or a later one, is durable, by a sync that took `took_us`. Neither
@@ -286,9 +289,9 @@ impl Machine {
         self.check_invariants();
     }
 
-    /// The log on the disk takes `free_bytes` bytes of records for certain, whatever happens to the
-    /// disk, besides all records of the outputs so far. Entries that do not fit are not taken.
-    /// Without a report all fit. Outside of the cluster the machine remembers it for its next
+    /// The log on the disk is sure to have room for `free_bytes` bytes of records, besides all
+    /// records of the outputs so far. The member takes no entry that does not fit; before the first
+    /// report every entry fits. Outside of the cluster the machine remembers it for its next
     /// membership.
     pub fn on_room(&mut self, free_bytes: u64) {
         self.common.free_bytes = free_bytes;
@@ -337,7 +340,7 @@ impl Machine {
             MachineMode::Member(member) => member.on_stop(now),
             MachineMode::Outside(outside) => {
                 let redirect = outside.redirect();
-                self.take_standby_news();
+                self.take_standby_outputs();
                 self.mode = MachineMode::Outside(Outside::Stopped { redirect });
                 self.out.orders.push(Order::Stop);
             }
@@ -353,7 +356,7 @@ impl Machine {
         if let MachineMode::Member(member) = &mut self.mode {
             member.advance(now, &mut self.common);
         }
-        self.take_standby_news();
+        self.take_standby_outputs();
         // The outputs of a former mode come first.
         self.out.move_to(outputs);
         match &mut self.mode {
@@ -375,7 +378,7 @@ impl Machine {
         }
     }
 
-    /// Whether sliced work is left: `advance` wants to be called again without waiting.
+    /// Whether work is left that waits for nothing: `advance` is to be called again at once.
     pub fn wants_turn(&self) -> bool {
         self.member().is_some_and(MemberMode::wants_turn)
     }
@@ -416,8 +419,8 @@ impl Machine {
         mode_timers + duty_timers + usize::from(self.common.registrar.is_some())
     }
 
-    /// Whether the ports are to be open: a machine that still looks for its cluster has nothing to
-    /// say there.
+    /// Whether the ports are to be open. A machine that still looks for its cluster cannot answer
+    /// requests.
     pub fn listens(&self) -> bool {
         !matches!(self.mode, MachineMode::Outside(Outside::Finding(_)))
     }
@@ -458,10 +461,10 @@ impl Machine {
 
     /// The latest configuration in the log: the members to link to. Empty outside.
     pub fn configuration(&self) -> &Configuration {
-        static NOBODY: Configuration = Configuration {
+        static EMPTY: Configuration = Configuration {
             members: Vec::new(),
         };
-        self.raft().map_or(&NOBODY, Raft::configuration)
+        self.raft().map_or(&EMPTY, Raft::configuration)
     }
 
     /// Whether it answers requests from what it has applied.
@@ -503,7 +506,7 @@ impl Machine {
         }
     }
 
-    /// Closes each input.
+    /// Called after each input.
     fn check_invariants(&self) {
         if let MachineMode::Member(member) = &self.mode {
             member.check_invariants();

@@ -71,8 +71,8 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// A directory that holds nothing but its number, and the id of a member that was just
-    /// admitted.
+    /// The content of a directory that holds only its number and, for a member that was just
+    /// admitted, the id.
     pub fn nothing(id: Option<PeerId>, incarnation: u64) -> Recovered {
         Recovered {
             term: Term(0),
@@ -87,15 +87,15 @@ impl Recovered {
     }
 }
 
-/// What a machine keeps on disk of the cluster that it is a standby of: the file `standby_info`.
+/// The content of the file `standby_info`: the cluster that this machine is a standby of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StandbyInfo {
-    /// This machine is a standby now. False once it was admitted: the file then only tells
-    /// addresses.
+    /// This machine is a standby now. False once it was admitted: then only the addresses in the
+    /// file are used.
     pub running: bool,
-    /// The members as they were told last, the leader marked.
+    /// The members as last listed, the leader marked.
     pub cluster: Vec<MachineInfo>,
-    /// The time between two fetches of them, in milliseconds; 0: not told yet.
+    /// The time between two fetches of the list, in milliseconds; 0 before it is known.
     pub sync_interval_ms: u64,
 }
 

@@ -9,7 +9,7 @@
 //! - `write`, `expire` and `cluster_view` are the commands, made from the changes of `edit`.
 //! - `history` and `watch` say which watchers an event reaches.
 //! - `freeze`, `walk`, `listing`, `snapshot` read a key space that changes meanwhile; `restore`
-//!   builds one from a snapshot; `reclaim` frees removed directories.
+//!   builds a key space from a snapshot; `reclaim` frees removed directories.
 //!
 //! Start with `Store::apply`.
 use crate::core::command::{Command, KeyPath};
@@ -52,9 +52,9 @@ use ttl::Ttl;
 pub use watch::WatcherId;
 use watch::{Watcher, Watchers};
 
-/// Most events that a stream is given from the history at once.
+/// Most events of the history in one reply to a stream.
 const BACKLOG_EVENTS_MAX: usize = 64;
-/// About the most bytes of such events; the first one may exceed it.
+/// Most bytes of these events, by `Event::weight`, unless the first one alone exceeds it.
 const BACKLOG_BYTES_MAX: usize = 256 << 10;
 
 /// An event and the watchers that receive it.
@@ -67,7 +67,7 @@ pub struct Notification {
     pub watchers: Vec<WatcherId>,
 }
 
-/// What a watcher finds when it registers, or when a stream asks for more of the history.
+/// The reply to a watcher that registers, or to a stream that asks for more of the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchReply {
     /// Nothing yet. It is registered, and later notifications name it.
@@ -92,7 +92,8 @@ pub struct Store {
     /// The last events; none is newer than `index`.
     history: History,
     watchers: Watchers,
-    /// Of the changes since the last `take_notifications`, oldest first.
+    /// Events of the changes since the last `take_notifications`, with the watchers that they reach;
+    /// oldest first.
     notifications: Vec<Notification>,
     stats: Stats,
     /// Removed nodes that are still to be freed.
@@ -137,7 +138,7 @@ impl Store {
         self.tree.len()
     }
 
-    /// The value of the file at a path, for this machine's own use: not counted.
+    /// The value of the file at a path, for this machine's own use. Not counted as a get.
     pub fn value(&self, path: &KeyPath) -> Option<&str> {
         let id = self.tree.find(path).ok()?;
         match self.tree.node(id).value()? {
@@ -250,8 +251,8 @@ impl Store {
         });
     }
 
-    /// What follows each change: a freeze that keeps too much is given up, and the index of
-    /// expirations begins with a node that exists.
+    /// Ends each change: gives up a freeze that keeps too much memory, and drops entries of removed
+    /// nodes from the front of the index of expirations.
     fn settle(&mut self) {
         if self.freezer.current().is_some_and(Freeze::is_too_large) {
             self.thaw();

@@ -36,7 +36,7 @@ pub fn log(machine: &Machine, fact: &Fact) {
             log::info!("{name} ({peer_url}) was removed from the cluster");
         }
         Fact::ConfigChanged { config } => log_config(config),
-        Fact::LetGo {
+        Fact::RemovalProposed {
             peer: name,
             silent_ms,
             too_many,
@@ -46,14 +46,14 @@ pub fn log(machine: &Machine, fact: &Fact) {
         Fact::Removed => log_removed(),
         Fact::Amnesia => log_amnesia(),
         Fact::Refused { why } => log::info!("{why}: standby, asking to join at each sync interval"),
-        Fact::StandsByAgain => log::info!("standby, as before the stop"),
-        Fact::NotLetIn { why } => log::warn!("standby: {why}. Asking again"),
-        Fact::LetIn { .. } => {
+        Fact::StandbyResumed => log::info!("standby, as before the stop"),
+        Fact::StandbyRefused { why } => log::warn!("standby: {why}. Asking again"),
+        Fact::Admitted { .. } => {
             log::info!("the cluster has admitted this machine: waiting for its data");
         }
 
         // The search for the cluster.
-        Fact::NotFound { why, pause_ms } => {
+        Fact::SearchFailed { why, pause_ms } => {
             log::warn!("no cluster found: {why}. Trying again in {pause_ms} ms");
         }
         Fact::NotRegistered { why } => {

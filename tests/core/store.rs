@@ -181,7 +181,7 @@ impl Pair {
             } => self.list(path, recursive, all),
             Act::Page { which, max } if which < self.open.len() => self.page(which, max),
             Act::End { which } if which < self.open.len() => {
-                self.store.end(self.open.remove(which).listing);
+                self.store.end_listing(self.open.remove(which).listing);
             }
             Act::Begin if self.snapshot.is_none() => {
                 if self.store.snapshot_begin() {
@@ -258,7 +258,7 @@ impl Pair {
                     let (history, index, _) = self.store.history(&open.listing).expect("frozen");
                     assert!(history.iter().all(|e| e.index() <= index));
                     assert_eq!(history, events);
-                    self.store.end(open.listing);
+                    self.store.end_listing(open.listing);
                 }
             }
             Page::Failed(error) => {
@@ -359,7 +359,7 @@ impl Pair {
     /// Ends everything that is open. Nothing may be kept after that.
     fn close(mut self) {
         for open in self.open.drain(..) {
-            self.store.end(open.listing);
+            self.store.end_listing(open.listing);
         }
         self.store.snapshot_abandon();
         while self.store.free_some() {}

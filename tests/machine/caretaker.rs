@@ -79,7 +79,7 @@ fn missed(fact: &Fact) -> Option<(Vec<(String, u64)>, u64)> {
 
 fn let_go(fact: &Fact) -> Option<(String, bool)> {
     match fact {
-        Fact::LetGo { peer, too_many, .. } => Some((peer.to_string(), *too_many)),
+        Fact::RemovalProposed { peer, too_many, .. } => Some((peer.to_string(), *too_many)),
         _ => None,
     }
 }

@@ -83,7 +83,7 @@ fn a_member_stays_registered() {
         ..search(&[], 3)
     };
     rig.machine
-        .look_around(rig.now, search)
+        .begin_place_checks(rig.now, search)
         .expect("the name of its log");
     rig.machine.on_time(rig.now);
     rig.turn();
@@ -138,7 +138,7 @@ fn a_new_member_that_comes_up_registers() {
         discovery: Some(SERVICE.into()),
         ..search(&[], 3)
     };
-    let looks = machine.look_around(now, search);
+    let looks = machine.begin_place_checks(now, search);
     assert_eq!(looks, Ok(()));
     machine.on_time(now);
     let mut effects = Outputs::default();

@@ -11,7 +11,7 @@ use tern::core::raft::{Index, PeerId, Term};
 fn member(settings: Settings, peers: &[&str]) -> Rig {
     let mut rig = Rig::found(settings);
     rig.machine
-        .look_around(rig.now, search(peers, 3))
+        .begin_place_checks(rig.now, search(peers, 3))
         .expect("the name of its log");
     rig
 }
@@ -48,7 +48,7 @@ fn a_member_whose_address_another_has_does_not_run() {
     rig.settings.peer_url = settings(1).peer_url;
     let mut rig = rig.restart();
     rig.machine
-        .look_around(rig.now, search(&["http://b:7001"], 3))
+        .begin_place_checks(rig.now, search(&["http://b:7001"], 3))
         .expect("the name of its log");
     let listed = r#"[{"name":"node1","state":"leader","clientURL":"http://127.0.0.1:4001","peerURL":"http://127.0.0.1:7001"}]"#;
     let call = first_call(&mut rig);
@@ -113,7 +113,7 @@ fn a_member_without_a_leader_that_is_not_listed() {
     // With two voters neither leads alone.
     let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
     rig.machine
-        .look_around(rig.now, search(&["http://b:7001"], 3))
+        .begin_place_checks(rig.now, search(&["http://b:7001"], 3))
         .expect("the name of its log");
     let ask = |rig: &mut Rig, peer: &str, list: &str| {
         let call = first_call(rig);
@@ -153,7 +153,7 @@ fn a_member_without_a_leader_asks_again() {
     cluster.pass(2 * SECOND_US);
     let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
     rig.machine
-        .look_around(rig.now, search(&[], 3))
+        .begin_place_checks(rig.now, search(&[], 3))
         .expect("the name of its log");
     let mut numbers = Vec::new();
     for _ in 0..3 {
@@ -247,7 +247,7 @@ fn a_member_with_another_name_is_refused() {
     let mut rig = cluster.rigs.remove(&id).expect("it was let in");
     rig.settings.name = "another".into();
     let mut rig = rig.restart();
-    let text = rig.machine.look_around(rig.now, search(&[], 3));
+    let text = rig.machine.begin_place_checks(rig.now, search(&[], 3));
     let text = text.expect_err("the names differ");
     assert!(text.contains("another") && text.contains("node2"), "{text}");
 }
@@ -269,7 +269,7 @@ fn a_new_member_with_another_name_is_refused_later() {
         ..settings(2)
     };
     let mut rig = Rig::let_in(renamed, PeerId(id), now);
-    let looks = rig.machine.look_around(rig.now, search(&[], 3));
+    let looks = rig.machine.begin_place_checks(rig.now, search(&[], 3));
     assert_eq!(looks, Ok(()));
     cluster.rigs.insert(PeerId(id), rig);
     cluster.pass(SECOND_US);
@@ -312,7 +312,7 @@ fn lists_of_another_cluster_are_ignored() {
     rig.settings.peer_url = "http://moved:7002".into();
     let mut rig = rig.restart();
     rig.machine
-        .look_around(rig.now, search(&["http://b:7001"], 3))
+        .begin_place_checks(rig.now, search(&["http://b:7001"], 3))
         .expect("the name of its log");
     for _ in 0..20 {
         for peer in [settings(1).peer_url, "http://b:7001".into()] {
@@ -346,7 +346,7 @@ fn the_reason_of_a_refused_move_is_logged_once() {
     rig.settings.peer_url = "http://moved:7001".into();
     let mut rig = rig.restart();
     rig.machine
-        .look_around(rig.now, search(&["http://b:7001"], 3))
+        .begin_place_checks(rig.now, search(&["http://b:7001"], 3))
         .expect("the name of its log");
     let list = LIST.replace("\"a\"", "\"node1\"");
     for cause in ["one", "one", "one", "other", "other"] {
@@ -363,7 +363,7 @@ fn the_reason_of_a_refused_move_is_logged_once() {
     let said = rig
         .facts
         .iter()
-        .filter(|f| matches!(f, Fact::NotFound { .. }));
+        .filter(|f| matches!(f, Fact::SearchFailed { .. }));
     assert_eq!(said.count(), 2, "{:?}", rig.facts);
 }
 
@@ -376,7 +376,7 @@ fn a_leader_that_has_moved() {
     rig.settings.client_url = "http://elsewhere:4001".into();
     let mut rig = rig.restart();
     rig.machine
-        .look_around(rig.now, search(&[], 3))
+        .begin_place_checks(rig.now, search(&[], 3))
         .expect("the name of its log");
     rig.settle();
     rig.pass(SECOND_US);
@@ -404,7 +404,7 @@ fn a_member_that_has_moved_before_it_knew_its_place() {
     };
     let mut rig = Rig::let_in(moved, PeerId(id), now);
     rig.machine
-        .look_around(rig.now, search(&[], 3))
+        .begin_place_checks(rig.now, search(&[], 3))
         .expect("the name of its log");
     rig.turn();
     assert!(rig.effects.calls.is_empty());

@@ -93,7 +93,7 @@ fn no_room_no_request_unless_the_list_names_it() {
         (Some(PeerId(12)), None)
     );
     assert!(
-        stand.facts.ends_with(&[Fact::LetIn { id: PeerId(12) }]),
+        stand.facts.ends_with(&[Fact::Admitted { id: PeerId(12) }]),
         "{:?}",
         stand.facts
     );
@@ -128,7 +128,9 @@ fn the_machines_that_a_standby_asks() {
     );
     alone.machine.on_time(alone.now);
     assert_eq!(alone.turn(), []);
-    assert!(matches!(&alone.facts[1], Fact::NotLetIn { why } if why.contains("no other machine")));
+    assert!(
+        matches!(&alone.facts[1], Fact::StandbyRefused { why } if why.contains("no other machine"))
+    );
 
     for peer in ["a", "node3", "b", "spare"] {
         let call = match peer {
@@ -156,7 +158,7 @@ fn the_machines_that_a_standby_asks() {
     stand.rests();
     let told = stand.facts.last();
     assert!(
-        matches!(told, Some(Fact::NotLetIn { why }) if why.starts_with("http://spare:7001: ")),
+        matches!(told, Some(Fact::StandbyRefused { why }) if why.starts_with("http://spare:7001: ")),
         "{told:?}"
     );
     assert_eq!(
@@ -276,7 +278,7 @@ fn another_store_version_is_not_asked_either() {
     stand.answer(&call, "3");
     stand.rests();
     assert!(
-        matches!(stand.facts.last(), Some(Fact::NotLetIn { why }) if why.contains("version 3"))
+        matches!(stand.facts.last(), Some(Fact::StandbyRefused { why }) if why.contains("version 3"))
     );
 }
 

@@ -224,7 +224,7 @@ impl Bench {
             },
             _ => {
                 let listing = self.listings.remove(name).expect("an open listing");
-                self.store.end(listing);
+                self.store.end_listing(listing);
                 "ended".into()
             }
         }

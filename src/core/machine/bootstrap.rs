@@ -10,8 +10,8 @@ use crate::core::store::{Action, HistoryLimits, SnapshotStep, Store};
 const CHUNK_BYTES: usize = 1 << 20;
 
 impl Machine {
-    /// The first state of a new cluster whose only member is this machine. `seed` must be as random
-    /// as it can be: the cluster's identity is drawn from it.
+    /// The first state of a new cluster whose only member is this machine. `seed` must come from
+    /// the system's random source: the cluster's identity is drawn from it.
     pub fn bootstrap(settings: &Settings, incarnation: u64, seed: u64) -> Founding {
         let founder = Member {
             id: PeerId(1),

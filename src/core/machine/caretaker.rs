@@ -7,8 +7,8 @@
 //!   that it hears without a majority.
 //! - *Reports*: missed and late heartbeats, and the lack of a leader, with growing pauses.
 //!
-//! All duties wait on one timer wheel. The caretaker reads no clock, and it believes no other
-//! machine about silence: a peer is silent if this leader itself has not heard it. Start with
+//! All duties wait on one timer wheel. A peer is silent if this leader has not heard it, whatever
+//! other members report. Start with
 //! [`Caretaker::look_after`].
 use super::fault::DutyFault;
 use crate::core::command::Command;
@@ -20,7 +20,7 @@ use crate::core::timer::{Now, TimerHandle, TimerWheel};
 use std::collections::BTreeMap;
 
 /// The shortest time between two `Sync` commands, in microseconds. It bounds what many short ttls
-/// cost. It does not hold if the last `Sync` left due nodes over.
+/// cost. While the last `Sync` has left due nodes over, the next one follows at once.
 const SYNC_US_MIN: u64 = 500_000;
 /// The timer of the next expiry follows the wall clock. It is set again only if it is off by more
 /// than this, in microseconds: each set costs a little.
@@ -77,7 +77,7 @@ struct ExpiryTimer {
     handle: TimerHandle,
 }
 
-/// The state of the duties.
+/// The timers and the state of all duties.
 #[derive(Default)]
 pub(super) struct Caretaker {
     wheel: TimerWheel<Duty>,
@@ -159,8 +159,8 @@ impl Caretaker {
         self.open_sync = None;
     }
 
-    /// Starts afresh with each leadership: what was heard or appended in an earlier one counts for
-    /// nothing.
+    /// Resets all duties when a leadership begins or ends: contacts and `Sync` commands of an earlier
+    /// one do not count. After a gap between two turns, silence counts from now on.
     fn follow_role(&mut self, now: Now, replica: &Replica) {
         let raft = replica.raft();
         let term = (raft.role() == RaftRole::Leader).then_some(raft.term());
@@ -198,7 +198,7 @@ impl Caretaker {
         if members.len() <= replica.config().active_size as usize {
             self.cancel_size();
         } else if self.size.is_none() {
-            let wait_us = if self.has(DutyFault::SizeInHaste) {
+            let wait_us = if self.has(DutyFault::NoRemovalPause) {
                 0
             } else {
                 REMOVE_US
@@ -262,8 +262,8 @@ impl Caretaker {
         }
         let now_ns = now.wall_ns;
         self.open_sync = replica.propose_own(now, &Command::Sync { now_ns });
-        // If nothing could be appended (the leader hands over), what is due must not count as left
-        // over: it would be due again at once.
+        // If raft refuses the command (the leader hands over), the due nodes must not count as left
+        // over: the next try would follow at once.
         let has_synced = self.open_sync.is_some();
         self.last_sync_ns = if has_synced { now_ns } else { 0 };
         self.next_sync_us = now.mono_us + SYNC_US_MIN;
@@ -360,7 +360,7 @@ impl Caretaker {
         if members <= replica.config().active_size as usize {
             return false;
         }
-        match self.choose(now, replica) {
+        match self.choose_removal(now, replica) {
             Some(id) => self.maybe_remove(now, id, replica, true),
             None => false,
         }
@@ -369,21 +369,22 @@ impl Caretaker {
     /// The member that is removed if there are too many: a learner before a voter, a silent one
     /// before one that answers, of silent ones the one that was heard least recently, and of
     /// answering ones a random one. Never this leader itself.
-    fn choose(&mut self, now: Now, replica: &Replica) -> Option<PeerId> {
+    fn choose_removal(&mut self, now: Now, replica: &Replica) -> Option<PeerId> {
         let raft = replica.raft();
         let mut least = None;
         for member in &raft.configuration().members {
-            if member.id == raft.id() && !self.has(DutyFault::LeaderGoes) {
+            if member.id == raft.id() && !self.has(DutyFault::LeaderRemoved) {
                 continue;
             }
-            let answers = raft.is_answering(now, member.id) || self.has(DutyFault::AnyoneGoes);
+            let answers =
+                raft.is_answering(now, member.id) || self.has(DutyFault::RemovalUnchecked);
             let order = if answers {
                 self.draw()
             } else {
                 heard_us(member.id, replica)
             };
-            let is_last = member.voter != self.has(DutyFault::VotersFirst);
-            let rank = (is_last, answers, order, member.id);
+            let is_spared = member.voter != self.has(DutyFault::VotersFirst);
+            let rank = (is_spared, answers, order, member.id);
             if least.is_none_or(|least| rank < least) {
                 least = Some(rank);
             }
@@ -391,11 +392,11 @@ impl Caretaker {
         least.map(|(_, _, _, id)| id)
     }
 
-    /// Removes a member unless the remaining voters that are heard would be no majority.
+    /// Removes a member, unless fewer than a majority of the remaining voters are heard.
     fn maybe_remove(&self, now: Now, id: PeerId, replica: &mut Replica, too_many: bool) -> bool {
         let raft = replica.raft();
         let is_safe = raft.majority_heard(now) && raft.can_remove(now, id);
-        if !is_safe && !self.has(DutyFault::AnyoneGoes) {
+        if !is_safe && !self.has(DutyFault::RemovalUnchecked) {
             return false;
         }
         if !replica.leads() || !replica.raft().has_duty_room() {
@@ -410,7 +411,7 @@ impl Caretaker {
         }
         report(
             replica,
-            Fact::LetGo {
+            Fact::RemovalProposed {
                 peer,
                 silent_ms,
                 too_many,
@@ -491,8 +492,8 @@ impl Caretaker {
         true
     }
 
-    /// The lack of a leader is reported once each time: nothing can be written meanwhile, and no
-    /// member removed.
+    /// Each time without a leader is reported once: meanwhile nothing can be written and no member
+    /// removed.
     fn arm_leaderless(&mut self, now: Now, replica: &Replica) {
         let is_led = replica.raft().leader().is_some();
         match self.leaderless {

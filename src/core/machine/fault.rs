@@ -5,14 +5,14 @@
 
 crate::core::raft::fault::faults! {
     DutyFault:
-    /// The member to remove is drawn, and removed even if no majority is left.
-    AnyoneGoes,
+    /// The member to remove is drawn at random, and removed even if no majority is left.
+    RemovalUnchecked,
     /// Voters are removed before learners.
     VotersFirst,
     /// The leader may remove itself.
-    LeaderGoes,
+    LeaderRemoved,
     /// Removals for the active size follow each other without a pause.
-    SizeInHaste,
+    NoRemovalPause,
     /// A peer that is heard is removed all the same.
     ContactIgnored,
 }

@@ -1,8 +1,8 @@
 //! Finding the cluster: a search asks the known machines one after the other.
 //!
 //! A search has one of two goals:
-//! - [`Goal::Join`] is for a machine without a log. It goes round the peers until one admits it or
-//!   its attempts are used up. A discovery service is asked first, and may say that this machine is
+//! - [`Goal::Join`] is for a machine without a log. It asks all peers, again and again, until one
+//!   admits the machine or the attempts are used up. A discovery service is asked first, and may say that this machine is
 //!   the first one, which starts the cluster.
 //! - [`Goal::Look`] is for a member. It finds out whether the member's place in the cluster is
 //!   still its own, and tells new addresses.
@@ -20,8 +20,8 @@ use crate::core::seam::{
 };
 use crate::core::timer::Now;
 
-/// The pause between two attempts is random from this on, in milliseconds, unless `-retry-interval`
-/// sets it. Machines that start together then do not stay in step.
+/// The shortest random pause between two attempts, in milliseconds. It is random unless
+/// `-retry-interval` sets it. Machines that start together then do not stay in step.
 const PAUSE_MS_MIN: u64 = 2_000;
 /// The longest random pause between two attempts, in milliseconds.
 const PAUSE_MS_MAX: u64 = 4_000;
@@ -61,7 +61,7 @@ pub(super) enum Goal {
     },
 }
 
-/// What a search has come to.
+/// The outcome of a search, or of one of its attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SearchOutcome {
     /// The cluster has admitted this machine as this member.
@@ -81,7 +81,7 @@ pub(super) enum SearchOutcome {
     Occupied {
         /// The other member.
         name: Box<str>,
-        /// What to say if it does answer there.
+        /// The error text in case the other member does answer at that address.
         text: Box<str>,
     },
     /// A machine that knows a leader does not list this member.
@@ -113,19 +113,19 @@ pub(super) struct Finder {
     attempts: u32,
     /// The discovery service has this machine's registration and has said that it is not the first.
     is_registered: bool,
-    /// Why this machine does not join the cluster of the present peer. It asks for the members all
-    /// the same, to wait as a standby of that cluster.
+    /// Why this machine cannot join the cluster of the present peer; `None` if it can. It asks for
+    /// the members nevertheless, because it becomes a standby of that cluster.
     unfit: Option<String>,
-    /// The members and the sync interval that the present peer has told.
-    told: StandbyInfo,
+    /// The members and the sync interval, as the present peer has listed them.
+    cluster_info: StandbyInfo,
     /// Why the peers of this attempt did not help.
     reasons: Vec<String>,
     /// The reasons of the last failed attempt, to report each change once.
     last_reasons: String,
-    /// A peer that belongs to another cluster, to be reported.
-    stranger: Option<Box<str>>,
-    /// Such a peer was found before: only the first one is reported.
-    has_seen_stranger: bool,
+    /// A sentence about a peer that belongs to another cluster, not reported yet.
+    other_cluster: Option<Box<str>>,
+    /// A peer of another cluster was found before. Only the first one is reported.
+    has_seen_other_cluster: bool,
     random: XorShift64,
 }
 
@@ -149,11 +149,11 @@ impl Finder {
             attempts: 0,
             is_registered: false,
             unfit: None,
-            told: StandbyInfo::default(),
+            cluster_info: StandbyInfo::default(),
             reasons: Vec::new(),
             last_reasons: String::new(),
-            stranger: None,
-            has_seen_stranger: false,
+            other_cluster: None,
+            has_seen_other_cluster: false,
             random: XorShift64::new(seed),
         }
     }
@@ -264,7 +264,7 @@ impl Finder {
         let has_peers = !self.search.known.is_empty() || !self.search.peers.is_empty();
         if !has_peers && self.goal == Goal::Join {
             return self.fail(format!(
-                "the discovery service is of no use: {text}. A new machine needs it, or -peers"
+                "the discovery service failed: {text}. A new machine needs it, or -peers"
             ));
         }
         self.reasons.push(text);
@@ -330,8 +330,8 @@ impl Finder {
         match self.goal {
             Goal::Look { .. } => self.end(SearchOutcome::Done),
             Goal::Join => self.fail(format!(
-                "not let in to a cluster after {} attempts: {why}. Name machines that run with \
-                 -peers; without -peers and -discovery a machine begins a cluster of its own",
+                "no cluster admitted this machine after {} attempts: {why}. Name running machines \
+                 with -peers; without -peers and -discovery a machine begins a cluster of its own",
                 self.attempts
             )),
         }
@@ -351,7 +351,7 @@ impl Finder {
         })
     }
 
-    // -- what a peer answers
+    // -- answers of peers
 
     /// The peer is not tern. tern does not join a cluster of etcd, but becomes a standby of it if
     /// the peer lists its members. A member asks the next peer: it knows its cluster.
@@ -379,10 +379,10 @@ impl Finder {
         if joins && refusal.reason == RefusalReason::ClusterFull {
             return self.refuse(format!("{}: {}", self.survey.url(), refusal.why));
         }
-        if refusal.reason == RefusalReason::OtherCluster && !self.has_seen_stranger {
-            self.has_seen_stranger = true;
-            let stranger = format!("{} is of another cluster", self.survey.url());
-            self.stranger = Some(stranger.into());
+        if refusal.reason == RefusalReason::OtherCluster && !self.has_seen_other_cluster {
+            self.has_seen_other_cluster = true;
+            let why = format!("{} is of another cluster", self.survey.url());
+            self.other_cluster = Some(why.into());
         }
         self.try_next_peer(now, &refusal.why)
     }
@@ -403,12 +403,12 @@ impl Finder {
             return self.try_next_peer(now, "it knows no leader now");
         }
         let is_listed = listed.iter().any(|m| m.name == self.introduction.name);
-        self.told.cluster = listed;
+        self.cluster_info.cluster = listed;
         if let Some(why) = self.unfit.take() {
             return self.refuse(why);
         }
         if is_listed {
-            // A full cluster has room for the members that it has.
+            // A member that joins again takes no further place, so the size does not matter.
             self.ask_to_join();
         } else {
             self.survey.ask(Question::Config);
@@ -451,8 +451,8 @@ impl Finder {
     }
 
     fn on_config(&mut self, room: ClusterRoom) -> Option<SearchOutcome> {
-        self.told.sync_interval_ms = room.sync_interval_ms;
-        let machines = self.told.cluster.len();
+        self.cluster_info.sync_interval_ms = room.sync_interval_ms;
+        let machines = self.cluster_info.cluster.len();
         if machines as u64 >= room.active_size {
             return self.refuse(format!(
                 "{}: the cluster is full ({machines} machines)",
@@ -470,7 +470,7 @@ impl Finder {
     // -- the end
 
     fn refuse(&mut self, why: String) -> Option<SearchOutcome> {
-        let info = std::mem::take(&mut self.told);
+        let info = std::mem::take(&mut self.cluster_info);
         self.end(SearchOutcome::Refused {
             why: why.into(),
             info,
@@ -494,8 +494,8 @@ impl Finder {
     }
 
     /// The first peer that was passed over because it belongs to another cluster; returned once.
-    pub(super) fn take_stranger(&mut self) -> Option<Box<str>> {
-        self.stranger.take()
+    pub(super) fn take_other_cluster(&mut self) -> Option<Box<str>> {
+        self.other_cluster.take()
     }
 
     /// When `on_time` has something to do, in microseconds of the monotonic clock.

@@ -1,5 +1,5 @@
-//! The links of this machine: carries what happens to them into `peers`, and what follows from it
-//! to the member. Start with [`Machine::on_hello`] and [`Machine::follow_place`].
+//! The links of this machine: hands events of links to `peers`, and its conclusions (a process came
+//! or went, a report, a copied data directory) to the member. Start with [`Machine::on_hello`] and [`Machine::follow_place`].
 use super::{Common, Machine, MachineMode};
 use crate::core::peers::{
     Hello, HelloRefusal, Introduced, LinkEvent, LinkId, Peers, ProcessChange,

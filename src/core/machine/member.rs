@@ -1,15 +1,15 @@
 //! Member mode: the replica, and when it answers.
 //!
 //! A member starts, serves, and stops or leaves:
-//! - *Starting*: requests wait until this machine knows what the cluster knows. Before, it might
-//!   show an older state than it had shown before the restart.
+//! - *Starting*: requests wait until this machine has applied what the cluster had committed. An
+//!   earlier answer could show an older state than this machine showed before its restart.
 //! - *Serving*: the replica answers.
-//! - *Stopping*: a leader hands over, and what is under way is finished. Nothing new goes into the
-//!   log.
-//! - *Stopped*, *leaving*: the raft stands still. A leaving member was removed, or its data is an
-//!   old copy; it waits for its data directory to be wiped, and becomes a standby then.
+//! - *Stopping*: a leader hands over, and requests under way are finished. No new command is
+//!   appended.
+//! - *Stopped*, *leaving*: raft gets no more inputs. A leaving member was removed, or its data is an
+//!   old copy. It waits until its data directory is wiped, and then becomes a standby.
 //!
-//! Whether its place in the cluster is still its own is `place`'s. Start with [`MemberMode::advance`].
+//! `place` checks that the cluster still lists this member. Start with [`MemberMode::advance`].
 use super::finder::Finder;
 use super::standby::JoinFrom;
 use super::{Common, refusal};
@@ -47,7 +47,7 @@ pub(super) struct MemberMode {
     state: MemberState,
 }
 
-/// How far a member is in its life.
+/// The stage of a membership.
 enum MemberState {
     Starting {
         /// After this time (microseconds of the monotonic clock) it serves without a leader.
@@ -65,7 +65,7 @@ enum MemberState {
         waiting: Vec<(Ticket, Op)>,
     },
     Stopped {
-        /// Where clients are sent.
+        /// The answer to clients; `None` if no leader was known.
         redirect: Option<Outcome>,
     },
     Leaving {
@@ -78,7 +78,8 @@ enum MemberState {
     },
 }
 
-/// What a member leaves behind when its data directory is wiped.
+/// The state of a member that survives the wipe of its data directory. The fields are those of
+/// `MemberState::Leaving`.
 pub(super) struct Departure {
     pub(super) info: StandbyInfo,
     pub(super) join_from: JoinFrom,
@@ -135,7 +136,7 @@ impl MemberMode {
         }
     }
 
-    /// Reads go on until the end. Nothing new goes into the log.
+    /// Reads are served until the end. No new command is appended.
     fn on_request_while_stopping(&mut self, now: Now, ticket: Ticket, op: Op) {
         let MemberState::Stopping {
             is_handing_over,
@@ -201,14 +202,14 @@ impl MemberMode {
         }
     }
 
-    /// What came of an output about snapshots.
+    /// The result of work on a snapshot file.
     pub(super) fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
         if self.is_running() {
             self.replica.on_snapshot(now, input);
         }
     }
 
-    /// The log on the disk takes `free_bytes` bytes for certain.
+    /// The log on the disk is sure to have room for `free_bytes` bytes of records.
     pub(super) fn on_room(&mut self, free_bytes: u64) {
         self.replica.on_room(free_bytes);
     }
@@ -260,7 +261,7 @@ impl MemberMode {
         self.maybe_serve(now);
         self.maybe_leave(common);
         if self.is_running() {
-            self.end_silence();
+            self.maybe_cancel_rejoin();
             self.maybe_learn_place(now, common);
             self.maybe_stop(now, common);
         }
@@ -299,8 +300,9 @@ impl MemberMode {
         self.replica.outputs_mut().facts.push(fact);
     }
 
-    /// Serves once this machine knows what the cluster knows. After the time to wait it also serves
-    /// without a leader, if it has applied everything that it had shown before the restart.
+    /// Serves once this machine has applied what the cluster had committed. After the time to wait it
+    /// also serves without a leader, if it has applied every entry that its disk recorded as
+    /// committed.
     fn maybe_serve(&mut self, now: Now) {
         let MemberState::Starting { until_us, waiting } = &mut self.state else {
             return;
@@ -382,8 +384,8 @@ impl MemberMode {
         }
     }
 
-    /// Changes the state. Requests that have waited in the former one are redirected: this machine
-    /// may not answer them from what it has.
+    /// Changes the state. Requests that have waited in the former state are redirected to the leader:
+    /// the key space here may be too old to answer them.
     fn become_state(&mut self, state: MemberState) {
         let former = std::mem::replace(&mut self.state, state);
         if let MemberState::Starting { waiting, .. } | MemberState::Stopping { waiting, .. } =
@@ -426,7 +428,7 @@ impl MemberMode {
         }
     }
 
-    /// Where clients are sent that this member does not serve.
+    /// The answer to clients of a stopped member; `None` if no leader is known.
     fn redirect(&self) -> Option<Outcome> {
         match &self.state {
             MemberState::Stopped { redirect } => redirect.clone(),
@@ -434,7 +436,7 @@ impl MemberMode {
         }
     }
 
-    /// Whether its raft takes part in the cluster.
+    /// Whether raft gets inputs, and this member takes part in the cluster.
     pub(super) fn is_running(&self) -> bool {
         match self.state {
             MemberState::Starting { .. } | MemberState::Serving | MemberState::Stopping { .. } => {
@@ -490,7 +492,7 @@ impl MemberMode {
         usize::from(search_us.is_some())
     }
 
-    /// Closes each input.
+    /// Called after each input.
     pub(super) fn check_invariants(&self) {
         self.replica.check_invariants();
     }

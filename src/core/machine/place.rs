@@ -1,11 +1,11 @@
-//! A member's place in its cluster: whether it is still its own, and under which addresses.
+//! A member's place in its cluster: does the cluster still list it, and under which addresses?
 //!
-//! A member learns of its removal from a notice of a peer. A peer sends it only to a machine that
-//! links to it, and the log may name none but machines that are gone. So a member also asks:
+//! A member learns of its removal from a notice of a peer. A peer sends the notice only over a link,
+//! and all members that the log names may be gone. So a member also asks:
 //! - at start, and again each time it has heard no leader for [`LOOK_TIMEOUTS`], it looks for
 //!   machines of its cluster and asks whether they list it ([`Goal::Look`]);
-//! - a new member that holds nothing of the cluster knows no machine that could list it, so it asks
-//!   to join again: the leader answers with the same id if it lists this data directory.
+//! - a new member that holds no data of the cluster knows no other member. It asks to join again:
+//!   the leader answers with the same id if it still lists this data directory.
 //!
 //! Start with [`MemberMode::on_search`].
 use super::Common;
@@ -15,23 +15,27 @@ use super::standby::JoinFrom;
 use crate::core::seam::{CallId, Fact, Order, Reply};
 use crate::core::timer::Now;
 
-/// How many election timeouts a member that one machine does not list waits for its leader before
-/// it asks again. A notice of its removal may be under way.
+/// After a machine did not list this member, the member waits this many election timeouts for a
+/// leader or for the notice of its removal. Then it asks again.
 const UNLISTED_TIMEOUTS: u64 = 20;
 /// How many election timeouts without a leader pass before a member looks for its place, and
 /// between two looks.
 const LOOK_TIMEOUTS: u64 = 150;
 /// How many election timeouts without any data of the cluster pass before a new member asks to join
 /// again.
-const SILENCE_TIMEOUTS: u64 = 10;
+const REJOIN_TIMEOUTS: u64 = 10;
 
 impl MemberMode {
-    /// Begins to watch over this member's place, at start.
+    /// The first check of this member's place, at start.
     ///
     /// # Errors
     ///
     /// If the log says that this member has another name.
-    pub(super) fn begin_look(&mut self, now: Now, common: &mut Common) -> Result<(), Box<str>> {
+    pub(super) fn begin_place_checks(
+        &mut self,
+        now: Now,
+        common: &mut Common,
+    ) -> Result<(), Box<str>> {
         self.check_name()?;
         let moved = self.moved();
         self.is_unplaced = moved.is_none();
@@ -51,7 +55,7 @@ impl MemberMode {
             return;
         };
         let outcome = finder.on_reply(now, id, reply);
-        if let Some(why) = finder.take_stranger() {
+        if let Some(why) = finder.take_other_cluster() {
             self.report(Fact::OtherCluster { why });
         }
         self.on_search(now, outcome, common);
@@ -71,7 +75,7 @@ impl MemberMode {
             return self.on_rejoin(now, outcome, common);
         }
         if let SearchOutcome::Retrying { why, pause_ms } = outcome {
-            return self.report(Fact::NotFound { why, pause_ms });
+            return self.report(Fact::SearchFailed { why, pause_ms });
         }
         if let SearchOutcome::Occupied { name, text } = outcome {
             // Two members may have exchanged their addresses. The list is wrong then.
@@ -122,8 +126,8 @@ impl MemberMode {
         Some(!is_same)
     }
 
-    /// A member that did not know its place has learned it: it checks its name, and tells its
-    /// addresses if they are others.
+    /// Acts once the log holds this member's own join: checks the name, and begins to tell the
+    /// cluster the addresses if they differ from those of the log.
     pub(super) fn maybe_learn_place(&mut self, now: Now, common: &mut Common) {
         if !self.is_unplaced {
             return;
@@ -145,8 +149,8 @@ impl MemberMode {
     // -- looking
 
     /// When a member that knows no leader looks for its place: one interval after the leader was
-    /// last known or the last look began. A machine that could have told of a removal may not have
-    /// been up before. In microseconds of the monotonic clock.
+    /// last known or the last look began. A machine that knows of a removal may have been down at
+    /// the last look. In microseconds of the monotonic clock.
     pub(super) fn look_due_us(&self) -> Option<u64> {
         if !self.is_running() || self.is_stopping() || self.has_no_cluster_data() {
             return None;
@@ -196,7 +200,8 @@ impl MemberMode {
 
     /// A machine of this cluster that knows a leader, and has applied this member's join, does not
     /// list this member. The notice of the removal may be under way, so the member asks once more.
-    /// If it is not listed then either, and has heard no leader all the time, it was removed.
+    /// It was removed if the second answer does not list it either, and no leader was heard between
+    /// the two.
     fn on_unlisted(&mut self, now: Now, common: &mut Common) {
         let again = std::mem::replace(&mut self.is_unlisted, true);
         if !again {
@@ -221,23 +226,22 @@ impl MemberMode {
         }
     }
 
-    // -- silence
+    // -- a member without data of its cluster
 
-    /// Whether this member holds nothing of its cluster: it was admitted, and no entry or snapshot
-    /// has reached it since. It knows no peer, and waits for the leader to link to it.
+    /// Whether no entry or snapshot has reached this member since it was admitted. It knows no peer, and waits for the leader to link to it.
     pub(super) fn has_no_cluster_data(&self) -> bool {
         self.is_running() && self.replica.raft().configuration().members.is_empty()
     }
 
     /// A member that was removed before any entry reached it gets no notice. So it asks to join
-    /// again, [`SILENCE_TIMEOUTS`] from now.
+    /// again, [`REJOIN_TIMEOUTS`] from now.
     pub(super) fn schedule_rejoin(&mut self, now: Now, common: &mut Common) {
         let search = Search {
             attempts_max: 1,
             discovery: None,
             ..common.search.clone()
         };
-        let from_us = now.mono_us + self.timeouts_us(SILENCE_TIMEOUTS);
+        let from_us = now.mono_us + self.timeouts_us(REJOIN_TIMEOUTS);
         let last_call = common.next_search();
         self.finder = Some(Finder::new(
             common.introduction(),
@@ -249,14 +253,18 @@ impl MemberMode {
         ));
     }
 
-    /// The leader has brought something: there is no reason to join again.
-    pub(super) fn end_silence(&mut self) {
-        if self.finder.as_ref().is_some_and(Finder::joins) && !self.has_no_cluster_data() {
-            self.finder = None;
+    /// Ends the search that asks to join again once data of the cluster has arrived. Returns whether
+    /// it did.
+    pub(super) fn maybe_cancel_rejoin(&mut self) -> bool {
+        let is_rejoining = self.finder.as_ref().is_some_and(Finder::joins);
+        if !is_rejoining || self.has_no_cluster_data() {
+            return false;
         }
+        self.finder = None;
+        true
     }
 
-    /// What came of joining again. The same id means that the member is still listed: the leader
+    /// The outcome of the request to join again. The same id means that the member is still listed: the leader
     /// will link to it.
     fn on_rejoin(&mut self, now: Now, outcome: SearchOutcome, common: &mut Common) {
         self.finder = None;

@@ -2,9 +2,9 @@
 //!
 //! A fetch asks the known machines for the list of members and the cluster config, at once and then
 //! every sync interval. When the cluster has room, or lists this machine's name, the standby asks to
-//! join, for the first time one interval after it became a standby. If no known peer port belongs
-//! to a member any more, the known client ports are asked for the leader, which a standby there
-//! redirects to its own.
+//! join, for the first time one interval after it became a standby. The machines behind all known
+//! peer ports may have left the cluster. Then the known client ports are asked for the leader: a
+//! standby there redirects the question to the leader that it knows.
 //!
 //! The standby leaves calls and takes their replies; `transitions` changes the machine's mode. Start
 //! with [`Standby::on_reply`].
@@ -26,7 +26,8 @@ const LEADERLESS_US: u64 = 500_000;
 pub(super) enum JoinFrom {
     /// One sync interval after it became a standby.
     NextInterval,
-    /// At once: it was removed without having noticed. After one refusal it waits like any other.
+    /// At once: this machine learned late that it had lost its place. After one refusal it waits as
+    /// with `NextInterval`.
     Now,
 }
 
@@ -34,7 +35,7 @@ pub(super) enum JoinFrom {
 pub(super) struct Standby {
     /// How this machine introduces itself.
     introduction: Introduction,
-    /// What is known of the cluster; kept on disk. The sync interval is as it was told, 0 before.
+    /// The members as last listed and the sync interval as last reported; kept on disk.
     info: StandbyInfo,
     /// Peer URLs that are asked after those of the members.
     others: Vec<Box<str>>,
@@ -51,8 +52,8 @@ pub(super) struct Standby {
     is_foreign: bool,
     /// Why the last peer of this fetch did not help.
     reason: String,
-    /// The last trouble that was reported, to report each change once; empty after a success.
-    last_trouble: String,
+    /// The reason that was reported last, to report each change once; empty after a success.
+    last_reported: String,
     /// `info` has changed and was not taken yet.
     is_unsaved: bool,
     /// For the log; not taken yet.
@@ -83,7 +84,7 @@ impl Standby {
             fetch_began_us: 0,
             is_foreign: false,
             reason: String::new(),
-            last_trouble: String::new(),
+            last_reported: String::new(),
             is_unsaved: true,
             facts: Vec::new(),
         }
@@ -91,7 +92,7 @@ impl Standby {
 
     // -- inputs
 
-    /// What is known of the cluster is durable already.
+    /// `info` is durable already.
     pub(super) fn on_saved(&mut self) {
         self.is_unsaved = false;
     }
@@ -140,13 +141,13 @@ impl Standby {
     fn ask_target(&mut self, now: Now) {
         match self.survey.target() {
             Some(target) => self.survey.ask(target.first.clone()),
-            None => self.report(now, &self.reason.clone()),
+            None => self.fail_fetch(now, &self.reason.clone()),
         }
     }
 
     fn try_next_target(&mut self, now: Now, why: &str) {
         let target = self.survey.target().expect("it was just asked");
-        // A client port that does not help is no news: its peer port was asked before.
+        // The peer port of the same machine was asked before. Its failure says more.
         if target.first != Question::Leader {
             self.reason = with_url(&target.url, why);
         }
@@ -171,18 +172,18 @@ impl Standby {
         self.info.sync_interval_ms = room.sync_interval_ms;
         if self.is_foreign {
             let why = "the cluster is not tern, and tern does not join it";
-            return self.on_no_place(now, why);
+            return self.on_cluster_refused(now, why);
         }
         let has_room = (self.info.cluster.len() as u64) < room.active_size;
         if !has_room && !self.is_listed() {
-            self.last_trouble.clear();
+            self.last_reported.clear();
             self.join_from = JoinFrom::NextInterval;
-            return self.rest(now);
+            return self.end_fetch(now);
         }
         if self.fetch_began_us >= self.join_from_us() {
             self.survey.ask(Question::Version);
         } else {
-            self.rest(now);
+            self.end_fetch(now);
         }
     }
 
@@ -197,7 +198,7 @@ impl Standby {
             return;
         }
         let why = format!("the cluster has store version {version}, not {STORE_VERSION}");
-        self.on_no_place(now, &why);
+        self.on_cluster_refused(now, &why);
     }
 
     /// A client port has told the leader's peer port, which is asked next.
@@ -212,29 +213,29 @@ impl Standby {
 
     fn on_refusal(&mut self, now: Now, question: &Question, refusal: &CallRefusal) {
         if matches!(question, Question::Join(_)) {
-            self.on_no_place(now, &refusal.why);
+            self.on_cluster_refused(now, &refusal.why);
         } else {
             self.try_next_target(now, &refusal.why);
         }
     }
 
     /// The cluster itself refuses: other machines of it are not asked.
-    fn on_no_place(&mut self, now: Now, why: &str) {
+    fn on_cluster_refused(&mut self, now: Now, why: &str) {
         self.join_from = JoinFrom::NextInterval;
-        self.report(now, why);
+        self.fail_fetch(now, why);
     }
 
     /// Ends the fetch, and reports why it failed unless that was reported before.
-    fn report(&mut self, now: Now, why: &str) {
-        if self.last_trouble != why {
-            self.last_trouble = why.into();
-            self.facts.push(Fact::NotLetIn { why: why.into() });
+    fn fail_fetch(&mut self, now: Now, why: &str) {
+        if self.last_reported != why {
+            self.last_reported = why.into();
+            self.facts.push(Fact::StandbyRefused { why: why.into() });
         }
-        self.rest(now);
+        self.end_fetch(now);
     }
 
     /// Ends the fetch: the next one is due an interval after its beginning.
-    fn rest(&mut self, now: Now) {
+    fn end_fetch(&mut self, now: Now) {
         let first_join_us = self.began_us + self.interval_us();
         let mut due_us = if self.fetch_began_us < first_join_us {
             first_join_us
@@ -261,9 +262,9 @@ impl Standby {
 
     // -- outputs
 
-    /// Moves the calls to make now and the facts for the log out. Returns what is to be saved, if
-    /// it has changed.
-    pub(super) fn take_news(
+    /// Moves the calls to make now to `calls` and the log lines to `facts`. Returns the new content of
+    /// `standby_info` if it has changed.
+    pub(super) fn take_outputs(
         &mut self,
         calls: &mut Vec<Call>,
         facts: &mut Vec<Fact>,
@@ -279,7 +280,7 @@ impl Standby {
         self.next_fetch_us
     }
 
-    /// What is known of the cluster.
+    /// The cluster as last reported.
     pub(super) fn info(&self) -> &StandbyInfo {
         &self.info
     }

@@ -1,8 +1,7 @@
 //! Asking a list of machines, one after the other and one question at a time.
 //!
-//! A survey knows the addresses of a round, which of them is asked now, and the call that is open.
-//! What to ask next, and what an answer means, is decided by the finder and the standby, which own
-//! one each. Start with [`Survey::begin`].
+//! A survey keeps the addresses of a round, the place of the one that is asked now, and the open
+//! call. Its owner, a finder or a standby, decides what an answer means and what to ask next. Start with [`Survey::begin`].
 use crate::core::seam::{Call, CallId, Introduction, Question};
 
 /// An address that a round asks, with the question that it is asked first.
@@ -24,7 +23,7 @@ pub(super) struct Survey {
     place: usize,
     /// The call that waits for its reply, with its question. At most one.
     open: Option<(CallId, Question)>,
-    /// The number of the last call; only rises.
+    /// The id of the last call; only rises.
     last_call: u64,
     /// Calls that were not taken yet.
     calls: Vec<Call>,

@@ -1,4 +1,4 @@
-//! From mode to mode, in place and any number of times.
+//! Changes of mode, within one process and any number of times.
 //!
 //! ```text
 //! Finding --admitted--> Member --removed, wiped--> Standby --admitted--> Member …
@@ -36,7 +36,7 @@ impl Machine {
         let mut common = Common::new(settings, &recovered, search, seed);
         common.register();
         let mut out = Outputs::default();
-        out.facts.push(Fact::StandsByAgain);
+        out.facts.push(Fact::StandbyResumed);
         let standby = standby(now, info, JoinFrom::NextInterval, &mut common);
         Machine {
             mode: MachineMode::Outside(Outside::Standby(Box::new(standby))),
@@ -45,7 +45,7 @@ impl Machine {
         }
     }
 
-    /// What came of looking for a cluster, if it has come to something.
+    /// The outcome of the search for a cluster, if there is one.
     pub(super) fn on_search(&mut self, now: Now, outcome: Option<SearchOutcome>) {
         match outcome {
             None => {}
@@ -53,7 +53,7 @@ impl Machine {
             Some(SearchOutcome::First) => self.out.orders.push(Order::Found),
             Some(SearchOutcome::Failed(text)) => self.out.orders.push(Order::Fail(text)),
             Some(SearchOutcome::Retrying { why, pause_ms }) => {
-                self.out.facts.push(Fact::NotFound { why, pause_ms });
+                self.out.facts.push(Fact::SearchFailed { why, pause_ms });
             }
             Some(SearchOutcome::Refused { why, info }) => self.on_refused(now, why, info),
             Some(
@@ -102,8 +102,8 @@ impl Machine {
         });
     }
 
-    /// The cluster has admitted this machine, which holds nothing of it yet: the leader sends it
-    /// everything.
+    /// The cluster has admitted this machine. Its log is empty: the leader sends all entries or a
+    /// snapshot.
     pub(super) fn become_member(&mut self, now: Now, id: PeerId) {
         let common = &mut self.common;
         let MachineMode::Outside(outside) = &mut self.mode else {
@@ -111,8 +111,8 @@ impl Machine {
         };
         self.out.orders.push(Order::KeepId(id));
         if let Outside::Standby(standby) = outside {
-            // What has changed in it is saved below.
-            let _ = standby.take_news(&mut self.out.calls, &mut self.out.facts);
+            // The returned info is saved below, with `running` false.
+            let _ = standby.take_outputs(&mut self.out.calls, &mut self.out.facts);
             let members = standby.info().cluster.iter();
             common.search.known = members.map(|m| m.peer_url.clone()).collect();
             self.out.orders.push(Order::KeepStandbyInfo {
@@ -141,16 +141,16 @@ impl Machine {
         common.peers.follow(Some(id), None, common.incarnation);
         common.add_addresses(now);
         member.schedule_rejoin(now, common);
-        member.report(Fact::LetIn { id });
+        member.report(Fact::Admitted { id });
         self.mode = MachineMode::Member(Box::new(member));
     }
 
-    /// Takes what a standby has to save, to call and to log.
-    pub(super) fn take_standby_news(&mut self) {
+    /// Takes the outputs of a standby, if this machine is one.
+    pub(super) fn take_standby_outputs(&mut self) {
         let MachineMode::Outside(Outside::Standby(standby)) = &mut self.mode else {
             return;
         };
-        if let Some(info) = standby.take_news(&mut self.out.calls, &mut self.out.facts) {
+        if let Some(info) = standby.take_outputs(&mut self.out.calls, &mut self.out.facts) {
             self.out.orders.push(Order::KeepStandbyInfo {
                 info,
                 gives_up_log: false,

@@ -57,7 +57,7 @@ impl OpenListing {
         self.is_queued
     }
 
-    /// The position in the store's listing, for `Store::end`.
+    /// The position in the store's listing, for `Store::end_listing`.
     pub fn into_cursor(self) -> Listing {
         self.cursor
     }
@@ -135,7 +135,7 @@ impl Replica {
     fn finish_migration(&mut self, ticket: Ticket, listing: OpenListing) {
         let raft_index = listing.raft_index.expect("the last page follows a first");
         let history = self.store.history(&listing.cursor);
-        self.store.end(listing.cursor);
+        self.store.end_listing(listing.cursor);
         let Some((events, etcd, stats)) = history else {
             return self.answer(ticket, listing_given_up());
         };

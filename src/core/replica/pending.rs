@@ -592,7 +592,7 @@ impl Replica {
             Ending::ClientClosed => None,
         };
         match waiting {
-            Waiting::Listing(listing) => self.store.end(listing.into_cursor()),
+            Waiting::Listing(listing) => self.store.end_listing(listing.into_cursor()),
             Waiting::Watch { .. } => self.store.unwatch(WatcherId(ticket.0)),
             _ => {}
         }

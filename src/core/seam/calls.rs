@@ -1,7 +1,7 @@
 //! Calls: what this machine asks of other machines and of a discovery service, and the replies.
 //!
-//! The core says what is asked and of whom. How a question travels, and what a status or a body
-//! means, is `codec::cluster_api`'s. Start with [`Question`].
+//! The core chooses the question and the address. `codec::cluster_api` turns a question into an HTTP
+//! request, and the response into a reply. Start with [`Question`].
 use super::MachineInfo;
 use crate::core::raft::PeerId;
 
@@ -44,7 +44,8 @@ pub struct Call {
     pub base: Box<str>,
     /// What is asked.
     pub question: Question,
-    /// From now until the whole answer must be here, redirects included, in milliseconds.
+    /// The time from the start of the call to the end of its answer, redirects included, in
+    /// milliseconds.
     pub timeout_ms: u64,
 }
 
@@ -131,7 +132,7 @@ pub struct Introduction {
 /// The outcome of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// A whole answer arrived.
+    /// A complete response arrived.
     Answered {
         /// `None`: tern answered. `Some`: another program did, and this is the name that it gives
         /// itself, empty if it gives none.
@@ -139,7 +140,7 @@ pub enum Reply {
         /// The answer to the question; its variant always fits the question.
         answer: Result<CallAnswer, CallRefusal>,
     },
-    /// The host was not reached, no answer came in time, or what came was not HTTP.
+    /// The host was not reached, no response came in time, or the bytes were not HTTP.
     Failed {
         /// For the log.
         why: Box<str>,
@@ -167,10 +168,10 @@ pub enum CallAnswer {
     Registered(Vec<Box<str>>),
 }
 
-/// An answer that does not answer the question.
+/// A refusal or an error in place of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallRefusal {
-    /// What the core decides by.
+    /// The kind of refusal; the core decides by it.
     pub reason: RefusalReason,
     /// For the log: the path asked and the error or the status.
     pub why: Box<str>,

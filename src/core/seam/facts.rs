@@ -29,14 +29,15 @@ pub enum Fact {
         /// The last entry that it covers.
         index: Index,
     },
-    /// It is durable.
+    /// The own snapshot is durable.
     SnapshotSaved {
         /// The last entry that it covers.
         index: Index,
         /// Its size on disk, in bytes.
         bytes: u64,
     },
-    /// It was given up: writes meanwhile made it keep too much memory, or the disk has no room.
+    /// The own snapshot was given up: it had to keep too much memory for the writes meanwhile, or the
+    /// disk has no room.
     SnapshotAbandoned {
         /// The last entry that it would have covered.
         index: Index,
@@ -72,7 +73,7 @@ pub enum Fact {
     /// it does not contain. The member leaves.
     Amnesia,
     /// An attempt to find the cluster has failed. Reported when the reason changes.
-    NotFound {
+    SearchFailed {
         /// The reasons of all machines that were asked.
         why: Box<str>,
         /// The time to the next attempt, in milliseconds.
@@ -84,7 +85,7 @@ pub enum Fact {
         why: Box<str>,
     },
     /// The cluster has admitted this machine.
-    LetIn {
+    Admitted {
         /// The id that it has as a member.
         id: PeerId,
     },
@@ -94,9 +95,9 @@ pub enum Fact {
         why: Box<str>,
     },
     /// This machine was a standby when it was stopped, and goes on as one.
-    StandsByAgain,
+    StandbyResumed,
     /// A standby could not fetch the members, or was refused. Reported when the reason changes.
-    NotLetIn {
+    StandbyRefused {
         /// The machine that was asked, and the reason.
         why: Box<str>,
     },
@@ -108,13 +109,13 @@ pub enum Fact {
         why: Box<str>,
     },
     /// The leader removes a member.
-    LetGo {
+    RemovalProposed {
         /// The member's name.
         peer: Box<str>,
         /// How long it was silent, in milliseconds.
         silent_ms: u64,
-        /// The reason: there are more members than the active size (true), or the member was silent
-        /// for the removal delay (false).
+        /// True: there are more members than the active size. False: the member was silent for the
+        /// removal delay.
         too_many: bool,
     },
     /// Peers miss heartbeats.

@@ -5,23 +5,24 @@ use crate::core::raft::{HardState, Lsn, Message, PeerId, Persist};
 
 /// One batch of outputs. The shell owns it and reuses its memory.
 ///
-/// The vectors are carried out first, `orders` last. Within a vector the order is that of carrying
-/// out; between the vectors it is free, except that `answers` precede `events`.
+/// The shell carries out `orders` last, and each vector from front to back. Between the vectors the
+/// order is free, except that `answers` precede `events`.
 #[derive(Default)]
 pub struct Outputs {
     /// The newest term and vote, if they have changed. `Machine::on_state_synced` with its number
-    /// says that it is durable. It must be so before any record of `persist` of its term is written.
+    /// says that it is durable. The shell must make it durable before it writes a record of
+    /// `persist` of that term.
     pub state: Option<HardState>,
     /// Records for the log on the disk.
     pub persist: Vec<Persist>,
     /// The number of the last record of `persist`, or of an earlier batch if that is empty.
     /// `Machine::on_synced` with it says that all records up to it are durable.
     pub lsn: Lsn,
-    /// The log should take at least this many bytes for certain: make room if the disk allows, and
-    /// report by `Machine::on_room`.
+    /// The log should be sure to have room for this many bytes of records. The shell makes room if the
+    /// disk allows it, and reports by `Machine::on_room`.
     pub wanted_room_bytes: Option<u64>,
-    /// Messages for the links. They may leave before `state` and `persist` are synced: the core withholds those
-    /// that may not.
+    /// Messages for the links. They may leave before `state` and `persist` are synced: the core
+    /// withholds those that may not.
     pub send: Vec<(PeerId, Message)>,
     /// Changes of links, to be carried out after `send`.
     pub links: Vec<LinkOrder>,
@@ -36,7 +37,7 @@ pub struct Outputs {
     pub calls: Vec<Call>,
     /// Log lines.
     pub facts: Vec<Fact>,
-    /// Rare outputs, which change what this machine is.
+    /// Rare outputs, about this machine's own place and files.
     pub orders: Vec<Order>,
 }
 

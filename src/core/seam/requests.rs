@@ -46,7 +46,7 @@ pub enum Op {
     /// [`Outcome::Page`]s, and after a further `ContinueListing` [`Outcome::Migrated`].
     Migrate,
     /// Change the cluster config; absent fields stay. The fraction of the size is dropped, times are
-    /// rounded to milliseconds, and values below their least one are raised to it. Answer:
+    /// rounded to milliseconds, and values below their minimum are raised to it. Answer:
     /// [`Outcome::Config`] with the config that is in force then.
     ConfigPut {
         /// The most members.
@@ -136,11 +136,11 @@ pub struct Answer {
     pub ticket: Ticket,
     /// The indexes when it was answered.
     pub at: Indexes,
-    /// What came of it.
+    /// The outcome, or a part of it.
     pub outcome: Outcome,
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// The write was applied.

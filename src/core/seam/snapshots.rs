@@ -1,4 +1,4 @@
-//! Snapshot files: what the core wants done with them, and what came of it.
+//! Snapshot files: the work that the core orders, and its results.
 use crate::core::raft::{Index, PeerId, SnapshotMeta};
 use crate::core::store::Store;
 

@@ -56,6 +56,6 @@ pub struct FollowerStats {
     pub maximum_ms: f64,
     /// How many appends were answered.
     pub success: u64,
-    /// How many were not.
+    /// How many appends were rejected.
     pub fail: u64,
 }

@@ -1,7 +1,7 @@
 //! The nodes under `/_etcd`, which show the cluster's machines and configuration.
 //!
-//! They are written when an entry on the cluster is applied, and cannot fail: whatever a client has
-//! put in the way is removed without an event.
+//! They are written when an entry about members or the config is applied. The write cannot fail: a
+//! file that a client has put at a directory of the path is removed without an event.
 use super::Store;
 use super::edit::NewContent;
 use super::event::{Action, EtcdIndex, Event, View};
@@ -70,7 +70,7 @@ impl Store {
         self.publish(action, node, Some(prev))
     }
 
-    /// The node of the event that removes what was not there.
+    /// The node of the event for the removal of a missing node.
     fn missing_view(&self, path: &KeyPath) -> View {
         View {
             key: path.shared().clone(),

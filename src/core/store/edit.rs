@@ -1,8 +1,8 @@
 //! The changes of the tree from which all commands are made: create, replace, change in place,
 //! remove.
 //!
-//! Each keeps three things in agreement: the tree, the index of expirations, and the freeze, which
-//! first takes what its reader has yet to read. The callers have checked that the change is
+//! Each keeps three things in agreement: the tree, the index of expirations, and the freeze. The
+//! freeze first saves the old state of a node that its reader has not read yet. The callers have checked that the change is
 //! allowed, and raised the etcd index. No event is made here.
 use super::Store;
 use super::event::{EtcdIndex, ValueRef, View};
@@ -13,7 +13,7 @@ use super::ttl::due_of;
 use crate::core::command::KeyPath;
 use std::sync::Arc;
 
-/// What a command puts at a path.
+/// The content that a command puts at a path.
 pub(super) struct NewContent {
     /// A file's value. `None` makes a directory, or in a change keeps the value.
     pub(super) value: Option<Arc<str>>,
@@ -107,8 +107,9 @@ impl Store {
         view
     }
 
-    /// Removes a node, with its descendants, from its directory. A file is freed at once, a
-    /// directory a portion a turn, and what a freeze keeps after the freeze.
+    /// Removes a node, with its descendants, from its directory. A node that a freeze keeps is freed
+    /// after the freeze. Otherwise a node without children is freed at once, and a directory by
+    /// `Reclaim`, a portion a turn.
     pub(super) fn remove_from(&mut self, parent: NodeId, id: NodeId, path: &str) {
         let depth = depth_of(path);
         let taken = self

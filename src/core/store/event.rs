@@ -1,6 +1,6 @@
 //! The values that the key space hands out: nodes as clients see them, and events.
 //!
-//! Plain data. How it reads as JSON is the codec's business. Keys and values are shared: an event,
+//! Plain data; `codec::api` renders it as JSON. Keys and values are shared: an event,
 //! the history and the tree hold the same bytes.
 use std::ops::Deref;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub enum Action {
     Create,
     /// The value or the expiration of a node was changed in place.
     Update,
-    /// The same, because the conditions held.
+    /// A file was changed in place, because the conditions held.
     CompareAndSwap,
     /// A node was removed, with all its descendants.
     Delete,
@@ -135,7 +135,7 @@ impl Event {
 }
 
 impl View {
-    /// The same, borrowed.
+    /// This view, borrowed.
     pub fn borrowed(&self) -> ViewRef<'_> {
         ViewRef {
             key: &self.key,

@@ -11,8 +11,9 @@ const EXPIRE_NODES_MAX: usize = 1000;
 const PURGE_ENTRIES_MAX: usize = 1000;
 
 impl Store {
-    /// When the next node expires, in nanoseconds since the Unix epoch. `None` also while the index
-    /// begins with descendants of removed directories; `free_some` removes those.
+    /// When the next node expires, in nanoseconds since the Unix epoch. `None` if no node does, and
+    /// while the first entry of the index is a descendant of a removed directory: `free_some` removes
+    /// such entries.
     pub fn next_expiry_ns(&self) -> Option<u64> {
         let (_, id) = self.first_due()?;
         self.tree.node(id).expires_ns()
@@ -51,8 +52,8 @@ impl Store {
         false
     }
 
-    /// The node that comes first in the index of expirations, after its directory. `None` if the
-    /// index is empty, or if its first entry is of a node that was removed with a directory above.
+    /// The first node in the index of expirations, as (its directory, the node). `None` if the index
+    /// is empty, or if the node of its first entry was removed with a directory above it.
     fn first_due(&self) -> Option<(NodeId, NodeId)> {
         let ((expires_ns, created, _), path) = self.ttl.first()?;
         let Lookup::Node { parent, id } = self.tree.look_up(&KeyPath::new(path)) else {

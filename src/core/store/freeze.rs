@@ -15,7 +15,7 @@ use super::path::{depth_of, is_below, is_within, name_of, traversal_order};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Most bytes that a freeze keeps. Beyond, its reader is too slow for the writers.
+/// A freeze that keeps more bytes than this is given up: its reader is too slow for the writers.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// An estimate of what a kept node takes beside its value.
 const KEPT_NODE_BYTES: usize = 128;
@@ -26,16 +26,16 @@ pub struct FreezeToken(u64);
 
 /// The place of a listing in the queue for the next freeze.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn(u64);
+pub struct QueuePlace(u64);
 
 /// The freeze, if there is one, and the readers that wait for the next.
 #[derive(Default)]
 pub struct Freezer {
     freeze: Option<Freeze>,
-    /// The last number given to a token or a turn; only rises.
+    /// The last number given to a token or a place in the queue; only rises.
     last_number: u64,
     /// Listings in order of arrival; bounded by the number of connections.
-    waiting: VecDeque<Turn>,
+    waiting: VecDeque<QueuePlace>,
     /// A snapshot comes next, before all listings.
     snapshot_waits: bool,
 }
@@ -52,9 +52,9 @@ impl Freezer {
         self.waiting.is_empty() && self.is_free_for_listings()
     }
 
-    /// Whether it is the turn of a listing that queues.
-    pub fn is_turn(&self, turn: Turn) -> bool {
-        self.waiting.front() == Some(&turn) && self.is_free_for_listings()
+    /// Whether a listing that queues may freeze now.
+    pub fn is_next(&self, place: QueuePlace) -> bool {
+        self.waiting.front() == Some(&place) && self.is_free_for_listings()
     }
 
     fn is_free_for_listings(&self) -> bool {
@@ -62,16 +62,16 @@ impl Freezer {
     }
 
     /// Puts a listing at the end of the queue.
-    pub fn queue(&mut self) -> Turn {
+    pub fn queue(&mut self) -> QueuePlace {
         self.last_number += 1;
-        let turn = Turn(self.last_number);
-        self.waiting.push_back(turn);
-        turn
+        let place = QueuePlace(self.last_number);
+        self.waiting.push_back(place);
+        place
     }
 
     /// Takes a listing out of the queue.
-    pub fn leave_queue(&mut self, turn: Turn) {
-        self.waiting.retain(|waiting| *waiting != turn);
+    pub fn leave_queue(&mut self, place: QueuePlace) {
+        self.waiting.retain(|waiting| *waiting != place);
     }
 
     /// Whether a snapshot comes next.
@@ -118,7 +118,7 @@ impl Freezer {
     }
 }
 
-/// What a node was before it was changed in place.
+/// The content of a node before it was changed in place.
 #[derive(Debug)]
 pub struct SavedNode {
     value: Option<Arc<str>>,
@@ -280,7 +280,7 @@ impl Freeze {
         self.removed.get(&dir)
     }
 
-    /// What a node was at the moment, if it was changed in place since.
+    /// The content of a node at the moment, if it was changed in place since.
     pub fn saved(&self, id: NodeId) -> Option<&SavedNode> {
         self.saved.get(&id)
     }

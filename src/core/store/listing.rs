@@ -5,19 +5,19 @@
 //! is when its turn comes. Start with `Store::page`.
 use super::Store;
 use super::event::{EtcdIndex, Event, ListItem};
-use super::freeze::{Freeze, FreezeToken, Turn};
+use super::freeze::{Freeze, FreezeToken, QueuePlace};
 use super::node::{KeyTree, NodeId};
 use super::stats::{Operation, Stats};
 use super::walk::TreeWalk;
 use crate::core::command::KeyPath;
 use crate::core::error::Error;
 
-/// About the most bytes in a page; its last item may exceed it.
+/// A page ends with the item that brings it to this many bytes or more.
 const PAGE_BYTES_MAX: usize = 256 << 10;
 /// An estimate of what an item takes beside its key and value.
 const ITEM_BYTES: usize = 128;
 
-/// A listing in progress. It must be given back with `Store::end`, unless `Store::page` returned
+/// A listing in progress. It must be given back with `Store::end_listing`, unless `Store::page` returned
 /// `Done`, `Failed` or `GivenUp`.
 #[derive(Debug)]
 pub struct Listing {
@@ -35,7 +35,7 @@ enum ListingState {
     /// Nothing is read. The path led to the node `id` when the etcd index was `index`.
     Found { id: NodeId, index: u64 },
     /// Nothing is read. It waits for its turn to freeze the key space.
-    Queued(Turn),
+    Queued(QueuePlace),
     /// It has the freeze of this token, and has read the nodes before the position of the walk.
     Frozen(FreezeToken, TreeWalk),
 }
@@ -100,8 +100,8 @@ impl Store {
                 self.first_page(listing, id, items_max, items)
             }
             ListingState::Found { .. } => self.find_first_page(listing, items_max, items),
-            ListingState::Queued(turn) if self.freezer.is_turn(*turn) => {
-                self.freezer.leave_queue(*turn);
+            ListingState::Queued(place) if self.freezer.is_next(*place) => {
+                self.freezer.leave_queue(*place);
                 self.find_first_page(listing, items_max, items)
             }
             ListingState::Queued(_) => Page::Wait,
@@ -152,8 +152,8 @@ impl Store {
         if is_done && !listing.is_whole {
             return Page::Done;
         }
-        let had_its_turn = matches!(listing.state, ListingState::Queued(_));
-        if !had_its_turn && !self.freezer.is_free() {
+        let is_next = matches!(listing.state, ListingState::Queued(_));
+        if !is_next && !self.freezer.is_free() {
             items.truncate(len_before);
             listing.state = ListingState::Queued(self.freezer.queue());
             return Page::Wait;
@@ -173,8 +173,8 @@ impl Store {
         Page::Done
     }
 
-    /// What belongs to the nodes of a `get_all` that is done: the events of the history, oldest
-    /// first, the etcd index, and the counters. `None` if the freeze was given up.
+    /// The state beside the nodes, as of the same moment, for a `get_all` that is done: the events of
+    /// the history, oldest first, and the etcd index; and the present counters. `None` if the freeze was given up.
     pub fn history(&self, listing: &Listing) -> Option<(Vec<Event>, EtcdIndex, Stats)> {
         let ListingState::Frozen(token, _) = listing.state else {
             return None;
@@ -191,10 +191,10 @@ impl Store {
     }
 
     /// Takes a listing back, done or not.
-    pub fn end(&mut self, listing: Listing) {
+    pub fn end_listing(&mut self, listing: Listing) {
         match listing.state {
             ListingState::Found { .. } => {}
-            ListingState::Queued(turn) => self.freezer.leave_queue(turn),
+            ListingState::Queued(place) => self.freezer.leave_queue(place),
             ListingState::Frozen(token, _) => {
                 if self.freezer.get(token).is_some() {
                     self.thaw();

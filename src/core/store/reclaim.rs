@@ -1,7 +1,6 @@
 //! The nodes of removed directories that are still to be freed, a bounded number a turn.
 //!
-//! Nothing refers to them any more but entries of the expiration index, which are removed with
-//! them.
+//! Only entries of the index of expirations still refer to them. They are removed together.
 use super::node::{KeyTree, NodeId};
 use super::ttl::{Ttl, due_of};
 
@@ -11,8 +10,8 @@ const FREE_NODES_MAX: usize = 1000;
 /// The nodes that are still to be freed.
 #[derive(Default)]
 pub struct Reclaim {
-    /// Removed nodes with their depths. The children of a directory follow it, and so does the
-    /// directory among them that is being emptied.
+    /// A stack of removed nodes with their depths. The last one is freed next. A directory is freed
+    /// after its children: they are taken out one by one, and a child that is a directory is pushed.
     pending: Vec<(NodeId, u32)>,
 }
 

@@ -11,11 +11,11 @@ use super::ttl::due_of;
 use crate::core::varint::{Malformed, Unpack};
 use std::sync::Arc;
 
-/// Longest chunk that a writer makes: a slice, then one event with the largest value and the
-/// largest previous value, and a margin.
+/// Longest chunk that is accepted, in bytes. The longest one that a writer makes has a slice, then
+/// one event with the largest value and the largest previous value; the rest is a margin.
 const CHUNK_BYTES_MAX: usize = 256 << 20;
 
-/// Largest etcd index that is accepted. A made-up one must leave room to be raised.
+/// Largest etcd index that is accepted. A made-up index must not overflow with later changes.
 const INDEX_MAX: u64 = u64::MAX / 2;
 
 /// The bytes are no snapshot, or a damaged one. The text says where and why.

@@ -1,7 +1,7 @@
 //! The format of a snapshot, and how it is written: a slice at a time from a frozen key space.
 //!
-//! The bytes are chunks: length (4 bytes, little endian), then whole records. Checksums are those of
-//! the file that the bytes are stored in. A record is a tag byte and fields as `varint` writes them:
+//! The bytes are chunks: length (4 bytes, little endian), then whole records. There are no checksums
+//! here: the snapshot file has them. A record is a tag byte and fields as `varint` writes them:
 //! - head: version of the format, etcd index, start of the history, the counters of writes, the
 //!   note;
 //! - event, oldest first: action, node, whether there is a previous node, the previous node;
@@ -16,6 +16,7 @@ use super::freeze::{Freeze, FreezeToken};
 use super::history::History;
 use super::node::{KeyTree, ROOT};
 use super::walk::{TreeWalk, Visited};
+use crate::core::random::SPLITMIX_STEP;
 use crate::core::varint::{Malformed, Unpack, put_number, put_optional, put_str, put_time};
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ pub enum SnapshotStep {
 
 /// A snapshot that is being written.
 pub(super) struct SnapshotWriter {
-    /// Of the freeze that it reads.
+    /// The token of the freeze that it reads.
     token: FreezeToken,
     stage: WriterStage,
     /// Event records written so far.
@@ -195,7 +196,7 @@ impl RecordHash {
     }
 
     fn mix(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(SPLITMIX_STEP);
         self.0 ^= self.0 >> 32;
     }
 }

@@ -35,7 +35,7 @@ pub struct Visited<'a> {
     depth: u32,
     path: &'a str,
     node: &'a Node,
-    /// What the node was when the freeze began, if it was changed since.
+    /// The content of the node when the freeze began, if it was changed since.
     saved: Option<&'a SavedNode>,
 }
 

@@ -16,7 +16,7 @@ use std::ops::Bound::{Included, Unbounded};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatcherId(pub u64);
 
-/// What a watcher waits for.
+/// The events that a watcher waits for.
 #[derive(Debug)]
 pub struct Watcher {
     path: Box<str>,
@@ -105,7 +105,7 @@ impl Watchers {
     pub fn add_live(&mut self, id: WatcherId, watcher: Watcher, since: u64) {
         self.insert_live(id, &watcher, since);
         let before = self.all.insert(id, watcher);
-        assert!(before.is_none(), "the number of a watcher is its own");
+        assert!(before.is_none(), "the number of a watcher is used once");
     }
 
     /// Adds a stream whose next index to read from the history is `next_unread`.
@@ -116,7 +116,7 @@ impl Watchers {
     pub fn add_reading(&mut self, id: WatcherId, mut watcher: Watcher, next_unread: u64) {
         watcher.next_unread = Some(next_unread);
         let before = self.all.insert(id, watcher);
-        assert!(before.is_none(), "the number of a watcher is its own");
+        assert!(before.is_none(), "the number of a watcher is used once");
     }
 
     /// A stream has read the history up to the index before `next_unread`.

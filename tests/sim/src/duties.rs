@@ -52,7 +52,7 @@ impl Duties {
             self.paced_us = None;
         }
         for fact in facts {
-            if let Fact::LetGo { peer, too_many, .. } = fact {
+            if let Fact::RemovalProposed { peer, too_many, .. } = fact {
                 self.check_removal((p, now_us, bound_us), heard, core, peer, *too_many)?;
             }
         }

@@ -91,7 +91,7 @@ impl World {
             _ if image.id.0 == 0 => Machine::find(settings, recovered, search, seed),
             _ => {
                 let mut core = Machine::recover(settings, recovered, seed, now);
-                core.look_around(now, search)
+                core.begin_place_checks(now, search)
                     .expect("a machine keeps its name");
                 core
             }
