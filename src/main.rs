@@ -44,8 +44,8 @@ fn main() -> ExitCode {
     code
 }
 
-/// Reports why tern exits: on stderr, or as a log line if a program reads the log. Not on both,
-/// because stdout and stderr are often the same.
+/// Reports why tern exits: as a log line if the log is JSON, otherwise on stderr. Never on both,
+/// because stdout and stderr often go to the same place.
 fn fail(config: &Config, text: &str) -> ExitCode {
     if config.log_json {
         log::error!("{text}");
@@ -88,8 +88,8 @@ fn refuse_unsupported(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs until tern is stopped, or must start again as the founder of a cluster. `joins` tells
-/// whether a machine that holds nothing joins a cluster or founds one.
+/// Runs until tern is stopped, or must start again as the founder of a cluster. `joins`: whether a
+/// machine with an empty data directory joins a cluster. If not, it founds one.
 ///
 /// # Errors
 ///

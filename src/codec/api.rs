@@ -1,4 +1,4 @@
-//! The HTTP interface: from requests to operations, and from the machine's answers to bytes.
+//! The HTTP interface: turns requests into operations, and answers of the machine into bytes.
 //!
 //! [`route`] turns a request into a response that does not need the machine, or into an `Op` for
 //! the machine and a [`Shape`]. The connection keeps the shape while the request is pending.
@@ -7,8 +7,8 @@
 //!
 //! Start reading at `ROUTES`.
 mod admin;
-mod ask;
 mod cors;
+mod exchange;
 mod file_get;
 mod keys;
 mod proxy;
@@ -24,11 +24,11 @@ use crate::codec::http::{Date, Method, Request, Response};
 use crate::core::error::Code;
 use crate::core::seam::{Indexes, Op, Query};
 use crate::core::timer::Now;
-use ask::{Ask, Handled};
 use cors::Cors;
+use exchange::{Exchange, Handled};
 use render::{AnswerKind, NodeTree, redirect};
 
-/// Which port a request came in by.
+/// The port on which a request arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
     /// `-addr`: the key space, for clients.
@@ -37,7 +37,7 @@ pub enum Port {
     Peer,
 }
 
-/// What the interface shows of this machine. Fixed while the process runs.
+/// The settings that the interface depends on. They do not change while the process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     /// `-name`
@@ -62,12 +62,13 @@ pub enum Mode<'a> {
     Peer,
     /// A standby: it redirects to the leader, or forwards.
     Standby {
-        /// The client URL of the leader that it last knew; `None` while it knows none.
+        /// The client URL of the leader that this machine heard of last; `None` if it has not heard
+        /// of one.
         leader_url: Option<&'a str>,
     },
 }
 
-/// What surrounds a request or an answer. Made once a turn.
+/// The state of this machine that routing and rendering depend on. Made once a turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// This machine.
@@ -76,13 +77,13 @@ pub struct Context<'a> {
     pub date: &'a Date,
     /// The time of this turn.
     pub now: Now,
-    /// The present indexes, for answers that the machine is not asked for.
+    /// The current indexes, for responses that are made without the machine.
     pub at: Indexes,
-    /// Whether this machine answers itself.
+    /// Whether this machine answers requests itself.
     pub mode: Mode<'a>,
 }
 
-/// What is to be done about a request.
+/// The result of [`route`].
 #[derive(Debug)]
 pub enum Routed {
     /// Send this. The machine is not needed.
@@ -94,8 +95,7 @@ pub enum Routed {
         /// How its answer is written.
         shape: Shape,
     },
-    /// Make this call, and keep `shape` for its outcome
-    /// ([`Shape::proxied`]).
+    /// Make this call to the leader, and keep `shape` for its outcome ([`Shape::proxied`]).
     Proxy {
         /// The call to the leader.
         call: Box<HttpCall>,
@@ -107,7 +107,7 @@ pub enum Routed {
 /// The body of every 404 that is not about a key.
 const NOT_FOUND: &str = "404 page not found\n";
 
-/// The methods that a route answers; others are 404, as in 0.4.
+/// The methods that a route answers. Another method gets 404, as in 0.4.
 #[derive(Clone, Copy)]
 enum Methods {
     Any,
@@ -118,12 +118,12 @@ enum Methods {
 #[derive(Clone, Copy)]
 enum Pattern {
     Exact(&'static str),
-    /// All paths with this prefix. The handler gets the rest.
+    /// All paths with this prefix. `Exchange::rest` is the part after it.
     Below(&'static str),
 }
 
 /// Port, methods, paths, handler.
-struct Route(Port, Methods, Pattern, fn(&Ask) -> Handled);
+struct Route(Port, Methods, Pattern, fn(&Exchange) -> Handled);
 
 use Methods::{Any, Of};
 use Pattern::{Below, Exact};
@@ -137,7 +137,7 @@ const DELETE: Methods = Of(&[Method::Delete]);
 const PUT_POST: Methods = Of(&[Method::Put, Method::Post]);
 const READ_POST: Methods = Of(&[Method::Get, Method::Head, Method::Post]);
 
-/// Every path. The first row that fits answers, so the most used ones stand first.
+/// All routes. The first one that matches handles the request, so the most used ones stand first.
 const ROUTES: &[Route] = &[
     Route(Client, READ, Below("/v2/keys/"), keys::get),
     Route(Client, PUT, Below("/v2/keys/"), keys::put),
@@ -199,32 +199,32 @@ impl Route {
     }
 }
 
-/// Decides what a request means.
+/// Finds the route of a request and runs its handler.
 pub fn route(port: Port, request: &Request, context: &Context) -> Routed {
     if port == Peer && context.mode != Mode::Peer {
-        // The peer port of a standby answers nothing else, and has no CORS headers.
+        // A standby refuses every request on its peer port, without CORS headers.
         return Routed::Answer(Response::new(404, TEXT, NOT_FOUND));
     }
     let cors = Cors::of(request, context.site);
-    let ask = Ask {
+    let exchange = Exchange {
         request,
         context,
         cors,
         rest: "",
     };
-    match handle(port, ask) {
+    match handle(port, exchange) {
         Ok(Routed::Answer(response)) | Err(response) => Routed::Answer(cors.add(response, context)),
         Ok(pending) => pending,
     }
 }
 
-fn handle<'a>(port: Port, mut ask: Ask<'a>) -> Handled {
-    let request = ask.request;
+fn handle<'a>(port: Port, mut exchange: Exchange<'a>) -> Handled {
+    let request = exchange.request;
     if request.method == Method::Options {
-        return ask.empty(200);
+        return exchange.empty(200);
     }
-    if let Mode::Standby { leader_url } = ask.context.mode {
-        return as_standby(&ask, leader_url);
+    if let Mode::Standby { leader_url } = exchange.context.mode {
+        return as_standby(&exchange, leader_url);
     }
     if let Some(clean) = cleaned(&request.path) {
         let location = redirect::target_of(&clean, request.query);
@@ -233,63 +233,63 @@ fn handle<'a>(port: Port, mut ask: Ask<'a>) -> Handled {
     }
     for route in ROUTES {
         if let Some(rest) = route.rest(port, request.method, &request.path) {
-            ask.rest = rest;
-            return (route.3)(&ask);
+            exchange.rest = rest;
+            return (route.3)(&exchange);
         }
     }
-    ask.not_found()
+    exchange.not_found()
 }
 
 /// A request on the client port of a standby.
-fn as_standby(ask: &Ask, leader_url: Option<&str>) -> Handled {
+fn as_standby(exchange: &Exchange, leader_url: Option<&str>) -> Handled {
     let Some(leader_url) = leader_url else {
-        return Err(ask.error(Code::StandbyInternal, ""));
+        return Err(exchange.error(Code::StandbyInternal, ""));
     };
-    if ask.context.site.forward
-        && let Some(forwarded) = proxy::forward(ask, leader_url)
+    if exchange.context.site.forward
+        && let Some(forwarded) = proxy::forward(exchange, leader_url)
     {
         return Ok(forwarded);
     }
-    let target = redirect::target_of(&ask.request.path, ask.request.query);
-    let response = redirect::response(ask.request.method, leader_url, &target);
+    let target = redirect::target_of(&exchange.request.path, exchange.request.query);
+    let response = redirect::response(exchange.request.method, leader_url, &target);
     Ok(Routed::Answer(response))
 }
 
-fn leader(ask: &Ask) -> Handled {
-    ask.to_machine(Op::Query(Query::Leader), AnswerKind::Plain)
+fn leader(exchange: &Exchange) -> Handled {
+    exchange.to_machine(Op::Query(Query::Leader), AnswerKind::Plain)
 }
 
-fn machines(ask: &Ask) -> Handled {
-    ask.to_machine(Op::Query(Query::Machines), AnswerKind::Plain)
+fn machines(exchange: &Exchange) -> Handled {
+    exchange.to_machine(Op::Query(Query::Machines), AnswerKind::Plain)
 }
 
-fn stats_self(ask: &Ask) -> Handled {
-    ask.to_machine(Op::Query(Query::StatsSelf), AnswerKind::Plain)
+fn stats_self(exchange: &Exchange) -> Handled {
+    exchange.to_machine(Op::Query(Query::StatsSelf), AnswerKind::Plain)
 }
 
-fn stats_leader(ask: &Ask) -> Handled {
-    ask.to_machine(Op::Query(Query::StatsLeader), AnswerKind::Plain)
+fn stats_leader(exchange: &Exchange) -> Handled {
+    exchange.to_machine(Op::Query(Query::StatsLeader), AnswerKind::Plain)
 }
 
-fn stats_store(ask: &Ask) -> Handled {
-    ask.to_machine(Op::Query(Query::StatsStore), AnswerKind::Plain)
+fn stats_store(exchange: &Exchange) -> Handled {
+    exchange.to_machine(Op::Query(Query::StatsStore), AnswerKind::Plain)
 }
 
-fn speed_test(ask: &Ask) -> Handled {
-    ask.to_machine(Op::SpeedTest, AnswerKind::Plain)
+fn speed_test(exchange: &Exchange) -> Handled {
+    exchange.to_machine(Op::SpeedTest, AnswerKind::Plain)
 }
 
-/// The version of the interface, which clients test for. 2.x has it as JSON.
-fn version(ask: &Ask) -> Handled {
-    if ask.context.site.compat_2 {
+/// The version of etcd that clients look for. etcd 2.x answers with JSON.
+fn version(exchange: &Exchange) -> Handled {
+    if exchange.context.site.compat_2 {
         let text = r#"{"etcdserver":"2.3.8","etcdcluster":"2.3.0"}"#;
         return Ok(Routed::Answer(Response::new(200, JSON, text)));
     }
-    ask.text("etcd 0.4.9")
+    exchange.text("etcd 0.4.9")
 }
 
-fn migration(ask: &Ask) -> Handled {
-    let query = ask.query()?;
+fn migration(exchange: &Exchange) -> Handled {
+    let query = exchange.query()?;
     let to_file = match query.get("disk") {
         None | Some("" | "false") => false,
         Some("true") => true,
@@ -299,7 +299,7 @@ fn migration(ask: &Ask) -> Handled {
         }
     };
     let tree = NodeTree::migration();
-    ask.to_machine(Op::Migrate, AnswerKind::Migration { tree, to_file })
+    exchange.to_machine(Op::Migrate, AnswerKind::Migration { tree, to_file })
 }
 
 /// The clean form of a path, without empty, `.` and `..` segments (RFC 3986 section 5.2.4) but with

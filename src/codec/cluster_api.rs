@@ -1,9 +1,14 @@
-//! The interface between machines: questions of the core to HTTP requests, responses to typed
-//! replies.
+//! What machines ask each other over HTTP: questions of the core as HTTP requests, responses as
+//! typed replies.
 //!
-//! Version, machines, config and join go to a peer port, the leader question to a client port, and
-//! the questions for discovery to a directory of any etcd's key space (`discovery`). Pure; when a
-//! machine asks which question is decided by `core::machine`. Start with [`request`] and [`reply`].
+//! | question | asked at |
+//! |---|---|
+//! | version, machines, config, join | the peer port of a machine |
+//! | leader | the client port of a machine |
+//! | register, take lead, registered | a directory in the key space of any etcd (`discovery`) |
+//!
+//! The functions are pure. `core::machine` decides when to ask which question. Start with
+//! [`request`] and [`reply`].
 use super::discovery;
 use super::http::call::{HttpCall, HttpReply};
 use super::http::url::Url;
@@ -46,7 +51,7 @@ pub fn request(call: &Call) -> HttpCall {
     }
 }
 
-/// What a response to a question means to the core.
+/// Translates the response to a question into the reply for the core.
 pub fn reply(question: &Question, response: HttpReply) -> Reply {
     let (status, server, body) = match response {
         HttpReply::Failed { why } => return Reply::Failed { why },
@@ -104,8 +109,8 @@ struct ConfigBody {
     sync_interval: f64,
 }
 
-/// The body of an error, as BEHAVIOUR's table renders it. All fields are missing in a body that is
-/// something else.
+/// The body of an error, as the HTTP interface renders it. A body that is something else is read as
+/// the default.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ErrorBody {
@@ -134,7 +139,7 @@ fn parse_machines(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
 
 fn parse_config(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
     match serde_json::from_slice::<ConfigBody>(body) {
-        // The casts drop fractions and saturate; what is not a number becomes 0.
+        // A cast from floating point saturates, and drops a fraction.
         Ok(config) if status == 200 => Ok(CallAnswer::Config(ClusterRoom {
             active_size: config.active_size as u64,
             sync_interval_ms: ((config.sync_interval * 1000.0).round() as u64)
@@ -159,7 +164,7 @@ fn parse_joined(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
         Some(id) if id != 0 => Ok(CallAnswer::Joined(PeerId(id))),
         Some(_) | None => Err(CallRefusal {
             reason: RefusalReason::Other,
-            why: "/join is answered with no index".into(),
+            why: "/join is answered without an index".into(),
         }),
     }
 }
@@ -194,8 +199,8 @@ fn refused(path: &str, status: u16, body: &[u8]) -> CallRefusal {
     }
 }
 
-/// The number at the front of `bytes`, seven bits a byte, the lowest first. 0.4 answers a join with
-/// it in a buffer of 8 bytes; what follows the number is padding.
+/// The number at the start of `bytes`, seven bits a byte, the lowest first. 0.4 answers a join with
+/// such a number in a buffer of 8 bytes; the bytes after the number are padding.
 fn parse_uvarint(bytes: &[u8]) -> Option<u64> {
     let mut number = 0u64;
     for (place, byte) in bytes.iter().take(9).enumerate() {

@@ -2,8 +2,9 @@
 //! cluster find each other.
 //!
 //! A machine registers under its name, with its peer URL as the value. The first machine that
-//! creates the key `_state` starts the cluster; the others join the registered ones. Pure: the
-//! requests, and what the responses mean, for `cluster_api`.
+//! creates the key `_state` founds the cluster; the others join the registered ones. `cluster_api`
+//! calls this file for the requests to the directory and for their responses. The functions are
+//! pure.
 use super::http::call::HttpCall;
 use crate::core::error::Code;
 use crate::core::escape;

@@ -1,7 +1,8 @@
 //! HTTP/1.1 and 1.0 (RFC 9110 and 9112) as bytes; nothing here does I/O or keeps time.
 //!
 //! - `request`: the incremental parser of requests, and the rules that it enforces; start here.
-//! - `head`, `body`: the framing of both directions.
+//! - `head`, `body`: the framing of requests and responses.
+//! - `reject`: the refusals of malformed requests.
 //! - `response`: responses to bytes.
 //! - `message`: what requests and responses share.
 //! - `call`, `client`: requests that tern sends, and the parser of their responses.

@@ -115,8 +115,8 @@ pub struct Config {
     pub heartbeat_ms: u64,
     /// The election timeout in milliseconds, longer than a heartbeat; at most 600,000.
     pub election_ms: u64,
-    /// Whether to write snapshots regularly. If not, one is written only when the log would fill
-    /// the disk.
+    /// Whether to write snapshots regularly. If `false`, one is written only when the log would
+    /// otherwise fill the disk.
     pub snapshots: bool,
     /// Log entries between two snapshots; at least 1.
     pub snapshot_count: u64,
@@ -128,17 +128,18 @@ pub struct Config {
     pub log_json: bool,
     /// Whether to serve `/debug/metrics`.
     pub trace: bool,
-    /// Whether a follower passes writes and linearizable reads on to the leader.
+    /// Whether this machine forwards requests to the leader instead of redirecting the client: as a
+    /// follower writes and linearizable reads, as a standby short requests.
     pub forward: bool,
     /// Whether answers have the form of etcd 2 (`-compat`), not of etcd 0.4.
     pub compat_2: bool,
     /// How many past events are kept for watchers; at least 1.
     pub watch_history: usize,
-    /// The longest request body in bytes; from 1 KiB to almost 16 MiB, the longest record of the
-    /// log.
+    /// The longest request body in bytes; from 1,024 to 16,744,447. Its record must fit the log,
+    /// whose records have at most 16 MiB.
     pub request_bytes_max: u64,
-    /// The size of a log segment in bytes, as `wal::Options` demands. A quarter of it holds a
-    /// request of `request_bytes_max`.
+    /// The size of a log segment in bytes, within the bounds of `wal::Options`. The record of a
+    /// request of `request_bytes_max` takes at most a quarter of it.
     pub segment_bytes: u64,
     /// Warnings for the log: deprecated names, values that were raised, keys that are ignored.
     pub warnings: Vec<String>,

@@ -1,8 +1,8 @@
 //! The sink of the `log` facade: writes one line for each event to stdout, and never blocks.
 //!
-//! Lines that stdout does not take wait in a buffer of bounded size. A line that finds the buffer
-//! full is dropped and counted, and the count is written once there is room. stdout may be shared
-//! with a terminal or another process, so its own descriptor is not made non-blocking
+//! Lines that stdout does not take at once wait in a buffer of bounded size. A line for which the
+//! buffer has no room is dropped and counted. The count is logged once the buffer is empty. stdout
+//! may be shared with a terminal or another process, so its descriptor is not made non-blocking
 //! (`LogOutput`). Must not read a clock: the reactor sets the time. Start with [`start`], then
 //! `LineSink::put`.
 use crate::shell::config::Verbosity;

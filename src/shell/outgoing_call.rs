@@ -414,7 +414,7 @@ impl OutgoingCall {
         if is_redirect {
             return self.follow(response.location.as_deref());
         }
-        self.headers = response.passed;
+        self.headers = response.proxied_headers;
         CallStep::Done(HttpReply::Answered {
             status: response.status,
             server: response.server.unwrap_or_default().into(),

@@ -1,7 +1,7 @@
 //! Prints a log for people: `cargo run -p wal --example dump -- DIRECTORY`.
 //!
-//! It only reads, and takes no lock. Behind damage it continues with whatever is readable. The last
-//! lines are the verdict that opening the log would come to.
+//! It only reads, and takes no lock. After damage it continues with the next readable record. The
+//! last lines say what `Wal::open` would find.
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;

@@ -32,7 +32,7 @@ pub enum RecordKind {
     Repair = 4,
     /// A snapshot was installed and all entries were removed.
     Installed = 5,
-    /// A snapshot was installed and the entries behind it stayed.
+    /// A snapshot was installed and the entries after it stayed.
     InstalledTail = 6,
 }
 
@@ -92,7 +92,7 @@ pub enum BadSegmentHead {
     Unreadable,
 }
 
-/// The number at `at`.
+/// The little-endian number of 4 bytes at the offset `at`.
 ///
 /// # Panics
 ///
@@ -101,7 +101,7 @@ pub fn get_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// The number at `at`.
+/// The little-endian number of 8 bytes at the offset `at`.
 ///
 /// # Panics
 ///
@@ -134,7 +134,7 @@ pub fn record_bytes(body: usize) -> usize {
 }
 
 impl RecordKind {
-    /// The kind that the first byte of a header encodes.
+    /// The kind that the first byte of a header encodes; `None` if it encodes none.
     pub fn decode(byte: u8) -> Option<RecordKind> {
         Some(match byte {
             1 => RecordKind::Entry,
@@ -202,7 +202,7 @@ impl RecordHeader {
     }
 
     /// Decodes the header at `offset`; `None` if no valid header stands there or its record ends
-    /// behind `limit`. The cheap checks come first, because the search behind damage calls this for
+    /// after `limit`. The cheap checks come first, because the search after damage calls this for
     /// every eighth byte.
     pub fn decode(
         bytes: &[u8],

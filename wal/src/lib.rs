@@ -1,8 +1,8 @@
 //! The write-ahead log of one machine: its term and vote, its log entries, and the batches in which
 //! they become durable.
 //!
-//! The crate must not know what a body, a snapshot head or a configuration means. All it knows of
-//! consensus are the numbers in its headers (term, index, vote, commit index).
+//! The crate must not know what a body, a snapshot head or a configuration means. Of consensus it
+//! knows only four numbers: term, vote, index and commit index.
 //!
 //! `README.md` beside this crate is the authority for the format and lists every crash state with
 //! its recovery. Read the modules in this order:
@@ -118,7 +118,7 @@ pub enum Record<'a> {
         term: u64,
         /// The index of the last entry that the snapshot covers.
         index: u64,
-        /// Whether entries behind `index` stay. If not, they are removed too.
+        /// Whether entries after `index` stay. If not, they are removed too.
         keep_tail: bool,
         /// The caller's description of the snapshot.
         head: &'a [u8],
@@ -132,7 +132,7 @@ pub struct Installed {
     pub term: u64,
     /// The index of the last entry that the snapshot covers.
     pub index: u64,
-    /// Whether entries behind `index` stayed.
+    /// Whether entries after `index` stayed.
     pub keep_tail: bool,
     /// The caller's description of the snapshot.
     pub head: Box<[u8]>,
@@ -171,14 +171,14 @@ pub struct Damage {
     pub kind: DamageKind,
 }
 
-/// What a log held when it was opened.
+/// The content of a log when it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// The random number of the data directory.
     pub identity: u64,
     /// Whether the directory held no log and a new one was made.
     pub is_new: bool,
-    /// Term and vote; `None` in a new directory.
+    /// Term and vote, as the caller saved them last; `None` in a new directory.
     pub state: Option<(u64, u64)>,
     /// The entries, at consecutive indexes; replaced ones are left out. The first may be older than
     /// the caller's snapshot, because segments are released as a whole.
@@ -194,7 +194,7 @@ pub struct Recovered {
     pub end: (u64, u64),
     /// Whether the last process closed the log: it ends with a closing mark.
     pub closed: bool,
-    /// Bytes behind the last whole batch that were removed as a torn tail. They belonged to a batch
+    /// Bytes after the last whole batch that were removed as a torn tail. They belonged to a batch
     /// that was never acknowledged.
     pub torn_bytes: u64,
     /// One item for each [`Body::Faulty`] in `entries`. A machine that is the only member must

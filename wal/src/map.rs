@@ -50,12 +50,12 @@ impl ReadBuffer {
         &mut self.map.as_mut().expect("it was just made")[..bytes]
     }
 
-    /// The first `bytes` bytes were read.
+    /// Records that the first `bytes` bytes of the buffer were filled.
     pub fn set_filled(&mut self, bytes: usize) {
         self.filled = bytes;
     }
 
-    /// What was read.
+    /// The bytes that were read.
     pub fn bytes(&self) -> &[u8] {
         match &self.map {
             Some(map) => &map[..self.filled],
@@ -66,6 +66,10 @@ impl ReadBuffer {
 
 impl SegmentMap {
     /// Maps the first `bytes` bytes of `file`, all of which must be allocated.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
     pub fn new(file: &File, bytes: usize) -> io::Result<SegmentMap> {
         // SAFETY: no other process writes to the file, because the data directory is locked, and
         // this process has one map of one segment at a time. The file is allocated up to `bytes`

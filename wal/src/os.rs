@@ -37,7 +37,8 @@ pub struct SystemCall<'a> {
 pub enum Verdict {
     /// The call is made.
     Make,
-    /// The call is not made and success is reported. For `fdatasync`, `fsync` and `fadvise` only.
+    /// The call is not made and success is reported. Only `fdatasync`, `fsync` and `fadvise` heed
+    /// it; any other call is made.
     Skip,
     /// The call is not made and this error number is reported.
     Fail(i32),
@@ -386,7 +387,7 @@ fn refuse_wrong_kind(file: File) -> io::Result<File> {
     )))
 }
 
-/// What a name is that is not that of a regular file, for messages.
+/// What a file that is not a regular file is, for messages: `a directory`, `a FIFO`.
 pub fn kind_of(kind: FileType) -> &'static str {
     if kind.is_dir() {
         "a directory"

@@ -8,7 +8,7 @@
 //! The *mark* of a segment is the highest durable mark in any valid header in it, or the end that
 //! the head of the next segment states for it, whichever is higher.
 //!
-//! - A batch that starts at or behind the mark and is not whole is a *torn tail*: nothing shows
+//! - A batch that starts at or after the mark and is not whole is a *torn tail*: nothing shows
 //!   that it was ever durable. The log ends before it, even if valid records follow.
 //! - A file that is shorter than its head says is fatal damage, even if only zeros are missing: it
 //!   was allocated and synced before the segment was put into use.
@@ -24,10 +24,10 @@ use crate::format::{
 use crate::segment::log_name;
 use crate::{Body, Damage, DamageKind, Entry, Installed};
 
-/// A part of a segment behind its head.
+/// A part of a segment after its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SegmentPiece {
-    /// A valid header. The body behind it may be damaged.
+    /// A valid header. The body after it may be damaged.
     Record {
         /// The offset of the header in the segment.
         at: usize,
@@ -43,7 +43,7 @@ pub enum SegmentPiece {
     },
 }
 
-/// Iterates over the pieces of a segment. Behind bytes that are no record it searches for the next
+/// Iterates over the pieces of a segment. After bytes that are no record it searches for the next
 /// valid header, at each multiple of 8 bytes.
 pub struct RecordWalk<'a> {
     /// The segment from its start.
@@ -54,11 +54,11 @@ pub struct RecordWalk<'a> {
     sequence: u64,
     /// Where the next piece starts; only rises.
     at: usize,
-    /// The length that the segment was made with. `bytes` may be shorter; no record ends behind it.
+    /// The length that the segment was made with. `bytes` may be shorter; no record ends after it.
     limit: usize,
 }
 
-/// One segment, as far as releasing it needs to know.
+/// The size of a segment and the highest index in it: what its release depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentExtent {
     /// The number of the segment.
@@ -106,7 +106,7 @@ pub struct ResolvedLog {
 /// What the segments of a log hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScannedLog {
-    /// The entries and what else the records left.
+    /// The result of applying all records.
     pub log: ResolvedLog,
     /// Damage because of which the log cannot be opened. If there is any, the other fields only
     /// serve to list more of it.
@@ -167,13 +167,13 @@ struct SegmentSource<'a> {
     mark: usize,
 }
 
-/// The highest index that an entry may have behind a record of this kind and index. `next` is the
-/// highest index that was allowed before the record; `None`: any.
+/// The highest index that an entry may have after a record of this kind and index. `next` is the
+/// highest index that was allowed before the record. `None`: any index is allowed.
 pub fn next_index_after(next: Option<u64>, kind: RecordKind, index: u64) -> Option<u64> {
-    let behind = Some(index.saturating_add(1));
+    let after = Some(index.saturating_add(1));
     match kind {
-        RecordKind::Entry | RecordKind::Installed => behind,
-        RecordKind::InstalledTail => next.max(behind),
+        RecordKind::Entry | RecordKind::Installed => after,
+        RecordKind::InstalledTail => next.max(after),
         RecordKind::Repair | RecordKind::Commit | RecordKind::Close => next,
     }
 }
@@ -198,7 +198,7 @@ pub fn scan(identity: u64, segments: &[(&str, u64, &[u8])]) -> ScannedLog {
 }
 
 impl<'a> RecordWalk<'a> {
-    /// Starts behind the head of the segment.
+    /// Starts after the head of the segment.
     pub fn new(bytes: &'a [u8], head: &SegmentHead) -> RecordWalk<'a> {
         RecordWalk {
             bytes,
@@ -292,7 +292,7 @@ impl Scanner {
         }
     }
 
-    /// Reads the next segment. `next_head` is the head of the segment behind it, which was put into
+    /// Reads the next segment. `next_head` is the head of the segment after it, which was put into
     /// use only after all of this segment had been synced.
     pub fn segment(&mut self, file: SegmentFile, next_head: Option<&SegmentHead>) {
         let SegmentFile {
@@ -326,8 +326,9 @@ impl Scanner {
         self.check_invariants();
     }
 
-    /// The highest number of a segment that was ever put into use is `sequence`. Called after all
-    /// segments were read: if the newest of them has a lower number, the end of the log is lost.
+    /// Adds fatal damage if the newest segment that was read has a lower number than `sequence`:
+    /// the end of the log is lost then. `sequence` is the highest number that was ever put into
+    /// use, from `state`. Called after all segments were read.
     pub fn expect_newest(&mut self, sequence: u64) {
         let newest = self.found.extents.last();
         if newest.is_none_or(|newest| newest.sequence < sequence) {
@@ -403,7 +404,7 @@ impl Scanner {
         self.read_batches(&source);
         let tail = &mut self.found.tail;
         tail.dirty_end = tail.dirty_end.max(tail.end);
-        // Damage that was found explains any difference below.
+        // The comparisons below only make sense for batches without damage.
         if self.found.fatal.len() > fatal_before {
             return;
         }
@@ -425,7 +426,7 @@ impl Scanner {
     /// Reads batches until the segment or the log ends.
     fn read_batches(&mut self, source: &SegmentSource) {
         let mut batch = OpenBatch::new(source.head.records_at as usize);
-        // No valid header stands behind `dirty_end`, so the search need not run there again.
+        // No valid header stands after `dirty_end`, so the search need not run there again.
         let end = self.found.tail.dirty_end.max(source.mark);
         let searched = &source.bytes[..source.bytes.len().min(end)];
         for piece in RecordWalk::new(searched, source.head) {

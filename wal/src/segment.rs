@@ -52,7 +52,7 @@ impl ActiveSegment {
         self.bytes as usize - self.end
     }
 
-    /// What releasing the segment needs to know.
+    /// The size of the segment and the highest index in it.
     pub fn extent(&self) -> SegmentExtent {
         SegmentExtent {
             sequence: self.sequence,
@@ -134,6 +134,7 @@ fn spare_name(number: u64) -> String {
     format!("{number:016x}{SPARE_SUFFIX}")
 }
 
+/// The number in a file name with this suffix; `None` if the name has another form.
 fn number(name: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_suffix(suffix)?;
     let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
@@ -143,12 +144,12 @@ fn number(name: &str, suffix: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// The number of a segment; `None` if `name` is not a segment's.
+/// The number of a segment; `None` if `name` is not the name of a segment.
 pub fn log_number(name: &str) -> Option<u64> {
     number(name, LOG_SUFFIX)
 }
 
-/// Whether `name` is a spare's.
+/// Whether `name` is the name of a spare.
 pub fn is_spare(name: &str) -> bool {
     number(name, SPARE_SUFFIX).is_some()
 }

@@ -4,8 +4,9 @@
 //! body checksum and header checksum. [`Staging::seal_batch`] completes as many records as fit into
 //! the segment and adds the record that ends the batch.
 //!
-//! This file must not know files or syncs. It keeps each number twice: behind everything that was
-//! appended, and behind the last batch. Start reading at [`Staging`], then `push`, `seal_batch`.
+//! This file must not know files or syncs. [`Staging`] keeps several numbers twice: as they are
+//! after the last append, and as they were after the last sealed batch (`sealed_…`). Start reading
+//! at [`Staging`], then `push`, `seal_batch`.
 use crate::Record;
 use crate::format::{HEADER, RecordHeader, RecordKind, crc, record_bytes, seed};
 use crate::scan::{LogTail, ResolvedLog, next_index_after};
@@ -35,7 +36,7 @@ pub struct SealedBatch {
     pub index_max: u64,
 }
 
-/// The records that wait.
+/// The records that were appended and are not in a batch yet.
 pub struct Staging {
     /// The records, oldest first, each padded to a multiple of 8 bytes. At most
     /// [`crate::STAGED_BYTES_MAX`] and one append stay here after an append.
@@ -46,7 +47,7 @@ pub struct Staging {
     sealed: u64,
     /// The highest index that the next appended entry may have; `None` if any index may follow.
     next_index: Option<u64>,
-    /// The same behind the last batch. The head of the next segment repeats it.
+    /// `next_index` as it was after the last batch. The head of the next segment repeats it.
     sealed_next_index: Option<u64>,
     /// The highest commit index of all appends.
     commit: u64,
@@ -59,7 +60,7 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Goes on behind what recovery found.
+    /// Continues at the end of the log that recovery found.
     pub fn new(log: &ResolvedLog, tail: &LogTail) -> Staging {
         Staging {
             bytes: Vec::new(),
@@ -94,7 +95,8 @@ impl Staging {
         self.sealed
     }
 
-    /// The highest index that an entry behind the last batch may have.
+    /// The highest index that the first entry after the last batch may have; `None` if any index
+    /// may follow.
     pub fn sealed_next_index(&self) -> Option<u64> {
         self.sealed_next_index
     }
@@ -118,7 +120,7 @@ impl Staging {
     ///
     /// # Panics
     ///
-    /// If an entry leaves a gap behind the one before it.
+    /// If an entry leaves a gap after the one before it.
     pub fn push(&mut self, record: &Record) {
         let (header, body) = parts_of(record);
         if let Some(next) = self.next_index
@@ -131,7 +133,8 @@ impl Staging {
             );
         }
         self.next_index = next_index_after(self.next_index, header.kind, header.index);
-        // At once, with the record that ends the batch: a large record is not moved again.
+        // One reservation covers the record and the record that ends the batch. So the buffer does
+        // not grow again and copy a large record.
         self.bytes.reserve(record_bytes(body.len()) + HEADER);
         self.bytes.extend_from_slice(&header.encode_unsealed());
         self.bytes.extend_from_slice(body);
@@ -204,8 +207,8 @@ impl Staging {
         let mut bytes = std::mem::take(&mut self.bytes);
         let rest = bytes.split_off(fitting);
         // The commit index came with the last append. If that append is not in this batch as a
-        // whole, entries that the commit index covers may still wait, and this batch may hold the
-        // older entries that they replace. Recovery would take those for committed.
+        // whole, entries that the commit index covers may still wait, and this batch may hold older
+        // entries at the same indexes. Recovery would take the older ones for committed.
         let commit = if rest.is_empty() {
             self.commit
         } else {
@@ -259,7 +262,7 @@ impl Staging {
         self.end_batch(RecordKind::Close, place, 0, commit, 0)
     }
 
-    /// The record that ends a batch, `length` bytes behind the start of the batch.
+    /// The record that ends a batch, `length` bytes after the start of the batch.
     fn end_batch(
         &mut self,
         kind: RecordKind,
@@ -313,14 +316,14 @@ impl Staging {
         if self.bytes.is_empty() {
             assert_eq!(
                 self.sealed_next_index, self.next_index,
-                "nothing waits behind the last batch"
+                "nothing waits after the last batch"
             );
         }
     }
 }
 
 impl Place {
-    /// The seed of the record `length` bytes behind the start of the batch.
+    /// The seed of the record `length` bytes after the start of the batch.
     fn seed(&self, length: usize) -> u32 {
         seed(self.identity, self.sequence, (self.offset + length) as u32)
     }

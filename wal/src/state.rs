@@ -29,7 +29,7 @@ const FIXED: usize = 56;
 /// The offsets of the two slots.
 const SLOTS: [usize; 2] = [0, PAGE];
 
-/// What one slot says.
+/// The content of one readable slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateSlot {
     /// The random number of the data directory; never changes.
@@ -38,14 +38,15 @@ pub struct StateSlot {
     pub change: u64,
     /// The current term; never falls.
     pub term: u64,
-    /// The candidate that got this machine's vote in `term`, as the caller numbers them.
+    /// The candidate that got this machine's vote in `term`, by the caller's number. 0 in a new
+    /// directory.
     pub vote: u64,
     /// The number of the newest segment that was put into use. If that file is missing, the end of
     /// the log is lost.
     pub segment: u64,
 }
 
-/// The content of a slot.
+/// The result of decoding a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotContent {
     /// The slot is whole.
@@ -105,8 +106,8 @@ impl StateSlot {
     }
 }
 
-/// The valid slot of the file with this content. If one slot has another format, so has the file:
-/// the other slot may be the older one.
+/// The valid slot of the file with this content. If either slot has another format, the file counts
+/// as one of that format: the slot that this version can read may be the older one.
 pub fn valid_slot(bytes: &[u8]) -> SlotContent {
     let slots = SLOTS.map(|at| StateSlot::decode(bytes.get(at..).unwrap_or(&[])));
     match slots {

@@ -1,6 +1,6 @@
-//! The peer port: identity of this machine, joining and removing, the cluster config and the list
-//! of machines.
-use super::ask::{Ask, Handled};
+//! The handlers of the peer port: name and version of this machine, join, removal, cluster config,
+//! list of machines.
+use super::exchange::{Exchange, Handled};
 use super::render::AnswerKind;
 use crate::codec::http::Method;
 use crate::codec::http::response::TEXT;
@@ -10,35 +10,35 @@ use crate::core::seam::{Join, Op, Query};
 use serde::Deserialize;
 
 /// `/name`
-pub fn name(ask: &Ask) -> Handled {
-    ask.text(&ask.context.site.name)
+pub fn name(exchange: &Exchange) -> Handled {
+    exchange.text(&exchange.context.site.name)
 }
 
-/// `/version`: of the key space's format.
-pub fn version(ask: &Ask) -> Handled {
-    ask.text(&STORE_VERSION.to_string())
+/// `/version`: the version of the key space's format.
+pub fn version(exchange: &Exchange) -> Handled {
+    exchange.text(&STORE_VERSION.to_string())
 }
 
-/// `/version/{n}/check`: whether this machine understands that version.
-pub fn version_check(ask: &Ask) -> Handled {
-    let Some(number) = ask.rest.strip_suffix("/check") else {
-        return ask.not_found();
+/// `/version/{n}/check`: 200 if this machine supports version `n` of the format, 403 if not.
+pub fn version_check(exchange: &Exchange) -> Handled {
+    let Some(number) = exchange.rest.strip_suffix("/check") else {
+        return exchange.not_found();
     };
     if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
-        return ask.not_found();
+        return exchange.not_found();
     }
     let is_ours = number == STORE_VERSION.to_string();
-    ask.empty(if is_ours { 200 } else { 403 })
+    exchange.empty(if is_ours { 200 } else { 403 })
 }
 
 /// `/upgrade`: there is nothing to upgrade to.
-pub fn upgrade(ask: &Ask) -> Handled {
-    ask.empty(200)
+pub fn upgrade(exchange: &Exchange) -> Handled {
+    exchange.empty(200)
 }
 
 /// `/etcdURL`
-pub fn client_url(ask: &Ask) -> Handled {
-    ask.text(&ask.context.site.client_url)
+pub fn client_url(exchange: &Exchange) -> Handled {
+    exchange.text(&exchange.context.site.client_url)
 }
 
 /// The body of `/join`.
@@ -59,12 +59,12 @@ struct JoinBody {
 }
 
 /// `/join`: any method that carries a body.
-pub fn join(ask: &Ask) -> Handled {
-    let body = match serde_json::from_slice::<JoinBody>(ask.request.body) {
+pub fn join(exchange: &Exchange) -> Handled {
+    let body = match serde_json::from_slice::<JoinBody>(exchange.request.body) {
         Ok(body) if !body.name.is_empty() && !body.raft_url.is_empty() => body,
         Ok(_) | Err(_) => {
             let cause = "the body is not a JSON object with name, raftURL and etcdURL";
-            return Err(ask.error_as(TEXT, 400, Error::new(Code::InvalidForm, cause)));
+            return Err(exchange.error_as(TEXT, 400, Error::new(Code::InvalidForm, cause)));
         }
     };
     let join = Join {
@@ -75,37 +75,37 @@ pub fn join(ask: &Ask) -> Handled {
         client_url: body.etcd_url,
         incarnation: body.incarnation,
     };
-    ask.to_machine(Op::Join(join), AnswerKind::Join)
+    exchange.to_machine(Op::Join(join), AnswerKind::Join)
 }
 
 /// `/remove/{name}`: DELETE only, 405 for other methods.
-pub fn remove(ask: &Ask) -> Handled {
-    if ask.rest.is_empty() {
-        return ask.not_found();
+pub fn remove(exchange: &Exchange) -> Handled {
+    if exchange.rest.is_empty() {
+        return exchange.not_found();
     }
-    if ask.request.method != Method::Delete {
-        return ask.empty(405);
+    if exchange.request.method != Method::Delete {
+        return exchange.empty(405);
     }
     let op = Op::MachineRemove {
-        name: ask.rest.into(),
+        name: exchange.rest.into(),
     };
-    ask.to_machine(op, AnswerKind::Remove)
+    exchange.to_machine(op, AnswerKind::Remove)
 }
 
 /// `GET /v2/admin/config`
-pub fn config_get(ask: &Ask) -> Handled {
-    ask.to_machine(Op::Query(Query::ConfigGet), AnswerKind::Config)
+pub fn config_get(exchange: &Exchange) -> Handled {
+    exchange.to_machine(Op::Query(Query::ConfigGet), AnswerKind::Config)
 }
 
 /// `PUT /v2/admin/config`: a JSON object, whatever its content type says. Fields that are not
 /// numbers are ignored.
-pub fn config_put(ask: &Ask) -> Handled {
+pub fn config_put(exchange: &Exchange) -> Handled {
     type Fields = std::collections::BTreeMap<String, serde_json::Value>;
-    let fields = match serde_json::from_slice::<Fields>(ask.request.body) {
+    let fields = match serde_json::from_slice::<Fields>(exchange.request.body) {
         Ok(fields) => fields,
         Err(_) => {
             let cause = "the body is not a JSON object";
-            return Err(ask.error(Code::InvalidForm, cause));
+            return Err(exchange.error(Code::InvalidForm, cause));
         }
     };
     let number = |name: &str| fields.get(name).and_then(serde_json::Value::as_f64);
@@ -114,14 +114,15 @@ pub fn config_put(ask: &Ask) -> Handled {
         remove_delay_s: number("removeDelay"),
         sync_interval_s: number("syncInterval"),
     };
-    ask.to_machine(op, AnswerKind::Config)
+    exchange.to_machine(op, AnswerKind::Config)
 }
 
-/// `GET /v2/admin/machines`. Another tern names in `cluster` the cluster that it expects here, and
-/// in `id` its own id, both in hexadecimal.
-pub fn machines_get(ask: &Ask) -> Handled {
-    let query = ask.query()?;
-    // A malformed number becomes 0, which is no cluster and no id: the answer is an error.
+/// `GET /v2/admin/machines`. A tern that asks gives the cluster that it expects here (`cluster`)
+/// and its own member id (`id`), both in hexadecimal.
+pub fn machines_get(exchange: &Exchange) -> Handled {
+    let query = exchange.query()?;
+    // A malformed number becomes 0. No cluster and no member has this number, so the answer is an
+    // error.
     let number = |name| {
         let text = query.get(name)?;
         Some(u64::from_str_radix(text, 16).unwrap_or(0))
@@ -133,26 +134,30 @@ pub fn machines_get(ask: &Ask) -> Handled {
             id: number("id").unwrap_or(0),
         }),
     };
-    ask.to_machine(op, AnswerKind::Machines)
+    exchange.to_machine(op, AnswerKind::Machines)
 }
 
-fn with_name(ask: &Ask, op: fn(Box<str>) -> Op, kind: AnswerKind) -> Handled {
-    if ask.rest.is_empty() || ask.rest.contains('/') {
-        return ask.not_found();
+fn with_name(exchange: &Exchange, op: fn(Box<str>) -> Op, kind: AnswerKind) -> Handled {
+    if exchange.rest.is_empty() || exchange.rest.contains('/') {
+        return exchange.not_found();
     }
-    ask.to_machine(op(ask.rest.into()), kind)
+    exchange.to_machine(op(exchange.rest.into()), kind)
 }
 
 /// `GET /v2/admin/machines/{name}`
-pub fn machine_get(ask: &Ask) -> Handled {
+pub fn machine_get(exchange: &Exchange) -> Handled {
     with_name(
-        ask,
+        exchange,
         |name| Op::Query(Query::MachineGet { name }),
         AnswerKind::Machine,
     )
 }
 
 /// `DELETE /v2/admin/machines/{name}`
-pub fn machine_delete(ask: &Ask) -> Handled {
-    with_name(ask, |name| Op::MachineRemove { name }, AnswerKind::Remove)
+pub fn machine_delete(exchange: &Exchange) -> Handled {
+    with_name(
+        exchange,
+        |name| Op::MachineRemove { name },
+        AnswerKind::Remove,
+    )
 }

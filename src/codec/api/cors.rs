@@ -6,7 +6,7 @@ use crate::codec::http::{Request, Response};
 /// The `Access-Control-Allow-…` headers of one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cors {
-    /// None: the origin is not allowed, or there was none.
+    /// No headers: the origin is not allowed, or the request has none.
     None,
     /// `-cors *`
     All,

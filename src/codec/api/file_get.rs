@@ -1,8 +1,8 @@
-//! A GET of one file, the most frequent request, answered at once: without a copy of the key or the
-//! value, a ticket, or a list of one node.
+//! The fast path for the most frequent request, a plain GET of one file. It is answered at once:
+//! key and value are not copied, and there is no ticket and no list of one node.
 //!
-//! Only if nothing but the file decides the answer. Everything else (parameters, HEAD, directories,
-//! errors) goes the way of all requests, see `route`. The bytes of the answer are the same.
+//! A request with parameters, a HEAD, a directory or an error takes the normal path through
+//! `route`. Both paths give the same bytes for a file.
 use super::cors::Cors;
 use super::render::{AnswerKind, NodeTree, Shape, SharedValue};
 use super::{Context, Port};
@@ -11,20 +11,21 @@ use crate::codec::http::{Method, Request};
 use crate::core::command::KeyPath;
 use crate::core::store::ViewRef;
 
-/// Such a request.
+/// A plain GET of what may be a file. The store decides whether it is one.
 pub struct FileGet<'a> {
     key: &'a str,
     shape: Shape,
 }
 
 impl<'a> FileGet<'a> {
-    /// `None` if the request is another one. To be asked on a machine that answers itself.
+    /// `None` if the request needs the normal path. Call it only on a machine that answers requests
+    /// itself.
     pub fn new(port: Port, request: &'a Request, context: &Context) -> Option<FileGet<'a>> {
         if port != Port::Client || request.method != Method::Get || request.query.is_some() {
             return None;
         }
         let key = request.path.strip_prefix("/v2/keys")?;
-        // `.` and `..` are redirected, a directory has more to tell, long keys are refused.
+        // The normal path redirects `.` and `..`, lists the root and refuses long keys.
         let is_ordinary = KeyPath::is_clean(key) && !key.contains("/.") && key != "/";
         if !is_ordinary || !form::key_fits(key) {
             return None;
@@ -39,8 +40,8 @@ impl<'a> FileGet<'a> {
         self.key
     }
 
-    /// Appends the answer; long values are left out as by `Shape::render_sharing`. Returns whether
-    /// the connection stays open. `context.at` has the indexes of the answer.
+    /// Appends the answer. Leaves a long value out, as `Shape::render_sharing` does. `context.at`
+    /// must be the indexes of the read. Returns whether the connection stays open.
     pub fn render(
         &self,
         file: ViewRef,

@@ -1,9 +1,8 @@
 //! `/v2/keys/…`: from the parameters of a request to an operation on the key space.
 //!
 //! Parameters are checked in the order of 0.4 (ttl, refresh, conditions), so that a request with
-//! several faults gets the same error. A ttl becomes an absolute time in `Ask::expires` and nowhere
-//! else.
-use super::ask::{Ask, Handled, Parameters};
+//! several faults gets the same error. Only `Exchange::expires` turns a ttl into an absolute time.
+use super::exchange::{Exchange, Handled, Parameters};
 use super::render::{AnswerKind, NodeTree};
 use crate::codec::http::{Method, Response};
 use crate::core::command::{Command, KeyPath, Naming};
@@ -11,19 +10,19 @@ use crate::core::error::Code;
 use crate::core::seam::Op;
 
 /// GET and HEAD: read, or wait for a change.
-pub fn get(ask: &Ask) -> Handled {
-    let path = ask.key()?;
-    let query = ask.query()?;
+pub fn get(exchange: &Exchange) -> Handled {
+    let path = exchange.key()?;
+    let query = exchange.query()?;
     let quorum = query.flag("quorum");
     let on_leader = query.flag("consistent");
-    let head_only = ask.request.method == Method::Head;
+    let head_only = exchange.request.method == Method::Head;
     if query.flag("wait") && !quorum {
         let since = match query.get("waitIndex") {
             None | Some("") => 0,
-            given => ask.index(given, "Watch From Index")?,
+            given => exchange.index(given, "Watch From Index")?,
         };
         if head_only {
-            return ask.empty_with_indexes();
+            return exchange.empty_with_indexes();
         }
         let op = Op::Watch {
             path,
@@ -32,29 +31,29 @@ pub fn get(ask: &Ask) -> Handled {
             since: (since > 0).then_some(since),
             on_leader,
         };
-        return ask.to_machine(op, AnswerKind::Watch);
+        return exchange.to_machine(op, AnswerKind::Watch);
     }
     let op = Op::Get {
         path,
         recursive: query.flag("recursive") && !head_only,
         linearizable: quorum || on_leader,
     };
-    ask.to_machine(op, AnswerKind::Node(NodeTree::nodes()))
+    exchange.to_machine(op, AnswerKind::Node(NodeTree::nodes()))
 }
 
 /// PUT: set, create, update or compare and swap.
-pub fn put(ask: &Ask) -> Handled {
-    let path = ask.key()?;
-    let form = ask.form()?;
-    let command = put_command(ask, path, &form)?;
-    ask.to_machine(Op::Write(command), AnswerKind::Event)
+pub fn put(exchange: &Exchange) -> Handled {
+    let path = exchange.key()?;
+    let form = exchange.form()?;
+    let command = put_command(exchange, path, &form)?;
+    exchange.to_machine(Op::Write(command), AnswerKind::Event)
 }
 
-fn put_command(ask: &Ask, path: KeyPath, form: &Parameters) -> Result<Command, Response> {
-    let expires_ns = ask.expires(form, "Update")?;
+fn put_command(exchange: &Exchange, path: KeyPath, form: &Parameters) -> Result<Command, Response> {
+    let expires_ns = exchange.expires(form, "Update")?;
     let value = form.get("value");
     let refresh = form.flag("refresh");
-    check_refresh(ask, value, expires_ns, refresh)?;
+    check_refresh(exchange, value, expires_ns, refresh)?;
     // A new directory has no value, whatever the request says.
     let new_value = || (!form.flag("dir")).then(|| value.unwrap_or_default().into());
     let prev_exist = form.get("prevExist");
@@ -68,11 +67,11 @@ fn put_command(ask: &Ask, path: KeyPath, form: &Parameters) -> Result<Command, R
     }
     let has_condition = form.get("prevValue").is_some() || form.get("prevIndex").is_some();
     if has_condition {
-        return compare_and_swap(ask, path, form, expires_ns);
+        return compare_and_swap(exchange, path, form, expires_ns);
     }
     if form.flag("prevExist") || refresh {
         if value.unwrap_or_default().is_empty() && expires_ns.is_none() {
-            return Err(ask.error(Code::ValueOrTtlRequired, "Update"));
+            return Err(exchange.error(Code::ValueOrTtlRequired, "Update"));
         }
         return Ok(Command::Update {
             path,
@@ -89,27 +88,27 @@ fn put_command(ask: &Ask, path: KeyPath, form: &Parameters) -> Result<Command, R
         });
     }
     // `prevExist` is neither true nor false: 0.4 takes it for a condition that always holds.
-    compare_and_swap(ask, path, form, expires_ns)
+    compare_and_swap(exchange, path, form, expires_ns)
 }
 
 fn check_refresh(
-    ask: &Ask,
+    exchange: &Exchange,
     value: Option<&str>,
     expires_ns: Option<u64>,
     refresh: bool,
 ) -> Result<(), Response> {
     if refresh && value.is_some_and(|v| !v.is_empty()) {
         let cause = "A value was given along with refresh";
-        return Err(ask.error(Code::RefreshValue, cause));
+        return Err(exchange.error(Code::RefreshValue, cause));
     }
     if refresh && expires_ns.is_none() {
-        return Err(ask.error(Code::RefreshTtlRequired, "No TTL value set"));
+        return Err(exchange.error(Code::RefreshTtlRequired, "No TTL value set"));
     }
     Ok(())
 }
 
 fn compare_and_swap(
-    ask: &Ask,
+    exchange: &Exchange,
     path: KeyPath,
     form: &Parameters,
     expires_ns: Option<u64>,
@@ -117,9 +116,9 @@ fn compare_and_swap(
     let refresh = form.flag("refresh");
     let prev_value = form.get("prevValue");
     let prev_index = form.get("prevIndex");
-    let condition = index_condition(ask, prev_index, "CompareAndSwap")?;
+    let condition = index_condition(exchange, prev_index, "CompareAndSwap")?;
     if prev_value == Some("") {
-        return Err(ask.error(Code::PrevValueRequired, "CompareAndSwap"));
+        return Err(exchange.error(Code::PrevValueRequired, "CompareAndSwap"));
     }
     // `prevIndex=0` alone is no condition: a missing key is created, as in 2.x.
     let is_unconditional = prev_index.is_some() && condition.is_none() && prev_value.is_none();
@@ -136,40 +135,40 @@ fn compare_and_swap(
 
 /// The condition of a `prevIndex`; 0 is none.
 fn index_condition(
-    ask: &Ask,
+    exchange: &Exchange,
     prev_index: Option<&str>,
     cause: &str,
 ) -> Result<Option<u64>, Response> {
     if prev_index.is_none() {
         return Ok(None);
     }
-    let index = ask.index(prev_index, cause)?;
+    let index = exchange.index(prev_index, cause)?;
     Ok((index != 0).then_some(index))
 }
 
 /// POST: create a child named by the new index.
-pub fn post(ask: &Ask) -> Handled {
-    let path = ask.key()?;
-    let form = ask.form()?;
-    let expires_ns = ask.expires(&form, "Create")?;
+pub fn post(exchange: &Exchange) -> Handled {
+    let path = exchange.key()?;
+    let form = exchange.form()?;
+    let expires_ns = exchange.expires(&form, "Create")?;
     let value = form.get("value").unwrap_or_default();
     let command = Command::Create {
         path,
         value: (!form.flag("dir")).then(|| value.into()),
         expires_ns,
-        naming: if ask.context.site.compat_2 {
+        naming: if exchange.context.site.compat_2 {
             Naming::InOrderPadded
         } else {
             Naming::InOrder
         },
     };
-    ask.to_machine(Op::Write(command), AnswerKind::Event)
+    exchange.to_machine(Op::Write(command), AnswerKind::Event)
 }
 
 /// DELETE: remove, or compare and remove. A body is ignored.
-pub fn delete(ask: &Ask) -> Handled {
-    let path = ask.key()?;
-    let query = ask.query()?;
+pub fn delete(exchange: &Exchange) -> Handled {
+    let path = exchange.key()?;
+    let query = exchange.query()?;
     let prev_value = query.get("prevValue");
     let prev_index = query.get("prevIndex");
     if prev_value.is_none() && prev_index.is_none() {
@@ -178,16 +177,16 @@ pub fn delete(ask: &Ask) -> Handled {
             dir: query.flag("dir"),
             recursive: query.flag("recursive"),
         };
-        return ask.to_machine(Op::Write(command), AnswerKind::Event);
+        return exchange.to_machine(Op::Write(command), AnswerKind::Event);
     }
-    let condition = index_condition(ask, prev_index, "CompareAndDelete")?;
+    let condition = index_condition(exchange, prev_index, "CompareAndDelete")?;
     if prev_value == Some("") {
-        return Err(ask.error(Code::PrevValueRequired, "CompareAndDelete"));
+        return Err(exchange.error(Code::PrevValueRequired, "CompareAndDelete"));
     }
     let command = Command::CompareAndDelete {
         path,
         prev_value: prev_value.map(Into::into),
         prev_index: condition,
     };
-    ask.to_machine(Op::Write(command), AnswerKind::Event)
+    exchange.to_machine(Op::Write(command), AnswerKind::Event)
 }

@@ -1,34 +1,38 @@
-//! `-forward` on a standby: short requests are sent to the leader over HTTP, and its answers are
-//! given back as they are.
+//! `-forward` on a standby: short requests are sent to the leader over HTTP, and its response is
+//! returned unchanged.
 //!
-//! The client is redirected instead if the request is a watch or takes long, or comes from another
-//! tern: that one follows redirects, and two standbys must not send a request to each other for
-//! ever. Start reading at [`forward`].
+//! Two kinds of requests are redirected instead:
+//! - watches and other requests that take long;
+//! - requests from another tern, which follows redirects itself. Two standbys that take each other
+//!   for the leader would otherwise forward a request in a circle.
+//!
+//! Start reading at [`forward`].
 use super::Routed;
-use super::ask::{Ask, FORM};
+use super::exchange::{Exchange, FORM};
 use super::render::{AnswerKind, Shape, redirect};
 use crate::codec::http::Method;
 use crate::codec::http::call::HttpCall;
 
-/// How long the leader may take, in milliseconds. After 5 s it answers by itself that an outcome is
-/// unknown.
+/// How long the leader may take, in milliseconds. It must exceed the 5 s after which the leader
+/// itself answers that the outcome is unknown.
 const TIMEOUT_MS: u64 = 7_000;
 
-/// The call to the leader in place of this machine; `None` if the client is to be redirected.
-pub(super) fn forward(ask: &Ask, leader_url: &str) -> Option<Routed> {
-    let request = ask.request;
-    if request.from_tern || takes_long(ask) {
+/// The call that forwards the request to the leader; `None` if the client is to be redirected.
+pub(super) fn forward(exchange: &Exchange, leader_url: &str) -> Option<Routed> {
+    let request = exchange.request;
+    if request.from_tern || takes_long(exchange) {
         return None;
     }
     let method = match request.method {
-        // The answer to a HEAD announces the length of a body that does not come.
+        // The response to a HEAD announces a body that does not follow. The parser would wait for
+        // it.
         Method::Get | Method::Head => Method::Get,
         Method::Put | Method::Post | Method::Delete => request.method,
         Method::Options | Method::Other => return None,
     };
     let content_type = if request.body.is_empty() {
         ""
-    } else if ask.is_form() {
+    } else if exchange.is_form() {
         FORM
     } else {
         return None;
@@ -46,17 +50,17 @@ pub(super) fn forward(ask: &Ask, leader_url: &str) -> Option<Routed> {
     };
     Some(Routed::Proxy {
         call: Box::new(call),
-        shape: Shape::new(kind, request, ask.cors),
+        shape: Shape::new(kind, request, exchange.cors),
     })
 }
 
-fn takes_long(ask: &Ask) -> bool {
-    let path = &*ask.request.path;
+fn takes_long(exchange: &Exchange) -> bool {
+    let path = &*exchange.request.path;
     if path == "/v2/speedTest" || path == "/v2/migration/snapshot" {
         return true;
     }
     if path.starts_with("/v1/watch/") {
         return true;
     }
-    path.starts_with("/v2/keys/") && ask.query().is_ok_and(|query| query.flag("wait"))
+    path.starts_with("/v2/keys/") && exchange.query().is_ok_and(|query| query.flag("wait"))
 }

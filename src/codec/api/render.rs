@@ -1,8 +1,8 @@
-//! Answers and events to bytes, straight into a connection's output.
+//! Writes answers and events as bytes, directly into a connection's output.
 //!
 //! A [`Shape`] knows how the answer to one request is written: it is chosen when the request is
-//! routed, and kept by the connection while the request is pending. It sees only what the machine
-//! answers, never the key space. Each kind of answer has its file: `pages` for listings and the
+//! routed, and kept by the connection while the request is pending. It sees only the answers of the
+//! machine, never the key space. Each kind of answer has its file: `pages` for listings and the
 //! migration document, `watch` for events, `plain` for everything about the cluster, `redirect`.
 //! `json`, `tree`, `stats` and `v1` write the bodies.
 //!
@@ -30,7 +30,7 @@ use crate::core::seam::{Answer, Indexes, Outcome};
 use crate::core::store::{Action, Event};
 use redirect::RedirectTarget;
 
-/// How an answer differs between the interfaces.
+/// The form of an answer, as route and method decide it.
 #[derive(Debug)]
 pub(super) enum AnswerKind {
     /// v2 GET: a node and its children.
@@ -43,7 +43,7 @@ pub(super) enum AnswerKind {
     V1Get(V1Listing),
     /// v1 write: the event.
     V1Event,
-    /// v1 watch. It has no head before its event, and names its key in an error.
+    /// v1 watch. Its head is written together with its event, and its errors name its key.
     V1Watch { key: Box<str> },
     /// Text or statistics.
     Plain,
@@ -63,14 +63,14 @@ pub(super) enum AnswerKind {
     Remove,
     /// A join.
     Join,
-    /// The leader is asked in place of this machine.
+    /// The leader's response, for a request that was forwarded to it.
     Proxied { leader_url: Box<str> },
 }
 
 /// The outcome of a request that a standby forwarded to the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyOutcome {
-    /// The leader's response, which the client gets as it is.
+    /// The leader's response. The client gets it unchanged.
     Answered {
         /// Its status.
         status: u16,
@@ -81,12 +81,13 @@ pub enum ProxyOutcome {
     },
     /// There is no response.
     Failed {
-        /// Whether the whole request had left.
+        /// Whether the whole request was written to the connection. If so, the leader may have
+        /// carried it out.
         sent: bool,
     },
 }
 
-/// How the answer to one request is written, and how far it has come.
+/// How the answer to one request is written, and whether its head was written already.
 #[derive(Debug)]
 pub struct Shape {
     kind: AnswerKind,
@@ -94,14 +95,14 @@ pub struct Shape {
     method: Method,
     cors: Cors,
     target: RedirectTarget,
-    /// `Some` from when the head of a body in pieces has been written.
+    /// `Some` once the head of a body in pieces was written.
     framing: Option<Framing>,
 }
 
 /// What the connection does once the rendered bytes are queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing: another answer or a delivery follows by itself.
+    /// Nothing. The machine sends another answer or a delivery without being asked.
     Wait,
     /// Once the output has left, send `Op::ContinueListing` with the same ticket.
     ContinueListing,
@@ -164,8 +165,8 @@ impl Shape {
         }
     }
 
-    /// Appends the machine's answer as `render` does, but leaves long values out: they are in
-    /// `shared`, in order, and are sent from where the store has them.
+    /// Appends the machine's answer as `render` does, but leaves long values out. They are added to
+    /// `shared`, in order, and are sent from the store's own memory.
     pub fn render_sharing(
         &mut self,
         answer: &Answer,
@@ -181,8 +182,8 @@ impl Shape {
         }
     }
 
-    /// Whether what is rendered is a file's content. The connection then gathers it elsewhere. A
-    /// failure goes to the client all the same: it comes before any content.
+    /// Whether the rendered bytes are the content of a file, which the connection collects apart
+    /// from its output. A failure precedes any content and goes to the client.
     pub fn to_file(&self) -> bool {
         matches!(self.kind, AnswerKind::Migration { to_file: true, .. })
     }

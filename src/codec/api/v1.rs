@@ -3,7 +3,7 @@
 //!
 //! v1 differs from v2 in that a value must not be empty, and that a set with `prevValue` is the
 //! only condition.
-use super::ask::{Ask, Handled};
+use super::exchange::{Exchange, Handled};
 use super::render::{AnswerKind, V1Listing};
 use crate::codec::http::Method;
 use crate::core::command::{Command, Naming};
@@ -11,26 +11,26 @@ use crate::core::error::Code;
 use crate::core::seam::Op;
 
 /// GET: a file, or the children of a directory.
-pub fn get(ask: &Ask) -> Handled {
-    let path = ask.key()?;
-    let linearizable = ask.query()?.flag("consistent");
+pub fn get(exchange: &Exchange) -> Handled {
+    let path = exchange.key()?;
+    let linearizable = exchange.query()?.flag("consistent");
     let op = Op::Get {
         path,
         recursive: false,
         linearizable,
     };
-    ask.to_machine(op, AnswerKind::V1Get(V1Listing::default()))
+    exchange.to_machine(op, AnswerKind::V1Get(V1Listing::default()))
 }
 
 /// PUT and POST: set, or test and set. An empty `prevValue` means that the key must not exist.
-pub fn put(ask: &Ask) -> Handled {
-    let path = ask.key()?;
-    let form = ask.form()?;
+pub fn put(exchange: &Exchange) -> Handled {
+    let path = exchange.key()?;
+    let form = exchange.form()?;
     let Some(value) = form.get("value").filter(|v| !v.is_empty()) else {
-        return Err(ask.error(Code::ValueRequired, "Set"));
+        return Err(exchange.error(Code::ValueRequired, "Set"));
     };
     let value = Some(value.into());
-    let expires_ns = ask.expires(&form, "Set")?;
+    let expires_ns = exchange.expires(&form, "Set")?;
     let command = match form.get("prevValue") {
         None => Command::Set {
             path,
@@ -53,28 +53,28 @@ pub fn put(ask: &Ask) -> Handled {
             refresh: false,
         },
     };
-    ask.to_machine(Op::Write(command), AnswerKind::V1Event)
+    exchange.to_machine(Op::Write(command), AnswerKind::V1Event)
 }
 
 /// DELETE: a file.
-pub fn delete(ask: &Ask) -> Handled {
+pub fn delete(exchange: &Exchange) -> Handled {
     let command = Command::Delete {
-        path: ask.key()?,
+        path: exchange.key()?,
         dir: false,
         recursive: false,
     };
-    ask.to_machine(Op::Write(command), AnswerKind::V1Event)
+    exchange.to_machine(Op::Write(command), AnswerKind::V1Event)
 }
 
 /// GET waits for the next event at the key, POST for the first one from `index` on.
-pub fn watch(ask: &Ask) -> Handled {
-    let path = ask.key()?;
-    let since = match ask.request.method {
-        Method::Post => ask.index(ask.form()?.get("index"), "Watch From Index")?,
+pub fn watch(exchange: &Exchange) -> Handled {
+    let path = exchange.key()?;
+    let since = match exchange.request.method {
+        Method::Post => exchange.index(exchange.form()?.get("index"), "Watch From Index")?,
         _ => 0,
     };
-    if ask.request.method == Method::Head {
-        return ask.empty(200);
+    if exchange.request.method == Method::Head {
+        return exchange.empty(200);
     }
     let key: Box<str> = path.as_str().into();
     let op = Op::Watch {
@@ -84,5 +84,5 @@ pub fn watch(ask: &Ask) -> Handled {
         since: (since > 0).then_some(since),
         on_leader: false,
     };
-    ask.to_machine(op, AnswerKind::V1Watch { key })
+    exchange.to_machine(op, AnswerKind::V1Watch { key })
 }

@@ -19,7 +19,7 @@ const SIZE_DIGITS_MAX: u8 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyLength {
     /// No header gives a length. A request then has no body; a response ends with its connection.
-    Unsaid,
+    Unspecified,
     /// `Content-Length`, in bytes.
     Fixed(u64),
     /// `Transfer-Encoding: chunked`
@@ -32,7 +32,7 @@ pub enum BodyFault {
     /// `Content-Length` is not one plain number (RFC 9110 section 8.6).
     ContentLength,
     /// `Content-Length` and `Transfer-Encoding` together (RFC 9112 section 6.3, rule 3).
-    Both,
+    BothLengths,
     /// `Transfer-Encoding` is empty or names `chunked` twice (RFC 9112 section 6.1).
     TransferEncoding,
     /// A transfer coding other than `chunked`.
@@ -71,10 +71,10 @@ impl BodyLength {
         }
         let mut codings = values("transfer-encoding").peekable();
         if codings.peek().is_none() {
-            return length.map_or(Ok(BodyLength::Unsaid), content_length);
+            return length.map_or(Ok(BodyLength::Unspecified), content_length);
         }
         if length.is_some() {
-            return Err(BodyFault::Both);
+            return Err(BodyFault::BothLengths);
         }
         let mut chunked = 0;
         for coding in codings.flat_map(|v| v.split(|b| *b == b',')) {
@@ -97,7 +97,7 @@ fn content_length(value: &[u8]) -> Result<BodyLength, BodyFault> {
     }
     let mut length = 0u64;
     for digit in value {
-        // A number beyond 64 bits is well-formed, and refused as too large.
+        // A number above 64 bits is well-formed; the caller refuses the body as too large.
         length = length.saturating_mul(10);
         length = length.saturating_add(u64::from(digit - b'0'));
     }
@@ -107,7 +107,7 @@ fn content_length(value: &[u8]) -> Result<BodyLength, BodyFault> {
 /// The place of the next byte in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChunkPlace {
-    /// In a chunk's size, after so many digits.
+    /// In a chunk's size, after `digits` of its digits.
     Size { digits: u8 },
     /// In a chunk extension.
     Extension,
@@ -125,12 +125,13 @@ enum ChunkPlace {
     End,
 }
 
-/// A chunked body that is being decoded (RFC 9112 section 7.1). It holds the bytes that arrived,
-/// and reserves nothing for claimed sizes.
+/// A chunked body that is being decoded (RFC 9112 section 7.1). It allocates memory only for bytes
+/// that arrived, never for a size that a chunk claims.
 #[derive(Debug)]
 pub struct Chunked {
     at: ChunkPlace,
-    /// The size of the present chunk while its digits are read, then its bytes that are to come.
+    /// While the size of a chunk is read: its value so far. After that: how many bytes of the chunk
+    /// have not arrived.
     left: u64,
     /// Extension bytes so far; at most `EXTENSION_BYTES_MAX`.
     extension_bytes: usize,
@@ -158,7 +159,7 @@ impl Chunked {
     ///
     /// # Errors
     ///
-    /// If the body is malformed, or longer than `bytes_max`. The decoder is of no use after it.
+    /// If the body is malformed, or longer than `bytes_max`. The decoder must not be used again.
     pub fn decode(&mut self, input: &[u8], bytes_max: u64) -> Result<usize, BodyFault> {
         let mut taken = 0;
         while taken < input.len() && self.at != ChunkPlace::End {

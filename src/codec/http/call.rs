@@ -1,5 +1,6 @@
-//! An HTTP request that tern sends, and what came of it, before a host is resolved and redirects
-//! are followed. Plain data: `client` encodes and parses, the shell makes the call.
+//! An HTTP call that tern makes to another machine, and its outcome, as plain data. `client`
+//! encodes the request and parses the response. The shell resolves the host, connects and follows
+//! redirects.
 use super::Method;
 use super::client;
 use super::url::Url;
@@ -15,7 +16,7 @@ pub struct HttpCall {
     pub content_type: &'static str,
     /// Empty: no body is sent.
     pub body: Box<[u8]>,
-    /// From now until the whole response must be here, redirects included, in milliseconds.
+    /// The longest time that the whole call may take, redirects included, in milliseconds.
     pub timeout_ms: u64,
 }
 
@@ -63,7 +64,7 @@ impl HttpCall {
 /// The outcome of an [`HttpCall`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HttpReply {
-    /// A whole response, which is no redirect.
+    /// A whole response that is not a redirect.
     Answered {
         /// The status, 200 to 599.
         status: u16,

@@ -1,7 +1,7 @@
 //! The client's side of HTTP: requests that tern sends, and the parser of their responses.
 //!
 //! A connection serves one request and closes after it. Responses are parsed as strictly as
-//! requests: an ambiguous one is a fault, and the call has failed.
+//! requests: an ambiguous response fails the call.
 //!
 //! Start reading at [`ResponseParser::parse`].
 use super::body::{BodyLength, Chunked};
@@ -16,7 +16,7 @@ const BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Most interim responses (1xx) before the final one.
 const INTERIM_MAX: usize = 8;
 
-/// The headers that a standby gives back from the leader's response.
+/// The headers of the leader's response that a standby returns to its client.
 const PROXIED_HEADERS: [&str; 5] = [
     "Content-Type",
     "Location",
@@ -72,8 +72,8 @@ pub struct CallResponse {
     pub location: Option<String>,
     /// Header `Server`.
     pub server: Option<String>,
-    /// The headers that a standby gives back to its client.
-    pub passed: Vec<(&'static str, String)>,
+    /// The headers that a standby returns to its client.
+    pub proxied_headers: Vec<(&'static str, String)>,
     /// The decoded body.
     pub body: Vec<u8>,
 }
@@ -112,8 +112,8 @@ enum ResponsePhase {
         body: Chunked,
     },
     /// The end of the connection. The body starts at `from`.
-    ToTheEnd { head: CallResponse, from: usize },
-    /// Nothing: the response was returned.
+    UntilClose { head: CallResponse, from: usize },
+    /// The response was returned.
     Done,
 }
 
@@ -135,12 +135,12 @@ impl ResponseParser {
         let whole = match &self.phase {
             ResponsePhase::Fixed { body, .. } => input.len() >= body.end,
             ResponsePhase::Chunked { body, .. } => body.is_whole(),
-            ResponsePhase::ToTheEnd { from, .. }
+            ResponsePhase::UntilClose { from, .. }
                 if (input.len() - from) as u64 > BODY_BYTES_MAX =>
             {
                 return Err(CallFault("over-long body"));
             }
-            ResponsePhase::ToTheEnd { .. } => end,
+            ResponsePhase::UntilClose { .. } => end,
             ResponsePhase::Head | ResponsePhase::Done => false,
         };
         if whole {
@@ -156,7 +156,7 @@ impl ResponseParser {
         let (head, body) = match std::mem::replace(&mut self.phase, ResponsePhase::Done) {
             ResponsePhase::Fixed { head, body } => (head, input[body].to_vec()),
             ResponsePhase::Chunked { head, body, .. } => (head, body.into_bytes()),
-            ResponsePhase::ToTheEnd { head, from } => (head, input[from..].to_vec()),
+            ResponsePhase::UntilClose { head, from } => (head, input[from..].to_vec()),
             ResponsePhase::Head | ResponsePhase::Done => return None,
         };
         Some(CallResponse { body, ..head })
@@ -198,7 +198,7 @@ impl ResponseParser {
                     at: from,
                     body: Chunked::default(),
                 },
-                BodyLength::Unsaid => ResponsePhase::ToTheEnd { head, from },
+                BodyLength::Unspecified => ResponsePhase::UntilClose { head, from },
             };
             return Ok(());
         }
@@ -225,7 +225,7 @@ fn parse_head(bytes: &[u8]) -> Result<(CallResponse, BodyLength), CallFault> {
         status: parsed.code.ok_or(CallFault("malformed head"))?,
         location: header("location"),
         server: header("server"),
-        passed: PROXIED_HEADERS
+        proxied_headers: PROXIED_HEADERS
             .iter()
             .filter_map(|name| Some((*name, header(name)?)))
             .collect(),

@@ -10,8 +10,7 @@ use std::borrow::Cow;
 /// Most parameters of one request, so that a body of ampersands costs little memory.
 pub const PARAMETERS_MAX: usize = 1_000;
 /// Most bytes by which decoding may lengthen all parameters together. Each byte that is not UTF-8
-/// becomes three. The bound keeps what a request puts into the log close to the limit of the
-/// request itself.
+/// becomes three. The bound keeps the record of a request in the log about as short as the request.
 pub const GROWTH_BYTES_MAX: usize = 4 * 1024;
 /// Longest decoded key in bytes. A longer one is refused with 414.
 pub const KEY_BYTES_MAX: usize = 8 * 1024;
@@ -25,8 +24,8 @@ pub enum FormError {
     BadEscape,
     /// More than `PARAMETERS_MAX` parameters.
     TooMany,
-    /// Decoding lengthens them by more than `GROWTH_BYTES_MAX`, so they are not text. Answered with
-    /// 413.
+    /// Decoding lengthens the parameters by more than `GROWTH_BYTES_MAX`: they are not UTF-8.
+    /// Answered with 413.
     TooLarge,
 }
 
@@ -39,14 +38,14 @@ impl From<BadEscape> for FormError {
 /// A parameter's name and value, decoded.
 type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
 
-/// Parameters that need no allocation. Few requests have more.
+/// How many parameters are stored without an allocation. Few requests have more.
 const FEW: usize = 4;
 
 /// The parameters of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Form<'a> {
-    /// The first parameters, names and values decoded, in the order in which they count. Kept in
-    /// place, so that a request with few parameters needs no allocation for them.
+    /// The first parameters, decoded: those of the body before those of the query. Stored inline,
+    /// so that a request with few parameters needs no allocation for them.
     few: [Option<Pair<'a>>; FEW],
     /// The parameters after `few`.
     more: Vec<Pair<'a>>,

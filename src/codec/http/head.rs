@@ -1,15 +1,15 @@
 //! The scan for the end of a message head.
 //!
-//! It runs before httparse and refuses what programs read in different ways: httparse takes a bare
-//! line feed for the end of a line, for example, and other programs do not. Each byte is looked at
-//! once. The trailers of chunked bodies pass the same state machine, [`HeadPlace`].
+//! It runs before httparse and refuses heads that two programs may read differently. For example,
+//! httparse takes a bare line feed for the end of a line, and other programs do not. Each byte is
+//! scanned once. The trailers of chunked bodies pass the same state machine, [`HeadPlace`].
 //!
 //! Start reading at [`Scan::head`].
 
 /// Most headers in one head.
 pub const HEADERS_MAX: usize = 100;
 
-/// Something that no head may contain.
+/// The fault of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadFault {
     /// A line feed without a carriage return before it (RFC 9112 section 2.2).
@@ -93,7 +93,7 @@ fn is_token(byte: u8) -> bool {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scan {
     place: HeadPlace,
-    /// Bytes of the input that were looked at; only rises.
+    /// How many bytes of the input were scanned; only rises.
     at: usize,
     /// Where the first line starts: after the empty lines before it. At most `at`.
     first: usize,
@@ -105,7 +105,7 @@ impl Scan {
     ///
     /// # Errors
     ///
-    /// If the head is longer than `bytes_max` or contains what it may not.
+    /// If the head is longer than `bytes_max` or malformed.
     pub fn head(
         &mut self,
         input: &[u8],

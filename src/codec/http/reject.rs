@@ -77,7 +77,7 @@ impl From<BodyFault> for Reject {
     fn from(fault: BodyFault) -> Reject {
         match fault {
             BodyFault::ContentLength => CONTENT_LENGTH,
-            BodyFault::Both => BOTH_LENGTHS,
+            BodyFault::BothLengths => BOTH_LENGTHS,
             BodyFault::TransferEncoding => TRANSFER_ENCODING,
             BodyFault::UnknownCoding => CODING,
             BodyFault::ChunkSize => CHUNK_SIZE,

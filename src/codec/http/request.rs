@@ -15,7 +15,7 @@ use crate::core::escape;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Bounds of one request. A client cannot make the parser hold more.
+/// The bounds of one request. They limit the memory that a client can make the parser use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of request line and headers, the empty line included. A longer head is refused
@@ -136,8 +136,8 @@ pub struct Parser {
     received: u64,
 }
 
-/// The result of one look at the input. A chunked request is put together afterwards, because it
-/// borrows from the parser.
+/// The result of `Parser::step`. `Parser::parse` assembles a chunked request from it, because that
+/// request borrows from the parser.
 enum ParseStep<'a> {
     /// The request is not whole.
     More { consumed: usize },
@@ -157,8 +157,8 @@ impl Parser {
         Parser::default()
     }
 
-    /// Looks at all unconsumed input of the connection. Not to be called after a `Reject`, nor
-    /// after a `Request` before `reset`.
+    /// Parses all unconsumed input of the connection. After a `Reject` it must not be called again,
+    /// after a `Request` only once `reset` was called.
     pub fn parse<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Parsed<'a> {
         let mut continue_100 = false;
         let step = match self.step(input, limits, &mut continue_100) {
@@ -262,7 +262,7 @@ impl Parser {
                 self.phase = ParsePhase::Chunked(Chunked::default());
                 self.on_chunks(input, range.end, limits)
             }
-            BodyLength::Unsaid | BodyLength::Fixed(0) => Ok(ParseStep::Fixed {
+            BodyLength::Unspecified | BodyLength::Fixed(0) => Ok(ParseStep::Fixed {
                 head,
                 body: b"",
                 consumed: range.end,
@@ -358,8 +358,8 @@ impl<'a> RequestHead<'a> {
         Ok(head)
     }
 
-    /// Of several headers of one name the first counts; two `Host` are refused (RFC 9112 section
-    /// 3.2).
+    /// Reads the headers that tern knows. Of several with one name, the first one counts. Two
+    /// `Host` headers are refused (RFC 9112 section 3.2).
     fn read_headers(&mut self, headers: &[httparse::Header<'a>]) -> Result<(), Reject> {
         let request = &mut self.request;
         let mut connection = ConnectionOptions::default();
@@ -439,7 +439,7 @@ struct RequestTarget<'a> {
 
 impl<'a> RequestTarget<'a> {
     fn parse(target: &'a str, method: Option<&str>) -> Result<RequestTarget<'a>, Reject> {
-        // asterisk-form (section 3.2.4)
+        // asterisk-form (RFC 9112 section 3.2.4)
         if target == "*" && method == Some("OPTIONS") {
             return Ok(RequestTarget {
                 path: target,
@@ -460,7 +460,7 @@ impl<'a> RequestTarget<'a> {
     }
 }
 
-/// What follows the authority of a target in absolute-form (section 3.2.2).
+/// The part after the authority of a target in absolute-form (RFC 9112 section 3.2.2).
 fn without_authority(target: &str) -> Result<&str, Reject> {
     let (scheme, rest) = target.split_once("://").ok_or(reject::BAD_REQUEST)?;
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
@@ -496,7 +496,7 @@ fn host(value: &[u8]) -> Result<&str, Reject> {
     }
 }
 
-/// A header's value as text. One that is not UTF-8 counts as empty: no value that tern knows is.
+/// A header's value as text. A value that is not UTF-8 counts as empty: tern knows no such value.
 fn text(value: &[u8]) -> &str {
     std::str::from_utf8(value).unwrap_or("")
 }

@@ -1,7 +1,7 @@
-//! Responses to bytes: status line, headers, and a body of known length or in chunks (RFC 9112
-//! sections 4 and 7.1).
+//! Writes responses as bytes: status line, headers, and a body of known length or in chunks (RFC
+//! 9112 sections 4 and 7.1).
 //!
-//! [`ResponseHead`] writes straight into a connection's output; [`Response`] is a small response as
+//! [`ResponseHead`] writes directly into a connection's output; [`Response`] is a small response as
 //! a value. Start reading at [`ResponseHead::new`].
 use super::message::{ResponseMode, Version};
 use super::reject::Reject;
@@ -138,9 +138,15 @@ impl<'a> ResponseHead<'a> {
         .0
     }
 
-    /// The same for a body of which `write` leaves out parts; it returns their length. The head
-    /// becomes shorter when the length of the body is known. Returns by how many bytes, which is how
-    /// far the body moves to the front.
+    /// [`ResponseHead::full`] for a body of which `write` leaves parts out. `write` returns the
+    /// length of these parts in bytes.
+    ///
+    /// Filling in the length may shorten the head. Returns by how many bytes it did, which is how
+    /// far the body moved towards the start of the output.
+    ///
+    /// # Panics
+    ///
+    /// If the body is 10 GB or longer.
     pub fn full_with(self, write: impl FnOnce(&mut Vec<u8>) -> usize) -> (Framing, usize) {
         let framing = Framing {
             keep_alive: self.mode.keep_alive,
@@ -182,10 +188,10 @@ impl<'a> ResponseHead<'a> {
                 .extend_from_slice(b"Transfer-Encoding: chunked\r\n");
             Pieces::Chunked
         } else {
-            Pieces::ToTheEnd
+            Pieces::UntilClose
         };
         let framing = Framing {
-            keep_alive: self.mode.keep_alive && pieces != Pieces::ToTheEnd,
+            keep_alive: self.mode.keep_alive && pieces != Pieces::UntilClose,
             pieces,
         };
         self.end(framing);
@@ -237,7 +243,7 @@ enum Pieces {
     /// As chunks.
     Chunked,
     /// As they are. The body ends with the connection.
-    ToTheEnd,
+    UntilClose,
 }
 
 /// How the body of a response is framed.
@@ -259,7 +265,7 @@ impl Framing {
                 out.extend_from_slice(piece);
                 out.extend_from_slice(b"\r\n");
             }
-            Pieces::ToTheEnd => out.extend_from_slice(piece),
+            Pieces::UntilClose => out.extend_from_slice(piece),
             Pieces::Chunked | Pieces::None => {}
         }
     }
@@ -278,7 +284,7 @@ impl Framing {
     pub fn last(self) -> &'static [u8] {
         match self.pieces {
             Pieces::Chunked => b"0\r\n\r\n",
-            Pieces::ToTheEnd | Pieces::None => b"",
+            Pieces::UntilClose | Pieces::None => b"",
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The HTTP request that turns a connection into a link between peers (RFC 9110 section 7.8), and
-//! its answers. The content of a hello is defined in `peer::hello`.
+//! the answers to it. `peer::hello` defines the content of a hello.
 use super::client::CallFault;
 use super::head::{HEADERS_MAX, Scan};
 use crate::VERSION;

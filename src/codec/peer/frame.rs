@@ -27,7 +27,8 @@ use crate::core::raft::Message;
 pub const HEAD_BYTES: usize = 8;
 /// Longest piece in bytes.
 pub const PIECE_BYTES_MAX: usize = 16 * 1024;
-/// Longest message in bytes: the largest record of a log (256 MiB) and what surrounds it.
+/// Longest message in bytes that is accepted. tern sends far shorter ones: the longest holds one
+/// record of the log, of at most 16 MiB.
 pub const MESSAGE_BYTES_MAX: usize = 272 << 20;
 
 const BULK: u8 = 1;
@@ -46,7 +47,7 @@ pub enum FrameContent {
     Message(Message),
     /// A piece of a message that is not whole yet.
     Piece,
-    /// The other side asks for a pong.
+    /// The other side expects a pong.
     Ping,
     /// The answer to a ping.
     Pong,
@@ -94,7 +95,7 @@ impl Frames {
                 let whole = std::mem::take(&mut self.bulk);
                 FrameContent::Message(decode(&whole)?)
             }
-            _ => return Err(FrameFault("a frame of no known kind")),
+            _ => return Err(FrameFault("a frame of unknown kind")),
         };
         Ok(Some((HEAD_BYTES + length, content)))
     }
@@ -107,7 +108,7 @@ impl Frames {
         Ok(())
     }
 
-    /// Bytes of the present bulk message.
+    /// How many bytes of an unfinished bulk message are held.
     pub fn held(&self) -> usize {
         self.bulk.len()
     }
@@ -128,7 +129,8 @@ fn checksum(head: &[u8], piece: &[u8]) -> u32 {
 ///
 /// # Errors
 ///
-/// The encoded message, for `put_piece`, if it is too long for one frame. `out` is unchanged then.
+/// If the message is too long for one frame. `out` is unchanged then. The error is the encoded
+/// message, for [`put_piece`].
 pub fn put_urgent(message: &Message, out: &mut Vec<u8>) -> Result<(), Vec<u8>> {
     let length = wire::encoded_len(message);
     if length > PIECE_BYTES_MAX {

@@ -1,9 +1,11 @@
 //! Messages between members as bytes, and back.
 //!
-//! A message is a tag byte, the term, and the fields of its row in the table below. Decoding trusts
-//! nothing: each length is compared with what is left before anything is allocated, and terms and
-//! indexes leave room to count on. Length and checksum of a message are the frame's (`frame`). An
-//! unknown tag ends the link: a new message needs a new version of the protocol
+//! A message is a tag byte, the term, and the fields of its row in the table `Rpc` below. Its
+//! length and checksum are in the frame (`frame`).
+//!
+//! Decoding treats each message as hostile: a length is compared with the bytes that are left
+//! before anything is allocated, and a term or index so large that adding to it could overflow is
+//! refused. An unknown tag ends the link, so a new message needs a new version of the protocol
 //! (`hello::PROTOCOL`).
 //!
 //! Start reading at the table.
@@ -139,7 +141,7 @@ fn number_entries(rpc: &mut Rpc, leader_term: Term) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Terms are varints that leave room to count on.
+/// A term is a varint. One above the highest valid term is refused.
 impl Codec<Term> for Term {
     fn put(value: &Term, out: &mut Vec<u8>) {
         put_number(value.0, out);
@@ -154,7 +156,7 @@ impl Codec<Term> for Term {
     }
 }
 
-/// Indexes are varints that leave room to count on.
+/// An index is a varint. One above the highest valid index is refused.
 impl Codec<Index> for Index {
     fn put(value: &Index, out: &mut Vec<u8>) {
         put_number(value.0, out);
@@ -188,7 +190,8 @@ impl Codec<SnapshotMeta> for SnapshotMeta {
         encode_meta(value, out);
     }
 
-    /// Encodes it: a piece of a snapshot is sent once in many messages, and is long itself.
+    /// Encodes the head to learn its size. The cost does not matter: only messages with a long
+    /// piece of a snapshot carry a head.
     fn size(value: &SnapshotMeta) -> usize {
         let mut bytes = Vec::new();
         encode_meta(value, &mut bytes);
@@ -220,8 +223,7 @@ impl Codec<(bool, bool)> for TwoFlags {
     }
 }
 
-/// Entries: how many, then term and body of each. Their indexes follow from the message, see
-/// `number_entries`.
+/// Entries: how many, then term and body of each. Indexes are not sent, see `number_entries`.
 struct Entries;
 
 impl Codec<Vec<Entry>> for Entries {
@@ -243,8 +245,8 @@ impl Codec<Vec<Entry>> for Entries {
 
     fn take(from: &mut Unpack) -> Result<Vec<Entry>, Malformed> {
         let count = from.number()?;
-        // Not reserved: the vector grows with the entries that are there, not with their claimed
-        // number.
+        // No memory is reserved for the claimed number: the vector grows with the entries that are
+        // present.
         let mut entries = Vec::new();
         for _ in 0..count {
             entries.push(Entry {

@@ -16,8 +16,8 @@ const NAME_BYTES_MAX: usize = 255;
 const SECONDS_MAX: f64 = 100.0 * 365.25 * 86_400.0;
 /// The least time of a setting that must not be 0: a millisecond, in seconds.
 const POSITIVE_S: f64 = 0.001;
-/// How much longer a record may be than the body of its request, in bytes: query, key, its own
-/// header, and what replacing bytes that are no text adds.
+/// How much longer a record may be than the body of its request, in bytes. The record also holds
+/// the query, the key and a header, and each byte that is not UTF-8 becomes three.
 const RECORD_EXTRA_BYTES: u64 = 32 * 1024;
 /// The longest request body that may be allowed, in bytes: its record must fit the log.
 const REQUEST_BYTES_MAX: u64 = wal::format::BODY_MAX as u64 - RECORD_EXTRA_BYTES;
@@ -237,14 +237,15 @@ impl Checked<'_> {
         })
     }
 
-    /// Raises a number to the least one. `unit` is what the setting is counted in.
+    /// Returns `number`, or `least` with a warning if `number` is smaller. The warning names the
+    /// minimum in the unit of the setting: `least / unit`.
     fn raise(&mut self, name: &'static str, number: u64, least: u64, unit: u64) -> u64 {
         if number >= least {
             return number;
         }
         let label = self.value(name).label;
         self.warnings.push(format!(
-            "{label} is below the least, {} is used",
+            "{label} is too small: the minimum, {}, is used",
             least / unit
         ));
         least
@@ -312,8 +313,8 @@ impl Checked<'_> {
         Ok(Some(value.text.trim_end_matches('/').to_string()))
     }
 
-    /// The list of `-peers` or of `-peers-file`, whichever has the stronger source. If both have the
-    /// same, that of the file.
+    /// The list of `-peers` or of `-peers-file`, whichever has the stronger source. Of two equal
+    /// sources, `-peers-file` counts.
     fn peers(&self) -> Result<Vec<String>, UsageError> {
         let direct = self.text("peers");
         let value = match (direct, self.text("peers-file")) {
@@ -374,7 +375,7 @@ impl Checked<'_> {
         if is_host(text) && !is_number {
             return Ok(format!("{text}:{port}"));
         }
-        let expected = "host or host:port, such as 0.0.0.0; a port alone does not do";
+        let expected = "host or host:port, such as 0.0.0.0; a port alone is not enough";
         Err(wrong(&value, expected))
     }
 }

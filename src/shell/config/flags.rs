@@ -1,18 +1,18 @@
 //! The table of flags, the reading of the command line, and the text of `-h`.
 //!
-//! Variables and keys of files follow from the name of a flag (`sources`). Flags are written as Go's
-//! are: one dash or two, `-name value` or `-name=value`; of several, the last one wins. Defaults
-//! stand only here. Start with [`FLAGS`].
+//! Variables and keys of files follow from the name of a flag (`sources`). Flags are written as in
+//! Go: one dash or two, `-name value` or `-name=value`. Of several with one name, the last one
+//! wins. This table is the only place with defaults. Start with [`FLAGS`].
 use super::UsageError;
 use getopts::{Fail, HasArg, Occur, Options};
 use std::collections::BTreeMap;
 
 /// The longest line of `-h`, in characters.
 const HELP_COLUMNS: usize = 96;
-/// What the lines about a flag are indented by.
+/// The indentation of the help of a flag.
 const HELP_INDENT: &str = "      ";
 
-/// Which values a flag takes.
+/// The values that a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlagKind {
     /// One text.
@@ -40,9 +40,9 @@ pub enum FlagDefault {
 pub struct CommandFlag {
     /// Its name without a dash.
     pub name: &'static str,
-    /// Which values it takes.
+    /// The values that it takes.
     pub kind: FlagKind,
-    /// What `-h` calls its value.
+    /// The word for its value in `-h`.
     hint: &'static str,
     /// Its value if no source gives one.
     pub default: FlagDefault,
@@ -153,7 +153,8 @@ const CLIENTS: [CommandFlag; 7] = [
     flag("cors", List, "ORIGIN,...", Nothing,
         "Origins whose pages may use the client port from a browser, such as http://a.example; * for all."),
     flag("forward", Bool, "", Described("false, with -compat 2 true"),
-        "A follower passes writes and linearizable reads on to the leader, instead of redirecting the client to it."),
+        "Forward requests to the leader instead of redirecting the client: a follower forwards writes and linearizable \
+         reads, a standby short requests."),
     flag("compat", Text, "0.4|2", Fixed("0.4"),
         "Whose clients the answers suit: those of etcd 0.4 or of etcd 2. With 2, -forward is on by default."),
     flag("watch-history", Text, "N", Fixed("1000"),
@@ -248,7 +249,7 @@ pub fn by_name(name: &str) -> &'static CommandFlag {
     found.unwrap_or_else(|| panic!("-{name} is in the table"))
 }
 
-/// What the command line gives.
+/// The flags on the command line.
 #[derive(Debug, Default)]
 pub struct CommandLine {
     /// The values, by the present names of the flags.
@@ -309,8 +310,8 @@ pub fn read(args: &[String]) -> Result<CommandLine, UsageError> {
     Ok(given)
 }
 
-/// Makes one word of `-snapshot false`. The documents of etcd 0.4 write it so, although its
-/// booleans take a value only with `=`.
+/// Joins `-snapshot false` into `-snapshot=false`. The documents of etcd 0.4 use the first form,
+/// although its booleans take a value only with `=`.
 fn join_snapshot(args: &[String]) -> Vec<String> {
     let mut joined = Vec::with_capacity(args.len());
     let mut words = args.iter().peekable();
@@ -321,7 +322,7 @@ fn join_snapshot(args: &[String]) -> Vec<String> {
                 joined.push(format!("{word}={value}"));
                 words.next();
             }
-            // The value of another flag is not read as a flag, whatever it looks like.
+            // The word after a flag with a value is its value, even if it looks like a flag.
             Some(value) if takes_next(word) => {
                 joined.push(word.clone());
                 joined.push(value.to_string());
@@ -333,7 +334,7 @@ fn join_snapshot(args: &[String]) -> Vec<String> {
     joined
 }
 
-/// Whether the word behind `arg` is its value.
+/// Whether the word after `arg` is its value.
 fn takes_next(arg: &str) -> bool {
     let Some(name) = arg.strip_prefix('-') else {
         return false;

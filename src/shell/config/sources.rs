@@ -1,9 +1,9 @@
-//! Where the value of a setting comes from: flag, variable, file, default. The strongest source that
-//! gives a value wins.
+//! Where the value of a setting comes from: flag, variable, file, default. The strongest source
+//! that gives a value wins.
 //!
-//! A variable is the flag's name in capitals with `_` for `-` and `ETCD_` before it. A key of a file
-//! is the name with `_` for `-`; in the tables `[peer]` and `[cluster]` it lacks that prefix. An
-//! empty variable or key counts as not given. Start with [`Sources::get`].
+//! A variable is the flag's name in capitals with `_` for `-` and `ETCD_` before it. A key of a
+//! file is the name with `_` for `-`; in the tables `[peer]` and `[cluster]` it lacks that prefix.
+//! An empty variable or key counts as not given. Start with [`Sources::get`].
 use super::flags::{self, CommandLine, FlagDefault, FlagKind};
 use super::{ProcessInputs, UsageError};
 use serde_json::Value as Json;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// The configuration file that is read if it exists.
 const SYSTEM_FILE: &str = "/etc/etcd/etcd.conf";
 
-/// The kind of a source; the strongest is the least.
+/// The kind of a source. A stronger source compares as less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SourceRank {
     /// The command line.
@@ -32,14 +32,14 @@ pub struct Value {
     pub text: String,
     /// The name of the setting for messages: `-addr`, `ETCD_ADDR`, `addr in FILE`.
     pub label: String,
-    /// Which source gave it.
+    /// The source that gives the value.
     pub rank: SourceRank,
 }
 
 /// All sources.
 pub struct Sources<'a> {
     inputs: &'a ProcessInputs<'a>,
-    /// What the command line gives, by the names of the flags.
+    /// The values on the command line, by the names of the flags.
     flags: BTreeMap<&'static str, String>,
     /// The configuration files, the strongest first.
     files: Vec<ConfigFile>,
@@ -48,12 +48,12 @@ pub struct Sources<'a> {
 /// A configuration file.
 struct ConfigFile {
     path: String,
-    /// What it gives, by the names of the flags. No value is empty.
+    /// The values in the file, by the names of the flags. No value is empty.
     values: BTreeMap<&'static str, String>,
 }
 
 impl<'a> Sources<'a> {
-    /// Reads the configuration files. Adds to `warnings` what is ignored.
+    /// Reads the configuration files. Adds a warning for each key that is ignored.
     ///
     /// # Errors
     ///

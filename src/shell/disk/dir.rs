@@ -1,4 +1,4 @@
-//! The data directory as a whole: making it, refusing one of etcd's, wiping it.
+//! The data directory as a whole: creates it, refuses a directory of etcd, wipes it.
 //!
 //! This file knows the names of all files that tern keeps in the directory, and never reads them.
 //! Errors are sentences for the user: what is wrong, where, and what to do.
@@ -47,8 +47,8 @@ pub fn refuse_foreign(data_dir: &Path) -> Result<(), String> {
     ))
 }
 
-/// Removes all that `-f` removes: the log, snapshots, exports, `membership`, `standby_info`, and
-/// etcd's own files.
+/// Removes everything of tern and etcd for `-f`: the log, snapshots, exports, `membership`,
+/// `standby_info`, and etcd's own files.
 ///
 /// The log with `state` is removed first. A crash after that leaves a new directory with stale
 /// files, never a machine that has forgotten its vote.
@@ -70,7 +70,8 @@ pub fn wipe(data_dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether `-f` removes a file of this name, which is not the log's. All other files stay.
+/// Whether `-f` removes the file or folder of this name. The files of the log are removed by
+/// `wal::wipe`, all others stay.
 fn is_wiped(name: &str) -> bool {
     let known = [snapfile::FOLDER, standby::FILE, membership::FILE];
     known.contains(&name)
@@ -80,8 +81,8 @@ fn is_wiped(name: &str) -> bool {
         || name.ends_with(".tmp")
 }
 
-/// Removes durably what a machine that joins anew keeps besides its log: `membership` and the
-/// snapshots. `standby_info` stays.
+/// Removes `membership` and the snapshots durably, for a machine that joins again with a new log.
+/// `standby_info` stays.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The file of an export: the key space as etcd's own snapshot format, `RAFT-migrate.snap`.
+//! The file of an export, `RAFT-migrate.snap`: the key space in etcd's snapshot format.
 //!
 //! It is written in pieces under a temporary name and renamed once it is whole. Start with
 //! [`Export::new`].

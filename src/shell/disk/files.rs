@@ -1,10 +1,10 @@
-//! What all files in the data directory need: modes, files that are written as a whole, directory
-//! syncs, removal, the question whether the disk is full.
+//! File operations for the whole data directory: create and open with the right mode, replace a
+//! small file atomically, sync a folder, remove, recognize a full disk.
 //!
-//! This file knows no file of tern by name. Each caller names its own.
+//! This file must not know the names of tern's files; the callers pass them.
 //!
-//! Values may be secret, so only the owner may read what is made here, whatever the umask is. The
-//! modes of files and folders that exist are left to the operator.
+//! Values may be secret, so new files and folders are readable only by their owner, whatever the
+//! umask is. The modes of existing ones are left to the operator.
 use rustix::fs::OFlags;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -85,7 +85,7 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     ))
 }
 
-/// The error of a name that is not that of a regular file; with what it is.
+/// The error for a path that is not a regular file. Holds what it is, such as `a FIFO`.
 #[derive(Debug)]
 struct WrongKind(&'static str);
 

@@ -1,7 +1,8 @@
-//! The file `membership`: which member of its cluster this machine is.
+//! The file `membership`: the id that the cluster gave this machine.
 //!
-//! A machine that was admitted has nothing but its id until the leader's first snapshot arrives. A
-//! founder has no such file: its snapshot names it. Start with [`read`].
+//! After a machine was admitted, and until the leader's first snapshot arrives, its id stands only
+//! in this file. A founder has no such file: its first snapshot contains its id. Start with
+//! [`read`].
 use super::files;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -10,7 +11,8 @@ use std::path::Path;
 /// The name of the file in the data directory.
 pub const FILE: &str = "membership";
 
-/// What the file says.
+/// The content of the file. An enum with one variant, because the stored JSON names the variant:
+/// `{"member":{"id":5,"incarnation":7}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OwnMembership {

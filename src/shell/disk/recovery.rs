@@ -1,15 +1,15 @@
-//! The start: what the data directory holds, checked and put together.
+//! Recovery at start: checks the data directory and assembles the state of the core from it.
 //!
 //! The order of the steps:
 //! 1. Make the directory, or wipe it (`-f`), or refuse it if etcd has written it.
 //! 2. Open the log.
-//! 3. Read `membership` and `standby_info`: which part this machine has in its cluster. A log that
-//!    it has abandoned is wiped, as a crash may have come before that.
-//! 4. Restore the newest snapshot that is whole, and the log entries behind it. A machine that holds
-//!    nothing founds a cluster, unless it is to join one.
+//! 3. Read `membership` and `standby_info`: is this machine a member, a standby or new? If it
+//!    became a standby and a crash came before its log was wiped, wipe the log now.
+//! 4. Restore the newest undamaged snapshot, and the log entries after it. A machine with an empty
+//!    directory founds a cluster, unless it is to join one.
 //!
-//! Whatever is doubtful is refused: every error is a sentence that says which file, what is wrong,
-//! and what to do. Start with [`Disk::open_to`].
+//! A directory that contradicts itself is refused. Every error is a sentence that names the file,
+//! what is wrong with it and the next step. Start with [`Disk::open_to`].
 use super::membership::{self, OwnMembership};
 use super::snapfile::{SnapshotFileWriter, Unusable};
 use super::snapshots::{self, KEPT, Snapshots};
@@ -48,8 +48,8 @@ struct RestoredSnapshot {
 }
 
 impl Disk {
-    /// Opens the data directory and reads all of it. A machine that holds nothing joins a cluster if
-    /// the configuration names machines to ask, and founds one otherwise.
+    /// Opens the data directory and reads all of it. A machine with an empty directory joins a
+    /// cluster if the configuration names one, and founds one otherwise.
     ///
     /// # Errors
     ///
@@ -58,8 +58,8 @@ impl Disk {
         Disk::open_to(config, config.names_a_cluster())
     }
 
-    /// [`Disk::open`]; `joins` tells whether a machine that holds nothing joins a cluster (its
-    /// recovered id is 0 then) or founds one.
+    /// [`Disk::open`], with `joins` in place of the configuration: whether a machine with an empty
+    /// directory joins a cluster. Its recovered id is `None` then.
     ///
     /// # Errors
     ///
@@ -154,8 +154,8 @@ fn id_of(membership: Option<OwnMembership>, identity: u64) -> Option<PeerId> {
     }
 }
 
-/// Finishes what a crash has interrupted when this machine became a standby. Returns the log as it
-/// is then.
+/// Finishes the wipe that a crash interrupted when this machine became a standby. Returns the log
+/// that is left.
 fn wipe_abandoned(
     config: &Config,
     wal: &mut Wal,
@@ -179,7 +179,8 @@ fn wipe_abandoned(
     }
 }
 
-/// What a machine recovers that holds nothing of its cluster yet, except its id if it was admitted.
+/// The recovered state of a machine without snapshot and log entries: a new one, a standby, or a
+/// member that was admitted and has not received the leader's snapshot.
 fn recover_nothing(id: Option<PeerId>, log: &wal::Recovered) -> Recovered {
     let (term, vote) = log.state.unwrap_or_default();
     let nothing = Recovered::nothing(id, log.identity);
@@ -245,7 +246,7 @@ fn write_first_snapshot(data_dir: &Path, founding: &Founding) -> io::Result<()> 
 }
 
 /// Restores the newest snapshot in `kept` that is whole. Damaged ones are removed from `kept` and
-/// set aside: the older snapshot and the log, which starts behind it, hold the same.
+/// set aside: the older snapshot and the log, which continues from it, hold the same data.
 fn restore_newest(
     data_dir: &Path,
     kept: &mut Vec<Index>,
@@ -286,24 +287,24 @@ fn restore_newest(
 const RESTORE_OR_JOIN: &str = "Restore the directory from a backup, or, if other machines hold its \
                                data, start it with -f to join anew";
 
-/// Renames a damaged snapshot, so that it does not count as one of those that are kept, and can be
-/// examined.
+/// Renames a damaged snapshot. It is no longer one of the kept snapshots, and an operator can
+/// examine it.
 fn set_aside(data_dir: &Path, index: Index) -> Result<(), String> {
     let path = snapfile::file_of(data_dir, index);
     let aside = path.with_extension("damaged");
     fs::rename(&path, aside).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Discards a log that does not lead up to the snapshot, as the record of its installation would
-/// have done: a crash has come between the leader's snapshot and that record. Returns how many
-/// records were appended to the log.
+/// Discards a log that ends before the snapshot or contradicts it. A crash came after the leader's
+/// snapshot was stored and before the log recorded its installation. Appends that record. Returns
+/// how many records were appended.
 fn discard_log_before(
     wal: &mut Wal,
     log: &mut wal::Recovered,
     meta: &SnapshotMeta,
 ) -> Result<u64, String> {
     let (term, index) = (meta.term.0, meta.index.0);
-    if leads_to(&log.entries, term, index) {
+    if continues(&log.entries, term, index) {
         return Ok(0);
     }
     log.entries.clear();
@@ -319,8 +320,8 @@ fn discard_log_before(
     wal.append(&[record], index).map_err(|e| e.to_string())
 }
 
-/// Whether the entries contain the last entry of a snapshot, or start behind it.
-fn leads_to(entries: &[wal::Entry], term: u64, index: u64) -> bool {
+/// Whether the entries contain the last entry of a snapshot, or start after it, or are none.
+fn continues(entries: &[wal::Entry], term: u64, index: u64) -> bool {
     let Some(first) = entries.first() else {
         return true;
     };
@@ -330,7 +331,7 @@ fn leads_to(entries: &[wal::Entry], term: u64, index: u64) -> bool {
     entries.iter().any(|e| e.index == index && e.term == term)
 }
 
-/// Puts snapshot and log together.
+/// Assembles the recovered state from snapshot and log.
 fn join_parts(
     data_dir: &Path,
     log: wal::Recovered,
@@ -383,7 +384,7 @@ fn join_parts(
     })
 }
 
-/// Refuses a log that starts behind the end of the snapshot of index `at`.
+/// Refuses a log whose first entry does not follow the snapshot of index `at`.
 fn refuse_gap(data_dir: &Path, log: &wal::Recovered, at: Index) -> Result<(), String> {
     let first = log.entries.first().map_or(at.0 + 1, |e| e.index);
     let installed = log.installed.as_ref().map_or(0, |i| i.index);
@@ -391,8 +392,8 @@ fn refuse_gap(data_dir: &Path, log: &wal::Recovered, at: Index) -> Result<(), St
         return Ok(());
     }
     Err(format!(
-        "{}: the newest good snapshot is that of index {}, but the log begins behind index {}: what is \
-         between them is lost. {RESTORE_OR_JOIN}",
+        "{}: the newest good snapshot is that of index {}, but the log begins after index {}: the \
+         entries between them are lost. {RESTORE_OR_JOIN}",
         data_dir.display(),
         at.0,
         installed.max(first.saturating_sub(1))

@@ -2,14 +2,16 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | head, 32 bytes | `TERNSNAP`, format version (4), zeros (4), index (8), CRC-32 of the first 24 bytes (4), zeros (4) |
+//! | head, 32 bytes | `TERNSNAP`, format version (4), zeros (4), index (8), CRC-32 of the first 24
+//! bytes (4), zeros (4) |
 //! | chunk, repeated | length (4), checksum (4), content |
-//! | end, 24 bytes | length 0 (4), checksum of the rest (4), number of chunks (8), bytes of all chunks (8) |
+//! | end, 24 bytes | length 0 (4), checksum of the rest (4), number of chunks (8), bytes of all
+//! chunks (8) |
 //!
 //! Numbers are little-endian. The first chunk is the snapshot's `SnapshotMeta`. A checksum covers
-//! the snapshot's index, the number of the chunk and the content, so that no chunk passes for
-//! another. A file is synced before it is renamed to its final name, so a file of that name is
-//! whole unless the disk has damaged it.
+//! the snapshot's index, the number of the chunk and the content, so that a chunk is valid only in
+//! its own place. A file is synced before it is renamed to its final name, so a file of that name
+//! is whole unless the disk has damaged it.
 //!
 //! Start with [`SnapshotFileWriter`] and [`SnapshotFileReader`].
 use super::files;
@@ -213,8 +215,8 @@ impl SnapshotFileWriter {
 pub enum Unusable {
     /// The file is damaged or not whole.
     Damaged(String),
-    /// The file has another format, or is not a regular file. A snapshot of tern was not damaged, so
-    /// an older one must not take its place.
+    /// The file has another format, or is not a regular file. The disk did not damage a snapshot,
+    /// so recovery must not fall back to an older one.
     Foreign(String),
 }
 
@@ -249,7 +251,8 @@ impl SnapshotFileReader {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is damaged, has another format, or is the snapshot of another index.
+    /// The file cannot be read, is damaged, has another format, or is the snapshot of another
+    /// index.
     pub fn open(path: &Path, index: Index) -> Result<SnapshotFileReader, Unusable> {
         let failed = |e: io::Error| {
             let text = format!("{}: {e}", path.display());

@@ -32,8 +32,8 @@ pub struct Snapshots {
     /// The snapshot that this machine is writing. `None` also after it failed, until the core
     /// begins the next one.
     writing: Option<SnapshotFileWriter>,
-    /// The file of the snapshot that a leader is sending. `None` before its first piece and after
-    /// a refusal: pieces are refused then until one starts at offset 0.
+    /// The file of the snapshot that a leader is sending. `None` before its first piece and after a
+    /// refusal. While it is `None`, only a piece at offset 0 is accepted.
     receiving: Option<File>,
 }
 
@@ -91,8 +91,8 @@ impl Snapshots {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Option<SnapshotIn> {
-        // Without a writer the snapshot has failed. The core was told, but chunks that it had made
-        // before still arrive.
+        // Without a writer the snapshot has failed and that was reported. Chunks that the core made
+        // before the report still arrive.
         let writer = self.writing.as_mut()?;
         let index = writer.index();
         match writer.append(bytes) {
@@ -172,7 +172,7 @@ impl Snapshots {
     }
 
     /// A piece of the file of a kept snapshot, and whether it is the last one. `None`: the snapshot
-    /// is not kept any more.
+    /// was removed.
     fn read(&self, index: Index, offset: u64) -> Option<(Box<[u8]>, bool)> {
         if !self.kept.contains(&index) {
             return None;
@@ -360,14 +360,14 @@ mod tests {
         let mut offset = 0;
         for part in whole.chunks(100) {
             let done = offset + part.len() == whole.len();
-            let told = to.carry_out(SnapshotOut::Receive {
+            let report = to.carry_out(SnapshotOut::Receive {
                 meta: meta(9),
                 offset: offset as u64,
                 data: part.into(),
                 done,
             });
             offset += part.len();
-            match told {
+            match report {
                 None => assert!(!done),
                 Some(SnapshotIn::Installed {
                     meta: found, bytes, ..

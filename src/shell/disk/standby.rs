@@ -1,10 +1,10 @@
 //! The file `standby_info`: what a machine in standby mode knows of its cluster.
 //!
-//! Two orders of writing make every crash recoverable:
-//! - A member that becomes a standby writes this file first. It names the abandoned log, so that the
-//!   next start wipes the log if a crash came before the wiping.
-//! - A standby that is admitted writes `membership` first. Until this file follows, the newer
-//!   membership is valid.
+//! The order of writing makes every crash recoverable:
+//! - A member that becomes a standby writes this file before it wipes its log. The file names the
+//!   abandoned log, so that after a crash between the two steps the next start wipes it.
+//! - A standby that is admitted writes `membership` before it changes this file. After a crash
+//!   between the two steps, the `membership` for the present log overrides this file.
 //!
 //! Start with [`read`].
 use super::files;
@@ -17,10 +17,10 @@ use std::path::Path;
 /// The name of the file in the data directory.
 pub const FILE: &str = "standby_info";
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StandbyRecord {
-    /// What the machine knew of its cluster.
+    /// Members and settings of the cluster, as this machine last knew them.
     pub info: StandbyInfo,
     /// The random number of the log that the machine abandoned, to be wiped; `None` if there is no
     /// such log.
@@ -28,8 +28,8 @@ pub struct StandbyRecord {
 }
 
 impl StandbyRecord {
-    /// Whether the machine is still a standby, and was not admitted since. `incarnation` is the
-    /// random number of the log in the directory.
+    /// Whether the machine is still a standby: the file says so, and no later `membership` says
+    /// that it was admitted. `incarnation` is the random number of the log in the directory.
     pub fn is_current(&self, membership: Option<&OwnMembership>, incarnation: u64) -> bool {
         if !self.info.running {
             return false;
@@ -103,7 +103,7 @@ impl From<MachineEntry> for MachineInfo {
     }
 }
 
-/// Reads the file, also that of a standby that was admitted since; `None` if there is none.
+/// Reads the file; `None` if there is none. It may be outdated, see [`StandbyRecord::is_current`].
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
-//! JSON straight into the output: strings, times, nodes, events, errors.
+//! Writes JSON directly into the output: strings, times, nodes, events, errors.
 //!
-//! Not through a tree of values: that would cost an allocation for each field, and lose the order
-//! of fields that clients of 0.4 may depend on. Times and durations are printed as in 0.4.
+//! No tree of values is built: it would cost an allocation for each field, and lose the order of
+//! fields that clients of 0.4 may depend on. Times and durations are printed as in 0.4.
 //!
 //! Start reading at [`event`].
 use crate::codec::http::response::push_number;
@@ -9,14 +9,14 @@ use crate::core::error::Error;
 use crate::core::store::{Action, EtcdIndex, Event, ValueRef, ViewRef};
 use std::sync::Arc;
 
-/// A value of at least this many bytes is not copied into an answer to a write. For a shorter one
-/// the copy costs less than its own place in the output.
+/// A value of at least this many bytes is not copied into the answer to a write or to a GET of one
+/// file. Copying a shorter one costs less than a separate buffer in the output queue.
 const SHARED_BYTES_MIN: usize = 32 << 10;
 
-/// A value that is sent from the memory in which the store has it.
+/// A long value that is sent from the store's own memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedValue {
-    /// Its place: the length of the output before it. The output has the quotes around it.
+    /// The offset in the output where the value belongs, in bytes. The quotes are in the output.
     pub at: usize,
     /// The value, which needs no escape.
     pub value: Arc<str>,
@@ -174,7 +174,7 @@ fn seconds_left(expires_ns: u64, now_ns: u64) -> i64 {
 }
 
 /// Appends `,"expiration":…,"ttl":…` of a node that expires. A `ttl` of 0 is left out; with
-/// `positive` also a negative one.
+/// `positive`, a negative one is left out too.
 pub fn expiry(expires_ns: Option<u64>, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
     let Some(expires_ns) = expires_ns else {
         return;
@@ -197,7 +197,7 @@ pub fn node_head(view: ViewRef, positive: bool, now_ns: u64, out: &mut Vec<u8>) 
     node_head_sharing(view, positive, now_ns, out, None);
 }
 
-/// The same; a long value goes into `shared`, if that is given.
+/// [`node_head`]; a long value is left out and added to `shared`, if that is given.
 fn node_head_sharing(
     view: ViewRef,
     positive: bool,
@@ -229,7 +229,7 @@ fn node_head_sharing(
     expiry(view.expires_ns, positive, now_ns, out);
 }
 
-/// Appends the fields of a node after its children. The root has none.
+/// Appends the fields of a node after its children. The root's indexes are 0 and left out.
 pub fn node_tail(modified: EtcdIndex, created: EtcdIndex, out: &mut Vec<u8>) {
     if modified.0 > 0 {
         number(",\"modifiedIndex\":", modified.0, out);
@@ -270,8 +270,8 @@ pub fn event(event: &Event, now_ns: u64, out: &mut Vec<u8>) {
     write_event(event, now_ns, out, None);
 }
 
-/// Appends the answer to a GET of a file, without its value if that is long: it goes into `shared`.
-/// Returns its length.
+/// Appends the answer to a GET of a file. A long value is left out and added to `shared`. Returns
+/// the length of all values in `shared`, in bytes.
 pub fn file_sharing(
     file: ViewRef,
     now_ns: u64,
@@ -288,7 +288,8 @@ fn shared_bytes(shared: &[SharedValue]) -> usize {
     shared.iter().map(|shared| shared.value.len()).sum()
 }
 
-/// Appends an event without its long values, which go into `shared`. Returns their length.
+/// Appends an event. Long values are left out and added to `shared`. Returns the length of all
+/// values in `shared`, in bytes.
 pub fn event_sharing(
     event: &Event,
     now_ns: u64,

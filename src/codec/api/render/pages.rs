@@ -45,7 +45,7 @@ impl Shape {
         Next::done(framing)
     }
 
-    /// A file that is read at once, with the bytes of a page that holds the file alone.
+    /// The answer to a GET of one file. Its bytes are those of a listing that holds the file alone.
     pub(in crate::codec::api) fn file(
         &self,
         file: ViewRef,
@@ -62,8 +62,8 @@ impl Shape {
         framing
     }
 
-    /// The answer to a HEAD has no length: the rest of the listing, of which it would be the
-    /// length, is not read.
+    /// The answer to a HEAD. It has no `Content-Length`, because the rest of the listing is not
+    /// read.
     fn page_head_only(
         &mut self,
         is_whole: bool,

@@ -7,7 +7,7 @@ use crate::codec::http::response::{JSON, TEXT};
 use crate::core::command::ClusterConfig;
 use crate::core::seam::{Indexes, MachineInfo, Outcome, Role};
 
-/// `Content-Type` of a raft index.
+/// `Content-Type` of a raft index, the body of the answer to a join or a removal.
 const BYTES: &str = "application/octet-stream";
 
 impl Shape {
@@ -36,13 +36,13 @@ fn body(outcome: &Outcome, at: Indexes, out: &mut Vec<u8>) {
         Outcome::Machines { client_urls } => raw(&client_urls.join(", "), out),
         Outcome::SpeedTest => raw("speed test success", out),
         Outcome::NotLeader => raw("not current leader", out),
-        Outcome::StatsSelf(of) => stats::this(of, out),
-        Outcome::StatsLeader(of) => stats::leader(of, out),
-        Outcome::StatsStore(of) => stats::store(of, out),
-        Outcome::Config(of) => config(of, out),
+        Outcome::StatsSelf(own) => stats::own(own, out),
+        Outcome::StatsLeader(leader) => stats::leader(leader, out),
+        Outcome::StatsStore(store) => stats::store(store, out),
+        Outcome::Config(cluster) => config(cluster, out),
         Outcome::MachineList(list) => machines(list, out),
-        Outcome::Machine(of) => {
-            machine(of, out);
+        Outcome::Machine(info) => {
+            machine(info, out);
             out.push(b'\n');
         }
         Outcome::Removed => raft_index(at.commit.0, out),
@@ -64,7 +64,7 @@ fn config(config: &ClusterConfig, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Appends one machine.
+/// Appends one machine. Its state is `leader` or `follower`, as in 0.4.
 fn machine(machine: &MachineInfo, out: &mut Vec<u8>) {
     let state = match machine.state {
         Role::Leader => Role::Leader,

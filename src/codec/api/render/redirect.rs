@@ -1,5 +1,4 @@
-//! Redirects to another machine, and the outcome of a request that was forwarded in place of the
-//! client.
+//! Redirects to another machine, and the outcome of requests that were forwarded to the leader.
 use super::{AnswerKind, Next, ProxyOutcome, Shape, json};
 use crate::codec::api::Context;
 use crate::codec::http::response::JSON;
@@ -7,8 +6,7 @@ use crate::codec::http::{Method, Response};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
 use crate::core::escape;
 
-/// Targets up to this many bytes are kept in place, longer ones are allocated. Enough for most
-/// keys.
+/// Targets up to this many bytes are stored inline, longer ones are allocated. Most keys fit.
 const INLINE_BYTES: usize = 64;
 
 /// Path and query of a pending request, for a redirect that may follow.
@@ -105,8 +103,8 @@ fn link(location: &str) -> Vec<u8> {
 }
 
 impl Shape {
-    /// Another machine must be asked: on its client port for the key space, on its peer port for
-    /// the cluster.
+    /// Redirects the client to another machine: to its client port for a request about keys, to its
+    /// peer port for one about the cluster.
     pub(super) fn redirect(
         &self,
         client_url: &str,
@@ -157,8 +155,8 @@ impl Shape {
                 }
                 response
             }
-            // The leader did not get the whole request, or it changes nothing: the client may
-            // repeat it.
+            // The leader did not receive the whole request, or the request only reads. The client
+            // may send it again.
             ProxyOutcome::Failed { sent } if !sent || reads => {
                 response(self.method, leader_url, &self.target.escaped())
             }

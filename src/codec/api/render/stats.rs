@@ -4,7 +4,7 @@ use crate::core::seam::{LeaderStats, Role, SelfStats};
 use crate::core::store::Stats;
 
 /// `/v2/stats/self`. Rates are left out while nothing is sent or received.
-pub fn this(stats: &SelfStats, out: &mut Vec<u8>) {
+pub fn own(stats: &SelfStats, out: &mut Vec<u8>) {
     raw("{\"name\":", out);
     string(&stats.name, out);
     raw(",\"state\":\"", out);

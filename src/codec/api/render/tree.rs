@@ -1,6 +1,6 @@
-//! Trees from flat lists. The machine lists nodes in path order with their depth, in pages. They
-//! become nested JSON here, with the open brackets on a stack: a deep tree costs memory, but never
-//! overflows the call stack.
+//! Writes flat listings as nested JSON. The machine lists nodes in path order with their depth, in
+//! pages. The nodes whose brackets are open are kept in a vector: nothing recurses, so a deep tree
+//! cannot overflow the call stack.
 //!
 //! Start reading at `NodeTree::item`. `migration_rest` writes the end of the migration document.
 use super::json::{event, node_head, node_tail, number, raw, string, time};
@@ -8,7 +8,7 @@ use super::stats;
 use crate::core::seam::Migrated;
 use crate::core::store::{EtcdIndex, ListItem};
 
-/// A node whose children may still come.
+/// A node that was written except for its end: more children may follow.
 #[derive(Clone, Copy, Debug)]
 struct OpenNode {
     dir: bool,
@@ -30,8 +30,8 @@ enum Document {
 #[derive(Debug)]
 pub struct NodeTree {
     document: Document,
-    /// The open nodes above `innermost`, the root first. Empty for a file, whose answer needs no
-    /// allocation.
+    /// The open nodes above `innermost`, the root first. Empty for a file, so that its answer needs
+    /// no allocation.
     ancestors: Vec<OpenNode>,
     /// The open node that was written last.
     innermost: Option<OpenNode>,

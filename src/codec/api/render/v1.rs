@@ -1,6 +1,6 @@
 //! The flat answers of the v1 interface: `{"action":…,"key":…,"value":…,"index":…}`.
 //!
-//! They have no indexes in their head. A set with `prevValue` is called `testAndSet`.
+//! Their heads have no index headers. A set with `prevValue` is called `testAndSet`.
 use super::json::{self, expiry, number, raw, string};
 use crate::core::store::{Action, Event, ListItem, View};
 
@@ -38,7 +38,7 @@ fn object(action: &str, view: &View, fields: &Fields, index: u64, now_ns: u64, o
     out.push(b'}');
 }
 
-/// Appends an event. One on a directory is an empty list.
+/// Appends an event. An event on a directory is written as an empty list.
 pub fn event(event: &Event, index: u64, now_ns: u64, out: &mut Vec<u8>) {
     if event.node.dir {
         return raw("[]", out);
@@ -61,7 +61,8 @@ pub fn event(event: &Event, index: u64, now_ns: u64, out: &mut Vec<u8>) {
 /// The answer to a GET, page by page: a file as an object, a directory as the list of its children.
 #[derive(Debug, Default)]
 pub struct V1Listing {
-    /// The `index` of all children: the etcd index at the first page. `None` before it.
+    /// The field `index` of all children: the etcd index of the first page. `None` before that
+    /// page.
     index: Option<u64>,
     /// Whether a child was written.
     has_children: bool,

@@ -1,4 +1,5 @@
-//! Events for watchers: the head at once, past events as a backlog, live ones as deliveries.
+//! Events for watchers. A v2 watcher gets the head at once, past events as a backlog, and live
+//! events as deliveries.
 use super::{AnswerKind, Next, Shape, json};
 use crate::codec::api::Context;
 use crate::codec::http::response::{TEXT, push_hexadecimal};
@@ -42,7 +43,7 @@ pub struct Delivered {
     pub next: Next,
 }
 
-/// An event as a watcher gets it. Clients of 2.x expect each one on a line of its own.
+/// Appends an event in the form for watchers. Clients of 2.x expect each one on a line of its own.
 fn watch_event(event: &Event, context: &Context, out: &mut Vec<u8>) {
     json::event(event, context.now.wall_ns, out);
     if context.site.compat_2 {
@@ -51,8 +52,8 @@ fn watch_event(event: &Event, context: &Context, out: &mut Vec<u8>) {
 }
 
 impl Shape {
-    /// Hands an event to the watcher. `ends` is what the delivery says beside the ticket: the
-    /// answer ends with this event.
+    /// Writes an event for this watcher. `ends` is the flag beside the watcher's ticket in the
+    /// delivery: the answer ends with this event.
     pub fn deliver(
         &mut self,
         delivery: &Delivery,
@@ -109,7 +110,7 @@ impl Shape {
             (AnswerKind::V1Watch { .. }, [event, ..]) => {
                 return self.v1_event(event, at.etcd.0, context, out);
             }
-            // A long poll that is answered at once has a length.
+            // A long poll that one past event answers is sent as a whole, with its length.
             (AnswerKind::Watch, [event]) if done && self.framing.is_none() => {
                 let head = self.key_head(200, at, context, out);
                 return Next::done(head.full(|out| watch_event(event, context, out)));
@@ -137,7 +138,7 @@ impl Shape {
         }
     }
 
-    /// The body ends without another event and the connection closes, so that the client asks
+    /// Ends the body without another event and closes the connection. The client then watches
     /// again.
     pub(super) fn watch_end(&mut self, context: &Context, out: &mut Vec<u8>) -> Next {
         self.mode.keep_alive = false;

@@ -1,5 +1,5 @@
-//! A request on its way to its handler: its parameters, checked, and the responses that a handler
-//! gives without the machine.
+//! [`Exchange`], the argument of every handler: the request with its context, checked access to its
+//! parameters, and the responses that a handler makes without the machine.
 use super::cors::Cors;
 use super::render::{AnswerKind, Shape, json};
 use super::{Context, NOT_FOUND, Routed};
@@ -13,22 +13,22 @@ use crate::core::seam::Op;
 /// The media type of form bodies.
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The longest ttl, in seconds: 100 years. A later time would not fit what clients of 0.4 read.
+/// The longest ttl, in seconds: 100 years. Clients of 0.4 cannot read much later expirations.
 const TTL_S_MAX: i64 = 36_525 * 86_400;
 
-/// What a handler decides. `Err` is a response too: the request ended early, mostly by an error.
+/// The result of a handler. `Err` is a response that ends the request early, mostly an error.
 pub(super) type Handled = Result<Routed, Response>;
 
-/// A request with what surrounds it.
-pub(super) struct Ask<'a> {
+/// A request and everything that its response depends on.
+pub(super) struct Exchange<'a> {
     pub request: &'a Request<'a>,
     pub context: &'a Context<'a>,
     pub cors: Cors,
-    /// The part of the path that the route's pattern leaves to the handler; empty if none.
+    /// The part of the path after the prefix of the route; empty if the route is one exact path.
     pub rest: &'a str,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> Exchange<'a> {
     /// Hands `op` to the machine; its answer is written as `kind`.
     pub fn to_machine(&self, op: Op, kind: AnswerKind) -> Handled {
         let shape = Shape::new(kind, self.request, self.cors);
@@ -50,7 +50,7 @@ impl<'a> Ask<'a> {
         Ok(Routed::Answer(Response::new(404, TEXT, NOT_FOUND)))
     }
 
-    /// An empty answer with the indexes of an answer of the key space.
+    /// An empty 200 with the index headers of the key space.
     pub fn empty_with_indexes(&self) -> Handled {
         let at = self.context.at;
         let response = Response::new(200, JSON, "")
@@ -90,6 +90,10 @@ impl<'a> Ask<'a> {
     }
 
     /// The parameters of the query alone.
+    ///
+    /// # Errors
+    ///
+    /// A parameter is malformed, or a bound of [`form`] is exceeded.
     pub fn query(&self) -> Result<Parameters<'a>, Response> {
         self.parameters(b"")
     }
@@ -107,8 +111,7 @@ impl<'a> Ask<'a> {
     ///
     /// # Errors
     ///
-    /// 415 if there is a body that is not a form. An empty form in its place would store an empty
-    /// value.
+    /// 415 if there is a body that is not a form: to ignore it would store an empty value.
     pub fn form(&self) -> Result<Parameters<'a>, Response> {
         if !self.is_form() && !self.request.body.is_empty() {
             let cause = "the body is not application/x-www-form-urlencoded";
@@ -126,17 +129,17 @@ impl<'a> Ask<'a> {
             }
             Err(FormError::TooMany) => Err(self.error(Code::InvalidForm, "too many parameters")),
             Err(FormError::TooLarge) => {
-                let error = Error::new(Code::InvalidForm, "too many bytes that are no text");
+                let error = Error::new(Code::InvalidForm, "too many bytes that are not UTF-8");
                 Err(self.error_as(JSON, 413, error))
             }
         }
     }
 
-    /// An index: decimal digits without a sign. `cause` is that of the error.
+    /// Parses an index: decimal digits without a sign. `cause` is the cause of the error.
     ///
     /// # Errors
     ///
-    /// 203 if it is absent or anything else.
+    /// 203 if `given` is `None` or not such a number.
     pub fn index(&self, given: Option<&str>, cause: &str) -> Result<u64, Response> {
         let text = given.unwrap_or_default();
         let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
