@@ -155,9 +155,9 @@ impl Machine {
         }
     }
 
-    /// From now on a member checks that its cluster still lists it, and under its present addresses:
-    /// it asks the members of its log first, then the machines of `search`. To be called once,
-    /// before any input.
+    /// From now on a member checks that its cluster still lists it, and under its present
+    /// addresses: it asks the members of its log first, then the machines of `search`. To be called
+    /// once, before any input.
     ///
     /// # Errors
     ///
@@ -216,8 +216,8 @@ impl Machine {
     }
 
     /// Answers a GET of a file at once, without a ticket: the file at a clean path, and the indexes
-    /// of the answer. `None` if there is no file, or this machine does not serve now; the request is
-    /// then to be asked by `on_request`.
+    /// of the answer. `None` if there is no file, or this machine does not serve now; the request
+    /// is then to be asked by `on_request`.
     pub fn get_file<'a>(&'a mut self, path: &'a str) -> Option<(Indexes, ViewRef<'a>)> {
         match &mut self.mode {
             MachineMode::Member(member) => member.get_file(path),
@@ -233,7 +233,8 @@ impl Machine {
         self.check_invariants();
     }
 
-    /// A piece of a longer message arrived over the link to `from`. It shows that the peer is alive.
+    /// A piece of a longer message arrived over the link to `from`. It shows that the peer is
+    /// alive.
     pub fn on_contact(&mut self, now: Now, from: PeerId) {
         if let MachineMode::Member(member) = &mut self.mode {
             member.on_contact(now, from);
@@ -350,7 +351,8 @@ impl Machine {
 
     // -- outputs
 
-    /// Applies what is committed, does a slice of longer work, and appends the outputs to `outputs`.
+    /// Applies what is committed, does a slice of longer work, and appends the outputs to
+    /// `outputs`.
     pub fn advance(&mut self, now: Now, outputs: &mut Outputs) {
         self.pass_link_changes(now);
         if let MachineMode::Member(member) = &mut self.mode {
@@ -409,7 +411,7 @@ impl Machine {
         }
     }
 
-    /// How many timers wait beside those of raft. None of them belongs to a mode that has ended.
+    /// How many timers wait besides those of raft and of the links. A mode that has ended has none.
     pub fn timers(&self) -> usize {
         let mode_timers = match &self.mode {
             MachineMode::Member(member) => member.timers(),
@@ -425,7 +427,7 @@ impl Machine {
         !matches!(self.mode, MachineMode::Outside(Outside::Finding(_)))
     }
 
-    /// Its name.
+    /// This machine's name.
     pub fn name(&self) -> &str {
         &self.common.settings.name
     }
@@ -435,7 +437,7 @@ impl Machine {
         self.raft().map(Raft::id)
     }
 
-    /// What it is in its cluster. A member whose raft has stopped counts as a standby.
+    /// This machine's role in its cluster. A member whose raft has stopped counts as a standby.
     pub fn role(&self) -> Role {
         match self.member() {
             Some(member) if member.is_running() => member.replica.role(),

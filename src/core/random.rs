@@ -12,7 +12,7 @@ pub fn splitmix64(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What splitmix64 adds to its state for each number: 2^64 divided by the golden ratio.
+/// The increment of splitmix64 for each number: 2^64 divided by the golden ratio.
 pub const SPLITMIX_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The sequence of splitmix64, which visits each number.

@@ -50,7 +50,7 @@ pub struct Settings {
     pub forward: bool,
 }
 
-/// What the disk holds at start.
+/// The content of the data directory at start.
 pub struct Recovered {
     /// The term that was recorded last.
     pub term: Term,

@@ -60,7 +60,7 @@ const BACKLOG_BYTES_MAX: usize = 256 << 10;
 /// An event and the watchers that receive it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
-    /// What happened.
+    /// The event.
     pub event: Event,
     /// The watchers that it reaches, in ascending order, never none. A watcher that is no stream is
     /// removed with it.
@@ -85,15 +85,15 @@ pub enum WatchReply {
 pub struct Store {
     /// The etcd index; rises by one with each change.
     index: u64,
-    /// All nodes, and those that are removed and not freed.
+    /// All nodes, including removed ones that are not freed yet.
     tree: KeyTree,
     /// The nodes that expire. It may hold descendants of removed directories.
     ttl: Ttl,
     /// The last events; none is newer than `index`.
     history: History,
     watchers: Watchers,
-    /// Events of the changes since the last `take_notifications`, with the watchers that they reach;
-    /// oldest first.
+    /// Events of the changes since the last `take_notifications`, with the watchers that they
+    /// reach; oldest first.
     notifications: Vec<Notification>,
     stats: Stats,
     /// Removed nodes that are still to be freed.
@@ -147,8 +147,8 @@ impl Store {
         }
     }
 
-    /// Reads the file at a clean path and counts a get. `None`, and nothing counted, if there is no
-    /// file: `get` has the answer.
+    /// Reads the file at a clean path and counts a get. `None` if there is no file: nothing is
+    /// counted, and `get` has the answer.
     pub fn get_file<'a>(&'a mut self, path: &'a str) -> Option<ViewRef<'a>> {
         let Lookup::Node { id, .. } = self.tree.look_up_clean(path) else {
             return None;

@@ -29,8 +29,8 @@ const EXPIRY_DRIFT_US_MAX: u64 = 1_000;
 /// in microseconds.
 const REMOVE_US: u64 = 1_000_000;
 /// A leader with peers has a turn at each heartbeat. After a longer gap between two turns (in
-/// microseconds; or an election timeout, if that is longer) this process stood still, and silence
-/// of the peers meanwhile proves nothing.
+/// microseconds; or an election timeout, if that is longer) this process stood still. It could not
+/// hear its peers meanwhile, so their silence does not count.
 const GAP_US_MAX: u64 = 1_000_000;
 /// The first pause between two reports about a silent peer, in seconds. It doubles up to
 /// [`BACKOFF_S_MAX`].
@@ -42,7 +42,7 @@ const LATE_US: u64 = 5_000_000;
 /// How many election timeouts without a leader pass before that is reported.
 const LEADERLESS_TIMEOUTS: u64 = 10;
 
-/// What a timer stands for.
+/// The purpose of a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Duty {
     /// A node may be due.
@@ -159,8 +159,8 @@ impl Caretaker {
         self.open_sync = None;
     }
 
-    /// Resets all duties when a leadership begins or ends: contacts and `Sync` commands of an earlier
-    /// one do not count. After a gap between two turns, silence counts from now on.
+    /// Resets all duties when a leadership begins or ends: contacts and `Sync` commands of an
+    /// earlier one do not count. After a gap between two turns, silence counts from now on.
     fn follow_role(&mut self, now: Now, replica: &Replica) {
         let raft = replica.raft();
         let term = (raft.role() == RaftRole::Leader).then_some(raft.term());

@@ -2,8 +2,8 @@
 //!
 //! A search has one of two goals:
 //! - [`Goal::Join`] is for a machine without a log. It asks all peers, again and again, until one
-//!   admits the machine or the attempts are used up. A discovery service is asked first, and may say that this machine is
-//!   the first one, which starts the cluster.
+//!   admits the machine or the attempts are used up. A discovery service is asked first, and may
+//!   say that this machine is the first one, which starts the cluster.
 //! - [`Goal::Look`] is for a member. It finds out whether the member's place in the cluster is
 //!   still its own, and tells new addresses.
 //!
@@ -93,7 +93,7 @@ pub(super) enum SearchOutcome {
         /// The members and the sync interval of the cluster.
         info: StandbyInfo,
     },
-    /// There is nothing more to ask.
+    /// The search has ended without a finding that changes anything.
     Done,
 }
 

@@ -1,5 +1,8 @@
-//! The links of this machine: hands events of links to `peers`, and its conclusions (a process came
-//! or went, a report, a copied data directory) to the member. Start with [`Machine::on_hello`] and [`Machine::follow_place`].
+//! The links of this machine: the way between `Machine` and `peers`, which decides about links.
+//!
+//! Hands events of links to `peers`. Hands its conclusions (a process came or went, a report, a
+//! copied data directory) to the member. Start with [`Machine::on_hello`] and
+//! [`Machine::follow_place`].
 use super::{Common, Machine, MachineMode};
 use crate::core::peers::{
     Hello, HelloRefusal, Introduced, LinkEvent, LinkId, Peers, ProcessChange,
@@ -9,7 +12,7 @@ use crate::core::random::splitmix64;
 use crate::core::seam::{Fact, Order, Outputs, Settings, SnapshotOut};
 use crate::core::timer::Now;
 
-/// Tells the numbers of processes from other numbers that are drawn from a seed.
+/// Mixed into the seed, so that process numbers differ from other numbers drawn from that seed.
 const PROCESS_SEED: u64 = 0x70_726f_6365_7373;
 
 /// The links of a process that is not a member yet.
@@ -28,7 +31,8 @@ pub(super) fn peers(settings: &Settings, incarnation: u64, seed: u64) -> Peers {
 }
 
 impl Common {
-    /// The addresses that this machine was started with may be those of members.
+    /// Adds the peer URLs of `-peers` and `-peers-file` to the addresses that are dialled: members
+    /// may have moved there.
     pub(super) fn add_addresses(&mut self, now: Now) {
         let urls = self.search.peers.iter().map(|url| &**url);
         self.peers.add_addresses(now, urls);
@@ -55,7 +59,7 @@ impl Machine {
         result
     }
 
-    /// Something has happened to a link.
+    /// An event of the link `link`.
     pub fn on_link(&mut self, now: Now, link: LinkId, event: LinkEvent) {
         self.common.peers.on_event(now, link, event);
         self.pass_link_changes(now);
@@ -74,7 +78,8 @@ impl Machine {
         self.pass_link_changes(now);
     }
 
-    /// Tells the member which processes came and went, and logs what is to be logged.
+    /// Hands the changes and reports of `peers` on: processes that came or went to the member,
+    /// reports to the log. Ends this process if another one has taken its place.
     pub(super) fn pass_link_changes(&mut self, now: Now) {
         for (peer, change) in self.common.peers.take_changes() {
             self.on_process(now, peer, change);
@@ -98,7 +103,8 @@ impl Machine {
 
     // -- outputs
 
-    /// The links follow this machine's place, and what it has put out.
+    /// Called after each `advance`: `peers` learns this machine's id, the members, and from the
+    /// outputs which notices leave and whether data of the cluster has arrived.
     pub(super) fn follow_place(&mut self, now: Now, outputs: &mut Outputs) {
         let peers = &mut self.common.peers;
         let raft = match &mut self.mode {
@@ -138,7 +144,7 @@ impl Machine {
         self.common.peers.route(to)
     }
 
-    /// The peer at the other end of a link; `None`: what the link brings is not heard.
+    /// The peer at the other end of a link; `None`: messages of the link are dropped.
     pub fn peer_of(&self, link: LinkId) -> Option<PeerId> {
         self.common.peers.peer_of(link)
     }

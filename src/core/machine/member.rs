@@ -6,8 +6,8 @@
 //! - *Serving*: the replica answers.
 //! - *Stopping*: a leader hands over, and requests under way are finished. No new command is
 //!   appended.
-//! - *Stopped*, *leaving*: raft gets no more inputs. A leaving member was removed, or its data is an
-//!   old copy. It waits until its data directory is wiped, and then becomes a standby.
+//! - *Stopped*, *leaving*: raft gets no more inputs. A leaving member was removed, or its data is
+//!   an old copy. It waits until its data directory is wiped, and then becomes a standby.
 //!
 //! `place` checks that the cluster still lists this member. Start with [`MemberMode::advance`].
 use super::finder::Finder;
@@ -300,8 +300,8 @@ impl MemberMode {
         self.replica.outputs_mut().facts.push(fact);
     }
 
-    /// Serves once this machine has applied what the cluster had committed. After the time to wait it
-    /// also serves without a leader, if it has applied every entry that its disk recorded as
+    /// Serves once this machine has applied what the cluster had committed. After the time to wait
+    /// it also serves without a leader, if it has applied every entry that its disk recorded as
     /// committed.
     fn maybe_serve(&mut self, now: Now) {
         let MemberState::Starting { until_us, waiting } = &mut self.state else {
@@ -384,8 +384,8 @@ impl MemberMode {
         }
     }
 
-    /// Changes the state. Requests that have waited in the former state are redirected to the leader:
-    /// the key space here may be too old to answer them.
+    /// Changes the state. Requests that have waited in the former state are redirected to the
+    /// leader: the key space here may be too old to answer them.
     fn become_state(&mut self, state: MemberState) {
         let former = std::mem::replace(&mut self.state, state);
         if let MemberState::Starting { waiting, .. } | MemberState::Stopping { waiting, .. } =
@@ -486,7 +486,7 @@ impl MemberMode {
             .min()
     }
 
-    /// How many timers wait beside those of raft and of the leader's duties.
+    /// How many timers wait besides those of raft and of the leader's duties.
     pub(super) fn timers(&self) -> usize {
         let search_us = self.finder.as_ref().and_then(Finder::next_deadline);
         usize::from(search_us.is_some())

@@ -1,7 +1,7 @@
 //! A member's place in its cluster: does the cluster still list it, and under which addresses?
 //!
-//! A member learns of its removal from a notice of a peer. A peer sends the notice only over a link,
-//! and all members that the log names may be gone. So a member also asks:
+//! A member learns of its removal from a notice of a peer. A peer sends the notice only over a
+//! link, and all members that the log names may be gone. So a member also asks:
 //! - at start, and again each time it has heard no leader for [`LOOK_TIMEOUTS`], it looks for
 //!   machines of its cluster and asks whether they list it ([`Goal::Look`]);
 //! - a new member that holds no data of the cluster knows no other member. It asks to join again:
@@ -78,7 +78,8 @@ impl MemberMode {
             return self.report(Fact::SearchFailed { why, pause_ms });
         }
         if let SearchOutcome::Occupied { name, text } = outcome {
-            // Two members may have exchanged their addresses. The list is wrong then.
+            // If the other member does not answer there, the list is out of date: two members may
+            // have exchanged their addresses.
             if common.peers.is_answering(&name) {
                 self.order(Order::Fail(text));
             }
@@ -228,7 +229,8 @@ impl MemberMode {
 
     // -- a member without data of its cluster
 
-    /// Whether no entry or snapshot has reached this member since it was admitted. It knows no peer, and waits for the leader to link to it.
+    /// Whether no entry or snapshot has reached this member since it was admitted. It knows no
+    /// peer, and waits for the leader to link to it.
     pub(super) fn has_no_cluster_data(&self) -> bool {
         self.is_running() && self.replica.raft().configuration().members.is_empty()
     }
@@ -253,8 +255,8 @@ impl MemberMode {
         ));
     }
 
-    /// Ends the search that asks to join again once data of the cluster has arrived. Returns whether
-    /// it did.
+    /// Ends the search that asks to join again once data of the cluster has arrived. Returns
+    /// whether it did.
     pub(super) fn maybe_cancel_rejoin(&mut self) -> bool {
         let is_rejoining = self.finder.as_ref().is_some_and(Finder::joins);
         if !is_rejoining || self.has_no_cluster_data() {
@@ -264,8 +266,8 @@ impl MemberMode {
         true
     }
 
-    /// The outcome of the request to join again. The same id means that the member is still listed: the leader
-    /// will link to it.
+    /// The outcome of the request to join again. The same id means that the member is still listed:
+    /// the leader will link to it.
     fn on_rejoin(&mut self, now: Now, outcome: SearchOutcome, common: &mut Common) {
         self.finder = None;
         match outcome {

@@ -1,13 +1,13 @@
 //! A standby: not a member of its cluster. It redirects clients to the leader and waits for room.
 //!
 //! A fetch asks the known machines for the list of members and the cluster config, at once and then
-//! every sync interval. When the cluster has room, or lists this machine's name, the standby asks to
-//! join, for the first time one interval after it became a standby. The machines behind all known
-//! peer ports may have left the cluster. Then the known client ports are asked for the leader: a
-//! standby there redirects the question to the leader that it knows.
+//! every sync interval. When the cluster has room, or lists this machine's name, the standby asks
+//! to join, for the first time one interval after it became a standby. The machines behind all
+//! known peer ports may have left the cluster. Then the known client ports are asked for the
+//! leader: a standby there redirects the question to the leader that it knows.
 //!
-//! The standby leaves calls and takes their replies; `transitions` changes the machine's mode. Start
-//! with [`Standby::on_reply`].
+//! The standby leaves calls and takes their replies; `transitions` changes the machine's mode.
+//! Start with [`Standby::on_reply`].
 use super::survey::{Survey, Target, with_url};
 use crate::core::raft::PeerId;
 use crate::core::replica::registry::{MS_MAX, STORE_VERSION, SYNC_INTERVAL_MS_MIN};
@@ -201,7 +201,7 @@ impl Standby {
         self.on_cluster_refused(now, &why);
     }
 
-    /// A client port has told the leader's peer port, which is asked next.
+    /// A machine has named the leader's peer port, which is asked next.
     fn on_leader(&mut self, now: Now, peer_url: Box<str>) {
         self.survey.insert_next(Target {
             url: peer_url,
@@ -262,8 +262,8 @@ impl Standby {
 
     // -- outputs
 
-    /// Moves the calls to make now to `calls` and the log lines to `facts`. Returns the new content of
-    /// `standby_info` if it has changed.
+    /// Moves the calls to make now to `calls` and the log lines to `facts`. Returns the new content
+    /// of `standby_info` if it has changed.
     pub(super) fn take_outputs(
         &mut self,
         calls: &mut Vec<Call>,

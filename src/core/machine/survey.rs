@@ -1,7 +1,8 @@
 //! Asking a list of machines, one after the other and one question at a time.
 //!
 //! A survey keeps the addresses of a round, the place of the one that is asked now, and the open
-//! call. Its owner, a finder or a standby, decides what an answer means and what to ask next. Start with [`Survey::begin`].
+//! call. Its owner, a finder or a standby, decides what an answer means and what to ask next. Start
+//! with [`Survey::begin`].
 use crate::core::seam::{Call, CallId, Introduction, Question};
 
 /// An address that a round asks, with the question that it is asked first.

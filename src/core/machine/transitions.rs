@@ -64,7 +64,8 @@ impl Machine {
         }
     }
 
-    /// The cluster that was found has no place for this machine, which holds nothing yet.
+    /// The cluster has no place for this machine, which becomes a standby. Its data directory is
+    /// empty.
     fn on_refused(&mut self, now: Now, why: Box<str>, info: StandbyInfo) {
         self.out.facts.push(Fact::Refused { why });
         let standby = standby(now, info, JoinFrom::NextInterval, &mut self.common);

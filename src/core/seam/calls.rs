@@ -1,7 +1,7 @@
 //! Calls: what this machine asks of other machines and of a discovery service, and the replies.
 //!
-//! The core chooses the question and the address. `codec::cluster_api` turns a question into an HTTP
-//! request, and the response into a reply. Start with [`Question`].
+//! The core chooses the question and the address. `codec::cluster_api` turns a question into an
+//! HTTP request, and the response into a reply. Start with [`Question`].
 use super::MachineInfo;
 use crate::core::raft::PeerId;
 
@@ -42,7 +42,7 @@ pub struct Call {
     pub id: CallId,
     /// Where to ask: `http://host:port` of a machine, or the URL of a discovery directory.
     pub base: Box<str>,
-    /// What is asked.
+    /// The question.
     pub question: Question,
     /// The time from the start of the call to the end of its answer, redirects included, in
     /// milliseconds.
@@ -70,7 +70,7 @@ impl Call {
     }
 }
 
-/// What a call asks.
+/// The question of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     /// Over the peer port: the store version.

@@ -36,8 +36,8 @@ pub enum Fact {
         /// Its size on disk, in bytes.
         bytes: u64,
     },
-    /// The own snapshot was given up: it had to keep too much memory for the writes meanwhile, or the
-    /// disk has no room.
+    /// The own snapshot was given up: it had to keep too much memory for the writes meanwhile, or
+    /// the disk has no room.
     SnapshotAbandoned {
         /// The last entry that it would have covered.
         index: Index,

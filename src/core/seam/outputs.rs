@@ -18,8 +18,8 @@ pub struct Outputs {
     /// The number of the last record of `persist`, or of an earlier batch if that is empty.
     /// `Machine::on_synced` with it says that all records up to it are durable.
     pub lsn: Lsn,
-    /// The log should be sure to have room for this many bytes of records. The shell makes room if the
-    /// disk allows it, and reports by `Machine::on_room`.
+    /// The log should be sure to have room for this many bytes of records. The shell makes room if
+    /// the disk allows it, and reports by `Machine::on_room`.
     pub wanted_room_bytes: Option<u64>,
     /// Messages for the links. They may leave before `state` and `persist` are synced: the core
     /// withholds those that may not.
@@ -54,7 +54,7 @@ pub enum Order {
         /// dies before it is carried out, the next start wipes the log.
         gives_up_log: bool,
     },
-    /// The members are others, or their addresses: make those of `Machine::configuration`
+    /// The members or their addresses have changed: make those of `Machine::configuration`
     /// durable.
     FollowMembers,
     /// Delete log and snapshots, give the data directory a new number, and call

@@ -45,8 +45,8 @@ pub enum Op {
     /// Export the key space from the root, hidden nodes included, and the history. Answer:
     /// [`Outcome::Page`]s, and after a further `ContinueListing` [`Outcome::Migrated`].
     Migrate,
-    /// Change the cluster config; absent fields stay. The fraction of the size is dropped, times are
-    /// rounded to milliseconds, and values below their minimum are raised to it. Answer:
+    /// Change the cluster config; absent fields stay. The fraction of the size is dropped, times
+    /// are rounded to milliseconds, and values below their minimum are raised to it. Answer:
     /// [`Outcome::Config`] with the config that is in force then.
     ConfigPut {
         /// The most members.
@@ -220,7 +220,7 @@ pub struct MachineInfo {
     pub peer_url: Box<str>,
 }
 
-/// What a machine is in its cluster.
+/// The role of a machine in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A member that leads.

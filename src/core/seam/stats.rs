@@ -6,7 +6,7 @@ use super::Role;
 pub struct SelfStats {
     /// This machine's name.
     pub name: Box<str>,
-    /// What it is.
+    /// Its role.
     pub state: Role,
     /// When this process started, in nanoseconds since the Unix epoch.
     pub start_ns: u64,

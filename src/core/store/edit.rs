@@ -2,8 +2,8 @@
 //! remove.
 //!
 //! Each keeps three things in agreement: the tree, the index of expirations, and the freeze. The
-//! freeze first saves the old state of a node that its reader has not read yet. The callers have checked that the change is
-//! allowed, and raised the etcd index. No event is made here.
+//! freeze first saves the old state of a node that its reader has not read yet. The callers have
+//! checked that the change is allowed, and raised the etcd index. No event is made here.
 use super::Store;
 use super::event::{EtcdIndex, ValueRef, View};
 use super::fault::StoreFault;
@@ -107,9 +107,9 @@ impl Store {
         view
     }
 
-    /// Removes a node, with its descendants, from its directory. A node that a freeze keeps is freed
-    /// after the freeze. Otherwise a node without children is freed at once, and a directory by
-    /// `Reclaim`, a portion a turn.
+    /// Removes a node, with its descendants, from its directory. A node that a freeze keeps is
+    /// freed after the freeze. Otherwise a node without children is freed at once, and a directory
+    /// by `Reclaim`, a portion a turn.
     pub(super) fn remove_from(&mut self, parent: NodeId, id: NodeId, path: &str) {
         let depth = depth_of(path);
         let taken = self

@@ -97,7 +97,7 @@ pub struct ViewRef<'a> {
 /// One change of the key space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What happened.
+    /// The kind of change.
     pub action: Action,
     /// The node after the change. `node.modified` is the etcd index of the event.
     pub node: View,

@@ -12,8 +12,8 @@ const PURGE_ENTRIES_MAX: usize = 1000;
 
 impl Store {
     /// When the next node expires, in nanoseconds since the Unix epoch. `None` if no node does, and
-    /// while the first entry of the index is a descendant of a removed directory: `free_some` removes
-    /// such entries.
+    /// while the first entry of the index is a descendant of a removed directory: `free_some`
+    /// removes such entries.
     pub fn next_expiry_ns(&self) -> Option<u64> {
         let (_, id) = self.first_due()?;
         self.tree.node(id).expires_ns()
@@ -52,8 +52,8 @@ impl Store {
         false
     }
 
-    /// The first node in the index of expirations, as (its directory, the node). `None` if the index
-    /// is empty, or if the node of its first entry was removed with a directory above it.
+    /// The first node in the index of expirations, as (its directory, the node). `None` if the
+    /// index is empty, or if the node of its first entry was removed with a directory above it.
     fn first_due(&self) -> Option<(NodeId, NodeId)> {
         let ((expires_ns, created, _), path) = self.ttl.first()?;
         let Lookup::Node { parent, id } = self.tree.look_up(&KeyPath::new(path)) else {

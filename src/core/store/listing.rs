@@ -17,8 +17,8 @@ const PAGE_BYTES_MAX: usize = 256 << 10;
 /// An estimate of what an item takes beside its key and value.
 const ITEM_BYTES: usize = 128;
 
-/// A listing in progress. It must be given back with `Store::end_listing`, unless `Store::page` returned
-/// `Done`, `Failed` or `GivenUp`.
+/// A listing in progress. It must be given back with `Store::end_listing`, unless `Store::page`
+/// returned `Done`, `Failed` or `GivenUp`.
 #[derive(Debug)]
 pub struct Listing {
     path: KeyPath,
@@ -45,7 +45,7 @@ enum ListingState {
 pub enum Page {
     /// There is more: ask again, in any later turn.
     More,
-    /// That was all. The listing holds nothing any more, unless it is one of `get_all`.
+    /// All items are read. The listing holds no freeze any more, unless it is one of `get_all`.
     Done,
     /// Nothing is read yet: another reader has the key space frozen. Ask again in a later turn.
     Wait,
@@ -173,8 +173,9 @@ impl Store {
         Page::Done
     }
 
-    /// The state beside the nodes, as of the same moment, for a `get_all` that is done: the events of
-    /// the history, oldest first, and the etcd index; and the present counters. `None` if the freeze was given up.
+    /// The state beside the nodes, as of the same moment, for a `get_all` that is done: the events
+    /// of the history, oldest first, and the etcd index; and the present counters. `None` if the
+    /// freeze was given up.
     pub fn history(&self, listing: &Listing) -> Option<(Vec<Event>, EtcdIndex, Stats)> {
         let ListingState::Frozen(token, _) = listing.state else {
             return None;

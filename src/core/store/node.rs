@@ -26,12 +26,12 @@ pub const ROOT: NodeId = NodeId(0);
 /// The children of a directory by name.
 pub type Children = BTreeMap<NodeName, NodeId>;
 
-/// A value from this length on, in bytes, is shared with the command and the events that carry it. A
-/// shorter one is copied into the tree, where a shared one would take 16 bytes more: with small
+/// A value from this length on, in bytes, is shared with the command and the events that carry it.
+/// A shorter one is copied into the tree, where a shared one would take 16 bytes more: with small
 /// values that is a seventh of the memory of a key.
 const SHARED_VALUE_BYTES_MIN: usize = 1024;
 
-/// What a node holds, which never changes its kind.
+/// The content of a node. A file stays a file, and a directory a directory.
 #[derive(Debug)]
 enum Content {
     /// A file with a short value.
@@ -101,7 +101,7 @@ impl Node {
         }
     }
 
-    /// The same node with the index of its last change, as a snapshot holds it.
+    /// This node with another index of its last change: a snapshot holds it.
     pub fn with_modified(self, modified: u64) -> Node {
         Node { modified, ..self }
     }
@@ -184,7 +184,8 @@ impl Node {
         self.view_with(key, self.value().map(ValueRef::to_shared))
     }
 
-    /// The same. `value` is the node's value: an event shares it with the command that set it.
+    /// The node as clients see it, with `value` as its value: an event shares it with the command
+    /// that set it.
     pub fn view_with(&self, key: &Arc<str>, value: Option<Arc<str>>) -> View {
         View {
             key: key.clone(),
@@ -322,7 +323,7 @@ impl KeyTree {
         self.look_up_clean(path.as_str())
     }
 
-    /// The same for a text that is as clean as a `KeyPath`.
+    /// Follows a path, given as a text that is as clean as a `KeyPath`.
     pub fn look_up_clean(&self, path: &str) -> Lookup {
         let mut found = Lookup::Root;
         let mut parent = ROOT;

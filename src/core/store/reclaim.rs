@@ -11,7 +11,8 @@ const FREE_NODES_MAX: usize = 1000;
 #[derive(Default)]
 pub struct Reclaim {
     /// A stack of removed nodes with their depths. The last one is freed next. A directory is freed
-    /// after its children: they are taken out one by one, and a child that is a directory is pushed.
+    /// after its children: they are taken out one by one, and a child that is a directory is
+    /// pushed.
     pending: Vec<(NodeId, u32)>,
 }
 

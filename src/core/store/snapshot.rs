@@ -1,7 +1,8 @@
 //! The format of a snapshot, and how it is written: a slice at a time from a frozen key space.
 //!
-//! The bytes are chunks: length (4 bytes, little endian), then whole records. There are no checksums
-//! here: the snapshot file has them. A record is a tag byte and fields as `varint` writes them:
+//! The bytes are chunks: length (4 bytes, little endian), then whole records. There are no
+//! checksums here: the snapshot file has them. A record is a tag byte and fields as `varint` writes
+//! them:
 //! - head: version of the format, etcd index, start of the history, the counters of writes, the
 //!   note;
 //! - event, oldest first: action, node, whether there is a previous node, the previous node;
@@ -33,9 +34,9 @@ pub(super) const LENGTH_BYTES: usize = 4;
 /// The outcome of `Store::snapshot_chunk`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotStep {
-    /// There is more.
+    /// More chunks follow.
     More,
-    /// That was all.
+    /// The snapshot is complete.
     Done,
     /// The freeze was given up because it kept too much. Begin anew.
     GivenUp,
@@ -178,8 +179,8 @@ impl SnapshotWriter {
 
 /// A hash over the records of a key space.
 ///
-/// It takes words of eight bytes with a rotation and a multiplication: fast and of good spread, but
-/// not for input chosen by an attacker.
+/// Each word of eight bytes is mixed in by a rotation and a multiplication. Fast and of good
+/// spread, but not safe against input that an attacker chooses.
 #[derive(Default)]
 pub(super) struct RecordHash(u64);
 

@@ -1,9 +1,9 @@
 //! The index of expirations: the nodes that have one, in the order in which they are due.
 //!
 //! Descendants of a removed directory leave the index late, a portion a turn, when they are freed.
-//! Until then their entries are stale, so `Store::first_due` compares the first entry with the tree.
-//! The order is by expiration, then by creation, then by depth. Creation and depth together identify
-//! a node, because one command creates at most one node at each depth.
+//! Until then their entries are stale, so `Store::first_due` compares the first entry with the
+//! tree. The order is by expiration, then by creation, then by depth. Creation and depth together
+//! identify a node, because one command creates at most one node at each depth.
 use super::node::Node;
 use std::collections::BTreeMap;
 
