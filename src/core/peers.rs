@@ -209,7 +209,7 @@ struct Peer {
     heard_us: Option<u64>,
     /// The process that was admitted last.
     process: Option<u64>,
-    /// It refuses this machine because of another process of this member.
+    /// It refuses this machine's hellos because of another process of this member.
     refuses_twice: Option<TwiceRefusal>,
 
     /// Bytes that it has sent without effect, while it is not a member.
@@ -445,7 +445,6 @@ impl Peers {
         }
         peer.process = Some(hello.process);
         peer.heard_us = Some(now.mono_us);
-        peer.refuses_twice = None;
         let is_listed = dialled_url.as_ref() == Some(&peer.peer_url);
         if is_listed || hello.peer_url == peer.peer_url {
             peer.unanswered_since_us = None;

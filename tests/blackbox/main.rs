@@ -17,6 +17,7 @@ mod endurance;
 mod forward;
 mod framing;
 mod histories;
+mod identity;
 mod keys;
 mod limits;
 mod members;

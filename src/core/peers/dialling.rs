@@ -245,6 +245,7 @@ impl Peers {
         let peer = self.peers.get_mut(&hello.from).expect("just inserted");
         peer.dialled = Some(id);
         peer.failures = 0;
+        peer.refuses_twice = None;
         self.changes.push((hello.from, ProcessChange::Up));
         if let Some(suppressed) = peer.opened.is_due(now.mono_us) {
             self.reports.push(LinkReport {
