@@ -1,7 +1,7 @@
 //! A disk that fills up: writes are refused, reads go on, writes resume when there is room.
 use std::path::Path;
 use tern_support::client::{Conn, until};
-use tern_support::fleet::{Mode, follow, mode, prepare, put};
+use tern_support::fleet::{Mode, follow, has, mode, prepare, put};
 use tern_support::namespace;
 use tern_support::server::Server;
 
@@ -126,4 +126,28 @@ fn a_member_is_removed_on_a_full_disk() {
         servers[2].log()
     );
     put(&servers[..2], "a", "again");
+}
+
+/// A member takes every entry that the leader commits, whatever its own settings are: an entry that
+/// is longer than its segments gets a segment of its own size.
+#[test]
+fn a_member_with_small_segments_takes_long_entries() {
+    let small = ["-max-request-bytes=1024", "-segment-bytes=139264"];
+    let mut servers = Vec::new();
+    for number in 1..=3 {
+        let peers: Vec<u16> = servers.iter().map(|s: &Server| s.peer_port).collect();
+        let args: &[&str] = if number == 3 { &small } else { &[] };
+        let mut server = prepare(number, &peers, args);
+        server.run();
+        servers.push(server);
+    }
+    let value = "v".repeat(1 << 20);
+    for key in ["a", "b", "c"] {
+        put(&servers, key, &value);
+    }
+    let holds = |server: &Server| has(server, "c", &value);
+    until("the member has them", || holds(&servers[2]).then_some(()));
+    servers[2].kill();
+    servers[2].spawn();
+    until("it has them again", || holds(&servers[2]).then_some(()));
 }

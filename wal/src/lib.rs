@@ -13,6 +13,7 @@
 //! | [`scan`] | the verdict on what a disk holds; pure |
 //! | [`state`] | the file of term and vote |
 //! | `staging` | records that wait for a batch; pure |
+//! | [`spares`] | spare files, and which of them waiting records will use; pure |
 //! | [`segment`], `map` | the files of records and the map that is written |
 //! | [`os`] | every system call |
 //! | `log` | [`Wal`]: open, append, sync, rotate, release |
@@ -25,6 +26,7 @@ mod map;
 pub mod os;
 pub mod scan;
 pub mod segment;
+pub mod spares;
 mod staging;
 pub mod state;
 
@@ -41,8 +43,9 @@ pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The largest segment: 1 GiB. Offsets in record headers have 32 bits, and recovery needs memory
 /// for one segment.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-/// A segment holds at least this many records, so a record may fill a quarter of one. A record is
-/// never split between segments; larger records would waste more at the end of each segment.
+/// A segment should hold at least this many of the caller's longest records. A record is never split
+/// between segments, so longer records waste more at the end of each segment. The log takes any
+/// body up to [`format::BODY_MAX`], whatever the size of its segments.
 pub const RECORDS_PER_SEGMENT_MIN: usize = 4;
 /// Most bytes that wait in memory for the next batch. An `append` that exceeds it writes and syncs
 /// before it returns.
@@ -54,8 +57,8 @@ pub struct Options {
     /// The data directory. It is made, with its parents, if it does not exist.
     pub dir: PathBuf,
     /// The size of segments that are made from now on, in bytes: a multiple of 4096 from
-    /// [`SEGMENT_BYTES_MIN`] to [`SEGMENT_BYTES_MAX`]. A record may fill a quarter of a segment.
-    /// Segments that exist keep their size.
+    /// [`SEGMENT_BYTES_MIN`] to [`SEGMENT_BYTES_MAX`]. A record that does not fit gets a segment of
+    /// its own size. Segments that exist keep their size.
     pub segment_bytes: u64,
     /// The random number for a new directory. An existing directory keeps the number it has.
     pub identity: u64,
@@ -89,7 +92,7 @@ pub struct Entry {
     pub body: Body,
 }
 
-/// A record to append. Its body has at most [`Wal::body_bytes_max`] bytes.
+/// A record to append. Its body has at most [`format::BODY_MAX`] bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// An entry. It replaces the entry at its index and removes every later one. Its index is at

@@ -14,11 +14,12 @@ use crate::format::{BODY_MAX, HEADER, PAGE, SegmentHead, record_bytes};
 use crate::os::{Hook, Os};
 use crate::scan::{ScannedLog, SegmentExtent};
 use crate::segment::{self, ActiveSegment, SPARES_MAX};
+use crate::spares::{self, Spare, Spares};
 use crate::staging::{self, Place, Staging};
 use crate::state::{self, StateFile};
 use crate::{
-    Error, OpenError, Options, RECORDS_PER_SEGMENT_MIN, Record, Recovered, SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN, STAGED_BYTES_MAX, Space,
+    Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    STAGED_BYTES_MAX, Space,
 };
 
 /// The log of one data directory, locked for this process.
@@ -36,9 +37,9 @@ pub struct Wal {
     /// The full segments that were not released, oldest first. Their numbers rise by one and end
     /// below that of `active`.
     full: VecDeque<SegmentExtent>,
-    /// The names of the spares, each of `segment_bytes` bytes. Empty if the disk had no room for
-    /// one, or after [`Wal::remove_spares`].
-    spares: Vec<String>,
+    /// The spares: usually one of `segment_bytes` bytes; none if the disk had no room for one, or
+    /// after [`Wal::remove_spares`]. Longer ones after [`Wal::make_room`].
+    spares: Spares,
     /// The caller's newest configuration, for the heads of new segments.
     configuration: Box<[u8]>,
     /// The records that wait for a batch.
@@ -267,7 +268,7 @@ impl Wal {
             state,
             active,
             full,
-            spares: Vec::new(),
+            spares: Spares::default(),
             configuration: configuration.clone(),
             staging: Staging::new(&log, &tail),
             wants_mark: false,
@@ -312,11 +313,6 @@ fn refuse_damage(mut found: ScannedLog, dir: &Path) -> Result<ScannedLog, OpenEr
 
 /// Appending and syncing.
 impl Wal {
-    /// The longest body that [`Wal::append`] takes, in bytes.
-    pub fn body_bytes_max(&self) -> usize {
-        BODY_MAX.min(self.segment_bytes as usize / RECORDS_PER_SEGMENT_MIN - HEADER)
-    }
-
     /// Whether records, or a commit mark of its own, wait for a batch.
     pub fn wants_sync(&self) -> bool {
         !self.staging.is_empty() || self.wants_mark
@@ -347,7 +343,7 @@ impl Wal {
     ///
     /// # Panics
     ///
-    /// If an entry leaves a gap, or a body is longer than [`Wal::body_bytes_max`].
+    /// If an entry leaves a gap, or a body is longer than [`BODY_MAX`].
     pub fn append(&mut self, records: &[Record], commit: u64) -> Result<u64, Error> {
         self.run(|wal| {
             wal.ensure_room(records)?;
@@ -364,26 +360,32 @@ impl Wal {
 
     /// Makes spares until there are enough segments for what waits and for `records`.
     fn ensure_room(&mut self, records: &[Record]) -> Result<(), Error> {
-        let length_max = self.body_bytes_max();
         let bodies = records.iter().map(|r| staging::body_of(r).len());
         assert!(
-            bodies.clone().all(|length| length <= length_max),
-            "a body has at most {length_max} bytes"
+            bodies.clone().all(|length| length <= BODY_MAX),
+            "a body has at most {BODY_MAX} bytes"
         );
         let lengths = bodies.map(record_bytes);
         let room = self.active.room();
         if self.staging.bytes() + lengths.clone().sum::<usize>() + HEADER <= room {
             return Ok(());
         }
-        let head = SegmentHead::bytes_for(self.configuration.len());
-        let fresh_room = self.segment_bytes as usize - head;
-        let needed = self.staging.segments_needed(lengths, room, fresh_room);
-        while self.spares.len() < needed {
-            if !self.make_one_spare()? {
+        let head = self.head_bytes();
+        loop {
+            let all = self.staging.record_lengths().chain(lengths.clone());
+            let Err(length) = self.spares.place(all, room, head) else {
+                return Ok(());
+            };
+            let bytes = spares::segment_bytes_for(length, head, self.segment_bytes);
+            if !self.make_one_spare(bytes)? {
                 return Err(Error::Full);
             }
         }
-        Ok(())
+    }
+
+    /// The length of the head of the next segment, in bytes.
+    fn head_bytes(&self) -> usize {
+        SegmentHead::bytes_for(self.configuration.len())
     }
 
     /// Starts to make durable what waits. Does nothing while a sync is running or has ended and
@@ -449,10 +451,12 @@ impl Wal {
     /// Goes on in a spare. The current segment must have been synced to its end.
     fn rotate(&mut self) -> Result<(), Error> {
         self.keep_spare()?;
-        let spare = self.spares.pop().ok_or(Error::Full)?;
+        let length = self.staging.record_lengths().next().unwrap_or(0);
+        let spare = self.spares.take(length, self.head_bytes());
+        let spare = spare.ok_or(Error::Full)?;
         let head = SegmentHead {
-            records_at: SegmentHead::bytes_for(self.configuration.len()) as u32,
-            segment_bytes: self.segment_bytes,
+            records_at: self.head_bytes() as u32,
+            segment_bytes: spare.bytes,
             identity: self.identity,
             sequence: self.active.sequence() + 1,
             next_index: self.staging.sealed_next_index(),
@@ -462,7 +466,7 @@ impl Wal {
             previous_crc: self.staging.last_batch_crc(),
             configuration: self.configuration.clone(),
         };
-        let fresh = segment::put_into_use(&mut self.os, &spare, &head)?;
+        let fresh = segment::put_into_use(&mut self.os, &spare.name, &head)?;
         self.state.save_segment(&mut self.os, head.sequence)?;
         let full = std::mem::replace(&mut self.active, fresh);
         self.full.push_back(full.retire(&mut self.os)?);
@@ -508,9 +512,9 @@ impl Wal {
     ///
     /// # Panics
     ///
-    /// If it is longer than [`Wal::body_bytes_max`].
+    /// If it is longer than [`BODY_MAX`].
     pub fn set_configuration(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= self.body_bytes_max(), "a head fits");
+        assert!(bytes.len() <= BODY_MAX, "a head has a bound");
         self.configuration = bytes.into();
     }
 
@@ -525,10 +529,12 @@ impl Wal {
             while let Some(oldest) = wal.full.front().copied()
                 && oldest.index_max <= through
             {
-                if wal.spares.len() < SPARES_MAX && oldest.bytes == wal.segment_bytes {
-                    let spare = segment::free_spare_name(&wal.spares);
-                    segment::recycle(&mut wal.os, oldest.sequence, &spare)?;
-                    wal.spares.push(spare);
+                let is_wanted = wal.spares.count(wal.segment_bytes) < SPARES_MAX;
+                if is_wanted && oldest.bytes == wal.segment_bytes {
+                    let name = segment::free_spare_name(&wal.spares.names());
+                    segment::recycle(&mut wal.os, oldest.sequence, &name)?;
+                    let bytes = oldest.bytes;
+                    wal.spares.add(Spare { name, bytes });
                 } else {
                     segment::remove(&mut wal.os, oldest.sequence)?;
                 }
@@ -540,7 +546,7 @@ impl Wal {
 
     /// Whether a spare exists for the time when the current segment is full.
     pub fn space(&self) -> Space {
-        if self.spares.is_empty() {
+        if self.spares.count(self.segment_bytes) == 0 {
             Space::Low
         } else {
             Space::Ok
@@ -561,34 +567,17 @@ impl Wal {
 
     /// How many bytes of records the log takes for certain, whatever the disk has room for: records
     /// of this length in all, each with its header and padding and with the record that ends its
-    /// batch, in any number of batches, each record at most [`Wal::body_bytes_max`] long.
+    /// batch, in any number of batches.
     ///
-    /// A record is never split, so the rest of a segment may stay unused. All fit in either case:
-    /// - they fit into the largest piece, which is left untouched until a record does not fit
-    ///   before it;
-    /// - they fill at most half of all pieces: what stays unused at the end of a piece is less than
-    ///   the record that did not fit there.
+    /// A record is never split, so the rest of a segment may stay unused. They fit nevertheless:
+    /// the longest piece is left untouched until a record does not fit before it, and then it takes
+    /// all that follow.
     pub fn free_bytes(&self) -> u64 {
-        let head = SegmentHead::bytes_for(self.configuration.len());
-        let fresh_room = self.segment_bytes as usize - head;
         let room = self.active.room();
-        let needed = if self.staging.bytes() + HEADER <= room {
-            0
-        } else {
-            let lengths = std::iter::empty();
-            self.staging.segments_needed(lengths, room, fresh_room)
-        };
-        let spares = self.spares.len().saturating_sub(needed);
-        let waiting = if needed == 0 { self.staging.bytes() } else { 0 };
-        // The rest of the last segment that what waits needs is not counted if it is a fresh one.
-        let rest = if needed == 0 {
-            room.saturating_sub(waiting)
-        } else {
-            0
-        };
-        let largest = if spares > 0 { fresh_room } else { rest };
-        let half = (rest + spares * fresh_room) / 2;
-        largest.max(rest).max(half).saturating_sub(2 * HEADER) as u64
+        let lengths = self.staging.record_lengths();
+        let placed = self.spares.place(lengths, room, self.head_bytes());
+        let free = placed.map_or(0, |placed| placed.left.max(placed.longest));
+        free.saturating_sub(2 * HEADER) as u64
     }
 
     /// Makes spares until the log takes `bytes` bytes for certain, as far as the disk has room.
@@ -599,7 +588,12 @@ impl Wal {
     /// [`Error::Io`]: final. A full disk is no error here.
     pub fn make_room(&mut self, bytes: u64) -> Result<u64, Error> {
         self.run(|wal| {
-            while wal.free_bytes() < bytes && wal.make_one_spare()? {}
+            if wal.free_bytes() < bytes {
+                let length = bytes as usize;
+                let head = wal.head_bytes();
+                let bytes = spares::segment_bytes_for(length, head, wal.segment_bytes);
+                wal.make_one_spare(bytes)?;
+            }
             Ok(wal.free_bytes())
         })
     }
@@ -611,8 +605,8 @@ impl Wal {
     /// [`Error::Io`]: final.
     pub fn remove_spares(&mut self) -> Result<(), Error> {
         self.run(|wal| {
-            for name in wal.spares.drain(..) {
-                wal.os.unlink(&name)?;
+            for spare in wal.spares.take_all() {
+                wal.os.unlink(&spare.name)?;
             }
             Ok(())
         })
@@ -620,18 +614,18 @@ impl Wal {
 
     /// Tries to make a spare if there is none.
     fn keep_spare(&mut self) -> Result<(), Error> {
-        if self.spares.is_empty() {
-            self.make_one_spare()?;
+        if self.spares.count(self.segment_bytes) == 0 {
+            self.make_one_spare(self.segment_bytes)?;
         }
         Ok(())
     }
 
     /// Makes a spare. `false`: the disk has no room.
-    fn make_one_spare(&mut self) -> Result<bool, Error> {
-        let name = segment::free_spare_name(&self.spares);
-        let is_made = segment::make_spare(&mut self.os, &name, self.segment_bytes)?;
+    fn make_one_spare(&mut self, bytes: u64) -> Result<bool, Error> {
+        let name = segment::free_spare_name(&self.spares.names());
+        let is_made = segment::make_spare(&mut self.os, &name, bytes)?;
         if is_made {
-            self.spares.push(name);
+            self.spares.add(Spare { name, bytes });
         }
         Ok(is_made)
     }

@@ -11,6 +11,7 @@ use crate::format::{PAGE, SegmentHead};
 use crate::map::{ReadBuffer, SegmentMap};
 use crate::os::Os;
 use crate::scan::{LogTail, Scanner, SegmentExtent, SegmentFile};
+use crate::spares::{Spare, Spares};
 
 /// How many released segments are kept as spares. One serves the next rotation, the other saves the
 /// allocation of the spare after it; each costs the disk a segment.
@@ -345,21 +346,22 @@ pub fn open_last(os: &mut Os, tail: &LogTail, last: SegmentExtent) -> Result<Act
     })
 }
 
-/// The spares among `names` that have `bytes` bytes, at most [`SPARES_MAX`]. The others are
-/// removed.
+/// The spares among `names` that have `bytes` bytes, at most [`SPARES_MAX`]. The others, longer ones
+/// included, are removed.
 ///
 /// # Errors
 ///
 /// A system call failed.
-pub fn keep_spares(os: &mut Os, names: &[String], bytes: u64) -> Result<Vec<String>, Error> {
+pub fn keep_spares(os: &mut Os, names: &[String], bytes: u64) -> Result<Spares, Error> {
     let mut spares = Vec::new();
     for name in names.iter().filter(|n| is_spare(n)) {
         let file = os.open(name)?;
         if os.length(&file, name)? == bytes && spares.len() < SPARES_MAX {
-            spares.push(name.clone());
+            let name = name.clone();
+            spares.push(Spare { name, bytes });
         } else {
             os.unlink(name)?;
         }
     }
-    Ok(spares)
+    Ok(Spares::new(spares))
 }

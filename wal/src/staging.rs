@@ -164,28 +164,8 @@ impl Staging {
         fitting
     }
 
-    /// How many further segments are needed for what waits and for records of these lengths.
-    /// `room` is what is free in the current segment, `fresh_room` in a new one; both in bytes.
-    pub fn segments_needed(
-        &self,
-        appended_lengths: impl Iterator<Item = usize>,
-        room: usize,
-        fresh_room: usize,
-    ) -> usize {
-        let mut segments = 0;
-        let mut left = room;
-        for length in self.record_lengths().chain(appended_lengths) {
-            if length + HEADER > left {
-                segments += 1;
-                left = fresh_room;
-            }
-            left -= length;
-        }
-        segments
-    }
-
     /// The lengths of the waiting records, in bytes with padding.
-    fn record_lengths(&self) -> impl Iterator<Item = usize> + '_ {
+    pub fn record_lengths(&self) -> impl Iterator<Item = usize> + '_ {
         let mut at = 0;
         std::iter::from_fn(move || {
             let header = self.bytes.get(at..at + HEADER)?;

@@ -221,8 +221,7 @@ fn the_log_takes_what_it_says_it_takes() {
         let mut free = wal.free_bytes();
         let mut index = 1;
         loop {
-            let bytes_max = wal.body_bytes_max() as u64;
-            let body = vec![7; rng.below(bytes_max + 1) as usize];
+            let body = vec![7; rng.below(2 * SEGMENT) as usize >> rng.below(8)];
             let cost = (wal::format::record_bytes(body.len()) + wal::format::HEADER) as u64;
             if cost > free {
                 break;
@@ -266,7 +265,7 @@ fn a_commit_mark_of_its_own() {
     // One batch that leaves less room than a mark needs.
     let head = wal::format::HEADER;
     let mut left = SEGMENT as usize - recovered.end.1 as usize - head;
-    let body_max = wal.body_bytes_max() / 8 * 8;
+    let body_max = 16_000;
     let mut index = 3;
     while left >= head {
         index += 1;
@@ -286,6 +285,40 @@ fn a_commit_mark_of_its_own() {
         (1, 1),
         "no segment is used"
     );
+}
+
+/// A body of any length up to the bound of the format is taken, whatever the size of segments. It is
+/// read back, also with another setting, and its segment is released like others.
+#[test]
+fn a_record_longer_than_a_segment_gets_one_of_its_own_size() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    let long = vec![3; wal::format::BODY_MAX];
+    let half = vec![4; SEGMENT as usize / 2];
+    put(
+        &mut wal,
+        &[entry(1, 1, &half), entry(1, 2, &long), entry(1, 3, &half)],
+        0,
+    );
+    put(&mut wal, &[entry(1, 4, &vec![5; SEGMENT as usize])], 0);
+    wal.close().expect("it closes");
+    let options = Options {
+        segment_bytes: 4 * SEGMENT,
+        ..options(dir.path())
+    };
+    let (mut wal, recovered) = Wal::open(options).expect("it opens");
+    let found = list(&recovered);
+    let lengths: Vec<usize> = found.iter().map(|(_, _, body)| body.len()).collect();
+    assert_eq!(
+        lengths,
+        [half.len(), long.len(), half.len(), SEGMENT as usize]
+    );
+    assert_eq!(found[1].2, long);
+    put(&mut wal, &[entry(1, 5, &vec![6; 8 * SEGMENT as usize])], 0);
+    wal.release(4).expect("no call fails");
+    drop(wal);
+    let (_, recovered) = open(dir.path());
+    assert_eq!(recovered.entries.len(), 1, "the long segments are gone");
 }
 
 /// Both slots of `state` have the newest vote after the number of a new segment was written.

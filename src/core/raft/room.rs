@@ -115,6 +115,9 @@ impl Raft {
 
     /// Whether an entry with a body of `bytes` bytes fits. If not, the owner is asked for the room.
     pub(super) fn has_room_for_body(&mut self, bytes: usize) -> bool {
+        if bytes as u64 > BODY_BYTES_MAX {
+            return false;
+        }
         if self.room.fits(bytes) || self.has(RaftFault::RoomIgnored) {
             return true;
         }
