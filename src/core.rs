@@ -8,6 +8,7 @@ pub mod command;
 pub mod error;
 pub mod escape;
 pub mod fields;
+pub mod identity;
 pub mod machine;
 pub mod peers;
 pub mod raft;

@@ -12,9 +12,10 @@
 use super::discovery;
 use super::http::call::{HttpCall, HttpReply};
 use super::http::url::Url;
+use crate::core::command::ClusterConfig;
 use crate::core::error::{Code, OTHER_CLUSTER};
 use crate::core::raft::PeerId;
-use crate::core::replica::registry::{MS_MAX, STORE_VERSION, SYNC_INTERVAL_MS_MIN};
+use crate::core::replica::registry::STORE_VERSION;
 use crate::core::seam::{
     Call, CallAnswer, CallRefusal, ClusterRoom, Introduction, MachineInfo, Question, RefusalReason,
     Reply, Role,
@@ -143,7 +144,7 @@ fn parse_config(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
         Ok(config) if status == 200 => Ok(CallAnswer::Config(ClusterRoom {
             active_size: config.active_size as u64,
             sync_interval_ms: ((config.sync_interval * 1000.0).round() as u64)
-                .clamp(SYNC_INTERVAL_MS_MIN, MS_MAX),
+                .clamp(ClusterConfig::SYNC_INTERVAL_MS_MIN, ClusterConfig::MS_MAX),
         })),
         Ok(_) | Err(_) => Err(refused("/v2/admin/config", status, body)),
     }

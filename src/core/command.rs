@@ -8,6 +8,7 @@
 use super::fields::{
     Codec, Flag, Number, OptionalNumber, OptionalText, OptionalTime, Tagged, Text, fields,
 };
+use super::identity;
 pub use super::varint::Malformed;
 use super::varint::{Unpack, number_bytes, put_str};
 use std::sync::Arc;
@@ -66,6 +67,30 @@ pub struct ClusterConfig {
     pub remove_delay_ms: u64,
     /// Milliseconds between two fetches of the list of machines by a standby; at least 1,000.
     pub sync_interval_ms: u64,
+}
+
+impl ClusterConfig {
+    /// The least `active_size`.
+    pub const ACTIVE_SIZE_MIN: u32 = 3;
+    /// The least `remove_delay_ms`.
+    pub const REMOVE_DELAY_MS_MIN: u64 = 2_000;
+    /// The least `sync_interval_ms`.
+    pub const SYNC_INTERVAL_MS_MIN: u64 = 1_000;
+    /// The longest time in the config, in milliseconds: a hundred years. The bound keeps sums of
+    /// times from overflowing.
+    pub const MS_MAX: u64 = 100 * 365 * 86_400_000;
+
+    /// This config with all fields brought within their bounds.
+    pub fn clamped(self) -> ClusterConfig {
+        let max = ClusterConfig::MS_MAX;
+        let delay_ms = self.remove_delay_ms;
+        let interval_ms = self.sync_interval_ms;
+        ClusterConfig {
+            active_size: self.active_size.max(ClusterConfig::ACTIVE_SIZE_MIN),
+            remove_delay_ms: delay_ms.clamp(ClusterConfig::REMOVE_DELAY_MS_MIN, max),
+            sync_interval_ms: interval_ms.clamp(ClusterConfig::SYNC_INTERVAL_MS_MIN, max),
+        }
+    }
 }
 
 impl Default for ClusterConfig {
@@ -190,6 +215,26 @@ impl Command {
             | Command::Update { expires_ns, .. }
             | Command::CompareAndSwap { expires_ns, .. } => expires_ns.as_mut(),
             _ => None,
+        }
+    }
+
+    /// Whether a correct machine can have proposed it. A machine applies no other command: its
+    /// effects on the cluster could not be undone.
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Command::Join {
+                name,
+                peer_url,
+                client_url,
+                ..
+            } => {
+                identity::is_name(name)
+                    && identity::is_url(peer_url)
+                    && identity::is_url(client_url)
+            }
+            Command::Promote { id } | Command::Remove { id } => *id != 0,
+            Command::SetConfig(config) => *config == config.clamped(),
+            _ => true,
         }
     }
 

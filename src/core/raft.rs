@@ -12,6 +12,7 @@
 //!
 //! | part | file | holds |
 //! |---|---|---|
+//! | `TermBudget` | `term_budget` | how far messages may raise the term |
 //! | `Log` | `log` | entries; which are durable, committed, applied, damaged |
 //! | `CommitMarks` | `marks` | how far the disk knows the log to be committed |
 //! | `Membership` | `membership` | the configurations of the log |
@@ -61,6 +62,7 @@ pub mod room;
 mod snapshot;
 pub mod snapshot_head;
 mod sync_times;
+mod term_budget;
 mod tracker;
 mod violation;
 
@@ -87,6 +89,7 @@ use repair::Repair;
 use replication::LeaderState;
 use room::LogRoom;
 use snapshot::OwnSnapshots;
+use term_budget::TermBudget;
 use tracker::Tracker;
 
 /// The settings of a member.
@@ -229,6 +232,9 @@ pub struct Raft {
     /// Changed by `set_term`.
     voted_for: Option<PeerId>,
 
+    /// By how much messages may raise the term. Changes with it.
+    term_budget: TermBudget,
+
     /// Changed by the `become_...` functions.
     role: RaftRole,
 
@@ -295,6 +301,7 @@ impl Raft {
             now_us: now.mono_us,
             current_term: term,
             voted_for: vote,
+            term_budget: TermBudget::new(now.mono_us),
             role: RaftRole::Follower,
             leader: None,
             has_amnesia: false,
@@ -370,7 +377,7 @@ impl Raft {
     pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
         self.now_us = now.mono_us;
         if let Some(violation) = self.violation_of(from, &message) {
-            self.out.violations.push((from, violation));
+            self.refuse(from, violation);
         } else if from != self.id && self.admit(from, &message) {
             self.dispatch(from, message);
         }
@@ -394,7 +401,8 @@ impl Raft {
     pub fn on_link(&mut self, now: Now, id: PeerId, is_up: bool) {
         self.now_us = now.mono_us;
         self.repair.on_link(self.now_us);
-        if !is_up && self.leader == Some(id) {
+        let waits_for_former = self.leader.is_none() && self.election.waits_for_former(id);
+        if !is_up && (self.leader == Some(id) || waits_for_former) {
             self.election.on_leader_link_lost(self.now_us);
         }
         if let Some(peer) = self.tracker.get_mut(id) {
@@ -682,6 +690,8 @@ impl Raft {
         assert!(term < Term::REMOVED, "a notice of removal has no term");
         if term > self.current_term {
             self.leader_match = LeaderMatch::new(self.log.commit_index());
+            let rise = term.0 - self.current_term.0;
+            self.term_budget.on_rise(rise, self.now_us);
         }
         self.current_term = term;
         self.voted_for = vote;

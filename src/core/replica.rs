@@ -184,8 +184,25 @@ impl Replica {
                 let id = forwarding::ForwardId { process, number };
                 self.on_forwarded(now, from, term, id, answer);
             }
-            rpc => self.raft.on_message(now, from, Message { term, rpc }),
+            rpc => {
+                let message = Message { term, rpc };
+                if self.has_other_name(&message) {
+                    return self.raft.refuse(from, Violation::OwnName);
+                }
+                self.raft.on_message(now, from, message);
+            }
         }
+    }
+
+    /// Whether a message of a peer gives this member another name than that of its settings. A
+    /// member that is in its own log has the name of the log.
+    fn has_other_name(&self, message: &Message) -> bool {
+        let own_id = self.raft.id();
+        if self.raft.configuration().get(own_id).is_some() {
+            return false;
+        }
+        let name = message.name_of(own_id);
+        name.is_some_and(|name| name != self.settings.name)
     }
 
     /// A piece of a longer message came in over the link to `from`.

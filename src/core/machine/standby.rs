@@ -9,8 +9,9 @@
 //! The standby leaves calls and takes their replies; `transitions` changes the machine's mode.
 //! Start with [`Standby::on_reply`].
 use super::survey::{Survey, Target, with_url};
+use crate::core::command::ClusterConfig;
 use crate::core::raft::PeerId;
-use crate::core::replica::registry::{MS_MAX, STORE_VERSION, SYNC_INTERVAL_MS_MIN};
+use crate::core::replica::registry::STORE_VERSION;
 use crate::core::seam::{
     Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Fact, Introduction, MachineInfo, Outcome,
     Question, Reply, Role, StandbyInfo,
@@ -257,7 +258,7 @@ impl Standby {
 
     fn interval_us(&self) -> u64 {
         let interval_ms = self.info.sync_interval_ms;
-        interval_ms.clamp(SYNC_INTERVAL_MS_MIN, MS_MAX) * 1000
+        interval_ms.clamp(ClusterConfig::SYNC_INTERVAL_MS_MIN, ClusterConfig::MS_MAX) * 1000
     }
 
     // -- outputs

@@ -45,6 +45,9 @@ pub struct Election {
     /// after the link to the leader broke: the process of a leader that is gone waits for no disk.
     leader_sync_us: u32,
 
+    /// The member whose append told that.
+    leader_sync_of: Option<PeerId>,
+
     /// How many campaigns this member has skipped for want of room since a leader was heard; at
     /// most `DEFERRED_MAX`.
     deferred: u8,
@@ -67,6 +70,7 @@ impl Election {
             leader_heard_us: now_us,
             leader_sync_us: 0,
             deferred: 0,
+            leader_sync_of: None,
             own_syncs: SyncTimes::default(),
             votes: Vec::new(),
         }
@@ -169,8 +173,14 @@ impl Election {
     }
 
     /// An append told how long a slow sync of the leader takes.
-    pub fn on_leader_sync(&mut self, sync_us: u32) {
-        self.leader_sync_us = sync_us;
+    pub fn on_leader_sync(&mut self, leader: PeerId, sync_us: u32) {
+        self.leader_sync_us = sync_us.min(SyncTimes::SYNC_US_MAX as u32);
+        self.leader_sync_of = Some(leader);
+    }
+
+    /// Whether this member waits for the disk of `id`, which led last and leads no more.
+    pub fn waits_for_former(&self, id: PeerId) -> bool {
+        self.leader_sync_of == Some(id) && self.leader_patience_us() > self.timeout_us
     }
 
     /// The link to the leader broke, so its process may be gone: its disk is not waited for.
@@ -505,7 +515,7 @@ mod tests {
         let mut election = election();
         assert_eq!(election.patience_us(1), TIMEOUT_US);
         assert_eq!(election.patience_us(300_000), 900_000);
-        election.on_leader_sync(300_000);
+        election.on_leader_sync(PeerId(2), 300_000);
         assert!(election.is_leader_fresh(899_999));
         assert!(!election.is_leader_fresh(900_000));
     }
@@ -513,7 +523,7 @@ mod tests {
     #[test]
     fn a_lost_link_ends_the_patience_for_the_leader() {
         let mut election = election();
-        election.on_leader_sync(10_000_000);
+        election.on_leader_sync(PeerId(2), 10_000_000);
         election.restart(election.leader_patience_us(), 0);
         election.on_leader_link_lost(5);
         let deadline_us = election.deadline_us().expect("the timer runs");

@@ -61,7 +61,7 @@ impl LeaderMatch {
     }
 
     /// The entries from `from` on are truncated.
-    fn on_truncate(&mut self, from: Index) {
+    pub fn on_truncate(&mut self, from: Index) {
         self.verified = self.verified.min(from.prev());
     }
 
@@ -112,7 +112,7 @@ impl Raft {
         else {
             unreachable!("dispatched by kind");
         };
-        self.election.on_leader_sync(sync_us);
+        self.election.on_leader_sync(from, sync_us);
         self.on_leader_contact(from);
         self.leader_match.on_leader_commit(commit);
         self.maybe_find_amnesia(acked);

@@ -255,6 +255,9 @@ impl Raft {
         self.membership.on_install(index, configuration);
         self.rebuild_configurations(index.next());
         self.snapshots.on_durable(meta);
+        if !keep_tail {
+            self.leader_match.on_truncate(index.next());
+        }
         self.leader_match.on_verified(index);
         self.send_fetches();
         if self.has(RaftFault::InstallBeforeSync) {

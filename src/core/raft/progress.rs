@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::message::{Entry, Index, PeerId, SnapshotMeta};
 use super::room::{ENTRY_RESERVE_BYTES, FREE_BYTES_MAX, entry_cost};
+use super::sync_times::SyncTimes;
 
 /// Most appends with entries on the way to one peer.
 const IN_FLIGHT_MESSAGES_MAX: usize = 64;
@@ -412,7 +413,7 @@ impl Progress {
         self.free_bytes = free_bytes.min(FREE_BYTES_MAX);
         self.on_heard(now_us);
         self.has_answered = true;
-        self.sync_us = sync_us;
+        self.sync_us = sync_us.min(SyncTimes::SYNC_US_MAX as u32);
         self.round = self.round.max(round.unwrap_or(0));
     }
 

@@ -67,6 +67,7 @@ use super::log::Log;
 use super::message::{
     Configuration, Entry, EntryBody, FetchResult, Index, PeerId, Persist, Rpc, Term,
 };
+use super::violation::is_command;
 use super::{Progress, Raft, RaftRole};
 use crate::core::command::{self, Command};
 
@@ -375,6 +376,9 @@ impl Raft {
             return;
         }
         match found {
+            // Bytes that match the checksum and are no command were made up to match it. Bytes that
+            // do not match may come from memory that is damaged.
+            FetchResult::Body(bytes) if !is_command(&bytes) => {}
             FetchResult::Body(bytes) => {
                 let body = EntryBody::Good(bytes);
                 self.maybe_repair(Entry {

@@ -6,9 +6,6 @@
 /// A window lasts this long, in microseconds.
 const WINDOW_US: u64 = 10_000_000;
 
-/// A slower sync does not lengthen timeouts any further, in microseconds.
-const SYNC_US_MAX: u64 = 10_000_000;
-
 /// The second slowest sync of the last 10 to 20 seconds.
 ///
 /// The second slowest and not the slowest: one sync may be slow because the process was stopped in
@@ -21,13 +18,16 @@ pub struct SyncTimes {
     /// The second slowest sync of the window before the present one, in microseconds; 0 if that
     /// window is more than one window length in the past.
     previous_us: u64,
-    /// The slowest sync of the present window, in microseconds; at most `SYNC_US_MAX`.
+    /// The slowest sync of the present window, in microseconds; at most `SyncTimes::SYNC_US_MAX`.
     slowest_us: u64,
     /// The second slowest one; at most `slowest_us`.
     second_us: u64,
 }
 
 impl SyncTimes {
+    /// A slower sync does not lengthen timeouts any further, in microseconds.
+    pub const SYNC_US_MAX: u64 = 10_000_000;
+
     /// A sync that took `took_us` has ended.
     pub fn record(&mut self, now_us: u64, took_us: u64) {
         if now_us >= self.window_start_us.saturating_add(WINDOW_US) {
@@ -37,7 +37,7 @@ impl SyncTimes {
             self.second_us = 0;
             self.window_start_us = now_us;
         }
-        let took_us = took_us.min(SYNC_US_MAX);
+        let took_us = took_us.min(SyncTimes::SYNC_US_MAX);
         self.second_us = self.second_us.max(took_us.min(self.slowest_us));
         self.slowest_us = self.slowest_us.max(took_us);
     }
@@ -51,7 +51,10 @@ impl SyncTimes {
     /// Part of `Election::check_invariants`.
     pub fn check_invariants(&self) {
         assert!(self.second_us <= self.slowest_us, "the order of syncs");
-        assert!(self.slowest_us <= SYNC_US_MAX, "a sync is capped");
+        assert!(
+            self.slowest_us <= SyncTimes::SYNC_US_MAX,
+            "a sync is capped"
+        );
     }
 }
 
@@ -85,6 +88,6 @@ mod tests {
         let mut syncs = SyncTimes::default();
         syncs.record(0, u64::MAX);
         syncs.record(0, u64::MAX);
-        assert_eq!(u64::from(syncs.second_slowest_us()), SYNC_US_MAX);
+        assert_eq!(u64::from(syncs.second_slowest_us()), SyncTimes::SYNC_US_MAX);
     }
 }

@@ -7,15 +7,16 @@
 //!
 //! Only facts that hold whatever messages were lost, repeated or overtaken are checked:
 //!
-//! 1. *Terms.* Terms rise by one with each campaign, so none comes near 2^62, and none lies 2^40
-//!    past the term of another member. A term past that would use up the terms for good.
+//! 1. *Terms.* Terms rise by one with each campaign, so none comes near 2^62, and none lies far past
+//!    the term of another member (`term_budget`). A leader's term is at least 1.
 //! 2. *One leader a term* (thesis 3.4). A call of the current term from a second leader, or to the
 //!    leader itself, is impossible.
 //! 3. *Leader completeness* (thesis 3.6.3). The leader of the current or a later term has every entry
 //!    that this member knows to be committed. Its appends and snapshots never hold another one in
 //!    the place of such an entry.
-//! 4. *Entries are commands.* A body that does not decode would end the process when it is applied,
-//!    and again after each restart.
+//! 4. *Entries are commands*, and those on the cluster are within bounds. A body that does not
+//!    decode would end the process when it is applied, and again after each restart. The same holds
+//!    for the members in the head of a snapshot, which are the effect of such commands.
 //! 5. *Replies follow requests.* A reply of the current term acknowledges no entry past this leader's
 //!    log and no round of heartbeats that was not started.
 //!
@@ -24,19 +25,25 @@
 //!
 //! Start reading at `Raft::violation_of`.
 use super::message::{
-    AppendAnswer, Configuration, Entry, EntryBody, Index, Message, PeerId, Rpc, SnapshotMeta, Term,
+    AppendAnswer, Configuration, Entry, EntryBody, Index, Member, Message, PeerId, Rpc,
+    SnapshotMeta, Term,
 };
 use super::{Raft, RaftRole};
-use crate::core::command;
+use crate::core::command::{self, Command};
+use crate::core::identity;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// No term is later than this. A cluster with a campaign each millisecond needs 146 million years
 /// for it.
 const TERM_MAX: u64 = 1 << 62;
 
-/// No message is of a term further past the current one. A member that was away for 34 years, while
-/// others campaigned each millisecond, is still within it.
-const TERM_LEAP_MAX: u64 = 1 << 40;
+/// No entry is at a later index than this. A log that grows by a million entries a second needs 73
+/// thousand years for it.
+const INDEX_MAX: u64 = 1 << 61;
+
+/// No entry is further past the end of a log than this: half a year of a million entries a second.
+const INDEX_LEAP_MAX: u64 = 1 << 44;
 
 /// The fact about correct peers that a message contradicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +54,17 @@ pub enum Violation {
     SecondLeader(Term),
     /// An append or a snapshot has another entry in the place of a committed one.
     CommittedEntry(Index),
-    /// The body of an entry is not a command.
+    /// The body of an entry is no command that a member can have appended.
     Command(Index),
     /// The terms of the entries fall, or one is later than the leader's term.
     EntryTerm(Index),
-    /// A snapshot is of another cluster, ends before the first entry, or has no members.
+    /// The index of an entry is out of reach.
+    EntryIndex(Index),
+    /// A snapshot is of another cluster, ends before the first entry, or has members to which no
+    /// log can lead.
     SnapshotHead,
+    /// A message gives this member another name than its own.
+    OwnName,
     /// A reply acknowledges an entry that this leader does not have.
     Acknowledgement(Index),
     /// A reply answers a round of heartbeats that was not started.
@@ -73,7 +85,9 @@ impl fmt::Display for Violation {
             Violation::EntryTerm(index) => {
                 write!(f, "the term of entry {} is out of order", index.0)
             }
+            Violation::EntryIndex(index) => write!(f, "its index {} is out of reach", index.0),
             Violation::SnapshotHead => f.write_str("the head of its snapshot is wrong"),
+            Violation::OwnName => f.write_str("it gives this machine another name"),
             Violation::Acknowledgement(index) => {
                 write!(f, "it acknowledges entry {}, which was not sent", index.0)
             }
@@ -85,14 +99,19 @@ impl fmt::Display for Violation {
 }
 
 impl Raft {
+    /// A peer sent a message that no correct peer sends: nothing else becomes of it.
+    pub fn refuse(&mut self, from: PeerId, violation: Violation) {
+        self.out.violations.push((from, violation));
+    }
+
     /// The fact that a message of `from` contradicts, if any. Changes nothing.
     pub(super) fn violation_of(&self, from: PeerId, message: &Message) -> Option<Violation> {
         let Message { term, rpc } = message;
         if *term == Term::REMOVED {
             return None;
         }
-        let term_max = TERM_MAX.min(self.current_term.0.saturating_add(TERM_LEAP_MAX));
-        if term.0 > term_max {
+        let is_leaders = matches!(rpc, Rpc::AppendEntries { .. } | Rpc::TimeoutNow);
+        if *term > self.term_max() || (is_leaders && *term == Term::NONE) {
             return Some(Violation::Term(*term));
         }
         match rpc {
@@ -113,6 +132,24 @@ impl Raft {
             }
             _ => None,
         }
+    }
+
+    /// Fact 1: the latest term that a correct peer can have reached. A new member knows no term.
+    fn term_max(&self) -> Term {
+        if self.current_term == Term::NONE {
+            return Term(TERM_MAX);
+        }
+        let left = self.term_budget.left(self.now_us);
+        Term(TERM_MAX.min(self.current_term.0.saturating_add(left)))
+    }
+
+    /// The last index that another log can have reached. A new member knows none.
+    fn index_max(&self) -> Index {
+        let last = self.log.last_index();
+        if last == Index(0) {
+            return Index(INDEX_MAX);
+        }
+        Index(INDEX_MAX.min(last.0.saturating_add(INDEX_LEAP_MAX)))
     }
 
     /// Fact 2. A snapshot of a member that helps to repair this log is sent without a term.
@@ -140,6 +177,9 @@ impl Raft {
         if self.is_other_committed(prev_index, prev_term) {
             return Some(Violation::CommittedEntry(prev_index));
         }
+        if prev_index > self.index_max() {
+            return Some(Violation::EntryIndex(prev_index));
+        }
         let mut last_term = prev_term;
         for entry in entries {
             if entry.term < last_term || entry.term > term {
@@ -152,7 +192,7 @@ impl Raft {
             let EntryBody::Good(body) = &entry.body else {
                 return Some(Violation::Command(entry.index));
             };
-            if command::decode(body).is_err() {
+            if !is_command(body) {
                 return Some(Violation::Command(entry.index));
             }
         }
@@ -172,16 +212,45 @@ impl Raft {
     fn wrong_snapshot(&self, term: Term, meta: &SnapshotMeta) -> Option<Violation> {
         let cluster = self.snapshots.newest().cluster;
         let is_other_cluster = cluster != 0 && meta.cluster != cluster;
-        let Configuration { members } = &meta.configuration;
-        if is_other_cluster || meta.index == Index(0) || members.is_empty() {
+        if is_other_cluster || !self.can_have_members(meta) {
             return Some(Violation::SnapshotHead);
         }
-        if meta.term.0 > TERM_MAX || (term != Term::NONE && meta.term > term) {
+        if meta.index > self.index_max() {
+            return Some(Violation::EntryIndex(meta.index));
+        }
+        if meta.term > self.term_max() || (term != Term::NONE && meta.term > term) {
             return Some(Violation::EntryTerm(meta.index));
         }
         let is_current = term == Term::NONE || term >= self.current_term;
         let is_other = is_current && self.is_other_committed(meta.index, meta.term);
         is_other.then_some(Violation::CommittedEntry(meta.index))
+    }
+
+    /// Fact 4 for the members of a snapshot. A member's id is the index of its Join. Names are
+    /// unique, and a member keeps its name.
+    fn can_have_members(&self, meta: &SnapshotMeta) -> bool {
+        let Configuration { members } = &meta.configuration;
+        let mut names = BTreeSet::new();
+        for member in members {
+            let Member {
+                id,
+                name,
+                peer_url,
+                client_url,
+                ..
+            } = member;
+            let is_known_otherwise = self
+                .configuration()
+                .get(*id)
+                .is_some_and(|known| known.name != *name);
+            let has_id = *id != PeerId::NONE && id.0 <= meta.index.0;
+            let has_urls = identity::is_url(peer_url) && identity::is_url(client_url);
+            let is_sound = has_id && has_urls && identity::is_name(name) && names.insert(name);
+            if !is_sound || is_known_otherwise {
+                return false;
+            }
+        }
+        meta.configuration.voters().next().is_some()
     }
 
     /// Fact 5.
@@ -203,11 +272,41 @@ impl Raft {
     }
 }
 
+impl Message {
+    /// The name that this message gives to the member `id`, in the head of a snapshot or in the
+    /// member's Join.
+    pub fn name_of(&self, id: PeerId) -> Option<Box<str>> {
+        match &self.rpc {
+            Rpc::InstallSnapshot { meta, .. } => {
+                let member = meta.configuration.get(id)?;
+                Some(member.name.clone())
+            }
+            Rpc::AppendEntries { entries, .. } => {
+                let entry = entries.iter().find(|entry| entry.index.0 == id.0)?;
+                let EntryBody::Good(body) = &entry.body else {
+                    return None;
+                };
+                match command::decode(body) {
+                    Ok(Command::Join { name, .. }) => Some(name),
+                    Ok(_) | Err(_) => None,
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a correct member can have appended an entry with this body.
+pub(super) fn is_command(body: &[u8]) -> bool {
+    body.len() <= Entry::BODY_BYTES_MAX
+        && command::decode(body).is_ok_and(|command| command.is_sound())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{Member, RaftConfig, RaftState};
+    use super::super::{RaftConfig, RaftState};
     use super::*;
-    use crate::core::command::Command;
+    use crate::core::command::ClusterConfig;
     use crate::core::raft::message::FetchResult;
     use crate::core::timer::Now;
 
@@ -234,6 +333,8 @@ mod tests {
         Member {
             id: PeerId(id),
             name: format!("n{id}").into(),
+            peer_url: "http://n:1".into(),
+            client_url: "http://n:2".into(),
             voter: true,
             ..Member::default()
         }
@@ -335,6 +436,73 @@ mod tests {
     }
 
     #[test]
+    fn a_command_on_the_cluster_is_within_bounds() {
+        let join = |name: &str, url: &str| Command::Join {
+            name: name.into(),
+            peer_url: url.into(),
+            client_url: "http://n:2".into(),
+            incarnation: 1,
+            replaces: None,
+        };
+        let config = ClusterConfig {
+            sync_interval_ms: 0,
+            ..ClusterConfig::default()
+        };
+        for command in [
+            join("a/b", "http://n:1"),
+            join("n4", "http://n:1/x"),
+            Command::Remove { id: 0 },
+            Command::SetConfig(config),
+        ] {
+            let mut unsound = entry(7, 5);
+            unsound.body = body(&command);
+            let found = handle(&mut raft(), 2, append(5, (6, 5), vec![unsound]));
+            assert_eq!(found, Some(Violation::Command(Index(7))), "{command:?}");
+        }
+        let mut sound = entry(7, 5);
+        sound.body = body(&join("n4", "http://n:1"));
+        assert_eq!(handle(&mut raft(), 2, append(5, (6, 5), vec![sound])), None);
+    }
+
+    #[test]
+    fn members_of_a_snapshot_follow_from_a_log() {
+        let head = |change: fn(&mut Vec<Member>)| {
+            let mut meta = meta(9, 5);
+            change(&mut meta.configuration.members);
+            meta
+        };
+        for meta in [
+            head(|members| members.clear()),
+            head(|members| members[2].id = PeerId(10)),
+            head(|members| members[2].id = PeerId(9)),
+            head(|members| members[1].name = "n3".into()),
+            head(|members| members[1].name = "..".into()),
+            head(|members| members[1].peer_url = "http://n:1\r\n".into()),
+            head(|members| members.iter_mut().for_each(|m| m.voter = false)),
+        ] {
+            let found = handle(&mut raft(), 2, snapshot(5, meta.clone()));
+            let is_new_id = meta.configuration.get(PeerId(9)).is_some();
+            let expected = (!is_new_id).then_some(Violation::SnapshotHead);
+            assert_eq!(found, expected, "{meta:?}");
+        }
+    }
+
+    #[test]
+    fn an_index_out_of_reach_is_refused() {
+        let far = 6 + INDEX_LEAP_MAX + 1;
+        let found = handle(&mut raft(), 2, append(5, (far, 5), vec![]));
+        assert_eq!(found, Some(Violation::EntryIndex(Index(far))));
+        let found = handle(&mut raft(), 2, snapshot(5, meta(far, 5)));
+        assert_eq!(found, Some(Violation::EntryIndex(Index(far))));
+    }
+
+    #[test]
+    fn a_leader_has_a_term() {
+        let found = handle(&mut raft(), 2, append(0, (6, 5), vec![]));
+        assert_eq!(found, Some(Violation::Term(Term::NONE)));
+    }
+
+    #[test]
     fn an_append_of_an_older_term_is_only_refused() {
         let old = append(4, (4, 3), vec![entry(5, 4)]);
         assert_eq!(handle(&mut raft(), 2, old), None);
@@ -371,7 +539,7 @@ mod tests {
 
     #[test]
     fn a_term_out_of_reach_is_refused_in_every_message() {
-        let far = 5 + TERM_LEAP_MAX + 1;
+        let far = 5 + (1 << 40) + 1;
         for term in [far, TERM_MAX + 1] {
             let vote = Message {
                 term: Term(term),

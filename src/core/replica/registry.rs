@@ -7,20 +7,12 @@
 use crate::core::command::{ClusterConfig, Command, KeyPath};
 use crate::core::error::{Code, Error};
 use crate::core::escape;
+use crate::core::identity;
 use crate::core::raft::{Configuration, Member, Term};
 use crate::core::seam::Join;
 
 /// The store version of this machine. The version range of a joining machine must include it.
 pub const STORE_VERSION: u64 = 2;
-/// The least `activeSize`.
-const ACTIVE_SIZE_MIN: u32 = 3;
-/// The least `removeDelay`, in milliseconds.
-const REMOVE_DELAY_MS_MIN: u64 = 2_000;
-/// The least `syncInterval`, in milliseconds.
-pub const SYNC_INTERVAL_MS_MIN: u64 = 1_000;
-/// The longest time in the config, in milliseconds: a hundred years. The bound keeps sums of times
-/// from overflowing.
-pub const MS_MAX: u64 = 100 * 365 * 86_400_000;
 
 /// The cluster config that this member has applied, and the one that it has proposed.
 #[derive(Default)]
@@ -110,14 +102,12 @@ pub fn config_with(
 ) -> ClusterConfig {
     // Casts from floating point saturate, and NaN becomes 0.
     let ms = |s: f64| (s * 1000.0).round() as u64;
-    let size = active_size.map_or(config.active_size, |size| size as u32);
-    let delay = remove_delay_s.map_or(config.remove_delay_ms, ms);
-    let interval = sync_interval_s.map_or(config.sync_interval_ms, ms);
-    ClusterConfig {
-        active_size: size.max(ACTIVE_SIZE_MIN),
-        remove_delay_ms: delay.clamp(REMOVE_DELAY_MS_MIN, MS_MAX),
-        sync_interval_ms: interval.clamp(SYNC_INTERVAL_MS_MIN, MS_MAX),
-    }
+    let changed = ClusterConfig {
+        active_size: active_size.map_or(config.active_size, |size| size as u32),
+        remove_delay_ms: remove_delay_s.map_or(config.remove_delay_ms, ms),
+        sync_interval_ms: sync_interval_s.map_or(config.sync_interval_ms, ms),
+    };
+    changed.clamped()
 }
 
 /// The command for a request to join. `is_heard` tells whether a member was heard within an
@@ -131,7 +121,7 @@ pub fn config_with(
 ///
 /// # Errors
 ///
-/// `InvalidForm` for a request that lacks a field or speaks another store version,
+/// `InvalidForm` for a request with an unfit name or URL, or of another store version,
 /// `PeerAddressExists` if the name or the peer URL belongs to another member, `NoMorePeer` if the
 /// cluster is full.
 pub fn join(
@@ -140,8 +130,13 @@ pub fn join(
     join: &Join,
     is_heard: impl Fn(&Member) -> bool,
 ) -> Result<Command, Error> {
-    if join.name.is_empty() || join.peer_url.is_empty() || join.client_url.is_empty() {
-        return Err(Error::new(Code::InvalidForm, "name and URLs are required"));
+    if !identity::is_name(&join.name) {
+        let cause = "the name must have 1 to 128 visible characters and no slash";
+        return Err(Error::new(Code::InvalidForm, cause));
+    }
+    if !identity::is_url(&join.peer_url) || !identity::is_url(&join.client_url) {
+        let cause = "both URLs must be a scheme, a host and a port, such as http://10.0.0.1:7001";
+        return Err(Error::new(Code::InvalidForm, cause));
     }
     if !(join.min_version..=join.max_version).contains(&STORE_VERSION) {
         return Err(Error::new(Code::InvalidForm, "store version 2 is required"));
@@ -220,9 +215,9 @@ mod tests {
     fn a_config_stays_within_its_bounds() {
         let (size, delay_s, interval_s) = (Some(-1.0), Some(f64::NAN), Some(f64::INFINITY));
         let config = config_with(ClusterConfig::default(), size, delay_s, interval_s);
-        assert_eq!(config.active_size, ACTIVE_SIZE_MIN);
-        assert_eq!(config.remove_delay_ms, REMOVE_DELAY_MS_MIN);
-        assert_eq!(config.sync_interval_ms, MS_MAX);
+        assert_eq!(config.active_size, ClusterConfig::ACTIVE_SIZE_MIN);
+        assert_eq!(config.remove_delay_ms, ClusterConfig::REMOVE_DELAY_MS_MIN);
+        assert_eq!(config.sync_interval_ms, ClusterConfig::MS_MAX);
         let shown = config.to_json();
         assert_eq!(parse_config(&shown), Some(config));
     }

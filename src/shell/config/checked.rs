@@ -5,12 +5,11 @@ use super::flags::{self, FlagDefault};
 use super::sources::{self, SourceRank, Sources, Value};
 use super::{Config, ProcessInputs, TlsFiles, UsageError, Verbosity};
 use crate::core::command::ClusterConfig;
+use crate::core::identity;
 use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-/// The longest name of a machine, in bytes.
-const NAME_BYTES_MAX: usize = 255;
 /// The longest time that a setting may have: 100 years, in seconds. Sums of such times do not
 /// overflow.
 const SECONDS_MAX: f64 = 100.0 * 365.25 * 86_400.0;
@@ -106,13 +105,8 @@ impl Checked<'_> {
             rank: SourceRank::Default,
         });
         let name = &value.text;
-        let is_name = !name.is_empty()
-            && name.len() <= NAME_BYTES_MAX
-            && name != "."
-            && name != ".."
-            && !name.chars().any(|c| c == '/' || c.is_control());
-        if !is_name {
-            let expected = "a name of at most 255 bytes without slashes, such as node0";
+        if !identity::is_name(name) {
+            let expected = "a name of 1 to 128 visible characters without slashes, such as node0";
             return Err(wrong(&value, expected));
         }
         Ok(value.text)
@@ -345,7 +339,8 @@ impl Checked<'_> {
     /// An advertised address: host and port, no scheme.
     fn address(&self, name: &'static str) -> Result<String, UsageError> {
         let value = self.value(name);
-        if split_port(&value.text).is_some() {
+        let is_address = split_port(&value.text).is_some();
+        if is_address && identity::is_url(&format!("http://{}", value.text)) {
             return Ok(value.text);
         }
         let example = match flags::by_name(name).default {
@@ -372,7 +367,7 @@ impl Checked<'_> {
             return Ok(format!("[{bare}]:{port}"));
         }
         let is_number = text.bytes().all(|b| b.is_ascii_digit());
-        if is_host(text) && !is_number {
+        if identity::is_host_name(text) && !is_number {
             return Ok(format!("{text}:{port}"));
         }
         let expected = "host or host:port, such as 0.0.0.0; a port alone is not enough";
@@ -407,15 +402,9 @@ fn split_port(address: &str) -> Option<(&str, u16)> {
     let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     let is_address = match v6 {
         Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
-        None => is_host(host),
+        None => identity::is_host_name(host),
     };
     is_address.then_some((host, port))
-}
-
-/// Whether the text may be a host name or an IPv4 address.
-fn is_host(host: &str) -> bool {
-    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    !host.is_empty() && host.bytes().all(is_allowed)
 }
 
 /// The items of a list, separated by commas or line ends.
