@@ -1,7 +1,7 @@
 //! Micro benchmarks of the hot paths: `cargo bench --bench micro`, with a filter after `--`. Each
 //! figure is per item. The benchmarks of the log are in `wal/benches`.
 use divan::{Bencher, black_box, counter::ItemsCount};
-use tern::codec::api::{Context, FileGet, Mode, Port, Rendition, Routed, Site, route};
+use tern::codec::api::{ApiSettings, Context, FileGet, Mode, Port, Rendition, Routed, route};
 use tern::codec::http::{Date, Limits, Parsed, Parser};
 use tern::core::command::{Command, KeyPath};
 use tern::core::seam::{Answer, Delivery, Indexes, Outcome, Ticket};
@@ -85,8 +85,8 @@ fn event() -> Event {
     }
 }
 
-fn site() -> Site {
-    Site {
+fn settings() -> ApiSettings {
+    ApiSettings {
         name: "node0".into(),
         client_url: "http://127.0.0.1:4001".into(),
         peer_url: "http://127.0.0.1:7001".into(),
@@ -96,20 +96,20 @@ fn site() -> Site {
     }
 }
 
-fn context<'a>(site: &'a Site, date: &'a Date) -> Context<'a> {
+fn context<'a>(settings: &'a ApiSettings, date: &'a Date) -> Context<'a> {
     Context {
-        site,
+        settings,
         date,
         now: Now::default(),
         at: Indexes::default(),
-        mode: Mode::Peer,
+        mode: Mode::Member,
     }
 }
 
 /// From a parsed request to what the machine is asked, and from its answer to bytes.
 #[divan::bench(args = ["put", "get"])]
 fn api_route_and_render(bencher: Bencher, which: &str) {
-    let (site, date) = (site(), Date::new(1_800_000_000_000_000_000));
+    let (settings, date) = (settings(), Date::new(1_800_000_000_000_000_000));
     let (request, outcome) = if which == "put" {
         (PUT, Outcome::Event(event()))
     } else {
@@ -129,10 +129,11 @@ fn api_route_and_render(bencher: Bencher, which: &str) {
     let Parsed::Request { request, .. } = parser.parse(request, &Limits::default()) else {
         panic!("the request is whole");
     };
-    let context = context(&site, &date);
+    let context = context(&settings, &date);
     let mut out = Vec::new();
     bencher.bench_local(|| {
-        let Routed::Ask { op, mut shape } = route(Port::Client, black_box(&request), &context)
+        let Routed::ToMachine { op, mut shape } =
+            route(Port::Client, black_box(&request), &context)
         else {
             panic!("it asks the machine");
         };
@@ -145,8 +146,8 @@ fn api_route_and_render(bencher: Bencher, which: &str) {
 /// A GET of a file that is answered at once: from the parsed request to bytes.
 #[divan::bench]
 fn api_file_get(bencher: Bencher) {
-    let (site, date) = (site(), Date::new(1_800_000_000_000_000_000));
-    let context = context(&site, &date);
+    let (settings, date) = (settings(), Date::new(1_800_000_000_000_000_000));
+    let context = context(&settings, &date);
     let mut store = store();
     store.apply(&set(1)).expect("a set of a file");
     let mut parser = Parser::new();
@@ -167,8 +168,8 @@ fn api_file_get(bencher: Bencher) {
 /// An event's body, rendered once for all watchers.
 #[divan::bench]
 fn api_rendition(bencher: Bencher) {
-    let (site, date) = (site(), Date::new(1_800_000_000_000_000_000));
-    let context = context(&site, &date);
+    let (settings, date) = (settings(), Date::new(1_800_000_000_000_000_000));
+    let context = context(&settings, &date);
     let delivery = Delivery {
         event: event(),
         etcd: EtcdIndex(1_234_567),

@@ -39,7 +39,7 @@ pub enum Port {
 
 /// The settings that the interface depends on. They do not change while the process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Site {
+pub struct ApiSettings {
     /// `-name`
     pub name: Box<str>,
     /// The advertised client URL, `http://host:port`.
@@ -59,7 +59,7 @@ pub struct Site {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode<'a> {
     /// A member: it answers.
-    Peer,
+    Member,
     /// A standby: it redirects to the leader, or forwards.
     Standby {
         /// The client URL of the leader that this machine heard of last; `None` if it has not heard
@@ -72,7 +72,7 @@ pub enum Mode<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// This machine.
-    pub site: &'a Site,
+    pub settings: &'a ApiSettings,
     /// The `Date` header.
     pub date: &'a Date,
     /// The time of this turn.
@@ -89,7 +89,7 @@ pub enum Routed {
     /// Send this. The machine is not needed.
     Answer(Response),
     /// Hand `op` to the machine, and keep `shape` for its answer.
-    Ask {
+    ToMachine {
         /// The operation.
         op: Op,
         /// How its answer is written.
@@ -201,11 +201,11 @@ impl Route {
 
 /// Finds the route of a request and runs its handler.
 pub fn route(port: Port, request: &Request, context: &Context) -> Routed {
-    if port == Peer && context.mode != Mode::Peer {
+    if port == Peer && context.mode != Mode::Member {
         // A standby refuses every request on its peer port, without CORS headers.
         return Routed::Answer(Response::new(404, TEXT, NOT_FOUND));
     }
-    let cors = Cors::of(request, context.site);
+    let cors = Cors::of(request, context.settings);
     let exchange = Exchange {
         request,
         context,
@@ -245,7 +245,7 @@ fn as_standby(exchange: &Exchange, leader_url: Option<&str>) -> Handled {
     let Some(leader_url) = leader_url else {
         return Err(exchange.error(Code::StandbyInternal, ""));
     };
-    if exchange.context.site.forward
+    if exchange.context.settings.forward
         && let Some(forwarded) = proxy::forward(exchange, leader_url)
     {
         return Ok(forwarded);
@@ -281,7 +281,7 @@ fn speed_test(exchange: &Exchange) -> Handled {
 
 /// The version of etcd that clients look for. etcd 2.x answers with JSON.
 fn version(exchange: &Exchange) -> Handled {
-    if exchange.context.site.compat_2 {
+    if exchange.context.settings.compat_2 {
         let text = r#"{"etcdserver":"2.3.8","etcdcluster":"2.3.0"}"#;
         return Ok(Routed::Answer(Response::new(200, JSON, text)));
     }

@@ -17,7 +17,7 @@ use super::slots::{PoolKind, SlotId};
 use super::sockets::{Pool, Settled};
 use super::transport::Transport;
 use crate::codec::api::{
-    self, Context, FileGet, Mode, Port, ProxyOutcome, Rendition, Routed, SharedValue, Site,
+    self, ApiSettings, Context, FileGet, Mode, Port, ProxyOutcome, Rendition, Routed, SharedValue,
 };
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Parsed, Request, Response, ResponseMode};
@@ -84,7 +84,7 @@ pub struct Clients {
 
     proxied: ProxiedRequests,
 
-    site: Site,
+    settings: ApiSettings,
 
     /// The `Date` header of this turn.
     date: Date,
@@ -99,7 +99,12 @@ pub struct Clients {
 
 impl Clients {
     /// No connections yet.
-    pub fn new(site: Site, limits: Limits, timeouts: Timeouts, connections_max: usize) -> Clients {
+    pub fn new(
+        settings: ApiSettings,
+        limits: Limits,
+        timeouts: Timeouts,
+        connections_max: usize,
+    ) -> Clients {
         Clients {
             conns: Pool::new(PoolKind::Clients),
             buffers: Buffers::default(),
@@ -110,7 +115,7 @@ impl Clients {
             reads_max: READS_A_TURN_MAX,
             upgrades: Vec::new(),
             proxied: ProxiedRequests::default(),
-            site,
+            settings,
             date: Date::default(),
             limits,
             timeouts,
@@ -154,7 +159,7 @@ impl Clients {
     /// Phase 3: starts the complete requests of the ready connections.
     pub fn decode(&mut self, machine: &mut Machine, now: Now) {
         self.date.set(now.wall_ns);
-        let context = context(&self.site, &self.date, now, machine.indexes());
+        let context = context(&self.settings, &self.date, now, machine.indexes());
         let mut dispatcher = Dispatcher {
             machine,
             context: &context,
@@ -203,7 +208,7 @@ impl Clients {
             return;
         };
         self.date.set(now.wall_ns);
-        let context = context(&self.site, &self.date, now, machine.indexes());
+        let context = context(&self.settings, &self.date, now, machine.indexes());
         let outcome = ended.into_proxy_outcome();
         let next = conn.render(&mut self.buffers, |shape, out| {
             shape.proxied(outcome, &context, out)
@@ -253,7 +258,7 @@ impl Clients {
             let Some(conn) = wake_for_ticket(&mut self.conns, answer.ticket) else {
                 continue;
             };
-            let context = context(&self.site, &self.date, now, answer.at);
+            let context = context(&self.settings, &self.date, now, answer.at);
             let next = if conn.is_export() {
                 export(conn, disk, &answer, &context, &mut self.buffers)
             } else {
@@ -292,7 +297,7 @@ impl Clients {
             etcd: delivery.etcd,
             ..machine.indexes()
         };
-        let context = context(&self.site, &self.date, now, at);
+        let context = context(&self.settings, &self.date, now, at);
         let rendition = Rendition::new(delivery, &context);
         let mut pieces = Vec::new();
         for &(ticket, ends) in &delivery.tickets {
@@ -434,13 +439,13 @@ fn shared_piece(
 
 /// The context that answers are rendered in. Only routing depends on the mode
 /// (`Dispatcher::serve`), so it is fixed here.
-fn context<'a>(site: &'a Site, date: &'a Date, now: Now, at: Indexes) -> Context<'a> {
+fn context<'a>(settings: &'a ApiSettings, date: &'a Date, now: Now, at: Indexes) -> Context<'a> {
     Context {
-        site,
+        settings,
         date,
         now,
         at,
-        mode: Mode::Peer,
+        mode: Mode::Member,
     }
 }
 
@@ -488,7 +493,7 @@ impl Dispatcher<'_, '_> {
                 }
                 Some(Parsed::Request { consumed, request }) => (consumed, request),
             };
-            let is_peer = mode(self.machine) == Mode::Peer;
+            let is_peer = mode(self.machine) == Mode::Member;
             if is_peer
                 && let Some(get) = FileGet::new(port, &request, self.context)
                 && let Some((at, file)) = self.machine.get_file(get.key())
@@ -522,7 +527,7 @@ impl Dispatcher<'_, '_> {
                 Routed::Answer(response) => {
                     conn.send(&response, response_mode, self.context.date, self.buffers);
                 }
-                Routed::Ask { op, shape } => return self.ask(conn, op, shape),
+                Routed::ToMachine { op, shape } => return self.ask(conn, op, shape),
                 Routed::Proxy { call, shape } => return self.proxy(conn, *call, shape),
             }
         }
@@ -571,7 +576,7 @@ impl Dispatcher<'_, '_> {
             at,
             outcome,
         };
-        let context = context(self.context.site, self.context.date, now, at);
+        let context = context(self.context.settings, self.context.date, now, at);
         let next = conn.render(self.buffers, |shape, out| {
             shape.render(&answer, &context, out)
         });
@@ -609,7 +614,7 @@ impl Dispatcher<'_, '_> {
 fn mode(machine: &Machine) -> Mode<'_> {
     match machine.standby() {
         Some(leader_url) => Mode::Standby { leader_url },
-        None => Mode::Peer,
+        None => Mode::Member,
     }
 }
 

@@ -19,7 +19,7 @@ use super::log_lines;
 use super::outgoing_call::{CallOrigin, Connectors};
 use super::resolver::Resolver;
 use super::slots::PoolKind;
-use crate::codec::api::{Port, Site};
+use crate::codec::api::{ApiSettings, Port};
 use crate::codec::cluster_api;
 use crate::codec::http::response::TEXT;
 use crate::codec::http::url::Url;
@@ -655,7 +655,7 @@ fn connectors(config: &Config) -> Connectors {
 }
 
 fn clients(config: &Config) -> Clients {
-    let site = Site {
+    let settings = ApiSettings {
         name: config.name.as_str().into(),
         client_url: config.client_url().into(),
         peer_url: config.peer_url().into(),
@@ -671,5 +671,5 @@ fn clients(config: &Config) -> Clients {
         read_us: config.read_timeout_ms.saturating_mul(1_000),
         write_us: config.write_timeout_ms.saturating_mul(1_000),
     };
-    Clients::new(site, limits, timeouts, connections_max())
+    Clients::new(settings, limits, timeouts, connections_max())
 }

@@ -1,6 +1,6 @@
 //! Answers that are rendered without a copy of what they show: long values, which stay where the
 //! store has them, and files that are read at once. Their bytes are those of all other answers.
-use crate::recorded::{DATE_NS, site};
+use crate::recorded::{DATE_NS, settings};
 use crate::shapes::{Asked, context, set};
 use tern::codec::api::{FileGet, Next, Port, SharedValue};
 use tern::codec::http::{Date, Limits, Parsed, Parser};
@@ -60,9 +60,9 @@ fn long_values_are_left_out_unless_they_need_escapes() {
 
 #[test]
 fn a_file_that_is_read_at_once_has_the_bytes_of_its_page() {
-    let site = site("", 4001);
+    let settings = settings("", 4001);
     let date = Date::new(DATE_NS);
-    let context = context(&site, &date, Indexes::default());
+    let context = context(&settings, &date, Indexes::default());
     let request = "GET /v2/keys/k HTTP/1.1\r\nHost: h\r\n\r\n";
     let [long, quoted] = long_values();
     for value in ["", "short", &long, &quoted] {
@@ -88,9 +88,9 @@ fn a_file_that_is_read_at_once_has_the_bytes_of_its_page() {
 
 #[test]
 fn other_requests_than_for_one_key_are_not_read_at_once() {
-    let site = site("", 4001);
+    let settings = settings("", 4001);
     let date = Date::new(DATE_NS);
-    let context = context(&site, &date, Indexes::default());
+    let context = context(&settings, &date, Indexes::default());
     for start in [
         "GET /v2/keys/k?recursive=true",
         "GET /v2/keys/k?quorum=true",

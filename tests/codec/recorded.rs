@@ -2,7 +2,7 @@
 //! is read from the recorded answer, rendered, and must be that answer again. Whether the machine
 //! says it is the black-box tests' business.
 use serde_json::Value;
-use tern::codec::api::{Context, Mode, Next, Port, Routed, Site, route};
+use tern::codec::api::{ApiSettings, Context, Mode, Next, Port, Routed, route};
 use tern::codec::http::{Date, Limits, Parsed, Parser};
 use tern::core::command::ClusterConfig;
 use tern::core::error::{Code, Error};
@@ -31,9 +31,9 @@ const SCENARIOS: [&str; 12] = [
     "cluster-of-three",
 ];
 
-pub fn site(scenario: &str, port: u16) -> Site {
+pub fn settings(scenario: &str, port: u16) -> ApiSettings {
     let machine = port % 10;
-    Site {
+    ApiSettings {
         name: format!("node{machine}").into(),
         client_url: format!("http://127.0.0.1:400{machine}").into(),
         peer_url: format!("http://127.0.0.1:700{machine}").into(),
@@ -385,17 +385,17 @@ fn check(scenario: &str, step: &Step, counts: &mut Counts) {
         counts.unknown.push(step.id.clone());
         return;
     };
-    let site = site(scenario, step.port);
+    let settings = settings(scenario, step.port);
     let date = Date::new(DATE_NS);
     let (at, now) = surroundings(step);
     let mode = if step.desc.starts_with("standby") {
         let leader_url = Some("http://127.0.0.1:4001");
         Mode::Standby { leader_url }
     } else {
-        Mode::Peer
+        Mode::Member
     };
     let context = Context {
-        site: &site,
+        settings: &settings,
         date: &date,
         now,
         at,
@@ -413,7 +413,7 @@ fn check(scenario: &str, step: &Step, counts: &mut Counts) {
             response.encode(request.response_mode(), &date, &mut out);
         }
         Routed::Proxy { call, .. } => panic!("nothing is passed on here: {call:?}"),
-        Routed::Ask { op, mut shape } => {
+        Routed::ToMachine { op, mut shape } => {
             let Some(outcome) = outcome(&op, step) else {
                 counts.unknown.push(step.id.clone());
                 return;

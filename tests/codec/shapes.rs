@@ -1,9 +1,10 @@
 //! What no recording shows: answers in pages and streams, limits, the 2.x flavour, parameters of a
 //! PUT.
-use crate::recorded::{DATE_NS, event, page, site, store_stats, text};
+use crate::recorded::{DATE_NS, event, page, settings, store_stats, text};
 use serde_json::Value;
 use tern::codec::api::{
-    Context, Delivered, Mode, Next, Port, ProxyOutcome, Rendition, Routed, Shape, Site, route,
+    ApiSettings, Context, Delivered, Mode, Next, Port, ProxyOutcome, Rendition, Routed, Shape,
+    route,
 };
 use tern::codec::http::{Date, Limits, Parsed, Parser};
 use tern::core::command::{Command, KeyPath, Naming};
@@ -17,7 +18,7 @@ use tern_support::recordings::steps;
 
 /// A request routed and its shape, with what surrounds it.
 pub struct Asked {
-    site: Site,
+    settings: ApiSettings,
     date: Date,
     at: Indexes,
     shape: Shape,
@@ -26,15 +27,15 @@ pub struct Asked {
 
 impl Asked {
     pub fn new(input: &str, compat_2: bool) -> Asked {
-        let mut site = site("", 4001);
-        site.compat_2 = compat_2;
+        let mut settings = settings("", 4001);
+        settings.compat_2 = compat_2;
         let (date, at) = (Date::new(DATE_NS), Indexes::default());
-        let shape = match routed(input, &site, &date) {
-            Routed::Ask { shape, .. } => shape,
+        let shape = match routed(input, &settings, &date) {
+            Routed::ToMachine { shape, .. } => shape,
             other => panic!("{other:?}"),
         };
         Asked {
-            site,
+            settings,
             date,
             at,
             shape,
@@ -43,7 +44,7 @@ impl Asked {
     }
 
     pub fn with<T>(&mut self, act: impl FnOnce(&mut Shape, &Context, &mut Vec<u8>) -> T) -> T {
-        let context = context(&self.site, &self.date, self.at);
+        let context = context(&self.settings, &self.date, self.at);
         act(&mut self.shape, &context, &mut self.out)
     }
 
@@ -82,23 +83,23 @@ impl Asked {
     }
 }
 
-pub fn context<'a>(site: &'a Site, date: &'a Date, at: Indexes) -> Context<'a> {
+pub fn context<'a>(settings: &'a ApiSettings, date: &'a Date, at: Indexes) -> Context<'a> {
     Context {
-        site,
+        settings,
         date,
         now: Now::default(),
         at,
-        mode: Mode::Peer,
+        mode: Mode::Member,
     }
 }
 
-fn routed(input: &str, site: &Site, date: &Date) -> Routed {
+fn routed(input: &str, settings: &ApiSettings, date: &Date) -> Routed {
     let mut parser = Parser::new();
     match parser.parse(input.as_bytes(), &Limits::default()) {
         Parsed::Request { request, .. } => route(
             Port::Client,
             &request,
-            &context(site, date, Indexes::default()),
+            &context(settings, date, Indexes::default()),
         ),
         other => panic!("{other:?}"),
     }
@@ -194,15 +195,15 @@ fn the_flavour_of_2_x() {
     stream.deliver(set("v", 1), false);
     assert_eq!(stream.body(), chunk(&(set_json("v", 1) + "\n")));
     let version = "GET /version HTTP/1.1\r\nHost: x\r\n\r\n";
-    let Routed::Answer(answer) = routed(version, &stream.site, &stream.date) else {
+    let Routed::Answer(answer) = routed(version, &stream.settings, &stream.date) else {
         panic!("/version is answered at once");
     };
     let json: Value = serde_json::from_slice(&answer.body).expect("JSON");
     assert!(json["etcdserver"].is_string() && json["etcdcluster"].is_string());
     let post = "POST /v2/keys/q HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
     for (compat_2, naming) in [(false, Naming::InOrder), (true, Naming::InOrderPadded)] {
-        stream.site.compat_2 = compat_2;
-        let Routed::Ask { op, .. } = routed(post, &stream.site, &stream.date) else {
+        stream.settings.compat_2 = compat_2;
+        let Routed::ToMachine { op, .. } = routed(post, &stream.settings, &stream.date) else {
             panic!("a POST asks the machine");
         };
         assert!(matches!(op, Op::Write(Command::Create { naming: n, .. }) if n == naming));
@@ -354,7 +355,7 @@ fn the_migration_document() {
 
 #[test]
 fn keys_beyond_the_limits_are_414() {
-    let site = site("", 4001);
+    let settings = settings("", 4001);
     let date = Date::new(DATE_NS);
     for (key, fits) in [
         ("/s".repeat(1_024), true),
@@ -368,8 +369,8 @@ fn keys_beyond_the_limits_are_414() {
             ("GET", "v1/watch"),
         ] {
             let input = format!("{method} /{path}{key} HTTP/1.1\r\nHost: x\r\n\r\n");
-            match routed(&input, &site, &date) {
-                Routed::Ask { .. } => assert!(fits),
+            match routed(&input, &settings, &date) {
+                Routed::ToMachine { .. } => assert!(fits),
                 Routed::Answer(answer) => assert_eq!((answer.status, fits), (414, false)),
                 Routed::Proxy { call, .. } => panic!("{call:?}"),
             }
@@ -380,10 +381,14 @@ fn keys_beyond_the_limits_are_414() {
 /// The command of a PUT on `/k` with this form, or the status of the error.
 fn command(form: &str) -> Result<Command, u16> {
     let bytes = client::form("PUT", "/v2/keys/k", form);
-    let site = site("", 4001);
+    let settings = settings("", 4001);
     let date = Date::new(DATE_NS);
-    match routed(std::str::from_utf8(&bytes).expect("ASCII"), &site, &date) {
-        Routed::Ask {
+    match routed(
+        std::str::from_utf8(&bytes).expect("ASCII"),
+        &settings,
+        &date,
+    ) {
+        Routed::ToMachine {
             op: Op::Write(command),
             ..
         } => Ok(command),
@@ -475,8 +480,8 @@ fn parameters_of_a_put() {
 /// What a standby with `-forward` makes of a request: the call, as a line and its body, or the
 /// answer's status.
 fn as_standby(input: &str) -> Result<(String, Shape), u16> {
-    let mut site = site("", 4001);
-    site.forward = true;
+    let mut settings = settings("", 4001);
+    settings.forward = true;
     let (date, mut parser) = (Date::new(DATE_NS), Parser::new());
     let Parsed::Request { request, .. } = parser.parse(input.as_bytes(), &Limits::default()) else {
         panic!("not a request: {input}");
@@ -486,7 +491,7 @@ fn as_standby(input: &str) -> Result<(String, Shape), u16> {
     };
     let context = Context {
         mode,
-        ..context(&site, &date, Indexes::default())
+        ..context(&settings, &date, Indexes::default())
     };
     match route(Port::Client, &request, &context) {
         Routed::Proxy { call, shape } => {
@@ -500,7 +505,7 @@ fn as_standby(input: &str) -> Result<(String, Shape), u16> {
             ))
         }
         Routed::Answer(answer) => Err(answer.status),
-        Routed::Ask { op, .. } => panic!("{op:?}"),
+        Routed::ToMachine { op, .. } => panic!("{op:?}"),
     }
 }
 
@@ -560,8 +565,8 @@ fn what_a_standby_passes_on() {
 /// nothing is known.
 #[test]
 fn what_a_standby_gives_back() {
-    let (site, date) = (site("", 4001), Date::new(DATE_NS));
-    let context = context(&site, &date, Indexes::default());
+    let (settings, date) = (settings("", 4001), Date::new(DATE_NS));
+    let context = context(&settings, &date, Indexes::default());
     let give = |method: &str, passed: ProxyOutcome| {
         let (_, shape) = as_standby(&format!("{method} /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n"))
             .expect("passed on");

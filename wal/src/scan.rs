@@ -136,10 +136,20 @@ struct OpenBatch {
     start: usize,
     /// The checksum over the headers so far.
     crc: u32,
-    /// The records so far: offset, header, and whether the body matches its checksum.
-    records: Vec<(usize, RecordHeader, bool)>,
+    /// The records so far.
+    records: Vec<BatchRecord>,
     /// Whether records at its start are unreadable. Its checksum proves nothing then.
     is_partial: bool,
+}
+
+/// A record of the batch that is being read.
+#[derive(Clone, Copy)]
+struct BatchRecord {
+    /// The offset of the header in the segment.
+    at: usize,
+    header: RecordHeader,
+    /// Whether the body matches its checksum.
+    has_good_body: bool,
 }
 
 /// The file of a segment.
@@ -279,7 +289,7 @@ impl OpenBatch {
     }
 
     fn has_all_bodies(&self) -> bool {
-        self.records.iter().all(|(_, _, is_good)| *is_good)
+        self.records.iter().all(|record| record.has_good_body)
     }
 }
 
@@ -466,9 +476,12 @@ impl Scanner {
             batch.is_partial = true;
         }
         if !header.kind.ends_batch() {
-            let is_good = source.has_good_body(at, &header);
             batch.crc = crc(batch.crc, &source.bytes[at..at + HEADER]);
-            batch.records.push((at, header, is_good));
+            batch.records.push(BatchRecord {
+                at,
+                header,
+                has_good_body: source.has_good_body(at, &header),
+            });
             return true;
         }
         let is_ended = batch.is_ended_by(&header, self.found.tail.next_batch);
@@ -478,9 +491,13 @@ impl Scanner {
         if !is_ended && !batch.is_partial {
             self.add_fatal(source.name, at, None, DamageKind::Batch);
         }
-        for (at, header, is_good) in std::mem::take(&mut batch.records) {
-            let body = is_good.then(|| &source.bytes[at + HEADER..][..header.len as usize]);
-            self.apply(source, at, &header, body);
+        for record in std::mem::take(&mut batch.records) {
+            let start = record.at + HEADER;
+            let length = record.header.len as usize;
+            let body = record
+                .has_good_body
+                .then(|| &source.bytes[start..start + length]);
+            self.apply(source, record.at, &record.header, body);
         }
         self.found.log.commit = self.found.log.commit.max(header.index);
         let tail = &mut self.found.tail;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 /// `/name`
 pub fn name(exchange: &Exchange) -> Handled {
-    exchange.text(&exchange.context.site.name)
+    exchange.text(&exchange.context.settings.name)
 }
 
 /// `/version`: the version of the key space's format.
@@ -38,7 +38,7 @@ pub fn upgrade(exchange: &Exchange) -> Handled {
 
 /// `/etcdURL`
 pub fn client_url(exchange: &Exchange) -> Handled {
-    exchange.text(&exchange.context.site.client_url)
+    exchange.text(&exchange.context.settings.client_url)
 }
 
 /// The body of `/join`.

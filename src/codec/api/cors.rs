@@ -1,6 +1,6 @@
 //! `-cors`: which `Access-Control-Allow-…` headers an answer carries (Fetch standard, CORS
 //! protocol).
-use super::{Context, Site};
+use super::{ApiSettings, Context};
 use crate::codec::http::{Request, Response};
 
 /// The `Access-Control-Allow-…` headers of one answer.
@@ -10,14 +10,14 @@ pub(super) enum Cors {
     None,
     /// `-cors *`
     All,
-    /// The place of the request's origin in `Site::cors`.
+    /// The place of the request's origin in `ApiSettings::cors`.
     Origin(usize),
 }
 
 impl Cors {
     /// The headers for the answer to `request`.
-    pub fn of(request: &Request, site: &Site) -> Cors {
-        for allowed in &site.cors {
+    pub fn of(request: &Request, settings: &ApiSettings) -> Cors {
+        for allowed in &settings.cors {
             if &**allowed == "*" {
                 return Cors::All;
             }
@@ -25,7 +25,10 @@ impl Cors {
         let Some(origin) = request.origin else {
             return Cors::None;
         };
-        let place = site.cors.iter().position(|allowed| &**allowed == origin);
+        let place = settings
+            .cors
+            .iter()
+            .position(|allowed| &**allowed == origin);
         place.map_or(Cors::None, Cors::Origin)
     }
 
@@ -37,7 +40,7 @@ impl Cors {
         let origin: Option<&str> = match self {
             Cors::None => None,
             Cors::All => Some("*"),
-            Cors::Origin(place) => Some(&context.site.cors[place]),
+            Cors::Origin(place) => Some(&context.settings.cors[place]),
         };
         origin.into_iter().flat_map(|origin| {
             [

@@ -32,7 +32,7 @@ impl<'a> Exchange<'a> {
     /// Hands `op` to the machine; its answer is written as `kind`.
     pub fn to_machine(&self, op: Op, kind: AnswerKind) -> Handled {
         let shape = Shape::new(kind, self.request, self.cors);
-        Ok(Routed::Ask { op, shape })
+        Ok(Routed::ToMachine { op, shape })
     }
 
     /// 200 with a text.

@@ -30,7 +30,7 @@ impl<'a> FileGet<'a> {
         if !is_ordinary || !form::key_fits(key) {
             return None;
         }
-        let cors = Cors::of(request, context.site);
+        let cors = Cors::of(request, context.settings);
         let shape = Shape::new(AnswerKind::Node(NodeTree::nodes()), request, cors);
         Some(FileGet { key, shape })
     }

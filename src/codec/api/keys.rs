@@ -156,7 +156,7 @@ pub fn post(exchange: &Exchange) -> Handled {
         path,
         value: (!form.flag("dir")).then(|| value.into()),
         expires_ns,
-        naming: if exchange.context.site.compat_2 {
+        naming: if exchange.context.settings.compat_2 {
             Naming::InOrderPadded
         } else {
             Naming::InOrder

@@ -182,13 +182,19 @@ fn wipe_abandoned(
 /// The recovered state of a machine without snapshot and log entries: a new one, a standby, or a
 /// member that was admitted and has not received the leader's snapshot.
 fn recover_nothing(id: Option<PeerId>, log: &wal::Recovered) -> Recovered {
-    let (term, vote) = log.state.unwrap_or_default();
+    let (term, vote) = term_and_vote(log.state);
     let nothing = Recovered::nothing(id, log.identity);
     Recovered {
-        term: Term(term),
-        vote: (vote != 0).then_some(PeerId(vote)),
+        term,
+        vote,
         ..nothing
     }
+}
+
+/// The term and vote that the log keeps. A new log has term 0 and no vote, which is stored as 0.
+fn term_and_vote(state: Option<(u64, u64)>) -> (Term, Option<PeerId>) {
+    let (term, vote) = state.unwrap_or_default();
+    (Term(term), (vote != 0).then_some(PeerId(vote)))
 }
 
 /// Options for a log with a new random number.
@@ -371,10 +377,10 @@ fn join_parts(
             log.identity
         ));
     };
-    let (term, vote) = log.state.unwrap_or_default();
+    let (term, vote) = term_and_vote(log.state);
     Ok(Recovered {
-        term: Term(term),
-        vote: (vote != 0).then_some(PeerId(vote)),
+        term,
+        vote,
         id: Some(id),
         incarnation: log.identity,
         snapshot: Some((base.meta, base.store)),

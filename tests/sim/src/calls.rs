@@ -180,7 +180,7 @@ impl World {
             let context = hosts[slot].front.context(now, run.core.indexes(), mode);
             let calling = callings.get_mut(&key).expect("seen above");
             match routed(rng, &request, port, &context) {
-                (Routed::Ask { op, shape }, _) => {
+                (Routed::ToMachine { op, shape }, _) => {
                     (calling.asked, calling.shape) = (Some((slot, ticket.0)), Some(shape));
                     run.core.on_request(now, ticket, op);
                 }

@@ -19,13 +19,13 @@ use tern_support::rng::Rng;
 
 /// What one machine shows of itself to the interface.
 pub struct Front {
-    site: api::Site,
+    settings: api::ApiSettings,
     date: Date,
 }
 
 impl Front {
     pub fn new(name: Box<str>, client_url: Box<str>, peer_url: Box<str>) -> Front {
-        let site = api::Site {
+        let settings = api::ApiSettings {
             name,
             client_url,
             peer_url,
@@ -34,7 +34,7 @@ impl Front {
             forward: false,
         };
         Front {
-            site,
+            settings,
             date: Date::default(),
         }
     }
@@ -48,9 +48,9 @@ impl Front {
         standby: Option<Option<&'a str>>,
     ) -> Context<'a> {
         self.date.set(now.wall_ns);
-        let mode = standby.map_or(Mode::Peer, |leader_url| Mode::Standby { leader_url });
+        let mode = standby.map_or(Mode::Member, |leader_url| Mode::Standby { leader_url });
         Context {
-            site: &self.site,
+            settings: &self.settings,
             date: &self.date,
             now,
             at,
@@ -461,7 +461,7 @@ impl World {
         conn.watches = matches!(want, Want::Watch { .. });
         conn.asks = matches!(want, Want::Ask(_));
         match routed {
-            Routed::Ask { op, shape } => {
+            Routed::ToMachine { op, shape } => {
                 let meant = want.op(now.wall_ns);
                 if op != meant {
                     let bytes = String::from_utf8_lossy(&bytes);

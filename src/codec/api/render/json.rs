@@ -173,9 +173,9 @@ fn seconds_left(expires_ns: u64, now_ns: u64) -> i64 {
     whole as i64
 }
 
-/// Appends `,"expiration":…,"ttl":…` of a node that expires. A `ttl` of 0 is left out; with
-/// `positive`, a negative one is left out too.
-pub fn expiry(expires_ns: Option<u64>, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
+/// Appends `,"expiration":…,"ttl":…` of a node that expires. A `ttl` of 0 is left out. So is a
+/// negative one if `positive_ttl_only`.
+pub fn expiry(expires_ns: Option<u64>, positive_ttl_only: bool, now_ns: u64, out: &mut Vec<u8>) {
     let Some(expires_ns) = expires_ns else {
         return;
     };
@@ -183,7 +183,7 @@ pub fn expiry(expires_ns: Option<u64>, positive: bool, now_ns: u64, out: &mut Ve
     time(expires_ns, out);
     raw("\"", out);
     let left = seconds_left(expires_ns, now_ns);
-    if left > 0 || (left < 0 && !positive) {
+    if left > 0 || (left < 0 && !positive_ttl_only) {
         raw(",\"ttl\":", out);
         if left < 0 {
             out.push(b'-');
@@ -193,14 +193,14 @@ pub fn expiry(expires_ns: Option<u64>, positive: bool, now_ns: u64, out: &mut Ve
 }
 
 /// Appends the fields of a node before its children: `{"key":…` to `ttl`.
-pub fn node_head(view: ViewRef, positive: bool, now_ns: u64, out: &mut Vec<u8>) {
-    node_head_sharing(view, positive, now_ns, out, None);
+pub fn node_head(view: ViewRef, positive_ttl_only: bool, now_ns: u64, out: &mut Vec<u8>) {
+    node_head_sharing(view, positive_ttl_only, now_ns, out, None);
 }
 
 /// [`node_head`]; a long value is left out and added to `shared`, if that is given.
 fn node_head_sharing(
     view: ViewRef,
-    positive: bool,
+    positive_ttl_only: bool,
     now_ns: u64,
     out: &mut Vec<u8>,
     shared: Option<&mut Vec<SharedValue>>,
@@ -226,7 +226,7 @@ fn node_head_sharing(
     if view.dir {
         raw(",\"dir\":true", out);
     }
-    expiry(view.expires_ns, positive, now_ns, out);
+    expiry(view.expires_ns, positive_ttl_only, now_ns, out);
 }
 
 /// Appends the fields of a node after its children. The root's indexes are 0 and left out.
@@ -242,12 +242,12 @@ pub fn node_tail(modified: EtcdIndex, created: EtcdIndex, out: &mut Vec<u8>) {
 
 fn node(
     view: ViewRef,
-    positive: bool,
+    positive_ttl_only: bool,
     now_ns: u64,
     out: &mut Vec<u8>,
     shared: Option<&mut Vec<SharedValue>>,
 ) {
-    node_head_sharing(view, positive, now_ns, out, shared);
+    node_head_sharing(view, positive_ttl_only, now_ns, out, shared);
     node_tail(view.modified, view.created, out);
 }
 

@@ -46,7 +46,7 @@ pub struct Delivered {
 /// Appends an event in the form for watchers. Clients of 2.x expect each one on a line of its own.
 fn watch_event(event: &Event, context: &Context, out: &mut Vec<u8>) {
     json::event(event, context.now.wall_ns, out);
-    if context.site.compat_2 {
+    if context.settings.compat_2 {
         out.push(b'\n');
     }
 }
