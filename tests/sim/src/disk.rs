@@ -117,10 +117,12 @@ impl Image {
         });
         let mut snapshot = self.snapshots.remove(at);
         snapshot.in_use = true;
-        // Another may have been put in place meanwhile, whose record follows.
-        self.snapshots
-            .retain(|s| !s.in_use && s.meta.index > meta.index);
-        self.snapshots.insert(0, snapshot);
+        // Newer ones stay: one that was received meanwhile, whose record follows, and those that
+        // were saved here while the sync of this record took its time. Two are kept, the newest.
+        self.snapshots.retain(|s| s.meta.index > meta.index);
+        if self.snapshots.iter().filter(|s| s.in_use).count() < 2 {
+            self.snapshots.insert(0, snapshot);
+        }
     }
 
     /// The leader's snapshot is in place and the record that says so is not: recovery uses it, and
