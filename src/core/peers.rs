@@ -11,7 +11,7 @@
 //! 2. No other process of the member is connected, over either of its links. Another process is
 //!    admitted when the first one has been silent and has not answered a ping.
 //! 3. It advertises the listed address, or no machine with this id has answered at the listed
-//!    address for [`MISSING_US`]. So the copy of a data directory does not take the place of the
+//!    address for `MISSING_US`. So the copy of a data directory does not take the place of the
 //!    original while that one restarts (`addresses`).
 //!
 //! Must not decide anything about raft. Start with [`Peers::follow`] and [`Peers::on_hello`].
