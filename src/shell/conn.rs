@@ -22,7 +22,7 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 
 /// The input buffer grows at most this many times at once for the rest of a body.
-const INPUT_GROWTH_MAX: usize = 16;
+const INPUT_GROWTH_MAX: usize = 32;
 
 /// The request in flight.
 struct ActiveRequest {
@@ -196,12 +196,13 @@ impl Conn {
 
     /// How many bytes to make room for before a read: the rest of a long body, so that the buffer
     /// grows rarely. It is bounded by a multiple of the bytes received, so that an announced length
-    /// alone costs no memory.
+    /// alone costs no memory. One byte more than that, because the read that finds the socket drained
+    /// needs room too: without it the buffer would double when the body is complete.
     fn input_room(&self) -> usize {
         let received = self.socket.input().len();
         let wanted = self.parser.wanted_input_len().unwrap_or(0);
         let missing = wanted.saturating_sub(received);
-        missing.min(received * INPUT_GROWTH_MAX).max(1)
+        missing.min(received * INPUT_GROWTH_MAX) + 1
     }
 
     /// Parses the next request, if one may start. The caller continues with `on_incomplete`,

@@ -80,18 +80,26 @@ impl Spares {
         room: usize,
         head: usize,
     ) -> Result<Placement, usize> {
-        let mut rest: Vec<usize> = self.spares.iter().map(|s| room_of(s, head)).collect();
+        let rooms = || self.spares.iter().map(|spare| room_of(spare, head));
+        // The rooms of the spares that are left once one is used. Mostly none is: this is asked
+        // several times a turn and then allocates nothing.
+        let mut rest: Option<Vec<usize>> = None;
         let mut left = room;
         for length in lengths {
             if length + HEADER > left {
+                let rest = rest.get_or_insert_with(|| rooms().collect());
                 let at = rest.iter().position(|room| *room >= length + HEADER);
                 left = rest.remove(at.ok_or(length)?);
             }
             left -= length;
         }
+        let longest = match &rest {
+            Some(rest) => rest.last().copied(),
+            None => rooms().next_back(),
+        };
         Ok(Placement {
             left,
-            longest: rest.last().copied().unwrap_or(0),
+            longest: longest.unwrap_or(0),
         })
     }
 }
