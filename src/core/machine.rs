@@ -351,7 +351,7 @@ impl Machine {
 
     // -- outputs
 
-    /// Applies what is committed, does a slice of longer work, and appends the outputs to
+    /// Applies committed entries, does a slice of longer work, and appends the outputs to
     /// `outputs`.
     pub fn advance(&mut self, now: Now, outputs: &mut Outputs) {
         self.pass_link_changes(now);
@@ -469,7 +469,7 @@ impl Machine {
         self.raft().map_or(&EMPTY, Raft::configuration)
     }
 
-    /// Whether it answers requests from what it has applied.
+    /// Whether it answers requests from its applied state.
     pub fn is_serving(&self) -> bool {
         self.member().is_some_and(MemberMode::is_serving)
     }

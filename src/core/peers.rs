@@ -87,7 +87,7 @@ pub enum LinkOrder {
     },
 }
 
-/// What has happened to a link.
+/// An event of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     /// The other side has accepted the hello, and has answered with its own.
@@ -713,7 +713,7 @@ impl Peers {
         std::mem::take(&mut self.changes)
     }
 
-    /// What is to be logged.
+    /// Takes the reports for the log.
     pub fn take_reports(&mut self) -> Vec<LinkReport> {
         std::mem::take(&mut self.reports)
     }

@@ -120,7 +120,7 @@ impl SyncDelay {
     }
 }
 
-/// What has become durable.
+/// The state and the records that have become durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SyncReport {
     /// This term and vote, or a later one.
@@ -247,7 +247,7 @@ impl Disk {
         true
     }
 
-    /// What has become durable since the last call.
+    /// The state and the records that have become durable since the last call.
     pub fn poll_sync(&mut self, now_us: u64) -> SyncReport {
         if self.delay.is_running(now_us) {
             return SyncReport::default();
@@ -428,7 +428,7 @@ impl Disk {
         self.incarnation
     }
 
-    /// Syncs what was appended and closes the log.
+    /// Syncs the appended records and closes the log.
     pub fn close(mut self) {
         self.write_state();
         or_die(self.wal.close());

@@ -40,7 +40,7 @@ pub enum LinkStage {
     Dead,
 }
 
-/// What has arrived on a link.
+/// An arrival on a link.
 pub enum LinkInput {
     /// The peer has accepted our hello, and has answered with its own.
     Hello(Hello),

@@ -14,8 +14,9 @@ const VALUE_MAX: u64 = u64::MAX >> 1;
 /// Most messages of a machine that are kept for answers.
 const SENT_MAX: usize = 32;
 
-/// Whether messages are drawn by one of which a member still gives up its data: a notice of its
-/// removal, an acknowledgement past its log, its own committed removal.
+/// Whether messages are drawn of which a single one makes a member give up its data: a notice of its
+/// removal, an acknowledgement past its log, its own committed removal. Off until such a message has
+/// to be confirmed by a fresh question: the fuzzer says nothing about them.
 pub const WIPES: bool = false;
 
 /// What the forger sees of a machine.

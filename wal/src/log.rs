@@ -293,7 +293,7 @@ impl Wal {
 }
 
 /// Refuses a log with another format or fatal damage. Damaged bodies of entries are left to the
-/// caller, who may get them from a peer.
+/// caller: it may get them from a peer.
 fn refuse_damage(mut found: ScannedLog, dir: &Path) -> Result<ScannedLog, OpenError> {
     if let Some((name, version)) = found.version {
         return Err(OpenError::Version {

@@ -73,7 +73,7 @@ pub enum HttpReply {
         /// The body, without its framing.
         body: Box<[u8]>,
     },
-    /// The host was not reached, no response came in time, or what came was not HTTP.
+    /// The host was not reached, no response came in time, or the response was not HTTP.
     Failed {
         /// The URL and the reason.
         why: Box<str>,

@@ -22,8 +22,8 @@ use crate::core::seam::{
 use crate::core::store::ViewRef;
 use crate::core::timer::Now;
 
-/// How many election timeouts a starting member waits for a leader before it answers from what it
-/// has.
+/// How many election timeouts a starting member waits for a leader before it answers from its own
+/// applied state.
 const START_TIMEOUTS: u64 = 5;
 /// How long a stopping member tries to hand over and to finish, in microseconds.
 const STOP_US_MAX: u64 = 1_000_000;
@@ -249,7 +249,7 @@ impl MemberMode {
 
     // -- outputs
 
-    /// Applies what is committed, does a slice of longer work, and follows up on both.
+    /// Applies committed entries, does a slice of longer work, and follows up on both.
     pub(super) fn advance(&mut self, now: Now, common: &mut Common) {
         if !self.is_running() {
             return;
@@ -446,7 +446,7 @@ impl MemberMode {
         }
     }
 
-    /// Whether it answers requests from what it has applied.
+    /// Whether it answers requests from its applied state.
     pub(super) fn is_serving(&self) -> bool {
         matches!(self.state, MemberState::Serving)
     }

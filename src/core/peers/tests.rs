@@ -230,7 +230,7 @@ fn members_link_to_each_other_both_ways() {
     }
 }
 
-/// PROTOCOL 9: the copy of a data directory runs beside the original.
+/// The copy of a data directory runs beside the original.
 #[test]
 fn a_copy_beside_the_original_is_turned_away_and_learns_why() {
     let mut site = Site::of(&["a", "b", "c"]);
@@ -254,7 +254,7 @@ fn a_copy_beside_the_original_is_turned_away_and_learns_why() {
     assert_eq!(site.peers(2).superseded_by(site.now), None);
 }
 
-/// PROTOCOL 10: a copy that comes while the original restarts does not take its place.
+/// A copy that comes while the original restarts does not take its place.
 #[test]
 fn a_copy_does_not_come_in_while_the_original_restarts() {
     let list = members(&["a", "b", "c"]);
@@ -274,7 +274,7 @@ fn a_copy_does_not_come_in_while_the_original_restarts() {
     assert!(site.peers(0).new_addresses().is_empty());
 }
 
-/// PROTOCOL 10: a member that has moved is believed once its former address is silent.
+/// A member that has moved is believed once its former address is silent.
 #[test]
 fn a_member_that_has_moved_is_found_and_its_address_is_proposed() {
     let mut site = Site::of(&["a", "b", "c"]);
@@ -301,7 +301,7 @@ fn a_member_that_has_moved_is_found_and_its_address_is_proposed() {
     assert!(site.is_linked(0, moved));
 }
 
-/// PROTOCOL 10: nobody is at a listed address any more.
+/// No member is at its listed address any more.
 #[test]
 fn members_that_have_all_moved_find_each_other_by_the_given_addresses() {
     let mut site = Site::new();
@@ -331,7 +331,7 @@ fn members_that_have_all_moved_find_each_other_by_the_given_addresses() {
     assert!(site.peers(0).new_addresses().is_empty());
 }
 
-/// PROTOCOL 10: A and B exchange their addresses.
+/// A and B exchange their addresses.
 #[test]
 fn two_members_that_exchange_addresses_are_both_found() {
     let list = members(&["a", "b", "c"]);
@@ -352,7 +352,7 @@ fn two_members_that_exchange_addresses_are_both_found() {
     assert!(!site.peers(2).is_answering("n1"));
 }
 
-/// PROTOCOL 10: an address counts as taken while its member answers there.
+/// An address counts as taken while its member answers there.
 #[test]
 fn an_address_that_another_member_answers_at_is_taken() {
     let mut site = Site::of(&["a", "b", "c"]);
@@ -362,7 +362,7 @@ fn an_address_that_another_member_answers_at_is_taken() {
     assert!(!site.peers(0).is_taken(&url("b"), PeerId(3)));
 }
 
-/// PROTOCOL 9: a process that has lost its network without a word.
+/// A process loses its network, and its links do not close.
 #[test]
 fn another_process_is_admitted_when_the_first_one_answers_no_ping() {
     let list = members(&["a", "b", "c"]);
@@ -377,7 +377,7 @@ fn another_process_is_admitted_when_the_first_one_answers_no_ping() {
     assert!(gone.count() >= 1, "the former process was reported as gone");
 }
 
-/// PROTOCOL 9: both links are compared. The accepted one is of the first process; the answer to the
+/// Both links are compared. The accepted one is of the first process; the answer to the
 /// dialled one comes from another.
 #[test]
 fn an_answer_of_another_process_is_not_heard_beside_an_accepted_link() {
@@ -412,7 +412,7 @@ fn an_answer_of_another_process_is_not_heard_beside_an_accepted_link() {
     assert!(orders.contains(&LinkOrder::Ping(accepted)));
 }
 
-/// PROTOCOL 11: a lagging follower does not know its new leader.
+/// A lagging follower does not know its new leader.
 #[test]
 fn what_an_unknown_member_sends_is_bounded_unless_it_leads_somewhere() {
     let mut site = Site::of(&["a"]);

@@ -1,8 +1,8 @@
 //! Commit marks in the log on the disk: how far a restarted member knows its log to be committed.
 //!
-//! A member answers from what it has applied, and after a restart it applies what its disk has
-//! marked as committed, until a leader tells it more. So a mark that lags behind what was shown to
-//! a client lets a restarted member show an older state than before.
+//! A member answers from its applied state. After a restart it applies the entries that its disk has
+//! marked as committed, until a leader sends a later commit index. So a mark that lags behind the
+//! state shown to a client lets a restarted member show an older state than before.
 //!
 //! A mark rides on each batch of entries. It covers the entries before the batch, so after the last
 //! batch the newest commits are not marked. If no batch follows, a record of its own is written

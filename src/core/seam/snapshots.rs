@@ -14,7 +14,8 @@ pub enum SnapshotOut {
     Finish,
     /// Delete the unfinished file.
     Abandon,
-    /// Read a piece of a kept snapshot for a peer, at most 1 MiB. Answered by [`SnapshotIn::Read`].
+    /// Read a piece of a kept snapshot for a peer; the shell chooses its length. Answered by
+    /// [`SnapshotIn::Read`].
     Read {
         /// The peer.
         to: PeerId,
