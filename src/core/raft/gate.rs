@@ -18,11 +18,15 @@
 //! The gate also hands out the numbers of both sequences. Start reading at [`Gate::pass`].
 use std::collections::VecDeque;
 
-use super::message::{Lsn, Message, PeerId, StateSeq};
+use super::message::{Lsn, Message, PeerId, Rpc, StateSeq};
 
 /// Most messages that the gate withholds. Messages past that are dropped, which raft tolerates
 /// like any loss.
 const WITHHELD_MAX: usize = 4096;
+
+/// Most bytes of snapshots in them. A correct peer asks for one chunk at a time, a faulty one may ask
+/// for thousands while a sync is running.
+const WITHHELD_CHUNK_BYTES_MAX: usize = 8 << 20;
 
 /// Numbers what goes to the disk, and withholds messages.
 #[derive(Default)]
@@ -36,6 +40,16 @@ pub struct Gate {
     /// Each message with the term and vote that it waits for, in the order in which they were sent.
     /// The numbers never fall, and each is later than `synced_state`.
     withheld: VecDeque<(StateSeq, PeerId, Message)>,
+    /// The bytes of snapshots in `withheld`; at most `WITHHELD_CHUNK_BYTES_MAX`.
+    chunk_bytes: usize,
+}
+
+/// The bytes of a snapshot in a message.
+fn chunk_bytes_of(message: &Message) -> usize {
+    match &message.rpc {
+        Rpc::InstallSnapshot { data, .. } => data.len(),
+        _ => 0,
+    }
 }
 
 impl Gate {
@@ -66,7 +80,10 @@ impl Gate {
         if self.is_state_durable() {
             return Some((to, message));
         }
-        if self.withheld.len() < WITHHELD_MAX {
+        let chunk_bytes = self.chunk_bytes + chunk_bytes_of(&message);
+        let has_room = self.withheld.len() < WITHHELD_MAX;
+        if has_room && chunk_bytes <= WITHHELD_CHUNK_BYTES_MAX {
+            self.chunk_bytes = chunk_bytes;
             self.withheld.push_back((self.last_state, to, message));
         }
         None
@@ -89,6 +106,7 @@ impl Gate {
                 return;
             }
             let (_, to, message) = self.withheld.pop_front().expect("looked at above");
+            self.chunk_bytes -= chunk_bytes_of(&message);
             released.push((to, message));
         }
     }
@@ -100,6 +118,14 @@ impl Gate {
             "a durable state exists"
         );
         assert!(self.withheld.len() <= WITHHELD_MAX, "the gate is bounded");
+        assert!(
+            self.chunk_bytes <= WITHHELD_CHUNK_BYTES_MAX,
+            "the gate is bounded"
+        );
+        assert!(
+            !self.withheld.is_empty() || self.chunk_bytes == 0,
+            "the bytes are those of messages"
+        );
         if let Some((waits_for, _, _)) = self.withheld.front() {
             assert!(*waits_for > self.synced_state, "a message waits for a sync");
         }
@@ -108,7 +134,7 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{Rpc, Term};
+    use super::super::message::{SnapshotMeta, Term};
     use super::*;
 
     const TO: PeerId = PeerId(2);
@@ -118,6 +144,29 @@ mod tests {
             term: Term(term),
             rpc: Rpc::TimeoutNow,
         }
+    }
+
+    #[test]
+    fn withheld_chunks_are_bounded_by_their_bytes() {
+        let chunk = || Message {
+            term: Term(1),
+            rpc: Rpc::InstallSnapshot {
+                meta: SnapshotMeta::default(),
+                offset: 0,
+                done: false,
+                data: vec![0; WITHHELD_CHUNK_BYTES_MAX / 2].into(),
+            },
+        };
+        let mut gate = Gate::default();
+        let seq = gate.number_state();
+        for _ in 0..5 {
+            gate.pass(TO, chunk());
+            gate.check_invariants();
+        }
+        let mut released = Vec::new();
+        gate.on_state_synced(seq, &mut released);
+        assert_eq!(released.len(), 2);
+        gate.check_invariants();
     }
 
     #[test]

@@ -188,9 +188,6 @@ impl Index {
 }
 
 impl Entry {
-    /// The longest body, in bytes: what the header of a record on the disk has room for.
-    pub const BODY_BYTES_MAX: usize = (1 << 24) - 1;
-
     /// Length of the body in bytes, also of a damaged one.
     pub fn size(&self) -> usize {
         self.body.size()

@@ -28,6 +28,7 @@ use super::message::{
     AppendAnswer, Configuration, Entry, EntryBody, Index, Member, Message, PeerId, Rpc,
     SnapshotMeta, Term,
 };
+use super::room::BODY_BYTES_MAX;
 use super::{Raft, RaftRole};
 use crate::core::command::{self, Command};
 use crate::core::identity;
@@ -44,6 +45,9 @@ const INDEX_MAX: u64 = 1 << 61;
 
 /// No entry is further past the end of a log than this: half a year of a million entries a second.
 const INDEX_LEAP_MAX: u64 = 1 << 44;
+
+/// No cluster has more members. With the longest names and URLs they fit a record of the log.
+const MEMBERS_MAX: usize = 8_192;
 
 /// The fact about correct peers that a message contradicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +234,9 @@ impl Raft {
     /// unique, and a member keeps its name.
     fn can_have_members(&self, meta: &SnapshotMeta) -> bool {
         let Configuration { members } = &meta.configuration;
+        if members.len() > MEMBERS_MAX {
+            return false;
+        }
         let mut names = BTreeSet::new();
         for member in members {
             let Member {
@@ -298,7 +305,7 @@ impl Message {
 
 /// Whether a correct member can have appended an entry with this body.
 pub(super) fn is_command(body: &[u8]) -> bool {
-    body.len() <= Entry::BODY_BYTES_MAX
+    body.len() as u64 <= BODY_BYTES_MAX
         && command::decode(body).is_ok_and(|command| command.is_sound())
 }
 

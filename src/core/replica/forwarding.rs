@@ -29,6 +29,10 @@ const REQUESTS_MAX: usize = 16_384;
 /// queue of a link has room for twice as much.
 const BYTES_MAX: usize = 4 << 20;
 
+/// Most reads of followers that this leader proves at a time. A correct follower forwards at most
+/// `REQUESTS_MAX`.
+const PROOFS_MAX: usize = 4 * REQUESTS_MAX;
+
 /// How many processes of one member have a replay window at a time.
 const PROCESSES_MAX: usize = 4;
 /// The width of a replay window: how many numbers up to the highest are tracked one by one.
@@ -377,6 +381,9 @@ impl Replica {
 
     /// Starts a read that proves to `from` that this machine leads.
     fn start_proof(&mut self, now: Now, from: PeerId, id: ForwardId) {
+        if self.forwarding.proofs.len() >= PROOFS_MAX {
+            return self.reply(from, id, Err("too many reads wait".into()));
+        }
         let read_id = self.pending.next_read_id();
         match self.raft.read(now, read_id) {
             Ok(()) => {
