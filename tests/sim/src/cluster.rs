@@ -11,6 +11,7 @@ use super::duties::Duties;
 use super::http::{Conn, Front};
 use super::net::Net;
 use super::params::Params;
+use super::promises::HeardAppends;
 use super::queue::Queue;
 use super::trace::Trace;
 use super::truth::{Checked, MemLog, Truth, Violation, violation};
@@ -77,6 +78,8 @@ pub struct Host {
     pub full: bool,
     /// An old copy of the data directory.
     pub copy: Option<Image>,
+    /// How often the data directory was set back to an old copy.
+    pub life: u64,
     pub lies: Lies,
     /// How often it has been given another address.
     pub moves: u64,
@@ -229,6 +232,7 @@ pub struct World {
     pub waits: Vec<(String, u64)>,
     pub violation: Option<Violation>,
     pub plant: Plant,
+    heard_appends: HeardAppends,
     /// The receiver of a vote in this turn.
     voted_for: Option<u64>,
     scratch: Vec<u8>,
@@ -275,6 +279,7 @@ impl World {
             slow_until_us: 0,
             full: false,
             copy: None,
+            life: 0,
             lies: plant.lies,
             moves: 0,
             wound: None,
@@ -313,6 +318,7 @@ impl World {
             waits: Vec::new(),
             violation: None,
             plant,
+            heard_appends: HeardAppends::default(),
             voted_for: None,
             scratch: Vec::new(),
             fx: Outputs::default(),

@@ -77,6 +77,13 @@ impl Image {
         behind.max(self.log.last())
     }
 
+    /// The term of the last entry, or of the newest snapshot.
+    fn last_term(&self) -> Term {
+        let entry = self.log.get(self.log.last()).map(|r| r.entry.term);
+        let snapshot = self.newest().map(|s| s.meta.term);
+        entry.or(snapshot).unwrap_or(Term(0))
+    }
+
     pub fn held(&self, index: u64) -> Held {
         if let Some(record) = self.log.get(index) {
             return Held::Entry {
@@ -238,7 +245,13 @@ pub struct Lies {
     pub no_repair: bool,
     /// A snapshot file keeps the content of the one before it.
     pub old_snapshot: bool,
-    // -- not of the disk: what the shell does to events
+    /// A power cut takes the last durable entry.
+    pub tail_lost: bool,
+    /// A power cut takes the newest term and vote: the ones before are found.
+    pub state_lost: bool,
+    // -- not of the disk: what the shell does
+    /// A wiped directory keeps its number.
+    pub incarnation_kept: bool,
     pub event_lost: bool,
     pub event_twice: bool,
     pub events_swapped: bool,
@@ -259,6 +272,8 @@ pub struct Disk {
     waiting_state: Option<HardState>,
     /// A running sync makes this term and vote durable.
     syncing_state: Option<HardState>,
+    /// The term and vote before the durable ones.
+    former_state: (Term, Option<PeerId>),
     /// Handed over, not yet durable.
     waiting: VecDeque<Persist>,
     /// The number of the last operation that is durable, of the last that was reported so, and of
@@ -284,6 +299,7 @@ impl Disk {
             lies,
             waiting_state: None,
             syncing_state: None,
+            former_state: (Term(0), None),
             waiting: VecDeque::new(),
             durable: 0,
             reported: 0,
@@ -336,6 +352,7 @@ impl Disk {
 
     fn write_state(&mut self, state: HardState) {
         if !self.lies.no_state {
+            self.former_state = (self.image.log.term, self.image.log.vote);
             self.image.log.save_state(state);
         }
     }
@@ -510,6 +527,12 @@ impl Disk {
         }
         self.image.follow_snapshot();
         self.image.start_behind_snapshot();
+        if self.lies.tail_lost && !self.image.log.is_empty() {
+            self.image.log.truncate(self.image.log.last());
+        }
+        if self.lies.state_lost && self.former_state.0 >= self.image.last_term() {
+            (self.image.log.term, self.image.log.vote) = self.former_state;
+        }
         if self.lies.no_directory && self.image.snapshots.len() == 1 && self.image.log.is_empty() {
             self.image.snapshots.clear();
             self.image.log.start_after(0);

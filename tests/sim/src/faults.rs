@@ -44,7 +44,7 @@ pub fn catalogue() -> Vec<(String, Plant)> {
         };
         all.push((format!("Store{fault:?}"), plant));
     }
-    let told: [(&str, Lie); 10] = [
+    let told: [(&str, Lie); 13] = [
         ("DiskSyncNotDone", |l| l.no_sync = true),
         ("DiskStateNotWritten", |l| l.no_state = true),
         ("DiskDirectoryNotSynced", |l| l.no_directory = true),
@@ -52,6 +52,9 @@ pub fn catalogue() -> Vec<(String, Plant)> {
         ("DiskTailComesBack", |l| l.stale_tail = true),
         ("DiskRepairForgotten", |l| l.no_repair = true),
         ("DiskSnapshotOfAnother", |l| l.old_snapshot = true),
+        ("DiskTailLost", |l| l.tail_lost = true),
+        ("DiskStateLost", |l| l.state_lost = true),
+        ("IncarnationKept", |l| l.incarnation_kept = true),
         ("EventLost", |l| l.event_lost = true),
         ("EventTwice", |l| l.event_twice = true),
         ("EventsSwapped", |l| l.events_swapped = true),

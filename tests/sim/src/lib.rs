@@ -16,6 +16,7 @@ mod model;
 mod nemesis;
 mod net;
 mod params;
+mod promises;
 mod queue;
 pub mod run;
 mod trace;

@@ -43,6 +43,9 @@ impl World {
             Phase::Faults | Phase::Done => {}
         }
         self.check_leaders();
+        if self.phase == Phase::Faults && self.rng.chance(50_000) {
+            self.knock();
+        }
         if self.phase != Phase::Done {
             self.queue
                 .push(self.now_us + self.p.heartbeat_ms * 250, Ev::Look);
@@ -412,6 +415,10 @@ impl World {
         }
         self.wound(slot);
         self.crash(slot);
+        if let Some(image) = self.image(slot) {
+            let (id, incarnation) = (image.id.0, image.incarnation);
+            self.truth.promises.on_wiped(id, incarnation);
+        }
         self.counts.losses += 1;
         let after = self.rng.range(1_000, self.p.down_us_max);
         self.begin_join(slot, after);
@@ -476,6 +483,8 @@ impl World {
                 self.trace
                     .note(slot, "old copy", copy.last(), copy.log.term.0, 0);
                 self.counts.losses += 1;
+                self.truth.promises.on_set_back(copy.id.0);
+                self.hosts[slot].life += 1;
                 self.hosts[slot].place = Place::Down(copy);
                 let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);
                 self.queue.push(at, Ev::Start { slot });

@@ -6,11 +6,12 @@
 //! ends the run. Start at `Truth::on_appended` and `Truth::on_commit`.
 use super::disk::{Held, Image};
 use super::model::Model;
+use super::promises::Promises;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tern::core::command::Command;
-use tern::core::raft::{AppendAnswer, Entry, EntryBody, Message, Rpc, SnapshotMeta};
+use tern::core::raft::{Entry, EntryBody, SnapshotMeta};
 use tern_support::rng::hash_bytes;
 
 /// A check that failed.
@@ -120,8 +121,7 @@ pub struct Truth {
     pub model: Model,
     pub views: super::views::Views,
     pub membership_changes: u64,
-    /// By id: the term and the highest entry that it has acknowledged to its leader.
-    acked: BTreeMap<u64, (u64, u64)>,
+    pub promises: Promises,
     /// As last committed.
     pub active_size: Option<u32>,
 }
@@ -233,43 +233,10 @@ impl Truth {
         Ok(())
     }
 
-    /// A machine acknowledges entries.
-    pub fn on_sent(&mut self, member: u64, message: &Message) {
-        if let Rpc::AppendReply {
-            answer: AppendAnswer::Accepted { matched, .. },
-            ..
-        } = &message.rpc
-        {
-            let acked = self.acked.entry(member).or_default();
-            acked.0 = acked.0.max(message.term.0);
-            acked.1 = acked.1.max(matched.0);
-        }
-    }
-
-    /// A newer leader's log takes the place of acknowledged entries.
-    pub fn on_cut(&mut self, member: u64, entries: &[Entry]) {
-        if let (Some(acked), Some(first)) = (self.acked.get_mut(&member), entries.first()) {
-            acked.1 = acked.1.min(first.index.0 - 1);
-        }
-    }
-
-    /// A snapshot takes the place of a log that does not lead up to it.
-    pub fn on_replaced(&mut self, member: u64, index: u64) {
-        if let Some(acked) = self.acked.get_mut(&member) {
-            acked.1 = acked.1.min(index);
-        }
-    }
-
     /// What a start finds on a disk: what was acknowledged, and entries that were appended there.
-    pub fn on_found(&self, image: &Image, wounded: bool) -> Checked {
-        let (member, last) = (image.id.0, image.last());
-        let (term, acked) = self.acked.get(&member).copied().unwrap_or_default();
-        if !wounded && (last < acked || image.log.term.0 < term) {
-            let text = format!(
-                "machine {member} has acknowledged {acked} in term {term}, its disk ends at {last}"
-            );
-            return violation("acknowledged-entry-lost", text);
-        }
+    pub fn on_found(&mut self, image: &Image) -> Checked {
+        self.promises.on_found(image)?;
+        let member = image.id.0;
         let mut prev_term = None;
         for rec in image.log.records() {
             let (index, term) = (rec.entry.index.0, rec.entry.term.0);

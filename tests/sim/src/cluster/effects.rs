@@ -66,6 +66,10 @@ impl World {
     /// Machines of the simulator run the same code: none sends a message that no correct peer sends.
     fn check_reports(&self, slot: usize, facts: &[Fact]) -> Checked {
         for fact in facts {
+            if matches!(fact, Fact::Amnesia) && self.hosts[slot].wound.is_none() {
+                let text = format!("m{slot} takes its data for an old copy, and has lost nothing");
+                return violation("false-amnesia", text);
+            }
             if let Fact::Link(report) = fact
                 && let LinkReportEvent::Violated(violated) = &report.event
             {
@@ -93,11 +97,21 @@ impl World {
                 Persist::Append { entries, .. } => {
                     let changes = entries.iter().filter(|e| self.note_change(slot, e));
                     changed |= changes.count() > 0;
-                    self.truth.on_cut(who, entries);
+                    let first = entries.first().expect("an append has entries");
+                    let term = self.heard_appends.leader_term(first);
+                    let term = term.unwrap_or(run.core.indexes().term.0);
+                    let promises = &mut self.truth.promises;
+                    promises.on_cut(who, &run.log, first.index.0, term)?;
                     self.truth
                         .on_appended(who, &mut run.log, run.seen.commit, entries)?;
                 }
                 Persist::Installed { meta, keep_tail } => {
+                    if !keep_tail {
+                        let from = meta.index.0 + 1;
+                        let term = run.core.indexes().term.0;
+                        let promises = &mut self.truth.promises;
+                        promises.on_cut(who, &run.log, from, term)?;
+                    }
                     run.log.install(meta.index.0, meta.term.0, *keep_tail);
                 }
                 Persist::Release { through } => {
@@ -130,7 +144,9 @@ impl World {
             })?;
             run.contact
                 .check_lease(&self.p, self.now_us, &run.seen, to.0, &message)?;
-            self.truth.on_sent(who, &message);
+            let life = self.hosts[slot].life;
+            let promises = &mut self.truth.promises;
+            promises.on_sent((who, life), to, &run.log, &message)?;
             if matches!(message.rpc, Rpc::Vote { .. }) {
                 self.voted_for = Some(to.0);
             }
@@ -197,10 +213,15 @@ impl World {
     /// What this machine holds is of no use any more: its log is wiped, and its directory gets a
     /// new number.
     fn start_over(&mut self, slot: usize, run: &mut Running) -> Checked {
-        let blank = Image {
+        let mut blank = Image {
             standby: run.disk.image.standby.take(),
             ..self.blank()
         };
+        let (id, former) = (run.disk.image.id.0, run.disk.image.incarnation);
+        self.truth.promises.on_wiped(id, former);
+        if self.plant.lies.incarnation_kept {
+            blank.incarnation = former;
+        }
         let incarnation = blank.incarnation;
         let now = self.now_of(slot, run.mono_off_us);
         run.disk = Disk::new(blank, self.hosts[slot].lies);

@@ -5,7 +5,7 @@
 //! hello was accepted. Start with `carry_link_order` and `on_hello`.
 use super::*;
 use tern::codec::peer::hello;
-use tern::core::peers::{Hello, LinkEvent, LinkId, LinkOrder, patience_ms};
+use tern::core::peers::{Hello, HelloRefusal, LinkEvent, LinkId, LinkOrder, patience_ms};
 
 /// One side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,9 @@ impl World {
         let dialled = self.end(slot, link);
         self.trace
             .note(slot, "dials", link.0, hello.to.map_or(0, |to| to.0), 0);
+        let promises = &self.truth.promises;
+        let named = promises.on_named(hello.from.0, hello.incarnation);
+        self.fail(named);
         let opened = Connection {
             dialled,
             accepted: None,
@@ -232,6 +235,39 @@ impl World {
                 world.connections.remove(&connection);
             }
             run.core.on_link(now, end.link, event);
+        });
+    }
+
+    /// A stranger, or a machine of another cluster, says hello to a machine: it is refused with a
+    /// code, and nothing changes.
+    pub fn knock(&mut self) {
+        let slot = self.rng.index(self.hosts.len());
+        if !self.listens(slot) {
+            return;
+        }
+        let known: Vec<u64> = self.ids.keys().copied().collect();
+        let from = *self.rng.pick(&known) + self.rng.below(2);
+        let to = self.up(slot).map(|run| PeerId(run.seen.id));
+        let hello = Hello {
+            from: PeerId(from.max(1)),
+            to: to.filter(|to| to.0 != 0 && self.rng.chance(500_000)),
+            process: self.rng.next_u64() | 1,
+            incarnation: self.rng.next_u64() | 1,
+            cluster: self.rng.chance(500_000).then(|| self.rng.next_u64() | 1),
+            receiver_incarnation: Some(self.rng.next_u64() | 1),
+            name: "stranger".into(),
+            peer_url: peer_url(slot, 9),
+            client_url: client_url(slot),
+        };
+        let epoch = self.hosts[slot].epoch;
+        self.input(slot, epoch, |world, run, now| {
+            let before = run.seen;
+            let result = run.core.on_hello(now, &hello, "stranger");
+            let is_refused = matches!(result, Err(HelloRefusal::Denied | HelloRefusal::NoMember));
+            if !is_refused || seen_of(&run.core) != before {
+                let text = format!("m{slot} to {hello:?}: {result:?}");
+                world.fail(violation("stranger", text));
+            }
         });
     }
 

@@ -18,8 +18,7 @@ impl World {
         self.trace
             .note(slot, "start", image.id.0, image.last(), image.log.commit.0);
         let disk = Disk::new(image, self.hosts[slot].lies);
-        let wounded = self.hosts[slot].wound.is_some();
-        let found = self.truth.on_found(&disk.image, wounded);
+        let found = self.truth.on_found(&disk.image);
         self.fail(found);
         if self.violation.is_some() {
             return;

@@ -153,7 +153,13 @@ impl World {
         };
         let (meta, bytes) = (snapshot.meta.clone(), snapshot.bytes.len() as u64);
         let store = Box::new(self.restore(snapshot));
-        self.truth.on_replaced(run.seen.id, meta.index.0);
+        if run.log.term(meta.index.0) != Some(meta.term.0) {
+            // From now on a start uses the snapshot, and drops a log that conflicts with it.
+            let from = meta.index.0 + 1;
+            let promises = &mut self.truth.promises;
+            let checked = promises.on_cut(run.seen.id, &run.log, from, run.seen.term);
+            self.fail(checked);
+        }
         self.counts.installs += 1;
         run.core
             .on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
@@ -180,6 +186,7 @@ impl World {
                 .on_link(now, link, LinkEvent::Heard(bytes.len() as u64));
             run.contact
                 .on_message(world.now_us, from, &message, &run.seen, &world.truth);
+            world.heard_appends.on_message(&message);
             run.core.on_message(now, PeerId(from), message);
             // Messages that are there already are taken in the same turn.
             while let Some((_, Ev::Deliver { slot: next, .. })) =
@@ -248,6 +255,7 @@ impl World {
         self.trace.note(slot, what, from, a, b);
         run.contact
             .on_message(self.now_us, from, &message, &run.seen, &self.truth);
+        self.heard_appends.on_message(&message);
         let term = message.term.0;
         run.core.on_message(now, PeerId(from), message);
         term
@@ -275,6 +283,7 @@ impl World {
         self.fx = fx;
         run.ended = run.log.last();
         run.contact.end_turn();
+        self.heard_appends.end_turn();
         if let Some(due) = run.core.next_deadline() {
             let at = due.saturating_sub(run.mono_off_us).max(self.now_us);
             if at < run.wake_us {
