@@ -231,7 +231,8 @@ impl Raft {
     }
 
     /// Fact 4 for the members of a snapshot. A member's id is the index of its Join. Names are
-    /// unique, and a member keeps its name.
+    /// unique, and a member keeps its name. An uncommitted Join here proves nothing: another one may
+    /// have been committed at its index.
     fn can_have_members(&self, meta: &SnapshotMeta) -> bool {
         let Configuration { members } = &meta.configuration;
         if members.len() > MEMBERS_MAX {
@@ -247,7 +248,7 @@ impl Raft {
                 ..
             } = member;
             let is_known_otherwise = self
-                .configuration()
+                .committed_configuration()
                 .get(*id)
                 .is_some_and(|known| known.name != *name);
             let has_id = *id != PeerId::NONE && id.0 <= meta.index.0;
@@ -492,6 +493,24 @@ mod tests {
             let expected = (!is_new_id).then_some(Violation::SnapshotHead);
             assert_eq!(found, expected, "{meta:?}");
         }
+    }
+
+    #[test]
+    fn a_snapshot_may_have_another_join_than_an_uncommitted_one() {
+        let mut raft = raft();
+        let mut join = entry(7, 5);
+        join.body = body(&Command::Join {
+            name: "lost".into(),
+            peer_url: "http://n:1".into(),
+            client_url: "http://n:2".into(),
+            incarnation: 1,
+            replaces: None,
+        });
+        assert_eq!(handle(&mut raft, 2, append(5, (6, 5), vec![join])), None);
+        assert!(raft.configuration().get(PeerId(7)).is_some());
+        let mut meta = meta(9, 6);
+        meta.configuration.members.push(member(7));
+        assert_eq!(handle(&mut raft, 3, snapshot(6, meta)), None);
     }
 
     #[test]
