@@ -79,6 +79,9 @@ pub struct Replica {
     // -- outputs
     /// Peer URLs at which members say they are now; to be dialled.
     hints: Vec<Box<str>>,
+    /// A file of the applied state was shown to a client since the last `collect`, without an
+    /// answer in `outputs`.
+    has_shown_file: bool,
     /// Raft's outputs on their way to `outputs`; empty between turns, kept for its memory.
     raft_output: RaftOutput,
     /// The store's events on their way to `outputs`; empty between turns, kept for its memory.
@@ -147,6 +150,7 @@ impl Replica {
             forwarding: forwarding::Forwarding::new(seed, recovered.term),
             snapshotting: snapshotting::Snapshotting::new(recovered.snapshot_bytes),
             statistics: stats::Statistics::default(),
+            has_shown_file: false,
             hints: Vec::new(),
             raft_output: RaftOutput::default(),
             store_notifications: Vec::new(),
@@ -304,7 +308,9 @@ impl Replica {
         self.take_notices();
         self.deliver_events();
         self.report_members();
-        if !self.outputs.answers.is_empty() || !self.outputs.events.is_empty() {
+        let has_shown_file = std::mem::take(&mut self.has_shown_file);
+        let has_answered = !self.outputs.answers.is_empty() || !self.outputs.events.is_empty();
+        if has_shown_file || has_answered {
             self.raft.on_shown(now, self.applied);
         }
         for (_, message) in &self.raft_output.messages {

@@ -116,6 +116,26 @@ fn a_snapshot_on_its_way_is_not_overtaken() {
     assert!(cluster.at(founder).disk.snapshots[1].0.index > sent);
 }
 
+/// The state that a client has seen is marked as committed soon: a restarted machine does not show
+/// an older one. Files that are read at once, without a ticket, count.
+#[test]
+fn protocol_06_what_was_shown_is_marked_as_committed() {
+    let mut cluster = cluster(2, settings(1));
+    let leader = cluster.leader();
+    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let follower = ids[1];
+    cluster.done(leader, set("/foo", "bar"));
+    cluster.pass(50_000);
+    let applied = cluster.at(follower).machine.applied();
+    assert!(cluster.at(follower).disk.log.commit < applied);
+    cluster.pass(2_000_000);
+    let rig = cluster.at(follower);
+    assert!(rig.disk.log.commit < applied, "an idle member writes none");
+    assert!(rig.machine.get_file("/foo").is_some());
+    cluster.pass(200_000);
+    assert!(cluster.at(follower).disk.log.commit >= applied);
+}
+
 #[test]
 fn a_removed_machine_stops_and_points_to_the_leader() {
     let mut cluster = cluster(3, settings(1));

@@ -55,6 +55,7 @@ impl Replica {
         }
         let at = self.indexes();
         let file = self.store.get_file(path)?;
+        self.has_shown_file = true;
         Some((at, file))
     }
 
