@@ -45,6 +45,36 @@ pub fn is_url(text: &str) -> bool {
     text.len() <= URL_BYTES_MAX && is_host && is_port
 }
 
+/// Whether the host of a machine's URL is the unspecified address. A machine listens on it, and no
+/// other machine can dial it.
+pub fn is_unspecified(url: &str) -> bool {
+    let host = host_of(url);
+    host == "0.0.0.0" || is_v6_number(host, "")
+}
+
+/// Whether the host of a machine's URL is a loopback address, which means another machine on each
+/// host.
+pub fn is_loopback(url: &str) -> bool {
+    let host = host_of(url);
+    let is_v4 = |host: &str| host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    host.eq_ignore_ascii_case("localhost")
+        || host.starts_with("127.") && is_v4(host)
+        || is_v6_number(host, "1")
+}
+
+/// The host of a machine's URL, an IPv6 address with its brackets.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.rsplit_once(':').map_or(rest, |(host, _)| host)
+}
+
+/// Whether `host` is an IPv6 address that has this last digit and zeros only before it.
+fn is_v6_number(host: &str, last: &str) -> bool {
+    let text = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let zeros = text.and_then(|text| text.strip_suffix(last));
+    zeros.is_some_and(|zeros| zeros.bytes().all(|b| matches!(b, b'0' | b':')))
+}
+
 /// Whether `text` has only the characters of an IPv6 address, and enough of them.
 fn is_v6_address(text: &str) -> bool {
     let is_allowed = |b: u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
@@ -69,6 +99,32 @@ mod tests {
         let long = "n".repeat(NAME_CHARS_MAX + 1);
         for name in ["", ".", "..", "a/b", "a b", "a\n", "\u{202e}a", &long] {
             assert!(!is_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_no_other_host_can_dial() {
+        for url in ["http://0.0.0.0:1", "https://[::]:7001", "http://[0:0::0]:1"] {
+            assert!(is_unspecified(url) && !is_loopback(url), "{url}");
+        }
+        for url in [
+            "http://127.0.0.1:1",
+            "http://127.3.2.1:1",
+            "https://[::1]:7001",
+            "http://[0:0:0:0:0:0:0:1]:1",
+            "http://localhost:1",
+            "http://LocalHost:1",
+        ] {
+            assert!(is_loopback(url) && !is_unspecified(url), "{url}");
+        }
+        for url in [
+            "http://10.0.0.1:1",
+            "http://127.example.org:1",
+            "http://[fe80::1]:1",
+            "http://localhost.example:1",
+            "http://10.0.0.0:1",
+        ] {
+            assert!(!is_loopback(url) && !is_unspecified(url), "{url}");
         }
     }
 

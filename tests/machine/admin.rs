@@ -161,11 +161,14 @@ fn joins_are_judged() {
         peer_url: settings(1).peer_url,
         ..other.clone()
     };
-    let at = "http://127.0.0.1:4002";
-    assert_eq!(
-        rig.done(join(&taken, 8)),
-        failed(Code::PeerAddressExists, at)
-    );
+    let is_taken = |outcome: Outcome, texts: &[&str]| match outcome {
+        Outcome::Failed(e) if e.code == Code::PeerAddressExists => {
+            assert!(texts.iter().all(|text| e.cause.contains(text)), "{e:?}");
+        }
+        other => panic!("{other:?}"),
+    };
+    let refused = rig.done(join(&taken, 8));
+    is_taken(refused, &["http://127.0.0.1:7001", "node1", "-peer-addr"]);
     let nameless = Settings {
         name: "".into(),
         ..other.clone()
@@ -173,10 +176,10 @@ fn joins_are_judged() {
     let refused = rig.done(join(&nameless, 8));
     assert!(matches!(refused, Outcome::Failed(e) if e.code == Code::InvalidForm));
     // The living machine's name from another data directory.
-    let at = "http://127.0.0.1:4001";
-    assert_eq!(
-        rig.done(join(&settings(1), 8)),
-        failed(Code::PeerAddressExists, at)
+    let refused = rig.done(join(&settings(1), 8));
+    is_taken(
+        refused,
+        &["the name node1", "http://127.0.0.1:7001", "-name"],
     );
     // Its own again: nothing moves.
     assert_eq!(
@@ -195,11 +198,7 @@ fn joins_are_judged() {
     // New addresses come by a hello; a request is only a hint.
     assert_eq!(rig.machine.indexes().etcd.0, 2);
     // A join without the number of a data directory never moves an address.
-    let at = "http://127.0.0.1:9";
-    assert_eq!(
-        rig.done(join(&moved, 0)),
-        failed(Code::PeerAddressExists, at)
-    );
+    is_taken(rig.done(join(&moved, 0)), &["the name node1"]);
     // Members that were let in count, though they never came.
     for number in 2..=9 {
         assert!(matches!(
@@ -215,4 +214,44 @@ fn joins_are_judged() {
         rig.done(join(&settings(9), 8)),
         Outcome::Joined(_)
     ));
+}
+
+/// An address that other machines cannot dial is refused, with the setting to change.
+#[test]
+fn addresses_that_members_cannot_reach_are_refused() {
+    let mut rig = Rig::serving(settings(1));
+    let unreachable =
+        |rig: &mut Rig, settings: &Settings, setting: &str| match rig.done(join(settings, 8)) {
+            Outcome::Failed(e) => {
+                assert_eq!(e.code, Code::InvalidForm);
+                assert!(e.cause.contains(&format!("set {setting} ")), "{e:?}");
+            }
+            other => panic!("{other:?}"),
+        };
+    let at = |peer_url: &str, client_url: &str| Settings {
+        peer_url: peer_url.into(),
+        client_url: client_url.into(),
+        ..settings(2)
+    };
+    let anywhere = at("http://0.0.0.0:7002", "http://10.0.0.2:4002");
+    unreachable(&mut rig, &anywhere, "-peer-addr");
+    let anywhere = at("http://10.0.0.2:7002", "http://[::]:4002");
+    unreachable(&mut rig, &anywhere, "-addr");
+    // All members are on this host.
+    let reachable = at("http://10.0.0.2:7002", "http://10.0.0.2:4002");
+    assert!(matches!(rig.done(join(&reachable, 8)), Outcome::Joined(_)));
+    // A member is on another one now.
+    let local = settings(3);
+    unreachable(&mut rig, &local, "-peer-addr");
+    let local = Settings {
+        peer_url: "http://10.0.0.3:7003".into(),
+        ..settings(3)
+    };
+    unreachable(&mut rig, &local, "-addr");
+    // Nor does a member move to such an address.
+    unreachable(
+        &mut rig,
+        &at("http://0.0.0.0:7002", "http://10.0.0.2:4002"),
+        "-peer-addr",
+    );
 }

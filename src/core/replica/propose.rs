@@ -228,7 +228,10 @@ impl Replica {
         let is_same = member.peer_url == address.peer_url
             && member.client_url == address.client_url
             && member.incarnation != 0;
-        if is_same {
+        let configuration = self.raft.configuration();
+        let (peer_url, client_url) = (&address.peer_url, &address.client_url);
+        let reach = registry::check_reach(configuration, &member.name, peer_url, client_url);
+        if is_same || reach.is_err() {
             return false;
         }
         let command = Command::Join {
@@ -264,8 +267,10 @@ impl Replica {
         let Some(Waiting::MemberChange(change)) = self.pending.get(ticket) else {
             return true;
         };
+        let members = self.raft.configuration();
         if let MemberChange::Join(join) = &**change
-            && let Some(member) = registry::moves(self.raft.configuration(), join)
+            && let Some(member) = registry::moves(members, join)
+            && registry::check_reach(members, &join.name, &join.peer_url, &join.client_url).is_ok()
         {
             // Its hello proves the address: it is dialled there.
             let id = Index(member.id.0);

@@ -121,7 +121,8 @@ pub fn config_with(
 ///
 /// # Errors
 ///
-/// `InvalidForm` for a request with an unfit name or URL, or of another store version,
+/// `InvalidForm` for a request with an unfit name or URL, with a URL that other members cannot reach
+/// ([`check_reach`]), or of another store version,
 /// `PeerAddressExists` if the name or the peer URL belongs to another member, `NoMorePeer` if the
 /// cluster is full.
 pub fn join(
@@ -141,19 +142,32 @@ pub fn join(
     if !(join.min_version..=join.max_version).contains(&STORE_VERSION) {
         return Err(Error::new(Code::InvalidForm, "store version 2 is required"));
     }
-    let taken = || Err(Error::new(Code::PeerAddressExists, join.client_url.clone()));
+    check_reach(members, &join.name, &join.peer_url, &join.client_url)?;
     let mut others = members.members.iter().filter(|m| m.name != join.name);
-    if others.any(|m| m.peer_url == join.peer_url) {
-        return taken();
+    if let Some(other) = others.find(|m| m.peer_url == join.peer_url) {
+        let cause = format!(
+            "the peer address {} belongs to the member {}: start this machine with another \
+             -peer-addr, or remove {} first",
+            join.peer_url, other.name, other.name
+        );
+        return Err(Error::new(Code::PeerAddressExists, cause));
     }
+    let taken = |old: &Member| {
+        let cause = format!(
+            "the name {} belongs to a member at {}: start this machine with another -name, or \
+             remove that member first",
+            old.name, old.peer_url
+        );
+        Err(Error::new(Code::PeerAddressExists, cause))
+    };
     let replaces = match members.by_name(&join.name) {
         None if members.members.len() >= config.active_size as usize => {
             return Err(Error::new(Code::NoMorePeer, ""));
         }
         None => None,
         Some(old) if is_from_directory_of(old, join) && has_same_urls(old, join) => None,
-        Some(_) if join.incarnation == 0 => return taken(),
-        Some(old) if is_heard(old) => return taken(),
+        Some(old) if join.incarnation == 0 => return taken(old),
+        Some(old) if is_heard(old) => return taken(old),
         Some(old) => Some(old.id.0),
     };
     Ok(Command::Join {
@@ -163,6 +177,33 @@ pub fn join(
         incarnation: join.incarnation,
         replaces,
     })
+}
+
+/// Checks that the other members can reach the machine `name` at its URLs. A loopback address is fit
+/// only for a cluster that is on one host as a whole.
+///
+/// # Errors
+///
+/// `InvalidForm`; the cause names the URL and the setting.
+pub fn check_reach(
+    members: &Configuration,
+    name: &str,
+    peer_url: &str,
+    client_url: &str,
+) -> Result<(), Error> {
+    let mut others = members.members.iter().filter(|m| *m.name != *name);
+    let is_on_one_host = others.all(|m| identity::is_loopback(&m.peer_url));
+    for (url, setting) in [(peer_url, "-peer-addr"), (client_url, "-addr")] {
+        let is_local = identity::is_loopback(url) && !is_on_one_host;
+        if identity::is_unspecified(url) || is_local {
+            let cause = format!(
+                "other machines cannot reach {url}: set {setting} to an address of this machine \
+                 that they can reach"
+            );
+            return Err(Error::new(Code::InvalidForm, cause));
+        }
+    }
+    Ok(())
 }
 
 /// The member whose join this repeats, under other addresses.
