@@ -388,7 +388,7 @@ impl Machine {
     /// When `on_time` has something to do, in microseconds of the monotonic clock; `None`: never.
     pub fn next_deadline(&self) -> Option<u64> {
         let mode_us = match &self.mode {
-            MachineMode::Member(member) => member.next_deadline(),
+            MachineMode::Member(member) => member.next_deadline(&self.common.peers),
             MachineMode::Outside(outside) => outside.next_deadline(),
         };
         let registrar_us = self.common.registrar.as_ref().map(Registrar::next_deadline);

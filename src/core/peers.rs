@@ -23,7 +23,7 @@ mod hello;
 pub use addresses::NewAddress;
 pub use hello::{Hello, HelloRefusal, Introduced};
 
-use crate::core::raft::{Configuration, PeerId, Violation};
+use crate::core::raft::{Configuration, Member, PeerId, Violation};
 use crate::core::random::XorShift64;
 use crate::core::timer::Now;
 use episode::Episode;
@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 /// A peer that has not answered the hello for this many election timeouts is dialled anew …
 const PATIENCE_TIMEOUTS: u64 = 10;
 /// … within these bounds, in milliseconds.
-const PATIENCE_MS_MIN: u64 = 2_000;
+const PATIENCE_MS_MIN: u64 = 500;
 const PATIENCE_MS_MAX: u64 = 30_000;
 /// How long a link to a former member is kept, in microseconds: the entry that removes the member
 /// may still be in its queue.
@@ -211,6 +211,8 @@ struct Peer {
     process: Option<u64>,
     /// It refuses this machine's hellos because of another process of this member.
     refuses_twice: Option<TwiceRefusal>,
+    /// The last answer from its listed address was that of a machine which is not this member.
+    is_displaced: bool,
 
     /// Bytes that it has sent without effect, while it is not a member.
     spent_bytes: u64,
@@ -248,7 +250,9 @@ pub struct Peers {
     last_link: u64,
     /// Addresses besides those of the configuration.
     targets: Vec<dialling::DialTarget>,
-    /// Since when no leader is heard; `None`: one is.
+    /// The leader that is heard; it may be this machine.
+    leader: Option<PeerId>,
+    /// Since when no leader is heard; `None`: one is, or this machine is not a member yet.
     leaderless_since_us: Option<u64>,
     /// The election timeout, in microseconds.
     election_us: u64,
@@ -287,6 +291,7 @@ impl Peers {
             links: BTreeMap::new(),
             last_link: 0,
             targets: Vec::new(),
+            leader: None,
             leaderless_since_us: None,
             election_us: election_ms.saturating_mul(1000),
             patience_us: patience_ms(election_ms) * 1000,
@@ -319,9 +324,12 @@ impl Peers {
 
     /// The configuration has changed: plans the end of links to former members, and dials new ones.
     pub fn on_members(&mut self, now: Now, members: &Configuration) {
-        if self.me.id.is_none() {
+        let Some(id) = self.me.id else {
             return;
-        }
+        };
+        let is_listed = |own: &Member| own.peer_url == self.me.peer_url;
+        let own = |members: &Configuration| members.get(id).is_some_and(is_listed);
+        let is_found = own(members) && !own(&self.members);
         self.members = members.clone();
         for (id, peer) in &mut self.peers {
             if members.get(*id).is_none() && peer.is_member {
@@ -346,6 +354,7 @@ impl Peers {
             peer.spent_bytes = 0;
             if is_moved {
                 peer.failures = 0;
+                peer.is_displaced = false;
                 peer.unanswered_since_us = None;
                 peer.redial_us = Some(now.mono_us);
                 let link = peer.dialled.and_then(|link| self.links.get(&link));
@@ -355,6 +364,10 @@ impl Peers {
                     self.drop_link(link, "the member has another address now");
                 }
             }
+        }
+        if is_found {
+            // Peers that have refused the new address take it now.
+            self.hurry(now);
         }
         self.rearm();
     }
@@ -413,12 +426,7 @@ impl Peers {
         if !self.has_open_dialled(hello.from) {
             self.changes.push((hello.from, ProcessChange::Up));
         }
-        let peer = self.peers.get_mut(&hello.from).expect("just inserted");
-        // The peer is up: dial at once instead of waiting for the pause to end.
-        if peer.dialled.is_none() && peer.is_member {
-            peer.failures = 0;
-            peer.redial_us = Some(now.mono_us);
-        }
+        self.hurry(now);
         self.rearm();
         Ok((link, self.me.hello(Some(hello.from), &self.members)))
     }

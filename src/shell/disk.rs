@@ -1,9 +1,8 @@
 //! The data directory of a running machine: the log, snapshots, exports, `membership` and
 //! `standby_info`. Nothing else in tern uses the file system after the start.
 //!
-//! A failed sync or read never reaches the core: it is returned as a [`DiskFailure`] and must end
-//! the process. After a failed sync, unsynced data may be lost even if a later sync succeeds, so the
-//! value must not be used any more. A full disk is no such
+//! A failed sync or read never reaches the core: it is logged here and ends the process. After a
+//! failed sync, unsynced data may be lost even if a later sync succeeds. A full disk is no such
 //! failure: the core keeps within the room that it was told ([`Disk::free_bytes`]), so nothing waits
 //! here for room.
 //!
@@ -19,7 +18,6 @@ mod snapshots;
 mod standby;
 
 pub use export::Export;
-use files::DataDir;
 use membership::OwnMembership;
 
 use crate::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
@@ -32,9 +30,8 @@ use crate::shell::logger;
 use snapshots::Snapshots;
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
-use wal::fs::FileSystem;
-use wal::os::Os;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use wal::{Record, Wal};
 
 /// How often a full disk is checked for room, in microseconds.
@@ -48,10 +45,13 @@ const ROOM_BYTES_MIN: u64 = 2 * CLIENT_RESERVE_BYTES;
 const _: () = assert!(2 * wal::format::HEADER + 7 <= RECORD_EXTRA_BYTES as usize);
 const _: () = assert!(wal::format::BODY_MAX as u64 == BODY_BYTES_MAX);
 
+/// The source of random bits.
+const RANDOM: &str = "/dev/urandom";
+
 /// The data directory of a running machine.
-pub struct Disk<F: FileSystem = Os> {
-    data_dir: DataDir<F>,
-    wal: Wal<F>,
+pub struct Disk {
+    data_dir: PathBuf,
+    wal: Wal,
     /// The size of new log segments, in bytes; never changes.
     segment_bytes: u64,
     /// The random number of the log. Changes when the log is replaced.
@@ -61,7 +61,7 @@ pub struct Disk<F: FileSystem = Os> {
     standby: Option<StandbyInfo>,
     /// The peer URLs in `standby_info` at start; empty after `take_peers`.
     peers: Vec<Box<str>>,
-    snapshots: Snapshots<F>,
+    snapshots: Snapshots,
     /// The term and vote that the core handed in last and that are not written.
     unwritten_state: Option<HardState>,
     /// The term and vote that are durable, until [`Disk::poll_sync`] has reported it.
@@ -83,43 +83,6 @@ pub struct Disk<F: FileSystem = Os> {
     /// while the disk has room.
     next_room_check_us: Option<u64>,
     delay: SyncDelay,
-}
-
-/// A call on the data directory failed for another reason than want of room; with its text. The
-/// process must exit: what is durable is unknown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DiskFailure(String);
-
-impl fmt::Display for DiskFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for DiskFailure {}
-
-impl From<wal::Error> for DiskFailure {
-    fn from(error: wal::Error) -> DiskFailure {
-        DiskFailure(error.to_string())
-    }
-}
-
-impl From<wal::OpenError> for DiskFailure {
-    fn from(error: wal::OpenError) -> DiskFailure {
-        DiskFailure(error.to_string())
-    }
-}
-
-impl From<io::Error> for DiskFailure {
-    fn from(error: io::Error) -> DiskFailure {
-        DiskFailure(error.to_string())
-    }
-}
-
-impl From<String> for DiskFailure {
-    fn from(text: String) -> DiskFailure {
-        DiskFailure(text)
-    }
 }
 
 /// For tests: makes syncs look slow. The end of each sync is reported a fixed time later, as if the
@@ -166,7 +129,7 @@ pub struct SyncReport {
     pub lsn: Option<Lsn>,
 }
 
-impl<F: FileSystem> Disk<F> {
+impl Disk {
     /// Takes a term and vote that must become durable; it replaces one that is not written yet.
     /// [`Disk::poll_sync`] returns its number once it is durable.
     pub fn save_state(&mut self, state: HardState) {
@@ -175,53 +138,47 @@ impl<F: FileSystem> Disk<F> {
 
     /// Writes the term and vote that wait. The only place that does: the log writes the number of a
     /// new segment to the same slots, and composes both from what was written last.
-    fn write_state(&mut self) -> Result<(), DiskFailure> {
+    fn write_state(&mut self) {
         if let Some(HardState { seq, term, vote }) = self.unwritten_state.take() {
-            self.wal.save_state(term.0, vote.map_or(0, |id| id.0))?;
+            or_die(self.wal.save_state(term.0, vote.map_or(0, |id| id.0)));
             self.unreported_state = Some(seq);
         }
-        Ok(())
     }
 
     /// Takes records of the log that must become durable, in order, and empties `persist`. `lsn` is
     /// the number of this call; [`Disk::poll_sync`] returns it once everything up to it is durable.
     ///
-    /// # Errors
-    ///
-    /// See [`DiskFailure`].
-    ///
     /// # Panics
     ///
     /// If `persist` is not empty and `lsn` does not rise.
-    pub fn append(&mut self, persist: &mut Vec<Persist>, lsn: Lsn) -> Result<(), DiskFailure> {
+    pub fn append(&mut self, persist: &mut Vec<Persist>, lsn: Lsn) {
         if persist.is_empty() {
-            return Ok(());
+            return;
         }
         assert!(lsn > self.lsn, "numbers rise");
         self.lsn = lsn;
         // Entries of a term are written only after that term is durable, and `Wal::append` may
         // write.
-        self.write_state()?;
+        self.write_state();
         let mut rest = persist.as_slice();
         while let Some(first) = rest.first() {
             let taken = match first {
                 Persist::Release { through } => {
-                    self.wal.release(through.0)?;
+                    or_die(self.wal.release(through.0));
                     1
                 }
                 Persist::Mark { commit } => {
-                    self.wal.mark_commit(commit.0)?;
+                    or_die(self.wal.mark_commit(commit.0));
                     1
                 }
                 Persist::Append { .. } | Persist::Repair(_) | Persist::Installed { .. } => {
-                    self.append_records(rest)?
+                    self.append_records(rest)
                 }
             };
             rest = &rest[taken..];
         }
         persist.clear();
         self.unsynced.push_back((self.appended_mark, lsn));
-        Ok(())
     }
 
     /// Appends the records at the front of `persist` in one call. Returns how many they were.
@@ -229,7 +186,7 @@ impl<F: FileSystem> Disk<F> {
     /// # Panics
     ///
     /// If they do not fit: the core takes no entry without room for it.
-    fn append_records(&mut self, persist: &[Persist]) -> Result<usize, DiskFailure> {
+    fn append_records(&mut self, persist: &[Persist]) -> usize {
         let mut heads = Vec::new();
         for persist in persist {
             if let Persist::Installed { meta, .. } = persist {
@@ -273,37 +230,29 @@ impl<F: FileSystem> Disk<F> {
         self.appended_mark = match self.wal.append(&records, commit_max) {
             Ok(mark) => mark,
             Err(wal::Error::Full) => panic!("the core keeps within the room that it was told"),
-            Err(e @ wal::Error::Io { .. }) => return Err(e.into()),
+            Err(e @ wal::Error::Io { .. }) => die(&e),
         };
-        Ok(count)
+        count
     }
 
     /// Starts a sync of all appended records, unless a sync is running or none is needed. Returns
     /// whether it did. The sync may be over when this returns.
-    ///
-    /// # Errors
-    ///
-    /// See [`DiskFailure`].
-    pub fn start_sync(&mut self, now_us: u64) -> Result<bool, DiskFailure> {
+    pub fn start_sync(&mut self, now_us: u64) -> bool {
         if self.delay.is_running(now_us) || !self.wants_sync() {
-            return Ok(false);
+            return false;
         }
-        self.write_state()?;
-        self.wal.start_sync()?;
+        self.write_state();
+        or_die(self.wal.start_sync());
         self.delay.start(now_us);
-        Ok(true)
+        true
     }
 
     /// The state and the records that have become durable since the last call.
-    ///
-    /// # Errors
-    ///
-    /// See [`DiskFailure`].
-    pub fn poll_sync(&mut self, now_us: u64) -> Result<SyncReport, DiskFailure> {
+    pub fn poll_sync(&mut self, now_us: u64) -> SyncReport {
         if self.delay.is_running(now_us) {
-            return Ok(SyncReport::default());
+            return SyncReport::default();
         }
-        if let Some(mark) = self.wal.poll_sync()? {
+        if let Some(mark) = or_die(self.wal.poll_sync()) {
             self.durable_mark = mark;
         }
         let mut lsn = None;
@@ -314,7 +263,7 @@ impl<F: FileSystem> Disk<F> {
             self.unsynced.pop_front();
         }
         let state = self.unreported_state.take();
-        Ok(SyncReport { state, lsn })
+        SyncReport { state, lsn }
     }
 
     /// How many bytes of records the log takes for certain, whatever happens to the disk.
@@ -333,15 +282,11 @@ impl<F: FileSystem> Disk<F> {
 
     /// Whether the disk has room, if that has changed since the last call. Makes room for the log,
     /// when that is due on a full disk.
-    ///
-    /// # Errors
-    ///
-    /// See [`DiskFailure`].
-    pub fn poll_space(&mut self, now_us: u64) -> Result<Option<Space>, DiskFailure> {
+    pub fn poll_space(&mut self, now_us: u64) -> Option<Space> {
         let is_check_due = self.next_room_check_us.is_none_or(|due| now_us >= due);
         if is_check_due {
-            self.wal.make_spare()?;
-            self.wal.make_room(self.wanted_bytes)?;
+            or_die(self.wal.make_spare());
+            or_die(self.wal.make_room(self.wanted_bytes));
         }
         let is_full = self.wal.space() == wal::Space::Low;
         if !is_full && self.wal.free_bytes() >= self.wanted_bytes {
@@ -353,7 +298,7 @@ impl<F: FileSystem> Disk<F> {
         let space = if is_full { Space::Low } else { Space::Ok };
         let is_changed = space != self.space;
         self.space = space;
-        Ok(is_changed.then_some(space))
+        is_changed.then_some(space)
     }
 
     /// When [`Disk::poll_space`] or [`Disk::poll_sync`] must be called again, in microseconds of
@@ -390,11 +335,7 @@ impl<F: FileSystem> Disk<F> {
 
     /// Carries out an order of the core about snapshot files. Returns the report to the core, if
     /// there is one.
-    ///
-    /// # Errors
-    ///
-    /// See [`DiskFailure`].
-    pub fn snapshot(&mut self, order: SnapshotOut) -> Result<Option<SnapshotIn>, DiskFailure> {
+    pub fn snapshot(&mut self, order: SnapshotOut) -> Option<SnapshotIn> {
         self.snapshots.carry_out(order)
     }
 
@@ -403,65 +344,50 @@ impl<F: FileSystem> Disk<F> {
     /// # Errors
     ///
     /// A system call failed; with its text.
-    pub fn export(&self) -> Result<Export<F>, String> {
+    pub fn export(&self) -> Result<Export, String> {
         Export::new(&self.data_dir)
     }
 
     /// Makes durable that the cluster has admitted this machine as the member `id`.
-    ///
-    /// # Errors
-    ///
-    /// See [`DiskFailure`].
-    pub fn keep_id(&mut self, id: PeerId) -> Result<(), DiskFailure> {
+    pub fn keep_id(&mut self, id: PeerId) {
         let member = OwnMembership::Member {
             id: id.0,
             incarnation: self.incarnation,
         };
-        self.write_or_make_room(|data_dir| membership::write(data_dir, &member))
+        self.write_or_make_room(|data_dir| membership::write(data_dir, &member));
     }
 
     /// Writes `standby_info` durably. With `abandons_log`, the file also says that the log and the
     /// snapshots must be deleted, so that the next start does it if the process ends before
     /// [`Disk::start_over`].
-    ///
-    /// # Errors
-    ///
-    /// See [`DiskFailure`].
-    pub fn keep_standby(
-        &mut self,
-        info: &StandbyInfo,
-        abandons_log: bool,
-    ) -> Result<(), DiskFailure> {
+    pub fn keep_standby(&mut self, info: &StandbyInfo, abandons_log: bool) {
         if abandons_log {
             let abandoned = Some(self.incarnation);
-            return self.write_or_make_room(|data_dir| standby::write(data_dir, info, abandoned));
+            self.write_or_make_room(|data_dir| standby::write(data_dir, info, abandoned));
+            return;
         }
         match standby::write(&self.data_dir, info, None) {
             // The old file still says that this machine is a standby. If it was admitted since,
             // `membership` is newer.
             Err(e) if files::is_full(&e) => {
                 log::warn!("no room for {}: {e}. The older one stays", standby::FILE);
-                Ok(())
             }
-            result => Ok(result?),
+            result => or_die(result),
         }
     }
 
     /// Writes a small file that must not wait. On a full disk, older snapshots and spare segments
     /// are removed for it. The log and the newest snapshot stay: if the process ends before the
     /// file is written, the machine must start with its vote.
-    fn write_or_make_room(
-        &mut self,
-        write: impl Fn(&DataDir<F>) -> io::Result<()>,
-    ) -> Result<(), DiskFailure> {
+    fn write_or_make_room(&mut self, write: impl Fn(&Path) -> io::Result<()>) {
         match write(&self.data_dir) {
             Err(e) if files::is_full(&e) => {
                 log::warn!("{e}: removing older snapshots and spare log segments");
-                self.snapshots.keep_newest_only()?;
-                self.wal.remove_spares()?;
-                Ok(write(&self.data_dir)?)
+                or_die(self.snapshots.keep_newest_only());
+                or_die(self.wal.remove_spares());
+                or_die(write(&self.data_dir));
             }
-            result => Ok(result?),
+            result => or_die(result),
         }
     }
 
@@ -479,21 +405,17 @@ impl<F: FileSystem> Disk<F> {
     /// Wipes the log and the snapshots and starts a new log. Returns its random number. Call
     /// [`Disk::keep_standby`] with `abandons_log` first: then a crash on the way is recovered at
     /// the next start.
-    ///
-    /// # Errors
-    ///
-    /// See [`DiskFailure`].
-    pub fn start_over(&mut self) -> Result<u64, DiskFailure> {
+    pub fn start_over(&mut self) -> u64 {
         let limits = self.snapshots.limits();
         self.snapshots = Snapshots::new(&self.data_dir, limits, Vec::new());
-        let identity = random_of(self.data_dir.fs())?;
+        let identity = or_die(random());
         let options = wal::Options {
-            dir: self.data_dir.path().into(),
+            dir: self.data_dir.clone(),
             segment_bytes: self.segment_bytes,
             identity,
         };
-        self.incarnation = self.wal.start_over(&options)?.identity;
-        dir::wipe_besides_log(&self.data_dir)?;
+        self.incarnation = or_die(self.wal.start_over(&options)).identity;
+        or_die(dir::wipe_besides_log(&self.data_dir));
         self.unwritten_state = None;
         self.unreported_state = None;
         self.unsynced.clear();
@@ -503,17 +425,13 @@ impl<F: FileSystem> Disk<F> {
         self.space = Space::Ok;
         self.wanted_bytes = ROOM_BYTES_MIN;
         self.next_room_check_us = None;
-        Ok(self.incarnation)
+        self.incarnation
     }
 
     /// Syncs the appended records and closes the log.
-    ///
-    /// # Errors
-    ///
-    /// See [`DiskFailure`].
-    pub fn close(mut self) -> Result<(), DiskFailure> {
-        self.write_state()?;
-        Ok(self.wal.close()?)
+    pub fn close(mut self) {
+        self.write_state();
+        or_die(self.wal.close());
     }
 }
 
@@ -529,13 +447,15 @@ fn good_body(body: &EntryBody) -> &[u8] {
     }
 }
 
-/// Ends the process after a [`DiskFailure`].
-pub fn or_exit<T>(result: Result<T, DiskFailure>) -> T {
-    result.unwrap_or_else(|failure| {
-        log::error!("{failure}: nothing more can be acknowledged, tern exits");
-        logger::flush();
-        std::process::exit(1)
-    })
+/// Ends the process after a failed sync, read or write, see the opening of this file.
+fn die(error: &dyn fmt::Display) -> ! {
+    log::error!("{error}: nothing more can be acknowledged, tern exits");
+    logger::flush();
+    std::process::exit(1);
+}
+
+fn or_die<T, E: fmt::Display>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|e| die(&e))
 }
 
 /// Random bits of the operating system.
@@ -544,10 +464,9 @@ pub fn or_exit<T>(result: Result<T, DiskFailure>) -> T {
 ///
 /// A system call failed; with a sentence for the user.
 pub fn random() -> Result<u64, String> {
-    random_of(&Os)
-}
-
-fn random_of<F: FileSystem>(fs: &F) -> Result<u64, String> {
-    fs.random()
-        .map_err(|e| format!("the system gives no random numbers: {e}"))
+    let mut bytes = [0; 8];
+    std::fs::File::open(RANDOM)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|e| format!("the system gives no random numbers: {RANDOM}: {e}"))?;
+    Ok(u64::from_le_bytes(bytes))
 }

@@ -4,7 +4,7 @@ use super::cluster::cluster;
 use super::rig::*;
 use super::seeker::*;
 use tern::core::machine::*;
-use tern::core::peers::{Hello, LinkEvent};
+use tern::core::peers::{Hello, HelloRefusal, LinkEvent};
 use tern::core::raft::{Index, PeerId, Term};
 
 /// A member that has come up, with others in its log, and looks around.
@@ -233,6 +233,47 @@ fn a_running_member_that_is_long_without_a_leader() {
     }
     assert!(rig.ordered.wipe && rig.facts.contains(&Fact::Removed));
     assert_eq!(rig.machine.role(), Role::Standby);
+}
+
+/// Machines with other ids are at all addresses of the log: no link opens, over which the notice of
+/// the removal could arrive. The member asks soon, not only after 150 election timeouts.
+#[test]
+fn a_member_at_whose_peers_addresses_others_are_learns_of_its_removal() {
+    for answer in [HelloRefusal::NotMe, HelloRefusal::NoMember] {
+        let mut cluster = cluster(3, settings(1));
+        let id = *cluster.rigs.keys().last().expect("a member");
+        let mut rig = cluster.rigs.remove(&id).expect("a member").restart();
+        rig.machine
+            .begin_place_checks(rig.now, search(&[], 3))
+            .expect("the name of its log");
+        // The look at the start finds no machine.
+        for _ in 0..2 {
+            let call = first_call(&mut rig);
+            let why = "no answer".into();
+            rig.machine
+                .on_reply(rig.now, call.id, Reply::Failed { why });
+        }
+        let mut asked = 0;
+        let until_us = rig.now.mono_us + 50 * settings(1).election_ms * 1_000;
+        while !rig.removed && rig.now.mono_us < until_us {
+            rig.now.mono_us += 10_000;
+            rig.machine.on_time(rig.now);
+            rig.turn();
+            let calls: Vec<Asked> = rig.effects.calls.iter().map(Asked::of).collect();
+            for link in std::mem::take(&mut rig.dialled) {
+                let refused = LinkEvent::Refused(Some(answer.clone()));
+                rig.machine.on_link(rig.now, link, refused);
+            }
+            for call in calls {
+                asked += 1;
+                rig.machine
+                    .on_reply(rig.now, call.id, call.answered(200, LIST));
+            }
+            rig.sync();
+        }
+        assert!(rig.removed, "after {asked} answers");
+        assert!(rig.facts.contains(&Fact::Removed) && asked >= 2);
+    }
 }
 
 /// The log knows the member by its name. A machine that is started with another one does not run.

@@ -4,11 +4,12 @@
 //! any other file means nothing. Each step is durable before the next one starts, so a crash leaves
 //! one of the states that README.md lists. Start reading at [`ActiveSegment`], then
 //! [`put_into_use`].
+use std::fs::File;
+
 use crate::Error;
-use crate::dir::LogDir;
 use crate::format::{PAGE, SegmentHead};
-use crate::fs::{FileMap, FileSystem, OpenFile};
-use crate::map::ReadBuffer;
+use crate::map::{ReadBuffer, SegmentMap};
+use crate::os::Os;
 use crate::scan::{LogTail, Scanner, SegmentExtent, SegmentFile};
 use crate::spares::{Spare, Spares};
 
@@ -21,11 +22,11 @@ const LOG_SUFFIX: &str = ".log";
 const SPARE_SUFFIX: &str = ".spare";
 
 /// The segment that batches are written to.
-pub struct ActiveSegment<F: FileSystem> {
-    file: F::File,
+pub struct ActiveSegment {
+    file: File,
     name: String,
-    /// The whole file. `None` once its room was freed.
-    map: Option<<F::File as OpenFile>::Map>,
+    /// The whole file.
+    map: SegmentMap,
     /// The number of the segment.
     sequence: u64,
     /// The length of the file in bytes; all of it is allocated.
@@ -36,7 +37,7 @@ pub struct ActiveSegment<F: FileSystem> {
     index_max: u64,
 }
 
-impl<F: FileSystem> ActiveSegment<F> {
+impl ActiveSegment {
     /// The number of the segment.
     pub fn sequence(&self) -> u64 {
         self.sequence
@@ -68,9 +69,7 @@ impl<F: FileSystem> ActiveSegment<F> {
     ///
     /// If it does not fit.
     pub fn write_batch(&mut self, bytes: &[u8], index_max: u64) {
-        let map = self.map.as_mut();
-        map.expect("a segment that is written is mapped")
-            .write(self.end, bytes);
+        self.map.write(self.end, bytes);
         self.end += bytes.len();
         self.index_max = self.index_max.max(index_max);
     }
@@ -80,12 +79,9 @@ impl<F: FileSystem> ActiveSegment<F> {
     /// # Errors
     ///
     /// A system call failed.
-    pub fn sync(&mut self, dir: &mut LogDir<F>) -> Result<(), Error> {
-        dir.sync(&self.file, &self.name)?;
-        let Some(map) = &mut self.map else {
-            return Ok(());
-        };
-        map.on_synced(self.end).map_err(|error| Error::Io {
+    pub fn sync(&mut self, os: &mut Os) -> Result<(), Error> {
+        os.sync(&self.file, &self.name)?;
+        self.map.on_synced(self.end).map_err(|error| Error::Io {
             call: "madvise",
             file: self.name.clone(),
             text: error.to_string(),
@@ -98,10 +94,10 @@ impl<F: FileSystem> ActiveSegment<F> {
     /// # Errors
     ///
     /// A system call failed.
-    pub fn retire(self, dir: &mut LogDir<F>) -> Result<SegmentExtent, Error> {
+    pub fn retire(self, os: &mut Os) -> Result<SegmentExtent, Error> {
         let extent = self.extent();
         drop(self.map);
-        dir.drop_cache(&self.file, &self.name)?;
+        os.drop_cache(&self.file, &self.name)?;
         Ok(extent)
     }
 
@@ -111,10 +107,10 @@ impl<F: FileSystem> ActiveSegment<F> {
     /// # Errors
     ///
     /// A system call failed.
-    pub fn free(&mut self, dir: &mut LogDir<F>) -> Result<(), Error> {
+    pub fn free(&mut self, os: &mut Os) -> Result<(), Error> {
         // A map must never be longer than its file.
-        self.map = None;
-        dir.truncate(&self.file, &self.name)
+        self.map = SegmentMap::without_file();
+        os.truncate(&self.file, &self.name)
     }
 
     /// Part of `Wal::check_invariants`.
@@ -170,17 +166,13 @@ pub fn free_spare_name(spares: &[String]) -> String {
 /// # Errors
 ///
 /// A system call failed.
-pub fn make_spare<F: FileSystem>(
-    dir: &mut LogDir<F>,
-    name: &str,
-    bytes: u64,
-) -> Result<bool, Error> {
-    let Some(file) = dir.create(MAKING, bytes)? else {
+pub fn make_spare(os: &mut Os, name: &str, bytes: u64) -> Result<bool, Error> {
+    let Some(file) = os.create(MAKING, bytes)? else {
         return Ok(false);
     };
-    dir.sync(&file, MAKING)?;
-    dir.rename(MAKING, name)?;
-    dir.sync_names()?;
+    os.sync(&file, MAKING)?;
+    os.rename(MAKING, name)?;
+    os.sync_dir()?;
     Ok(true)
 }
 
@@ -190,23 +182,19 @@ pub fn make_spare<F: FileSystem>(
 /// # Errors
 ///
 /// A system call failed.
-pub fn put_into_use<F: FileSystem>(
-    dir: &mut LogDir<F>,
-    spare: &str,
-    head: &SegmentHead,
-) -> Result<ActiveSegment<F>, Error> {
-    let file = dir.open(spare)?;
-    dir.write(&file, spare, &head.encode(), 0)?;
-    dir.sync(&file, spare)?;
+pub fn put_into_use(os: &mut Os, spare: &str, head: &SegmentHead) -> Result<ActiveSegment, Error> {
+    let file = os.open(spare)?;
+    os.write(&file, spare, &head.encode(), 0)?;
+    os.sync(&file, spare)?;
     let name = log_name(head.sequence);
-    dir.rename(spare, &name)?;
-    dir.sync_names()?;
-    dir.drop_cache(&file, &name)?;
-    let map = dir.map(&file, &name, head.segment_bytes)?;
+    os.rename(spare, &name)?;
+    os.sync_dir()?;
+    os.drop_cache(&file, &name)?;
+    let map = os.map(&file, &name, head.segment_bytes)?;
     Ok(ActiveSegment {
         file,
         name,
-        map: Some(map),
+        map,
         sequence: head.sequence,
         bytes: head.segment_bytes,
         end: head.records_at as usize,
@@ -220,17 +208,13 @@ pub fn put_into_use<F: FileSystem>(
 /// # Errors
 ///
 /// A system call failed.
-pub fn recycle<F: FileSystem>(
-    dir: &mut LogDir<F>,
-    sequence: u64,
-    spare: &str,
-) -> Result<(), Error> {
-    dir.rename(&log_name(sequence), spare)?;
-    dir.sync_names()?;
-    let file = dir.open(spare)?;
-    dir.write(&file, spare, &[0; PAGE], 0)?;
-    dir.sync(&file, spare)?;
-    dir.drop_cache(&file, spare)
+pub fn recycle(os: &mut Os, sequence: u64, spare: &str) -> Result<(), Error> {
+    os.rename(&log_name(sequence), spare)?;
+    os.sync_dir()?;
+    let file = os.open(spare)?;
+    os.write(&file, spare, &[0; PAGE], 0)?;
+    os.sync(&file, spare)?;
+    os.drop_cache(&file, spare)
 }
 
 /// Removes a segment that was released.
@@ -238,9 +222,9 @@ pub fn recycle<F: FileSystem>(
 /// # Errors
 ///
 /// A system call failed.
-pub fn remove<F: FileSystem>(dir: &mut LogDir<F>, sequence: u64) -> Result<(), Error> {
-    dir.unlink(&log_name(sequence))?;
-    dir.sync_names()
+pub fn remove(os: &mut Os, sequence: u64) -> Result<(), Error> {
+    os.unlink(&log_name(sequence))?;
+    os.sync_dir()
 }
 
 /// Whether a segment among `names` holds, or held, more than a head. `state` is made before the
@@ -249,14 +233,14 @@ pub fn remove<F: FileSystem>(dir: &mut LogDir<F>, sequence: u64) -> Result<(), E
 /// # Errors
 ///
 /// A system call failed.
-pub fn has_records<F: FileSystem>(dir: &mut LogDir<F>, names: &[String]) -> Result<bool, Error> {
+pub fn has_records(os: &mut Os, names: &[String]) -> Result<bool, Error> {
     for name in names {
         let Some(sequence) = log_number(name) else {
             continue;
         };
-        let file = dir.open(name)?;
+        let file = os.open(name)?;
         let mut bytes = [0; 2 * PAGE];
-        let length = dir.read(&file, name, &mut bytes)?;
+        let length = os.read(&file, name, &mut bytes)?;
         let has_content = bytes[PAGE.min(length)..].iter().any(|b| *b != 0);
         if has_content || sequence != 1 {
             return Ok(true);
@@ -266,8 +250,8 @@ pub fn has_records<F: FileSystem>(dir: &mut LogDir<F>, names: &[String]) -> Resu
 }
 
 /// Reads the segments of a directory one at a time into one buffer.
-struct SegmentReader<'a, F: FileSystem> {
-    dir: &'a mut LogDir<F>,
+struct SegmentReader<'a> {
+    os: &'a mut Os,
     buffer: ReadBuffer,
 }
 
@@ -277,8 +261,8 @@ struct SegmentReader<'a, F: FileSystem> {
 /// # Errors
 ///
 /// A system call failed.
-pub fn scan_segments<F: FileSystem>(
-    dir: &mut LogDir<F>,
+pub fn scan_segments(
+    os: &mut Os,
     identity: u64,
     names: &[String],
     bytes_max: u64,
@@ -289,7 +273,7 @@ pub fn scan_segments<F: FileSystem>(
     }
     let mut scanner = Scanner::new(identity);
     let buffer = ReadBuffer::default();
-    let mut reader = SegmentReader { dir, buffer };
+    let mut reader = SegmentReader { os, buffer };
     for (i, (name, sequence)) in segments.iter().enumerate() {
         let next_head = match segments.get(i + 1) {
             Some((next, _)) => reader.read_head(next)?,
@@ -303,23 +287,23 @@ pub fn scan_segments<F: FileSystem>(
             length,
         };
         scanner.segment(segment, next_head.as_ref());
-        // The read has put large folios into the page cache: see `write_by_pages`.
-        reader.dir.drop_cache(&file, name)?;
+        // The read has put large folios into the page cache: see `Os::write`.
+        reader.os.drop_cache(&file, name)?;
     }
     Ok(scanner)
 }
 
-impl<F: FileSystem> SegmentReader<'_, F> {
+impl SegmentReader<'_> {
     /// Fills the buffer with the first `bytes_max` bytes of a segment. Returns the file and its
     /// length. The bytes are dropped from the page cache first: after a failed sync a page there
     /// may differ from the disk.
-    fn read(&mut self, name: &str, bytes_max: u64) -> Result<(F::File, u64), Error> {
-        let file = self.dir.open(name)?;
-        self.dir.sync(&file, name)?;
-        self.dir.drop_cache(&file, name)?;
-        let length = self.dir.length(&file, name)?;
+    fn read(&mut self, name: &str, bytes_max: u64) -> Result<(File, u64), Error> {
+        let file = self.os.open(name)?;
+        self.os.sync(&file, name)?;
+        self.os.drop_cache(&file, name)?;
+        let length = self.os.length(&file, name)?;
         let room = self.buffer.clear(length.min(bytes_max) as usize);
-        let filled = self.dir.read(&file, name, room)?;
+        let filled = self.os.read(&file, name, room)?;
         self.buffer.set_filled(filled);
         Ok((file, length))
     }
@@ -341,24 +325,20 @@ impl<F: FileSystem> SegmentReader<'_, F> {
 /// # Errors
 ///
 /// A system call failed.
-pub fn open_last<F: FileSystem>(
-    dir: &mut LogDir<F>,
-    tail: &LogTail,
-    last: SegmentExtent,
-) -> Result<ActiveSegment<F>, Error> {
+pub fn open_last(os: &mut Os, tail: &LogTail, last: SegmentExtent) -> Result<ActiveSegment, Error> {
     let name = log_name(last.sequence);
-    let file = dir.open(&name)?;
+    let file = os.open(&name)?;
     let zeros = vec![0; tail.dirty_end - tail.end];
     if !zeros.is_empty() {
-        dir.write(&file, &name, &zeros, tail.end as u64)?;
-        dir.sync(&file, &name)?;
-        dir.drop_cache(&file, &name)?;
+        os.write(&file, &name, &zeros, tail.end as u64)?;
+        os.sync(&file, &name)?;
+        os.drop_cache(&file, &name)?;
     }
-    let map = dir.map(&file, &name, last.bytes)?;
+    let map = os.map(&file, &name, last.bytes)?;
     Ok(ActiveSegment {
         file,
         name,
-        map: Some(map),
+        map,
         sequence: last.sequence,
         bytes: last.bytes,
         end: tail.end,
@@ -372,19 +352,15 @@ pub fn open_last<F: FileSystem>(
 /// # Errors
 ///
 /// A system call failed.
-pub fn keep_spares<F: FileSystem>(
-    dir: &mut LogDir<F>,
-    names: &[String],
-    bytes: u64,
-) -> Result<Spares, Error> {
+pub fn keep_spares(os: &mut Os, names: &[String], bytes: u64) -> Result<Spares, Error> {
     let mut spares = Vec::new();
     for name in names.iter().filter(|n| is_spare(n)) {
-        let file = dir.open(name)?;
-        if dir.length(&file, name)? == bytes && spares.len() < SPARES_MAX {
+        let file = os.open(name)?;
+        if os.length(&file, name)? == bytes && spares.len() < SPARES_MAX {
             let name = name.clone();
             spares.push(Spare { name, bytes });
         } else {
-            dir.unlink(name)?;
+            os.unlink(name)?;
         }
     }
     Ok(Spares::new(spares))

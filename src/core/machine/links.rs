@@ -132,7 +132,7 @@ impl Machine {
             if has_moved || outputs.orders.contains(&Order::FollowMembers) {
                 peers.on_members(now, raft.configuration());
             }
-            peers.on_leader(now, raft.leader().is_some());
+            peers.on_leader(now, raft.leader());
         }
         peers.take_orders(&mut outputs.links);
     }

@@ -13,7 +13,7 @@
 use super::finder::Finder;
 use super::standby::JoinFrom;
 use super::{Common, refusal};
-use crate::core::peers::ProcessChange;
+use crate::core::peers::{Peers, ProcessChange};
 use crate::core::raft::{Lsn, Message, PeerId, StateSeq};
 use crate::core::replica::{Replica, Standing};
 use crate::core::seam::{
@@ -466,7 +466,7 @@ impl MemberMode {
     }
 
     /// When `on_time` has something to do, in microseconds of the monotonic clock.
-    pub(super) fn next_deadline(&self) -> Option<u64> {
+    pub(super) fn next_deadline(&self, peers: &Peers) -> Option<u64> {
         let state_us = match self.state {
             MemberState::Starting { until_us, .. } if self.replica.has_recovered() => {
                 Some(until_us)
@@ -477,7 +477,7 @@ impl MemberMode {
         };
         let search_us = match &self.finder {
             Some(finder) => finder.next_deadline(),
-            None => self.look_due_us(),
+            None => self.look_due_us(peers),
         };
         let replica_us = self.replica.next_deadline();
         [state_us, search_us, replica_us]

@@ -4,6 +4,10 @@
 //! link, and all members that the log names may be gone. So a member also asks:
 //! - at start, and again each time it has heard no leader for [`LOOK_TIMEOUTS`], it looks for
 //!   machines of its cluster and asks whether they list it ([`Goal::Look`]);
+//! - it looks much sooner ([`DISPLACED_TIMEOUTS`]) if a machine that is not the listed member
+//!   answers at a listed address: the list in its log is out of date. Machines with other ids may
+//!   be at all addresses that it knows, and none of them takes a link on which a notice could
+//!   arrive;
 //! - a new member that holds no data of the cluster knows no other member. It asks to join again:
 //!   the leader answers with the same id if it still lists this data directory.
 //!
@@ -12,6 +16,7 @@ use super::Common;
 use super::finder::{Finder, Goal, Search, SearchOutcome};
 use super::member::MemberMode;
 use super::standby::JoinFrom;
+use crate::core::peers::Peers;
 use crate::core::seam::{CallId, Fact, Order, Reply};
 use crate::core::timer::Now;
 
@@ -21,6 +26,8 @@ const UNLISTED_TIMEOUTS: u64 = 20;
 /// How many election timeouts without a leader pass before a member looks for its place, and
 /// between two looks.
 const LOOK_TIMEOUTS: u64 = 150;
+/// The same if a listed address belongs to another machine now.
+const DISPLACED_TIMEOUTS: u64 = 10;
 /// How many election timeouts without any data of the cluster pass before a new member asks to join
 /// again.
 const REJOIN_TIMEOUTS: u64 = 10;
@@ -152,16 +159,22 @@ impl MemberMode {
     /// When a member that knows no leader looks for its place: one interval after the leader was
     /// last known or the last look began. A machine that knows of a removal may have been down at
     /// the last look. In microseconds of the monotonic clock.
-    pub(super) fn look_due_us(&self) -> Option<u64> {
+    pub(super) fn look_due_us(&self, peers: &Peers) -> Option<u64> {
         if !self.is_running() || self.is_stopping() || self.has_no_cluster_data() {
             return None;
         }
         let leaderless_us = self.replica.leaderless_us()?;
-        Some(leaderless_us.max(self.searched_us) + self.timeouts_us(LOOK_TIMEOUTS))
+        let timeouts = if peers.has_displaced_member() {
+            DISPLACED_TIMEOUTS
+        } else {
+            LOOK_TIMEOUTS
+        };
+        Some(leaderless_us.max(self.searched_us) + self.timeouts_us(timeouts))
     }
 
     pub(super) fn maybe_look(&mut self, now: Now, common: &mut Common) {
-        let is_due = self.look_due_us().is_some_and(|due| now.mono_us >= due);
+        let due_us = self.look_due_us(&common.peers);
+        let is_due = due_us.is_some_and(|due| now.mono_us >= due);
         if self.finder.is_some() || !is_due {
             return;
         }

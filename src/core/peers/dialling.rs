@@ -3,7 +3,7 @@
 //! The answer to a hello decides whose link it is, whichever address was dialled. Start with
 //! [`Peers::dial_due`] and [`Peers::on_answer`].
 use super::{
-    Hello, HelloRefusal, LinkId, LinkOrder, LinkPhase, LinkReport, LinkReportEvent, PeerLink,
+    Hello, HelloRefusal, LinkId, LinkOrder, LinkPhase, LinkReport, LinkReportEvent, Peer, PeerLink,
     Peers, ProcessChange, TwiceRefusal,
 };
 use crate::core::raft::PeerId;
@@ -12,11 +12,14 @@ use crate::core::timer::Now;
 /// The first pause before dialling again, in microseconds; doubled each time …
 const PAUSE_US_MIN: u64 = 50_000;
 /// … up to this many election timeouts, …
-const PAUSE_TIMEOUTS_MAX: u64 = 10;
+const PAUSE_TIMEOUTS_MAX: u64 = 4;
 /// … and at most up to this.
 const PAUSE_US_MAX: u64 = 2_000_000;
 /// The first pause after a refusal, which the peer will repeat.
 const REFUSED_US: u64 = 500_000;
+/// A hello that is unanswered for this many election timeouts is sent anew when there is a sign that
+/// the network works again: what the network has lost is retransmitted ever later.
+const STALE_TIMEOUTS: u64 = 2;
 /// How long no leader must be heard before other addresses than the listed ones are dialled.
 const LEADERLESS_US: u64 = 500_000;
 /// The number of failed dials that are not logged: a machine that comes up listens a moment later
@@ -48,6 +51,25 @@ impl DialTarget {
     /// Forgets the link if it is this one. Returns whether it did.
     pub(super) fn maybe_end_link(&mut self, link: LinkId) -> bool {
         self.link.take_if(|own| *own == link).is_some()
+    }
+}
+
+impl Peer {
+    /// Keeps what the refusal says of the machine at the listed address.
+    fn on_refused(&mut self, now_us: u64, refusal: Option<&HelloRefusal>) {
+        self.is_displaced = refusal.is_some_and(HelloRefusal::is_of_another);
+        let Some(HelloRefusal::Twice { other_url }) = refusal else {
+            return;
+        };
+        let first_us = match &self.refuses_twice {
+            Some(former) if now_us < former.last_us + TWICE_US_MAX => former.first_us,
+            Some(_) | None => now_us,
+        };
+        self.refuses_twice = Some(TwiceRefusal {
+            first_us,
+            last_us: now_us,
+            other_url: other_url.clone(),
+        });
     }
 }
 
@@ -86,16 +108,19 @@ impl Peers {
         self.rearm();
     }
 
-    /// Whether a leader is heard; it may be this machine.
-    pub fn on_leader(&mut self, now: Now, is_heard: bool) {
-        if is_heard != self.leaderless_since_us.is_some() {
+    /// The leader that is heard; it may be this machine.
+    pub fn on_leader(&mut self, now: Now, leader: Option<PeerId>) {
+        let is_heard = leader.is_some();
+        if leader == self.leader && is_heard != self.leaderless_since_us.is_some() {
             return;
         }
+        self.leader = leader;
         self.leaderless_since_us = (!is_heard).then_some(now.mono_us);
         if is_heard {
             for target in &mut self.targets {
                 target.redial_us = None;
             }
+            self.hurry(now);
         }
         self.schedule_targets(now);
         self.rearm();
@@ -123,6 +148,32 @@ impl Peers {
     }
 
     // -- dialling
+
+    /// There is a sign that peers can be reached: a link has opened, a leader is heard, or the list
+    /// has this machine's new address. Members without a link are dialled now instead of after
+    /// their pause. A former hello that is unanswered for long is given up.
+    pub(super) fn hurry(&mut self, now: Now) {
+        let stale_us = STALE_TIMEOUTS * self.election_us;
+        let mut stale = Vec::new();
+        for (id, peer) in &mut self.peers {
+            if !peer.is_member || Some(*id) == self.me.id {
+                continue;
+            }
+            if let Some(link) = peer.dialled {
+                let asking = &self.links[&link];
+                let is_asking = matches!(asking.phase, LinkPhase::Asking { .. });
+                if !is_asking || now.mono_us < asking.heard_us + stale_us {
+                    continue;
+                }
+                stale.push(link);
+            }
+            peer.failures = 0;
+            peer.redial_us = Some(now.mono_us);
+        }
+        for link in stale {
+            self.drop_link(link, "no answer to the hello yet, and others answer");
+        }
+    }
 
     pub(super) fn dial_due(&mut self, now: Now) {
         let mut due = Vec::new();
@@ -246,6 +297,7 @@ impl Peers {
         peer.dialled = Some(id);
         peer.failures = 0;
         peer.refuses_twice = None;
+        peer.is_displaced = false;
         self.changes.push((hello.from, ProcessChange::Up));
         if let Some(suppressed) = peer.opened.is_due(now.mono_us) {
             self.reports.push(LinkReport {
@@ -255,6 +307,7 @@ impl Peers {
                 suppressed,
             });
         }
+        self.hurry(now);
     }
 
     /// Another member than the one dialled has answered: the dialled one is dialled again later.
@@ -265,6 +318,7 @@ impl Peers {
         };
         if let Some(peer) = self.peers.get_mut(&asked) {
             peer.dialled = None;
+            peer.is_displaced = true;
         }
         self.report_failure(now, asked, "another member answers there");
         self.dial_later(now, asked, REFUSED_US);
@@ -273,19 +327,8 @@ impl Peers {
     /// The machine that was dialled has refused the hello.
     pub(super) fn on_refused(&mut self, now: Now, id: LinkId, refusal: Option<HelloRefusal>) {
         let asked = self.links[&id].peer;
-        let peer = asked.and_then(|asked| self.peers.get_mut(&asked));
-        if let (Some(peer), Some(HelloRefusal::Twice { other_url })) = (peer, &refusal) {
-            let other_url = other_url.clone();
-            let now_us = now.mono_us;
-            let first_us = match &peer.refuses_twice {
-                Some(former) if now_us < former.last_us + TWICE_US_MAX => former.first_us,
-                Some(_) | None => now_us,
-            };
-            peer.refuses_twice = Some(TwiceRefusal {
-                first_us,
-                last_us: now_us,
-                other_url,
-            });
+        if let Some(peer) = asked.and_then(|asked| self.peers.get_mut(&asked)) {
+            peer.on_refused(now.mono_us, refusal.as_ref());
         }
         let text = refusal.map_or("for an unknown reason", |refusal| refusal.text());
         self.end_dialled(now, id, &format!("refused: {text}"), REFUSED_US);
@@ -350,7 +393,15 @@ impl Peers {
         }
     }
 
-    // -- another process of this member
+    // -- what the answers say about this member
+
+    /// Whether a machine that is not the member answers at a listed address. Then the list here is
+    /// out of date: the member has moved, or was replaced.
+    pub fn has_displaced_member(&self) -> bool {
+        self.peers
+            .values()
+            .any(|peer| peer.is_member && peer.is_displaced)
+    }
 
     /// The address of another process of this member, if a majority of the voters refuses this
     /// process because of it.

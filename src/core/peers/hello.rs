@@ -105,6 +105,22 @@ impl HelloRefusal {
         Some(refusal.clone())
     }
 
+    /// Whether the machine that refuses is not the member that was called.
+    pub fn is_of_another(&self) -> bool {
+        match self {
+            HelloRefusal::Denied
+            | HelloRefusal::NoMember
+            | HelloRefusal::NotMe
+            | HelloRefusal::MySelf
+            | HelloRefusal::OtherData => true,
+            HelloRefusal::Malformed
+            | HelloRefusal::Version
+            | HelloRefusal::Twice { .. }
+            | HelloRefusal::AddressUnproved
+            | HelloRefusal::Busy => false,
+        }
+    }
+
     /// The sentence for the log of the machine whose hello was refused.
     pub fn text(&self) -> &'static str {
         match self {

@@ -85,7 +85,7 @@ impl Site {
         let mut peers = Peers::new(me, 200);
         assert!(peers.follow(Some(PeerId(id)), Some(CLUSTER), id * 100));
         peers.on_members(self.now, list);
-        peers.on_leader(self.now, false);
+        peers.on_leader(self.now, None);
         self.processes.push(Process {
             peers,
             url: url(name),
@@ -322,7 +322,7 @@ fn members_that_have_all_moved_find_each_other_by_the_given_addresses() {
     // Once a leader is heard, other addresses than the listed ones are left alone.
     for place in 0..3 {
         let now = site.now;
-        site.processes[place].peers.on_leader(now, true);
+        site.processes[place].peers.on_leader(now, Some(PeerId(1)));
         site.processes[place]
             .peers
             .on_members(now, &members(&given));

@@ -10,12 +10,11 @@
 //!
 //! A directory that contradicts itself is refused. Every error is a sentence that names the file,
 //! what is wrong with it and the next step. Start with [`Disk::open_to`].
-use super::files::DataDir;
 use super::membership::{self, OwnMembership};
 use super::snapfile::{SnapshotFileWriter, Unusable};
 use super::snapshots::{self, KEPT, Snapshots};
 use super::standby::{self, StandbyRecord};
-use super::{Disk, ROOM_BYTES_MIN, SyncDelay, dir, random_of, snapfile};
+use super::{Disk, ROOM_BYTES_MIN, SyncDelay, dir, random, snapfile};
 use crate::core::machine::{Founding, Machine, Recovered, Space};
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{
@@ -25,9 +24,9 @@ use crate::core::store::{HistoryLimits, Store};
 use crate::shell::clock;
 use crate::shell::config::Config;
 use std::collections::VecDeque;
+use std::fs;
 use std::io;
-use wal::fs::{Access, FileSystem, OpenFile};
-use wal::os::Os;
+use std::path::Path;
 use wal::{OpenError, Options, Wal};
 
 /// How long to wait for the lock of the directory, in milliseconds: the process that holds it may
@@ -66,26 +65,15 @@ impl Disk {
     ///
     /// The directory cannot be used; with a sentence for the user.
     pub fn open_to(config: &Config, joins: bool) -> Result<(Disk, Recovered), String> {
-        Disk::open_on(Os, config, joins)
-    }
-}
-
-impl<F: FileSystem> Disk<F> {
-    /// [`Disk::open_to`] on a file system.
-    ///
-    /// # Errors
-    ///
-    /// The directory cannot be used; with a sentence for the user.
-    pub fn open_on(fs: F, config: &Config, joins: bool) -> Result<(Disk<F>, Recovered), String> {
-        let data_dir = &DataDir::new(fs, &config.data_dir);
-        prepare(data_dir, config)?;
-        let (mut wal, mut log) = open_log(data_dir, config)?;
+        let data_dir = config.data_dir.as_path();
+        prepare(config)?;
+        let (mut wal, mut log) = open_log(config)?;
         let membership = membership::read(data_dir)?;
         let record = standby::read(data_dir)?;
         let peers = record.as_ref().map_or(Vec::new(), known_peers);
         let standby = record.filter(|r| r.is_current(membership.as_ref(), log.identity));
         if let Some(standby) = &standby {
-            log = wipe_abandoned(data_dir, config, &mut wal, log, standby)?;
+            log = wipe_abandoned(config, &mut wal, log, standby)?;
         }
         if log.torn_bytes > 0 {
             log::info!(
@@ -108,7 +96,7 @@ impl<F: FileSystem> Disk<F> {
             (recover_nothing(known_id, &log), 0)
         } else {
             if is_empty {
-                let founding = found_cluster(data_dir, config, &mut wal, &mut log)?;
+                let founding = found_cluster(config, &mut wal, &mut log)?;
                 kept = vec![founding.meta.index];
             }
             let base = restore_newest(data_dir, &mut kept, limits)?;
@@ -118,7 +106,7 @@ impl<F: FileSystem> Disk<F> {
         // A machine whose id is in its snapshot is a member, whatever `standby_info` says.
         let standby = standby.filter(|_| recovered.id.is_none());
         let disk = Disk {
-            data_dir: data_dir.clone(),
+            data_dir: data_dir.to_path_buf(),
             wal,
             segment_bytes: config.segment_bytes,
             incarnation,
@@ -141,7 +129,8 @@ impl<F: FileSystem> Disk<F> {
 }
 
 /// Makes the directory, wipes it or refuses it.
-fn prepare<F: FileSystem>(data_dir: &DataDir<F>, config: &Config) -> Result<(), String> {
+fn prepare(config: &Config) -> Result<(), String> {
+    let data_dir = config.data_dir.as_path();
     dir::create(data_dir)?;
     if !config.force {
         return dir::refuse_foreign(data_dir);
@@ -167,10 +156,9 @@ fn id_of(membership: Option<OwnMembership>, identity: u64) -> Option<PeerId> {
 
 /// Finishes the wipe that a crash interrupted when this machine became a standby. Returns the log
 /// that is left.
-fn wipe_abandoned<F: FileSystem>(
-    data_dir: &DataDir<F>,
+fn wipe_abandoned(
     config: &Config,
-    wal: &mut Wal<F>,
+    wal: &mut Wal,
     log: wal::Recovered,
     standby: &StandbyRecord,
 ) -> Result<wal::Recovered, String> {
@@ -178,14 +166,14 @@ fn wipe_abandoned<F: FileSystem>(
         None => Ok(log),
         // The crash came before the log was replaced.
         Some(abandoned) if abandoned == log.identity => {
-            let options = wal_options(data_dir, config)?;
+            let options = wal_options(config)?;
             let log = wal.start_over(&options).map_err(|e| e.to_string())?;
-            dir::wipe_besides_log(data_dir)?;
+            dir::wipe_besides_log(&config.data_dir)?;
             Ok(log)
         }
         // The log was replaced. The snapshots and `membership` may still be there.
         Some(_) => {
-            dir::wipe_besides_log(data_dir)?;
+            dir::wipe_besides_log(&config.data_dir)?;
             Ok(log)
         }
     }
@@ -210,23 +198,20 @@ fn term_and_vote(state: Option<(u64, u64)>) -> (Term, Option<PeerId>) {
 }
 
 /// Options for a log with a new random number.
-fn wal_options<F: FileSystem>(data_dir: &DataDir<F>, config: &Config) -> Result<Options, String> {
+fn wal_options(config: &Config) -> Result<Options, String> {
     Ok(Options {
         dir: config.data_dir.clone(),
         segment_bytes: config.segment_bytes,
-        identity: random_of(data_dir.fs())?,
+        identity: random()?,
     })
 }
 
 /// Opens the log. Waits a while if another process has locked it.
-fn open_log<F: FileSystem>(
-    data_dir: &DataDir<F>,
-    config: &Config,
-) -> Result<(Wal<F>, wal::Recovered), String> {
-    let options = wal_options(data_dir, config)?;
+fn open_log(config: &Config) -> Result<(Wal, wal::Recovered), String> {
+    let options = wal_options(config)?;
     let mut waited_ms = 0;
     loop {
-        match Wal::open_on(data_dir.fs().clone(), options.clone(), None) {
+        match Wal::open(options.clone()) {
             Err(OpenError::Locked { .. }) if waited_ms < LOCK_MS_MAX => {
                 clock::pause(LOCK_PAUSE_MS);
                 waited_ms += LOCK_PAUSE_MS;
@@ -239,29 +224,25 @@ fn open_log<F: FileSystem>(
 
 /// Makes the beginning of a new cluster durable: first the term, then the first snapshot. A crash
 /// before the snapshot leaves a directory that holds nothing, and the next start founds again.
-fn found_cluster<F: FileSystem>(
-    data_dir: &DataDir<F>,
+fn found_cluster(
     config: &Config,
-    wal: &mut Wal<F>,
+    wal: &mut Wal,
     log: &mut wal::Recovered,
 ) -> Result<Founding, String> {
-    let founding = Machine::bootstrap(&config.settings(), log.identity, random_of(data_dir.fs())?);
+    let founding = Machine::bootstrap(&config.settings(), log.identity, random()?);
     log.state = Some((founding.term.0, 0));
     wal.save_state(founding.term.0, 0)
         .map_err(|e| e.to_string())?;
-    write_first_snapshot(data_dir, &founding).map_err(|e| {
+    write_first_snapshot(&config.data_dir, &founding).map_err(|e| {
         format!(
             "{}: cannot write the first snapshot: {e}",
-            data_dir.display()
+            config.data_dir.display()
         )
     })?;
     Ok(founding)
 }
 
-fn write_first_snapshot<F: FileSystem>(
-    data_dir: &DataDir<F>,
-    founding: &Founding,
-) -> io::Result<()> {
+fn write_first_snapshot(data_dir: &Path, founding: &Founding) -> io::Result<()> {
     let mut writer = SnapshotFileWriter::new(data_dir, &founding.meta)?;
     for chunk in &founding.chunks {
         writer.append(chunk)?;
@@ -272,8 +253,8 @@ fn write_first_snapshot<F: FileSystem>(
 
 /// Restores the newest snapshot in `kept` that is whole. Damaged ones are removed from `kept` and
 /// set aside: the older snapshot and the log, which continues from it, hold the same data.
-fn restore_newest<F: FileSystem>(
-    data_dir: &DataDir<F>,
+fn restore_newest(
+    data_dir: &Path,
     kept: &mut Vec<Index>,
     limits: HistoryLimits,
 ) -> Result<RestoredSnapshot, String> {
@@ -281,13 +262,12 @@ fn restore_newest<F: FileSystem>(
     let mut damaged = Vec::new();
     while let Some(index) = kept.first().copied() {
         let path = snapfile::file_of(data_dir, index);
-        match snapshots::restore(data_dir.fs(), &path, index, limits) {
+        match snapshots::restore(&path, index, limits) {
             Ok((meta, store)) => {
                 for index in damaged {
                     set_aside(data_dir, index)?;
                 }
-                let file = data_dir.fs().open(&path, Access::Read);
-                let bytes = file.and_then(|file| file.length()).unwrap_or(0);
+                let bytes = fs::metadata(&path).map_or(0, |m| m.len());
                 return Ok(RestoredSnapshot { meta, store, bytes });
             }
             Err(Unusable::Foreign(text)) => return Err(text),
@@ -315,18 +295,17 @@ const RESTORE_OR_JOIN: &str = "Restore the directory from a backup, or, if other
 
 /// Renames a damaged snapshot. It is no longer one of the kept snapshots, and an operator can
 /// examine it.
-fn set_aside<F: FileSystem>(data_dir: &DataDir<F>, index: Index) -> Result<(), String> {
+fn set_aside(data_dir: &Path, index: Index) -> Result<(), String> {
     let path = snapfile::file_of(data_dir, index);
     let aside = path.with_extension("damaged");
-    let renamed = data_dir.fs().rename(&path, &aside);
-    renamed.map_err(|e| format!("{}: {e}", path.display()))
+    fs::rename(&path, aside).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Discards a log that ends before the snapshot or contradicts it. A crash came after the leader's
 /// snapshot was stored and before the log recorded its installation. Appends that record. Returns
 /// how many records were appended.
-fn discard_log_before<F: FileSystem>(
-    wal: &mut Wal<F>,
+fn discard_log_before(
+    wal: &mut Wal,
     log: &mut wal::Recovered,
     meta: &SnapshotMeta,
 ) -> Result<u64, String> {
@@ -359,8 +338,8 @@ fn continues(entries: &[wal::Entry], term: u64, index: u64) -> bool {
 }
 
 /// Assembles the recovered state from snapshot and log.
-fn join_parts<F: FileSystem>(
-    data_dir: &DataDir<F>,
+fn join_parts(
+    data_dir: &Path,
     log: wal::Recovered,
     base: RestoredSnapshot,
     known_id: Option<PeerId>,
@@ -412,11 +391,7 @@ fn join_parts<F: FileSystem>(
 }
 
 /// Refuses a log whose first entry does not follow the snapshot of index `at`.
-fn refuse_gap<F: FileSystem>(
-    data_dir: &DataDir<F>,
-    log: &wal::Recovered,
-    at: Index,
-) -> Result<(), String> {
+fn refuse_gap(data_dir: &Path, log: &wal::Recovered, at: Index) -> Result<(), String> {
     let first = log.entries.first().map_or(at.0 + 1, |e| e.index);
     let installed = log.installed.as_ref().map_or(0, |i| i.index);
     if first <= at.0 + 1 && installed <= at.0 {
@@ -456,8 +431,7 @@ mod tests {
     use super::*;
     use crate::core::machine::StandbyInfo;
     use crate::shell::config::{self, ProcessInputs, Start};
-    use std::fs;
-    use std::path::Path;
+    use crate::shell::disk::files;
 
     fn config_of(data_dir: &Path) -> Config {
         let args = [
@@ -506,7 +480,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
         let (mut disk, first) = open(&config, true);
-        disk.keep_id(PeerId(5)).expect("kept");
+        disk.keep_id(PeerId(5));
         drop(disk);
         for joins in [true, false] {
             let (disk, found) = open(&config, joins);
@@ -524,8 +498,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
         let (mut disk, first) = open(&config, true);
-        disk.keep_id(PeerId(5)).expect("kept");
-        disk.keep_standby(&standby_info(), true).expect("kept");
+        disk.keep_id(PeerId(5));
+        disk.keep_standby(&standby_info(), true);
         // The process died before it wiped the log.
         drop(disk);
         let mut numbers = Vec::new();
@@ -544,11 +518,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
         let (mut disk, _) = open(&config, true);
-        disk.keep_id(PeerId(5)).expect("kept");
-        disk.keep_standby(&standby_info(), true).expect("kept");
+        disk.keep_id(PeerId(5));
+        disk.keep_standby(&standby_info(), true);
         drop(disk);
         let (mut disk, _) = open(&config, false);
-        disk.keep_id(PeerId(9)).expect("kept");
+        disk.keep_id(PeerId(9));
         drop(disk);
         let (mut disk, found) = open(&config, true);
         assert_eq!(
@@ -558,9 +532,9 @@ mod tests {
         );
 
         // The machine is removed again, and wipes its log while it runs.
-        disk.keep_standby(&standby_info(), true).expect("kept");
-        let number = disk.start_over().expect("wiped");
-        disk.keep_standby(&standby_info(), false).expect("kept");
+        disk.keep_standby(&standby_info(), true);
+        let number = disk.start_over();
+        disk.keep_standby(&standby_info(), false);
         drop(disk);
         let (disk, found) = open(&config, true);
         assert_eq!((found.id, found.incarnation), (None, number));
@@ -572,9 +546,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
         let (mut disk, _) = open(&config, true);
-        disk.keep_standby(&standby_info(), true).expect("kept");
+        disk.keep_standby(&standby_info(), true);
         drop(disk);
-        dir::wipe(&DataDir::new(Os, &config.data_dir)).expect("wiped");
+        dir::wipe(&config.data_dir).expect("wiped");
         let (_disk, found) = open(&config, false);
         assert!(found.id == Some(PeerId(1)) && found.snapshot.is_some());
     }
@@ -586,10 +560,7 @@ mod tests {
         let config = config_of(&dir.path().join("data"));
         drop(open(&config, false));
         let mut names = vec!["membership".to_string(), "standby_info".to_string()];
-        for folder in [
-            config.data_dir.clone(),
-            config.data_dir.join(snapfile::FOLDER),
-        ] {
+        for folder in [config.data_dir.clone(), snapfile::folder(&config.data_dir)] {
             for entry in fs::read_dir(folder).expect("there") {
                 let path = entry.expect("an entry").path();
                 let below = path.strip_prefix(&config.data_dir).expect("in it");
@@ -613,7 +584,7 @@ mod tests {
                     Err(error) => error,
                 };
                 assert!(error.contains(&name), "{name}: {error}");
-                Os.remove(&path).expect("removed");
+                files::remove(&path).expect("removed");
             }
             if was_there {
                 fs::rename(&aside, &path).expect("put back");

@@ -8,9 +8,6 @@ use super::truth::violation;
 
 /// Within how many election timeouts all must be equal after the healing.
 const CONVERGE_MAX: u64 = 50;
-/// How much longer, in microseconds: a link that was refused or lost is dialled again after up to two
-/// seconds, and one whose end was not seen is closed after as long.
-const RELINK_US: u64 = 6_000_000;
 /// How many sync intervals more, and how much longer, until the cluster has its size.
 const SETTLE_INTERVALS: u64 = 6;
 const SETTLE_US: u64 = 20_000_000;
@@ -29,7 +26,7 @@ impl World {
             if self.equal_leader().is_some() {
                 self.counts.converged_milli = late_us * 1_000 / election_us;
                 self.was_equal = true;
-            } else if late_us > CONVERGE_MAX * election_us + RELINK_US {
+            } else if late_us > CONVERGE_MAX * election_us {
                 let text = self.why_not_equal();
                 return self.fail(violation("liveness", text));
             }
