@@ -292,7 +292,6 @@ impl Replica {
         self.continue_speed_tests(now);
         self.expire_pending(now);
         self.continue_snapshot(now);
-        self.serve_queued_listings(now);
         if self.store.wants_free() {
             self.store.free_some();
         }

@@ -37,7 +37,7 @@ mod write;
 
 pub use event::{Action, EtcdIndex, Event, ListItem, ValueRef, View, ViewRef};
 use fault::StoreFault;
-use freeze::{Freeze, Freezer};
+use freeze::Freezer;
 use history::History;
 pub use history::HistoryLimits;
 pub use listing::{Listing, Page};
@@ -98,7 +98,7 @@ pub struct Store {
     stats: Stats,
     /// Removed nodes that are still to be freed.
     reclaim: Reclaim,
-    /// The moment that a listing or the snapshot reads.
+    /// The moments that listings and the snapshot read.
     freezer: Freezer,
     /// The snapshot that is being written. Its freeze may have been given up.
     snapshot: Option<SnapshotWriter>,
@@ -243,35 +243,27 @@ impl Store {
             self.notifications
                 .extend(self.notifications.last().cloned());
         }
-        let mut freeze = self.freezer.current_mut();
-        self.history.push(event.clone(), |evicted| {
-            if let Some(freeze) = &mut freeze {
-                freeze.keep_event(evicted);
-            }
-        });
+        let freezer = &mut self.freezer;
+        self.history
+            .push(event.clone(), |evicted| freezer.keep_event(evicted));
     }
 
-    /// Ends each change: gives up a freeze that keeps too much memory, and drops entries of removed
-    /// nodes from the front of the index of expirations.
+    /// Ends each change: drops what no freeze needs any more, gives up a freeze if too much is
+    /// kept, and drops entries of removed nodes from the front of the index of expirations.
     fn settle(&mut self) {
-        if self.freezer.current().is_some_and(Freeze::is_too_large) {
-            self.thaw();
-        }
+        self.freezer.trim();
+        self.reclaim.add_all(self.freezer.take_dropped());
         self.purge_ttl();
-    }
-
-    /// Ends the freeze, if there is one.
-    fn thaw(&mut self) {
-        let kept = self.freezer.end();
-        self.reclaim.add_all(kept);
     }
 
     /// Frees at most 1,000 nodes of removed directories. Returns whether there is more to do.
     pub fn free_some(&mut self) -> bool {
+        self.freezer.drop_some();
+        self.reclaim.add_all(self.freezer.take_dropped());
         self.reclaim.free_some(&mut self.tree, &mut self.ttl);
         // Nodes that a freeze keeps are freed after it, and their descendants may be in the index
         // of expirations until then.
-        if self.reclaim.is_empty() && self.freezer.current().is_none() {
+        if self.reclaim.is_empty() && self.freezer.is_empty() {
             self.ttl.set_stale(false);
         }
         self.purge_ttl();
@@ -280,7 +272,7 @@ impl Store {
 
     /// Whether `free_some` has work to do.
     pub fn wants_free(&self) -> bool {
-        !self.reclaim.is_empty() || self.ttl.is_blocked()
+        !self.reclaim.is_empty() || self.ttl.is_blocked() || self.freezer.has_garbage()
     }
 }
 
@@ -381,25 +373,16 @@ impl Store {
 
 // -- snapshots
 impl Store {
-    /// Begins a snapshot of this moment. Returns false if another reader has the key space frozen:
-    /// ask again in a later turn; the snapshot comes before all listings.
+    /// Begins a snapshot of this moment.
     ///
     /// # Panics
     ///
     /// If a snapshot is being written.
-    pub fn snapshot_begin(&mut self) -> bool {
+    pub fn snapshot_begin(&mut self) {
         assert!(self.snapshot.is_none(), "one snapshot at a time");
-        let waits = self.freezer.current().is_some();
-        self.freezer.set_snapshot_waits(waits);
-        if waits {
-            return false;
-        }
-        let token = self.freezer.new_token();
-        let events_from = Some(self.history.start());
-        let freeze = Freeze::new(token, self.index, "/", events_from);
-        self.freezer.begin(freeze);
+        let start = self.history.start();
+        let token = self.freezer.begin_snapshot(self.index, start);
         self.snapshot = Some(SnapshotWriter::new(token, self.encode_head()));
-        true
     }
 
     /// Appends about `bytes` more of the snapshot to `out`; the last node or event may exceed that.
@@ -411,11 +394,11 @@ impl Store {
         let omits_history = self.has(StoreFault::HistoryForgotten);
         let history = (!omits_history).then_some(&self.history);
         let writer = self.snapshot.as_mut().expect("a snapshot was begun");
-        let Some(freeze) = self.freezer.get_mut(writer.token()) else {
+        if self.freezer.get(writer.token()).is_none() {
             self.snapshot = None;
             return SnapshotStep::GivenUp;
-        };
-        if !writer.write(&self.tree, history, freeze, bytes, out) {
+        }
+        if !writer.write(&self.tree, history, &mut self.freezer, bytes, out) {
             return SnapshotStep::More;
         }
         self.snapshot_abandon();
@@ -424,11 +407,8 @@ impl Store {
 
     /// Ends the snapshot, done or not; nothing to do if there is none.
     pub fn snapshot_abandon(&mut self) {
-        self.freezer.set_snapshot_waits(false);
-        if let Some(writer) = self.snapshot.take()
-            && self.freezer.get(writer.token()).is_some()
-        {
-            self.thaw();
+        if let Some(writer) = self.snapshot.take() {
+            self.freezer.end(writer.token());
         }
     }
 

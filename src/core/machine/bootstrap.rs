@@ -47,8 +47,7 @@ impl Machine {
 
 /// The whole content of a new key space, as a snapshot.
 fn snapshot_of(store: &mut Store) -> Vec<u8> {
-    let began = store.snapshot_begin();
-    assert!(began, "a new key space has no other snapshot under way");
+    store.snapshot_begin();
     let mut content = Vec::new();
     while store.snapshot_chunk(CHUNK_BYTES, &mut content) == SnapshotStep::More {}
     content

@@ -1,8 +1,7 @@
 //! Listings, one page at a time: a GET of a node, and the migration document.
 //!
-//! A listing with more than one page freezes the key space at its first page, so that all pages
-//! show one moment. While the store cannot freeze it, the listing is queued. Start with
-//! `Replica::list`.
+//! A listing with more than one page freezes the moment of its first page, so that all pages show
+//! one moment. Start with `Replica::list`.
 use super::Replica;
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
@@ -13,8 +12,8 @@ use crate::core::timer::Now;
 
 /// Most nodes in one page. Bounds the time that one listing takes in a turn.
 const PAGE_NODES_MAX: usize = 1_000;
-/// How long a listing may keep the key space frozen, and how long it may be queued before that, in
-/// microseconds.
+/// How long a listing waits for its client to ask for the next page, in microseconds. It has no
+/// limit as a whole: a client that reads slowly and steadily gets all of it.
 const LISTING_US_MAX: u64 = 60_000_000;
 
 /// A listing whose client has not received all of the answer.
@@ -23,12 +22,10 @@ pub struct OpenListing {
     /// The position in the store's listing.
     cursor: Listing,
     /// When the listing is given up, in microseconds of the monotonic clock. Set at the start and
-    /// again at the first page.
+    /// again at each page.
     due_us: u64,
     /// The applied index at the first page; `None` before that.
     raft_index: Option<Index>,
-    /// The client waits for a page, and the store could not freeze the key space for it.
-    is_queued: bool,
     /// The listing is for the migration document. The history follows after the last page.
     is_migration: bool,
     /// The last page was sent. Only a migration stays open after that.
@@ -41,7 +38,6 @@ impl OpenListing {
             cursor,
             due_us: now.mono_us + LISTING_US_MAX,
             raft_index: None,
-            is_queued: false,
             is_migration,
             is_done: false,
         }
@@ -52,25 +48,16 @@ impl OpenListing {
         self.due_us
     }
 
-    /// Whether the client waits for the store to freeze the key space.
-    pub fn is_queued(&self) -> bool {
-        self.is_queued
-    }
-
     /// The position in the store's listing, for `Store::end_listing`.
     pub fn into_cursor(self) -> Listing {
         self.cursor
     }
 
-    /// A page was listed and the listing stays open. The deadline starts anew with the first page,
-    /// because the key space is frozen from then on.
+    /// A page was listed and the listing stays open.
     fn on_page(&mut self, now: Now, applied: Index, page: &Page) {
         self.is_done = *page == Page::Done;
-        self.is_queued = false;
-        if self.raft_index.is_none() {
-            self.raft_index = Some(applied);
-            self.due_us = now.mono_us + LISTING_US_MAX;
-        }
+        self.raft_index.get_or_insert(applied);
+        self.due_us = now.mono_us + LISTING_US_MAX;
     }
 }
 
@@ -121,10 +108,6 @@ impl Replica {
                 self.pending.add_listing(ticket, listing);
                 self.answer(ticket, Outcome::Page { items, last });
             }
-            Page::Wait => {
-                listing.is_queued = true;
-                self.pending.add_listing(ticket, listing);
-            }
             Page::Failed(error) => self.answer(ticket, Outcome::Failed(error)),
             Page::GivenUp => self.answer(ticket, listing_given_up()),
         }
@@ -147,20 +130,5 @@ impl Replica {
             stats,
         };
         self.answer(ticket, Outcome::Migrated(Box::new(rest)));
-    }
-
-    /// Continues the queued listings. A listing that ends may release the frozen key space for the
-    /// next one, so this repeats until none advances.
-    pub(super) fn serve_queued_listings(&mut self, now: Now) {
-        loop {
-            let mut is_progress = false;
-            for ticket in self.pending.queued_listings() {
-                self.maybe_continue_listing(now, ticket);
-                is_progress |= !self.pending.is_queued_listing(ticket);
-            }
-            if !is_progress {
-                return;
-            }
-        }
     }
 }

@@ -21,7 +21,7 @@ use crate::core::raft::{Index, PeerId, ReadId, Term};
 use crate::core::seam::{Join, Op, Outcome, Ticket};
 use crate::core::store::WatcherId;
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// How long a request that changes the key space or the cluster, or that is forwarded, may wait for
 /// its result, in microseconds.
@@ -161,8 +161,6 @@ pub struct Pending {
     last_read: u64,
     /// The changes of membership, in the order in which they came.
     member_changes: VecDeque<Ticket>,
-    /// The listings that wait until the store can freeze the key space.
-    queued_listings: BTreeSet<Ticket>,
     /// The forwarded and held requests by `Forwarded::number`.
     forwarded: BTreeMap<u64, Ticket>,
     /// The sum of `Forwarded::bytes` over `forwarded`.
@@ -197,10 +195,7 @@ impl Pending {
             Waiting::Read { id, .. } => {
                 self.reads.remove(id);
             }
-            Waiting::Listing(_) => {
-                self.queued_listings.remove(&ticket);
-            }
-            Waiting::Watch { .. } => {}
+            Waiting::Listing(_) | Waiting::Watch { .. } => {}
             Waiting::Forwarded(request) => {
                 self.forwarded.remove(&request.number);
                 self.forwarded_bytes -= request.bytes;
@@ -400,11 +395,8 @@ impl Pending {
 
 /// Listings and watches.
 impl Pending {
-    /// A ticket waits for its client to ask for the next page, or for the store.
+    /// A ticket waits for its client to ask for the next page.
     pub fn add_listing(&mut self, ticket: Ticket, listing: OpenListing) {
-        if listing.is_queued() {
-            self.queued_listings.insert(ticket);
-        }
         let due_us = listing.due_us();
         self.add(ticket, Some(due_us), Waiting::Listing(Box::new(listing)));
     }
@@ -418,16 +410,6 @@ impl Pending {
             unreachable!("looked at above");
         };
         Some(*listing)
-    }
-
-    /// The tickets of the listings that wait until the store can freeze the key space.
-    pub fn queued_listings(&self) -> Vec<Ticket> {
-        self.queued_listings.iter().copied().collect()
-    }
-
-    /// Whether the ticket belongs to a listing that waits until the store can freeze the key space.
-    pub fn is_queued_listing(&self, ticket: Ticket) -> bool {
-        self.queued_listings.contains(&ticket)
     }
 
     /// A ticket waits for events.
@@ -676,7 +658,6 @@ mod tests {
         assert!(pending.proposals.is_empty());
         assert!(pending.reads.is_empty());
         assert!(pending.member_changes.is_empty());
-        assert!(pending.queued_listings.is_empty());
         assert!(pending.forwarded.is_empty());
         assert_eq!(pending.forwarded_bytes, 0);
         assert!(pending.speed_tests.is_empty());

@@ -38,8 +38,6 @@ const RETRY_US: u64 = 60_000_000;
 enum SnapshotStage {
     /// No snapshot is due.
     Idle,
-    /// A snapshot is due, but the store cannot freeze the key space yet.
-    Wanted,
     /// The snapshot at this index is being written.
     Writing(Index),
     /// All slices are written, but the log is not durable up to the snapshot's index. If the
@@ -53,7 +51,7 @@ impl SnapshotStage {
     /// The index of the snapshot under way.
     fn index(self) -> Option<Index> {
         match self {
-            SnapshotStage::Idle | SnapshotStage::Wanted => None,
+            SnapshotStage::Idle => None,
             SnapshotStage::Writing(index)
             | SnapshotStage::Written(index)
             | SnapshotStage::Syncing(index) => Some(index),
@@ -131,9 +129,8 @@ impl Replica {
     /// Begins a snapshot if one is due, and continues the one under way.
     pub(super) fn continue_snapshot(&mut self, now: Now) {
         if self.snapshotting.stage == SnapshotStage::Idle && self.is_snapshot_due(now) {
-            self.snapshotting.stage = SnapshotStage::Wanted;
+            self.begin_snapshot();
         }
-        self.maybe_begin_snapshot();
         self.write_slices(now);
         self.maybe_finish_snapshot();
     }
@@ -174,16 +171,13 @@ impl Replica {
         false
     }
 
-    fn maybe_begin_snapshot(&mut self) -> bool {
-        if self.snapshotting.stage != SnapshotStage::Wanted || !self.store.snapshot_begin() {
-            return false;
-        }
+    fn begin_snapshot(&mut self) {
+        self.store.snapshot_begin();
         let meta = self.raft.snapshot_meta(self.applied);
         let index = meta.index;
         self.snapshotting.on_begun(index);
         self.outputs.facts.push(Fact::SnapshotStarted { index });
         self.outputs.snapshot.push(SnapshotOut::Begin(meta));
-        true
     }
 
     /// Writes slices of the snapshot under way, at least one.

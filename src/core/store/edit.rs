@@ -1,8 +1,8 @@
 //! The changes of the tree from which all commands are made: create, replace, change in place,
 //! remove.
 //!
-//! Each keeps three things in agreement: the tree, the index of expirations, and the freeze. The
-//! freeze first saves the old state of a node that its reader has not read yet. The callers have
+//! Each keeps three things in agreement: the tree, the index of expirations, and the freezes. The
+//! freezer first saves the old state of a node that a reader has yet to read. The callers have
 //! checked that the change is allowed, and raised the etcd index. No event is made here.
 use super::Store;
 use super::event::{EtcdIndex, ValueRef, View};
@@ -88,10 +88,8 @@ impl Store {
     pub(super) fn change_in_place(&mut self, id: NodeId, path: &KeyPath, new: NewContent) -> View {
         let text = path.as_str();
         let saves = !self.has(StoreFault::SnapshotOfLater);
-        if let Some(freeze) = self.freezer.current_mut()
-            && saves
-        {
-            freeze.save(id, self.tree.node(id), text);
+        if saves {
+            self.freezer.save(id, self.tree.node(id), text, self.index);
         }
         let depth = depth_of(text);
         let node = self.tree.node_mut(id);
@@ -120,10 +118,7 @@ impl Store {
         let node = self.tree.node(id);
         self.ttl.remove(due_of(node, depth));
         let is_childless = node.children().is_none_or(|children| children.is_empty());
-        let is_kept = match self.freezer.current_mut() {
-            Some(freeze) => freeze.keep(parent, id, node, path),
-            None => false,
-        };
+        let is_kept = self.freezer.keep(parent, id, node, path, self.index);
         if !is_childless {
             self.ttl.set_stale(true);
         }

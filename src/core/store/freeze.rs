@@ -1,121 +1,76 @@
-//! The key space as it was at one moment: what a long listing or a snapshot reads while commands
-//! are applied.
+//! The key space as it was at earlier moments: what listings and snapshots read while commands are
+//! applied.
 //!
-//! A freeze copies nothing when it begins. From then on:
+//! A freeze is the right to read one moment. It copies nothing when it begins. From then on:
 //! - A node that was created later is left out by its `created` index.
-//! - A node that is changed in place is copied first (`saved`).
-//! - A node that is taken out of its directory is kept, with its descendants (`removed`).
+//! - A node that is changed in place is copied first (`save`).
+//! - A node that is taken out of its directory is kept, with its descendants (`keep`).
 //!
-//! Only what the reader has yet to read is kept, and the freeze is given up when that weighs too
-//! much. There is one freeze at a time; other readers queue. Start with `Freezer` and
-//! `Freeze::save`.
+//! A copy says until which etcd index it was the present state, so one copy serves all freezes from
+//! before. Therefore freezes are not limited in number, and none waits for another. What all of
+//! them together keep is limited in bytes: beyond that, listings are given up, the oldest first.
+//! Start with `Freezer` and `Freezer::save`.
 use super::event::{Event, ValueRef};
-use super::node::{Children, Node, NodeId};
+use super::name::NodeName;
+use super::node::{Node, NodeId};
 use super::path::{depth_of, is_below, is_within, name_of, traversal_order};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-/// A freeze that keeps more bytes than this is given up: its reader is too slow for the writers.
+/// While more bytes than this are kept, the oldest listing is given up: its reader is too slow for
+/// the writers. A snapshot is given up once it alone needs more.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// An estimate of what a kept node takes beside its value.
-const KEPT_NODE_BYTES: usize = 128;
+const KEPT_NODE_BYTES: usize = 192;
+/// With more freezes than this, a change is kept without asking whether one of them has yet to read
+/// the node. Bounds the cost of a write.
+const FREEZES_ASKED_MAX: usize = 16;
+/// Most copies that are dropped at once: well below a millisecond.
+const DROPPED_MAX: usize = 1000;
 
-/// Names a freeze, so that a reader notices when its own has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Names a freeze, so that a reader notices when its own has ended. A later one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FreezeToken(u64);
 
-/// The place of a listing in the queue for the next freeze.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueuePlace(u64);
-
-/// The freeze, if there is one, and the readers that wait for the next.
+/// All freezes, and what is kept for them.
 #[derive(Default)]
 pub struct Freezer {
-    freeze: Option<Freeze>,
-    /// The last number given to a token or a place in the queue; only rises.
+    /// The freezes, oldest first: a later one has no smaller index.
+    freezes: BTreeMap<FreezeToken, Freeze>,
+    /// The number of the last token; only rises.
     last_number: u64,
-    /// Listings in order of arrival; bounded by the number of connections.
-    waiting: VecDeque<QueuePlace>,
-    /// A snapshot comes next, before all listings.
-    snapshot_waits: bool,
+    /// The freeze of the snapshot that is being written.
+    snapshot: Option<FreezeToken>,
+    /// What nodes held before they were changed in place, oldest first.
+    saved: BTreeMap<NodeId, VecDeque<SavedNode>>,
+    /// The nodes that were taken out of a directory, by directory and name, oldest first.
+    removed: BTreeMap<NodeId, BTreeMap<NodeName, VecDeque<RemovedNode>>>,
+    /// One record for each entry of `saved` and `removed`, in the order in which they are dropped:
+    /// `until` ascends.
+    kept: VecDeque<Kept>,
+    /// The sum of `Kept::bytes`.
+    kept_bytes: usize,
+    /// How many bytes were kept since the snapshot began because it has yet to read them.
+    snapshot_bytes: usize,
+    /// The events that have left the history and that a freeze has yet to read, oldest first.
+    evicted: VecDeque<Event>,
+    /// The sum of the weights of `evicted`.
+    evicted_bytes: usize,
+    /// Nodes that no freeze needs any more, with their depths. `take_dropped` hands them out.
+    dropped: Vec<(NodeId, u32)>,
 }
 
-impl Freezer {
-    /// A token for a freeze that is about to begin.
-    pub fn new_token(&mut self) -> FreezeToken {
-        self.last_number += 1;
-        FreezeToken(self.last_number)
-    }
-
-    /// Whether a listing that does not queue may freeze now.
-    pub fn is_free(&self) -> bool {
-        self.waiting.is_empty() && self.is_free_for_listings()
-    }
-
-    /// Whether a listing that queues may freeze now.
-    pub fn is_next(&self, place: QueuePlace) -> bool {
-        self.waiting.front() == Some(&place) && self.is_free_for_listings()
-    }
-
-    fn is_free_for_listings(&self) -> bool {
-        self.freeze.is_none() && !self.snapshot_waits
-    }
-
-    /// Puts a listing at the end of the queue.
-    pub fn queue(&mut self) -> QueuePlace {
-        self.last_number += 1;
-        let place = QueuePlace(self.last_number);
-        self.waiting.push_back(place);
-        place
-    }
-
-    /// Takes a listing out of the queue.
-    pub fn leave_queue(&mut self, place: QueuePlace) {
-        self.waiting.retain(|waiting| *waiting != place);
-    }
-
-    /// Whether a snapshot comes next.
-    pub fn set_snapshot_waits(&mut self, waits: bool) {
-        self.snapshot_waits = waits;
-    }
-
-    /// Begins a freeze.
-    ///
-    /// # Panics
-    ///
-    /// If there is one.
-    pub fn begin(&mut self, freeze: Freeze) {
-        assert!(self.freeze.is_none(), "one freeze at a time");
-        self.freeze = Some(freeze);
-    }
-
-    /// The freeze, whatever its token.
-    pub fn current(&self) -> Option<&Freeze> {
-        self.freeze.as_ref()
-    }
-
-    /// The freeze, whatever its token, to keep in it what is about to change.
-    pub fn current_mut(&mut self) -> Option<&mut Freeze> {
-        self.freeze.as_mut()
-    }
-
-    /// The freeze of this token; `None` once it has ended.
-    pub fn get(&self, token: FreezeToken) -> Option<&Freeze> {
-        self.freeze.as_ref().filter(|freeze| freeze.token == token)
-    }
-
-    /// The freeze of this token, for its reader; `None` once it has ended.
-    pub fn get_mut(&mut self, token: FreezeToken) -> Option<&mut Freeze> {
-        self.freeze.as_mut().filter(|freeze| freeze.token == token)
-    }
-
-    /// Ends the freeze, if there is one. The kept nodes, with their depths, are to be freed.
-    pub fn end(&mut self) -> Vec<(NodeId, u32)> {
-        match self.freeze.take() {
-            Some(freeze) => freeze.removed_nodes,
-            None => Vec::new(),
-        }
-    }
+/// The moment of one reader.
+struct Freeze {
+    /// The etcd index of the moment.
+    at: u64,
+    /// The reader reads this path and its descendants.
+    scope: Box<str>,
+    /// The last path that was read; empty before the first.
+    cursor: Box<str>,
+    /// The next event to read, by etcd index; `None` if the reader wants no events, or no more.
+    next_event: Option<u64>,
 }
 
 /// The content of a node before it was changed in place.
@@ -124,6 +79,43 @@ pub struct SavedNode {
     value: Option<Arc<str>>,
     expires_ns: Option<u64>,
     modified: u64,
+    /// The etcd index of the change.
+    until: u64,
+}
+
+/// A node that was taken out of its directory.
+struct RemovedNode {
+    id: NodeId,
+    created: u64,
+    /// The etcd index of the removal.
+    until: u64,
+}
+
+/// The order in which copies are dropped.
+struct Kept {
+    /// The freezes at or after this etcd index do not need it.
+    until: u64,
+    bytes: usize,
+    place: KeptPlace,
+}
+
+/// Where a copy is.
+enum KeptPlace {
+    /// The first one of this node in `Freezer::saved`.
+    Saved(NodeId),
+    /// The first one of this name in `Freezer::removed`.
+    Removed {
+        dir: NodeId,
+        name: NodeName,
+        depth: u32,
+    },
+}
+
+/// The key space as one freeze reads it.
+#[derive(Clone, Copy)]
+pub struct FrozenMoment<'a> {
+    freezer: &'a Freezer,
+    at: u64,
 }
 
 impl SavedNode {
@@ -143,151 +135,322 @@ impl SavedNode {
     }
 }
 
-/// The events that have left the history during a freeze and that its reader has yet to read.
-struct EvictedEvents {
-    /// The next index to read.
-    next: u64,
-    /// Oldest first, all at or after `next`.
-    events: VecDeque<Event>,
-}
-
-/// The key space as of one etcd index.
-pub struct Freeze {
-    token: FreezeToken,
-    /// The etcd index of the moment.
-    at: u64,
-    /// The reader reads this path and its descendants.
-    scope: Box<str>,
-    /// The last path that was read. No node at or before it, in traversal order, is kept any more;
-    /// empty before the first.
-    cursor: Box<str>,
-    /// The nodes that were changed in place since, as they were.
-    saved: BTreeMap<NodeId, SavedNode>,
-    /// The nodes that were taken out of a directory since, by that directory.
-    removed: BTreeMap<NodeId, Children>,
-    /// The same nodes with their depths, to be freed in the end.
-    removed_nodes: Vec<(NodeId, u32)>,
-    /// `None` if the reader wants no events or has read them all.
-    evicted: Option<EvictedEvents>,
-    /// An estimate of the memory of `saved`, `removed` and `evicted`; only rises.
-    bytes: usize,
-}
-
 impl Freeze {
-    /// The key space as of the etcd index `at`, for a reader of `scope` and its descendants. With
-    /// `events_from` it also reads the history from that index on.
-    pub fn new(token: FreezeToken, at: u64, scope: &str, events_from: Option<u64>) -> Freeze {
-        Freeze {
-            token,
-            at,
-            scope: scope.into(),
-            cursor: Box::default(),
-            saved: BTreeMap::new(),
-            removed: BTreeMap::new(),
-            removed_nodes: Vec::new(),
-            evicted: events_from.map(|next| EvictedEvents {
-                next,
-                events: VecDeque::new(),
-            }),
-            bytes: 0,
-        }
+    /// Whether it has yet to read the node at `path`.
+    fn reads(&self, path: &str) -> bool {
+        is_within(path, &self.scope) && traversal_order(path, &self.cursor).is_gt()
     }
 
+    /// Whether it has yet to read the node at `path` or a descendant of it.
+    fn reads_within(&self, path: &str) -> bool {
+        let is_in_scope = is_within(path, &self.scope) || is_below(&self.scope, path);
+        let is_unread =
+            traversal_order(path, &self.cursor).is_gt() || is_within(&self.cursor, path);
+        is_in_scope && is_unread
+    }
+
+    /// Whether it has yet to read the event of this etcd index.
+    fn reads_event(&self, index: u64) -> bool {
+        self.next_event
+            .is_some_and(|next| (next..=self.at).contains(&index))
+    }
+}
+
+impl<'a> FrozenMoment<'a> {
     /// The etcd index of the moment.
-    pub fn at(&self) -> u64 {
+    pub fn at(self) -> u64 {
         self.at
     }
 
     /// Whether a node existed at the moment.
-    pub fn includes(&self, node: &Node) -> bool {
+    pub fn includes(self, node: &Node) -> bool {
         node.created() <= self.at
     }
 
-    /// The reader has read the nodes up to `path`.
-    pub fn advance(&mut self, path: &str) {
-        self.cursor = path.into();
+    /// The content of a node at the moment, if it was changed in place since.
+    pub fn saved(self, id: NodeId) -> Option<&'a SavedNode> {
+        let copies = self.freezer.saved.get(&id)?;
+        copies.iter().find(|copy| copy.until > self.at)
     }
 
-    /// The reader has read the events before the index `next`.
-    pub fn advance_events(&mut self, next: u64) {
-        let Some(evicted) = &mut self.evicted else {
-            return;
+    /// The nodes after the name `after` that were taken out of the directory `dir` since, in order.
+    pub fn removed_after(
+        self,
+        dir: NodeId,
+        after: &'a str,
+    ) -> impl Iterator<Item = (&'a NodeName, NodeId)> {
+        let range = (Excluded(after.as_bytes()), Unbounded);
+        let names = self.freezer.removed.get(&dir).into_iter();
+        let names = names.flat_map(move |names| names.range::<[u8], _>(range));
+        names.filter_map(move |(name, nodes)| {
+            let mut nodes = nodes.iter();
+            let node = nodes.find(|node| node.created <= self.at && self.at < node.until)?;
+            Some((name, node.id))
+        })
+    }
+
+    /// The events up to the moment that have left the history since, oldest first, from `next` on.
+    pub fn evicted_events(self, next: u64) -> impl Iterator<Item = &'a Event> {
+        let skip = self
+            .freezer
+            .evicted
+            .partition_point(|event| event.index().0 < next);
+        let events = self.freezer.evicted.range(skip..);
+        events.take_while(move |event| event.index().0 <= self.at)
+    }
+}
+
+/// Freezes.
+impl Freezer {
+    /// Begins a freeze at the present etcd index `at`, for a reader of `scope` and its descendants
+    /// that has read the nodes up to `cursor`. With `next_event` it also reads the history from
+    /// that index on.
+    pub fn begin(
+        &mut self,
+        at: u64,
+        scope: &str,
+        cursor: &str,
+        next_event: Option<u64>,
+    ) -> FreezeToken {
+        self.last_number += 1;
+        let token = FreezeToken(self.last_number);
+        let freeze = Freeze {
+            at,
+            scope: scope.into(),
+            cursor: cursor.into(),
+            next_event,
         };
-        evicted.next = next;
-        while evicted.events.front().is_some_and(|e| e.index().0 < next) {
-            evicted.events.pop_front();
+        self.freezes.insert(token, freeze);
+        token
+    }
+
+    /// Begins the freeze of a snapshot.
+    pub fn begin_snapshot(&mut self, at: u64, next_event: u64) -> FreezeToken {
+        let token = self.begin(at, "/", "", Some(next_event));
+        self.snapshot = Some(token);
+        self.snapshot_bytes = 0;
+        token
+    }
+
+    /// Whether there is no freeze.
+    pub fn is_idle(&self) -> bool {
+        self.freezes.is_empty()
+    }
+
+    /// Whether there is no freeze, and nothing left to drop.
+    pub fn is_empty(&self) -> bool {
+        self.is_idle() && self.kept.is_empty() && self.dropped.is_empty()
+    }
+
+    /// The moment of this freeze; `None` once it has ended.
+    pub fn get(&self, token: FreezeToken) -> Option<FrozenMoment<'_>> {
+        let freeze = self.freezes.get(&token)?;
+        Some(FrozenMoment {
+            freezer: self,
+            at: freeze.at,
+        })
+    }
+
+    /// The reader has read the nodes up to `path`.
+    pub fn advance(&mut self, token: FreezeToken, path: &str) {
+        if let Some(freeze) = self.freezes.get_mut(&token) {
+            freeze.cursor = path.into();
         }
     }
 
-    /// The reader has read all events.
-    pub fn end_events(&mut self) {
-        self.evicted = None;
+    /// The reader has read the events before the index `next`; `None`: all of them.
+    pub fn advance_events(&mut self, token: FreezeToken, next: Option<u64>) {
+        if let Some(freeze) = self.freezes.get_mut(&token) {
+            freeze.next_event = next;
+            self.drop_events();
+        }
     }
 
-    /// The events that the reader has yet to read and that the history no longer holds.
-    pub fn events(&self) -> impl Iterator<Item = &Event> {
-        self.evicted.iter().flat_map(|evicted| &evicted.events)
+    /// Ends a freeze; nothing to do if it has ended. What it alone needed is dropped by and by.
+    pub fn end(&mut self, token: FreezeToken) {
+        self.snapshot.take_if(|snapshot| *snapshot == token);
+        if self.freezes.remove(&token).is_some() {
+            self.drop_events();
+        }
     }
+}
 
-    /// Keeps an event that leaves the history, if the reader has yet to read it.
+/// Copies.
+impl Freezer {
+    /// Keeps an event that leaves the history, if a freeze has yet to read it.
     pub fn keep_event(&mut self, event: Event) {
         let index = event.index().0;
-        if let Some(evicted) = &mut self.evicted
-            && (evicted.next..=self.at).contains(&index)
-        {
-            self.bytes += event.weight();
-            evicted.events.push_back(event);
+        let mut freezes = self.freezes.values();
+        if freezes.any(|freeze| freeze.reads_event(index)) {
+            self.evicted_bytes += event.weight();
+            self.evicted.push_back(event);
         }
     }
 
-    /// Saves a node that is about to be changed in place, if the reader has yet to read it.
-    pub fn save(&mut self, id: NodeId, node: &Node, path: &str) {
-        let is_unread = is_within(path, &self.scope) && traversal_order(path, &self.cursor).is_gt();
-        if !self.includes(node) || !is_unread || self.saved.contains_key(&id) {
+    /// Saves a node before the change in place of the etcd index `until`, if a freeze has yet to
+    /// read it.
+    pub fn save(&mut self, id: NodeId, node: &Node, path: &str, until: u64) {
+        let copies = self.saved.get(&id);
+        let last = copies.and_then(|copies| copies.back());
+        let since = last.map_or(0, |copy| copy.until).max(node.created());
+        let bytes = kept_bytes(node);
+        if !self.is_needed(since, bytes, |freeze| freeze.reads(path)) {
             return;
         }
-        self.bytes += kept_bytes(node);
-        let saved = SavedNode {
+        let copy = SavedNode {
             value: node.value().map(ValueRef::to_shared),
             expires_ns: node.expires_ns(),
             modified: node.modified(),
+            until,
         };
-        self.saved.insert(id, saved);
+        self.saved.entry(id).or_default().push_back(copy);
+        self.record(Kept {
+            until,
+            bytes,
+            place: KeptPlace::Saved(id),
+        });
     }
 
-    /// Keeps a node that was taken out of the directory `dir`, with its descendants, if the reader
-    /// has yet to read any of them. Returns whether it is kept; then it is freed after the freeze.
-    pub fn keep(&mut self, dir: NodeId, id: NodeId, node: &Node, path: &str) -> bool {
-        let is_in_scope = is_within(path, &self.scope) || is_below(&self.scope, path);
-        let is_unread =
-            traversal_order(path, &self.cursor).is_gt() || is_within(&self.cursor, path);
-        if !self.includes(node) || !is_in_scope || !is_unread {
+    /// Keeps a node that the change of the etcd index `until` takes out of the directory `dir`,
+    /// with its descendants, if a freeze has yet to read any of them. Returns whether it is kept.
+    /// Then `take_dropped` returns it later.
+    pub fn keep(&mut self, dir: NodeId, id: NodeId, node: &Node, path: &str, until: u64) -> bool {
+        let created = node.created();
+        let bytes = kept_bytes(node);
+        if !self.is_needed(created, bytes, |freeze| freeze.reads_within(path)) {
             return false;
         }
-        self.bytes += kept_bytes(node);
-        let siblings = self.removed.entry(dir).or_default();
-        let before = siblings.insert(name_of(path).into(), id);
-        assert!(
-            before.is_none(),
-            "later nodes of this name are newer than the freeze"
-        );
-        self.removed_nodes.push((id, depth_of(path)));
+        let name = NodeName::from(name_of(path));
+        let names = self.removed.entry(dir).or_default();
+        names
+            .entry(name.clone())
+            .or_default()
+            .push_back(RemovedNode { id, created, until });
+        self.record(Kept {
+            until,
+            bytes,
+            place: KeptPlace::Removed {
+                dir,
+                name,
+                depth: depth_of(path),
+            },
+        });
         true
     }
 
-    /// The nodes that were taken out of the directory `dir` since.
-    pub fn removed_from(&self, dir: NodeId) -> Option<&Children> {
-        self.removed.get(&dir)
+    /// Whether a freeze needs a state that began at the etcd index `since`, has `bytes` bytes and
+    /// is `unread`. The bytes count for the snapshot if it does.
+    fn is_needed(&mut self, since: u64, bytes: usize, unread: impl Fn(&Freeze) -> bool) -> bool {
+        let needs = |freeze: &Freeze| freeze.at >= since && unread(freeze);
+        let snapshot = self.snapshot.and_then(|token| self.freezes.get(&token));
+        if snapshot.is_some_and(needs) {
+            self.snapshot_bytes += bytes;
+            return true;
+        }
+        let newest = self.freezes.last_key_value();
+        if newest.is_none_or(|(_, newest)| newest.at < since) {
+            return false;
+        }
+        self.freezes.len() > FREEZES_ASKED_MAX || self.freezes.values().any(needs)
     }
 
-    /// The content of a node at the moment, if it was changed in place since.
-    pub fn saved(&self, id: NodeId) -> Option<&SavedNode> {
-        self.saved.get(&id)
+    fn record(&mut self, kept: Kept) {
+        let last = self.kept.back();
+        assert!(
+            last.is_none_or(|last| last.until <= kept.until),
+            "the etcd index rises"
+        );
+        self.kept_bytes += kept.bytes;
+        self.kept.push_back(kept);
     }
 
-    /// Whether it keeps more than it may.
-    pub fn is_too_large(&self) -> bool {
-        self.bytes > KEPT_BYTES_MAX
+    /// Ends each change: drops some of what no freeze needs any more, and gives up a freeze if too
+    /// much is kept.
+    pub fn trim(&mut self) {
+        if self.kept_bytes + self.evicted_bytes > KEPT_BYTES_MAX && !self.has_garbage() {
+            self.give_up_one();
+        }
+        self.drop_some();
+    }
+
+    /// Gives up the oldest listing. Gives up the snapshot if that is what the copies are for.
+    fn give_up_one(&mut self) {
+        let mut tokens = self.freezes.keys().copied();
+        if let Some(oldest) = tokens.find(|token| Some(*token) != self.snapshot) {
+            return self.end(oldest);
+        }
+        if let Some(snapshot) = self.snapshot
+            && self.snapshot_bytes + self.evicted_bytes > KEPT_BYTES_MAX
+        {
+            self.end(snapshot);
+        }
+    }
+
+    /// Whether there is a copy that no freeze needs.
+    pub fn has_garbage(&self) -> bool {
+        let Some(first) = self.kept.front() else {
+            return !self.dropped.is_empty();
+        };
+        let oldest = self.freezes.first_key_value();
+        oldest.is_none_or(|(_, freeze)| freeze.at >= first.until) || !self.dropped.is_empty()
+    }
+
+    /// Drops at most `DROPPED_MAX` copies that no freeze needs.
+    pub fn drop_some(&mut self) {
+        let oldest = self.freezes.first_key_value();
+        let oldest_at = oldest.map(|(_, freeze)| freeze.at);
+        for _ in 0..DROPPED_MAX {
+            let Some(kept) = self.kept.front() else {
+                return;
+            };
+            if oldest_at.is_some_and(|at| at < kept.until) {
+                return;
+            }
+            let kept = self.kept.pop_front().expect("looked at above");
+            self.kept_bytes -= kept.bytes;
+            self.drop_copy(kept.place);
+        }
+    }
+
+    fn drop_copy(&mut self, place: KeptPlace) {
+        match place {
+            KeptPlace::Saved(id) => {
+                let copies = self.saved.get_mut(&id).expect("recorded in `kept`");
+                copies.pop_front();
+                if copies.is_empty() {
+                    self.saved.remove(&id);
+                }
+            }
+            KeptPlace::Removed { dir, name, depth } => {
+                let names = self.removed.get_mut(&dir).expect("recorded in `kept`");
+                let nodes = names.get_mut(name.as_bytes()).expect("recorded in `kept`");
+                let node = nodes.pop_front().expect("recorded in `kept`");
+                if nodes.is_empty() {
+                    names.remove(name.as_bytes());
+                }
+                if names.is_empty() {
+                    self.removed.remove(&dir);
+                }
+                self.dropped.push((node.id, depth));
+            }
+        }
+    }
+
+    /// Drops the evicted events that no freeze has yet to read.
+    fn drop_events(&mut self) {
+        let next = self.freezes.values().filter_map(|freeze| freeze.next_event);
+        let next = next.min();
+        while let Some(event) = self.evicted.front()
+            && next.is_none_or(|next| event.index().0 < next)
+        {
+            self.evicted_bytes -= event.weight();
+            self.evicted.pop_front();
+        }
+    }
+
+    /// The kept nodes that no freeze needs any more, with their depths. The caller frees them.
+    pub fn take_dropped(&mut self) -> Vec<(NodeId, u32)> {
+        std::mem::take(&mut self.dropped)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Listings: a node and its descendants, a page at a time, all as of one moment.
 //!
-//! A listing that fits into one page reads the key space as it is. Any other freezes the key space
-//! when its first page is read. If another reader has it frozen, the listing queues, and its moment
-//! is when its turn comes. Start with `Store::page`.
+//! A listing that fits into one page reads the key space as it is. Any other freezes the moment of
+//! its first page. Start with `Store::page`.
 use super::Store;
 use super::event::{EtcdIndex, Event, ListItem};
-use super::freeze::{Freeze, FreezeToken, QueuePlace};
-use super::node::{KeyTree, NodeId};
+use super::freeze::{FreezeToken, FrozenMoment};
+use super::node::{KeyTree, NodeId, ROOT};
+use super::snapshot::events_of;
 use super::stats::{Operation, Stats};
 use super::walk::TreeWalk;
 use crate::core::command::KeyPath;
@@ -34,8 +34,6 @@ pub struct Listing {
 enum ListingState {
     /// Nothing is read. The path led to the node `id` when the etcd index was `index`.
     Found { id: NodeId, index: u64 },
-    /// Nothing is read. It waits for its turn to freeze the key space.
-    Queued(QueuePlace),
     /// It has the freeze of this token, and has read the nodes before the position of the walk.
     Frozen(FreezeToken, TreeWalk),
 }
@@ -47,9 +45,7 @@ pub enum Page {
     More,
     /// All items are read. The listing holds no freeze any more, unless it is one of `get_all`.
     Done,
-    /// Nothing is read yet: another reader has the key space frozen. Ask again in a later turn.
-    Wait,
-    /// Nothing is read: the node was removed while the listing waited.
+    /// Nothing is read: the node was removed before the first page.
     Failed(Error),
     /// The freeze was given up because it kept too much. The items read so far are all there are.
     GivenUp,
@@ -83,7 +79,10 @@ impl Store {
             path: KeyPath::new("/"),
             recursive: true,
             is_whole: true,
-            state: ListingState::Queued(self.freezer.queue()),
+            state: ListingState::Found {
+                id: ROOT,
+                index: self.index,
+            },
         }
     }
 
@@ -100,17 +99,16 @@ impl Store {
                 self.first_page(listing, id, items_max, items)
             }
             ListingState::Found { .. } => self.find_first_page(listing, items_max, items),
-            ListingState::Queued(place) if self.freezer.is_next(*place) => {
-                self.freezer.leave_queue(*place);
-                self.find_first_page(listing, items_max, items)
-            }
-            ListingState::Queued(_) => Page::Wait,
             ListingState::Frozen(token, walk) => {
-                let Some(freeze) = self.freezer.get_mut(*token) else {
+                let token = *token;
+                let Some(moment) = self.freezer.get(token) else {
                     return Page::GivenUp;
                 };
-                let is_done = fill(walk, &self.tree, freeze, items_max, items);
-                self.end_page(listing, is_done)
+                let is_done = fill(walk, &self.tree, Some(moment), items_max, items);
+                if let Some(last) = items.last() {
+                    self.freezer.advance(token, &last.view.key);
+                }
+                self.end_page(listing, token, is_done)
             }
         }
     }
@@ -136,7 +134,6 @@ impl Store {
         items_max: usize,
         items: &mut Vec<ListItem>,
     ) -> Page {
-        let len_before = items.len();
         let path = listing.path.as_str();
         let view = self.tree.node(id).view(listing.path.shared());
         items.push(ListItem { depth: 0, view });
@@ -144,31 +141,25 @@ impl Store {
             return Page::Done;
         }
         let mut walk = TreeWalk::below(id, path, &self.tree, listing.recursive, listing.is_whole);
-        let events_from = listing.is_whole.then_some(self.history.start());
-        let token = self.freezer.new_token();
-        let mut freeze = Freeze::new(token, self.index, path, events_from);
         let rest_max = items_max.saturating_sub(1);
-        let is_done = fill(&mut walk, &self.tree, &mut freeze, rest_max, items);
+        let is_done = fill(&mut walk, &self.tree, None, rest_max, items);
         if is_done && !listing.is_whole {
             return Page::Done;
         }
-        let is_next = matches!(listing.state, ListingState::Queued(_));
-        if !is_next && !self.freezer.is_free() {
-            items.truncate(len_before);
-            listing.state = ListingState::Queued(self.freezer.queue());
-            return Page::Wait;
-        }
-        self.freezer.begin(freeze);
+        let next_event = listing.is_whole.then_some(self.history.start());
+        let last = items.last().expect("the node itself at least");
+        let cursor = &last.view.key;
+        let token = self.freezer.begin(self.index, path, cursor, next_event);
         listing.state = ListingState::Frozen(token, walk);
-        self.end_page(listing, is_done)
+        self.end_page(listing, token, is_done)
     }
 
-    fn end_page(&mut self, listing: &Listing, is_done: bool) -> Page {
+    fn end_page(&mut self, listing: &Listing, token: FreezeToken, is_done: bool) -> Page {
         if !is_done {
             return Page::More;
         }
         if !listing.is_whole {
-            self.thaw();
+            self.freezer.end(token);
         }
         Page::Done
     }
@@ -180,27 +171,15 @@ impl Store {
         let ListingState::Frozen(token, _) = listing.state else {
             return None;
         };
-        let freeze = self.freezer.get(token)?;
-        let mut events: Vec<Event> = freeze.events().cloned().collect();
-        for event in self.history.since(0) {
-            if event.index().0 > freeze.at() {
-                break;
-            }
-            events.push(event.clone());
-        }
-        Some((events, EtcdIndex(freeze.at()), self.stats()))
+        let moment = self.freezer.get(token)?;
+        let events = events_of(moment, &self.history, 0).cloned().collect();
+        Some((events, EtcdIndex(moment.at()), self.stats()))
     }
 
     /// Takes a listing back, done or not.
     pub fn end_listing(&mut self, listing: Listing) {
-        match listing.state {
-            ListingState::Found { .. } => {}
-            ListingState::Queued(place) => self.freezer.leave_queue(place),
-            ListingState::Frozen(token, _) => {
-                if self.freezer.get(token).is_some() {
-                    self.thaw();
-                }
-            }
+        if let ListingState::Frozen(token, _) = listing.state {
+            self.freezer.end(token);
         }
     }
 }
@@ -209,7 +188,7 @@ impl Store {
 fn fill(
     walk: &mut TreeWalk,
     tree: &KeyTree,
-    freeze: &mut Freeze,
+    moment: Option<FrozenMoment>,
     items_max: usize,
     items: &mut Vec<ListItem>,
 ) -> bool {
@@ -218,7 +197,7 @@ fn fill(
     }
     let mut room = items_max;
     let mut bytes = 0;
-    let is_done = walk.run(tree, Some(freeze), |visited| {
+    walk.run(tree, moment, |visited| {
         let view = visited.view();
         let value_bytes = view.value.as_ref().map_or(0, |value| value.len());
         bytes += ITEM_BYTES + view.key.len() + value_bytes;
@@ -228,9 +207,5 @@ fn fill(
             view,
         });
         room > 0 && bytes < PAGE_BYTES_MAX
-    });
-    if let Some(last) = items.last() {
-        freeze.advance(&last.view.key);
-    }
-    is_done
+    })
 }

@@ -13,7 +13,7 @@
 //! Nodes are not nested, so that depth costs no stack. `state_hash` runs over the same records.
 //! Start with `SnapshotWriter::write`; `restore` reads the bytes back.
 use super::event::{Action, EtcdIndex, Event, View};
-use super::freeze::{Freeze, FreezeToken};
+use super::freeze::{FreezeToken, Freezer, FrozenMoment};
 use super::history::History;
 use super::node::{KeyTree, ROOT};
 use super::walk::{TreeWalk, Visited};
@@ -81,11 +81,15 @@ impl SnapshotWriter {
 
     /// Appends a chunk of about `bytes` to `out`; its last record may exceed that. Returns whether
     /// it was the last chunk. Without a history the snapshot holds no events.
+    ///
+    /// # Panics
+    ///
+    /// If the freeze has ended.
     pub(super) fn write(
         &mut self,
         tree: &KeyTree,
         history: Option<&History>,
-        freeze: &mut Freeze,
+        freezer: &mut Freezer,
         bytes: usize,
         out: &mut Vec<u8>,
     ) -> bool {
@@ -98,13 +102,13 @@ impl SnapshotWriter {
                     self.stage = WriterStage::Events(0);
                 }
                 WriterStage::Events(_) => {
-                    if self.write_events(history, freeze, bytes, &mut records) {
+                    if self.write_events(history, freezer, bytes, &mut records) {
                         let walk = TreeWalk::below(ROOT, "/", tree, true, true);
                         self.stage = WriterStage::Nodes(walk);
                     }
                 }
                 WriterStage::Nodes(_) => {
-                    is_done = self.write_nodes(tree, freeze, bytes, &mut records);
+                    is_done = self.write_nodes(tree, freezer, bytes, &mut records);
                 }
             }
         }
@@ -119,7 +123,7 @@ impl SnapshotWriter {
     fn write_events(
         &mut self,
         history: Option<&History>,
-        freeze: &mut Freeze,
+        freezer: &mut Freezer,
         bytes: usize,
         records: &mut Vec<u8>,
     ) -> bool {
@@ -127,13 +131,12 @@ impl SnapshotWriter {
             unreachable!("the caller has matched the stage");
         };
         let Some(history) = history else {
-            freeze.end_events();
+            freezer.advance_events(self.token, None);
             return true;
         };
-        let kept = history.since(*next);
-        let kept = kept.take_while(|event| event.index().0 <= freeze.at());
+        let moment = freezer.get(self.token).expect("the freeze is there");
         let mut is_done = true;
-        for event in freeze.events().chain(kept) {
+        for event in events_of(moment, history, *next) {
             if records.len() >= bytes {
                 is_done = false;
                 break;
@@ -142,11 +145,8 @@ impl SnapshotWriter {
             *next = event.index().0 + 1;
             self.events += 1;
         }
-        if is_done {
-            freeze.end_events();
-        } else {
-            freeze.advance_events(*next);
-        }
+        let next = (!is_done).then_some(*next);
+        freezer.advance_events(self.token, next);
         is_done
     }
 
@@ -154,7 +154,7 @@ impl SnapshotWriter {
     fn write_nodes(
         &mut self,
         tree: &KeyTree,
-        freeze: &mut Freeze,
+        freezer: &mut Freezer,
         bytes: usize,
         records: &mut Vec<u8>,
     ) -> bool {
@@ -163,7 +163,7 @@ impl SnapshotWriter {
         };
         let nodes = &mut self.nodes;
         let mut last = String::new();
-        let is_done = walk.run(tree, Some(freeze), |visited| {
+        let is_done = walk.run(tree, freezer.get(self.token), |visited| {
             put_node(visited, records);
             *nodes += 1;
             let goes_on = records.len() < bytes;
@@ -172,9 +172,20 @@ impl SnapshotWriter {
             }
             goes_on
         });
-        freeze.advance(&last);
+        freezer.advance(self.token, &last);
         is_done
     }
+}
+
+/// The events of the history as of a moment, oldest first, from the etcd index `next` on.
+pub(super) fn events_of<'a>(
+    moment: FrozenMoment<'a>,
+    history: &'a History,
+    next: u64,
+) -> impl Iterator<Item = &'a Event> {
+    let kept = history.since(next);
+    let kept = kept.take_while(move |event| event.index().0 <= moment.at());
+    moment.evicted_events(next).chain(kept)
 }
 
 /// A hash over the records of a key space.

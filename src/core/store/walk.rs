@@ -4,7 +4,7 @@
 //! A traversal holds the numbers of the directories that it is in. Between two calls of `run` they
 //! stay valid because no command was applied, or because a freeze keeps the nodes that are removed.
 use super::event::{EtcdIndex, ValueRef, View};
-use super::freeze::{Freeze, SavedNode};
+use super::freeze::{FrozenMoment, SavedNode};
 use super::node::{KeyTree, Node, NodeId};
 use super::path::name_of;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -128,7 +128,7 @@ impl TreeWalk {
     pub fn run(
         &mut self,
         tree: &KeyTree,
-        freeze: Option<&Freeze>,
+        freeze: Option<FrozenMoment>,
         mut visit: impl FnMut(&Visited) -> bool,
     ) -> bool {
         while !self.open.is_empty() {
@@ -144,7 +144,7 @@ impl TreeWalk {
     fn run_innermost(
         &mut self,
         tree: &KeyTree,
-        freeze: Option<&Freeze>,
+        freeze: Option<FrozenMoment>,
         visit: &mut impl FnMut(&Visited) -> bool,
     ) -> bool {
         let depth = self.open.len() as u32;
@@ -204,19 +204,19 @@ fn children_after<'a>(
     dir: NodeId,
     after: &'a str,
     tree: &'a KeyTree,
-    freeze: Option<&'a Freeze>,
+    freeze: Option<FrozenMoment<'a>>,
 ) -> impl Iterator<Item = (&'a str, NodeId)> {
     let range = (Excluded(after.as_bytes()), Unbounded);
     let children = tree.node(dir).children();
     let children = children.expect("only directories are open");
     let mut present = children
         .range::<[u8], _>(range)
-        .filter(move |(_, id)| freeze.is_none_or(|freeze| freeze.includes(tree.node(**id))))
+        .map(|(name, id)| (name, *id))
+        .filter(move |(_, id)| freeze.is_none_or(|freeze| freeze.includes(tree.node(*id))))
         .peekable();
     let mut removed = freeze
-        .and_then(|freeze| freeze.removed_from(dir))
         .into_iter()
-        .flat_map(move |children| children.range::<[u8], _>(range))
+        .flat_map(move |freeze| freeze.removed_after(dir, after))
         .peekable();
     std::iter::from_fn(move || {
         let (name, id) = match (present.peek(), removed.peek()) {
@@ -224,6 +224,6 @@ fn children_after<'a>(
             (Some(_), _) => present.next()?,
             (None, _) => removed.next()?,
         };
-        Some((name.as_str(), *id))
+        Some((name.as_str(), id))
     })
 }

@@ -135,7 +135,7 @@ impl Store {
         }
         self.raise_index();
         let node = match lookup {
-            Lookup::Node { id, .. } if new.value.is_some() && self.freezer.current().is_none() => {
+            Lookup::Node { id, .. } if new.value.is_some() && self.freezer.is_idle() => {
                 self.replace_file(id, path, new)
             }
             _ => self.create_at(lookup, path, new),
