@@ -4,6 +4,7 @@
 //! back when they are consumed. `Budget` only counts. `Clients` decides which connection pauses or
 //! is closed. Neither knows what a buffer contains.
 use super::output::SharedTotal;
+use crate::core::timer::Now;
 
 /// The capacity of a new buffer, in bytes. A large request makes its buffer grow.
 pub const BUFFER_BYTES: usize = 8 * 1024;
@@ -11,12 +12,14 @@ pub const BUFFER_BYTES: usize = 8 * 1024;
 const KEPT_BYTES_MAX: usize = 32 * 1024;
 /// The number of spare buffers kept; together at most 2 MiB.
 const KEPT_MAX: usize = 64;
-/// The budget: the bytes that the buffers of all clients together may hold. Above it, only
-/// connections that hold nothing are read, and the clients with the most unread output are closed.
+/// The budget: the bytes that the buffers of all clients together may hold. Above it, the clients that
+/// hold the most for the longest are closed.
 const BUDGET_BYTES: usize = 64 * 1024 * 1024;
 /// Reading resumes at this many bytes. The gap to `BUDGET_BYTES` keeps the state from changing
 /// every turn.
 const RESUME_BYTES: usize = BUDGET_BYTES / 4 * 3;
+/// Going over the budget is logged at most once in this time, in microseconds.
+const LOG_EVERY_US: u64 = 30_000_000;
 
 /// Spare buffers.
 #[derive(Default)]
@@ -50,9 +53,31 @@ pub struct Budget {
     own: usize,
     /// Bytes of events that several watchers share, each event counted once.
     shared: SharedTotal,
+    /// When going over the budget was logged last, in microseconds of the monotonic clock; `None`
+    /// before.
+    logged_us: Option<u64>,
+    /// How often it was not logged since then.
+    unlogged: u64,
 }
 
 impl Budget {
+    /// Logs that the connections exceed the budget, unless that was logged just before.
+    pub fn log_once(&mut self, now: Now) {
+        let is_logged = |logged_us| now.mono_us < logged_us + LOG_EVERY_US;
+        if self.logged_us.is_some_and(is_logged) {
+            self.unlogged += 1;
+            return;
+        }
+        log::warn!(
+            "client connections hold {} bytes, more than the {BUDGET_BYTES} that they may: closing \
+             those that hold the most for the longest ({} times more since the last line)",
+            self.bytes(),
+            self.unlogged
+        );
+        self.logged_us = Some(now.mono_us);
+        self.unlogged = 0;
+    }
+
     /// A connection that was counted with `before` bytes now holds `after`.
     ///
     /// # Panics

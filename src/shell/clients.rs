@@ -9,53 +9,31 @@
 use super::buffers::{Budget, Buffers};
 use super::conn::Conn;
 use super::deadlines::{
-    ANSWERS_BYTES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, READS_A_TURN_MAX, Timeouts,
+    ALL_READ_BYTES_A_TURN_MAX, ANSWER_WRITE_BYTES_A_TURN_MAX, ANSWERS_BYTES_A_TURN_MAX,
+    CLOSES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, READS_A_TURN_MAX, Timeouts,
+    WATCH_WRITE_BYTES_A_TURN_MAX,
+};
+use super::deliveries::{Deliveries, PartialDelivery, TurnShare};
+use super::descriptors::ConnectionsMax;
+use super::dispatcher::{
+    Dispatcher, ProxiedRequests, SERIAL_BITS, UpgradeRequest, context, follow,
 };
 use super::outgoing_call::EndedCall;
-use super::output::{SharedBytes, SharedTotal};
 use super::slots::{PoolKind, SlotId};
 use super::sockets::{Pool, Settled};
 use super::transport::Transport;
-use crate::codec::api::{
-    self, ApiSettings, Context, FileGet, Mode, Port, ProxyOutcome, Rendition, Routed, SharedValue,
-};
+use crate::codec::api::{self, ApiSettings, Context, Port};
 use crate::codec::http::call::HttpCall;
-use crate::codec::http::{Date, Limits, Parsed, Request, Response, ResponseMode};
-use crate::codec::peer::hello::PATH;
+use crate::codec::http::{Date, Limits, Response, ResponseMode};
 use crate::core::machine::{Answer, Delivery, Indexes, Machine, Op, Ticket};
 use crate::core::timer::Now;
 use crate::shell::disk::Disk;
 use mio::Registry;
 use mio::event::Event;
-use std::ops::Range;
 
-/// Most client requests that a standby proxies at a time. Further ones are redirected.
-const PROXIED_MAX: usize = 256;
-/// Most bytes of the bodies of proxied requests together. A single request may be longer.
-const PROXIED_BYTES_MAX: usize = 4 << 20;
-/// A ticket is a slot's number, followed by a serial number of this many bits.
-const SERIAL_BITS: u32 = 40;
-
-/// A request on the peer port to turn the connection into a link.
-pub struct UpgradeRequest {
-    /// The connection that the request came in on.
-    pub conn: SlotId,
-    /// Header `Upgrade`.
-    pub protocol: Box<str>,
-    /// Header `Tern-Hello`.
-    pub hello: Box<str>,
-}
-
-/// The requests that a standby proxies to the leader.
-#[derive(Default)]
-struct ProxiedRequests {
-    /// How many are under way; at most `PROXIED_MAX`.
-    count: usize,
-    /// Bytes of the bodies of the requests under way.
-    bytes: usize,
-    /// The calls that are not started yet; taken by `Clients::take_proxy_calls` in the same turn.
-    calls: Vec<(Ticket, HttpCall)>,
-}
+/// A connection to the peer port is closed for another one only if it has waited for a request for
+/// this time, in microseconds.
+const PEER_IDLE_US_MIN: u64 = 100_000;
 
 /// The connections and their shared state.
 pub struct Clients {
@@ -84,6 +62,16 @@ pub struct Clients {
 
     proxied: ProxiedRequests,
 
+    /// The events that have not reached all of their watchers.
+    deliveries: Deliveries,
+
+    /// How many connections came in on the peer port.
+    peer_port_conns: usize,
+
+    /// How many values of the ready list `fill` and `flush` have passed in this turn before a bound
+    /// left out the others; 0 if they left out none.
+    passed: usize,
+
     settings: ApiSettings,
 
     /// The `Date` header of this turn.
@@ -93,8 +81,8 @@ pub struct Clients {
 
     timeouts: Timeouts,
 
-    /// Most connections at a time, see `listener::connections_max`.
-    connections_max: usize,
+    /// Most connections at a time.
+    connections_max: ConnectionsMax,
 }
 
 impl Clients {
@@ -103,7 +91,7 @@ impl Clients {
         settings: ApiSettings,
         limits: Limits,
         timeouts: Timeouts,
-        connections_max: usize,
+        connections_max: ConnectionsMax,
     ) -> Clients {
         Clients {
             conns: Pool::new(PoolKind::Clients),
@@ -115,6 +103,9 @@ impl Clients {
             reads_max: READS_A_TURN_MAX,
             upgrades: Vec::new(),
             proxied: ProxiedRequests::default(),
+            deliveries: Deliveries::default(),
+            peer_port_conns: 0,
+            passed: 0,
             settings,
             date: Date::default(),
             limits,
@@ -123,9 +114,32 @@ impl Clients {
         }
     }
 
-    /// Whether one more connection may be accepted.
-    pub fn has_room(&self) -> bool {
-        self.conns.len() < self.connections_max
+    /// Whether one more connection may be accepted on this port. Each port has its own bound, so
+    /// that clients cannot shut peers out.
+    pub fn has_room(&self, port: Port) -> bool {
+        match port {
+            Port::Client => {
+                self.conns.len() - self.peer_port_conns < self.connections_max.client_port
+            }
+            Port::Peer => self.peer_port_conns < self.connections_max.peer_port,
+        }
+    }
+
+    /// Phase 2: the peer port has no room for a connection that waits. Closes the one there that has
+    /// waited longest for a request, so that idle connections cannot shut peers out. It is removed
+    /// at the end of the turn.
+    pub fn make_room_for_peer(&mut self, now: Now) {
+        let idle = self.conns.iter_mut().filter_map(|(id, conn)| {
+            let idle_us = conn.idle_us(now.mono_us)?;
+            let is_listed = conn.port() == Port::Peer && idle_us >= PEER_IDLE_US_MIN;
+            is_listed.then_some((idle_us, id))
+        });
+        if let Some((_, id)) = idle.max()
+            && let Some(conn) = self.conns.wake(id)
+        {
+            log::debug!("peer port: closing an idle connection to accept another one");
+            conn.kill();
+        }
     }
 
     /// Phase 2: adds an accepted connection.
@@ -136,6 +150,7 @@ impl Clients {
         let token = self.conns.token(id);
         let conn = self.conns.get_mut(id).expect("it was just inserted");
         conn.register(registry, token);
+        self.peer_port_conns += usize::from(port == Port::Peer);
     }
 
     /// Phase 1: the poll has reported an event of one of the connections.
@@ -145,13 +160,19 @@ impl Clients {
         }
     }
 
-    /// Phase 2: reads from the ready connections that have room for input.
+    /// Phase 2: reads from the ready connections that have room for input, up to a bound.
+    /// Connections that it leaves out come first in the next turn.
     pub fn fill(&mut self) {
+        let mut bytes = 0;
         for place in 0..self.conns.ready_len() {
+            if bytes >= ALL_READ_BYTES_A_TURN_MAX {
+                self.passed = place;
+                return;
+            }
             if let Some(conn) = self.conns.ready_at(place)
                 && conn.wants_input(self.over_budget)
             {
-                conn.fill(self.over_budget, &mut self.buffers);
+                bytes += conn.fill(self.over_budget, &mut self.buffers);
             }
         }
     }
@@ -169,6 +190,7 @@ impl Clients {
             upgrades: &mut self.upgrades,
             proxied: &mut self.proxied,
             reads_left: self.reads_max,
+            holds_writes: self.deliveries.are_late(),
             shared: self.budget.shared(),
             rendered: &mut self.rendered,
         };
@@ -191,7 +213,7 @@ impl Clients {
 
     /// Phase 3: the calls of proxied requests. The caller starts them now.
     pub fn take_proxy_calls(&mut self) -> Vec<(Ticket, HttpCall)> {
-        std::mem::take(&mut self.proxied.calls)
+        self.proxied.take_calls()
     }
 
     /// Phase 3: the call of the proxied request with this ticket has ended. Renders its outcome.
@@ -202,8 +224,7 @@ impl Clients {
         machine: &mut Machine,
         now: Now,
     ) {
-        self.proxied.count -= 1;
-        self.proxied.bytes -= ended.body_bytes();
+        self.proxied.on_ended(ended.body_bytes());
         let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
             return;
         };
@@ -221,6 +242,7 @@ impl Clients {
     pub fn detach(&mut self, id: SlotId) -> Option<(Transport, Vec<u8>)> {
         let mut conn = self.conns.remove(id)?;
         conn.uncount(&mut self.budget);
+        self.peer_port_conns -= usize::from(conn.port() == Port::Peer);
         Some(conn.into_parts())
     }
 
@@ -271,9 +293,9 @@ impl Clients {
             rendered += conn.out_bytes();
             if conn.out_bytes() > OUT_HIGH_WATER_BYTES {
                 // Written at once, so that many large answers never stand in memory together.
-                conn.flush(&mut self.buffers);
+                conn.flush(ANSWER_WRITE_BYTES_A_TURN_MAX, &mut self.buffers);
                 conn.recount(&mut self.budget);
-                self.enforce_budget();
+                self.enforce_budget(now);
             }
         }
         self.reads_max = if rendered > ANSWERS_BYTES_A_TURN_MAX {
@@ -283,47 +305,80 @@ impl Clients {
         };
     }
 
-    /// Phase 8: queues events for their watchers.
+    /// Phase 8: hands events to their watchers, a bounded number of watchers a turn.
     pub fn deliver(&mut self, events: &mut Vec<Delivery>, machine: &mut Machine, now: Now) {
-        for delivery in events.drain(..) {
-            self.deliver_event(&delivery, machine, now);
+        self.deliveries.add(events);
+        for ticket in self.deliveries.take_excess() {
+            if let Some(conn) = wake_for_ticket(&mut self.conns, ticket) {
+                conn.kill();
+            }
+        }
+        let mut share = TurnShare::new(WATCH_WRITE_BYTES_A_TURN_MAX);
+        while !share.is_spent()
+            && let Some(mut partial) = self.deliveries.take()
+        {
+            self.deliver_some(&mut partial, &mut share, machine, now);
+            self.deliveries.put(partial);
         }
     }
 
-    /// Queues one event for its watchers. It is rendered once, and the bytes that several watchers
-    /// send are allocated once.
-    fn deliver_event(&mut self, delivery: &Delivery, machine: &mut Machine, now: Now) {
+    /// Queues one event for some of its watchers. It is rendered once, and the bytes that several
+    /// watchers send are allocated once.
+    fn deliver_some(
+        &mut self,
+        partial: &mut PartialDelivery,
+        share: &mut TurnShare,
+        machine: &mut Machine,
+        now: Now,
+    ) {
         let at = Indexes {
-            etcd: delivery.etcd,
+            etcd: partial.delivery().etcd,
             ..machine.indexes()
         };
         let context = context(&self.settings, &self.date, now, at);
-        let rendition = Rendition::new(delivery, &context);
-        let mut pieces = Vec::new();
-        for &(ticket, ends) in &delivery.tickets {
+        partial.render(&context);
+        while !share.is_spent()
+            && let Some((ticket, ends)) = partial.next_watcher()
+        {
             let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
                 continue;
             };
+            let (delivery, rendition) = (partial.delivery(), partial.rendition());
             let delivered = conn.render(&mut self.buffers, |shape, out| {
-                shape.deliver(delivery, &rendition, ends, &context, out)
+                shape.deliver(delivery, rendition, ends, &context, out)
             });
-            if delivery.tickets.len() == 1 {
-                conn.append(&mut self.buffers, &rendition.bytes[delivered.shared]);
-            } else {
-                let total = self.budget.shared();
-                let bytes = &rendition.bytes;
-                conn.push(shared_piece(&mut pieces, bytes, delivered.shared, total));
+            match partial.shared_piece(&delivered.shared, self.budget.shared()) {
+                Some(piece) => conn.push(piece),
+                None => {
+                    let bytes = &partial.rendition().bytes[delivered.shared];
+                    conn.append(&mut self.buffers, bytes);
+                }
             }
             conn.append(&mut self.buffers, delivered.tail);
+            let is_written_now = !conn.is_blocked();
+            share.spend(if is_written_now { conn.out_bytes() } else { 0 });
             follow(conn, delivered.next, ticket, machine, now);
         }
     }
 
-    /// Phase 9: writes the output of each connection whose socket takes it.
+    /// Phase 9: writes the output of each connection whose socket takes it, up to a bound for
+    /// answers and one for events. What they leave out comes first in the next turn.
     pub fn flush(&mut self) {
+        let mut answers_left = ANSWER_WRITE_BYTES_A_TURN_MAX;
+        let mut events_left = WATCH_WRITE_BYTES_A_TURN_MAX;
         for place in 0..self.conns.ready_len() {
-            if let Some(conn) = self.conns.ready_at(place) {
-                conn.flush(&mut self.buffers);
+            let Some(conn) = self.conns.ready_at(place) else {
+                continue;
+            };
+            let left = if conn.is_watcher() {
+                &mut events_left
+            } else {
+                &mut answers_left
+            };
+            if *left > 0 {
+                *left = left.saturating_sub(conn.flush(*left, &mut self.buffers));
+            } else if self.passed == 0 {
+                self.passed = place;
             }
         }
     }
@@ -332,15 +387,24 @@ impl Clients {
     /// Returns whether the machine got an input.
     pub fn reap(&mut self, registry: &Registry, machine: &mut Machine, now: Now) -> bool {
         let mut ended = Vec::new();
+        let mut closes_left = CLOSES_A_TURN_MAX;
+        self.conns.rotate(std::mem::take(&mut self.passed));
         self.conns.settle(&mut ended, |id, conn| {
-            if conn.settle(now.mono_us, &self.timeouts, &mut self.buffers) {
-                return Settled::Ended;
-            }
             let token = id.token(PoolKind::Clients);
-            if conn.update_interest(registry, token).is_err() {
+            let has_ended = conn.settle(now.mono_us, &self.timeouts, &mut self.buffers)
+                || conn.update_interest(registry, token).is_err();
+            conn.recount(&mut self.budget);
+            if has_ended && closes_left > 0 {
+                closes_left -= 1;
                 return Settled::Ended;
             }
-            conn.recount(&mut self.budget);
+            if has_ended {
+                conn.kill();
+                return Settled::Keep {
+                    deadline_us: None,
+                    ready: true,
+                };
+            }
             Settled::Keep {
                 deadline_us: conn.deadline_us(),
                 ready: conn.has_work(self.over_budget),
@@ -350,54 +414,57 @@ impl Clients {
         for id in ended {
             let mut conn = self.conns.remove(id).expect("it has just ended");
             conn.uncount(&mut self.budget);
+            self.peer_port_conns -= usize::from(conn.port() == Port::Peer);
             if let Some(ticket) = conn.ticket() {
                 machine.on_request(now, ticket, Op::ClientClosed);
                 has_input = true;
             }
         }
-        self.enforce_budget();
+        self.enforce_budget(now);
         has_input
     }
 
-    /// Enforces the memory budget. Above it, reading pauses and the slowest clients are closed.
-    /// Once there is room again, the connections that were not read are listed as ready.
-    fn enforce_budget(&mut self) {
+    /// Enforces the memory budget. Above it, the slowest clients are closed, and reading pauses if
+    /// that does not make room. Once there is room again, the connections that were not read are
+    /// listed as ready.
+    fn enforce_budget(&mut self, now: Now) {
         if self.budget.is_over() {
-            if !self.over_budget {
-                log::warn!(
-                    "client connections hold {} bytes: pausing reads, closing the slowest clients",
-                    self.budget.bytes()
-                );
-            }
-            self.over_budget = true;
-            self.close_slowest();
+            self.budget.log_once(now);
+            self.close_slowest(now);
+            self.over_budget = !self.budget.has_room();
         } else if self.over_budget && self.budget.has_room() {
             self.over_budget = false;
             self.conns.wake_where(|conn| conn.has_work(false));
         }
     }
 
-    /// Closes clients whose sockets take no output, those with the most unread output first, until
-    /// enough is freed to resume reading.
-    fn close_slowest(&mut self) {
-        let slow = self.conns.iter_mut().filter(|(_, c)| c.is_blocked());
-        let mut slow: Vec<(usize, SlotId)> = slow.map(|(id, c)| (c.out_bytes(), id)).collect();
-        slow.sort_unstable_by(|a, b| b.cmp(a));
-        let mut excess = self.budget.excess();
-        for (bytes, id) in slow {
-            if excess == 0 {
+    /// Closes clients that do not read their output, and refuses requests whose bodies are not
+    /// complete, until enough is freed to resume reading. Those that hold the most for the longest
+    /// come first: an attacker pays for each byte, and a small request that arrives in two packets
+    /// is served whatever others hold.
+    fn close_slowest(&mut self, now: Now) {
+        let costs = self.conns.iter_mut();
+        let costs = costs.map(|(id, conn)| (conn.cost(now.mono_us), id));
+        let mut costs: Vec<(u128, SlotId)> = costs.filter(|(cost, _)| *cost > 0).collect();
+        costs.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, id) in costs {
+            if self.budget.has_room() {
                 return;
             }
             let conn = self.conns.wake(id).expect("it was just listed");
-            log::debug!("closing a client connection with {bytes} bytes of unread output");
-            excess = excess.saturating_sub(conn.held_bytes());
-            conn.kill();
+            log::debug!(
+                "closing a client connection that holds {} bytes and has {} bytes unread",
+                conn.held_bytes(),
+                conn.out_bytes()
+            );
+            conn.make_room(&self.date, &mut self.buffers);
+            conn.recount(&mut self.budget);
         }
     }
 
-    /// Whether a connection has something to do without any event.
+    /// Whether there is something to do without any event.
     pub fn has_work(&self) -> bool {
-        self.conns.has_work()
+        self.conns.has_work() || !self.deliveries.is_empty()
     }
 
     /// When the next timer fires, in microseconds of the monotonic clock.
@@ -408,7 +475,8 @@ impl Clients {
     /// Whether all requests except watches are answered, and all answers written.
     pub fn is_quiet(&mut self) -> bool {
         let mut all = self.conns.iter_mut();
-        all.all(|(_, c)| c.out_bytes() == 0 && (c.ticket().is_none() || c.is_watcher()))
+        self.deliveries.is_empty()
+            && all.all(|(_, c)| c.out_bytes() == 0 && (c.ticket().is_none() || c.is_watcher()))
     }
 }
 
@@ -419,229 +487,6 @@ fn wake_for_ticket(conns: &mut Pool<Conn>, ticket: Ticket) -> Option<&mut Conn> 
         return None;
     }
     conns.wake(id)
-}
-
-/// The shared part of the bytes of an event, as one allocation for all watchers that send the same
-/// range. `pieces` holds the allocations of this event so far.
-fn shared_piece(
-    pieces: &mut Vec<(Range<usize>, SharedBytes)>,
-    bytes: &[u8],
-    range: Range<usize>,
-    total: &SharedTotal,
-) -> SharedBytes {
-    if let Some((_, piece)) = pieces.iter().find(|(known, _)| *known == range) {
-        return piece.clone();
-    }
-    let piece = SharedBytes::new(bytes[range.clone()].into(), total);
-    pieces.push((range, piece.clone()));
-    piece
-}
-
-/// The context that answers are rendered in. Only routing depends on the mode
-/// (`Dispatcher::serve`), so it is fixed here.
-fn context<'a>(settings: &'a ApiSettings, date: &'a Date, now: Now, at: Indexes) -> Context<'a> {
-    Context {
-        settings,
-        date,
-        now,
-        at,
-        mode: Mode::Member,
-    }
-}
-
-/// Starts the requests of one turn.
-struct Dispatcher<'a, 'c> {
-    machine: &'a mut Machine,
-    context: &'a Context<'c>,
-    limits: &'a Limits,
-    buffers: &'a mut Buffers,
-    serial: &'a mut u64,
-    upgrades: &'a mut Vec<UpgradeRequest>,
-    proxied: &'a mut ProxiedRequests,
-    /// Reads that may still start in this turn.
-    reads_left: usize,
-    /// The counter of the values that answers share with the store.
-    shared: &'a SharedTotal,
-    /// Bytes rendered in this turn.
-    rendered: &'a mut usize,
-}
-
-impl Dispatcher<'_, '_> {
-    /// Starts the next request of a connection, and answers those before it that `codec::api`
-    /// answers by itself.
-    fn serve(&mut self, conn: &mut Conn) {
-        if self.reads_left == 0 && (conn.may_start_read() || conn.wants_more()) {
-            return;
-        }
-        if conn.wants_more()
-            && let Some(ticket) = conn.take_more()
-        {
-            self.reads_left -= 1;
-            let op = Op::ContinueListing;
-            self.machine.on_request(self.context.now, ticket, op);
-        }
-        let (id, port) = (conn.id(), conn.port());
-        loop {
-            let (consumed, request) = match conn.next(self.limits) {
-                None => return,
-                Some(Parsed::NeedMore {
-                    consumed,
-                    continue_100,
-                }) => return conn.on_incomplete(consumed, continue_100),
-                Some(Parsed::Reject(reject)) => {
-                    return conn.reject(reject, self.context.date, self.buffers);
-                }
-                Some(Parsed::Request { consumed, request }) => (consumed, request),
-            };
-            let is_peer = mode(self.machine) == Mode::Member;
-            if is_peer
-                && let Some(get) = FileGet::new(port, &request, self.context)
-                && let Some((at, file)) = self.machine.get_file(get.key())
-            {
-                let context = Context {
-                    at,
-                    ..*self.context
-                };
-                let mut rendered = self.buffers.take();
-                let mut values = Vec::new();
-                let keep_alive = get.render(file, &context, &mut rendered, &mut values);
-                conn.consume(consumed);
-                return self.send_file(conn, rendered, values, keep_alive);
-            }
-            if is_peer && asks_for_link(port, &request) {
-                self.upgrades.push(UpgradeRequest {
-                    conn: id,
-                    protocol: request.upgrade.unwrap_or("").into(),
-                    hello: request.hello.unwrap_or("").into(),
-                });
-                return conn.consume(consumed);
-            }
-            let context = Context {
-                mode: mode(self.machine),
-                ..*self.context
-            };
-            let response_mode = request.response_mode();
-            let routed = api::route(port, &request, &context);
-            conn.consume(consumed);
-            match routed {
-                Routed::Answer(response) => {
-                    conn.send(&response, response_mode, self.context.date, self.buffers);
-                }
-                Routed::ToMachine { op, shape } => return self.ask(conn, op, shape),
-                Routed::Proxy { call, shape } => return self.proxy(conn, *call, shape),
-            }
-        }
-    }
-
-    /// Sends the answer to a GET of a file that was rendered without the machine's queue. It counts
-    /// like any other request.
-    fn send_file(
-        &mut self,
-        conn: &mut Conn,
-        rendered: Vec<u8>,
-        values: Vec<SharedValue>,
-        keep_alive: bool,
-    ) {
-        self.reads_left = self.reads_left.saturating_sub(1);
-        self.raise_serial();
-        conn.send_rendered(&rendered, values, keep_alive, self.buffers, self.shared);
-        self.buffers.give(rendered);
-        *self.rendered += conn.out_bytes();
-        if conn.out_bytes() > OUT_HIGH_WATER_BYTES {
-            conn.flush(self.buffers);
-        }
-    }
-
-    fn raise_serial(&mut self) {
-        *self.serial = (*self.serial + 1) & ((1 << SERIAL_BITS) - 1);
-    }
-
-    /// Hands a request to the machine.
-    fn ask(&mut self, conn: &mut Conn, op: Op, shape: api::Shape) {
-        if matches!(op, Op::Get { .. }) {
-            self.reads_left = self.reads_left.saturating_sub(1);
-        }
-        let now = self.context.now;
-        let ticket = self.start(conn, shape, matches!(op, Op::Watch { .. }));
-        let answer_now = match &op {
-            Op::Query(query) => self.machine.query(now, query),
-            _ => None,
-        };
-        let Some(outcome) = answer_now else {
-            return self.machine.on_request(now, ticket, op);
-        };
-        let at = self.machine.indexes();
-        let answer = Answer {
-            ticket,
-            at,
-            outcome,
-        };
-        let context = context(self.context.settings, self.context.date, now, at);
-        let next = conn.render(self.buffers, |shape, out| {
-            shape.render(&answer, &context, out)
-        });
-        follow(conn, next, ticket, self.machine, now);
-    }
-
-    /// Gives a request its ticket. It is in flight from now on.
-    fn start(&mut self, conn: &mut Conn, shape: api::Shape, is_watch: bool) -> Ticket {
-        self.raise_serial();
-        let ticket = Ticket((conn.id().index() as u64) << SERIAL_BITS | *self.serial);
-        conn.start(ticket, shape, is_watch);
-        ticket
-    }
-
-    /// Proxies a request to the leader, or redirects the client if too many are under way.
-    fn proxy(&mut self, conn: &mut Conn, call: HttpCall, shape: api::Shape) {
-        let ticket = self.start(conn, shape, false);
-        let proxied = &mut *self.proxied;
-        let bytes = proxied.bytes + call.body.len();
-        let is_full = proxied.count == PROXIED_MAX;
-        if is_full || (proxied.bytes > 0 && bytes > PROXIED_BYTES_MAX) {
-            let context = self.context;
-            let next = conn.render(self.buffers, |shape, out| {
-                shape.proxied(ProxyOutcome::Failed { sent: false }, context, out)
-            });
-            return follow(conn, next, ticket, self.machine, context.now);
-        }
-        proxied.count += 1;
-        proxied.bytes = bytes;
-        proxied.calls.push((ticket, call));
-    }
-}
-
-/// The mode for routing: a member answers requests itself, a standby proxies or redirects them.
-fn mode(machine: &Machine) -> Mode<'_> {
-    match machine.standby() {
-        Some(leader_url) => Mode::Standby { leader_url },
-        None => Mode::Member,
-    }
-}
-
-fn asks_for_link(port: Port, request: &Request) -> bool {
-    let is_raft = request
-        .upgrade
-        .is_some_and(|upgrade| upgrade.starts_with("tern-raft/"));
-    port == Port::Peer && is_raft && request.path == PATH
-}
-
-/// Carries out the next step of a connection after `codec::api` has rendered something.
-fn follow(conn: &mut Conn, next: api::Next, ticket: Ticket, machine: &mut Machine, now: Now) {
-    match next {
-        api::Next::Wait => {}
-        api::Next::ContinueListing => conn.on_more(),
-        api::Next::Done {
-            keep_alive,
-            client_closed,
-        } => {
-            conn.finish(keep_alive);
-            if client_closed {
-                machine.on_request(now, ticket, Op::ClientClosed);
-            }
-        }
-        api::Next::Abort => conn.kill(),
-        api::Next::Save { .. } => unreachable!("`export` handles it"),
-    }
 }
 
 /// Appends a part of an answer to a file in the data directory. Once the file is complete or has

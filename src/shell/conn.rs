@@ -21,8 +21,9 @@ use mio::{Registry, Token};
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 
-/// The input buffer grows at most this many times at once for the rest of a body.
-const INPUT_GROWTH_MAX: usize = 32;
+/// The input buffer grows at most by this many times the bytes received at once: memory is taken as
+/// a body needs it, not as its length announces.
+const INPUT_GROWTH_MAX: usize = 4;
 
 /// The request in flight.
 struct ActiveRequest {
@@ -163,23 +164,25 @@ impl Conn {
         self.socket.may_read() && has_room && !(over_budget && self.held_bytes() > 0)
     }
 
-    /// Reads the bytes that have arrived, up to a bound; `over_budget` as for `wants_input`.
-    pub fn fill(&mut self, over_budget: bool, buffers: &mut Buffers) {
-        let mut budget = if over_budget {
+    /// Reads the bytes that have arrived, up to a bound; `over_budget` as for `wants_input`. Returns
+    /// how many bytes were read.
+    pub fn fill(&mut self, over_budget: bool, buffers: &mut Buffers) -> usize {
+        let bytes_max = if over_budget {
             BUFFER_BYTES
         } else if self.active.is_some() {
             deadlines::AHEAD_BYTES_MAX
         } else {
             deadlines::READ_BYTES_A_TURN_MAX
         };
-        while self.socket.may_read() && self.stage != ConnStage::Dead && budget > 0 {
+        let mut bytes = 0;
+        while self.socket.may_read() && self.stage != ConnStage::Dead && bytes < bytes_max {
             if self.socket.input_capacity() == 0 {
                 self.socket.put_input(buffers.take());
             }
             match self.socket.read(self.input_room()) {
                 Ok(0) => {}
                 Ok(count) => {
-                    budget = budget.saturating_sub(count);
+                    bytes += count;
                     self.needs_input = false;
                 }
                 // The TLS session is broken. Linger, so that the client can read the alert.
@@ -192,6 +195,7 @@ impl Conn {
                 self.socket.clear_input();
             }
         }
+        bytes
     }
 
     /// How many bytes to make room for before a read: the rest of a long body, so that the buffer
@@ -217,6 +221,18 @@ impl Conn {
     /// Whether a request may start and is a GET or a HEAD, judged by its first letter.
     pub fn may_start_read(&self) -> bool {
         matches!(self.socket.input().first(), Some(b'G' | b'H')) && self.may_start()
+    }
+
+    /// Whether a request may start and is neither a GET nor a HEAD, judged by its first letter.
+    pub fn may_start_write(&self) -> bool {
+        !self.may_start_read() && self.may_start()
+    }
+
+    /// How long the connection has waited for a complete request, in microseconds; `None` while one
+    /// is in flight or output is unread.
+    pub fn idle_us(&self, now_us: u64) -> Option<u64> {
+        let is_idle = self.active.is_none() && self.socket.output().is_empty();
+        is_idle.then(|| self.deadline.waited_us(now_us))
     }
 
     /// Whether a request may start, if the input holds one.
@@ -446,14 +462,29 @@ impl Conn {
         }
     }
 
-    /// Writes until the output is empty or the socket takes no more.
-    pub fn flush(&mut self, buffers: &mut Buffers) {
+    /// Writes until the output is empty, the socket takes no more, or `bytes_max` bytes are written.
+    /// Returns how many bytes were written.
+    pub fn flush(&mut self, bytes_max: usize, buffers: &mut Buffers) -> usize {
         if self.stage == ConnStage::Dead {
-            return;
+            return 0;
         }
-        if self.socket.flush(|buffer| buffers.give(buffer)).is_err() {
-            self.stage = ConnStage::Dead;
+        let recycle = |buffer| buffers.give(buffer);
+        match self.socket.flush_some(bytes_max, recycle) {
+            Ok(0) => 0,
+            Ok(written) => {
+                self.deadline.on_read();
+                written
+            }
+            Err(_) => {
+                self.stage = ConnStage::Dead;
+                0
+            }
         }
+    }
+
+    /// Whether the socket may take output.
+    pub fn wants_flush(&self) -> bool {
+        self.socket.may_write() && self.stage != ConnStage::Dead
     }
 
     /// The unread output, in bytes.
@@ -468,10 +499,17 @@ impl Conn {
 
     // -- the end of a turn, and of the connection
 
-    /// If the deadline has passed, refuses the request or drops the connection.
+    /// If the deadline has passed, refuses the request or drops the connection. A client that has
+    /// read anything since is not late.
     pub fn expire(&mut self, now_us: u64, date: &Date, buffers: &mut Buffers) {
         if self.deadline.at_us().is_none_or(|at_us| at_us > now_us) {
             return;
+        }
+        if self.deadline.is_for_output() {
+            self.socket.retry_write();
+            if self.flush(BUFFER_BYTES, buffers) > 0 {
+                return;
+            }
         }
         match self.deadline.late_reject() {
             Some(reject) if self.stage == ConnStage::Open => self.reject(reject, date, buffers),
@@ -540,6 +578,7 @@ impl Conn {
         let out = self.out_bytes();
         match (&self.stage, &self.active) {
             (ConnStage::Lingering, _) => ConnWait::Linger,
+            _ if self.socket.is_handshaking() => ConnWait::Handshake,
             (_, Some(active)) if active.is_watch => ConnWait::Watch { out },
             (_, Some(active)) if active.has_more => ConnWait::Page,
             _ if out > 0 => ConnWait::Write,
@@ -553,16 +592,48 @@ impl Conn {
         self.deadline.at_us()
     }
 
-    /// Drops the output at once, to free its memory, and the connection at the end of the turn.
+    /// Drops input and output at once, to free their memory, and the connection soon.
     pub fn kill(&mut self) {
         self.stage = ConnStage::Dead;
         self.socket.drop_output();
+        self.socket.take_input();
+        self.parser.reset();
+    }
+
+    /// Frees memory: closes a connection whose client does not read, and refuses a request whose
+    /// body is not complete.
+    pub fn make_room(&mut self, date: &Date, buffers: &mut Buffers) {
+        if self.is_blocked() || self.stage != ConnStage::Open {
+            return self.kill();
+        }
+        self.reject(Reject::NO_ROOM, date, buffers);
+        self.socket.take_input();
+    }
+
+    /// What the connection costs the others: the bytes that it holds, times how long its client has
+    /// not read or its body has not been complete. 0 if it must not be closed to make room: its
+    /// request is answered soon, or it holds little.
+    pub fn cost(&self, now_us: u64) -> u128 {
+        let is_request = self.parser.stage() != RequestStage::Idle;
+        let held = if self.stage == ConnStage::Dead {
+            0
+        } else if self.is_blocked() {
+            self.held_bytes().max(self.out_bytes())
+        } else if self.active.is_none() && is_request {
+            self.held_bytes()
+        } else {
+            0
+        };
+        if held <= BUFFER_BYTES {
+            return 0;
+        }
+        held as u128 * u128::from(self.deadline.waited_us(now_us) + 1)
     }
 
     /// Whether there is something to do in the next turn without any event; `over_budget` as for
     /// `wants_input`.
     pub fn has_work(&self, over_budget: bool) -> bool {
-        self.may_start() || self.wants_input(over_budget) || self.wants_more()
+        self.may_start() || self.wants_input(over_budget) || self.wants_more() || self.wants_flush()
     }
 
     // -- memory

@@ -6,7 +6,8 @@
 use crate::codec::http::Reject;
 use crate::codec::http::request::RequestStage;
 
-/// From the first byte of a request to the end of its head, in microseconds.
+/// From the first byte of a request to the end of its head, in microseconds. A TLS handshake has
+/// the same time, from the accept on.
 const HEAD_US_MAX: u64 = 10_000_000;
 /// From the end of the head to the end of the body, in microseconds.
 const BODY_US_MAX: u64 = 30_000_000;
@@ -20,15 +21,13 @@ const IDLE_US_MAX: u64 = 75_000_000;
 /// After a refusal, the bytes that the client still sends are read and dropped for this time, in
 /// microseconds.
 const LINGER_US_MAX: u64 = 2_000_000;
-/// A watcher is slow while its unread output exceeds this many bytes.
-const WATCH_SLOW_BYTES: usize = 1024 * 1024;
-/// A watcher is closed once it has been slow for this time, in microseconds.
-const WATCH_SLOW_US_MAX: u64 = 10_000_000;
+/// A client that reads nothing for this time while output waits is closed, in microseconds. There is
+/// no bound on an answer as a whole: a client that reads steadily is never closed.
+const STALL_US_MAX: u64 = 10_000_000;
+/// A watcher may leave up to this many bytes unread for any time.
+const WATCH_UNREAD_BYTES: usize = 1024 * 1024;
 /// A watcher whose unread output exceeds this many bytes is closed at once.
 pub const WATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// A client must read each page of a long listing in this time, in microseconds. Until its end the
-/// listing keeps a frozen view of the key space in memory.
-const PAGE_US_MAX: u64 = 20_000_000;
 /// The next page of a listing is requested while at most this many bytes of output are unread.
 pub const PAGES_AHEAD_BYTES_MAX: usize = 512 * 1024;
 /// While at least this many bytes of output are unread, no further request of the connection is
@@ -44,6 +43,16 @@ pub const READS_A_TURN_MAX: usize = 64;
 pub const ANSWERS_BYTES_A_TURN_MAX: usize = 4 * 1024 * 1024;
 /// Most bytes that one connection reads in one turn.
 pub const READ_BYTES_A_TURN_MAX: usize = 64 * 1024;
+/// After this many bytes no further connection is read in the turn.
+pub const ALL_READ_BYTES_A_TURN_MAX: usize = 1024 * 1024;
+/// After this many bytes no further answer is written in the turn. Copying them to the kernel takes
+/// about a millisecond.
+pub const ANSWER_WRITE_BYTES_A_TURN_MAX: usize = 2 * 1024 * 1024;
+/// After this many bytes no further events are written to watchers in the turn. Small, because a
+/// turn with other work is longer by it.
+pub const WATCH_WRITE_BYTES_A_TURN_MAX: usize = 256 * 1024;
+/// Most connections that are closed in one turn. Closing a socket frees up to 4 MiB in the kernel.
+pub const CLOSES_A_TURN_MAX: usize = 64;
 
 /// The timeouts that flags set.
 #[derive(Clone, Copy, Debug)]
@@ -51,13 +60,16 @@ pub struct Timeouts {
     /// Upper bound for the head and for the body of a request, in microseconds
     /// (`-http-read-timeout`).
     pub read_us: u64,
-    /// Upper bound for the client to read an answer, in microseconds (`-http-write-timeout`).
+    /// Upper bound for a client that reads nothing of an answer, in microseconds
+    /// (`-http-write-timeout`).
     pub write_us: u64,
 }
 
 /// The event that a connection waits for at the end of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnWait {
+    /// For the end of the TLS handshake.
+    Handshake,
     /// For a request, or the rest of one.
     Request(RequestStage),
     /// For the core to answer. The core has deadlines of its own.
@@ -78,14 +90,17 @@ pub enum ConnWait {
 impl ConnWait {
     /// Whether `next` is the same wait as `self`, so that its time keeps running.
     fn continues_as(self, next: ConnWait) -> bool {
-        use ConnWait::{Core, Linger, Page, Request, Watch, Write};
+        use ConnWait::{Core, Handshake, Linger, Page, Request, Watch, Write};
         match (self, next) {
             (Request(a), Request(b)) => std::mem::discriminant(&a) == std::mem::discriminant(&b),
             (Watch { out: a }, Watch { out: b }) => {
-                (a > WATCH_SLOW_BYTES) == (b > WATCH_SLOW_BYTES)
+                (a > WATCH_UNREAD_BYTES) == (b > WATCH_UNREAD_BYTES)
             }
-            (Core, Core) | (Write, Write) | (Page, Page) | (Linger, Linger) => true,
-            (Request(_) | Core | Write | Page | Watch { .. } | Linger, _) => false,
+            (Handshake, Handshake)
+            | (Core, Core)
+            | (Write | Page, Write | Page)
+            | (Linger, Linger) => true,
+            (Handshake | Request(_) | Core | Write | Page | Watch { .. } | Linger, _) => false,
         }
     }
 }
@@ -97,8 +112,8 @@ pub struct ConnDeadline {
     wait: ConnWait,
     /// When the present wait began, in microseconds of the monotonic clock.
     since_us: u64,
-    /// A request was answered, or a page of its answer requested, since the last `update`. So the
-    /// next wait is a new one, even if it is of the same kind.
+    /// A request was answered, a page of its answer was requested, or the client has read output
+    /// since the last `update`. So the next wait is a new one, even if it is of the same kind.
     is_renewed: bool,
     /// When the present wait must end, in microseconds of the monotonic clock; `None` if it has no
     /// limit.
@@ -127,6 +142,24 @@ impl ConnDeadline {
         self.is_renewed = true;
     }
 
+    /// The client has read some of the output.
+    pub fn on_read(&mut self) {
+        self.is_renewed |= self.is_for_output();
+    }
+
+    /// Whether the client must read output by the deadline.
+    pub fn is_for_output(&self) -> bool {
+        matches!(
+            self.wait,
+            ConnWait::Write | ConnWait::Page | ConnWait::Watch { .. }
+        )
+    }
+
+    /// How long the present wait has lasted, in microseconds.
+    pub fn waited_us(&self, now_us: u64) -> u64 {
+        now_us.saturating_sub(self.since_us)
+    }
+
     /// The connection now waits for `wait`. Called at the end of each turn that touches it.
     pub fn update(&mut self, wait: ConnWait, now_us: u64, timeouts: &Timeouts) {
         if self.is_renewed || !self.wait.continues_as(wait) {
@@ -135,6 +168,7 @@ impl ConnDeadline {
         self.is_renewed = false;
         self.wait = wait;
         let allowed_us = match wait {
+            ConnWait::Handshake => Some(HEAD_US_MAX),
             ConnWait::Request(RequestStage::Idle) => Some(IDLE_US_MAX),
             ConnWait::Request(RequestStage::Head) => Some(HEAD_US_MAX.min(timeouts.read_us)),
             ConnWait::Request(RequestStage::Body { received }) => {
@@ -143,9 +177,8 @@ impl ConnDeadline {
                 Some(BODY_US_MAX.min(timeouts.read_us).min(earned_us))
             }
             ConnWait::Core => None,
-            ConnWait::Write => Some(timeouts.write_us),
-            ConnWait::Page => Some(PAGE_US_MAX.min(timeouts.write_us)),
-            ConnWait::Watch { out } => (out > WATCH_SLOW_BYTES).then_some(WATCH_SLOW_US_MAX),
+            ConnWait::Write | ConnWait::Page => Some(STALL_US_MAX.min(timeouts.write_us)),
+            ConnWait::Watch { out } => (out > WATCH_UNREAD_BYTES).then_some(STALL_US_MAX),
             ConnWait::Linger => Some(LINGER_US_MAX),
         };
         self.deadline_us = allowed_us.map(|us| self.since_us.saturating_add(us));
@@ -157,7 +190,8 @@ impl ConnDeadline {
         match self.wait {
             ConnWait::Request(RequestStage::Head) => Some(Reject::HEAD_TIMEOUT),
             ConnWait::Request(RequestStage::Body { .. }) => Some(Reject::BODY_TIMEOUT),
-            ConnWait::Request(RequestStage::Idle)
+            ConnWait::Handshake
+            | ConnWait::Request(RequestStage::Idle)
             | ConnWait::Core
             | ConnWait::Write
             | ConnWait::Page
@@ -213,14 +247,25 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_taken_page_by_page() {
+    fn a_client_that_reads_is_given_more_time() {
         let mut deadline = ConnDeadline::new(0);
         deadline.update(ConnWait::Page, S, &T);
-        deadline.update(ConnWait::Page, 20 * S, &T);
-        assert_eq!(deadline.at_us(), Some(21 * S));
-        deadline.on_answered();
-        deadline.update(ConnWait::Page, 20 * S, &T);
-        assert_eq!(deadline.at_us(), Some(40 * S));
+        deadline.update(ConnWait::Page, 10 * S, &T);
+        assert_eq!(deadline.at_us(), Some(11 * S));
+        deadline.on_read();
+        deadline.update(ConnWait::Write, 10 * S, &T);
+        assert_eq!(deadline.at_us(), Some(20 * S));
+        deadline.update(ConnWait::Page, 19 * S, &T);
+        assert_eq!(deadline.at_us(), Some(20 * S));
+        assert_eq!(deadline.late_reject(), None);
+    }
+
+    #[test]
+    fn a_handshake_has_the_time_of_a_head() {
+        let mut deadline = ConnDeadline::new(0);
+        deadline.update(ConnWait::Handshake, 0, &T);
+        deadline.update(ConnWait::Handshake, 9 * S, &T);
+        assert_eq!(deadline.at_us(), Some(10 * S));
         assert_eq!(deadline.late_reject(), None);
     }
 
@@ -229,11 +274,14 @@ mod tests {
         let mut deadline = ConnDeadline::new(0);
         deadline.update(ConnWait::Watch { out: 0 }, S, &T);
         assert_eq!(deadline.at_us(), None);
-        let much = WATCH_SLOW_BYTES + 1;
+        let much = WATCH_UNREAD_BYTES + 1;
         deadline.update(ConnWait::Watch { out: much }, 100 * S, &T);
         deadline.update(ConnWait::Watch { out: much * 2 }, 105 * S, &T);
         assert_eq!(deadline.at_us(), Some(110 * S));
-        deadline.update(ConnWait::Watch { out: 5 }, 109 * S, &T);
+        deadline.on_read();
+        deadline.update(ConnWait::Watch { out: much }, 109 * S, &T);
+        assert_eq!(deadline.at_us(), Some(119 * S));
+        deadline.update(ConnWait::Watch { out: 5 }, 110 * S, &T);
         assert_eq!(deadline.at_us(), None);
     }
 }

@@ -4,8 +4,8 @@
 //! report to the machine what happens to each of them, and carry out its orders. The reactor's
 //! phases call `fill`, `send`, `carry_out`, `flush`, `reap` in this order. Start with `fill` and
 //! `carry_out`.
-use super::clients::UpgradeRequest;
 use super::connect::Connector;
+use super::dispatcher::UpgradeRequest;
 use super::link::{Link, LinkInput};
 use super::resolver::{HostLookup, Resolver};
 use super::slots::{PoolKind, SlotId};

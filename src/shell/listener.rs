@@ -38,18 +38,14 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(75);
 const KEEPALIVE_PAUSE: Duration = Duration::from_secs(15);
 /// TCP keepalive of clients: the connection fails after this many unanswered probes.
 const KEEPALIVE_PROBES: u32 = 5;
-/// Descriptors reserved for links, calls, log, snapshots, poll and the standard streams.
-const RESERVE: u64 = 64;
-/// With a small limit of descriptors, the reserve is the limit divided by this.
-const RESERVE_DIVISOR: u64 = 4;
-/// The bound on connections if descriptors have no limit. A ticket has 24 bits for the slot.
-const CONNECTIONS_MAX: u64 = 1 << 20;
 /// Most connections that one port accepts in one turn. A flood of connections does not delay the
 /// connected clients.
 const ACCEPTS_A_TURN: usize = 64;
 /// The pause after a failure to accept, in microseconds. The usual cause is a lack of descriptors
 /// or memory.
 const PAUSE_US: u64 = 100_000;
+/// While the peer port has no room, an idle connection is closed this often, in microseconds.
+const MAKE_ROOM_EVERY_US: u64 = 1_000;
 /// Failures to accept are logged at most once in this time, in microseconds.
 const LOG_EVERY_US: u64 = 30_000_000;
 
@@ -149,23 +145,6 @@ fn bind(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Raises the soft limit of descriptors to the hard limit. Returns the number of connections that
-/// clients may have: the descriptors without the reserve.
-pub fn connections_max() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let now = match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    let files = now.unwrap_or(CONNECTIONS_MAX).min(CONNECTIONS_MAX);
-    (files - RESERVE.min(files / RESERVE_DIVISOR)) as usize
-}
-
 /// A listening socket.
 pub struct Listener {
     /// Which of the two ports this is.
@@ -251,7 +230,14 @@ impl Listener {
     /// edge-triggered, so `is_ready` stays set while more may wait.
     pub fn accept(&mut self, registry: &Registry, clients: &mut Clients, now: Now) {
         for _ in 0..ACCEPTS_A_TURN {
-            if !self.is_ready || !clients.has_room() || now.mono_us < self.paused_until_us {
+            if !self.is_ready || now.mono_us < self.paused_until_us {
+                return;
+            }
+            if !clients.has_room(self.port) {
+                if self.port == Port::Peer {
+                    clients.make_room_for_peer(now);
+                    self.paused_until_us = now.mono_us + MAKE_ROOM_EVERY_US;
+                }
                 return;
             }
             let accepted = self.listener.accept();
@@ -302,7 +288,8 @@ impl Listener {
     /// When the listener can accept again without an event, in microseconds of the monotonic clock.
     /// `None`: it waits for an event, or for a client to close its connection.
     pub fn next_accept_us(&self, clients: &Clients) -> Option<u64> {
-        (self.is_ready && clients.has_room()).then_some(self.paused_until_us)
+        let may_accept = self.port == Port::Peer || clients.has_room(self.port);
+        (self.is_ready && may_accept).then_some(self.paused_until_us)
     }
 }
 
@@ -322,11 +309,5 @@ mod tests {
         let listener = bound.listen().expect("listens");
         assert_eq!(listener.local_addr().expect("bound"), address);
         std::net::TcpStream::connect(address).expect("accepted by the kernel");
-    }
-
-    #[test]
-    fn the_reserve_of_descriptors_is_kept_from_clients() {
-        let most = connections_max();
-        assert!(most > 0 && most < 1 << 20, "{most}");
     }
 }

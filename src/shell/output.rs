@@ -15,6 +15,8 @@ use std::sync::Arc;
 /// The memory that one queued reference counts for, in bytes, besides the bytes that it refers to.
 /// Without it thousands of references to short events would count as nothing.
 const PIECE_OVERHEAD: usize = 64;
+/// The longest slice. One write must not hold the loop for long.
+const SLICE_BYTES_MAX: usize = 256 * 1024;
 
 /// A counter of the shared bytes that are in memory, each allocation counted once.
 #[derive(Clone, Default)]
@@ -169,6 +171,10 @@ impl Output for OutBuffer {
         let mut count = 0;
         for (i, bytes) in all.enumerate().take(SLICES_MAX) {
             let rest = if i == 0 { &bytes[self.sent..] } else { bytes };
+            if rest.len() > SLICE_BYTES_MAX {
+                slices[count] = IoSlice::new(&rest[..SLICE_BYTES_MAX]);
+                return count + 1;
+            }
             if !rest.is_empty() {
                 slices[count] = IoSlice::new(rest);
                 count += 1;

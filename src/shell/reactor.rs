@@ -8,13 +8,15 @@
 
 pub use super::listener::BoundPort;
 
-use super::clients::{Clients, UpgradeRequest};
+use super::clients::Clients;
 use super::connect::Connector;
 use super::deadlines::Timeouts;
+use super::descriptors::connections_max;
+use super::dispatcher::UpgradeRequest;
 use super::gathering::Gathering;
 use super::http_calls::HttpCalls;
 use super::links::Links;
-use super::listener::{Listener, connections_max};
+use super::listener::Listener;
 use super::log_lines;
 use super::outgoing_call::{CallOrigin, Connectors};
 use super::resolver::Resolver;

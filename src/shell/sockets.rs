@@ -195,6 +195,11 @@ impl<O: Output> Socket<O> {
         self.ended
     }
 
+    /// Whether the TLS handshake is not complete.
+    pub fn is_handshaking(&self) -> bool {
+        self.transport.is_handshaking()
+    }
+
     /// Whether no event has come since the connection was begun.
     pub fn awaits_first_event(&self) -> bool {
         self.blocked && !self.readable
@@ -282,18 +287,46 @@ impl<O: Output> Socket<O> {
     ///
     /// # Errors
     /// The connection is broken.
-    pub fn flush(&mut self, mut recycle: impl FnMut(Vec<u8>)) -> io::Result<()> {
-        while !self.output.is_empty() && !self.blocked {
+    pub fn flush(&mut self, recycle: impl FnMut(Vec<u8>)) -> io::Result<()> {
+        self.flush_some(usize::MAX, recycle)?;
+        Ok(())
+    }
+
+    /// Writes like `flush`, and stops once `bytes_max` bytes are written. The slice that reaches
+    /// the bound is written as a whole. Returns how many bytes were written.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn flush_some(
+        &mut self,
+        bytes_max: usize,
+        mut recycle: impl FnMut(Vec<u8>),
+    ) -> io::Result<usize> {
+        let mut total = 0;
+        while !self.output.is_empty() && !self.blocked && total < bytes_max {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.output.slices(&mut slices);
+            let count = slices_within(&slices[..count], bytes_max - total);
             let (written, blocked) = self.transport.write(&slices[..count])?;
             self.blocked = blocked;
+            total += written;
             if let Some(buffer) = self.output.advance(written) {
                 recycle(buffer);
             }
         }
         self.session_waits = self.transport.flush()?;
-        Ok(())
+        Ok(total)
+    }
+
+    /// Whether output can be written without any event.
+    pub fn may_write(&self) -> bool {
+        !self.blocked && !self.output.is_empty()
+    }
+
+    /// Lets the next `flush` try a socket that took no more. The poll reports a socket as writable
+    /// only once a third of its buffer is free, which takes long with a slow reader.
+    pub fn retry_write(&mut self) {
+        self.blocked = false;
     }
 
     /// Drops the output that has not been written.
@@ -314,6 +347,19 @@ impl<O: Output> Socket<O> {
     /// Sets the socket options of a connection that lasts, see `Transport::keep_alive`.
     pub fn keep_alive(&mut self, patience_ms: u64) {
         self.transport.keep_alive(patience_ms);
+    }
+}
+
+/// How many slices reach `bytes_max` together; all of them if they do not.
+fn slices_within(slices: &[IoSlice], bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    let reaches = |slice: &IoSlice| {
+        bytes += slice.len();
+        bytes >= bytes_max
+    };
+    match slices.iter().position(reaches) {
+        Some(place) => place + 1,
+        None => slices.len(),
     }
 }
 
@@ -460,6 +506,13 @@ impl<T> Pool<T> {
     /// If `place` is not below `ready_len`.
     pub fn ready_at(&mut self, place: usize) -> Option<&mut T> {
         self.get_mut(self.ready[place])
+    }
+
+    /// Moves the first `count` values of the ready list to its end, so that the values that a bound
+    /// of this turn left out come first in the next one.
+    pub fn rotate(&mut self, count: usize) {
+        let count = count.min(self.ready.len());
+        self.ready.rotate_left(count);
     }
 
     /// Whether a value has something to do without any event.

@@ -219,6 +219,15 @@ impl Transport {
         registry.reregister(self.socket(), token, interest)
     }
 
+    /// Whether the TLS handshake is not complete.
+    pub fn is_handshaking(&self) -> bool {
+        match self {
+            Transport::Plain(_) => false,
+            #[cfg(feature = "tls")]
+            Transport::Tls(tls) => tls.session.is_handshaking(),
+        }
+    }
+
     /// Whether the connection that was begun has been made.
     ///
     /// # Errors

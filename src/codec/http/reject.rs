@@ -25,6 +25,11 @@ impl Reject {
         status: 408,
         text: "408 Request Timeout: the body did not arrive in time",
     };
+    /// Other requests need the memory that the unfinished body takes.
+    pub const NO_ROOM: Reject = Reject {
+        status: 503,
+        text: "503 Service Unavailable: too many unfinished requests, and this one has waited long",
+    };
 }
 
 macro_rules! rejects {

@@ -1,0 +1,284 @@
+//! Starts the requests of client connections, a bounded number a turn.
+//!
+//! `codec::api` routes a request. Some it answers by itself; the others go to the machine with a
+//! ticket, or to the leader. Must not wait: an answer of the machine comes in a later phase, see
+//! `Clients::answer`. Start with `Dispatcher::serve`.
+use super::buffers::Buffers;
+use super::conn::Conn;
+use super::deadlines::{ANSWER_WRITE_BYTES_A_TURN_MAX, OUT_HIGH_WATER_BYTES};
+use super::output::SharedTotal;
+use super::slots::SlotId;
+use crate::codec::api::{
+    self, ApiSettings, Context, FileGet, Mode, Port, ProxyOutcome, Routed, SharedValue,
+};
+use crate::codec::http::call::HttpCall;
+use crate::codec::http::{Date, Limits, Parsed, Request};
+use crate::codec::peer::hello::PATH;
+use crate::core::machine::{Answer, Indexes, Machine, Op, Ticket};
+use crate::core::timer::Now;
+
+/// Most client requests that a standby proxies at a time. Further ones are redirected.
+const PROXIED_MAX: usize = 256;
+/// Most bytes of the bodies of proxied requests together. A single request may be longer.
+const PROXIED_BYTES_MAX: usize = 4 << 20;
+/// A ticket is a slot's number, followed by a serial number of this many bits.
+pub const SERIAL_BITS: u32 = 40;
+
+/// A request on the peer port to turn the connection into a link.
+pub struct UpgradeRequest {
+    /// The connection that the request came in on.
+    pub conn: SlotId,
+    /// Header `Upgrade`.
+    pub protocol: Box<str>,
+    /// Header `Tern-Hello`.
+    pub hello: Box<str>,
+}
+
+/// The requests that a standby proxies to the leader.
+#[derive(Default)]
+pub struct ProxiedRequests {
+    /// How many are under way; at most `PROXIED_MAX`.
+    count: usize,
+    /// Bytes of the bodies of the requests under way.
+    bytes: usize,
+    /// The calls that are not started yet; taken by `Clients::take_proxy_calls` in the same turn.
+    calls: Vec<(Ticket, HttpCall)>,
+}
+
+impl ProxiedRequests {
+    /// The calls to start.
+    pub fn take_calls(&mut self) -> Vec<(Ticket, HttpCall)> {
+        std::mem::take(&mut self.calls)
+    }
+
+    /// A call with a body of `body_bytes` bytes has ended.
+    pub fn on_ended(&mut self, body_bytes: usize) {
+        self.count -= 1;
+        self.bytes -= body_bytes;
+    }
+}
+
+/// The context that answers are rendered in. Only routing depends on the mode
+/// (`Dispatcher::serve`), so it is fixed here.
+pub fn context<'a>(
+    settings: &'a ApiSettings,
+    date: &'a Date,
+    now: Now,
+    at: Indexes,
+) -> Context<'a> {
+    Context {
+        settings,
+        date,
+        now,
+        at,
+        mode: Mode::Member,
+    }
+}
+
+/// Starts the requests of one turn.
+pub struct Dispatcher<'a, 'c> {
+    /// Answers the requests.
+    pub machine: &'a mut Machine,
+    /// What answers are rendered with.
+    pub context: &'a Context<'c>,
+    /// The limits of requests.
+    pub limits: &'a Limits,
+    /// Spare buffers for answers.
+    pub buffers: &'a mut Buffers,
+    /// The serial number of the last request, see `SERIAL_BITS`.
+    pub serial: &'a mut u64,
+    /// The requests for a link.
+    pub upgrades: &'a mut Vec<UpgradeRequest>,
+    /// The requests that a standby proxies.
+    pub proxied: &'a mut ProxiedRequests,
+    /// Reads that may still start in this turn.
+    pub reads_left: usize,
+    /// No other request starts in this turn: their events would come on top of many that have not
+    /// reached their watchers.
+    pub holds_writes: bool,
+    /// The counter of the values that answers share with the store.
+    pub shared: &'a SharedTotal,
+    /// Bytes rendered in this turn.
+    pub rendered: &'a mut usize,
+}
+
+impl Dispatcher<'_, '_> {
+    /// Starts the next request of a connection, and answers those before it that `codec::api`
+    /// answers by itself.
+    pub fn serve(&mut self, conn: &mut Conn) {
+        if self.reads_left == 0 && (conn.may_start_read() || conn.wants_more()) {
+            return;
+        }
+        if self.holds_writes && conn.port() == Port::Client && conn.may_start_write() {
+            return;
+        }
+        if conn.wants_more()
+            && let Some(ticket) = conn.take_more()
+        {
+            self.reads_left -= 1;
+            let op = Op::ContinueListing;
+            self.machine.on_request(self.context.now, ticket, op);
+        }
+        let (id, port) = (conn.id(), conn.port());
+        loop {
+            let (consumed, request) = match conn.next(self.limits) {
+                None => return,
+                Some(Parsed::NeedMore {
+                    consumed,
+                    continue_100,
+                }) => return conn.on_incomplete(consumed, continue_100),
+                Some(Parsed::Reject(reject)) => {
+                    return conn.reject(reject, self.context.date, self.buffers);
+                }
+                Some(Parsed::Request { consumed, request }) => (consumed, request),
+            };
+            let is_peer = mode(self.machine) == Mode::Member;
+            if is_peer
+                && let Some(get) = FileGet::new(port, &request, self.context)
+                && let Some((at, file)) = self.machine.get_file(get.key())
+            {
+                let context = Context {
+                    at,
+                    ..*self.context
+                };
+                let mut rendered = self.buffers.take();
+                let mut values = Vec::new();
+                let keep_alive = get.render(file, &context, &mut rendered, &mut values);
+                conn.consume(consumed);
+                return self.send_file(conn, rendered, values, keep_alive);
+            }
+            if is_peer && asks_for_link(port, &request) {
+                self.upgrades.push(UpgradeRequest {
+                    conn: id,
+                    protocol: request.upgrade.unwrap_or("").into(),
+                    hello: request.hello.unwrap_or("").into(),
+                });
+                return conn.consume(consumed);
+            }
+            let context = Context {
+                mode: mode(self.machine),
+                ..*self.context
+            };
+            let response_mode = request.response_mode();
+            let routed = api::route(port, &request, &context);
+            conn.consume(consumed);
+            match routed {
+                Routed::Answer(response) => {
+                    conn.send(&response, response_mode, self.context.date, self.buffers);
+                }
+                Routed::ToMachine { op, shape } => return self.ask(conn, op, shape),
+                Routed::Proxy { call, shape } => return self.proxy(conn, *call, shape),
+            }
+        }
+    }
+
+    /// Sends the answer to a GET of a file that was rendered without the machine's queue. It counts
+    /// like any other request.
+    fn send_file(
+        &mut self,
+        conn: &mut Conn,
+        rendered: Vec<u8>,
+        values: Vec<SharedValue>,
+        keep_alive: bool,
+    ) {
+        self.reads_left = self.reads_left.saturating_sub(1);
+        self.raise_serial();
+        conn.send_rendered(&rendered, values, keep_alive, self.buffers, self.shared);
+        self.buffers.give(rendered);
+        *self.rendered += conn.out_bytes();
+        if conn.out_bytes() > OUT_HIGH_WATER_BYTES {
+            conn.flush(ANSWER_WRITE_BYTES_A_TURN_MAX, self.buffers);
+        }
+    }
+
+    fn raise_serial(&mut self) {
+        *self.serial = (*self.serial + 1) & ((1 << SERIAL_BITS) - 1);
+    }
+
+    /// Hands a request to the machine.
+    fn ask(&mut self, conn: &mut Conn, op: Op, shape: api::Shape) {
+        if matches!(op, Op::Get { .. }) {
+            self.reads_left = self.reads_left.saturating_sub(1);
+        }
+        let now = self.context.now;
+        let ticket = self.start(conn, shape, matches!(op, Op::Watch { .. }));
+        let answer_now = match &op {
+            Op::Query(query) => self.machine.query(now, query),
+            _ => None,
+        };
+        let Some(outcome) = answer_now else {
+            return self.machine.on_request(now, ticket, op);
+        };
+        let at = self.machine.indexes();
+        let answer = Answer {
+            ticket,
+            at,
+            outcome,
+        };
+        let context = context(self.context.settings, self.context.date, now, at);
+        let next = conn.render(self.buffers, |shape, out| {
+            shape.render(&answer, &context, out)
+        });
+        follow(conn, next, ticket, self.machine, now);
+    }
+
+    /// Gives a request its ticket. It is in flight from now on.
+    fn start(&mut self, conn: &mut Conn, shape: api::Shape, is_watch: bool) -> Ticket {
+        self.raise_serial();
+        let ticket = Ticket((conn.id().index() as u64) << SERIAL_BITS | *self.serial);
+        conn.start(ticket, shape, is_watch);
+        ticket
+    }
+
+    /// Proxies a request to the leader, or redirects the client if too many are under way.
+    fn proxy(&mut self, conn: &mut Conn, call: HttpCall, shape: api::Shape) {
+        let ticket = self.start(conn, shape, false);
+        let proxied = &mut *self.proxied;
+        let bytes = proxied.bytes + call.body.len();
+        let is_full = proxied.count == PROXIED_MAX;
+        if is_full || (proxied.bytes > 0 && bytes > PROXIED_BYTES_MAX) {
+            let context = self.context;
+            let next = conn.render(self.buffers, |shape, out| {
+                shape.proxied(ProxyOutcome::Failed { sent: false }, context, out)
+            });
+            return follow(conn, next, ticket, self.machine, context.now);
+        }
+        proxied.count += 1;
+        proxied.bytes = bytes;
+        proxied.calls.push((ticket, call));
+    }
+}
+
+/// The mode for routing: a member answers requests itself, a standby proxies or redirects them.
+fn mode(machine: &Machine) -> Mode<'_> {
+    match machine.standby() {
+        Some(leader_url) => Mode::Standby { leader_url },
+        None => Mode::Member,
+    }
+}
+
+fn asks_for_link(port: Port, request: &Request) -> bool {
+    let is_raft = request
+        .upgrade
+        .is_some_and(|upgrade| upgrade.starts_with("tern-raft/"));
+    port == Port::Peer && is_raft && request.path == PATH
+}
+
+/// Carries out the next step of a connection after `codec::api` has rendered something.
+pub fn follow(conn: &mut Conn, next: api::Next, ticket: Ticket, machine: &mut Machine, now: Now) {
+    match next {
+        api::Next::Wait => {}
+        api::Next::ContinueListing => conn.on_more(),
+        api::Next::Done {
+            keep_alive,
+            client_closed,
+        } => {
+            conn.finish(keep_alive);
+            if client_closed {
+                machine.on_request(now, ticket, Op::ClientClosed);
+            }
+        }
+        api::Next::Abort => conn.kill(),
+        api::Next::Save { .. } => unreachable!("`export` handles it"),
+    }
+}
