@@ -1,8 +1,9 @@
 //! The data directory of a running machine: the log, snapshots, exports, `membership` and
 //! `standby_info`. Nothing else in tern uses the file system after the start.
 //!
-//! A failed sync or read never reaches the core: it is logged here and ends the process. After a
-//! failed sync, unsynced data may be lost even if a later sync succeeds. A full disk is no such
+//! A failed sync or read never reaches the core: it is returned as a [`DiskFailure`] and must end
+//! the process. After a failed sync, unsynced data may be lost even if a later sync succeeds, so the
+//! value must not be used any more. A full disk is no such
 //! failure: the core keeps within the room that it was told ([`Disk::free_bytes`]), so nothing waits
 //! here for room.
 //!
@@ -18,6 +19,7 @@ mod snapshots;
 mod standby;
 
 pub use export::Export;
+use files::DataDir;
 use membership::OwnMembership;
 
 use crate::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
@@ -30,8 +32,9 @@ use crate::shell::logger;
 use snapshots::Snapshots;
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use wal::fs::FileSystem;
+use wal::os::Os;
 use wal::{Record, Wal};
 
 /// How often a full disk is checked for room, in microseconds.
@@ -45,13 +48,10 @@ const ROOM_BYTES_MIN: u64 = 2 * CLIENT_RESERVE_BYTES;
 const _: () = assert!(2 * wal::format::HEADER + 7 <= RECORD_EXTRA_BYTES as usize);
 const _: () = assert!(wal::format::BODY_MAX as u64 == BODY_BYTES_MAX);
 
-/// The source of random bits.
-const RANDOM: &str = "/dev/urandom";
-
 /// The data directory of a running machine.
-pub struct Disk {
-    data_dir: PathBuf,
-    wal: Wal,
+pub struct Disk<F: FileSystem = Os> {
+    data_dir: DataDir<F>,
+    wal: Wal<F>,
     /// The size of new log segments, in bytes; never changes.
     segment_bytes: u64,
     /// The random number of the log. Changes when the log is replaced.
@@ -61,7 +61,7 @@ pub struct Disk {
     standby: Option<StandbyInfo>,
     /// The peer URLs in `standby_info` at start; empty after `take_peers`.
     peers: Vec<Box<str>>,
-    snapshots: Snapshots,
+    snapshots: Snapshots<F>,
     /// The term and vote that the core handed in last and that are not written.
     unwritten_state: Option<HardState>,
     /// The term and vote that are durable, until [`Disk::poll_sync`] has reported it.
@@ -83,6 +83,43 @@ pub struct Disk {
     /// while the disk has room.
     next_room_check_us: Option<u64>,
     delay: SyncDelay,
+}
+
+/// A call on the data directory failed for another reason than want of room; with its text. The
+/// process must exit: what is durable is unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFailure(String);
+
+impl fmt::Display for DiskFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DiskFailure {}
+
+impl From<wal::Error> for DiskFailure {
+    fn from(error: wal::Error) -> DiskFailure {
+        DiskFailure(error.to_string())
+    }
+}
+
+impl From<wal::OpenError> for DiskFailure {
+    fn from(error: wal::OpenError) -> DiskFailure {
+        DiskFailure(error.to_string())
+    }
+}
+
+impl From<io::Error> for DiskFailure {
+    fn from(error: io::Error) -> DiskFailure {
+        DiskFailure(error.to_string())
+    }
+}
+
+impl From<String> for DiskFailure {
+    fn from(text: String) -> DiskFailure {
+        DiskFailure(text)
+    }
 }
 
 /// For tests: makes syncs look slow. The end of each sync is reported a fixed time later, as if the
@@ -129,7 +166,7 @@ pub struct SyncReport {
     pub lsn: Option<Lsn>,
 }
 
-impl Disk {
+impl<F: FileSystem> Disk<F> {
     /// Takes a term and vote that must become durable; it replaces one that is not written yet.
     /// [`Disk::poll_sync`] returns its number once it is durable.
     pub fn save_state(&mut self, state: HardState) {
@@ -138,47 +175,53 @@ impl Disk {
 
     /// Writes the term and vote that wait. The only place that does: the log writes the number of a
     /// new segment to the same slots, and composes both from what was written last.
-    fn write_state(&mut self) {
+    fn write_state(&mut self) -> Result<(), DiskFailure> {
         if let Some(HardState { seq, term, vote }) = self.unwritten_state.take() {
-            or_die(self.wal.save_state(term.0, vote.map_or(0, |id| id.0)));
+            self.wal.save_state(term.0, vote.map_or(0, |id| id.0))?;
             self.unreported_state = Some(seq);
         }
+        Ok(())
     }
 
     /// Takes records of the log that must become durable, in order, and empties `persist`. `lsn` is
     /// the number of this call; [`Disk::poll_sync`] returns it once everything up to it is durable.
     ///
+    /// # Errors
+    ///
+    /// See [`DiskFailure`].
+    ///
     /// # Panics
     ///
     /// If `persist` is not empty and `lsn` does not rise.
-    pub fn append(&mut self, persist: &mut Vec<Persist>, lsn: Lsn) {
+    pub fn append(&mut self, persist: &mut Vec<Persist>, lsn: Lsn) -> Result<(), DiskFailure> {
         if persist.is_empty() {
-            return;
+            return Ok(());
         }
         assert!(lsn > self.lsn, "numbers rise");
         self.lsn = lsn;
         // Entries of a term are written only after that term is durable, and `Wal::append` may
         // write.
-        self.write_state();
+        self.write_state()?;
         let mut rest = persist.as_slice();
         while let Some(first) = rest.first() {
             let taken = match first {
                 Persist::Release { through } => {
-                    or_die(self.wal.release(through.0));
+                    self.wal.release(through.0)?;
                     1
                 }
                 Persist::Mark { commit } => {
-                    or_die(self.wal.mark_commit(commit.0));
+                    self.wal.mark_commit(commit.0)?;
                     1
                 }
                 Persist::Append { .. } | Persist::Repair(_) | Persist::Installed { .. } => {
-                    self.append_records(rest)
+                    self.append_records(rest)?
                 }
             };
             rest = &rest[taken..];
         }
         persist.clear();
         self.unsynced.push_back((self.appended_mark, lsn));
+        Ok(())
     }
 
     /// Appends the records at the front of `persist` in one call. Returns how many they were.
@@ -186,7 +229,7 @@ impl Disk {
     /// # Panics
     ///
     /// If they do not fit: the core takes no entry without room for it.
-    fn append_records(&mut self, persist: &[Persist]) -> usize {
+    fn append_records(&mut self, persist: &[Persist]) -> Result<usize, DiskFailure> {
         let mut heads = Vec::new();
         for persist in persist {
             if let Persist::Installed { meta, .. } = persist {
@@ -230,29 +273,37 @@ impl Disk {
         self.appended_mark = match self.wal.append(&records, commit_max) {
             Ok(mark) => mark,
             Err(wal::Error::Full) => panic!("the core keeps within the room that it was told"),
-            Err(e @ wal::Error::Io { .. }) => die(&e),
+            Err(e @ wal::Error::Io { .. }) => return Err(e.into()),
         };
-        count
+        Ok(count)
     }
 
     /// Starts a sync of all appended records, unless a sync is running or none is needed. Returns
     /// whether it did. The sync may be over when this returns.
-    pub fn start_sync(&mut self, now_us: u64) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// See [`DiskFailure`].
+    pub fn start_sync(&mut self, now_us: u64) -> Result<bool, DiskFailure> {
         if self.delay.is_running(now_us) || !self.wants_sync() {
-            return false;
+            return Ok(false);
         }
-        self.write_state();
-        or_die(self.wal.start_sync());
+        self.write_state()?;
+        self.wal.start_sync()?;
         self.delay.start(now_us);
-        true
+        Ok(true)
     }
 
     /// The state and the records that have become durable since the last call.
-    pub fn poll_sync(&mut self, now_us: u64) -> SyncReport {
+    ///
+    /// # Errors
+    ///
+    /// See [`DiskFailure`].
+    pub fn poll_sync(&mut self, now_us: u64) -> Result<SyncReport, DiskFailure> {
         if self.delay.is_running(now_us) {
-            return SyncReport::default();
+            return Ok(SyncReport::default());
         }
-        if let Some(mark) = or_die(self.wal.poll_sync()) {
+        if let Some(mark) = self.wal.poll_sync()? {
             self.durable_mark = mark;
         }
         let mut lsn = None;
@@ -263,7 +314,7 @@ impl Disk {
             self.unsynced.pop_front();
         }
         let state = self.unreported_state.take();
-        SyncReport { state, lsn }
+        Ok(SyncReport { state, lsn })
     }
 
     /// How many bytes of records the log takes for certain, whatever happens to the disk.
@@ -282,11 +333,15 @@ impl Disk {
 
     /// Whether the disk has room, if that has changed since the last call. Makes room for the log,
     /// when that is due on a full disk.
-    pub fn poll_space(&mut self, now_us: u64) -> Option<Space> {
+    ///
+    /// # Errors
+    ///
+    /// See [`DiskFailure`].
+    pub fn poll_space(&mut self, now_us: u64) -> Result<Option<Space>, DiskFailure> {
         let is_check_due = self.next_room_check_us.is_none_or(|due| now_us >= due);
         if is_check_due {
-            or_die(self.wal.make_spare());
-            or_die(self.wal.make_room(self.wanted_bytes));
+            self.wal.make_spare()?;
+            self.wal.make_room(self.wanted_bytes)?;
         }
         let is_full = self.wal.space() == wal::Space::Low;
         if !is_full && self.wal.free_bytes() >= self.wanted_bytes {
@@ -298,7 +353,7 @@ impl Disk {
         let space = if is_full { Space::Low } else { Space::Ok };
         let is_changed = space != self.space;
         self.space = space;
-        is_changed.then_some(space)
+        Ok(is_changed.then_some(space))
     }
 
     /// When [`Disk::poll_space`] or [`Disk::poll_sync`] must be called again, in microseconds of
@@ -335,7 +390,11 @@ impl Disk {
 
     /// Carries out an order of the core about snapshot files. Returns the report to the core, if
     /// there is one.
-    pub fn snapshot(&mut self, order: SnapshotOut) -> Option<SnapshotIn> {
+    ///
+    /// # Errors
+    ///
+    /// See [`DiskFailure`].
+    pub fn snapshot(&mut self, order: SnapshotOut) -> Result<Option<SnapshotIn>, DiskFailure> {
         self.snapshots.carry_out(order)
     }
 
@@ -344,50 +403,65 @@ impl Disk {
     /// # Errors
     ///
     /// A system call failed; with its text.
-    pub fn export(&self) -> Result<Export, String> {
+    pub fn export(&self) -> Result<Export<F>, String> {
         Export::new(&self.data_dir)
     }
 
     /// Makes durable that the cluster has admitted this machine as the member `id`.
-    pub fn keep_id(&mut self, id: PeerId) {
+    ///
+    /// # Errors
+    ///
+    /// See [`DiskFailure`].
+    pub fn keep_id(&mut self, id: PeerId) -> Result<(), DiskFailure> {
         let member = OwnMembership::Member {
             id: id.0,
             incarnation: self.incarnation,
         };
-        self.write_or_make_room(|data_dir| membership::write(data_dir, &member));
+        self.write_or_make_room(|data_dir| membership::write(data_dir, &member))
     }
 
     /// Writes `standby_info` durably. With `abandons_log`, the file also says that the log and the
     /// snapshots must be deleted, so that the next start does it if the process ends before
     /// [`Disk::start_over`].
-    pub fn keep_standby(&mut self, info: &StandbyInfo, abandons_log: bool) {
+    ///
+    /// # Errors
+    ///
+    /// See [`DiskFailure`].
+    pub fn keep_standby(
+        &mut self,
+        info: &StandbyInfo,
+        abandons_log: bool,
+    ) -> Result<(), DiskFailure> {
         if abandons_log {
             let abandoned = Some(self.incarnation);
-            self.write_or_make_room(|data_dir| standby::write(data_dir, info, abandoned));
-            return;
+            return self.write_or_make_room(|data_dir| standby::write(data_dir, info, abandoned));
         }
         match standby::write(&self.data_dir, info, None) {
             // The old file still says that this machine is a standby. If it was admitted since,
             // `membership` is newer.
             Err(e) if files::is_full(&e) => {
                 log::warn!("no room for {}: {e}. The older one stays", standby::FILE);
+                Ok(())
             }
-            result => or_die(result),
+            result => Ok(result?),
         }
     }
 
     /// Writes a small file that must not wait. On a full disk, older snapshots and spare segments
     /// are removed for it. The log and the newest snapshot stay: if the process ends before the
     /// file is written, the machine must start with its vote.
-    fn write_or_make_room(&mut self, write: impl Fn(&Path) -> io::Result<()>) {
+    fn write_or_make_room(
+        &mut self,
+        write: impl Fn(&DataDir<F>) -> io::Result<()>,
+    ) -> Result<(), DiskFailure> {
         match write(&self.data_dir) {
             Err(e) if files::is_full(&e) => {
                 log::warn!("{e}: removing older snapshots and spare log segments");
-                or_die(self.snapshots.keep_newest_only());
-                or_die(self.wal.remove_spares());
-                or_die(write(&self.data_dir));
+                self.snapshots.keep_newest_only()?;
+                self.wal.remove_spares()?;
+                Ok(write(&self.data_dir)?)
             }
-            result => or_die(result),
+            result => Ok(result?),
         }
     }
 
@@ -405,17 +479,21 @@ impl Disk {
     /// Wipes the log and the snapshots and starts a new log. Returns its random number. Call
     /// [`Disk::keep_standby`] with `abandons_log` first: then a crash on the way is recovered at
     /// the next start.
-    pub fn start_over(&mut self) -> u64 {
+    ///
+    /// # Errors
+    ///
+    /// See [`DiskFailure`].
+    pub fn start_over(&mut self) -> Result<u64, DiskFailure> {
         let limits = self.snapshots.limits();
         self.snapshots = Snapshots::new(&self.data_dir, limits, Vec::new());
-        let identity = or_die(random());
+        let identity = random_of(self.data_dir.fs())?;
         let options = wal::Options {
-            dir: self.data_dir.clone(),
+            dir: self.data_dir.path().into(),
             segment_bytes: self.segment_bytes,
             identity,
         };
-        self.incarnation = or_die(self.wal.start_over(&options)).identity;
-        or_die(dir::wipe_besides_log(&self.data_dir));
+        self.incarnation = self.wal.start_over(&options)?.identity;
+        dir::wipe_besides_log(&self.data_dir)?;
         self.unwritten_state = None;
         self.unreported_state = None;
         self.unsynced.clear();
@@ -425,13 +503,17 @@ impl Disk {
         self.space = Space::Ok;
         self.wanted_bytes = ROOM_BYTES_MIN;
         self.next_room_check_us = None;
-        self.incarnation
+        Ok(self.incarnation)
     }
 
     /// Syncs the appended records and closes the log.
-    pub fn close(mut self) {
-        self.write_state();
-        or_die(self.wal.close());
+    ///
+    /// # Errors
+    ///
+    /// See [`DiskFailure`].
+    pub fn close(mut self) -> Result<(), DiskFailure> {
+        self.write_state()?;
+        Ok(self.wal.close()?)
     }
 }
 
@@ -447,15 +529,13 @@ fn good_body(body: &EntryBody) -> &[u8] {
     }
 }
 
-/// Ends the process after a failed sync, read or write, see the opening of this file.
-fn die(error: &dyn fmt::Display) -> ! {
-    log::error!("{error}: nothing more can be acknowledged, tern exits");
-    logger::flush();
-    std::process::exit(1);
-}
-
-fn or_die<T, E: fmt::Display>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|e| die(&e))
+/// Ends the process after a [`DiskFailure`].
+pub fn or_exit<T>(result: Result<T, DiskFailure>) -> T {
+    result.unwrap_or_else(|failure| {
+        log::error!("{failure}: nothing more can be acknowledged, tern exits");
+        logger::flush();
+        std::process::exit(1)
+    })
 }
 
 /// Random bits of the operating system.
@@ -464,9 +544,10 @@ fn or_die<T, E: fmt::Display>(result: Result<T, E>) -> T {
 ///
 /// A system call failed; with a sentence for the user.
 pub fn random() -> Result<u64, String> {
-    let mut bytes = [0; 8];
-    std::fs::File::open(RANDOM)
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|e| format!("the system gives no random numbers: {RANDOM}: {e}"))?;
-    Ok(u64::from_le_bytes(bytes))
+    random_of(&Os)
+}
+
+fn random_of<F: FileSystem>(fs: &F) -> Result<u64, String> {
+    fs.random()
+        .map_err(|e| format!("the system gives no random numbers: {e}"))
 }

@@ -32,7 +32,7 @@ use crate::core::peers::{HelloRefusal, patience_ms};
 use crate::core::timer::Now;
 use crate::shell::clock::Clock;
 use crate::shell::config::{Config, TlsFiles};
-use crate::shell::disk::{Disk, SyncReport};
+use crate::shell::disk::{Disk, SyncReport, or_exit};
 use crate::shell::logger;
 use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -254,7 +254,7 @@ impl Reactor {
         if self.aborted {
             return End::Aborted;
         }
-        self.disk.close();
+        or_exit(self.disk.close());
         self.end.unwrap_or(End::Stopped)
     }
 
@@ -446,7 +446,7 @@ impl Reactor {
     /// machine.
     fn start_sync(&mut self) {
         let since_us = self.now.mono_us;
-        if self.disk.start_sync(since_us) {
+        if or_exit(self.disk.start_sync(since_us)) {
             self.sync_since_us = Some(since_us);
             self.now = self.clock.now();
             self.gathering.on_sync(self.now.mono_us - since_us);
@@ -485,7 +485,7 @@ impl Reactor {
 
     /// Reports to the machine the records that are durable now, and a change of the disk's room.
     fn report_synced(&mut self) {
-        let report = self.disk.poll_sync(self.now.mono_us);
+        let report = or_exit(self.disk.poll_sync(self.now.mono_us));
         if report != SyncReport::default() {
             // Some of it becomes durable without a sync.
             let since_us = self.sync_since_us.take().unwrap_or(self.now.mono_us);
@@ -499,7 +499,7 @@ impl Reactor {
                 self.machine.on_synced(self.now, lsn, took_us);
             }
         }
-        if let Some(space) = self.disk.poll_space(self.now.mono_us) {
+        if let Some(space) = or_exit(self.disk.poll_space(self.now.mono_us)) {
             self.machine.on_space(self.now, space);
         }
         self.report_room();
@@ -530,12 +530,12 @@ impl Reactor {
         if !outputs.persist.is_empty() {
             self.reported_free_bytes = None;
         }
-        self.disk.append(&mut outputs.persist, outputs.lsn);
+        or_exit(self.disk.append(&mut outputs.persist, outputs.lsn));
         if let Some(bytes) = outputs.wanted_room_bytes.take() {
             self.disk.want_room(bytes);
         }
         for out in outputs.snapshot.drain(..) {
-            if let Some(saved) = self.disk.snapshot(out) {
+            if let Some(saved) = or_exit(self.disk.snapshot(out)) {
                 self.machine.on_snapshot(self.now, saved);
                 self.needs_advance = true;
             }
@@ -567,9 +567,9 @@ impl Reactor {
     /// Carries out an order of the machine.
     fn carry_out(&mut self, order: Order) {
         match order {
-            Order::KeepId(id) => self.disk.keep_id(id),
+            Order::KeepId(id) => or_exit(self.disk.keep_id(id)),
             Order::KeepStandbyInfo { info, gives_up_log } => {
-                self.disk.keep_standby(&info, gives_up_log);
+                or_exit(self.disk.keep_standby(&info, gives_up_log));
             }
             Order::FollowMembers => {
                 let members = self.machine.configuration();
@@ -579,7 +579,7 @@ impl Reactor {
                 }
             }
             Order::Wipe => {
-                let incarnation = self.disk.start_over();
+                let incarnation = or_exit(self.disk.start_over());
                 self.machine.on_wiped(self.now, incarnation);
                 self.needs_advance = true;
             }

@@ -1,7 +1,7 @@
 //! Micro benches of the log: `cargo bench -p wal`. The directories are made in `$TMPDIR`, which
 //! selects the disk.
 use divan::{Bencher, counter::ItemsCount};
-use wal::os::{Hook, SystemCall, Verdict};
+use wal::dir::{Hook, SystemCall, Verdict};
 use wal::{Options, Record, Wal};
 
 fn main() {

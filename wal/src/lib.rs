@@ -15,12 +15,15 @@
 //! | `staging` | records that wait for a batch; pure |
 //! | [`spares`] | spare files, and which of them waiting records will use; pure |
 //! | [`segment`], `map` | the files of records and the map that is written |
-//! | [`os`] | every system call |
+//! | [`dir`] | the directory: its lock, and the error of each call |
+//! | [`mod@fs`], [`os`] | the file system as the log sees it, and the real one: every system call |
 //! | `log` | [`Wal`]: open, append, sync, rotate, release |
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod dir;
 pub mod format;
+pub mod fs;
 mod log;
 mod map;
 pub mod os;

@@ -10,8 +10,10 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
+use crate::dir::{Hook, LogDir};
 use crate::format::{BODY_MAX, HEADER, PAGE, SegmentHead, record_bytes};
-use crate::os::{Hook, Os};
+use crate::fs::FileSystem;
+use crate::os::Os;
 use crate::scan::{ScannedLog, SegmentExtent};
 use crate::segment::{self, ActiveSegment, SPARES_MAX};
 use crate::spares::{self, Spare, Spares};
@@ -23,17 +25,17 @@ use crate::{
 };
 
 /// The log of one data directory, locked for this process.
-pub struct Wal {
+pub struct Wal<F: FileSystem = Os> {
     /// The data directory and its lock.
-    os: Os,
+    dir: LogDir<F>,
     /// The size of the segments that are made, in bytes; never changes.
     segment_bytes: u64,
     /// The random number of the data directory; never changes.
     identity: u64,
     /// Term, vote and the number of `active`.
-    state: StateFile,
+    state: StateFile<F>,
     /// The segment that batches are written to.
-    active: ActiveSegment,
+    active: ActiveSegment<F>,
     /// The full segments that were not released, oldest first. Their numbers rise by one and end
     /// below that of `active`.
     full: VecDeque<SegmentExtent>,
@@ -60,57 +62,64 @@ pub struct Wal {
 /// Another process has locked the directory, or a system call failed. The log is then either whole
 /// or on its way out: the next `open` finds the old log or makes a new one.
 pub fn wipe(dir: &Path) -> Result<(), OpenError> {
-    wipe_with(dir, None)
+    wipe_with(Os, dir, None)
 }
 
-/// [`wipe`], with every system call shown to `hook`.
+/// [`wipe`] on a file system, with every call shown to `hook`.
 ///
 /// # Errors
 ///
 /// As [`wipe`].
-pub fn wipe_with(dir: &Path, hook: Option<Hook>) -> Result<(), OpenError> {
-    let (mut os, names) = lock_and_list(dir, hook)?;
-    wipe_locked(&mut os, names)
+pub fn wipe_with<F: FileSystem>(fs: F, dir: &Path, hook: Option<Hook>) -> Result<(), OpenError> {
+    let (mut dir, names) = lock_and_list(fs, dir, hook)?;
+    wipe_locked(&mut dir, names)
 }
 
 /// Removes the log from a locked directory.
-fn wipe_locked(os: &mut Os, mut names: Vec<String>) -> Result<(), OpenError> {
+fn wipe_locked<F: FileSystem>(
+    dir: &mut LogDir<F>,
+    mut names: Vec<String>,
+) -> Result<(), OpenError> {
     if names.iter().any(|n| n == state::STATE) {
         // From here on the directory is new, whatever a crash leaves in it.
-        os.rename(state::STATE, state::WIPING)?;
-        os.sync_dir()?;
+        dir.rename(state::STATE, state::WIPING)?;
+        dir.sync_names()?;
         names.push(state::WIPING.into());
     }
-    remove_files(os, &names)
+    remove_files(dir, &names)
 }
 
 /// Locks the directory and lists its names.
-fn lock_and_list(dir: &Path, hook: Option<Hook>) -> Result<(Os, Vec<String>), OpenError> {
-    let mut os = Os::new(dir, hook);
-    if !os.open_dir()? {
-        return Err(OpenError::Locked { dir: dir.into() });
+fn lock_and_list<F: FileSystem>(
+    fs: F,
+    path: &Path,
+    hook: Option<Hook>,
+) -> Result<(LogDir<F>, Vec<String>), OpenError> {
+    let mut dir = LogDir::new(fs, path, hook);
+    if !dir.lock()? {
+        return Err(OpenError::Locked { dir: path.into() });
     }
-    let names = os.list()?;
-    Ok((os, names))
+    let names = dir.list()?;
+    Ok((dir, names))
 }
 
 /// Removes the segments, spares and half-made files among `names`, and then the file that marks
 /// that they may be removed.
-fn remove_files(os: &mut Os, names: &[String]) -> Result<(), OpenError> {
+fn remove_files<F: FileSystem>(dir: &mut LogDir<F>, names: &[String]) -> Result<(), OpenError> {
     let mut has_removed = false;
     for name in names {
         let is_segment = segment::log_number(name).is_some() || segment::is_spare(name);
         if is_segment || is_half_made(name) {
-            os.unlink(name)?;
+            dir.unlink(name)?;
             has_removed = true;
         }
     }
     if has_removed {
-        os.sync_dir()?;
+        dir.sync_names()?;
     }
     if names.iter().any(|n| n == state::WIPING) {
-        os.unlink(state::WIPING)?;
-        os.sync_dir()?;
+        dir.unlink(state::WIPING)?;
+        dir.sync_names()?;
     }
     Ok(())
 }
@@ -133,13 +142,18 @@ fn check_segment_bytes(bytes: u64) -> Result<(), OpenError> {
 
 /// Makes an empty log in a locked directory without `state`. If a segment there holds records,
 /// `state` was lost and the directory is not new.
-fn create(os: &mut Os, options: &Options, names: &[String]) -> Result<(), OpenError> {
+fn create<F: FileSystem>(
+    dir: &mut LogDir<F>,
+    options: &Options,
+    names: &[String],
+) -> Result<(), OpenError> {
     let is_being_wiped = names.iter().any(|n| n == state::WIPING);
-    if !is_being_wiped && segment::has_records(os, names)? {
-        let dir = options.dir.clone();
-        return Err(OpenError::State { dir });
+    if !is_being_wiped && segment::has_records(dir, names)? {
+        return Err(OpenError::State {
+            dir: options.dir.clone(),
+        });
     }
-    remove_files(os, names)?;
+    remove_files(dir, names)?;
     let head = SegmentHead {
         records_at: PAGE as u32,
         segment_bytes: options.segment_bytes,
@@ -152,14 +166,14 @@ fn create(os: &mut Os, options: &Options, names: &[String]) -> Result<(), OpenEr
         previous_crc: 0,
         configuration: Box::default(),
     };
-    if os.create(segment::MAKING, head.segment_bytes)?.is_none() {
+    if dir.create(segment::MAKING, head.segment_bytes)?.is_none() {
         return Err(OpenError::Io(Error::Full));
     }
-    segment::put_into_use(os, segment::MAKING, &head)?;
-    StateFile::create(os, options.identity)
+    segment::put_into_use(dir, segment::MAKING, &head)?;
+    StateFile::create(dir, options.identity)
 }
 
-/// Opening.
+/// Opening on the file system of this machine.
 impl Wal {
     /// Locks the directory, reads the log and removes a torn tail. Makes a new log if there is
     /// none.
@@ -177,9 +191,25 @@ impl Wal {
     ///
     /// As [`Wal::open`].
     pub fn open_with(options: Options, hook: Option<Hook>) -> Result<(Wal, Recovered), OpenError> {
+        Wal::open_on(Os, options, hook)
+    }
+}
+
+/// Opening.
+impl<F: FileSystem> Wal<F> {
+    /// [`Wal::open`] on a file system, with every call shown to `hook`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wal::open`].
+    pub fn open_on(
+        fs: F,
+        options: Options,
+        hook: Option<Hook>,
+    ) -> Result<(Wal<F>, Recovered), OpenError> {
         check_segment_bytes(options.segment_bytes)?;
-        let (os, names) = lock_and_list(&options.dir, hook)?;
-        Wal::open_locked(os, names, &options)
+        let (dir, names) = lock_and_list(fs, &options.dir, hook)?;
+        Wal::open_locked(dir, names, &options)
     }
 
     /// Wipes the log and makes a new one in its place, with the identity in `options`. The
@@ -190,31 +220,31 @@ impl Wal {
     /// As [`Wal::open`]. The log must not be used any more then.
     pub fn start_over(&mut self, options: &Options) -> Result<Recovered, OpenError> {
         check_segment_bytes(options.segment_bytes)?;
-        let unlocked = Os::new(&options.dir, None);
-        let mut os = std::mem::replace(&mut self.os, unlocked);
-        let names = os.list()?;
-        wipe_locked(&mut os, names)?;
-        self.active.free(&mut os)?;
-        let names = os.list()?;
-        let (wal, recovered) = Wal::open_locked(os, names, options)?;
+        let unlocked = self.dir.unlocked();
+        let mut dir = std::mem::replace(&mut self.dir, unlocked);
+        let names = dir.list()?;
+        wipe_locked(&mut dir, names)?;
+        self.active.free(&mut dir)?;
+        let names = dir.list()?;
+        let (wal, recovered) = Wal::open_locked(dir, names, options)?;
         *self = wal;
         Ok(recovered)
     }
 
     fn open_locked(
-        mut os: Os,
+        mut dir: LogDir<F>,
         mut names: Vec<String>,
         options: &Options,
-    ) -> Result<(Wal, Recovered), OpenError> {
+    ) -> Result<(Wal<F>, Recovered), OpenError> {
         let is_new = !names.iter().any(|n| n == state::STATE);
         if is_new {
-            create(&mut os, options, &names)?;
-            names = os.list()?;
+            create(&mut dir, options, &names)?;
+            names = dir.list()?;
         }
         for name in names.iter().filter(|n| is_half_made(n)) {
-            os.unlink(name)?;
+            dir.unlink(name)?;
         }
-        let state = StateFile::open(&mut os, &options.dir)?;
+        let state = StateFile::open(&mut dir)?;
         // The segment of a new log has no records, so its head is all that must be read.
         let bytes_max = if is_new {
             PAGE as u64
@@ -222,14 +252,14 @@ impl Wal {
             SEGMENT_BYTES_MAX
         };
         let slot = state.slot();
-        let mut scanner = segment::scan_segments(&mut os, slot.identity, &names, bytes_max)?;
+        let mut scanner = segment::scan_segments(&mut dir, slot.identity, &names, bytes_max)?;
         scanner.expect_newest(slot.segment);
         let found = refuse_damage(scanner.into_found(), &options.dir)?;
-        let spares = segment::keep_spares(&mut os, &names, options.segment_bytes)?;
-        let (mut wal, mut recovered) = Wal::resume(os, state, found, options.segment_bytes)?;
+        let spares = segment::keep_spares(&mut dir, &names, options.segment_bytes)?;
+        let (mut wal, mut recovered) = Wal::resume(dir, state, found, options.segment_bytes)?;
         let newest = wal.active.sequence();
         if newest > wal.state.slot().segment {
-            wal.state.save_segment(&mut wal.os, newest)?;
+            wal.state.save_segment(&mut wal.dir, newest)?;
         }
         wal.spares = spares;
         wal.keep_spare()?;
@@ -244,11 +274,11 @@ impl Wal {
 
     /// Goes on where the scan found the end of the log.
     fn resume(
-        mut os: Os,
-        state: StateFile,
+        mut dir: LogDir<F>,
+        state: StateFile<F>,
         found: ScannedLog,
         segment_bytes: u64,
-    ) -> Result<(Wal, Recovered), OpenError> {
+    ) -> Result<(Wal<F>, Recovered), OpenError> {
         let ScannedLog {
             log,
             extents,
@@ -259,10 +289,10 @@ impl Wal {
         let mut full = VecDeque::from(extents);
         let last = full.pop_back();
         let last = last.expect("a log without fatal damage has a segment");
-        let active = segment::open_last(&mut os, &tail, last)?;
+        let active = segment::open_last(&mut dir, &tail, last)?;
         let identity = state.slot().identity;
         let wal = Wal {
-            os,
+            dir,
             segment_bytes,
             identity,
             state,
@@ -312,7 +342,7 @@ fn refuse_damage(mut found: ScannedLog, dir: &Path) -> Result<ScannedLog, OpenEr
 }
 
 /// Appending and syncing.
-impl Wal {
+impl<F: FileSystem> Wal<F> {
     /// Whether records, or a commit mark of its own, wait for a batch.
     pub fn wants_sync(&self) -> bool {
         !self.staging.is_empty() || self.wants_mark
@@ -424,7 +454,7 @@ impl Wal {
             let batch = self.staging.seal_batch(place);
             self.active.write_batch(&batch.bytes, batch.index_max);
             self.staging.reuse(batch.bytes);
-            self.active.sync(&mut self.os)?;
+            self.active.sync(&mut self.dir)?;
             self.sync_ended = Some(self.staging.sealed());
         }
         let wants_mark = std::mem::take(&mut self.wants_mark);
@@ -432,7 +462,7 @@ impl Wal {
             let place = self.place();
             let mark = self.staging.seal_mark(place);
             self.active.write_batch(&mark, 0);
-            self.active.sync(&mut self.os)?;
+            self.active.sync(&mut self.dir)?;
             self.sync_ended = Some(self.staging.sealed());
         }
         Ok(())
@@ -466,10 +496,10 @@ impl Wal {
             previous_crc: self.staging.last_batch_crc(),
             configuration: self.configuration.clone(),
         };
-        let fresh = segment::put_into_use(&mut self.os, &spare.name, &head)?;
-        self.state.save_segment(&mut self.os, head.sequence)?;
+        let fresh = segment::put_into_use(&mut self.dir, &spare.name, &head)?;
+        self.state.save_segment(&mut self.dir, head.sequence)?;
         let full = std::mem::replace(&mut self.active, fresh);
-        self.full.push_back(full.retire(&mut self.os)?);
+        self.full.push_back(full.retire(&mut self.dir)?);
         self.keep_spare()
     }
 
@@ -488,13 +518,13 @@ impl Wal {
             let place = wal.place();
             let mark = wal.staging.closing_mark(place);
             wal.active.write_batch(&mark, 0);
-            wal.active.sync(&mut wal.os)
+            wal.active.sync(&mut wal.dir)
         })
     }
 }
 
 /// Term and vote, segments and spares.
-impl Wal {
+impl<F: FileSystem> Wal<F> {
     /// Makes term and vote durable before it returns.
     ///
     /// # Errors
@@ -505,7 +535,7 @@ impl Wal {
     ///
     /// If the term falls.
     pub fn save_state(&mut self, term: u64, vote: u64) -> Result<(), Error> {
-        self.run(|wal| wal.state.save(&mut wal.os, term, vote))
+        self.run(|wal| wal.state.save(&mut wal.dir, term, vote))
     }
 
     /// Keeps the configuration that the heads of new segments repeat.
@@ -532,11 +562,11 @@ impl Wal {
                 let is_wanted = wal.spares.count(wal.segment_bytes) < SPARES_MAX;
                 if is_wanted && oldest.bytes == wal.segment_bytes {
                     let name = segment::free_spare_name(&wal.spares.names());
-                    segment::recycle(&mut wal.os, oldest.sequence, &name)?;
+                    segment::recycle(&mut wal.dir, oldest.sequence, &name)?;
                     let bytes = oldest.bytes;
                     wal.spares.add(Spare { name, bytes });
                 } else {
-                    segment::remove(&mut wal.os, oldest.sequence)?;
+                    segment::remove(&mut wal.dir, oldest.sequence)?;
                 }
                 wal.full.pop_front();
             }
@@ -606,7 +636,7 @@ impl Wal {
     pub fn remove_spares(&mut self) -> Result<(), Error> {
         self.run(|wal| {
             for spare in wal.spares.take_all() {
-                wal.os.unlink(&spare.name)?;
+                wal.dir.unlink(&spare.name)?;
             }
             Ok(())
         })
@@ -623,7 +653,7 @@ impl Wal {
     /// Makes a spare. `false`: the disk has no room.
     fn make_one_spare(&mut self, bytes: u64) -> Result<bool, Error> {
         let name = segment::free_spare_name(&self.spares.names());
-        let is_made = segment::make_spare(&mut self.os, &name, bytes)?;
+        let is_made = segment::make_spare(&mut self.dir, &name, bytes)?;
         if is_made {
             self.spares.add(Spare { name, bytes });
         }
@@ -631,7 +661,7 @@ impl Wal {
     }
 
     /// Runs one call, unless an earlier error was final, and remembers an error that is.
-    fn run<T>(&mut self, call: impl FnOnce(&mut Wal) -> Result<T, Error>) -> Result<T, Error> {
+    fn run<T>(&mut self, call: impl FnOnce(&mut Wal<F>) -> Result<T, Error>) -> Result<T, Error> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }

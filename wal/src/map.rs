@@ -10,6 +10,7 @@ use std::io;
 use memmap2::{Advice, MmapMut, MmapOptions, UncheckedAdvice};
 
 use crate::format::PAGE;
+use crate::fs::FileMap;
 
 /// Synced pages leave the resident set in pieces of this many bytes. A smaller piece would cost a
 /// system call more often, a larger one more memory.
@@ -77,37 +78,20 @@ impl SegmentMap {
         // and then the process must exit anyway.
         let map = unsafe { MmapOptions::new().len(bytes).map_mut(file)? };
         // Without this advice a page fault also reads the pages around it, as large folios (see
-        // `Os::write`).
+        // `write_by_pages`).
         map.advise(Advice::Random)?;
         Ok(SegmentMap { map, released: 0 })
     }
+}
 
-    /// A map without a file, in place of one whose file is about to be truncated.
-    ///
-    /// # Panics
-    ///
-    /// If the system has no memory for one page.
-    pub fn without_file() -> SegmentMap {
-        let map = MmapMut::map_anon(PAGE).expect("there is memory for a page");
-        SegmentMap { map, released: 0 }
-    }
-
-    /// Writes `bytes` at the offset `at`. They are durable after the next sync of the file.
-    ///
-    /// # Panics
-    ///
-    /// If they do not fit into the map.
-    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+impl FileMap for SegmentMap {
+    fn write(&mut self, at: usize, bytes: &[u8]) {
         self.map[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Everything before `end` has been synced. Whole pages before it may leave the resident set;
-    /// the page that contains `end` stays, because the next batch is written to it.
-    ///
-    /// # Errors
-    ///
-    /// The advice to the kernel failed.
-    pub fn on_synced(&mut self, end: usize) -> io::Result<()> {
+    /// Whole pages before `end` may leave the resident set; the page that contains `end` stays,
+    /// because the next batch is written to it.
+    fn on_synced(&mut self, end: usize) -> io::Result<()> {
         let from = self.released;
         let to = end / PAGE * PAGE;
         if to < from + RELEASE_BYTES {

@@ -1,394 +1,242 @@
-//! Every system call of the log, each in one function.
+//! The real file system: each system call of the log and of the data directory, in one function.
 //!
-//! This file decides nothing: what a failure means is up to its callers, which treat every failure
-//! except a full disk as final. A test may install a [`Hook`], which sees each call before it is
-//! made and may let it fail. Start reading at [`Os`].
+//! This file decides nothing: what a failure means is up to its callers. Start reading at [`Os`].
+use std::fmt;
 use std::fs::{self, DirBuilder, File, FileType, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{Advice, FallocateFlags, IFlags};
+use rustix::fs::{Advice, FallocateFlags, IFlags, OFlags};
 use rustix::io::Errno;
 
-use crate::Error;
 use crate::format::PAGE;
+use crate::fs::{Access, FileSystem, OpenFile, PathKind};
 use crate::map::SegmentMap;
 
-/// The mode of the data directory: bodies may be secret.
-const DIR_MODE: u32 = 0o700;
-/// The mode of each file.
+/// The mode of a new folder: values may be secret.
+const FOLDER_MODE: u32 = 0o700;
+/// The mode of a new file.
 const FILE_MODE: u32 = 0o600;
+/// The source of random bits.
+const RANDOM: &str = "/dev/urandom";
 
-/// A system call that is about to be made.
-#[derive(Clone, Copy, Debug)]
-pub struct SystemCall<'a> {
-    /// The name of the call. `creat` makes a file, `fdatasync` syncs a file and `fsync` syncs the
-    /// directory.
-    pub name: &'static str,
-    /// The name of the file in the data directory; empty for the directory itself.
-    pub file: &'a str,
-    /// The new name, in a `rename`; otherwise empty.
-    pub to: &'a str,
-}
+/// The file system of this machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Os;
 
-/// What a [`Hook`] wants to happen to a system call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The call is made.
-    Make,
-    /// The call is not made and success is reported. Only `fdatasync`, `fsync` and `fadvise` heed
-    /// it; any other call is made.
-    Skip,
-    /// The call is not made and this error number is reported.
-    Fail(i32),
-}
+impl FileSystem for Os {
+    type File = File;
+    type Folder = File;
 
-/// Sees every system call before it is made.
-pub type Hook = Box<dyn FnMut(SystemCall<'_>) -> Verdict>;
+    fn kind(&self, path: &Path) -> Option<PathKind> {
+        let kind = fs::metadata(path).ok()?.file_type();
+        Some(if kind.is_file() {
+            PathKind::File
+        } else if kind.is_dir() {
+            PathKind::Folder
+        } else {
+            PathKind::Other
+        })
+    }
 
-/// The data directory and the system calls on it.
-pub struct Os {
-    dir: PathBuf,
-    /// The directory, which carries the lock; `None` before [`Os::open_dir`].
-    handle: Option<File>,
-    /// `None` outside tests.
-    hook: Option<Hook>,
-}
-
-impl Os {
-    /// Makes no system call.
-    pub fn new(dir: &Path, hook: Option<Hook>) -> Os {
-        Os {
-            dir: dir.into(),
-            handle: None,
-            hook,
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+        let missing = path.ancestors().take_while(is_missing).count();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(path)?;
+        for parent in path.ancestors().skip(1).take(missing) {
+            let is_current = parent.as_os_str().is_empty();
+            let parent = if is_current { Path::new(".") } else { parent };
+            File::open(parent)?.sync_all()?;
         }
+        Ok(())
     }
 
-    /// Shows the call to the hook, then calls `make` with the path of its file. The flag tells
-    /// `make` to skip the call.
-    fn intercept<T>(
-        &mut self,
-        call: SystemCall,
-        make: impl FnOnce(&Path, bool) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let skip = self.show(call)?;
-        make(&self.dir.join(call.file), skip)
+    fn open_folder(&self, path: &Path) -> io::Result<File> {
+        File::open(path)
     }
 
-    /// Shows the call to the hook. The flag tells to skip the call.
-    fn show(&mut self, call: SystemCall) -> io::Result<bool> {
-        let verdict = match &mut self.hook {
-            Some(hook) => hook(call),
-            None => Verdict::Make,
-        };
-        match verdict {
-            Verdict::Make => Ok(false),
-            Verdict::Skip => Ok(true),
-            Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
-        }
-    }
-
-    fn error(&self, call: &'static str, file: &str, error: io::Error) -> Error {
-        Error::Io {
-            call,
-            file: self.dir.join(file).display().to_string(),
-            text: error.to_string(),
-        }
-    }
-
-    /// A call on one file whose failure is final.
-    fn call<T>(
-        &mut self,
-        name: &'static str,
-        file: &str,
-        make: impl FnOnce(&Path, bool) -> io::Result<T>,
-    ) -> Result<T, Error> {
-        let call = SystemCall { name, file, to: "" };
-        self.intercept(call, make)
-            .map_err(|e| self.error(name, file, e))
-    }
-
-    /// Makes the directory durable if it does not exist, then opens and locks it. The lock is held
-    /// until this value is dropped. `false`: another process holds the lock.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    pub fn open_dir(&mut self) -> Result<bool, Error> {
-        let missing = self
-            .dir
-            .ancestors()
-            .take_while(|d| !d.exists() && !d.as_os_str().is_empty())
-            .count();
-        if missing > 0 {
-            self.call("mkdir", "", |dir, _| make_dirs(dir, missing))?;
-        }
-        let handle = self.call("open", "", |dir, _| File::open(dir))?;
-        let locked = self.call("flock", "", |_, _| match handle.try_lock() {
+    fn try_lock(&self, folder: &File) -> io::Result<bool> {
+        match folder.try_lock() {
             Ok(()) => Ok(true),
             Err(fs::TryLockError::WouldBlock) => Ok(false),
             Err(fs::TryLockError::Error(error)) => Err(error),
-        });
-        self.handle = Some(handle);
-        locked
+        }
     }
 
-    /// The names in the directory, sorted. Names that are not UTF-8 are left out: none of them is
-    /// the log's.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    pub fn list(&mut self) -> Result<Vec<String>, Error> {
-        self.call("readdir", "", |dir, _| {
-            let mut names = Vec::new();
-            for entry in fs::read_dir(dir)? {
-                names.extend(entry?.file_name().into_string());
-            }
-            names.sort();
-            Ok(names)
-        })
+    fn sync_folder(&self, folder: &File) -> io::Result<()> {
+        folder.sync_all()
     }
 
-    /// Opens a file for reading and writing.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed, or the name is not that of a regular file.
-    pub fn open(&mut self, name: &str) -> Result<File, Error> {
-        let mut options = OpenOptions::new();
-        self.call("open", name, |path, _| {
-            let file = options.read(true).write(true).open(path)?;
-            refuse_wrong_kind(file)
-        })
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
     }
 
-    /// Makes a file of `bytes` bytes, all of them allocated. `None`: the disk has no room, and the
-    /// file does not exist.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    pub fn create(&mut self, name: &str, bytes: u64) -> Result<Option<File>, Error> {
-        let mut options = OpenOptions::new();
-        let options = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(FILE_MODE);
-        let file = self.call("creat", name, |path, _| {
-            refuse_wrong_kind(options.open(path)?)
-        })?;
+    fn open(&self, path: &Path, access: Access) -> io::Result<File> {
+        let mut options = File::options();
+        options.read(true).write(access == Access::Write);
+        open_regular(path, &mut options)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(true);
+        open_regular(path, options.mode(FILE_MODE))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let result = match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+            Ok(_) => fs::remove_file(path),
+            Err(e) => Err(e),
+        };
+        match result {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        File::open(RANDOM)?.read_exact(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+impl OpenFile for File {
+    type Map = SegmentMap;
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
         // A copy-on-write file system needs new space for each rewrite, so allocating guarantees
         // nothing there, unless this flag is set. Other file systems do not know the flag and do
         // not need it, so its failure is ignored.
-        if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
-            let _ = rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW);
+        if let Ok(flags) = rustix::fs::ioctl_getflags(self) {
+            let _ = rustix::fs::ioctl_setflags(self, flags | IFlags::NOCOW);
         }
-        if self.allocate(&file, name, bytes)? {
-            return Ok(Some(file));
-        }
-        // On ext4 a fallocate that fails leaves a part of the file behind.
-        self.unlink(name)?;
-        Ok(None)
-    }
-
-    /// Allocates the first `bytes` bytes of a file. `false`: the disk has no room. A write through
-    /// the map of a sparse file would be a SIGBUS on a full disk.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed for another reason.
-    pub fn allocate(&mut self, file: &File, name: &str, bytes: u64) -> Result<bool, Error> {
-        let call = SystemCall {
-            name: "fallocate",
-            file: name,
-            to: "",
-        };
-        let allocated = self.intercept(call, |_, _| {
-            loop {
-                match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
-                    Err(Errno::INTR) => {}
-                    other => return other.map_err(io::Error::from),
-                }
+        loop {
+            match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, bytes) {
+                Err(Errno::INTR) => {}
+                other => return other.map_err(io::Error::from),
             }
-        });
-        match allocated {
-            Ok(()) => Ok(true),
-            Err(e) if is_out_of_room(&e) => Ok(false),
-            Err(e) => Err(self.error(call.name, name, e)),
         }
     }
 
-    /// Removes the content of a file, which must not be mapped.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    pub fn truncate(&mut self, file: &File, name: &str) -> Result<(), Error> {
-        self.call("ftruncate", name, |_, _| file.set_len(0))
+    fn truncate(&self) -> io::Result<()> {
+        self.set_len(0)
     }
 
-    /// The length of a file in bytes.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    pub fn length(&mut self, file: &File, name: &str) -> Result<u64, Error> {
-        self.call("fstat", name, |_, _| Ok(file.metadata()?.len()))
-    }
-
-    /// Reads from the start of a file until `into` is full or the file ends. Returns how many bytes
-    /// were read.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    pub fn read(&mut self, file: &File, name: &str, into: &mut [u8]) -> Result<usize, Error> {
-        self.call("pread", name, |_, _| {
-            let mut filled = 0;
-            while filled < into.len() {
-                match file.read_at(&mut into[filled..], filled as u64) {
-                    Ok(0) => break,
-                    Ok(count) => filled += count,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < into.len() {
+            match FileExt::read_at(self, &mut into[filled..], at + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            Ok(filled)
-        })
+        }
+        Ok(filled)
     }
 
-    /// Writes `bytes` at the offset `at`, in pieces that do not cross a page. A larger write puts
-    /// large folios into the page cache, and then each later sync of one byte in a folio writes all
-    /// of it (2 MiB for a record of 256 bytes).
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    pub fn write(&mut self, file: &File, name: &str, bytes: &[u8], at: u64) -> Result<(), Error> {
-        self.call("pwrite", name, |_, _| {
-            let mut from = 0;
-            while from < bytes.len() {
-                let offset = at + from as u64;
-                let to = bytes.len().min(from + PAGE - offset as usize % PAGE);
-                file.write_all_at(&bytes[from..to], offset)?;
-                from = to;
-            }
-            Ok(())
-        })
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_all_at(bytes, at)
     }
 
-    /// Maps the first `bytes` bytes of a file, all of which must be allocated.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    pub fn map(&mut self, file: &File, name: &str, bytes: u64) -> Result<SegmentMap, Error> {
-        self.call("mmap", name, |_, _| SegmentMap::new(file, bytes as usize))
+    fn map(&self, bytes: u64) -> io::Result<SegmentMap> {
+        SegmentMap::new(self, bytes as usize)
     }
 
-    /// Drops the clean pages of a file from the page cache. A later read gets what the disk has,
-    /// and a later write meets small folios (see [`Os::write`]).
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    pub fn drop_cache(&mut self, file: &File, name: &str) -> Result<(), Error> {
-        self.call("fadvise", name, |_, skip| {
-            if !skip {
-                rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
-            }
-            Ok(())
-        })
+    fn drop_cache(&self) -> io::Result<()> {
+        rustix::fs::fadvise(self, 0, None, Advice::DontNeed)?;
+        Ok(())
     }
 
-    /// Returns once everything that was written to a file is on the disk, also through a map.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed. What of it is on the disk is unknown then, and stays so: a second sync
-    /// reports success although data is lost.
-    pub fn sync(&mut self, file: &File, name: &str) -> Result<(), Error> {
-        // Not `call`, which makes the path of the file: a sync is on the way of each write.
-        let call = SystemCall {
-            name: "fdatasync",
-            file: name,
-            to: "",
-        };
-        let synced = match self.show(call) {
-            Ok(true) => Ok(()),
-            Ok(false) => file.sync_data(),
-            Err(error) => Err(error),
-        };
-        synced.map_err(|error| self.error(call.name, name, error))
-    }
-
-    /// Returns once the names in the directory are on the disk.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    ///
-    /// # Panics
-    ///
-    /// If the directory was not opened.
-    pub fn sync_dir(&mut self) -> Result<(), Error> {
-        let handle = self.handle.take().expect("the directory was opened");
-        let synced = self.call(
-            "fsync",
-            "",
-            |_, skip| {
-                if skip { Ok(()) } else { handle.sync_all() }
-            },
-        );
-        self.handle = Some(handle);
-        synced
-    }
-
-    /// Renames a file. A file that had the new name is replaced.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    pub fn rename(&mut self, file: &str, to: &str) -> Result<(), Error> {
-        let call = SystemCall {
-            name: "rename",
-            file,
-            to,
-        };
-        let target = self.dir.join(to);
-        self.intercept(call, |path, _| fs::rename(path, target))
-            .map_err(|e| self.error(call.name, file, e))
-    }
-
-    /// Removes a file.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed.
-    pub fn unlink(&mut self, name: &str) -> Result<(), Error> {
-        self.call("unlink", name, |path, _| fs::remove_file(path))
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
     }
 }
 
-/// Refuses what is not a regular file. Opening a FIFO for reading and writing does not wait.
-fn refuse_wrong_kind(file: File) -> io::Result<File> {
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() {
-        return Ok(file);
+/// Writes `bytes` at the offset `at`, in pieces that do not cross a page. A larger write puts large
+/// folios into the page cache, and then each later sync of one byte in a folio writes all of it
+/// (2 MiB for a record of 256 bytes).
+///
+/// # Errors
+///
+/// A system call failed.
+pub fn write_by_pages(file: &impl OpenFile, bytes: &[u8], at: u64) -> io::Result<()> {
+    let mut from = 0;
+    while from < bytes.len() {
+        let offset = at + from as u64;
+        let to = bytes.len().min(from + PAGE - offset as usize % PAGE);
+        file.write_at(&bytes[from..to], offset)?;
+        from = to;
     }
-    Err(io::Error::other(format!(
-        "it is {}, not a file: move it away",
-        kind_of(kind)
-    )))
+    Ok(())
+}
+
+/// Opens a regular file. A plain open of a FIFO would wait for its other end.
+fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let opened = options
+        .custom_flags(OFlags::NONBLOCK.bits() as i32)
+        .open(path);
+    // Some wrong kinds cannot be opened at all: a folder for writing, a socket, a FIFO for writing
+    // that is not read.
+    let kind = match &opened {
+        Ok(file) => file.metadata()?.file_type(),
+        Err(e) if e.kind() == ErrorKind::NotFound => return opened,
+        Err(_) => match fs::metadata(path) {
+            Ok(metadata) => metadata.file_type(),
+            Err(_) => return opened,
+        },
+    };
+    if kind.is_file() {
+        return opened;
+    }
+    Err(io::Error::new(
+        ErrorKind::InvalidInput,
+        WrongKind(kind_of(kind)),
+    ))
+}
+
+/// The error for a path that is not a regular file. Holds what it is, such as `a FIFO`.
+#[derive(Debug)]
+struct WrongKind(&'static str);
+
+impl fmt::Display for WrongKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it is {}, not a file: move it away", self.0)
+    }
+}
+
+impl std::error::Error for WrongKind {}
+
+/// Whether the error says that a name is not that of a regular file.
+pub fn is_wrong_kind(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|e| e.is::<WrongKind>())
 }
 
 /// What a file that is not a regular file is, for messages: `a directory`, `a FIFO`.
-pub fn kind_of(kind: FileType) -> &'static str {
+fn kind_of(kind: FileType) -> &'static str {
     if kind.is_dir() {
         "a directory"
     } else if kind.is_fifo() {
@@ -400,21 +248,8 @@ pub fn kind_of(kind: FileType) -> &'static str {
     }
 }
 
-/// Makes `dir` and those of its parents that do not exist, `missing` directories in all, and syncs
-/// the directory above each.
-fn make_dirs(dir: &Path, missing: usize) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(DIR_MODE).create(dir)?;
-    for parent in dir.ancestors().skip(1).take(missing) {
-        let is_current = parent.as_os_str().is_empty();
-        let parent = if is_current { Path::new(".") } else { parent };
-        File::open(parent)?.sync_all()?;
-    }
-    Ok(())
-}
-
 /// Whether the disk, the quota or the limit of the process for files has no room left.
-fn is_out_of_room(error: &io::Error) -> bool {
+pub fn is_out_of_room(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge

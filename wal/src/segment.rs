@@ -4,12 +4,11 @@
 //! any other file means nothing. Each step is durable before the next one starts, so a crash leaves
 //! one of the states that README.md lists. Start reading at [`ActiveSegment`], then
 //! [`put_into_use`].
-use std::fs::File;
-
 use crate::Error;
+use crate::dir::LogDir;
 use crate::format::{PAGE, SegmentHead};
-use crate::map::{ReadBuffer, SegmentMap};
-use crate::os::Os;
+use crate::fs::{FileMap, FileSystem, OpenFile};
+use crate::map::ReadBuffer;
 use crate::scan::{LogTail, Scanner, SegmentExtent, SegmentFile};
 use crate::spares::{Spare, Spares};
 
@@ -22,11 +21,11 @@ const LOG_SUFFIX: &str = ".log";
 const SPARE_SUFFIX: &str = ".spare";
 
 /// The segment that batches are written to.
-pub struct ActiveSegment {
-    file: File,
+pub struct ActiveSegment<F: FileSystem> {
+    file: F::File,
     name: String,
-    /// The whole file.
-    map: SegmentMap,
+    /// The whole file. `None` once its room was freed.
+    map: Option<<F::File as OpenFile>::Map>,
     /// The number of the segment.
     sequence: u64,
     /// The length of the file in bytes; all of it is allocated.
@@ -37,7 +36,7 @@ pub struct ActiveSegment {
     index_max: u64,
 }
 
-impl ActiveSegment {
+impl<F: FileSystem> ActiveSegment<F> {
     /// The number of the segment.
     pub fn sequence(&self) -> u64 {
         self.sequence
@@ -69,7 +68,9 @@ impl ActiveSegment {
     ///
     /// If it does not fit.
     pub fn write_batch(&mut self, bytes: &[u8], index_max: u64) {
-        self.map.write(self.end, bytes);
+        let map = self.map.as_mut();
+        map.expect("a segment that is written is mapped")
+            .write(self.end, bytes);
         self.end += bytes.len();
         self.index_max = self.index_max.max(index_max);
     }
@@ -79,9 +80,12 @@ impl ActiveSegment {
     /// # Errors
     ///
     /// A system call failed.
-    pub fn sync(&mut self, os: &mut Os) -> Result<(), Error> {
-        os.sync(&self.file, &self.name)?;
-        self.map.on_synced(self.end).map_err(|error| Error::Io {
+    pub fn sync(&mut self, dir: &mut LogDir<F>) -> Result<(), Error> {
+        dir.sync(&self.file, &self.name)?;
+        let Some(map) = &mut self.map else {
+            return Ok(());
+        };
+        map.on_synced(self.end).map_err(|error| Error::Io {
             call: "madvise",
             file: self.name.clone(),
             text: error.to_string(),
@@ -94,10 +98,10 @@ impl ActiveSegment {
     /// # Errors
     ///
     /// A system call failed.
-    pub fn retire(self, os: &mut Os) -> Result<SegmentExtent, Error> {
+    pub fn retire(self, dir: &mut LogDir<F>) -> Result<SegmentExtent, Error> {
         let extent = self.extent();
         drop(self.map);
-        os.drop_cache(&self.file, &self.name)?;
+        dir.drop_cache(&self.file, &self.name)?;
         Ok(extent)
     }
 
@@ -107,10 +111,10 @@ impl ActiveSegment {
     /// # Errors
     ///
     /// A system call failed.
-    pub fn free(&mut self, os: &mut Os) -> Result<(), Error> {
+    pub fn free(&mut self, dir: &mut LogDir<F>) -> Result<(), Error> {
         // A map must never be longer than its file.
-        self.map = SegmentMap::without_file();
-        os.truncate(&self.file, &self.name)
+        self.map = None;
+        dir.truncate(&self.file, &self.name)
     }
 
     /// Part of `Wal::check_invariants`.
@@ -166,13 +170,17 @@ pub fn free_spare_name(spares: &[String]) -> String {
 /// # Errors
 ///
 /// A system call failed.
-pub fn make_spare(os: &mut Os, name: &str, bytes: u64) -> Result<bool, Error> {
-    let Some(file) = os.create(MAKING, bytes)? else {
+pub fn make_spare<F: FileSystem>(
+    dir: &mut LogDir<F>,
+    name: &str,
+    bytes: u64,
+) -> Result<bool, Error> {
+    let Some(file) = dir.create(MAKING, bytes)? else {
         return Ok(false);
     };
-    os.sync(&file, MAKING)?;
-    os.rename(MAKING, name)?;
-    os.sync_dir()?;
+    dir.sync(&file, MAKING)?;
+    dir.rename(MAKING, name)?;
+    dir.sync_names()?;
     Ok(true)
 }
 
@@ -182,19 +190,23 @@ pub fn make_spare(os: &mut Os, name: &str, bytes: u64) -> Result<bool, Error> {
 /// # Errors
 ///
 /// A system call failed.
-pub fn put_into_use(os: &mut Os, spare: &str, head: &SegmentHead) -> Result<ActiveSegment, Error> {
-    let file = os.open(spare)?;
-    os.write(&file, spare, &head.encode(), 0)?;
-    os.sync(&file, spare)?;
+pub fn put_into_use<F: FileSystem>(
+    dir: &mut LogDir<F>,
+    spare: &str,
+    head: &SegmentHead,
+) -> Result<ActiveSegment<F>, Error> {
+    let file = dir.open(spare)?;
+    dir.write(&file, spare, &head.encode(), 0)?;
+    dir.sync(&file, spare)?;
     let name = log_name(head.sequence);
-    os.rename(spare, &name)?;
-    os.sync_dir()?;
-    os.drop_cache(&file, &name)?;
-    let map = os.map(&file, &name, head.segment_bytes)?;
+    dir.rename(spare, &name)?;
+    dir.sync_names()?;
+    dir.drop_cache(&file, &name)?;
+    let map = dir.map(&file, &name, head.segment_bytes)?;
     Ok(ActiveSegment {
         file,
         name,
-        map,
+        map: Some(map),
         sequence: head.sequence,
         bytes: head.segment_bytes,
         end: head.records_at as usize,
@@ -208,13 +220,17 @@ pub fn put_into_use(os: &mut Os, spare: &str, head: &SegmentHead) -> Result<Acti
 /// # Errors
 ///
 /// A system call failed.
-pub fn recycle(os: &mut Os, sequence: u64, spare: &str) -> Result<(), Error> {
-    os.rename(&log_name(sequence), spare)?;
-    os.sync_dir()?;
-    let file = os.open(spare)?;
-    os.write(&file, spare, &[0; PAGE], 0)?;
-    os.sync(&file, spare)?;
-    os.drop_cache(&file, spare)
+pub fn recycle<F: FileSystem>(
+    dir: &mut LogDir<F>,
+    sequence: u64,
+    spare: &str,
+) -> Result<(), Error> {
+    dir.rename(&log_name(sequence), spare)?;
+    dir.sync_names()?;
+    let file = dir.open(spare)?;
+    dir.write(&file, spare, &[0; PAGE], 0)?;
+    dir.sync(&file, spare)?;
+    dir.drop_cache(&file, spare)
 }
 
 /// Removes a segment that was released.
@@ -222,9 +238,9 @@ pub fn recycle(os: &mut Os, sequence: u64, spare: &str) -> Result<(), Error> {
 /// # Errors
 ///
 /// A system call failed.
-pub fn remove(os: &mut Os, sequence: u64) -> Result<(), Error> {
-    os.unlink(&log_name(sequence))?;
-    os.sync_dir()
+pub fn remove<F: FileSystem>(dir: &mut LogDir<F>, sequence: u64) -> Result<(), Error> {
+    dir.unlink(&log_name(sequence))?;
+    dir.sync_names()
 }
 
 /// Whether a segment among `names` holds, or held, more than a head. `state` is made before the
@@ -233,14 +249,14 @@ pub fn remove(os: &mut Os, sequence: u64) -> Result<(), Error> {
 /// # Errors
 ///
 /// A system call failed.
-pub fn has_records(os: &mut Os, names: &[String]) -> Result<bool, Error> {
+pub fn has_records<F: FileSystem>(dir: &mut LogDir<F>, names: &[String]) -> Result<bool, Error> {
     for name in names {
         let Some(sequence) = log_number(name) else {
             continue;
         };
-        let file = os.open(name)?;
+        let file = dir.open(name)?;
         let mut bytes = [0; 2 * PAGE];
-        let length = os.read(&file, name, &mut bytes)?;
+        let length = dir.read(&file, name, &mut bytes)?;
         let has_content = bytes[PAGE.min(length)..].iter().any(|b| *b != 0);
         if has_content || sequence != 1 {
             return Ok(true);
@@ -250,8 +266,8 @@ pub fn has_records(os: &mut Os, names: &[String]) -> Result<bool, Error> {
 }
 
 /// Reads the segments of a directory one at a time into one buffer.
-struct SegmentReader<'a> {
-    os: &'a mut Os,
+struct SegmentReader<'a, F: FileSystem> {
+    dir: &'a mut LogDir<F>,
     buffer: ReadBuffer,
 }
 
@@ -261,8 +277,8 @@ struct SegmentReader<'a> {
 /// # Errors
 ///
 /// A system call failed.
-pub fn scan_segments(
-    os: &mut Os,
+pub fn scan_segments<F: FileSystem>(
+    dir: &mut LogDir<F>,
     identity: u64,
     names: &[String],
     bytes_max: u64,
@@ -273,7 +289,7 @@ pub fn scan_segments(
     }
     let mut scanner = Scanner::new(identity);
     let buffer = ReadBuffer::default();
-    let mut reader = SegmentReader { os, buffer };
+    let mut reader = SegmentReader { dir, buffer };
     for (i, (name, sequence)) in segments.iter().enumerate() {
         let next_head = match segments.get(i + 1) {
             Some((next, _)) => reader.read_head(next)?,
@@ -287,23 +303,23 @@ pub fn scan_segments(
             length,
         };
         scanner.segment(segment, next_head.as_ref());
-        // The read has put large folios into the page cache: see `Os::write`.
-        reader.os.drop_cache(&file, name)?;
+        // The read has put large folios into the page cache: see `write_by_pages`.
+        reader.dir.drop_cache(&file, name)?;
     }
     Ok(scanner)
 }
 
-impl SegmentReader<'_> {
+impl<F: FileSystem> SegmentReader<'_, F> {
     /// Fills the buffer with the first `bytes_max` bytes of a segment. Returns the file and its
     /// length. The bytes are dropped from the page cache first: after a failed sync a page there
     /// may differ from the disk.
-    fn read(&mut self, name: &str, bytes_max: u64) -> Result<(File, u64), Error> {
-        let file = self.os.open(name)?;
-        self.os.sync(&file, name)?;
-        self.os.drop_cache(&file, name)?;
-        let length = self.os.length(&file, name)?;
+    fn read(&mut self, name: &str, bytes_max: u64) -> Result<(F::File, u64), Error> {
+        let file = self.dir.open(name)?;
+        self.dir.sync(&file, name)?;
+        self.dir.drop_cache(&file, name)?;
+        let length = self.dir.length(&file, name)?;
         let room = self.buffer.clear(length.min(bytes_max) as usize);
-        let filled = self.os.read(&file, name, room)?;
+        let filled = self.dir.read(&file, name, room)?;
         self.buffer.set_filled(filled);
         Ok((file, length))
     }
@@ -325,20 +341,24 @@ impl SegmentReader<'_> {
 /// # Errors
 ///
 /// A system call failed.
-pub fn open_last(os: &mut Os, tail: &LogTail, last: SegmentExtent) -> Result<ActiveSegment, Error> {
+pub fn open_last<F: FileSystem>(
+    dir: &mut LogDir<F>,
+    tail: &LogTail,
+    last: SegmentExtent,
+) -> Result<ActiveSegment<F>, Error> {
     let name = log_name(last.sequence);
-    let file = os.open(&name)?;
+    let file = dir.open(&name)?;
     let zeros = vec![0; tail.dirty_end - tail.end];
     if !zeros.is_empty() {
-        os.write(&file, &name, &zeros, tail.end as u64)?;
-        os.sync(&file, &name)?;
-        os.drop_cache(&file, &name)?;
+        dir.write(&file, &name, &zeros, tail.end as u64)?;
+        dir.sync(&file, &name)?;
+        dir.drop_cache(&file, &name)?;
     }
-    let map = os.map(&file, &name, last.bytes)?;
+    let map = dir.map(&file, &name, last.bytes)?;
     Ok(ActiveSegment {
         file,
         name,
-        map,
+        map: Some(map),
         sequence: last.sequence,
         bytes: last.bytes,
         end: tail.end,
@@ -352,15 +372,19 @@ pub fn open_last(os: &mut Os, tail: &LogTail, last: SegmentExtent) -> Result<Act
 /// # Errors
 ///
 /// A system call failed.
-pub fn keep_spares(os: &mut Os, names: &[String], bytes: u64) -> Result<Spares, Error> {
+pub fn keep_spares<F: FileSystem>(
+    dir: &mut LogDir<F>,
+    names: &[String],
+    bytes: u64,
+) -> Result<Spares, Error> {
     let mut spares = Vec::new();
     for name in names.iter().filter(|n| is_spare(n)) {
-        let file = os.open(name)?;
-        if os.length(&file, name)? == bytes && spares.len() < SPARES_MAX {
+        let file = dir.open(name)?;
+        if dir.length(&file, name)? == bytes && spares.len() < SPARES_MAX {
             let name = name.clone();
             spares.push(Spare { name, bytes });
         } else {
-            os.unlink(name)?;
+            dir.unlink(name)?;
         }
     }
     Ok(Spares::new(spares))

@@ -10,11 +10,9 @@
 //! - A directory without this file is new, unless a segment in it holds records.
 //!
 //! Start reading at [`StateSlot`], then [`StateFile::save`].
-use std::fs::File;
-use std::path::Path;
-
+use crate::dir::LogDir;
 use crate::format::{PAGE, VERSION, crc, get_u32, get_u64};
-use crate::os::Os;
+use crate::fs::FileSystem;
 use crate::{Error, OpenError};
 
 /// The name of the file.
@@ -58,8 +56,8 @@ pub enum SlotContent {
 }
 
 /// The open file.
-pub struct StateFile {
-    file: File,
+pub struct StateFile<F: FileSystem> {
+    file: F::File,
     /// The last change, which both slots hold.
     slot: StateSlot,
 }
@@ -123,14 +121,14 @@ pub fn valid_slot(bytes: &[u8]) -> SlotContent {
     }
 }
 
-impl StateFile {
+impl<F: FileSystem> StateFile<F> {
     /// Makes the file durable in a new directory. From then on the directory is not new any more,
     /// so this is the last step of making one.
     ///
     /// # Errors
     ///
     /// The disk is full, or a system call failed.
-    pub fn create(os: &mut Os, identity: u64) -> Result<(), OpenError> {
+    pub fn create(dir: &mut LogDir<F>, identity: u64) -> Result<(), OpenError> {
         let slot = StateSlot {
             identity,
             change: 0,
@@ -138,12 +136,12 @@ impl StateFile {
             vote: 0,
             segment: 1,
         };
-        let made = os.create(MAKING, (SLOTS.len() * PAGE) as u64)?;
+        let made = dir.create(MAKING, (SLOTS.len() * PAGE) as u64)?;
         let file = made.ok_or(OpenError::Io(Error::Full))?;
-        os.write(&file, MAKING, &slot.encode().repeat(SLOTS.len()), 0)?;
-        os.sync(&file, MAKING)?;
-        os.rename(MAKING, STATE)?;
-        Ok(os.sync_dir()?)
+        dir.write(&file, MAKING, &slot.encode().repeat(SLOTS.len()), 0)?;
+        dir.sync(&file, MAKING)?;
+        dir.rename(MAKING, STATE)?;
+        Ok(dir.sync_names()?)
     }
 
     /// Opens the file and reads it from the disk. If the slots differ, the valid one is written to
@@ -152,25 +150,29 @@ impl StateFile {
     /// # Errors
     ///
     /// No slot is readable, the file has another format, or a system call failed.
-    pub fn open(os: &mut Os, dir: &Path) -> Result<StateFile, OpenError> {
-        let file = os.open(STATE)?;
-        os.sync(&file, STATE)?;
-        os.drop_cache(&file, STATE)?;
+    pub fn open(dir: &mut LogDir<F>) -> Result<StateFile<F>, OpenError> {
+        let file = dir.open(STATE)?;
+        dir.sync(&file, STATE)?;
+        dir.drop_cache(&file, STATE)?;
         let mut bytes = [0; SLOTS.len() * PAGE];
-        let length = os.read(&file, STATE, &mut bytes)?;
+        let length = dir.read(&file, STATE, &mut bytes)?;
         let slot = match valid_slot(&bytes[..length]) {
             SlotContent::Good(slot) => slot,
             SlotContent::Version(found) => {
-                let file = dir.join(STATE).display().to_string();
+                let file = dir.path().join(STATE).display().to_string();
                 return Err(OpenError::Version { file, found });
             }
-            SlotContent::Bad => return Err(OpenError::State { dir: dir.into() }),
+            SlotContent::Bad => {
+                return Err(OpenError::State {
+                    dir: dir.path().into(),
+                });
+            }
         };
         let state = StateFile { file, slot };
         let valid = slot.encode();
         for at in SLOTS {
             if bytes[at..at + PAGE] != valid {
-                state.write_slot(os, at)?;
+                state.write_slot(dir, at)?;
             }
         }
         Ok(state)
@@ -190,11 +192,11 @@ impl StateFile {
     /// # Panics
     ///
     /// If the term falls.
-    pub fn save(&mut self, os: &mut Os, term: u64, vote: u64) -> Result<(), Error> {
+    pub fn save(&mut self, dir: &mut LogDir<F>, term: u64, vote: u64) -> Result<(), Error> {
         assert!(term >= self.slot.term, "a term never falls");
         self.slot.term = term;
         self.slot.vote = vote;
-        self.write_both(os)
+        self.write_both(dir)
     }
 
     /// Makes the number of the newest segment durable.
@@ -206,23 +208,23 @@ impl StateFile {
     /// # Panics
     ///
     /// If the number does not rise.
-    pub fn save_segment(&mut self, os: &mut Os, segment: u64) -> Result<(), Error> {
+    pub fn save_segment(&mut self, dir: &mut LogDir<F>, segment: u64) -> Result<(), Error> {
         assert!(segment > self.slot.segment, "segment numbers rise");
         self.slot.segment = segment;
-        self.write_both(os)
+        self.write_both(dir)
     }
 
-    fn write_both(&mut self, os: &mut Os) -> Result<(), Error> {
+    fn write_both(&mut self, dir: &mut LogDir<F>) -> Result<(), Error> {
         self.slot.change += 1;
         for at in SLOTS {
-            self.write_slot(os, at)?;
+            self.write_slot(dir, at)?;
         }
         Ok(())
     }
 
-    fn write_slot(&self, os: &mut Os, at: usize) -> Result<(), Error> {
-        os.write(&self.file, STATE, &self.slot.encode(), at as u64)?;
-        os.sync(&self.file, STATE)
+    fn write_slot(&self, dir: &mut LogDir<F>, at: usize) -> Result<(), Error> {
+        dir.write(&self.file, STATE, &self.slot.encode(), at as u64)?;
+        dir.sync(&self.file, STATE)
     }
 }
 

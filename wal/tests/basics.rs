@@ -2,7 +2,7 @@
 use std::path::Path;
 
 use tern_support::rng::Rng;
-use wal::os::{Hook, SystemCall, Verdict};
+use wal::dir::{Hook, SystemCall, Verdict};
 use wal::{Body, DamageKind, Error, OpenError, Options, Record, Recovered, Space, Wal};
 
 const SEGMENT: u64 = 64 << 10;

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use common::{IDENTITY, Rng, SEGMENT};
 use tern_support::alone::alone;
 use tern_support::skip::{Need, lacks};
-use wal::os::{Hook, SystemCall, Verdict};
+use wal::dir::{Hook, SystemCall, Verdict};
 use wal::{Body, Options, Record, Wal};
 
 /// Power cuts in one run, unless `TERN_CUTS` says how many.

@@ -1,18 +1,18 @@
-//! Power cuts between any two steps and again during recovery, system calls that fail, and disks
-//! that skip syncs.
+//! Power cuts between any two steps and again during recovery, syncs that complete later, calls that
+//! fail or find the disk full, and disks that skip syncs.
 //!
 //! What was acknowledged must be read back. What was not acknowledged may be read back, and nothing
 //! else.
 mod common;
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::collections::VecDeque;
+use std::path::Path;
 
-use common::{Disk, IDENTITY, Lie, Plan, Rng, SEGMENT};
-use wal::{Body, Error, OpenError, Options, Record, Recovered, Wal};
+use common::{IDENTITY, Rng, SEGMENT};
+use tern_support::sim_fs::{Fault, Lie, SimFs};
+use wal::{Body, Error, OpenError, Options, Record, Recovered};
 
-type Image = BTreeMap<String, Vec<u8>>;
+type Wal = wal::Wal<SimFs>;
 type Entry = (u64, u64, Vec<u8>);
 
 #[derive(Clone, Debug)]
@@ -36,10 +36,20 @@ struct Model {
     released: u64,
     commit: u64,
     commit_acked: u64,
-    state: (u64, u64),
-    state_acked: (u64, u64),
+    /// Each term and vote that may be found: the acknowledged one, and those saved since.
+    states: VecDeque<(u64, u64)>,
+    /// What is acknowledged once so many calls have reached the disk, oldest first.
+    running: VecDeque<(u64, Acknowledged)>,
     /// Makes all bodies different.
     serial: u64,
+}
+
+/// What the end of a sync acknowledges.
+#[derive(Clone, Copy)]
+enum Acknowledged {
+    State((u64, u64)),
+    /// How many records, and the commit index.
+    Records(usize, u64),
 }
 
 /// The log that these records leave, oldest first.
@@ -60,6 +70,13 @@ fn resolve(records: &[Appended]) -> Vec<&Entry> {
 }
 
 impl Model {
+    fn new() -> Model {
+        Model {
+            states: VecDeque::from([(0, 0)]),
+            ..Model::default()
+        }
+    }
+
     fn next(&self) -> u64 {
         self.records.iter().fold(1, |next, record| match record {
             Appended::Entry(entry) => entry.1 + 1,
@@ -79,7 +96,7 @@ impl Model {
             };
         }
         let state = found.state.expect("it is not new");
-        if ![self.state, self.state_acked].contains(&state) {
+        if !self.states.contains(&state) {
             return Err(format!("term and vote {state:?}"));
         }
         if !(self.commit_acked..=self.commit).contains(&found.commit) {
@@ -123,18 +140,47 @@ impl Model {
         };
         self.records.truncate(count);
         (self.acked, self.before) = (count, count);
-        (self.state, self.state_acked) = (state, state);
+        self.states = VecDeque::from([state]);
+        self.running.clear();
         (self.commit, self.commit_acked) = (found.commit, found.commit);
         Ok(())
     }
 
+    /// The calls made so far end with this acknowledgement. If the file system holds them up, it is
+    /// given later.
+    fn acknowledge(&mut self, fs: &SimFs, what: Acknowledged, is_late: bool, rng: &mut Rng) {
+        self.running.push_back((fs.made(), what));
+        if is_late && rng.percent(50) {
+            return;
+        }
+        let count = if is_late {
+            1 + rng.index(self.running.len())
+        } else {
+            self.running.len()
+        };
+        for (made, what) in self.running.drain(..count) {
+            fs.let_through(made);
+            match what {
+                Acknowledged::State(state) => {
+                    while self.states.front() != Some(&state) {
+                        self.states.pop_front();
+                    }
+                }
+                Acknowledged::Records(acked, commit) => {
+                    (self.acked, self.commit_acked) = (acked, commit);
+                }
+            }
+        }
+    }
+
     /// One random call of the log.
-    fn act(&mut self, wal: &mut Wal, rng: &mut Rng) -> Result<(), Error> {
+    fn act(&mut self, wal: &mut Wal, fs: &SimFs, how: How, rng: &mut Rng) -> Result<(), Error> {
         match rng.below(20) {
             0 => {
-                self.state = (self.state.0 + 1, rng.below(5));
-                wal.save_state(self.state.0, self.state.1)?;
-                self.state_acked = self.state;
+                let state = (self.term() + 1, rng.below(5));
+                self.states.push_back(state);
+                wal.save_state(state.0, state.1)?;
+                self.acknowledge(fs, Acknowledged::State(state), how.is_late, rng);
             }
             1 => wal.set_configuration(&vec![b'c'; rng.below(6000) as usize]),
             2 | 3 => {
@@ -169,11 +215,17 @@ impl Model {
         if rng.percent(80) {
             wal.start_sync()?;
             if let Some(mark) = wal.poll_sync()? {
-                self.acked = self.before + mark as usize;
-                self.commit_acked = self.commit;
+                let records = self.before + mark as usize;
+                let what = Acknowledged::Records(records, self.commit);
+                self.acknowledge(fs, what, how.is_late, rng);
             }
         }
         Ok(())
+    }
+
+    /// The term that was saved last.
+    fn term(&self) -> u64 {
+        self.states.back().map_or(0, |state| state.0)
     }
 
     fn entry(&mut self, index: u64, rng: &mut Rng) -> Appended {
@@ -186,7 +238,7 @@ impl Model {
         let mut body = vec![0; length as usize];
         rng.fill(&mut body);
         body[..8].copy_from_slice(&self.serial.to_le_bytes());
-        Appended::Entry((self.state.0, index, body))
+        Appended::Entry((self.term(), index, body))
     }
 
     fn append(&mut self, wal: &mut Wal, records: Vec<Appended>) -> Result<(), Error> {
@@ -205,53 +257,80 @@ impl Model {
         });
         let borrowed = borrowed.collect::<Vec<_>>();
         // Recorded first: a call that fails may have written them.
+        let before = (self.records.len(), self.commit);
         self.records.extend(records.iter().cloned());
         self.commit = self.commit.max(self.next().saturating_sub(4));
-        wal.append(&borrowed, self.commit)?;
-        Ok(())
+        match wal.append(&borrowed, self.commit) {
+            // Nothing was taken.
+            Err(Error::Full) => {
+                self.records.truncate(before.0);
+                self.commit = before.1;
+                Ok(())
+            }
+            other => other.map(|_| ()),
+        }
     }
 }
 
-fn open(disk: &Rc<RefCell<Disk>>) -> Result<(Wal, Recovered), OpenError> {
-    let options = Options {
-        dir: disk.borrow().path(),
+fn options() -> Options {
+    Options {
+        dir: "/data".into(),
         segment_bytes: SEGMENT,
         identity: IDENTITY,
-    };
-    Wal::open_with(options, Disk::hook(disk))
+    }
+}
+
+fn open(fs: &SimFs) -> Result<(Wal, Recovered), OpenError> {
+    wal::Wal::open_on(fs.clone(), options(), None)
+}
+
+/// An empty disk. Its seed decides the size of its sectors.
+fn empty(seed: u64) -> SimFs {
+    SimFs::new(Rng::new(seed))
 }
 
 /// How one run of a machine goes.
 #[derive(Clone, Copy)]
 struct How {
-    plan: Plan,
+    /// What happens at which call, counted from 1.
+    fault: Option<(u64, Fault)>,
     lie: Lie,
+    /// Calls reach the disk later than they return.
+    is_late: bool,
     /// How many calls it makes before it stops.
     steps: u64,
 }
 
-fn honest(plan: Plan, steps: u64) -> How {
-    let lie = Lie::Nothing;
-    How { plan, lie, steps }
+fn honest(fault: Option<(u64, Fault)>, steps: u64) -> How {
+    How {
+        fault,
+        lie: Lie::Nothing,
+        is_late: false,
+        steps,
+    }
 }
 
 /// Opens the log, makes calls and crashes. Returns what is on the disk then, and how many system
 /// calls were made. `Err`: an acknowledged record was lost, or a record was never appended.
 fn life(
-    image: &Image,
+    before: &SimFs,
     model: &mut Model,
     rng: &mut Rng,
     how: How,
-) -> Result<(Image, usize), String> {
-    let How { plan, lie, steps } = how;
-    let disk = Disk::new(image, plan, lie);
-    match open(&disk) {
+) -> Result<(SimFs, u64), String> {
+    let fs = before.copy();
+    fs.set_lie(how.lie);
+    if let Some((at, fault)) = how.fault {
+        fs.plan(at, fault);
+    }
+    match open(&fs) {
         Ok((mut wal, found)) => {
             model.check(&found)?;
             model.opened = true;
+            fs.hold(how.is_late);
             let mut done = Ok(());
-            for _ in 0..steps {
-                done = model.act(&mut wal, rng);
+            for _ in 0..how.steps {
+                done = model.act(&mut wal, &fs, how, rng);
                 if done.is_err() {
                     break;
                 }
@@ -259,47 +338,50 @@ fn life(
             if done.is_ok() && rng.percent(20) {
                 done = wal.close();
                 if done.is_ok() {
-                    (model.acked, model.commit_acked) = (model.records.len(), model.commit);
+                    let what = Acknowledged::Records(model.records.len(), model.commit);
+                    model.acknowledge(&fs, what, how.is_late, rng);
                 }
             }
             match done {
-                Err(Error::Io { .. }) if plan == Plan::Run => panic!("{done:?}"),
-                Err(Error::Full) => panic!("the disk is never full here"),
+                Err(Error::Io { .. }) if how.fault.is_none() => panic!("{done:?}"),
+                Err(Error::Full) => panic!("the log keeps within its promise"),
                 Ok(()) | Err(Error::Io { .. }) => {}
             }
         }
-        Err(OpenError::Io(_)) if plan != Plan::Run => {}
+        Err(OpenError::Io(_)) if how.fault.is_some() => {}
         Err(other) => return Err(other.to_string()),
     }
-    let disk = disk.borrow();
-    Ok((disk.crash(rng), disk.calls))
+    Ok((fs.cut_power(rng), fs.calls()))
 }
 
 /// Several lives with crashes at random moments.
-fn lives(seed: u64, lie: Lie) -> Result<(), String> {
+fn lives(seed: u64, lie: Lie, is_late: bool) -> Result<(), String> {
     let mut rng = Rng::new(seed);
-    let (mut image, mut model) = (Image::new(), Model::default());
+    let (mut disk, mut model) = (empty(seed), Model::new());
     for _ in 0..6 {
-        let plan = match rng.percent(60) {
-            true => Plan::StopAt(1 + rng.below(120) as usize),
-            false => Plan::Run,
+        let fault = rng.percent(60).then(|| (1 + rng.below(120), Fault::Cut));
+        let how = How {
+            fault,
+            lie,
+            is_late,
+            steps: 1 + rng.below(60),
         };
-        let steps = 1 + rng.below(60);
-        image = life(&image, &mut model, &mut rng, How { plan, lie, steps })?.0;
+        disk = life(&disk, &mut model, &mut rng, how)?.0;
     }
     let last = How {
-        plan: Plan::Run,
         lie,
-        steps: 1,
+        ..honest(None, 1)
     };
-    life(&image, &mut model, &mut rng, last).map(|_| ())
+    life(&disk, &mut model, &mut rng, last).map(|_| ())
 }
 
 #[test]
 fn crashes_at_random_moments_lose_nothing_acknowledged() {
     for seed in 0..250 {
-        if let Err(what) = lives(seed, Lie::Nothing) {
-            panic!("seed {seed}: {what}");
+        for is_late in [false, true] {
+            if let Err(what) = lives(seed, Lie::Nothing, is_late) {
+                panic!("seed {seed}, late {is_late}: {what}");
+            }
         }
     }
 }
@@ -307,7 +389,9 @@ fn crashes_at_random_moments_lose_nothing_acknowledged() {
 #[test]
 fn skipped_syncs_are_noticed_by_the_checks() {
     for lie in [Lie::Files, Lie::Names] {
-        let noticed = (0..60).filter(|seed| lives(*seed, lie).is_err()).count();
+        let noticed = (0..60)
+            .filter(|seed| lives(*seed, lie, false).is_err())
+            .count();
         assert!(noticed > 10, "{lie:?}: noticed in {noticed} of 60");
     }
 }
@@ -318,11 +402,14 @@ fn a_crash_before_every_call_and_before_every_call_of_the_recovery() {
     for seed in 1..4 {
         let mut at = 1;
         loop {
-            let (mut model, mut rng) = (Model::default(), Rng::new(seed));
-            let plan = Plan::StopAt(at);
-            let (image, made) = life(&Image::new(), &mut model, &mut rng, honest(plan, 80))
+            let (mut model, mut rng) = (Model::new(), Rng::new(seed));
+            let how = How {
+                is_late: at % 2 == 0,
+                ..honest(Some((at, Fault::Cut)), 80)
+            };
+            let (disk, made) = life(&empty(seed), &mut model, &mut rng, how)
                 .unwrap_or_else(|what| panic!("seed {seed}, call {at}: {what}"));
-            recover_with_crash(&image, &model, seed, at);
+            recover_with_crash(&disk, &model, seed, at);
             calls += 1;
             if made < at {
                 break;
@@ -333,47 +420,61 @@ fn a_crash_before_every_call_and_before_every_call_of_the_recovery() {
     assert!(calls > 300, "only {calls} places to crash at");
 }
 
-/// Recovers from `image` with a crash at some of the calls of the recovery, then recovers again and
+/// Recovers from `disk` with a crash at some of the calls of the recovery, then recovers again and
 /// goes on appending.
-fn recover_with_crash(image: &Image, model: &Model, seed: u64, at: usize) {
+fn recover_with_crash(disk: &SimFs, model: &Model, seed: u64, at: u64) {
     for turn in 0..4 {
-        let (mut model, mut rng) = (model.clone(), Rng::new(seed + turn * 1000 + at as u64));
-        let mut image = image.clone();
-        let stop = 1 + (at as u64 * 4 + turn) % 32;
-        for plan in [Plan::StopAt(stop as usize), Plan::Run, Plan::Run] {
-            image = life(&image, &mut model, &mut rng, honest(plan, 4))
+        let (mut model, mut rng) = (model.clone(), Rng::new(seed + turn * 1000 + at));
+        let mut disk = disk.copy();
+        let stop = 1 + (at * 4 + turn) % 32;
+        for fault in [Some((stop, Fault::Cut)), None, None] {
+            disk = life(&disk, &mut model, &mut rng, honest(fault, 4))
                 .unwrap_or_else(|what| panic!("seed {seed}, calls {at}, {stop}: {what}"))
                 .0;
         }
     }
 }
 
+/// Lets each call of a life fail in turn. Returns how many there were.
+fn fail_each_call(seed: u64, fault: Fault) -> u64 {
+    for at in 1.. {
+        let (mut model, mut rng) = (Model::new(), Rng::new(seed));
+        // Half of the faults strike a new directory.
+        let mut disk = empty(seed);
+        if at % 2 == 0 {
+            let first = life(&disk, &mut model, &mut rng, honest(None, 40));
+            disk = first.expect("nothing failed").0;
+        }
+        let how = honest(Some((at, fault)), 40);
+        let (disk, made) = life(&disk, &mut model, &mut rng, how)
+            .unwrap_or_else(|what| panic!("seed {seed}, {fault:?} at {at}: {what}"));
+        life(&disk, &mut model, &mut rng, honest(None, 10))
+            .unwrap_or_else(|what| panic!("seed {seed}, after {fault:?} at {at}: {what}"));
+        if made < at {
+            return at;
+        }
+    }
+    unreachable!("a life has an end")
+}
+
 #[test]
 fn an_error_of_any_call_is_returned_and_loses_nothing_acknowledged() {
-    const EIO: i32 = 5;
     for seed in 1..4 {
-        let mut at = 1;
-        loop {
-            let (mut model, mut rng) = (Model::default(), Rng::new(seed));
-            let first = life(&Image::new(), &mut model, &mut rng, honest(Plan::Run, 40));
-            let (image, _) = first.expect("nothing failed");
-            let plan = Plan::FailAt(at, EIO);
-            let (image, made) = life(&image, &mut model, &mut rng, honest(plan, 40))
-                .unwrap_or_else(|what| panic!("seed {seed}, call {at}: {what}"));
-            life(&image, &mut model, &mut rng, honest(Plan::Run, 10))
-                .unwrap_or_else(|what| panic!("seed {seed}, after call {at}: {what}"));
-            if made < at {
-                break;
-            }
-            at += 1;
-        }
-        assert!(at > 60, "only {at} calls");
+        let calls = fail_each_call(seed, Fault::Fail);
+        assert!(calls > 60, "only {calls} calls");
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_call_loses_nothing_and_stops_nothing() {
+    for seed in 1..4 {
+        fail_each_call(seed, Fault::Full);
     }
 }
 
 #[test]
 fn after_a_final_error_every_call_returns_it() {
-    let disk = Disk::new(&Image::new(), Plan::Run, Lie::Nothing);
+    let disk = empty(1);
     let (mut wal, _) = open(&disk).expect("it opens");
     let record = |index| Record::Entry {
         term: 1,
@@ -381,7 +482,7 @@ fn after_a_final_error_every_call_returns_it() {
         body: b"body",
     };
     wal.append(&[record(1)], 0).expect("it is staged");
-    disk.borrow_mut().plan(Plan::FailAt(1, 5));
+    disk.plan(1, Fault::Fail);
     let error = wal.start_sync().expect_err("the sync failed");
     assert!(matches!(&error, Error::Io { call, .. } if *call == "fdatasync"));
     assert_eq!(wal.start_sync(), Err(error.clone()));
@@ -395,14 +496,12 @@ fn after_a_final_error_every_call_returns_it() {
 #[test]
 fn a_crash_while_wiping_leaves_the_old_log_or_a_new_one() {
     for at in 1.. {
-        let (mut model, mut rng) = (Model::default(), Rng::new(at));
-        let first = life(&Image::new(), &mut model, &mut rng, honest(Plan::Run, 40));
-        let disk = Disk::new(&first.expect("nothing failed").0, Plan::Run, Lie::Nothing);
-        disk.borrow_mut().plan(Plan::StopAt(at as usize));
-        let path = disk.borrow().path();
-        let wiped = wal::wipe_with(&path, Disk::hook(&disk));
-        let image = disk.borrow().crash(&mut rng);
-        let disk = Disk::new(&image, Plan::Run, Lie::Nothing);
+        let (mut model, mut rng) = (Model::new(), Rng::new(at));
+        let first = life(&empty(at), &mut model, &mut rng, honest(None, 40));
+        let disk = first.expect("nothing failed").0;
+        disk.plan(at, Fault::Cut);
+        let wiped = wal::wipe_with(disk.clone(), Path::new("/data"), None);
+        let disk = disk.cut_power(&mut rng);
         let (_, found) = open(&disk).expect("the log is the old one or a new one");
         match (wiped, found.is_new) {
             (Ok(()), true) => return,
@@ -418,25 +517,24 @@ fn a_crash_while_wiping_leaves_the_old_log_or_a_new_one() {
 #[test]
 fn a_crash_while_starting_over_leaves_the_old_log_or_a_new_one() {
     for at in 1.. {
-        let (mut model, mut rng) = (Model::default(), Rng::new(at));
-        let first = life(&Image::new(), &mut model, &mut rng, honest(Plan::Run, 40));
-        let disk = Disk::new(&first.expect("nothing failed").0, Plan::Run, Lie::Nothing);
+        let (mut model, mut rng) = (Model::new(), Rng::new(at));
+        let first = life(&empty(at), &mut model, &mut rng, honest(None, 40));
+        let disk = first.expect("nothing failed").0;
         let (mut wal, _) = open(&disk).expect("it opens");
-        disk.borrow_mut().plan(Plan::StopAt(at as usize));
-        let path = disk.borrow().path();
+        disk.plan(at, Fault::Cut);
         let options = Options {
-            dir: path,
-            segment_bytes: SEGMENT,
             identity: IDENTITY + 1,
+            ..options()
         };
         let started = wal.start_over(&options);
+        disk.plan_nothing();
         if let Ok(found) = &started {
             assert_eq!(
                 (found.identity, found.entries.len(), found.state),
                 (IDENTITY + 1, 0, None)
             );
             assert!(
-                matches!(Wal::open(options), Err(OpenError::Locked { .. })),
+                matches!(open(&disk), Err(OpenError::Locked { .. })),
                 "the directory stays locked"
             );
             wal.append(
@@ -450,8 +548,7 @@ fn a_crash_while_starting_over_leaves_the_old_log_or_a_new_one() {
             .expect("it goes on");
         }
         drop(wal);
-        let image = disk.borrow().crash(&mut rng);
-        let disk = Disk::new(&image, Plan::Run, Lie::Nothing);
+        let disk = disk.cut_power(&mut rng);
         let (_, found) = open(&disk).expect("the log is the old one or a new one");
         match (started.is_ok(), found.identity == IDENTITY && !found.is_new) {
             (true, true) => panic!("the old log is still there"),

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use wal::os::{Hook, SystemCall, Verdict};
+use wal::dir::{Hook, SystemCall, Verdict};
 use wal::{Options, Record, Recovered, Wal};
 
 const BODY: [u8; 1000] = [b'a'; 1000];

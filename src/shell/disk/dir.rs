@@ -2,10 +2,11 @@
 //!
 //! This file knows the names of all files that tern keeps in the directory, and never reads them.
 //! Errors are sentences for the user: what is wrong, where, and what to do.
-use super::{export, files, membership, snapfile, standby};
-use std::fs;
+use super::files::{self, DataDir};
+use super::{export, membership, snapfile, standby};
 use std::io;
 use std::path::Path;
+use wal::fs::{FileSystem, PathKind};
 
 /// Files in a data directory of etcd 0.4.
 const ETCD_FILES: [&str; 2] = ["log", "conf"];
@@ -17,9 +18,9 @@ const ETCD_FOLDERS: [&str; 2] = ["member", "proxy"];
 /// # Errors
 ///
 /// A system call failed.
-pub fn create(data_dir: &Path) -> Result<(), String> {
+pub fn create<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
     let snapshots = snapfile::folder(data_dir);
-    files::create_folder(&snapshots).map_err(|e| {
+    data_dir.fs().create_folder(&snapshots).map_err(|e| {
         format!(
             "cannot make the folder {}: {e}. -data-dir names another place",
             snapshots.display()
@@ -32,9 +33,10 @@ pub fn create(data_dir: &Path) -> Result<(), String> {
 /// # Errors
 ///
 /// The directory has a file or folder of etcd's.
-pub fn refuse_foreign(data_dir: &Path) -> Result<(), String> {
-    let file = ETCD_FILES.iter().find(|n| data_dir.join(n).is_file());
-    let folder = ETCD_FOLDERS.iter().find(|n| data_dir.join(n).is_dir());
+pub fn refuse_foreign<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
+    let is = |name: &str, kind| data_dir.fs().kind(&data_dir.join(name)) == Some(kind);
+    let file = ETCD_FILES.iter().find(|n| is(n, PathKind::File));
+    let folder = ETCD_FOLDERS.iter().find(|n| is(n, PathKind::Folder));
     let Some(name) = file.or(folder) else {
         return Ok(());
     };
@@ -56,15 +58,16 @@ pub fn refuse_foreign(data_dir: &Path) -> Result<(), String> {
 /// # Errors
 ///
 /// A file cannot be removed.
-pub fn wipe(data_dir: &Path) -> Result<(), String> {
+pub fn wipe<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
     let failed = |path: &Path, e: io::Error| format!("-f: cannot remove {}: {e}", path.display());
-    wal::wipe(data_dir).map_err(|e| format!("-f: cannot remove the log: {e}"))?;
-    let entries = fs::read_dir(data_dir).map_err(|e| failed(data_dir, e))?;
-    for entry in entries {
-        let path = entry.map_err(|e| failed(data_dir, e))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let fs = data_dir.fs();
+    wal::wipe_with(fs.clone(), data_dir.path(), None)
+        .map_err(|e| format!("-f: cannot remove the log: {e}"))?;
+    let names = fs.list(data_dir.path());
+    for name in names.map_err(|e| failed(data_dir.path(), e))? {
         if is_wiped(&name) {
-            files::remove(&path).map_err(|e| failed(&path, e))?;
+            let path = data_dir.join(&name);
+            fs.remove(&path).map_err(|e| failed(&path, e))?;
         }
     }
     Ok(())
@@ -87,26 +90,31 @@ fn is_wiped(name: &str) -> bool {
 /// # Errors
 ///
 /// A file cannot be removed, or a system call failed.
-pub fn wipe_besides_log(data_dir: &Path) -> Result<(), String> {
+pub fn wipe_besides_log<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
+    let fs = data_dir.fs();
     let membership = data_dir.join(membership::FILE);
-    files::remove(&membership)
+    fs.remove(&membership)
         .map_err(|e| format!("cannot remove {}: {e}", membership.display()))?;
     let snapshots = snapfile::folder(data_dir);
-    files::remove(&snapshots).map_err(|e| format!("cannot remove {}: {e}", snapshots.display()))?;
+    fs.remove(&snapshots)
+        .map_err(|e| format!("cannot remove {}: {e}", snapshots.display()))?;
     create(data_dir)?;
     // If a crash brought an old file back, it would not belong to the new log.
-    files::sync_folder(data_dir).map_err(|e| format!("{}: {e}", data_dir.display()))
+    files::sync_folder(fs, data_dir.path()).map_err(|e| format!("{}: {e}", data_dir.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use wal::os::Os;
 
     #[test]
     fn a_directory_of_etcd_is_refused_and_wiped_only_on_demand() {
         for (name, is_dir) in [("log", false), ("conf", false), ("member", true)] {
             let dir = tempfile::tempdir().expect("a temporary folder");
-            create(dir.path()).expect("made");
+            let data_dir = DataDir::new(Os, dir.path());
+            create(&data_dir).expect("made");
             let path = dir.path().join(name);
             if is_dir {
                 fs::create_dir(&path).expect("made");
@@ -114,10 +122,10 @@ mod tests {
                 fs::write(&path, "x").expect("made");
             }
             fs::write(dir.path().join("notes.txt"), "mine").expect("made");
-            let text = refuse_foreign(dir.path()).expect_err("etcd's");
+            let text = refuse_foreign(&data_dir).expect_err("etcd's");
             assert!(text.contains(&format!("({name})")), "{text}");
-            wipe(dir.path()).expect("wiped");
-            refuse_foreign(dir.path()).expect("clean");
+            wipe(&data_dir).expect("wiped");
+            refuse_foreign(&data_dir).expect("clean");
             assert!(dir.path().join("notes.txt").exists());
             assert!(!path.exists());
         }

@@ -2,10 +2,10 @@
 //!
 //! It is written in pieces under a temporary name and renamed once it is whole. Start with
 //! [`Export::new`].
-use super::files;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use super::files::{self, DataDir};
+use std::io;
+use wal::fs::{FileSystem, OpenFile};
+use wal::os::Os;
 
 /// The name of the file until it is whole.
 const TEMPORARY: &str = "migrate.tmp";
@@ -13,26 +13,28 @@ const TEMPORARY: &str = "migrate.tmp";
 pub const SUFFIX: &str = "-migrate.snap";
 
 /// An export that is being written.
-pub struct Export {
-    file: File,
+pub struct Export<F: FileSystem = Os> {
+    file: F::File,
+    /// Bytes written so far.
+    length: u64,
     /// Bytes written since the last sync; at most [`files::UNSYNCED_BYTES_MAX`] and one piece.
     unsynced: usize,
-    /// The data directory.
-    folder: PathBuf,
+    data_dir: DataDir<F>,
 }
 
-impl Export {
+impl<F: FileSystem> Export<F> {
     /// Makes the file. Only its owner may read it. An unfinished export is overwritten.
     ///
     /// # Errors
     ///
     /// A system call failed; with its text.
-    pub fn new(folder: &Path) -> Result<Export, String> {
-        let file = files::create(&folder.join(TEMPORARY));
+    pub fn new(data_dir: &DataDir<F>) -> Result<Export<F>, String> {
+        let file = data_dir.fs().create(&data_dir.join(TEMPORARY));
         Ok(Export {
             file: file.map_err(|e| e.to_string())?,
+            length: 0,
             unsynced: 0,
-            folder: folder.to_path_buf(),
+            data_dir: data_dir.clone(),
         })
     }
 
@@ -41,16 +43,17 @@ impl Export {
     /// # Errors
     ///
     /// A system call failed; with its text. The export is given up.
-    pub fn append(mut self, bytes: &[u8]) -> Result<Export, String> {
+    pub fn append(mut self, bytes: &[u8]) -> Result<Export<F>, String> {
         self.write(bytes).map_err(|e| e.to_string())?;
         Ok(self)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
+        self.file.write_at(bytes, self.length)?;
+        self.length += bytes.len() as u64;
         self.unsynced += bytes.len();
         if self.unsynced >= files::UNSYNCED_BYTES_MAX {
-            self.file.sync_data()?;
+            self.file.sync()?;
             self.unsynced = 0;
         }
         Ok(())
@@ -66,10 +69,11 @@ impl Export {
     }
 
     fn rename(&self, raft: u64) -> io::Result<()> {
-        self.file.sync_all()?;
+        self.file.sync()?;
         let name = format!("{raft}{SUFFIX}");
-        fs::rename(self.folder.join(TEMPORARY), self.folder.join(name))?;
-        files::sync_folder(&self.folder)
+        let (fs, dir) = (self.data_dir.fs(), &self.data_dir);
+        fs.rename(&dir.join(TEMPORARY), &dir.join(&name))?;
+        files::sync_folder(fs, dir.path())
     }
 }
 
@@ -79,9 +83,10 @@ mod tests {
 
     #[test]
     fn an_export_appears_whole_and_only_its_owner_may_read_it() {
+        use std::fs;
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let export = Export::new(dir.path()).expect("made");
+        let export = Export::new(&DataDir::new(Os, dir.path())).expect("made");
         let export = export.append(b"one ").expect("room");
         let export = export.append(b"two").expect("room");
         export.finish(12).expect("room");

@@ -3,10 +3,10 @@
 //! After a machine was admitted, and until the leader's first snapshot arrives, its id stands only
 //! in this file. A founder has no such file: its first snapshot contains its id. Start with
 //! [`read`].
-use super::files;
+use super::files::{self, DataDir};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::Path;
+use wal::fs::FileSystem;
 
 /// The name of the file in the data directory.
 pub const FILE: &str = "membership";
@@ -31,9 +31,9 @@ pub enum OwnMembership {
 /// # Errors
 ///
 /// The file cannot be read or is damaged; with a sentence for the user.
-pub fn read(data_dir: &Path) -> Result<Option<OwnMembership>, String> {
+pub fn read<F: FileSystem>(data_dir: &DataDir<F>) -> Result<Option<OwnMembership>, String> {
     let path = data_dir.join(FILE);
-    let Some(bytes) = files::read(&path)? else {
+    let Some(bytes) = files::read(data_dir.fs(), &path)? else {
         return Ok(None);
     };
     match serde_json::from_slice(&bytes) {
@@ -50,7 +50,7 @@ pub fn read(data_dir: &Path) -> Result<Option<OwnMembership>, String> {
 /// # Errors
 ///
 /// A system call failed.
-pub fn write(data_dir: &Path, membership: &OwnMembership) -> io::Result<()> {
+pub fn write<F: FileSystem>(data_dir: &DataDir<F>, membership: &OwnMembership) -> io::Result<()> {
     files::replace(data_dir, FILE, &serde_json::to_vec(membership)?)
 }
 
@@ -58,18 +58,20 @@ pub fn write(data_dir: &Path, membership: &OwnMembership) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::fs;
+    use wal::os::Os;
 
     #[test]
     fn membership_is_read_back_and_damage_is_reported() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        assert_eq!(read(dir.path()), Ok(None));
+        let data_dir = DataDir::new(Os, dir.path());
+        assert_eq!(read(&data_dir), Ok(None));
         let member = OwnMembership::Member {
             id: 5,
             incarnation: u64::MAX,
         };
-        write(dir.path(), &member).expect("room");
-        assert_eq!(read(dir.path()), Ok(Some(member)));
+        write(&data_dir, &member).expect("room");
+        assert_eq!(read(&data_dir), Ok(Some(member)));
         fs::write(dir.path().join(FILE), "{\"member\":{\"id\":5").expect("room");
-        read(dir.path()).expect_err("cut short");
+        read(&data_dir).expect_err("cut short");
     }
 }

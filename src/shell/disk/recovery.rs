@@ -10,11 +10,12 @@
 //!
 //! A directory that contradicts itself is refused. Every error is a sentence that names the file,
 //! what is wrong with it and the next step. Start with [`Disk::open_to`].
+use super::files::DataDir;
 use super::membership::{self, OwnMembership};
 use super::snapfile::{SnapshotFileWriter, Unusable};
 use super::snapshots::{self, KEPT, Snapshots};
 use super::standby::{self, StandbyRecord};
-use super::{Disk, ROOM_BYTES_MIN, SyncDelay, dir, random, snapfile};
+use super::{Disk, ROOM_BYTES_MIN, SyncDelay, dir, random_of, snapfile};
 use crate::core::machine::{Founding, Machine, Recovered, Space};
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{
@@ -24,9 +25,9 @@ use crate::core::store::{HistoryLimits, Store};
 use crate::shell::clock;
 use crate::shell::config::Config;
 use std::collections::VecDeque;
-use std::fs;
 use std::io;
-use std::path::Path;
+use wal::fs::{Access, FileSystem, OpenFile};
+use wal::os::Os;
 use wal::{OpenError, Options, Wal};
 
 /// How long to wait for the lock of the directory, in milliseconds: the process that holds it may
@@ -65,15 +66,26 @@ impl Disk {
     ///
     /// The directory cannot be used; with a sentence for the user.
     pub fn open_to(config: &Config, joins: bool) -> Result<(Disk, Recovered), String> {
-        let data_dir = config.data_dir.as_path();
-        prepare(config)?;
-        let (mut wal, mut log) = open_log(config)?;
+        Disk::open_on(Os, config, joins)
+    }
+}
+
+impl<F: FileSystem> Disk<F> {
+    /// [`Disk::open_to`] on a file system.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be used; with a sentence for the user.
+    pub fn open_on(fs: F, config: &Config, joins: bool) -> Result<(Disk<F>, Recovered), String> {
+        let data_dir = &DataDir::new(fs, &config.data_dir);
+        prepare(data_dir, config)?;
+        let (mut wal, mut log) = open_log(data_dir, config)?;
         let membership = membership::read(data_dir)?;
         let record = standby::read(data_dir)?;
         let peers = record.as_ref().map_or(Vec::new(), known_peers);
         let standby = record.filter(|r| r.is_current(membership.as_ref(), log.identity));
         if let Some(standby) = &standby {
-            log = wipe_abandoned(config, &mut wal, log, standby)?;
+            log = wipe_abandoned(data_dir, config, &mut wal, log, standby)?;
         }
         if log.torn_bytes > 0 {
             log::info!(
@@ -96,7 +108,7 @@ impl Disk {
             (recover_nothing(known_id, &log), 0)
         } else {
             if is_empty {
-                let founding = found_cluster(config, &mut wal, &mut log)?;
+                let founding = found_cluster(data_dir, config, &mut wal, &mut log)?;
                 kept = vec![founding.meta.index];
             }
             let base = restore_newest(data_dir, &mut kept, limits)?;
@@ -106,7 +118,7 @@ impl Disk {
         // A machine whose id is in its snapshot is a member, whatever `standby_info` says.
         let standby = standby.filter(|_| recovered.id.is_none());
         let disk = Disk {
-            data_dir: data_dir.to_path_buf(),
+            data_dir: data_dir.clone(),
             wal,
             segment_bytes: config.segment_bytes,
             incarnation,
@@ -129,8 +141,7 @@ impl Disk {
 }
 
 /// Makes the directory, wipes it or refuses it.
-fn prepare(config: &Config) -> Result<(), String> {
-    let data_dir = config.data_dir.as_path();
+fn prepare<F: FileSystem>(data_dir: &DataDir<F>, config: &Config) -> Result<(), String> {
     dir::create(data_dir)?;
     if !config.force {
         return dir::refuse_foreign(data_dir);
@@ -156,9 +167,10 @@ fn id_of(membership: Option<OwnMembership>, identity: u64) -> Option<PeerId> {
 
 /// Finishes the wipe that a crash interrupted when this machine became a standby. Returns the log
 /// that is left.
-fn wipe_abandoned(
+fn wipe_abandoned<F: FileSystem>(
+    data_dir: &DataDir<F>,
     config: &Config,
-    wal: &mut Wal,
+    wal: &mut Wal<F>,
     log: wal::Recovered,
     standby: &StandbyRecord,
 ) -> Result<wal::Recovered, String> {
@@ -166,14 +178,14 @@ fn wipe_abandoned(
         None => Ok(log),
         // The crash came before the log was replaced.
         Some(abandoned) if abandoned == log.identity => {
-            let options = wal_options(config)?;
+            let options = wal_options(data_dir, config)?;
             let log = wal.start_over(&options).map_err(|e| e.to_string())?;
-            dir::wipe_besides_log(&config.data_dir)?;
+            dir::wipe_besides_log(data_dir)?;
             Ok(log)
         }
         // The log was replaced. The snapshots and `membership` may still be there.
         Some(_) => {
-            dir::wipe_besides_log(&config.data_dir)?;
+            dir::wipe_besides_log(data_dir)?;
             Ok(log)
         }
     }
@@ -198,20 +210,23 @@ fn term_and_vote(state: Option<(u64, u64)>) -> (Term, Option<PeerId>) {
 }
 
 /// Options for a log with a new random number.
-fn wal_options(config: &Config) -> Result<Options, String> {
+fn wal_options<F: FileSystem>(data_dir: &DataDir<F>, config: &Config) -> Result<Options, String> {
     Ok(Options {
         dir: config.data_dir.clone(),
         segment_bytes: config.segment_bytes,
-        identity: random()?,
+        identity: random_of(data_dir.fs())?,
     })
 }
 
 /// Opens the log. Waits a while if another process has locked it.
-fn open_log(config: &Config) -> Result<(Wal, wal::Recovered), String> {
-    let options = wal_options(config)?;
+fn open_log<F: FileSystem>(
+    data_dir: &DataDir<F>,
+    config: &Config,
+) -> Result<(Wal<F>, wal::Recovered), String> {
+    let options = wal_options(data_dir, config)?;
     let mut waited_ms = 0;
     loop {
-        match Wal::open(options.clone()) {
+        match Wal::open_on(data_dir.fs().clone(), options.clone(), None) {
             Err(OpenError::Locked { .. }) if waited_ms < LOCK_MS_MAX => {
                 clock::pause(LOCK_PAUSE_MS);
                 waited_ms += LOCK_PAUSE_MS;
@@ -224,25 +239,29 @@ fn open_log(config: &Config) -> Result<(Wal, wal::Recovered), String> {
 
 /// Makes the beginning of a new cluster durable: first the term, then the first snapshot. A crash
 /// before the snapshot leaves a directory that holds nothing, and the next start founds again.
-fn found_cluster(
+fn found_cluster<F: FileSystem>(
+    data_dir: &DataDir<F>,
     config: &Config,
-    wal: &mut Wal,
+    wal: &mut Wal<F>,
     log: &mut wal::Recovered,
 ) -> Result<Founding, String> {
-    let founding = Machine::bootstrap(&config.settings(), log.identity, random()?);
+    let founding = Machine::bootstrap(&config.settings(), log.identity, random_of(data_dir.fs())?);
     log.state = Some((founding.term.0, 0));
     wal.save_state(founding.term.0, 0)
         .map_err(|e| e.to_string())?;
-    write_first_snapshot(&config.data_dir, &founding).map_err(|e| {
+    write_first_snapshot(data_dir, &founding).map_err(|e| {
         format!(
             "{}: cannot write the first snapshot: {e}",
-            config.data_dir.display()
+            data_dir.display()
         )
     })?;
     Ok(founding)
 }
 
-fn write_first_snapshot(data_dir: &Path, founding: &Founding) -> io::Result<()> {
+fn write_first_snapshot<F: FileSystem>(
+    data_dir: &DataDir<F>,
+    founding: &Founding,
+) -> io::Result<()> {
     let mut writer = SnapshotFileWriter::new(data_dir, &founding.meta)?;
     for chunk in &founding.chunks {
         writer.append(chunk)?;
@@ -253,8 +272,8 @@ fn write_first_snapshot(data_dir: &Path, founding: &Founding) -> io::Result<()> 
 
 /// Restores the newest snapshot in `kept` that is whole. Damaged ones are removed from `kept` and
 /// set aside: the older snapshot and the log, which continues from it, hold the same data.
-fn restore_newest(
-    data_dir: &Path,
+fn restore_newest<F: FileSystem>(
+    data_dir: &DataDir<F>,
     kept: &mut Vec<Index>,
     limits: HistoryLimits,
 ) -> Result<RestoredSnapshot, String> {
@@ -262,12 +281,13 @@ fn restore_newest(
     let mut damaged = Vec::new();
     while let Some(index) = kept.first().copied() {
         let path = snapfile::file_of(data_dir, index);
-        match snapshots::restore(&path, index, limits) {
+        match snapshots::restore(data_dir.fs(), &path, index, limits) {
             Ok((meta, store)) => {
                 for index in damaged {
                     set_aside(data_dir, index)?;
                 }
-                let bytes = fs::metadata(&path).map_or(0, |m| m.len());
+                let file = data_dir.fs().open(&path, Access::Read);
+                let bytes = file.and_then(|file| file.length()).unwrap_or(0);
                 return Ok(RestoredSnapshot { meta, store, bytes });
             }
             Err(Unusable::Foreign(text)) => return Err(text),
@@ -295,17 +315,18 @@ const RESTORE_OR_JOIN: &str = "Restore the directory from a backup, or, if other
 
 /// Renames a damaged snapshot. It is no longer one of the kept snapshots, and an operator can
 /// examine it.
-fn set_aside(data_dir: &Path, index: Index) -> Result<(), String> {
+fn set_aside<F: FileSystem>(data_dir: &DataDir<F>, index: Index) -> Result<(), String> {
     let path = snapfile::file_of(data_dir, index);
     let aside = path.with_extension("damaged");
-    fs::rename(&path, aside).map_err(|e| format!("{}: {e}", path.display()))
+    let renamed = data_dir.fs().rename(&path, &aside);
+    renamed.map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Discards a log that ends before the snapshot or contradicts it. A crash came after the leader's
 /// snapshot was stored and before the log recorded its installation. Appends that record. Returns
 /// how many records were appended.
-fn discard_log_before(
-    wal: &mut Wal,
+fn discard_log_before<F: FileSystem>(
+    wal: &mut Wal<F>,
     log: &mut wal::Recovered,
     meta: &SnapshotMeta,
 ) -> Result<u64, String> {
@@ -338,8 +359,8 @@ fn continues(entries: &[wal::Entry], term: u64, index: u64) -> bool {
 }
 
 /// Assembles the recovered state from snapshot and log.
-fn join_parts(
-    data_dir: &Path,
+fn join_parts<F: FileSystem>(
+    data_dir: &DataDir<F>,
     log: wal::Recovered,
     base: RestoredSnapshot,
     known_id: Option<PeerId>,
@@ -391,7 +412,11 @@ fn join_parts(
 }
 
 /// Refuses a log whose first entry does not follow the snapshot of index `at`.
-fn refuse_gap(data_dir: &Path, log: &wal::Recovered, at: Index) -> Result<(), String> {
+fn refuse_gap<F: FileSystem>(
+    data_dir: &DataDir<F>,
+    log: &wal::Recovered,
+    at: Index,
+) -> Result<(), String> {
     let first = log.entries.first().map_or(at.0 + 1, |e| e.index);
     let installed = log.installed.as_ref().map_or(0, |i| i.index);
     if first <= at.0 + 1 && installed <= at.0 {
@@ -431,7 +456,8 @@ mod tests {
     use super::*;
     use crate::core::machine::StandbyInfo;
     use crate::shell::config::{self, ProcessInputs, Start};
-    use crate::shell::disk::files;
+    use std::fs;
+    use std::path::Path;
 
     fn config_of(data_dir: &Path) -> Config {
         let args = [
@@ -480,7 +506,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
         let (mut disk, first) = open(&config, true);
-        disk.keep_id(PeerId(5));
+        disk.keep_id(PeerId(5)).expect("kept");
         drop(disk);
         for joins in [true, false] {
             let (disk, found) = open(&config, joins);
@@ -498,8 +524,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
         let (mut disk, first) = open(&config, true);
-        disk.keep_id(PeerId(5));
-        disk.keep_standby(&standby_info(), true);
+        disk.keep_id(PeerId(5)).expect("kept");
+        disk.keep_standby(&standby_info(), true).expect("kept");
         // The process died before it wiped the log.
         drop(disk);
         let mut numbers = Vec::new();
@@ -518,11 +544,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
         let (mut disk, _) = open(&config, true);
-        disk.keep_id(PeerId(5));
-        disk.keep_standby(&standby_info(), true);
+        disk.keep_id(PeerId(5)).expect("kept");
+        disk.keep_standby(&standby_info(), true).expect("kept");
         drop(disk);
         let (mut disk, _) = open(&config, false);
-        disk.keep_id(PeerId(9));
+        disk.keep_id(PeerId(9)).expect("kept");
         drop(disk);
         let (mut disk, found) = open(&config, true);
         assert_eq!(
@@ -532,9 +558,9 @@ mod tests {
         );
 
         // The machine is removed again, and wipes its log while it runs.
-        disk.keep_standby(&standby_info(), true);
-        let number = disk.start_over();
-        disk.keep_standby(&standby_info(), false);
+        disk.keep_standby(&standby_info(), true).expect("kept");
+        let number = disk.start_over().expect("wiped");
+        disk.keep_standby(&standby_info(), false).expect("kept");
         drop(disk);
         let (disk, found) = open(&config, true);
         assert_eq!((found.id, found.incarnation), (None, number));
@@ -546,9 +572,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
         let (mut disk, _) = open(&config, true);
-        disk.keep_standby(&standby_info(), true);
+        disk.keep_standby(&standby_info(), true).expect("kept");
         drop(disk);
-        dir::wipe(&config.data_dir).expect("wiped");
+        dir::wipe(&DataDir::new(Os, &config.data_dir)).expect("wiped");
         let (_disk, found) = open(&config, false);
         assert!(found.id == Some(PeerId(1)) && found.snapshot.is_some());
     }
@@ -560,7 +586,10 @@ mod tests {
         let config = config_of(&dir.path().join("data"));
         drop(open(&config, false));
         let mut names = vec!["membership".to_string(), "standby_info".to_string()];
-        for folder in [config.data_dir.clone(), snapfile::folder(&config.data_dir)] {
+        for folder in [
+            config.data_dir.clone(),
+            config.data_dir.join(snapfile::FOLDER),
+        ] {
             for entry in fs::read_dir(folder).expect("there") {
                 let path = entry.expect("an entry").path();
                 let below = path.strip_prefix(&config.data_dir).expect("in it");
@@ -584,7 +613,7 @@ mod tests {
                     Err(error) => error,
                 };
                 assert!(error.contains(&name), "{name}: {error}");
-                files::remove(&path).expect("removed");
+                Os.remove(&path).expect("removed");
             }
             if was_there {
                 fs::rename(&aside, &path).expect("put back");

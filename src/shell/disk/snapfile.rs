@@ -14,12 +14,13 @@
 //! is whole unless the disk has damaged it.
 //!
 //! Start with [`SnapshotFileWriter`] and [`SnapshotFileReader`].
-use super::files;
+use super::files::{self, DataDir};
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{Index, SnapshotMeta};
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+use wal::fs::{Access, FileSystem, OpenFile};
+use wal::os::is_wrong_kind;
 
 /// The name of the folder in the data directory.
 pub const FOLDER: &str = "snapshot";
@@ -34,7 +35,7 @@ const CHUNK_BYTES_MAX: u32 = 64 * 1024 * 1024;
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The folder of the snapshots.
-pub fn folder(data_dir: &Path) -> PathBuf {
+pub fn folder<F: FileSystem>(data_dir: &DataDir<F>) -> PathBuf {
     data_dir.join(FOLDER)
 }
 
@@ -44,12 +45,12 @@ fn name(index: Index, suffix: &str) -> String {
 }
 
 /// The path of a whole snapshot.
-pub fn file_of(data_dir: &Path, index: Index) -> PathBuf {
+pub fn file_of<F: FileSystem>(data_dir: &DataDir<F>, index: Index) -> PathBuf {
     folder(data_dir).join(name(index, "snap"))
 }
 
 /// The path of a snapshot that is being written.
-pub fn unfinished(data_dir: &Path, index: Index) -> PathBuf {
+pub fn unfinished<F: FileSystem>(data_dir: &DataDir<F>, index: Index) -> PathBuf {
     folder(data_dir).join(name(index, "tmp"))
 }
 
@@ -58,11 +59,10 @@ pub fn unfinished(data_dir: &Path, index: Index) -> PathBuf {
 /// # Errors
 ///
 /// A system call failed.
-pub fn list(data_dir: &Path) -> io::Result<Vec<Index>> {
+pub fn list<F: FileSystem>(data_dir: &DataDir<F>) -> io::Result<Vec<Index>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder(data_dir))? {
-        let name = entry?.file_name();
-        let index = name.to_str().and_then(|n| n.strip_suffix(".snap"));
+    for name in data_dir.fs().list(&folder(data_dir))? {
+        let index = name.strip_suffix(".snap");
         found.extend(index.and_then(|n| n.parse().ok()).map(Index));
     }
     found.sort_by(|a, b| b.cmp(a));
@@ -75,24 +75,24 @@ pub fn list(data_dir: &Path) -> io::Result<Vec<Index>> {
 /// # Errors
 ///
 /// A system call failed.
-pub fn prune(data_dir: &Path, keep: usize) -> io::Result<Vec<Index>> {
+pub fn prune<F: FileSystem>(data_dir: &DataDir<F>, keep: usize) -> io::Result<Vec<Index>> {
     let mut all = list(data_dir)?;
     for index in all.drain(keep.min(all.len())..) {
-        remove_file(&file_of(data_dir, index))?;
+        remove_file(data_dir, &file_of(data_dir, index))?;
     }
-    for entry in fs::read_dir(folder(data_dir))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "tmp") {
-            remove_file(&path)?;
+    let folder = folder(data_dir);
+    for name in data_dir.fs().list(&folder)? {
+        if name.ends_with(".tmp") {
+            remove_file(data_dir, &folder.join(name))?;
         }
     }
     Ok(all)
 }
 
 /// Removes a file; the text of the error names it.
-fn remove_file(path: &Path) -> io::Result<()> {
-    fs::remove_file(path)
-        .map_err(|e| io::Error::new(e.kind(), format!("cannot remove {}: {e}", path.display())))
+fn remove_file<F: FileSystem>(data_dir: &DataDir<F>, path: &Path) -> io::Result<()> {
+    let removed = data_dir.fs().unlink(path);
+    removed.map_err(|e| io::Error::new(e.kind(), format!("cannot remove {}: {e}", path.display())))
 }
 
 fn checksum(index: Index, number: u64, bytes: &[u8]) -> u32 {
@@ -104,9 +104,11 @@ fn checksum(index: Index, number: u64, bytes: &[u8]) -> u32 {
 }
 
 /// A snapshot that is being written.
-pub struct SnapshotFileWriter {
-    file: File,
-    data_dir: PathBuf,
+pub struct SnapshotFileWriter<F: FileSystem> {
+    file: F::File,
+    data_dir: DataDir<F>,
+    /// The length of the file so far, in bytes.
+    length: u64,
     /// The index of the last entry that the snapshot covers; never changes.
     index: Index,
     /// Chunks written so far, the first one included.
@@ -117,24 +119,25 @@ pub struct SnapshotFileWriter {
     unsynced: usize,
 }
 
-impl SnapshotFileWriter {
+impl<F: FileSystem> SnapshotFileWriter<F> {
     /// Makes the file under a temporary name and writes its head and the first chunk.
     ///
     /// # Errors
     ///
     /// A system call failed.
-    pub fn new(data_dir: &Path, meta: &SnapshotMeta) -> io::Result<SnapshotFileWriter> {
+    pub fn new(data_dir: &DataDir<F>, meta: &SnapshotMeta) -> io::Result<SnapshotFileWriter<F>> {
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(MAGIC);
         head[8..12].copy_from_slice(&VERSION.to_le_bytes());
         head[16..24].copy_from_slice(&meta.index.0.to_le_bytes());
         let check = crc32fast::hash(&head[..24]);
         head[24..28].copy_from_slice(&check.to_le_bytes());
-        let mut file = files::create(&unfinished(data_dir, meta.index))?;
-        file.write_all(&head)?;
+        let file = data_dir.fs().create(&unfinished(data_dir, meta.index))?;
+        file.write_at(&head, 0)?;
         let mut writer = SnapshotFileWriter {
             file,
-            data_dir: data_dir.to_path_buf(),
+            data_dir: data_dir.clone(),
+            length: HEAD_BYTES as u64,
             index: meta.index,
             chunks: 0,
             bytes: 0,
@@ -168,15 +171,21 @@ impl SnapshotFileWriter {
         let mut head = [0; 8];
         head[..4].copy_from_slice(&(chunk.len() as u32).to_le_bytes());
         head[4..].copy_from_slice(&checksum(self.index, self.chunks, chunk).to_le_bytes());
-        self.file.write_all(&head)?;
-        self.file.write_all(chunk)?;
+        self.write(&head)?;
+        self.write(chunk)?;
         self.chunks += 1;
         self.bytes += chunk.len() as u64;
         self.unsynced += head.len() + chunk.len();
         if self.unsynced >= files::UNSYNCED_BYTES_MAX {
-            self.file.sync_data()?;
+            self.file.sync()?;
             self.unsynced = 0;
         }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(bytes, self.length)?;
+        self.length += bytes.len() as u64;
         Ok(())
     }
 
@@ -191,13 +200,13 @@ impl SnapshotFileWriter {
         end[16..].copy_from_slice(&self.bytes.to_le_bytes());
         let check = checksum(self.index, self.chunks, &end[8..]);
         end[4..8].copy_from_slice(&check.to_le_bytes());
-        self.file.write_all(&end)?;
-        self.file.sync_all()?;
-        let length = self.file.metadata()?.len();
-        let from = unfinished(&self.data_dir, self.index);
-        fs::rename(from, file_of(&self.data_dir, self.index))?;
-        files::sync_folder(&folder(&self.data_dir))?;
-        Ok(length)
+        self.write(&end)?;
+        self.file.sync()?;
+        let dir = &self.data_dir;
+        let from = unfinished(dir, self.index);
+        dir.fs().rename(&from, &file_of(dir, self.index))?;
+        files::sync_folder(dir.fs(), &folder(dir))?;
+        Ok(self.length)
     }
 
     /// Removes the unfinished file.
@@ -206,7 +215,8 @@ impl SnapshotFileWriter {
     ///
     /// A system call failed.
     pub fn abandon(self) -> io::Result<()> {
-        fs::remove_file(unfinished(&self.data_dir, self.index))
+        let unfinished = unfinished(&self.data_dir, self.index);
+        self.data_dir.fs().unlink(&unfinished)
     }
 }
 
@@ -229,9 +239,24 @@ impl Unusable {
     }
 }
 
+/// Reads a file from its start to its end.
+struct Sequential<T> {
+    file: T,
+    /// Where the next read begins.
+    at: u64,
+}
+
+impl<T: OpenFile> Read for Sequential<T> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(into, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
 /// A snapshot that is being read.
-pub struct SnapshotFileReader {
-    file: BufReader<File>,
+pub struct SnapshotFileReader<F: FileSystem> {
+    file: BufReader<Sequential<F::File>>,
     path: PathBuf,
     /// The index of the last entry that the snapshot covers; never changes.
     index: Index,
@@ -245,7 +270,7 @@ pub struct SnapshotFileReader {
     meta: SnapshotMeta,
 }
 
-impl SnapshotFileReader {
+impl<F: FileSystem> SnapshotFileReader<F> {
     /// Opens the file at `path`, which must be the snapshot of this index, and reads its head and
     /// first chunk.
     ///
@@ -253,19 +278,19 @@ impl SnapshotFileReader {
     ///
     /// The file cannot be read, is damaged, has another format, or is the snapshot of another
     /// index.
-    pub fn open(path: &Path, index: Index) -> Result<SnapshotFileReader, Unusable> {
+    pub fn open(fs: &F, path: &Path, index: Index) -> Result<SnapshotFileReader<F>, Unusable> {
         let failed = |e: io::Error| {
             let text = format!("{}: {e}", path.display());
-            if files::is_wrong_kind(&e) {
+            if is_wrong_kind(&e) {
                 Unusable::Foreign(text)
             } else {
                 Unusable::Damaged(text)
             }
         };
-        let file = files::open(path).map_err(failed)?;
-        let left = file.metadata().map_err(failed)?.len();
+        let file = fs.open(path, Access::Read).map_err(failed)?;
+        let left = file.length().map_err(failed)?;
         let mut reader = SnapshotFileReader {
-            file: BufReader::with_capacity(READ_BUFFER_BYTES, file),
+            file: BufReader::with_capacity(READ_BUFFER_BYTES, Sequential { file, at: 0 }),
             path: path.to_path_buf(),
             index,
             chunks: 0,
@@ -357,14 +382,20 @@ impl SnapshotFileReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use wal::os::Os;
+
+    fn at(dir: &Path) -> DataDir<Os> {
+        DataDir::new(Os, dir)
+    }
 
     fn write(dir: &Path, index: u64, chunks: &[&[u8]]) -> u64 {
-        fs::create_dir_all(folder(dir)).expect("a temporary folder");
+        fs::create_dir_all(folder(&at(dir))).expect("a temporary folder");
         let meta = SnapshotMeta {
             index: Index(index),
             ..SnapshotMeta::default()
         };
-        let mut writer = SnapshotFileWriter::new(dir, &meta).expect("a file");
+        let mut writer = SnapshotFileWriter::new(&at(dir), &meta).expect("a file");
         for chunk in chunks {
             writer.append(chunk).expect("room");
         }
@@ -372,7 +403,8 @@ mod tests {
     }
 
     fn read(dir: &Path, index: u64) -> Result<Vec<Vec<u8>>, Unusable> {
-        let mut reader = SnapshotFileReader::open(&file_of(dir, Index(index)), Index(index))?;
+        let mut reader =
+            SnapshotFileReader::open(&Os, &file_of(&at(dir), Index(index)), Index(index))?;
         let mut chunks = Vec::new();
         while let Some(chunk) = reader.next()? {
             chunks.push(chunk);
@@ -389,7 +421,7 @@ mod tests {
             read(dir.path(), 4),
             Ok(vec![b"one".to_vec(), big, b"three".to_vec()])
         );
-        let path = file_of(dir.path(), Index(4));
+        let path = file_of(&at(dir.path()), Index(4));
         assert_eq!(fs::metadata(path).expect("a file").len(), size);
     }
 
@@ -397,7 +429,7 @@ mod tests {
     fn every_cut_and_flipped_bit_is_noticed() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         write(dir.path(), 4, &[b"one", b"two"]);
-        let path = file_of(dir.path(), Index(4));
+        let path = file_of(&at(dir.path()), Index(4));
         let whole = fs::read(&path).expect("a file");
         for at in 0..whole.len() {
             fs::write(&path, &whole[..at]).expect("room");
@@ -415,7 +447,7 @@ mod tests {
     fn another_format_is_not_damage() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         write(dir.path(), 4, &[b"one"]);
-        let path = file_of(dir.path(), Index(4));
+        let path = file_of(&at(dir.path()), Index(4));
         let mut bytes = fs::read(&path).expect("a file");
         bytes[8] = VERSION as u8 + 1;
         let check = crc32fast::hash(&bytes[..24]).to_le_bytes();
@@ -429,8 +461,8 @@ mod tests {
     fn a_file_of_another_index_is_refused() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         write(dir.path(), 4, &[b"one"]);
-        let at = |i| file_of(dir.path(), Index(i));
-        fs::rename(at(4), at(5)).expect("renamed");
+        let place = |i| file_of(&at(dir.path()), Index(i));
+        fs::rename(place(4), place(5)).expect("renamed");
         read(dir.path(), 5).expect_err("the name of another index");
     }
 
@@ -440,10 +472,12 @@ mod tests {
         for index in [3, 20, 100] {
             write(dir.path(), index, &[b"x"]);
         }
-        SnapshotFileWriter::new(dir.path(), &SnapshotMeta::default()).expect("a file");
-        let kept = prune(dir.path(), 2).expect("pruned");
+        SnapshotFileWriter::new(&at(dir.path()), &SnapshotMeta::default()).expect("a file");
+        let kept = prune(&at(dir.path()), 2).expect("pruned");
         assert_eq!(kept, [Index(100), Index(20)]);
-        let names = fs::read_dir(folder(dir.path())).expect("a folder").count();
+        let names = fs::read_dir(folder(&at(dir.path())))
+            .expect("a folder")
+            .count();
         assert_eq!(names, 2);
     }
 }

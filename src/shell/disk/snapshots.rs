@@ -2,16 +2,16 @@
 //! leader, and those it keeps.
 //!
 //! A full disk is reported to the core, which starts the snapshot again later. Every other failure
-//! ends the process. Start with [`Snapshots::carry_out`].
+//! is returned and must end the process. Start with [`Snapshots::carry_out`].
+use super::DiskFailure;
+use super::files::{self, DataDir};
 use super::snapfile::{self, SnapshotFileReader, SnapshotFileWriter, Unusable};
-use super::{die, files, or_die};
 use crate::core::machine::{SnapshotIn, SnapshotOut};
 use crate::core::raft::{Index, SnapshotMeta};
 use crate::core::store::{BadSnapshot, HistoryLimits, Restore, Store};
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use wal::fs::{Access, FileSystem, OpenFile};
 
 /// How many snapshots are kept. The log is released only up to the older one, so that damage to the
 /// newer one loses nothing.
@@ -23,25 +23,28 @@ const PIECE_BYTES_MAX: u64 = 256 * 1024;
 const INCOMING: &str = "receive.tmp";
 
 /// The snapshot files in use.
-pub struct Snapshots {
-    data_dir: PathBuf,
+pub struct Snapshots<F: FileSystem> {
+    data_dir: DataDir<F>,
     /// Bounds for the event history of a restored store.
     limits: HistoryLimits,
     /// The indexes of the snapshots that are kept, newest first; at most [`KEPT`].
     kept: Vec<Index>,
     /// The snapshot that this machine is writing. `None` also after it failed, until the core
     /// begins the next one.
-    writing: Option<SnapshotFileWriter>,
+    writing: Option<SnapshotFileWriter<F>>,
     /// The file of the snapshot that a leader is sending. `None` before its first piece and after a
     /// refusal. While it is `None`, only a piece at offset 0 is accepted.
-    receiving: Option<File>,
+    receiving: Option<F::File>,
 }
 
-impl Snapshots {
+/// A report to the core, if there is one, or a failure that must end the process.
+type Carried = Result<Option<SnapshotIn>, DiskFailure>;
+
+impl<F: FileSystem> Snapshots<F> {
     /// `kept` are the indexes that recovery found, newest first.
-    pub fn new(data_dir: &Path, limits: HistoryLimits, kept: Vec<Index>) -> Snapshots {
+    pub fn new(data_dir: &DataDir<F>, limits: HistoryLimits, kept: Vec<Index>) -> Snapshots<F> {
         Snapshots {
-            data_dir: data_dir.to_path_buf(),
+            data_dir: data_dir.clone(),
             limits,
             kept,
             writing: None,
@@ -55,21 +58,28 @@ impl Snapshots {
     }
 
     /// Carries out an order of the core. Returns the report to the core, if there is one.
-    pub fn carry_out(&mut self, order: SnapshotOut) -> Option<SnapshotIn> {
+    ///
+    /// # Errors
+    ///
+    /// A system call failed, and not for want of room.
+    pub fn carry_out(&mut self, order: SnapshotOut) -> Carried {
         match order {
             SnapshotOut::Begin(meta) => self.begin(&meta),
             SnapshotOut::Chunk(bytes) => self.append(&bytes),
             SnapshotOut::Finish => self.finish(),
             SnapshotOut::Abandon => {
-                self.abandon();
-                None
+                self.abandon()?;
+                Ok(None)
             }
-            SnapshotOut::Read { to, index, offset } => Some(SnapshotIn::Read {
-                to,
-                index,
-                offset,
-                data: self.read(index, offset),
-            }),
+            SnapshotOut::Read { to, index, offset } => {
+                let data = self.read(index, offset)?;
+                Ok(Some(SnapshotIn::Read {
+                    to,
+                    index,
+                    offset,
+                    data,
+                }))
+            }
             SnapshotOut::Receive {
                 meta,
                 offset,
@@ -79,60 +89,69 @@ impl Snapshots {
         }
     }
 
-    fn begin(&mut self, meta: &SnapshotMeta) -> Option<SnapshotIn> {
+    fn begin(&mut self, meta: &SnapshotMeta) -> Carried {
         assert!(self.writing.is_none(), "one snapshot is written at a time");
         match SnapshotFileWriter::new(&self.data_dir, meta) {
             Ok(writer) => {
                 self.writing = Some(writer);
-                None
+                Ok(None)
             }
-            Err(e) => Some(self.fail(meta.index, &e)),
+            Err(e) => self.fail(meta.index, &e),
         }
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Option<SnapshotIn> {
+    fn append(&mut self, bytes: &[u8]) -> Carried {
         // Without a writer the snapshot has failed and that was reported. Chunks that the core made
         // before the report still arrive.
-        let writer = self.writing.as_mut()?;
+        let Some(writer) = &mut self.writing else {
+            return Ok(None);
+        };
         let index = writer.index();
         match writer.append(bytes) {
-            Ok(()) => None,
-            Err(e) => Some(self.fail(index, &e)),
+            Ok(()) => Ok(None),
+            Err(e) => self.fail(index, &e),
         }
     }
 
-    fn finish(&mut self) -> Option<SnapshotIn> {
-        let writer = self.writing.take()?;
+    fn finish(&mut self) -> Carried {
+        let Some(writer) = self.writing.take() else {
+            return Ok(None);
+        };
         let index = writer.index();
         let bytes = match writer.finish() {
             Ok(bytes) => bytes,
-            Err(e) => return Some(self.fail(index, &e)),
+            Err(e) => return self.fail(index, &e),
         };
         self.keep(index);
         let older = self.kept.get(1).copied().unwrap_or_default();
-        Some(SnapshotIn::Saved {
+        Ok(Some(SnapshotIn::Saved {
             index,
             bytes,
             older,
-        })
+        }))
     }
 
-    fn abandon(&mut self) {
-        if let Some(writer) = self.writing.take() {
-            or_die(writer.abandon());
+    fn abandon(&mut self) -> io::Result<()> {
+        match self.writing.take() {
+            Some(writer) => writer.abandon(),
+            None => Ok(()),
         }
     }
 
     /// Removes a snapshot that could not be written. A full disk may have room again later; any
     /// other error is final.
-    fn fail(&mut self, index: Index, error: &io::Error) -> SnapshotIn {
+    fn fail(&mut self, index: Index, error: &io::Error) -> Carried {
         self.writing = None;
         if !files::is_full(error) {
-            die(&format_args!("writing a snapshot: {error}"));
+            return Err(DiskFailure(format!("writing a snapshot: {error}")));
         }
         log::warn!("no room for a snapshot: {error}. The log grows until one can be written");
-        or_die(files::remove(&snapfile::unfinished(&self.data_dir, index)));
-        SnapshotIn::Failed
+        self.remove(&snapfile::unfinished(&self.data_dir, index))?;
+        Ok(Some(SnapshotIn::Failed))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.data_dir.fs().remove(path)
     }
 
     /// Adds a whole snapshot to those that are kept, and removes the oldest one.
@@ -140,8 +159,8 @@ impl Snapshots {
         self.kept.retain(|i| *i != index);
         self.kept.push(index);
         self.kept.sort_by(|a, b| b.cmp(a));
-        for old in self.kept.drain(KEPT.min(self.kept.len())..) {
-            if let Err(e) = files::remove(&snapfile::file_of(&self.data_dir, old)) {
+        for old in self.kept.split_off(KEPT.min(self.kept.len())) {
+            if let Err(e) = self.remove(&snapfile::file_of(&self.data_dir, old)) {
                 log::warn!("cannot remove the old snapshot of index {}: {e}", old.0);
             }
         }
@@ -154,14 +173,12 @@ impl Snapshots {
     ///
     /// A file cannot be removed.
     pub fn keep_newest_only(&mut self) -> io::Result<()> {
-        if let Some(writer) = self.writing.take() {
-            writer.abandon()?;
-        }
+        self.abandon()?;
         if self.receiving.take().is_some() {
-            files::remove(&self.incoming())?;
+            self.remove(&self.incoming())?;
         }
-        for index in self.kept.drain(1.min(self.kept.len())..) {
-            files::remove(&snapfile::file_of(&self.data_dir, index))?;
+        for index in self.kept.split_off(1.min(self.kept.len())) {
+            self.remove(&snapfile::file_of(&self.data_dir, index))?;
         }
         Ok(())
     }
@@ -173,78 +190,76 @@ impl Snapshots {
 
     /// A piece of the file of a kept snapshot, and whether it is the last one. `None`: the snapshot
     /// was removed.
-    fn read(&self, index: Index, offset: u64) -> Option<(Box<[u8]>, bool)> {
+    fn read(&self, index: Index, offset: u64) -> io::Result<Option<(Box<[u8]>, bool)>> {
         if !self.kept.contains(&index) {
-            return None;
+            return Ok(None);
         }
-        let file = or_die(File::open(snapfile::file_of(&self.data_dir, index)));
-        let length = or_die(file.metadata()).len();
+        let path = snapfile::file_of(&self.data_dir, index);
+        let file = self.data_dir.fs().open(&path, Access::Read)?;
+        let length = file.length()?;
         let bytes = length.saturating_sub(offset).min(PIECE_BYTES_MAX);
         let mut piece = vec![0; bytes as usize];
-        or_die(file.read_exact_at(&mut piece, offset));
-        Some((piece.into(), offset + bytes == length))
+        if file.read_at(&mut piece, offset)? < piece.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Some((piece.into(), offset + bytes == length)))
     }
 
     /// Writes a piece of the leader's snapshot; with `done`, verifies and installs the whole.
-    fn receive(
-        &mut self,
-        meta: SnapshotMeta,
-        offset: u64,
-        data: &[u8],
-        done: bool,
-    ) -> Option<SnapshotIn> {
+    fn receive(&mut self, meta: SnapshotMeta, offset: u64, data: &[u8], done: bool) -> Carried {
         let path = self.incoming();
         let opened = match (offset, self.receiving.take()) {
-            (0, _) => files::create(&path),
+            (0, _) => self.data_dir.fs().create(&path),
             (_, Some(file)) => Ok(file),
-            (_, None) => return Some(SnapshotIn::Refused),
+            (_, None) => return Ok(Some(SnapshotIn::Refused)),
         };
         let written = opened.and_then(|file| {
-            file.write_all_at(data, offset)?;
-            file.sync_data()?;
+            file.write_at(data, offset)?;
+            file.sync()?;
             Ok(file)
         });
         let file = match written {
             Ok(file) => file,
             Err(e) if files::is_full(&e) => {
                 log::warn!("no room for the leader's snapshot: {e}. It will be offered again");
-                or_die(files::remove(&path));
-                return Some(SnapshotIn::NoRoom);
+                self.remove(&path)?;
+                return Ok(Some(SnapshotIn::NoRoom));
             }
-            Err(e) => die(&format_args!("{}: {e}", path.display())),
+            Err(e) => return Err(DiskFailure(format!("{}: {e}", path.display()))),
         };
         if !done {
             self.receiving = Some(file);
-            return None;
+            return Ok(None);
         }
-        match restore(&path, meta.index, self.limits) {
+        match restore(self.data_dir.fs(), &path, meta.index, self.limits) {
             Ok((found, _)) if found != meta => {
-                Some(self.refuse(&path, "its head is not the one that was announced"))
+                self.refuse(&path, "its head is not the one that was announced")
             }
-            Ok((_, store)) => Some(self.install(&file, meta, store)),
-            Err(unusable) => Some(self.refuse(&path, &unusable.text())),
+            Ok((_, store)) => self.install(&file, meta, store),
+            Err(unusable) => self.refuse(&path, &unusable.text()),
         }
     }
 
-    fn refuse(&mut self, path: &Path, why: &str) -> SnapshotIn {
+    fn refuse(&mut self, path: &Path, why: &str) -> Carried {
         log::warn!("the leader's snapshot is refused: {why}. It will be sent again");
-        or_die(files::remove(path));
-        SnapshotIn::Refused
+        self.remove(path)?;
+        Ok(Some(SnapshotIn::Refused))
     }
 
     /// Makes the leader's snapshot, which is whole, durable under its final name.
-    fn install(&mut self, file: &File, meta: SnapshotMeta, store: Store) -> SnapshotIn {
-        or_die(file.sync_all());
-        let bytes = or_die(file.metadata()).len();
-        let place = snapfile::file_of(&self.data_dir, meta.index);
-        or_die(fs::rename(self.incoming(), place));
-        or_die(files::sync_folder(&snapfile::folder(&self.data_dir)));
+    fn install(&mut self, file: &F::File, meta: SnapshotMeta, store: Store) -> Carried {
+        file.sync()?;
+        let bytes = file.length()?;
+        let dir = &self.data_dir;
+        let place = snapfile::file_of(dir, meta.index);
+        dir.fs().rename(&self.incoming(), &place)?;
+        files::sync_folder(dir.fs(), &snapfile::folder(dir))?;
         self.keep(meta.index);
-        SnapshotIn::Installed {
+        Ok(Some(SnapshotIn::Installed {
             meta,
             store: Box::new(store),
             bytes,
-        }
+        }))
     }
 }
 
@@ -253,12 +268,13 @@ impl Snapshots {
 /// # Errors
 ///
 /// The file cannot be read, is damaged, or has another format; the sentence names it.
-pub fn restore(
+pub fn restore<F: FileSystem>(
+    fs: &F,
     path: &Path,
     index: Index,
     limits: HistoryLimits,
 ) -> Result<(SnapshotMeta, Store), Unusable> {
-    let mut reader = SnapshotFileReader::open(path, index)?;
+    let mut reader = SnapshotFileReader::open(fs, path, index)?;
     let mut restore = Restore::new(limits);
     let failed = |e: BadSnapshot| Unusable::Damaged(format!("{}: {}", path.display(), e.0));
     while let Some(chunk) = reader.next()? {
@@ -273,6 +289,8 @@ mod tests {
     use super::*;
     use crate::core::machine::{Founding, Machine, Settings};
     use crate::core::raft::{PeerId, Term};
+    use std::fs;
+    use wal::os::Os;
 
     const LIMITS: HistoryLimits = HistoryLimits {
         events: 10,
@@ -303,28 +321,36 @@ mod tests {
         }
     }
 
-    fn folder() -> (tempfile::TempDir, Snapshots) {
+    fn at(dir: &tempfile::TempDir) -> DataDir<Os> {
+        DataDir::new(Os, dir.path())
+    }
+
+    fn folder() -> (tempfile::TempDir, Snapshots<Os>) {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        fs::create_dir(snapfile::folder(dir.path())).expect("made");
-        let snapshots = Snapshots::new(dir.path(), LIMITS, Vec::new());
+        fs::create_dir(snapfile::folder(&at(&dir))).expect("made");
+        let snapshots = Snapshots::new(&at(&dir), LIMITS, Vec::new());
         (dir, snapshots)
     }
 
-    fn write(snapshots: &mut Snapshots, index: u64) -> (u64, Index) {
-        let begun = snapshots.carry_out(SnapshotOut::Begin(meta(index)));
+    fn carry_out(snapshots: &mut Snapshots<Os>, order: SnapshotOut) -> Option<SnapshotIn> {
+        snapshots.carry_out(order).expect("the disk works")
+    }
+
+    fn write(snapshots: &mut Snapshots<Os>, index: u64) -> (u64, Index) {
+        let begun = carry_out(snapshots, SnapshotOut::Begin(meta(index)));
         assert!(begun.is_none());
         for chunk in founding().chunks {
-            assert!(snapshots.carry_out(SnapshotOut::Chunk(chunk)).is_none());
+            assert!(carry_out(snapshots, SnapshotOut::Chunk(chunk)).is_none());
         }
-        match snapshots.carry_out(SnapshotOut::Finish) {
+        match carry_out(snapshots, SnapshotOut::Finish) {
             Some(SnapshotIn::Saved { bytes, older, .. }) => (bytes, older),
             _ => panic!("it is saved"),
         }
     }
 
-    fn piece(from: &mut Snapshots, index: u64, offset: u64) -> Option<(Box<[u8]>, bool)> {
+    fn piece(from: &mut Snapshots<Os>, index: u64, offset: u64) -> Option<(Box<[u8]>, bool)> {
         let (to, index) = (PeerId(2), Index(index));
-        match from.carry_out(SnapshotOut::Read { to, index, offset }) {
+        match carry_out(from, SnapshotOut::Read { to, index, offset }) {
             Some(SnapshotIn::Read { data, .. }) => data,
             _ => panic!("a read is answered"),
         }
@@ -337,15 +363,15 @@ mod tests {
         assert_eq!(write(&mut snapshots, 9).1, Index(5));
         assert_eq!(write(&mut snapshots, 12).1, Index(9));
         assert_eq!(
-            snapfile::list(dir.path()).expect("a folder"),
+            snapfile::list(&at(&dir)).expect("a folder"),
             [Index(12), Index(9)]
         );
         assert!(piece(&mut snapshots, 5, 0).is_none(), "it was removed");
-        assert!(snapshots.carry_out(SnapshotOut::Begin(meta(20))).is_none());
+        assert!(carry_out(&mut snapshots, SnapshotOut::Begin(meta(20))).is_none());
         snapshots.keep_newest_only().expect("files can be removed");
-        let files = fs::read_dir(snapfile::folder(dir.path())).expect("a folder");
+        let files = fs::read_dir(snapfile::folder(&at(&dir))).expect("a folder");
         assert_eq!(
-            (snapfile::list(dir.path()).expect("a folder"), files.count()),
+            (snapfile::list(&at(&dir)).expect("a folder"), files.count()),
             (vec![Index(12)], 1)
         );
     }
@@ -360,12 +386,15 @@ mod tests {
         let mut offset = 0;
         for part in whole.chunks(100) {
             let done = offset + part.len() == whole.len();
-            let report = to.carry_out(SnapshotOut::Receive {
-                meta: meta(9),
-                offset: offset as u64,
-                data: part.into(),
-                done,
-            });
+            let report = carry_out(
+                &mut to,
+                SnapshotOut::Receive {
+                    meta: meta(9),
+                    offset: offset as u64,
+                    data: part.into(),
+                    done,
+                },
+            );
             offset += part.len();
             match report {
                 None => assert!(!done),
@@ -377,7 +406,7 @@ mod tests {
                 Some(_) => panic!("it is whole"),
             }
         }
-        assert_eq!(snapfile::list(dir.path()).expect("a folder"), [Index(9)]);
+        assert_eq!(snapfile::list(&at(&dir)).expect("a folder"), [Index(9)]);
         // A snapshot of this machine that was begun before and ends after it is the older one.
         assert_eq!(write(&mut to, 7).1, Index(7));
         assert_eq!(to.kept, [Index(9), Index(7)]);
@@ -390,19 +419,22 @@ mod tests {
         let (whole, _) = piece(&mut from, 9, 0).expect("it is there");
         let (dir, mut to) = folder();
         let mut receive = |data: &[u8], offset| {
-            to.carry_out(SnapshotOut::Receive {
-                meta: meta(9),
-                offset,
-                data: data.into(),
-                done: true,
-            })
+            carry_out(
+                &mut to,
+                SnapshotOut::Receive {
+                    meta: meta(9),
+                    offset,
+                    data: data.into(),
+                    done: true,
+                },
+            )
         };
         let mut bad = whole.clone();
         bad[whole.len() / 2] ^= 1;
         assert!(matches!(receive(&bad, 0), Some(SnapshotIn::Refused)));
         // Later pieces of a refused snapshot are refused.
         assert!(matches!(receive(&whole[5..], 5), Some(SnapshotIn::Refused)));
-        let entries = fs::read_dir(snapfile::folder(dir.path())).expect("a folder");
+        let entries = fs::read_dir(snapfile::folder(&at(&dir))).expect("a folder");
         assert_eq!(entries.count(), 0);
         assert!(matches!(
             receive(&whole, 0),

@@ -7,12 +7,12 @@
 //!   between the two steps, the `membership` for the present log overrides this file.
 //!
 //! Start with [`read`].
-use super::files;
+use super::files::{self, DataDir};
 use super::membership::OwnMembership;
 use crate::core::machine::{MachineInfo, Role, StandbyInfo};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::Path;
+use wal::fs::FileSystem;
 
 /// The name of the file in the data directory.
 pub const FILE: &str = "standby_info";
@@ -109,9 +109,9 @@ impl From<MachineEntry> for MachineInfo {
 ///
 /// The file cannot be read or is damaged; with a sentence for the user. A standby must not take
 /// itself for a new machine, which could found a cluster of its own.
-pub fn read(data_dir: &Path) -> Result<Option<StandbyRecord>, String> {
+pub fn read<F: FileSystem>(data_dir: &DataDir<F>) -> Result<Option<StandbyRecord>, String> {
     let path = data_dir.join(FILE);
-    let Some(bytes) = files::read(&path)? else {
+    let Some(bytes) = files::read(data_dir.fs(), &path)? else {
         return Ok(None);
     };
     let file: StandbyFile = serde_json::from_slice(&bytes).map_err(|e| {
@@ -138,7 +138,11 @@ pub fn read(data_dir: &Path) -> Result<Option<StandbyRecord>, String> {
 /// # Errors
 ///
 /// A system call failed.
-pub fn write(data_dir: &Path, info: &StandbyInfo, abandoned: Option<u64>) -> io::Result<()> {
+pub fn write<F: FileSystem>(
+    data_dir: &DataDir<F>,
+    info: &StandbyInfo,
+    abandoned: Option<u64>,
+) -> io::Result<()> {
     let file = StandbyFile {
         running: info.running,
         cluster: info.cluster.iter().map(MachineEntry::from).collect(),
@@ -152,6 +156,7 @@ pub fn write(data_dir: &Path, info: &StandbyInfo, abandoned: Option<u64>) -> io:
 mod tests {
     use super::*;
     use std::fs;
+    use wal::os::Os;
 
     fn info(running: bool) -> StandbyInfo {
         let leader = MachineInfo {
@@ -175,9 +180,10 @@ mod tests {
     #[test]
     fn a_standby_is_current_until_it_is_admitted_or_stops() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        assert_eq!(read(dir.path()), Ok(None));
-        write(dir.path(), &info(true), Some(u64::MAX)).expect("room");
-        let record = read(dir.path()).expect("whole").expect("there");
+        let data_dir = DataDir::new(Os, dir.path());
+        assert_eq!(read(&data_dir), Ok(None));
+        write(&data_dir, &info(true), Some(u64::MAX)).expect("room");
+        let record = read(&data_dir).expect("whole").expect("there");
         assert_eq!(
             (&record.info, record.abandoned),
             (&info(true), Some(u64::MAX))
@@ -195,8 +201,8 @@ mod tests {
         };
         assert!(!record.is_current(Some(&admitted), 4));
 
-        write(dir.path(), &info(false), Some(4)).expect("room");
-        let record = read(dir.path()).expect("whole").expect("there");
+        write(&data_dir, &info(false), Some(4)).expect("room");
+        let record = read(&data_dir).expect("whole").expect("there");
         assert_eq!(record.info, info(false));
         assert!(!record.is_current(None, 4));
     }
@@ -204,17 +210,18 @@ mod tests {
     #[test]
     fn damage_is_reported_and_numbers_are_bounded() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        write(dir.path(), &info(true), None).expect("room");
+        let data_dir = DataDir::new(Os, dir.path());
+        write(&data_dir, &info(true), None).expect("room");
         let whole = fs::read(dir.path().join(FILE)).expect("there");
         let torn = &whole[..whole.len() / 2];
         for bytes in [torn, b"", b"\0\0\0\0", b"[]", br#"{"running":1}"#] {
             fs::write(dir.path().join(FILE), bytes).expect("room");
-            let text = read(dir.path()).expect_err("damaged");
+            let text = read(&data_dir).expect_err("damaged");
             assert!(text.contains("-peers"), "{text}");
         }
         let numbers = br#"{"running":true,"cluster":[],"syncInterval":1e300}"#;
         fs::write(dir.path().join(FILE), numbers).expect("room");
-        let record = read(dir.path()).expect("whole").expect("there");
+        let record = read(&data_dir).expect("whole").expect("there");
         assert_eq!(record.info.sync_interval_ms, u64::MAX);
     }
 }

@@ -5,6 +5,8 @@
 //! - Judges: `recordings` has the recorded answers, `linear` checks histories.
 //! - `durable` is the disk of a machine without a shell: what the core hands to it, as a restart
 //!   would find it.
+//! - `sim_fs` is a disk that keeps what was synced: the real log and the real data directory run on
+//!   it, through power cuts, errors and lack of room.
 //! - `rng` has random numbers that a seed decides.
 //! - The harness: `alone` keeps heavy tests from stalling one another, `skip` ends a test that this
 //!   machine cannot run, `namespace` gives a test mounts and networks of its own.
@@ -21,6 +23,7 @@ pub mod net;
 pub mod recordings;
 pub mod rng;
 pub mod server;
+pub mod sim_fs;
 pub mod skip;
 
 /// The folder where the tests keep a lock and a list: that of cargo's output, `target` as a rule, or

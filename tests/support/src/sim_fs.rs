@@ -1,0 +1,703 @@
+//! A simulated file system: the disk under the real `wal` and the real data directory.
+//!
+//! It has two sides. The *live* side is what the process sees. The *disk* side is what a power cut
+//! leaves: the synced content of each file, any of the sectors written since, the synced names, and
+//! a beginning of the changes to names since. The assumptions are those of `wal/README.md`.
+//!
+//! Calls reach the disk side at once. While [`SimFs::hold`] is on they are only noted, in order, and
+//! reach it with [`SimFs::let_through`]: the process goes on as after a sync, and a power cut in
+//! between finds any beginning of the calls made. So a sync may complete later than it returns, as
+//! it does for a caller that hands it over to a thread and is told of its end.
+//!
+//! Start at [`SimFs::new`], then `Disk::take` and [`SimFs::cut_power`].
+use crate::rng::Rng;
+use crate::sim_fs::content::Content;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use wal::fs::{Access, FileMap, FileSystem, OpenFile, PathKind};
+
+mod content;
+
+/// Error numbers of Linux.
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+/// What happens at one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The power fails before it: it and all later calls fail.
+    Cut,
+    /// It fails.
+    Fail,
+    /// It finds no room, if it is one that needs room. Otherwise the next such call does.
+    Full,
+}
+
+/// Which syncs report success and do nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lie {
+    #[default]
+    Nothing,
+    Files,
+    Names,
+}
+
+/// A node of the tree of names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Node {
+    Folder,
+    /// A file, by its number.
+    File(usize),
+}
+
+/// A change to the names in a folder.
+#[derive(Clone, Debug)]
+enum NameOp {
+    Link(PathBuf, Node),
+    Rename(PathBuf, PathBuf),
+    Unlink(PathBuf),
+}
+
+impl NameOp {
+    fn folder(&self) -> &Path {
+        let (NameOp::Link(path, _) | NameOp::Rename(path, _) | NameOp::Unlink(path)) = self;
+        path.parent().expect("a name stands in a folder")
+    }
+
+    fn apply(&self, names: &mut BTreeMap<PathBuf, Node>) {
+        match self {
+            NameOp::Link(path, node) => {
+                names.insert(path.clone(), *node);
+            }
+            NameOp::Rename(from, to) => {
+                if let Some(node) = names.remove(from) {
+                    names.insert(to.clone(), node);
+                }
+            }
+            NameOp::Unlink(path) => {
+                names.remove(path);
+            }
+        }
+    }
+}
+
+/// A change to the content of a file.
+#[derive(Clone, Debug)]
+enum Change {
+    Write(u64, Box<[u8]>),
+    Length(u64),
+}
+
+/// A call that reaches the disk side.
+#[derive(Clone, Debug)]
+enum Call {
+    Change(usize, Change),
+    Sync(usize),
+    Name(NameOp),
+    SyncFolder(PathBuf),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    live: Content,
+    synced: Content,
+    /// The changes since the last sync, oldest first.
+    unsynced: Vec<Change>,
+}
+
+/// Both sides.
+#[derive(Clone, Debug)]
+struct Disk {
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, Node>,
+    synced_names: BTreeMap<PathBuf, Node>,
+    /// The changes to names since the last sync of their folders, oldest first.
+    unsynced_names: Vec<NameOp>,
+    locked: Vec<PathBuf>,
+    /// Calls that have not reached the disk side, oldest first.
+    held: VecDeque<Call>,
+    /// How many calls have reached it.
+    passed: u64,
+    is_holding: bool,
+    /// How many bytes files may have in all; `None`: any number.
+    capacity: Option<u64>,
+    /// Calls made so far.
+    calls: u64,
+    /// What happens at the call of this number.
+    fault: Option<(u64, Fault)>,
+    lie: Lie,
+    /// The unit of writing in bytes. A sector that is written while the power fails may be torn.
+    sector: usize,
+    /// For the random bits that the process asks for.
+    rng: Rng,
+}
+
+/// The file system of one machine. Clones share it; [`SimFs::copy`] does not.
+#[derive(Clone, Debug)]
+pub struct SimFs(Rc<RefCell<Disk>>);
+
+impl SimFs {
+    /// An empty disk that writes in sectors of 512 bytes or of 4 KiB.
+    pub fn new(mut rng: Rng) -> SimFs {
+        let sector = *rng.pick(&[512, 4096]);
+        let root = BTreeMap::from([(PathBuf::from("/"), Node::Folder)]);
+        SimFs::of(Disk {
+            inodes: Vec::new(),
+            names: root.clone(),
+            synced_names: root,
+            unsynced_names: Vec::new(),
+            locked: Vec::new(),
+            held: VecDeque::new(),
+            passed: 0,
+            is_holding: false,
+            capacity: None,
+            calls: 0,
+            fault: None,
+            lie: Lie::Nothing,
+            sector,
+            rng,
+        })
+    }
+
+    fn of(disk: Disk) -> SimFs {
+        SimFs(Rc::new(RefCell::new(disk)))
+    }
+
+    /// Another disk with the same content.
+    pub fn copy(&self) -> SimFs {
+        SimFs::of(self.0.borrow().clone())
+    }
+
+    /// Sets what happens at the `at`-th call from now, counted from 1.
+    pub fn plan(&self, at: u64, fault: Fault) {
+        let mut disk = self.0.borrow_mut();
+        disk.fault = Some((disk.calls + at, fault));
+    }
+
+    /// Nothing happens to the calls from now on.
+    pub fn plan_nothing(&self) {
+        self.0.borrow_mut().fault = None;
+    }
+
+    pub fn set_lie(&self, lie: Lie) {
+        self.0.borrow_mut().lie = lie;
+    }
+
+    /// Calls made so far.
+    pub fn calls(&self) -> u64 {
+        self.0.borrow().calls
+    }
+
+    /// From now on there is room for this many bytes beside those that files have; `None`: for any
+    /// number.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        let mut disk = self.0.borrow_mut();
+        disk.capacity = bytes.map(|bytes| disk.used() + bytes);
+    }
+
+    /// Whether calls reach the disk side only with [`SimFs::let_through`].
+    pub fn hold(&self, is_holding: bool) {
+        self.0.borrow_mut().is_holding = is_holding;
+    }
+
+    /// How many calls that change something were made.
+    pub fn made(&self) -> u64 {
+        let disk = self.0.borrow();
+        disk.passed + disk.held.len() as u64
+    }
+
+    /// The first `made` of the calls that change something have reached the disk side.
+    pub fn let_through(&self, made: u64) {
+        self.0.borrow_mut().let_through(made);
+    }
+
+    /// The power fails. Returns the disk that is left, as a restart finds it.
+    pub fn cut_power(&self, rng: &mut Rng) -> SimFs {
+        let mut disk = self.0.borrow().clone();
+        let made = disk.passed + rng.below(disk.held.len() as u64 + 1);
+        disk.let_through(made);
+        disk.held.clear();
+        disk.tear(rng);
+        disk.locked.clear();
+        disk.fault = None;
+        disk.calls = 0;
+        disk.is_holding = false;
+        SimFs::of(disk)
+    }
+
+    /// Whether nothing was written that a power cut may lose.
+    pub fn is_synced(&self) -> bool {
+        let disk = self.0.borrow();
+        let is_synced = |node: &Node| match node {
+            Node::Folder => true,
+            Node::File(number) => disk.inodes[*number].unsynced.is_empty(),
+        };
+        disk.held.is_empty() && disk.unsynced_names.is_empty() && disk.names.values().all(is_synced)
+    }
+
+    /// The content of a file, as the process sees it; `None` if there is none.
+    pub fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        let disk = self.0.borrow();
+        let Node::File(number) = disk.names.get(path)? else {
+            return None;
+        };
+        let live = &disk.inodes[*number].live;
+        let mut bytes = vec![0; live.length() as usize];
+        live.read(0, &mut bytes);
+        Some(bytes)
+    }
+
+    /// Turns a bit of a file over, on both sides.
+    ///
+    /// # Panics
+    /// When the file does not exist or is shorter.
+    pub fn flip(&self, path: &Path, offset: u64, bit: u8) {
+        let mut disk = self.0.borrow_mut();
+        let Some(Node::File(number)) = disk.names.get(path).copied() else {
+            panic!("{} is a file", path.display());
+        };
+        let inode = &mut disk.inodes[number];
+        for content in [&mut inode.live, &mut inode.synced] {
+            let mut byte = [0];
+            assert_eq!(content.read(offset, &mut byte), 1, "the file is longer");
+            content.write(offset, &[byte[0] ^ (1 << bit)]);
+        }
+    }
+}
+
+impl Disk {
+    /// Counts a call, and lets it fail if that is planned. `needs_room`: it may find the disk full.
+    fn call(&mut self, needs_room: bool) -> io::Result<()> {
+        self.calls += 1;
+        let Some((at, fault)) = self.fault else {
+            return Ok(());
+        };
+        if self.calls < at {
+            return Ok(());
+        }
+        let errno = match fault {
+            Fault::Cut => EIO,
+            Fault::Fail => {
+                self.fault = None;
+                EIO
+            }
+            Fault::Full if needs_room => {
+                self.fault = None;
+                ENOSPC
+            }
+            Fault::Full => return Ok(()),
+        };
+        Err(io::Error::from_raw_os_error(errno))
+    }
+
+    /// The bytes of all files.
+    fn used(&self) -> u64 {
+        let bytes = |node: &Node| match node {
+            Node::Folder => 0,
+            Node::File(number) => self.inodes[*number].live.length(),
+        };
+        self.names.values().map(bytes).sum()
+    }
+
+    /// Refuses a call that needs `more` bytes on a full disk.
+    fn check_room(&self, more: u64) -> io::Result<()> {
+        match self.capacity {
+            Some(capacity) if more > 0 && self.used() + more > capacity => {
+                Err(io::Error::from_raw_os_error(ENOSPC))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes the live side, and sooner or later the disk side.
+    fn take(&mut self, call: Call) {
+        match &call {
+            Call::Change(number, change) => change.apply(&mut self.inodes[*number].live),
+            Call::Name(op) => op.apply(&mut self.names),
+            Call::Sync(_) | Call::SyncFolder(_) => {}
+        }
+        if self.is_holding || !self.held.is_empty() {
+            self.held.push_back(call);
+        } else {
+            self.reach(call);
+        }
+    }
+
+    fn let_through(&mut self, made: u64) {
+        while self.passed < made
+            && let Some(call) = self.held.pop_front()
+        {
+            self.reach(call);
+        }
+    }
+
+    /// A call reaches the disk side.
+    fn reach(&mut self, call: Call) {
+        self.passed += 1;
+        match call {
+            Call::Change(number, change) => self.inodes[number].unsynced.push(change),
+            Call::Sync(number) if self.lie != Lie::Files => self.inodes[number].sync(),
+            Call::Name(op) => self.unsynced_names.push(op),
+            Call::SyncFolder(folder) if self.lie != Lie::Names => {
+                let ops = std::mem::take(&mut self.unsynced_names);
+                for op in ops {
+                    if op.folder() == folder {
+                        op.apply(&mut self.synced_names);
+                    } else {
+                        self.unsynced_names.push(op);
+                    }
+                }
+            }
+            Call::Sync(_) | Call::SyncFolder(_) => {}
+        }
+    }
+
+    /// What is left on the disk side becomes the only side. Of the names, a beginning of the
+    /// changes to each folder stays; of the files, any of the changed sectors.
+    fn tear(&mut self, rng: &mut Rng) {
+        let ops = std::mem::take(&mut self.unsynced_names);
+        let mut ended: Vec<PathBuf> = Vec::new();
+        for op in ops {
+            if ended.iter().any(|folder| folder == op.folder()) {
+                continue;
+            }
+            if rng.percent(30) {
+                ended.push(op.folder().into());
+                continue;
+            }
+            op.apply(&mut self.synced_names);
+        }
+        self.names = self.synced_names.clone();
+        let mut kept = Vec::new();
+        let (names, inodes) = (&mut self.names, &mut self.inodes);
+        for node in names.values_mut() {
+            let Node::File(number) = node else {
+                continue;
+            };
+            let mut inode = std::mem::take(&mut inodes[*number]);
+            inode.tear(self.sector, rng);
+            *node = Node::File(kept.len());
+            kept.push(inode);
+        }
+        self.inodes = kept;
+        self.synced_names = self.names.clone();
+    }
+}
+
+impl Change {
+    fn apply(&self, content: &mut Content) {
+        match self {
+            Change::Write(at, bytes) => content.write(*at, bytes),
+            Change::Length(bytes) => content.set_length(*bytes),
+        }
+    }
+}
+
+impl Inode {
+    fn sync(&mut self) {
+        for change in self.unsynced.drain(..) {
+            change.apply(&mut self.synced);
+        }
+    }
+
+    /// The power fails: of each sector that was written, the old or a newer version is left, or a
+    /// mixture, or garbage where they differ.
+    fn tear(&mut self, sector: usize, rng: &mut Rng) {
+        let changes = std::mem::take(&mut self.unsynced);
+        if !changes.is_empty() {
+            // All of it, nothing of it, or a part.
+            let kept = [0, 20, 50, 80, 100][rng.index(5)];
+            let mut newest = self.synced.clone();
+            let mut written = Vec::new();
+            for change in &changes {
+                change.apply(&mut newest);
+                if let Change::Write(at, bytes) = change {
+                    let end = at + bytes.len() as u64;
+                    written.extend(*at / sector as u64..end.div_ceil(sector as u64));
+                }
+            }
+            written.sort_unstable();
+            written.dedup();
+            if rng.percent(50) {
+                self.synced.set_length(newest.length());
+            }
+            for number in written {
+                if rng.percent(kept) {
+                    self.tear_sector(number * sector as u64, sector, &newest, rng);
+                }
+            }
+        }
+        self.live = self.synced.clone();
+    }
+
+    fn tear_sector(&mut self, at: u64, sector: usize, newest: &Content, rng: &mut Rng) {
+        let mut old = vec![0; sector];
+        let length = self.synced.read(at, &mut old);
+        let mut new = vec![0; length];
+        newest.read(at, &mut new);
+        old.truncate(length);
+        // Bytes that are equal in both stay: see the assumptions in the README of `wal`.
+        let is_changed = |i: &usize| old[*i] != new[*i];
+        let (Some(first), Some(last)) =
+            ((0..length).find(is_changed), (0..length).rfind(is_changed))
+        else {
+            return;
+        };
+        match rng.below(10) {
+            0 => {
+                rng.fill(&mut old[first..=last]);
+                self.synced.write(at, &old);
+            }
+            1 => self.synced.write(at, &new[..(first + last) / 2]),
+            _ => self.synced.write(at, &new),
+        }
+    }
+}
+
+fn not_found() -> io::Error {
+    ErrorKind::NotFound.into()
+}
+
+/// An open folder of [`SimFs`].
+pub struct SimFolder {
+    disk: Rc<RefCell<Disk>>,
+    path: PathBuf,
+    has_lock: Cell<bool>,
+}
+
+impl Drop for SimFolder {
+    fn drop(&mut self) {
+        if self.has_lock.get() {
+            let path = &self.path;
+            self.disk.borrow_mut().locked.retain(|p| p != path);
+        }
+    }
+}
+
+/// An open file of [`SimFs`], and its map.
+#[derive(Debug)]
+pub struct SimFile {
+    disk: Rc<RefCell<Disk>>,
+    number: usize,
+}
+
+impl FileSystem for SimFs {
+    type File = SimFile;
+    type Folder = SimFolder;
+
+    fn kind(&self, path: &Path) -> Option<PathKind> {
+        Some(match self.0.borrow().names.get(path)? {
+            Node::Folder => PathKind::Folder,
+            Node::File(_) => PathKind::File,
+        })
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.0.borrow_mut();
+        disk.call(false)?;
+        let missing = path.ancestors().filter(|p| !disk.names.contains_key(*p));
+        let mut missing: Vec<PathBuf> = missing.map(Path::to_path_buf).collect();
+        while let Some(folder) = missing.pop() {
+            let op = NameOp::Link(folder, Node::Folder);
+            let parent = op.folder().to_path_buf();
+            disk.take(Call::Name(op));
+            disk.take(Call::SyncFolder(parent));
+        }
+        Ok(())
+    }
+
+    fn open_folder(&self, path: &Path) -> io::Result<SimFolder> {
+        let mut disk = self.0.borrow_mut();
+        disk.call(false)?;
+        match disk.names.get(path) {
+            Some(Node::Folder) => Ok(SimFolder {
+                disk: self.0.clone(),
+                path: path.into(),
+                has_lock: Cell::new(false),
+            }),
+            Some(Node::File(_)) | None => Err(not_found()),
+        }
+    }
+
+    fn try_lock(&self, folder: &SimFolder) -> io::Result<bool> {
+        let mut disk = self.0.borrow_mut();
+        disk.call(false)?;
+        if disk.locked.contains(&folder.path) {
+            return Ok(false);
+        }
+        disk.locked.push(folder.path.clone());
+        folder.has_lock.set(true);
+        Ok(true)
+    }
+
+    fn sync_folder(&self, folder: &SimFolder) -> io::Result<()> {
+        let mut disk = self.0.borrow_mut();
+        disk.call(false)?;
+        disk.take(Call::SyncFolder(folder.path.clone()));
+        Ok(())
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let mut disk = self.0.borrow_mut();
+        disk.call(false)?;
+        if disk.names.get(folder) != Some(&Node::Folder) {
+            return Err(not_found());
+        }
+        let inside = disk.names.keys().filter(|p| p.parent() == Some(folder));
+        let names = inside.filter_map(|p| p.file_name()?.to_str());
+        Ok(names.map(String::from).collect())
+    }
+
+    fn open(&self, path: &Path, _: Access) -> io::Result<SimFile> {
+        let mut disk = self.0.borrow_mut();
+        disk.call(false)?;
+        match disk.names.get(path) {
+            Some(Node::File(number)) => Ok(self.file(*number)),
+            Some(Node::Folder) => Err(ErrorKind::IsADirectory.into()),
+            None => Err(not_found()),
+        }
+    }
+
+    fn create(&self, path: &Path) -> io::Result<SimFile> {
+        let mut disk = self.0.borrow_mut();
+        disk.call(true)?;
+        if let Some(Node::File(number)) = disk.names.get(path).copied() {
+            disk.take(Call::Change(number, Change::Length(0)));
+            return Ok(self.file(number));
+        }
+        let number = disk.inodes.len();
+        disk.inodes.push(Inode::default());
+        disk.take(Call::Name(NameOp::Link(path.into(), Node::File(number))));
+        Ok(self.file(number))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.0.borrow_mut();
+        disk.call(false)?;
+        if !disk.names.contains_key(from) {
+            return Err(not_found());
+        }
+        assert_eq!(from.parent(), to.parent(), "a file stays in its folder");
+        disk.take(Call::Name(NameOp::Rename(from.into(), to.into())));
+        Ok(())
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.0.borrow_mut();
+        disk.call(false)?;
+        if !disk.names.contains_key(path) {
+            return Err(not_found());
+        }
+        disk.take(Call::Name(NameOp::Unlink(path.into())));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.0.borrow_mut();
+        disk.call(false)?;
+        let below = disk.names.keys().rev().filter(|p| p.starts_with(path));
+        let below: Vec<PathBuf> = below.cloned().collect();
+        for path in below {
+            disk.take(Call::Name(NameOp::Unlink(path)));
+        }
+        Ok(())
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        let mut disk = self.0.borrow_mut();
+        disk.call(false)?;
+        Ok(disk.rng.next_u64())
+    }
+}
+
+impl SimFs {
+    fn file(&self, number: usize) -> SimFile {
+        SimFile {
+            disk: self.0.clone(),
+            number,
+        }
+    }
+}
+
+impl OpenFile for SimFile {
+    type Map = SimFile;
+
+    fn length(&self) -> io::Result<u64> {
+        let mut disk = self.disk.borrow_mut();
+        disk.call(false)?;
+        Ok(disk.inodes[self.number].live.length())
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let mut disk = self.disk.borrow_mut();
+        disk.call(true)?;
+        let length = disk.inodes[self.number].live.length();
+        disk.check_room(bytes.saturating_sub(length))?;
+        disk.take(Call::Change(self.number, Change::Length(bytes.max(length))));
+        Ok(())
+    }
+
+    fn truncate(&self) -> io::Result<()> {
+        let mut disk = self.disk.borrow_mut();
+        disk.call(false)?;
+        disk.take(Call::Change(self.number, Change::Length(0)));
+        Ok(())
+    }
+
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut disk = self.disk.borrow_mut();
+        disk.call(false)?;
+        Ok(disk.inodes[self.number].live.read(at, into))
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let mut disk = self.disk.borrow_mut();
+        let length = disk.inodes[self.number].live.length();
+        let more = (at + bytes.len() as u64).saturating_sub(length);
+        disk.call(more > 0)?;
+        disk.check_room(more)?;
+        disk.take(Call::Change(self.number, Change::Write(at, bytes.into())));
+        Ok(())
+    }
+
+    fn map(&self, bytes: u64) -> io::Result<SimFile> {
+        let mut disk = self.disk.borrow_mut();
+        disk.call(false)?;
+        let length = disk.inodes[self.number].live.length();
+        assert!(bytes <= length, "what is mapped is allocated");
+        Ok(SimFile {
+            disk: self.disk.clone(),
+            number: self.number,
+        })
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        self.disk.borrow_mut().call(false)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut disk = self.disk.borrow_mut();
+        disk.call(false)?;
+        disk.take(Call::Sync(self.number));
+        Ok(())
+    }
+}
+
+impl FileMap for SimFile {
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        let mut disk = self.disk.borrow_mut();
+        // A store to memory is no call and cannot fail, but the power may be gone.
+        if matches!(disk.fault, Some((call, Fault::Cut)) if disk.calls >= call) {
+            return;
+        }
+        let change = Change::Write(at as u64, bytes.into());
+        disk.take(Call::Change(self.number, change));
+    }
+
+    fn on_synced(&mut self, _: usize) -> io::Result<()> {
+        self.disk.borrow_mut().call(false)
+    }
+}
