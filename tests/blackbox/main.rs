@@ -12,6 +12,7 @@
 mod cluster;
 mod conformance;
 mod cycles;
+mod damage;
 mod disk;
 mod endurance;
 mod forward;

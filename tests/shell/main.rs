@@ -1,4 +1,5 @@
 //! The shell in this process: settings from flags, environment and files, and three machines that
 //! talk over real sockets.
 mod config;
+mod damage;
 mod links;

@@ -201,21 +201,31 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
         .open(path);
     // Some wrong kinds cannot be opened at all: a folder for writing, a socket, a FIFO for writing
     // that is not read.
-    let kind = match &opened {
-        Ok(file) => file.metadata()?.file_type(),
-        Err(e) if e.kind() == ErrorKind::NotFound => return opened,
-        Err(_) => match fs::metadata(path) {
+    let kind = match (&opened, fs::symlink_metadata(path)) {
+        (Ok(file), _) => file.metadata()?.file_type(),
+        (Err(_), Err(_)) => return opened,
+        (Err(_), Ok(entry)) => match fs::metadata(path) {
             Ok(metadata) => metadata.file_type(),
-            Err(_) => return opened,
+            // Otherwise a link to a missing file would count as no file.
+            Err(_) => entry.file_type(),
         },
     };
     if kind.is_file() {
-        return opened;
+        return opened.map_err(explain);
     }
     Err(io::Error::new(
         ErrorKind::InvalidInput,
         WrongKind(kind_of(kind)),
     ))
+}
+
+/// Adds the next step to the error of an `open`.
+fn explain(error: io::Error) -> io::Error {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return error;
+    }
+    let text = format!("{error}: the user that runs tern must be able to read and write it");
+    io::Error::new(error.kind(), text)
 }
 
 /// The error for a path that is not a regular file. Holds what it is, such as `a FIFO`.
@@ -243,6 +253,8 @@ fn kind_of(kind: FileType) -> &'static str {
         "a FIFO"
     } else if kind.is_socket() {
         "a socket"
+    } else if kind.is_symlink() {
+        "a link to a file that does not exist"
     } else {
         "a device"
     }

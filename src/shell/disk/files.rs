@@ -9,6 +9,11 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use wal::fs::{Access, FileSystem, OpenFile};
 
+/// The length of the last line of a small file, see [`check_line`].
+const CHECK_BYTES: usize = 15;
+/// No small file is longer, in bytes.
+const SMALL_BYTES_MAX: u64 = 16 << 20;
+
 /// A long file is synced after this many bytes. Otherwise its dirty pages would pile up, and a log
 /// sync would have to wait for all of them.
 pub const UNSYNCED_BYTES_MAX: usize = 256 * 1024;
@@ -50,35 +55,61 @@ impl<F: FileSystem> DataDir<F> {
     }
 }
 
-/// Reads a whole file; `None` if it does not exist.
+/// Why a small file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// Its content is not what [`replace`] has written.
+    Damaged,
+    /// A system call failed, or the name is not that of a regular file; with a sentence that names
+    /// the path.
+    Failed(String),
+}
+
+/// Reads the content that [`replace`] has written; `None` if the file does not exist.
 ///
 /// # Errors
 ///
-/// A system call failed, or the name is not that of a regular file. The text names the path.
-pub fn read<F: FileSystem>(fs: &F, path: &Path) -> Result<Option<Vec<u8>>, String> {
+/// The file cannot be read, or its content does not match its checksum.
+pub fn read<F: FileSystem>(fs: &F, path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
     let read = fs.open(path, Access::Read).and_then(|file| {
-        let mut bytes = vec![0; file.length()? as usize];
+        let mut bytes = vec![0; file.length()?.min(SMALL_BYTES_MAX) as usize];
         let length = file.read_at(&mut bytes, 0)?;
         bytes.truncate(length);
         Ok(bytes)
     });
-    match read {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(format!("{}: {e}", path.display())),
+    let mut bytes = match read {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Unreadable::Failed(format!("{}: {e}", path.display()))),
+    };
+    let end = bytes.len().saturating_sub(CHECK_BYTES);
+    if bytes[end..] != *check_line(&bytes[..end]).as_bytes() {
+        return Err(Unreadable::Damaged);
     }
+    bytes.truncate(end);
+    Ok(Some(bytes))
+}
+
+/// The last line of a small file: the CRC-32 of all bytes before it.
+fn check_line(content: &[u8]) -> String {
+    format!("crc32 {:08x}\n", crc32fast::hash(content))
 }
 
 /// Writes a small file durably: under a temporary name, which is then renamed. After a crash the
-/// file has its old or its new content.
+/// file has its old or its new content. Its last line is a checksum, so that [`read`] notices
+/// damage.
 ///
 /// # Errors
 ///
 /// A system call failed. The file has its old or its new content.
 pub fn replace<F: FileSystem>(dir: &DataDir<F>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut content = bytes.to_vec();
+    content.push(b'\n');
+    let check = check_line(&content);
+    content.extend_from_slice(check.as_bytes());
     let temporary = dir.join(&format!("{name}.tmp"));
     let file = dir.fs().create(&temporary)?;
-    file.write_at(&[bytes, b"\n"].concat(), 0)?;
+    file.write_at(&content, 0)?;
     file.sync()?;
     dir.fs().rename(&temporary, &dir.join(name))?;
     sync_folder(dir.fs(), dir.path())
@@ -121,7 +152,11 @@ mod tests {
         Os.create_folder(&folder).expect("made");
         Os.create_folder(&folder).expect("it may exist");
         replace(&DataDir::new(Os, &folder), "small", b"secret").expect("room");
-        assert_eq!(fs::read(folder.join("small")).expect("there"), b"secret\n");
+        let content = fs::read_to_string(folder.join("small")).expect("there");
+        assert_eq!(content, format!("secret\n{}", check_line(b"secret\n")));
+        assert_eq!(content.len(), "secret\n".len() + CHECK_BYTES);
+        let read = read(&Os, &folder.join("small"));
+        assert_eq!(read, Ok(Some(b"secret\n".to_vec())));
         assert_eq!(mode(&folder.join("small")), 0o600);
         assert_eq!((mode(&folder), mode(&dir.path().join("a"))), (0o700, 0o700));
     }
@@ -135,7 +170,9 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("made");
         let folder = dir.path().join("folder");
         fs::create_dir(&folder).expect("made");
-        for path in [&fifo, &socket, &folder] {
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).expect("made");
+        for path in [&fifo, &socket, &folder, &link] {
             for access in [Access::Read, Access::Write] {
                 assert!(is_wrong_kind(
                     &Os.open(path, access).expect_err("not opened")
@@ -145,6 +182,9 @@ mod tests {
             read(&Os, path).expect_err("not read");
         }
         assert_eq!(read(&Os, &dir.path().join("missing")), Ok(None));
+        let dead = dir.path().join("dead");
+        std::os::unix::fs::symlink("nowhere", &dead).expect("made");
+        read(&Os, &dead).expect_err("it is no missing file");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! After a machine was admitted, and until the leader's first snapshot arrives, its id stands only
 //! in this file. A founder has no such file: its first snapshot contains its id. Start with
 //! [`read`].
-use super::files::{self, DataDir};
+use super::files::{self, DataDir, Unreadable};
 use serde::{Deserialize, Serialize};
 use std::io;
 use wal::fs::FileSystem;
@@ -33,15 +33,21 @@ pub enum OwnMembership {
 /// The file cannot be read or is damaged; with a sentence for the user.
 pub fn read<F: FileSystem>(data_dir: &DataDir<F>) -> Result<Option<OwnMembership>, String> {
     let path = data_dir.join(FILE);
-    let Some(bytes) = files::read(data_dir.fs(), &path)? else {
-        return Ok(None);
+    let damaged = || {
+        let path = path.display();
+        format!(
+            "{path} is damaged: restore the directory from a backup, or start it with -f to join \
+             anew"
+        )
     };
-    match serde_json::from_slice(&bytes) {
-        Ok(membership) => Ok(Some(membership)),
-        Err(e) => Err(format!(
-            "{} is damaged: {e}. Restore the directory from a backup, or start with -f to join anew",
-            path.display()
-        )),
+    match files::read(data_dir.fs(), &path) {
+        Ok(None) => Ok(None),
+        Ok(Some(bytes)) => {
+            let membership = serde_json::from_slice(&bytes);
+            membership.map(Some).map_err(|_| damaged())
+        }
+        Err(Unreadable::Damaged) => Err(damaged()),
+        Err(Unreadable::Failed(text)) => Err(text),
     }
 }
 

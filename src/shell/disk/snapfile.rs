@@ -20,7 +20,6 @@ use crate::core::raft::{Index, SnapshotMeta};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use wal::fs::{Access, FileSystem, OpenFile};
-use wal::os::is_wrong_kind;
 
 /// The name of the folder in the data directory.
 pub const FOLDER: &str = "snapshot";
@@ -225,8 +224,8 @@ impl<F: FileSystem> SnapshotFileWriter<F> {
 pub enum Unusable {
     /// The file is damaged or not whole.
     Damaged(String),
-    /// The file has another format, or is not a regular file. The disk did not damage a snapshot,
-    /// so recovery must not fall back to an older one.
+    /// The file has another format, is not a regular file, or cannot be opened. The disk did not
+    /// damage a snapshot, so recovery must not fall back to an older one.
     Foreign(String),
 }
 
@@ -279,14 +278,7 @@ impl<F: FileSystem> SnapshotFileReader<F> {
     /// The file cannot be read, is damaged, has another format, or is the snapshot of another
     /// index.
     pub fn open(fs: &F, path: &Path, index: Index) -> Result<SnapshotFileReader<F>, Unusable> {
-        let failed = |e: io::Error| {
-            let text = format!("{}: {e}", path.display());
-            if is_wrong_kind(&e) {
-                Unusable::Foreign(text)
-            } else {
-                Unusable::Damaged(text)
-            }
-        };
+        let failed = |e: io::Error| Unusable::Foreign(format!("{}: {e}", path.display()));
         let file = fs.open(path, Access::Read).map_err(failed)?;
         let left = file.length().map_err(failed)?;
         let mut reader = SnapshotFileReader {

@@ -7,11 +7,12 @@
 //!   between the two steps, the `membership` for the present log overrides this file.
 //!
 //! Start with [`read`].
-use super::files::{self, DataDir};
+use super::files::{self, DataDir, Unreadable};
 use super::membership::OwnMembership;
 use crate::core::machine::{MachineInfo, Role, StandbyInfo};
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::path::Path;
 use wal::fs::FileSystem;
 
 /// The name of the file in the data directory.
@@ -111,17 +112,13 @@ impl From<MachineEntry> for MachineInfo {
 /// itself for a new machine, which could found a cluster of its own.
 pub fn read<F: FileSystem>(data_dir: &DataDir<F>) -> Result<Option<StandbyRecord>, String> {
     let path = data_dir.join(FILE);
-    let Some(bytes) = files::read(data_dir.fs(), &path)? else {
-        return Ok(None);
+    let bytes = match files::read(data_dir.fs(), &path) {
+        Ok(None) => return Ok(None),
+        Ok(Some(bytes)) => bytes,
+        Err(Unreadable::Damaged) => return Err(damaged(&path)),
+        Err(Unreadable::Failed(text)) => return Err(text),
     };
-    let file: StandbyFile = serde_json::from_slice(&bytes).map_err(|e| {
-        format!(
-            "{} is damaged: {e}. Remove it, or start with -f to throw all away. In both cases name \
-             machines of its cluster with -peers: without them an empty directory founds a cluster \
-             of its own",
-            path.display()
-        )
-    })?;
+    let file: StandbyFile = serde_json::from_slice(&bytes).map_err(|_| damaged(&path))?;
     Ok(Some(StandbyRecord {
         info: StandbyInfo {
             running: file.running,
@@ -131,6 +128,14 @@ pub fn read<F: FileSystem>(data_dir: &DataDir<F>) -> Result<Option<StandbyRecord
         },
         abandoned: (file.given_up != 0).then_some(file.given_up),
     }))
+}
+
+fn damaged(path: &Path) -> String {
+    format!(
+        "{} is damaged. Remove it, or start with -f to throw all away. In both cases name machines of \
+         its cluster with -peers: without them an empty directory founds a cluster of its own",
+        path.display()
+    )
 }
 
 /// Writes the file durably; `abandoned` as in [`StandbyRecord`].
@@ -220,7 +225,7 @@ mod tests {
             assert!(text.contains("-peers"), "{text}");
         }
         let numbers = br#"{"running":true,"cluster":[],"syncInterval":1e300}"#;
-        fs::write(dir.path().join(FILE), numbers).expect("room");
+        files::replace(&data_dir, FILE, numbers).expect("room");
         let record = read(&data_dir).expect("whole").expect("there");
         assert_eq!(record.info.sync_interval_ms, u64::MAX);
     }
