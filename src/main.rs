@@ -1,9 +1,14 @@
 //! The tern binary: parses the configuration, binds the ports, opens the data directory and runs
 //! the reactor. Everything else is in the library.
 //!
-//! Exit codes: 0 after SIGTERM or SIGINT, `-h` and `-version`; 1 if tern cannot start or go on.
+//! Exit codes: 0 after SIGTERM or SIGINT, during the start too, `-h` and `-version`; 1 if tern cannot
+//! start or go on.
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tern::core::machine::{Machine, Search};
 use tern::shell::clock::Clock;
 use tern::shell::config::{self, Config, ProcessInputs, Start};
@@ -12,6 +17,7 @@ use tern::shell::logger;
 use tern::shell::reactor::{BoundPort, End, Reactor};
 
 fn main() -> ExitCode {
+    let signals = StartSignals::catch();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let inputs = ProcessInputs {
         args: &args,
@@ -33,7 +39,7 @@ fn main() -> ExitCode {
     };
     logger::set_time(Clock::new().now().wall_ns);
     logger::start(config.verbosity, config.log_json);
-    let code = match serve(&config) {
+    let code = match serve(&config, &signals) {
         Ok(End::Stopped) => ExitCode::SUCCESS,
         Ok(End::Aborted) => ExitCode::FAILURE,
         Ok(End::RestartAsFounder) => unreachable!("`serve` restarts the loop"),
@@ -55,12 +61,49 @@ fn fail(config: &Config, text: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// What signals do before the reactor takes them.
+///
+/// Until then SIGTERM and SIGINT end the process with exit code 0. Nothing is lost: a start that is
+/// cut off is like a crash, which the log survives. Without a handler a signal has no effect on the
+/// first process of a container.
+struct StartSignals {
+    /// The process has not started: SIGTERM and SIGINT end it at once.
+    is_starting: Arc<AtomicBool>,
+}
+
+impl StartSignals {
+    /// Begins to catch signals.
+    fn catch() -> StartSignals {
+        let is_starting = Arc::new(AtomicBool::new(true));
+        for signal in [SIGTERM, SIGINT] {
+            let is_starting = is_starting.clone();
+            // Fails only for signals that cannot be caught.
+            let _ = flag::register_conditional_shutdown(signal, 0, is_starting);
+        }
+        for signal in [SIGHUP, SIGUSR1] {
+            let ignored = Arc::new(AtomicBool::new(false));
+            let _ = flag::register(signal, ignored);
+        }
+        StartSignals { is_starting }
+    }
+
+    /// A start begins, perhaps not the first one.
+    fn on_start(&self) {
+        self.is_starting.store(true, Ordering::SeqCst);
+    }
+
+    /// The reactor takes the signals from now on.
+    fn on_started(&self) {
+        self.is_starting.store(false, Ordering::SeqCst);
+    }
+}
+
 /// Runs until tern is stopped. Never returns `End::RestartAsFounder`.
 ///
 /// # Errors
 ///
 /// tern cannot start; with a sentence for the user.
-fn serve(config: &Config) -> Result<End, String> {
+fn serve(config: &Config, signals: &StartSignals) -> Result<End, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -68,7 +111,8 @@ fn serve(config: &Config) -> Result<End, String> {
     let mut config = config.clone();
     let mut joins = config.names_a_cluster();
     loop {
-        match run(&config, joins)? {
+        signals.on_start();
+        match run(&config, joins, signals)? {
             End::RestartAsFounder => {
                 log::info!("this machine is the first of its cluster and founds it");
                 joins = false;
@@ -94,7 +138,7 @@ fn refuse_unsupported(config: &Config) -> Result<(), String> {
 /// # Errors
 ///
 /// tern cannot start; with a sentence for the user.
-fn run(config: &Config, joins: bool) -> Result<End, String> {
+fn run(config: &Config, joins: bool, signals: &StartSignals) -> Result<End, String> {
     // The ports come first: a busy one is reported before the log is read, which may take long.
     let ports = [
         BoundPort::new(&config.bind_addr)?,
@@ -119,6 +163,7 @@ fn run(config: &Config, joins: bool) -> Result<End, String> {
         machine
     };
     let reactor = Reactor::new(config, ports, clock, disk, machine)?;
+    signals.on_started();
     Ok(reactor.run())
 }
 

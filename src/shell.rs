@@ -39,6 +39,8 @@ mod output;
 mod resolver;
 mod slots;
 mod sockets;
+mod status_lines;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
+mod turn_times;

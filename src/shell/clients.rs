@@ -21,6 +21,7 @@ use super::dispatcher::{
 use super::outgoing_call::EndedCall;
 use super::slots::{PoolKind, SlotId};
 use super::sockets::{Pool, Settled};
+use super::status_lines::ShellStatus;
 use super::transport::Transport;
 use crate::codec::api::{self, ApiSettings, Context, Port};
 use crate::codec::http::call::HttpCall;
@@ -465,6 +466,17 @@ impl Clients {
     /// Whether there is something to do without any event.
     pub fn has_work(&self) -> bool {
         self.conns.has_work() || !self.deliveries.is_empty()
+    }
+
+    /// The figures for a report of the state.
+    pub fn status(&self, longest_turn_us: u64) -> ShellStatus {
+        ShellStatus {
+            client_conns: self.conns.len() - self.peer_port_conns,
+            peer_conns: self.peer_port_conns,
+            held_bytes: self.budget.bytes(),
+            waiting_events: self.deliveries.len(),
+            longest_turn_us,
+        }
     }
 
     /// When the next timer fires, in microseconds of the monotonic clock.

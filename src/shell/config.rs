@@ -60,6 +60,14 @@ impl TlsFiles {
     pub fn is_on(&self) -> bool {
         self.cert_file.is_some()
     }
+
+    /// The files, for a log line.
+    pub fn names(&self) -> String {
+        let files = [&self.cert_file, &self.key_file, &self.ca_file];
+        let names = files.into_iter().flatten();
+        let names = names.map(|file| file.display().to_string());
+        names.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Which events are logged.

@@ -35,6 +35,19 @@ impl Connector {
         }
     }
 
+    /// Reads the files again for later connections, if any were made. On failure the former
+    /// certificates stay in use.
+    ///
+    /// # Errors
+    /// A file is unusable; the text names it.
+    pub fn reload(&mut self) -> Result<(), String> {
+        #[cfg(feature = "tls")]
+        if self.config.is_some() {
+            self.config = Some(super::tls::client_config(&self.files)?);
+        }
+        Ok(())
+    }
+
     /// Begins a connection to `address`, one of the addresses of the host of `url`.
     ///
     /// # Errors

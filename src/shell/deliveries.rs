@@ -76,6 +76,11 @@ impl Deliveries {
         }
     }
 
+    /// How many events wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether no event waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()

@@ -63,6 +63,14 @@ impl HttpCalls {
         }
     }
 
+    /// Reads the certificates for later calls again, see `Connector::reload`.
+    ///
+    /// # Errors
+    /// A file is unusable; the text names it.
+    pub fn reload(&mut self) -> Result<(), String> {
+        self.connectors.reload()
+    }
+
     /// Queues a call. Its time limit runs from now.
     pub fn start(&mut self, origin: CallOrigin, call: HttpCall, now: Now) {
         if let CallOrigin::Machine { id, .. } = origin {

@@ -159,6 +159,14 @@ impl Links {
         }
     }
 
+    /// Reads the certificates for links that are dialled again, see `Connector::reload`.
+    ///
+    /// # Errors
+    /// A file is unusable; the text names it.
+    pub fn reload(&mut self) -> Result<(), String> {
+        self.connector.reload()
+    }
+
     // -- the phases
 
     /// Phase 1: the poll has reported an event of one of the links.

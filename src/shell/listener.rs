@@ -151,6 +151,9 @@ pub struct Listener {
     port: Port,
     token: Token,
     listener: TcpListener,
+    /// The files of `tls`.
+    #[cfg(feature = "tls")]
+    files: TlsFiles,
     /// The configuration of TLS sessions; `None`: connections are plain.
     #[cfg(feature = "tls")]
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -177,12 +180,7 @@ impl Listener {
         files: &TlsFiles,
     ) -> Result<Listener, String> {
         #[cfg(feature = "tls")]
-        let tls = match (&files.cert_file, &files.key_file) {
-            (Some(cert), Some(key)) => {
-                Some(tls::server_config(cert, key, files.ca_file.as_deref())?)
-            }
-            _ => None,
-        };
+        let tls = server_config(files)?;
         #[cfg(not(feature = "tls"))]
         if files.is_on() {
             return Err("this build of tern has no TLS: -cert-file needs the feature `tls`".into());
@@ -192,12 +190,42 @@ impl Listener {
             token,
             listener,
             #[cfg(feature = "tls")]
+            files: files.clone(),
+            #[cfg(feature = "tls")]
             tls,
             is_ready: false,
             paused_until_us: 0,
             logged_us: None,
             unlogged: 0,
         })
+    }
+
+    /// Reads the certificate again for later connections and logs what it took. On failure the
+    /// former one stays in use.
+    pub fn reload(&mut self) {
+        #[cfg(feature = "tls")]
+        match server_config(&self.files) {
+            Ok(None) => log::info!("{}: no certificate is set", self.port_name()),
+            Ok(tls) => {
+                self.tls = tls;
+                log::info!(
+                    "{}: read {} again; new connections get its certificate",
+                    self.port_name(),
+                    self.files.names()
+                );
+            }
+            Err(e) => log::error!(
+                "{}: cannot read the certificate again: {e}. The former one stays in use",
+                self.port_name()
+            ),
+        }
+    }
+
+    fn port_name(&self) -> &'static str {
+        match self.port {
+            Port::Client => "client port",
+            Port::Peer => "peer port",
+        }
     }
 
     /// The token of its registration with the poll.
@@ -259,10 +287,7 @@ impl Listener {
             self.unlogged += 1;
             return;
         }
-        let port = match self.port {
-            Port::Client => "client port",
-            Port::Peer => "peer port",
-        };
+        let port = self.port_name();
         let unlogged = self.unlogged;
         log::warn!(
             "{port}: cannot accept connections: {error}. Trying again every 0.1 s ({unlogged} \
@@ -290,6 +315,17 @@ impl Listener {
     pub fn next_accept_us(&self, clients: &Clients) -> Option<u64> {
         let may_accept = self.port == Port::Peer || clients.has_room(self.port);
         (self.is_ready && may_accept).then_some(self.paused_until_us)
+    }
+}
+
+/// The configuration of TLS sessions; `None` without a certificate.
+#[cfg(feature = "tls")]
+fn server_config(files: &TlsFiles) -> Result<Option<Arc<rustls::ServerConfig>>, String> {
+    match (&files.cert_file, &files.key_file) {
+        (Some(cert), Some(key)) => {
+            tls::server_config(cert, key, files.ca_file.as_deref()).map(Some)
+        }
+        _ => Ok(None),
     }
 }
 

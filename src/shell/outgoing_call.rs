@@ -113,6 +113,16 @@ pub struct Connectors {
 }
 
 impl Connectors {
+    /// Reads the certificates of all connectors again, see `Connector::reload`.
+    ///
+    /// # Errors
+    /// A file is unusable; the text names it.
+    pub fn reload(&mut self) -> Result<(), String> {
+        self.peers.reload()?;
+        self.clients.reload()?;
+        self.discovery.reload()
+    }
+
     fn of(&mut self, url: &Url, origin: &CallOrigin) -> &mut Connector {
         if let CallOrigin::Client(_) = origin {
             return &mut self.clients;

@@ -21,6 +21,8 @@ use super::log_lines;
 use super::outgoing_call::{CallOrigin, Connectors};
 use super::resolver::Resolver;
 use super::slots::PoolKind;
+use super::status_lines;
+use super::turn_times::TurnTimes;
 use crate::codec::api::{ApiSettings, Port};
 use crate::codec::cluster_api;
 use crate::codec::http::response::TEXT;
@@ -35,7 +37,7 @@ use crate::shell::config::{Config, TlsFiles};
 use crate::shell::disk::{Disk, SyncReport, or_exit};
 use crate::shell::logger;
 use mio::{Events, Interest, Poll, Token, Waker};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 use std::io;
 use std::time::Duration;
@@ -139,6 +141,9 @@ pub struct Reactor {
 
     /// stdout has not taken all log lines.
     log_is_behind: bool,
+
+    /// How long the turns take.
+    turn_times: TurnTimes,
 }
 
 impl Reactor {
@@ -157,7 +162,7 @@ impl Reactor {
     ) -> Result<Reactor, String> {
         let poll = Poll::new().map_err(no_poll)?;
         let registry = poll.registry();
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(no_poll)?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(no_poll)?;
         registry
             .register(&mut signals, SIGNALS, Interest::READABLE)
             .map_err(no_poll)?;
@@ -198,6 +203,7 @@ impl Reactor {
             aborted: false,
             end: None,
             log_is_behind: false,
+            turn_times: TurnTimes::default(),
         };
         reactor.maybe_listen()?;
         Ok(reactor)
@@ -292,10 +298,12 @@ impl Reactor {
     /// that have events as ready.
     fn poll_events(&mut self) {
         let timeout = self.timeout();
+        self.turn_times.end(self.clock.mono_us());
         if let Err(e) = self.poll.poll(&mut self.events, timeout) {
             assert!(e.kind() == io::ErrorKind::Interrupted, "epoll: {e}");
         }
         self.now = self.clock.now();
+        self.turn_times.begin(self.now.mono_us);
         logger::set_time(self.now.wall_ns);
         let mut is_signalled = false;
         for event in &self.events {
@@ -326,17 +334,45 @@ impl Reactor {
         }
     }
 
-    /// SIGTERM or SIGINT came. The first one stops the machine, a second one ends the loop at once.
+    /// Signals came.
     fn on_signals(&mut self) {
-        for signal in self.signals.pending() {
-            if self.stop_us.is_none() {
-                log::info!("signal {signal}: stopping after the requests under way");
-                self.stop_us = Some(self.now.mono_us);
-            } else {
-                log::info!("signal {signal} again: stopping at once");
-                self.aborted = true;
+        for signal in self.signals.pending().collect::<Vec<_>>() {
+            match signal {
+                SIGHUP => self.reload_certificates(),
+                SIGUSR1 => {
+                    let longest_us = self.turn_times.take_longest();
+                    let status = self.clients.status(longest_us);
+                    status_lines::log(&self.machine, &status, self.now);
+                }
+                _ => self.on_stop_signal(signal),
             }
-            self.machine.on_stop(self.now);
+        }
+    }
+
+    /// SIGTERM or SIGINT came. The first one stops the machine, a second one ends the loop at once.
+    fn on_stop_signal(&mut self, signal: i32) {
+        if self.stop_us.is_none() {
+            log::info!("signal {signal}: stopping after the requests under way");
+            self.stop_us = Some(self.now.mono_us);
+        } else {
+            log::info!("signal {signal} again: stopping at once");
+            self.aborted = true;
+        }
+        self.machine.on_stop(self.now);
+    }
+
+    /// SIGHUP came: reads the certificates again. Connections that exist keep theirs.
+    fn reload_certificates(&mut self) {
+        for listener in &mut self.listeners {
+            listener.reload();
+        }
+        for reloaded in [self.links.reload(), self.calls.reload()] {
+            if let Err(e) = reloaded {
+                log::error!(
+                    "connections to other machines: cannot read the certificate again: {e}. The \
+                     former one stays in use"
+                );
+            }
         }
     }
 
@@ -449,7 +485,9 @@ impl Reactor {
         if or_exit(self.disk.start_sync(since_us)) {
             self.sync_since_us = Some(since_us);
             self.now = self.clock.now();
-            self.gathering.on_sync(self.now.mono_us - since_us);
+            let took_us = self.now.mono_us - since_us;
+            self.gathering.on_sync(took_us);
+            self.turn_times.leave_out(took_us);
         }
         self.report_synced();
     }

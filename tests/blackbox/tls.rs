@@ -11,6 +11,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use tern_support::client::until;
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
@@ -230,6 +231,51 @@ fn the_peer_port_has_its_own_certificate() {
     let mut answer = String::new();
     plain.read_to_string(&mut answer).expect("text");
     assert!(answer.ends_with("0.4.9"), "{answer}");
+}
+
+/// SIGHUP: new connections get the certificate that the files hold now. Files that are unusable
+/// change nothing.
+#[test]
+fn sighup_reads_the_certificate_again() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let copy = |from: &str| {
+        for ending in ["pem", "key"] {
+            let target = path(&format!("own.{ending}"));
+            std::fs::copy(file(&format!("{from}.{ending}")), target).expect("copied");
+        }
+    };
+    copy("machine");
+    let args = [
+        "-cert-file",
+        &path("own.pem"),
+        "-key-file",
+        &path("own.key"),
+    ];
+    let server = Server::start(&args);
+    let hang_up = || {
+        let pid = rustix::process::Pid::from_child(&server.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it runs");
+    };
+    // Trusted while it is the certificate of `machine`, which the authority has signed.
+    let is_trusted = || {
+        let mut stream = connect(server.client_port, None);
+        let sent = send(&mut stream, "GET", "/version", "");
+        sent.is_ok() && read_to(&mut stream, "etcd 0.4.9").is_ok()
+    };
+    assert!(is_trusted());
+    copy("guest");
+    hang_up();
+    until("the other certificate is shown", || {
+        (!is_trusted()).then_some(())
+    });
+    std::fs::write(path("own.pem"), "no certificate").expect("written");
+    hang_up();
+    copy("machine");
+    hang_up();
+    until("the first certificate is shown", || {
+        is_trusted().then_some(())
+    });
 }
 
 #[test]

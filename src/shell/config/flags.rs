@@ -165,7 +165,7 @@ const CLIENTS: [CommandFlag; 7] = [
     flag("http-read-timeout", Text, "SECONDS", Fixed("300"),
         "Longest time that a request may take to arrive before its connection is closed."),
     flag("http-write-timeout", Text, "SECONDS", Fixed("300"),
-        "Longest time that an answer may take to leave before its connection is closed."),
+        "Longest time for which a client may read nothing of an answer before its connection is closed, at most 10 s."),
 ];
 
 #[rustfmt::skip]

@@ -1,0 +1,98 @@
+//! What SIGUSR1 logs: the state of this machine and of each peer, one line each. Start with `log`.
+use crate::core::machine::Machine;
+use crate::core::raft::{Member, Raft, RaftRole};
+use crate::core::timer::Now;
+
+/// What the shell adds to the state of the machine.
+pub struct ShellStatus {
+    /// Connections on the client port.
+    pub client_conns: usize,
+    /// Connections on the peer port that are no links.
+    pub peer_conns: usize,
+    /// Bytes that all of these hold.
+    pub held_bytes: usize,
+    /// Events that have not reached all of their watchers.
+    pub waiting_events: usize,
+    /// The longest turn of the loop since the last report, in microseconds.
+    pub longest_turn_us: u64,
+}
+
+/// Logs the state.
+pub fn log(machine: &Machine, shell: &ShellStatus, now: Now) {
+    let watchers = machine.store().map_or(0, |store| store.stats().watchers);
+    log::info!(
+        "state: {watchers} watchers, {} events waiting for watchers; {} connections on the client \
+         port, {} on the peer port, holding {} bytes; the longest turn since the last report took \
+         {} us",
+        shell.waiting_events,
+        shell.client_conns,
+        shell.peer_conns,
+        shell.held_bytes,
+        shell.longest_turn_us
+    );
+    let Some(raft) = machine.raft() else {
+        return log_outside(machine);
+    };
+    let role = match raft.role() {
+        RaftRole::Leader => "leader".to_string(),
+        _ => match leader(machine, raft) {
+            Some(leader) => format!("follower of {}", name(leader)),
+            None => "no leader".to_string(),
+        },
+    };
+    log::info!(
+        "state: {role} in term {}; log: last entry {}, durable to {}, committed to {}, applied to \
+         {}",
+        raft.term().0,
+        raft.last_index().0,
+        raft.durable().0,
+        raft.committed().0,
+        machine.applied().0
+    );
+    for member in &machine.configuration().members {
+        if Some(member.id) != machine.id() {
+            log_peer(member, raft, now);
+        }
+    }
+}
+
+fn log_outside(machine: &Machine) {
+    match machine.standby() {
+        Some(Some(leader_url)) => log::info!("state: standby; the leader is {leader_url}"),
+        Some(None) => log::info!("state: standby; no leader is known"),
+        None => log::info!("state: looking for a cluster"),
+    }
+}
+
+/// Logs what a leader knows about a peer. Other machines know the member's place only.
+fn log_peer(member: &Member, raft: &Raft, now: Now) {
+    let kind = if member.voter { "voter" } else { "learner" };
+    let progress = raft.peer(member.id);
+    let Some(progress) = progress.filter(|_| raft.role() == RaftRole::Leader) else {
+        return log::info!("state of {}: {kind}", name(member));
+    };
+    let matched = progress.matched().0;
+    let stage = if progress.is_in_snapshot() {
+        ", is sent a snapshot"
+    } else if progress.is_full() {
+        ", its disk is full"
+    } else {
+        ""
+    };
+    log::info!(
+        "state of {}: {kind}, has the log up to {matched} (behind by {}), heard {} ms ago{stage}",
+        name(member),
+        raft.last_index().0.saturating_sub(matched),
+        now.mono_us.saturating_sub(progress.heard_us()) / 1_000
+    );
+}
+
+fn leader<'a>(machine: &'a Machine, raft: &Raft) -> Option<&'a Member> {
+    let leader = raft.leader()?;
+    let members = &machine.configuration().members;
+    members.iter().find(|member| member.id == leader)
+}
+
+fn name(member: &Member) -> String {
+    format!("{} ({})", member.name, member.peer_url)
+}

@@ -1,0 +1,56 @@
+//! Signals other than those that end a process that serves.
+use rustix::process::Signal;
+use std::net::TcpListener;
+use tern_support::client::until;
+use tern_support::fleet::{cluster, leader_of};
+use tern_support::server::Server;
+
+/// SIGUSR1 logs the state of the machine and a line for each peer, and changes nothing else.
+#[test]
+fn sigusr1_logs_the_state() {
+    let servers = cluster(3, &[]);
+    let leader = &servers[leader_of(&servers)];
+    leader.signal(Signal::USR1);
+    until("a line for each peer", || {
+        let log = leader.log();
+        let others = servers.iter().filter(|server| server.name != leader.name);
+        let mut lines = others.map(|server| format!("state of {} (http://", server.name));
+        let all = lines.all(|line| log.contains(&line));
+        (all && log.contains("state: leader in term")).then_some(())
+    });
+    let log = leader.log();
+    let line = log.lines().find(|line| line.contains("behind by"));
+    assert!(line.is_some_and(|line| line.contains("heard")), "{log}");
+    assert!(log.contains("0 watchers"), "{log}");
+    assert_eq!(leader.client("GET", "/version", "").status(), 200);
+}
+
+/// SIGHUP without certificates changes nothing.
+#[test]
+fn sighup_without_certificates() {
+    let mut server = Server::start(&[]);
+    server.signal(Signal::HUP);
+    until("it is logged", || {
+        server.log().contains("no certificate is set").then_some(())
+    });
+    assert_eq!(server.client("GET", "/version", "").status(), 200);
+    assert!(server.terminate().success());
+}
+
+/// SIGTERM ends a machine that waits for its port, and one that looks for its cluster.
+#[test]
+fn sigterm_during_the_start() {
+    let mut waits = Server::prepare(&[]);
+    let taken = TcpListener::bind(waits.client_at()).expect("a free port");
+    waits.spawn();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(waits.terminate().success(), "{}", waits.log());
+    drop(taken);
+
+    let mut seeks = Server::prepare(&["-peers=127.0.0.1:1", "-max-retry-attempts=0"]);
+    seeks.spawn();
+    until("it looks for its cluster", || {
+        seeks.log().contains("no cluster found").then_some(())
+    });
+    assert!(seeks.terminate().success(), "{}", seeks.log());
+}
