@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
+use tern_support::mutations;
 
 /// Longest file, in lines of code, and longest function.
 const FILE_LINES_MAX: usize = 600;
@@ -516,6 +517,15 @@ fn no_file_is_included_by_its_path() {
         lines.map(|(number, _)| format!("{}:{number}", file.path))
     });
     check("no #[path] includes", bad.collect());
+}
+
+/// Whoever changes a text that a planted fault replaces changes the list of planted faults as well.
+#[test]
+fn planted_faults_are_found_in_the_text() {
+    let all = mutations::load(&root()).unwrap_or_else(|why| panic!("{why}"));
+    assert!(!all.is_empty(), "there are lists of planted faults");
+    let errors = mutations::Text::planted(&root(), &all).err();
+    check(mutations::FOLDER, errors.unwrap_or_default());
 }
 
 #[test]

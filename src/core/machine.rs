@@ -9,7 +9,6 @@
 //! mode, any number of times. Start with [`Machine::advance`].
 mod bootstrap;
 mod caretaker;
-pub mod fault;
 mod finder;
 mod links;
 mod member;
@@ -512,28 +511,6 @@ impl Machine {
     fn check_invariants(&self) {
         if let MachineMode::Member(member) = &self.mode {
             member.check_invariants();
-        }
-    }
-
-    /// Plants a bug in raft; has no effect outside.
-    #[cfg(feature = "faults")]
-    pub fn plant(&mut self, fault: Option<crate::core::raft::fault::RaftFault>) {
-        if let MachineMode::Member(member) = &mut self.mode {
-            member.replica.plant(fault);
-        }
-    }
-
-    /// Plants a bug in the leader's duties, of this membership and later ones.
-    #[cfg(feature = "faults")]
-    pub fn plant_in_duties(&mut self, fault: Option<fault::DutyFault>) {
-        self.common.caretaker.plant(fault);
-    }
-
-    /// Plants a bug in the key space; has no effect outside.
-    #[cfg(feature = "faults")]
-    pub fn plant_in_store(&mut self, fault: Option<crate::core::store::fault::StoreFault>) {
-        if let MachineMode::Member(member) = &mut self.mode {
-            member.replica.plant_in_store(fault);
         }
     }
 }

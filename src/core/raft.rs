@@ -45,7 +45,6 @@
 //!   (`Log::durable`);
 //! - a candidate's own vote for itself (`Raft::maybe_count_own_vote`).
 mod election;
-pub mod fault;
 mod following;
 mod gate;
 mod handover;
@@ -76,7 +75,6 @@ pub use violation::Violation;
 use crate::core::command::Command;
 use crate::core::timer::Now;
 use election::Election;
-use fault::RaftFault;
 use following::LeaderMatch;
 use gate::Gate;
 use handover::Handover;
@@ -217,9 +215,6 @@ pub struct Raft {
     /// The configured interval of heartbeats in microseconds; at least 1 ms. Never changes.
     heartbeat_interval_us: u64,
 
-    /// The planted bug, if any.
-    fault: Option<RaftFault>,
-
     /// The time of the current input, in microseconds of the monotonic clock.
     now_us: u64,
 
@@ -297,7 +292,6 @@ impl Raft {
         let mut raft = Raft {
             id: config.id,
             heartbeat_interval_us: config.heartbeat_ms.max(1) * 1000,
-            fault: None,
             now_us: now.mono_us,
             current_term: term,
             voted_for: vote,
@@ -421,9 +415,6 @@ impl Raft {
         self.now_us = now.mono_us;
         self.election.on_synced(self.now_us, took_us);
         self.gate.on_state_synced(seq, &mut self.out.messages);
-        if self.has(RaftFault::StateSyncCoversLog) {
-            self.on_log_synced(self.gate.last_record());
-        }
         if self.role == RaftRole::Candidate {
             self.maybe_count_own_vote();
         }
@@ -535,9 +526,7 @@ impl Raft {
     /// the replies tell how far that is.
     fn is_from_removed(&self, from: PeerId, message: &Message) -> bool {
         let is_harmful = message.rpc.is_call() || message.term > self.current_term;
-        is_harmful
-            && self.standing(from) == MemberStanding::Removed
-            && !self.has(RaftFault::RemovedIsHeard)
+        is_harmful && self.standing(from) == MemberStanding::Removed
     }
 
     /// Whether a vote request is denied because a leader was heard recently. Not if that leader
@@ -548,17 +537,14 @@ impl Raft {
             return false;
         };
         let is_of_former_leader = self.leader == Some(from) && message.term > self.current_term;
-        !hand_over
-            && self.is_lease_live()
-            && !is_of_former_leader
-            && !self.has(RaftFault::LeaseIgnored)
+        !hand_over && self.is_lease_live() && !is_of_former_leader
     }
 
     /// Whether the term of a message may never begin, so it does not count: a pre-vote and its
     /// grant carry the term in which the candidate would campaign (thesis 9.6).
     fn has_tentative_term(&self, rpc: &Rpc) -> bool {
         match rpc {
-            Rpc::RequestVote { pre, .. } => *pre && !self.has(RaftFault::PreVoteRaisesTerm),
+            Rpc::RequestVote { pre, .. } => *pre,
             Rpc::Vote { pre, granted } => *pre && *granted,
             _ => false,
         }
@@ -695,7 +681,6 @@ impl Raft {
         }
         self.current_term = term;
         self.voted_for = vote;
-        let vote = vote.filter(|_| !self.has(RaftFault::VoteNotStored));
         let seq = self.gate.number_state();
         self.out.state = Some(HardState { seq, term, vote });
     }
@@ -842,19 +827,7 @@ impl Raft {
     /// The first damaged entry: it is neither applied nor acknowledged, and a member that has one
     /// does not campaign (`repair`).
     fn first_damaged(&self) -> Option<Index> {
-        let first = self.log.first_damaged();
-        first.filter(|_| !self.has(RaftFault::DamageIgnored))
-    }
-
-    /// Plants a bug.
-    #[cfg(feature = "faults")]
-    pub fn plant(&mut self, fault: Option<RaftFault>) {
-        self.fault = fault;
-    }
-
-    /// Whether a bug is planted. Always false in a released binary.
-    pub(crate) fn has(&self, fault: RaftFault) -> bool {
-        cfg!(feature = "faults") && self.fault == Some(fault)
+        self.log.first_damaged()
     }
 
     /// Closes each input. Takes constant time, except for a step for each peer.

@@ -428,10 +428,7 @@ impl Replica {
 
     /// Replaces the key space by the leader's snapshot, which contains the entries up to `applied`.
     fn replace_store(&mut self, store: Store, applied: Index) {
-        let old = std::mem::replace(&mut self.store, store);
-        #[cfg(feature = "faults")]
-        self.store.plant(old.planted());
-        drop(old);
+        self.store = store;
         self.applied = applied;
         self.raft.on_applied(applied);
         self.restore_config();
@@ -575,18 +572,6 @@ impl Replica {
             Some(id) => self.name_of(id),
             None => "".into(),
         }
-    }
-
-    /// Plants a bug in raft or in forwarding.
-    #[cfg(feature = "faults")]
-    pub fn plant(&mut self, fault: Option<crate::core::raft::fault::RaftFault>) {
-        self.raft.plant(fault);
-    }
-
-    /// Plants a bug in the key space.
-    #[cfg(feature = "faults")]
-    pub fn plant_in_store(&mut self, fault: Option<crate::core::store::fault::StoreFault>) {
-        self.store.plant(fault);
     }
 
     /// Checks the invariants that span raft and the pending requests; O(1). Called after each

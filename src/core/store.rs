@@ -19,7 +19,6 @@ mod cluster_view;
 mod edit;
 mod event;
 mod expire;
-pub mod fault;
 mod freeze;
 mod history;
 mod listing;
@@ -36,7 +35,6 @@ mod watch;
 mod write;
 
 pub use event::{Action, EtcdIndex, Event, ListItem, ValueRef, View, ViewRef};
-use fault::StoreFault;
 use freeze::Freezer;
 use history::History;
 pub use history::HistoryLimits;
@@ -104,8 +102,6 @@ pub struct Store {
     snapshot: Option<SnapshotWriter>,
     /// A text that the replica keeps with the key space; no client sees it.
     note: Box<str>,
-    /// The planted fault; always `None` without the feature `faults`.
-    fault: Option<StoreFault>,
 }
 
 impl Store {
@@ -123,7 +119,6 @@ impl Store {
             freezer: Freezer::default(),
             snapshot: None,
             note: "".into(),
-            fault: None,
         }
     }
 
@@ -195,9 +190,6 @@ impl Store {
     pub fn apply(&mut self, command: &Command) -> Result<Event, Error> {
         let (operation, outcome) = self.dispatch(command);
         self.stats.count(operation, outcome.is_ok());
-        if outcome.is_err() && self.has(StoreFault::FailureCounts) {
-            self.raise_index();
-        }
         outcome
     }
 
@@ -229,19 +221,12 @@ impl Store {
 
     fn record(&mut self, event: &Event) {
         assert_eq!(event.index().0, self.index, "an event has the etcd index");
-        let mut watchers = self.watchers.take_reached(event);
-        if self.has(StoreFault::EventLost) {
-            watchers.pop();
-        }
+        let watchers = self.watchers.take_reached(event);
         if !watchers.is_empty() {
             self.notifications.push(Notification {
                 event: event.clone(),
                 watchers,
             });
-        }
-        if self.has(StoreFault::EventTwice) {
-            self.notifications
-                .extend(self.notifications.last().cloned());
         }
         let freezer = &mut self.freezer;
         self.history
@@ -326,8 +311,7 @@ impl Store {
         }
         let past = self.past_events(watcher, next_unread);
         let Some(last) = past.last() else {
-            let gap = u64::from(self.has(StoreFault::StreamGap));
-            self.watchers.become_live(id, self.index + gap + 1);
+            self.watchers.become_live(id, self.index + 1);
             return WatchReply::Waiting;
         };
         self.watchers.advance(id, last.index().0 + 1);
@@ -391,14 +375,12 @@ impl Store {
     ///
     /// If no snapshot was begun.
     pub fn snapshot_chunk(&mut self, bytes: usize, out: &mut Vec<u8>) -> SnapshotStep {
-        let omits_history = self.has(StoreFault::HistoryForgotten);
-        let history = (!omits_history).then_some(&self.history);
         let writer = self.snapshot.as_mut().expect("a snapshot was begun");
         if self.freezer.get(writer.token()).is_none() {
             self.snapshot = None;
             return SnapshotStep::GivenUp;
         }
-        if !writer.write(&self.tree, history, &mut self.freezer, bytes, out) {
+        if !writer.write(&self.tree, &self.history, &mut self.freezer, bytes, out) {
             return SnapshotStep::More;
         }
         self.snapshot_abandon();
@@ -433,27 +415,5 @@ impl Store {
         self.history.start_at(history_start);
         self.stats = stats;
         self.note = note.into();
-    }
-}
-
-// -- planted faults
-impl Store {
-    /// Plants a fault, in place of the one before.
-    #[cfg(feature = "faults")]
-    pub fn plant(&mut self, fault: Option<StoreFault>) {
-        self.fault = fault;
-        if fault == Some(StoreFault::ExpirationsForgotten) {
-            self.ttl = Ttl::default();
-        }
-    }
-
-    /// The planted fault.
-    #[cfg(feature = "faults")]
-    pub fn planted(&self) -> Option<StoreFault> {
-        self.fault
-    }
-
-    fn has(&self, fault: StoreFault) -> bool {
-        cfg!(feature = "faults") && self.fault == Some(fault)
     }
 }

@@ -35,10 +35,7 @@ const DAMAGE_SEED: u32 = 11;
 
 /// Runs a script: its text with what each command leads to beneath it.
 pub fn run(script: &str) -> String {
-    play(World::default(), script)
-}
-
-fn play(mut world: World, script: &str) -> String {
+    let mut world = World::default();
     let mut out = String::new();
     for line in script.lines().filter(|l| !l.starts_with("    ")) {
         writeln!(out, "{line}").expect("a string takes it");
@@ -108,8 +105,6 @@ struct World {
     leaders: BTreeMap<u64, u64>,
     committed: BTreeMap<u64, (Term, EntryBody)>,
     trace: Vec<String>,
-    #[cfg(feature = "faults")]
-    fault: Option<tern::core::raft::fault::RaftFault>,
 }
 
 /// `key=value` of a command line.
@@ -333,10 +328,7 @@ impl World {
             entries: disk.log.entries_after(disk.snapshot.index.0),
             commit: disk.log.commit,
         };
-        #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
-        let mut raft = Raft::new(config, state, self.now());
-        #[cfg(feature = "faults")]
-        raft.plant(self.fault);
+        let raft = Raft::new(config, state, self.now());
         let saved = self.nodes.remove(&id).and_then(|n| n.saved);
         self.nodes.insert(
             id,

@@ -10,7 +10,6 @@
 //! All duties wait on one timer wheel. A peer is silent if this leader has not heard it, whatever
 //! other members report. Start with
 //! [`Caretaker::look_after`].
-use super::fault::DutyFault;
 use crate::core::command::Command;
 use crate::core::raft::{HeartbeatReport, Index, PeerId, RaftRole, Term};
 use crate::core::random::splitmix64;
@@ -110,7 +109,6 @@ pub(super) struct Caretaker {
     last_sync_ns: u64,
     /// The time of the next `Sync` at the earliest, in microseconds of the monotonic clock.
     next_sync_us: u64,
-    fault: Option<DutyFault>,
 }
 
 impl Caretaker {
@@ -198,12 +196,7 @@ impl Caretaker {
         if members.len() <= replica.config().active_size as usize {
             self.cancel_size();
         } else if self.size.is_none() {
-            let wait_us = if self.has(DutyFault::NoRemovalPause) {
-                0
-            } else {
-                REMOVE_US
-            };
-            self.size = Some(self.wheel.schedule(now.mono_us + wait_us, Duty::Size));
+            self.size = Some(self.wheel.schedule(now.mono_us + REMOVE_US, Duty::Size));
         }
     }
 
@@ -235,16 +228,6 @@ impl Caretaker {
                 report(replica, Fact::Leaderless { voters });
             }
         }
-    }
-
-    /// Plants a bug.
-    #[cfg(feature = "faults")]
-    pub(super) fn plant(&mut self, fault: Option<DutyFault>) {
-        self.fault = fault;
-    }
-
-    fn has(&self, fault: DutyFault) -> bool {
-        cfg!(feature = "faults") && self.fault == Some(fault)
     }
 }
 
@@ -334,11 +317,7 @@ impl Caretaker {
     /// When a peer will have been silent for the removal delay if it is not heard again, in
     /// microseconds of the monotonic clock.
     fn silence_due_us(&self, id: PeerId, replica: &Replica) -> u64 {
-        let mut heard_us = heard_us(id, replica);
-        if self.has(DutyFault::ContactIgnored) {
-            heard_us = 0;
-        }
-        heard_us.max(self.silence_from_us) + self.delay_us.unwrap_or(0)
+        heard_us(id, replica).max(self.silence_from_us) + self.delay_us.unwrap_or(0)
     }
 
     /// The silence timer of a peer has fired. The peer may have been heard since it was armed.
@@ -373,18 +352,16 @@ impl Caretaker {
         let raft = replica.raft();
         let mut least = None;
         for member in &raft.configuration().members {
-            if member.id == raft.id() && !self.has(DutyFault::LeaderRemoved) {
+            if member.id == raft.id() {
                 continue;
             }
-            let answers =
-                raft.is_answering(now, member.id) || self.has(DutyFault::RemovalUnchecked);
+            let answers = raft.is_answering(now, member.id);
             let order = if answers {
                 self.draw()
             } else {
                 heard_us(member.id, replica)
             };
-            let is_spared = member.voter != self.has(DutyFault::VotersFirst);
-            let rank = (is_spared, answers, order, member.id);
+            let rank = (member.voter, answers, order, member.id);
             if least.is_none_or(|least| rank < least) {
                 least = Some(rank);
             }
@@ -396,7 +373,7 @@ impl Caretaker {
     fn maybe_remove(&self, now: Now, id: PeerId, replica: &mut Replica, too_many: bool) -> bool {
         let raft = replica.raft();
         let is_safe = raft.majority_heard(now) && raft.can_remove(now, id);
-        if !is_safe && !self.has(DutyFault::RemovalUnchecked) {
+        if !is_safe {
             return false;
         }
         if !replica.leads() || !replica.raft().has_duty_room() {

@@ -11,7 +11,6 @@
 //! configured election timeout. If members did not wait for it, they would elect without end. So
 //! each member measures its disk (`sync_times`), tells the value in each append and reply, and
 //! waits at least three times the slowest disk that the answer depends on.
-use super::fault::RaftFault;
 use super::message::{Configuration, Index, PeerId, Rpc, Term};
 use super::sync_times::SyncTimes;
 use super::{Progress, Raft, RaftRole};
@@ -298,8 +297,7 @@ impl Raft {
     /// Steps down if a majority has been silent (check-quorum, thesis 6.2): this leader cannot
     /// commit, and its clients should look for another one. Returns whether it did.
     pub(super) fn maybe_step_down(&mut self) -> bool {
-        let has_majority = self.is_majority(|peer| !self.is_silent(peer, self.now_us))
-            || self.has(RaftFault::NoCheckQuorum);
+        let has_majority = self.is_majority(|peer| !self.is_silent(peer, self.now_us));
         if has_majority {
             return false;
         }
@@ -439,7 +437,7 @@ impl Raft {
             self.answer_pre_vote(from, term, can_win);
             return;
         }
-        let is_free = self.voted_for.is_none_or(|id| id == from) || self.has(RaftFault::VoteTwice);
+        let is_free = self.voted_for.is_none_or(|id| id == from);
         let granted = can_win && is_free;
         if granted {
             if self.voted_for != Some(from) {
@@ -472,19 +470,14 @@ impl Raft {
         if last_term > self.log.last_term() {
             return true;
         }
-        let is_same_term =
-            last_term == self.log.last_term() || self.has(RaftFault::CompareByLength);
-        let is_as_long = last_index >= self.log.last_index() || self.has(RaftFault::CompareByTerm);
+        let is_same_term = last_term == self.log.last_term();
+        let is_as_long = last_index >= self.log.last_index();
         is_same_term && is_as_long
     }
 
     /// Sends a vote, or a pre-vote (`pre`), in `term`. A vote is withheld until it is durable.
     pub(super) fn send_vote(&mut self, to: PeerId, pre: bool, granted: bool, term: Term) {
         let rpc = Rpc::Vote { pre, granted };
-        if self.has(RaftFault::VoteBeforeSync) {
-            self.out.messages.push((to, super::Message { term, rpc }));
-            return;
-        }
         self.send_in(to, term, rpc);
     }
 }

@@ -6,7 +6,6 @@
 //! more durable. Start reading at `Raft::on_append_entries`.
 use std::ops::Range;
 
-use super::fault::RaftFault;
 use super::message::{AppendAnswer, Entry, Index, PeerId, Rpc, Term};
 use super::{HeartbeatReport, Raft, RaftRole};
 
@@ -146,7 +145,7 @@ impl Raft {
     /// this is an old copy of the data. The member must not vote any more, as a majority may have
     /// counted the lost entries. Returns whether that is found now.
     fn maybe_find_amnesia(&mut self, acked: Index) -> bool {
-        let has_lost = acked > self.log.last_index() && !self.has(RaftFault::AmnesiaIgnored);
+        let has_lost = acked > self.log.last_index();
         if !has_lost || self.has_amnesia {
             return false;
         }
@@ -161,10 +160,6 @@ impl Raft {
     /// Stops before the first entry that the log on the disk has no room for. Returns the last
     /// entry before that.
     fn take_entries(&mut self, prev: Index, entries: Vec<Entry>) -> Index {
-        let is_inside = prev >= self.log.commit_index() && prev < self.log.last_index();
-        if is_inside && self.has(RaftFault::TruncateAlways) {
-            self.truncate(prev.next());
-        }
         let mut end = prev;
         for entry in entries {
             let index = entry.index;
@@ -198,26 +193,17 @@ impl Raft {
     pub(super) fn truncate(&mut self, from: Index) {
         self.log.truncate(from);
         self.leader_match.on_truncate(from);
-        if !self.has(RaftFault::ChangeNotUndone) {
-            self.membership.on_truncate(from);
-        }
+        self.membership.on_truncate(from);
     }
 
     /// The last entry that a commit index of the leader may cover here.
     fn verified_for_commit(&self) -> Index {
-        if self.has(RaftFault::CommitUnverified) {
-            return self.log.last_index();
-        }
         self.leader_match.verified()
     }
 
     /// The last entry that this member may acknowledge.
     fn durable_for_acknowledgement(&self) -> Index {
-        let verified = self.leader_match.verified();
-        if self.has(RaftFault::AckBeforeSync) {
-            return verified;
-        }
-        verified.min(self.log.durable())
+        self.leader_match.verified().min(self.log.durable())
     }
 
     /// The leader's log has an entry (`prev`, `prev_term`) that is not here.

@@ -7,7 +7,6 @@
 //! then reports it (`Raft::on_installed`). The acknowledgement waits until the record that starts
 //! the log after the snapshot is durable too. Start reading at `Raft::on_install_snapshot`.
 use super::Raft;
-use super::fault::RaftFault;
 use super::message::{Index, PeerId, Persist, Rpc, SnapshotMeta, Term};
 use crate::core::timer::Now;
 
@@ -235,7 +234,7 @@ impl Raft {
     fn install(&mut self, meta: SnapshotMeta) {
         let SnapshotMeta { index, term, .. } = meta;
         let is_in_log = index > self.log.start() && index <= self.log.last_index();
-        let is_same = self.log.term_at(index) == Some(term) || self.has(RaftFault::TailAlwaysKept);
+        let is_same = self.log.term_at(index) == Some(term);
         let keep_tail = is_in_log && is_same;
         if term > self.current_term {
             // Only a snapshot of a member that does not lead can be of a later term.
@@ -247,10 +246,7 @@ impl Raft {
         });
         self.log.install(index, term, keep_tail, lsn);
         self.marks.on_marked(index);
-        let mut configuration = meta.configuration.clone();
-        if self.has(RaftFault::SnapshotWithoutConfiguration) {
-            configuration = self.configuration().clone();
-        }
+        let configuration = meta.configuration.clone();
         // The later configurations were derived from entries that may be damaged.
         self.membership.on_install(index, configuration);
         self.rebuild_configurations(index.next());
@@ -260,10 +256,6 @@ impl Raft {
         }
         self.leader_match.on_verified(index);
         self.send_fetches();
-        if self.has(RaftFault::InstallBeforeSync) {
-            self.log.on_synced(lsn);
-            self.acknowledge();
-        }
     }
 }
 

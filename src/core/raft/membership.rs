@@ -6,7 +6,6 @@
 //! needed: an id at or below the applied index that is absent from the applied configuration was
 //! removed. Start reading at [`Membership`], then [`Configuration::after`] and
 //! `Raft::check_change`.
-use super::fault::RaftFault;
 use super::message::{Configuration, Entry, EntryBody, Index, Member, Message, PeerId, Rpc, Term};
 use super::{Progress, ProposalRefusal, Raft, RaftNotice, RaftRole};
 use crate::core::command::{self, Command};
@@ -279,7 +278,7 @@ impl Raft {
         if self.membership.at(applied).get(id).is_some() {
             return MemberStanding::Member;
         }
-        if id.0 <= applied.0 || self.has(RaftFault::UnknownIsRemoved) {
+        if id.0 <= applied.0 {
             return MemberStanding::Removed;
         }
         MemberStanding::Unknown
@@ -309,9 +308,6 @@ impl Raft {
     /// A peer sent a notice of removal. It counts only if it is for this member of this cluster. A
     /// new member knows its id but not its cluster, and has no data to lose.
     pub(super) fn on_removed(&mut self, term: Term, cluster: u64, id: PeerId) {
-        if self.has(RaftFault::NoticeIsTerm) {
-            return self.become_follower(term, None);
-        }
         let own_cluster = self.snapshots.newest().cluster;
         let is_own_cluster = own_cluster == 0 || own_cluster == cluster;
         if is_own_cluster && id == self.id && term == Term::REMOVED {
@@ -362,7 +358,7 @@ impl Raft {
                 answering += 1;
             }
         }
-        answering > voters / 2 || self.has(RaftFault::RemovalUnchecked)
+        answering > voters / 2
     }
 }
 
@@ -392,12 +388,10 @@ impl Raft {
             return Err(ProposalRefusal::Unfit(UnfitChange::LastVoter));
         }
         let commit = self.log.commit_index();
-        let has_committed =
-            self.leader_state.has_committed(commit) || self.has(RaftFault::ChangeBeforeNop);
+        let has_committed = self.leader_state.has_committed(commit);
         let changes_voters = !next.voters().eq(self.configuration().voters());
         let is_second = changes_voters && self.membership.has_open_voter_change(commit);
-        let is_single = !is_second || self.has(RaftFault::TwoChanges);
-        if has_committed && is_single {
+        if has_committed && !is_second {
             Ok(())
         } else {
             Err(ProposalRefusal::Busy)

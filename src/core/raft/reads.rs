@@ -10,7 +10,6 @@
 //!
 //! One round is under way at a time; all reads that arrive meanwhile share the next one. A lone
 //! voter needs no round. Start reading at [`Reads`].
-use super::fault::RaftFault;
 use super::message::Index;
 use super::{Raft, ReadId};
 
@@ -104,8 +103,7 @@ impl Raft {
     /// needs no confirmation. Returns whether it could.
     pub(super) fn maybe_finish_without_round(&mut self) -> bool {
         let needs_no_round = self.is_lone_voter() && self.may_read();
-        let may_finish = needs_no_round || self.has(RaftFault::ReadWithoutRound);
-        if !may_finish {
+        if !needs_no_round {
             return false;
         }
         let commit = self.log.commit_index();
@@ -116,7 +114,7 @@ impl Raft {
     /// Whether this leader knows the commit index (step 1).
     fn may_read(&self) -> bool {
         let commit = self.log.commit_index();
-        self.leader_state.has_committed(commit) || self.has(RaftFault::ReadBeforeNop)
+        self.leader_state.has_committed(commit)
     }
 
     /// Starts a round for the reads that wait (step 2). Returns whether it did.

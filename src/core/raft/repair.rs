@@ -62,7 +62,6 @@
 //! Start reading at [`Repair`], then `Raft::send_fetches` and `Raft::on_fetched`.
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::fault::RaftFault;
 use super::log::Log;
 use super::message::{
     Configuration, Entry, EntryBody, FetchResult, Index, PeerId, Persist, Rpc, Term,
@@ -416,7 +415,7 @@ impl Raft {
             return false;
         };
         assert_eq!(damaged.term, entry.term, "index and term name an entry");
-        let is_same = body_matches(&bytes, len, seed, crc) || self.has(RaftFault::RepairUnchecked);
+        let is_same = body_matches(&bytes, len, seed, crc);
         if !is_same || !self.room.fits_in_reserve(bytes.len()) {
             return false;
         }
@@ -456,7 +455,7 @@ impl Raft {
             return;
         }
         self.repair.on_disclaimer(from, peer_term);
-        let can_cut = self.is_disclaimed(index, Disclaimer::Final) || self.has(RaftFault::CutByOne);
+        let can_cut = self.is_disclaimed(index, Disclaimer::Final);
         if can_cut {
             // The term rises first: a leader of term `start_term` still counts the acknowledgement
             // of the entry, and its next append would make this member report
@@ -549,8 +548,7 @@ impl Raft {
         let Some(entry) = self.log.get(index) else {
             return FetchResult::NeverStored;
         };
-        let is_same = entry.term == term || self.has(RaftFault::RepairUnchecked);
-        if !is_same {
+        if entry.term != term {
             return FetchResult::NeverStored;
         }
         match &entry.body {

@@ -5,7 +5,6 @@
 //! outputs (`Raft::replicate`), so that all proposals of a turn share their messages. The messages
 //! leave before the leader's own sync: it is only one of the copies that a commit counts
 //! (thesis 10.2.1). Start reading at `Raft::replicate`, then `Raft::on_append_reply`.
-use super::fault::RaftFault;
 use super::message::{AppendAnswer, Entry, EntryBody, Index, Lsn, PeerId, Persist, Rpc, Term};
 use super::{HeartbeatReport, ProgressState, ProposalRefusal, Raft, RaftRole};
 use crate::core::command::{self, Command};
@@ -170,9 +169,6 @@ impl Raft {
 
     /// The commit mark for the log on the disk.
     fn commit_mark(&self) -> Index {
-        if self.has(RaftFault::MarkOvertakes) {
-            return self.log.commit_index();
-        }
         self.log.commit_mark()
     }
 
@@ -428,8 +424,7 @@ impl Raft {
         let Some(index) = self.highest_on_majority(own) else {
             return false;
         };
-        let is_of_term = self.log.term_at(index) == Some(self.current_term)
-            || self.has(RaftFault::CommitOldTerm);
+        let is_of_term = self.log.term_at(index) == Some(self.current_term);
         if index <= self.log.commit_index() || !is_of_term {
             return false;
         }
@@ -442,10 +437,9 @@ impl Raft {
     /// The few voters are compared pairwise: this runs for each write, and a list of them to sort
     /// would be an allocation.
     fn highest_on_majority(&self, own: Index) -> Option<Index> {
-        let counts_itself =
-            self.configuration().is_voter(self.id) || self.has(RaftFault::RemovedCounts);
+        let counts_itself = self.configuration().is_voter(self.id);
         let peers = self.tracker.iter();
-        let peers = peers.filter(|peer| peer.is_voter() || self.has(RaftFault::LearnerCounts));
+        let peers = peers.filter(|peer| peer.is_voter());
         let durable = counts_itself.then_some(own).into_iter();
         let durable = durable.chain(peers.map(|peer| peer.matched()));
         let majority = self.configuration().majority();
@@ -455,9 +449,6 @@ impl Raft {
 
     /// The last entry that this leader may count as durable on itself.
     fn counted(&self) -> Index {
-        if self.has(RaftFault::CountBeforeSync) {
-            return self.log.last_index();
-        }
         self.log.durable()
     }
 

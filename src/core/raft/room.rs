@@ -10,7 +10,6 @@
 //!
 //! So the disk never holds records back, and a vote compares the log that is really held. Start
 //! reading at [`LogRoom`].
-use super::fault::RaftFault;
 use super::message::{Entry, Persist, SnapshotMeta};
 use super::snapshot_head::encode_meta;
 use super::{Progress, Raft, RaftRole};
@@ -118,7 +117,7 @@ impl Raft {
         if bytes as u64 > BODY_BYTES_MAX {
             return false;
         }
-        if self.room.fits(bytes) || self.has(RaftFault::RoomIgnored) {
+        if self.room.fits(bytes) {
             return true;
         }
         self.want_room(bytes as u64);

@@ -17,7 +17,6 @@ use super::Replica;
 use super::pending::{Ending, Forwarded, PROPOSAL_US_MAX, Proposal, Purpose};
 use crate::core::command::{self, Command};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
-use crate::core::raft::fault::RaftFault;
 use crate::core::raft::{Index, Message, PeerId, RaftRole, ReadId, Rpc, Term};
 use crate::core::seam::{Op, Outcome, Ticket};
 use crate::core::timer::Now;
@@ -244,7 +243,7 @@ impl Replica {
         if !is_write {
             return Outcome::Failed(Error::new(Code::LeaderElect, ""));
         }
-        if to.is_none() || self.raft.has(RaftFault::ForwardDenied) {
+        if to.is_none() {
             return Outcome::Failed(Error::new(Code::RaftInternal, ""));
         }
         Outcome::Failed(Error::new(Code::RaftInternal, cause))
@@ -344,8 +343,7 @@ impl Replica {
             return;
         }
         let windows = self.forwarding.windows.entry(from).or_default();
-        let is_new = windows.accept(id);
-        if !is_new && !self.raft.has(RaftFault::ForwardTwice) {
+        if !windows.accept(id) {
             return;
         }
         if term <= self.forwarding.start_term || term > self.raft.term() {
@@ -360,7 +358,6 @@ impl Replica {
                 let reply = self.append_forwarded(now, &body);
                 self.reply(from, id, reply);
             }
-            None if self.raft.has(RaftFault::ForwardUnproven) => self.reply(from, id, Ok(Index(0))),
             None => self.start_proof(now, from, id),
         }
     }

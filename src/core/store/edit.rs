@@ -6,7 +6,6 @@
 //! checked that the change is allowed, and raised the etcd index. No event is made here.
 use super::Store;
 use super::event::{EtcdIndex, ValueRef, View};
-use super::fault::StoreFault;
 use super::node::{Lookup, Node, NodeId};
 use super::path::{depth_of, name_of, name_start};
 use super::ttl::due_of;
@@ -87,10 +86,7 @@ impl Store {
     /// directory. The view has the index of the change even for a directory.
     pub(super) fn change_in_place(&mut self, id: NodeId, path: &KeyPath, new: NewContent) -> View {
         let text = path.as_str();
-        let saves = !self.has(StoreFault::SnapshotOfLater);
-        if saves {
-            self.freezer.save(id, self.tree.node(id), text, self.index);
-        }
+        self.freezer.save(id, self.tree.node(id), text, self.index);
         let depth = depth_of(text);
         let node = self.tree.node_mut(id);
         let old_due = due_of(node, depth);

@@ -80,7 +80,7 @@ impl SnapshotWriter {
     }
 
     /// Appends a chunk of about `bytes` to `out`; its last record may exceed that. Returns whether
-    /// it was the last chunk. Without a history the snapshot holds no events.
+    /// it was the last chunk.
     ///
     /// # Panics
     ///
@@ -88,7 +88,7 @@ impl SnapshotWriter {
     pub(super) fn write(
         &mut self,
         tree: &KeyTree,
-        history: Option<&History>,
+        history: &History,
         freezer: &mut Freezer,
         bytes: usize,
         out: &mut Vec<u8>,
@@ -122,17 +122,13 @@ impl SnapshotWriter {
     /// Appends event records. Returns whether none is left.
     fn write_events(
         &mut self,
-        history: Option<&History>,
+        history: &History,
         freezer: &mut Freezer,
         bytes: usize,
         records: &mut Vec<u8>,
     ) -> bool {
         let WriterStage::Events(next) = &mut self.stage else {
             unreachable!("the caller has matched the stage");
-        };
-        let Some(history) = history else {
-            freezer.advance_events(self.token, None);
-            return true;
         };
         let moment = freezer.get(self.token).expect("the freeze is there");
         let mut is_done = true;

@@ -5,7 +5,6 @@
 use super::Store;
 use super::edit::NewContent;
 use super::event::{Action, EtcdIndex, Event, View};
-use super::fault::StoreFault;
 use super::node::{Lookup, NodeId};
 use super::stats::Operation;
 use crate::core::command::{Command, KeyPath, Naming};
@@ -146,11 +145,8 @@ impl Store {
     /// Creates a node where none is.
     fn create(&mut self, path: &KeyPath, new: NewContent) -> Result<Event, Error> {
         let lookup = self.look_up_writable(path)?;
-        if let Lookup::Node { id, .. } = lookup {
-            let replaces = self.has(StoreFault::CreateReplaces) && !self.tree.node(id).is_dir();
-            if !replaces {
-                return Err(Error::new(Code::KeyExists, path.as_str()));
-            }
+        if let Lookup::Node { .. } = lookup {
+            return Err(Error::new(Code::KeyExists, path.as_str()));
         }
         self.raise_index();
         let node = self.create_at(lookup, path, new);
@@ -243,7 +239,7 @@ impl Store {
         if let Some(wanted) = conditions.index.filter(|wanted| *wanted != modified) {
             causes.push(format!("[{wanted} != {modified}]"));
         }
-        if !causes.is_empty() && !self.has(StoreFault::CompareIgnored) {
+        if !causes.is_empty() {
             return Err(Error::new(Code::CompareFailed, causes.join(" ")));
         }
         Ok((parent, id, node.view(path.shared())))

@@ -182,12 +182,6 @@ pub enum Phase {
 /// What is planted, if anything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plant {
-    #[cfg(feature = "faults")]
-    pub raft: Option<raft::fault::RaftFault>,
-    #[cfg(feature = "faults")]
-    pub duties: Option<tern::core::machine::fault::DutyFault>,
-    #[cfg(feature = "faults")]
-    pub store: Option<tern::core::store::fault::StoreFault>,
     pub lies: Lies,
 }
 

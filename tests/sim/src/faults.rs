@@ -1,66 +1,101 @@
-//! The catalogue of planted faults: each must be caught by one of the checks that run for every
-//! seed anyway.
+//! The catalogue of faults that the simulated world plays: each must be caught by one of the checks
+//! that run for every seed anyway.
 //!
-//! Those of raft, of the leader's duties and of the key space are planted there (cargo feature
-//! `faults`); faults of the disk and of the shell are played here by the simulated disk, or done to
-//! what leaves the core. Start at `catalogue`.
+//! The disk lies, or what leaves the core is changed on its way. Faults of the core itself are
+//! changes of its text (`tests/sim/mutations`), which the program `planted` makes. Start at
+//! `catalogue`.
 use super::cluster::Plant;
 use super::disk::Lies;
 use super::run::{Options, run};
 use std::time::Duration;
 
-/// Plants one fault of the disk or the shell.
-type Lie = fn(&mut Lies);
+/// Name, what goes wrong, and how it is planted.
+type Row = (&'static str, &'static str, fn(&mut Lies));
 
-/// Name and plant of every fault.
-pub fn catalogue() -> Vec<(String, Plant)> {
-    let lies = |set: Lie| {
+const ROWS: [Row; 13] = [
+    (
+        "DiskSyncNotDone",
+        "a sync is reported before it is made",
+        |l| l.no_sync = true,
+    ),
+    (
+        "DiskStateNotWritten",
+        "term and vote are not written",
+        |l| l.no_state = true,
+    ),
+    (
+        "DiskDirectoryNotSynced",
+        "a snapshot's file is gone after a crash",
+        |l| l.no_directory = true,
+    ),
+    (
+        "DiskBatchCutShort",
+        "only the first entry of a batch is written",
+        |l| l.short_batch = true,
+    ),
+    (
+        "DiskTailComesBack",
+        "a truncation is forgotten by the disk",
+        |l| l.stale_tail = true,
+    ),
+    (
+        "DiskRepairForgotten",
+        "a repaired body is not written",
+        |l| l.no_repair = true,
+    ),
+    (
+        "DiskSnapshotOfAnother",
+        "a snapshot has the content of the one before it",
+        |l| l.old_snapshot = true,
+    ),
+    (
+        "DiskTailLost",
+        "a power cut takes the last durable entry",
+        |l| l.tail_lost = true,
+    ),
+    (
+        "DiskStateLost",
+        "a power cut takes the newest term and vote",
+        |l| l.state_lost = true,
+    ),
+    (
+        "IncarnationKept",
+        "a wiped directory keeps its number",
+        |l| l.incarnation_kept = true,
+    ),
+    ("EventLost", "an event does not reach its watchers", |l| {
+        l.event_lost = true
+    }),
+    ("EventTwice", "an event reaches its watchers twice", |l| {
+        l.event_twice = true
+    }),
+    (
+        "EventsSwapped",
+        "the events of a turn leave in reverse",
+        |l| l.events_swapped = true,
+    ),
+];
+
+/// One fault.
+pub struct Tampering {
+    pub name: &'static str,
+    /// What goes wrong, in a few words.
+    pub meaning: &'static str,
+    pub plant: Plant,
+}
+
+/// Every fault.
+pub fn catalogue() -> Vec<Tampering> {
+    let planted = ROWS.iter().map(|(name, meaning, set)| {
         let mut plant = Plant::default();
         set(&mut plant.lies);
-        plant
-    };
-    let mut all: Vec<(String, Plant)> = Vec::new();
-    #[cfg(feature = "faults")]
-    for fault in tern::core::raft::fault::RaftFault::ALL {
-        let plant = Plant {
-            raft: Some(*fault),
-            ..Plant::default()
-        };
-        all.push((format!("{fault:?}"), plant));
-    }
-    #[cfg(feature = "faults")]
-    for fault in tern::core::machine::fault::DutyFault::ALL {
-        let plant = Plant {
-            duties: Some(*fault),
-            ..Plant::default()
-        };
-        all.push((format!("{fault:?}"), plant));
-    }
-    #[cfg(feature = "faults")]
-    for fault in tern::core::store::fault::StoreFault::ALL {
-        let plant = Plant {
-            store: Some(fault),
-            ..Plant::default()
-        };
-        all.push((format!("Store{fault:?}"), plant));
-    }
-    let told: [(&str, Lie); 13] = [
-        ("DiskSyncNotDone", |l| l.no_sync = true),
-        ("DiskStateNotWritten", |l| l.no_state = true),
-        ("DiskDirectoryNotSynced", |l| l.no_directory = true),
-        ("DiskBatchCutShort", |l| l.short_batch = true),
-        ("DiskTailComesBack", |l| l.stale_tail = true),
-        ("DiskRepairForgotten", |l| l.no_repair = true),
-        ("DiskSnapshotOfAnother", |l| l.old_snapshot = true),
-        ("DiskTailLost", |l| l.tail_lost = true),
-        ("DiskStateLost", |l| l.state_lost = true),
-        ("IncarnationKept", |l| l.incarnation_kept = true),
-        ("EventLost", |l| l.event_lost = true),
-        ("EventTwice", |l| l.event_twice = true),
-        ("EventsSwapped", |l| l.events_swapped = true),
-    ];
-    all.extend(told.map(|(name, set)| (name.to_string(), lies(set))));
-    all
+        Tampering {
+            name,
+            meaning,
+            plant,
+        }
+    });
+    planted.collect()
 }
 
 /// What became of one fault.

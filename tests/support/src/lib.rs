@@ -8,6 +8,7 @@
 //! - `sim_fs` is a disk that keeps what was synced: the real log and the real data directory run on
 //!   it, through power cuts, errors and lack of room.
 //! - `rng` has random numbers that a seed decides.
+//! - `mutations` are planted faults as changes of the program's text.
 //! - The harness: `alone` keeps heavy tests from stalling one another, `skip` ends a test that this
 //!   machine cannot run, `namespace` gives a test mounts and networks of its own.
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ pub mod client;
 pub mod durable;
 pub mod fleet;
 pub mod linear;
+pub mod mutations;
 pub mod namespace;
 pub mod net;
 pub mod recordings;

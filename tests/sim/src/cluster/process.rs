@@ -82,8 +82,7 @@ impl World {
             },
         );
         let standby = image.standby.clone().filter(|info| info.running);
-        #[cfg_attr(not(feature = "faults"), allow(unused_mut))]
-        let mut core = match standby {
+        match standby {
             Some(info) if image.id.0 == 0 => {
                 Machine::stand_by(settings, recovered, info, search, seed, now)
             }
@@ -94,14 +93,7 @@ impl World {
                     .expect("a machine keeps its name");
                 core
             }
-        };
-        #[cfg(feature = "faults")]
-        {
-            core.plant(self.plant.raft);
-            core.plant_in_duties(self.plant.duties);
-            core.plant_in_store(self.plant.store);
         }
-        core
     }
 
     /// The key space that a snapshot file holds.
