@@ -1,4 +1,5 @@
 //! Finding the cluster through a discovery service, and staying registered there.
+use super::cluster::cluster;
 use super::rig::*;
 use super::seeker::*;
 use tern::codec::http::Method;
@@ -150,4 +151,48 @@ fn a_new_member_that_comes_up_registers() {
             .map(Asked::of)
             .any(|c| &*c.url == "http://d/v2/keys/c/node1" && c.method == Method::Put)
     );
+}
+
+/// The addresses of all members have changed. Each registers its new one, and dials those that the
+/// service lists while no leader is heard.
+#[test]
+fn protocol_10_a_member_without_a_leader_dials_what_discovery_lists() {
+    let mut cluster = cluster(3, settings(1));
+    let id = *cluster.rigs.keys().last().expect("a member");
+    let rig = cluster.rigs.remove(&id).expect("a member");
+    let mut rig = rig.restart();
+    let search = Search {
+        discovery: Some(SERVICE.into()),
+        ..search(&[], 3)
+    };
+    rig.machine
+        .begin_place_checks(rig.now, search)
+        .expect("the name of its log");
+    rig.machine.on_time(rig.now);
+    rig.turn();
+    let calls: Vec<Asked> = rig.effects.calls.iter().map(Asked::of).collect();
+    let list = calls.iter().find(|c| c.url.ends_with("recursive=true"));
+    let list = list.expect("it asks for the registered machines");
+    let body = r#"{"action":"get","node":{"key":"/c","dir":true,"nodes":[
+        {"key":"/c/_state","value":"started"},
+        {"key":"/c/node1","value":"http://moved1:7001"},
+        {"key":"/c/node2","value":"http://moved2:7001"},
+        {"key":"/c/node3","value":"http://127.0.0.1:7003"}]}}"#;
+    let reply = list.reply(200, "", body.as_bytes());
+    rig.machine.on_reply(rig.now, list.id, reply);
+    rig.turn();
+    let is_dialled = |rig: &Rig, url: &str| rig.dialled_urls.iter().any(|u| **u == *url);
+    assert!(
+        !is_dialled(&rig, "http://moved1:7001"),
+        "the listed address comes first"
+    );
+    rig.pass(SECOND_US);
+    for url in [
+        &*settings(1).peer_url,
+        "http://moved1:7001",
+        "http://moved2:7001",
+    ] {
+        assert!(is_dialled(&rig, url), "{:?}", rig.dialled_urls);
+    }
+    assert!(!is_dialled(&rig, "http://127.0.0.1:7003"), "its own");
 }

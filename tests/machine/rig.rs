@@ -77,6 +77,8 @@ pub struct Rig {
     pub called: Vec<Box<str>>,
     /// The links that it has dialled.
     pub dialled: Vec<LinkId>,
+    /// The URLs of those links.
+    pub dialled_urls: Vec<Box<str>>,
     /// Kinds of snapshot outputs, in order.
     pub snapshot_log: Vec<&'static str>,
     pub stopped: bool,
@@ -194,6 +196,7 @@ impl Rig {
             sent: Vec::new(),
             called: Vec::new(),
             dialled: Vec::new(),
+            dialled_urls: Vec::new(),
             snapshot_log: Vec::new(),
             stopped: false,
             removed: false,
@@ -232,8 +235,9 @@ impl Rig {
         self.called
             .extend(self.effects.calls.iter().map(|call| Asked::of(call).url));
         for order in self.effects.links.drain(..) {
-            if let LinkOrder::Dial { link, .. } = order {
+            if let LinkOrder::Dial { link, url, .. } = order {
                 self.dialled.push(link);
+                self.dialled_urls.push(url);
             }
         }
         self.ordered = Ordered::take(&mut self.effects);

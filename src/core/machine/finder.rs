@@ -118,6 +118,8 @@ pub(super) struct Finder {
     unfit: Option<String>,
     /// The members and the sync interval, as the present peer has listed them.
     cluster_info: StandbyInfo,
+    /// The peers that the discovery service has listed, until the owner takes them.
+    discovered: Vec<Box<str>>,
     /// Why the peers of this attempt did not help.
     reasons: Vec<String>,
     /// The reasons of the last failed attempt, to report each change once.
@@ -150,6 +152,7 @@ impl Finder {
             is_registered: false,
             unfit: None,
             cluster_info: StandbyInfo::default(),
+            discovered: Vec::new(),
             reasons: Vec::new(),
             last_reasons: String::new(),
             other_cluster: None,
@@ -219,7 +222,10 @@ impl Finder {
                 self.ask_for_registered();
                 None
             }
-            CallAnswer::Registered(peers) => self.begin_peers(now, peers),
+            CallAnswer::Registered(peers) => {
+                self.discovered.extend(peers.iter().cloned());
+                self.begin_peers(now, peers)
+            }
             CallAnswer::Version(version) => self.on_version(version),
             CallAnswer::Machines(listed) => match self.goal {
                 Goal::Join => self.on_machines_to_join(now, listed),
@@ -496,6 +502,11 @@ impl Finder {
     /// The first peer that was passed over because it belongs to another cluster; returned once.
     pub(super) fn take_other_cluster(&mut self) -> Option<Box<str>> {
         self.other_cluster.take()
+    }
+
+    /// The peer URLs that the discovery service has listed since the last call.
+    pub(super) fn take_discovered(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.discovered)
     }
 
     /// When `on_time` has something to do, in microseconds of the monotonic clock.

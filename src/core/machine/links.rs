@@ -32,7 +32,7 @@ pub(super) fn peers(settings: &Settings, incarnation: u64, seed: u64) -> Peers {
 
 impl Common {
     /// Adds the peer URLs of `-peers` and `-peers-file` to the addresses that are dialled: members
-    /// may have moved there.
+    /// may have moved there. The finder adds those of `-discovery`.
     pub(super) fn add_addresses(&mut self, now: Now) {
         let urls = self.search.peers.iter().map(|url| &**url);
         self.peers.add_addresses(now, urls);

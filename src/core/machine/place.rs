@@ -62,6 +62,9 @@ impl MemberMode {
             return;
         };
         let outcome = finder.on_reply(now, id, reply);
+        let discovered = finder.take_discovered();
+        let urls = discovered.iter().map(|url| &**url);
+        common.peers.add_addresses(now, urls);
         if let Some(why) = finder.take_other_cluster() {
             self.report(Fact::OtherCluster { why });
         }

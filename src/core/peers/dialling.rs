@@ -22,6 +22,9 @@ const REFUSED_US: u64 = 500_000;
 const STALE_TIMEOUTS: u64 = 2;
 /// How long no leader must be heard before other addresses than the listed ones are dialled.
 const LEADERLESS_US: u64 = 500_000;
+/// The most addresses besides the listed ones. Hints and a discovery service's directory add to
+/// them.
+const TARGETS_MAX: usize = 64;
 /// The number of failed dials that are not logged: a machine that comes up listens a moment later
 /// than it is known.
 const QUIET_FAILURES: u32 = 2;
@@ -76,11 +79,13 @@ impl Peer {
 impl Peers {
     // -- addresses besides the listed ones
 
-    /// Adds addresses where members may be. They are dialled while no leader is heard.
+    /// Adds addresses where members may be. They are dialled while no leader is heard. Addresses
+    /// beyond [`TARGETS_MAX`] are ignored.
     pub fn add_addresses<'a>(&mut self, now: Now, urls: impl IntoIterator<Item = &'a str>) {
         for url in urls {
             let is_known = self.targets.iter().any(|target| *target.url == *url);
-            if is_known || *url == *self.me.peer_url {
+            let is_full = self.targets.len() >= TARGETS_MAX;
+            if is_known || is_full || *url == *self.me.peer_url {
                 continue;
             }
             self.targets.push(DialTarget {
