@@ -107,6 +107,9 @@ impl Links {
             let why = format!("{} is no peer URL", dial.url);
             return self.failed.push((dial.link, why));
         };
+        if dial.attempt > 0 {
+            resolver.doubt(url.host);
+        }
         let address = match resolver.lookup(url.host, now.mono_us) {
             HostLookup::Pending => return self.pending.push(dial),
             HostLookup::Failed(why) => {

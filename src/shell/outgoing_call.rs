@@ -308,14 +308,15 @@ impl OutgoingCall {
 
     /// Begins a connection to the next address.
     fn connect_next(&mut self, tools: &mut CallTools) -> CallStep {
+        let url = Url::parse(&self.url).expect("it was resolved");
         let Some(address) = self.addresses.pop() else {
+            tools.resolver.doubt(url.host);
             return self.fail(&self.trouble);
         };
         self.stage = CallStage::Connecting {
             since_us: tools.now.mono_us,
         };
         let token = self.slot.token(PoolKind::Calls);
-        let url = Url::parse(&self.url).expect("it was resolved");
         let connector = tools.connectors.of(&url, &self.origin);
         let registered = connector.connect(&url, address).and_then(|transport| {
             let mut socket = Socket::connecting(transport);

@@ -14,7 +14,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 const LOOKUPS_MAX: usize = 8;
 /// How long addresses are used before the name is looked up again, in microseconds.
 const FRESH_US: u64 = 30_000_000;
-/// How long after a failure the name is not looked up again, in microseconds.
+/// How long after a failed lookup the name is not looked up again, in microseconds. Nor is it after
+/// any lookup if a connection has failed since.
 const FAILED_US: u64 = 2_000_000;
 /// Most names in the cache. A cluster has a few.
 const NAMES_MAX: usize = 256;
@@ -39,10 +40,21 @@ struct CachedName {
     addresses: Vec<IpAddr>,
     /// Why the last lookup failed; `None` if it succeeded.
     failure: Option<String>,
-    /// The name is not looked up again before this time, in microseconds of the monotonic clock.
-    fresh_until_us: u64,
+    /// When the last lookup ended, in microseconds of the monotonic clock; `None` before.
+    looked_up_us: Option<u64>,
+    /// A connection to one of the addresses has failed since the last lookup.
+    is_doubted: bool,
     /// A thread is looking it up.
     is_pending: bool,
+}
+
+impl CachedName {
+    /// The name is not looked up again before this time, in microseconds of the monotonic clock.
+    fn fresh_until_us(&self) -> u64 {
+        let is_good = self.failure.is_none() && !self.is_doubted;
+        let fresh_us = if is_good { FRESH_US } else { FAILED_US };
+        self.looked_up_us.map_or(0, |at_us| at_us + fresh_us)
+    }
 }
 
 /// The answer of a thread: the name, and its addresses or the reason of the failure.
@@ -84,7 +96,7 @@ impl Resolver {
             self.names.insert(host.into(), CachedName::default());
         }
         let name = self.names.get_mut(host).expect("it was just inserted");
-        if !name.is_pending && now_us >= name.fresh_until_us && self.pending < LOOKUPS_MAX {
+        if !name.is_pending && now_us >= name.fresh_until_us() && self.pending < LOOKUPS_MAX {
             match start_lookup(host.into(), self.sender.clone(), self.waker.clone()) {
                 Ok(()) => {
                     name.is_pending = true;
@@ -102,6 +114,14 @@ impl Resolver {
         }
     }
 
+    /// No connection could be made to the host, or another machine was there: its addresses may have
+    /// changed. The next `lookup` looks the name up again.
+    pub fn doubt(&mut self, host: &str) {
+        if let Some(name) = self.names.get_mut(host) {
+            name.is_doubted = true;
+        }
+    }
+
     /// Stores the answers of the threads in the cache. Returns whether there were any.
     pub fn collect(&mut self, now_us: u64) -> bool {
         let mut has_answers = false;
@@ -112,16 +132,14 @@ impl Resolver {
                 continue;
             };
             name.is_pending = false;
+            name.is_doubted = false;
+            name.looked_up_us = Some(now_us);
             match answer {
                 Ok(addresses) => {
                     name.addresses = addresses;
                     name.failure = None;
-                    name.fresh_until_us = now_us + FRESH_US;
                 }
-                Err(why) => {
-                    name.failure = Some(why);
-                    name.fresh_until_us = now_us + FAILED_US;
-                }
+                Err(why) => name.failure = Some(why),
             }
         }
         has_answers
@@ -134,7 +152,7 @@ impl Resolver {
             return;
         }
         let idle = self.names.iter().filter(|(_, name)| !name.is_pending);
-        if let Some((host, _)) = idle.min_by_key(|(_, name)| name.fresh_until_us) {
+        if let Some((host, _)) = idle.min_by_key(|(_, name)| name.fresh_until_us()) {
             let host = host.clone();
             self.names.remove(&host);
         }
@@ -172,4 +190,41 @@ fn resolve(host: &str) -> Result<Vec<IpAddr>, String> {
         return Err("the name has no address".into());
     }
     Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Poll, Token};
+
+    /// Waits for the answers of the threads.
+    fn answers(resolver: &mut Resolver, now_us: u64) {
+        while resolver.pending > 0 {
+            std::thread::yield_now();
+            resolver.collect(now_us);
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_up_again_after_a_failed_connection() {
+        let poll = Poll::new().expect("a poll");
+        let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
+        let mut resolver = Resolver::new(waker);
+        assert_eq!(resolver.lookup("localhost", 0), HostLookup::Pending);
+        answers(&mut resolver, 0);
+        let is_known = |found| matches!(found, HostLookup::Addresses(_));
+        assert!(is_known(resolver.lookup("localhost", FAILED_US)));
+        assert_eq!(resolver.pending, 0, "it is fresh");
+        resolver.doubt("localhost");
+        assert!(is_known(resolver.lookup("localhost", FAILED_US - 1)));
+        assert_eq!(
+            resolver.pending, 0,
+            "not more often than after a failed lookup"
+        );
+        assert!(is_known(resolver.lookup("localhost", FAILED_US)));
+        assert_eq!(resolver.pending, 1);
+        answers(&mut resolver, FAILED_US);
+        assert!(is_known(resolver.lookup("localhost", 2 * FAILED_US)));
+        assert_eq!(resolver.pending, 0, "the new answer is believed");
+    }
 }
