@@ -3,6 +3,7 @@
 use crate::start::refused;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use tern_support::client::{Conn, form, request, until};
 use tern_support::fleet::{
     Mode, cluster, follow, leader, leader_of, listed, mode, port_of, prepare, put, settled, shows,
@@ -394,6 +395,28 @@ fn machines_that_are_not_admitted() {
     assert_eq!(listed(&servers[0]).len(), 4);
     put(&servers, "a", "one");
     shows(&fourth, "a", "one");
+}
+
+/// A machine that is not admitted says what is taken, by which member, and the flag to change.
+#[test]
+fn a_refused_join_names_its_reason_and_the_flag() {
+    let mut servers = cluster(3, &[]);
+    let peers = [servers[0].peer_port];
+    let taken_by = |server: &Server| format!("http://{}", server.peer_at());
+    let twin = prepare(2, &peers, &[]);
+    let reason = ["109", "the name node2", &taken_by(&servers[1]), "-name"];
+    refused(twin.command(&twin.data_dir()), &reason);
+    // The member is down, and another machine is started at its address.
+    servers[1].kill();
+    let mut squatter = prepare(4, &peers, &[]);
+    squatter.peer_port = servers[1].peer_port;
+    let reason = ["109", &taken_by(&servers[1]), "node2", "-peer-addr"];
+    refused(squatter.command(&squatter.data_dir()), &reason);
+    // No other machine can dial this one.
+    let mut anywhere = prepare(5, &peers, &[]);
+    anywhere.host = Ipv4Addr::UNSPECIFIED;
+    let reason = ["cannot reach http://0.0.0.0", "set -peer-addr"];
+    refused(anywhere.command(&anywhere.data_dir()), &reason);
 }
 
 /// A list that names only this machine still means to join; so does one of machines that are not

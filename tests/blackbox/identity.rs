@@ -123,6 +123,37 @@ fn two_members_exchange_their_addresses() {
     all_show(&servers, "2");
 }
 
+/// A machine of another cluster has the address of a member that is gone. The member's cluster dials
+/// it, and neither log grows with that.
+#[test]
+fn a_machine_of_another_cluster_at_a_members_address() {
+    let mut servers = cluster(3, &[]);
+    put(&servers, "a", "1");
+    let gone = servers.pop().expect("three");
+    let (client_port, peer_port) = (gone.client_port, gone.peer_port);
+    drop(gone);
+    let mut other = Server::prepare_as("other", &[]);
+    other.client_port = client_port;
+    other.peer_port = peer_port;
+    other.run();
+    let refusals = |server: &Server| {
+        let log = server.log();
+        let about = |line: &&str| line.contains("refused");
+        log.lines().filter(about).count()
+    };
+    until("it has been dialled", || {
+        let dialled = servers.iter().all(|server| refusals(server) > 0);
+        (dialled && refusals(&other) > 0).then_some(())
+    });
+    // Each of the two dials it at least once a second.
+    std::thread::sleep(Duration::from_secs(5));
+    for server in servers.iter().chain([&other]) {
+        assert!(refusals(server) <= 2, "{}", server.log());
+    }
+    assert_eq!(other.client("GET", "/v2/keys/a", "").status(), 404);
+    put(&servers, "a", "2");
+}
+
 /// A stranger that keeps asking gets a code and nothing else, and few lines of the log.
 #[test]
 fn a_stranger_at_the_peer_port() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tern_support::client::{Conn, request, until};
+use tern_support::fleet::{cluster, put, shows};
 use tern_support::server::Server;
 
 /// An acknowledged write: value and index by key.
@@ -173,6 +174,33 @@ fn what_a_restart_keeps() {
         assert!(server.terminate().success());
         server.run();
         assert_eq!(state(&server), before);
+    }
+}
+
+/// After an outage of all, each machine alone shows no older state than it had shown. A state that
+/// was read is marked on the disk after a tenth of a second and one sync.
+#[test]
+fn protocol_06_alone_after_an_outage() {
+    let mut servers = cluster(3, &[]);
+    for number in 0..10 {
+        put(&servers, "a", &number.to_string());
+    }
+    let mut shown = Vec::new();
+    for server in &servers {
+        shows(server, "a", "9");
+        let answer = server.client("GET", "/v2/keys/a", "");
+        shown.push(answer.head.etcd_index());
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    for server in &mut servers {
+        server.kill();
+    }
+    for (server, shown) in servers.iter_mut().zip(shown) {
+        server.run();
+        let answer = server.client("GET", "/v2/keys/a", "");
+        assert_eq!(answer.json()["node"]["value"], "9", "{}", server.name);
+        assert!(answer.head.etcd_index() >= shown, "{}", server.name);
+        server.kill();
     }
 }
 

@@ -80,7 +80,7 @@ impl Peers {
     // -- addresses besides the listed ones
 
     /// Adds addresses where members may be. They are dialled while no leader is heard. Addresses
-    /// beyond [`TARGETS_MAX`] are ignored.
+    /// beyond `TARGETS_MAX` are ignored.
     pub fn add_addresses<'a>(&mut self, now: Now, urls: impl IntoIterator<Item = &'a str>) {
         for url in urls {
             let is_known = self.targets.iter().any(|target| *target.url == *url);

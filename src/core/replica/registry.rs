@@ -122,7 +122,7 @@ pub fn config_with(
 /// # Errors
 ///
 /// `InvalidForm` for a request with an unfit name or URL, with a URL that other members cannot reach
-/// ([`check_reach`]), or of another store version,
+/// (`check_reach`), or of another store version,
 /// `PeerAddressExists` if the name or the peer URL belongs to another member, `NoMorePeer` if the
 /// cluster is full.
 pub fn join(
