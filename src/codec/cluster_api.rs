@@ -13,12 +13,12 @@ use super::discovery;
 use super::http::call::{HttpCall, HttpReply};
 use super::http::url::Url;
 use crate::core::command::ClusterConfig;
-use crate::core::error::{Code, OTHER_CLUSTER};
+use crate::core::error::{Code, HAS_LOST_ENTRIES, OTHER_CLUSTER, WAS_REMOVED};
 use crate::core::raft::PeerId;
 use crate::core::replica::registry::STORE_VERSION;
 use crate::core::seam::{
-    Call, CallAnswer, CallRefusal, ClusterRoom, Introduction, MachineInfo, Question, RefusalReason,
-    Reply, Role,
+    Call, CallAnswer, CallRefusal, ClusterRoom, Introduction, MachineInfo, MemberPlace, Question,
+    RefusalReason, Reply, Role,
 };
 use serde::Deserialize;
 
@@ -29,12 +29,7 @@ pub fn request(call: &Call) -> HttpCall {
     match &call.question {
         Question::Version => get("/version"),
         Question::Machines { of: None } => get("/v2/admin/machines"),
-        Question::Machines {
-            of: Some((cluster, member)),
-        } => get(&format!(
-            "/v2/admin/machines?cluster={cluster:x}&id={:x}",
-            member.0
-        )),
+        Question::Machines { of: Some(place) } => get(&machines_path(place)),
         Question::Config => get("/v2/admin/config"),
         Question::Leader => get("/v2/leader"),
         Question::Join(introduction) => {
@@ -76,6 +71,13 @@ pub fn reply(question: &Question, response: HttpReply) -> Reply {
         foreign: (!server.starts_with("tern/")).then_some(server),
         answer,
     }
+}
+
+fn machines_path(place: &MemberPlace) -> String {
+    let MemberPlace { cluster, id, last } = place;
+    let last = last.map(|last| format!("&last={:x}", last.0));
+    let last = last.unwrap_or_default();
+    format!("/v2/admin/machines?cluster={cluster:x}&id={:x}{last}", id.0)
 }
 
 fn join_body(introduction: &Introduction) -> String {
@@ -189,10 +191,13 @@ fn refused(path: &str, status: u16, body: &[u8]) -> CallRefusal {
     };
     let reason = if error.error_code == Code::NoMorePeer as u64 {
         RefusalReason::ClusterFull
-    } else if error.cause == OTHER_CLUSTER {
-        RefusalReason::OtherCluster
     } else {
-        RefusalReason::Other
+        match &*error.cause {
+            OTHER_CLUSTER => RefusalReason::OtherCluster,
+            WAS_REMOVED => RefusalReason::Removed,
+            HAS_LOST_ENTRIES => RefusalReason::LostEntries,
+            _ => RefusalReason::Other,
+        }
     };
     CallRefusal {
         reason,

@@ -5,10 +5,11 @@
 //!
 //! A machine is in one of two modes. Outside of its cluster it looks for it (`finder`) or waits for
 //! room (`standby`). As a member it has a replica (`member`), carries out the leader's duties
-//! (`caretaker`) and checks that the cluster still lists it (`place`). `transitions` changes the
+//! (`caretaker`) and checks that the cluster still lists it (`place`, `claims`). `transitions` changes the
 //! mode, any number of times. Start with [`Machine::advance`].
 mod bootstrap;
 mod caretaker;
+mod claims;
 mod finder;
 mod links;
 mod member;

@@ -706,6 +706,15 @@ impl Peers {
         link.peer.filter(|_| link.process().is_some())
     }
 
+    /// The name and the peer URL of a peer, as the configuration or its hello says; empty if neither
+    /// does.
+    pub fn name_and_address(&self, id: PeerId) -> (Box<str>, Box<str>) {
+        match self.peers.get(&id) {
+            Some(peer) => (peer.name.clone(), peer.peer_url.clone()),
+            None => Default::default(),
+        }
+    }
+
     /// Whether a peer is in the configuration.
     pub fn is_member(&self, id: PeerId) -> bool {
         self.peers.get(&id).is_some_and(|peer| peer.is_member)

@@ -20,6 +20,7 @@
 //! | `Gate` | `gate` | messages that wait for term and vote to be durable |
 //! | `LogRoom` | `room` | how many bytes the log on the disk still takes |
 //! | `LeaderMatch` | `following` | a follower: how far its log is the leader's |
+//! | `LostTail` | `lost_tail` | a follower: a leader's claim that entries are lost |
 //! | `Tracker` | `tracker`, `progress` | a leader: the progress of each peer |
 //! | `LeaderState` | `replication` | a leader: its no-op, heartbeats, uncommitted bytes |
 //! | `Reads` | `reads` | a leader: reads to be confirmed |
@@ -50,6 +51,7 @@ mod gate;
 mod handover;
 mod install;
 mod log;
+mod lost_tail;
 mod marks;
 mod membership;
 pub mod message;
@@ -80,6 +82,7 @@ use gate::Gate;
 use handover::Handover;
 use install::Incoming;
 use log::Log;
+use lost_tail::LostTail;
 use marks::CommitMarks;
 use membership::Membership;
 use reads::Reads;
@@ -132,14 +135,23 @@ pub enum ProposalRefusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReadId(pub u64);
 
-/// A finding of this member about itself. The owner is to leave the cluster.
+/// What a peer says of this member. It may be false: the owner asks whether it is true, and leaves
+/// the cluster only then. Each message that says it is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaftNotice {
-    /// A peer sent a notice that this member was removed. The own log may not have the removal.
-    Removed,
-    /// The leader has acknowledgements of entries that are not in the log: the disk holds an old
-    /// copy of the data. This member votes no more; it has to join again as a new member.
-    Amnesia,
+    /// This member was removed. The own log may not have the removal.
+    Removed {
+        /// The peer.
+        by: PeerId,
+        /// The number of the cluster; this member's own unless that is not known yet.
+        cluster: u64,
+    },
+    /// This member has acknowledged entries to the leader that are not in the log (`lost_tail`):
+    /// then the disk holds an old copy of the data, and it has to join again as a new member.
+    LostTail {
+        /// The leader.
+        by: PeerId,
+    },
 }
 
 /// An irregular heartbeat.
@@ -182,7 +194,7 @@ pub struct RaftOutput {
     /// Chunks of a snapshot from a peer, checked and in order; the last one is answered with
     /// `Raft::on_installed`.
     pub chunks: Vec<Chunk>,
-    /// Findings of this member about itself.
+    /// What peers say of this member.
     pub notices: Vec<RaftNotice>,
     /// Messages that no correct peer sends. They were dropped; the owner closes the link.
     pub violations: Vec<(PeerId, Violation)>,
@@ -236,10 +248,6 @@ pub struct Raft {
     /// The leader of the current term while it is known and not missed. On a leader itself.
     leader: Option<PeerId>,
 
-    /// Entries that this member has acknowledged are lost. It neither votes nor acknowledges any
-    /// more. Never reset.
-    has_amnesia: bool,
-
     // -- parts of every member
     log: Log,
     membership: Membership,
@@ -251,8 +259,9 @@ pub struct Raft {
     incoming: Incoming,
     repair: Repair,
 
-    // -- the part of a follower
+    // -- the parts of a follower
     leader_match: LeaderMatch,
+    lost_tail: LostTail,
 
     // -- parts of a leader
     tracker: Tracker,
@@ -298,7 +307,6 @@ impl Raft {
             term_budget: TermBudget::new(now.mono_us),
             role: RaftRole::Follower,
             leader: None,
-            has_amnesia: false,
             membership: Membership::new(snapshot.index, snapshot.configuration.clone()),
             election: Election::new(election_us, seed, now.mono_us),
             gate: Gate::default(),
@@ -308,6 +316,7 @@ impl Raft {
             incoming: Incoming::default(),
             repair: Repair::new(start_term),
             leader_match: LeaderMatch::new(log.commit_index()),
+            lost_tail: LostTail::default(),
             tracker: Tracker::default(),
             leader_state: LeaderState::default(),
             reads: Reads::new(),
@@ -488,7 +497,7 @@ impl Raft {
     /// 6. A message of a later term raises the term. It makes this member a follower.
     fn admit(&mut self, from: PeerId, message: &Message) -> bool {
         if let Rpc::Removed { cluster, id } = message.rpc {
-            self.on_removed(message.term, cluster, id);
+            self.on_removed(from, message.term, cluster, id);
             return false;
         }
         if message.is_outside_terms() {
@@ -685,12 +694,6 @@ impl Raft {
         self.out.state = Some(HardState { seq, term, vote });
     }
 
-    /// Entries that this member has acknowledged are lost.
-    fn on_amnesia(&mut self) {
-        self.has_amnesia = true;
-        self.report(RaftNotice::Amnesia);
-    }
-
     /// Derives the configurations from `from` on again.
     fn rebuild_configurations(&mut self, from: Index) {
         self.membership.rebuild(from, self.log.iter_from(from));
@@ -717,7 +720,7 @@ impl Raft {
         self.out.messages.extend(self.gate.pass(to, message));
     }
 
-    /// Reports a finding about this member, unless the owner has yet to take the same one.
+    /// Reports what a peer says of this member, unless the owner has yet to take the same.
     fn report(&mut self, notice: RaftNotice) {
         if !self.out.notices.contains(&notice) {
             self.out.notices.push(notice);

@@ -59,8 +59,10 @@ pub struct Replica {
     recovered: Index,
     /// When this process started, in nanoseconds since the Unix epoch.
     start_ns: u64,
-    /// Whether this machine belongs to its cluster. Never returns to `Standing::Member`.
-    standing: Standing,
+    /// The removal of this machine is applied. Never reset.
+    is_removed: bool,
+    /// What peers say of this member; not taken yet.
+    claims: Vec<RaftNotice>,
     /// The disk has little room, by the last `on_space`. While it holds, this member refuses client
     /// writes if it leads.
     is_disk_low: bool,
@@ -88,18 +90,6 @@ pub struct Replica {
     store_notifications: Vec<Notification>,
     /// Outputs since the owner last took them by `outputs_mut`.
     outputs: Outputs,
-}
-
-/// Whether this machine belongs to its cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// No removal of this machine is known here.
-    Member,
-    /// The removal of this machine is committed.
-    Removed,
-    /// The cluster has acknowledgements of this machine that its log does not contain: the data
-    /// directory is an older copy. The machine must join again as a new member.
-    Amnesiac,
 }
 
 impl Replica {
@@ -140,7 +130,8 @@ impl Replica {
             applied,
             recovered: recovered.commit,
             start_ns: now.wall_ns,
-            standing: Standing::Member,
+            is_removed: false,
+            claims: Vec::new(),
             is_disk_low: false,
             reported_configuration: Configuration::default(),
             leadership: leadership::Leadership::new(now, term),
@@ -304,7 +295,7 @@ impl Replica {
         self.serve_ready_reads(now);
         self.take_chunks();
         self.take_round_trips();
-        self.take_notices();
+        self.claims.append(&mut self.raft_output.notices);
         self.deliver_events();
         self.report_members();
         let has_shown_file = std::mem::take(&mut self.has_shown_file);
@@ -375,13 +366,9 @@ impl Replica {
         }
     }
 
-    fn take_notices(&mut self) {
-        for notice in self.raft_output.notices.drain(..) {
-            self.standing = match notice {
-                RaftNotice::Removed => Standing::Removed,
-                RaftNotice::Amnesia => Standing::Amnesiac,
-            };
-        }
+    /// What peers have said of this member since the last call.
+    pub fn take_claims(&mut self) -> Vec<RaftNotice> {
+        std::mem::take(&mut self.claims)
     }
 
     /// The messages since the last call that no correct peer sends; they were dropped.
@@ -391,7 +378,7 @@ impl Replica {
 
     /// The removal of this machine was applied.
     fn become_removed(&mut self) {
-        self.standing = Standing::Removed;
+        self.is_removed = true;
     }
 
     fn report_members(&mut self) {
@@ -440,6 +427,7 @@ impl Replica {
     /// Whether `advance` has more work now, without any input.
     pub fn wants_turn(&self) -> bool {
         self.applied < self.raft.committed()
+            || !self.claims.is_empty()
             || self.snapshotting.wants_turn()
             || self.store.wants_free()
             || self.pending.has_speed_test_room()
@@ -523,9 +511,9 @@ impl Replica {
         }
     }
 
-    /// Whether this machine belongs to its cluster.
-    pub fn standing(&self) -> Standing {
-        self.standing
+    /// Whether the removal of this machine is applied here.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed
     }
 
     /// This member's raft.

@@ -10,10 +10,10 @@ mod snapshots;
 mod stats;
 
 pub use calls::{
-    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Introduction, Question, RefusalReason,
-    Reply,
+    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Introduction, MemberPlace, Question,
+    RefusalReason, Reply,
 };
-pub use facts::Fact;
+pub use facts::{Fact, PlaceDoubt};
 pub use outputs::{Order, Outputs};
 pub use requests::{
     Answer, Delivery, Indexes, Join, MachineInfo, Migrated, Op, Outcome, Query, Role, Ticket,

@@ -4,7 +4,7 @@
 //! line, and how often, is decided by the core. A line says what happened, to which peer (name and
 //! peer URL), and what tern does next. Start with `log`.
 use crate::core::command::ClusterConfig;
-use crate::core::machine::{Fact, Machine};
+use crate::core::machine::{Fact, Machine, PlaceDoubt};
 use crate::core::peers::{LinkReport, LinkReportEvent};
 use crate::core::raft::{Index, Term};
 
@@ -45,6 +45,8 @@ pub fn log(machine: &Machine, fact: &Fact) {
         // This machine becomes a standby or a member.
         Fact::Removed => log_removed(),
         Fact::Amnesia => log_amnesia(),
+        Fact::PlaceDoubted(doubt) => log_doubt(doubt),
+        Fact::PlaceKept { is_listed } => log_unconfirmed(*is_listed),
         Fact::Refused { why } => log::info!("{why}: standby, asking to join at each sync interval"),
         Fact::StandbyResumed => log::info!("standby, as before the stop"),
         Fact::StandbyRefused { why } => log::warn!("standby: {why}. Asking again"),
@@ -56,12 +58,8 @@ pub fn log(machine: &Machine, fact: &Fact) {
         Fact::SearchFailed { why, pause_ms } => {
             log::warn!("no cluster found: {why}. Trying again in {pause_ms} ms");
         }
-        Fact::NotRegistered { why } => {
-            log::warn!("cannot register at the discovery service: {why}. Trying again");
-        }
-        Fact::Unlisted => log::warn!(
-            "a peer does not list this machine as a member: asking once more if no leader is heard"
-        ),
+        Fact::NotRegistered { why } => log_not_registered(why),
+        Fact::Unlisted => log_unlisted(),
         Fact::OtherCluster { why } => log::warn!("ignoring an address: {why}"),
 
         // Contact among the members.
@@ -136,6 +134,39 @@ fn log_amnesia() {
          the directory was replaced by an older copy. This machine no longer votes: standby, until \
          it is admitted as a new member"
     );
+}
+
+/// A peer says that this machine has no place in the cluster any more.
+fn log_doubt(doubt: &PlaceDoubt) {
+    let claim = if doubt.is_removal {
+        "was removed from the cluster"
+    } else {
+        "has lost entries that it acknowledged"
+    };
+    let by = match (&*doubt.by, &*doubt.address) {
+        ("", "") => "a peer".to_string(),
+        (name, address) => format!("{name} ({address})"),
+    };
+    log::warn!("{by} says that this machine {claim}: asking the other members");
+}
+
+fn log_not_registered(why: &str) {
+    log::warn!("cannot register at the discovery service: {why}. Trying again");
+}
+
+fn log_unlisted() {
+    log::warn!(
+        "a peer does not list this machine as a member: asking once more if no leader is heard"
+    );
+}
+
+fn log_unconfirmed(is_listed: bool) {
+    let why = if is_listed {
+        "the leader lists this machine as a member"
+    } else {
+        "no other member confirms it"
+    };
+    log::warn!("this machine's loss of its place is not confirmed: {why}. Its data is kept");
 }
 
 /// The line that etcd 0.4 prints.

@@ -1,5 +1,4 @@
 //! Bodies of entries: commands of each kind with usual and with extreme fields, and garbage.
-use crate::messages::WIPES;
 use tern::core::command::{self, ClusterConfig, Command, KeyPath, Naming};
 use tern_support::rng::Rng;
 
@@ -160,7 +159,7 @@ fn extreme(rng: &mut Rng, ids: &[u64], index: u64, wall_ns: u64) -> Command {
         11 => Command::Promote {
             id: number(rng, ids, index),
         },
-        12 if WIPES => Command::Remove {
+        12 => Command::Remove {
             id: number(rng, ids, index),
         },
         _ => Command::SetConfig(ClusterConfig {

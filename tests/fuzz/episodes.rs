@@ -1,7 +1,7 @@
 //! The runs: episodes by number, and what must hold in each.
 use crate::allocator;
 use crate::host::{Disk, Host, START, incarnation_of, settings};
-use crate::messages::{Forger, Part, WIPES};
+use crate::messages::{Forger, Part};
 use crate::world::{Image, World, forge};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tern::core::machine::*;
@@ -164,7 +164,9 @@ fn disturb(world: &mut World, forger: &mut Option<Forger>, froms: &[PeerId], tot
     }
 }
 
-/// What must hold after each message. The faulty member's own machine may leave: it goes.
+/// What must hold after each message. A machine that leaves goes: the faulty member's own may, and
+/// one whose loss of its place was confirmed. Lies to another machine may have made that one
+/// believe it.
 fn check(world: &mut World) {
     let faulty = world.faulty;
     world.hosts.retain(|id, host| {
@@ -172,8 +174,8 @@ fn check(world: &mut World) {
         let Some(alarm) = &host.alarm else {
             return true;
         };
-        // A snapshot that was forged for another machine may lead to a true notice of removal.
-        let is_wipe = alarm == "Wipe" && !WIPES;
+        let may_wipe = host.is_confirmed || host.is_empty();
+        let is_wipe = alarm == "Wipe" && may_wipe;
         assert!(may_leave || is_wipe, "machine {}: {alarm}", id.0);
         false
     });

@@ -2,7 +2,8 @@
 //!
 //! The disk syncs when the world says so and keeps what a restart finds. The host also remembers
 //! each entry that its machine has applied, to tell whether one was changed later. An order to wipe
-//! or to end the process is an alarm: no message of a peer may lead to one.
+//! or to end the process is an alarm: no message of a peer may lead to one. A wipe is none if
+//! another machine has confirmed to this one that it was removed, or has lost entries.
 use std::collections::BTreeMap;
 use tern::core::command::{self, Command, KeyPath};
 use tern::core::machine::*;
@@ -14,6 +15,7 @@ use tern::core::raft::{
 use tern::core::store::{HistoryLimits, Restore, Store};
 use tern::core::timer::Now;
 use tern_support::durable::{DurableLog, body_hash};
+use tern_support::survey;
 
 /// 2026-11-24 00:00 UTC.
 const EPOCH_NS: u64 = 1_795_478_400_000_000_000;
@@ -144,6 +146,10 @@ pub struct Host {
     /// An order that no message of a peer may lead to.
     pub alarm: Option<String>,
     answers: Vec<Answer>,
+    /// Calls to other machines.
+    pub calls: Vec<Call>,
+    /// Another machine has confirmed that this one has lost its place.
+    pub is_confirmed: bool,
     last_ticket: u64,
     /// Term and hash of each entry that was applied while memory held it.
     pub applied: BTreeMap<Index, (Term, Option<u64>)>,
@@ -220,6 +226,8 @@ impl Host {
             closed: Vec::new(),
             alarm: looked.err().map(|text| format!("does not start: {text}")),
             answers: Vec::new(),
+            calls: Vec::new(),
+            is_confirmed: false,
             last_ticket: 0,
             applied: BTreeMap::new(),
             last_applied,
@@ -282,6 +290,7 @@ impl Host {
         self.lsn = self.outputs.lsn;
         self.sent.append(&mut self.outputs.send);
         self.answers.append(&mut self.outputs.answers);
+        self.calls.append(&mut self.outputs.calls);
         self.take_orders();
         self.take_link_orders();
         self.record_applied();
@@ -419,6 +428,25 @@ impl Host {
             }
         }
         None
+    }
+
+    /// A call has ended.
+    pub fn on_reply(&mut self, call: &Call, reply: Reply) {
+        if let Reply::Answered {
+            answer: Err(refusal),
+            ..
+        } = &reply
+        {
+            let reason = refusal.reason;
+            let confirms = [RefusalReason::Removed, RefusalReason::LostEntries].contains(&reason);
+            self.is_confirmed |= confirms && survey::asked_place(call).is_some();
+        }
+        self.machine.on_reply(self.now, call.id, reply);
+    }
+
+    /// Whether it holds nothing that a wipe would delete.
+    pub fn is_empty(&self) -> bool {
+        self.disk.snapshots.is_empty() && self.disk.log.last() == 0
     }
 
     /// The disk has synced term and vote.

@@ -2,8 +2,8 @@
 //! them.
 //!
 //! A part of the messages continues earlier ones: answers to what the machine has sent, the next
-//! piece of a snapshot, appends that extend its log. Without these few messages would pass the first
-//! checks. Start with [`Forger::draw`].
+//! piece of a snapshot, appends that extend its log. Without these few messages would pass the
+//! first checks. Start with [`Forger::draw`].
 use crate::bodies;
 use crate::host::Host;
 use tern::core::raft::*;
@@ -13,11 +13,6 @@ use tern_support::rng::Rng;
 const VALUE_MAX: u64 = u64::MAX >> 1;
 /// Most messages of a machine that are kept for answers.
 const SENT_MAX: usize = 32;
-
-/// Whether messages are drawn of which a single one makes a member give up its data: a notice of its
-/// removal, an acknowledgement past its log, its own committed removal. Off until such a message has
-/// to be confirmed by a fresh question: the fuzzer says nothing about them.
-pub const WIPES: bool = false;
 
 /// What the forger sees of a machine.
 pub struct View {
@@ -208,7 +203,7 @@ impl Forger {
                 term: Term(self.near(view.last_term, view)),
             },
             7 => self.fetched(view),
-            8 if WIPES => Rpc::Removed {
+            8 => Rpc::Removed {
                 cluster: self.near(view.snapshot.cluster, view),
                 id: PeerId(self.near(view.own, view)),
             },
@@ -250,11 +245,7 @@ impl Forger {
             prev_index,
             prev_term,
             commit: self.index(commit, view),
-            acked: if WIPES {
-                self.index(acked, view)
-            } else {
-                Index(0)
-            },
+            acked: self.index(acked, view),
             round: self.round(view),
             sync_us: self.sync_us(),
             held_bytes: Some(self.near(0, view)).filter(|bytes| *bytes > 0),

@@ -1,15 +1,16 @@
 //! Machines, the links between them, and a faulty member among them.
 //!
-//! Time is virtual, messages take none. A machine that refuses a message has all links to its sender
-//! closed; they open again after a pause, as the shell does it.
+//! Time is virtual, messages take none. A machine that refuses a message has all links to its
+//! sender closed; they open again after a pause, as the shell does it.
 use crate::host::{Disk, Host};
-use crate::messages::{Forger, View, WIPES};
+use crate::messages::{Forger, View};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use tern::codec::peer::wire;
 use tern::core::machine::*;
 use tern::core::raft::{Index, Message, PeerId, Raft, Rpc, Term};
 use tern_support::rng::Rng;
+use tern_support::survey;
 
 /// How long a link that was closed stays so, in microseconds.
 const PAUSE_US: u64 = 50_000;
@@ -175,7 +176,7 @@ impl World {
             );
         }
         self.close_links();
-        let has_any = !under_way.is_empty();
+        let has_any = !under_way.is_empty() || self.answer_calls();
         for (from, to, message) in under_way {
             if self.closed.contains_key(&pair(from, to)) {
                 continue;
@@ -193,6 +194,30 @@ impl World {
         }
         self.close_links();
         has_any
+    }
+
+    /// Answers the machines that ask whether they have their places; other calls fail. Returns
+    /// whether there were any.
+    fn answer_calls(&mut self) -> bool {
+        let mut calls = Vec::new();
+        for (id, host) in &mut self.hosts {
+            calls.extend(host.calls.drain(..).map(|call| (*id, call)));
+        }
+        let any = !calls.is_empty();
+        for (id, call) in calls {
+            let mut others = self.hosts.values().filter(|host| host.id() != id);
+            let asked = others.find(|host| host.settings.peer_url == call.base);
+            let now = self.hosts[&id].now;
+            let reply = match survey::asked_place(&call) {
+                Some(place) => survey::reply(&call, place, asked.map(|h| &h.machine), now),
+                None => Reply::Failed {
+                    why: "not answered here".into(),
+                },
+            };
+            let host = self.hosts.get_mut(&id).expect("it has called");
+            host.on_reply(&call, reply);
+        }
+        any
     }
 
     /// Carries messages until there are none.
@@ -224,8 +249,8 @@ impl World {
             .max_by_key(|host| host.machine.raft().map(Raft::term))
     }
 
-    /// Writes until a write succeeds. Returns how long that took, in microseconds; `None` if it took
-    /// longer than `us_max`.
+    /// Writes until a write succeeds. Returns how long that took, in microseconds; `None` if it
+    /// took longer than `us_max`.
     pub fn write_until(&mut self, us_max: u64) -> Option<u64> {
         let start_us = self.now_us;
         while self.now_us <= start_us + us_max {
@@ -248,8 +273,8 @@ impl World {
     /// Whether lies have broken what raft rests on, between the machines that are left. Then writes
     /// may never resume, and no rule of raft could help:
     /// - the voters are others than `voters`,
-    /// - two machines have applied different entries, or one whose log could win an election lacks an
-    ///   entry that another one has committed.
+    /// - two machines have applied different entries, or one whose log could win an election lacks
+    ///   an entry that another one has committed.
     pub fn is_broken(&self, voters: &[PeerId]) -> bool {
         let rafts: Vec<&Raft> = self
             .hosts
@@ -353,14 +378,6 @@ pub fn forge(world: &mut World, forger: &mut Forger, from: PeerId, to: PeerId) -
         _ => None,
     };
     let drawn = replayed.unwrap_or_else(|| forger.draw(&view));
-    let wipes = match drawn.rpc {
-        Rpc::Removed { .. } => true,
-        Rpc::AppendEntries { acked, .. } => acked > Index(0),
-        _ => false,
-    };
-    if wipes && !WIPES {
-        return false;
-    }
     let mut bytes = Vec::new();
     wire::encode(&drawn, &mut bytes);
     if forger.rng.percent(8) {

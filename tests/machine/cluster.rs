@@ -14,7 +14,7 @@ pub fn cluster(count: u16, settings: Settings) -> Cluster {
     cluster
 }
 
-fn assert_equal(cluster: &Cluster) {
+pub fn assert_equal(cluster: &Cluster) {
     let state = |rig: &Rig| {
         (
             rig.machine.applied(),

@@ -4,6 +4,7 @@
 //! standby.
 mod admin;
 mod caretaker;
+mod claims;
 mod cluster;
 mod discovery;
 mod finder;

@@ -12,6 +12,7 @@ use tern::core::raft::{HardState, Lsn, Message, PeerId, Persist, SnapshotMeta};
 use tern::core::store::{HistoryLimits, Restore, Store};
 use tern::core::timer::Now;
 use tern_support::durable::DurableLog;
+use tern_support::survey;
 
 pub const SECOND_US: u64 = 1_000_000;
 /// 2026-11-24 00:00 UTC.
@@ -75,6 +76,8 @@ pub struct Rig {
     pub sent: Vec<(PeerId, Message)>,
     /// The URLs it has called.
     pub called: Vec<Box<str>>,
+    /// Calls that ask whether it has its place; a `Cluster` answers them.
+    pub surveys: Vec<Call>,
     /// The links that it has dialled.
     pub dialled: Vec<LinkId>,
     /// The URLs of those links.
@@ -195,6 +198,7 @@ impl Rig {
             facts: Vec::new(),
             sent: Vec::new(),
             called: Vec::new(),
+            surveys: Vec::new(),
             dialled: Vec::new(),
             dialled_urls: Vec::new(),
             snapshot_log: Vec::new(),
@@ -234,6 +238,9 @@ impl Rig {
         self.sent.append(&mut self.effects.send);
         self.called
             .extend(self.effects.calls.iter().map(|call| Asked::of(call).url));
+        let surveys = self.effects.calls.iter();
+        let surveys = surveys.filter(|call| survey::asked_place(call).is_some());
+        self.surveys.extend(surveys.cloned());
         for order in self.effects.links.drain(..) {
             if let LinkOrder::Dial { link, url, .. } = order {
                 self.dialled.push(link);
@@ -510,7 +517,7 @@ impl Cluster {
             let sent = rig.sent.drain(..);
             on_the_way.extend(sent.map(|(to, message)| (*from, to, message)));
         }
-        let any = !on_the_way.is_empty();
+        let any = self.answer_surveys() || !on_the_way.is_empty();
         for (from, to, message) in on_the_way {
             if self.cut.contains(&from) || self.cut.contains(&to) {
                 continue;
@@ -518,6 +525,30 @@ impl Cluster {
             if let Some(rig) = self.rigs.get_mut(&to) {
                 rig.machine.on_message(rig.now, from, message);
             }
+        }
+        any
+    }
+
+    /// Answers the members that ask whether they have their places. Returns whether there were
+    /// any.
+    fn answer_surveys(&mut self) -> bool {
+        let mut replies = Vec::new();
+        for (from, rig) in &mut self.rigs {
+            let calls = rig.surveys.drain(..);
+            replies.extend(calls.map(|call| (*from, call)));
+        }
+        let any = !replies.is_empty();
+        for (from, call) in replies {
+            let place = survey::asked_place(&call).expect("filtered");
+            let mut heard = self.rigs.iter().filter(|(id, _)| {
+                let is_cut = self.cut.contains(id) || self.cut.contains(&from);
+                **id != from && !is_cut
+            });
+            let asked = heard.find(|(_, rig)| rig.settings.peer_url == call.base);
+            let now = self.rigs[&from].now;
+            let reply = survey::reply(&call, place, asked.map(|(_, rig)| &rig.machine), now);
+            let rig = self.at(from);
+            rig.machine.on_reply(now, call.id, reply);
         }
         any
     }

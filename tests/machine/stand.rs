@@ -107,6 +107,13 @@ impl Stand {
         };
         stand.machine.on_message(stand.now, PeerId(1), notice);
         stand.turn();
+        let url = "http://127.0.0.1:7001/v2/admin/machines";
+        let url = format!("{url}?cluster={cluster:x}&id={:x}", id.0);
+        let call = stand.calls(Method::Get, &url);
+        assert!(stand.saved.is_empty(), "a notice is not enough");
+        let removed =
+            r#"{"errorCode":300,"message":"x","cause":"that member was removed","index":5}"#;
+        stand.tell(&call, 500, "tern/0.1.0", removed.as_bytes());
         stand.turn();
         stand
     }

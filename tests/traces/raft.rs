@@ -195,6 +195,7 @@ impl World {
             "install" => self.install(number(&words, 1), words.get(2) != Some(&"bad")),
             "snapshot" => self.snapshot(&words),
             "notice" => self.notice(&words),
+            "claim" => self.claim(&words),
             "log" => self.show_log(number(&words, 1)),
             "state" => self.show_states(),
             "disk" => self.show_disk(number(&words, 1)),

@@ -6,7 +6,7 @@ use crate::codec::http::Method;
 use crate::codec::http::response::TEXT;
 use crate::core::error::{Code, Error};
 use crate::core::replica::registry::STORE_VERSION;
-use crate::core::seam::{Join, Op, Query};
+use crate::core::seam::{Join, MemberPlace, Op, Query};
 use serde::Deserialize;
 
 /// `/name`
@@ -117,8 +117,9 @@ pub fn config_put(exchange: &Exchange) -> Handled {
     exchange.to_machine(op, AnswerKind::Config)
 }
 
-/// `GET /v2/admin/machines`. A tern that asks gives the cluster that it expects here (`cluster`)
-/// and its own member id (`id`), both in hexadecimal.
+/// `GET /v2/admin/machines`. A tern that asks gives the cluster that it expects here (`cluster`),
+/// its own member id (`id`), and the end of its log (`last`) if it asks whether it has lost
+/// entries; all in hexadecimal.
 pub fn machines_get(exchange: &Exchange) -> Handled {
     let query = exchange.query()?;
     // A malformed number becomes 0. No cluster and no member has this number, so the answer is an
@@ -129,10 +130,11 @@ pub fn machines_get(exchange: &Exchange) -> Handled {
     };
     let op = match number("cluster") {
         None => Op::Query(Query::MachineList),
-        Some(cluster) => Op::Query(Query::MachinesOf {
-            cluster,
-            id: number("id").unwrap_or(0),
-        }),
+        Some(cluster) => {
+            let id = number("id").unwrap_or(0);
+            let place = MemberPlace::new(cluster, id, number("last"));
+            Op::Query(Query::MachinesOf(place))
+        }
     };
     exchange.to_machine(op, AnswerKind::Machines)
 }

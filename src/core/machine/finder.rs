@@ -1,11 +1,12 @@
 //! Finding the cluster: a search asks the known machines one after the other.
 //!
-//! A search has one of two goals:
+//! A search has one of three goals:
 //! - [`Goal::Join`] is for a machine without a log. It asks all peers, again and again, until one
 //!   admits the machine or the attempts are used up. A discovery service is asked first, and may
 //!   say that this machine is the first one, which starts the cluster.
 //! - [`Goal::Look`] is for a member. It finds out whether the member's place in the cluster is
 //!   still its own, and tells new addresses.
+//! - [`Goal::Confirm`] is for a member that a peer has told that it lost its place (`claims`).
 //!
 //! The finder leaves calls and takes their replies; it does not change the machine's mode. Start
 //! with [`Finder::on_reply`].
@@ -15,8 +16,8 @@ use crate::core::raft::PeerId;
 use crate::core::random::XorShift64;
 use crate::core::replica::registry::STORE_VERSION;
 use crate::core::seam::{
-    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Introduction, MachineInfo, Question,
-    RefusalReason, Reply, Role, StandbyInfo,
+    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Introduction, MachineInfo, MemberPlace,
+    Question, RefusalReason, Reply, Role, StandbyInfo,
 };
 use crate::core::timer::Now;
 
@@ -59,6 +60,10 @@ pub(super) enum Goal {
         /// have heard of it.
         id: PeerId,
     },
+    /// To see whether it is true that a member was removed, or has lost entries. Each machine is
+    /// asked at most once. The first one that confirms it ends the search, and so does the leader
+    /// that lists the member.
+    Confirm(MemberPlace),
 }
 
 /// The outcome of a search, or of one of its attempts.
@@ -84,8 +89,13 @@ pub(super) enum SearchOutcome {
         /// The error text in case the other member does answer at that address.
         text: Box<str>,
     },
-    /// A machine that knows a leader does not list this member.
+    /// A machine has applied the removal of this member; or a machine that knows a leader does not
+    /// list it.
     Unlisted,
+    /// The leader has acknowledgements of this member past the end of its log.
+    LostEntries,
+    /// The leader lists this member, and knows of no lost entries.
+    Listed,
     /// The cluster has no place for this machine, which waits for one as a standby.
     Refused {
         /// The peer and its reason.
@@ -161,6 +171,11 @@ impl Finder {
         }
     }
 
+    /// Whether the goal is to confirm that this member has lost its place.
+    pub(super) fn confirms(&self) -> bool {
+        matches!(self.goal, Goal::Confirm(_))
+    }
+
     /// Whether the goal is to become a member.
     pub(super) fn joins(&self) -> bool {
         self.goal == Goal::Join
@@ -230,12 +245,14 @@ impl Finder {
             CallAnswer::Machines(listed) => match self.goal {
                 Goal::Join => self.on_machines_to_join(now, listed),
                 Goal::Look { .. } => self.on_machines_to_look(now, &listed),
+                Goal::Confirm(_) => self.on_machines_to_confirm(now, &listed),
             },
             CallAnswer::Config(room) => self.on_config(room),
             CallAnswer::Joined(id) => match self.goal {
                 Goal::Join => self.end(SearchOutcome::Admitted(id)),
                 // The leader dials the new address. Asks again until the list shows it.
                 Goal::Look { .. } => self.pause(now, self.last_reasons.clone()),
+                Goal::Confirm(_) => unreachable!("a member that has a place does not join"),
             },
             CallAnswer::Leader(_) => unreachable!("the finder does not ask for the leader"),
         }
@@ -284,8 +301,13 @@ impl Finder {
         let first = match self.goal {
             Goal::Join => Question::Version,
             Goal::Look { cluster, id, .. } => Question::Machines {
-                of: Some((cluster, id)),
+                of: Some(MemberPlace {
+                    cluster,
+                    id,
+                    last: None,
+                }),
             },
+            Goal::Confirm(place) => Question::Machines { of: Some(place) },
         };
         let known = self.search.known.iter().cloned();
         let given = self.search.peers.iter().cloned();
@@ -329,12 +351,13 @@ impl Finder {
         let is_over = match self.goal {
             Goal::Join => is_alone || (attempts_max != 0 && self.attempts >= attempts_max),
             Goal::Look { moved, .. } => is_alone || !moved,
+            Goal::Confirm(_) => true,
         };
         if !is_over {
             return self.pause(now, why);
         }
         match self.goal {
-            Goal::Look { .. } => self.end(SearchOutcome::Done),
+            Goal::Look { .. } | Goal::Confirm(_) => self.end(SearchOutcome::Done),
             Goal::Join => self.fail(format!(
                 "no cluster admitted this machine after {} attempts: {why}. Name running machines \
                  with -peers; without -peers and -discovery a machine begins a cluster of its own",
@@ -364,7 +387,7 @@ impl Finder {
     fn on_foreign(&mut self, now: Now, question: &Question, server: &str) -> Option<SearchOutcome> {
         let named = if server.is_empty() { "nothing" } else { server };
         let why = format!("it is not tern (its answer names {named} as server)");
-        if matches!(self.goal, Goal::Look { .. }) || *question != Question::Version {
+        if self.goal != Goal::Join || *question != Question::Version {
             return self.try_next_peer(now, &why);
         }
         self.unfit = Some(format!(
@@ -384,6 +407,12 @@ impl Finder {
         let joins = self.goal == Goal::Join && matches!(question, Question::Join(_));
         if joins && refusal.reason == RefusalReason::ClusterFull {
             return self.refuse(format!("{}: {}", self.survey.url(), refusal.why));
+        }
+        if refusal.reason == RefusalReason::Removed && !matches!(question, Question::Join(_)) {
+            return self.end(SearchOutcome::Unlisted);
+        }
+        if refusal.reason == RefusalReason::LostEntries {
+            return self.end(SearchOutcome::LostEntries);
         }
         if refusal.reason == RefusalReason::OtherCluster && !self.has_seen_other_cluster {
             self.has_seen_other_cluster = true;
@@ -454,6 +483,20 @@ impl Finder {
             None if has_leader(listed) => self.end(SearchOutcome::Unlisted),
             None => self.try_next_peer(now, "it knows no leader now"),
         }
+    }
+
+    /// The list of a follower shows this member as long as that follower lags.
+    fn on_machines_to_confirm(
+        &mut self,
+        now: Now,
+        listed: &[MachineInfo],
+    ) -> Option<SearchOutcome> {
+        let url = self.survey.url();
+        let mut leaders = listed.iter().filter(|m| m.state == Role::Leader);
+        if leaders.any(|leader| &*leader.peer_url == url) {
+            return self.end(SearchOutcome::Listed);
+        }
+        self.try_next_peer(now, "it lists this member, and does not lead")
     }
 
     fn on_config(&mut self, room: ClusterRoom) -> Option<SearchOutcome> {

@@ -6,16 +6,19 @@
 //! - *Serving*: the replica answers.
 //! - *Stopping*: a leader hands over, and requests under way are finished. No new command is
 //!   appended.
+//! - *Removed*: this member's own removal is applied. Raft gets no more inputs. The data is kept
+//!   until others confirm the removal (`claims`).
 //! - *Stopped*, *leaving*: raft gets no more inputs. A leaving member was removed, or its data is
-//!   an old copy. It waits until its data directory is wiped, and then becomes a standby.
+//!   an old copy, and others have confirmed that. It waits until its data directory is wiped, and
+//!   then becomes a standby.
 //!
 //! `place` checks that the cluster still lists this member. Start with [`MemberMode::advance`].
 use super::finder::Finder;
-use super::standby::JoinFrom;
+use super::standby::{JoinFrom, leader_of, redirect_to};
 use super::{Common, refusal};
 use crate::core::peers::{Peers, ProcessChange};
-use crate::core::raft::{Lsn, Message, PeerId, StateSeq};
-use crate::core::replica::{Replica, Standing};
+use crate::core::raft::{Index, Lsn, Message, PeerId, StateSeq};
+use crate::core::replica::Replica;
 use crate::core::seam::{
     Fact, Indexes, Op, Order, Outcome, Outputs, Query, SnapshotIn, Space, StandbyInfo, Ticket,
 };
@@ -44,7 +47,23 @@ pub(super) struct MemberMode {
     /// When the last search for this member's place began, in microseconds of the monotonic clock;
     /// before the first one, when this member began.
     pub(super) searched_us: u64,
+    /// What peers say of this member's place.
+    pub(super) claims: Claims,
     state: MemberState,
+}
+
+/// The surveys of a member about claims that it has lost its place (`claims`).
+#[derive(Default)]
+pub(super) struct Claims {
+    /// No claim of a peer begins a survey before this time, in microseconds of the monotonic clock.
+    pub(super) next_us: u64,
+    /// The end of the log when the survey under way began, if it asks for lost entries. The log may
+    /// have grown since, and been acknowledged: then the answer says nothing.
+    pub(super) asked_last: Option<Index>,
+    /// The survey under way has replaced another search, which begins again after it.
+    pub(super) has_replaced: bool,
+    /// A survey that confirmed nothing was reported; it is reported once in a membership.
+    pub(super) is_reported: bool,
 }
 
 /// The stage of a membership.
@@ -63,6 +82,10 @@ enum MemberState {
         is_handing_over: bool,
         /// Requests that only a leader can carry out. They are redirected to the new one.
         waiting: Vec<(Ticket, Op)>,
+    },
+    Removed {
+        /// The answer to clients; `None` if no leader was known.
+        redirect: Option<Outcome>,
     },
     Stopped {
         /// The answer to clients; `None` if no leader was known.
@@ -97,6 +120,7 @@ impl MemberMode {
             is_unplaced: false,
             is_unlisted: false,
             searched_us: now.mono_us,
+            claims: Claims::default(),
             state: MemberState::Starting {
                 until_us: now.mono_us + START_TIMEOUTS * election_us,
                 waiting: Vec::new(),
@@ -118,7 +142,9 @@ impl MemberMode {
             }
             MemberState::Serving => self.replica.on_request(now, ticket, op),
             MemberState::Stopping { .. } => self.on_request_while_stopping(now, ticket, op),
-            MemberState::Stopped { .. } | MemberState::Leaving { .. } => {
+            MemberState::Removed { .. }
+            | MemberState::Stopped { .. }
+            | MemberState::Leaving { .. } => {
                 if matches!(op, Op::ClientClosed | Op::ContinueListing) {
                     return;
                 }
@@ -222,6 +248,7 @@ impl MemberMode {
     /// Time has passed.
     pub(super) fn on_time(&mut self, now: Now, common: &mut Common) {
         self.maybe_look(now, common);
+        self.maybe_ask_again(now, common);
         let outcome = self.finder.as_mut().and_then(|f| f.on_time(now));
         self.on_search(now, outcome, common);
         if self.is_running() {
@@ -234,6 +261,12 @@ impl MemberMode {
         match self.state {
             MemberState::Starting { .. } | MemberState::Serving => {}
             MemberState::Stopping { .. } | MemberState::Stopped { .. } => return,
+            MemberState::Removed { ref mut redirect } => {
+                let redirect = redirect.take();
+                self.finder = None;
+                self.become_state(MemberState::Stopped { redirect });
+                return self.order(Order::Stop);
+            }
             MemberState::Leaving { ref mut stops, .. } => {
                 *stops = true;
                 return self.order(Order::Stop);
@@ -259,7 +292,8 @@ impl MemberMode {
         self.follow_addresses(now, common);
         common.caretaker.look_after(now, &mut self.replica);
         self.maybe_serve(now);
-        self.maybe_leave(common);
+        self.take_claims(now, common);
+        self.maybe_become_removed(now, common);
         if self.is_running() {
             self.maybe_cancel_rejoin();
             self.maybe_learn_place(now, common);
@@ -346,17 +380,26 @@ impl MemberMode {
         self.order(Order::Stop);
     }
 
-    /// Leaves if raft says that this member was removed, or that its data is an old copy.
-    fn maybe_leave(&mut self, common: &mut Common) {
-        match self.replica.standing() {
-            Standing::Member => {}
-            // Removed while running: as a standby, wait one sync interval before joining. Found
-            // removed at start: join at once, because the place was lost unnoticed.
-            Standing::Removed if self.replica.had_leader() => {
-                self.leave(JoinFrom::NextInterval, Fact::Removed, common);
-            }
-            Standing::Removed => self.leave(JoinFrom::Now, Fact::Removed, common),
-            Standing::Amnesiac => self.leave(JoinFrom::Now, Fact::Amnesia, common),
+    /// Takes no part any more once this member's own removal is applied. The data is kept until
+    /// others confirm the removal. A member that is stopping stops, and asks at its next start.
+    fn maybe_become_removed(&mut self, now: Now, common: &mut Common) {
+        if !self.replica.is_removed() || !self.is_running() || self.is_stopping() {
+            return;
+        }
+        let info = self.replica.standby_info();
+        let leader = leader_of(&info, &common.introduction());
+        let redirect = leader.map(redirect_to);
+        common.caretaker.cancel_all();
+        self.become_state(MemberState::Removed { redirect });
+        self.replica.close();
+        self.confirm_removal(now, common);
+    }
+
+    /// Asks once more whether others have applied this member's removal.
+    fn maybe_ask_again(&mut self, now: Now, common: &mut Common) {
+        let is_due = self.next_survey_us().is_some_and(|due| now.mono_us >= due);
+        if is_due && matches!(self.state, MemberState::Removed { .. }) {
+            self.confirm_removal(now, common);
         }
     }
 
@@ -406,9 +449,9 @@ impl MemberMode {
             MemberState::Serving | MemberState::Stopping { .. } => {
                 Some(self.replica.query(now, query))
             }
-            MemberState::Stopped { .. } | MemberState::Leaving { .. } => {
-                Some(self.redirect().unwrap_or_else(refusal))
-            }
+            MemberState::Removed { .. }
+            | MemberState::Stopped { .. }
+            | MemberState::Leaving { .. } => Some(self.redirect().unwrap_or_else(refusal)),
         }
     }
 
@@ -428,10 +471,12 @@ impl MemberMode {
         }
     }
 
-    /// The answer to clients of a stopped member; `None` if no leader is known.
+    /// The answer to clients of a removed or stopped member; `None` if no leader is known.
     fn redirect(&self) -> Option<Outcome> {
         match &self.state {
-            MemberState::Stopped { redirect } => redirect.clone(),
+            MemberState::Removed { redirect } | MemberState::Stopped { redirect } => {
+                redirect.clone()
+            }
             _ => None,
         }
     }
@@ -442,7 +487,9 @@ impl MemberMode {
             MemberState::Starting { .. } | MemberState::Serving | MemberState::Stopping { .. } => {
                 true
             }
-            MemberState::Stopped { .. } | MemberState::Leaving { .. } => false,
+            MemberState::Removed { .. }
+            | MemberState::Stopped { .. }
+            | MemberState::Leaving { .. } => false,
         }
     }
 
@@ -461,8 +508,8 @@ impl MemberMode {
 
     /// Whether there is work left that waits for nothing.
     pub(super) fn wants_turn(&self) -> bool {
-        let leaves = self.replica.standing() != Standing::Member;
-        self.is_running() && (leaves || self.replica.wants_turn())
+        let is_removed = self.replica.is_removed() && !self.is_stopping();
+        self.is_running() && (is_removed || self.replica.wants_turn())
     }
 
     /// When `on_time` has something to do, in microseconds of the monotonic clock.
@@ -473,6 +520,10 @@ impl MemberMode {
             }
             MemberState::Stopping { until_us, .. } => Some(until_us),
             MemberState::Starting { .. } | MemberState::Serving => None,
+            MemberState::Removed { .. } => {
+                let search_us = self.finder.as_ref().and_then(Finder::next_deadline);
+                return search_us.or(self.next_survey_us());
+            }
             MemberState::Stopped { .. } | MemberState::Leaving { .. } => return None,
         };
         let search_us = match &self.finder {

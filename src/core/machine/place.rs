@@ -84,6 +84,9 @@ impl MemberMode {
         if self.finder.as_ref().is_some_and(Finder::joins) {
             return self.on_rejoin(now, outcome, common);
         }
+        if self.finder.as_ref().is_some_and(Finder::confirms) {
+            return self.on_confirm(now, outcome, common);
+        }
         if let SearchOutcome::Retrying { why, pause_ms } = outcome {
             return self.report(Fact::SearchFailed { why, pause_ms });
         }
@@ -104,6 +107,8 @@ impl MemberMode {
             | SearchOutcome::First
             | SearchOutcome::Retrying { .. }
             | SearchOutcome::Occupied { .. }
+            | SearchOutcome::LostEntries
+            | SearchOutcome::Listed
             | SearchOutcome::Refused { .. } => {
                 unreachable!("a search that looks does not end like this")
             }
@@ -190,7 +195,7 @@ impl MemberMode {
     }
 
     /// Asks the other members of the log first, then the configured machines.
-    fn look(&mut self, from_us: u64, last_call: u64, common: &mut Common) {
+    pub(super) fn look(&mut self, from_us: u64, last_call: u64, common: &mut Common) {
         let raft = self.replica.raft();
         let members = &raft.configuration().members;
         let others = members.iter().filter(|m| m.id != raft.id());
@@ -299,11 +304,13 @@ impl MemberMode {
             | SearchOutcome::First
             | SearchOutcome::Occupied { .. }
             | SearchOutcome::Unlisted
+            | SearchOutcome::LostEntries
+            | SearchOutcome::Listed
             | SearchOutcome::Done => self.schedule_rejoin(now, common),
         }
     }
 
-    fn timeouts_us(&self, timeouts: u64) -> u64 {
+    pub(super) fn timeouts_us(&self, timeouts: u64) -> u64 {
         timeouts * self.replica.settings().election_ms * 1000
     }
 }

@@ -1,7 +1,7 @@
 //! Changes of mode, within one process and any number of times.
 //!
 //! ```text
-//! Finding --admitted--> Member --removed, wiped--> Standby --admitted--> Member …
+//! Finding --admitted--> Member --removed, confirmed, wiped--> Standby --admitted--> Member …
 //!    \--refused--> Standby
 //! ```
 //!
@@ -57,7 +57,11 @@ impl Machine {
             }
             Some(SearchOutcome::Refused { why, info }) => self.on_refused(now, why, info),
             Some(
-                SearchOutcome::Occupied { .. } | SearchOutcome::Unlisted | SearchOutcome::Done,
+                SearchOutcome::Occupied { .. }
+                | SearchOutcome::Unlisted
+                | SearchOutcome::LostEntries
+                | SearchOutcome::Listed
+                | SearchOutcome::Done,
             ) => {
                 unreachable!("a search that joins does not end like this")
             }

@@ -312,14 +312,14 @@ impl Raft {
     /// - be a voter, in the latest or in the committed configuration: until its removal is
     ///   committed, the cluster may need it to lead (thesis 4.2.2);
     /// - have an intact log (`repair`) that no snapshot is about to replace;
-    /// - still have all that it acknowledged;
+    /// - not be mute (`lost_tail`);
     /// - have room for the entries of a new leader.
     pub(super) fn may_campaign(&self) -> bool {
         let is_voter = self.configuration().is_voter(self.id)
             || self.committed_configuration().is_voter(self.id);
         let is_intact = self.first_damaged().is_none();
         let is_installing = self.incoming.is_installing();
-        let may_lead = is_intact && !is_installing && !self.has_amnesia;
+        let may_lead = is_intact && !is_installing && !self.is_mute();
         is_voter && may_lead && self.has_duty_room()
     }
 
@@ -432,7 +432,7 @@ impl Raft {
         last_term: Term,
     ) {
         self.repair.on_candidate(from);
-        let can_win = self.is_up_to_date(last_index, last_term) && !self.has_amnesia;
+        let can_win = self.is_up_to_date(last_index, last_term) && !self.is_mute();
         if pre {
             self.answer_pre_vote(from, term, can_win);
             return;

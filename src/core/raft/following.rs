@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::message::{AppendAnswer, Entry, Index, PeerId, Rpc, Term};
-use super::{HeartbeatReport, Raft, RaftRole};
+use super::{HeartbeatReport, Raft, RaftNotice, RaftRole};
 
 /// A heartbeat is reported as late if the leader was silent for this many tenths of the time after
 /// which it is missed: it was nearly missed. The upper end is the longest election timeout.
@@ -114,8 +114,7 @@ impl Raft {
         self.election.on_leader_sync(from, sync_us);
         self.on_leader_contact(from);
         self.leader_match.on_leader_commit(commit);
-        self.maybe_find_amnesia(acked);
-        if self.has_amnesia {
+        if self.is_tail_lost(from, acked) {
             return;
         }
         // Up to the commit index all logs agree, so there is nothing to compare.
@@ -141,15 +140,17 @@ impl Raft {
         }
     }
 
-    /// The leader has an acknowledgement of this member up to `acked`. If the log ends before that,
-    /// this is an old copy of the data. The member must not vote any more, as a majority may have
-    /// counted the lost entries. Returns whether that is found now.
-    fn maybe_find_amnesia(&mut self, acked: Index) -> bool {
-        let has_lost = acked > self.log.last_index();
-        if !has_lost || self.has_amnesia {
+    /// The leader has an acknowledgement of this member up to `acked`. Returns whether it claims so
+    /// that entries are lost (`lost_tail`).
+    fn is_tail_lost(&mut self, leader: PeerId, acked: Index) -> bool {
+        if acked <= self.log.last_index() {
+            self.lost_tail.on_no_claim();
             return false;
         }
-        self.on_amnesia();
+        let election_us = self.election.timeout_us();
+        self.lost_tail
+            .on_claim(self.current_term, self.now_us, election_us);
+        self.report(RaftNotice::LostTail { by: leader });
         true
     }
 
@@ -249,7 +250,7 @@ impl Raft {
     pub(super) fn acknowledge(&mut self) {
         if let Some(leader) = self.leader
             && self.durable_for_acknowledgement() > self.leader_match.acknowledged
-            && !self.has_amnesia
+            && !self.is_mute()
         {
             self.accept(leader, None);
         }
@@ -260,7 +261,7 @@ impl Raft {
     pub(super) fn acknowledge_again(&mut self) {
         if let Some(leader) = self.leader
             && leader != self.id
-            && !self.has_amnesia
+            && !self.is_mute()
         {
             self.leader_match.on_verified(self.log.commit_index());
             self.accept(leader, None);

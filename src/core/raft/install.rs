@@ -123,7 +123,7 @@ impl Raft {
         if is_leader {
             self.on_leader_contact(from);
         }
-        if self.has_amnesia || !self.lacks(index) {
+        if self.is_mute() || !self.lacks(index) {
             self.acknowledge_again();
             return;
         }

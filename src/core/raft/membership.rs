@@ -306,12 +306,12 @@ impl Raft {
     }
 
     /// A peer sent a notice of removal. It counts only if it is for this member of this cluster. A
-    /// new member knows its id but not its cluster, and has no data to lose.
-    pub(super) fn on_removed(&mut self, term: Term, cluster: u64, id: PeerId) {
+    /// new member knows its id but not its cluster.
+    pub(super) fn on_removed(&mut self, by: PeerId, term: Term, cluster: u64, id: PeerId) {
         let own_cluster = self.snapshots.newest().cluster;
         let is_own_cluster = own_cluster == 0 || own_cluster == cluster;
         if is_own_cluster && id == self.id && term == Term::REMOVED {
-            self.report(RaftNotice::Removed);
+            self.report(RaftNotice::Removed { by, cluster });
         }
     }
 }

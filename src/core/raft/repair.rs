@@ -459,7 +459,7 @@ impl Raft {
         if can_cut {
             // The term rises first: a leader of term `start_term` still counts the acknowledgement
             // of the entry, and its next append would make this member report
-            // `RaftNotice::Amnesia`.
+            // `RaftNotice::LostTail`.
             self.become_follower(self.term_after_start(), None);
             self.truncate(index);
             self.send_fetches();

@@ -5,10 +5,11 @@
 //! `Replica::on_request`.
 use super::Replica;
 use super::pending::{Ending, MemberChange};
-use crate::core::error::{Code, Error, OTHER_CLUSTER};
-use crate::core::raft::{Configuration, Member, PeerId, RaftRole};
+use crate::core::error::{Code, Error, HAS_LOST_ENTRIES, OTHER_CLUSTER, WAS_REMOVED};
+use crate::core::raft::{Configuration, Index, Member, MemberStanding, PeerId, RaftRole};
 use crate::core::seam::{
-    Indexes, LeaderStats, MachineInfo, Op, Outcome, Query, Role, SelfStats, StandbyInfo, Ticket,
+    Indexes, LeaderStats, MachineInfo, MemberPlace, Op, Outcome, Query, Role, SelfStats,
+    StandbyInfo, Ticket,
 };
 use crate::core::store::ViewRef;
 use crate::core::timer::Now;
@@ -105,7 +106,7 @@ impl Replica {
             Query::StatsStore => Outcome::StatsStore(Box::new(self.store.stats())),
             Query::ConfigGet => Outcome::Config(self.config()),
             Query::MachineList => Outcome::MachineList(self.machine_list()),
-            Query::MachinesOf { cluster, id } => self.machines_of(*cluster, *id),
+            Query::MachinesOf(place) => self.machines_of(place),
             Query::MachineGet { name } => self.machine(name),
         }
     }
@@ -147,10 +148,11 @@ impl Replica {
         list
     }
 
-    /// The machines, for the member of `cluster` with the id `id`. Error 300 if that member belongs
-    /// to another cluster, or if its Join is not applied here: then it might be missing in the list
-    /// although it is a member.
-    fn machines_of(&self, cluster: u64, id: u64) -> Outcome {
+    /// The machines, for a member that asks whether it is one of them. Error 300 if it was removed,
+    /// has lost entries, or belongs to another cluster, or if its Join is not applied here: then it
+    /// might be missing in the list although it is a member.
+    fn machines_of(&self, place: &MemberPlace) -> Outcome {
+        let MemberPlace { cluster, id, last } = *place;
         let own_cluster = self.raft.snapshot().cluster;
         if cluster != own_cluster {
             // A new member does not know its cluster before its first snapshot.
@@ -158,11 +160,17 @@ impl Replica {
             let cause = if is_known { OTHER_CLUSTER } else { "" };
             return Outcome::Failed(Error::new(Code::RaftInternal, cause));
         }
-        if id > self.applied.0 {
-            let cause = "that member's join is not known here yet";
-            return Outcome::Failed(Error::new(Code::RaftInternal, cause));
-        }
-        Outcome::MachineList(self.machine_list())
+        let cause = match self.raft.standing(id) {
+            MemberStanding::Unknown => "that member's join is not known here yet",
+            MemberStanding::Removed => WAS_REMOVED,
+            MemberStanding::Member if self.has_lost_entries(id, last) => HAS_LOST_ENTRIES,
+            MemberStanding::Member => return Outcome::MachineList(self.machine_list()),
+        };
+        Outcome::Failed(Error::new(Code::RaftInternal, cause))
+    }
+
+    fn has_lost_entries(&self, id: PeerId, last: Option<Index>) -> bool {
+        last.is_some_and(|last| self.raft.has_lost_entries(id, last))
     }
 
     /// The content of `standby_info` when this machine becomes a standby: the other members of its

@@ -3,7 +3,7 @@
 //! The core chooses the question and the address. `codec::cluster_api` turns a question into an
 //! HTTP request, and the response into a reply. Start with [`Question`].
 use super::MachineInfo;
-use crate::core::raft::PeerId;
+use crate::core::raft::{Index, PeerId};
 
 /// How long a question to a machine may take, in milliseconds.
 const ASK_MS: u64 = 3_000;
@@ -77,10 +77,9 @@ pub enum Question {
     Version,
     /// Over the peer port: the members.
     Machines {
-        /// A cluster and one of its member ids. A machine of another cluster refuses, and so does
-        /// one that has not applied the join of that id: its list cannot tell whether the id was
-        /// removed.
-        of: Option<(u64, PeerId)>,
+        /// The member that asks. A machine that knows more than its list tells refuses, and so does
+        /// one that knows less ([`RefusalReason`]).
+        of: Option<MemberPlace>,
     },
     /// Over the peer port: the cluster config.
     Config,
@@ -113,6 +112,28 @@ impl Question {
             self,
             Question::Register { .. } | Question::TakeLead | Question::Registered { .. }
         )
+    }
+}
+
+/// The place of a member that asks whether it still has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberPlace {
+    /// The member's cluster.
+    pub cluster: u64,
+    /// The member's id.
+    pub id: PeerId,
+    /// The end of its log, if it asks whether it has lost entries.
+    pub last: Option<Index>,
+}
+
+impl MemberPlace {
+    /// A place as a request names it.
+    pub fn new(cluster: u64, id: u64, last: Option<u64>) -> MemberPlace {
+        MemberPlace {
+            cluster,
+            id: PeerId(id),
+            last: last.map(Index),
+        }
     }
 }
 
@@ -184,6 +205,11 @@ pub enum RefusalReason {
     ClusterFull,
     /// The machine asked belongs to another cluster than the one that the question names.
     OtherCluster,
+    /// The machine asked has applied the removal of the member that asks.
+    Removed,
+    /// The machine asked leads, and counts an acknowledgement of the member that asks past the end
+    /// of that member's log.
+    LostEntries,
     /// Anything else.
     Other,
 }

@@ -4,6 +4,17 @@ use crate::core::command::ClusterConfig;
 use crate::core::peers::LinkReport;
 use crate::core::raft::{Index, PeerId, Term};
 
+/// What a peer says of this member's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaceDoubt {
+    /// The name of the peer; empty if it is not known.
+    pub by: Box<str>,
+    /// Its peer URL; empty if it is not known.
+    pub address: Box<str>,
+    /// True: this member was removed. False: it has lost entries.
+    pub is_removal: bool,
+}
+
 /// Something that is worth a log line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
@@ -72,6 +83,13 @@ pub enum Fact {
     /// The data directory of this member is an old copy: the cluster knows of acknowledgements that
     /// it does not contain. The member leaves.
     Amnesia,
+    /// A peer says that this member was removed, or has lost entries. Others are asked.
+    PlaceDoubted(PlaceDoubt),
+    /// No other machine has confirmed that this member was removed, or has lost entries.
+    PlaceKept {
+        /// Whether the leader lists this member.
+        is_listed: bool,
+    },
     /// An attempt to find the cluster has failed. Reported when the reason changes.
     SearchFailed {
         /// The reasons of all machines that were asked.

@@ -1,4 +1,5 @@
 //! Requests of clients and administrators, and their answers. Start with [`Op`].
+use super::calls::MemberPlace;
 use super::stats::{LeaderStats, SelfStats};
 use crate::core::command::{ClusterConfig, Command, KeyPath};
 use crate::core::error::Error;
@@ -86,14 +87,9 @@ pub enum Query {
     ConfigGet,
     /// The members.
     MachineList,
-    /// The members, if this machine can tell whether the member `id` of `cluster` is one of them:
-    /// it belongs to that cluster and has applied the member's join. Otherwise error 300.
-    MachinesOf {
-        /// The cluster's identity.
-        cluster: u64,
-        /// The member's id.
-        id: u64,
-    },
+    /// The members, if the member that asks is one of them. Error 300 if it is not, or if this
+    /// machine cannot tell: it belongs to another cluster, or has not applied the member's join.
+    MachinesOf(MemberPlace),
     /// One member.
     MachineGet {
         /// Its name.

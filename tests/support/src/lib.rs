@@ -7,6 +7,7 @@
 //!   would find it.
 //! - `sim_fs` is a disk that keeps what was synced: the real log and the real data directory run on
 //!   it, through power cuts, errors and lack of room.
+//! - `survey` answers what members without a shell ask each other about their place.
 //! - `rng` has random numbers that a seed decides.
 //! - `mutations` are planted faults as changes of the program's text.
 //! - The harness: `alone` keeps heavy tests from stalling one another, `skip` ends a test that this
@@ -27,6 +28,8 @@ pub mod rng;
 pub mod server;
 pub mod sim_fs;
 pub mod skip;
+#[cfg(feature = "core")]
+pub mod survey;
 
 /// The folder where the tests keep a lock and a list: that of cargo's output, `target` as a rule, or
 /// a temporary one of this user's where that one cannot be written to.

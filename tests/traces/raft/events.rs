@@ -88,6 +88,23 @@ impl World {
         self.hand(0, number(words, 1), Message { term, rpc });
     }
 
+    /// `claim FROM TO TERM ACKED`: a forged append of a leader that counts acknowledgements up to
+    /// `ACKED`.
+    pub(super) fn claim(&mut self, words: &[&str]) {
+        let rpc = Rpc::AppendEntries {
+            prev_index: Index(0),
+            prev_term: Term::NONE,
+            commit: Index(0),
+            acked: Index(number(words, 4)),
+            round: None,
+            sync_us: 0,
+            held_bytes: None,
+            entries: Vec::new(),
+        };
+        let term = Term(number(words, 3));
+        self.hand(number(words, 1), number(words, 2), Message { term, rpc });
+    }
+
     pub(super) fn twice(&mut self, words: &[&str]) {
         let again: Vec<_> = self
             .queue

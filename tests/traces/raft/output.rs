@@ -66,8 +66,10 @@ impl World {
         }
         for notice in out.notices.drain(..) {
             self.trace.push(match notice {
-                RaftNotice::Removed => format!("{id} is told that it was removed"),
-                RaftNotice::Amnesia => format!("{id} has lost what it acknowledged"),
+                RaftNotice::Removed { .. } => format!("{id} is told that it was removed"),
+                RaftNotice::LostTail { .. } => {
+                    format!("{id} is told that it has lost what it acknowledged")
+                }
             });
         }
     }

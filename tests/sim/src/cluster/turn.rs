@@ -208,6 +208,10 @@ impl World {
                 .up(slot)
                 .filter(|r| r.seen.id == to && r.seen.term == term)
             && acked > run.log.last()
+            && !run
+                .core
+                .raft()
+                .is_some_and(tern::core::raft::Raft::is_tail_doubted)
         {
             let text =
                 format!("m{slot} goes on after it is told that it lost entries up to {acked}");
