@@ -102,6 +102,8 @@ fn context<'a>(settings: &'a ApiSettings, date: &'a Date) -> Context<'a> {
         date,
         now: Now::default(),
         at: Indexes::default(),
+        cluster_id: None,
+        leader_url: None,
         mode: Mode::Member,
     }
 }

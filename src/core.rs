@@ -11,6 +11,7 @@ pub mod fields;
 pub mod identity;
 pub mod machine;
 pub mod peers;
+pub mod public_id;
 pub mod raft;
 pub mod random;
 pub mod replica;

@@ -7,10 +7,13 @@
 //!
 //! Start reading at `ROUTES`.
 mod admin;
+mod auth;
 mod cors;
 mod exchange;
 mod file_get;
 mod keys;
+mod keys_2x;
+mod members;
 mod proxy;
 mod render;
 mod v1;
@@ -22,6 +25,7 @@ use crate::codec::http::call::HttpCall;
 use crate::codec::http::response::{JSON, TEXT};
 use crate::codec::http::{Date, Method, Request, Response};
 use crate::core::error::Code;
+use crate::core::public_id::PublicId;
 use crate::core::seam::{Indexes, Op, Query};
 use crate::core::timer::Now;
 use cors::Cors;
@@ -48,8 +52,7 @@ pub struct ApiSettings {
     pub peer_url: Box<str>,
     /// Origins that `-cors` allows; `*` allows all.
     pub cors: Vec<Box<str>>,
-    /// The 2.x flavour: `/version` as JSON, in-order names of 20 digits, a newline after each
-    /// event of a watch.
+    /// `-compat 2`: answer as etcd 2.x and the v2 interface of etcd 3.x do.
     pub compat_2: bool,
     /// `-forward`: a standby sends short requests to the leader instead of redirecting.
     pub forward: bool,
@@ -79,8 +82,20 @@ pub struct Context<'a> {
     pub now: Now,
     /// The current indexes, for responses that are made without the machine.
     pub at: Indexes,
+    /// Header `X-Etcd-Cluster-Id`; `None` outside of a cluster.
+    pub cluster_id: Option<PublicId>,
     /// Whether this machine answers requests itself.
     pub mode: Mode<'a>,
+    /// The client URL of the leader that this member follows; `None` on a leader, on a standby, and
+    /// while no leader is known.
+    pub leader_url: Option<&'a str>,
+}
+
+impl Context<'_> {
+    /// The end of a JSON body of the key space: etcd 2.x ends each with a line break.
+    fn line_end(&self) -> &'static str {
+        if self.settings.compat_2 { "\n" } else { "" }
+    }
 }
 
 /// The result of [`route`].
@@ -103,6 +118,9 @@ pub enum Routed {
         shape: Shape,
     },
 }
+
+/// The header that names the cluster.
+const CLUSTER_ID: &str = "X-Etcd-Cluster-Id";
 
 /// The body of every 404 that is not about a key.
 const NOT_FOUND: &str = "404 page not found\n";
@@ -136,6 +154,65 @@ const POST: Methods = Of(&[Method::Post]);
 const DELETE: Methods = Of(&[Method::Delete]);
 const PUT_POST: Methods = Of(&[Method::Put, Method::Post]);
 const READ_POST: Methods = Of(&[Method::Get, Method::Head, Method::Post]);
+
+const KEY_METHODS: &[Method] = &[
+    Method::Head,
+    Method::Get,
+    Method::Put,
+    Method::Post,
+    Method::Delete,
+];
+const MEMBER_METHODS: &[Method] = &[Method::Get, Method::Post, Method::Delete, Method::Put];
+const READ_METHODS: &[Method] = &[Method::Get, Method::Head];
+const GET_ONLY: &[Method] = &[Method::Get];
+const SWITCH_METHODS: &[Method] = &[Method::Get, Method::Put, Method::Delete];
+
+/// A path of the interface of etcd 2.x: with the methods that it answers, each with its handler.
+/// Another method gets 405 with `Allow`.
+struct Page {
+    pattern: Pattern,
+    /// As `Allow` lists them.
+    methods: &'static [Method],
+    handle: fn(&Exchange) -> Handled,
+}
+
+const fn page(
+    pattern: Pattern,
+    methods: &'static [Method],
+    handle: fn(&Exchange) -> Handled,
+) -> Page {
+    Page {
+        pattern,
+        methods,
+        handle,
+    }
+}
+
+/// The pages of the client port that are served whatever `-compat` says; 0.4 has none of them.
+const PAGES: &[Page] = &[
+    page(Exact("/health"), GET_ONLY, members::health),
+    page(Exact("/v2/members"), MEMBER_METHODS, any_member),
+    page(Below("/v2/members/"), MEMBER_METHODS, any_member),
+    page(Exact("/v2/auth/enable"), SWITCH_METHODS, auth_switch),
+    page(Exact("/v2/auth/users"), GET_ONLY, auth::users),
+    page(Exact("/v2/auth/users/"), GET_ONLY, auth::users),
+    page(Below("/v2/auth/users/"), SWITCH_METHODS, auth_user),
+    page(Exact("/v2/auth/roles"), GET_ONLY, auth::roles),
+    page(Exact("/v2/auth/roles/"), GET_ONLY, auth::roles),
+    page(Below("/v2/auth/roles/"), SWITCH_METHODS, auth_role),
+    page(Below("/v3/"), &[Method::Post], v3),
+];
+
+/// The pages of the client port under `-compat 2`, in place of the routes of the same paths.
+const PAGES_2X: &[Page] = &[
+    page(Below("/v2/keys/"), KEY_METHODS, any_key),
+    page(Exact("/v2/keys"), KEY_METHODS, any_key),
+    page(Exact("/v2/machines"), READ_METHODS, machines),
+    page(Exact("/v2/stats/self"), GET_ONLY, stats_self),
+    page(Exact("/v2/stats/leader"), GET_ONLY, stats_leader),
+    page(Exact("/v2/stats/store"), GET_ONLY, stats_store),
+    page(Exact("/version"), GET_ONLY, version),
+];
 
 /// All routes. The first one that matches handles the request, so the most used ones stand first.
 const ROUTES: &[Route] = &[
@@ -192,8 +269,15 @@ impl Route {
         if *route_port != port || !is_method {
             return None;
         }
-        match pattern {
-            Exact(exact) => (path == *exact).then_some(""),
+        pattern.rest(path)
+    }
+}
+
+impl Pattern {
+    /// The part of the path after the prefix, if the path is one of this pattern.
+    fn rest(self, path: &str) -> Option<&str> {
+        match self {
+            Exact(exact) => (path == exact).then_some(""),
             Below(prefix) => path.strip_prefix(prefix),
         }
     }
@@ -213,7 +297,13 @@ pub fn route(port: Port, request: &Request, context: &Context) -> Routed {
         rest: "",
     };
     match handle(port, exchange) {
-        Ok(Routed::Answer(response)) | Err(response) => Routed::Answer(cors.add(response, context)),
+        Ok(Routed::Answer(response)) | Err(response) => {
+            let mut response = response;
+            if let Some(id) = context.cluster_id {
+                response = response.with(CLUSTER_ID, id.to_string());
+            }
+            Routed::Answer(cors.add(response, context))
+        }
         Ok(pending) => pending,
     }
 }
@@ -228,8 +318,13 @@ fn handle<'a>(port: Port, mut exchange: Exchange<'a>) -> Handled {
     }
     if let Some(clean) = cleaned(&request.path) {
         let location = redirect::target_of(&clean, request.query);
-        let response = Response::new(301, "", "").with("Location", location);
-        return Ok(Routed::Answer(response));
+        let with_body = exchange.context.settings.compat_2;
+        return Ok(Routed::Answer(redirect::moved(&location, with_body)));
+    }
+    if port == Client
+        && let Some(handled) = handle_page(&mut exchange)
+    {
+        return handled;
     }
     for route in ROUTES {
         if let Some(rest) = route.rest(port, request.method, &request.path) {
@@ -240,8 +335,79 @@ fn handle<'a>(port: Port, mut exchange: Exchange<'a>) -> Handled {
     exchange.not_found()
 }
 
-/// A request on the client port of a standby.
+/// Handles a request of the client port whose path is a page; `None` for other paths.
+fn handle_page<'a>(exchange: &mut Exchange<'a>) -> Option<Handled> {
+    let request = exchange.request;
+    let pages_2x = if exchange.context.settings.compat_2 {
+        PAGES_2X
+    } else {
+        &[]
+    };
+    for page in pages_2x.iter().chain(PAGES) {
+        let Some(rest) = page.pattern.rest(&request.path) else {
+            continue;
+        };
+        if !page.methods.contains(&request.method) {
+            return Some(Err(exchange.wrong_method(page.methods)));
+        }
+        exchange.rest = rest;
+        return Some((page.handle)(exchange));
+    }
+    None
+}
+
+fn any_key(exchange: &Exchange) -> Handled {
+    match exchange.request.method {
+        Method::Put => keys_2x::put(exchange),
+        Method::Post => keys_2x::post(exchange),
+        Method::Delete => keys_2x::delete(exchange),
+        Method::Get | Method::Head | Method::Options | Method::Other => keys_2x::get(exchange),
+    }
+}
+
+fn any_member(exchange: &Exchange) -> Handled {
+    match exchange.request.method {
+        Method::Put => members::put(exchange),
+        Method::Post => members::post(exchange),
+        Method::Delete => members::delete(exchange),
+        Method::Get | Method::Head | Method::Options | Method::Other => members::get(exchange),
+    }
+}
+
+fn auth_switch(exchange: &Exchange) -> Handled {
+    match exchange.request.method {
+        Method::Get => auth::enabled(exchange),
+        Method::Delete => auth::disable(exchange),
+        _ => auth::refuse(exchange),
+    }
+}
+
+fn auth_user(exchange: &Exchange) -> Handled {
+    match exchange.request.method {
+        Method::Put => auth::put_user(exchange),
+        Method::Delete => auth::delete_user(exchange),
+        _ => auth::user(exchange),
+    }
+}
+
+fn auth_role(exchange: &Exchange) -> Handled {
+    match exchange.request.method {
+        Method::Put => auth::put_role(exchange),
+        Method::Delete => auth::delete_role(exchange),
+        _ => auth::role(exchange),
+    }
+}
+
+/// A request on the client port of a standby. It answers about itself, and sends its clients to the
+/// leader with everything else.
 fn as_standby(exchange: &Exchange, leader_url: Option<&str>) -> Handled {
+    if exchange.request.method == Method::Get {
+        match &*exchange.request.path {
+            "/health" => return members::health(exchange),
+            "/version" if exchange.context.settings.compat_2 => return version(exchange),
+            _ => {}
+        }
+    }
     let Some(leader_url) = leader_url else {
         return Err(exchange.error(Code::StandbyInternal, ""));
     };
@@ -286,6 +452,12 @@ fn version(exchange: &Exchange) -> Handled {
         return Ok(Routed::Answer(Response::new(200, JSON, text)));
     }
     exchange.text("etcd 0.4.9")
+}
+
+/// The JSON gateway of etcd 3.
+fn v3(exchange: &Exchange) -> Handled {
+    let text = "tern speaks the v2 interface, not v3: set ETCDCTL_API=2, or use a client for v2";
+    Err(exchange.message(501, text))
 }
 
 fn migration(exchange: &Exchange) -> Handled {

@@ -24,6 +24,7 @@ pub use finder::Search;
 
 use crate::core::error::{Code, Error};
 use crate::core::peers::Peers;
+use crate::core::public_id::PublicId;
 use crate::core::raft::room::FREE_BYTES_MAX;
 use crate::core::raft::{Configuration, Index, Lsn, Message, PeerId, Raft, StateSeq, Term};
 use crate::core::replica::Replica;
@@ -407,6 +408,9 @@ impl Machine {
     pub fn query(&self, now: Now, query: &Query) -> Option<Outcome> {
         match &self.mode {
             MachineMode::Member(member) => member.query(now, query),
+            MachineMode::Outside(outside) if *query == Query::Health => {
+                Some(Outcome::Health(outside.health()))
+            }
             MachineMode::Outside(outside) => Some(outside.redirect().unwrap_or_else(refusal)),
         }
     }
@@ -459,6 +463,18 @@ impl Machine {
     /// The cluster's random identity; 0 outside, and before a member knows it.
     pub fn cluster(&self) -> u64 {
         self.raft().map_or(0, |raft| raft.snapshot().cluster)
+    }
+
+    /// The cluster's public id; `None` outside, and before a member knows its cluster.
+    pub fn cluster_id(&self) -> Option<PublicId> {
+        self.member().and_then(|member| member.replica.cluster_id())
+    }
+
+    /// The client URL of the leader that this member follows; `None` outside, and if it leads itself
+    /// or knows no leader.
+    pub fn leader_client_url(&self) -> Option<&str> {
+        self.member()
+            .and_then(|member| member.replica.leader_client_url())
     }
 
     /// The latest configuration in the log: the members to link to. Empty outside.
@@ -522,6 +538,15 @@ fn refusal() -> Outcome {
 }
 
 impl Outside {
+    /// Whether its clients can reach the cluster through it.
+    fn health(&self) -> Health {
+        match self {
+            Outside::Standby(standby) if standby.has_found_cluster() => Health::Healthy,
+            Outside::Standby(_) => Health::NoCluster,
+            Outside::Finding(_) | Outside::Stopped { .. } => Health::Leaving,
+        }
+    }
+
     /// Where clients are sent; `None` while no leader is known.
     fn redirect(&self) -> Option<Outcome> {
         match self {

@@ -22,6 +22,7 @@ mod apply;
 mod forwarding;
 mod leadership;
 mod listings;
+mod members;
 mod pending;
 mod propose;
 mod proposed;
@@ -77,6 +78,7 @@ pub struct Replica {
     forwarding: forwarding::Forwarding,
     snapshotting: snapshotting::Snapshotting,
     statistics: stats::Statistics,
+    removed: members::RemovedMembers,
 
     // -- outputs
     /// Peer URLs at which members say they are now; to be dialled.
@@ -142,6 +144,7 @@ impl Replica {
             snapshotting: snapshotting::Snapshotting::new(recovered.snapshot_bytes),
             statistics: stats::Statistics::default(),
             has_shown_file: false,
+            removed: members::RemovedMembers::default(),
             hints: Vec::new(),
             raft_output: RaftOutput::default(),
             store_notifications: Vec::new(),

@@ -4,6 +4,7 @@
 //! snapshot files. Outputs gather in [`Outputs`]. Start there.
 mod calls;
 mod facts;
+mod members;
 mod outputs;
 mod requests;
 mod snapshots;
@@ -14,6 +15,7 @@ pub use calls::{
     RefusalReason, Reply,
 };
 pub use facts::{Fact, PlaceDoubt};
+pub use members::{Health, MemberInfo, MemberListing};
 pub use outputs::{Order, Outputs};
 pub use requests::{
     Answer, Delivery, Indexes, Join, MachineInfo, Migrated, Op, Outcome, Query, Role, Ticket,

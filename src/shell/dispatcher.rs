@@ -15,6 +15,7 @@ use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Parsed, Request};
 use crate::codec::peer::hello::PATH;
 use crate::core::machine::{Answer, Indexes, Machine, Op, Ticket};
+use crate::core::public_id::PublicId;
 use crate::core::timer::Now;
 
 /// Most client requests that a standby proxies at a time. Further ones are redirected.
@@ -65,13 +66,16 @@ pub fn context<'a>(
     date: &'a Date,
     now: Now,
     at: Indexes,
+    cluster_id: Option<PublicId>,
 ) -> Context<'a> {
     Context {
         settings,
         date,
         now,
         at,
+        cluster_id,
         mode: Mode::Member,
+        leader_url: None,
     }
 }
 
@@ -157,6 +161,7 @@ impl Dispatcher<'_, '_> {
             }
             let context = Context {
                 mode: mode(self.machine),
+                leader_url: self.machine.leader_client_url(),
                 ..*self.context
             };
             let response_mode = request.response_mode();
@@ -215,7 +220,10 @@ impl Dispatcher<'_, '_> {
             at,
             outcome,
         };
-        let context = context(self.context.settings, self.context.date, now, at);
+        let context = Context {
+            at,
+            ..*self.context
+        };
         let next = conn.render(self.buffers, |shape, out| {
             shape.render(&answer, &context, out)
         });

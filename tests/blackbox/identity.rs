@@ -165,7 +165,7 @@ fn a_stranger_at_the_peer_port() {
         for _ in 0..100 {
             let mut conn = Conn::open(server.peer_at());
             let request = format!(
-                "GET /raft HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tern-raft/2\r\n\
+                "GET /raft HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tern-raft/3\r\n\
                  Tern-Hello: {noise}\r\n\r\n"
             );
             conn.send(request.as_bytes());

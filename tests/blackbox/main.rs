@@ -5,7 +5,7 @@
 //! `watch` and `framing` test what no recording shows; `tls` has both ports over TLS; `restart`
 //! kills it under load; `start` gives it bad flags and bad directories; `disk` fills its disk,
 //! `powercut` takes the power away, `slow` has slow ones. Of clusters: `cluster` and `members` start
-//! them, `peers` breaks their links, `outage` kills machines, `partition` cuts the network between
+//! them, `members_api` changes them as clients of etcd 2.x do, `peers` breaks their links, `outage` kills machines, `partition` cuts the network between
 //! them, `histories` checks what clients were answered meanwhile, `endurance` takes its time;
 //! `standby` has more machines than there is room for, `cycles` and `switches` remove them and take
 //! them in again. `rounds` is a script that runs all of these many times.
@@ -23,6 +23,7 @@ mod identity;
 mod keys;
 mod limits;
 mod members;
+mod members_api;
 mod observers;
 mod outage;
 mod partition;

@@ -7,3 +7,4 @@ mod frames;
 mod long_values;
 mod recorded;
 mod shapes;
+mod waits;

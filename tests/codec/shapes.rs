@@ -48,7 +48,7 @@ impl Asked {
         act(&mut self.shape, &context, &mut self.out)
     }
 
-    fn answer(&mut self, outcome: Outcome) -> Next {
+    pub fn answer(&mut self, outcome: Outcome) -> Next {
         let answer = Answer {
             ticket: Ticket(1),
             at: self.at,
@@ -57,7 +57,7 @@ impl Asked {
         self.with(|shape, context, out| shape.render(&answer, context, out))
     }
 
-    fn deliver(&mut self, event: Event, ends: bool) -> Next {
+    pub fn deliver(&mut self, event: Event, ends: bool) -> Next {
         let delivery = Delivery {
             etcd: event.node.modified,
             event,
@@ -74,7 +74,7 @@ impl Asked {
     }
 
     /// What has been written since the last call, from behind the head.
-    fn body(&mut self) -> String {
+    pub fn body(&mut self) -> String {
         let out = String::from_utf8(std::mem::take(&mut self.out)).expect("UTF-8");
         match out.split_once("\r\n\r\n") {
             Some((head, body)) if head.starts_with("HTTP/") => body.to_string(),
@@ -89,11 +89,13 @@ pub fn context<'a>(settings: &'a ApiSettings, date: &'a Date, at: Indexes) -> Co
         date,
         now: Now::default(),
         at,
+        cluster_id: None,
+        leader_url: None,
         mode: Mode::Member,
     }
 }
 
-fn routed(input: &str, settings: &ApiSettings, date: &Date) -> Routed {
+pub fn routed(input: &str, settings: &ApiSettings, date: &Date) -> Routed {
     let mut parser = Parser::new();
     match parser.parse(input.as_bytes(), &Limits::default()) {
         Parsed::Request { request, .. } => route(
@@ -112,13 +114,13 @@ pub fn set(value: &str, index: u64) -> Event {
     }))
 }
 
-fn set_json(value: &str, index: u64) -> String {
+pub fn set_json(value: &str, index: u64) -> String {
     format!(
         r#"{{"action":"set","node":{{"key":"/k","value":"{value}","modifiedIndex":{index},"createdIndex":{index}}}}}"#
     )
 }
 
-const DONE: Next = Next::Done {
+pub const DONE: Next = Next::Done {
     keep_alive: true,
     client_closed: false,
 };
@@ -126,10 +128,10 @@ const CLOSED: Next = Next::Done {
     keep_alive: false,
     client_closed: false,
 };
-const STREAM: &str = "GET /v2/keys/k?wait=true&stream=true HTTP/1.1\r\nHost: x\r\n\r\n";
-const POLL: &str = "GET /v2/keys/k?wait=true HTTP/1.1\r\nHost: x\r\n\r\n";
+pub const STREAM: &str = "GET /v2/keys/k?wait=true&stream=true HTTP/1.1\r\nHost: x\r\n\r\n";
+pub const POLL: &str = "GET /v2/keys/k?wait=true HTTP/1.1\r\nHost: x\r\n\r\n";
 
-fn chunk(text: &str) -> String {
+pub fn chunk(text: &str) -> String {
     format!("{:x}\r\n{text}\r\n", text.len())
 }
 

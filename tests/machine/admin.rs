@@ -136,8 +136,14 @@ fn questions_about_the_cluster_are_answered() {
     assert_eq!(rig.done(remove("none")), failed(Code::KeyNotFound, "none"));
     let last = failed(Code::RaftInternal, "the last voter cannot be removed");
     assert_eq!(rig.done(remove("node1")), last);
+    let Outcome::Members(listing) = rig.done(Op::Query(Query::Members)) else {
+        panic!("a member knows the members");
+    };
+    assert_eq!(&*listing.members[0].name, "node1");
+    assert_eq!(listing.leader, Some(listing.members[0].id));
     let stats = LeaderStats {
         leader: "node1".into(),
+        leader_id: listing.members[0].id,
         followers: Vec::new(),
     };
     assert_eq!(
@@ -151,6 +157,47 @@ fn questions_about_the_cluster_are_answered() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// A member that was added before it starts is no voter, has no view in the key space, and gives its
+/// place, with the id that clients know, to the machine that joins from its address.
+#[test]
+fn a_machine_takes_the_place_that_was_made_for_it() {
+    let mut rig = Rig::serving(settings(1));
+    let etcd = rig.machine.indexes().etcd;
+    let other = settings(2);
+    let add = |peer_url: &str| Op::MemberAdd {
+        peer_urls: vec![peer_url.into()],
+    };
+    let Outcome::MemberAdded(added) = rig.done(add(&other.peer_url)) else {
+        panic!("there is room");
+    };
+    assert_eq!((&*added.name, added.client_url.as_deref()), ("", None));
+    assert_eq!(rig.machine.indexes().etcd, etcd, "no view was made");
+    let again = rig.done(add(&other.peer_url));
+    assert!(matches!(again, Outcome::Failed(e) if e.code == Code::PeerAddressExists));
+    let two = Op::MemberAdd {
+        peer_urls: vec!["http://a:1".into(), "http://b:1".into()],
+    };
+    assert!(matches!(rig.done(two), Outcome::Failed(e) if e.code == Code::InvalidForm));
+    let both = Settings {
+        client_url: other.peer_url.clone(),
+        ..other.clone()
+    };
+    let refused = rig.done(join(&both, 8));
+    assert!(matches!(refused, Outcome::Failed(e) if e.code == Code::InvalidForm));
+    let mut rig = rig.restart();
+    assert!(matches!(rig.done(join(&other, 8)), Outcome::Joined(_)));
+    let Outcome::Members(listing) = rig.done(Op::Query(Query::Members)) else {
+        panic!("a member knows the members");
+    };
+    assert_eq!(listing.members.len(), 2);
+    let joined = &listing.members[1];
+    assert_eq!((joined.id, &*joined.name), (added.id, "node2"));
+    assert!(rig.value("/_etcd/machines/node2").is_some());
+    let remove = |id| Op::MemberRemove { id };
+    assert_eq!(rig.done(remove(added.id)), Outcome::Removed);
+    assert_eq!(rig.done(remove(added.id)), Outcome::MemberGone);
 }
 
 #[test]

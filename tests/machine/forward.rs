@@ -202,6 +202,7 @@ fn reads_wait_for_the_proof_and_for_what_was_committed() {
         stream: false,
         since: None,
         on_leader: true,
+        timeout_us: None,
     };
     let ticket = cluster.at(follower).ask(watch);
     cluster.pass(100_000);
@@ -503,6 +504,7 @@ fn what_finds_no_leader_waits_for_the_next() {
             stream: false,
             since: None,
             on_leader: true,
+            timeout_us: None,
         };
         (id, write, rig.ask(read("/a", false, true)), rig.ask(watch))
     });

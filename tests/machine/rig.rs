@@ -646,5 +646,6 @@ pub fn watch(path: &str, stream: bool, since: Option<u64>) -> Op {
         stream,
         since,
         on_leader: false,
+        timeout_us: None,
     }
 }

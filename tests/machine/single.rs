@@ -355,6 +355,50 @@ fn a_speed_test_is_ten_thousand_sets() {
 }
 
 #[test]
+fn a_watcher_waits_as_long_as_it_says() {
+    let mut rig = Rig::serving(settings(1));
+    let limited = |stream| {
+        let Op::Watch {
+            path,
+            recursive,
+            since,
+            on_leader,
+            ..
+        } = watch("/foo", stream, None)
+        else {
+            unreachable!("it watches")
+        };
+        Op::Watch {
+            path,
+            recursive,
+            stream,
+            since,
+            on_leader,
+            timeout_us: Some(2_000_000),
+        }
+    };
+    for stream in [false, true] {
+        let late = rig.ask(limited(stream));
+        let served = rig.ask(limited(stream));
+        rig.settle();
+        assert_eq!(rig.take_answers(late), [Outcome::Watching]);
+        rig.pass(1_900_000);
+        assert!(rig.take_answers(late).is_empty());
+        rig.again(late, Op::ClientClosed);
+        rig.put("/foo", "bar");
+        assert_eq!(rig.delivered(served).len(), 1);
+        rig.pass(200_000);
+        assert!(rig.take_answers(late).is_empty(), "its client had gone");
+        let ended = rig.take_answers(served).contains(&Outcome::WatchTimedOut);
+        assert_eq!(ended, stream, "a long poll has ended with its event");
+    }
+    let last = rig.ask(limited(false));
+    rig.pass(2_000_000);
+    let answers = rig.take_answers(last);
+    assert_eq!(answers, [Outcome::Watching, Outcome::WatchTimedOut]);
+}
+
+#[test]
 fn a_client_that_disconnects_leaves_nothing_behind() {
     let mut rig = Rig::serving(settings(1));
     let write = rig.ask(set("/foo", "bar"));

@@ -82,6 +82,7 @@ fn member(number: u64, ports: Ports) -> Member {
         client_url: format!("http://127.0.0.1:{}", ports.client).into(),
         incarnation: number * 1000,
         voter: true,
+        added_as: None,
     }
 }
 

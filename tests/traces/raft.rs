@@ -135,6 +135,7 @@ fn member(id: u64, voter: bool) -> Member {
         client_url: format!("http://n{id}:4001").into(),
         incarnation: 100 + id,
         voter,
+        added_as: None,
     }
 }
 

@@ -42,14 +42,19 @@ impl Cors {
             Cors::All => Some("*"),
             Cors::Origin(place) => Some(&context.settings.cors[place]),
         };
-        origin.into_iter().flat_map(|origin| {
+        let allowed = if context.settings.compat_2 {
+            "accept, content-type, authorization"
+        } else {
+            "accept, content-type"
+        };
+        origin.into_iter().flat_map(move |origin| {
             [
                 (
                     "Access-Control-Allow-Methods",
                     "POST, GET, OPTIONS, PUT, DELETE",
                 ),
                 ("Access-Control-Allow-Origin", origin),
-                ("Access-Control-Allow-Headers", "accept, content-type"),
+                ("Access-Control-Allow-Headers", allowed),
             ]
         })
     }

@@ -5,16 +5,20 @@ use super::render::{AnswerKind, Shape, json};
 use super::{Context, NOT_FOUND, Routed};
 use crate::codec::http::form::{self, Form, FormError};
 use crate::codec::http::response::{JSON, TEXT};
-use crate::codec::http::{Request, Response};
+use crate::codec::http::{Method, Request, Response};
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use crate::core::seam::Op;
+use crate::core::store::EtcdIndex;
 
 /// The media type of form bodies.
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 
 /// The longest ttl, in seconds: 100 years. Clients of 0.4 cannot read much later expirations.
-const TTL_S_MAX: i64 = 36_525 * 86_400;
+pub(super) const TTL_S_MAX: i64 = 36_525 * 86_400;
+
+/// The longest time that a watcher may ask to wait, in seconds: 10 years.
+const TIMEOUT_S_MAX: u64 = 3_652 * 86_400;
 
 /// The result of a handler. `Err` is a response that ends the request early, mostly an error.
 pub(super) type Handled = Result<Routed, Response>;
@@ -50,6 +54,21 @@ impl<'a> Exchange<'a> {
         Ok(Routed::Answer(Response::new(404, TEXT, NOT_FOUND)))
     }
 
+    /// A JSON object with one message, as `/v2/members` and `/v2/auth` answer.
+    pub fn message(&self, status: u16, text: &str) -> Response {
+        Response::new(status, JSON, json::message(text))
+    }
+
+    /// 405, as etcd 2.x answers it; `allowed` names the methods of the path.
+    pub fn wrong_method(&self, allowed: &[Method]) -> Response {
+        let names: Vec<&str> = allowed.iter().map(|method| method.name()).collect();
+        let response = Response::new(405, TEXT, "Method Not Allowed\n");
+        if names.is_empty() {
+            return response;
+        }
+        response.with("Allow", names.join(","))
+    }
+
     /// An empty 200 with the index headers of the key space.
     pub fn empty_with_indexes(&self) -> Handled {
         let at = self.context.at;
@@ -65,11 +84,17 @@ impl<'a> Exchange<'a> {
         self.error_as(JSON, code.status(), Error::new(code, cause))
     }
 
-    /// An error with another status or content type than usual.
+    /// An error with another status or content type than usual. etcd 2.x knows no index before it
+    /// has read the request.
     pub fn error_as(&self, content_type: &'static str, status: u16, error: Error) -> Response {
+        let index = if self.context.settings.compat_2 {
+            EtcdIndex(0)
+        } else {
+            self.context.at.etcd
+        };
         let mut body = Vec::new();
-        json::error(&error, self.context.at.etcd, &mut body);
-        let index = self.context.at.etcd.0.to_string();
+        json::error(&error, index, &mut body);
+        let index = index.0.to_string();
         Response::new(status, content_type, body).with("X-Etcd-Index", index)
     }
 
@@ -80,8 +105,11 @@ impl<'a> Exchange<'a> {
     /// 414 if it exceeds the limits of a key.
     pub fn key(&self) -> Result<KeyPath, Response> {
         let path = &self.request.path;
-        // The slash before the rest belongs to the key.
-        let key = &path[path.len() - self.rest.len() - 1..];
+        // The slash before the rest belongs to the key. `/v2/keys` alone is the root.
+        let key = match path.strip_prefix("/v2/keys") {
+            Some("") => "/",
+            Some(_) | None => &path[path.len() - self.rest.len() - 1..],
+        };
         if !form::key_fits(key) {
             let text = "414 Request-URI Too Long: a key has at most 8 KiB and 1,024 segments";
             return Err(Response::new(414, TEXT, text));
@@ -100,11 +128,18 @@ impl<'a> Exchange<'a> {
 
     /// Whether the content type says that the body is a form.
     pub fn is_form(&self) -> bool {
-        let Some(content_type) = self.request.content_type else {
-            return false;
-        };
+        self.has_media_type(FORM)
+    }
+
+    /// Whether the content type says that the body is JSON.
+    pub fn is_json(&self) -> bool {
+        self.has_media_type(JSON)
+    }
+
+    fn has_media_type(&self, expected: &str) -> bool {
+        let content_type = self.request.content_type.unwrap_or_default();
         let media_type = content_type.split(';').next().unwrap_or_default();
-        media_type.trim().eq_ignore_ascii_case(FORM)
+        media_type.trim().eq_ignore_ascii_case(expected)
     }
 
     /// The parameters of body and query.
@@ -149,6 +184,22 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// How long a watcher waits for an event, in microseconds; `None` without `timeout=SECONDS`.
+    ///
+    /// # Errors
+    ///
+    /// 205 if the timeout is not a whole number.
+    pub fn timeout_us(&self, query: &Parameters) -> Result<Option<u64>, Response> {
+        let Some(text) = query.get("timeout").filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        let is_number = text.bytes().all(|b| b.is_ascii_digit());
+        match text.parse::<u64>() {
+            Ok(seconds) if is_number => Ok(Some(seconds.min(TIMEOUT_S_MAX) * 1_000_000)),
+            _ => Err(self.error(Code::TimeoutNaN, "timeout")),
+        }
+    }
+
     /// When a node with the given ttl expires, in nanoseconds since the Unix epoch; `None` without
     /// a ttl. A ttl may be negative: the node is due at once.
     ///
@@ -163,9 +214,14 @@ impl<'a> Exchange<'a> {
             Ok(seconds) if seconds <= TTL_S_MAX => seconds,
             _ => return Err(self.error(Code::TtlNaN, cause)),
         };
+        Ok(Some(self.expiration(seconds)))
+    }
+
+    /// The time that many seconds from now, in nanoseconds since the Unix epoch.
+    pub fn expiration(&self, seconds: i64) -> u64 {
         let ttl_ns = i128::from(seconds) * 1_000_000_000;
         let expires_ns = i128::from(self.context.now.wall_ns) + ttl_ns;
-        Ok(Some(expires_ns.clamp(0, i128::from(u64::MAX)) as u64))
+        expires_ns.clamp(0, i128::from(u64::MAX)) as u64
     }
 }
 

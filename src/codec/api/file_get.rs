@@ -31,7 +31,7 @@ impl<'a> FileGet<'a> {
             return None;
         }
         let cors = Cors::of(request, context.settings);
-        let shape = Shape::new(AnswerKind::Node(NodeTree::nodes()), request, cors);
+        let shape = Shape::new(AnswerKind::Node(NodeTree::nodes(context)), request, cors);
         Some(FileGet { key, shape })
     }
 

@@ -1,4 +1,5 @@
-//! `/v2/keys/…`: from the parameters of a request to an operation on the key space.
+//! `/v2/keys/…`: from the parameters of a request to an operation on the key space, as etcd 0.4
+//! reads them (`keys_2x` is for `-compat 2`).
 //!
 //! Parameters are checked in the order of 0.4 (ttl, refresh, conditions), so that a request with
 //! several faults gets the same error. Only `Exchange::expires` turns a ttl into an absolute time.
@@ -24,21 +25,24 @@ pub fn get(exchange: &Exchange) -> Handled {
         if head_only {
             return exchange.empty_with_indexes();
         }
+        let timeout_us = exchange.timeout_us(&query)?;
         let op = Op::Watch {
             path,
             recursive: query.flag("recursive"),
             stream: query.flag("stream"),
             since: (since > 0).then_some(since),
             on_leader,
+            timeout_us,
         };
-        return exchange.to_machine(op, AnswerKind::Watch);
+        let has_timeout = timeout_us.is_some();
+        return exchange.to_machine(op, AnswerKind::Watch { has_timeout });
     }
     let op = Op::Get {
         path,
         recursive: query.flag("recursive") && !head_only,
         linearizable: quorum || on_leader,
     };
-    exchange.to_machine(op, AnswerKind::Node(NodeTree::nodes()))
+    exchange.to_machine(op, AnswerKind::Node(NodeTree::nodes(exchange.context)))
 }
 
 /// PUT: set, create, update or compare and swap.
@@ -46,7 +50,8 @@ pub fn put(exchange: &Exchange) -> Handled {
     let path = exchange.key()?;
     let form = exchange.form()?;
     let command = put_command(exchange, path, &form)?;
-    exchange.to_machine(Op::Write(command), AnswerKind::Event)
+    let no_value = form.flag("noValueOnSuccess");
+    exchange.to_machine(Op::Write(command), AnswerKind::Event { no_value })
 }
 
 fn put_command(exchange: &Exchange, path: KeyPath, form: &Parameters) -> Result<Command, Response> {
@@ -156,13 +161,10 @@ pub fn post(exchange: &Exchange) -> Handled {
         path,
         value: (!form.flag("dir")).then(|| value.into()),
         expires_ns,
-        naming: if exchange.context.settings.compat_2 {
-            Naming::InOrderPadded
-        } else {
-            Naming::InOrder
-        },
+        naming: Naming::InOrder,
     };
-    exchange.to_machine(Op::Write(command), AnswerKind::Event)
+    let no_value = form.flag("noValueOnSuccess");
+    exchange.to_machine(Op::Write(command), AnswerKind::Event { no_value })
 }
 
 /// DELETE: remove, or compare and remove. A body is ignored.
@@ -177,7 +179,7 @@ pub fn delete(exchange: &Exchange) -> Handled {
             dir: query.flag("dir"),
             recursive: query.flag("recursive"),
         };
-        return exchange.to_machine(Op::Write(command), AnswerKind::Event);
+        return exchange.to_machine(Op::Write(command), AnswerKind::Event { no_value: false });
     }
     let condition = index_condition(exchange, prev_index, "CompareAndDelete")?;
     if prev_value == Some("") {
@@ -188,5 +190,5 @@ pub fn delete(exchange: &Exchange) -> Handled {
         prev_value: prev_value.map(Into::into),
         prev_index: condition,
     };
-    exchange.to_machine(Op::Write(command), AnswerKind::Event)
+    exchange.to_machine(Op::Write(command), AnswerKind::Event { no_value: false })
 }

@@ -1,5 +1,6 @@
-//! `-forward` on a standby: short requests are sent to the leader over HTTP, and its response is
-//! returned unchanged.
+//! `-forward` over HTTP: a standby sends short requests to the leader and returns its response
+//! unchanged. A follower does so with changes of members; what it forwards about keys takes its link
+//! to the leader.
 //!
 //! Two kinds of requests are redirected instead:
 //! - watches and other requests that take long;
@@ -12,6 +13,7 @@ use super::exchange::{Exchange, FORM};
 use super::render::{AnswerKind, Shape, redirect};
 use crate::codec::http::Method;
 use crate::codec::http::call::HttpCall;
+use crate::codec::http::response::JSON;
 
 /// How long the leader may take, in milliseconds. It must exceed the 5 s after which the leader
 /// itself answers that the outcome is unknown.
@@ -34,6 +36,8 @@ pub(super) fn forward(exchange: &Exchange, leader_url: &str) -> Option<Routed> {
         ""
     } else if exchange.is_form() {
         FORM
+    } else if exchange.is_json() {
+        JSON
     } else {
         return None;
     };

@@ -8,6 +8,7 @@
 //!
 //! Start reading at [`Shape::render`].
 pub(super) mod json;
+mod members;
 mod pages;
 mod plain;
 pub(super) mod redirect;
@@ -21,8 +22,8 @@ pub(super) use tree::NodeTree;
 pub(super) use v1::V1Listing;
 pub use watch::{Delivered, Rendition};
 
-use super::Context;
 use super::cors::Cors;
+use super::{CLUSTER_ID, Context};
 use crate::codec::http::response::{JSON, ResponseHead, TEXT};
 use crate::codec::http::{Framing, Method, Request, ResponseMode};
 use crate::core::error::{Code, Error};
@@ -36,9 +37,16 @@ pub(super) enum AnswerKind {
     /// v2 GET: a node and its children.
     Node(NodeTree),
     /// v2 write: the event.
-    Event,
+    Event {
+        /// Without the nodes (`noValueOnSuccess`).
+        no_value: bool,
+    },
     /// v2 watch: events.
-    Watch,
+    Watch {
+        /// The client waits for a limited time. Its status is known only when an event comes or the
+        /// time is over, so the head is not written before.
+        has_timeout: bool,
+    },
     /// v1 GET: a file, or the list of a directory.
     V1Get(V1Listing),
     /// v1 write: the event.
@@ -59,6 +67,14 @@ pub(super) enum AnswerKind {
     Machines,
     /// One machine.
     Machine,
+    /// The list of members with their ids.
+    Members,
+    /// The leader among the members.
+    MemberLeader,
+    /// A change of one member.
+    MemberChange,
+    /// Whether this machine can serve.
+    Health,
     /// The removal of a machine.
     Remove,
     /// A join.
@@ -156,11 +172,20 @@ impl Shape {
             Outcome::Backlog { events, done } => self.backlog(events, *done, at, context, out),
             Outcome::Migrated(rest) => self.migrated(rest, context, out),
             Outcome::WatchEnd => self.watch_end(context, out),
+            Outcome::WatchTimedOut => self.watch_timed_out(at, context, out),
+            Outcome::Health(health) => self.health(*health, context, out),
             Outcome::Failed(error) => self.failed(error, at, context, out),
             Outcome::Redirect {
                 client_url,
                 peer_url,
             } => self.redirect(client_url, peer_url, context, out),
+            Outcome::Members(_)
+            | Outcome::MemberAdded(_)
+            | Outcome::MemberMoved
+            | Outcome::MemberGone => self.members(&answer.outcome, context, out),
+            Outcome::Removed if matches!(self.kind, AnswerKind::MemberChange) => {
+                self.members(&answer.outcome, context, out)
+            }
             outcome => self.plain(outcome, at, context, out),
         }
     }
@@ -175,7 +200,7 @@ impl Shape {
         shared: &mut Vec<SharedValue>,
     ) -> Next {
         match &answer.outcome {
-            Outcome::Event(event) if matches!(self.kind, AnswerKind::Event) => {
+            Outcome::Event(event) if matches!(self.kind, AnswerKind::Event { no_value: false }) => {
                 self.event(event, answer.at, context, out, Some(shared))
             }
             _ => self.render(answer, context, out),
@@ -213,6 +238,9 @@ impl Shape {
         let mut head = ResponseHead::new(status, self.mode, context.date, out);
         for (name, value) in self.cors.headers(context) {
             head.header(name, value);
+        }
+        if let Some(id) = context.cluster_id {
+            head.hexadecimal(CLUSTER_ID, id.number());
         }
         head.content_type(content_type);
         head
@@ -257,10 +285,24 @@ impl Shape {
         };
         let head = self.key_head(if is_new { 201 } else { 200 }, at, context, out);
         let now_ns = context.now.wall_ns;
+        let ending = context.line_end();
+        if let AnswerKind::Event { no_value: true } = self.kind {
+            return Next::done(head.full(|out| {
+                json::event_without_nodes(event.action, out);
+                json::raw(ending, out);
+            }));
+        }
         let Some(shared) = shared else {
-            return Next::done(head.full(|out| json::event(event, now_ns, out)));
+            return Next::done(head.full(|out| {
+                json::event(event, now_ns, out);
+                json::raw(ending, out);
+            }));
         };
-        let write = |out: &mut Vec<u8>| json::event_sharing(event, now_ns, out, shared);
+        let write = |out: &mut Vec<u8>| {
+            let left_out = json::event_sharing(event, now_ns, out, shared);
+            json::raw(ending, out);
+            left_out
+        };
         let (framing, moved) = head.full_with(write);
         for value in shared {
             value.at -= moved;
@@ -276,6 +318,12 @@ impl Shape {
     fn failed(&self, error: &Error, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
         if self.framing.is_some() {
             return Next::Abort;
+        }
+        if matches!(
+            self.kind,
+            AnswerKind::Members | AnswerKind::MemberLeader | AnswerKind::MemberChange
+        ) {
+            return self.members(&Outcome::Failed(error.clone()), context, out);
         }
         let replaced = match &self.kind {
             AnswerKind::V1Watch { key } if error.code == Code::EventIndexCleared => {

@@ -83,6 +83,7 @@ pub fn watch(exchange: &Exchange) -> Handled {
         stream: false,
         since: (since > 0).then_some(since),
         on_leader: false,
+        timeout_us: None,
     };
     exchange.to_machine(op, AnswerKind::V1Watch { key })
 }

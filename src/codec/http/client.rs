@@ -17,9 +17,10 @@ const BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 const INTERIM_MAX: usize = 8;
 
 /// The headers of the leader's response that a standby returns to its client.
-const PROXIED_HEADERS: [&str; 5] = [
+const PROXIED_HEADERS: [&str; 6] = [
     "Content-Type",
     "Location",
+    "X-Etcd-Cluster-Id",
     "X-Etcd-Index",
     "X-Raft-Index",
     "X-Raft-Term",

@@ -21,6 +21,19 @@ pub enum Method {
 }
 
 impl Method {
+    /// The method's name; empty for `Other`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Put => "PUT",
+            Method::Post => "POST",
+            Method::Delete => "DELETE",
+            Method::Options => "OPTIONS",
+            Method::Other => "",
+        }
+    }
+
     /// Methods are case-sensitive (RFC 9110 section 9.1): `get` is `Other`.
     pub fn parse(name: &str) -> Method {
         match name {

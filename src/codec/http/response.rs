@@ -67,6 +67,8 @@ pub struct ResponseHead<'a> {
     bodiless: bool,
 }
 
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Room for the digits of `Content-Length`, which is known only after the body has been written.
 const LENGTH_DIGITS: usize = 10;
 
@@ -122,6 +124,17 @@ impl<'a> ResponseHead<'a> {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
         push_number(value, self.out);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Adds a header whose value is a number of 16 hexadecimal digits.
+    pub fn hexadecimal(&mut self, name: &str, value: u64) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        for place in (0..16).rev() {
+            self.out
+                .push(HEX_DIGITS[(value >> (4 * place)) as usize & 15]);
+        }
         self.out.extend_from_slice(b"\r\n");
     }
 
@@ -228,10 +241,9 @@ fn digits(mut number: u64, room: &mut [u8; 20]) -> &[u8] {
 
 /// Appends a number in hexadecimal digits, as in the size of a chunk.
 pub fn push_hexadecimal(number: usize, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let places = number.max(1).ilog2() / 4;
     for place in (0..=places).rev() {
-        out.push(DIGITS[(number >> (4 * place)) & 15]);
+        out.push(HEX_DIGITS[(number >> (4 * place)) & 15]);
     }
 }
 
@@ -307,6 +319,7 @@ pub fn reason(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         408 => "Request Timeout",
         409 => "Conflict",
+        410 => "Gone",
         412 => "Precondition Failed",
         413 => "Request Entity Too Large",
         414 => "Request-URI Too Long",

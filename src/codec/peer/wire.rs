@@ -309,6 +309,7 @@ mod tests {
             client_url: "c".into(),
             incarnation: u64::MAX,
             voter: id == 1,
+            added_as: (id == 200).then_some(PeerId(1)),
         }
     }
 
@@ -410,7 +411,7 @@ mod tests {
                     done: true,
                     data: vec![9; 4].into(),
                 },
-                "0707808080808020014dac02070201ffffffffffffffffff0101016e01700163c801ffffffffffffffffff0100016e017001630409090909",
+                "0707808080808020014dac0207020100ffffffffffffffffff0101016e01700163c80101ffffffffffffffffff0100016e017001630409090909",
             ),
             (
                 Rpc::SnapshotReply {

@@ -20,6 +20,7 @@ impl Machine {
             client_url: settings.client_url.clone(),
             incarnation,
             voter: true,
+            added_as: None,
         };
         let mut store = Store::new(HistoryLimits {
             events: settings.history_events,

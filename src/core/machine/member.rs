@@ -20,7 +20,8 @@ use crate::core::peers::{Peers, ProcessChange};
 use crate::core::raft::{Index, Lsn, Message, PeerId, StateSeq};
 use crate::core::replica::Replica;
 use crate::core::seam::{
-    Fact, Indexes, Op, Order, Outcome, Outputs, Query, SnapshotIn, Space, StandbyInfo, Ticket,
+    Fact, Health, Indexes, Op, Order, Outcome, Outputs, Query, SnapshotIn, Space, StandbyInfo,
+    Ticket,
 };
 use crate::core::store::ViewRef;
 use crate::core::timer::Now;
@@ -177,6 +178,9 @@ impl MemberMode {
             | Op::SpeedTest
             | Op::ConfigPut { .. }
             | Op::MachineRemove { .. }
+            | Op::MemberAdd { .. }
+            | Op::MemberMove { .. }
+            | Op::MemberRemove { .. }
             | Op::Join(_) => {
                 if *is_handing_over && !self.replica.follows() {
                     waiting.push((ticket, op));
@@ -445,6 +449,14 @@ impl MemberMode {
     /// The answer to a question; `None` while it has to wait.
     pub(super) fn query(&self, now: Now, query: &Query) -> Option<Outcome> {
         match &self.state {
+            MemberState::Starting { .. } if *query == Query::Health => {
+                Some(Outcome::Health(Health::Starting))
+            }
+            MemberState::Stopped { .. } | MemberState::Leaving { .. }
+                if *query == Query::Health =>
+            {
+                Some(Outcome::Health(Health::Leaving))
+            }
             MemberState::Starting { .. } => None,
             MemberState::Serving | MemberState::Stopping { .. } => {
                 Some(self.replica.query(now, query))

@@ -286,6 +286,11 @@ impl Standby {
         &self.info
     }
 
+    /// Whether the last fetch has found the cluster and its leader.
+    pub(super) fn has_found_cluster(&self) -> bool {
+        self.leader().is_some() && self.last_reported.is_empty()
+    }
+
     /// The last known leader, for redirects; never this machine itself.
     pub(super) fn leader(&self) -> Option<&MachineInfo> {
         leader_of(&self.info, &self.introduction)

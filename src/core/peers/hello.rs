@@ -234,6 +234,7 @@ mod tests {
             client_url: format!("http://n{id}:4001").into(),
             incarnation: id * 100,
             voter: true,
+            added_as: None,
         }
     }
 

@@ -18,6 +18,7 @@ fn member(id: u64, peer_url: &str) -> Member {
         client_url: format!("{peer_url}/client").into(),
         incarnation: id * 100,
         voter: true,
+        added_as: None,
     }
 }
 

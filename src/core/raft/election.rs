@@ -15,6 +15,7 @@ use super::message::{Configuration, Index, PeerId, Rpc, Term};
 use super::sync_times::SyncTimes;
 use super::{Progress, Raft, RaftRole};
 use crate::core::random::SplitMix64;
+use crate::core::timer::Now;
 
 /// An answer that waits for a sync is given this many times the duration of a slow sync.
 const SYNC_PATIENCE_FACTOR: u64 = 3;
@@ -273,6 +274,12 @@ impl Raft {
             return true;
         }
         self.leader.is_some() && self.election.is_leader_fresh(self.now_us)
+    }
+
+    /// Whether this member follows a leader that it has heard so recently that it does not miss it.
+    pub fn hears_leader(&self, now: Now) -> bool {
+        let is_follower = self.role == RaftRole::Follower && self.leader.is_some();
+        is_follower && self.election.is_leader_fresh(now.mono_us)
     }
 
     /// Whether a peer has left a message unanswered for longer than its disk may take.

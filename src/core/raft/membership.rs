@@ -46,7 +46,8 @@ impl Configuration {
     /// A Join adds a learner, with two exceptions:
     /// - it names a member: it updates the URLs of that member (and its incarnation, unless that is
     ///   0);
-    /// - it replaces a member (`replaces`): that member goes first.
+    /// - it replaces a member (`replaces`): that member goes first. It has the same name, or its
+    ///   machine had not started until this Join ([`Member::has_started`]).
     pub fn after(&self, index: Index, command: &Command) -> Option<Configuration> {
         // Asked for each entry: the copy is made for the few that change something.
         let changes = matches!(
@@ -65,6 +66,9 @@ impl Configuration {
                 incarnation,
                 replaces,
             } => {
+                let replaced = members.iter().find(|m| Some(m.id.0) == *replaces);
+                let expected = replaced.filter(|m| !m.has_started());
+                let added_as = expected.map(Member::listed_id);
                 members.retain(|m| Some(m.id.0) != *replaces);
                 let known = members.iter().position(|m| m.name == *name);
                 let at = known.unwrap_or(members.len());
@@ -72,6 +76,7 @@ impl Configuration {
                     members.push(Member {
                         id: PeerId(index.0),
                         name: name.clone(),
+                        added_as,
                         ..Member::default()
                     });
                 }
@@ -103,7 +108,7 @@ impl Configuration {
                 ..
             } => {
                 let fits = match self.by_name(name) {
-                    None => replaces.is_none(),
+                    None => replaces.is_none_or(|id| self.awaits_start(PeerId(id))),
                     Some(member) => match *replaces {
                         None => member.is_same_directory(*incarnation),
                         Some(id) => member.id.0 == id && member.id != own_id,
@@ -122,6 +127,13 @@ impl Configuration {
             },
             _ => None,
         }
+    }
+}
+
+impl Configuration {
+    /// Whether `id` is a member whose machine has not started yet.
+    fn awaits_start(&self, id: PeerId) -> bool {
+        self.get(id).is_some_and(|member| !member.has_started())
     }
 }
 

@@ -73,6 +73,23 @@ pub struct Member {
     pub incarnation: u64,
     /// Whether it counts for majorities. A learner does not (thesis 4.2.1).
     pub voter: bool,
+    /// The member that its Join replaced because that one had not started: clients know it under
+    /// that id. `None` for a member that was not added before it started.
+    pub added_as: Option<PeerId>,
+}
+
+impl Member {
+    /// Whether the machine has joined from its own data directory. A member that an administrator
+    /// has added before its machine starts has no client URL of its own: `client_url` repeats
+    /// `peer_url`, which no machine can listen on for both.
+    pub fn has_started(&self) -> bool {
+        self.client_url != self.peer_url
+    }
+
+    /// The id that clients know it by: the index of the Join that admitted it first.
+    pub fn listed_id(&self) -> PeerId {
+        self.added_as.unwrap_or(self.id)
+    }
 }
 
 /// The members of the cluster as of one entry.

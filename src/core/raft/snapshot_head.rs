@@ -2,8 +2,9 @@
 //!
 //! The same bytes are in the snapshot file, in the log on the disk (as its configuration, and in
 //! the record of an installed snapshot) and in the message `InstallSnapshot`. They are cluster,
-//! index, term and number of members; then for each member its id, its incarnation, whether it is a
-//! voter (0 or 1), its name, its peer URL and its client URL. A number is a varint, a text is its
+//! index, term and number of members; then for each member its id, the id that clients know it by
+//! (0: the same), its incarnation, whether it is a voter (0 or 1), its name, its peer URL and its
+//! client URL. A number is a varint, a text is its
 //! length and its bytes (`core::varint`).
 //!
 //! Decoding trusts nothing: each length is checked before memory is allocated, and each error is a
@@ -22,7 +23,8 @@ pub fn encode_meta(meta: &SnapshotMeta, out: &mut Vec<u8>) {
     put_numbers(out, &[meta.cluster, meta.index.0, meta.term.0, count]);
     for member in members {
         let voter = u64::from(member.voter);
-        put_numbers(out, &[member.id.0, member.incarnation, voter]);
+        let added_as = member.added_as.unwrap_or(PeerId::NONE);
+        put_numbers(out, &[member.id.0, added_as.0, member.incarnation, voter]);
         put_str(&member.name, out);
         put_str(&member.peer_url, out);
         put_str(&member.client_url, out);
@@ -70,8 +72,11 @@ pub fn take_meta(from: &mut Unpack) -> Result<SnapshotMeta, Malformed> {
 }
 
 fn take_member(from: &mut Unpack) -> Result<Member, Malformed> {
+    let id = PeerId(from.number()?);
+    let added_as = PeerId(from.number()?);
     Ok(Member {
-        id: PeerId(from.number()?),
+        id,
+        added_as: (added_as != PeerId::NONE).then_some(added_as),
         incarnation: from.number()?,
         voter: from.flag()?,
         name: from.str()?.into(),

@@ -110,7 +110,12 @@ impl Replica {
                 self.pending.on_speed_test_set(proposal);
                 self.on_speed_test_set(proposal.ticket, outcome);
             }
-            Purpose::Write | Purpose::Config | Purpose::Remove | Purpose::Join => {
+            Purpose::Write
+            | Purpose::Config
+            | Purpose::Remove
+            | Purpose::Join
+            | Purpose::MemberAdd
+            | Purpose::MemberMove => {
                 self.finish(proposal.ticket, outcome);
             }
         }
@@ -124,6 +129,12 @@ impl Replica {
                 let member = members.by_name(name).expect("the join is applied");
                 Outcome::Joined(Index(member.id.0))
             }
+            (Purpose::MemberAdd, Command::Join { name, .. }) => {
+                let members = self.raft.configuration_at(self.applied);
+                let member = members.by_name(name).expect("the join is applied");
+                Outcome::MemberAdded(self.member_info(member))
+            }
+            (Purpose::MemberMove, Command::Join { .. }) => Outcome::MemberMoved,
             (Purpose::Config, Command::SetConfig(config)) => Outcome::Config(*config),
             (Purpose::Remove, Command::Remove { .. }) => Outcome::Removed,
             // The leader replied to a forwarded write with the index of an entry that is no write.
@@ -134,12 +145,15 @@ impl Replica {
 
 /// The views of the cluster.
 impl Replica {
-    /// A join was applied. A new member and a changed address raise the etcd index; an unchanged
+    /// A join was applied. A member whose machine has not started has no view. A new member and a changed address raise the etcd index; an unchanged
     /// rejoin does not.
     fn on_joined(&mut self, index: Index, name: &str) {
         let before = self.raft.configuration_at(index.prev()).by_name(name);
         let after = self.raft.configuration_at(index).by_name(name);
         let after = after.expect("a join makes a member");
+        if !after.has_started() {
+            return;
+        }
         let action = match before {
             None => Some(Action::Create),
             Some(before) if !has_same_addresses(before, after) => Some(Action::Update),
@@ -164,9 +178,13 @@ impl Replica {
     /// nothing.
     fn on_removed(&mut self, index: Index, id: PeerId) {
         let before = self.raft.configuration_at(index.prev());
-        let Some(member) = before.get(id) else {
+        let Some(member) = before.get(id).cloned() else {
             return;
         };
+        self.removed.add(&member);
+        if !member.has_started() {
+            return;
+        }
         let path = registry::machine_path(&member.name);
         let removed = Fact::MemberRemoved {
             name: member.name.clone(),

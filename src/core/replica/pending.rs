@@ -17,6 +17,7 @@ use super::Replica;
 use super::listings::{OpenListing, listing_given_up};
 use super::speed_test::SpeedTest;
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
+use crate::core::public_id::PublicId;
 use crate::core::raft::{Index, PeerId, ReadId, Term};
 use crate::core::seam::{Join, Op, Outcome, Ticket};
 use crate::core::store::WatcherId;
@@ -68,6 +69,20 @@ pub enum MemberChange {
     Join(Join),
     /// The machine with this name is removed.
     Remove(Box<str>),
+    /// A machine that has not started is admitted.
+    Add {
+        /// Its peer URLs.
+        peer_urls: Vec<Box<str>>,
+    },
+    /// A member is to be found at another address.
+    Move {
+        /// The member.
+        id: PublicId,
+        /// Its new peer URLs.
+        peer_urls: Vec<Box<str>>,
+    },
+    /// The member with this id is removed.
+    RemoveById(PublicId),
 }
 
 /// A forwarded request without a reply yet.
@@ -97,6 +112,10 @@ pub enum Purpose {
     Remove,
     /// A join: answered with the member's id.
     Join,
+    /// The admission of a machine that has not started: answered with the member.
+    MemberAdd,
+    /// Another address of a member that has not started.
+    MemberMove,
     /// One of the sets of a speed test.
     SpeedTest,
 }
@@ -130,7 +149,7 @@ pub enum Ending {
 /// One row of the table.
 struct PendingEntry {
     waiting: Waiting,
-    /// The timer of the deadline. `None` for a watch, for a speed test without outstanding sets,
+    /// The timer of the deadline. `None` for a watch without a limit, for a speed test without outstanding sets,
     /// and for a read that this leader must confirm: that read ends at the latest with its
     /// leadership.
     timer: Option<TimerHandle>,
@@ -412,9 +431,9 @@ impl Pending {
         Some(*listing)
     }
 
-    /// A ticket waits for events.
-    pub fn add_watch(&mut self, ticket: Ticket, is_stream: bool) {
-        self.add(ticket, None, Waiting::Watch { is_stream });
+    /// A ticket waits for events, at the longest until `due_us`.
+    pub fn add_watch(&mut self, ticket: Ticket, due_us: Option<u64>, is_stream: bool) {
+        self.add(ticket, due_us, Waiting::Watch { is_stream });
     }
 
     /// The tickets that hold something in the store: watches, then listings, each in the order of
@@ -613,7 +632,15 @@ impl Replica {
         }
         self.serve_ready_reads(now);
         for ticket in due {
-            self.leave(ticket, Ending::GivenUp);
+            let is_watch = matches!(self.pending.get(ticket), Some(Waiting::Watch { .. }));
+            self.leave(
+                ticket,
+                if is_watch {
+                    Ending::Answered(Outcome::WatchTimedOut)
+                } else {
+                    Ending::GivenUp
+                },
+            );
         }
     }
 }
@@ -672,7 +699,7 @@ mod tests {
         let id = pending.next_read_id();
         pending.add_read(Ticket(3), id, Op::Migrate);
         pending.add_confirmed_read(Ticket(4), 60, Op::Migrate, Index(8));
-        pending.add_watch(Ticket(5), true);
+        pending.add_watch(Ticket(5), None, true);
         pending.add_forwarded(Ticket(6), forwarded(1, Some(2)));
         pending.add_speed_test(Ticket(7));
         pending.add_speed_test_set(at(0), Ticket(7), Index(9), Term(2));
@@ -700,7 +727,7 @@ mod tests {
         let mut pending = Pending::default();
         pending.add_forwarded(Ticket(1), forwarded(1, None));
         pending.add_proposal(50, proposal(2, 8, 2));
-        pending.add_watch(Ticket(3), false);
+        pending.add_watch(Ticket(3), None, false);
         assert_eq!(pending.next_deadline(), Some(50));
         assert_eq!(pending.expire(at(49)), []);
         assert_eq!(pending.expire(at(70)), [Ticket(2), Ticket(1)]);

@@ -10,6 +10,7 @@ use super::registry;
 use crate::core::command::{ClusterConfig, Command};
 use crate::core::error::{Code, Error};
 use crate::core::peers::NewAddress;
+use crate::core::public_id::PublicId;
 use crate::core::raft::{Index, Member, PeerId, ProposalRefusal, RaftRole, Term, UnfitChange};
 use crate::core::seam::{Join, Op, Outcome, Ticket};
 use crate::core::timer::Now;
@@ -188,6 +189,10 @@ impl Replica {
 }
 
 /// Membership.
+#[allow(
+    clippy::result_large_err,
+    reason = "a refusal is rare, and boxing every event would cost each write an allocation"
+)]
 impl Replica {
     /// Proposes this machine's addresses if it leads and the cluster has others for it. (A follower
     /// shows them in its hello instead.) `is_taken`: another member answers at the peer URL.
@@ -231,7 +236,8 @@ impl Replica {
         let configuration = self.raft.configuration();
         let (peer_url, client_url) = (&address.peer_url, &address.client_url);
         let reach = registry::check_reach(configuration, &member.name, peer_url, client_url);
-        if is_same || reach.is_err() {
+        let is_for_both = peer_url == client_url;
+        if is_same || is_for_both || reach.is_err() {
             return false;
         }
         let command = Command::Join {
@@ -267,6 +273,10 @@ impl Replica {
         let Some(Waiting::MemberChange(change)) = self.pending.get(ticket) else {
             return true;
         };
+        if let MemberChange::Move { peer_urls, .. } = &**change {
+            // A member that has started proves the address by its hello: it is dialled there.
+            self.hints.extend(peer_urls.iter().take(1).cloned());
+        }
         let members = self.raft.configuration();
         if let MemberChange::Join(join) = &**change
             && let Some(member) = registry::moves(members, join)
@@ -282,11 +292,14 @@ impl Replica {
         let made = match &**change {
             MemberChange::Join(join) => self.join_command(now, join),
             MemberChange::Remove(name) => self.remove_command(now, name),
+            MemberChange::Add { peer_urls } => self.add_command(peer_urls),
+            MemberChange::Move { id, peer_urls } => self.move_command(*id, peer_urls),
+            MemberChange::RemoveById(id) => self.remove_command_by_id(now, *id),
         };
         let (command, purpose) = match made {
             Ok(made) => made,
-            Err(error) => {
-                self.finish(ticket, Outcome::Failed(error));
+            Err(outcome) => {
+                self.finish(ticket, outcome);
                 return true;
             }
         };
@@ -301,26 +314,58 @@ impl Replica {
         true
     }
 
-    fn join_command(&self, now: Now, join: &Join) -> Result<(Command, Purpose), Error> {
+    fn join_command(&self, now: Now, join: &Join) -> Result<(Command, Purpose), Outcome> {
         let members = self.raft.configuration();
         let is_heard = |member: &Member| self.raft.is_heard(now, member.id);
-        let command = registry::join(members, &self.newest_config(), join, is_heard)?;
-        Ok((command, Purpose::Join))
+        let command = registry::join(members, &self.newest_config(), join, is_heard);
+        Ok((command.map_err(Outcome::Failed)?, Purpose::Join))
     }
 
     /// The command for a removal. A removal takes effect when it is appended, so one that leaves no
     /// majority of voters that answer could never commit, nor could any entry after it.
-    fn remove_command(&self, now: Now, name: &str) -> Result<(Command, Purpose), Error> {
-        let configuration = self.raft.configuration();
-        let Some(member) = configuration.by_name(name) else {
-            return Err(Error::new(Code::KeyNotFound, name));
-        };
+    fn remove_command(&self, now: Now, name: &str) -> Result<(Command, Purpose), Outcome> {
+        match self.raft.configuration().by_name(name) {
+            Some(member) => self.remove_member_command(now, member),
+            None => Err(Outcome::Failed(Error::new(Code::KeyNotFound, name))),
+        }
+    }
+
+    fn remove_member_command(
+        &self,
+        now: Now,
+        member: &Member,
+    ) -> Result<(Command, Purpose), Outcome> {
         // Raft refuses to remove the last voter, with a cause of its own.
-        let is_last_voter = configuration.voters().eq([member.id]);
+        let is_last_voter = self.raft.configuration().voters().eq([member.id]);
         if !is_last_voter && !self.raft.can_remove(now, member.id) {
-            return Err(Error::new(Code::RaftInternal, NO_MAJORITY));
+            let error = Error::new(Code::RaftInternal, NO_MAJORITY);
+            return Err(Outcome::Failed(error));
         }
         let command = Command::Remove { id: member.id.0 };
         Ok((command, Purpose::Remove))
+    }
+
+    fn remove_command_by_id(&self, now: Now, id: PublicId) -> Result<(Command, Purpose), Outcome> {
+        let member = self.member_by_id(id)?;
+        self.remove_member_command(now, member)
+    }
+
+    fn add_command(&self, peer_urls: &[Box<str>]) -> Result<(Command, Purpose), Outcome> {
+        let members = self.raft.configuration();
+        let command = registry::add(members, &self.newest_config(), peer_urls);
+        Ok((command.map_err(Outcome::Failed)?, Purpose::MemberAdd))
+    }
+
+    fn move_command(
+        &self,
+        id: PublicId,
+        peer_urls: &[Box<str>],
+    ) -> Result<(Command, Purpose), Outcome> {
+        let member = self.member_by_id(id)?;
+        let command = registry::relocate(self.raft.configuration(), member, peer_urls);
+        match command.map_err(Outcome::Failed)? {
+            Some(command) => Ok((command, Purpose::MemberMove)),
+            None => Err(Outcome::MemberMoved),
+        }
     }
 }

@@ -85,6 +85,7 @@ impl Replica {
         recursive: bool,
         is_stream: bool,
         since: Option<u64>,
+        due_us: Option<u64>,
     ) {
         let id = WatcherId(ticket.0);
         match self.store.watch(id, path, recursive, is_stream, since) {
@@ -92,11 +93,11 @@ impl Replica {
                 self.answer(ticket, Outcome::Backlog { events, done: true });
             }
             Ok(WatchReply::Waiting) => {
-                self.pending.add_watch(ticket, is_stream);
+                self.pending.add_watch(ticket, due_us, is_stream);
                 self.answer(ticket, Outcome::Watching);
             }
             Ok(reply) => {
-                self.pending.add_watch(ticket, is_stream);
+                self.pending.add_watch(ticket, due_us, is_stream);
                 self.send_backlog(ticket, reply);
             }
             Err(error) => self.answer(ticket, Outcome::Failed(error)),

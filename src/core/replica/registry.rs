@@ -119,6 +119,8 @@ pub fn config_with(
 /// - A request from another directory replaces the member if it was not heard, and is refused
 ///   otherwise.
 ///
+/// A machine that was added before it started ([`add`]) takes that member's place.
+///
 /// # Errors
 ///
 /// `InvalidForm` for a request with an unfit name or URL, with a URL that other members cannot reach
@@ -142,9 +144,17 @@ pub fn join(
     if !(join.min_version..=join.max_version).contains(&STORE_VERSION) {
         return Err(Error::new(Code::InvalidForm, "store version 2 is required"));
     }
+    if join.client_url == join.peer_url {
+        let cause = "client URL and peer URL must differ";
+        return Err(Error::new(Code::InvalidForm, cause));
+    }
     check_reach(members, &join.name, &join.peer_url, &join.client_url)?;
     let mut others = members.members.iter().filter(|m| m.name != join.name);
-    if let Some(other) = others.find(|m| m.peer_url == join.peer_url) {
+    let occupant = others.find(|m| m.peer_url == join.peer_url);
+    let expected = occupant.filter(|m| !m.has_started());
+    if let Some(other) = occupant
+        && expected.is_none()
+    {
         let cause = format!(
             "the peer address {} belongs to the member {}: start this machine with another \
              -peer-addr, or remove {} first",
@@ -161,6 +171,8 @@ pub fn join(
         Err(Error::new(Code::PeerAddressExists, cause))
     };
     let replaces = match members.by_name(&join.name) {
+        None if expected.is_some() => expected.map(|member| member.id.0),
+        Some(old) if expected.is_some() => return taken(old),
         None if members.members.len() >= config.active_size as usize => {
             return Err(Error::new(Code::NoMorePeer, ""));
         }
@@ -204,6 +216,87 @@ pub fn check_reach(
         }
     }
     Ok(())
+}
+
+/// The command that admits a machine before it starts. The member has no name of its own and no
+/// client URL until then: host and port of the peer URL stand for the name, the peer URL for the
+/// client URL.
+///
+/// # Errors
+///
+/// `InvalidForm` unless there is one URL of a machine, `PeerAddressExists` if one of the URLs
+/// belongs to a member, `NoMorePeer` if the cluster is full.
+pub fn add(
+    members: &Configuration,
+    config: &ClusterConfig,
+    peer_urls: &[Box<str>],
+) -> Result<Command, Error> {
+    let peer_url = only_free(members, None, peer_urls)?;
+    let (_, name) = peer_url.split_once("://").expect("a URL has a scheme");
+    check_reach(members, name, peer_url, peer_url)?;
+    if members.by_name(name).is_some() {
+        return Err(Error::new(Code::PeerAddressExists, name));
+    }
+    if members.members.len() >= config.active_size as usize {
+        return Err(Error::new(Code::NoMorePeer, ""));
+    }
+    Ok(Command::Join {
+        name: name.into(),
+        peer_url: peer_url.into(),
+        client_url: peer_url.into(),
+        incarnation: 0,
+        replaces: None,
+    })
+}
+
+/// The command that gives a member which has not started yet another peer URL; `None` for a member
+/// that has started: it shows its addresses itself.
+///
+/// # Errors
+///
+/// As of [`add`], but for `NoMorePeer`.
+pub fn relocate(
+    members: &Configuration,
+    member: &Member,
+    peer_urls: &[Box<str>],
+) -> Result<Option<Command>, Error> {
+    let peer_url = only_free(members, Some(member), peer_urls)?;
+    if member.has_started() || *member.peer_url == *peer_url {
+        return Ok(None);
+    }
+    check_reach(members, &member.name, peer_url, peer_url)?;
+    Ok(Some(Command::Join {
+        name: member.name.clone(),
+        peer_url: peer_url.into(),
+        client_url: peer_url.into(),
+        incarnation: 0,
+        replaces: None,
+    }))
+}
+
+/// The only one of `peer_urls`, which belongs to no member other than `owner`.
+fn only_free<'a>(
+    members: &Configuration,
+    owner: Option<&Member>,
+    peer_urls: &'a [Box<str>],
+) -> Result<&'a str, Error> {
+    let owner = owner.map(|member| member.id);
+    let others = || members.members.iter().filter(|m| Some(m.id) != owner);
+    if let Some(taken) = peer_urls
+        .iter()
+        .find(|url| others().any(|m| m.peer_url == **url))
+    {
+        return Err(Error::new(Code::PeerAddressExists, taken.clone()));
+    }
+    match peer_urls {
+        [url] if identity::is_url(url) => Ok(url),
+        [_] => {
+            let cause =
+                "a peer URL must be a scheme, a host and a port, such as http://10.0.0.1:7001";
+            Err(Error::new(Code::InvalidForm, cause))
+        }
+        _ => Err(Error::new(Code::InvalidForm, "a member has one peer URL")),
+    }
 }
 
 /// The member whose join this repeats, under other addresses.

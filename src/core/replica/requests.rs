@@ -8,8 +8,8 @@ use super::pending::{Ending, MemberChange};
 use crate::core::error::{Code, Error, HAS_LOST_ENTRIES, OTHER_CLUSTER, WAS_REMOVED};
 use crate::core::raft::{Configuration, Index, Member, MemberStanding, PeerId, RaftRole};
 use crate::core::seam::{
-    Indexes, LeaderStats, MachineInfo, MemberPlace, Op, Outcome, Query, Role, SelfStats,
-    StandbyInfo, Ticket,
+    FollowerStats, Indexes, LeaderStats, MachineInfo, MemberPlace, Op, Outcome, Query, Role,
+    SelfStats, StandbyInfo, Ticket,
 };
 use crate::core::store::ViewRef;
 use crate::core::timer::Now;
@@ -31,6 +31,15 @@ impl Replica {
                 self.change_members(now, ticket, MemberChange::Remove(name));
             }
             Op::Join(join) => self.change_members(now, ticket, MemberChange::Join(join)),
+            Op::MemberAdd { peer_urls } => {
+                self.change_members(now, ticket, MemberChange::Add { peer_urls });
+            }
+            Op::MemberMove { id, peer_urls } => {
+                self.change_members(now, ticket, MemberChange::Move { id, peer_urls });
+            }
+            Op::MemberRemove { id } => {
+                self.change_members(now, ticket, MemberChange::RemoveById(id));
+            }
             Op::ContinueListing => {
                 // The same op continues the past events of a stream.
                 if !self.maybe_continue_listing(now, ticket) {
@@ -77,8 +86,12 @@ impl Replica {
                 recursive,
                 stream,
                 since,
+                timeout_us,
                 ..
-            } => self.watch(ticket, &path, recursive, stream, since),
+            } => {
+                let due_us = timeout_us.map(|timeout_us| now.mono_us + timeout_us);
+                self.watch(ticket, &path, recursive, stream, since, due_us);
+            }
             Op::Migrate => self.list_for_migration(now, ticket),
             _ => unreachable!("`on_request` hands in reads only"),
         }
@@ -108,6 +121,8 @@ impl Replica {
             Query::MachineList => Outcome::MachineList(self.machine_list()),
             Query::MachinesOf(place) => self.machines_of(place),
             Query::MachineGet { name } => self.machine(name),
+            Query::Members => self.member_listing(),
+            Query::Health => Outcome::Health(self.health(now)),
         }
     }
 
@@ -118,7 +133,7 @@ impl Replica {
     }
 
     /// The members as of the applied index.
-    fn members(&self) -> &Configuration {
+    pub(super) fn members(&self) -> &Configuration {
         self.raft.configuration_at(self.applied)
     }
 
@@ -134,15 +149,15 @@ impl Replica {
 
     fn machine_urls(&self) -> Outcome {
         let leader = self.raft.leader();
-        let members = &self.members().members;
-        let first = members.iter().filter(|m| Some(m.id) == leader);
-        let others = members.iter().filter(|m| Some(m.id) != leader);
+        let members = || self.members().members.iter().filter(|m| m.has_started());
+        let first = members().filter(|m| Some(m.id) == leader);
+        let others = members().filter(|m| Some(m.id) != leader);
         let client_urls = first.chain(others).map(|m| m.client_url.clone()).collect();
         Outcome::Machines { client_urls }
     }
 
     fn machine_list(&self) -> Vec<MachineInfo> {
-        let members = self.members().members.iter();
+        let members = self.members().members.iter().filter(|m| m.has_started());
         let mut list: Vec<MachineInfo> = members.map(|m| self.machine_info(m)).collect();
         list.sort_by(|a, b| a.name.cmp(&b.name));
         list
@@ -182,7 +197,7 @@ impl Replica {
         let leader = leader.or(self.leadership.last_other_leader().filter(is_other));
         let mut cluster = Vec::new();
         for member in &self.raft.configuration().members {
-            if member.id == own {
+            if member.id == own || !member.has_started() {
                 continue;
             }
             cluster.push(machine_info(member, Some(member.id) == leader));
@@ -217,9 +232,11 @@ impl Replica {
         };
         SelfStats {
             name: self.settings.name.clone(),
+            id: self.own_public_id(),
             state: self.role(),
             start_ns: self.start_ns,
             leader: self.leader_name(),
+            leader_id: leader.and_then(|id| self.public_id_of(id)),
             leader_start_ns,
             leader_uptime_ns: now.wall_ns.saturating_sub(leader_start_ns),
             recv_append_count: received.count(),
@@ -237,8 +254,22 @@ impl Replica {
         }
         Outcome::StatsLeader(LeaderStats {
             leader: self.settings.name.clone(),
-            followers: self.statistics.followers(self.members(), self.raft.id()),
+            leader_id: self.own_public_id(),
+            followers: self.follower_stats(),
         })
+    }
+}
+
+impl Replica {
+    /// The statistics of the other members that have started.
+    fn follower_stats(&self) -> Vec<FollowerStats> {
+        let own = self.raft.id();
+        let members = self.members().members.iter();
+        let others = members.filter(|m| m.id != own && m.has_started());
+        let stats = |m: &Member| self.statistics.follower(m, self.public_id(m));
+        let mut stats: Vec<FollowerStats> = others.map(stats).collect();
+        stats.sort_by(|a, b| a.name.cmp(&b.name));
+        stats
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Sizes are estimates (`Message::append_bytes`); no message is encoded for them. Start with
 //! [`Statistics`].
-use crate::core::raft::{Configuration, Message, PeerId};
+use crate::core::public_id::PublicId;
+use crate::core::raft::{Member, Message, PeerId};
 use crate::core::seam::FollowerStats;
 use crate::core::timer::Now;
 use std::collections::{BTreeMap, VecDeque};
@@ -98,13 +99,14 @@ impl AppendLatency {
         self.fail += 1;
     }
 
-    fn to_stats(self, name: &str) -> FollowerStats {
+    fn to_stats(self, name: &str, id: PublicId) -> FollowerStats {
         let count = self.success.max(1) as f64;
         let average_us = self.sum_us / count;
         // Rounding may leave the difference slightly negative.
         let variance = (self.sum_of_squares / count - average_us * average_us).max(0.0);
         FollowerStats {
             name: name.into(),
+            id,
             current_ms: self.current_us as f64 / 1e3,
             average_ms: average_us / 1e3,
             deviation_ms: variance.sqrt() / 1e3,
@@ -165,17 +167,10 @@ impl Statistics {
         &self.sent
     }
 
-    /// The figures of each member except `own_id`, in the order of their names.
-    pub fn followers(&self, members: &Configuration, own_id: PeerId) -> Vec<FollowerStats> {
-        let mut stats = Vec::new();
-        for member in &members.members {
-            if member.id != own_id {
-                let latency = self.followers.get(&member.id).copied();
-                stats.push(latency.unwrap_or_default().to_stats(&member.name));
-            }
-        }
-        stats.sort_by(|a, b| a.name.cmp(&b.name));
-        stats
+    /// The figures of one member, whose public id is `id`.
+    pub fn follower(&self, member: &Member, id: PublicId) -> FollowerStats {
+        let latency = self.followers.get(&member.id).copied();
+        latency.unwrap_or_default().to_stats(&member.name, id)
     }
 }
 
@@ -208,7 +203,7 @@ mod tests {
         latency.on_acknowledged(1_000);
         latency.on_refused();
         latency.on_acknowledged(3_000);
-        let stats = latency.to_stats("a");
+        let stats = latency.to_stats("a", PublicId::of_member(1, PeerId(2)));
         assert_eq!((stats.success, stats.fail), (2, 1));
         assert_eq!((stats.minimum_ms, stats.maximum_ms), (1.0, 3.0));
         assert_eq!((stats.average_ms, stats.deviation_ms), (2.0, 1.0));

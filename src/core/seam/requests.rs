@@ -1,8 +1,10 @@
 //! Requests of clients and administrators, and their answers. Start with [`Op`].
 use super::calls::MemberPlace;
+use super::members::{Health, MemberInfo, MemberListing};
 use super::stats::{LeaderStats, SelfStats};
 use crate::core::command::{ClusterConfig, Command, KeyPath};
 use crate::core::error::Error;
+use crate::core::public_id::PublicId;
 use crate::core::raft::{Index, Term};
 use crate::core::store::{EtcdIndex, Event, ListItem, Stats};
 
@@ -36,6 +38,9 @@ pub enum Op {
         since: Option<u64>,
         /// Only the leader may answer (`consistent=true`). Other members redirect.
         on_leader: bool,
+        /// The longest time to wait, in microseconds; `None`: without limit. Then the answer ends
+        /// with [`Outcome::WatchTimedOut`].
+        timeout_us: Option<u64>,
     },
     /// Append a command on the key space to the log. Answer: [`Outcome::Event`].
     Write(Command),
@@ -61,6 +66,25 @@ pub enum Op {
     MachineRemove {
         /// Its name.
         name: Box<str>,
+    },
+    /// Admit a machine that has not started yet, as a learner without a name. It is a member under
+    /// its own name once it joins from this address. Answer: [`Outcome::MemberAdded`].
+    MemberAdd {
+        /// The peer URLs that it will advertise. A member has one; further ones are refused.
+        peer_urls: Vec<Box<str>>,
+    },
+    /// Look for a member at another address. A member that has started proves the address itself;
+    /// until then the list shows the former one. Answer: [`Outcome::MemberMoved`].
+    MemberMove {
+        /// The member.
+        id: PublicId,
+        /// Its new peer URLs. A member has one; further ones are refused.
+        peer_urls: Vec<Box<str>>,
+    },
+    /// Remove a member. Answer: [`Outcome::Removed`].
+    MemberRemove {
+        /// The member.
+        id: PublicId,
     },
     /// Admit a machine as a member. Answer: [`Outcome::Joined`].
     Join(Join),
@@ -90,6 +114,10 @@ pub enum Query {
     /// The members, if the member that asks is one of them. Error 300 if it is not, or if this
     /// machine cannot tell: it belongs to another cluster, or has not applied the member's join.
     MachinesOf(MemberPlace),
+    /// The members with their public ids.
+    Members,
+    /// Whether this machine can serve its clients.
+    Health,
     /// One member.
     MachineGet {
         /// Its name.
@@ -162,6 +190,8 @@ pub enum Outcome {
     Migrated(Box<Migrated>),
     /// The watcher's body ends here, without an event.
     WatchEnd,
+    /// The time of the watcher is over.
+    WatchTimedOut,
     /// The request has failed.
     Failed(Error),
     /// Another machine has to be asked.
@@ -197,6 +227,16 @@ pub enum Outcome {
     MachineList(Vec<MachineInfo>),
     /// [`Query::MachineGet`].
     Machine(MachineInfo),
+    /// [`Query::Members`].
+    Members(MemberListing),
+    /// [`Query::Health`].
+    Health(Health),
+    /// [`Op::MemberAdd`].
+    MemberAdded(MemberInfo),
+    /// [`Op::MemberMove`].
+    MemberMoved,
+    /// The member of [`Op::MemberMove`] or [`Op::MemberRemove`] was removed before.
+    MemberGone,
     /// The member was removed.
     Removed,
     /// The machine is a member: the index of its Join, which is its id.

@@ -1,17 +1,22 @@
 //! The statistics of `/v2/stats`, as values. `codec::api` renders them.
 use super::Role;
+use crate::core::public_id::PublicId;
 
 /// `/v2/stats/self`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelfStats {
     /// This machine's name.
     pub name: Box<str>,
+    /// Its public id.
+    pub id: PublicId,
     /// Its role.
     pub state: Role,
     /// When this process started, in nanoseconds since the Unix epoch.
     pub start_ns: u64,
     /// The leader's name; empty while none is known.
     pub leader: Box<str>,
+    /// The leader's public id; `None` while no leader is known.
+    pub leader_id: Option<PublicId>,
     /// Since when it leads, as far as this machine knows, in nanoseconds since the Unix epoch.
     pub leader_start_ns: u64,
     /// The time since then, in nanoseconds.
@@ -35,6 +40,8 @@ pub struct SelfStats {
 pub struct LeaderStats {
     /// The leader's name.
     pub leader: Box<str>,
+    /// The leader's public id.
+    pub leader_id: PublicId,
     /// The other members.
     pub followers: Vec<FollowerStats>,
 }
@@ -44,6 +51,8 @@ pub struct LeaderStats {
 pub struct FollowerStats {
     /// The follower's name.
     pub name: Box<str>,
+    /// Its public id.
+    pub id: PublicId,
     /// The last round trip, in milliseconds.
     pub current_ms: f64,
     /// The mean of all round trips, in milliseconds.

@@ -43,6 +43,12 @@ impl Checked<'_> {
         let data_dir = data_dir.unwrap_or_else(|| PathBuf::from(format!("{name}.etcd")));
         let addr = self.address("addr")?;
         let peer_addr = self.address("peer-addr")?;
+        if addr == peer_addr {
+            return Err(UsageError(format!(
+                "-addr and -peer-addr are both {addr}: expected two addresses that differ, such as \
+                 127.0.0.1:4001 and 127.0.0.1:7001"
+            )));
+        }
         let bind_addr = self.bind_address("bind-addr", &addr)?;
         let peer_bind_addr = self.bind_address("peer-bind-addr", &peer_addr)?;
         let (heartbeat_ms, election_ms) = self.raft_times()?;

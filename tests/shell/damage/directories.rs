@@ -351,5 +351,6 @@ fn member(id: u64, incarnation: u64) -> Member {
         name: name.into(),
         incarnation: if id == 5 { incarnation } else { id },
         voter: true,
+        added_as: None,
     }
 }

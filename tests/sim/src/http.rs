@@ -54,6 +54,8 @@ impl Front {
             date: &self.date,
             now,
             at,
+            cluster_id: None,
+            leader_url: None,
             mode,
         }
     }

@@ -223,6 +223,7 @@ impl Want {
                 stream: *stream,
                 since: *since,
                 on_leader: false,
+                timeout_us: None,
             },
             Want::Ask(ask) => match ask {
                 Ask::Leader => Op::Query(Query::Leader),

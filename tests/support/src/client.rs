@@ -259,7 +259,7 @@ impl Conn {
 
     /// The body that follows a head; `None` when it is cut short.
     pub fn body(&mut self, head: &Head, head_only: bool) -> Option<Vec<u8>> {
-        if head_only {
+        if head_only || head.status == 204 {
             return Some(Vec::new());
         }
         if head.is_chunked() {

@@ -270,6 +270,13 @@ pub fn event(event: &Event, now_ns: u64, out: &mut Vec<u8>) {
     write_event(event, now_ns, out, None);
 }
 
+/// Appends an event of which the client wants to know only that it happened.
+pub fn event_without_nodes(of: Action, out: &mut Vec<u8>) {
+    raw("{\"action\":\"", out);
+    raw(action(of), out);
+    raw("\"}", out);
+}
+
 /// Appends the answer to a GET of a file. A long value is left out and added to `shared`. Returns
 /// the length of all values in `shared`, in bytes.
 pub fn file_sharing(
@@ -321,6 +328,14 @@ fn write_event(
         node(prev.borrowed(), true, now_ns, out, shared);
     }
     out.push(b'}');
+}
+
+/// A JSON object with one message.
+pub fn message(text: &str) -> Vec<u8> {
+    let mut out = b"{\"message\":".to_vec();
+    string(text, &mut out);
+    out.push(b'}');
+    out
 }
 
 /// Appends an error and a line break. An empty cause is left out.

@@ -55,7 +55,12 @@ impl Shape {
     ) -> Framing {
         let head = self.key_head(200, context.at, context, out);
         let now_ns = context.now.wall_ns;
-        let (framing, moved) = head.full_with(|out| json::file_sharing(file, now_ns, out, shared));
+        let write = |out: &mut Vec<u8>| {
+            let left_out = json::file_sharing(file, now_ns, out, shared);
+            json::raw(context.line_end(), out);
+            left_out
+        };
+        let (framing, moved) = head.full_with(write);
         for value in shared {
             value.at -= moved;
         }
@@ -108,6 +113,7 @@ impl Shape {
                 }
                 if last {
                     tree.end(out);
+                    json::raw(context.line_end(), out);
                 }
             }
             AnswerKind::V1Get(listing) => listing.page(items, last, at.etcd.0, now_ns, out),

@@ -1,6 +1,6 @@
 //! Answers that are neither of the key space nor failures: texts, statistics, and everything about
 //! the cluster.
-use super::json::{raw, string};
+use super::json::{message, raw, string};
 use super::{Next, Shape, stats};
 use crate::codec::api::Context;
 use crate::codec::http::response::{JSON, TEXT};
@@ -21,12 +21,31 @@ impl Shape {
     ) -> Next {
         let (status, content_type) = match outcome {
             Outcome::Leader { .. } | Outcome::Machines { .. } | Outcome::SpeedTest => (200, TEXT),
+            Outcome::NotLeader if context.settings.compat_2 => (403, JSON),
             Outcome::NotLeader => (403, TEXT),
             Outcome::Removed | Outcome::Joined(_) => (200, BYTES),
             _ => (200, JSON),
         };
         let head = self.head(status, content_type, context, out);
+        if context.settings.compat_2 {
+            return Next::done(head.full(|out| body_2x(outcome, at, out)));
+        }
         Next::done(head.full(|out| body(outcome, at, out)))
+    }
+}
+
+/// The bodies that etcd 2.x writes otherwise than 0.4.
+fn body_2x(outcome: &Outcome, at: Indexes, out: &mut Vec<u8>) {
+    match outcome {
+        Outcome::Machines { client_urls } => {
+            let mut sorted = client_urls.clone();
+            sorted.sort();
+            raw(&sorted.join(", "), out);
+        }
+        Outcome::NotLeader => out.extend_from_slice(&message("not current leader")),
+        Outcome::StatsSelf(own) => stats::own_2x(own, out),
+        Outcome::StatsLeader(leader) => stats::leader_2x(leader, out),
+        outcome => body(outcome, at, out),
     }
 }
 
@@ -53,6 +72,12 @@ fn body(outcome: &Outcome, at: Indexes, out: &mut Vec<u8>) {
         | Outcome::Backlog { .. }
         | Outcome::Migrated(_)
         | Outcome::WatchEnd
+        | Outcome::WatchTimedOut
+        | Outcome::Members(_)
+        | Outcome::Health(_)
+        | Outcome::MemberAdded(_)
+        | Outcome::MemberMoved
+        | Outcome::MemberGone
         | Outcome::Failed(_)
         | Outcome::Redirect { .. } => unreachable!("rendered by `Shape::render`"),
     }

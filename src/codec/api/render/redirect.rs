@@ -1,7 +1,7 @@
 //! Redirects to another machine, and the outcome of requests that were forwarded to the leader.
 use super::{AnswerKind, Next, ProxyOutcome, Shape, json};
-use crate::codec::api::Context;
-use crate::codec::http::response::JSON;
+use crate::codec::api::{CLUSTER_ID, Context};
+use crate::codec::http::response::{JSON, TEXT};
 use crate::codec::http::{Method, Response};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
 use crate::core::escape;
@@ -48,6 +48,16 @@ impl RedirectTarget {
         }
     }
 
+    /// The part of the path after its last slash, decoded.
+    pub fn last_segment(&self) -> &str {
+        let bytes: &[u8] = match &self.text {
+            TargetText::Inline(bytes) => bytes,
+            TargetText::Allocated(bytes) => bytes,
+        };
+        let path = std::str::from_utf8(&bytes[..self.path_bytes]).expect("copied from a string");
+        path.rsplit('/').next().expect("split gives one")
+    }
+
     /// The target as a request line carries it.
     fn escaped(&self) -> String {
         let bytes: &[u8] = match &self.text {
@@ -71,22 +81,35 @@ pub fn target_of(path: &str, query: Option<&str>) -> String {
     target
 }
 
+const HTML: &str = "text/html; charset=utf-8";
+
 /// 307 to the same target elsewhere, which keeps the method (RFC 9110 section 15.4.8). As in 0.4,
-/// the answer to a GET has a body with a link, and the answer to a HEAD its content type.
+/// the answer to a GET has a body with a link, and the answer to a HEAD its content type. The answer
+/// to a write names the leader, for people who use a client that does not follow redirects.
 pub fn response(method: Method, url: &str, target: &str) -> Response {
-    const HTML: &str = "text/html; charset=utf-8";
     let location = format!("{url}{target}");
     let (content_type, body) = match method {
-        Method::Get => (HTML, link(&location)),
+        Method::Get => (HTML, link(&location, "Temporary Redirect")),
         Method::Head => (HTML, Vec::new()),
         Method::Put | Method::Post | Method::Delete | Method::Options | Method::Other => {
-            ("", Vec::new())
+            let text = format!("this machine does not lead: send it to the leader at {url}\n");
+            (TEXT, text.into_bytes())
         }
     };
     Response::new(307, content_type, body).with("Location", location)
 }
 
-fn link(location: &str) -> Vec<u8> {
+/// 301 to the clean form of a path (RFC 9110 section 15.4.2). etcd 2.x sends a link, 0.4 nothing.
+pub fn moved(location: &str, with_body: bool) -> Response {
+    let response = if with_body {
+        Response::new(301, HTML, link(location, "Moved Permanently"))
+    } else {
+        Response::new(301, "", "")
+    };
+    response.with("Location", location)
+}
+
+fn link(location: &str, text: &str) -> Vec<u8> {
     let mut out = b"<a href=\"".to_vec();
     for byte in location.bytes() {
         match byte {
@@ -98,7 +121,9 @@ fn link(location: &str) -> Vec<u8> {
             _ => out.push(byte),
         }
     }
-    json::raw("\">Temporary Redirect</a>.\n\n", &mut out);
+    json::raw("\">", &mut out);
+    json::raw(text, &mut out);
+    json::raw("</a>.\n\n", &mut out);
     out
 }
 
@@ -119,8 +144,12 @@ impl Shape {
             | AnswerKind::Remove
             | AnswerKind::Join => peer_url,
             AnswerKind::Node(_)
-            | AnswerKind::Event
-            | AnswerKind::Watch
+            | AnswerKind::Event { .. }
+            | AnswerKind::Watch { .. }
+            | AnswerKind::Members
+            | AnswerKind::MemberLeader
+            | AnswerKind::MemberChange
+            | AnswerKind::Health
             | AnswerKind::V1Get(_)
             | AnswerKind::V1Event
             | AnswerKind::V1Watch { .. }
@@ -128,7 +157,10 @@ impl Shape {
             | AnswerKind::Migration { .. }
             | AnswerKind::Proxied { .. } => client_url,
         };
-        let response = response(self.method, url, &self.target.escaped());
+        let mut response = response(self.method, url, &self.target.escaped());
+        if let Some(id) = context.cluster_id {
+            response = response.with(CLUSTER_ID, id.to_string());
+        }
         self.send(response, context, out)
     }
 

@@ -5,6 +5,7 @@
 //! Start reading at `NodeTree::item`. `migration_rest` writes the end of the migration document.
 use super::json::{event, node_head, node_tail, number, raw, string, time};
 use super::stats;
+use crate::codec::api::Context;
 use crate::core::seam::Migrated;
 use crate::core::store::{EtcdIndex, ListItem};
 
@@ -30,6 +31,8 @@ enum Document {
 #[derive(Debug)]
 pub struct NodeTree {
     document: Document,
+    /// The root has no key, as in etcd 2.x.
+    is_root_nameless: bool,
     /// The open nodes above `innermost`, the root first. Empty for a file, so that its answer needs
     /// no allocation.
     ancestors: Vec<OpenNode>,
@@ -39,8 +42,11 @@ pub struct NodeTree {
 
 impl NodeTree {
     /// The answer to a GET.
-    pub fn nodes() -> NodeTree {
-        NodeTree::new(Document::Nodes)
+    pub fn nodes(context: &Context) -> NodeTree {
+        NodeTree {
+            is_root_nameless: context.settings.compat_2,
+            ..NodeTree::new(Document::Nodes)
+        }
     }
 
     /// The key space part of the migration document.
@@ -51,6 +57,7 @@ impl NodeTree {
     fn new(document: Document) -> NodeTree {
         NodeTree {
             document,
+            is_root_nameless: false,
             ancestors: Vec::new(),
             innermost: None,
         }
@@ -84,6 +91,9 @@ impl NodeTree {
         }
         let view = &item.view;
         match self.document {
+            Document::Nodes if self.is_root_nameless && &*view.key == "/" => {
+                raw("{\"dir\":true", out);
+            }
             Document::Nodes => node_head(view.borrowed(), false, now_ns, out),
             Document::Migration => migration_head(item, out),
         }

@@ -43,12 +43,16 @@ pub struct Delivered {
     pub next: Next,
 }
 
-/// Appends an event in the form for watchers. Clients of 2.x expect each one on a line of its own.
+/// Appends an event in the form for watchers. Clients of 2.x expect each one on a line of its own,
+/// and to be told that a directory has expired.
 fn watch_event(event: &Event, context: &Context, out: &mut Vec<u8>) {
-    json::event(event, context.now.wall_ns, out);
-    if context.settings.compat_2 {
-        out.push(b'\n');
+    if context.settings.compat_2 && event.removes_directory() && !event.node.dir {
+        let mut event = event.clone();
+        event.node.dir = true;
+        return watch_event(&event, context, out);
     }
+    json::event(event, context.now.wall_ns, out);
+    json::raw(context.line_end(), out);
 }
 
 impl Shape {
@@ -62,6 +66,13 @@ impl Shape {
         context: &Context,
         out: &mut Vec<u8>,
     ) -> Delivered {
+        let at = Indexes {
+            etcd: delivery.etcd,
+            ..context.at
+        };
+        if self.framing.is_none() && matches!(self.kind, AnswerKind::Watch { .. }) {
+            self.start_body(at, context, out);
+        }
         let Some(framing) = self.framing else {
             return Delivered {
                 shared: 0..0,
@@ -89,12 +100,35 @@ impl Shape {
         }
     }
 
-    /// The watcher waits: a v2 client gets the head at once.
+    /// The watcher waits: a v2 client gets the head at once, unless it waits for a limited time.
     pub(super) fn watching(&mut self, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {
-        if matches!(self.kind, AnswerKind::Watch) && self.framing.is_none() {
-            self.framing = Some(self.key_head(200, at, context, out).stream());
+        if matches!(self.kind, AnswerKind::Watch { has_timeout: false }) {
+            self.start_body(at, context, out);
         }
         Next::Wait
+    }
+
+    /// Writes the head of a body in pieces, unless it was written already.
+    fn start_body(&mut self, at: Indexes, context: &Context, out: &mut Vec<u8>) {
+        if self.framing.is_none() {
+            self.framing = Some(self.key_head(200, at, context, out).stream());
+        }
+    }
+
+    /// The time of the watcher is over: 204 if no event came, else the end of the body.
+    pub(super) fn watch_timed_out(
+        &self,
+        at: Indexes,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        if let Some(framing) = self.framing {
+            framing.end(out);
+            return Next::done(framing);
+        }
+        let mut head = self.head(204, "", context, out);
+        head.number("X-Etcd-Index", at.etcd.0);
+        Next::done(head.full(|_| {}))
     }
 
     /// Past events. With `done` the answer ends after them.
@@ -111,13 +145,18 @@ impl Shape {
                 return self.v1_event(event, at.etcd.0, context, out);
             }
             // A long poll that one past event answers is sent as a whole, with its length.
-            (AnswerKind::Watch, [event]) if done && self.framing.is_none() => {
+            (AnswerKind::Watch { .. }, [event]) if done && self.framing.is_none() => {
                 let head = self.key_head(200, at, context, out);
                 return Next::done(head.full(|out| watch_event(event, context, out)));
             }
             _ => {}
         }
-        self.watching(at, context, out);
+        match self.kind {
+            AnswerKind::Watch { .. } if !events.is_empty() => self.start_body(at, context, out),
+            _ => {
+                self.watching(at, context, out);
+            }
+        }
         let Some(framing) = self.framing else {
             return Next::Wait;
         };
