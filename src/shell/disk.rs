@@ -173,9 +173,14 @@ impl<F: FileSystem> Disk<F> {
         self.unwritten_state = Some(state);
     }
 
-    /// Writes the term and vote that wait. The only place that does: the log writes the number of a
-    /// new segment to the same slots, and composes both from what was written last.
-    fn write_state(&mut self) -> Result<(), DiskFailure> {
+    /// Starts to make durable the term and vote that wait. This version returns only after the sync.
+    /// The only place that does: the log writes the number of a new segment to the same slots, and
+    /// composes both from what was written last.
+    ///
+    /// # Errors
+    ///
+    /// See [`DiskFailure`].
+    pub fn start_state_sync(&mut self) -> Result<(), DiskFailure> {
         if let Some(HardState { seq, term, vote }) = self.unwritten_state.take() {
             self.wal.save_state(term.0, vote.map_or(0, |id| id.0))?;
             self.unreported_state = Some(seq);
@@ -201,7 +206,7 @@ impl<F: FileSystem> Disk<F> {
         self.lsn = lsn;
         // Entries of a term are written only after that term is durable, and `Wal::append` may
         // write.
-        self.write_state()?;
+        self.start_state_sync()?;
         let mut rest = persist.as_slice();
         while let Some(first) = rest.first() {
             let taken = match first {
@@ -288,7 +293,7 @@ impl<F: FileSystem> Disk<F> {
         if self.delay.is_running(now_us) || !self.wants_sync() {
             return Ok(false);
         }
-        self.write_state()?;
+        self.start_state_sync()?;
         self.wal.start_sync()?;
         self.delay.start(now_us);
         Ok(true)
@@ -512,7 +517,7 @@ impl<F: FileSystem> Disk<F> {
     ///
     /// See [`DiskFailure`].
     pub fn close(mut self) -> Result<(), DiskFailure> {
-        self.write_state()?;
+        self.start_state_sync()?;
         Ok(self.wal.close()?)
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! A directory that contradicts itself is refused. Every error is a sentence that names the file,
 //! what is wrong with it and the next step. Start with [`Disk::open_to`].
-use super::files::DataDir;
+use super::files::{self, DataDir};
 use super::membership::{self, OwnMembership};
 use super::snapfile::{SnapshotFileWriter, Unusable};
 use super::snapshots::{self, KEPT, Snapshots};
@@ -46,6 +46,8 @@ struct RestoredSnapshot {
     store: Store,
     /// The length of its file in bytes.
     bytes: u64,
+    /// The indexes of newer ones that cannot be used.
+    damaged: Vec<Index>,
 }
 
 impl Disk {
@@ -112,8 +114,15 @@ impl<F: FileSystem> Disk<F> {
                 kept = vec![founding.meta.index];
             }
             let base = restore_newest(data_dir, &mut kept, limits)?;
+            let damaged = base.damaged.clone();
             let appended = discard_log_before(&mut wal, &mut log, &base.meta)?;
-            (join_parts(data_dir, log, base, known_id)?, appended)
+            let recovered = join_parts(data_dir, log, base, known_id)?;
+            // Not before the older snapshot has turned out to suffice: a file that could not be
+            // read once may be whole at the next start.
+            for index in damaged {
+                set_aside(data_dir, index)?;
+            }
+            (recovered, appended)
         };
         // A machine whose id is in its snapshot is a member, whatever `standby_info` says.
         let standby = standby.filter(|_| recovered.id.is_none());
@@ -270,8 +279,8 @@ fn write_first_snapshot<F: FileSystem>(
     Ok(())
 }
 
-/// Restores the newest snapshot in `kept` that is whole. Damaged ones are removed from `kept` and
-/// set aside: the older snapshot and the log, which continues from it, hold the same data.
+/// Restores the newest snapshot in `kept` that is whole. Damaged ones are removed from `kept`: the
+/// older snapshot and the log, which continues from it, hold the same data.
 fn restore_newest<F: FileSystem>(
     data_dir: &DataDir<F>,
     kept: &mut Vec<Index>,
@@ -283,12 +292,14 @@ fn restore_newest<F: FileSystem>(
         let path = snapfile::file_of(data_dir, index);
         match snapshots::restore(data_dir.fs(), &path, index, limits) {
             Ok((meta, store)) => {
-                for index in damaged {
-                    set_aside(data_dir, index)?;
-                }
                 let file = data_dir.fs().open(&path, Access::Read);
                 let bytes = file.and_then(|file| file.length()).unwrap_or(0);
-                return Ok(RestoredSnapshot { meta, store, bytes });
+                return Ok(RestoredSnapshot {
+                    meta,
+                    store,
+                    bytes,
+                    damaged,
+                });
             }
             Err(Unusable::Foreign(text)) => return Err(text),
             Err(Unusable::Damaged(text)) => {
@@ -313,13 +324,15 @@ fn restore_newest<F: FileSystem>(
 const RESTORE_OR_JOIN: &str = "Restore the directory from a backup, or, if other machines hold its \
                                data, start it with -f to join anew";
 
-/// Renames a damaged snapshot. It is no longer one of the kept snapshots, and an operator can
-/// examine it.
+/// Renames a damaged snapshot durably. It is no longer one of the kept snapshots, and an operator
+/// can examine it.
 fn set_aside<F: FileSystem>(data_dir: &DataDir<F>, index: Index) -> Result<(), String> {
     let path = snapfile::file_of(data_dir, index);
     let aside = path.with_extension("damaged");
-    let renamed = data_dir.fs().rename(&path, &aside);
-    renamed.map_err(|e| format!("{}: {e}", path.display()))
+    let fs = data_dir.fs();
+    let renamed = fs.rename(&path, &aside);
+    let synced = renamed.and_then(|()| files::sync_folder(fs, &snapfile::folder(data_dir)));
+    synced.map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Discards a log that ends before the snapshot or contradicts it. A crash came after the leader's

@@ -1,6 +1,6 @@
 //! The checks on one machine's outputs: each must rest on what its disk holds at that moment.
 use super::cluster::{Running, voters_at};
-use super::disk::{Held, Image};
+use super::image::{Held, Image};
 use super::params::Params;
 use super::truth::{Checked, Truth, violation};
 use std::collections::BTreeMap;

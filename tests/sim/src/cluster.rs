@@ -6,9 +6,10 @@
 use super::calls::{Calling, Leg};
 use super::checks::{Contact, Seen, check_changes, check_send, describe, lost_entries};
 use super::clients::Client;
-use super::disk::{Disk, Held, Image, Lies, Snapshot, file_of, pieces};
+use super::disk::{Disk, Lies};
 use super::duties::Duties;
 use super::http::{Conn, Front};
+use super::image::{Held, Image, RealDisk, config_of};
 use super::net::Net;
 use super::params::Params;
 use super::promises::HeardAppends;
@@ -18,14 +19,12 @@ use super::truth::{Checked, MemLog, Truth, Violation, violation};
 use super::watch::Watcher;
 use crate::counts::Counts;
 use std::collections::BTreeMap;
-use tern::core::command::{self, Command};
+use tern::core::command::{self, ClusterConfig, Command};
 use tern::core::machine::*;
 use tern::core::peers::LinkId;
 use tern::core::raft::{self, Index, Message, PeerId, Persist, Rpc};
-use tern::core::replica::HISTORY_BYTES_MAX;
-use tern::core::store::{HistoryLimits, Restore, Store};
 use tern::core::timer::Now;
-use tern_support::durable::DurableLog;
+use tern::shell::config::Config;
 use tern_support::linear::Call;
 use tern_support::rng::Rng;
 
@@ -105,20 +104,10 @@ pub enum Ev {
         is_state: bool,
         took_us: u64,
     },
-    Saved {
+    /// A report about a snapshot file.
+    Reported {
         slot: usize,
         epoch: u64,
-    },
-    Received {
-        slot: usize,
-        epoch: u64,
-    },
-    Piece {
-        slot: usize,
-        epoch: u64,
-        to: u64,
-        index: u64,
-        offset: u64,
     },
     Wake {
         slot: usize,
@@ -187,6 +176,8 @@ pub struct Plant {
 
 pub struct World {
     pub p: Params,
+    /// By slot: what the disk code reads of the settings.
+    pub configs: Vec<Config>,
     pub rng: Rng,
     pub now_us: u64,
     pub queue: Queue<Ev>,
@@ -254,6 +245,25 @@ pub fn slot_of(url: &str) -> Option<usize> {
         .ok()
 }
 
+/// What the disk code of a machine reads of its settings.
+fn disk_config(p: &Params, slot: usize) -> Config {
+    Config {
+        heartbeat_ms: p.heartbeat_ms,
+        election_ms: p.election_ms,
+        watch_history: p.history_events,
+        cluster: cluster_config(p),
+        ..config_of(&name_of(slot))
+    }
+}
+
+fn cluster_config(p: &Params) -> ClusterConfig {
+    ClusterConfig {
+        active_size: p.active_size,
+        remove_delay_ms: p.remove_delay_ms,
+        sync_interval_ms: p.sync_interval_ms,
+    }
+}
+
 impl World {
     pub fn new(seed: u64, plant: Plant, loud: bool) -> World {
         let mut rng = Rng::new(seed);
@@ -281,11 +291,13 @@ impl World {
             front: Front::new(name_of(slot), client_url(slot), peer_url(slot, 0)),
         });
         let hosts = hosts.collect();
+        let configs = (0..slots).map(|slot| disk_config(&p, slot)).collect();
         let mut world = World {
             net: Net::new(p.net.healed(), slots),
             clients: (0..p.clients).map(|_| Client::new(&p)).collect(),
             calls: vec![Vec::new(); p.keys],
             p,
+            configs,
             rng,
             now_us: 0,
             queue: Queue::new(),
@@ -337,11 +349,7 @@ impl World {
             election_ms: self.p.election_ms,
             snapshot_count: self.p.snapshot_count,
             snapshots: true,
-            cluster: tern::core::command::ClusterConfig {
-                active_size: self.p.active_size,
-                remove_delay_ms: self.p.remove_delay_ms,
-                sync_interval_ms: self.p.sync_interval_ms,
-            },
+            cluster: cluster_config(&self.p),
             history_events: self.p.history_events,
             forward: self.p.forward,
         }
@@ -349,39 +357,15 @@ impl World {
 
     /// The first machine makes the cluster.
     fn found(&mut self) {
-        let incarnation = self.rng.next_u64() | 1;
-        let founding = Machine::bootstrap(&self.settings(0), incarnation, self.rng.next_u64());
-        let meta = founding.meta;
-        self.truth.found(&meta);
-        self.ids.insert(founding.id.0, 0);
-        let mut image = Image {
-            log: DurableLog::after(meta.index.0),
-            id: founding.id,
-            incarnation,
-            ..Image::default()
-        };
-        image.log.term = founding.term;
-        image.snapshots.push(Snapshot {
-            meta,
-            bytes: file_of(&founding.chunks),
-            in_use: true,
-        });
-        self.hosts[0].place = Place::Down(image);
+        self.hosts[0].place = Place::Down(Image::blank(&mut self.rng));
         self.start(0);
     }
 
     pub fn begin_join(&mut self, slot: usize, after_us: u64) {
-        self.hosts[slot].place = Place::Down(self.blank());
+        self.hosts[slot].place = Place::Down(Image::blank(&mut self.rng));
         self.hosts[slot].copy = None;
+        self.hosts[slot].full = false;
         self.queue.push(self.now_us + after_us, Ev::Start { slot });
-    }
-
-    /// A data directory that holds nothing but its number.
-    fn blank(&mut self) -> Image {
-        Image {
-            incarnation: self.rng.next_u64() | 1,
-            ..Image::default()
-        }
     }
 
     /// Where and how a machine looks for the cluster: the settings of its command line.

@@ -1,243 +1,37 @@
-//! The simulated disk of one machine: what is durable, what is under way, and what a crash leaves
-//! of it.
+//! The disk of a machine that runs: the real disk code (`tern::shell::disk`, `wal`) over a simulated
+//! file system, and beside it what that code owes the core.
 //!
-//! `Image` is what a restart would find if the power failed between two syncs; `Disk` adds what was
-//! handed over since. A crash keeps the image and a random beginning of what was being synced, cut
-//! anywhere between two entries (that the log recovers exactly such a beginning from torn sectors
-//! is shown by the tests of the crate `wal`). A sync never ends in the turn that started it. Damage
-//! to single entries becomes `EntryBody::Faulty`, as recovery would report it. Start at `Disk::append`.
+//! A job is started in a turn and its completion is reported by number, in the same turn or in a
+//! later one (`Params::in_place`). In the second case the calls of the job are held up in the file
+//! system, so that a power cut before the report finds any beginning of them.
+//!
+//! `Disk::image` holds what was reported as durable. The checks look at it. After each crash the
+//! real recovery reads what the file system has kept: that must be the image, and a beginning of
+//! what was under way (`Disk::crash`). The run goes on with what the real recovery has found. Start
+//! at `Disk::append`, then `Disk::start_job`.
+use super::image::{Image, RealDisk, place_of};
 use std::collections::VecDeque;
-use tern::core::machine::StandbyInfo;
+use tern::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
 use tern::core::raft::room::record_cost;
-use tern::core::raft::{HardState, Index, Lsn, PeerId, Persist, SnapshotMeta, StateSeq, Term};
-use tern_support::durable::{DurableLog, Record};
+use tern::core::raft::{
+    Configuration, Entry, HardState, Index, Lsn, PeerId, Persist, SnapshotMeta, StateSeq, Term,
+};
+use tern::shell::config::Config;
+use tern::shell::disk::DiskFailure;
+use tern_support::durable::{DurableLog, body_hash};
 use tern_support::rng::Rng;
-
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    pub meta: SnapshotMeta,
-    pub bytes: Vec<u8>,
-    /// The log has gone on from it: it was made here, or the record of its installation is
-    /// durable.
-    pub in_use: bool,
-}
-
-/// What of an entry an image holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    Never,
-    /// It is in the snapshot.
-    Behind,
-    Entry {
-        term: u64,
-        hash: u64,
-        good: bool,
-    },
-}
-
-/// What is durable.
-#[derive(Clone, Debug, Default)]
-pub struct Image {
-    pub log: DurableLog,
-    pub id: PeerId,
-    pub incarnation: u64,
-    /// At most two, the newest last, and one that is not yet in use.
-    pub snapshots: Vec<Snapshot>,
-    /// The file of standby mode.
-    pub standby: Option<StandbyInfo>,
-}
-
-impl Image {
-    pub fn newest(&self) -> Option<&Snapshot> {
-        self.snapshots.iter().rev().find(|s| s.in_use)
-    }
-
-    /// Whether no entry up to `index` is damaged; those that are in the snapshot do not matter.
-    pub fn is_good_to(&self, index: u64) -> bool {
-        // Recovery uses the leader's snapshot as soon as it is in place.
-        let behind = self
-            .snapshots
-            .iter()
-            .map(|s| s.meta.index.0)
-            .max()
-            .unwrap_or(0);
-        let matters = |r: &&Record| r.entry.index.0 > behind && r.entry.index.0 <= index;
-        self.log.is_whole() || self.log.records().filter(matters).all(Record::is_good)
-    }
-
-    /// The damaged entries.
-    pub fn damaged(&self) -> Vec<u64> {
-        let damaged = self.log.records().filter(|r| !r.is_good());
-        damaged.map(|r| r.entry.index.0).collect()
-    }
-
-    /// The last index that is held in any form.
-    pub fn last(&self) -> u64 {
-        let behind = self.newest().map_or(0, |s| s.meta.index.0);
-        behind.max(self.log.last())
-    }
-
-    /// The term of the last entry, or of the newest snapshot.
-    fn last_term(&self) -> Term {
-        let entry = self.log.get(self.log.last()).map(|r| r.entry.term);
-        let snapshot = self.newest().map(|s| s.meta.term);
-        entry.or(snapshot).unwrap_or(Term(0))
-    }
-
-    pub fn held(&self, index: u64) -> Held {
-        if let Some(record) = self.log.get(index) {
-            return Held::Entry {
-                term: record.entry.term.0,
-                hash: record.hash,
-                good: record.is_good(),
-            };
-        }
-        match self.newest() {
-            Some(s) if index <= s.meta.index.0 => Held::Behind,
-            _ => Held::Never,
-        }
-    }
-
-    fn apply(&mut self, op: Persist) {
-        if let Persist::Installed { meta, .. } = &op {
-            self.use_snapshot(meta);
-        }
-        self.log.apply(op);
-    }
-
-    /// The record that names a received snapshot is durable.
-    fn use_snapshot(&mut self, meta: &SnapshotMeta) {
-        let at = self
-            .snapshots
-            .iter()
-            .position(|s| s.meta.index == meta.index && s.meta.term == meta.term);
-        let at = at.unwrap_or_else(|| {
-            let here: Vec<_> = self
-                .snapshots
-                .iter()
-                .map(|s| (s.meta.index.0, s.in_use))
-                .collect();
-            panic!(
-                "a snapshot is on the disk before the record that names it: {} in {here:?}",
-                meta.index.0
-            )
-        });
-        let mut snapshot = self.snapshots.remove(at);
-        snapshot.in_use = true;
-        // Newer ones stay: one that was received meanwhile, whose record follows, and those that
-        // were saved here while the sync of this record took its time. Two are kept, the newest.
-        self.snapshots.retain(|s| s.meta.index > meta.index);
-        if self.snapshots.iter().filter(|s| s.in_use).count() < 2 {
-            self.snapshots.insert(0, snapshot);
-        }
-    }
-
-    /// The leader's snapshot is in place and the record that says so is not: recovery uses it, and
-    /// drops a log that does not lead up to it.
-    fn follow_snapshot(&mut self) {
-        let behind = self.newest().map_or(0, |s| s.meta.index.0);
-        let received = self
-            .snapshots
-            .iter()
-            .filter(|s| !s.in_use && s.meta.index.0 > behind);
-        let newest = received
-            .max_by_key(|s| s.meta.index)
-            .map(|s| s.meta.clone());
-        for snapshot in &mut self.snapshots {
-            snapshot.in_use |= newest.as_ref() == Some(&snapshot.meta);
-        }
-        self.snapshots.retain(|s| s.in_use);
-        self.snapshots.sort_by_key(|s| s.meta.index);
-        let Some(meta) = newest else {
-            return;
-        };
-        let follows = match self.held(meta.index.0) {
-            Held::Entry { term, .. } => term == meta.term.0,
-            Held::Behind | Held::Never => self.log.is_empty() || self.log.first() > meta.index.0,
-        };
-        if !follows {
-            self.log.start_after(meta.index.0);
-        }
-    }
-
-    /// A snapshot may be durable before the entries that it holds: then the log goes on behind it.
-    fn start_behind_snapshot(&mut self) {
-        let behind = self.newest().map_or(0, |s| s.meta.index.0);
-        if self.log.last() < behind {
-            self.log.start_after(behind);
-        }
-    }
-
-    /// Damages the body of one entry.
-    pub fn damage(&mut self, rng: &mut Rng, index: u64) {
-        if self.log.get(index).is_some_and(Record::is_good) {
-            self.log.damage(index, rng.next_u64() as u32);
-        }
-    }
-
-    /// Keeps a snapshot that was made here; the index of the older of the two kept ones.
-    fn keep(&mut self, snapshot: Snapshot) -> u64 {
-        let at = self
-            .snapshots
-            .iter()
-            .position(|s| !s.in_use || s.meta.index > snapshot.meta.index);
-        self.snapshots
-            .insert(at.unwrap_or(self.snapshots.len()), snapshot);
-        while self.snapshots.iter().filter(|s| s.in_use).count() > 2 {
-            self.snapshots.remove(0);
-        }
-        self.snapshots[0].meta.index.0
-    }
-
-    /// The newest snapshot turns out to be damaged: go back to the one before if the log still
-    /// reaches it.
-    pub fn lose_newest_snapshot(&mut self) -> bool {
-        self.snapshots.retain(|s| s.in_use);
-        let able = self.snapshots.len() == 2
-            && !self.log.is_empty()
-            && self.log.first() <= self.snapshots[0].meta.index.0 + 1;
-        if able {
-            self.snapshots.pop();
-        }
-        able
-    }
-}
-
-fn put_piece(file: &mut Vec<u8>, piece: &[u8]) {
-    file.extend_from_slice(&(piece.len() as u32).to_le_bytes());
-    file.extend_from_slice(piece);
-}
-
-/// The pieces that a snapshot file consists of.
-pub fn pieces(mut file: &[u8]) -> Vec<&[u8]> {
-    let mut pieces = Vec::new();
-    while let Some((len, rest)) = file.split_first_chunk::<4>() {
-        let (piece, rest) = rest.split_at(u32::from_le_bytes(*len) as usize);
-        pieces.push(piece);
-        file = rest;
-    }
-    pieces
-}
-
-/// The file of snapshot zero.
-pub fn file_of(chunks: &[Vec<u8>]) -> Vec<u8> {
-    let mut file = Vec::new();
-    for chunk in chunks {
-        put_piece(&mut file, chunk);
-    }
-    file
-}
+use tern_support::sim_fs::Lie;
 
 /// Lies of the disk: planted faults of the shell.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lies {
-    /// A sync is reported that has not been made.
+    /// Syncs of files report success and do nothing.
     pub no_sync: bool,
     /// Term and vote are not written.
     pub no_state: bool,
-    /// A snapshot's directory entry is not synced: the file is gone after a crash.
+    /// Syncs of folders report success and do nothing.
     pub no_directory: bool,
-    /// Only the first entry of each batch is written.
+    /// Of each write only the first sector is synced.
     pub short_batch: bool,
     /// A truncation is forgotten: old entries come back behind a shorter new end.
     pub stale_tail: bool,
@@ -257,286 +51,537 @@ pub struct Lies {
     pub events_swapped: bool,
 }
 
-/// A snapshot file that is being written: pieces of this machine's own, each behind its length, or
-/// the bytes of the leader's file.
+impl Lies {
+    /// Whether recovery is given something else than the disk holds.
+    pub fn are_told_at_start(&self) -> bool {
+        self.stale_tail || self.tail_lost || self.state_lost || self.incarnation_kept
+    }
+
+    fn of_the_file_system(&self) -> Lie {
+        if self.no_sync {
+            Lie::Files
+        } else if self.no_directory {
+            Lie::Names
+        } else if self.short_batch {
+            Lie::Short
+        } else {
+            Lie::Nothing
+        }
+    }
+}
+
+/// A completion, and how many calls of the file system must have reached the disk before it.
 #[derive(Debug)]
-struct Writing {
-    meta: SnapshotMeta,
-    bytes: Vec<u8>,
+struct Completion<T> {
+    calls: u64,
+    what: T,
+}
+
+/// A report about a snapshot file. `meta` is that of a snapshot made here.
+struct SnapshotReport {
+    meta: Option<SnapshotMeta>,
+    report: SnapshotIn,
 }
 
 pub struct Disk {
     pub image: Image,
     pub lies: Lies,
-    /// Term and vote, handed over and not yet durable.
-    waiting_state: Option<HardState>,
-    /// A running sync makes this term and vote durable.
-    syncing_state: Option<HardState>,
+    real: RealDisk,
+    /// Terms and votes, handed over and not yet reported as durable, oldest first.
+    states: VecDeque<HardState>,
     /// The term and vote before the durable ones.
     former_state: (Term, Option<PeerId>),
-    /// Handed over, not yet durable.
+    /// Handed over, not yet reported as durable.
     waiting: VecDeque<Persist>,
-    /// The number of the last operation that is durable, of the last that was reported so, and of
-    /// the last that was handed over.
+    /// The number of the last operation that was reported as durable, and of the last that was
+    /// handed over.
     durable: u64,
-    reported: u64,
     last: u64,
-    /// How many bytes the log still takes; `None`: any number.
-    room: Option<u64>,
-    /// A running sync covers up to here.
-    syncing: Option<u64>,
-    writing: Option<Writing>,
-    /// Whole, their syncs under way, in order.
-    finishing: VecDeque<Writing>,
-    /// The leader's, coming in; the flag says that it is whole and its sync under way.
-    receiving: Option<(Writing, bool)>,
+    /// The parts of the running job that are not reported.
+    state_job: Option<Completion<StateSeq>>,
+    log_job: Option<Completion<Lsn>>,
+    /// The snapshot that is being written here, and what its file is made of.
+    writing: Option<SnapshotMeta>,
+    chunks: Vec<Vec<u8>>,
+    former_chunks: Vec<Vec<u8>>,
+    /// The snapshot that the last order was to make durable, if that failed.
+    cut_off: Option<(Index, Term)>,
+    /// Reports about snapshots under way, oldest first.
+    reports: VecDeque<Completion<SnapshotReport>>,
+    /// The id that is being written.
+    pending_id: Option<PeerId>,
+    /// The log may be wiped, now or by the next start.
+    is_wiping: bool,
+    /// The process must end.
+    failure: Option<DiskFailure>,
+    reported_free_bytes: Option<u64>,
 }
 
 impl Disk {
-    pub fn new(image: Image, lies: Lies) -> Disk {
+    /// The disk that a recovery has opened. `holds`: completions are reported later.
+    pub fn new(image: Image, real: RealDisk, lies: Lies, holds: bool) -> Disk {
+        image.fs.set_lie(lies.of_the_file_system());
+        image.fs.let_through(image.fs.made());
+        image.fs.hold(holds);
         Disk {
             image,
             lies,
-            waiting_state: None,
-            syncing_state: None,
+            real,
+            states: VecDeque::new(),
             former_state: (Term(0), None),
             waiting: VecDeque::new(),
             durable: 0,
-            reported: 0,
             last: 0,
-            room: None,
-            syncing: None,
+            state_job: None,
+            log_job: None,
             writing: None,
-            finishing: VecDeque::new(),
-            receiving: None,
+            chunks: Vec::new(),
+            former_chunks: Vec::new(),
+            cut_off: None,
+            reports: VecDeque::new(),
+            pending_id: None,
+            is_wiping: false,
+            failure: None,
+            reported_free_bytes: None,
         }
+    }
+
+    /// Whether a call has failed, so that the process must end.
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Notes a failure.
+    fn note<T>(&mut self, result: Result<T, DiskFailure>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(failure) => {
+                self.failure.get_or_insert(failure);
+                None
+            }
+        }
+    }
+
+    /// What was done must be durable at once.
+    fn flush(&self) {
+        self.image.fs.let_through(self.image.fs.made());
+    }
+
+    /// Whether the log has said that it takes these records.
+    pub fn has_room_for(&self, ops: &[Persist]) -> bool {
+        ops.iter().map(record_cost).sum::<u64>() <= self.real.free_bytes()
     }
 
     /// Takes a batch over; `lsn` is the number of its last operation.
     pub fn append(&mut self, ops: &mut Vec<Persist>, lsn: Lsn) {
         self.last += ops.len() as u64;
         assert!(self.last == lsn.0, "operations are numbered without a gap");
-        if let Some(room) = &mut self.room {
-            let cost = ops.iter().map(record_cost).sum();
-            let left = room.checked_sub(cost);
-            *room = left.expect("what is handed over fits into the log");
+        self.waiting.extend(ops.iter().cloned());
+        if self.lies.no_repair {
+            for op in ops.iter_mut().filter(|op| matches!(op, Persist::Repair(_))) {
+                *op = Persist::Release { through: Index(0) };
+            }
         }
-        self.waiting.extend(ops.drain(..));
-    }
-
-    /// From now on the log takes this many bytes; `None`: any number.
-    pub fn set_room(&mut self, room: Option<u64>) {
-        self.room = room;
+        let appended = self.real.append(ops, lsn);
+        self.note(appended);
+        ops.clear();
     }
 
     /// Takes a term and vote over.
     pub fn save_state(&mut self, state: HardState) {
-        self.waiting_state = Some(state);
-    }
-
-    /// Starts a sync of term and vote if one waits and none is running.
-    pub fn start_state_sync(&mut self) -> bool {
-        if self.syncing_state.is_some() {
-            return false;
-        }
-        self.syncing_state = self.waiting_state.take();
-        self.syncing_state.is_some()
-    }
-
-    /// The running sync of term and vote is over: the number to report to the core.
-    pub fn end_state_sync(&mut self) -> StateSeq {
-        let state = self.syncing_state.take().expect("a sync was running");
-        self.write_state(state);
-        state.seq
-    }
-
-    fn write_state(&mut self, state: HardState) {
+        self.states.push_back(state);
         if !self.lies.no_state {
-            self.former_state = (self.image.log.term, self.image.log.vote);
-            self.image.log.save_state(state);
+            self.real.save_state(state);
         }
     }
 
-    /// Starts a sync of the log if there is something to sync and none is running. It covers the
-    /// records whose term is durable.
-    pub fn start_sync(&mut self) -> bool {
-        if self.syncing.is_some() {
-            return false;
-        }
-        let term = if self.lies.no_state {
-            Term(u64::MAX)
-        } else {
-            self.image.log.term
-        };
-        let is_durable = |op: &&Persist| op.term().is_none_or(|of| of <= term);
-        let count = self.waiting.iter().take_while(is_durable).count() as u64;
-        // What an untrue sync has left waiting is reported already.
-        let through = self.durable + count;
-        if through <= self.reported {
-            return false;
-        }
-        self.syncing = Some(through);
-        true
+    /// The log should have room for this many bytes.
+    pub fn want_room(&mut self, bytes: u64) {
+        self.real.want_room(bytes);
     }
 
-    /// The running sync is over: the Lsn to report to the core.
+    pub fn keep_configuration(&mut self, cluster: u64, members: &Configuration) {
+        self.real.keep_configuration(cluster, members);
+    }
+
+    /// Whether the disk has room, if that has changed.
+    pub fn poll_space(&mut self, now_us: u64) -> Option<Space> {
+        if self.has_failed() {
+            return None;
+        }
+        let polled = self.real.poll_space(now_us);
+        self.note(polled).flatten()
+    }
+
+    /// How many bytes the log takes, if that has changed.
+    pub fn poll_room(&mut self) -> Option<u64> {
+        let free = Some(self.real.free_bytes());
+        if self.has_failed() || free == self.reported_free_bytes {
+            return None;
+        }
+        self.reported_free_bytes = free;
+        free
+    }
+
+    /// When `poll_space` must be called again, in microseconds of the monotonic clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.real.next_deadline()
+    }
+
+    /// Whether something waits for a job.
+    pub fn has_work(&self) -> bool {
+        self.real.has_work() || (self.lies.no_state && !self.states.is_empty())
+    }
+
+    /// Starts a job if none is running: term and vote, then the log. Returns which of the two it
+    /// has.
+    pub fn start_job(&mut self, now_us: u64) -> (bool, bool) {
+        let is_running = self.state_job.is_some() || self.log_job.is_some();
+        if is_running || self.has_failed() || !self.has_work() {
+            return (false, false);
+        }
+        let started = self.real.start_state_sync();
+        self.note(started);
+        let polled = self.real.poll_sync(now_us);
+        let report = self.note(polled).unwrap_or_default();
+        let untrue = self.states.back().filter(|_| self.lies.no_state);
+        let seq = report.state.or(untrue.map(|state| state.seq));
+        let calls = self.image.fs.made();
+        self.state_job = seq.map(|what| Completion { calls, what });
+        let started = self.real.start_sync(now_us);
+        self.note(started);
+        let polled = self.real.poll_sync(now_us);
+        let lsn = self.note(polled).unwrap_or_default().lsn.or(report.lsn);
+        let calls = self.image.fs.made();
+        self.log_job = lsn.map(|what| Completion { calls, what });
+        if self.has_failed() {
+            self.state_job = None;
+            self.log_job = None;
+        }
+        (self.state_job.is_some(), self.log_job.is_some())
+    }
+
+    /// Term and vote of the running job are durable: the number to report to the core.
+    pub fn end_state_sync(&mut self) -> StateSeq {
+        let Completion { calls, what } = self.state_job.take().expect("a job was running");
+        self.image.fs.let_through(calls);
+        while let Some(state) = self.states.front().copied()
+            && state.seq <= what
+        {
+            self.states.pop_front();
+            if !self.lies.no_state {
+                self.former_state = (self.image.log.term, self.image.log.vote);
+                self.image.log.save_state(state);
+            }
+        }
+        what
+    }
+
+    /// The records of the running job are durable: the Lsn to report to the core.
     pub fn end_sync(&mut self) -> Lsn {
-        let through = self.syncing.take().expect("a sync was running");
-        self.reported = through;
-        if self.lies.no_sync {
-            // Reported, but only half of it is there; the rest follows with a later sync.
-            let late = (through - self.durable) / 2;
-            self.write(through - late);
-            return Lsn(through);
-        }
-        self.write(through);
-        Lsn(through)
-    }
-
-    fn write(&mut self, through: u64) {
-        while self.durable < through {
+        let Completion { calls, what } = self.log_job.take().expect("a job was running");
+        self.image.fs.let_through(calls);
+        while self.durable < what.0 {
             let op = self.waiting.pop_front().expect("what is not durable waits");
             self.durable += 1;
             self.write_one(op);
         }
+        what
     }
 
     fn write_one(&mut self, op: Persist) {
-        let lies = &self.lies;
-        if !(lies.no_state || lies.no_sync || lies.short_batch || lies.no_directory) {
+        if !self.lies.no_state {
             self.image.log.check_order(&op);
         }
         match op {
             Persist::Repair(_) if self.lies.no_repair => {}
-            Persist::Append {
-                mut entries,
-                commit,
-            } if self.lies.short_batch && entries.len() > 1 => {
-                entries.truncate(1);
-                self.image.apply(Persist::Append { entries, commit });
-            }
             Persist::Append { entries, commit } if self.lies.stale_tail => {
                 let from = entries.first().map_or(u64::MAX, |e| e.index.0);
                 let end = from.saturating_add(entries.len() as u64);
                 let old = (end..=self.image.log.last())
                     .filter_map(|index| self.image.log.get(index).cloned())
                     .collect();
-                self.image.apply(Persist::Append { entries, commit });
+                self.image.log.apply(Persist::Append { entries, commit });
                 self.image.log.put_back(old);
             }
-            op => self.image.apply(op),
+            op => {
+                if let Persist::Installed { meta, .. } = &op {
+                    self.image.use_snapshot(meta);
+                }
+                self.image.log.apply(op);
+            }
         }
     }
 
-    pub fn begin_snapshot(&mut self, meta: SnapshotMeta) {
-        let bytes = Vec::new();
-        self.writing = Some(Writing { meta, bytes });
+    /// Carries out an order about snapshot files. Returns whether a report follows, which
+    /// `end_report` gives.
+    pub fn snapshot(&mut self, order: SnapshotOut) -> bool {
+        let mut meta = None;
+        match &order {
+            SnapshotOut::Begin(meta) => {
+                self.writing = Some(meta.clone());
+                self.former_chunks = std::mem::take(&mut self.chunks);
+            }
+            SnapshotOut::Chunk(chunk) if self.lies.old_snapshot => {
+                self.chunks.push(chunk.clone());
+                if !self.former_chunks.is_empty() {
+                    return false;
+                }
+            }
+            SnapshotOut::Finish => {
+                meta = self.writing.take();
+                for chunk in std::mem::take(&mut self.former_chunks) {
+                    let carried = self.real.snapshot(SnapshotOut::Chunk(chunk));
+                    self.note(carried);
+                }
+            }
+            SnapshotOut::Abandon => self.writing = None,
+            SnapshotOut::Receive { meta, .. } => self.cut_off = Some(place_of(meta)),
+            SnapshotOut::Chunk(_) | SnapshotOut::Read { .. } => {}
+        }
+        self.cut_off = self.cut_off.or(meta.as_ref().map(place_of));
+        let carried = self.real.snapshot(order);
+        if carried.is_ok() {
+            self.cut_off = None;
+        }
+        let Some(report) = self.note(carried).flatten() else {
+            return false;
+        };
+        let calls = self.image.fs.made();
+        let what = SnapshotReport { meta, report };
+        self.reports.push_back(Completion { calls, what });
+        true
     }
 
-    pub fn snapshot_chunk(&mut self, piece: &[u8]) {
-        let file = self.writing.as_mut().expect("a chunk follows a beginning");
-        put_piece(&mut file.bytes, piece);
+    /// The oldest report that is under way.
+    pub fn end_report(&mut self) -> Option<SnapshotIn> {
+        let Completion { calls, what } = self.reports.pop_front()?;
+        self.image.fs.let_through(calls);
+        let SnapshotReport { meta, report } = what;
+        match &report {
+            SnapshotIn::Saved { .. } => {
+                self.image.keep(meta.expect("it was begun here"));
+            }
+            SnapshotIn::Installed { meta, .. } => {
+                let (meta, in_use) = (meta.clone(), false);
+                let snapshot = super::image::Snapshot { meta, in_use };
+                self.image.snapshots.push(snapshot);
+            }
+            _ => {}
+        }
+        Some(report)
     }
 
-    /// The file is whole: its sync begins, and ends with `end_snapshot`.
-    pub fn finish_snapshot(&mut self) {
-        let file = self.writing.take().expect("an end follows a beginning");
-        self.finishing.push_back(file);
+    /// The cluster has admitted this machine.
+    pub fn keep_id(&mut self, id: PeerId) {
+        self.pending_id = Some(id);
+        let kept = self.real.keep_id(id);
+        if self.note(kept).is_some() {
+            self.flush();
+            self.image.id = id;
+            self.pending_id = None;
+        }
     }
 
-    pub fn abandon_snapshot(&mut self) {
+    pub fn keep_standby(&mut self, info: &StandbyInfo, abandons_log: bool) {
+        self.is_wiping |= abandons_log;
+        let kept = self.real.keep_standby(info, abandons_log);
+        if self.note(kept).is_some() {
+            self.flush();
+            self.image.standby = Some(info.clone());
+        }
+    }
+
+    /// Wipes the log. Returns the new number of the directory; `None`: the process must end.
+    pub fn start_over(&mut self) -> Option<u64> {
+        self.is_wiping = true;
+        let started = self.real.start_over();
+        let incarnation = self.note(started)?;
+        self.flush();
+        self.image.log = DurableLog::default();
+        self.image.id = PeerId::NONE;
+        self.image.snapshots.clear();
+        self.image.incarnation = incarnation;
+        self.states.clear();
+        self.waiting.clear();
+        self.durable = 0;
+        self.last = 0;
+        self.state_job = None;
+        self.log_job = None;
         self.writing = None;
+        self.reports.clear();
+        self.reported_free_bytes = None;
+        self.is_wiping = false;
+        Some(incarnation)
     }
 
-    /// The sync of the finished file is over: its index and size, and the older one's index.
-    pub fn end_snapshot(&mut self) -> (Index, u64, Index) {
-        let file = self.finishing.pop_front().expect("a file was being synced");
-        let (index, size) = (file.meta.index, file.bytes.len() as u64);
-        let before = self.image.newest().filter(|_| self.lies.old_snapshot);
-        let bytes = before.map_or(file.bytes, |s| s.bytes.clone());
-        let older = self.image.keep(Snapshot {
-            meta: file.meta,
-            bytes,
-            in_use: true,
-        });
-        (index, size, Index(older))
-    }
-
-    /// A piece of a kept snapshot, and whether it is the last.
-    pub fn read_snapshot(
-        &self,
-        index: Index,
-        offset: u64,
-        bytes_max: usize,
-    ) -> Option<(Box<[u8]>, bool)> {
-        let file = self
-            .image
-            .snapshots
-            .iter()
-            .find(|s| s.in_use && s.meta.index == index)?;
-        let from = (offset as usize).min(file.bytes.len());
-        let to = (from + bytes_max).min(file.bytes.len());
-        Some((file.bytes[from..to].into(), to == file.bytes.len()))
-    }
-
-    /// A piece of the leader's snapshot; true when it is whole and its sync begins, which
-    /// `end_receive` ends.
-    pub fn receive(&mut self, meta: SnapshotMeta, offset: u64, data: &[u8], done: bool) -> bool {
-        if offset == 0 {
-            let bytes = Vec::new();
-            self.receiving = Some((Writing { meta, bytes }, false));
-        }
-        let (file, whole) = self.receiving.as_mut().expect("the first piece is at 0");
-        assert!(
-            file.bytes.len() as u64 == offset && !*whole,
-            "pieces come in order"
-        );
-        file.bytes.extend_from_slice(data);
-        *whole = done;
-        done
-    }
-
-    /// The leader's snapshot is in place, durable; not yet in use.
-    pub fn end_receive(&mut self) -> Option<&Snapshot> {
-        let (file, _) = self.receiving.take_if(|r| r.1)?;
-        self.image.snapshots.push(Snapshot {
-            meta: file.meta,
-            bytes: file.bytes,
-            in_use: false,
-        });
-        self.image.snapshots.last()
+    /// A copy of the data directory, as it is on the disk at this moment.
+    pub fn copy(&self, rng: &mut Rng, config: &Config) -> Option<Image> {
+        let fs = self.image.fs.cut_power(rng);
+        fs.set_room(None);
+        Image::read(&fs, config).ok()
     }
 
     /// The process or the machine is gone: what the next start finds.
-    pub fn crash(mut self, rng: &mut Rng) -> Image {
-        if let Some(state) = self.syncing_state.take()
-            && rng.chance(500_000)
-        {
-            self.write_state(state);
+    ///
+    /// # Errors
+    /// The recovery refuses the disk, or finds what it must not.
+    pub fn crash(self, rng: &mut Rng, config: &Config) -> Result<Image, String> {
+        let fs = self.image.fs.cut_power(rng);
+        fs.plan_nothing();
+        let mut found = Image::read(&fs, config)?;
+        if self.lies.are_told_at_start() {
+            self.lie_at_start(&mut found);
+        } else {
+            self.check_found(&found)?;
         }
-        if let Some(through) = self.syncing {
-            let whole = self.durable + rng.below(through - self.durable + 1);
-            self.write(whole);
-            if whole < through
-                && let Some(Persist::Append { mut entries, .. }) = self.waiting.pop_front()
-            {
-                entries.truncate(rng.index(entries.len() + 1));
-                let commit = Index(0);
-                self.write_one(Persist::Append { entries, commit });
+        Ok(found)
+    }
+
+    fn lie_at_start(&self, found: &mut Image) {
+        if self.lies.stale_tail && found.base() == self.image.base() {
+            found.log = self.image.log.clone();
+        }
+        if self.lies.tail_lost && !found.log.is_empty() {
+            found.log.truncate(found.log.last());
+        }
+        if self.lies.state_lost && self.former_state.0 >= found.last_term() {
+            (found.log.term, found.log.vote) = self.former_state;
+        }
+    }
+}
+
+/// What a recovery may find.
+impl Disk {
+    /// Compares what the recovery has found with what was durable and what was under way.
+    fn check_found(&self, found: &Image) -> Result<(), String> {
+        let is_wiped = found.id == PeerId::NONE && found.last() == 0;
+        if self.is_wiping && is_wiped {
+            return Ok(());
+        }
+        let expected = &self.image;
+        let is_id = found.id == expected.id || Some(found.id) == self.pending_id;
+        if !is_id || found.incarnation != expected.incarnation {
+            return Err(format!(
+                "id {:?} and number {:x} are found, not {:?} and {:x}",
+                found.id, found.incarnation, expected.id, expected.incarnation
+            ));
+        }
+        let state = (found.log.term, found.log.vote);
+        let states = self.states.iter().map(|s| (s.term, s.vote));
+        if state != (expected.log.term, expected.log.vote) && states.into_iter().all(|s| s != state)
+        {
+            return Err(format!(
+                "term and vote {state:?} are found, not {:?}",
+                (expected.log.term, expected.log.vote)
+            ));
+        }
+        self.check_snapshot(found)?;
+        self.check_entries(found)
+    }
+
+    /// The snapshot is the newest that was durable, or one that was under way.
+    fn check_snapshot(&self, found: &Image) -> Result<(), String> {
+        let expected = &self.image;
+        let mut known: Vec<_> = expected
+            .snapshots
+            .iter()
+            .map(|s| place_of(&s.meta))
+            .collect();
+        for under_way in &self.reports {
+            let SnapshotReport { meta, report } = &under_way.what;
+            known.extend(meta.as_ref().map(place_of));
+            if let SnapshotIn::Installed { meta, .. } = report {
+                known.push(place_of(meta));
             }
         }
-        self.image.follow_snapshot();
-        self.image.start_behind_snapshot();
-        if self.lies.tail_lost && !self.image.log.is_empty() {
-            self.image.log.truncate(self.image.log.last());
+        known.extend(self.cut_off);
+        let base = found.newest().map(|s| place_of(&s.meta));
+        let is_known = base.is_none_or(|base| known.contains(&base));
+        if is_known && found.base() >= expected.base() {
+            return Ok(());
         }
-        if self.lies.state_lost && self.former_state.0 >= self.image.last_term() {
-            (self.image.log.term, self.image.log.vote) = self.former_state;
-        }
-        if self.lies.no_directory && self.image.snapshots.len() == 1 && self.image.log.is_empty() {
-            self.image.snapshots.clear();
-            self.image.log.start_after(0);
-        }
-        self.image
+        Err(format!(
+            "the snapshot {base:?} is found, of {known:?}, in use up to {}",
+            expected.base()
+        ))
     }
+
+    /// The entries after the snapshot are those that were durable, changed by a beginning of the
+    /// records that were under way. The commit mark is not lower than the durable one.
+    fn check_entries(&self, found: &Image) -> Result<(), String> {
+        let mut log = self.image.log.clone();
+        let commit_min = log.commit;
+        let mut commit_max = log.commit;
+        let mut under_way = VecDeque::new();
+        for op in &self.waiting {
+            match op {
+                Persist::Append { entries, commit } => {
+                    commit_max = commit_max.max(*commit);
+                    let one = |entry: &Entry| Persist::Append {
+                        entries: vec![entry.clone()],
+                        commit: Index(0),
+                    };
+                    under_way.extend(entries.iter().map(one));
+                }
+                Persist::Mark { commit } => commit_max = commit_max.max(*commit),
+                Persist::Installed { .. } | Persist::Repair(_) => under_way.push_back(op.clone()),
+                Persist::Release { .. } => {}
+            }
+        }
+        let base = found.newest().map(|s| s.meta.clone());
+        let entries = found.entries();
+        loop {
+            if is_same(&expected_entries(&log, base.as_ref()), &entries) {
+                break;
+            }
+            let Some(op) = under_way.pop_front() else {
+                return Err(format!(
+                    "entries {:?} are found after {}, not {:?} and {} records under way",
+                    places_of(&entries),
+                    found.base(),
+                    places_of(&expected_entries(&self.image.log, base.as_ref())),
+                    self.waiting.len()
+                ));
+            };
+            log.apply(op);
+        }
+        // A recovery that goes on from a leader's snapshot records that it is committed.
+        let commit = found.log.commit.0.max(found.base());
+        if commit < commit_min.0 || commit > commit_max.0.max(found.base()) {
+            return Err(format!(
+                "the commit mark {} is found, not {} to {}",
+                found.log.commit.0, commit_min.0, commit_max.0
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The entries that recovery makes of a log after a snapshot. A log that neither contains the last
+/// entry of the snapshot nor begins after it is dropped.
+fn expected_entries(log: &DurableLog, base: Option<&SnapshotMeta>) -> Vec<Entry> {
+    let Some(base) = base else {
+        return log.entries_after(0);
+    };
+    let is_after = log.is_empty() || log.first() > base.index.0;
+    let at_base = log.get(base.index.0).map(|r| r.entry.term);
+    if is_after || at_base == Some(base.term) {
+        return log.entries_after(base.index.0);
+    }
+    Vec::new()
+}
+
+/// Whether two lists hold the same entries. A damaged body is not compared.
+fn is_same(expected: &[Entry], found: &[Entry]) -> bool {
+    let body = |entry: &Entry| body_hash(&entry.body);
+    expected.len() == found.len()
+        && expected.iter().zip(found).all(|(e, f)| {
+            let is_body_same = body(e) == body(f) || body(e).is_none();
+            (e.index, e.term) == (f.index, f.term) && is_body_same
+        })
+}
+
+fn places_of(entries: &[Entry]) -> Vec<(u64, u64)> {
+    entries.iter().map(|e| (e.index.0, e.term.0)).collect()
 }

@@ -11,6 +11,7 @@ mod duties;
 pub mod faults;
 mod healing;
 mod http;
+mod image;
 pub mod ledger;
 mod model;
 mod nemesis;

@@ -4,14 +4,14 @@
 use super::cluster::{
     Asker, Ev, Phase, Place, Running, World, client_url, name_of, peer_url, voters_at,
 };
-use super::disk::{Held, Image};
 use super::http::Front;
+use super::image::{Held, Image};
 use super::params::Blow;
 use super::truth::violation;
-use tern::core::machine::{Op, Space};
+use tern::core::machine::Op;
 use tern::core::raft::PeerId;
-use tern::core::raft::room::{CLIENT_RESERVE_BYTES, FREE_BYTES_MAX};
-use tern::core::timer::Now;
+use tern::core::raft::room::CLIENT_RESERVE_BYTES;
+use tern_support::sim_fs::Fault;
 
 /// And how long the first members may take to come together.
 const SETUP_MAX: u64 = 200;
@@ -91,6 +91,10 @@ impl World {
         self.equal_since_us = self.now_us;
         self.net.heal();
         for slot in 0..self.hosts.len() {
+            self.set_full(slot, false);
+            if let Some(image) = self.image(slot) {
+                image.fs.plan_nothing();
+            }
             let host = &mut self.hosts[slot];
             host.slow_until_us = 0;
             host.paused_until_us = host.paused_until_us.min(self.now_us);
@@ -98,7 +102,6 @@ impl World {
                 Place::Down(_) => self.start(slot),
                 Place::Empty | Place::Up(_) => {}
             }
-            self.set_full(slot, false);
         }
     }
 
@@ -158,14 +161,12 @@ impl World {
                 self.net.clog(slot, to, until);
             }
             Blow::SlowDisk => self.hosts[slot].slow_until_us = soon(self),
-            Blow::FullDisk => {
-                let full = !self.hosts[slot].full;
-                self.set_full(slot, full);
-            }
+            Blow::FullDisk => self.fill_disk(slot),
             Blow::ClockStep => {
                 let step = self.rng.below(20_000_000_000) as i64 - 10_000_000_000;
                 self.hosts[slot].wall_off_ns += step;
             }
+            Blow::DiskFault => self.plan_disk_fault(slot),
             Blow::Damage => self.damage(slot),
             Blow::LoseData => self.lose_data(slot),
             Blow::OldCopy => self.old_copy(slot),
@@ -210,28 +211,42 @@ impl World {
         }
     }
 
-    fn set_full(&mut self, slot: usize, full: bool) {
-        if self.hosts[slot].full != full && self.is_up(slot) {
-            self.hosts[slot].full = full;
-            let epoch = self.hosts[slot].epoch;
-            self.input(slot, epoch, |world, run, now| {
-                world.report_room(slot, run, now);
-            });
-        } else if !full {
-            self.hosts[slot].full = false;
+    /// One of the next calls of the disk fails.
+    fn plan_disk_fault(&mut self, slot: usize) {
+        let faults = [Fault::Cut, Fault::Cut, Fault::Fail, Fault::Full];
+        let fault = *self.rng.pick(&faults);
+        let at = 1 + self.rng.below(80);
+        if let Some(image) = self.image(slot) {
+            image.fs.plan(at, fault);
         }
     }
 
-    /// Reports the room of a host. A full disk takes what is left of a segment: now more than what
-    /// clients' entries leave free, now nothing.
-    pub fn report_room(&mut self, slot: usize, run: &mut Running, now: Now) {
-        let is_full = self.hosts[slot].full;
+    /// The disk of a machine becomes full, or has room again. Half of those that become full restart
+    /// with what is left of a segment: a start removes the long spares.
+    fn fill_disk(&mut self, slot: usize) {
+        let full = !self.hosts[slot].full;
+        if full && self.rng.chance(500_000) {
+            self.crash_for_a_while(slot);
+            if let Place::Down(image) = &self.hosts[slot].place {
+                image.remove_spares();
+            }
+        }
+        self.set_full(slot, full);
+    }
+
+    /// A full disk has room for a few more bytes: files that exist keep theirs.
+    fn set_full(&mut self, slot: usize, full: bool) {
+        if self.hosts[slot].full == full {
+            return;
+        }
+        self.hosts[slot].full = full;
         let bytes_max = *self.rng.pick(&[1_000, 100_000, 2 * CLIENT_RESERVE_BYTES]);
-        let room = is_full.then(|| self.rng.below(bytes_max));
-        let space = if is_full { Space::Low } else { Space::Ok };
-        run.disk.set_room(room);
-        run.core.on_room(room.unwrap_or(FREE_BYTES_MAX));
-        run.core.on_space(now, space);
+        let room = full.then(|| self.rng.below(bytes_max));
+        if let Some(image) = self.image(slot) {
+            image.fs.set_room(room);
+        }
+        let epoch = self.hosts[slot].epoch;
+        self.input(slot, epoch, |_, _, _| {});
     }
 
     fn ask_removal(&mut self, slot: usize) {
@@ -367,7 +382,7 @@ impl World {
         self.crash_for_a_while(slot);
         if self.rng.chance(250_000)
             && let Place::Down(image) = &mut self.hosts[slot].place
-            && image.lose_newest_snapshot()
+            && image.lose_newest_snapshot(&self.configs[slot])
         {
             self.counts.losses += 1;
             self.trace.note(slot, "snapshot lost", 0, 0, 0);
@@ -401,8 +416,8 @@ impl World {
                 > (voters.len() / 2).saturating_sub(1)
                 || index >= open;
             if safe && let Place::Down(image) = &mut self.hosts[slot].place {
-                image.damage(&mut self.rng, index);
-                self.counts.losses += 1;
+                let is_damaged = image.damage(&mut self.rng, &self.configs[slot], index);
+                self.counts.losses += u64::from(is_damaged);
             }
         }
     }
@@ -486,6 +501,7 @@ impl World {
                 self.truth.promises.on_set_back(copy.id.0);
                 self.hosts[slot].life += 1;
                 self.hosts[slot].place = Place::Down(copy);
+                self.hosts[slot].full = false;
                 let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);
                 self.queue.push(at, Ev::Start { slot });
             }
@@ -493,10 +509,11 @@ impl World {
             // forgotten.
             _ => {
                 let lone = |r: &Running| voters_at(&r.core, r.disk.image.last()).len() < 2;
+                let mut rng = self.rng.fork();
                 self.hosts[slot].copy = self
                     .up(slot)
                     .filter(|r| !lone(r))
-                    .map(|r| r.disk.image.clone());
+                    .and_then(|r| r.disk.copy(&mut rng, &self.configs[slot]));
             }
         }
     }

@@ -18,6 +18,8 @@ pub enum Blow {
     FullDisk,
     ClockStep,
     Damage,
+    /// A power cut, an error or lack of room at one of the next calls of the disk.
+    DiskFault,
     LoseData,
     OldCopy,
     Join,
@@ -27,7 +29,7 @@ pub enum Blow {
     Move,
 }
 
-const BLOWS: [(Blow, u64); 17] = [
+const BLOWS: [(Blow, u64); 18] = [
     (Blow::Crash, 10),
     (Blow::CrashAll, 1),
     (Blow::Stop, 3),
@@ -39,6 +41,7 @@ const BLOWS: [(Blow, u64); 17] = [
     (Blow::FullDisk, 2),
     (Blow::ClockStep, 2),
     (Blow::Damage, 4),
+    (Blow::DiskFault, 6),
     (Blow::LoseData, 3),
     (Blow::OldCopy, 2),
     (Blow::Join, 4),
@@ -85,6 +88,10 @@ pub struct Params {
     pub blows: Vec<(Blow, u64)>,
     /// Followers pass on what only the leader can do.
     pub forward: bool,
+    /// Jobs of the disk are over when they return; otherwise in a later turn.
+    pub in_place: bool,
+    /// Power cuts, errors and lack of room at any call of a recovery, in a million.
+    pub fault_at_start_ppm: u64,
 }
 
 impl Params {
@@ -130,6 +137,8 @@ impl Params {
             down_us_max: election_ms * 1_000 * rng.range(1, 8),
             blows,
             forward: rng.chance(330_000),
+            in_place: rng.chance(330_000),
+            fault_at_start_ppm: *rng.pick(&[0, 100_000, 300_000]),
         }
     }
 

@@ -3,7 +3,7 @@
 //! A leader counts an acknowledged entry from then on, and a candidate counts a vote. So the member
 //! must keep both over every restart of its own disk. Only a leader of a later term may replace an
 //! acknowledged entry. Start at `Promises::on_acknowledged` and `Promises::on_found`.
-use super::disk::{Held, Image};
+use super::image::{Held, Image};
 use super::truth::{Checked, MemLog, violation};
 use std::collections::{BTreeMap, BTreeSet};
 use tern::core::raft::{AppendAnswer, Entry, Message, PeerId, Rpc};

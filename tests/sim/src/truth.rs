@@ -4,7 +4,7 @@
 //!
 //! All checks look only at what changed. A check that fails leaves a `Violation`; the first one
 //! ends the run. Start at `Truth::on_appended` and `Truth::on_commit`.
-use super::disk::{Held, Image};
+use super::image::{Held, Image};
 use super::model::Model;
 use super::promises::Promises;
 use std::collections::BTreeMap;

@@ -43,6 +43,8 @@ pub enum Lie {
     Nothing,
     Files,
     Names,
+    /// A sync of a file keeps the first sector of each write.
+    Short,
 }
 
 /// A node of the tree of names.
@@ -78,7 +80,10 @@ impl NameOp {
                 }
             }
             NameOp::Unlink(path) => {
-                names.remove(path);
+                // A folder that is gone takes what was in it along.
+                if names.remove(path) == Some(Node::Folder) {
+                    names.retain(|other, _| !other.starts_with(path));
+                }
             }
         }
     }
@@ -339,13 +344,22 @@ impl Disk {
         self.passed += 1;
         match call {
             Call::Change(number, change) => self.inodes[number].unsynced.push(change),
-            Call::Sync(number) if self.lie != Lie::Files => self.inodes[number].sync(),
+            Call::Sync(number) if self.lie != Lie::Files => {
+                let bytes_max = match self.lie {
+                    Lie::Short => self.sector,
+                    Lie::Nothing | Lie::Files | Lie::Names => usize::MAX,
+                };
+                self.inodes[number].sync(bytes_max);
+            }
             Call::Name(op) => self.unsynced_names.push(op),
             Call::SyncFolder(folder) if self.lie != Lie::Names => {
                 let ops = std::mem::take(&mut self.unsynced_names);
                 for op in ops {
                     if op.folder() == folder {
                         op.apply(&mut self.synced_names);
+                        if let NameOp::Unlink(path) = &op {
+                            self.unsynced_names.retain(|op| op.folder() != path);
+                        }
                     } else {
                         self.unsynced_names.push(op);
                     }
@@ -397,9 +411,15 @@ impl Change {
 }
 
 impl Inode {
-    fn sync(&mut self) {
+    /// Makes the changes durable, of each write at most the first `bytes_max` bytes.
+    fn sync(&mut self, bytes_max: usize) {
         for change in self.unsynced.drain(..) {
-            change.apply(&mut self.synced);
+            match &change {
+                Change::Write(at, bytes) if bytes.len() > bytes_max => {
+                    self.synced.write(*at, &bytes[..bytes_max]);
+                }
+                Change::Write(..) | Change::Length(_) => change.apply(&mut self.synced),
+            }
         }
     }
 

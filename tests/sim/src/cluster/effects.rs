@@ -28,7 +28,14 @@ impl World {
             if let Some(state) = state {
                 run.disk.save_state(state);
             }
+            if !run.disk.has_room_for(&fx.persist) {
+                let text = format!("m{slot} appends more than its log has room for");
+                return violation("room-exceeded", text);
+            }
             run.disk.append(&mut fx.persist, fx.lsn);
+            if let Some(bytes) = fx.wanted_room_bytes.take() {
+                run.disk.want_room(bytes);
+            }
         }
         self.check_reports(slot, &fx.facts)?;
         let before = run.seen;
@@ -37,6 +44,10 @@ impl World {
             check_changes(run)?;
         }
         self.look(slot, run, &before, fx)?;
+        if run.disk.has_failed() {
+            // The process ends at once: nothing leaves it any more.
+            return Ok(());
+        }
         let times = (
             &self.p,
             self.now_us,
@@ -180,13 +191,17 @@ impl World {
     /// Carries out an order, but for the wipe, which `carry_out` ends with, and for the end of the
     /// process, which `finish_turn` sees to.
     fn carry_order(&mut self, slot: usize, run: &mut Running, order: Order) {
-        let kept = &mut run.disk.image.standby;
-        let was_standby = kept.as_ref().is_some_and(|info| info.running);
+        let was_standby = run
+            .disk
+            .image
+            .standby
+            .as_ref()
+            .is_some_and(|info| info.running);
         match order {
             Order::KeepId(id) => {
                 self.counts.switches += u64::from(was_standby);
                 self.trace.note(slot, "let in", id.0, 0, 0);
-                run.disk.image.id = id;
+                run.disk.keep_id(id);
                 self.ids.insert(id.0, slot);
             }
             Order::KeepStandbyInfo { info, gives_up_log } => {
@@ -196,7 +211,7 @@ impl World {
                     self.trace
                         .note(slot, "stands by", run.seen.id, leaves, known);
                 }
-                *kept = Some(info);
+                run.disk.keep_standby(&info, gives_up_log);
             }
             Order::Fail(why) => {
                 // No data directory is copied in the simulator.
@@ -206,25 +221,28 @@ impl World {
                 }
                 self.trace.note(slot, "gives up", why.len() as u64, 0, 0);
             }
-            Order::FollowMembers | Order::Wipe | Order::Found | Order::Stop => {}
+            Order::FollowMembers => {
+                let members = run.core.configuration();
+                if !members.members.is_empty() {
+                    run.disk.keep_configuration(run.core.cluster(), members);
+                }
+            }
+            Order::Wipe | Order::Found | Order::Stop => {}
         }
     }
 
     /// What this machine holds is of no use any more: its log is wiped, and its directory gets a
     /// new number.
     fn start_over(&mut self, slot: usize, run: &mut Running) -> Checked {
-        let mut blank = Image {
-            standby: run.disk.image.standby.take(),
-            ..self.blank()
-        };
+        let now = self.now_of(slot, run.mono_off_us);
         let (id, former) = (run.disk.image.id.0, run.disk.image.incarnation);
         self.truth.promises.on_wiped(id, former);
+        let Some(mut incarnation) = run.disk.start_over() else {
+            return Ok(());
+        };
         if self.plant.lies.incarnation_kept {
-            blank.incarnation = former;
+            incarnation = former;
         }
-        let incarnation = blank.incarnation;
-        let now = self.now_of(slot, run.mono_off_us);
-        run.disk = Disk::new(blank, self.hosts[slot].lies);
         run.log = MemLog::default();
         run.core.on_wiped(now, incarnation);
         run.seen = seen_of(&run.core);
@@ -265,40 +283,15 @@ impl World {
         true
     }
 
+    /// Carries out an order about snapshot files. A report follows later; a job that is done in place
+    /// is reported soon.
     fn carry_snapshot(&mut self, slot: usize, run: &mut Running, out: SnapshotOut) {
-        let epoch = self.hosts[slot].epoch;
-        let soon = self.now_us + self.rng.range(self.p.sync_us_min, self.p.sync_us_max * 3);
-        match out {
-            SnapshotOut::Begin(meta) => run.disk.begin_snapshot(meta),
-            SnapshotOut::Chunk(piece) => run.disk.snapshot_chunk(&piece),
-            SnapshotOut::Finish => {
-                run.disk.finish_snapshot();
-                self.queue.push(soon, Ev::Saved { slot, epoch });
-            }
-            SnapshotOut::Abandon => run.disk.abandon_snapshot(),
-            SnapshotOut::Read { to, index, offset } => {
-                let (to, index) = (to.0, index.0);
-                self.queue.push(
-                    soon,
-                    Ev::Piece {
-                        slot,
-                        epoch,
-                        to,
-                        index,
-                        offset,
-                    },
-                );
-            }
-            SnapshotOut::Receive {
-                meta,
-                offset,
-                data,
-                done,
-            } => {
-                if run.disk.receive(meta, offset, &data, done) {
-                    self.queue.push(soon, Ev::Received { slot, epoch });
-                }
-            }
+        let (min, max) = (self.p.sync_us_min, self.p.sync_us_max * 3);
+        let soon = self.now_us + self.rng.range(min, max);
+        let after_us = if self.p.in_place { self.now_us } else { soon };
+        if run.disk.snapshot(out) {
+            let epoch = self.hosts[slot].epoch;
+            self.queue.push(after_us, Ev::Reported { slot, epoch });
         }
     }
 

@@ -1,5 +1,15 @@
 //! Processes that start from what their disks hold, and crash.
 use super::*;
+use tern_support::sim_fs::Fault;
+
+/// What a recovery has opened.
+struct Opened {
+    disk: Disk,
+    recovered: Recovered,
+    standby: Option<StandbyInfo>,
+    /// The peer URLs in `standby_info`.
+    known: Vec<Box<str>>,
+}
 
 impl World {
     /// A machine starts from what its disk holds.
@@ -14,16 +24,29 @@ impl World {
         let mono_off_us = self.rng.below(1_000_000_000);
         let now = self.now_of(slot, mono_off_us);
         let seed = self.rng.next_u64();
-        let log = MemLog::of(&image);
+        let Some(opened) = self.open_disk(slot, image) else {
+            return;
+        };
+        let image = &opened.disk.image;
+        let log = MemLog::of(image);
         self.trace
             .note(slot, "start", image.id.0, image.last(), image.log.commit.0);
-        let disk = Disk::new(image, self.hosts[slot].lies);
-        let found = self.truth.on_found(&disk.image);
+        let found = self.truth.on_found(image);
         self.fail(found);
         if self.violation.is_some() {
             return;
         }
-        let core = self.recover(slot, &disk.image, seed, now);
+        let Opened {
+            disk,
+            recovered,
+            standby,
+            known,
+        } = opened;
+        let search = Search {
+            known,
+            ..self.search()
+        };
+        let core = self.recover(slot, (recovered, standby), search, seed, now);
         let log_end = log.last();
         let mut run = Box::new(Running {
             core,
@@ -37,9 +60,6 @@ impl World {
             wake_us: u64::MAX,
             links: BTreeMap::new(),
         });
-        if self.hosts[slot].full {
-            self.report_room(slot, &mut run, now);
-        }
         run.seen = seen_of(&run.core);
         let (from, to) = (run.log.base + 1, run.seen.commit);
         let started = self.check_commit(slot, &run, "durable-commit", (from, to));
@@ -56,59 +76,116 @@ impl World {
         self.finish_turn(slot);
     }
 
-    fn recover(&self, slot: usize, image: &Image, seed: u64, now: Now) -> Machine {
-        let newest = image.newest();
-        let behind = newest.map_or(0, |s| s.meta.index.0);
-        let recovered = Recovered {
-            term: image.log.term,
-            vote: image.log.vote,
-            id: Some(image.id).filter(|id| *id != PeerId::NONE),
-            incarnation: image.incarnation,
-            snapshot: newest.map(|s| (s.meta.clone(), self.restore(s))),
-            snapshot_bytes: newest.map_or(0, |s| s.bytes.len() as u64),
-            entries: image.log.entries_after(behind),
-            commit: image.log.commit,
-        };
-        let known = image
-            .standby
-            .iter()
-            .flat_map(|info| &info.cluster)
-            .map(|m| m.peer_url.clone());
-        let (settings, search) = (
-            self.settings(slot),
-            Search {
-                known: known.collect(),
-                ..self.search()
-            },
-        );
-        let standby = image.standby.clone().filter(|info| info.running);
-        match standby {
-            Some(info) if image.id.0 == 0 => {
-                Machine::stand_by(settings, recovered, info, search, seed, now)
+    /// Opens the disk of a machine. Now and then it fails at one of its calls. `None`: the machine
+    /// stays down, and starts again later.
+    fn open_disk(&mut self, slot: usize, image: Image) -> Option<Opened> {
+        let config = &self.configs[slot];
+        let fs = image.fs.clone();
+        let founds = self.ids.is_empty();
+        let is_faulty = self.phase == Phase::Faults && self.rng.chance(self.p.fault_at_start_ppm);
+        if is_faulty {
+            let fault = *self
+                .rng
+                .pick(&[Fault::Cut, Fault::Cut, Fault::Fail, Fault::Full]);
+            fs.plan(1 + self.rng.below(60), fault);
+        }
+        let lies = self.hosts[slot].lies;
+        let (mut real, mut recovered) = match RealDisk::open_on(fs.clone(), config, !founds) {
+            Ok(opened) => opened,
+            Err(_) if is_faulty || self.hosts[slot].full => {
+                let fs = fs.cut_power(&mut self.rng);
+                let found = Image::read(&fs, config);
+                self.stay_down(slot, &image, found);
+                return None;
             }
-            _ if image.id.0 == 0 => Machine::find(settings, recovered, search, seed),
-            _ => {
+            Err(text) => {
+                let text = format!("m{slot} does not start: {text}");
+                self.fail(violation("recovery-refuses", text));
+                return None;
+            }
+        };
+        if lies.are_told_at_start() {
+            (recovered.term, recovered.vote) = (image.log.term, image.log.vote);
+            recovered.entries = image.entries();
+        }
+        let standby = real.take_standby();
+        let known = real.take_peers();
+        let found = Image::of(&fs, &recovered, standby.clone());
+        if founds {
+            let meta = found.newest().map(|s| s.meta.clone());
+            self.truth.found(&meta.expect("a founder has a snapshot"));
+            self.ids.insert(found.id.0, slot);
+        } else {
+            self.check_found_again(slot, &image, &found);
+        }
+        Some(Opened {
+            disk: Disk::new(found, real, lies, !self.p.in_place),
+            recovered,
+            standby,
+            known,
+        })
+    }
+
+    /// A start has failed. A recovery that is cut off or fails loses nothing.
+    fn stay_down(&mut self, slot: usize, image: &Image, found: Result<Image, String>) {
+        self.trace.note(slot, "start fails", 0, 0, 0);
+        match found {
+            Ok(found) => {
+                self.check_found_again(slot, image, &found);
+                self.hosts[slot].place = Place::Down(found);
+                let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);
+                self.queue.push(at, Ev::Start { slot });
+            }
+            Err(text) => {
+                let text = format!("m{slot}, after a start that was cut off: {text}");
+                self.fail(violation("recovery-refuses", text));
+            }
+        }
+    }
+
+    /// A second recovery finds what the first one has found. A directory that holds nothing may get
+    /// another number. A snapshot that could not be read once is set aside, and the one before it
+    /// used.
+    fn check_found_again(&mut self, slot: usize, first: &Image, second: &Image) {
+        if first.id == PeerId::NONE || self.hosts[slot].lies.are_told_at_start() {
+            return;
+        }
+        let is_same = (first.id, first.incarnation) == (second.id, second.incarnation)
+            && (first.log.term, first.log.vote) == (second.log.term, second.log.vote)
+            && (first.last(), first.last_term()) == (second.last(), second.last_term())
+            && second.base() <= first.base()
+            && first.entries() == second.log.entries_after(first.base());
+        if !is_same {
+            let text = format!(
+                "m{slot} finds {} in term {}, then {} in term {}",
+                first.last(),
+                first.log.term.0,
+                second.last(),
+                second.log.term.0
+            );
+            self.fail(violation("recovery-differs", text));
+        }
+    }
+
+    fn recover(
+        &self,
+        slot: usize,
+        (recovered, standby): (Recovered, Option<StandbyInfo>),
+        search: Search,
+        seed: u64,
+        now: Now,
+    ) -> Machine {
+        let settings = self.settings(slot);
+        match standby {
+            Some(info) => Machine::stand_by(settings, recovered, info, search, seed, now),
+            None if recovered.id.is_none() => Machine::find(settings, recovered, search, seed),
+            None => {
                 let mut core = Machine::recover(settings, recovered, seed, now);
                 core.begin_place_checks(now, search)
                     .expect("a machine keeps its name");
                 core
             }
         }
-    }
-
-    /// The key space that a snapshot file holds.
-    pub(super) fn restore(&self, snapshot: &Snapshot) -> Store {
-        let limits = HistoryLimits {
-            events: self.p.history_events,
-            bytes: HISTORY_BYTES_MAX,
-        };
-        let mut restore = Restore::new(limits);
-        for piece in pieces(&snapshot.bytes) {
-            restore
-                .chunk(piece)
-                .expect("the disk keeps snapshots as they are");
-        }
-        restore.finish().expect("the disk keeps snapshots whole")
     }
 
     /// The process is gone; its disk keeps what a crash leaves.
@@ -121,7 +198,18 @@ impl World {
         self.counts.crashes += 1;
         let id = run.seen.id;
         self.end_links(slot, &run);
-        let image = run.disk.crash(&mut self.rng);
+        let former = (run.disk.image.id, run.disk.image.incarnation);
+        let image = match run.disk.crash(&mut self.rng, &self.configs[slot]) {
+            Ok(image) => image,
+            Err(text) => {
+                let text = format!("m{slot} crashes: {text}");
+                return self.fail(violation("recovery-differs", text));
+            }
+        };
+        if image.id == PeerId::NONE && former.0 != PeerId::NONE {
+            self.truth.promises.on_wiped(former.0.0, former.1);
+            self.hosts[slot].copy = None;
+        }
         self.trace
             .note(slot, "crash", id, image.last(), image.log.commit.0);
         self.hosts[slot].place = Place::Down(image);

@@ -2,6 +2,7 @@
 //! `finish_turn`, the simulator's version of the reactor's turn.
 use super::*;
 use tern::core::peers::LinkEvent;
+use tern::core::raft::SnapshotMeta;
 
 impl World {
     /// The next thing happens. False when nothing is left to happen.
@@ -39,21 +40,11 @@ impl World {
             } => self.input(slot, epoch, |_, run, now| {
                 on_synced(run, now, is_state, took_us);
             }),
-            Ev::Saved { slot, epoch } => {
+            Ev::Reported { slot, epoch } => {
                 self.input(slot, epoch, |world, run, now| {
-                    world.on_saved(slot, run, now)
+                    world.on_reported(slot, run, now);
                 });
             }
-            Ev::Received { slot, epoch } => self.input(slot, epoch, World::on_received),
-            Ev::Piece {
-                slot,
-                epoch,
-                to,
-                index,
-                offset,
-            } => self.input(slot, epoch, |world, run, now| {
-                world.on_piece(slot, run, now, (PeerId(to), Index(index), offset));
-            }),
             Ev::Wake { slot, epoch } => self.input(slot, epoch, |world, run, now| {
                 if run.wake_us <= world.now_us {
                     run.wake_us = u64::MAX;
@@ -80,43 +71,52 @@ impl World {
         }
     }
 
-    fn on_saved(&mut self, slot: usize, run: &mut Running, now: Now) {
-        let (index, bytes, older) = run.disk.end_snapshot();
-        self.counts.snapshots += 1;
-        self.trace
-            .note(slot, "snapshot saved", index.0, bytes, older.0);
-        let saved = SnapshotIn::Saved {
-            index,
-            bytes,
-            older,
+    /// A report about a snapshot file.
+    fn on_reported(&mut self, slot: usize, run: &mut Running, now: Now) {
+        let Some(mut report) = run.disk.end_report() else {
+            return;
         };
-        run.core.on_snapshot(now, saved);
-    }
-
-    /// A piece of a snapshot has been read for a peer.
-    fn on_piece(&mut self, slot: usize, run: &mut Running, now: Now, piece: (PeerId, Index, u64)) {
-        let (to, index, offset) = piece;
-        let bytes_max = 400 + self.rng.index(4_000) + 4 * self.p.big_bytes;
-        let data = run.disk.read_snapshot(index, offset, bytes_max);
-        let read = data.as_ref().map_or(0, |d| d.0.len() as u64);
-        self.trace
-            .note(slot, "read snapshot", index.0, offset, read);
-        let read = SnapshotIn::Read {
-            to,
-            index,
-            offset,
-            data,
-        };
-        run.core.on_snapshot(now, read);
+        match &mut report {
+            SnapshotIn::Saved {
+                index,
+                bytes,
+                older,
+            } => {
+                self.counts.snapshots += 1;
+                self.trace
+                    .note(slot, "snapshot saved", index.0, *bytes, older.0);
+            }
+            SnapshotIn::Read {
+                index,
+                offset,
+                data,
+                ..
+            } => {
+                // Shorter pieces than the disk reads: a snapshot then takes several.
+                let bytes_max = 400 + self.rng.index(4_000) + 4 * self.p.big_bytes;
+                if let Some((bytes, is_last)) = data
+                    && bytes.len() > bytes_max
+                {
+                    *bytes = bytes[..bytes_max].into();
+                    *is_last = false;
+                }
+                let read = data.as_ref().map_or(0, |d| d.0.len() as u64);
+                self.trace
+                    .note(slot, "read snapshot", index.0, *offset, read);
+            }
+            SnapshotIn::Installed { meta, .. } => self.on_received(run, meta),
+            SnapshotIn::Refused | SnapshotIn::Failed | SnapshotIn::NoRoom => {
+                self.trace.note(slot, "snapshot fails", 0, 0, 0);
+            }
+        }
+        run.core.on_snapshot(now, report);
     }
 
     /// The slot whose pause holds this up.
     fn held_up(&self, ev: &Ev) -> Option<usize> {
         let (Ev::Deliver { slot, .. }
         | Ev::Synced { slot, .. }
-        | Ev::Saved { slot, .. }
-        | Ev::Received { slot, .. }
-        | Ev::Piece { slot, .. }
+        | Ev::Reported { slot, .. }
         | Ev::Wake { slot, .. }
         | Ev::Turn { slot, .. }
         | Ev::Link { slot, .. }) = ev
@@ -147,12 +147,7 @@ impl World {
         self.finish_turn(slot);
     }
 
-    fn on_received(&mut self, run: &mut Running, now: Now) {
-        let Some(snapshot) = run.disk.end_receive() else {
-            return;
-        };
-        let (meta, bytes) = (snapshot.meta.clone(), snapshot.bytes.len() as u64);
-        let store = Box::new(self.restore(snapshot));
+    fn on_received(&mut self, run: &Running, meta: &SnapshotMeta) {
         if run.log.term(meta.index.0) != Some(meta.term.0) {
             // From now on a start uses the snapshot, and drops a log that conflicts with it.
             let from = meta.index.0 + 1;
@@ -161,8 +156,6 @@ impl World {
             self.fail(checked);
         }
         self.counts.installs += 1;
-        run.core
-            .on_snapshot(now, SnapshotIn::Installed { meta, store, bytes });
     }
 
     fn on_deliver(&mut self, slot: usize, (to, from): (u64, u64), connection: u64, bytes: &[u8]) {
@@ -275,26 +268,44 @@ impl World {
         let mut fx = std::mem::take(&mut self.fx);
         self.voted_for = None;
         let mut stopped = false;
-        for _ in 0..2 {
+        for is_first in [true, false] {
             fx.clear();
             run.core.advance(now, &mut fx);
             let ends = |order: &Order| matches!(order, Order::Stop | Order::Fail(_));
             stopped |= fx.orders.iter().any(ends);
             let done = self.carry_out(slot, &mut run, &mut fx);
             self.fail(done);
-            self.maybe_sync(slot, &mut run);
+            if is_first || !self.p.in_place {
+                self.maybe_sync(slot, &mut run, now);
+            }
+            if let Some(space) = run.disk.poll_space(now.mono_us) {
+                run.core.on_space(now, space);
+            }
+            if let Some(free_bytes) = run.disk.poll_room() {
+                run.core.on_room(free_bytes);
+            }
+            if run.disk.has_failed() {
+                self.trace.note(slot, "disk fails", 0, 0, 0);
+                stopped = true;
+                break;
+            }
         }
         self.fx = fx;
         run.ended = run.log.last();
         run.contact.end_turn();
         self.heard_appends.end_turn();
-        if let Some(due) = run.core.next_deadline() {
+        let dues = [run.core.next_deadline(), run.disk.next_deadline()];
+        if let Some(due) = dues.into_iter().flatten().min() {
             let at = due.saturating_sub(run.mono_off_us).max(self.now_us);
             if at < run.wake_us {
                 run.wake_us = at;
                 let epoch = self.hosts[slot].epoch;
                 self.queue.push(at, Ev::Wake { slot, epoch });
             }
+        }
+        if self.p.in_place && run.disk.has_work() {
+            let epoch = self.hosts[slot].epoch;
+            self.queue.push(self.now_us + 1, Ev::Turn { slot, epoch });
         }
         if run.core.wants_turn() {
             let epoch = self.hosts[slot].epoch;
@@ -315,33 +326,29 @@ impl World {
         }
     }
 
-    /// Starts the syncs of term and vote and of the log: neither waits for the other, except that
-    /// entries wait for their term.
-    fn maybe_sync(&mut self, slot: usize, run: &mut Running) {
+    /// Starts a job of the disk. Term and vote are reported before the log, each when it is durable:
+    /// at once, or in a later turn.
+    fn maybe_sync(&mut self, slot: usize, run: &mut Running, now: Now) {
+        let (has_state, has_log) = run.disk.start_job(now.mono_us);
         let epoch = self.hosts[slot].epoch;
-        if run.disk.start_state_sync() {
+        let mut ends_us = self.now_us;
+        for is_state in [true, false] {
+            if !(if is_state { has_state } else { has_log }) {
+                continue;
+            }
             let took_us = self.sync_us(slot);
-            self.queue.push(
-                self.now_us + took_us,
-                Ev::Synced {
-                    slot,
-                    epoch,
-                    is_state: true,
-                    took_us,
-                },
-            );
-        }
-        if run.disk.start_sync() {
-            let took_us = self.sync_us(slot);
-            self.queue.push(
-                self.now_us + took_us,
-                Ev::Synced {
-                    slot,
-                    epoch,
-                    is_state: false,
-                    took_us,
-                },
-            );
+            if self.p.in_place {
+                on_synced(run, now, is_state, took_us);
+                continue;
+            }
+            ends_us += took_us;
+            let synced = Ev::Synced {
+                slot,
+                epoch,
+                is_state,
+                took_us,
+            };
+            self.queue.push(ends_us, synced);
         }
     }
 
