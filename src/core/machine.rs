@@ -229,7 +229,11 @@ impl Machine {
     /// A raft message arrived over the link to `from`.
     pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
         if let MachineMode::Member(member) = &mut self.mode {
+            let before = member.replica.raft().progress();
             member.on_message(now, from, message);
+            if member.replica.raft().progress() != before {
+                self.common.peers.on_progress(from);
+            }
         }
         self.check_invariants();
     }

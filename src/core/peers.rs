@@ -559,9 +559,10 @@ impl Peers {
         }
     }
 
-    /// The log here has grown, or a snapshot that is received: what peers have sent was of use.
-    pub fn on_progress(&mut self) {
-        for peer in self.peers.values_mut() {
+    /// A message of this peer has made the log here grow, or the snapshot that is received: what the
+    /// peer has sent was of use.
+    pub fn on_progress(&mut self, from: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&from) {
             peer.spent_bytes = 0;
         }
     }

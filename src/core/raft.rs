@@ -812,6 +812,14 @@ impl Raft {
         self.log.durable()
     }
 
+    /// How far this member has come with what peers send: the last entry with its term, and the
+    /// bytes of the snapshot that is being received. A message that changes none of it has led
+    /// nowhere.
+    pub fn progress(&self) -> (Index, Term, u64) {
+        let bytes = self.incoming.received_bytes();
+        (self.log.last_index(), self.log.last_term(), bytes)
+    }
+
     /// The number of the last record of the log that was handed to the disk.
     pub fn lsn(&self) -> Lsn {
         self.gate.last_record()

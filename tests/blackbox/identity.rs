@@ -39,7 +39,7 @@ fn peer_url(server: &Server) -> String {
 /// The copy of a member's data directory is started at another address while the original runs: the
 /// copy exits, and the original stays the member.
 #[test]
-fn a_copied_data_directory() {
+fn protocol_09_a_copied_data_directory() {
     let mut servers = cluster(3, &[]);
     put(&servers, "a", "1");
     let name = servers[2].name.clone();
@@ -64,7 +64,7 @@ fn a_copied_data_directory() {
 
 /// All machines come back with other addresses, each with a list of the new ones.
 #[test]
-fn all_addresses_change() {
+fn protocol_10_all_addresses_change() {
     let mut servers = cluster(3, &[]);
     put(&servers, "a", "1");
     all_show(&servers, "1");
@@ -97,7 +97,7 @@ fn all_addresses_change() {
 
 /// Two members exchange their addresses, while the third one runs.
 #[test]
-fn two_members_exchange_their_addresses() {
+fn protocol_10_two_members_exchange_their_addresses() {
     let mut servers = cluster(3, &[]);
     put(&servers, "a", "1");
     all_show(&servers, "1");
@@ -126,7 +126,7 @@ fn two_members_exchange_their_addresses() {
 /// A machine of another cluster has the address of a member that is gone. The member's cluster dials
 /// it, and neither log grows with that.
 #[test]
-fn a_machine_of_another_cluster_at_a_members_address() {
+fn protocol_08_a_machine_of_another_cluster_at_a_members_address() {
     let mut servers = cluster(3, &[]);
     put(&servers, "a", "1");
     let gone = servers.pop().expect("three");
@@ -156,7 +156,7 @@ fn a_machine_of_another_cluster_at_a_members_address() {
 
 /// A stranger that keeps asking gets a code and nothing else, and few lines of the log.
 #[test]
-fn a_stranger_at_the_peer_port() {
+fn protocol_08_a_stranger_at_the_peer_port() {
     let server = Server::start(&[]);
     let before = server.log().lines().count();
     let hello = "from=7; process=1; incarnation=1; cluster=5; name=%1b%5b2J; \

@@ -9,6 +9,7 @@ mod cluster;
 mod discovery;
 mod finder;
 mod forward;
+mod links;
 mod listings;
 mod lookout;
 mod rig;

@@ -9,7 +9,7 @@ use crate::core::peers::{
 };
 use crate::core::raft::{PeerId, Rpc};
 use crate::core::random::splitmix64;
-use crate::core::seam::{Fact, Order, Outputs, Settings, SnapshotOut};
+use crate::core::seam::{Fact, Order, Outputs, Settings};
 use crate::core::timer::Now;
 
 /// Mixed into the seed, so that process numbers differ from other numbers drawn from that seed.
@@ -104,7 +104,7 @@ impl Machine {
     // -- outputs
 
     /// Called after each `advance`: `peers` learns this machine's id, the members, and from the
-    /// outputs which notices leave and whether data of the cluster has arrived.
+    /// outputs which notices leave.
     pub(super) fn follow_place(&mut self, now: Now, outputs: &mut Outputs) {
         let peers = &mut self.common.peers;
         let raft = match &mut self.mode {
@@ -120,10 +120,6 @@ impl Machine {
             if matches!(message.rpc, Rpc::Removed { .. }) {
                 peers.on_notice(*to);
             }
-        }
-        let receives = |out: &SnapshotOut| matches!(out, SnapshotOut::Receive { .. });
-        if !outputs.persist.is_empty() || outputs.snapshot.iter().any(receives) {
-            peers.on_progress();
         }
         let id = raft.map(|raft| raft.id());
         let cluster = raft.map(|raft| raft.snapshot().cluster).filter(|c| *c != 0);

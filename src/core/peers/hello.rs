@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_member_proves_itself_with_its_incarnation() {
+    fn protocol_08_a_known_member_proves_itself_with_its_incarnation() {
         let list = members(&[1, 2]);
         let answering = machine(1, Some(9));
         let mut hello = machine(2, None).hello(None, &list);
@@ -269,7 +269,8 @@ mod tests {
     }
 
     #[test]
-    fn a_member_whose_join_has_not_arrived_proves_itself_with_the_number_of_the_cluster() {
+    fn protocol_08_a_member_whose_join_has_not_arrived_proves_itself_with_the_number_of_the_cluster()
+     {
         let list = members(&[1, 2]);
         let answering = machine(1, Some(9));
         let mut hello = machine(3, Some(9)).hello(Some(PeerId(1)), &list);
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_a_log_is_named_by_its_own_incarnation() {
+    fn protocol_08_a_machine_without_a_log_is_named_by_its_own_incarnation() {
         let answering = machine(3, None);
         let nothing = Configuration::default();
         let list = members(&[1, 2, 3]);
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_learns_nothing_and_a_member_learns_the_reason() {
+    fn protocol_08_a_stranger_learns_nothing_and_a_member_learns_the_reason() {
         let list = members(&[1, 2]);
         let answering = machine(1, Some(9));
         let mut hello = machine(2, Some(9)).hello(Some(PeerId(5)), &list);

@@ -233,7 +233,7 @@ fn members_link_to_each_other_both_ways() {
 
 /// The copy of a data directory runs beside the original.
 #[test]
-fn a_copy_beside_the_original_is_turned_away_and_learns_why() {
+fn protocol_09_a_copy_beside_the_original_is_turned_away_and_learns_why() {
     let mut site = Site::of(&["a", "b", "c"]);
     let copy = site.start(3, "copy", &members(&["a", "b", "c"]));
     site.pass_ms(1_500);
@@ -257,7 +257,7 @@ fn a_copy_beside_the_original_is_turned_away_and_learns_why() {
 
 /// A copy that comes while the original restarts does not take its place.
 #[test]
-fn a_copy_does_not_come_in_while_the_original_restarts() {
+fn protocol_10_a_copy_does_not_come_in_while_the_original_restarts() {
     let list = members(&["a", "b", "c"]);
     let mut site = Site::of(&["a", "b", "c"]);
     let copy = site.start(3, "copy", &list);
@@ -277,7 +277,7 @@ fn a_copy_does_not_come_in_while_the_original_restarts() {
 
 /// A member that has moved is believed once its former address is silent.
 #[test]
-fn a_member_that_has_moved_is_found_and_its_address_is_proposed() {
+fn protocol_10_a_member_that_has_moved_is_found_and_its_address_is_proposed() {
     let mut site = Site::of(&["a", "b", "c"]);
     site.stop(2);
     let moved = site.start(3, "new", &members(&["a", "b", "c"]));
@@ -304,7 +304,7 @@ fn a_member_that_has_moved_is_found_and_its_address_is_proposed() {
 
 /// No member is at its listed address any more.
 #[test]
-fn members_that_have_all_moved_find_each_other_by_the_given_addresses() {
+fn protocol_10_members_that_have_all_moved_find_each_other_by_the_given_addresses() {
     let mut site = Site::new();
     let list = members(&["a", "b", "c"]);
     let given = ["x", "y", "z"];
@@ -334,7 +334,7 @@ fn members_that_have_all_moved_find_each_other_by_the_given_addresses() {
 
 /// A and B exchange their addresses.
 #[test]
-fn two_members_that_exchange_addresses_are_both_found() {
+fn protocol_10_two_members_that_exchange_addresses_are_both_found() {
     let list = members(&["a", "b", "c"]);
     let mut site = Site::of(&["a", "b", "c"]);
     site.stop(0);
@@ -355,7 +355,7 @@ fn two_members_that_exchange_addresses_are_both_found() {
 
 /// An address counts as taken while its member answers there.
 #[test]
-fn an_address_that_another_member_answers_at_is_taken() {
+fn protocol_10_an_address_that_another_member_answers_at_is_taken() {
     let mut site = Site::of(&["a", "b", "c"]);
     assert!(site.peers(0).is_taken(&url("b"), PeerId(3)));
     assert!(!site.peers(0).is_taken(&url("b"), PeerId(2)));
@@ -365,7 +365,7 @@ fn an_address_that_another_member_answers_at_is_taken() {
 
 /// A process loses its network, and its links do not close.
 #[test]
-fn another_process_is_admitted_when_the_first_one_answers_no_ping() {
+fn protocol_09_another_process_is_admitted_when_the_first_one_answers_no_ping() {
     let list = members(&["a", "b", "c"]);
     let mut site = Site::of(&["a", "b", "c"]);
     site.processes[2].is_frozen = true;
@@ -381,7 +381,7 @@ fn another_process_is_admitted_when_the_first_one_answers_no_ping() {
 /// Both links are compared. The accepted one is of the first process; the answer to the
 /// dialled one comes from another.
 #[test]
-fn an_answer_of_another_process_is_not_heard_beside_an_accepted_link() {
+fn protocol_09_an_answer_of_another_process_is_not_heard_beside_an_accepted_link() {
     let mut site = Site::of(&["a"]);
     let list = members(&["a", "b"]);
     let now = site.now;
@@ -415,7 +415,7 @@ fn an_answer_of_another_process_is_not_heard_beside_an_accepted_link() {
 
 /// A lagging follower does not know its new leader.
 #[test]
-fn what_an_unknown_member_sends_is_bounded_unless_it_leads_somewhere() {
+fn protocol_11_what_an_unknown_member_sends_is_bounded_unless_it_leads_somewhere() {
     let mut site = Site::of(&["a"]);
     let now = site.now;
     let hello = Hello {
@@ -435,7 +435,7 @@ fn what_an_unknown_member_sends_is_bounded_unless_it_leads_somewhere() {
     for _ in 0..10 {
         peers.on_event(now, link, LinkEvent::Heard(STRANGER_BYTES_MAX));
         assert_eq!(peers.peer_of(link), Some(PeerId(50)));
-        peers.on_progress();
+        peers.on_progress(PeerId(50));
     }
     peers.on_event(now, link, LinkEvent::Heard(STRANGER_BYTES_MAX));
     peers.on_event(now, link, LinkEvent::Heard(1));
@@ -450,7 +450,7 @@ fn what_an_unknown_member_sends_is_bounded_unless_it_leads_somewhere() {
 }
 
 #[test]
-fn strangers_take_no_room_of_members_and_few_lines() {
+fn protocol_08_strangers_take_no_room_of_members_and_few_lines() {
     let mut site = Site::of(&["a", "b"]);
     let now = site.now;
     let peers = &mut site.processes[0].peers;

@@ -59,6 +59,11 @@ impl Incoming {
         self.snapshot.as_ref().is_some_and(is_other)
     }
 
+    /// The bytes of the snapshot that is being received; 0 without one.
+    pub fn received_bytes(&self) -> u64 {
+        self.snapshot.as_ref().map_or(0, |known| known.offset)
+    }
+
     /// The first missing byte of the snapshot `meta` from `from`: 0 unless it is the one that is
     /// sent now.
     fn missing_from(&self, from: PeerId, meta: &SnapshotMeta) -> u64 {
