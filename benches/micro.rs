@@ -101,6 +101,7 @@ fn context<'a>(settings: &'a ApiSettings, date: &'a Date) -> Context<'a> {
         settings,
         date,
         now: Now::default(),
+        shown_ns: 0,
         at: Indexes::default(),
         cluster_id: None,
         leader_url: None,
@@ -191,7 +192,7 @@ fn set(key: u64) -> Command {
     Command::Set {
         path: KeyPath::new(&format!("/load/{key:07}")),
         value: Some("x".repeat(64).into()),
-        expires_ns: None,
+        lease: None,
     }
 }
 

@@ -80,6 +80,9 @@ pub struct Context<'a> {
     pub date: &'a Date,
     /// The time of this turn.
     pub now: Now,
+    /// The time of this turn by which clients count what is left of a ttl, in nanoseconds since the
+    /// Unix epoch.
+    pub shown_ns: u64,
     /// The current indexes, for responses that are made without the machine.
     pub at: Indexes,
     /// Header `X-Etcd-Cluster-Id`; `None` outside of a cluster.

@@ -1,13 +1,12 @@
 //! The commands of the log, on the key space and on the cluster, and their encoding.
 //!
-//! A command is decided once, by the machine that proposes it: a ttl is already an absolute
-//! expiration, for example. It then has the same effect on each machine that applies it.
+//! A command is decided once, by the machine that proposes it: a ttl is stamped with the time at
+//! which the leader took it, for example. It then has the same effect on each machine that applies it.
 //!
 //! The encoding stands in the table of fields below. It is stored in the log and sent between
 //! members. A tag that was once given is never given another meaning.
-use super::fields::{
-    Codec, Flag, Number, OptionalNumber, OptionalText, OptionalTime, Tagged, Text, fields,
-};
+use super::cluster_time::{Lease, OptionalLease, Stamp};
+use super::fields::{Codec, Flag, Number, OptionalNumber, OptionalText, Tagged, Text, fields};
 use super::identity;
 pub use super::varint::Malformed;
 use super::varint::{Unpack, number_bytes, put_str};
@@ -129,9 +128,8 @@ pub enum Naming {
 
 /// A command of the log.
 ///
-/// `path` is the node that the command is about. `value` is the content of a file. `expires_ns` is
-/// an expiration in nanoseconds since the Unix epoch; `None` is permanent. `prev_value` and
-/// `prev_index` are conditions on the present node; `None` is no condition. No index and no id is
+/// `path` is the node that the command is about. `value` is the content of a file. `lease` is the ttl
+/// of the node, stamped by the leader; `None` is permanent. `prev_value` and `prev_index` are conditions on the present node; `None` is no condition. No index and no id is
 /// 0: the encoding has 0 for `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
@@ -145,21 +143,21 @@ pub enum Command {
     Set {
         path: KeyPath,
         value: Option<Arc<str>>,
-        expires_ns: Option<u64>,
+        lease: Option<Lease>,
     },
     /// Creates a node: `path` itself, or a child of it that is named in order. `value: None` makes
     /// a directory.
     Create {
         path: KeyPath,
         value: Option<Arc<str>>,
-        expires_ns: Option<u64>,
+        lease: Option<Lease>,
         naming: Naming,
     },
     /// Changes a node in place. `value: None` keeps the value. With `refresh` no watcher is woken.
     Update {
         path: KeyPath,
         value: Option<Arc<str>>,
-        expires_ns: Option<u64>,
+        lease: Option<Lease>,
         refresh: bool,
     },
     /// Changes a file if the conditions hold. `value: None`, with `refresh` only, keeps the value.
@@ -167,7 +165,7 @@ pub enum Command {
     CompareAndSwap {
         path: KeyPath,
         value: Option<Arc<str>>,
-        expires_ns: Option<u64>,
+        lease: Option<Lease>,
         prev_value: Option<Box<str>>,
         prev_index: Option<u64>,
         or_create: bool,
@@ -185,9 +183,9 @@ pub enum Command {
         prev_value: Option<Box<str>>,
         prev_index: Option<u64>,
     },
-    /// Expires nodes that are due at `now_ns`, in nanoseconds since the Unix epoch. The store
-    /// bounds their number and tells whether more are due.
-    Sync { now_ns: u64 },
+    /// Expires nodes that are due at the stamp. The store bounds their number and tells whether
+    /// more are due. Times are shown by the wall clock of the stamp from now on.
+    Sync { stamp: Stamp },
     /// A machine joins, or a member changes its addresses. `incarnation` is the random number of
     /// its data directory, 0 if unknown. `replaces` is the id of the member in whose place it
     /// joins.
@@ -207,14 +205,33 @@ pub enum Command {
 }
 
 impl Command {
-    /// The expiration of the node that it writes, in nanoseconds since the Unix epoch.
-    pub fn expires_mut(&mut self) -> Option<&mut u64> {
+    /// The lease of the node that it writes.
+    fn lease(&self) -> Option<&Lease> {
         match self {
-            Command::Set { expires_ns, .. }
-            | Command::Create { expires_ns, .. }
-            | Command::Update { expires_ns, .. }
-            | Command::CompareAndSwap { expires_ns, .. } => expires_ns.as_mut(),
+            Command::Set { lease, .. }
+            | Command::Create { lease, .. }
+            | Command::Update { lease, .. }
+            | Command::CompareAndSwap { lease, .. } => lease.as_ref(),
             _ => None,
+        }
+    }
+
+    /// The lease of the node that it writes, to be taken by the leader.
+    pub fn lease_mut(&mut self) -> Option<&mut Lease> {
+        match self {
+            Command::Set { lease, .. }
+            | Command::Create { lease, .. }
+            | Command::Update { lease, .. }
+            | Command::CompareAndSwap { lease, .. } => lease.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// When the leader took the command, if that is part of it.
+    pub fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Command::Sync { stamp } => Some(*stamp),
+            _ => self.lease()?.stamp(),
         }
     }
 
@@ -234,7 +251,8 @@ impl Command {
             }
             Command::Promote { id } | Command::Remove { id } => *id != 0,
             Command::SetConfig(config) => *config == config.clamped(),
-            _ => true,
+            Command::Sync { stamp } => stamp.is_sound(),
+            _ => self.lease().is_none_or(Lease::is_sound),
         }
     }
 
@@ -260,22 +278,22 @@ impl Command {
 fields! {
     Command {
         NOP = 1: Nop {};
-        SET = 2: Set { path, value, expires_ns } =>
-            expires_ns: OptionalTime, path: KeyPath, value: OptionalText;
-        CREATE = 3: Create { path, value, expires_ns, naming } =>
-            naming: Naming, expires_ns: OptionalTime, path: KeyPath, value: OptionalText;
-        UPDATE = 4: Update { path, value, expires_ns, refresh } =>
-            refresh: Flag, expires_ns: OptionalTime, path: KeyPath, value: OptionalText;
+        SET = 2: Set { path, value, lease } =>
+            lease: OptionalLease, path: KeyPath, value: OptionalText;
+        CREATE = 3: Create { path, value, lease, naming } =>
+            naming: Naming, lease: OptionalLease, path: KeyPath, value: OptionalText;
+        UPDATE = 4: Update { path, value, lease, refresh } =>
+            refresh: Flag, lease: OptionalLease, path: KeyPath, value: OptionalText;
         COMPARE_AND_SWAP = 5: CompareAndSwap {
-            path, value, expires_ns, prev_value, prev_index, or_create, refresh
+            path, value, lease, prev_value, prev_index, or_create, refresh
         } =>
             or_create: Flag, refresh: Flag, prev_index: OptionalNumber, prev_value: OptionalText,
-            expires_ns: OptionalTime, path: KeyPath, value: OptionalText;
+            lease: OptionalLease, path: KeyPath, value: OptionalText;
         DELETE = 6: Delete { path, dir, recursive } =>
             dir: Flag, recursive: Flag, path: KeyPath;
         COMPARE_AND_DELETE = 7: CompareAndDelete { path, prev_value, prev_index } =>
             prev_index: OptionalNumber, prev_value: OptionalText, path: KeyPath;
-        SYNC = 8: Sync { now_ns } => now_ns: Number;
+        SYNC = 8: Sync { stamp } => stamp: Stamp;
         JOIN = 9: Join { name, peer_url, client_url, incarnation, replaces } =>
             incarnation: Number, replaces: OptionalNumber, name: Text, peer_url: Text, client_url: Text;
         PROMOTE = 10: Promote { id } => id: Number;

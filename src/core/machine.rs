@@ -464,6 +464,14 @@ impl Machine {
         }
     }
 
+    /// The time by which clients count what is left of a ttl, in nanoseconds since the Unix epoch.
+    pub fn shown_ns(&self, now: Now) -> u64 {
+        match &self.mode {
+            MachineMode::Member(member) => member.replica.shown_ns(now),
+            MachineMode::Outside(_) => now.wall_ns,
+        }
+    }
+
     /// The cluster's random identity; 0 outside, and before a member knows it.
     pub fn cluster(&self) -> u64 {
         self.raft().map_or(0, |raft| raft.snapshot().cluster)

@@ -45,6 +45,7 @@
 //! - an acknowledgement, and the leader's own share of a majority, for the entries
 //!   (`Log::durable`);
 //! - a candidate's own vote for itself (`Raft::maybe_count_own_vote`).
+pub mod clock;
 mod election;
 mod following;
 mod gate;
@@ -74,8 +75,10 @@ pub use progress::{Progress, ProgressState};
 pub use snapshot::ChunkWanted;
 pub use violation::Violation;
 
+use crate::core::cluster_time::Stamp;
 use crate::core::command::Command;
 use crate::core::timer::Now;
+use clock::ClusterClock;
 use election::Election;
 use following::LeaderMatch;
 use gate::Gate;
@@ -117,6 +120,8 @@ pub struct RaftState {
     pub entries: Vec<Entry>,
     /// A commit index that was stored. It may lie outside of the entries.
     pub commit: Index,
+    /// The latest stamp in the snapshot.
+    pub stamp: Option<Stamp>,
 }
 
 /// Why a proposal or a read was refused. Nothing was appended.
@@ -230,6 +235,9 @@ pub struct Raft {
     /// The time of the current input, in microseconds of the monotonic clock.
     now_us: u64,
 
+    /// The wall clock at the current input, in nanoseconds since the Unix epoch.
+    wall_ns: u64,
+
     // -- term and role
     /// The latest term that this member knows. Only rises. Changed by `set_term`, which makes it
     /// durable.
@@ -252,6 +260,7 @@ pub struct Raft {
     log: Log,
     membership: Membership,
     election: Election,
+    clock: ClusterClock,
     gate: Gate,
     marks: CommitMarks,
     room: LogRoom,
@@ -292,6 +301,7 @@ impl Raft {
             snapshot,
             entries,
             commit,
+            stamp,
         } = state;
         let log = Log::new(snapshot.index, snapshot.term, entries, commit);
         let start_term = term.max(snapshot.term);
@@ -302,6 +312,7 @@ impl Raft {
             id: config.id,
             heartbeat_interval_us: config.heartbeat_ms.max(1) * 1000,
             now_us: now.mono_us,
+            wall_ns: now.wall_ns,
             current_term: term,
             voted_for: vote,
             term_budget: TermBudget::new(now.mono_us),
@@ -309,6 +320,7 @@ impl Raft {
             leader: None,
             membership: Membership::new(snapshot.index, snapshot.configuration.clone()),
             election: Election::new(election_us, seed, now.mono_us),
+            clock: ClusterClock::new(stamp),
             gate: Gate::default(),
             marks: CommitMarks::new(log.commit_index()),
             room: LogRoom::default(),
@@ -340,6 +352,12 @@ impl Raft {
         raft
     }
 
+    /// An input begins.
+    fn on_input(&mut self, now: Now) {
+        self.now_us = now.mono_us;
+        self.wall_ns = now.wall_ns;
+    }
+
     /// Appends a command to the log of this leader. It is committed once `committed()` reaches its
     /// index while the entry there still has its term.
     ///
@@ -351,7 +369,7 @@ impl Raft {
         now: Now,
         command: &Command,
     ) -> Result<(Index, Term), ProposalRefusal> {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         self.may_propose()?;
         self.check_change(command)?;
         let index = self.maybe_append_command(command);
@@ -367,7 +385,7 @@ impl Raft {
     ///
     /// [`ProposalRefusal::NotLeader`].
     pub fn read(&mut self, now: Now, id: ReadId) -> Result<(), ProposalRefusal> {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         if self.role != RaftRole::Leader {
             return Err(ProposalRefusal::NotLeader(self.leader));
         }
@@ -378,7 +396,7 @@ impl Raft {
 
     /// A message arrived over the link to `from`.
     pub fn on_message(&mut self, now: Now, from: PeerId, message: Message) {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         if let Some(violation) = self.violation_of(from, &message) {
             self.refuse(from, violation);
         } else if from != self.id && self.admit(from, &message) {
@@ -390,7 +408,7 @@ impl Raft {
     /// A part of a longer message of `from` arrived, so its process runs. On a slow line one append
     /// can take longer than an election timeout, and heartbeats wait behind it.
     pub fn on_partial_message(&mut self, now: Now, from: PeerId) {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         if self.role == RaftRole::Follower && self.leader == Some(from) {
             self.on_leader_contact(from);
         } else if let Some(peer) = self.tracker.get_mut(from) {
@@ -402,7 +420,7 @@ impl Raft {
     /// The link to a member opened (`is_up`), or broke. When it breaks, messages on the way may be
     /// lost and the process of the member may be gone, so its disk is not waited for.
     pub fn on_link(&mut self, now: Now, id: PeerId, is_up: bool) {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         self.repair.on_link(self.now_us);
         let waits_for_former = self.leader.is_none() && self.election.waits_for_former(id);
         if !is_up && (self.leader == Some(id) || waits_for_former) {
@@ -421,7 +439,7 @@ impl Raft {
     ///
     /// If `seq` was not handed out.
     pub fn on_state_synced(&mut self, now: Now, seq: StateSeq, took_us: u64) {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         self.election.on_synced(self.now_us, took_us);
         self.gate.on_state_synced(seq, &mut self.out.messages);
         if self.role == RaftRole::Candidate {
@@ -441,7 +459,7 @@ impl Raft {
             lsn <= self.gate.last_record(),
             "only a record that exists is durable"
         );
-        self.now_us = now.mono_us;
+        self.on_input(now);
         self.election.on_synced(self.now_us, took_us);
         self.on_log_synced(lsn);
         self.check_invariants();
@@ -461,7 +479,7 @@ impl Raft {
 
     /// Time has passed; see `next_deadline`.
     pub fn on_time(&mut self, now: Now) {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         if self.role == RaftRole::Leader {
             self.maybe_heartbeat();
         } else if self.election.is_due(self.now_us) {
@@ -472,13 +490,14 @@ impl Raft {
         self.check_invariants();
     }
 
-    /// The owner has applied all entries up to `index`.
+    /// The owner has applied all entries up to `index`; `stamp` is the latest one in them.
     ///
     /// # Panics
     ///
     /// If they are not all committed.
-    pub fn on_applied(&mut self, index: Index) {
+    pub fn on_applied(&mut self, index: Index, stamp: Option<Stamp>) {
         self.log.on_applied(index);
+        self.clock.on_applied(stamp);
         self.check_invariants();
     }
 }
@@ -554,7 +573,7 @@ impl Raft {
     fn has_tentative_term(&self, rpc: &Rpc) -> bool {
         match rpc {
             Rpc::RequestVote { pre, .. } => *pre,
-            Rpc::Vote { pre, granted } => *pre && *granted,
+            Rpc::Vote { pre, granted, .. } => *pre && *granted,
             _ => false,
         }
     }
@@ -580,7 +599,11 @@ impl Raft {
                 last_term,
                 ..
             } => self.on_request_vote(from, term, pre, last_index, last_term),
-            Rpc::Vote { pre, granted } => self.on_vote(from, pre, granted),
+            Rpc::Vote {
+                pre,
+                granted,
+                clock_ns,
+            } => self.on_vote(from, pre, granted, clock_ns),
             Rpc::AppendEntries { .. } => self.on_append_entries(from, message.rpc),
             Rpc::AppendReply {
                 round,
@@ -651,6 +674,7 @@ impl Raft {
         self.role = RaftRole::Candidate;
         self.leader = None;
         self.election.clear_votes();
+        self.clock.on_become_candidate();
         self.set_term(self.current_term.next(), Some(self.id));
         self.restart_election_timer();
         self.request_votes(false, hand_over);
@@ -671,6 +695,7 @@ impl Raft {
         self.incoming.on_become_leader();
         self.repair.on_become_leader();
         self.membership.on_become_leader();
+        self.start_clock();
         let no_op = self.log.last_index().next();
         let heartbeat_us = self.now_us + self.heartbeat_interval_us;
         self.leader_state.begin(no_op, heartbeat_us);
@@ -786,20 +811,6 @@ impl Raft {
         }
     }
 
-    /// The commit index of the current leader, once the leader has committed an entry of its own
-    /// term: no client was answered from an entry past it. `None` if no leader is known, or this
-    /// member does not know that index.
-    pub fn known_commit(&self) -> Option<Index> {
-        self.leader?;
-        let known = if self.role == RaftRole::Leader {
-            self.log.commit_index()
-        } else {
-            self.leader_match.leader_commit()
-        };
-        let is_of_term = self.log.term_at(known) == Some(self.current_term);
-        is_of_term.then_some(known)
-    }
-
     /// The last entry in the log, durable or not.
     pub fn last_index(&self) -> Index {
         self.log.last_index()
@@ -848,6 +859,7 @@ impl Raft {
         self.log.check_invariants();
         self.membership.check_invariants(last);
         self.election.check_invariants(self.role);
+        self.clock.check_invariants(leads);
         self.gate.check_invariants();
         self.marks.check_invariants();
         self.leader_match.check_invariants(last);

@@ -33,10 +33,11 @@ mod snapshotting;
 mod speed_test;
 mod stats;
 
+use crate::core::cluster_time::Stamp;
 use crate::core::peers::ProcessChange;
 use crate::core::raft::{
     Configuration, HeartbeatReport, Index, Lsn, Message, PeerId, Raft, RaftConfig, RaftNotice,
-    RaftOutput, RaftRole, RaftState, Rpc, StateSeq, Violation,
+    RaftOutput, RaftRole, RaftState, Rpc, StateSeq, Term, Violation,
 };
 use crate::core::seam::{
     Answer, Fact, Indexes, Order, Outcome, Outputs, Recovered, Role, Settings, SnapshotOut, Space,
@@ -122,6 +123,7 @@ impl Replica {
             snapshot: meta,
             entries: recovered.entries,
             commit: recovered.commit,
+            stamp: store.time().last(),
         };
         let raft = Raft::new(config, state, now);
         let term = raft.term();
@@ -180,7 +182,7 @@ impl Replica {
                 answer,
             } => {
                 let id = forwarding::ForwardId { process, number };
-                self.on_forwarded(now, from, term, id, answer);
+                self.on_forwarded(from, term, id, answer);
             }
             rpc => {
                 let message = Message { term, rpc };
@@ -402,7 +404,7 @@ impl Replica {
             return false;
         };
         match role {
-            RaftRole::Leader => self.outputs.facts.push(Fact::BecameLeader { term }),
+            RaftRole::Leader => self.report_leadership(term),
             RaftRole::Candidate => self.outputs.facts.push(Fact::BecameCandidate { term }),
             RaftRole::Follower if change.is_new_leader => {
                 let leader = self.leader_name();
@@ -416,11 +418,19 @@ impl Replica {
         true
     }
 
+    fn report_leadership(&mut self, term: Term) {
+        self.outputs.facts.push(Fact::BecameLeader { term });
+        if let Some(outage_ns) = self.raft.take_outage_ns() {
+            let by_ms = outage_ns / 1_000_000;
+            self.outputs.facts.push(Fact::ClockBridged { by_ms });
+        }
+    }
+
     /// Replaces the key space by the leader's snapshot, which contains the entries up to `applied`.
     fn replace_store(&mut self, store: Store, applied: Index) {
         self.store = store;
         self.applied = applied;
-        self.raft.on_applied(applied);
+        self.raft.on_applied(applied, self.store.time().last());
         self.restore_config();
     }
 }
@@ -434,6 +444,22 @@ impl Replica {
             || self.snapshotting.wants_turn()
             || self.store.wants_free()
             || self.pending.has_speed_test_room()
+    }
+
+    /// What the cluster clock shows, in nanoseconds; the wall clock while this member knows no time
+    /// of the cluster.
+    pub fn cluster_ns(&self, now: Now) -> u64 {
+        self.raft.cluster_ns(now).unwrap_or(now.wall_ns)
+    }
+
+    /// The present moment, by the cluster clock and by the own wall clock.
+    pub fn stamp(&self, now: Now) -> Stamp {
+        Stamp::new(self.cluster_ns(now), now.wall_ns)
+    }
+
+    /// The time by which clients count what is left of a ttl, in nanoseconds since the Unix epoch.
+    pub fn shown_ns(&self, now: Now) -> u64 {
+        self.store.time().shown_ns(self.cluster_ns(now))
     }
 
     /// When `on_time` and `advance` have something to do, in microseconds of the monotonic clock.

@@ -1,7 +1,7 @@
 //! The key space: a tree of nodes, the history of its changes, and its watchers.
 //!
 //! It changes only by applying commands or by restoring a snapshot. It is deterministic: it reads
-//! no clock, and expirations and the present time are part of the commands. Nothing recurses over
+//! no clock, and ttls and the present time are part of the commands. Nothing recurses over
 //! the tree, and everything that may take long is done in portions: listings by `page`, snapshots
 //! by `snapshot_chunk`, expiration by `expire`, freeing of removed directories by `free_some`.
 //!
@@ -12,6 +12,7 @@
 //!   builds a key space from a snapshot; `reclaim` frees removed directories.
 //!
 //! Start with `Store::apply`.
+use crate::core::cluster_time::ClusterTime;
 use crate::core::command::{Command, KeyPath};
 use crate::core::error::{Code, Error};
 
@@ -85,6 +86,8 @@ pub struct Store {
     index: u64,
     /// All nodes, including removed ones that are not freed yet.
     tree: KeyTree,
+    /// The time by the stamps of the applied commands.
+    time: ClusterTime,
     /// The nodes that expire. It may hold descendants of removed directories.
     ttl: Ttl,
     /// The last events; none is newer than `index`.
@@ -110,6 +113,7 @@ impl Store {
         Store {
             index: 0,
             tree: KeyTree::new(),
+            time: ClusterTime::default(),
             ttl: Ttl::default(),
             history: History::new(limits),
             watchers: Watchers::default(),
@@ -153,7 +157,12 @@ impl Store {
             return None;
         }
         self.stats.count(Operation::Get, true);
-        Some(node.view_ref(path))
+        Some(node.view_ref(path).shown(&self.time))
+    }
+
+    /// The time by the stamps of the applied commands.
+    pub fn time(&self) -> &ClusterTime {
+        &self.time
     }
 
     /// The text that the replica keeps with the key space; empty in a new one.
@@ -188,6 +197,9 @@ impl Store {
     ///
     /// If it is another command.
     pub fn apply(&mut self, command: &Command) -> Result<Event, Error> {
+        if let Some(stamp) = command.stamp() {
+            self.time.on_stamp(stamp);
+        }
         let (operation, outcome) = self.dispatch(command);
         self.stats.count(operation, outcome.is_ok());
         outcome
@@ -200,7 +212,7 @@ impl Store {
 
     /// Ends a change: its event enters the history and reaches the watchers.
     fn publish(&mut self, action: Action, node: View, prev: Option<View>) -> Event {
-        let event = Event { action, node, prev };
+        let event = self.shown_event(action, node, prev);
         self.record(&event);
         self.settle();
         event
@@ -212,10 +224,15 @@ impl Store {
             return self.publish(action, node, Some(prev));
         }
         self.settle();
+        self.shown_event(action, node, Some(prev))
+    }
+
+    /// An event of nodes as the tree has them. It keeps the expirations that it shows now.
+    fn shown_event(&self, action: Action, node: View, prev: Option<View>) -> Event {
         Event {
             action,
-            node,
-            prev: Some(prev),
+            node: node.shown(&self.time),
+            prev: prev.map(|prev| prev.shown(&self.time)),
         }
     }
 
@@ -395,7 +412,7 @@ impl Store {
     }
 
     /// A hash that is equal on all machines at an equal applied index: over the nodes, the history,
-    /// the etcd index, the counters of writes and the note. Reads everything.
+    /// the etcd index, the time, the counters of writes and the note. Reads everything.
     pub fn state_hash(&self) -> u64 {
         snapshot::hash_records(self.encode_head(), &self.history, &self.tree)
     }
@@ -404,14 +421,23 @@ impl Store {
         snapshot::encode_head(
             self.index,
             self.history.start(),
+            &self.time,
             &self.stats.replicated(),
             &self.note,
         )
     }
 
     /// Sets what the head of a snapshot holds, in an empty key space.
-    fn restore_head(&mut self, index: u64, history_start: u64, stats: Stats, note: &str) {
+    fn restore_head(
+        &mut self,
+        index: u64,
+        history_start: u64,
+        time: ClusterTime,
+        stats: Stats,
+        note: &str,
+    ) {
         self.index = index;
+        self.time = time;
         self.history.start_at(history_start);
         self.stats = stats;
         self.note = note.into();

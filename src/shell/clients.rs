@@ -181,13 +181,7 @@ impl Clients {
     /// Phase 3: starts the complete requests of the ready connections.
     pub fn decode(&mut self, machine: &mut Machine, now: Now) {
         self.date.set(now.wall_ns);
-        let context = context(
-            &self.settings,
-            &self.date,
-            now,
-            machine.indexes(),
-            machine.cluster_id(),
-        );
+        let context = context(&self.settings, &self.date, now, machine, machine.indexes());
         let mut dispatcher = Dispatcher {
             machine,
             context: &context,
@@ -236,13 +230,7 @@ impl Clients {
             return;
         };
         self.date.set(now.wall_ns);
-        let context = context(
-            &self.settings,
-            &self.date,
-            now,
-            machine.indexes(),
-            machine.cluster_id(),
-        );
+        let context = context(&self.settings, &self.date, now, machine, machine.indexes());
         let outcome = ended.into_proxy_outcome();
         let next = conn.render(&mut self.buffers, |shape, out| {
             shape.proxied(outcome, &context, out)
@@ -289,12 +277,11 @@ impl Clients {
         now: Now,
     ) {
         let mut rendered = std::mem::take(&mut self.rendered);
-        let cluster_id = machine.cluster_id();
         for answer in answers.drain(..) {
             let Some(conn) = wake_for_ticket(&mut self.conns, answer.ticket) else {
                 continue;
             };
-            let context = context(&self.settings, &self.date, now, answer.at, cluster_id);
+            let context = context(&self.settings, &self.date, now, machine, answer.at);
             let next = if conn.is_export() {
                 export(conn, disk, &answer, &context, &mut self.buffers)
             } else {
@@ -349,7 +336,7 @@ impl Clients {
             etcd: partial.delivery().etcd,
             ..machine.indexes()
         };
-        let context = context(&self.settings, &self.date, now, at, machine.cluster_id());
+        let context = context(&self.settings, &self.date, now, machine, at);
         partial.render(&context);
         while !share.is_spent()
             && let Some((ticket, ends)) = partial.next_watcher()

@@ -1,26 +1,32 @@
 //! The only reader of clocks.
 //!
 //! The reactor reads the clock once a turn, and again after a sync, and passes the time on as a
-//! [`Now`]. It reads the monotonic clock once more at the end of a turn, to measure it. Must not keep a reading: all other code gets the time as an argument.
+//! [`Now`]. It reads the monotonic clock once more at the end of a turn, to measure it. Must not keep
+//! a reading: all other code gets the time as an argument.
+//!
+//! Elapsed time is `CLOCK_BOOTTIME`, which goes on while the machine is suspended: ttls and timeouts
+//! do not last longer because a board slept.
 use crate::core::timer::Now;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The monotonic clock, counted from the start of the process, and the wall clock.
+/// The clock of elapsed time, counted from the start of the process, and the wall clock.
 pub struct Clock {
-    start: Instant,
+    /// The time since boot when the process started, in microseconds.
+    start_us: u64,
 }
 
 impl Clock {
     /// Starts to count monotonic time.
     pub fn new() -> Clock {
         Clock {
-            start: Instant::now(),
+            start_us: since_boot_us(),
         }
     }
 
     /// Microseconds of the monotonic clock.
     pub fn mono_us(&self) -> u64 {
-        self.start.elapsed().as_micros() as u64 + 1
+        since_boot_us().saturating_sub(self.start_us) + 1
     }
 
     /// The present time. Monotonic time starts at 1 microsecond, so that it is never 0.
@@ -38,6 +44,12 @@ impl Default for Clock {
     fn default() -> Clock {
         Clock::new()
     }
+}
+
+/// The time since boot in microseconds, with the time that the machine was suspended.
+fn since_boot_us() -> u64 {
+    let since_boot = clock_gettime(ClockId::Boottime);
+    since_boot.tv_sec as u64 * 1_000_000 + since_boot.tv_nsec as u64 / 1_000
 }
 
 /// Blocks the thread for `ms` milliseconds. Only for retries at start, before the loop runs.

@@ -15,7 +15,6 @@ use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Parsed, Request};
 use crate::codec::peer::hello::PATH;
 use crate::core::machine::{Answer, Indexes, Machine, Op, Ticket};
-use crate::core::public_id::PublicId;
 use crate::core::timer::Now;
 
 /// Most client requests that a standby proxies at a time. Further ones are redirected.
@@ -65,15 +64,16 @@ pub fn context<'a>(
     settings: &'a ApiSettings,
     date: &'a Date,
     now: Now,
+    machine: &Machine,
     at: Indexes,
-    cluster_id: Option<PublicId>,
 ) -> Context<'a> {
     Context {
         settings,
         date,
         now,
+        shown_ns: machine.shown_ns(now),
         at,
-        cluster_id,
+        cluster_id: machine.cluster_id(),
         mode: Mode::Member,
         leader_url: None,
     }

@@ -163,6 +163,7 @@ mod tests {
                 acked: Index(0),
                 round: None,
                 sync_us: 0,
+                clock_ns: 0,
                 held_bytes: None,
                 entries: if heartbeat { vec![] } else { vec![entry] },
             },
@@ -175,6 +176,7 @@ mod tests {
             rpc: Rpc::Vote {
                 pre: false,
                 granted: true,
+                clock_ns: Some(1),
             },
         }
     }

@@ -13,6 +13,7 @@ pub fn log(machine: &Machine, fact: &Fact) {
     match fact {
         // Roles.
         Fact::BecameLeader { term } => log::info!("became leader in term {}", term.0),
+        Fact::ClockBridged { by_ms } => log_bridged_clock(*by_ms),
         Fact::BecameFollower { term, leader } => log_follower(machine, *term, leader),
         Fact::BecameCandidate { term } => {
             log::info!("no leader heard: asking for votes in term {}", term.0);
@@ -91,6 +92,13 @@ fn log_follower(machine: &Machine, term: Term, leader: &str) {
         return log::info!("follower in term {}: no leader yet", term.0);
     }
     log::info!("following {} in term {}", peer(machine, leader), term.0);
+}
+
+fn log_bridged_clock(by_ms: u64) {
+    log::info!(
+        "all machines were down: the clock of ttls goes on by {by_ms} ms, as this machine's wall \
+         clock says"
+    );
 }
 
 fn log_failed_snapshot(index: Index) {

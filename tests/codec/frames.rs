@@ -14,6 +14,7 @@ fn vote(term: u64) -> Message {
         rpc: Rpc::Vote {
             pre: false,
             granted: true,
+            clock_ns: None,
         },
     }
 }

@@ -415,6 +415,7 @@ fn check(scenario: &str, step: &Step, counts: &mut Counts) {
         settings: &settings,
         date: &date,
         now,
+        shown_ns: now.wall_ns,
         at,
         cluster_id: None,
         leader_url: None,

@@ -7,6 +7,7 @@ use tern::codec::api::{
     route,
 };
 use tern::codec::http::{Date, Limits, Parsed, Parser};
+use tern::core::cluster_time::Lease;
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::error::{Code, Error};
 use tern::core::raft::Index;
@@ -88,6 +89,7 @@ pub fn context<'a>(settings: &'a ApiSettings, date: &'a Date, at: Indexes) -> Co
         settings,
         date,
         now: Now::default(),
+        shown_ns: 0,
         at,
         cluster_id: None,
         leader_url: None,
@@ -403,10 +405,10 @@ fn command(form: &str) -> Result<Command, u16> {
 /// directory.
 #[test]
 fn an_update_with_dir_has_the_value_of_the_request() {
-    let update = |value: Option<&str>, expires_ns| Command::Update {
+    let update = |value: Option<&str>, lease| Command::Update {
         path: KeyPath::new("/k"),
         value: value.map(Into::into),
-        expires_ns,
+        lease,
         refresh: false,
     };
     assert_eq!(
@@ -415,7 +417,7 @@ fn an_update_with_dir_has_the_value_of_the_request() {
     );
     assert_eq!(
         command("dir=true&prevExist=true&ttl=5"),
-        Ok(update(None, Some(5_000_000_000)))
+        Ok(update(None, Some(Lease::of_seconds(5))))
     );
     assert_eq!(command("dir=true&prevExist=true"), Err(400));
 }
@@ -424,7 +426,7 @@ fn update(value: Option<&str>, refresh: bool) -> Result<Command, u16> {
     Ok(Command::Update {
         path: KeyPath::new("/k"),
         value: value.map(Into::into),
-        expires_ns: Some(5_000_000_000),
+        lease: Some(Lease::of_seconds(5)),
         refresh,
     })
 }
@@ -439,7 +441,7 @@ fn swap(
     Ok(Command::CompareAndSwap {
         path: KeyPath::new("/k"),
         value: value.map(Into::into),
-        expires_ns: value.is_none().then_some(5_000_000_000),
+        lease: value.is_none().then_some(Lease::of_seconds(5)),
         prev_value: prev_value.map(Into::into),
         prev_index,
         or_create,

@@ -1,6 +1,7 @@
 //! The commands' encoding: there and back, every cut, every flip.
 use proptest::prelude::*;
 use std::sync::Arc;
+use tern::core::cluster_time::{Lease, Stamp};
 use tern::core::command::{ClusterConfig, Command, KeyPath, Naming};
 use tern::core::command::{decode, encode, encoded_len, is_membership};
 
@@ -8,12 +9,23 @@ fn text() -> impl Strategy<Value = Box<str>> {
     "\\PC{0,12}".prop_map(Box::from)
 }
 
+fn stamp() -> impl Strategy<Value = Stamp> {
+    any::<(u64, u64)>().prop_map(|(cluster_ns, wall_ns)| Stamp::new(cluster_ns, wall_ns))
+}
+
+fn lease() -> impl Strategy<Value = Lease> {
+    prop_oneof![
+        any::<i64>().prop_map(Lease::of_seconds),
+        (any::<i64>(), stamp()).prop_map(|(ttl_ns, stamp)| Lease::new(ttl_ns, stamp)),
+    ]
+}
+
 fn key_command() -> impl Strategy<Value = Command> {
     let node = || {
         (
             "[a-c/_é]{0,12}".prop_map(|p| KeyPath::new(&p)),
             proptest::option::of(text().prop_map(Arc::from)),
-            proptest::option::of(any::<u64>()),
+            proptest::option::of(lease()),
         )
     };
     let naming = prop_oneof![
@@ -23,29 +35,25 @@ fn key_command() -> impl Strategy<Value = Command> {
     ];
     let condition = || (proptest::option::of(text()), number());
     prop_oneof![
-        node().prop_map(|(path, value, expires_ns)| Command::Set {
+        node().prop_map(|(path, value, lease)| Command::Set { path, value, lease }),
+        (node(), naming).prop_map(|((path, value, lease), naming)| Command::Create {
             path,
             value,
-            expires_ns
-        }),
-        (node(), naming).prop_map(|((path, value, expires_ns), naming)| Command::Create {
-            path,
-            value,
-            expires_ns,
+            lease,
             naming
         }),
-        (node(), any::<bool>()).prop_map(|((path, value, expires_ns), refresh)| Command::Update {
+        (node(), any::<bool>()).prop_map(|((path, value, lease), refresh)| Command::Update {
             path,
             value,
-            expires_ns,
+            lease,
             refresh
         }),
         (node(), condition(), any::<(bool, bool)>()).prop_map(
-            |((path, value, expires_ns), (prev_value, prev_index), (or_create, refresh))| {
+            |((path, value, lease), (prev_value, prev_index), (or_create, refresh))| {
                 Command::CompareAndSwap {
                     path,
                     value,
-                    expires_ns,
+                    lease,
                     prev_value,
                     prev_index,
                     or_create,
@@ -73,7 +81,7 @@ fn key_command() -> impl Strategy<Value = Command> {
 fn cluster_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         Just(Command::Nop),
-        any::<u64>().prop_map(|now_ns| Command::Sync { now_ns }),
+        stamp().prop_map(|stamp| Command::Sync { stamp }),
         ([text(), text(), text()], any::<u64>(), number()).prop_map(
             |([name, peer_url, client_url], incarnation, replaces)| Command::Join {
                 name,
@@ -156,15 +164,15 @@ fn samples() -> Vec<(Command, &'static str)> {
             Command::Set {
                 path: path(),
                 value: value(),
-                expires_ns: Some(1),
+                lease: Some(Lease::of_seconds(1)),
             },
-            "02010100000000000000042f612f620276",
+            "020180a8d6b907042f612f620276",
         ),
         (
             Command::Create {
                 path: path(),
                 value: None,
-                expires_ns: None,
+                lease: None,
                 naming: Naming::InOrderPadded,
             },
             "030200042f612f6200",
@@ -173,7 +181,7 @@ fn samples() -> Vec<(Command, &'static str)> {
             Command::Update {
                 path: path(),
                 value: value(),
-                expires_ns: None,
+                lease: None,
                 refresh: true,
             },
             "040100042f612f620276",
@@ -182,13 +190,13 @@ fn samples() -> Vec<(Command, &'static str)> {
             Command::CompareAndSwap {
                 path: path(),
                 value: value(),
-                expires_ns: Some(u64::MAX),
+                lease: Some(Lease::new(-1, Stamp::new(1, 2))),
                 prev_value: Some("".into()),
                 prev_index: Some(300),
                 or_create: true,
                 refresh: false,
             },
-            "050100ac020101ffffffffffffffff042f612f620276",
+            "050100ac0201020101000000000000000200000000000000042f612f620276",
         ),
         (
             Command::Delete {
@@ -217,7 +225,12 @@ fn cluster_samples() -> Vec<(Command, &'static str)> {
         sync_interval_ms: 5_000,
     };
     vec![
-        (Command::Sync { now_ns: 300 }, "08ac02"),
+        (
+            Command::Sync {
+                stamp: Stamp::new(300, 1),
+            },
+            "082c010000000000000100000000000000",
+        ),
         (
             Command::Join {
                 name: "n".into(),

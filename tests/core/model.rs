@@ -2,6 +2,7 @@
 //! answered by a pass over all of them.
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tern::core::cluster_time::Lease;
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::error::Code;
 use tern::core::store::{Action, EtcdIndex, Event, ListItem, View};
@@ -39,18 +40,21 @@ pub struct Model {
 
 type Fails = (Code, String);
 
+/// The tests' stamps have equal clocks, so times are shown as the cluster clock has them.
+fn until(lease: Option<Lease>) -> Option<u64> {
+    lease.map(|lease| lease.deadline_ns())
+}
+
 impl Model {
     pub fn apply(&mut self, command: &Command) -> Result<Event, Fails> {
         match command.clone() {
-            Command::Set {
-                path,
-                value,
-                expires_ns,
-            } => self.put(Action::Set, names(&path), value, expires_ns),
+            Command::Set { path, value, lease } => {
+                self.put(Action::Set, names(&path), value, until(lease))
+            }
             Command::Create {
                 path,
                 value,
-                expires_ns,
+                lease,
                 naming,
             } => {
                 let mut at = names(&path);
@@ -59,12 +63,12 @@ impl Model {
                     Naming::InOrder => at.push((self.index + 1).to_string()),
                     Naming::InOrderPadded => at.push(format!("{:020}", self.index + 1)),
                 }
-                self.put(Action::Create, at, value, expires_ns)
+                self.put(Action::Create, at, value, until(lease))
             }
             Command::Update {
                 path,
                 value,
-                expires_ns,
+                lease,
                 refresh,
             } => {
                 let at = names(&path);
@@ -73,7 +77,7 @@ impl Model {
                 if node.value.is_none() && value.as_ref().is_some_and(|v| !v.is_empty()) {
                     return Err((Code::NotAFile, text(&at)));
                 }
-                Ok(self.change(Action::Update, at, value, expires_ns, refresh))
+                Ok(self.change(Action::Update, at, value, until(lease), refresh))
             }
             Command::CompareAndSwap { .. } => self.compare_and_swap(command),
             Command::Delete {
@@ -108,7 +112,7 @@ impl Model {
         let Command::CompareAndSwap {
             path,
             value,
-            expires_ns,
+            lease,
             prev_value,
             prev_index,
             or_create,
@@ -121,10 +125,10 @@ impl Model {
         root_stays(&at)?;
         match self.compare(&at, prev_value.as_deref(), prev_index) {
             Err((Code::KeyNotFound, _)) if or_create => {
-                self.put(Action::Set, at, value, expires_ns)
+                self.put(Action::Set, at, value, until(lease))
             }
             Err(fails) => Err(fails),
-            Ok(()) => Ok(self.change(Action::CompareAndSwap, at, value, expires_ns, refresh)),
+            Ok(()) => Ok(self.change(Action::CompareAndSwap, at, value, until(lease), refresh)),
         }
     }
 

@@ -4,6 +4,7 @@ use crate::model::Model;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tern::core::cluster_time::{Lease, Stamp, TIME_NS_MAX};
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::store::*;
 
@@ -63,8 +64,8 @@ fn prev_value() -> impl Strategy<Value = Option<Box<str>>> {
     value().prop_map(|value| value.as_deref().map(Box::from))
 }
 
-fn expires() -> impl Strategy<Value = Option<u64>> {
-    prop_oneof![2 => Just(None), 1 => (1..30u64).prop_map(Some)]
+fn lease() -> impl Strategy<Value = Option<Lease>> {
+    prop_oneof![2 => Just(None), 1 => (1..30i64).prop_map(until)]
 }
 
 fn write() -> impl Strategy<Value = Command> {
@@ -74,24 +75,24 @@ fn write() -> impl Strategy<Value = Command> {
         1 => Just(Naming::InOrderPadded)
     ];
     let condition = || (prev_value(), proptest::option::of(1..40u64));
-    let node = || (path(), value(), expires());
+    let node = || (path(), value(), lease());
     prop_oneof![
-        6 => node().prop_map(|(path, value, expires_ns)| Command::Set { path, value, expires_ns }),
-        2 => (node(), naming).prop_map(|((path, value, expires_ns), naming)| Command::Create {
+        6 => node().prop_map(|(path, value, lease)| Command::Set { path, value, lease }),
+        2 => (node(), naming).prop_map(|((path, value, lease), naming)| Command::Create {
             path,
             value,
-            expires_ns,
+            lease,
             naming
         }),
-        2 => (node(), any::<bool>()).prop_map(|((path, value, expires_ns), refresh)| {
-            Command::Update { path, value, expires_ns, refresh }
+        2 => (node(), any::<bool>()).prop_map(|((path, value, lease), refresh)| {
+            Command::Update { path, value, lease, refresh }
         }),
         2 => (node(), condition(), any::<(bool, bool)>()).prop_map(
-            |((path, value, expires_ns), (prev_value, prev_index), (or_create, refresh))| {
+            |((path, value, lease), (prev_value, prev_index), (or_create, refresh))| {
                 Command::CompareAndSwap {
                     path,
                     value,
-                    expires_ns,
+                    lease,
                     prev_value,
                     prev_index,
                     or_create,
@@ -172,7 +173,7 @@ impl Pair {
             }
             Act::Sync(now_ns) => {
                 self.model.expire(now_ns);
-                assert!(!self.store.expire(now_ns));
+                assert!(!self.store.expire(Stamp::new(now_ns, now_ns)));
             }
             Act::List {
                 path,
@@ -401,11 +402,16 @@ proptest! {
     }
 }
 
+/// A lease of stamps with equal clocks, so that times are shown as the cluster clock has them.
+fn until(at_ns: i64) -> Option<Lease> {
+    Some(Lease::new(at_ns, Stamp::default()))
+}
+
 fn set(path: &str, value: Option<&str>, expires_ns: Option<u64>) -> Command {
     Command::Set {
         path: KeyPath::new(path),
         value: value.map(Arc::from),
-        expires_ns,
+        lease: expires_ns.and_then(|at_ns| until(at_ns as i64)),
     }
 }
 
@@ -432,7 +438,7 @@ fn a_cut_snapshot_is_refused_and_damage_is_no_panic() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         // The file's checksum notices all damage. Here it must not end the process.
         if let Ok(mut store) = restore(&flipped) {
-            store.expire(u64::MAX - 1);
+            store.expire(Stamp::new(TIME_NS_MAX, 0));
             while store.free_some() {}
         }
     }
@@ -451,7 +457,7 @@ proptest! {
         let at = 4 + at.index(bytes.len() - 4);
         bytes[at] = byte;
         if let Ok(mut store) = restore(&bytes) {
-            store.expire(u64::MAX - 1);
+            store.expire(Stamp::new(TIME_NS_MAX, 0));
             while store.free_some() {}
         }
     }
@@ -479,7 +485,7 @@ fn depth_costs_no_stack() {
         let again = restore(&saved(&mut store)).expect("a sound snapshot");
         assert_eq!(again.state_hash(), store.state_hash());
         drop(again);
-        assert!(!store.expire(5));
+        assert!(!store.expire(Stamp::new(5, 5)));
         let delete = Command::Delete {
             path: KeyPath::new("/d"),
             dir: true,

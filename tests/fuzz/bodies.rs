@@ -1,4 +1,5 @@
 //! Bodies of entries: commands of each kind with usual and with extreme fields, and garbage.
+use tern::core::cluster_time::{Lease, Stamp, TIME_NS_MAX};
 use tern::core::command::{self, ClusterConfig, Command, KeyPath, Naming};
 use tern_support::rng::Rng;
 
@@ -90,7 +91,7 @@ fn usual(rng: &mut Rng) -> Command {
         _ => Command::Set {
             path,
             value: Some("value".into()),
-            expires_ns: None,
+            lease: None,
         },
     }
 }
@@ -122,15 +123,32 @@ fn value(rng: &mut Rng) -> Option<String> {
     }
 }
 
-fn expiration(rng: &mut Rng, wall_ns: u64) -> Option<u64> {
+fn time_ns(rng: &mut Rng, wall_ns: u64) -> u64 {
     match rng.below(8) {
-        0..=2 => None,
-        3 => Some(1),
-        4 => Some(u64::MAX),
-        5 => Some(u64::MAX - 1),
-        6 => Some(wall_ns.saturating_add(rng.below(1_000_000_000))),
-        _ => Some(rng.next_u64() >> rng.below(64)),
+        0 => 0,
+        1 => TIME_NS_MAX,
+        2 => TIME_NS_MAX - 1,
+        3..=6 => wall_ns.saturating_add(rng.below(1_000_000_000)),
+        _ => rng.next_u64() >> rng.below(64),
     }
+}
+
+fn stamp(rng: &mut Rng, wall_ns: u64) -> Stamp {
+    Stamp {
+        cluster_ns: time_ns(rng, wall_ns),
+        wall_ns: time_ns(rng, wall_ns),
+    }
+}
+
+fn lease(rng: &mut Rng, wall_ns: u64) -> Option<Lease> {
+    let ttl_ns = match rng.below(8) {
+        0..=2 => return None,
+        3 => i64::MIN,
+        4 => i64::MAX,
+        5 => rng.below(1_000_000_000) as i64,
+        _ => (rng.next_u64() >> rng.below(64)) as i64,
+    };
+    Some(Lease::new(ttl_ns, stamp(rng, wall_ns)))
 }
 
 fn number(rng: &mut Rng, ids: &[u64], index: u64) -> u64 {
@@ -153,7 +171,7 @@ fn extreme(rng: &mut Rng, ids: &[u64], index: u64, wall_ns: u64) -> Command {
     match rng.below(14) {
         0..=6 => extreme_write(rng, wall_ns),
         7 => Command::Sync {
-            now_ns: expiration(rng, wall_ns).unwrap_or(0),
+            stamp: stamp(rng, wall_ns),
         },
         8..=10 => join(rng, ids, index),
         11 => Command::Promote {
@@ -188,31 +206,27 @@ fn join(rng: &mut Rng, ids: &[u64], index: u64) -> Command {
 fn extreme_write(rng: &mut Rng, wall_ns: u64) -> Command {
     let path = path(rng);
     let value = value(rng).map(|text| text.as_str().into());
-    let expires_ns = expiration(rng, wall_ns);
+    let lease = lease(rng, wall_ns);
     let prev_value = rng.percent(40).then(|| "v".into());
     let prev_index = Some(rng.below(100)).filter(|index| *index > 60);
     match rng.below(6) {
-        0 => Command::Set {
-            path,
-            value,
-            expires_ns,
-        },
+        0 => Command::Set { path, value, lease },
         1 => Command::Create {
             path,
             value,
-            expires_ns,
+            lease,
             naming: *rng.pick(&[Naming::Given, Naming::InOrder, Naming::InOrderPadded]),
         },
         2 => Command::Update {
             path,
             value,
-            expires_ns,
+            lease,
             refresh: rng.percent(50),
         },
         3 => Command::CompareAndSwap {
             path,
             value,
-            expires_ns,
+            lease,
             prev_value,
             prev_index,
             or_create: rng.percent(50),

@@ -503,7 +503,7 @@ impl Host {
         self.request(Op::Write(Command::Set {
             path: KeyPath::new("/probe"),
             value: Some(value.to_string().into()),
-            expires_ns: None,
+            lease: None,
         }))
     }
 

@@ -6,6 +6,7 @@
 //! first checks. Start with [`Forger::draw`].
 use crate::bodies;
 use crate::host::Host;
+use tern::core::cluster_time::TIME_NS_MAX;
 use tern::core::raft::*;
 use tern_support::rng::Rng;
 
@@ -173,6 +174,16 @@ impl Forger {
         Some(self.near(round, view)).filter(|round| *round > 0)
     }
 
+    fn clock_ns(&mut self) -> u64 {
+        *self.rng.pick(&[
+            0,
+            1,
+            1_700_000_000_000_000_000,
+            TIME_NS_MAX,
+            TIME_NS_MAX + 1,
+        ])
+    }
+
     fn sync_us(&mut self) -> u32 {
         let usual = self.rng.below(2_000) as u32;
         *self
@@ -192,6 +203,7 @@ impl Forger {
             2 => Rpc::Vote {
                 pre: self.rng.percent(50),
                 granted: self.rng.percent(80),
+                clock_ns: Some(self.clock_ns()).filter(|clock_ns| *clock_ns > 0),
             },
             3 | 4 => self.append_reply(view),
             5 => Rpc::SnapshotReply {
@@ -248,6 +260,7 @@ impl Forger {
             acked: self.index(acked, view),
             round: self.round(view),
             sync_us: self.sync_us(),
+            clock_ns: self.clock_ns(),
             held_bytes: Some(self.near(0, view)).filter(|bytes| *bytes > 0),
             entries,
         }
@@ -403,6 +416,7 @@ impl Forger {
             Rpc::RequestVote { pre, .. } => Rpc::Vote {
                 pre: *pre,
                 granted: true,
+                clock_ns: Some(self.clock_ns()).filter(|clock_ns| *clock_ns > 0),
             },
             Rpc::AppendEntries {
                 prev_index,

@@ -40,6 +40,7 @@ fn append(
             acked,
             round: None,
             sync_us: 0,
+            clock_ns: 0,
             held_bytes: None,
             entries,
         },

@@ -83,7 +83,7 @@ fn put(value: &str) -> Command {
     Command::Set {
         path: KeyPath::new("/a"),
         value: Some(value.into()),
-        expires_ns: None,
+        lease: None,
     }
 }
 
@@ -111,7 +111,7 @@ fn a_follower_answers_what_it_has_applied_itself() {
     let post = Op::Write(Command::Create {
         path,
         value: Some("job".into()),
-        expires_ns: None,
+        lease: None,
         naming,
     });
     let post = event(cluster.done(other, post));
@@ -120,7 +120,7 @@ fn a_follower_answers_what_it_has_applied_itself() {
     let swap = |prev: &str| Command::CompareAndSwap {
         path: path.clone(),
         value: Some("two".into()),
-        expires_ns: None,
+        lease: None,
         prev_value: Some(prev.into()),
         prev_index: None,
         or_create: false,
@@ -155,10 +155,16 @@ fn a_follower_answers_what_it_has_applied_itself() {
 fn the_leaders_clock_decides_when_something_expires() {
     let (mut cluster, leader, follower, _) = three();
     cluster.at(leader).now.wall_ns += 3_600_000_000_000;
-    let (ttl_ns, here_ns) = (10_000_000_000, cluster.at(follower).now.wall_ns);
-    let outcome = cluster.done(follower, set_until("/a", here_ns + ttl_ns));
-    let expires_ns = cluster.at(leader).now.wall_ns + ttl_ns;
-    assert!(matches!(outcome, Outcome::Event(e) if e.node.expires_ns == Some(expires_ns)));
+    let outcome = cluster.done(follower, set_for("/a", 10_000));
+    let Outcome::Event(event) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let shown_ns = event.node.expires_ns.expect("it expires");
+    let expected_ns = cluster.at(leader).now.wall_ns + 10_000_000_000;
+    assert!(
+        shown_ns.abs_diff(expected_ns) < 1_000_000_000,
+        "shown by the leader's wall clock"
+    );
 }
 
 #[test]

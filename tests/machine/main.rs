@@ -18,3 +18,4 @@ mod single;
 mod snapshots;
 mod stand;
 mod standby;
+mod time;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tern::codec::cluster_api;
 use tern::codec::http::Method;
 use tern::codec::http::call::HttpReply;
+use tern::core::cluster_time::Lease;
 use tern::core::command::{Command, KeyPath};
 use tern::core::machine::*;
 use tern::core::peers::{LinkId, LinkOrder};
@@ -615,15 +616,15 @@ pub fn set(path: &str, value: &str) -> Op {
     Op::Write(Command::Set {
         path: KeyPath::new(path),
         value: Some(value.into()),
-        expires_ns: None,
+        lease: None,
     })
 }
 
-pub fn set_until(path: &str, expires_ns: u64) -> Op {
+pub fn set_for(path: &str, ttl_ms: u64) -> Op {
     Op::Write(Command::Set {
         path: KeyPath::new(path),
         value: Some("mortal".into()),
-        expires_ns: Some(expires_ns),
+        lease: Some(Lease::of_ms(ttl_ms as i64)),
     })
 }
 

@@ -83,7 +83,7 @@ fn a_write_that_fails_when_it_is_applied_says_why() {
     let swap = Op::Write(Command::CompareAndSwap {
         path: KeyPath::new("/foo"),
         value: Some("new".into()),
-        expires_ns: None,
+        lease: None,
         prev_value: Some("other".into()),
         prev_index: None,
         or_create: false,
@@ -197,11 +197,10 @@ fn expiry_goes_through_the_log_and_an_idle_machine_writes_nothing() {
     rig.pass(60 * SECOND_US);
     assert_eq!(rig.disk.log.records().count(), entries);
 
-    let due_ns = rig.now.wall_ns + 2_000_000_000;
     for path in ["/a", "/b", "/c"] {
-        rig.done(set_until(path, due_ns));
+        rig.done(set_for(path, 2_000));
     }
-    rig.done(set_until("/later", due_ns + 100_000_000));
+    rig.done(set_for("/later", 2_100));
     let poll = rig.ask(watch("/a", false, None));
     let entries = rig.disk.log.records().count();
     assert_eq!(next_deadline(&rig.machine), rig.now.mono_us + 2 * SECOND_US);
@@ -227,9 +226,8 @@ fn expiry_goes_through_the_log_and_an_idle_machine_writes_nothing() {
 #[test]
 fn keys_that_expire_together_go_a_thousand_at_a_time() {
     let mut rig = Rig::serving(settings(1));
-    let due_ns = rig.now.wall_ns + 1_000_000_000;
     for n in 0..2_500 {
-        rig.ask(set_until(&format!("/{n}"), due_ns));
+        rig.ask(set_for(&format!("/{n}"), 1_000));
     }
     rig.settle();
     let entries = rig.disk.log.records().count();

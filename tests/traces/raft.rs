@@ -149,7 +149,7 @@ fn set(key: &str) -> Command {
     Command::Set {
         path: KeyPath::new(key),
         value: Some("v".into()),
-        expires_ns: None,
+        lease: None,
     }
 }
 
@@ -329,6 +329,7 @@ impl World {
             snapshot: disk.snapshot.clone(),
             entries: disk.log.entries_after(disk.snapshot.index.0),
             commit: disk.log.commit,
+            stamp: None,
         };
         let raft = Raft::new(config, state, self.now());
         let saved = self.nodes.remove(&id).and_then(|n| n.saved);

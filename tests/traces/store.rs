@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
+use tern::core::cluster_time::{Lease, Stamp};
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::store::*;
 
@@ -96,6 +97,13 @@ impl<'a> Words<'a> {
         self.options.get(name).map(|n| n.parse().expect("a number"))
     }
 
+    /// The lease that ends at `expires=N`. Its stamp has equal clocks, so times are shown as the
+    /// cluster clock has them.
+    fn lease(&self) -> Option<Lease> {
+        let at_ns = self.number("expires")?;
+        Some(Lease::new(at_ns as i64, Stamp::default()))
+    }
+
     fn has(&self, name: &str) -> bool {
         self.options.contains_key(name)
     }
@@ -120,7 +128,8 @@ impl Bench {
             "fill" => self.fill(&words),
             "sync" => {
                 let before = self.store.stats().expire_count;
-                let more = self.store.expire(words.at(1).parse().expect("a number"));
+                let now_ns = words.at(1).parse().expect("a number");
+                let more = self.store.expire(Stamp::new(now_ns, now_ns));
                 let expired = self.store.stats().expire_count - before;
                 let more = if more { ", more is due" } else { "" };
                 format!("{expired} expired{more}; index {}", self.store.index().0)
@@ -183,7 +192,7 @@ impl Bench {
             let set = Command::Set {
                 path: KeyPath::new(&format!("{}{i:05}", words.at(1))),
                 value: Some("x".repeat(bytes).into()),
-                expires_ns: words.number("expires"),
+                lease: words.lease(),
             };
             self.store.apply(&set).expect("a fresh file");
         }
@@ -299,7 +308,7 @@ impl Bench {
 
 fn parse_write(words: &Words) -> Command {
     let (path, value) = (words.path(), words.value());
-    let expires_ns = words.number("expires");
+    let lease = words.lease();
     let refresh = words.has("refresh");
     let naming = match words.at(0) {
         "post" => Naming::InOrder,
@@ -307,27 +316,23 @@ fn parse_write(words: &Words) -> Command {
         _ => Naming::Given,
     };
     match words.at(0) {
-        "set" => Command::Set {
-            path,
-            value,
-            expires_ns,
-        },
+        "set" => Command::Set { path, value, lease },
         "create" | "post" | "post-padded" => Command::Create {
             path,
             value,
-            expires_ns,
+            lease,
             naming,
         },
         "update" => Command::Update {
             path,
             value,
-            expires_ns,
+            lease,
             refresh,
         },
         "cas" => Command::CompareAndSwap {
             path,
             value,
-            expires_ns,
+            lease,
             prev_value: words.prev_value(),
             prev_index: words.number("index").filter(|index| *index != 0),
             or_create: words.has("or-create"),

@@ -6,6 +6,7 @@ use super::{Context, NOT_FOUND, Routed};
 use crate::codec::http::form::{self, Form, FormError};
 use crate::codec::http::response::{JSON, TEXT};
 use crate::codec::http::{Method, Request, Response};
+use crate::core::cluster_time::{Lease, TTL_S_MAX};
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use crate::core::seam::Op;
@@ -13,9 +14,6 @@ use crate::core::store::EtcdIndex;
 
 /// The media type of form bodies.
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
-
-/// The longest ttl, in seconds: 100 years. Clients of 0.4 cannot read much later expirations.
-pub(super) const TTL_S_MAX: i64 = 36_525 * 86_400;
 
 /// The longest time that a watcher may ask to wait, in seconds: 10 years.
 const TIMEOUT_S_MAX: u64 = 3_652 * 86_400;
@@ -200,13 +198,13 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// When a node with the given ttl expires, in nanoseconds since the Unix epoch; `None` without
-    /// a ttl. A ttl may be negative: the node is due at once.
+    /// The lease with the given ttl; `None` without a ttl. A ttl may be negative: the node is due at
+    /// once.
     ///
     /// # Errors
     ///
     /// 202 if the ttl is not a number or above 100 years.
-    pub fn expires(&self, form: &Parameters, cause: &str) -> Result<Option<u64>, Response> {
+    pub fn lease(&self, form: &Parameters, cause: &str) -> Result<Option<Lease>, Response> {
         let Some(text) = form.get("ttl").filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
@@ -214,14 +212,7 @@ impl<'a> Exchange<'a> {
             Ok(seconds) if seconds <= TTL_S_MAX => seconds,
             _ => return Err(self.error(Code::TtlNaN, cause)),
         };
-        Ok(Some(self.expiration(seconds)))
-    }
-
-    /// The time that many seconds from now, in nanoseconds since the Unix epoch.
-    pub fn expiration(&self, seconds: i64) -> u64 {
-        let ttl_ns = i128::from(seconds) * 1_000_000_000;
-        let expires_ns = i128::from(self.context.now.wall_ns) + ttl_ns;
-        expires_ns.clamp(0, i128::from(u64::MAX)) as u64
+        Ok(Some(Lease::of_seconds(seconds)))
     }
 }
 

@@ -6,6 +6,7 @@
 use super::exchange::{Exchange, Handled, Parameters};
 use super::render::{AnswerKind, NodeTree};
 use crate::codec::http::{Method, Response};
+use crate::core::cluster_time::Lease;
 use crate::core::command::{Command, KeyPath, Naming};
 use crate::core::error::Code;
 use crate::core::seam::Op;
@@ -55,10 +56,10 @@ pub fn put(exchange: &Exchange) -> Handled {
 }
 
 fn put_command(exchange: &Exchange, path: KeyPath, form: &Parameters) -> Result<Command, Response> {
-    let expires_ns = exchange.expires(form, "Update")?;
+    let lease = exchange.lease(form, "Update")?;
     let value = form.get("value");
     let refresh = form.flag("refresh");
-    check_refresh(exchange, value, expires_ns, refresh)?;
+    check_refresh(exchange, value, lease, refresh)?;
     // A new directory has no value, whatever the request says.
     let new_value = || (!form.flag("dir")).then(|| value.unwrap_or_default().into());
     let prev_exist = form.get("prevExist");
@@ -66,22 +67,22 @@ fn put_command(exchange: &Exchange, path: KeyPath, form: &Parameters) -> Result<
         return Ok(Command::Create {
             path,
             value: new_value(),
-            expires_ns,
+            lease,
             naming: Naming::Given,
         });
     }
     let has_condition = form.get("prevValue").is_some() || form.get("prevIndex").is_some();
     if has_condition {
-        return compare_and_swap(exchange, path, form, expires_ns);
+        return compare_and_swap(exchange, path, form, lease);
     }
     if form.flag("prevExist") || refresh {
-        if value.unwrap_or_default().is_empty() && expires_ns.is_none() {
+        if value.unwrap_or_default().is_empty() && lease.is_none() {
             return Err(exchange.error(Code::ValueOrTtlRequired, "Update"));
         }
         return Ok(Command::Update {
             path,
             value: value.filter(|_| !refresh).map(Into::into),
-            expires_ns,
+            lease,
             refresh,
         });
     }
@@ -89,24 +90,24 @@ fn put_command(exchange: &Exchange, path: KeyPath, form: &Parameters) -> Result<
         return Ok(Command::Set {
             path,
             value: new_value(),
-            expires_ns,
+            lease,
         });
     }
     // `prevExist` is neither true nor false: 0.4 takes it for a condition that always holds.
-    compare_and_swap(exchange, path, form, expires_ns)
+    compare_and_swap(exchange, path, form, lease)
 }
 
 fn check_refresh(
     exchange: &Exchange,
     value: Option<&str>,
-    expires_ns: Option<u64>,
+    lease: Option<Lease>,
     refresh: bool,
 ) -> Result<(), Response> {
     if refresh && value.is_some_and(|v| !v.is_empty()) {
         let cause = "A value was given along with refresh";
         return Err(exchange.error(Code::RefreshValue, cause));
     }
-    if refresh && expires_ns.is_none() {
+    if refresh && lease.is_none() {
         return Err(exchange.error(Code::RefreshTtlRequired, "No TTL value set"));
     }
     Ok(())
@@ -116,7 +117,7 @@ fn compare_and_swap(
     exchange: &Exchange,
     path: KeyPath,
     form: &Parameters,
-    expires_ns: Option<u64>,
+    lease: Option<Lease>,
 ) -> Result<Command, Response> {
     let refresh = form.flag("refresh");
     let prev_value = form.get("prevValue");
@@ -130,7 +131,7 @@ fn compare_and_swap(
     Ok(Command::CompareAndSwap {
         path,
         value: (!refresh).then(|| form.get("value").unwrap_or_default().into()),
-        expires_ns,
+        lease,
         prev_value: prev_value.map(Into::into),
         prev_index: condition,
         or_create: is_unconditional && !form.flag("prevExist"),
@@ -155,12 +156,12 @@ fn index_condition(
 pub fn post(exchange: &Exchange) -> Handled {
     let path = exchange.key()?;
     let form = exchange.form()?;
-    let expires_ns = exchange.expires(&form, "Create")?;
+    let lease = exchange.lease(&form, "Create")?;
     let value = form.get("value").unwrap_or_default();
     let command = Command::Create {
         path,
         value: (!form.flag("dir")).then(|| value.into()),
-        expires_ns,
+        lease,
         naming: Naming::InOrder,
     };
     let no_value = form.flag("noValueOnSuccess");

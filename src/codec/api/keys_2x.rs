@@ -6,9 +6,10 @@
 //! sign, and booleans are those of Go's `strconv.ParseBool`.
 //!
 //! Where etcd 2.x would empty a value that a request does not name, tern keeps it.
-use super::exchange::{Exchange, Handled, Parameters, TTL_S_MAX};
+use super::exchange::{Exchange, Handled, Parameters};
 use super::render::{AnswerKind, NodeTree};
 use crate::codec::http::{Method, Response};
+use crate::core::cluster_time::{Lease, TTL_S_MAX};
 use crate::core::command::{Command, KeyPath, Naming};
 use crate::core::error::Code;
 use crate::core::seam::Op;
@@ -32,7 +33,7 @@ struct KeyForm {
     stream: bool,
     no_value: bool,
     /// Nanoseconds since the Unix epoch; `None`: permanent.
-    expires_ns: Option<u64>,
+    lease: Option<Lease>,
     refresh: bool,
 }
 
@@ -61,7 +62,7 @@ impl KeyForm {
             return Err(exchange.error(Code::PrevValueRequired, cause));
         }
         let no_value = flag("noValueOnSuccess")?;
-        let expires_ns = expires(exchange, form)?;
+        let lease = lease(exchange, form)?;
         let prev_exist = plain_flag(exchange, form, "prevExist")?;
         let refresh = plain_flag(exchange, form, "refresh")?.unwrap_or(false);
         let has_value = form.get("value").is_some_and(|value| !value.is_empty());
@@ -69,7 +70,7 @@ impl KeyForm {
             let cause = "A value was provided on a refresh";
             return Err(exchange.error(Code::RefreshValue, cause));
         }
-        if refresh && expires_ns.is_none() {
+        if refresh && lease.is_none() {
             return Err(exchange.error(Code::RefreshTtlRequired, "No TTL value set"));
         }
         Ok(KeyForm {
@@ -84,7 +85,7 @@ impl KeyForm {
             quorum,
             stream,
             no_value,
-            expires_ns,
+            lease,
             refresh,
         })
     }
@@ -149,7 +150,7 @@ fn put_command(path: KeyPath, form: KeyForm) -> Command {
         return Command::Create {
             path,
             value: form.new_value(),
-            expires_ns: form.expires_ns,
+            lease: form.lease,
             naming: Naming::Given,
         };
     }
@@ -158,7 +159,7 @@ fn put_command(path: KeyPath, form: KeyForm) -> Command {
         return Command::CompareAndSwap {
             path,
             value: (!form.refresh).then_some(value),
-            expires_ns: form.expires_ns,
+            lease: form.lease,
             prev_value: form.prev_value,
             prev_index: form.prev_index,
             or_create: false,
@@ -169,14 +170,14 @@ fn put_command(path: KeyPath, form: KeyForm) -> Command {
         return Command::Update {
             path,
             value: form.changed_value(),
-            expires_ns: form.expires_ns,
+            lease: form.lease,
             refresh: form.refresh,
         };
     }
     Command::Set {
         path,
         value: form.new_value(),
-        expires_ns: form.expires_ns,
+        lease: form.lease,
     }
 }
 
@@ -188,7 +189,7 @@ pub fn post(exchange: &Exchange) -> Handled {
     let command = Command::Create {
         path,
         value: form.new_value(),
-        expires_ns: form.expires_ns,
+        lease: form.lease,
         naming: Naming::InOrderPadded,
     };
     exchange.to_machine(Op::Write(command), AnswerKind::Event { no_value })
@@ -226,14 +227,14 @@ fn index(exchange: &Exchange, form: &Parameters, name: &str) -> Result<Option<u6
     }
 }
 
-/// When the node expires; `None` without a ttl, or with an empty one.
-fn expires(exchange: &Exchange, form: &Parameters) -> Result<Option<u64>, Response> {
+/// The lease of the node; `None` without a ttl, or with an empty one.
+fn lease(exchange: &Exchange, form: &Parameters) -> Result<Option<Lease>, Response> {
     let Some(text) = form.get("ttl").filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
     let seconds = number(text).and_then(|seconds| i64::try_from(seconds).ok());
     match seconds {
-        Some(seconds) if seconds <= TTL_S_MAX => Ok(Some(exchange.expiration(seconds))),
+        Some(seconds) if seconds <= TTL_S_MAX => Ok(Some(Lease::of_seconds(seconds))),
         Some(_) | None => Err(exchange.error(Code::TtlNaN, &invalid("ttl"))),
     }
 }

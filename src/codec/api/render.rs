@@ -284,7 +284,7 @@ impl Shape {
             | Action::Expire => false,
         };
         let head = self.key_head(if is_new { 201 } else { 200 }, at, context, out);
-        let now_ns = context.now.wall_ns;
+        let now_ns = context.shown_ns;
         let ending = context.line_end();
         if let AnswerKind::Event { no_value: true } = self.kind {
             return Next::done(head.full(|out| {
@@ -312,7 +312,7 @@ impl Shape {
 
     fn v1_event(&self, event: &Event, index: u64, context: &Context, out: &mut Vec<u8>) -> Next {
         let head = self.head(200, TEXT, context, out);
-        Next::done(head.full(|out| v1::event(event, index, context.now.wall_ns, out)))
+        Next::done(head.full(|out| v1::event(event, index, context.shown_ns, out)))
     }
 
     fn failed(&self, error: &Error, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {

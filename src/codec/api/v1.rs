@@ -30,23 +30,19 @@ pub fn put(exchange: &Exchange) -> Handled {
         return Err(exchange.error(Code::ValueRequired, "Set"));
     };
     let value = Some(value.into());
-    let expires_ns = exchange.expires(&form, "Set")?;
+    let lease = exchange.lease(&form, "Set")?;
     let command = match form.get("prevValue") {
-        None => Command::Set {
-            path,
-            value,
-            expires_ns,
-        },
+        None => Command::Set { path, value, lease },
         Some("") => Command::Create {
             path,
             value,
-            expires_ns,
+            lease,
             naming: Naming::Given,
         },
         Some(prev_value) => Command::CompareAndSwap {
             path,
             value,
-            expires_ns,
+            lease,
             prev_value: Some(prev_value.into()),
             prev_index: None,
             or_create: false,

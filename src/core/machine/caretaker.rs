@@ -2,6 +2,8 @@
 //!
 //! - *Expiry*: when a node of the key space is due, the leader appends a `Sync` command with the
 //!   present time. Every member expires nodes when it applies one.
+//! - *Shown times*: while a node has a ttl, the leader appends a `Sync` command if its wall clock
+//!   was set, at most once a minute.
 //! - *Active size* and *removal delay*: the leader removes a member that is one too many, or was
 //!   silent for too long. It removes one at a time, and none whose removal would leave the voters
 //!   that it hears without a majority.
@@ -21,9 +23,12 @@ use std::collections::BTreeMap;
 /// The shortest time between two `Sync` commands, in microseconds. It bounds what many short ttls
 /// cost. While the last `Sync` has left due nodes over, the next one follows at once.
 const SYNC_US_MIN: u64 = 500_000;
-/// The timer of the next expiry follows the wall clock. It is set again only if it is off by more
+/// The timer of the next expiry follows the key space. It is set again only if it is off by more
 /// than this, in microseconds: each set costs a little.
 const EXPIRY_DRIFT_US_MAX: u64 = 1_000;
+/// While a node has a ttl, the leader compares its wall clock with the shown time this often, in
+/// microseconds.
+const SHOWN_US: u64 = 60_000_000;
 /// The time between two removals for the active size, and from a refused removal to the next try,
 /// in microseconds.
 const REMOVE_US: u64 = 1_000_000;
@@ -46,6 +51,8 @@ const LEADERLESS_TIMEOUTS: u64 = 10;
 enum Duty {
     /// A node may be due.
     Expire,
+    /// Times may be shown wrongly: the wall clock was set.
+    Shown,
     /// The cluster may have more members than its active size.
     Size,
     /// This peer may have been silent for the removal delay.
@@ -102,9 +109,11 @@ pub(super) struct Caretaker {
     leaderless: Option<TimerHandle>,
     /// [`Duty::Expire`]; armed on a leader if a node has a ttl and no `Sync` is under way.
     expiry: Option<ExpiryTimer>,
+    /// [`Duty::Shown`]; armed on a leader while a node has a ttl.
+    shown: Option<TimerHandle>,
     /// The `Sync` command that this leader has appended and not applied yet.
     open_sync: Option<Index>,
-    /// The time of the last `Sync`, in nanoseconds since the Unix epoch. A node that is due at it
+    /// The time of the last `Sync`, in nanoseconds of the cluster clock. A node that is due at it
     /// was left over. 0: none was appended.
     last_sync_ns: u64,
     /// The time of the next `Sync` at the earliest, in microseconds of the monotonic clock.
@@ -153,6 +162,7 @@ impl Caretaker {
         self.late = None;
         self.leaderless = None;
         self.expiry = None;
+        self.shown = None;
         self.term = None;
         self.open_sync = None;
     }
@@ -182,6 +192,7 @@ impl Caretaker {
     fn arm(&mut self, now: Now, replica: &Replica) {
         self.open_sync.take_if(|index| replica.applied() >= *index);
         self.arm_expiry(now, replica);
+        self.arm_shown(now, replica);
         self.arm_leaderless(now, replica);
         if self.term.is_none() {
             return;
@@ -211,6 +222,10 @@ impl Caretaker {
             Duty::Expire => {
                 self.expiry = None;
                 self.maybe_sync(now, replica);
+            }
+            Duty::Shown => {
+                self.shown = None;
+                self.maybe_correct_shown(now, replica);
             }
             Duty::Size => {
                 self.size = None;
@@ -243,30 +258,59 @@ impl Caretaker {
         if due_us.is_none_or(|due_us| due_us > now.mono_us) {
             return false;
         }
-        let now_ns = now.wall_ns;
-        self.open_sync = replica.propose_own(now, &Command::Sync { now_ns });
+        self.propose_sync(now, replica)
+    }
+
+    /// Appends a `Sync` command with the present time. Returns false if raft refuses it.
+    fn propose_sync(&mut self, now: Now, replica: &mut Replica) -> bool {
+        let stamp = replica.stamp(now);
+        self.open_sync = replica.propose_own(now, &Command::Sync { stamp });
         // If raft refuses the command (the leader hands over), the due nodes must not count as left
         // over: the next try would follow at once.
         let has_synced = self.open_sync.is_some();
-        self.last_sync_ns = if has_synced { now_ns } else { 0 };
+        self.last_sync_ns = if has_synced { stamp.cluster_ns } else { 0 };
         self.next_sync_us = now.mono_us + SYNC_US_MIN;
         has_synced
     }
 
-    /// When the next node is due, in microseconds of the monotonic clock, as far as the wall clock
-    /// tells now. `None`: no node has a ttl, or no `Sync` can be appended now.
+    /// When the next node is due, in microseconds of the monotonic clock. `None`: no node has a ttl, or no `Sync` can be appended now.
     fn expiry_due_us(&self, now: Now, replica: &Replica) -> Option<u64> {
         if self.open_sync.is_some() || !replica.raft().has_duty_room() || !replica.leads() {
             return None;
         }
         let next_ns = replica.store().next_expiry_ns()?;
-        let wait_us = next_ns.saturating_sub(now.wall_ns).div_ceil(1000);
+        let wait_us = next_ns
+            .saturating_sub(replica.cluster_ns(now))
+            .div_ceil(1000);
         let due_us = now.mono_us.saturating_add(wait_us);
         let is_left_over = next_ns <= self.last_sync_ns;
         if is_left_over {
             Some(due_us)
         } else {
             Some(due_us.max(self.next_sync_us))
+        }
+    }
+
+    /// Appends a `Sync` command if times are shown wrongly: expirations that were shown before the
+    /// wall clock was set are of no use to a client.
+    fn maybe_correct_shown(&mut self, now: Now, replica: &mut Replica) -> bool {
+        let may_sync = self.open_sync.is_none() && replica.raft().has_duty_room();
+        let is_off = replica.store().time().is_off(replica.stamp(now));
+        may_sync && is_off && replica.leads() && self.propose_sync(now, replica)
+    }
+
+    fn arm_shown(&mut self, now: Now, replica: &Replica) {
+        let has_ttl = replica.store().next_expiry_ns().is_some();
+        let is_wanted = self.term.is_some() && has_ttl;
+        match self.shown {
+            Some(shown) if !is_wanted => {
+                self.wheel.cancel(shown);
+                self.shown = None;
+            }
+            None if is_wanted => {
+                self.shown = Some(self.wheel.schedule(now.mono_us + SHOWN_US, Duty::Shown));
+            }
+            Some(_) | None => {}
         }
     }
 

@@ -382,13 +382,22 @@ impl Raft {
     }
 
     /// A peer answered a vote request.
-    pub(super) fn on_vote(&mut self, from: PeerId, pre: bool, granted: bool) {
+    pub(super) fn on_vote(
+        &mut self,
+        from: PeerId,
+        pre: bool,
+        granted: bool,
+        clock_ns: Option<u64>,
+    ) {
         let asking_role = if pre {
             RaftRole::PreCandidate
         } else {
             RaftRole::Candidate
         };
         if self.role == asking_role && granted && self.election.add_vote(from) {
+            if !pre {
+                self.clock.on_vote(clock_ns, self.now_us);
+            }
             self.maybe_win();
         }
     }
@@ -452,7 +461,13 @@ impl Raft {
             }
             self.restart_election_timer();
         }
-        self.send_vote(from, false, granted, self.current_term);
+        let reading_ns = self.clock.reading_since_ns(last_term, self.now_us);
+        let vote = Rpc::Vote {
+            pre: false,
+            granted,
+            clock_ns: reading_ns.filter(|_| granted),
+        };
+        self.send_in(from, self.current_term, vote);
     }
 
     /// Answers a pre-vote for `term`. Nothing is promised, so nothing is stored.
@@ -482,9 +497,13 @@ impl Raft {
         is_same_term && is_as_long
     }
 
-    /// Sends a vote, or a pre-vote (`pre`), in `term`. A vote is withheld until it is durable.
+    /// Sends a vote, or a pre-vote (`pre`), in `term`, without a reading of the clock.
     pub(super) fn send_vote(&mut self, to: PeerId, pre: bool, granted: bool, term: Term) {
-        let rpc = Rpc::Vote { pre, granted };
+        let rpc = Rpc::Vote {
+            pre,
+            granted,
+            clock_ns: None,
+        };
         self.send_in(to, term, rpc);
     }
 }

@@ -76,6 +76,20 @@ impl LeaderMatch {
 }
 
 impl Raft {
+    /// The commit index of the current leader, once the leader has committed an entry of its own
+    /// term: no client was answered from an entry past it. `None` if no leader is known, or this
+    /// member does not know that index.
+    pub fn known_commit(&self) -> Option<Index> {
+        self.leader?;
+        let known = if self.role == RaftRole::Leader {
+            self.log.commit_index()
+        } else {
+            self.leader_match.leader_commit()
+        };
+        let is_of_term = self.log.term_at(known) == Some(self.current_term);
+        is_of_term.then_some(known)
+    }
+
     /// The leader of the current term was heard: this member follows it.
     ///
     /// # Panics
@@ -105,6 +119,7 @@ impl Raft {
             acked,
             round,
             sync_us,
+            clock_ns,
             held_bytes,
             entries,
         } = rpc
@@ -113,6 +128,8 @@ impl Raft {
         };
         self.election.on_leader_sync(from, sync_us);
         self.on_leader_contact(from);
+        self.clock
+            .on_leader_reading(self.current_term, clock_ns, self.now_us);
         self.leader_match.on_leader_commit(commit);
         if self.is_tail_lost(from, acked) {
             return;

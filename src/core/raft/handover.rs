@@ -71,7 +71,7 @@ impl Raft {
     /// Starts to hand the leadership over to the voter `to`, or to the best voter. Returns whether
     /// it did: this member must lead, and there must be such a voter.
     pub fn hand_over(&mut self, now: Now, to: Option<PeerId>) -> bool {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         let target = match to {
             Some(id) => self.successor(id),
             None => self.best_successor(),

@@ -187,7 +187,7 @@ impl Raft {
     ///
     /// If no complete snapshot was passed to the owner.
     pub fn on_installed(&mut self, now: Now) {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         let (from, meta) = self.incoming.take_installed();
         if self.lacks(meta.index) {
             self.maybe_install(from, meta);
@@ -197,7 +197,7 @@ impl Raft {
 
     /// The snapshot did not verify, and the owner has dropped it. It is sent again.
     pub fn on_snapshot_unusable(&mut self, now: Now) {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         if let Some((from, index)) = self.incoming.take_refused() {
             self.request_chunk(from, index, 0);
         }
@@ -206,7 +206,7 @@ impl Raft {
 
     /// The disk has no room for the snapshot, and the owner has dropped what it had of it.
     pub fn on_no_room_for_snapshot(&mut self, now: Now) {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         if let Some((from, index)) = self.incoming.take_refused() {
             self.send(from, Rpc::SnapshotRefused { index });
         }

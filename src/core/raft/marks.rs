@@ -102,7 +102,7 @@ impl CommitMarks {
 impl Raft {
     /// The state as of the applied entry `index` is shown to a client.
     pub fn on_shown(&mut self, now: Now, index: Index) {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         if !self.is_lone_voter() {
             self.marks.on_shown(index, self.now_us);
         }

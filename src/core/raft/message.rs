@@ -283,6 +283,9 @@ pub enum Rpc {
         pre: bool,
         /// Whether the vote is granted.
         granted: bool,
+        /// What the cluster clock shows by the voter (`clock`), in nanoseconds, at least 1. `None`
+        /// if the voter has heard no leader since its process started.
+        clock_ns: Option<u64>,
     },
     /// The leader replicates entries and passes its commit index on (thesis 3.5). Answered with
     /// `AppendReply` when the entries are durable, or at once if it is a heartbeat.
@@ -301,6 +304,8 @@ pub enum Rpc {
         round: Option<u64>,
         /// The second slowest recent sync of the leader in microseconds (`sync_times`).
         sync_us: u32,
+        /// What the cluster clock shows by the leader (`clock`), in nanoseconds.
+        clock_ns: u64,
         /// The size in bytes of the receiver's next entry, if it is held back because the
         /// receiver's log has no room for it. The receiver tries to make room.
         held_bytes: Option<u64>,
@@ -418,7 +423,7 @@ impl Message {
 }
 
 /// About the size of an append without its entries, in bytes.
-const APPEND_HEAD_BYTES: usize = 24;
+const APPEND_HEAD_BYTES: usize = 32;
 
 /// About the size of an entry without its body, in bytes.
 const ENTRY_HEAD_BYTES: usize = 4;

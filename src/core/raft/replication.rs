@@ -271,6 +271,7 @@ impl Raft {
             acked: peer.matched(),
             round,
             sync_us: self.election.own_sync_us(),
+            clock_ns: self.clock.reading_ns(self.now_us).unwrap_or(0),
             held_bytes,
             entries,
         };

@@ -176,7 +176,7 @@ impl Raft {
     /// The owner has read a chunk: its bytes, and whether it is the last one. `None`: it has that
     /// snapshot no more, or could not read it.
     pub fn on_chunk(&mut self, now: Now, wanted: ChunkWanted, data: Option<(Box<[u8]>, bool)>) {
-        self.now_us = now.mono_us;
+        self.on_input(now);
         let Some(peer) = find_receiver(&mut self.tracker, &mut self.repair, wanted.to) else {
             return;
         };

@@ -30,6 +30,7 @@ use super::message::{
 };
 use super::room::BODY_BYTES_MAX;
 use super::{Raft, RaftRole};
+use crate::core::cluster_time::TIME_NS_MAX;
 use crate::core::command::{self, Command};
 use crate::core::identity;
 use std::collections::BTreeSet;
@@ -71,6 +72,8 @@ pub enum Violation {
     OwnName,
     /// A reply acknowledges an entry that this leader does not have.
     Acknowledgement(Index),
+    /// Its reading of the cluster clock is out of reach.
+    Clock(u64),
     /// A reply answers a round of heartbeats that was not started.
     Round(u64),
 }
@@ -94,6 +97,9 @@ impl fmt::Display for Violation {
             Violation::OwnName => f.write_str("it gives this machine another name"),
             Violation::Acknowledgement(index) => {
                 write!(f, "it acknowledges entry {}, which was not sent", index.0)
+            }
+            Violation::Clock(clock_ns) => {
+                write!(f, "it reads {clock_ns} ns from the cluster clock")
             }
             Violation::Round(round) => {
                 write!(f, "it answers heartbeat round {round}, which was not sent")
@@ -122,15 +128,18 @@ impl Raft {
             Rpc::AppendEntries {
                 prev_index,
                 prev_term,
+                clock_ns,
                 entries,
                 ..
             } => self
                 .second_leader(from, *term)
+                .or_else(|| wrong_clock(*clock_ns))
                 .or_else(|| self.wrong_append(*term, *prev_index, *prev_term, entries)),
             Rpc::InstallSnapshot { meta, .. } => self
                 .second_leader(from, *term)
                 .or_else(|| self.wrong_snapshot(*term, meta)),
             Rpc::TimeoutNow => self.second_leader(from, *term),
+            Rpc::Vote { clock_ns, .. } => clock_ns.and_then(wrong_clock),
             Rpc::AppendReply { round, answer, .. } if *term == self.current_term => {
                 self.wrong_reply(*round, answer)
             }
@@ -304,6 +313,11 @@ impl Message {
     }
 }
 
+/// Fact 4 for the cluster clock.
+fn wrong_clock(clock_ns: u64) -> Option<Violation> {
+    (clock_ns > TIME_NS_MAX).then_some(Violation::Clock(clock_ns))
+}
+
 /// Whether a correct member can have appended an entry with this body.
 pub(super) fn is_command(body: &[u8]) -> bool {
     body.len() as u64 <= BODY_BYTES_MAX
@@ -378,6 +392,7 @@ mod tests {
             snapshot: meta(3, 2),
             entries: vec![entry(4, 3), entry(5, 3), entry(6, 5)],
             commit: Index(5),
+            stamp: None,
         };
         Raft::new(config, state, NOW)
     }
@@ -392,6 +407,7 @@ mod tests {
                 acked: Index(0),
                 round: None,
                 sync_us: 0,
+                clock_ns: 0,
                 held_bytes: None,
                 entries,
             },
@@ -572,6 +588,7 @@ mod tests {
                 rpc: Rpc::Vote {
                     pre: false,
                     granted: false,
+                    clock_ns: Some(1),
                 },
             };
             let fetched = Message {

@@ -33,7 +33,7 @@ impl Replica {
             entries += 1;
             bytes += self.apply_next();
         }
-        self.raft.on_applied(self.applied);
+        self.raft.on_applied(self.applied, self.store.time().last());
         self.applied < committed
     }
 
@@ -74,8 +74,8 @@ impl Replica {
                     Err(error) => Outcome::Failed(error),
                 });
             }
-            Command::Sync { now_ns } => {
-                self.store.expire(*now_ns);
+            Command::Sync { stamp } => {
+                self.store.expire(*stamp);
             }
             Command::Join { name, .. } => self.on_joined(index, name),
             Command::Remove { id } => self.on_removed(index, PeerId(*id)),

@@ -1,8 +1,8 @@
 //! `-forward`: a follower forwards writes and linearizable reads to the leader, and answers its
 //! client itself.
 //!
-//! 1. The follower sends the command of a write, or asks for a proof of leadership for a read. The
-//!    expiration in a command is sent as a time from now, so that the leader's clock decides.
+//! 1. The follower sends the command of a write, or asks for a proof of leadership for a read. A
+//!    ttl in a command counts from when the leader takes it.
 //! 2. The leader appends the command, or confirms by a round of heartbeats that it leads. It
 //!    replies with the index of the entry, or with its commit index.
 //! 3. From then on the follower treats the request as its own: a proposal at that index, or a read
@@ -174,12 +174,12 @@ impl Replica {
 
     /// Sends a request to the leader `to`, or holds it until there is one.
     pub(super) fn forward(&mut self, now: Now, ticket: Ticket, to: Option<PeerId>, op: Op) {
-        self.forward_until(now, ticket, to, op, now.mono_us + PROPOSAL_US_MAX);
+        self.forward_until(ticket, to, op, now.mono_us + PROPOSAL_US_MAX);
     }
 
-    fn forward_until(&mut self, now: Now, ticket: Ticket, to: Option<PeerId>, op: Op, due_us: u64) {
+    fn forward_until(&mut self, ticket: Ticket, to: Option<PeerId>, op: Op, due_us: u64) {
         let command = match &op {
-            Op::Write(command) => Some(encode_relative(now, command.clone())),
+            Op::Write(command) => Some(encode(command)),
             _ => None,
         };
         let bytes = command.as_ref().map_or(0, |command| command.len());
@@ -226,7 +226,7 @@ impl Replica {
             };
             match (self.destination(), request.op) {
                 (Destination::Leader { to }, op) => {
-                    self.forward_until(now, ticket, to, op, request.due_us);
+                    self.forward_until(ticket, to, op, request.due_us);
                 }
                 (Destination::Here, Op::Write(command)) => self.write(now, ticket, command),
                 (Destination::Here, op) => self.read(now, ticket, op),
@@ -253,7 +253,6 @@ impl Replica {
     /// process, or to a request that is no longer pending, is dropped.
     pub(super) fn on_forwarded(
         &mut self,
-        now: Now,
         from: PeerId,
         term: Term,
         id: ForwardId,
@@ -270,7 +269,7 @@ impl Replica {
         }
         match reply {
             Ok(index) => self.on_forward_accepted(ticket, index, term),
-            Err(cause) if *cause == *NOT_LEADING => self.forward_again(now, ticket, from),
+            Err(cause) if *cause == *NOT_LEADING => self.forward_again(ticket, from),
             Err(cause) => {
                 let outcome = self.forward_failure(&request.op, request.to, &cause);
                 self.finish(ticket, outcome);
@@ -307,7 +306,7 @@ impl Replica {
 
     /// `refused_by` does not lead and has not accepted the request: forwards it to another leader,
     /// or holds it.
-    fn forward_again(&mut self, now: Now, ticket: Ticket, refused_by: PeerId) {
+    fn forward_again(&mut self, ticket: Ticket, refused_by: PeerId) {
         let Some(request) = self.pending.take_forwarded(ticket) else {
             return;
         };
@@ -315,7 +314,7 @@ impl Replica {
             Destination::Leader { to } => to.filter(|to| *to != refused_by),
             Destination::Here => None,
         };
-        self.forward_until(now, ticket, to, request.op, request.due_us);
+        self.forward_until(ticket, to, request.op, request.due_us);
     }
 
     /// The link to `to` closed, so no reply to the requests sent to it will come.
@@ -366,8 +365,11 @@ impl Replica {
     fn append_forwarded(&mut self, now: Now, body: &[u8]) -> Result<Index, Box<str>> {
         let command = command::decode(body).ok().filter(Command::is_write);
         let mut command = command.ok_or("not a write")?;
-        if let Some(expires_ns) = command.expires_mut() {
-            *expires_ns = expires_ns.saturating_add(now.wall_ns);
+        if let Some(lease) = command.lease_mut() {
+            lease.take(self.stamp(now));
+        }
+        if !command.is_sound() {
+            return Err("the ttl is out of range".into());
         }
         match self.append_write(now, command) {
             Ok((index, _)) => Ok(index),
@@ -421,13 +423,10 @@ impl Replica {
     }
 }
 
-/// Encodes a command for the leader, with its expiration as the time from now in nanoseconds.
-fn encode_relative(now: Now, mut command: Command) -> Box<[u8]> {
-    if let Some(expires_ns) = command.expires_mut() {
-        *expires_ns = expires_ns.saturating_sub(now.wall_ns);
-    }
+/// Encodes a command for the leader.
+fn encode(command: &Command) -> Box<[u8]> {
     let mut body = Vec::new();
-    command::encode(&command, &mut body);
+    command::encode(command, &mut body);
     body.into()
 }
 

@@ -35,7 +35,7 @@ impl Replica {
         }
     }
 
-    /// Appends a client's command, unless the disk has no room for it.
+    /// Appends a client's command, unless the disk has no room for it. A ttl counts from now on.
     ///
     /// # Errors
     ///
@@ -47,8 +47,11 @@ impl Replica {
     pub(super) fn append_write(
         &mut self,
         now: Now,
-        command: Command,
+        mut command: Command,
     ) -> Result<(Index, Term), Outcome> {
+        if let Some(lease) = command.lease_mut() {
+            lease.take(self.stamp(now));
+        }
         let leads = self.raft.role() == RaftRole::Leader;
         if leads && !self.raft.has_majority_with_room() {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));

@@ -55,9 +55,11 @@ impl ProposedCommands {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::cluster_time::Stamp;
 
-    fn sync(now_ns: u64) -> Command {
-        Command::Sync { now_ns }
+    fn sync(cluster_ns: u64) -> Command {
+        let stamp = Stamp::new(cluster_ns, 0);
+        Command::Sync { stamp }
     }
 
     #[test]

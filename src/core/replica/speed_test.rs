@@ -91,7 +91,7 @@ impl Replica {
         let command = Command::Set {
             path: KeyPath::new("/foo"),
             value: Some("bar".into()),
-            expires_ns: None,
+            lease: None,
         };
         let has_room = |test: &SpeedTest| test.has_room();
         while self.pending.speed_test(ticket).is_some_and(has_room) {

@@ -23,6 +23,12 @@ pub enum Fact {
         /// The term of the leadership.
         term: Term,
     },
+    /// No voter of the majority has heard a leader since its process started, so this leader has
+    /// asked its wall clock how long all were down.
+    ClockBridged {
+        /// By how much the cluster clock went on, in milliseconds.
+        by_ms: u64,
+    },
     /// This member follows, and has learned of the leader.
     BecameFollower {
         /// The leader's term.

@@ -9,6 +9,7 @@ use super::event::{EtcdIndex, ValueRef, View};
 use super::node::{Lookup, Node, NodeId};
 use super::path::{depth_of, name_of, name_start};
 use super::ttl::due_of;
+use crate::core::cluster_time::Lease;
 use crate::core::command::KeyPath;
 use std::sync::Arc;
 
@@ -16,15 +17,15 @@ use std::sync::Arc;
 pub(super) struct NewContent {
     /// A file's value. `None` makes a directory, or in a change keeps the value.
     pub(super) value: Option<Arc<str>>,
-    /// Nanoseconds since the Unix epoch.
+    /// In nanoseconds on the cluster clock. `None`: never.
     pub(super) expires_ns: Option<u64>,
 }
 
 impl NewContent {
-    pub(super) fn new(value: &Option<Arc<str>>, expires_ns: Option<u64>) -> NewContent {
+    pub(super) fn new(value: &Option<Arc<str>>, lease: Option<Lease>) -> NewContent {
         NewContent {
             value: value.clone(),
-            expires_ns,
+            expires_ns: lease.map(|lease| lease.deadline_ns()),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Plain data; `codec::api` renders it as JSON. Keys and values are shared: an event,
 //! the history and the tree hold the same bytes.
+use crate::core::cluster_time::ClusterTime;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -39,7 +40,8 @@ pub struct View {
     pub value: Option<Arc<str>>,
     /// Whether it is a directory. False in the `node` of an `Expire` event, whatever expired.
     pub dir: bool,
-    /// When it expires, in nanoseconds since the Unix epoch. `None`: never.
+    /// When it expires, in nanoseconds. `None`: never. On the cluster clock within the store; as it
+    /// is shown, since the Unix epoch, in an event and in what the store gives out.
     pub expires_ns: Option<u64>,
     /// The etcd index of the last change.
     pub modified: EtcdIndex,
@@ -147,11 +149,25 @@ impl View {
         }
     }
 
+    /// This view with its expiration as it is shown.
+    pub(super) fn shown(mut self, time: &ClusterTime) -> View {
+        self.expires_ns = self.expires_ns.map(|at_ns| time.shown_ns(at_ns));
+        self
+    }
+
     /// The lengths of the strings, each with an allowance for the allocator.
     fn weight(&self) -> usize {
         const ALLOCATOR_BYTES: usize = 16;
         let value_bytes = self.value.as_ref().map_or(0, |v| v.len() + ALLOCATOR_BYTES);
         self.key.len() + ALLOCATOR_BYTES + value_bytes
+    }
+}
+
+impl ViewRef<'_> {
+    /// This view with its expiration as it is shown.
+    pub(super) fn shown(mut self, time: &ClusterTime) -> Self {
+        self.expires_ns = self.expires_ns.map(|at_ns| time.shown_ns(at_ns));
+        self
     }
 }
 

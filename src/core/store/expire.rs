@@ -3,6 +3,7 @@ use super::Store;
 use super::event::Action;
 use super::node::{Lookup, NodeId};
 use super::path::is_within;
+use crate::core::cluster_time::Stamp;
 use crate::core::command::KeyPath;
 
 /// Most nodes that expire in one command, to bound its time. It must be the same on all machines.
@@ -11,7 +12,7 @@ const EXPIRE_NODES_MAX: usize = 1000;
 const PURGE_ENTRIES_MAX: usize = 1000;
 
 impl Store {
-    /// When the next node expires, in nanoseconds since the Unix epoch. `None` if no node does, and
+    /// When the next node expires, in nanoseconds of the cluster clock. `None` if no node does, and
     /// while the first entry of the index is a descendant of a removed directory: `free_some`
     /// removes such entries.
     pub fn next_expiry_ns(&self) -> Option<u64> {
@@ -19,9 +20,11 @@ impl Store {
         self.tree.node(id).expires_ns()
     }
 
-    /// Applies `Sync`: removes at most 1,000 of the nodes that are due at `now_ns`, in order of
+    /// Applies `Sync`: removes at most 1,000 of the nodes that are due at `stamp`, in order of
     /// expiration. Returns whether more are due.
-    pub fn expire(&mut self, now_ns: u64) -> bool {
+    pub fn expire(&mut self, stamp: Stamp) -> bool {
+        self.time.on_stamp(stamp);
+        let now_ns = stamp.cluster_ns;
         let mut expired = 0;
         // The path from which the last stale entry was missing. Entries below it are stale too:
         // they went with the same directory.

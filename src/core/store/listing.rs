@@ -9,6 +9,7 @@ use super::node::{KeyTree, NodeId, ROOT};
 use super::snapshot::events_of;
 use super::stats::{Operation, Stats};
 use super::walk::TreeWalk;
+use crate::core::cluster_time::ClusterTime;
 use crate::core::command::KeyPath;
 use crate::core::error::Error;
 
@@ -104,7 +105,7 @@ impl Store {
                 let Some(moment) = self.freezer.get(token) else {
                     return Page::GivenUp;
                 };
-                let is_done = fill(walk, &self.tree, Some(moment), items_max, items);
+                let is_done = fill(walk, &self.tree, &self.time, Some(moment), items_max, items);
                 if let Some(last) = items.last() {
                     self.freezer.advance(token, &last.view.key);
                 }
@@ -136,13 +137,14 @@ impl Store {
     ) -> Page {
         let path = listing.path.as_str();
         let view = self.tree.node(id).view(listing.path.shared());
+        let view = view.shown(&self.time);
         items.push(ListItem { depth: 0, view });
         if !self.tree.node(id).is_dir() {
             return Page::Done;
         }
         let mut walk = TreeWalk::below(id, path, &self.tree, listing.recursive, listing.is_whole);
         let rest_max = items_max.saturating_sub(1);
-        let is_done = fill(&mut walk, &self.tree, None, rest_max, items);
+        let is_done = fill(&mut walk, &self.tree, &self.time, None, rest_max, items);
         if is_done && !listing.is_whole {
             return Page::Done;
         }
@@ -188,6 +190,7 @@ impl Store {
 fn fill(
     walk: &mut TreeWalk,
     tree: &KeyTree,
+    time: &ClusterTime,
     moment: Option<FrozenMoment>,
     items_max: usize,
     items: &mut Vec<ListItem>,
@@ -198,7 +201,7 @@ fn fill(
     let mut room = items_max;
     let mut bytes = 0;
     walk.run(tree, moment, |visited| {
-        let view = visited.view();
+        let view = visited.view().shown(time);
         let value_bytes = view.value.as_ref().map_or(0, |value| value.len());
         bytes += ITEM_BYTES + view.key.len() + value_bytes;
         room -= 1;

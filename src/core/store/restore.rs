@@ -5,7 +5,9 @@
 use super::Store;
 use super::history::HistoryLimits;
 use super::node::{Node, NodeId, ROOT};
-use super::snapshot::{END, EVENT, HEAD, LENGTH_BYTES, NODE, VERSION, take_event};
+use super::snapshot::{
+    END, EVENT, HEAD, LENGTH_BYTES, NODE, VERSION, take_cluster_time, take_event,
+};
 use super::stats::{REPLICATED, Stats};
 use super::ttl::due_of;
 use crate::core::varint::{Malformed, Unpack};
@@ -146,13 +148,15 @@ impl Restore {
         let index = from.number()?;
         let history_start = from.number()?;
         check(index <= INDEX_MAX && history_start <= index + 1)?;
+        let time = take_cluster_time(from)?;
         let mut counters = [0; REPLICATED];
         for counter in &mut counters {
             *counter = from.number()?;
         }
         let stats = Stats::from_replicated(counters);
         let note = from.str()?;
-        self.store.restore_head(index, history_start, stats, note);
+        self.store
+            .restore_head(index, history_start, time, stats, note);
         Ok(())
     }
 

@@ -3,8 +3,8 @@
 //! The bytes are chunks: length (4 bytes, little endian), then whole records. There are no
 //! checksums here: the snapshot file has them. A record is a tag byte and fields as `varint` writes
 //! them:
-//! - head: version of the format, etcd index, start of the history, the counters of writes, the
-//!   note;
+//! - head: version of the format, etcd index, start of the history, the time (latest stamp, how
+//!   far shown times are ahead), the counters of writes, the note;
 //! - event, oldest first: action, node, whether there is a previous node, the previous node;
 //! - node, in path order without the root: depth, name, value (none: a directory), expiration,
 //!   index of the last change, index of the creation;
@@ -17,12 +17,14 @@ use super::freeze::{FreezeToken, Freezer, FrozenMoment};
 use super::history::History;
 use super::node::{KeyTree, ROOT};
 use super::walk::{TreeWalk, Visited};
+use crate::core::cluster_time::{ClusterTime, Stamp, put_signed, take_signed};
+use crate::core::fields::Codec;
 use crate::core::random::SPLITMIX_STEP;
 use crate::core::varint::{Malformed, Unpack, put_number, put_optional, put_str, put_time};
 use std::sync::Arc;
 
 /// The version of the format.
-pub(super) const VERSION: u64 = 3;
+pub(super) const VERSION: u64 = 4;
 /// The tags of the records.
 pub(super) const HEAD: u8 = 1;
 pub(super) const EVENT: u8 = 2;
@@ -227,16 +229,44 @@ pub(super) fn hash_records(mut head: Vec<u8>, history: &History, tree: &KeyTree)
 }
 
 /// The head record.
-pub(super) fn encode_head(index: u64, history_start: u64, counters: &[u64], note: &str) -> Vec<u8> {
+pub(super) fn encode_head(
+    index: u64,
+    history_start: u64,
+    time: &ClusterTime,
+    counters: &[u64],
+    note: &str,
+) -> Vec<u8> {
     let mut head = vec![HEAD];
     for number in [VERSION, index, history_start] {
         put_number(number, &mut head);
     }
+    put_cluster_time(time, &mut head);
     for counter in counters {
         put_number(*counter, &mut head);
     }
     put_str(note, &mut head);
     head
+}
+
+fn put_cluster_time(time: &ClusterTime, out: &mut Vec<u8>) {
+    out.push(u8::from(time.last().is_some()));
+    if let Some(last) = time.last() {
+        Stamp::put(&last, out);
+    }
+    put_signed(time.offset_ns(), out);
+}
+
+/// Decodes the time in a head record.
+pub(super) fn take_cluster_time(from: &mut Unpack) -> Result<ClusterTime, Malformed> {
+    let last = if from.flag()? {
+        Some(Stamp::take(from)?)
+    } else {
+        None
+    };
+    if last.is_some_and(|last| !last.is_sound()) {
+        return Err(Malformed);
+    }
+    Ok(ClusterTime::new(last, take_signed(from)?))
 }
 
 fn put_chunk(records: &[u8], out: &mut Vec<u8>) {

@@ -7,7 +7,7 @@
 use super::node::Node;
 use std::collections::BTreeMap;
 
-/// Names a node: expiration (nanoseconds since the Unix epoch), etcd index of its creation, depth.
+/// Names a node: expiration (nanoseconds of the cluster clock), etcd index of its creation, depth.
 pub type Due = (u64, u64, u32);
 
 /// The place of a node of this depth in the index; `None` if it never expires.

@@ -37,31 +37,27 @@ impl Store {
     /// If it is not a command on the key space.
     pub(super) fn dispatch(&mut self, command: &Command) -> (Operation, Result<Event, Error>) {
         match command {
-            Command::Set {
-                path,
-                value,
-                expires_ns,
-            } => {
-                let new = NewContent::new(value, *expires_ns);
+            Command::Set { path, value, lease } => {
+                let new = NewContent::new(value, *lease);
                 (Operation::Set, self.set(path, new))
             }
             Command::Create {
                 path,
                 value,
-                expires_ns,
+                lease,
                 naming,
             } => {
                 let path = self.created_path(path, *naming);
-                let new = NewContent::new(value, *expires_ns);
+                let new = NewContent::new(value, *lease);
                 (Operation::Create, self.create(&path, new))
             }
             Command::Update {
                 path,
                 value,
-                expires_ns,
+                lease,
                 refresh,
             } => {
-                let new = NewContent::new(value, *expires_ns);
+                let new = NewContent::new(value, *lease);
                 (Operation::Update, self.update(path, new, *refresh))
             }
             Command::CompareAndSwap { .. } => self.dispatch_swap(command),
@@ -93,7 +89,7 @@ impl Store {
         let Command::CompareAndSwap {
             path,
             value,
-            expires_ns,
+            lease,
             prev_value,
             prev_index,
             or_create,
@@ -102,7 +98,7 @@ impl Store {
         else {
             unreachable!("the caller has matched the command");
         };
-        let new = NewContent::new(value, *expires_ns);
+        let new = NewContent::new(value, *lease);
         if *or_create && let Lookup::Missing { .. } = self.tree.look_up(path) {
             return (Operation::Set, self.set(path, new));
         }

@@ -95,7 +95,7 @@ pub fn body(index: u64) -> Vec<u8> {
     let set = Command::Set {
         path: KeyPath::new(&format!("/k{index}")),
         value: Some(format!("{index:0>VALUE_BYTES$}").into()),
-        expires_ns: None,
+        lease: None,
     };
     let mut bytes = Vec::new();
     command::encode(&set, &mut bytes);

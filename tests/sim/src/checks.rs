@@ -65,6 +65,7 @@ pub fn check_send(
         Rpc::Vote {
             pre: false,
             granted: true,
+            ..
         } => {
             let stored =
                 image.log.term > term || (image.log.term == term && image.log.vote == Some(to));
@@ -117,10 +118,13 @@ pub fn describe(message: &Message) -> (&'static str, u64, u64) {
             last_index,
             ..
         } => ("vote?", last_index.0, u64::from(*hand_over)),
-        Rpc::Vote { pre: true, granted } => ("pre-vote", u64::from(*granted), 0),
+        Rpc::Vote {
+            pre: true, granted, ..
+        } => ("pre-vote", u64::from(*granted), 0),
         Rpc::Vote {
             pre: false,
             granted,
+            ..
         } => ("vote", u64::from(*granted), 0),
         Rpc::AppendEntries {
             prev_index,
@@ -249,7 +253,8 @@ impl Contact {
             &message.rpc,
             Rpc::Vote {
                 granted: true,
-                pre: true
+                pre: true,
+                ..
             }
         );
         let live = self

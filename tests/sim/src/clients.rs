@@ -133,7 +133,7 @@ impl World {
         self.input(slot, epoch, |world, run, now| {
             let op = match raw {
                 true => world.send_raw(slot, ticket, &want, &run.core, now),
-                false => Ok(want.op(now.wall_ns)),
+                false => Ok(want.op()),
             };
             match op {
                 Ok(op) => run.core.on_request(now, ticket, op),

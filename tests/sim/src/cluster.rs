@@ -37,8 +37,19 @@ mod turn;
 use look::seen_of;
 pub use look::{is_promise, voters_at};
 
+/// By how much a wall clock is off: seconds as a rule, up to 30 years, or as far as 1970.
+pub(crate) fn draw_wall_offset(rng: &mut Rng) -> i64 {
+    const YEAR_NS: i64 = 365 * 86_400 * 1_000_000_000;
+    match rng.below(8) {
+        0 => -(WALL_NS as i64),
+        1 => rng.below(60) as i64 * YEAR_NS - 30 * YEAR_NS,
+        2 => rng.below(7_200_000_000_000) as i64 - 3_600_000_000_000,
+        _ => rng.below(20_000_000_000) as i64 - 10_000_000_000,
+    }
+}
+
 /// Time zero of every wall clock, in nanoseconds since the Unix epoch.
-const WALL_NS: u64 = 1_700_000_000_000_000_000;
+const WALL_NS: u64 = 1_796_000_000_000_000_000;
 
 /// A process that runs.
 pub struct Running {
@@ -279,7 +290,7 @@ impl World {
             epoch: 0,
             process: 0,
             paused_until_us: 0,
-            wall_off_ns: rng.below(2_000_000_000) as i64 - 1_000_000_000,
+            wall_off_ns: draw_wall_offset(&mut rng),
             slow_until_us: 0,
             full: false,
             copy: None,
@@ -405,7 +416,7 @@ impl World {
         let wall = WALL_NS as i64 + self.now_us as i64 * 1_000 + self.hosts[slot].wall_off_ns;
         Now {
             mono_us: self.now_us + mono_off_us,
-            wall_ns: wall as u64,
+            wall_ns: wall.max(0) as u64,
         }
     }
 

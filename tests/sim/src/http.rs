@@ -53,6 +53,7 @@ impl Front {
             settings: &self.settings,
             date: &self.date,
             now,
+            shown_ns: now.wall_ns,
             at,
             cluster_id: None,
             leader_url: None,
@@ -464,7 +465,7 @@ impl World {
         conn.asks = matches!(want, Want::Ask(_));
         match routed {
             Routed::ToMachine { op, shape } => {
-                let meant = want.op(now.wall_ns);
+                let meant = want.op();
                 if op != meant {
                     let bytes = String::from_utf8_lossy(&bytes);
                     self.fail(violation(

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use tern::core::cluster_time::Lease;
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::error::Code;
 use tern::core::store::{Action, EtcdIndex, Event, View};
@@ -15,6 +16,7 @@ use tern::core::store::{Action, EtcdIndex, Event, View};
 struct Node {
     /// A directory has none.
     value: Option<Arc<str>>,
+    /// On the cluster clock.
     expires_ns: Option<u64>,
     modified: u64,
     created: u64,
@@ -34,9 +36,16 @@ pub struct Model {
     pub events: Vec<Told>,
     /// By path: the etcd index of each change and the node from then on.
     past: BTreeMap<String, Vec<(u64, Option<View>)>>,
+    /// By how much a time is shown later than the cluster clock has it. Follows the leader's wall
+    /// clock in steps of more than two seconds.
+    shown_later_ns: i64,
 }
 
 type Answer = Result<Event, Code>;
+
+fn until(lease: Option<Lease>) -> Option<u64> {
+    lease.map(|lease| lease.deadline_ns())
+}
 
 fn parent(path: &str) -> &str {
     &path[..path.rfind('/').expect("a path starts with /")]
@@ -57,7 +66,9 @@ impl Model {
             key: path.into(),
             value: node.value.clone(),
             dir: node.value.is_none(),
-            expires_ns: node.expires_ns,
+            expires_ns: node
+                .expires_ns
+                .map(|at_ns| at_ns.saturating_add_signed(self.shown_later_ns)),
             modified: EtcdIndex(node.modified),
             created: EtcdIndex(node.created),
         }
@@ -303,43 +314,47 @@ impl Model {
 
     /// What a command on the key space answers; `None` for one that answers nothing.
     pub fn apply(&mut self, command: &Command) -> Option<Answer> {
+        if let Some(stamp) = command.stamp() {
+            let later_ns = stamp.wall_ns as i64 - stamp.cluster_ns as i64;
+            if later_ns.abs_diff(self.shown_later_ns) > 2_000_000_000 {
+                self.shown_later_ns = later_ns;
+            }
+        }
         Some(match command {
-            Command::Set {
-                path,
-                value,
-                expires_ns,
-            } => self.set(path.as_str(), value.clone(), *expires_ns),
+            Command::Set { path, value, lease } => {
+                self.set(path.as_str(), value.clone(), until(*lease))
+            }
             Command::Create {
                 path,
                 value,
-                expires_ns,
+                lease,
                 naming,
-            } => self.create(path.as_str(), value.clone(), *expires_ns, *naming),
+            } => self.create(path.as_str(), value.clone(), until(*lease), *naming),
             Command::Update {
                 path,
                 value,
-                expires_ns,
+                lease,
                 refresh,
-            } => self.update(path.as_str(), value.clone(), *expires_ns, *refresh),
+            } => self.update(path.as_str(), value.clone(), until(*lease), *refresh),
             Command::CompareAndSwap {
                 path,
                 value,
-                expires_ns,
+                lease,
                 or_create,
                 ..
             } if *or_create && matches!(self.find(path.as_str()), Err(Code::KeyNotFound)) => {
-                self.set(path.as_str(), value.clone(), *expires_ns)
+                self.set(path.as_str(), value.clone(), until(*lease))
             }
             Command::CompareAndSwap {
                 path,
                 value,
-                expires_ns,
+                lease,
                 prev_value,
                 prev_index,
                 refresh,
                 ..
             } => {
-                let new = (value.clone(), *expires_ns, *refresh);
+                let new = (value.clone(), until(*lease), *refresh);
                 self.swap(path.as_str(), new, (prev_value, *prev_index))
             }
             Command::Delete {
@@ -352,8 +367,8 @@ impl Model {
                 prev_value,
                 prev_index,
             } => self.compare_delete(path.as_str(), prev_value, *prev_index),
-            Command::Sync { now_ns } => {
-                self.expire(*now_ns);
+            Command::Sync { stamp } => {
+                self.expire(stamp.cluster_ns);
                 return None;
             }
             Command::Nop

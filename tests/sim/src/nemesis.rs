@@ -2,7 +2,8 @@
 //! everything heals, all machines must become equal. Start at `World::on_look` and
 //! `World::on_blow`.
 use super::cluster::{
-    Asker, Ev, Phase, Place, Running, World, client_url, name_of, peer_url, voters_at,
+    Asker, Ev, Phase, Place, Running, World, client_url, draw_wall_offset, name_of, peer_url,
+    voters_at,
 };
 use super::http::Front;
 use super::image::{Held, Image};
@@ -163,8 +164,7 @@ impl World {
             Blow::SlowDisk => self.hosts[slot].slow_until_us = soon(self),
             Blow::FullDisk => self.fill_disk(slot),
             Blow::ClockStep => {
-                let step = self.rng.below(20_000_000_000) as i64 - 10_000_000_000;
-                self.hosts[slot].wall_off_ns += step;
+                self.hosts[slot].wall_off_ns = draw_wall_offset(&mut self.rng);
             }
             Blow::DiskFault => self.plan_disk_fault(slot),
             Blow::Damage => self.damage(slot),

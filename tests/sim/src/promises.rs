@@ -108,6 +108,7 @@ impl Promises {
             Rpc::Vote {
                 pre: false,
                 granted: true,
+                ..
             } => self.on_vote((member, life, message.term.0), to.0),
             _ => Ok(()),
         }

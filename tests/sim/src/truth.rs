@@ -7,6 +7,7 @@
 use super::image::{Held, Image};
 use super::model::Model;
 use super::promises::Promises;
+use super::times::Times;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ struct Known {
     hash: u64,
     prev_term: u64,
     command: Arc<[u8]>,
+    /// When the first machine appended it, in microseconds of the true time.
+    appended_us: u64,
 }
 
 /// A machine's log as the machine itself sees it, durable or not: terms and hashes alone.
@@ -106,6 +109,8 @@ pub struct Member {
 
 #[derive(Default)]
 pub struct Truth {
+    /// The true time of the present turn, in microseconds.
+    pub now_us: u64,
     /// By index less one: the entries of every term.
     known: Vec<Vec<Known>>,
     /// By index less one: term and hash of what is committed, as shown by a majority of disks.
@@ -121,6 +126,7 @@ pub struct Truth {
     pub model: Model,
     pub views: super::views::Views,
     pub membership_changes: u64,
+    pub times: Times,
     pub promises: Promises,
     /// As last committed.
     pub active_size: Option<u32>,
@@ -223,6 +229,7 @@ impl Truth {
                 hash,
                 prev_term,
                 command: body.clone(),
+                appended_us: self.now_us,
             }),
             Some(k) if k.hash != hash || k.prev_term != prev_term => {
                 let text = format!("machine {member} holds another entry {index} of term {term}");
@@ -381,7 +388,11 @@ impl Truth {
         let Ok(command) = tern::core::command::decode(&known.command) else {
             return violation("entry-codec", format!("entry {index} does not decode"));
         };
+        let appended_us = known.appended_us;
         self.committed.push((term, hash));
+        if let Some(stamp) = command.stamp() {
+            self.times.on_committed(index, appended_us, stamp)?;
+        }
         self.apply(index, &command);
         self.etcd_at.push(self.model.index());
         Ok(())

@@ -2,6 +2,7 @@
 //! request, and what the answer proves about it. The two forms must mean the same. Start at `Want`.
 use super::params::Params;
 use std::sync::Arc;
+use tern::core::cluster_time::Lease;
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::error::{Code, Error};
 use tern::core::machine::{Op, Outcome, Query};
@@ -166,19 +167,19 @@ impl Want {
     }
 
     /// The same as a value for the core.
-    pub fn op(&self, wall_ns: u64) -> Op {
+    pub fn op(&self) -> Op {
         let path = |s: &str| KeyPath::new(s);
-        let expires = |seconds: &u64| Some(wall_ns + seconds * 1_000_000_000);
+        let lease = |seconds: &u64| Some(Lease::of_seconds(*seconds as i64));
         let get = |p: &str, recursive, linearizable| Op::Get {
             path: path(p),
             recursive,
             linearizable,
         };
-        let set = |p: String, value: Option<Arc<str>>, expires_ns| {
+        let set = |p: String, value: Option<Arc<str>>, lease| {
             Op::Write(Command::Set {
                 path: path(&p),
                 value,
-                expires_ns,
+                lease,
             })
         };
         match self {
@@ -188,16 +189,16 @@ impl Want {
             Want::InOrder { value } => Op::Write(Command::Create {
                 path: path("/q"),
                 value: Some(value_text(*value).into()),
-                expires_ns: None,
+                lease: None,
                 naming: Naming::InOrder,
             }),
             Want::Ttl { key, seconds } => {
-                set(format!("/t/{key}"), Some("x".into()), expires(seconds))
+                set(format!("/t/{key}"), Some("x".into()), lease(seconds))
             }
             Want::Refresh { key, seconds } => Op::Write(Command::Update {
                 path: path(&format!("/t/{key}")),
                 value: None,
-                expires_ns: expires(seconds),
+                lease: lease(seconds),
                 refresh: true,
             }),
             Want::MakeDir { key } => set(format!("/d/{key}"), None, None),
@@ -351,18 +352,18 @@ fn key_op(path: KeyPath, act: Act, index: u64) -> Op {
         Act::Set(v) => Command::Set {
             path,
             value: value(v),
-            expires_ns: None,
+            lease: None,
         },
         Act::Create(v) => Command::Create {
             path,
             value: value(v),
-            expires_ns: None,
+            lease: None,
             naming: Naming::Given,
         },
         Act::Update(v) => Command::Update {
             path,
             value: value(v),
-            expires_ns: None,
+            lease: None,
             refresh: false,
         },
         Act::Swap { from, to } => {
@@ -370,7 +371,7 @@ fn key_op(path: KeyPath, act: Act, index: u64) -> Op {
             Command::CompareAndSwap {
                 path,
                 value: value(to),
-                expires_ns: None,
+                lease: None,
                 prev_value,
                 prev_index,
                 or_create: false,

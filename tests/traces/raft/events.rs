@@ -98,6 +98,7 @@ impl World {
             acked: Index(number(words, 4)),
             round: None,
             sync_us: 0,
+            clock_ns: 0,
             held_bytes: None,
             entries: Vec::new(),
         };
@@ -281,7 +282,7 @@ impl World {
         let raft = node.raft.as_mut().expect("runs");
         if good {
             raft.on_installed(now);
-            raft.on_applied(meta.index);
+            raft.on_applied(meta.index, None);
         } else {
             raft.on_snapshot_unusable(now);
         }

@@ -120,7 +120,7 @@ impl World {
         assert!(wrong.is_empty(), "{id} commits something else at {wrong:?}");
         let from = node.applied.0 + 1;
         node.applied = committed;
-        raft.on_applied(committed);
+        raft.on_applied(committed, None);
         let range = if from == committed.0 {
             from.to_string()
         } else {

@@ -135,7 +135,7 @@ pub(super) fn message(message: &Message) -> String {
             let flag = if *hand_over { " (hand-over)" } else { "" };
             format!("{kind} last {}/{}{flag}", last_index.0, last_term.0)
         }
-        Rpc::Vote { pre, granted } => {
+        Rpc::Vote { pre, granted, .. } => {
             let kind = if *pre { "prevote" } else { "vote" };
             format!("{kind} {}", if *granted { "yes" } else { "no" })
         }

@@ -54,7 +54,7 @@ impl Shape {
         shared: &mut Vec<SharedValue>,
     ) -> Framing {
         let head = self.key_head(200, context.at, context, out);
-        let now_ns = context.now.wall_ns;
+        let now_ns = context.shown_ns;
         let write = |out: &mut Vec<u8>| {
             let left_out = json::file_sharing(file, now_ns, out, shared);
             json::raw(context.line_end(), out);
@@ -105,7 +105,7 @@ impl Shape {
         context: &Context,
         out: &mut Vec<u8>,
     ) {
-        let now_ns = context.now.wall_ns;
+        let now_ns = context.shown_ns;
         match &mut self.kind {
             AnswerKind::Node(tree) | AnswerKind::Migration { tree, .. } => {
                 for item in items {
@@ -129,12 +129,12 @@ impl Shape {
         out: &mut Vec<u8>,
     ) -> Next {
         if self.to_file() {
-            migration_rest(rest, context.now.wall_ns, out);
+            migration_rest(rest, context.shown_ns, out);
             return Next::Save { raft: rest.raft.0 };
         }
         let framing = self.framing.expect("the key space came before the rest");
         let mut piece = Vec::new();
-        migration_rest(rest, context.now.wall_ns, &mut piece);
+        migration_rest(rest, context.shown_ns, &mut piece);
         framing.chunk(&piece, out);
         framing.end(out);
         Next::done(framing)

@@ -51,7 +51,7 @@ fn watch_event(event: &Event, context: &Context, out: &mut Vec<u8>) {
         event.node.dir = true;
         return watch_event(&event, context, out);
     }
-    json::event(event, context.now.wall_ns, out);
+    json::event(event, context.shown_ns, out);
     json::raw(context.line_end(), out);
 }
 

@@ -22,6 +22,7 @@ impl World {
             self.carry_snapshot(slot, run, out);
         }
         let who = run.seen.id;
+        self.truth.now_us = self.now_us;
         let has_changed = self.note_persist(slot, run, fx)?;
         let state = fx.state.take();
         if !wipes {
@@ -75,7 +76,7 @@ impl World {
     }
 
     /// Machines of the simulator run the same code: none sends a message that no correct peer sends.
-    fn check_reports(&self, slot: usize, facts: &[Fact]) -> Checked {
+    fn check_reports(&mut self, slot: usize, facts: &[Fact]) -> Checked {
         for fact in facts {
             if matches!(fact, Fact::Amnesia) && self.hosts[slot].wound.is_none() {
                 let text = format!("m{slot} takes its data for an old copy, and has lost nothing");
@@ -86,6 +87,9 @@ impl World {
             {
                 let text = format!("m{slot} on a message of {:?}: {violated}", report.name);
                 return violation("impossible-message", text);
+            }
+            if let Fact::ClockBridged { .. } = fact {
+                self.truth.times.on_bridged(self.now_us);
             }
         }
         Ok(())
