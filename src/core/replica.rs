@@ -20,6 +20,7 @@
 //! Start with [`Replica::on_request`] and [`Replica::advance`].
 mod apply;
 mod forwarding;
+mod join_pace;
 mod leadership;
 mod listings;
 mod members;
@@ -45,6 +46,7 @@ use crate::core::seam::{
 };
 use crate::core::store::{HistoryLimits, Notification, Store};
 use crate::core::timer::Now;
+use join_pace::JoinPace;
 
 /// Most bytes of events kept for watches that start in the past.
 pub const HISTORY_BYTES_MAX: usize = 16 << 20;
@@ -63,6 +65,8 @@ pub struct Replica {
     start_ns: u64,
     /// The removal of this machine is applied. Never reset.
     is_removed: bool,
+    /// How fast joins are appended.
+    join_pace: JoinPace,
     /// What peers say of this member; not taken yet.
     claims: Vec<RaftNotice>,
     /// The disk has little room, by the last `on_space`. While it holds, this member refuses client
@@ -135,6 +139,7 @@ impl Replica {
             recovered: recovered.commit,
             start_ns: now.wall_ns,
             is_removed: false,
+            join_pace: JoinPace::new(now.mono_us),
             claims: Vec::new(),
             is_disk_low: false,
             reported_configuration: Configuration::default(),
@@ -465,10 +470,11 @@ impl Replica {
     /// When `on_time` and `advance` have something to do, in microseconds of the monotonic clock.
     /// `None`: nothing waits for time.
     pub fn next_deadline(&self) -> Option<u64> {
-        match (self.pending.next_deadline(), self.raft.next_deadline()) {
-            (Some(pending_us), Some(raft_us)) => Some(pending_us.min(raft_us)),
-            (pending_us, raft_us) => pending_us.or(raft_us),
-        }
+        let pending_us = self.pending.next_deadline();
+        let join_us = self.join_pace.free_us();
+        let join_us = join_us.filter(|_| self.pending.has_member_changes());
+        let all = [pending_us, join_us, self.raft.next_deadline()];
+        all.into_iter().flatten().min()
     }
 
     /// Whether this machine may serve clients:

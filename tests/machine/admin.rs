@@ -5,6 +5,7 @@ use super::single::failed;
 use tern::core::command::ClusterConfig;
 use tern::core::error::Code;
 use tern::core::machine::*;
+use tern::core::raft::{Index, PeerId};
 
 #[test]
 fn the_config_is_kept_within_its_bounds() {
@@ -252,6 +253,7 @@ fn joins_are_judged() {
             Outcome::Joined(_)
         ));
     }
+    rig.pass(SECOND_US);
     assert_eq!(
         rig.done(join(&settings(10), 8)),
         failed(Code::NoMorePeer, "")
@@ -282,7 +284,7 @@ fn protocol_10_a_join_without_an_incarnation_moves_no_address() {
 
 /// An address that other machines cannot dial is refused, with the setting to change.
 #[test]
-fn addresses_that_members_cannot_reach_are_refused() {
+fn protocol_14_addresses_that_members_cannot_reach_are_refused() {
     let mut rig = Rig::serving(settings(1));
     let unreachable =
         |rig: &mut Rig, settings: &Settings, setting: &str| match rig.done(join(settings, 8)) {
@@ -318,4 +320,72 @@ fn addresses_that_members_cannot_reach_are_refused() {
         &at("http://0.0.0.0:7002", "http://10.0.0.2:4002"),
         "-peer-addr",
     );
+}
+
+/// Many joins at once: a few are appended, the others wait, and none is refused.
+#[test]
+fn protocol_14_joins_are_delayed_and_not_refused() {
+    let mut rig = Rig::serving(settings(1));
+    rig.done(Op::ConfigPut {
+        active_size: Some(100.0),
+        remove_delay_s: None,
+        sync_interval_s: None,
+    });
+    let mut tickets = Vec::new();
+    for number in 2..=22 {
+        tickets.push(rig.ask(join(&settings(number), u64::from(number))));
+    }
+    rig.settle();
+    let members = |rig: &Rig| rig.machine.configuration().members.len();
+    assert_eq!(members(&rig), 1 + 8);
+    rig.pass(SECOND_US);
+    assert_eq!(members(&rig), 1 + 8 + 4);
+    rig.pass(3 * SECOND_US);
+    assert_eq!(members(&rig), 22);
+    for ticket in tickets {
+        assert!(matches!(rig.answer(ticket), Outcome::Joined(_)));
+    }
+}
+
+/// A join that is repeated is answered with the member's id by any member that has applied it,
+/// without a leader and without an entry.
+#[test]
+fn protocol_14_a_repeated_join_needs_no_leader() {
+    let mut cluster = super::cluster::cluster(3, settings(1));
+    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let third = cluster
+        .at(ids[0])
+        .machine
+        .configuration()
+        .get(ids[2])
+        .expect("a member")
+        .clone();
+    let repeated = join(&settings(3), third.incarnation);
+    for id in &ids {
+        let last = cluster
+            .at(ids[0])
+            .machine
+            .raft()
+            .expect("a member")
+            .last_index();
+        assert_eq!(
+            cluster.done(*id, repeated.clone()),
+            Outcome::Joined(Index(ids[2].0))
+        );
+        let after = cluster
+            .at(ids[0])
+            .machine
+            .raft()
+            .expect("a member")
+            .last_index();
+        assert_eq!(last, after, "no entry is appended");
+    }
+    // Another data directory is another machine: only the leader can tell.
+    let other = cluster.done(ids[1], join(&settings(3), third.incarnation + 1));
+    assert!(matches!(other, Outcome::Redirect { .. }), "{other:?}");
+    let rig = cluster.rigs.remove(&ids[1]).expect("the second");
+    let mut rig = rig.restart();
+    rig.pass(5 * SECOND_US);
+    assert!(rig.machine.raft().expect("a member").leader().is_none());
+    assert_eq!(rig.done(repeated), Outcome::Joined(Index(ids[2].0)));
 }

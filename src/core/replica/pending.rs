@@ -354,6 +354,11 @@ impl Pending {
         self.member_changes.push_back(ticket);
     }
 
+    /// Whether a change of membership waits.
+    pub fn has_member_changes(&self) -> bool {
+        !self.member_changes.is_empty()
+    }
+
     /// The tickets of the pending changes, in the order in which they came.
     pub fn member_changes(&self) -> Vec<Ticket> {
         self.member_changes.iter().copied().collect()

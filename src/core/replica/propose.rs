@@ -199,8 +199,8 @@ impl Replica {
 impl Replica {
     /// Proposes this machine's addresses if it leads and the cluster has others for it. (A follower
     /// shows them in its hello instead.) `is_taken`: another member answers at the peer URL.
-    /// Returns whether the matter is settled: false if this member does not lead or raft refuses, so
-    /// that the caller tries again.
+    /// Returns whether the matter is settled: false if this member does not lead or raft refuses,
+    /// so that the caller tries again.
     pub fn maybe_update_own_addresses(&mut self, now: Now, is_taken: bool) -> bool {
         if !self.leads() {
             return false;
@@ -255,13 +255,37 @@ impl Replica {
 
     /// A request to join or to remove a machine. It waits while raft is busy with another change.
     pub(super) fn change_members(&mut self, now: Now, ticket: Ticket, change: MemberChange) {
+        if let MemberChange::Join(join) = &change
+            && let Some(id) = self.repeated_join(join)
+        {
+            return self.answer(ticket, Outcome::Joined(id));
+        }
         let due_us = now.mono_us + PROPOSAL_US_MAX;
         self.pending.add_member_change(ticket, due_us, change);
         self.maybe_change_members(now, ticket);
     }
 
+    /// The id of the member whose join this repeats: any member that has applied that join can tell
+    /// it, without a leader and without an entry. Under other addresses the member is dialled
+    /// there, where its hello proves that it has moved.
+    fn repeated_join(&mut self, join: &Join) -> Option<Index> {
+        let members = self.raft.configuration_at(self.applied);
+        let member = members.by_name(&join.name)?;
+        if join.incarnation == 0 || join.incarnation != member.incarnation {
+            return None;
+        }
+        let id = Index(member.id.0);
+        if member.peer_url == join.peer_url && member.client_url == join.client_url {
+            return Some(id);
+        }
+        registry::check_reach(members, &join.name, &join.peer_url, &join.client_url).ok()?;
+        self.hints.push(join.peer_url.clone());
+        Some(id)
+    }
+
     /// Tries all pending changes of membership, in the order in which they came.
     pub(super) fn retry_member_changes(&mut self, now: Now) {
+        self.join_pace.on_time(now.mono_us);
         for ticket in self.pending.member_changes() {
             self.maybe_change_members(now, ticket);
         }
@@ -292,6 +316,10 @@ impl Replica {
             self.finish(ticket, Outcome::Joined(id));
             return true;
         }
+        let is_join = matches!(**change, MemberChange::Join(_));
+        if is_join && !self.join_pace.is_free() {
+            return false;
+        }
         let made = match &**change {
             MemberChange::Join(join) => self.join_command(now, join),
             MemberChange::Remove(name) => self.remove_command(now, name),
@@ -310,6 +338,9 @@ impl Replica {
             Ok((index, term)) => {
                 self.pending.take(ticket);
                 self.wait_for_entry(now, ticket, index, term, purpose);
+                if is_join {
+                    self.join_pace.on_join();
+                }
             }
             Err(ProposalRefusal::Busy) => return false,
             Err(refusal) => self.finish(ticket, self.outcome_of_refusal(refusal)),
