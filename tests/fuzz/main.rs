@@ -6,8 +6,10 @@
 //! must take writes again within two seconds and come back from their disks. Raft does not tolerate
 //! every lie: `World::is_broken` names those after which writes need not resume.
 //!
-//! ```text TERN_FUZZ_MESSAGES=10000000 cargo test --profile sim --test fuzz TERN_FUZZ_SEED=42
-//! TERN_FUZZ_MESSAGES=1 cargo test --test fuzz three   # that episode again ```
+//! ```text
+//! TERN_FUZZ_MESSAGES=10000000 cargo test --profile sim --test fuzz
+//! TERN_FUZZ_SEED=42 TERN_FUZZ_MESSAGES=1 cargo test --test fuzz three   # that episode again
+//! ```
 mod allocator;
 mod bodies;
 mod episodes;

@@ -21,13 +21,14 @@ use tern::shell::disk::Disk;
 use tern::shell::reactor::{BoundPort, Reactor};
 use tern_support::client::{self, Conn, form, request, until};
 
-const CLUSTER: u64 = 0xc1;
+pub const CLUSTER: u64 = 0xc1;
 
 /// One machine's ports.
 #[derive(Clone, Copy)]
-struct Ports {
-    client: u16,
-    peer: u16,
+pub struct Ports {
+    pub client: u16,
+    pub peer: u16,
+    election_ms: u32,
     /// Peers speak TLS to each other.
     tls: bool,
 }
@@ -43,7 +44,7 @@ fn config(number: usize, ports: Ports, dir: &std::path::Path) -> Config {
         "-data-dir".into(),
         dir.to_str().expect("a path").into(),
         "-peer-election-timeout".into(),
-        "1000".into(),
+        ports.election_ms.to_string(),
     ]
     .into();
     for (flag, name) in [
@@ -124,26 +125,32 @@ fn run(number: u64, bounds: [BoundPort; 2], all: Vec<Ports>) {
 }
 
 /// The machines of this process, once for all tests: they run beside each other.
-static MACHINES: LazyLock<Vec<Ports>> = LazyLock::new(|| start(false));
+static MACHINES: LazyLock<Vec<Ports>> = LazyLock::new(|| start(false, 3, 1_000));
 
-fn start(tls: bool) -> Vec<Ports> {
+/// Starts the first `count` of three machines without TLS.
+pub fn start_some(count: usize, election_ms: u32) -> Vec<Ports> {
+    start(false, count, election_ms)
+}
+
+fn start(tls: bool, count: usize, election_ms: u32) -> Vec<Ports> {
     let bind = || BoundPort::new("127.0.0.1:0").expect("a free port");
     let bounds: Vec<[BoundPort; 2]> = (0..3).map(|_| [bind(), bind()]).collect();
     let port = |bound: &BoundPort| bound.address().expect("bound").port();
     let ports = |[client, peer]: &[BoundPort; 2]| Ports {
         client: port(client),
         peer: port(peer),
+        election_ms,
         tls,
     };
     let all: Vec<Ports> = bounds.iter().map(ports).collect();
-    for (bounds, number) in bounds.into_iter().zip(1..) {
+    for (bounds, number) in bounds.into_iter().take(count).zip(1..) {
         let all = all.clone();
         std::thread::spawn(move || run(number, bounds, all));
     }
     all
 }
 
-fn ask(port: u16, bytes: &[u8]) -> Option<client::Answer> {
+pub fn ask(port: u16, bytes: &[u8]) -> Option<client::Answer> {
     let mut conn = Conn::try_open(port)?;
     conn.send(bytes);
     Some(conn.answer())
@@ -154,7 +161,8 @@ fn leader() -> usize {
     leader_of(&MACHINES)
 }
 
-fn leader_of(machines: &[Ports]) -> usize {
+/// The number of the leader, from 1, as these see it.
+pub fn leader_of(machines: &[Ports]) -> usize {
     until("all know the same leader", || {
         let leaders: Option<Vec<String>> = machines
             .iter()
@@ -173,12 +181,12 @@ fn leader_of(machines: &[Ports]) -> usize {
     })
 }
 
-fn put(port: u16, key: &str, value: &str) -> client::Answer {
+pub fn put(port: u16, key: &str, value: &str) -> client::Answer {
     let bytes = form("PUT", &format!("/v2/keys/{key}"), &format!("value={value}"));
     ask(port, &bytes).expect("it listens")
 }
 
-fn get(port: u16, key: &str) -> client::Answer {
+pub fn get(port: u16, key: &str) -> client::Answer {
     let bytes = request("GET", &format!("/v2/keys/{key}"), &[], b"");
     ask(port, &bytes).expect("it listens")
 }
@@ -214,7 +222,12 @@ fn a_write_reaches_all_and_followers_point_to_the_leader() {
 // -- raw sockets
 
 fn hello(from: u64, to: usize) -> Hello {
-    let ports = MACHINES.get(from as usize - 1).unwrap_or(&MACHINES[0]);
+    hello_at(&MACHINES, from, to)
+}
+
+/// The hello of the member `from` for the machine `to`.
+pub fn hello_at(all: &[Ports], from: u64, to: usize) -> Hello {
+    let ports = all.get(from as usize - 1).unwrap_or(&all[0]);
     let listed = member(from, *ports);
     Hello {
         from: PeerId(from),
@@ -230,24 +243,37 @@ fn hello(from: u64, to: usize) -> Hello {
 }
 
 /// A link of the test's own.
-struct Wire {
-    stream: TcpStream,
+pub struct Wire {
+    pub stream: TcpStream,
+    /// The machine has closed the link.
+    pub has_ended: bool,
     input: Vec<u8>,
     frames: Frames,
 }
 
 impl Wire {
     fn open(to: usize, asks: &[u8]) -> (Wire, upgrade::UpgradeAnswer) {
-        let stream = TcpStream::connect(("127.0.0.1", MACHINES[to - 1].peer));
-        let mut stream = stream.expect("it listens");
+        Wire::open_at(MACHINES[to - 1].peer, asks)
+    }
+
+    /// A connection to a peer port.
+    pub fn connect(port: u16) -> Wire {
+        let stream = TcpStream::connect(("127.0.0.1", port));
+        let stream = stream.expect("it listens");
         let limit = Some(client::DEADLINE);
         stream.set_read_timeout(limit).expect("a socket option");
-        stream.write_all(asks).expect("it reads");
-        let mut wire = Wire {
+        Wire {
             stream,
+            has_ended: false,
             input: Vec::new(),
             frames: Frames::default(),
-        };
+        }
+    }
+
+    /// Asks for a link at a peer port.
+    pub fn open_at(port: u16, asks: &[u8]) -> (Wire, upgrade::UpgradeAnswer) {
+        let mut wire = Wire::connect(port);
+        wire.stream.write_all(asks).expect("it reads");
         loop {
             if let Some((used, answer)) = upgrade::parse(&wire.input).expect("HTTP") {
                 wire.input.drain(..used);
@@ -259,6 +285,37 @@ impl Wire {
 
     fn say_hello(to: usize, hello: &Hello) -> (Wire, upgrade::UpgradeAnswer) {
         Wire::open(to, &upgrade::request("tern", &hello::encode(hello)))
+    }
+
+    /// From now on `ready` does not wait.
+    pub fn poll_soon(&mut self) {
+        let limit = Some(std::time::Duration::from_millis(1));
+        self.stream
+            .set_read_timeout(limit)
+            .expect("a socket option");
+    }
+
+    /// A message that has arrived, if there is one. After `poll_soon` only.
+    pub fn ready(&mut self) -> Option<Message> {
+        loop {
+            while let Some((used, taken)) = self.frames.take(&self.input).expect("frames") {
+                self.input.drain(..used);
+                if let FrameContent::Message(message) = taken {
+                    return Some(message);
+                }
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => self.has_ended = true,
+                Ok(count) => {
+                    self.input.extend_from_slice(&chunk[..count]);
+                    continue;
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => self.has_ended = true,
+            }
+            return None;
+        }
     }
 
     fn fill(&mut self) -> bool {
@@ -312,7 +369,7 @@ fn request_vote(term: u64) -> Message {
 #[cfg(feature = "tls")]
 #[test]
 fn links_over_tls() {
-    let machines = start(true);
+    let machines = start(true, 3, 1_000);
     let leader = leader_of(&machines);
     let value = "v".repeat(1_000_000);
     let answer = put(machines[leader - 1].client, "large", &value);

@@ -2,4 +2,5 @@
 //! talk over real sockets.
 mod config;
 mod damage;
+mod liars;
 mod links;
