@@ -17,6 +17,7 @@
 //! | [`segment`], `map` | the files of records and the map that is written |
 //! | [`dir`] | the directory: its lock, and the error of each call |
 //! | [`mod@fs`], [`os`] | the file system as the log sees it, and the real one: every system call |
+//! | [`job`] | what one sync has to do, as plain data |
 //! | `log` | [`Wal`]: open, append, sync, rotate, release |
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -24,6 +25,7 @@
 pub mod dir;
 pub mod format;
 pub mod fs;
+pub mod job;
 mod log;
 mod map;
 pub mod os;
@@ -189,6 +191,8 @@ pub struct Recovered {
     /// The entries, at consecutive indexes; replaced ones are left out. The first may be older than
     /// the caller's snapshot, because segments are released as a whole.
     pub entries: Vec<Entry>,
+    /// The highest index that the next entry may have; `None` if any index may follow.
+    pub next_index: Option<u64>,
     /// The last `Installed`; `None` if there was none or its segment has been released.
     pub installed: Option<Installed>,
     /// The highest commit index that was recorded.

@@ -13,11 +13,12 @@ use std::path::Path;
 use crate::dir::{Hook, LogDir};
 use crate::format::{BODY_MAX, HEADER, PAGE, SegmentHead, record_bytes};
 use crate::fs::FileSystem;
+use crate::job::{Job, Step};
 use crate::os::Os;
 use crate::scan::{ScannedLog, SegmentExtent};
 use crate::segment::{self, ActiveSegment, SPARES_MAX};
 use crate::spares::{self, Spare, Spares};
-use crate::staging::{self, Place, Staging};
+use crate::staging::{self, Place, SealedBatch, Staging};
 use crate::state::{self, StateFile};
 use crate::{
     Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
@@ -309,6 +310,7 @@ impl<F: FileSystem> Wal<F> {
         let recovered = Recovered {
             identity,
             entries: log.entries,
+            next_index: log.next_index,
             installed: log.installed,
             commit: log.commit,
             configuration,
@@ -319,6 +321,19 @@ impl<F: FileSystem> Wal<F> {
             ..Recovered::default()
         };
         Ok((wal, recovered))
+    }
+}
+
+/// The step that writes a batch at a place, which then moves on to the end of the batch.
+fn append_at(place: &mut Place, bytes: Vec<u8>, index_max: u64) -> Step {
+    let offset = place.offset;
+    place.offset += bytes.len();
+    place.room -= bytes.len();
+    Step::Append {
+        sequence: place.sequence,
+        offset,
+        bytes,
+        index_max,
     }
 }
 
@@ -443,27 +458,75 @@ impl<F: FileSystem> Wal<F> {
         self.run(|wal| Ok(wal.sync_ended.take()))
     }
 
-    /// Writes and syncs all that waits, in as many batches as the segments require, and a commit
-    /// mark of its own if one is wanted.
+    /// Writes and syncs all that waits, in one job.
     fn write_batches(&mut self) -> Result<(), Error> {
+        if self.staging.is_empty() && !self.wants_mark {
+            return Ok(());
+        }
+        self.ensure_room(&[])?;
+        let job = self.compose_job();
+        if job.steps.is_empty() {
+            return Ok(());
+        }
+        let mark = job.mark;
+        let has_rotation = job.steps.iter().any(|s| matches!(s, Step::Rotate { .. }));
+        self.run_job(job)?;
+        self.sync_ended = Some(mark);
+        // Not between the steps: the name of a new spare may be that of one in the job.
+        if has_rotation {
+            self.keep_spare()?;
+        }
+        Ok(())
+    }
+
+    /// Composes the job for all that waits: as many batches as the segments require, and a commit
+    /// mark of its own if one is wanted. Nothing waits then. There must be spares for all of it.
+    fn compose_job(&mut self) -> Job {
+        let mut steps = Vec::new();
+        let mut place = self.place();
         while !self.staging.is_empty() {
-            if self.staging.fitting(self.active.room()) == 0 {
-                self.rotate()?;
+            if self.staging.fitting(place.room) == 0 {
+                let (spare, head) = self.next_segment(&place);
+                place = Place {
+                    sequence: head.sequence,
+                    offset: head.records_at as usize,
+                    room: spare.bytes as usize - head.records_at as usize,
+                    ..place
+                };
+                let head = Box::new(head);
+                steps.push(Step::Rotate { spare, head });
             }
-            let place = self.place();
-            let batch = self.staging.seal_batch(place);
-            self.active.write_batch(&batch.bytes, batch.index_max);
-            self.staging.reuse(batch.bytes);
-            self.active.sync(&mut self.dir)?;
-            self.sync_ended = Some(self.staging.sealed());
+            let SealedBatch { bytes, index_max } = self.staging.seal_batch(place);
+            steps.push(append_at(&mut place, bytes, index_max));
         }
         let wants_mark = std::mem::take(&mut self.wants_mark);
-        if wants_mark && self.staging.has_unsealed_commit() && self.active.room() >= 2 * HEADER {
-            let place = self.place();
-            let mark = self.staging.seal_mark(place);
-            self.active.write_batch(&mark, 0);
-            self.active.sync(&mut self.dir)?;
-            self.sync_ended = Some(self.staging.sealed());
+        if wants_mark && self.staging.has_unsealed_commit() && place.room >= 2 * HEADER {
+            let mark = self.staging.seal_mark(place).to_vec();
+            steps.push(append_at(&mut place, mark, 0));
+        }
+        let mark = self.staging.sealed();
+        Job { mark, steps }
+    }
+
+    /// Runs a job in place.
+    fn run_job(&mut self, job: Job) -> Result<(), Error> {
+        for step in job.steps {
+            match step {
+                Step::State { term, vote } => self.state.save(&mut self.dir, term, vote)?,
+                Step::Rotate { spare, head } => self.rotate(&spare, &head)?,
+                Step::Append {
+                    sequence,
+                    offset,
+                    bytes,
+                    index_max,
+                } => {
+                    let at = (self.active.sequence(), self.active.end());
+                    assert_eq!((sequence, offset), at, "a batch follows the last one");
+                    self.active.write_batch(&bytes, index_max);
+                    self.staging.reuse(bytes);
+                    self.active.sync(&mut self.dir)?;
+                }
+            }
         }
         Ok(())
     }
@@ -478,29 +541,34 @@ impl<F: FileSystem> Wal<F> {
         }
     }
 
-    /// Goes on in a spare. The current segment must have been synced to its end.
-    fn rotate(&mut self) -> Result<(), Error> {
-        self.keep_spare()?;
+    /// The spare that the next record goes to, and its head as a segment. The batches before it end
+    /// at `end`.
+    fn next_segment(&mut self, end: &Place) -> (Spare, SegmentHead) {
         let length = self.staging.record_lengths().next().unwrap_or(0);
         let spare = self.spares.take(length, self.head_bytes());
-        let spare = spare.ok_or(Error::Full)?;
+        let spare = spare.expect("spares were made for all that waits");
         let head = SegmentHead {
             records_at: self.head_bytes() as u32,
             segment_bytes: spare.bytes,
             identity: self.identity,
-            sequence: self.active.sequence() + 1,
+            sequence: end.sequence + 1,
             next_index: self.staging.sealed_next_index(),
             next_batch: self.staging.next_batch(),
             commit: self.staging.sealed_commit(),
-            previous_end: self.active.end() as u32,
+            previous_end: end.offset as u32,
             previous_crc: self.staging.last_batch_crc(),
             configuration: self.configuration.clone(),
         };
-        let fresh = segment::put_into_use(&mut self.dir, &spare.name, &head)?;
+        (spare, head)
+    }
+
+    /// Goes on in a spare. The current segment must have been synced to its end.
+    fn rotate(&mut self, spare: &Spare, head: &SegmentHead) -> Result<(), Error> {
+        let fresh = segment::put_into_use(&mut self.dir, &spare.name, head)?;
         self.state.save_segment(&mut self.dir, head.sequence)?;
         let full = std::mem::replace(&mut self.active, fresh);
         self.full.push_back(full.retire(&mut self.dir)?);
-        self.keep_spare()
+        Ok(())
     }
 
     /// Syncs what waits and writes the closing mark. The mark is left out if the segment has no
@@ -535,7 +603,12 @@ impl<F: FileSystem> Wal<F> {
     ///
     /// If the term falls.
     pub fn save_state(&mut self, term: u64, vote: u64) -> Result<(), Error> {
-        self.run(|wal| wal.state.save(&mut wal.dir, term, vote))
+        self.run(|wal| {
+            wal.run_job(Job {
+                mark: wal.staging.sealed(),
+                steps: vec![Step::State { term, vote }],
+            })
+        })
     }
 
     /// Keeps the configuration that the heads of new segments repeat.
@@ -603,10 +676,17 @@ impl<F: FileSystem> Wal<F> {
     /// the longest piece is left untouched until a record does not fit before it, and then it takes
     /// all that follow.
     pub fn free_bytes(&self) -> u64 {
-        let room = self.active.room();
-        let lengths = self.staging.record_lengths();
-        let placed = self.spares.place(lengths, room, self.head_bytes());
-        let free = placed.map_or(0, |placed| placed.left.max(placed.longest));
+        let (room, head) = (self.active.room(), self.head_bytes());
+        let waiting = self.staging.bytes();
+        // Mostly all that waits fits into the segment. Then no record is looked at: this is asked
+        // several times a turn.
+        let free = if waiting + HEADER <= room {
+            (room - waiting).max(self.spares.longest(head))
+        } else {
+            let lengths = self.staging.record_lengths();
+            let placed = self.spares.place(lengths, room, head);
+            placed.map_or(0, |placed| placed.left.max(placed.longest))
+        };
         free.saturating_sub(2 * HEADER) as u64
     }
 

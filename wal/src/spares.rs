@@ -68,6 +68,11 @@ impl Spares {
         Some(self.spares.remove(at))
     }
 
+    /// What is free in the longest spare, as a segment with a head of `head` bytes; 0 without one.
+    pub fn longest(&self, head: usize) -> usize {
+        self.spares.last().map_or(0, |spare| room_of(spare, head))
+    }
+
     /// Places records of these lengths as they will be written: one after the other into the
     /// current segment, where `room` bytes are free, then into the spares that `take` returns.
     ///
@@ -81,8 +86,7 @@ impl Spares {
         head: usize,
     ) -> Result<Placement, usize> {
         let rooms = || self.spares.iter().map(|spare| room_of(spare, head));
-        // The rooms of the spares that are left once one is used. Mostly none is: this is asked
-        // several times a turn and then allocates nothing.
+        // The rooms of the spares that are left once one is used.
         let mut rest: Option<Vec<usize>> = None;
         let mut left = room;
         for length in lengths {

@@ -1,7 +1,8 @@
 //! The file `membership`: the id that the cluster gave this machine.
 //!
 //! After a machine was admitted, and until the leader's first snapshot arrives, its id stands only
-//! in this file. A founder has no such file: its first snapshot contains its id. Start with
+//! in this file; and that of a removed member, until it has become a standby. A founder writes it
+//! after its first snapshot, which contains its id. Start with
 //! [`read`].
 use super::files::{self, DataDir, Unreadable};
 use serde::{Deserialize, Serialize};

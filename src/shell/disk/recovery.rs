@@ -248,6 +248,7 @@ fn open_log<F: FileSystem>(
 
 /// Makes the beginning of a new cluster durable: first the term, then the first snapshot. A crash
 /// before the snapshot leaves a directory that holds nothing, and the next start founds again.
+/// Then the id: once the founder is removed, no configuration names it.
 fn found_cluster<F: FileSystem>(
     data_dir: &DataDir<F>,
     config: &Config,
@@ -258,7 +259,13 @@ fn found_cluster<F: FileSystem>(
     log.state = Some((founding.term.0, 0));
     wal.save_state(founding.term.0, 0)
         .map_err(|e| e.to_string())?;
-    write_first_snapshot(data_dir, &founding).map_err(|e| {
+    let member = OwnMembership::Member {
+        id: founding.id.0,
+        incarnation: log.identity,
+    };
+    let written = write_first_snapshot(data_dir, &founding)
+        .and_then(|()| membership::write(data_dir, &member));
+    written.map_err(|e| {
         format!(
             "{}: cannot write the first snapshot: {e}",
             data_dir.display()
@@ -344,7 +351,7 @@ fn discard_log_before<F: FileSystem>(
     meta: &SnapshotMeta,
 ) -> Result<u64, String> {
     let (term, index) = (meta.term.0, meta.index.0);
-    if continues(&log.entries, term, index) {
+    if continues(log, term, index) {
         return Ok(0);
     }
     log.entries.clear();
@@ -360,15 +367,18 @@ fn discard_log_before<F: FileSystem>(
     wal.append(&[record], index).map_err(|e| e.to_string())
 }
 
-/// Whether the entries contain the last entry of a snapshot, or start after it, or are none.
-fn continues(entries: &[wal::Entry], term: u64, index: u64) -> bool {
-    let Some(first) = entries.first() else {
-        return true;
+/// Whether the log goes on from a snapshot: its entries contain the last one of the snapshot or start
+/// after it; or it has none and takes the one that follows.
+fn continues(log: &wal::Recovered, term: u64, index: u64) -> bool {
+    let Some(first) = log.entries.first() else {
+        return log.next_index.is_none_or(|next| next > index);
     };
     if first.index > index {
         return true;
     }
-    entries.iter().any(|e| e.index == index && e.term == term)
+    log.entries
+        .iter()
+        .any(|e| e.index == index && e.term == term)
 }
 
 /// Assembles the recovered state from snapshot and log.
@@ -386,7 +396,7 @@ fn join_parts<F: FileSystem>(
         Err(_) => base.meta.configuration.clone(),
     };
     let known = [&newest, &base.meta.configuration];
-    let is_alone = known_id.is_none() && known.iter().all(|c| c.members.len() <= 1);
+    let is_alone = known.iter().all(|c| c.members.len() <= 1);
     let all = log.entries.into_iter().map(entry_of);
     let entries: Vec<Entry> = all.filter(|e| e.index > base.meta.index).collect();
     let is_faulty = |e: &Entry| matches!(e.body, EntryBody::Faulty { .. });
@@ -468,6 +478,7 @@ fn entry_of(found: wal::Entry) -> Entry {
 mod tests {
     use super::*;
     use crate::core::machine::StandbyInfo;
+    use crate::core::raft::Persist;
     use crate::shell::config::{self, ProcessInputs, Start};
     use std::fs;
     use std::path::Path;
@@ -580,6 +591,72 @@ mod tests {
         assert_eq!(disk.standby, Some(standby_info()));
     }
 
+    /// Founds a cluster, and puts a later snapshot with this configuration beside the log.
+    fn founder_with_snapshot(config: &Config, index: u64, members: Vec<Member>) -> Recovered {
+        let (disk, first) = open(config, false);
+        drop(disk);
+        let founding = Machine::bootstrap(&config.settings(), first.incarnation, 1);
+        let later = Founding {
+            meta: SnapshotMeta {
+                index: Index(index),
+                configuration: Configuration { members },
+                ..founding.meta
+            },
+            ..founding
+        };
+        let data_dir = DataDir::new(Os, &config.data_dir);
+        write_first_snapshot(&data_dir, &later).expect("written");
+        first
+    }
+
+    /// The power failed after the leader's snapshot was in place, and before the log recorded its
+    /// installation. The log had no entries after an earlier one.
+    #[test]
+    fn a_log_without_entries_goes_on_from_a_later_snapshot() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        let first = founder_with_snapshot(&config, 9, Vec::new());
+        let options = wal_options(&DataDir::new(Os, &config.data_dir), &config).expect("random");
+        let (mut wal, _) = Wal::open(options).expect("whole");
+        let head = head_of(&first);
+        let record = wal::Record::Installed {
+            term: 1,
+            index: 5,
+            keep_tail: false,
+            head: &head,
+        };
+        wal.append(&[record], 5).expect("room");
+        wal.close().expect("closed");
+        let (mut disk, found) = open(&config, false);
+        assert!(found.entries.is_empty());
+        let entry = Entry {
+            term: Term(1),
+            index: Index(10),
+            body: EntryBody::Good(b"body".as_slice().into()),
+        };
+        let entries = vec![entry];
+        let commit = Index(9);
+        disk.append(&mut vec![Persist::Append { entries, commit }], Lsn(1))
+            .expect("it follows the snapshot");
+    }
+
+    fn head_of(recovered: &Recovered) -> Vec<u8> {
+        let (meta, _) = recovered.snapshot.as_ref().expect("a founder has one");
+        let mut head = Vec::new();
+        encode_meta(meta, &mut head);
+        head
+    }
+
+    /// The founder was removed, and the process died before `standby_info` was written.
+    #[test]
+    fn a_removed_founder_starts_with_its_id() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        let first = founder_with_snapshot(&config, 9, Vec::new());
+        let (_disk, found) = open(&config, false);
+        assert_eq!(found.id, first.id);
+    }
+
     #[test]
     fn a_wiped_directory_founds_a_cluster() {
         let dir = tempfile::tempdir().expect("a temporary folder");
@@ -598,7 +675,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
         drop(open(&config, false));
-        let mut names = vec!["membership".to_string(), "standby_info".to_string()];
+        let mut names = vec!["standby_info".to_string()];
         for folder in [
             config.data_dir.clone(),
             config.data_dir.join(snapfile::FOLDER),
@@ -610,7 +687,7 @@ mod tests {
             }
         }
         names.retain(|name| name != snapfile::FOLDER);
-        assert_eq!(names.len(), 6, "state, log, spare and snapshot: {names:?}");
+        assert_eq!(names.len(), 6, "of the log, ids, snapshot: {names:?}");
         let aside = dir.path().join("aside");
         for name in names {
             let path = config.data_dir.join(&name);

@@ -11,7 +11,7 @@ use tern::shell::disk::Disk;
 use tern_support::durable::{DurableLog, Record};
 use tern_support::rng::Rng;
 use tern_support::sim_fs::SimFs;
-use wal::format::{HEADER, RecordKind, SegmentHead};
+use wal::format::{HEADER, RecordKind, SegmentHead, record_bytes};
 use wal::fs::FileSystem;
 use wal::scan::{RecordWalk, SegmentPiece};
 
@@ -211,6 +211,26 @@ impl Image {
         while self.snapshots.iter().filter(|s| s.in_use).count() > 2 {
             self.snapshots.remove(0);
         }
+    }
+
+    /// How many bytes are free in the newest segment that has a record.
+    pub fn tail_room(&self) -> usize {
+        let names = self.fs.list(Path::new(DATA_DIR)).unwrap_or_default();
+        for name in names.iter().rev().filter(|name| name.ends_with(".log")) {
+            let bytes = self.fs.read(&Path::new(DATA_DIR).join(name));
+            let bytes = bytes.unwrap_or_default();
+            let Ok(head) = SegmentHead::decode(&bytes) else {
+                continue;
+            };
+            let end_of = |piece| match piece {
+                SegmentPiece::Record { at, header } => Some(at + record_bytes(header.len as usize)),
+                SegmentPiece::NoRecord { .. } => None,
+            };
+            if let Some(end) = RecordWalk::new(&bytes, &head).filter_map(end_of).last() {
+                return bytes.len() - end;
+            }
+        }
+        0
     }
 
     /// Damages the body of one entry on the disk of a machine that is down. Returns whether recovery
