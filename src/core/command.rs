@@ -205,6 +205,27 @@ pub enum Command {
 }
 
 impl Command {
+    /// The path and the new value that it writes; no value: a directory. `None` if it writes no new
+    /// content.
+    pub fn content(&self) -> Option<(&KeyPath, Option<&str>)> {
+        match self {
+            Command::Set { path, value, .. } | Command::Create { path, value, .. } => {
+                Some((path, value.as_deref()))
+            }
+            Command::Update { path, value, .. } | Command::CompareAndSwap { path, value, .. } => {
+                Some((path, Some(value.as_deref()?)))
+            }
+            Command::Nop
+            | Command::Delete { .. }
+            | Command::CompareAndDelete { .. }
+            | Command::Sync { .. }
+            | Command::Join { .. }
+            | Command::Promote { .. }
+            | Command::Remove { .. }
+            | Command::SetConfig(_) => None,
+        }
+    }
+
     /// The lease of the node that it writes.
     fn lease(&self) -> Option<&Lease> {
         match self {

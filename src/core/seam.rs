@@ -48,6 +48,9 @@ pub struct Settings {
     pub cluster: ClusterConfig,
     /// How many events are kept for watchers that ask for past ones.
     pub history_events: usize,
+    /// The leader refuses client writes that would make the key space larger than this, in bytes as
+    /// `Store::bytes` counts them. `None`: no bound.
+    pub store_bytes_max: Option<u64>,
     /// Forward writes and linearizable reads to the leader, instead of redirecting clients.
     pub forward: bool,
 }

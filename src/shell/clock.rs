@@ -1,8 +1,8 @@
 //! The only reader of clocks.
 //!
 //! The reactor reads the clock once a turn, and again after a sync, and passes the time on as a
-//! [`Now`]. It reads the monotonic clock once more at the end of a turn, to measure it. Must not keep
-//! a reading: all other code gets the time as an argument.
+//! [`Now`]. At the end of a turn it reads the processor time of its thread. Must not keep a reading:
+//! all other code gets the time as an argument.
 //!
 //! Elapsed time is `CLOCK_BOOTTIME`, which goes on while the machine is suspended: ttls and timeouts
 //! do not last longer because a board slept.
@@ -25,8 +25,14 @@ impl Clock {
     }
 
     /// Microseconds of the monotonic clock.
-    pub fn mono_us(&self) -> u64 {
+    fn mono_us(&self) -> u64 {
         since_boot_us().saturating_sub(self.start_us) + 1
+    }
+
+    /// The processor time that the calling thread has used, in microseconds.
+    pub fn thread_cpu_us(&self) -> u64 {
+        let used = clock_gettime(ClockId::ThreadCPUTime);
+        used.tv_sec as u64 * 1_000_000 + used.tv_nsec as u64 / 1_000
     }
 
     /// The present time. Monotonic time starts at 1 microsecond, so that it is never 0.

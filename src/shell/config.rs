@@ -143,6 +143,8 @@ pub struct Config {
     pub compat_2: bool,
     /// How many past events are kept for watchers; at least 1.
     pub watch_history: usize,
+    /// The bound of the key space in bytes; `None` without one.
+    pub store_bytes_max: Option<u64>,
     /// The longest request body in bytes; from 1,024 to 16,744,447. Its record must fit the log,
     /// whose records have at most 16 MiB.
     pub request_bytes_max: u64,
@@ -181,6 +183,7 @@ impl Config {
             snapshots: self.snapshots,
             cluster: self.cluster,
             history_events: self.watch_history,
+            store_bytes_max: self.store_bytes_max,
             forward: self.forward,
         }
     }

@@ -5,7 +5,7 @@
 //! `Clients::answer`. Start with `Dispatcher::serve`.
 use super::buffers::Buffers;
 use super::conn::Conn;
-use super::deadlines::{ANSWER_WRITE_BYTES_A_TURN_MAX, OUT_HIGH_WATER_BYTES};
+use super::deadlines::{ANSWER_WRITE_BYTES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, READS_OF_A_PAGE};
 use super::output::SharedTotal;
 use super::slots::SlotId;
 use crate::codec::api::{
@@ -119,7 +119,7 @@ impl Dispatcher<'_, '_> {
         if conn.wants_more()
             && let Some(ticket) = conn.take_more()
         {
-            self.reads_left -= 1;
+            self.reads_left = self.reads_left.saturating_sub(READS_OF_A_PAGE);
             let op = Op::ContinueListing;
             self.machine.on_request(self.context.now, ticket, op);
         }
@@ -202,8 +202,9 @@ impl Dispatcher<'_, '_> {
 
     /// Hands a request to the machine.
     fn ask(&mut self, conn: &mut Conn, op: Op, shape: api::Shape) {
+        // A file is read by `FileGet`, so this is nearly always a directory.
         if matches!(op, Op::Get { .. }) {
-            self.reads_left = self.reads_left.saturating_sub(1);
+            self.reads_left = self.reads_left.saturating_sub(READS_OF_A_PAGE);
         }
         let now = self.context.now;
         let ticket = self.start(conn, shape, matches!(op, Op::Watch { .. }));

@@ -298,12 +298,11 @@ impl Reactor {
     /// that have events as ready.
     fn poll_events(&mut self) {
         let timeout = self.timeout();
-        self.turn_times.end(self.clock.mono_us());
+        self.turn_times.end(self.clock.thread_cpu_us());
         if let Err(e) = self.poll.poll(&mut self.events, timeout) {
             assert!(e.kind() == io::ErrorKind::Interrupted, "epoll: {e}");
         }
         self.now = self.clock.now();
-        self.turn_times.begin(self.now.mono_us);
         logger::set_time(self.now.wall_ns);
         let mut is_signalled = false;
         for event in &self.events {
@@ -485,9 +484,7 @@ impl Reactor {
         if or_exit(self.disk.start_sync(since_us)) {
             self.sync_since_us = Some(since_us);
             self.now = self.clock.now();
-            let took_us = self.now.mono_us - since_us;
-            self.gathering.on_sync(took_us);
-            self.turn_times.leave_out(took_us);
+            self.gathering.on_sync(self.now.mono_us - since_us);
         }
         self.report_synced();
     }

@@ -115,6 +115,7 @@ pub fn settings(number: u64) -> Settings {
         snapshots: true,
         cluster: Default::default(),
         history_events: 1000,
+        store_bytes_max: None,
         forward: number == 2,
     }
 }

@@ -18,4 +18,5 @@ mod single;
 mod snapshots;
 mod stand;
 mod standby;
+mod store_full;
 mod time;

@@ -115,6 +115,7 @@ pub fn settings(number: u16) -> Settings {
         snapshots: true,
         cluster: Default::default(),
         history_events: 1000,
+        store_bytes_max: None,
         forward: false,
     }
 }

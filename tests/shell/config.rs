@@ -115,6 +115,7 @@ fn fields(config: &Config) -> Vec<(&'static str, String)> {
         forward,
         compat_2,
         watch_history,
+        store_bytes_max,
         request_bytes_max,
         segment_bytes,
         warnings,
@@ -149,6 +150,7 @@ fn fields(config: &Config) -> Vec<(&'static str, String)> {
         ("forward", forward.to_string()),
         ("compat 2", compat_2.to_string()),
         ("watch history", watch_history.to_string()),
+        ("store bytes max", format!("{store_bytes_max:?}")),
         ("request bytes max", request_bytes_max.to_string()),
         ("segment bytes", segment_bytes.to_string()),
         ("warnings", warnings.join("; ")),
@@ -216,6 +218,7 @@ http-write-timeout ETCD_HTTP_WRITE_TIMEOUT http_write_timeout 7
 log-format ETCD_LOG_FORMAT log_format json
 max-request-bytes ETCD_MAX_REQUEST_BYTES max_request_bytes 4096
 max-result-buffer ETCD_MAX_RESULT_BUFFER max_result_buffer 9
+max-store-bytes ETCD_MAX_STORE_BYTES max_store_bytes 1000000
 max-retry-attempts ETCD_MAX_RETRY_ATTEMPTS max_retry_attempts 9
 name ETCD_NAME name x
 peer-addr ETCD_PEER_ADDR peer.addr h:1

@@ -19,6 +19,8 @@ use crate::core::timer::Now;
 const NO_MAJORITY: &str = "too few of the other voters answer";
 /// The cause of the refusal when the disk has no room for client writes.
 const DISK_FULL: &str = "disk full";
+/// The cause of the refusal when a write would make the key space larger than it may be.
+const STORE_FULL: &str = "store full";
 
 /// Writes.
 impl Replica {
@@ -35,7 +37,8 @@ impl Replica {
         }
     }
 
-    /// Appends a client's command, unless the disk has no room for it. A ttl counts from now on.
+    /// Appends a client's command, unless the disk or the key space has no room for it. A ttl counts
+    /// from now on.
     ///
     /// # Errors
     ///
@@ -56,16 +59,30 @@ impl Replica {
         if leads && !self.raft.has_majority_with_room() {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
         }
+        let growth = self.store.growth(&command);
+        if leads && growth > self.store_room() {
+            return Err(Outcome::Failed(Error::new(Code::RaftInternal, STORE_FULL)));
+        }
         if self.raft.is_full_leader() && !self.raft.is_handing_over() {
             self.hand_over(now);
         }
         match self.raft.propose(now, &command) {
             Ok((index, term)) => {
-                self.proposed.add(index, term, command);
+                self.proposed.add(index, term, command, growth);
                 Ok((index, term))
             }
             Err(refusal) => Err(self.outcome_of_refusal(refusal)),
         }
+    }
+
+    /// By how many bytes the key space may still grow, counting what is proposed and not applied.
+    /// Only the leader asks: a follower applies whatever is committed.
+    fn store_room(&self) -> u64 {
+        let Some(bytes_max) = self.settings.store_bytes_max else {
+            return u64::MAX;
+        };
+        let bytes = self.store.bytes() + self.proposed.growth();
+        bytes_max.saturating_sub(bytes)
     }
 
     /// The request of `ticket` was appended at `index` in `term`: the ticket waits until the entry

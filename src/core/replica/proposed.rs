@@ -13,6 +13,8 @@ struct ProposedCommand {
     index: Index,
     term: Term,
     command: Command,
+    /// At most how many bytes the command adds to the key space.
+    growth: u64,
 }
 
 /// The commands in the order of their entries. Raft bounds the proposed entries that are not
@@ -21,20 +23,32 @@ struct ProposedCommand {
 pub struct ProposedCommands {
     /// Invariant: the indexes ascend.
     queue: VecDeque<ProposedCommand>,
+    /// The sum of `ProposedCommand::growth`.
+    growth: u64,
 }
 
 impl ProposedCommands {
     /// The command was appended at `index` in `term`. Entries of an earlier leadership at `index`
-    /// or after it were truncated, so their commands are dropped.
-    pub fn add(&mut self, index: Index, term: Term, command: Command) {
-        while self.queue.back().is_some_and(|last| last.index >= index) {
-            self.queue.pop_back();
+    /// or after it were truncated, so their commands are dropped. The command adds at most `growth`
+    /// bytes to the key space.
+    pub fn add(&mut self, index: Index, term: Term, command: Command, growth: u64) {
+        while self.queue.back().is_some_and(|last| last.index >= index)
+            && let Some(dropped) = self.queue.pop_back()
+        {
+            self.growth -= dropped.growth;
         }
+        self.growth += growth;
         self.queue.push_back(ProposedCommand {
             index,
             term,
             command,
+            growth,
         });
+    }
+
+    /// At most how many bytes the commands that are not applied add to the key space.
+    pub fn growth(&self) -> u64 {
+        self.growth
     }
 
     /// Takes the command of the entry at `index` if it was proposed here in `term`. Drops the
@@ -44,6 +58,7 @@ impl ProposedCommands {
             && first.index <= index
         {
             let first = self.queue.pop_front()?;
+            self.growth -= first.growth;
             if first.index == index && first.term == term {
                 return Some(first.command);
             }
@@ -65,23 +80,26 @@ mod tests {
     #[test]
     fn a_command_is_taken_at_its_index_and_term() {
         let mut proposed = ProposedCommands::default();
-        proposed.add(Index(4), Term(1), sync(4));
-        proposed.add(Index(5), Term(1), sync(5));
-        proposed.add(Index(7), Term(1), sync(7));
+        proposed.add(Index(4), Term(1), sync(4), 10);
+        proposed.add(Index(5), Term(1), sync(5), 10);
+        proposed.add(Index(7), Term(1), sync(7), 10);
+        assert_eq!(proposed.growth(), 30);
         assert_eq!(proposed.take(Index(3), Term(1)), None);
         assert_eq!(proposed.take(Index(5), Term(1)), Some(sync(5)));
         assert_eq!(proposed.take(Index(5), Term(1)), None);
         assert_eq!(proposed.take(Index(7), Term(2)), None);
         assert_eq!(proposed.take(Index(7), Term(1)), None);
+        assert_eq!(proposed.growth(), 0);
     }
 
     #[test]
     fn a_later_leadership_replaces_what_was_truncated() {
         let mut proposed = ProposedCommands::default();
         for index in 4..8 {
-            proposed.add(Index(index), Term(1), sync(index));
+            proposed.add(Index(index), Term(1), sync(index), 10);
         }
-        proposed.add(Index(5), Term(3), sync(50));
+        proposed.add(Index(5), Term(3), sync(50), 10);
+        assert_eq!(proposed.growth(), 20);
         assert_eq!(proposed.take(Index(4), Term(1)), Some(sync(4)));
         assert_eq!(proposed.take(Index(5), Term(3)), Some(sync(50)));
         assert_eq!(proposed.take(Index(6), Term(1)), None);

@@ -75,9 +75,12 @@ impl Store {
     pub(super) fn replace_file(&mut self, id: NodeId, path: &KeyPath, new: NewContent) -> View {
         let text = path.as_str();
         let depth = depth_of(text);
-        let node = self.tree.node_mut(id);
-        let old_due = due_of(node, depth);
-        *node = Node::new(new.value.clone(), new.expires_ns, self.index);
+        let old_due = due_of(self.tree.node(id), depth);
+        let value = new.value.clone();
+        let index = self.index;
+        let node = self
+            .tree
+            .change(id, |node| *node = Node::new(value, new.expires_ns, index));
         self.ttl.remove(old_due);
         self.ttl.add(due_of(node, depth), text);
         node.view_with(path.shared(), new.value)
@@ -89,10 +92,13 @@ impl Store {
         let text = path.as_str();
         self.freezer.save(id, self.tree.node(id), text, self.index);
         let depth = depth_of(text);
-        let node = self.tree.node_mut(id);
-        let old_due = due_of(node, depth);
-        node.set_expiry(new.expires_ns);
-        node.modify_file(new.value.clone(), self.index);
+        let old_due = due_of(self.tree.node(id), depth);
+        let value = new.value.clone();
+        let index = self.index;
+        let node = self.tree.change(id, |node| {
+            node.set_expiry(new.expires_ns);
+            node.modify_file(value, index);
+        });
         self.ttl.remove(old_due);
         self.ttl.add(due_of(node, depth), text);
         let value = new.value.filter(|_| !node.is_dir());
@@ -107,10 +113,7 @@ impl Store {
     /// by `Reclaim`, a portion a turn.
     pub(super) fn remove_from(&mut self, parent: NodeId, id: NodeId, path: &str) {
         let depth = depth_of(path);
-        let taken = self
-            .tree
-            .children_mut(parent)
-            .remove(name_of(path).as_bytes());
+        let taken = self.tree.take_child(parent, name_of(path));
         assert_eq!(taken, Some(id), "the directory holds the node");
         let node = self.tree.node(id);
         self.ttl.remove(due_of(node, depth));

@@ -148,6 +148,11 @@ impl Node {
         self.created
     }
 
+    /// An estimate of what the node takes, without its name, in bytes.
+    fn bytes(&self) -> u64 {
+        NODE_BYTES + self.value().map_or(0, |value| value.len() as u64)
+    }
+
     /// Replaces the expiration.
     pub fn set_expiry(&mut self, expires_ns: Option<u64>) {
         self.expires = Expiry::new(expires_ns);
@@ -220,12 +225,17 @@ pub enum Lookup {
     },
 }
 
+/// An estimate of what a node takes beside its name and value, in bytes.
+pub const NODE_BYTES: u64 = 96;
+
 /// The arena.
 pub struct KeyTree {
     /// All full but the last one, which is never empty.
     blocks: Vec<Vec<Node>>,
     /// Released places, the latest last.
     free: Vec<NodeId>,
+    /// What the nodes that are not released take: `NODE_BYTES`, value and name of each.
+    bytes: u64,
 }
 
 impl KeyTree {
@@ -234,6 +244,7 @@ impl KeyTree {
         let mut tree = KeyTree {
             blocks: Vec::new(),
             free: Vec::new(),
+            bytes: 0,
         };
         let root = tree.add(Node::new(None, None, 0));
         assert_eq!(root, ROOT);
@@ -242,6 +253,7 @@ impl KeyTree {
 
     /// Adds a node that no directory holds yet.
     pub fn add(&mut self, node: Node) -> NodeId {
+        self.bytes += node.bytes();
         if let Some(id) = self.free.pop() {
             *self.node_mut(id) = node;
             return id;
@@ -270,7 +282,9 @@ impl KeyTree {
         let node = self.node_mut(id);
         let is_childless = node.children().is_none_or(BTreeMap::is_empty);
         assert!(is_childless, "children are released first");
+        let bytes = node.bytes();
         node.content = Content::ShortFile(Box::default());
+        self.bytes -= bytes;
         self.free.push(id);
     }
 
@@ -279,17 +293,45 @@ impl KeyTree {
         &self.blocks[id.0 as usize / BLOCK_NODES][id.0 as usize % BLOCK_NODES]
     }
 
-    /// The node in a place, to change it.
-    pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
+    /// Replaces or changes the node in a place by `change`.
+    pub fn change(&mut self, id: NodeId, change: impl FnOnce(&mut Node)) -> &Node {
+        let node = self.node_mut(id);
+        let before = node.bytes();
+        change(node);
+        let after = node.bytes();
+        self.bytes = self.bytes - before + after;
+        self.node(id)
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> &mut Node {
         &mut self.blocks[id.0 as usize / BLOCK_NODES][id.0 as usize % BLOCK_NODES]
     }
 
-    /// The children of a directory, to change them.
+    /// Takes the child of this name out of a directory.
     ///
     /// # Panics
     ///
     /// If `dir` is a file.
-    pub fn children_mut(&mut self, dir: NodeId) -> &mut Children {
+    pub fn take_child(&mut self, dir: NodeId, name: &str) -> Option<NodeId> {
+        let child = self.children_mut(dir).remove(name.as_bytes())?;
+        self.bytes -= name.len() as u64;
+        Some(child)
+    }
+
+    /// Takes the first child out of a directory. `None` without children, and for a file.
+    pub fn take_first_child(&mut self, dir: NodeId) -> Option<NodeId> {
+        if !self.node(dir).is_dir() {
+            return None;
+        }
+        let (name, child) = self.children_mut(dir).pop_first()?;
+        self.bytes -= name.as_bytes().len() as u64;
+        Some(child)
+    }
+
+    /// # Panics
+    ///
+    /// If `dir` is a file.
+    fn children_mut(&mut self, dir: NodeId) -> &mut Children {
         match &mut self.node_mut(dir).content {
             Content::ShortFile(_) => panic!("only directories have children"),
             Content::Other(other) => match &mut **other {
@@ -308,7 +350,13 @@ impl KeyTree {
         let id = self.add(node);
         let before = self.children_mut(dir).insert(name.into(), id);
         assert!(before.is_none(), "the name is free");
+        self.bytes += name.len() as u64;
         id
+    }
+
+    /// What the nodes that are not released take, in bytes: `NODE_BYTES`, value and name of each.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// The number of nodes in use: the root, the nodes in the tree, and those that no directory
@@ -396,9 +444,11 @@ mod tests {
             ids.push(tree.add(Node::new(Some("v".into()), None, index)));
         }
         assert_eq!(tree.len(), 3001);
+        assert_eq!(tree.bytes(), 3001 * NODE_BYTES + 3000);
         assert_eq!(tree.node(ids[2999]).created(), 2999);
         tree.release(ids[7]);
         assert_eq!(tree.len(), 3000);
+        assert_eq!(tree.bytes(), 3000 * NODE_BYTES + 2999);
         assert_eq!(tree.add(Node::new(None, None, 1)), ids[7]);
         assert!(tree.node(ids[7]).is_dir());
     }

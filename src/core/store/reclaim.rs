@@ -38,16 +38,11 @@ impl Reclaim {
         while freed < FREE_NODES_MAX
             && let Some((id, depth)) = self.pending.last().copied()
         {
-            let child = if tree.node(id).is_dir() {
-                tree.children_mut(id).pop_first()
-            } else {
-                None
-            };
-            match child {
-                Some((_, child)) if tree.node(child).is_dir() => {
+            match tree.take_first_child(id) {
+                Some(child) if tree.node(child).is_dir() => {
                     self.pending.push((child, depth + 1));
                 }
-                Some((_, child)) => {
+                Some(child) => {
                     free(child, depth + 1, tree, ttl);
                     freed += 1;
                 }

@@ -20,6 +20,8 @@ const POSITIVE_S: f64 = 0.001;
 const RECORD_EXTRA_BYTES: u64 = 32 * 1024;
 /// The longest request body that may be allowed, in bytes: its record must fit the log.
 const REQUEST_BYTES_MAX: u64 = wal::format::BODY_MAX as u64 - RECORD_EXTRA_BYTES;
+/// The least bound of the key space: the view of the cluster under `/_etcd` must fit.
+const STORE_BYTES_MIN: u64 = 65_536;
 
 /// The sources of settings, read with checks.
 pub struct Checked<'a> {
@@ -83,6 +85,7 @@ impl Checked<'_> {
             forward: self.switch_if_given("forward")?.unwrap_or(compat_2),
             compat_2,
             watch_history: self.number("watch-history", 1..=1_000_000)? as usize,
+            store_bytes_max: self.store_bytes_max()?,
             request_bytes_max,
             segment_bytes,
             warnings: std::mem::take(&mut self.warnings),
@@ -208,6 +211,14 @@ impl Checked<'_> {
             )));
         }
         Ok((request, segment))
+    }
+
+    fn store_bytes_max(&self) -> Result<Option<u64>, UsageError> {
+        if self.text("max-store-bytes").is_none() {
+            return Ok(None);
+        }
+        let range = STORE_BYTES_MIN..=u64::MAX;
+        self.number("max-store-bytes", range).map(Some)
     }
 
     fn verbosity(&self) -> Result<Verbosity, UsageError> {

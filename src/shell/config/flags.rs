@@ -149,7 +149,7 @@ const RAFT: [CommandFlag; 5] = [
 ];
 
 #[rustfmt::skip]
-const CLIENTS: [CommandFlag; 7] = [
+const CLIENTS: [CommandFlag; 8] = [
     flag("cors", List, "ORIGIN,...", Nothing,
         "Origins whose pages may use the client port from a browser, such as http://a.example; * for all."),
     flag("forward", Bool, "", Described("false, with -compat 2 true"),
@@ -160,6 +160,10 @@ const CLIENTS: [CommandFlag; 7] = [
     flag("watch-history", Text, "N", Fixed("1000"),
         "Events kept for watchers that ask for the past (waitIndex), 16 MiB at most. An older index is answered with \
          error 401, and the watcher must read the key again."),
+    flag("max-store-bytes", Text, "N", Nothing,
+        "Bound of the key space in bytes: keys, values and about 100 bytes for each node. The leader refuses writes \
+         that would make it larger with error 300, cause `store full`; deletions and expiry go on. Without it the \
+         key space is bounded by memory only. Use one value on all machines."),
     flag("max-request-bytes", Text, "N", Fixed("2097152"),
         "Longest body of a request in bytes, at most 16744447. A longer one is answered with status 413."),
     flag("http-read-timeout", Text, "SECONDS", Fixed("300"),

@@ -309,6 +309,7 @@ mod tests {
             cluster: Default::default(),
             forward: false,
             history_events: 10,
+            store_bytes_max: None,
         };
         Machine::bootstrap(&settings, 7, 8)
     }

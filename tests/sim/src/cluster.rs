@@ -362,6 +362,7 @@ impl World {
             snapshots: true,
             cluster: cluster_config(&self.p),
             history_events: self.p.history_events,
+            store_bytes_max: None,
             forward: self.p.forward,
         }
     }

@@ -1,0 +1,103 @@
+//! `-max-store-bytes`: what would make the key space larger is refused, everything else goes on.
+use super::rig::*;
+use super::single::failed;
+use tern::core::cluster_time::Lease;
+use tern::core::command::{Command, KeyPath};
+use tern::core::error::Code;
+use tern::core::machine::*;
+
+const BYTES_MAX: u64 = 100_000;
+
+fn bounded() -> Rig {
+    let mut settings = settings(1);
+    settings.store_bytes_max = Some(BYTES_MAX);
+    Rig::serving(settings)
+}
+
+fn value(bytes: usize) -> String {
+    "x".repeat(bytes)
+}
+
+fn delete(path: &str) -> Op {
+    Op::Write(Command::Delete {
+        path: KeyPath::new(path),
+        dir: false,
+        recursive: true,
+    })
+}
+
+/// The outcome of a write.
+fn outcome(rig: &mut Rig, op: Op) -> Outcome {
+    let ticket = rig.ask(op);
+    rig.settle();
+    rig.answer(ticket)
+}
+
+fn is_full(rig: &mut Rig, op: Op) -> bool {
+    match outcome(rig, op) {
+        Outcome::Event(_) => false,
+        other => {
+            assert_eq!(other, failed(Code::RaftInternal, "store full"));
+            true
+        }
+    }
+}
+
+#[test]
+fn a_full_store_refuses_what_makes_it_larger() {
+    let mut rig = bounded();
+    let mut count = 0;
+    while !is_full(&mut rig, set(&format!("/dir/{count}"), &value(1_000))) {
+        count += 1;
+        assert!(count < 200, "it is never full");
+    }
+    assert!(count > 50, "{count}");
+    let bytes = rig.machine.store().expect("a member").bytes();
+    assert!((BYTES_MAX - 1_200..=BYTES_MAX).contains(&bytes), "{bytes}");
+    // A value that is no longer than the one before.
+    assert!(!is_full(&mut rig, set("/dir/0", &value(1_000))));
+    assert!(!is_full(&mut rig, set("/dir/0", &value(900))));
+    assert!(is_full(&mut rig, set("/dir/1", &value(2_000))));
+    // A deletion makes room.
+    assert!(!is_full(&mut rig, delete("/dir/2")));
+    assert!(!is_full(&mut rig, set("/other", &value(900))));
+    assert!(!is_full(&mut rig, delete("/dir")));
+    rig.settle();
+    assert!(!is_full(&mut rig, set("/other", &value(50_000))));
+    assert!(!is_full(&mut rig, delete("/other")));
+    rig.settle();
+    let bytes = rig.machine.store().expect("a member").bytes();
+    assert!(bytes < 1_500, "the key space is as at first: {bytes}");
+}
+
+/// Writes that are proposed at the same time count together.
+#[test]
+fn writes_under_way_count() {
+    let mut rig = bounded();
+    let tickets: Vec<Ticket> = (0..200)
+        .map(|n| rig.ask(set(&format!("/{n}"), &value(1_000))))
+        .collect();
+    rig.settle();
+    let mut written = 0;
+    for ticket in tickets {
+        written += usize::from(matches!(rig.answer(ticket), Outcome::Event(_)));
+    }
+    assert!((50..100).contains(&written), "{written}");
+    assert!(rig.machine.store().expect("a member").bytes() <= BYTES_MAX);
+}
+
+/// What expires makes room.
+#[test]
+fn expiry_goes_on() {
+    let mut rig = bounded();
+    let lease = Op::Write(Command::Set {
+        path: KeyPath::new("/lease"),
+        value: Some(value(90_000).into()),
+        lease: Some(Lease::of_seconds(5)),
+    });
+    assert!(!is_full(&mut rig, lease));
+    assert!(is_full(&mut rig, set("/more", &value(50_000))));
+    rig.pass(6 * SECOND_US);
+    rig.settle();
+    assert!(!is_full(&mut rig, set("/more", &value(50_000))));
+}
