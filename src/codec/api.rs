@@ -23,7 +23,7 @@ pub use render::{Delivered, Next, ProxyOutcome, Rendition, Shape, SharedValue};
 
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::response::{JSON, TEXT};
-use crate::codec::http::{Date, Method, Request, Response};
+use crate::codec::http::{Date, Method, Reject, Request, Response};
 use crate::core::error::Code;
 use crate::core::public_id::PublicId;
 use crate::core::seam::{Indexes, Op, Query};
@@ -124,6 +124,10 @@ pub enum Routed {
 
 /// The header that names the cluster.
 const CLUSTER_ID: &str = "X-Etcd-Cluster-Id";
+
+/// The body of the refusal of a write from a browser page of another origin.
+const FOREIGN_ORIGIN: &str = "403 Forbidden: writes from a browser page of this origin are not \
+                              allowed. Start tern with -cors and the origin to allow them\n";
 
 /// The body of every 404 that is not about a key.
 const NOT_FOUND: &str = "404 page not found\n";
@@ -286,6 +290,11 @@ impl Pattern {
     }
 }
 
+/// The response to a malformed request, of which only the origin is known.
+pub fn refusal(reject: Reject, origin: Option<&str>, context: &Context) -> Response {
+    Cors::of_origin(origin, context.settings).add(Response::reject(reject), context)
+}
+
 /// Finds the route of a request and runs its handler.
 pub fn route(port: Port, request: &Request, context: &Context) -> Routed {
     if port == Peer && context.mode != Mode::Member {
@@ -315,6 +324,9 @@ fn handle<'a>(port: Port, mut exchange: Exchange<'a>) -> Handled {
     let request = exchange.request;
     if request.method == Method::Options {
         return exchange.empty(200);
+    }
+    if exchange.cors.refuses(request) {
+        return Err(Response::new(403, TEXT, FOREIGN_ORIGIN));
     }
     if let Mode::Standby { leader_url } = exchange.context.mode {
         return as_standby(&exchange, leader_url);

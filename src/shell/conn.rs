@@ -11,7 +11,7 @@ use super::slots::SlotId;
 use super::sockets::{Output, Socket};
 use super::transport::Transport;
 use crate::codec::api::{Port, Shape, SharedValue};
-use crate::codec::http::request::RequestStage;
+use crate::codec::http::request::{RequestStage, origin_of};
 use crate::codec::http::response::CONTINUE;
 use crate::codec::http::{Date, Limits, Parsed, Parser, Reject, Response, ResponseMode};
 use crate::core::machine::Ticket;
@@ -261,14 +261,19 @@ impl Conn {
         self.needs_input = self.socket.input().is_empty();
     }
 
-    /// Refuses a request that is malformed or late, and closes the connection.
+    /// Header `Origin` of the request at the start of the input.
+    pub fn origin(&self) -> Option<String> {
+        origin_of(self.socket.input()).map(str::to_string)
+    }
+
+    /// Refuses a request that is late, and closes the connection.
     pub fn reject(&mut self, reject: Reject, date: &Date, buffers: &mut Buffers) {
-        self.send(
-            &Response::reject(reject),
-            ResponseMode::CLOSE,
-            date,
-            buffers,
-        );
+        self.refuse(&Response::reject(reject), date, buffers);
+    }
+
+    /// Refuses a request with this response, and closes the connection.
+    pub fn refuse(&mut self, response: &Response, date: &Date, buffers: &mut Buffers) {
+        self.send(response, ResponseMode::CLOSE, date, buffers);
         self.stage = ConnStage::Closing { linger: true };
         self.parser.reset();
         self.socket.clear_input();

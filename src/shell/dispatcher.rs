@@ -132,7 +132,9 @@ impl Dispatcher<'_, '_> {
                     continue_100,
                 }) => return conn.on_incomplete(consumed, continue_100),
                 Some(Parsed::Reject(reject)) => {
-                    return conn.reject(reject, self.context.date, self.buffers);
+                    let origin = conn.origin();
+                    let response = api::refusal(reject, origin.as_deref(), self.context);
+                    return conn.refuse(&response, self.context.date, self.buffers);
                 }
                 Some(Parsed::Request { consumed, request }) => (consumed, request),
             };

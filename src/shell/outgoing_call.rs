@@ -11,7 +11,9 @@ use super::sockets::{Output, Socket};
 use crate::codec::api::ProxyOutcome;
 use crate::codec::http::Method;
 use crate::codec::http::call::{HttpCall, HttpReply};
-use crate::codec::http::client::{CallResponse, ResponseParser};
+use crate::codec::http::client::{
+    BODY_BYTES_MAX, CallResponse, ResponseParser, WRITE_BODY_BYTES_MAX,
+};
 use crate::codec::http::url::Url;
 use crate::core::machine::{CallId, Question, Ticket};
 use crate::core::timer::Now;
@@ -21,8 +23,8 @@ use std::net::SocketAddr;
 
 /// Most redirects that one call follows.
 const REDIRECTS_MAX: usize = 10;
-/// Most bytes of a response with its head and framing: twice the bound of a body.
-const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of a response with its head and framing, as a multiple of the bound of a body.
+const RESPONSE_PER_BODY: u64 = 2;
 /// How many bytes are read at once.
 const READ_BYTES: usize = 16 * 1024;
 /// How long one address of a host is tried before the next one, in microseconds. A firewall may
@@ -134,6 +136,15 @@ impl Connectors {
     }
 }
 
+/// Most bytes of the body of the response. A client's read with a longer one is redirected; a write
+/// has been carried out by then, so its answer must be returned.
+fn body_bytes_max(origin: &CallOrigin, method: Method) -> u64 {
+    match origin {
+        CallOrigin::Client(_) if method != Method::Get => WRITE_BODY_BYTES_MAX,
+        CallOrigin::Client(_) | CallOrigin::Machine { .. } => BODY_BYTES_MAX,
+    }
+}
+
 /// The stage of a call. A redirect starts over with `Resolving`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CallStage {
@@ -218,6 +229,7 @@ impl OutgoingCall {
     /// A call in slot `slot` that must have ended at `until_us`, in microseconds of the monotonic
     /// clock.
     pub fn new(slot: SlotId, origin: CallOrigin, call: HttpCall, until_us: u64) -> OutgoingCall {
+        let parser = ResponseParser::new(body_bytes_max(&origin, call.method));
         OutgoingCall {
             slot,
             url: call.url.to_string(),
@@ -229,7 +241,7 @@ impl OutgoingCall {
             socket: None,
             addresses: Vec::new(),
             trouble: String::new(),
-            parser: ResponseParser::default(),
+            parser,
             end: None,
             headers: Vec::new(),
         }
@@ -377,7 +389,7 @@ impl OutgoingCall {
     pub fn fill(&mut self) {
         while self.wants_input()
             && let Some(socket) = &mut self.socket
-            && socket.input().len() <= RESPONSE_BYTES_MAX
+            && socket.input().len() as u64 <= RESPONSE_PER_BODY * self.parser.body_bytes_max()
         {
             match socket.read(READ_BYTES) {
                 Ok(_) if socket.is_ended() => self.end = Some(InputEnd::Closed),
@@ -402,7 +414,7 @@ impl OutgoingCall {
 
     fn parse_response(&mut self) -> CallStep {
         let socket = self.socket.as_ref().expect("it is connected");
-        if socket.input().len() > RESPONSE_BYTES_MAX {
+        if socket.input().len() as u64 > RESPONSE_PER_BODY * self.parser.body_bytes_max() {
             return self.fail("over-long response");
         }
         let is_ended = self.end.is_some();
@@ -447,7 +459,7 @@ impl OutgoingCall {
         self.stage = CallStage::Resolving;
         self.socket = None;
         self.end = None;
-        self.parser = ResponseParser::default();
+        self.parser = ResponseParser::new(self.parser.body_bytes_max());
         CallStep::Again
     }
 

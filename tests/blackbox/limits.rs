@@ -84,3 +84,40 @@ fn more_and_more_behind_a_watch() {
         (stats["watchers"] == 0).then_some(())
     });
 }
+
+/// Writes of browser pages need the server's own origin, or one that `-cors` allows. A refused
+/// write changes nothing, and every answer to an allowed origin says that its page may read it.
+#[test]
+fn origins_of_browser_pages() {
+    let server = Server::start(&["-cors", "http://ui.example:8000"]);
+    let own = format!("http://{}", server.client_at());
+    let host = server.client_at().to_string();
+    let ask = |method: &str, target: &str, origin: &str| {
+        let mut conn = Conn::open(server.client_at());
+        let form = "Content-Type: application/x-www-form-urlencoded";
+        let head =
+            format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n{form}");
+        conn.send(format!("{head}\r\nContent-Length: 7\r\n\r\nvalue=1").as_bytes());
+        conn.answer()
+    };
+    for origin in ["http://evil.example", "null", "https://127.0.0.1"] {
+        for method in ["PUT", "POST", "DELETE"] {
+            assert_eq!(ask(method, "/v2/keys/a", origin).status(), 403);
+        }
+        let read = ask("GET", "/v2/keys/a", origin);
+        assert_eq!(read.status(), 404);
+        assert_eq!(read.head.header("Access-Control-Allow-Origin"), None);
+    }
+    assert_eq!(ask("PUT", "/v2/keys/a", &own).status(), 201);
+    let allowed = "http://ui.example:8000";
+    for (target, status) in [
+        ("/v2/keys/a", 200),
+        ("/v2/keys/%zz", 400),
+        ("/nowhere", 404),
+    ] {
+        let answer = ask("PUT", target, allowed);
+        assert_eq!(answer.status(), status);
+        let header = answer.head.header("Access-Control-Allow-Origin");
+        assert_eq!(header, Some(allowed), "{target}");
+    }
+}

@@ -4,7 +4,7 @@
 //! Each input of `request` and `response` is fed whole, byte by byte and cut in two at every place;
 //! all must come to the same.
 use std::fmt::Write;
-use tern::codec::http::client::ResponseParser;
+use tern::codec::http::client::{BODY_BYTES_MAX, ResponseParser};
 use tern::codec::http::form::{self, Form};
 use tern::codec::http::response::ResponseHead;
 use tern::codec::http::{Date, Limits, Parsed, Parser, Response, ResponseMode, Version};
@@ -209,7 +209,7 @@ fn response(input: &[u8], closed: bool) -> String {
 
 /// What a call makes of these reads.
 pub fn responses(reads: &[&[u8]], closed: bool) -> String {
-    let mut parser = ResponseParser::default();
+    let mut parser = ResponseParser::new(BODY_BYTES_MAX);
     let mut input = Vec::new();
     let ends = closed.then_some(&[][..]);
     let total = reads.len() + ends.iter().count();

@@ -3,7 +3,7 @@
 use crate::http::{requests, responses, unescape};
 use proptest::prelude::*;
 use std::fs;
-use tern::codec::http::client::{CallRequest, ResponseParser};
+use tern::codec::http::client::{BODY_BYTES_MAX, CallRequest, ResponseParser};
 use tern::codec::http::form::{Form, PARAMETERS_MAX};
 use tern::codec::http::response::ResponseHead;
 use tern::codec::http::{Date, Limits, Parsed, Parser, Response, ResponseMode, Version};
@@ -265,7 +265,7 @@ proptest! {
         } else {
             Response::new(200, "text/plain", pieces.concat()).encode(mode, &Date::new(0), &mut bytes);
         }
-        let response = ResponseParser::default().parse(&bytes, true).expect("well-formed").expect("whole");
+        let response = ResponseParser::new(BODY_BYTES_MAX).parse(&bytes, true).expect("well-formed").expect("whole");
         prop_assert_eq!(response.status, 200);
         prop_assert_eq!(response.body, pieces.concat());
     }

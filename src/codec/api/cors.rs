@@ -1,7 +1,7 @@
 //! `-cors`: which `Access-Control-Allow-…` headers an answer carries (Fetch standard, CORS
 //! protocol).
 use super::{ApiSettings, Context};
-use crate::codec::http::{Request, Response};
+use crate::codec::http::{Method, Request, Response};
 
 /// The `Access-Control-Allow-…` headers of one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +17,17 @@ pub(super) enum Cors {
 impl Cors {
     /// The headers for the answer to `request`.
     pub fn of(request: &Request, settings: &ApiSettings) -> Cors {
+        Cors::of_origin(request.origin, settings)
+    }
+
+    /// The headers for the answer to a request of this origin.
+    pub fn of_origin(origin: Option<&str>, settings: &ApiSettings) -> Cors {
         for allowed in &settings.cors {
             if &**allowed == "*" {
                 return Cors::All;
             }
         }
-        let Some(origin) = request.origin else {
+        let Some(origin) = origin else {
             return Cors::None;
         };
         let place = settings
@@ -30,6 +35,23 @@ impl Cors {
             .iter()
             .position(|allowed| &**allowed == origin);
         place.map_or(Cors::None, Cors::Origin)
+    }
+
+    /// Whether the request is a write of a browser page that has no right to it: its origin is
+    /// neither this server nor allowed by `-cors`. A browser sends `Origin` with each such request,
+    /// and other clients do not.
+    pub fn refuses(self, request: &Request) -> bool {
+        let is_read = matches!(request.method, Method::Get | Method::Head | Method::Options);
+        let Some(origin) = request.origin else {
+            return false;
+        };
+        let host = origin.split_once("://").map(|(_, host)| host);
+        let is_own = host.is_some_and(|host| {
+            request
+                .host
+                .is_some_and(|own| own.eq_ignore_ascii_case(host))
+        });
+        !is_read && !is_own && self == Cors::None
     }
 
     /// Names and values of the headers.

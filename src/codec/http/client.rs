@@ -12,7 +12,10 @@ use std::ops::Range;
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most bytes of a response's body: a list of machines, a directory of a discovery service, a value
 /// that a standby forwards.
-const BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
+pub const BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// Most bytes of the body of a response to a client's write. It holds the new value and the one
+/// before, and an escaped byte takes up to six.
+pub const WRITE_BODY_BYTES_MAX: u64 = 24 * 1024 * 1024;
 /// Most interim responses (1xx) before the final one.
 const INTERIM_MAX: usize = 8;
 
@@ -84,8 +87,10 @@ pub struct CallResponse {
 pub struct CallFault(pub &'static str);
 
 /// The parser of the response to one request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ResponseParser {
+    /// Most bytes of the body.
+    body_bytes_max: u64,
     /// The scan for the end of the present head.
     scan: Scan,
     /// Where the present head starts in the input: after the interim responses.
@@ -119,6 +124,22 @@ enum ResponsePhase {
 }
 
 impl ResponseParser {
+    /// A parser of a response whose body has at most `body_bytes_max` bytes.
+    pub fn new(body_bytes_max: u64) -> ResponseParser {
+        ResponseParser {
+            body_bytes_max,
+            scan: Scan::default(),
+            start: 0,
+            interim: 0,
+            phase: ResponsePhase::Head,
+        }
+    }
+
+    /// The bound of the body, in bytes.
+    pub fn body_bytes_max(&self) -> u64 {
+        self.body_bytes_max
+    }
+
     /// Looks at all input since the request was sent. `end`: the other side has closed its
     /// direction. `None` if the response is not whole yet.
     ///
@@ -130,14 +151,14 @@ impl ResponseParser {
             self.on_head(input)?;
         }
         if let ResponsePhase::Chunked { at, body, .. } = &mut self.phase {
-            let taken = body.decode(&input[*at..], BODY_BYTES_MAX);
+            let taken = body.decode(&input[*at..], self.body_bytes_max);
             *at += taken.map_err(|_| CallFault("malformed or over-long chunked body"))?;
         }
         let whole = match &self.phase {
             ResponsePhase::Fixed { body, .. } => input.len() >= body.end,
             ResponsePhase::Chunked { body, .. } => body.is_whole(),
             ResponsePhase::UntilClose { from, .. }
-                if (input.len() - from) as u64 > BODY_BYTES_MAX =>
+                if (input.len() - from) as u64 > self.body_bytes_max =>
             {
                 return Err(CallFault("over-long body"));
             }
@@ -187,7 +208,7 @@ impl ResponseParser {
                     head,
                     body: from..from,
                 },
-                BodyLength::Fixed(length) if length > BODY_BYTES_MAX => {
+                BodyLength::Fixed(length) if length > self.body_bytes_max => {
                     return Err(CallFault("over-long body"));
                 }
                 BodyLength::Fixed(length) => ResponsePhase::Fixed {

@@ -306,6 +306,16 @@ impl Parser {
     }
 }
 
+/// Header `Origin` of the request at the start of the input, which may be malformed.
+pub fn origin_of(input: &[u8]) -> Option<&str> {
+    let mut space = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut space);
+    parsed.parse(input).ok()?;
+    let mut headers = parsed.headers.iter();
+    let origin = headers.find(|header| header.name.eq_ignore_ascii_case("origin"))?;
+    Some(text(origin.value))
+}
+
 /// A parsed head.
 struct RequestHead<'a> {
     request: Request<'a>,

@@ -368,11 +368,14 @@ impl Checked<'_> {
         Err(wrong(&value, &expected))
     }
 
-    /// An address to listen on. A missing host means all interfaces, a missing port is that of the
-    /// advertised address.
+    /// An address to listen on. A missing port is that of the advertised address. Without a host
+    /// tern listens on loopback if that is what is advertised, otherwise on all interfaces.
     fn bind_address(&self, name: &'static str, advertised: &str) -> Result<String, UsageError> {
         let (_, port) = split_port(advertised).expect("the advertised address was checked");
         let Some(value) = self.text(name) else {
+            if identity::is_loopback(&format!("http://{advertised}")) {
+                return Ok(advertised.to_string());
+            }
             return Ok(format!("[::]:{port}"));
         };
         let text = value.text.as_str();

@@ -94,12 +94,14 @@ const MACHINE: [CommandFlag; 9] = [
          the machine is a new one."),
     flag("addr", Text, "HOST:PORT", Fixed("127.0.0.1:4001"),
         "Client address that is told to clients and to the other machines, which must be able to reach it."),
-    flag("bind-addr", Text, "HOST[:PORT]", Described("all interfaces, the port of -addr"),
-        "Client address to listen on. Whoever reaches it can read and write all keys, unless -ca-file is set."),
+    flag("bind-addr", Text, "HOST[:PORT]", Described("follows -addr"),
+        "Client address to listen on. By default loopback if -addr is a loopback address, otherwise all interfaces, with \
+         the port of -addr. Whoever reaches it can read and write all keys, unless -ca-file is set."),
     flag("peer-addr", Text, "HOST:PORT", Fixed("127.0.0.1:7001"),
         "Peer address that is told to the other machines, which must be able to reach it."),
-    flag("peer-bind-addr", Text, "HOST[:PORT]", Described("all interfaces, the port of -peer-addr"),
-        "Peer address to listen on. Whoever reaches it can join and remove machines, unless -peer-ca-file is set."),
+    flag("peer-bind-addr", Text, "HOST[:PORT]", Described("follows -peer-addr"),
+        "Peer address to listen on. By default loopback if -peer-addr is a loopback address, otherwise all interfaces, with \
+         the port of -peer-addr. Whoever reaches it can join and remove machines, unless -peer-ca-file is set."),
     flag("config", Text, "FILE", Nothing,
         "Configuration file in TOML. It overrides /etc/etcd/etcd.conf, which is read if it exists."),
     flag("f", Bool, "", Fixed("false"), "The same as -force."),

@@ -7,7 +7,7 @@ use super::http::routed;
 use tern::codec::api::{Next, Port, Routed, Shape};
 use tern::codec::cluster_api;
 use tern::codec::http::call::{HttpCall, HttpReply};
-use tern::codec::http::client::{CallFault, CallResponse, ResponseParser};
+use tern::codec::http::client::{BODY_BYTES_MAX, CallFault, CallResponse, ResponseParser};
 use tern::codec::http::url::Url;
 use tern::core::machine::{Answer, Call, CallId, Op, Question, Ticket};
 use tern_support::rng::Rng;
@@ -44,7 +44,7 @@ pub enum Leg {
 
 /// The response in these bytes, read in pieces.
 fn response_of(rng: &mut Rng, bytes: &[u8]) -> Result<CallResponse, CallFault> {
-    let mut parser = ResponseParser::default();
+    let mut parser = ResponseParser::new(BODY_BYTES_MAX);
     let mut to = 0;
     loop {
         to = if rng.chance(300_000) {
