@@ -365,6 +365,12 @@ impl Peers {
                 }
             }
         }
+        if let Some(own) = members.get(id)
+            && own.peer_url != self.me.peer_url
+        {
+            // Another member may be there: the two have exchanged their addresses.
+            self.add_addresses(now, [&*own.peer_url]);
+        }
         if is_found {
             // Peers that have refused the new address take it now.
             self.hurry(now);

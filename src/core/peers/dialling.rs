@@ -42,9 +42,18 @@ pub(super) struct DialTarget {
     /// When it is dialled next, in microseconds; `None`: not now.
     redial_us: Option<u64>,
     failures: u32,
+    /// The member that has answered there last. It is not dialled there while it has a link.
+    answered_by: Option<PeerId>,
 }
 
 impl DialTarget {
+    /// The member `from` has answered on a link that may be this address's.
+    fn on_answer(&mut self, link: LinkId, from: PeerId) {
+        if self.link == Some(link) {
+            self.answered_by = Some(from);
+        }
+    }
+
     /// This machine has another place: it is dialled at once.
     pub(super) fn on_place_changed(&mut self) {
         self.failures = 0;
@@ -93,6 +102,7 @@ impl Peers {
                 link: None,
                 redial_us: None,
                 failures: 0,
+                answered_by: None,
             });
         }
         self.schedule_targets(now);
@@ -206,9 +216,22 @@ impl Peers {
         peer.unanswered_since_us.get_or_insert(now.mono_us);
         let url = peer.peer_url.clone();
         let attempt = peer.failures;
-        let link = self.order_dial(now, Some(id), url, attempt);
+        let to = (!self.asks_for_any(id)).then_some(id);
+        let link = self.order_dial(now, (Some(id), to), url, attempt);
         let peer = self.peers.get_mut(&id).expect("dialled by its id");
         peer.dialled = Some(link);
+    }
+
+    /// Whether the listed address of a member is dialled for whichever member is there. Another
+    /// machine was there the last time, and no leader is heard: members may have exchanged their
+    /// addresses. It is not asked again while there is a link to it.
+    fn asks_for_any(&self, id: PeerId) -> bool {
+        let peer = &self.peers[&id];
+        let is_linked = |link: &PeerLink| {
+            link.process().is_some() && link.dialled_url.as_ref() == Some(&peer.peer_url)
+        };
+        let has_link = self.links.values().any(is_linked);
+        peer.is_displaced && self.leaderless_since_us.is_some() && !has_link
     }
 
     /// Dials an address, unless a member that is listed there is dialled anyway.
@@ -219,22 +242,25 @@ impl Peers {
         let target = &self.targets[place];
         let (url, attempt) = (target.url.clone(), target.failures);
         let is_dialled = |link: &PeerLink| link.dialled_url.as_ref() == Some(&url);
-        let is_listed = self
-            .peers
-            .values()
-            .any(|p| p.is_member && p.peer_url == url);
-        if is_listed || url == self.me.peer_url || self.links.values().any(is_dialled) {
+        let mut peers = self.peers.iter();
+        let is_listed =
+            peers.any(|(id, p)| p.is_member && p.peer_url == url && !self.has_open_dialled(*id));
+        let answered_by = self.targets[place].answered_by;
+        let is_linked = answered_by.is_some_and(|id| self.has_open_dialled(id));
+        if is_linked || is_listed || url == self.me.peer_url || self.links.values().any(is_dialled)
+        {
             self.targets[place].failures += 1;
             return self.schedule_targets(now);
         }
-        let link = self.order_dial(now, None, url, attempt);
+        let link = self.order_dial(now, (None, None), url, attempt);
         self.targets[place].link = Some(link);
     }
 
+    /// Dials `url`, the listed address of `peer`, with a hello to the member `to`.
     fn order_dial(
         &mut self,
         now: Now,
-        peer: Option<PeerId>,
+        (peer, to): (Option<PeerId>, Option<PeerId>),
         url: Box<str>,
         attempt: u32,
     ) -> LinkId {
@@ -252,7 +278,7 @@ impl Peers {
             pinged_us: None,
         };
         self.links.insert(link, asking);
-        let hello = self.me.hello(peer, &self.members);
+        let hello = self.me.hello(to, &self.members);
         self.orders.push(LinkOrder::Dial {
             link,
             url,
@@ -289,20 +315,22 @@ impl Peers {
         }
         if asked != Some(hello.from) {
             self.detach(now, id);
-            if self.has_open_dialled(hello.from) {
-                return self.drop_link(id, "there is a link to this member already");
+            // The member has given a former link up for this one.
+            let former = self.peers.get(&hello.from).and_then(|peer| peer.dialled);
+            if let Some(former) = former {
+                self.drop_link(former, "the member has answered at another address");
             }
-            let asking = self.peers.get(&hello.from).and_then(|peer| peer.dialled);
-            if let Some(asking) = asking {
-                self.drop_link(asking, "the member has answered at another address");
+            for target in &mut self.targets {
+                target.on_answer(id, hello.from);
             }
         }
-        self.insert_open(now, id, hello, url);
+        self.insert_open(now, id, hello, url.clone());
         let peer = self.peers.get_mut(&hello.from).expect("just inserted");
         peer.dialled = Some(id);
         peer.failures = 0;
         peer.refuses_twice = None;
         peer.is_displaced = false;
+        let listed_url = Some(peer.peer_url.clone()).filter(|listed| Some(listed) != url.as_ref());
         self.changes.push((hello.from, ProcessChange::Up));
         if let Some(suppressed) = peer.opened.is_due(now.mono_us) {
             self.reports.push(LinkReport {
@@ -312,6 +340,8 @@ impl Peers {
                 suppressed,
             });
         }
+        // Another member may be where this one is listed, and have no link yet.
+        self.add_addresses(now, listed_url.as_deref());
         self.hurry(now);
     }
 

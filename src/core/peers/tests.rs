@@ -47,6 +47,8 @@ struct Site {
     processes: Vec<Process>,
     /// Both ends of each connection.
     connections: Vec<[(usize, LinkId); 2]>,
+    /// Another URL of a process, and its own.
+    alias: Option<(Box<str>, Box<str>)>,
 }
 
 impl Site {
@@ -58,6 +60,7 @@ impl Site {
             },
             processes: Vec::new(),
             connections: Vec::new(),
+            alias: None,
         }
     }
 
@@ -169,6 +172,10 @@ impl Site {
     }
 
     fn dial(&mut self, place: usize, link: LinkId, url: &str, hello: &Hello) {
+        let url = match &self.alias {
+            Some((alias, real)) if **alias == *url => real,
+            Some(_) | None => url,
+        };
         let mut there = (0..self.processes.len()).rev();
         let listening = there.find(|at| {
             let process = &self.processes[*at];
@@ -351,6 +358,50 @@ fn protocol_10_two_members_that_exchange_addresses_are_both_found() {
         .collect();
     assert_eq!(proposed, [(1, url("b")), (2, url("a"))]);
     assert!(!site.peers(2).is_answering("n1"));
+}
+
+/// No other member can tell them the new addresses.
+#[test]
+fn protocol_10_the_only_two_members_exchange_their_addresses() {
+    let mut site = Site::new();
+    let list = members(&["a", "b"]);
+    let first = site.start(1, "b", &list);
+    let second = site.start(2, "a", &list);
+    site.pass_ms(6_000);
+    assert!(site.is_linked(first, second));
+    assert_eq!(site.peers(first).new_addresses().len(), 1);
+}
+
+/// No member is at its listed address, and at each of them is another one.
+#[test]
+fn protocol_10_members_that_have_all_exchanged_addresses_find_each_other() {
+    let mut site = Site::new();
+    let list = members(&["a", "b", "c", "d"]);
+    for (id, name) in (1..).zip(["b", "a", "d", "c"]) {
+        site.start(id, name, &list);
+    }
+    site.pass_ms(8_000);
+    for one in 0..4 {
+        for other in 0..one {
+            assert!(site.is_linked(one, other), "{one} and {other}");
+        }
+    }
+    assert_eq!(site.peers(0).new_addresses().len(), 3);
+}
+
+/// The list and `-peers` name a machine differently: each address is tried once.
+#[test]
+fn another_address_of_a_linked_member_is_dialled_once() {
+    let mut site = Site::of(&["a", "b"]);
+    site.alias = Some((url("alias"), url("b")));
+    site.processes[0].changes.clear();
+    let now = site.now;
+    let peers = &mut site.processes[0].peers;
+    peers.add_addresses(now, [&*url("alias")]);
+    site.pass_ms(10_000);
+    assert!(site.is_linked(0, 1));
+    let changes = &site.processes[0].changes;
+    assert!(changes.len() <= 4, "{changes:?}");
 }
 
 /// An address counts as taken while its member answers there.
