@@ -2,7 +2,7 @@
 //! through the parser and the router to that machine, and the rendered answer travels back.
 //! Redirects are followed as the shell follows them. What the network loses is sent again, as TCP
 //! does, until the caller's time is over. Start at `World::start_call`.
-use super::cluster::{Asker, Ev, Place, World, client_url, peer_url, slot_of};
+use super::cluster::{Asker, Ev, Place, World, client_url, slot_of};
 use super::http::routed;
 use tern::codec::api::{Next, Port, Routed, Shape};
 use tern::codec::cluster_api;
@@ -109,10 +109,10 @@ impl World {
         let Some(calling) = self.callings.get(&key) else {
             return;
         };
-        let (caller, called) = (
-            calling.slot,
-            slot_of(&calling.url).filter(|s| *s < self.hosts.len()),
-        );
+        let caller = calling.slot;
+        // A call to an address that was left arrives at its first machine, and is not answered.
+        let called = self.slot_at(&calling.url).or(slot_of(&calling.url));
+        let called = called.filter(|slot| *slot < self.hosts.len());
         let called = called.expect("machines call machines");
         let here = match leg {
             Leg::Arrive => called,
@@ -162,7 +162,7 @@ impl World {
             true => Port::Client,
             false => Port::Peer,
         };
-        if !listens || (port == Port::Peer && base != peer_url(slot, self.hosts[slot].moves)) {
+        if !listens || (port == Port::Peer && base != self.hosts[slot].peer_url) {
             calling.broken = true;
             return self.on_call(key, Leg::Answer);
         }

@@ -19,6 +19,7 @@ use super::truth::{Checked, MemLog, Truth, Violation, violation};
 use super::watch::Watcher;
 use crate::counts::Counts;
 use std::collections::BTreeMap;
+use tern::codec::http::url::Url;
 use tern::core::command::{self, ClusterConfig, Command};
 use tern::core::machine::*;
 use tern::core::peers::LinkId;
@@ -91,8 +92,10 @@ pub struct Host {
     /// How often the data directory was set back to an old copy.
     pub life: u64,
     pub lies: Lies,
-    /// How often it has been given another address.
-    pub moves: u64,
+    /// The peer URL that its next process gets; another one only while it is down.
+    pub peer_url: Box<str>,
+    /// It alone was given another address.
+    pub has_moved: bool,
     /// It has lost data: under which id, and how far the log was committed then.
     pub wound: Option<(u64, u64)>,
     pub started_us: u64,
@@ -194,6 +197,8 @@ pub struct World {
     pub queue: Queue<Ev>,
     pub net: Net,
     pub hosts: Vec<Host>,
+    /// How often addresses of machines have changed.
+    pub address_changes: u64,
     /// The slot of each id that was ever given.
     pub ids: BTreeMap<u64, usize>,
     pub truth: Truth,
@@ -243,11 +248,15 @@ pub fn client_url(slot: usize) -> Box<str> {
     format!("http://m{slot}:4001").into()
 }
 
-pub fn peer_url(slot: usize, moves: u64) -> Box<str> {
-    format!("http://m{slot}:{}", 7_001 + moves).into()
+/// An address that no machine has, as a number of changes (`peer_url`).
+pub const NOWHERE: u64 = 999;
+
+/// The peer URL of a slot at first, and after so many changes of addresses.
+pub fn peer_url(slot: usize, changes: u64) -> Box<str> {
+    format!("http://m{slot}:{}", 7_001 + changes).into()
 }
 
-/// The slot that a URL points to.
+/// The slot that a client URL points to.
 pub fn slot_of(url: &str) -> Option<usize> {
     url.strip_prefix("http://m")?
         .split(':')
@@ -282,6 +291,13 @@ impl World {
         World::with(p, rng, plant, loud)
     }
 
+    /// The slot of the machine at a client or peer URL; `None`: no machine is at that address now.
+    pub fn slot_at(&self, url: &str) -> Option<usize> {
+        let base = Url::parse(url).map(|url| format!("http://{}", url.authority))?;
+        let mut slots = 0..self.hosts.len();
+        slots.find(|slot| *self.hosts[*slot].peer_url == *base || *client_url(*slot) == *base)
+    }
+
     /// A world with these parameters.
     pub fn with(p: Params, mut rng: Rng, plant: Plant, loud: bool) -> World {
         let slots = p.machines + p.spare;
@@ -296,7 +312,8 @@ impl World {
             copy: None,
             life: 0,
             lies: plant.lies,
-            moves: 0,
+            peer_url: peer_url(slot, 0),
+            has_moved: false,
             wound: None,
             started_us: 0,
             front: Front::new(name_of(slot), client_url(slot), peer_url(slot, 0)),
@@ -313,6 +330,7 @@ impl World {
             now_us: 0,
             queue: Queue::new(),
             hosts,
+            address_changes: 0,
             ids: BTreeMap::new(),
             truth: Truth::default(),
             watchers: BTreeMap::new(),
@@ -355,7 +373,7 @@ impl World {
         Settings {
             name: name_of(slot),
             client_url: client_url(slot),
-            peer_url: peer_url(slot, self.hosts[slot].moves),
+            peer_url: self.hosts[slot].peer_url.clone(),
             heartbeat_ms: self.p.heartbeat_ms,
             election_ms: self.p.election_ms,
             snapshot_count: self.p.snapshot_count,
@@ -382,9 +400,16 @@ impl World {
 
     /// Where and how a machine looks for the cluster: the settings of its command line.
     fn search(&self) -> Search {
-        let peers = (0..self.p.machines).map(|s| peer_url(s, self.hosts[s].moves));
+        // The list of an operator who has given all of them new addresses is complete.
+        let has_complete_list = self.address_changes > 0;
+        let count = if has_complete_list {
+            self.hosts.len()
+        } else {
+            self.p.machines
+        };
+        let hosts = self.hosts[..count].iter();
         Search {
-            peers: peers.collect(),
+            peers: hosts.map(|host| host.peer_url.clone()).collect(),
             attempts_max: self.p.attempts_max,
             pause_ms: Some(self.p.pause_ms),
             ..Search::default()

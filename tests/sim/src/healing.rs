@@ -3,11 +3,14 @@
 //! Equal means: one leader, every member a voter whose log, term and leader are the same. Settled
 //! means that the cluster has its size, too, and every other machine is a standby that knows the
 //! leader. `World::look_at_healing` says whether; `World::note_wait` keeps what was waited for.
-use super::cluster::{Phase, Place, World, client_url, name_of, peer_url};
+use super::cluster::{Phase, Place, World, client_url, name_of};
 use super::truth::violation;
 
 /// Within how many election timeouts all must be equal after the healing.
 const CONVERGE_MAX: u64 = 50;
+/// After so many election timeouts, and this much longer, every member has links to all others.
+const CALM_TIMEOUTS: u64 = 50;
+const CALM_US: u64 = 3_000_000;
 /// How many sync intervals more, and how much longer, until the cluster has its size.
 const SETTLE_INTERVALS: u64 = 6;
 const SETTLE_US: u64 = 20_000_000;
@@ -22,7 +25,7 @@ impl World {
             if self.has_absent_member() {
                 self.equal_since_us = self.now_us;
             }
-            let late_us = self.now_us - self.equal_since_us;
+            let late_us = self.now_us.saturating_sub(self.equal_since_us);
             if self.equal_leader().is_some() {
                 self.counts.converged_milli = late_us * 1_000 / election_us;
                 self.was_equal = true;
@@ -30,6 +33,9 @@ impl World {
                 let text = self.why_not_equal();
                 return self.fail(violation("liveness", text));
             }
+        }
+        if self.was_equal && since_us > CALM_TIMEOUTS * election_us + CALM_US {
+            self.knock_as_copy(true);
         }
         let interval_us = self.p.sync_interval_ms * 1_000;
         let bound_us = CONVERGE_MAX * election_us + SETTLE_INTERVALS * interval_us + SETTLE_US;
@@ -40,6 +46,17 @@ impl World {
             let text = self.why_not_equal();
             self.fail(violation("settling", text));
         }
+    }
+
+    /// Whether a member is at another address than a machine lists for it.
+    pub fn has_unlisted_address(&self) -> bool {
+        let runs = (0..self.hosts.len()).filter_map(|slot| self.up(slot));
+        let mut listed = runs.flat_map(|run| &run.core.configuration().members);
+        // The join of an id that is not known yet is not committed.
+        listed.any(|member| {
+            let slot = self.ids.get(&member.id.0);
+            slot.is_some_and(|slot| member.peer_url != self.hosts[*slot].peer_url)
+        })
     }
 
     /// Whether a member's machine is a standby.
@@ -75,7 +92,7 @@ impl World {
             .count();
         let known = members.iter().all(|m| {
             let slot = self.ids[&m.id.0];
-            m.peer_url == peer_url(slot, self.hosts[slot].moves)
+            m.peer_url == self.hosts[slot].peer_url
         });
         let leader_url = client_url(leader);
         let others = (0..self.hosts.len())

@@ -14,6 +14,11 @@ use tern::core::raft::PeerId;
 use tern::core::raft::room::CLIENT_RESERVE_BYTES;
 use tern_support::sim_fs::Fault;
 
+/// The address of a machine that has moved alone, as a number of changes (`peer_url`).
+const MOVED: u64 = 900;
+/// A new address is believed once the listed one was silent for two seconds, in microseconds; with the
+/// time until it is dialled.
+const MISSING_US: u64 = 2_500_000;
 /// And how long the first members may take to come together.
 const SETUP_MAX: u64 = 200;
 
@@ -46,6 +51,9 @@ impl World {
         self.check_leaders();
         if self.phase == Phase::Faults && self.rng.chance(50_000) {
             self.knock();
+        }
+        if self.phase == Phase::Faults && self.rng.chance(10_000) {
+            self.knock_as_copy(false);
         }
         if self.phase != Phase::Done {
             self.queue
@@ -103,6 +111,9 @@ impl World {
                 Place::Down(_) => self.start(slot),
                 Place::Empty | Place::Up(_) => {}
             }
+        }
+        if self.has_unlisted_address() {
+            self.equal_since_us += MISSING_US;
         }
     }
 
@@ -185,22 +196,52 @@ impl World {
                 self.crash_for_a_while(slot);
                 self.move_host(slot);
             }
+            Blow::MoveAll => self.move_all(),
+            Blow::Swap => {
+                let other = self.rng.index(self.hosts.len());
+                self.swap(slot, other);
+            }
         }
     }
+
+    // -- addresses
 
     /// Its command line has another peer address from the next start on.
     fn move_host(&mut self, slot: usize) {
         // A standby that knows no present address could never find the cluster: only one machine
         // moves.
-        let moved = self.hosts.iter().any(|h| h.moves != 0);
-        if !moved && matches!(self.hosts[slot].place, Place::Down(_)) {
-            self.hosts[slot].moves += 1;
-            self.hosts[slot].front = Front::new(
-                name_of(slot),
-                client_url(slot),
-                peer_url(slot, self.hosts[slot].moves),
-            );
+        let has_moved = self.hosts.iter().any(|host| host.has_moved);
+        if !has_moved && matches!(self.hosts[slot].place, Place::Down(_)) {
+            self.hosts[slot].has_moved = true;
+            self.give_address(slot, peer_url(slot, MOVED));
         }
+    }
+
+    /// All machines were down, and come back with other addresses. Each has a list of them.
+    fn move_all(&mut self) {
+        self.address_changes += 1;
+        for slot in 0..self.hosts.len() {
+            self.crash_for_a_while(slot);
+            self.give_address(slot, peer_url(slot, self.address_changes));
+        }
+    }
+
+    /// Two machines come back, each at the address of the other.
+    fn swap(&mut self, one: usize, other: usize) {
+        let is_fit = |world: &World, slot: usize| world.is_up(slot) && !world.is_standby(slot);
+        if one == other || !is_fit(self, one) || !is_fit(self, other) {
+            return;
+        }
+        self.crash_for_a_while(one);
+        self.crash_for_a_while(other);
+        let former = self.hosts[one].peer_url.clone();
+        self.give_address(one, self.hosts[other].peer_url.clone());
+        self.give_address(other, former);
+    }
+
+    fn give_address(&mut self, slot: usize, url: Box<str>) {
+        self.hosts[slot].front = Front::new(name_of(slot), client_url(slot), url.clone());
+        self.hosts[slot].peer_url = url;
     }
 
     pub fn crash_for_a_while(&mut self, slot: usize) {

@@ -27,9 +27,13 @@ pub enum Blow {
     SetConfig,
     /// Started with another peer address.
     Move,
+    /// All were down, and come back with other addresses, each with a list of them.
+    MoveAll,
+    /// Two exchange their addresses.
+    Swap,
 }
 
-const BLOWS: [(Blow, u64); 18] = [
+const BLOWS: [(Blow, u64); 20] = [
     (Blow::Crash, 10),
     (Blow::CrashAll, 1),
     (Blow::Stop, 3),
@@ -48,6 +52,8 @@ const BLOWS: [(Blow, u64); 18] = [
     (Blow::Remove, 4),
     (Blow::SetConfig, 5),
     (Blow::Move, 2),
+    (Blow::MoveAll, 1),
+    (Blow::Swap, 2),
 ];
 
 #[derive(Clone, Debug)]

@@ -111,11 +111,7 @@ impl World {
         };
         self.connections.insert(connection, opened);
         run.links.insert(link, connection);
-        let target = slot_of(url).filter(|at| {
-            let moves = self.hosts.get(*at).map(|host| host.moves);
-            moves.is_some_and(|moves| *peer_url(*at, moves) == *url)
-        });
-        let Some(target) = target else {
+        let Some(target) = self.slot_at(url) else {
             let event = LinkEvent::Closed("nothing is at that address".into());
             let at = self.now_us + 1_000;
             return self.push_link(
@@ -256,7 +252,7 @@ impl World {
             cluster: self.rng.chance(500_000).then(|| self.rng.next_u64() | 1),
             receiver_incarnation: Some(self.rng.next_u64() | 1),
             name: "stranger".into(),
-            peer_url: peer_url(slot, 9),
+            peer_url: peer_url(slot, NOWHERE),
             client_url: client_url(slot),
         };
         let epoch = self.hosts[slot].epoch;
@@ -268,6 +264,51 @@ impl World {
                 let text = format!("m{slot} to {hello:?}: {result:?}");
                 world.fail(violation("stranger", text));
             }
+        });
+    }
+
+    /// A process on a copy of a member's data directory says hello from another address. It is let in
+    /// only where the member is missing; then it says nothing more, and is gone after a while.
+    /// `is_calm`: no member is missing anywhere, so it must be refused.
+    pub fn knock_as_copy(&mut self, is_calm: bool) {
+        let slot = self.rng.index(self.hosts.len());
+        let original = self.rng.index(self.hosts.len());
+        let image = self
+            .image(original)
+            .filter(|image| image.id != PeerId::NONE);
+        let Some((from, incarnation)) = image.map(|image| (image.id, image.incarnation)) else {
+            return;
+        };
+        if !self.listens(slot) || slot == original {
+            return;
+        }
+        let to = self.up(slot).map(|run| PeerId(run.seen.id));
+        let hello = Hello {
+            from,
+            to: to.filter(|to| to.0 != 0),
+            process: self.rng.next_u64() | 1,
+            incarnation,
+            name: name_of(original),
+            peer_url: peer_url(original, NOWHERE),
+            client_url: client_url(original),
+            ..Hello::default()
+        };
+        let gone_us = self.now_us + self.rng.range(1_000, self.p.down_us_max);
+        let epoch = self.hosts[slot].epoch;
+        self.input(slot, epoch, |world, run, now| {
+            let result = run.core.on_hello(now, &hello, "copy");
+            let is_open = u64::from(result.is_ok());
+            world.trace.note(slot, "copy", hello.from.0, is_open, 0);
+            let Ok((link, _)) = result else {
+                return;
+            };
+            if is_calm {
+                let text = format!("m{slot} admits a copy of m{original}: {hello:?}");
+                world.fail(violation("copy-is-heard", text));
+            }
+            let end = world.end(slot, link);
+            let event = LinkEvent::Closed("the copy is gone".into());
+            world.push_link(gone_us, slot, LinkEv::Event { end, event });
         });
     }
 
