@@ -25,7 +25,6 @@ pub use finder::Search;
 use crate::core::error::{Code, Error};
 use crate::core::peers::Peers;
 use crate::core::public_id::PublicId;
-use crate::core::raft::room::FREE_BYTES_MAX;
 use crate::core::raft::{Configuration, Index, Lsn, Message, PeerId, Raft, StateSeq, Term};
 use crate::core::replica::Replica;
 use crate::core::store::{Store, ViewRef};
@@ -105,7 +104,7 @@ impl Common {
             caretaker: Caretaker::new(seed),
             searches: 0,
             is_disk_low: false,
-            free_bytes: FREE_BYTES_MAX,
+            free_bytes: recovered.free_bytes,
             registrar: None,
         }
     }

@@ -122,6 +122,8 @@ pub struct RaftState {
     pub commit: Index,
     /// The latest stamp in the snapshot.
     pub stamp: Option<Stamp>,
+    /// How many bytes of records the log on the disk takes for certain.
+    pub free_bytes: u64,
 }
 
 /// Why a proposal or a read was refused. Nothing was appended.
@@ -302,6 +304,7 @@ impl Raft {
             entries,
             commit,
             stamp,
+            free_bytes,
         } = state;
         let log = Log::new(snapshot.index, snapshot.term, entries, commit);
         let start_term = term.max(snapshot.term);
@@ -323,7 +326,7 @@ impl Raft {
             clock: ClusterClock::new(stamp),
             gate: Gate::default(),
             marks: CommitMarks::new(log.commit_index()),
-            room: LogRoom::default(),
+            room: LogRoom::new(free_bytes),
             snapshots: OwnSnapshots::new(snapshot),
             incoming: Incoming::default(),
             repair: Repair::new(start_term),

@@ -128,6 +128,7 @@ impl Replica {
             entries: recovered.entries,
             commit: recovered.commit,
             stamp: store.time().last(),
+            free_bytes: recovered.free_bytes,
         };
         let raft = Raft::new(config, state, now);
         let term = raft.term();

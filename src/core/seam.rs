@@ -24,6 +24,7 @@ pub use snapshots::{SnapshotIn, SnapshotOut};
 pub use stats::{FollowerStats, LeaderStats, SelfStats};
 
 use crate::core::command::ClusterConfig;
+use crate::core::raft::room::FREE_BYTES_MAX;
 use crate::core::raft::{Entry, Index, PeerId, SnapshotMeta, Term};
 use crate::core::store::Store;
 
@@ -73,6 +74,9 @@ pub struct Recovered {
     pub entries: Vec<Entry>,
     /// The highest commit index that the log has recorded.
     pub commit: Index,
+    /// How many bytes of records the log is sure to have room for. The core hands no record over
+    /// before it knows that: a repair, for example, can be due at once.
+    pub free_bytes: u64,
 }
 
 impl Recovered {
@@ -88,6 +92,7 @@ impl Recovered {
             snapshot_bytes: 0,
             entries: Vec::new(),
             commit: Index(0),
+            free_bytes: FREE_BYTES_MAX,
         }
     }
 }

@@ -208,6 +208,7 @@ impl Host {
             snapshot,
             entries: disk.log.entries_after(start),
             commit: disk.log.commit,
+            free_bytes: tern::core::raft::room::FREE_BYTES_MAX,
         };
         let mut machine = Machine::recover(settings.clone(), recovered, disk.id.0, now);
         let looked = machine.begin_place_checks(now, Search::default());

@@ -183,6 +183,7 @@ impl Rig {
                 .log
                 .entries_after(snapshot.map_or(0, |(meta, _)| meta.index.0)),
             commit: disk.log.commit,
+            free_bytes: tern::core::raft::room::FREE_BYTES_MAX,
         };
         let seed = u64::from(settings.name.as_bytes()[4]);
         Rig {

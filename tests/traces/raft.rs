@@ -330,6 +330,7 @@ impl World {
             entries: disk.log.entries_after(disk.snapshot.index.0),
             commit: disk.log.commit,
             stamp: None,
+            free_bytes: FREE_BYTES_MAX,
         };
         let raft = Raft::new(config, state, self.now());
         let saved = self.nodes.remove(&id).and_then(|n| n.saved);

@@ -131,11 +131,11 @@ impl Machine {
         let recovered = Recovered {
             term: common.term,
             vote: common.vote,
+            free_bytes: common.free_bytes,
             ..Recovered::nothing(Some(id), common.incarnation)
         };
         let seed = splitmix64(common.seed.wrapping_add(common.searches));
         let mut replica = Replica::new(common.settings.clone(), recovered, seed, now);
-        replica.on_room(common.free_bytes);
         if common.is_disk_low {
             replica.on_space(now, Space::Low);
         }

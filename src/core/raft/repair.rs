@@ -345,14 +345,15 @@ impl Raft {
         targets
     }
 
-    /// Sends a round of fetches if one is due.
+    /// Sends a round of fetches if one is due. First tries again what needs no peer: there may have
+    /// been no room for it.
     pub(super) fn maybe_send_fetches(&mut self) -> bool {
         let is_due = self
             .repair
             .next_fetch_us
             .is_some_and(|at_us| at_us <= self.now_us);
         if is_due {
-            self.send_fetches();
+            self.start_repair();
         }
         is_due
     }

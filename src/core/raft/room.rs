@@ -36,14 +36,20 @@ pub const BODY_BYTES_MAX: u64 = (1 << 24) - 1;
 pub const ENTRY_RESERVE_BYTES: u64 = 32 << 10;
 
 /// The room in the log on the disk.
-#[derive(Default)]
 pub struct LogRoom {
     /// The bytes that records may still use, less than `FREE_BYTES_MAX`. Rises with a report of the
-    /// owner, falls with each record. `None`: the owner has reported more, or nothing yet.
+    /// owner, falls with each record. `None`: the owner has reported more.
     bound_bytes: Option<u64>,
 }
 
 impl LogRoom {
+    /// The disk takes `free_bytes` for certain.
+    pub fn new(free_bytes: u64) -> LogRoom {
+        LogRoom {
+            bound_bytes: (free_bytes < FREE_BYTES_MAX).then_some(free_bytes),
+        }
+    }
+
     /// The bytes that records may still use; at most `FREE_BYTES_MAX`.
     pub fn free_bytes(&self) -> u64 {
         self.bound_bytes.unwrap_or(FREE_BYTES_MAX)
@@ -179,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_is_not_handed_to_the_disk_yet_is_not_free() {
-        let mut room = LogRoom::default();
+        let mut room = LogRoom::new(FREE_BYTES_MAX);
         room.consume(1);
         assert_eq!(room.free_bytes(), FREE_BYTES_MAX);
         room.on_report(100_000, 10_000);

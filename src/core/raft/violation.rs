@@ -393,6 +393,7 @@ mod tests {
             entries: vec![entry(4, 3), entry(5, 3), entry(6, 5)],
             commit: Index(5),
             stamp: None,
+            free_bytes: crate::core::raft::room::FREE_BYTES_MAX,
         };
         Raft::new(config, state, NOW)
     }

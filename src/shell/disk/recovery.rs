@@ -106,7 +106,7 @@ impl<F: FileSystem> Disk<F> {
         let incarnation = log.identity;
         let is_empty = kept.is_empty() && log.entries.is_empty() && log.installed.is_none();
         let has_cluster = joins || known_id.is_some() || standby.is_some();
-        let (recovered, appended) = if is_empty && has_cluster {
+        let (mut recovered, appended) = if is_empty && has_cluster {
             (recover_nothing(known_id, &log), 0)
         } else {
             if is_empty {
@@ -145,6 +145,7 @@ impl<F: FileSystem> Disk<F> {
             next_room_check_us: None,
             delay: SyncDelay::from_env(),
         };
+        recovered.free_bytes = disk.free_bytes();
         Ok((disk, recovered))
     }
 }
@@ -431,6 +432,8 @@ fn join_parts<F: FileSystem>(
         snapshot_bytes: base.bytes,
         entries,
         commit: Index(log.commit),
+        // Known once the log is open for good.
+        free_bytes: 0,
     })
 }
 

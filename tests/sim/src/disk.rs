@@ -116,6 +116,9 @@ pub struct Disk {
     /// The process must end.
     failure: Option<DiskFailure>,
     reported_free_bytes: Option<u64>,
+    /// The highest commit mark that rode on a durable batch. One of its own may be dropped: the log
+    /// uses no other segment for it.
+    ridden_mark: Index,
 }
 
 impl Disk {
@@ -125,6 +128,7 @@ impl Disk {
         image.fs.let_through(image.fs.made());
         image.fs.hold(holds);
         Disk {
+            ridden_mark: image.log.commit,
             image,
             lies,
             real,
@@ -297,6 +301,9 @@ impl Disk {
     fn write_one(&mut self, op: Persist) {
         if !self.lies.no_state {
             self.image.log.check_order(&op);
+        }
+        if let Persist::Append { commit, .. } = &op {
+            self.ridden_mark = self.ridden_mark.max(*commit);
         }
         match op {
             Persist::Repair(_) if self.lies.no_repair => {}
@@ -513,10 +520,11 @@ impl Disk {
     }
 
     /// The entries after the snapshot are those that were durable, changed by a beginning of the
-    /// records that were under way. The commit mark is not lower than the durable one.
+    /// records that were under way. The commit mark is not lower than the last that rode on a
+    /// durable batch.
     fn check_entries(&self, found: &Image) -> Result<(), String> {
         let mut log = self.image.log.clone();
-        let commit_min = log.commit;
+        let commit_min = self.ridden_mark.min(log.commit);
         let mut commit_max = log.commit;
         let mut under_way = VecDeque::new();
         for op in &self.waiting {
