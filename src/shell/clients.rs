@@ -534,3 +534,65 @@ fn export(
     let saved = result.as_ref().copied().map_err(String::as_str);
     conn.render(buffers, |shape, out| shape.saved(saved, context, out))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::api::{Mode, Routed, Shape, route};
+    use crate::codec::http::{Parsed, Parser};
+
+    /// The shape of the answer to some request.
+    fn shape() -> Shape {
+        let settings = ApiSettings {
+            name: "n1".into(),
+            client_url: "http://n1:4001".into(),
+            peer_url: "http://n1:7001".into(),
+            cors: Vec::new(),
+            compat_2: false,
+            forward: false,
+        };
+        let mut parser = Parser::new();
+        let Parsed::Request { request, .. } = parser.parse(
+            b"DELETE /v2/keys/a HTTP/1.1\r\nHost: n1\r\n\r\n",
+            &Limits::default(),
+        ) else {
+            panic!("it is a request");
+        };
+        let now = Now {
+            mono_us: 0,
+            wall_ns: 0,
+        };
+        let date = Date::new(0);
+        let context = Context {
+            settings: &settings,
+            date: &date,
+            now,
+            shown_ns: 0,
+            at: Indexes::default(),
+            cluster_id: None,
+            mode: Mode::Member,
+            leader_url: None,
+        };
+        match route(Port::Client, &request, &context) {
+            Routed::ToMachine { shape, .. } => shape,
+            other => panic!("a machine answers it: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_answer_reaches_the_request_with_its_ticket_and_no_other() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let stream = mio::net::TcpStream::connect(address).expect("a connection");
+        let mut conns = Pool::new(PoolKind::Clients);
+        let id = conns.insert_with(|id| Conn::new(id, Port::Client, Transport::Plain(stream), 0));
+        let ticket = |serial| Ticket((id.index() as u64) << SERIAL_BITS | serial);
+        assert!(wake_for_ticket(&mut conns, ticket(1)).is_none());
+        let conn = conns.get_mut(id).expect("it was just inserted");
+        conn.start(ticket(2), shape(), false);
+        assert!(wake_for_ticket(&mut conns, ticket(1)).is_none());
+        assert!(wake_for_ticket(&mut conns, ticket(2)).is_some());
+        conns.remove(id);
+        assert!(wake_for_ticket(&mut conns, ticket(2)).is_none());
+    }
+}

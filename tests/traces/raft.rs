@@ -250,6 +250,10 @@ impl World {
                 format!("takes clients' entries: {is_served}, should hand over: {is_full}")
             }
             "can_remove" => format!("{}", raft.can_remove(now, PeerId(number(words, 2)))),
+            "known" => match raft.known_commit() {
+                None => "knows no commit index of the cluster".to_string(),
+                Some(index) => format!("knows that {} is committed", index.0),
+            },
             "deadline" => match raft.next_deadline() {
                 None => "never".to_string(),
                 Some(_) => "some time".to_string(),

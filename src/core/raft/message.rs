@@ -478,7 +478,7 @@ pub enum AppendAnswer {
 pub enum FetchResult {
     /// The body of the entry.
     Body(Arc<[u8]>),
-    /// The entry, but damaged as well.
+    /// The entry, but damaged as well; or a leader says that the member lost entries.
     Damaged,
     /// The entry was never in this member's log, or was truncated.
     NeverStored,

@@ -51,8 +51,9 @@
 //! - Damage on every member that has the entry. None of them campaigns and nothing is made up: an
 //!   operator restores a backup. A machine that is the only member refuses to start (`disk`).
 //! - A disclaimer from a voter that lost its log, because its data directory was replaced by an
-//!   older copy. Together with the damage here, that is a fault of two disks, and raft assumes that
-//!   a majority of the disks keep what they stored.
+//!   older copy, and that does not know it yet. Together with the damage here, that is a fault of
+//!   two disks, and raft assumes that a majority of the disks keep what they stored. A voter that
+//!   knows it answers that its log is damaged.
 //! - Damage after the start. Bodies are verified when the log is opened; from then on entries are
 //!   read from memory.
 //! - Of two voters, this one replaced the other (a Join with `replaces`) and committed that alone,
@@ -546,15 +547,13 @@ impl Raft {
         if index <= self.log.start() {
             return FetchResult::OnlyInSnapshot;
         }
-        let Some(entry) = self.log.get(index) else {
-            return FetchResult::NeverStored;
-        };
-        if entry.term != term {
-            return FetchResult::NeverStored;
-        }
-        match &entry.body {
-            EntryBody::Good(bytes) => FetchResult::Body(bytes.clone()),
-            EntryBody::Faulty { .. } => FetchResult::Damaged,
+        let held = self.log.get(index).filter(|entry| entry.term == term);
+        match held.map(|entry| &entry.body) {
+            Some(EntryBody::Good(bytes)) => FetchResult::Body(bytes.clone()),
+            Some(EntryBody::Faulty { .. }) => FetchResult::Damaged,
+            // It may be one of the entries that this member has lost, so this is no disclaimer.
+            None if self.is_tail_doubted() => FetchResult::Damaged,
+            None => FetchResult::NeverStored,
         }
     }
 

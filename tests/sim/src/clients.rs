@@ -136,7 +136,10 @@ impl World {
                 false => Ok(want.op()),
             };
             match op {
-                Ok(op) => run.core.on_request(now, ticket, op),
+                Ok(op) => {
+                    world.maybe_ask_twice(slot, ticket, &op);
+                    run.core.on_request(now, ticket, op);
+                }
                 Err(answer) => at_once = Some(answer),
             }
         });

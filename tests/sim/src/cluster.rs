@@ -185,7 +185,28 @@ pub enum Phase {
 /// What is planted, if anything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plant {
+    /// Of the disk.
     pub lies: Lies,
+    /// Of the rest of the shell, and of the network.
+    pub seam: Seam,
+}
+
+/// What the simulated shell and network do wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seam {
+    /// Term and vote are reported durable before their sync.
+    pub state_early: bool,
+    /// Timers fire too late.
+    pub timers_late: bool,
+    /// Some messages count as those of another member.
+    pub sender_mistaken: bool,
+    /// Some writes are given to the machine twice.
+    pub write_twice: bool,
+    /// The first two answers of a turn are exchanged if both are events.
+    pub answers_swapped: bool,
+    pub event_lost: bool,
+    pub event_twice: bool,
+    pub events_swapped: bool,
 }
 
 pub struct World {

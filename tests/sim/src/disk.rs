@@ -23,7 +23,7 @@ use tern_support::rng::Rng;
 use tern_support::sim_fs::Lie;
 use wal::format::HEADER;
 
-/// Lies of the disk: planted faults of the shell.
+/// Lies of the disk: planted faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lies {
     /// Syncs of files report success and do nothing.
@@ -44,12 +44,8 @@ pub struct Lies {
     pub tail_lost: bool,
     /// A power cut takes the newest term and vote: the ones before are found.
     pub state_lost: bool,
-    // -- not of the disk: what the shell does
     /// A wiped directory keeps its number.
     pub incarnation_kept: bool,
-    pub event_lost: bool,
-    pub event_twice: bool,
-    pub events_swapped: bool,
 }
 
 impl Lies {

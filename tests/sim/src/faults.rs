@@ -5,74 +5,98 @@
 //! changes of its text (`tests/sim/mutations`), which the program `planted` makes. Start at
 //! `catalogue`.
 use super::cluster::Plant;
-use super::disk::Lies;
 use super::run::{Options, run};
 use std::time::Duration;
 
 /// Name, what goes wrong, and how it is planted.
-type Row = (&'static str, &'static str, fn(&mut Lies));
+type Row = (&'static str, &'static str, fn(&mut Plant));
 
-const ROWS: [Row; 13] = [
+const ROWS: [Row; 18] = [
     (
         "DiskSyncNotDone",
         "a sync is reported before it is made",
-        |l| l.no_sync = true,
+        |p| p.lies.no_sync = true,
     ),
     (
         "DiskStateNotWritten",
         "term and vote are not written",
-        |l| l.no_state = true,
+        |p| p.lies.no_state = true,
     ),
     (
         "DiskDirectoryNotSynced",
         "a snapshot's file is gone after a crash",
-        |l| l.no_directory = true,
+        |p| p.lies.no_directory = true,
     ),
     (
         "DiskBatchCutShort",
         "only the first entry of a batch is written",
-        |l| l.short_batch = true,
+        |p| p.lies.short_batch = true,
     ),
     (
         "DiskTailComesBack",
         "a truncation is forgotten by the disk",
-        |l| l.stale_tail = true,
+        |p| p.lies.stale_tail = true,
     ),
     (
         "DiskRepairForgotten",
         "a repaired body is not written",
-        |l| l.no_repair = true,
+        |p| p.lies.no_repair = true,
     ),
     (
         "DiskSnapshotOfAnother",
         "a snapshot has the content of the one before it",
-        |l| l.old_snapshot = true,
+        |p| p.lies.old_snapshot = true,
     ),
     (
         "DiskTailLost",
         "a power cut takes the last durable entry",
-        |l| l.tail_lost = true,
+        |p| p.lies.tail_lost = true,
     ),
     (
         "DiskStateLost",
         "a power cut takes the newest term and vote",
-        |l| l.state_lost = true,
+        |p| p.lies.state_lost = true,
     ),
     (
         "IncarnationKept",
         "a wiped directory keeps its number",
-        |l| l.incarnation_kept = true,
+        |p| p.lies.incarnation_kept = true,
     ),
-    ("EventLost", "an event does not reach its watchers", |l| {
-        l.event_lost = true
+    ("EventLost", "an event does not reach its watchers", |p| {
+        p.seam.event_lost = true
     }),
-    ("EventTwice", "an event reaches its watchers twice", |l| {
-        l.event_twice = true
+    ("EventTwice", "an event reaches its watchers twice", |p| {
+        p.seam.event_twice = true
     }),
     (
         "EventsSwapped",
         "the events of a turn leave in reverse",
-        |l| l.events_swapped = true,
+        |p| p.seam.events_swapped = true,
+    ),
+    (
+        "StateSyncedEarly",
+        "term and vote are reported durable when their sync begins",
+        |p| p.seam.state_early = true,
+    ),
+    (
+        "AnswersSwapped",
+        "two answers of a turn go to each other's clients",
+        |p| p.seam.answers_swapped = true,
+    ),
+    (
+        "WriteTwice",
+        "a write of a client is given to the machine twice",
+        |p| p.seam.write_twice = true,
+    ),
+    (
+        "SenderMistaken",
+        "a message counts as another member's",
+        |p| p.seam.sender_mistaken = true,
+    ),
+    (
+        "TimersLate",
+        "a machine's timers fire five seconds late",
+        |p| p.seam.timers_late = true,
     ),
 ];
 
@@ -88,7 +112,7 @@ pub struct Tampering {
 pub fn catalogue() -> Vec<Tampering> {
     let planted = ROWS.iter().map(|(name, meaning, set)| {
         let mut plant = Plant::default();
-        set(&mut plant.lies);
+        set(&mut plant);
         Tampering {
             name,
             meaning,

@@ -26,17 +26,7 @@ impl World {
         let has_changed = self.note_persist(slot, run, fx)?;
         let state = fx.state.take();
         if !wipes {
-            if let Some(state) = state {
-                run.disk.save_state(state);
-            }
-            if !run.disk.has_room_for(&fx.persist) {
-                let text = format!("m{slot} appends more than its log has room for");
-                return violation("room-exceeded", text);
-            }
-            run.disk.append(&mut fx.persist, fx.lsn);
-            if let Some(bytes) = fx.wanted_room_bytes.take() {
-                run.disk.want_room(bytes);
-            }
+            self.hand_to_disk(slot, run, state, fx)?;
         }
         self.check_reports(slot, &fx.facts)?;
         let before = run.seen;
@@ -60,9 +50,7 @@ impl World {
         for call in fx.calls.drain(..) {
             self.start_call(slot, call);
         }
-        for answer in fx.answers.drain(..) {
-            self.on_answer(slot, answer)?;
-        }
+        self.give_answers(slot, fx)?;
         self.deliver_events(slot, fx)?;
         if wipes {
             let told = fx.facts.iter().any(|f| matches!(f, Fact::Removed)) && run.log.last() != 0;
@@ -173,15 +161,54 @@ impl World {
         Ok(())
     }
 
+    fn hand_to_disk(
+        &self,
+        slot: usize,
+        run: &mut Running,
+        state: Option<raft::HardState>,
+        fx: &mut Outputs,
+    ) -> Checked {
+        if let Some(state) = state {
+            run.disk.save_state(state);
+            if self.plant.seam.state_early {
+                let now = self.now_of(slot, run.mono_off_us);
+                run.core.on_state_synced(now, state.seq, 0);
+            }
+        }
+        if !run.disk.has_room_for(&fx.persist) {
+            let text = format!("m{slot} appends more than its log has room for");
+            return violation("room-exceeded", text);
+        }
+        run.disk.append(&mut fx.persist, fx.lsn);
+        if let Some(bytes) = fx.wanted_room_bytes.take() {
+            run.disk.want_room(bytes);
+        }
+        Ok(())
+    }
+
+    /// Gives answers to the clients, two of them exchanged if that is planted.
+    fn give_answers(&mut self, slot: usize, fx: &mut Outputs) -> Checked {
+        if self.plant.seam.answers_swapped
+            && let [first, second, ..] = &mut fx.answers[..]
+            && let (Outcome::Event(_), Outcome::Event(_)) = (&first.outcome, &second.outcome)
+        {
+            std::mem::swap(&mut first.ticket, &mut second.ticket);
+        }
+        for answer in fx.answers.drain(..) {
+            self.on_answer(slot, answer)?;
+        }
+        Ok(())
+    }
+
     /// Gives events to their watchers, unless they are planted to be lost or doubled.
     fn deliver_events(&mut self, slot: usize, fx: &mut Outputs) -> Checked {
-        let lies = self.plant.lies;
-        if lies.events_swapped {
+        let seam = self.plant.seam;
+        if seam.events_swapped {
             fx.events.reverse();
         }
         for delivery in fx.events.drain(..) {
-            let struck = (lies.event_lost || lies.event_twice) && self.rng.chance(20_000);
-            if struck && lies.event_lost {
+            let struck = (seam.event_lost || seam.event_twice) && self.rng.chance(20_000);
+            if struck && seam.event_lost {
                 continue;
             }
             self.on_delivery(slot, &delivery)?;

@@ -180,6 +180,7 @@ impl World {
             run.contact
                 .on_message(world.now_us, from, &message, &run.seen, &world.truth);
             world.heard_appends.on_message(&message);
+            let from = world.apparent_sender(run, from);
             run.core.on_message(now, PeerId(from), message);
             // Messages that are there already are taken in the same turn.
             while let Some((_, Ev::Deliver { slot: next, .. })) =
@@ -223,6 +224,34 @@ impl World {
             );
             self.fail(violation("removed-raises-term", text));
         }
+    }
+
+    /// Some writes come again a little later, if that is planted.
+    pub fn maybe_ask_twice(&mut self, slot: usize, ticket: Ticket, op: &Op) {
+        if !self.plant.seam.write_twice || !matches!(op, Op::Write(_)) {
+            return;
+        }
+        // No client has this ticket.
+        let again = Ticket(u64::MAX - ticket.0);
+        let again = Ev::Ask {
+            slot,
+            epoch: self.hosts[slot].epoch,
+            ticket: again,
+            op: Box::new(op.clone()),
+        };
+        self.queue
+            .push(self.now_us + self.rng.range(1_000, 50_000), again);
+    }
+
+    /// The sender as the machine is told it.
+    fn apparent_sender(&mut self, run: &Running, from: u64) -> u64 {
+        if !self.plant.seam.sender_mistaken || !self.rng.chance(20_000) {
+            return from;
+        }
+        let members = &run.core.configuration().members;
+        let others = members.iter().map(|m| m.id.0);
+        let mut others = others.filter(|id| ![from, run.seen.id].contains(id));
+        others.next().unwrap_or(from)
     }
 
     /// Gives the message's term.
@@ -296,7 +325,10 @@ impl World {
         self.heard_appends.end_turn();
         let dues = [run.core.next_deadline(), run.disk.next_deadline()];
         if let Some(due) = dues.into_iter().flatten().min() {
-            let at = due.saturating_sub(run.mono_off_us).max(self.now_us);
+            let mut at = due.saturating_sub(run.mono_off_us).max(self.now_us);
+            if self.plant.seam.timers_late {
+                at += 5_000_000;
+            }
             if at < run.wake_us {
                 run.wake_us = at;
                 let epoch = self.hosts[slot].epoch;
