@@ -1,7 +1,7 @@
 //! What unfair clients cost the others: for each attack the latencies of an ordinary client and of
 //! heartbeats, beside the same figures of the same cluster without the attack.
 //!
-//! `cargo bench --bench fairness` prints the table that stands in the README; `-- --rounds 5
+//! `cargo bench --bench fairness` prints a table; `-- --rounds 5
 //! --seconds 3` are the defaults, `-- --only NAME` runs the attacks whose name contains NAME. Three
 //! machines on this host; the attackers and the ordinary client talk to the leader. Figures are
 //! medians over the rounds, "worst" and the longest turn are maxima. The turns are measured by the

@@ -122,10 +122,21 @@ struct ErrorBody {
     cause: String,
 }
 
+/// Why a client port is no peer.
+const CLIENT_PORT: &str = "a client port answers there. Name the machine's peer port, -peer-addr, \
+                           which is 7001 by default";
+
 fn parse_version(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
     let text = String::from_utf8_lossy(body);
     match text.trim().parse() {
         Ok(version) if status == 200 => Ok(CallAnswer::Version(version)),
+        // What a client port answers, in the forms of 0.4 and 2.x.
+        Err(_) if text.starts_with("etcd ") || text.contains("\"etcdserver\"") => {
+            Err(CallRefusal {
+                why: CLIENT_PORT.into(),
+                reason: RefusalReason::Other,
+            })
+        }
         Ok(_) | Err(_) => Err(refused("/version", status, body)),
     }
 }
@@ -216,4 +227,24 @@ fn parse_uvarint(bytes: &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_port_is_told_from_a_peer_port() {
+        assert_eq!(parse_version(200, b"2"), Ok(CallAnswer::Version(2)));
+        let client_port: [&[u8]; 2] = [
+            b"etcd 0.4.9",
+            br#"{"etcdserver":"2.3.8","etcdcluster":"2.3.0"}"#,
+        ];
+        for body in client_port {
+            let refusal = parse_version(200, body).expect_err("no version");
+            assert!(refusal.why.contains("-peer-addr"), "{}", refusal.why);
+        }
+        let refusal = parse_version(404, b"404 page not found").expect_err("no version");
+        assert!(refusal.why.contains("status 404"), "{}", refusal.why);
+    }
 }

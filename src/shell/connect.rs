@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct Connector {
     /// The certificate to show and the authority to trust.
     #[cfg(feature = "tls")]
-    files: TlsFiles,
+    files: Arc<TlsFiles>,
     /// Built from `files` when the first TLS connection begins; `None` before.
     #[cfg(feature = "tls")]
     config: Option<Arc<rustls::ClientConfig>>,
@@ -29,7 +29,7 @@ impl Connector {
         let _ = files;
         Connector {
             #[cfg(feature = "tls")]
-            files: files.clone(),
+            files: Arc::new(files.clone()),
             #[cfg(feature = "tls")]
             config: None,
         }
@@ -70,7 +70,7 @@ impl Connector {
         };
         let name = rustls::pki_types::ServerName::try_from(url.host.to_string());
         let name = name.map_err(io::Error::other)?;
-        Transport::connect_tls(TcpStream::connect(address)?, config, name)
+        Transport::connect_tls(TcpStream::connect(address)?, config, name, &self.files)
     }
 
     #[cfg(not(feature = "tls"))]

@@ -153,7 +153,7 @@ pub struct Listener {
     listener: TcpListener,
     /// The files of `tls`.
     #[cfg(feature = "tls")]
-    files: TlsFiles,
+    files: Arc<TlsFiles>,
     /// The configuration of TLS sessions; `None`: connections are plain.
     #[cfg(feature = "tls")]
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -190,7 +190,7 @@ impl Listener {
             token,
             listener,
             #[cfg(feature = "tls")]
-            files: files.clone(),
+            files: Arc::new(files.clone()),
             #[cfg(feature = "tls")]
             tls,
             is_ready: false,
@@ -300,7 +300,7 @@ impl Listener {
     #[cfg(feature = "tls")]
     fn wrap(&self, stream: TcpStream) -> io::Result<Transport> {
         match &self.tls {
-            Some(config) => Transport::accept_tls(stream, config),
+            Some(config) => Transport::accept_tls(stream, config, &self.files),
             None => Ok(Transport::Plain(stream)),
         }
     }

@@ -70,7 +70,7 @@ pub fn log(machine: &Machine, fact: &Fact) {
         Fact::HeartbeatLate { peer, after_ms } => {
             log_late_heartbeat(machine.name(), peer, *after_ms);
         }
-        Fact::Leaderless { voters } => log_leaderless(*voters),
+        Fact::Leaderless { voters } => log_leaderless(machine, *voters),
         Fact::Link(report) => log_link(report),
 
         // The disk.
@@ -193,23 +193,39 @@ fn log_late_heartbeat(name: &str, peer: &str, after_ms: u64) {
 }
 
 /// No leader for a long time. `voters` is 0 before any data of the cluster has arrived.
-fn log_leaderless(voters: usize) {
+fn log_leaderless(machine: &Machine, voters: usize) {
+    let silent = silent_voters(machine);
     match voters {
         0 => log::warn!(
             "no leader: no data received yet from the cluster that admitted this machine. Waiting"
         ),
         1 => log::warn!(
-            "no leader: the only voter is not heard. Until it answers nothing can be written"
+            "no leader: the only voter is not heard{silent}. Until it answers nothing can be written"
         ),
         2 => log::warn!(
-            "no leader: one of two voters is not heard. Until it answers nothing can be written, \
+            "no leader: one of two voters is not heard{silent}. Until it answers nothing can be written, \
              and neither of the two can be removed"
         ),
         _ => log::warn!(
-            "no leader: a majority of {voters} voters is not heard. Until a majority answers \
+            "no leader: a majority of {voters} voters is not heard{silent}. Until a majority answers \
              nothing can be written"
         ),
     }
+}
+
+/// The voters to which no link is open, as a part of a sentence; empty without any.
+fn silent_voters(machine: &Machine) -> String {
+    let members = machine.configuration().members.iter();
+    let silent = members.filter(|member| {
+        member.voter && Some(member.id) != machine.id() && machine.route(member.id).is_none()
+    });
+    let names: Vec<String> = silent
+        .map(|member| format!("{} ({})", member.name, member.peer_url))
+        .collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(" (no link to {})", names.join(", "))
 }
 
 /// The disk has no room for the log. The core also reports this outside of a cluster.

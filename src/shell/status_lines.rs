@@ -51,7 +51,7 @@ pub fn log(machine: &Machine, shell: &ShellStatus, now: Now) {
     );
     for member in &machine.configuration().members {
         if Some(member.id) != machine.id() {
-            log_peer(member, raft, now);
+            log_peer(machine, member, raft, now);
         }
     }
 }
@@ -64,12 +64,16 @@ fn log_outside(machine: &Machine) {
     }
 }
 
-/// Logs what a leader knows about a peer. Other machines know the member's place only.
-fn log_peer(member: &Member, raft: &Raft, now: Now) {
+/// Logs what a leader knows about a peer. Other machines know only whether a link is open.
+fn log_peer(machine: &Machine, member: &Member, raft: &Raft, now: Now) {
     let kind = if member.voter { "voter" } else { "learner" };
     let progress = raft.peer(member.id);
     let Some(progress) = progress.filter(|_| raft.role() == RaftRole::Leader) else {
-        return log::info!("state of {}: {kind}", name(member));
+        let link = match machine.route(member.id) {
+            Some(_) => "a link is open",
+            None => "no link",
+        };
+        return log::info!("state of {}: {kind}, {link}", name(member));
     };
     let matched = progress.matched().0;
     let stage = if progress.is_in_snapshot() {

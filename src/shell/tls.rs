@@ -84,6 +84,41 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
+/// What went wrong in a session, for the log: which side's certificate it is about, and the file to
+/// look at. `files` are those of this machine.
+pub fn explain(error: &rustls::Error, files: &TlsFiles) -> String {
+    use rustls::AlertDescription as Alert;
+    match error {
+        rustls::Error::InvalidCertificate(fault) => {
+            let authority = match &files.ca_file {
+                Some(ca) => ca.display().to_string(),
+                None => "the authorities of the system".to_string(),
+            };
+            format!("the certificate of the other side does not pass {authority}: {fault}")
+        }
+        rustls::Error::AlertReceived(
+            alert @ (Alert::BadCertificate
+            | Alert::UnknownCA
+            | Alert::CertificateUnknown
+            | Alert::CertificateExpired
+            | Alert::CertificateRevoked
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRequired
+            | Alert::AccessDenied),
+        ) => match &files.cert_file {
+            Some(cert) => format!(
+                "the other side refuses this machine's own certificate {} ({alert:?}): is it \
+                 signed by the authority that the other side trusts?",
+                cert.display()
+            ),
+            None => {
+                format!("the other side wants a certificate, and this machine has none ({alert:?})")
+            }
+        },
+        other => other.to_string(),
+    }
+}
+
 /// The authorities in the first file of `SYSTEM_ROOTS` that exists. Entries that are not
 /// certificates are skipped.
 fn system_roots() -> Result<RootCertStore, String> {
@@ -158,5 +193,31 @@ impl ClientCertVerifier for OneAlertVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::AlertDescription;
+
+    #[test]
+    fn an_error_says_whose_certificate_it_is_about_and_names_the_file() {
+        let files = TlsFiles {
+            ca_file: Some("ca.pem".into()),
+            cert_file: Some("own.pem".into()),
+            key_file: Some("own.key".into()),
+        };
+        let fault = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let theirs = explain(&fault, &files);
+        assert!(theirs.contains("of the other side does not pass ca.pem"));
+        let alert = rustls::Error::AlertReceived(AlertDescription::UnknownCA);
+        let own = explain(&alert, &files);
+        assert!(
+            own.contains("this machine's own certificate own.pem"),
+            "{own}"
+        );
+        let none = explain(&alert, &TlsFiles::default());
+        assert!(none.contains("this machine has none"), "{none}");
     }
 }

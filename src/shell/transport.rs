@@ -3,6 +3,8 @@
 //! The TLS handshake happens inside `read`. `flush` reports whether bytes of the TLS session wait
 //! for the socket, even if the owner has written nothing. Must not know what the bytes mean, and
 //! must not keep readiness: that is the part of `Socket`. Start with `Transport::read`.
+#[cfg(feature = "tls")]
+use crate::shell::config::TlsFiles;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustix::buffer::spare_capacity;
@@ -61,12 +63,14 @@ impl Transport {
     pub fn accept_tls(
         socket: TcpStream,
         config: &Arc<rustls::ServerConfig>,
+        files: &Arc<TlsFiles>,
     ) -> io::Result<Transport> {
         let session = rustls::ServerConnection::new(config.clone()).map_err(io::Error::other)?;
         let session = session.into();
         Ok(Transport::Tls(Box::new(TlsStream {
             socket,
             session,
+            files: files.clone(),
             failed: false,
         })))
     }
@@ -80,11 +84,13 @@ impl Transport {
         socket: TcpStream,
         config: Arc<rustls::ClientConfig>,
         name: rustls::pki_types::ServerName<'static>,
+        files: &Arc<TlsFiles>,
     ) -> io::Result<Transport> {
         let session = rustls::ClientConnection::new(config, name).map_err(io::Error::other)?;
         Ok(Transport::Tls(Box::new(TlsStream {
             socket,
             session: session.into(),
+            files: files.clone(),
             failed: false,
         })))
     }
@@ -270,6 +276,8 @@ impl Transport {
 pub struct TlsStream {
     socket: TcpStream,
     session: rustls::Connection,
+    /// The certificates of this machine, for error texts.
+    files: Arc<TlsFiles>,
     /// The session is broken and its alert has been sent. Reads bypass the session from now on, to
     /// drain the socket: closing it with unread input would reset the connection, and the other
     /// side would lose the alert.
@@ -298,7 +306,10 @@ impl TlsStream {
             // Sends the answer to a handshake message, or the alert about the failure.
             let sent = self.send_pending();
             self.failed = taken.is_err();
-            taken.map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            taken.map_err(|e| {
+                let why = super::tls::explain(&e, &self.files);
+                io::Error::new(io::ErrorKind::InvalidData, why)
+            })?;
             sent?;
         }
     }

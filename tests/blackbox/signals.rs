@@ -54,3 +54,21 @@ fn sigterm_during_the_start() {
     });
     assert!(seeks.terminate().success(), "{}", seeks.log());
 }
+
+/// A machine that misses its leader names the members to which it has no link, and a machine that
+/// is given a client port for a peer port is told so.
+#[test]
+fn missing_members_and_mistaken_ports_are_named() {
+    let mut servers = cluster(2, &[]);
+    servers[1].kill();
+    until("the missing member is named", || {
+        let log = servers[0].log();
+        log.contains("no link to node2 (http://").then_some(())
+    });
+    let client_port = format!("-peers=127.0.0.1:{}", servers[0].client_port);
+    let mut mistaken = Server::prepare_as("node3", &[&client_port, "-max-retry-attempts=1"]);
+    mistaken.spawn();
+    assert!(!mistaken.ended().success());
+    let log = mistaken.log();
+    assert!(log.contains("a client port answers there"), "{log}");
+}
