@@ -10,7 +10,7 @@ use super::buffers::{Budget, Buffers};
 use super::conn::Conn;
 use super::deadlines::{
     ALL_READ_BYTES_A_TURN_MAX, ANSWER_WRITE_BYTES_A_TURN_MAX, ANSWERS_BYTES_A_TURN_MAX,
-    CLOSES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, READS_A_TURN_MAX, Timeouts,
+    CLOSES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, PAGES_A_TURN_MAX, READS_A_TURN_MAX, Timeouts,
     WATCH_WRITE_BYTES_A_TURN_MAX,
 };
 use super::deliveries::{Deliveries, PartialDelivery, TurnShare};
@@ -69,8 +69,8 @@ pub struct Clients {
     /// How many connections came in on the peer port.
     peer_port_conns: usize,
 
-    /// How many values of the ready list `fill` and `flush` have passed in this turn before a bound
-    /// left out the others; 0 if they left out none.
+    /// How many values of the ready list `fill`, `decode` or `flush` had passed in this turn when a
+    /// bound left out the others; 0 if none was left out.
     passed: usize,
 
     settings: ApiSettings,
@@ -191,6 +191,7 @@ impl Clients {
             upgrades: &mut self.upgrades,
             proxied: &mut self.proxied,
             reads_left: self.reads_max,
+            pages_left: PAGES_A_TURN_MAX,
             holds_writes: self.deliveries.are_late(),
             shared: self.budget.shared(),
             rendered: &mut self.rendered,
@@ -198,6 +199,10 @@ impl Clients {
         for place in 0..self.conns.ready_len() {
             if let Some(conn) = self.conns.ready_at(place) {
                 dispatcher.serve(conn);
+            }
+            let is_spent = dispatcher.reads_left == 0 || dispatcher.pages_left == 0;
+            if is_spent && self.passed == 0 {
+                self.passed = place + 1;
             }
         }
     }

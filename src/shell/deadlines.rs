@@ -39,8 +39,11 @@ pub const AHEAD_BYTES_MAX: usize = 16 * 1024;
 /// before they are written, and many large values must not be in memory together. The price is one
 /// call of the poll for this many reads.
 pub const READS_A_TURN_MAX: usize = 64;
-/// A page of a listing counts as this many reads: it has up to 256 KiB and 1,000 nodes.
-pub const READS_OF_A_PAGE: usize = 16;
+/// A read of a directory counts as this many reads: its answer may be as long as a page.
+pub const READS_OF_A_LISTING: usize = 4;
+/// Most further pages of listings that start in one turn, over all connections. They have a bound of their
+/// own, so that a read of a file never waits for listings. A page has up to 256 KiB and 1,000 nodes.
+pub const PAGES_A_TURN_MAX: usize = 4;
 /// After a turn that renders more bytes than this, the next turn may start half as many reads.
 pub const ANSWERS_BYTES_A_TURN_MAX: usize = 4 * 1024 * 1024;
 /// Most bytes that one connection reads in one turn.

@@ -5,7 +5,7 @@
 //! `Clients::answer`. Start with `Dispatcher::serve`.
 use super::buffers::Buffers;
 use super::conn::Conn;
-use super::deadlines::{ANSWER_WRITE_BYTES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, READS_OF_A_PAGE};
+use super::deadlines::{ANSWER_WRITE_BYTES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, READS_OF_A_LISTING};
 use super::output::SharedTotal;
 use super::slots::SlotId;
 use crate::codec::api::{
@@ -97,6 +97,8 @@ pub struct Dispatcher<'a, 'c> {
     pub proxied: &'a mut ProxiedRequests,
     /// Reads that may still start in this turn.
     pub reads_left: usize,
+    /// Pages of listings that may still be asked for in this turn.
+    pub pages_left: usize,
     /// No other request starts in this turn: their events would come on top of many that have not
     /// reached their watchers.
     pub holds_writes: bool,
@@ -110,16 +112,17 @@ impl Dispatcher<'_, '_> {
     /// Starts the next request of a connection, and answers those before it that `codec::api`
     /// answers by itself.
     pub fn serve(&mut self, conn: &mut Conn) {
-        if self.reads_left == 0 && (conn.may_start_read() || conn.wants_more()) {
+        if self.reads_left == 0 && conn.may_start_read() {
             return;
         }
         if self.holds_writes && conn.port() == Port::Client && conn.may_start_write() {
             return;
         }
         if conn.wants_more()
+            && self.pages_left > 0
             && let Some(ticket) = conn.take_more()
         {
-            self.reads_left = self.reads_left.saturating_sub(READS_OF_A_PAGE);
+            self.pages_left -= 1;
             let op = Op::ContinueListing;
             self.machine.on_request(self.context.now, ticket, op);
         }
@@ -206,7 +209,7 @@ impl Dispatcher<'_, '_> {
     fn ask(&mut self, conn: &mut Conn, op: Op, shape: api::Shape) {
         // A file is read by `FileGet`, so this is nearly always a directory.
         if matches!(op, Op::Get { .. }) {
-            self.reads_left = self.reads_left.saturating_sub(READS_OF_A_PAGE);
+            self.reads_left = self.reads_left.saturating_sub(READS_OF_A_LISTING);
         }
         let now = self.context.now;
         let ticket = self.start(conn, shape, matches!(op, Op::Watch { .. }));
