@@ -21,12 +21,12 @@ mod episode;
 mod hello;
 
 pub use addresses::NewAddress;
+pub use episode::Episode;
 pub use hello::{Hello, HelloRefusal, Introduced};
 
 use crate::core::raft::{Configuration, Member, PeerId, Violation};
 use crate::core::random::XorShift64;
 use crate::core::timer::Now;
-use episode::Episode;
 use std::collections::BTreeMap;
 
 /// A peer that has not answered the hello for this many election timeouts is dialled anew …

@@ -16,7 +16,7 @@
 use super::finder::Finder;
 use super::standby::{JoinFrom, leader_of, redirect_to};
 use super::{Common, refusal};
-use crate::core::peers::{Peers, ProcessChange};
+use crate::core::peers::{Episode, Peers, ProcessChange};
 use crate::core::raft::{Index, Lsn, Message, PeerId, StateSeq};
 use crate::core::replica::Replica;
 use crate::core::seam::{
@@ -45,6 +45,8 @@ pub(super) struct MemberMode {
     pub(super) is_unplaced: bool,
     /// A machine that knows a leader has answered that this member is not listed.
     pub(super) is_unlisted: bool,
+    /// Lines about addresses that belong to another cluster. Each search finds them again.
+    pub(super) other_cluster: Episode,
     /// When the last search for this member's place began, in microseconds of the monotonic clock;
     /// before the first one, when this member began.
     pub(super) searched_us: u64,
@@ -120,6 +122,7 @@ impl MemberMode {
             has_moved: false,
             is_unplaced: false,
             is_unlisted: false,
+            other_cluster: Episode::default(),
             searched_us: now.mono_us,
             claims: Claims::default(),
             state: MemberState::Starting {

@@ -65,7 +65,14 @@ impl MemberMode {
         let discovered = finder.take_discovered();
         let urls = discovered.iter().map(|url| &**url);
         common.peers.add_addresses(now, urls);
-        if let Some(why) = finder.take_other_cluster() {
+        let other_cluster = finder.take_other_cluster();
+        if let Some(why) = other_cluster
+            && let Some(suppressed) = self.other_cluster.is_due(now.mono_us)
+        {
+            let why = match suppressed {
+                0 => why,
+                count => format!("{why} ({count} such lines suppressed)").into(),
+            };
             self.report(Fact::OtherCluster { why });
         }
         self.on_search(now, outcome, common);
