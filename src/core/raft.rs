@@ -470,7 +470,7 @@ impl Raft {
 
     fn on_log_synced(&mut self, lsn: Lsn) {
         self.log.on_synced(lsn);
-        self.maybe_mark_after_sync();
+        self.maybe_mark_again();
         match self.role {
             RaftRole::Leader => {
                 self.maybe_commit();

@@ -169,7 +169,7 @@ impl World {
         match words[0] {
             "nodes" => self.nodes(&words),
             "node" => self.node(&words),
-            "fresh" => self.start(number(&words, 1), Disk::default()),
+            "fresh" => self.start(number(&words, 1), Disk::default(), FREE_BYTES_MAX),
             "time" => self.time(number(&words, 1)),
             "run" => self.run(number(&words, 1)),
             "timeout" => self.timeout(number(&words, 1)),
@@ -184,7 +184,7 @@ impl World {
             "cut" | "mend" => self.links(&words),
             "link" => self.link(&words),
             "crash" => self.crash(number(&words, 1)),
-            "restart" => self.restart(number(&words, 1)),
+            "restart" => self.restart(&words),
             "save" => self.with(number(&words, 1), |n| n.saved = Some(n.disk.clone())),
             "restore" => self.with(number(&words, 1), |n| {
                 n.disk = n.saved.clone().expect("saved")
@@ -312,10 +312,11 @@ impl World {
             bytes: format!("snapshot {count}").into(),
         };
         let id = number(words, 1);
-        self.start(id, disk);
+        self.start(id, disk, FREE_BYTES_MAX);
     }
 
-    fn start(&mut self, id: u64, mut disk: Disk) {
+    /// Starts a member whose log takes so many bytes.
+    fn start(&mut self, id: u64, mut disk: Disk, free_bytes: u64) {
         disk.snapshot.cluster = CLUSTER;
         if disk.log.last() < disk.snapshot.index.0 {
             // The snapshot was durable before the entries that it holds.
@@ -334,7 +335,7 @@ impl World {
             entries: disk.log.entries_after(disk.snapshot.index.0),
             commit: disk.log.commit,
             stamp: None,
-            free_bytes: FREE_BYTES_MAX,
+            free_bytes,
         };
         let raft = Raft::new(config, state, self.now());
         let saved = self.nodes.remove(&id).and_then(|n| n.saved);

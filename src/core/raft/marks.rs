@@ -38,9 +38,9 @@ pub struct CommitMarks {
     /// The states that were shown and are not marked: the last entry of each, and when it was first
     /// shown, in microseconds of the monotonic clock. Both rise, and each index is past `marked`.
     shown: VecDeque<(Index, u64)>,
-    /// A mark is due, and the entries that it is to cover are not durable here yet. The next sync
-    /// of the log tries again.
-    waits_for_sync: bool,
+    /// A mark is due, and either the entries that it is to cover are not durable here yet, or the
+    /// log has no room for it. The next sync of the log and the next report of room try again.
+    is_put_off: bool,
 }
 
 impl CommitMarks {
@@ -60,7 +60,7 @@ impl CommitMarks {
             self.shown.pop_front();
         }
         if self.shown.is_empty() {
-            self.waits_for_sync = false;
+            self.is_put_off = false;
         }
     }
 
@@ -79,7 +79,7 @@ impl CommitMarks {
     /// When a mark of its own is due.
     pub fn deadline_us(&self) -> Option<u64> {
         let (_, shown_us) = self.shown.front()?;
-        (!self.waits_for_sync).then_some(shown_us + MARK_US)
+        (!self.is_put_off).then_some(shown_us + MARK_US)
     }
 
     /// Whether a mark of its own is due.
@@ -93,8 +93,8 @@ impl CommitMarks {
             assert!(*first > self.marked, "what is shown here is not marked");
         }
         assert!(
-            !self.waits_for_sync || !self.shown.is_empty(),
-            "only a mark that is due waits"
+            !self.is_put_off || !self.shown.is_empty(),
+            "only a mark that is due is put off"
         );
     }
 }
@@ -117,9 +117,9 @@ impl Raft {
         self.write_mark()
     }
 
-    /// The log was synced: a mark that is due may cover more entries now.
-    pub(super) fn maybe_mark_after_sync(&mut self) -> bool {
-        self.marks.waits_for_sync && self.write_mark()
+    /// The log was synced, or has more room: a mark that is due may cover more entries now.
+    pub(super) fn maybe_mark_again(&mut self) -> bool {
+        self.marks.is_put_off && self.write_mark()
     }
 
     fn write_mark(&mut self) -> bool {
@@ -129,8 +129,8 @@ impl Raft {
             self.persist(Persist::Mark { commit });
             self.marks.on_marked(commit);
         }
-        // What is not covered yet waits for the sync of its entries.
-        self.marks.waits_for_sync = !self.marks.shown.is_empty();
+        // What is not covered yet waits for the sync of its entries, or for room.
+        self.marks.is_put_off = !self.marks.shown.is_empty();
         may_write
     }
 }

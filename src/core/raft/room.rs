@@ -106,6 +106,7 @@ impl Raft {
     pub fn on_room(&mut self, free_bytes: u64) {
         let not_handed_bytes = self.out.persist.iter().map(record_cost).sum();
         self.room.on_report(free_bytes, not_handed_bytes);
+        self.maybe_mark_again();
         self.check_invariants();
     }
 

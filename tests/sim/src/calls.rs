@@ -120,9 +120,8 @@ impl World {
             Leg::Send => return self.travel(key, (caller, called), leg, Leg::Arrive),
             Leg::Answer => return self.travel(key, (called, caller), leg, Leg::Return),
         };
-        let paused_us = self.hosts[here].paused_until_us;
-        if paused_us > self.now_us {
-            return self.queue.push(paused_us, Ev::Call { key, leg });
+        if self.is_paused(here) {
+            return self.hosts[here].held_up.push(Ev::Call { key, leg });
         }
         match leg {
             Leg::Arrive => self.on_called(key, called),

@@ -115,6 +115,9 @@ impl World {
 
     fn ask(&mut self, client: usize, mut open: Open) {
         let slot = open.slot;
+        if self.is_paused(slot) {
+            return self.ask_paused(client, open);
+        }
         open.ticket = self.new_ticket(Asker::Client(client), slot).0;
         let ticket = Ticket(open.ticket);
         let want = open.want.clone();
@@ -159,12 +162,10 @@ impl World {
         self.conns.remove(&open.ticket);
         self.close(client, &open, Told::Open, 0);
         self.clients[client].target = None;
-        let (slot, epoch) = (open.slot, self.hosts[open.slot].epoch);
-        if !self.watchers.contains_key(&open.ticket) {
-            self.input(slot, epoch, |_, run, now| {
-                run.core
-                    .on_request(now, Ticket(open.ticket), Op::ClientClosed)
-            });
+        if open.ticket != 0 && !self.watchers.contains_key(&open.ticket) {
+            let ticket = Ticket(open.ticket);
+            let at = (open.slot, self.hosts[open.slot].epoch);
+            self.give(at, self.now_us, ticket, Box::new(Op::ClientClosed));
         }
         self.think(client);
     }
@@ -438,12 +439,29 @@ impl World {
         }
     }
 
+    /// The process reads the request when its pause ends, if the client waits so long.
+    fn ask_paused(&mut self, client: usize, mut open: Open) {
+        let slot = open.slot;
+        open.ticket = 0;
+        let state = &mut self.clients[client];
+        state.seq += 1;
+        state.open = Some(open);
+        let seq = state.seq;
+        let timeout_us = self.now_us + self.p.client_timeout_us;
+        self.queue.push(timeout_us, Ev::Timeout { client, seq });
+        self.hosts[slot].held_up.push(Ev::Again { client, seq });
+    }
+
     /// A request of an open ticket goes out after the present turn.
     pub fn later(&mut self, slot: usize, epoch: u64, ticket: Ticket, op: Op) {
-        let at = self.now_us + self.rng.range(20, 1_000);
-        let op = Box::new(op);
+        let time_us = self.now_us + self.rng.range(20, 1_000);
+        self.give((slot, epoch), time_us, ticket, Box::new(op));
+    }
+
+    /// A process gets a request then, or when its pause ends.
+    fn give(&mut self, (slot, epoch): (usize, u64), time_us: u64, ticket: Ticket, op: Box<Op>) {
         self.queue.push(
-            at,
+            time_us,
             Ev::Ask {
                 slot,
                 epoch,

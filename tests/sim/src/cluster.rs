@@ -14,6 +14,7 @@ use super::net::Net;
 use super::params::Params;
 use super::promises::HeardAppends;
 use super::queue::Queue;
+use super::shown::{Shown, shows_state};
 use super::trace::Trace;
 use super::truth::{Checked, MemLog, Truth, Violation, violation};
 use super::watch::Watcher;
@@ -59,6 +60,9 @@ pub struct Running {
     /// The machine's log as it sees it.
     pub log: MemLog,
     pub seen: Seen,
+    shown: Shown,
+    /// Since when it leads, has nothing to commit, and has a node that is due.
+    overdue_since_us: Option<u64>,
     /// Where the log ended after the last turn.
     ended: u64,
     pub contact: Contact,
@@ -84,9 +88,13 @@ pub struct Host {
     /// Numbers its processes, for connections.
     process: u64,
     pub paused_until_us: u64,
+    /// What a pause holds up.
+    pub held_up: Vec<Ev>,
     pub wall_off_ns: i64,
     pub slow_until_us: u64,
     pub full: bool,
+    /// Its next start shows at least the state as of this entry.
+    pub shown: u64,
     /// An old copy of the data directory.
     pub copy: Option<Image>,
     /// How often the data directory was set back to an old copy.
@@ -157,6 +165,10 @@ pub enum Ev {
         leg: Leg,
     },
     Start {
+        slot: usize,
+    },
+    /// The end of a pause.
+    Resume {
         slot: usize,
     },
     Blow,
@@ -327,9 +339,11 @@ impl World {
             epoch: 0,
             process: 0,
             paused_until_us: 0,
+            held_up: Vec::new(),
             wall_off_ns: draw_wall_offset(&mut rng),
             slow_until_us: 0,
             full: false,
+            shown: 0,
             copy: None,
             life: 0,
             lies: plant.lies,
@@ -416,6 +430,7 @@ impl World {
         self.hosts[slot].place = Place::Down(Image::blank(&mut self.rng));
         self.hosts[slot].copy = None;
         self.hosts[slot].full = false;
+        self.hosts[slot].shown = 0;
         self.queue.push(self.now_us + after_us, Ev::Start { slot });
     }
 
@@ -449,6 +464,11 @@ impl World {
         self.up(slot).is_some_and(|r| r.core.listens())
     }
 
+    /// Whether its process stands still: nothing is given to it.
+    pub fn is_paused(&self, slot: usize) -> bool {
+        self.hosts[slot].paused_until_us > self.now_us
+    }
+
     pub fn is_up(&self, slot: usize) -> bool {
         self.up(slot).is_some()
     }
@@ -459,6 +479,7 @@ impl World {
         leaders.max_by_key(|s| self.up(*s).map(|r| r.seen.term))
     }
 
+    /// What the process of a slot is told of the time.
     pub fn now_of(&self, slot: usize, mono_off_us: u64) -> Now {
         let wall = WALL_NS as i64 + self.now_us as i64 * 1_000 + self.hosts[slot].wall_off_ns;
         Now {

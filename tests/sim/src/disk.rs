@@ -40,10 +40,14 @@ pub struct Lies {
     pub no_repair: bool,
     /// A snapshot file keeps the content of the one before it.
     pub old_snapshot: bool,
+    /// A commit mark of its own is not written.
+    pub no_mark: bool,
     /// A power cut takes the last durable entry.
     pub tail_lost: bool,
     /// A power cut takes the newest term and vote: the ones before are found.
     pub state_lost: bool,
+    /// A commit mark of its own says nothing.
+    pub mark_empty: bool,
     /// A wiped directory keeps its number.
     pub incarnation_kept: bool,
 }
@@ -179,13 +183,17 @@ impl Disk {
         assert!(self.last == lsn.0, "operations are numbered without a gap");
         self.waiting.extend(ops.iter().cloned());
         if !ops.is_empty() {
-            // The core counts them against the room that it was told.
+            // The core has counted their cost: it is told what is free even if that is the same.
             self.reported_free_bytes = None;
         }
-        if self.lies.no_repair {
-            for op in ops.iter_mut().filter(|op| matches!(op, Persist::Repair(_))) {
-                *op = Persist::Release { through: Index(0) };
-            }
+        let lies = self.lies;
+        let is_forgotten = |op: &&mut Persist| match op {
+            Persist::Repair(_) => lies.no_repair,
+            Persist::Mark { .. } => lies.no_mark,
+            _ => false,
+        };
+        for op in ops.iter_mut().filter(is_forgotten) {
+            *op = Persist::Release { through: Index(0) };
         }
         let appended = self.real.append(ops, lsn);
         self.note(appended);
@@ -303,6 +311,7 @@ impl Disk {
         }
         match op {
             Persist::Repair(_) if self.lies.no_repair => {}
+            Persist::Mark { .. } if self.lies.no_mark => {}
             Persist::Append { entries, commit } if self.lies.stale_tail => {
                 let from = entries.first().map_or(u64::MAX, |e| e.index.0);
                 let end = from.saturating_add(entries.len() as u64);

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Name, what goes wrong, and how it is planted.
 type Row = (&'static str, &'static str, fn(&mut Plant));
 
-const ROWS: [Row; 18] = [
+const ROWS: [Row; 20] = [
     (
         "DiskSyncNotDone",
         "a sync is reported before it is made",
@@ -46,6 +46,16 @@ const ROWS: [Row; 18] = [
         "DiskSnapshotOfAnother",
         "a snapshot has the content of the one before it",
         |p| p.lies.old_snapshot = true,
+    ),
+    (
+        "DiskMarkForgotten",
+        "a commit mark of its own is not written",
+        |p| p.lies.no_mark = true,
+    ),
+    (
+        "MarkEmpty",
+        "a commit mark of its own covers nothing",
+        |p| p.lies.mark_empty = true,
     ),
     (
         "DiskTailLost",

@@ -20,6 +20,7 @@ mod params;
 mod promises;
 mod queue;
 pub mod run;
+mod shown;
 mod times;
 mod trace;
 mod truth;

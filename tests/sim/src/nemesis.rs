@@ -22,6 +22,9 @@ const MISSING_US: u64 = 2_500_000;
 /// And how long the first members may take to come together.
 const SETUP_MAX: u64 = 200;
 
+/// The longest pause, in microseconds.
+const PAUSE_US_MAX: u64 = 300_000_000;
+
 impl World {
     pub fn election_us(&self) -> u64 {
         self.p.election_ms * 1_000
@@ -100,13 +103,13 @@ impl World {
         self.equal_since_us = self.now_us;
         self.net.heal();
         for slot in 0..self.hosts.len() {
+            self.end_pause(slot);
             self.set_full(slot, false);
             if let Some(image) = self.image(slot) {
                 image.fs.plan_nothing();
             }
             let host = &mut self.hosts[slot];
             host.slow_until_us = 0;
-            host.paused_until_us = host.paused_until_us.min(self.now_us);
             match host.place {
                 Place::Down(_) => self.start(slot),
                 Place::Empty | Place::Up(_) => {}
@@ -146,6 +149,10 @@ impl World {
     }
 
     fn strike(&mut self, blow: Blow, slot: usize) {
+        let is_told = matches!(blow, Blow::Stop | Blow::FullDisk | Blow::SetConfig);
+        if is_told && self.is_paused(slot) {
+            return;
+        }
         let soon = |world: &mut World| world.now_us + world.rng.range(1_000, world.p.down_us_max);
         match blow {
             Blow::Crash => self.crash_for_a_while(slot),
@@ -160,7 +167,12 @@ impl World {
             }
             // What was put off to the end of an earlier pause still waits for that.
             Blow::Pause => {
-                self.hosts[slot].paused_until_us = soon(self).max(self.hosts[slot].paused_until_us)
+                let until_us = if self.rng.chance(100_000) {
+                    self.now_us + self.rng.below(PAUSE_US_MAX)
+                } else {
+                    soon(self)
+                };
+                self.pause(slot, until_us);
             }
             Blow::Cut => {
                 let leader = self.leader();
@@ -291,7 +303,7 @@ impl World {
     }
 
     fn ask_removal(&mut self, slot: usize) {
-        let Some(leader) = self.leader() else {
+        let Some(leader) = self.leader().filter(|l| !self.is_paused(*l)) else {
             return;
         };
         // With a voter's data gone for good a removal can leave a configuration that never commits,
@@ -426,6 +438,7 @@ impl World {
             && image.lose_newest_snapshot(&self.configs[slot])
         {
             self.counts.losses += 1;
+            self.hosts[slot].shown = 0;
             self.trace.note(slot, "snapshot lost", 0, 0, 0);
         }
         let Some(image) = self.image(slot) else {
@@ -510,7 +523,22 @@ impl World {
             let voters = r.core.configuration().voters();
             voters.map(|v| v.0).collect::<Vec<u64>>()
         });
-        all_up && whole && sets.all(|set| self.holders(&set, slot, last) > set.len() / 2)
+        all_up
+            && whole
+            && sets.all(|set| self.holders(&set, slot, last) > set.len() / 2)
+            && self.hears_all_voters()
+    }
+
+    /// Whether the leader hears all voters. One that it does not hear it may remove in this very
+    /// moment, with a majority that counts the machine whose data is about to be lost.
+    fn hears_all_voters(&self) -> bool {
+        let Some((slot, run)) = self.leader().and_then(|l| Some((l, self.up(l)?))) else {
+            return true;
+        };
+        let now = self.now_of(slot, run.mono_off_us);
+        let mut voters = run.core.configuration().voters();
+        let is_heard = |id: PeerId| run.core.raft().is_some_and(|raft| raft.is_heard(now, id));
+        voters.all(|id| id.0 == run.seen.id || is_heard(id))
     }
 
     /// The machine comes back with an old copy of its data. The leader must be able to tell, and no
@@ -541,6 +569,7 @@ impl World {
                 self.counts.losses += 1;
                 self.truth.promises.on_set_back(copy.id.0);
                 self.hosts[slot].life += 1;
+                self.hosts[slot].shown = 0;
                 self.hosts[slot].place = Place::Down(copy);
                 self.hosts[slot].full = false;
                 let at = self.now_us + self.rng.range(1_000, self.p.down_us_max);

@@ -236,9 +236,11 @@ impl World {
         self.queue.retain(|(from, _, _)| *from != id);
     }
 
-    pub(super) fn restart(&mut self, id: u64) {
+    pub(super) fn restart(&mut self, words: &[&str]) {
+        let id = number(words, 1);
         let disk = self.nodes[&id].disk.clone();
-        self.start(id, disk);
+        let room = option(words, "room").map(|room| room.parse().expect("a number"));
+        self.start(id, disk, room.unwrap_or(FREE_BYTES_MAX));
     }
 
     /// `damage ID INDEX…`: the disk of a stopped member spoils entries.

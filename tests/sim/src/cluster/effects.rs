@@ -23,7 +23,11 @@ impl World {
         }
         let who = run.seen.id;
         self.truth.now_us = self.now_us;
+        if self.plant.lies.mark_empty {
+            empty_marks(&mut fx.persist);
+        }
         let has_changed = self.note_persist(slot, run, fx)?;
+        run.shown.on_persist(&fx.persist, fx.lsn.0);
         let state = fx.state.take();
         if !wipes {
             self.hand_to_disk(slot, run, state, fx)?;
@@ -39,6 +43,7 @@ impl World {
             // The process ends at once: nothing leaves it any more.
             return Ok(());
         }
+        self.note_shown(run, fx);
         let times = (
             &self.p,
             self.now_us,
@@ -275,6 +280,7 @@ impl World {
             incarnation = former;
         }
         run.log = MemLog::default();
+        run.shown = Shown::default();
         run.core.on_wiped(now, incarnation);
         run.seen = seen_of(&run.core);
         run.wake_us = u64::MAX;
@@ -363,6 +369,15 @@ impl World {
                     bytes,
                 },
             );
+        }
+    }
+}
+
+/// The planted fault `MarkEmpty`.
+fn empty_marks(records: &mut [Persist]) {
+    for record in records {
+        if let Persist::Mark { commit } = record {
+            *commit = Index(0);
         }
     }
 }

@@ -238,7 +238,7 @@ impl World {
     /// code, and nothing changes.
     pub fn knock(&mut self) {
         let slot = self.rng.index(self.hosts.len());
-        if !self.listens(slot) {
+        if !self.listens(slot) || self.is_paused(slot) {
             return;
         }
         let known: Vec<u64> = self.ids.keys().copied().collect();
@@ -279,7 +279,7 @@ impl World {
         let Some((from, incarnation)) = image.map(|image| (image.id, image.incarnation)) else {
             return;
         };
-        if !self.listens(slot) || slot == original {
+        if !self.listens(slot) || self.is_paused(slot) || slot == original {
             return;
         }
         let to = self.up(slot).map(|run| PeerId(run.seen.id));

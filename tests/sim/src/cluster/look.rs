@@ -2,6 +2,10 @@
 //! with the disks of all machines.
 use super::*;
 
+/// How long a leader that has nothing to commit may have a node that is due: it expires nodes at most
+/// twice a second, and none while it hands over.
+const EXPIRY_US_MAX: u64 = 1_000_000;
+
 impl World {
     /// Looks at what the machine shows of itself now; only at what changed.
     pub(super) fn look(
@@ -51,6 +55,56 @@ impl World {
                 .on_applied(seen.id, seen.applied, seen.etcd, state)?;
         }
         Ok(())
+    }
+
+    /// A lone voter applies its whole log before it answers: it marks nothing for that.
+    pub(super) fn note_shown(&self, run: &mut Running, fx: &Outputs) {
+        let shows = !fx.events.is_empty() || fx.answers.iter().any(|a| shows_state(&a.outcome));
+        let is_lone = run.core.configuration().voters().eq([PeerId(run.seen.id)]);
+        if shows && !is_lone {
+            run.shown.on_shown(run.seen.applied, self.now_us);
+        }
+    }
+
+    /// A state that was shown is marked in time, unless the machine was paused, has no room, or
+    /// leaves because it knows that it was removed.
+    pub(super) fn check_shown(&self, slot: usize, run: &Running) -> Checked {
+        let host = &self.hosts[slot];
+        let removed = self.truth.removed.get(&run.seen.id);
+        let leaves = removed.is_some_and(|at| *at <= run.seen.applied);
+        let has_room = run.core.raft().is_none_or(|raft| raft.has_duty_room());
+        if !has_room || leaves || self.now_us < host.paused_until_us + 1_000 {
+            return Ok(());
+        }
+        let is_durable = |index: u64| match run.disk.image.held(index) {
+            Held::Entry { term, .. } => run.log.term(index) == Some(term),
+            Held::Behind => true,
+            Held::Never => false,
+        };
+        run.shown.check_marked(run.seen.id, self.now_us, is_durable)
+    }
+
+    /// A leader expires a node soon after its deadline on the cluster clock, unless it is paused,
+    /// has no room, or waits for a majority.
+    pub(super) fn check_expiry(&self, slot: usize, run: &mut Running) -> Checked {
+        let host = &self.hosts[slot];
+        let now = self.now_of(slot, run.mono_off_us);
+        let raft = run.core.raft().filter(|raft| raft.has_duty_room());
+        let cluster_ns = raft.and_then(|raft| raft.cluster_ns(now));
+        let due_ns = run.core.store().and_then(|s| s.next_expiry_ns());
+        let is_due = due_ns.is_some_and(|due_ns| cluster_ns.is_some_and(|now_ns| due_ns <= now_ns));
+        let is_idle = run.seen.leads && run.seen.commit == run.log.last();
+        let is_awake = self.now_us > host.paused_until_us + 1_000;
+        if !(is_idle && is_due && is_awake) {
+            run.overdue_since_us = None;
+            return Ok(());
+        }
+        let since_us = *run.overdue_since_us.get_or_insert(self.now_us);
+        if self.now_us - since_us <= EXPIRY_US_MAX + 2 * self.election_us() {
+            return Ok(());
+        }
+        let text = format!("m{slot} leads, and a node has been due since {due_ns:?}");
+        violation("expires-late", text)
     }
 
     pub(super) fn check_commit(

@@ -1,6 +1,7 @@
 //! Processes that start from what their disks hold, and crash.
 use super::*;
 use tern_support::sim_fs::Fault;
+use wal::format::HEADER;
 
 /// What a recovery has opened.
 struct Opened {
@@ -48,11 +49,15 @@ impl World {
         };
         let core = self.recover(slot, (recovered, standby), search, seed, now);
         let log_end = log.last();
+        let snapshot = disk.image.newest().map_or(0, |s| s.meta.index.0);
+        let marked = disk.image.log.commit.0.min(log_end).max(snapshot);
         let mut run = Box::new(Running {
             core,
             disk,
             log,
             seen: Seen::default(),
+            shown: Shown::new(marked),
+            overdue_since_us: None,
             ended: log_end,
             contact: Contact::default(),
             duties: Duties::default(),
@@ -71,6 +76,14 @@ impl World {
                 run.seen.applied
             );
             self.fail(violation("starts-behind", text));
+        }
+        let shown = std::mem::take(&mut self.hosts[slot].shown);
+        // A mark of its own is left out at the end of a segment.
+        let image = &run.disk.image;
+        if image.log.is_whole() && run.seen.applied < shown && image.tail_room() >= 2 * HEADER {
+            let applied = run.seen.applied;
+            let text = format!("m{slot} starts at {applied}, a mark of {shown} was durable");
+            self.fail(violation("shown-goes-back", text));
         }
         self.hosts[slot].place = Place::Up(run);
         self.finish_turn(slot);
@@ -197,6 +210,7 @@ impl World {
         };
         self.counts.crashes += 1;
         let id = run.seen.id;
+        self.hosts[slot].shown = run.shown.durable();
         self.end_links(slot, &run);
         let former = (run.disk.image.id, run.disk.image.incarnation);
         let image = match run.disk.crash(&mut self.rng, &self.configs[slot]) {
@@ -209,12 +223,13 @@ impl World {
         if image.id == PeerId::NONE && former.0 != PeerId::NONE {
             self.truth.promises.on_wiped(former.0.0, former.1);
             self.hosts[slot].copy = None;
+            self.hosts[slot].shown = 0;
         }
         self.trace
             .note(slot, "crash", id, image.last(), image.log.commit.0);
         self.hosts[slot].place = Place::Down(image);
         self.hosts[slot].epoch += 1;
-        self.hosts[slot].paused_until_us = 0;
+        self.end_pause(slot);
         self.lose_tickets(slot);
         self.lose_calls(slot);
     }

@@ -13,10 +13,8 @@ impl World {
         self.now_us = self.now_us.max(time_us);
         self.trace.time_us = self.now_us;
         self.counts.events += 1;
-        if let Some(slot) = self.held_up(&ev) {
-            let late = u64::from(matches!(ev, Ev::Wake { .. }));
-            let until = self.hosts[slot].paused_until_us + late;
-            self.queue.push(until, ev);
+        if let Some(slot) = self.holder(&ev) {
+            self.hosts[slot].held_up.push(ev);
             return true;
         }
         self.happen(ev);
@@ -66,6 +64,7 @@ impl World {
             }),
             Ev::Call { key, leg } => self.on_call(key, leg),
             Ev::Start { slot } => self.start(slot),
+            Ev::Resume { slot } => self.resume(slot),
             Ev::Blow => self.on_blow(),
             Ev::Look => self.on_look(),
         }
@@ -83,6 +82,7 @@ impl World {
                 older,
             } => {
                 self.counts.snapshots += 1;
+                run.shown.on_saved(index.0);
                 self.trace
                     .note(slot, "snapshot saved", index.0, *bytes, older.0);
             }
@@ -112,18 +112,45 @@ impl World {
         run.core.on_snapshot(now, report);
     }
 
+    /// A machine is paused until then.
+    pub fn pause(&mut self, slot: usize, until_us: u64) {
+        let host = &mut self.hosts[slot];
+        host.paused_until_us = host.paused_until_us.max(until_us);
+        let at = host.paused_until_us;
+        self.queue.push(at, Ev::Resume { slot });
+    }
+
+    /// Ends a pause now.
+    pub fn end_pause(&mut self, slot: usize) {
+        let host = &mut self.hosts[slot];
+        host.paused_until_us = host.paused_until_us.min(self.now_us);
+        self.resume(slot);
+    }
+
+    /// What a pause has held up happens now, the timer last.
+    fn resume(&mut self, slot: usize) {
+        if self.is_paused(slot) {
+            return;
+        }
+        for ev in std::mem::take(&mut self.hosts[slot].held_up) {
+            let late_us = u64::from(matches!(ev, Ev::Wake { .. }));
+            self.queue.push(self.now_us + late_us, ev);
+        }
+    }
+
     /// The slot whose pause holds this up.
-    fn held_up(&self, ev: &Ev) -> Option<usize> {
+    fn holder(&self, ev: &Ev) -> Option<usize> {
         let (Ev::Deliver { slot, .. }
         | Ev::Synced { slot, .. }
         | Ev::Reported { slot, .. }
         | Ev::Wake { slot, .. }
         | Ev::Turn { slot, .. }
+        | Ev::Ask { slot, .. }
         | Ev::Link { slot, .. }) = ev
         else {
             return None;
         };
-        (self.hosts[*slot].paused_until_us > self.now_us).then_some(*slot)
+        self.is_paused(*slot).then_some(*slot)
     }
 
     /// One input to a process, if it is still the same one, and its turn.
@@ -136,6 +163,10 @@ impl World {
         if self.hosts[slot].epoch != epoch {
             return;
         }
+        assert!(
+            !self.is_paused(slot),
+            "a process that stands still does nothing"
+        );
         let place = std::mem::replace(&mut self.hosts[slot].place, Place::Empty);
         let Place::Up(mut run) = place else {
             self.hosts[slot].place = place;
@@ -320,6 +351,10 @@ impl World {
             }
         }
         self.fx = fx;
+        let marked = self.check_shown(slot, &run);
+        self.fail(marked);
+        let expired = self.check_expiry(slot, &mut run);
+        self.fail(expired);
         run.ended = run.log.last();
         run.contact.end_turn();
         self.heard_appends.end_turn();
@@ -407,6 +442,7 @@ fn on_synced(run: &mut Running, now: Now, is_state: bool, took_us: u64) {
         run.core.on_state_synced(now, seq, took_us);
     } else {
         let lsn = run.disk.end_sync();
+        run.shown.on_synced(lsn.0);
         run.core.on_synced(now, lsn, took_us);
     }
 }
