@@ -9,7 +9,8 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tern::core::machine::{Machine, Search};
+use tern::core::machine::{Machine, Recovered, Search};
+use tern::core::public_id::PublicId;
 use tern::shell::clock::Clock;
 use tern::shell::config::{self, Config, ProcessInputs, Start};
 use tern::shell::disk::Disk;
@@ -42,7 +43,9 @@ fn main() -> ExitCode {
     let code = match serve(&config, &signals) {
         Ok(End::Stopped) => ExitCode::SUCCESS,
         Ok(End::Aborted) => ExitCode::FAILURE,
-        Ok(End::RestartAsFounder) => unreachable!("`serve` restarts the loop"),
+        Ok(End::RestartAsFounder | End::ForceNewCluster) => {
+            unreachable!("`serve` restarts the loop")
+        }
         Ok(End::Failed(text)) => fail(&config, &text),
         Err(text) => fail(&config, &text),
     };
@@ -98,7 +101,7 @@ impl StartSignals {
     }
 }
 
-/// Runs until tern is stopped. Never returns `End::RestartAsFounder`.
+/// Runs until tern is stopped. Never returns `End::RestartAsFounder` or `End::ForceNewCluster`.
 ///
 /// # Errors
 ///
@@ -117,6 +120,15 @@ fn serve(config: &Config, signals: &StartSignals) -> Result<End, String> {
                 log::info!("this machine is the first of its cluster and founds it");
                 joins = false;
             }
+            End::ForceNewCluster => {
+                config.force = false;
+                Disk::force_new_cluster(&config, Clock::new().now())?;
+                log::warn!(
+                    "this machine goes on alone as the only member of a new cluster. Other machines \
+                     join it with an empty data directory (-f) and -peers"
+                );
+                config.force_new_cluster = None;
+            }
             end => return Ok(end),
         }
         // -f wipes once in the life of a process.
@@ -132,8 +144,9 @@ fn refuse_unsupported(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs until tern is stopped, or must start again as the founder of a cluster. `joins`: whether a
-/// machine with an empty data directory joins a cluster. If not, it founds one.
+/// Runs until tern is stopped, or must start again as the founder of a cluster, or as what is left
+/// of a lost one. `joins`: whether a machine with an empty data directory joins a cluster. If not,
+/// it founds one.
 ///
 /// # Errors
 ///
@@ -153,18 +166,43 @@ fn run(config: &Config, joins: bool, signals: &StartSignals) -> Result<End, Stri
         known: disk.take_peers(),
         ..config.search()
     };
+    let forces = forces_new_cluster(config, &recovered);
     let machine = if let Some(info) = disk.take_standby() {
         Machine::stand_by(settings, recovered, info, search, seed, now)
     } else if recovered.id.is_none() {
         Machine::find(settings, recovered, search, seed)
+    } else if forces {
+        Machine::force(settings, recovered, search, seed, now)?
     } else {
         let mut machine = Machine::recover(settings, recovered, seed, now);
         machine.begin_place_checks(now, search)?;
+        machine.remember_former_clusters(disk.former_clusters());
         machine
     };
     let reactor = Reactor::new(config, ports, clock, disk, machine)?;
     signals.on_started();
     Ok(reactor.run())
+}
+
+/// Whether `-force-new-cluster` names the cluster of the data directory. If not, it has no effect,
+/// so that it may stay on the command line.
+fn forces_new_cluster(config: &Config, recovered: &Recovered) -> bool {
+    let Some(lost) = config.force_new_cluster else {
+        return false;
+    };
+    let snapshot = recovered
+        .snapshot
+        .as_ref()
+        .filter(|_| recovered.id.is_some());
+    let Some((meta, _)) = snapshot else {
+        log::warn!("-force-new-cluster={lost} has no effect: -data-dir holds no data of a cluster");
+        return false;
+    };
+    let id = PublicId::of_cluster(meta.cluster);
+    if id != lost {
+        log::warn!("-force-new-cluster={lost} has no effect: -data-dir is of the cluster {id}");
+    }
+    id == lost
 }
 
 /// The text of a configuration file; `None` if it does not exist.

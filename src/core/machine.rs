@@ -5,12 +5,14 @@
 //!
 //! A machine is in one of two modes. Outside of its cluster it looks for it (`finder`) or waits for
 //! room (`standby`). As a member it has a replica (`member`), carries out the leader's duties
-//! (`caretaker`) and checks that the cluster still lists it (`place`, `claims`). `transitions` changes the
-//! mode, any number of times. Start with [`Machine::advance`].
+//! (`caretaker`) and checks that the cluster still lists it (`place`, `claims`). `transitions` changes
+//! the mode, any number of times. `forcing` begins a new cluster when the old one is lost. Start with
+//! [`Machine::advance`].
 mod bootstrap;
 mod caretaker;
 mod claims;
 mod finder;
+mod forcing;
 mod links;
 mod member;
 mod place;
@@ -20,6 +22,7 @@ mod survey;
 mod transitions;
 
 pub use super::seam::*;
+pub use bootstrap::FOUNDING_TERM;
 pub use finder::Search;
 
 use crate::core::error::{Code, Error};
@@ -31,6 +34,7 @@ use crate::core::store::{Store, ViewRef};
 use crate::core::timer::Now;
 use caretaker::Caretaker;
 use finder::{Finder, Goal};
+use forcing::Forcing;
 use member::MemberMode;
 use registrar::Registrar;
 use standby::Standby;
@@ -54,6 +58,8 @@ enum MachineMode {
 enum Outside {
     /// It looks for its cluster, and does not listen on its ports.
     Finding(Box<Finder>),
+    /// Its operator says that its cluster is lost. It asks the other voters, and does not listen.
+    Forcing(Box<Forcing>),
     /// It redirects clients, and waits for room.
     Standby(Box<Standby>),
     /// It was stopped.
@@ -264,6 +270,7 @@ impl Machine {
                 let outcome = finder.on_reply(now, id, reply);
                 self.on_search(now, outcome);
             }
+            MachineMode::Outside(Outside::Forcing(_)) => self.on_forcing_reply(id, &reply),
             MachineMode::Outside(Outside::Stopped { .. }) => {}
         }
         self.check_invariants();
@@ -332,6 +339,7 @@ impl Machine {
                 let outcome = finder.on_time(now);
                 self.on_search(now, outcome);
             }
+            MachineMode::Outside(Outside::Forcing(_)) => self.on_forcing_time(),
             MachineMode::Outside(Outside::Stopped { .. }) => {}
         }
         self.on_link_time(now);
@@ -368,6 +376,9 @@ impl Machine {
         match &mut self.mode {
             MachineMode::Member(member) => member.take_outputs(outputs),
             MachineMode::Outside(Outside::Finding(finder)) => finder.take_calls(&mut outputs.calls),
+            MachineMode::Outside(Outside::Forcing(forcing)) => {
+                forcing.take_calls(&mut outputs.calls);
+            }
             MachineMode::Outside(Outside::Standby(_) | Outside::Stopped { .. }) => {}
         }
         if let Some(registrar) = &mut self.common.registrar {
@@ -431,7 +442,10 @@ impl Machine {
     /// Whether the ports are to be open. A machine that still looks for its cluster cannot answer
     /// requests.
     pub fn listens(&self) -> bool {
-        !matches!(self.mode, MachineMode::Outside(Outside::Finding(_)))
+        !matches!(
+            self.mode,
+            MachineMode::Outside(Outside::Finding(_) | Outside::Forcing(_))
+        )
     }
 
     /// This machine's name.
@@ -507,7 +521,9 @@ impl Machine {
             MachineMode::Outside(Outside::Standby(standby)) => {
                 Some(standby.leader().map(|leader| &*leader.client_url))
             }
-            MachineMode::Outside(Outside::Finding(_) | Outside::Stopped { .. })
+            MachineMode::Outside(
+                Outside::Finding(_) | Outside::Forcing(_) | Outside::Stopped { .. },
+            )
             | MachineMode::Member(_) => None,
         }
     }
@@ -554,14 +570,14 @@ impl Outside {
         match self {
             Outside::Standby(standby) if standby.has_found_cluster() => Health::Healthy,
             Outside::Standby(_) => Health::NoCluster,
-            Outside::Finding(_) | Outside::Stopped { .. } => Health::Leaving,
+            Outside::Finding(_) | Outside::Forcing(_) | Outside::Stopped { .. } => Health::Leaving,
         }
     }
 
     /// Where clients are sent; `None` while no leader is known.
     fn redirect(&self) -> Option<Outcome> {
         match self {
-            Outside::Finding(_) => None,
+            Outside::Finding(_) | Outside::Forcing(_) => None,
             Outside::Standby(standby) => standby.leader().map(standby::redirect_to),
             Outside::Stopped { redirect } => redirect.clone(),
         }
@@ -570,6 +586,7 @@ impl Outside {
     fn next_deadline(&self) -> Option<u64> {
         match self {
             Outside::Finding(finder) => finder.next_deadline(),
+            Outside::Forcing(forcing) => forcing.next_deadline(),
             Outside::Standby(standby) => standby.next_deadline(),
             Outside::Stopped { .. } => None,
         }

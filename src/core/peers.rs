@@ -18,6 +18,7 @@
 mod addresses;
 mod dialling;
 mod episode;
+mod former;
 mod hello;
 
 pub use addresses::NewAddress;
@@ -27,6 +28,7 @@ pub use hello::{Hello, HelloRefusal, Introduced};
 use crate::core::raft::{Configuration, Member, PeerId, Violation};
 use crate::core::random::XorShift64;
 use crate::core::timer::Now;
+use former::FormerClusters;
 use std::collections::BTreeMap;
 
 /// A peer that has not answered the hello for this many election timeouts is dialled anew …
@@ -133,6 +135,10 @@ pub enum LinkReportEvent {
     Refused(HelloRefusal),
     /// The peer has sent a message that no correct peer sends. The links to it are closed.
     Violated(Violation),
+    /// A member of a cluster that this machine has left has called: that cluster is not lost.
+    FormerMember,
+    /// The peer has left this cluster and went on alone, as a cluster of its own.
+    WentOn,
 }
 
 /// How far a link is in its life.
@@ -227,6 +233,8 @@ struct Peer {
     opened: Episode,
     /// Lines about its impossible messages.
     violated: Episode,
+    /// Lines about its having gone on alone.
+    went_on: Episode,
 }
 
 /// A voter refuses this machine's hellos because another process of this member is connected.
@@ -262,6 +270,7 @@ pub struct Peers {
     random: XorShift64,
     /// Lines about hellos that prove nothing: one episode for all strangers.
     strangers: Episode,
+    former_clusters: FormerClusters,
     /// When `on_time` has something to do; kept by `rearm`.
     due_us: Option<u64>,
     /// Addresses that a leader is to propose; kept by `rearm`.
@@ -296,6 +305,7 @@ impl Peers {
             election_us: election_ms.saturating_mul(1000),
             patience_us: patience_ms(election_ms) * 1000,
             strangers: Episode::default(),
+            former_clusters: FormerClusters::default(),
             due_us: None,
             new_addresses: Vec::new(),
             orders: Vec::new(),
@@ -415,7 +425,11 @@ impl Peers {
         hello: &Hello,
         source: &str,
     ) -> Result<(LinkId, Hello), HelloRefusal> {
-        let judged = self.me.judge(hello, &self.members);
+        let judged = if self.is_of_former_cluster(hello) {
+            Err(HelloRefusal::WentOn)
+        } else {
+            self.me.judge(hello, &self.members)
+        };
         let judged = judged.and_then(|()| self.admit_process(now, hello));
         let judged = judged.and_then(|()| self.check_room(now, hello.from));
         if let Err(refusal) = judged {
@@ -753,6 +767,9 @@ impl Peers {
     }
 
     fn report_refusal(&mut self, now: Now, hello: &Hello, source: &str, refusal: &HelloRefusal) {
+        if *refusal == HelloRefusal::WentOn {
+            return self.report_former_member(now, hello);
+        }
         let is_proved = !matches!(refusal, HelloRefusal::Denied | HelloRefusal::NoMember);
         let peer = self.peers.get_mut(&hello.from).filter(|_| is_proved);
         let (name, episode) = match peer {

@@ -562,6 +562,11 @@ impl Replica {
         &self.store
     }
 
+    /// Ends the replica and keeps its key space.
+    pub fn into_store(self) -> Store {
+        self.store
+    }
+
     /// The last entry that the key space contains.
     pub fn applied(&self) -> Index {
         self.applied

@@ -11,6 +11,7 @@ mod sources;
 use crate::VERSION;
 use crate::core::command::ClusterConfig;
 use crate::core::machine::{Search, Settings};
+use crate::core::public_id::PublicId;
 use checked::Checked;
 use sources::Sources;
 use std::path::PathBuf;
@@ -105,6 +106,8 @@ pub struct Config {
     pub discovery: Option<String>,
     /// Whether to wipe the data directory first.
     pub force: bool,
+    /// The cluster that is lost: its machine goes on alone. `None`: none is.
+    pub force_new_cluster: Option<PublicId>,
     /// The TLS files of the client port.
     pub tls: TlsFiles,
     /// The TLS files of the peer port and of connections to peers.

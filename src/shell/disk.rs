@@ -12,6 +12,7 @@
 mod dir;
 mod export;
 mod files;
+mod forced;
 mod membership;
 mod recovery;
 mod snapfile;
@@ -62,6 +63,8 @@ pub struct Disk<F: FileSystem = Os> {
     /// The peer URLs in `standby_info` at start; empty after `take_peers`.
     peers: Vec<Box<str>>,
     snapshots: Snapshots<F>,
+    /// The numbers of the clusters that this machine has left by going on alone.
+    former_clusters: Vec<u64>,
     /// The term and vote that the core handed in last and that are not written.
     unwritten_state: Option<HardState>,
     /// The term and vote that are durable, until [`Disk::poll_sync`] has reported it.
@@ -479,6 +482,12 @@ impl<F: FileSystem> Disk<F> {
     /// admitted and has not received anything since knows no others.
     pub fn take_peers(&mut self) -> Vec<Box<str>> {
         std::mem::take(&mut self.peers)
+    }
+
+    /// The numbers of the clusters that this machine has left by going on alone
+    /// (`-force-new-cluster`), oldest first.
+    pub fn former_clusters(&self) -> &[u64] {
+        &self.former_clusters
     }
 
     /// Wipes the log and the snapshots and starts a new log. Returns its random number. Call

@@ -6,6 +6,7 @@
 use crate::core::command::ClusterConfig;
 use crate::core::machine::{Fact, Machine, PlaceDoubt};
 use crate::core::peers::{LinkReport, LinkReportEvent};
+use crate::core::public_id::PublicId;
 use crate::core::raft::{Index, Term};
 
 /// Logs a fact that `machine` has reported.
@@ -195,22 +196,29 @@ fn log_late_heartbeat(name: &str, peer: &str, after_ms: u64) {
 /// No leader for a long time. `voters` is 0 before any data of the cluster has arrived.
 fn log_leaderless(machine: &Machine, voters: usize) {
     let silent = silent_voters(machine);
-    match voters {
-        0 => log::warn!(
-            "no leader: no data received yet from the cluster that admitted this machine. Waiting"
+    let what = match voters {
+        0 => {
+            return log::warn!(
+                "no leader: no data received yet from the cluster that admitted this machine. Waiting"
+            );
+        }
+        1 => {
+            format!("the only voter is not heard{silent}. Until it answers nothing can be written")
+        }
+        2 => format!(
+            "one of two voters is not heard{silent}. Until it answers nothing can be written, and \
+             neither of the two can be removed"
         ),
-        1 => log::warn!(
-            "no leader: the only voter is not heard{silent}. Until it answers nothing can be written"
+        _ => format!(
+            "a majority of {voters} voters is not heard{silent}. Until a majority answers nothing can \
+             be written"
         ),
-        2 => log::warn!(
-            "no leader: one of two voters is not heard{silent}. Until it answers nothing can be written, \
-             and neither of the two can be removed"
-        ),
-        _ => log::warn!(
-            "no leader: a majority of {voters} voters is not heard{silent}. Until a majority answers \
-             nothing can be written"
-        ),
-    }
+    };
+    log::warn!(
+        "no leader: {what}. If they are lost for good, and only then: this machine goes on alone with \
+         what it holds if it is started with -force-new-cluster={}",
+        PublicId::of_cluster(machine.cluster())
+    );
 }
 
 /// The voters to which no link is open, as a part of a sentence; empty without any.
@@ -254,6 +262,16 @@ fn log_link(report: &LinkReport) {
         LinkReportEvent::Violated(violation) => {
             log::warn!("closing the links to {peer}: protocol violation: {violation}{suppressed}");
         }
+        LinkReportEvent::FormerMember => log::error!(
+            "{peer} is a member of the cluster that this machine has left by -force-new-cluster: that \
+             cluster is not lost, and there are two clusters now. Decide for one: wipe the machines of \
+             the other one (-f) and let them join{suppressed}"
+        ),
+        LinkReportEvent::WentOn => log::error!(
+            "{peer} has left this cluster by -force-new-cluster and is a cluster of its own: there are \
+             two clusters now. Decide for one: wipe the machines of the other one (-f) and let them \
+             join. To go on without {peer}, remove it{suppressed}"
+        ),
         LinkReportEvent::Refused(refusal) => {
             log::warn!(
                 "refused a link of {peer}: code {}{suppressed}",

@@ -67,6 +67,9 @@ pub enum End {
     Failed(Box<str>),
     /// The caller must start again and found a cluster: this machine is its first one.
     RestartAsFounder,
+    /// The caller must make the data directory that of a new cluster, and start again: the old one
+    /// is lost.
+    ForceNewCluster,
 }
 
 /// A bound port, and the certificates for its connections.
@@ -626,6 +629,7 @@ impl Reactor {
                 self.needs_advance = true;
             }
             Order::Found => self.end = Some(End::RestartAsFounder),
+            Order::ForceNewCluster => self.end = Some(End::ForceNewCluster),
             Order::Fail(text) => self.end = Some(End::Failed(text)),
             Order::Stop => self.has_stopped = true,
         }
@@ -676,7 +680,8 @@ fn refusal_response(refusal: &HelloRefusal) -> Response {
         | HelloRefusal::OtherData
         | HelloRefusal::Twice { .. }
         | HelloRefusal::AddressUnproved
-        | HelloRefusal::Busy => 409,
+        | HelloRefusal::Busy
+        | HelloRefusal::WentOn => 409,
     };
     let code = encode_refusal(refusal);
     let response = Response::new(status, TEXT, format!("{code}\n"));

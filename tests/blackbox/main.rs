@@ -16,6 +16,7 @@ mod damage;
 mod disk;
 mod endurance;
 mod fairness;
+mod forcing;
 mod forward;
 mod framing;
 mod histories;

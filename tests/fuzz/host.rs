@@ -309,7 +309,11 @@ impl Host {
     fn take_orders(&mut self) {
         for order in self.outputs.orders.drain(..) {
             match order {
-                Order::Wipe | Order::Fail(_) | Order::Found | Order::Stop => {
+                Order::Wipe
+                | Order::Fail(_)
+                | Order::Found
+                | Order::ForceNewCluster
+                | Order::Stop => {
                     self.alarm = Some(format!("{order:?}"));
                 }
                 Order::KeepId(_) | Order::KeepStandbyInfo { .. } | Order::FollowMembers => {}

@@ -8,6 +8,7 @@ mod claims;
 mod cluster;
 mod discovery;
 mod finder;
+mod forcing;
 mod forward;
 mod links;
 mod listings;

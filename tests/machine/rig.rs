@@ -417,6 +417,7 @@ pub struct Ordered {
     pub standby: Option<StandbyInfo>,
     pub wipe: bool,
     pub found: bool,
+    pub forces: bool,
     pub failed: Option<Box<str>>,
     pub stopped: bool,
 }
@@ -438,6 +439,7 @@ impl Ordered {
                 Order::FollowMembers => {}
                 Order::Wipe => ordered.wipe = true,
                 Order::Found => ordered.found = true,
+                Order::ForceNewCluster => ordered.forces = true,
                 Order::Fail(text) => ordered.failed = Some(text),
                 Order::Stop => ordered.stopped = true,
             }

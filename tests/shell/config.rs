@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
+use tern::core::public_id::PublicId;
 use tern::shell::config::{Config, ProcessInputs, Start, UsageError, parse};
 use tern_support::rng::Rng;
 
@@ -86,6 +87,10 @@ fn outcome(start: &Result<Start, UsageError>, whole: bool) -> String {
     report
 }
 
+fn lost(cluster: Option<PublicId>) -> String {
+    cluster.map_or("none".into(), |id| id.to_string())
+}
+
 fn fields(config: &Config) -> Vec<(&'static str, String)> {
     let Config {
         name,
@@ -97,6 +102,7 @@ fn fields(config: &Config) -> Vec<(&'static str, String)> {
         peers,
         discovery,
         force,
+        force_new_cluster,
         tls,
         peer_tls,
         cors,
@@ -132,6 +138,7 @@ fn fields(config: &Config) -> Vec<(&'static str, String)> {
         ("peers", format!("{peers:?}")),
         ("discovery", format!("{discovery:?}")),
         ("force", force.to_string()),
+        ("lost cluster", lost(*force_new_cluster)),
         ("tls", format!("{tls:?}")),
         ("peer tls", format!("{peer_tls:?}")),
         ("cors", format!("{cors:?}")),
@@ -211,6 +218,7 @@ cors ETCD_CORS cors http://a
 cpuprofile ETCD_CPUPROFILE cpu_profile_file x
 data-dir ETCD_DATA_DIR data_dir x
 discovery ETCD_DISCOVERY discovery http://a/b
+force-new-cluster ETCD_FORCE_NEW_CLUSTER force_new_cluster 1a2b3c4d5e6f7a8b
 forward ETCD_FORWARD forward true
 graphite-host ETCD_GRAPHITE_HOST graphite_host x
 http-read-timeout ETCD_HTTP_READ_TIMEOUT http_read_timeout 2.5

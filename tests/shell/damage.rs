@@ -1,9 +1,9 @@
 //! Every file of real data directories damaged in every way: cut, flipped, zeroed, replaced by
 //! another kind of file, removed. A start on such a directory finds all that was acknowledged, or
 //! is refused with a sentence; what cannot be told from a crash is listed with its reason.
-mod directories;
+pub mod directories;
 
-use directories::{Directory, KINDS, Kind, TERM, body, config_of, standby_info, temporary};
+use directories::{Directory, KINDS, Kind, body, config_of, standby_info, temporary};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -149,7 +149,7 @@ fn start(directory: &Directory, data_dir: &Path) -> Outcome {
         standby.is_none_or(|info| info == standby_info()),
         "its content"
     );
-    if (found.term, found.incarnation) != (Term(TERM), directory.incarnation) {
+    if (found.term, found.incarnation) != (Term(directory.term), directory.incarnation) {
         return Outcome::Lost("the term".into());
     }
     if found.id != directory.id {

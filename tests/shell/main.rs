@@ -2,5 +2,6 @@
 //! talk over real sockets.
 mod config;
 mod damage;
+mod forcing;
 mod liars;
 mod links;

@@ -6,7 +6,10 @@ use crate::core::replica::{HISTORY_BYTES_MAX, registry};
 use crate::core::seam::{Founding, Settings};
 use crate::core::store::{Action, HistoryLimits, SnapshotStep, Store};
 
-/// The size of a chunk of snapshot zero, in bytes. All of it fits into one.
+/// The term of snapshot zero. A machine that has a later one was a member of a cluster.
+pub const FOUNDING_TERM: Term = Term(1);
+
+/// The size of a chunk, in bytes. Snapshot zero fits into one.
 const CHUNK_BYTES: usize = 1 << 20;
 
 impl Machine {
@@ -31,25 +34,31 @@ impl Machine {
         store.set_view(Action::Create, &path, Some(&value));
         Founding {
             id: founder.id,
-            term: Term(1),
+            term: FOUNDING_TERM,
             meta: SnapshotMeta {
                 // 0 stands for an unknown cluster.
                 cluster: splitmix64(seed).max(1),
                 index: Index(1),
-                term: Term(1),
+                term: FOUNDING_TERM,
                 configuration: Configuration {
                     members: vec![founder],
                 },
             },
-            chunks: vec![snapshot_of(&mut store)],
+            chunks: snapshot_of(&mut store),
         }
     }
 }
 
-/// The whole content of a new key space, as a snapshot.
-fn snapshot_of(store: &mut Store) -> Vec<u8> {
+/// The whole content of a key space that is not in use, as a snapshot in chunks.
+pub(super) fn snapshot_of(store: &mut Store) -> Vec<Vec<u8>> {
     store.snapshot_begin();
-    let mut content = Vec::new();
-    while store.snapshot_chunk(CHUNK_BYTES, &mut content) == SnapshotStep::More {}
-    content
+    let mut chunks = Vec::new();
+    loop {
+        let mut chunk = Vec::new();
+        let step = store.snapshot_chunk(CHUNK_BYTES, &mut chunk);
+        chunks.push(chunk);
+        if step != SnapshotStep::More {
+            return chunks;
+        }
+    }
 }

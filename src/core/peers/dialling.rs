@@ -364,6 +364,16 @@ impl Peers {
         let asked = self.links[&id].peer;
         if let Some(peer) = asked.and_then(|asked| self.peers.get_mut(&asked)) {
             peer.on_refused(now.mono_us, refusal.as_ref());
+            if refusal == Some(HelloRefusal::WentOn)
+                && let Some(suppressed) = peer.went_on.is_due(now.mono_us)
+            {
+                self.reports.push(LinkReport {
+                    name: Some(peer.name.clone()),
+                    address: peer.peer_url.clone(),
+                    event: LinkReportEvent::WentOn,
+                    suppressed,
+                });
+            }
         }
         let text = refusal.map_or("for an unknown reason", |refusal| refusal.text());
         self.end_dialled(now, id, &format!("refused: {text}"), REFUSED_US);

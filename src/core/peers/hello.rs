@@ -59,11 +59,13 @@ pub enum HelloRefusal {
     AddressUnproved,
     /// This machine has all the links that it allows, or the sender has used up its budget.
     Busy,
+    /// The sender is of the cluster that this machine has left by going on alone.
+    WentOn,
 }
 
 impl HelloRefusal {
     /// All refusals without further content, with their codes.
-    const CODES: [(&'static str, HelloRefusal); 9] = [
+    const CODES: [(&'static str, HelloRefusal); 10] = [
         ("malformed", HelloRefusal::Malformed),
         ("version", HelloRefusal::Version),
         ("denied", HelloRefusal::Denied),
@@ -73,6 +75,7 @@ impl HelloRefusal {
         ("other-data", HelloRefusal::OtherData),
         ("address-unproved", HelloRefusal::AddressUnproved),
         ("busy", HelloRefusal::Busy),
+        ("went-on", HelloRefusal::WentOn),
     ];
 
     /// The code of [`HelloRefusal::Twice`].
@@ -117,7 +120,8 @@ impl HelloRefusal {
             | HelloRefusal::Version
             | HelloRefusal::Twice { .. }
             | HelloRefusal::AddressUnproved
-            | HelloRefusal::Busy => false,
+            | HelloRefusal::Busy
+            | HelloRefusal::WentOn => false,
         }
     }
 
@@ -136,6 +140,7 @@ impl HelloRefusal {
                 "this machine's address is not the listed one, which is tried first"
             }
             HelloRefusal::Busy => "it has all the links that it allows",
+            HelloRefusal::WentOn => "it has left this cluster and went on alone",
         }
     }
 }

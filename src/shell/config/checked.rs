@@ -6,6 +6,7 @@ use super::sources::{self, SourceRank, Sources, Value};
 use super::{Config, ProcessInputs, TlsFiles, UsageError, Verbosity};
 use crate::core::command::ClusterConfig;
 use crate::core::identity;
+use crate::core::public_id::PublicId;
 use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -67,6 +68,7 @@ impl Checked<'_> {
             peers: self.peers()?,
             discovery: self.discovery()?,
             force: self.switch("f")? || self.switch("force")?,
+            force_new_cluster: self.lost_cluster()?,
             tls: self.tls("ca-file", "cert-file", "key-file")?,
             peer_tls: self.tls("peer-ca-file", "peer-cert-file", "peer-key-file")?,
             cors: self.cors()?,
@@ -119,6 +121,17 @@ impl Checked<'_> {
             return Err(wrong(&value, expected));
         }
         Ok(value.text)
+    }
+
+    /// The cluster that `-force-new-cluster` names.
+    fn lost_cluster(&self) -> Result<Option<PublicId>, UsageError> {
+        let Some(value) = self.text("force-new-cluster") else {
+            return Ok(None);
+        };
+        let expected =
+            "the 16 hexadecimal digits that the log of a machine without a majority names";
+        let lost = PublicId::parse(&value.text);
+        lost.map(Some).ok_or_else(|| wrong(&value, expected))
     }
 
     fn number(&self, name: &'static str, range: RangeInclusive<u64>) -> Result<u64, UsageError> {

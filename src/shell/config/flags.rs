@@ -85,7 +85,7 @@ pub const FLAGS: [FlagGroup; 8] = [
 ];
 
 #[rustfmt::skip]
-const MACHINE: [CommandFlag; 9] = [
+const MACHINE: [CommandFlag; 10] = [
     flag("name", Text, "NAME", Described("the host's name"),
         "Name of this machine, unique in the cluster: at most 255 bytes without slashes. A new machine that joins \
          under the name of a member replaces it once that member is silent."),
@@ -108,6 +108,10 @@ const MACHINE: [CommandFlag; 9] = [
     flag("force", Bool, "", Fixed("false"),
         "Wipe the data directory at this start: log, snapshots, term and vote, standby_info, and files of etcd. There \
          is no way back, and a restart with the flag wipes again."),
+    flag("force-new-cluster", Text, "NUMBER", Nothing,
+        "After the permanent loss of a majority: this machine goes on alone with what it holds, as a new cluster. \
+         NUMBER names the lost cluster; the log of a machine without a majority tells it. Without effect in the data \
+         directory of any other cluster."),
 ];
 
 #[rustfmt::skip]

@@ -3,7 +3,7 @@
 //! This file knows the names of all files that tern keeps in the directory, and never reads them.
 //! Errors are sentences for the user: what is wrong, where, and what to do.
 use super::files::{self, DataDir};
-use super::{export, membership, snapfile, standby};
+use super::{export, forced, membership, snapfile, standby};
 use std::io;
 use std::path::Path;
 use wal::fs::{FileSystem, PathKind};
@@ -52,8 +52,8 @@ pub fn refuse_foreign<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String
 /// Removes everything of tern and etcd for `-f`: the log, snapshots, exports, `membership`,
 /// `standby_info`, and etcd's own files.
 ///
-/// The log with `state` is removed first. A crash after that leaves a new directory with stale
-/// files, never a machine that has forgotten its vote.
+/// The log with `state` is removed before all files but `new_cluster`. A crash after that leaves a
+/// new directory with stale files, never a machine that has forgotten its vote.
 ///
 /// # Errors
 ///
@@ -61,6 +61,12 @@ pub fn refuse_foreign<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String
 pub fn wipe<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
     let failed = |path: &Path, e: io::Error| format!("-f: cannot remove {}: {e}", path.display());
     let fs = data_dir.fs();
+    // It may say that the log is to be replaced.
+    let forced = data_dir.join(forced::FILE);
+    let removed = fs.remove(&forced);
+    removed
+        .and_then(|()| files::sync_folder(fs, data_dir.path()))
+        .map_err(|e| failed(&forced, e))?;
     wal::wipe_with(fs.clone(), data_dir.path(), None)
         .map_err(|e| format!("-f: cannot remove the log: {e}"))?;
     let names = fs.list(data_dir.path());
@@ -84,7 +90,7 @@ fn is_wiped(name: &str) -> bool {
         || name.ends_with(".tmp")
 }
 
-/// Removes `membership` and the snapshots durably, for a machine that joins again with a new log.
+/// Removes `membership`, `new_cluster` and the snapshots durably, for a machine that joins again with a new log.
 /// `standby_info` stays.
 ///
 /// # Errors
@@ -95,6 +101,9 @@ pub fn wipe_besides_log<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), Stri
     let membership = data_dir.join(membership::FILE);
     fs.remove(&membership)
         .map_err(|e| format!("cannot remove {}: {e}", membership.display()))?;
+    let forced = data_dir.join(forced::FILE);
+    fs.remove(&forced)
+        .map_err(|e| format!("cannot remove {}: {e}", forced.display()))?;
     let snapshots = snapfile::folder(data_dir);
     fs.remove(&snapshots)
         .map_err(|e| format!("cannot remove {}: {e}", snapshots.display()))?;

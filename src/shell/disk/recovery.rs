@@ -2,7 +2,8 @@
 //!
 //! The order of the steps:
 //! 1. Make the directory, or wipe it (`-f`), or refuse it if etcd has written it.
-//! 2. Open the log.
+//! 2. Open the log. If this machine went on alone (`forced`) and a crash came before the log was
+//!    replaced, replace it now.
 //! 3. Read `membership` and `standby_info`: is this machine a member, a standby or new? If it
 //!    became a standby and a crash came before its log was wiped, wipe the log now.
 //! 4. Restore the newest undamaged snapshot, and the log entries after it. A machine with an empty
@@ -15,8 +16,8 @@ use super::membership::{self, OwnMembership};
 use super::snapfile::{SnapshotFileWriter, Unusable};
 use super::snapshots::{self, KEPT, Snapshots};
 use super::standby::{self, StandbyRecord};
-use super::{Disk, ROOM_BYTES_MIN, SyncDelay, dir, random_of, snapfile};
-use crate::core::machine::{Founding, Machine, Recovered, Space};
+use super::{Disk, ROOM_BYTES_MIN, SyncDelay, dir, forced, random_of, snapfile};
+use crate::core::machine::{FOUNDING_TERM, Founding, Machine, Recovered, Space};
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{
     Configuration, Entry, EntryBody, Index, Lsn, Member, PeerId, SnapshotMeta, Term,
@@ -82,6 +83,7 @@ impl<F: FileSystem> Disk<F> {
         let data_dir = &DataDir::new(fs, &config.data_dir);
         prepare(data_dir, config)?;
         let (mut wal, mut log) = open_log(data_dir, config)?;
+        let former_clusters = forced::complete(data_dir, config, &mut wal, &mut log)?;
         let membership = membership::read(data_dir)?;
         let record = standby::read(data_dir)?;
         let peers = record.as_ref().map_or(Vec::new(), known_peers);
@@ -89,12 +91,10 @@ impl<F: FileSystem> Disk<F> {
         if let Some(standby) = &standby {
             log = wipe_abandoned(data_dir, config, &mut wal, log, standby)?;
         }
-        if log.torn_bytes > 0 {
-            log::info!(
-                "the last batch of the log was not finished: {} bytes of it are dropped",
-                log.torn_bytes
-            );
+        if standby.is_none() && !former_clusters.is_empty() {
+            refuse_new_log(data_dir, &log)?;
         }
+        report_torn_tail(&log);
         let limits = HistoryLimits {
             events: config.watch_history,
             bytes: HISTORY_BYTES_MAX,
@@ -105,7 +105,11 @@ impl<F: FileSystem> Disk<F> {
         let known_id = id_of(membership, log.identity);
         let incarnation = log.identity;
         let is_empty = kept.is_empty() && log.entries.is_empty() && log.installed.is_none();
-        let has_cluster = joins || known_id.is_some() || standby.is_some();
+        let has_place = known_id.is_some() || standby.is_some();
+        if is_empty && !has_place {
+            refuse_loss(data_dir, &log)?;
+        }
+        let has_cluster = joins || has_place;
         let (mut recovered, appended) = if is_empty && has_cluster {
             (recover_nothing(known_id, &log), 0)
         } else {
@@ -134,6 +138,7 @@ impl<F: FileSystem> Disk<F> {
             standby: standby.map(|s| s.info),
             peers,
             snapshots: Snapshots::new(data_dir, limits, kept),
+            former_clusters,
             unwritten_state: None,
             unreported_state: None,
             unsynced: VecDeque::new(),
@@ -147,6 +152,15 @@ impl<F: FileSystem> Disk<F> {
         };
         recovered.free_bytes = disk.free_bytes();
         Ok((disk, recovered))
+    }
+}
+
+fn report_torn_tail(log: &wal::Recovered) {
+    if log.torn_bytes > 0 {
+        log::info!(
+            "the last batch of the log was not finished: {} bytes of it are dropped",
+            log.torn_bytes
+        );
     }
 }
 
@@ -199,6 +213,36 @@ fn wipe_abandoned<F: FileSystem>(
             Ok(log)
         }
     }
+}
+
+/// Refuses a new log in the directory of a machine that went on alone: a wipe removes `new_cluster`
+/// before the log.
+fn refuse_new_log<F: FileSystem>(
+    data_dir: &DataDir<F>,
+    log: &wal::Recovered,
+) -> Result<(), String> {
+    if !log.is_new {
+        return Ok(());
+    }
+    Err(format!(
+        "{}/state: the file is missing, although this machine has a cluster. {RESTORE_OR_JOIN}",
+        data_dir.display()
+    ))
+}
+
+/// Refuses a directory that holds nothing but a term that only a member can have: its snapshots
+/// were removed.
+fn refuse_loss<F: FileSystem>(data_dir: &DataDir<F>, log: &wal::Recovered) -> Result<(), String> {
+    let (term, _) = term_and_vote(log.state);
+    if term <= FOUNDING_TERM {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: there is no snapshot, although this machine was a member of a cluster (term {}). \
+         {RESTORE_OR_JOIN}",
+        snapfile::folder(data_dir).display(),
+        term.0
+    ))
 }
 
 /// The recovered state of a machine without snapshot and log entries: a new one, a standby, or a

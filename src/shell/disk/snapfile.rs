@@ -193,7 +193,17 @@ impl<F: FileSystem> SnapshotFileWriter<F> {
     /// # Errors
     ///
     /// A system call failed.
-    pub fn finish(mut self) -> io::Result<u64> {
+    pub fn finish(self) -> io::Result<u64> {
+        let path = file_of(&self.data_dir, self.index);
+        self.finish_as(&path)
+    }
+
+    /// [`SnapshotFileWriter::finish`], with another name in the folder of the snapshots.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
+    pub fn finish_as(mut self, path: &Path) -> io::Result<u64> {
         let mut end = [0; 24];
         end[8..16].copy_from_slice(&self.chunks.to_le_bytes());
         end[16..].copy_from_slice(&self.bytes.to_le_bytes());
@@ -203,7 +213,7 @@ impl<F: FileSystem> SnapshotFileWriter<F> {
         self.file.sync()?;
         let dir = &self.data_dir;
         let from = unfinished(dir, self.index);
-        dir.fs().rename(&from, &file_of(dir, self.index))?;
+        dir.fs().rename(&from, path)?;
         files::sync_folder(dir.fs(), &folder(dir))?;
         Ok(self.length)
     }

@@ -8,11 +8,12 @@ use tern::core::raft::{
     Configuration, Entry, EntryBody, HardState, Index, Lsn, Member, PeerId, Persist, SnapshotMeta,
     StateSeq, Term,
 };
+use tern::core::timer::Now;
 use tern::shell::config::{self, Config, ProcessInputs, Start};
 use tern::shell::disk::Disk;
 
-/// The term and the vote that every directory holds.
-pub const TERM: u64 = 3;
+/// The term of all entries.
+const TERM: u64 = 3;
 /// The cluster of the directories of members.
 const CLUSTER: u64 = 0xc1;
 /// The length of a value: a segment of 64 KiB holds about 30 entries.
@@ -37,10 +38,12 @@ pub enum Kind {
     Admitted,
     /// A standby.
     Standby,
+    /// A member of a cluster that was lost, which went on alone.
+    Forced,
 }
 
 /// All of them.
-pub const KINDS: [Kind; 7] = [
+pub const KINDS: [Kind; 8] = [
     Kind::Founder,
     Kind::Stopped,
     Kind::Snapshots,
@@ -48,6 +51,7 @@ pub const KINDS: [Kind; 7] = [
     Kind::Member,
     Kind::Admitted,
     Kind::Standby,
+    Kind::Forced,
 ];
 
 /// A directory, and what a start on it must find.
@@ -55,6 +59,8 @@ pub struct Directory {
     pub kind: Kind,
     /// The folder around it, which holds nothing else.
     home: tempfile::TempDir,
+    /// The term that it holds.
+    pub term: u64,
     /// The last entry that was acknowledged; 1 is the founder's join, in the first snapshot.
     pub last: u64,
     /// This machine's id.
@@ -119,9 +125,10 @@ impl Directory {
     pub fn new(kind: Kind) -> Directory {
         let home = temporary();
         let data_dir = home.path().join("data");
-        let mut maker = Maker::new(&data_dir, kind.joins());
+        let has_term = !matches!(kind, Kind::Admitted | Kind::Standby);
+        let mut maker = Maker::new(&data_dir, kind.joins(), has_term);
         match kind {
-            Kind::Founder => maker.write(2..=12),
+            Kind::Founder | Kind::Forced => maker.write(2..=12),
             Kind::Stopped => {
                 maker.write(2..=12);
                 let export = maker.disk.export().expect("made");
@@ -148,21 +155,43 @@ impl Directory {
                 kept.expect(WORKS);
             }
         }
-        let directory = Directory {
+        let mut directory = Directory {
             kind,
+            term: if has_term { TERM } else { 0 },
             last: maker.last,
             id: match kind {
                 Kind::Standby => None,
                 Kind::Member | Kind::Admitted => Some(PeerId(5)),
-                Kind::Founder | Kind::Stopped | Kind::Snapshots | Kind::Segments => Some(PeerId(1)),
+                Kind::Founder | Kind::Stopped | Kind::Snapshots | Kind::Segments | Kind::Forced => {
+                    Some(PeerId(1))
+                }
             },
             incarnation: maker.incarnation,
             home,
         };
         if matches!(kind, Kind::Stopped | Kind::Segments | Kind::Standby) {
             maker.disk.close().expect(WORKS);
+        } else {
+            drop(maker);
+        }
+        if kind == Kind::Forced {
+            directory.force();
         }
         directory
+    }
+
+    /// Makes it that of a new cluster, which begins with a snapshot of all entries.
+    fn force(&mut self) {
+        let config = config_of(&self.home.path().join("data"));
+        let now = Now {
+            mono_us: 0,
+            wall_ns: 0,
+        };
+        Disk::force_new_cluster(&config, now).expect("the cluster is lost");
+        let (_disk, found) = Disk::open_to(&config, false).expect("a good directory");
+        self.last += 1;
+        self.term = found.term.0;
+        self.incarnation = found.incarnation;
     }
 
     /// The paths of its files, relative to it, in order.
@@ -227,7 +256,7 @@ struct Maker {
 }
 
 impl Maker {
-    fn new(data_dir: &Path, joins: bool) -> Maker {
+    fn new(data_dir: &Path, joins: bool, has_term: bool) -> Maker {
         let config = config_of(data_dir);
         let (mut disk, found) = Disk::open_to(&config, joins).expect("a new directory");
         let founding = Machine::bootstrap(&config.settings(), found.incarnation, 7);
@@ -238,11 +267,6 @@ impl Maker {
         if let Some((meta, _)) = &found.snapshot {
             disk.keep_configuration(meta.cluster, &meta.configuration);
         }
-        disk.save_state(HardState {
-            seq: StateSeq(1),
-            term: Term(TERM),
-            vote: Some(PeerId(1)),
-        });
         let mut maker = Maker {
             disk,
             lsn: Lsn(0),
@@ -251,8 +275,19 @@ impl Maker {
             chunks: founding.chunks,
             configuration,
         };
-        maker.sync();
+        if has_term {
+            maker.save_term();
+        }
         maker
+    }
+
+    fn save_term(&mut self) {
+        self.disk.save_state(HardState {
+            seq: StateSeq(1),
+            term: Term(TERM),
+            vote: Some(PeerId(1)),
+        });
+        self.sync();
     }
 
     fn sync(&mut self) {
@@ -308,7 +343,7 @@ impl Maker {
     fn install_snapshot(&mut self, index: u64) {
         let meta = self.meta(index);
         let other = temporary();
-        let mut leader = Maker::new(&other.path().join("data"), false);
+        let mut leader = Maker::new(&other.path().join("data"), false, true);
         leader.configuration = self.configuration.clone();
         leader.save_snapshot(index);
         let order = SnapshotOut::Read {

@@ -263,7 +263,7 @@ impl World {
                     run.disk.keep_configuration(run.core.cluster(), members);
                 }
             }
-            Order::Wipe | Order::Found | Order::Stop => {}
+            Order::Wipe | Order::Found | Order::ForceNewCluster | Order::Stop => {}
         }
     }
 
