@@ -14,6 +14,8 @@ pub struct Error {
 pub const OUTCOME_UNKNOWN: &str = "outcome unknown";
 /// The cause of an error 300 if the sender of the request expects another cluster.
 pub const OTHER_CLUSTER: &str = "another cluster";
+/// The cause when the disks of a majority have no room.
+pub const DISK_FULL: &str = "disk full";
 /// The cause of an error 300 if the member that asks was removed.
 pub const WAS_REMOVED: &str = "that member was removed";
 /// The cause of an error 300 if the member that asks has acknowledged entries that its log lacks.

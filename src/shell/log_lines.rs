@@ -7,7 +7,7 @@ use crate::core::command::ClusterConfig;
 use crate::core::machine::{Fact, Machine, PlaceDoubt};
 use crate::core::peers::{LinkReport, LinkReportEvent};
 use crate::core::public_id::PublicId;
-use crate::core::raft::{Index, Term};
+use crate::core::raft::{Index, Term, Violation};
 
 /// Logs a fact that `machine` has reported.
 pub fn log(machine: &Machine, fact: &Fact) {
@@ -72,7 +72,7 @@ pub fn log(machine: &Machine, fact: &Fact) {
             log_late_heartbeat(machine.name(), peer, *after_ms);
         }
         Fact::Leaderless { voters } => log_leaderless(machine, *voters),
-        Fact::Link(report) => log_link(report),
+        Fact::Link(report) => log_link(machine, report),
 
         // The disk.
         Fact::DiskLow => log_full_disk(),
@@ -141,7 +141,8 @@ fn log_amnesia() {
     log::error!(
         "the cluster has acknowledgements of this machine that its data directory does not hold: \
          the directory was replaced by an older copy. This machine no longer votes: standby, until \
-         it is admitted as a new member"
+         it is admitted as a new member. If that never happens, a majority was set back: let a \
+         machine that was not go on alone, as its log says (-force-new-cluster)"
     );
 }
 
@@ -245,7 +246,7 @@ fn log_full_disk() {
 }
 
 /// A link was opened, has failed, or was refused. What a stranger says is never logged.
-fn log_link(report: &LinkReport) {
+fn log_link(machine: &Machine, report: &LinkReport) {
     let peer = match &report.name {
         Some(name) => format!("{name} ({})", report.address),
         None => format!("a machine at {} that proves no membership", report.address),
@@ -259,6 +260,14 @@ fn log_link(report: &LinkReport) {
         LinkReportEvent::Failed(why) => {
             log::warn!("no link to {peer}, dialling again: {why}{suppressed}");
         }
+        LinkReportEvent::Violated(Violation::CommittedEntry(index)) => log::error!(
+            "{peer} has another log entry {} than the one that is committed here: closing its links. \
+             Unless that machine is faulty, the disks of a majority were set back to older copies. To go \
+             on with what this machine holds, stop the others and start it with \
+             -force-new-cluster={}; to go on with what they hold, start it with -f{suppressed}",
+            index.0,
+            PublicId::of_cluster(machine.cluster())
+        ),
         LinkReportEvent::Violated(violation) => {
             log::warn!("closing the links to {peer}: protocol violation: {violation}{suppressed}");
         }

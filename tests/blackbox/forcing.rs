@@ -1,6 +1,8 @@
 //! The permanent loss of a majority: what the log recommends, what the machine that is left does,
 //! and what happens when the lost ones come back.
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use tern_support::client::until;
 use tern_support::fleet::{cluster, has, listed, prepare, put, shows};
 use tern_support::server::Server;
@@ -83,4 +85,66 @@ fn two_of_three_are_lost() {
     joining.run();
     shows(&joining, "b", "2");
     put(&servers[..1], "d", "4");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("room");
+        }
+    }
+}
+
+/// The disks of two of three machines are set back to older copies while the third one is down, and
+/// the two go on. Their logs contradict that of the third one. Each machine says what has happened,
+/// and the third one can go on with what it holds.
+#[test]
+fn two_of_three_disks_are_set_back() {
+    let mut servers = cluster(3, &[]);
+    put(&servers, "a", "1");
+    for server in &mut servers {
+        shows(server, "a", "1");
+        server.terminate();
+        let data_dir = server.data_dir();
+        copy(&data_dir, &data_dir.with_extension("old"));
+    }
+    // Each start takes a term at least. The copies know none of them.
+    for value in ["2", "3", "4", "5"] {
+        for server in &mut servers {
+            server.spawn();
+        }
+        put(&servers, "b", value);
+        for server in &mut servers {
+            shows(server, "b", value);
+            server.terminate();
+        }
+    }
+    for server in &mut servers[1..] {
+        let data_dir = server.data_dir();
+        fs::remove_dir_all(&data_dir).expect("removed");
+        copy(&data_dir.with_extension("old"), &data_dir);
+        server.spawn();
+    }
+    for value in 1..20 {
+        put(&servers[1..], "c", &value.to_string());
+    }
+    servers[0].spawn();
+    for server in &servers {
+        logs(server, "were set back to older copies");
+    }
+    let number = recommended(&servers[0]);
+
+    // The two stop, and the third one goes on.
+    for server in &mut servers {
+        server.terminate();
+    }
+    servers[0].args.push(format!("-force-new-cluster={number}"));
+    servers[0].run();
+    put(&servers[..1], "d", "6");
+    shows(&servers[0], "b", "5");
 }

@@ -19,6 +19,7 @@ mod fairness;
 mod forcing;
 mod forward;
 mod framing;
+mod full_disks;
 mod histories;
 mod identity;
 mod keys;

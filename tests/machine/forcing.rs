@@ -74,6 +74,7 @@ fn recovered(commands: &[Command], committed: usize) -> Recovered {
         snapshot_bytes: content.len() as u64,
         entries: commands.iter().zip(2..).map(entry).collect(),
         commit: Index(1 + committed as u64),
+        free_bytes: tern::core::raft::room::FREE_BYTES_MAX,
     }
 }
 

@@ -14,6 +14,7 @@ mod links;
 mod listings;
 mod lookout;
 mod rig;
+mod room;
 mod seeker;
 mod single;
 mod snapshots;

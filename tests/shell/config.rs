@@ -92,6 +92,14 @@ fn lost(cluster: Option<PublicId>) -> String {
 }
 
 fn fields(config: &Config) -> Vec<(&'static str, String)> {
+    let mut fields = settings(config);
+    fields.push(("lost cluster", lost(config.force_new_cluster)));
+    fields.push(("warnings", config.warnings.join("; ")));
+    fields
+}
+
+/// All fields that `fields` does not add.
+fn settings(config: &Config) -> Vec<(&'static str, String)> {
     let Config {
         name,
         data_dir,
@@ -102,7 +110,7 @@ fn fields(config: &Config) -> Vec<(&'static str, String)> {
         peers,
         discovery,
         force,
-        force_new_cluster,
+        force_new_cluster: _,
         tls,
         peer_tls,
         cors,
@@ -124,7 +132,7 @@ fn fields(config: &Config) -> Vec<(&'static str, String)> {
         store_bytes_max,
         request_bytes_max,
         segment_bytes,
-        warnings,
+        warnings: _,
     } = config;
     vec![
         ("name", name.clone()),
@@ -138,7 +146,6 @@ fn fields(config: &Config) -> Vec<(&'static str, String)> {
         ("peers", format!("{peers:?}")),
         ("discovery", format!("{discovery:?}")),
         ("force", force.to_string()),
-        ("lost cluster", lost(*force_new_cluster)),
         ("tls", format!("{tls:?}")),
         ("peer tls", format!("{peer_tls:?}")),
         ("cors", format!("{cors:?}")),
@@ -160,7 +167,6 @@ fn fields(config: &Config) -> Vec<(&'static str, String)> {
         ("store bytes max", format!("{store_bytes_max:?}")),
         ("request bytes max", request_bytes_max.to_string()),
         ("segment bytes", segment_bytes.to_string()),
-        ("warnings", warnings.join("; ")),
     ]
 }
 

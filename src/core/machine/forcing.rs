@@ -279,7 +279,8 @@ fn refuse_damage(recovered: &Recovered) -> Result<(), Box<str>> {
 
 /// Removes the views of the other members, and makes that of this machine if it is missing.
 fn leave_others(store: &mut Store, members: &Configuration, own: &Member) {
-    for other in members.members.iter().filter(|m| m.id != own.id) {
+    let others = members.members.iter().filter(|m| m.id != own.id);
+    for other in others.filter(|m| m.has_started()) {
         let path = registry::machine_path(&other.name);
         store.set_view(Action::Delete, &path, None);
     }

@@ -16,7 +16,7 @@
 use super::Replica;
 use super::listings::{OpenListing, listing_given_up};
 use super::speed_test::SpeedTest;
-use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
+use crate::core::error::{Code, DISK_FULL, Error, OUTCOME_UNKNOWN};
 use crate::core::public_id::PublicId;
 use crate::core::raft::{Index, PeerId, ReadId, Term};
 use crate::core::seam::{Join, Op, Outcome, Ticket};
@@ -374,9 +374,9 @@ impl Pending {
     }
 
     /// A ticket waits for raft's confirmation that this machine leads.
-    pub fn add_read(&mut self, ticket: Ticket, id: ReadId, op: Op) {
+    pub fn add_read(&mut self, ticket: Ticket, due_us: u64, id: ReadId, op: Op) {
         let op = Box::new(op);
-        self.add(ticket, None, Waiting::Read { id, op });
+        self.add(ticket, Some(due_us), Waiting::Read { id, op });
         let read_index = None;
         self.reads.insert(id, PendingRead { ticket, read_index });
     }
@@ -620,7 +620,10 @@ impl Replica {
                 Outcome::Failed(Error::new(Code::RaftInternal, OUTCOME_UNKNOWN))
             }
             Waiting::MemberChange(_) => self.redirect_or_fail(),
-            Waiting::Read { .. } => Outcome::Failed(Error::new(Code::LeaderElect, "")),
+            Waiting::Read { .. } => {
+                let cause = if self.lacks_room() { DISK_FULL } else { "" };
+                Outcome::Failed(Error::new(Code::LeaderElect, cause))
+            }
             Waiting::Listing(_) => listing_given_up(),
             Waiting::Watch { .. } => Outcome::WatchEnd,
             Waiting::Forwarded(request) => {
@@ -702,7 +705,7 @@ mod tests {
         let change = MemberChange::Remove("n1".into());
         pending.add_member_change(Ticket(2), 50, change);
         let id = pending.next_read_id();
-        pending.add_read(Ticket(3), id, Op::Migrate);
+        pending.add_read(Ticket(3), 70, id, Op::Migrate);
         pending.add_confirmed_read(Ticket(4), 60, Op::Migrate, Index(8));
         pending.add_watch(Ticket(5), None, true);
         pending.add_forwarded(Ticket(6), forwarded(1, Some(2)));

@@ -8,7 +8,7 @@ use super::forwarding::Destination;
 use super::pending::{MemberChange, PROPOSAL_US_MAX, Proposal, Purpose, Waiting};
 use super::registry;
 use crate::core::command::{ClusterConfig, Command};
-use crate::core::error::{Code, Error};
+use crate::core::error::{Code, DISK_FULL, Error};
 use crate::core::peers::NewAddress;
 use crate::core::public_id::PublicId;
 use crate::core::raft::{Index, Member, PeerId, ProposalRefusal, RaftRole, Term, UnfitChange};
@@ -17,8 +17,6 @@ use crate::core::timer::Now;
 
 /// The cause of the refusal when a removal would leave no majority of voters that answer.
 const NO_MAJORITY: &str = "too few of the other voters answer";
-/// The cause of the refusal when the disk has no room for client writes.
-const DISK_FULL: &str = "disk full";
 /// The cause of the refusal when a write would make the key space larger than it may be.
 const STORE_FULL: &str = "store full";
 
@@ -35,6 +33,11 @@ impl Replica {
             }
             Err(outcome) => self.answer(ticket, outcome),
         }
+    }
+
+    /// Whether this member leads, and the disks of a majority are full.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.raft.role() == RaftRole::Leader && !self.raft.has_majority_with_room()
     }
 
     /// Appends a client's command, unless the disk or the key space has no room for it. A ttl counts
@@ -55,11 +58,11 @@ impl Replica {
         if let Some(lease) = command.lease_mut() {
             lease.take(self.stamp(now));
         }
-        let leads = self.raft.role() == RaftRole::Leader;
-        if leads && !self.raft.has_majority_with_room() {
+        if self.lacks_room() {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
         }
         let growth = self.store.growth(&command);
+        let leads = self.raft.role() == RaftRole::Leader;
         if leads && growth > self.store_room() {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, STORE_FULL)));
         }

@@ -5,11 +5,14 @@
 //!    the start of the round.
 //! 2. The read index is applied here.
 //!
+//! It waits for at most `PROPOSAL_US_MAX`: a new leader confirms nothing before it has committed an
+//! entry of its term, which it cannot while the disks of a majority are full.
+//!
 //! After that it is an ordinary read of the applied state. Start with `Replica::read`, then
 //! `Replica::watch`.
 use super::Replica;
 use super::forwarding::Destination;
-use super::pending::{Ending, Waiting};
+use super::pending::{Ending, PROPOSAL_US_MAX, Waiting};
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use crate::core::raft::ProposalRefusal;
@@ -30,7 +33,10 @@ impl Replica {
     fn read_as_leader(&mut self, now: Now, ticket: Ticket, op: Op) {
         let id = self.pending.next_read_id();
         match self.raft.read(now, id) {
-            Ok(()) => self.pending.add_read(ticket, id, op),
+            Ok(()) => {
+                let due_us = now.mono_us + PROPOSAL_US_MAX;
+                self.pending.add_read(ticket, due_us, id, op);
+            }
             Err(refusal) => {
                 let redirect = match refusal {
                     ProposalRefusal::NotLeader(leader) => self.redirect(leader),

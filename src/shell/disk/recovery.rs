@@ -95,10 +95,7 @@ impl<F: FileSystem> Disk<F> {
             refuse_new_log(data_dir, &log)?;
         }
         report_torn_tail(&log);
-        let limits = HistoryLimits {
-            events: config.watch_history,
-            bytes: HISTORY_BYTES_MAX,
-        };
+        let limits = history_limits(config);
         let keep = if log.is_new { 0 } else { KEPT };
         let mut kept = snapfile::prune(data_dir, keep)
             .map_err(|e| format!("{}: {e}", snapfile::folder(data_dir).display()))?;
@@ -109,8 +106,7 @@ impl<F: FileSystem> Disk<F> {
         if is_empty && !has_place {
             refuse_loss(data_dir, &log)?;
         }
-        let has_cluster = joins || has_place;
-        let (mut recovered, appended) = if is_empty && has_cluster {
+        let (mut recovered, appended) = if is_empty && (joins || has_place) {
             (recover_nothing(known_id, &log), 0)
         } else {
             if is_empty {
@@ -152,6 +148,13 @@ impl<F: FileSystem> Disk<F> {
         };
         recovered.free_bytes = disk.free_bytes();
         Ok((disk, recovered))
+    }
+}
+
+fn history_limits(config: &Config) -> HistoryLimits {
+    HistoryLimits {
+        events: config.watch_history,
+        bytes: HISTORY_BYTES_MAX,
     }
 }
 

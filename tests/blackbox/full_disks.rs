@@ -1,0 +1,177 @@
+//! Full disks in a cluster of three: of one follower, of the leader, of all.
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tern_support::client::until;
+use tern_support::fleet::{ask, follow, leader_of, prepare, put, shows};
+use tern_support::namespace;
+use tern_support::server::Server;
+
+/// Three machines, each with a small disk of its own.
+struct Disks {
+    servers: Vec<Server>,
+    /// The folder of each disk.
+    disks: Vec<PathBuf>,
+    /// Keeps the folders of the disks.
+    _homes: Vec<tempfile::TempDir>,
+}
+
+impl Disks {
+    fn start() -> Disks {
+        let mut all = Disks {
+            servers: Vec::new(),
+            disks: Vec::new(),
+            _homes: Vec::new(),
+        };
+        for number in 1..=3 {
+            let home = tempfile::tempdir().expect("a folder");
+            let disk = namespace::mount(home.path(), 80);
+            let peers: Vec<u16> = all.servers.iter().map(|s| s.peer_port).collect();
+            let small = [
+                "-max-request-bytes=1048576",
+                "-segment-bytes=8388608",
+                "-snapshot-count=100",
+            ];
+            let mut server = prepare(number, &peers, &small);
+            std::os::unix::fs::symlink(&disk, server.data_dir()).expect("nothing is there");
+            server.run();
+            all.servers.push(server);
+            all.disks.push(disk);
+            all._homes.push(home);
+        }
+        all
+    }
+
+    fn fill(&self, at: usize) {
+        use std::io::Write;
+        let mut file = std::fs::File::create(self.filler(at)).expect("a file");
+        let block = vec![1; 64 * 1024];
+        while file.write_all(&block).is_ok() {}
+    }
+
+    fn empty(&self, at: usize) {
+        std::fs::remove_file(self.filler(at)).expect("the filler");
+    }
+
+    fn filler(&self, at: usize) -> PathBuf {
+        Path::new(&self.disks[at]).join("filler")
+    }
+
+    /// Writes until the cause is `disk full`. Returns how many keys were written.
+    fn write_until_full(&self, via: usize) -> usize {
+        let body = format!("value={}", "v".repeat(64 * 1024));
+        let mut written = 0;
+        until("writes are refused", || {
+            let key = format!("/v2/keys/full/{}", written % 20);
+            let answer = follow(self.servers[via].client_at(), "PUT", &key, &body)?;
+            if answer.status() < 300 {
+                written += 1;
+                return None;
+            }
+            (answer.json()["cause"] == "disk full").then_some(())
+        });
+        written
+    }
+
+    fn logs(&self, at: usize, text: &str) {
+        until("the log has the line", || {
+            self.servers[at].log().contains(text).then_some(())
+        });
+    }
+
+    /// All processes run, and none has panicked.
+    fn are_well(&self) {
+        for server in self.servers.iter().filter(|server| server.is_started()) {
+            assert!(!server.log().contains("panicked"), "{}", server.log());
+            let answer = ask(server.client_at(), "GET", "/v2/keys/", "");
+            assert_eq!(answer.expect("it runs").status(), 200);
+        }
+    }
+}
+
+/// It costs the cluster nothing: the follower falls behind, gets no snapshot, votes, and catches up
+/// once there is room.
+#[test]
+fn the_disk_of_a_follower_is_full() {
+    if !namespace::enter() {
+        return;
+    }
+    let mut all = Disks::start();
+    let leader = leader_of(&all.servers);
+    let full = (leader + 1) % 3;
+    let other = (leader + 2) % 3;
+    all.fill(full);
+    let value = "v".repeat(64 * 1024);
+    for key in 0..600 {
+        put(
+            &all.servers[leader..=leader],
+            &format!("k/{}", key % 100),
+            &value,
+        );
+    }
+    all.logs(full, "the disk of -data-dir is full");
+    all.are_well();
+
+    // With the leader gone the other one needs its vote.
+    all.servers[leader].kill();
+    let left = [&all.servers[full], &all.servers[other]];
+    until("the one with room leads", || {
+        let elected = tern_support::fleet::try_leader(&left)?;
+        (elected == 1).then_some(())
+    });
+    all.write_until_full(other);
+    let freed = Instant::now();
+    all.empty(full);
+    put(&all.servers[other..=other], "again", "1");
+    assert!(freed.elapsed() < Duration::from_secs(30));
+    shows(&all.servers[full], "again", "1");
+    shows(&all.servers[full], "k/99", &value);
+    all.are_well();
+}
+
+/// Another machine takes over.
+#[test]
+fn the_disk_of_the_leader_is_full() {
+    if !namespace::enter() {
+        return;
+    }
+    let all = Disks::start();
+    let leader = leader_of(&all.servers);
+    all.fill(leader);
+    let value = "v".repeat(64 * 1024);
+    for key in 0..400 {
+        put(&all.servers, &format!("k/{}", key % 100), &value);
+    }
+    assert_ne!(leader_of(&all.servers), leader);
+    all.logs(leader, "the disk of -data-dir is full");
+    all.empty(leader);
+    put(&all.servers, "again", "1");
+    for server in &all.servers {
+        shows(server, "again", "1");
+    }
+    all.are_well();
+}
+
+/// Writes are refused with the cause, reads go on, and writes resume when two have room.
+#[test]
+fn all_disks_are_full() {
+    if !namespace::enter() {
+        return;
+    }
+    let all = Disks::start();
+    (0..3).for_each(|at| all.fill(at));
+    all.write_until_full(0);
+    let quorum = "/v2/keys/full/0?quorum=true";
+    until("a linearizable read is answered", || {
+        let answer = follow(all.servers[0].client_at(), "GET", quorum, "")?;
+        (answer.status() == 200).then_some(())
+    });
+    all.are_well();
+    all.empty(1);
+    all.empty(2);
+    put(&all.servers, "again", "1");
+    all.empty(0);
+    for server in &all.servers {
+        shows(server, "again", "1");
+    }
+    all.are_well();
+}

@@ -1,0 +1,79 @@
+//! Full disks of several members: what is answered meanwhile, and what goes on once there is room.
+use super::cluster::cluster;
+use super::rig::*;
+use tern::core::error::{Code, Error};
+use tern::core::machine::*;
+use tern::core::raft::PeerId;
+
+/// More than any log asks for.
+const ENOUGH: u64 = 64 << 20;
+
+/// The disk of one member is full, or has room again.
+fn set_room(cluster: &mut Cluster, id: PeerId, bytes: u64) {
+    let rig = cluster.at(id);
+    let space = if bytes == 0 { Space::Low } else { Space::Ok };
+    rig.machine.on_space(rig.now, space);
+    rig.machine.on_room(bytes);
+}
+
+/// A leader that was just elected reads nothing linearizably before it has committed an entry of
+/// its term. While the disks of the followers are full it cannot. Reads then end with that reason,
+/// and go on once there is room.
+#[test]
+fn a_read_does_not_wait_for_ever_for_the_first_commit_of_a_leader() {
+    let mut cluster = cluster(3, settings(1));
+    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    cluster.done(ids[0], set("/foo", "bar"));
+    cluster.pass(500_000);
+    for id in &ids[1..] {
+        set_room(&mut cluster, *id, 0);
+    }
+    // Only this one has the room to lead.
+    let restarted = cluster.rigs.remove(&ids[0]).expect("it runs").restart();
+    cluster.rigs.insert(ids[0], restarted);
+    cluster.pass(5 * SECOND_US);
+    assert_eq!(cluster.leader(), ids[0]);
+
+    let ticket = cluster.at(ids[0]).ask(read("/foo", false, true));
+    cluster.pass(4 * SECOND_US);
+    assert!(cluster.at(ids[0]).take_answers(ticket).is_empty());
+    cluster.pass(2 * SECOND_US);
+    let full = |code| Outcome::Failed(Error::new(code, "disk full"));
+    assert_eq!(cluster.at(ids[0]).answer(ticket), full(Code::LeaderElect));
+    let write = set("/foo", "x");
+    assert_eq!(cluster.done(ids[0], write), full(Code::RaftInternal));
+    assert_eq!(cluster.at(ids[0]).value("/foo").as_deref(), Some("bar"));
+
+    let waiting = cluster.at(ids[0]).ask(read("/foo", false, true));
+    for id in &ids[1..] {
+        set_room(&mut cluster, *id, ENOUGH);
+    }
+    cluster.pass(SECOND_US);
+    let read = cluster.at(ids[0]).answer(waiting);
+    assert!(matches!(read, Outcome::Page { .. }), "{read:?}");
+    let written = cluster.done(ids[0], set("/foo", "x"));
+    assert!(matches!(written, Outcome::Event(_)), "{written:?}");
+}
+
+/// All disks are full, that of the leader too. It still leads and reads.
+#[test]
+fn reads_go_on_while_all_disks_are_full() {
+    let mut cluster = cluster(3, settings(1));
+    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    cluster.done(ids[0], set("/foo", "bar"));
+    for id in &ids {
+        set_room(&mut cluster, *id, 0);
+    }
+    cluster.pass(10 * SECOND_US);
+    let leader = cluster.leader();
+    let read = cluster.done(leader, read("/foo", false, true));
+    assert!(matches!(read, Outcome::Page { .. }), "{read:?}");
+    let full = Outcome::Failed(Error::new(Code::RaftInternal, "disk full"));
+    assert_eq!(cluster.done(leader, set("/foo", "x")), full);
+    for id in &ids {
+        set_room(&mut cluster, *id, ENOUGH);
+    }
+    cluster.pass(SECOND_US);
+    let written = cluster.done(leader, set("/foo", "x"));
+    assert!(matches!(written, Outcome::Event(_)), "{written:?}");
+}
