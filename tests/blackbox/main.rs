@@ -1,7 +1,7 @@
 //! The built binary over real sockets.
 //!
 //! The crate `tern-support` has the client, a tern process (`server`), many of them (`fleet`) and the
-//! networks between them (`net`). `conformance` replays the recorded answers of etcd 0.4.9; `keys`,
+//! networks between them (`net`). `conformance` replays the recorded answers of etcd 0.4.9, `conformance_2x` those of etcd 3.4; `keys`,
 //! `watch` and `framing` test what no recording shows; `tls` has both ports over TLS; `restart`
 //! kills it under load; `start` gives it bad flags and bad directories; `disk` fills its disk,
 //! `powercut` takes the power away, `slow` has slow ones. Of clusters: `cluster` and `members` start
@@ -11,6 +11,7 @@
 //! them in again. `rounds` is a script that runs all of these many times.
 mod cluster;
 mod conformance;
+mod conformance_2x;
 mod cycles;
 mod damage;
 mod disk;

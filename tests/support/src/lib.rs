@@ -2,7 +2,7 @@
 //!
 //! - Processes: `client` shows every byte of HTTP, `server` is a tern process, `fleet` are many of
 //!   them, `net` the networks between them.
-//! - Judges: `recordings` has the recorded answers, `linear` checks histories.
+//! - Judges: `recordings` has the recorded answers of etcd 0.4.9, `recordings_2x` those of etcd 3.4, `linear` checks histories.
 //! - `durable` is the disk of a machine without a shell: what the core hands to it, as a restart
 //!   would find it.
 //! - `sim_fs` is a disk that keeps what was synced: the real log and the real data directory run on
@@ -24,6 +24,7 @@ pub mod mutations;
 pub mod namespace;
 pub mod net;
 pub mod recordings;
+pub mod recordings_2x;
 pub mod rng;
 pub mod server;
 pub mod sim_fs;
