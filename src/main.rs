@@ -20,9 +20,12 @@ use tern::shell::reactor::{BoundPort, End, Reactor};
 fn main() -> ExitCode {
     let signals = StartSignals::catch();
     let args: Vec<String> = std::env::args().skip(1).collect();
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let variables: Vec<String> = names.collect();
     let inputs = ProcessInputs {
         args: &args,
         env: &|name| std::env::var(name).ok(),
+        variables: &variables,
         read: &read_file,
         host_name: &host_name(),
     };

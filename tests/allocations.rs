@@ -195,6 +195,7 @@ fn config(data_dir: &Path) -> Config {
     let inputs = ProcessInputs {
         args: &args,
         env: &|_| None,
+        variables: &[],
         read: &|_| Ok(None),
         host_name: "host",
     };

@@ -75,6 +75,9 @@ pub struct Clients {
 
     settings: ApiSettings,
 
+    /// A client of the v3 interface was reported. It is reported once.
+    has_warned_of_v3: bool,
+
     /// The `Date` header of this turn.
     date: Date,
 
@@ -108,6 +111,7 @@ impl Clients {
             peer_port_conns: 0,
             passed: 0,
             settings,
+            has_warned_of_v3: false,
             date: Date::default(),
             limits,
             timeouts,
@@ -195,6 +199,7 @@ impl Clients {
             holds_writes: self.deliveries.are_late(),
             shared: self.budget.shared(),
             rendered: &mut self.rendered,
+            has_warned_of_v3: &mut self.has_warned_of_v3,
         };
         for place in 0..self.conns.ready_len() {
             if let Some(conn) = self.conns.ready_at(place) {

@@ -6,6 +6,7 @@
 //! the value of a setting, `checked` validates it.
 mod checked;
 mod flags;
+mod foreign;
 mod sources;
 
 use crate::VERSION;
@@ -22,6 +23,8 @@ pub struct ProcessInputs<'a> {
     pub args: &'a [String],
     /// Returns the value of an environment variable.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// The names of all environment variables.
+    pub variables: &'a [String],
     /// Returns the text of a file; `Ok(None)` if it does not exist, `Err` with the reason if it
     /// cannot be read.
     pub read: &'a dyn Fn(&str) -> Result<Option<String>, String>,

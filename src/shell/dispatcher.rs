@@ -12,7 +12,7 @@ use crate::codec::api::{
     self, ApiSettings, Context, FileGet, Mode, Port, ProxyOutcome, Routed, SharedValue,
 };
 use crate::codec::http::call::HttpCall;
-use crate::codec::http::{Date, Limits, Parsed, Request};
+use crate::codec::http::{Date, Limits, Parsed, Reject, Request};
 use crate::codec::peer::hello::PATH;
 use crate::core::machine::{Answer, Indexes, Machine, Op, Ticket};
 use crate::core::timer::Now;
@@ -106,6 +106,8 @@ pub struct Dispatcher<'a, 'c> {
     pub shared: &'a SharedTotal,
     /// Bytes rendered in this turn.
     pub rendered: &'a mut usize,
+    /// A client of the v3 interface was reported.
+    pub has_warned_of_v3: &'a mut bool,
 }
 
 impl Dispatcher<'_, '_> {
@@ -135,6 +137,7 @@ impl Dispatcher<'_, '_> {
                     continue_100,
                 }) => return conn.on_incomplete(consumed, continue_100),
                 Some(Parsed::Reject(reject)) => {
+                    self.warn_of_v3(reject);
                     let origin = conn.origin();
                     let response = api::refusal(reject, origin.as_deref(), self.context);
                     return conn.refuse(&response, self.context.date, self.buffers);
@@ -198,6 +201,16 @@ impl Dispatcher<'_, '_> {
         *self.rendered += conn.out_bytes();
         if conn.out_bytes() > OUT_HIGH_WATER_BYTES {
             conn.flush(ANSWER_WRITE_BYTES_A_TURN_MAX, self.buffers);
+        }
+    }
+
+    /// Reports the first client that speaks HTTP/2.
+    fn warn_of_v3(&mut self, reject: Reject) {
+        if reject == Reject::HTTP_2 && !std::mem::replace(self.has_warned_of_v3, true) {
+            log::warn!(
+                "a client speaks HTTP/2, as those of etcd's v3 interface do: it was refused; tern \
+                 speaks v2, set ETCDCTL_API=2 (logged once)"
+            );
         }
     }
 

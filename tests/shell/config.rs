@@ -23,8 +23,10 @@ struct World {
 
 impl World {
     fn start(&self, args: &[String]) -> Result<Start, UsageError> {
+        let variables: Vec<String> = self.env.keys().cloned().collect();
         let source = ProcessInputs {
             args,
+            variables: &variables,
             env: &|name| self.env.get(name).cloned(),
             read: &|path| match self.files.get(path) {
                 Some(text) if text == "unreadable" => Err("permission denied".to_string()),

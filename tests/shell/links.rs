@@ -60,6 +60,7 @@ fn config(number: usize, ports: Ports, dir: &std::path::Path) -> Config {
     let source = ProcessInputs {
         args: &args,
         env: &|_| None,
+        variables: &[],
         read: &|_| Ok(None),
         host_name: "here",
     };

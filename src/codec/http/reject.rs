@@ -20,6 +20,12 @@ impl Reject {
         status: 408,
         text: "408 Request Timeout: the head did not arrive in time",
     };
+    /// The preface of HTTP/2 (RFC 9113 section 3.4): clients of etcd's v3 interface send it.
+    pub const HTTP_2: Reject = Reject {
+        status: 505,
+        text: "505 HTTP Version Not Supported: tern speaks HTTP/1.1 and the v2 interface of etcd, \
+               not v3; set ETCDCTL_API=2",
+    };
     /// The body did not arrive in time, or too slowly.
     pub const BODY_TIMEOUT: Reject = Reject {
         status: 408,

@@ -331,6 +331,9 @@ impl<'a> RequestHead<'a> {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) => return Err(reject::BAD_REQUEST),
             Err(httparse::Error::TooManyHeaders) => return Err(reject::TOO_MANY_HEADERS),
+            Err(httparse::Error::Version) if bytes == HTTP_2_PREFACE => {
+                return Err(Reject::HTTP_2);
+            }
             Err(httparse::Error::Version) if names_a_version(bytes) => return Err(reject::VERSION),
             Err(_) => return Err(reject::BAD_REQUEST),
         }
@@ -483,6 +486,9 @@ fn without_authority(target: &str) -> Result<&str, Reject> {
         _ => Err(reject::BAD_REQUEST),
     }
 }
+
+/// The head at the front of the preface of HTTP/2 (RFC 9113 section 3.4).
+const HTTP_2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
 /// Whether the first line is a request line with another version of HTTP.
 fn names_a_version(head: &[u8]) -> bool {

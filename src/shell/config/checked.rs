@@ -465,6 +465,7 @@ mod tests {
         let inputs = ProcessInputs {
             args: &[],
             env: &|_| None,
+            variables: &[],
             read: &|_| Ok(None),
             host_name: "host",
         };

@@ -4,6 +4,7 @@
 //! Go: one dash or two, `-name value` or `-name=value`. Of several with one name, the last one
 //! wins. This table is the only place with defaults. Start with [`FLAGS`].
 use super::UsageError;
+use super::foreign;
 use getopts::{Fail, HasArg, Occur, Options};
 use std::collections::BTreeMap;
 
@@ -366,7 +367,10 @@ pub fn to_bool(text: &str) -> Option<bool> {
 
 fn usage_error(fail: Fail) -> UsageError {
     UsageError(match fail {
-        Fail::UnrecognizedOption(name) => format!("unknown flag -{name}"),
+        Fail::UnrecognizedOption(name) => match foreign::replacement(&name) {
+            Some(text) => format!("-{name} is a flag of etcd 2.x, not of tern: {text}"),
+            None => format!("unknown flag -{name}"),
+        },
         Fail::ArgumentMissing(name) => format!("-{name} needs a value"),
         Fail::UnexpectedArgument(name) => format!("-{name} takes no value"),
         Fail::OptionMissing(name) | Fail::OptionDuplicated(name) => {

@@ -5,12 +5,16 @@
 //! file is the name with `_` for `-`; in the tables `[peer]` and `[cluster]` it lacks that prefix.
 //! An empty variable or key counts as not given. Start with [`Sources::get`].
 use super::flags::{self, CommandLine, FlagDefault, FlagKind};
+use super::foreign;
 use super::{ProcessInputs, UsageError};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
 /// The configuration file that is read if it exists.
 const SYSTEM_FILE: &str = "/etc/etcd/etcd.conf";
+
+/// Variables that are read elsewhere, for tests.
+const TEST_VARIABLES: [&str; 2] = ["TERN_SYNC_DELAY_MS", "TERN_TESTS"];
 
 /// The kind of a source. A stronger source compares as less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +68,7 @@ impl<'a> Sources<'a> {
         warnings: &mut Vec<String>,
     ) -> Result<Sources<'a>, UsageError> {
         warnings.extend(command_line.warnings);
+        warn_of_unknown_variables(inputs.variables, warnings);
         let mut sources = Sources {
             inputs,
             flags: command_line.values,
@@ -155,6 +160,26 @@ pub fn read_named(inputs: &ProcessInputs, setting: &Value) -> Result<String, Usa
 /// and container images set `ETCD_VERSION` for other purposes.
 fn is_flag_only(name: &str) -> bool {
     matches!(name, "f" | "force" | "h" | "help" | "version")
+}
+
+/// Adds a warning for each variable that looks like a setting and is none.
+fn warn_of_unknown_variables(names: &[String], warnings: &mut Vec<String>) {
+    for name in names {
+        let setting = name.strip_prefix("ETCD_");
+        let is_for_tests = TEST_VARIABLES.contains(&name.as_str());
+        if (setting.is_none() && !name.starts_with("TERN_")) || is_for_tests {
+            continue;
+        }
+        if flags::all().any(|flag| variables(flag.name).contains(name)) {
+            continue;
+        }
+        let setting = setting.unwrap_or_default();
+        let flag = setting.to_ascii_lowercase().replace('_', "-");
+        warnings.push(match foreign::replacement(&flag) {
+            Some(text) => format!("{name} is a setting of etcd 2.x and is ignored: {text}"),
+            None => format!("{name} is no setting of tern and is ignored"),
+        });
+    }
 }
 
 /// The variables of a setting, the strongest first.

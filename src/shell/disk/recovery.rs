@@ -541,6 +541,7 @@ mod tests {
         let source = ProcessInputs {
             args: &args,
             env: &|_| None,
+            variables: &[],
             read: &|_| Ok(None),
             host_name: "host",
         };

@@ -84,6 +84,7 @@ pub fn config_of(data_dir: &Path) -> Config {
     let inputs = ProcessInputs {
         args: &args,
         env: &|_| None,
+        variables: &[],
         read: &|_| Ok(None),
         host_name: "host",
     };

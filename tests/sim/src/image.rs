@@ -32,6 +32,7 @@ pub fn config_of(name: &str) -> Config {
     let source = ProcessInputs {
         args: &args,
         env: &|_| None,
+        variables: &[],
         read: &|_| Ok(None),
         host_name: "host",
     };

@@ -62,6 +62,10 @@ pub struct Own2x {
     pub pending: bool,
     #[serde(flatten)]
     pub expect: Expected2x,
+    /// Sent afterwards, so that the key space is what the next steps were recorded on: method,
+    /// target, form.
+    #[serde(default)]
+    pub then: Vec<(String, String, String)>,
 }
 
 fn lines<T: for<'a> Deserialize<'a>>(name: &str) -> Vec<T> {
