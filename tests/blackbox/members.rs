@@ -1,5 +1,7 @@
 //! Membership and leadership: a leader that removes itself, peers that die in turn, addresses from
 //! a file or from a service that redirects, and what a change of leaders must not lose.
+use rustix::process::Signal;
+use std::time::Duration;
 use tern_support::client::{Conn, until};
 use tern_support::fleet::{
     ask, cluster, follow, has, leader, leader_of, listed, prepare, put, settled, shows, shows_all,
@@ -216,4 +218,44 @@ fn what_the_log_says_of_silent_peers() {
     let mut last = servers.remove(0);
     last.kill();
     said(&servers, "no leader: one of two voters is not heard");
+}
+
+/// A machine learns of its removal from its own log, and no other machine is there to confirm it: it
+/// keeps its data and asks on. Once the others are back it is wiped, and joins as a new member.
+#[test]
+fn protocol_13_a_removal_that_no_machine_confirms_wipes_nothing() {
+    let mut servers = cluster(3, &["-cluster-sync-interval=1"]);
+    put(&servers, "a", "one");
+    shows(&servers[2], "a", "one");
+    servers[2].signal(Signal::STOP);
+    let removed = follow(servers[0].peer_port, "DELETE", "/remove/node3", "");
+    assert_eq!(removed.expect("an answer").status(), 200);
+    // The leader's next heartbeat tells the removed machine that its removal is committed.
+    std::thread::sleep(Duration::from_millis(500));
+    servers[0].kill();
+    servers[1].kill();
+    servers[2].signal(Signal::CONT);
+    let is_kept = |server: &Server| server.log().contains("Its data is kept");
+    until("it says that it keeps its data", || {
+        is_kept(&servers[2]).then_some(())
+    });
+    assert_eq!(servers[2].client("GET", "/v2/keys/a", "").status(), 307);
+    // Started again, it asks again.
+    servers[2].kill();
+    servers[2].spawn();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(
+        !servers[2].log().contains("are deleted"),
+        "{}",
+        servers[2].log()
+    );
+    servers[0].spawn();
+    servers[1].spawn();
+    servers[0].wait();
+    servers[1].wait();
+    until("it is wiped", || {
+        servers[2].log().contains("are deleted").then_some(())
+    });
+    shows(&servers[2], "a", "one");
+    assert_eq!(listed(&servers[0]).len(), 3);
 }
