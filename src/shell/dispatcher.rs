@@ -136,12 +136,7 @@ impl Dispatcher<'_, '_> {
                     consumed,
                     continue_100,
                 }) => return conn.on_incomplete(consumed, continue_100),
-                Some(Parsed::Reject(reject)) => {
-                    self.warn_of_v3(reject);
-                    let origin = conn.origin();
-                    let response = api::refusal(reject, origin.as_deref(), self.context);
-                    return conn.refuse(&response, self.context.date, self.buffers);
-                }
+                Some(Parsed::Reject(reject)) => return self.refuse(conn, reject),
                 Some(Parsed::Request { consumed, request }) => (consumed, request),
             };
             let is_peer = mode(self.machine) == Mode::Member;
@@ -204,14 +199,18 @@ impl Dispatcher<'_, '_> {
         }
     }
 
-    /// Reports the first client that speaks HTTP/2.
-    fn warn_of_v3(&mut self, reject: Reject) {
+    /// Answers malformed input and closes the connection. Reports the first client that speaks
+    /// HTTP/2.
+    fn refuse(&mut self, conn: &mut Conn, reject: Reject) {
         if reject == Reject::HTTP_2 && !std::mem::replace(self.has_warned_of_v3, true) {
             log::warn!(
                 "a client speaks HTTP/2, as those of etcd's v3 interface do: it was refused; tern \
                  speaks v2, set ETCDCTL_API=2 (logged once)"
             );
         }
+        let origin = conn.origin();
+        let response = api::refusal(reject, origin.as_deref(), self.context);
+        conn.refuse(&response, self.context.date, self.buffers);
     }
 
     fn raise_serial(&mut self) {
