@@ -79,6 +79,15 @@ pub fn context<'a>(
     }
 }
 
+/// The request of a connection to become a link.
+fn upgrade_of(conn: SlotId, request: &Request) -> UpgradeRequest {
+    UpgradeRequest {
+        conn,
+        protocol: request.upgrade.unwrap_or("").into(),
+        hello: request.hello.unwrap_or("").into(),
+    }
+}
+
 /// Starts the requests of one turn.
 pub struct Dispatcher<'a, 'c> {
     /// Answers the requests.
@@ -155,11 +164,7 @@ impl Dispatcher<'_, '_> {
                 return self.send_file(conn, rendered, values, keep_alive);
             }
             if is_peer && asks_for_link(port, &request) {
-                self.upgrades.push(UpgradeRequest {
-                    conn: id,
-                    protocol: request.upgrade.unwrap_or("").into(),
-                    hello: request.hello.unwrap_or("").into(),
-                });
+                self.upgrades.push(upgrade_of(id, &request));
                 return conn.consume(consumed);
             }
             let context = Context {

@@ -39,6 +39,31 @@ mod turn;
 use look::seen_of;
 pub use look::{is_promise, voters_at};
 
+impl Host {
+    /// A machine that was never started.
+    fn new(slot: usize, lies: Lies, rng: &mut Rng) -> Host {
+        Host {
+            place: Place::Empty,
+            epoch: 0,
+            process: 0,
+            paused_until_us: 0,
+            held_up: Vec::new(),
+            wall_off_ns: draw_wall_offset(rng),
+            slow_until_us: 0,
+            full: false,
+            shown: 0,
+            copy: None,
+            life: 0,
+            lies,
+            peer_url: peer_url(slot, 0),
+            has_moved: false,
+            wound: None,
+            started_us: 0,
+            front: Front::new(name_of(slot), client_url(slot), peer_url(slot, 0)),
+        }
+    }
+}
+
 /// By how much a wall clock is off: seconds as a rule, up to 30 years, or as far as 1970.
 pub(crate) fn draw_wall_offset(rng: &mut Rng) -> i64 {
     const YEAR_NS: i64 = 365 * 86_400 * 1_000_000_000;
@@ -334,25 +359,7 @@ impl World {
     /// A world with these parameters.
     pub fn with(p: Params, mut rng: Rng, plant: Plant, loud: bool) -> World {
         let slots = p.machines + p.spare;
-        let hosts = (0..slots).map(|slot| Host {
-            place: Place::Empty,
-            epoch: 0,
-            process: 0,
-            paused_until_us: 0,
-            held_up: Vec::new(),
-            wall_off_ns: draw_wall_offset(&mut rng),
-            slow_until_us: 0,
-            full: false,
-            shown: 0,
-            copy: None,
-            life: 0,
-            lies: plant.lies,
-            peer_url: peer_url(slot, 0),
-            has_moved: false,
-            wound: None,
-            started_us: 0,
-            front: Front::new(name_of(slot), client_url(slot), peer_url(slot, 0)),
-        });
+        let hosts = (0..slots).map(|slot| Host::new(slot, plant.lies, &mut rng));
         let hosts = hosts.collect();
         let configs = (0..slots).map(|slot| disk_config(&p, slot)).collect();
         let mut world = World {

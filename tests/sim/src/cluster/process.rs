@@ -77,16 +77,20 @@ impl World {
             );
             self.fail(violation("starts-behind", text));
         }
+        self.check_shown_at_start(slot, &run);
+        self.hosts[slot].place = Place::Up(run);
+        self.finish_turn(slot);
+    }
+
+    /// A mark of its own is left out at the end of a segment.
+    fn check_shown_at_start(&mut self, slot: usize, run: &Running) {
         let shown = std::mem::take(&mut self.hosts[slot].shown);
-        // A mark of its own is left out at the end of a segment.
         let image = &run.disk.image;
         if image.log.is_whole() && run.seen.applied < shown && image.tail_room() >= 2 * HEADER {
             let applied = run.seen.applied;
             let text = format!("m{slot} starts at {applied}, a mark of {shown} was durable");
             self.fail(violation("shown-goes-back", text));
         }
-        self.hosts[slot].place = Place::Up(run);
-        self.finish_turn(slot);
     }
 
     /// Opens the disk of a machine. Now and then it fails at one of its calls. `None`: the machine

@@ -382,15 +382,20 @@ impl World {
         }
         self.hosts[slot].place = Place::Up(run);
         if stopped {
-            self.crash(slot);
-            let down_us = if self.phase == Phase::Faults {
-                self.p.down_us_max
-            } else {
-                5_000
-            };
-            let at = self.now_us + self.rng.range(1_000, down_us);
-            self.queue.push(at, Ev::Start { slot });
+            self.crash_and_start_soon(slot);
         }
+    }
+
+    /// The process of a machine has ended by itself, and is started again.
+    fn crash_and_start_soon(&mut self, slot: usize) {
+        self.crash(slot);
+        let down_us = if self.phase == Phase::Faults {
+            self.p.down_us_max
+        } else {
+            5_000
+        };
+        let at = self.now_us + self.rng.range(1_000, down_us);
+        self.queue.push(at, Ev::Start { slot });
     }
 
     /// Starts a job of the disk. Term and vote are reported before the log, each when it is durable:
