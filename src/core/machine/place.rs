@@ -99,8 +99,10 @@ impl MemberMode {
         }
         if let SearchOutcome::Occupied { name, text } = outcome {
             // If the other member does not answer there, the list is out of date: two members may
-            // have exchanged their addresses.
-            if common.peers.is_answering(&name) {
+            // have exchanged their addresses. It may answer elsewhere, at an address that the list
+            // of the machine that was asked does not have yet.
+            let own_url = &self.replica.settings().peer_url;
+            if common.peers.is_answering_at(&name, own_url) {
                 self.order(Order::Fail(text));
             }
             return;

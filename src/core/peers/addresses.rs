@@ -61,17 +61,21 @@ impl Peers {
         others.any(|(_, peer)| peer.is_member && *peer.peer_url == *url && self.answers(peer))
     }
 
-    /// Whether the member of this name answers at its listed address.
-    pub fn is_answering(&self, name: &str) -> bool {
+    /// Whether the member of this name answers at `url`.
+    pub fn is_answering_at(&self, name: &str, url: &str) -> bool {
         let mut peers = self.peers.values();
-        peers.any(|peer| peer.is_member && *peer.name == *name && self.answers(peer))
+        peers.any(|peer| peer.is_member && *peer.name == *name && self.answers_at(peer, url))
     }
 
     fn answers(&self, peer: &Peer) -> bool {
+        self.answers_at(peer, &peer.peer_url)
+    }
+
+    fn answers_at(&self, peer: &Peer, url: &str) -> bool {
         let Some(link) = peer.dialled.and_then(|link| self.links.get(&link)) else {
             return false;
         };
-        link.process().is_some() && link.dialled_url.as_ref() == Some(&peer.peer_url)
+        link.process().is_some() && link.dialled_url.as_deref() == Some(url)
     }
 
     pub(super) fn find_new_addresses(&self) -> Vec<NewAddress> {

@@ -357,7 +357,15 @@ fn protocol_10_two_members_that_exchange_addresses_are_both_found() {
         .map(|a| (a.id.0, a.peer_url.clone()))
         .collect();
     assert_eq!(proposed, [(1, url("b")), (2, url("a"))]);
-    assert!(!site.peers(2).is_answering("n1"));
+    assert!(!site.peers(2).is_answering_at("n1", &url("a")));
+}
+
+/// A machine whose list is older gives the own address to a member that answers elsewhere by now.
+#[test]
+fn protocol_10_a_member_that_answers_elsewhere_does_not_take_the_own_address() {
+    let site = Site::of(&["a", "b"]);
+    assert!(site.processes[0].peers.is_answering_at("n2", &url("b")));
+    assert!(!site.processes[0].peers.is_answering_at("n2", &url("a")));
 }
 
 /// No other member can tell them the new addresses.
