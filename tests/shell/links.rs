@@ -418,7 +418,10 @@ fn refused_hellos_get_the_reason() {
     let (_, answer) = Wire::open(leader, &asks);
     assert_eq!(answer.status, 400);
     let asks = String::from_utf8(upgrade::request("tern", &hello::encode(&good()))).expect("text");
-    let (_, answer) = Wire::open(leader, asks.replace(hello::PROTOCOL, "tern-raft/1").as_bytes());
+    let (_, answer) = Wire::open(
+        leader,
+        asks.replace(hello::PROTOCOL, "tern-raft/1").as_bytes(),
+    );
     assert_eq!(answer.status, 426);
 }
 
