@@ -1,8 +1,8 @@
 //! The directory of a log: each call on it, with the error that the log reports for it.
 //!
-//! This file decides nothing: what a failure means is up to its callers, which treat every failure
-//! except a full disk as final. A test may install a [`Hook`], which sees each call before it is
-//! made and may let it fail. Start reading at [`LogDir`].
+//! This file decides nothing: the meaning of a failure is up to its callers, which treat every
+//! failure except a full disk as final. A test may install a [`Hook`], which sees each call before
+//! it is made and may let it fail. Start reading at [`LogDir`].
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub struct SystemCall<'a> {
     pub to: &'a str,
 }
 
-/// What a [`Hook`] wants to happen to a system call.
+/// A [`Hook`]'s decision about a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The call is made.
@@ -153,7 +153,17 @@ impl<F: FileSystem> LogDir<F> {
     ///
     /// A system call failed.
     pub fn create(&mut self, name: &str, bytes: u64) -> Result<Option<F::File>, Error> {
-        let file = self.call("creat", name, |fs, path, _| fs.create(path))?;
+        let call = SystemCall {
+            name: "creat",
+            file: name,
+            to: "",
+        };
+        let file = match self.intercept(call, |fs, path, _| fs.create(path)) {
+            Ok(file) => file,
+            // No room for the name.
+            Err(e) if is_out_of_room(&e) => return Ok(None),
+            Err(e) => return Err(self.error(call.name, name, e)),
+        };
         if self.allocate(&file, name, bytes)? {
             return Ok(Some(file));
         }

@@ -1,15 +1,15 @@
 //! The file system as the log and the data directory of tern use it: every call that they make on
 //! it, and nothing else.
 //!
-//! [`crate::os::Os`] is the real one. A test has one of its own, which keeps what was synced, loses
-//! what was not, and fails where it is told to. The type is a parameter of whatever uses it, so a
+//! [`crate::os::Os`] is the real one. A test has one of its own, which keeps synced writes, loses
+//! others, and fails where it is told to. The type is a parameter of each user, so a
 //! program with the real one pays nothing for the choice.
 //!
 //! Start reading at [`FileSystem`], then [`OpenFile`].
 use std::io;
 use std::path::Path;
 
-/// What a file is opened for.
+/// The purpose for which a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Reading alone.
@@ -18,7 +18,7 @@ pub enum Access {
     Write,
 }
 
-/// What a path names.
+/// The kind of file that a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathKind {
     /// A regular file.
@@ -36,7 +36,7 @@ pub trait FileSystem: Clone {
     /// A folder that was opened.
     type Folder;
 
-    /// What the path names; `None` if it names nothing.
+    /// The kind of file that the path names; `None` if it names nothing.
     fn kind(&self, path: &Path) -> Option<PathKind>;
 
     /// Makes a folder durably, with those of its parents that do not exist. Only its owner may read

@@ -1,8 +1,9 @@
-//! A job of the log: what one sync has to do on the disk, as plain data.
+//! A job of the log: the system calls of one sync, as plain data.
 //!
-//! The log composes a job from what waits, and only then calls the file system. The bytes travel
-//! with the job, and it names the place of each batch, so it needs nothing of the log while it runs.
-//! One job runs at a time. Its completion is reported by number, and one that fails is final.
+//! The log composes a job from the waiting records, and only then calls the file system. The bytes
+//! travel with the job, and it names the place of each batch, so it needs nothing of the log while
+//! it runs. One job runs at a time. Its completion is reported by number, and one that fails is
+//! final.
 //!
 //! This version runs a job in place, in the call that composed it ([`crate::Wal::start_sync`]).
 //! Start reading at [`Job`].

@@ -17,7 +17,7 @@
 //! | [`segment`], `map` | the files of records and the map that is written |
 //! | [`dir`] | the directory: its lock, and the error of each call |
 //! | [`mod@fs`], [`os`] | the file system as the log sees it, and the real one: every system call |
-//! | [`job`] | what one sync has to do, as plain data |
+//! | [`job`] | the system calls of one sync, as plain data |
 //! | `log` | [`Wal`]: open, append, sync, rotate, release |
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

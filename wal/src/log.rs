@@ -609,9 +609,11 @@ impl<F: FileSystem> Wal<F> {
     /// If the term falls.
     pub fn save_state(&mut self, term: u64, vote: u64) -> Result<(), Error> {
         self.run(|wal| {
+            let mut steps = std::mem::take(&mut wal.steps);
+            steps.push(Step::State { term, vote });
             wal.run_job(Job {
                 mark: wal.staging.sealed(),
-                steps: vec![Step::State { term, vote }],
+                steps,
             })
         })
     }

@@ -1,6 +1,7 @@
 //! The real file system: each system call of the log and of the data directory, in one function.
 //!
-//! This file decides nothing: what a failure means is up to its callers. Start reading at [`Os`].
+//! This file decides nothing: the meaning of a failure is up to its callers. Start reading at
+//! [`Os`].
 use std::fmt;
 use std::fs::{self, DirBuilder, File, FileType, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -201,14 +202,15 @@ fn open_regular(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
         .open(path);
     // Some wrong kinds cannot be opened at all: a folder for writing, a socket, a FIFO for writing
     // that is not read.
-    let kind = match (&opened, fs::symlink_metadata(path)) {
-        (Ok(file), _) => file.metadata()?.file_type(),
-        (Err(_), Err(_)) => return opened,
-        (Err(_), Ok(entry)) => match fs::metadata(path) {
-            Ok(metadata) => metadata.file_type(),
-            // Otherwise a link to a missing file would count as no file.
-            Err(_) => entry.file_type(),
-        },
+    let kind = match &opened {
+        Ok(file) => file.metadata()?.file_type(),
+        Err(_) => {
+            let Ok(entry) = fs::symlink_metadata(path) else {
+                return opened;
+            };
+            // A link to a missing file counts as a link and not as no file.
+            fs::metadata(path).map_or(entry.file_type(), |metadata| metadata.file_type())
+        }
     };
     if kind.is_file() {
         return opened.map_err(explain);
@@ -228,7 +230,7 @@ fn explain(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), text)
 }
 
-/// The error for a path that is not a regular file. Holds what it is, such as `a FIFO`.
+/// The error for a path that is not a regular file. Holds its kind, such as `a FIFO`.
 #[derive(Debug)]
 struct WrongKind(&'static str);
 

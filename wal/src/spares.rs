@@ -26,9 +26,9 @@ pub struct Spares {
 /// Where records go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// What is free then in the segment that the last record went to, in bytes.
+    /// The room that is left then in the segment of the last record, in bytes.
     pub left: usize,
-    /// What is free in the longest spare that is not used, in bytes; 0 without one.
+    /// The room in the longest spare that is not used, in bytes; 0 without one.
     pub longest: usize,
 }
 
@@ -68,7 +68,7 @@ impl Spares {
         Some(self.spares.remove(at))
     }
 
-    /// What is free in the longest spare, as a segment with a head of `head` bytes; 0 without one.
+    /// The room in the longest spare, as a segment with a head of `head` bytes; 0 without one.
     pub fn longest(&self, head: usize) -> usize {
         self.spares.last().map_or(0, |spare| room_of(spare, head))
     }
@@ -108,7 +108,7 @@ impl Spares {
     }
 }
 
-/// What is free in a segment that a spare becomes, in bytes.
+/// The room in a segment that a spare becomes, in bytes.
 fn room_of(spare: &Spare, head: usize) -> usize {
     (spare.bytes as usize).saturating_sub(head)
 }

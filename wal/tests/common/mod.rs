@@ -1,4 +1,4 @@
-//! Shared by the tests: seeded random numbers, and what most logs are opened with.
+//! Shared by the tests: seeded random numbers, and the usual options of a log.
 #![allow(dead_code)]
 pub use tern_support::rng::Rng;
 use wal::dir::{Hook, SystemCall, Verdict};
