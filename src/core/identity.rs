@@ -4,8 +4,10 @@
 //! end up in key paths, in headers of redirects and on terminals, so each of these ways in checks
 //! them here. Pure functions; start with [`is_name`] and [`is_url`].
 
+use ::core::net::{IpAddr, Ipv6Addr};
+
 /// Most characters of a name.
-pub const NAME_CHARS_MAX: usize = 128;
+const NAME_CHARS_MAX: usize = 128;
 /// Most bytes of a URL: the longest host name has 253.
 const URL_BYTES_MAX: usize = 512;
 
@@ -39,7 +41,7 @@ pub fn is_url(text: &str) -> bool {
     let is_port = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
     let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
     let is_host = match v6 {
-        Some(v6) => is_v6_address(v6),
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
         None => is_host_name(host),
     };
     text.len() <= URL_BYTES_MAX && is_host && is_port
@@ -48,18 +50,14 @@ pub fn is_url(text: &str) -> bool {
 /// Whether the host of a machine's URL is the unspecified address. A machine listens on it, and no
 /// other machine can dial it.
 pub fn is_unspecified(url: &str) -> bool {
-    let host = host_of(url);
-    host == "0.0.0.0" || is_v6_number(host, "")
+    address_of(url).is_some_and(|address| address.is_unspecified())
 }
 
 /// Whether the host of a machine's URL is a loopback address, which means another machine on each
 /// host.
 pub fn is_loopback(url: &str) -> bool {
-    let host = host_of(url);
-    let is_v4 = |host: &str| host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    host.eq_ignore_ascii_case("localhost")
-        || host.starts_with("127.") && is_v4(host)
-        || is_v6_number(host, "1")
+    host_of(url).eq_ignore_ascii_case("localhost")
+        || address_of(url).is_some_and(|address| address.is_loopback())
 }
 
 /// The host of a machine's URL, an IPv6 address with its brackets.
@@ -68,17 +66,13 @@ fn host_of(url: &str) -> &str {
     rest.rsplit_once(':').map_or(rest, |(host, _)| host)
 }
 
-/// Whether `host` is an IPv6 address that has this last digit and zeros only before it.
-fn is_v6_number(host: &str, last: &str) -> bool {
-    let text = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    let zeros = text.and_then(|text| text.strip_suffix(last));
-    zeros.is_some_and(|zeros| zeros.bytes().all(|b| matches!(b, b'0' | b':')))
-}
-
-/// Whether `text` has only the characters of an IPv6 address, and enough of them.
-fn is_v6_address(text: &str) -> bool {
-    let is_allowed = |b: u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
-    text.len() >= 2 && text.contains(':') && text.bytes().all(is_allowed)
+/// The host of a machine's URL, if it is an IP address. An IPv4 address may be written as an IPv6
+/// one.
+fn address_of(url: &str) -> Option<IpAddr> {
+    let host = host_of(url);
+    let v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let address: IpAddr = v6.unwrap_or(host).parse().ok()?;
+    Some(address.to_canonical())
 }
 
 /// Whether `text` may be a host name or an IPv4 address.
@@ -104,7 +98,12 @@ mod tests {
 
     #[test]
     fn addresses_that_no_other_host_can_dial() {
-        for url in ["http://0.0.0.0:1", "https://[::]:7001", "http://[0:0::0]:1"] {
+        for url in [
+            "http://0.0.0.0:1",
+            "https://[::]:7001",
+            "http://[0:0::0]:1",
+            "http://[::ffff:0.0.0.0]:1",
+        ] {
             assert!(is_unspecified(url) && !is_loopback(url), "{url}");
         }
         for url in [
@@ -112,6 +111,7 @@ mod tests {
             "http://127.3.2.1:1",
             "https://[::1]:7001",
             "http://[0:0:0:0:0:0:0:1]:1",
+            "http://[::ffff:127.0.0.1]:1",
             "http://localhost:1",
             "http://LocalHost:1",
         ] {
@@ -149,6 +149,8 @@ mod tests {
             "http://u@a:1",
             "http://a:1\r\nX: y",
             "http://fe80::1:1",
+            "http://[::::]:1",
+            "http://[..:]:1",
         ] {
             assert!(!is_url(url), "{url:?}");
         }

@@ -67,7 +67,7 @@ pub struct Replica {
     is_removed: bool,
     /// How fast joins are appended.
     join_pace: JoinPace,
-    /// What peers say of this member; not taken yet.
+    /// Claims of peers about this member, not taken yet.
     claims: Vec<RaftNotice>,
     /// The disk has little room, by the last `on_space`. While it holds, this member refuses client
     /// writes if it leads.
@@ -377,7 +377,7 @@ impl Replica {
         }
     }
 
-    /// What peers have said of this member since the last call.
+    /// The claims of peers about this member since the last call.
     pub fn take_claims(&mut self) -> Vec<RaftNotice> {
         std::mem::take(&mut self.claims)
     }
@@ -452,8 +452,8 @@ impl Replica {
             || self.pending.has_speed_test_room()
     }
 
-    /// What the cluster clock shows, in nanoseconds; the wall clock while this member knows no time
-    /// of the cluster.
+    /// The reading of the cluster clock, in nanoseconds; the wall clock while this member knows no
+    /// time of the cluster.
     pub fn cluster_ns(&self, now: Now) -> u64 {
         self.raft.cluster_ns(now).unwrap_or(now.wall_ns)
     }
@@ -463,7 +463,7 @@ impl Replica {
         Stamp::new(self.cluster_ns(now), now.wall_ns)
     }
 
-    /// The time by which clients count what is left of a ttl, in nanoseconds since the Unix epoch.
+    /// The time from which the rest of a ttl is counted, in nanoseconds since the Unix epoch.
     pub fn shown_ns(&self, now: Now) -> u64 {
         self.store.time().shown_ns(self.cluster_ns(now))
     }

@@ -172,3 +172,23 @@ fn stopping_while_it_looks() {
     seeker.call();
     assert_eq!(seeker.ordered.let_in, None);
 }
+
+/// Refusals that answer another question than the one that was asked say nothing: a machine that
+/// joins has no place to lose.
+#[test]
+fn refusals_of_a_place_do_not_end_a_search_that_joins() {
+    for cause in [
+        "that member was removed",
+        "that member has lost entries that it acknowledged",
+    ] {
+        let body = format!(r#"{{"errorCode":300,"message":"m","cause":"{cause}","index":1}}"#);
+        let mut seeker = Seeker::new(&PEERS, 0);
+        let version = seeker.gets("http://a:7001/version");
+        seeker.answer(version, 500, &body);
+        let version = seeker.gets("http://b:7001/version");
+        seeker.answer(version, 200, "2");
+        let list = seeker.gets("http://b:7001/v2/admin/machines");
+        seeker.answer(list, 500, &body);
+        assert!(seeker.call().is_none(), "it pauses before the next attempt");
+    }
+}

@@ -37,7 +37,7 @@ impl Machine {
             term: FOUNDING_TERM,
             meta: SnapshotMeta {
                 // 0 stands for an unknown cluster.
-                cluster: splitmix64(seed).max(1),
+                cluster: cluster_number(seed),
                 index: Index(1),
                 term: FOUNDING_TERM,
                 configuration: Configuration {
@@ -49,6 +49,11 @@ impl Machine {
     }
 }
 
+/// The number of a new cluster; 0 stands for an unknown one.
+pub(super) fn cluster_number(seed: u64) -> u64 {
+    splitmix64(seed).max(1)
+}
+
 /// The whole content of a key space that is not in use, as a snapshot in chunks.
 pub(super) fn snapshot_of(store: &mut Store) -> Vec<Vec<u8>> {
     store.snapshot_begin();
@@ -57,8 +62,10 @@ pub(super) fn snapshot_of(store: &mut Store) -> Vec<Vec<u8>> {
         let mut chunk = Vec::new();
         let step = store.snapshot_chunk(CHUNK_BYTES, &mut chunk);
         chunks.push(chunk);
-        if step != SnapshotStep::More {
-            return chunks;
+        match step {
+            SnapshotStep::More => {}
+            SnapshotStep::Done => return chunks,
+            SnapshotStep::GivenUp => unreachable!("nothing changes, so nothing is kept for it"),
         }
     }
 }

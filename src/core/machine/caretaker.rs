@@ -273,7 +273,8 @@ impl Caretaker {
         has_synced
     }
 
-    /// When the next node is due, in microseconds of the monotonic clock. `None`: no node has a ttl, or no `Sync` can be appended now.
+    /// When the next node is due, in microseconds of the monotonic clock. `None`: no node has a
+    /// ttl, or no `Sync` can be appended now.
     fn expiry_due_us(&self, now: Now, replica: &Replica) -> Option<u64> {
         if self.open_sync.is_some() || !replica.raft().has_duty_room() || !replica.leads() {
             return None;

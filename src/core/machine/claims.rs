@@ -1,8 +1,8 @@
 //! A member that is said to have lost its place: it asks before it wipes anything.
 //!
 //! A member must leave, wipe its data and join again as a new member if it was removed, or if its
-//! disk holds an old copy of the data. It learns of that in three ways, and each may be a lie of a
-//! faulty peer, or an error of a peer's memory:
+//! disk holds an old copy of the data. The claim reaches it in three ways, and each may be a lie of
+//! a faulty peer, or an error of a peer's memory:
 //!
 //! - *a notice* of a peer that it was removed;
 //! - *a leader's append* that counts more acknowledgements than its log has (`raft::lost_tail`);
@@ -10,12 +10,12 @@
 //!   alone.
 //!
 //! So each begins a survey ([`Goal::Confirm`]) over connections of its own. The leader is asked
-//! first, then the other members, and the peer that said it last: an error of that peer would be in
+//! first, then the other members, and the claiming peer last: an error of that peer would be in
 //! its answer as well. A machine that has applied this member's join, and does not list it,
 //! confirms a removal; the leader confirms lost entries. Then the data is wiped. If the leader
 //! lists this member, or none confirms, nothing is.
 //!
-//! What the member does meanwhile:
+//! Meanwhile the member behaves as follows:
 //!
 //! - After a notice it goes on, voting included. A removal is committed under a configuration
 //!   without the member, whose majorities do not count it, so its votes do no harm. The obvious

@@ -238,7 +238,7 @@ impl Finder {
                 None
             }
             CallAnswer::Registered(peers) => {
-                self.discovered.extend(peers.iter().cloned());
+                self.discovered.clone_from(&peers);
                 self.begin_peers(now, peers)
             }
             CallAnswer::Version(version) => self.on_version(version),
@@ -408,11 +408,15 @@ impl Finder {
         if joins && refusal.reason == RefusalReason::ClusterFull {
             return self.refuse(format!("{}: {}", self.survey.url(), refusal.why));
         }
-        if refusal.reason == RefusalReason::Removed && !matches!(question, Question::Join(_)) {
-            return self.end(SearchOutcome::Unlisted);
-        }
-        if refusal.reason == RefusalReason::LostEntries {
-            return self.end(SearchOutcome::LostEntries);
+        // A refusal that answers another question than the one that was asked says nothing.
+        if let Question::Machines { of: Some(place) } = question {
+            match refusal.reason {
+                RefusalReason::Removed => return self.end(SearchOutcome::Unlisted),
+                RefusalReason::LostEntries if place.last.is_some() => {
+                    return self.end(SearchOutcome::LostEntries);
+                }
+                _ => {}
+            }
         }
         if refusal.reason == RefusalReason::OtherCluster && !self.has_seen_other_cluster {
             self.has_seen_other_cluster = true;

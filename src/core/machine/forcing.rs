@@ -16,7 +16,6 @@ use super::survey::{Survey, Target};
 use super::{Common, Machine, MachineMode, Outside, Search};
 use crate::core::public_id::PublicId;
 use crate::core::raft::{Configuration, EntryBody, Index, Member, PeerId, SnapshotMeta};
-use crate::core::random::splitmix64;
 use crate::core::replica::{Replica, registry};
 use crate::core::seam::{
     Call, CallId, Founding, MemberPlace, Order, Outputs, Question, Recovered, RefusalReason, Reply,
@@ -61,7 +60,11 @@ impl Forcing {
         let first = Question::Machines {
             // A machine of the cluster knows that no member has this id. About this machine's own id
             // it might know nothing yet.
-            of: Some(MemberPlace::new(self.cluster, PeerId::NONE.0, None)),
+            of: Some(MemberPlace {
+                cluster: self.cluster,
+                id: PeerId::NONE,
+                last: None,
+            }),
         };
         self.survey.begin(urls.map(|url| Target {
             url: url.clone(),
@@ -229,7 +232,7 @@ impl Machine {
             term,
             meta: SnapshotMeta {
                 // 0 stands for an unknown cluster.
-                cluster: splitmix64(seed).max(1),
+                cluster: super::bootstrap::cluster_number(seed),
                 index: last.next(),
                 term,
                 configuration: Configuration { members: vec![own] },
@@ -261,7 +264,7 @@ impl Machine {
     }
 }
 
-/// Refuses a log with a damaged entry: what it did is unknown, and with a majority lost there may be
+/// Refuses a log with a damaged entry: its effect is unknown, and with a majority lost there may be
 /// no other copy.
 fn refuse_damage(recovered: &Recovered) -> Result<(), Box<str>> {
     let is_faulty = |body: &EntryBody| matches!(body, EntryBody::Faulty { .. });

@@ -50,7 +50,7 @@ pub(super) struct MemberMode {
     /// When the last search for this member's place began, in microseconds of the monotonic clock;
     /// before the first one, when this member began.
     pub(super) searched_us: u64,
-    /// What peers say of this member's place.
+    /// The claims of peers about this member's place.
     pub(super) claims: Claims,
     state: MemberState,
 }
@@ -455,7 +455,9 @@ impl MemberMode {
             MemberState::Starting { .. } if *query == Query::Health => {
                 Some(Outcome::Health(Health::Starting))
             }
-            MemberState::Stopped { .. } | MemberState::Leaving { .. }
+            MemberState::Removed { .. }
+            | MemberState::Stopped { .. }
+            | MemberState::Leaving { .. }
                 if *query == Query::Health =>
             {
                 Some(Outcome::Health(Health::Leaving))

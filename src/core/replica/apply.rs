@@ -145,8 +145,8 @@ impl Replica {
 
 /// The views of the cluster.
 impl Replica {
-    /// A join was applied. A member whose machine has not started has no view. A new member and a changed address raise the etcd index; an unchanged
-    /// rejoin does not.
+    /// A join was applied. A member whose machine has not started has no view. A new member and a
+    /// changed address raise the etcd index; an unchanged rejoin does not.
     fn on_joined(&mut self, index: Index, name: &str) {
         let before = self.raft.configuration_at(index.prev()).by_name(name);
         let after = self.raft.configuration_at(index).by_name(name);

@@ -364,14 +364,7 @@ impl Replica {
     /// Appends the command of a follower's client.
     fn append_forwarded(&mut self, now: Now, body: &[u8]) -> Result<Index, Box<str>> {
         let command = command::decode(body).ok().filter(Command::is_write);
-        let mut command = command.ok_or("not a write")?;
-        if let Some(lease) = command.lease_mut() {
-            lease.take(self.stamp(now));
-        }
-        if !command.is_sound() {
-            return Err("the ttl is out of range".into());
-        }
-        match self.append_write(now, command) {
+        match self.append_write(now, command.ok_or("not a write")?) {
             Ok((index, _)) => Ok(index),
             Err(Outcome::Failed(error)) => Err(error.cause),
             Err(_) => Err("".into()),

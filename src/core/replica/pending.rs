@@ -149,9 +149,8 @@ pub enum Ending {
 /// One row of the table.
 struct PendingEntry {
     waiting: Waiting,
-    /// The timer of the deadline. `None` for a watch without a limit, for a speed test without outstanding sets,
-    /// and for a read that this leader must confirm: that read ends at the latest with its
-    /// leadership.
+    /// The timer of the deadline. `None` for a watch without a limit, and for a speed test without
+    /// outstanding sets.
     timer: Option<TimerHandle>,
 }
 

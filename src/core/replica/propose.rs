@@ -58,12 +58,22 @@ impl Replica {
         if let Some(lease) = command.lease_mut() {
             lease.take(self.stamp(now));
         }
+        if !command.is_sound() {
+            // The command of a faulty member.
+            let error = Error::new(Code::RaftInternal, "the ttl is out of range");
+            return Err(Outcome::Failed(error));
+        }
         if self.lacks_room() {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
         }
-        let growth = self.store.growth(&command);
-        let leads = self.raft.role() == RaftRole::Leader;
-        if leads && growth > self.store_room() {
+        // Only the leader refuses: a follower applies whatever is committed.
+        let is_bounded = self.settings.store_bytes_max.is_some();
+        let growth = if is_bounded && self.raft.role() == RaftRole::Leader {
+            self.store.growth(&command)
+        } else {
+            0
+        };
+        if growth > self.store_room() {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, STORE_FULL)));
         }
         if self.raft.is_full_leader() && !self.raft.is_handing_over() {
@@ -78,8 +88,7 @@ impl Replica {
         }
     }
 
-    /// By how many bytes the key space may still grow, counting what is proposed and not applied.
-    /// Only the leader asks: a follower applies whatever is committed.
+    /// By how many bytes the key space may still grow. Proposals that are not applied yet count.
     fn store_room(&self) -> u64 {
         let Some(bytes_max) = self.settings.store_bytes_max else {
             return u64::MAX;
@@ -295,7 +304,7 @@ impl Replica {
             return None;
         }
         let id = Index(member.id.0);
-        if member.peer_url == join.peer_url && member.client_url == join.client_url {
+        if registry::has_same_urls(member, join) {
             return Some(id);
         }
         registry::check_reach(members, &join.name, &join.peer_url, &join.client_url).ok()?;
@@ -320,10 +329,6 @@ impl Replica {
         let Some(Waiting::MemberChange(change)) = self.pending.get(ticket) else {
             return true;
         };
-        if let MemberChange::Move { peer_urls, .. } = &**change {
-            // A member that has started proves the address by its hello: it is dialled there.
-            self.hints.extend(peer_urls.iter().take(1).cloned());
-        }
         let members = self.raft.configuration();
         if let MemberChange::Join(join) = &**change
             && let Some(member) = registry::moves(members, join)
@@ -350,6 +355,12 @@ impl Replica {
         let (command, purpose) = match made {
             Ok(made) => made,
             Err(outcome) => {
+                if let (MemberChange::Move { peer_urls, .. }, Outcome::MemberMoved) =
+                    (&**change, &outcome)
+                {
+                    // The member proves the address by its hello: it is dialled there.
+                    self.hints.extend(peer_urls.iter().cloned());
+                }
                 self.finish(ticket, outcome);
                 return true;
             }

@@ -306,7 +306,8 @@ pub fn moves<'a>(members: &'a Configuration, join: &Join) -> Option<&'a Member> 
     (is_own && !has_same_urls(member, join)).then_some(member)
 }
 
-fn has_same_urls(member: &Member, join: &Join) -> bool {
+/// Whether a join has the addresses that the list has for `member`.
+pub fn has_same_urls(member: &Member, join: &Join) -> bool {
     member.peer_url == join.peer_url && member.client_url == join.client_url
 }
 
