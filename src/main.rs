@@ -67,7 +67,7 @@ fn fail(config: &Config, text: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// What signals do before the reactor takes them.
+/// The effect of signals before the reactor takes them.
 ///
 /// Until then SIGTERM and SIGINT end the process with exit code 0. Nothing is lost: a start that is
 /// cut off is like a crash, which the log survives. Without a handler a signal has no effect on the
@@ -118,13 +118,17 @@ fn serve(config: &Config, signals: &StartSignals) -> Result<End, String> {
     let mut joins = config.names_a_cluster();
     loop {
         signals.on_start();
-        match run(&config, joins, signals)? {
+        let end = run(&config, joins, signals)?;
+        // A signal counts while the next start is prepared, too.
+        signals.on_start();
+        // -f wipes once in the life of a process.
+        config.force = false;
+        match end {
             End::RestartAsFounder => {
                 log::info!("this machine is the first of its cluster and founds it");
                 joins = false;
             }
             End::ForceNewCluster => {
-                config.force = false;
                 Disk::force_new_cluster(&config, Clock::new().now())?;
                 log::warn!(
                     "this machine goes on alone as the only member of a new cluster. Other machines \
@@ -134,8 +138,6 @@ fn serve(config: &Config, signals: &StartSignals) -> Result<End, String> {
             }
             end => return Ok(end),
         }
-        // -f wipes once in the life of a process.
-        config.force = false;
     }
 }
 

@@ -373,7 +373,7 @@ impl Clients {
     }
 
     /// Phase 9: writes the output of each connection whose socket takes it, up to a bound for
-    /// answers and one for events. What they leave out comes first in the next turn.
+    /// answers and one for events. Connections that they leave out come first in the next turn.
     pub fn flush(&mut self) {
         let mut answers_left = ANSWER_WRITE_BYTES_A_TURN_MAX;
         let mut events_left = WATCH_WRITE_BYTES_A_TURN_MAX;

@@ -20,19 +20,18 @@ impl Clock {
     /// Starts to count monotonic time.
     pub fn new() -> Clock {
         Clock {
-            start_us: since_boot_us(),
+            start_us: elapsed_us(ClockId::Boottime),
         }
     }
 
     /// Microseconds of the monotonic clock.
     fn mono_us(&self) -> u64 {
-        since_boot_us().saturating_sub(self.start_us) + 1
+        elapsed_us(ClockId::Boottime).saturating_sub(self.start_us) + 1
     }
 
     /// The processor time that the calling thread has used, in microseconds.
     pub fn thread_cpu_us(&self) -> u64 {
-        let used = clock_gettime(ClockId::ThreadCPUTime);
-        used.tv_sec as u64 * 1_000_000 + used.tv_nsec as u64 / 1_000
+        elapsed_us(ClockId::ThreadCPUTime)
     }
 
     /// The present time. Monotonic time starts at 1 microsecond, so that it is never 0.
@@ -52,10 +51,11 @@ impl Default for Clock {
     }
 }
 
-/// The time since boot in microseconds, with the time that the machine was suspended.
-fn since_boot_us() -> u64 {
-    let since_boot = clock_gettime(ClockId::Boottime);
-    since_boot.tv_sec as u64 * 1_000_000 + since_boot.tv_nsec as u64 / 1_000
+/// The reading of a clock that counts from some start, in microseconds. `Boottime` includes the
+/// time for which the machine was suspended.
+fn elapsed_us(id: ClockId) -> u64 {
+    let read = clock_gettime(id);
+    read.tv_sec as u64 * 1_000_000 + read.tv_nsec as u64 / 1_000
 }
 
 /// Blocks the thread for `ms` milliseconds. Only for retries at start, before the loop runs.

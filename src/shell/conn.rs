@@ -615,8 +615,8 @@ impl Conn {
         self.socket.take_input();
     }
 
-    /// What the connection costs the others: the bytes that it holds, times how long its client has
-    /// not read or its body has not been complete. 0 if it must not be closed to make room: its
+    /// The cost of the connection to the others: the bytes that it holds, times how long its client
+    /// has not read or its body has not been complete. 0 if it must not be closed to make room: its
     /// request is answered soon, or it holds little.
     pub fn cost(&self, now_us: u64) -> u128 {
         let is_request = self.parser.stage() != RequestStage::Idle;

@@ -18,7 +18,7 @@ const LATE_EVENTS: usize = 256;
 /// an event beyond this bound are cut: they would lag ever further behind.
 const WAITING_EVENTS_MAX: usize = 4096;
 
-/// The events that wait, and how many watchers may still get one in this turn.
+/// The events that wait for watchers.
 #[derive(Default)]
 pub struct Deliveries {
     /// Oldest first.
@@ -36,7 +36,7 @@ pub struct PartialDelivery {
     pieces: Vec<(Range<usize>, SharedBytes)>,
 }
 
-/// What may still be handed out in a turn.
+/// The work that is left for a turn.
 pub struct TurnShare {
     watchers: usize,
     bytes: usize,

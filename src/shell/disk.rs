@@ -89,7 +89,7 @@ pub struct Disk<F: FileSystem = Os> {
 }
 
 /// A call on the data directory failed for another reason than want of room; with its text. The
-/// process must exit: what is durable is unknown.
+/// process must exit: the durable state is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskFailure(String);
 
@@ -508,6 +508,7 @@ impl<F: FileSystem> Disk<F> {
         };
         self.incarnation = self.wal.start_over(&options)?.identity;
         dir::wipe_besides_log(&self.data_dir)?;
+        self.former_clusters.clear();
         self.unwritten_state = None;
         self.unreported_state = None;
         self.unsynced.clear();

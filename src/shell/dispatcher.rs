@@ -92,7 +92,7 @@ fn upgrade_of(conn: SlotId, request: &Request) -> UpgradeRequest {
 pub struct Dispatcher<'a, 'c> {
     /// Answers the requests.
     pub machine: &'a mut Machine,
-    /// What answers are rendered with.
+    /// The context that answers are rendered in.
     pub context: &'a Context<'c>,
     /// The limits of requests.
     pub limits: &'a Limits,
@@ -148,8 +148,8 @@ impl Dispatcher<'_, '_> {
                 Some(Parsed::Reject(reject)) => return self.refuse(conn, reject),
                 Some(Parsed::Request { consumed, request }) => (consumed, request),
             };
-            let is_peer = mode(self.machine) == Mode::Member;
-            if is_peer
+            let is_member = mode(self.machine) == Mode::Member;
+            if is_member
                 && let Some(get) = FileGet::new(port, &request, self.context)
                 && let Some((at, file)) = self.machine.get_file(get.key())
             {
@@ -163,7 +163,7 @@ impl Dispatcher<'_, '_> {
                 conn.consume(consumed);
                 return self.send_file(conn, rendered, values, keep_alive);
             }
-            if is_peer && asks_for_link(port, &request) {
+            if is_member && asks_for_link(port, &request) {
                 self.upgrades.push(upgrade_of(id, &request));
                 return conn.consume(consumed);
             }

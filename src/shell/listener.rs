@@ -200,7 +200,7 @@ impl Listener {
         })
     }
 
-    /// Reads the certificate again for later connections and logs what it took. On failure the
+    /// Reads the certificate again for later connections and logs the files. On failure the
     /// former one stays in use.
     pub fn reload(&mut self) {
         #[cfg(feature = "tls")]

@@ -8,6 +8,7 @@ use crate::core::machine::{Fact, Machine, PlaceDoubt};
 use crate::core::peers::{LinkReport, LinkReportEvent};
 use crate::core::public_id::PublicId;
 use crate::core::raft::{Index, Term, Violation};
+use crate::shell::status_lines;
 
 /// Logs a fact that `machine` has reported.
 pub fn log(machine: &Machine, fact: &Fact) {
@@ -83,7 +84,7 @@ pub fn log(machine: &Machine, fact: &Fact) {
 /// The name and the peer URL of a member; only the name if it is no member now.
 fn peer(machine: &Machine, name: &str) -> String {
     match machine.configuration().by_name(name) {
-        Some(member) => format!("{name} ({})", member.peer_url),
+        Some(member) => status_lines::name(member),
         None => name.to_string(),
     }
 }
@@ -228,9 +229,7 @@ fn silent_voters(machine: &Machine) -> String {
     let silent = members.filter(|member| {
         member.voter && Some(member.id) != machine.id() && machine.route(member.id).is_none()
     });
-    let names: Vec<String> = silent
-        .map(|member| format!("{} ({})", member.name, member.peer_url))
-        .collect();
+    let names: Vec<String> = silent.map(status_lines::name).collect();
     if names.is_empty() {
         return String::new();
     }

@@ -118,11 +118,12 @@ impl Connectors {
     /// Reads the certificates of all connectors again, see `Connector::reload`.
     ///
     /// # Errors
-    /// A file is unusable; the text names it.
+    /// A file is unusable; the text names the first one. The others are read nevertheless.
     pub fn reload(&mut self) -> Result<(), String> {
-        self.peers.reload()?;
-        self.clients.reload()?;
-        self.discovery.reload()
+        let peers = self.peers.reload();
+        let clients = self.clients.reload();
+        let discovery = self.discovery.reload();
+        peers.and(clients).and(discovery)
     }
 
     fn of(&mut self, url: &Url, origin: &CallOrigin) -> &mut Connector {

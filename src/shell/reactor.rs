@@ -223,7 +223,7 @@ impl Reactor {
         let Some([client, peer]) = self.closed_ports.take() else {
             return Ok(false);
         };
-        let are_open = !client.tls.is_on() || !peer.tls.is_on();
+        let has_tls = [client.tls.is_on(), peer.tls.is_on()];
         let (client_socket, peer_socket) = (client.bound.listen()?, peer.bound.listen()?);
         self.listeners = vec![
             Listener::new(Port::Client, CLIENT_PORT, client_socket, &client.tls)?,
@@ -235,7 +235,10 @@ impl Reactor {
         let [client, peer] = self.addresses().map_err(|e| e.to_string())?;
         let version = crate::VERSION;
         log::info!("tern: ready, version {version}, clients on {client}, peers on {peer}");
-        if are_open && !(client.ip().is_loopback() && peer.ip().is_loopback()) {
+        let is_open = |(address, has_tls): (std::net::SocketAddr, bool)| {
+            !has_tls && !address.ip().is_loopback()
+        };
+        if [client, peer].into_iter().zip(has_tls).any(is_open) {
             log::info!(
                 "a port is open to other machines without TLS: whatever reaches it can read and \
                  change all data (-cert-file, -peer-cert-file, -bind-addr, -peer-bind-addr)"

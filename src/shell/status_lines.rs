@@ -1,9 +1,10 @@
-//! What SIGUSR1 logs: the state of this machine and of each peer, one line each. Start with `log`.
+//! The lines of SIGUSR1: the state of this machine and of each peer, one line each. Start with
+//! `log`.
 use crate::core::machine::Machine;
 use crate::core::raft::{Member, Raft, RaftRole};
 use crate::core::timer::Now;
 
-/// What the shell adds to the state of the machine.
+/// The shell's part of the state of the machine.
 pub struct ShellStatus {
     /// Connections on the client port.
     pub client_conns: usize,
@@ -64,7 +65,7 @@ fn log_outside(machine: &Machine) {
     }
 }
 
-/// Logs what a leader knows about a peer. Other machines know only whether a link is open.
+/// Logs a leader's knowledge about a peer. Other machines know only whether a link is open.
 fn log_peer(machine: &Machine, member: &Member, raft: &Raft, now: Now) {
     let kind = if member.voter { "voter" } else { "learner" };
     let progress = raft.peer(member.id);
@@ -97,6 +98,7 @@ fn leader<'a>(machine: &'a Machine, raft: &Raft) -> Option<&'a Member> {
     members.iter().find(|member| member.id == leader)
 }
 
-fn name(member: &Member) -> String {
+/// The name and the peer URL of a member, for the log.
+pub(super) fn name(member: &Member) -> String {
     format!("{} ({})", member.name, member.peer_url)
 }

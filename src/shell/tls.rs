@@ -84,7 +84,7 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
     Ok(Arc::new(config))
 }
 
-/// What went wrong in a session, for the log: which side's certificate it is about, and the file to
+/// The fault of a session, for the log: which side's certificate it is about, and the file to
 /// look at. `files` are those of this machine.
 pub fn explain(error: &rustls::Error, files: &TlsFiles) -> String {
     use rustls::AlertDescription as Alert;

@@ -1,7 +1,7 @@
 //! How long the turns of the loop take.
 //!
 //! A long turn delays every client and every peer, so no work may hold the loop for more than 10 ms.
-//! What is measured is the processor time of the thread: it is the work of the turn, whatever else
+//! It measures the processor time of the thread: that is the work of the turn, whatever else
 //! the machine does, and the wait in the poll and for a sync is no part of it. Start with
 //! `TurnTimes::end`.
 

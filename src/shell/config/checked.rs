@@ -382,7 +382,7 @@ impl Checked<'_> {
     }
 
     /// An address to listen on. A missing port is that of the advertised address. Without a host
-    /// tern listens on loopback if that is what is advertised, otherwise on all interfaces.
+    /// tern listens on loopback if a loopback address is advertised, otherwise on all interfaces.
     fn bind_address(&self, name: &'static str, advertised: &str) -> Result<String, UsageError> {
         let (_, port) = split_port(advertised).expect("the advertised address was checked");
         let Some(value) = self.text(name) else {

@@ -88,7 +88,7 @@ pub const FLAGS: [FlagGroup; 8] = [
 #[rustfmt::skip]
 const MACHINE: [CommandFlag; 10] = [
     flag("name", Text, "NAME", Described("the host's name"),
-        "Name of this machine, unique in the cluster: at most 255 bytes without slashes. A new machine that joins \
+        "Name of this machine, unique in the cluster: 1 to 128 visible characters without slashes. A new machine that joins \
          under the name of a member replaces it once that member is silent."),
     flag("data-dir", Text, "DIR", Described("NAME.etcd"),
         "Directory for log, snapshots, term and vote; made with its parents. Each machine needs its own. Without it \
@@ -97,7 +97,7 @@ const MACHINE: [CommandFlag; 10] = [
         "Client address that is told to clients and to the other machines, which must be able to reach it."),
     flag("bind-addr", Text, "HOST[:PORT]", Described("follows -addr"),
         "Client address to listen on. By default loopback if -addr is a loopback address, otherwise all interfaces, with \
-         the port of -addr. Whoever reaches it can read and write all keys, unless -ca-file is set."),
+         the port of -addr. Whoever reaches it can read and write all keys and remove members, unless -ca-file is set."),
     flag("peer-addr", Text, "HOST:PORT", Fixed("127.0.0.1:7001"),
         "Peer address that is told to the other machines, which must be able to reach it."),
     flag("peer-bind-addr", Text, "HOST[:PORT]", Described("follows -peer-addr"),

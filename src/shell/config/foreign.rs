@@ -1,4 +1,4 @@
-//! Settings of etcd 2.x and 3.x that tern does not have, with what takes their place. They are named
+//! Settings of etcd 2.x and 3.x that tern does not have, each with its substitute. They are named
 //! when they are met on a command line or in the environment. Start with [`replacement`].
 
 /// The settings by the names of their flags.
@@ -46,7 +46,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("wal-dir", "the log is in -data-dir"),
 ];
 
-/// What takes the place of the flag `name` of etcd; `None` for an unknown name.
+/// The substitute for the flag `name` of etcd; `None` for an unknown name.
 pub fn replacement(name: &str) -> Option<&'static str> {
     let found = SETTINGS.iter().find(|(known, _)| *known == name);
     found.map(|(_, text)| *text)

@@ -90,26 +90,25 @@ fn is_wiped(name: &str) -> bool {
         || name.ends_with(".tmp")
 }
 
-/// Removes `membership`, `new_cluster` and the snapshots durably, for a machine that joins again with a new log.
-/// `standby_info` stays.
+/// Removes `membership`, `new_cluster` and the snapshots durably, for a machine that joins again
+/// with a new log. `standby_info` stays.
 ///
 /// # Errors
 ///
 /// A file cannot be removed, or a system call failed.
 pub fn wipe_besides_log<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
-    let fs = data_dir.fs();
-    let membership = data_dir.join(membership::FILE);
-    fs.remove(&membership)
-        .map_err(|e| format!("cannot remove {}: {e}", membership.display()))?;
-    let forced = data_dir.join(forced::FILE);
-    fs.remove(&forced)
-        .map_err(|e| format!("cannot remove {}: {e}", forced.display()))?;
-    let snapshots = snapfile::folder(data_dir);
-    fs.remove(&snapshots)
-        .map_err(|e| format!("cannot remove {}: {e}", snapshots.display()))?;
+    for path in [
+        data_dir.join(membership::FILE),
+        data_dir.join(forced::FILE),
+        snapfile::folder(data_dir),
+    ] {
+        let removed = data_dir.fs().remove(&path);
+        removed.map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
+    }
     create(data_dir)?;
     // If a crash brought an old file back, it would not belong to the new log.
-    files::sync_folder(fs, data_dir.path()).map_err(|e| format!("{}: {e}", data_dir.display()))
+    files::sync_folder(data_dir.fs(), data_dir.path())
+        .map_err(|e| format!("{}: {e}", data_dir.display()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //!
 //! Values may be secret, so new files and folders are readable only by their owner, whatever the
 //! umask is (`wal::os`). The modes of existing ones are left to the operator.
+use serde::de::DeserializeOwned;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use wal::fs::{Access, FileSystem, OpenFile};
@@ -57,8 +58,8 @@ impl<F: FileSystem> DataDir<F> {
 
 /// Why a small file cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unreadable {
-    /// Its content is not what [`replace`] has written.
+enum Unreadable {
+    /// Its content is not that of [`replace`].
     Damaged,
     /// A system call failed, or the name is not that of a regular file; with a sentence that names
     /// the path.
@@ -70,7 +71,7 @@ pub enum Unreadable {
 /// # Errors
 ///
 /// The file cannot be read, or its content does not match its checksum.
-pub fn read<F: FileSystem>(fs: &F, path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
+fn read<F: FileSystem>(fs: &F, path: &Path) -> Result<Option<Vec<u8>>, Unreadable> {
     let read = fs.open(path, Access::Read).and_then(|file| {
         let mut bytes = vec![0; file.length()?.min(SMALL_BYTES_MAX) as usize];
         let length = file.read_at(&mut bytes, 0)?;
@@ -88,6 +89,30 @@ pub fn read<F: FileSystem>(fs: &F, path: &Path) -> Result<Option<Vec<u8>>, Unrea
     }
     bytes.truncate(end);
     Ok(Some(bytes))
+}
+
+/// Reads the JSON that [`replace`] has written to the file `name` of the directory; `None` if there
+/// is none.
+///
+/// # Errors
+///
+/// The file cannot be read or is damaged; with a sentence for the user. It begins with the path; if
+/// the file is damaged, `advice` ends it.
+pub fn read_json<F: FileSystem, T: DeserializeOwned>(
+    dir: &DataDir<F>,
+    name: &str,
+    advice: &str,
+) -> Result<Option<T>, String> {
+    let path = dir.join(name);
+    let damaged = || format!("{} is damaged{advice}", path.display());
+    match read(dir.fs(), &path) {
+        Ok(None) => Ok(None),
+        Ok(Some(bytes)) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|_| damaged()),
+        Err(Unreadable::Damaged) => Err(damaged()),
+        Err(Unreadable::Failed(text)) => Err(text),
+    }
 }
 
 /// The last line of a small file: the CRC-32 of all bytes before it.

@@ -13,7 +13,7 @@
 //!
 //! The file stays: a machine that dials with the number of a former cluster is told that this one
 //! went on. Start with [`Disk::force_new_cluster`].
-use super::files::{self, DataDir, Unreadable};
+use super::files::{self, DataDir};
 use super::snapfile::{self, SnapshotFileWriter};
 use super::{Disk, membership, random_of, standby};
 use crate::core::machine::{Founding, Machine};
@@ -94,23 +94,8 @@ impl<F: FileSystem> Disk<F> {
 ///
 /// The file cannot be read or is damaged; with a sentence for the user.
 fn read<F: FileSystem>(data_dir: &DataDir<F>) -> Result<Option<ForcedCluster>, String> {
-    let path = data_dir.join(FILE);
-    let damaged = || {
-        format!(
-            "{} is damaged: restore the directory from a backup, or start it with -f to throw all \
-             away",
-            path.display()
-        )
-    };
-    match files::read(data_dir.fs(), &path) {
-        Ok(None) => Ok(None),
-        Ok(Some(bytes)) => {
-            let forced = serde_json::from_slice(&bytes);
-            forced.map(Some).map_err(|_| damaged())
-        }
-        Err(Unreadable::Damaged) => Err(damaged()),
-        Err(Unreadable::Failed(text)) => Err(text),
-    }
+    let advice = ": restore the directory from a backup, or start it with -f to throw all away";
+    files::read_json(data_dir, FILE, advice)
 }
 
 fn write<F: FileSystem>(data_dir: &DataDir<F>, forced: &ForcedCluster) -> io::Result<()> {

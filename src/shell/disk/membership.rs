@@ -2,9 +2,8 @@
 //!
 //! After a machine was admitted, and until the leader's first snapshot arrives, its id stands only
 //! in this file; and that of a removed member, until it has become a standby. A founder writes it
-//! after its first snapshot, which contains its id. Start with
-//! [`read`].
-use super::files::{self, DataDir, Unreadable};
+//! after its first snapshot, which contains its id. Start with [`read`].
+use super::files::{self, DataDir};
 use serde::{Deserialize, Serialize};
 use std::io;
 use wal::fs::FileSystem;
@@ -33,23 +32,8 @@ pub enum OwnMembership {
 ///
 /// The file cannot be read or is damaged; with a sentence for the user.
 pub fn read<F: FileSystem>(data_dir: &DataDir<F>) -> Result<Option<OwnMembership>, String> {
-    let path = data_dir.join(FILE);
-    let damaged = || {
-        let path = path.display();
-        format!(
-            "{path} is damaged: restore the directory from a backup, or start it with -f to join \
-             anew"
-        )
-    };
-    match files::read(data_dir.fs(), &path) {
-        Ok(None) => Ok(None),
-        Ok(Some(bytes)) => {
-            let membership = serde_json::from_slice(&bytes);
-            membership.map(Some).map_err(|_| damaged())
-        }
-        Err(Unreadable::Damaged) => Err(damaged()),
-        Err(Unreadable::Failed(text)) => Err(text),
-    }
+    let advice = ": restore the directory from a backup, or start it with -f to join anew";
+    files::read_json(data_dir, FILE, advice)
 }
 
 /// Writes the file durably.

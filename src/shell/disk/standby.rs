@@ -7,12 +7,11 @@
 //!   between the two steps, the `membership` for the present log overrides this file.
 //!
 //! Start with [`read`].
-use super::files::{self, DataDir, Unreadable};
+use super::files::{self, DataDir};
 use super::membership::OwnMembership;
 use crate::core::machine::{MachineInfo, Role, StandbyInfo};
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::Path;
 use wal::fs::FileSystem;
 
 /// The name of the file in the data directory.
@@ -111,14 +110,9 @@ impl From<MachineEntry> for MachineInfo {
 /// The file cannot be read or is damaged; with a sentence for the user. A standby must not take
 /// itself for a new machine, which could found a cluster of its own.
 pub fn read<F: FileSystem>(data_dir: &DataDir<F>) -> Result<Option<StandbyRecord>, String> {
-    let path = data_dir.join(FILE);
-    let bytes = match files::read(data_dir.fs(), &path) {
-        Ok(None) => return Ok(None),
-        Ok(Some(bytes)) => bytes,
-        Err(Unreadable::Damaged) => return Err(damaged(&path)),
-        Err(Unreadable::Failed(text)) => return Err(text),
+    let Some(file) = files::read_json::<F, StandbyFile>(data_dir, FILE, DAMAGED)? else {
+        return Ok(None);
     };
-    let file: StandbyFile = serde_json::from_slice(&bytes).map_err(|_| damaged(&path))?;
     Ok(Some(StandbyRecord {
         info: StandbyInfo {
             running: file.running,
@@ -130,13 +124,10 @@ pub fn read<F: FileSystem>(data_dir: &DataDir<F>) -> Result<Option<StandbyRecord
     }))
 }
 
-fn damaged(path: &Path) -> String {
-    format!(
-        "{} is damaged. Remove it, or start with -f to throw all away. In both cases name machines of \
-         its cluster with -peers: without them an empty directory founds a cluster of its own",
-        path.display()
-    )
-}
+/// What to do about a damaged file.
+const DAMAGED: &str = ". Remove it, or start with -f to throw all away. In both cases name machines of \
+                       its cluster with -peers: without them an empty directory founds a cluster of its \
+                       own";
 
 /// Writes the file durably; `abandoned` as in [`StandbyRecord`].
 ///
