@@ -1,11 +1,11 @@
-//! What unfair clients cost the others: for each attack the latencies of an ordinary client and of
-//! heartbeats, beside the same figures of the same cluster without the attack.
+//! The cost of unfair clients to the others: for each attack the latencies of an ordinary client
+//! and of heartbeats, beside the same figures of the same cluster without the attack.
 //!
 //! `cargo bench --bench fairness` prints a table; `-- --rounds 5
 //! --seconds 3` are the defaults, `-- --only NAME` runs the attacks whose name contains NAME. Three
 //! machines on this host; the attackers and the ordinary client talk to the leader. Figures are
 //! medians over the rounds, "worst" and the longest turn are maxima. The turns are measured by the
-//! leader itself (SIGUSR1). Start reading at `round`; what an attack does stands in `ATTACKS`.
+//! leader itself (SIGUSR1). Start reading at `round`; the attacks stand in `ATTACKS`.
 use hdrhistogram::Histogram;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
 /// How long an attacker waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Writes what an attack needs.
+/// Writes the keys that an attack needs.
 type Prepare = fn(&Server);
 /// Attacks the client port at this address until the flag is set.
 type Run = fn(SocketAddr, &AtomicBool);
@@ -88,7 +88,7 @@ struct Latencies {
     heartbeat: Histogram<u64>,
 }
 
-/// What one round found.
+/// The figures of one round.
 struct Round {
     idle: Latencies,
     attacked: Latencies,

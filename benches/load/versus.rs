@@ -6,8 +6,8 @@
 //! --pairs 7 --seconds 3` are the defaults, `--only tern` leaves the rival out. Prints the table
 //! that stands in the README. `--former PATH` compares with another build of tern in place of etcd:
 //! `-- --former PATH --pairs 15 --seconds 1` is the check that a change made nothing slower. The
-//! bound is the upper end of the ratio's 95 % interval. `--cluster` puts three machines against three: see `cluster`. `--soak
-//! MINUTES` disturbs five of tern: see `soak`.
+//! bound is the upper end of the ratio's 95 % interval. `--cluster` puts three machines against
+//! three: see `cluster`. `--soak MINUTES` disturbs five of tern: see `soak`.
 mod cluster;
 #[allow(dead_code)]
 mod driver;

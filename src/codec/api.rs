@@ -80,7 +80,7 @@ pub struct Context<'a> {
     pub date: &'a Date,
     /// The time of this turn.
     pub now: Now,
-    /// The time of this turn by which clients count what is left of a ttl, in nanoseconds since the
+    /// The time of this turn from which the rest of a ttl is counted, in nanoseconds since the
     /// Unix epoch.
     pub shown_ns: u64,
     /// The current indexes, for responses that are made without the machine.

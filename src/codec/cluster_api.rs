@@ -130,7 +130,7 @@ fn parse_version(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
     let text = String::from_utf8_lossy(body);
     match text.trim().parse() {
         Ok(version) if status == 200 => Ok(CallAnswer::Version(version)),
-        // What a client port answers, in the forms of 0.4 and 2.x.
+        // The answer of a client port, in the forms of 0.4 and 2.x.
         Err(_) if text.starts_with("etcd ") || text.contains("\"etcdserver\"") => {
             Err(CallRefusal {
                 why: CLIENT_PORT.into(),

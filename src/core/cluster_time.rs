@@ -2,9 +2,9 @@
 //!
 //! The cluster has a clock of its own: nanoseconds on the scale of Unix time that move with elapsed
 //! time only. `raft::clock` reads it. Ttls are kept in it, so that no wall clock ends or prolongs
-//! one. The values here are what the log holds of it:
+//! one. The values here are its traces in the log:
 //! - a [`Lease`] is a ttl with the [`Stamp`] that the leader gave it;
-//! - [`ClusterTime`] is what follows from all stamps that were applied: the latest time, and by how
+//! - [`ClusterTime`] is the sum of all stamps that were applied: the latest time, and by how
 //!   much the wall clocks are off from it. Wall clocks only serve to print expirations.
 //!
 //! Start with [`ClusterTime::on_stamp`].
@@ -73,15 +73,6 @@ impl Lease {
         }
     }
 
-    /// The lease that a client asks for, in milliseconds.
-    pub fn of_ms(ttl_ms: i64) -> Lease {
-        let ttl_ns = ttl_ms.saturating_mul(1_000_000);
-        Lease {
-            ttl_ns: ttl_ns.clamp(-TTL_S_MAX * NS_PER_S, TTL_S_MAX * NS_PER_S),
-            stamp: None,
-        }
-    }
-
     /// A lease of `ttl_ns` nanoseconds that was taken at `stamp`.
     pub fn new(ttl_ns: i64, stamp: Stamp) -> Lease {
         Lease {
@@ -114,13 +105,13 @@ impl Lease {
     }
 }
 
-/// What a member knows of the time from the entries that it has applied. Equal on all members at
+/// The time as a member knows it from the entries that it has applied. Equal on all members at
 /// equal applied index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClusterTime {
     /// The latest stamp; `None` before the first.
     last: Option<Stamp>,
-    /// What is added to a time on the cluster clock to show it, in nanoseconds.
+    /// The difference between a time as it is shown and on the cluster clock, in nanoseconds.
     offset_ns: i64,
 }
 

@@ -128,9 +128,10 @@ pub enum Naming {
 
 /// A command of the log.
 ///
-/// `path` is the node that the command is about. `value` is the content of a file. `lease` is the ttl
-/// of the node, stamped by the leader; `None` is permanent. `prev_value` and `prev_index` are conditions on the present node; `None` is no condition. No index and no id is
-/// 0: the encoding has 0 for `None`.
+/// `path` is the node that the command is about. `value` is the content of a file. `lease` is the
+/// ttl of the node, stamped by the leader; `None` is permanent. `prev_value` and `prev_index` are
+/// conditions on the present node; `None` is no condition. No index and no id is 0: the encoding
+/// has 0 for `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
     missing_docs,

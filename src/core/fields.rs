@@ -7,7 +7,7 @@
 //!
 //! Start reading at the example of `fields!`.
 use super::varint::{Malformed, Unpack, number_bytes};
-use super::varint::{put_number, put_optional, put_str, put_time};
+use super::varint::{put_number, put_optional, put_str};
 
 /// The encoding of a field of type `T`.
 pub trait Codec<T> {
@@ -234,26 +234,6 @@ impl<T: AsRef<str> + for<'a> From<&'a str>> Codec<Option<T>> for OptionalText {
     }
 }
 
-/// A time that may be absent: a flag, then 8 bytes in little endian.
-pub struct OptionalTime;
-
-impl Codec<Option<u64>> for OptionalTime {
-    fn put(value: &Option<u64>, out: &mut Vec<u8>) {
-        put_time(*value, out);
-    }
-
-    fn size(value: &Option<u64>) -> usize {
-        match value {
-            None => 1,
-            Some(_) => 9,
-        }
-    }
-
-    fn take(from: &mut Unpack) -> Result<Option<u64>, Malformed> {
-        from.time()
-    }
-}
-
 /// Bytes: their number as a varint, then themselves. The field may be a `Box<[u8]>` or an
 /// `Arc<[u8]>`.
 pub struct Bytes;
@@ -377,8 +357,6 @@ mod tests {
             check::<Text, _>(text);
         }
         check::<OptionalText, Option<Box<str>>>(None);
-        check::<OptionalTime, _>(None);
-        check::<OptionalTime, _>(Some(7));
         check::<OptionalNumber, _>(None);
         check::<OptionalNumber, _>(Some(300));
         check::<Number, _>(u32::MAX);

@@ -477,7 +477,7 @@ impl Machine {
         }
     }
 
-    /// The time by which clients count what is left of a ttl, in nanoseconds since the Unix epoch.
+    /// The time from which the rest of a ttl is counted, in nanoseconds since the Unix epoch.
     pub fn shown_ns(&self, now: Now) -> u64 {
         match &self.mode {
             MachineMode::Member(member) => member.replica.shown_ns(now),

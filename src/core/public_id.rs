@@ -30,7 +30,7 @@ impl PublicId {
         PublicId::hashed(cluster, id.0)
     }
 
-    /// Parses what [`fmt::Display`] writes; `None` for any other text. The digits may be capitals.
+    /// Parses the text of [`fmt::Display`]; `None` for any other text. The digits may be capitals.
     pub fn parse(text: &str) -> Option<PublicId> {
         let is_hex = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
         let number = u64::from_str_radix(text, 16).ok().filter(|_| is_hex)?;

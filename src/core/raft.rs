@@ -17,6 +17,7 @@
 //! | `CommitMarks` | `marks` | how far the disk knows the log to be committed |
 //! | `Membership` | `membership` | the configurations of the log |
 //! | `Election` | `election` | timers, votes, the lease |
+//! | `ClusterClock` | `clock` | the reading of the cluster clock |
 //! | `Gate` | `gate` | messages that wait for term and vote to be durable |
 //! | `LogRoom` | `room` | how many bytes the log on the disk still takes |
 //! | `LeaderMatch` | `following` | a follower: how far its log is the leader's |
@@ -45,7 +46,7 @@
 //! - an acknowledgement, and the leader's own share of a majority, for the entries
 //!   (`Log::durable`);
 //! - a candidate's own vote for itself (`Raft::maybe_count_own_vote`).
-pub mod clock;
+mod clock;
 mod election;
 mod following;
 mod gate;
@@ -142,7 +143,7 @@ pub enum ProposalRefusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReadId(pub u64);
 
-/// What a peer says of this member. It may be false: the owner asks whether it is true, and leaves
+/// A peer's claim about this member. It may be false: the owner asks whether it is true, and leaves
 /// the cluster only then. Each message that says it is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaftNotice {
@@ -201,7 +202,7 @@ pub struct RaftOutput {
     /// Chunks of a snapshot from a peer, checked and in order; the last one is answered with
     /// `Raft::on_installed`.
     pub chunks: Vec<Chunk>,
-    /// What peers say of this member.
+    /// The claims of peers about this member.
     pub notices: Vec<RaftNotice>,
     /// Messages that no correct peer sends. They were dropped; the owner closes the link.
     pub violations: Vec<(PeerId, Violation)>,
@@ -748,7 +749,7 @@ impl Raft {
         self.out.messages.extend(self.gate.pass(to, message));
     }
 
-    /// Reports what a peer says of this member, unless the owner has yet to take the same.
+    /// Reports a peer's claim about this member, unless the owner has yet to take the same.
     fn report(&mut self, notice: RaftNotice) {
         if !self.out.notices.contains(&notice) {
             self.out.notices.push(notice);
@@ -826,7 +827,7 @@ impl Raft {
         self.log.durable()
     }
 
-    /// How far this member has come with what peers send: the last entry with its term, and the
+    /// The progress of this member by the messages of peers: the last entry with its term, and the
     /// bytes of the snapshot that is being received. A message that changes none of it has led
     /// nowhere.
     pub fn progress(&self) -> (Index, Term, u64) {

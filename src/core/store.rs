@@ -143,8 +143,8 @@ impl Store {
         self.tree.bytes()
     }
 
-    /// At most how many bytes a command would add to `bytes`; 0 if it only removes, or replaces a
-    /// value by one that is no longer.
+    /// An estimate of how many bytes a command would add to `bytes`; 0 if it only removes, or replaces
+    /// a value by one that is no longer.
     pub fn growth(&self, command: &Command) -> u64 {
         let Some((path, value)) = command.content() else {
             return 0;
@@ -278,8 +278,8 @@ impl Store {
             .push(event.clone(), |evicted| freezer.keep_event(evicted));
     }
 
-    /// Ends each change: drops what no freeze needs any more, gives up a freeze if too much is
-    /// kept, and drops entries of removed nodes from the front of the index of expirations.
+    /// Ends each change: drops copies that no freeze needs any more, gives up a freeze if too much
+    /// is kept, and drops entries of removed nodes from the front of the index of expirations.
     fn settle(&mut self) {
         self.freezer.trim();
         self.reclaim.add_all(self.freezer.take_dropped());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tern::codec::cluster_api;
 use tern::codec::http::Method;
 use tern::codec::http::call::HttpReply;
-use tern::core::cluster_time::Lease;
+use tern::core::cluster_time::{Lease, Stamp};
 use tern::core::command::{Command, KeyPath};
 use tern::core::machine::*;
 use tern::core::peers::{LinkId, LinkOrder};
@@ -628,7 +628,8 @@ pub fn set_for(path: &str, ttl_ms: u64) -> Op {
     Op::Write(Command::Set {
         path: KeyPath::new(path),
         value: Some("mortal".into()),
-        lease: Some(Lease::of_ms(ttl_ms as i64)),
+        // The leader stamps it anew.
+        lease: Some(Lease::new(ttl_ms as i64 * 1_000_000, Stamp::default())),
     })
 }
 

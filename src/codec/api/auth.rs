@@ -1,8 +1,8 @@
 //! `/v2/auth`: authentication is off, and cannot be switched on.
 //!
 //! Clients of etcd 2.x ask whether it is on, and list users and roles. They get the answers of a
-//! server without users, whose only role is the built-in `root`. What would change users, roles or
-//! the switch is refused with 501. Start with [`enabled`].
+//! server without users, whose only role is the built-in `root`. A request that would change users,
+//! roles or the switch is refused with 501. Start with [`enabled`].
 use super::Routed;
 use super::exchange::{Exchange, Handled};
 use crate::codec::http::Response;
@@ -102,8 +102,8 @@ pub fn delete_role(exchange: &Exchange) -> Handled {
     Err(exchange.message(404, &text))
 }
 
-/// What etcd would carry out: there is no authentication to switch on, and there are no users and
-/// roles to make.
+/// The refusal of a change that etcd would carry out: there is no authentication to switch on, and
+/// there are no users and roles to make.
 pub fn refuse(exchange: &Exchange) -> Handled {
     let text = "tern has no authentication of clients: restrict the client port by -ca-file, which \
                 demands a certificate, or by the network";

@@ -174,12 +174,8 @@ impl<'a> Exchange<'a> {
     ///
     /// 203 if `given` is `None` or not such a number.
     pub fn index(&self, given: Option<&str>, cause: &str) -> Result<u64, Response> {
-        let text = given.unwrap_or_default();
-        let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        match text.parse() {
-            Ok(index) if is_number => Ok(index),
-            _ => Err(self.error(Code::IndexNaN, cause)),
-        }
+        let index = number(given.unwrap_or_default());
+        index.ok_or_else(|| self.error(Code::IndexNaN, cause))
     }
 
     /// How long a watcher waits for an event, in microseconds; `None` without `timeout=SECONDS`.
@@ -191,10 +187,9 @@ impl<'a> Exchange<'a> {
         let Some(text) = query.get("timeout").filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
-        let is_number = text.bytes().all(|b| b.is_ascii_digit());
-        match text.parse::<u64>() {
-            Ok(seconds) if is_number => Ok(Some(seconds.min(TIMEOUT_S_MAX) * 1_000_000)),
-            _ => Err(self.error(Code::TimeoutNaN, "timeout")),
+        match number(text) {
+            Some(seconds) => Ok(Some(seconds.min(TIMEOUT_S_MAX) * 1_000_000)),
+            None => Err(self.error(Code::TimeoutNaN, "timeout")),
         }
     }
 
@@ -214,6 +209,12 @@ impl<'a> Exchange<'a> {
         };
         Ok(Some(Lease::of_seconds(seconds)))
     }
+}
+
+/// A number of decimal digits alone, as Go's `strconv.ParseUint` reads it.
+pub(super) fn number(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number)
 }
 
 /// The parameters of a request.

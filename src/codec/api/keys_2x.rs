@@ -6,7 +6,7 @@
 //! sign, and booleans are those of Go's `strconv.ParseBool`.
 //!
 //! Where etcd 2.x would empty a value that a request does not name, tern keeps it.
-use super::exchange::{Exchange, Handled, Parameters};
+use super::exchange::{Exchange, Handled, Parameters, number};
 use super::render::{AnswerKind, NodeTree};
 use crate::codec::http::{Method, Response};
 use crate::core::cluster_time::{Lease, TTL_S_MAX};
@@ -32,7 +32,7 @@ struct KeyForm {
     quorum: bool,
     stream: bool,
     no_value: bool,
-    /// Nanoseconds since the Unix epoch; `None`: permanent.
+    /// The ttl; `None`: permanent.
     lease: Option<Lease>,
     refresh: bool,
 }
@@ -268,12 +268,6 @@ fn plain_flag(
 
 fn invalid(name: &str) -> String {
     format!("invalid value for \"{name}\"")
-}
-
-/// A number of decimal digits alone, as Go's `strconv.ParseUint` reads it.
-fn number(text: &str) -> Option<u64> {
-    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|_| is_number)
 }
 
 /// The texts that Go's `strconv.ParseBool` takes.

@@ -1,8 +1,8 @@
 //! `/v2/members` and `/health`: the members as clients of etcd 2.x see and change them.
 //!
-//! The machine decides about members. Here bodies are read, and what needs no member is refused:
-//! another content type, malformed JSON, an id that no member can have, a URL that is none.
-//! Errors are `{"message":…}`, in the words of etcd where it has any. Start with [`get`].
+//! The machine decides about members. Here bodies are read, and requests that need no member are
+//! refused: another content type, malformed JSON, an id that no member can have, a URL that is
+//! none. Errors are `{"message":…}`, in the words of etcd where it has any. Start with [`get`].
 use super::exchange::{Exchange, Handled};
 use super::proxy;
 use super::render::AnswerKind;
@@ -22,7 +22,7 @@ pub fn get(exchange: &Exchange) -> Handled {
     exchange.to_machine(Op::Query(Query::Members), kind)
 }
 
-/// POST: admit a machine before it starts. What follows `/v2/members` in the path is ignored.
+/// POST: admit a machine before it starts. The path after `/v2/members` is ignored.
 pub fn post(exchange: &Exchange) -> Handled {
     let peer_urls = peer_urls(exchange)?;
     change(exchange, Op::MemberAdd { peer_urls })
@@ -101,7 +101,7 @@ fn peer_urls(exchange: &Exchange) -> Result<Vec<Box<str>>, Response> {
     Ok(peer_urls)
 }
 
-/// What is wrong with a peer URL, in the words of etcd where it has the same rule.
+/// The fault of a peer URL, in the words of etcd where it has the same rule.
 fn url_fault(url: &str) -> Option<&'static str> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Some("URL has no scheme");

@@ -127,14 +127,11 @@ impl<'a> ResponseHead<'a> {
         self.out.extend_from_slice(b"\r\n");
     }
 
-    /// Adds a header whose value is a number of 16 hexadecimal digits.
+    /// Adds a header whose value is a number in hexadecimal digits.
     pub fn hexadecimal(&mut self, name: &str, value: u64) {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
-        for place in (0..16).rev() {
-            self.out
-                .push(HEX_DIGITS[(value >> (4 * place)) as usize & 15]);
-        }
+        push_hexadecimal(value, self.out);
         self.out.extend_from_slice(b"\r\n");
     }
 
@@ -240,10 +237,10 @@ fn digits(mut number: u64, room: &mut [u8; 20]) -> &[u8] {
 }
 
 /// Appends a number in hexadecimal digits, as in the size of a chunk.
-pub fn push_hexadecimal(number: usize, out: &mut Vec<u8>) {
+pub fn push_hexadecimal(number: u64, out: &mut Vec<u8>) {
     let places = number.max(1).ilog2() / 4;
     for place in (0..=places).rev() {
-        out.push(HEX_DIGITS[(number >> (4 * place)) & 15]);
+        out.push(HEX_DIGITS[(number >> (4 * place)) as usize & 15]);
     }
 }
 
@@ -272,7 +269,7 @@ impl Framing {
         match self.pieces {
             // An empty chunk would end the body.
             Pieces::Chunked if !piece.is_empty() => {
-                push_hexadecimal(piece.len(), out);
+                push_hexadecimal(piece.len() as u64, out);
                 out.extend_from_slice(b"\r\n");
                 out.extend_from_slice(piece);
                 out.extend_from_slice(b"\r\n");
@@ -453,7 +450,7 @@ mod tests {
         for number in [0, 1, 9, 10, 15, 16, 255, 256, 1_000_000, u64::MAX] {
             let (mut ten, mut sixteen) = (Vec::new(), Vec::new());
             push_number(number, &mut ten);
-            push_hexadecimal(number as usize, &mut sixteen);
+            push_hexadecimal(number, &mut sixteen);
             assert_eq!(ten, number.to_string().as_bytes());
             assert_eq!(sixteen, format!("{number:x}").as_bytes());
         }

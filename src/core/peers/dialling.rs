@@ -18,7 +18,7 @@ const PAUSE_US_MAX: u64 = 2_000_000;
 /// The first pause after a refusal, which the peer will repeat.
 const REFUSED_US: u64 = 500_000;
 /// A hello that is unanswered for this many election timeouts is sent anew when there is a sign that
-/// the network works again: what the network has lost is retransmitted ever later.
+/// the network works again: lost packets are retransmitted ever later.
 const STALE_TIMEOUTS: u64 = 2;
 /// How long no leader must be heard before other addresses than the listed ones are dialled.
 const LEADERLESS_US: u64 = 500_000;
@@ -67,7 +67,7 @@ impl DialTarget {
 }
 
 impl Peer {
-    /// Keeps what the refusal says of the machine at the listed address.
+    /// Keeps the finding of a refusal about the machine at the listed address.
     fn on_refused(&mut self, now_us: u64, refusal: Option<&HelloRefusal>) {
         self.is_displaced = refusal.is_some_and(HelloRefusal::is_of_another);
         let Some(HelloRefusal::Twice { other_url }) = refusal else {
@@ -438,7 +438,7 @@ impl Peers {
         }
     }
 
-    // -- what the answers say about this member
+    // -- the findings of answers about this member
 
     /// Whether a machine that is not the member answers at a listed address. Then the list here is
     /// out of date: the member has moved, or was replaced.

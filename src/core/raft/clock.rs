@@ -19,9 +19,9 @@
 //! # After an outage of all
 //!
 //! If none of the majority has a reading, a wall clock is asked: the clock goes on from the last
-//! stamp, which has both clocks, by what the own wall clock has moved since. A wall clock that
-//! shows a time before tern existed is not believed: boards without a battery start in 1970. Then
-//! the clock goes on from the last stamp, and leases last longer by the outage.
+//! stamp, which has both clocks, by the time that has passed on the own wall clock since. A wall
+//! clock that shows a time before tern existed is not believed: boards without a battery start in
+//! 1970. Then the clock goes on from the last stamp, and leases last longer by the outage.
 //!
 //! Start reading at [`ClusterClock::reading_ns`], then [`ClusterClock::on_become_leader`].
 use std::collections::VecDeque;
@@ -41,7 +41,7 @@ const STEP_US: u64 = 1_000_000;
 
 /// No wall clock that shows an earlier time is believed: 2025-01-01, in nanoseconds since the Unix
 /// epoch.
-pub const BELIEVED_WALL_NS_MIN: u64 = 1_735_689_600_000_000_000;
+const BELIEVED_WALL_NS_MIN: u64 = 1_735_689_600_000_000_000;
 
 /// The cluster clock as the difference to the own monotonic clock, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,14 +54,14 @@ impl Base {
         Base(cluster_ns.min(TIME_NS_MAX) as i64 - mono_ns as i64)
     }
 
-    /// What the cluster clock shows now.
+    /// The reading of the cluster clock now.
     fn at(self, now_us: u64) -> u64 {
         let mono_ns = now_us.saturating_mul(1_000).min(TIME_NS_MAX);
         mono_ns.saturating_add_signed(self.0).min(TIME_NS_MAX)
     }
 }
 
-/// What a member knows of the cluster clock.
+/// The cluster clock as a member knows it.
 #[derive(Default)]
 pub struct ClusterClock {
     /// The term whose leader gave the readings below.
@@ -88,8 +88,8 @@ impl ClusterClock {
         }
     }
 
-    /// What the cluster clock shows now, in nanoseconds, at least 1. `None` if this member has heard no leader
-    /// since its process started.
+    /// The reading of the cluster clock now, in nanoseconds, at least 1. `None` if this member has
+    /// heard no leader since its process started.
     pub fn reading_ns(&self, now_us: u64) -> Option<u64> {
         let (_, base) = self.readings.front()?;
         let last_ns = self.last.map_or(0, |last| last.cluster_ns);
@@ -186,7 +186,7 @@ impl ClusterClock {
 }
 
 impl Raft {
-    /// What the cluster clock shows at `now`, in nanoseconds. A member that has heard no leader
+    /// The reading of the cluster clock at `now`, in nanoseconds. A member that has heard no leader
     /// since its process started knows the latest stamp that it has applied; `None` without one.
     pub fn cluster_ns(&self, now: Now) -> Option<u64> {
         let reading = self.clock.reading_ns(now.mono_us);
@@ -225,9 +225,9 @@ impl Raft {
     }
 }
 
-/// The time of the cluster clock after an outage of all members: the last stamp and what the own
-/// wall clock has moved since. Without a stamp the cluster is new, and its clock begins at the wall
-/// clock.
+/// The time of the cluster clock after an outage of all members: the last stamp and the time that
+/// has passed on the own wall clock since. Without a stamp the cluster is new, and its clock begins
+/// at the wall clock.
 fn after_outage(last: Option<Stamp>, wall_ns: u64) -> u64 {
     let Some(last) = last else {
         return wall_ns;

@@ -13,7 +13,7 @@
 //! 3. An append of the same leader that claims nothing ends it: the acknowledgement that a leader
 //!    counts never falls within its term.
 //! 4. Otherwise the member is mute for [`MUTE_TIMEOUTS`] election timeouts, once in a term, and
-//!    then votes again. What claims more than the log has is never taken.
+//!    then votes again. An append that claims more than the log has is never taken.
 //!
 //! The obvious versions are wrong:
 //!
@@ -42,7 +42,7 @@ struct TailClaim {
     mute_until_us: u64,
 }
 
-/// What leaders have said about lost entries.
+/// The claims of leaders about lost entries.
 #[derive(Default)]
 pub struct LostTail {
     /// The claim of the latest term with one; `None` once it is known to be false. At most one.

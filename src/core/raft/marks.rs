@@ -129,7 +129,7 @@ impl Raft {
             self.persist(Persist::Mark { commit });
             self.marks.on_marked(commit);
         }
-        // What is not covered yet waits for the sync of its entries, or for room.
+        // A commit that is not covered yet waits for the sync of its entries, or for room.
         self.marks.is_put_off = !self.marks.shown.is_empty();
         may_write
     }

@@ -283,7 +283,7 @@ pub enum Rpc {
         pre: bool,
         /// Whether the vote is granted.
         granted: bool,
-        /// What the cluster clock shows by the voter (`clock`), in nanoseconds, at least 1. `None`
+        /// The voter's reading of the cluster clock (`clock`), in nanoseconds, at least 1. `None`
         /// if the voter has heard no leader since its process started.
         clock_ns: Option<u64>,
     },
@@ -304,7 +304,7 @@ pub enum Rpc {
         round: Option<u64>,
         /// The second slowest recent sync of the leader in microseconds (`sync_times`).
         sync_us: u32,
-        /// What the cluster clock shows by the leader (`clock`), in nanoseconds.
+        /// The leader's reading of the cluster clock (`clock`), in nanoseconds.
         clock_ns: u64,
         /// The size in bytes of the receiver's next entry, if it is held back because the
         /// receiver's log has no room for it. The receiver tries to make room.

@@ -5,7 +5,7 @@
 //! time. A budget, and not a bound for each message: members that hear each other pay the same sum,
 //! so each can follow the others however a faulty peer has raised their terms one by one.
 
-/// What the budget holds at the start. A member that was away for 34 years, while others campaigned
+/// The budget at the start. A member that was away for 34 years, while others campaigned
 /// each millisecond, can follow them.
 const START: u64 = 1 << 40;
 
@@ -18,7 +18,7 @@ const GAIN: u64 = START / 10_000_000;
 
 /// The budget of this process.
 pub struct TermBudget {
-    /// What was left at `at_us`; at most `MOST`.
+    /// The rest of the budget at `at_us`; at most `MOST`.
     left: u64,
     /// When that was, in microseconds of the monotonic clock.
     at_us: u64,

@@ -14,9 +14,10 @@
 //! 3. *Leader completeness* (thesis 3.6.3). The leader of the current or a later term has every entry
 //!    that this member knows to be committed. Its appends and snapshots never hold another one in
 //!    the place of such an entry.
-//! 4. *Entries are commands*, and those on the cluster are within bounds. A body that does not
-//!    decode would end the process when it is applied, and again after each restart. The same holds
-//!    for the members in the head of a snapshot, which are the effect of such commands.
+//! 4. *Entries are commands*; those on the cluster, ttls and readings of the clock are within
+//!    bounds. A body that does not decode would end the process when it is applied, and again after
+//!    each restart. The same holds for the members in the head of a snapshot, which are the effect
+//!    of such commands.
 //! 5. *Replies follow requests.* A reply of the current term acknowledges no entry past this leader's
 //!    log and no round of heartbeats that was not started.
 //!

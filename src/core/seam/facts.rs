@@ -4,7 +4,7 @@ use crate::core::command::ClusterConfig;
 use crate::core::peers::LinkReport;
 use crate::core::raft::{Index, PeerId, Term};
 
-/// What a peer says of this member's place.
+/// A peer's claim about this member's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlaceDoubt {
     /// The name of the peer; empty if it is not known.

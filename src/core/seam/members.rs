@@ -30,7 +30,7 @@ pub enum Health {
     /// A leader that a majority answers, a follower that hears its leader, or a standby whose last
     /// fetch found the cluster.
     Healthy,
-    /// A member that has not applied yet what its cluster had committed.
+    /// A member that has not applied yet all that its cluster had committed.
     Starting,
     /// A leader without the answers of a majority of the voters.
     NoMajority,

@@ -63,7 +63,7 @@ pub enum Order {
     Wipe,
     /// This machine is the first of its cluster: bootstrap it, and start again as its only member.
     Found,
-    /// The cluster is lost: begin a new one with what this machine holds (`Machine::go_on_alone`),
+    /// The cluster is lost: begin a new one with this machine's data (`Machine::go_on_alone`),
     /// and start again as its only member.
     ForceNewCluster,
     /// End the process with exit code 1 and this text, which says why and what to do.

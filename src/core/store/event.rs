@@ -41,7 +41,7 @@ pub struct View {
     /// Whether it is a directory. False in the `node` of an `Expire` event, whatever expired.
     pub dir: bool,
     /// When it expires, in nanoseconds. `None`: never. On the cluster clock within the store; as it
-    /// is shown, since the Unix epoch, in an event and in what the store gives out.
+    /// is shown, since the Unix epoch, in an event and in all that the store gives out.
     pub expires_ns: Option<u64>,
     /// The etcd index of the last change.
     pub modified: EtcdIndex,

@@ -1,4 +1,4 @@
-//! The key space as it was at earlier moments: what listings and snapshots read while commands are
+//! The key space as of earlier moments, for listings and snapshots that read while commands are
 //! applied.
 //!
 //! A freeze is the right to read one moment. It copies nothing when it begins. From then on:
@@ -33,7 +33,7 @@ const DROPPED_MAX: usize = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FreezeToken(u64);
 
-/// All freezes, and what is kept for them.
+/// All freezes, and the copies that are kept for them.
 #[derive(Default)]
 pub struct Freezer {
     /// The freezes, oldest first: a later one has no smaller index.
@@ -42,7 +42,7 @@ pub struct Freezer {
     last_number: u64,
     /// The freeze of the snapshot that is being written.
     snapshot: Option<FreezeToken>,
-    /// What nodes held before they were changed in place, oldest first.
+    /// The contents of nodes before they were changed in place, oldest first.
     saved: BTreeMap<NodeId, VecDeque<SavedNode>>,
     /// The nodes that were taken out of a directory, by directory and name, oldest first.
     removed: BTreeMap<NodeId, BTreeMap<NodeName, VecDeque<RemovedNode>>>,
@@ -124,7 +124,7 @@ impl SavedNode {
         self.value.as_ref().map(ValueRef::Shared)
     }
 
-    /// When it expired, in nanoseconds since the Unix epoch.
+    /// When it expired, in nanoseconds of the cluster clock.
     pub fn expires_ns(&self) -> Option<u64> {
         self.expires_ns
     }
@@ -266,7 +266,8 @@ impl Freezer {
         }
     }
 
-    /// Ends a freeze; nothing to do if it has ended. What it alone needed is dropped by and by.
+    /// Ends a freeze; nothing to do if it has ended. Copies that it alone needed are dropped by and
+    /// by.
     pub fn end(&mut self, token: FreezeToken) {
         self.snapshot.take_if(|snapshot| *snapshot == token);
         if self.freezes.remove(&token).is_some() {
@@ -364,8 +365,8 @@ impl Freezer {
         self.kept.push_back(kept);
     }
 
-    /// Ends each change: drops some of what no freeze needs any more, and gives up a freeze if too
-    /// much is kept.
+    /// Ends each change: drops some copies that no freeze needs any more, and gives up a freeze if
+    /// too much is kept.
     pub fn trim(&mut self) {
         if self.kept_bytes + self.evicted_bytes > KEPT_BYTES_MAX && !self.has_garbage() {
             self.give_up_one();
@@ -373,7 +374,7 @@ impl Freezer {
         self.drop_some();
     }
 
-    /// Gives up the oldest listing. Gives up the snapshot if that is what the copies are for.
+    /// Gives up the oldest listing. Gives up the snapshot if the copies are for it.
     fn give_up_one(&mut self) {
         let mut tokens = self.freezes.keys().copied();
         if let Some(oldest) = tokens.find(|token| Some(*token) != self.snapshot) {

@@ -133,7 +133,7 @@ impl Node {
         }
     }
 
-    /// When it expires, in nanoseconds since the Unix epoch.
+    /// When it expires, in nanoseconds of the cluster clock.
     pub fn expires_ns(&self) -> Option<u64> {
         self.expires.get()
     }
@@ -148,7 +148,7 @@ impl Node {
         self.created
     }
 
-    /// An estimate of what the node takes, without its name, in bytes.
+    /// An estimate of the memory of the node without its name, in bytes.
     fn bytes(&self) -> u64 {
         NODE_BYTES + self.value().map_or(0, |value| value.len() as u64)
     }
@@ -225,7 +225,7 @@ pub enum Lookup {
     },
 }
 
-/// An estimate of what a node takes beside its name and value, in bytes.
+/// An estimate of the memory of a node besides its name and value, in bytes.
 pub const NODE_BYTES: u64 = 96;
 
 /// The arena.
@@ -234,7 +234,7 @@ pub struct KeyTree {
     blocks: Vec<Vec<Node>>,
     /// Released places, the latest last.
     free: Vec<NodeId>,
-    /// What the nodes that are not released take: `NODE_BYTES`, value and name of each.
+    /// The memory of the nodes that are not released: `NODE_BYTES`, value and name of each.
     bytes: u64,
 }
 
@@ -354,7 +354,8 @@ impl KeyTree {
         id
     }
 
-    /// What the nodes that are not released take, in bytes: `NODE_BYTES`, value and name of each.
+    /// The memory of the nodes that are not released, in bytes: `NODE_BYTES`, value and name of
+    /// each.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

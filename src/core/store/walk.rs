@@ -63,7 +63,7 @@ impl Visited<'_> {
         }
     }
 
-    /// When it expires, in nanoseconds since the Unix epoch.
+    /// When it expires, in nanoseconds of the cluster clock.
     pub fn expires_ns(&self) -> Option<u64> {
         match self.saved {
             Some(saved) => saved.expires_ns(),

@@ -85,7 +85,7 @@ const HTML: &str = "text/html; charset=utf-8";
 
 /// 307 to the same target elsewhere, which keeps the method (RFC 9110 section 15.4.8). As in 0.4,
 /// the answer to a GET has a body with a link, and the answer to a HEAD its content type. The answer
-/// to a write names the leader, for people who use a client that does not follow redirects.
+/// to a write names the leader, for users of a client that does not follow redirects.
 pub fn response(method: Method, url: &str, target: &str) -> Response {
     let location = format!("{url}{target}");
     let (content_type, body) = match method {

@@ -22,7 +22,7 @@ impl Rendition {
         let mut body = Vec::new();
         watch_event(&delivery.event, context, &mut body);
         let mut bytes = Vec::with_capacity(body.len() + 8);
-        push_hexadecimal(body.len(), &mut bytes);
+        push_hexadecimal(body.len() as u64, &mut bytes);
         bytes.extend_from_slice(b"\r\n");
         let json = bytes.len()..bytes.len() + body.len();
         bytes.extend_from_slice(&body);
