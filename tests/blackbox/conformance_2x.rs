@@ -12,7 +12,7 @@ use tern_support::client::{Answer, Conn, Head, request, until};
 use tern_support::recordings_2x::{Own2x, Step2x, differences, own, steps};
 use tern_support::server::Server;
 
-/// Most steps that may be answered otherwise than by etcd. Half of them are about authentication,
+/// Most steps that may be answered otherwise than by etcd. A third of them is about authentication,
 /// which tern does not have.
 const OWN_MAX: usize = 92;
 /// Each scenario begins with this index, so that servers with another first index can be compared.
@@ -181,6 +181,7 @@ impl Replay {
         for step in steps(scenario) {
             if step.settle {
                 self.settle();
+                last = Instant::now();
             }
             let gap = last.elapsed();
             let mut waits = scenario == "cluster-of-three";
@@ -193,7 +194,11 @@ impl Replay {
             if step.background || step.unfinished {
                 self.start(step);
             } else {
-                self.whole(&step, waits && step.method == "GET");
+                let may_wait = waits && step.method == "GET";
+                self.whole(&step, may_wait);
+                if may_wait {
+                    last = Instant::now();
+                }
             }
         }
         self.settle();

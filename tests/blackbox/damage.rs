@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tern_support::binary;
 use tern_support::client::{Conn, until};
+use tern_support::copy_folder;
 use tern_support::server::Server;
 
 /// The user `nobody`: root may read everything.
@@ -31,19 +32,6 @@ fn make() -> Server {
     drop(conn);
     assert!(server.terminate().success());
     server
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("made");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("room");
-        }
-    }
 }
 
 /// All files of a data directory.
@@ -130,7 +118,7 @@ fn a_damaged_file_is_named_or_harmless() {
     for file in files(&whole) {
         for (name, harm) in harms {
             let data_dir = server.home.path().join(format!("damaged-{cases}"));
-            copy(&whole, &data_dir);
+            copy_folder(&whole, &data_dir);
             let path = data_dir.join(file.strip_prefix(&whole).expect("in it"));
             harm(&path);
             let what = format!("{} {name}", path.display());
@@ -190,7 +178,7 @@ fn an_unreadable_file_is_named() {
     for file in files(&whole) {
         let data_dir = server.home.path().join("unreadable");
         let _ = fs::remove_dir_all(&data_dir);
-        copy(&whole, &data_dir);
+        copy_folder(&whole, &data_dir);
         let path = data_dir.join(file.strip_prefix(&whole).expect("in it"));
         let name = path.file_name().expect("a name").to_string_lossy();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("own file");

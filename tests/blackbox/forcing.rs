@@ -2,8 +2,8 @@
 //! and what happens when the lost ones come back.
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use tern_support::client::until;
+use tern_support::copy_folder;
 use tern_support::fleet::{cluster, has, listed, prepare, put, shows};
 use tern_support::server::Server;
 
@@ -87,19 +87,6 @@ fn two_of_three_are_lost() {
     put(&servers[..1], "d", "4");
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("made");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("room");
-        }
-    }
-}
-
 /// The disks of two of three machines are set back to older copies while the third one is down, and
 /// the two go on. Their logs contradict that of the third one, which says what has happened and can
 /// go on with what it holds.
@@ -111,7 +98,7 @@ fn two_of_three_disks_are_set_back() {
         shows(server, "a", "1");
         server.terminate();
         let data_dir = server.data_dir();
-        copy(&data_dir, &data_dir.with_extension("old"));
+        copy_folder(&data_dir, &data_dir.with_extension("old"));
     }
     // Each start takes a term at least. The copies know none of them.
     for value in ["2", "3", "4", "5"] {
@@ -127,7 +114,7 @@ fn two_of_three_disks_are_set_back() {
     for server in &mut servers[1..] {
         let data_dir = server.data_dir();
         fs::remove_dir_all(&data_dir).expect("removed");
-        copy(&data_dir.with_extension("old"), &data_dir);
+        copy_folder(&data_dir.with_extension("old"), &data_dir);
         server.spawn();
     }
     for value in 1..20 {

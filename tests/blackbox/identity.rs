@@ -1,24 +1,10 @@
 //! Which machine is a member: copies of a data directory, members whose addresses change, and
 //! machines that have no business at a peer port.
-use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 use tern_support::client::{Conn, until};
+use tern_support::copy_folder;
 use tern_support::fleet::{cluster, leader_of, listed, prepare, put, shows};
 use tern_support::server::Server;
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a file");
-        }
-    }
-}
 
 /// The peer URL that the list has for a name.
 fn listed_url(asked: &Server, name: &str) -> Option<String> {
@@ -45,7 +31,7 @@ fn protocol_09_a_copied_data_directory() {
     let name = servers[2].name.clone();
     let mut twin = prepare(3, &[servers[0].peer_port], &[]);
     servers[2].terminate();
-    copy(&servers[2].data_dir(), &twin.data_dir());
+    copy_folder(&servers[2].data_dir(), &twin.data_dir());
     servers[2].run();
     all_show(&servers, "1");
     twin.spawn();
@@ -72,7 +58,7 @@ fn protocol_10_all_addresses_change() {
     for server in &mut servers {
         server.terminate();
         let target = prepare(moved.len() + 1, &[], &[]);
-        copy(&server.data_dir(), &target.data_dir());
+        copy_folder(&server.data_dir(), &target.data_dir());
         moved.push(target);
     }
     let ports: Vec<u16> = moved.iter().map(|server| server.peer_port).collect();

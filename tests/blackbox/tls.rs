@@ -6,7 +6,7 @@
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -50,10 +50,20 @@ fn command(home: &tempfile::TempDir, args: &[&str], ports: (u16, u16)) -> Comman
 impl Server {
     /// Starts it and waits until both ports accept; `@name` is a file of the test data.
     fn start(args: &[&str]) -> Server {
+        Server::start_with(args, Stdio::inherit())
+    }
+
+    /// As `start`, with its log in a pipe.
+    fn logging(args: &[&str]) -> Server {
+        Server::start_with(args, Stdio::piped())
+    }
+
+    fn start_with(args: &[&str], log: Stdio) -> Server {
         let home = tempfile::tempdir().expect("a directory");
         let (client_port, peer_port) = (free_port(), free_port());
         let mut command = command(&home, args, (client_port, peer_port));
-        let child = command.stdout(Stdio::null()).spawn().expect("it starts");
+        command.stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().expect("it starts");
         let server = Server {
             child,
             client_port,
@@ -252,7 +262,9 @@ fn sighup_reads_the_certificate_again() {
         "-key-file",
         &path("own.key"),
     ];
-    let server = Server::start(&args);
+    let mut server = Server::logging(&args);
+    let log = std::io::BufReader::new(server.child.stderr.take().expect("piped"));
+    let mut log = log.lines().map(|line| line.expect("text"));
     let hang_up = || {
         let pid = rustix::process::Pid::from_child(&server.child);
         rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it runs");
@@ -271,6 +283,9 @@ fn sighup_reads_the_certificate_again() {
     });
     std::fs::write(path("own.pem"), "no certificate").expect("written");
     hang_up();
+    let is_failure = |line: &String| line.contains("ERROR") && line.contains("own.pem");
+    log.find(is_failure).expect("the unusable file is logged");
+    assert!(!is_trusted(), "the guest's certificate stays in use");
     copy("machine");
     hang_up();
     until("the first certificate is shown", || {

@@ -85,7 +85,7 @@ struct Totals {
 }
 
 /// Runs episodes until enough messages are delivered.
-fn run(name: &str, episode: impl Fn(&[Image], Rng, &mut World, &mut Totals)) {
+fn run(name: &str, episode: impl Fn(&[Image], Rng, &mut World, &mut Totals)) -> Totals {
     let messages_max = number_of("TERN_FUZZ_MESSAGES").unwrap_or(MESSAGES);
     let first_seed = number_of("TERN_FUZZ_SEED").unwrap_or(1);
     let images = images();
@@ -117,11 +117,12 @@ fn run(name: &str, episode: impl Fn(&[Image], Rng, &mut World, &mut Totals)) {
         episodes,
         judged,
         slowest_us,
-    } = totals;
+    } = &totals;
     eprintln!(
         "{name}: {messages} messages in {episodes} episodes from seed {first_seed}; writes resumed \
          in {judged}, after {slowest_us} us at most"
     );
+    totals
 }
 
 /// A faulty member, or an id that is unknown, sends messages amid the traffic of the machines.
@@ -284,5 +285,12 @@ fn one_machine_among_forged_messages() {
 
 #[test]
 fn three_machines_with_a_faulty_member() {
-    run("three machines", three);
+    let Totals {
+        episodes, judged, ..
+    } = run("three machines", three);
+    // A few episodes may all be of the kind that is not judged.
+    assert!(
+        episodes < 100 || judged * 4 >= episodes,
+        "writes had to resume in {judged} of {episodes} episodes only"
+    );
 }

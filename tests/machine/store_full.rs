@@ -26,15 +26,8 @@ fn delete(path: &str) -> Op {
     })
 }
 
-/// The outcome of a write.
-fn outcome(rig: &mut Rig, op: Op) -> Outcome {
-    let ticket = rig.ask(op);
-    rig.settle();
-    rig.answer(ticket)
-}
-
 fn is_full(rig: &mut Rig, op: Op) -> bool {
-    match outcome(rig, op) {
+    match rig.done(op) {
         Outcome::Event(_) => false,
         other => {
             assert_eq!(other, failed(Code::RaftInternal, "store full"));

@@ -5,7 +5,6 @@ use tern::core::machine::*;
 use tern::core::raft::PeerId;
 use tern::core::seam::Fact;
 
-const SECOND_US: u64 = 1_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 const YEAR_NS: u64 = 365 * 86_400 * SECOND_NS;
 

@@ -11,6 +11,7 @@ use tern::core::raft::{
 use tern::core::timer::Now;
 use tern::shell::config::{self, Config, ProcessInputs, Start};
 use tern::shell::disk::Disk;
+use tern_support::copy_folder;
 
 /// The term of all entries.
 const TERM: u64 = 3;
@@ -214,19 +215,6 @@ impl Directory {
     /// Makes a copy.
     pub fn copy(&self, to: &Path) {
         copy_folder(&self.home.path().join("data"), to);
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("made");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("room");
-        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - Processes: `client` shows every byte of HTTP, `server` is a tern process, `fleet` are many of
 //!   them, `net` the networks between them.
-//! - Judges: `recordings` has the recorded answers of etcd 0.4.9, `recordings_2x` those of etcd 3.4, `linear` checks histories.
+//! - Judges: `recordings` has the recorded answers of etcd 0.4.9, `recordings_2x` those of
+//!   etcd 3.4, `linear` checks histories.
 //! - `durable` is the disk of a machine without a shell: what the core hands to it, as a restart
 //!   would find it.
 //! - `sim_fs` is a disk that keeps what was synced: the real log and the real data directory run on
@@ -31,6 +32,24 @@ pub mod sim_fs;
 pub mod skip;
 #[cfg(feature = "core")]
 pub mod survey;
+
+/// Copies a folder with all that is in it.
+///
+/// # Panics
+///
+/// If that fails.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("room");
+        }
+    }
+}
 
 /// The folder where the tests keep a lock and a list: that of cargo's output, `target` as a rule, or
 /// a temporary one of this user's where that one cannot be written to.

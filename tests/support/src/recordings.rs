@@ -59,7 +59,8 @@ pub struct Own {
     pub then: Vec<(String, String, String)>,
 }
 
-fn lines<T: for<'a> Deserialize<'a>>(name: &str) -> Vec<T> {
+/// The lines of a file of recordings: `name` below the folder of all, without its ending.
+pub(crate) fn lines<T: for<'a> Deserialize<'a>>(name: &str) -> Vec<T> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../testdata/conformance");
     let path = folder.join(format!("{name}.jsonl"));
     let text =

@@ -4,10 +4,10 @@
 //! in the steps, that steps carry what to do before them, and in what is left out of a comparison.
 //! Start with [`steps`] and [`differences`].
 use crate::client::Answer;
+use crate::recordings::lines;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// One step of a scenario.
 #[derive(Clone, Debug, Deserialize)]
@@ -68,24 +68,14 @@ pub struct Own2x {
     pub then: Vec<(String, String, String)>,
 }
 
-fn lines<T: for<'a> Deserialize<'a>>(name: &str) -> Vec<T> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../testdata/conformance/compat-2");
-    let path = folder.join(format!("{name}.jsonl"));
-    let text =
-        std::fs::read_to_string(&path).unwrap_or_else(|bad| panic!("{}: {bad}", path.display()));
-    let parse =
-        |line| serde_json::from_str(line).unwrap_or_else(|bad| panic!("{name}: {bad}: {line}"));
-    text.lines().map(parse).collect()
-}
-
 /// The steps of a scenario.
 pub fn steps(scenario: &str) -> Vec<Step2x> {
-    lines(scenario)
+    lines(&format!("compat-2/{scenario}"))
 }
 
 /// tern's own answers, by step.
 pub fn own() -> BTreeMap<String, Own2x> {
-    let all: Vec<Own2x> = lines("tern");
+    let all: Vec<Own2x> = lines("compat-2/tern");
     let count = all.len();
     let own: BTreeMap<_, _> = all.into_iter().map(|own| (own.id.clone(), own)).collect();
     assert_eq!(own.len(), count, "a step has one answer");

@@ -305,7 +305,11 @@ fn judge_tampering() -> Vec<Verdict> {
             Some((check, seed, _)) => (vec![check.to_string()], seed.to_string()),
             None => (Vec::new(), String::new()),
         };
-        let missed = if by.is_empty() { "the simulator" } else { "" };
+        let missed = if by.is_empty() {
+            vec!["the simulator".to_string()]
+        } else {
+            Vec::new()
+        };
         let verdict = Verdict {
             name: fault.name.into(),
             meaning: fault.meaning.into(),
@@ -313,7 +317,7 @@ fn judge_tampering() -> Vec<Verdict> {
             by,
             seed,
             took: found.took,
-            missed: missed.split_terminator('\n').map(String::from).collect(),
+            missed,
         };
         println!("{}", verdict.row());
         verdicts.push(verdict);

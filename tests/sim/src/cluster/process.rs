@@ -135,6 +135,11 @@ impl World {
         } else {
             self.check_found_again(slot, &image, &found);
         }
+        if is_faulty && found.base() < image.base() {
+            // The newest snapshot could not be read, and the log has no later mark: the machine shows
+            // an older state until a leader is heard.
+            self.hosts[slot].shown = 0;
+        }
         Some(Opened {
             disk: Disk::new(found, real, lies, !self.p.in_place),
             recovered,
