@@ -265,10 +265,13 @@ impl Staging {
         header.encode(place.seed(length))
     }
 
-    /// Takes the memory of a batch back after it was written, to save allocations.
+    /// Takes the memory of a batch back after it was written, to save allocations. A large buffer
+    /// is freed: to shrink it would allocate and copy once more.
     pub fn reuse(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() > BUFFER_BYTES_KEPT {
+            return;
+        }
         buffer.clear();
-        buffer.shrink_to(BUFFER_BYTES_KEPT);
         buffer.extend_from_slice(&self.bytes);
         self.bytes = buffer;
     }
