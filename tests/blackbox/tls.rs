@@ -62,7 +62,7 @@ impl Server {
         let home = tempfile::tempdir().expect("a directory");
         let (client_port, peer_port) = (free_port(), free_port());
         let mut command = command(&home, args, (client_port, peer_port));
-        command.stdout(Stdio::null()).stderr(log);
+        command.stdout(log).stderr(Stdio::null());
         let child = command.spawn().expect("it starts");
         let server = Server {
             child,
@@ -263,7 +263,7 @@ fn sighup_reads_the_certificate_again() {
         &path("own.key"),
     ];
     let mut server = Server::logging(&args);
-    let log = std::io::BufReader::new(server.child.stderr.take().expect("piped"));
+    let log = std::io::BufReader::new(server.child.stdout.take().expect("piped"));
     let mut log = log.lines().map(|line| line.expect("text"));
     let hang_up = || {
         let pid = rustix::process::Pid::from_child(&server.child);
