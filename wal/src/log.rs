@@ -361,9 +361,10 @@ fn refuse_damage(mut found: ScannedLog, dir: &Path) -> Result<ScannedLog, OpenEr
 
 /// Appending and syncing.
 impl<F: FileSystem> Wal<F> {
-    /// Whether records, or a commit mark of its own, wait for a batch.
+    /// Whether records, or a commit mark of its own, wait for a batch, or a sync has ended that
+    /// [`Wal::poll_sync`] has not reported: [`Wal::append`] writes and syncs a large batch itself.
     pub fn wants_sync(&self) -> bool {
-        !self.staging.is_empty() || self.wants_mark
+        !self.staging.is_empty() || self.wants_mark || self.sync_ended.is_some()
     }
 
     /// The caller knows that entries up to `commit` are committed, all of them appended before. The

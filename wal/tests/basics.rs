@@ -287,6 +287,20 @@ fn a_commit_mark_of_its_own() {
     );
 }
 
+/// `append` writes and syncs a large batch itself. The log wants a sync until that was reported: a
+/// caller that asks nothing more of it would never learn that the batch is durable.
+#[test]
+fn a_batch_that_append_has_synced_is_still_to_be_reported() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    let long = vec![3; wal::format::BODY_MAX];
+    let mark = wal.append(&[entry(1, 1, &long)], 0).expect("room");
+    assert!(wal.wants_sync());
+    wal.start_sync().expect("it syncs");
+    assert_eq!(wal.poll_sync(), Ok(Some(mark)));
+    assert!(!wal.wants_sync());
+}
+
 /// A body of any length up to the bound of the format is taken, whatever the size of segments. It is
 /// read back, also with another setting, and its segment is released like others.
 #[test]

@@ -6,6 +6,7 @@ use super::cluster::{Asker, Ev, Place, World, client_url, slot_of};
 use super::http::routed;
 use tern::codec::api::{Next, Port, Routed, Shape};
 use tern::codec::cluster_api;
+use tern::codec::http::Limits;
 use tern::codec::http::call::{HttpCall, HttpReply};
 use tern::codec::http::client::{BODY_BYTES_MAX, CallFault, CallResponse, ResponseParser};
 use tern::codec::http::url::Url;
@@ -178,7 +179,7 @@ impl World {
             let mode = run.core.standby();
             let context = hosts[slot].front.context(now, run.core.indexes(), mode);
             let calling = callings.get_mut(&key).expect("seen above");
-            match routed(rng, &request, port, &context) {
+            match routed(rng, &request, &Limits::default(), port, &context) {
                 (Routed::ToMachine { op, shape }, _) => {
                     (calling.asked, calling.shape) = (Some((slot, ticket.0)), Some(shape));
                     run.core.on_request(now, ticket, op);

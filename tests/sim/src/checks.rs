@@ -1,7 +1,6 @@
 //! The checks on one machine's outputs: each must rest on what its disk holds at that moment.
 use super::cluster::{Running, voters_at};
 use super::image::{Held, Image};
-use super::params::Params;
 use super::truth::{Checked, Truth, violation};
 use std::collections::BTreeMap;
 use tern::core::raft::{AppendAnswer, Message, PeerId, Rpc, Term};
@@ -243,7 +242,7 @@ impl Contact {
     /// voted for in between.
     pub fn check_lease(
         &self,
-        p: &Params,
+        election_ms: u64,
         now_us: u64,
         seen: &Seen,
         to: u64,
@@ -259,7 +258,7 @@ impl Contact {
         );
         let live = self
             .leader_us
-            .is_some_and(|at| now_us < at + p.election_ms * 1_000);
+            .is_some_and(|at| now_us < at + election_ms * 1_000);
         if promise && live && self.asked.contains(&(to, seen.leader, seen.term)) && seen.leader != 0
         {
             let text = format!(

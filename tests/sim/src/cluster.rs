@@ -11,7 +11,7 @@ use super::duties::Duties;
 use super::http::{Conn, Front};
 use super::image::{Held, Image, RealDisk, config_of};
 use super::net::Net;
-use super::params::Params;
+use super::params::{Params, Tuning};
 use super::promises::HeardAppends;
 use super::queue::Queue;
 use super::shown::{Shown, shows_state};
@@ -41,7 +41,8 @@ pub use look::{is_promise, voters_at};
 
 impl Host {
     /// A machine that was never started.
-    fn new(slot: usize, lies: Lies, rng: &mut Rng) -> Host {
+    fn new(slot: usize, lies: Lies, p: &Params, rng: &mut Rng) -> Host {
+        let tuning = p.draw_tuning(rng);
         Host {
             place: Place::Empty,
             epoch: 0,
@@ -59,7 +60,8 @@ impl Host {
             has_moved: false,
             wound: None,
             started_us: 0,
-            front: Front::new(name_of(slot), client_url(slot), peer_url(slot, 0)),
+            front: Front::new(name_of(slot), client_url(slot), peer_url(slot, 0), &tuning),
+            tuning,
         }
     }
 }
@@ -133,6 +135,8 @@ pub struct Host {
     pub wound: Option<(u64, u64)>,
     pub started_us: u64,
     pub front: Front,
+    /// The settings of its present process, or of its next one.
+    pub tuning: Tuning,
 }
 
 /// What may happen.
@@ -324,10 +328,11 @@ pub fn slot_of(url: &str) -> Option<usize> {
 }
 
 /// What the disk code of a machine reads of its settings.
-fn disk_config(p: &Params, slot: usize) -> Config {
+fn disk_config(p: &Params, slot: usize, tuning: &Tuning) -> Config {
     Config {
-        heartbeat_ms: p.heartbeat_ms,
-        election_ms: p.election_ms,
+        heartbeat_ms: tuning.heartbeat_ms,
+        election_ms: tuning.election_ms,
+        segment_bytes: tuning.segment_bytes,
         watch_history: p.history_events,
         cluster: cluster_config(p),
         ..config_of(&name_of(slot))
@@ -359,9 +364,11 @@ impl World {
     /// A world with these parameters.
     pub fn with(p: Params, mut rng: Rng, plant: Plant, loud: bool) -> World {
         let slots = p.machines + p.spare;
-        let hosts = (0..slots).map(|slot| Host::new(slot, plant.lies, &mut rng));
-        let hosts = hosts.collect();
-        let configs = (0..slots).map(|slot| disk_config(&p, slot)).collect();
+        let hosts = (0..slots).map(|slot| Host::new(slot, plant.lies, &p, &mut rng));
+        let hosts: Vec<Host> = hosts.collect();
+        let configs = hosts.iter().enumerate();
+        let configs = configs.map(|(slot, host)| disk_config(&p, slot, &host.tuning));
+        let configs = configs.collect();
         let mut world = World {
             net: Net::new(p.net.healed(), slots),
             clients: (0..p.clients).map(|_| Client::new(&p)).collect(),
@@ -411,14 +418,29 @@ impl World {
         world
     }
 
+    /// A machine's command line has other settings from the next start on.
+    pub fn retune(&mut self, slot: usize) {
+        let tuning = self.p.draw_tuning(&mut self.rng);
+        self.configs[slot] = disk_config(&self.p, slot, &tuning);
+        let host = &mut self.hosts[slot];
+        host.front = Front::new(
+            name_of(slot),
+            client_url(slot),
+            host.peer_url.clone(),
+            &tuning,
+        );
+        host.tuning = tuning;
+    }
+
     pub fn settings(&self, slot: usize) -> Settings {
+        let tuning = &self.hosts[slot].tuning;
         Settings {
             name: name_of(slot),
             client_url: client_url(slot),
             peer_url: self.hosts[slot].peer_url.clone(),
-            heartbeat_ms: self.p.heartbeat_ms,
-            election_ms: self.p.election_ms,
-            snapshot_count: self.p.snapshot_count,
+            heartbeat_ms: tuning.heartbeat_ms,
+            election_ms: tuning.election_ms,
+            snapshot_count: tuning.snapshot_count,
             snapshots: true,
             cluster: cluster_config(&self.p),
             history_events: self.p.history_events,

@@ -217,6 +217,11 @@ impl Disk {
         self.real.keep_configuration(cluster, members);
     }
 
+    /// How many bytes of records the log takes for certain.
+    pub fn free_bytes(&self) -> u64 {
+        self.real.free_bytes()
+    }
+
     /// Whether the disk has room, if that has changed.
     pub fn poll_space(&mut self, now_us: u64) -> Option<Space> {
         if self.has_failed() {

@@ -3,7 +3,6 @@
 //!
 //! Start with `Duties::check`; it looks at each turn of a machine, and at the facts that came out
 //! of it.
-use super::params::Params;
 use super::truth::{Checked, violation};
 use std::collections::BTreeMap;
 use tern::core::command::{self, Command};
@@ -33,18 +32,22 @@ struct Removal<'a> {
     after: &'a Configuration,
 }
 
+/// The leader's settings (the delay before it removes a silent member, and its election timeout, in
+/// milliseconds), the present time, and for how long a peer may count as heard, in microseconds.
+type Bounds = ((u64, u64), u64, u64);
+
 impl Duties {
     /// A turn is over. `heard` has the time of each peer's last answer, `bound_us` for how long a
     /// peer may count as heard at most.
     pub fn check(
         &mut self,
-        (p, now_us, bound_us): (&Params, u64, u64),
+        ((remove_delay_ms, election_ms), now_us, bound_us): Bounds,
         heard: &BTreeMap<u64, u64>,
         core: &Machine,
         facts: &[Fact],
     ) -> Checked {
         let term = core.indexes().term.0;
-        let gap = now_us > self.turn_us + GAP_US.max(p.election_ms * 1_000);
+        let gap = now_us > self.turn_us + GAP_US.max(election_ms * 1_000);
         self.turn_us = now_us;
         let leads = core.role() == Role::Leader;
         if leads && (gap || self.leads.is_none_or(|(of, _)| of != term)) {
@@ -53,7 +56,13 @@ impl Duties {
         }
         for fact in facts {
             if let Fact::RemovalProposed { peer, too_many, .. } = fact {
-                self.check_removal((p, now_us, bound_us), heard, core, peer, *too_many)?;
+                self.check_removal(
+                    ((remove_delay_ms, election_ms), now_us, bound_us),
+                    heard,
+                    core,
+                    peer,
+                    *too_many,
+                )?;
             }
         }
         if !leads {
@@ -66,7 +75,7 @@ impl Duties {
 
     fn check_removal(
         &mut self,
-        (p, now_us, bound_us): (&Params, u64, u64),
+        ((remove_delay_ms, election_ms), now_us, bound_us): Bounds,
         heard: &BTreeMap<u64, u64>,
         core: &Machine,
         peer: &str,
@@ -104,7 +113,7 @@ impl Duties {
         }
         if !too_many {
             let silent_ms = silent_us(id) / 1_000;
-            if silent_ms < p.remove_delay_ms {
+            if silent_ms < remove_delay_ms {
                 let text = format!("{own:?} lets {peer} go, which was heard {silent_ms} ms ago");
                 return violation("duty-silence", text);
             }
@@ -117,7 +126,7 @@ impl Duties {
                 format!("{own:?} lets {peer} go {pace_us} us after another, or after it began"),
             );
         }
-        let fresh = silent_us(id) < p.election_ms * 500;
+        let fresh = silent_us(id) < election_ms * 500;
         let is_silent = |other: PeerId| fresh && silent_us(other) > bound_us;
         check_order(own, peer, id, before, is_silent)
     }

@@ -205,7 +205,8 @@ impl World {
                 Place::Up(r) => {
                     let members = r.core.configuration().members.iter();
                     let members: Vec<_> = members.map(|m| (m.id.0, m.voter)).collect();
-                    format!("{:?} last {} of {members:?}", r.seen, r.log.last())
+                    let (last, free) = (r.log.last(), r.disk.free_bytes());
+                    format!("{:?} last {last} of {members:?}, room {free}", r.seen)
                 }
             };
             text += &format!(" m{slot} {how};");

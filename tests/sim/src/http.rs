@@ -6,6 +6,7 @@
 //! the model judges the bytes and not the value that they were made of. Start at `World::send_raw`
 //! and `World::hear`.
 use super::cluster::World;
+use super::params::Tuning;
 use super::truth::{Violation, violation};
 use super::workload::Want;
 use serde_json::Value;
@@ -21,10 +22,11 @@ use tern_support::rng::Rng;
 pub struct Front {
     settings: api::ApiSettings,
     date: Date,
+    limits: Limits,
 }
 
 impl Front {
-    pub fn new(name: Box<str>, client_url: Box<str>, peer_url: Box<str>) -> Front {
+    pub fn new(name: Box<str>, client_url: Box<str>, peer_url: Box<str>, tuning: &Tuning) -> Front {
         let settings = api::ApiSettings {
             name,
             client_url,
@@ -36,6 +38,10 @@ impl Front {
         Front {
             settings,
             date: Date::default(),
+            limits: Limits {
+                body_bytes_max: tuning.request_bytes_max,
+                ..Limits::default()
+            },
         }
     }
 
@@ -359,6 +365,9 @@ fn heard(conn: &Conn, now_ns: u64) -> Heard<Outcome> {
             client_url,
         });
     }
+    if head.status == TOO_LARGE {
+        return Ok(Outcome::NotLeader);
+    }
     let value: Value = serde_json::from_slice(&conn.body).map_err(|e| e.to_string())?;
     if let Some(number) = value["errorCode"].as_u64() {
         let code = code_of(number)?;
@@ -392,6 +401,7 @@ fn heard(conn: &Conn, now_ns: u64) -> Heard<Outcome> {
 pub fn routed(
     rng: &mut Rng,
     bytes: &[u8],
+    limits: &Limits,
     port: Port,
     context: &Context,
 ) -> (Routed, tern::codec::http::ResponseMode) {
@@ -403,7 +413,7 @@ pub fn routed(
             true => bytes.len(),
             false => to + 1 + rng.index(bytes.len() - to),
         };
-        match parser.parse(&bytes[from..to], &Limits::default()) {
+        match parser.parse(&bytes[from..to], limits) {
             Parsed::NeedMore { consumed, .. } => from += consumed,
             Parsed::Reject(reject) => {
                 return (
@@ -421,6 +431,9 @@ pub fn routed(
         }
     }
 }
+
+/// The status of a request whose body is longer than the machine's limit.
+const TOO_LARGE: u16 = 413;
 
 const CLOSE: tern::codec::http::ResponseMode = tern::codec::http::ResponseMode::CLOSE;
 
@@ -458,8 +471,9 @@ impl World {
         };
         let bytes = want.raw();
         let World { hosts, rng, .. } = self;
+        let limits = hosts[slot].front.limits;
         let context = hosts[slot].front.context(now, at, core.standby());
-        let (routed, reply) = routed(rng, &bytes, port, &context);
+        let (routed, reply) = routed(rng, &bytes, &limits, port, &context);
         let mut conn = Conn::new(slot, &bytes, None);
         conn.watches = matches!(want, Want::Watch { .. });
         conn.asks = matches!(want, Want::Ask(_));
@@ -480,6 +494,10 @@ impl World {
             Routed::Proxy { .. } => unreachable!("no machine of the simulator passes on over HTTP"),
             Routed::Answer(response) => {
                 let outcome = conn.answered(&response, reply, context.date);
+                if response.status == TOO_LARGE && bytes.len() as u64 <= limits.body_bytes_max {
+                    let text = format!("m{slot} refuses a request of {} bytes", bytes.len());
+                    self.fail(violation("http-request", text));
+                }
                 let outcome = outcome.and_then(|()| heard(&conn, now.wall_ns));
                 let outcome = outcome.unwrap_or_else(|why| {
                     self.fail(Err(misread(slot, why)));

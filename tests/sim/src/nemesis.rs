@@ -252,8 +252,9 @@ impl World {
     }
 
     fn give_address(&mut self, slot: usize, url: Box<str>) {
-        self.hosts[slot].front = Front::new(name_of(slot), client_url(slot), url.clone());
-        self.hosts[slot].peer_url = url;
+        let host = &mut self.hosts[slot];
+        host.front = Front::new(name_of(slot), client_url(slot), url.clone(), &host.tuning);
+        host.peer_url = url;
     }
 
     pub fn crash_for_a_while(&mut self, slot: usize) {

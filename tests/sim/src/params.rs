@@ -2,7 +2,9 @@
 //! violation, drawn in one place, so that a seed means the same run for ever as long as this file
 //! does not change.
 use super::net::NetParams;
+use tern::core::raft::room::BODY_BYTES_MAX;
 use tern_support::rng::Rng;
+use wal::SEGMENT_BYTES_MIN;
 
 /// What can be done to a cluster; each seed uses a part of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,14 +58,33 @@ const BLOWS: [(Blow, u64); 20] = [
     (Blow::Swap, 2),
 ];
 
+/// The largest value that a client sends: its command, with a path and a lease, is the longest that
+/// a leader takes.
+pub const VALUE_BYTES_MAX: usize = BODY_BYTES_MAX as usize - 200;
+
+/// What the command line of one machine says; machines of a seed may differ in it, and a restart
+/// may change it.
+#[derive(Clone, Debug, Default)]
+pub struct Tuning {
+    pub heartbeat_ms: u64,
+    pub election_ms: u64,
+    pub snapshot_count: u64,
+    pub segment_bytes: u64,
+    /// The longest body of a request that its client port takes.
+    pub request_bytes_max: u64,
+}
+
 #[derive(Clone, Debug)]
 pub struct Params {
     pub machines: usize,
     /// Places for machines that join later.
     pub spare: usize,
+    /// The longest heartbeat interval and election timeout of any machine.
     pub heartbeat_ms: u64,
     pub election_ms: u64,
     pub snapshot_count: u64,
+    /// The settings of the machines differ.
+    pub is_unequal: bool,
     pub history_events: usize,
     pub active_size: u32,
     pub remove_delay_ms: u64,
@@ -85,8 +106,9 @@ pub struct Params {
     pub client_timeout_us: u64,
     pub keys: usize,
     pub raw_ppm: u64,
-    /// Some values are so large that a snapshot takes several slices.
-    pub big_bytes: usize,
+    /// Some values are as large as this: a snapshot then takes several slices and pieces, a batch is
+    /// split, a record needs a segment of its own. 0: all are small.
+    pub value_bytes_max: usize,
     /// Messages that arrive within this time are taken in one turn.
     pub batch_us: u64,
     pub blow_us_mean: u64,
@@ -98,6 +120,17 @@ pub struct Params {
     pub in_place: bool,
     /// Power cuts, errors and lack of room at any call of a recovery, in a million.
     pub fault_at_start_ppm: u64,
+}
+
+/// Three seeds of four have small values alone; one of thirty has the largest ones.
+fn draw_value_bytes_max(rng: &mut Rng) -> usize {
+    match rng.below(100) {
+        0..74 => 0,
+        74..86 => 20_000,
+        86..93 => 200_000,
+        93..97 => 2_000_000,
+        _ => VALUE_BYTES_MAX,
+    }
 }
 
 impl Params {
@@ -120,6 +153,7 @@ impl Params {
             heartbeat_ms,
             election_ms,
             snapshot_count: rng.range(50, 100),
+            is_unequal: rng.chance(500_000),
             history_events: *rng.pick(&[10, 100, 1_000]),
             active_size: (machines as u32).max(*rng.pick(&[3, 5, 9])),
             remove_delay_ms,
@@ -137,7 +171,7 @@ impl Params {
             client_timeout_us: election_ms * 1_000 * rng.range(3, 20),
             keys: rng.range(2, 6) as usize,
             raw_ppm: 500_000,
-            big_bytes: *rng.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 20_000]),
+            value_bytes_max: draw_value_bytes_max(rng),
             batch_us: *rng.pick(&[0, 0, 200, 1_000]),
             blow_us_mean: election_ms * rng.range(500, 4_000),
             down_us_max: election_ms * 1_000 * rng.range(1, 8),
@@ -145,6 +179,38 @@ impl Params {
             forward: rng.chance(330_000),
             in_place: rng.chance(330_000),
             fault_at_start_ppm: *rng.pick(&[0, 100_000, 300_000]),
+        }
+    }
+
+    /// The settings of one machine.
+    pub fn draw_tuning(&self, rng: &mut Rng) -> Tuning {
+        let common = Tuning {
+            heartbeat_ms: self.heartbeat_ms,
+            election_ms: self.election_ms,
+            snapshot_count: self.snapshot_count,
+            segment_bytes: SEGMENT_BYTES_MIN,
+            request_bytes_max: BODY_BYTES_MAX,
+        };
+        if !self.is_unequal {
+            return common;
+        }
+        Tuning {
+            heartbeat_ms: rng.range(common.heartbeat_ms.div_ceil(2), common.heartbeat_ms),
+            election_ms: rng.range(2 * common.heartbeat_ms, common.election_ms),
+            snapshot_count: *rng.pick(&[20, 50, 100, 300]),
+            segment_bytes: common.segment_bytes * *rng.pick(&[1, 1, 2, 8]),
+            request_bytes_max: *rng.pick(&[1_024, 65_536, common.request_bytes_max]),
+        }
+    }
+
+    /// The length of the next value; most are short.
+    pub fn draw_value_bytes(&self, rng: &mut Rng) -> usize {
+        let longest = self.value_bytes_max;
+        match rng.below(16) {
+            0 => longest - rng.index(longest.min(64) + 1),
+            1..6 => rng.index(longest / 16 + 1),
+            6..9 => rng.index(longest.min(20_000) + 1),
+            _ => rng.index(longest.min(100) + 1),
         }
     }
 

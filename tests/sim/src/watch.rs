@@ -24,7 +24,16 @@ impl Watcher {
     }
 }
 
+/// A history keeps no more bytes of events than this.
+const HISTORY_BYTES_MAX: usize = 16 << 20;
+
 impl World {
+    /// What a history counts for the events from `since` to `etcd`, in bytes.
+    fn history_bytes(&self, since: u64, etcd: u64) -> usize {
+        let events = (since..=etcd).filter_map(|at| self.truth.model.event(at));
+        events.map(|told| told.event.weight()).sum()
+    }
+
     /// The first answer to a request to watch.
     pub fn begin_watch(
         &mut self,
@@ -38,7 +47,9 @@ impl World {
             Outcome::Watching | Outcome::Backlog { .. } => {}
             Outcome::Failed(e) if e.code == Code::EventIndexCleared => {
                 let oldest = (etcd + 1).saturating_sub(self.p.history_events as u64);
-                if since.is_none_or(|s| s >= oldest.max(1)) {
+                let is_recent =
+                    |s: u64| s >= oldest.max(1) && self.history_bytes(s, etcd) <= HISTORY_BYTES_MAX;
+                if since.is_none_or(is_recent) {
                     let text = format!("m{slot} has cleared {since:?} at {etcd}");
                     return violation("watch-cleared-early", text);
                 }

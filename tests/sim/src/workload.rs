@@ -139,7 +139,7 @@ impl Want {
             86..87 => Want::MakeDir { key: small },
             87..90 => Want::SetBelow {
                 key: small,
-                bytes: p.big_bytes,
+                bytes: p.draw_value_bytes(rng),
             },
             90..91 => Want::Hidden { key: small },
             91..93 => Want::RemoveDir {

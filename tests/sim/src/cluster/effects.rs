@@ -45,7 +45,7 @@ impl World {
         }
         self.note_shown(run, fx);
         let times = (
-            &self.p,
+            (self.p.remove_delay_ms, self.hosts[slot].tuning.election_ms),
             self.now_us,
             self.heard_us_max() + self.p.down_us_max,
         );
@@ -138,6 +138,7 @@ impl World {
     /// Checks what is sent and gives it to the net. `who` is the id that the machine had when the
     /// turn began.
     fn send_all(&mut self, slot: usize, who: u64, run: &mut Running, fx: &mut Outputs) -> Checked {
+        let election_ms = self.hosts[slot].tuning.election_ms;
         for (to, message) in fx.send.drain(..) {
             let sent = check_send(&run.disk.image, &self.truth, who, to, &message);
             sent.map_err(|mut found| {
@@ -151,7 +152,7 @@ impl World {
                 found
             })?;
             run.contact
-                .check_lease(&self.p, self.now_us, &run.seen, to.0, &message)?;
+                .check_lease(election_ms, self.now_us, &run.seen, to.0, &message)?;
             let life = self.hosts[slot].life;
             let promises = &mut self.truth.promises;
             promises.on_sent((who, life), to, &run.log, &message)?;

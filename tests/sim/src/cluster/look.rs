@@ -49,7 +49,11 @@ impl World {
         if seen.applied > before.applied {
             let state = seen
                 .applied
-                .is_multiple_of(4)
+                .is_multiple_of(if self.p.value_bytes_max > 20_000 {
+                    16
+                } else {
+                    4
+                })
                 .then(|| run.core.store().map_or(0, |s| s.state_hash()));
             self.truth
                 .on_applied(seen.id, seen.applied, seen.etcd, state)?;

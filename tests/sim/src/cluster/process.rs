@@ -20,6 +20,9 @@ impl World {
             self.hosts[slot].place = place;
             return;
         };
+        if self.p.is_unequal && self.rng.chance(100_000) {
+            self.retune(slot);
+        }
         self.hosts[slot].epoch += 1;
         self.hosts[slot].started_us = self.now_us;
         let mono_off_us = self.rng.below(1_000_000_000);

@@ -93,7 +93,8 @@ impl World {
                 ..
             } => {
                 // Shorter pieces than the disk reads: a snapshot then takes several.
-                let bytes_max = 400 + self.rng.index(4_000) + 4 * self.p.big_bytes;
+                let bytes_max =
+                    400 + self.rng.index(4_000) + 4 * self.p.value_bytes_max.min(100_000);
                 if let Some((bytes, is_last)) = data
                     && bytes.len() > bytes_max
                 {
@@ -377,7 +378,10 @@ impl World {
         if run.core.wants_turn() {
             let epoch = self.hosts[slot].epoch;
             // A slice of work takes its time, and others go on meanwhile.
-            let at = self.now_us + self.rng.range(1, 400 + self.p.big_bytes as u64 / 4);
+            let at = self.now_us
+                + self
+                    .rng
+                    .range(1, 400 + self.p.value_bytes_max.min(20_000) as u64 / 4);
             self.queue.push(at, Ev::Turn { slot, epoch });
         }
         self.hosts[slot].place = Place::Up(run);
