@@ -12,7 +12,8 @@
 //! - Under all three: `sockets` (one socket; the pool of all of a kind), `slots` (slots and tokens),
 //!   `transport` (plain or TLS), `tls` (certificates), `output` (the output of an HTTP connection).
 //! - Files: `disk`, the only user of the data directory.
-//! - The process: `config` (flags), `clock` (time), `logger` and `log_lines` (the log).
+//! - The process: `config` (flags), `clock` (time), `logger` and `log_lines` (the log),
+//!   `service_manager` (what systemd is told).
 pub mod clock;
 pub mod config;
 pub mod disk;
@@ -37,6 +38,7 @@ mod log_lines;
 mod outgoing_call;
 mod output;
 mod resolver;
+mod service_manager;
 mod slots;
 mod sockets;
 mod status_lines;

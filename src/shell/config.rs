@@ -9,6 +9,8 @@ mod flags;
 mod foreign;
 mod sources;
 
+pub use sources::file_keys;
+
 use crate::VERSION;
 use crate::core::command::ClusterConfig;
 use crate::core::machine::{Search, Settings};

@@ -20,6 +20,7 @@ use super::listener::Listener;
 use super::log_lines;
 use super::outgoing_call::{CallOrigin, Connectors};
 use super::resolver::Resolver;
+use super::service_manager::ServiceManager;
 use super::slots::PoolKind;
 use super::status_lines;
 use super::turn_times::TurnTimes;
@@ -147,6 +148,8 @@ pub struct Reactor {
 
     /// How long the turns take.
     turn_times: TurnTimes,
+
+    service_manager: ServiceManager,
 }
 
 impl Reactor {
@@ -207,6 +210,7 @@ impl Reactor {
             end: None,
             log_is_behind: false,
             turn_times: TurnTimes::default(),
+            service_manager: ServiceManager::new(),
         };
         reactor.maybe_listen()?;
         Ok(reactor)
@@ -244,8 +248,7 @@ impl Reactor {
                  change all data (-cert-file, -peer-cert-file, -bind-addr, -peer-bind-addr)"
             );
         }
-        // Fails without systemd, where no notification is expected.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        self.service_manager.report_ready();
         Ok(true)
     }
 
@@ -366,6 +369,7 @@ impl Reactor {
         if self.stop_us.is_none() {
             log::info!("signal {signal}: stopping after the requests under way");
             self.stop_us = Some(self.now.mono_us);
+            self.service_manager.report_stopping();
         } else {
             log::info!("signal {signal} again: stopping at once");
             self.aborted = true;
@@ -464,6 +468,7 @@ impl Reactor {
             self.machine.on_time(self.now);
         }
         self.clients.fire_timers(self.now);
+        self.service_manager.maybe_report_alive(self.now.mono_us);
     }
 
     /// Whether the machine's timers may fire in this turn. They are held back while bytes of peers
@@ -659,6 +664,7 @@ impl Reactor {
             self.disk.next_deadline(),
             self.stop_us.map(|stop_us| stop_us + STOP_US_MAX),
             self.log_is_behind.then_some(now_us + LOG_RETRY_US),
+            self.service_manager.next_deadline(),
         ];
         let listeners = self.listeners.iter();
         let accepts = listeners.filter_map(|listener| listener.next_accept_us(&self.clients));

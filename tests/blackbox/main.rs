@@ -36,6 +36,7 @@ mod partition;
 mod peers;
 mod powercut;
 mod restart;
+mod service;
 mod signals;
 mod slow;
 mod snapshots;

@@ -2,6 +2,7 @@
 //! talk over real sockets.
 mod config;
 mod damage;
+mod example;
 mod forcing;
 mod liars;
 mod links;

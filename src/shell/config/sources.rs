@@ -210,6 +210,14 @@ fn key(name: &str) -> String {
     }
 }
 
+/// The keys that a file may have, in the order of `-h`; a key in a table is written `table.key`.
+/// Those without effect are left out.
+pub fn file_keys() -> impl Iterator<Item = String> {
+    let flags = flags::all().filter(|flag| flag.kind != FlagKind::Ignored);
+    let flags = flags.filter(|flag| !is_flag_only(flag.name) && flag.name != "config");
+    flags.map(|flag| key(flag.name))
+}
+
 impl ConfigFile {
     fn parse(path: &str, text: &str, warnings: &mut Vec<String>) -> Result<ConfigFile, UsageError> {
         let tree: BTreeMap<String, Json> =

@@ -25,6 +25,8 @@ pub enum Need {
     Strace,
     /// Root, loop devices and the program that makes this file system: an image is mounted.
     Image(&'static str),
+    /// A program in the `PATH`.
+    Program(&'static str),
 }
 
 impl Need {
@@ -36,6 +38,7 @@ impl Need {
                 let traced = ["-qq", "-o", "/dev/null", "true"];
                 (!succeeds("strace", &traced)).then(|| "strace that can trace a child".into())
             }
+            Need::Program(name) => (!is_installed(name)).then(|| format!("the program {name}")),
             Need::Image(kind) => {
                 if !rustix::process::geteuid().is_root() || crate::namespace::is_inside() {
                     return Some("root, to mount an image".into());
