@@ -13,6 +13,7 @@ mod exchange;
 mod file_get;
 mod keys;
 mod keys_2x;
+mod locks;
 mod members;
 mod proxy;
 mod render;
@@ -172,6 +173,7 @@ const KEY_METHODS: &[Method] = &[
 const MEMBER_METHODS: &[Method] = &[Method::Get, Method::Post, Method::Delete, Method::Put];
 const READ_METHODS: &[Method] = &[Method::Get, Method::Head];
 const GET_ONLY: &[Method] = &[Method::Get];
+const LOCK_METHODS: &[Method] = &[Method::Get, Method::Post, Method::Put, Method::Delete];
 const SWITCH_METHODS: &[Method] = &[Method::Get, Method::Put, Method::Delete];
 
 /// A path of the interface of etcd 2.x: with the methods that it answers, each with its handler.
@@ -208,6 +210,9 @@ const PAGES: &[Page] = &[
     page(Exact("/v2/auth/roles/"), GET_ONLY, auth::roles),
     page(Below("/v2/auth/roles/"), SWITCH_METHODS, auth_role),
     page(Below("/v3/"), &[Method::Post], v3),
+    page(Exact("/mod"), GET_ONLY, locks::root),
+    page(Below("/mod/v2/lock/"), LOCK_METHODS, locks::lock),
+    page(Below("/mod/v2/leader/"), SWITCH_METHODS, locks::leader),
 ];
 
 /// The pages of the client port under `-compat 2`, in place of the routes of the same paths.
@@ -393,7 +398,7 @@ fn auth_switch(exchange: &Exchange) -> Handled {
     match exchange.request.method {
         Method::Get => auth::enabled(exchange),
         Method::Delete => auth::disable(exchange),
-        _ => auth::refuse(exchange),
+        _ => auth::enable(exchange),
     }
 }
 

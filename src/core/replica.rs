@@ -11,6 +11,7 @@
 //!
 //! The other parts:
 //! - `reads`, `listings`: reads and watches of the applied key space.
+//! - `locks`, `conversation`: the lock module, made of reads, watches and writes.
 //! - `forwarding`: forwards to the leader what only the leader can do (`-forward`).
 //! - `registry`: the views `/_etcd/machines` and `/_etcd/config`, and the rules for joins.
 //! - `snapshotting`: snapshots, which release the log.
@@ -19,10 +20,12 @@
 //!
 //! Start with [`Replica::on_request`] and [`Replica::advance`].
 mod apply;
+mod conversation;
 mod forwarding;
 mod join_pace;
 mod leadership;
 mod listings;
+mod locks;
 mod members;
 mod pending;
 mod propose;
@@ -79,6 +82,7 @@ pub struct Replica {
     leadership: leadership::Leadership,
     config: registry::ConfigState,
     pending: pending::Pending,
+    locks: locks::Conversations,
     proposed: proposed::ProposedCommands,
     forwarding: forwarding::Forwarding,
     snapshotting: snapshotting::Snapshotting,
@@ -147,6 +151,7 @@ impl Replica {
             leadership: leadership::Leadership::new(now, term),
             config: registry::ConfigState::default(),
             pending: pending::Pending::default(),
+            locks: locks::Conversations::default(),
             proposed: proposed::ProposedCommands::default(),
             forwarding: forwarding::Forwarding::new(seed, recovered.term),
             snapshotting: snapshotting::Snapshotting::new(recovered.snapshot_bytes),
@@ -280,6 +285,7 @@ impl Replica {
         for ticket in self.pending.tickets() {
             self.leave(ticket, pending::Ending::GivenUp);
         }
+        self.end_conversations();
         self.fail_proofs();
     }
 }
@@ -293,6 +299,7 @@ impl Replica {
         self.retry_member_changes(now);
         self.continue_speed_tests(now);
         self.expire_pending(now);
+        self.continue_locks(now);
         self.continue_snapshot(now);
         if self.store.wants_free() {
             self.store.free_some();
@@ -341,9 +348,13 @@ impl Replica {
         self.raft.take_heartbeat_reports()
     }
 
-    /// Answers a ticket as of the present indexes.
+    /// Answers a ticket as of the present indexes. The answer goes to the conversation of the
+    /// ticket, if there is one, else to the client.
     pub fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
         let at = self.indexes();
+        if self.locks.contains(ticket) {
+            return self.locks.add_outcome(ticket, outcome, at.etcd);
+        }
         self.outputs.answers.push(Answer {
             ticket,
             at,
@@ -450,6 +461,7 @@ impl Replica {
             || self.snapshotting.wants_turn()
             || self.store.wants_free()
             || self.pending.has_speed_test_room()
+            || self.locks.wants_turn()
     }
 
     /// The reading of the cluster clock, in nanoseconds; the wall clock while this member knows no

@@ -4,6 +4,7 @@
 //! snapshot files. Outputs gather in [`Outputs`]. Start there.
 mod calls;
 mod facts;
+mod locks;
 mod members;
 mod outputs;
 mod requests;
@@ -15,6 +16,7 @@ pub use calls::{
     RefusalReason, Reply,
 };
 pub use facts::{Fact, PlaceDoubt};
+pub use locks::{LockHolder, LockOutcome, LockPlace, LockRequest};
 pub use members::{Health, MemberInfo, MemberListing};
 pub use outputs::{Order, Outputs};
 pub use requests::{

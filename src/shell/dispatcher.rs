@@ -14,7 +14,7 @@ use crate::codec::api::{
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Parsed, Reject, Request};
 use crate::codec::peer::hello::PATH;
-use crate::core::machine::{Answer, Indexes, Machine, Op, Ticket};
+use crate::core::machine::{Answer, Indexes, LockRequest, Machine, Op, Ticket};
 use crate::core::timer::Now;
 
 /// Most client requests that a standby proxies at a time. Further ones are redirected.
@@ -229,7 +229,7 @@ impl Dispatcher<'_, '_> {
             self.reads_left = self.reads_left.saturating_sub(READS_OF_A_LISTING);
         }
         let now = self.context.now;
-        let ticket = self.start(conn, shape, matches!(op, Op::Watch { .. }));
+        let ticket = self.start(conn, shape, waits_for_events(&op));
         let answer_now = match &op {
             Op::Query(query) => self.machine.query(now, query),
             _ => None,
@@ -293,6 +293,15 @@ fn asks_for_link(port: Port, request: &Request) -> bool {
         .upgrade
         .is_some_and(|upgrade| upgrade.starts_with("tern-raft/"));
     port == Port::Peer && is_raft && request.path == PATH
+}
+
+/// Whether the answer may come at any time, so that the connection is watched for its end.
+fn waits_for_events(op: &Op) -> bool {
+    match op {
+        Op::Watch { .. } => true,
+        Op::Lock(request) => matches!(**request, LockRequest::Acquire { .. }),
+        _ => false,
+    }
 }
 
 /// Carries out the next step of a connection after `codec::api` has rendered something.

@@ -5,16 +5,17 @@
 //! (`recordings_2x::differences`), or, for the steps named in `tern.jsonl`, tern's own, which that
 //! file holds with the reason. A pause of the recording is kept where a ttl runs out in it; what is
 //! asked after it is asked until the answer is there. Start with [`replay`].
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tern_support::alone::alone;
 use tern_support::client::{Answer, Conn, Head, request, until};
 use tern_support::recordings_2x::{Own2x, Step2x, differences, own, steps};
 use tern_support::server::Server;
 
-/// Most steps that may be answered otherwise than by etcd. A third of them is about authentication,
+/// Most steps that may be answered otherwise than by etcd, besides those that the recordings mark:
+/// there etcd itself is at fault, or loses data. More than a third of them is about authentication,
 /// which tern does not have.
-const OWN_MAX: usize = 92;
+const OWN_MAX: usize = 69;
 /// Each scenario begins with this index, so that servers with another first index can be compared.
 const FIRST_INDEX: u64 = 20;
 /// The id that stands for a member that is not there.
@@ -453,15 +454,18 @@ fn replay_named(name: &str) {
 /// Each mark stands for a step of a scenario and has a reason, and there are not too many.
 #[test]
 fn marks_are_few_and_have_reasons() {
-    let mut ids = BTreeSet::new();
+    let mut ids = BTreeMap::new();
     for (scenario, _) in SCENARIOS {
-        ids.extend(steps(scenario).into_iter().map(|step| step.id));
+        let all = steps(scenario).into_iter();
+        ids.extend(all.map(|step| (step.id, step.deviates.is_some())));
     }
     assert_eq!(ids.len(), 905);
     let own = own();
-    assert!(own.len() <= OWN_MAX, "{} steps differ", own.len());
+    let others = own.keys().filter(|id| ids.get(*id) == Some(&false));
+    let others = others.count();
+    assert!(others <= OWN_MAX, "{others} steps differ");
     for (id, own) in own {
-        assert!(ids.contains(&id), "{id} is no step");
+        assert!(ids.contains_key(&id), "{id} is no step");
         assert!(own.why.len() > 10, "{id} has no reason");
     }
 }

@@ -28,6 +28,7 @@ mod histories;
 mod identity;
 mod keys;
 mod limits;
+mod locks;
 mod members;
 mod members_api;
 mod observers;

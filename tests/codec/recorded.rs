@@ -188,6 +188,7 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
         }
         Op::Query(Query::StatsStore) => Outcome::StatsStore(Box::new(store_stats(&json))),
         Op::SpeedTest => Outcome::SpeedTest,
+        Op::Lock(_) => return None,
         Op::Query(Query::ConfigGet) | Op::ConfigPut { .. } => Outcome::Config(config(&json)),
         Op::Query(Query::MachineList) | Op::Query(Query::MachinesOf(_)) => {
             let machines = json.as_array().expect("a list").iter();

@@ -12,6 +12,7 @@ mod forcing;
 mod forward;
 mod links;
 mod listings;
+mod locks;
 mod lookout;
 mod rig;
 mod room;

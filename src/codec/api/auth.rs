@@ -24,6 +24,11 @@ pub fn disable(exchange: &Exchange) -> Handled {
     Err(exchange.message(409, "auth: already disabled"))
 }
 
+/// `PUT /v2/auth/enable`: there is no root user, and none can be made.
+pub fn enable(exchange: &Exchange) -> Handled {
+    Err(exchange.message(409, "auth: No root user available, please create one"))
+}
+
 /// `GET /v2/auth/users`
 pub fn users(_: &Exchange) -> Handled {
     json("{\"users\":null}\n")

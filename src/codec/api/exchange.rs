@@ -108,6 +108,19 @@ impl<'a> Exchange<'a> {
             Some("") => "/",
             Some(_) | None => &path[path.len() - self.rest.len() - 1..],
         };
+        self.checked(key)
+    }
+
+    /// The key below `folder` that the rest of the path names.
+    ///
+    /// # Errors
+    ///
+    /// 414 if it exceeds the limits of a key.
+    pub fn key_below(&self, folder: &str) -> Result<KeyPath, Response> {
+        self.checked(&format!("{folder}/{}", self.rest))
+    }
+
+    fn checked(&self, key: &str) -> Result<KeyPath, Response> {
         if !form::key_fits(key) {
             let text = "414 Request-URI Too Long: a key has at most 8 KiB and 1,024 segments";
             return Err(Response::new(414, TEXT, text));

@@ -66,5 +66,11 @@ fn takes_long(exchange: &Exchange) -> bool {
     if path.starts_with("/v1/watch/") {
         return true;
     }
+    let method = exchange.request.method;
+    if path.starts_with("/mod/v2/lock/") && method == Method::Post
+        || path.starts_with("/mod/v2/leader/") && method == Method::Put
+    {
+        return true;
+    }
     path.starts_with("/v2/keys/") && exchange.query().is_ok_and(|query| query.flag("wait"))
 }

@@ -8,6 +8,7 @@
 //!
 //! Start reading at [`Shape::render`].
 pub(super) mod json;
+mod locks;
 mod members;
 mod pages;
 mod plain;
@@ -18,6 +19,7 @@ mod v1;
 mod watch;
 
 pub use json::SharedValue;
+pub(super) use locks::{LockField, error as lock_error};
 pub(super) use tree::NodeTree;
 pub(super) use v1::V1Listing;
 pub use watch::{Delivered, Rendition};
@@ -73,6 +75,13 @@ pub(super) enum AnswerKind {
     MemberLeader,
     /// A change of one member.
     MemberChange,
+    /// The lock module.
+    Lock {
+        /// What is asked about the holder.
+        field: LockField,
+        /// The cause of error 100: the name of the request.
+        cause: &'static str,
+    },
     /// Whether this machine can serve.
     Health,
     /// The removal of a machine.
@@ -174,6 +183,7 @@ impl Shape {
             Outcome::WatchEnd => self.watch_end(context, out),
             Outcome::WatchTimedOut => self.watch_timed_out(at, context, out),
             Outcome::Health(health) => self.health(*health, context, out),
+            Outcome::Lock(outcome) => self.lock(outcome, context, out),
             Outcome::Failed(error) => self.failed(error, at, context, out),
             Outcome::Redirect {
                 client_url,
@@ -324,6 +334,9 @@ impl Shape {
             AnswerKind::Members | AnswerKind::MemberLeader | AnswerKind::MemberChange
         ) {
             return self.members(&Outcome::Failed(error.clone()), context, out);
+        }
+        if let AnswerKind::Lock { .. } = self.kind {
+            return self.lock_failed(error, at, context, out);
         }
         let replaced = match &self.kind {
             AnswerKind::V1Watch { key } if error.code == Code::EventIndexCleared => {

@@ -178,6 +178,7 @@ impl MemberMode {
         };
         match op {
             Op::Write(_)
+            | Op::Lock(_)
             | Op::SpeedTest
             | Op::ConfigPut { .. }
             | Op::MachineRemove { .. }

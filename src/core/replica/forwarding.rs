@@ -162,11 +162,13 @@ impl Forwarding {
 
 /// The follower: sends requests and handles the replies.
 impl Replica {
-    /// Where a request that only the leader can carry out goes now.
-    pub(super) fn destination(&self) -> Destination {
+    /// Where a request that only the leader can carry out goes now. The writes of a conversation are
+    /// forwarded on every member: it began while this one led, or with `-forward`.
+    pub(super) fn destination(&self, ticket: Ticket) -> Destination {
         let leader = self.raft.leader();
         let is_leader = leader == Some(self.raft.id());
-        if !self.settings.forward || is_leader || !self.has_joined() {
+        let forwards = self.settings.forward || self.locks.contains(ticket);
+        if !forwards || is_leader || !self.has_joined() {
             return Destination::Here;
         }
         Destination::Leader { to: leader }
@@ -224,7 +226,7 @@ impl Replica {
             let Some(request) = self.pending.take_forwarded(ticket) else {
                 continue;
             };
-            match (self.destination(), request.op) {
+            match (self.destination(ticket), request.op) {
                 (Destination::Leader { to }, op) => {
                     self.forward_until(ticket, to, op, request.due_us);
                 }
@@ -310,7 +312,7 @@ impl Replica {
         let Some(request) = self.pending.take_forwarded(ticket) else {
             return;
         };
-        let to = match self.destination() {
+        let to = match self.destination(ticket) {
             Destination::Leader { to } => to.filter(|to| *to != refused_by),
             Destination::Here => None,
         };

@@ -24,7 +24,7 @@ const STORE_FULL: &str = "store full";
 impl Replica {
     /// Proposes a client's write here, or forwards it to the leader.
     pub(super) fn write(&mut self, now: Now, ticket: Ticket, command: Command) {
-        if let Destination::Leader { to } = self.destination() {
+        if let Destination::Leader { to } = self.destination(ticket) {
             return self.forward(now, ticket, to, Op::Write(command));
         }
         match self.append_write(now, command) {

@@ -24,7 +24,7 @@ use crate::core::timer::Now;
 impl Replica {
     /// Carries out `op` as a linearizable read.
     pub(super) fn read(&mut self, now: Now, ticket: Ticket, op: Op) {
-        match self.destination() {
+        match self.destination(ticket) {
             Destination::Leader { to } => self.forward(now, ticket, to, op),
             Destination::Here => self.read_as_leader(now, ticket, op),
         }
@@ -147,7 +147,19 @@ impl Replica {
                 if is_last {
                     self.pending.take(ticket);
                 }
+                if self.locks.contains(ticket) {
+                    let outcome = Outcome::Backlog {
+                        events: Vec::new(),
+                        done: true,
+                    };
+                    let at = notification.event.node.modified;
+                    self.locks.add_outcome(ticket, outcome, at);
+                    continue;
+                }
                 tickets.push((ticket, is_last));
+            }
+            if tickets.is_empty() {
+                continue;
             }
             self.outputs.events.push(Delivery {
                 etcd: notification.event.node.modified,

@@ -21,6 +21,7 @@ impl Replica {
         match op {
             Op::Get { .. } | Op::Watch { .. } | Op::Migrate => self.on_read(now, ticket, op),
             Op::Write(command) => self.write(now, ticket, command),
+            Op::Lock(request) => self.start_lock(now, ticket, *request),
             Op::SpeedTest => self.start_speed_test(now, ticket),
             Op::ConfigPut {
                 active_size,
@@ -47,7 +48,9 @@ impl Replica {
                 }
             }
             Op::ClientClosed => {
-                self.leave(ticket, Ending::ClientClosed);
+                if !self.maybe_abandon_conversation(now, ticket) {
+                    self.leave(ticket, Ending::ClientClosed);
+                }
             }
             Op::Query(query) => {
                 let outcome = self.query(now, &query);

@@ -1,5 +1,6 @@
 //! Requests of clients and administrators, and their answers. Start with [`Op`].
 use super::calls::MemberPlace;
+use super::locks::{LockOutcome, LockRequest};
 use super::members::{Health, MemberInfo, MemberListing};
 use super::stats::{LeaderStats, SelfStats};
 use crate::core::command::{ClusterConfig, Command, KeyPath};
@@ -44,6 +45,8 @@ pub enum Op {
     },
     /// Append a command on the key space to the log. Answer: [`Outcome::Event`].
     Write(Command),
+    /// A request to the lock module. Answer: [`Outcome::Lock`].
+    Lock(Box<LockRequest>),
     /// A question that needs no waiting. Answer: one outcome that fits it.
     Query(Query),
     /// Set `/foo` 10,000 times. Answer: [`Outcome::SpeedTest`].
@@ -192,6 +195,8 @@ pub enum Outcome {
     WatchEnd,
     /// The time of the watcher is over.
     WatchTimedOut,
+    /// [`Op::Lock`].
+    Lock(LockOutcome),
     /// The request has failed.
     Failed(Error),
     /// Another machine has to be asked.

@@ -53,6 +53,9 @@ pub struct Own {
     pub any_body: bool,
     #[serde(flatten)]
     pub expect: Expected,
+    /// The step changes what the next steps were recorded on: it is sent to a server of its own.
+    #[serde(default)]
+    pub apart: bool,
     /// Sent afterwards, so that the key space is what the next steps were recorded on: method,
     /// target, body.
     #[serde(default)]

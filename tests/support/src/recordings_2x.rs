@@ -31,6 +31,8 @@ pub struct Step2x {
     pub settle: bool,
     #[serde(default)]
     pub unfinished: bool,
+    /// Why no server is to answer so: the answer is a fault of etcd, or loses data.
+    pub deviates: Option<String>,
     /// The `id` in the answer is the id of this member from here on.
     pub capture: Option<String>,
     /// Fields and headers that are not compared.

@@ -75,6 +75,7 @@ fn body(outcome: &Outcome, at: Indexes, out: &mut Vec<u8>) {
         | Outcome::WatchTimedOut
         | Outcome::Members(_)
         | Outcome::Health(_)
+        | Outcome::Lock(_)
         | Outcome::MemberAdded(_)
         | Outcome::MemberMoved
         | Outcome::MemberGone

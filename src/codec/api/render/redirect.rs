@@ -150,6 +150,7 @@ impl Shape {
             | AnswerKind::MemberLeader
             | AnswerKind::MemberChange
             | AnswerKind::Health
+            | AnswerKind::Lock { .. }
             | AnswerKind::V1Get(_)
             | AnswerKind::V1Event
             | AnswerKind::V1Watch { .. }
