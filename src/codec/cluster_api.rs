@@ -13,7 +13,7 @@ use super::discovery;
 use super::http::call::{HttpCall, HttpReply};
 use super::http::url::Url;
 use crate::core::command::ClusterConfig;
-use crate::core::error::{Code, HAS_LOST_ENTRIES, OTHER_CLUSTER, WAS_REMOVED};
+use crate::core::error::{Code, HAS_LOST_ENTRIES, OTHER_CLUSTER, WAS_BARRED, WAS_REMOVED};
 use crate::core::raft::PeerId;
 use crate::core::replica::registry::STORE_VERSION;
 use crate::core::seam::{
@@ -81,7 +81,7 @@ fn machines_path(place: &MemberPlace) -> String {
 }
 
 fn join_body(introduction: &Introduction) -> String {
-    let body = serde_json::json!({
+    let mut body = serde_json::json!({
         "minVersion": STORE_VERSION,
         "maxVersion": STORE_VERSION,
         "name": introduction.name,
@@ -89,6 +89,10 @@ fn join_body(introduction: &Introduction) -> String {
         "etcdURL": introduction.client_url,
         "incarnation": introduction.incarnation,
     });
+    if let Some(place) = introduction.former {
+        body["formerCluster"] = place.cluster.into();
+        body["formerId"] = place.id.0.into();
+    }
     body.to_string()
 }
 
@@ -202,10 +206,13 @@ fn refused(path: &str, status: u16, body: &[u8]) -> CallRefusal {
     };
     let reason = if error.error_code == Code::NoMorePeer as u64 {
         RefusalReason::ClusterFull
+    } else if error.error_code == Code::RemovedForGood as u64 {
+        RefusalReason::Barred
     } else {
         match &*error.cause {
             OTHER_CLUSTER => RefusalReason::OtherCluster,
             WAS_REMOVED => RefusalReason::Removed,
+            WAS_BARRED => RefusalReason::Barred,
             HAS_LOST_ENTRIES => RefusalReason::LostEntries,
             _ => RefusalReason::Other,
         }

@@ -199,8 +199,9 @@ pub enum Command {
     },
     /// A learner becomes a voter.
     Promote { id: u64 },
-    /// A member leaves.
-    Remove { id: u64 },
+    /// A member leaves. With `for_good` its machine is not admitted again with the same data
+    /// directory.
+    Remove { id: u64, for_good: bool },
     /// The cluster config changes.
     SetConfig(ClusterConfig),
 }
@@ -271,7 +272,7 @@ impl Command {
                     && identity::is_url(peer_url)
                     && identity::is_url(client_url)
             }
-            Command::Promote { id } | Command::Remove { id } => *id != 0,
+            Command::Promote { id } | Command::Remove { id, .. } => *id != 0,
             Command::SetConfig(config) => *config == config.clamped(),
             Command::Sync { stamp } => stamp.is_sound(),
             _ => self.lease().is_none_or(Lease::is_sound),
@@ -319,7 +320,7 @@ fields! {
         JOIN = 9: Join { name, peer_url, client_url, incarnation, replaces } =>
             incarnation: Number, replaces: OptionalNumber, name: Text, peer_url: Text, client_url: Text;
         PROMOTE = 10: Promote { id } => id: Number;
-        REMOVE = 11: Remove { id } => id: Number;
+        REMOVE = 11: Remove { id, for_good } => id: Number, for_good: Flag;
         SET_CONFIG = 12: SetConfig(config) => config: ClusterConfig;
     }
 }

@@ -18,6 +18,8 @@ pub const OTHER_CLUSTER: &str = "another cluster";
 pub const DISK_FULL: &str = "disk full";
 /// The cause of an error 300 if the member that asks was removed.
 pub const WAS_REMOVED: &str = "that member was removed";
+/// The cause of an error 300 if the member that asks was removed for good.
+pub const WAS_BARRED: &str = "that member was removed for good";
 /// The cause of an error 300 if the member that asks has acknowledged entries that its log lacks.
 pub const HAS_LOST_ENTRIES: &str = "that member has lost entries that it acknowledged";
 
@@ -67,6 +69,7 @@ codes! {
     RootReadOnly = 107, 400, "Root is read only";
     DirectoryNotEmpty = 108, 403, "Directory not empty";
     PeerAddressExists = 109, 400, "Peer address has existed";
+    RemovedForGood = 111, 403, "Machine was removed for good";
     ValueRequired = 200, 400, "Value is Required in POST form";
     PrevValueRequired = 201, 400, "PrevValue is Required in POST form";
     TtlNaN = 202, 400, "The given TTL in POST form is not a number";

@@ -122,6 +122,7 @@ impl Common {
             client_url: self.settings.client_url.clone(),
             peer_url: self.settings.peer_url.clone(),
             incarnation: self.incarnation,
+            former: None,
         }
     }
 
@@ -506,6 +507,7 @@ impl Machine {
     pub fn configuration(&self) -> &Configuration {
         static EMPTY: Configuration = Configuration {
             members: Vec::new(),
+            barred: Vec::new(),
         };
         self.raft().map_or(&EMPTY, Raft::configuration)
     }

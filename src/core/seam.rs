@@ -12,8 +12,8 @@ mod snapshots;
 mod stats;
 
 pub use calls::{
-    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Introduction, MemberPlace, Question,
-    RefusalReason, Reply,
+    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, FormerPlace, Introduction, MemberPlace,
+    Question, RefusalReason, Reply,
 };
 pub use facts::{Fact, PlaceDoubt};
 pub use locks::{LockHolder, LockOutcome, LockPlace, LockRequest};
@@ -109,6 +109,10 @@ pub struct StandbyInfo {
     pub cluster: Vec<MachineInfo>,
     /// The time between two fetches of the list, in milliseconds; 0 before it is known.
     pub sync_interval_ms: u64,
+    /// The last place that this machine had in a cluster; `None` if it was never a member.
+    pub former: Option<FormerPlace>,
+    /// This machine was removed for good from its cluster: it does not ask to join.
+    pub is_barred: bool,
 }
 
 /// The room on the disk.

@@ -47,6 +47,7 @@ pub fn log(machine: &Machine, fact: &Fact) {
 
         // This machine becomes a standby or a member.
         Fact::Removed => log_removed(),
+        Fact::Barred => log_barred(),
         Fact::Amnesia => log_amnesia(),
         Fact::PlaceDoubted(doubt) => log_doubt(doubt),
         Fact::PlaceKept { is_listed } => log_unconfirmed(*is_listed),
@@ -135,6 +136,13 @@ fn log_removed() {
     log::warn!(
         "this machine was removed from its cluster: standby. Its log and snapshots are deleted; \
          it asks to join again"
+    );
+}
+
+fn log_barred() {
+    log::warn!(
+        "this machine was removed from its cluster for good: standby, and it does not ask to join. To \
+         let it join again, start it with an empty data directory, or with -f"
     );
 }
 

@@ -3,9 +3,10 @@
 use rustix::process::Signal;
 use std::time::Duration;
 use tern_support::client::{Conn, until};
+use tern_support::copy_folder;
 use tern_support::fleet::{
-    ask, cluster, follow, has, leader, leader_of, listed, prepare, put, settled, shows, shows_all,
-    term,
+    Mode, ask, cluster, follow, has, leader, leader_of, listed, mode, prepare, put, settled, shows,
+    shows_all, term,
 };
 use tern_support::rng::Rng;
 use tern_support::server::Server;
@@ -258,4 +259,67 @@ fn protocol_13_a_removal_that_no_machine_confirms_wipes_nothing() {
     });
     shows(&servers[2], "a", "one");
     assert_eq!(listed(&servers[0]).len(), 3);
+}
+
+/// A machine that was removed for good stays a standby, over restarts, and over a log that was put
+/// back from a copy. With an empty data directory it is another machine, and joins.
+#[test]
+fn protocol_15_a_machine_that_was_removed_for_good_stays_outside() {
+    let mut servers = cluster(3, &["-cluster-sync-interval=1"]);
+    until("three are members", || {
+        (listed(&servers[0]).len() == 3).then_some(())
+    });
+    servers[2].kill();
+    let copy = servers[2].data_dir().with_extension("copy");
+    copy_folder(&servers[2].data_dir(), &copy);
+    servers[2].run();
+    let target = format!("/v2/admin/machines/{}", servers[2].name);
+    let answer = follow(
+        servers[1].peer_at(),
+        "DELETE",
+        &format!("{target}?rejoin=never"),
+        "",
+    );
+    assert_eq!(answer.expect("an answer").status(), 400);
+    let answer = follow(
+        servers[1].peer_at(),
+        "DELETE",
+        &format!("{target}?rejoin=false"),
+        "",
+    );
+    assert_eq!(answer.expect("an answer").status(), 200);
+    stays_outside(&servers, 1);
+    servers[2].kill();
+    servers[2].spawn();
+    stays_outside(&servers, 2);
+    // The directory of the member, restored.
+    servers[2].kill();
+    std::fs::remove_dir_all(servers[2].data_dir()).expect("removed");
+    copy_folder(&copy, &servers[2].data_dir());
+    servers[2].spawn();
+    stays_outside(&servers, 3);
+    servers[2].kill();
+    std::fs::remove_dir_all(servers[2].data_dir()).expect("removed");
+    servers[2].run();
+    until("an empty directory joins", || {
+        (listed(&servers[0]).len() == 3).then_some(())
+    });
+}
+
+/// The third machine says so often in all that it was removed for good, and lets three sync intervals pass as a
+/// standby.
+fn stays_outside(servers: &[Server], lines: usize) {
+    let outside = &servers[2];
+    until("it is a standby that does not ask", || {
+        let said = outside.log().matches("does not ask to join").count();
+        (said >= lines).then_some(())
+    });
+    let asked = std::time::Instant::now();
+    while asked.elapsed() < Duration::from_secs(3) {
+        assert_eq!(listed(&servers[0]).len(), 2);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    until("it redirects", || {
+        matches!(mode(outside)?, Mode::Standby { to: Some(_) }).then_some(())
+    });
 }

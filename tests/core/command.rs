@@ -92,7 +92,7 @@ fn cluster_command() -> impl Strategy<Value = Command> {
             }
         ),
         any::<u64>().prop_map(|id| Command::Promote { id }),
-        any::<u64>().prop_map(|id| Command::Remove { id }),
+        (any::<u64>(), any::<bool>()).prop_map(|(id, for_good)| Command::Remove { id, for_good }),
         any::<(u32, u64, u64)>().prop_map(|(active_size, remove_delay_ms, sync_interval_ms)| {
             Command::SetConfig(ClusterConfig {
                 active_size,
@@ -242,7 +242,20 @@ fn cluster_samples() -> Vec<(Command, &'static str)> {
             "09ffffffffffffffffff0101016e01700163",
         ),
         (Command::Promote { id: 300 }, "0aac02"),
-        (Command::Remove { id: 300 }, "0bac02"),
+        (
+            Command::Remove {
+                id: 300,
+                for_good: false,
+            },
+            "0bac0200",
+        ),
+        (
+            Command::Remove {
+                id: 300,
+                for_good: true,
+            },
+            "0bac0201",
+        ),
         (Command::SetConfig(config), "0c09c0ee6d8827"),
     ]
 }

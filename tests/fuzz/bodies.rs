@@ -179,6 +179,7 @@ fn extreme(rng: &mut Rng, ids: &[u64], index: u64, wall_ns: u64) -> Command {
         },
         12 => Command::Remove {
             id: number(rng, ids, index),
+            for_good: rng.chance(500_000),
         },
         _ => Command::SetConfig(ClusterConfig {
             active_size: *rng.pick(&[0, 1, 3, 9, u32::MAX]),

@@ -41,6 +41,7 @@ fn images() -> Vec<Image> {
             peer_url: settings.peer_url.clone(),
             client_url: settings.client_url.clone(),
             incarnation: incarnation_of(&settings),
+            former: None,
         });
         let host = world.hosts.get_mut(&founder_id).expect("the founder");
         let ticket = host.request(join);

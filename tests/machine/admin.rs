@@ -134,7 +134,10 @@ fn questions_about_the_cluster_are_answered() {
         rig.done(Op::Query(Query::Leader)),
         Outcome::Leader { peer_url }
     );
-    let remove = |name: &str| Op::MachineRemove { name: name.into() };
+    let remove = |name: &str| Op::MachineRemove {
+        name: name.into(),
+        for_good: false,
+    };
     assert_eq!(rig.done(remove("none")), failed(Code::KeyNotFound, "none"));
     let last = failed(Code::RaftInternal, "the last voter cannot be removed");
     assert_eq!(rig.done(remove("node1")), last);

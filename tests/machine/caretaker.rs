@@ -406,6 +406,7 @@ fn timers_belong_to_the_leader_and_end_with_it() {
     // Removed: nothing waits any more.
     let remove = Op::MachineRemove {
         name: "node1".into(),
+        for_good: false,
     };
     assert_eq!(cluster.done(leader, remove), Outcome::Removed);
     cluster.pass(SECOND_US);

@@ -112,6 +112,7 @@ fn protocol_13_a_notice_that_is_confirmed() {
     cluster.cut = vec![ids[2]];
     let remove = Op::MachineRemove {
         name: settings(3).name,
+        for_good: false,
     };
     assert_eq!(cluster.done(ids[0], remove), Outcome::Removed);
     cluster.pass(3 * SECOND_US);
@@ -156,7 +157,13 @@ fn protocol_13_a_removal_in_the_own_log_alone_wipes_nothing() {
     let last = raft.last_index();
     let term = raft.term();
     let mut body = Vec::new();
-    command::encode(&Command::Remove { id: ids[2].0 }, &mut body);
+    command::encode(
+        &Command::Remove {
+            id: ids[2].0,
+            for_good: false,
+        },
+        &mut body,
+    );
     let entry = Entry {
         term,
         index: last.next(),
@@ -186,6 +193,7 @@ fn protocol_13_a_removal_in_the_own_log_alone_wipes_nothing() {
     // The removal becomes true.
     let remove = Op::MachineRemove {
         name: settings(3).name,
+        for_good: false,
     };
     assert_eq!(cluster.done(ids[0], remove), Outcome::Removed);
     cluster.pass(SECOND_US);
@@ -199,6 +207,7 @@ fn protocol_13_a_removed_member_is_wiped_within_a_second() {
     let ids = ids(&cluster);
     let remove = |number: u16| Op::MachineRemove {
         name: settings(number).name,
+        for_good: false,
     };
     assert_eq!(cluster.done(ids[0], remove(3)), Outcome::Removed);
     cluster.pass(SECOND_US / 10);

@@ -147,6 +147,7 @@ fn a_removed_machine_stops_and_points_to_the_leader() {
         ids[0],
         Op::MachineRemove {
             name: "node3".into(),
+            for_good: false,
         },
     );
     assert_eq!(outcome, Outcome::Removed);
@@ -287,6 +288,7 @@ fn a_removal_that_would_stop_the_cluster_is_refused() {
     let leader = cluster.leader();
     let remove = |n: u16| Op::MachineRemove {
         name: settings(n).name.clone(),
+        for_good: false,
     };
     let dead = *cluster.rigs.keys().next_back().expect("three machines");
     cluster.rigs.remove(&dead).expect("the third machine");
@@ -310,6 +312,7 @@ fn a_leader_that_removes_itself_answers_and_leaves() {
     let leader = cluster.leader();
     let remove = Op::MachineRemove {
         name: "node1".into(),
+        for_good: false,
     };
     assert_eq!(cluster.done(leader, remove), Outcome::Removed);
     assert!(cluster.at(leader).removed);

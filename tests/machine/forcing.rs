@@ -171,7 +171,10 @@ fn protocol_17_the_committed_and_the_appended_configuration_count() {
     let mut commands = vec![join(2), Command::Promote { id: 2 }, Command::Nop];
     let (_, ordered) = force(recovered(&commands, 3), &[], &[]);
     assert!(ordered.forces, "one of two");
-    commands.push(Command::Remove { id: 2 });
+    commands.push(Command::Remove {
+        id: 2,
+        for_good: false,
+    });
     for committed in [3, 4] {
         let (_, ordered) = force(recovered(&commands, committed), &[], &[]);
         let text = ordered.failed.expect("it is the only voter");
@@ -206,7 +209,10 @@ fn protocol_17_a_damaged_entry_refuses_with_its_index() {
 #[test]
 fn protocol_17_entries_count_whatever_they_do_to_this_member() {
     let mut commands = three();
-    commands.push(Command::Remove { id: 1 });
+    commands.push(Command::Remove {
+        id: 1,
+        for_good: false,
+    });
     let mut namesake = join(1);
     if let Command::Join { incarnation, .. } = &mut namesake {
         *incarnation = 555;

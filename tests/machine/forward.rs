@@ -375,7 +375,15 @@ fn each_request_is_taken_once_and_only_in_its_term() {
     for (number, message) in [
         forward(Term(term.0 - 1), 7, 2, Some(&put("x"))),
         forward(Term(term.0 + 1), 7, 3, Some(&put("x"))),
-        forward(term, 7, 4, Some(&Command::Remove { id: follower.0 })),
+        forward(
+            term,
+            7,
+            4,
+            Some(&Command::Remove {
+                id: follower.0,
+                for_good: false,
+            }),
+        ),
         Message {
             term,
             rpc: Rpc::Forward {
@@ -464,6 +472,7 @@ fn what_is_not_the_leaders_alone_is_not_passed_on() {
         Op::SpeedTest,
         Op::MachineRemove {
             name: "node3".into(),
+            for_good: false,
         },
         join(&settings(4), 4),
     ] {
@@ -576,7 +585,13 @@ fn a_removed_member_does_not_know_the_outcome() {
     let (lost, _, _) = passed(&mut cluster, follower, set("/a", "one"));
     let (read, _, _) = passed(&mut cluster, follower, read("/a", false, true));
     assert_eq!(
-        cluster.done(leader, Op::MachineRemove { name }),
+        cluster.done(
+            leader,
+            Op::MachineRemove {
+                name,
+                for_good: false
+            }
+        ),
         Outcome::Removed
     );
     assert!(cluster.at(follower).removed);

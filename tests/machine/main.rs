@@ -3,6 +3,7 @@
 //! `rig` is a shell of a few lines round it, `seeker` one that looks for its cluster, `stand` a
 //! standby.
 mod admin;
+mod barred;
 mod caretaker;
 mod claims;
 mod cluster;

@@ -613,6 +613,7 @@ pub fn join(settings: &Settings, incarnation: u64) -> Op {
         peer_url: settings.peer_url.clone(),
         client_url: settings.client_url.clone(),
         incarnation,
+        former: None,
     })
 }
 

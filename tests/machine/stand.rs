@@ -53,14 +53,19 @@ pub struct Stand {
 impl Stand {
     /// One that was a standby when it was stopped.
     pub fn again(names: &[&str]) -> Stand {
-        let now = Now {
-            mono_us: 1_000_000,
-            wall_ns: EPOCH_NS,
-        };
-        let info = StandbyInfo {
+        Stand::of_info(StandbyInfo {
             running: true,
             cluster: members(names),
             sync_interval_ms: 5_000,
+            ..StandbyInfo::default()
+        })
+    }
+
+    /// One that was this standby when it was stopped.
+    pub fn of_info(info: StandbyInfo) -> Stand {
+        let now = Now {
+            mono_us: 1_000_000,
+            wall_ns: EPOCH_NS,
         };
         let search = Search {
             peers: vec!["http://spare:7001".into()],
@@ -81,6 +86,11 @@ impl Stand {
 
     /// A member that learns of its removal while it runs, or at its start.
     pub fn removed(serves: bool) -> Stand {
+        Stand::removed_because(serves, "that member was removed")
+    }
+
+    /// The same; the cluster confirms it with this cause.
+    pub fn removed_because(serves: bool, cause: &str) -> Stand {
         let mut rig = Rig::serving(settings(1));
         let id = match rig.done(join(&settings(3), 77)) {
             Outcome::Joined(index) => PeerId(index.0),
@@ -111,8 +121,10 @@ impl Stand {
         let url = format!("{url}?cluster={cluster:x}&id={:x}", id.0);
         let call = stand.calls(Method::Get, &url);
         assert!(stand.saved.is_empty(), "a notice is not enough");
-        let removed =
-            r#"{"errorCode":300,"message":"x","cause":"that member was removed","index":5}"#;
+        let removed = serde_json::json!({
+            "errorCode": 300, "message": "x", "cause": cause, "index": 5
+        });
+        let removed = removed.to_string();
         stand.tell(&call, 500, "tern/0.1.0", removed.as_bytes());
         stand.turn();
         stand
@@ -149,10 +161,20 @@ impl Stand {
 
     /// Time goes on to the next deadline; then it calls this.
     pub fn next(&mut self, method: Method, url: &str) -> Asked {
+        self.pass_to_deadline();
+        self.calls(method, url)
+    }
+
+    /// Time goes on to the next deadline; the calls that it makes then.
+    pub fn next_calls(&mut self) -> Vec<Asked> {
+        self.pass_to_deadline();
+        self.turn()
+    }
+
+    fn pass_to_deadline(&mut self) {
         let due_us = next_deadline(&self.machine);
         self.now.mono_us = self.now.mono_us.max(due_us);
         self.machine.on_time(self.now);
-        self.calls(method, url)
     }
 
     pub fn calls(&mut self, method: Method, url: &str) -> Asked {

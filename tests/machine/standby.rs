@@ -113,6 +113,7 @@ fn the_machines_that_a_standby_asks() {
             ..members(&["x"]).remove(0)
         }],
         sync_interval_ms: 5_000,
+        ..StandbyInfo::default()
     };
     let now = stand.now;
     let mut alone = Stand::of(
@@ -222,6 +223,7 @@ fn where_clients_are_sent() {
             running: true,
             cluster,
             sync_interval_ms: 5_000,
+            ..StandbyInfo::default()
         };
         stand.machine = Machine::stand_by(
             settings(3),
@@ -442,6 +444,7 @@ fn a_standby_registers() {
         running: true,
         cluster: members(&["a"]),
         sync_interval_ms: 5_000,
+        ..StandbyInfo::default()
     };
     let search = Search {
         discovery: Some("http://d/v2/keys/c".into()),

@@ -112,6 +112,7 @@ fn run(number: u64, bounds: [BoundPort; 2], all: Vec<Ports>) {
     let members = all.iter().zip(1..).map(|(ports, n)| member(n, *ports));
     meta.configuration = Configuration {
         members: members.collect(),
+        barred: Vec::new(),
     };
     let clock = Clock::new();
     let recovered = Recovered {

@@ -230,6 +230,7 @@ impl World {
                 now,
                 &Command::Remove {
                     id: number(words, 2),
+                    for_good: words.get(3) == Some(&"for-good"),
                 },
             )),
             "read" => match raft.read(now, ReadId(number(words, 2))) {
@@ -307,7 +308,10 @@ impl World {
                 cluster: CLUSTER,
                 index: Index(count),
                 term: Term(1),
-                configuration: Configuration { members },
+                configuration: Configuration {
+                    members,
+                    ..Configuration::default()
+                },
             },
             bytes: format!("snapshot {count}").into(),
         };

@@ -6,7 +6,7 @@ use crate::codec::http::Method;
 use crate::codec::http::response::TEXT;
 use crate::core::error::{Code, Error};
 use crate::core::replica::registry::STORE_VERSION;
-use crate::core::seam::{Join, MemberPlace, Op, Query};
+use crate::core::seam::{FormerPlace, Join, MemberPlace, Op, Query};
 use serde::Deserialize;
 
 /// `/name`
@@ -56,6 +56,10 @@ struct JoinBody {
     etcd_url: Box<str>,
     #[serde(default)]
     incarnation: u64,
+    #[serde(default)]
+    former_cluster: u64,
+    #[serde(default)]
+    former_id: u64,
 }
 
 /// `/join`: any method that carries a body.
@@ -74,11 +78,12 @@ pub fn join(exchange: &Exchange) -> Handled {
         peer_url: body.raft_url,
         client_url: body.etcd_url,
         incarnation: body.incarnation,
+        former: FormerPlace::new(body.former_cluster, body.former_id),
     };
     exchange.to_machine(Op::Join(join), AnswerKind::Join)
 }
 
-/// `/remove/{name}`: DELETE only, 405 for other methods.
+/// `/remove/{name}`: DELETE only, 405 for other methods. `rejoin` as for `machine_delete`.
 pub fn remove(exchange: &Exchange) -> Handled {
     if exchange.rest.is_empty() {
         return exchange.not_found();
@@ -86,10 +91,7 @@ pub fn remove(exchange: &Exchange) -> Handled {
     if exchange.request.method != Method::Delete {
         return exchange.empty(405);
     }
-    let op = Op::MachineRemove {
-        name: exchange.rest.into(),
-    };
-    exchange.to_machine(op, AnswerKind::Remove)
+    remove_machine(exchange)
 }
 
 /// `GET /v2/admin/config`
@@ -139,27 +141,34 @@ pub fn machines_get(exchange: &Exchange) -> Handled {
     exchange.to_machine(op, AnswerKind::Machines)
 }
 
-fn with_name(exchange: &Exchange, op: fn(Box<str>) -> Op, kind: AnswerKind) -> Handled {
+/// `GET /v2/admin/machines/{name}`
+pub fn machine_get(exchange: &Exchange) -> Handled {
     if exchange.rest.is_empty() || exchange.rest.contains('/') {
         return exchange.not_found();
     }
-    exchange.to_machine(op(exchange.rest.into()), kind)
-}
-
-/// `GET /v2/admin/machines/{name}`
-pub fn machine_get(exchange: &Exchange) -> Handled {
-    with_name(
-        exchange,
-        |name| Op::Query(Query::MachineGet { name }),
-        AnswerKind::Machine,
-    )
+    let name = exchange.rest.into();
+    exchange.to_machine(Op::Query(Query::MachineGet { name }), AnswerKind::Machine)
 }
 
 /// `DELETE /v2/admin/machines/{name}`
 pub fn machine_delete(exchange: &Exchange) -> Handled {
-    with_name(
-        exchange,
-        |name| Op::MachineRemove { name },
-        AnswerKind::Remove,
-    )
+    if exchange.rest.is_empty() || exchange.rest.contains('/') {
+        return exchange.not_found();
+    }
+    remove_machine(exchange)
+}
+
+/// `rejoin=false`: the machine is not admitted again with the data directory that it has.
+fn remove_machine(exchange: &Exchange) -> Handled {
+    let query = exchange.query()?;
+    let for_good = match query.get("rejoin") {
+        None | Some("true") => false,
+        Some("false") => true,
+        Some(_) => return Err(exchange.error(Code::InvalidField, "rejoin must be true or false")),
+    };
+    let op = Op::MachineRemove {
+        name: exchange.rest.into(),
+        for_good,
+    };
+    exchange.to_machine(op, AnswerKind::Remove)
 }

@@ -399,6 +399,10 @@ mod tests {
     fn snapshots() -> Vec<(Rpc, &'static str)> {
         let configuration = Configuration {
             members: vec![member(1), member(200)],
+            barred: vec![BarredMember {
+                id: PeerId(3),
+                incarnation: 300,
+            }],
         };
         let meta = SnapshotMeta {
             cluster: 77,
@@ -414,7 +418,7 @@ mod tests {
                     done: true,
                     data: vec![9; 4].into(),
                 },
-                "0707808080808020014dac0207020100ffffffffffffffffff0101016e01700163c80101ffffffffffffffffff0100016e017001630409090909",
+                "0707808080808020014dac0207020100ffffffffffffffffff0101016e01700163c80101ffffffffffffffffff0100016e017001630103ac020409090909",
             ),
             (
                 Rpc::SnapshotReply {

@@ -42,6 +42,7 @@ impl Machine {
                 term: FOUNDING_TERM,
                 configuration: Configuration {
                     members: vec![founder],
+                    barred: Vec::new(),
                 },
             },
             chunks: snapshot_of(&mut store),

@@ -427,7 +427,10 @@ impl Caretaker {
         let silent_from_us = heard_us(id, replica).max(self.silence_from_us);
         let silent_ms = now.mono_us.saturating_sub(silent_from_us) / 1000;
         let peer = replica.name_of(id);
-        let command = Command::Remove { id: id.0 };
+        let command = Command::Remove {
+            id: id.0,
+            for_good: false,
+        };
         if replica.propose_own(now, &command).is_none() {
             return false;
         }

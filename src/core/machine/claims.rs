@@ -137,6 +137,7 @@ impl MemberMode {
         };
         match outcome {
             SearchOutcome::Unlisted => self.leave(join_from, Fact::Removed, common),
+            SearchOutcome::Barred => self.leave(JoinFrom::Never, Fact::Barred, common),
             SearchOutcome::LostEntries if self.is_tail_as_asked() => {
                 self.leave(JoinFrom::Now, Fact::Amnesia, common);
             }

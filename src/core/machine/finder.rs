@@ -92,6 +92,8 @@ pub(super) enum SearchOutcome {
     /// A machine has applied the removal of this member; or a machine that knows a leader does not
     /// list it.
     Unlisted,
+    /// A machine has applied the removal of this member, which was for good.
+    Barred,
     /// The leader has acknowledgements of this member past the end of its log.
     LostEntries,
     /// The leader lists this member, and knows of no lost entries.
@@ -405,13 +407,18 @@ impl Finder {
         refusal: &CallRefusal,
     ) -> Option<SearchOutcome> {
         let joins = self.goal == Goal::Join && matches!(question, Question::Join(_));
-        if joins && refusal.reason == RefusalReason::ClusterFull {
+        if joins && refusal.reason == RefusalReason::Barred {
+            self.cluster_info.is_barred = true;
+        }
+        let is_final = [RefusalReason::ClusterFull, RefusalReason::Barred];
+        if joins && is_final.contains(&refusal.reason) {
             return self.refuse(format!("{}: {}", self.survey.url(), refusal.why));
         }
         // A refusal that answers another question than the one that was asked says nothing.
         if let Question::Machines { of: Some(place) } = question {
             match refusal.reason {
                 RefusalReason::Removed => return self.end(SearchOutcome::Unlisted),
+                RefusalReason::Barred => return self.end(SearchOutcome::Barred),
                 RefusalReason::LostEntries if place.last.is_some() => {
                     return self.end(SearchOutcome::LostEntries);
                 }

@@ -15,7 +15,9 @@
 use super::survey::{Survey, Target};
 use super::{Common, Machine, MachineMode, Outside, Search};
 use crate::core::public_id::PublicId;
-use crate::core::raft::{Configuration, EntryBody, Index, Member, PeerId, SnapshotMeta};
+use crate::core::raft::{
+    BarredMember, Configuration, EntryBody, Index, Member, PeerId, SnapshotMeta,
+};
 use crate::core::replica::{Replica, registry};
 use crate::core::seam::{
     Call, CallId, Founding, MemberPlace, Order, Outputs, Question, Recovered, RefusalReason, Reply,
@@ -235,7 +237,10 @@ impl Machine {
                 cluster: super::bootstrap::cluster_number(seed),
                 index: last.next(),
                 term,
-                configuration: Configuration { members: vec![own] },
+                configuration: Configuration {
+                    barred: barred_without(&members, own.id),
+                    members: vec![own],
+                },
             },
             chunks: super::bootstrap::snapshot_of(&mut store),
         })
@@ -278,6 +283,14 @@ fn refuse_damage(recovered: &Recovered) -> Result<(), Box<str>> {
         )
         .into()),
     }
+}
+
+/// The members that stay barred when the member `own` goes on alone. It may have been removed for
+/// good itself.
+fn barred_without(members: &Configuration, own: PeerId) -> Vec<BarredMember> {
+    let mut barred = members.barred.clone();
+    barred.retain(|member| member.id != own);
+    barred
 }
 
 /// Removes the views of the other members, and makes that of this machine if it is missing.

@@ -415,7 +415,10 @@ impl MemberMode {
     /// wiped.
     pub(super) fn leave(&mut self, join_from: JoinFrom, fact: Fact, common: &mut Common) {
         let stops = matches!(self.state, MemberState::Stopping { .. });
-        let info = self.replica.standby_info();
+        let info = StandbyInfo {
+            is_barred: join_from == JoinFrom::Never,
+            ..self.replica.standby_info()
+        };
         self.finder = None;
         common.caretaker.cancel_all();
         self.become_state(MemberState::Leaving {

@@ -110,7 +110,8 @@ impl MemberMode {
         self.finder = None;
         match outcome {
             SearchOutcome::Failed(text) => self.order(Order::Fail(text)),
-            SearchOutcome::Unlisted => self.on_unlisted(now, common),
+            SearchOutcome::Unlisted => self.on_unlisted(now, false, common),
+            SearchOutcome::Barred => self.on_unlisted(now, true, common),
             SearchOutcome::Done => {}
             SearchOutcome::Admitted(_)
             | SearchOutcome::First
@@ -233,13 +234,16 @@ impl MemberMode {
     /// list this member. The notice of the removal may be under way, so the member asks once more.
     /// It was removed if the second answer does not list it either, and no leader was heard between
     /// the two.
-    fn on_unlisted(&mut self, now: Now, common: &mut Common) {
+    fn on_unlisted(&mut self, now: Now, is_barred: bool, common: &mut Common) {
         let again = std::mem::replace(&mut self.is_unlisted, true);
         if !again {
             self.report(Fact::Unlisted);
         }
         if !self.is_running() || self.has_been_led() {
             return;
+        }
+        if again && is_barred {
+            return self.leave(JoinFrom::Never, Fact::Barred, common);
         }
         if again {
             return self.leave(JoinFrom::Now, Fact::Removed, common);
@@ -304,6 +308,9 @@ impl MemberMode {
             SearchOutcome::Admitted(id) if id != self.replica.raft().id() => {
                 self.leave(JoinFrom::Now, Fact::Removed, common);
             }
+            SearchOutcome::Refused { info, .. } if info.is_barred => {
+                self.leave(JoinFrom::Never, Fact::Barred, common);
+            }
             SearchOutcome::Refused { .. } => {
                 self.leave(JoinFrom::NextInterval, Fact::Removed, common)
             }
@@ -313,6 +320,7 @@ impl MemberMode {
             | SearchOutcome::First
             | SearchOutcome::Occupied { .. }
             | SearchOutcome::Unlisted
+            | SearchOutcome::Barred
             | SearchOutcome::LostEntries
             | SearchOutcome::Listed
             | SearchOutcome::Done => self.schedule_rejoin(now, common),

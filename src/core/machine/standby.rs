@@ -6,6 +6,9 @@
 //! known peer ports may have left the cluster. Then the known client ports are asked for the
 //! leader: a standby there redirects the question to the leader that it knows.
 //!
+//! A machine that was removed for good does not ask to join. It learns that from the answer that
+//! confirms its removal, or from the refusal of a join, and keeps it in `standby_info`.
+//!
 //! The standby leaves calls and takes their replies; `transitions` changes the machine's mode.
 //! Start with [`Standby::on_reply`].
 use super::survey::{Survey, Target, with_url};
@@ -14,7 +17,7 @@ use crate::core::raft::PeerId;
 use crate::core::replica::registry::STORE_VERSION;
 use crate::core::seam::{
     Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Fact, Introduction, MachineInfo, Outcome,
-    Question, Reply, Role, StandbyInfo,
+    Question, RefusalReason, Reply, Role, StandbyInfo,
 };
 use crate::core::timer::Now;
 
@@ -30,6 +33,8 @@ pub(super) enum JoinFrom {
     /// At once: this machine learned late that it had lost its place. After one refusal it waits as
     /// with `NextInterval`.
     Now,
+    /// This machine was removed for good.
+    Never,
 }
 
 /// The state of standby mode.
@@ -71,6 +76,10 @@ impl Standby {
         join_from: JoinFrom,
         last_call: u64,
     ) -> Standby {
+        let introduction = Introduction {
+            former: info.former,
+            ..introduction
+        };
         Standby {
             survey: Survey::new(&introduction, last_call),
             introduction,
@@ -175,6 +184,10 @@ impl Standby {
             let why = "the cluster is not tern, and tern does not join it";
             return self.on_cluster_refused(now, why);
         }
+        if self.info.is_barred {
+            self.last_reported.clear();
+            return self.end_fetch(now);
+        }
         let has_room = (self.info.cluster.len() as u64) < room.active_size;
         if !has_room && !self.is_listed() {
             self.last_reported.clear();
@@ -213,11 +226,22 @@ impl Standby {
     }
 
     fn on_refusal(&mut self, now: Now, question: &Question, refusal: &CallRefusal) {
-        if matches!(question, Question::Join(_)) {
+        if refusal.reason == RefusalReason::Barred {
+            self.on_barred(now);
+        } else if matches!(question, Question::Join(_)) {
             self.on_cluster_refused(now, &refusal.why);
         } else {
             self.try_next_target(now, &refusal.why);
         }
+    }
+
+    /// The cluster has removed this machine for good.
+    fn on_barred(&mut self, now: Now) {
+        self.info.is_barred = true;
+        self.is_unsaved = true;
+        self.facts.push(Fact::Barred);
+        self.last_reported.clear();
+        self.end_fetch(now);
     }
 
     /// The cluster itself refuses: other machines of it are not asked.
@@ -252,7 +276,7 @@ impl Standby {
     fn join_from_us(&self) -> u64 {
         match self.join_from {
             JoinFrom::Now => self.began_us,
-            JoinFrom::NextInterval => self.began_us + self.interval_us(),
+            JoinFrom::NextInterval | JoinFrom::Never => self.began_us + self.interval_us(),
         }
     }
 

@@ -37,6 +37,7 @@ impl Machine {
         common.register();
         let mut out = Outputs::default();
         out.facts.push(Fact::StandbyResumed);
+        out.facts.extend(info.is_barred.then_some(Fact::Barred));
         let standby = standby(now, info, JoinFrom::NextInterval, &mut common);
         Machine {
             mode: MachineMode::Outside(Outside::Standby(Box::new(standby))),
@@ -59,6 +60,7 @@ impl Machine {
             Some(
                 SearchOutcome::Occupied { .. }
                 | SearchOutcome::Unlisted
+                | SearchOutcome::Barred
                 | SearchOutcome::LostEntries
                 | SearchOutcome::Listed
                 | SearchOutcome::Done,
@@ -71,7 +73,11 @@ impl Machine {
     /// The cluster has no place for this machine, which becomes a standby. Its data directory is
     /// empty.
     fn on_refused(&mut self, now: Now, why: Box<str>, info: StandbyInfo) {
-        self.out.facts.push(Fact::Refused { why });
+        let fact = match info.is_barred {
+            true => Fact::Barred,
+            false => Fact::Refused { why },
+        };
+        self.out.facts.push(fact);
         let standby = standby(now, info, JoinFrom::NextInterval, &mut self.common);
         self.mode = MachineMode::Outside(Outside::Standby(Box::new(standby)));
         self.common.register();

@@ -246,6 +246,7 @@ mod tests {
     fn members(ids: &[u64]) -> Configuration {
         Configuration {
             members: ids.iter().map(|id| member(*id)).collect(),
+            barred: Vec::new(),
         }
     }
 

@@ -27,6 +27,7 @@ fn members(urls: &[&str]) -> Configuration {
     let members = ids.zip(urls).map(|(id, name)| member(id, &url(name)));
     Configuration {
         members: members.collect(),
+        barred: Vec::new(),
     }
 }
 

@@ -559,7 +559,10 @@ mod tests {
                 ..Member::default()
             });
         }
-        let configuration = Configuration { members };
+        let configuration = Configuration {
+            members,
+            ..Configuration::default()
+        };
         let mut election = election();
         assert!(election.add_vote(PeerId(1)));
         assert!(!election.add_vote(PeerId(1)));

@@ -4,9 +4,11 @@
 //! A configuration takes effect when its entry is appended, and its effect ends when the entry is
 //! truncated (thesis 4.1). A member's id is the index of its Join. So no list of removed members is
 //! needed: an id at or below the applied index that is absent from the applied configuration was
-//! removed. Start reading at [`Membership`], then [`Configuration::after`] and
+//! removed. The configuration lists only the members that were removed for good, because their
+//! machines are not admitted again. Start reading at [`Membership`], then [`Configuration::after`] and
 //! `Raft::check_change`.
-use super::message::{Configuration, Entry, EntryBody, Index, Member, Message, PeerId, Rpc, Term};
+use super::message::{BARRED_MAX, BarredMember, Configuration, Entry, EntryBody, Index, Member};
+use super::message::{Message, PeerId, Rpc, Term};
 use super::{Progress, ProposalRefusal, Raft, RaftNotice, RaftRole};
 use crate::core::command::{self, Command};
 use crate::core::timer::Now;
@@ -58,6 +60,7 @@ impl Configuration {
             return None;
         }
         let mut members = self.members.clone();
+        let mut barred = self.barred.clone();
         match command {
             Command::Join {
                 name,
@@ -91,10 +94,18 @@ impl Configuration {
                 let member = members.iter_mut().find(|m| m.id.0 == *id)?;
                 member.voter = true;
             }
-            Command::Remove { id } => members.retain(|m| m.id.0 != *id),
+            Command::Remove { id, for_good } => {
+                let removed = self.get(PeerId(*id)).filter(|_| *for_good);
+                barred.extend(removed.map(|member| BarredMember {
+                    id: member.id,
+                    incarnation: member.incarnation,
+                }));
+                barred.drain(..barred.len().saturating_sub(BARRED_MAX));
+                members.retain(|m| m.id.0 != *id);
+            }
             _ => return None,
         }
-        Some(Configuration { members })
+        Some(Configuration { members, barred })
     }
 
     /// What is wrong with `command` as a change of this configuration that the member `own_id`
@@ -121,7 +132,7 @@ impl Configuration {
                 Some(member) if member.voter => Some(UnfitChange::NotALearner),
                 Some(_) => None,
             },
-            Command::Remove { id } => match self.get(PeerId(*id)) {
+            Command::Remove { id, .. } => match self.get(PeerId(*id)) {
                 None => Some(UnfitChange::NotAMember),
                 Some(_) => None,
             },
@@ -257,8 +268,9 @@ impl Membership {
     /// Part of `Raft::check_invariants`. `last` is the last entry of the log.
     pub fn check_invariants(&self, last: Index) {
         assert!(self.latest_index() <= last, "a configuration is in the log");
-        let members = &self.latest().members;
+        let Configuration { members, barred } = self.latest();
         assert!(members.is_sorted_by_key(|m| m.id), "members are sorted");
+        assert!(barred.len() <= BARRED_MAX, "the oldest ones are dropped");
         if cfg!(debug_assertions) {
             let in_order = self.history.is_sorted_by_key(|(index, _)| *index);
             assert!(in_order, "configurations are in the order of the log");
@@ -493,7 +505,11 @@ mod tests {
     #[test]
     fn a_truncation_takes_a_configuration_back() {
         let mut membership = membership();
-        membership.on_append(&entry(4, &Command::Remove { id: 2 }));
+        let remove = Command::Remove {
+            id: 2,
+            for_good: true,
+        };
+        membership.on_append(&entry(4, &remove));
         assert!(membership.latest().get(PeerId(2)).is_none());
         membership.on_truncate(Index(4));
         assert!(membership.latest().get(PeerId(2)).is_some());

@@ -92,11 +92,27 @@ impl Member {
     }
 }
 
+/// Most members that a configuration bars; the oldest one is dropped for a further one.
+pub const BARRED_MAX: usize = 64;
+
+/// A member that was removed for good: its machine is not admitted again with the data directory
+/// that it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BarredMember {
+    /// The id that it had.
+    pub id: PeerId,
+    /// The number of the data directory that it had; 0 if it was not known.
+    pub incarnation: u64,
+}
+
 /// The members of the cluster as of one entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
     /// Sorted by id.
     pub members: Vec<Member>,
+    /// The members that were removed for good last, in the order of their removals; at most
+    /// [`BARRED_MAX`].
+    pub barred: Vec<BarredMember>,
 }
 
 /// What identifies a snapshot.
@@ -231,6 +247,16 @@ impl Configuration {
     /// The member with this name.
     pub fn by_name(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|m| &*m.name == name)
+    }
+
+    /// Whether the member with this id was removed for good.
+    pub fn is_barred(&self, id: PeerId) -> bool {
+        self.barred.iter().any(|barred| barred.id == id)
+    }
+
+    /// Whether the data directory with this number was that of a member which was removed for good.
+    pub fn is_directory_barred(&self, incarnation: u64) -> bool {
+        incarnation != 0 && self.barred.iter().any(|b| b.incarnation == incarnation)
     }
 
     /// Whether `id` is a voter.

@@ -283,7 +283,9 @@ impl Raft {
         ids: &BTreeSet<PeerId>,
     ) -> bool {
         for id in ids {
-            for command in [Command::Promote { id: id.0 }, Command::Remove { id: id.0 }] {
+            let id = id.0;
+            let removals = [false, true].map(|for_good| Command::Remove { id, for_good });
+            for command in removals.into_iter().chain([Command::Promote { id }]) {
                 let mut bytes = Vec::new();
                 command::encode(&command, &mut bytes);
                 let body = EntryBody::Good(bytes.into());
@@ -607,7 +609,10 @@ mod tests {
                 ..Member::default()
             });
         }
-        Configuration { members }
+        Configuration {
+            members,
+            ..Configuration::default()
+        }
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! the record of an installed snapshot) and in the message `InstallSnapshot`. They are cluster,
 //! index, term and number of members; then for each member its id, the id that clients know it by
 //! (0: the same), its incarnation, whether it is a voter (0 or 1), its name, its peer URL and its
-//! client URL. A number is a varint, a text is its
-//! length and its bytes (`core::varint`).
+//! client URL; then the number of barred members, and for each its id and its incarnation. A number
+//! is a varint, a text is its length and its bytes (`core::varint`).
 //!
 //! Decoding trusts nothing: each length is checked before memory is allocated, and each error is a
 //! value. Start reading at [`encode_meta`].
-use super::message::{Configuration, Index, Member, PeerId, SnapshotMeta, Term};
+use super::message::{BarredMember, Configuration, Index, Member, PeerId, SnapshotMeta, Term};
 use crate::core::varint::{Malformed, Unpack, put_number, put_str};
 
 /// Highest valid index and term. Larger ones are refused when they are decoded, so that raft can
@@ -28,6 +28,11 @@ pub fn encode_meta(meta: &SnapshotMeta, out: &mut Vec<u8>) {
         put_str(&member.name, out);
         put_str(&member.peer_url, out);
         put_str(&member.client_url, out);
+    }
+    let barred = &meta.configuration.barred;
+    put_number(barred.len() as u64, out);
+    for member in barred {
+        put_numbers(out, &[member.id.0, member.incarnation]);
     }
 }
 
@@ -63,11 +68,18 @@ pub fn take_meta(from: &mut Unpack) -> Result<SnapshotMeta, Malformed> {
         }
         members.push(member);
     }
+    let count = from.number()?;
+    let mut barred = Vec::new();
+    for _ in 0..count {
+        let id = PeerId(from.number()?);
+        let incarnation = from.number()?;
+        barred.push(BarredMember { id, incarnation });
+    }
     Ok(SnapshotMeta {
         cluster,
         index,
         term,
-        configuration: Configuration { members },
+        configuration: Configuration { members, barred },
     })
 }
 

@@ -147,7 +147,10 @@ mod tests {
                 ..Member::default()
             });
         }
-        Configuration { members }
+        Configuration {
+            members,
+            ..Configuration::default()
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //!
 //! Start reading at `Raft::violation_of`.
 use super::message::{
-    AppendAnswer, Configuration, Entry, EntryBody, Index, Member, Message, PeerId, Rpc,
+    AppendAnswer, BARRED_MAX, Configuration, Entry, EntryBody, Index, Member, Message, PeerId, Rpc,
     SnapshotMeta, Term,
 };
 use super::room::BODY_BYTES_MAX;
@@ -244,8 +244,8 @@ impl Raft {
     /// unique, and a member keeps its name. An uncommitted Join here proves nothing: another one may
     /// have been committed at its index.
     fn can_have_members(&self, meta: &SnapshotMeta) -> bool {
-        let Configuration { members } = &meta.configuration;
-        if members.len() > MEMBERS_MAX {
+        let Configuration { members, barred } = &meta.configuration;
+        if members.len() > MEMBERS_MAX || barred.len() > BARRED_MAX {
             return false;
         }
         let mut names = BTreeSet::new();
@@ -268,7 +268,11 @@ impl Raft {
                 return false;
             }
         }
-        meta.configuration.voters().next().is_some()
+        let can_bar = |id: PeerId| {
+            id != PeerId::NONE && id.0 <= meta.index.0 && meta.configuration.get(id).is_none()
+        };
+        barred.iter().all(|member| can_bar(member.id))
+            && meta.configuration.voters().next().is_some()
     }
 
     /// Fact 5.
@@ -366,6 +370,7 @@ mod tests {
     fn members() -> Configuration {
         Configuration {
             members: vec![member(1), member(2), member(3)],
+            barred: Vec::new(),
         }
     }
 
@@ -477,7 +482,10 @@ mod tests {
         for command in [
             join("a/b", "http://n:1"),
             join("n4", "http://n:1/x"),
-            Command::Remove { id: 0 },
+            Command::Remove {
+                id: 0,
+                for_good: false,
+            },
             Command::SetConfig(config),
         ] {
             let mut unsound = entry(7, 5);

@@ -78,7 +78,7 @@ impl Replica {
                 self.store.expire(*stamp);
             }
             Command::Join { name, .. } => self.on_joined(index, name),
-            Command::Remove { id } => self.on_removed(index, PeerId(*id)),
+            Command::Remove { id, .. } => self.on_removed(index, PeerId(*id)),
             Command::SetConfig(config) => self.on_config(index, *config),
         }
         None

@@ -67,8 +67,13 @@ pub enum Waiting {
 pub enum MemberChange {
     /// A machine joins, or announces other addresses.
     Join(Join),
-    /// The machine with this name is removed.
-    Remove(Box<str>),
+    /// A machine is removed.
+    Remove {
+        /// Its name.
+        name: Box<str>,
+        /// It is not admitted again with the data directory that it has.
+        for_good: bool,
+    },
     /// A machine that has not started is admitted.
     Add {
         /// Its peer URLs.
@@ -701,7 +706,7 @@ mod tests {
     fn a_ticket_that_is_taken_leaves_all_indexes() {
         let mut pending = Pending::default();
         pending.add_proposal(50, proposal(1, 8, 2));
-        let change = MemberChange::Remove("n1".into());
+        let change = MemberChange::RemoveById(PublicId::of_cluster(1));
         pending.add_member_change(Ticket(2), 50, change);
         let id = pending.next_read_id();
         pending.add_read(Ticket(3), 70, id, Op::Migrate);

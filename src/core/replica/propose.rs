@@ -345,9 +345,14 @@ impl Replica {
         if is_join && !self.join_pace.is_free() {
             return false;
         }
+        if let MemberChange::Join(join) = &**change
+            && self.awaits_removal(join)
+        {
+            return false;
+        }
         let made = match &**change {
             MemberChange::Join(join) => self.join_command(now, join),
-            MemberChange::Remove(name) => self.remove_command(now, name),
+            MemberChange::Remove { name, for_good } => self.remove_command(now, name, *for_good),
             MemberChange::Add { peer_urls } => self.add_command(peer_urls),
             MemberChange::Move { id, peer_urls } => self.move_command(*id, peer_urls),
             MemberChange::RemoveById(id) => self.remove_command_by_id(now, *id),
@@ -379,18 +384,33 @@ impl Replica {
         true
     }
 
+    /// Whether a removal for good of the machine that asks to join is in the log, and not applied. It
+    /// may never be committed, so the machine is not refused yet: it would never ask again.
+    fn awaits_removal(&self, join: &Join) -> bool {
+        let cluster = self.raft.snapshot().cluster;
+        let is_barred = |members| registry::check_not_barred(members, cluster, join).is_err();
+        is_barred(self.raft.configuration()) && !is_barred(self.members())
+    }
+
     fn join_command(&self, now: Now, join: &Join) -> Result<(Command, Purpose), Outcome> {
         let members = self.raft.configuration();
         let is_heard = |member: &Member| self.raft.is_heard(now, member.id);
-        let command = registry::join(members, &self.newest_config(), join, is_heard);
+        let cluster = self.raft.snapshot().cluster;
+        let command = registry::check_not_barred(members, cluster, join)
+            .and_then(|()| registry::join(members, &self.newest_config(), join, is_heard));
         Ok((command.map_err(Outcome::Failed)?, Purpose::Join))
     }
 
     /// The command for a removal. A removal takes effect when it is appended, so one that leaves no
     /// majority of voters that answer could never commit, nor could any entry after it.
-    fn remove_command(&self, now: Now, name: &str) -> Result<(Command, Purpose), Outcome> {
+    fn remove_command(
+        &self,
+        now: Now,
+        name: &str,
+        for_good: bool,
+    ) -> Result<(Command, Purpose), Outcome> {
         match self.raft.configuration().by_name(name) {
-            Some(member) => self.remove_member_command(now, member),
+            Some(member) => self.remove_member_command(now, member, for_good),
             None => Err(Outcome::Failed(Error::new(Code::KeyNotFound, name))),
         }
     }
@@ -399,6 +419,7 @@ impl Replica {
         &self,
         now: Now,
         member: &Member,
+        for_good: bool,
     ) -> Result<(Command, Purpose), Outcome> {
         // Raft refuses to remove the last voter, with a cause of its own.
         let is_last_voter = self.raft.configuration().voters().eq([member.id]);
@@ -406,13 +427,14 @@ impl Replica {
             let error = Error::new(Code::RaftInternal, NO_MAJORITY);
             return Err(Outcome::Failed(error));
         }
-        let command = Command::Remove { id: member.id.0 };
+        let id = member.id.0;
+        let command = Command::Remove { id, for_good };
         Ok((command, Purpose::Remove))
     }
 
     fn remove_command_by_id(&self, now: Now, id: PublicId) -> Result<(Command, Purpose), Outcome> {
         let member = self.member_by_id(id)?;
-        self.remove_member_command(now, member)
+        self.remove_member_command(now, member, false)
     }
 
     fn add_command(&self, peer_urls: &[Box<str>]) -> Result<(Command, Purpose), Outcome> {

@@ -191,6 +191,29 @@ pub fn join(
     })
 }
 
+/// Checks that the machine that asks to join was not removed for good. It is known by the number of
+/// its data directory, or, if that was wiped meanwhile, by the place that it had in this cluster. A
+/// machine with an empty directory has neither, and is a new one.
+///
+/// # Errors
+///
+/// `RemovedForGood`; the cause says how an operator admits the machine again.
+pub fn check_not_barred(members: &Configuration, cluster: u64, join: &Join) -> Result<(), Error> {
+    let former = join
+        .former
+        .filter(|place| place.cluster == cluster || place.cluster == 0);
+    let is_barred = members.is_directory_barred(join.incarnation)
+        || former.is_some_and(|place| members.is_barred(place.id));
+    if !is_barred {
+        return Ok(());
+    }
+    let cause = format!(
+        "start {} with an empty data directory, or with -f, to let it join again",
+        join.name
+    );
+    Err(Error::new(Code::RemovedForGood, cause))
+}
+
 /// Checks that the other members can reach the machine `name` at its URLs. A loopback address is fit
 /// only for a cluster that is on one host as a whole.
 ///

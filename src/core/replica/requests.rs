@@ -5,11 +5,11 @@
 //! `Replica::on_request`.
 use super::Replica;
 use super::pending::{Ending, MemberChange};
-use crate::core::error::{Code, Error, HAS_LOST_ENTRIES, OTHER_CLUSTER, WAS_REMOVED};
+use crate::core::error::{Code, Error, HAS_LOST_ENTRIES, OTHER_CLUSTER, WAS_BARRED, WAS_REMOVED};
 use crate::core::raft::{Configuration, Index, Member, MemberStanding, PeerId, RaftRole};
 use crate::core::seam::{
-    FollowerStats, Indexes, LeaderStats, MachineInfo, MemberPlace, Op, Outcome, Query, Role,
-    SelfStats, StandbyInfo, Ticket,
+    FollowerStats, FormerPlace, Indexes, LeaderStats, MachineInfo, MemberPlace, Op, Outcome, Query,
+    Role, SelfStats, StandbyInfo, Ticket,
 };
 use crate::core::store::ViewRef;
 use crate::core::timer::Now;
@@ -28,8 +28,8 @@ impl Replica {
                 remove_delay_s,
                 sync_interval_s,
             } => self.put_config(now, ticket, active_size, remove_delay_s, sync_interval_s),
-            Op::MachineRemove { name } => {
-                self.change_members(now, ticket, MemberChange::Remove(name));
+            Op::MachineRemove { name, for_good } => {
+                self.change_members(now, ticket, MemberChange::Remove { name, for_good });
             }
             Op::Join(join) => self.change_members(now, ticket, MemberChange::Join(join)),
             Op::MemberAdd { peer_urls } => {
@@ -180,6 +180,7 @@ impl Replica {
         }
         let cause = match self.raft.standing(id) {
             MemberStanding::Unknown => "that member's join is not known here yet",
+            MemberStanding::Removed if self.members().is_barred(id) => WAS_BARRED,
             MemberStanding::Removed => WAS_REMOVED,
             MemberStanding::Member if self.has_lost_entries(id, last) => HAS_LOST_ENTRIES,
             MemberStanding::Member => return Outcome::MachineList(self.machine_list()),
@@ -209,6 +210,8 @@ impl Replica {
             running: true,
             cluster,
             sync_interval_ms: self.config().sync_interval_ms,
+            former: FormerPlace::new(self.raft.snapshot().cluster, own.0),
+            is_barred: false,
         }
     }
 

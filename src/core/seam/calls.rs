@@ -137,6 +137,23 @@ impl MemberPlace {
     }
 }
 
+/// A place in a cluster that a machine once had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FormerPlace {
+    /// The cluster; 0 if the machine was removed before it knew its cluster.
+    pub cluster: u64,
+    /// The machine's id as a member.
+    pub id: PeerId,
+}
+
+impl FormerPlace {
+    /// A place as a file or a request names it; `None` for the id 0, which no member has.
+    pub fn new(cluster: u64, id: u64) -> Option<FormerPlace> {
+        let id = PeerId(id);
+        (id != PeerId::NONE).then_some(FormerPlace { cluster, id })
+    }
+}
+
 /// How a machine introduces itself when it asks to join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Introduction {
@@ -148,6 +165,9 @@ pub struct Introduction {
     pub peer_url: Box<str>,
     /// The random number of its data directory, which makes a repeated join idempotent.
     pub incarnation: u64,
+    /// The place that it had before its data directory was wiped. A new number does not admit a
+    /// machine that was removed for good.
+    pub former: Option<FormerPlace>,
 }
 
 /// The outcome of a call.
@@ -207,6 +227,8 @@ pub enum RefusalReason {
     OtherCluster,
     /// The machine asked has applied the removal of the member that asks.
     Removed,
+    /// The machine that asks was removed for good.
+    Barred,
     /// The machine asked leads, and counts an acknowledgement of the member that asks past the end
     /// of that member's log.
     LostEntries,

@@ -86,6 +86,8 @@ pub enum Fact {
     },
     /// This member was removed from its cluster.
     Removed,
+    /// This machine was removed from its cluster for good. It does not ask to join again.
+    Barred,
     /// The data directory of this member is an old copy: the cluster knows of acknowledgements that
     /// it does not contain. The member leaves.
     Amnesia,

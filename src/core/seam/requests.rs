@@ -1,5 +1,5 @@
 //! Requests of clients and administrators, and their answers. Start with [`Op`].
-use super::calls::MemberPlace;
+use super::calls::{FormerPlace, MemberPlace};
 use super::locks::{LockOutcome, LockRequest};
 use super::members::{Health, MemberInfo, MemberListing};
 use super::stats::{LeaderStats, SelfStats};
@@ -69,6 +69,8 @@ pub enum Op {
     MachineRemove {
         /// Its name.
         name: Box<str>,
+        /// The machine is not admitted again with the data directory that it has.
+        for_good: bool,
     },
     /// Admit a machine that has not started yet, as a learner without a name. It is a member under
     /// its own name once it joins from this address. Answer: [`Outcome::MemberAdded`].
@@ -143,6 +145,8 @@ pub struct Join {
     pub client_url: Box<str>,
     /// The random number of its data directory; 0 if the request names none.
     pub incarnation: u64,
+    /// The place that it had before its data directory was wiped, if the request names one.
+    pub former: Option<FormerPlace>,
 }
 
 /// The indexes at the head of an answer (`X-Etcd-Index`, `X-Raft-Index`, `X-Raft-Term`).

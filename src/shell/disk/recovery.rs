@@ -650,7 +650,10 @@ mod tests {
         let later = Founding {
             meta: SnapshotMeta {
                 index: Index(index),
-                configuration: Configuration { members },
+                configuration: Configuration {
+                    members,
+                    ..Configuration::default()
+                },
                 ..founding.meta
             },
             ..founding

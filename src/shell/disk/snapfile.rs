@@ -24,7 +24,7 @@ use wal::fs::{Access, FileSystem, OpenFile};
 /// The name of the folder in the data directory.
 pub const FOLDER: &str = "snapshot";
 const MAGIC: &[u8; 8] = b"TERNSNAP";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// The length of the head in bytes.
 const HEAD_BYTES: usize = 32;
 /// The longest chunk in bytes. The core makes chunks of a fraction of it, so a longer one is

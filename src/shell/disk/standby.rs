@@ -9,7 +9,7 @@
 //! Start with [`read`].
 use super::files::{self, DataDir};
 use super::membership::OwnMembership;
-use crate::core::machine::{MachineInfo, Role, StandbyInfo};
+use crate::core::machine::{FormerPlace, MachineInfo, Role, StandbyInfo};
 use serde::{Deserialize, Serialize};
 use std::io;
 use wal::fs::FileSystem;
@@ -58,6 +58,18 @@ struct StandbyFile {
     /// The random number of the abandoned log; 0 for none.
     #[serde(default)]
     given_up: u64,
+    /// The cluster and the id of this machine's last place; the id is 0 if it was never a member.
+    #[serde(default)]
+    former_cluster: u64,
+    #[serde(default)]
+    former_id: u64,
+    /// Whether the machine asks to join. False: it was removed for good.
+    #[serde(default = "rejoins_by_default")]
+    rejoin: bool,
+}
+
+fn rejoins_by_default() -> bool {
+    true
 }
 
 /// A member of the cluster in the file.
@@ -119,6 +131,8 @@ pub fn read<F: FileSystem>(data_dir: &DataDir<F>) -> Result<Option<StandbyRecord
             cluster: file.cluster.into_iter().map(MachineInfo::from).collect(),
             // A cast from floating point saturates.
             sync_interval_ms: (file.sync_interval * 1000.0).round() as u64,
+            former: FormerPlace::new(file.former_cluster, file.former_id),
+            is_barred: !file.rejoin,
         },
         abandoned: (file.given_up != 0).then_some(file.given_up),
     }))
@@ -144,6 +158,9 @@ pub fn write<F: FileSystem>(
         cluster: info.cluster.iter().map(MachineEntry::from).collect(),
         sync_interval: info.sync_interval_ms as f64 / 1000.0,
         given_up: abandoned.unwrap_or(0),
+        former_cluster: info.former.map_or(0, |place| place.cluster),
+        former_id: info.former.map_or(0, |place| place.id.0),
+        rejoin: !info.is_barred,
     };
     files::replace(data_dir, FILE, &serde_json::to_vec(&file)?)
 }
@@ -170,6 +187,8 @@ mod tests {
             running,
             cluster: vec![leader, other],
             sync_interval_ms: 1_500,
+            former: FormerPlace::new(u64::MAX, 7),
+            is_barred: running,
         }
     }
 

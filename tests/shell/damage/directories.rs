@@ -230,6 +230,7 @@ pub fn standby_info() -> StandbyInfo {
         running: true,
         cluster: vec![leader],
         sync_interval_ms: 1_000,
+        ..StandbyInfo::default()
     }
 }
 

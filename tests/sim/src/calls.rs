@@ -63,6 +63,10 @@ fn response_of(rng: &mut Rng, bytes: &[u8]) -> Result<CallResponse, CallFault> {
 impl World {
     /// A machine calls another.
     pub fn start_call(&mut self, slot: usize, asked: Call) {
+        if matches!(asked.question, Question::Join(_)) {
+            let asks = self.hosts[slot].directory.on_asks(slot);
+            self.fail(asks);
+        }
         let call = cluster_api::request(&asked);
         self.last_call += 1;
         let key = self.last_call;

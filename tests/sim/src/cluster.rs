@@ -3,6 +3,7 @@
 //! Everything that a seed does happens in `World::step`, one input at a time: `turn` gives the input
 //! and finishes the machine's turn, `effects` carries its outputs out, `look` checks what it shows,
 //! `process` starts and crashes it. Clients stand in `clients.rs`, faults in `nemesis.rs`.
+use super::barred::Directory;
 use super::calls::{Calling, Leg};
 use super::checks::{Contact, Seen, check_changes, check_send, describe, lost_entries};
 use super::clients::Client;
@@ -54,6 +55,7 @@ impl Host {
             full: false,
             shown: 0,
             copy: None,
+            directory: Directory::default(),
             life: 0,
             lies,
             peer_url: peer_url(slot, 0),
@@ -124,6 +126,8 @@ pub struct Host {
     pub shown: u64,
     /// An old copy of the data directory.
     pub copy: Option<Image>,
+    /// What the data directory has been.
+    pub directory: Directory,
     /// How often the data directory was set back to an old copy.
     pub life: u64,
     pub lies: Lies,
@@ -458,6 +462,7 @@ impl World {
     pub fn begin_join(&mut self, slot: usize, after_us: u64) {
         self.hosts[slot].place = Place::Down(Image::blank(&mut self.rng));
         self.hosts[slot].copy = None;
+        self.hosts[slot].directory = Directory::default();
         self.hosts[slot].full = false;
         self.hosts[slot].shown = 0;
         self.queue.push(self.now_us + after_us, Ev::Start { slot });

@@ -87,6 +87,7 @@ fn one_cycle(world: &mut World, cycle: u64) {
     let epoch = world.hosts[leader].epoch;
     let op = Op::MachineRemove {
         name: name_of(slot),
+        for_good: false,
     };
     world.input(leader, epoch, |_, run, now| {
         run.core.on_request(now, ticket, op)

@@ -166,7 +166,7 @@ fn find<'a>(core: &'a Machine, peer: &str) -> Option<Removal<'a>> {
         let EntryBody::Good(bytes) = &raft.entry(Index(at))?.body else {
             return None;
         };
-        let Ok(Command::Remove { id }) = command::decode(bytes) else {
+        let Ok(Command::Remove { id, .. }) = command::decode(bytes) else {
             return None;
         };
         let (before, id) = (raft.configuration_at(Index(at - 1)), PeerId(id));

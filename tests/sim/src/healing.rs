@@ -85,10 +85,8 @@ impl World {
             .core
             .configuration()
             .members;
-        let wanting = self
-            .hosts
-            .iter()
-            .filter(|h| !matches!(h.place, Place::Empty))
+        let wanting = (0..self.hosts.len())
+            .filter(|slot| self.may_be_member(*slot))
             .count();
         let known = members.iter().all(|m| {
             let slot = self.ids[&m.id.0];
@@ -103,6 +101,13 @@ impl World {
             && others
                 .into_iter()
                 .all(|r| r.core.standby() == Some(Some(&leader_url)))
+    }
+
+    /// Whether a machine stands there that was not removed for good.
+    fn may_be_member(&self, slot: usize) -> bool {
+        let directory = &self.hosts[slot].directory;
+        self.image(slot)
+            .is_some_and(|image| !directory.is_barred(image.incarnation, &self.truth))
     }
 
     /// The leader's slot, if it leads alone, all its members run, are voters and hold the same as

@@ -1,5 +1,6 @@
 //! The simulator of tern's core: see README.md beside it. `main.rs` runs ranges of seeds,
 //! `../tests/seeds.rs` a few in `cargo test`. Start reading at `run::run`, then `cluster`.
+mod barred;
 mod calls;
 mod checks;
 mod clients;

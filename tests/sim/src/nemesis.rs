@@ -1,6 +1,7 @@
 //! Faults, membership, and the phases of a run: the first members come together, faults strike,
 //! everything heals, all machines must become equal. Start at `World::on_look` and
 //! `World::on_blow`.
+use super::barred::may_bar;
 use super::cluster::{
     Asker, Ev, Phase, Place, Running, World, client_url, draw_wall_offset, name_of, peer_url,
     voters_at,
@@ -327,11 +328,14 @@ impl World {
         if lost {
             return;
         }
-        let name = name_of(slot);
+        let op = Op::MachineRemove {
+            name: name_of(slot),
+            for_good: may_bar(&self.truth) && self.rng.chance(300_000),
+        };
         let ticket = self.new_ticket(Asker::Admin, leader);
         let epoch = self.hosts[leader].epoch;
         self.input(leader, epoch, |_, run, now| {
-            run.core.on_request(now, ticket, Op::MachineRemove { name })
+            run.core.on_request(now, ticket, op)
         });
     }
 

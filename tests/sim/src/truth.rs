@@ -105,6 +105,8 @@ pub struct Member {
     pub id: u64,
     pub name: Box<str>,
     pub voter: bool,
+    /// The number of its data directory.
+    pub incarnation: u64,
 }
 
 #[derive(Default)]
@@ -123,6 +125,9 @@ pub struct Truth {
     pub members: Vec<Member>,
     /// Ids whose removal is committed, and where.
     pub removed: BTreeMap<u64, u64>,
+    /// Those of them whose removal is for good: where it is committed, and the number of the data
+    /// directory.
+    pub barred: BTreeMap<u64, (u64, u64)>,
     pub model: Model,
     pub views: super::views::Views,
     pub membership_changes: u64,
@@ -400,7 +405,12 @@ impl Truth {
 
     fn apply(&mut self, index: u64, command: &Command) {
         match command {
-            Command::Join { name, replaces, .. } => {
+            Command::Join {
+                name,
+                replaces,
+                incarnation,
+                ..
+            } => {
                 let known = self
                     .members
                     .iter()
@@ -414,11 +424,16 @@ impl Truth {
                         id: index,
                         name: name.clone(),
                         voter: false,
+                        incarnation: *incarnation,
                     });
                     self.membership_changes += 1;
                 }
             }
-            Command::Remove { id } => {
+            Command::Remove { id, for_good } => {
+                let member = self.members.iter().find(|m| m.id == *id);
+                if let Some(member) = member.filter(|_| *for_good) {
+                    self.barred.insert(*id, (index, member.incarnation));
+                }
                 self.members.retain(|m| m.id != *id);
                 self.removed.insert(*id, index);
                 self.membership_changes += 1;

@@ -38,7 +38,7 @@ impl Views {
                     model.set_view(action, &path(name), Some(&value));
                 }
             }
-            Command::Remove { id } => {
+            Command::Remove { id, .. } => {
                 let name = self
                     .members
                     .iter()

@@ -93,7 +93,10 @@ pub(super) fn entry(entry: &Entry) -> String {
         }
         Command::Join { name, .. } => format!("{place}(join {name})"),
         Command::Promote { id } => format!("{place}(promote {id})"),
-        Command::Remove { id } => format!("{place}(remove {id})"),
+        Command::Remove { id, for_good } => {
+            let for_good = if for_good { " for-good" } else { "" };
+            format!("{place}(remove {id}{for_good})")
+        }
         other => panic!("not in these scripts: {other:?}"),
     }
 }

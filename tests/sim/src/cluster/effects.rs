@@ -240,6 +240,9 @@ impl World {
                 self.trace.note(slot, "let in", id.0, 0, 0);
                 run.disk.keep_id(id);
                 self.ids.insert(id.0, slot);
+                let directory = &mut self.hosts[slot].directory;
+                let admitted = directory.on_admitted(slot, id.0, &self.truth);
+                self.fail(admitted);
             }
             Order::KeepStandbyInfo { info, gives_up_log } => {
                 if info.running && !was_standby {
@@ -248,6 +251,10 @@ impl World {
                     self.trace
                         .note(slot, "stands by", run.seen.id, leaves, known);
                 }
+                let incarnation = run.disk.image.incarnation;
+                let directory = &mut self.hosts[slot].directory;
+                let saved = directory.on_standby_info(slot, &info, incarnation, &self.truth);
+                self.fail(saved);
                 run.disk.keep_standby(&info, gives_up_log);
             }
             Order::Fail(why) => {
@@ -314,7 +321,7 @@ impl World {
         let (what, id) = match command::decode(bytes) {
             Ok(Command::Join { replaces, .. }) => ("appends join", replaces.unwrap_or(0)),
             Ok(Command::Promote { id }) => ("appends promote", id),
-            Ok(Command::Remove { id }) => ("appends remove", id),
+            Ok(Command::Remove { id, .. }) => ("appends remove", id),
             _ => return false,
         };
         self.trace.note(slot, what, entry.index.0, entry.term.0, id);

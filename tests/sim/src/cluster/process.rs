@@ -135,6 +135,9 @@ impl World {
             let meta = found.newest().map(|s| s.meta.clone());
             self.truth.found(&meta.expect("a founder has a snapshot"));
             self.ids.insert(found.id.0, slot);
+            let directory = &mut self.hosts[slot].directory;
+            let admitted = directory.on_admitted(slot, found.id.0, &self.truth);
+            self.fail(admitted);
         } else {
             self.check_found_again(slot, &image, &found);
         }

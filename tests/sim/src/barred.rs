@@ -1,0 +1,74 @@
+//! Machines that were removed for good: none is a member again with the data directory that it had,
+//! and none asks to be one.
+//!
+//! A directory has been that of several members, one after the other: each wipe ends a membership
+//! and keeps the directory. Only an operator who empties it makes a new machine of it. Start at
+//! `Directory::on_admitted`.
+use super::truth::{Checked, Truth, violation};
+use tern::core::machine::StandbyInfo;
+
+/// Most machines of a run that are removed for good: a cluster of one or two shows little.
+const BARRED_MAX: usize = 2;
+
+/// The past of a data directory.
+#[derive(Default)]
+pub struct Directory {
+    /// The ids that it has had, in order.
+    ids: Vec<u64>,
+    /// It was written down that its machine was removed for good.
+    is_told: bool,
+}
+
+impl Directory {
+    /// The directory becomes that of a member.
+    pub fn on_admitted(&mut self, slot: usize, id: u64, truth: &Truth) -> Checked {
+        let barred = self.ids.iter().find(|former| {
+            let bar = truth.barred.get(former);
+            bar.is_some_and(|(removed_at, _)| *removed_at < id)
+        });
+        if let Some(former) = barred {
+            let text =
+                format!("m{slot} is member {id}; as member {former} it was removed for good");
+            return violation("rejoins-after-removal", text);
+        }
+        self.ids.push(id);
+        Ok(())
+    }
+
+    /// `standby_info` is written. `incarnation` is the number of the directory.
+    pub fn on_standby_info(
+        &mut self,
+        slot: usize,
+        info: &StandbyInfo,
+        incarnation: u64,
+        truth: &Truth,
+    ) -> Checked {
+        self.is_told |= info.is_barred;
+        if info.is_barred && !self.is_barred(incarnation, truth) {
+            let text = format!("m{slot} was not removed for good, and does not ask to join");
+            return violation("bars-without-removal", text);
+        }
+        Ok(())
+    }
+
+    /// Its machine asks to join.
+    pub fn on_asks(&self, slot: usize) -> Checked {
+        if self.is_told {
+            let text = format!("m{slot} asks to join, and knows that it was removed for good");
+            return violation("asks-after-removal", text);
+        }
+        Ok(())
+    }
+
+    /// Whether a member that it was is removed for good. Its machine may not know yet that it was
+    /// one: then its number tells.
+    pub fn is_barred(&self, incarnation: u64, truth: &Truth) -> bool {
+        let mut bars = truth.barred.iter();
+        bars.any(|(id, (_, number))| self.ids.contains(id) || *number == incarnation)
+    }
+}
+
+/// Whether a further machine may be removed for good.
+pub fn may_bar(truth: &Truth) -> bool {
+    truth.barred.len() < BARRED_MAX
+}
