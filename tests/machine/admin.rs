@@ -392,3 +392,23 @@ fn protocol_14_a_repeated_join_needs_no_leader() {
     assert!(rig.machine.raft().expect("a member").leader().is_none());
     assert_eq!(rig.done(repeated), Outcome::Joined(Index(ids[2].0)));
 }
+
+/// A member with an old log may not know the leader, and only the leader proposes its new address.
+#[test]
+fn protocol_10_a_join_from_a_new_address_is_redirected_to_the_leader() {
+    let mut cluster = super::cluster::cluster(3, settings(1));
+    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let moved = Settings {
+        peer_url: "http://127.0.0.1:7903".into(),
+        ..settings(3)
+    };
+    let asked = cluster.done(ids[1], join(&moved, 3));
+    assert!(matches!(asked, Outcome::Redirect { .. }), "{asked:?}");
+    let asked = cluster.done(ids[0], join(&moved, 3));
+    assert_eq!(asked, Outcome::Joined(Index(ids[2].0)));
+    // Without a leader the member is answered, and dialled.
+    let rig = cluster.rigs.remove(&ids[1]).expect("the second");
+    let mut rig = rig.restart();
+    rig.pass(5 * SECOND_US);
+    assert_eq!(rig.done(join(&moved, 3)), Outcome::Joined(Index(ids[2].0)));
+}

@@ -184,7 +184,8 @@ fn protocol_15_a_removal_that_is_not_committed_bars_nothing() {
     let rig = cluster.at(ids[0]);
     let removal = rig.ask(remove(3, true));
     rig.settle();
-    let asked = rig.ask(join(&settings(3), 3));
+    let place = FormerPlace::new(rig.machine.cluster(), ids[2].0);
+    let asked = rig.ask(join_after(place, 99));
     rig.settle();
     assert!(rig.take_answers(asked).is_empty() && rig.take_answers(removal).is_empty());
     cluster.pass(2 * SECOND_US);

@@ -296,7 +296,8 @@ impl Replica {
 
     /// The id of the member whose join this repeats: any member that has applied that join can tell
     /// it, without a leader and without an entry. Under other addresses the member is dialled
-    /// there, where its hello proves that it has moved.
+    /// there, where its hello proves that it has moved. Only the leader can propose the addresses,
+    /// and a member with an old log may not know it: so a follower redirects that join to it.
     fn repeated_join(&mut self, join: &Join) -> Option<Index> {
         let members = self.raft.configuration_at(self.applied);
         let member = members.by_name(&join.name)?;
@@ -309,7 +310,8 @@ impl Replica {
         }
         registry::check_reach(members, &join.name, &join.peer_url, &join.client_url).ok()?;
         self.hints.push(join.peer_url.clone());
-        Some(id)
+        let follows = self.redirect(self.raft.leader()).is_some();
+        (!follows).then_some(id)
     }
 
     /// Tries all pending changes of membership, in the order in which they came.
