@@ -335,15 +335,19 @@ fn a_record_longer_than_a_segment_gets_one_of_its_own_size() {
     assert_eq!(recovered.entries.len(), 1, "the long segments are gone");
 }
 
-/// Both slots of `state` have the newest vote after the number of a new segment was written.
+/// A vote is saved after the records that need a new segment were appended, and before the job that
+/// writes its number runs. Both slots of `state` have that vote afterwards.
 #[test]
-fn a_rotation_keeps_the_newest_vote() {
+fn protocol_02_a_rotation_keeps_the_newest_vote() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut wal, _) = open(dir.path());
     let body = vec![1; 12_000];
     for index in 1..=20 {
+        wal.append(&[entry(index, index, &body)], 0)
+            .expect("there is room");
         wal.save_state(index, index + 100).expect("there is room");
-        put(&mut wal, &[entry(index, index, &body)], 0);
+        wal.start_sync().expect("it syncs");
+        wal.poll_sync().expect("it is synced");
         let file = std::fs::read(dir.path().join("state")).expect("the file");
         for slot in file.chunks(wal::format::PAGE) {
             let wal::state::SlotContent::Good(slot) = wal::state::StateSlot::decode(slot) else {

@@ -481,7 +481,7 @@ fn a_disk_that_is_full_at_any_call_loses_nothing_and_stops_nothing() {
 }
 
 #[test]
-fn after_a_final_error_every_call_returns_it() {
+fn protocol_07_after_a_final_error_every_call_returns_it() {
     let disk = empty(1);
     let (mut wal, _) = open(&disk).expect("it opens");
     let record = |index| Record::Entry {

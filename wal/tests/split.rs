@@ -64,7 +64,7 @@ fn crash_in_the_split(filled: u64) -> (u64, Recovered) {
 }
 
 #[test]
-fn the_first_part_of_a_split_batch_repeats_the_commit_index_before_it() {
+fn protocol_03_the_first_part_of_a_split_batch_repeats_the_commit_index_before_it() {
     let mut was_split = 0;
     for filled in 40..58 {
         let (first, found) = crash_in_the_split(filled);
@@ -88,7 +88,7 @@ fn the_first_part_of_a_split_batch_repeats_the_commit_index_before_it() {
 }
 
 #[test]
-fn the_last_part_of_a_split_batch_carries_the_commit_index() {
+fn protocol_03_the_last_part_of_a_split_batch_carries_the_commit_index() {
     let dir = tempfile::tempdir().unwrap();
     let options = || Options {
         dir: dir.path().into(),
