@@ -335,18 +335,59 @@ pub fn encoded_len(command: &Command) -> usize {
     Tagged::size(command)
 }
 
-/// Reads a command that takes all of `data`.
+/// Reads a command that takes all of `data`. Its origin, if it has one, is skipped: it has no effect
+/// on the key space.
 ///
 /// # Errors
 ///
-/// If `data` is not what `encode` appends for some command.
+/// If `data` is not what `encode` or `encode_forwarded` appends for some command.
 pub fn decode(data: &[u8]) -> Result<Command, Malformed> {
     let mut from = Unpack::new(data);
-    let command = Tagged::take(&mut from)?;
+    let origin = take_origin(&mut from)?;
+    let command: Command = Tagged::take(&mut from)?;
+    // Membership is recognised by the first byte, see `is_membership`.
+    let is_fit = origin.is_none() || command.is_write();
     match from.left() {
-        0 => Ok(command),
+        0 if is_fit => Ok(command),
         _ => Err(Malformed),
     }
+}
+
+/// The request of a client that a follower has forwarded. The log entry of its command names it, so
+/// that the follower finds out what became of the request when it applies the entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The random number of the follower's process.
+    pub process: u64,
+    /// Rises by one with each request of that process.
+    pub number: u64,
+}
+
+/// The tag of an origin, which stands before the tag of a write.
+const FORWARDED: u8 = 13;
+
+/// Appends an origin and the write that came from it to `out`.
+pub fn encode_forwarded(origin: Origin, write: &Command, out: &mut Vec<u8>) {
+    out.push(FORWARDED);
+    Number::put(&origin.process, out);
+    Number::put(&origin.number, out);
+    encode(write, out);
+}
+
+/// The origin of an encoded command; `None` if no follower has forwarded it.
+pub fn origin(data: &[u8]) -> Option<Origin> {
+    take_origin(&mut Unpack::new(data)).ok()?
+}
+
+fn take_origin(from: &mut Unpack) -> Result<Option<Origin>, Malformed> {
+    if from.peek() != Some(FORWARDED) {
+        return Ok(None);
+    }
+    from.byte()?;
+    Ok(Some(Origin {
+        process: Number::take(from)?,
+        number: Number::take(from)?,
+    }))
 }
 
 /// Whether encoded bytes are a Join, a Promote or a Remove. Looks at the tag alone.

@@ -77,7 +77,7 @@ pub use snapshot::ChunkWanted;
 pub use violation::Violation;
 
 use crate::core::cluster_time::Stamp;
-use crate::core::command::Command;
+use crate::core::command::{Command, Origin};
 use crate::core::timer::Now;
 use clock::ClusterClock;
 use election::Election;
@@ -373,10 +373,24 @@ impl Raft {
         now: Now,
         command: &Command,
     ) -> Result<(Index, Term), ProposalRefusal> {
+        self.propose_from(now, command, None)
+    }
+
+    /// As `propose`, with the origin of a command that a follower has forwarded.
+    ///
+    /// # Errors
+    ///
+    /// [`ProposalRefusal`]; nothing is appended.
+    pub fn propose_from(
+        &mut self,
+        now: Now,
+        command: &Command,
+        origin: Option<Origin>,
+    ) -> Result<(Index, Term), ProposalRefusal> {
         self.on_input(now);
         self.may_propose()?;
         self.check_change(command)?;
-        let index = self.maybe_append_command(command);
+        let index = self.maybe_append_command(command, origin);
         let index = index.ok_or(ProposalRefusal::Busy)?;
         self.check_invariants();
         Ok((index, self.current_term))

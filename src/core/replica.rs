@@ -38,6 +38,7 @@ mod speed_test;
 mod stats;
 
 use crate::core::cluster_time::Stamp;
+use crate::core::command::Origin;
 use crate::core::peers::ProcessChange;
 use crate::core::raft::{
     Configuration, HeartbeatReport, Index, Lsn, Message, PeerId, Raft, RaftConfig, RaftNotice,
@@ -184,7 +185,7 @@ impl Replica {
                 number,
                 command,
             } => {
-                let id = forwarding::ForwardId { process, number };
+                let id = Origin { process, number };
                 self.on_forward(now, from, term, id, command);
             }
             Rpc::Forwarded {
@@ -192,8 +193,8 @@ impl Replica {
                 number,
                 answer,
             } => {
-                let id = forwarding::ForwardId { process, number };
-                self.on_forwarded(from, term, id, answer);
+                let id = Origin { process, number };
+                self.on_forwarded(now, from, term, id, answer);
             }
             rpc => {
                 let message = Message { term, rpc };
@@ -222,17 +223,14 @@ impl Replica {
     }
 
     /// A process of `peer` opened a link, or is gone. A removed member that connects is sent the
-    /// notice of its removal. Requests that were forwarded to a process that is gone get no reply
-    /// and are given up.
+    /// notice of its removal.
     pub fn on_link(&mut self, now: Now, peer: PeerId, change: ProcessChange) {
         self.raft.on_link(now, peer, change == ProcessChange::Up);
-        match change {
-            ProcessChange::Gone => self.give_up_forwarded_to(peer),
-            ProcessChange::Up => {
-                if let Some(notice) = self.raft.removal_notice(peer) {
-                    self.outputs.send.push((peer, notice));
-                }
-            }
+        self.on_leader_link(peer, change);
+        if change == ProcessChange::Up
+            && let Some(notice) = self.raft.removal_notice(peer)
+        {
+            self.outputs.send.push((peer, notice));
         }
     }
 
@@ -296,6 +294,7 @@ impl Replica {
     pub fn advance(&mut self, now: Now) {
         self.maybe_report_role(now);
         self.apply_committed();
+        self.forward_held(now);
         self.retry_member_changes(now);
         self.continue_speed_tests(now);
         self.expire_pending(now);
@@ -410,7 +409,7 @@ impl Replica {
         }
     }
 
-    /// Reports a change of role, term or leader, and forwards the held requests to a new leader.
+    /// Reports a change of role, term or leader.
     fn maybe_report_role(&mut self, now: Now) -> bool {
         let own_id = self.raft.id();
         let role = self.raft.role();
@@ -431,7 +430,7 @@ impl Replica {
             RaftRole::Follower | RaftRole::PreCandidate => {}
         }
         self.statistics.on_leadership_change();
-        self.forward_held(now);
+        self.hold_reads_of_former_leader();
         true
     }
 
@@ -486,7 +485,8 @@ impl Replica {
         let pending_us = self.pending.next_deadline();
         let join_us = self.join_pace.free_us();
         let join_us = join_us.filter(|_| self.pending.has_member_changes());
-        let all = [pending_us, join_us, self.raft.next_deadline()];
+        let forward_us = self.forwarding.next_deadline();
+        let all = [pending_us, join_us, forward_us, self.raft.next_deadline()];
         all.into_iter().flatten().min()
     }
 

@@ -66,6 +66,11 @@ impl<'a> Unpack<'a> {
         self.rest.len()
     }
 
+    /// The next byte, which stays; `None` at the end.
+    pub fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
     /// One byte.
     pub fn byte(&mut self) -> Result<u8, Malformed> {
         Ok(self.bytes(1)?[0])

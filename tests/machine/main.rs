@@ -11,6 +11,7 @@ mod discovery;
 mod finder;
 mod forcing;
 mod forward;
+mod forward_once;
 mod links;
 mod listings;
 mod locks;

@@ -166,7 +166,8 @@ impl MemberMode {
         }
     }
 
-    /// Reads are served until the end. No new command is appended.
+    /// Reads are served until the end. No new command is appended: a write is forwarded to the next
+    /// leader, or redirected.
     fn on_request_while_stopping(&mut self, now: Now, ticket: Ticket, op: Op) {
         let MemberState::Stopping {
             is_handing_over,
@@ -177,6 +178,9 @@ impl MemberMode {
             return;
         };
         match op {
+            Op::Write(_) if self.replica.forwards_write(ticket) => {
+                self.replica.on_request(now, ticket, op);
+            }
             Op::Write(_)
             | Op::Lock(_)
             | Op::SpeedTest

@@ -402,7 +402,8 @@ pub enum Rpc {
         id: PeerId,
     },
     /// A follower forwards a client's request to the leader of its term. Not part of raft: the
-    /// replicas exchange it, see `replica::forwarding`. Answered with `Forwarded`.
+    /// replicas exchange it, see `replica::forwarding`. Answered with `Forwarded`, unless it is a
+    /// command that was taken: its log entry is the answer.
     Forward {
         /// A random number of the sender's process.
         process: u64,
@@ -418,8 +419,8 @@ pub enum Rpc {
         process: u64,
         /// As in `Forward`.
         number: u64,
-        /// For a command the index at which it was appended in this term. For a read the index that
-        /// the reader must have applied. Else the cause of the error for the client.
+        /// For a read the index that the reader must have applied. Else the cause of the error for
+        /// the client.
         answer: Result<Index, Box<str>>,
     },
 }

@@ -7,7 +7,7 @@
 //! (thesis 10.2.1). Start reading at `Raft::replicate`, then `Raft::on_append_reply`.
 use super::message::{AppendAnswer, Entry, EntryBody, Index, Lsn, PeerId, Persist, Rpc, Term};
 use super::{HeartbeatReport, ProgressState, ProposalRefusal, Raft, RaftRole};
-use crate::core::command::{self, Command};
+use crate::core::command::{self, Command, Origin};
 
 /// Most bytes of entries in one message, unless a single entry is larger. The receiver handles
 /// other messages between two appends.
@@ -68,9 +68,12 @@ impl LeaderState {
     }
 
     /// Encodes a command of this leader into a body.
-    fn encode(&mut self, command: &Command) -> EntryBody {
+    fn encode(&mut self, command: &Command, origin: Option<Origin>) -> EntryBody {
         self.scratch.clear();
-        command::encode(command, &mut self.scratch);
+        match origin {
+            Some(origin) => command::encode_forwarded(origin, command, &mut self.scratch),
+            None => command::encode(command, &mut self.scratch),
+        }
         self.uncommitted_bytes += self.scratch.len();
         EntryBody::Good(self.scratch.as_slice().into())
     }
@@ -127,7 +130,7 @@ impl Raft {
     ///
     /// If this member does not lead.
     pub(super) fn append_command(&mut self, command: &Command) -> Index {
-        let body = self.leader_state.encode(command);
+        let body = self.leader_state.encode(command, None);
         self.append_body(body)
     }
 
@@ -136,8 +139,12 @@ impl Raft {
     /// # Panics
     ///
     /// If this member does not lead.
-    pub(super) fn maybe_append_command(&mut self, command: &Command) -> Option<Index> {
-        let body = self.leader_state.encode(command);
+    pub(super) fn maybe_append_command(
+        &mut self,
+        command: &Command,
+        origin: Option<Origin>,
+    ) -> Option<Index> {
+        let body = self.leader_state.encode(command, origin);
         if !self.has_room_for_body(body.size()) {
             self.leader_state.forget(&body);
             return None;

@@ -47,6 +47,7 @@ impl Replica {
         };
         let term = entry.term;
         let size = entry.size();
+        let origin = command::origin(body);
         let command = match self.proposed.take(index, term) {
             Some(command) => command,
             None => command::decode(body).expect("a member encoded the entry"),
@@ -54,7 +55,15 @@ impl Replica {
         self.snapshotting.on_applied(size);
         let outcome = self.execute(index, &command);
         self.applied = index;
-        self.end_proposals(index, term, &command, outcome);
+        let forwarder = origin.and_then(|origin| self.forwarded_from(origin));
+        match (forwarder, outcome) {
+            (Some(ticket), Some(outcome)) => {
+                self.finish(ticket, outcome);
+                self.end_proposals(index, term, &command, None);
+            }
+            (_, outcome) => self.end_proposals(index, term, &command, outcome),
+        }
+        self.on_term_applied(term);
         size
     }
 
@@ -137,7 +146,7 @@ impl Replica {
             (Purpose::MemberMove, Command::Join { .. }) => Outcome::MemberMoved,
             (Purpose::Config, Command::SetConfig(config)) => Outcome::Config(*config),
             (Purpose::Remove, Command::Remove { .. }) => Outcome::Removed,
-            // The leader replied to a forwarded write with the index of an entry that is no write.
+            // The proposal and its command do not fit.
             _ => Outcome::Failed(Error::new(Code::RaftInternal, OUTCOME_UNKNOWN)),
         }
     }

@@ -1,26 +1,40 @@
 //! `-forward`: a follower forwards writes and linearizable reads to the leader, and answers its
 //! client itself.
 //!
-//! 1. The follower sends the command of a write, or asks for a proof of leadership for a read. A
-//!    ttl in a command counts from when the leader takes it.
-//! 2. The leader appends the command, or confirms by a round of heartbeats that it leads. It
-//!    replies with the index of the entry, or with its commit index.
-//! 3. From then on the follower treats the request as its own: a proposal at that index, or a read
-//!    with that read index.
+//! A write:
+//! 1. The follower sends the command over its link to the leader. A ttl in it counts from when the
+//!    leader takes it.
+//! 2. The leader appends the command together with its origin: the follower's process and the
+//!    number of the request.
+//! 3. The follower answers its client when it applies an entry with that origin.
 //!
-//! A request is never forwarded twice, except after the receiver has refused it. A link may repeat
-//! or lose messages, so each request has a number and the leader accepts each number once. While
-//! no leader is known, or the leader hands over, requests are held for the next leader.
+//! A read: the leader proves by a round of heartbeats that it leads, and replies with its commit
+//! index. The follower reads its own state once that index is applied. A watch is a read that goes
+//! on.
+//!
+//! A write happens at most once, for these reasons:
+//! - The leader accepts each number once. So the follower may send a write again with its number,
+//!   when its link to the leader opens anew.
+//! - A leader takes a write only in the term in which it was sent. Once the follower has applied an
+//!   entry of a later term, every entry of the earlier one is applied or will never be (Leader
+//!   Completeness, thesis 3.6). A write whose entry was not among them did not happen, and goes to
+//!   the next leader with another number.
+//! - A leader that refuses a write as not taken has remembered its number, and takes no copy.
+//!
+//! While no leader is known, its process is gone, or it has refused, requests are held for the next
+//! one. A machine that does not lead never passes a forwarded request on. A read changes nothing:
+//! it is sent again whenever its answer may be lost.
 //!
 //! Start with `Replica::forward` (the follower) and `Replica::on_forward` (the leader).
 use super::Replica;
-use super::pending::{Ending, Forwarded, PROPOSAL_US_MAX, Proposal, Purpose};
-use crate::core::command::{self, Command};
+use super::pending::{Ending, Forwarded, SentTo};
+use crate::core::command::{self, Command, Origin};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
+use crate::core::peers::ProcessChange;
 use crate::core::raft::{Index, Message, PeerId, RaftRole, ReadId, Rpc, Term};
 use crate::core::seam::{Op, Outcome, Ticket};
 use crate::core::timer::Now;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Most forwarded requests pending at a time; further ones are refused.
 const REQUESTS_MAX: usize = 16_384;
@@ -32,34 +46,18 @@ const BYTES_MAX: usize = 4 << 20;
 /// `REQUESTS_MAX`.
 const PROOFS_MAX: usize = 4 * REQUESTS_MAX;
 
+/// How long nothing is sent to a leader that has refused a request as not taken, in microseconds:
+/// it hands over, or too much of its log is not committed yet.
+const REFUSAL_US: u64 = 50_000;
+
 /// How many processes of one member have a replay window at a time.
 const PROCESSES_MAX: usize = 4;
 /// The width of a replay window: how many numbers up to the highest are tracked one by one.
 const WINDOW_BITS: u64 = 64;
 
-/// The cause with which a member that does not lead refuses a request. The follower may forward the
-/// request to another leader.
-const NOT_LEADING: &str = "not leading";
-
-/// Where a request that only the leader can carry out goes.
-pub enum Destination {
-    /// This machine handles it, because it leads or does not forward.
-    Here,
-    /// This machine forwards it to the leader.
-    Leader {
-        /// The leader. `None` while no leader is known: the request is held.
-        to: Option<PeerId>,
-    },
-}
-
-/// The identity of a forwarded request among all requests of its sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ForwardId {
-    /// The random number of the sending process.
-    pub process: u64,
-    /// Rises by one with each request of that process.
-    pub number: u64,
-}
+/// The cause with which a member refuses a request that it has not taken, because it does not lead
+/// or takes no command now. The follower holds the request.
+const NOT_TAKEN: &str = "not taken";
 
 /// The anti-replay window of one process (RFC 4303 section 3.4.3): which of its last numbers were
 /// accepted.
@@ -107,7 +105,7 @@ struct ReplayWindows(VecDeque<ReplayWindow>);
 impl ReplayWindows {
     /// Accepts a request. Returns false if its number was accepted before, or lies below the window
     /// of its process.
-    fn accept(&mut self, id: ForwardId) -> bool {
+    fn accept(&mut self, id: Origin) -> bool {
         for window in &mut self.0 {
             if window.process == id.process {
                 return window.accept(id.number);
@@ -126,19 +124,35 @@ impl ReplayWindows {
     }
 }
 
+/// A leader has refused a request as not taken.
+#[derive(Clone, Copy)]
+struct Refusal {
+    leader: PeerId,
+    /// Its term; this machine may not have heard of it yet.
+    term: Term,
+    /// Until when nothing is sent to it, in microseconds of the monotonic clock.
+    until_us: u64,
+}
+
 /// The state of both sides of forwarding. The follower's pending requests are in `Pending`.
 pub struct Forwarding {
     /// The random number of this process. Replies to another process of this member are dropped.
     process: u64,
     /// The number of the last request that this process forwarded; 0 before the first.
     last_number: u64,
+    /// The members whose process is gone, as far as the links tell: nothing is sent to them.
+    gone: BTreeSet<PeerId>,
+    /// The last refusal; `None` once its time is over.
+    refusal: Option<Refusal>,
+    /// The term of the last entry that was applied here.
+    applied_term: Term,
     /// The replay windows of each member that has forwarded requests to this one.
     windows: BTreeMap<PeerId, ReplayWindows>,
     /// The reads by which this leader proves to a follower that it leads: the follower, and its
     /// request.
-    proofs: BTreeMap<ReadId, (PeerId, ForwardId)>,
+    proofs: BTreeMap<ReadId, (PeerId, Origin)>,
     /// The term on the disk when this process started. A former process may have accepted a request
-    /// of this term or an earlier one, so the outcome of such a request is unknown.
+    /// of this term or an earlier one.
     start_term: Term,
 }
 
@@ -148,6 +162,9 @@ impl Forwarding {
         Forwarding {
             process,
             last_number: 0,
+            gone: BTreeSet::new(),
+            refusal: None,
+            applied_term: Term(0),
             windows: BTreeMap::new(),
             proofs: BTreeMap::new(),
             start_term,
@@ -158,54 +175,87 @@ impl Forwarding {
         self.last_number += 1;
         self.last_number
     }
+
+    /// When requests may be sent again to a leader that has refused one, in microseconds of the
+    /// monotonic clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.refusal.map(|refusal| refusal.until_us)
+    }
 }
 
 /// The follower: sends requests and handles the replies.
 impl Replica {
-    /// Where a request that only the leader can carry out goes now. The writes of a conversation are
-    /// forwarded on every member: it began while this one led, or with `-forward`.
-    pub(super) fn destination(&self, ticket: Ticket) -> Destination {
-        let leader = self.raft.leader();
-        let is_leader = leader == Some(self.raft.id());
+    /// Whether requests of this ticket go to the leader. Those of conversations do on every member:
+    /// they began while this one led, or with `-forward`.
+    fn forwards(&self, ticket: Ticket) -> bool {
         let forwards = self.settings.forward || self.locks.contains(ticket);
-        if !forwards || is_leader || !self.has_joined() {
-            return Destination::Here;
-        }
-        Destination::Leader { to: leader }
+        forwards && self.has_joined()
     }
 
-    /// Sends a request to the leader `to`, or holds it until there is one.
-    pub(super) fn forward(&mut self, now: Now, ticket: Ticket, to: Option<PeerId>, op: Op) {
-        self.forward_until(ticket, to, op, now.mono_us + PROPOSAL_US_MAX);
+    /// Whether this machine forwards a linearizable read, or holds it until there is a leader.
+    pub(super) fn forwards_read(&self, ticket: Ticket) -> bool {
+        let is_leader = self.raft.leader() == Some(self.raft.id());
+        !is_leader && self.forwards(ticket)
     }
 
-    fn forward_until(&mut self, ticket: Ticket, to: Option<PeerId>, op: Op, due_us: u64) {
-        let command = match &op {
-            Op::Write(command) => Some(encode(command)),
-            _ => None,
+    /// As `forwards_read`, for a write. A leader that hands over holds it for the next one.
+    pub fn forwards_write(&self, ticket: Ticket) -> bool {
+        let is_leader = self.raft.leader() == Some(self.raft.id());
+        let leads = is_leader && !self.raft.is_handing_over();
+        !leads && self.forwards(ticket)
+    }
+
+    /// The leader to send to now. `None`: requests are held.
+    fn receiver(&self) -> Option<PeerId> {
+        let leader = self.raft.leader()?;
+        let forwarding = &self.forwarding;
+        let term = self.raft.term();
+        let refuses = |r: Refusal| r.leader == leader && r.term >= term;
+        let is_closed =
+            forwarding.gone.contains(&leader) || forwarding.refusal.is_some_and(refuses);
+        (leader != self.raft.id() && !is_closed).then_some(leader)
+    }
+
+    /// Sends a request to the leader, or holds it until one takes requests; at the longest until
+    /// `due_us`.
+    pub(super) fn forward(&mut self, ticket: Ticket, op: Op, due_us: u64) {
+        let sent = self.receiver().map(|leader| SentTo {
+            leader,
+            term: self.raft.term(),
+        });
+        let bytes = match &op {
+            Op::Write(command) => command::encoded_len(command),
+            _ => 0,
         };
-        let bytes = command.as_ref().map_or(0, |command| command.len());
         if self.is_forwarding_full(bytes) {
-            let outcome = self.forward_failure(&op, to, "");
-            return self.answer(ticket, outcome);
+            return self.answer(ticket, forward_failure(&op, ""));
         }
         let number = self.forwarding.next_number();
+        if let Some(sent) = sent {
+            let rpc = self.message_of(number, &op);
+            self.send(sent.leader, rpc);
+        }
         let request = Forwarded {
             number,
-            to,
+            sent,
             op,
             bytes,
             due_us,
         };
         self.pending.add_forwarded(ticket, request);
-        if let Some(to) = to {
-            let process = self.forwarding.process;
-            let rpc = Rpc::Forward {
-                process,
-                number,
-                command,
-            };
-            self.send(to, rpc);
+    }
+
+    /// The message that forwards a request.
+    fn message_of(&self, number: u64, op: &Op) -> Rpc {
+        let command = match op {
+            Op::Write(command) => Some(encode(command)),
+            _ => None,
+        };
+        let process = self.forwarding.process;
+        Rpc::Forward {
+            process,
+            number,
+            command,
         }
     }
 
@@ -216,128 +266,196 @@ impl Replica {
         is_too_long || self.pending.forwarded_count() >= REQUESTS_MAX
     }
 
-    /// If a leader is known, forwards the held requests to it. If this machine leads, carries them
-    /// out.
+    /// If a leader takes requests, sends it the held ones. If this machine leads, carries them out.
     pub(super) fn forward_held(&mut self, now: Now) {
-        if self.raft.leader().is_none() {
+        let refusal = self.forwarding.refusal;
+        self.forwarding.refusal = refusal.filter(|refusal| refusal.until_us > now.mono_us);
+        if !self.pending.has_held() {
             return;
         }
-        for ticket in self.pending.forwarded_to(None) {
+        let is_leader = self.raft.leader() == Some(self.raft.id());
+        let leads = is_leader && !self.raft.is_handing_over();
+        if !leads && self.receiver().is_none() {
+            return;
+        }
+        for ticket in self.pending.held() {
             let Some(request) = self.pending.take_forwarded(ticket) else {
                 continue;
             };
-            match (self.destination(ticket), request.op) {
-                (Destination::Leader { to }, op) => {
-                    self.forward_until(ticket, to, op, request.due_us);
-                }
-                (Destination::Here, Op::Write(command)) => self.write(now, ticket, command),
-                (Destination::Here, op) => self.read(now, ticket, op),
+            match request.op {
+                Op::Write(command) => self.write_until(now, ticket, command, request.due_us),
+                op => self.read_until(now, ticket, op, request.due_us),
             }
         }
     }
 
-    /// The outcome of a request that was forwarded to `to` without success:
-    /// - A read: no leader. It changed nothing.
-    /// - A held write: error 300 without a cause. It was not sent, so the client may repeat it.
-    /// - A write that was sent: error 300 with `cause`.
-    pub(super) fn forward_failure(&self, op: &Op, to: Option<PeerId>, cause: &str) -> Outcome {
-        let is_write = matches!(op, Op::Write(_));
-        if !is_write {
-            return Outcome::Failed(Error::new(Code::LeaderElect, ""));
+    /// Holds a request that was sent: it did not happen, or it is a read.
+    fn hold(&mut self, ticket: Ticket) {
+        if let Some(mut request) = self.pending.take_forwarded(ticket) {
+            // A copy that is still under way, or a late reply, belongs to the former number.
+            request.number = self.forwarding.next_number();
+            request.sent = None;
+            self.pending.add_forwarded(ticket, request);
         }
-        if to.is_none() {
-            return Outcome::Failed(Error::new(Code::RaftInternal, ""));
-        }
-        Outcome::Failed(Error::new(Code::RaftInternal, cause))
     }
 
-    /// `from` replied in `term`, with an index or with the cause of a refusal. A reply to another
-    /// process, or to a request that is no longer pending, is dropped.
+    /// Holds the reads for which another leader has to answer.
+    pub(super) fn hold_reads_of_former_leader(&mut self) {
+        let leader = self.raft.leader();
+        for (ticket, sent) in self.pending.sent_reads() {
+            if leader != Some(sent.leader) {
+                self.hold(ticket);
+            }
+        }
+    }
+
+    /// An entry of `term` was applied. The writes that were sent in earlier terms did not happen:
+    /// those that did are answered.
+    pub(super) fn on_term_applied(&mut self, term: Term) {
+        if term <= self.forwarding.applied_term {
+            return;
+        }
+        self.forwarding.applied_term = term;
+        for (ticket, sent) in self.pending.sent_writes() {
+            if sent.term < term {
+                self.hold(ticket);
+            }
+        }
+    }
+
+    /// The ticket of the client whose forwarded write has this origin.
+    pub(super) fn forwarded_from(&self, origin: Origin) -> Option<Ticket> {
+        if origin.process != self.forwarding.process {
+            return None;
+        }
+        let (ticket, _) = self.pending.forwarded(origin.number)?;
+        Some(ticket)
+    }
+
+    /// A snapshot has replaced entries that were not applied here: the writes that were sent may be
+    /// among them.
+    pub(super) fn give_up_sent_writes(&mut self) {
+        for (ticket, _) in self.pending.sent_writes() {
+            self.leave(ticket, Ending::GivenUp);
+        }
+    }
+
+    /// A process of `peer` opened a link, or is gone.
+    /// - Gone: its reads are held, and so is whatever comes.
+    /// - Up: the writes that were sent to it are sent again, with their numbers: some may have been
+    ///   lost with a former link.
+    pub(super) fn on_leader_link(&mut self, peer: PeerId, change: ProcessChange) {
+        match change {
+            ProcessChange::Gone => {
+                self.forwarding.gone.insert(peer);
+                for (ticket, sent) in self.pending.sent_reads() {
+                    if sent.leader == peer {
+                        self.hold(ticket);
+                    }
+                }
+            }
+            ProcessChange::Up => {
+                self.forwarding.gone.remove(&peer);
+                self.send_again(peer);
+            }
+        }
+    }
+
+    fn send_again(&mut self, to: PeerId) {
+        let sent_now = SentTo {
+            leader: to,
+            term: self.raft.term(),
+        };
+        let mut again = Vec::new();
+        for (ticket, sent) in self.pending.sent_writes() {
+            if sent == sent_now
+                && let Some(request) = self.pending.forwarded_of(ticket)
+            {
+                again.push(self.message_of(request.number, &request.op));
+            }
+        }
+        for rpc in again {
+            self.send(to, rpc);
+        }
+    }
+
+    /// The outcome of a forwarded request that is given up. A write that was sent may have
+    /// happened.
+    pub(super) fn outcome_of_given_up_forward(&self, request: &Forwarded) -> Outcome {
+        let is_sent = request.sent.is_some();
+        forward_failure(&request.op, if is_sent { OUTCOME_UNKNOWN } else { "" })
+    }
+
+    /// `from` replied, with the index that a read has to wait for or with the cause of a refusal. A
+    /// reply to another process, or to a request that is no longer pending, is dropped.
     pub(super) fn on_forwarded(
         &mut self,
+        now: Now,
         from: PeerId,
         term: Term,
-        id: ForwardId,
+        id: Origin,
         reply: Result<Index, Box<str>>,
     ) {
-        if id.process != self.forwarding.process {
-            return;
-        }
-        let Some((ticket, request)) = self.pending.forwarded(id.number) else {
+        let Some(ticket) = self.forwarded_from(id) else {
             return;
         };
-        if request.to != Some(from) {
+        let request = self.pending.forwarded_of(ticket);
+        let request = request.expect("found by its number");
+        if request.sent.is_none_or(|sent| sent.leader != from) {
             return;
         }
+        let is_write = matches!(request.op, Op::Write(_));
         match reply {
-            Ok(index) => self.on_forward_accepted(ticket, index, term),
-            Err(cause) if *cause == *NOT_LEADING => self.forward_again(ticket, from),
+            // A write is answered when its entry is applied.
+            Ok(_) if is_write => {}
+            Ok(index) => self.on_proved(ticket, index),
+            Err(cause) if *cause == *NOT_TAKEN => {
+                let leader = from;
+                let until_us = now.mono_us + REFUSAL_US;
+                self.forwarding.refusal = Some(Refusal {
+                    leader,
+                    term,
+                    until_us,
+                });
+                self.hold(ticket);
+            }
             Err(cause) => {
-                let outcome = self.forward_failure(&request.op, request.to, &cause);
+                let outcome = forward_failure(&request.op, &cause);
                 self.finish(ticket, outcome);
             }
         }
     }
 
-    /// The leader appended the command at `index` in `term`, or proved that it led when its commit
-    /// index was `index`.
-    fn on_forward_accepted(&mut self, ticket: Ticket, index: Index, term: Term) {
-        let Some(request) = self.pending.take_forwarded(ticket) else {
-            return;
-        };
-        let due_us = request.due_us;
-        match request.op {
-            Op::Write(_) if index <= self.applied || self.pending.has_proposal(index, term) => {
-                // The entry was applied before the reply came, and its event is no longer known.
-                // Or the reply names the entry of another request.
-                let outcome = Outcome::Failed(Error::new(Code::RaftInternal, OUTCOME_UNKNOWN));
-                self.answer(ticket, outcome);
-            }
-            Op::Write(_) => {
-                let proposal = Proposal {
-                    ticket,
-                    index,
-                    term,
-                    purpose: Purpose::Write,
-                };
-                self.pending.add_proposal(due_us, proposal);
-            }
-            op => self.pending.add_confirmed_read(ticket, due_us, op, index),
+    /// The leader has proved that it led when its commit index was `index`.
+    fn on_proved(&mut self, ticket: Ticket, index: Index) {
+        if let Some(request) = self.pending.take_forwarded(ticket) {
+            let due_us = request.due_us;
+            self.pending
+                .add_confirmed_read(ticket, due_us, request.op, index);
         }
     }
+}
 
-    /// `refused_by` does not lead and has not accepted the request: forwards it to another leader,
-    /// or holds it.
-    fn forward_again(&mut self, ticket: Ticket, refused_by: PeerId) {
-        let Some(request) = self.pending.take_forwarded(ticket) else {
-            return;
-        };
-        let to = match self.destination(ticket) {
-            Destination::Leader { to } => to.filter(|to| *to != refused_by),
-            Destination::Here => None,
-        };
-        self.forward_until(ticket, to, request.op, request.due_us);
-    }
-
-    /// The link to `to` closed, so no reply to the requests sent to it will come.
-    pub(super) fn give_up_forwarded_to(&mut self, to: PeerId) {
-        for ticket in self.pending.forwarded_to(Some(to)) {
-            self.leave(ticket, Ending::GivenUp);
-        }
+/// The outcome of a request that was forwarded without success.
+/// - A read: no leader. It changed nothing.
+/// - A write: error 300. Without a cause it did not happen, so the client may repeat it.
+fn forward_failure(op: &Op, cause: &str) -> Outcome {
+    match op {
+        Op::Write(_) => Outcome::Failed(Error::new(Code::RaftInternal, cause)),
+        _ => Outcome::Failed(Error::new(Code::LeaderElect, "")),
     }
 }
 
 /// The leader: accepts each request once, and replies.
 impl Replica {
-    /// A follower forwards a command, or asks for a proof of leadership (no command). The cause
-    /// `NOT_LEADING` makes the follower send the request again, so it is given only if this member
-    /// cannot have accepted a copy before.
+    /// A follower forwards a command, or asks for a proof of leadership (no command). A command
+    /// that is taken gets no reply: the follower sees its entry.
     pub(super) fn on_forward(
         &mut self,
         now: Now,
         from: PeerId,
         term: Term,
-        id: ForwardId,
+        id: Origin,
         command: Option<Box<[u8]>>,
     ) {
         if self.raft.configuration().get(from).is_none() {
@@ -347,34 +465,38 @@ impl Replica {
         if !windows.accept(id) {
             return;
         }
-        if term <= self.forwarding.start_term || term > self.raft.term() {
-            return self.reply(from, id, Err(OUTCOME_UNKNOWN.into()));
-        }
-        if term < self.raft.term() || self.raft.role() != RaftRole::Leader {
-            return self.reply(from, id, Err(NOT_LEADING.into()));
-        }
+        let leads = term == self.raft.term() && self.raft.role() == RaftRole::Leader;
         match command {
-            Some(_) if self.raft.is_handing_over() => self.reply(from, id, Err(NOT_LEADING.into())),
-            Some(body) => {
-                let reply = self.append_forwarded(now, &body);
-                self.reply(from, id, reply);
+            None if leads => self.start_proof(now, from, id),
+            None => self.reply(from, id, Err(NOT_TAKEN.into())),
+            Some(body) if leads => {
+                if let Err(cause) = self.append_forwarded(now, id, &body) {
+                    self.reply(from, id, Err(cause));
+                }
             }
-            None => self.start_proof(now, from, id),
+            // A former process of this member may have taken it: what is applied will tell.
+            Some(_) if term <= self.forwarding.start_term || term > self.raft.term() => {}
+            Some(_) => self.reply(from, id, Err(NOT_TAKEN.into())),
         }
     }
 
-    /// Appends the command of a follower's client.
-    fn append_forwarded(&mut self, now: Now, body: &[u8]) -> Result<Index, Box<str>> {
-        let command = command::decode(body).ok().filter(Command::is_write);
-        match self.append_write(now, command.ok_or("not a write")?) {
-            Ok((index, _)) => Ok(index),
-            Err(Outcome::Failed(error)) => Err(error.cause),
-            Err(_) => Err("".into()),
+    /// Appends the command of a follower's client, with its origin.
+    fn append_forwarded(&mut self, now: Now, id: Origin, body: &[u8]) -> Result<(), Box<str>> {
+        let is_plain = command::origin(body).is_none();
+        let command = command::decode(body).ok();
+        let command = command.filter(|command| is_plain && command.is_write());
+        let command = command.ok_or("not a write")?;
+        self.maybe_hand_over_full(now);
+        match self.append_write(now, command, Some(id)) {
+            Ok(_) => Ok(()),
+            Err(Outcome::Failed(error)) if !error.cause.is_empty() => Err(error.cause),
+            // Without a cause: not now.
+            Err(_) => Err(NOT_TAKEN.into()),
         }
     }
 
     /// Starts a read that proves to `from` that this machine leads.
-    fn start_proof(&mut self, now: Now, from: PeerId, id: ForwardId) {
+    fn start_proof(&mut self, now: Now, from: PeerId, id: Origin) {
         if self.forwarding.proofs.len() >= PROOFS_MAX {
             return self.reply(from, id, Err("too many reads wait".into()));
         }
@@ -383,7 +505,7 @@ impl Replica {
             Ok(()) => {
                 self.forwarding.proofs.insert(read_id, (from, id));
             }
-            Err(_) => self.reply(from, id, Err(NOT_LEADING.into())),
+            Err(_) => self.reply(from, id, Err(NOT_TAKEN.into())),
         }
     }
 
@@ -391,18 +513,18 @@ impl Replica {
     /// the read is a proof for a follower.
     pub(super) fn on_proof(&mut self, read_id: ReadId, read_index: Option<Index>) {
         if let Some((to, id)) = self.forwarding.proofs.remove(&read_id) {
-            self.reply(to, id, read_index.ok_or_else(|| NOT_LEADING.into()));
+            self.reply(to, id, read_index.ok_or_else(|| NOT_TAKEN.into()));
         }
     }
 
     /// This machine stops serving: refuses the pending proofs.
     pub(super) fn fail_proofs(&mut self) {
         for (to, id) in std::mem::take(&mut self.forwarding.proofs).into_values() {
-            self.reply(to, id, Err(NOT_LEADING.into()));
+            self.reply(to, id, Err(NOT_TAKEN.into()));
         }
     }
 
-    fn reply(&mut self, to: PeerId, id: ForwardId, answer: Result<Index, Box<str>>) {
+    fn reply(&mut self, to: PeerId, id: Origin, answer: Result<Index, Box<str>>) {
         let rpc = Rpc::Forwarded {
             process: id.process,
             number: id.number,
@@ -430,7 +552,7 @@ mod tests {
     use super::*;
 
     fn accept(windows: &mut ReplayWindows, process: u64, number: u64) -> bool {
-        windows.accept(ForwardId { process, number })
+        windows.accept(Origin { process, number })
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::core::raft::{Index, PeerId, ReadId, Term};
 use crate::core::seam::{Join, Op, Outcome, Ticket};
 use crate::core::store::WatcherId;
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long a request that changes the key space or the cluster, or that is forwarded, may wait for
 /// its result, in microseconds.
@@ -95,8 +95,8 @@ pub enum MemberChange {
 pub struct Forwarded {
     /// Identifies the request to the leader; rises by one with each request of this process.
     pub number: u64,
-    /// The leader to which it was sent; `None` while it is held until there is a leader.
-    pub to: Option<PeerId>,
+    /// The leader to which it was sent; `None` while it is held until a leader takes requests.
+    pub sent: Option<SentTo>,
     /// A write, or a read that is carried out here once the leader has proved that it leads.
     pub op: Op,
     /// The length of the encoded command; 0 for a read.
@@ -104,6 +104,15 @@ pub struct Forwarded {
     /// The deadline in microseconds of the monotonic clock. It stays when the request is sent
     /// again.
     pub due_us: u64,
+}
+
+/// Where a forwarded request was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentTo {
+    /// The leader.
+    pub leader: PeerId,
+    /// The term in which it was sent; the leader takes it in this term only.
+    pub term: Term,
 }
 
 /// The purpose of a proposal, which decides the answer once the entry is applied.
@@ -186,6 +195,8 @@ pub struct Pending {
     member_changes: VecDeque<Ticket>,
     /// The forwarded and held requests by `Forwarded::number`.
     forwarded: BTreeMap<u64, Ticket>,
+    /// The numbers of the held requests: those of `forwarded` that are not sent.
+    held: BTreeSet<u64>,
     /// The sum of `Forwarded::bytes` over `forwarded`.
     forwarded_bytes: usize,
     /// The speed tests, in the order in which they came.
@@ -221,6 +232,7 @@ impl Pending {
             Waiting::Listing(_) | Waiting::Watch { .. } => {}
             Waiting::Forwarded(request) => {
                 self.forwarded.remove(&request.number);
+                self.held.remove(&request.number);
                 self.forwarded_bytes -= request.bytes;
             }
             Waiting::SpeedTest(test) => {
@@ -311,12 +323,6 @@ impl Pending {
         }
         let count = self.proposals.partition_point(|p| p.index <= index);
         Some(self.proposals[count - 1])
-    }
-
-    /// Whether a ticket waits for this entry. An entry is one request, so no second ticket can wait
-    /// for it.
-    pub fn has_proposal(&self, index: Index, term: Term) -> bool {
-        self.find_proposal(index, term).is_ok()
     }
 
     /// The tickets of the proposals up to `index`, in the order of the log. The ticket of a speed
@@ -468,6 +474,9 @@ impl Pending {
     pub fn add_forwarded(&mut self, ticket: Ticket, request: Forwarded) {
         let number = request.number;
         self.forwarded_bytes += request.bytes;
+        if request.sent.is_none() {
+            self.held.insert(number);
+        }
         self.add(
             ticket,
             Some(request.due_us),
@@ -496,18 +505,48 @@ impl Pending {
         Some(*request)
     }
 
-    /// The tickets of the requests that were sent to `to`; with `None`, of the held requests. In
-    /// the order in which they were forwarded.
-    pub fn forwarded_to(&self, to: Option<PeerId>) -> Vec<Ticket> {
-        let mut tickets = Vec::new();
-        for number in self.forwarded.keys() {
-            if let Some((ticket, request)) = self.forwarded(*number)
-                && request.to == to
+    /// The forwarded request of a ticket.
+    pub fn forwarded_of(&self, ticket: Ticket) -> Option<&Forwarded> {
+        match self.get(ticket)? {
+            Waiting::Forwarded(request) => Some(request),
+            _ => None,
+        }
+    }
+
+    /// Whether a request is held.
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The tickets of the held requests, in the order in which they came to be held.
+    pub fn held(&self) -> Vec<Ticket> {
+        self.held
+            .iter()
+            .map(|number| self.forwarded[number])
+            .collect()
+    }
+
+    /// The tickets of the writes that were sent to a leader, in the order of their numbers.
+    pub fn sent_writes(&self) -> Vec<(Ticket, SentTo)> {
+        self.sent(|op| matches!(op, Op::Write(_)))
+    }
+
+    /// The tickets of the reads that were sent to a leader, in the order of their numbers.
+    pub fn sent_reads(&self) -> Vec<(Ticket, SentTo)> {
+        self.sent(|op| !matches!(op, Op::Write(_)))
+    }
+
+    fn sent(&self, is_wanted: impl Fn(&Op) -> bool) -> Vec<(Ticket, SentTo)> {
+        let mut found = Vec::new();
+        for ticket in self.forwarded.values() {
+            if let Some(request) = self.forwarded_of(*ticket)
+                && let Some(sent) = request.sent
+                && is_wanted(&request.op)
             {
-                tickets.push(ticket);
+                found.push((*ticket, sent));
             }
         }
-        tickets
+        found
     }
 
     /// How many forwarded and held requests are pending.
@@ -630,9 +669,7 @@ impl Replica {
             }
             Waiting::Listing(_) => listing_given_up(),
             Waiting::Watch { .. } => Outcome::WatchEnd,
-            Waiting::Forwarded(request) => {
-                self.forward_failure(&request.op, request.to, OUTCOME_UNKNOWN)
-            }
+            Waiting::Forwarded(request) => self.outcome_of_given_up_forward(request),
         }
     }
 
@@ -678,9 +715,13 @@ mod tests {
 
     fn forwarded(number: u64, to: Option<u64>) -> Forwarded {
         let path = KeyPath::new("/a");
+        let sent = |id| SentTo {
+            leader: PeerId(id),
+            term: Term(1),
+        };
         Forwarded {
             number,
-            to: to.map(PeerId),
+            sent: to.map(sent),
             op: Op::Get {
                 path,
                 recursive: false,
@@ -697,7 +738,7 @@ mod tests {
         assert!(pending.proposals.is_empty());
         assert!(pending.reads.is_empty());
         assert!(pending.member_changes.is_empty());
-        assert!(pending.forwarded.is_empty());
+        assert!(pending.forwarded.is_empty() && pending.held.is_empty());
         assert_eq!(pending.forwarded_bytes, 0);
         assert!(pending.speed_tests.is_empty());
     }
@@ -766,8 +807,10 @@ mod tests {
         pending.add_forwarded(Ticket(1), forwarded(1, Some(2)));
         pending.add_forwarded(Ticket(2), forwarded(2, None));
         pending.add_forwarded(Ticket(3), forwarded(3, Some(3)));
-        assert_eq!(pending.forwarded_to(None), [Ticket(2)]);
-        assert_eq!(pending.forwarded_to(Some(PeerId(3))), [Ticket(3)]);
+        assert_eq!(pending.held(), [Ticket(2)]);
+        let sent: Vec<Ticket> = pending.sent_reads().iter().map(|sent| sent.0).collect();
+        assert_eq!(sent, [Ticket(1), Ticket(3)]);
+        assert_eq!(pending.sent_writes(), []);
         assert!(pending.take_forwarded(Ticket(1)).is_some());
         assert_eq!(pending.forwarded_count(), 2);
         assert_eq!(pending.forwarded_bytes(), 20);

@@ -4,10 +4,9 @@
 //! no leader is known or raft is busy, the refusal is error 300 without a cause: the client may
 //! repeat the request. Start with `Replica::write`, then `Replica::change_members`.
 use super::Replica;
-use super::forwarding::Destination;
 use super::pending::{MemberChange, PROPOSAL_US_MAX, Proposal, Purpose, Waiting};
 use super::registry;
-use crate::core::command::{ClusterConfig, Command};
+use crate::core::command::{ClusterConfig, Command, Origin};
 use crate::core::error::{Code, DISK_FULL, Error};
 use crate::core::peers::NewAddress;
 use crate::core::public_id::PublicId;
@@ -24,12 +23,18 @@ const STORE_FULL: &str = "store full";
 impl Replica {
     /// Proposes a client's write here, or forwards it to the leader.
     pub(super) fn write(&mut self, now: Now, ticket: Ticket, command: Command) {
-        if let Destination::Leader { to } = self.destination(ticket) {
-            return self.forward(now, ticket, to, Op::Write(command));
+        self.write_until(now, ticket, command, now.mono_us + PROPOSAL_US_MAX);
+    }
+
+    /// As `write`, with the deadline in microseconds of the monotonic clock.
+    pub(super) fn write_until(&mut self, now: Now, ticket: Ticket, command: Command, due_us: u64) {
+        self.maybe_hand_over_full(now);
+        if self.forwards_write(ticket) {
+            return self.forward(ticket, Op::Write(command), due_us);
         }
-        match self.append_write(now, command) {
+        match self.append_write(now, command, None) {
             Ok((index, term)) => {
-                self.wait_for_entry(now, ticket, index, term, Purpose::Write);
+                self.wait_for_entry(due_us, ticket, index, term, Purpose::Write);
             }
             Err(outcome) => self.answer(ticket, outcome),
         }
@@ -40,8 +45,15 @@ impl Replica {
         self.raft.role() == RaftRole::Leader && !self.raft.has_majority_with_room()
     }
 
+    /// A leader whose log has no room, while other voters have some, begins to hand over. Returns
+    /// whether it does.
+    pub(super) fn maybe_hand_over_full(&mut self, now: Now) -> bool {
+        let is_full = self.raft.is_full_leader() && !self.lacks_room();
+        is_full && !self.raft.is_handing_over() && self.hand_over(now)
+    }
+
     /// Appends a client's command, unless the disk or the key space has no room for it. A ttl counts
-    /// from now on.
+    /// from now on. `origin`: that of a command that a follower has forwarded.
     ///
     /// # Errors
     ///
@@ -54,6 +66,7 @@ impl Replica {
         &mut self,
         now: Now,
         mut command: Command,
+        origin: Option<Origin>,
     ) -> Result<(Index, Term), Outcome> {
         if let Some(lease) = command.lease_mut() {
             lease.take(self.stamp(now));
@@ -76,10 +89,7 @@ impl Replica {
         if growth > self.store_room() {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, STORE_FULL)));
         }
-        if self.raft.is_full_leader() && !self.raft.is_handing_over() {
-            self.hand_over(now);
-        }
-        match self.raft.propose(now, &command) {
+        match self.raft.propose_from(now, &command, origin) {
             Ok((index, term)) => {
                 self.proposed.add(index, term, command, growth);
                 Ok((index, term))
@@ -98,10 +108,10 @@ impl Replica {
     }
 
     /// The request of `ticket` was appended at `index` in `term`: the ticket waits until the entry
-    /// is applied.
+    /// is applied, at the longest until `due_us`.
     fn wait_for_entry(
         &mut self,
-        now: Now,
+        due_us: u64,
         ticket: Ticket,
         index: Index,
         term: Term,
@@ -113,8 +123,7 @@ impl Replica {
             term,
             purpose,
         };
-        self.pending
-            .add_proposal(now.mono_us + PROPOSAL_US_MAX, proposal);
+        self.pending.add_proposal(due_us, proposal);
     }
 
     /// Proposes a command that no client waits for. Returns `None` if raft refuses.
@@ -181,7 +190,8 @@ impl Replica {
         match self.raft.propose(now, &Command::SetConfig(config)) {
             Ok((index, term)) => {
                 self.config.on_proposed(term, config);
-                self.wait_for_entry(now, ticket, index, term, Purpose::Config);
+                let due_us = now.mono_us + PROPOSAL_US_MAX;
+                self.wait_for_entry(due_us, ticket, index, term, Purpose::Config);
             }
             Err(refusal) => {
                 let outcome = self.outcome_of_refusal(refusal);
@@ -375,7 +385,8 @@ impl Replica {
         match self.raft.propose(now, &command) {
             Ok((index, term)) => {
                 self.pending.take(ticket);
-                self.wait_for_entry(now, ticket, index, term, purpose);
+                let due_us = now.mono_us + PROPOSAL_US_MAX;
+                self.wait_for_entry(due_us, ticket, index, term, purpose);
                 if is_join {
                     self.join_pace.on_join();
                 }

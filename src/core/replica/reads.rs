@@ -11,7 +11,6 @@
 //! After that it is an ordinary read of the applied state. Start with `Replica::read`, then
 //! `Replica::watch`.
 use super::Replica;
-use super::forwarding::Destination;
 use super::pending::{Ending, PROPOSAL_US_MAX, Waiting};
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
@@ -24,17 +23,17 @@ use crate::core::timer::Now;
 impl Replica {
     /// Carries out `op` as a linearizable read.
     pub(super) fn read(&mut self, now: Now, ticket: Ticket, op: Op) {
-        match self.destination(ticket) {
-            Destination::Leader { to } => self.forward(now, ticket, to, op),
-            Destination::Here => self.read_as_leader(now, ticket, op),
-        }
+        self.read_until(now, ticket, op, now.mono_us + PROPOSAL_US_MAX);
     }
 
-    fn read_as_leader(&mut self, now: Now, ticket: Ticket, op: Op) {
+    /// As `read`, with the deadline in microseconds of the monotonic clock.
+    pub(super) fn read_until(&mut self, now: Now, ticket: Ticket, op: Op, due_us: u64) {
+        if self.forwards_read(ticket) {
+            return self.forward(ticket, op, due_us);
+        }
         let id = self.pending.next_read_id();
         match self.raft.read(now, id) {
             Ok(()) => {
-                let due_us = now.mono_us + PROPOSAL_US_MAX;
                 self.pending.add_read(ticket, due_us, id, op);
             }
             Err(refusal) => {

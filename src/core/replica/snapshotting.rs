@@ -288,6 +288,7 @@ impl Replica {
         for ticket in self.pending.proposed_through(index) {
             self.leave(ticket, Ending::GivenUp);
         }
+        self.give_up_sent_writes();
         if let SnapshotStage::Writing(_) | SnapshotStage::Written(_) = self.snapshotting.stage {
             self.outputs.snapshot.push(SnapshotOut::Abandon);
         }

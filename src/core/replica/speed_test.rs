@@ -95,7 +95,7 @@ impl Replica {
         };
         let has_room = |test: &SpeedTest| test.has_room();
         while self.pending.speed_test(ticket).is_some_and(has_room) {
-            match self.append_write(now, command.clone()) {
+            match self.append_write(now, command.clone(), None) {
                 Ok((index, term)) => {
                     self.pending.add_speed_test_set(now, ticket, index, term);
                 }

@@ -1,0 +1,179 @@
+//! `-forward`: what happens at most once, and what is held: leaders that
+//! die, hand over or refuse with a request on its way.
+use super::cluster::cluster;
+use super::forward::{deliver, outcomes, passed, sent, three, unknown};
+use super::rig::*;
+use tern::core::command::{Command, KeyPath, Naming};
+use tern::core::error::Code;
+use tern::core::machine::*;
+use tern::core::peers::ProcessChange;
+use tern::core::raft::{Message, PeerId, Rpc};
+
+fn add(value: &str) -> Op {
+    Op::Write(Command::Create {
+        path: KeyPath::new("/queue"),
+        value: Some(value.into()),
+        lease: None,
+        naming: Naming::InOrder,
+    })
+}
+
+/// How many jobs are in the queue at a machine.
+fn jobs(cluster: &mut Cluster, id: PeerId) -> usize {
+    match cluster.at(id).done(read("/queue", true, false)) {
+        Outcome::Page { items, .. } => items.len() - 1,
+        Outcome::Failed(error) if error.code == Code::KeyNotFound => 0,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The leader has appended the command and nobody else has it: what the next leader commits shows
+/// that it did not happen.
+#[test]
+fn protocol_26_an_entry_that_another_leader_replaces_goes_to_the_next() {
+    let (mut cluster, leader, follower, other) = three();
+    let (ticket, _, message) = passed(&mut cluster, follower, add("once"));
+    deliver(&mut cluster, follower, leader, message);
+    // The entry itself never leaves the old leader.
+    let old = cluster.rigs.remove(&leader).expect("the old leader");
+    cluster.pass(2_000_000);
+    assert!([follower, other].contains(&cluster.leader()));
+    assert!(matches!(
+        outcomes(&mut cluster, follower, ticket)[..],
+        [Outcome::Event(_)]
+    ));
+    cluster.rigs.insert(leader, old.restart());
+    cluster.pass(1_000_000);
+    for id in [leader, follower, other] {
+        assert_eq!(jobs(&mut cluster, id), 1);
+    }
+}
+
+/// The leader's process is gone before the request comes: nothing is sent, and the next leader gets
+/// it.
+#[test]
+fn protocol_26_what_comes_after_the_leaders_death_waits_for_the_next() {
+    let (mut cluster, leader, follower, other) = three();
+    cluster.rigs.remove(&leader);
+    for id in [follower, other] {
+        let rig = cluster.at(id);
+        rig.machine.on_process(rig.now, leader, ProcessChange::Gone);
+    }
+    let rig = cluster.at(follower);
+    let (write, read) = (rig.ask(add("once")), rig.ask(read("/queue", true, true)));
+    let sent = sent(&mut cluster, follower);
+    let is_forward = |m: &Message| matches!(m.rpc, Rpc::Forward { .. });
+    assert!(!sent.iter().any(|(_, m)| is_forward(m)), "{sent:?}");
+    for (to, message) in sent {
+        if to == other {
+            deliver(&mut cluster, follower, other, message);
+        }
+    }
+    cluster.pass(2_000_000);
+    let rig = cluster.at(follower);
+    assert!(matches!(rig.answer(write), Outcome::Event(_)));
+    assert!(!matches!(rig.answer(read), Outcome::Failed(e) if e.code == Code::LeaderElect));
+    assert_eq!(jobs(&mut cluster, other), 1);
+}
+
+/// The link breaks before or behind the request; the leader still leads. Its link opens again, and
+/// both copies arrive, in any order.
+#[test]
+fn protocol_26_a_write_is_sent_again_to_the_same_leader_and_taken_once() {
+    for arrivals in [[false, true], [true, true]] {
+        let (mut cluster, leader, follower, _) = three();
+        let (ticket, _, first) = passed(&mut cluster, follower, add("once"));
+        let (question, _, _) = passed(&mut cluster, follower, read("/queue", true, true));
+        if arrivals[0] {
+            deliver(&mut cluster, follower, leader, first.clone());
+        }
+        let rig = cluster.at(follower);
+        rig.machine.on_process(rig.now, leader, ProcessChange::Gone);
+        assert_eq!(sent(&mut cluster, follower), []);
+        let rig = cluster.at(follower);
+        rig.machine.on_process(rig.now, leader, ProcessChange::Up);
+        let again = sent(&mut cluster, follower);
+        assert_eq!(again[0], (leader, first), "with its number");
+        assert_eq!(again.len(), 2, "and the read: {again:?}");
+        for (_, message) in again {
+            deliver(&mut cluster, follower, leader, message);
+        }
+        cluster.pass(200_000);
+        let rig = cluster.at(follower);
+        assert!(matches!(rig.answer(ticket), Outcome::Event(_)));
+        assert!(matches!(rig.answer(question), Outcome::Page { .. }));
+        assert_eq!(jobs(&mut cluster, leader), 1);
+    }
+}
+
+/// A late copy of a write that was refused as not taken is not taken either: the follower has sent
+/// it again with another number.
+#[test]
+fn protocol_26_not_taken_is_remembered() {
+    let (mut cluster, leader, follower, _) = three();
+    let rig = cluster.at(leader);
+    rig.machine.on_stop(rig.now);
+    rig.settle();
+    rig.sent.clear();
+    let (ticket, _, message) = passed(&mut cluster, follower, add("once"));
+    deliver(&mut cluster, follower, leader, message.clone());
+    for (to, message) in sent(&mut cluster, leader) {
+        deliver(&mut cluster, leader, to, message);
+    }
+    assert_eq!(sent(&mut cluster, follower), [], "not at once");
+    // The handover comes to nothing; the same leader gets it again.
+    cluster.pass(2_000_000);
+    let leader = cluster.leader();
+    deliver(&mut cluster, follower, leader, message);
+    cluster.pass(500_000);
+    assert!(matches!(
+        cluster.at(follower).answer(ticket),
+        Outcome::Event(_)
+    ));
+    assert_eq!(jobs(&mut cluster, leader), 1);
+}
+
+/// A leader that hands over keeps its own clients' writes for the next leader.
+#[test]
+fn protocol_26_a_leader_that_hands_over_holds_its_own_clients_writes() {
+    let (mut cluster, leader, _, _) = three();
+    let rig = cluster.at(leader);
+    rig.machine.on_stop(rig.now);
+    rig.settle();
+    let ticket = rig.ask(add("once"));
+    rig.settle();
+    assert_eq!(rig.take_answers(ticket), []);
+    cluster.pass(500_000);
+    assert_ne!(cluster.leader(), leader);
+    assert!(matches!(
+        cluster.at(leader).answer(ticket),
+        Outcome::Event(_)
+    ));
+    let next = cluster.leader();
+    assert_eq!(jobs(&mut cluster, next), 1);
+}
+
+/// The entry came to the follower within a snapshot: its event is not known here.
+#[test]
+fn protocol_27_what_a_snapshot_hides_is_unknown() {
+    let settings = Settings {
+        forward: true,
+        snapshot_count: 20,
+        ..settings(1)
+    };
+    let mut cluster = cluster(3, settings);
+    let leader = cluster.leader();
+    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let others: Vec<PeerId> = ids.into_iter().filter(|id| *id != leader).collect();
+    let (ticket, _, message) = passed(&mut cluster, others[0], add("hidden"));
+    deliver(&mut cluster, others[0], leader, message);
+    cluster.cut.push(others[0]);
+    for number in 0..100 {
+        cluster.done(leader, set(&format!("/{number}"), &"v".repeat(20)));
+    }
+    cluster.cut.clear();
+    cluster.pass(2_000_000);
+    assert!(cluster.at(others[0]).snapshot_log.contains(&"receive"));
+    assert_eq!(outcomes(&mut cluster, others[0], ticket), unknown());
+    assert_eq!(jobs(&mut cluster, others[0]), 1);
+}
