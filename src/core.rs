@@ -11,6 +11,7 @@ pub mod escape;
 pub mod fields;
 pub mod identity;
 pub mod machine;
+pub mod memory;
 pub mod peers;
 pub mod public_id;
 pub mod raft;

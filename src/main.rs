@@ -6,6 +6,7 @@
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         variables: &variables,
         read: &read_file,
         host_name: &host_name(),
+        disk_bytes: &disk_bytes,
     };
     let config = match config::parse(&inputs) {
         Ok(Start::Run(config)) => config,
@@ -113,6 +115,7 @@ fn serve(config: &Config, signals: &StartSignals) -> Result<End, String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    log::info!("{}", config.memory_line());
     refuse_unsupported(config)?;
     let mut config = config.clone();
     let mut joins = config.names_a_cluster();
@@ -217,6 +220,14 @@ fn read_file(path: &str) -> Result<Option<String>, String> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e.to_string()),
     }
+}
+
+/// The size of the file system that has the path, or will have it; `None` if it cannot be found out.
+fn disk_bytes(path: &Path) -> Option<u64> {
+    let absolute = std::path::absolute(path).ok()?;
+    let mut existing = absolute.ancestors();
+    let stat = existing.find_map(|path| rustix::fs::statvfs(path).ok())?;
+    Some(stat.f_blocks.saturating_mul(stat.f_frsize))
 }
 
 /// The name of this host, the default of `-name`.

@@ -198,6 +198,7 @@ fn config(data_dir: &Path) -> Config {
         variables: &[],
         read: &|_| Ok(None),
         host_name: "host",
+        disk_bytes: &|_| None,
     };
     match config::parse(&inputs) {
         Ok(Start::Run(config)) => *config,

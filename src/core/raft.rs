@@ -70,6 +70,7 @@ mod tracker;
 mod violation;
 
 pub use install::Chunk;
+pub use log::ENTRY_BYTES;
 pub use membership::{MemberStanding, UnfitChange};
 pub use message::*;
 pub use progress::{Progress, ProgressState};
@@ -78,6 +79,7 @@ pub use violation::Violation;
 
 use crate::core::cluster_time::Stamp;
 use crate::core::command::{Command, Origin};
+use crate::core::memory::MemoryBounds;
 use crate::core::timer::Now;
 use clock::ClusterClock;
 use election::Election;
@@ -105,6 +107,8 @@ pub struct RaftConfig {
     pub heartbeat_ms: u64,
     /// The election timeout in milliseconds; 0 counts as 1.
     pub election_ms: u64,
+    /// The bounds of what is held in memory.
+    pub memory: MemoryBounds,
     /// Seeds the random part of timeouts.
     pub seed: u64,
 }
@@ -235,6 +239,9 @@ pub struct Raft {
     /// The configured interval of heartbeats in microseconds; at least 1 ms. Never changes.
     heartbeat_interval_us: u64,
 
+    /// The bounds of what is held in memory. Never changes.
+    memory: MemoryBounds,
+
     /// The time of the current input, in microseconds of the monotonic clock.
     now_us: u64,
 
@@ -315,6 +322,7 @@ impl Raft {
         let mut raft = Raft {
             id: config.id,
             heartbeat_interval_us: config.heartbeat_ms.max(1) * 1000,
+            memory: config.memory,
             now_us: now.mono_us,
             wall_ns: now.wall_ns,
             current_term: term,

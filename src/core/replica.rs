@@ -52,9 +52,6 @@ use crate::core::store::{HistoryLimits, Notification, Store};
 use crate::core::timer::Now;
 use join_pace::JoinPace;
 
-/// Most bytes of events kept for watches that start in the past.
-pub const HISTORY_BYTES_MAX: usize = 16 << 20;
-
 /// One member's replica.
 pub struct Replica {
     settings: Settings,
@@ -76,6 +73,8 @@ pub struct Replica {
     /// The disk has little room, by the last `on_space`. While it holds, this member refuses client
     /// writes if it leads.
     is_disk_low: bool,
+    /// A write was refused for want of room in the key space, which has not shrunk since.
+    is_store_full: bool,
     /// The configuration that was last reported by `Order::FollowMembers`.
     reported_configuration: Configuration,
 
@@ -115,15 +114,17 @@ impl Replica {
     pub fn new(settings: Settings, recovered: Recovered, seed: u64, now: Now) -> Replica {
         let limits = HistoryLimits {
             events: settings.history_events,
-            bytes: HISTORY_BYTES_MAX,
+            bytes: settings.memory.history_bytes,
         };
         let empty = || (Default::default(), Store::new(limits));
-        let (meta, store) = recovered.snapshot.unwrap_or_else(empty);
+        let (meta, mut store) = recovered.snapshot.unwrap_or_else(empty);
+        store.bound_copies(settings.memory.copies_bytes);
         let applied = meta.index;
         let config = RaftConfig {
             id: recovered.id.expect("only a member has a replica"),
             heartbeat_ms: settings.heartbeat_ms,
             election_ms: settings.election_ms,
+            memory: settings.memory,
             seed,
         };
         let state = RaftState {
@@ -148,6 +149,7 @@ impl Replica {
             join_pace: JoinPace::new(now.mono_us),
             claims: Vec::new(),
             is_disk_low: false,
+            is_store_full: false,
             reported_configuration: Configuration::default(),
             leadership: leadership::Leadership::new(now, term),
             config: registry::ConfigState::default(),
@@ -445,6 +447,8 @@ impl Replica {
     /// Replaces the key space by the leader's snapshot, which contains the entries up to `applied`.
     fn replace_store(&mut self, store: Store, applied: Index) {
         self.store = store;
+        let copies_bytes = self.settings.memory.copies_bytes;
+        self.store.bound_copies(copies_bytes);
         self.applied = applied;
         self.raft.on_applied(applied, self.store.time().last());
         self.restore_config();

@@ -26,6 +26,7 @@ pub use snapshots::{SnapshotIn, SnapshotOut};
 pub use stats::{FollowerStats, LeaderStats, SelfStats};
 
 use crate::core::command::ClusterConfig;
+use crate::core::memory::MemoryBounds;
 use crate::core::raft::room::FREE_BYTES_MAX;
 use crate::core::raft::{Entry, Index, PeerId, SnapshotMeta, Term};
 use crate::core::store::Store;
@@ -54,6 +55,8 @@ pub struct Settings {
     /// The leader refuses client writes that would make the key space larger than this, in bytes as
     /// `Store::bytes` counts them. `None`: no bound.
     pub store_bytes_max: Option<u64>,
+    /// The bounds of what is held in memory besides the key space.
+    pub memory: MemoryBounds,
     /// Forward writes and linearizable reads to the leader, instead of redirecting clients.
     pub forward: bool,
 }

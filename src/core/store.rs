@@ -126,6 +126,11 @@ impl Store {
         }
     }
 
+    /// The copies for listings and the snapshot may take this many bytes.
+    pub fn bound_copies(&mut self, bytes: usize) {
+        self.freezer.bound(bytes);
+    }
+
     /// The etcd index.
     pub fn index(&self) -> EtcdIndex {
         EtcdIndex(self.index)

@@ -12,12 +12,6 @@ pub const BUFFER_BYTES: usize = 8 * 1024;
 const KEPT_BYTES_MAX: usize = 32 * 1024;
 /// The number of spare buffers kept; together at most 2 MiB.
 const KEPT_MAX: usize = 64;
-/// The budget: the bytes that the buffers of all clients together may hold. Above it, the clients that
-/// hold the most for the longest are closed.
-const BUDGET_BYTES: usize = 64 * 1024 * 1024;
-/// Reading resumes at this many bytes. The gap to `BUDGET_BYTES` keeps the state from changing
-/// every turn.
-const RESUME_BYTES: usize = BUDGET_BYTES / 4 * 3;
 /// Going over the budget is logged at most once in this time, in microseconds.
 const LOG_EVERY_US: u64 = 30_000_000;
 
@@ -47,8 +41,10 @@ impl Buffers {
 }
 
 /// The bytes that all client connections hold.
-#[derive(Default)]
 pub struct Budget {
+    /// The budget: the bytes that the buffers of all clients together may hold. Above it, the clients
+    /// that hold the most for the longest are closed. Never changes.
+    bytes_max: usize,
     /// Bytes that belong to one connection each: the sum of `Conn::held_bytes` as last counted.
     own: usize,
     /// Bytes of events that several watchers share, each event counted once.
@@ -61,6 +57,17 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// No connection holds anything; together they may hold `bytes_max`.
+    pub fn new(bytes_max: usize) -> Budget {
+        Budget {
+            bytes_max,
+            own: 0,
+            shared: SharedTotal::default(),
+            logged_us: None,
+            unlogged: 0,
+        }
+    }
+
     /// Logs that the connections exceed the budget, unless that was logged just before.
     pub fn log_once(&mut self, now: Now) {
         let is_logged = |logged_us| now.mono_us < logged_us + LOG_EVERY_US;
@@ -69,9 +76,10 @@ impl Budget {
             return;
         }
         log::warn!(
-            "client connections hold {} bytes, more than the {BUDGET_BYTES} that they may: closing \
-             those that hold the most for the longest ({} times more since the last line)",
+            "client connections hold {} bytes, more than the {} that they may (-max-client-bytes): \
+             closing those that hold the most for the longest ({} times more since the last line)",
             self.bytes(),
+            self.bytes_max,
             self.unlogged
         );
         self.logged_us = Some(now.mono_us);
@@ -92,9 +100,9 @@ impl Budget {
         &self.shared
     }
 
-    /// Whether the connections hold more than `BUDGET_BYTES`.
+    /// Whether the connections hold more than they may.
     pub fn is_over(&self) -> bool {
-        self.bytes() > BUDGET_BYTES
+        self.bytes() > self.bytes_max
     }
 
     /// Whether reading may resume.
@@ -102,9 +110,10 @@ impl Budget {
         self.excess() == 0
     }
 
-    /// The bytes to free before reading may resume.
+    /// The bytes to free before reading may resume. The gap to the budget keeps the state from
+    /// changing every turn.
     pub fn excess(&self) -> usize {
-        self.bytes().saturating_sub(RESUME_BYTES)
+        self.bytes().saturating_sub(self.bytes_max / 4 * 3)
     }
 
     /// The bytes that the connections hold now.

@@ -90,17 +90,18 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// No connections yet.
+    /// No connections yet. The buffers of all may hold `bytes_max` together.
     pub fn new(
         settings: ApiSettings,
         limits: Limits,
         timeouts: Timeouts,
         connections_max: ConnectionsMax,
+        bytes_max: usize,
     ) -> Clients {
         Clients {
             conns: Pool::new(PoolKind::Clients),
             buffers: Buffers::default(),
-            budget: Budget::default(),
+            budget: Budget::new(bytes_max),
             over_budget: false,
             serial: 0,
             rendered: 0,

@@ -7,6 +7,7 @@
 mod checked;
 mod flags;
 mod foreign;
+mod memory;
 mod sources;
 
 pub use sources::file_keys;
@@ -14,10 +15,12 @@ pub use sources::file_keys;
 use crate::VERSION;
 use crate::core::command::ClusterConfig;
 use crate::core::machine::{Search, Settings};
+use crate::core::memory::MemoryBounds;
 use crate::core::public_id::PublicId;
 use checked::Checked;
+use memory::MemoryFigure;
 use sources::Sources;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The inputs of the configuration: command line, environment, files and host name.
 pub struct ProcessInputs<'a> {
@@ -32,6 +35,8 @@ pub struct ProcessInputs<'a> {
     pub read: &'a dyn Fn(&str) -> Result<Option<String>, String>,
     /// The name of this host, the default of `-name`.
     pub host_name: &'a str,
+    /// Returns the size of the file system of a path, which need not exist; `None` if it is unknown.
+    pub disk_bytes: &'a dyn Fn(&Path) -> Option<u64>,
 }
 
 /// The action that the command line asks for.
@@ -151,13 +156,19 @@ pub struct Config {
     pub compat_2: bool,
     /// How many past events are kept for watchers; at least 1.
     pub watch_history: usize,
-    /// The bound of the key space in bytes; `None` without one.
-    pub store_bytes_max: Option<u64>,
+    /// The memory that this process may use. The bounds that follow are derived from it, unless
+    /// their own settings are given.
+    pub memory: MemoryFigure,
+    /// The bounds of the history, the log in memory, and what belongs to them.
+    pub memory_bounds: MemoryBounds,
+    /// The bound of the key space in bytes.
+    pub store_bytes_max: u64,
+    /// The buffers of all clients together may hold this many bytes.
+    pub client_bytes_max: usize,
     /// The longest request body in bytes; from 1,024 to 16,744,447. Its record must fit the log,
     /// whose records have at most 16 MiB.
     pub request_bytes_max: u64,
-    /// The size of a log segment in bytes, within the bounds of `wal::Options`. The record of a
-    /// request of `request_bytes_max` takes at most a quarter of it.
+    /// The size of a log segment in bytes, within the bounds of `wal::Options`.
     pub segment_bytes: u64,
     /// Warnings for the log: deprecated names, values that were raised, keys that are ignored.
     pub warnings: Vec<String>,
@@ -191,9 +202,27 @@ impl Config {
             snapshots: self.snapshots,
             cluster: self.cluster,
             history_events: self.watch_history,
-            store_bytes_max: self.store_bytes_max,
+            store_bytes_max: Some(self.store_bytes_max),
+            memory: self.memory_bounds,
             forward: self.forward,
         }
+    }
+
+    /// The bounds of memory, for a log line.
+    pub fn memory_line(&self) -> String {
+        let MemoryFigure { bytes, source } = &self.memory;
+        let bounds = &self.memory_bounds;
+        format!(
+            "memory: at most {bytes} bytes ({source}). Of it -max-store-bytes {}, \
+             -watch-history-bytes {}, -snapshot-bytes {}, -max-client-bytes {}, -max-request-bytes \
+             {}; on the disk -segment-bytes {}",
+            self.store_bytes_max,
+            bounds.history_bytes,
+            bounds.due_bytes_max,
+            self.client_bytes_max,
+            self.request_bytes_max,
+            self.segment_bytes
+        )
     }
 
     /// Where to look for the cluster.

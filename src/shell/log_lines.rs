@@ -54,9 +54,7 @@ pub fn log(machine: &Machine, fact: &Fact) {
         Fact::Refused { why } => log::info!("{why}: standby, asking to join at each sync interval"),
         Fact::StandbyResumed => log::info!("standby, as before the stop"),
         Fact::StandbyRefused { why } => log::warn!("standby: {why}. Asking again"),
-        Fact::Admitted { .. } => {
-            log::info!("the cluster has admitted this machine: waiting for its data");
-        }
+        Fact::Admitted { .. } => log_admitted(),
 
         // The search for the cluster.
         Fact::SearchFailed { why, pause_ms } => {
@@ -76,10 +74,24 @@ pub fn log(machine: &Machine, fact: &Fact) {
         Fact::Leaderless { voters } => log_leaderless(machine, *voters),
         Fact::Link(report) => log_link(machine, report),
 
-        // The disk.
+        // The room for keys, on the disk and in memory.
         Fact::DiskLow => log_full_disk(),
         Fact::DiskOk => log::info!("the disk of -data-dir has room for the log again"),
+        Fact::StoreFull { bytes, bytes_max } => log_full_store(*bytes, *bytes_max),
+        Fact::StoreHasRoom => log::info!("the key space has room again"),
     }
+}
+
+fn log_admitted() {
+    log::info!("the cluster has admitted this machine: waiting for its data");
+}
+
+fn log_full_store(bytes: u64, bytes_max: u64) {
+    log::warn!(
+        "the key space is full: it has {bytes} of the {bytes_max} bytes that -max-store-bytes allows. \
+         Writes that make it larger are refused; deletions and expiry go on. Delete keys, or start all \
+         machines with a larger -max-memory or -max-store-bytes"
+    );
 }
 
 /// The name and the peer URL of a member; only the name if it is no member now.

@@ -729,5 +729,6 @@ fn clients(config: &Config) -> Clients {
         read_us: config.read_timeout_ms.saturating_mul(1_000),
         write_us: config.write_timeout_ms.saturating_mul(1_000),
     };
-    Clients::new(settings, limits, timeouts, connections_max())
+    let bytes_max = config.client_bytes_max;
+    Clients::new(settings, limits, timeouts, connections_max(), bytes_max)
 }

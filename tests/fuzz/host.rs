@@ -116,6 +116,7 @@ pub fn settings(number: u64) -> Settings {
         cluster: Default::default(),
         history_events: 1000,
         store_bytes_max: None,
+        memory: Default::default(),
         forward: number == 2,
     }
 }

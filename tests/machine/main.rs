@@ -16,6 +16,7 @@ mod links;
 mod listings;
 mod locks;
 mod lookout;
+mod memory;
 mod rig;
 mod room;
 mod seeker;

@@ -83,6 +83,8 @@ pub struct Rig {
     pub dialled: Vec<LinkId>,
     /// The URLs of those links.
     pub dialled_urls: Vec<Box<str>>,
+    /// The disk has no room for snapshots.
+    pub snapshots_fail: bool,
     /// Kinds of snapshot outputs, in order.
     pub snapshot_log: Vec<&'static str>,
     pub stopped: bool,
@@ -116,6 +118,7 @@ pub fn settings(number: u16) -> Settings {
         cluster: Default::default(),
         history_events: 1000,
         store_bytes_max: None,
+        memory: Default::default(),
         forward: false,
     }
 }
@@ -204,6 +207,7 @@ impl Rig {
             surveys: Vec::new(),
             dialled: Vec::new(),
             dialled_urls: Vec::new(),
+            snapshots_fail: false,
             snapshot_log: Vec::new(),
             stopped: false,
             removed: false,
@@ -277,6 +281,10 @@ impl Rig {
             SnapshotOut::Chunk(bytes) => {
                 disk.writing.as_mut().expect("begun").1.extend(bytes);
                 ("chunk", None)
+            }
+            SnapshotOut::Finish if self.snapshots_fail => {
+                disk.writing = None;
+                ("fail", Some(SnapshotIn::Failed))
             }
             SnapshotOut::Finish => ("finish", Some(disk.finish_snapshot())),
             SnapshotOut::Abandon => {

@@ -18,12 +18,23 @@ fn value(bytes: usize) -> String {
     "x".repeat(bytes)
 }
 
-fn delete(path: &str) -> Op {
+pub fn delete(path: &str) -> Op {
     Op::Write(Command::Delete {
         path: KeyPath::new(path),
         dir: false,
         recursive: true,
     })
+}
+
+/// What was reported about the room, in order.
+fn reports(rig: &Rig) -> Vec<&'static str> {
+    let facts = rig.facts.iter();
+    let report = |fact: &Fact| match fact {
+        Fact::StoreFull { .. } => Some("full"),
+        Fact::StoreHasRoom => Some("room"),
+        _ => None,
+    };
+    facts.filter_map(report).collect()
 }
 
 fn is_full(rig: &mut Rig, op: Op) -> bool {
@@ -45,6 +56,8 @@ fn a_full_store_refuses_what_makes_it_larger() {
         assert!(count < 200, "it is never full");
     }
     assert!(count > 50, "{count}");
+    assert!(is_full(&mut rig, set("/dir/more", &value(1_000))));
+    assert_eq!(reports(&rig), ["full"], "one for all refusals");
     let bytes = rig.machine.store().expect("a member").bytes();
     assert!((BYTES_MAX - 1_200..=BYTES_MAX).contains(&bytes), "{bytes}");
     // A value that is no longer than the one before.
@@ -59,6 +72,7 @@ fn a_full_store_refuses_what_makes_it_larger() {
     assert!(!is_full(&mut rig, set("/other", &value(50_000))));
     assert!(!is_full(&mut rig, delete("/other")));
     rig.settle();
+    assert_eq!(reports(&rig), ["full", "room"]);
     let bytes = rig.machine.store().expect("a member").bytes();
     assert!(bytes < 1_500, "the key space is as at first: {bytes}");
 }

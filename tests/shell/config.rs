@@ -33,6 +33,7 @@ impl World {
                 found => Ok(found.cloned()),
             },
             host_name: "host",
+            disk_bytes: &|_| None,
         };
         parse(&source)
     }
@@ -130,13 +131,16 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         trace,
         forward,
         compat_2,
-        watch_history,
-        store_bytes_max,
-        request_bytes_max,
-        segment_bytes,
+        watch_history: _,
+        memory: _,
+        memory_bounds: _,
+        store_bytes_max: _,
+        client_bytes_max: _,
+        request_bytes_max: _,
+        segment_bytes: _,
         warnings: _,
     } = config;
-    vec![
+    let all = vec![
         ("name", name.clone()),
         ("data dir", data_dir.display().to_string()),
         ("client url", config.client_url()),
@@ -165,10 +169,20 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("trace", trace.to_string()),
         ("forward", forward.to_string()),
         ("compat 2", compat_2.to_string()),
-        ("watch history", watch_history.to_string()),
-        ("store bytes max", format!("{store_bytes_max:?}")),
-        ("request bytes max", request_bytes_max.to_string()),
-        ("segment bytes", segment_bytes.to_string()),
+    ];
+    [all, sizes(config)].concat()
+}
+
+/// Sizes, most of them derived from the memory.
+fn sizes(config: &Config) -> Vec<(&'static str, String)> {
+    vec![
+        ("watch history", config.watch_history.to_string()),
+        ("memory", format!("{:?}", config.memory)),
+        ("memory bounds", format!("{:?}", config.memory_bounds)),
+        ("store bytes max", config.store_bytes_max.to_string()),
+        ("client bytes max", config.client_bytes_max.to_string()),
+        ("request bytes max", config.request_bytes_max.to_string()),
+        ("segment bytes", config.segment_bytes.to_string()),
     ]
 }
 
@@ -232,6 +246,8 @@ graphite-host ETCD_GRAPHITE_HOST graphite_host x
 http-read-timeout ETCD_HTTP_READ_TIMEOUT http_read_timeout 2.5
 http-write-timeout ETCD_HTTP_WRITE_TIMEOUT http_write_timeout 7
 log-format ETCD_LOG_FORMAT log_format json
+max-client-bytes ETCD_MAX_CLIENT_BYTES max_client_bytes 2000000
+max-memory ETCD_MAX_MEMORY max_memory 33554432
 max-request-bytes ETCD_MAX_REQUEST_BYTES max_request_bytes 4096
 max-result-buffer ETCD_MAX_RESULT_BUFFER max_result_buffer 9
 max-store-bytes ETCD_MAX_STORE_BYTES max_store_bytes 1000000
@@ -245,6 +261,7 @@ peers ETCD_PEERS peers a:1,b:2
 retry-interval ETCD_RETRY_INTERVAL retry_interval 2.5
 segment-bytes ETCD_SEGMENT_BYTES segment_bytes 33554432
 snapshot ETCD_SNAPSHOT snapshot false
+snapshot-bytes ETCD_SNAPSHOT_BYTES snapshot_bytes 1000000
 snapshot-count ETCD_SNAPSHOT_COUNT snapshot_count 9
 snapshot-count ETCD_SNAPSHOTCOUNT snapshot_count 9
 trace ETCD_TRACE trace *
@@ -252,6 +269,7 @@ v ETCD_VERBOSE verbose true
 vv ETCD_VERY_VERBOSE very_verbose true
 vvv ETCD_VERY_VERY_VERBOSE very_very_verbose true
 watch-history ETCD_WATCH_HISTORY watch_history 9
+watch-history-bytes ETCD_WATCH_HISTORY_BYTES watch_history_bytes 1000000
 ";
 const CONFIG_FILE: &str = "/etc/etcd/etcd.conf";
 

@@ -33,6 +33,7 @@ fn warnings_of(text: &str) -> Vec<String> {
             _ => Ok(None),
         },
         host_name: "host",
+        disk_bytes: &|_| None,
     };
     match parse(&inputs) {
         Ok(Start::Run(config)) => config.warnings.clone(),

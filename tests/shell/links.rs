@@ -63,6 +63,7 @@ fn config(number: usize, ports: Ports, dir: &std::path::Path) -> Config {
         variables: &[],
         read: &|_| Ok(None),
         host_name: "here",
+        disk_bytes: &|_| None,
     };
     match config::parse(&source).unwrap_or_else(|usage| panic!("{}", usage.0)) {
         Start::Run(config) => *config,

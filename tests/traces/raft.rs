@@ -330,6 +330,7 @@ impl World {
             id: PeerId(id),
             heartbeat_ms: 50,
             election_ms: 200,
+            memory: Default::default(),
             seed: id,
         };
         let state = RaftState {

@@ -205,14 +205,20 @@ impl<F: FileSystem> LogDir<F> {
         self.call("fstat", name, |_, _, _| file.length())
     }
 
-    /// Reads from the start of a file until `into` is full or the file ends. Returns how many bytes
-    /// were read.
+    /// Reads a file from the offset `at` until `into` is full or the file ends. Returns how many
+    /// bytes were read.
     ///
     /// # Errors
     ///
     /// A system call failed.
-    pub fn read(&mut self, file: &F::File, name: &str, into: &mut [u8]) -> Result<usize, Error> {
-        self.call("pread", name, |_, _, _| file.read_at(into, 0))
+    pub fn read(
+        &mut self,
+        file: &F::File,
+        name: &str,
+        into: &mut [u8],
+        at: u64,
+    ) -> Result<usize, Error> {
+        self.call("pread", name, |_, _, _| file.read_at(into, at))
     }
 
     /// Writes `bytes` at the offset `at`: see [`write_by_pages`].

@@ -201,8 +201,8 @@ impl RecordHeader {
         })
     }
 
-    /// Decodes the header at `offset`; `None` if no valid header stands there or its record ends
-    /// after `limit`. The cheap checks come first, because the search after damage calls this for
+    /// Decodes the header at the start of `bytes`, which stand at `offset` in the segment; `None` if
+    /// they are no valid header or its record ends after `limit`. The cheap checks come first, because the search after damage calls this for
     /// every eighth byte.
     pub fn decode(
         bytes: &[u8],
@@ -211,7 +211,7 @@ impl RecordHeader {
         offset: usize,
         limit: usize,
     ) -> Option<RecordHeader> {
-        let here = bytes.get(offset..offset + HEADER)?;
+        let here = bytes.get(..HEADER)?;
         let header = RecordHeader::decode_unsealed(here)?;
         let end = offset + record_bytes(header.len as usize);
         let is_mark_sound =
@@ -361,7 +361,7 @@ mod tests {
         let mut bytes = vec![0; 8192];
         bytes[4104..4136].copy_from_slice(&header.encode(seed(1, 2, 4104)));
         let decode = |identity, sequence, limit| {
-            RecordHeader::decode(&bytes, identity, sequence, 4104, limit)
+            RecordHeader::decode(&bytes[4104..], identity, sequence, 4104, limit)
         };
         assert_eq!(decode(1, 2, 8192), Some(header));
         assert_eq!(decode(2, 2, 8192), None, "another directory");
@@ -369,12 +369,12 @@ mod tests {
         assert_eq!(decode(1, 2, 4143), None, "longer than the segment");
         bytes.copy_within(4104..4136, 4112);
         assert_eq!(
-            RecordHeader::decode(&bytes, 1, 2, 4112, 8192),
+            RecordHeader::decode(&bytes[4112..], 1, 2, 4112, 8192),
             None,
             "elsewhere"
         );
         assert_eq!(
-            RecordHeader::decode(&bytes, 1, 2, 8184, 8192),
+            RecordHeader::decode(&bytes[8184..], 1, 2, 8184, 8192),
             None,
             "no room"
         );

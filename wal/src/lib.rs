@@ -10,6 +10,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`mod@format`] | segment heads, record headers and checksums: bytes to values and back |
+//! | [`walk`] | the records in the bytes of a segment, read in pieces; pure |
 //! | [`scan`] | the verdict on what a disk holds; pure |
 //! | [`state`] | the file of term and vote |
 //! | `staging` | records that wait for a batch; pure |
@@ -34,6 +35,7 @@ pub mod segment;
 pub mod spares;
 mod staging;
 pub mod state;
+pub mod walk;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -45,8 +47,7 @@ pub use log::{Wal, wipe, wipe_with};
 pub const SEGMENT_BYTES: u64 = 16 << 20;
 /// The smallest segment: 64 KiB. The tests use it, to rotate often.
 pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
-/// The largest segment: 1 GiB. Offsets in record headers have 32 bits, and recovery needs memory
-/// for one segment.
+/// The largest segment: 1 GiB. Offsets in record headers have 32 bits.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// A segment should hold at least this many of the caller's longest records. A record is never split
 /// between segments, so longer records waste more at the end of each segment. The log takes any
@@ -74,6 +75,9 @@ pub struct Options {
 pub enum Body {
     /// The body matches its checksum.
     Good(Arc<[u8]>),
+    /// The body matches its checksum. It was not kept, because a snapshot covers the entry
+    /// ([`Wal::open_covered`]).
+    Covered,
     /// The body does not match its checksum and is lost. [`body_matches`] tells whether bytes from
     /// elsewhere, such as from a peer, are the lost body.
     Faulty {

@@ -210,9 +210,24 @@ impl<F: FileSystem> Wal<F> {
         options: Options,
         hook: Option<Hook>,
     ) -> Result<(Wal<F>, Recovered), OpenError> {
+        Wal::open_covered(fs, options, hook, 0)
+    }
+
+    /// [`Wal::open_on`] for a caller that has a snapshot of all entries up to `covered`. Their
+    /// bodies are checked like all others, and read as [`Body::Covered`](crate::Body::Covered).
+    ///
+    /// # Errors
+    ///
+    /// As [`Wal::open`].
+    pub fn open_covered(
+        fs: F,
+        options: Options,
+        hook: Option<Hook>,
+        covered: u64,
+    ) -> Result<(Wal<F>, Recovered), OpenError> {
         check_segment_bytes(options.segment_bytes)?;
         let (dir, names) = lock_and_list(fs, &options.dir, hook)?;
-        Wal::open_locked(dir, names, &options)
+        Wal::open_locked(dir, names, &options, covered)
     }
 
     /// Wipes the log and makes a new one in its place, with the identity in `options`. The
@@ -229,7 +244,7 @@ impl<F: FileSystem> Wal<F> {
         wipe_locked(&mut dir, names)?;
         self.active.free(&mut dir)?;
         let names = dir.list()?;
-        let (wal, recovered) = Wal::open_locked(dir, names, options)?;
+        let (wal, recovered) = Wal::open_locked(dir, names, options, 0)?;
         *self = wal;
         Ok(recovered)
     }
@@ -238,6 +253,7 @@ impl<F: FileSystem> Wal<F> {
         mut dir: LogDir<F>,
         mut names: Vec<String>,
         options: &Options,
+        covered: u64,
     ) -> Result<(Wal<F>, Recovered), OpenError> {
         let is_new = !names.iter().any(|n| n == state::STATE);
         if is_new {
@@ -255,7 +271,8 @@ impl<F: FileSystem> Wal<F> {
             SEGMENT_BYTES_MAX
         };
         let slot = state.slot();
-        let mut scanner = segment::scan_segments(&mut dir, slot.identity, &names, bytes_max)?;
+        let mut scanner =
+            segment::scan_segments(&mut dir, slot.identity, &names, bytes_max, covered)?;
         scanner.expect_newest(slot.segment);
         let found = refuse_damage(scanner.into_found(), &options.dir)?;
         let spares = segment::keep_spares(&mut dir, &names, options.segment_bytes)?;

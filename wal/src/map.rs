@@ -1,4 +1,4 @@
-//! The memory map of the segment that is written, and the buffer that segments are read into.
+//! The memory map of the segment that is written, and the buffer that pieces of segments are read into.
 //!
 //! This file must not know what the bytes mean. It has the only writes through a map. Such a map is
 //! safe because the file behind it is allocated from end to end, locked by this process, and never
@@ -24,44 +24,31 @@ pub struct SegmentMap {
     released: usize,
 }
 
-/// The memory that segments are read into at start. It is an anonymous map of its own: after an
-/// allocation of that size the allocator would keep the memory until the process ends.
+/// The memory that pieces of segments are read into at start. It is an anonymous map of its own:
+/// the allocator would keep memory of that size until the process ends.
 #[derive(Default)]
 pub struct ReadBuffer {
-    /// `None` until the first use; grows to the largest segment.
+    /// `None` until the first use; grows to the largest piece.
     map: Option<MmapMut>,
-    /// How many bytes at the start of `map` were read.
-    filled: usize,
 }
 
 impl ReadBuffer {
-    /// Empties the buffer and returns `bytes` bytes to read into.
+    /// `bytes` bytes to read into, with any content.
     ///
     /// # Panics
     ///
-    /// If the system has no memory for them. The largest segment is 1 GiB.
-    pub fn clear(&mut self, bytes: usize) -> &mut [u8] {
-        self.filled = 0;
+    /// If the system has no memory for them.
+    pub fn room(&mut self, bytes: usize) -> &mut [u8] {
         if self.map.as_ref().is_none_or(|m| m.len() < bytes) {
-            let map = MmapMut::map_anon(bytes.max(PAGE)).expect("there is memory for a segment");
-            // The advice only saves page faults, so its failure is ignored.
-            let _ = map.advise(Advice::HugePage);
+            let map = MmapMut::map_anon(bytes.max(PAGE)).expect("there is memory for a piece");
             self.map = Some(map);
         }
         &mut self.map.as_mut().expect("it was just made")[..bytes]
     }
 
-    /// Records that the first `bytes` bytes of the buffer were filled.
-    pub fn set_filled(&mut self, bytes: usize) {
-        self.filled = bytes;
-    }
-
-    /// The bytes that were read.
+    /// The bytes of the buffer.
     pub fn bytes(&self) -> &[u8] {
-        match &self.map {
-            Some(map) => &map[..self.filled],
-            None => &[],
-        }
+        self.map.as_deref().unwrap_or(&[])
     }
 }
 

@@ -1,7 +1,8 @@
 //! Recovery as a pure function: from the bytes of all segments to what the log holds.
 //!
-//! This file does no I/O. It allocates no more than the bytes that it is given, whatever a damaged
-//! header claims. Recovery, the tests and the dump use it.
+//! This file does no I/O: it reads segments in pieces (`walk`), and keeps no body that the caller
+//! does not need. It allocates no more than the bytes that are there, whatever a damaged header
+//! claims. Recovery, the tests and the dump use it.
 //!
 //! # The verdict on damage
 //!
@@ -17,46 +18,15 @@
 //!
 //! Start reading at [`Scanner::segment`], then [`ResolvedLog`].
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::format::{
-    BadSegmentHead, HEADER, RecordHeader, RecordKind, SegmentHead, crc, record_bytes, seed,
+    BadSegmentHead, HEADER, PAGE, RecordHeader, RecordKind, SegmentHead, crc, record_bytes, seed,
 };
 use crate::segment::log_name;
+use crate::walk::{RecordPlace, Walk};
+pub use crate::walk::{RecordWalk, SegmentBytes, SegmentPiece};
 use crate::{Body, Damage, DamageKind, Entry, Installed};
-
-/// A part of a segment after its head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SegmentPiece {
-    /// A valid header. The body after it may be damaged.
-    Record {
-        /// The offset of the header in the segment.
-        at: usize,
-        /// The header.
-        header: RecordHeader,
-    },
-    /// Bytes without a valid header: zeros, damage, or what the file held before.
-    NoRecord {
-        /// The offset of the first byte in the segment.
-        at: usize,
-        /// How many bytes there are.
-        bytes: usize,
-    },
-}
-
-/// Iterates over the pieces of a segment. After bytes that are no record it searches for the next
-/// valid header, at each multiple of 8 bytes.
-pub struct RecordWalk<'a> {
-    /// The segment from its start.
-    bytes: &'a [u8],
-    /// The random number of the data directory.
-    identity: u64,
-    /// The number of the segment.
-    sequence: u64,
-    /// Where the next piece starts; only rises.
-    at: usize,
-    /// The length that the segment was made with. `bytes` may be shorter; no record ends after it.
-    limit: usize,
-}
 
 /// The size of a segment and the highest index in it: what its release depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +96,8 @@ pub struct ScannedLog {
 pub struct Scanner {
     /// The random number of the data directory.
     identity: u64,
+    /// Bodies of entries up to this index are not kept.
+    covered: u64,
     /// What the segments so far hold.
     found: ScannedLog,
 }
@@ -143,13 +115,21 @@ struct OpenBatch {
 }
 
 /// A record of the batch that is being read.
-#[derive(Clone, Copy)]
 struct BatchRecord {
     /// The offset of the header in the segment.
     at: usize,
     header: RecordHeader,
-    /// Whether the body matches its checksum.
-    has_good_body: bool,
+    body: ReadBody,
+}
+
+/// The body of a record, as it was read.
+enum ReadBody {
+    /// It matches its checksum.
+    Good(Arc<[u8]>),
+    /// It matches its checksum and was not kept.
+    Covered,
+    /// It does not match its checksum.
+    Bad,
 }
 
 /// The file of a segment.
@@ -159,8 +139,6 @@ pub struct SegmentFile<'a> {
     pub name: &'a str,
     /// The number of the segment, from its name.
     pub sequence: u64,
-    /// Its content, or as much of it as may hold records.
-    pub bytes: &'a [u8],
     /// Its length in bytes.
     pub length: u64,
 }
@@ -169,8 +147,6 @@ pub struct SegmentFile<'a> {
 struct SegmentSource<'a> {
     /// The name of its file.
     name: &'a str,
-    /// Its content.
-    bytes: &'a [u8],
     /// Its head.
     head: &'a SegmentHead,
     /// Its mark: see the head of this file.
@@ -199,64 +175,12 @@ pub fn scan(identity: u64, segments: &[(&str, u64, &[u8])]) -> ScannedLog {
         let file = SegmentFile {
             name,
             sequence: *sequence,
-            bytes,
             length: bytes.len() as u64,
         };
-        scanner.segment(file, next_head.as_ref());
+        let mut bytes: &[u8] = bytes;
+        let Ok(()) = scanner.segment(file, &mut bytes, next_head.as_ref());
     }
     scanner.into_found()
-}
-
-impl<'a> RecordWalk<'a> {
-    /// Starts after the head of the segment.
-    pub fn new(bytes: &'a [u8], head: &SegmentHead) -> RecordWalk<'a> {
-        RecordWalk {
-            bytes,
-            identity: head.identity,
-            sequence: head.sequence,
-            at: head.records_at as usize,
-            limit: head.segment_bytes as usize,
-        }
-    }
-
-    /// Skips words that cannot start a header. Most of what is searched is zeros, and this check is
-    /// the cheapest.
-    fn skip_to_candidate(&mut self) {
-        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
-        let skipped = rest
-            .chunks_exact(8)
-            .position(|word| RecordKind::decode(word[0]).is_some());
-        self.at += skipped.unwrap_or(rest.len() / 8) * 8;
-    }
-}
-
-impl Iterator for RecordWalk<'_> {
-    type Item = SegmentPiece;
-
-    fn next(&mut self) -> Option<SegmentPiece> {
-        let from = self.at;
-        loop {
-            self.skip_to_candidate();
-            if self.at + HEADER > self.bytes.len() {
-                break;
-            }
-            let (at, limit) = (self.at, self.limit);
-            match RecordHeader::decode(self.bytes, self.identity, self.sequence, at, limit) {
-                None => self.at += 8,
-                Some(header) if at == from => {
-                    self.at += record_bytes(header.len as usize);
-                    return Some(SegmentPiece::Record { at, header });
-                }
-                Some(_) => {
-                    let bytes = at - from;
-                    return Some(SegmentPiece::NoRecord { at: from, bytes });
-                }
-            }
-        }
-        self.at = self.bytes.len();
-        let bytes = self.bytes.len().saturating_sub(from);
-        (bytes > 0).then_some(SegmentPiece::NoRecord { at: from, bytes })
-    }
 }
 
 /// The body of the record at `at`; `None` if it does not match its checksum or `bytes` ends before
@@ -289,7 +213,8 @@ impl OpenBatch {
     }
 
     fn has_all_bodies(&self) -> bool {
-        self.records.iter().all(|record| record.has_good_body)
+        let mut records = self.records.iter();
+        !records.any(|record| matches!(record.body, ReadBody::Bad))
     }
 }
 
@@ -302,25 +227,39 @@ impl Scanner {
         }
     }
 
-    /// Reads the next segment. `next_head` is the head of the segment after it, which was put into
-    /// use only after all of this segment had been synced.
-    pub fn segment(&mut self, file: SegmentFile, next_head: Option<&SegmentHead>) {
+    /// The caller needs no body of an entry up to `index`. They are checked and not kept.
+    pub fn cover(&mut self, index: u64) {
+        self.covered = index;
+    }
+
+    /// Reads the next segment: `bytes` of its file. `next_head` is the head of the segment after it,
+    /// which was put into use only after all of this segment had been synced.
+    ///
+    /// # Errors
+    ///
+    /// The bytes cannot be read. The scan is of no use any more.
+    pub fn segment<B: SegmentBytes>(
+        &mut self,
+        file: SegmentFile,
+        bytes: &mut B,
+        next_head: Option<&SegmentHead>,
+    ) -> Result<(), B::Error> {
         let SegmentFile {
             name,
             sequence,
-            bytes,
             length,
         } = file;
-        let head = match SegmentHead::decode(bytes) {
+        let claimed = SegmentHead::claimed_bytes(bytes.view(0, PAGE)?);
+        let head = match SegmentHead::decode(bytes.view(0, claimed.max(PAGE))?) {
             Ok(head) if head.identity == self.identity && head.sequence == sequence => head,
             Err(BadSegmentHead::Version(found)) => {
                 self.found.version.get_or_insert((name.into(), found));
-                return;
+                return Ok(());
             }
             Ok(_) | Err(BadSegmentHead::Unreadable) => {
                 self.add_fatal(name, 0, None, DamageKind::SegmentHead);
                 self.add_extent(sequence, length);
-                return;
+                return Ok(());
             }
         };
         self.follow_previous(&head);
@@ -332,8 +271,9 @@ impl Scanner {
         }
         let next_head =
             next_head.filter(|n| n.identity == head.identity && n.sequence == sequence + 1);
-        self.read_records(name, bytes, &head, next_head);
+        self.read_records(name, bytes, &head, next_head)?;
         self.check_invariants();
+        Ok(())
     }
 
     /// Adds fatal damage if the newest segment that was read has a lower number than `sequence`:
@@ -385,17 +325,18 @@ impl Scanner {
     }
 
     /// Reads the records of a segment twice: first to find its mark, then to apply its batches.
-    fn read_records(
+    fn read_records<B: SegmentBytes>(
         &mut self,
         name: &str,
-        bytes: &[u8],
+        bytes: &mut B,
         head: &SegmentHead,
         next_head: Option<&SegmentHead>,
-    ) {
+    ) -> Result<(), B::Error> {
         let start = head.records_at as usize;
         let mut mark = next_head.map_or(0, |n| n.previous_end as usize);
         let mut dirty_end = start;
-        for piece in RecordWalk::new(bytes, head) {
+        let mut walk = Walk::new(head, bytes.length());
+        while let Some(piece) = walk.next(bytes)? {
             if let SegmentPiece::Record { at, header } = piece {
                 mark = mark.max(header.durable_mark as usize);
                 dirty_end = at + record_bytes(header.len as usize);
@@ -404,24 +345,19 @@ impl Scanner {
         self.found.tail.sequence = head.sequence;
         self.found.tail.end = start;
         self.found.tail.dirty_end = dirty_end;
-        let source = SegmentSource {
-            name,
-            bytes,
-            head,
-            mark,
-        };
+        let source = SegmentSource { name, head, mark };
         let fatal_before = self.found.fatal.len();
-        self.read_batches(&source);
+        self.read_batches(&source, bytes)?;
         let tail = &mut self.found.tail;
         tail.dirty_end = tail.dirty_end.max(tail.end);
         // The comparisons below only make sense for batches without damage.
         if self.found.fatal.len() > fatal_before {
-            return;
+            return Ok(());
         }
         let tail = self.found.tail;
         if tail.end < mark {
             self.add_fatal(name, tail.end, None, DamageKind::RecordHeader);
-            return;
+            return Ok(());
         }
         if let Some(next) = next_head {
             let is_end_as_stated = next.previous_end as usize == tail.end
@@ -431,43 +367,50 @@ impl Scanner {
                 self.add_fatal(name, tail.end, None, DamageKind::Batch);
             }
         }
+        Ok(())
     }
 
     /// Reads batches until the segment or the log ends.
-    fn read_batches(&mut self, source: &SegmentSource) {
+    fn read_batches<B: SegmentBytes>(
+        &mut self,
+        source: &SegmentSource,
+        bytes: &mut B,
+    ) -> Result<(), B::Error> {
         let mut batch = OpenBatch::new(source.head.records_at as usize);
         // No valid header stands after `dirty_end`, so the search need not run there again.
         let end = self.found.tail.dirty_end.max(source.mark);
-        let searched = &source.bytes[..source.bytes.len().min(end)];
-        for piece in RecordWalk::new(searched, source.head) {
+        let mut walk = Walk::new(source.head, bytes.length().min(end));
+        while let Some(piece) = walk.next(bytes)? {
             match piece {
-                SegmentPiece::NoRecord { at, .. } if at >= source.mark => return,
+                SegmentPiece::NoRecord { at, .. } if at >= source.mark => break,
                 SegmentPiece::NoRecord { at, .. } => {
                     self.add_fatal(source.name, at, None, DamageKind::RecordHeader);
                     batch.is_partial = true;
                 }
                 SegmentPiece::Record { at, header } => {
-                    if !self.read_record(source, &mut batch, at, header) {
-                        return;
+                    if !self.read_record(source, bytes, &mut batch, at, header)? {
+                        break;
                     }
                 }
             }
         }
+        Ok(())
     }
 
     /// Adds a record to its batch, and the batch to the log once it ends. `false`: the batch is
     /// torn and the log ends before it.
-    fn read_record(
+    fn read_record<B: SegmentBytes>(
         &mut self,
         source: &SegmentSource,
+        bytes: &mut B,
         batch: &mut OpenBatch,
         at: usize,
         header: RecordHeader,
-    ) -> bool {
+    ) -> Result<bool, B::Error> {
         let may_be_torn = batch.start >= source.mark;
         if header.durable_mark as usize != batch.start {
             if may_be_torn {
-                return false;
+                return Ok(false);
             }
             if !batch.is_partial {
                 self.add_fatal(source.name, at, None, DamageKind::Order);
@@ -476,28 +419,20 @@ impl Scanner {
             batch.is_partial = true;
         }
         if !header.kind.ends_batch() {
-            batch.crc = crc(batch.crc, &source.bytes[at..at + HEADER]);
-            batch.records.push(BatchRecord {
-                at,
-                header,
-                has_good_body: source.has_good_body(at, &header),
-            });
-            return true;
+            batch.crc = crc(batch.crc, &bytes.view(at, HEADER)?[..HEADER]);
+            let body = self.read_body(source.place(at), bytes, &header)?;
+            batch.records.push(BatchRecord { at, header, body });
+            return Ok(true);
         }
         let is_ended = batch.is_ended_by(&header, self.found.tail.next_batch);
         if may_be_torn && !(is_ended && batch.has_all_bodies()) {
-            return false;
+            return Ok(false);
         }
         if !is_ended && !batch.is_partial {
             self.add_fatal(source.name, at, None, DamageKind::Batch);
         }
         for record in std::mem::take(&mut batch.records) {
-            let start = record.at + HEADER;
-            let length = record.header.len as usize;
-            let body = record
-                .has_good_body
-                .then(|| &source.bytes[start..start + length]);
-            self.apply(source, record.at, &record.header, body);
+            self.apply(source, record);
         }
         self.found.log.commit = self.found.log.commit.max(header.index);
         let tail = &mut self.found.tail;
@@ -506,20 +441,34 @@ impl Scanner {
         tail.last_batch_crc = header.crc;
         tail.closed = header.kind == RecordKind::Close;
         *batch = OpenBatch::new(tail.end);
-        true
+        Ok(true)
     }
 
-    fn apply(
-        &mut self,
-        source: &SegmentSource,
-        at: usize,
+    /// Reads the body of a record. That of an entry that the caller does not need is not kept.
+    fn read_body<B: SegmentBytes>(
+        &self,
+        place: RecordPlace,
+        bytes: &mut B,
         header: &RecordHeader,
-        body: Option<&[u8]>,
-    ) {
+    ) -> Result<ReadBody, B::Error> {
+        if header.kind == RecordKind::Entry && header.index <= self.covered {
+            let is_good = place.has_good_body(bytes, header)?;
+            return Ok(if is_good {
+                ReadBody::Covered
+            } else {
+                ReadBody::Bad
+            });
+        }
+        let body = place.body(bytes, header)?;
+        Ok(body.map_or(ReadBody::Bad, ReadBody::Good))
+    }
+
+    fn apply(&mut self, source: &SegmentSource, record: BatchRecord) {
+        let BatchRecord { at, header, body } = record;
         let extent = self.found.extents.last_mut();
         let extent = extent.expect("the extent of the segment was added");
         extent.index_max = extent.index_max.max(header.index);
-        if let Err(kind) = self.found.log.apply(source, at, header, body) {
+        if let Err(kind) = self.found.log.apply(source, at, &header, body) {
             self.add_fatal(source.name, at, Some(header.index), kind);
         }
     }
@@ -545,14 +494,18 @@ impl Scanner {
 }
 
 impl SegmentSource<'_> {
-    fn has_good_body(&self, at: usize, header: &RecordHeader) -> bool {
-        let (identity, sequence) = (self.head.identity, self.head.sequence);
-        body(self.bytes, identity, sequence, at, header).is_some()
+    /// The place of the record at this offset.
+    fn place(&self, at: usize) -> RecordPlace {
+        RecordPlace {
+            identity: self.head.identity,
+            sequence: self.head.sequence,
+            at,
+        }
     }
 }
 
 impl ResolvedLog {
-    /// Applies a record of a whole batch. `body` is `None` if it is damaged.
+    /// Applies a record of a whole batch.
     ///
     /// # Errors
     ///
@@ -562,7 +515,7 @@ impl ResolvedLog {
         source: &SegmentSource,
         at: usize,
         header: &RecordHeader,
-        body: Option<&[u8]>,
+        body: ReadBody,
     ) -> Result<(), DamageKind> {
         let (term, index) = (header.term, header.index);
         match header.kind {
@@ -572,20 +525,23 @@ impl ResolvedLog {
                 }
                 self.truncate_from(index);
                 let body = match body {
-                    Some(body) => Body::Good(body.into()),
-                    None => self.add_damaged_body(source, at, header),
+                    ReadBody::Good(body) => Body::Good(body),
+                    ReadBody::Covered => Body::Covered,
+                    ReadBody::Bad => self.add_damaged_body(source, at, header),
                 };
                 self.entries.push(Entry { term, index, body });
             }
             // The entry stays damaged if the body of its repair is damaged too.
             RecordKind::Repair => {
-                if let Some(body) = body {
+                if let ReadBody::Good(body) = body {
                     self.repair(term, index, body);
                 }
             }
             RecordKind::Installed | RecordKind::InstalledTail => {
                 let keep_tail = header.kind == RecordKind::InstalledTail;
-                let head = body.ok_or(DamageKind::Body)?.into();
+                let ReadBody::Good(head) = body else {
+                    return Err(DamageKind::Body);
+                };
                 let is_kept = |i: u64| keep_tail && i > index;
                 self.entries.retain(|e| is_kept(e.index));
                 self.damaged_bodies.retain(|i, _| is_kept(*i));
@@ -593,7 +549,7 @@ impl ResolvedLog {
                     term,
                     index,
                     keep_tail,
-                    head,
+                    head: (*head).into(),
                 });
             }
             RecordKind::Commit | RecordKind::Close => unreachable!("these end a batch"),
@@ -630,16 +586,16 @@ impl ResolvedLog {
     }
 
     /// Puts `body` in place of the damaged body of the entry, if it is the lost one.
-    fn repair(&mut self, term: u64, index: u64, body: &[u8]) {
+    fn repair(&mut self, term: u64, index: u64, body: Arc<[u8]>) {
         let first = self.entries.first().map_or(0, |e| e.index);
         let at = index.checked_sub(first).map(|at| at as usize);
         let entry = at.and_then(|at| self.entries.get_mut(at));
         if let Some(entry) = entry
             && entry.term == term
             && let Body::Faulty { len, seed, crc } = entry.body
-            && crate::body_matches(body, len, seed, crc)
+            && crate::body_matches(&body, len, seed, crc)
         {
-            entry.body = Body::Good(body.into());
+            entry.body = Body::Good(body);
             self.damaged_bodies.remove(&index);
         }
     }

@@ -5,12 +5,14 @@
 //! one of the states that README.md lists. Start reading at [`ActiveSegment`], then
 //! [`put_into_use`].
 use crate::Error;
+use crate::SEGMENT_BYTES_MAX;
 use crate::dir::LogDir;
 use crate::format::{PAGE, SegmentHead};
 use crate::fs::{FileMap, FileSystem, OpenFile};
 use crate::map::ReadBuffer;
 use crate::scan::{LogTail, Scanner, SegmentExtent, SegmentFile};
 use crate::spares::{Spare, Spares};
+use crate::walk::SegmentBytes;
 
 /// How many released segments are kept as spares. One serves the next rotation, the other saves the
 /// allocation of the spare after it; each costs the disk a segment.
@@ -256,7 +258,7 @@ pub fn has_records<F: FileSystem>(dir: &mut LogDir<F>, names: &[String]) -> Resu
         };
         let file = dir.open(name)?;
         let mut bytes = [0; 2 * PAGE];
-        let length = dir.read(&file, name, &mut bytes)?;
+        let length = dir.read(&file, name, &mut bytes, 0)?;
         let has_content = bytes[PAGE.min(length)..].iter().any(|b| *b != 0);
         if has_content || sequence != 1 {
             return Ok(true);
@@ -265,14 +267,28 @@ pub fn has_records<F: FileSystem>(dir: &mut LogDir<F>, names: &[String]) -> Resu
     Ok(false)
 }
 
-/// Reads the segments of a directory one at a time into one buffer.
+/// The bytes of a segment that are read at once, unless a head is longer.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// A segment that is read in pieces into a buffer that serves one segment after the other.
 struct SegmentReader<'a, F: FileSystem> {
     dir: &'a mut LogDir<F>,
-    buffer: ReadBuffer,
+    file: F::File,
+    name: &'a str,
+    /// The length of the file in bytes.
+    length: u64,
+    /// How many of its bytes are read at all.
+    end: usize,
+    buffer: &'a mut ReadBuffer,
+    /// The offset in the segment of the first byte in the buffer.
+    start: usize,
+    /// How many bytes in the buffer are of this segment.
+    filled: usize,
 }
 
 /// Scans the first `bytes_max` bytes of each segment among `names`, which are sorted. The segments
-/// are read from the disk and not from the page cache.
+/// are read from the disk and not from the page cache. Bodies of entries up to `covered` are not
+/// kept.
 ///
 /// # Errors
 ///
@@ -282,56 +298,90 @@ pub fn scan_segments<F: FileSystem>(
     identity: u64,
     names: &[String],
     bytes_max: u64,
+    covered: u64,
 ) -> Result<Scanner, Error> {
     let mut segments = Vec::new();
     for name in names {
         segments.extend(log_number(name).map(|sequence| (name.as_str(), sequence)));
     }
     let mut scanner = Scanner::new(identity);
-    let buffer = ReadBuffer::default();
-    let mut reader = SegmentReader { dir, buffer };
+    scanner.cover(covered);
+    let mut buffer = ReadBuffer::default();
     for (i, (name, sequence)) in segments.iter().enumerate() {
         let next_head = match segments.get(i + 1) {
-            Some((next, _)) => reader.read_head(next)?,
+            Some((next, _)) => {
+                SegmentReader::open(dir, next, SEGMENT_BYTES_MAX, &mut buffer)?.read_head()?
+            }
             None => None,
         };
-        let (file, length) = reader.read(name, bytes_max)?;
+        let mut reader = SegmentReader::open(dir, name, bytes_max, &mut buffer)?;
         let segment = SegmentFile {
             name,
             sequence: *sequence,
-            bytes: reader.buffer.bytes(),
-            length,
+            length: reader.length,
         };
-        scanner.segment(segment, next_head.as_ref());
-        // The read has put large folios into the page cache: see `write_by_pages`.
-        reader.dir.drop_cache(&file, name)?;
+        scanner.segment(segment, &mut reader, next_head.as_ref())?;
+        reader.close()?;
     }
     Ok(scanner)
 }
 
-impl<F: FileSystem> SegmentReader<'_, F> {
-    /// Fills the buffer with the first `bytes_max` bytes of a segment. Returns the file and its
-    /// length. The bytes are dropped from the page cache first: after a failed sync a page there
-    /// may differ from the disk.
-    fn read(&mut self, name: &str, bytes_max: u64) -> Result<(F::File, u64), Error> {
-        let file = self.dir.open(name)?;
-        self.dir.sync(&file, name)?;
-        self.dir.drop_cache(&file, name)?;
-        let length = self.dir.length(&file, name)?;
-        let room = self.buffer.clear(length.min(bytes_max) as usize);
-        let filled = self.dir.read(&file, name, room)?;
-        self.buffer.set_filled(filled);
-        Ok((file, length))
+impl<'a, F: FileSystem> SegmentReader<'a, F> {
+    /// Opens a segment, of which the first `bytes_max` bytes are read. The bytes are dropped from
+    /// the page cache first: after a failed sync a page there may differ from the disk.
+    fn open(
+        dir: &'a mut LogDir<F>,
+        name: &'a str,
+        bytes_max: u64,
+        buffer: &'a mut ReadBuffer,
+    ) -> Result<SegmentReader<'a, F>, Error> {
+        let file = dir.open(name)?;
+        dir.sync(&file, name)?;
+        dir.drop_cache(&file, name)?;
+        let length = dir.length(&file, name)?;
+        Ok(SegmentReader {
+            dir,
+            file,
+            name,
+            length,
+            end: length.min(bytes_max) as usize,
+            buffer,
+            start: 0,
+            filled: 0,
+        })
     }
 
-    /// The head of a segment; `None` if it is unreadable.
-    fn read_head(&mut self, name: &str) -> Result<Option<SegmentHead>, Error> {
-        self.read(name, PAGE as u64)?;
-        let claimed = SegmentHead::claimed_bytes(self.buffer.bytes());
-        if claimed > PAGE {
-            self.read(name, claimed as u64)?;
+    /// The head of the segment; `None` if it is unreadable.
+    fn read_head(mut self) -> Result<Option<SegmentHead>, Error> {
+        let claimed = SegmentHead::claimed_bytes(self.view(0, PAGE)?);
+        Ok(SegmentHead::decode(self.view(0, claimed.max(PAGE))?).ok())
+    }
+
+    /// Drops the segment from the page cache: reading has put large folios there (see
+    /// `write_by_pages`).
+    fn close(self) -> Result<(), Error> {
+        self.dir.drop_cache(&self.file, self.name)
+    }
+}
+
+impl<F: FileSystem> SegmentBytes for SegmentReader<'_, F> {
+    type Error = Error;
+
+    fn length(&self) -> usize {
+        self.end
+    }
+
+    fn view(&mut self, at: usize, least: usize) -> Result<&[u8], Error> {
+        let wanted = least.min(self.end.saturating_sub(at));
+        let is_here = at >= self.start && at + wanted <= self.start + self.filled;
+        if !is_here {
+            let bytes = wanted.max(PIECE_BYTES.min(self.end.saturating_sub(at)));
+            let room = self.buffer.room(bytes);
+            self.filled = self.dir.read(&self.file, self.name, room, at as u64)?;
+            self.start = at;
         }
-        Ok(SegmentHead::decode(self.buffer.bytes()).ok())
+        let from = at.saturating_sub(self.start).min(self.filled);
+        Ok(&self.buffer.bytes()[from..self.filled])
     }
 }
 
@@ -348,9 +398,14 @@ pub fn open_last<F: FileSystem>(
 ) -> Result<ActiveSegment<F>, Error> {
     let name = log_name(last.sequence);
     let file = dir.open(&name)?;
-    let zeros = vec![0; tail.dirty_end - tail.end];
-    if !zeros.is_empty() {
-        dir.write(&file, &name, &zeros, tail.end as u64)?;
+    if tail.dirty_end > tail.end {
+        let zeros = vec![0; PIECE_BYTES.min(tail.dirty_end - tail.end)];
+        let mut at = tail.end;
+        while at < tail.dirty_end {
+            let piece = &zeros[..zeros.len().min(tail.dirty_end - at)];
+            dir.write(&file, &name, piece, at as u64)?;
+            at += piece.len();
+        }
         dir.sync(&file, &name)?;
         dir.drop_cache(&file, &name)?;
     }

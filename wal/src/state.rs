@@ -155,7 +155,7 @@ impl<F: FileSystem> StateFile<F> {
         dir.sync(&file, STATE)?;
         dir.drop_cache(&file, STATE)?;
         let mut bytes = [0; SLOTS.len() * PAGE];
-        let length = dir.read(&file, STATE, &mut bytes)?;
+        let length = dir.read(&file, STATE, &mut bytes, 0)?;
         let slot = match valid_slot(&bytes[..length]) {
             SlotContent::Good(slot) => slot,
             SlotContent::Version(found) => {

@@ -34,7 +34,7 @@ fn put(wal: &mut Wal, records: &[Record], commit: u64) {
 fn good(body: &Body) -> &[u8] {
     match body {
         Body::Good(bytes) => bytes,
-        Body::Faulty { .. } => panic!("a whole body"),
+        Body::Covered | Body::Faulty { .. } => panic!("a whole body"),
     }
 }
 

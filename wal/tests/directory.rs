@@ -98,6 +98,7 @@ fn a_directory_with_any_one_damage_is_whole_or_refused() {
         for entry in &found.entries {
             match &entry.body {
                 Body::Good(bytes) => assert_eq!(**bytes, body(entry.index), "{round}, {what:?}"),
+                Body::Covered => panic!("no snapshot covers it"),
                 Body::Faulty { .. } => {
                     let named = found.damage.iter().any(|f| f.index == Some(entry.index));
                     assert!(named, "{round}, {what:?}");

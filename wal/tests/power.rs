@@ -105,7 +105,7 @@ impl Model {
         }
         let good = |e: &wal::Entry| match &e.body {
             Body::Good(body) => Some((e.term, e.index, body.to_vec())),
-            Body::Faulty { .. } => None,
+            Body::Covered | Body::Faulty { .. } => None,
         };
         let entries: Option<Vec<Entry>> = found.entries.iter().map(good).collect();
         let entries = entries.ok_or("a damaged entry")?;

@@ -2,7 +2,7 @@
 use super::Machine;
 use crate::core::raft::{Configuration, Index, Member, PeerId, SnapshotMeta, Term};
 use crate::core::random::splitmix64;
-use crate::core::replica::{HISTORY_BYTES_MAX, registry};
+use crate::core::replica::registry;
 use crate::core::seam::{Founding, Settings};
 use crate::core::store::{Action, HistoryLimits, SnapshotStep, Store};
 
@@ -27,7 +27,7 @@ impl Machine {
         };
         let mut store = Store::new(HistoryLimits {
             events: settings.history_events,
-            bytes: HISTORY_BYTES_MAX,
+            bytes: settings.memory.history_bytes,
         });
         let path = registry::machine_path(&settings.name);
         let value = registry::machine_value(&founder);

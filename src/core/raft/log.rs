@@ -12,6 +12,9 @@ use super::message::{Entry, EntryBody, Index, Lsn, Term};
 /// this long; a longer log would make tests slow.
 const SUMMED_ENTRIES_MAX: usize = 100;
 
+/// An estimate of the memory of an entry besides its body, in bytes.
+pub const ENTRY_BYTES: u64 = 96;
+
 /// How far the repair of a damaged entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RepairState {
@@ -98,9 +101,9 @@ impl Log {
         self.entries.back().map_or(self.start_term, |e| e.term)
     }
 
-    /// The sum of the sizes of all bodies held, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// An estimate of the memory of all entries held, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.bytes as u64 + self.entries.len() as u64 * ENTRY_BYTES
     }
 
     /// The term of the entry at `index`; `None` before `start()` and after `last_index()`.
@@ -271,6 +274,23 @@ impl Log {
         self.entries.shrink_to(2 * self.entries.len());
     }
 
+    /// Forgets the oldest entries up to `through`, which a snapshot covers, as long as all that are
+    /// held take more than `bytes_kept`.
+    pub fn shrink(&mut self, through: Index, bytes_kept: u64) {
+        let mut bytes = self.memory_bytes();
+        let mut end = self.start;
+        for entry in &self.entries {
+            if bytes <= bytes_kept || entry.index > through {
+                break;
+            }
+            bytes -= entry.size() as u64 + ENTRY_BYTES;
+            end = entry.index;
+        }
+        if end > self.start {
+            self.release(end);
+        }
+    }
+
     /// Continues after the snapshot that ends with the entry (`index`, `term`) and that is
     /// installed with the record `lsn`. The entries after it stay only if `keep_tail`. All entries
     /// up to `index` are committed, since a snapshot holds committed entries only.
@@ -439,6 +459,22 @@ mod tests {
         assert_eq!(log.slice(Index(5), Index(7), 20).len(), 2);
         assert_eq!(log.slice(Index(5), Index(6), 100).len(), 2);
         assert!(log.slice(Index(8), Index(9), 100).is_empty());
+    }
+
+    #[test]
+    fn a_log_that_takes_much_is_shrunk() {
+        let mut log = log(&[1, 1, 1, 1]);
+        log.commit_to(Index(7));
+        let each = 10 + ENTRY_BYTES;
+        assert_eq!(log.memory_bytes(), 4 * each);
+        log.shrink(Index(7), 4 * each);
+        assert_eq!(log.start(), Index(4));
+        log.shrink(Index(7), 3 * each - 1);
+        assert_eq!(log.start(), Index(6));
+        // No snapshot covers the last one.
+        log.shrink(Index(7), 0);
+        assert_eq!((log.start(), log.memory_bytes()), (Index(7), each));
+        log.check_invariants();
     }
 
     #[test]

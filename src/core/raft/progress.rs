@@ -13,10 +13,6 @@ use super::sync_times::SyncTimes;
 /// Most appends with entries on the way to one peer.
 const IN_FLIGHT_MESSAGES_MAX: usize = 64;
 
-/// Most bytes of entries on the way to one peer. The link and its receiver must be able to hold
-/// them.
-const IN_FLIGHT_BYTES_MAX: usize = 4 << 20;
-
 /// A snapshot that was refused for want of room is offered again after this time, in microseconds.
 const OFFER_US: u64 = 500_000;
 
@@ -242,10 +238,10 @@ impl Progress {
         self.leaving.is_some()
     }
 
-    /// Whether the bound on appends in flight is reached.
-    pub fn is_full(&self) -> bool {
-        self.in_flight.len() >= IN_FLIGHT_MESSAGES_MAX
-            || self.in_flight_bytes >= IN_FLIGHT_BYTES_MAX
+    /// Whether the bound on appends in flight is reached. `bytes_max` bounds the bytes of their
+    /// entries: the link and its receiver must be able to hold them.
+    pub fn is_full(&self, bytes_max: usize) -> bool {
+        self.in_flight.len() >= IN_FLIGHT_MESSAGES_MAX || self.in_flight_bytes >= bytes_max
     }
 
     /// How many bytes the peer's log takes beyond what is on the way to it, in bytes.
@@ -639,14 +635,14 @@ mod tests {
     #[test]
     fn appends_in_flight_are_bounded_by_number_and_by_bytes() {
         let mut peer = replicating();
-        peer.on_append_sent(Index(5), &[entry(IN_FLIGHT_BYTES_MAX)], Index(0), 0);
-        assert!(peer.is_full());
+        peer.on_append_sent(Index(5), &[entry(1000)], Index(0), 0);
+        assert!(peer.is_full(1000));
         let mut peer = replicating();
         for index in 5..5 + IN_FLIGHT_MESSAGES_MAX as u64 {
-            assert!(!peer.is_full());
+            assert!(!peer.is_full(1000));
             peer.on_append_sent(Index(index), &[entry(1)], Index(0), 0);
         }
-        assert!(peer.is_full());
+        assert!(peer.is_full(1000));
     }
 
     #[test]

@@ -6,15 +6,12 @@
 //! leave before the leader's own sync: it is only one of the copies that a commit counts
 //! (thesis 10.2.1). Start reading at `Raft::replicate`, then `Raft::on_append_reply`.
 use super::message::{AppendAnswer, Entry, EntryBody, Index, Lsn, PeerId, Persist, Rpc, Term};
-use super::{HeartbeatReport, ProgressState, ProposalRefusal, Raft, RaftRole};
+use super::{HeartbeatReport, Progress, ProgressState, ProposalRefusal, Raft, RaftRole};
 use crate::core::command::{self, Command, Origin};
 
 /// Most bytes of entries in one message, unless a single entry is larger. The receiver handles
 /// other messages between two appends.
 const APPEND_BYTES_MAX: usize = 256 << 10;
-
-/// Proposals are refused (`Busy`) while more bytes of entries than this are not committed.
-const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
 
 /// What a leader keeps besides the progress of its peers.
 #[derive(Default)]
@@ -85,9 +82,10 @@ impl LeaderState {
         }
     }
 
-    /// Whether proposals have to wait for commits.
-    fn is_full(&self) -> bool {
-        self.uncommitted_bytes > UNCOMMITTED_BYTES_MAX
+    /// Whether proposals have to wait for commits: more bytes of entries than `bytes_max` are not
+    /// committed.
+    fn is_full(&self, bytes_max: usize) -> bool {
+        self.uncommitted_bytes > bytes_max
     }
 
     /// `entry` is committed.
@@ -110,6 +108,11 @@ impl LeaderState {
 
 /// The leader's own log.
 impl Raft {
+    /// Whether so much is on the way to a peer that nothing more is sent.
+    pub fn has_full_flight(&self, peer: &Progress) -> bool {
+        peer.is_full(self.memory.in_flight_bytes_max)
+    }
+
     /// Whether a command may be appended now.
     pub(super) fn may_propose(&self) -> Result<(), ProposalRefusal> {
         if self.role != RaftRole::Leader {
@@ -118,7 +121,9 @@ impl Raft {
         if self.handover.is_pending() {
             return Err(ProposalRefusal::NotLeader(Some(self.id)));
         }
-        if self.leader_state.is_full() || self.is_held_up_by_snapshot() {
+        if self.leader_state.is_full(self.memory.uncommitted_bytes_max)
+            || self.is_held_up_by_snapshot()
+        {
             return Err(ProposalRefusal::Busy);
         }
         Ok(())
@@ -235,7 +240,9 @@ impl Raft {
             return false;
         }
         let next = self.log.get(peer.next()).filter(|_| peer.next() <= end);
-        let can_take = next.is_some_and(|entry| !peer.is_full() && peer.has_room_for(entry));
+        let bytes_max = self.memory.in_flight_bytes_max;
+        let can_take =
+            next.is_some_and(|entry| !peer.is_full(bytes_max) && peer.has_room_for(entry));
         let is_due = match peer.state() {
             ProgressState::Probe { is_sent } => !is_sent,
             _ => peer.lacks_commit(commit) || can_take,

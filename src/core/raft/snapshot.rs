@@ -15,11 +15,6 @@ use super::tracker::Tracker;
 use super::{Progress, Raft, RaftRole};
 use crate::core::timer::Now;
 
-/// Proposals are refused (`Busy`) while a snapshot is sent and the log in memory is larger than
-/// this many bytes. The entries after the snapshot are kept for the receiver, so without a bound a
-/// slow transfer would exhaust the memory.
-const SENDING_LOG_BYTES_MAX: usize = 256 << 20;
-
 /// A chunk is sent again after this many slow syncs of the receiver, or after one election timeout
 /// if that is longer.
 const CHUNK_PATIENCE_SYNCS: u64 = 2;
@@ -117,8 +112,9 @@ impl Raft {
     /// The owner has saved a snapshot of the state as of `index` durably. Entries up to `release`
     /// may go: the older of the two kept snapshots covers them.
     ///
-    /// Entries after a snapshot that is being sent stay, unless the receiver is silent or has no
-    /// room for it. A peer that was away for long starts over with a newer snapshot.
+    /// In memory, entries that the newest snapshot covers are kept for followers that are a little
+    /// behind, as long as they take little. Entries after a snapshot that is being sent stay, unless
+    /// the receiver is silent or has no room for it. A peer that was away for long starts over with a newer snapshot.
     ///
     /// # Panics
     ///
@@ -132,14 +128,16 @@ impl Raft {
             self.snapshots.on_durable(meta);
             self.marks.on_marked(index);
         }
-        let mut through = release.min(self.log.applied());
+        // Entries after this one are kept for a receiver.
+        let mut sending = Index(u64::MAX);
         for peer in self.tracker.iter() {
-            if let Some(sending) = peer.kept_snapshot_index()
+            if let Some(sent) = peer.kept_snapshot_index()
                 && !self.is_silent(peer, self.now_us)
             {
-                through = through.min(sending);
+                sending = sending.min(sent);
             }
         }
+        let through = release.min(self.log.applied()).min(sending);
         // A lone member has no peer that may need entries: its memory holds none that the newest
         // snapshot covers. The disk keeps them, in case the newest snapshot is damaged.
         let is_alone = self.configuration().members.len() == 1 && self.tracker.is_empty();
@@ -151,6 +149,9 @@ impl Raft {
         if start > self.log.start() {
             self.log.release(start);
         }
+        let newest = self.snapshots.newest().index.min(self.log.applied());
+        self.log
+            .shrink(newest.min(sending), self.memory.log_bytes_kept);
         if self.snapshots.release(through) {
             self.persist(Persist::Release { through });
         }
@@ -241,10 +242,21 @@ impl Raft {
         }
     }
 
+    /// An estimate of the memory of the log, in bytes.
+    pub fn log_memory_bytes(&self) -> u64 {
+        self.log.memory_bytes()
+    }
+
+    /// Whether the log fills the memory that it may use. It is released by the next snapshot.
+    pub fn is_log_full(&self) -> bool {
+        self.log.memory_bytes() > self.memory.log_bytes_max
+    }
+
     /// Whether the entries kept for a transfer fill the memory that the log may use. Then the
-    /// clients wait and the transfer goes on.
+    /// clients wait and the transfer goes on: without this bound a slow transfer would exhaust the
+    /// memory.
     pub(super) fn is_held_up_by_snapshot(&self) -> bool {
-        self.log.bytes() > SENDING_LOG_BYTES_MAX
+        self.is_log_full()
             && self
                 .tracker
                 .iter()

@@ -390,6 +390,7 @@ mod tests {
             id: PeerId(1),
             heartbeat_ms: 50,
             election_ms: 200,
+            memory: Default::default(),
             seed: 1,
         };
         let state = RaftState {

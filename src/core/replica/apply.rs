@@ -34,6 +34,7 @@ impl Replica {
             bytes += self.apply_next();
         }
         self.raft.on_applied(self.applied, self.store.time().last());
+        self.report_store_room();
         self.applied < committed
     }
 

@@ -11,13 +11,18 @@ use crate::core::error::{Code, DISK_FULL, Error};
 use crate::core::peers::NewAddress;
 use crate::core::public_id::PublicId;
 use crate::core::raft::{Index, Member, PeerId, ProposalRefusal, RaftRole, Term, UnfitChange};
-use crate::core::seam::{Join, Op, Outcome, Ticket};
+use crate::core::seam::{Fact, Join, Op, Outcome, Ticket};
 use crate::core::timer::Now;
 
 /// The cause of the refusal when a removal would leave no majority of voters that answer.
 const NO_MAJORITY: &str = "too few of the other voters answer";
 /// The cause of the refusal when a write would make the key space larger than it may be.
 const STORE_FULL: &str = "store full";
+/// A full key space is reported to have room once one of so many parts is free. A key space at its
+/// bound must not fill the log.
+const ROOM_PARTS: u64 = 16;
+/// The cause of the refusal while the log fills its memory.
+const LOG_FULL: &str = "the log fills its memory until a snapshot is written";
 
 /// Writes.
 impl Replica {
@@ -79,6 +84,11 @@ impl Replica {
         if self.lacks_room() {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
         }
+        if command.content().is_some() && self.raft.is_log_full() {
+            let has_no_room = self.snapshotting.is_kept_off(now);
+            let cause = if has_no_room { DISK_FULL } else { LOG_FULL };
+            return Err(Outcome::Failed(Error::new(Code::RaftInternal, cause)));
+        }
         // Only the leader refuses: a follower applies whatever is committed.
         let is_bounded = self.settings.store_bytes_max.is_some();
         let growth = if is_bounded && self.raft.role() == RaftRole::Leader {
@@ -87,6 +97,7 @@ impl Replica {
             0
         };
         if growth > self.store_room() {
+            self.report_full_store();
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, STORE_FULL)));
         }
         match self.raft.propose_from(now, &command, origin) {
@@ -95,6 +106,26 @@ impl Replica {
                 Ok((index, term))
             }
             Err(refusal) => Err(self.outcome_of_refusal(refusal)),
+        }
+    }
+
+    /// Reports that a write was refused for want of room in the key space, once until it has shrunk.
+    fn report_full_store(&mut self) {
+        if !self.is_store_full {
+            self.is_store_full = true;
+            let bytes = self.store.bytes();
+            let bytes_max = self.settings.store_bytes_max.unwrap_or(u64::MAX);
+            let fact = Fact::StoreFull { bytes, bytes_max };
+            self.outputs.facts.push(fact);
+        }
+    }
+
+    /// Reports that a key space that was full has room again.
+    pub(super) fn report_store_room(&mut self) {
+        let bytes_max = self.settings.store_bytes_max.unwrap_or(u64::MAX);
+        if self.is_store_full && self.store.bytes() < bytes_max / ROOM_PARTS * (ROOM_PARTS - 1) {
+            self.is_store_full = false;
+            self.outputs.facts.push(Fact::StoreHasRoom);
         }
     }
 

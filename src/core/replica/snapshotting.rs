@@ -5,7 +5,7 @@
 //! go on meanwhile. Start with [`Snapshotting`] and `Replica::continue_snapshot`.
 use super::Replica;
 use super::pending::Ending;
-use crate::core::raft::{ChunkWanted, Index, SnapshotMeta};
+use crate::core::raft::{ChunkWanted, ENTRY_BYTES, Index, SnapshotMeta};
 use crate::core::seam::{Fact, SnapshotIn, SnapshotOut};
 use crate::core::store::{SnapshotStep, Store};
 use crate::core::timer::Now;
@@ -15,23 +15,12 @@ use crate::core::timer::Now;
 const SLICE_BYTES: usize = 128 << 10;
 /// Spare capacity of a slice's buffer for the item that exceeds `SLICE_BYTES`.
 const SLICE_SLACK_BYTES: usize = 4096;
-/// How many bytes of the snapshot are written for each byte by which the log grows meanwhile. A
-/// fixed rate would let the log of a follower that catches up grow faster than the snapshot can
-/// release it.
-const WRITTEN_PER_LOG_BYTE: u64 = 4;
 /// Most bytes written in a turn; the last slice may exceed them.
 const TURN_BYTES_MAX: u64 = 1 << 20;
-/// An estimate of the bytes that an entry takes in the log besides its body.
-const RECORD_BYTES: u64 = 32;
-/// A new snapshot waits while an older one is being sent to a member, because it would make the
-/// transfer start over. It waits no longer once the log has grown by this many bytes, which are all
-/// in memory.
-const LOG_BYTES_MAX: u64 = 256 << 20;
-/// A snapshot is due once the log has grown by this many bytes, even if it is by fewer than
-/// `snapshot_count` entries: 10,000 entries with the largest values would take 20 GB of memory.
-const LOG_BYTES_DUE: u64 = 64 << 20;
-/// The pause after a failed snapshot, in microseconds.
-const RETRY_US: u64 = 60_000_000;
+/// The pause after a snapshot that the disk had no room for, in microseconds.
+const NO_ROOM_PAUSE_US: u64 = 60_000_000;
+/// The pause after a snapshot whose copies took too much memory, in microseconds.
+const GIVEN_UP_PAUSE_US: u64 = 1_000_000;
 
 /// The progress of this member's own snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,12 +54,16 @@ pub struct Snapshotting {
     /// How many entries were applied since the last snapshot began. Raised by a failed snapshot,
     /// see `on_failed`.
     entries: u64,
-    /// An estimate of the bytes of the log that these entries take.
+    /// An estimate of the memory that these entries take in the log.
     log_bytes: u64,
     /// The size of the last snapshot on disk; 0 before the first.
     last_bytes: u64,
     /// How many bytes of the snapshot under way are written.
     written_bytes: u64,
+    /// How many bytes of the snapshot under way are written for each byte by which the log grows.
+    /// A fixed rate would let the log of a follower that catches up grow faster than the snapshot
+    /// can release it.
+    written_per_log_byte: u64,
     /// No snapshot begins before this time, in microseconds of the monotonic clock; 0 without a
     /// failure.
     not_before_us: u64,
@@ -85,6 +78,7 @@ impl Snapshotting {
             log_bytes: 0,
             last_bytes,
             written_bytes: 0,
+            written_per_log_byte: 0,
             not_before_us: 0,
         }
     }
@@ -92,7 +86,7 @@ impl Snapshotting {
     /// An entry of this size was applied.
     pub fn on_applied(&mut self, bytes: usize) {
         self.entries += 1;
-        self.log_bytes += bytes as u64 + RECORD_BYTES;
+        self.log_bytes += bytes as u64 + ENTRY_BYTES;
     }
 
     /// Whether there are slices to write without any input.
@@ -102,25 +96,31 @@ impl Snapshotting {
 
     /// The turn ends its writing at this many `written_bytes`.
     fn turn_end_bytes(&self) -> u64 {
-        let pace_bytes = WRITTEN_PER_LOG_BYTE * self.log_bytes;
+        let pace_bytes = self.written_per_log_byte * self.log_bytes;
         pace_bytes.min(self.written_bytes + TURN_BYTES_MAX)
     }
 
     /// The key space is frozen at `index`.
-    fn on_begun(&mut self, index: Index) {
+    fn on_begun(&mut self, index: Index, written_per_log_byte: u64) {
         self.stage = SnapshotStage::Writing(index);
         self.entries = 0;
         self.log_bytes = 0;
         self.written_bytes = 0;
+        self.written_per_log_byte = written_per_log_byte;
     }
 
     /// The snapshot under way failed. Another one is due at once, because the log is as long as
-    /// before; it waits for `RETRY_US`.
-    fn on_failed(&mut self, now: Now, snapshot_count: u64) {
+    /// before; it waits for `pause_us`.
+    fn on_failed(&mut self, now: Now, snapshot_count: u64, pause_us: u64) {
         self.stage = SnapshotStage::Idle;
-        self.not_before_us = now.mono_us + RETRY_US;
+        self.not_before_us = now.mono_us + pause_us;
         self.entries += snapshot_count;
         self.log_bytes += self.last_bytes;
+    }
+
+    /// Whether the disk lately had no room for a snapshot.
+    pub fn is_kept_off(&self, now: Now) -> bool {
+        now.mono_us + GIVEN_UP_PAUSE_US < self.not_before_us
     }
 }
 
@@ -136,11 +136,12 @@ impl Replica {
     }
 
     /// Whether to begin a snapshot. It is due in either case:
-    /// - The log has grown by enough entries or bytes, and by at least the size of the last
-    ///   snapshot.
+    /// - The log has grown by enough bytes for the size of the key space, or by enough entries and
+    ///   bytes for the size of the last snapshot (`MemoryBounds::due_bytes`).
     /// - The disk is nearly full. Only the log can be released.
     ///
-    /// A due snapshot waits after a failure (`RETRY_US`) and during a transfer (`LOG_BYTES_MAX`).
+    /// A due snapshot waits after a failure, and during a transfer, which it would make start over.
+    /// It waits for a transfer no longer once the log fills its memory.
     fn is_snapshot_due(&self, now: Now) -> bool {
         let Snapshotting {
             entries,
@@ -149,13 +150,16 @@ impl Replica {
             not_before_us,
             ..
         } = self.snapshotting;
-        let has_enough = entries >= self.settings.snapshot_count || log_bytes >= LOG_BYTES_DUE;
-        let by_length = has_enough && log_bytes >= last_bytes && self.settings.snapshots;
+        let memory = &self.settings.memory;
+        let has_entries = entries >= self.settings.snapshot_count;
+        let by_entries = has_entries && log_bytes >= memory.due_bytes_by_count(last_bytes);
+        let by_bytes = log_bytes >= memory.due_bytes(self.store.bytes());
+        let by_length = (by_entries || by_bytes) && self.settings.snapshots;
         let for_space = self.is_disk_low && entries > 0;
         if now.mono_us < not_before_us || !(by_length || for_space) {
             return false;
         }
-        log_bytes > LOG_BYTES_MAX || !self.is_sending_snapshot(now)
+        log_bytes > memory.log_bytes_max || !self.is_sending_snapshot(now)
     }
 
     /// Whether the newest snapshot is being sent to a member that was heard within an election
@@ -175,7 +179,9 @@ impl Replica {
         self.store.snapshot_begin();
         let meta = self.raft.snapshot_meta(self.applied);
         let index = meta.index;
-        self.snapshotting.on_begun(index);
+        let memory = &self.settings.memory;
+        let written_per_log_byte = memory.written_per_log_byte(self.store.bytes());
+        self.snapshotting.on_begun(index, written_per_log_byte);
         self.outputs.facts.push(Fact::SnapshotStarted { index });
         self.outputs.snapshot.push(SnapshotOut::Begin(meta));
     }
@@ -196,7 +202,7 @@ impl Replica {
         let step = self.store.snapshot_chunk(SLICE_BYTES, &mut slice);
         if step == SnapshotStep::GivenUp {
             self.outputs.snapshot.push(SnapshotOut::Abandon);
-            return self.give_up_snapshot(now, index);
+            return self.give_up_snapshot(now, index, GIVEN_UP_PAUSE_US);
         }
         self.snapshotting.written_bytes += slice.len() as u64;
         if !slice.is_empty() {
@@ -220,9 +226,9 @@ impl Replica {
         true
     }
 
-    fn give_up_snapshot(&mut self, now: Now, index: Index) {
+    fn give_up_snapshot(&mut self, now: Now, index: Index, pause_us: u64) {
         let snapshot_count = self.settings.snapshot_count;
-        self.snapshotting.on_failed(now, snapshot_count);
+        self.snapshotting.on_failed(now, snapshot_count, pause_us);
         self.outputs.facts.push(Fact::SnapshotAbandoned { index });
     }
 }
@@ -272,7 +278,7 @@ impl Replica {
     fn on_snapshot_failed(&mut self, now: Now) {
         if let Some(index) = self.snapshotting.stage.index() {
             self.store.snapshot_abandon();
-            self.give_up_snapshot(now, index);
+            self.give_up_snapshot(now, index, NO_ROOM_PAUSE_US);
         }
     }
 

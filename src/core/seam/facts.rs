@@ -59,6 +59,16 @@ pub enum Fact {
         /// The last entry that it would have covered.
         index: Index,
     },
+    /// A write was refused because the key space has no room for it. Reported again only after the
+    /// key space had room.
+    StoreFull {
+        /// The size of the key space, in bytes.
+        bytes: u64,
+        /// Its bound.
+        bytes_max: u64,
+    },
+    /// The key space was full and has room again.
+    StoreHasRoom,
     /// A snapshot of the leader has replaced the key space.
     SnapshotInstalled {
         /// The last entry that it covers.

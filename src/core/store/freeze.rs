@@ -18,8 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-/// While more bytes than this are kept, the oldest listing is given up: its reader is too slow for
-/// the writers. A snapshot is given up once it alone needs more.
+/// The bound of what is kept, in bytes, until the owner sets another.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// An estimate of what a kept node takes beside its value.
 const KEPT_NODE_BYTES: usize = 192;
@@ -34,8 +33,10 @@ const DROPPED_MAX: usize = 1000;
 pub struct FreezeToken(u64);
 
 /// All freezes, and the copies that are kept for them.
-#[derive(Default)]
 pub struct Freezer {
+    /// While more bytes than this are kept, the oldest listing is given up: its reader is too slow
+    /// for the writers. A snapshot is given up once it alone needs more.
+    kept_bytes_max: usize,
     /// The freezes, oldest first: a later one has no smaller index.
     freezes: BTreeMap<FreezeToken, Freeze>,
     /// The number of the last token; only rises.
@@ -200,8 +201,33 @@ impl<'a> FrozenMoment<'a> {
     }
 }
 
+/// No freeze yet.
+impl Default for Freezer {
+    fn default() -> Freezer {
+        Freezer {
+            kept_bytes_max: KEPT_BYTES_MAX,
+            freezes: BTreeMap::new(),
+            last_number: 0,
+            snapshot: None,
+            saved: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+            snapshot_bytes: 0,
+            evicted: VecDeque::new(),
+            evicted_bytes: 0,
+            dropped: Vec::new(),
+        }
+    }
+}
+
 /// Freezes.
 impl Freezer {
+    /// No more than `bytes` are kept from now on.
+    pub fn bound(&mut self, bytes: usize) {
+        self.kept_bytes_max = bytes;
+    }
+
     /// Begins a freeze at the present etcd index `at`, for a reader of `scope` and its descendants
     /// that has read the nodes up to `cursor`. With `next_event` it also reads the history from
     /// that index on.
@@ -368,7 +394,7 @@ impl Freezer {
     /// Ends each change: drops some copies that no freeze needs any more, and gives up a freeze if
     /// too much is kept.
     pub fn trim(&mut self) {
-        if self.kept_bytes + self.evicted_bytes > KEPT_BYTES_MAX && !self.has_garbage() {
+        if self.kept_bytes + self.evicted_bytes > self.kept_bytes_max && !self.has_garbage() {
             self.give_up_one();
         }
         self.drop_some();
@@ -381,7 +407,7 @@ impl Freezer {
             return self.end(oldest);
         }
         if let Some(snapshot) = self.snapshot
-            && self.snapshot_bytes + self.evicted_bytes > KEPT_BYTES_MAX
+            && self.snapshot_bytes + self.evicted_bytes > self.kept_bytes_max
         {
             self.end(snapshot);
         }

@@ -2,14 +2,16 @@
 //!
 //! Start with [`Checked::config`], which puts the whole configuration together.
 use super::flags::{self, FlagDefault};
+use super::memory::{self, MemoryFigure};
 use super::sources::{self, SourceRank, Sources, Value};
 use super::{Config, ProcessInputs, TlsFiles, UsageError, Verbosity};
 use crate::core::command::ClusterConfig;
 use crate::core::identity;
+use crate::core::memory::{self as bounds, MEMORY_BYTES_MIN, MemoryBounds};
 use crate::core::public_id::PublicId;
 use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The longest time that a setting may have: 100 years, in seconds. Sums of such times do not
 /// overflow.
@@ -21,8 +23,12 @@ const POSITIVE_S: f64 = 0.001;
 const RECORD_EXTRA_BYTES: u64 = 32 * 1024;
 /// The longest request body that may be allowed, in bytes: its record must fit the log.
 const REQUEST_BYTES_MAX: u64 = wal::format::BODY_MAX as u64 - RECORD_EXTRA_BYTES;
-/// The least bound of the key space: the view of the cluster under `/_etcd` must fit.
-const STORE_BYTES_MIN: u64 = 65_536;
+/// The bounds of the key space that may be set: the view of the cluster under `/_etcd` must fit.
+const STORE_BYTES: RangeInclusive<u64> = 65_536..=u64::MAX;
+/// The bounds of clients' buffers that may be set.
+const CLIENT_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 40;
+/// The bounds of history and log in memory that may be set.
+const SHARE_BYTES: RangeInclusive<u64> = 65_536..=1 << 40;
 
 /// The sources of settings, read with checks.
 pub struct Checked<'a> {
@@ -55,7 +61,14 @@ impl Checked<'_> {
         let bind_addr = self.bind_address("bind-addr", &addr)?;
         let peer_bind_addr = self.bind_address("peer-bind-addr", &peer_addr)?;
         let (heartbeat_ms, election_ms) = self.raft_times()?;
-        let (request_bytes_max, segment_bytes) = self.sizes()?;
+        let memory = self.memory()?;
+        let request_bytes_max = self.request_bytes_max(&memory)?;
+        let segment_bytes = self.segment_bytes(&memory, &data_dir, request_bytes_max)?;
+        let memory_bounds = self.memory_bounds(&memory)?;
+        let client_bytes = bounds::client_bytes(memory.bytes);
+        let client_bytes = self.number_or("max-client-bytes", CLIENT_BYTES, client_bytes)?;
+        let store_bytes = bounds::store_bytes(memory.bytes);
+        let store_bytes = self.number_or("max-store-bytes", STORE_BYTES, store_bytes)?;
         let compat_2 = self.word("compat", ["0.4", "2"])? == "2";
         self.warn_of_ignored();
         Ok(Config {
@@ -87,7 +100,10 @@ impl Checked<'_> {
             forward: self.switch_if_given("forward")?.unwrap_or(compat_2),
             compat_2,
             watch_history: self.number("watch-history", 1..=1_000_000)? as usize,
-            store_bytes_max: self.store_bytes_max()?,
+            memory,
+            memory_bounds,
+            store_bytes_max: store_bytes,
+            client_bytes_max: client_bytes as usize,
             request_bytes_max,
             segment_bytes,
             warnings: std::mem::take(&mut self.warnings),
@@ -204,9 +220,62 @@ impl Checked<'_> {
         Ok((heartbeat, election))
     }
 
-    /// The longest request body and the size of a log segment, in bytes.
-    fn sizes(&self) -> Result<(u64, u64), UsageError> {
-        let request = self.number("max-request-bytes", 1_024..=REQUEST_BYTES_MAX)?;
+    /// The number of a setting, or `derived` if no source gives it.
+    fn number_or(
+        &self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+        derived: u64,
+    ) -> Result<u64, UsageError> {
+        if self.text(name).is_none() {
+            return Ok(derived);
+        }
+        self.number(name, range)
+    }
+
+    /// The memory that this process may use.
+    fn memory(&self) -> Result<MemoryFigure, UsageError> {
+        let Some(value) = self.text("max-memory") else {
+            return Ok(memory::find(&|path| (self.inputs.read)(path).ok()?));
+        };
+        Ok(MemoryFigure {
+            bytes: self.number("max-memory", MEMORY_BYTES_MIN..=u64::MAX)?,
+            source: value.label,
+        })
+    }
+
+    fn memory_bounds(&self, memory: &MemoryFigure) -> Result<MemoryBounds, UsageError> {
+        let derived = MemoryBounds::of(memory.bytes);
+        let history = derived.history_bytes as u64;
+        let history = self.number_or("watch-history-bytes", SHARE_BYTES, history)?;
+        let derived = MemoryBounds {
+            history_bytes: history as usize,
+            ..derived
+        };
+        if self.text("snapshot-bytes").is_none() {
+            return Ok(derived);
+        }
+        let log = self.number("snapshot-bytes", SHARE_BYTES)?;
+        Ok(derived.with_snapshot_after(log))
+    }
+
+    /// The longest request body in bytes.
+    fn request_bytes_max(&self, memory: &MemoryFigure) -> Result<u64, UsageError> {
+        let derived = bounds::request_bytes(memory.bytes);
+        self.number_or("max-request-bytes", 1_024..=REQUEST_BYTES_MAX, derived)
+    }
+
+    /// The size of a log segment in bytes.
+    fn segment_bytes(
+        &self,
+        memory: &MemoryFigure,
+        data_dir: &Path,
+        request: u64,
+    ) -> Result<u64, UsageError> {
+        if self.text("segment-bytes").is_none() {
+            let disk_bytes = (self.inputs.disk_bytes)(data_dir);
+            return Ok(bounds::segment_bytes(memory.bytes, disk_bytes));
+        }
         let bounds = wal::SEGMENT_BYTES_MIN..=wal::SEGMENT_BYTES_MAX;
         let segment = self.number("segment-bytes", bounds)?;
         let page = wal::format::PAGE as u64;
@@ -223,15 +292,7 @@ impl Checked<'_> {
                 "-segment-bytes {segment} is wrong: expected a multiple of {page}"
             )));
         }
-        Ok((request, segment))
-    }
-
-    fn store_bytes_max(&self) -> Result<Option<u64>, UsageError> {
-        if self.text("max-store-bytes").is_none() {
-            return Ok(None);
-        }
-        let range = STORE_BYTES_MIN..=u64::MAX;
-        self.number("max-store-bytes", range).map(Some)
+        Ok(segment)
     }
 
     fn verbosity(&self) -> Result<Verbosity, UsageError> {
@@ -468,6 +529,7 @@ mod tests {
             variables: &[],
             read: &|_| Ok(None),
             host_name: "host",
+            disk_bytes: &|_| None,
         };
         match config::parse(&inputs) {
             Ok(Start::Run(config)) => *config,

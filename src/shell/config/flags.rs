@@ -86,13 +86,16 @@ pub const FLAGS: [FlagGroup; 8] = [
 ];
 
 #[rustfmt::skip]
-const MACHINE: [CommandFlag; 10] = [
+const MACHINE: [CommandFlag; 11] = [
     flag("name", Text, "NAME", Described("the host's name"),
         "Name of this machine, unique in the cluster: 1 to 128 visible characters without slashes. A new machine that joins \
          under the name of a member replaces it once that member is silent."),
     flag("data-dir", Text, "DIR", Described("NAME.etcd"),
         "Directory for log, snapshots, term and vote; made with its parents. Each machine needs its own. Without it \
          the machine is a new one."),
+    flag("max-memory", Text, "N", Described("limit of the cgroup, or a quarter of the memory"),
+        "Bytes of memory that this machine may use, at least 16777216. The bounds of key space, history, log, clients' \
+         buffers and requests follow from it, unless they are set; one line of the log names them."),
     flag("addr", Text, "HOST:PORT", Fixed("127.0.0.1:4001"),
         "Client address that is told to clients and to the other machines, which must be able to reach it."),
     flag("bind-addr", Text, "HOST[:PORT]", Described("follows -addr"),
@@ -140,7 +143,7 @@ const CLUSTER: [CommandFlag; 8] = [
 ];
 
 #[rustfmt::skip]
-const RAFT: [CommandFlag; 5] = [
+const RAFT: [CommandFlag; 6] = [
     flag("peer-heartbeat-interval", Text, "MS", Fixed("50"),
         "Milliseconds between two heartbeats of the leader. Use one value on all machines."),
     flag("peer-election-timeout", Text, "MS", Fixed("200"),
@@ -150,13 +153,15 @@ const RAFT: [CommandFlag; 5] = [
         "Write snapshots, and delete the log before them. Off: only when the log would fill the disk."),
     flag("snapshot-count", Text, "N", Fixed("10000"),
         "Log entries between two snapshots. More: less writing, more disk, a longer start."),
-    flag("segment-bytes", Text, "N", Fixed("16777216"),
+    flag("snapshot-bytes", Text, "N", Described("follows -max-memory and the key space"),
+        "Bytes of log after which a snapshot is written, too. The log since then is held in memory."),
+    flag("segment-bytes", Text, "N", Described("16777216, less with little memory or disk"),
         "Size of a log file in bytes: a multiple of 4096, at least 4 * (-max-request-bytes + 32768). The log takes at \
-         least two of them on the disk, and a start takes the memory of one."),
+         least two of them on the disk."),
 ];
 
 #[rustfmt::skip]
-const CLIENTS: [CommandFlag; 8] = [
+const CLIENTS: [CommandFlag; 10] = [
     flag("cors", List, "ORIGIN,...", Nothing,
         "Origins whose pages may use the client port from a browser, such as http://a.example; * for all."),
     flag("forward", Bool, "", Described("false, with -compat 2 true"),
@@ -165,13 +170,17 @@ const CLIENTS: [CommandFlag; 8] = [
     flag("compat", Text, "0.4|2", Fixed("0.4"),
         "Whose clients the answers suit: those of etcd 0.4 or of etcd 2. With 2, -forward is on by default."),
     flag("watch-history", Text, "N", Fixed("1000"),
-        "Events kept for watchers that ask for the past (waitIndex), 16 MiB at most. An older index is answered with \
+        "Events kept for watchers that ask for the past (waitIndex). An older index is answered with \
          error 401, and the watcher must read the key again."),
-    flag("max-store-bytes", Text, "N", Nothing,
+    flag("watch-history-bytes", Text, "N", Described("16777216, less with little memory"),
+        "Bytes of these events."),
+    flag("max-store-bytes", Text, "N", Described("9/16 of -max-memory"),
         "Bound of the key space in bytes: keys, values and about 100 bytes for each node. The leader refuses writes \
-         that would make it larger with error 300, cause `store full`; deletions and expiry go on. Without it the \
-         key space is bounded by memory only. Use one value on all machines."),
-    flag("max-request-bytes", Text, "N", Fixed("2097152"),
+         that would make it larger with error 300, cause `store full`; deletions and expiry go on. Use one value on \
+         all machines."),
+    flag("max-client-bytes", Text, "N", Described("67108864, less with little memory"),
+        "Bytes that the buffers of all clients may hold. Beyond it, those that hold the most for the longest are closed."),
+    flag("max-request-bytes", Text, "N", Described("2097152, less with little memory"),
         "Longest body of a request in bytes, at most 16744447. A longer one is answered with status 413."),
     flag("http-read-timeout", Text, "SECONDS", Fixed("300"),
         "Longest time that a request may take to arrive before its connection is closed."),

@@ -2,7 +2,8 @@
 //!
 //! The order of the steps:
 //! 1. Make the directory, or wipe it (`-f`), or refuse it if etcd has written it.
-//! 2. Open the log. If this machine went on alone (`forced`) and a crash came before the log was
+//! 2. Open the log. Entries that the newest snapshot covers are read without their bodies. If this
+//!    machine went on alone (`forced`) and a crash came before the log was
 //!    replaced, replace it now.
 //! 3. Read `membership` and `standby_info`: is this machine a member, a standby or new? If it
 //!    became a standby and a crash came before its log was wiped, wipe the log now.
@@ -36,9 +37,6 @@ use wal::{OpenError, Options, Wal};
 const LOCK_MS_MAX: u64 = 2_000;
 /// The time between two attempts, in milliseconds.
 const LOCK_PAUSE_MS: u64 = 20;
-/// The events that are kept for watchers that ask for the past may have this many bytes in all.
-/// `-watch-history` bounds their number; this bounds their memory if values are large.
-const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The snapshot that recovery starts from.
 struct RestoredSnapshot {
@@ -82,7 +80,8 @@ impl<F: FileSystem> Disk<F> {
     pub fn open_on(fs: F, config: &Config, joins: bool) -> Result<(Disk<F>, Recovered), String> {
         let data_dir = &DataDir::new(fs, &config.data_dir);
         prepare(data_dir, config)?;
-        let (mut wal, mut log) = open_log(data_dir, config)?;
+        let covered = newest_snapshot(data_dir);
+        let (mut wal, mut log) = open_log(data_dir, config, covered)?;
         let former_clusters = forced::complete(data_dir, config, &mut wal, &mut log)?;
         let membership = membership::read(data_dir)?;
         let record = standby::read(data_dir)?;
@@ -114,15 +113,12 @@ impl<F: FileSystem> Disk<F> {
                 kept = vec![founding.meta.index];
             }
             let base = restore_newest(data_dir, &mut kept, limits)?;
-            let damaged = base.damaged.clone();
-            let appended = discard_log_before(&mut wal, &mut log, &base.meta)?;
-            let recovered = join_parts(data_dir, log, base, known_id)?;
-            // Not before the older snapshot has turned out to suffice: a file that could not be
-            // read once may be whole at the next start.
-            for index in damaged {
-                set_aside(data_dir, index)?;
+            if base.meta.index < covered {
+                // The bodies of the entries between the two are needed after all.
+                drop(wal);
+                (wal, log) = open_log(data_dir, config, base.meta.index)?;
             }
-            (recovered, appended)
+            go_on_from(data_dir, &mut wal, log, base, known_id)?
         };
         // A machine whose id is in its snapshot is a member, whatever `standby_info` says.
         let standby = standby.filter(|_| recovered.id.is_none());
@@ -151,10 +147,17 @@ impl<F: FileSystem> Disk<F> {
     }
 }
 
+/// The index of the newest snapshot by its name; 0 without one. Whether it is whole is not known yet.
+fn newest_snapshot<F: FileSystem>(data_dir: &DataDir<F>) -> Index {
+    // A folder that cannot be read is reported later.
+    let all = snapfile::list(data_dir).unwrap_or_default();
+    all.first().copied().unwrap_or_default()
+}
+
 fn history_limits(config: &Config) -> HistoryLimits {
     HistoryLimits {
         events: config.watch_history,
-        bytes: HISTORY_BYTES_MAX,
+        bytes: config.memory_bounds.history_bytes,
     }
 }
 
@@ -275,15 +278,17 @@ fn wal_options<F: FileSystem>(data_dir: &DataDir<F>, config: &Config) -> Result<
     })
 }
 
-/// Opens the log. Waits a while if another process has locked it.
+/// Opens the log. Waits a while if another process has locked it. Bodies of entries up to `covered`
+/// are not read.
 fn open_log<F: FileSystem>(
     data_dir: &DataDir<F>,
     config: &Config,
+    covered: Index,
 ) -> Result<(Wal<F>, wal::Recovered), String> {
     let options = wal_options(data_dir, config)?;
     let mut waited_ms = 0;
     loop {
-        match Wal::open_on(data_dir.fs().clone(), options.clone(), None) {
+        match Wal::open_covered(data_dir.fs().clone(), options.clone(), None, covered.0) {
             Err(OpenError::Locked { .. }) if waited_ms < LOCK_MS_MAX => {
                 clock::pause(LOCK_PAUSE_MS);
                 waited_ms += LOCK_PAUSE_MS;
@@ -390,6 +395,25 @@ fn set_aside<F: FileSystem>(data_dir: &DataDir<F>, index: Index) -> Result<(), S
     synced.map_err(|e| format!("{}: {e}", path.display()))
 }
 
+/// The recovered state from a snapshot and the log after it, and how many records were appended.
+fn go_on_from<F: FileSystem>(
+    data_dir: &DataDir<F>,
+    wal: &mut Wal<F>,
+    mut log: wal::Recovered,
+    base: RestoredSnapshot,
+    known_id: Option<PeerId>,
+) -> Result<(Recovered, u64), String> {
+    let damaged = base.damaged.clone();
+    let appended = discard_log_before(wal, &mut log, &base.meta)?;
+    let recovered = join_parts(data_dir, log, base, known_id)?;
+    // Not before the older snapshot has turned out to suffice: a file that could not be read once
+    // may be whole at the next start.
+    for index in damaged {
+        set_aside(data_dir, index)?;
+    }
+    Ok((recovered, appended))
+}
+
 /// Discards a log that ends before the snapshot or contradicts it. A crash came after the leader's
 /// snapshot was stored and before the log recorded its installation. Appends that record. Returns
 /// how many records were appended.
@@ -445,8 +469,9 @@ fn join_parts<F: FileSystem>(
     };
     let known = [&newest, &base.meta.configuration];
     let is_alone = known.iter().all(|c| c.members.len() <= 1);
-    let all = log.entries.into_iter().map(entry_of);
-    let entries: Vec<Entry> = all.filter(|e| e.index > base.meta.index).collect();
+    let all = log.entries.into_iter();
+    let after = all.filter(|e| e.index > base.meta.index.0);
+    let entries: Vec<Entry> = after.map(entry_of).collect();
     let is_faulty = |e: &Entry| matches!(e.body, EntryBody::Faulty { .. });
     if is_alone && entries.iter().any(is_faulty) {
         let first = log.damage.first().map(|d| d.to_string());
@@ -518,6 +543,7 @@ fn entry_of(found: wal::Entry) -> Entry {
         term: Term(found.term),
         index: Index(found.index),
         body: match found.body {
+            wal::Body::Covered => unreachable!("the snapshot does not cover it"),
             wal::Body::Good(bytes) => EntryBody::Good(bytes),
             wal::Body::Faulty { len, seed, crc } => EntryBody::Faulty { len, seed, crc },
         },
@@ -544,6 +570,7 @@ mod tests {
             variables: &[],
             read: &|_| Ok(None),
             host_name: "host",
+            disk_bytes: &|_| None,
         };
         match config::parse(&source) {
             Ok(Start::Run(config)) => *config,

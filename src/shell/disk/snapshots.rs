@@ -310,6 +310,7 @@ mod tests {
             forward: false,
             history_events: 10,
             store_bytes_max: None,
+            memory: Default::default(),
         };
         Machine::bootstrap(&settings, 7, 8)
     }

@@ -88,6 +88,7 @@ pub fn config_of(data_dir: &Path) -> Config {
         variables: &[],
         read: &|_| Ok(None),
         host_name: "host",
+        disk_bytes: &|_| None,
     };
     match config::parse(&inputs) {
         Ok(Start::Run(mut config)) => {

@@ -449,6 +449,7 @@ impl World {
             cluster: cluster_config(&self.p),
             history_events: self.p.history_events,
             store_bytes_max: None,
+            memory: self.p.memory,
             forward: self.p.forward,
         }
     }

@@ -35,6 +35,7 @@ pub fn config_of(name: &str) -> Config {
         variables: &[],
         read: &|_| Ok(None),
         host_name: "host",
+        disk_bytes: &|_| None,
     };
     match config::parse(&source) {
         Ok(Start::Run(config)) => Config {

@@ -2,6 +2,7 @@
 //! violation, drawn in one place, so that a seed means the same run for ever as long as this file
 //! does not change.
 use super::net::NetParams;
+use tern::core::memory::MemoryBounds;
 use tern::core::raft::room::BODY_BYTES_MAX;
 use tern_support::rng::Rng;
 use wal::SEGMENT_BYTES_MIN;
@@ -86,6 +87,8 @@ pub struct Params {
     /// The settings of the machines differ.
     pub is_unequal: bool,
     pub history_events: usize,
+    /// The bounds of memory; in a third of the seeds so small that the log meets them.
+    pub memory: MemoryBounds,
     pub active_size: u32,
     pub remove_delay_ms: u64,
     pub sync_interval_ms: u64,
@@ -133,6 +136,25 @@ fn draw_value_bytes_max(rng: &mut Rng) -> usize {
     }
 }
 
+/// The history stays as it is: the watchers' model knows how many events it has.
+fn draw_memory(rng: &mut Rng) -> MemoryBounds {
+    let large = MemoryBounds::default();
+    if !rng.chance(330_000) {
+        return large;
+    }
+    let due_bytes = rng.range(2_000, 20_000);
+    MemoryBounds {
+        due_bytes_min: due_bytes,
+        due_bytes_max: due_bytes * rng.range(1, 3),
+        log_bytes_max: due_bytes * rng.range(4, 6),
+        log_bytes_kept: due_bytes / rng.range(1, 10),
+        uncommitted_bytes_max: rng.range(2_000, 20_000) as usize,
+        in_flight_bytes_max: rng.range(1_000, 5_000) as usize,
+        copies_bytes: rng.range(2_000, 100_000) as usize,
+        ..large
+    }
+}
+
 impl Params {
     pub fn draw(rng: &mut Rng) -> Params {
         let machines = *rng.pick(&[3, 3, 5]);
@@ -155,6 +177,8 @@ impl Params {
             snapshot_count: rng.range(50, 100),
             is_unequal: rng.chance(500_000),
             history_events: *rng.pick(&[10, 100, 1_000]),
+            // Of its own, so that the other draws of a seed stay as they are.
+            memory: draw_memory(&mut Rng::new(sync_us_min << 20 | election_ms)),
             active_size: (machines as u32).max(*rng.pick(&[3, 5, 9])),
             remove_delay_ms,
             sync_interval_ms: *rng.pick(&[1_000, 1_000, 2_000]),
