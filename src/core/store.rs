@@ -6,7 +6,8 @@
 //! by `snapshot_chunk`, expiration by `expire`, freeing of removed directories by `free_some`.
 //!
 //! - `node` is the tree, `path` relates paths; `ttl` is the index of expirations.
-//! - `write`, `expire` and `cluster_view` are the commands, made from the changes of `edit`.
+//! - `write`, `expire` and `cluster_view` are the commands, made from the changes of `edit`;
+//!   `growth` tells beforehand what a command adds.
 //! - `history` and `watch` say which watchers an event reaches.
 //! - `freeze`, `walk`, `listing`, `snapshot` read a key space that changes meanwhile; `restore`
 //!   builds a key space from a snapshot; `reclaim` frees removed directories.
@@ -21,6 +22,7 @@ mod edit;
 mod event;
 mod expire;
 mod freeze;
+mod growth;
 mod history;
 mod listing;
 mod name;
@@ -40,7 +42,7 @@ use freeze::Freezer;
 use history::History;
 pub use history::HistoryLimits;
 pub use listing::{Listing, Page};
-use node::{KeyTree, Lookup, NODE_BYTES};
+use node::{KeyTree, Lookup};
 use reclaim::Reclaim;
 pub use restore::{BadSnapshot, Restore};
 pub use snapshot::SnapshotStep;
@@ -142,32 +144,11 @@ impl Store {
         self.tree.len()
     }
 
-    /// An estimate of the memory of the key space in bytes, removed nodes included until they are
-    /// freed. It depends on the turns of this machine, so no command may depend on it.
+    /// An estimate of the memory of the key space in bytes. Nodes below a removed directory count
+    /// until they are freed; copies for readers do not count: `freeze` bounds them. It depends on the
+    /// turns of this machine, so no command may depend on it.
     pub fn bytes(&self) -> u64 {
         self.tree.bytes()
-    }
-
-    /// An estimate of how many bytes a command would add to `bytes`; 0 if it only removes, or replaces
-    /// a value by one that is no longer.
-    pub fn growth(&self, command: &Command) -> u64 {
-        let Some((path, value)) = command.content() else {
-            return 0;
-        };
-        let value_bytes = value.map_or(0, |value| value.len() as u64);
-        match self.tree.look_up(path) {
-            Lookup::Node { id, .. } if !self.tree.node(id).is_dir() => {
-                let old = self.tree.node(id).value();
-                value_bytes.saturating_sub(old.map_or(0, |old| old.len() as u64))
-            }
-            Lookup::Missing { start, .. } => {
-                let rest = &path.as_str()[start..];
-                let nodes = 1 + rest.bytes().filter(|byte| *byte == b'/').count() as u64;
-                nodes * NODE_BYTES + rest.len() as u64 + value_bytes
-            }
-            // A directory: the command is refused, or names a new child by the etcd index.
-            Lookup::Node { .. } | Lookup::Root | Lookup::File { .. } => NODE_BYTES + value_bytes,
-        }
     }
 
     /// The value of the file at a path, for this machine's own use. Not counted as a get.

@@ -167,7 +167,17 @@ impl Pair {
         match act {
             Act::Write(command) => {
                 let expected = self.model.apply(&command);
+                let (before, growth) = (self.store.bytes(), self.store.growth(&command));
                 let found = self.store.apply(&command);
+                let after = self.store.bytes();
+                if command.content().is_some() {
+                    assert_eq!(growth.is_some(), found.is_ok(), "{command:?}");
+                }
+                assert_eq!(
+                    growth.unwrap_or(0),
+                    after.saturating_sub(before),
+                    "{command:?}"
+                );
                 let found = found.map_err(|e| (e.code, e.cause.into_string()));
                 assert_eq!(found, expected, "{command:?}");
             }

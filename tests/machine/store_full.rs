@@ -108,3 +108,60 @@ fn expiry_goes_on() {
     rig.settle();
     assert!(!is_full(&mut rig, set("/more", &value(50_000))));
 }
+
+fn update(path: &str, bytes: usize) -> Op {
+    Op::Write(Command::Update {
+        path: KeyPath::new(path),
+        value: Some(value(bytes).into()),
+        lease: None,
+        refresh: false,
+    })
+}
+
+/// What is refused whatever its size is refused for its own reason.
+#[test]
+fn a_full_store_gives_the_reason_of_the_key_space() {
+    let mut rig = bounded();
+    let index = rig.put("/dir/key", &value(95_000));
+    let compare = |prev_index| {
+        Op::Write(Command::CompareAndSwap {
+            path: KeyPath::new("/dir/key"),
+            value: Some(value(99_990).into()),
+            lease: None,
+            prev_value: None,
+            prev_index: Some(prev_index),
+            or_create: false,
+            refresh: false,
+        })
+    };
+    let code_of = |outcome| match outcome {
+        Outcome::Failed(error) => error.code,
+        other => panic!("{other:?}"),
+    };
+    let long = 50_000;
+    assert_eq!(code_of(rig.done(update("/none", long))), Code::KeyNotFound);
+    assert_eq!(code_of(rig.done(update("/dir", long))), Code::NotAFile);
+    assert_eq!(code_of(rig.done(set("/dir", &value(long)))), Code::NotAFile);
+    assert_eq!(code_of(rig.done(compare(index + 1))), Code::CompareFailed);
+    assert!(is_full(&mut rig, compare(index)));
+    assert!(is_full(&mut rig, update("/dir/key", 99_990)));
+}
+
+/// A write that depends on one before it, both under way, is counted too.
+#[test]
+fn an_update_of_a_key_that_is_being_created_counts() {
+    let mut rig = bounded();
+    let mut tickets = Vec::new();
+    for n in 0..4 {
+        let path = format!("/{n}");
+        tickets.push((rig.ask(set(&path, "short")), false));
+        tickets.push((rig.ask(update(&path, 40_000)), n >= 2));
+    }
+    rig.settle();
+    for (ticket, is_refused) in tickets {
+        let outcome = rig.answer(ticket);
+        let is_event = matches!(outcome, Outcome::Event(_));
+        assert_eq!(is_event, !is_refused, "{outcome:?}");
+    }
+    assert!(rig.machine.store().expect("a member").bytes() <= BYTES_MAX);
+}

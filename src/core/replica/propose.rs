@@ -89,13 +89,7 @@ impl Replica {
             let cause = if has_no_room { DISK_FULL } else { LOG_FULL };
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, cause)));
         }
-        // Only the leader refuses: a follower applies whatever is committed.
-        let is_bounded = self.settings.store_bytes_max.is_some();
-        let growth = if is_bounded && self.raft.role() == RaftRole::Leader {
-            self.store.growth(&command)
-        } else {
-            0
-        };
+        let growth = self.growth(&command);
         if growth > self.store_room() {
             self.report_full_store();
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, STORE_FULL)));
@@ -126,6 +120,20 @@ impl Replica {
         if self.is_store_full && self.store.bytes() < bytes_max / ROOM_PARTS * (ROOM_PARTS - 1) {
             self.is_store_full = false;
             self.outputs.facts.push(Fact::StoreHasRoom);
+        }
+    }
+
+    /// By how many bytes a command makes the key space larger; 0 if its size does not matter here.
+    /// Only the leader of a bounded key space refuses: a follower applies whatever is committed.
+    fn growth(&self, command: &Command) -> u64 {
+        let is_bounded = self.settings.store_bytes_max.is_some();
+        if !is_bounded || self.raft.role() != RaftRole::Leader {
+            return 0;
+        }
+        match self.store.growth(command) {
+            Some(growth) => growth,
+            // A proposal on the same path, applied before, may let it succeed.
+            None => self.proposed.value_bytes_after_others(command),
         }
     }
 

@@ -51,6 +51,23 @@ impl ProposedCommands {
         self.growth
     }
 
+    /// The bytes of a command's value if a command that is not applied writes the same path;
+    /// otherwise 0.
+    pub fn value_bytes_after_others(&self, command: &Command) -> u64 {
+        let Some((path, Some(value))) = command.content() else {
+            return 0;
+        };
+        let mut others = self
+            .queue
+            .iter()
+            .filter_map(|other| other.command.content());
+        if others.any(|(other, _)| other == path) {
+            value.len() as u64
+        } else {
+            0
+        }
+    }
+
     /// Takes the command of the entry at `index` if it was proposed here in `term`. Drops the
     /// commands up to `index`: they are applied, or were never committed.
     pub fn take(&mut self, index: Index, term: Term) -> Option<Command> {

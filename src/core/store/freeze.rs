@@ -54,7 +54,10 @@ pub struct Freezer {
     kept_bytes: usize,
     /// How many bytes were kept since the snapshot began because it has yet to read them.
     snapshot_bytes: usize,
-    /// The events that have left the history and that a freeze has yet to read, oldest first.
+    /// The freezes whose readers have yet to read events: the snapshot and whole listings. An event
+    /// that leaves the history is judged by the newest of them alone.
+    event_readers: BTreeMap<FreezeToken, EventReader>,
+    /// The events that have left the history and that a freeze may have yet to read, oldest first.
     evicted: VecDeque<Event>,
     /// The sum of the weights of `evicted`.
     evicted_bytes: usize,
@@ -70,8 +73,14 @@ struct Freeze {
     scope: Box<str>,
     /// The last path that was read; empty before the first.
     cursor: Box<str>,
-    /// The next event to read, by etcd index; `None` if the reader wants no events, or no more.
-    next_event: Option<u64>,
+}
+
+/// What a freeze has yet to read of the history.
+struct EventReader {
+    /// The etcd index of the freeze: the last event to read.
+    at: u64,
+    /// The etcd index from which on no event was read.
+    next: u64,
 }
 
 /// The content of a node before it was changed in place.
@@ -148,12 +157,6 @@ impl Freeze {
         let is_unread =
             traversal_order(path, &self.cursor).is_gt() || is_within(&self.cursor, path);
         is_in_scope && is_unread
-    }
-
-    /// Whether it has yet to read the event of this etcd index.
-    fn reads_event(&self, index: u64) -> bool {
-        self.next_event
-            .is_some_and(|next| (next..=self.at).contains(&index))
     }
 }
 
@@ -244,9 +247,11 @@ impl Freezer {
             at,
             scope: scope.into(),
             cursor: cursor.into(),
-            next_event,
         };
         self.freezes.insert(token, freeze);
+        if let Some(next) = next_event {
+            self.event_readers.insert(token, EventReader { at, next });
+        }
         token
     }
 
@@ -286,17 +291,22 @@ impl Freezer {
 
     /// The reader has read the events before the index `next`; `None`: all of them.
     pub fn advance_events(&mut self, token: FreezeToken, next: Option<u64>) {
-        if let Some(freeze) = self.freezes.get_mut(&token) {
-            freeze.next_event = next;
-            self.drop_events();
+        let Some(reader) = self.event_readers.get_mut(&token) else {
+            return;
+        };
+        match next {
+            Some(next) => reader.next = next,
+            None => _ = self.event_readers.remove(&token),
         }
+        self.drop_events();
     }
 
     /// Ends a freeze; nothing to do if it has ended. Copies that it alone needed are dropped by and
     /// by.
     pub fn end(&mut self, token: FreezeToken) {
         self.snapshot.take_if(|snapshot| *snapshot == token);
-        if self.freezes.remove(&token).is_some() {
+        self.freezes.remove(&token);
+        if self.event_readers.remove(&token).is_some() {
             self.drop_events();
         }
     }
@@ -304,11 +314,11 @@ impl Freezer {
 
 /// Copies.
 impl Freezer {
-    /// Keeps an event that leaves the history, if a freeze has yet to read it.
+    /// Keeps an event that leaves the history, if it is of the moment of a freeze whose reader has
+    /// yet to read events. The newest of these freezes has the latest moment.
     pub fn keep_event(&mut self, event: Event) {
-        let index = event.index().0;
-        let mut freezes = self.freezes.values();
-        if freezes.any(|freeze| freeze.reads_event(index)) {
+        let newest = self.event_readers.last_key_value();
+        if newest.is_some_and(|(_, newest)| event.index().0 <= newest.at) {
             self.evicted_bytes += event.weight();
             self.evicted.push_back(event);
         }
@@ -465,8 +475,7 @@ impl Freezer {
 
     /// Drops the evicted events that no freeze has yet to read.
     fn drop_events(&mut self) {
-        let next = self.freezes.values().filter_map(|freeze| freeze.next_event);
-        let next = next.min();
+        let next = self.event_readers.values().map(|reader| reader.next).min();
         while let Some(event) = self.evicted.front()
             && next.is_none_or(|next| event.index().0 < next)
         {

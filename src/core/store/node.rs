@@ -234,7 +234,7 @@ pub struct KeyTree {
     blocks: Vec<Vec<Node>>,
     /// Released places, the latest last.
     free: Vec<NodeId>,
-    /// The memory of the nodes that are not released: `NODE_BYTES`, value and name of each.
+    /// The memory of the nodes that a directory holds: `NODE_BYTES`, value and name of each.
     bytes: u64,
 }
 
@@ -252,8 +252,7 @@ impl KeyTree {
     }
 
     /// Adds a node that no directory holds yet.
-    pub fn add(&mut self, node: Node) -> NodeId {
-        self.bytes += node.bytes();
+    fn add(&mut self, node: Node) -> NodeId {
         if let Some(id) = self.free.pop() {
             *self.node_mut(id) = node;
             return id;
@@ -282,9 +281,7 @@ impl KeyTree {
         let node = self.node_mut(id);
         let is_childless = node.children().is_none_or(BTreeMap::is_empty);
         assert!(is_childless, "children are released first");
-        let bytes = node.bytes();
         node.content = Content::ShortFile(Box::default());
-        self.bytes -= bytes;
         self.free.push(id);
     }
 
@@ -293,7 +290,7 @@ impl KeyTree {
         &self.blocks[id.0 as usize / BLOCK_NODES][id.0 as usize % BLOCK_NODES]
     }
 
-    /// Replaces or changes the node in a place by `change`.
+    /// Replaces or changes the node in a place by `change`. A directory holds the node.
     pub fn change(&mut self, id: NodeId, change: impl FnOnce(&mut Node)) -> &Node {
         let node = self.node_mut(id);
         let before = node.bytes();
@@ -314,7 +311,7 @@ impl KeyTree {
     /// If `dir` is a file.
     pub fn take_child(&mut self, dir: NodeId, name: &str) -> Option<NodeId> {
         let child = self.children_mut(dir).remove(name.as_bytes())?;
-        self.bytes -= name.len() as u64;
+        self.bytes -= self.node(child).bytes() + name.len() as u64;
         Some(child)
     }
 
@@ -324,7 +321,7 @@ impl KeyTree {
             return None;
         }
         let (name, child) = self.children_mut(dir).pop_first()?;
-        self.bytes -= name.as_bytes().len() as u64;
+        self.bytes -= self.node(child).bytes() + name.as_bytes().len() as u64;
         Some(child)
     }
 
@@ -347,15 +344,15 @@ impl KeyTree {
     ///
     /// If the name is taken.
     pub fn insert(&mut self, dir: NodeId, name: &str, node: Node) -> NodeId {
+        self.bytes += node.bytes() + name.len() as u64;
         let id = self.add(node);
         let before = self.children_mut(dir).insert(name.into(), id);
         assert!(before.is_none(), "the name is free");
-        self.bytes += name.len() as u64;
         id
     }
 
-    /// The memory of the nodes that are not released, in bytes: `NODE_BYTES`, value and name of
-    /// each.
+    /// The memory of the nodes that a directory holds, in bytes: `NODE_BYTES`, value and name of
+    /// each. Nodes of a removed directory count until they are taken out of it.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -440,17 +437,36 @@ mod tests {
     #[test]
     fn released_places_are_reused() {
         let mut tree = KeyTree::new();
+        let file = |index| Node::new(Some("v".into()), None, index);
         let mut ids = Vec::new();
         for index in 0..3000 {
-            ids.push(tree.add(Node::new(Some("v".into()), None, index)));
+            ids.push(tree.insert(ROOT, &format!("{index:04}"), file(index)));
         }
         assert_eq!(tree.len(), 3001);
-        assert_eq!(tree.bytes(), 3001 * NODE_BYTES + 3000);
         assert_eq!(tree.node(ids[2999]).created(), 2999);
+        assert_eq!(tree.take_child(ROOT, "0007"), Some(ids[7]));
+        assert_eq!(tree.len(), 3001);
         tree.release(ids[7]);
         assert_eq!(tree.len(), 3000);
-        assert_eq!(tree.bytes(), 3000 * NODE_BYTES + 2999);
-        assert_eq!(tree.add(Node::new(None, None, 1)), ids[7]);
+        assert_eq!(tree.insert(ROOT, "d", Node::new(None, None, 1)), ids[7]);
         assert!(tree.node(ids[7]).is_dir());
+    }
+
+    #[test]
+    fn a_node_counts_while_a_directory_holds_it() {
+        let mut tree = KeyTree::new();
+        let file = Node::new(Some("value".into()), None, 1);
+        let dir = tree.insert(ROOT, "dir", Node::new(None, None, 1));
+        assert_eq!(tree.bytes(), NODE_BYTES + 3);
+        let id = tree.insert(dir, "name", file);
+        assert_eq!(tree.bytes(), 2 * NODE_BYTES + 3 + 9);
+        tree.change(id, |node| node.modify_file(Some("v".into()), 2));
+        assert_eq!(tree.bytes(), 2 * NODE_BYTES + 3 + 5);
+        assert_eq!(tree.take_child(ROOT, "dir"), Some(dir));
+        assert_eq!(tree.bytes(), NODE_BYTES + 5);
+        assert_eq!(tree.take_first_child(dir), Some(id));
+        assert_eq!(tree.bytes(), 0);
+        tree.release(id);
+        assert_eq!(tree.bytes(), 0);
     }
 }

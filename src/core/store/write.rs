@@ -5,14 +5,14 @@
 use super::Store;
 use super::edit::NewContent;
 use super::event::{Action, EtcdIndex, Event, View};
-use super::node::{Lookup, NodeId};
+use super::node::{Lookup, Node, NodeId};
 use super::stats::Operation;
 use crate::core::command::{Command, KeyPath, Naming};
 use crate::core::error::{Code, Error};
 
 /// The conditions of a compare-and-swap or a compare-and-delete; both must hold.
 #[derive(Clone, Copy)]
-struct Conditions<'a> {
+pub(super) struct Conditions<'a> {
     /// The value that the file must have.
     value: Option<&'a str>,
     /// The etcd index that its last change must have.
@@ -21,11 +21,24 @@ struct Conditions<'a> {
 
 impl<'a> Conditions<'a> {
     /// The conditions of a command.
-    fn new(prev_value: &'a Option<Box<str>>, prev_index: Option<u64>) -> Conditions<'a> {
+    pub(super) fn new(prev_value: &'a Option<Box<str>>, prev_index: Option<u64>) -> Conditions<'a> {
         Conditions {
             value: prev_value.as_deref(),
             index: prev_index,
         }
+    }
+
+    /// The conditions that a file with this value does not meet, as the client reads them.
+    pub(super) fn unmet(&self, file: &Node, value: &str) -> Vec<String> {
+        let mut unmet = Vec::new();
+        if let Some(wanted) = self.value.filter(|wanted| *wanted != value) {
+            unmet.push(format!("[{wanted} != {value}]"));
+        }
+        let modified = file.modified();
+        if let Some(wanted) = self.index.filter(|wanted| *wanted != modified) {
+            unmet.push(format!("[{wanted} != {modified}]"));
+        }
+        unmet
     }
 }
 
@@ -108,7 +121,7 @@ impl Store {
     }
 
     /// The path of the node that a create makes.
-    fn created_path(&self, path: &KeyPath, naming: Naming) -> KeyPath {
+    pub(super) fn created_path(&self, path: &KeyPath, naming: Naming) -> KeyPath {
         let next = self.index + 1;
         match naming {
             Naming::Given => path.clone(),
@@ -227,14 +240,7 @@ impl Store {
         let Some(value) = node.value() else {
             return Err(Error::new(Code::NotAFile, path.as_str()));
         };
-        let mut causes = Vec::new();
-        if let Some(wanted) = conditions.value.filter(|wanted| *wanted != &*value) {
-            causes.push(format!("[{wanted} != {}]", &*value));
-        }
-        let modified = node.modified();
-        if let Some(wanted) = conditions.index.filter(|wanted| *wanted != modified) {
-            causes.push(format!("[{wanted} != {modified}]"));
-        }
+        let causes = conditions.unmet(node, &value);
         if !causes.is_empty() {
             return Err(Error::new(Code::CompareFailed, causes.join(" ")));
         }
