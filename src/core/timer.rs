@@ -7,6 +7,7 @@
 //! timers move to lower levels (`cascade`); a slot of the lowest level fires.
 //!
 //! The wheel reads no clock: its time moves only by [`TimerWheel::advance`].
+use std::num::NonZero;
 
 /// The time of one turn. The shell reads it from the clocks once a turn; the simulator computes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,11 +25,30 @@ const SLOT_BITS: u32 = SLOTS.trailing_zeros();
 /// Levels that cover all 64 bits of a deadline.
 const LEVELS: usize = 64_usize.div_ceil(SLOT_BITS as usize);
 
+/// A place in `TimerWheel::entries`. It holds the index plus one, so that `Option<Place>` takes four
+/// bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place(NonZero<u32>);
+
+impl Place {
+    /// # Panics
+    ///
+    /// If `index` is 2^32 - 1 or more.
+    fn new(index: usize) -> Place {
+        let number = u32::try_from(index + 1).ok().and_then(NonZero::new);
+        Place(number.expect("fewer timers than 2^32 - 1"))
+    }
+
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
 /// Identifies a timer until it fires or is cancelled. Afterwards the handle matches no timer, even
 /// if the wheel reuses the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerHandle {
-    place: u32,
+    place: Place,
     generation: u32,
 }
 
@@ -40,9 +60,9 @@ struct TimerEntry<T> {
     /// The slot whose list contains the timer, numbered over all levels: `level * SLOTS + bit`.
     slot: u16,
     /// The neighbour before it in the slot's list.
-    prev: Option<u32>,
+    prev: Option<Place>,
     /// The neighbour after it in the slot's list; for a free place, the next free place.
-    next: Option<u32>,
+    next: Option<Place>,
     /// `None` for a free place.
     payload: Option<T>,
 }
@@ -51,8 +71,8 @@ struct TimerEntry<T> {
 #[derive(Clone, Copy, Default)]
 struct TimerList {
     /// `None` if the list is empty; then `tail` is `None` too.
-    head: Option<u32>,
-    tail: Option<u32>,
+    head: Option<Place>,
+    tail: Option<Place>,
 }
 
 /// Timers, each with a payload. `schedule` and `cancel` take constant time.
@@ -65,10 +85,11 @@ pub struct TimerWheel<T> {
     /// constant timeout keep their lists in order, and then the earliest one is found without a
     /// search. Cleared when the list becomes empty.
     unordered: [u64; LEVELS],
+    /// The slots of all levels up to the highest one that was used.
     lists: Vec<TimerList>,
     entries: Vec<TimerEntry<T>>,
     /// The first free place.
-    free: Option<u32>,
+    free: Option<Place>,
     /// How many timers are scheduled.
     len: usize,
     /// The earliest deadline, unless `is_stale`.
@@ -76,7 +97,7 @@ pub struct TimerWheel<T> {
     /// A timer with the earliest deadline was cancelled, so `earliest_us` may be too early.
     is_stale: bool,
     /// The deadlines and places of the slot that fires; empty between calls, kept for its memory.
-    due: Vec<(u64, u32)>,
+    due: Vec<(u64, Place)>,
 }
 
 impl<T> Default for TimerWheel<T> {
@@ -92,7 +113,7 @@ impl<T> TimerWheel<T> {
             now_us: 0,
             occupied: [0; LEVELS],
             unordered: [0; LEVELS],
-            lists: vec![TimerList::default(); LEVELS * SLOTS],
+            lists: Vec::new(),
             entries: Vec::new(),
             free: None,
             len: 0,
@@ -117,7 +138,7 @@ impl<T> TimerWheel<T> {
     ///
     /// # Panics
     ///
-    /// With 2^32 timers.
+    /// With 2^32 - 1 timers.
     pub fn schedule(&mut self, deadline_us: u64, payload: T) -> TimerHandle {
         let place = self.take_place(deadline_us, payload);
         self.link(place);
@@ -127,13 +148,13 @@ impl<T> TimerWheel<T> {
         }
         TimerHandle {
             place,
-            generation: self.entries[place as usize].generation,
+            generation: self.entries[place.index()].generation,
         }
     }
 
     /// Cancels a timer and returns its payload; `None` if it has fired or was cancelled before.
     pub fn cancel(&mut self, handle: TimerHandle) -> Option<T> {
-        let entry = self.entries.get(handle.place as usize)?;
+        let entry = self.entries.get(handle.place.index())?;
         if entry.generation != handle.generation || entry.payload.is_none() {
             return None;
         }
@@ -144,10 +165,10 @@ impl<T> TimerWheel<T> {
 
     /// Cancels all timers.
     pub fn cancel_all(&mut self) {
-        for place in 0..self.entries.len() {
-            if self.entries[place].payload.is_some() {
-                self.unlink(place as u32);
-                self.release(place as u32);
+        for index in 0..self.entries.len() {
+            if self.entries[index].payload.is_some() {
+                self.unlink(Place::new(index));
+                self.release(Place::new(index));
             }
         }
         self.update_earliest();
@@ -189,9 +210,9 @@ impl<T> TimerWheel<T> {
     }
 
     /// Puts a timer into a free place, without linking it into a slot.
-    fn take_place(&mut self, deadline_us: u64, payload: T) -> u32 {
+    fn take_place(&mut self, deadline_us: u64, payload: T) -> Place {
         let Some(place) = self.free else {
-            let place = u32::try_from(self.entries.len()).expect("fewer timers than 2^32");
+            let place = Place::new(self.entries.len());
             self.entries.push(TimerEntry {
                 deadline_us,
                 generation: 0,
@@ -202,7 +223,7 @@ impl<T> TimerWheel<T> {
             });
             return place;
         };
-        let entry = &mut self.entries[place as usize];
+        let entry = &mut self.entries[place.index()];
         assert!(entry.payload.is_none(), "the free list holds free places");
         self.free = entry.next;
         entry.deadline_us = deadline_us;
@@ -211,9 +232,9 @@ impl<T> TimerWheel<T> {
     }
 
     /// Frees the place of a timer that is linked in no slot.
-    fn release(&mut self, place: u32) -> Option<T> {
+    fn release(&mut self, place: Place) -> Option<T> {
         let free = self.free;
-        let entry = &mut self.entries[place as usize];
+        let entry = &mut self.entries[place.index()];
         entry.generation = entry.generation.wrapping_add(1);
         entry.next = free;
         self.free = Some(place);
@@ -223,19 +244,22 @@ impl<T> TimerWheel<T> {
 
     /// Appends a timer to the slot of its deadline, as seen from the wheel's time. An overdue timer
     /// goes to the slot of the present time.
-    fn link(&mut self, place: u32) {
-        let own_deadline_us = self.entries[place as usize].deadline_us;
+    fn link(&mut self, place: Place) {
+        let own_deadline_us = self.entries[place.index()].deadline_us;
         let deadline_us = own_deadline_us.max(self.now_us);
         let differs = deadline_us ^ self.now_us;
         let level = (differs.max(1).ilog2() / SLOT_BITS) as usize;
         let bit = (deadline_us >> (level as u32 * SLOT_BITS)) as usize % SLOTS;
         let slot = level * SLOTS + bit;
+        if self.lists.len() <= slot {
+            self.lists.resize((level + 1) * SLOTS, TimerList::default());
+        }
         self.occupied[level] |= 1 << bit;
         let tail = self.lists[slot].tail;
         match tail {
             None => self.lists[slot].head = Some(place),
             Some(tail) => {
-                let tail = &mut self.entries[tail as usize];
+                let tail = &mut self.entries[tail.index()];
                 tail.next = Some(place);
                 if tail.deadline_us > own_deadline_us {
                     self.unordered[level] |= 1 << bit;
@@ -243,25 +267,25 @@ impl<T> TimerWheel<T> {
             }
         }
         self.lists[slot].tail = Some(place);
-        let entry = &mut self.entries[place as usize];
+        let entry = &mut self.entries[place.index()];
         entry.slot = slot as u16;
         entry.prev = tail;
         entry.next = None;
     }
 
     /// Takes a timer out of its slot's list.
-    fn unlink(&mut self, place: u32) {
-        let entry = &self.entries[place as usize];
+    fn unlink(&mut self, place: Place) {
+        let entry = &self.entries[place.index()];
         let slot = usize::from(entry.slot);
         let prev = entry.prev;
         let next = entry.next;
         match prev {
             None => self.lists[slot].head = next,
-            Some(prev) => self.entries[prev as usize].next = next,
+            Some(prev) => self.entries[prev.index()].next = next,
         }
         match next {
             None => self.lists[slot].tail = prev,
-            Some(next) => self.entries[next as usize].prev = prev,
+            Some(next) => self.entries[next.index()].prev = prev,
         }
         if self.lists[slot].head.is_none() {
             self.clear_bits(slot);
@@ -291,14 +315,14 @@ impl<T> TimerWheel<T> {
     fn find_earliest(&self) -> Option<u64> {
         let (level, slot, _) = self.first_slot()?;
         let head = self.lists[slot].head?;
-        let mut earliest_us = self.entries[head as usize].deadline_us;
+        let mut earliest_us = self.entries[head.index()].deadline_us;
         let is_ordered = self.unordered[level] & (1 << (slot % SLOTS)) == 0;
         if is_ordered {
             return Some(earliest_us);
         }
         let mut at = Some(head);
         while let Some(place) = at {
-            let entry = &self.entries[place as usize];
+            let entry = &self.entries[place.index()];
             earliest_us = earliest_us.min(entry.deadline_us);
             at = entry.next;
         }
@@ -311,7 +335,7 @@ impl<T> TimerWheel<T> {
     }
 
     /// Empties a slot and returns the head of its list.
-    fn take_list(&mut self, slot: usize) -> Option<u32> {
+    fn take_list(&mut self, slot: usize) -> Option<Place> {
         let list = std::mem::take(&mut self.lists[slot]);
         self.clear_bits(slot);
         list.head
@@ -322,7 +346,7 @@ impl<T> TimerWheel<T> {
     fn cascade(&mut self, slot: usize) {
         let mut at = self.take_list(slot);
         while let Some(place) = at {
-            at = self.entries[place as usize].next;
+            at = self.entries[place.index()].next;
             self.link(place);
         }
     }
@@ -333,7 +357,7 @@ impl<T> TimerWheel<T> {
         let mut due = std::mem::take(&mut self.due);
         let mut at = self.take_list(slot);
         while let Some(place) = at {
-            let entry = &self.entries[place as usize];
+            let entry = &self.entries[place.index()];
             due.push((entry.deadline_us, place));
             at = entry.next;
         }
