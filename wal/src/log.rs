@@ -733,13 +733,15 @@ impl<F: FileSystem> Wal<F> {
         })
     }
 
-    /// Removes the spares, so that a full disk has room for files that are not the log's.
+    /// Removes the spares, so that a full disk has room for files that are not the log's. The records
+    /// that wait were promised the room of the spares, so they are written before.
     ///
     /// # Errors
     ///
     /// [`Error::Io`]: final.
     pub fn remove_spares(&mut self) -> Result<(), Error> {
         self.run(|wal| {
+            wal.write_batches()?;
             for spare in wal.spares.take_all() {
                 wal.dir.unlink(&spare.name)?;
             }

@@ -240,6 +240,24 @@ fn the_log_takes_what_it_says_it_takes() {
     }
 }
 
+#[test]
+fn records_that_wait_are_written_before_the_spares_are_removed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let full = std::rc::Rc::new(std::cell::Cell::new(false));
+    let opened = Wal::open_with(options(dir.path()), Some(full_disk(full.clone())));
+    let (mut wal, _) = opened.expect("an empty directory");
+    full.set(true);
+    // The last of them goes to the spare.
+    for index in 1..=10 {
+        wal.append(&[entry(1, index, &[7; 9000])], 0)
+            .expect("it fits");
+    }
+    wal.remove_spares().expect("no call fails");
+    wal.start_sync().expect("what was taken is written");
+    wal.close().expect("what was taken is written");
+    assert_eq!(open(dir.path()).1.entries.len(), 10);
+}
+
 /// A commit mark of its own is a batch without records; it is written once, and never takes a
 /// segment.
 #[test]
