@@ -96,6 +96,14 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Adds the header that names the cluster, inside of one.
+    fn with_cluster_id(&self, response: Response) -> Response {
+        match self.cluster_id {
+            Some(id) => response.with(CLUSTER_ID, id.to_string()),
+            None => response,
+        }
+    }
+
     /// The end of a JSON body of the key space: etcd 2.x ends each with a line break.
     fn line_end(&self) -> &'static str {
         if self.settings.compat_2 { "\n" } else { "" }
@@ -297,7 +305,8 @@ impl Pattern {
 
 /// The response to a malformed request, of which only the origin is known.
 pub fn refusal(reject: Reject, origin: Option<&str>, context: &Context) -> Response {
-    Cors::of_origin(origin, context.settings).add(Response::reject(reject), context)
+    let response = context.with_cluster_id(Response::reject(reject));
+    Cors::of_origin(origin, context.settings).add(response, context)
 }
 
 /// Finds the route of a request and runs its handler.
@@ -315,10 +324,7 @@ pub fn route(port: Port, request: &Request, context: &Context) -> Routed {
     };
     match handle(port, exchange) {
         Ok(Routed::Answer(response)) | Err(response) => {
-            let mut response = response;
-            if let Some(id) = context.cluster_id {
-                response = response.with(CLUSTER_ID, id.to_string());
-            }
+            let response = context.with_cluster_id(response);
             Routed::Answer(cors.add(response, context))
         }
         Ok(pending) => pending,

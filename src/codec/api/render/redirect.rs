@@ -1,6 +1,6 @@
 //! Redirects to another machine, and the outcome of requests that were forwarded to the leader.
 use super::{AnswerKind, Next, ProxyOutcome, Shape, json};
-use crate::codec::api::{CLUSTER_ID, Context};
+use crate::codec::api::Context;
 use crate::codec::http::response::{JSON, TEXT};
 use crate::codec::http::{Method, Response};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
@@ -158,11 +158,8 @@ impl Shape {
             | AnswerKind::Migration { .. }
             | AnswerKind::Proxied { .. } => client_url,
         };
-        let mut response = response(self.method, url, &self.target.escaped());
-        if let Some(id) = context.cluster_id {
-            response = response.with(CLUSTER_ID, id.to_string());
-        }
-        self.send(response, context, out)
+        let response = response(self.method, url, &self.target.escaped());
+        self.send(context.with_cluster_id(response), context, out)
     }
 
     /// Appends the outcome of a call that [`Routed::Proxy`](crate::codec::api::Routed::Proxy) asked
