@@ -1,11 +1,12 @@
 //! The runs: episodes by number, and what must hold in each.
 use crate::allocator;
-use crate::host::{Disk, Host, START, incarnation_of, settings};
+use crate::host::{Host, START, incarnation_of, settings};
 use crate::messages::{Forger, Part};
 use crate::world::{Image, World, forge};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tern::core::machine::*;
 use tern::core::raft::PeerId;
+use tern_support::durable_disk::DurableDisk;
 use tern_support::rng::Rng;
 
 /// Messages of a run, unless `TERN_FUZZ_MESSAGES` says otherwise.
@@ -258,7 +259,7 @@ fn alone(images: &[Image], mut rng: Rng, world: &mut World, totals: &mut Totals)
     let mut disk = image[&own].clone();
     let is_new = rng.percent(15);
     if is_new {
-        disk = Disk::of(own);
+        disk = DurableDisk::of(own);
     } else if rng.percent(30) {
         let first = disk.snapshots.last().map_or(0, |(meta, _)| meta.index.0);
         for _ in 0..rng.range(1, 4) {

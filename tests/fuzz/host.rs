@@ -5,22 +5,17 @@
 //! or to end the process is an alarm: no message of a peer may lead to one. A wipe is none if
 //! another machine has confirmed to this one that it was removed, or has lost entries.
 use std::collections::BTreeMap;
-use tern::core::command::{self, Command, KeyPath};
+use tern::core::command::{Command, KeyPath};
 use tern::core::machine::*;
 use tern::core::peers::{Hello, LinkEvent, LinkId, LinkOrder};
-use tern::core::raft::snapshot_head::{decode_meta, encode_meta};
-use tern::core::raft::{
-    EntryBody, HardState, Index, Lsn, Message, PeerId, Persist, SnapshotMeta, Term,
-};
-use tern::core::store::{HistoryLimits, Restore, Store};
+use tern::core::raft::{HardState, Index, Lsn, Message, PeerId, Persist, Term};
 use tern::core::timer::Now;
-use tern_support::durable::{DurableLog, body_hash};
+use tern_support::durable::body_hash;
+use tern_support::durable_disk::DurableDisk;
 use tern_support::survey;
 
 /// 2026-11-24 00:00 UTC.
 const EPOCH_NS: u64 = 1_795_478_400_000_000_000;
-/// Bytes of a piece of a snapshot.
-const PIECE_BYTES: usize = 500;
 /// Turns after which a machine that still wants one is said to be caught in a loop.
 const TURNS_MAX: usize = 10_000;
 
@@ -28,81 +23,6 @@ pub const START: Now = Now {
     mono_us: 1_000_000,
     wall_ns: EPOCH_NS,
 };
-
-/// What a machine's disk holds durably.
-#[derive(Clone, Default)]
-pub struct Disk {
-    pub id: PeerId,
-    pub log: DurableLog,
-    /// Oldest first, at most two.
-    pub snapshots: Vec<(SnapshotMeta, Vec<u8>)>,
-    writing: Option<(SnapshotMeta, Vec<u8>)>,
-    receiving: Vec<u8>,
-}
-
-impl Disk {
-    /// A disk that holds nothing but the machine's id.
-    pub fn of(id: PeerId) -> Disk {
-        Disk {
-            id,
-            ..Disk::default()
-        }
-    }
-
-    fn finish_snapshot(&mut self) -> SnapshotIn {
-        let whole = self.writing.take().expect("begun");
-        let index = whole.0.index;
-        let bytes = whole.1.len() as u64;
-        self.snapshots.push(whole);
-        if self.snapshots.len() > 2 {
-            self.snapshots.remove(0);
-        }
-        SnapshotIn::Saved {
-            index,
-            bytes,
-            older: self.snapshots[0].0.index,
-        }
-    }
-
-    /// The snapshot that was received replaces all others, if it can be read.
-    fn install(&mut self, meta: SnapshotMeta) -> SnapshotIn {
-        let content = std::mem::take(&mut self.receiving);
-        let Some(store) = restore(&content) else {
-            return SnapshotIn::Refused;
-        };
-        let bytes = content.len() as u64;
-        self.snapshots = vec![(meta.clone(), content)];
-        SnapshotIn::Installed {
-            meta,
-            store: Box::new(store),
-            bytes,
-        }
-    }
-
-    fn read(&self, to: PeerId, index: Index, offset: u64) -> SnapshotIn {
-        let found = self.snapshots.iter().find(|(meta, _)| meta.index == index);
-        let rest = found.and_then(|(_, bytes)| bytes.get(usize::try_from(offset).ok()?..));
-        let data = rest.map(|rest| {
-            let piece = &rest[..rest.len().min(PIECE_BYTES)];
-            (piece.into(), piece.len() == rest.len())
-        });
-        SnapshotIn::Read {
-            to,
-            index,
-            offset,
-            data,
-        }
-    }
-}
-
-fn restore(bytes: &[u8]) -> Option<Store> {
-    let mut restore = Restore::new(HistoryLimits {
-        events: 1000,
-        bytes: 16 << 20,
-    });
-    restore.chunk(bytes).ok()?;
-    restore.finish().ok()
-}
 
 pub fn settings(number: u64) -> Settings {
     Settings {
@@ -131,7 +51,7 @@ pub struct Host {
     pub machine: Machine,
     pub settings: Settings,
     incarnation: u64,
-    pub disk: Disk,
+    pub disk: DurableDisk,
     pub now: Now,
     outputs: Outputs,
     /// Term and vote, handed to the disk and not synced.
@@ -163,20 +83,13 @@ impl Host {
     pub fn found() -> Host {
         let settings = settings(1);
         let founding = Machine::bootstrap(&settings, incarnation_of(&settings), 5);
-        let mut log = DurableLog::after(founding.meta.index.0);
-        log.term = founding.term;
-        let disk = Disk {
-            id: founding.id,
-            log,
-            snapshots: vec![(founding.meta, founding.chunks.concat())],
-            ..Disk::default()
-        };
+        let disk = DurableDisk::of_founder(founding);
         Host::start(settings, disk, START)
     }
 
     /// A machine that was admitted and holds nothing.
     pub fn admitted(settings: Settings, id: PeerId, now: Now) -> Host {
-        Host::start(settings, Disk::of(id), now)
+        Host::start(settings, DurableDisk::of(id), now)
     }
 
     /// A machine with what is durable on a disk, as the codecs of the disk would bring it back.
@@ -184,33 +97,9 @@ impl Host {
     /// # Panics
     ///
     /// If something on the disk cannot be read.
-    pub fn start(settings: Settings, mut disk: Disk, now: Now) -> Host {
-        disk.writing = None;
-        let snapshot = disk.snapshots.last().map(|(meta, bytes)| {
-            let mut head = Vec::new();
-            encode_meta(meta, &mut head);
-            let read = decode_meta(&head).expect("a stored head can be read");
-            assert_eq!(read.0, *meta, "a stored head is read back");
-            (read.0, restore(bytes).expect("a stored snapshot is read"))
-        });
-        let start = snapshot.as_ref().map_or(0, |(meta, _)| meta.index.0);
-        for record in disk.log.records() {
-            if let EntryBody::Good(body) = &record.entry.body {
-                command::decode(body).expect("a stored entry can be read");
-            }
-        }
+    pub fn start(settings: Settings, mut disk: DurableDisk, now: Now) -> Host {
         let incarnation = incarnation_of(&settings);
-        let recovered = Recovered {
-            term: disk.log.term,
-            vote: disk.log.vote,
-            id: Some(disk.id),
-            incarnation,
-            snapshot_bytes: disk.snapshots.last().map_or(0, |(_, b)| b.len() as u64),
-            snapshot,
-            entries: disk.log.entries_after(start),
-            commit: disk.log.commit,
-            free_bytes: tern::core::raft::room::FREE_BYTES_MAX,
-        };
+        let recovered = disk.recover(incarnation);
         let mut machine = Machine::recover(settings.clone(), recovered, disk.id.0, now);
         let looked = machine.begin_place_checks(now, Search::default());
         let last_applied = machine.applied();
@@ -299,7 +188,7 @@ impl Host {
         self.record_applied();
         let mut has_read = false;
         for output in std::mem::take(&mut self.outputs.snapshot) {
-            if let Some(input) = self.on_snapshot_output(output) {
+            if let Some(input) = self.disk.on_snapshot_output(output) {
                 self.machine.on_snapshot(self.now, input);
                 has_read = true;
             }
@@ -412,29 +301,6 @@ impl Host {
                 );
             }
         }
-    }
-
-    fn on_snapshot_output(&mut self, output: SnapshotOut) -> Option<SnapshotIn> {
-        let disk = &mut self.disk;
-        match output {
-            SnapshotOut::Begin(meta) => disk.writing = Some((meta, Vec::new())),
-            SnapshotOut::Chunk(bytes) => disk.writing.as_mut().expect("begun").1.extend(bytes),
-            SnapshotOut::Finish => return Some(disk.finish_snapshot()),
-            SnapshotOut::Abandon => disk.writing = None,
-            SnapshotOut::Read { to, index, offset } => return Some(disk.read(to, index, offset)),
-            SnapshotOut::Receive {
-                meta,
-                offset,
-                data,
-                done,
-            } => {
-                disk.receiving.truncate(offset as usize);
-                assert_eq!(disk.receiving.len() as u64, offset, "pieces leave no gap");
-                disk.receiving.extend(data);
-                return done.then(|| disk.install(meta));
-            }
-        }
-        None
     }
 
     /// A call has ended.

@@ -2,13 +2,14 @@
 //!
 //! Time is virtual, messages take none. A machine that refuses a message has all links to its
 //! sender closed; they open again after a pause, as the shell does it.
-use crate::host::{Disk, Host};
+use crate::host::Host;
 use crate::messages::{Forger, View};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use tern::codec::peer::wire;
 use tern::core::machine::*;
 use tern::core::raft::{Index, Message, PeerId, Raft, Rpc, Term};
+use tern_support::durable_disk::DurableDisk;
 use tern_support::rng::Rng;
 use tern_support::survey;
 
@@ -22,7 +23,7 @@ const TRACE_MAX: usize = 40;
 const ROUNDS_MAX: usize = 30;
 
 /// The disks of a cluster at one moment.
-pub type Image = BTreeMap<PeerId, Disk>;
+pub type Image = BTreeMap<PeerId, DurableDisk>;
 
 /// Some machines.
 #[derive(Default)]
@@ -176,7 +177,8 @@ impl World {
             );
         }
         self.close_links();
-        let has_any = !under_way.is_empty() || self.answer_calls();
+        let has_answered = self.answer_calls();
+        let has_any = has_answered || !under_way.is_empty();
         for (from, to, message) in under_way {
             if self.closed.contains_key(&pair(from, to)) {
                 continue;

@@ -5,7 +5,7 @@ use super::single::failed;
 use tern::core::command::ClusterConfig;
 use tern::core::error::Code;
 use tern::core::machine::*;
-use tern::core::raft::{Index, PeerId};
+use tern::core::raft::Index;
 
 #[test]
 fn the_config_is_kept_within_its_bounds() {
@@ -355,7 +355,7 @@ fn protocol_14_joins_are_delayed_and_not_refused() {
 #[test]
 fn protocol_14_a_repeated_join_needs_no_leader() {
     let mut cluster = super::cluster::cluster(3, settings(1));
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     let third = cluster
         .at(ids[0])
         .machine

@@ -21,7 +21,7 @@ fn cluster(count: u16, config: ClusterConfig) -> (Cluster, Vec<PeerId>) {
         cluster.at(leader).machine.configuration().voters().count(),
         usize::from(count)
     );
-    let ids = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     (cluster, ids)
 }
 

@@ -6,10 +6,6 @@ use tern::core::command::{self, Command};
 use tern::core::machine::*;
 use tern::core::raft::{Entry, EntryBody, Index, Message, PeerId, Rpc, Term};
 
-fn ids(cluster: &Cluster) -> Vec<PeerId> {
-    cluster.rigs.keys().copied().collect()
-}
-
 fn deliver(cluster: &mut Cluster, from: PeerId, to: PeerId, message: Message) {
     let rig = cluster.at(to);
     rig.machine.on_message(rig.now, from, message);
@@ -58,7 +54,7 @@ fn kept(rig: &Rig) -> Option<bool> {
 #[test]
 fn protocol_13_a_notice_wipes_nothing_while_the_leader_lists_the_member() {
     let mut cluster = cluster(3, settings(1));
-    let ids = ids(&cluster);
+    let ids = cluster.ids();
     let lie = notice(&mut cluster, ids[2]);
     deliver(&mut cluster, ids[1], ids[2], lie.clone());
     let rig = cluster.at(ids[2]);
@@ -93,7 +89,7 @@ fn protocol_13_a_notice_wipes_nothing_while_the_leader_lists_the_member() {
 #[test]
 fn protocol_13_a_notice_that_nobody_confirms_wipes_nothing() {
     let mut cluster = cluster(3, settings(1));
-    let ids = ids(&cluster);
+    let ids = cluster.ids();
     cluster.cut = ids[..2].to_vec();
     let lie = notice(&mut cluster, ids[2]);
     deliver(&mut cluster, ids[1], ids[2], lie);
@@ -108,7 +104,7 @@ fn protocol_13_a_notice_that_nobody_confirms_wipes_nothing() {
 #[test]
 fn protocol_13_a_notice_that_is_confirmed() {
     let mut cluster = cluster(3, settings(1));
-    let ids = ids(&cluster);
+    let ids = cluster.ids();
     cluster.cut = vec![ids[2]];
     let remove = Op::MachineRemove {
         name: settings(3).name,
@@ -128,7 +124,7 @@ fn protocol_13_a_notice_that_is_confirmed() {
 #[test]
 fn protocol_13_a_lost_tail_that_the_leader_does_not_confirm() {
     let mut cluster = cluster(3, settings(1));
-    let ids = ids(&cluster);
+    let ids = cluster.ids();
     let raft = cluster.at(ids[2]).machine.raft().expect("a member");
     let (term, past) = (raft.term(), Index(raft.last_index().0 + 5));
     let lie = append(term, (Index(0), Term::NONE), Index(0), past, Vec::new());
@@ -152,7 +148,7 @@ fn protocol_13_a_lost_tail_that_the_leader_does_not_confirm() {
 #[test]
 fn protocol_13_a_removal_in_the_own_log_alone_wipes_nothing() {
     let mut cluster = cluster(3, settings(1));
-    let ids = ids(&cluster);
+    let ids = cluster.ids();
     let raft = cluster.at(ids[2]).machine.raft().expect("a member");
     let last = raft.last_index();
     let term = raft.term();
@@ -204,7 +200,7 @@ fn protocol_13_a_removal_in_the_own_log_alone_wipes_nothing() {
 #[test]
 fn protocol_13_a_removed_member_is_wiped_within_a_second() {
     let mut cluster = cluster(3, settings(1));
-    let ids = ids(&cluster);
+    let ids = cluster.ids();
     let remove = |number: u16| Op::MachineRemove {
         name: settings(number).name,
         for_good: false,

@@ -29,7 +29,7 @@ pub fn assert_equal(cluster: &Cluster) {
 #[test]
 fn three_machines_hold_the_same() {
     let mut cluster = cluster(3, settings(1));
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     let voters = cluster.at(ids[0]).machine.configuration().voters().count();
     assert_eq!(voters, 3, "learners were promoted");
     assert!(
@@ -122,7 +122,7 @@ fn a_snapshot_on_its_way_is_not_overtaken() {
 fn protocol_06_what_was_shown_is_marked_as_committed() {
     let mut cluster = cluster(2, settings(1));
     let leader = cluster.leader();
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     let follower = ids[1];
     cluster.done(leader, set("/foo", "bar"));
     cluster.pass(50_000);
@@ -139,7 +139,7 @@ fn protocol_06_what_was_shown_is_marked_as_committed() {
 #[test]
 fn a_removed_machine_stops_and_points_to_the_leader() {
     let mut cluster = cluster(3, settings(1));
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     let poll = cluster.at(ids[2]).ask(watch("/foo", false, None));
     cluster.settle();
     assert_eq!(cluster.at(ids[2]).answer(poll), Outcome::Watching);
@@ -247,7 +247,7 @@ fn joins_at_once_are_all_taken() {
 #[test]
 fn an_old_copy_of_the_data_comes_back_as_a_new_member() {
     let mut cluster = cluster(3, settings(1));
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     let old = cluster.at(ids[2]).disk.clone();
     for n in 0..10 {
         cluster.done(ids[0], set("/foo", &n.to_string()));

@@ -6,6 +6,7 @@ use tern::core::machine::*;
 use tern::core::peers::{Hello, HelloRefusal, LinkEvent, LinkReportEvent};
 use tern::core::raft::{Entry, EntryBody, Index, PeerId, Term};
 use tern::core::timer::Now;
+use tern_support::durable_disk::restore;
 
 /// The URLs of the other two members.
 const OTHERS: [&str; 2] = ["http://127.0.0.1:7002", "http://127.0.0.1:7003"];
@@ -70,7 +71,7 @@ fn recovered(commands: &[Command], committed: usize) -> Recovered {
         vote: None,
         id: Some(PeerId(1)),
         incarnation: 77,
-        snapshot: Some((founding.meta, restore(&content))),
+        snapshot: Some((founding.meta, restore(&content).expect("whole"))),
         snapshot_bytes: content.len() as u64,
         entries: commands.iter().zip(2..).map(entry).collect(),
         commit: Index(1 + committed as u64),
@@ -138,7 +139,7 @@ fn protocol_17_two_of_three_are_lost_and_the_third_goes_on() {
         panic!("alone: {:?}", meta.configuration);
     };
     assert_eq!((own.id, own.incarnation, own.voter), (PeerId(1), 99, true));
-    let store = restore(&founding.chunks.concat());
+    let store = restore(&founding.chunks.concat()).expect("whole");
     assert_eq!(store.value(&path("/a")), Some("1"));
     assert!(store.value(&path("/_etcd/machines/node1")).is_some());
     for lost in ["node2", "node3"] {
@@ -229,7 +230,7 @@ fn protocol_17_entries_count_whatever_they_do_to_this_member() {
             (own.id, &*own.name, own.incarnation),
             (PeerId(1), "node1", 99)
         );
-        let store = restore(&founding.chunks.concat());
+        let store = restore(&founding.chunks.concat()).expect("whole");
         assert!(store.value(&path("/_etcd/machines/node1")).is_some());
     }
 }

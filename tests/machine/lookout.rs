@@ -43,7 +43,7 @@ fn a_member_looks_around_once() {
 fn a_member_whose_address_another_has_does_not_run() {
     // The second member is started with the peer address of the first one.
     let mut cluster = cluster(2, settings(1));
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     let mut rig = cluster.rigs.remove(&ids[1]).expect("the second member");
     rig.settings.peer_url = settings(1).peer_url;
     let mut rig = rig.restart();

@@ -9,59 +9,20 @@ use tern::core::cluster_time::{Lease, Stamp};
 use tern::core::command::{Command, KeyPath};
 use tern::core::machine::*;
 use tern::core::peers::{LinkId, LinkOrder};
-use tern::core::raft::{HardState, Lsn, Message, PeerId, Persist, SnapshotMeta};
-use tern::core::store::{HistoryLimits, Restore, Store};
+use tern::core::raft::{HardState, Lsn, Message, PeerId, Persist};
 use tern::core::timer::Now;
-use tern_support::durable::DurableLog;
+use tern_support::durable_disk::DurableDisk;
 use tern_support::survey;
 
 pub const SECOND_US: u64 = 1_000_000;
 /// 2026-11-24 00:00 UTC.
 pub const EPOCH_NS: u64 = 1_795_478_400_000_000_000;
 
-/// What a machine's disk holds durably.
-#[derive(Clone, Default)]
-pub struct Disk {
-    pub id: PeerId,
-    pub log: DurableLog,
-    /// Oldest first, at most two.
-    pub snapshots: Vec<(SnapshotMeta, Vec<u8>)>,
-    writing: Option<(SnapshotMeta, Vec<u8>)>,
-    receiving: Vec<u8>,
-}
-
-impl Disk {
-    /// The snapshot that was begun is whole; the two newest are kept.
-    fn finish_snapshot(&mut self) -> SnapshotIn {
-        let whole = self.writing.take().expect("begun");
-        let index = whole.0.index;
-        let bytes = whole.1.len() as u64;
-        self.snapshots.push(whole);
-        if self.snapshots.len() > 2 {
-            self.snapshots.remove(0);
-        }
-        SnapshotIn::Saved {
-            index,
-            bytes,
-            older: self.snapshots[0].0.index,
-        }
-    }
-
-    /// The snapshot that was received replaces all others.
-    fn install(&mut self, meta: SnapshotMeta) -> SnapshotIn {
-        let content = std::mem::take(&mut self.receiving);
-        let store = Box::new(restore(&content));
-        let bytes = content.len() as u64;
-        self.snapshots = vec![(meta.clone(), content)];
-        SnapshotIn::Installed { meta, store, bytes }
-    }
-}
-
 /// One machine, its disk, and everything that it has sent and answered.
 pub struct Rig {
     pub machine: Machine,
     pub settings: Settings,
-    pub disk: Disk,
+    pub disk: DurableDisk,
     pub now: Now,
     pub effects: Outputs,
     /// The orders of the last turn.
@@ -99,13 +60,6 @@ pub fn next_deadline(machine: &Machine) -> u64 {
     machine.next_deadline().unwrap_or(u64::MAX)
 }
 
-pub fn limits() -> HistoryLimits {
-    HistoryLimits {
-        events: 1000,
-        bytes: 16 << 20,
-    }
-}
-
 pub fn settings(number: u16) -> Settings {
     Settings {
         name: format!("node{number}").into(),
@@ -123,28 +77,11 @@ pub fn settings(number: u16) -> Settings {
     }
 }
 
-pub fn restore(bytes: &[u8]) -> Store {
-    let mut restore = Restore::new(limits());
-    // Cut anyhow: the file's reader knows nothing of the content.
-    for piece in bytes.chunks(1000) {
-        restore.chunk(piece).expect("a good snapshot");
-    }
-    restore.finish().expect("a whole snapshot")
-}
-
 impl Rig {
     /// A new cluster of one, not advanced yet.
     pub fn found(settings: Settings) -> Rig {
         let founding = Machine::bootstrap(&settings, 77, 5);
-        let content = founding.chunks.concat();
-        let mut log = DurableLog::after(founding.meta.index.0);
-        log.term = founding.term;
-        let disk = Disk {
-            id: founding.id,
-            log,
-            snapshots: vec![(founding.meta, content)],
-            ..Disk::default()
-        };
+        let disk = DurableDisk::of_founder(founding);
         Rig::start(
             settings,
             disk,
@@ -165,29 +102,11 @@ impl Rig {
 
     /// A new member, with nothing but its id.
     pub fn let_in(settings: Settings, id: PeerId, now: Now) -> Rig {
-        let disk = Disk {
-            id,
-            ..Disk::default()
-        };
-        Rig::start(settings, disk, now)
+        Rig::start(settings, DurableDisk::of(id), now)
     }
 
-    pub fn start(settings: Settings, mut disk: Disk, now: Now) -> Rig {
-        disk.writing = None;
-        let snapshot = disk.snapshots.last();
-        let recovered = Recovered {
-            term: disk.log.term,
-            vote: disk.log.vote,
-            id: Some(disk.id),
-            incarnation: 77,
-            snapshot: snapshot.map(|(meta, bytes)| (meta.clone(), restore(bytes))),
-            snapshot_bytes: snapshot.map_or(0, |(_, bytes)| bytes.len() as u64),
-            entries: disk
-                .log
-                .entries_after(snapshot.map_or(0, |(meta, _)| meta.index.0)),
-            commit: disk.log.commit,
-            free_bytes: tern::core::raft::room::FREE_BYTES_MAX,
-        };
+    pub fn start(settings: Settings, mut disk: DurableDisk, now: Now) -> Rig {
+        let recovered = disk.recover(77);
         let seed = u64::from(settings.name.as_bytes()[4]);
         Rig {
             machine: Machine::recover(settings.clone(), recovered, seed, now),
@@ -272,53 +191,21 @@ impl Rig {
     }
 
     fn on_snapshot_out(&mut self, out: SnapshotOut) {
-        let disk = &mut self.disk;
-        let (kind, input) = match out {
-            SnapshotOut::Begin(meta) => {
-                disk.writing = Some((meta, Vec::new()));
-                ("begin", None)
-            }
-            SnapshotOut::Chunk(bytes) => {
-                disk.writing.as_mut().expect("begun").1.extend(bytes);
-                ("chunk", None)
-            }
-            SnapshotOut::Finish if self.snapshots_fail => {
-                disk.writing = None;
-                ("fail", Some(SnapshotIn::Failed))
-            }
-            SnapshotOut::Finish => ("finish", Some(disk.finish_snapshot())),
-            SnapshotOut::Abandon => {
-                disk.writing = None;
-                ("abandon", None)
-            }
-            SnapshotOut::Read { to, index, offset } => {
-                let found = disk.snapshots.iter().find(|(meta, _)| meta.index == index);
-                let data = found.map(|(_, bytes)| {
-                    let rest = &bytes[offset as usize..];
-                    let piece = &rest[..rest.len().min(500)];
-                    (piece.into(), piece.len() == rest.len())
-                });
-                let read = SnapshotIn::Read {
-                    to,
-                    index,
-                    offset,
-                    data,
-                };
-                ("read", Some(read))
-            }
-            SnapshotOut::Receive {
-                meta,
-                offset,
-                data,
-                done,
-            } => {
-                disk.receiving.truncate(offset as usize);
-                disk.receiving.extend(data);
-                ("receive", done.then(|| disk.install(meta)))
-            }
-        };
-        self.snapshot_log.push(kind);
-        if let Some(input) = input {
+        let fails = self.snapshots_fail && matches!(out, SnapshotOut::Finish);
+        self.snapshot_log.push(match out {
+            SnapshotOut::Begin(_) => "begin",
+            SnapshotOut::Chunk(_) => "chunk",
+            SnapshotOut::Finish if fails => "fail",
+            SnapshotOut::Finish => "finish",
+            SnapshotOut::Abandon => "abandon",
+            SnapshotOut::Read { .. } => "read",
+            SnapshotOut::Receive { .. } => "receive",
+        });
+        if fails {
+            self.disk.on_snapshot_output(SnapshotOut::Abandon);
+            return self.machine.on_snapshot(self.now, SnapshotIn::Failed);
+        }
+        if let Some(input) = self.disk.on_snapshot_output(out) {
             self.machine.on_snapshot(self.now, input);
         }
     }
@@ -576,6 +463,11 @@ impl Cluster {
             }
             self.settle();
         }
+    }
+
+    /// Its machines, in the order of their ids.
+    pub fn ids(&self) -> Vec<PeerId> {
+        self.rigs.keys().copied().collect()
     }
 
     pub fn leader(&self) -> PeerId {

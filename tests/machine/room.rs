@@ -22,7 +22,7 @@ fn set_room(cluster: &mut Cluster, id: PeerId, bytes: u64) {
 #[test]
 fn a_read_does_not_wait_for_ever_for_the_first_commit_of_a_leader() {
     let mut cluster = cluster(3, settings(1));
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     cluster.done(ids[0], set("/foo", "bar"));
     cluster.pass(500_000);
     for id in &ids[1..] {
@@ -59,7 +59,7 @@ fn a_read_does_not_wait_for_ever_for_the_first_commit_of_a_leader() {
 #[test]
 fn reads_go_on_while_all_disks_are_full() {
     let mut cluster = cluster(3, settings(1));
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     cluster.done(ids[0], set("/foo", "bar"));
     for id in &ids {
         set_room(&mut cluster, *id, 0);

@@ -194,6 +194,6 @@ fn protocol_21_an_event_of_the_history_keeps_its_expiration() {
 
 fn three() -> (Cluster, Vec<PeerId>) {
     let cluster = cluster(3, settings(1));
-    let ids = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     (cluster, ids)
 }

@@ -217,6 +217,7 @@ impl Default for Freezer {
             kept: VecDeque::new(),
             kept_bytes: 0,
             snapshot_bytes: 0,
+            event_readers: BTreeMap::new(),
             evicted: VecDeque::new(),
             evicted_bytes: 0,
             dropped: Vec::new(),

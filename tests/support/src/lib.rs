@@ -4,8 +4,8 @@
 //!   them, `net` the networks between them.
 //! - Judges: `recordings` has the recorded answers of etcd 0.4.9, `recordings_2x` those of
 //!   etcd 3.4, `linear` checks histories.
-//! - `durable` is the disk of a machine without a shell: what the core hands to it, as a restart
-//!   would find it.
+//! - `durable` is the log of a machine without a shell: what the core hands to it, as a restart
+//!   would find it. `durable_disk` is such a log with snapshots.
 //! - `sim_fs` is a disk that keeps what was synced: the real log and the real data directory run on
 //!   it, through power cuts, errors and lack of room.
 //! - `survey` answers what members without a shell ask each other about their place.
@@ -19,6 +19,8 @@ pub mod alone;
 pub mod client;
 #[cfg(feature = "core")]
 pub mod durable;
+#[cfg(feature = "core")]
+pub mod durable_disk;
 pub mod fleet;
 pub mod linear;
 pub mod mutations;
