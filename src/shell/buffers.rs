@@ -3,6 +3,7 @@
 //! An idle connection holds no buffer: it takes one from `Buffers` when bytes arrive and gives it
 //! back when they are consumed. `Budget` only counts. `Clients` decides which connection pauses or
 //! is closed. Neither knows what a buffer contains.
+use super::log_throttle::LogThrottle;
 use super::output::SharedTotal;
 use crate::core::timer::Now;
 
@@ -12,8 +13,6 @@ pub const BUFFER_BYTES: usize = 8 * 1024;
 const KEPT_BYTES_MAX: usize = 32 * 1024;
 /// The number of spare buffers kept; together at most 2 MiB.
 const KEPT_MAX: usize = 64;
-/// Going over the budget is logged at most once in this time, in microseconds.
-const LOG_EVERY_US: u64 = 30_000_000;
 
 /// Spare buffers.
 #[derive(Default)]
@@ -49,11 +48,8 @@ pub struct Budget {
     own: usize,
     /// Bytes of events that several watchers share, each event counted once.
     shared: SharedTotal,
-    /// When going over the budget was logged last, in microseconds of the monotonic clock; `None`
-    /// before.
-    logged_us: Option<u64>,
-    /// How often it was not logged since then.
-    unlogged: u64,
+    /// When going over the budget is logged.
+    throttle: LogThrottle,
 }
 
 impl Budget {
@@ -63,27 +59,22 @@ impl Budget {
             bytes_max,
             own: 0,
             shared: SharedTotal::default(),
-            logged_us: None,
-            unlogged: 0,
+            throttle: LogThrottle::default(),
         }
     }
 
     /// Logs that the connections exceed the budget, unless that was logged just before.
     pub fn log_once(&mut self, now: Now) {
-        let is_logged = |logged_us| now.mono_us < logged_us + LOG_EVERY_US;
-        if self.logged_us.is_some_and(is_logged) {
-            self.unlogged += 1;
+        let Some(suppressed) = self.throttle.is_due(now) else {
             return;
-        }
+        };
         log::warn!(
             "client connections hold {} bytes, more than the {} that they may (-max-client-bytes): \
-             closing those that hold the most for the longest ({} times more since the last line)",
+             closing those that hold the most for the longest ({suppressed} times more since the last \
+             line)",
             self.bytes(),
-            self.bytes_max,
-            self.unlogged
+            self.bytes_max
         );
-        self.logged_us = Some(now.mono_us);
-        self.unlogged = 0;
     }
 
     /// A connection that was counted with `before` bytes now holds `after`.

@@ -6,6 +6,7 @@
 //! and wraps each in TLS if its port has a certificate. Start with `BoundPort::new` and
 //! `Listener::accept`.
 use super::clients::Clients;
+use super::log_throttle::LogThrottle;
 #[cfg(feature = "tls")]
 use super::tls;
 use super::transport::Transport;
@@ -46,8 +47,6 @@ const ACCEPTS_A_TURN: usize = 64;
 const PAUSE_US: u64 = 100_000;
 /// While the peer port has no room, an idle connection is closed this often, in microseconds.
 const MAKE_ROOM_EVERY_US: u64 = 1_000;
-/// Failures to accept are logged at most once in this time, in microseconds.
-const LOG_EVERY_US: u64 = 30_000_000;
 
 /// A port that is bound and not listened on.
 pub struct BoundPort {
@@ -162,10 +161,8 @@ pub struct Listener {
     /// Nothing is accepted before this time, in microseconds of the monotonic clock; 0 without a
     /// failure.
     paused_until_us: u64,
-    /// When a failure was logged last, in microseconds of the monotonic clock; `None` before.
-    logged_us: Option<u64>,
-    /// How many failures were not logged since then.
-    unlogged: u64,
+    /// When a failure to accept is logged.
+    throttle: LogThrottle,
 }
 
 impl Listener {
@@ -195,8 +192,7 @@ impl Listener {
             tls,
             is_ready: false,
             paused_until_us: 0,
-            logged_us: None,
-            unlogged: 0,
+            throttle: LogThrottle::default(),
         })
     }
 
@@ -282,19 +278,14 @@ impl Listener {
     /// Accepting failed: pauses, and logs the failure unless another one was logged just before.
     fn on_failure(&mut self, error: &io::Error, now: Now) {
         self.paused_until_us = now.mono_us + PAUSE_US;
-        let is_logged = |logged_us| now.mono_us < logged_us + LOG_EVERY_US;
-        if self.logged_us.is_some_and(is_logged) {
-            self.unlogged += 1;
+        let Some(suppressed) = self.throttle.is_due(now) else {
             return;
-        }
+        };
         let port = self.port_name();
-        let unlogged = self.unlogged;
         log::warn!(
-            "{port}: cannot accept connections: {error}. Trying again every 0.1 s ({unlogged} \
+            "{port}: cannot accept connections: {error}. Trying again every 0.1 s ({suppressed} \
              failures since the last line)"
         );
-        self.logged_us = Some(now.mono_us);
-        self.unlogged = 0;
     }
 
     #[cfg(feature = "tls")]

@@ -217,7 +217,8 @@ impl Peers {
         let url = peer.peer_url.clone();
         let attempt = peer.failures;
         let to = (!self.asks_for_any(id)).then_some(id);
-        let link = self.order_dial(now, (Some(id), to), url, attempt);
+        let hello = self.me.hello(to, &self.members);
+        let link = self.order_dial(now, Some(id), url, attempt, hello);
         let peer = self.peers.get_mut(&id).expect("dialled by its id");
         peer.dialled = Some(link);
     }
@@ -252,17 +253,19 @@ impl Peers {
             self.targets[place].failures += 1;
             return self.schedule_targets(now);
         }
-        let link = self.order_dial(now, (None, None), url, attempt);
+        let hello = self.me.hello(None, &self.members);
+        let link = self.order_dial(now, None, url, attempt, hello);
         self.targets[place].link = Some(link);
     }
 
-    /// Dials `url`, the listed address of `peer`, with a hello to the member `to`.
+    /// Dials `url`, the listed address of `peer`, with a hello.
     fn order_dial(
         &mut self,
         now: Now,
-        (peer, to): (Option<PeerId>, Option<PeerId>),
+        peer: Option<PeerId>,
         url: Box<str>,
         attempt: u32,
+        hello: Hello,
     ) -> LinkId {
         self.last_link += 1;
         let link = LinkId(self.last_link);
@@ -278,7 +281,6 @@ impl Peers {
             pinged_us: None,
         };
         self.links.insert(link, asking);
-        let hello = self.me.hello(to, &self.members);
         self.orders.push(LinkOrder::Dial {
             link,
             url,
