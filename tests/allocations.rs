@@ -192,15 +192,7 @@ fn put(value: &str) -> Vec<u8> {
 fn config(data_dir: &Path) -> Config {
     let data_dir = data_dir.to_str().expect("UTF-8");
     let args = ["-name", "one", "-data-dir", data_dir].map(String::from);
-    let inputs = ProcessInputs {
-        args: &args,
-        env: &|_| None,
-        variables: &[],
-        read: &|_| Ok(None),
-        host_name: "host",
-        disk_bytes: &|_| None,
-    };
-    match config::parse(&inputs) {
+    match config::parse(&ProcessInputs::of_args(&args)) {
         Ok(Start::Run(config)) => *config,
         other => panic!("{other:?}"),
     }

@@ -39,6 +39,21 @@ pub struct ProcessInputs<'a> {
     pub disk_bytes: &'a dyn Fn(&Path) -> Option<u64>,
 }
 
+impl<'a> ProcessInputs<'a> {
+    /// A command line alone, on a host that is called `host`: no variables, no files, and file systems of
+    /// unknown size.
+    pub fn of_args(args: &'a [String]) -> ProcessInputs<'a> {
+        ProcessInputs {
+            args,
+            env: &|_| None,
+            variables: &[],
+            read: &|_| Ok(None),
+            host_name: "host",
+            disk_bytes: &|_| None,
+        }
+    }
+}
+
 /// The action that the command line asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Start {

@@ -57,15 +57,9 @@ fn config(number: usize, ports: Ports, dir: &std::path::Path) -> Config {
             args.extend([flag.into(), format!("{root}/tests/testdata/tls/{name}")]);
         }
     }
-    let source = ProcessInputs {
-        args: &args,
-        env: &|_| None,
-        variables: &[],
-        read: &|_| Ok(None),
-        host_name: "here",
-        disk_bytes: &|_| None,
-    };
-    match config::parse(&source).unwrap_or_else(|usage| panic!("{}", usage.0)) {
+    match config::parse(&ProcessInputs::of_args(&args))
+        .unwrap_or_else(|usage| panic!("{}", usage.0))
+    {
         Start::Run(config) => *config,
         Start::Print(text) => panic!("{text}"),
     }

@@ -523,15 +523,7 @@ mod tests {
     use crate::shell::config::{self, Start};
 
     fn defaults() -> Config {
-        let inputs = ProcessInputs {
-            args: &[],
-            env: &|_| None,
-            variables: &[],
-            read: &|_| Ok(None),
-            host_name: "host",
-            disk_bytes: &|_| None,
-        };
-        match config::parse(&inputs) {
+        match config::parse(&ProcessInputs::of_args(&[])) {
             Ok(Start::Run(config)) => *config,
             other => panic!("the defaults are right: {other:?}"),
         }

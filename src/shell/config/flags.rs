@@ -377,7 +377,7 @@ pub fn to_bool(text: &str) -> Option<bool> {
 fn usage_error(fail: Fail) -> UsageError {
     UsageError(match fail {
         Fail::UnrecognizedOption(name) => match foreign::replacement(&name) {
-            Some(text) => format!("-{name} is a flag of etcd 2.x, not of tern: {text}"),
+            Some(text) => format!("-{name} is a flag of etcd, not of tern: {text}"),
             None => format!("unknown flag -{name}"),
         },
         Fail::ArgumentMissing(name) => format!("-{name} needs a value"),

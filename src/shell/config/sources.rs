@@ -176,7 +176,7 @@ fn warn_of_unknown_variables(names: &[String], warnings: &mut Vec<String>) {
         let setting = setting.unwrap_or_default();
         let flag = setting.to_ascii_lowercase().replace('_', "-");
         warnings.push(match foreign::replacement(&flag) {
-            Some(text) => format!("{name} is a setting of etcd 2.x and is ignored: {text}"),
+            Some(text) => format!("{name} is a setting of etcd and is ignored: {text}"),
             None => format!("{name} is no setting of tern and is ignored"),
         });
     }

@@ -564,15 +564,7 @@ mod tests {
             "-name=a".to_string(),
             format!("-data-dir={}", data_dir.display()),
         ];
-        let source = ProcessInputs {
-            args: &args,
-            env: &|_| None,
-            variables: &[],
-            read: &|_| Ok(None),
-            host_name: "host",
-            disk_bytes: &|_| None,
-        };
-        match config::parse(&source) {
+        match config::parse(&ProcessInputs::of_args(&args)) {
             Ok(Start::Run(config)) => *config,
             other => panic!("{other:?}"),
         }

@@ -82,15 +82,7 @@ pub fn config_of(data_dir: &Path) -> Config {
         "-name=a".to_string(),
         format!("-data-dir={}", data_dir.display()),
     ];
-    let inputs = ProcessInputs {
-        args: &args,
-        env: &|_| None,
-        variables: &[],
-        read: &|_| Ok(None),
-        host_name: "host",
-        disk_bytes: &|_| None,
-    };
-    match config::parse(&inputs) {
+    match config::parse(&ProcessInputs::of_args(&args)) {
         Ok(Start::Run(mut config)) => {
             config.segment_bytes = 64 << 10;
             *config

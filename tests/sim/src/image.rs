@@ -29,15 +29,7 @@ pub fn config_of(name: &str) -> Config {
         format!("-addr={name}:4001"),
         format!("-peer-addr={name}:7001"),
     ];
-    let source = ProcessInputs {
-        args: &args,
-        env: &|_| None,
-        variables: &[],
-        read: &|_| Ok(None),
-        host_name: "host",
-        disk_bytes: &|_| None,
-    };
-    match config::parse(&source) {
+    match config::parse(&ProcessInputs::of_args(&args)) {
         Ok(Start::Run(config)) => Config {
             segment_bytes: wal::SEGMENT_BYTES_MIN,
             ..*config
