@@ -5,7 +5,7 @@
 //! of the recording are replaced by asking until the condition holds that they waited for.
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use tern_support::client::{Answer, Conn, Head, form, request, until};
+use tern_support::client::{Answer, Conn, Head, attempts, form, request, until};
 use tern_support::recordings::{Expected, Own, Step, differences, own, same_body, steps};
 use tern_support::server::Server;
 
@@ -202,17 +202,12 @@ impl Replay {
 
     /// Repeats a step until its answer is the recorded one, or until it has had time enough.
     fn until_same(&self, step: &Step) {
-        let start = Instant::now();
         let (expect, _) = self.expected(step);
-        while start.elapsed() < Duration::from_secs(10) {
-            let answer = self.ask(step);
-            if answer.is_some_and(|answer| {
-                differences(&expect, &answer, is_sorted(step), false).is_empty()
-            }) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let is_same = |answer: &Option<Answer>| {
+            let mut answer = answer.iter();
+            answer.any(|a| differences(&expect, a, is_sorted(step), false).is_empty())
+        };
+        attempts(|| self.ask(step), is_same);
     }
 
     fn ask(&self, step: &Step) -> Option<Answer> {

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tern_support::alone::alone;
-use tern_support::client::{Answer, Conn, Head, request, until};
+use tern_support::client::{Answer, Conn, Head, attempts, request, until};
 use tern_support::recordings_2x::{Own2x, Step2x, differences, own, steps};
 use tern_support::server::Server;
 
@@ -265,23 +265,21 @@ impl Replay {
     /// A step that is answered before the next one is sent. With `waits` it is repeated until its
     /// answer is as expected, or it has had time enough.
     fn whole(&mut self, step: &Step2x, waits: bool) {
-        let start = Instant::now();
-        loop {
-            let Some(answer) = self.send(step).try_answer(step.method == "HEAD") else {
-                let text = format!("{}: closed without an answer", step.id);
-                return self.differences.push(text);
-            };
-            let is_over = !waits || start.elapsed() > Duration::from_secs(10);
-            if is_over || self.differences_of(step, &answer, false).is_empty() {
-                self.capture(step, &answer);
-                self.compare(step, &answer, false);
-                let own = self.own.get(&step.id);
-                for (method, target, body) in own.iter().flat_map(|own| &own.then) {
-                    Conn::open(self.server(step).client_at()).ask(method, target, body);
-                }
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        let ask = || self.send(step).try_answer(step.method == "HEAD");
+        let is_same = |answer: &Option<Answer>| {
+            let answer = answer.as_ref();
+            answer.is_none_or(|answer| self.differences_of(step, answer, false).is_empty())
+        };
+        let answer = attempts(ask, |answer| !waits || is_same(answer));
+        let Some(answer) = answer else {
+            let text = format!("{}: closed without an answer", step.id);
+            return self.differences.push(text);
+        };
+        self.capture(step, &answer);
+        self.compare(step, &answer, false);
+        let own = self.own.get(&step.id);
+        for (method, target, body) in own.iter().flat_map(|own| &own.then) {
+            Conn::open(self.server(step).client_at()).ask(method, target, body);
         }
     }
 

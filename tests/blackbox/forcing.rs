@@ -16,12 +16,6 @@ fn recommended(server: &Server) -> String {
     })
 }
 
-fn logs(server: &Server, text: &str) {
-    until("the log has the line", || {
-        server.log().contains(text).then_some(())
-    });
-}
-
 fn names(server: &Server) -> BTreeSet<String> {
     listed(server).into_keys().collect()
 }
@@ -44,7 +38,7 @@ fn two_of_three_are_lost() {
     servers[0].args.push(flag.clone());
     servers[0].spawn();
     assert_eq!(servers[0].ended().code(), Some(1), "{}", servers[0].log());
-    logs(&servers[0], "the cluster is not lost");
+    servers[0].wait_for_log("the cluster is not lost");
     servers[1].kill();
 
     servers[0].run();
@@ -58,7 +52,7 @@ fn two_of_three_are_lost() {
     // The flag may stay.
     servers[0].kill();
     servers[0].run();
-    logs(&servers[0], &format!("{flag} has no effect"));
+    servers[0].wait_for_log(&format!("{flag} has no effect"));
     shows(&servers[0], "b", "2");
 
     // The two are not lost after all: they are the old cluster.
@@ -67,10 +61,7 @@ fn two_of_three_are_lost() {
     servers[1].wait();
     servers[2].wait();
     put(&servers[1..], "c", "3");
-    logs(
-        &servers[0],
-        "is a member of the cluster that this machine has left",
-    );
+    servers[0].wait_for_log("is a member of the cluster that this machine has left");
     until("one of the two says that the first went on", || {
         let told = "has left this cluster by -force-new-cluster";
         let mut both = servers[1..].iter();
@@ -121,7 +112,7 @@ fn two_of_three_disks_are_set_back() {
         put(&servers[1..], "c", &value.to_string());
     }
     servers[0].spawn();
-    logs(&servers[0], "were set back to older copies");
+    servers[0].wait_for_log("were set back to older copies");
     let number = recommended(&servers[0]);
 
     // The two stop, and the third one goes on.

@@ -73,9 +73,7 @@ impl Disks {
     }
 
     fn logs(&self, at: usize, text: &str) {
-        until("the log has the line", || {
-            self.servers[at].log().contains(text).then_some(())
-        });
+        self.servers[at].wait_for_log(text);
     }
 
     /// All processes run, and none has panicked.

@@ -236,10 +236,7 @@ fn protocol_13_a_removal_that_no_machine_confirms_wipes_nothing() {
     servers[0].kill();
     servers[1].kill();
     servers[2].signal(Signal::CONT);
-    let is_kept = |server: &Server| server.log().contains("Its data is kept");
-    until("it says that it keeps its data", || {
-        is_kept(&servers[2]).then_some(())
-    });
+    servers[2].wait_for_log("Its data is kept");
     assert_eq!(servers[2].client("GET", "/v2/keys/a", "").status(), 307);
     // Started again, it asks again.
     servers[2].kill();
@@ -254,9 +251,7 @@ fn protocol_13_a_removal_that_no_machine_confirms_wipes_nothing() {
     servers[1].spawn();
     servers[0].wait();
     servers[1].wait();
-    until("it is wiped", || {
-        servers[2].log().contains("are deleted").then_some(())
-    });
+    servers[2].wait_for_log("are deleted");
     shows(&servers[2], "a", "one");
     assert_eq!(listed(&servers[0]).len(), 3);
 }

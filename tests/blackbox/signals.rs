@@ -30,9 +30,7 @@ fn sigusr1_logs_the_state() {
 fn sighup_without_certificates() {
     let mut server = Server::start(&[]);
     server.signal(Signal::HUP);
-    until("it is logged", || {
-        server.log().contains("no certificate is set").then_some(())
-    });
+    server.wait_for_log("no certificate is set");
     assert_eq!(server.client("GET", "/version", "").status(), 200);
     assert!(server.terminate().success());
 }
@@ -49,9 +47,7 @@ fn sigterm_during_the_start() {
 
     let mut seeks = Server::prepare(&["-peers=127.0.0.1:1", "-max-retry-attempts=0"]);
     seeks.spawn();
-    until("it looks for its cluster", || {
-        seeks.log().contains("no cluster found").then_some(())
-    });
+    seeks.wait_for_log("no cluster found");
     assert!(seeks.terminate().success(), "{}", seeks.log());
 }
 

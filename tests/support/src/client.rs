@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 /// The longest wait for anything; a test that reaches it fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+/// The longest time in which attempts are made; a comparison after it fails.
+const ATTEMPTS: Duration = Duration::from_secs(10);
 
 /// Asks again until the condition holds.
 pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
@@ -30,6 +32,19 @@ pub fn within<T>(
         if let Some(value) = found {
             return (value, waited);
         }
+    }
+}
+
+/// Makes attempts until one is good, or until there was time enough. Returns the result of the last
+/// one.
+pub fn attempts<T>(mut attempt: impl FnMut() -> T, is_good: impl Fn(&T) -> bool) -> T {
+    let start = Instant::now();
+    loop {
+        let result = attempt();
+        if is_good(&result) || start.elapsed() > ATTEMPTS {
+            return result;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -147,6 +147,13 @@ impl Server {
         read("log").unwrap_or_default()
     }
 
+    /// Waits until a line of the log contains the text.
+    pub fn wait_for_log(&self, text: &str) {
+        until(&format!("the log says: {text}"), || {
+            self.log().contains(text).then_some(())
+        });
+    }
+
     /// The command that runs it on this data directory.
     pub fn command(&self, data_dir: &Path) -> Command {
         let log = File::options()
