@@ -7,10 +7,12 @@
 //! that stands in the README. `--former PATH` compares with another build of tern in place of etcd:
 //! `-- --former PATH --pairs 15 --seconds 1` is the check that a change made nothing slower. The
 //! bound is the upper end of the ratio's 95 % interval. `--cluster` puts three machines against
-//! three: see `cluster`. `--soak MINUTES` disturbs five of tern: see `soak`.
+//! three: see `cluster`. `--soak MINUTES` disturbs five of tern: see `soak`. `--mappings` shows where
+//! the memory of an idle tern is: see `mappings`.
 mod cluster;
 #[allow(dead_code)]
 mod driver;
+mod mappings;
 mod proc;
 mod soak;
 
@@ -357,6 +359,9 @@ fn main() {
     }
     if let Some(minutes) = value("--soak") {
         return soak::report(minutes.parse().expect("a number"));
+    }
+    if args.iter().any(|a| a == "--mappings") {
+        return mappings::report(&kinds);
     }
     if args.iter().any(|a| a == "--cluster") {
         return cluster::report(
