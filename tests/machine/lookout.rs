@@ -82,6 +82,14 @@ fn a_member_whose_address_another_has_does_not_run() {
     assert!(text.contains("belongs to node1 in the cluster"), "{text}");
 }
 
+/// A founder and a second voter: neither leads alone. Returns the id of the second one.
+fn two() -> (Cluster, PeerId) {
+    let mut cluster = Cluster::of(Rig::serving(settings(1)));
+    let id = cluster.join(2, 77);
+    cluster.pass(2 * SECOND_US);
+    (cluster, id)
+}
+
 /// A list may come from a machine that is behind: it wipes nothing.
 #[test]
 fn a_member_that_is_not_listed_goes_on() {
@@ -104,12 +112,7 @@ fn a_member_that_is_not_listed_goes_on() {
 /// that knows none, is not enough.
 #[test]
 fn a_member_without_a_leader_that_is_not_listed() {
-    let mut cluster = Cluster {
-        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
-        cut: Vec::new(),
-    };
-    let id = cluster.join(2, 77);
-    cluster.pass(2 * SECOND_US);
+    let (mut cluster, id) = two();
     // With two voters neither leads alone.
     let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
     rig.machine
@@ -145,12 +148,7 @@ fn a_member_without_a_leader_that_is_not_listed() {
 /// hears of no leader.
 #[test]
 fn a_member_without_a_leader_asks_again() {
-    let mut cluster = Cluster {
-        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
-        cut: Vec::new(),
-    };
-    let id = cluster.join(2, 77);
-    cluster.pass(2 * SECOND_US);
+    let (mut cluster, id) = two();
     let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
     rig.machine
         .begin_place_checks(rig.now, search(&[], 3))
@@ -182,12 +180,7 @@ fn a_member_without_a_leader_asks_again() {
 /// as well. A leader that is heard meanwhile makes it begin anew.
 #[test]
 fn a_running_member_that_is_long_without_a_leader() {
-    let mut cluster = Cluster {
-        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
-        cut: Vec::new(),
-    };
-    let id = cluster.join(2, 77);
-    cluster.pass(2 * SECOND_US);
+    let (mut cluster, id) = two();
     let mut rig = cluster.rigs.remove(&id).expect("it was let in");
     cluster.at(PeerId(1)).pass(50_000);
     let (_, beat) = cluster.at(PeerId(1)).sent.pop().expect("a heartbeat");
@@ -279,12 +272,7 @@ fn a_member_at_whose_peers_addresses_others_are_learns_of_its_removal() {
 /// The log knows the member by its name. A machine that is started with another one does not run.
 #[test]
 fn a_member_with_another_name_is_refused() {
-    let mut cluster = Cluster {
-        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
-        cut: Vec::new(),
-    };
-    let id = cluster.join(2, 77);
-    cluster.pass(2 * SECOND_US);
+    let (mut cluster, id) = two();
     let mut rig = cluster.rigs.remove(&id).expect("it was let in");
     rig.settings.name = "another".into();
     let mut rig = rig.restart();
@@ -297,10 +285,7 @@ fn a_member_with_another_name_is_refused() {
 /// gives it another name may be a lie of one peer: it is refused, and the machine does not end.
 #[test]
 fn a_new_member_takes_no_other_name() {
-    let mut cluster = Cluster {
-        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
-        cut: Vec::new(),
-    };
+    let mut cluster = Cluster::of(Rig::serving(settings(1)));
     let Outcome::Joined(Index(id)) = cluster.done(PeerId(1), join(&settings(2), 77)) else {
         panic!("not admitted");
     };
@@ -323,12 +308,7 @@ fn a_new_member_takes_no_other_name() {
 /// often it is asked: an address may have passed to it while all of this cluster are down.
 #[test]
 fn lists_of_another_cluster_are_ignored() {
-    let mut cluster = Cluster {
-        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
-        cut: Vec::new(),
-    };
-    let id = cluster.join(2, 77);
-    cluster.pass(2 * SECOND_US);
+    let (mut cluster, id) = two();
     let mut other = cluster.rigs.remove(&PeerId(1)).expect("it was founded");
     let mine = other.machine.cluster();
     let asked = |rig: &mut Rig, cluster: u64, id: u64| {
@@ -435,10 +415,7 @@ fn a_leader_that_has_moved() {
 /// soon as it sees which one the cluster knows.
 #[test]
 fn a_member_that_has_moved_before_it_knew_its_place() {
-    let mut cluster = Cluster {
-        rigs: [(PeerId(1), Rig::serving(settings(1)))].into(),
-        cut: Vec::new(),
-    };
+    let mut cluster = Cluster::of(Rig::serving(settings(1)));
     let Outcome::Joined(Index(id)) = cluster.done(PeerId(1), join(&settings(2), 77)) else {
         panic!("not let in");
     };
