@@ -64,7 +64,7 @@ impl Store {
             Lookup::Node { id, .. } => {
                 let file = self.tree.node(id);
                 let conditions = Conditions::new(prev_value, *prev_index);
-                if !conditions.unmet(file, &*file.value()?).is_empty() {
+                if !conditions.unmet(file, &file.value()?).is_empty() {
                     return None;
                 }
                 self.growth_of_change(id, value.as_deref())
