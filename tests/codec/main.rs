@@ -3,6 +3,7 @@
 //! `recorded` compares answers with the recorded ones, `shapes` checks what no recording shows:
 //! pages, streams, limits, parameters. `long_values` is about answers without copies. `frames` is
 //! what travels between peers.
+mod cluster_id;
 mod frames;
 mod long_values;
 mod recorded;

@@ -506,16 +506,20 @@ fn check_all(scenario: &str) -> Counts {
 }
 
 /// Steps that are not for the interface alone: refused by the HTTP parser, streams and the
-/// migration document (below), raft indexes, ids of members.
-const LEFT_OUT: [&str; 11] = [
+/// migration document (below), raft indexes, ids of members, the lock and leader modules.
+const LEFT_OUT: [&str; 15] = [
     "keys-basic/030",
     "keys-basic/089",
     "keys-basic/094",
     "watch/065",
     "watch/068",
     "endpoints/039",
+    "endpoints/052",
+    "endpoints/053",
     "endpoints/064",
     "endpoints/066",
+    "endpoints/067",
+    "endpoints/068",
     "endpoints/070",
     "peer-port/045",
     "cluster-of-three/076",
