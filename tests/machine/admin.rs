@@ -397,7 +397,7 @@ fn protocol_14_a_repeated_join_needs_no_leader() {
 #[test]
 fn protocol_10_a_join_from_a_new_address_is_redirected_to_the_leader() {
     let mut cluster = super::cluster::cluster(3, settings(1));
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     let moved = Settings {
         peer_url: "http://127.0.0.1:7903".into(),
         ..settings(3)

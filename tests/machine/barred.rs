@@ -107,7 +107,7 @@ fn protocol_15_the_oldest_of_65_is_dropped() {
 #[test]
 fn protocol_15_a_member_that_is_removed_for_good_never_asks_to_join() {
     let mut cluster = cluster(3, settings(1));
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     assert_eq!(cluster.done(ids[0], remove(3, true)), Outcome::Removed);
     cluster.pass(SECOND_US);
     let rig = cluster.at(ids[2]);
@@ -179,7 +179,7 @@ fn protocol_15_a_new_machine_that_is_refused_for_good_stands_by() {
 #[test]
 fn protocol_15_a_removal_that_is_not_committed_bars_nothing() {
     let mut cluster = cluster(3, settings(1));
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     cluster.cut = ids[1..].to_vec();
     let rig = cluster.at(ids[0]);
     let removal = rig.ask(remove(3, true));

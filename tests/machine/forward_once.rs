@@ -163,7 +163,7 @@ fn protocol_27_what_a_snapshot_hides_is_unknown() {
     };
     let mut cluster = cluster(3, settings);
     let leader = cluster.leader();
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
+    let ids = cluster.ids();
     let others: Vec<PeerId> = ids.into_iter().filter(|id| *id != leader).collect();
     let (ticket, _, message) = passed(&mut cluster, others[0], add("hidden"));
     deliver(&mut cluster, others[0], leader, message);
