@@ -38,6 +38,7 @@ mod listener;
 mod log_lines;
 mod outgoing_call;
 mod output;
+mod proxied;
 mod resolver;
 mod service_manager;
 mod slots;

@@ -20,6 +20,7 @@ mod render;
 mod v1;
 
 pub use file_get::FileGet;
+pub use proxy::is_not_taken;
 pub use render::{Delivered, Next, ProxyOutcome, Rendition, Shape, SharedValue};
 
 use crate::codec::http::call::HttpCall;
@@ -124,7 +125,8 @@ pub enum Routed {
     },
     /// Make this call to the leader, and keep `shape` for its outcome ([`Shape::proxied`]).
     Proxy {
-        /// The call to the leader.
+        /// The call to the leader. Its URL is the target alone: the caller puts that of the machine
+        /// to ask before it.
         call: Box<HttpCall>,
         /// How its outcome is written.
         shape: Shape,
@@ -434,14 +436,14 @@ fn as_standby(exchange: &Exchange, leader_url: Option<&str>) -> Handled {
             _ => {}
         }
     }
-    let Some(leader_url) = leader_url else {
-        return Err(exchange.error(Code::StandbyInternal, ""));
-    };
     if exchange.context.settings.forward
         && let Some(forwarded) = proxy::forward(exchange, leader_url)
     {
         return Ok(forwarded);
     }
+    let Some(leader_url) = leader_url else {
+        return Err(exchange.error(Code::StandbyInternal, ""));
+    };
     let target = redirect::target_of(&exchange.request.path, exchange.request.query);
     let response = redirect::response(exchange.request.method, leader_url, &target);
     Ok(Routed::Answer(response))

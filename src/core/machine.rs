@@ -16,6 +16,7 @@ mod forcing;
 mod links;
 mod member;
 mod place;
+mod proxying;
 mod registrar;
 mod standby;
 mod survey;
@@ -24,6 +25,7 @@ mod transitions;
 pub use super::seam::*;
 pub use bootstrap::FOUNDING_TERM;
 pub use finder::Search;
+pub use proxying::{ProxiedRequest, ProxyResult, ProxyStep};
 
 use crate::core::error::{Code, Error};
 use crate::core::peers::Peers;

@@ -15,10 +15,9 @@ use super::deadlines::{
 };
 use super::deliveries::{Deliveries, PartialDelivery, TurnShare};
 use super::descriptors::ConnectionsMax;
-use super::dispatcher::{
-    Dispatcher, ProxiedRequests, SERIAL_BITS, UpgradeRequest, context, follow,
-};
-use super::outgoing_call::EndedCall;
+use super::dispatcher::{Dispatcher, SERIAL_BITS, UpgradeRequest, context, follow};
+use super::outgoing_call::{CallOrigin, EndedCall};
+use super::proxied::ProxiedRequests;
 use super::slots::{PoolKind, SlotId};
 use super::sockets::{Pool, Settled};
 use super::status_lines::ShellStatus;
@@ -26,7 +25,9 @@ use super::transport::Transport;
 use crate::codec::api::{self, ApiSettings, Context, Port};
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Response, ResponseMode};
-use crate::core::machine::{Answer, Delivery, Indexes, Machine, Op, Ticket};
+use crate::core::machine::{
+    Answer, Delivery, Indexes, Machine, Op, ProxyResult, ProxyStep, Ticket,
+};
 use crate::core::timer::Now;
 use crate::shell::disk::Disk;
 use mio::Registry;
@@ -223,12 +224,32 @@ impl Clients {
         std::mem::take(&mut self.upgrades)
     }
 
-    /// Phase 3: the calls of proxied requests. The caller starts them now.
-    pub fn take_proxy_calls(&mut self) -> Vec<(Ticket, HttpCall)> {
-        self.proxied.take_calls()
+    /// Phase 3: the calls of proxied requests that are due. The caller starts them now. A request
+    /// whose client is gone is dropped.
+    pub fn take_proxy_calls(&mut self, machine: &mut Machine, now: Now) -> Vec<(Ticket, HttpCall)> {
+        let mut calls = Vec::new();
+        for (ticket, url, mut call) in self.proxied.take_due(now, machine) {
+            if wake_for_ticket(&mut self.conns, ticket).is_none() {
+                self.proxied.remove(ticket);
+                continue;
+            }
+            match url {
+                Some(url) => {
+                    call.url = format!("{url}{}", call.url).into();
+                    calls.push((ticket, call));
+                }
+                None => {
+                    let origin = CallOrigin::Client(ticket);
+                    let ended = EndedCall::unstarted(origin, call, "no leader is known");
+                    self.on_proxied(ticket, ended, machine, now);
+                }
+            }
+        }
+        calls
     }
 
-    /// Phase 3: the call of the proxied request with this ticket has ended. Renders its outcome.
+    /// Phase 3: an attempt to pass the request with this ticket on has ended. Holds the request for
+    /// the next one, or renders the outcome.
     pub fn on_proxied(
         &mut self,
         ticket: Ticket,
@@ -236,7 +257,14 @@ impl Clients {
         machine: &mut Machine,
         now: Now,
     ) {
-        self.proxied.on_ended(ended.body_bytes());
+        let result = ended.proxy_result();
+        if result != ProxyResult::Answered {
+            machine.on_leader_missed(now);
+        }
+        if let ProxyStep::SendAt(at_us) = self.proxied.on_result(now, ticket, result) {
+            return self.proxied.hold(ticket, at_us, ended.into_call());
+        }
+        self.proxied.remove(ticket);
         let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
             return;
         };
@@ -492,7 +520,8 @@ impl Clients {
 
     /// When the next timer fires, in microseconds of the monotonic clock.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.conns.next_deadline()
+        let deadlines = [self.conns.next_deadline(), self.proxied.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Whether all requests except watches are answered, and all answers written.

@@ -7,6 +7,7 @@ use super::buffers::Buffers;
 use super::conn::Conn;
 use super::deadlines::{ANSWER_WRITE_BYTES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, READS_OF_A_LISTING};
 use super::output::SharedTotal;
+use super::proxied::ProxiedRequests;
 use super::slots::SlotId;
 use crate::codec::api::{
     self, ApiSettings, Context, FileGet, Mode, Port, ProxyOutcome, Routed, SharedValue,
@@ -17,10 +18,6 @@ use crate::codec::peer::hello::PATH;
 use crate::core::machine::{Answer, Indexes, LockRequest, Machine, Op, Ticket};
 use crate::core::timer::Now;
 
-/// Most client requests that a standby proxies at a time. Further ones are redirected.
-const PROXIED_MAX: usize = 256;
-/// Most bytes of the bodies of proxied requests together. A single request may be longer.
-const PROXIED_BYTES_MAX: usize = 4 << 20;
 /// A ticket is a slot's number, followed by a serial number of this many bits.
 pub const SERIAL_BITS: u32 = 40;
 
@@ -32,30 +29,6 @@ pub struct UpgradeRequest {
     pub protocol: Box<str>,
     /// Header `Tern-Hello`.
     pub hello: Box<str>,
-}
-
-/// The requests that a standby proxies to the leader.
-#[derive(Default)]
-pub struct ProxiedRequests {
-    /// How many are under way; at most `PROXIED_MAX`.
-    count: usize,
-    /// Bytes of the bodies of the requests under way.
-    bytes: usize,
-    /// The calls that are not started yet; taken by `Clients::take_proxy_calls` in the same turn.
-    calls: Vec<(Ticket, HttpCall)>,
-}
-
-impl ProxiedRequests {
-    /// The calls to start.
-    pub fn take_calls(&mut self) -> Vec<(Ticket, HttpCall)> {
-        std::mem::take(&mut self.calls)
-    }
-
-    /// A call with a body of `body_bytes` bytes has ended.
-    pub fn on_ended(&mut self, body_bytes: usize) {
-        self.count -= 1;
-        self.bytes -= body_bytes;
-    }
 }
 
 /// The context that answers are rendered in. Only routing depends on the mode
@@ -264,19 +237,13 @@ impl Dispatcher<'_, '_> {
     /// Proxies a request to the leader, or redirects the client if too many are under way.
     fn proxy(&mut self, conn: &mut Conn, call: HttpCall, shape: api::Shape) {
         let ticket = self.start(conn, shape, false);
-        let proxied = &mut *self.proxied;
-        let bytes = proxied.bytes + call.body.len();
-        let is_full = proxied.count == PROXIED_MAX;
-        if is_full || (proxied.bytes > 0 && bytes > PROXIED_BYTES_MAX) {
-            let context = self.context;
+        let context = self.context;
+        if !self.proxied.add(context.now, ticket, call) {
             let next = conn.render(self.buffers, |shape, out| {
-                shape.proxied(ProxyOutcome::Failed { sent: false }, context, out)
+                shape.proxied(ProxyOutcome::Redirected, context, out)
             });
-            return follow(conn, next, ticket, self.machine, context.now);
+            follow(conn, next, ticket, self.machine, context.now);
         }
-        proxied.count += 1;
-        proxied.bytes = bytes;
-        proxied.calls.push((ticket, call));
     }
 }
 

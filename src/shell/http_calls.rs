@@ -200,7 +200,7 @@ fn start_waiting(
         if until_us <= now.mono_us {
             ended.push(EndedCall::unstarted(
                 origin,
-                &call,
+                call,
                 "too many calls, not begun in time",
             ));
             continue;

@@ -8,14 +8,14 @@ use super::output::OutBuffer;
 use super::resolver::{HostLookup, Resolver};
 use super::slots::{PoolKind, SlotId};
 use super::sockets::{Output, Socket};
-use crate::codec::api::ProxyOutcome;
+use crate::codec::api::{ProxyOutcome, is_not_taken};
 use crate::codec::http::Method;
 use crate::codec::http::call::{HttpCall, HttpReply};
 use crate::codec::http::client::{
     BODY_BYTES_MAX, CallResponse, ResponseParser, WRITE_BODY_BYTES_MAX,
 };
 use crate::codec::http::url::Url;
-use crate::core::machine::{CallId, Question, Ticket};
+use crate::core::machine::{CallId, ProxyResult, Question, Ticket};
 use crate::core::timer::Now;
 use mio::Registry;
 use mio::event::Event;
@@ -67,26 +67,42 @@ pub struct EndedCall {
     /// The request was written completely. If the call has failed, the leader may have carried it
     /// out.
     is_sent: bool,
-    /// Bytes of the request's body.
-    body_bytes: usize,
+    /// The response is longer than its bound.
+    is_too_long: bool,
+    /// The call, to be made again.
+    call: HttpCall,
 }
 
 impl EndedCall {
     /// A call that failed before it began.
-    pub fn unstarted(origin: CallOrigin, call: &HttpCall, why: &str) -> EndedCall {
+    pub fn unstarted(origin: CallOrigin, call: HttpCall, why: &str) -> EndedCall {
         let why = format!("{}: {why}", call.url).into();
         EndedCall {
             origin,
             reply: HttpReply::Failed { why },
             headers: Vec::new(),
             is_sent: false,
-            body_bytes: call.body.len(),
+            is_too_long: false,
+            call,
         }
     }
 
-    /// Bytes of the request's body.
-    pub fn body_bytes(&self) -> usize {
-        self.body_bytes
+    /// The result for a request that was proxied.
+    pub fn proxy_result(&self) -> ProxyResult {
+        match &self.reply {
+            HttpReply::Answered { status, body, .. } if is_not_taken(*status, body) => {
+                ProxyResult::NotTaken
+            }
+            HttpReply::Answered { .. } => ProxyResult::Answered,
+            HttpReply::Failed { .. } if self.is_too_long => ProxyResult::Answered,
+            HttpReply::Failed { .. } if self.is_sent => ProxyResult::NotAnswered,
+            HttpReply::Failed { .. } => ProxyResult::NotSent,
+        }
+    }
+
+    /// The call, to be made again.
+    pub fn into_call(self) -> HttpCall {
+        self.call
     }
 
     /// The outcome for the client whose request was proxied.
@@ -97,6 +113,9 @@ impl EndedCall {
                 headers: self.headers,
                 body,
             },
+            HttpReply::Failed { .. } if self.is_too_long && self.call.method == Method::Get => {
+                ProxyOutcome::Redirected
+            }
             HttpReply::Failed { .. } => ProxyOutcome::Failed { sent: self.is_sent },
         }
     }
@@ -224,6 +243,9 @@ pub struct OutgoingCall {
 
     /// The headers of the response that a proxied client gets.
     headers: Vec<(&'static str, String)>,
+
+    /// The response is longer than its bound.
+    is_too_long: bool,
 }
 
 impl OutgoingCall {
@@ -245,6 +267,7 @@ impl OutgoingCall {
             parser,
             end: None,
             headers: Vec::new(),
+            is_too_long: false,
         }
     }
 
@@ -273,7 +296,7 @@ impl OutgoingCall {
     /// When the call must advance without any event, in microseconds of the monotonic clock.
     pub fn deadline_us(&self) -> u64 {
         match self.stage {
-            CallStage::Connecting { since_us } if !self.addresses.is_empty() => {
+            CallStage::Connecting { since_us } if self.limits_connecting() => {
                 self.until_us.min(since_us + ADDRESS_US)
             }
             _ => self.until_us,
@@ -283,6 +306,12 @@ impl OutgoingCall {
     fn fail(&self, why: impl std::fmt::Display) -> CallStep {
         let why = format!("{}: {why}", self.url).into();
         CallStep::Done(HttpReply::Failed { why })
+    }
+
+    /// Whether the present address is given up after `ADDRESS_US`: another one can be tried, or the
+    /// request of a client can be sent to another machine.
+    fn limits_connecting(&self) -> bool {
+        !self.addresses.is_empty() || matches!(self.origin, CallOrigin::Client(_))
     }
 
     /// Takes steps until the call waits or has ended. Returns the reply if it has ended.
@@ -350,10 +379,10 @@ impl OutgoingCall {
 
     /// Queues the request if the connection is made, or tries the next address.
     fn connect(&mut self, since_us: u64, tools: &mut CallTools) -> CallStep {
+        let is_late = tools.now.mono_us >= since_us + ADDRESS_US && self.limits_connecting();
         let Some(socket) = &mut self.socket else {
             return self.connect_next(tools);
         };
-        let is_late = tools.now.mono_us >= since_us + ADDRESS_US && !self.addresses.is_empty();
         if socket.awaits_first_event() && !is_late {
             return CallStep::Wait;
         }
@@ -416,6 +445,7 @@ impl OutgoingCall {
     fn parse_response(&mut self) -> CallStep {
         let socket = self.socket.as_ref().expect("it is connected");
         if socket.input().len() as u64 > RESPONSE_PER_BODY * self.parser.body_bytes_max() {
+            self.is_too_long = true;
             return self.fail("over-long response");
         }
         let is_ended = self.end.is_some();
@@ -425,7 +455,10 @@ impl OutgoingCall {
             (Ok(None) | Err(_), Some(InputEnd::Broken(why))) => self.fail(why),
             (Ok(None), Some(InputEnd::Closed)) => self.fail("closed without a response"),
             (Ok(None), None) => CallStep::Wait,
-            (Err(fault), _) => self.fail(fault.0),
+            (Err(fault), _) => {
+                self.is_too_long = fault.is_too_long();
+                self.fail(fault.0)
+            }
         }
     }
 
@@ -448,6 +481,8 @@ impl OutgoingCall {
 
     /// Begins the next hop of a redirect.
     fn follow(&mut self, location: Option<&str>) -> CallStep {
+        // The machine that redirects has not taken the request.
+        self.stage = CallStage::Resolving;
         if self.redirects == REDIRECTS_MAX {
             return self.fail("too many redirects");
         }
@@ -457,7 +492,6 @@ impl OutgoingCall {
         };
         self.redirects += 1;
         self.url = there;
-        self.stage = CallStage::Resolving;
         self.socket = None;
         self.end = None;
         self.parser = ResponseParser::new(self.parser.body_bytes_max());
@@ -473,7 +507,8 @@ impl OutgoingCall {
             reply,
             headers: self.headers,
             is_sent: is_flushed && self.stage == CallStage::Exchanging,
-            body_bytes: self.call.body.len(),
+            is_too_long: self.is_too_long,
+            call: self.call,
         }
     }
 }

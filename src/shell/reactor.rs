@@ -420,7 +420,7 @@ impl Reactor {
             }
         }
         self.clients.decode(&mut self.machine, self.now);
-        for (ticket, call) in self.clients.take_proxy_calls() {
+        for (ticket, call) in self.clients.take_proxy_calls(&mut self.machine, self.now) {
             self.calls.start(CallOrigin::Client(ticket), call, self.now);
         }
         for request in self.clients.take_upgrades() {

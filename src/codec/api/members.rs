@@ -50,7 +50,7 @@ pub fn health(exchange: &Exchange) -> Handled {
 fn change(exchange: &Exchange, op: Op) -> Handled {
     if exchange.context.settings.forward
         && let Some(leader_url) = exchange.context.leader_url
-        && let Some(forwarded) = proxy::forward(exchange, leader_url)
+        && let Some(forwarded) = proxy::forward(exchange, Some(leader_url))
     {
         return Ok(forwarded);
     }

@@ -2,7 +2,8 @@
 //! unchanged. A follower does so with changes of members; what it forwards about keys takes its link
 //! to the leader.
 //!
-//! Two kinds of requests are redirected instead:
+//! A request that no leader has taken is held and tried again, see `core::machine::proxying`. Two
+//! kinds of requests are redirected instead:
 //! - watches and other requests that take long;
 //! - requests from another tern, which follows redirects itself. Two standbys that take each other
 //!   for the leader would otherwise forward a request in a circle.
@@ -14,13 +15,18 @@ use super::render::{AnswerKind, Shape, redirect};
 use crate::codec::http::Method;
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::response::JSON;
+use crate::core::error::Code;
+use serde::Deserialize;
 
-/// How long the leader may take, in milliseconds. It must exceed the 5 s after which the leader
-/// itself answers that the outcome is unknown.
+/// How long the leader may take for a write, in milliseconds. It must exceed the 5 s after which the
+/// leader itself answers that the outcome is unknown.
 const TIMEOUT_MS: u64 = 7_000;
+/// How long a machine may take for a read before another one is asked, in milliseconds.
+const READ_TIMEOUT_MS: u64 = 2_000;
 
 /// The call that forwards the request to the leader; `None` if the client is to be redirected.
-pub(super) fn forward(exchange: &Exchange, leader_url: &str) -> Option<Routed> {
+/// `leader_url`: the leader's client URL, if one is known.
+pub(super) fn forward(exchange: &Exchange, leader_url: Option<&str>) -> Option<Routed> {
     let request = exchange.request;
     if request.from_tern || takes_long(exchange) {
         return None;
@@ -41,21 +47,45 @@ pub(super) fn forward(exchange: &Exchange, leader_url: &str) -> Option<Routed> {
     } else {
         return None;
     };
-    let target = redirect::target_of(&request.path, request.query);
+    let timeout_ms = match method {
+        Method::Get => READ_TIMEOUT_MS,
+        _ => TIMEOUT_MS,
+    };
     let call = HttpCall {
         method,
-        url: format!("{leader_url}{target}").into(),
+        url: redirect::target_of(&request.path, request.query).into(),
         content_type,
         body: request.body.into(),
-        timeout_ms: TIMEOUT_MS,
+        timeout_ms,
     };
     let kind = AnswerKind::Proxied {
-        leader_url: leader_url.into(),
+        leader_url: leader_url.map(Box::from),
     };
     Some(Routed::Proxy {
         call: Box::new(call),
         shape: Shape::new(kind, request, exchange.cors),
     })
+}
+
+/// The fields of an error that tell whether it may be repeated.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ErrorAnswer {
+    error_code: u64,
+    cause: String,
+}
+
+/// Whether the answer of a machine says that it has not taken the request, because it knows no
+/// leader: error 300 without a cause, 301, or 402 of a standby.
+pub fn is_not_taken(status: u16, body: &[u8]) -> bool {
+    if !matches!(status, 400 | 500) {
+        return false;
+    }
+    let error: ErrorAnswer = serde_json::from_slice(body).unwrap_or_default();
+    let is = |code: Code| error.error_code == code as u64;
+    let is_repeatable =
+        is(Code::RaftInternal) || is(Code::LeaderElect) || is(Code::StandbyInternal);
+    is_repeatable && error.cause.is_empty()
 }
 
 fn takes_long(exchange: &Exchange) -> bool {

@@ -89,7 +89,10 @@ pub(super) enum AnswerKind {
     /// A join.
     Join,
     /// The leader's response, for a request that was forwarded to it.
-    Proxied { leader_url: Box<str> },
+    Proxied {
+        /// The leader's client URL, if one was known when the request came.
+        leader_url: Option<Box<str>>,
+    },
 }
 
 /// The outcome of a request that a standby forwarded to the leader.
@@ -104,6 +107,9 @@ pub enum ProxyOutcome {
         /// Its body.
         body: Box<[u8]>,
     },
+    /// The client is to ask the leader itself: too many requests are under way here, or the answer
+    /// to a read is too long.
+    Redirected,
     /// There is no response.
     Failed {
         /// Whether the whole request was written to the connection. If so, the leader may have

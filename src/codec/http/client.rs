@@ -86,6 +86,18 @@ pub struct CallResponse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallFault(pub &'static str);
 
+impl CallFault {
+    /// The body is longer than its bound.
+    const TOO_LONG: CallFault = CallFault("over-long body");
+    /// A body in chunks is longer than its bound, or its framing is malformed.
+    const CHUNKS: CallFault = CallFault("malformed or over-long chunked body");
+
+    /// Whether the response may be longer than its bound.
+    pub fn is_too_long(self) -> bool {
+        self == CallFault::TOO_LONG || self == CallFault::CHUNKS
+    }
+}
+
 /// The parser of the response to one request.
 #[derive(Debug)]
 pub struct ResponseParser {
@@ -152,7 +164,7 @@ impl ResponseParser {
         }
         if let ResponsePhase::Chunked { at, body, .. } = &mut self.phase {
             let taken = body.decode(&input[*at..], self.body_bytes_max);
-            *at += taken.map_err(|_| CallFault("malformed or over-long chunked body"))?;
+            *at += taken.map_err(|_| CallFault::CHUNKS)?;
         }
         let whole = match &self.phase {
             ResponsePhase::Fixed { body, .. } => input.len() >= body.end,
@@ -160,7 +172,7 @@ impl ResponseParser {
             ResponsePhase::UntilClose { from, .. }
                 if (input.len() - from) as u64 > self.body_bytes_max =>
             {
-                return Err(CallFault("over-long body"));
+                return Err(CallFault::TOO_LONG);
             }
             ResponsePhase::UntilClose { .. } => end,
             ResponsePhase::Head | ResponsePhase::Done => false,
@@ -209,7 +221,7 @@ impl ResponseParser {
                     body: from..from,
                 },
                 BodyLength::Fixed(length) if length > self.body_bytes_max => {
-                    return Err(CallFault("over-long body"));
+                    return Err(CallFault::TOO_LONG);
                 }
                 BodyLength::Fixed(length) => ResponsePhase::Fixed {
                     head,

@@ -319,6 +319,23 @@ impl Standby {
     pub(super) fn leader(&self) -> Option<&MachineInfo> {
         leader_of(&self.info, &self.introduction)
     }
+
+    /// The client URL to try after so many attempts: that of the leader, then those of the other
+    /// members, in turn.
+    pub(super) fn client_url(&self, attempts: u32) -> Option<&str> {
+        let leader = self.leader().map(|leader| &*leader.client_url);
+        let own_url = &self.introduction.client_url;
+        let members = self.info.cluster.iter().map(|member| &*member.client_url);
+        let is_other = |url: &&str| !url.is_empty() && **url != **own_url && Some(*url) != leader;
+        let urls: Vec<&str> = leader.into_iter().chain(members.filter(is_other)).collect();
+        urls.get(attempts as usize % urls.len().max(1)).copied()
+    }
+
+    /// The leader does not answer: the next fetch begins soon.
+    pub(super) fn hurry(&mut self, now: Now) {
+        let soon_us = now.mono_us.max(self.fetch_began_us + LEADERLESS_US);
+        self.next_fetch_us = self.next_fetch_us.map(|next_us| next_us.min(soon_us));
+    }
 }
 
 /// The leader among the members of `info`, unless it is this machine itself.

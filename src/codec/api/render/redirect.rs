@@ -185,17 +185,20 @@ impl Shape {
                 }
                 response
             }
-            // The leader did not receive the whole request, or the request only reads. The client
-            // may send it again.
-            ProxyOutcome::Failed { sent } if !sent || reads => {
-                response(self.method, leader_url, &self.target.escaped())
+            ProxyOutcome::Redirected if leader_url.is_some() => {
+                let url = leader_url.as_deref().unwrap_or_default();
+                response(self.method, url, &self.target.escaped())
             }
-            ProxyOutcome::Failed { .. } => {
-                let mut body = Vec::new();
-                let error = Error::new(Code::RaftInternal, OUTCOME_UNKNOWN);
-                json::error(&error, context.at.etcd, &mut body);
-                let index = context.at.etcd.0.to_string();
-                Response::new(error.code.status(), JSON, body).with("X-Etcd-Index", index)
+            // It changed nothing.
+            ProxyOutcome::Redirected | ProxyOutcome::Failed { .. } if reads => {
+                failure(Code::LeaderElect, "", context)
+            }
+            // The leader did not receive the whole request: the client may repeat it.
+            ProxyOutcome::Redirected | ProxyOutcome::Failed { sent: false } => {
+                failure(Code::RaftInternal, "", context)
+            }
+            ProxyOutcome::Failed { sent: true } => {
+                failure(Code::RaftInternal, OUTCOME_UNKNOWN, context)
             }
         };
         self.send(response, context, out)
@@ -205,6 +208,14 @@ impl Shape {
         let response = self.cors.add(response, context);
         Next::done(response.encode(self.mode, context.date, out))
     }
+}
+
+/// The answer to a request that could not be passed on.
+fn failure(code: Code, cause: &str, context: &Context) -> Response {
+    let mut body = Vec::new();
+    json::error(&Error::new(code, cause), context.at.etcd, &mut body);
+    let index = context.at.etcd.0.to_string();
+    Response::new(code.status(), JSON, body).with("X-Etcd-Index", index)
 }
 
 #[cfg(test)]
