@@ -14,21 +14,27 @@
 //!    address for `MISSING_US`. So the copy of a data directory does not take the place of the
 //!    original while that one restarts (`addresses`).
 //!
+//! Each peer is pinged: raft waits longer for answers over a slow link (`round_trips`).
+//!
 //! Must not decide anything about raft. Start with [`Peers::follow`] and [`Peers::on_hello`].
 mod addresses;
 mod dialling;
 mod episode;
 mod former;
 mod hello;
+mod reports;
+mod round_trips;
 
 pub use addresses::NewAddress;
 pub use episode::Episode;
 pub use hello::{Hello, HelloRefusal, Introduced};
+pub use reports::{LinkReport, LinkReportEvent};
 
-use crate::core::raft::{Configuration, Member, PeerId, Violation};
+use crate::core::raft::{Configuration, Member, PeerId, Violation, allowance_us};
 use crate::core::random::XorShift64;
 use crate::core::timer::Now;
 use former::FormerClusters;
+use round_trips::RoundTrips;
 use std::collections::BTreeMap;
 
 /// A peer that has not answered the hello for this many election timeouts is dialled anew …
@@ -40,7 +46,7 @@ const PATIENCE_MS_MAX: u64 = 30_000;
 /// may still be in its queue.
 const LEAVE_US: u64 = 5_000_000;
 /// A second process of a member is admitted once the first one has left a ping unanswered for this
-/// time, in microseconds.
+/// time, in microseconds, and for as long as raft waits for an answer over that link.
 const SILENT_US: u64 = 300_000;
 /// A member counts as missing when no machine with its id has answered at its listed address, and
 /// none of its links was heard, for this time, in microseconds.
@@ -71,8 +77,16 @@ pub enum LinkOrder {
         /// What to say.
         hello: Hello,
     },
-    /// Send a ping. Whatever arrives next is the answer.
+    /// Send a ping; the other side answers with a pong. Whatever arrives next shows that its process
+    /// runs.
     Ping(LinkId),
+    /// Answer a ping.
+    Pong {
+        /// The link.
+        link: LinkId,
+        /// This process stood still before it could answer.
+        stood_still: bool,
+    },
     /// Close the link when its queue is written. `LinkEvent::Closed` follows.
     Close {
         /// The link.
@@ -96,6 +110,13 @@ pub enum LinkEvent {
     Opened(Box<Hello>),
     /// So many bytes have arrived.
     Heard(u64),
+    /// A ping has arrived.
+    Pinged,
+    /// The answer to a ping has arrived.
+    Pong {
+        /// The peer's process stood still before it answered.
+        stood_still: bool,
+    },
     /// The other side has refused the hello; the reason is `None` if it gave an unknown code.
     Refused(Option<HelloRefusal>),
     /// The connection could not be made, or has ended, for this reason.
@@ -109,36 +130,11 @@ pub enum ProcessChange {
     Up,
     /// The process is gone, as far as the links tell.
     Gone,
-}
-
-/// Something about links for the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkReport {
-    /// The peer's name; `None` for a machine that has not proved itself.
-    pub name: Option<Box<str>>,
-    /// The peer's URL, or the address from which the stranger came.
-    pub address: Box<str>,
-    /// What happened.
-    pub event: LinkReportEvent,
-    /// How many such lines were suppressed since the last one.
-    pub suppressed: u64,
-}
-
-/// The events that are logged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LinkReportEvent {
-    /// A link that this machine has dialled is open.
-    Opened,
-    /// No link could be made, or it has ended: for this reason. It is dialled again.
-    Failed(Box<str>),
-    /// The peer's hello was refused.
-    Refused(HelloRefusal),
-    /// The peer has sent a message that no correct peer sends. The links to it are closed.
-    Violated(Violation),
-    /// A member of a cluster that this machine has left has called: that cluster is not lost.
-    FormerMember,
-    /// The peer has left this cluster and went on alone, as a cluster of its own.
-    WentOn,
+    /// The round trip to it was measured once more.
+    RoundTrip {
+        /// The second slowest one of the last 20 s, in microseconds.
+        round_trip_us: u32,
+    },
 }
 
 /// How far a link is in its life.
@@ -220,6 +216,9 @@ struct Peer {
     /// The last answer from its listed address was that of a machine which is not this member.
     is_displaced: bool,
 
+    /// Pings to it.
+    round_trips: RoundTrips,
+
     /// Bytes that it has sent without effect, while it is not a member.
     spent_bytes: u64,
     /// Until when its hellos are refused because of that.
@@ -271,6 +270,10 @@ pub struct Peers {
     /// Lines about hellos that prove nothing: one episode for all strangers.
     strangers: Episode,
     former_clusters: FormerClusters,
+    /// The time of the last input, in microseconds.
+    seen_us: u64,
+    /// When this process was last found to have stood still, in microseconds.
+    stood_still_us: Option<u64>,
     /// When `on_time` has something to do; kept by `rearm`.
     due_us: Option<u64>,
     /// Addresses that a leader is to propose; kept by `rearm`.
@@ -306,6 +309,8 @@ impl Peers {
             patience_us: patience_ms(election_ms) * 1000,
             strangers: Episode::default(),
             former_clusters: FormerClusters::default(),
+            seen_us: 0,
+            stood_still_us: None,
             due_us: None,
             new_addresses: Vec::new(),
             orders: Vec::new(),
@@ -425,6 +430,7 @@ impl Peers {
         hello: &Hello,
         source: &str,
     ) -> Result<(LinkId, Hello), HelloRefusal> {
+        self.note_time(now);
         let judged = if self.is_of_former_cluster(hello) {
             Err(HelloRefusal::WentOn)
         } else {
@@ -473,6 +479,7 @@ impl Peers {
         }
         peer.process = Some(hello.process);
         peer.heard_us = Some(now.mono_us);
+        peer.round_trips.on_open(now.mono_us);
         let is_listed = dialled_url.as_ref() == Some(&peer.peer_url);
         if is_listed || hello.peer_url == peer.peer_url {
             peer.unanswered_since_us = None;
@@ -498,13 +505,14 @@ impl Peers {
         let Some(peer) = self.peers.get(&hello.from) else {
             return Ok(());
         };
+        let silent_us = SILENT_US + allowance_us(peer.round_trips.figure_us());
         for id in [peer.dialled, peer.accepted].into_iter().flatten() {
             let link = self.links.get_mut(&id).expect("a peer's links exist");
             if link.process().is_none_or(|p| p == hello.process) {
                 continue;
             }
             match link.unanswered_ping_us() {
-                Some(pinged_us) if now.mono_us >= pinged_us + SILENT_US => {
+                Some(pinged_us) if now.mono_us >= pinged_us + silent_us => {
                     self.drop_link(id, "its process is silent, and another one has come");
                     continue;
                 }
@@ -544,11 +552,14 @@ impl Peers {
 
     /// Something has happened to a link. Events of links that were closed here are ignored.
     pub fn on_event(&mut self, now: Now, id: LinkId, event: LinkEvent) {
+        self.note_time(now);
         if !self.links.contains_key(&id) {
             return;
         }
         match event {
             LinkEvent::Heard(bytes) => return self.on_heard(now, id, bytes),
+            LinkEvent::Pinged => return self.on_pinged(now, id),
+            LinkEvent::Pong { stood_still } => self.on_pong(now, id, stood_still),
             LinkEvent::Opened(hello) => self.on_answer(now, id, &hello),
             LinkEvent::Refused(refusal) => self.on_refused(now, id, refusal),
             LinkEvent::Closed(why) => {
@@ -625,6 +636,7 @@ impl Peers {
 
     /// The time of `next_deadline` has come.
     pub fn on_time(&mut self, now: Now) {
+        self.note_time(now);
         if self.due_us.is_none_or(|due_us| due_us > now.mono_us) {
             return;
         }
@@ -643,6 +655,7 @@ impl Peers {
         }
         self.leave(now);
         self.dial_due(now);
+        self.ping_due(now);
         self.rearm();
     }
 
@@ -686,6 +699,9 @@ impl Peers {
         }
         let was_open = link.process().is_some();
         let is_last = self.route(peer_id).is_none();
+        if let Some(peer) = self.peers.get_mut(&peer_id) {
+            peer.round_trips.on_closed(id, !is_last, self.seen_us);
+        }
         if was_open && (link.dialled_url.is_some() || is_last) {
             self.changes.push((peer_id, ProcessChange::Gone));
         }
@@ -764,30 +780,6 @@ impl Peers {
     fn has_open_dialled(&self, id: PeerId) -> bool {
         let link = self.peers.get(&id).and_then(|peer| peer.dialled);
         link.is_some_and(|link| self.links[&link].process().is_some())
-    }
-
-    fn report_refusal(&mut self, now: Now, hello: &Hello, source: &str, refusal: &HelloRefusal) {
-        if *refusal == HelloRefusal::WentOn {
-            return self.report_former_member(now, hello);
-        }
-        let is_proved = !matches!(refusal, HelloRefusal::Denied | HelloRefusal::NoMember);
-        let peer = self.peers.get_mut(&hello.from).filter(|_| is_proved);
-        let (name, episode) = match peer {
-            Some(peer) => (Some(hello.name.clone()), &mut peer.refused),
-            None => (None, &mut self.strangers),
-        };
-        // A caller that tries its own address, or comes at another's, finds out by itself.
-        if matches!(refusal, HelloRefusal::MySelf | HelloRefusal::NotMe) {
-            return;
-        }
-        if let Some(suppressed) = episode.is_due(now.mono_us) {
-            self.reports.push(LinkReport {
-                name,
-                address: source.into(),
-                event: LinkReportEvent::Refused(refusal.clone()),
-                suppressed,
-            });
-        }
     }
 
     /// Called after each input that changes the tables: O(number of links).

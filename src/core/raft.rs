@@ -20,6 +20,7 @@
 //! | `ClusterClock` | `clock` | the reading of the cluster clock |
 //! | `Gate` | `gate` | messages that wait for term and vote to be durable |
 //! | `LogRoom` | `room` | how many bytes the log on the disk still takes |
+//! | `RoundTrips` | `round_trips` | how long the links to the peers take |
 //! | `LeaderMatch` | `following` | a follower: how far its log is the leader's |
 //! | `LostTail` | `lost_tail` | a follower: a leader's claim that entries are lost |
 //! | `Tracker` | `tracker`, `progress` | a leader: the progress of each peer |
@@ -62,6 +63,7 @@ mod reads;
 mod repair;
 mod replication;
 pub mod room;
+mod round_trips;
 mod snapshot;
 pub mod snapshot_head;
 mod sync_times;
@@ -74,6 +76,7 @@ pub use log::ENTRY_BYTES;
 pub use membership::{MemberStanding, UnfitChange};
 pub use message::*;
 pub use progress::{Progress, ProgressState};
+pub use round_trips::allowance_us;
 pub use snapshot::ChunkWanted;
 pub use violation::Violation;
 
@@ -95,6 +98,7 @@ use reads::Reads;
 use repair::Repair;
 use replication::LeaderState;
 use room::LogRoom;
+use round_trips::RoundTrips;
 use snapshot::OwnSnapshots;
 use term_budget::TermBudget;
 use tracker::Tracker;
@@ -274,6 +278,7 @@ pub struct Raft {
     gate: Gate,
     marks: CommitMarks,
     room: LogRoom,
+    round_trips: RoundTrips,
     snapshots: OwnSnapshots,
     incoming: Incoming,
     repair: Repair,
@@ -336,6 +341,7 @@ impl Raft {
             gate: Gate::default(),
             marks: CommitMarks::new(log.commit_index()),
             room: LogRoom::new(free_bytes),
+            round_trips: RoundTrips::default(),
             snapshots: OwnSnapshots::new(snapshot),
             incoming: Incoming::default(),
             repair: Repair::new(start_term),
@@ -439,21 +445,6 @@ impl Raft {
             self.on_leader_contact(from);
         } else if let Some(peer) = self.tracker.get_mut(from) {
             peer.on_heard(self.now_us);
-        }
-        self.check_invariants();
-    }
-
-    /// The link to a member opened (`is_up`), or broke. When it breaks, messages on the way may be
-    /// lost and the process of the member may be gone, so its disk is not waited for.
-    pub fn on_link(&mut self, now: Now, id: PeerId, is_up: bool) {
-        self.on_input(now);
-        self.repair.on_link(self.now_us);
-        let waits_for_former = self.leader.is_none() && self.election.waits_for_former(id);
-        if !is_up && (self.leader == Some(id) || waits_for_former) {
-            self.election.on_leader_link_lost(self.now_us);
-        }
-        if let Some(peer) = self.tracker.get_mut(id) {
-            peer.on_link(is_up, self.now_us);
         }
         self.check_invariants();
     }
@@ -587,9 +578,11 @@ impl Raft {
     /// asked for the campaign, and not if that leader itself campaigns in a later term: then it
     /// does not lead any more, whenever it was heard.
     fn is_denied_by_lease(&self, from: PeerId, message: &Message) -> bool {
-        let Rpc::RequestVote { hand_over, .. } = message.rpc else {
+        let Rpc::RequestVote { pre, hand_over, .. } = message.rpc else {
             return false;
         };
+        // A campaign that the leader asked for begins without a pre-vote.
+        let hand_over = hand_over && !pre;
         let is_of_former_leader = self.leader == Some(from) && message.term > self.current_term;
         !hand_over && self.is_lease_live() && !is_of_former_leader
     }
@@ -884,10 +877,12 @@ impl Raft {
         let last = self.log.last_index();
         self.log.check_invariants();
         self.membership.check_invariants(last);
-        self.election.check_invariants(self.role);
+        let follows = !leads && self.leader.is_some();
+        self.election.check_invariants(self.role, follows);
         self.clock.check_invariants(leads);
         self.gate.check_invariants();
         self.marks.check_invariants();
+        self.round_trips.check_invariants();
         self.leader_match.check_invariants(last);
         self.tracker.check_invariants(last);
         self.leader_state.check_invariants(leads, last);

@@ -224,9 +224,12 @@ impl Replica {
         self.raft.on_partial_message(now, from);
     }
 
-    /// A process of `peer` opened a link, or is gone. A removed member that connects is sent the
-    /// notice of its removal.
+    /// A process of `peer` opened a link, is gone, or has answered a ping. A removed member that
+    /// connects is sent the notice of its removal.
     pub fn on_link(&mut self, now: Now, peer: PeerId, change: ProcessChange) {
+        if let ProcessChange::RoundTrip { round_trip_us } = change {
+            return self.raft.on_round_trip(now, peer, round_trip_us);
+        }
         self.raft.on_link(now, peer, change == ProcessChange::Up);
         self.on_leader_link(peer, change);
         if change == ProcessChange::Up

@@ -21,9 +21,9 @@ const READ_BYTES: usize = 32 * 1024;
 /// and syncs once for all. The bound limits how long timers wait and how much of it stands in
 /// memory twice.
 const READ_BYTES_A_TURN: usize = 1 << 20;
-/// While the pieces of a long message arrive, its sender gets a pong at this interval. On a slow
-/// line the message may take longer than the sender waits for an answer.
-const PONG_US: u64 = 20_000;
+/// While the pieces of a long message arrive, its sender is told at this interval that this process
+/// runs. On a slow line the message may take longer than the sender waits for an answer.
+const ALIVE_US: u64 = 20_000;
 
 /// How far a link is in its life. It only moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +48,15 @@ pub enum LinkInput {
     Refused(Option<HelloRefusal>),
     /// A raft message.
     Message(Message),
-    /// A piece of a longer message, or a pong: the peer's process is alive.
+    /// A piece of a longer message, or a sign that the peer receives one: its process is alive.
     Contact,
+    /// A ping.
+    Ping,
+    /// The answer to a ping.
+    Pong {
+        /// The peer's process stood still before it answered.
+        stood_still: bool,
+    },
 }
 
 /// One connection to a peer.
@@ -75,8 +82,8 @@ pub struct Link {
     /// clock, like all times here.
     heard_us: u64,
 
-    /// When a pong was queued last because of a long message.
-    ponged_us: Option<u64>,
+    /// When the peer was told last that this process runs.
+    told_alive_us: Option<u64>,
 
     /// Why it is closing or dead; empty before.
     trouble: String,
@@ -93,7 +100,7 @@ impl Link {
             frames: Frames::default(),
             heard_bytes: 0,
             heard_us: now_us,
-            ponged_us: None,
+            told_alive_us: None,
             trouble: String::new(),
         }
     }
@@ -112,7 +119,7 @@ impl Link {
             frames: Frames::default(),
             heard_bytes: 0,
             heard_us: now_us,
-            ponged_us: None,
+            told_alive_us: None,
             trouble: String::new(),
         }
     }
@@ -239,11 +246,12 @@ impl Link {
         match content {
             FrameContent::Message(message) => on_event(self, LinkInput::Message(message)),
             FrameContent::Piece => {
-                self.maybe_pong();
+                self.maybe_tell_alive();
                 on_event(self, LinkInput::Contact);
             }
-            FrameContent::Ping => self.socket.output_mut().push_pong(),
-            FrameContent::Pong => on_event(self, LinkInput::Contact),
+            FrameContent::Ping => on_event(self, LinkInput::Ping),
+            FrameContent::Pong { stood_still } => on_event(self, LinkInput::Pong { stood_still }),
+            FrameContent::Alive => on_event(self, LinkInput::Contact),
         }
     }
 
@@ -287,20 +295,26 @@ impl Link {
         }
     }
 
-    /// Queues a pong if the last one was queued long enough ago. Returns whether it did.
-    fn maybe_pong(&mut self) -> bool {
-        let next_us = self.ponged_us.map_or(0, |at_us| at_us + PONG_US);
+    /// Queues a sign that this process runs if the last one was queued long enough ago. Returns
+    /// whether it did.
+    fn maybe_tell_alive(&mut self) -> bool {
+        let next_us = self.told_alive_us.map_or(0, |at_us| at_us + ALIVE_US);
         if self.heard_us < next_us {
             return false;
         }
-        self.ponged_us = Some(self.heard_us);
-        self.socket.output_mut().push_pong();
+        self.told_alive_us = Some(self.heard_us);
+        self.socket.output_mut().push_alive();
         true
     }
 
     /// Queues a ping.
     pub fn ping(&mut self) {
         self.socket.output_mut().push_ping();
+    }
+
+    /// Queues the answer to a ping. `stood_still`: this process stood still before it.
+    pub fn pong(&mut self, stood_still: bool) {
+        self.socket.output_mut().push_pong(stood_still);
     }
 
     /// Writes until the queue is empty or the socket takes no more.

@@ -56,9 +56,16 @@ impl LinkQueue {
     }
 
     /// Queues the answer to a ping.
-    pub fn push_pong(&mut self) {
+    pub fn push_pong(&mut self, stood_still: bool) {
         if self.urgent.len() < URGENT_BYTES_MAX {
-            frame::put_pong(&mut self.urgent);
+            frame::put_pong(stood_still, &mut self.urgent);
+        }
+    }
+
+    /// Queues a sign that this process runs.
+    pub fn push_alive(&mut self) {
+        if self.urgent.len() < URGENT_BYTES_MAX {
+            frame::put_alive(&mut self.urgent);
         }
     }
 
@@ -163,6 +170,7 @@ mod tests {
                 acked: Index(0),
                 round: None,
                 sync_us: 0,
+                round_trip_us: 0,
                 clock_ns: 0,
                 held_bytes: None,
                 entries: if heartbeat { vec![] } else { vec![entry] },

@@ -202,6 +202,10 @@ impl Links {
                         machine.on_contact(now, peer);
                     }
                 }
+                LinkInput::Ping => machine.on_link(now, id, LinkEvent::Pinged),
+                LinkInput::Pong { stood_still } => {
+                    machine.on_link(now, id, LinkEvent::Pong { stood_still });
+                }
                 LinkInput::Hello(hello) => {
                     machine.on_link(now, id, LinkEvent::Opened(Box::new(hello)));
                 }
@@ -260,6 +264,11 @@ impl Links {
                 LinkOrder::Ping(id) => {
                     if let Some(link) = self.wake(id) {
                         link.ping();
+                    }
+                }
+                LinkOrder::Pong { link, stood_still } => {
+                    if let Some(link) = self.wake(link) {
+                        link.pong(stood_still);
                     }
                 }
                 LinkOrder::Close { link, why } => match self.wake(link) {

@@ -29,6 +29,7 @@ mod identity;
 mod keys;
 mod limits;
 mod locks;
+mod lossy;
 mod members;
 mod members_api;
 mod observers;

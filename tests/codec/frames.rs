@@ -61,7 +61,10 @@ fn receive(wire: &[u8], step: usize) -> Result<Vec<Message>, FrameFault> {
             input.drain(..used);
             match taken {
                 FrameContent::Message(message) => out.push(message),
-                FrameContent::Piece | FrameContent::Ping | FrameContent::Pong => {}
+                FrameContent::Piece
+                | FrameContent::Ping
+                | FrameContent::Pong { .. }
+                | FrameContent::Alive => {}
             }
         }
     }
@@ -90,9 +93,15 @@ fn a_message_that_is_too_long_for_a_frame_comes_back_encoded() {
 fn pings_are_no_messages() {
     let (mut wire, mut frames) = (Vec::new(), Frames::default());
     frame::put_ping(&mut wire);
-    frame::put_pong(&mut wire);
+    frame::put_pong(false, &mut wire);
+    frame::put_pong(true, &mut wire);
+    frame::put_alive(&mut wire);
     assert_eq!(frames.take(&wire), Ok(Some((8, FrameContent::Ping))));
-    assert_eq!(frames.take(&wire[8..]), Ok(Some((8, FrameContent::Pong))));
+    for (at, stood_still) in [(8, false), (16, true)] {
+        let pong = FrameContent::Pong { stood_still };
+        assert_eq!(frames.take(&wire[at..]), Ok(Some((8, pong))));
+    }
+    assert_eq!(frames.take(&wire[24..]), Ok(Some((8, FrameContent::Alive))));
     assert_eq!(frames.take(&wire[8..15]), Ok(None));
 }
 

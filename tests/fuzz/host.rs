@@ -219,7 +219,7 @@ impl Host {
                     let event = LinkEvent::Closed("not dialled here".into());
                     self.machine.on_link(self.now, link, event);
                 }
-                LinkOrder::Ping(_) => {}
+                LinkOrder::Ping(_) | LinkOrder::Pong { .. } => {}
                 LinkOrder::Close { link, .. } | LinkOrder::Drop { link, .. } => {
                     let peer = self.links.iter().find(|(_, open)| **open == link);
                     if let Some((peer, _)) = peer {

@@ -36,6 +36,7 @@ fn append(
             acked,
             round: None,
             sync_us: 0,
+            round_trip_us: 0,
             clock_ns: 0,
             held_bytes: None,
             entries,

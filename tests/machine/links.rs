@@ -47,6 +47,7 @@ fn append(rig: &Rig, entries: u64) -> Message {
             acked: Index(0),
             round: None,
             sync_us: 0,
+            round_trip_us: 0,
             clock_ns: 0,
             held_bytes: None,
             entries,

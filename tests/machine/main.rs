@@ -17,6 +17,7 @@ mod listings;
 mod locks;
 mod lookout;
 mod memory;
+mod patience;
 mod rig;
 mod room;
 mod seeker;

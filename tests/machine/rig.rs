@@ -212,15 +212,20 @@ impl Rig {
 
     /// The disk has synced everything it was given.
     pub fn sync(&mut self) {
+        self.sync_after(0);
+    }
+
+    /// The same; it has taken so many microseconds.
+    pub fn sync_after(&mut self, took_us: u64) {
         if let Some(state) = self.pending_state.take() {
             self.disk.log.save_state(state);
-            self.machine.on_state_synced(self.now, state.seq, 0);
+            self.machine.on_state_synced(self.now, state.seq, took_us);
         }
         for what in std::mem::take(&mut self.pending) {
             self.disk.log.check_order(&what);
             self.disk.log.apply(what);
         }
-        self.machine.on_synced(self.now, self.lsn, 0);
+        self.machine.on_synced(self.now, self.lsn, took_us);
     }
 
     /// Turns and syncs until nothing is left to do.

@@ -14,7 +14,8 @@
 //! | BULK | a piece of the present message of the bulk lane; more pieces follow |
 //! | BULK, LAST | the last piece of that message |
 //! | PING | without a piece; the other side answers with PONG |
-//! | PONG | without a piece |
+//! | PONG | without a piece; LATE beside it: the process stood still before it answered |
+//! | ALIVE | without a piece; the sender receives the pieces of a long message |
 //!
 //! Urgent messages may stand between the pieces of a bulk message, so that votes and heartbeats
 //! never wait for a snapshot. A malformed frame ends the link; raft sends lost messages again.
@@ -35,6 +36,8 @@ const BULK: u8 = 1;
 const LAST: u8 = 2;
 const PING: u8 = 4;
 const PONG: u8 = 8;
+const LATE: u8 = 16;
+const ALIVE: u8 = 32;
 
 /// The fault of a frame or a message, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,12 @@ pub enum FrameContent {
     /// The other side expects a pong.
     Ping,
     /// The answer to a ping.
-    Pong,
+    Pong {
+        /// The process stood still before it answered.
+        stood_still: bool,
+    },
+    /// The process of the other side runs.
+    Alive,
 }
 
 /// The receiving end of a link.
@@ -84,7 +92,9 @@ impl Frames {
         }
         let content = match (head[2], length) {
             (PING, 0) => FrameContent::Ping,
-            (PONG, 0) => FrameContent::Pong,
+            (PONG, 0) => FrameContent::Pong { stood_still: false },
+            (flags, 0) if flags == PONG | LATE => FrameContent::Pong { stood_still: true },
+            (ALIVE, 0) => FrameContent::Alive,
             (LAST, 1..) => FrameContent::Message(decode(piece)?),
             (BULK, 1..) => {
                 self.gather(piece)?;
@@ -167,9 +177,15 @@ pub fn put_ping(out: &mut Vec<u8>) {
     put_empty(out, PING);
 }
 
-/// Appends the answer to a ping.
-pub fn put_pong(out: &mut Vec<u8>) {
-    put_empty(out, PONG);
+/// Appends the answer to a ping. `stood_still`: this process stood still before it.
+pub fn put_pong(stood_still: bool, out: &mut Vec<u8>) {
+    let late = if stood_still { LATE } else { 0 };
+    put_empty(out, PONG | late);
+}
+
+/// Appends a sign that this process runs.
+pub fn put_alive(out: &mut Vec<u8>) {
+    put_empty(out, ALIVE);
 }
 
 fn put_empty(out: &mut Vec<u8>, flags: u8) {

@@ -25,11 +25,12 @@ fields! {
             (pre, granted): TwoFlags, clock_ns: OptionalNumber;
 
         APPEND_ENTRIES = 3: AppendEntries {
-            prev_index, prev_term, commit, acked, round, sync_us, clock_ns, held_bytes, entries
+            prev_index, prev_term, commit, acked, round, sync_us, round_trip_us, clock_ns, held_bytes,
+            entries
         } =>
             prev_index: Index, prev_term: Term, commit: Index, acked: Index,
-            round: OptionalNumber, sync_us: Number, clock_ns: Number, held_bytes: OptionalNumber,
-            entries: Entries;
+            round: OptionalNumber, sync_us: Number, round_trip_us: Number, clock_ns: Number,
+            held_bytes: OptionalNumber, entries: Entries;
         ACCEPTED = 4: AppendReply {
             round, sync_us, free_bytes,
             answer: AppendAnswer::Accepted { verified, matched, want_snapshot }
@@ -370,11 +371,12 @@ mod tests {
                     acked: Index(1),
                     round: Some(9),
                     sync_us: u32::MAX,
+                    round_trip_us: 300,
                     clock_ns: u64::MAX,
                     held_bytes: Some(300),
                     entries: vec![entry(301, 6), entry(302, 7)],
                 },
-                "0307ac0205ac020109ffffffff0fffffffffffffffffff01ac020206030102030703010203",
+                "0307ac0205ac020109ffffffff0fac02ffffffffffffffffff01ac020206030102030703010203",
             ),
             (
                 reply(AppendAnswer::Accepted {
@@ -572,7 +574,7 @@ mod tests {
         let mut body = vec![FETCHED, 1, 1, 1, FOUND_BODY];
         body.extend(huge);
         assert_eq!(decode(&body), Err(Malformed));
-        let mut entries = vec![APPEND_ENTRIES, 1, 0, 0, 0, 0, 0, 0, 0];
+        let mut entries = vec![APPEND_ENTRIES, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         entries.extend(huge);
         assert_eq!(decode(&entries), Err(Malformed));
     }
@@ -589,9 +591,9 @@ mod tests {
             Err(Malformed),
             "only a removal has this term"
         );
-        let later = [APPEND_ENTRIES, 3, 0, 0, 0, 0, 0, 0, 0, 1, 4, 0];
+        let later = [APPEND_ENTRIES, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 4, 0];
         assert_eq!(decode(&later), Err(Malformed), "an entry of a later term");
-        let earlier = [APPEND_ENTRIES, 3, 0, 2, 0, 0, 0, 0, 0, 1, 1, 0];
+        let earlier = [APPEND_ENTRIES, 3, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0];
         assert_eq!(decode(&earlier), Err(Malformed), "terms do not fall");
     }
 }

@@ -13,6 +13,7 @@
 //! other members report. Start with
 //! [`Caretaker::look_after`].
 use crate::core::command::Command;
+use crate::core::peers::Episode;
 use crate::core::raft::{HeartbeatReport, Index, PeerId, RaftRole, Term};
 use crate::core::random::splitmix64;
 use crate::core::replica::Replica;
@@ -41,8 +42,8 @@ const GAP_US_MAX: u64 = 1_000_000;
 const BACKOFF_S_MIN: u64 = 2;
 /// The longest pause between two reports about a silent peer, in seconds.
 const BACKOFF_S_MAX: u64 = 15;
-/// The pause between two reports about late heartbeats, in microseconds.
-const LATE_US: u64 = 5_000_000;
+/// The pauses start over after this time without a missed heartbeat, in microseconds.
+const QUIET_US: u64 = 30_000_000;
 /// How many election timeouts without a leader pass before that is reported.
 const LEADERLESS_TIMEOUTS: u64 = 10;
 
@@ -59,8 +60,6 @@ enum Duty {
     Silence(PeerId),
     /// Missed heartbeats of this peer may be reported again.
     Backoff(PeerId),
-    /// Late heartbeats may be reported again.
-    Late,
     /// No leader was known for long.
     Leaderless,
 }
@@ -71,9 +70,10 @@ struct PeerTimers {
     silence: TimerHandle,
     /// [`Duty::Backoff`]; while it is armed, missed heartbeats are not reported.
     backoff: Option<TimerHandle>,
-    /// The length of the last pause, in seconds; 0 before the first report since the peer was
-    /// heard.
+    /// The length of the last pause, in seconds; 0 before the first report of an episode.
     backoff_s: u64,
+    /// When the peer has missed a heartbeat last, in microseconds of the monotonic clock.
+    missed_us: Option<u64>,
 }
 
 /// The timer of the next expiry.
@@ -103,8 +103,8 @@ pub(super) struct Caretaker {
     peers: BTreeMap<PeerId, PeerTimers>,
     /// [`Duty::Size`]; armed while there are too many members.
     size: Option<TimerHandle>,
-    /// [`Duty::Late`].
-    late: Option<TimerHandle>,
+    /// Reports of late heartbeats.
+    late: Episode,
     /// [`Duty::Leaderless`]; `Some`, armed or fired, while no leader is known.
     leaderless: Option<TimerHandle>,
     /// [`Duty::Expire`]; armed on a leader if a node has a ttl and no `Sync` is under way.
@@ -159,7 +159,6 @@ impl Caretaker {
         self.wheel.cancel_all();
         self.peers.clear();
         self.size = None;
-        self.late = None;
         self.leaderless = None;
         self.expiry = None;
         self.shown = None;
@@ -237,7 +236,6 @@ impl Caretaker {
                     timers.backoff = None;
                 }
             }
-            Duty::Late => self.late = None,
             Duty::Leaderless => {
                 let voters = replica.raft().configuration().voters().count();
                 report(replica, Fact::Leaderless { voters });
@@ -343,11 +341,13 @@ impl Caretaker {
                 silence: self.wheel.schedule(due_us, Duty::Silence(id)),
                 backoff: None,
                 backoff_s: 0,
+                missed_us: None,
             };
             if let Some(known) = former.remove(&id) {
                 self.wheel.cancel(known.silence);
                 timers.backoff = known.backoff;
                 timers.backoff_s = known.backoff_s;
+                timers.missed_us = known.missed_us;
             }
             self.peers.insert(id, timers);
         }
@@ -458,14 +458,14 @@ fn heard_us(id: PeerId, replica: &Replica) -> u64 {
 
 /// Reports.
 impl Caretaker {
-    /// Reports missed heartbeats: the first at once, later ones after longer and longer pauses.
-    /// Peers whose pauses are equally long share a line.
+    /// Reports missed heartbeats: the first at once, later ones after longer and longer pauses, which
+    /// start over only after lasting recovery. Peers whose pauses are equally long share a line.
     fn report_heartbeats(&mut self, now: Now, replica: &mut Replica) {
         let mut missed: BTreeMap<u64, Vec<(Box<str>, u64)>> = BTreeMap::new();
         for heartbeat in replica.take_heartbeat_reports() {
             match heartbeat {
                 HeartbeatReport::Missed { id, count } => {
-                    if let Some(backoff_s) = self.on_missed(now, id, count) {
+                    if let Some(backoff_s) = self.on_missed(now, id) {
                         let peer = (replica.name_of(id), count);
                         missed.entry(backoff_s).or_default().push(peer);
                     }
@@ -480,12 +480,13 @@ impl Caretaker {
         }
     }
 
-    /// A peer has missed `count` heartbeats since it was heard. Returns the pause that follows the
-    /// report in seconds; `None` during a pause.
-    fn on_missed(&mut self, now: Now, id: PeerId, count: u64) -> Option<u64> {
+    /// A peer has missed a heartbeat. Returns the pause that follows the report in seconds; `None`
+    /// during a pause.
+    fn on_missed(&mut self, now: Now, id: PeerId) -> Option<u64> {
         let timers = self.peers.get_mut(&id)?;
-        let was_heard_meanwhile = count == 1;
-        if was_heard_meanwhile {
+        let last_us = timers.missed_us.replace(now.mono_us);
+        let is_new = last_us.is_none_or(|last_us| now.mono_us >= last_us + QUIET_US);
+        if is_new {
             if let Some(backoff) = timers.backoff.take() {
                 self.wheel.cancel(backoff);
             }
@@ -507,10 +508,9 @@ impl Caretaker {
         after_us: u64,
         replica: &mut Replica,
     ) -> bool {
-        if self.late.is_some() {
+        if self.late.is_due(now.mono_us).is_none() {
             return false;
         }
-        self.late = Some(self.wheel.schedule(now.mono_us + LATE_US, Duty::Late));
         let peer = replica.name_of(id);
         let after_ms = after_us / 1000;
         report(replica, Fact::HeartbeatLate { peer, after_ms });

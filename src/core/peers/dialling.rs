@@ -131,6 +131,11 @@ impl Peers {
         }
         self.leader = leader;
         self.leaderless_since_us = (!is_heard).then_some(now.mono_us);
+        if !is_heard {
+            for peer in self.peers.values_mut() {
+                peer.round_trips.hasten(now.mono_us);
+            }
+        }
         if is_heard {
             for target in &mut self.targets {
                 target.redial_us = None;
@@ -481,7 +486,10 @@ impl Peers {
             LinkPhase::Open { .. } | LinkPhase::Closing => None,
         });
         let peers = self.peers.values();
-        let peers = peers.flat_map(|peer| [peer.redial_us, peer.leave_us]);
+        let peers = peers.flat_map(|peer| {
+            let ping_us = peer.round_trips.due_us(self.seen_us);
+            [peer.redial_us, peer.leave_us, ping_us]
+        });
         let is_member = self.me.id.is_some();
         let targets = self.targets.iter().filter(|_| is_member);
         let targets = targets.map(|target| target.redial_us);

@@ -11,7 +11,23 @@
 //! configured election timeout. If members did not wait for it, they would elect without end. So
 //! each member measures its disk (`sync_times`), tells the value in each append and reply, and
 //! waits at least three times the slowest disk that the answer depends on.
+//!
+//! # Timeouts adapt to the links
+//!
+//! On a long or lossy line an answer takes longer too. Each of these timeouts adds three times the
+//! second slowest round trip of the links that it depends on, at most 3 s (`round_trips`).
+//!
+//! No commit and no read rests on these times: commits are counted, reads are confirmed by a round
+//! of heartbeats. What must hold is that a follower keeps its word: as long as it denies votes
+//! because of its leader, it does not campaign itself, `lease <= timer`. Both ends come from the
+//! same figures: those of the leader's last append, which starts the timer anew. Figures that become
+//! smaller shorten the lease at once and the timer with the next start. A figure becomes larger only
+//! with such an append. `Election::check_invariants` compares the two.
+//!
+//! The random part of a timeout grows with both as well: a candidate's requests leave after a sync
+//! of its own and need half a round trip. A second candidate within that time would split the votes.
 use super::message::{Configuration, Index, PeerId, Rpc, Term};
+use super::round_trips::allowance_us;
 use super::sync_times::SyncTimes;
 use super::{Progress, Raft, RaftRole};
 use crate::core::random::SplitMix64;
@@ -19,6 +35,11 @@ use crate::core::timer::Now;
 
 /// An answer that waits for a sync is given this many times the duration of a slow sync.
 const SYNC_PATIENCE_FACTOR: u64 = 3;
+
+/// The random part of an election timeout is at least this many times the time that the requests of
+/// a candidate need to reach the others. With two followers, three elections of four have one
+/// candidate only; `Election::maybe_stand_back` spares most of the others.
+const SPREAD_FACTOR: u64 = 4;
 
 /// A member without room skips this many campaigns: the other voters have this many election
 /// timeouts to elect a leader.
@@ -45,12 +66,19 @@ pub struct Election {
     /// after the link to the leader broke: the process of a leader that is gone waits for no disk.
     leader_sync_us: u32,
 
-    /// The member whose append told that.
-    leader_sync_of: Option<PeerId>,
+    /// The second slowest recent round trip between the leader and this member, as the leader's last
+    /// append told, in microseconds. 0 after the link to the leader broke.
+    leader_round_trip_us: u32,
+
+    /// The member whose append told both.
+    figures_of: Option<PeerId>,
 
     /// How many campaigns this member has skipped for want of room since a leader was heard; at
     /// most `DEFERRED_MAX`.
     deferred: u8,
+
+    /// Whether this member has left the campaign to another pre-candidate since a leader was heard.
+    has_stood_back: bool,
 
     /// The syncs of this machine.
     own_syncs: SyncTimes,
@@ -69,8 +97,10 @@ impl Election {
             deadline_us: None,
             leader_heard_us: now_us,
             leader_sync_us: 0,
+            leader_round_trip_us: 0,
             deferred: 0,
-            leader_sync_of: None,
+            has_stood_back: false,
+            figures_of: None,
             own_syncs: SyncTimes::default(),
             votes: Vec::new(),
         }
@@ -83,23 +113,24 @@ impl Election {
         self.timeout_us
     }
 
-    /// How long to wait for an answer of a member whose slow syncs take `sync_us`: it may neither
-    /// read nor write meanwhile.
-    pub fn patience_us(&self, sync_us: u32) -> u64 {
-        self.timeout_us
-            .max(SYNC_PATIENCE_FACTOR * u64::from(sync_us))
+    /// How long to wait for an answer of a member whose slow syncs take `sync_us`, over a link whose
+    /// slow round trips take `round_trip_us`. During a sync the member may neither read nor write.
+    pub fn patience_us(&self, sync_us: u32, round_trip_us: u32) -> u64 {
+        let syncs_us = SYNC_PATIENCE_FACTOR * u64::from(sync_us);
+        self.timeout_us.max(syncs_us) + allowance_us(round_trip_us)
     }
 
     /// How long to wait for the leader.
     pub fn leader_patience_us(&self) -> u64 {
-        self.patience_us(self.leader_sync_us)
+        self.patience_us(self.leader_sync_us, self.leader_round_trip_us)
     }
 
     /// How long to wait for an answer that depends on the disks of this member, of the leader and
-    /// of peers whose slow syncs take up to `peers_sync_us`.
-    pub fn disk_patience_us(&self, peers_sync_us: u32) -> u64 {
-        let own_us = self.own_sync_us();
-        self.patience_us(own_us.max(peers_sync_us).max(self.leader_sync_us))
+    /// of peers whose slow syncs take up to `peers_sync_us`, and on links whose slow round trips
+    /// take up to `round_trip_us`.
+    pub fn answer_patience_us(&self, peers_sync_us: u32, round_trip_us: u32) -> u64 {
+        let sync_us = self.own_sync_us().max(peers_sync_us);
+        self.patience_us(sync_us.max(self.leader_sync_us), round_trip_us)
     }
 
     /// The second slowest recent sync of this machine.
@@ -124,15 +155,24 @@ impl Election {
         self.deadline_us.is_some_and(|at_us| at_us <= now_us)
     }
 
-    /// Starts the timer anew: it is due after `least_us` and a random time of up to the election
-    /// timeout, or up to half of `least_us` if that is longer.
-    pub fn restart(&mut self, least_us: u64, now_us: u64) {
-        self.deadline_us = Some(self.draw_deadline(least_us, now_us));
+    /// Starts the timer anew: it is due after `least_us` and a random time (`draw_deadline`).
+    pub fn restart(&mut self, least_us: u64, round_trip_us: u32, now_us: u64) {
+        self.deadline_us = Some(self.draw_deadline(least_us, round_trip_us, now_us));
     }
 
-    fn draw_deadline(&mut self, least_us: u64, now_us: u64) -> u64 {
+    /// A time `least_us` from now and a random time more. Of the following times the longest is the
+    /// limit of the random one: the election timeout, half of `least_us`, and a multiple of the time
+    /// that a candidacy of this member needs to become known over links whose slow round trips take
+    /// up to `round_trip_us`.
+    fn draw_deadline(&mut self, least_us: u64, round_trip_us: u32, now_us: u64) -> u64 {
         let spread_us = self.timeout_us.max(least_us / 2);
+        let spread_us = spread_us.max(SPREAD_FACTOR * self.candidacy_us(round_trip_us));
         now_us + least_us + self.random.draw() % spread_us
+    }
+
+    /// How long a candidacy may need to become known.
+    fn candidacy_us(&self, round_trip_us: u32) -> u64 {
+        u64::from(self.own_sync_us()) + u64::from(round_trip_us)
     }
 
     /// Stops the timer: this member leads.
@@ -166,27 +206,49 @@ impl Election {
         true
     }
 
+    /// Another member is about to campaign and can win. Its candidacy needs a while to become known:
+    /// leaves the campaign to it for `least_us` and a random time, once until a leader is heard. If
+    /// that were done each time, a member that reaches only some voters could keep them from
+    /// electing another one.
+    fn maybe_stand_back(&mut self, least_us: u64, round_trip_us: u32, now_us: u64) -> bool {
+        if self.has_stood_back || self.candidacy_us(round_trip_us) == 0 {
+            return false;
+        }
+        self.has_stood_back = true;
+        let at_us = self.draw_deadline(least_us, round_trip_us, now_us);
+        if let Some(deadline_us) = &mut self.deadline_us {
+            *deadline_us = at_us.max(*deadline_us);
+        }
+        true
+    }
+
     /// The leader was heard, or began to lead.
     pub fn on_leader_heard(&mut self, now_us: u64) {
         self.deferred = 0;
+        self.has_stood_back = false;
         self.leader_heard_us = now_us;
     }
 
-    /// An append told how long a slow sync of the leader takes.
-    pub fn on_leader_sync(&mut self, leader: PeerId, sync_us: u32) {
+    /// An append told how long a slow sync of the leader and a slow round trip to it take. It is
+    /// also a sign of the leader, so that the timer is started anew (`Raft::on_leader_contact`).
+    pub fn on_leader_figures(&mut self, leader: PeerId, sync_us: u32, round_trip_us: u32) {
         self.leader_sync_us = sync_us.min(SyncTimes::SYNC_US_MAX as u32);
-        self.leader_sync_of = Some(leader);
+        self.leader_round_trip_us = round_trip_us;
+        self.figures_of = Some(leader);
     }
 
-    /// Whether this member waits for the disk of `id`, which led last and leads no more.
+    /// Whether this member waits for the disk of or the link to `id`, which led last and leads no
+    /// more.
     pub fn waits_for_former(&self, id: PeerId) -> bool {
-        self.leader_sync_of == Some(id) && self.leader_patience_us() > self.timeout_us
+        self.figures_of == Some(id) && self.leader_patience_us() > self.timeout_us
     }
 
-    /// The link to the leader broke, so its process may be gone: its disk is not waited for.
-    pub fn on_leader_link_lost(&mut self, now_us: u64) {
+    /// The link to the leader broke, so its process may be gone: neither its disk nor the link is
+    /// waited for. The slow round trips to the other voters take up to `round_trip_us`.
+    pub fn on_leader_link_lost(&mut self, round_trip_us: u32, now_us: u64) {
         self.leader_sync_us = 0;
-        let at_us = self.draw_deadline(self.timeout_us, now_us);
+        self.leader_round_trip_us = 0;
+        let at_us = self.draw_deadline(self.timeout_us, round_trip_us, now_us);
         self.bring_forward(at_us);
     }
 
@@ -229,8 +291,8 @@ impl Election {
         counting >= configuration.majority()
     }
 
-    /// Part of `Raft::check_invariants`.
-    pub fn check_invariants(&self, role: RaftRole) {
+    /// Part of `Raft::check_invariants`. `follows`: this member follows a leader.
+    pub fn check_invariants(&self, role: RaftRole, follows: bool) {
         let leads = role == RaftRole::Leader;
         assert_eq!(leads, self.deadline_us.is_none(), "a leader has no timeout");
         let campaigns = matches!(role, RaftRole::PreCandidate | RaftRole::Candidate);
@@ -238,33 +300,48 @@ impl Election {
             campaigns || self.votes.is_empty(),
             "only candidates count votes"
         );
+        if let Some(deadline_us) = self.deadline_us.filter(|_| follows) {
+            let lease_us = self.leader_heard_us + self.leader_patience_us();
+            assert!(lease_us <= deadline_us, "no campaign during the own lease");
+        }
         self.own_syncs.check_invariants();
     }
 }
 
 /// Timeouts and leases.
 impl Raft {
-    /// How long an answer may take that depends on the disk of any known member.
-    pub(super) fn disk_patience_us(&self) -> u64 {
+    /// How long an answer may take that depends on the disk of any known member and the link to any
+    /// voter.
+    pub(super) fn answer_patience_us(&self) -> u64 {
+        let sync_us = self.tracker.slowest_sync_us();
         self.election
-            .disk_patience_us(self.tracker.slowest_sync_us())
+            .answer_patience_us(sync_us, self.voters_round_trip_us())
+    }
+
+    /// The second slowest recent round trip of the slowest open link to a voter, in microseconds.
+    pub(super) fn voters_round_trip_us(&self) -> u32 {
+        let is_voter = |id| self.configuration().is_voter(id);
+        self.round_trips.slowest_us(is_voter)
     }
 
     /// Starts the election timer anew.
     ///
-    /// - A pre-vote waits for no disk.
-    /// - A follower misses its leader as soon as the leader's disk allows.
-    /// - A campaign waits for all disks, and so does a member that voted for another candidate and
-    ///   waits for it to lead.
+    /// - A pre-vote waits for the links to the voters and for no disk.
+    /// - A follower misses its leader as soon as the leader's disk and the link to it allow.
+    /// - A campaign waits for all disks and links, and so does a member that voted for another
+    ///   candidate and waits for it to lead.
     pub(super) fn restart_election_timer(&mut self) {
         let voted_for_other = self.voted_for.is_some_and(|id| id != self.id);
         let waits_for_candidate = self.leader.is_none() && voted_for_other;
+        let round_trip_us = self.voters_round_trip_us();
         let least_us = match self.role {
-            RaftRole::PreCandidate => self.election.timeout_us(),
+            RaftRole::PreCandidate => self.election.patience_us(0, round_trip_us),
             RaftRole::Follower if !waits_for_candidate => self.election.leader_patience_us(),
-            RaftRole::Follower | RaftRole::Candidate | RaftRole::Leader => self.disk_patience_us(),
+            RaftRole::Follower | RaftRole::Candidate | RaftRole::Leader => {
+                self.answer_patience_us()
+            }
         };
-        self.election.restart(least_us, self.now_us);
+        self.election.restart(least_us, round_trip_us, self.now_us);
     }
 
     /// Whether this member leads or has heard a leader so recently that no other one is needed
@@ -282,12 +359,13 @@ impl Raft {
         is_follower && self.election.is_leader_fresh(now.mono_us)
     }
 
-    /// Whether a peer has left a message unanswered for longer than its disk may take.
+    /// Whether a peer has left a message unanswered for longer than its disk and the link may take.
     ///
     /// The time counts from the first such message. A stall of this process does not count: during
     /// the stall it sent nothing, and afterwards it reads the answers before it looks at timers.
     pub(super) fn is_silent(&self, peer: &Progress, now_us: u64) -> bool {
-        let patience_us = self.election.patience_us(peer.sync_us());
+        let round_trip_us = self.round_trips.of(peer.id());
+        let patience_us = self.election.patience_us(peer.sync_us(), round_trip_us);
         peer.awaiting_since_us()
             .is_some_and(|since_us| now_us > since_us + patience_us)
     }
@@ -473,7 +551,17 @@ impl Raft {
     /// Answers a pre-vote for `term`. Nothing is promised, so nothing is stored.
     fn answer_pre_vote(&mut self, from: PeerId, term: Term, can_win: bool) {
         let is_later = term > self.current_term;
+        if is_later && self.leader == Some(from) {
+            // It does not lead any more, so no lease holds.
+            self.become_follower(self.current_term, None);
+        }
         if is_later && can_win {
+            if self.role == RaftRole::Follower {
+                let least_us = self.answer_patience_us();
+                let round_trip_us = self.voters_round_trip_us();
+                self.election
+                    .maybe_stand_back(least_us, round_trip_us, self.now_us);
+            }
             self.send_vote(from, true, true, term);
             return;
         }
@@ -523,7 +611,7 @@ mod tests {
     fn a_timeout_is_random_within_bounds() {
         let mut election = election();
         for _ in 0..100 {
-            election.restart(TIMEOUT_US, 7);
+            election.restart(TIMEOUT_US, 0, 7);
             let deadline_us = election.deadline_us().expect("the timer runs");
             assert!((7 + TIMEOUT_US..7 + 2 * TIMEOUT_US).contains(&deadline_us));
         }
@@ -532,9 +620,9 @@ mod tests {
     #[test]
     fn a_slow_disk_is_waited_for() {
         let mut election = election();
-        assert_eq!(election.patience_us(1), TIMEOUT_US);
-        assert_eq!(election.patience_us(300_000), 900_000);
-        election.on_leader_sync(PeerId(2), 300_000);
+        assert_eq!(election.patience_us(1, 0), TIMEOUT_US);
+        assert_eq!(election.patience_us(300_000, 0), 900_000);
+        election.on_leader_figures(PeerId(2), 300_000, 0);
         assert!(election.is_leader_fresh(899_999));
         assert!(!election.is_leader_fresh(900_000));
     }
@@ -542,9 +630,9 @@ mod tests {
     #[test]
     fn a_lost_link_ends_the_patience_for_the_leader() {
         let mut election = election();
-        election.on_leader_sync(PeerId(2), 10_000_000);
-        election.restart(election.leader_patience_us(), 0);
-        election.on_leader_link_lost(5);
+        election.on_leader_figures(PeerId(2), 10_000_000, u32::MAX);
+        election.restart(election.leader_patience_us(), 0, 0);
+        election.on_leader_link_lost(0, 5);
         let deadline_us = election.deadline_us().expect("the timer runs");
         assert!(deadline_us < 5 + 2 * TIMEOUT_US);
     }

@@ -119,6 +119,7 @@ impl Raft {
             acked,
             round,
             sync_us,
+            round_trip_us,
             clock_ns,
             held_bytes,
             entries,
@@ -126,7 +127,8 @@ impl Raft {
         else {
             unreachable!("dispatched by kind");
         };
-        self.election.on_leader_sync(from, sync_us);
+        self.election
+            .on_leader_figures(from, sync_us, round_trip_us);
         self.on_leader_contact(from);
         self.clock
             .on_leader_reading(self.current_term, clock_ns, self.now_us);

@@ -82,7 +82,7 @@ impl Raft {
         if self.role != RaftRole::Leader {
             return false;
         }
-        let deadline_us = self.now_us + self.disk_patience_us();
+        let deadline_us = self.now_us + self.answer_patience_us();
         self.handover.start(target, deadline_us);
         self.maybe_hand_over();
         self.check_invariants();

@@ -167,7 +167,7 @@ impl Raft {
         if self.incoming.is_installing() {
             return false;
         }
-        let patience_us = self.disk_patience_us();
+        let patience_us = self.answer_patience_us();
         let is_busy = self
             .incoming
             .is_sent_by_other(from, patience_us, self.now_us);

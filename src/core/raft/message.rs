@@ -330,6 +330,9 @@ pub enum Rpc {
         round: Option<u64>,
         /// The second slowest recent sync of the leader in microseconds (`sync_times`).
         sync_us: u32,
+        /// The second slowest recent round trip between the leader and the receiver in microseconds,
+        /// as the leader has measured it (`round_trips`).
+        round_trip_us: u32,
         /// The leader's reading of the cluster clock (`clock`), in nanoseconds.
         clock_ns: u64,
         /// The size in bytes of the receiver's next entry, if it is held back because the

@@ -356,11 +356,11 @@ impl Progress {
     /// A heartbeat is due. Returns how many heartbeats the peer has missed since it was heard, if
     /// any.
     ///
-    /// The last two do not count: the reply to them may be on the way, and after one late turn of
-    /// this process all peers would seem to have missed one.
-    pub fn count_heartbeat(&mut self) -> Option<u64> {
+    /// The last `on_the_way + 2` do not count: the replies to them may be on the way, and after one
+    /// late turn of this process all peers would seem to have missed one.
+    pub fn count_heartbeat(&mut self, on_the_way: u64) -> Option<u64> {
         self.unanswered += 1;
-        let missed = self.unanswered.saturating_sub(2);
+        let missed = self.unanswered.saturating_sub(on_the_way + 2);
         (missed > 0).then_some(missed)
     }
 
@@ -648,11 +648,11 @@ mod tests {
     #[test]
     fn two_heartbeats_may_be_unanswered() {
         let mut peer = replicating();
-        assert_eq!(peer.count_heartbeat(), None);
-        assert_eq!(peer.count_heartbeat(), None);
-        assert_eq!(peer.count_heartbeat(), Some(1));
+        assert_eq!(peer.count_heartbeat(0), None);
+        assert_eq!(peer.count_heartbeat(0), None);
+        assert_eq!(peer.count_heartbeat(0), Some(1));
         peer.on_heard(5);
-        assert_eq!(peer.count_heartbeat(), None);
+        assert_eq!(peer.count_heartbeat(0), None);
     }
 
     #[test]

@@ -571,7 +571,7 @@ impl Raft {
                 self.retry_chunks();
                 return false;
             }
-            if peer.heard_us() > self.now_us.saturating_sub(self.disk_patience_us()) {
+            if peer.heard_us() > self.now_us.saturating_sub(self.answer_patience_us()) {
                 return false;
             }
         }

@@ -6,6 +6,7 @@
 //! leave before the leader's own sync: it is only one of the copies that a commit counts
 //! (thesis 10.2.1). Start reading at `Raft::replicate`, then `Raft::on_append_reply`.
 use super::message::{AppendAnswer, Entry, EntryBody, Index, Lsn, PeerId, Persist, Rpc, Term};
+use super::round_trips::allowance_us;
 use super::{HeartbeatReport, Progress, ProgressState, ProposalRefusal, Raft, RaftRole};
 use crate::core::command::{self, Command, Origin};
 
@@ -278,6 +279,7 @@ impl Raft {
         let commit = self.log.commit_index();
         peer.on_append_sent(end, &entries, commit, self.now_us);
         let to = peer.id();
+        let round_trip_us = self.round_trips.of(to);
         let rpc = Rpc::AppendEntries {
             prev_index,
             prev_term: prev_term.expect("set above"),
@@ -285,6 +287,7 @@ impl Raft {
             acked: peer.matched(),
             round,
             sync_us: self.election.own_sync_us(),
+            round_trip_us,
             clock_ns: self.clock.reading_ns(self.now_us).unwrap_or(0),
             held_bytes,
             entries,
@@ -328,7 +331,9 @@ impl Raft {
             if peer.is_leaving() {
                 continue;
             }
-            if let Some(count) = peer.count_heartbeat() {
+            let line_us = allowance_us(self.round_trips.of(peer.id()));
+            let on_the_way = line_us / self.heartbeat_interval_us;
+            if let Some(count) = peer.count_heartbeat(on_the_way) {
                 let id = peer.id();
                 let report = HeartbeatReport::Missed { id, count };
                 self.heartbeat_reports.push(report);

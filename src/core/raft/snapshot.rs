@@ -11,6 +11,7 @@
 //! reading at [`OwnSnapshots`].
 use super::message::{Index, PeerId, Persist, Rpc, SnapshotMeta, Term};
 use super::repair::Repair;
+use super::round_trips::allowance_us;
 use super::tracker::Tracker;
 use super::{Progress, Raft, RaftRole};
 use crate::core::timer::Now;
@@ -236,7 +237,8 @@ impl Raft {
     pub(super) fn retry_chunks(&mut self) {
         for peer in receivers(&mut self.tracker, &mut self.repair) {
             let syncs_us = CHUNK_PATIENCE_SYNCS * u64::from(peer.sync_us());
-            let patience_us = self.election.timeout_us().max(syncs_us);
+            let line_us = allowance_us(self.round_trips.of(peer.id()));
+            let patience_us = self.election.timeout_us().max(syncs_us) + line_us;
             peer.retry_chunk(patience_us, self.now_us);
             peer.maybe_offer_again(self.snapshots.newest(), self.now_us);
         }

@@ -415,6 +415,7 @@ mod tests {
                 acked: Index(0),
                 round: None,
                 sync_us: 0,
+                round_trip_us: 0,
                 clock_ns: 0,
                 held_bytes: None,
                 entries,

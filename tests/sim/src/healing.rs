@@ -8,6 +8,8 @@ use super::truth::violation;
 
 /// Within how many election timeouts all must be equal after the healing.
 const CONVERGE_MAX: u64 = 50;
+/// And within how many round trips more: dials, hellos, calls, snapshots in chunks.
+const CONVERGE_TRIPS: u64 = 30;
 /// After so many election timeouts, and this much longer, every member has links to all others.
 const CALM_TIMEOUTS: u64 = 50;
 const CALM_US: u64 = 3_000_000;
@@ -29,7 +31,7 @@ impl World {
             if self.equal_leader().is_some() {
                 self.counts.converged_milli = late_us * 1_000 / election_us;
                 self.was_equal = true;
-            } else if late_us > CONVERGE_MAX * election_us {
+            } else if late_us > CONVERGE_MAX * election_us + self.lines_us() {
                 let text = self.why_not_equal();
                 return self.fail(violation("liveness", text));
             }
@@ -38,7 +40,10 @@ impl World {
             self.knock_as_copy(true);
         }
         let interval_us = self.p.sync_interval_ms * 1_000;
-        let bound_us = CONVERGE_MAX * election_us + SETTLE_INTERVALS * interval_us + SETTLE_US;
+        let bound_us = CONVERGE_MAX * election_us
+            + SETTLE_INTERVALS * interval_us
+            + SETTLE_US
+            + self.lines_us();
         if self.is_settled() {
             self.counts.settled_ms = since_us / 1_000;
             self.enter(Phase::Done);
@@ -46,6 +51,12 @@ impl World {
             let text = self.why_not_equal();
             self.fail(violation("settling", text));
         }
+    }
+
+    /// How much longer it may take on the lines of this seed: two elections wait for a leader that is
+    /// missed and for votes, with round trips from before the healing; and each answer travels.
+    fn lines_us(&self) -> u64 {
+        4 * self.p.line_allowance_us() + CONVERGE_TRIPS * 2 * self.p.net.line_us
     }
 
     /// Whether a member is at another address than a machine lists for it.

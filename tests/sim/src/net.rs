@@ -15,6 +15,8 @@ pub struct NetParams {
     pub late_us_max: u64,
     pub delay_us_min: u64,
     pub delay_us_max: u64,
+    /// How much longer each message takes once the first members have come together: a long line.
+    pub line_us: u64,
     /// Messages of one way keep their order, as on a TCP connection.
     pub ordered: bool,
 }
@@ -29,7 +31,16 @@ impl NetParams {
             late_us_max: *rng.pick(&[20_000, 100_000, 600_000]),
             delay_us_min,
             delay_us_max: delay_us_min + *rng.pick(&[100, 1_000, 5_000, 15_000]),
+            line_us: 0,
             ordered: rng.chance(400_000),
+        }
+    }
+
+    /// While the first members come together: nothing is lost, and lines are short.
+    pub fn before_faults(&self) -> NetParams {
+        NetParams {
+            line_us: 0,
+            ..self.healed()
         }
     }
 
@@ -42,6 +53,7 @@ impl NetParams {
             late_us_max: 0,
             delay_us_min: self.delay_us_min,
             delay_us_max: self.delay_us_max.min(self.delay_us_min + 2_000),
+            line_us: self.line_us,
             ordered: self.ordered,
         }
     }
@@ -100,7 +112,7 @@ impl Net {
 
     fn arrival(&mut self, rng: &mut Rng, now_us: u64, from: usize, to: usize) -> u64 {
         let p = &self.params;
-        let mut at = now_us + rng.range(p.delay_us_min, p.delay_us_max);
+        let mut at = now_us + p.line_us + rng.range(p.delay_us_min, p.delay_us_max);
         if rng.chance(p.late_ppm) {
             at += rng.below(p.late_us_max + 1);
         }

@@ -169,7 +169,7 @@ impl Params {
         let remove_delay_ms = *rng.pick(&[2_000, 5_000, 1_800_000]);
         let shrinks = remove_delay_ms < 1_000_000 || blows.iter().any(|b| b.0 == Blow::Remove);
         blows.retain(|b| b.0 != Blow::Move || !shrinks);
-        Params {
+        let mut params = Params {
             machines,
             spare: 3,
             heartbeat_ms,
@@ -203,7 +203,35 @@ impl Params {
             forward: rng.chance(330_000),
             in_place: rng.chance(330_000),
             fault_at_start_ppm: *rng.pick(&[0, 100_000, 300_000]),
+        };
+        // Drawn last, so that a seed means the same otherwise.
+        params.lengthen_lines(*rng.pick(&[0, 0, 0, 0, 10_000, 50_000, 150_000]));
+        params
+    }
+
+    /// Each message takes so much longer, in microseconds. Calls and clients wait for it.
+    fn lengthen_lines(&mut self, delay_us: u64) {
+        self.net.line_us = delay_us;
+        self.call_ms += 6 * delay_us / 1_000;
+        self.client_timeout_us += 6 * delay_us;
+    }
+
+    /// By how much machines may lengthen their timeouts because of round trips (PROTOCOL 23), in
+    /// microseconds: three times the longest one that can be drawn, at most 3 s. A ping, like a hello,
+    /// is sent again when it is lost.
+    pub fn line_allowance_us(&self) -> u64 {
+        let net = &self.net;
+        let mut way_us = net.line_us + net.delay_us_max + self.batch_us;
+        if net.late_ppm > 0 {
+            way_us += net.late_us_max;
         }
+        if net.drop_ppm > 0 {
+            way_us += 600 * self.election_ms;
+        }
+        if self.blows.iter().any(|(blow, _)| *blow == Blow::Clog) {
+            way_us += self.down_us_max;
+        }
+        3 * (2 * way_us).min(1_000_000)
     }
 
     /// The settings of one machine.

@@ -1,7 +1,8 @@
 //! What tern's tests share, each thing once.
 //!
 //! - Processes: `client` shows every byte of HTTP, `server` is a tern process, `fleet` are many of
-//!   them, `net` the networks between them.
+//!   them, `net` the networks between them, `line` makes these lose and delay packets, `lossy`
+//!   measures a cluster on such lines.
 //! - Judges: `recordings` has the recorded answers of etcd 0.4.9, `recordings_2x` those of
 //!   etcd 3.4, `linear` checks histories.
 //! - `durable` is the log of a machine without a shell: what the core hands to it, as a restart
@@ -22,7 +23,9 @@ pub mod durable;
 #[cfg(feature = "core")]
 pub mod durable_disk;
 pub mod fleet;
+pub mod line;
 pub mod linear;
+pub mod lossy;
 pub mod mutations;
 pub mod namespace;
 pub mod net;

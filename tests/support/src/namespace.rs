@@ -38,15 +38,9 @@ pub fn enter() -> bool {
     if lacks(Need::Namespaces) {
         return false;
     }
-    let flags = unshare_flags().expect("it was found just now");
     let test = test_name();
-    // `ip netns` keeps its names below /run.
-    let script = "ip link set lo up && mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args([flags, "sh", "-c", script]);
-    command.arg(std::env::current_exe().expect("the path of this test"));
+    let mut command = inside();
     command.args([&test, "--exact", "--nocapture"]);
-    command.env(INSIDE, "1").stdin(Stdio::null());
     let output = command.output().expect("unshare starts");
     let stdout = String::from_utf8_lossy(&output.stdout);
     print!("{stdout}");
@@ -54,6 +48,33 @@ pub fn enter() -> bool {
     assert!(output.status.success(), "{test} failed in its namespaces");
     assert!(stdout.contains("1 passed"), "{test} was not found inside");
     false
+}
+
+/// Runs this program with the same arguments in namespaces of its own: true there; false in the
+/// process that was started first, where it has been run.
+///
+/// # Panics
+/// When this machine makes no namespaces.
+#[must_use]
+pub fn enter_program(args: &[String]) -> bool {
+    if is_inside() {
+        return true;
+    }
+    let status = inside().args(args).status().expect("unshare starts");
+    assert!(status.success(), "it failed in its namespaces");
+    false
+}
+
+/// The command that runs this program in namespaces of its own.
+fn inside() -> Command {
+    let flags = unshare_flags().expect("a kernel that lets this user make namespaces");
+    // `ip netns` keeps its names below /run.
+    let script = "ip link set lo up && mount -t tmpfs tmpfs /run && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args([flags, "sh", "-c", script]);
+    command.arg(std::env::current_exe().expect("the path of this program"));
+    command.env(INSIDE, "1").stdin(Stdio::null());
+    command
 }
 
 /// Mounts a file system of so many MiB, held in memory, as `disk` below `home`. It ends with the

@@ -1,6 +1,7 @@
 //! A network between machines: each has a network namespace of its own, on a bridge, and the network
 //! can lose what passes in either direction. The test reaches every machine all the time; it runs
 //! in namespaces of its own (`namespace::enter`), and everything here ends with them.
+use crate::line::{Line, Lines, open_device};
 use crate::server::Server;
 use std::net::Ipv4Addr;
 use std::process::Command;
@@ -32,6 +33,8 @@ pub struct Net {
     count: usize,
     /// What is lost: from, to.
     lost: Vec<(usize, usize)>,
+    /// The lines between the machines, if they are not perfect.
+    lines: Option<Lines>,
 }
 
 fn name(at: usize) -> String {
@@ -60,8 +63,39 @@ impl Net {
             ip(&format!("-n {name} link set eth0 up"));
             ip(&format!("-n {name} link set lo up"));
         }
-        let lost = Vec::new();
-        Net { count, lost }
+        Net {
+            count,
+            lost: Vec::new(),
+            lines: None,
+        }
+    }
+
+    /// From now on packets between machines travel over such lines. Call it before `lose`.
+    pub fn set_line(&mut self, line: Line) {
+        let Some(lines) = &self.lines else {
+            return self.start_lines(line);
+        };
+        lines.set(line);
+    }
+
+    fn start_lines(&mut self, line: Line) {
+        let mut devices = Vec::new();
+        for at in 0..self.count {
+            let (name, own) = (name(at), address(at));
+            let device = format!("line{at}");
+            devices.push(open_device(&device));
+            ip(&format!("link set {device} netns {name}"));
+            ip(&format!("-n {name} link set {device} up"));
+            for other in (0..self.count).filter(|other| *other != at) {
+                let other = address(other);
+                ip(&format!(
+                    "-n {name} route add {other}/32 dev {device} src {own}"
+                ));
+            }
+        }
+        let count = self.count;
+        let place_of = move |to| (0..count).find(|at| address(*at) == to);
+        self.lines = Some(Lines::start(devices, line, place_of));
     }
 
     /// That many machines of one cluster, one in each namespace, running.

@@ -21,6 +21,8 @@ use std::process::{Command, Stdio};
 pub enum Need {
     /// Namespaces of users, mounts and networks, and the programs `unshare`, `mount` and `ip`.
     Namespaces,
+    /// A namespace of networks, which the test is in already, and TUN devices in it.
+    Tun,
     /// `strace`, and the right to trace a child.
     Strace,
     /// Root, loop devices and the program that makes this file system: an image is mounted.
@@ -34,6 +36,12 @@ impl Need {
     fn missing(self) -> Option<String> {
         match self {
             Need::Namespaces => missing_for_namespaces(),
+            Need::Tun => {
+                let args = ["tuntap", "add", "dev", "tried", "mode", "tun"];
+                let has_tun = succeeds("ip", &args);
+                let _ = succeeds("ip", &["link", "del", "tried"]);
+                (!has_tun).then(|| "TUN devices (/dev/net/tun)".into())
+            }
             Need::Strace => {
                 let traced = ["-qq", "-o", "/dev/null", "true"];
                 (!succeeds("strace", &traced)).then(|| "strace that can trace a child".into())

@@ -98,6 +98,7 @@ impl World {
             acked: Index(number(words, 4)),
             round: None,
             sync_us: 0,
+            round_trip_us: 0,
             clock_ns: 0,
             held_bytes: None,
             entries: Vec::new(),

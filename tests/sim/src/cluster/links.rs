@@ -53,8 +53,8 @@ pub enum LinkEv {
     Hello { connection: u64, text: Box<str> },
     /// Something has happened to a link of this process.
     Event { end: End, event: LinkEvent },
-    /// A ping on its way to the other side of this one.
-    Ping { connection: u64, from: End },
+    /// A ping, or the answer to one, on its way to the other side of a connection.
+    Frame { connection: u64, event: LinkEvent },
 }
 
 impl World {
@@ -65,10 +65,10 @@ impl World {
                 link, url, hello, ..
             } => self.dial(slot, run, link, &url, &hello),
             LinkOrder::Ping(link) => {
-                if let Some(connection) = run.links.get(&link).copied() {
-                    let from = self.end(slot, link);
-                    self.send_ping(connection, from);
-                }
+                self.send_frame(slot, run, link, LinkEvent::Pinged);
+            }
+            LinkOrder::Pong { link, stood_still } => {
+                self.send_frame(slot, run, link, LinkEvent::Pong { stood_still });
             }
             LinkOrder::Drop { link, .. } => self.end_link(slot, run, link),
             LinkOrder::Close { link, why } => {
@@ -146,12 +146,14 @@ impl World {
         Some(at)
     }
 
-    fn send_ping(&mut self, connection: u64, from: End) {
-        let other = self.connections.get(&connection);
-        let Some(other) = other.and_then(|c| c.other(from.slot)) else {
+    fn send_frame(&mut self, slot: usize, run: &Running, link: LinkId, event: LinkEvent) {
+        let Some(connection) = run.links.get(&link).copied() else {
             return;
         };
-        self.send_hello(from.slot, other.slot, LinkEv::Ping { connection, from });
+        let other = self.connections.get(&connection);
+        if let Some(other) = other.and_then(|c| c.other(slot)) {
+            self.send_hello(slot, other.slot, LinkEv::Frame { connection, event });
+        }
     }
 
     /// Something about a link arrives at a slot.
@@ -159,13 +161,12 @@ impl World {
         match ev {
             LinkEv::Hello { connection, text } => self.on_hello(slot, connection, &text),
             LinkEv::Event { end, event } => self.on_link_event(end, event),
-            LinkEv::Ping { connection, from } => {
+            LinkEv::Frame { connection, event } => {
                 let reached = self.connections.get(&connection);
                 let reached = reached.filter(|c| !c.is_ended);
-                let reached = reached.and_then(|c| c.own(slot));
-                if reached.is_some_and(|own| own.process == self.hosts[slot].process) {
-                    let event = LinkEvent::Heard(9);
-                    self.send_hello(slot, from.slot, LinkEv::Event { end: from, event });
+                if let Some(end) = reached.and_then(|c| c.own(slot)) {
+                    self.on_link_event(end, event);
+                    self.on_link_event(end, LinkEvent::Heard(8));
                 }
             }
         }

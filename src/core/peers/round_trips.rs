@@ -1,0 +1,246 @@
+//! How long the way to each peer and back takes.
+//!
+//! Each machine pings each peer over the link that carries its messages. The figure of a peer is
+//! the second slowest round trip of the last 20 s: a single slow one predicts nothing. Raft lengthens
+//! its timeouts by it (`raft::round_trips`).
+//!
+//! A round trip during which one of the two processes stood still says nothing about the link, so it
+//! is dropped. A process finds that out by its clock: a time at which it was to do something has
+//! passed long ago. While it waits for a pong, there is such a time every 50 ms. The process that
+//! answers says so in the pong.
+//!
+//! Start with [`Peers::ping_due`] and [`Peers::on_pong`].
+use super::{LinkId, LinkOrder, LinkPhase, Peers, ProcessChange};
+use crate::core::raft::PeerId;
+use crate::core::timer::Now;
+
+/// Round trips count for this many seconds.
+const WINDOW_S: u64 = 20;
+/// The pause between a pong and the next ping, in microseconds …
+const PAUSE_US: u64 = 1_000_000;
+/// … and while a recent round trip was slow: then the second slowest one is not left to chance.
+const PAUSE_WHEN_SLOW_US: u64 = 200_000;
+/// … and until this many round trips are measured over a new link, or after the link has become
+/// slower: none.
+const FIRST_PINGS: u8 = 3;
+/// A link has become slower when a slow round trip takes this many times the figure.
+const SLOWER: u32 = 2;
+/// A slow round trip, in microseconds: about as long as a packet of another continent needs, or one
+/// that was sent twice.
+const SLOW_US: u32 = 25_000;
+/// How often the clock is looked at while a pong is awaited, in microseconds; up to `WATCHED_US` …
+const WATCH_US: u64 = 50_000;
+/// … after the ping. A longer round trip counts no more than this one.
+const WATCHED_US: u64 = 1_000_000;
+/// A process that is late by more than this stood still, in microseconds.
+const STOOD_STILL_US: u64 = 100_000;
+
+/// The slowest round trips of one second, in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    /// Which second of the monotonic clock it is.
+    at_s: u64,
+    /// How many round trips ended in it.
+    count: u32,
+    slowest_us: u32,
+    /// At most `slowest_us`; 0 if there was only one.
+    second_us: u32,
+}
+
+/// The round trips to one peer over the last 20 s.
+#[derive(Clone, Debug, Default)]
+struct Window {
+    /// The second `s` stands at `s % WINDOW_S`.
+    seconds: [Second; WINDOW_S as usize],
+}
+
+impl Window {
+    fn record(&mut self, now_us: u64, took_us: u64) {
+        let took_us = u32::try_from(took_us).unwrap_or(u32::MAX);
+        let at_s = now_us / 1_000_000;
+        let second = &mut self.seconds[(at_s % WINDOW_S) as usize];
+        if second.at_s != at_s {
+            *second = Second {
+                at_s,
+                ..Second::default()
+            };
+        }
+        second.count += 1;
+        second.second_us = second.second_us.max(took_us.min(second.slowest_us));
+        second.slowest_us = second.slowest_us.max(took_us);
+    }
+
+    /// The slowest round trip, and the second slowest; the slowest one again if it is the only one.
+    fn slowest_two_us(&self, now_us: u64) -> (u32, u32) {
+        let at_s = now_us / 1_000_000;
+        let mut slowest_us = 0;
+        let mut second_us = 0;
+        let mut count = 0;
+        for second in &self.seconds {
+            if second.at_s + WINDOW_S <= at_s {
+                continue;
+            }
+            count += second.count;
+            let lower_us = slowest_us.min(second.slowest_us);
+            second_us = lower_us.max(second_us).max(second.second_us);
+            slowest_us = second.slowest_us.max(slowest_us);
+        }
+        if count == 1 {
+            second_us = slowest_us;
+        }
+        (slowest_us, second_us)
+    }
+}
+
+/// The pings to one peer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RoundTrips {
+    window: Window,
+    /// The ping that has no pong yet: its link, and when it was sent in microseconds.
+    awaited: Option<(LinkId, u64)>,
+    /// When the next ping is due, in microseconds. `None` while a pong is awaited, and without a
+    /// link.
+    next_us: Option<u64>,
+    /// How many of the first pings over the present link are left.
+    first_left: u8,
+    /// The second slowest round trip at the last pong, in microseconds.
+    figure_us: u32,
+}
+
+impl RoundTrips {
+    /// A link to the peer has opened.
+    pub fn on_open(&mut self, now_us: u64) {
+        self.first_left = FIRST_PINGS;
+        if self.awaited.is_none() {
+            self.next_us = Some(now_us);
+        }
+    }
+
+    /// A link to the peer is closed; `has_link`: there is another one.
+    pub fn on_closed(&mut self, link: LinkId, has_link: bool, now_us: u64) {
+        self.awaited.take_if(|(awaited, _)| *awaited == link);
+        if self.awaited.is_none() {
+            self.next_us = has_link.then_some(now_us);
+        }
+    }
+
+    /// No leader is heard: perhaps because the link has become slower.
+    pub fn hasten(&mut self, now_us: u64) {
+        if let Some(next_us) = &mut self.next_us {
+            *next_us = now_us.min(*next_us);
+        }
+    }
+
+    /// The second slowest recent round trip, in microseconds; 0 before the first one.
+    pub fn figure_us(&self) -> u32 {
+        self.figure_us
+    }
+
+    /// A pong has arrived over `link`. `counts_from_us`: only a ping that was sent later tells how
+    /// long the link takes; `None`: none does. Returns whether the figure is new.
+    fn on_pong(&mut self, link: LinkId, counts_from_us: Option<u64>, now_us: u64) -> bool {
+        let Some((_, sent_us)) = self.awaited.take_if(|(awaited, _)| *awaited == link) else {
+            return false;
+        };
+        let counts = counts_from_us.is_some_and(|from_us| sent_us >= from_us);
+        let took_us = now_us.saturating_sub(sent_us);
+        let slower_us = u64::from(SLOW_US.max(self.figure_us.saturating_mul(SLOWER)));
+        if counts && took_us > slower_us && self.first_left == 0 {
+            // One slow round trip changes no figure: the next one follows at once.
+            self.first_left = 2;
+        }
+        if counts {
+            self.window.record(now_us, took_us);
+        }
+        let (slowest_us, second_us) = self.window.slowest_two_us(now_us);
+        self.figure_us = second_us;
+        self.first_left = self.first_left.saturating_sub(1);
+        let pause_us = match (self.first_left, slowest_us) {
+            (1.., _) => 0,
+            (0, SLOW_US..) => PAUSE_WHEN_SLOW_US,
+            (0, _) => PAUSE_US,
+        };
+        self.next_us = Some(now_us + pause_us);
+        counts
+    }
+
+    /// When something is to be done: the next ping, or a look at the clock. `seen_us`: the time of
+    /// the last input of this process.
+    pub fn due_us(&self, seen_us: u64) -> Option<u64> {
+        match self.awaited {
+            Some((_, sent_us)) if seen_us < sent_us + WATCHED_US => Some(seen_us + WATCH_US),
+            Some(_) => None,
+            None => self.next_us,
+        }
+    }
+}
+
+impl Peers {
+    /// Each input begins with it: finds out whether this process stood still before it.
+    pub(super) fn note_time(&mut self, now: Now) {
+        let due_us = self.due_us.filter(|due_us| *due_us > 0);
+        if due_us.is_some_and(|due_us| now.mono_us > due_us + STOOD_STILL_US) {
+            self.stood_still_us = Some(now.mono_us);
+        }
+        self.seen_us = now.mono_us;
+    }
+
+    /// Sends the pings that are due.
+    pub(super) fn ping_due(&mut self, now: Now) {
+        let mut due = Vec::new();
+        for (id, peer) in &mut self.peers {
+            let next_us = &mut peer.round_trips.next_us;
+            if next_us.take_if(|at| *at <= now.mono_us).is_some() {
+                due.push(*id);
+            }
+        }
+        for id in due {
+            self.ping(now, id);
+        }
+    }
+
+    fn ping(&mut self, now: Now, id: PeerId) {
+        let route = self.route(id);
+        let Some(link_id) = route else {
+            return;
+        };
+        let link = self.links.get_mut(&link_id).expect("routed over it");
+        if !matches!(link.phase, LinkPhase::Open { .. }) {
+            return;
+        }
+        link.pinged_us = Some(now.mono_us);
+        let peer = self.peers.get_mut(&id).expect("it has a link");
+        peer.round_trips.awaited = Some((link_id, now.mono_us));
+        self.orders.push(LinkOrder::Ping(link_id));
+    }
+
+    /// A ping has arrived: it is answered at once. Of several in one turn the first is.
+    pub(super) fn on_pinged(&mut self, now: Now, link: LinkId) {
+        let since_us = self.stood_still_us.map(|at_us| now.mono_us - at_us);
+        let pong = LinkOrder::Pong {
+            link,
+            stood_still: since_us.is_some_and(|since_us| since_us < STOOD_STILL_US),
+        };
+        if self.orders.last() != Some(&pong) {
+            self.orders.push(pong);
+        }
+    }
+
+    /// A pong has arrived. `stood_still`: the peer's process stood still before it answered.
+    pub(super) fn on_pong(&mut self, now: Now, link: LinkId, stood_still: bool) {
+        let Some(id) = self.peer_of(link) else {
+            return;
+        };
+        let own_from_us = self.stood_still_us.map_or(0, |at_us| at_us);
+        let counts_from_us = (!stood_still).then_some(own_from_us);
+        let peer = self.peers.get_mut(&id).expect("it has a link");
+        if peer.round_trips.on_pong(link, counts_from_us, now.mono_us) {
+            let round_trip_us = peer.round_trips.figure_us();
+            let change = ProcessChange::RoundTrip { round_trip_us };
+            self.changes.push((id, change));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
