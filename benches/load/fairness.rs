@@ -1,82 +1,49 @@
-//! The cost of unfair clients to the others: for each attack the latencies of an ordinary client
-//! and of heartbeats, beside the same figures of the same cluster without the attack.
+//! The cost of unfair clients and peers to the others: for each attack the latencies of an ordinary
+//! client and of heartbeats, beside the same figures of the same cluster without the attack.
 //!
-//! `cargo bench --bench fairness` prints a table; `-- --rounds 5
-//! --seconds 3` are the defaults, `-- --only NAME` runs the attacks whose name contains NAME. Three
-//! machines on this host; the attackers and the ordinary client talk to the leader. Figures are
-//! medians over the rounds, "worst" and the longest turn are maxima. The turns are measured by the
-//! leader itself (SIGUSR1). Start reading at `round`; the attacks stand in `ATTACKS`.
+//! `cargo bench --bench fairness` prints a table and takes about ten minutes; `-- --rounds 5
+//! --seconds 3` are the defaults, `-- --only NAME` makes the rows whose name contains NAME. Three
+//! machines on this host; attackers and ordinary clients talk to the leader. Phases with and
+//! without the attack alternate. A p99 is the median over the rounds, "worst" and the longest turn
+//! are maxima.
+//!
+//! What is measured is the server, not the host:
+//! - The leader has a core of its own. Followers, ordinary clients and attackers share another one.
+//!   The attackers are processes of their own at nice 10.
+//! - From each latency of a client the time is subtracted for which the client, the leader, and for
+//!   a PUT the luckier follower, was runnable and had no core (`cores`). The last column says how
+//!   much of the attacked phases that was for the leader: with more than a few percent the host was
+//!   busy, and latencies of heartbeats, from which nothing is subtracted, say little.
+//! - The leader itself reports the longest turn of its loop in processor time, and what its phases
+//!   took (SIGUSR1 with `-v`).
+//!
+//! Start reading at `round`; the attacks stand in `attacks`.
+mod attacks;
+mod cores;
+mod floods;
+#[allow(dead_code)]
+mod proc;
+
+use attacks::{ATTACKS, Attack};
+use cores::RunQueue;
 use hdrhistogram::Histogram;
+use proc::cpu_time;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tern_support::client::{Conn, form, request, until};
-use tern_support::fleet::{cluster, leader_of, prepare, term};
+use tern_support::fleet::{leader_of, prepare, term};
 use tern_support::server::Server;
 
-const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
-/// How long an attacker waits for anything.
+/// How long an ordinary client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Writes the keys that an attack needs.
-type Prepare = fn(&Server);
-/// Attacks the client port at this address until the flag is set.
-type Run = fn(SocketAddr, &AtomicBool);
-
-/// One kind of unfair clients.
-struct Attack {
-    name: &'static str,
-    /// The argument of `ulimit` for the machines.
-    ulimit: Option<&'static str>,
-    prepare: Prepare,
-    run: Run,
-}
-
-const ATTACKS: [Attack; 7] = [
-    Attack {
-        name: "50 listings of 20,000 nodes, unread",
-        ulimit: None,
-        prepare: fill_wide,
-        run: unread_listings,
-    },
-    Attack {
-        name: "100 bodies of 2 MB, unfinished",
-        ulimit: None,
-        prepare: |_| {},
-        run: unfinished_bodies,
-    },
-    Attack {
-        name: "330 idle connections, 256 descriptors",
-        ulimit: Some("-n 256"),
-        prepare: |_| {},
-        run: |at, stop| hold(at, stop, 330, b""),
-    },
-    Attack {
-        name: "1,000 unfinished heads",
-        ulimit: None,
-        prepare: |_| {},
-        run: |at, stop| hold(at, stop, 1_000, b"GET /version HTTP/1.1\r\nHost: "),
-    },
-    Attack {
-        name: "1 MiB events, 5,000 watchers, unread",
-        ulimit: None,
-        prepare: |_| {},
-        run: unread_events,
-    },
-    Attack {
-        name: "small events, 5,000 watchers, unread",
-        ulimit: None,
-        prepare: |_| {},
-        run: small_events,
-    },
-    Attack {
-        name: "4 listings of 200 values at depth 1,021",
-        ulimit: None,
-        prepare: fill_deep,
-        run: deep_listings,
-    },
-];
+/// The pause after an attack, in which the server closes what is left of it.
+const SETTLE: Duration = Duration::from_millis(1_000);
+/// The core of the leader, and that of all others.
+const CORES: [usize; 2] = [0, 1];
 
 /// Latencies in microseconds.
 struct Latencies {
@@ -93,7 +60,15 @@ struct Round {
     idle: Latencies,
     attacked: Latencies,
     longest_turn_us: u64,
+    /// The phases of the longest turn.
+    phases: String,
     elections: u64,
+    /// The most memory of the leader beyond that of the idle phase.
+    grown_bytes: u64,
+    /// The part of the time for which the leader had no core.
+    waited: f64,
+    /// The processor time of the attackers for each second.
+    attackers_cpu: f64,
 }
 
 fn main() {
@@ -109,19 +84,22 @@ fn main() {
             "--rounds" => rounds = number() as usize,
             "--seconds" => seconds = number(),
             "--only" => only = value,
+            "--attack" => return attacks::run(&value, args),
             other => panic!("unknown flag {other}: --rounds, --seconds, --only"),
         }
     }
     raise_descriptors();
+    if !cores::pin(std::process::id(), CORES[1]) {
+        println!("The processes share all cores: `taskset` failed.\n");
+    }
     println!(
-        "| attack | client p99, ms: idle, attacked, ratio | worst | listing p99 | worst | heartbeat p99 | worst | longest turn | elections |"
+        "| attack | client p99, ms: idle, attacked, ratio | worst | listing p99 | worst | heartbeat \
+         p99 | worst | longest turn | of it, us | elections | memory, MB | attackers' CPU | leader \
+         without a core |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for attack in ATTACKS.iter().filter(|attack| attack.name.contains(&only)) {
-        let found: Vec<Round> = (0..rounds)
-            .map(|_| round(attack, Duration::from_secs_f64(seconds)))
-            .collect();
-        print_row(attack.name, &found);
+        print_row(attack.name, &measure(attack, rounds, seconds));
     }
 }
 
@@ -134,49 +112,96 @@ fn raise_descriptors() {
     setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised");
 }
 
-/// Starts a cluster, measures it idle and attacked.
-fn round(attack: &Attack, duration: Duration) -> Round {
-    let servers = start(attack.ulimit);
-    let leader = &servers[leader_of(&servers)];
-    fill(leader, "/ordinary", 1_100, 100);
+/// Starts a cluster and measures it, idle and attacked in turn.
+fn measure(attack: &Attack, rounds: usize, seconds: f64) -> Vec<Round> {
+    let servers = start(attack);
+    let place = leader_of(&servers);
+    let pids: Vec<u32> = servers.iter().map(Server::pid).collect();
+    cores::pin(pids[place], CORES[0]);
+    let leader = &servers[place];
+    attacks::fill(leader.client_at(), "/ordinary", 1_100, 100);
     (attack.prepare)(leader);
-    let mut ordinary = Ordinary::connect(leader.client_at());
-    let idle = ordinary.measure(duration);
-    let before = term(leader).expect("a leader answers");
-    longest_turn_us(leader);
-    let stop = AtomicBool::new(false);
-    let attacked = std::thread::scope(|scope| {
-        scope.spawn(|| (attack.run)(leader.client_at(), &stop));
-        std::thread::sleep(Duration::from_millis(500));
-        let attacked = ordinary.measure(duration);
-        stop.store(true, Ordering::Relaxed);
-        attacked
-    });
-    Round {
-        idle,
-        attacked,
-        longest_turn_us: longest_turn_us(leader),
-        elections: term(leader).expect("it answers") - before,
-    }
+    let followers = pids.iter().filter(|pid| **pid != pids[place]);
+    let mut ordinary = Ordinary::connect(leader, followers.copied().collect());
+    let duration = Duration::from_secs_f64(seconds);
+    (0..rounds)
+        .map(|_| round(attack, leader, &mut ordinary, duration))
+        .collect()
 }
 
-fn start(ulimit: Option<&'static str>) -> Vec<Server> {
-    if ulimit.is_none() {
-        return cluster(3, &[]);
-    }
+fn start(attack: &Attack) -> Vec<Server> {
     let mut servers: Vec<Server> = Vec::new();
     for number in 1..=3 {
         let peers: Vec<u16> = servers.last().map(|s| s.peer_port).into_iter().collect();
-        let mut server = prepare(number, &peers, &[]);
-        server.ulimit = ulimit;
+        let mut args = vec!["-v"];
+        args.extend(attack.args);
+        let mut server = prepare(number, &peers, &args);
+        server.ulimit = attack.ulimit;
         server.run();
         servers.push(server);
     }
     servers
 }
 
-/// The longest turn of the loop since the last call, by the machine's own report.
-fn longest_turn_us(server: &Server) -> u64 {
+fn round(attack: &Attack, leader: &Server, ordinary: &mut Ordinary, duration: Duration) -> Round {
+    let pid = leader.pid();
+    let before = term(leader).expect("a leader answers");
+    cores::reset_peak(pid);
+    let idle = ordinary.measure(|| std::thread::sleep(duration));
+    let idle_bytes = cores::peak_bytes(pid);
+    longest_turn(leader);
+    let (run_queue, started) = (RunQueue::of(pid), Instant::now());
+    let waited = run_queue.waited();
+    let mut attackers = attack.begin(leader);
+    let attacked = ordinary.measure(|| {
+        wait_for_line(&mut attackers);
+        std::thread::sleep(duration);
+    });
+    let took = started.elapsed().as_secs_f64();
+    let waited = run_queue.waited() - waited;
+    let attackers_cpu = cpu_time(attackers.id()).unwrap_or_default();
+    let grown_bytes = cores::peak_bytes(pid).saturating_sub(idle_bytes);
+    drop(attackers.stdin.take());
+    let ended = attackers.wait().expect("a child");
+    assert!(ended.success(), "{}: {ended}", attack.name);
+    std::thread::sleep(SETTLE);
+    let (longest_turn_us, phases) = longest_turn(leader);
+    Round {
+        idle,
+        attacked,
+        longest_turn_us,
+        phases,
+        elections: term(leader).expect("it answers") - before,
+        grown_bytes,
+        waited: waited.as_secs_f64() / took,
+        attackers_cpu: attackers_cpu.as_secs_f64() / took,
+    }
+}
+
+impl Attack {
+    /// Starts a process with the attackers. They go on until its stdin is closed.
+    fn begin(&self, leader: &Server) -> Child {
+        let program = std::env::current_exe().expect("a path");
+        let mut command = Command::new("nice");
+        command.args(["-n", "10"]).arg(program);
+        command.args(["--attack", self.name]);
+        command.arg(leader.client_at().to_string());
+        command.arg(leader.peer_at().to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().expect("it starts")
+    }
+}
+
+/// Waits until the attackers say that they are all there, or have ended.
+fn wait_for_line(attackers: &mut Child) {
+    let stdout = attackers.stdout.take().expect("a pipe");
+    let mut line = String::new();
+    let _ = BufReader::new(stdout).read_line(&mut line);
+}
+
+/// The longest turn of the loop since the last call, by the machine's own report, in microseconds,
+/// and its phases.
+fn longest_turn(server: &Server) -> (u64, String) {
     let reports = |log: &str| log.matches("the longest turn since").count();
     let before = reports(&server.log());
     server.signal(Signal::USR1);
@@ -185,8 +210,10 @@ fn longest_turn_us(server: &Server) -> u64 {
         (reports(&log) > before).then_some(log)
     });
     let text = log.rsplit("last report took ").next().expect("a report");
-    let number = text.split(' ').next().expect("a number");
-    number.parse().expect("microseconds")
+    let line = text.lines().next().expect("a line");
+    let (number, phases) = line.split_once(" us").expect("microseconds");
+    let phases = phases.trim_start_matches(", of it ").to_string();
+    (number.parse().expect("microseconds"), phases)
 }
 
 // -- the ordinary clients
@@ -196,31 +223,41 @@ struct Ordinary {
     client: Conn,
     listing: Conn,
     heartbeat: Conn,
+    leader: u32,
+    followers: Vec<u32>,
 }
 
 impl Ordinary {
-    fn connect(at: SocketAddr) -> Ordinary {
+    fn connect(leader: &Server, followers: Vec<u32>) -> Ordinary {
+        let at: SocketAddr = leader.client_at();
         let open = || Conn::impatient(at, PATIENCE).expect("the port is listened on");
         Ordinary {
             client: open(),
             listing: open(),
             heartbeat: open(),
+            leader: leader.pid(),
+            followers,
         }
     }
 
-    fn measure(&mut self, duration: Duration) -> Latencies {
-        let end = Instant::now() + duration;
+    /// Measures until `wait` returns.
+    fn measure(&mut self, wait: impl FnOnce()) -> Latencies {
+        let end = AtomicBool::new(false);
+        let (leader, followers) = (self.leader, &self.followers);
         std::thread::scope(|scope| {
             let client = scope.spawn(|| {
                 let put = form("PUT", "/v2/keys/mine", "value=1");
                 let get = request("GET", "/v2/keys/ordinary/00007", &[], b"");
-                repeat(&mut self.client, end, 1, &[&put, &get])
+                let requests: [(&[u8], &[u32]); 2] = [(&put, followers), (&get, &[])];
+                repeat(&mut self.client, &end, 1, leader, &requests)
             });
             let listing = scope.spawn(|| {
                 let list = request("GET", "/v2/keys/ordinary", &[], b"");
-                repeat(&mut self.listing, end, 100, &[&list])
+                repeat(&mut self.listing, &end, 100, leader, &[(&list, &[])])
             });
-            let heartbeat = scope.spawn(|| heartbeats(&mut self.heartbeat, end));
+            let heartbeat = scope.spawn(|| heartbeats(&mut self.heartbeat, &end));
+            wait();
+            end.store(true, Ordering::Relaxed);
             Latencies {
                 client: client.join().expect("it ends"),
                 listing: listing.join().expect("it ends"),
@@ -234,34 +271,55 @@ fn histogram() -> Histogram<u64> {
     Histogram::new(3).expect("three digits")
 }
 
-/// Sends the requests in turn until `end`, with a pause of `pause_ms` after each.
-fn repeat(conn: &mut Conn, end: Instant, pause_ms: u64, requests: &[&[u8]]) -> Histogram<u64> {
+/// Sends the requests in turn until `end`, with a pause of `pause_ms` after each. With each request
+/// come the followers of which one takes part in the answer.
+fn repeat(
+    conn: &mut Conn,
+    end: &AtomicBool,
+    pause_ms: u64,
+    leader: u32,
+    requests: &[(&[u8], &[u32])],
+) -> Histogram<u64> {
     let mut latency = histogram();
-    for bytes in requests.iter().cycle() {
-        let sent = Instant::now();
-        if sent >= end {
+    let always = [RunQueue::of_this_thread(), RunQueue::of(leader)];
+    let steps: Vec<(&[u8], Vec<RunQueue>)> = requests
+        .iter()
+        .map(|(bytes, pids)| (*bytes, pids.iter().map(|pid| RunQueue::of(*pid)).collect()))
+        .collect();
+    for (bytes, either) in steps.iter().cycle() {
+        if end.load(Ordering::Relaxed) {
             break;
         }
+        let queues: Vec<&RunQueue> = always.iter().chain(either).collect();
+        let before: Vec<Duration> = queues.iter().map(|queue| queue.waited()).collect();
+        let sent = Instant::now();
         // After an election the answer is a redirect; elections are counted.
         conn.try_exchange(bytes).expect("it is served");
-        let us = sent.elapsed().as_micros() as u64;
-        latency.record(us).expect("the histogram grows");
+        let took = sent.elapsed();
+        let waits = queues.iter().zip(before);
+        let waits: Vec<Duration> = waits
+            .map(|(queue, before)| queue.waited() - before)
+            .collect();
+        let of_followers = waits[2..].iter().min().copied().unwrap_or_default();
+        let net = took.saturating_sub(waits[0] + waits[1] + of_followers);
+        latency.record(net.as_micros() as u64).expect("it grows");
         std::thread::sleep(Duration::from_millis(pause_ms));
     }
     latency
 }
 
 /// The latencies of heartbeats that the leader reports of its followers.
-fn heartbeats(conn: &mut Conn, end: Instant) -> Histogram<u64> {
+fn heartbeats(conn: &mut Conn, end: &AtomicBool) -> Histogram<u64> {
     let mut latency = histogram();
-    while Instant::now() < end {
+    while !end.load(Ordering::Relaxed) {
         let answer = conn.ask("GET", "/v2/stats/leader", "");
         if answer.status() != 200 {
             break;
         }
         let answer = answer.json();
         let followers = answer["followers"].as_object().expect("followers");
-        for follower in followers.values() {
+        let real = followers.iter().filter(|(name, _)| !name.contains("flood"));
+        for (_, follower) in real {
             let ms = follower["latency"]["current"].as_f64().expect("a number");
             let us = (ms * 1_000.0) as u64;
             latency.record(us).expect("the histogram grows");
@@ -269,126 +327,6 @@ fn heartbeats(conn: &mut Conn, end: Instant) -> Histogram<u64> {
         std::thread::sleep(Duration::from_millis(50));
     }
     latency
-}
-
-// -- the attacks
-
-/// Puts `files` files of `bytes` bytes below `dir`, many requests ahead.
-fn fill(server: &Server, dir: &str, files: usize, bytes: usize) {
-    let body = format!("value={}", "x".repeat(bytes));
-    let mut conn = Conn::open(server.client_at());
-    let numbers: Vec<usize> = (0..files).collect();
-    for some in numbers.chunks(50) {
-        for number in some {
-            conn.send(&form("PUT", &format!("/v2/keys{dir}/{number:05}"), &body));
-        }
-        for _ in some {
-            assert!(conn.answer().status() < 300);
-        }
-    }
-}
-
-fn fill_wide(server: &Server) {
-    fill(server, "/wide", 20_000, 100);
-}
-
-/// 200 values of 2 KB, each below 1,020 directories of its own.
-fn fill_deep(server: &Server) {
-    let below = "/d".repeat(1_019);
-    for number in 0..200 {
-        let dir = format!("/deep/{number}{below}");
-        fill(server, &dir, 1, 2_000);
-    }
-}
-
-/// Opens connections that send `bytes` and then nothing, again whenever one is closed.
-fn hold(at: SocketAddr, stop: &AtomicBool, count: usize, bytes: &[u8]) {
-    let open = || {
-        let mut conn = Conn::impatient(at, PATIENCE)?;
-        conn.try_send(bytes).then_some(conn)
-    };
-    let mut conns: Vec<Option<Conn>> = (0..count).map(|_| open()).collect();
-    while !stop.load(Ordering::Relaxed) {
-        for conn in &mut conns {
-            if conn.as_mut().is_none_or(|conn| !conn.is_quiet()) {
-                *conn = open();
-            }
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn unread_listings(at: SocketAddr, stop: &AtomicBool) {
-    let list = request("GET", "/v2/keys/wide?recursive=true", &[], b"");
-    let mut conns: Vec<Conn> = (0..50).filter_map(|_| asked(at, &list)).collect();
-    while !stop.load(Ordering::Relaxed) {
-        // One after the other gives up and asks again.
-        conns.remove(0);
-        conns.extend(asked(at, &list));
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn asked(at: SocketAddr, bytes: &[u8]) -> Option<Conn> {
-    let mut conn = Conn::impatient(at, PATIENCE)?;
-    conn.try_send(bytes).then_some(conn)
-}
-
-fn unfinished_bodies(at: SocketAddr, stop: &AtomicBool) {
-    let length = 2_000_000;
-    let head = format!(
-        "PUT /v2/keys/big HTTP/1.1\r\nHost: a\r\n{FORM}\r\nContent-Length: {length}\r\n\r\nvalue="
-    );
-    let mut bytes = head.into_bytes();
-    bytes.resize(bytes.len() + length - "value=".len() - 1, b'x');
-    hold(at, stop, 100, &bytes);
-}
-
-fn unread_events(at: SocketAddr, stop: &AtomicBool) {
-    watch_without_reading(at, stop, 1 << 20, Duration::from_millis(500));
-}
-
-fn small_events(at: SocketAddr, stop: &AtomicBool) {
-    watch_without_reading(at, stop, 100, Duration::from_millis(100));
-}
-
-/// 5,000 watchers of a key that is set to values of `bytes` bytes again and again.
-fn watch_without_reading(at: SocketAddr, stop: &AtomicBool, bytes: usize, pause: Duration) {
-    let watch = request("GET", "/v2/keys/watched?wait=true&stream=true", &[], b"");
-    let watchers: Vec<TcpStream> = (0..5_000)
-        .filter_map(|_| {
-            let conn = asked(at, &watch)?;
-            conn.stream().try_clone().ok()
-        })
-        .collect();
-    let put = form(
-        "PUT",
-        "/v2/keys/watched",
-        &format!("value={}", "x".repeat(bytes)),
-    );
-    let Some(mut writer) = Conn::impatient(at, PATIENCE) else {
-        return;
-    };
-    while !stop.load(Ordering::Relaxed) {
-        writer.try_exchange(&put);
-        std::thread::sleep(pause);
-    }
-    drop(watchers);
-}
-
-fn deep_listings(at: SocketAddr, stop: &AtomicBool) {
-    let list = request("GET", "/v2/keys/deep?recursive=true", &[], b"");
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let conn = Conn::impatient(at, PATIENCE);
-                    let answer = conn.and_then(|mut conn| conn.try_exchange(&list));
-                    assert!(answer.is_some_and(|a| a.status() == 200), "all of it comes");
-                }
-            });
-        }
-    });
 }
 
 // -- the table
@@ -408,10 +346,12 @@ fn print_row(name: &str, rounds: &[Round]) {
         let attacked = p99(&|r| of(&r.attacked));
         format!("{}, {}", ms(idle), ms(attacked))
     };
-    let turn = rounds.iter().map(|r| r.longest_turn_us).max();
+    let longest = rounds.iter().max_by_key(|r| r.longest_turn_us);
+    let longest = longest.expect("a round");
     let elections: u64 = rounds.iter().map(|r| r.elections).sum();
+    let grown = rounds.iter().map(|r| r.grown_bytes).max();
     println!(
-        "| {name} | {}, {}, {:.1} | {} | {} | {} | {} | {} | {} | {elections} |",
+        "| {name} | {}, {}, {:.1} | {} | {} | {} | {} | {} | {} | {} | {elections} | {} | {:.0} % | {:.0} % |",
         ms(idle),
         ms(attacked),
         attacked / idle,
@@ -420,8 +360,17 @@ fn print_row(name: &str, rounds: &[Round]) {
         ms(worst(&|r| &r.attacked.listing)),
         pair(|l| &l.heartbeat),
         ms(worst(&|r| &r.attacked.heartbeat)),
-        ms(turn.expect("a round") as f64),
+        ms(longest.longest_turn_us as f64),
+        longest.phases,
+        grown.expect("a round") >> 20,
+        100.0 * mean(rounds.iter().map(|r| r.attackers_cpu)),
+        100.0 * mean(rounds.iter().map(|r| r.waited)),
     );
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len() as f64;
+    values.sum::<f64>() / count
 }
 
 fn median(values: impl Iterator<Item = u64>) -> f64 {
