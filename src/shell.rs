@@ -5,11 +5,11 @@
 //!
 //! - The loop: `reactor` (the turn), `gathering` (the wait before a slow sync).
 //! - Clients: `listener` (accepts), `clients` (all HTTP connections), `conn` (one), `deadlines` (its
-//!   limits), `buffers` (its memory).
+//!   limits), `buffers` (its memory), `turn_budget` (the work of a turn for all of them).
 //! - Peers: `links` (all links), `link` (one), `link_queue` (its output).
 //! - Outgoing HTTP: `http_calls` (all calls), `outgoing_call` (one), `connect` (connections),
 //!   `resolver` (host names).
-//! - Under all three: `sockets` (one socket; the pool of all of a kind), `slots` (slots and tokens),
+//! - Under all three: `sockets` (one socket), `pool` (all of a kind), `slots` (slots and tokens),
 //!   `transport` (plain or TLS), `tls` (certificates), `output` (the output of an HTTP connection).
 //! - Files: `disk`, the only user of the data directory.
 //! - The process: `config` (flags), `clock` (time), `logger` and `log_lines` (the log),
@@ -38,6 +38,7 @@ mod listener;
 mod log_lines;
 mod outgoing_call;
 mod output;
+mod pool;
 mod proxied;
 mod resolver;
 mod service_manager;
@@ -47,4 +48,5 @@ mod status_lines;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;
+mod turn_budget;
 mod turn_times;

@@ -68,6 +68,8 @@ pub struct Replica {
     is_removed: bool,
     /// How fast joins are appended.
     join_pace: JoinPace,
+    /// The last turn has left confirmed reads to the next one.
+    has_ready_reads: bool,
     /// Claims of peers about this member, not taken yet.
     claims: Vec<RaftNotice>,
     /// The disk has little room, by the last `on_space`. While it holds, this member refuses client
@@ -147,6 +149,7 @@ impl Replica {
             start_ns: now.wall_ns,
             is_removed: false,
             join_pace: JoinPace::new(now.mono_us),
+            has_ready_reads: false,
             claims: Vec::new(),
             is_disk_low: false,
             is_store_full: false,
@@ -463,6 +466,7 @@ impl Replica {
     /// Whether `advance` has more work now, without any input.
     pub fn wants_turn(&self) -> bool {
         self.applied < self.raft.committed()
+            || self.has_ready_reads
             || !self.claims.is_empty()
             || self.snapshotting.wants_turn()
             || self.store.wants_free()

@@ -105,6 +105,8 @@ pub struct Store {
     freezer: Freezer,
     /// The snapshot that is being written. Its freeze may have been given up.
     snapshot: Option<SnapshotWriter>,
+    /// The bytes of all nodes that were listed; wraps.
+    listed_bytes: u64,
     /// A text that the replica keeps with the key space; no client sees it.
     note: Box<str>,
 }
@@ -124,6 +126,7 @@ impl Store {
             reclaim: Reclaim::default(),
             freezer: Freezer::default(),
             snapshot: None,
+            listed_bytes: 0,
             note: "".into(),
         }
     }

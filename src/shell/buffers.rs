@@ -102,9 +102,9 @@ impl Budget {
     }
 
     /// The bytes to free before reading may resume. The gap to the budget keeps the state from
-    /// changing every turn.
+    /// changing every turn. It is freed at once, so it is small: returning memory takes time.
     pub fn excess(&self) -> usize {
-        self.bytes().saturating_sub(self.bytes_max / 4 * 3)
+        self.bytes().saturating_sub(self.bytes_max / 16 * 15)
     }
 
     /// The bytes that the connections hold now.

@@ -6,22 +6,20 @@
 //! its phases: `accept`, `fill`, `decode`, `fire_timers`, `answer`, `deliver`, `flush`, `reap`.
 //! Must not decide anything about keys: `codec::api` routes a request and the machine answers it.
 //! Start with `decode` and `answer`.
-use super::buffers::{Budget, Buffers};
+use super::buffers::{BUFFER_BYTES, Budget, Buffers};
 use super::conn::Conn;
-use super::deadlines::{
-    ALL_READ_BYTES_A_TURN_MAX, ANSWER_WRITE_BYTES_A_TURN_MAX, ANSWERS_BYTES_A_TURN_MAX,
-    CLOSES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, PAGES_A_TURN_MAX, READS_A_TURN_MAX, Timeouts,
-    WATCH_WRITE_BYTES_A_TURN_MAX,
-};
+use super::deadlines::{CLOSE_BYTES_MIN, CLOSED_BYTES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, Timeouts};
 use super::deliveries::{Deliveries, PartialDelivery, TurnShare};
 use super::descriptors::ConnectionsMax;
 use super::dispatcher::{Dispatcher, SERIAL_BITS, UpgradeRequest, context, follow};
 use super::outgoing_call::{CallOrigin, EndedCall};
+use super::pool::{Pool, Settled};
 use super::proxied::ProxiedRequests;
 use super::slots::{PoolKind, SlotId};
-use super::sockets::{Pool, Settled};
 use super::status_lines::ShellStatus;
 use super::transport::Transport;
+use super::turn_budget::{Lane, SMALL_ANSWER_BYTES, TurnBudget};
+use super::turn_times::Turn;
 use crate::codec::api::{self, ApiSettings, Context, Port};
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Response, ResponseMode};
@@ -53,11 +51,8 @@ pub struct Clients {
     /// answers or a standby proxies, and wraps at `SERIAL_BITS`.
     serial: u64,
 
-    /// Bytes that `decode` rendered in this turn.
-    rendered: usize,
-
-    /// Reads that may start in a turn: `READS_A_TURN_MAX`, fewer while their answers are large.
-    reads_max: usize,
+    /// The work that is left for this turn.
+    turn: TurnBudget,
 
     /// The requests for a link of this turn; taken by `take_upgrades`.
     upgrades: Vec<UpgradeRequest>,
@@ -67,12 +62,9 @@ pub struct Clients {
     /// The events that have not reached all of their watchers.
     deliveries: Deliveries,
 
-    /// How many connections came in on the peer port.
-    peer_port_conns: usize,
-
-    /// How many values of the ready list `fill`, `decode` or `flush` had passed in this turn when a
-    /// bound left out the others; 0 if none was left out.
-    passed: usize,
+    /// The connections that came in on the peer port. They are few: the port has a small reserve of
+    /// descriptors.
+    peer_port_conns: Vec<SlotId>,
 
     settings: ApiSettings,
 
@@ -105,13 +97,11 @@ impl Clients {
             budget: Budget::new(bytes_max),
             over_budget: false,
             serial: 0,
-            rendered: 0,
-            reads_max: READS_A_TURN_MAX,
+            turn: TurnBudget::default(),
             upgrades: Vec::new(),
             proxied: ProxiedRequests::default(),
             deliveries: Deliveries::default(),
-            peer_port_conns: 0,
-            passed: 0,
+            peer_port_conns: Vec::new(),
             settings,
             has_warned_of_v3: false,
             date: Date::default(),
@@ -126,9 +116,9 @@ impl Clients {
     pub fn has_room(&self, port: Port) -> bool {
         match port {
             Port::Client => {
-                self.conns.len() - self.peer_port_conns < self.connections_max.client_port
+                self.conns.len() - self.peer_port_conns.len() < self.connections_max.client_port
             }
-            Port::Peer => self.peer_port_conns < self.connections_max.peer_port,
+            Port::Peer => self.peer_port_conns.len() < self.connections_max.peer_port,
         }
     }
 
@@ -136,10 +126,9 @@ impl Clients {
     /// waited longest for a request, so that idle connections cannot shut peers out. It is removed
     /// at the end of the turn.
     pub fn make_room_for_peer(&mut self, now: Now) {
-        let idle = self.conns.iter_mut().filter_map(|(id, conn)| {
-            let idle_us = conn.idle_us(now.mono_us)?;
-            let is_listed = conn.port() == Port::Peer && idle_us >= PEER_IDLE_US_MIN;
-            is_listed.then_some((idle_us, id))
+        let idle = self.peer_port_conns.iter().filter_map(|id| {
+            let idle_us = self.conns.get_mut(*id)?.idle_us(now.mono_us)?;
+            (idle_us >= PEER_IDLE_US_MIN).then_some((idle_us, *id))
         });
         if let Some((_, id)) = idle.max()
             && let Some(conn) = self.conns.wake(id)
@@ -157,7 +146,9 @@ impl Clients {
         let token = self.conns.token(id);
         let conn = self.conns.get_mut(id).expect("it was just inserted");
         conn.register(registry, token);
-        self.peer_port_conns += usize::from(port == Port::Peer);
+        if port == Port::Peer {
+            self.peer_port_conns.push(id);
+        }
     }
 
     /// Phase 1: the poll has reported an event of one of the connections.
@@ -167,20 +158,32 @@ impl Clients {
         }
     }
 
-    /// Phase 2: reads from the ready connections that have room for input, up to a bound.
-    /// Connections that it leaves out come first in the next turn.
+    /// Phase 2: reads from the ready connections that have room for input, up to a bound. A new
+    /// request is read in any case.
     pub fn fill(&mut self) {
-        let mut bytes = 0;
+        self.turn = TurnBudget::default();
         for place in 0..self.conns.ready_len() {
-            if bytes >= ALL_READ_BYTES_A_TURN_MAX {
-                self.passed = place;
-                return;
+            let lane = Lane::of(self.conns.is_carried(place));
+            let Some(conn) = self.conns.ready_at(place) else {
+                continue;
+            };
+            if !conn.wants_input(self.over_budget) {
+                continue;
             }
-            if let Some(conn) = self.conns.ready_at(place)
-                && conn.wants_input(self.over_budget)
-            {
-                bytes += conn.fill(self.over_budget, &mut self.buffers);
+            let left = self.turn.read.left(lane);
+            let begins = lane == Lane::Fresh && conn.input_bytes() == 0;
+            let bytes_max = if begins { left.max(BUFFER_BYTES) } else { left };
+            let is_left_out =
+                bytes_max == 0 || (conn.is_handshaking() && self.turn.handshakes.is_spent(lane));
+            if is_left_out {
+                self.conns.defer(place);
+                continue;
             }
+            if conn.is_handshaking() {
+                self.turn.handshakes.spend(lane, 1);
+            }
+            let bytes = conn.fill(bytes_max, self.over_budget, &mut self.buffers);
+            self.turn.read.spend(lane, bytes);
         }
     }
 
@@ -196,20 +199,17 @@ impl Clients {
             serial: &mut self.serial,
             upgrades: &mut self.upgrades,
             proxied: &mut self.proxied,
-            reads_left: self.reads_max,
-            pages_left: PAGES_A_TURN_MAX,
+            budget: &mut self.turn,
             holds_writes: self.deliveries.are_late(),
             shared: self.budget.shared(),
-            rendered: &mut self.rendered,
             has_warned_of_v3: &mut self.has_warned_of_v3,
         };
         for place in 0..self.conns.ready_len() {
-            if let Some(conn) = self.conns.ready_at(place) {
-                dispatcher.serve(conn);
-            }
-            let is_spent = dispatcher.reads_left == 0 || dispatcher.pages_left == 0;
-            if is_spent && self.passed == 0 {
-                self.passed = place + 1;
+            let lane = Lane::of(self.conns.is_carried(place));
+            if let Some(conn) = self.conns.ready_at(place)
+                && !dispatcher.serve(conn, lane)
+            {
+                self.conns.defer(place);
             }
         }
     }
@@ -282,7 +282,7 @@ impl Clients {
     pub fn detach(&mut self, id: SlotId) -> Option<(Transport, Vec<u8>)> {
         let mut conn = self.conns.remove(id)?;
         conn.uncount(&mut self.budget);
-        self.peer_port_conns -= usize::from(conn.port() == Port::Peer);
+        self.peer_port_conns.retain(|other| *other != id);
         Some(conn.into_parts())
     }
 
@@ -315,7 +315,6 @@ impl Clients {
         disk: &Disk,
         now: Now,
     ) {
-        let mut rendered = std::mem::take(&mut self.rendered);
         for answer in answers.drain(..) {
             let Some(conn) = wake_for_ticket(&mut self.conns, answer.ticket) else {
                 continue;
@@ -330,19 +329,15 @@ impl Clients {
                 })
             };
             follow(conn, next, answer.ticket, machine, now);
-            rendered += conn.out_bytes();
-            if conn.out_bytes() > OUT_HIGH_WATER_BYTES {
+            let left = self.turn.write.left(Lane::Fresh);
+            if conn.out_bytes() > OUT_HIGH_WATER_BYTES && left > 0 {
                 // Written at once, so that many large answers never stand in memory together.
-                conn.flush(ANSWER_WRITE_BYTES_A_TURN_MAX, &mut self.buffers);
+                let written = conn.flush(left, &mut self.buffers);
+                self.turn.write.spend(Lane::Fresh, written);
                 conn.recount(&mut self.budget);
                 self.enforce_budget(now);
             }
         }
-        self.reads_max = if rendered > ANSWERS_BYTES_A_TURN_MAX {
-            (self.reads_max / 2).max(1)
-        } else {
-            (self.reads_max * 2).min(READS_A_TURN_MAX)
-        };
     }
 
     /// Phase 8: hands events to their watchers, a bounded number of watchers a turn.
@@ -353,7 +348,10 @@ impl Clients {
                 conn.kill();
             }
         }
-        let mut share = TurnShare::new(WATCH_WRITE_BYTES_A_TURN_MAX);
+        let mut share = TurnShare::default();
+        if let Some(ticket) = self.deliveries.take_unwritten() {
+            self.write_events(ticket, &mut share);
+        }
         while !share.is_spent()
             && let Some(mut partial) = self.deliveries.take()
         {
@@ -362,7 +360,18 @@ impl Clients {
         }
     }
 
-    /// Queues one event for some of its watchers. It is rendered once, and the bytes that several
+    /// Writes the events of one watcher, as many bytes as the share of the turn allows.
+    fn write_events(&mut self, ticket: Ticket, share: &mut TurnShare) {
+        let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
+            return;
+        };
+        share.spend(conn.flush(share.bytes_left(), &mut self.buffers));
+        if conn.wants_flush() {
+            self.deliveries.set_unwritten(ticket);
+        }
+    }
+
+    /// Sends one event to some of its watchers. It is rendered once, and the bytes that several
     /// watchers send are allocated once.
     fn deliver_some(
         &mut self,
@@ -395,30 +404,30 @@ impl Clients {
                 }
             }
             conn.append(&mut self.buffers, delivered.tail);
-            let is_written_now = !conn.is_blocked();
-            share.spend(if is_written_now { conn.out_bytes() } else { 0 });
+            let written = conn.flush(share.bytes_left(), &mut self.buffers);
+            share.spend(written);
+            if conn.wants_flush() && conn.is_watcher() {
+                self.deliveries.set_unwritten(ticket);
+            }
             follow(conn, delivered.next, ticket, machine, now);
         }
     }
 
-    /// Phase 9: writes the output of each connection whose socket takes it, up to a bound for
-    /// answers and one for events. Connections that they leave out come first in the next turn.
+    /// Phase 9: writes the output of each connection whose socket takes it, up to a bound. A small
+    /// answer is written in any case.
     pub fn flush(&mut self) {
-        let mut answers_left = ANSWER_WRITE_BYTES_A_TURN_MAX;
-        let mut events_left = WATCH_WRITE_BYTES_A_TURN_MAX;
         for place in 0..self.conns.ready_len() {
+            let lane = Lane::of(self.conns.is_carried(place));
             let Some(conn) = self.conns.ready_at(place) else {
                 continue;
             };
-            let left = if conn.is_watcher() {
-                &mut events_left
-            } else {
-                &mut answers_left
-            };
-            if *left > 0 {
-                *left = left.saturating_sub(conn.flush(*left, &mut self.buffers));
-            } else if self.passed == 0 {
-                self.passed = place;
+            let left = self.turn.write.left(lane);
+            if left > 0 || conn.out_bytes() <= SMALL_ANSWER_BYTES {
+                let bytes_max = left.max(SMALL_ANSWER_BYTES);
+                let written = conn.flush(bytes_max, &mut self.buffers);
+                self.turn.write.spend(lane, written);
+            } else if conn.wants_flush() {
+                self.conns.defer(place);
             }
         }
     }
@@ -427,19 +436,17 @@ impl Clients {
     /// Returns whether the machine got an input.
     pub fn reap(&mut self, registry: &Registry, machine: &mut Machine, now: Now) -> bool {
         let mut ended = Vec::new();
-        let mut closes_left = CLOSES_A_TURN_MAX;
-        self.conns.rotate(std::mem::take(&mut self.passed));
+        let mut closed_bytes = 0;
         self.conns.settle(&mut ended, |id, conn| {
             let token = id.token(PoolKind::Clients);
             let has_ended = conn.settle(now.mono_us, &self.timeouts, &mut self.buffers)
                 || conn.update_interest(registry, token).is_err();
             conn.recount(&mut self.budget);
-            if has_ended && closes_left > 0 {
-                closes_left -= 1;
+            if has_ended && closed_bytes < CLOSED_BYTES_A_TURN_MAX {
+                closed_bytes += conn.held_bytes().max(CLOSE_BYTES_MIN);
                 return Settled::Ended;
             }
             if has_ended {
-                conn.kill();
                 return Settled::Keep {
                     deadline_us: None,
                     ready: true,
@@ -454,7 +461,9 @@ impl Clients {
         for id in ended {
             let mut conn = self.conns.remove(id).expect("it has just ended");
             conn.uncount(&mut self.budget);
-            self.peer_port_conns -= usize::from(conn.port() == Port::Peer);
+            if conn.port() == Port::Peer {
+                self.peer_port_conns.retain(|other| *other != id);
+            }
             if let Some(ticket) = conn.ticket() {
                 machine.on_request(now, ticket, Op::ClientClosed);
                 has_input = true;
@@ -508,13 +517,13 @@ impl Clients {
     }
 
     /// The figures for a report of the state.
-    pub fn status(&self, longest_turn_us: u64) -> ShellStatus {
+    pub fn status(&self, longest_turn: Turn) -> ShellStatus {
         ShellStatus {
-            client_conns: self.conns.len() - self.peer_port_conns,
-            peer_conns: self.peer_port_conns,
+            client_conns: self.conns.len() - self.peer_port_conns.len(),
+            peer_conns: self.peer_port_conns.len(),
             held_bytes: self.budget.bytes(),
             waiting_events: self.deliveries.len(),
-            longest_turn_us,
+            longest_turn,
         }
     }
 
@@ -574,6 +583,9 @@ fn export(
     let saved = result.as_ref().copied().map_err(String::as_str);
     conn.render(buffers, |shape, out| shape.saved(saved, context, out))
 }
+
+#[cfg(test)]
+mod turn_tests;
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,12 @@ use std::net::IpAddr;
 /// The input buffer grows at most by this many times the bytes received at once: memory is taken as
 /// a body needs it, not as its length announces.
 const INPUT_GROWTH_MAX: usize = 4;
+/// The beginning of a request of at most this many bytes waits for the rest in a buffer of its own
+/// length.
+const SMALL_INPUT_BYTES_MAX: usize = 2 * 1024;
+/// A connection that holds at most this many bytes is never closed to make room: an ordinary request
+/// that arrives in two packets is served, whatever others hold.
+const HELD_BYTES_MIN: usize = 1024;
 
 /// The request in flight.
 struct ActiveRequest {
@@ -164,21 +170,20 @@ impl Conn {
         self.socket.may_read() && has_room && !(over_budget && self.held_bytes() > 0)
     }
 
-    /// Reads the bytes that have arrived, up to a bound; `over_budget` as for `wants_input`. Returns
-    /// how many bytes were read.
-    pub fn fill(&mut self, over_budget: bool, buffers: &mut Buffers) -> usize {
-        let bytes_max = if over_budget {
+    /// Reads the bytes that have arrived, up to `bytes_max` and a bound of its own; `over_budget` as
+    /// for `wants_input`. The last read may exceed both. Returns how many bytes were read.
+    pub fn fill(&mut self, bytes_max: usize, over_budget: bool, buffers: &mut Buffers) -> usize {
+        let own_max = if over_budget {
             BUFFER_BYTES
         } else if self.active.is_some() {
             deadlines::AHEAD_BYTES_MAX
         } else {
             deadlines::READ_BYTES_A_TURN_MAX
         };
+        let bytes_max = bytes_max.min(own_max);
         let mut bytes = 0;
         while self.socket.may_read() && self.stage != ConnStage::Dead && bytes < bytes_max {
-            if self.socket.input_capacity() == 0 {
-                self.socket.put_input(buffers.take());
-            }
+            self.ensure_buffer(buffers);
             match self.socket.read(self.input_room()) {
                 Ok(0) => {}
                 Ok(count) => {
@@ -196,6 +201,27 @@ impl Conn {
             }
         }
         bytes
+    }
+
+    /// Lends the socket a buffer if it has none, or one that `shrink_input` has cut down.
+    fn ensure_buffer(&mut self, buffers: &mut Buffers) {
+        if self.socket.input_capacity() < BUFFER_BYTES {
+            let mut buffer = buffers.take();
+            buffer.extend_from_slice(self.socket.input());
+            self.socket.put_input(buffer);
+        }
+    }
+
+    /// Gives the buffer back if the input is empty, or the beginning of a request for which a small
+    /// one will do: a client that does not finish its request holds no more than it has sent.
+    fn shrink_input(&mut self, buffers: &mut Buffers) {
+        let input = self.socket.input();
+        let is_small = self.needs_input && input.len() <= SMALL_INPUT_BYTES_MAX;
+        if self.socket.input_capacity() >= BUFFER_BYTES && (input.is_empty() || is_small) {
+            let small = input.to_vec();
+            buffers.give(self.socket.take_input());
+            self.socket.put_input(small);
+        }
     }
 
     /// How many bytes to make room for before a read: the rest of a long body, so that the buffer
@@ -223,14 +249,9 @@ impl Conn {
         Some(self.parser.parse(self.socket.input(), limits))
     }
 
-    /// Whether a request may start and is a GET or a HEAD, judged by its first letter.
-    pub fn may_start_read(&self) -> bool {
-        matches!(self.socket.input().first(), Some(b'G' | b'H')) && self.may_start()
-    }
-
     /// Whether a request may start and is neither a GET nor a HEAD, judged by its first letter.
     pub fn may_start_write(&self) -> bool {
-        !self.may_start_read() && self.may_start()
+        !matches!(self.socket.input().first(), Some(b'G' | b'H')) && self.may_start()
     }
 
     /// How long the connection has waited for a complete request, in microseconds; `None` while one
@@ -257,6 +278,21 @@ impl Conn {
             let out = self.socket.output_mut();
             out.append(Vec::new, |out| out.extend_from_slice(CONTINUE));
         }
+    }
+
+    /// Leaves the request that `next` returned to a later turn.
+    pub fn leave(&mut self) {
+        self.parser.reset();
+    }
+
+    /// The bytes that were read and belong to no request in flight.
+    pub fn input_bytes(&self) -> usize {
+        self.socket.input().len()
+    }
+
+    /// Whether the TLS handshake is not complete.
+    pub fn is_handshaking(&self) -> bool {
+        self.socket.is_handshaking()
     }
 
     /// Removes the request that `next` returned from the input; it has `bytes` bytes.
@@ -534,9 +570,7 @@ impl Conn {
         if self.is_finished() || self.is_watcher_over_limit() {
             self.stage = ConnStage::Dead;
         }
-        if self.socket.input().is_empty() && self.socket.input_capacity() > 0 {
-            buffers.give(self.socket.take_input());
-        }
+        self.shrink_input(buffers);
         self.deadline.update(self.current_wait(), now_us, timeouts);
         self.stage == ConnStage::Dead
     }
@@ -629,12 +663,12 @@ impl Conn {
             0
         } else if self.is_blocked() {
             self.held_bytes().max(self.out_bytes())
-        } else if self.active.is_none() && is_request {
+        } else if self.is_watcher() || (self.active.is_none() && is_request) {
             self.held_bytes()
         } else {
             0
         };
-        if held <= BUFFER_BYTES {
+        if held <= HELD_BYTES_MIN {
             return 0;
         }
         held as u128 * u128::from(self.deadline.waited_us(now_us) + 1)

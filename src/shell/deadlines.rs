@@ -35,29 +35,13 @@ pub const PAGES_AHEAD_BYTES_MAX: usize = 512 * 1024;
 pub const OUT_HIGH_WATER_BYTES: usize = 64 * 1024;
 /// Most bytes read ahead while a request is in flight.
 pub const AHEAD_BYTES_MAX: usize = 16 * 1024;
-/// Most reads of keys that start in one turn, over all connections. Their answers are rendered
-/// before they are written, and many large values must not be in memory together. The price is one
-/// call of the poll for this many reads.
-pub const READS_A_TURN_MAX: usize = 64;
-/// A read of a directory counts as this many reads: its answer may be as long as a page.
-pub const READS_OF_A_LISTING: usize = 4;
-/// Most further pages of listings that start in one turn, over all connections. They have a bound of their
-/// own, so that a read of a file never waits for listings. A page has up to 256 KiB and 1,000 nodes.
-pub const PAGES_A_TURN_MAX: usize = 4;
-/// After a turn that renders more bytes than this, the next turn may start half as many reads.
-pub const ANSWERS_BYTES_A_TURN_MAX: usize = 4 * 1024 * 1024;
 /// Most bytes that one connection reads in one turn.
 pub const READ_BYTES_A_TURN_MAX: usize = 64 * 1024;
-/// After this many bytes no further connection is read in the turn.
-pub const ALL_READ_BYTES_A_TURN_MAX: usize = 1024 * 1024;
-/// After this many bytes no further answer is written in the turn. Copying them to the kernel takes
-/// about a millisecond.
-pub const ANSWER_WRITE_BYTES_A_TURN_MAX: usize = 2 * 1024 * 1024;
-/// After this many bytes no further events are written to watchers in the turn. Small, because a
-/// turn with other work is longer by it.
-pub const WATCH_WRITE_BYTES_A_TURN_MAX: usize = 256 * 1024;
-/// Most connections that are closed in one turn. Closing a socket frees up to 4 MiB in the kernel.
-pub const CLOSES_A_TURN_MAX: usize = 64;
+/// Connections that hold this many bytes together are closed in one turn, see `CLOSE_BYTES_MIN`.
+/// Closing frees memory, here and in the kernel.
+pub const CLOSED_BYTES_A_TURN_MAX: usize = 2 * 1024 * 1024;
+/// What closing a connection counts for at least, in bytes of `CLOSED_BYTES_A_TURN_MAX`.
+pub const CLOSE_BYTES_MIN: usize = 64 * 1024;
 
 /// The timeouts that flags set.
 #[derive(Clone, Copy, Debug)]
@@ -173,7 +157,7 @@ impl ConnDeadline {
         self.is_renewed = false;
         self.wait = wait;
         let allowed_us = match wait {
-            ConnWait::Handshake => Some(HEAD_US_MAX),
+            ConnWait::Handshake => Some(HEAD_US_MAX.min(timeouts.read_us)),
             ConnWait::Request(RequestStage::Idle) => Some(IDLE_US_MAX),
             ConnWait::Request(RequestStage::Head) => Some(HEAD_US_MAX.min(timeouts.read_us)),
             ConnWait::Request(RequestStage::Body { received }) => {

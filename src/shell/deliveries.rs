@@ -11,7 +11,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Most watchers that get an event in one turn. Rendering and writing take about 6 us for each.
-const WATCHERS_A_TURN_MAX: usize = 64;
+const WATCHERS_A_TURN_MAX: usize = 32;
+/// After this many bytes no further events are written in the turn. Small, because a turn with
+/// other work is longer by it.
+const BYTES_A_TURN_MAX: usize = 128 * 1024;
 /// With more events waiting than this, no further writes of clients start.
 const LATE_EVENTS: usize = 256;
 /// Most events that wait. A follower cannot hold back the writes of its cluster, so the watchers of
@@ -23,6 +26,10 @@ const WAITING_EVENTS_MAX: usize = 4096;
 pub struct Deliveries {
     /// Oldest first.
     waiting: VecDeque<PartialDelivery>,
+
+    /// The watcher whose output the last turn has written in part, because the share of the turn
+    /// was spent. No other watcher gets an event before the rest of it is written.
+    unwritten: Option<Ticket>,
 }
 
 /// One event and the watchers that have yet to get it.
@@ -42,19 +49,26 @@ pub struct TurnShare {
     bytes: usize,
 }
 
-impl TurnShare {
-    /// The share of one turn, with at most `bytes` bytes that are written at once.
-    pub fn new(bytes: usize) -> TurnShare {
+impl Default for TurnShare {
+    /// The share of one turn.
+    fn default() -> TurnShare {
         TurnShare {
             watchers: WATCHERS_A_TURN_MAX,
-            bytes,
+            bytes: BYTES_A_TURN_MAX,
         }
     }
+}
 
-    /// A watcher got `bytes` bytes that its socket takes at once; 0 if they wait.
+impl TurnShare {
+    /// A watcher was handed output, of which `bytes` bytes were written.
     pub fn spend(&mut self, bytes: usize) {
         self.watchers = self.watchers.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// How many bytes may still be written.
+    pub fn bytes_left(&self) -> usize {
+        self.bytes
     }
 
     /// Whether the turn has to end.
@@ -101,6 +115,16 @@ impl Deliveries {
             cut.extend(tickets.map(|(ticket, _)| *ticket));
         }
         cut
+    }
+
+    /// The share of a turn was spent before all output of this watcher was written.
+    pub fn set_unwritten(&mut self, ticket: Ticket) {
+        self.unwritten = Some(ticket);
+    }
+
+    /// Takes the watcher of which `set_unwritten` was told.
+    pub fn take_unwritten(&mut self) -> Option<Ticket> {
+        self.unwritten.take()
     }
 
     /// Takes the oldest event. Give it back with `put` unless it has reached all watchers.
@@ -215,17 +239,17 @@ mod tests {
 
     #[test]
     fn a_turn_hands_out_a_bounded_number_of_watchers_and_bytes() {
-        let mut share = TurnShare::new(1_000);
+        let mut share = TurnShare::default();
         for _ in 1..WATCHERS_A_TURN_MAX {
             share.spend(0);
         }
         assert!(!share.is_spent());
         share.spend(0);
         assert!(share.is_spent());
-        let mut share = TurnShare::new(1_000);
-        share.spend(999);
-        assert!(!share.is_spent());
-        share.spend(5_000);
+        let mut share = TurnShare::default();
+        share.spend(BYTES_A_TURN_MAX - 1);
+        assert!(!share.is_spent() && share.bytes_left() == 1);
+        share.spend(5_000_000);
         assert!(share.is_spent());
     }
 }

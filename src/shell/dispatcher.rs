@@ -5,17 +5,22 @@
 //! `Clients::answer`. Start with `Dispatcher::serve`.
 use super::buffers::Buffers;
 use super::conn::Conn;
-use super::deadlines::{ANSWER_WRITE_BYTES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, READS_OF_A_LISTING};
 use super::output::SharedTotal;
 use super::proxied::ProxiedRequests;
 use super::slots::SlotId;
+use super::turn_budget::{
+    FILE_BYTES_MIN, LISTING_BYTES_MIN, Lane, PAGE_BYTES_MIN, REQUEST_BYTES_MIN, SHARED_DIVISOR,
+    SMALL_FILE_BYTES, SMALL_REQUEST_BYTES, TurnBudget,
+};
 use crate::codec::api::{
     self, ApiSettings, Context, FileGet, Mode, Port, ProxyOutcome, Routed, SharedValue,
 };
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Parsed, Reject, Request};
 use crate::codec::peer::hello::PATH;
+use crate::core::command::KeyPath;
 use crate::core::machine::{Answer, Indexes, LockRequest, Machine, Op, Ticket};
+use crate::core::store::Store;
 use crate::core::timer::Now;
 
 /// A ticket is a slot's number, followed by a serial number of this many bits.
@@ -77,55 +82,80 @@ pub struct Dispatcher<'a, 'c> {
     pub upgrades: &'a mut Vec<UpgradeRequest>,
     /// The requests that a standby proxies.
     pub proxied: &'a mut ProxiedRequests,
-    /// Reads that may still start in this turn.
-    pub reads_left: usize,
-    /// Pages of listings that may still be asked for in this turn.
-    pub pages_left: usize,
-    /// No other request starts in this turn: their events would come on top of many that have not
-    /// reached their watchers.
+    /// The work that is left for this turn.
+    pub budget: &'a mut TurnBudget,
+    /// No write starts in this turn: its event would come on top of many that have not reached
+    /// their watchers.
     pub holds_writes: bool,
     /// The counter of the values that answers share with the store.
     pub shared: &'a SharedTotal,
-    /// Bytes rendered in this turn.
-    pub rendered: &'a mut usize,
     /// A client of the v3 interface was reported.
     pub has_warned_of_v3: &'a mut bool,
 }
 
+/// How far `Dispatcher::serve_next` has come with a connection.
+enum Served {
+    /// A request is answered. The next one may start.
+    Answered,
+    /// No further request starts: none is complete, or one is in flight.
+    Idle,
+    /// A request is complete, and a bound of this turn leaves it to a later turn.
+    LeftOut,
+}
+
 impl Dispatcher<'_, '_> {
-    /// Starts the next request of a connection, and answers those before it that `codec::api`
-    /// answers by itself.
-    pub fn serve(&mut self, conn: &mut Conn) {
-        if self.reads_left == 0 && conn.may_start_read() {
-            return;
-        }
+    /// Starts the next request of a connection, and answers those before it that need no answer of
+    /// the machine. Returns false if a bound of this turn leaves some of it to a later turn.
+    pub fn serve(&mut self, conn: &mut Conn, lane: Lane) -> bool {
         if self.holds_writes && conn.port() == Port::Client && conn.may_start_write() {
-            return;
+            return false;
         }
-        if conn.wants_more()
-            && self.pages_left > 0
-            && let Some(ticket) = conn.take_more()
-        {
-            self.pages_left -= 1;
-            let op = Op::ContinueListing;
-            self.machine.on_request(self.context.now, ticket, op);
+        if conn.wants_more() {
+            if self.budget.listings.is_spent(lane) {
+                return false;
+            }
+            if let Some(ticket) = conn.take_more() {
+                let op = Op::ContinueListing;
+                self.list(lane, ticket, op, PAGE_BYTES_MIN);
+            }
         }
+        let is_small = conn.input_bytes() <= SMALL_REQUEST_BYTES && lane == Lane::Fresh;
+        while !self.budget.requests.is_spent(lane) {
+            match self.serve_next(conn, lane) {
+                Served::Answered => {}
+                Served::Idle => return true,
+                Served::LeftOut => return false,
+            }
+        }
+        // The first request of a connection that is small is served although the share is spent.
+        is_small && matches!(self.serve_next(conn, lane), Served::Idle)
+    }
+
+    /// Starts one request.
+    fn serve_next(&mut self, conn: &mut Conn, lane: Lane) -> Served {
         let (id, port) = (conn.id(), conn.port());
-        loop {
-            let (consumed, request) = match conn.next(self.limits) {
-                None => return,
-                Some(Parsed::NeedMore {
-                    consumed,
-                    continue_100,
-                }) => return conn.on_incomplete(consumed, continue_100),
-                Some(Parsed::Reject(reject)) => return self.refuse(conn, reject),
-                Some(Parsed::Request { consumed, request }) => (consumed, request),
-            };
-            let is_member = mode(self.machine) == Mode::Member;
-            if is_member
-                && let Some(get) = FileGet::new(port, &request, self.context)
-                && let Some((at, file)) = self.machine.get_file(get.key())
-            {
+        let (consumed, request) = match conn.next(self.limits) {
+            None => return Served::Idle,
+            Some(Parsed::NeedMore {
+                consumed,
+                continue_100,
+            }) => {
+                conn.on_incomplete(consumed, continue_100);
+                return Served::Idle;
+            }
+            Some(Parsed::Reject(reject)) => {
+                self.refuse(conn, reject);
+                return Served::Idle;
+            }
+            Some(Parsed::Request { consumed, request }) => (consumed, request),
+        };
+        let is_member = mode(self.machine) == Mode::Member;
+        if is_member && let Some(get) = FileGet::new(port, &request, self.context) {
+            if self.must_wait(&get, lane) {
+                conn.leave();
+                return Served::LeftOut;
+            }
+            if let Some((at, file)) = self.machine.get_file(get.key()) {
                 let context = Context {
                     at,
                     ..*self.context
@@ -133,29 +163,55 @@ impl Dispatcher<'_, '_> {
                 let mut rendered = self.buffers.take();
                 let mut values = Vec::new();
                 let keep_alive = get.render(file, &context, &mut rendered, &mut values);
-                conn.consume(consumed);
-                return self.send_file(conn, rendered, values, keep_alive);
-            }
-            if is_member && asks_for_link(port, &request) {
-                self.upgrades.push(upgrade_of(id, &request));
-                return conn.consume(consumed);
-            }
-            let context = Context {
-                mode: mode(self.machine),
-                leader_url: self.machine.leader_client_url(),
-                ..*self.context
-            };
-            let response_mode = request.response_mode();
-            let routed = api::route(port, &request, &context);
-            conn.consume(consumed);
-            match routed {
-                Routed::Answer(response) => {
-                    conn.send(&response, response_mode, self.context.date, self.buffers);
-                }
-                Routed::ToMachine { op, shape } => return self.ask(conn, op, shape),
-                Routed::Proxy { call, shape } => return self.proxy(conn, *call, shape),
+                self.consume(conn, consumed, lane);
+                self.send_file(conn, rendered, values, keep_alive, lane);
+                return Served::Answered;
             }
         }
+        if is_member && asks_for_link(port, &request) {
+            self.upgrades.push(upgrade_of(id, &request));
+            self.consume(conn, consumed, lane);
+            return Served::Idle;
+        }
+        let context = Context {
+            mode: mode(self.machine),
+            leader_url: self.machine.leader_client_url(),
+            ..*self.context
+        };
+        let response_mode = request.response_mode();
+        let routed = api::route(port, &request, &context);
+        let is_listing = matches!(&routed, Routed::ToMachine { op, .. } if is_listing(op));
+        if is_listing && self.budget.listings.is_spent(lane) {
+            conn.leave();
+            return Served::LeftOut;
+        }
+        self.consume(conn, consumed, lane);
+        match routed {
+            Routed::Answer(response) => {
+                conn.send(&response, response_mode, self.context.date, self.buffers);
+                return Served::Answered;
+            }
+            Routed::ToMachine { op, shape } => self.ask(conn, op, shape, lane),
+            Routed::Proxy { call, shape } => self.proxy(conn, *call, shape),
+        }
+        Served::Idle
+    }
+
+    /// Removes a request that starts now from the input.
+    fn consume(&mut self, conn: &mut Conn, bytes: usize, lane: Lane) {
+        conn.consume(bytes);
+        let cost = bytes.max(REQUEST_BYTES_MIN);
+        self.budget.requests.spend(lane, cost);
+    }
+
+    /// Whether the share of files is spent and a file is not small, or its connection queues.
+    fn must_wait(&self, get: &FileGet, lane: Lane) -> bool {
+        if !self.budget.files.is_spent(lane) {
+            return false;
+        }
+        let store = self.machine.store();
+        let value = store.and_then(|store| store.value(&KeyPath::new(get.key())));
+        lane == Lane::Carried || value.is_some_and(|value| value.len() > SMALL_FILE_BYTES)
     }
 
     /// Sends the answer to a GET of a file that was rendered without the machine's queue. It counts
@@ -166,15 +222,23 @@ impl Dispatcher<'_, '_> {
         rendered: Vec<u8>,
         values: Vec<SharedValue>,
         keep_alive: bool,
+        lane: Lane,
     ) {
-        self.reads_left = self.reads_left.saturating_sub(1);
+        let shared: usize = values.iter().map(|value| value.value.len()).sum();
+        let cost = rendered.len() + shared / SHARED_DIVISOR;
+        self.budget.files.spend(lane, cost.max(FILE_BYTES_MIN));
         self.raise_serial();
         conn.send_rendered(&rendered, values, keep_alive, self.buffers, self.shared);
         self.buffers.give(rendered);
-        *self.rendered += conn.out_bytes();
-        if conn.out_bytes() > OUT_HIGH_WATER_BYTES {
-            conn.flush(ANSWER_WRITE_BYTES_A_TURN_MAX, self.buffers);
-        }
+    }
+
+    /// Asks the machine for a page of a listing, which counts for at least `bytes_min` bytes.
+    fn list(&mut self, lane: Lane, ticket: Ticket, op: Op, bytes_min: usize) {
+        let listed = |machine: &Machine| machine.store().map_or(0, Store::listed_bytes);
+        let before = listed(self.machine);
+        self.machine.on_request(self.context.now, ticket, op);
+        let cost = listed(self.machine).wrapping_sub(before) as usize;
+        self.budget.listings.spend(lane, cost.max(bytes_min));
     }
 
     /// Answers malformed input and closes the connection. Reports the first client that speaks
@@ -196,11 +260,7 @@ impl Dispatcher<'_, '_> {
     }
 
     /// Hands a request to the machine.
-    fn ask(&mut self, conn: &mut Conn, op: Op, shape: api::Shape) {
-        // A file is read by `FileGet`, so this is nearly always a directory.
-        if matches!(op, Op::Get { .. }) {
-            self.reads_left = self.reads_left.saturating_sub(READS_OF_A_LISTING);
-        }
+    fn ask(&mut self, conn: &mut Conn, op: Op, shape: api::Shape, lane: Lane) {
         let now = self.context.now;
         let ticket = self.start(conn, shape, waits_for_events(&op));
         let answer_now = match &op {
@@ -208,6 +268,9 @@ impl Dispatcher<'_, '_> {
             _ => None,
         };
         let Some(outcome) = answer_now else {
+            if is_listing(&op) {
+                return self.list(lane, ticket, op, LISTING_BYTES_MIN);
+            }
             return self.machine.on_request(now, ticket, op);
         };
         let at = self.machine.indexes();
@@ -245,6 +308,12 @@ impl Dispatcher<'_, '_> {
             follow(conn, next, ticket, self.machine, context.now);
         }
     }
+}
+
+/// Whether a request may list many nodes. A file is read by `FileGet`, so this is nearly always a
+/// directory.
+fn is_listing(op: &Op) -> bool {
+    matches!(op, Op::Get { .. })
 }
 
 /// The mode for routing: a member answers requests itself, a standby proxies or redirects them.

@@ -7,9 +7,9 @@
 //! Must not know what a call means. Start with `start` and `work`; `fill` and `flush` move the
 //! bytes.
 use super::outgoing_call::{CallOrigin, CallTools, Connectors, EndedCall, OutgoingCall};
+use super::pool::{Pool, Settled};
 use super::resolver::Resolver;
 use super::slots::{PoolKind, SlotId};
-use super::sockets::{Pool, Settled};
 use crate::codec::http::call::HttpCall;
 use crate::core::machine::CallId;
 use crate::core::timer::Now;

@@ -17,10 +17,9 @@ use std::io;
 
 /// How many bytes are read at once.
 const READ_BYTES: usize = 32 * 1024;
-/// How many bytes one link may bring in one turn. The turn appends the entries in them to the log,
-/// and syncs once for all. The bound limits how long timers wait and how much of it stands in
-/// memory twice.
-const READ_BYTES_A_TURN: usize = 1 << 20;
+/// What a frame costs in addition to its bytes, in bytes of the share of a turn: decoding and
+/// handling a short message takes as long as reading this many bytes.
+const FRAME_COST: usize = 128;
 /// While the pieces of a long message arrive, its sender is told at this interval that this process
 /// runs. On a slow line the message may take longer than the sender waits for an answer.
 const ALIVE_US: u64 = 20_000;
@@ -200,31 +199,43 @@ impl Link {
         is_read && self.socket.may_read()
     }
 
-    /// Reads what has arrived, up to a bound, and hands each event to `on_event`.
-    pub fn fill(&mut self, now_us: u64, mut on_event: impl FnMut(&mut Link, LinkInput)) {
-        let mut budget = READ_BYTES_A_TURN;
+    /// Reads what has arrived, until it has cost `share` (see `FRAME_COST`), and hands each event to
+    /// `on_event`. The last read may exceed the share. Returns the cost.
+    pub fn fill(
+        &mut self,
+        share: usize,
+        now_us: u64,
+        mut on_event: impl FnMut(&mut Link, LinkInput),
+    ) -> usize {
+        let mut cost = 0;
         if !self.socket.input().is_empty() {
-            self.decode(&mut on_event);
+            cost += FRAME_COST * self.decode(&mut on_event);
         }
-        while self.wants_input() && budget > 0 {
+        while self.wants_input() && cost < share {
             match self.socket.read(READ_BYTES) {
                 Ok(0) if self.socket.is_ended() => self.fail("closed by the peer"),
                 Ok(0) => {}
                 Ok(count) => {
                     self.heard_us = now_us;
                     self.heard_bytes += count as u64;
-                    budget = budget.saturating_sub(count);
-                    self.decode(&mut on_event);
+                    cost += count + FRAME_COST * self.decode(&mut on_event);
                 }
                 Err(e) => self.fail(e),
             }
         }
+        cost
     }
 
-    /// Decodes the frames that are complete and consumes them.
-    fn decode(&mut self, on_event: &mut impl FnMut(&mut Link, LinkInput)) {
+    /// Bytes of a message of which not all has arrived.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.frames.held()
+    }
+
+    /// Decodes the frames that are complete and consumes them. Returns how many there were.
+    fn decode(&mut self, on_event: &mut impl FnMut(&mut Link, LinkInput)) -> usize {
         let mut input = self.socket.take_input();
         let mut at = 0;
+        let mut count = 0;
         if self.stage == LinkStage::Asking {
             at = self.decode_answer(&input, on_event);
         }
@@ -233,6 +244,7 @@ impl Link {
                 Ok(None) => break,
                 Ok(Some((used, content))) => {
                     at += used;
+                    count += 1;
                     self.on_frame(content, on_event);
                 }
                 Err(fault) => self.fail(fault.0),
@@ -240,6 +252,7 @@ impl Link {
         }
         input.drain(..at);
         self.socket.put_input(input);
+        count
     }
 
     fn on_frame(&mut self, content: FrameContent, on_event: &mut impl FnMut(&mut Link, LinkInput)) {
@@ -317,12 +330,22 @@ impl Link {
         self.socket.output_mut().push_pong(stood_still);
     }
 
-    /// Writes until the queue is empty or the socket takes no more.
-    pub fn flush(&mut self) {
+    /// Whether the queue holds bytes that the socket may take.
+    pub fn wants_flush(&self) -> bool {
+        let is_written = matches!(
+            self.stage,
+            LinkStage::Asking | LinkStage::Open | LinkStage::Closing
+        );
+        is_written && self.socket.may_write()
+    }
+
+    /// Writes until the queue is empty, the socket takes no more, or `bytes_max` bytes are written.
+    /// The piece that reaches the bound is written as a whole.
+    pub fn flush(&mut self, bytes_max: usize) {
         if matches!(self.stage, LinkStage::Connecting | LinkStage::Dead) {
             return;
         }
-        if let Err(e) = self.socket.flush(drop) {
+        if let Err(e) = self.socket.flush_some(bytes_max, drop) {
             self.fail(e);
         }
         if self.stage == LinkStage::Closing && self.socket.output().is_empty() {

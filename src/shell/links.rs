@@ -7,11 +7,12 @@
 use super::connect::Connector;
 use super::dispatcher::UpgradeRequest;
 use super::link::{Link, LinkInput};
+use super::pool::{Pool, Settled};
 use super::resolver::{HostLookup, Resolver};
 use super::slots::{PoolKind, SlotId};
-use super::sockets::{Pool, Settled};
 use super::transport::Transport;
 use crate::codec::http::url::Url;
+use crate::codec::peer::frame::MESSAGE_BYTES_MAX;
 use crate::codec::peer::hello::{self, PROTOCOL};
 use crate::core::machine::Machine;
 use crate::core::peers::{Hello, HelloRefusal, LinkEvent, LinkId, LinkOrder};
@@ -21,6 +22,18 @@ use mio::Registry;
 use mio::event::Event;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+
+/// What the links may cost in one turn (see `Link::fill`): those that earlier turns have left
+/// unread, and the others. Decoding and handling it takes less than a millisecond. A peer that sends
+/// less than its share never waits for one that floods.
+const READ_SHARE: usize = 512 * 1024;
+/// What one link may cost in one turn.
+const LINK_READ_SHARE: usize = 256 * 1024;
+/// How many bytes one link writes at a time. A turn flushes the links twice.
+const FLUSH_BYTES: usize = 256 * 1024;
+/// The bytes of messages of which not all has arrived, over all links. A correct peer sends one
+/// after the other, and the longest is far shorter. Beyond it, the link with the most is closed.
+const UNFINISHED_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 
 /// A dial that waits for the resolver, or is carried out.
 struct PendingDial {
@@ -183,15 +196,25 @@ impl Links {
     /// brings that the machine has given up is dropped.
     pub fn fill(&mut self, machine: &mut Machine, now: Now) {
         self.unread = false;
+        let mut spent = [0, 0];
         for place in 0..self.links.ready_len() {
+            let spent = &mut spent[usize::from(self.links.is_carried(place))];
+            if *spent >= READ_SHARE {
+                self.links.defer(place);
+            }
             let Some(link) = self.links.ready_at(place) else {
                 continue;
             };
+            if *spent >= READ_SHARE {
+                self.unread |= link.wants_input();
+                continue;
+            }
             let id = link.id();
             if link.is_connecting() {
                 link.on_connected();
             }
-            link.fill(now.mono_us, |_, input| match input {
+            let share = LINK_READ_SHARE.min(READ_SHARE - *spent);
+            *spent += link.fill(share, now.mono_us, |_, input| match input {
                 LinkInput::Message(message) => {
                     if let Some(peer) = machine.peer_of(id) {
                         machine.on_message(now, peer, message);
@@ -218,6 +241,28 @@ impl Links {
                 machine.on_link(now, id, LinkEvent::Heard(bytes));
             }
             self.unread |= link.wants_input();
+        }
+        self.bound_unfinished();
+    }
+
+    /// Closes the links with the longest unfinished messages while there are too many of them.
+    fn bound_unfinished(&mut self) {
+        let all = self.links.iter_mut();
+        let mut held: Vec<(usize, SlotId)> = all
+            .map(|(slot, link)| (link.unfinished_bytes(), slot))
+            .filter(|(bytes, _)| *bytes > 0)
+            .collect();
+        let mut total: usize = held.iter().map(|(bytes, _)| bytes).sum();
+        held.sort_unstable();
+        while total > UNFINISHED_BYTES_MAX
+            && let Some((bytes, slot)) = held.pop()
+            && let Some(link) = self.links.wake(slot)
+        {
+            total -= bytes;
+            link.fail(format_args!(
+                "closed: {bytes} bytes of an unfinished message, while all links together may hold \
+                 {UNFINISHED_BYTES_MAX}"
+            ));
         }
     }
 
@@ -293,11 +338,11 @@ impl Links {
         self.pending.retain(|dial| dial.link != id);
     }
 
-    /// Phases 6 and 9: writes the queue of each link whose socket takes it.
+    /// Phases 6 and 9: writes the queue of each link whose socket takes it, up to a bound.
     pub fn flush(&mut self) {
         for place in 0..self.links.ready_len() {
             if let Some(link) = self.links.ready_at(place) {
-                link.flush();
+                link.flush(FLUSH_BYTES);
             }
         }
     }
@@ -311,7 +356,7 @@ impl Links {
             }
             Settled::Keep {
                 deadline_us: None,
-                ready: link.wants_input(),
+                ready: link.wants_input() || link.wants_flush(),
             }
         });
         let mut failed = std::mem::take(&mut self.failed);

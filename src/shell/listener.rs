@@ -41,7 +41,7 @@ const KEEPALIVE_PAUSE: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 5;
 /// Most connections that one port accepts in one turn. A flood of connections does not delay the
 /// connected clients.
-const ACCEPTS_A_TURN: usize = 64;
+const ACCEPTS_A_TURN: usize = 16;
 /// The pause after a failure to accept, in microseconds. The usual cause is a lack of descriptors
 /// or memory.
 const PAUSE_US: u64 = 100_000;

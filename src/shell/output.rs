@@ -6,8 +6,8 @@
 //! written. Start with `OutBuffer`.
 use super::sockets::{Output, SLICES_MAX};
 use crate::codec::api::SharedValue;
-use std::cell::Cell;
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,16 +16,51 @@ use std::sync::Arc;
 /// Without it thousands of references to short events would count as nothing.
 const PIECE_OVERHEAD: usize = 64;
 /// The longest slice. One write must not hold the loop for long.
-const SLICE_BYTES_MAX: usize = 256 * 1024;
+const SLICE_BYTES_MAX: usize = 128 * 1024;
 
-/// A counter of the shared bytes that are in memory, each allocation counted once.
+/// A counter of the shared bytes that are in memory, each allocation counted once: a value that
+/// many connections send counts as one.
 #[derive(Clone, Default)]
-pub struct SharedTotal(Rc<Cell<usize>>);
+pub struct SharedTotal(Rc<SharedCount>);
+
+#[derive(Default)]
+struct SharedCount {
+    bytes: Cell<usize>,
+    /// By the address of an allocation that is not empty: how many `SharedAllocation` refer to it. Each of them keeps
+    /// it alive, so no other allocation has the address.
+    references: RefCell<HashMap<*const u8, usize>>,
+}
 
 impl SharedTotal {
     /// The number of bytes.
     pub fn bytes(&self) -> usize {
-        self.0.get()
+        self.0.bytes.get()
+    }
+
+    fn add(&self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut references = self.0.references.borrow_mut();
+        let count = references.entry(bytes.as_ptr()).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.0.bytes.set(self.bytes() + bytes.len());
+        }
+    }
+
+    fn remove(&self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let mut references = self.0.references.borrow_mut();
+        let count = references.get_mut(&bytes.as_ptr());
+        let count = count.expect("it was added");
+        *count -= 1;
+        if *count == 0 {
+            references.remove(&bytes.as_ptr());
+            self.0.bytes.set(self.bytes() - bytes.len());
+        }
     }
 }
 
@@ -36,7 +71,7 @@ struct SharedAllocation {
 
 impl Drop for SharedAllocation {
     fn drop(&mut self) {
-        self.total.0.set(self.total.0.get() - self.bytes.len());
+        self.total.remove(&self.bytes);
     }
 }
 
@@ -45,9 +80,9 @@ impl Drop for SharedAllocation {
 pub struct SharedBytes(Rc<SharedAllocation>);
 
 impl SharedBytes {
-    /// `total` counts the bytes until the last reference to this value is dropped.
+    /// `total` counts the bytes until the last reference to their allocation is dropped.
     pub fn new(bytes: Arc<[u8]>, total: &SharedTotal) -> SharedBytes {
-        total.0.set(total.0.get() + bytes.len());
+        total.add(&bytes);
         SharedBytes(Rc::new(SharedAllocation {
             bytes,
             total: total.clone(),
@@ -294,6 +329,23 @@ mod tests {
         outs.truncate(1);
         assert_eq!(total.bytes(), 1000);
         outs[0].advance(1000);
+        assert_eq!(total.bytes(), 0);
+    }
+
+    #[test]
+    fn a_value_that_many_connections_send_is_counted_once() {
+        let total = SharedTotal::default();
+        let value: Arc<str> = "x".repeat(1000).into();
+        let mut outs: Vec<OutBuffer> = (0..10).map(|_| OutBuffer::default()).collect();
+        for out in &mut outs {
+            out.append(Vec::new, |out| out.extend_from_slice(b"head"));
+            let value = value.clone();
+            out.share(vec![SharedValue { at: 4, value }], &total);
+        }
+        assert_eq!((total.bytes(), outs[9].len()), (1000, 1004));
+        outs.truncate(1);
+        assert_eq!(total.bytes(), 1000);
+        outs.clear();
         assert_eq!(total.bytes(), 0);
     }
 }

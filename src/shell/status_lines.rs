@@ -1,5 +1,6 @@
 //! The lines of SIGUSR1: the state of this machine and of each peer, one line each. Start with
 //! `log`.
+use super::turn_times::Turn;
 use crate::core::machine::Machine;
 use crate::core::raft::{Member, Raft, RaftRole};
 use crate::core::timer::Now;
@@ -14,8 +15,8 @@ pub struct ShellStatus {
     pub held_bytes: usize,
     /// Events that have not reached all of their watchers.
     pub waiting_events: usize,
-    /// The longest turn of the loop since the last report, in microseconds.
-    pub longest_turn_us: u64,
+    /// The longest turn of the loop since the last report.
+    pub longest_turn: Turn,
 }
 
 /// Logs the state.
@@ -24,12 +25,13 @@ pub fn log(machine: &Machine, shell: &ShellStatus, now: Now) {
     log::info!(
         "state: {watchers} watchers, {} events waiting for watchers; {} connections on the client \
          port, {} on the peer port, holding {} bytes; the longest turn since the last report took \
-         {} us",
+         {} us{}",
         shell.waiting_events,
         shell.client_conns,
         shell.peer_conns,
         shell.held_bytes,
-        shell.longest_turn_us
+        shell.longest_turn.us(),
+        shell.longest_turn.text_of_phases()
     );
     let Some(raft) = machine.raft() else {
         return log_outside(machine);

@@ -130,6 +130,121 @@ fn slow_and_stalled_readers() {
     assert!(ended && bytes < 12_000_000, "it was cut: {bytes}");
 }
 
+/// A client that reads 200 kB a second for many times as long as a client may read nothing is not
+/// cut.
+#[test]
+fn a_steady_slow_reader() {
+    let server = Server::start(&["-http-write-timeout", "1.5"]);
+    fill(&server, 2_500);
+    let conn = ask_for_listing(&server);
+    let mut stream: &TcpStream = conn.stream();
+    let mut part = vec![0; 10_000];
+    for _ in 0..160 {
+        let count = stream.read(&mut part).expect("it is not cut");
+        assert!(count > 0, "it is not cut");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Values at the greatest depth: a listing of them has a hundred times their bytes, and costs the
+/// server a small part of those, whether it is read or not.
+#[test]
+fn a_listing_of_deep_values() {
+    let server = Server::start(&[]);
+    let mut writer = Conn::open(server.client_at());
+    let below = "/d".repeat(1_019);
+    let body = format!("value={}", "x".repeat(2_000));
+    for number in 0..60 {
+        let answer = writer.ask("PUT", &format!("/v2/keys/deep/{number}{below}/v"), &body);
+        assert_eq!(answer.status(), 201);
+    }
+    let before = resident_bytes(&server);
+    let list = request("GET", "/v2/keys/deep?recursive=true", &[], b"");
+    let unread: Vec<Conn> = (0..10)
+        .map(|_| {
+            let mut conn = Conn::open(server.client_at());
+            conn.send(&list);
+            conn
+        })
+        .collect();
+    let mut reader = Conn::open(server.client_at());
+    reader.send(&list);
+    assert_eq!(reader.head().expect("a head").status, 200);
+    let mut bytes = 0;
+    while let Some(chunk) = reader.chunk()
+        && !chunk.is_empty()
+    {
+        bytes += chunk.len();
+    }
+    assert!(bytes > 60_000_000, "all of it came: {bytes}");
+    let grown = resident_bytes(&server).saturating_sub(before);
+    assert!(grown < 40_000_000, "it takes {grown} bytes");
+    drop(unread);
+}
+
+fn resident_bytes(server: &Server) -> usize {
+    let path = format!("/proc/{}/status", server.pid());
+    let text = std::fs::read_to_string(path).expect("it runs");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    kib.expect("a size").parse::<usize>().expect("a number") * 1024
+}
+
+/// Heads that do not end hold no more than they have sent. When their time is over, each client is
+/// told, and meanwhile others are served.
+#[test]
+fn unfinished_heads() {
+    let server = Server::start(&["-http-read-timeout", "2"]);
+    let before = resident_bytes(&server);
+    let mut conns: Vec<Conn> = (0..1_500)
+        .map(|_| {
+            let mut conn = Conn::open(server.client_at());
+            conn.send(b"GET /version HTTP/1.1\r\nHost: ");
+            conn
+        })
+        .collect();
+    for number in 0..10 {
+        let answer = server.client("PUT", &format!("/v2/keys/k{number}"), "value=v");
+        assert_eq!(answer.status(), 201);
+    }
+    let grown = resident_bytes(&server).saturating_sub(before);
+    assert!(grown < 6_000_000, "1,500 clients take {grown} bytes");
+    for conn in &mut conns {
+        assert_eq!(conn.answer().status(), 408);
+    }
+    assert_eq!(server.client("GET", "/v2/keys/k1", "").status(), 200);
+}
+
+/// Many clients that ask for long listings and large values all the time: each gets all of its
+/// answers, and so does a client with small requests.
+#[test]
+fn long_answers() {
+    let server = Server::start(&[]);
+    fill(&server, 300);
+    let large = format!("value={}", "x".repeat(1_000_000));
+    assert_eq!(server.client("PUT", "/v2/keys/large", &large).status(), 201);
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut conn = Conn::open(server.client_at());
+                let target = ["/v2/keys/large", "/v2/keys/dir?recursive=true"][number % 2];
+                for _ in 0..10 {
+                    let answer = conn.ask("GET", target, "");
+                    assert!(answer.status() == 200 && answer.body.len() > 1_000_000);
+                }
+            });
+        }
+        let mut conn = Conn::open(server.client_at());
+        for number in 0..100 {
+            let answer = conn.ask("PUT", "/v2/keys/mine", &format!("value={number}"));
+            assert!(matches!(answer.status(), 200 | 201));
+            let answer = conn.ask("GET", "/v2/keys/mine", "");
+            assert_eq!(answer.json()["node"]["value"], number.to_string());
+        }
+    });
+}
+
 /// Events of 1 MiB for many watchers that read nothing: those beyond their bound are cut, a watcher
 /// that reads gets each event once and in order, and other clients are served.
 #[test]

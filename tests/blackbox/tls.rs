@@ -196,6 +196,40 @@ fn a_connection_without_tls_is_closed_and_harms_no_other() {
     ask(&mut stream, "GET", "/version", "", "0.4.9");
 }
 
+/// TLS handshakes that stop after nothing, after half of the first message, or after all of it: each
+/// is closed by the deadline of a head, and other clients are served meanwhile.
+#[test]
+fn handshakes_that_never_end() {
+    let server = Server::start(&[&CERTIFICATE[..], &["-http-read-timeout", "1"]].concat());
+    let mut hello = Vec::new();
+    let mut begun = connect(server.client_port, None);
+    begun
+        .conn
+        .write_tls(&mut hello)
+        .expect("a vector takes all");
+    let stalled: Vec<TcpStream> = (0..150)
+        .map(|number| {
+            let socket = TcpStream::connect(("127.0.0.1", server.client_port));
+            let mut socket = socket.expect("it listens");
+            let bytes = number % 3 * hello.len() / 2;
+            socket.write_all(&hello[..bytes]).expect("sent");
+            socket
+        })
+        .collect();
+    for _ in 0..5 {
+        let mut stream = connect(server.client_port, None);
+        ask(&mut stream, "GET", "/version", "", "0.4.9");
+    }
+    for mut socket in stalled {
+        socket
+            .set_read_timeout(Some(tern_support::client::DEADLINE))
+            .expect("a socket option");
+        let ended = socket.read_to_end(&mut Vec::new());
+        let is_late = ended.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+        assert!(!is_late, "it is closed");
+    }
+}
+
 #[test]
 fn clients_must_show_a_certificate_of_the_authority() {
     let server = Server::start(&[&CERTIFICATE[..], &AUTHORITY].concat());

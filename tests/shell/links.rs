@@ -6,6 +6,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tern::codec::http::upgrade;
 use tern::codec::peer::frame::{self, FrameContent, Frames};
 use tern::codec::peer::hello;
@@ -540,4 +541,40 @@ fn a_client_that_does_not_read_delays_no_other() {
     });
     assert!(!granted);
     assert!((1..100).contains(&bodies), "{bodies} of 100 came before it");
+}
+
+/// Members that flood their links with the shortest frames, and read nothing, delay no client and no
+/// other peer: writes are acknowledged meanwhile, and the leader stays. The third member is known,
+/// so nothing ends its flood; the others come until their budgets are used up.
+#[test]
+fn members_that_flood_delay_no_other() {
+    let machines = start_some(2, 1_000);
+    let leader = leader_of(&machines[..2]);
+    let port = machines[leader - 1].client;
+    let term = get(port, "").head.header("X-Raft-Term").map(str::to_string);
+    let mut flood = Vec::new();
+    while flood.len() < 64 * 1024 {
+        frame::put_ping(&mut flood);
+        frame::put_urgent(&request_vote(0), &mut flood).expect("short");
+    }
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for from in [3, (1 << 40) + 10, (1 << 40) + 11, (1 << 40) + 12] {
+            let hello = hello::encode(&hello_at(&machines, from, leader));
+            let (flood, ends, peer) = (&flood, &ends, machines[leader - 1].peer);
+            scope.spawn(move || {
+                let asks = upgrade::request("tern", &hello);
+                let (mut wire, answer) = Wire::open_at(peer, &asks);
+                assert_eq!(answer.status, 101);
+                while !ends.load(Ordering::Relaxed) && wire.stream.write_all(flood).is_ok() {}
+            });
+        }
+        for number in 0..100 {
+            let answer = put(port, &format!("beside/{number}"), "x");
+            assert!(matches!(answer.status(), 200 | 201), "{}", answer.text());
+        }
+        ends.store(true, Ordering::Relaxed);
+    });
+    let after = get(port, "").head.header("X-Raft-Term").map(str::to_string);
+    assert_eq!(term, after, "no election");
 }

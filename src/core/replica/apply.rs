@@ -11,13 +11,31 @@ use crate::core::raft::{EntryBody, Index, Member, PeerId, Term};
 use crate::core::seam::{Fact, Outcome};
 use crate::core::store::Action;
 
-/// Most entries applied in a turn.
-const ENTRIES_MAX: usize = 2_000;
+/// The work of a turn, see `work_of`: that of this many entries with short keys.
+const WORK_MAX: usize = 2_000;
+/// So many bytes of a key take as long as an entry: each of its segments may be a directory to
+/// create.
+const KEY_BYTES: usize = 16;
 /// No further entry is applied in a turn after this many bytes of entries.
-const BYTES_MAX: usize = 4 << 20;
+const BYTES_MAX: usize = 1 << 20;
 
 /// The cause of the error when another entry was committed at the index of a proposal.
 const NOT_COMMITTED: &str = "not committed";
+
+/// The cost of an applied entry.
+struct Applied {
+    /// See `work_of`.
+    work: usize,
+    /// The size of the entry.
+    bytes: usize,
+}
+
+/// How much work a command is, in entries with short keys.
+fn work_of(command: &Command) -> usize {
+    let content = command.content();
+    let key_bytes = content.map_or(0, |(path, _)| path.as_str().len());
+    1 + key_bytes / KEY_BYTES
+}
 
 /// Applying, in the order of the log.
 impl Replica {
@@ -27,19 +45,20 @@ impl Replica {
         if self.applied == committed {
             return false;
         }
-        let mut entries = 0;
+        let mut work = 0;
         let mut bytes = 0;
-        while self.applied < committed && entries < ENTRIES_MAX && bytes < BYTES_MAX {
-            entries += 1;
-            bytes += self.apply_next();
+        while self.applied < committed && work < WORK_MAX && bytes < BYTES_MAX {
+            let applied = self.apply_next();
+            work += applied.work;
+            bytes += applied.bytes;
         }
         self.raft.on_applied(self.applied, self.store.time().last());
         self.report_store_room();
         self.applied < committed
     }
 
-    /// Applies the committed entry after `applied`. Returns its size in bytes.
-    fn apply_next(&mut self) -> usize {
+    /// Applies the committed entry after `applied`. Returns what it cost.
+    fn apply_next(&mut self) -> Applied {
         let index = self.applied.next();
         let entry = self.raft.entry(index);
         let entry = entry.expect("a committed entry stays in memory until it is applied");
@@ -65,7 +84,10 @@ impl Replica {
             (_, outcome) => self.end_proposals(index, term, &command, outcome),
         }
         self.on_term_applied(term);
-        size
+        Applied {
+            work: work_of(&command),
+            bytes: size,
+        }
     }
 
     /// Carries out a command. Returns its outcome if it is a write to the key space.

@@ -11,7 +11,7 @@ use crate::core::store::{Listing, Page};
 use crate::core::timer::Now;
 
 /// Most nodes in one page. Bounds the time that one listing takes in a turn.
-const PAGE_NODES_MAX: usize = 1_000;
+const PAGE_NODES_MAX: usize = 500;
 /// How long a listing waits for its client to ask for the next page, in microseconds. It has no
 /// limit as a whole: a client that reads slowly and steadily gets all of it.
 const LISTING_US_MAX: u64 = 60_000_000;

@@ -19,6 +19,10 @@ use crate::core::seam::{Delivery, Op, Outcome, Ticket};
 use crate::core::store::{WatchReply, WatcherId};
 use crate::core::timer::Now;
 
+/// After so many bytes of listed nodes no further confirmed read is carried out in the turn: two
+/// pages. One heartbeat round may confirm many reads.
+const LISTED_BYTES_A_TURN_MAX: u64 = 128 << 10;
+
 /// Linearizable reads.
 impl Replica {
     /// Carries out `op` as a linearizable read.
@@ -68,9 +72,16 @@ impl Replica {
         self.raft_output.failed_reads = failed;
     }
 
-    /// Carries out the confirmed reads whose read index is applied.
+    /// Carries out the confirmed reads whose read index is applied, until they have listed much.
     pub(super) fn serve_ready_reads(&mut self, now: Now) {
+        let listed_before = self.store.listed_bytes();
+        self.has_ready_reads = false;
         for ticket in self.pending.ready_reads(self.applied) {
+            let listed = self.store.listed_bytes().wrapping_sub(listed_before);
+            if listed >= LISTED_BYTES_A_TURN_MAX {
+                self.has_ready_reads = true;
+                return;
+            }
             let Some(Waiting::Read { op, .. }) = self.pending.take(ticket) else {
                 unreachable!("the index of reads names reads");
             };

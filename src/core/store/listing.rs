@@ -3,7 +3,7 @@
 //! A listing that fits into one page reads the key space as it is. Any other freezes the moment of
 //! its first page. Start with `Store::page`.
 use super::Store;
-use super::event::{EtcdIndex, Event, ListItem};
+use super::event::{EtcdIndex, Event, ListItem, View};
 use super::freeze::{FreezeToken, FrozenMoment};
 use super::node::{KeyTree, NodeId, ROOT};
 use super::snapshot::events_of;
@@ -14,7 +14,7 @@ use crate::core::command::KeyPath;
 use crate::core::error::Error;
 
 /// A page ends with the item that brings it to this many bytes or more.
-const PAGE_BYTES_MAX: usize = 256 << 10;
+const PAGE_BYTES_MAX: usize = 64 << 10;
 /// An estimate of what an item takes beside its key and value.
 const ITEM_BYTES: usize = 128;
 
@@ -87,8 +87,30 @@ impl Store {
         }
     }
 
-    /// Appends the next items, at most `items_max` and about 256 KiB, to `items`.
+    /// Appends the next items, at most `items_max` and about 64 KiB, to `items`.
     pub fn page(
+        &mut self,
+        listing: &mut Listing,
+        items_max: usize,
+        items: &mut Vec<ListItem>,
+    ) -> Page {
+        let before = items.len();
+        let page = self.next_page(listing, items_max, items);
+        let listed: usize = items[before..]
+            .iter()
+            .map(|item| bytes_of(&item.view))
+            .sum();
+        self.listed_bytes = self.listed_bytes.wrapping_add(listed as u64);
+        page
+    }
+
+    /// The bytes of all nodes that listings have read, by the estimate that bounds a page; wraps.
+    /// The caller that asked for a page learns from it how much work that was.
+    pub fn listed_bytes(&self) -> u64 {
+        self.listed_bytes
+    }
+
+    fn next_page(
         &mut self,
         listing: &mut Listing,
         items_max: usize,
@@ -202,8 +224,7 @@ fn fill(
     let mut bytes = 0;
     walk.run(tree, moment, |visited| {
         let view = visited.view().shown(time);
-        let value_bytes = view.value.as_ref().map_or(0, |value| value.len());
-        bytes += ITEM_BYTES + view.key.len() + value_bytes;
+        bytes += bytes_of(&view);
         room -= 1;
         items.push(ListItem {
             depth: visited.depth(),
@@ -211,4 +232,10 @@ fn fill(
         });
         room > 0 && bytes < PAGE_BYTES_MAX
     })
+}
+
+/// How much a node adds to a page.
+fn bytes_of(view: &View) -> usize {
+    let value_bytes = view.value.as_ref().map_or(0, |value| value.len());
+    ITEM_BYTES + view.key.len() + value_bytes
 }

@@ -1,0 +1,150 @@
+//! The work that client connections may do in one turn; pure.
+//!
+//! A request that arrives during a turn waits for its end. So a turn does a bounded amount of each
+//! kind of work, and what is left out comes in later turns. Connections that were carried over from
+//! earlier turns and those with a new event have equal shares of their own: a new request never
+//! waits for a queue of long ones, and a flood of new requests never holds up the queue. What is
+//! small is not left out for a share that others have spent: their number is bounded by the number
+//! of events. Must not touch connections. Start with `TurnBudget`.
+
+/// The bytes that a turn reads from sockets, for each lane. A connection that would exceed them
+/// comes in a later turn.
+const READ_BYTES: usize = 128 * 1024;
+/// The bytes of answers that a turn writes to sockets, for each lane. Copying them to the kernel
+/// takes about 0.1 ms.
+const WRITE_BYTES: usize = 256 * 1024;
+/// The bytes of requests that a turn starts, for each lane. A write of this many bytes takes about
+/// half a millisecond, from its parsing to the sync.
+const REQUEST_BYTES: usize = 128 * 1024;
+/// The bytes of files that a turn renders, for each lane. A long value without escapes is shared
+/// with the store, and not rendered.
+const FILE_BYTES: usize = 64 * 1024;
+/// The bytes of listed nodes that a turn answers with, for each lane: one page, or several short
+/// listings.
+const LIST_BYTES: usize = 64 * 1024;
+/// TLS handshakes that go on in a turn, for each lane. A signature takes up to half a millisecond.
+const HANDSHAKES: usize = 2;
+
+/// What a request costs at least, in bytes of `TurnBudget::requests`.
+pub const REQUEST_BYTES_MIN: usize = 512;
+/// What a read of a file costs at least, in bytes of `TurnBudget::files`.
+pub const FILE_BYTES_MIN: usize = 1024;
+/// A byte of a value that is shared with the store costs this part of a rendered one: it is looked
+/// at once, and not copied.
+pub const SHARED_DIVISOR: usize = 8;
+/// What a listing costs at least, in bytes of `TurnBudget::listings`.
+pub const LISTING_BYTES_MIN: usize = 2 * 1024;
+/// What a further page costs at least, in bytes of `TurnBudget::listings`. The past events of a
+/// stream come in such pages too.
+pub const PAGE_BYTES_MIN: usize = 16 * 1024;
+/// A new read of a file of at most this many bytes is answered although the share is spent.
+pub const SMALL_FILE_BYTES: usize = 4 * 1024;
+/// A new request of at most this many bytes starts although the share is spent.
+pub const SMALL_REQUEST_BYTES: usize = 4 * 1024;
+/// An answer of at most this many bytes is written although the share is spent.
+pub const SMALL_ANSWER_BYTES: usize = 16 * 1024;
+
+/// The two kinds of connections that a turn visits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Earlier turns have left it unfinished.
+    Carried,
+    /// It has received an event, an answer or a deadline since the last turn.
+    Fresh,
+}
+
+impl Lane {
+    /// The lane of a value on the ready list.
+    pub fn of(is_carried: bool) -> Lane {
+        if is_carried {
+            Lane::Carried
+        } else {
+            Lane::Fresh
+        }
+    }
+}
+
+/// An amount of one kind of work, for each lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    carried: usize,
+    fresh: usize,
+}
+
+impl Share {
+    fn new(each: usize) -> Share {
+        Share {
+            carried: each,
+            fresh: each,
+        }
+    }
+
+    /// What is left for a lane.
+    pub fn left(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Carried => self.carried,
+            Lane::Fresh => self.fresh,
+        }
+    }
+
+    /// Whether nothing is left for a lane.
+    pub fn is_spent(&self, lane: Lane) -> bool {
+        self.left(lane) == 0
+    }
+
+    /// Takes from the share of a lane. The last piece of work may exceed it.
+    pub fn spend(&mut self, lane: Lane, amount: usize) {
+        let left = match lane {
+            Lane::Carried => &mut self.carried,
+            Lane::Fresh => &mut self.fresh,
+        };
+        *left = left.saturating_sub(amount);
+    }
+}
+
+/// The work that is left for this turn.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnBudget {
+    /// Bytes to read.
+    pub read: Share,
+    /// Bytes of answers to write.
+    pub write: Share,
+    /// Bytes of requests to start.
+    pub requests: Share,
+    /// Bytes of files to render.
+    pub files: Share,
+    /// Bytes of listed nodes to answer with.
+    pub listings: Share,
+    /// TLS handshakes to go on with.
+    pub handshakes: Share,
+}
+
+impl Default for TurnBudget {
+    /// The budget of a whole turn.
+    fn default() -> TurnBudget {
+        TurnBudget {
+            read: Share::new(READ_BYTES),
+            write: Share::new(WRITE_BYTES),
+            requests: Share::new(REQUEST_BYTES),
+            files: Share::new(FILE_BYTES),
+            listings: Share::new(LIST_BYTES),
+            handshakes: Share::new(HANDSHAKES),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_lane_has_its_own_share() {
+        let mut budget = TurnBudget::default();
+        budget.read.spend(Lane::Carried, READ_BYTES - 1);
+        assert!(!budget.read.is_spent(Lane::Carried));
+        budget.read.spend(Lane::Carried, 1_000_000);
+        assert!(budget.read.is_spent(Lane::Carried));
+        assert_eq!(budget.read.left(Lane::Fresh), READ_BYTES);
+        assert!(!budget.write.is_spent(Lane::Carried));
+    }
+}
