@@ -18,6 +18,8 @@ use tern_support::server::Server;
 const OWN_MAX: usize = 69;
 /// Each scenario begins with this index, so that servers with another first index can be compared.
 const FIRST_INDEX: u64 = 20;
+/// The longest pause in a scenario of several machines.
+const PAUSE: Duration = Duration::from_millis(300);
 /// The id that stands for a member that is not there.
 const NO_ID: &str = "abcabcabcabcabc";
 
@@ -211,8 +213,14 @@ impl Replay {
         let machine = || words[1].parse::<usize>().expect("a machine") - 1;
         match words[0] {
             "sleep" => {
-                let seconds = words[1].parse().expect("seconds");
-                std::thread::sleep(Duration::from_secs_f64(seconds));
+                let seconds = Duration::from_secs_f64(words[1].parse().expect("seconds"));
+                // Where a ttl runs out, a watch ends with it. In the other pauses etcd's machines agree.
+                let pause = if self.servers.len() > 1 {
+                    seconds.min(PAUSE)
+                } else {
+                    seconds
+                };
+                std::thread::sleep(pause);
             }
             "rebase" => self.rebase(words[1].parse().expect("an index")),
             "fill" => {

@@ -56,9 +56,10 @@ impl Disks {
         Path::new(&self.disks[at]).join("filler")
     }
 
-    /// Writes until the cause is `disk full`. Returns how many keys were written.
-    fn write_until_full(&self, via: usize) -> usize {
-        let body = format!("value={}", "v".repeat(64 * 1024));
+    /// Writes until the cause is `disk full`. The values are long: while a voter is away that may have
+    /// room, each takes until its client gives up.
+    fn write_until_full(&self, via: usize) {
+        let body = format!("value={}", "v".repeat(512 * 1024));
         let mut written = 0;
         until("writes are refused", || {
             let key = format!("/v2/keys/full/{}", written % 20);
@@ -69,7 +70,6 @@ impl Disks {
             }
             (answer.json()["cause"] == "disk full").then_some(())
         });
-        written
     }
 
     fn logs(&self, at: usize, text: &str) {

@@ -57,27 +57,25 @@ fn survives(syncs: [Syncs; 3]) {
     }
 }
 
-/// A disk that takes long while the thread goes on: heartbeats keep their time.
+/// - A disk that takes long while the thread goes on: heartbeats keep their time.
+/// - Disks that hold the thread up, all about the same time.
+/// - A leader that falls silent in each of its syncs: its followers know for how long, and wait
+///   longer.
+///
+/// The clusters wait for their disks most of the time, so they run side by side.
 #[test]
-fn late_syncs() {
-    survives([Syncs::Late(SYNC_MS); 3]);
-}
-
-/// Disks that hold the thread up, all about the same time.
-#[test]
-fn blocking_syncs() {
-    if lacks(Need::Strace) {
-        return;
+fn syncs_that_take_longer_than_an_election() {
+    let mut clusters = vec![[Syncs::Late(SYNC_MS); 3]];
+    if !lacks(Need::Strace) {
+        clusters.push([Syncs::Blocking(SYNC_MS); 3]);
+        clusters.push([Syncs::Blocking(SYNC_MS), Syncs::Real, Syncs::Real]);
     }
-    survives([Syncs::Blocking(SYNC_MS); 3]);
-}
-
-/// A leader that falls silent in each of its syncs: its followers know for how long, and wait
-/// longer.
-#[test]
-fn a_leader_with_blocking_syncs() {
-    if lacks(Need::Strace) {
-        return;
-    }
-    survives([Syncs::Blocking(SYNC_MS), Syncs::Real, Syncs::Real]);
+    std::thread::scope(|scope| {
+        for syncs in clusters {
+            let name = format!("{syncs:?}");
+            let cluster = std::thread::Builder::new().name(name);
+            let cluster = cluster.spawn_scoped(scope, move || survives(syncs));
+            cluster.expect("a thread");
+        }
+    });
 }

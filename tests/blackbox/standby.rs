@@ -162,7 +162,6 @@ fn sizes() {
 /// A peer that dies, whether it led or not, is replaced; it stands by when it is back.
 #[test]
 fn a_peer_that_dies() {
-    let _alone = alone();
     let mut servers = start(7, 5, &[]);
     let (mut peers, _) = settles(&servers, 5, "7 started at once", promised(0));
     for round in 0..4 {
@@ -195,7 +194,6 @@ fn a_peer_that_dies() {
 /// standby and disturbs no leader.
 #[test]
 fn a_peer_that_is_stopped() {
-    let _alone = alone();
     let mut servers = start(7, 5, &[]);
     let (mut peers, _) = settles(&servers, 5, "7 started at once", promised(0));
     for round in 0..4 {
@@ -240,7 +238,6 @@ fn a_peer_that_is_stopped() {
 /// When all were stopped, none was silent: no member is removed.
 #[test]
 fn all_are_stopped() {
-    let _alone = alone();
     let servers = start(3, 3, &[]);
     let (peers, _) = settles(&servers, 3, "3 started at once", promised(0));
     for _ in 0..2 {
@@ -267,7 +264,6 @@ fn all_are_stopped() {
 /// Without a majority no member is removed, however long it lasts.
 #[test]
 fn a_majority_that_is_away() {
-    let _alone = alone();
     let mut servers = start(5, 5, &[]);
     settles(&servers, 5, "5 started at once", promised(0));
     put(&servers, "a", "v");
@@ -368,7 +364,6 @@ fn four_of_nine_are_dead() {
 /// cleanly.
 #[test]
 fn what_a_standby_answers() {
-    let _alone = alone();
     let mut servers = start(4, 3, &[]);
     let (peers, standbys) = settles(&servers, 3, "4 started at once", promised(0));
     let (leader, standby) = (leads(&servers, &peers), standbys[0]);
@@ -427,7 +422,6 @@ fn what_a_standby_answers() {
 /// or a clean end; and it comes back by itself, at the earliest one interval later.
 #[test]
 fn removed_in_the_midst() {
-    let _alone = alone();
     let servers = start(3, 3, &[]);
     let (peers, _) = settles(&servers, 3, "3 started at once", promised(0));
     let leader = leads(&servers, &peers);
@@ -471,7 +465,6 @@ fn removed_in_the_midst() {
 /// is the one that was set last, not that of the flags.
 #[test]
 fn standbys_come_first() {
-    let _alone = alone();
     let mut servers = start(6, 3, &[]);
     settles(&servers, 3, "6 started at once", promised(0));
     configure(&servers, "{\"activeSize\":4}");
@@ -501,7 +494,6 @@ fn standbys_come_first() {
 /// registered like the others, again at its next start.
 #[test]
 fn one_too_many_by_discovery() {
-    let _alone = alone();
     let service = Server::start(&[]);
     let url = format!("http://{}/v2/keys/found", service.client_at());
     let flag = format!("-discovery={url}");
