@@ -1,5 +1,4 @@
-//! What the service manager that started this process is told: that it is ready, that its loop
-//! still turns, that it stops.
+//! Reports to the service manager that started this process: ready, the loop still turns, stopping.
 //!
 //! The protocol is systemd's: datagrams to the socket that `NOTIFY_SOCKET` names, see `sd_notify(3)`.
 //! Without a service manager nothing is sent and there is no timer. Must not delay the loop: a
@@ -8,11 +7,10 @@ use sd_notify::NotifyState;
 
 /// The notifications of one process.
 pub struct ServiceManager {
-    /// How often the manager is told that the loop turns, in microseconds; `None` if it does not
-    /// watch this process.
+    /// The time between two reports that the loop turns, in microseconds; `None` if the manager does
+    /// not watch this process.
     alive_interval_us: Option<u64>,
-
-    /// When it is told next, in microseconds of the monotonic clock.
+    /// When the next one is due, in microseconds of the monotonic clock.
     next_alive_us: u64,
 }
 

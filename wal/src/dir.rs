@@ -48,7 +48,7 @@ pub struct LogDir<F: FileSystem> {
 }
 
 impl<F: FileSystem> LogDir<F> {
-    /// Makes no system call.
+    /// The log's directory at `path`, not opened yet. Makes no system call.
     pub fn new(fs: F, path: &Path, hook: Option<Hook>) -> LogDir<F> {
         LogDir {
             fs,

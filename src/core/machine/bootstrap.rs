@@ -36,7 +36,6 @@ impl Machine {
             id: founder.id,
             term: FOUNDING_TERM,
             meta: SnapshotMeta {
-                // 0 stands for an unknown cluster.
                 cluster: cluster_number(seed),
                 index: Index(1),
                 term: FOUNDING_TERM,

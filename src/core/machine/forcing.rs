@@ -12,6 +12,7 @@
 //! The new cluster has another number, so that no message of an old member is heard. The old
 //! members may come back as a majority, and are then the old cluster again. This machine keeps the
 //! old number and tells each of them that calls (`peers`); both log an error.
+use super::bootstrap::{cluster_number, snapshot_of};
 use super::survey::{Survey, Target};
 use super::{Common, Machine, MachineMode, Outside, Search};
 use crate::core::public_id::PublicId;
@@ -26,7 +27,7 @@ use crate::core::seam::{
 use crate::core::store::{Action, Store};
 use crate::core::timer::Now;
 
-/// The question whether the cluster is lost, while other voters are asked.
+/// Asks the other voters one after the other, to judge whether the cluster is lost.
 pub(super) struct Forcing {
     survey: Survey,
     /// This machine.
@@ -233,8 +234,7 @@ impl Machine {
             id,
             term,
             meta: SnapshotMeta {
-                // 0 stands for an unknown cluster.
-                cluster: super::bootstrap::cluster_number(seed),
+                cluster: cluster_number(seed),
                 index: last.next(),
                 term,
                 configuration: Configuration {
@@ -242,7 +242,7 @@ impl Machine {
                     members: vec![own],
                 },
             },
-            chunks: super::bootstrap::snapshot_of(&mut store),
+            chunks: snapshot_of(&mut store),
         })
     }
 

@@ -16,17 +16,17 @@
 //! - while no state of an unmarked commit was shown: an idle member writes nothing.
 //!
 //! Start reading at [`CommitMarks`].
-use std::collections::VecDeque;
-
 use super::Raft;
 use super::message::{Index, Persist};
 use crate::core::timer::Now;
+use std::collections::VecDeque;
 
 /// A mark of its own is written this long after the first unmarked commit that was shown, in
 /// microseconds.
 pub const MARK_US: u64 = 100_000;
 
-/// Showings within this time count as one, as of the first, in microseconds.
+/// A state that is shown within this time of an earlier one counts as shown at the earlier time, in
+/// microseconds.
 const SHOWN_STEP_US: u64 = 10_000;
 
 /// What is marked, and what was shown.

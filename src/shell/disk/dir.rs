@@ -61,7 +61,7 @@ pub fn refuse_foreign<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String
 pub fn wipe<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
     let failed = |path: &Path, e: io::Error| format!("-f: cannot remove {}: {e}", path.display());
     let fs = data_dir.fs();
-    // It may say that the log is to be replaced.
+    // `new_cluster` goes first: it may tell the next start to replace the log.
     let forced = data_dir.join(forced::FILE);
     let removed = fs.remove(&forced);
     removed
