@@ -372,3 +372,40 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::peer::frame;
+    use std::io::Write;
+
+    /// The shortest frames are pings; a read brings thousands of them.
+    #[test]
+    fn a_flood_of_frames_costs_a_turn_no_more_than_its_share_and_one_read() {
+        const SHARE: usize = 64 * 1024;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let mut other = std::net::TcpStream::connect(address).expect("a connection");
+        let (stream, _) = listener.accept().expect("a connection");
+        stream.set_nonblocking(true).expect("a socket option");
+        let transport = Transport::Plain(mio::net::TcpStream::from_std(stream));
+        let parts = (transport, Vec::new());
+        let mut link = Link::accept(LinkId(1), parts, &Hello::default(), 0);
+        let mut pings = Vec::new();
+        while pings.len() < 2 * READ_BYTES {
+            frame::put_ping(&mut pings);
+        }
+        other.write_all(&pings).expect("the socket takes them");
+        let one_read = READ_BYTES + FRAME_COST * READ_BYTES / frame::HEAD_BYTES;
+        let mut turns = 0;
+        let mut bytes = 0;
+        while bytes < pings.len() as u64 {
+            let cost = link.fill(SHARE, 1, |_, _| {});
+            assert!(cost <= SHARE + one_read, "{cost}");
+            assert!(!link.is_dead());
+            bytes += link.take_heard_bytes();
+            turns += 1;
+        }
+        assert_eq!(turns, 2, "one read exceeds the share");
+    }
+}
