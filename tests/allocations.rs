@@ -191,7 +191,8 @@ fn put(value: &str) -> Vec<u8> {
 
 fn config(data_dir: &Path) -> Config {
     let data_dir = data_dir.to_str().expect("UTF-8");
-    let args = ["-name", "one", "-data-dir", data_dir].map(String::from);
+    // Snapshots are no part of a request: they are counted by the bytes of the log.
+    let args = ["-name", "one", "-data-dir", data_dir, "-snapshot=false"].map(String::from);
     match config::parse(&ProcessInputs::of_args(&args)) {
         Ok(Start::Run(config)) => *config,
         other => panic!("{other:?}"),

@@ -110,13 +110,17 @@ impl MemoryBounds {
         }
     }
 
-    /// A snapshot is due after this many bytes of log, with `live_bytes` in the key space. The log
-    /// in memory grows to a few times the live data; and a byte of the log costs at most one byte
-    /// of snapshots, as long as the memory allows.
-    pub fn due_bytes(&self, live_bytes: u64) -> u64 {
+    /// A snapshot is due after this many bytes of log, with `live_bytes` in the key space and
+    /// `last_bytes` in the last snapshot, which also holds the history. The log in memory grows to a
+    /// few times the live data; and a byte of the log costs at most one byte of snapshots, as long as
+    /// the memory allows.
+    pub fn due_bytes(&self, live_bytes: u64, last_bytes: u64) -> u64 {
         let scaled = live_bytes.saturating_mul(DUE_RATIO);
         let scaled = scaled.clamp(self.due_bytes_min, DUE_BYTES_MAX.max(self.due_bytes_min));
-        scaled.max(live_bytes).min(self.due_bytes_max)
+        scaled
+            .max(live_bytes)
+            .max(last_bytes)
+            .min(self.due_bytes_max)
     }
 
     /// After `snapshot_count` entries a snapshot is due, if the log has this many bytes: a snapshot
@@ -198,10 +202,10 @@ mod tests {
         assert_eq!(segment_bytes(32 * MIB, Some(64 * MIB)), MIB);
         assert_eq!(bounds.history_bytes as u64, MIB);
         // The log is bounded whatever is live, and longer than what is live while that is little.
-        assert_eq!(bounds.due_bytes(0), MIB);
-        assert_eq!(bounds.due_bytes(MIB / 3), 4 * (MIB / 3));
-        assert_eq!(bounds.due_bytes(MIB), 2 * MIB);
-        assert_eq!(bounds.due_bytes(18 * MIB), 2 * MIB);
+        assert_eq!(bounds.due_bytes(0, 0), MIB);
+        assert_eq!(bounds.due_bytes(MIB / 3, 0), 4 * (MIB / 3));
+        assert_eq!(bounds.due_bytes(MIB, 0), 2 * MIB);
+        assert_eq!(bounds.due_bytes(18 * MIB, 0), 2 * MIB);
         assert_eq!(bounds.due_bytes_by_count(1000), 1000);
         assert_eq!(bounds.due_bytes_by_count(18 * MIB), 2 * MIB);
         assert_eq!(bounds.written_per_log_byte(18 * MIB), 18);
@@ -212,11 +216,13 @@ mod tests {
     fn a_large_machine_uses_no_memory_because_it_is_there() {
         let bounds = MemoryBounds::default();
         assert_eq!(bounds, MemoryBounds::of(64 << 30));
-        assert_eq!(bounds.due_bytes(0), 4 * MIB);
-        assert_eq!(bounds.due_bytes(10 * MIB), 40 * MIB);
-        assert_eq!(bounds.due_bytes(40 * MIB), 64 * MIB);
-        assert_eq!(bounds.due_bytes(100 * MIB), 100 * MIB);
-        assert_eq!(bounds.due_bytes(1000 * MIB), 256 * MIB);
+        assert_eq!(bounds.due_bytes(0, 0), 4 * MIB);
+        assert_eq!(bounds.due_bytes(10 * MIB, 0), 40 * MIB);
+        assert_eq!(bounds.due_bytes(40 * MIB, 0), 64 * MIB);
+        assert_eq!(bounds.due_bytes(100 * MIB, 0), 100 * MIB);
+        assert_eq!(bounds.due_bytes(1000 * MIB, 0), 256 * MIB);
+        // The last snapshot is history for the most part.
+        assert_eq!(bounds.due_bytes(MIB, 17 * MIB), 17 * MIB);
         assert_eq!(segment_bytes(8 << 30, None), 16 * MIB);
         assert_eq!(segment_bytes(8 << 30, Some(64 * MIB)), MIB);
         assert_eq!(request_bytes(8 << 30), 2 * MIB);

@@ -153,7 +153,7 @@ impl Replica {
         let memory = &self.settings.memory;
         let has_entries = entries >= self.settings.snapshot_count;
         let by_entries = has_entries && log_bytes >= memory.due_bytes_by_count(last_bytes);
-        let by_bytes = log_bytes >= memory.due_bytes(self.store.bytes());
+        let by_bytes = log_bytes >= memory.due_bytes(self.store.bytes(), last_bytes);
         let by_length = (by_entries || by_bytes) && self.settings.snapshots;
         let for_space = self.is_disk_low && entries > 0;
         if now.mono_us < not_before_us || !(by_length || for_space) {
