@@ -218,24 +218,6 @@ fn reads_wait_for_the_proof_and_for_what_was_committed() {
 }
 
 #[test]
-fn an_entry_that_the_next_leader_keeps_is_answered() {
-    let (mut cluster, leader, follower, other) = three();
-    let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "kept"));
-    deliver(&mut cluster, follower, leader, message);
-    for (to, message) in sent(&mut cluster, leader) {
-        deliver(&mut cluster, leader, to, message);
-    }
-    cluster.rigs.remove(&leader);
-    assert_eq!(outcomes(&mut cluster, follower, ticket), []);
-    cluster.pass(2_000_000);
-    assert!([follower, other].contains(&cluster.leader()));
-    assert!(matches!(
-        cluster.at(follower).answer(ticket),
-        Outcome::Event(_)
-    ));
-}
-
-#[test]
 fn without_an_answer_the_outcome_is_unknown() {
     let (mut cluster, leader, follower, _) = three();
     let (write, _, _) = passed(&mut cluster, follower, set("/a", "one"));

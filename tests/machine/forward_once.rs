@@ -177,3 +177,40 @@ fn protocol_27_what_a_snapshot_hides_is_unknown() {
     assert_eq!(outcomes(&mut cluster, others[0], ticket), unknown());
     assert_eq!(jobs(&mut cluster, others[0]), 1);
 }
+
+/// A leader that steps down before it has confirmed a client's read asks the next leader.
+#[test]
+fn protocol_26_a_read_of_a_deposed_leader_goes_to_the_next() {
+    let (mut cluster, leader, _, _) = three();
+    cluster.cut.push(leader);
+    let ticket = cluster.at(leader).ask(read("/queue", true, true));
+    cluster.pass(2_000_000);
+    cluster.cut.clear();
+    cluster.pass(1_000_000);
+    assert_ne!(cluster.leader(), leader);
+    let outcome = cluster.at(leader).answer(ticket);
+    assert!(
+        matches!(&outcome, Outcome::Failed(e) if e.code == Code::KeyNotFound),
+        "{outcome:?}"
+    );
+}
+
+/// The next leader has the entry: the write is answered by it, and not sent again.
+#[test]
+fn protocol_26_an_entry_that_the_next_leader_keeps_is_answered() {
+    let (mut cluster, leader, follower, other) = three();
+    let (ticket, _, message) = passed(&mut cluster, follower, add("once"));
+    deliver(&mut cluster, follower, leader, message);
+    for (to, message) in sent(&mut cluster, leader) {
+        deliver(&mut cluster, leader, to, message);
+    }
+    cluster.rigs.remove(&leader);
+    assert_eq!(outcomes(&mut cluster, follower, ticket), []);
+    cluster.pass(2_000_000);
+    assert!([follower, other].contains(&cluster.leader()));
+    assert!(matches!(
+        cluster.at(follower).answer(ticket),
+        Outcome::Event(_)
+    ));
+    assert_eq!(jobs(&mut cluster, other), 1);
+}

@@ -173,6 +173,8 @@ struct PendingRead {
     ticket: Ticket,
     /// The index that must be applied before the read; `None` until the leader is confirmed.
     read_index: Option<Index>,
+    /// Its deadline, in microseconds of the monotonic clock.
+    due_us: u64,
 }
 
 /// The table of pending requests.
@@ -387,8 +389,14 @@ impl Pending {
     pub fn add_read(&mut self, ticket: Ticket, due_us: u64, id: ReadId, op: Op) {
         let op = Box::new(op);
         self.add(ticket, Some(due_us), Waiting::Read { id, op });
-        let read_index = None;
-        self.reads.insert(id, PendingRead { ticket, read_index });
+        self.reads.insert(
+            id,
+            PendingRead {
+                ticket,
+                read_index: None,
+                due_us,
+            },
+        );
     }
 
     /// The leader of a read is confirmed: the ticket waits for `read_index` to be applied.
@@ -396,8 +404,14 @@ impl Pending {
         let id = self.next_read_id();
         let op = Box::new(op);
         self.add(ticket, Some(due_us), Waiting::Read { id, op });
-        let read_index = Some(read_index);
-        self.reads.insert(id, PendingRead { ticket, read_index });
+        self.reads.insert(
+            id,
+            PendingRead {
+                ticket,
+                read_index: Some(read_index),
+                due_us,
+            },
+        );
     }
 
     /// Raft has confirmed a read, with its read index. Returns whether the read is still pending.
@@ -409,9 +423,9 @@ impl Pending {
         true
     }
 
-    /// The ticket of a read, if it is still pending.
-    pub fn reader(&self, id: ReadId) -> Option<Ticket> {
-        self.reads.get(&id).map(|read| read.ticket)
+    /// The ticket of a read and its deadline, if it is still pending.
+    pub fn reader(&self, id: ReadId) -> Option<(Ticket, u64)> {
+        self.reads.get(&id).map(|read| (read.ticket, read.due_us))
     }
 
     /// The tickets of the confirmed reads whose read index is applied, in the order in which they

@@ -63,13 +63,22 @@ impl Replica {
         let mut failed = std::mem::take(&mut self.raft_output.failed_reads);
         for id in failed.drain(..) {
             match self.pending.reader(id) {
-                Some(ticket) => {
-                    self.leave(ticket, Ending::GivenUp);
-                }
+                Some((ticket, due_us)) => self.on_read_failed(ticket, due_us),
                 None => self.on_proof(id, None),
             }
         }
         self.raft_output.failed_reads = failed;
+    }
+
+    /// This member does not lead any more, so the read gets no confirmation here: it is forwarded to
+    /// the next leader, or given up.
+    fn on_read_failed(&mut self, ticket: Ticket, due_us: u64) {
+        if self.forwards_read(ticket)
+            && let Some(Waiting::Read { op, .. }) = self.pending.take(ticket)
+        {
+            return self.forward(ticket, *op, due_us);
+        }
+        self.leave(ticket, Ending::GivenUp);
     }
 
     /// Carries out the confirmed reads whose read index is applied, until they have listed much.
