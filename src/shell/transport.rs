@@ -268,6 +268,9 @@ impl Transport {
         let _ = sockopt::set_tcp_keepintvl(&*socket, KEEP_INTERVAL);
         let patience_ms = u32::try_from(patience_ms).unwrap_or(u32::MAX);
         let _ = sockopt::set_tcp_user_timeout(&*socket, patience_ms);
+        // Heartbeats are few packets. The third and later repetitions of a lost one are sent at the same
+        // interval, not at twice the last one.
+        let _ = sockopt::set_tcp_thin_linear_timeouts(&*socket, true);
     }
 }
 

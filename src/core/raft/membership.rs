@@ -14,7 +14,8 @@ use crate::core::command::{self, Command};
 use crate::core::timer::Now;
 
 /// Most entries that a learner may lack when it becomes a voter. A leader sends more than that
-/// within one round trip, so the new voter delays no commit by more (thesis 4.2.1).
+/// within one round trip, so the new voter delays no commit by more (thesis 4.2.1). On a long line it
+/// always lacks what was appended since a round trip ago: there a short round of catching up counts.
 const PROMOTE_LAG_MAX: u64 = 64;
 
 /// The relation of an id to the cluster, as far as this member has applied the log.
@@ -450,14 +451,20 @@ impl Raft {
         self.become_follower(self.current_term, None);
     }
 
-    /// Promotes a learner that has caught up: it lacks few entries and has its own Join.
+    /// Promotes a learner that has caught up and has its own Join. It has caught up when it lacks few
+    /// entries, or when a round of catching up took no longer than the leader waits for an answer.
     pub(super) fn maybe_promote(&mut self, id: PeerId) -> bool {
         let last = self.log.last_index();
-        let is_ready = self.tracker.get(id).is_some_and(|peer| {
+        let round_trip_us = self.round_trips.of(id);
+        let now_us = self.now_us;
+        let is_ready = self.tracker.get_mut(id).is_some_and(|peer| {
             let is_learner = !peer.is_voter() && !peer.is_leaving();
-            let has_join = peer.matched() >= Index(id.0);
-            let has_caught_up = peer.matched().0 + PROMOTE_LAG_MAX >= last.0;
-            is_learner && has_join && has_caught_up && peer.is_replicating()
+            if !is_learner || !peer.is_replicating() || peer.matched() < Index(id.0) {
+                return false;
+            }
+            let round_us_max = self.election.patience_us(peer.sync_us(), round_trip_us);
+            let lacks_few = peer.matched().0 + PROMOTE_LAG_MAX >= last.0;
+            peer.ends_short_round(last, round_us_max, now_us) || lacks_few
         });
         let command = Command::Promote { id: id.0 };
         let may_append = self.may_propose().is_ok() && self.check_change(&command).is_ok();

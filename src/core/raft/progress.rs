@@ -68,6 +68,16 @@ struct Leaving {
     until_us: Option<u64>,
 }
 
+/// A learner catches up in rounds: each ends when it has the entries that the leader had when the
+/// round began (thesis 4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CatchUpRound {
+    /// The leader's last entry when the round began.
+    goal: Index,
+    /// When it began, in microseconds of the monotonic clock.
+    since_us: u64,
+}
+
 /// One peer as the leader sees it.
 ///
 /// All times are in microseconds of the monotonic clock.
@@ -111,6 +121,9 @@ pub struct Progress {
     /// The second slowest recent sync of the peer, as its last reply told, in microseconds.
     sync_us: u32,
 
+    /// The present round, once a learner replicates.
+    catch_up: Option<CatchUpRound>,
+
     /// Set once the latest configuration does not have the peer.
     leaving: Option<Leaving>,
 
@@ -145,6 +158,7 @@ impl Progress {
             unanswered: 0,
             heartbeat_sent_us: None,
             sync_us: 0,
+            catch_up: None,
             leaving: None,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
@@ -431,6 +445,19 @@ impl Progress {
         took_us
     }
 
+    /// Whether a round of catching up is over that took `most_us` at most; the next one begins with
+    /// the end of each. `last` is the leader's last entry.
+    pub fn ends_short_round(&mut self, last: Index, most_us: u64, now_us: u64) -> bool {
+        let ended = self.catch_up.filter(|round| self.matched >= round.goal);
+        if self.catch_up.is_none() || ended.is_some() {
+            self.catch_up = Some(CatchUpRound {
+                goal: last,
+                since_us: now_us,
+            });
+        }
+        ended.is_some_and(|round| now_us <= round.since_us + most_us)
+    }
+
     /// Whether a rejection of the append after `prev` is out of date.
     pub fn is_stale_rejection(&self, prev: Index) -> bool {
         match self.state {
@@ -643,6 +670,26 @@ mod tests {
             peer.on_append_sent(Index(index), &[entry(1)], Index(0), 0);
         }
         assert!(peer.is_full(1000));
+    }
+
+    /// The leader appends more within a round trip than a learner may lack.
+    #[test]
+    fn a_learner_catches_up_in_rounds() {
+        let mut peer = replicating();
+        let mut ended = Vec::new();
+        for step in 0..10 {
+            let last = Index(1_000 * (step + 1));
+            peer.on_matched(Index(last.0 - 999), step * 300);
+            ended.push(peer.ends_short_round(last, 600, step * 300));
+        }
+        assert!(!ended[0], "the first one begins");
+        assert!(ended[1..].iter().all(|ended| *ended), "{ended:?}");
+        assert!(!peer.ends_short_round(Index(20_000), 600, 10_000));
+        peer.on_matched(Index(20_000), 20_000);
+        assert!(
+            !peer.ends_short_round(Index(30_000), 600, 20_000),
+            "a long one"
+        );
     }
 
     #[test]

@@ -374,7 +374,7 @@ impl World {
         let configs = configs.map(|(slot, host)| disk_config(&p, slot, &host.tuning));
         let configs = configs.collect();
         let mut world = World {
-            net: Net::new(p.net.before_faults(), slots),
+            net: Net::new(p.net.healed(), slots),
             clients: (0..p.clients).map(|_| Client::new(&p)).collect(),
             calls: vec![Vec::new(); p.keys],
             p,

@@ -26,7 +26,8 @@ pub fn calm(drawn: Params) -> Params {
         net: NetParams {
             delay_us_min,
             delay_us_max: delay_us_min + 1_000,
-            ..drawn.net.before_faults()
+            line_us: 0,
+            ..drawn.net.healed()
         },
         sync_us_max: drawn.sync_us_min + 500,
         slow_ppm: 0,

@@ -42,7 +42,7 @@ impl World {
                     self.net.params = self.p.net.clone();
                     self.enter(Phase::Faults);
                     self.queue.push(self.now_us + self.p.blow_us_mean, Ev::Blow);
-                } else if since > SETUP_MAX * self.election_us() {
+                } else if since > SETUP_MAX * self.election_us() + 3 * self.lines_us() {
                     self.fail(violation(
                         "setup",
                         "the first members do not come together".into(),

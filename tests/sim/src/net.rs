@@ -15,7 +15,7 @@ pub struct NetParams {
     pub late_us_max: u64,
     pub delay_us_min: u64,
     pub delay_us_max: u64,
-    /// How much longer each message takes once the first members have come together: a long line.
+    /// How much longer each message takes: a long line.
     pub line_us: u64,
     /// Messages of one way keep their order, as on a TCP connection.
     pub ordered: bool,
@@ -33,14 +33,6 @@ impl NetParams {
             delay_us_max: delay_us_min + *rng.pick(&[100, 1_000, 5_000, 15_000]),
             line_us: 0,
             ordered: rng.chance(400_000),
-        }
-    }
-
-    /// While the first members come together: nothing is lost, and lines are short.
-    pub fn before_faults(&self) -> NetParams {
-        NetParams {
-            line_us: 0,
-            ..self.healed()
         }
     }
 

@@ -24,7 +24,7 @@ pub struct Figures {
     pub writes: usize,
     /// The longest time without an acknowledged write.
     pub gap: Duration,
-    /// How many lines all machines together have logged.
+    /// How many lines all machines together have logged, without those about saved snapshots.
     pub log_lines: usize,
     /// How long it took.
     pub took: Duration,
@@ -111,10 +111,14 @@ fn highest_term(servers: &[Server]) -> u64 {
 }
 
 fn log_lines(servers: &[Server]) -> usize {
-    servers
-        .iter()
-        .map(|server| server.log().lines().count())
-        .sum()
+    let count = |server: &Server| {
+        let log = server.log();
+        let lines = log
+            .lines()
+            .filter(|line| !line.contains("snapshot of index"));
+        lines.count()
+    };
+    servers.iter().map(count).sum()
 }
 
 /// A client that writes.

@@ -104,7 +104,9 @@ impl World {
             return Ok(());
         }
         let since_us = *run.overdue_since_us.get_or_insert(self.now_us);
-        if self.now_us - since_us <= EXPIRY_US_MAX + 2 * self.election_us() {
+        // A snapshot that is sent, chunk by chunk over a long line, can hold up all proposals.
+        let bound_us = EXPIRY_US_MAX + 2 * self.election_us() + self.trips_us();
+        if self.now_us - since_us <= bound_us {
             return Ok(());
         }
         let text = format!("m{slot} leads, and a node has been due since {due_ns:?}");
