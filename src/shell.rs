@@ -39,6 +39,7 @@ mod log_lines;
 mod outgoing_call;
 mod output;
 mod pool;
+mod process;
 mod proxied;
 mod resolver;
 mod service_manager;

@@ -15,11 +15,13 @@ mod keys;
 mod keys_2x;
 mod locks;
 mod members;
+mod metrics;
 mod proxy;
 mod render;
 mod v1;
 
 pub use file_get::FileGet;
+pub use metrics::{ProcessFigures, RequestCounts, SystemFigures};
 pub use proxy::is_not_taken;
 pub use render::{Delivered, Next, ProxyOutcome, Rendition, Shape, SharedValue};
 
@@ -133,6 +135,9 @@ pub enum Routed {
     },
 }
 
+/// The version of etcd that clients of 2.x see.
+const ETCD_VERSION: &str = "2.3.8";
+
 /// The header that names the cluster.
 const CLUSTER_ID: &str = "X-Etcd-Cluster-Id";
 
@@ -183,6 +188,7 @@ const KEY_METHODS: &[Method] = &[
 const MEMBER_METHODS: &[Method] = &[Method::Get, Method::Post, Method::Delete, Method::Put];
 const READ_METHODS: &[Method] = &[Method::Get, Method::Head];
 const GET_ONLY: &[Method] = &[Method::Get];
+const METRICS_METHODS: &[Method] = &[Method::Get, Method::Head, Method::Post];
 const LOCK_METHODS: &[Method] = &[Method::Get, Method::Post, Method::Put, Method::Delete];
 const SWITCH_METHODS: &[Method] = &[Method::Get, Method::Put, Method::Delete];
 
@@ -220,6 +226,7 @@ const PAGES: &[Page] = &[
     page(Exact("/v2/auth/roles/"), GET_ONLY, auth::roles),
     page(Below("/v2/auth/roles/"), SWITCH_METHODS, auth_role),
     page(Below("/v3/"), &[Method::Post], v3),
+    page(Exact("/metrics"), METRICS_METHODS, metrics::metrics),
     page(Exact("/mod"), GET_ONLY, locks::root),
     page(Below("/mod/v2/lock/"), LOCK_METHODS, locks::lock),
     page(Below("/mod/v2/leader/"), SWITCH_METHODS, locks::leader),
@@ -432,6 +439,7 @@ fn as_standby(exchange: &Exchange, leader_url: Option<&str>) -> Handled {
     if exchange.request.method == Method::Get {
         match &*exchange.request.path {
             "/health" => return members::health(exchange),
+            "/metrics" => return metrics::metrics(exchange),
             "/version" if exchange.context.settings.compat_2 => return version(exchange),
             _ => {}
         }
@@ -476,7 +484,7 @@ fn speed_test(exchange: &Exchange) -> Handled {
 /// The version of etcd that clients look for. etcd 2.x answers with JSON.
 fn version(exchange: &Exchange) -> Handled {
     if exchange.context.settings.compat_2 {
-        let text = r#"{"etcdserver":"2.3.8","etcdcluster":"2.3.0"}"#;
+        let text = format!(r#"{{"etcdserver":"{ETCD_VERSION}","etcdcluster":"2.3.0"}}"#);
         return Ok(Routed::Answer(Response::new(200, JSON, text)));
     }
     exchange.text("etcd 0.4.9")

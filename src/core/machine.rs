@@ -428,6 +428,13 @@ impl Machine {
             MachineMode::Outside(outside) if *query == Query::Health => {
                 Some(Outcome::Health(outside.health()))
             }
+            MachineMode::Outside(_) if *query == Query::Figures => {
+                let role = Role::Standby;
+                Some(Outcome::Figures(Box::new(CoreFigures {
+                    role,
+                    member: None,
+                })))
+            }
             MachineMode::Outside(outside) => Some(outside.redirect().unwrap_or_else(refusal)),
         }
     }

@@ -362,6 +362,7 @@ impl Replica {
         if self.locks.contains(ticket) {
             return self.locks.add_outcome(ticket, outcome, at.etcd);
         }
+        self.statistics.on_answer(&outcome);
         self.outputs.answers.push(Answer {
             ticket,
             at,

@@ -4,6 +4,7 @@
 //! snapshot files. Outputs gather in [`Outputs`]. Start there.
 mod calls;
 mod facts;
+mod figures;
 mod locks;
 mod members;
 mod outputs;
@@ -16,6 +17,7 @@ pub use calls::{
     Question, RefusalReason, Reply,
 };
 pub use facts::{Fact, PlaceDoubt};
+pub use figures::{CoreFigures, MemberFigures, PeerFigures};
 pub use locks::{LockHolder, LockOutcome, LockPlace, LockRequest};
 pub use members::{Health, MemberInfo, MemberListing};
 pub use outputs::{Order, Outputs};

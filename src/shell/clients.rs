@@ -20,7 +20,7 @@ use super::status_lines::ShellStatus;
 use super::transport::Transport;
 use super::turn_budget::{Lane, SMALL_ANSWER_BYTES, TurnBudget};
 use super::turn_times::Turn;
-use crate::codec::api::{self, ApiSettings, Context, Port};
+use crate::codec::api::{self, ApiSettings, Context, Port, RequestCounts};
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Response, ResponseMode};
 use crate::core::machine::{
@@ -68,6 +68,9 @@ pub struct Clients {
 
     settings: ApiSettings,
 
+    /// The requests on the client port so far.
+    requests: RequestCounts,
+
     /// A client of the v3 interface was reported. It is reported once.
     has_warned_of_v3: bool,
 
@@ -103,6 +106,7 @@ impl Clients {
             deliveries: Deliveries::default(),
             peer_port_conns: Vec::new(),
             settings,
+            requests: RequestCounts::default(),
             has_warned_of_v3: false,
             date: Date::default(),
             limits,
@@ -191,6 +195,7 @@ impl Clients {
     pub fn decode(&mut self, machine: &mut Machine, now: Now) {
         self.date.set(now.wall_ns);
         let context = context(&self.settings, &self.date, now, machine, machine.indexes());
+        let status = self.status(Turn::default());
         let mut dispatcher = Dispatcher {
             machine,
             context: &context,
@@ -202,6 +207,8 @@ impl Clients {
             budget: &mut self.turn,
             holds_writes: self.deliveries.are_late(),
             shared: self.budget.shared(),
+            requests: &mut self.requests,
+            status,
             has_warned_of_v3: &mut self.has_warned_of_v3,
         };
         for place in 0..self.conns.ready_len() {

@@ -6,20 +6,23 @@
 use super::buffers::Buffers;
 use super::conn::Conn;
 use super::output::SharedTotal;
+use super::process;
 use super::proxied::ProxiedRequests;
 use super::slots::SlotId;
+use super::status_lines::ShellStatus;
 use super::turn_budget::{
     FILE_BYTES_MIN, LISTING_BYTES_MIN, Lane, PAGE_BYTES_MIN, REQUEST_BYTES_MIN, SHARED_DIVISOR,
     SMALL_FILE_BYTES, SMALL_REQUEST_BYTES, TurnBudget,
 };
 use crate::codec::api::{
-    self, ApiSettings, Context, FileGet, Mode, Port, ProxyOutcome, Routed, SharedValue,
+    self, ApiSettings, Context, FileGet, Mode, Port, ProcessFigures, ProxyOutcome, RequestCounts,
+    Routed, SharedValue,
 };
 use crate::codec::http::call::HttpCall;
-use crate::codec::http::{Date, Limits, Parsed, Reject, Request};
+use crate::codec::http::{Date, Limits, Method, Parsed, Reject, Request};
 use crate::codec::peer::hello::PATH;
 use crate::core::command::KeyPath;
-use crate::core::machine::{Answer, Indexes, LockRequest, Machine, Op, Ticket};
+use crate::core::machine::{Answer, Indexes, LockRequest, Machine, Op, Outcome, Ticket};
 use crate::core::store::Store;
 use crate::core::timer::Now;
 
@@ -89,6 +92,10 @@ pub struct Dispatcher<'a, 'c> {
     pub holds_writes: bool,
     /// The counter of the values that answers share with the store.
     pub shared: &'a SharedTotal,
+    /// The requests so far.
+    pub requests: &'a mut RequestCounts,
+    /// The figures of the connections at the start of this phase.
+    pub status: ShellStatus,
     /// A client of the v3 interface was reported.
     pub has_warned_of_v3: &'a mut bool,
 }
@@ -164,6 +171,7 @@ impl Dispatcher<'_, '_> {
                 let mut values = Vec::new();
                 let keep_alive = get.render(file, &context, &mut rendered, &mut values);
                 self.consume(conn, consumed, lane);
+                self.requests.add(Method::Get);
                 self.send_file(conn, rendered, values, keep_alive, lane);
                 return Served::Answered;
             }
@@ -179,6 +187,7 @@ impl Dispatcher<'_, '_> {
             ..*self.context
         };
         let response_mode = request.response_mode();
+        let method = request.method;
         let routed = api::route(port, &request, &context);
         let is_listing = matches!(&routed, Routed::ToMachine { op, .. } if is_listing(op));
         if is_listing && self.budget.listings.is_spent(lane) {
@@ -186,6 +195,10 @@ impl Dispatcher<'_, '_> {
             return Served::LeftOut;
         }
         self.consume(conn, consumed, lane);
+        let is_watch = matches!(&routed, Routed::ToMachine { op, .. } if waits_for_events(op));
+        if port == Port::Client && !is_watch {
+            self.requests.add(method);
+        }
         match routed {
             Routed::Answer(response) => {
                 conn.send(&response, response_mode, self.context.date, self.buffers);
@@ -283,10 +296,25 @@ impl Dispatcher<'_, '_> {
             at,
             ..*self.context
         };
-        let next = conn.render(self.buffers, |shape, out| {
-            shape.render(&answer, &context, out)
+        let figures = match &answer.outcome {
+            Outcome::Figures(core) => Some((core, self.process_figures())),
+            _ => None,
+        };
+        let next = conn.render(self.buffers, |shape, out| match &figures {
+            Some((core, process)) => shape.metrics(core, process, &context, out),
+            None => shape.render(&answer, &context, out),
         });
         follow(conn, next, ticket, self.machine, now);
+    }
+
+    fn process_figures(&self) -> ProcessFigures {
+        ProcessFigures {
+            requests: *self.requests,
+            client_conns: self.status.client_conns,
+            peer_conns: self.status.peer_conns,
+            conn_bytes: self.status.held_bytes,
+            system: process::figures(self.context.now.wall_ns),
+        }
     }
 
     /// Gives a request its ticket. It is in flight from now on.

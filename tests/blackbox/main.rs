@@ -32,6 +32,7 @@ mod locks;
 mod lossy;
 mod members;
 mod members_api;
+mod metrics;
 mod observers;
 mod outage;
 mod partition;

@@ -82,6 +82,8 @@ pub(super) enum AnswerKind {
         /// The cause of error 100: the name of the request.
         cause: &'static str,
     },
+    /// The figures of `/metrics`.
+    Metrics,
     /// Whether this machine can serve.
     Health,
     /// The removal of a machine.

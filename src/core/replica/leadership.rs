@@ -16,6 +16,8 @@ pub struct Leadership {
     leader_since_ns: u64,
     /// The last leader other than this member.
     last_other_leader: Option<PeerId>,
+    /// How many leaders have come in since the start. The same leader in another term counts again.
+    leaders: u64,
     /// Whether there was a leader since the start; it may have been this member.
     had_leader: bool,
     /// The time of the last change at which a leader was known, before it or after it; the start,
@@ -39,6 +41,7 @@ impl Leadership {
             leader: None,
             leader_since_ns: now.wall_ns,
             last_other_leader: None,
+            leaders: 0,
             had_leader: false,
             last_led_us: now.mono_us,
         }
@@ -57,6 +60,7 @@ impl Leadership {
             return None;
         }
         let is_new_leader = leader.is_some() && (leader, term) != (self.leader, self.term);
+        self.leaders += u64::from(is_new_leader);
         if leader.is_some() && leader != self.leader {
             self.leader_since_ns = now.wall_ns;
         }
@@ -81,6 +85,11 @@ impl Leadership {
     /// The last leader other than this member.
     pub fn last_other_leader(&self) -> Option<PeerId> {
         self.last_other_leader
+    }
+
+    /// How many leaders have come in since the start.
+    pub fn leaders(&self) -> u64 {
+        self.leaders
     }
 
     /// Whether there was a leader since the start; it may have been this member.

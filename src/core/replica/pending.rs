@@ -270,6 +270,11 @@ impl Pending {
         self.proposals.is_empty() && self.forwarded.is_empty()
     }
 
+    /// How many entries and forwarded requests are waited for.
+    pub fn writes(&self) -> usize {
+        self.proposals.len() + self.forwarded.len()
+    }
+
     /// The earliest deadline in microseconds of the monotonic clock.
     pub fn next_deadline(&self) -> Option<u64> {
         self.timers.next_deadline()

@@ -3,9 +3,11 @@
 //!
 //! Sizes are estimates (`Message::append_bytes`); no message is encoded for them. Start with
 //! [`Statistics`].
+use super::Replica;
+use crate::core::error::Code;
 use crate::core::public_id::PublicId;
-use crate::core::raft::{Member, Message, PeerId};
-use crate::core::seam::FollowerStats;
+use crate::core::raft::{Member, Message, PeerId, Progress, RaftRole};
+use crate::core::seam::{FollowerStats, MemberFigures, Outcome, PeerFigures};
 use crate::core::timer::Now;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -125,9 +127,23 @@ pub struct Statistics {
     sent: AppendTraffic,
     /// The followers of the present leadership. A removed follower stays until the leadership ends.
     followers: BTreeMap<PeerId, AppendLatency>,
+    /// Requests that were answered with error 300.
+    failed: u64,
 }
 
 impl Statistics {
+    /// A request is answered.
+    pub fn on_answer(&mut self, outcome: &Outcome) {
+        let has_failed =
+            matches!(outcome, Outcome::Failed(error) if error.code == Code::RaftInternal);
+        self.failed += u64::from(has_failed);
+    }
+
+    /// How many requests were answered with error 300.
+    pub fn failed(&self) -> u64 {
+        self.failed
+    }
+
     /// A message was received.
     pub fn on_received(&mut self, now: Now, message: &Message) {
         if let Some(bytes) = message.append_bytes() {
@@ -171,6 +187,49 @@ impl Statistics {
     pub fn follower(&self, member: &Member, id: PublicId) -> FollowerStats {
         let latency = self.followers.get(&member.id).copied();
         latency.unwrap_or_default().to_stats(&member.name, id)
+    }
+}
+
+impl Replica {
+    /// The figures of this member for `/metrics`.
+    pub(super) fn figures(&self) -> MemberFigures {
+        MemberFigures {
+            id: self.own_public_id(),
+            has_leader: self.raft.leader().is_some(),
+            leader_changes: self.leadership.leaders(),
+            term: self.raft.term(),
+            last: self.raft.last_index(),
+            durable: self.raft.durable(),
+            committed: self.raft.committed(),
+            applied: self.applied,
+            pending: self.pending.writes() as u64,
+            failed: self.statistics.failed(),
+            etcd_index: self.store.index(),
+            nodes: self.store.nodes() as u64,
+            store_bytes: self.store.bytes(),
+            store: self.store.stats(),
+            peers: self.peer_figures(),
+        }
+    }
+
+    fn peer_figures(&self) -> Vec<PeerFigures> {
+        let leads = self.raft.role() == RaftRole::Leader;
+        let lag = |progress: &Progress| {
+            let last = self.raft.last_index().0;
+            last.saturating_sub(progress.matched().0)
+        };
+        let mut peers = Vec::new();
+        for member in &self.raft.configuration().members {
+            if member.id == self.raft.id() || !member.has_started() {
+                continue;
+            }
+            peers.push(PeerFigures {
+                name: member.name.clone(),
+                id: self.public_id(member),
+                lag: self.raft.peer(member.id).filter(|_| leads).map(lag),
+            });
+        }
+        peers
     }
 }
 

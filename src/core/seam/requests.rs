@@ -1,5 +1,6 @@
 //! Requests of clients and administrators, and their answers. Start with [`Op`].
 use super::calls::{FormerPlace, MemberPlace};
+use super::figures::CoreFigures;
 use super::locks::{LockOutcome, LockRequest};
 use super::members::{Health, MemberInfo, MemberListing};
 use super::stats::{LeaderStats, SelfStats};
@@ -123,6 +124,8 @@ pub enum Query {
     Members,
     /// Whether this machine can serve its clients.
     Health,
+    /// The figures of `/metrics`; answered in every mode.
+    Figures,
     /// One member.
     MachineGet {
         /// Its name.
@@ -240,6 +243,8 @@ pub enum Outcome {
     Members(MemberListing),
     /// [`Query::Health`].
     Health(Health),
+    /// [`Query::Figures`].
+    Figures(Box<CoreFigures>),
     /// [`Op::MemberAdd`].
     MemberAdded(MemberInfo),
     /// [`Op::MemberMove`].

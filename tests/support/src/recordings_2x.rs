@@ -59,9 +59,6 @@ pub struct Own2x {
     pub why: String,
     #[serde(default)]
     pub loose: Vec<String>,
-    /// tern is to answer as recorded, and does not yet: either answer passes.
-    #[serde(default)]
-    pub pending: bool,
     #[serde(flatten)]
     pub expect: Expected2x,
     /// Sent afterwards, so that the key space is what the next steps were recorded on: method,

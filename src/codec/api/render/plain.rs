@@ -3,14 +3,28 @@
 use super::json::{message, raw, string};
 use super::{Next, Shape, stats};
 use crate::codec::api::Context;
+use crate::codec::api::metrics::{self, ProcessFigures};
 use crate::codec::http::response::{JSON, TEXT};
 use crate::core::command::ClusterConfig;
-use crate::core::seam::{Indexes, MachineInfo, Outcome, Role};
+use crate::core::seam::{CoreFigures, Indexes, MachineInfo, Outcome, Role};
 
 /// `Content-Type` of a raft index, the body of the answer to a join or a removal.
 const BYTES: &str = "application/octet-stream";
 
 impl Shape {
+    /// Appends the answer to `/metrics`: the figures of the core, and those that the shell has.
+    pub fn metrics(
+        &self,
+        core: &CoreFigures,
+        process: &ProcessFigures,
+        context: &Context,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        let compat_2 = context.settings.compat_2;
+        let head = self.head(200, metrics::TEXT_FORM, context, out);
+        Next::done(head.full(|out| metrics::write(core, process, compat_2, out)))
+    }
+
     /// Appends the answer to a request that is not about keys.
     pub(super) fn plain(
         &self,
@@ -76,6 +90,7 @@ fn body(outcome: &Outcome, at: Indexes, out: &mut Vec<u8>) {
         | Outcome::Members(_)
         | Outcome::Health(_)
         | Outcome::Lock(_)
+        | Outcome::Figures(_)
         | Outcome::MemberAdded(_)
         | Outcome::MemberMoved
         | Outcome::MemberGone

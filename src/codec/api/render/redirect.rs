@@ -151,6 +151,7 @@ impl Shape {
             | AnswerKind::MemberChange
             | AnswerKind::Health
             | AnswerKind::Lock { .. }
+            | AnswerKind::Metrics
             | AnswerKind::V1Get(_)
             | AnswerKind::V1Event
             | AnswerKind::V1Watch { .. }
