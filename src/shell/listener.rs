@@ -175,9 +175,12 @@ impl Listener {
         token: Token,
         listener: TcpListener,
         files: &TlsFiles,
+        now: Now,
     ) -> Result<Listener, String> {
         #[cfg(feature = "tls")]
-        let tls = server_config(files)?;
+        let tls = server_config(files, now)?;
+        #[cfg(not(feature = "tls"))]
+        let _ = now;
         #[cfg(not(feature = "tls"))]
         if files.is_on() {
             return Err("this build of tern has no TLS: -cert-file needs the feature `tls`".into());
@@ -198,9 +201,11 @@ impl Listener {
 
     /// Reads the certificate again for later connections and logs the files. On failure the
     /// former one stays in use.
-    pub fn reload(&mut self) {
+    pub fn reload(&mut self, now: Now) {
+        #[cfg(not(feature = "tls"))]
+        let _ = now;
         #[cfg(feature = "tls")]
-        match server_config(&self.files) {
+        match server_config(&self.files, now) {
             Ok(None) => log::info!("{}: no certificate is set", self.port_name()),
             Ok(tls) => {
                 self.tls = tls;
@@ -311,10 +316,10 @@ impl Listener {
 
 /// The configuration of TLS sessions; `None` without a certificate.
 #[cfg(feature = "tls")]
-fn server_config(files: &TlsFiles) -> Result<Option<Arc<rustls::ServerConfig>>, String> {
+fn server_config(files: &TlsFiles, now: Now) -> Result<Option<Arc<rustls::ServerConfig>>, String> {
     match (&files.cert_file, &files.key_file) {
         (Some(cert), Some(key)) => {
-            tls::server_config(cert, key, files.ca_file.as_deref()).map(Some)
+            tls::server_config(cert, key, files.ca_file.as_deref(), now.wall_ns).map(Some)
         }
         _ => Ok(None),
     }

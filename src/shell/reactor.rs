@@ -230,8 +230,14 @@ impl Reactor {
         let has_tls = [client.tls.is_on(), peer.tls.is_on()];
         let (client_socket, peer_socket) = (client.bound.listen()?, peer.bound.listen()?);
         self.listeners = vec![
-            Listener::new(Port::Client, CLIENT_PORT, client_socket, &client.tls)?,
-            Listener::new(Port::Peer, PEER_PORT, peer_socket, &peer.tls)?,
+            Listener::new(
+                Port::Client,
+                CLIENT_PORT,
+                client_socket,
+                &client.tls,
+                self.now,
+            )?,
+            Listener::new(Port::Peer, PEER_PORT, peer_socket, &peer.tls, self.now)?,
         ];
         for listener in &mut self.listeners {
             listener.register(self.poll.registry()).map_err(no_poll)?;
@@ -389,7 +395,7 @@ impl Reactor {
     /// SIGHUP came: reads the certificates again. Connections that exist keep theirs.
     fn reload_certificates(&mut self) {
         for listener in &mut self.listeners {
-            listener.reload();
+            listener.reload(self.now);
         }
         for reloaded in [self.links.reload(), self.calls.reload()] {
             if let Err(e) = reloaded {

@@ -3,9 +3,12 @@
 //! Every refused client certificate gets the alert `bad_certificate`, as from etcd 0.4. Must not
 //! touch sockets: `transport` runs the sessions. Start with [`server_config`] and
 //! [`client_config`].
+mod certificate;
+mod files;
+
 use crate::shell::config::TlsFiles;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
@@ -24,7 +27,8 @@ const SYSTEM_ROOTS: [&str; 4] = [
 ];
 
 /// The configuration of a port. With `ca`, each client must show a certificate that this authority
-/// has signed.
+/// has signed. Logs what others will not like about certificate and key at the time `wall_ns`, in
+/// nanoseconds since the Unix epoch.
 ///
 /// # Errors
 /// A file is unusable; the text names it.
@@ -32,6 +36,7 @@ pub fn server_config(
     cert: &Path,
     key: &Path,
     ca: Option<&Path>,
+    wall_ns: u64,
 ) -> Result<Arc<ServerConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -48,21 +53,24 @@ pub fn server_config(
             builder.with_client_cert_verifier(Arc::new(OneAlertVerifier(verifier)))
         }
     };
-    let private =
-        PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
+    let private = files::private_key(key)?;
+    let own = files::own_certificates(cert)?;
+    for warning in files::warnings(cert, key, &own, wall_ns / 1_000_000_000) {
+        log::warn!("{warning}");
+    }
     builder
-        .with_single_cert(certificates(cert)?, private)
+        .with_single_cert(own, private)
         .map(Arc::new)
-        .map_err(|e| format!("{} and {}: {e}", cert.display(), key.display()))
+        .map_err(|e| files::refused_pair(cert, key, &e))
 }
 
-/// The configuration of outgoing connections. They show the certificate of `files`, if it has one.
+/// The configuration of outgoing connections. They show the certificate of `names`, if it has one.
 /// They trust the authority of `files`; without one, the authorities that the system trusts.
 ///
 /// # Errors
 /// A file is unusable, or the system has no file of authorities; the text names the file.
-pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
-    let roots = match &files.ca_file {
+pub fn client_config(names: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
+    let roots = match &names.ca_file {
         Some(ca) => roots(ca)?,
         None => system_roots()?,
     };
@@ -71,13 +79,12 @@ pub fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, String> {
         .with_safe_default_protocol_versions()
         .map_err(|e| format!("TLS: {e}"))?
         .with_root_certificates(roots);
-    let config = match (&files.cert_file, &files.key_file) {
+    let config = match (&names.cert_file, &names.key_file) {
         (Some(cert), Some(key)) => {
-            let private =
-                PrivateKeyDer::from_pem_file(key).map_err(|e| format!("{}: {e}", key.display()))?;
+            let private = files::private_key(key)?;
             builder
-                .with_client_auth_cert(certificates(cert)?, private)
-                .map_err(|e| format!("{} and {}: {e}", cert.display(), key.display()))?
+                .with_client_auth_cert(files::own_certificates(cert)?, private)
+                .map_err(|e| files::refused_pair(cert, key, &e))?
         }
         _ => builder.with_no_client_auth(),
     };
@@ -131,20 +138,9 @@ fn system_roots() -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path)
-        .map_err(|e| format!("{}: {e}", path.display()))?
-        .collect();
-    match all {
-        Ok(all) if all.is_empty() => Err(format!("{}: no certificate in it", path.display())),
-        Ok(all) => Ok(all),
-        Err(e) => Err(format!("{}: {e}", path.display())),
-    }
-}
-
 fn roots(path: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in files::authorities(path)? {
         roots
             .add(certificate)
             .map_err(|e| format!("{}: {e}", path.display()))?;

@@ -2,7 +2,9 @@
 //! certificates.
 //!
 //! The certificates in `testdata/tls` are valid for a hundred years: `authority` has signed
-//! `machine`; `guest` is signed by an unknown authority.
+//! `machine`; `guest` is signed by an unknown authority. The others are as people make them:
+//! `version-1`, `expired` (2020-01-02) and `self-signed` belong to `spare.key`, which
+//! `encrypted.key` and `encrypted-sec1.key` hold with the passphrase x.
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -327,20 +329,121 @@ fn sighup_reads_the_certificate_again() {
     });
 }
 
+/// The text with which tern refuses these files at its start.
+fn refusal(args: &[&str]) -> String {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut command = command(&home, args, (free_port(), free_port()));
+    let Output { status, stderr, .. } = command.output().expect("it starts");
+    let text = String::from_utf8_lossy(&stderr).into_owned();
+    assert_eq!(status.code(), Some(1), "{text}");
+    text
+}
+
+fn refusal_of(cert: &str, key: &str, ca: Option<&str>) -> String {
+    let (cert, key) = (format!("@{cert}"), format!("@{key}"));
+    let mut args = vec!["-cert-file", &cert, "-key-file", &key];
+    let ca = ca.map(|ca| format!("@{ca}"));
+    if let Some(ca) = &ca {
+        args.extend(["-ca-file", ca]);
+    }
+    refusal(&args)
+}
+
+/// Each text names the file, its fault and what to do.
 #[test]
-fn a_file_that_is_no_certificate_is_named() {
-    for bad in ["missing.pem", "machine.key"] {
-        let home = tempfile::tempdir().expect("a directory");
-        let args = [
-            "-cert-file",
-            &format!("@{bad}"),
-            "-key-file",
-            "@machine.key",
-        ];
-        let mut command = command(&home, &args, (free_port(), free_port()));
-        let Output { status, stderr, .. } = command.output().expect("it starts");
-        let text = String::from_utf8_lossy(&stderr);
-        assert_eq!(status.code(), Some(1), "{text}");
-        assert!(text.contains(bad), "{text}");
+fn files_that_are_of_no_use_are_named_with_what_to_do() {
+    let cases = [
+        (
+            "missing.pem",
+            "machine.key",
+            None,
+            "missing.pem: No such file",
+        ),
+        (
+            "machine.key",
+            "machine.key",
+            None,
+            "machine.key: a private key, no certificate",
+        ),
+        (
+            "machine.pem",
+            "authority.pem",
+            None,
+            "authority.pem: a certificate, no private key",
+        ),
+        (
+            "version-1.pem",
+            "spare.key",
+            None,
+            "version-1.pem: an X.509 certificate of version 1",
+        ),
+        ("version-1.pem", "spare.key", None, "-extfile"),
+        (
+            "machine.pem",
+            "encrypted.key",
+            None,
+            "encrypted.key: the key is encrypted",
+        ),
+        (
+            "machine.pem",
+            "encrypted-sec1.key",
+            None,
+            "encrypted-sec1.key: the key is encrypted",
+        ),
+        ("machine.pem", "encrypted.key", None, "openssl pkey -in"),
+        (
+            "machine.pem",
+            "guest.key",
+            None,
+            "guest.key is not the key of the certificate",
+        ),
+        (
+            "machine.pem",
+            "machine.key",
+            Some("machine.pem"),
+            "machine.pem: not the certificate of an authority",
+        ),
+        (
+            "machine.pem",
+            "machine.key",
+            Some("machine.key"),
+            "machine.key: a private key, no certificate",
+        ),
+    ];
+    for (cert, key, ca, expected) in cases {
+        let text = refusal_of(cert, key, ca);
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+}
+
+/// A file that others may not like is used, and the log says why.
+#[test]
+fn files_that_others_may_refuse_are_used_with_a_warning() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let key = folder.path().join("open.key");
+    std::fs::copy(file("spare.key"), &key).expect("copied");
+    let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&key, everyone).expect("changed");
+    let key = key.display().to_string();
+    let mut server = Server::logging(&["-cert-file", "@expired.pem", "-key-file", &key]);
+    let log = std::io::BufReader::new(server.child.stdout.take().expect("piped"));
+    let mut log = log.lines().map(|line| line.expect("text"));
+    let mut next = |part: &str| {
+        let line = log.find(|line| line.contains(part)).expect("it is logged");
+        assert!(line.contains("WARNING"), "{line}");
+        line
+    };
+    next("expired.pem expired at 2020-01-02T00:00:00Z");
+    assert!(next("(mode 0644)").contains("chmod 600"));
+}
+
+/// A certificate that signed itself is its own authority, though it does not say so; one of version
+/// 1 cannot say so.
+#[test]
+fn odd_authorities_are_taken() {
+    for ca in ["@self-signed.pem", "@version-1.pem"] {
+        let own = ["-cert-file", "@machine.pem", "-key-file", "@machine.key"];
+        let server = Server::start(&[&own[..], &["-ca-file", ca]].concat());
+        assert!(TcpStream::connect(("127.0.0.1", server.client_port)).is_ok());
     }
 }
