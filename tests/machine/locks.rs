@@ -18,8 +18,9 @@ fn acquire(value: &str, ttl_s: u64, timeout_s: Option<u64>) -> Op {
     Op::Lock(Box::new(LockRequest::Acquire {
         lock: lock(),
         value: value.into(),
-        lease: Lease::of_seconds(ttl_s as i64),
-        ttl_us: ttl_s * SECOND_US,
+        lease: (ttl_s > 0).then(|| Lease::of_seconds(ttl_s as i64)),
+        wait: Lease::of_seconds(if ttl_s > 0 { ttl_s as i64 } else { 30 }),
+        wait_us: if ttl_s > 0 { ttl_s } else { 30 } * SECOND_US,
         timeout_us: timeout_s.map(|seconds| seconds * SECOND_US),
     }))
 }
@@ -35,7 +36,7 @@ fn renew(index: u64, ttl_s: i64) -> Op {
     Op::Lock(Box::new(LockRequest::Renew {
         lock: lock(),
         place: LockPlace::Index(index),
-        lease: Lease::of_seconds(ttl_s),
+        lease: Some(Lease::of_seconds(ttl_s)),
     }))
 }
 
@@ -182,6 +183,21 @@ fn a_request_waits_no_longer_than_it_says() {
     rig.pass(2 * SECOND_US);
     let outcome = rig.answer(patient);
     assert_eq!(outcome, Outcome::Lock(LockOutcome::TimedOut));
+    assert_eq!(places(&mut rig), [held.to_string()]);
+}
+
+/// A lock without a ttl lasts until it is released. A place that waits for one has a ttl all the
+/// same: its machine may die.
+#[test]
+fn a_lock_without_a_ttl_lasts_and_its_waiters_do_not() {
+    let mut rig = Rig::serving(settings(1));
+    let held = acquired(&rig.done(acquire("", 0, None)));
+    rig.ask(acquire("", 0, None));
+    rig.settle();
+    rig.pass(100 * SECOND_US);
+    assert_eq!(places(&mut rig).len(), 2, "the waiter renews its place");
+    let mut rig = rig.restart();
+    rig.pass(100 * SECOND_US);
     assert_eq!(places(&mut rig), [held.to_string()]);
 }
 

@@ -17,6 +17,10 @@ use crate::core::seam::{LockPlace, LockRequest, Op};
 /// The directory of all locks. It is hidden from listings of the directories above.
 const LOCKS: &str = "/_etcd/mod/lock";
 
+/// The ttl, in seconds, of a place that waits for a lock without a ttl. If its machine dies it is in
+/// the way for so long.
+const WAITER_TTL_S: i64 = 30;
+
 /// `/mod/v2/lock/{name}`
 pub fn lock(exchange: &Exchange) -> Handled {
     match exchange.request.method {
@@ -70,11 +74,16 @@ fn acquire(exchange: &Exchange, form: &Parameters, value: &str) -> Handled {
         }
     };
     let ttl_s = ttl_s(form, "Acquire")?;
+    let wait_s = match ttl_s {
+        0 => WAITER_TTL_S,
+        ttl_s => ttl_s,
+    };
     let request = LockRequest::Acquire {
         lock: path(exchange)?,
         value: value.into(),
-        lease: Lease::of_seconds(ttl_s),
-        ttl_us: ttl_s as u64 * 1_000_000,
+        lease: lease_of(ttl_s),
+        wait: Lease::of_seconds(wait_s),
+        wait_us: wait_s as u64 * 1_000_000,
         timeout_us,
     };
     ask(exchange, request, LockField::Value, "Acquire")
@@ -93,7 +102,7 @@ fn renew(exchange: &Exchange) -> Handled {
     let request = LockRequest::Renew {
         lock: path(exchange)?,
         place,
-        lease: Lease::of_seconds(ttl_s),
+        lease: lease_of(ttl_s),
     };
     ask(exchange, request, LockField::Value, "Renew")
 }
@@ -140,13 +149,16 @@ fn path(exchange: &Exchange) -> Result<KeyPath, Response> {
     exchange.key_below(LOCKS)
 }
 
-/// The ttl in seconds. 0.4 takes 0 for a lock that lasts for ever: nothing would free it if its
-/// holder died.
+/// The ttl in seconds; 0: until it is released.
 fn ttl_s(form: &Parameters, cause: &str) -> Result<i64, Response> {
     let ttl_s = form.get("ttl").and_then(|text| text.parse().ok());
     ttl_s
-        .filter(|ttl_s| (1..=TTL_S_MAX).contains(ttl_s))
+        .filter(|ttl_s| (0..=TTL_S_MAX).contains(ttl_s))
         .ok_or_else(|| refusal(Code::TtlNaN, cause))
+}
+
+fn lease_of(ttl_s: i64) -> Option<Lease> {
+    (ttl_s > 0).then(|| Lease::of_seconds(ttl_s))
 }
 
 fn place_at(index: &str, cause: &str) -> Result<LockPlace, Response> {

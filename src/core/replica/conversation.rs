@@ -7,7 +7,7 @@
 //! - Places are only added behind the existing ones. So a state that shows no place before the own
 //!   one proves that none will come, however old the state is. The renewal that follows proves that
 //!   the own place still exists, and starts the ttl of the holder.
-//! - A waiting place is renewed three times in its ttl. Renewals are refreshes: they wake no
+//! - A waiting place has a ttl, whatever that of the lock is, and is renewed three times in it. Renewals are refreshes: they wake no
 //!   watcher.
 //! - A request that ends without the lock removes its place, unless a later request with the same
 //!   value has taken it over: that one has renewed it since. A place that cannot be removed expires.
@@ -356,7 +356,7 @@ impl Conversation {
     fn create(&mut self) -> Op {
         self.step = LockStep::Create;
         let LockRequest::Acquire {
-            lock, value, lease, ..
+            lock, value, wait, ..
         } = &self.request
         else {
             unreachable!("only an acquisition has a place of its own");
@@ -364,7 +364,7 @@ impl Conversation {
         Op::Write(Command::Create {
             path: lock.clone(),
             value: Some(value.clone()),
-            lease: Some(*lease),
+            lease: Some(*wait),
             naming: Naming::InOrder,
         })
     }
@@ -419,12 +419,20 @@ impl Conversation {
         self.renewal()
     }
 
+    /// Renews the own place: with the ttl of the lock once it is held, else with that of a waiter.
     fn renewal(&self) -> Op {
-        let LockRequest::Acquire { lock, lease, .. } = &self.request else {
+        let LockRequest::Acquire {
+            lock, lease, wait, ..
+        } = &self.request
+        else {
             unreachable!("only an acquisition has a place of its own");
         };
         let place = self.place.expect("it is renewed once it is there");
-        refresh(path_of(lock, place.index), *lease)
+        let lease = match self.step {
+            LockStep::Confirm => *lease,
+            _ => Some(*wait),
+        };
+        refresh(path_of(lock, place.index), lease)
     }
 
     /// Renews or removes the place `index`, as the request says.
@@ -474,17 +482,17 @@ impl Conversation {
     /// The time between two renewals of the own place, in microseconds.
     fn renewal_us(&self) -> u64 {
         match self.request {
-            LockRequest::Acquire { ttl_us, .. } => ttl_us / RENEWALS_A_TTL,
+            LockRequest::Acquire { wait_us, .. } => wait_us / RENEWALS_A_TTL,
             _ => 0,
         }
     }
 }
 
-fn refresh(path: KeyPath, lease: Lease) -> Op {
+fn refresh(path: KeyPath, lease: Option<Lease>) -> Op {
     Op::Write(Command::Update {
         path,
         value: None,
-        lease: Some(lease),
+        lease,
         refresh: true,
     })
 }

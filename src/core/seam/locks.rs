@@ -14,10 +14,13 @@ pub enum LockRequest {
         /// The value of the place in the queue. A place with the same value is taken over, unless
         /// the value is empty.
         value: Arc<str>,
-        /// How long the place lasts without being renewed.
-        lease: Lease,
-        /// The same as `lease`, in microseconds.
-        ttl_us: u64,
+        /// How long the lock lasts without being renewed, once it is held; `None`: until it is
+        /// released.
+        lease: Option<Lease>,
+        /// The same for the place while it waits. The conversation renews it.
+        wait: Lease,
+        /// The same as `wait`, in microseconds.
+        wait_us: u64,
         /// The longest time to wait, in microseconds; `None`: without limit.
         timeout_us: Option<u64>,
     },
@@ -27,8 +30,8 @@ pub enum LockRequest {
         lock: KeyPath,
         /// The place.
         place: LockPlace,
-        /// How long it lasts from now on.
-        lease: Lease,
+        /// How long it lasts from now on; `None`: until it is released.
+        lease: Option<Lease>,
     },
     /// Give a place up. Answer: [`LockOutcome::Released`] or `Missing`.
     Release {
