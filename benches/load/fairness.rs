@@ -136,7 +136,7 @@ fn start(attack: &Attack) -> Vec<Server> {
         let mut args = vec!["-v"];
         args.extend(attack.args);
         let mut server = prepare(number, &peers, &args);
-        server.ulimit = attack.ulimit;
+        server.before = attack.ulimit.map(|limit| format!("ulimit {limit}"));
         server.run();
         servers.push(server);
     }

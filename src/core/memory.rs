@@ -6,8 +6,8 @@
 //! | share | holds |
 //! |---|---|
 //! | 18/32 | the key space |
-//! | 5/32 | the log in memory; a snapshot begins after 2/32 at the latest |
-//! | 4/32 | input and output of all clients |
+//! | 6/32 | the log in memory; a snapshot begins after 2/32 at the latest |
+//! | 3/32 | input and output of all clients |
 //! | 2/32 | copies for snapshots and listings under way |
 //! | 1/32 | the history |
 //!
@@ -93,9 +93,9 @@ impl MemoryBounds {
             copies_bytes: share(2, COPIES_BYTES_MAX) as usize,
             due_bytes_min: share(1, DUE_BYTES_MIN),
             due_bytes_max: share(2, LOG_BYTES_MAX),
-            log_bytes_max: share(5, LOG_BYTES_MAX),
-            log_bytes_kept: share(5, LOG_BYTES_MAX) / 10,
-            uncommitted_bytes_max: share(1, UNCOMMITTED_BYTES_MAX) as usize,
+            log_bytes_max: share(6, LOG_BYTES_MAX),
+            log_bytes_kept: share(1, LOG_BYTES_MAX) / 2,
+            uncommitted_bytes_max: share(2, UNCOMMITTED_BYTES_MAX) as usize,
             in_flight_bytes_max: (share(1, 2 * IN_FLIGHT_BYTES_MAX) / 2) as usize,
         }
     }
@@ -144,7 +144,7 @@ pub fn store_bytes(memory_bytes: u64) -> u64 {
 
 /// What all clients of a process that may use `memory_bytes` may hold together.
 pub fn client_bytes(memory_bytes: u64) -> u64 {
-    shares(memory_bytes, 4, CLIENT_BYTES_MAX)
+    shares(memory_bytes, 3, CLIENT_BYTES_MAX)
 }
 
 /// The longest body of a request to a process that may use `memory_bytes`. On its way a body is
@@ -197,7 +197,7 @@ mod tests {
     fn a_device_of_32_mib() {
         let bounds = MemoryBounds::of(32 * MIB);
         assert_eq!(store_bytes(32 * MIB), 18 * MIB);
-        assert_eq!(client_bytes(32 * MIB), 4 * MIB);
+        assert_eq!(client_bytes(32 * MIB), 3 * MIB);
         assert_eq!(request_bytes(32 * MIB), MIB / 2);
         assert_eq!(segment_bytes(32 * MIB, Some(64 * MIB)), MIB);
         assert_eq!(bounds.history_bytes as u64, MIB);

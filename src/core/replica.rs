@@ -311,6 +311,7 @@ impl Replica {
         if self.store.wants_free() {
             self.store.free_some();
         }
+        self.report_store_room();
     }
 
     /// Gathers the outputs of raft and the store for `outputs_mut`.

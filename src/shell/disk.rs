@@ -29,6 +29,7 @@ use crate::core::raft::snapshot_head::encode_meta;
 use crate::core::raft::{
     Configuration, EntryBody, HardState, Lsn, PeerId, Persist, SnapshotMeta, StateSeq,
 };
+use crate::shell::config::Config;
 use crate::shell::logger;
 use snapshots::Snapshots;
 use std::collections::VecDeque;
@@ -41,9 +42,24 @@ use wal::{Record, Wal};
 /// How often a full disk is checked for room, in microseconds.
 const ROOM_CHECK_US: u64 = 500_000;
 
-/// The log should take at least this many bytes for certain: the reserve of the core, and a turn's
-/// records of clients. One spare segment of the default size is more.
+/// The log should take at least this many bytes for certain, with any settings.
 const ROOM_BYTES_MIN: u64 = 2 * CLIENT_RESERVE_BYTES;
+
+/// The most bytes that the log should take for certain for the clients' records of a turn. One spare
+/// segment of the default size is more.
+const TURN_BYTES_MAX: u64 = 4 << 20;
+
+/// With small segments the log should take this many for certain: more would take much of a disk
+/// that is as small.
+const TURN_SEGMENTS_MAX: u64 = 4;
+
+/// How many bytes the log should take for certain: the reserve of the core, and what clients may
+/// bring in a turn. What does not fit then is refused as on a full disk, whatever the disk has.
+fn room_bytes_of(config: &Config) -> u64 {
+    let turn_bytes = (config.client_bytes_max as u64).min(TURN_BYTES_MAX);
+    let turn_bytes = turn_bytes.min(TURN_SEGMENTS_MAX * config.segment_bytes);
+    ROOM_BYTES_MIN.max(CLIENT_RESERVE_BYTES + turn_bytes)
+}
 
 // The core counts a record as at least as long as the log makes it, and knows the longest one.
 const _: () = assert!(2 * wal::format::HEADER + 7 <= RECORD_EXTRA_BYTES as usize);
@@ -80,8 +96,10 @@ pub struct Disk<F: FileSystem = Os> {
     lsn: Lsn,
     /// The last report of `poll_space`.
     space: Space,
-    /// The log should take this many bytes for certain; at least `ROOM_BYTES_MIN`.
+    /// The log should take this many bytes for certain; at least `room_bytes`.
     wanted_bytes: u64,
+    /// The log should always take this many bytes for certain; never changes.
+    room_bytes: u64,
     /// When to check a full disk for room again, in microseconds of the monotonic clock. `None`
     /// while the disk has room.
     next_room_check_us: Option<u64>,
@@ -353,7 +371,7 @@ impl<F: FileSystem> Disk<F> {
         }
         let is_full = self.wal.space() == wal::Space::Low;
         if !is_full && self.wal.free_bytes() >= self.wanted_bytes {
-            self.wanted_bytes = ROOM_BYTES_MIN;
+            self.wanted_bytes = self.room_bytes;
             self.next_room_check_us = None;
         } else if is_check_due {
             self.next_room_check_us = Some(now_us + ROOM_CHECK_US);
@@ -516,7 +534,7 @@ impl<F: FileSystem> Disk<F> {
         self.durable_mark = 0;
         self.lsn = Lsn(0);
         self.space = Space::Ok;
-        self.wanted_bytes = ROOM_BYTES_MIN;
+        self.wanted_bytes = self.room_bytes;
         self.next_room_check_us = None;
         Ok(self.incarnation)
     }

@@ -49,7 +49,7 @@ fn unfinished_bodies() {
 #[test]
 fn idle_connections() {
     let mut server = Server::prepare(&[]);
-    server.ulimit = Some("-n 256");
+    server.before = Some("ulimit -n 256".into());
     server.run();
     let _clients: Vec<Conn> = (0..330).map(|_| Conn::open(server.client_at())).collect();
     assert_eq!(server.peer("GET", "/version", "").status(), 200);

@@ -158,6 +158,14 @@ fn all_disks_are_full() {
     let all = Disks::start();
     (0..3).for_each(|at| all.fill(at));
     all.write_until_full(0);
+    // From now on each write through any of them has that cause, whichever leads.
+    for round in 0..60 {
+        let body = format!("value={}", "v".repeat(64 * 1024));
+        let at = all.servers[round % 3].client_at();
+        let answer = follow(at, "PUT", "/v2/keys/full/0", &body).expect("an answer");
+        assert_eq!(answer.json()["cause"], "disk full", "{}", answer.text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let quorum = "/v2/keys/full/0?quorum=true";
     until("a linearizable read is answered", || {
         let answer = follow(all.servers[0].client_at(), "GET", quorum, "")?;

@@ -10,7 +10,7 @@ fn nested(levels: usize) -> String {
 #[test]
 fn a_thousand_levels() {
     let mut server = Server::prepare(&[]);
-    server.ulimit = Some("-s 128");
+    server.before = Some("ulimit -s 128".into());
     server.run();
     let mut conn = Conn::open(server.client_port);
     let deepest = nested(1_024);

@@ -38,7 +38,7 @@ fn a_body_that_does_not_end() {
 #[test]
 fn more_connections_than_descriptors() {
     let mut server = Server::prepare(&[]);
-    server.ulimit = Some("-n 80");
+    server.before = Some("ulimit -n 80".into());
     server.run();
     let mut conns: Vec<Conn> = (0..200).map(|_| Conn::open(server.client_port)).collect();
     // 80 less a reserve of a quarter, which files, poll and listeners need.

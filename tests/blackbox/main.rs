@@ -17,6 +17,7 @@ mod conformance;
 mod conformance_2x;
 mod cycles;
 mod damage;
+mod device;
 mod disk;
 mod endurance;
 mod fairness;

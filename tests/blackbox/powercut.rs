@@ -40,20 +40,23 @@ fn text(path: &Path) -> String {
 }
 
 /// A file system in a file, mounted as long as this lives.
-struct Image {
+pub struct Image {
     file: PathBuf,
     mounted: PathBuf,
 }
 
 impl Image {
-    /// A new one below `home`.
+    /// A new one below `home`, of the kind whose power is cut.
     fn create(home: &Path) -> Image {
-        let kind = file_system();
-        let mib: u64 = match kind {
-            "xfs" => 320,
-            "btrfs" => 160,
-            _ => 48,
-        };
+        match file_system() {
+            "xfs" => Image::create_as("xfs", home, 320),
+            "btrfs" => Image::create_as("btrfs", home, 160),
+            kind => Image::create_as(kind, home, 48),
+        }
+    }
+
+    /// A new one of this kind and size.
+    pub fn create_as(kind: &str, home: &Path, mib: u64) -> Image {
         let file = home.join("image");
         let made = std::fs::File::create(&file).expect("a file");
         made.set_len(mib << 20).expect("room");
@@ -68,7 +71,8 @@ impl Image {
         Image { file, mounted }
     }
 
-    fn data_dir(&self) -> PathBuf {
+    /// A data directory in it.
+    pub fn data_dir(&self) -> PathBuf {
         self.mounted.join("data")
     }
 }

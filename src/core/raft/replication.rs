@@ -122,9 +122,7 @@ impl Raft {
         if self.handover.is_pending() {
             return Err(ProposalRefusal::NotLeader(Some(self.id)));
         }
-        if self.leader_state.is_full(self.memory.uncommitted_bytes_max)
-            || self.is_held_up_by_snapshot()
-        {
+        if self.leader_state.is_full(self.memory.uncommitted_bytes_max) {
             return Err(ProposalRefusal::Busy);
         }
         Ok(())

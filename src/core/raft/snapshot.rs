@@ -249,20 +249,11 @@ impl Raft {
         self.log.memory_bytes()
     }
 
-    /// Whether the log fills the memory that it may use. It is released by the next snapshot.
+    /// Whether the log fills the memory that it may use. The next snapshot releases it, but for the
+    /// entries after a snapshot that is being sent: a slow transfer would exhaust the memory. Then
+    /// the owner proposes no values. Deletions, expiry and changes of membership take little.
     pub fn is_log_full(&self) -> bool {
         self.log.memory_bytes() > self.memory.log_bytes_max
-    }
-
-    /// Whether the entries kept for a transfer fill the memory that the log may use. Then the
-    /// clients wait and the transfer goes on: without this bound a slow transfer would exhaust the
-    /// memory.
-    pub(super) fn is_held_up_by_snapshot(&self) -> bool {
-        self.is_log_full()
-            && self
-                .tracker
-                .iter()
-                .any(|p| p.kept_snapshot_index().is_some())
     }
 }
 

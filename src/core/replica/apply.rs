@@ -53,7 +53,6 @@ impl Replica {
             bytes += applied.bytes;
         }
         self.raft.on_applied(self.applied, self.store.time().last());
-        self.report_store_room();
         self.applied < committed
     }
 

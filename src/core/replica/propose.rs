@@ -84,7 +84,11 @@ impl Replica {
         if self.lacks_room() {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
         }
-        if command.content().is_some() && self.raft.is_log_full() {
+        let is_full = match command.content() {
+            Some(_) => self.raft.is_log_full(),
+            None => self.raft.log_memory_bytes() > 2 * self.settings.memory.log_bytes_max,
+        };
+        if is_full {
             let has_no_room = self.snapshotting.is_kept_off(now);
             let cause = if has_no_room { DISK_FULL } else { LOG_FULL };
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, cause)));

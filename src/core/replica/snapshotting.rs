@@ -138,7 +138,7 @@ impl Replica {
     /// Whether to begin a snapshot. It is due in either case:
     /// - The log has grown by enough bytes for the size of the key space, or by enough entries and
     ///   bytes for the size of the last snapshot (`MemoryBounds::due_bytes`).
-    /// - The disk is nearly full. Only the log can be released.
+    /// - The disk is nearly full, or the memory of the log is. Only the log can be released.
     ///
     /// A due snapshot waits after a failure, and during a transfer, which it would make start over.
     /// It waits for a transfer no longer once the log fills its memory.
@@ -156,7 +156,8 @@ impl Replica {
         let by_bytes = log_bytes >= memory.due_bytes(self.store.bytes(), last_bytes);
         let by_length = (by_entries || by_bytes) && self.settings.snapshots;
         let for_space = self.is_disk_low && entries > 0;
-        if now.mono_us < not_before_us || !(by_length || for_space) {
+        let for_memory = self.raft.is_log_full() && log_bytes >= memory.due_bytes_min;
+        if now.mono_us < not_before_us || !(by_length || for_space || for_memory) {
             return false;
         }
         log_bytes > memory.log_bytes_max || !self.is_sending_snapshot(now)

@@ -17,7 +17,7 @@ use super::membership::{self, OwnMembership};
 use super::snapfile::{SnapshotFileWriter, Unusable};
 use super::snapshots::{self, KEPT, Snapshots};
 use super::standby::{self, StandbyRecord};
-use super::{Disk, ROOM_BYTES_MIN, SyncDelay, dir, forced, random_of, snapfile};
+use super::{Disk, SyncDelay, dir, forced, random_of, room_bytes_of, snapfile};
 use crate::core::machine::{FOUNDING_TERM, Founding, Machine, Recovered, Space};
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{
@@ -138,7 +138,8 @@ impl<F: FileSystem> Disk<F> {
             durable_mark: 0,
             lsn: Lsn(0),
             space: Space::Ok,
-            wanted_bytes: ROOM_BYTES_MIN,
+            wanted_bytes: room_bytes_of(config),
+            room_bytes: room_bytes_of(config),
             next_room_check_us: None,
             delay: SyncDelay::from_env(),
         };

@@ -17,6 +17,7 @@
 use std::path::{Path, PathBuf};
 
 pub mod alone;
+pub mod cgroup;
 pub mod client;
 #[cfg(feature = "core")]
 pub mod durable;

@@ -21,8 +21,8 @@ pub struct Server {
     pub namespace: Option<String>,
     /// Further arguments; each run takes them.
     pub args: Vec<String>,
-    /// The argument of the shell's `ulimit` before it starts.
-    pub ulimit: Option<&'static str>,
+    /// A command of the shell in the process before it starts: `ulimit -n 80`.
+    pub before: Option<String>,
     pub syncs: Syncs,
     child: Option<Child>,
 }
@@ -110,7 +110,7 @@ impl Server {
             peer_port,
             namespace: None,
             args: args.iter().map(|arg| arg.to_string()).collect(),
-            ulimit: None,
+            before: None,
             syncs: Syncs::Real,
             child: None,
         }
@@ -161,7 +161,7 @@ impl Server {
             .append(true)
             .open(self.home.path().join("log"))
             .expect("a log file");
-        let mut command = match self.ulimit {
+        let mut command = match &self.before {
             None => match &self.namespace {
                 None => self.syncs.command(),
                 Some(namespace) => {
@@ -170,9 +170,9 @@ impl Server {
                     ip
                 }
             },
-            Some(limit) => {
+            Some(before) => {
                 let mut shell = Command::new("sh");
-                let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+                let script = format!("{before} && exec \"$0\" \"$@\"");
                 shell.args(["-c", &script]).arg(binary());
                 shell
             }

@@ -10,6 +10,7 @@
 //!
 //! The skip is reported in a line on stderr, which the harness does not capture, and kept in
 //! `target/skipped.txt`. With `TERN_TESTS=all` in the environment a skip is a failure.
+use crate::cgroup::MemoryLimit;
 use crate::{folder, test_name};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -25,6 +26,8 @@ pub enum Need {
     Tun,
     /// `strace`, and the right to trace a child.
     Strace,
+    /// The right to make a cgroup with a limit of memory.
+    MemoryLimit,
     /// Root, loop devices and the program that makes this file system: an image is mounted.
     Image(&'static str),
     /// A program in the `PATH`.
@@ -47,6 +50,10 @@ impl Need {
                 (!succeeds("strace", &traced)).then(|| "strace that can trace a child".into())
             }
             Need::Program(name) => (!is_installed(name)).then(|| format!("the program {name}")),
+            Need::MemoryLimit => match MemoryLimit::new(1 << 20) {
+                Some(_) => None,
+                None => Some("a cgroup with a limit of memory, which this user may make".into()),
+            },
             Need::Image(kind) => {
                 if !rustix::process::geteuid().is_root() || crate::namespace::is_inside() {
                     return Some("root, to mount an image".into());
