@@ -177,6 +177,8 @@ fn run(config: &Config, joins: bool, signals: &StartSignals) -> Result<End, Stri
     let forces = forces_new_cluster(config, &recovered);
     let machine = if let Some(info) = disk.take_standby() {
         Machine::stand_by(settings, recovered, info, search, seed, now)
+    } else if recovered.id.is_none() && config.bootstrap {
+        Machine::await_others(settings, recovered, search, seed)
     } else if recovered.id.is_none() {
         Machine::find(settings, recovered, search, seed)
     } else if forces {

@@ -277,6 +277,7 @@ const ROUTES: &[Route] = &[
     Route(Peer, Any, Exact("/etcdURL"), admin::client_url),
     Route(Peer, GET, Exact("/v2/admin/config"), admin::config_get),
     Route(Peer, PUT, Exact("/v2/admin/config"), admin::config_put),
+    Route(Peer, GET, Exact("/v2/admin/bootstrap"), admin::bootstrap),
     Route(Peer, GET, Exact("/v2/admin/machines"), admin::machines_get),
     Route(Peer, GET, Below("/v2/admin/machines/"), admin::machine_get),
     Route(

@@ -3,7 +3,7 @@
 //!
 //! | question | asked at |
 //! |---|---|
-//! | version, machines, config, join | the peer port of a machine |
+//! | version, machines, config, join, bootstrap | the peer port of a machine |
 //! | leader | the client port of a machine |
 //! | register, take lead, registered | a directory in the key space of any etcd (`discovery`) |
 //!
@@ -17,8 +17,8 @@ use crate::core::error::{Code, HAS_LOST_ENTRIES, OTHER_CLUSTER, WAS_BARRED, WAS_
 use crate::core::raft::PeerId;
 use crate::core::replica::registry::STORE_VERSION;
 use crate::core::seam::{
-    Call, CallAnswer, CallRefusal, ClusterRoom, Introduction, MachineInfo, MemberPlace, Question,
-    RefusalReason, Reply, Role,
+    Attendance, Call, CallAnswer, CallRefusal, ClusterRoom, Introduction, MachineInfo, MemberPlace,
+    Question, RefusalReason, Reply, Role,
 };
 use serde::Deserialize;
 
@@ -31,6 +31,7 @@ pub fn request(call: &Call) -> HttpCall {
         Question::Machines { of: None } => get("/v2/admin/machines"),
         Question::Machines { of: Some(place) } => get(&machines_path(place)),
         Question::Config => get("/v2/admin/config"),
+        Question::Bootstrap => get("/v2/admin/bootstrap"),
         Question::Leader => get("/v2/leader"),
         Question::Join(introduction) => {
             let url = format!("{base}/join");
@@ -61,6 +62,7 @@ pub fn reply(question: &Question, response: HttpReply) -> Reply {
         Question::Version => parse_version(status, &body),
         Question::Machines { .. } => parse_machines(status, &body),
         Question::Config => parse_config(status, &body),
+        Question::Bootstrap => parse_bootstrap(status, &body),
         Question::Leader => parse_leader(status, &body),
         Question::Join(_) => parse_joined(status, &body),
         Question::Register { .. } => discovery::parse_registering(status, &body),
@@ -164,6 +166,31 @@ fn parse_config(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
                 .clamp(ClusterConfig::SYNC_INTERVAL_MS_MIN, ClusterConfig::MS_MAX),
         })),
         Ok(_) | Err(_) => Err(refused("/v2/admin/config", status, body)),
+    }
+}
+
+/// The answer to whether a machine waits for its cluster to begin.
+#[derive(Deserialize)]
+struct BootstrapBody {
+    waiting: bool,
+    /// In hexadecimal.
+    #[serde(default)]
+    number: String,
+    #[serde(default)]
+    list: Vec<Box<str>>,
+}
+
+fn parse_bootstrap(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
+    let refused = || refused("/v2/admin/bootstrap", status, body);
+    match serde_json::from_slice::<BootstrapBody>(body) {
+        Ok(BootstrapBody { waiting: false, .. }) if status == 200 => {
+            Ok(CallAnswer::Bootstrap(None))
+        }
+        Ok(BootstrapBody { number, list, .. }) if status == 200 => {
+            let number = u64::from_str_radix(&number, 16).map_err(|_| refused())?;
+            Ok(CallAnswer::Bootstrap(Some(Attendance { number, list })))
+        }
+        Ok(_) | Err(_) => Err(refused()),
     }
 }
 

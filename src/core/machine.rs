@@ -18,6 +18,7 @@ mod member;
 mod place;
 mod proxying;
 mod registrar;
+mod roll_call;
 mod standby;
 mod survey;
 mod transitions;
@@ -39,6 +40,7 @@ use finder::{Finder, Goal};
 use forcing::Forcing;
 use member::MemberMode;
 use registrar::Registrar;
+use roll_call::RollCall;
 use standby::Standby;
 
 /// The core of one machine.
@@ -60,6 +62,9 @@ enum MachineMode {
 enum Outside {
     /// It looks for its cluster, and does not listen on its ports.
     Finding(Box<Finder>),
+    /// It was started with `-bootstrap`, and waits for the other machines of the list. It listens
+    /// on its peer port.
+    Bootstrapping(Box<RollCall>),
     /// Its operator says that its cluster is lost. It asks the other voters, and does not listen.
     Forcing(Box<Forcing>),
     /// It redirects clients, and waits for room.
@@ -212,7 +217,10 @@ impl Machine {
                 if matches!(op, Op::ClientClosed | Op::ContinueListing) {
                     return;
                 }
-                let outcome = outside.redirect().unwrap_or_else(refusal);
+                let outcome = match op {
+                    Op::Query(Query::Bootstrap) => outside.bootstrap(),
+                    _ => outside.redirect().unwrap_or_else(refusal),
+                };
                 let at = self.indexes();
                 self.out.answers.push(Answer {
                     ticket,
@@ -271,6 +279,10 @@ impl Machine {
             }
             MachineMode::Outside(Outside::Finding(finder)) => {
                 let outcome = finder.on_reply(now, id, reply);
+                self.on_search(now, outcome);
+            }
+            MachineMode::Outside(Outside::Bootstrapping(roll_call)) => {
+                let outcome = roll_call.on_reply(now, id, reply, &mut self.out.facts);
                 self.on_search(now, outcome);
             }
             MachineMode::Outside(Outside::Forcing(_)) => self.on_forcing_reply(id, &reply),
@@ -342,6 +354,7 @@ impl Machine {
                 let outcome = finder.on_time(now);
                 self.on_search(now, outcome);
             }
+            MachineMode::Outside(Outside::Bootstrapping(roll_call)) => roll_call.on_time(now),
             MachineMode::Outside(Outside::Forcing(_)) => self.on_forcing_time(),
             MachineMode::Outside(Outside::Stopped { .. }) => {}
         }
@@ -379,6 +392,9 @@ impl Machine {
         match &mut self.mode {
             MachineMode::Member(member) => member.take_outputs(outputs),
             MachineMode::Outside(Outside::Finding(finder)) => finder.take_calls(&mut outputs.calls),
+            MachineMode::Outside(Outside::Bootstrapping(roll_call)) => {
+                roll_call.take_calls(&mut outputs.calls);
+            }
             MachineMode::Outside(Outside::Forcing(forcing)) => {
                 forcing.take_calls(&mut outputs.calls);
             }
@@ -424,6 +440,7 @@ impl Machine {
     /// before: the question waits as a request then.
     pub fn query(&self, now: Now, query: &Query) -> Option<Outcome> {
         match &self.mode {
+            _ if *query == Query::Bootstrap => Some(self.bootstrap_state()),
             MachineMode::Member(member) => member.query(now, query),
             MachineMode::Outside(outside) if *query == Query::Health => {
                 Some(Outcome::Health(outside.health()))
@@ -454,8 +471,17 @@ impl Machine {
     pub fn listens(&self) -> bool {
         !matches!(
             self.mode,
-            MachineMode::Outside(Outside::Finding(_) | Outside::Forcing(_))
+            MachineMode::Outside(
+                Outside::Finding(_) | Outside::Bootstrapping(_) | Outside::Forcing(_)
+            )
         )
+    }
+
+    /// Whether the peer port is to be open. A machine that waits for its cluster to begin answers
+    /// the others of its list.
+    pub fn listens_to_peers(&self) -> bool {
+        let waits = matches!(self.mode, MachineMode::Outside(Outside::Bootstrapping(_)));
+        waits || self.listens()
     }
 
     /// This machine's name.
@@ -533,7 +559,10 @@ impl Machine {
                 Some(standby.leader().map(|leader| &*leader.client_url))
             }
             MachineMode::Outside(
-                Outside::Finding(_) | Outside::Forcing(_) | Outside::Stopped { .. },
+                Outside::Finding(_)
+                | Outside::Bootstrapping(_)
+                | Outside::Forcing(_)
+                | Outside::Stopped { .. },
             )
             | MachineMode::Member(_) => None,
         }
@@ -553,6 +582,14 @@ impl Machine {
     /// The member's key space; `None` outside.
     pub fn store(&self) -> Option<&Store> {
         self.member().map(|member| member.replica.store())
+    }
+
+    /// The answer to [`Query::Bootstrap`].
+    fn bootstrap_state(&self) -> Outcome {
+        match &self.mode {
+            MachineMode::Outside(outside) => outside.bootstrap(),
+            MachineMode::Member(_) => Outcome::Bootstrap(None),
+        }
     }
 
     fn member(&self) -> Option<&MemberMode> {
@@ -581,14 +618,30 @@ impl Outside {
         match self {
             Outside::Standby(standby) if standby.has_found_cluster() => Health::Healthy,
             Outside::Standby(_) => Health::NoCluster,
-            Outside::Finding(_) | Outside::Forcing(_) | Outside::Stopped { .. } => Health::Leaving,
+            Outside::Finding(_)
+            | Outside::Bootstrapping(_)
+            | Outside::Forcing(_)
+            | Outside::Stopped { .. } => Health::Leaving,
+        }
+    }
+
+    /// The answer to [`Query::Bootstrap`].
+    fn bootstrap(&self) -> Outcome {
+        match self {
+            Outside::Bootstrapping(roll_call) => {
+                Outcome::Bootstrap(Some(roll_call.attendance().clone()))
+            }
+            Outside::Finding(_)
+            | Outside::Forcing(_)
+            | Outside::Standby(_)
+            | Outside::Stopped { .. } => Outcome::Bootstrap(None),
         }
     }
 
     /// Where clients are sent; `None` while no leader is known.
     fn redirect(&self) -> Option<Outcome> {
         match self {
-            Outside::Finding(_) | Outside::Forcing(_) => None,
+            Outside::Finding(_) | Outside::Bootstrapping(_) | Outside::Forcing(_) => None,
             Outside::Standby(standby) => standby.leader().map(standby::redirect_to),
             Outside::Stopped { redirect } => redirect.clone(),
         }
@@ -597,6 +650,7 @@ impl Outside {
     fn next_deadline(&self) -> Option<u64> {
         match self {
             Outside::Finding(finder) => finder.next_deadline(),
+            Outside::Bootstrapping(roll_call) => roll_call.next_deadline(),
             Outside::Forcing(forcing) => forcing.next_deadline(),
             Outside::Standby(standby) => standby.next_deadline(),
             Outside::Stopped { .. } => None,

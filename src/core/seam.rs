@@ -13,8 +13,8 @@ mod snapshots;
 mod stats;
 
 pub use calls::{
-    Call, CallAnswer, CallId, CallRefusal, ClusterRoom, FormerPlace, Introduction, MemberPlace,
-    Question, RefusalReason, Reply,
+    Attendance, Call, CallAnswer, CallId, CallRefusal, ClusterRoom, FormerPlace, Introduction,
+    MemberPlace, Question, RefusalReason, Reply,
 };
 pub use facts::{Fact, PlaceDoubt};
 pub use figures::{CoreFigures, MemberFigures, PeerFigures};

@@ -129,6 +129,8 @@ pub struct Config {
     pub peers: Vec<String>,
     /// The URL of this cluster at a discovery service, without a slash at its end.
     pub discovery: Option<String>,
+    /// Whether the machines of `peers` begin a cluster together, this one among them.
+    pub bootstrap: bool,
     /// Whether to wipe the data directory first.
     pub force: bool,
     /// The cluster that is lost: its machine goes on alone. `None`: none is.

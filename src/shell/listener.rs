@@ -255,6 +255,12 @@ impl Listener {
         self.listener.local_addr()
     }
 
+    /// Whether other machines reach the port without TLS.
+    pub fn is_exposed(&self) -> bool {
+        let is_local = self.address().is_ok_and(|a| a.ip().is_loopback());
+        self.tls.is_none() && !is_local
+    }
+
     /// Phase 2: accepts the waiting connections, up to a bound and while there is room. The poll is
     /// edge-triggered, so `is_ready` stays set while more may wait.
     pub fn accept(&mut self, registry: &Registry, clients: &mut Clients, now: Now) {

@@ -57,6 +57,14 @@ pub fn log(machine: &Machine, fact: &Fact) {
         Fact::Admitted { .. } => log_admitted(),
 
         // The search for the cluster.
+        Fact::BootstrapWaits { urls } => log::warn!(
+            "-bootstrap: waiting for {urls}. The cluster begins once every machine of the list \
+             answers; tern asks on"
+        ),
+        Fact::BootstrapDiffers { why } => log::error!(
+            "-bootstrap: {why}. No machine founds the cluster: start all machines with the same \
+             -peers list, which names each of them once"
+        ),
         Fact::SearchFailed { why, pause_ms } => {
             log::warn!("no cluster found: {why}. Trying again in {pause_ms} ms");
         }

@@ -89,9 +89,9 @@ pub struct Reactor {
     signals: Signals,
 
     /// The client port and the peer port before they are listened on; `None` afterwards.
-    closed_ports: Option<[ClosedPort; 2]>,
+    closed_ports: [Option<ClosedPort>; 2],
 
-    /// The listeners of the client port and of the peer port; empty while `closed_ports` is `Some`.
+    /// The listeners of the client port and of the peer port; those of `closed_ports` are missing.
     listeners: Vec<Listener>,
 
     clock: Clock,
@@ -175,20 +175,20 @@ impl Reactor {
         let waker = Waker::new(registry, RESOLVER).map_err(no_poll)?;
         let [client, peer] = ports;
         let closed_ports = [
-            ClosedPort {
+            Some(ClosedPort {
                 bound: client,
                 tls: config.tls.clone(),
-            },
-            ClosedPort {
+            }),
+            Some(ClosedPort {
                 bound: peer,
                 tls: config.peer_tls.clone(),
-            },
+            }),
         ];
         let mut reactor = Reactor {
             poll,
             events: Events::with_capacity(EVENTS_A_TURN),
             signals,
-            closed_ports: Some(closed_ports),
+            closed_ports,
             listeners: Vec::new(),
             now: clock.now(),
             clock,
@@ -216,39 +216,23 @@ impl Reactor {
         Ok(reactor)
     }
 
-    /// Listens on both ports once the machine can answer. Returns whether it began to.
+    /// Listens on both ports once the machine can answer, and before on the peer port if the machine
+    /// waits for its cluster to begin. Returns whether it began to listen on both.
     ///
     /// # Errors
     /// A port or a certificate does not work; with a sentence for the user.
     fn maybe_listen(&mut self) -> Result<bool, String> {
-        if !self.machine.listens() {
+        let [client, peer] = &mut self.closed_ports;
+        let peer = peer.take_if(|_| self.machine.listens_to_peers());
+        let client = client.take_if(|_| self.machine.listens());
+        self.listen(Port::Peer, peer)?;
+        if !self.listen(Port::Client, client)? {
             return Ok(false);
-        }
-        let Some([client, peer]) = self.closed_ports.take() else {
-            return Ok(false);
-        };
-        let has_tls = [client.tls.is_on(), peer.tls.is_on()];
-        let (client_socket, peer_socket) = (client.bound.listen()?, peer.bound.listen()?);
-        self.listeners = vec![
-            Listener::new(
-                Port::Client,
-                CLIENT_PORT,
-                client_socket,
-                &client.tls,
-                self.now,
-            )?,
-            Listener::new(Port::Peer, PEER_PORT, peer_socket, &peer.tls, self.now)?,
-        ];
-        for listener in &mut self.listeners {
-            listener.register(self.poll.registry()).map_err(no_poll)?;
         }
         let [client, peer] = self.addresses().map_err(|e| e.to_string())?;
         let version = crate::VERSION;
         log::info!("tern: ready, version {version}, clients on {client}, peers on {peer}");
-        let is_open = |(address, has_tls): (std::net::SocketAddr, bool)| {
-            !has_tls && !address.ip().is_loopback()
-        };
-        if [client, peer].into_iter().zip(has_tls).any(is_open) {
+        if self.listeners.iter().any(Listener::is_exposed) {
             log::info!(
                 "a port is open to other machines without TLS: whatever reaches it can read and \
                  change all data (-cert-file, -peer-cert-file, -bind-addr, -peer-bind-addr)"
@@ -258,20 +242,35 @@ impl Reactor {
         Ok(true)
     }
 
+    /// Listens on this port, unless there is none to open.
+    fn listen(&mut self, port: Port, closed: Option<ClosedPort>) -> Result<bool, String> {
+        let Some(ClosedPort { bound, tls }) = closed else {
+            return Ok(false);
+        };
+        let token = match port {
+            Port::Client => CLIENT_PORT,
+            Port::Peer => PEER_PORT,
+        };
+        let mut listener = Listener::new(port, token, bound.listen()?, &tls, self.now)?;
+        listener.register(self.poll.registry()).map_err(no_poll)?;
+        self.listeners.push(listener);
+        Ok(true)
+    }
+
     /// The addresses of the client port and of the peer port. They differ from the configured ones
     /// if a port is 0: then the system chooses.
     ///
     /// # Errors
     /// The ports are not listened on yet.
     pub fn addresses(&self) -> io::Result<[std::net::SocketAddr; 2]> {
-        let address = |listener: Option<&Listener>| match listener {
-            Some(listener) => listener.address(),
-            None => Err(io::ErrorKind::NotConnected.into()),
+        let address = |token| {
+            let mut listeners = self.listeners.iter();
+            match listeners.find(|listener| listener.token() == token) {
+                Some(listener) => listener.address(),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            }
         };
-        Ok([
-            address(self.listeners.first())?,
-            address(self.listeners.get(1))?,
-        ])
+        Ok([address(CLIENT_PORT)?, address(PEER_PORT)?])
     }
 
     /// Takes turns until the loop ends.

@@ -12,6 +12,7 @@
 //! cuts the network between them, `histories` checks what clients were answered meanwhile, `endurance` takes its time;
 //! `standby` has more machines than there is room for, `cycles` and `switches` remove them and take
 //! them in again. `rounds` is a script that runs all of these many times.
+mod bootstrap;
 mod cluster;
 mod conformance;
 mod conformance_2x;

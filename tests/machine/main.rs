@@ -19,6 +19,7 @@ mod lookout;
 mod memory;
 mod patience;
 mod rig;
+mod roll_call;
 mod room;
 mod seeker;
 mod single;

@@ -112,6 +112,7 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         peer_bind_addr,
         peers,
         discovery,
+        bootstrap,
         force,
         force_new_cluster: _,
         tls,
@@ -151,6 +152,7 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("peer bind addr", peer_bind_addr.clone()),
         ("peers", format!("{peers:?}")),
         ("discovery", format!("{discovery:?}")),
+        ("bootstrap", format!("{bootstrap:?}")),
         ("force", force.to_string()),
         ("tls", format!("{tls:?}")),
         ("peer tls", format!("{peer_tls:?}")),
@@ -231,6 +233,7 @@ fn help_fits_a_terminal_and_names_every_flag() {
 const SETTINGS: &str = "\
 addr ETCD_ADDR addr h:1
 bind-addr ETCD_BIND_ADDR bind_addr 1.2.3.4
+bootstrap ETCD_BOOTSTRAP bootstrap true
 ca-file ETCD_CA_FILE ca_file x
 cluster-active-size ETCD_CLUSTER_ACTIVE_SIZE cluster.active_size 5
 cluster-remove-delay ETCD_CLUSTER_REMOVE_DELAY cluster.remove_delay 2.5

@@ -94,6 +94,11 @@ pub fn remove(exchange: &Exchange) -> Handled {
     remove_machine(exchange)
 }
 
+/// `GET /v2/admin/bootstrap`: whether this machine waits for its cluster to begin.
+pub fn bootstrap(exchange: &Exchange) -> Handled {
+    exchange.to_machine(Op::Query(Query::Bootstrap), AnswerKind::Bootstrap)
+}
+
 /// `GET /v2/admin/config`
 pub fn config_get(exchange: &Exchange) -> Handled {
     exchange.to_machine(Op::Query(Query::ConfigGet), AnswerKind::Config)

@@ -63,6 +63,8 @@ pub(super) enum AnswerKind {
         /// The document is written to a file of this machine, not to the client.
         to_file: bool,
     },
+    /// Whether this machine waits for its cluster to begin.
+    Bootstrap,
     /// The cluster config.
     Config,
     /// The list of machines.

@@ -256,7 +256,9 @@ impl Finder {
                 Goal::Look { .. } => self.pause(now, self.last_reasons.clone()),
                 Goal::Confirm(_) => unreachable!("a member that has a place does not join"),
             },
-            CallAnswer::Leader(_) => unreachable!("the finder does not ask for the leader"),
+            CallAnswer::Leader(_) | CallAnswer::Bootstrap(_) => {
+                unreachable!("the finder does not ask for them")
+            }
         }
     }
 
@@ -547,6 +549,11 @@ impl Finder {
     }
 
     // -- outputs
+
+    /// The id of the last call that it has made.
+    pub(super) fn last_call(&self) -> u64 {
+        self.survey.last_call()
+    }
 
     /// Moves the calls to make now to `out`.
     pub(super) fn take_calls(&mut self, out: &mut Vec<Call>) {

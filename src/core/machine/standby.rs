@@ -138,8 +138,13 @@ impl Standby {
             Ok(CallAnswer::Version(version)) => self.on_version(now, version),
             Ok(CallAnswer::Joined(id)) => return Some(id),
             Ok(CallAnswer::Leader(peer_url)) => self.on_leader(now, peer_url),
-            Ok(CallAnswer::Registering | CallAnswer::Leads(_) | CallAnswer::Registered(_)) => {
-                unreachable!("a standby asks no discovery service")
+            Ok(
+                CallAnswer::Registering
+                | CallAnswer::Leads(_)
+                | CallAnswer::Registered(_)
+                | CallAnswer::Bootstrap(_),
+            ) => {
+                unreachable!("a standby does not ask for them")
             }
             Err(refusal) => self.on_refusal(now, &question, &refusal),
         }

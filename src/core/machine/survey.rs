@@ -118,6 +118,11 @@ impl Survey {
         Some(question)
     }
 
+    /// The id of the last call that it has made.
+    pub(super) fn last_call(&self) -> u64 {
+        self.last_call
+    }
+
     /// Moves the calls to make now to `out`.
     pub(super) fn take_calls(&mut self, out: &mut Vec<Call>) {
         out.append(&mut self.calls);

@@ -1,6 +1,8 @@
 //! Changes of mode, within one process and any number of times.
 //!
 //! ```text
+//! Bootstrapping --the first of the list--> a new start, as the founder
+//!    \--admitted, refused--> as Finding
 //! Finding --admitted--> Member --removed, confirmed, wiped--> Standby --admitted--> Member …
 //!    \--refused--> Standby
 //! ```

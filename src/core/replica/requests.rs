@@ -120,6 +120,7 @@ impl Replica {
             Query::StatsSelf => Outcome::StatsSelf(Box::new(self.self_stats(now))),
             Query::StatsLeader => self.leader_stats(),
             Query::StatsStore => Outcome::StatsStore(Box::new(self.store.stats())),
+            Query::Bootstrap => Outcome::Bootstrap(None),
             Query::ConfigGet => Outcome::Config(self.config()),
             Query::MachineList => Outcome::MachineList(self.machine_list()),
             Query::MachinesOf(place) => self.machines_of(place),

@@ -53,9 +53,11 @@ impl Call {
     /// A call with the timeout of its question.
     pub fn new(id: CallId, base: Box<str>, question: Question) -> Call {
         let timeout_ms = match question {
-            Question::Version | Question::Machines { .. } | Question::Config | Question::Leader => {
-                ASK_MS
-            }
+            Question::Version
+            | Question::Machines { .. }
+            | Question::Config
+            | Question::Leader
+            | Question::Bootstrap => ASK_MS,
             Question::Join(_) => JOIN_MS,
             Question::Register { .. } | Question::TakeLead | Question::Registered { .. } => {
                 DISCOVERY_MS
@@ -83,6 +85,8 @@ pub enum Question {
     },
     /// Over the peer port: the cluster config.
     Config,
+    /// Over the peer port: whether the machine waits for its cluster to begin (`-bootstrap`).
+    Bootstrap,
     /// Over the client port: the peer URL of the leader. A standby redirects this to the leader.
     Leader,
     /// Over the peer port: admit this machine as a member, or take its new addresses.
@@ -154,6 +158,15 @@ impl FormerPlace {
     }
 }
 
+/// The answer of a machine that waits for its cluster to begin (`-bootstrap`). It has no data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attendance {
+    /// A random number of its process.
+    pub number: u64,
+    /// The peer URLs of all machines that are to begin together, sorted, each once.
+    pub list: Vec<Box<str>>,
+}
+
 /// How a machine introduces itself when it asks to join.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Introduction {
@@ -197,6 +210,8 @@ pub enum CallAnswer {
     Machines(Vec<MachineInfo>),
     /// The part of the cluster config that concerns machines outside the cluster.
     Config(ClusterRoom),
+    /// What the machine waits for; `None`: it does not wait.
+    Bootstrap(Option<Attendance>),
     /// The leader's peer URL.
     Leader(Box<str>),
     /// The member id that the cluster has given this machine; never [`PeerId::NONE`].

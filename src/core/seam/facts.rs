@@ -115,6 +115,18 @@ pub enum Fact {
         /// The time to the next attempt, in milliseconds.
         pause_ms: u64,
     },
+    /// These machines of the list have not answered, so the cluster cannot begin (`-bootstrap`).
+    /// Reported when they change.
+    BootstrapWaits {
+        /// Their peer URLs.
+        urls: Box<str>,
+    },
+    /// The machines of the list were not all started with the same list, or the list is wrong, so
+    /// the cluster cannot begin. Reported when the reason changes.
+    BootstrapDiffers {
+        /// The machines and the difference.
+        why: Box<str>,
+    },
     /// The discovery service has refused this machine's registration. It is tried again.
     NotRegistered {
         /// The service and the reason.

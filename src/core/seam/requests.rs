@@ -1,5 +1,5 @@
 //! Requests of clients and administrators, and their answers. Start with [`Op`].
-use super::calls::{FormerPlace, MemberPlace};
+use super::calls::{Attendance, FormerPlace, MemberPlace};
 use super::figures::CoreFigures;
 use super::locks::{LockOutcome, LockRequest};
 use super::members::{Health, MemberInfo, MemberListing};
@@ -113,6 +113,9 @@ pub enum Query {
     StatsLeader,
     /// The statistics of the key space.
     StatsStore,
+    /// Whether this machine waits for its cluster to begin (`-bootstrap`). Answered at once in
+    /// every mode.
+    Bootstrap,
     /// The cluster config in force.
     ConfigGet,
     /// The members.
@@ -198,6 +201,8 @@ pub enum Outcome {
     },
     /// The rest of the migration document, as of the same moment as its pages.
     Migrated(Box<Migrated>),
+    /// The answer to [`Query::Bootstrap`]; `None`: it does not wait.
+    Bootstrap(Option<Attendance>),
     /// The watcher's body ends here, without an event.
     WatchEnd,
     /// The time of the watcher is over.

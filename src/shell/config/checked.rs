@@ -80,6 +80,7 @@ impl Checked<'_> {
             peer_bind_addr,
             peers: self.peers()?,
             discovery: self.discovery()?,
+            bootstrap: self.bootstrap()?,
             force: self.switch("f")? || self.switch("force")?,
             force_new_cluster: self.lost_cluster()?,
             tls: self.tls("ca-file", "cert-file", "key-file")?,
@@ -396,6 +397,21 @@ impl Checked<'_> {
             ));
         }
         Ok(Some(value.text.trim_end_matches('/').to_string()))
+    }
+
+    /// Whether all machines of the list are started together.
+    fn bootstrap(&self) -> Result<bool, UsageError> {
+        let is_on = self.switch("bootstrap")?;
+        if is_on && self.peers()?.is_empty() {
+            let text = "-bootstrap: expected -peers or -peers-file with the peer addresses of all \
+                        machines, this one included";
+            return Err(UsageError(text.into()));
+        }
+        if is_on && self.text("discovery").is_some() {
+            let text = "-bootstrap and -discovery are both given: expected one of them";
+            return Err(UsageError(text.into()));
+        }
+        Ok(is_on)
     }
 
     /// The list of `-peers` or of `-peers-file`, whichever has the stronger source. Of two equal

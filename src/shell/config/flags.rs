@@ -119,7 +119,7 @@ const MACHINE: [CommandFlag; 11] = [
 ];
 
 #[rustfmt::skip]
-const CLUSTER: [CommandFlag; 8] = [
+const CLUSTER: [CommandFlag; 9] = [
     flag("peers", List, "HOST:PORT,...", Nothing,
         "Peer addresses of machines to join. An empty machine without -peers, -peers-file and -discovery founds a \
          cluster of its own. A list that names only this machine still means to join."),
@@ -129,6 +129,10 @@ const CLUSTER: [CommandFlag; 8] = [
     flag("discovery", Text, "URL", Nothing,
         "URL of this cluster at a discovery service. The first machine that registers there founds the cluster, the \
          others join it."),
+    flag("bootstrap", Bool, "", Fixed("false"),
+        "Begin a cluster together: start every machine with this flag and the same -peers list, its own address \
+         included. The one that is first in the list founds the cluster once all of them wait; until then they wait \
+         for ever. Without effect on a machine with data."),
     flag("max-retry-attempts", Text, "N", Fixed("3"),
         "Rounds of asking the machines to join before tern gives up and exits; 0: never give up."),
     flag("retry-interval", Text, "SECONDS", Described("random, 2 to 4"),

@@ -6,7 +6,7 @@ use crate::codec::api::Context;
 use crate::codec::api::metrics::{self, ProcessFigures};
 use crate::codec::http::response::{JSON, TEXT};
 use crate::core::command::ClusterConfig;
-use crate::core::seam::{CoreFigures, Indexes, MachineInfo, Outcome, Role};
+use crate::core::seam::{Attendance, CoreFigures, Indexes, MachineInfo, Outcome, Role};
 
 /// `Content-Type` of a raft index, the body of the answer to a join or a removal.
 const BYTES: &str = "application/octet-stream";
@@ -73,6 +73,7 @@ fn body(outcome: &Outcome, at: Indexes, out: &mut Vec<u8>) {
         Outcome::StatsLeader(leader) => stats::leader(leader, out),
         Outcome::StatsStore(store) => stats::store(store, out),
         Outcome::Config(cluster) => config(cluster, out),
+        Outcome::Bootstrap(waiting) => bootstrap(waiting.as_ref(), out),
         Outcome::MachineList(list) => machines(list, out),
         Outcome::Machine(info) => {
             machine(info, out);
@@ -97,6 +98,21 @@ fn body(outcome: &Outcome, at: Indexes, out: &mut Vec<u8>) {
         | Outcome::Failed(_)
         | Outcome::Redirect { .. } => unreachable!("rendered by `Shape::render`"),
     }
+}
+
+/// Appends whether this machine waits for its cluster to begin, and a line break.
+fn bootstrap(waiting: Option<&Attendance>, out: &mut Vec<u8>) {
+    let Some(Attendance { number, list }) = waiting else {
+        return raw("{\"waiting\":false}\n", out);
+    };
+    raw("{\"waiting\":true,\"number\":\"", out);
+    raw(&format!("{number:x}"), out);
+    raw("\",\"list\":[", out);
+    for (place, url) in list.iter().enumerate() {
+        raw(if place == 0 { "" } else { "," }, out);
+        string(url, out);
+    }
+    raw("]}\n", out);
 }
 
 /// Appends the cluster config and a line break.

@@ -139,6 +139,7 @@ impl Shape {
     ) -> Next {
         let url = match self.kind {
             AnswerKind::Config
+            | AnswerKind::Bootstrap
             | AnswerKind::Machines
             | AnswerKind::Machine
             | AnswerKind::Remove
