@@ -14,6 +14,7 @@ use super::http::call::{HttpCall, HttpReply};
 use super::http::url::Url;
 use crate::core::command::ClusterConfig;
 use crate::core::error::{Code, HAS_LOST_ENTRIES, OTHER_CLUSTER, WAS_BARRED, WAS_REMOVED};
+use crate::core::identity;
 use crate::core::raft::PeerId;
 use crate::core::replica::registry::STORE_VERSION;
 use crate::core::seam::{
@@ -188,6 +189,10 @@ fn parse_bootstrap(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> 
         }
         Ok(BootstrapBody { number, list, .. }) if status == 200 => {
             let number = u64::from_str_radix(&number, 16).map_err(|_| refused())?;
+            // Its URLs are logged.
+            if !list.iter().all(|url| identity::is_url(url)) {
+                return Err(refused());
+            }
             Ok(CallAnswer::Bootstrap(Some(Attendance { number, list })))
         }
         Ok(_) | Err(_) => Err(refused()),

@@ -150,6 +150,8 @@ pub struct Listener {
     port: Port,
     token: Token,
     listener: TcpListener,
+    /// Whether connections are encrypted.
+    has_tls: bool,
     /// The files of `tls`.
     #[cfg(feature = "tls")]
     files: Arc<TlsFiles>,
@@ -189,6 +191,7 @@ impl Listener {
             port,
             token,
             listener,
+            has_tls: files.is_on(),
             #[cfg(feature = "tls")]
             files: Arc::new(files.clone()),
             #[cfg(feature = "tls")]
@@ -258,7 +261,7 @@ impl Listener {
     /// Whether other machines reach the port without TLS.
     pub fn is_exposed(&self) -> bool {
         let is_local = self.address().is_ok_and(|a| a.ip().is_loopback());
-        self.tls.is_none() && !is_local
+        !self.has_tls && !is_local
     }
 
     /// Phase 2: accepts the waiting connections, up to a bound and while there is room. The poll is

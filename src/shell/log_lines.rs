@@ -57,14 +57,8 @@ pub fn log(machine: &Machine, fact: &Fact) {
         Fact::Admitted { .. } => log_admitted(),
 
         // The search for the cluster.
-        Fact::BootstrapWaits { urls } => log::warn!(
-            "-bootstrap: waiting for {urls}. The cluster begins once every machine of the list \
-             answers; tern asks on"
-        ),
-        Fact::BootstrapDiffers { why } => log::error!(
-            "-bootstrap: {why}. No machine founds the cluster: start all machines with the same \
-             -peers list, which names each of them once"
-        ),
+        Fact::BootstrapWaits { urls } => log_awaited(urls),
+        Fact::BootstrapDiffers { why } => log_difference(why),
         Fact::SearchFailed { why, pause_ms } => {
             log::warn!("no cluster found: {why}. Trying again in {pause_ms} ms");
         }
@@ -150,6 +144,20 @@ fn log_let_go(peer: &str, silent_ms: u64, too_many: bool) {
     } else {
         log::warn!("removing {peer}: not heard for {silent_ms} ms");
     }
+}
+
+fn log_awaited(urls: &str) {
+    log::warn!(
+        "-bootstrap: waiting for {urls}. The cluster begins once every machine of the list answers; \
+         tern asks on"
+    );
+}
+
+fn log_difference(why: &str) {
+    log::error!(
+        "-bootstrap: {why}. No machine founds the cluster: start all machines with the same -peers \
+         list, which names each of them once"
+    );
 }
 
 fn log_removed() {

@@ -96,6 +96,7 @@ fn lost(cluster: Option<PublicId>) -> String {
 
 fn fields(config: &Config) -> Vec<(&'static str, String)> {
     let mut fields = settings(config);
+    fields.push(("bootstrap", config.bootstrap.to_string()));
     fields.push(("lost cluster", lost(config.force_new_cluster)));
     fields.push(("warnings", config.warnings.join("; ")));
     fields
@@ -112,7 +113,7 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         peer_bind_addr,
         peers,
         discovery,
-        bootstrap,
+        bootstrap: _,
         force,
         force_new_cluster: _,
         tls,
@@ -152,7 +153,6 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("peer bind addr", peer_bind_addr.clone()),
         ("peers", format!("{peers:?}")),
         ("discovery", format!("{discovery:?}")),
-        ("bootstrap", format!("{bootstrap:?}")),
         ("force", force.to_string()),
         ("tls", format!("{tls:?}")),
         ("peer tls", format!("{peer_tls:?}")),

@@ -202,8 +202,8 @@ impl RollCall {
             };
             let url = &*list[*place];
             if waiting.list != *list {
-                let theirs = waiting.list.join(", ");
-                let why = format!("{url} was started with another list: {theirs}");
+                let difference = difference_of(list, &waiting.list);
+                let why = format!("{url} was started with another list: {difference}");
                 return Some(Fact::BootstrapDiffers { why: why.into() });
             }
             if let Some(other) = owners.insert(waiting.number, url) {
@@ -270,6 +270,18 @@ impl RollCall {
     /// When `on_time` has something to do, in microseconds of the monotonic clock.
     pub(super) fn next_deadline(&self) -> Option<u64> {
         self.next_round_us
+    }
+}
+
+/// One entry that only one of two lists has.
+fn difference_of(here: &[Box<str>], there: &[Box<str>]) -> String {
+    let is_missing = |list: &[Box<str>], url: &&Box<str>| !list.contains(url);
+    let only_here = here.iter().find(|url| is_missing(there, url));
+    let only_there = there.iter().find(|url| is_missing(here, url));
+    match (only_here, only_there) {
+        (Some(url), _) => format!("{url} is missing there"),
+        (None, Some(url)) => format!("{url} is missing here"),
+        (None, None) => "the order differs".into(),
     }
 }
 

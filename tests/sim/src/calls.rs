@@ -157,14 +157,15 @@ impl World {
     fn on_called(&mut self, key: u64, slot: usize) {
         let calling = self.callings.get_mut(&key).expect("seen above");
         let url = Url::parse(&calling.url).expect("machines call URLs");
-        let listens = match &self.hosts[slot].place {
-            Place::Up(run) => run.core.listens(),
-            Place::Down(_) | Place::Empty => false,
-        };
         let base = format!("http://{}", url.authority).into_boxed_str();
         let port = match base == client_url(slot) {
             true => Port::Client,
             false => Port::Peer,
+        };
+        let listens = match &self.hosts[slot].place {
+            Place::Up(run) if port == Port::Peer => run.core.listens_to_peers(),
+            Place::Up(run) => run.core.listens(),
+            Place::Down(_) | Place::Empty => false,
         };
         if !listens || (port == Port::Peer && base != self.hosts[slot].peer_url) {
             calling.broken = true;

@@ -56,6 +56,7 @@ impl Host {
             shown: 0,
             copy: None,
             directory: Directory::default(),
+            is_founder: false,
             life: 0,
             lies,
             peer_url: peer_url(slot, 0),
@@ -128,6 +129,8 @@ pub struct Host {
     pub copy: Option<Image>,
     /// What the data directory has been.
     pub directory: Directory,
+    /// It founds the cluster at its next start.
+    pub is_founder: bool,
     /// How often the data directory was set back to an old copy.
     pub life: u64,
     pub lies: Lies,
@@ -411,10 +414,7 @@ impl World {
             scratch: Vec::new(),
             fx: Outputs::default(),
         };
-        world.found();
-        for slot in 1..world.p.machines {
-            world.begin_join(slot, 1_000 * slot as u64);
-        }
+        world.begin();
         for client in 0..world.clients.len() {
             world.queue.push(10_000, Ev::Think { client });
         }
@@ -454,16 +454,11 @@ impl World {
         }
     }
 
-    /// The first machine makes the cluster.
-    fn found(&mut self) {
-        self.hosts[0].place = Place::Down(Image::blank(&mut self.rng));
-        self.start(0);
-    }
-
     pub fn begin_join(&mut self, slot: usize, after_us: u64) {
         self.hosts[slot].place = Place::Down(Image::blank(&mut self.rng));
         self.hosts[slot].copy = None;
         self.hosts[slot].directory = Directory::default();
+        self.hosts[slot].is_founder = false;
         self.hosts[slot].full = false;
         self.hosts[slot].shown = 0;
         self.queue.push(self.now_us + after_us, Ev::Start { slot });

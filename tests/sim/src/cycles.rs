@@ -18,6 +18,7 @@ pub fn calm(drawn: Params) -> Params {
     Params {
         machines: 5,
         spare: 0,
+        bootstrap: false,
         heartbeat_ms: 30,
         election_ms: 150,
         active_size: 5,

@@ -10,6 +10,7 @@ mod cycles;
 mod disk;
 mod duties;
 pub mod faults;
+mod founding;
 mod healing;
 mod http;
 mod image;

@@ -36,6 +36,7 @@ impl World {
         let since = self.now_us - self.phase_since_us;
         match self.phase {
             Phase::Setup => {
+                self.disturb_founding(since);
                 let leader = self.leader().and_then(|l| self.up(l));
                 let voters = leader.map_or(0, |r| r.core.configuration().voters().count());
                 if voters == self.p.machines {

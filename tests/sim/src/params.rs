@@ -119,6 +119,8 @@ pub struct Params {
     pub blows: Vec<(Blow, u64)>,
     /// Followers pass on what only the leader can do.
     pub forward: bool,
+    /// All machines were started with one list and `-bootstrap`.
+    pub bootstrap: bool,
     /// Jobs of the disk are over when they return; otherwise in a later turn.
     pub in_place: bool,
     /// Power cuts, errors and lack of room at any call of a recovery, in a million.
@@ -201,6 +203,7 @@ impl Params {
             down_us_max: election_ms * 1_000 * rng.range(1, 8),
             blows,
             forward: rng.chance(330_000),
+            bootstrap: rng.chance(330_000),
             in_place: rng.chance(330_000),
             fault_at_start_ppm: *rng.pick(&[0, 100_000, 300_000]),
         };

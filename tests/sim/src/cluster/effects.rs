@@ -271,7 +271,11 @@ impl World {
                     run.disk.keep_configuration(run.core.cluster(), members);
                 }
             }
-            Order::Wipe | Order::Found | Order::ForceNewCluster | Order::Stop => {}
+            Order::Found => {
+                let first = self.on_founder(slot);
+                self.fail(first);
+            }
+            Order::Wipe | Order::ForceNewCluster | Order::Stop => {}
         }
     }
 

@@ -101,7 +101,7 @@ impl World {
     fn open_disk(&mut self, slot: usize, image: Image) -> Option<Opened> {
         let config = &self.configs[slot];
         let fs = image.fs.clone();
-        let founds = self.ids.is_empty();
+        let founds = std::mem::take(&mut self.hosts[slot].is_founder);
         let is_faulty = self.phase == Phase::Faults && self.rng.chance(self.p.fault_at_start_ppm);
         if is_faulty {
             let fault = *self
@@ -206,6 +206,9 @@ impl World {
         let settings = self.settings(slot);
         match standby {
             Some(info) => Machine::stand_by(settings, recovered, info, search, seed, now),
+            None if recovered.id.is_none() && self.awaits_others(slot) => {
+                Machine::await_others(settings, recovered, search, seed)
+            }
             None if recovered.id.is_none() => Machine::find(settings, recovered, search, seed),
             None => {
                 let mut core = Machine::recover(settings, recovered, seed, now);

@@ -332,7 +332,7 @@ impl World {
         for is_first in [true, false] {
             fx.clear();
             run.core.advance(now, &mut fx);
-            let ends = |order: &Order| matches!(order, Order::Stop | Order::Fail(_));
+            let ends = |order: &Order| matches!(order, Order::Stop | Order::Fail(_) | Order::Found);
             stopped |= fx.orders.iter().any(ends);
             let done = self.carry_out(slot, &mut run, &mut fx);
             self.fail(done);
