@@ -275,9 +275,8 @@ impl RollCall {
 
 /// One entry that only one of two lists has.
 fn difference_of(here: &[Box<str>], there: &[Box<str>]) -> String {
-    let is_missing = |list: &[Box<str>], url: &&Box<str>| !list.contains(url);
-    let only_here = here.iter().find(|url| is_missing(there, url));
-    let only_there = there.iter().find(|url| is_missing(here, url));
+    let only_here = here.iter().find(|url| !there.contains(url));
+    let only_there = there.iter().find(|url| !here.contains(url));
     match (only_here, only_there) {
         (Some(url), _) => format!("{url} is missing there"),
         (None, Some(url)) => format!("{url} is missing here"),
