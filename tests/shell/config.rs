@@ -132,7 +132,7 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         log_json,
         trace,
         forward,
-        compat_2,
+        compat_2: _,
         watch_history: _,
         memory: _,
         memory_bounds: _,
@@ -170,14 +170,14 @@ fn settings(config: &Config) -> Vec<(&'static str, String)> {
         ("log json", log_json.to_string()),
         ("trace", trace.to_string()),
         ("forward", forward.to_string()),
-        ("compat 2", compat_2.to_string()),
     ];
     [all, sizes(config)].concat()
 }
 
-/// Sizes, most of them derived from the memory.
+/// The flavour, and sizes, most of them derived from the memory.
 fn sizes(config: &Config) -> Vec<(&'static str, String)> {
     vec![
+        ("compat 2", config.compat_2.to_string()),
         ("watch history", config.watch_history.to_string()),
         ("memory", format!("{:?}", config.memory)),
         ("memory bounds", format!("{:?}", config.memory_bounds)),
