@@ -59,9 +59,7 @@ pub fn log(machine: &Machine, fact: &Fact) {
         // The search for the cluster.
         Fact::BootstrapWaits { urls } => log_awaited(urls),
         Fact::BootstrapDiffers { why } => log_difference(why),
-        Fact::SearchFailed { why, pause_ms } => {
-            log::warn!("no cluster found: {why}. Trying again in {pause_ms} ms");
-        }
+        Fact::SearchFailed { why, pause_ms } => log_failed_search(why, *pause_ms),
         Fact::NotRegistered { why } => log_not_registered(why),
         Fact::Unlisted => log_unlisted(),
         Fact::OtherCluster { why } => log::warn!("ignoring an address: {why}"),
@@ -144,6 +142,10 @@ fn log_let_go(peer: &str, silent_ms: u64, too_many: bool) {
     } else {
         log::warn!("removing {peer}: not heard for {silent_ms} ms");
     }
+}
+
+fn log_failed_search(why: &str, pause_ms: u64) {
+    log::warn!("no cluster found: {why}. Trying again in {pause_ms} ms");
 }
 
 fn log_awaited(urls: &str) {
