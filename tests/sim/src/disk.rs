@@ -78,14 +78,6 @@ struct Completion<T> {
     what: T,
 }
 
-/// The sync of a term and vote that runs.
-#[derive(Debug)]
-struct StateJob {
-    /// Its first call of the file system. `None`: they were made among those of the log.
-    from: Option<u64>,
-    sync: Completion<StateSeq>,
-}
-
 /// A report about a snapshot file. `meta` is that of a snapshot made here.
 struct SnapshotReport {
     meta: Option<SnapshotMeta>,
@@ -107,7 +99,7 @@ pub struct Disk {
     durable: u64,
     last: u64,
     /// The parts of the running job that are not reported.
-    state_job: Option<StateJob>,
+    state_job: Option<Completion<StateSeq>>,
     log_job: Option<Completion<Lsn>>,
     /// The snapshot that is being written here, and what its file is made of.
     writing: Option<SnapshotMeta>,
@@ -259,15 +251,13 @@ impl Disk {
         self.real.has_work() || (self.lies.no_state && !self.states.is_empty())
     }
 
-    /// Starts a sync of term and vote unless one is running, and one of the log unless either is.
-    /// A term and vote may become durable before or after the records that were being synced when
-    /// it came (PROTOCOL 1), but before those that follow (2). Returns which of the two it has
-    /// started.
+    /// Starts a job if none is running: term and vote, then the log. Returns which of the two it
+    /// has.
     pub fn start_job(&mut self, now_us: u64) -> (bool, bool) {
-        if self.state_job.is_some() || self.has_failed() || !self.has_work() {
+        let is_running = self.state_job.is_some() || self.log_job.is_some();
+        if is_running || self.has_failed() || !self.has_work() {
             return (false, false);
         }
-        let from = self.image.fs.made();
         let started = self.real.start_state_sync();
         self.note(started);
         let polled = self.real.poll_sync(now_us);
@@ -275,17 +265,7 @@ impl Disk {
         let untrue = self.states.back().filter(|_| self.lies.no_state);
         let seq = report.state.or(untrue.map(|state| state.seq));
         let calls = self.image.fs.made();
-        self.state_job = seq.map(|what| StateJob {
-            from: (calls > from).then_some(from),
-            sync: Completion { calls, what },
-        });
-        if let Some(running) = &mut self.log_job {
-            if let Some(lsn) = report.lsn {
-                // What became durable with it.
-                *running = Completion { calls, what: lsn };
-            }
-            return (self.state_job.is_some(), false);
-        }
+        self.state_job = seq.map(|what| Completion { calls, what });
         let started = self.real.start_sync(now_us);
         self.note(started);
         let polled = self.real.poll_sync(now_us);
@@ -301,12 +281,8 @@ impl Disk {
 
     /// Term and vote of the running job are durable: the number to report to the core.
     pub fn end_state_sync(&mut self) -> StateSeq {
-        let StateJob { from, sync } = self.state_job.take().expect("a job was running");
-        let Completion { calls, what } = sync;
-        match from {
-            Some(from) => self.image.fs.let_through_alone(from, calls),
-            None => self.image.fs.let_through(calls),
-        }
+        let Completion { calls, what } = self.state_job.take().expect("a job was running");
+        self.image.fs.let_through(calls);
         while let Some(state) = self.states.front().copied()
             && state.seq <= what
         {

@@ -45,18 +45,8 @@ impl World {
             + SETTLE_US
             + self.lines_us();
         if self.is_settled() {
-            if self.counts.settled_ms == 0 {
-                self.counts.settled_ms = since_us / 1_000;
-                self.ends_with_copy = self.rng.chance(250_000);
-            }
-            if self.ends_with_copy && since_us <= CALM_TIMEOUTS * election_us + CALM_US {
-                return;
-            }
-            if self.ends_with_copy && self.maybe_begin_copy() {
-                self.enter(Phase::Copy);
-            } else {
-                self.end_settled();
-            }
+            self.counts.settled_ms = since_us / 1_000;
+            self.enter(Phase::Done);
         } else if since_us > bound_us {
             let text = self.why_not_equal();
             self.fail(violation("settling", text));
@@ -72,16 +62,6 @@ impl World {
     /// That many round trips of a long line; 0 on a short one.
     pub fn trips_us(&self) -> u64 {
         CONVERGE_TRIPS * 2 * self.p.net.line_us
-    }
-
-    /// The cluster is settled and was looked at: the seed ends, now and then with a lost majority.
-    pub fn end_settled(&mut self) {
-        let is_forced = self.rng.chance(200_000) && self.maybe_force();
-        self.enter(if is_forced {
-            Phase::Return
-        } else {
-            Phase::Done
-        });
     }
 
     /// Whether a member is at another address than a machine lists for it.

@@ -51,8 +51,6 @@ impl World {
                 }
             }
             Phase::Healing => self.look_at_healing(since),
-            Phase::Copy => self.look_at_copy(since),
-            Phase::Return => self.look_at_return(since),
             Phase::Faults | Phase::Done => {}
         }
         self.check_leaders();
@@ -178,7 +176,10 @@ impl World {
                 };
                 self.pause(slot, until_us);
             }
-            Blow::Cut => self.cut(),
+            Blow::Cut => {
+                let leader = self.leader();
+                self.net.cut(&mut self.rng, leader);
+            }
             Blow::Mend => self.net.mend(),
             Blow::Clog => {
                 let to = self.rng.index(self.hosts.len());
@@ -201,7 +202,6 @@ impl World {
                     .position(|h| matches!(h.place, Place::Empty));
                 if let Some(free) = free {
                     self.begin_join(free, 1_000);
-                    self.hosts[free].stays_learner = self.rng.chance(300_000);
                 }
             }
             Blow::Remove => self.ask_removal(slot),
@@ -216,31 +216,6 @@ impl World {
                 self.swap(slot, other);
             }
         }
-    }
-
-    /// Cuts ways of the network; half the time a leader with its learners off from all others, if it
-    /// has any: they answer it, and count for nothing.
-    fn cut(&mut self) {
-        let leader = self.leader();
-        let learners = self.learners();
-        if !learners.is_empty() && self.rng.chance(500_000) {
-            let is_off = |slot| Some(slot) == leader || learners.contains(&slot);
-            self.net.cut_off(is_off);
-        } else {
-            self.net.cut(&mut self.rng, leader);
-        }
-    }
-
-    /// Where the learners of the newest leader's configuration are.
-    fn learners(&self) -> Vec<usize> {
-        let Some(run) = self.leader().and_then(|l| self.up(l)) else {
-            return Vec::new();
-        };
-        let members = run.core.configuration().members.iter();
-        let learners = members.filter(|member| !member.voter);
-        learners
-            .filter_map(|member| self.ids.get(&member.id.0).copied())
-            .collect()
     }
 
     // -- addresses

@@ -35,7 +35,6 @@ impl World {
         self.check_reports(slot, &fx.facts)?;
         let before = run.seen;
         run.seen = seen_of(&run.core);
-        self.follow_removal(slot, run, &before)?;
         if has_changed && run.seen.leads {
             check_changes(run)?;
         }
@@ -44,7 +43,6 @@ impl World {
             // The process ends at once: nothing leaves it any more.
             return Ok(());
         }
-        self.check_serves(slot, run, fx)?;
         self.note_shown(run, fx);
         let times = (
             (self.p.remove_delay_ms, self.hosts[slot].tuning.election_ms),
@@ -245,12 +243,6 @@ impl World {
                 let directory = &mut self.hosts[slot].directory;
                 let admitted = directory.on_admitted(slot, id.0, &self.truth);
                 self.fail(admitted);
-                let stays_learner = std::mem::take(&mut self.hosts[slot].stays_learner);
-                if stays_learner && self.phase == Phase::Faults {
-                    // No room for a snapshot.
-                    self.hosts[slot].full = true;
-                    run.disk.image.fs.set_room(Some(0));
-                }
             }
             Order::KeepStandbyInfo { info, gives_up_log } => {
                 if info.running && !was_standby {
@@ -266,9 +258,8 @@ impl World {
                 run.disk.keep_standby(&info, gives_up_log);
             }
             Order::Fail(why) => {
-                if self.hosts[slot].copy_of.is_some() {
-                    self.on_copy_fails(&why);
-                } else if why.contains("another process of this member") {
+                // No data directory is copied in the simulator.
+                if why.contains("another process of this member") {
                     let text = format!("m{slot} gives up: {why}");
                     self.fail(crate::truth::violation("false-copy", text));
                 }
@@ -302,7 +293,6 @@ impl World {
         }
         run.log = MemLog::default();
         run.shown = Shown::default();
-        run.service = look::Service::default();
         run.core.on_wiped(now, incarnation);
         run.seen = seen_of(&run.core);
         run.wake_us = u64::MAX;

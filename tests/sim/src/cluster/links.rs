@@ -367,16 +367,6 @@ impl World {
         }
     }
 
-    /// What a machine hears over a connection is not sent by a copy of a member that is there.
-    pub(super) fn check_sender(&mut self, slot: usize, connection: u64) {
-        let sender = self.connections.get(&connection);
-        let sender = sender.and_then(|c| c.other(slot)).map(|end| end.slot);
-        if let Some(original) = sender.and_then(|sender| self.hosts[sender].copy_of) {
-            let text = format!("m{slot} hears a copy of m{original}");
-            self.fail(violation("copy-is-heard", text));
-        }
-    }
-
     /// The link that brings a message, if its process still hears it.
     pub(super) fn heard_link(&self, slot: usize, run: &Running, connection: u64) -> Option<LinkId> {
         let own = self.connections.get(&connection)?.own(slot)?;

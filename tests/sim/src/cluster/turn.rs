@@ -198,7 +198,6 @@ impl World {
             return;
         };
         let before = run.seen;
-        self.check_sender(slot, connection);
         assert_eq!(before.id, to, "links end with a membership");
         let message = tern::codec::peer::wire::decode(bytes).expect("it was encoded by a machine");
         let (what, a, b) = describe(&message);
@@ -306,7 +305,6 @@ impl World {
         let Some(link) = self.heard_link(slot, run, connection) else {
             return 0;
         };
-        self.check_sender(slot, connection);
         assert_eq!(run.seen.id, to, "links end with a membership");
         run.core
             .on_link(now, link, LinkEvent::Heard(bytes.len() as u64));
@@ -394,9 +392,6 @@ impl World {
 
     /// The process of a machine has ended by itself, and is started again.
     fn crash_and_start_soon(&mut self, slot: usize) {
-        if self.hosts[slot].copy_of.is_some() {
-            return self.end_copy();
-        }
         self.crash(slot);
         let down_us = if self.phase == Phase::Faults {
             self.p.down_us_max
