@@ -91,8 +91,6 @@ pub struct Conn {
     out: Vec<u8>,
     pub head: Option<Head>,
     pub body: Vec<u8>,
-    /// How much of the body has been taken as events.
-    told: usize,
     pub whole: bool,
 }
 
@@ -115,7 +113,6 @@ impl Conn {
             out: Vec::new(),
             head: None,
             body: Vec::new(),
-            told: 0,
             whole: false,
         }
     }
@@ -203,15 +200,15 @@ impl Conn {
         }
     }
 
-    /// The events that have come since the last call.
+    /// The events that have come since the last call. Their bytes are dropped.
     fn events(&mut self, now_ns: u64) -> Heard<Vec<Event>> {
-        let mut stream =
-            serde_json::Deserializer::from_slice(&self.body[self.told..]).into_iter::<Value>();
+        let mut stream = serde_json::Deserializer::from_slice(&self.body).into_iter::<Value>();
         let mut events = Vec::new();
         for value in &mut stream {
             events.push(event_of(&value.map_err(|e| e.to_string())?, now_ns)?);
         }
-        self.told += stream.byte_offset();
+        let told = stream.byte_offset();
+        self.body.drain(..told);
         Ok(events)
     }
 }
