@@ -208,7 +208,7 @@ pub struct Recovered {
     pub end: (u64, u64),
     /// Whether the last process closed the log: it ends with a closing mark.
     pub closed: bool,
-    /// Bytes after the last whole batch that were removed as a torn tail. They belonged to a batch
+    /// Bytes after the last whole batch that were dropped as a torn tail. They belonged to a batch
     /// that was never acknowledged.
     pub torn_bytes: u64,
     /// One item for each [`Body::Faulty`] in `entries`. A machine that is the only member must

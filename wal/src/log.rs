@@ -184,6 +184,7 @@ impl Wal {
     /// # Errors
     ///
     /// See [`OpenError`]. Nothing on the disk was changed if the log is damaged.
+    /// [`Error::Full`] if the disk has no room for a segment that is needed at once.
     pub fn open(options: Options) -> Result<(Wal, Recovered), OpenError> {
         Wal::open_with(options, None)
     }
@@ -275,6 +276,7 @@ impl<F: FileSystem> Wal<F> {
             segment::scan_segments(&mut dir, slot.identity, &names, bytes_max, covered)?;
         scanner.expect_newest(slot.segment);
         let found = refuse_damage(scanner.into_found(), &options.dir)?;
+        let needs_torn_tail = found.tail.needs_torn_tail();
         let spares = segment::keep_spares(&mut dir, &names, options.segment_bytes)?;
         let (mut wal, mut recovered) = Wal::resume(dir, state, found, options.segment_bytes)?;
         let newest = wal.active.sequence();
@@ -282,6 +284,10 @@ impl<F: FileSystem> Wal<F> {
             wal.state.save_segment(&mut wal.dir, newest)?;
         }
         wal.spares = spares;
+        if needs_torn_tail {
+            wal.leave_torn_tail()?;
+            recovered.end = (wal.active.sequence(), wal.active.end() as u64);
+        }
         wal.keep_spare()?;
         recovered.is_new = is_new;
         if !is_new {
@@ -290,6 +296,24 @@ impl<F: FileSystem> Wal<F> {
         }
         wal.check_invariants();
         Ok((wal, recovered))
+    }
+
+    /// Goes on in another segment, whose head states where the last batch ends. The last batch is
+    /// damaged, and so far only the headers in the torn tail show that it was durable. If they were
+    /// overwritten, or torn by a crash, the next start would take the batch for a torn tail and
+    /// lose what this start has found.
+    fn leave_torn_tail(&mut self) -> Result<(), Error> {
+        let head = self.head_bytes();
+        let placed = self.spares.place(std::iter::once(0), 0, head);
+        if placed.is_err() {
+            let bytes = spares::segment_bytes_for(0, head, self.segment_bytes);
+            if !self.make_one_spare(bytes)? {
+                return Err(Error::Full);
+            }
+        }
+        let end = self.place();
+        let (spare, head) = self.next_segment(&end);
+        self.rotate(&spare, &head)
     }
 
     /// Goes on where the scan found the end of the log.

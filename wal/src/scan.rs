@@ -56,6 +56,16 @@ pub struct LogTail {
     pub last_batch_crc: u32,
     /// Whether the last batch is a closing mark.
     pub closed: bool,
+    /// Whether the last batch has a damaged body. In the newest segment, only the durable mark in
+    /// the headers of the torn tail after it shows then that it is no torn tail itself.
+    pub is_damaged: bool,
+}
+
+impl LogTail {
+    /// Whether the torn tail is the only proof that the last batch was durable.
+    pub fn needs_torn_tail(&self) -> bool {
+        self.is_damaged && self.dirty_end > self.end
+    }
 }
 
 /// The log that is left after each record of each whole batch was applied in turn.
@@ -345,6 +355,8 @@ impl Scanner {
         self.found.tail.sequence = head.sequence;
         self.found.tail.end = start;
         self.found.tail.dirty_end = dirty_end;
+        // The head of this segment covers the last batch of the one before.
+        self.found.tail.is_damaged = false;
         let source = SegmentSource { name, head, mark };
         let fatal_before = self.found.fatal.len();
         self.read_batches(&source, bytes)?;
@@ -425,7 +437,8 @@ impl Scanner {
             return Ok(true);
         }
         let is_ended = batch.is_ended_by(&header, self.found.tail.next_batch);
-        if may_be_torn && !(is_ended && batch.has_all_bodies()) {
+        let has_all_bodies = batch.has_all_bodies();
+        if may_be_torn && !(is_ended && has_all_bodies) {
             return Ok(false);
         }
         if !is_ended && !batch.is_partial {
@@ -440,6 +453,7 @@ impl Scanner {
         tail.next_batch = header.term.wrapping_add(1);
         tail.last_batch_crc = header.crc;
         tail.closed = header.kind == RecordKind::Close;
+        tail.is_damaged = !has_all_bodies;
         *batch = OpenBatch::new(tail.end);
         Ok(true)
     }

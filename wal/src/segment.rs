@@ -386,7 +386,8 @@ impl<F: FileSystem> SegmentBytes for SegmentReader<'_, F> {
 }
 
 /// Removes the torn tail of the last segment durably, and maps the segment. It is enough to
-/// overwrite the valid headers: no other bytes can pass for a record later.
+/// overwrite the valid headers: no other bytes can pass for a record later. A torn tail that is
+/// needed as a proof stays: the caller must go on in another segment.
 ///
 /// # Errors
 ///
@@ -398,7 +399,7 @@ pub fn open_last<F: FileSystem>(
 ) -> Result<ActiveSegment<F>, Error> {
     let name = log_name(last.sequence);
     let file = dir.open(&name)?;
-    if tail.dirty_end > tail.end {
+    if tail.dirty_end > tail.end && !tail.needs_torn_tail() {
         let zeros = vec![0; PIECE_BYTES.min(tail.dirty_end - tail.end)];
         let mut at = tail.end;
         while at < tail.dirty_end {
