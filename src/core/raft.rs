@@ -402,7 +402,7 @@ impl Raft {
         origin: Option<Origin>,
     ) -> Result<(Index, Term), ProposalRefusal> {
         self.on_input(now);
-        self.may_propose()?;
+        self.may_propose(command)?;
         self.check_change(command)?;
         let index = self.maybe_append_command(command, origin);
         let index = index.ok_or(ProposalRefusal::Busy)?;

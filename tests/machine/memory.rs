@@ -1,11 +1,12 @@
 //! The log in memory is bounded by bytes, and by the live data.
+use super::cluster::cluster;
 use super::rig::*;
 use super::single::failed;
 use super::store_full::delete;
 use tern::core::error::Code;
 use tern::core::machine::*;
 use tern::core::memory::MemoryBounds;
-use tern::core::raft::Index;
+use tern::core::raft::{Index, PeerId};
 
 fn device() -> Settings {
     let mut settings = settings(1);
@@ -59,4 +60,73 @@ fn a_log_that_no_snapshot_releases_takes_no_more_values() {
     rig.settle();
     assert!(matches!(rig.done(set("/k/1", &value)), Outcome::Event(_)));
     assert!(logged(&rig) < bounds.due_bytes_max, "{}", logged(&rig));
+}
+
+/// Clients fill the bound on what is not committed. A node that is due is expired with the next
+/// commit all the same.
+#[test]
+fn a_node_expires_beside_clients_that_fill_the_queue_of_the_disk() {
+    let mut rig = Rig::serving(device());
+    rig.done(set_for("/short", 1_000));
+    let value = "x".repeat(100_000);
+    let mut taken = 0;
+    loop {
+        let ticket = rig.ask(set(&format!("/k/{}", taken % 5), &value));
+        rig.turn();
+        if !rig.take_answers(ticket).is_empty() {
+            break;
+        }
+        taken += 1;
+        assert!(taken < 200, "it is never refused");
+    }
+    rig.now.mono_us += 2 * SECOND_US;
+    rig.now.wall_ns += 2_000_000_000;
+    rig.machine.on_time(rig.now);
+    rig.settle();
+    assert_eq!(rig.value("/short"), None);
+}
+
+/// The log fills its memory behind a snapshot that a newcomer takes no further. Values are refused,
+/// and nodes expire (simulator seed 5517 of 9daf6f5).
+#[test]
+fn nodes_expire_while_a_snapshot_that_is_sent_keeps_the_log() {
+    let mut settings = device();
+    settings.snapshot_count = 20;
+    settings.memory.log_bytes_max = 100_000;
+    let mut cluster = cluster(1, settings);
+    let founder = cluster.leader();
+    for n in 0..100 {
+        cluster.done(founder, set(&format!("/dir/{n}"), &"v".repeat(1_000)));
+    }
+    let leader = cluster.at(founder);
+    leader.done(set_for("/short", 1_000));
+    let newcomer = Settings {
+        memory: leader.settings.memory,
+        ..super::rig::settings(2)
+    };
+    let Outcome::Joined(id) = leader.done(join(&newcomer, 2)) else {
+        panic!("it is let in");
+    };
+    let id = PeerId(id.0);
+    let newcomer = Rig::let_in(newcomer, id, leader.now);
+    cluster.rigs.insert(id, newcomer);
+    for _ in 0..10 {
+        cluster.round();
+    }
+    assert!(cluster.at(id).snapshot_log.contains(&"receive"));
+    assert!(cluster.at(id).disk.snapshots.is_empty());
+
+    // From now on nothing reaches the newcomer.
+    let leader = cluster.at(founder);
+    let value = "x".repeat(10_000);
+    let refusal = loop {
+        match leader.done(set("/k", &value)) {
+            Outcome::Event(_) => assert!(logged(leader) < 200_000, "it is never refused"),
+            refusal => break refusal,
+        }
+    };
+    let cause = "the log fills its memory until a snapshot is written";
+    assert_eq!(refusal, failed(Code::RaftInternal, cause));
+    leader.pass(2 * SECOND_US);
+    assert_eq!(leader.value("/short"), None);
 }

@@ -3,7 +3,7 @@ use super::cluster::cluster;
 use super::rig::*;
 use tern::core::error::{Code, Error};
 use tern::core::machine::*;
-use tern::core::raft::PeerId;
+use tern::core::raft::{PeerId, Rpc};
 
 /// More than any log asks for.
 const ENOUGH: u64 = 64 << 20;
@@ -76,4 +76,40 @@ fn reads_go_on_while_all_disks_are_full() {
     cluster.pass(SECOND_US);
     let written = cluster.done(leader, set("/foo", "x"));
     assert!(matches!(written, Outcome::Event(_)), "{written:?}");
+}
+
+/// A leader with a full disk hands over, and its successor never hears of it. Each client that
+/// writes makes it try again. Nodes expire all the same, and no client uses up the reserve.
+#[test]
+fn protocol_05_nodes_expire_while_a_full_leader_fails_to_hand_over() {
+    let mut cluster = cluster(3, settings(1));
+    let leader = cluster.leader();
+    cluster.done(leader, set_for("/short", 1_000));
+    set_room(&mut cluster, leader, 512 << 10);
+    let mut told = 0;
+    for n in 0..300 {
+        let ticket = cluster.at(leader).ask(set("/foo", &n.to_string()));
+        for rig in cluster.rigs.values_mut() {
+            rig.now.mono_us += 7_000;
+            rig.now.wall_ns += 7_000_000;
+            rig.machine.on_time(rig.now);
+        }
+        loop {
+            let rig = cluster.at(leader);
+            rig.settle();
+            let sent = rig.sent.len();
+            rig.sent
+                .retain(|(_, message)| !matches!(message.rpc, Rpc::TimeoutNow));
+            told += sent - rig.sent.len();
+            if !cluster.round() {
+                break;
+            }
+        }
+        let refused = cluster.at(leader).answer(ticket);
+        let busy = Outcome::Failed(Error::new(Code::RaftInternal, ""));
+        assert_eq!(refused, busy);
+    }
+    assert_eq!(cluster.leader(), leader);
+    assert!(told >= 5, "{told} attempts");
+    assert_eq!(cluster.at(leader).value("/short"), None);
 }

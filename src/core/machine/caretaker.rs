@@ -277,6 +277,10 @@ impl Caretaker {
         if self.open_sync.is_some() || !replica.raft().has_duty_room() || !replica.leads() {
             return None;
         }
+        // Due again as soon as the hand-over fails: a leader with a full disk soon starts another.
+        if replica.raft().is_handing_over() {
+            return None;
+        }
         let next_ns = replica.store().next_expiry_ns()?;
         let wait_us = next_ns
             .saturating_sub(replica.cluster_ns(now))

@@ -1,8 +1,9 @@
 //! The hand-over of leadership to another member (thesis 3.10).
 //!
 //! The leader stops taking proposals, brings the target up to date and tells it to campaign at
-//! once. If the target does not lead within a timeout, the leader goes on. Start reading at
-//! `Raft::hand_over`.
+//! once. If the target does not lead within a timeout, the leader goes on. A leader with a full disk
+//! then pauses before its next attempt: expiry and changes of membership come in between. Start
+//! reading at `Raft::hand_over`.
 use super::message::{PeerId, Rpc};
 use super::room::CLIENT_RESERVE_BYTES;
 use super::{Raft, RaftRole};
@@ -12,6 +13,9 @@ use crate::core::timer::Now;
 #[derive(Default)]
 pub struct Handover {
     pending: Option<PendingHandover>,
+    /// Until when a leader with a full disk starts no other one, in microseconds of the monotonic
+    /// clock. Set when one has failed.
+    pause_until_us: u64,
 }
 
 /// A hand-over to one member.
@@ -39,12 +43,13 @@ impl Handover {
         });
     }
 
-    /// Gives up if the deadline has passed.
-    fn expire(&mut self, now_us: u64) {
+    /// Gives up if the deadline has passed, and pauses.
+    fn expire(&mut self, now_us: u64, pause_us: u64) {
         if let Some(pending) = &self.pending
             && now_us >= pending.deadline_us
         {
             self.pending = None;
+            self.pause_until_us = now_us + pause_us;
         }
     }
 
@@ -63,7 +68,7 @@ impl Handover {
 
     /// This member does not lead any more.
     pub fn cancel(&mut self) {
-        self.pending = None;
+        *self = Handover::default();
     }
 }
 
@@ -94,6 +99,13 @@ impl Raft {
         self.handover.is_pending()
     }
 
+    /// Whether clients' writes are refused or held because another member is about to lead: a
+    /// hand-over is under way, or one failed and this leader, whose disk is full, soon tries again.
+    pub fn leaves_writes_to_next_leader(&self) -> bool {
+        let is_paused = self.now_us < self.handover.pause_until_us;
+        self.is_handing_over() || (is_paused && self.is_full_leader())
+    }
+
     /// `id` if it is another voter.
     fn successor(&self, id: PeerId) -> Option<PeerId> {
         let peer = self.tracker.get(id)?;
@@ -114,7 +126,8 @@ impl Raft {
     /// Tells the target to campaign once it has the whole log, and gives up at the deadline.
     /// Returns whether it told the target.
     pub(super) fn maybe_hand_over(&mut self) -> bool {
-        self.handover.expire(self.now_us);
+        self.handover
+            .expire(self.now_us, self.heartbeat_interval_us);
         let Some(target) = self.handover.untold_target() else {
             return false;
         };
@@ -157,9 +170,10 @@ mod tests {
     fn a_hand_over_ends_at_its_deadline() {
         let mut handover = Handover::default();
         handover.start(PeerId(2), 100);
-        handover.expire(99);
+        handover.expire(99, 10);
         assert!(handover.is_pending());
-        handover.expire(100);
+        handover.expire(100, 10);
         assert!(!handover.is_pending());
+        assert_eq!(handover.pause_until_us, 110);
     }
 }

@@ -467,7 +467,7 @@ impl Raft {
             peer.ends_short_round(last, round_us_max, now_us) || lacks_few
         });
         let command = Command::Promote { id: id.0 };
-        let may_append = self.may_propose().is_ok() && self.check_change(&command).is_ok();
+        let may_append = self.may_propose(&command).is_ok() && self.check_change(&command).is_ok();
         if !is_ready || !may_append || !self.has_duty_room() {
             return false;
         }

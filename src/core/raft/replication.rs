@@ -114,15 +114,17 @@ impl Raft {
         peer.is_full(self.memory.in_flight_bytes_max)
     }
 
-    /// Whether a command may be appended now.
-    pub(super) fn may_propose(&self) -> Result<(), ProposalRefusal> {
+    /// Whether a command may be appended now. The bound on uncommitted bytes does not hold for
+    /// expiry: clients that fill each gap would keep it off. The owner proposes one `Sync` at a time.
+    pub(super) fn may_propose(&self, command: &Command) -> Result<(), ProposalRefusal> {
         if self.role != RaftRole::Leader {
             return Err(ProposalRefusal::NotLeader(self.leader));
         }
         if self.handover.is_pending() {
             return Err(ProposalRefusal::NotLeader(Some(self.id)));
         }
-        if self.leader_state.is_full(self.memory.uncommitted_bytes_max) {
+        let is_expiry = matches!(command, Command::Sync { .. });
+        if !is_expiry && self.leader_state.is_full(self.memory.uncommitted_bytes_max) {
             return Err(ProposalRefusal::Busy);
         }
         Ok(())

@@ -201,7 +201,7 @@ impl Replica {
     /// As `forwards_read`, for a write. A leader that hands over holds it for the next one.
     pub fn forwards_write(&self, ticket: Ticket) -> bool {
         let is_leader = self.raft.leader() == Some(self.raft.id());
-        let leads = is_leader && !self.raft.is_handing_over();
+        let leads = is_leader && !self.raft.leaves_writes_to_next_leader();
         !leads && self.forwards(ticket)
     }
 
@@ -274,7 +274,7 @@ impl Replica {
             return;
         }
         let is_leader = self.raft.leader() == Some(self.raft.id());
-        let leads = is_leader && !self.raft.is_handing_over();
+        let leads = is_leader && !self.raft.leaves_writes_to_next_leader();
         if !leads && self.receiver().is_none() {
             return;
         }

@@ -50,11 +50,11 @@ impl Replica {
         self.raft.role() == RaftRole::Leader && !self.raft.has_majority_with_room()
     }
 
-    /// A leader whose log has no room, while other voters have some, begins to hand over. Returns
-    /// whether it does.
+    /// A leader whose log has no room, while other voters have some, begins to hand over, unless
+    /// that has just failed. Returns whether it does.
     pub(super) fn maybe_hand_over_full(&mut self, now: Now) -> bool {
         let is_full = self.raft.is_full_leader() && !self.lacks_room();
-        is_full && !self.raft.is_handing_over() && self.hand_over(now)
+        is_full && !self.raft.leaves_writes_to_next_leader() && self.hand_over(now)
     }
 
     /// Appends a client's command, unless the disk or the key space has no room for it. A ttl counts
@@ -83,6 +83,10 @@ impl Replica {
         }
         if self.lacks_room() {
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
+        }
+        if self.raft.leaves_writes_to_next_leader() {
+            let leader = Some(self.raft.id());
+            return Err(self.outcome_of_refusal(ProposalRefusal::NotLeader(leader)));
         }
         let is_full = match command.content() {
             Some(_) => self.raft.is_log_full(),
