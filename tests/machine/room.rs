@@ -78,6 +78,40 @@ fn reads_go_on_while_all_disks_are_full() {
     assert!(matches!(written, Outcome::Event(_)), "{written:?}");
 }
 
+/// A voter that is not heard takes no entries: what it once reported is no room (PROTOCOL 5). The
+/// new leader beside a dead and a full voter refuses writes at once, and does not leave them
+/// unanswered until its claims on the dead voter's room are used up.
+#[test]
+fn protocol_05_a_silent_voter_counts_as_one_without_room() {
+    let mut cluster = cluster(3, settings(1));
+    let ids = cluster.ids();
+    cluster.done(ids[0], set("/foo", "bar"));
+    cluster.pass(500_000);
+    set_room(&mut cluster, ids[2], 0);
+    cluster.rigs.remove(&ids[0]);
+    cluster.pass(5 * SECOND_US);
+    assert_eq!(cluster.leader(), ids[1]);
+    let full = Outcome::Failed(Error::new(Code::RaftInternal, "disk full"));
+    assert_eq!(cluster.done(ids[1], set("/foo", "x")), full);
+
+    set_room(&mut cluster, ids[2], ENOUGH);
+    cluster.pass(SECOND_US);
+    let written = cluster.done(ids[1], set("/foo", "x"));
+    assert!(matches!(written, Outcome::Event(_)), "{written:?}");
+}
+
+/// While the others are a majority with room, a silent voter costs nothing.
+#[test]
+fn a_silent_voter_beside_two_with_room_costs_nothing() {
+    let mut cluster = cluster(3, settings(1));
+    let ids = cluster.ids();
+    set_room(&mut cluster, ids[2], 0);
+    cluster.rigs.remove(&ids[2]);
+    cluster.pass(5 * SECOND_US);
+    let written = cluster.done(ids[0], set("/foo", "x"));
+    assert!(matches!(written, Outcome::Event(_)), "{written:?}");
+}
+
 /// A leader with a full disk hands over, and its successor never hears of it. Each client that
 /// writes makes it try again. Nodes expire all the same, and no client uses up the reserve.
 #[test]

@@ -162,8 +162,16 @@ impl Raft {
 
     /// Whether this leader and the voters that have room for entries of clients are a majority: a
     /// full disk outside of it costs the cluster nothing.
+    ///
+    /// A silent voter takes no entries, whatever it reported last. If only the silent voters are
+    /// missed, it is not for want of room: this leader then steps down.
     pub fn has_majority_with_room(&self) -> bool {
-        let has_room = |peer: &Progress| peer.unclaimed_bytes() >= CLIENT_RESERVE_BYTES;
+        let is_silent = |peer: &Progress| self.is_silent(peer, self.now_us);
+        if !self.is_majority(|peer| !is_silent(peer)) {
+            return true;
+        }
+        let has_room =
+            |peer: &Progress| peer.unclaimed_bytes() >= CLIENT_RESERVE_BYTES && !is_silent(peer);
         let mut count = self.tracker.voters().filter(|p| has_room(p)).count();
         let is_voter = self.configuration().is_voter(self.id);
         if is_voter && self.has_client_room() {
