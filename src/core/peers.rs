@@ -37,7 +37,8 @@ use former::FormerClusters;
 use round_trips::RoundTrips;
 use std::collections::BTreeMap;
 
-/// A peer that has not answered the hello for this many election timeouts is dialled anew …
+/// A peer that has not answered the hello for this many election timeouts is dialled anew, later if
+/// earlier hellos went unanswered (`hello_us`) …
 const PATIENCE_TIMEOUTS: u64 = 10;
 /// … within these bounds, in milliseconds.
 const PATIENCE_MS_MIN: u64 = 500;
@@ -163,7 +164,7 @@ struct PeerLink {
     incarnation: u64,
     /// When bytes arrived last; at first, when the link was made.
     heard_us: u64,
-    /// When a ping was ordered last.
+    /// When a ping was ordered last; the first of several if nothing has arrived since.
     pinged_us: Option<u64>,
 }
 
@@ -175,7 +176,7 @@ impl PeerLink {
         }
     }
 
-    /// When the last ping was ordered, if nothing has arrived since.
+    /// When the first ping was ordered that is unanswered, if nothing has arrived since.
     fn unanswered_ping_us(&self) -> Option<u64> {
         self.pinged_us
             .filter(|pinged_us| *pinged_us > self.heard_us)
@@ -201,6 +202,8 @@ struct Peer {
     redial_us: Option<u64>,
     /// How many dials in a row have failed.
     failures: u32,
+    /// How many hellos to it in a row were given up before an answer came.
+    given_up: u32,
     /// When the links to the former member are closed.
     leave_us: Option<u64>,
 
@@ -650,6 +653,7 @@ impl Peers {
         }
         for id in late {
             let why = "no answer to the hello in time";
+            self.note_given_up(id);
             self.orders.push(LinkOrder::Drop { link: id, why });
             self.remove_link(now, id, why);
         }

@@ -17,9 +17,14 @@ const PAUSE_TIMEOUTS_MAX: u64 = 4;
 const PAUSE_US_MAX: u64 = 2_000_000;
 /// The first pause after a refusal, which the peer will repeat.
 const REFUSED_US: u64 = 500_000;
-/// A hello that is unanswered for this many election timeouts is sent anew when there is a sign that
-/// the network works again: lost packets are retransmitted ever later.
+/// A hello that is unanswered for this many election timeouts, or longer (`Peer::hello_us`), is sent
+/// anew when there is a sign that the network works again: lost packets are retransmitted ever later.
 const STALE_TIMEOUTS: u64 = 2;
+/// A hello is given at least this many slow round trips: connecting takes one, the answer another,
+/// and a lost packet of either is sent again.
+const HELLO_TRIPS: u64 = 4;
+/// A round trip beyond this does not count, in microseconds; raft does not wait for it either.
+const TRIP_US_MAX: u64 = 1_000_000;
 /// How long no leader must be heard before other addresses than the listed ones are dialled.
 const LEADERLESS_US: u64 = 500_000;
 /// The most addresses besides the listed ones. Hints and a discovery service's directory add to
@@ -67,6 +72,18 @@ impl DialTarget {
 }
 
 impl Peer {
+    /// How long a hello to the peer may be unanswered, in microseconds, if it were `least_us` over a
+    /// short line. It is at least `HELLO_TRIPS` round trips as they were measured. Before a link
+    /// was open none was: so the time doubles with each hello in a row that was given up, until it
+    /// suffices for any line that counts. Otherwise no link over a line would open whose round trip
+    /// is longer than `least_us`.
+    fn hello_us(&self, least_us: u64) -> u64 {
+        let trip_us = u64::from(self.round_trips.figure_us()).min(TRIP_US_MAX);
+        let grown_us = least_us << self.given_up.min(16);
+        let grown_us = grown_us.min(HELLO_TRIPS * TRIP_US_MAX);
+        least_us.max(grown_us).max(HELLO_TRIPS * trip_us)
+    }
+
     /// Keeps the finding of a refusal about the machine at the listed address.
     fn on_refused(&mut self, now_us: u64, refusal: Option<&HelloRefusal>) {
         self.is_displaced = refusal.is_some_and(HelloRefusal::is_of_another);
@@ -180,12 +197,14 @@ impl Peers {
                 continue;
             }
             if let Some(link) = peer.dialled {
+                let stale_us = peer.hello_us(stale_us);
                 let asking = &self.links[&link];
                 let is_asking = matches!(asking.phase, LinkPhase::Asking { .. });
                 if !is_asking || now.mono_us < asking.heard_us + stale_us {
                     continue;
                 }
                 stale.push(link);
+                peer.given_up = peer.given_up.saturating_add(1);
             }
             peer.failures = 0;
             peer.redial_us = Some(now.mono_us);
@@ -274,11 +293,13 @@ impl Peers {
     ) -> LinkId {
         self.last_link += 1;
         let link = LinkId(self.last_link);
+        let dialled = peer.and_then(|peer| self.peers.get(&peer));
+        let patience_us = dialled.map_or(self.patience_us, |p| p.hello_us(self.patience_us));
         let asking = PeerLink {
             peer,
             dialled_url: Some(url.clone()),
             phase: LinkPhase::Asking {
-                due_us: now.mono_us + self.patience_us,
+                due_us: now.mono_us + patience_us,
             },
             advertised: Default::default(),
             incarnation: 0,
@@ -335,6 +356,7 @@ impl Peers {
         let peer = self.peers.get_mut(&hello.from).expect("just inserted");
         peer.dialled = Some(id);
         peer.failures = 0;
+        peer.given_up = 0;
         peer.refuses_twice = None;
         peer.is_displaced = false;
         let listed_url = Some(peer.peer_url.clone()).filter(|listed| Some(listed) != url.as_ref());
@@ -370,6 +392,7 @@ impl Peers {
     pub(super) fn on_refused(&mut self, now: Now, id: LinkId, refusal: Option<HelloRefusal>) {
         let asked = self.links[&id].peer;
         if let Some(peer) = asked.and_then(|asked| self.peers.get_mut(&asked)) {
+            peer.given_up = 0;
             peer.on_refused(now.mono_us, refusal.as_ref());
             if refusal == Some(HelloRefusal::WentOn)
                 && let Some(suppressed) = peer.went_on.is_due(now.mono_us)
@@ -418,6 +441,14 @@ impl Peers {
             self.dial_later(now, peer_id, pause_us);
         } else {
             self.maybe_forget_peer(peer_id);
+        }
+    }
+
+    /// The hello of a link is given up: no answer has come.
+    pub(super) fn note_given_up(&mut self, link: LinkId) {
+        let asked = self.links[&link].peer;
+        if let Some(peer) = asked.and_then(|asked| self.peers.get_mut(&asked)) {
+            peer.given_up = peer.given_up.saturating_add(1);
         }
     }
 
@@ -498,3 +529,6 @@ impl Peers {
         self.check_invariants();
     }
 }
+
+#[cfg(test)]
+mod tests;

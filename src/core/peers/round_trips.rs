@@ -9,6 +9,10 @@
 //! passed long ago. While it waits for a pong, there is such a time every 50 ms. The process that
 //! answers says so in the pong.
 //!
+//! A ping that has no pong after `LOST_US` is given up, so that one lost frame does not end the
+//! measuring for as long as the link lives. Pongs carry no number: the next one may answer either
+//! ping, so it counts for nothing (Karn's rule, RFC 6298 section 3).
+//!
 //! Start with [`Peers::ping_due`] and [`Peers::on_pong`].
 use super::{LinkId, LinkOrder, LinkPhase, Peers, ProcessChange};
 use crate::core::raft::PeerId;
@@ -32,6 +36,9 @@ const SLOW_US: u32 = 25_000;
 const WATCH_US: u64 = 50_000;
 /// … after the ping. A longer round trip counts no more than this one.
 const WATCHED_US: u64 = 1_000_000;
+/// When another ping is sent although the last one has no pong, in microseconds after it. Longer
+/// than raft waits for any link (`allowance_us`).
+const LOST_US: u64 = 5_000_000;
 /// A process that is late by more than this stood still, in microseconds.
 const STOOD_STILL_US: u64 = 100_000;
 
@@ -98,6 +105,8 @@ pub(super) struct RoundTrips {
     window: Window,
     /// The ping that has no pong yet: its link, and when it was sent in microseconds.
     awaited: Option<(LinkId, u64)>,
+    /// A ping over the present link was given up, and no pong has come since.
+    is_ambiguous: bool,
     /// When the next ping is due, in microseconds. `None` while a pong is awaited, and without a
     /// link.
     next_us: Option<u64>,
@@ -118,7 +127,9 @@ impl RoundTrips {
 
     /// A link to the peer is closed; `has_link`: there is another one.
     pub fn on_closed(&mut self, link: LinkId, has_link: bool, now_us: u64) {
-        self.awaited.take_if(|(awaited, _)| *awaited == link);
+        if self.awaited.take_if(|(by, _)| *by == link).is_some() {
+            self.is_ambiguous = false;
+        }
         if self.awaited.is_none() {
             self.next_us = has_link.then_some(now_us);
         }
@@ -142,6 +153,11 @@ impl RoundTrips {
         let Some((_, sent_us)) = self.awaited.take_if(|(awaited, _)| *awaited == link) else {
             return false;
         };
+        if std::mem::take(&mut self.is_ambiguous) {
+            // The pong of the other ping, if there is one, comes before the next ping.
+            self.next_us = Some(now_us + PAUSE_US);
+            return false;
+        }
         let counts = counts_from_us.is_some_and(|from_us| sent_us >= from_us);
         let took_us = now_us.saturating_sub(sent_us);
         let slower_us = u64::from(SLOW_US.max(self.figure_us.saturating_mul(SLOWER)));
@@ -169,8 +185,17 @@ impl RoundTrips {
     pub fn due_us(&self, seen_us: u64) -> Option<u64> {
         match self.awaited {
             Some((_, sent_us)) if seen_us < sent_us + WATCHED_US => Some(seen_us + WATCH_US),
-            Some(_) => None,
+            Some((_, sent_us)) => Some(sent_us + LOST_US),
             None => self.next_us,
+        }
+    }
+
+    /// Gives up a ping that has had no pong for too long: another one is due.
+    fn maybe_give_up(&mut self, now_us: u64) {
+        let is_lost = |(_, sent_us): &mut (LinkId, u64)| now_us >= *sent_us + LOST_US;
+        if self.awaited.take_if(is_lost).is_some() {
+            self.is_ambiguous = true;
+            self.next_us = Some(now_us);
         }
     }
 }
@@ -189,6 +214,7 @@ impl Peers {
     pub(super) fn ping_due(&mut self, now: Now) {
         let mut due = Vec::new();
         for (id, peer) in &mut self.peers {
+            peer.round_trips.maybe_give_up(now.mono_us);
             let next_us = &mut peer.round_trips.next_us;
             if next_us.take_if(|at| *at <= now.mono_us).is_some() {
                 due.push(*id);
@@ -208,7 +234,9 @@ impl Peers {
         if !matches!(link.phase, LinkPhase::Open { .. }) {
             return;
         }
-        link.pinged_us = Some(now.mono_us);
+        if link.unanswered_ping_us().is_none() {
+            link.pinged_us = Some(now.mono_us);
+        }
         let peer = self.peers.get_mut(&id).expect("it has a link");
         peer.round_trips.awaited = Some((link_id, now.mono_us));
         self.orders.push(LinkOrder::Ping(link_id));

@@ -223,6 +223,28 @@ fn protocol_23_a_process_that_stood_still_says_so_in_its_pongs() {
     assert_eq!(pair.orders(), [pong(&pair, false)]);
 }
 
+/// The link lives on without the frame: as in the simulator, behind a way that was cut.
+#[test]
+fn protocol_23_a_lost_ping_does_not_end_the_measuring() {
+    let mut pair = Pair::open();
+    assert_eq!(pair.run(10), [LinkOrder::Ping(pair.link)]);
+    assert_eq!(pair.run(LOST_US / 1_000 - 20), []);
+    assert_eq!(pair.run(20), [LinkOrder::Ping(pair.link)], "another one");
+    pair.run(300);
+    assert_eq!(pair.pong(false), None, "it may answer either ping");
+    assert_eq!(pair.round_trip(300), Some(300_000));
+}
+
+#[test]
+fn protocol_23_the_pong_of_a_ping_that_was_given_up_is_not_taken_for_a_later_one() {
+    let mut pair = Pair::open();
+    pair.run(LOST_US / 1_000 + 10);
+    assert_eq!(pair.pong(false), None, "of the first ping");
+    pair.run(300);
+    assert_eq!(pair.pong(false), None, "of the second one");
+    assert_eq!(pair.round_trip(300), Some(300_000));
+}
+
 /// A flood of pings makes no list of pongs.
 #[test]
 fn protocol_23_pings_of_one_turn_are_answered_once() {
