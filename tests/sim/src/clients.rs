@@ -47,6 +47,9 @@ impl Client {
     }
 }
 
+/// How much longer a client waits between two requests while the first members come together.
+const SETUP_PAUSE_US: u64 = 30_000;
+
 impl World {
     pub fn new_ticket(&mut self, asker: Asker, slot: usize) -> Ticket {
         self.ticket += 1;
@@ -58,6 +61,11 @@ impl World {
         let mut after = self.rng.range(50, self.p.think_us_max);
         if self.clients[client].target.is_none() {
             after += self.rng.below(self.p.election_ms * 300);
+        }
+        // A voter that is alone commits as fast as clients ask. Learners behind a long line could not
+        // catch up, and the setup would not end.
+        if self.phase == Phase::Setup {
+            after += SETUP_PAUSE_US;
         }
         self.queue.push(self.now_us + after, Ev::Think { client });
     }

@@ -209,6 +209,8 @@ impl Conn {
         }
         let told = stream.byte_offset();
         self.body.drain(..told);
+        self.body.shrink_to_fit();
+        self.out.shrink_to_fit();
         Ok(events)
     }
 }
