@@ -12,14 +12,16 @@
 //! Start at [`SimFs::new`], then `Disk::take` and [`SimFs::cut_power`].
 use crate::rng::Rng;
 use crate::sim_fs::content::Content;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use wal::fs::{Access, FileMap, FileSystem, OpenFile, PathKind};
 
+mod calls;
 mod content;
+
+pub use calls::{SimFile, SimFolder};
 
 /// Error numbers of Linux.
 const EIO: i32 = 5;
@@ -105,6 +107,16 @@ enum Call {
     SyncFolder(PathBuf),
 }
 
+impl Call {
+    /// The file that it concerns; `None`: names.
+    fn file(&self) -> Option<usize> {
+        match self {
+            Call::Change(number, _) | Call::Sync(number) => Some(*number),
+            Call::Name(_) | Call::SyncFolder(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Inode {
     live: Content,
@@ -122,10 +134,10 @@ struct Disk {
     /// The changes to names since the last sync of their folders, oldest first.
     unsynced_names: Vec<NameOp>,
     locked: Vec<PathBuf>,
-    /// Calls that have not reached the disk side, oldest first.
-    held: VecDeque<Call>,
-    /// How many calls have reached it.
-    passed: u64,
+    /// Calls that have not reached the disk side, each with its number, oldest first.
+    held: VecDeque<(u64, Call)>,
+    /// How many calls that change something were made.
+    made: u64,
     is_holding: bool,
     /// How many bytes files may have in all; `None`: any number.
     capacity: Option<u64>,
@@ -148,6 +160,11 @@ impl SimFs {
     /// An empty disk that writes in sectors of 512 bytes or of 4 KiB.
     pub fn new(mut rng: Rng) -> SimFs {
         let sector = *rng.pick(&[512, 4096]);
+        SimFs::with_sectors(rng, sector)
+    }
+
+    /// An empty disk that writes in sectors of so many bytes.
+    pub fn with_sectors(rng: Rng, sector: usize) -> SimFs {
         let root = BTreeMap::from([(PathBuf::from("/"), Node::Folder)]);
         SimFs::of(Disk {
             inodes: Vec::new(),
@@ -156,7 +173,7 @@ impl SimFs {
             unsynced_names: Vec::new(),
             locked: Vec::new(),
             held: VecDeque::new(),
-            passed: 0,
+            made: 0,
             is_holding: false,
             capacity: None,
             calls: 0,
@@ -210,8 +227,7 @@ impl SimFs {
 
     /// How many calls that change something were made.
     pub fn made(&self) -> u64 {
-        let disk = self.0.borrow();
-        disk.passed + disk.held.len() as u64
+        self.0.borrow().made
     }
 
     /// The first `made` of the calls that change something have reached the disk side.
@@ -219,16 +235,76 @@ impl SimFs {
         self.0.borrow_mut().let_through(made);
     }
 
+    /// The calls after the first `from` up to the `made`-th have reached the disk side, and of those
+    /// before them, that are still held, none: they were made by two jobs that run at a time. All
+    /// of them have if the two concern the same files, or names.
+    pub fn let_through_alone(&self, from: u64, made: u64) {
+        let mut disk = self.0.borrow_mut();
+        let held = std::mem::take(&mut disk.held);
+        let (own, others): (VecDeque<_>, VecDeque<_>) = held
+            .into_iter()
+            .partition(|(n, _)| (from..made).contains(n));
+        let files = |calls: &VecDeque<(u64, Call)>| {
+            let before = calls.iter().filter(|(n, _)| *n < made);
+            before.map(|(_, call)| call.file()).collect::<Vec<_>>()
+        };
+        let (mine, theirs) = (files(&own), files(&others));
+        let is_shared = |file: &Option<usize>| file.is_none() || theirs.contains(file);
+        let is_alone = !theirs.contains(&None) && !mine.iter().any(is_shared);
+        if is_alone {
+            disk.held = others;
+            for (_, call) in own {
+                disk.reach(call);
+            }
+            return;
+        }
+        let mut held: Vec<_> = own.into_iter().chain(others).collect();
+        held.sort_unstable_by_key(|(n, _)| *n);
+        disk.held = held.into();
+        disk.let_through(made);
+    }
+
     /// The power fails. Returns the disk that is left, as a restart finds it.
     pub fn cut_power(&self, rng: &mut Rng) -> SimFs {
         let mut disk = self.0.borrow().clone();
-        let made = disk.passed + rng.below(disk.held.len() as u64 + 1);
-        disk.let_through(made);
+        let count = rng.below(disk.held.len() as u64 + 1) as usize;
+        let reached: Vec<_> = disk.held.drain(..count).collect();
+        for (_, call) in reached {
+            disk.reach(call);
+        }
         disk.held.clear();
         disk.tear(rng);
         disk.locked.clear();
         disk.fault = None;
         disk.calls = 0;
+        disk.is_holding = false;
+        SimFs::of(disk)
+    }
+
+    /// The power fails after all calls that were let through. Of the sectors written since the last
+    /// sync, counted through all files in the order of their names, those are left that `keeps`
+    /// chooses, whole. Returns the disk that is left.
+    pub fn cut_power_keeping(&self, mut keeps: impl FnMut(usize) -> bool) -> SimFs {
+        let mut disk = self.0.borrow().clone();
+        disk.held.clear();
+        let mut count = 0;
+        let sector = disk.sector;
+        for node in disk.names.values() {
+            let Node::File(number) = node else {
+                continue;
+            };
+            let inode = &mut disk.inodes[*number];
+            let changes = std::mem::take(&mut inode.unsynced);
+            let (newest, written) = inode.written(&changes, sector);
+            for place in written {
+                if keeps(count) {
+                    inode.keep_sector(place * sector as u64, sector, &newest);
+                }
+                count += 1;
+            }
+            inode.live = inode.synced.clone();
+        }
+        disk.locked.clear();
         disk.is_holding = false;
         SimFs::of(disk)
     }
@@ -324,24 +400,24 @@ impl Disk {
             Call::Name(op) => op.apply(&mut self.names),
             Call::Sync(_) | Call::SyncFolder(_) => {}
         }
+        let number = self.made;
+        self.made += 1;
         if self.is_holding || !self.held.is_empty() {
-            self.held.push_back(call);
+            self.held.push_back((number, call));
         } else {
             self.reach(call);
         }
     }
 
     fn let_through(&mut self, made: u64) {
-        while self.passed < made
-            && let Some(call) = self.held.pop_front()
-        {
+        while self.held.front().is_some_and(|(n, _)| *n < made) {
+            let (_, call) = self.held.pop_front().expect("looked at above");
             self.reach(call);
         }
     }
 
     /// A call reaches the disk side.
     fn reach(&mut self, call: Call) {
-        self.passed += 1;
         match call {
             Call::Change(number, change) => self.inodes[number].unsynced.push(change),
             Call::Sync(number) if self.lie != Lie::Files => {
@@ -430,17 +506,7 @@ impl Inode {
         if !changes.is_empty() {
             // All of it, nothing of it, or a part.
             let kept = [0, 20, 50, 80, 100][rng.index(5)];
-            let mut newest = self.synced.clone();
-            let mut written = Vec::new();
-            for change in &changes {
-                change.apply(&mut newest);
-                if let Change::Write(at, bytes) = change {
-                    let end = at + bytes.len() as u64;
-                    written.extend(*at / sector as u64..end.div_ceil(sector as u64));
-                }
-            }
-            written.sort_unstable();
-            written.dedup();
+            let (newest, written) = self.written(&changes, sector);
             if rng.percent(50) {
                 self.synced.set_length(newest.length());
             }
@@ -451,6 +517,29 @@ impl Inode {
             }
         }
         self.live = self.synced.clone();
+    }
+
+    /// The content after `changes`, and the numbers of the sectors that they have written.
+    fn written(&self, changes: &[Change], sector: usize) -> (Content, Vec<u64>) {
+        let mut newest = self.synced.clone();
+        let mut written = Vec::new();
+        for change in changes {
+            change.apply(&mut newest);
+            if let Change::Write(at, bytes) = change {
+                let end = at + bytes.len() as u64;
+                written.extend(*at / sector as u64..end.div_ceil(sector as u64));
+            }
+        }
+        written.sort_unstable();
+        written.dedup();
+        (newest, written)
+    }
+
+    /// The newest version of a sector has reached the disk.
+    fn keep_sector(&mut self, at: u64, sector: usize, newest: &Content) {
+        let mut new = vec![0; sector];
+        let length = newest.read(at, &mut new);
+        self.synced.write(at, &new[..length]);
     }
 
     fn tear_sector(&mut self, at: u64, sector: usize, newest: &Content, rng: &mut Rng) {
@@ -474,250 +563,5 @@ impl Inode {
             1 => self.synced.write(at, &new[..(first + last) / 2]),
             _ => self.synced.write(at, &new),
         }
-    }
-}
-
-fn not_found() -> io::Error {
-    ErrorKind::NotFound.into()
-}
-
-/// An open folder of [`SimFs`].
-pub struct SimFolder {
-    disk: Rc<RefCell<Disk>>,
-    path: PathBuf,
-    has_lock: Cell<bool>,
-}
-
-impl Drop for SimFolder {
-    fn drop(&mut self) {
-        if self.has_lock.get() {
-            let path = &self.path;
-            self.disk.borrow_mut().locked.retain(|p| p != path);
-        }
-    }
-}
-
-/// An open file of [`SimFs`], and its map.
-#[derive(Debug)]
-pub struct SimFile {
-    disk: Rc<RefCell<Disk>>,
-    number: usize,
-}
-
-impl FileSystem for SimFs {
-    type File = SimFile;
-    type Folder = SimFolder;
-
-    fn kind(&self, path: &Path) -> Option<PathKind> {
-        Some(match self.0.borrow().names.get(path)? {
-            Node::Folder => PathKind::Folder,
-            Node::File(_) => PathKind::File,
-        })
-    }
-
-    fn create_folder(&self, path: &Path) -> io::Result<()> {
-        let mut disk = self.0.borrow_mut();
-        disk.call(false)?;
-        let missing = path.ancestors().filter(|p| !disk.names.contains_key(*p));
-        let mut missing: Vec<PathBuf> = missing.map(Path::to_path_buf).collect();
-        while let Some(folder) = missing.pop() {
-            let op = NameOp::Link(folder, Node::Folder);
-            let parent = op.folder().to_path_buf();
-            disk.take(Call::Name(op));
-            disk.take(Call::SyncFolder(parent));
-        }
-        Ok(())
-    }
-
-    fn open_folder(&self, path: &Path) -> io::Result<SimFolder> {
-        let mut disk = self.0.borrow_mut();
-        disk.call(false)?;
-        match disk.names.get(path) {
-            Some(Node::Folder) => Ok(SimFolder {
-                disk: self.0.clone(),
-                path: path.into(),
-                has_lock: Cell::new(false),
-            }),
-            Some(Node::File(_)) | None => Err(not_found()),
-        }
-    }
-
-    fn try_lock(&self, folder: &SimFolder) -> io::Result<bool> {
-        let mut disk = self.0.borrow_mut();
-        disk.call(false)?;
-        if disk.locked.contains(&folder.path) {
-            return Ok(false);
-        }
-        disk.locked.push(folder.path.clone());
-        folder.has_lock.set(true);
-        Ok(true)
-    }
-
-    fn sync_folder(&self, folder: &SimFolder) -> io::Result<()> {
-        let mut disk = self.0.borrow_mut();
-        disk.call(false)?;
-        disk.take(Call::SyncFolder(folder.path.clone()));
-        Ok(())
-    }
-
-    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let mut disk = self.0.borrow_mut();
-        disk.call(false)?;
-        if disk.names.get(folder) != Some(&Node::Folder) {
-            return Err(not_found());
-        }
-        let inside = disk.names.keys().filter(|p| p.parent() == Some(folder));
-        let names = inside.filter_map(|p| p.file_name()?.to_str());
-        Ok(names.map(String::from).collect())
-    }
-
-    fn open(&self, path: &Path, _: Access) -> io::Result<SimFile> {
-        let mut disk = self.0.borrow_mut();
-        disk.call(false)?;
-        match disk.names.get(path) {
-            Some(Node::File(number)) => Ok(self.file(*number)),
-            Some(Node::Folder) => Err(ErrorKind::IsADirectory.into()),
-            None => Err(not_found()),
-        }
-    }
-
-    fn create(&self, path: &Path) -> io::Result<SimFile> {
-        let mut disk = self.0.borrow_mut();
-        disk.call(true)?;
-        if let Some(Node::File(number)) = disk.names.get(path).copied() {
-            disk.take(Call::Change(number, Change::Length(0)));
-            return Ok(self.file(number));
-        }
-        let number = disk.inodes.len();
-        disk.inodes.push(Inode::default());
-        disk.take(Call::Name(NameOp::Link(path.into(), Node::File(number))));
-        Ok(self.file(number))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut disk = self.0.borrow_mut();
-        disk.call(false)?;
-        if !disk.names.contains_key(from) {
-            return Err(not_found());
-        }
-        assert_eq!(from.parent(), to.parent(), "a file stays in its folder");
-        disk.take(Call::Name(NameOp::Rename(from.into(), to.into())));
-        Ok(())
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        let mut disk = self.0.borrow_mut();
-        disk.call(false)?;
-        if !disk.names.contains_key(path) {
-            return Err(not_found());
-        }
-        disk.take(Call::Name(NameOp::Unlink(path.into())));
-        Ok(())
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut disk = self.0.borrow_mut();
-        disk.call(false)?;
-        let below = disk.names.keys().rev().filter(|p| p.starts_with(path));
-        let below: Vec<PathBuf> = below.cloned().collect();
-        for path in below {
-            disk.take(Call::Name(NameOp::Unlink(path)));
-        }
-        Ok(())
-    }
-
-    fn random(&self) -> io::Result<u64> {
-        let mut disk = self.0.borrow_mut();
-        disk.call(false)?;
-        Ok(disk.rng.next_u64())
-    }
-}
-
-impl SimFs {
-    fn file(&self, number: usize) -> SimFile {
-        SimFile {
-            disk: self.0.clone(),
-            number,
-        }
-    }
-}
-
-impl OpenFile for SimFile {
-    type Map = SimFile;
-
-    fn length(&self) -> io::Result<u64> {
-        let mut disk = self.disk.borrow_mut();
-        disk.call(false)?;
-        Ok(disk.inodes[self.number].live.length())
-    }
-
-    fn allocate(&self, bytes: u64) -> io::Result<()> {
-        let mut disk = self.disk.borrow_mut();
-        disk.call(true)?;
-        let length = disk.inodes[self.number].live.length();
-        disk.check_room(bytes.saturating_sub(length))?;
-        disk.take(Call::Change(self.number, Change::Length(bytes.max(length))));
-        Ok(())
-    }
-
-    fn truncate(&self) -> io::Result<()> {
-        let mut disk = self.disk.borrow_mut();
-        disk.call(false)?;
-        disk.take(Call::Change(self.number, Change::Length(0)));
-        Ok(())
-    }
-
-    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
-        let mut disk = self.disk.borrow_mut();
-        disk.call(false)?;
-        Ok(disk.inodes[self.number].live.read(at, into))
-    }
-
-    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        let mut disk = self.disk.borrow_mut();
-        let length = disk.inodes[self.number].live.length();
-        let more = (at + bytes.len() as u64).saturating_sub(length);
-        disk.call(more > 0)?;
-        disk.check_room(more)?;
-        disk.take(Call::Change(self.number, Change::Write(at, bytes.into())));
-        Ok(())
-    }
-
-    fn map(&self, bytes: u64) -> io::Result<SimFile> {
-        let mut disk = self.disk.borrow_mut();
-        disk.call(false)?;
-        let length = disk.inodes[self.number].live.length();
-        assert!(bytes <= length, "what is mapped is allocated");
-        Ok(SimFile {
-            disk: self.disk.clone(),
-            number: self.number,
-        })
-    }
-
-    fn drop_cache(&self) -> io::Result<()> {
-        self.disk.borrow_mut().call(false)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut disk = self.disk.borrow_mut();
-        disk.call(false)?;
-        disk.take(Call::Sync(self.number));
-        Ok(())
-    }
-}
-
-impl FileMap for SimFile {
-    fn write(&mut self, at: usize, bytes: &[u8]) {
-        let mut disk = self.disk.borrow_mut();
-        // A store to memory is no call and cannot fail, but the power may be gone.
-        if matches!(disk.fault, Some((call, Fault::Cut)) if disk.calls >= call) {
-            return;
-        }
-        let change = Change::Write(at as u64, bytes.into());
-        disk.take(Call::Change(self.number, change));
-    }
-
-    fn on_synced(&mut self, _: usize) -> io::Result<()> {
-        self.disk.borrow_mut().call(false)
     }
 }
