@@ -311,7 +311,10 @@ impl Host {
         } = &reply
         {
             let reason = refusal.reason;
-            let confirms = [RefusalReason::Removed, RefusalReason::LostEntries].contains(&reason);
+            let confirms = matches!(
+                reason,
+                RefusalReason::Removed | RefusalReason::Barred | RefusalReason::LostEntries
+            );
             self.is_confirmed |= confirms && survey::asked_place(call).is_some();
         }
         self.machine.on_reply(self.now, call.id, reply);
