@@ -131,10 +131,24 @@ fn the_lock_of_a_holder_that_renews_no_more_goes_to_the_next() {
     let next = acquired(&rig.answer(waiter));
     assert_eq!(places(&mut rig), [next.to_string()]);
     // It has all of its ttl from now on.
-    rig.pass(7 * SECOND_US);
+    rig.pass(8 * SECOND_US);
     assert_eq!(holder(rig.done(show())), Some(next));
-    rig.pass(4 * SECOND_US);
+    rig.pass(3 * SECOND_US);
     assert_eq!(holder(rig.done(show())), None);
+}
+
+/// The ttl of a waiter ends with the waiting: the lock has none.
+#[test]
+fn a_waiter_that_gets_a_lock_without_a_ttl_keeps_it() {
+    let mut rig = Rig::serving(settings(1));
+    let held = acquired(&rig.done(acquire("", 0, None)));
+    let waiter = rig.ask(acquire("", 0, None));
+    rig.settle();
+    rig.done(release(LockPlace::Index(held)));
+    rig.settle();
+    let next = acquired(&rig.answer(waiter));
+    rig.pass(100 * SECOND_US);
+    assert_eq!(holder(rig.done(show())), Some(next));
 }
 
 /// Whatever the conversation waits for when the client closes: its place goes.
@@ -209,6 +223,23 @@ fn a_place_that_is_removed_while_it_waits_is_lost() {
     rig.settle();
     rig.done(release(LockPlace::Value("name".into())));
     rig.pass(11 * SECOND_US);
+    assert_eq!(rig.answer(waiter), Outcome::Lock(LockOutcome::Lost));
+}
+
+/// A waiter whose place was removed learns of it when the place before it goes, too. It does not
+/// wait for another one until its next renewal.
+#[test]
+fn a_waiter_without_a_place_is_told_when_it_looks_for_its_predecessor() {
+    let mut rig = Rig::serving(settings(1));
+    acquired(&rig.done(acquire("", 60, None)));
+    rig.ask(acquire("middle", 30, None));
+    rig.settle();
+    let waiter = rig.ask(acquire("last", 30, None));
+    rig.settle();
+    for value in ["last", "middle"] {
+        rig.done(release(LockPlace::Value(value.into())));
+        rig.settle();
+    }
     assert_eq!(rig.answer(waiter), Outcome::Lock(LockOutcome::Lost));
 }
 
