@@ -81,8 +81,8 @@ impl SnapshotWriter {
         self.token
     }
 
-    /// Appends a chunk of about `bytes` to `out`; its last record may exceed that. Returns whether
-    /// it was the last chunk.
+    /// Appends a chunk of about `bytes` to `out`; its last record may exceed that. The records are
+    /// encoded in place: one may be some MiB long. Returns whether it was the last chunk.
     ///
     /// # Panics
     ///
@@ -95,39 +95,41 @@ impl SnapshotWriter {
         bytes: usize,
         out: &mut Vec<u8>,
     ) -> bool {
-        let mut records = Vec::new();
+        let start = out.len();
+        out.extend_from_slice(&[0; LENGTH_BYTES]);
+        let end = start + LENGTH_BYTES + bytes.max(1);
         let mut is_done = false;
-        while !is_done && records.len() < bytes.max(1) {
+        while !is_done && out.len() < end {
             match &mut self.stage {
                 WriterStage::Head(head) => {
-                    records.append(head);
+                    out.append(head);
                     self.stage = WriterStage::Events(0);
                 }
                 WriterStage::Events(_) => {
-                    if self.write_events(history, freezer, bytes, &mut records) {
+                    if self.write_events(history, freezer, end, out) {
                         let walk = TreeWalk::below(ROOT, "/", tree, true, true);
                         self.stage = WriterStage::Nodes(walk);
                     }
                 }
                 WriterStage::Nodes(_) => {
-                    is_done = self.write_nodes(tree, freezer, bytes, &mut records);
+                    is_done = self.write_nodes(tree, freezer, end, out);
                 }
             }
         }
         if is_done {
-            put_end(self.events, self.nodes, &mut records);
+            put_end(self.events, self.nodes, out);
         }
-        put_chunk(&records, out);
+        set_chunk_length(start, out);
         is_done
     }
 
-    /// Appends event records. Returns whether none is left.
+    /// Appends event records until `out` has the length `end`. Returns whether none is left.
     fn write_events(
         &mut self,
         history: &History,
         freezer: &mut Freezer,
-        bytes: usize,
-        records: &mut Vec<u8>,
+        end: usize,
+        out: &mut Vec<u8>,
     ) -> bool {
         let WriterStage::Events(next) = &mut self.stage else {
             unreachable!("the caller has matched the stage");
@@ -135,11 +137,11 @@ impl SnapshotWriter {
         let moment = freezer.get(self.token).expect("the freeze is there");
         let mut is_done = true;
         for event in events_of(moment, history, *next) {
-            if records.len() >= bytes {
+            if out.len() >= end {
                 is_done = false;
                 break;
             }
-            put_event(event, records);
+            put_event(event, out);
             *next = event.index().0 + 1;
             self.events += 1;
         }
@@ -148,13 +150,13 @@ impl SnapshotWriter {
         is_done
     }
 
-    /// Appends node records. Returns whether none is left.
+    /// Appends node records until `out` has the length `end`. Returns whether none is left.
     fn write_nodes(
         &mut self,
         tree: &KeyTree,
         freezer: &mut Freezer,
-        bytes: usize,
-        records: &mut Vec<u8>,
+        end: usize,
+        out: &mut Vec<u8>,
     ) -> bool {
         let WriterStage::Nodes(walk) = &mut self.stage else {
             unreachable!("the caller has matched the stage");
@@ -162,9 +164,9 @@ impl SnapshotWriter {
         let nodes = &mut self.nodes;
         let mut last = String::new();
         let is_done = walk.run(tree, freezer.get(self.token), |visited| {
-            put_node(visited, records);
+            put_node(visited, out);
             *nodes += 1;
-            let goes_on = records.len() < bytes;
+            let goes_on = out.len() < end;
             if !goes_on {
                 last.push_str(visited.path());
             }
@@ -269,10 +271,11 @@ pub(super) fn take_cluster_time(from: &mut Unpack) -> Result<ClusterTime, Malfor
     Ok(ClusterTime::new(last, take_signed(from)?))
 }
 
-fn put_chunk(records: &[u8], out: &mut Vec<u8>) {
-    let length = u32::try_from(records.len()).expect("a slice and one record stay below 4 GiB");
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(records);
+/// Sets the length before the records of the chunk at `start`, the last one in `out`.
+fn set_chunk_length(start: usize, out: &mut [u8]) {
+    let (length, records) = out[start..].split_at_mut(LENGTH_BYTES);
+    let bytes = u32::try_from(records.len()).expect("a slice and one record stay below 4 GiB");
+    length.copy_from_slice(&bytes.to_le_bytes());
 }
 
 fn put_end(events: u64, nodes: u64, out: &mut Vec<u8>) {
