@@ -4,6 +4,7 @@ use super::cluster::cluster;
 use super::rig::*;
 use super::seeker::{LIST, PEERS, SIZE, Seeker};
 use super::stand::*;
+use tern::codec::http::Method;
 use tern::core::error::{Code, Error};
 use tern::core::machine::*;
 use tern::core::raft::{BARRED_MAX, PeerId};
@@ -153,6 +154,17 @@ fn protocol_15_a_standby_that_is_refused_for_good_keeps_that_over_restarts() {
     never_asks(stand);
     let again = Stand::of_info(info);
     never_asks(again);
+}
+
+/// An answer that no machine of the cluster gives to that question.
+#[test]
+fn protocol_15_only_the_refusal_of_a_join_bars_a_standby() {
+    let mut stand = Stand::again(&["a"]);
+    let call = stand.next(Method::Get, "http://a:7001/v2/admin/machines");
+    stand.tell(&call, 403, "tern/0.1.0", BARRED.as_bytes());
+    stand.turn();
+    assert!(!stand.facts.contains(&Fact::Barred));
+    assert!(stand.saved.iter().all(|info| !info.is_barred));
 }
 
 /// The directory is a copy from before the machine was admitted: it has the number of the member that

@@ -231,12 +231,13 @@ impl Standby {
     }
 
     fn on_refusal(&mut self, now: Now, question: &Question, refusal: &CallRefusal) {
-        if refusal.reason == RefusalReason::Barred {
-            self.on_barred(now);
-        } else if matches!(question, Question::Join(_)) {
-            self.on_cluster_refused(now, &refusal.why);
-        } else {
+        // A refusal that answers another question than the one that was asked says nothing.
+        if !matches!(question, Question::Join(_)) {
             self.try_next_target(now, &refusal.why);
+        } else if refusal.reason == RefusalReason::Barred {
+            self.on_barred(now);
+        } else {
+            self.on_cluster_refused(now, &refusal.why);
         }
     }
 
