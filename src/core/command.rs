@@ -354,7 +354,7 @@ pub fn decode(data: &[u8]) -> Result<Command, Malformed> {
 }
 
 /// The request of a client that a follower has forwarded. The log entry of its command names it, so
-/// that the follower finds out what became of the request when it applies the entry.
+/// that the follower learns the outcome of the request when it applies the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// The random number of the follower's process.

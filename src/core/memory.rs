@@ -1,4 +1,4 @@
-//! The bounds of what one machine holds in memory, derived from one figure: `-max-memory`.
+//! The bounds of the memory of one machine, derived from one figure: `-max-memory`.
 //!
 //! Pure arithmetic; the shell finds the figure and may replace single bounds by settings of their
 //! own. The shares of the figure:
@@ -11,7 +11,7 @@
 //! | 2/32 | copies for snapshots and listings under way |
 //! | 1/32 | the history |
 //!
-//! The rest is for the program itself, links, and what the allocator wastes. A bound that is not
+//! The rest is for the program itself, links, and the waste of the allocator. A bound that is not
 //! scarce on a large machine has a ceiling, so that memory is not used because it is there.
 //! Start with [`MemoryBounds::of`].
 
@@ -143,7 +143,7 @@ pub fn store_bytes(memory_bytes: u64) -> u64 {
     shares(memory_bytes, STORE_SHARES, u64::MAX)
 }
 
-/// What all clients of a process that may use `memory_bytes` may hold together.
+/// The bound of all clients of a process that may use `memory_bytes` together.
 pub fn client_bytes(memory_bytes: u64) -> u64 {
     shares(memory_bytes, 3, CLIENT_BYTES_MAX)
 }
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(request_bytes(32 * MIB), MIB / 2);
         assert_eq!(segment_bytes(32 * MIB, Some(64 * MIB)), MIB);
         assert_eq!(bounds.history_bytes as u64, MIB);
-        // The log is bounded whatever is live, and longer than what is live while that is little.
+        // The log is bounded whatever is live, and longer than the live data while that is little.
         assert_eq!(bounds.due_bytes(0, 0), MIB);
         assert_eq!(bounds.due_bytes(MIB / 3, 0), 4 * (MIB / 3));
         assert_eq!(bounds.due_bytes(MIB, 0), 2 * MIB);

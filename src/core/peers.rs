@@ -34,7 +34,7 @@ use crate::core::raft::{Configuration, Member, PeerId, Violation, allowance_us};
 use crate::core::random::XorShift64;
 use crate::core::timer::Now;
 use former::FormerClusters;
-use round_trips::RoundTrips;
+use round_trips::Pings;
 use std::collections::BTreeMap;
 
 /// A peer that has not answered the hello for this many election timeouts is dialled anew, later if
@@ -220,7 +220,7 @@ struct Peer {
     is_displaced: bool,
 
     /// Pings to it.
-    round_trips: RoundTrips,
+    pings: Pings,
 
     /// Bytes that it has sent without effect, while it is not a member.
     spent_bytes: u64,
@@ -482,7 +482,7 @@ impl Peers {
         }
         peer.process = Some(hello.process);
         peer.heard_us = Some(now.mono_us);
-        peer.round_trips.on_open(now.mono_us);
+        peer.pings.on_open(now.mono_us);
         let is_listed = dialled_url.as_ref() == Some(&peer.peer_url);
         if is_listed || hello.peer_url == peer.peer_url {
             peer.unanswered_since_us = None;
@@ -508,7 +508,7 @@ impl Peers {
         let Some(peer) = self.peers.get(&hello.from) else {
             return Ok(());
         };
-        let silent_us = SILENT_US + allowance_us(peer.round_trips.figure_us());
+        let silent_us = SILENT_US + allowance_us(peer.pings.figure_us());
         for id in [peer.dialled, peer.accepted].into_iter().flatten() {
             let link = self.links.get_mut(&id).expect("a peer's links exist");
             if link.process().is_none_or(|p| p == hello.process) {
@@ -704,7 +704,7 @@ impl Peers {
         let was_open = link.process().is_some();
         let is_last = self.route(peer_id).is_none();
         if let Some(peer) = self.peers.get_mut(&peer_id) {
-            peer.round_trips.on_closed(id, !is_last, self.seen_us);
+            peer.pings.on_closed(id, !is_last, self.seen_us);
         }
         if was_open && (link.dialled_url.is_some() || is_last) {
             self.changes.push((peer_id, ProcessChange::Gone));

@@ -76,7 +76,7 @@ pub use log::ENTRY_BYTES;
 pub use membership::{MemberStanding, UnfitChange};
 pub use message::*;
 pub use progress::{Progress, ProgressState};
-pub use round_trips::allowance_us;
+pub use round_trips::{ROUND_TRIP_US_MAX, allowance_us};
 pub use snapshot::ChunkWanted;
 pub use violation::Violation;
 
@@ -111,7 +111,7 @@ pub struct RaftConfig {
     pub heartbeat_ms: u64,
     /// The election timeout in milliseconds; 0 counts as 1.
     pub election_ms: u64,
-    /// The bounds of what is held in memory.
+    /// The bounds of memory.
     pub memory: MemoryBounds,
     /// Seeds the random part of timeouts.
     pub seed: u64,
@@ -243,7 +243,7 @@ pub struct Raft {
     /// The configured interval of heartbeats in microseconds; at least 1 ms. Never changes.
     heartbeat_interval_us: u64,
 
-    /// The bounds of what is held in memory. Never changes.
+    /// The bounds of memory. Never changes.
     memory: MemoryBounds,
 
     /// The time of the current input, in microseconds of the monotonic clock.

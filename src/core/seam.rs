@@ -57,7 +57,7 @@ pub struct Settings {
     /// The leader refuses client writes that would make the key space larger than this, in bytes as
     /// `Store::bytes` counts them. `None`: no bound.
     pub store_bytes_max: Option<u64>,
-    /// The bounds of what is held in memory besides the key space.
+    /// The bounds of memory besides the key space.
     pub memory: MemoryBounds,
     /// Forward writes and linearizable reads to the leader, instead of redirecting clients.
     pub forward: bool,

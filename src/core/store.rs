@@ -7,7 +7,7 @@
 //!
 //! - `node` is the tree, `path` relates paths; `ttl` is the index of expirations.
 //! - `write`, `expire` and `cluster_view` are the commands, made from the changes of `edit`;
-//!   `growth` tells beforehand what a command adds.
+//!   `growth` tells beforehand how many bytes a command adds.
 //! - `history` and `watch` say which watchers an event reaches.
 //! - `freeze`, `walk`, `listing`, `snapshot` read a key space that changes meanwhile; `restore`
 //!   builds a key space from a snapshot; `reclaim` frees removed directories.

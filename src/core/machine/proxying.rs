@@ -1,5 +1,5 @@
-//! A client's request that this machine passes on over HTTP: whom to ask, and what follows from each
-//! result.
+//! A client's request that this machine passes on over HTTP: the machine to send it to, and the next
+//! step after each result.
 //!
 //! A request that no leader has taken is held and sent again, to another member each time, until a
 //! leader takes it or its time is up. A read is sent again after any failure. A write whose whole
@@ -26,7 +26,7 @@ pub enum ProxyResult {
     NotAnswered,
 }
 
-/// What follows from a result.
+/// The next step after a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyStep {
     /// The result is for the client.

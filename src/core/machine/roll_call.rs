@@ -51,7 +51,7 @@ pub(super) struct RollCall {
     introduction: Introduction,
     /// Where to look for the cluster.
     search: Search,
-    /// What this machine answers. Its list is sorted, and names each machine once.
+    /// The answer of this machine. Its list is sorted, and names each machine once.
     own: Attendance,
     /// The answers of this round by the places in the list; rounds do not overlap.
     present: BTreeMap<usize, Presence>,
@@ -67,7 +67,7 @@ pub(super) struct RollCall {
     last_call: u64,
     /// Calls that were not taken yet.
     calls: Vec<Call>,
-    /// What was reported last, to report each change once.
+    /// The last report, to report each change once.
     last_report: Option<Fact>,
     random: XorShift64,
 }
@@ -125,7 +125,7 @@ impl RollCall {
         }
     }
 
-    /// A call has ended. `facts` gets what is to be logged.
+    /// A call has ended. Facts to log are added to `facts`.
     pub(super) fn on_reply(
         &mut self,
         now: Now,
@@ -192,7 +192,8 @@ impl RollCall {
         (!urls.is_empty()).then_some(fact)
     }
 
-    /// What differs between the machines that wait, so that none of them may found the cluster.
+    /// A difference between the machines that wait. Because of it none of them may found the
+    /// cluster.
     fn difference(&self) -> Option<Fact> {
         let list = &self.own.list;
         let mut owners: BTreeMap<u64, &str> = BTreeMap::new();

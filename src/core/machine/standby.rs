@@ -326,8 +326,8 @@ impl Standby {
         leader_of(&self.info, &self.introduction)
     }
 
-    /// The client URL to try after so many attempts: that of the leader, then those of the other
-    /// members, in turn.
+    /// The client URL to try after so many attempts: the leader's first, then one of each other
+    /// member, in turn.
     pub(super) fn client_url(&self, attempts: u32) -> Option<&str> {
         let leader = self.leader().map(|leader| &*leader.client_url);
         let own_url = &self.introduction.client_url;

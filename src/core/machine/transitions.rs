@@ -75,9 +75,10 @@ impl Machine {
     /// The cluster has no place for this machine, which becomes a standby. Its data directory is
     /// empty.
     fn on_refused(&mut self, now: Now, why: Box<str>, info: StandbyInfo) {
-        let fact = match info.is_barred {
-            true => Fact::Barred,
-            false => Fact::Refused { why },
+        let fact = if info.is_barred {
+            Fact::Barred
+        } else {
+            Fact::Refused { why }
         };
         self.out.facts.push(fact);
         let standby = standby(now, info, JoinFrom::NextInterval, &mut self.common);

@@ -6,7 +6,7 @@ use super::{
     Hello, HelloRefusal, LinkId, LinkOrder, LinkPhase, LinkReport, LinkReportEvent, Peer, PeerLink,
     Peers, ProcessChange, TwiceRefusal,
 };
-use crate::core::raft::PeerId;
+use crate::core::raft::{PeerId, ROUND_TRIP_US_MAX};
 use crate::core::timer::Now;
 
 /// The first pause before dialling again, in microseconds; doubled each time …
@@ -23,8 +23,6 @@ const STALE_TIMEOUTS: u64 = 2;
 /// A hello is given at least this many slow round trips: connecting takes one, the answer another,
 /// and a lost packet of either is sent again.
 const HELLO_TRIPS: u64 = 4;
-/// A round trip beyond this does not count, in microseconds; raft does not wait for it either.
-const TRIP_US_MAX: u64 = 1_000_000;
 /// How long no leader must be heard before other addresses than the listed ones are dialled.
 const LEADERLESS_US: u64 = 500_000;
 /// The most addresses besides the listed ones. Hints and a discovery service's directory add to
@@ -78,10 +76,11 @@ impl Peer {
     /// suffices for any line that counts. Otherwise no link over a line would open whose round trip
     /// is longer than `least_us`.
     fn hello_us(&self, least_us: u64) -> u64 {
-        let trip_us = u64::from(self.round_trips.figure_us()).min(TRIP_US_MAX);
+        // Raft does not wait for a longer round trip either.
+        let trip_us = self.pings.figure_us().min(ROUND_TRIP_US_MAX);
         let grown_us = least_us << self.given_up.min(16);
-        let grown_us = grown_us.min(HELLO_TRIPS * TRIP_US_MAX);
-        least_us.max(grown_us).max(HELLO_TRIPS * trip_us)
+        let grown_us = grown_us.min(HELLO_TRIPS * u64::from(ROUND_TRIP_US_MAX));
+        least_us.max(grown_us).max(HELLO_TRIPS * u64::from(trip_us))
     }
 
     /// Keeps the finding of a refusal about the machine at the listed address.
@@ -150,7 +149,7 @@ impl Peers {
         self.leaderless_since_us = (!is_heard).then_some(now.mono_us);
         if !is_heard {
             for peer in self.peers.values_mut() {
-                peer.round_trips.hasten(now.mono_us);
+                peer.pings.hasten(now.mono_us);
             }
         }
         if is_heard {
@@ -518,7 +517,7 @@ impl Peers {
         });
         let peers = self.peers.values();
         let peers = peers.flat_map(|peer| {
-            let ping_us = peer.round_trips.due_us(self.seen_us);
+            let ping_us = peer.pings.due_us(self.seen_us);
             [peer.redial_us, peer.leave_us, ping_us]
         });
         let is_member = self.me.id.is_some();

@@ -1,4 +1,4 @@
-//! What the log says about links. The number of lines about one fault is limited by
+//! Log lines about links. The number of lines about one fault is limited by
 //! [`Episode`](super::Episode).
 use super::{Hello, HelloRefusal, Peers};
 use crate::core::raft::Violation;
@@ -11,7 +11,7 @@ pub struct LinkReport {
     pub name: Option<Box<str>>,
     /// The peer's URL, or the address from which the stranger came.
     pub address: Box<str>,
-    /// What happened.
+    /// The event.
     pub event: LinkReportEvent,
     /// How many such lines were suppressed since the last one.
     pub suppressed: u64,

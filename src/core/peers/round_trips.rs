@@ -101,7 +101,7 @@ impl Window {
 
 /// The pings to one peer.
 #[derive(Clone, Debug, Default)]
-pub(super) struct RoundTrips {
+pub(super) struct Pings {
     window: Window,
     /// The ping that has no pong yet: its link, and when it was sent in microseconds.
     awaited: Option<(LinkId, u64)>,
@@ -116,7 +116,7 @@ pub(super) struct RoundTrips {
     figure_us: u32,
 }
 
-impl RoundTrips {
+impl Pings {
     /// A link to the peer has opened.
     pub fn on_open(&mut self, now_us: u64) {
         self.first_left = FIRST_PINGS;
@@ -214,8 +214,8 @@ impl Peers {
     pub(super) fn ping_due(&mut self, now: Now) {
         let mut due = Vec::new();
         for (id, peer) in &mut self.peers {
-            peer.round_trips.maybe_give_up(now.mono_us);
-            let next_us = &mut peer.round_trips.next_us;
+            peer.pings.maybe_give_up(now.mono_us);
+            let next_us = &mut peer.pings.next_us;
             if next_us.take_if(|at| *at <= now.mono_us).is_some() {
                 due.push(*id);
             }
@@ -238,7 +238,7 @@ impl Peers {
             link.pinged_us = Some(now.mono_us);
         }
         let peer = self.peers.get_mut(&id).expect("it has a link");
-        peer.round_trips.awaited = Some((link_id, now.mono_us));
+        peer.pings.awaited = Some((link_id, now.mono_us));
         self.orders.push(LinkOrder::Ping(link_id));
     }
 
@@ -259,11 +259,11 @@ impl Peers {
         let Some(id) = self.peer_of(link) else {
             return;
         };
-        let own_from_us = self.stood_still_us.map_or(0, |at_us| at_us);
+        let own_from_us = self.stood_still_us.unwrap_or(0);
         let counts_from_us = (!stood_still).then_some(own_from_us);
         let peer = self.peers.get_mut(&id).expect("it has a link");
-        if peer.round_trips.on_pong(link, counts_from_us, now.mono_us) {
-            let round_trip_us = peer.round_trips.figure_us();
+        if peer.pings.on_pong(link, counts_from_us, now.mono_us) {
+            let round_trip_us = peer.pings.figure_us();
             let change = ProcessChange::RoundTrip { round_trip_us };
             self.changes.push((id, change));
         }

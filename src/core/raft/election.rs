@@ -18,8 +18,8 @@
 //! second slowest round trip of the links that it depends on, at most 3 s (`round_trips`).
 //!
 //! No commit and no read rests on these times: commits are counted, reads are confirmed by a round
-//! of heartbeats. What must hold is that a follower keeps its word: as long as it denies votes
-//! because of its leader, it does not campaign itself, `lease <= timer`. Both ends come from the
+//! of heartbeats. A follower must keep its word: as long as it denies votes because of its leader,
+//! it does not campaign itself, `lease <= timer`. Both ends come from the
 //! same figures: those of the leader's last append, which starts the timer anew. Figures that become
 //! smaller shorten the lease at once and the timer with the next start. A figure becomes larger only
 //! with such an append. `Election::check_invariants` compares the two.
@@ -70,7 +70,7 @@ pub struct Election {
     /// append told, in microseconds. 0 after the link to the leader broke.
     leader_round_trip_us: u32,
 
-    /// The member whose append told both.
+    /// The member whose append told both figures.
     figures_of: Option<PeerId>,
 
     /// How many campaigns this member has skipped for want of room since a leader was heard; at

@@ -15,7 +15,7 @@ use crate::core::timer::Now;
 
 /// Most entries that a learner may lack when it becomes a voter. A leader sends more than that
 /// within one round trip, so the new voter delays no commit by more (thesis 4.2.1). On a long line it
-/// always lacks what was appended since a round trip ago: there a short round of catching up counts.
+/// always lacks the entries of the last round trip: there a short round of catching up counts.
 const PROMOTE_LAG_MAX: u64 = 64;
 
 /// The relation of an id to the cluster, as far as this member has applied the log.

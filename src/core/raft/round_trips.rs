@@ -1,5 +1,5 @@
-//! The links of this member: how long they take, as far as timeouts depend on it, and what their end
-//! changes.
+//! The round trips of this member's links, as far as timeouts depend on them, and the opening and
+//! loss of links.
 //!
 //! `core::peers` measures each link by pings and reports the second slowest round trip of the last
 //! 20 s. A timeout that waits for an answer over a link is longer by three times that figure
@@ -14,7 +14,7 @@ use super::message::PeerId;
 use crate::core::timer::Now;
 
 /// A slower round trip does not lengthen timeouts any further, in microseconds.
-const ROUND_TRIP_US_MAX: u32 = 1_000_000;
+pub const ROUND_TRIP_US_MAX: u32 = 1_000_000;
 
 /// An answer is given this many slow round trips beyond the other parts of its timeout.
 const ROUND_TRIPS: u64 = 3;

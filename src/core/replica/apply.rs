@@ -56,7 +56,7 @@ impl Replica {
         self.applied < committed
     }
 
-    /// Applies the committed entry after `applied`. Returns what it cost.
+    /// Applies the committed entry after `applied`. Returns its cost.
     fn apply_next(&mut self) -> Applied {
         let index = self.applied.next();
         let entry = self.raft.entry(index);

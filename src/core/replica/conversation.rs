@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// How often a waiting place is renewed within its ttl. Two renewals may fail.
 const RENEWALS_A_TTL: u64 = 3;
 
-/// What follows from the outcome of an operation.
+/// The next step after an outcome of an operation.
 #[derive(Debug, PartialEq)]
 pub enum Reaction {
     /// This operation comes next.
@@ -90,7 +90,7 @@ struct Predecessor {
     seen: EtcdIndex,
 }
 
-/// What a listing of the places has shown so far.
+/// The findings of a listing of the places so far.
 #[derive(Debug, Default)]
 struct Places {
     /// The etcd index of the listing; `None` before its first page.

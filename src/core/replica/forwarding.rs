@@ -185,8 +185,8 @@ impl Forwarding {
 
 /// The follower: sends requests and handles the replies.
 impl Replica {
-    /// Whether requests of this ticket go to the leader. Those of conversations do on every member:
-    /// they began while this one led, or with `-forward`.
+    /// Whether requests of this ticket go to the leader. Requests of conversations do on every
+    /// member: they began while this one led, or with `-forward`.
     fn forwards(&self, ticket: Ticket) -> bool {
         let forwards = self.settings.forward || self.locks.contains(ticket);
         forwards && self.has_joined()
@@ -309,8 +309,8 @@ impl Replica {
         }
     }
 
-    /// An entry of `term` was applied. The writes that were sent in earlier terms did not happen:
-    /// those that did are answered.
+    /// An entry of `term` was applied. The writes that were sent in earlier terms and are pending did
+    /// not happen: a write that happened was answered when it was applied.
     pub(super) fn on_term_applied(&mut self, term: Term) {
         if term <= self.forwarding.applied_term {
             return;
@@ -475,7 +475,7 @@ impl Replica {
                     self.reply(from, id, Err(cause));
                 }
             }
-            // A former process of this member may have taken it: what is applied will tell.
+            // A former process of this member may have taken it: the applied entries will tell.
             Some(_) if term <= self.forwarding.start_term || term > self.raft.term() => {}
             Some(_) => self.reply(from, id, Err(NOT_TAKEN.into())),
         }

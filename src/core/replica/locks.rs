@@ -25,8 +25,8 @@ const OUTCOMES_A_TURN: usize = 1_000;
 /// The conversations of this member.
 #[derive(Default)]
 pub struct Conversations {
-    /// By ticket. Bounded by the number of connections, and those whose client is gone by the time
-    /// that a write may take.
+    /// By ticket. As many as there are connections at most, and in addition conversations without
+    /// a client, each for as long as a write may take.
     open: BTreeMap<Ticket, Conversation>,
     /// Outcomes that the conversations have not taken, oldest first, each with its etcd index.
     outcomes: VecDeque<(Ticket, Outcome, EtcdIndex)>,

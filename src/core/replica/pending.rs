@@ -197,7 +197,7 @@ pub struct Pending {
     member_changes: VecDeque<Ticket>,
     /// The forwarded and held requests by `Forwarded::number`.
     forwarded: BTreeMap<u64, Ticket>,
-    /// The numbers of the held requests: those of `forwarded` that are not sent.
+    /// The numbers of the held requests: entries of `forwarded` that are not sent.
     held: BTreeSet<u64>,
     /// The sum of `Forwarded::bytes` over `forwarded`.
     forwarded_bytes: usize,

@@ -210,7 +210,7 @@ pub enum CallAnswer {
     Machines(Vec<MachineInfo>),
     /// The part of the cluster config that concerns machines outside the cluster.
     Config(ClusterRoom),
-    /// What the machine waits for; `None`: it does not wait.
+    /// The number and the list of a machine that waits; `None`: it does not wait.
     Bootstrap(Option<Attendance>),
     /// The leader's peer URL.
     Leader(Box<str>),

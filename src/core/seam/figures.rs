@@ -42,8 +42,8 @@ pub struct MemberFigures {
     pub nodes: u64,
     /// An estimate of the memory of the key space, in bytes.
     pub store_bytes: u64,
-    /// The counters of the key space. Those of writes and expirations follow from the log and count
-    /// since the key space began.
+    /// The counters of the key space. The counters of writes and expirations follow from the log and
+    /// count since the key space began.
     pub store: Stats,
     /// The other members that have started.
     pub peers: Vec<PeerFigures>,

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 
-/// The bound of what is kept, in bytes, until the owner sets another.
+/// The bound of all copies, in bytes, until the owner sets another.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// An estimate of what a kept node takes beside its value.
 const KEPT_NODE_BYTES: usize = 192;
@@ -75,7 +75,7 @@ struct Freeze {
     cursor: Box<str>,
 }
 
-/// What a freeze has yet to read of the history.
+/// The events that a freeze has yet to read.
 struct EventReader {
     /// The etcd index of the freeze: the last event to read.
     at: u64,

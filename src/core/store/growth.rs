@@ -87,7 +87,7 @@ impl Store {
     }
 }
 
-/// What a node at `path` takes, with the directories that are missing: their names begin at
+/// The size of a new node at `path`, and of the directories that are missing: their names begin at
 /// `start`.
 fn growth_of_new(path: &KeyPath, start: usize, value: Option<&str>) -> u64 {
     let names = path.as_str()[start..].split('/');

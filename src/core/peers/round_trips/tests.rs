@@ -24,14 +24,14 @@ fn protocol_23_the_second_slowest_of_twenty_seconds_counts() {
 }
 
 /// One round trip of that length, which begins then.
-fn measure(trips: &mut RoundTrips, sent_us: u64, took_us: u64) {
+fn measure(trips: &mut Pings, sent_us: u64, took_us: u64) {
     trips.awaited = Some((LINK, sent_us));
     trips.on_pong(LINK, Some(0), sent_us + took_us);
 }
 
 #[test]
 fn protocol_23_a_slow_link_is_measured_more_often() {
-    let mut trips = RoundTrips::default();
+    let mut trips = Pings::default();
     trips.on_open(S);
     assert_eq!(trips.due_us(S), Some(S));
     for _ in 1..FIRST_PINGS {
@@ -63,7 +63,7 @@ fn protocol_23_links_are_measured_at_once_when_no_leader_is_heard() {
 
 #[test]
 fn protocol_23_the_pong_of_a_closed_link_counts_nothing() {
-    let mut trips = RoundTrips::default();
+    let mut trips = Pings::default();
     trips.on_open(0);
     trips.awaited = Some((LINK, 5));
     assert!(!trips.on_pong(LinkId(8), Some(0), 10), "of another link");
