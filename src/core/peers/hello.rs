@@ -229,19 +229,7 @@ impl Introduced {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::raft::Member;
-
-    fn member(id: u64) -> Member {
-        Member {
-            id: PeerId(id),
-            name: format!("n{id}").into(),
-            peer_url: format!("http://n{id}:7001").into(),
-            client_url: format!("http://n{id}:4001").into(),
-            incarnation: id * 100,
-            voter: true,
-            added_as: None,
-        }
-    }
+    use crate::core::peers::tests::numbered_member as member;
 
     fn members(ids: &[u64]) -> Configuration {
         Configuration {

@@ -22,6 +22,11 @@ fn member(id: u64, peer_url: &str) -> Member {
     }
 }
 
+/// The member `id` at an address of its own.
+pub(super) fn numbered_member(id: u64) -> Member {
+    member(id, &url(&format!("n{id}")))
+}
+
 fn members(urls: &[&str]) -> Configuration {
     let ids = 1..;
     let members = ids.zip(urls).map(|(id, name)| member(id, &url(name)));

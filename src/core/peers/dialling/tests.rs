@@ -1,19 +1,8 @@
 //! Hellos over long lines, on a virtual clock.
 use super::*;
+use crate::core::peers::tests::numbered_member as member;
 use crate::core::peers::{Introduced, LinkEvent};
 use crate::core::raft::{Configuration, Member};
-
-fn member(id: u64) -> Member {
-    Member {
-        id: PeerId(id),
-        name: format!("n{id}").into(),
-        peer_url: format!("http://10.0.0.{id}:7001").into(),
-        client_url: format!("http://10.0.0.{id}:4001").into(),
-        incarnation: id * 100,
-        voter: true,
-        added_as: None,
-    }
-}
 
 fn introduced(id: u64) -> Introduced {
     let Member {

@@ -1,7 +1,8 @@
 //! Pings on a virtual clock: which round trips count, and how often they are measured.
 use super::*;
+use crate::core::peers::tests::numbered_member as member;
 use crate::core::peers::{Hello, Introduced, LinkEvent};
-use crate::core::raft::{Configuration, Member};
+use crate::core::raft::Configuration;
 
 const S: u64 = 1_000_000;
 const LINK: LinkId = LinkId(7);
@@ -72,18 +73,6 @@ fn protocol_23_the_pong_of_a_closed_link_counts_nothing() {
     assert!(!trips.on_pong(LINK, Some(0), 11));
     trips.on_closed(LINK, false, 12);
     assert_eq!(trips.due_us(12), None);
-}
-
-fn member(id: u64) -> Member {
-    Member {
-        id: PeerId(id),
-        name: format!("n{id}").into(),
-        peer_url: format!("http://10.0.0.{id}:7001").into(),
-        client_url: format!("http://10.0.0.{id}:4001").into(),
-        incarnation: id * 100,
-        voter: true,
-        added_as: None,
-    }
 }
 
 /// Member 1, and its link from member 2.
