@@ -131,9 +131,11 @@ impl MemoryBounds {
     }
 
     /// How many bytes of a snapshot are written for each byte by which the log grows meanwhile: a
-    /// snapshot of `live_bytes` is whole before the log has grown by half of its bound.
+    /// snapshot of `live_bytes` is whole before the log has grown by half of its bound, and before
+    /// the copies of the nodes that are written meanwhile take more than they may.
     pub fn written_per_log_byte(&self, live_bytes: u64) -> u64 {
-        let growth_bytes = (self.due_bytes_max / 2).max(1);
+        let copied_bytes = self.copies_bytes as u64;
+        let growth_bytes = (self.due_bytes_max.min(copied_bytes) / 2).max(1);
         WRITTEN_PER_LOG_BYTE.max(live_bytes.div_ceil(growth_bytes))
     }
 }
@@ -219,6 +221,8 @@ mod tests {
         assert_eq!(bounds.due_bytes(40 * MIB, 0), 64 * MIB);
         assert_eq!(bounds.due_bytes(100 * MIB, 0), 100 * MIB);
         assert_eq!(bounds.due_bytes(1000 * MIB, 0), 256 * MIB);
+        assert_eq!(bounds.written_per_log_byte(32 * MIB), 4);
+        assert_eq!(bounds.written_per_log_byte(800 * MIB), 100);
         // The last snapshot is history for the most part.
         assert_eq!(bounds.due_bytes(MIB, 17 * MIB), 17 * MIB);
         assert_eq!(segment_bytes(8 << 30, None), 16 * MIB);

@@ -62,6 +62,35 @@ fn a_log_that_no_snapshot_releases_takes_no_more_values() {
     assert!(logged(&rig) < bounds.due_bytes_max, "{}", logged(&rig));
 }
 
+/// The copies for a snapshot may take much less than the log. It is written all the same while
+/// clients change the nodes that it reads last.
+#[test]
+fn a_snapshot_ends_before_its_copies_take_too_much() {
+    let mut settings = settings(1);
+    settings.memory.copies_bytes = 512 << 10;
+    settings.history_events = 10;
+    let mut rig = Rig::serving(settings);
+    let value = "x".repeat(10_000);
+    let saved = |rig: &Rig| {
+        let is_saved = |fact: &&Fact| matches!(fact, Fact::SnapshotSaved { .. });
+        rig.facts.iter().filter(is_saved).count()
+    };
+    let keys = 2_000;
+    for n in 0..keys {
+        rig.put(&format!("/k/{n:04}"), &value);
+    }
+    let is_abandoned = |fact: &Fact| matches!(fact, Fact::SnapshotAbandoned { .. });
+    let mut n = 0;
+    while saved(&rig) < 2 {
+        n += 1;
+        rig.ask(set(&format!("/k/{:04}", keys - 1 - n % keys), &value));
+        rig.turn();
+        rig.sync();
+        assert!(!rig.facts.iter().any(is_abandoned), "after {n} writes");
+        assert!(n < 10 * keys, "no snapshot is saved");
+    }
+}
+
 /// Clients fill the bound on what is not committed. A node that is due is expired with the next
 /// commit all the same.
 #[test]
