@@ -49,12 +49,12 @@ const ROOM_BYTES_MIN: u64 = 2 * CLIENT_RESERVE_BYTES;
 /// segment of the default size is more.
 const TURN_BYTES_MAX: u64 = 4 << 20;
 
-/// With small segments the log should take this many for certain: more would take much of a disk
-/// that is as small.
+/// The same bound in segments: small segments are for a small disk, and more would take much of it.
 const TURN_SEGMENTS_MAX: u64 = 4;
 
-/// How many bytes the log should take for certain: the reserve of the core, and what clients may
-/// bring in a turn. What does not fit then is refused as on a full disk, whatever the disk has.
+/// How many bytes the log should take for certain: the reserve of the core, and the records that
+/// clients may bring in a turn. Records that do not fit then are refused as on a full disk, even if
+/// the disk has room.
 fn room_bytes_of(config: &Config) -> u64 {
     let turn_bytes = (config.client_bytes_max as u64).min(TURN_BYTES_MAX);
     let turn_bytes = turn_bytes.min(TURN_SEGMENTS_MAX * config.segment_bytes);
@@ -88,7 +88,7 @@ pub struct Disk<F: FileSystem = Os> {
     /// For each call of `append`: the mark of the log that covers it, and the number of the call.
     /// Oldest first; neither falls. Removed once the mark is durable.
     unsynced: VecDeque<(u64, Lsn)>,
-    /// The mark of the last record that the log has accepted.
+    /// The mark of the last record, or commit mark, that the log has accepted.
     appended_mark: u64,
     /// The mark up to which all records are durable; at most `appended_mark`.
     durable_mark: u64,
@@ -236,7 +236,7 @@ impl<F: FileSystem> Disk<F> {
                     1
                 }
                 Persist::Mark { commit } => {
-                    self.wal.mark_commit(commit.0)?;
+                    self.appended_mark = self.wal.mark_commit(commit.0)?;
                     1
                 }
                 Persist::Append { .. } | Persist::Repair(_) | Persist::Installed { .. } => {

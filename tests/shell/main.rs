@@ -6,3 +6,4 @@ mod example;
 mod forcing;
 mod liars;
 mod links;
+mod marks;

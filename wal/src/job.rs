@@ -43,7 +43,8 @@ pub enum Step {
 /// An ordered list of steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// How many records are durable once the job has ended: the number that its end is reported by.
+    /// The mark of the last record that is durable once the job has ended. Its end is reported by
+    /// this number.
     pub mark: u64,
     /// The steps, in order.
     pub steps: Vec<Step>,

@@ -49,9 +49,8 @@ pub struct Wal<F: FileSystem = Os> {
     staging: Staging,
     /// Empty: the memory of the last job's steps, which saves an allocation for each sync.
     steps: Vec<Step>,
-    /// The next sync writes a commit mark of its own if no batch has recorded it until then.
-    wants_mark: bool,
-    /// How many records were durable when a sync ended that `poll_sync` has not reported yet.
+    /// The mark up to which everything was durable when a sync ended that `poll_sync` has not
+    /// reported yet.
     sync_ended: Option<u64>,
     /// The first error that was final. Every later call returns it.
     failed: Option<Error>,
@@ -301,7 +300,7 @@ impl<F: FileSystem> Wal<F> {
     /// Goes on in another segment, whose head states where the last batch ends. The last batch is
     /// damaged, and so far only the headers in the torn tail show that it was durable. If they were
     /// overwritten, or torn by a crash, the next start would take the batch for a torn tail and
-    /// lose what this start has found.
+    /// lose its entries.
     fn leave_torn_tail(&mut self) -> Result<(), Error> {
         let head = self.head_bytes();
         let placed = self.spares.place(std::iter::once(0), 0, head);
@@ -346,7 +345,6 @@ impl<F: FileSystem> Wal<F> {
             configuration: configuration.clone(),
             staging: Staging::new(&log, &tail),
             steps: Vec::new(),
-            wants_mark: false,
             sync_ended: None,
             failed: None,
         };
@@ -405,26 +403,23 @@ impl<F: FileSystem> Wal<F> {
     /// Whether records, or a commit mark of its own, wait for a batch, or a sync has ended that
     /// [`Wal::poll_sync`] has not reported: [`Wal::append`] writes and syncs a large batch itself.
     pub fn wants_sync(&self) -> bool {
-        !self.staging.is_empty() || self.wants_mark || self.sync_ended.is_some()
+        self.staging.waits() || self.sync_ended.is_some()
     }
 
     /// The caller knows that entries up to `commit` are committed, all of them appended before. The
     /// next batch records it, and if no records wait, the next sync writes a batch without records
-    /// for it. Not if the segment has no room: another one is never used for a mark.
+    /// for it. Not if the segment has no room: another one is never used for a mark. Returns its
+    /// number as `append` does, which [`Wal::poll_sync`] reports also if it was not written.
     ///
     /// # Errors
     ///
     /// [`Error::Io`]: final.
-    pub fn mark_commit(&mut self, commit: u64) -> Result<(), Error> {
-        self.run(|wal| {
-            wal.staging.raise_commit(commit);
-            wal.wants_mark = true;
-            Ok(())
-        })
+    pub fn mark_commit(&mut self, commit: u64) -> Result<u64, Error> {
+        self.run(|wal| Ok(wal.staging.push_mark(commit)))
     }
 
-    /// Takes records for the next batch. Returns their mark: how many records were appended since
-    /// the log was opened. `commit` is the commit index that the caller knows now; the next batch
+    /// Takes records for the next batch. Returns their mark: how many records and commit marks were
+    /// appended since the log was opened. `commit` is the commit index that the caller knows now; the next batch
     /// records it.
     ///
     /// # Errors
@@ -505,15 +500,11 @@ impl<F: FileSystem> Wal<F> {
 
     /// Writes and syncs all that waits, in one job.
     fn write_batches(&mut self) -> Result<(), Error> {
-        if self.staging.is_empty() && !self.wants_mark {
+        if !self.staging.waits() {
             return Ok(());
         }
         self.ensure_room(&[])?;
         let job = self.compose_job();
-        if job.steps.is_empty() {
-            self.steps = job.steps;
-            return Ok(());
-        }
         let mark = job.mark;
         let has_rotation = job.steps.iter().any(|s| matches!(s, Step::Rotate { .. }));
         self.run_job(job)?;
@@ -545,12 +536,11 @@ impl<F: FileSystem> Wal<F> {
             let SealedBatch { bytes, index_max } = self.staging.seal_batch(place);
             steps.push(append_at(&mut place, bytes, index_max));
         }
-        let wants_mark = std::mem::take(&mut self.wants_mark);
-        if wants_mark && self.staging.has_unsealed_commit() && place.room >= 2 * HEADER {
+        if self.staging.has_unsealed_commit() && place.room >= 2 * HEADER {
             let mark = self.staging.seal_mark(place).to_vec();
             steps.push(append_at(&mut place, mark, 0));
         }
-        let mark = self.staging.sealed();
+        let mark = self.staging.finish_job();
         Job { mark, steps }
     }
 

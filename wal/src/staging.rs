@@ -41,9 +41,11 @@ pub struct Staging {
     /// The records, oldest first, each padded to a multiple of 8 bytes. At most
     /// [`crate::STAGED_BYTES_MAX`] and one append stay here after an append.
     bytes: Vec<u8>,
-    /// How many records were appended since the log was opened. The mark that `append` returns.
+    /// How many records, and commit marks of their own, were appended since the log was opened. The
+    /// mark that `append` returns.
     appended: u64,
-    /// How many of them are in batches. Equal to `appended` if and only if `bytes` is empty.
+    /// How many of them do not wait any more: they are in the batches of a job, or the log had no
+    /// room for the commit mark. Less than `appended` between jobs while `bytes` is not empty.
     sealed: u64,
     /// The highest index that the next appended entry may have; `None` if any index may follow.
     next_index: Option<u64>,
@@ -85,12 +87,17 @@ impl Staging {
         self.bytes.is_empty()
     }
 
-    /// How many records were appended.
+    /// Whether a record or a commit mark of its own waits for a job.
+    pub fn waits(&self) -> bool {
+        self.sealed < self.appended
+    }
+
+    /// How many records and commit marks of their own were appended.
     pub fn appended(&self) -> u64 {
         self.appended
     }
 
-    /// How many records are in batches.
+    /// How many of them do not wait for a job any more.
     pub fn sealed(&self) -> u64 {
         self.sealed
     }
@@ -146,6 +153,16 @@ impl Staging {
     /// The caller knows that entries up to `commit` are committed. The next batch records it.
     pub fn raise_commit(&mut self, commit: u64) {
         self.commit = self.commit.max(commit);
+    }
+
+    /// Takes a commit mark of its own, unless a batch records the commit index. Returns its mark, as
+    /// `Wal::append` does.
+    pub fn push_mark(&mut self, commit: u64) -> u64 {
+        self.raise_commit(commit);
+        if self.has_unsealed_commit() {
+            self.appended += 1;
+        }
+        self.appended
     }
 
     /// How many of the waiting bytes fit into `room` bytes together with the record that ends a
@@ -217,7 +234,6 @@ impl Staging {
             index_max = index_max.max(header.index);
             self.sealed_next_index =
                 next_index_after(self.sealed_next_index, header.kind, header.index);
-            self.sealed += 1;
             at += record_bytes(header.len as usize);
         }
         let end = self.end_batch(RecordKind::Commit, place, at, commit, batch_crc);
@@ -234,6 +250,17 @@ impl Staging {
     pub fn seal_mark(&mut self, place: Place) -> [u8; HEADER] {
         let commit = self.commit;
         self.end_batch(RecordKind::Commit, place, 0, commit, 0)
+    }
+
+    /// A job has all that waited. Returns the mark of the last of it.
+    ///
+    /// # Panics
+    ///
+    /// If records wait.
+    pub fn finish_job(&mut self) -> u64 {
+        assert!(self.is_empty(), "a job has all records");
+        self.sealed = self.appended;
+        self.sealed
     }
 
     /// The closing mark, which must follow a sync of everything before it.
@@ -286,9 +313,8 @@ impl Staging {
             self.sealed <= self.appended,
             "only appended records are sealed"
         );
-        assert_eq!(
-            self.bytes.is_empty(),
-            self.sealed == self.appended,
+        assert!(
+            self.bytes.is_empty() || self.waits(),
             "the records that are not sealed wait"
         );
         assert!(self.bytes.len().is_multiple_of(8), "records are padded");

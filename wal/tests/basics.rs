@@ -270,6 +270,7 @@ fn a_commit_mark_of_its_own() {
     wal.start_sync().expect("it syncs");
     wal.mark_commit(1).expect("no call fails");
     wal.poll_sync().expect("no call fails");
+    assert!(!wal.wants_sync(), "it is recorded");
     wal.start_sync().expect("it syncs");
     drop(wal);
     let (mut wal, recovered) = open(dir.path());
@@ -293,8 +294,9 @@ fn a_commit_mark_of_its_own() {
     }
     wal.start_sync().expect("it syncs");
     wal.poll_sync().expect("no call fails");
-    wal.mark_commit(index).expect("no call fails");
+    let mark = wal.mark_commit(index).expect("no call fails");
     wal.start_sync().expect("it syncs");
+    assert_eq!(wal.poll_sync(), Ok(Some(mark)), "it is left out");
     assert!(!wal.wants_sync());
     drop(wal);
     let (_, recovered) = open(dir.path());
