@@ -202,8 +202,8 @@ impl RecordHeader {
     }
 
     /// Decodes the header at the start of `bytes`, which stand at `offset` in the segment; `None` if
-    /// they are no valid header or its record ends after `limit`. The cheap checks come first, because the search after damage calls this for
-    /// every eighth byte.
+    /// they are no valid header or its record ends after `limit`. The cheap checks come first,
+    /// because the search after damage calls this for every eighth byte.
     pub fn decode(
         bytes: &[u8],
         identity: u64,

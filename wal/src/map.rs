@@ -1,4 +1,5 @@
-//! The memory map of the segment that is written, and the buffer that pieces of segments are read into.
+//! The memory map of the segment that is written, and the buffer for the pieces of segments that
+//! are read.
 //!
 //! This file must not know what the bytes mean. It has the only writes through a map. Such a map is
 //! safe because the file behind it is allocated from end to end, locked by this process, and never

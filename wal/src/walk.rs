@@ -18,7 +18,7 @@ pub enum SegmentPiece {
         /// The header.
         header: RecordHeader,
     },
-    /// Bytes without a valid header: zeros, damage, or what the file held before.
+    /// Bytes without a valid header: zeros, damage, or older content of the file.
     NoRecord {
         /// The offset of the first byte in the segment.
         at: usize,
@@ -125,8 +125,8 @@ impl Walk {
         Ok((bytes > 0).then_some(SegmentPiece::NoRecord { at: from, bytes }))
     }
 
-    /// Skips words that cannot start a header. Most of what is searched is zeros, and this check is
-    /// the cheapest.
+    /// Skips words that cannot start a header. Most of the searched bytes are zeros, and this check
+    /// is the cheapest.
     fn skip_to_candidate<B: SegmentBytes>(&mut self, bytes: &mut B) -> Result<(), B::Error> {
         while self.at + 8 <= self.end {
             let left = self.end - self.at;

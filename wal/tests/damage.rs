@@ -160,7 +160,8 @@ fn scan_pieces(bytes: &[u8], covered: u64) -> ScannedLog {
     scanner.into_found()
 }
 
-/// What is read in pieces is what is read at once, and bodies that are not needed are only left out.
+/// Reading in pieces finds the same log as reading at once. Bodies that are not needed are left out,
+/// and nothing else.
 #[test]
 fn a_damaged_segment_is_read_in_pieces_like_a_whole_one() {
     let log = build(8, false);

@@ -1,6 +1,6 @@
 //! The last durable batch has a damaged body, and the batch after it is torn. Only the durable mark
-//! in the headers of the torn batch shows that the damaged one was durable. What a start finds must
-//! stay, whatever happens to later starts.
+//! in the headers of the torn batch shows that the damaged one was durable. Later starts must find
+//! the same entries as the first, wherever one of them is cut off.
 mod common;
 
 use common::{IDENTITY, Rng, SEGMENT};
@@ -17,7 +17,7 @@ const FIRST_SEGMENT: &str = "/data/0000000000000001.log";
 const SPARE: &str = "/data/0000000000000001.spare";
 const SECTOR_BYTES: usize = 512;
 
-/// What each start must find: the index of each entry, and whether its body can be read.
+/// The entries that each start must find: the index of each entry, and whether its body can be read.
 const DURABLE: [(u64, bool); 2] = [(1, true), (2, false)];
 
 fn open(fs: &SimFs) -> Result<(Wal, Recovered), OpenError> {

@@ -1,8 +1,8 @@
 //! All 4,096 patterns of torn sectors: the power fails while a batch of twelve sectors is written, and
 //! any of them may have reached the disk, in any order.
 //!
-//! The real log runs on the simulated file system. What a start finds is the log up to the last sync,
-//! and of the batch all or nothing; a second start finds the same.
+//! The real log runs on the simulated file system. A start finds the log up to the last sync, and of
+//! the batch all or nothing. A second start finds the same.
 mod common;
 
 use common::{IDENTITY, Rng, SEGMENT};

@@ -3,8 +3,7 @@
 //! The order of the steps:
 //! 1. Make the directory, or wipe it (`-f`), or refuse it if etcd has written it.
 //! 2. Open the log. Entries that the newest snapshot covers are read without their bodies. If this
-//!    machine went on alone (`forced`) and a crash came before the log was
-//!    replaced, replace it now.
+//!    machine went on alone (`forced`) and a crash came before the log was replaced, replace it now.
 //! 3. Read `membership` and `standby_info`: is this machine a member, a standby or new? If it
 //!    became a standby and a crash came before its log was wiped, wipe the log now.
 //! 4. Restore the newest undamaged snapshot, and the log entries after it. A machine with an empty
