@@ -313,7 +313,7 @@ impl Dispatcher<'_, '_> {
             client_conns: self.status.client_conns,
             peer_conns: self.status.peer_conns,
             conn_bytes: self.status.held_bytes,
-            system: process::figures(self.context.now.wall_ns),
+            system: process::figures(),
         }
     }
 
