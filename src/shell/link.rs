@@ -17,11 +17,11 @@ use std::io;
 
 /// How many bytes are read at once.
 const READ_BYTES: usize = 32 * 1024;
-/// What a frame costs in addition to its bytes, in bytes of the share of a turn: decoding and
+/// The cost of a frame in addition to its bytes, in bytes of the share of a turn: decoding and
 /// handling a short message takes as long as reading this many bytes.
 const FRAME_COST: usize = 128;
-/// While the pieces of a long message arrive, its sender is told at this interval that this process
-/// runs. On a slow line the message may take longer than the sender waits for an answer.
+/// While the pieces of a long message arrive, a sign that this process runs is sent at this interval.
+/// On a slow line the message may take longer than its sender waits for an answer.
 const ALIVE_US: u64 = 20_000;
 
 /// How far a link is in its life. It only moves down this list.
@@ -77,11 +77,7 @@ pub struct Link {
     /// How many bytes have arrived since the core was told last.
     heard_bytes: u64,
 
-    /// When bytes arrived last; at first, when the link was made. In microseconds of the monotonic
-    /// clock, like all times here.
-    heard_us: u64,
-
-    /// When the peer was told last that this process runs.
+    /// When the last sign that this process runs was queued, in microseconds of the monotonic clock.
     told_alive_us: Option<u64>,
 
     /// Why it is closing or dead; empty before.
@@ -90,7 +86,7 @@ pub struct Link {
 
 impl Link {
     /// A link whose connection to `host` is being made; `hello` follows then.
-    pub fn dial(id: LinkId, transport: Transport, host: &str, hello: &Hello, now_us: u64) -> Link {
+    pub fn dial(id: LinkId, transport: Transport, host: &str, hello: &Hello) -> Link {
         Link {
             id,
             stage: LinkStage::Connecting,
@@ -98,7 +94,6 @@ impl Link {
             request: upgrade::request(host, &hello::encode(hello)),
             frames: Frames::default(),
             heard_bytes: 0,
-            heard_us: now_us,
             told_alive_us: None,
             trouble: String::new(),
         }
@@ -106,7 +101,7 @@ impl Link {
 
     /// A link that a peer has dialled and that was admitted. `parts`: the socket, and the input
     /// behind the peer's hello. `hello` is the answer.
-    pub fn accept(id: LinkId, parts: (Transport, Vec<u8>), hello: &Hello, now_us: u64) -> Link {
+    pub fn accept(id: LinkId, parts: (Transport, Vec<u8>), hello: &Hello) -> Link {
         let mut socket: Socket<LinkQueue> = Socket::taken_over(parts);
         let granted = upgrade::granted(&hello::encode(hello));
         socket.output_mut().push_raw(&granted);
@@ -117,7 +112,6 @@ impl Link {
             request: Vec::new(),
             frames: Frames::default(),
             heard_bytes: 0,
-            heard_us: now_us,
             told_alive_us: None,
             trouble: String::new(),
         }
@@ -199,8 +193,8 @@ impl Link {
         is_read && self.socket.may_read()
     }
 
-    /// Reads what has arrived, until it has cost `share` (see `FRAME_COST`), and hands each event to
-    /// `on_event`. The last read may exceed the share. Returns the cost.
+    /// Reads until the bytes and their frames have cost `share` (see `FRAME_COST`), and hands each
+    /// event to `on_event`. The last read may exceed the share. Returns the cost.
     pub fn fill(
         &mut self,
         share: usize,
@@ -209,16 +203,15 @@ impl Link {
     ) -> usize {
         let mut cost = 0;
         if !self.socket.input().is_empty() {
-            cost += FRAME_COST * self.decode(&mut on_event);
+            cost += FRAME_COST * self.decode(now_us, &mut on_event);
         }
         while self.wants_input() && cost < share {
             match self.socket.read(READ_BYTES) {
                 Ok(0) if self.socket.is_ended() => self.fail("closed by the peer"),
                 Ok(0) => {}
                 Ok(count) => {
-                    self.heard_us = now_us;
                     self.heard_bytes += count as u64;
-                    cost += count + FRAME_COST * self.decode(&mut on_event);
+                    cost += count + FRAME_COST * self.decode(now_us, &mut on_event);
                 }
                 Err(e) => self.fail(e),
             }
@@ -232,7 +225,7 @@ impl Link {
     }
 
     /// Decodes the frames that are complete and consumes them. Returns how many there were.
-    fn decode(&mut self, on_event: &mut impl FnMut(&mut Link, LinkInput)) -> usize {
+    fn decode(&mut self, now_us: u64, on_event: &mut impl FnMut(&mut Link, LinkInput)) -> usize {
         let mut input = self.socket.take_input();
         let mut at = 0;
         let mut count = 0;
@@ -245,7 +238,7 @@ impl Link {
                 Ok(Some((used, content))) => {
                     at += used;
                     count += 1;
-                    self.on_frame(content, on_event);
+                    self.on_frame(content, now_us, on_event);
                 }
                 Err(fault) => self.fail(fault.0),
             }
@@ -255,11 +248,16 @@ impl Link {
         count
     }
 
-    fn on_frame(&mut self, content: FrameContent, on_event: &mut impl FnMut(&mut Link, LinkInput)) {
+    fn on_frame(
+        &mut self,
+        content: FrameContent,
+        now_us: u64,
+        on_event: &mut impl FnMut(&mut Link, LinkInput),
+    ) {
         match content {
             FrameContent::Message(message) => on_event(self, LinkInput::Message(message)),
             FrameContent::Piece => {
-                self.maybe_tell_alive();
+                self.maybe_tell_alive(now_us);
                 on_event(self, LinkInput::Contact);
             }
             FrameContent::Ping => on_event(self, LinkInput::Ping),
@@ -310,12 +308,12 @@ impl Link {
 
     /// Queues a sign that this process runs if the last one was queued long enough ago. Returns
     /// whether it did.
-    fn maybe_tell_alive(&mut self) -> bool {
+    fn maybe_tell_alive(&mut self, now_us: u64) -> bool {
         let next_us = self.told_alive_us.map_or(0, |at_us| at_us + ALIVE_US);
-        if self.heard_us < next_us {
+        if now_us < next_us {
             return false;
         }
-        self.told_alive_us = Some(self.heard_us);
+        self.told_alive_us = Some(now_us);
         self.socket.output_mut().push_alive();
         true
     }
@@ -390,7 +388,7 @@ mod tests {
         stream.set_nonblocking(true).expect("a socket option");
         let transport = Transport::Plain(mio::net::TcpStream::from_std(stream));
         let parts = (transport, Vec::new());
-        let mut link = Link::accept(LinkId(1), parts, &Hello::default(), 0);
+        let mut link = Link::accept(LinkId(1), parts, &Hello::default());
         let mut pings = Vec::new();
         while pings.len() < 2 * READ_BYTES {
             frame::put_ping(&mut pings);

@@ -23,11 +23,11 @@ use mio::event::Event;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// What the links may cost in one turn (see `Link::fill`): those that earlier turns have left
-/// unread, and the others. Decoding and handling it takes less than a millisecond. A peer that sends
-/// less than its share never waits for one that floods.
+/// The most that the links may cost in one turn (see `Link::fill`). The links that earlier turns have
+/// left unread have one such share, and the others have another. Decoding and handling a share takes
+/// less than a millisecond. A peer that sends less than its share never waits for one that floods.
 const READ_SHARE: usize = 512 * 1024;
-/// What one link may cost in one turn.
+/// The most that one link may cost in one turn.
 const LINK_READ_SHARE: usize = 256 * 1024;
 /// How many bytes one link writes at a time. A turn flushes the links twice.
 const FLUSH_BYTES: usize = 256 * 1024;
@@ -101,11 +101,8 @@ impl Links {
         registry: &Registry,
         parts: (Transport, Vec<u8>),
         (id, hello): (LinkId, Hello),
-        now: Now,
     ) {
-        let slot = self
-            .links
-            .insert_with(|_| Link::accept(id, parts, &hello, now.mono_us));
+        let slot = self.links.insert_with(|_| Link::accept(id, parts, &hello));
         let token = self.links.token(slot);
         let link = self.links.get_mut(slot).expect("just inserted");
         link.reregister(registry, token);
@@ -134,7 +131,7 @@ impl Links {
                 SocketAddr::new(all[dial.attempt as usize % all.len()], url.port)
             }
         };
-        if let Err(e) = self.connect(&dial, &url, address, registry, now) {
+        if let Err(e) = self.connect(&dial, &url, address, registry) {
             self.failed.push((dial.link, e.to_string()));
         }
     }
@@ -145,18 +142,11 @@ impl Links {
         url: &Url,
         address: SocketAddr,
         registry: &Registry,
-        now: Now,
     ) -> std::io::Result<()> {
         let transport = self.connector.connect(url, address)?;
-        let slot = self.links.insert_with(|_| {
-            Link::dial(
-                dial.link,
-                transport,
-                url.authority,
-                &dial.hello,
-                now.mono_us,
-            )
-        });
+        let slot = self
+            .links
+            .insert_with(|_| Link::dial(dial.link, transport, url.authority, &dial.hello));
         let token = self.links.token(slot);
         let link = self.links.get_mut(slot).expect("just inserted");
         link.keep_alive(self.patience_ms);
@@ -201,14 +191,13 @@ impl Links {
             let spent = &mut spent[usize::from(self.links.is_carried(place))];
             if *spent >= READ_SHARE {
                 self.links.defer(place);
+                let link = self.links.ready_at(place);
+                self.unread |= link.is_some_and(|link| link.wants_input());
+                continue;
             }
             let Some(link) = self.links.ready_at(place) else {
                 continue;
             };
-            if *spent >= READ_SHARE {
-                self.unread |= link.wants_input();
-                continue;
-            }
             let id = link.id();
             if link.is_connecting() {
                 link.on_connected();

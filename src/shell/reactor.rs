@@ -463,7 +463,7 @@ impl Reactor {
         let parts = self.clients.detach(request.conn);
         let parts = parts.expect("its request was decoded in this turn");
         let registry = self.poll.registry();
-        self.links.accept(registry, parts, admitted, self.now);
+        self.links.accept(registry, parts, admitted);
     }
 
     /// Whether the turn ends here, to wait for further requests before a slow sync. The wait is a
