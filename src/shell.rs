@@ -17,7 +17,6 @@
 pub mod clock;
 pub mod config;
 pub mod disk;
-mod log_throttle;
 pub mod logger;
 pub mod reactor;
 

@@ -3,8 +3,8 @@
 //! An idle connection holds no buffer: it takes one from `Buffers` when bytes arrive and gives it
 //! back when they are consumed. `Budget` only counts. `Clients` decides which connection pauses or
 //! is closed. Neither knows what a buffer contains.
-use super::log_throttle::LogThrottle;
 use super::output::SharedTotal;
+use crate::core::peers::Episode;
 use crate::core::timer::Now;
 
 /// The capacity of a new buffer, in bytes. A large request makes its buffer grow.
@@ -48,8 +48,8 @@ pub struct Budget {
     own: usize,
     /// Bytes of events that several watchers share, each event counted once.
     shared: SharedTotal,
-    /// When going over the budget is logged.
-    throttle: LogThrottle,
+    /// Limits the log lines about an excess over the budget.
+    over: Episode,
 }
 
 impl Budget {
@@ -59,13 +59,13 @@ impl Budget {
             bytes_max,
             own: 0,
             shared: SharedTotal::default(),
-            throttle: LogThrottle::default(),
+            over: Episode::default(),
         }
     }
 
-    /// Logs that the connections exceed the budget, unless that was logged just before.
+    /// Logs that the connections exceed the budget, unless [`Episode`] suppresses the line.
     pub fn log_once(&mut self, now: Now) {
-        let Some(suppressed) = self.throttle.is_due(now) else {
+        let Some(suppressed) = self.over.is_due(now.mono_us) else {
             return;
         };
         log::warn!(

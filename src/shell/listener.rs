@@ -6,11 +6,11 @@
 //! and wraps each in TLS if its port has a certificate. Start with `BoundPort::new` and
 //! `Listener::accept`.
 use super::clients::Clients;
-use super::log_throttle::LogThrottle;
 #[cfg(feature = "tls")]
 use super::tls;
 use super::transport::Transport;
 use crate::codec::api::Port;
+use crate::core::peers::Episode;
 use crate::core::timer::Now;
 use crate::shell::clock;
 use crate::shell::config::TlsFiles;
@@ -163,8 +163,8 @@ pub struct Listener {
     /// Nothing is accepted before this time, in microseconds of the monotonic clock; 0 without a
     /// failure.
     paused_until_us: u64,
-    /// When a failure to accept is logged.
-    throttle: LogThrottle,
+    /// Limits the log lines about failures to accept.
+    failed: Episode,
 }
 
 impl Listener {
@@ -198,7 +198,7 @@ impl Listener {
             tls,
             is_ready: false,
             paused_until_us: 0,
-            throttle: LogThrottle::default(),
+            failed: Episode::default(),
         })
     }
 
@@ -289,10 +289,10 @@ impl Listener {
         }
     }
 
-    /// Accepting failed: pauses, and logs the failure unless another one was logged just before.
+    /// Accepting failed: pauses, and logs the failure unless [`Episode`] suppresses the line.
     fn on_failure(&mut self, error: &io::Error, now: Now) {
         self.paused_until_us = now.mono_us + PAUSE_US;
-        let Some(suppressed) = self.throttle.is_due(now) else {
+        let Some(suppressed) = self.failed.is_due(now.mono_us) else {
             return;
         };
         let port = self.port_name();

@@ -1,4 +1,4 @@
-//! Limits the log lines about one fault of one peer: one line an episode, then ever fewer.
+//! Limits the log lines about one fault: one line an episode, then ever fewer.
 //!
 //! An episode ends when the fault did not occur for [`QUIET_US`]. Within it, the pause between two
 //! lines doubles. Start with [`Episode::is_due`].
@@ -10,7 +10,7 @@ const PAUSE_US_MIN: u64 = 10_000_000;
 /// The longest pause, in microseconds: one hour.
 const PAUSE_US_MAX: u64 = 3_600_000_000;
 
-/// One fault of one peer, or of all strangers together.
+/// One fault: of one peer, of all strangers together, or of this machine.
 #[derive(Clone, Debug, Default)]
 pub struct Episode {
     /// When the fault occurred last, in microseconds of the monotonic clock.
