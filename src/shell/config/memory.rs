@@ -5,7 +5,7 @@
 //! another form, sets no limit. Start with [`find`].
 use crate::core::memory::MEMORY_BYTES_MIN;
 
-/// The figure where `/proc` tells nothing: 1 GiB.
+/// The figure where `/proc` does not have the machine's memory: 1 GiB.
 const UNKNOWN_BYTES: u64 = 1 << 30;
 /// The part of the machine's memory that is used without a limit.
 const MACHINE_PARTS: u64 = 4;
@@ -36,14 +36,15 @@ pub fn find(read: ReadFile) -> MemoryFigure {
     let limit = cgroup_limit(read);
     // A cgroup without a limit has a number larger than any memory.
     let limit = limit.filter(|limit| machine.is_none_or(|machine| limit.bytes < machine));
-    let quarter = || {
-        let bytes = machine.map(|bytes| bytes / MACHINE_PARTS);
-        MemoryFigure {
-            bytes: bytes.unwrap_or(UNKNOWN_BYTES),
-            source: "a quarter of the machine's memory".into(),
-        }
+    let without_limit = || {
+        let (bytes, source) = match machine {
+            Some(bytes) => (bytes / MACHINE_PARTS, "a quarter of the machine's memory"),
+            None => (UNKNOWN_BYTES, "the machine's memory is unknown"),
+        };
+        let source = source.into();
+        MemoryFigure { bytes, source }
     };
-    let figure = limit.unwrap_or_else(quarter);
+    let figure = limit.unwrap_or_else(without_limit);
     MemoryFigure {
         bytes: figure.bytes.max(MEMORY_BYTES_MIN),
         ..figure
@@ -58,7 +59,7 @@ fn machine_bytes(read: ReadFile) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The lowest limit among those of this process's cgroups and their parents.
+/// The lowest limit of this process's cgroups and their parents.
 fn cgroup_limit(read: ReadFile) -> Option<MemoryFigure> {
     let own = read("/proc/self/cgroup")?;
     let mut lowest: Option<MemoryFigure> = None;
@@ -127,8 +128,9 @@ mod tests {
                 "9223372036854771712\n",
             ),
         ];
-        assert_eq!(found(&files), (2048, quarter.clone()));
-        assert_eq!(found(&[]), (1024, quarter));
+        assert_eq!(found(&files), (2048, quarter));
+        let unknown = "the machine's memory is unknown".to_string();
+        assert_eq!(found(&[]), (1024, unknown));
     }
 
     #[test]
