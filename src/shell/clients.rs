@@ -599,17 +599,22 @@ mod tests {
     use super::*;
     use crate::codec::api::{Mode, Routed, Shape, route};
     use crate::codec::http::{Parsed, Parser};
+    use crate::shell::transport::accepted_pair;
 
-    /// The shape of the answer to some request.
-    fn shape() -> Shape {
-        let settings = ApiSettings {
+    pub fn settings() -> ApiSettings {
+        ApiSettings {
             name: "n1".into(),
             client_url: "http://n1:4001".into(),
             peer_url: "http://n1:7001".into(),
             cors: Vec::new(),
             compat_2: false,
             forward: false,
-        };
+        }
+    }
+
+    /// The shape of the answer to some request.
+    fn shape() -> Shape {
+        let settings = settings();
         let mut parser = Parser::new();
         let Parsed::Request { request, .. } = parser.parse(
             b"DELETE /v2/keys/a HTTP/1.1\r\nHost: n1\r\n\r\n",
@@ -640,11 +645,9 @@ mod tests {
 
     #[test]
     fn an_answer_reaches_the_request_with_its_ticket_and_no_other() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        let stream = mio::net::TcpStream::connect(address).expect("a connection");
+        let (transport, _other) = accepted_pair();
         let mut conns = Pool::new(PoolKind::Clients);
-        let id = conns.insert_with(|id| Conn::new(id, Port::Client, Transport::Plain(stream), 0));
+        let id = conns.insert_with(|id| Conn::new(id, Port::Client, transport, 0));
         let ticket = |serial| Ticket((id.index() as u64) << SERIAL_BITS | serial);
         assert!(wake_for_ticket(&mut conns, ticket(1)).is_none());
         let conn = conns.get_mut(id).expect("it was just inserted");

@@ -375,18 +375,14 @@ impl Link {
 mod tests {
     use super::*;
     use crate::codec::peer::frame;
+    use crate::shell::transport::accepted_pair;
     use std::io::Write;
 
     /// The shortest frames are pings; a read brings thousands of them.
     #[test]
     fn a_flood_of_frames_costs_a_turn_no_more_than_its_share_and_one_read() {
         const SHARE: usize = 64 * 1024;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        let mut other = std::net::TcpStream::connect(address).expect("a connection");
-        let (stream, _) = listener.accept().expect("a connection");
-        stream.set_nonblocking(true).expect("a socket option");
-        let transport = Transport::Plain(mio::net::TcpStream::from_std(stream));
+        let (transport, mut other) = accepted_pair();
         let parts = (transport, Vec::new());
         let mut link = Link::accept(LinkId(1), parts, &Hello::default());
         let mut pings = Vec::new();

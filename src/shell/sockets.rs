@@ -359,7 +359,7 @@ fn slices_within(slices: &[IoSlice], bytes_max: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
+    use crate::shell::transport::accepted_pair;
     use mio::{Events, Poll};
     use std::io::{Read as _, Write as _};
     use std::time::Duration;
@@ -395,14 +395,9 @@ mod tests {
 
     impl Pair {
         fn new() -> Pair {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-            let address = listener.local_addr().expect("it is bound");
-            let other = std::net::TcpStream::connect(address).expect("a connection");
-            let (stream, _) = listener.accept().expect("a connection");
-            stream.set_nonblocking(true).expect("a socket option");
-            let stream = mio::net::TcpStream::from_std(stream);
+            let (transport, other) = accepted_pair();
             let poll = Poll::new().expect("a poll");
-            let mut socket = Socket::accepted(Transport::Plain(stream));
+            let mut socket = Socket::accepted(transport);
             socket
                 .register(poll.registry(), TOKEN)
                 .expect("it registers");

@@ -337,3 +337,14 @@ impl TlsStream {
         Ok(false)
     }
 }
+
+/// An accepted connection, and its other side, which blocks.
+#[cfg(test)]
+pub fn accepted_pair() -> (Transport, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let other = std::net::TcpStream::connect(address).expect("a connection");
+    let (stream, _) = listener.accept().expect("a connection");
+    stream.set_nonblocking(true).expect("a socket option");
+    (Transport::Plain(TcpStream::from_std(stream)), other)
+}

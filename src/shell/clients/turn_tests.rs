@@ -1,36 +1,29 @@
 //! How much work one turn does for many connections: counted, not timed.
+use super::tests::settings;
 use super::*;
 use crate::codec::http::Parsed;
 use crate::codec::http::response::TEXT;
+use crate::shell::transport::accepted_pair;
 use mio::{Events, Poll};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 const NOW: Now = Now {
     mono_us: 1,
     wall_ns: 0,
 };
-/// What one read takes at most beyond a bound: the room of a buffer that has grown.
+/// The most that one read takes beyond a bound: the room of a buffer that has grown.
 const OVER: usize = crate::shell::deadlines::READ_BYTES_A_TURN_MAX;
 
 /// Clients and the other sides of their connections.
 struct Rig {
     clients: Clients,
     poll: Poll,
-    listener: TcpListener,
 }
 
 impl Rig {
     fn new() -> Rig {
-        let settings = ApiSettings {
-            name: "n1".into(),
-            client_url: "http://n1:4001".into(),
-            peer_url: "http://n1:7001".into(),
-            cors: Vec::new(),
-            compat_2: false,
-            forward: false,
-        };
         let timeouts = Timeouts {
             read_us: 1_000_000,
             write_us: 1_000_000,
@@ -40,20 +33,14 @@ impl Rig {
             peer_port: 1,
         };
         Rig {
-            clients: Clients::new(settings, Limits::default(), timeouts, most, 64 << 20),
+            clients: Clients::new(settings(), Limits::default(), timeouts, most, 64 << 20),
             poll: Poll::new().expect("a poll"),
-            listener: TcpListener::bind("127.0.0.1:0").expect("a free port"),
         }
     }
 
     /// One more connection; returns its other side.
     fn connect(&mut self) -> TcpStream {
-        let address = self.listener.local_addr().expect("it is bound");
-        let other = TcpStream::connect(address).expect("a connection");
-        let (stream, _) = self.listener.accept().expect("a connection");
-        stream.set_nonblocking(true).expect("a socket option");
-        let stream = mio::net::TcpStream::from_std(stream);
-        let transport = Transport::Plain(stream);
+        let (transport, other) = accepted_pair();
         let registry = self.poll.registry();
         self.clients.accept(registry, transport, Port::Client, NOW);
         other
