@@ -17,7 +17,7 @@ pub use calls::{
     MemberPlace, Question, RefusalReason, Reply,
 };
 pub use facts::{Fact, PlaceDoubt};
-pub use figures::{CoreFigures, MemberFigures, PeerFigures};
+pub use figures::{CoreFigures, MemberFigures, PeerLag};
 pub use locks::{LockHolder, LockOutcome, LockPlace, LockRequest};
 pub use members::{Health, MemberInfo, MemberListing};
 pub use outputs::{Order, Outputs};

@@ -1,7 +1,7 @@
 //! `/metrics`: the figures of this machine in the text form of Prometheus, version 0.0.4.
 //!
-//! [`TABLE`] is all of it: a row names a metric, says what it tells, and reads it from the figures
-//! of core and shell. Under `-compat 2` a row with a name of etcd is served under that name too, for
+//! [`TABLE`] is all of it: a row has the name and the help text of a metric, and reads it from the
+//! figures of core and shell. Under `-compat 2` a row with a name of etcd is served under that name too, for
 //! the dashboards of etcd. A new metric is a new row, and a field of [`CoreFigures`] or
 //! [`ProcessFigures`].
 use super::exchange::{Exchange, Handled};
@@ -47,11 +47,11 @@ pub struct ProcessFigures {
     pub peer_conns: usize,
     /// Bytes that these connections hold.
     pub conn_bytes: usize,
-    /// What the operating system tells; `None` if it does not.
+    /// The figures that the operating system reports; `None` without them.
     pub system: Option<SystemFigures>,
 }
 
-/// The figures of the process that the operating system tells.
+/// The figures of the process that the operating system reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SystemFigures {
     /// Memory that is resident, in bytes.
@@ -74,7 +74,7 @@ struct Figures<'a> {
     process: &'a ProcessFigures,
 }
 
-/// What kind of figure a metric is.
+/// The kind of a metric.
 #[derive(Clone, Copy)]
 enum MetricKind {
     /// It only rises while the process runs.
@@ -382,10 +382,8 @@ fn label(name: &str, value: &str) -> String {
 }
 
 fn peer_lags(figures: &Figures) -> Vec<Sample> {
-    let peers = figures.core.member.iter().flat_map(|member| &member.peers);
-    let sample = |name: &str, lag: u64| labelled(label("peer", name), lag as f64);
-    peers
-        .filter_map(|peer| Some(sample(&peer.name, peer.lag?)))
+    let lags = figures.core.member.iter().flat_map(|member| &member.lags);
+    lags.map(|lag| labelled(label("peer", &lag.name), lag.entries as f64))
         .collect()
 }
 
@@ -450,7 +448,7 @@ pub fn metrics(exchange: &Exchange) -> Handled {
     exchange.to_machine(Op::Query(Query::Figures), AnswerKind::Metrics)
 }
 
-/// Appends all metrics; with `compat_2` those of etcd's names too.
+/// Appends all metrics; with `compat_2` also under etcd's names.
 pub(super) fn write(
     core: &CoreFigures,
     process: &ProcessFigures,

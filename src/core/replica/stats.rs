@@ -6,8 +6,8 @@
 use super::Replica;
 use crate::core::error::Code;
 use crate::core::public_id::PublicId;
-use crate::core::raft::{Member, Message, PeerId, Progress, RaftRole};
-use crate::core::seam::{FollowerStats, MemberFigures, Outcome, PeerFigures};
+use crate::core::raft::{Member, Message, PeerId};
+use crate::core::seam::{FollowerStats, MemberFigures, Outcome, PeerLag};
 use crate::core::timer::Now;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -208,28 +208,23 @@ impl Replica {
             nodes: self.store.nodes() as u64,
             store_bytes: self.store.bytes(),
             store: self.store.stats(),
-            peers: self.peer_figures(),
+            lags: self.lags(),
         }
     }
 
-    fn peer_figures(&self) -> Vec<PeerFigures> {
-        let leads = self.raft.role() == RaftRole::Leader;
-        let lag = |progress: &Progress| {
-            let last = self.raft.last_index().0;
-            last.saturating_sub(progress.matched().0)
-        };
-        let mut peers = Vec::new();
-        for member in &self.raft.configuration().members {
-            if member.id == self.raft.id() || !member.has_started() {
-                continue;
-            }
-            peers.push(PeerFigures {
+    fn lags(&self) -> Vec<PeerLag> {
+        let last = self.raft.last_index().0;
+        let members = self.raft.configuration().members.iter();
+        let started = members.filter(|member| member.has_started());
+        let lag = |member: &Member| {
+            // Only the leader knows it, and only of the others.
+            let matched = self.raft.peer(member.id)?.matched().0;
+            Some(PeerLag {
                 name: member.name.clone(),
-                id: self.public_id(member),
-                lag: self.raft.peer(member.id).filter(|_| leads).map(lag),
-            });
-        }
-        peers
+                entries: last.saturating_sub(matched),
+            })
+        };
+        started.filter_map(lag).collect()
     }
 }
 

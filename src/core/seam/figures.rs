@@ -45,17 +45,15 @@ pub struct MemberFigures {
     /// The counters of the key space. The counters of writes and expirations follow from the log and
     /// count since the key space began.
     pub store: Stats,
-    /// The other members that have started.
-    pub peers: Vec<PeerFigures>,
+    /// The lags of the other members that have started; empty except on the leader.
+    pub lags: Vec<PeerLag>,
 }
 
-/// The figures of another member.
+/// How far another member is behind the leader.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PeerFigures {
+pub struct PeerLag {
     /// Its name.
     pub name: Box<str>,
-    /// Its public id.
-    pub id: PublicId,
-    /// How many entries it lacks; only the leader knows.
-    pub lag: Option<u64>,
+    /// How many entries of the leader's log it lacks.
+    pub entries: u64,
 }
