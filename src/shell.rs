@@ -13,7 +13,7 @@
 //!   `transport` (plain or TLS), `tls` (certificates), `output` (the output of an HTTP connection).
 //! - Files: `disk`, the only user of the data directory.
 //! - The process: `config` (flags), `clock` (time), `logger` and `log_lines` (the log),
-//!   `service_manager` (what systemd is told).
+//!   `service_manager` (reports to systemd), `process` (the figures of `/metrics`).
 pub mod clock;
 pub mod config;
 pub mod disk;

@@ -231,8 +231,8 @@ impl Clients {
         std::mem::take(&mut self.upgrades)
     }
 
-    /// Phase 3: the calls of proxied requests that are due. The caller starts them now. A request
-    /// whose client is gone is dropped.
+    /// Phase 3: the calls of proxied requests that are due. The caller starts them now. A request is
+    /// dropped once its client has closed the connection.
     pub fn take_proxy_calls(&mut self, machine: &mut Machine, now: Now) -> Vec<(Ticket, HttpCall)> {
         let mut calls = Vec::new();
         for (ticket, url, mut call) in self.proxied.take_due(now, machine) {

@@ -40,8 +40,8 @@ pub struct ProcessInputs<'a> {
 }
 
 impl<'a> ProcessInputs<'a> {
-    /// A command line alone, on a host that is called `host`: no variables, no files, and file systems of
-    /// unknown size.
+    /// A command line alone, on a host that is called `host`: no variables, no files, and file systems
+    /// of unknown size.
     pub fn of_args(args: &'a [String]) -> ProcessInputs<'a> {
         ProcessInputs {
             args,
@@ -176,7 +176,7 @@ pub struct Config {
     /// The memory that this process may use. The bounds that follow are derived from it, unless
     /// their own settings are given.
     pub memory: MemoryFigure,
-    /// The bounds of the history, the log in memory, and what belongs to them.
+    /// The bounds of the history, of the log in memory, and of their parts.
     pub memory_bounds: MemoryBounds,
     /// The bound of the key space in bytes.
     pub store_bytes_max: u64,

@@ -40,7 +40,7 @@ pub const READ_BYTES_A_TURN_MAX: usize = 64 * 1024;
 /// Connections that hold this many bytes together are closed in one turn, see `CLOSE_BYTES_MIN`.
 /// Closing frees memory, here and in the kernel.
 pub const CLOSED_BYTES_A_TURN_MAX: usize = 2 * 1024 * 1024;
-/// What closing a connection counts for at least, in bytes of `CLOSED_BYTES_A_TURN_MAX`.
+/// The least cost of closing a connection, in bytes of `CLOSED_BYTES_A_TURN_MAX`.
 pub const CLOSE_BYTES_MIN: usize = 64 * 1024;
 
 /// The timeouts that flags set.

@@ -122,7 +122,7 @@ impl Deliveries {
         self.unwritten = Some(ticket);
     }
 
-    /// Takes the watcher of which `set_unwritten` was told.
+    /// Takes the watcher that `set_unwritten` has kept.
     pub fn take_unwritten(&mut self) -> Option<Ticket> {
         self.unwritten.take()
     }
@@ -153,7 +153,7 @@ impl PartialDelivery {
         Some(*watcher)
     }
 
-    /// Renders the event unless that was done.
+    /// Renders the event if it is not rendered yet.
     pub fn render(&mut self, context: &Context) {
         self.rendition
             .get_or_insert_with(|| Rendition::new(&self.delivery, context));

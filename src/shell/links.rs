@@ -327,7 +327,7 @@ impl Links {
         self.pending.retain(|dial| dial.link != id);
     }
 
-    /// Phases 6 and 9: writes the queue of each link whose socket takes it, up to a bound.
+    /// Phases 6 and 9: writes the queue of each link until its socket takes no more, up to a bound.
     pub fn flush(&mut self) {
         for place in 0..self.links.ready_len() {
             if let Some(link) = self.links.ready_at(place) {

@@ -26,8 +26,8 @@ pub struct SharedTotal(Rc<SharedCount>);
 #[derive(Default)]
 struct SharedCount {
     bytes: Cell<usize>,
-    /// By the address of an allocation that is not empty: how many `SharedAllocation` refer to it. Each of them keeps
-    /// it alive, so no other allocation has the address.
+    /// By the address of an allocation that is not empty: how many `SharedAllocation` refer to it.
+    /// Each of them keeps it alive, so no other allocation has the address.
     references: RefCell<HashMap<*const u8, usize>>,
 }
 

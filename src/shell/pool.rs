@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 /// Most unfinished values that one turn goes on with.
 pub const CARRIED_A_TURN_MAX: usize = 64;
-/// Most timers that fire in one turn. What follows may render an answer, write and close.
+/// Most timers that fire in one turn. A timer may cause an answer, a write and a close.
 const TIMERS_A_TURN_MAX: usize = 32;
 
 /// The verdict on a value at the end of a turn.

@@ -1,6 +1,6 @@
 //! The requests that are passed on over HTTP: under way as calls, or held until the next attempt.
 //!
-//! `core::machine::proxying` decides what follows from each attempt. The requests are bounded in
+//! `core::machine::proxying` decides the next step after each attempt. The requests are bounded in
 //! number and bytes; `Dispatcher::proxy` admits them, and `Clients` takes the calls that are due.
 //! Start with [`ProxiedRequests::add`].
 use crate::codec::http::Method;
@@ -40,7 +40,7 @@ pub struct ProxiedRequests {
 }
 
 impl ProxiedRequests {
-    /// Adds a request whose call has the target as its URL. Returns false if there is no room.
+    /// Adds a request, whose call has the target as its URL. Returns false if there is no room.
     pub fn add(&mut self, now: Now, ticket: Ticket, call: HttpCall) -> bool {
         let body_bytes = call.body.len();
         let is_too_long = self.bytes > 0 && self.bytes + body_bytes > PROXIED_BYTES_MAX;
@@ -65,7 +65,7 @@ impl ProxiedRequests {
         true
     }
 
-    /// An attempt has ended. Returns what follows.
+    /// An attempt has ended. Returns the next step.
     pub fn on_result(&mut self, now: Now, ticket: Ticket, result: ProxyResult) -> ProxyStep {
         match self.open.get_mut(&ticket) {
             Some(open) => open.request.on_result(now, result),
@@ -112,7 +112,7 @@ impl ProxiedRequests {
     }
 }
 
-/// The target of a URL: what stands behind the host. A target alone stays as it is.
+/// The target of a URL: path and query. A target alone stays as it is.
 fn target_of(url: &str) -> &str {
     if url.starts_with('/') {
         return url;

@@ -27,7 +27,7 @@ const SYSTEM_ROOTS: [&str; 4] = [
 ];
 
 /// The configuration of a port. With `ca`, each client must show a certificate that this authority
-/// has signed. Logs what others will not like about certificate and key at the time `wall_ns`, in
+/// has signed. Logs the warnings about certificate and key at the time `wall_ns`, in
 /// nanoseconds since the Unix epoch.
 ///
 /// # Errors

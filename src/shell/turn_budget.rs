@@ -3,9 +3,9 @@
 //! A request that arrives during a turn waits for its end. So a turn does a bounded amount of each
 //! kind of work, and what is left out comes in later turns. Connections that were carried over from
 //! earlier turns and those with a new event have equal shares of their own: a new request never
-//! waits for a queue of long ones, and a flood of new requests never holds up the queue. What is
-//! small is not left out for a share that others have spent: their number is bounded by the number
-//! of events. Must not touch connections. Start with `TurnBudget`.
+//! waits for a queue of long ones, and a flood of new requests never holds up the queue. A small
+//! request, file or answer is not left out for a share that others have spent: their number is
+//! bounded by the number of events. Must not touch connections. Start with `TurnBudget`.
 
 /// The bytes that a turn reads from sockets, for each lane. A connection that would exceed them
 /// comes in a later turn.
@@ -25,16 +25,16 @@ const LIST_BYTES: usize = 64 * 1024;
 /// TLS handshakes that go on in a turn, for each lane. A signature takes up to half a millisecond.
 const HANDSHAKES: usize = 2;
 
-/// What a request costs at least, in bytes of `TurnBudget::requests`.
+/// The least cost of a request, in bytes of `TurnBudget::requests`.
 pub const REQUEST_BYTES_MIN: usize = 512;
-/// What a read of a file costs at least, in bytes of `TurnBudget::files`.
+/// The least cost of a read of a file, in bytes of `TurnBudget::files`.
 pub const FILE_BYTES_MIN: usize = 1024;
 /// A byte of a value that is shared with the store costs this part of a rendered one: it is looked
 /// at once, and not copied.
 pub const SHARED_DIVISOR: usize = 8;
-/// What a listing costs at least, in bytes of `TurnBudget::listings`.
+/// The least cost of a listing, in bytes of `TurnBudget::listings`.
 pub const LISTING_BYTES_MIN: usize = 2 * 1024;
-/// What a further page costs at least, in bytes of `TurnBudget::listings`. The past events of a
+/// The least cost of a further page, in bytes of `TurnBudget::listings`. The past events of a
 /// stream come in such pages too.
 pub const PAGE_BYTES_MIN: usize = 16 * 1024;
 /// A new read of a file of at most this many bytes is answered although the share is spent.
@@ -79,7 +79,7 @@ impl Share {
         }
     }
 
-    /// What is left for a lane.
+    /// The rest of the share of a lane.
     pub fn left(&self, lane: Lane) -> usize {
         match lane {
             Lane::Carried => self.carried,

@@ -2,8 +2,8 @@
 //!
 //! A long turn delays every client and every peer, so no work may hold the loop for more than 10 ms.
 //! The processor time of the thread is measured: it is the work of the turn whatever else the machine
-//! does, and leaves out the waits in the poll and for a sync. With `-v` it is also known what each
-//! phase of the longest turn took; that costs a system call a phase. Start with `TurnTimes::end`.
+//! does, and leaves out the waits in the poll and for a sync. With `-v` the times of the phases are
+//! measured too, at a system call a phase. Start with `TurnTimes::end`.
 
 /// A turn that takes longer is logged, in microseconds.
 const LONG_US: u64 = 10_000;

@@ -2,8 +2,8 @@
 //! reads them (`keys_2x` is for `-compat 2`).
 //!
 //! Parameters are checked in the order of 0.4 (ttl, refresh, conditions), so that a request with
-//! several faults gets the same error. Only `Exchange::lease` reads a ttl; the
-//! leader's stamp makes it a time.
+//! several faults gets the same error. Only `Exchange::lease` reads a ttl; the leader's stamp makes
+//! it a time.
 use super::exchange::{Exchange, Handled, Parameters};
 use super::render::{AnswerKind, NodeTree};
 use crate::codec::http::{Method, Response};

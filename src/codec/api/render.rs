@@ -79,7 +79,7 @@ pub(super) enum AnswerKind {
     MemberChange,
     /// The lock module.
     Lock {
-        /// What is asked about the holder.
+        /// The field of the holder that the answer has.
         field: LockField,
         /// The cause of error 100: the name of the request.
         cause: &'static str,

@@ -211,7 +211,7 @@ fn key(name: &str) -> String {
 }
 
 /// The keys that a file may have, in the order of `-h`; a key in a table is written `table.key`.
-/// Those without effect are left out.
+/// Keys without effect are left out.
 pub fn file_keys() -> impl Iterator<Item = String> {
     let flags = flags::all().filter(|flag| flag.kind != FlagKind::Ignored);
     let flags = flags.filter(|flag| !is_flag_only(flag.name) && flag.name != "config");

@@ -138,7 +138,7 @@ pub fn read<F: FileSystem>(data_dir: &DataDir<F>) -> Result<Option<StandbyRecord
     }))
 }
 
-/// What to do about a damaged file.
+/// The advice about a damaged file.
 const DAMAGED: &str = ". Remove it, or start with -f to throw all away. In both cases name machines of \
                        its cluster with -peers: without them an empty directory founds a cluster of its \
                        own";

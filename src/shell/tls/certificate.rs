@@ -1,8 +1,7 @@
-//! What tern wants to know about a certificate before it uses it: a reader of a few fields of X.509
-//! (RFC 5280 section 4.1), in DER.
+//! A reader of a few fields of X.509 certificates (RFC 5280 section 4.1), in DER.
 //!
-//! It verifies nothing; the TLS library does. It reads what makes errors understandable. Start with
-//! [`CertificateFacts::read`].
+//! It verifies nothing; the TLS library does. The fields make errors and warnings understandable.
+//! Start with [`CertificateFacts::read`].
 use std::time::UNIX_EPOCH;
 
 const SEQUENCE: u8 = 0x30;
@@ -19,7 +18,7 @@ const EXTENSIONS: u8 = 0xa3;
 /// The extension basicConstraints, 2.5.29.19.
 const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 0x13];
 
-/// What a certificate says about itself.
+/// The fields of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
     /// 1 to 3.

@@ -1,7 +1,8 @@
-//! Reads certificates and keys, and says what is wrong with a file in words that help.
+//! Reads certificates and keys. Its errors name the fault of a file and the next step.
 //!
-//! A file that can be of no use is an error. One that others will not like is a warning: the clock
-//! of a board may be wrong. Start with [`certificates`] and [`private_key`].
+//! An unusable file is an error. A certificate that other machines refuse at the present time is a
+//! warning, because the clock of a board may be wrong. Start with [`certificates`] and
+//! [`private_key`].
 use super::certificate::CertificateFacts;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -108,8 +109,9 @@ pub fn refused_pair(cert: &Path, key: &Path, error: &rustls::Error) -> String {
     }
 }
 
-/// What others will not like about the files of this machine, one sentence each. `wall_s` is the
-/// time, in seconds since the Unix epoch.
+/// The warnings about the files of this machine, one sentence each: other machines refuse the
+/// certificate, or other users can read the key. `wall_s` is the time, in seconds since the Unix
+/// epoch.
 pub fn warnings(cert: &Path, key: &Path, own: &[CertificateDer], wall_s: u64) -> Vec<String> {
     let mut found = Vec::new();
     let facts = own.first().and_then(|own| CertificateFacts::read(own));

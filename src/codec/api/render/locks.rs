@@ -7,7 +7,7 @@ use crate::core::error::{Code, Error};
 use crate::core::seam::{Indexes, LockOutcome};
 use crate::core::store::EtcdIndex;
 
-/// What a client asks about the holder of a lock.
+/// The field of a lock's holder that an answer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockField {
     /// The value of its place.

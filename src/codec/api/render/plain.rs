@@ -12,7 +12,7 @@ use crate::core::seam::{Attendance, CoreFigures, Indexes, MachineInfo, Outcome, 
 const BYTES: &str = "application/octet-stream";
 
 impl Shape {
-    /// Appends the answer to `/metrics`: the figures of the core, and those that the shell has.
+    /// Appends the answer to `/metrics`: the figures of the core and of the shell.
     pub fn metrics(
         &self,
         core: &CoreFigures,
