@@ -1,5 +1,5 @@
-//! What machines ask each other over HTTP: questions of the core as HTTP requests, responses as
-//! typed replies.
+//! The questions of machines to each other over HTTP: as requests, and the responses as typed
+//! replies.
 //!
 //! | question | asked at |
 //! |---|---|

@@ -111,8 +111,8 @@ enum Served {
 }
 
 impl Dispatcher<'_, '_> {
-    /// Starts the next request of a connection, and answers those before it that need no answer of
-    /// the machine. Returns false if a bound of this turn leaves some of it to a later turn.
+    /// Serves the requests of a connection in their order, up to one that the machine answers later.
+    /// Returns false if a bound of this turn leaves some of them to a later turn.
     pub fn serve(&mut self, conn: &mut Conn, lane: Lane) -> bool {
         if self.holds_writes && conn.port() == Port::Client && conn.may_start_write() {
             return false;

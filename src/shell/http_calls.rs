@@ -118,8 +118,7 @@ impl HttpCalls {
         }
     }
 
-    /// Phase 3: begins waiting calls, advances those that are ready, and returns those that have
-    /// ended.
+    /// Phase 3: begins waiting calls, advances the ready ones, and returns the ended ones.
     pub fn work(
         &mut self,
         registry: &Registry,

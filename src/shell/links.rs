@@ -182,8 +182,8 @@ impl Links {
         }
     }
 
-    /// Phase 2, before any client: reads what has arrived and hands it to the machine. What a link
-    /// brings that the machine has given up is dropped.
+    /// Phase 2, before any client: reads messages and hands them to the machine. The messages
+    /// of a link that the machine has given up are dropped.
     pub fn fill(&mut self, machine: &mut Machine, now: Now) {
         self.unread = false;
         let mut spent = [0, 0];

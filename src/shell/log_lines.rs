@@ -282,7 +282,7 @@ fn log_full_disk() {
     );
 }
 
-/// A link was opened, has failed, or was refused. What a stranger says is never logged.
+/// A link was opened, has failed, or was refused. The words of a stranger are never logged.
 fn log_link(machine: &Machine, report: &LinkReport) {
     let peer = match &report.name {
         Some(name) => format!("{name} ({})", report.address),

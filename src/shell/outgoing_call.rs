@@ -38,7 +38,7 @@ pub enum CallOrigin {
     Machine {
         /// Identifies the call to the machine.
         id: CallId,
-        /// What the call asks. Decides how the response is parsed.
+        /// The question of the call. Decides how the response is parsed.
         question: Question,
     },
     /// The client request with this ticket, which a standby proxies to the leader.

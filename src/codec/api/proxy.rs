@@ -1,6 +1,6 @@
 //! `-forward` over HTTP: a standby sends short requests to the leader and returns its response
-//! unchanged. A follower does so with changes of members; what it forwards about keys takes its link
-//! to the leader.
+//! unchanged. A follower does so with changes of members; its requests about keys take its link to the
+//! leader.
 //!
 //! A request that no leader has taken is held and tried again, see `core::machine::proxying`. Two
 //! kinds of requests are redirected instead:

@@ -134,7 +134,7 @@ pub struct Shape {
     framing: Option<Framing>,
 }
 
-/// What the connection does once the rendered bytes are queued.
+/// The next step of the connection once the rendered bytes are queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Nothing. The machine sends another answer or a delivery without being asked.

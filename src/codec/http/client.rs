@@ -112,7 +112,7 @@ pub struct ResponseParser {
     phase: ResponsePhase,
 }
 
-/// What the parser waits for.
+/// The part of the response that the parser waits for.
 #[derive(Debug, Default)]
 enum ResponsePhase {
     /// The end of the head.

@@ -1,5 +1,5 @@
-//! What requests and responses share: method, protocol version, and what a request decides about
-//! the framing of its response.
+//! The common parts of requests and responses: method, protocol version, and the choices of a
+//! request about the framing of its response.
 
 /// A request's method (RFC 9110 section 9). tern has no route for `Other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub enum Version {
     Http11,
 }
 
-/// What a request decides about the framing of its response. The connection keeps it while the
+/// The choices of a request about the framing of its response. The connection keeps it while the
 /// request is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseMode {

@@ -65,7 +65,7 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// What this request decides about the framing of its response.
+    /// The choices of this request about the framing of its response.
     pub fn response_mode(&self) -> ResponseMode {
         ResponseMode {
             version: self.version,
@@ -111,7 +111,7 @@ pub enum RequestStage {
     },
 }
 
-/// What the parser waits for.
+/// The part of the request that the parser waits for.
 #[derive(Debug, Default)]
 enum ParsePhase {
     /// The end of the head.

@@ -32,7 +32,7 @@ const SHARE_BYTES: RangeInclusive<u64> = 65_536..=1 << 40;
 
 /// The sources of settings, read with checks.
 pub struct Checked<'a> {
-    /// What the process was started with.
+    /// The inputs that the process was started with.
     pub inputs: &'a ProcessInputs<'a>,
     /// Where values come from.
     pub sources: Sources<'a>,
@@ -496,7 +496,7 @@ fn parse_seconds(value: &Value, least_s: f64) -> Result<u64, UsageError> {
     }
 }
 
-/// What follows the scheme of a URL; `None` without one.
+/// A URL without its scheme; `None` if it has none.
 fn strip_scheme(text: &str) -> Option<&str> {
     text.strip_prefix("http://")
         .or_else(|| text.strip_prefix("https://"))

@@ -47,7 +47,7 @@ pub struct CommandFlag {
     hint: &'static str,
     /// Its value if no source gives one.
     pub default: FlagDefault,
-    /// What it does and what follows from it, for `-h`.
+    /// Its effect and its consequences, for `-h`.
     help: &'static str,
 }
 

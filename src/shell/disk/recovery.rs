@@ -380,7 +380,7 @@ fn restore_newest<F: FileSystem>(
     ))
 }
 
-/// What to do about a directory that cannot be used.
+/// The advice about a directory that cannot be used.
 const RESTORE_OR_JOIN: &str = "Restore the directory from a backup, or, if other machines hold its \
                                data, start it with -f to join anew";
 

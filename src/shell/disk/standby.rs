@@ -1,4 +1,4 @@
-//! The file `standby_info`: what a machine in standby mode knows of its cluster.
+//! The file `standby_info`: the knowledge of a machine in standby mode about its cluster.
 //!
 //! The order of writing makes every crash recoverable:
 //! - A member that becomes a standby writes this file before it wipes its log. The file names the

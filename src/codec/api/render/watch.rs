@@ -31,15 +31,15 @@ impl Rendition {
     }
 }
 
-/// What a watcher's connection queues for an event, in this order: the bytes that `deliver`
+/// The output of a watcher's connection for an event, in this order: the bytes that `deliver`
 /// appended to its output, a part of the rendition, the tail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
     /// The part of `Rendition::bytes`.
     pub shared: Range<usize>,
-    /// What ends the body; empty if more events follow.
+    /// The end of the body; empty if more events follow.
     pub tail: &'static [u8],
-    /// What the connection does then.
+    /// The next step of the connection.
     pub next: Next,
 }
 
