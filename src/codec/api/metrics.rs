@@ -285,13 +285,13 @@ const TABLE: &[Metric] = &[
         |f| operations(f, false),
     ),
     // -- clients
-    Metric {
-        name: "tern_http_requests_total",
-        etcd: Some(("etcd_http_received_total", None)),
-        kind: Counter,
-        help: "Requests on the client port other than watches.",
-        samples: requests,
-    },
+    row(
+        "tern_http_requests_total",
+        Some("etcd_http_received_total"),
+        Counter,
+        "Requests on the client port other than watches.",
+        requests,
+    ),
     row(
         "tern_client_connections",
         None,
