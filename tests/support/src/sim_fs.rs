@@ -107,16 +107,6 @@ enum Call {
     SyncFolder(PathBuf),
 }
 
-impl Call {
-    /// The file that it concerns; `None`: names.
-    fn file(&self) -> Option<usize> {
-        match self {
-            Call::Change(number, _) | Call::Sync(number) => Some(*number),
-            Call::Name(_) | Call::SyncFolder(_) => None,
-        }
-    }
-}
-
 #[derive(Clone, Debug, Default)]
 struct Inode {
     live: Content,
@@ -134,10 +124,10 @@ struct Disk {
     /// The changes to names since the last sync of their folders, oldest first.
     unsynced_names: Vec<NameOp>,
     locked: Vec<PathBuf>,
-    /// Calls that have not reached the disk side, each with its number, oldest first.
-    held: VecDeque<(u64, Call)>,
-    /// How many calls that change something were made.
-    made: u64,
+    /// Calls that have not reached the disk side, oldest first.
+    held: VecDeque<Call>,
+    /// How many calls have reached it.
+    passed: u64,
     is_holding: bool,
     /// How many bytes files may have in all; `None`: any number.
     capacity: Option<u64>,
@@ -173,7 +163,7 @@ impl SimFs {
             unsynced_names: Vec::new(),
             locked: Vec::new(),
             held: VecDeque::new(),
-            made: 0,
+            passed: 0,
             is_holding: false,
             capacity: None,
             calls: 0,
@@ -227,7 +217,8 @@ impl SimFs {
 
     /// How many calls that change something were made.
     pub fn made(&self) -> u64 {
-        self.0.borrow().made
+        let disk = self.0.borrow();
+        disk.passed + disk.held.len() as u64
     }
 
     /// The first `made` of the calls that change something have reached the disk side.
@@ -235,43 +226,11 @@ impl SimFs {
         self.0.borrow_mut().let_through(made);
     }
 
-    /// The calls after the first `from` up to the `made`-th have reached the disk side, and of those
-    /// before them, that are still held, none: they were made by two jobs that run at a time. All
-    /// of them have if the two concern the same files, or names.
-    pub fn let_through_alone(&self, from: u64, made: u64) {
-        let mut disk = self.0.borrow_mut();
-        let held = std::mem::take(&mut disk.held);
-        let (own, others): (VecDeque<_>, VecDeque<_>) = held
-            .into_iter()
-            .partition(|(n, _)| (from..made).contains(n));
-        let files = |calls: &VecDeque<(u64, Call)>| {
-            let before = calls.iter().filter(|(n, _)| *n < made);
-            before.map(|(_, call)| call.file()).collect::<Vec<_>>()
-        };
-        let (mine, theirs) = (files(&own), files(&others));
-        let is_shared = |file: &Option<usize>| file.is_none() || theirs.contains(file);
-        let is_alone = !theirs.contains(&None) && !mine.iter().any(is_shared);
-        if is_alone {
-            disk.held = others;
-            for (_, call) in own {
-                disk.reach(call);
-            }
-            return;
-        }
-        let mut held: Vec<_> = own.into_iter().chain(others).collect();
-        held.sort_unstable_by_key(|(n, _)| *n);
-        disk.held = held.into();
-        disk.let_through(made);
-    }
-
     /// The power fails. Returns the disk that is left, as a restart finds it.
     pub fn cut_power(&self, rng: &mut Rng) -> SimFs {
         let mut disk = self.0.borrow().clone();
-        let count = rng.below(disk.held.len() as u64 + 1) as usize;
-        let reached: Vec<_> = disk.held.drain(..count).collect();
-        for (_, call) in reached {
-            disk.reach(call);
-        }
+        let made = disk.passed + rng.below(disk.held.len() as u64 + 1);
+        disk.let_through(made);
         disk.held.clear();
         disk.tear(rng);
         disk.locked.clear();
@@ -281,9 +240,9 @@ impl SimFs {
         SimFs::of(disk)
     }
 
-    /// The power fails after all calls that were let through. Of the sectors written since the last
-    /// sync, counted through all files in the order of their names, those are left that `keeps`
-    /// chooses, whole. Returns the disk that is left.
+    /// The power fails after all calls that were let through. `keeps` chooses among the sectors
+    /// written since the last sync, counted through all files in the order of their names; a chosen
+    /// sector is left whole. Returns the disk that is left.
     pub fn cut_power_keeping(&self, mut keeps: impl FnMut(usize) -> bool) -> SimFs {
         let mut disk = self.0.borrow().clone();
         disk.held.clear();
@@ -400,24 +359,24 @@ impl Disk {
             Call::Name(op) => op.apply(&mut self.names),
             Call::Sync(_) | Call::SyncFolder(_) => {}
         }
-        let number = self.made;
-        self.made += 1;
         if self.is_holding || !self.held.is_empty() {
-            self.held.push_back((number, call));
+            self.held.push_back(call);
         } else {
             self.reach(call);
         }
     }
 
     fn let_through(&mut self, made: u64) {
-        while self.held.front().is_some_and(|(n, _)| *n < made) {
-            let (_, call) = self.held.pop_front().expect("looked at above");
+        while self.passed < made
+            && let Some(call) = self.held.pop_front()
+        {
             self.reach(call);
         }
     }
 
     /// A call reaches the disk side.
     fn reach(&mut self, call: Call) {
+        self.passed += 1;
         match call {
             Call::Change(number, change) => self.inodes[number].unsynced.push(change),
             Call::Sync(number) if self.lie != Lie::Files => {

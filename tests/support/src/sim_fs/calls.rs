@@ -1,4 +1,4 @@
-//! What a process sees of the simulated disk: its file system, open files and maps.
+//! The calls of a process to the simulated disk: its file system, open files and maps.
 use super::{Call, Change, Disk, Fault, Inode, NameOp, Node, SimFs};
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
