@@ -1,8 +1,8 @@
-//! Which core a process runs on, how long it waits for one, and how much memory it takes at most.
+//! The core of a process, its wait for one, and its peak of memory.
 //!
 //! A latency that was measured on a busy machine says little about the server. The kernel counts
-//! how long each thread was runnable without a core (`/proc/PID/schedstat`); what a request waited
-//! in this way can be subtracted. Start with `RunQueue`.
+//! how long each thread was runnable without a core (`/proc/PID/schedstat`). That wait can be
+//! subtracted from the latency of a request. Start with `RunQueue`.
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
@@ -40,15 +40,7 @@ pub fn pin(pid: u32, core: usize) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// From now on `peak_bytes` begins with the present memory.
+/// From now on the peak (`VmHWM`) begins with the present memory.
 pub fn reset_peak(pid: u32) {
     std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("an own process");
-}
-
-/// The most memory that was resident since `reset_peak`.
-pub fn peak_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    kib.expect("a line").parse::<u64>().expect("a number") * 1024
 }

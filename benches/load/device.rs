@@ -1,18 +1,18 @@
 //! `cargo bench --bench device -- --seconds 600`: a device with 32 MB of memory under steady writes.
 //! Few keys are written over and over, each row for so many seconds (10 by default). The table shows
-//! whether memory or disk grows, and what a start takes after a kill.
-use std::path::Path;
+//! whether memory or disk grows, and the memory and the time of a start after a kill.
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tern_support::client::Conn;
 use tern_support::server::Server;
+use tern_support::usage::{disk_bytes, memory_bytes};
 
 /// Connections that write at the same time.
 const WRITERS: usize = 8;
 /// The keys and the bytes of their values.
 const ROWS: [(usize, usize); 4] = [(60_000, 200), (10, 100_000), (50, 10_000), (100, 2_000)];
 
-/// What a process takes, in bytes.
+/// The memory and the disk that a process uses, in bytes.
 struct Taken {
     peak: u64,
     resident: u64,
@@ -94,34 +94,11 @@ fn write(server: &Server, from: usize, keys: usize, bytes: usize, time: Duration
 }
 
 fn taken(server: &Server) -> Taken {
-    let path = format!("/proc/{}/status", server.pid());
-    let status = std::fs::read_to_string(path).expect("it runs");
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let kib = line.expect("the field").trim().trim_end_matches(" kB");
-        kib.parse::<u64>().expect("a number") * 1024
-    };
     Taken {
-        peak: field("VmHWM:"),
-        resident: field("VmRSS:"),
+        peak: memory_bytes(server.pid(), "VmHWM"),
+        resident: memory_bytes(server.pid(), "VmRSS"),
         disk: disk_bytes(&server.data_dir()),
     }
-}
-
-/// What all files below a folder take on the disk.
-fn disk_bytes(folder: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        bytes += match std::fs::metadata(&path) {
-            Ok(found) if found.is_dir() => disk_bytes(&path),
-            Ok(found) => found.blocks() * 512,
-            // Removed meanwhile.
-            Err(_) => 0,
-        };
-    }
-    bytes
 }
 
 fn mib(bytes: u64) -> String {

@@ -7,15 +7,15 @@
 //! without the attack alternate. A p99 is the median over the rounds, "worst" and the longest turn
 //! are maxima.
 //!
-//! What is measured is the server, not the host:
+//! The figures describe the server, not the host:
 //! - The leader has a core of its own. Followers, ordinary clients and attackers share another one.
 //!   The attackers are processes of their own at nice 10.
 //! - From each latency of a client the time is subtracted for which the client, the leader, and for
 //!   a PUT the luckier follower, was runnable and had no core (`cores`). The last column says how
 //!   much of the attacked phases that was for the leader: with more than a few percent the host was
 //!   busy, and latencies of heartbeats, from which nothing is subtracted, say little.
-//! - The leader itself reports the longest turn of its loop in processor time, and what its phases
-//!   took (SIGUSR1 with `-v`).
+//! - The leader itself reports the longest turn of its loop in processor time, and the time of each
+//!   of its phases (SIGUSR1 with `-v`).
 //!
 //! Start reading at `round`; the attacks stand in `attacks`.
 mod attacks;
@@ -37,10 +37,11 @@ use std::time::{Duration, Instant};
 use tern_support::client::{Conn, form, request, until};
 use tern_support::fleet::{leader_of, prepare, term};
 use tern_support::server::Server;
+use tern_support::usage::memory_bytes;
 
 /// How long an ordinary client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The pause after an attack, in which the server closes what is left of it.
+/// The pause after an attack, in which the server closes the connections that are left of it.
 const SETTLE: Duration = Duration::from_millis(1_000);
 /// The core of the leader, and that of all others.
 const CORES: [usize; 2] = [0, 1];
@@ -148,7 +149,7 @@ fn round(attack: &Attack, leader: &Server, ordinary: &mut Ordinary, duration: Du
     let before = term(leader).expect("a leader answers");
     cores::reset_peak(pid);
     let idle = ordinary.measure(|| std::thread::sleep(duration));
-    let idle_bytes = cores::peak_bytes(pid);
+    let idle_bytes = memory_bytes(pid, "VmHWM");
     longest_turn(leader);
     let (run_queue, started) = (RunQueue::of(pid), Instant::now());
     let waited = run_queue.waited();
@@ -160,7 +161,7 @@ fn round(attack: &Attack, leader: &Server, ordinary: &mut Ordinary, duration: Du
     let took = started.elapsed().as_secs_f64();
     let waited = run_queue.waited() - waited;
     let attackers_cpu = cpu_time(attackers.id()).unwrap_or_default();
-    let grown_bytes = cores::peak_bytes(pid).saturating_sub(idle_bytes);
+    let grown_bytes = memory_bytes(pid, "VmHWM").saturating_sub(idle_bytes);
     drop(attackers.stdin.take());
     let ended = attackers.wait().expect("a child");
     assert!(ended.success(), "{}: {ended}", attack.name);

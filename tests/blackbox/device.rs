@@ -1,7 +1,6 @@
 //! A device with 32 MB of memory: it runs, starts again, and refuses what does not fit.
 //!
-//! The peaks are those that the kernel has counted (`VmHWM`), so a moment that a sample would miss
-//! counts too.
+//! The kernel counts the peaks (`VmHWM`), so a moment that a sample would miss counts too.
 use crate::powercut::Image;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,29 +12,21 @@ use tern_support::cgroup::MemoryLimit;
 use tern_support::client::{Conn, until};
 use tern_support::server::{Server, Syncs};
 use tern_support::skip::{Need, lacks};
+use tern_support::usage::{disk_bytes, memory_bytes};
 
 const DEVICE_BYTES: u64 = 32 << 20;
 const DEVICE: &str = "-max-memory=33554432";
 /// Connections that write at the same time; fewer if values are large.
 const WRITERS: usize = 32;
 
-/// A figure of `/proc/PID/status`, in bytes.
-fn status(server: &Server, field: &str) -> u64 {
-    let path = format!("/proc/{}/status", server.pid());
-    let text = std::fs::read_to_string(path).expect("it runs");
-    let line = text.lines().find_map(|line| line.strip_prefix(field));
-    let kib = line.expect("the field").trim().trim_end_matches(" kB");
-    kib.parse::<u64>().expect("a number") * 1024
-}
-
 /// The peak of its memory since it was started.
 fn peak(server: &Server) -> u64 {
-    status(server, "VmHWM:")
+    memory_bytes(server.pid(), "VmHWM")
 }
 
 /// The memory that cannot be dropped and read again.
 fn held(server: &Server) -> u64 {
-    status(server, "RssAnon:")
+    memory_bytes(server.pid(), "RssAnon")
 }
 
 /// Writes values of `bytes` to the keys `k/N` for each number, over many connections. Returns how
@@ -62,22 +53,6 @@ fn write(server: &Server, numbers: std::ops::Range<usize>, keys: usize, bytes: u
         }
     });
     refused.into_inner().expect("no thread panics")
-}
-
-/// What all files below a folder take on the disk.
-fn disk_bytes(folder: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        bytes += match std::fs::metadata(&path) {
-            Ok(found) if found.is_dir() => disk_bytes(&path),
-            Ok(found) => found.blocks() * 512,
-            // Removed meanwhile.
-            Err(_) => 0,
-        };
-    }
-    bytes
 }
 
 fn get(server: &Server, key: &str) -> u16 {
@@ -203,7 +178,7 @@ fn a_limit_of_the_kernel_is_kept() {
     assert!(write(&server, 60_000..70_000, 70_000, 200) > 1_000);
     let delete = "/v2/keys/k?recursive=true";
     assert_eq!(server.client("DELETE", delete, "").status(), 200);
-    // What was deleted is freed by and by.
+    // Deleted nodes are freed by and by.
     until("the key space has room", || {
         server
             .log()

@@ -13,6 +13,7 @@ use tern_support::alone::alone;
 use tern_support::client::{Conn, form, within};
 use tern_support::fleet::{TOO_LONG, at_of, cluster, follow, leader_of, term, try_leader};
 use tern_support::server::Server;
+use tern_support::usage::memory_bytes;
 
 const WRITERS: usize = 16;
 const KEYS_A_WRITER: u64 = 50;
@@ -94,19 +95,7 @@ impl Drop for Stop<'_> {
 /// Resident memory of each machine, in KiB: all of it, or its anonymous part (the rest is the
 /// mapped log).
 fn resident(servers: &[Server], kind: &str) -> Vec<u64> {
-    let of = |server: &Server| {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(kind))
-            .expect("a line");
-        line.trim()
-            .trim_end_matches("kB")
-            .trim()
-            .parse()
-            .expect("a number")
-    };
+    let of = |server: &Server| memory_bytes(server.pid(), kind) / 1024;
     servers.iter().map(of).collect()
 }
 
@@ -126,13 +115,9 @@ fn disturb(servers: &[Server], seconds: u64) -> (u64, u64, Vec<Vec<u64>>) {
     let period = Duration::from_secs(20.min(seconds / 2));
     let (mut stops, mut leader_stops, mut samples, mut stopped) = (0, 0, Vec::new(), None);
     while start.elapsed() < total {
-        samples.push(resident(servers, "VmRSS:"));
+        samples.push(resident(servers, "VmRSS"));
         if std::env::var_os("TERN_SAMPLES").is_some() {
-            println!(
-                "{:?} of {:?}",
-                resident(servers, "RssAnon:"),
-                samples.last()
-            );
+            println!("{:?} of {:?}", resident(servers, "RssAnon"), samples.last());
         }
         std::thread::sleep(Duration::from_millis(500));
         let into = Duration::from_millis((start.elapsed().as_millis() % period.as_millis()) as u64);

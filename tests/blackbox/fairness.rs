@@ -1,10 +1,11 @@
-//! Clients that do not finish, do not read or do not leave, and what the others notice of them.
+//! Clients that do not finish, do not read or do not leave, and their effect on the others.
 //! Figures stand in `benches/load/fairness.rs`; here each kind of attack is survived at all.
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 use tern_support::client::{Conn, request, until};
 use tern_support::server::Server;
+use tern_support::usage::memory_bytes;
 
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
 
@@ -146,8 +147,8 @@ fn a_steady_slow_reader() {
     }
 }
 
-/// Values at the greatest depth: a listing of them has a hundred times their bytes, and costs the
-/// server a small part of those, whether it is read or not.
+/// Values at the greatest depth: a listing of them has a hundred times their bytes, and takes a small
+/// part of its length in the server's memory, whether it is read or not.
 #[test]
 fn a_listing_of_deep_values() {
     let server = Server::start(&[]);
@@ -158,7 +159,7 @@ fn a_listing_of_deep_values() {
         let answer = writer.ask("PUT", &format!("/v2/keys/deep/{number}{below}/v"), &body);
         assert_eq!(answer.status(), 201);
     }
-    let before = resident_bytes(&server);
+    let before = peak_bytes(&server);
     let list = request("GET", "/v2/keys/deep?recursive=true", &[], b"");
     let unread: Vec<Conn> = (0..10)
         .map(|_| {
@@ -177,17 +178,13 @@ fn a_listing_of_deep_values() {
         bytes += chunk.len();
     }
     assert!(bytes > 60_000_000, "all of it came: {bytes}");
-    let grown = resident_bytes(&server).saturating_sub(before);
+    let grown = peak_bytes(&server).saturating_sub(before);
     assert!(grown < 40_000_000, "it takes {grown} bytes");
     drop(unread);
 }
 
-fn resident_bytes(server: &Server) -> usize {
-    let path = format!("/proc/{}/status", server.pid());
-    let text = std::fs::read_to_string(path).expect("it runs");
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    kib.expect("a size").parse::<usize>().expect("a number") * 1024
+fn peak_bytes(server: &Server) -> u64 {
+    memory_bytes(server.pid(), "VmHWM")
 }
 
 /// Heads that do not end hold no more than they have sent. When their time is over, each client is
@@ -195,7 +192,7 @@ fn resident_bytes(server: &Server) -> usize {
 #[test]
 fn unfinished_heads() {
     let server = Server::start(&["-http-read-timeout", "2"]);
-    let before = resident_bytes(&server);
+    let before = peak_bytes(&server);
     let mut conns: Vec<Conn> = (0..1_500)
         .map(|_| {
             let mut conn = Conn::open(server.client_at());
@@ -207,7 +204,7 @@ fn unfinished_heads() {
         let answer = server.client("PUT", &format!("/v2/keys/k{number}"), "value=v");
         assert_eq!(answer.status(), 201);
     }
-    let grown = resident_bytes(&server).saturating_sub(before);
+    let grown = peak_bytes(&server).saturating_sub(before);
     assert!(grown < 6_000_000, "1,500 clients take {grown} bytes");
     for conn in &mut conns {
         assert_eq!(conn.answer().status(), 408);

@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 use tern_support::client::{Answer, Conn, until};
 use tern_support::server::Server;
+use tern_support::usage::memory_bytes;
 
 /// Machines of one cluster.
 struct Cluster {
@@ -82,11 +83,7 @@ impl Cluster {
     }
 
     fn resident_kib(&self, at: usize) -> u64 {
-        let path = format!("/proc/{}/status", self.servers[at].pid());
-        let text = std::fs::read_to_string(path).expect("its status");
-        let line = text.lines().find(|l| l.starts_with("VmRSS:"));
-        let number = line.and_then(|l| l.split_whitespace().nth(1));
-        number.expect("a size").parse().expect("a number")
+        memory_bytes(self.servers[at].pid(), "VmRSS") / 1024
     }
 }
 

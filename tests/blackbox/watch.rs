@@ -1,6 +1,7 @@
 //! Watches: the past and the present without a gap, readers that are slow, clients that go.
 use tern_support::client::{Conn, form, request, until};
 use tern_support::server::Server;
+use tern_support::usage::memory_bytes;
 
 fn watchers(server: &Server) -> u64 {
     let stats = server.client("GET", "/v2/stats/store", "").json();
@@ -103,11 +104,7 @@ fn a_client_goes() {
 }
 
 fn resident_kib(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()));
-    let status = status.expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().nth(1));
-    number.expect("VmRSS").parse().expect("a number")
+    memory_bytes(server.pid(), "VmRSS") / 1024
 }
 
 /// A client that does not read is cut off; the memory it costs has a bound, and others are served

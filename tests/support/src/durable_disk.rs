@@ -19,7 +19,7 @@ const HISTORY: HistoryLimits = HistoryLimits {
     bytes: 16 << 20,
 };
 
-/// What is durable, and the snapshots that are being written and received.
+/// The durable state of a machine, and the snapshots that are being written and received.
 #[derive(Clone, Default)]
 pub struct DurableDisk {
     pub id: PeerId,
@@ -51,8 +51,8 @@ impl DurableDisk {
         }
     }
 
-    /// What a start finds, as the codecs of the disk would bring it back. A snapshot that is being
-    /// written is lost.
+    /// The state that a start reads, through the codecs of the disk. A snapshot that is being written
+    /// is lost.
     ///
     /// # Panics
     ///
@@ -85,8 +85,7 @@ impl DurableDisk {
         }
     }
 
-    /// Does what the core asks of the snapshot files. Returns the report to the core, if there is
-    /// one.
+    /// Carries out an output for the snapshot files. Returns the report to the core, if there is one.
     ///
     /// # Panics
     ///

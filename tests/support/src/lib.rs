@@ -5,11 +5,12 @@
 //!   measures a cluster on such lines.
 //! - Judges: `recordings` has the recorded answers of etcd 0.4.9, `recordings_2x` those of
 //!   etcd 3.4, `linear` checks histories.
-//! - `durable` is the log of a machine without a shell: what the core hands to it, as a restart
-//!   would find it. `durable_disk` is such a log with snapshots.
+//! - `durable` is the log of a machine without a shell: the core's records, as a restart would find
+//!   them. `durable_disk` is such a log with snapshots.
 //! - `sim_fs` is a disk that keeps what was synced: the real log and the real data directory run on
 //!   it, through power cuts, errors and lack of room.
 //! - `survey` answers what members without a shell ask each other about their place.
+//! - `usage` reads the memory and the disk that a process uses.
 //! - `rng` has random numbers that a seed decides.
 //! - `mutations` are planted faults as changes of the program's text.
 //! - The harness: `alone` keeps heavy tests from stalling one another, `skip` ends a test that this
@@ -38,6 +39,7 @@ pub mod sim_fs;
 pub mod skip;
 #[cfg(feature = "core")]
 pub mod survey;
+pub mod usage;
 
 /// Copies a folder with all that is in it.
 ///

@@ -2,7 +2,7 @@
 //!
 //! Each machine's namespace has a TUN device, to which its packets for the other machines are
 //! routed. One thread reads the packets of all devices, drops some of them, holds the others back,
-//! and writes each to the device of the machine that it is for. TCP above it sees what it would see
+//! and writes each to the device of the machine that it is for. TCP above it meets loss and delay as
 //! on a real line; a relay of TCP connections would hide every loss. Packets between the test and a
 //! machine take the bridge and are neither lost nor delayed.
 use crate::rng::Rng;
@@ -155,7 +155,7 @@ struct Forwarder {
     line: Arc<Mutex<Line>>,
     rng: Rng,
     on_the_way: BinaryHeap<Packet>,
-    /// When each machine has sent what it has begun to send.
+    /// When each machine's line is free again for its next packet.
     free: Vec<Instant>,
     /// The number of the last packet.
     last: u64,

@@ -1,4 +1,4 @@
-//! What a cluster does on lines that lose or delay packets: elections, writes, gaps, log lines.
+//! A cluster on lines that lose or delay packets: its elections, writes, gaps and log lines.
 use crate::client::Conn;
 use crate::fleet::{leader_of, put, shows, term};
 use crate::line::Line;
@@ -51,8 +51,8 @@ pub fn cluster(net: &mut Net, args: &[&str]) -> Vec<Server> {
     servers
 }
 
-/// The lines change, and a little later that many clients write for that long, each the next value
-/// when the last one is acknowledged. A client asks another machine for the leader when it is refused.
+/// The lines change. A little later `clients` clients write for `duration`, each the next value when
+/// the last one is acknowledged. A client asks another machine for the leader when it is refused.
 pub fn run(
     net: &mut Net,
     servers: &[Server],

@@ -53,7 +53,8 @@ pub struct Own {
     pub any_body: bool,
     #[serde(flatten)]
     pub expect: Expected,
-    /// The step changes what the next steps were recorded on: it is sent to a server of its own.
+    /// The step changes the state on which the next steps were recorded: it is sent to a server of
+    /// its own.
     #[serde(default)]
     pub apart: bool,
     /// Sent afterwards, so that the key space is what the next steps were recorded on: method,
