@@ -1,5 +1,5 @@
-//! `-forward`: what happens at most once, and what is held: leaders that
-//! die, hand over or refuse with a request on its way.
+//! `-forward`: leaders that die, hand over or refuse with a request on its way. A write happens at
+//! most once; a request that no leader has taken is held.
 use super::cluster::cluster;
 use super::forward::{deliver, outcomes, passed, sent, three, unknown};
 use super::rig::*;
@@ -27,8 +27,7 @@ fn jobs(cluster: &mut Cluster, id: PeerId) -> usize {
     }
 }
 
-/// The leader has appended the command and nobody else has it: what the next leader commits shows
-/// that it did not happen.
+/// Only the leader has appended the command. The next leader's commit shows that it did not happen.
 #[test]
 fn protocol_26_an_entry_that_another_leader_replaces_goes_to_the_next() {
     let (mut cluster, leader, follower, other) = three();

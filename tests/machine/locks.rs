@@ -1,11 +1,11 @@
 //! The lock module: a queue of places in the key space, and requests that wait in it.
 use super::cluster::cluster;
+use super::forward::three;
 use super::rig::*;
 use tern::core::cluster_time::Lease;
 use tern::core::command::KeyPath;
 use tern::core::error::Code;
 use tern::core::machine::*;
-use tern::core::raft::PeerId;
 
 const LOCK: &str = "/_etcd/mod/lock/l";
 
@@ -302,19 +302,14 @@ fn a_long_queue_is_read_in_pages() {
 
 // -- several machines
 
-fn followers(cluster: &Cluster) -> Vec<PeerId> {
-    let leader = cluster.leader();
-    let all = cluster.rigs.keys().copied();
-    all.filter(|id| *id != leader).collect()
-}
-
 #[test]
 fn a_follower_redirects_and_shows_the_holder() {
     let mut cluster = cluster(3, settings(1));
     let leader = cluster.leader();
     let held = acquired(&cluster.done(leader, acquire("", 20, None)));
     cluster.pass(SECOND_US);
-    let follower = followers(&cluster)[0];
+    let mut ids = cluster.ids().into_iter();
+    let follower = ids.find(|id| *id != leader).expect("a follower");
     let outcome = cluster.done(follower, acquire("", 20, None));
     assert!(matches!(outcome, Outcome::Redirect { .. }), "{outcome:?}");
     assert_eq!(holder(cluster.done(follower, show())), Some(held));
@@ -322,18 +317,7 @@ fn a_follower_redirects_and_shows_the_holder() {
 
 #[test]
 fn clients_of_different_machines_contend_with_forwarding() {
-    let forward = true;
-    let mut cluster = cluster(
-        3,
-        Settings {
-            forward,
-            ..settings(1)
-        },
-    );
-    let leader = cluster.leader();
-    let [one, two] = followers(&cluster)[..] else {
-        panic!("two followers");
-    };
+    let (mut cluster, leader, one, two) = three();
     let mut held = acquired(&cluster.done(one, acquire("one", 60, None)));
     let second = cluster.at(two).ask(acquire("two", 20, None));
     cluster.settle();
@@ -354,16 +338,7 @@ fn clients_of_different_machines_contend_with_forwarding() {
 /// goes on to wait, the place of the second expires.
 #[test]
 fn waiters_survive_the_death_of_the_leader() {
-    let forward = true;
-    let mut cluster = cluster(
-        3,
-        Settings {
-            forward,
-            ..settings(1)
-        },
-    );
-    let leader = cluster.leader();
-    let follower = followers(&cluster)[0];
+    let (mut cluster, leader, follower, _) = three();
     let held = acquired(&cluster.done(follower, acquire("", 60, None)));
     cluster.at(leader).ask(acquire("", 20, None));
     cluster.settle();

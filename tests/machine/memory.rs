@@ -91,8 +91,8 @@ fn a_snapshot_ends_before_its_copies_take_too_much() {
     }
 }
 
-/// Clients fill the bound on what is not committed. A node that is due is expired with the next
-/// commit all the same.
+/// Clients fill the bound on uncommitted bytes. A node that is due is expired with the next commit
+/// all the same.
 #[test]
 fn a_node_expires_beside_clients_that_fill_the_queue_of_the_disk() {
     let mut rig = Rig::serving(device());

@@ -11,12 +11,8 @@ const SECOND: u64 = 1_000 * MS;
 const ELECTION: u64 = 200 * MS;
 
 fn cluster(count: u16) -> (Cluster, Vec<PeerId>) {
-    let mut cluster = Cluster::of(Rig::serving(settings(1)));
-    for number in 2..=count {
-        cluster.join(number, u64::from(number));
-        cluster.pass(500 * MS);
-    }
-    let ids = cluster.rigs.keys().copied().collect();
+    let cluster = super::cluster::cluster(count, settings(1));
+    let ids = cluster.ids();
     (cluster, ids)
 }
 
@@ -32,13 +28,17 @@ fn measure(cluster: &mut Cluster, at: PeerId, to: PeerId, round_trip_us: u64) {
     rig.machine.on_process(rig.now, to, change);
 }
 
+/// A machine measures its links to all others.
+fn measure_from(cluster: &mut Cluster, at: PeerId, round_trip_us: u64) {
+    for to in cluster.ids().into_iter().filter(|to| *to != at) {
+        measure(cluster, at, to, round_trip_us);
+    }
+}
+
 /// Both ends of all links measure it.
 fn measure_all(cluster: &mut Cluster, round_trip_us: u64) {
-    let ids: Vec<PeerId> = cluster.rigs.keys().copied().collect();
-    for at in &ids {
-        for to in ids.iter().filter(|to| *to != at) {
-            measure(cluster, *at, *to, round_trip_us);
-        }
+    for at in cluster.ids() {
+        measure_from(cluster, at, round_trip_us);
     }
     // The next heartbeats tell it.
     cluster.pass(100 * MS);
@@ -62,9 +62,7 @@ fn protocol_23_leader_and_followers_wait_for_each_other_with_one_figure() {
     let (mut cluster, ids) = cluster(3);
     let leader = cluster.leader();
     // Only the leader measures: the followers use its figure.
-    for to in ids.iter().filter(|to| **to != leader) {
-        measure(&mut cluster, leader, *to, 300 * MS);
-    }
+    measure_from(&mut cluster, leader, 300 * MS);
     cluster.pass(100 * MS);
     let before = term(&mut cluster, leader);
     cluster.cut = vec![leader];
@@ -136,11 +134,9 @@ fn protocol_23_a_follower_with_a_stale_figure_raises_no_term() {
 /// A leader change: the figure of the link to the former leader says nothing of the next one.
 #[test]
 fn protocol_23_the_figure_of_a_former_leader_ends_with_it() {
-    let (mut cluster, ids) = cluster(5);
+    let (mut cluster, _) = cluster(5);
     let leader = cluster.leader();
-    for to in ids.iter().filter(|to| **to != leader) {
-        measure(&mut cluster, leader, *to, SECOND);
-    }
+    measure_from(&mut cluster, leader, SECOND);
     cluster.pass(100 * MS);
     cluster.cut = vec![leader];
     until_led_by_other(&mut cluster, leader);
@@ -157,11 +153,9 @@ fn protocol_23_the_figure_of_a_former_leader_ends_with_it() {
 /// The process of the leader is gone: nothing is added for its link any more.
 #[test]
 fn protocol_23_a_closed_link_ends_patience_at_once() {
-    let (mut cluster, ids) = cluster(3);
+    let (mut cluster, _) = cluster(3);
     let leader = cluster.leader();
-    for to in ids.iter().filter(|to| **to != leader) {
-        measure(&mut cluster, leader, *to, SECOND);
-    }
+    measure_from(&mut cluster, leader, SECOND);
     cluster.pass(100 * MS);
     cluster.rigs.remove(&leader);
     for rig in cluster.rigs.values_mut() {
@@ -178,7 +172,8 @@ struct SlowDisks {
 }
 
 impl SlowDisks {
-    /// Time passes in steps of 10 ms. A sync ends after its time, what came meanwhile is in the next.
+    /// Time passes in steps of 10 ms. A sync ends after its time; records that came meanwhile are in
+    /// the next one.
     fn pass_until(&mut self, is_over: impl Fn(&Cluster) -> bool) {
         let mut due: Vec<Option<u64>> = vec![None; self.cluster.rigs.len()];
         for _ in 0..3_000 {

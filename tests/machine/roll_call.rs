@@ -1,7 +1,7 @@
 //! `-bootstrap` (PROTOCOL rule 16): machines that are started with one list begin one cluster.
 //!
-//! The machines that wait are real ones. What they hear of a cluster comes from a model: a founder,
-//! and members that have its data or wait for it.
+//! The machines that wait are real ones. The cluster that answers them is a model: a founder, and
+//! members that have its data or wait for it.
 use super::rig::*;
 use tern::core::machine::*;
 use tern::core::raft::PeerId;
@@ -12,7 +12,7 @@ const TICK_US: u64 = 100_000;
 /// How long a call that is not answered takes.
 const TIMEOUT_US: u64 = 3 * SECOND_US;
 
-/// What a disk holds of a cluster.
+/// The cluster on a disk.
 #[derive(Clone, Copy)]
 struct Place {
     /// The founder's place in the list.
@@ -48,7 +48,7 @@ enum Flight {
 struct World {
     hosts: Vec<Host>,
     list: Vec<Box<str>>,
-    /// When it arrives, the epoch of the process that asked, and what.
+    /// The time of arrival, the epoch of the process that asked, and the call or its reply.
     flights: Vec<(u64, u64, Flight)>,
     now_us: u64,
     foundings: usize,
@@ -439,20 +439,11 @@ fn protocol_16_a_round_that_took_too_long_founds_nothing() {
     roll.answer(&calls[1], other.clone());
     roll.now.mono_us += 6 * SECOND_US;
     roll.answer(&calls[0], own.clone());
-    assert!(
-        !roll
-            .turn()
-            .iter()
-            .any(|order| matches!(order, Order::Found))
-    );
+    assert!(!roll.founds());
     let calls = roll.round();
     roll.answer(&calls[1], other);
     roll.answer(&calls[0], own);
-    assert!(
-        roll.turn()
-            .iter()
-            .any(|order| matches!(order, Order::Found))
-    );
+    assert!(roll.founds());
 }
 
 /// A member of a cluster, or a standby, answers that it does not wait.
@@ -520,7 +511,7 @@ fn random_start(seed: u64) -> bool {
     !is_lost
 }
 
-/// One machine, whose calls are answered by hand.
+/// One machine; the test answers its calls by hand.
 struct Roll {
     machine: Machine,
     now: Now,
@@ -570,6 +561,12 @@ impl Roll {
         self.machine.advance(self.now, &mut outputs);
         self.facts.append(&mut outputs.facts);
         outputs.orders
+    }
+
+    fn founds(&mut self) -> bool {
+        self.turn()
+            .iter()
+            .any(|order| matches!(order, Order::Found))
     }
 
     fn founds_nothing(&mut self, text: &str) {

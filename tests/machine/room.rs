@@ -1,7 +1,8 @@
 //! Full disks of several members: what is answered meanwhile, and what goes on once there is room.
 use super::cluster::cluster;
 use super::rig::*;
-use tern::core::error::{Code, Error};
+use super::single::failed;
+use tern::core::error::Code;
 use tern::core::machine::*;
 use tern::core::raft::{PeerId, Rpc};
 
@@ -14,6 +15,11 @@ fn set_room(cluster: &mut Cluster, id: PeerId, bytes: u64) {
     let space = if bytes == 0 { Space::Low } else { Space::Ok };
     rig.machine.on_space(rig.now, space);
     rig.machine.on_room(bytes);
+}
+
+fn takes_a_write(cluster: &mut Cluster, leader: PeerId) {
+    let written = cluster.done(leader, set("/foo", "x"));
+    assert!(matches!(written, Outcome::Event(_)), "{written:?}");
 }
 
 /// A leader that was just elected reads nothing linearizably before it has committed an entry of
@@ -38,7 +44,7 @@ fn a_read_does_not_wait_for_ever_for_the_first_commit_of_a_leader() {
     cluster.pass(4 * SECOND_US);
     assert!(cluster.at(ids[0]).take_answers(ticket).is_empty());
     cluster.pass(2 * SECOND_US);
-    let full = |code| Outcome::Failed(Error::new(code, "disk full"));
+    let full = |code| failed(code, "disk full");
     assert_eq!(cluster.at(ids[0]).answer(ticket), full(Code::LeaderElect));
     let write = set("/foo", "x");
     assert_eq!(cluster.done(ids[0], write), full(Code::RaftInternal));
@@ -51,8 +57,7 @@ fn a_read_does_not_wait_for_ever_for_the_first_commit_of_a_leader() {
     cluster.pass(SECOND_US);
     let read = cluster.at(ids[0]).answer(waiting);
     assert!(matches!(read, Outcome::Page { .. }), "{read:?}");
-    let written = cluster.done(ids[0], set("/foo", "x"));
-    assert!(matches!(written, Outcome::Event(_)), "{written:?}");
+    takes_a_write(&mut cluster, ids[0]);
 }
 
 /// All disks are full, that of the leader too. It still leads and reads.
@@ -68,18 +73,17 @@ fn reads_go_on_while_all_disks_are_full() {
     let leader = cluster.leader();
     let read = cluster.done(leader, read("/foo", false, true));
     assert!(matches!(read, Outcome::Page { .. }), "{read:?}");
-    let full = Outcome::Failed(Error::new(Code::RaftInternal, "disk full"));
+    let full = failed(Code::RaftInternal, "disk full");
     assert_eq!(cluster.done(leader, set("/foo", "x")), full);
     for id in &ids {
         set_room(&mut cluster, *id, ENOUGH);
     }
     cluster.pass(SECOND_US);
-    let written = cluster.done(leader, set("/foo", "x"));
-    assert!(matches!(written, Outcome::Event(_)), "{written:?}");
+    takes_a_write(&mut cluster, leader);
 }
 
-/// A voter that is not heard takes no entries: what it once reported is no room (PROTOCOL 5). The
-/// new leader beside a dead and a full voter refuses writes at once, and does not leave them
+/// A voter that is not heard takes no entries: its last report of room counts for nothing
+/// (PROTOCOL 5). The new leader beside a dead and a full voter refuses writes at once, and does not leave them
 /// unanswered until its claims on the dead voter's room are used up.
 #[test]
 fn protocol_05_a_silent_voter_counts_as_one_without_room() {
@@ -91,13 +95,12 @@ fn protocol_05_a_silent_voter_counts_as_one_without_room() {
     cluster.rigs.remove(&ids[0]);
     cluster.pass(5 * SECOND_US);
     assert_eq!(cluster.leader(), ids[1]);
-    let full = Outcome::Failed(Error::new(Code::RaftInternal, "disk full"));
+    let full = failed(Code::RaftInternal, "disk full");
     assert_eq!(cluster.done(ids[1], set("/foo", "x")), full);
 
     set_room(&mut cluster, ids[2], ENOUGH);
     cluster.pass(SECOND_US);
-    let written = cluster.done(ids[1], set("/foo", "x"));
-    assert!(matches!(written, Outcome::Event(_)), "{written:?}");
+    takes_a_write(&mut cluster, ids[1]);
 }
 
 /// While the others are a majority with room, a silent voter costs nothing.
@@ -108,8 +111,7 @@ fn a_silent_voter_beside_two_with_room_costs_nothing() {
     set_room(&mut cluster, ids[2], 0);
     cluster.rigs.remove(&ids[2]);
     cluster.pass(5 * SECOND_US);
-    let written = cluster.done(ids[0], set("/foo", "x"));
-    assert!(matches!(written, Outcome::Event(_)), "{written:?}");
+    takes_a_write(&mut cluster, ids[0]);
 }
 
 /// A leader with a full disk hands over, and its successor never hears of it. Each client that
@@ -140,8 +142,7 @@ fn protocol_05_nodes_expire_while_a_full_leader_fails_to_hand_over() {
             }
         }
         let refused = cluster.at(leader).answer(ticket);
-        let busy = Outcome::Failed(Error::new(Code::RaftInternal, ""));
-        assert_eq!(refused, busy);
+        assert_eq!(refused, failed(Code::RaftInternal, ""));
     }
     assert_eq!(cluster.leader(), leader);
     assert!(told >= 5, "{told} attempts");

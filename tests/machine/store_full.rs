@@ -26,7 +26,7 @@ pub fn delete(path: &str) -> Op {
     })
 }
 
-/// What was reported about the room, in order.
+/// The reports about the room, in order.
 fn reports(rig: &Rig) -> Vec<&'static str> {
     let facts = rig.facts.iter();
     let report = |fact: &Fact| match fact {
@@ -118,7 +118,7 @@ fn update(path: &str, bytes: usize) -> Op {
     })
 }
 
-/// What is refused whatever its size is refused for its own reason.
+/// A write that any key space would refuse is refused for its own reason.
 #[test]
 fn a_full_store_gives_the_reason_of_the_key_space() {
     let mut rig = bounded();
