@@ -15,7 +15,7 @@ const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The connections that write keys.
 const FILLERS: usize = 32;
-/// What a steady slow reader reads in a second.
+/// The rate of a steady slow reader.
 const SLOW_BYTES_A_SECOND: usize = 200_000;
 
 /// Writes the keys that an attack needs.

@@ -1,12 +1,12 @@
-//! What loss and delay between three machines with default settings cost: elections, writes, gaps,
+//! The cost of loss and delay between three machines with default settings: elections, writes, gaps,
 //! log lines.
 //!
 //! `cargo bench --bench lossy` prints a table; `-- --seconds 30 --clients 16` are the defaults, `--
-//! --only loss` or `-- --only trip` runs one half, `--logs` prints what the machines have logged. It runs in namespaces of its own, where the lines
-//! between the machines are TUN devices (`tern_support::line`); clients reach the machines without
-//! loss or delay. "asked" is half of what the clients would write if each write took one round trip
-//! and two syncs; the time of two syncs is measured as that of a write on perfect lines. Start
-//! reading at `main`.
+//! --only loss` or `-- --only trip` runs one half, `--logs` prints the logs of the machines. It runs
+//! in namespaces of its own, where the lines between the machines are TUN devices
+//! (`tern_support::line`); clients reach the machines without loss or delay. "asked" is half of the
+//! rate at which each write takes one round trip and two syncs; the time of two syncs is measured as
+//! that of a write on perfect lines. Start reading at `main`.
 use std::time::Duration;
 use tern_support::line::Line;
 use tern_support::lossy::{Figures, cluster, run};
@@ -18,7 +18,7 @@ const ROUND_TRIPS_MS: [u64; 4] = [10, 100, 200, 300];
 /// How long a write on perfect lines is measured.
 const CALIBRATION: Duration = Duration::from_secs(3);
 
-/// What the command line says.
+/// The settings of the command line.
 struct Settings {
     duration: Duration,
     clients: usize,

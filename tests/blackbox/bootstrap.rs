@@ -106,7 +106,7 @@ fn protocol_16_a_machine_that_lost_its_disk_founds_no_second_cluster() {
     assert_eq!(members.len(), 3);
 }
 
-/// Lists that differ: no machine founds, and each says so.
+/// Lists that differ: no machine founds, and one that is answered with another list logs it.
 #[test]
 fn protocol_16_lists_that_differ_are_an_error() {
     let mut servers = prepare(2);

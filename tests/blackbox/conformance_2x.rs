@@ -12,9 +12,9 @@ use tern_support::client::{Answer, Conn, Head, attempts, request, until};
 use tern_support::recordings_2x::{Own2x, Step2x, differences, own, steps};
 use tern_support::server::Server;
 
-/// Most steps that may be answered otherwise than by etcd, besides those that the recordings mark:
-/// there etcd itself is at fault, or loses data. More than a third of them is about authentication,
-/// which tern does not have.
+/// Most steps that may be answered otherwise than by etcd. The steps that the recordings mark do not
+/// count: there etcd itself is at fault, or loses data. More than a third of the others is about
+/// authentication, which tern does not have.
 const OWN_MAX: usize = 60;
 /// Each scenario begins with this index, so that servers with another first index can be compared.
 const FIRST_INDEX: u64 = 20;

@@ -117,7 +117,7 @@ fn many_clients_of_one_follower() {
 }
 
 /// The leader stands still between a request and its answer. Once the next leader has committed an
-/// entry, the follower knows what became of the request, and sends it again if nothing did.
+/// entry, the follower knows whether the request has happened, and sends it again if not.
 #[test]
 fn a_leader_that_stands_still() {
     let servers = cluster(3, &["-forward"]);
@@ -200,7 +200,7 @@ fn writes_and_reads(at: SocketAddr, name: &str, stop: &AtomicBool) -> usize {
 }
 
 /// Leaders are killed, stopped as they should be, and stand still: no request of a client of
-/// another machine fails, nothing happens twice, and each client reads what it wrote.
+/// another machine fails, nothing happens twice, and each client reads its own write.
 #[test]
 fn no_request_fails_while_leaders_come_and_go() {
     let mut servers = cluster(3, &["-forward"]);
@@ -417,7 +417,7 @@ fn a_standby_whose_leader_stands_still() {
     check_through(&standby);
 }
 
-/// What a standby cannot pass on when the leader is dead, the next leader answers.
+/// A standby cannot forward a request to a dead leader. The next leader answers it.
 #[test]
 fn a_standby_whose_leader_dies() {
     let (mut servers, standby) = with_standby(&[]);

@@ -47,8 +47,7 @@ fn protocol_23_a_round_trip_of_300_ms_needs_no_tuning() {
         ..Line::default()
     };
     if let Some(figures) = figures(line) {
-        // Half of what each client would write if a write took one round trip and two syncs of
-        // 100 ms.
+        // One round trip and two syncs of 100 ms a write; half of that rate is enough.
         let most = DURATION.as_millis() as usize * CLIENTS / 500;
         assert!(figures.writes >= most / 2, "{figures:?}");
     }

@@ -1,17 +1,28 @@
 //! The built binary over real sockets.
 //!
 //! The crate `tern-support` has the client, a tern process (`server`), many of them (`fleet`) and the
-//! networks between them (`net`). `conformance` replays the recorded answers of etcd 0.4.9,
-//! `conformance_2x` those of etcd 3.4; `keys`, `watch` and `framing` test what no recording shows;
-//! `fairness` has clients that cost the others; `tls` has both ports over TLS; `signals` sends
-//! signals; `restart` kills it under load; `start` gives it bad flags and bad directories, `damage`
-//! damaged ones; `disk` fills the disk of one machine, `full_disks` those of a cluster; `powercut`
-//! takes the power away, `slow` has slow ones. Of clusters: `cluster` and `members` start them,
-//! `members_api` changes them as clients of etcd 2.x do, `identity` moves and copies machines,
-//! `peers` breaks their links, `outage` kills machines, `forcing` most of them for good, `partition`
-//! cuts the network between them, `histories` checks what clients were answered meanwhile, `endurance` takes its time;
-//! `standby` has more machines than there is room for, `cycles` and `switches` remove them and take
-//! them in again. `rounds` is a script that runs all of these many times.
+//! networks between them (`net`).
+//!
+//! - Answers: `conformance` replays the recorded answers of etcd 0.4.9, `conformance_2x` those of
+//!   etcd 3.4; `keys`, `watch` and `framing` test the rest of the interface, `metrics` the figures.
+//! - Clients: `limits` and `fairness` have clients that cost the others; `tls` has both ports over
+//!   TLS.
+//! - One process: `signals` sends signals, `restart` kills it under load, `service` runs it as systemd
+//!   does; `start` gives it bad flags and bad directories, `damage` damaged ones; `device` gives it
+//!   little memory.
+//! - Disks: `disk` fills the disk of one machine, `full_disks` the disks of a cluster; `powercut`
+//!   takes the power away, `slow` has slow disks, `snapshots` damages snapshot files.
+//! - Clusters: `cluster`, `bootstrap` and `members` start them, `members_api` changes them as clients
+//!   of etcd 2.x do, `identity` moves and copies machines; `forward` and `locks` have clients of
+//!   followers.
+//! - Faults of clusters: `peers` breaks their links, `lossy` loses and delays their packets,
+//!   `partition` cuts the network between them, `outage` kills machines, `forcing` most of them for
+//!   good. Meanwhile `histories` checks the answers to clients and `observers` the events.
+//!   `endurance` takes its time.
+//! - Standbys: `standby` has more machines than there is room for, `cycles` and `switches` remove them
+//!   and take them in again.
+//!
+//! `rounds` is a script that runs all of these many times.
 mod bootstrap;
 mod cluster;
 mod conformance;

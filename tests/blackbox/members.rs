@@ -301,8 +301,8 @@ fn protocol_15_a_machine_that_was_removed_for_good_stays_outside() {
     });
 }
 
-/// The third machine says so often in all that it was removed for good, and lets three sync intervals pass as a
-/// standby.
+/// The third machine has logged `lines` times in all that it was removed for good, and stays a standby
+/// for three sync intervals.
 fn stays_outside(servers: &[Server], lines: usize) {
     let outside = &servers[2];
     until("it is a standby that does not ask", || {

@@ -1,4 +1,4 @@
-//! `/metrics`: the figures are those of the machine.
+//! `/metrics` shows the figures of the machine.
 use std::collections::BTreeMap;
 use tern_support::client::{Conn, until};
 use tern_support::fleet;

@@ -46,7 +46,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// A new one below `home`, of the kind whose power is cut.
+    /// A new image below `home`, with the file system under test.
     fn create(home: &Path) -> Image {
         match file_system() {
             "xfs" => Image::create_as("xfs", home, 320),

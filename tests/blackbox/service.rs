@@ -1,4 +1,4 @@
-//! tern as a service of systemd: what it reports to the manager, and the unit in `dist`.
+//! tern as a service of systemd: its reports to the manager, and the unit in `dist`.
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;

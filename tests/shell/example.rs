@@ -20,7 +20,7 @@ fn has_key(line: &str) -> bool {
     key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
 }
 
-/// What a start with this file says: its warnings.
+/// The warnings of a start with this file.
 fn warnings_of(text: &str) -> Vec<String> {
     let args = ["-config=example".to_string()];
     let inputs = ProcessInputs {

@@ -1,8 +1,8 @@
 //! Machines that were removed for good: none is a member again with the data directory that it had,
 //! and none asks to be one.
 //!
-//! A directory has been that of several members, one after the other: each wipe ends a membership
-//! and keeps the directory. Only an operator who empties it makes a new machine of it. Start at
+//! A directory belongs to several members, one after the other: each wipe ends a membership and keeps
+//! the directory. Only a directory that an operator has emptied makes a new machine. Start at
 //! `Directory::on_admitted`.
 use super::truth::{Checked, Truth, violation};
 use tern::core::machine::StandbyInfo;
@@ -15,7 +15,7 @@ const BARRED_MAX: usize = 2;
 pub struct Directory {
     /// The ids that it has had, in order.
     ids: Vec<u64>,
-    /// It was written down that its machine was removed for good.
+    /// `standby_info` has said that its machine was removed for good.
     is_told: bool,
 }
 
@@ -60,8 +60,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Whether a member that it was is removed for good. Its machine may not know yet that it was
-    /// one: then its number tells.
+    /// Whether one of its members is removed for good. Its machine may not know yet that it was a
+    /// member: then the number of the directory tells.
     pub fn is_barred(&self, incarnation: u64, truth: &Truth) -> bool {
         let mut bars = truth.barred.iter();
         bars.any(|(id, (_, number))| self.ids.contains(id) || *number == incarnation)

@@ -127,7 +127,7 @@ pub struct Host {
     pub shown: u64,
     /// An old copy of the data directory.
     pub copy: Option<Image>,
-    /// What the data directory has been.
+    /// The past of the data directory.
     pub directory: Directory,
     /// It founds the cluster at its next start.
     pub is_founder: bool,

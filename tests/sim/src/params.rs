@@ -59,8 +59,8 @@ const BLOWS: [(Blow, u64); 20] = [
     (Blow::Swap, 2),
 ];
 
-/// What the command line of one machine says; machines of a seed may differ in it, and a restart
-/// may change it.
+/// The command line of one machine. Machines of a seed may differ in it, and a restart may change
+/// it.
 #[derive(Clone, Debug, Default)]
 pub struct Tuning {
     pub heartbeat_ms: u64,

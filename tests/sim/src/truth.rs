@@ -125,8 +125,8 @@ pub struct Truth {
     pub members: Vec<Member>,
     /// Ids whose removal is committed, and where.
     pub removed: BTreeMap<u64, u64>,
-    /// Those of them whose removal is for good: where it is committed, and the number of the data
-    /// directory.
+    /// Ids of members that were removed for good: the index of the removal, and the number of the
+    /// data directory.
     pub barred: BTreeMap<u64, (u64, u64)>,
     pub model: Model,
     pub views: super::views::Views,

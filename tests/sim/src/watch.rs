@@ -28,7 +28,7 @@ impl Watcher {
 const HISTORY_BYTES_MAX: usize = 16 << 20;
 
 impl World {
-    /// What a history counts for the events from `since` to `etcd`, in bytes.
+    /// The bytes that a history counts for the events from `since` to `etcd`.
     fn history_bytes(&self, since: u64, etcd: u64) -> usize {
         let events = (since..=etcd).filter_map(|at| self.truth.model.event(at));
         events.map(|told| told.event.weight()).sum()
