@@ -32,22 +32,30 @@ struct Removal<'a> {
     after: &'a Configuration,
 }
 
-/// The leader's settings (the delay before it removes a silent member, and its election timeout, in
-/// milliseconds), the present time, and for how long a peer may count as heard, in microseconds.
-type Bounds = ((u64, u64), u64, u64);
+/// The times by which the removals of one turn are judged.
+#[derive(Clone, Copy)]
+pub struct RemovalTimes {
+    /// The silence after which the leader removes a member.
+    pub remove_delay_ms: u64,
+    /// The leader's election timeout.
+    pub election_ms: u64,
+    pub now_us: u64,
+    /// For how long the leader may take a peer for heard.
+    pub heard_us_max: u64,
+}
 
 impl Duties {
-    /// A turn is over. `heard` has the time of each peer's last answer, `bound_us` for how long a
-    /// peer may count as heard at most.
+    /// A turn is over. `heard` has the time of each peer's last answer.
     pub fn check(
         &mut self,
-        ((remove_delay_ms, election_ms), now_us, bound_us): Bounds,
+        times: RemovalTimes,
         heard: &BTreeMap<u64, u64>,
         core: &Machine,
         facts: &[Fact],
     ) -> Checked {
         let term = core.indexes().term.0;
-        let gap = now_us > self.turn_us + GAP_US.max(election_ms * 1_000);
+        let now_us = times.now_us;
+        let gap = now_us > self.turn_us + GAP_US.max(times.election_ms * 1_000);
         self.turn_us = now_us;
         let leads = core.role() == Role::Leader;
         if leads && (gap || self.leads.is_none_or(|(of, _)| of != term)) {
@@ -56,13 +64,7 @@ impl Duties {
         }
         for fact in facts {
             if let Fact::RemovalProposed { peer, too_many, .. } = fact {
-                self.check_removal(
-                    ((remove_delay_ms, election_ms), now_us, bound_us),
-                    heard,
-                    core,
-                    peer,
-                    *too_many,
-                )?;
+                self.check_removal(times, heard, core, peer, *too_many)?;
             }
         }
         if !leads {
@@ -75,7 +77,7 @@ impl Duties {
 
     fn check_removal(
         &mut self,
-        ((remove_delay_ms, election_ms), now_us, bound_us): Bounds,
+        times: RemovalTimes,
         heard: &BTreeMap<u64, u64>,
         core: &Machine,
         peer: &str,
@@ -98,9 +100,10 @@ impl Duties {
         if id == own {
             return violation("duty-self", format!("{own:?} lets itself go"));
         }
+        let now_us = times.now_us;
         let last_us = |id: PeerId| heard.get(&id.0).copied().unwrap_or(0).max(since_us);
         let silent_us = |id: PeerId| now_us - last_us(id);
-        let counts = |id: &PeerId| *id == own || silent_us(*id) < bound_us;
+        let counts = |id: &PeerId| *id == own || silent_us(*id) < times.heard_us_max;
         let (voters, count) = (
             after.voters().count(),
             after.voters().filter(counts).count(),
@@ -113,7 +116,7 @@ impl Duties {
         }
         if !too_many {
             let silent_ms = silent_us(id) / 1_000;
-            if silent_ms < remove_delay_ms {
+            if silent_ms < times.remove_delay_ms {
                 let text = format!("{own:?} lets {peer} go, which was heard {silent_ms} ms ago");
                 return violation("duty-silence", text);
             }
@@ -126,8 +129,8 @@ impl Duties {
                 format!("{own:?} lets {peer} go {pace_us} us after another, or after it began"),
             );
         }
-        let fresh = silent_us(id) < election_ms * 500;
-        let is_silent = |other: PeerId| fresh && silent_us(other) > bound_us;
+        let fresh = silent_us(id) < times.election_ms * 500;
+        let is_silent = |other: PeerId| fresh && silent_us(other) > times.heard_us_max;
         check_order(own, peer, id, before, is_silent)
     }
 }

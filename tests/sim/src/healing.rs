@@ -56,12 +56,8 @@ impl World {
     /// How much longer it may take on the lines of this seed: two elections wait for a leader that is
     /// missed and for votes, with round trips from before the healing; and each answer travels.
     pub fn lines_us(&self) -> u64 {
-        4 * self.p.line_allowance_us() + self.trips_us()
-    }
-
-    /// That many round trips of a long line; 0 on a short one.
-    pub fn trips_us(&self) -> u64 {
-        CONVERGE_TRIPS * 2 * self.p.net.line_us
+        let trips_us = CONVERGE_TRIPS * 2 * self.p.net.line_us;
+        4 * self.p.line_allowance_us() + trips_us
     }
 
     /// Whether a member is at another address than a machine lists for it.

@@ -20,7 +20,7 @@ const MOVED: u64 = 900;
 /// A new address is believed once the listed one was silent for two seconds, in microseconds; with the
 /// time until it is dialled.
 const MISSING_US: u64 = 2_500_000;
-/// And how long the first members may take to come together.
+/// And how many election timeouts the first members may take to come together.
 const SETUP_MAX: u64 = 200;
 
 /// The longest pause, in microseconds.
@@ -43,7 +43,7 @@ impl World {
                     self.net.params = self.p.net.clone();
                     self.enter(Phase::Faults);
                     self.queue.push(self.now_us + self.p.blow_us_mean, Ev::Blow);
-                } else if since > SETUP_MAX * self.election_us() + 3 * self.lines_us() {
+                } else if since > self.setup_us_max() {
                     self.fail(violation(
                         "setup",
                         "the first members do not come together".into(),
@@ -64,6 +64,12 @@ impl World {
             self.queue
                 .push(self.now_us + self.p.heartbeat_ms * 250, Ev::Look);
         }
+    }
+
+    /// How long the first members may take to come together. They join one after the other: on long
+    /// lines each needs its calls, its snapshot and its promotion.
+    fn setup_us_max(&self) -> u64 {
+        SETUP_MAX * self.election_us() + 3 * self.lines_us()
     }
 
     /// For how long a leader may take a peer for heard.

@@ -1,6 +1,7 @@
 //! Carries out what a machine hands out in a turn: its log and snapshots to the simulated disk,
 //! messages to the net, answers and events to the clients.
 use super::*;
+use crate::duties::RemovalTimes;
 use tern::core::peers::LinkReportEvent;
 
 impl World {
@@ -44,11 +45,12 @@ impl World {
             return Ok(());
         }
         self.note_shown(run, fx);
-        let times = (
-            (self.p.remove_delay_ms, self.hosts[slot].tuning.election_ms),
-            self.now_us,
-            self.heard_us_max() + self.p.down_us_max,
-        );
+        let times = RemovalTimes {
+            remove_delay_ms: self.p.remove_delay_ms,
+            election_ms: self.hosts[slot].tuning.election_ms,
+            now_us: self.now_us,
+            heard_us_max: self.heard_us_max() + self.p.down_us_max,
+        };
         run.duties
             .check(times, &run.contact.answers, &run.core, &fx.facts)?;
         self.send_all(slot, who, run, fx)?;

@@ -378,10 +378,8 @@ impl World {
         if run.core.wants_turn() {
             let epoch = self.hosts[slot].epoch;
             // A slice of work takes its time, and others go on meanwhile.
-            let at = self.now_us
-                + self
-                    .rng
-                    .range(1, 400 + self.p.value_bytes_max.min(20_000) as u64 / 4);
+            let longest_us = 400 + self.p.value_bytes_max.min(20_000) as u64 / 4;
+            let at = self.now_us + self.rng.range(1, longest_us);
             self.queue.push(at, Ev::Turn { slot, epoch });
         }
         self.hosts[slot].place = Place::Up(run);
